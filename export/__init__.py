@@ -1,0 +1,1 @@
+"""SavedModels: signatures, portability gate, warmup, publishing, verification."""

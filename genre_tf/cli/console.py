@@ -1,0 +1,16 @@
+"""Where the command line writes: results on stdout, everything else on stderr."""
+
+import json
+import sys
+from typing import Any
+
+from rich.console import Console
+
+progress = Console(stderr=True, highlight=False)
+results = Console(highlight=False, soft_wrap=True)
+
+
+def print_json(value: Any) -> None:
+    """Write `value` as one JSON document on stdout, plain, for programs."""
+    json.dump(value, sys.stdout, ensure_ascii=False, indent=2, allow_nan=False)
+    sys.stdout.write("\n")

@@ -1,0 +1,74 @@
+"""`genre VERB`: the command line, which imports no TensorFlow before a verb does its work."""
+
+import importlib
+import os
+import sys
+from typing import Any
+
+import typer
+
+from genre_tf.cli.console import progress
+from genre_tf.errors import FailureError, InputError
+
+VERBS = (
+    "demo",
+    "synth",
+    "check",
+    "prepare",
+    "train",
+    "evaluate",
+    "predict",
+    "export",
+    "verify",
+    "serve",
+    "recommend",
+    "score",
+    "generate",
+)
+
+app = typer.Typer(
+    name="genre",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+    help="Generative news recommendation on TensorFlow: click logs in, TensorFlow Serving out.",
+)
+
+
+def _register(name: str) -> None:
+    module = importlib.import_module(f"genre_tf.cli.{name}")
+    verb: Any = getattr(module, name)
+    app.command(name)(verb)
+
+
+def main() -> None:
+    """Run the command line; errors become one or two lines and an exit status.
+
+    Exit status: 0 done, 1 the work failed, 2 the input was wrong, 130 interrupted.
+    """
+    # Read once by TensorFlow's C++ side when it loads: its start-up notes would bury our own messages.
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    for name in VERBS:
+        _register(name)
+    try:
+        app()
+    except InputError as error:
+        _stop(error, 2)
+    except FailureError as error:
+        _stop(error, 1)
+    except KeyboardInterrupt:
+        progress.print("interrupted")
+        sys.exit(130)
+    except BrokenPipeError:
+        # The reader of our stdout has gone, as with `genre ... | head`.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
+
+
+def _stop(error: Exception, status: int) -> None:
+    progress.print(f"genre: {error}", style="red", markup=False)
+    sys.exit(status)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,37 @@
+"""The one thing that must be decided before TensorFlow's Keras is touched.
+
+TensorFlow Recommenders is written for Keras 2 and refuses to import unless TF_USE_LEGACY_KERAS=1 was set
+before `tf.keras` was first used. `import keras` stays Keras 3, and both live in one process.
+"""
+
+import os
+import sys
+
+
+def prepare_environment() -> None:
+    """Select Keras 3 on TensorFlow for `keras`, and Keras 2 for the `tf.keras` of TensorFlow Recommenders.
+
+    Raises:
+        ImportError: `tf.keras` was already loaded as Keras 3, or Keras runs on another backend.
+    """
+    legacy = os.environ.setdefault("TF_USE_LEGACY_KERAS", "1")
+    backend = os.environ.setdefault("KERAS_BACKEND", "tensorflow")
+    if legacy not in ("1", "true", "True"):
+        raise ImportError(
+            f"TF_USE_LEGACY_KERAS is {legacy!r}, and TensorFlow Recommenders needs 1: unset it and start again"
+        )
+    if backend != "tensorflow":
+        raise ImportError(f"KERAS_BACKEND is {backend!r}, and genre_tf needs tensorflow: unset it and start again")
+    if _keras_3_behind_tf_keras():
+        raise ImportError(
+            "tf.keras was already loaded as Keras 3: import genre_tf before the first use of tf.keras, "
+            "or set TF_USE_LEGACY_KERAS=1 before Python starts"
+        )
+
+
+def _keras_3_behind_tf_keras() -> bool:
+    tensorflow = sys.modules.get("tensorflow")
+    # TensorFlow puts a lazy loader there (which has no name) and replaces it by the module at the first use.
+    loaded = getattr(tensorflow, "__dict__", {}).get("keras")
+    name = getattr(loaded, "__dict__", {}).get("__name__", "")
+    return str(name).split(".")[0] == "keras"

@@ -1,0 +1,1 @@
+"""Ranking and text metrics, slices, baselines, reports."""

@@ -1,0 +1,1 @@
+"""Decoding, grounding, safety and ranking of written text."""

@@ -1,0 +1,1 @@
+"""News tower, user tower, two-tower retrieval, ranker, generator."""

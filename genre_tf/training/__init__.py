@@ -1,0 +1,1 @@
+"""Fitting the stages into a run folder."""

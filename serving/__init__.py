@@ -1,0 +1,1 @@
+"""Client, embedded server and configuration of TensorFlow Serving."""

@@ -1,0 +1,57 @@
+"""Package genre_tf; the reason for each pin stands beside it."""
+
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+REQUIRED = [
+    "tensorflow==2.21.0",  # the runtime that every export is tested with
+    "keras==3.15.1",  # Keras 2 (tf_keras) only lives on for old code
+    "keras-hub==0.32.0",  # BertBackbone, GPT2Backbone; keras-nlp is today a name for it
+    "keras-nlp==0.32.0",
+    "tensorflow-text==2.21.1",  # 2.21.0 does not load (missing ICU symbol); minor must equal TensorFlow's
+    "tf_keras==2.21.0",  # tensorflow-recommenders is written for it
+    "tensorflow-recommenders==0.7.7",  # tasks.Retrieval
+    "tensorflow-serving-api==2.21.0",  # the real gRPC stubs
+    "transformers==5.23.0",  # configuration and tokenizers of checkpoints
+    "tokenizers==0.23.3",  # trains byte-pair vocabularies
+    "safetensors==0.8.0",  # the only weight format we read: no pickle
+    "h5py==3.14.0",  # Keras weight files; newer ones were not tried with this Keras
+    "numpy==2.4.6",
+    "protobuf==6.33.6",  # the generated stubs of tensorflow-serving-api accept 6.x only
+    "grpcio==1.85.1",
+    "grpcio-health-checking==1.81.1",  # newest that accepts protobuf 6
+    "tensorboard==2.21.0",  # TensorFlow 2.21 no longer brings it
+    "rouge_score==0.1.2",
+    "rich==15.0.0",
+    "typer==0.29.2",
+    "tomli-w==1.2.0",  # the standard library reads TOML but does not write it
+]
+EXTRAS = {
+    "bench": ["torch==2.13.0", "faiss-cpu==1.15.1", "ctranslate2==4.8.5"],
+    "beam": ["apache-beam==2.77.0"],
+    "tune": ["keras-tuner==1.4.8"],
+    "dev": [
+        "torch==2.13.0",  # parity with transformers; install through `make`, which takes the CPU build
+        "mypy",
+        "pytest",
+        "pytest-timeout",
+        "ruff",
+    ],
+}
+
+setup(
+    name="genre-tf",
+    version="0.1.0",
+    description="Generative news recommendation on TensorFlow and Keras, from click logs to TensorFlow Serving",
+    long_description=Path(__file__).with_name("README.md").read_text(encoding="utf-8"),
+    long_description_content_type="text/markdown",
+    license="Apache-2.0",
+    python_requires=">=3.11",
+    packages=[*find_packages(include=["genre_tf", "genre_tf.*"]), "genre_tf.export", "genre_tf.serving"],
+    package_dir={"genre_tf.export": "export", "genre_tf.serving": "serving"},
+    package_data={"genre_tf": ["py.typed"]},
+    install_requires=REQUIRED,
+    extras_require=EXTRAS,
+    entry_points={"console_scripts": ["genre = genre_tf.cli.main:main"]},
+)
