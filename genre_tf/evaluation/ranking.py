@@ -1,0 +1,156 @@
+"""Ranking metrics per impression (AUC, MRR, nDCG) and the ranks of a MIND submission.
+
+Equal scores are an equal chance: every metric is its expected value over a random order of the tied
+candidates. For AUC that is the usual half credit (scikit-learn's `roc_auc_score`); for MRR and nDCG it
+keeps a log that happens to list the clicked candidate first from flattering a model that cannot tell
+candidates apart. See McSherry and Najork, "Computing Information Retrieval Performance Measures
+Efficiently in the Presence of Tied Scores", 2008.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+Floats = npt.NDArray[np.float64]
+Bools = npt.NDArray[np.bool_]
+
+METRICS = ("auc", "mrr", "ndcg@5", "ndcg@10")
+
+# Sorting blocks of this size stays in the processor's cache and bounds memory at MIND's full size.
+_BLOCK_IMPRESSIONS = 8192
+
+
+def ranking_metrics(
+    scores: Sequence[npt.NDArray[np.floating]], clicked: Sequence[npt.NDArray[np.bool_]]
+) -> dict[str, Floats]:
+    """AUC, MRR, nDCG@5 and nDCG@10 of every impression, as MIND's evaluator defines them.
+
+    MRR is MIND's: the mean reciprocal rank over *all* clicked articles of the impression.
+
+    Args:
+        scores: per impression float [candidates]; larger is better.
+        clicked: per impression bool [candidates].
+
+    Returns:
+        Per metric of `METRICS` float64 [impressions], as fractions; NaN where an impression has no click
+        or nothing but clicks, because AUC is not defined there.
+
+    Raises:
+        ValueError: when the two do not have the same shape, or a score is not finite.
+    """
+    if len(scores) != len(clicked):
+        raise ValueError(
+            f"scores of {len(scores)} impressions, clicks of {len(clicked)}: they must be the same ones."
+        )
+    blocks = [
+        _block_metrics(
+            scores[start : start + _BLOCK_IMPRESSIONS], clicked[start : start + _BLOCK_IMPRESSIONS], start
+        )
+        for start in range(0, len(scores), _BLOCK_IMPRESSIONS)
+    ]
+    empty = np.empty(0)
+    return {name: np.concatenate([block[name] for block in blocks] or [empty]) for name in METRICS}
+
+
+def mean_metrics(per_impression: Mapping[str, Floats], mask: Bools | None = None) -> dict[str, float | None]:
+    """The mean of each metric over the impressions of a slice where it is defined.
+
+    Args:
+        per_impression: what `ranking_metrics` returns.
+        mask: bool [impressions], the slice; None takes all.
+
+    Returns:
+        Per metric a fraction, or None where the slice holds no impression to measure.
+    """
+    means: dict[str, float | None] = {}
+    for name, values in per_impression.items():
+        chosen = values if mask is None else values[mask]
+        chosen = chosen[~np.isnan(chosen)]
+        means[name] = float(chosen.mean()) if len(chosen) else None
+    return means
+
+
+def rank_scores(scores: npt.NDArray[np.floating]) -> npt.NDArray[np.int64]:
+    """The rank of each candidate, 1 for the best, as MIND's `prediction.txt` wants them.
+
+    Ties keep the order of the log, so that the same scores always give the same file.
+
+    Args:
+        scores: float [candidates].
+
+    Returns:
+        int64 [candidates], a permutation of 1..candidates.
+    """
+    ranks = np.empty(len(scores), np.int64)
+    ranks[np.argsort(-scores, kind="stable")] = np.arange(1, len(scores) + 1)
+    return ranks
+
+
+def _block_metrics(
+    scores: Sequence[npt.NDArray[np.floating]], clicked: Sequence[npt.NDArray[np.bool_]], first: int
+) -> dict[str, Floats]:
+    lengths = np.array([len(row) for row in scores], np.int64)
+    _check_shapes(lengths, clicked, first)
+    flat = np.concatenate([np.asarray(row, np.float64) for row in scores])
+    hits = np.concatenate([np.asarray(row, bool) for row in clicked])
+    if not np.isfinite(flat).all():
+        at = int(np.repeat(np.arange(len(scores)), lengths)[~np.isfinite(flat)][0])
+        raise ValueError(f"impression {first + at} has a score that is not a finite number: {scores[at]}.")
+    impression = np.repeat(np.arange(len(lengths)), lengths)
+    order = np.lexsort((-flat, impression))
+    position = np.arange(len(flat)) - np.repeat(np.cumsum(lengths) - lengths, lengths)  # 0 is the best
+    mean_over_ties = _tie_averager(flat[order], impression)
+    hits = hits[order]
+
+    def summed(gain: Floats) -> Floats:
+        """Sum over an impression's clicked candidates of what their position is worth."""
+        return np.bincount(impression, weights=mean_over_ties(gain) * hits, minlength=len(lengths))
+
+    clicks = np.bincount(impression, weights=hits, minlength=len(lengths))
+    misses = lengths - clicks
+    with np.errstate(divide="ignore", invalid="ignore"):
+        # The clicked candidates' distances from the bottom, less what they take from each other, count
+        # the (clicked, not clicked) pairs in the right order: the Mann-Whitney form of AUC.
+        from_bottom = summed(np.repeat(lengths, lengths) - 1.0 - position)
+        metrics = {
+            "auc": (from_bottom - clicks * (clicks - 1) / 2) / (clicks * misses),
+            "mrr": summed(1.0 / (position + 1)) / clicks,
+            "ndcg@5": summed(_discount(position, 5)) / _ideal_gain(clicks, 5),
+            "ndcg@10": summed(_discount(position, 10)) / _ideal_gain(clicks, 10),
+        }
+    undefined = (clicks == 0) | (misses == 0)
+    return {name: np.where(undefined, np.nan, values) for name, values in metrics.items()}
+
+
+def _check_shapes(
+    lengths: npt.NDArray[np.int64], clicked: Sequence[npt.NDArray[np.bool_]], first: int
+) -> None:
+    for at, (length, row) in enumerate(zip(lengths, clicked, strict=True)):
+        if length != len(row):
+            raise ValueError(f"impression {first + at}: {length} scores for {len(row)} candidates.")
+
+
+def _tie_averager(ordered: Floats, impression: npt.NDArray[np.int64]) -> Callable[[Floats], Floats]:
+    """A function that replaces each value by its mean over the tied candidates of its impression."""
+    opens = np.ones(len(ordered), bool)
+    opens[1:] = (ordered[1:] != ordered[:-1]) | (impression[1:] != impression[:-1])
+    starts = np.flatnonzero(opens)
+    sizes = np.diff(np.append(starts, len(ordered)))
+
+    def average(values: Floats) -> Floats:
+        if len(starts) == len(ordered) or not len(ordered):  # no ties, the common case
+            return values
+        return np.repeat(np.add.reduceat(values, starts) / sizes, sizes)
+
+    return average
+
+
+def _discount(position: npt.NDArray[np.int64], cutoff: int) -> Floats:
+    return np.where(position < cutoff, 1.0 / np.log2(position + 2.0), 0.0)
+
+
+def _ideal_gain(clicks: Floats, cutoff: int) -> Floats:
+    """DCG of the best possible order: all clicked candidates first."""
+    best = np.concatenate([[0.0], np.cumsum(_discount(np.arange(cutoff), cutoff))])
+    return best[np.minimum(clicks, cutoff).astype(np.int64)]

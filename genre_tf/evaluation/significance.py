@@ -1,0 +1,75 @@
+"""Paired bootstrap: is a difference between two models more than the luck of these impressions?"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+# Draws held in memory at a time: 2**22 int32 row numbers are 16 MB.
+_BLOCK_DRAWS = 2**22
+
+
+@dataclass(frozen=True, kw_only=True)
+class Difference:
+    """A difference of means with its bootstrap interval, in the unit of the metric."""
+
+    difference: float
+    low: float
+    high: float
+    probability_not_better: float
+    impressions: int
+
+
+def paired_bootstrap(
+    ours: npt.NDArray[np.floating],
+    theirs: npt.NDArray[np.floating],
+    *,
+    samples: int = 2000,  # the ends of a 95% interval then move by about 3% of its width between seeds
+    confidence: float = 0.95,
+    seed: int = 0,
+) -> Difference | None:
+    """The mean of `ours - theirs` over the same impressions, with a percentile interval.
+
+    Impressions are drawn with replacement, both models' values together (Koehn, "Statistical
+    Significance Tests for Machine Translation Evaluation", 2004).
+
+    Args:
+        ours: float [impressions], a metric per impression; NaN where undefined.
+        theirs: the same of the other model.
+        samples: bootstrap samples.
+        confidence: share of the bootstrap's means that lies inside the interval.
+        seed: of the draws; the same seed gives the same interval.
+
+    Returns:
+        The difference, or None where no impression has both values.
+
+    Raises:
+        ValueError: when the shapes differ.
+    """
+    if ours.shape != theirs.shape:
+        raise ValueError(f"values of {ours.shape} and {theirs.shape} impressions cannot be paired.")
+    gain = np.asarray(ours, np.float64) - theirs
+    gain = gain[~np.isnan(gain)]
+    if not len(gain):
+        return None
+    means = _resampled_means(gain, samples, np.random.default_rng(seed))
+    low, high = np.quantile(means, [(1 - confidence) / 2, (1 + confidence) / 2])
+    return Difference(
+        difference=float(gain.mean()),
+        low=float(low),
+        high=float(high),
+        probability_not_better=float((means <= 0).mean()),
+        impressions=len(gain),
+    )
+
+
+def _resampled_means(
+    gain: npt.NDArray[np.float64], samples: int, generator: np.random.Generator
+) -> npt.NDArray[np.float64]:
+    per_block = max(1, _BLOCK_DRAWS // len(gain))
+    means = []
+    for start in range(0, samples, per_block):
+        rows = min(per_block, samples - start)
+        draws = generator.integers(len(gain), size=(rows, len(gain)), dtype=np.int32)
+        means.append(gain[draws].mean(axis=1))
+    return np.concatenate(means)
