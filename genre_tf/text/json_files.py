@@ -1,0 +1,24 @@
+"""JSON files of Hugging Face folders, with errors for people."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from genre_tf.errors import InputError
+
+
+def read_json_object(path: Path) -> dict[str, Any]:
+    """The JSON object in a file; empty when there is no such file.
+
+    Raises:
+        InputError: when the file is not JSON, or holds something else than an object.
+    """
+    if not path.is_file():
+        return {}
+    try:
+        content = json.loads(path.read_text("utf-8"))
+    except (ValueError, OSError) as error:
+        raise InputError(f"{path} is not valid JSON ({error}). Fetch the file again.") from error
+    if not isinstance(content, dict):
+        raise InputError(f"{path} holds a {type(content).__name__}, not a JSON object. Fetch the file again.")
+    return content
