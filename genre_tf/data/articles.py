@@ -1,0 +1,146 @@
+"""Articles, impressions and the table that gives every article its row number."""
+
+import hashlib
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, fields
+from datetime import datetime
+from functools import cached_property
+
+import numpy as np
+import numpy.typing as npt
+
+from genre_tf.data.faults import Fault
+
+
+@dataclass(frozen=True, slots=True)
+class Article:
+    """One news article; what a catalogue does not know is an empty string."""
+
+    news_id: str
+    category: str
+    subcategory: str
+    title: str
+    abstract: str
+
+
+@dataclass(frozen=True, slots=True)
+class Impression:
+    """What one reader was shown at one moment, and what he clicked.
+
+    Args:
+        impression_id: unique within a log.
+        user_id: the reader.
+        time: naive, as MIND writes it.
+        history: article ids the reader clicked before, oldest first; empty for a new reader.
+        candidates: article ids shown, in the order of the log.
+        clicked: one flag per candidate; None for a log without labels.
+    """
+
+    impression_id: str
+    user_id: str
+    time: datetime
+    history: tuple[str, ...]
+    candidates: tuple[str, ...]
+    clicked: tuple[bool, ...] | None
+
+
+@dataclass(frozen=True)
+class Split:
+    """One folder of a data set: its articles, its log, and the faults of the rows that were skipped."""
+
+    name: str
+    articles: dict[str, Article]
+    impressions: list[Impression]
+    faults: list[Fault]
+
+    @property
+    def labelled(self) -> bool:
+        """Whether the log tells which candidates were clicked (a log is wholly labelled or wholly not)."""
+        return bool(self.impressions) and self.impressions[0].clicked is not None
+
+
+PADDING_ARTICLE = Article("", "", "", "", "")
+"""Row 0 of every table: the padding of batches, and every article that is not known."""
+
+
+class ArticleTable:
+    """Gives every article a row number; row 0 is the padding and unknown article, all of its fields empty.
+
+    Args:
+        articles: in the order of their rows, without the padding article; of equal ids the first wins.
+    """
+
+    def __init__(self, articles: Iterable[Article] = ()) -> None:
+        by_id = {PADDING_ARTICLE.news_id: PADDING_ARTICLE}
+        for article in articles:
+            by_id.setdefault(article.news_id, article)
+        self.articles: list[Article] = list(by_id.values())
+        self._row_of = {news_id: row for row, news_id in enumerate(by_id)}
+
+    @classmethod
+    def of(cls, *sources: Split | Iterable[Article]) -> "ArticleTable":
+        """Builds one table from several splits or lists of articles, in their order of appearance.
+
+        Args:
+            sources: splits or iterables of articles; of equal ids the first wins.
+
+        Returns:
+            The table. Rows of a first source do not change when more sources follow it.
+        """
+        lists = (source.articles.values() if isinstance(source, Split) else source for source in sources)
+        return cls(article for articles in lists for article in articles)
+
+    def __len__(self) -> int:
+        return len(self.articles)
+
+    def row(self, news_id: str) -> int:
+        """Row of an article; 0 if it is unknown."""
+        return self._row_of.get(news_id, 0)
+
+    def rows(self, news_ids: Sequence[str]) -> npt.NDArray[np.int32]:
+        """Rows of several articles.
+
+        Args:
+            news_ids: n article ids.
+
+        Returns:
+            int32 [n]; 0 for each unknown id.
+        """
+        return np.fromiter(map(self.row, news_ids), np.int32, len(news_ids))
+
+    @cached_property
+    def news_ids(self) -> list[str]:
+        """Article ids in the order of their rows."""
+        return [article.news_id for article in self.articles]
+
+    @cached_property
+    def titles(self) -> list[str]:
+        """Titles in the order of their rows."""
+        return [article.title for article in self.articles]
+
+    @cached_property
+    def abstracts(self) -> list[str]:
+        """Abstracts in the order of their rows; empty where there is none."""
+        return [article.abstract for article in self.articles]
+
+    @cached_property
+    def categories(self) -> list[str]:
+        """Categories in the order of their rows."""
+        return [article.category for article in self.articles]
+
+    @cached_property
+    def subcategories(self) -> list[str]:
+        """Subcategories in the order of their rows."""
+        return [article.subcategory for article in self.articles]
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """SHA-256 over every field of every row; equal tables have equal fingerprints."""
+        digest = hashlib.sha256()
+        for article in self.articles:
+            for field in fields(article):
+                encoded = getattr(article, field.name).encode()
+                # The length before each field keeps "ab"+"c" apart from "a"+"bc".
+                digest.update(len(encoded).to_bytes(8, "little"))
+                digest.update(encoded)
+        return digest.hexdigest()

@@ -1,0 +1,208 @@
+"""Batches of impressions in which every article stands once: an article is then encoded once a step.
+
+The work after reading is TensorFlow's own (no Python per batch), so that it runs beside training.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from genre_tf.data.examples import ImpressionExample
+from genre_tf.errors import InputError
+
+Batch = dict[str, tf.Tensor]
+Log = dict[str, Any]
+"""Ragged columns of impressions: history int32 [n, None], candidates int32 [n, None],
+labels float32 [n, None], counters float32 [n, None, 3], impression int64 [n]."""
+
+# types-tensorflow does not know its class methods.
+RaggedTensor: Any = tf.RaggedTensor
+
+
+def impression_batches(
+    examples: Sequence[ImpressionExample],
+    *,
+    batch_size: int,
+    max_history: int = 50,
+    negatives: int | None = None,
+    seed: int | None = None,
+    shuffle: bool = False,
+    repeat: bool = False,
+    drop_remainder: bool = False,
+) -> tf.data.Dataset:
+    """Batches of examples held in memory, shuffled over all of them.
+
+    Args:
+        examples: impressions with at least one candidate.
+        batch_size: B, rows of a batch: impressions, or clicks if `negatives` is given.
+        max_history: the newest clicks that are kept.
+        negatives: None keeps every candidate of an impression. A number k makes one row per click: the
+            click, then k articles of the same impression that were shown and not clicked, drawn anew each
+            epoch (some twice only where there are fewer than k); impressions without such an article or
+            without a click are left out.
+        seed: of the order and of the draw; the same seed gives the same batches, epoch by epoch.
+        shuffle: another order each epoch; otherwise the order of `examples`.
+        repeat: without end; otherwise one epoch each time the dataset is gone through.
+        drop_remainder: leaves out a last batch that is not full.
+
+    Returns:
+        A dataset of dicts; U articles of the batch, longest history H, most candidates C:
+            articles: int32 [U], article rows, each once; articles[0] is 0, the padding article.
+            history: int32 [B, H], positions in `articles`, oldest first, 0 where padded (on the right).
+            candidates: int32 [B, C], positions in `articles`.
+            labels: float32 [B, C], 1 for a click.
+            mask: bool [B, C], False where padded.
+            counters: float32 [B, C, 3]: clicks, views, age in hours.
+            impression: int64 [B], row number of the impression in its split.
+
+    Raises:
+        InputError: there is nothing to make a batch of.
+    """
+    log = _columns(examples)
+    numbers, positions = _rows_of(examples, negatives)
+    if not len(numbers):
+        raise InputError(
+            f"{len(examples)} impressions hold nothing to learn from: clicked and not clicked ones needed"
+        )
+    order = tf.data.Dataset.range(len(numbers))
+    if shuffle:
+        order = order.shuffle(len(numbers), seed=seed)
+    rows, clicks = tf.constant(numbers), tf.constant(positions)
+
+    def assemble(picked: tf.Tensor, draw: tf.Tensor) -> Batch:
+        chosen = {name: tf.gather(column, tf.gather(rows, picked)) for name, column in log.items()}
+        return assemble_batch(chosen, tf.gather(clicks, picked), draw, max_history, negatives)
+
+    return numbered_batches(order, assemble, batch_size, seed, repeat, drop_remainder)
+
+
+def numbered_batches(
+    rows: tf.data.Dataset,
+    assemble: Any,
+    batch_size: int,
+    seed: int | None,
+    repeat: bool,
+    drop_remainder: bool,
+) -> tf.data.Dataset:
+    """Groups rows into batches, and gives each batch a number of its own to draw negatives from.
+
+    Args:
+        rows: the rows in the order of one epoch.
+        assemble: (columns of the rows..., int64 [2] random seed) -> batch.
+        batch_size: rows of a batch.
+        seed: of the numbers.
+        repeat: without end.
+        drop_remainder: leaves out a last batch that is not full.
+
+    Returns:
+        The dataset, prefetching.
+    """
+    rows = rows.batch(batch_size, drop_remainder=drop_remainder)
+    draws = tf.data.Dataset.random(seed=seed, rerandomize_each_iteration=True).batch(2, drop_remainder=True)
+    batches = tf.data.Dataset.zip(rows, draws)
+    if repeat:
+        batches = batches.repeat()
+    return batches.map(assemble, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True).prefetch(
+        tf.data.AUTOTUNE
+    )
+
+
+def assemble_batch(
+    log: Log, click: tf.Tensor, draw: tf.Tensor, max_history: int, negatives: int | None
+) -> Batch:
+    """Makes a batch of the impressions that were picked for it.
+
+    Args:
+        log: ragged columns of B impressions.
+        click: int64 [B], the position of the row's click among its candidates; unused without `negatives`.
+        draw: int64 [2], random seed of this batch.
+        max_history: the newest clicks that are kept.
+        negatives: see `impression_batches`.
+
+    Returns:
+        The batch; see `impression_batches`.
+    """
+    if negatives is None:
+        candidates, labels, counters = log["candidates"], log["labels"], log["counters"]
+    else:
+        picked = draw_negatives(log["labels"], click, draw, negatives)
+        candidates, counters = (
+            tf.gather(log[name], picked, batch_dims=1) for name in ("candidates", "counters")
+        )
+        labels = tf.one_hot(tf.zeros_like(picked[:, 0]), negatives + 1)
+        candidates, labels, counters = (_ragged(dense) for dense in (candidates, labels, counters))
+    history = log["history"][:, -max_history:] if max_history else log["history"][:, :0]
+    shown, read = candidates.flat_values, history.flat_values
+    articles, positions = tf.unique(tf.concat([[0], shown, read], 0))
+    end = tf.size(shown) + 1
+    return {
+        "articles": articles,
+        "history": history.with_flat_values(positions[end:]).to_tensor(),  # [batch, longest history]
+        "candidates": candidates.with_flat_values(positions[1:end]).to_tensor(),  # [batch, most candidates]
+        "labels": labels.to_tensor(),
+        "mask": tf.sequence_mask(candidates.row_lengths()),
+        "counters": counters.to_tensor(),
+        "impression": log["impression"],
+    }
+
+
+def draw_negatives(labels: tf.RaggedTensor, click: tf.Tensor, draw: tf.Tensor, negatives: int) -> tf.Tensor:
+    """Draws shown and not clicked candidates of the same impression, without replacement as far as they go.
+
+    Args:
+        labels: float32 [B, None]; at least one zero in each row.
+        click: int64 [B], the position of the row's click.
+        draw: int64 [2], random seed.
+        negatives: k.
+
+    Returns:
+        int64 [B, 1 + k], positions among the candidates: the click, then the negatives.
+    """
+    is_negative = labels.to_tensor(default_value=1.0) == 0.0  # [batch, most candidates]
+    there = tf.reduce_sum(tf.cast(is_negative, tf.int64), 1, keepdims=True)
+    chance = tf.random.stateless_uniform(tf.shape(is_negative), draw)
+    in_random_order = tf.argsort(tf.where(is_negative, chance, 2.0), axis=1)  # negatives come first
+    place = tf.range(negatives, dtype=tf.int64)[tf.newaxis]
+    again = tf.random.stateless_uniform([tf.size(click), negatives], draw + 1)
+    repeated = tf.minimum(tf.cast(again * tf.cast(there, tf.float32), tf.int64), there - 1)
+    place = tf.where(place < there, place, repeated)  # [batch, negatives]
+    drawn = tf.gather(in_random_order, place, batch_dims=1)
+    return tf.concat([click[:, tf.newaxis], tf.cast(drawn, tf.int64)], 1)
+
+
+def _columns(examples: Sequence[ImpressionExample]) -> Log:
+    def ragged(name: str, kind: type, inner: tuple[int, ...] = ()) -> tf.RaggedTensor:
+        parts = [getattr(example, name) for example in examples]
+        lengths = np.asarray([len(part) for part in parts], np.int64)
+        values = np.concatenate([np.zeros((0, *inner), kind), *parts])
+        return RaggedTensor.from_row_lengths(values, lengths, validate=False)
+
+    return {
+        "history": ragged("history", np.int32),
+        "candidates": ragged("candidates", np.int32),
+        "labels": ragged("labels", np.float32),
+        "counters": ragged("counters", np.float32, (3,)),
+        "impression": tf.constant([example.impression for example in examples], tf.int64),
+    }
+
+
+def _rows_of(
+    examples: Sequence[ImpressionExample], negatives: int | None
+) -> tuple[np.ndarray[Any, np.dtype[np.int64]], np.ndarray[Any, np.dtype[np.int64]]]:
+    """The example of each row, and the position of its click (-1 where all candidates are kept)."""
+    if negatives is None:
+        return np.arange(len(examples), dtype=np.int64), np.full(len(examples), -1, np.int64)
+    pairs = [
+        (number, click)
+        for number, example in enumerate(examples)
+        if not example.labels.all()
+        for click in np.flatnonzero(example.labels)
+    ]
+    rows, clicks = np.asarray(pairs, np.int64).reshape(-1, 2).T
+    return rows, clicks
+
+
+def _ragged(dense: tf.Tensor) -> tf.RaggedTensor:
+    return RaggedTensor.from_tensor(dense, ragged_rank=1)

@@ -1,0 +1,116 @@
+"""Training and evaluation examples: impressions as article rows, with the counters of their moment."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+import numpy as np
+import numpy.typing as npt
+
+from genre_tf.data.articles import ArticleTable, Impression, Split
+from genre_tf.data.counters import Counters, impression_counters
+
+_EPOCH = datetime(1970, 1, 1)
+
+
+@dataclass(eq=False, slots=True)
+class ImpressionExample:
+    """One impression, ready for a batch.
+
+    Args:
+        impression: row number of the impression in its split.
+        user_id: the reader.
+        time_hours: hours since 1970 on the log's own clock.
+        history: int32 [h], rows of the newest known clicks, oldest first; empty for a new reader.
+        candidates: int32 [c], rows; 0 where the table does not know the article.
+        labels: float32 [c], 1 for a click; zeros for a log without labels.
+        counters: float32 [c, 3]: clicks, views, age in hours.
+    """
+
+    impression: int
+    user_id: str
+    time_hours: float
+    history: npt.NDArray[np.int32]
+    candidates: npt.NDArray[np.int32]
+    labels: npt.NDArray[np.float32]
+    counters: npt.NDArray[np.float32]
+
+
+def build_example(
+    number: int,
+    impression: Impression,
+    table: ArticleTable,
+    counters: npt.NDArray[np.float32],
+    max_history: int,
+) -> ImpressionExample:
+    """Turns one impression into an example; depends on nothing but its arguments.
+
+    Args:
+        number: row number of the impression in its split.
+        impression: the impression.
+        table: knows the articles' rows.
+        counters: float32 [c, 3], what was known before the impression.
+        max_history: the newest clicks that are kept.
+
+    Returns:
+        The example.
+    """
+    history = table.rows(impression.history)
+    history = history[history > 0]
+    return ImpressionExample(
+        impression=number,
+        user_id=impression.user_id,
+        time_hours=(impression.time - _EPOCH).total_seconds() / 3600,
+        # Never a plain [-max_history:], which for 0 would keep everything.
+        history=history[max(0, len(history) - max_history) :],
+        candidates=table.rows(impression.candidates),
+        labels=np.asarray(impression.clicked or [False] * len(impression.candidates), np.float32),
+        counters=counters,
+    )
+
+
+def build_examples(
+    split: Split, table: ArticleTable, counters: Counters, max_history: int = 50
+) -> list[ImpressionExample]:
+    """Turns a split's log into examples.
+
+    Args:
+        split: the log.
+        table: knows the articles' rows; usually built of this split among others.
+        counters: what is known before the log; afterwards knows the whole log.
+        max_history: the newest clicks that are kept of each history.
+
+    Returns:
+        One example per impression, in the order of the log, readers without history included.
+
+    Raises:
+        InputError: the counters know something that is not earlier than the log.
+    """
+    known = impression_counters(split.impressions, counters)
+    return [
+        build_example(number, impression, table, known[number], max_history)
+        for number, impression in enumerate(split.impressions)
+    ]
+
+
+def split_by_time(
+    examples: Sequence[ImpressionExample], validation_share: float
+) -> tuple[list[ImpressionExample], list[ImpressionExample]]:
+    """Sets the newest examples aside for validation.
+
+    Args:
+        examples: in any order.
+        validation_share: share of the examples, newest by time; at least 0 and below 1.
+
+    Returns:
+        Training and validation examples, each in the given order. Examples of one moment stay together
+        (on the validation side), so that no validation example is as old as a training example.
+    """
+    held_out = round(len(examples) * validation_share)
+    if held_out == 0:
+        return list(examples), []
+    first = sorted(example.time_hours for example in examples)[len(examples) - held_out]
+    return (
+        [example for example in examples if example.time_hours < first],
+        [example for example in examples if example.time_hours >= first],
+    )

@@ -1,0 +1,95 @@
+"""Faults of input rows, and the policy that stops at them or skips and counts them."""
+
+from dataclasses import dataclass, field
+
+from genre_tf.errors import InputError
+
+MAX_LISTED_FAULTS = 10_000
+"""Faults kept to be listed; a broken file of millions of rows must not fill the memory with messages."""
+
+MAX_SHOWN_CHARACTERS = 80
+"""A received value is quoted up to this length, so that a message stays a line or two."""
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """One thing wrong with one row (or, at line 0, with a whole file).
+
+    Args:
+        file: path as the user gave it.
+        line: 1-based line number; 0 concerns the whole file, which no `--max-bad-rows` can skip.
+        field: column of the row, such as `time`; `line` or `file` where no column can be named.
+        message: the received value, what is wrong with it and what to do.
+    """
+
+    file: str
+    line: int
+    field: str
+    message: str
+
+    @property
+    def whole_file(self) -> bool:
+        """Whether the file as a whole is unusable, rather than one row of it."""
+        return self.line == 0
+
+    def __str__(self) -> str:
+        place = self.file if self.whole_file else f"{self.file}:{self.line}"
+        return f"{place}: {self.field}: {self.message}"
+
+
+def shown(value: str) -> str:
+    """Quotes a received value for a message: escaped, and cut when long.
+
+    Args:
+        value: what was read.
+
+    Returns:
+        The quoted value, free of control characters.
+    """
+    if len(value) <= MAX_SHOWN_CHARACTERS:
+        return repr(value)
+    return f"{value[:MAX_SHOWN_CHARACTERS]!r}… ({len(value)} characters)"
+
+
+@dataclass
+class FaultPolicy:
+    """Decides what a fault does: stop at once, or skip the row, count it and list it.
+
+    Args:
+        max_bad_rows: rows that may be skipped; 0 stops at the first. None never stops (`genre check`).
+    """
+
+    max_bad_rows: int | None = 0
+    faults: list[Fault] = field(default_factory=list)
+    bad_rows: int = 0
+    unlisted: int = 0
+    unusable_files: int = 0
+
+    def reject(self, faults: list[Fault]) -> None:
+        """Counts one bad row (or file) with all of its faults.
+
+        Args:
+            faults: every fault of the row; at least one.
+
+        Raises:
+            InputError: when the row is one more than may be skipped, or a whole file is unusable.
+        """
+        room = MAX_LISTED_FAULTS - len(self.faults)
+        self.faults.extend(faults[:room])
+        self.unlisted += max(0, len(faults) - room)
+        if faults[0].whole_file:
+            self.unusable_files += 1
+            if self.max_bad_rows is not None:
+                raise InputError(str(faults[0]))
+            return
+        self.bad_rows += 1
+        if self.max_bad_rows is None or self.bad_rows <= self.max_bad_rows:
+            return
+        if self.max_bad_rows == 0:
+            raise InputError(
+                f"{faults[0]} (`genre check` lists every fault; --max-bad-rows N skips up to N rows)"
+            )
+        raise InputError(
+            f"more than {self.max_bad_rows} bad rows; the last: {faults[0]} "
+            "(`genre check` lists every fault; raise --max-bad-rows or repair the files)"
+        )

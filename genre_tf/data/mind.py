@@ -1,0 +1,119 @@
+"""Reads MIND's files: `news.tsv` and `behaviors.tsv`, plain or gzipped, labelled or not.
+
+Format: https://github.com/msnews/msnews.github.io/blob/master/assets/doc/introduction.md
+"""
+
+from pathlib import Path
+
+from genre_tf.data.articles import Article, Impression, Split
+from genre_tf.data.faults import Fault, FaultPolicy
+from genre_tf.data.lines import find_file, read_lines
+from genre_tf.data.mind_rows import BehaviorsRow, NewsRow
+from genre_tf.errors import InputError
+
+NEWS, BEHAVIORS = "news.tsv", "behaviors.tsv"
+
+
+def read_split(data: Path, name: str, max_bad_rows: int = 0) -> Split:
+    """Reads one split of a MIND-format data set.
+
+    Args:
+        data: folder of the data set, such as `mind_sample`.
+        name: folder of the split in it, such as `train`; holds `news.tsv[.gz]` and `behaviors.tsv[.gz]`.
+        max_bad_rows: rows of both files together that may be skipped; 0 stops at the first.
+
+    Returns:
+        The split, with the faults of the rows that were skipped. A skipped row leaves nothing behind.
+
+    Raises:
+        InputError: a wrong path, an unusable file, or more bad rows than allowed.
+    """
+    if max_bad_rows < 0:
+        raise InputError(f"--max-bad-rows is 0 or more, and {max_bad_rows} was given")
+    policy = FaultPolicy(max_bad_rows)
+    news, behaviors = split_files(data, name)
+    articles = read_news(news, policy)
+    return Split(name, articles, read_behaviors(behaviors, articles, policy), policy.faults)
+
+
+def split_files(data: Path, name: str) -> tuple[Path, Path]:
+    """Finds the two files of a split.
+
+    Args:
+        data: folder of the data set.
+        name: folder of the split in it.
+
+    Returns:
+        Paths of the news and of the behaviours file.
+
+    Raises:
+        InputError: a folder or a file is not there; names what is.
+    """
+    folder = data / name
+    if not data.is_dir():
+        raise InputError(f"{data} is no folder; give a data set folder that holds {name}/{NEWS}")
+    if not name or not folder.is_dir():
+        there = ", ".join(split_names(data)) or "none"
+        raise InputError(f"{data} has no split {name!r} (splits found: {there}); give one of those")
+    paths = [find_file(folder, file) for file in (NEWS, BEHAVIORS)]
+    for path, file in zip(paths, (NEWS, BEHAVIORS), strict=True):
+        if path is None:
+            raise InputError(f"{folder} holds no {file} and no {file}.gz; MIND's two files belong there")
+    return Path(str(paths[0])), Path(str(paths[1]))
+
+
+def split_names(data: Path) -> list[str]:
+    """Names of the folders in a data set that hold at least one of MIND's two files, sorted."""
+    patterns = (f"*/{file}{ending}" for file in (NEWS, BEHAVIORS) for ending in ("", ".gz"))
+    return sorted({path.parent.name for pattern in patterns for path in data.glob(pattern)})
+
+
+def read_news(path: Path, policy: FaultPolicy | None = None) -> dict[str, Article]:
+    """Reads a news file.
+
+    Args:
+        path: `news.tsv` or `news.tsv.gz`; 5 to 8 columns (the last three are not read), all rows alike.
+        policy: what to do with faulty rows; stops at the first if not given.
+
+    Returns:
+        Articles by id, in the order of the file.
+
+    Raises:
+        InputError: the file is unusable, or the policy stops.
+    """
+    policy = policy or FaultPolicy()
+    row = NewsRow(str(path))
+    for number, text in read_lines(path, policy):
+        row.read(number, text, policy)
+    _require_rows(path, row.articles, policy)
+    return row.articles
+
+
+def read_behaviors(
+    path: Path, articles: dict[str, Article], policy: FaultPolicy | None = None
+) -> list[Impression]:
+    """Reads a behaviours file.
+
+    Args:
+        path: `behaviors.tsv` or `behaviors.tsv.gz`.
+        articles: the split's articles; every id of the log must be among them.
+        policy: what to do with faulty rows; stops at the first if not given.
+
+    Returns:
+        Impressions in the order of the file; all labelled or all not.
+
+    Raises:
+        InputError: the file is unusable, or the policy stops.
+    """
+    policy = policy or FaultPolicy()
+    row = BehaviorsRow(str(path), articles)
+    for number, text in read_lines(path, policy):
+        row.read(number, text, policy)
+    _require_rows(path, row.impressions, policy)
+    return row.impressions
+
+
+def _require_rows(path: Path, rows: object, policy: FaultPolicy) -> None:
+    if rows or any(fault.whole_file and fault.file == str(path) for fault in policy.faults):
+        return
+    policy.reject([Fault(str(path), 0, "file", "holds no usable row; `genre check` lists every fault")])

@@ -1,0 +1,195 @@
+"""Rows of MIND's two files: each is taken whole, or rejected with all of its faults and leaves no trace."""
+
+import re
+from collections import Counter
+from datetime import datetime
+from typing import NamedTuple
+
+from genre_tf.data.articles import Article, Impression
+from genre_tf.data.faults import Fault, FaultPolicy, shown
+
+NEWS_COLUMNS = range(5, 9)
+"""MIND writes 8; copies without the url and the two entity columns, which are not read, have 5 to 7."""
+
+BEHAVIORS_COLUMNS = 5
+
+_TIME = re.compile(r"(\d{1,2})/(\d{1,2})/(\d{4}) (\d{1,2}):(\d{2}):(\d{2}) ([AP]M)", re.ASCII)
+
+
+class Candidates(NamedTuple):
+    """The last column of a behaviours row: ids, and the clicks unless the row has no labels."""
+
+    news_ids: tuple[str, ...]
+    clicked: tuple[bool, ...] | None
+
+
+def parse_time(text: str) -> datetime | None:
+    """Reads MIND's time, such as `11/9/2019 12:01:13 AM`; None if it is not one.
+
+    By hand: `strptime` takes several times as long, and a log has a time in every row.
+    """
+    match = _TIME.fullmatch(text)
+    if match is None or not 1 <= int(match[4]) <= 12:
+        return None
+    hour = int(match[4]) % 12 + (12 if match[7] == "PM" else 0)
+    try:
+        return datetime(int(match[3]), int(match[1]), int(match[2]), hour, int(match[5]), int(match[6]))
+    except ValueError:
+        return None
+
+
+def id_fault(value: str) -> str | None:
+    """What is wrong with an id, if anything: it must stand alone in a list joined by spaces."""
+    if not value:
+        return "is empty; every row needs an id"
+    if len(value.split()) != 1 or value != value.strip():
+        return f"{shown(value)} holds white space; ids are single words"
+    return None
+
+
+class NewsRow:
+    """Takes rows of a news file one after another into `articles`."""
+
+    def __init__(self, file: str) -> None:
+        self.file = file
+        self.articles: dict[str, Article] = {}
+        self._columns = 0
+
+    def read(self, number: int, text: str, policy: FaultPolicy) -> None:
+        """Takes one row, or rejects it.
+
+        Args:
+            number: 1-based line number.
+            text: the row without its line end.
+            policy: gets the faults.
+        """
+        fields = text.split("\t")
+        faults = [Fault(self.file, number, *fault) for fault in self._faults(fields)]
+        if faults:
+            policy.reject(faults)
+            return
+        self._columns = len(fields)
+        self.articles[fields[0]] = Article(*fields[:5])
+
+    def _faults(self, fields: list[str]) -> list[tuple[str, str]]:
+        if len(fields) not in NEWS_COLUMNS:
+            return [
+                (
+                    "columns",
+                    f"{len(fields)} received, 8 expected (5 to 7 without url and entities), tabs between",
+                )
+            ]
+        if self._columns not in (0, len(fields)):
+            # A tab inside a title would otherwise shift the columns of a short row unnoticed.
+            return [
+                (
+                    "columns",
+                    f"{len(fields)} received, {self._columns} in the rows before; is there a tab in a text?",
+                )
+            ]
+        faults = []
+        if wrong := id_fault(fields[0]):
+            faults.append(("news_id", wrong))
+        elif fields[0] in self.articles:
+            faults.append(("news_id", f"{shown(fields[0])} stood in an earlier row; keep one of them"))
+        if not fields[3].strip():
+            faults.append(("title", "is empty; an article is known by its title"))
+        return faults
+
+
+class BehaviorsRow:
+    """Takes rows of a behaviours file one after another into `impressions`.
+
+    Args:
+        file: path, for messages.
+        articles: every id of the log must be among these.
+    """
+
+    def __init__(self, file: str, articles: dict[str, Article]) -> None:
+        self.file = file
+        self.impressions: list[Impression] = []
+        # The article's own string for each id: a log repeats ids millions of times, and need not copy them.
+        self._known = {news_id: news_id for news_id in articles}
+        self._seen: set[str] = set()
+        self._labelled: bool | None = None
+
+    def read(self, number: int, text: str, policy: FaultPolicy) -> None:
+        """Takes one row, or rejects it.
+
+        Args:
+            number: 1-based line number.
+            text: the row without its line end.
+            policy: gets the faults.
+        """
+        fields = text.split("\t")
+        if len(fields) != BEHAVIORS_COLUMNS:
+            message = (
+                f"{len(fields)} received, {BEHAVIORS_COLUMNS} expected: id, user, time, history, impressions"
+            )
+            policy.reject([Fault(self.file, number, "columns", message)])
+            return
+        faults: list[tuple[str, str]] = []
+        impression = self._parse(fields, faults)
+        if impression is None:
+            policy.reject([Fault(self.file, number, *fault) for fault in faults])
+            return
+        self._seen.add(impression.impression_id)
+        self._labelled = impression.clicked is not None
+        self.impressions.append(impression)
+
+    def _parse(self, fields: list[str], faults: list[tuple[str, str]]) -> Impression | None:
+        impression_id, user_id, time_text, history_text, candidates_text = fields
+        if wrong := id_fault(impression_id):
+            faults.append(("impression_id", wrong))
+        elif impression_id in self._seen:
+            faults.append(
+                ("impression_id", f"{shown(impression_id)} stood in an earlier row; keep one of them")
+            )
+        if wrong := id_fault(user_id):
+            faults.append(("user_id", wrong))
+        time = parse_time(time_text)
+        if time is None:
+            faults.append(("time", f"{shown(time_text)} is no time; write it as 11/9/2019 12:01:13 AM"))
+        history = self._known_ids(history_text.split(), "history", faults)
+        candidates = self._candidates(candidates_text.split(), faults)
+        if faults or time is None:
+            return None
+        return Impression(impression_id, user_id, time, history, candidates.news_ids, candidates.clicked)
+
+    def _known_ids(self, news_ids: list[str], field: str, faults: list[tuple[str, str]]) -> tuple[str, ...]:
+        known = tuple(self._known[news_id] for news_id in news_ids if news_id in self._known)
+        if len(known) < len(news_ids):
+            first = next(news_id for news_id in news_ids if news_id not in self._known)
+            more = len(news_ids) - len(known) - 1
+            others = f" and {more} more are" if more else " is"
+            faults.append((field, f"{shown(first)}{others} not in the split's news file; add the article"))
+        return known
+
+    def _candidates(self, tokens: list[str], faults: list[tuple[str, str]]) -> Candidates:
+        field = "impressions"
+        labels = [None if token in self._known else _label(token) for token in tokens]
+        without = labels.count(None)
+        if not tokens:
+            faults.append((field, "is empty; at least one article was shown"))
+        elif 0 < without < len(tokens):
+            token = tokens[labels.index(None)]
+            faults.append((field, f"{shown(token)} has no label -0 or -1 and others have; label all or none"))
+        elif self._labelled not in (None, without == 0):
+            kinds = ("has labels", "has none") if without == 0 else ("has no labels", "has them")
+            faults.append(
+                (field, f"the row {kinds[0]} and the log before it {kinds[1]}; keep them in separate logs")
+            )
+        elif without == 0 and not any(labels):
+            faults.append((field, "no click among them; a labelled impression has at least one"))
+        bare = tokens if without else [token[:-2] for token in tokens]
+        if 0 < without < len(tokens):
+            return Candidates((), None)
+        news_ids = self._known_ids(bare, field, faults)
+        if len(set(bare)) < len(bare):
+            twice = Counter(bare).most_common(1)[0][0]
+            faults.append((field, f"{shown(twice)} stands there twice; an article is shown once"))
+        return Candidates(news_ids, None if without else tuple(label is True for label in labels))
+
+
+def _label(token: str) -> bool | None:
+    return {"-0": False, "-1": True}.get(token[-2:]) if len(token) > 2 else None
