@@ -103,11 +103,11 @@ def _block_metrics(
     mean_over_ties = _tie_averager(flat[order], impression)
     hits = hits[order]
 
-    def summed(gain: Floats) -> Floats:
+    def summed(gain: npt.NDArray[np.floating]) -> Floats:
         """Sum over an impression's clicked candidates of what their position is worth."""
-        return np.bincount(impression, weights=mean_over_ties(gain) * hits, minlength=len(lengths))
+        return _sum_by_impression(mean_over_ties(gain) * hits, impression, len(lengths))
 
-    clicks = np.bincount(impression, weights=hits, minlength=len(lengths))
+    clicks = _sum_by_impression(hits.astype(np.float64), impression, len(lengths))
     misses = lengths - clicks
     with np.errstate(divide="ignore", invalid="ignore"):
         # The clicked candidates' distances from the bottom, less what they take from each other, count
@@ -115,12 +115,16 @@ def _block_metrics(
         from_bottom = summed(np.repeat(lengths, lengths) - 1.0 - position)
         metrics = {
             "auc": (from_bottom - clicks * (clicks - 1) / 2) / (clicks * misses),
-            "mrr": summed(1.0 / (position + 1)) / clicks,
+            "mrr": summed(1.0 / (position + 1.0)) / clicks,
             "ndcg@5": summed(_discount(position, 5)) / _ideal_gain(clicks, 5),
             "ndcg@10": summed(_discount(position, 10)) / _ideal_gain(clicks, 10),
         }
     undefined = (clicks == 0) | (misses == 0)
     return {name: np.where(undefined, np.nan, values) for name, values in metrics.items()}
+
+
+def _sum_by_impression(values: Floats, impression: npt.NDArray[np.int64], impressions: int) -> Floats:
+    return np.asarray(np.bincount(impression, weights=values, minlength=impressions), np.float64)
 
 
 def _check_shapes(
@@ -131,16 +135,18 @@ def _check_shapes(
             raise ValueError(f"impression {first + at}: {length} scores for {len(row)} candidates.")
 
 
-def _tie_averager(ordered: Floats, impression: npt.NDArray[np.int64]) -> Callable[[Floats], Floats]:
+def _tie_averager(
+    ordered: Floats, impression: npt.NDArray[np.int64]
+) -> Callable[[npt.NDArray[np.floating]], Floats]:
     """A function that replaces each value by its mean over the tied candidates of its impression."""
     opens = np.ones(len(ordered), bool)
     opens[1:] = (ordered[1:] != ordered[:-1]) | (impression[1:] != impression[:-1])
     starts = np.flatnonzero(opens)
     sizes = np.diff(np.append(starts, len(ordered)))
 
-    def average(values: Floats) -> Floats:
+    def average(values: npt.NDArray[np.floating]) -> Floats:
         if len(starts) == len(ordered) or not len(ordered):  # no ties, the common case
-            return values
+            return np.asarray(values, np.float64)
         return np.repeat(np.add.reduceat(values, starts) / sizes, sizes)
 
     return average

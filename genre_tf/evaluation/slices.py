@@ -1,0 +1,69 @@
+"""The kinds of impressions that are reported apart: new readers, new articles, and what lies between."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from genre_tf.data.articles import Impression
+
+FEW_CLICKS = 5
+
+
+@dataclass(frozen=True, kw_only=True)
+class Seen:
+    """The readers and articles that the training log knows, in any role."""
+
+    user_ids: frozenset[str]
+    news_ids: frozenset[str]
+
+    @classmethod
+    def in_log(cls, impressions: Sequence[Impression]) -> "Seen":
+        """Everything that a log mentions: its readers, what they had read and what they were shown."""
+        return cls(
+            user_ids=frozenset(row.user_id for row in impressions),
+            news_ids=frozenset(
+                id for row in impressions for ids in (row.history, row.candidates) for id in ids
+            ),
+        )
+
+
+def slice_masks(impressions: Sequence[Impression], seen: Seen | None) -> dict[str, npt.NDArray[np.bool_]]:
+    """Which impressions belong to which slice; an impression may be in several.
+
+    Args:
+        impressions: a log.
+        seen: what the training log knows; None leaves out the two slices that need it.
+
+    Returns:
+        Per slice bool [impressions]:
+        "all"; "no_history", readers without a click so far; "at_most_5_clicks", readers with five clicks
+        or fewer, none included; "unseen_reader", readers that the training log does not know;
+        "unseen_article", a clicked article that the training log neither shows nor has in a history.
+    """
+    clicks = np.array([len(row.history) for row in impressions], np.int64)
+    masks = {
+        "all": np.ones(len(impressions), bool),
+        "no_history": clicks == 0,
+        f"at_most_{FEW_CLICKS}_clicks": clicks <= FEW_CLICKS,
+    }
+    if seen is not None:
+        masks["unseen_reader"] = _mask(row.user_id not in seen.user_ids for row in impressions)
+        masks["unseen_article"] = _mask(
+            any(news_id not in seen.news_ids for news_id in clicked_ids(row)) for row in impressions
+        )
+    return masks
+
+
+def clicked_ids(impression: Impression) -> list[str]:
+    """The articles that were clicked in an impression; none when the log has no labels."""
+    if impression.clicked is None:
+        return []
+    return [
+        news_id for news_id, click in zip(impression.candidates, impression.clicked, strict=True) if click
+    ]
+
+
+def _mask(flags: Iterable[bool]) -> npt.NDArray[np.bool_]:
+    return np.array(list(flags), bool)
