@@ -1,0 +1,95 @@
+"""How the next token is chosen: one strategy, one frozen dataclass.
+
+A strategy turns logits into token ids without any state: its randomness is one uniform number per row, given
+from outside, so that a row's text depends on its own seed alone, whatever else is in the batch.
+"""
+
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import tensorflow as tf
+
+IMPOSSIBLE = -1e9  # finite, so that a row in which everything is forbidden still gives numbers
+
+
+class Strategy(Protocol):
+    """Chooses one token per row."""
+
+    def choose(self, logits: Any, uniform: Any) -> Any:
+        """Choose.
+
+        Args:
+            logits: float32 [rows, vocabulary].
+            uniform: float32 [rows] in [0, 1), fresh for each step.
+
+        Returns:
+            int32 [rows].
+        """
+
+
+@dataclass(frozen=True, kw_only=True)
+class Greedy:
+    """The likeliest token; of equals the one with the smaller id, as `transformers` takes it."""
+
+    def choose(self, logits: Any, uniform: Any) -> Any:
+        """Choose; `uniform` is not looked at. Shapes as in `Strategy`."""
+        del uniform
+        return tf.argmax(logits, axis=-1, output_type=tf.int32)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sample:
+    """Draws from the model's distribution, sharpened and cut.
+
+    Args:
+        temperature: divides the logits; towards 0 it becomes greedy.
+        top_k: only so many of the likeliest tokens; 0: all of them.
+        top_p: of these the fewest whose probability reaches this share (nucleus sampling, Holtzman et al. 2020).
+    """
+
+    temperature: float = 0.8
+    top_k: int = 50
+    top_p: float = 0.95
+
+    def __post_init__(self) -> None:
+        if not (self.temperature > 0 and self.top_k >= 0 and 0 < self.top_p <= 1):
+            raise ValueError(f"temperature above 0, top_k from 0, top_p in (0, 1] are expected, got {self}")
+
+    def choose(self, logits: Any, uniform: Any) -> Any:
+        """Draw by the inverse of the cumulative distribution. Shapes as in `Strategy`."""
+        vocabulary = logits.shape[-1]
+        kept = min(self.top_k or vocabulary, vocabulary)
+        if kept == vocabulary and self.top_p == 1.0:  # no cut: no need to sort
+            return _draw(tf.nn.softmax(logits / self.temperature), uniform)
+        best, ids = tf.math.top_k(logits / self.temperature, k=kept)  # [rows, kept], likeliest first
+        probability = tf.nn.softmax(best)
+        before = tf.cumsum(probability, axis=-1, exclusive=True)
+        probability = tf.where(before < self.top_p, probability, 0.0)  # the likeliest always stays
+        return tf.gather(ids, _draw(probability, uniform), batch_dims=1)
+
+
+def _draw(weight: Any, uniform: Any) -> Any:
+    cumulative = tf.cumsum(weight, axis=-1)
+    threshold = uniform[:, None] * cumulative[:, -1:]  # weights need not sum to one
+    index = tf.reduce_sum(tf.cast(cumulative <= threshold, tf.int32), axis=-1)
+    # Rounding can carry the threshold to the very end: step back to the last token that has any weight.
+    last = weight.shape[-1] - 1 - tf.argmax(tf.reverse(weight, [-1]) > 0, axis=-1, output_type=tf.int32)
+    return tf.minimum(index, last)
+
+
+def uniforms(seeds: Any, samples: int, steps: int) -> Any:
+    """One uniform number for every row, sample and step, from the row's own seed.
+
+    Args:
+        seeds: int64 [batch].
+        samples: texts per row.
+        steps: tokens per text.
+
+    Returns:
+        float32 [batch, samples, steps] in [0, 1). Equal seeds give equal numbers, on every device (Philox).
+    """
+
+    def of_row(seed: Any) -> Any:
+        return tf.random.stateless_uniform([samples, steps], tf.stack([seed, 0]), alg="philox")
+
+    return tf.map_fn(of_row, seeds, fn_output_signature=tf.TensorSpec([samples, steps], tf.float32))
