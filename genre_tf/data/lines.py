@@ -4,7 +4,7 @@ import gzip
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import IO, Any
+from typing import BinaryIO
 
 from genre_tf.data.faults import Fault, FaultPolicy, shown
 from genre_tf.errors import InputError
@@ -52,7 +52,7 @@ def read_lines(path: Path, policy: FaultPolicy) -> Iterator[tuple[int, str]]:
     """
     number, size = 0, 0
     try:
-        with _open(path) as stream:
+        with gzip.open(path, "rb") if path.suffix == ".gz" else path.open("rb") as stream:
             while raw := stream.readline(MAX_LINE_BYTES):
                 number += 1
                 size += len(raw)
@@ -81,12 +81,7 @@ def read_lines(path: Path, policy: FaultPolicy) -> Iterator[tuple[int, str]]:
         policy.reject([_whole(path, "is empty; give a file with at least one row")])
 
 
-def _open(path: Path) -> IO[bytes]:
-    stream: Any = gzip.open(path, "rb") if path.suffix == ".gz" else path.open("rb")
-    return stream
-
-
-def _skip_line(stream: IO[bytes], limit: int) -> int:
+def _skip_line(stream: BinaryIO | gzip.GzipFile, limit: int) -> int:
     skipped = 0
     while skipped <= limit and (part := stream.readline(MAX_LINE_BYTES)):
         skipped += len(part)

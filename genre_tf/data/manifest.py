@@ -1,0 +1,100 @@
+"""The manifest of a prepared folder: what it was made of, with which settings, and what is in it."""
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+from genre_tf.data.faults import Fault
+from genre_tf.data.mind import split_files
+from genre_tf.errors import InputError
+
+MANIFEST_FILE = "manifest.json"
+FORMAT = 1
+"""Raised when the records change, so that folders of an older program are made anew."""
+
+Manifest = dict[str, Any]
+
+
+def file_fingerprint(path: Path) -> str:
+    """SHA-256 of a file's bytes."""
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def input_fingerprints(data: Path, split: str) -> dict[str, str]:
+    """SHA-256 of a split's two files, by their path inside the data set."""
+    return {str(path.relative_to(data)): file_fingerprint(path) for path in split_files(data, split)}
+
+
+def output_fingerprints(folder: Path) -> dict[str, dict[str, Any]]:
+    """Size in bytes and SHA-256 of every file of a prepared folder but the manifest, by name."""
+    paths = sorted(path for path in folder.iterdir() if path.name != MANIFEST_FILE)
+    return {path.name: {"bytes": path.stat().st_size, "sha256": file_fingerprint(path)} for path in paths}
+
+
+def fault_rows(faults: list[Fault], data: Path) -> list[dict[str, Any]]:
+    """Faults as plain values, with paths inside the data set, so that equal data give equal manifests."""
+    return [
+        {
+            "file": str(Path(fault.file).relative_to(data)),
+            "line": fault.line,
+            "field": fault.field,
+            "message": fault.message,
+        }
+        for fault in faults
+    ]
+
+
+def write_manifest(manifest: Manifest, folder: Path) -> None:
+    """Writes the manifest as JSON."""
+    text = json.dumps(manifest, indent=2, ensure_ascii=False) + "\n"
+    (folder / MANIFEST_FILE).write_text(text, encoding="utf-8")
+
+
+def load_manifest(folder: Path) -> Manifest:
+    """Reads the manifest of a prepared folder.
+
+    Args:
+        folder: what `genre prepare` wrote.
+
+    Returns:
+        `format`, `settings`, `inputs`, `outputs`, `articles`, `article_table` (fingerprint), `splits`
+        (`train` and `validation`: impressions, clicks, candidates, first and last time in hours),
+        `bad_rows` and `faults`.
+
+    Raises:
+        InputError: the folder is not there, not prepared, or of another version of this program.
+    """
+    try:
+        manifest = json.loads((folder / MANIFEST_FILE).read_text(encoding="utf-8"))
+    except (FileNotFoundError, NotADirectoryError):
+        raise InputError(
+            f"{folder} is no prepared folder (no {MANIFEST_FILE}); run `genre prepare`"
+        ) from None
+    except (OSError, ValueError) as error:
+        raise InputError(
+            f"{folder / MANIFEST_FILE} cannot be read ({error}); run `genre prepare` again"
+        ) from None
+    if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
+        raise InputError(f"{folder} was prepared by another version; run `genre prepare` with --overwrite")
+    return manifest
+
+
+def is_current(folder: Path, settings: dict[str, Any], inputs: dict[str, str]) -> bool:
+    """Whether a folder holds, undamaged, what these settings make of these inputs.
+
+    Args:
+        folder: perhaps a prepared folder.
+        settings: as the manifest keeps them.
+        inputs: fingerprints of the input files.
+
+    Returns:
+        True if preparing again would write the same.
+    """
+    try:
+        manifest = load_manifest(folder)
+    except InputError:
+        return False
+    made_of_the_same = manifest.get("settings") == settings and manifest.get("inputs") == inputs
+    return made_of_the_same and manifest.get("outputs") == output_fingerprints(folder)

@@ -1,0 +1,109 @@
+"""Articles and examples as TFRecord records, and back.
+
+Pure functions of their arguments, so that any runner writes the same bytes.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from genre_tf.data.articles import Article
+from genre_tf.data.examples import ImpressionExample
+
+ARTICLES_FILE = "articles.tfrecord"
+ARTICLE_FIELDS = ("news_id", "category", "subcategory", "title", "abstract")
+
+
+def shard_name(split: str, shard: int, shards: int) -> str:
+    """File name of a shard, such as `train-00000-of-00004.tfrecord`."""
+    return f"{split}-{shard:05d}-of-{shards:05d}.tfrecord"
+
+
+def shard_of(example: ImpressionExample, shards: int) -> int:
+    """The shard an example belongs to: neighbours in the log go to different shards."""
+    return example.impression % shards
+
+
+def article_record(article: Article) -> bytes:
+    """Serializes an article; equal articles give equal bytes."""
+    return _serialized({name: [getattr(article, name).encode()] for name in ARTICLE_FIELDS})
+
+
+def parse_article(record: bytes) -> Article:
+    """Reads what `article_record` wrote."""
+    feature = tf.train.Example.FromString(record).features.feature
+    return Article(*(feature[name].bytes_list.value[0].decode() for name in ARTICLE_FIELDS))
+
+
+def example_record(example: ImpressionExample) -> bytes:
+    """Serializes an example; equal examples give equal bytes."""
+    return _serialized(
+        {
+            "impression": [example.impression],
+            "user_id": [example.user_id.encode()],
+            # Seconds: a 32-bit float of hours since 1970 would be off by minutes.
+            "time_seconds": [round(example.time_hours * 3600)],
+            "history": example.history.tolist(),
+            "candidates": example.candidates.tolist(),
+            "labels": example.labels.tolist(),
+            "counters": example.counters.ravel().tolist(),  # [candidates * 3]
+        }
+    )
+
+
+def parse_example(record: bytes) -> ImpressionExample:
+    """Reads what `example_record` wrote."""
+    feature = tf.train.Example.FromString(record).features.feature
+    return ImpressionExample(
+        impression=feature["impression"].int64_list.value[0],
+        user_id=feature["user_id"].bytes_list.value[0].decode(),
+        time_hours=feature["time_seconds"].int64_list.value[0] / 3600,
+        history=np.asarray(feature["history"].int64_list.value, np.int32),
+        candidates=np.asarray(feature["candidates"].int64_list.value, np.int32),
+        labels=np.asarray(feature["labels"].float_list.value, np.float32),
+        counters=np.asarray(feature["counters"].float_list.value, np.float32).reshape(
+            -1, 3
+        ),  # [candidates, 3]
+    )
+
+
+def parse_columns(records: tf.Tensor, names: Sequence[str]) -> dict[str, Any]:
+    """Reads columns of many examples inside the graph.
+
+    Args:
+        records: string [n], as `example_record` wrote them.
+        names: of `impression`, `history`, `candidates`, `labels`, `counters` (which needs `candidates`).
+
+    Returns:
+        impression int64 [n]; history, candidates int32 [n, None]; labels float32 [n, None];
+        counters float32 [n, None, 3].
+    """
+    kinds = {name: tf.float32 if name in ("labels", "counters") else tf.int64 for name in names}
+    columns: dict[str, Any] = tf.io.parse_example(
+        records, {name: tf.io.RaggedFeature(kind, row_splits_dtype=tf.int64) for name, kind in kinds.items()}
+    )
+    for name in {"history", "candidates"} & columns.keys():
+        columns[name] = tf.cast(columns[name], tf.int32)
+    if "impression" in columns:
+        columns["impression"] = columns["impression"].flat_values
+    if "counters" in columns:
+        values = tf.reshape(columns["counters"].flat_values, (-1, 3))  # [candidates of all, 3]
+        columns["counters"] = columns["candidates"].with_flat_values(values)
+    return columns
+
+
+def _serialized(features: dict[str, list[Any]]) -> bytes:
+    example = tf.train.Example()
+    for name, values in features.items():
+        feature = example.features.feature[name]
+        if name in ("labels", "counters"):
+            feature.float_list.value.extend(values)
+        elif values and isinstance(values[0], bytes):
+            feature.bytes_list.value.extend(values)
+        else:
+            feature.int64_list.value.extend(values)
+    # The order of a protobuf map is otherwise free to differ from run to run.
+    record: bytes = example.SerializeToString(deterministic=True)
+    return record

@@ -1,0 +1,128 @@
+"""What the generator learns from: titles that readers clicked, and what articles say about themselves."""
+
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from genre_tf.data.articles import ArticleTable
+from genre_tf.data.examples import ImpressionExample
+
+
+@dataclass(frozen=True, slots=True)
+class TextExample:
+    """One text to learn.
+
+    Args:
+        kind: "title", "summary" or "body".
+        history: int32 [h], article rows the reader clicked before, oldest first; empty: no reader.
+        source: a text to write from; "" if there is none.
+        target: the text to write.
+        article: row of the article that the target comes from.
+    """
+
+    kind: str
+    history: npt.NDArray[np.int32]
+    source: str
+    target: str
+    article: int
+
+
+NO_HISTORY = np.zeros(0, np.int32)
+
+
+def click_examples(
+    table: ArticleTable, examples: Iterable[ImpressionExample], *, articles: Collection[int] | None = None
+) -> list[TextExample]:
+    """The title (and, where there is an abstract, the body) of every clicked article, given the reader's history.
+
+    Args:
+        table: texts of the articles.
+        examples: labelled impressions.
+        articles: only clicks on these rows; None: on any.
+
+    Returns:
+        In the order of the log.
+    """
+    texts = []
+    for example in examples:
+        for row in example.candidates[example.labels > 0].tolist():
+            if articles is not None and row not in articles:
+                continue
+            title, abstract = table.titles[row], table.abstracts[row]
+            if title:
+                texts.append(TextExample("title", example.history, abstract, title, row))
+            if title and abstract:
+                texts.append(TextExample("body", example.history, abstract, body(title, abstract), row))
+    return texts
+
+
+def article_examples(table: ArticleTable, rows: Iterable[int]) -> list[TextExample]:
+    """What articles teach without any reader: the title from the abstract (or from nothing, where there is no
+    abstract), the abstract from title and category, and both together.
+
+    Args:
+        table: texts of the articles.
+        rows: which of them.
+
+    Returns:
+        One to three examples per article with a title.
+    """
+    texts = []
+    for row in rows:
+        title, abstract, category = table.titles[row], table.abstracts[row], table.categories[row]
+        if not title:
+            continue
+        texts.append(TextExample("title", NO_HISTORY, abstract, title, row))
+        if abstract:
+            source = f"{title} ({category})" if category else title
+            texts.append(TextExample("summary", NO_HISTORY, source, abstract, row))
+            texts.append(TextExample("body", NO_HISTORY, abstract, body(title, abstract), row))
+    return texts
+
+
+def body(title: str, abstract: str) -> str:
+    """An article: its headline, and on the next line its text."""
+    return f"{title}\n{abstract}"
+
+
+def first_shown_in(later: Sequence[ImpressionExample], earlier: Sequence[ImpressionExample]) -> frozenset[int]:
+    """Rows of the articles that appear in later impressions and in no earlier one, neither shown nor in a history.
+
+    What is learned without them can be honestly measured on them.
+    """
+    seen = {int(row) for example in earlier for row in (*example.candidates, *example.history)}
+    shown = {int(row) for example in later for row in example.candidates}
+    in_history = {int(row) for example in later for row in example.history}
+    return frozenset(shown - seen - in_history - {0})
+
+
+def learning_split(
+    table: ArticleTable,
+    train: Sequence[ImpressionExample],
+    validation: Sequence[ImpressionExample],
+) -> tuple[list[TextExample], list[TextExample]]:
+    """Texts to learn and texts to validate with.
+
+    Args:
+        table: texts of the articles.
+        train: earlier impressions.
+        validation: later ones.
+
+    Returns:
+        Training texts: clicks of `train` and every article but those that only `validation` shows; validation
+        texts: clicks of `validation` on exactly those (on any article, if there are none such), and what those
+        articles teach.
+    """
+    unseen = first_shown_in(validation, train)
+    known = [row for row in range(1, len(table)) if row not in unseen]
+    to_learn = click_examples(table, train) + article_examples(table, known)
+    to_validate = click_examples(table, validation, articles=unseen) + article_examples(table, sorted(unseen))
+    return to_learn, to_validate or click_examples(table, validation)
+
+
+def history_text(table: ArticleTable, history: npt.NDArray[np.int32]) -> str:
+    """Titles of a history joined by line breaks, oldest first, as a client of `generate` sends them."""
+    titles = (" ".join(table.titles[row].split()) for row in history.tolist())
+    return "\n".join(title for title in titles if title)
