@@ -1,0 +1,154 @@
+"""The log that a run is measured on, or predicts: its impressions, articles and counters of the past."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from itertools import chain
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from genre_tf.config import RunConfig
+from genre_tf.data.articles import ArticleTable, Impression, Split
+from genre_tf.data.counters import COUNTERS, Counters, impression_counters
+from genre_tf.data.examples import ImpressionExample, build_example
+from genre_tf.data.mind import read_split
+from genre_tf.errors import InputError
+
+BLOCK_IMPRESSIONS = 4096
+"""Examples held at a time: a log of millions of impressions must not be in memory twice."""
+
+
+@dataclass(frozen=True)
+class ScoredLog:
+    """A split, made ready for any model.
+
+    Args:
+        split: articles and impressions.
+        table: the articles that the log mentions; an article no impression names costs no embedding.
+        counters: per impression float32 [candidates, 3], strictly of the past; None when none are needed.
+        max_history: the newest clicks that a model reads.
+    """
+
+    split: Split
+    table: ArticleTable
+    counters: list[npt.NDArray[np.float32]] | None
+    max_history: int
+
+    def blocks(self, size: int = 0) -> Iterator[list[ImpressionExample]]:
+        """The examples in the order of the log, `size` (or `BLOCK_IMPRESSIONS`) at a time."""
+        size = size or BLOCK_IMPRESSIONS
+        impressions = self.split.impressions
+        for start in range(0, len(impressions), size):
+            stop = min(start + size, len(impressions))
+            yield [self._example(number, impressions[number]) for number in range(start, stop)]
+
+    def examples(self) -> list[ImpressionExample]:
+        """All examples, in the order of the log."""
+        return list(chain.from_iterable(self.blocks()))
+
+    def clicked(self) -> list[npt.NDArray[np.bool_]]:
+        """Per impression bool [candidates].
+
+        Raises:
+            InputError: the log has no labels.
+        """
+        if not self.split.labelled:
+            raise InputError(
+                f"the log of split {self.split.name!r} has no labels (N1 instead of N1-0 or N1-1): nothing "
+                "can be measured on it; `genre predict` writes its ranks"
+            )
+        return [np.array(impression.clicked, bool) for impression in self.split.impressions]
+
+    def _example(self, number: int, impression: Impression) -> ImpressionExample:
+        known = self.counters[number] if self.counters is not None else _no_counters(impression)
+        return build_example(number, impression, self.table, known, self.max_history)
+
+
+def read_log(
+    run: Path,
+    config: RunConfig,
+    data: Path,
+    split: str,
+    *,
+    with_counters: bool = True,
+    counters_from: Sequence[Path] = (),
+    max_bad_rows: int = 0,
+) -> ScoredLog:
+    """Read a split and what was known before each of its impressions.
+
+    Counters start from the state after the run's training log. A split that is not wholly later, such as
+    the training split itself, starts from empty counters instead: they would know its future.
+
+    Args:
+        run: the run folder.
+        config: its settings.
+        data: folder of a MIND-format data set.
+        split: folder of the split in it.
+        with_counters: whether any model needs counters.
+        counters_from: folders of further logs to count; only what is older than an impression is seen by it.
+        max_bad_rows: rows that may be skipped in each log.
+
+    Raises:
+        InputError: something there cannot be read, or a log in `counters_from` was counted in training.
+    """
+    log = read_split(data, split, max_bad_rows)
+    counters = None
+    if with_counters:
+        state = counters_before(run, log.impressions)
+        counters = _past_of(log, [_read_folder(folder, max_bad_rows) for folder in counters_from], state)
+    return ScoredLog(log, _mentioned(log), counters, config.data.max_history)
+
+
+def counters_before(run: Path, impressions: Sequence[Impression]) -> Counters:
+    """The run's counters after training, or empty ones for a log that is not wholly later.
+
+    Args:
+        run: the run folder.
+        impressions: the log to be counted next.
+
+    Raises:
+        InputError: the run folder holds no counters.
+    """
+    counters = Counters.load(run / "prepared" / "counters.npz")
+    if counters.newest is not None and _first_time(impressions) <= counters.newest:
+        return Counters()
+    return counters
+
+
+def _past_of(log: Split, others: Sequence[Split], state: Counters) -> list[npt.NDArray[np.float32]]:
+    start = _first_time(log.impressions)
+    overlapping: list[Impression] = []
+    for other in others:
+        begins = _first_time(other.impressions)
+        if state.newest is not None and begins <= state.newest:
+            raise InputError(
+                f"--counters-from {other.name}: its log begins at {begins}, and the run's counters know "
+                f"everything up to {state.newest} from training; leave it out"
+            )
+    for other in others:
+        for impression in other.impressions:
+            if impression.time < start:
+                state.observe(impression)
+            else:
+                overlapping.append(impression)
+    return impression_counters([*log.impressions, *overlapping], state)[: len(log.impressions)]
+
+
+def _read_folder(folder: Path, max_bad_rows: int) -> Split:
+    folder = folder.absolute()
+    return read_split(folder.parent, folder.name, max_bad_rows)
+
+
+def _mentioned(split: Split) -> ArticleTable:
+    named = {id for row in split.impressions for ids in (row.history, row.candidates) for id in ids}
+    return ArticleTable(article for news_id, article in split.articles.items() if news_id in named)
+
+
+def _first_time(impressions: Sequence[Impression]) -> datetime:
+    return min(impression.time for impression in impressions)
+
+
+def _no_counters(impression: Impression) -> npt.NDArray[np.float32]:
+    return np.zeros((len(impression.candidates), len(COUNTERS)), np.float32)
