@@ -1,1 +1,1 @@
-"""Client, embedded server and configuration of TensorFlow Serving."""
+"""Asking and answering: client, embedded server, TensorFlow Serving's configuration."""

@@ -1,0 +1,94 @@
+"""A small stand-in for TensorFlow Serving, in Python: for laptops and tests, not for production."""
+
+import signal
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType, TracebackType
+
+from genre_tf.serving.grpc_service import bind_grpc
+from genre_tf.serving.model_folders import find_models
+from genre_tf.serving.model_manager import ModelManager
+from genre_tf.serving.rest_api import RestApi
+from genre_tf.serving.rest_server import RestServer
+
+NOTICE = "embedded server: for laptops and tests; in production run tensorflow_model_server on this folder"
+
+
+@dataclass(frozen=True, kw_only=True)
+class ServerOptions:
+    """How the embedded server listens."""
+
+    host: str = "127.0.0.1"  # nobody else's machine unless asked for
+    grpc_port: int = 8500  # TensorFlow Serving's; 0 takes a free one
+    rest_port: int = 8501  # TensorFlow Serving's; 0 takes a free one
+    threads: int = 16  # gRPC requests at a time; a generation holds one for seconds
+    max_request_bytes: int = 64 << 20  # far above any real request of ours, far below a laptop's memory
+    grace_s: float = 10.0  # what running requests get when the server is told to stop
+
+
+class EmbeddedServer:
+    """gRPC and REST over the models of one folder; a context manager, serving while it is open.
+
+    Args:
+        models: what `genre export` wrote, or any folder of NAME/VERSION SavedModels.
+        options: addresses and limits.
+        say: told what is loaded, and what is not and why.
+
+    Raises:
+        InputError: no usable model, or a port that cannot be had.
+    """
+
+    def __init__(
+        self, models: Path, options: ServerOptions, say: Callable[[str], None] = lambda text: None
+    ) -> None:
+        self._options = options
+        self._manager = ModelManager(say)
+        folders = find_models(models)
+        # The ports first: an occupied one is known at once, while models take seconds to load.
+        self._rest = RestServer(
+            RestApi(self._manager), options.host, options.rest_port, options.max_request_bytes
+        )
+        try:
+            self._grpc, grpc_port = bind_grpc(
+                self._manager, options.host, options.grpc_port, options.threads, options.max_request_bytes
+            )
+            self._manager.load(folders)
+        except BaseException:
+            self._rest.server_close()
+            self._manager.close()
+            raise
+        self._grpc.start()
+        self._rest.start()
+        self.versions = self._manager.versions
+        self.grpc_address = f"{options.host}:{grpc_port}"
+        self.rest_address = f"http://{options.host}:{self._rest.server_address[1]}"
+
+    def stop(self) -> None:
+        """Take no more requests, let those that run end, free the models."""
+        stopped = self._grpc.stop(self._options.grace_s)
+        self._rest.stop(self._options.grace_s)
+        stopped.wait()
+        self._manager.close()
+
+    def __enter__(self) -> "EmbeddedServer":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
+
+
+def wait_for_signal() -> None:
+    """Block until SIGTERM or Ctrl-C; a second one ends the process at once."""
+    told = threading.Event()
+
+    def tell(number: int, frame: FrameType | None) -> None:
+        signal.signal(number, signal.SIG_DFL)
+        told.set()
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, tell)
+    told.wait()

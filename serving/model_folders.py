@@ -1,0 +1,152 @@
+"""Which versions of which models a MODELS folder offers, as TensorFlow Serving would choose them."""
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from google.protobuf import text_format
+
+from genre_tf.errors import InputError
+
+CONFIG_NAME = "models.config"
+_SHARD = re.compile(r"variables\.data-(\d{5})-of-(\d{5})")
+
+
+@dataclass(frozen=True, slots=True)
+class ModelFolder:
+    """One model: the versions to load, the labels of versions, and what was left out.
+
+    Args:
+        name: the name that requests use.
+        versions: complete version folders, chosen by the version policy.
+        labels: label -> version, as `stable` -> 3.
+        left_out: version folder -> why it is not loaded.
+    """
+
+    name: str
+    versions: dict[int, Path]
+    labels: dict[str, int]
+    left_out: dict[Path, str]
+
+
+def find_models(models: Path) -> list[ModelFolder]:
+    """Read `models.config` where there is one, else take every folder that holds numbered folders.
+
+    Without a configuration all complete versions are served, the newest by default; with one, its
+    version policy decides (TensorFlow Serving's default is the newest version only).
+
+    Raises:
+        InputError: there is no such folder, no model in it, or its configuration cannot be followed.
+    """
+    if not models.is_dir():
+        raise InputError(f"{models} is not a folder: give the folder that `genre export` wrote")
+    config = models / CONFIG_NAME
+    found = _configured(models, config) if config.is_file() else _discovered(models)
+    for model in found:
+        if not model.versions:
+            reasons = "; ".join(f"{path}: {reason}" for path, reason in model.left_out.items())
+            raise InputError(
+                f"model {model.name} in {models} has no complete version "
+                f"({reasons or 'no numbered folder'}): export it again"
+            )
+    return found
+
+
+def version_fault(folder: Path) -> str | None:
+    """Why a version folder is half-written, or None where it is complete.
+
+    A SavedModel is complete with its graph (`saved_model.pb`) and every shard that the names of its
+    variable files promise.
+    """
+    graph = folder / "saved_model.pb"
+    if not graph.is_file():
+        return "saved_model.pb is missing"
+    if graph.stat().st_size == 0:
+        return "saved_model.pb is empty"
+    variables = folder / "variables"
+    names = {path.name for path in variables.iterdir()} if variables.is_dir() else set()
+    shards = [match for match in map(_SHARD.fullmatch, sorted(names)) if match]
+    if ("variables.index" in names) != bool(shards):
+        return f"{variables} is half-written"
+    if shards and len(shards) != int(shards[0].group(2)):
+        return f"{variables} has {len(shards)} of {int(shards[0].group(2))} shards"
+    return None
+
+
+def _discovered(models: Path) -> list[ModelFolder]:
+    folders = [path for path in sorted(models.iterdir()) if path.is_dir() and _numbered(path)]
+    if not folders:
+        hint = f"; did you mean its parent, {models.parent}" if _numbered(models) else ""
+        raise InputError(
+            f"{models} holds no model (no {CONFIG_NAME}, and no NAME/VERSION folders){hint}: "
+            "give the folder that `genre export` wrote"
+        )
+    return [_model(path.name, path, versions=None, newest=None, labels={}) for path in folders]
+
+
+def _configured(models: Path, config: Path) -> list[ModelFolder]:
+    from tensorflow_serving.config import model_server_config_pb2
+
+    try:
+        parsed = text_format.Parse(config.read_text("utf-8"), model_server_config_pb2.ModelServerConfig())
+    except (text_format.ParseError, UnicodeDecodeError) as error:
+        raise InputError(f"{config} is no model_server_config: {error}") from error
+    entries = parsed.model_config_list.config
+    names = [entry.name for entry in entries]
+    if not names or len(set(names)) != len(names):
+        raise InputError(f"{config} must list each model once, and at least one: it lists {names}")
+    found = []
+    for entry in entries:
+        policy = entry.model_version_policy
+        base = base_folder(models, entry.name, entry.base_path)
+        versions = set(policy.specific.versions) if policy.HasField("specific") else None
+        newest = None if versions or policy.HasField("all") else max(policy.latest.num_versions, 1)
+        found.append(_model(entry.name, base, versions, newest, dict(entry.version_labels)))
+    return found
+
+
+def base_folder(models: Path, name: str, base_path: str) -> Path:
+    """Where a configured model lives here: its own path, or MODELS/NAME where the path is a container's."""
+    for candidate in (Path(base_path), models / name):
+        if base_path and candidate.is_dir():
+            return candidate
+    raise InputError(
+        f"{models / CONFIG_NAME} names {base_path!r} for model {name}: no such folder, nor {models / name}"
+    )
+
+
+def _model(
+    name: str, base: Path, versions: set[int] | None, newest: int | None, labels: dict[str, int]
+) -> ModelFolder:
+    complete: dict[int, Path] = {}
+    left_out: dict[Path, str] = {}
+    for version, folder in _numbered(base):
+        fault = version_fault(folder)
+        if fault:
+            left_out[folder] = fault
+        elif versions is None or version in versions:
+            complete[version] = folder
+    for version in sorted((versions or set()) - set(complete)):
+        left_out.setdefault(base / str(version), "listed in models.config and not there")
+    if newest is not None:
+        complete = dict(list(complete.items())[:newest])
+    for label, version in labels.items():
+        if version not in complete:
+            raise InputError(
+                f"label {label} of model {name} points to version {version}, which is not served "
+                f"(served: {_join(complete) or 'none'}): change the label or the version policy in models.config"
+            )
+    return ModelFolder(name, complete, labels, left_out)
+
+
+def _numbered(base: Path) -> list[tuple[int, Path]]:
+    """Version folders, newest first; whatever is no number (`3.tmp`, `.staging`) is no version."""
+    folders = [
+        path for path in base.iterdir() if path.is_dir() and path.name.isascii() and path.name.isdigit()
+    ]
+    return sorted(((int(path.name), path) for path in folders), reverse=True)
+
+
+def _join(versions: Iterable[int]) -> str:
+    return ", ".join(map(str, versions))

@@ -1,0 +1,165 @@
+"""TensorFlow Serving's REST API, from method, path and body to status, type and body.
+
+Follows http_rest_api_handler.cc and http_rest_api_util.cc of TensorFlow Serving.
+"""
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import unquote
+
+import grpc
+import numpy as np
+from google.protobuf import json_format
+from tensorflow_serving.apis import classification_pb2, regression_pb2
+
+from genre_tf.serving.inference import classify, regress
+from genre_tf.serving.json_examples import read_examples
+from genre_tf.serving.json_tensors import parse_request, read_tensors
+from genre_tf.serving.json_writer import (
+    column_body,
+    error_body,
+    float_texts,
+    results_body,
+    row_body,
+    string_text,
+)
+from genre_tf.serving.model_info import SIGNATURES, model_metadata, model_status, signature_map
+from genre_tf.serving.model_manager import ModelManager, ModelSpec
+from genre_tf.serving.prediction import DEFAULT_SIGNATURE, check_names, predict
+from genre_tf.serving.statuses import ServingError, invalid_argument
+
+_VERSION = r"(?:/versions/(?P<version>[0-9]+)|/labels/(?P<label>[^/:]+))?"
+_POST = re.compile(rf"(?i)/v1/models/(?P<model>[^/:]+){_VERSION}:(?P<verb>classify|regress|predict)")
+_GET = re.compile(rf"(?i)/v1/models(?:/(?P<model>[^/:]+))?{_VERSION}(?:/(?P<verb>metadata))?")
+_JSON = "application/json"
+_NOT_FOUND_PAGE = (
+    b"<HTML><HEAD>\n<TITLE>404 Not Found</TITLE>\n</HEAD><BODY>\n<H1>Not Found</H1>\n</BODY></HTML>\n"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """An HTTP answer."""
+
+    status: int
+    content_type: str
+    body: bytes
+
+
+class RestApi:
+    """Answers REST requests from a ModelManager.
+
+    Args:
+        manager: the models to answer from.
+    """
+
+    def __init__(self, manager: ModelManager) -> None:
+        self._manager = manager
+        self._verbs: dict[str, Callable[[ModelSpec, bytes], bytes]] = {
+            "predict": self._predict,
+            "regress": self._regress,
+            "classify": self._classify,
+            "metadata": self._metadata,
+            "status": self._status,
+        }
+
+    def answer(self, method: str, path: str, body: bytes, origin: str = "") -> Answer:
+        """Answer one request; an error is an answer like any other.
+
+        Args:
+            method: HTTP's method, upper case.
+            path: as the request gives it, with its query.
+            body: as the request gives it.
+            origin: the Origin header, which browsers send with OPTIONS.
+        """
+        if not path.lower().startswith("/v1/"):
+            return Answer(404, "text/html", _NOT_FOUND_PAGE)
+        if method == "OPTIONS":
+            status = 200 if re.search("https?://", origin) else 400
+            return Answer(status, "text/html; charset=ISO-8859-1", b"")
+        try:
+            return Answer(200, _JSON, self._dispatch(method, path, body))
+        except ServingError as error:
+            return Answer(error.http_status, _JSON, error_body(error.message))
+
+    def _dispatch(self, method: str, path: str, body: bytes) -> bytes:
+        pattern = {"POST": _POST, "GET": _GET}.get(method)
+        match = pattern.fullmatch(path) if pattern else None
+        if match is None:
+            raise invalid_argument(f"Malformed request: {method} {path}")
+        version, label = match["version"], match["label"]
+        if version is not None and int(version[:20]) >= 2**63:
+            raise invalid_argument(f"Failed to convert version: {version} to numeric.")
+        spec = ModelSpec(
+            unquote(match["model"] or ""),
+            version=None if version is None else int(version),
+            label=None if label is None else unquote(label),
+        )
+        if method == "GET" and not spec.name:
+            raise invalid_argument("Missing model name in request.")
+        return self._verbs[(match["verb"] or "status").lower()](spec, body)
+
+    def _predict(self, spec: ModelSpec, body: bytes) -> bytes:
+        document = parse_request(body)
+        servable = self._manager.find(spec)
+        name = document.get("signature_name") or DEFAULT_SIGNATURE
+        signature = servable.signatures.get(name)
+        if signature is None:
+            raise invalid_argument(f'Serving signature name: "{name}" not found in signature def')
+        if not signature.inputs:
+            given = document.get("signature_name") or "DEFAULT"
+            raise invalid_argument(f"Failed to get input map for signature: {given}")
+        arrays, in_rows = read_tensors(document, signature.inputs)
+        check_names(signature, arrays)
+        outputs = predict(servable, signature, arrays)
+        if not outputs:
+            raise invalid_argument("Cannot convert empty tensor map to JSON")
+        return row_body(outputs) if in_rows else column_body(outputs)
+
+    def _regress(self, spec: ModelSpec, body: bytes) -> bytes:
+        request = regression_pb2.RegressionRequest()
+        read_examples(parse_request(body), _with_spec(request, spec))
+        values = [entry.value for entry in regress(self._manager, request).result.regressions]
+        return results_body(float_texts(np.array(values, np.float32)))
+
+    def _classify(self, spec: ModelSpec, body: bytes) -> bytes:
+        request = classification_pb2.ClassificationRequest()
+        read_examples(parse_request(body), _with_spec(request, spec))
+        entries = []
+        for row in classify(self._manager, request).result.classifications:
+            scores = float_texts(np.array([entry.score for entry in row.classes], np.float32))
+            labels = [string_text(entry.label.encode()) for entry in row.classes]
+            pairs = (f"[{label}, {score}]" for label, score in zip(labels, scores, strict=True))
+            entries.append("[" + ", ".join(pairs) + "]")
+        return results_body(entries)
+
+    def _status(self, spec: ModelSpec, body: bytes) -> bytes:
+        return _proto_json(model_status(self._manager, spec)).encode() + b"\n"
+
+    def _metadata(self, spec: ModelSpec, body: bytes) -> bytes:
+        response = model_metadata(self._manager, spec, [SIGNATURES])
+        signatures = _proto_json(signature_map(self._manager.find(spec).signatures))
+        model_spec = _proto_json(response.model_spec)
+        text = f'{{\n"model_spec":{model_spec},\n"metadata": {{"signature_def": {signatures}}}\n}}\n'
+        return text.encode()
+
+
+def _with_spec(request: Any, spec: ModelSpec) -> Any:
+    request.model_spec.name = spec.name
+    if spec.version is not None:
+        request.model_spec.version.value = spec.version
+    if spec.label is not None:
+        request.model_spec.version_label = spec.label
+    return request
+
+
+def _proto_json(message: Any) -> str:
+    try:
+        return json_format.MessageToJson(
+            message, preserving_proto_field_name=True, always_print_fields_with_no_presence=True, indent=1
+        )
+    except (ValueError, TypeError) as error:  # such as a tensor name that is no UTF-8
+        text = f"Failed to convert proto to json. Error: {error}"
+        raise ServingError(grpc.StatusCode.INTERNAL, text) from error

@@ -1,0 +1,104 @@
+"""One version of one model, loaded by session as TensorFlow Serving loads it."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+import tensorflow_text  # noqa: F401  (registers the ops that TensorFlow Serving links in)
+from tensorflow.core.protobuf import config_pb2
+
+from genre_tf.serving.statuses import from_tensorflow, invalid_argument
+from genre_tf.serving.tensors import type_name
+
+# A client may name any set of outputs in its filter; each set costs one compiled call.
+_MAX_CALLS = 64
+
+
+class Servable:
+    """A SavedModel in a graph and a session of its own.
+
+    Loading through the session, not `tf.saved_model.load`, is what makes a request here fail or succeed
+    as it would on TensorFlow Serving: Python's functions and trackables are not there to help.
+
+    Args:
+        name: the model's name.
+        version: the version's number.
+        folder: its SavedModel.
+
+    Raises:
+        Exception: whatever TensorFlow says when the folder does not load.
+    """
+
+    def __init__(self, name: str, version: int, folder: Path) -> None:
+        self.name = name
+        self.version = version
+        self._session = tf.compat.v1.Session(graph=tf.Graph())
+        self._calls: dict[tuple[tuple[str, ...], tuple[str, ...]], Any] = {}
+        try:
+            with self._session.graph.as_default():
+                meta_graph = tf.compat.v1.saved_model.loader.load(self._session, ["serve"], str(folder))
+        except Exception:
+            self._session.close()
+            raise
+        self.signatures: dict[str, Any] = dict(meta_graph.signature_def)
+        # tensor name -> type, of every input
+        self._types = {
+            info.name: tf.dtypes.as_dtype(info.dtype)
+            for signature in self.signatures.values()
+            for info in signature.inputs.values()
+        }
+
+    def run(self, feeds: dict[str, np.ndarray], fetches: Sequence[str]) -> list[np.ndarray]:
+        """Run the graph once.
+
+        Args:
+            feeds: tensor name -> value.
+            fetches: tensor names.
+
+        Returns:
+            One array a fetch; strings are object arrays of bytes.
+
+        Raises:
+            ServingError: the graph refused, in TensorFlow's own words.
+        """
+        names = tuple(sorted(feeds))  # TensorFlow counts its `arg[i]` in this order
+        self._check_types(names, feeds)
+        call = self._call(names, tuple(fetches))
+        try:
+            return [_array(value) for value in call(*(feeds[name] for name in names))]
+        except tf.errors.OpError as error:
+            raise from_tensorflow(error) from error
+
+    def close(self) -> None:
+        """Free the session; requests that still run end first."""
+        self._calls.clear()
+        self._session.close()
+
+    def _check_types(self, names: Sequence[str], feeds: dict[str, np.ndarray]) -> None:
+        for position, name in enumerate(names):
+            expected, given = self._types[name], tf.dtypes.as_dtype(feeds[name].dtype)
+            if expected != given:
+                raise invalid_argument(
+                    f"Expects arg[{position}] to be {type_name(expected)} but {type_name(given)} is provided"
+                )
+
+    def _call(self, feeds: tuple[str, ...], fetches: tuple[str, ...]) -> Any:
+        call = self._calls.get((feeds, fetches))
+        if call is None:
+            options = config_pb2.CallableOptions(feed=feeds, fetch=fetches)
+            # The public `run` refuses ranks that TensorFlow Serving accepts and rewrites error texts.
+            call = self._session._make_callable_from_options(options)
+            if len(self._calls) >= _MAX_CALLS:
+                self._calls.clear()
+            self._calls[feeds, fetches] = call
+        return call
+
+
+def _array(value: Any) -> np.ndarray:
+    if isinstance(value, bytes):  # a scalar string; `np.asarray` would cut its trailing zero bytes
+        scalar = np.empty((), object)
+        scalar[()] = value
+        return scalar
+    return np.asarray(value)

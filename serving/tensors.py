@@ -1,0 +1,83 @@
+"""TensorProto <-> numpy, as TensorFlow's C++ does it: short value lists repeat their last value."""
+
+import math
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+from tensorflow.core.framework import tensor_pb2, types_pb2
+
+# A shape is a promise: 20 bytes of request could ask for terabytes of repeated values.
+MAX_ELEMENTS = 1 << 26
+
+_FIELDS: dict[int, tuple[str, Any]] = {
+    types_pb2.DT_FLOAT: ("float_val", np.float32),
+    types_pb2.DT_DOUBLE: ("double_val", np.float64),
+    types_pb2.DT_INT32: ("int_val", np.int32),
+    types_pb2.DT_INT16: ("int_val", np.int16),
+    types_pb2.DT_INT8: ("int_val", np.int8),
+    types_pb2.DT_UINT8: ("int_val", np.uint8),
+    types_pb2.DT_INT64: ("int64_val", np.int64),
+    types_pb2.DT_UINT32: ("uint32_val", np.uint32),
+    types_pb2.DT_UINT64: ("uint64_val", np.uint64),
+    types_pb2.DT_BOOL: ("bool_val", np.bool_),
+    types_pb2.DT_STRING: ("string_val", np.object_),
+}
+_ENUMS = {np.dtype(dtype): (enum, field) for enum, (field, dtype) in _FIELDS.items()}
+
+
+def to_array(proto: tensor_pb2.TensorProto) -> np.ndarray:
+    """The value of a TensorProto.
+
+    Raises:
+        ValueError: shape, type and content do not agree.
+    """
+    shape = [dim.size for dim in proto.tensor_shape.dim]
+    size = math.prod(shape)
+    if proto.tensor_shape.unknown_rank or any(length < 0 for length in shape) or size > MAX_ELEMENTS:
+        raise ValueError(f"no usable shape: {shape}")
+    field, dtype = _FIELDS.get(proto.dtype, ("", None))
+    if dtype is None or (proto.tensor_content and dtype is np.object_):
+        return _by_tensorflow(proto)
+    if proto.tensor_content:
+        return np.frombuffer(proto.tensor_content, dtype).reshape(shape)  # its own shape, or ValueError
+    values = _values(getattr(proto, field), dtype)[:size]
+    if len(values) < size:
+        last = values[-1:] if len(values) else np.array([b""] if dtype is np.object_ else [0], dtype)
+        values = np.concatenate([values, np.repeat(last, size - len(values))])
+    return values.reshape(shape)
+
+
+def write_proto(array: np.ndarray, proto: tensor_pb2.TensorProto) -> None:
+    """Write a value into an empty TensorProto, in the typed fields that TensorFlow Serving answers with."""
+    if array.dtype not in _ENUMS:
+        proto.CopyFrom(tf.make_tensor_proto(array))
+        return
+    proto.dtype, field = _ENUMS[array.dtype]
+    proto.tensor_shape.SetInParent()  # a scalar has a shape too: an empty one
+    for length in array.shape:
+        proto.tensor_shape.dim.add(size=length)
+    getattr(proto, field).extend(array.ravel().tolist())
+
+
+def type_name(dtype: Any) -> str:
+    """TensorFlow's C++ name of a type, as error texts quote it: `float`, not `float32`."""
+    name = tf.dtypes.as_dtype(dtype).name
+    return {"float32": "float", "float64": "double", "float16": "half"}.get(name, name)
+
+
+def _values(field: Any, dtype: Any) -> np.ndarray:
+    if dtype is np.object_:
+        values = np.empty(len(field), object)
+        values[:] = list(field)
+        return values
+    if dtype in (np.int8, np.int16, np.uint8):  # int_val is 32 bits wide; C++ cuts, numpy would refuse
+        return np.array(field, np.int32).astype(dtype)
+    return np.array(field, dtype)
+
+
+def _by_tensorflow(proto: tensor_pb2.TensorProto) -> np.ndarray:
+    try:
+        return tf.io.parse_tensor(proto.SerializeToString(), tf.dtypes.as_dtype(proto.dtype)).numpy()
+    except (tf.errors.OpError, TypeError) as error:
+        raise ValueError(str(error)) from error
