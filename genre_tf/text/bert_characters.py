@@ -14,16 +14,20 @@ WORD, SPACE, ALONE = 0, 1, 2
 
 _MAX_EXPANSION = 4
 _CJK_BLOCKS = (
-    (0x4E00, 0x9FFF),
-    (0x3400, 0x4DBF),
-    (0x20000, 0x2A6DF),
-    (0x2A700, 0x2B73F),
-    (0x2B740, 0x2B81F),
+    range(0x3400, 0x4DC0),
+    range(0x4E00, 0xA000),
+    range(0xF900, 0xFB00),
+    range(0x20000, 0x2A6E0),
+    range(0x2A700, 0x2B740),
+    range(0x2B740, 0x2B820),
     # Unicode begins this block at 2B820; the fast tokenizer of `transformers` here, and it is the reference.
-    (0x2B920, 0x2CEAF),
-    (0xF900, 0xFAFF),
-    (0x2F800, 0x2FA1F),
+    range(0x2B920, 0x2CEB0),
+    range(0x2F800, 0x2FA20),
 )
+# Looked up one by one. What is left out are ideographs, which stay as they are.
+_LISTED = (*range(0x3400), *range(0xA000, 0x20000), *range(0x2F800, 0x2FA20))
+_WHITE_CONTROLS = frozenset(map(ord, "\t\n\r"))
+_ASCII_SYMBOLS = frozenset(map(ord, "$+<=>^`|~"))  # punctuation to BERT, though not to Unicode
 
 
 @dataclass(frozen=True)
@@ -58,13 +62,15 @@ def bert_characters(lowercase: bool, strip_accents: bool) -> CharacterTables:
     slot = np.zeros(TABLE_SIZE, np.int16)
     kind = np.zeros(TABLE_SIZE, np.int8)
     rows: dict[tuple[int, ...], int] = {(-1,): 0}
-    for code in range(TABLE_SIZE):
+    for code in _LISTED:
         character = chr(code)
         category = unicodedata.category(character)
         kind[code] = _kind(code, category)
-        expansion = _expansion(character, category, lowercase, strip_accents)
-        if expansion != (code,):
-            slot[code] = rows.setdefault(expansion, len(rows))
+        text = _expansion(character, category, lowercase, strip_accents)
+        if text != character:
+            slot[code] = rows.setdefault(tuple(map(ord, text)), len(rows))
+    for block in _CJK_BLOCKS:
+        kind[block.start : block.stop] = ALONE
     expansions = np.full((len(rows), _MAX_EXPANSION), -1, np.int32)
     for expansion, row in rows.items():
         expansions[row, : len(expansion)] = expansion
@@ -72,22 +78,21 @@ def bert_characters(lowercase: bool, strip_accents: bool) -> CharacterTables:
 
 
 def _kind(code: int, category: str) -> int:
-    if category.startswith("Z") or chr(code) in "\t\n\r":
+    if category[0] == "Z" or code in _WHITE_CONTROLS:
         return SPACE
-    ascii_punctuation = 33 <= code <= 47 or 58 <= code <= 64 or 91 <= code <= 96 or 123 <= code <= 126
-    if ascii_punctuation or category.startswith("P"):
-        return ALONE
-    return ALONE if any(first <= code <= last for first, last in _CJK_BLOCKS) else WORD
+    return ALONE if category[0] == "P" or code in _ASCII_SYMBOLS else WORD
 
 
-def _expansion(character: str, category: str, lowercase: bool, strip_accents: bool) -> tuple[int, ...]:
-    if character in "\t\n\r" or category.startswith("Z"):
-        return (0x20,)
+def _expansion(character: str, category: str, lowercase: bool, strip_accents: bool) -> str:
+    if category[0] == "Z" or ord(character) in _WHITE_CONTROLS:
+        return " "
     if character == "\ufffd" or category in ("Cc", "Cf", "Co", "Cs"):
-        return ()
+        return ""
     text = character
     if strip_accents:
-        text = "".join(c for c in unicodedata.normalize("NFD", text) if unicodedata.category(c) != "Mn")
-    if lowercase:
-        text = "".join(c.lower() for c in text)
-    return tuple(map(ord, text))
+        if category == "Mn":
+            return ""
+        if not unicodedata.is_normalized("NFD", text):
+            decomposed = unicodedata.normalize("NFD", text)
+            text = "".join(c for c in decomposed if unicodedata.category(c) != "Mn")
+    return "".join(c.lower() for c in text) if lowercase else text

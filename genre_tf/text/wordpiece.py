@@ -52,7 +52,7 @@ class WordPiece(tf.Module):
         self.start_id, self.end_id = ids["[CLS]"], ids["[SEP]"]
         self._pieces = tf_text.FastWordpieceTokenizer(
             list(self._vocabulary),
-            unknown_token="[UNK]",
+            unknown_token="[UNK]",  # noqa: S106
             token_out_type=tf.int32,
             no_pretokenization=True,
             max_bytes_per_word=4 * MAX_WORD_CHARACTERS,
@@ -162,13 +162,13 @@ class WordPiece(tf.Module):
         )
 
     def _normalized(self, codes: tf.Tensor, owner: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        """Code points after cleaning, accents and case: int32 [M], and the text each belongs to: int32 [M]."""
+        """Code points after cleaning, accents and case, and the text each belongs to: two int32 [M]."""
         tables = self._tables
         inside = codes < TABLE_SIZE
         slot = tf.gather(tables.slot, tf.minimum(codes, TABLE_SIZE - 1))
         slot = tf.where(inside, tf.cast(slot, tf.int32), 0)
         expanded = tf.gather(tables.expansions, slot)  # [characters, 4]
-        kept = tf.where(inside | ~_dropped_above(codes, self.strip_accents), codes, -1)
+        kept = tf.where(inside | tf.logical_not(_dropped_above(codes, self.strip_accents)), codes, -1)
         first = tf.where(slot == 0, kept, expanded[:, 0])
         every = tf.concat([first[:, None], expanded[:, 1:]], axis=1)
         present = every >= 0

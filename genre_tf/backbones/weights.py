@@ -1,0 +1,132 @@
+"""Weights between Hugging Face safetensors and Keras variables, through a flat list of pairs."""
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import safetensors
+import safetensors.numpy
+
+from genre_tf.errors import InputError
+
+
+@dataclass(frozen=True)
+class Weight:
+    """One tensor of a checkpoint and the Keras variables that hold it.
+
+    Attributes:
+        name: its name in the checkpoint, without the prefix of a task model (`bert.`, `transformer.`).
+        variables: Keras variables; several where the checkpoint keeps them side by side on the last axis.
+        shape: of each part before any transposition; a Keras variable may split these axes further.
+        transposed: whether the checkpoint keeps it the other way round, as PyTorch's Linear does.
+        optional: may be absent from the checkpoint.
+    """
+
+    name: str
+    variables: tuple[Any, ...]
+    shape: tuple[int, ...]
+    transposed: bool = False
+    optional: bool = False
+
+    @property
+    def stored_shape(self) -> tuple[int, ...]:
+        """Shape in the checkpoint."""
+        whole = (*self.shape[:-1], self.shape[-1] * len(self.variables))
+        return whole[::-1] if self.transposed else whole
+
+    def read(self, tensor: np.ndarray) -> None:
+        """Puts the checkpoint's tensor into the variables."""
+        whole = np.asarray(tensor.T if self.transposed else tensor, np.float32)
+        for variable, part in zip(self.variables, np.split(whole, len(self.variables), -1), strict=True):
+            variable.assign(part.reshape(variable.shape))
+
+    def write(self) -> np.ndarray:
+        """The checkpoint's tensor, made from the variables: float32."""
+        parts = [np.asarray(v, np.float32).reshape(self.shape) for v in self.variables]
+        whole = np.concatenate(parts, -1)
+        return np.ascontiguousarray(whole.T if self.transposed else whole)
+
+
+def weight_of(name: str, variable: Any, **options: Any) -> Weight:
+    """A weight whose axes are the same on both sides."""
+    return Weight(name, (variable,), tuple(variable.shape), **options)
+
+
+def read_weights(folder: Path, weights: Iterable[Weight], prefixes: tuple[str, ...]) -> None:
+    """Fills Keras variables from the safetensors of a Hugging Face folder.
+
+    Args:
+        folder: holds `model.safetensors`, or its shards with `model.safetensors.index.json`.
+        weights: what to fill.
+        prefixes: that task models put before the names; the empty one is always tried.
+
+    Raises:
+        InputError: when a file is missing or damaged, or a tensor is missing, misshapen or not finite.
+    """
+    tensors = _read_tensors(folder)
+    prefix = _prefix(tensors, weights := list(weights), prefixes)
+    for weight in weights:
+        tensor = tensors.get(prefix + weight.name)
+        if tensor is None and weight.optional:
+            continue
+        if tensor is None:
+            raise InputError(f"{folder}: the weights lack {weight.name}. Name a folder with the whole model.")
+        if tensor.shape != weight.stored_shape:
+            raise InputError(
+                f"{folder}: {weight.name} has shape {list(tensor.shape)} where config.json asks for "
+                f"{list(weight.stored_shape)}. The weights and the configuration are not of one model."
+            )
+        if not np.isfinite(tensor).all():
+            raise InputError(f"{folder}: {weight.name} holds values that are not finite. Fetch it again.")
+        weight.read(tensor)
+
+
+def write_weights(folder: Path, weights: Iterable[Weight]) -> None:
+    """Writes `model.safetensors` as `transformers` reads it."""
+    tensors = {weight.name: weight.write() for weight in weights}
+    safetensors.numpy.save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+
+
+def _prefix(tensors: Mapping[str, np.ndarray], weights: list[Weight], prefixes: tuple[str, ...]) -> str:
+    first = weights[0].name
+    return next((prefix for prefix in prefixes if prefix + first in tensors), "")
+
+
+def _read_tensors(folder: Path) -> dict[str, np.ndarray]:
+    index = folder / "model.safetensors.index.json"
+    names = ["model.safetensors"]
+    if index.is_file():
+        names = sorted(set(json.loads(index.read_text("utf-8"))["weight_map"].values()))
+    tensors: dict[str, np.ndarray] = {}
+    for name in names:
+        tensors |= _read_file(folder, folder / Path(name).name)
+    return {_modern(name): tensor for name, tensor in tensors.items()}
+
+
+def _read_file(folder: Path, file: Path) -> dict[str, np.ndarray]:
+    if not file.is_file():
+        pickled = any(folder.glob("*.bin")) or any(folder.glob("*.pt"))
+        raise InputError(
+            f"{file} is missing."
+            + (
+                " Pickled weights (.bin, .pt) are not read, because a pickle can run any code: "
+                "save the model as safetensors with transformers' save_pretrained."
+                if pickled
+                else " Name a folder with config.json, model.safetensors and the vocabulary."
+            )
+        )
+    try:
+        return dict(safetensors.numpy.load_file(file))
+    except (safetensors.SafetensorError, OSError, ValueError, KeyError, TypeError) as error:
+        raise InputError(f"{file} is damaged or no safetensors file ({error}). Fetch it again.") from error
+
+
+def _modern(name: str) -> str:
+    """Old BERT checkpoints, converted from TensorFlow 1, call a norm's weight and bias gamma and beta."""
+    for old, new in ((".gamma", ".weight"), (".beta", ".bias")):
+        if name.endswith(old):
+            return name.removesuffix(old) + new
+    return name
