@@ -2,11 +2,13 @@
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
 from genre_tf.data.articles import Impression
+from genre_tf.data.records import SPLITS, read_articles, read_examples
 
 FEW_CLICKS = 5
 
@@ -26,6 +28,21 @@ class Seen:
             news_ids=frozenset(
                 id for row in impressions for ids in (row.history, row.candidates) for id in ids
             ),
+        )
+
+    @classmethod
+    def in_prepared(cls, folder: Path) -> "Seen":
+        """Everything that the examples of a prepared folder mention, the ones kept for validation included.
+
+        Raises:
+            InputError: not a prepared folder, or a damaged one.
+        """
+        news_ids = read_articles(folder).news_ids
+        examples = [example for split in SPLITS for example in read_examples(folder, split)]
+        rows = {row for part in examples for ids in (part.history, part.candidates) for row in ids.tolist()}
+        return cls(
+            user_ids=frozenset(example.user_id for example in examples),
+            news_ids=frozenset(news_ids[row] for row in rows),
         )
 
 

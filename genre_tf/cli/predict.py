@@ -1,0 +1,60 @@
+"""`genre predict`: MIND's submission file."""
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from genre_tf.cli.console import print_json, progress, results
+
+
+class Model(StrEnum):
+    """The models that give scores."""
+
+    two_tower = "two_tower"
+    ranker = "ranker"
+    ranker_counters = "ranker_counters"
+
+
+def predict(
+    run: Annotated[Path, typer.Argument(help="Run folder, as `genre train` leaves it.")],
+    data: Annotated[Path, typer.Option(help="Folder of a MIND-format data set.")],
+    split: Annotated[
+        str, typer.Option(help="Folder of the split in it, such as dev; labels are not needed.")
+    ],
+    model: Annotated[Model, typer.Option(help="Which model ranks.")],
+    out: Annotated[Path, typer.Option(help="File to write.")],
+    counters_from: Annotated[
+        list[Path] | None,
+        typer.Option(help="Folder of an earlier labelled log whose clicks count too; repeatable."),
+    ] = None,
+    max_bad_rows: Annotated[int, typer.Option(help="Faulty rows that may be skipped in each log.")] = 0,
+    as_json: Annotated[bool, typer.Option("--json", help="Say what was written as JSON.")] = False,
+) -> None:
+    """Rank the candidates of every impression of a log: `ImpressionID [rank,rank,…]`, a line each."""
+    from genre_tf.config import read_config
+    from genre_tf.evaluation.predictions import check_output, write_predictions
+    from genre_tf.evaluation.run_models import check_run, load_scorers
+    from genre_tf.evaluation.scored_log import read_log
+
+    check_output(out)
+    check_run(run, (model.value,))
+    log = read_log(
+        run,
+        read_config(run / "config.toml"),
+        data,
+        split,
+        with_counters=model is Model.ranker_counters,
+        counters_from=counters_from or (),
+        max_bad_rows=max_bad_rows,
+    )
+    progress.print(f"{len(log.split.impressions)} impressions of {split}, {len(log.table) - 1} articles")
+    for fault in log.split.faults:
+        progress.print(f"skipped {fault}", markup=False)
+    scorer = load_scorers(run, (model.value,), log.table)[model.value]
+    written = write_predictions(out, log, scorer)
+    if as_json:
+        print_json({"out": str(out), "impressions": written, "model": model.value})
+    else:
+        results.print(f"{written} impressions ranked by {model.value}: {out}", markup=False)

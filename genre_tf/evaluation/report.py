@@ -1,0 +1,197 @@
+"""The report of an evaluation: one JSON document for programs, tables for people, scalars for TensorBoard."""
+
+import contextlib
+import json
+import math
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from rich.console import Console
+from rich.table import Table
+
+from genre_tf.errors import FailureError
+from genre_tf.evaluation.ranking import METRICS, mean_metrics
+from genre_tf.evaluation.significance import paired_bootstrap
+
+Measured = Mapping[str, Mapping[str, npt.NDArray[np.float64]]]
+"""Per scorer, per metric, float64 [impressions]."""
+
+Slices = Mapping[str, npt.NDArray[np.bool_]]
+
+
+def sliced(measured: Measured, slices: Slices) -> dict[str, dict[str, dict[str, float | None]]]:
+    """Means of every scorer in every slice.
+
+    Args:
+        measured: per-impression metrics of several scorers.
+        slices: what `slice_masks` returns.
+
+    Returns:
+        scorer > slice > metric, as fractions; None where a slice holds nothing to measure.
+    """
+    return {
+        name: {part: mean_metrics(metrics, mask) for part, mask in slices.items()}
+        for name, metrics in measured.items()
+    }
+
+
+def compared(models: Measured, before: Measured, baselines: Measured) -> dict[str, dict[str, Any]]:
+    """Differences in AUC with 95% intervals: each model against the best baseline and against its own start.
+
+    Args:
+        models: of the trained models.
+        before: of the same models before training; may lack some.
+        baselines: of the baselines.
+
+    Returns:
+        "ours over theirs" > the fields of `significance.Difference`.
+    """
+    pairs = []
+    rivals = {name: mean_metrics(metrics)["auc"] for name, metrics in baselines.items()}
+    best = max(rivals, key=lambda name: rivals[name] or 0.0) if rivals else None
+    for name, metrics in models.items():
+        if best is not None:
+            pairs.append((f"{name} over {best}", metrics, baselines[best]))
+        if name in before:
+            pairs.append((f"{name} over its start", metrics, before[name]))
+    if "ranker" in models and "ranker_counters" in models:
+        pairs.append(("ranker_counters over ranker", models["ranker_counters"], models["ranker"]))
+    found = {title: paired_bootstrap(ours["auc"], theirs["auc"]) for title, ours, theirs in pairs}
+    return {title: asdict(difference) for title, difference in found.items() if difference is not None}
+
+
+def finite(value: Any) -> Any:
+    """The same document with None in place of numbers that JSON does not know."""
+    if isinstance(value, dict):
+        return {key: finite(part) for key, part in value.items()}
+    if isinstance(value, list | tuple):
+        return [finite(part) for part in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def save_report(report: dict[str, Any], run: Path) -> Path:
+    """Write `reports/evaluation-SPLIT.json`, whole or not at all.
+
+    Returns:
+        The file.
+
+    Raises:
+        FailureError: it cannot be written.
+    """
+    file = run / "reports" / f"evaluation-{report['split']}.json"
+    unfinished = file.with_name(f".{file.name}.{os.getpid()}.part")
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        unfinished.write_text(json.dumps(report, indent=2, allow_nan=False) + "\n", "utf-8")
+        unfinished.replace(file)
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            unfinished.unlink(missing_ok=True)
+        raise FailureError(
+            f"{file} could not be written: {error}; check the folder's rights and the disk"
+        ) from None
+    return file
+
+
+def log_scalars(report: dict[str, Any], run: Path) -> None:
+    """Write every number of a report as a TensorBoard scalar into `logs/evaluation`."""
+    import tensorflow as tf
+
+    writer = tf.summary.create_file_writer(str(run / "logs" / "evaluation"))
+    with writer.as_default(step=0):
+        for name, value in _scalars(report):
+            tf.summary.scalar(f"{report['split']}/{name}", value)
+    writer.close()
+
+
+def print_report(report: dict[str, Any], console: Console) -> None:
+    """Write a report for people."""
+    for table in _tables(report):
+        # Not as rich's own title, which is folded to the width of a narrow table.
+        title, table.title = table.title, None
+        console.print(f"\n[bold]{title}[/bold]")
+        console.print(table)
+
+
+def _scalars(part: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, float]]:
+    for key, value in part.items():
+        name = f"{prefix}{key}".replace("@", "_at_").replace(" ", "_")
+        if isinstance(value, dict):
+            yield from _scalars(value, f"{name}/")
+        elif isinstance(value, int | float) and not isinstance(value, bool):
+            yield name, float(value)
+
+
+def _tables(report: dict[str, Any]) -> Iterator[Table]:
+    yield _ranking_table(report)
+    yield _slice_table(report)
+    if report.get("retrieval"):
+        yield _plain_table(
+            f"Retrieval: clicked articles found among all {report['retrieval']['pool']} of the split",
+            {"trained": report["retrieval"], "before": report["before"].get("retrieval", {})},
+            [name for name in report["retrieval"] if name.startswith("recall@")],
+        )
+    if report.get("generation"):
+        rows = {"written": report["generation"], **report["generation"].get("baselines", {})}
+        yield _plain_table(
+            "Headlines", rows, [key for key, value in rows["written"].items() if _number(value)]
+        )
+    if report.get("significance"):
+        rows = {name: dict(part) for name, part in report["significance"].items()}
+        yield _plain_table("Differences in AUC, 95% interval", rows, ["difference", "low", "high"])
+
+
+def _ranking_table(report: dict[str, Any]) -> Table:
+    table = Table(title=f"Ranking on {report['split']}: {report['impressions']} impressions, in percent")
+    for heading in ("", *METRICS, "AUC before"):
+        table.add_column(heading, justify="right" if heading else "left")
+    for kind in ("models", "baselines"):
+        for name, parts in report[kind].items():
+            before = report["before"].get("models", {}).get(name, {}).get("all", {})
+            cells = [_percent(parts["all"][metric]) for metric in METRICS]
+            table.add_row(name.replace("_", " "), *cells, _percent(before.get("auc")))
+        table.add_section()
+    return table
+
+
+def _slice_table(report: dict[str, Any]) -> Table:
+    table = Table(title="AUC by slice, in percent")
+    table.add_column("")
+    for name, count in report["slices"].items():
+        table.add_column(f"{name.replace('_', ' ')}\n({count})", justify="right")
+    for kind in ("models", "baselines"):
+        for name, parts in report[kind].items():
+            table.add_row(
+                name.replace("_", " "), *(_percent(parts[part]["auc"]) for part in report["slices"])
+            )
+        table.add_section()
+    return table
+
+
+def _plain_table(title: str, rows: Mapping[str, Mapping[str, Any]], columns: list[str]) -> Table:
+    table = Table(title=title)
+    for heading in ("", *columns):
+        table.add_column(heading, justify="right" if heading else "left")
+    for name, values in rows.items():
+        if values:
+            table.add_row(name.replace("_", " "), *(_cell(values.get(column)) for column in columns))
+    return table
+
+
+def _number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _cell(value: Any) -> str:
+    if not _number(value):
+        return ""
+    return f"{value:.3f}" if isinstance(value, float) else str(value)
+
+
+def _percent(value: float | None) -> str:
+    return "" if value is None else f"{100 * value:.1f}"
