@@ -1,0 +1,132 @@
+"""`assets.extra/contract.json`: what a version promises, and what it was made from.
+
+A team that serves the model reads it with any JSON reader: signatures with names, dtypes and shapes, sizes,
+versions of the libraries, fingerprints of data, weights and code, metrics of the run.
+"""
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import tensorflow as tf
+
+import genre_tf
+from genre_tf.errors import InputError
+from genre_tf.export.gate import INITIALIZER, read_saved_model
+
+CONTRACT_FILE = "contract.json"
+LIBRARIES = (
+    "genre-tf",
+    "tensorflow",
+    "tensorflow-text",
+    "keras",
+    "keras-hub",
+    "tensorflow-recommenders",
+    "numpy",
+)
+PACKAGE = Path(__file__).resolve().parent.parent / "genre_tf"
+
+
+def write_contract(
+    folder: Path,
+    servable: str,
+    sizes: Mapping[str, int],
+    batch_sizes: Iterable[int],
+    sources: Mapping[str, Any],
+) -> None:
+    """Write the contract of a SavedModel beside it.
+
+    Args:
+        folder: the version's folder, with `saved_model.pb` and `assets.extra` in it.
+        servable: its name.
+        sizes: what bounds requests and answers, such as {"articles": 48915, "max_history": 50}.
+        batch_sizes: the sizes that warmup covers.
+        sources: JSON values: fingerprints of data and run, metrics.
+    """
+    contract = {
+        "servable": servable,
+        "default_signature": "serving_default",
+        "signatures": signatures(folder),
+        "sizes": dict(sizes),
+        "batch_sizes": list(batch_sizes),
+        "versions": {name: _version(name) for name in LIBRARIES},
+        "fingerprints": {"code": code_fingerprint(), "weights": files_fingerprint(folder / "variables")},
+        "sources": dict(sources),
+    }
+    text = json.dumps(contract, indent=2, ensure_ascii=False, allow_nan=False)
+    (folder / "assets.extra" / CONTRACT_FILE).write_text(text + "\n", encoding="utf-8")
+
+
+def read_contract(folder: Path) -> dict[str, Any]:
+    """Read a version's contract.
+
+    Raises:
+        InputError: it is missing or no JSON object.
+    """
+    file = folder / "assets.extra" / CONTRACT_FILE
+    try:
+        contract = json.loads(file.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise InputError(f"no contract at {file}: export again") from None
+    except (OSError, ValueError) as error:
+        raise InputError(f"{file} cannot be read ({error}): export again") from None
+    if not isinstance(contract, dict):
+        raise InputError(f"{file} holds no JSON object: export again")
+    return contract
+
+
+def signatures(folder: Path) -> dict[str, dict[str, dict[str, Any]]]:
+    """Names, dtypes and shapes of every signature, as the graph itself declares them.
+
+    Returns:
+        {signature: {"inputs": {name: {"dtype", "shape"}}, "outputs": {…}}}; an open dimension is null.
+    """
+    declared = read_saved_model(folder).meta_graphs[0].signature_def
+    return {
+        name: {
+            side: {key: _tensor(info) for key, info in sorted(getattr(signature, side).items())}
+            for side in ("inputs", "outputs")
+        }
+        for name, signature in sorted(declared.items())
+        if name != INITIALIZER
+    }
+
+
+def code_fingerprint() -> str:
+    """SHA-256 over every source file that makes an export: the same code gives the same one anywhere."""
+    files = {}
+    # Installed from a wheel, export/ stands inside genre_tf/; in a checkout beside it.
+    for prefix, folder in (("", Path(genre_tf.__file__).parent), ("export/", Path(__file__).parent)):
+        files.update({prefix + file.relative_to(folder).as_posix(): file for file in folder.rglob("*.py")})
+    digest = hashlib.sha256()
+    for name, file in sorted(files.items()):
+        if not name.startswith("serving/"):
+            digest.update(name.encode() + b"\0" + file.read_bytes() + b"\0")
+    return digest.hexdigest()
+
+
+def files_fingerprint(*places: Path) -> str:
+    """SHA-256 over names and contents of files; folders with everything in them."""
+    digest = hashlib.sha256()
+    for place in places:
+        for file in sorted(place.rglob("*")) if place.is_dir() else [place]:
+            if file.is_file():
+                digest.update(file.name.encode() + b"\0")
+                with file.open("rb") as content:
+                    digest.update(hashlib.file_digest(content, "sha256").digest())
+    return digest.hexdigest()
+
+
+def _tensor(info: Any) -> dict[str, Any]:
+    shape = [dim.size if dim.size >= 0 else None for dim in info.tensor_shape.dim]
+    return {"dtype": tf.as_dtype(info.dtype).name, "shape": shape}
+
+
+def _version(library: str) -> str:
+    try:
+        return version(library)
+    except PackageNotFoundError:
+        return "not installed"

@@ -1,0 +1,178 @@
+"""The portability gate: will TensorFlow Serving run this SavedModel, on any machine?
+
+It reads the graph and runs nothing, because a graph with a wrong op *loads* on TensorFlow Serving and then
+fails each request (BUILD_NOTES.md, Facts 2 and 3).
+"""
+
+from collections import defaultdict
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+import tensorflow as tf
+from google.protobuf.message import DecodeError
+from tensorflow.core.framework import node_def_pb2, types_pb2
+from tensorflow.core.protobuf import meta_graph_pb2, saved_model_pb2
+
+from genre_tf.errors import InputError
+
+PYTHON_OPS = frozenset({"PyFunc", "PyFuncStateless", "EagerPyFunc"})
+GROWING_TABLE_OPS = frozenset(
+    {
+        "LookupTableInsertV2",
+        "MutableDenseHashTableV2",
+        "MutableHashTableOfTensorsV2",
+        "MutableHashTableV2",
+        "AnonymousMutableHashTable",
+        "AnonymousMutableDenseHashTable",
+        "AnonymousMutableHashTableOfTensors",
+    }
+)
+INPUT_TYPES = (types_pb2.DT_STRING, types_pb2.DT_INT64)
+MUST_COMPILE = "_XlaMustCompile"
+INITIALIZER = "__saved_model_init_op"  # TensorFlow's own: runs at load, takes and answers nothing
+
+
+@dataclass(frozen=True, slots=True)
+class Violation:
+    """One thing that TensorFlow Serving would not take.
+
+    Attributes:
+        subject: the op, function, signature or input.
+        places: where it stands, such as the names of functions.
+        reason: why it is refused and what to do.
+    """
+
+    subject: str
+    places: tuple[str, ...]
+    reason: str
+
+    def __str__(self) -> str:
+        shown = ", ".join(self.places[:3]) + (" …" if len(self.places) > 3 else "")
+        return f"{self.subject} in {shown}: {self.reason}"
+
+
+@cache
+def servable_ops() -> frozenset[str]:
+    """Names of the ops that TensorFlow Serving 2.20 knows; the file says how the list was made."""
+    lines = Path(__file__).with_name("serving_2_20_ops.txt").read_text(encoding="ascii").splitlines()
+    return frozenset(name for line in lines if not line.startswith("#") for name in line.split())
+
+
+def read_saved_model(version: Path) -> saved_model_pb2.SavedModel:
+    """Parse `saved_model.pb`.
+
+    Raises:
+        InputError: there is none in the folder, or it cannot be parsed.
+    """
+    file = version / "saved_model.pb"
+    if not file.is_file():
+        raise InputError(f"no SavedModel in {version} (saved_model.pb is missing): export again")
+    try:
+        model = saved_model_pb2.SavedModel.FromString(file.read_bytes())
+    except DecodeError:
+        raise InputError(f"{file} is damaged (no SavedModel protobuf): export again") from None
+    if not model.meta_graphs:
+        raise InputError(f"{file} is empty (no graph in it): export again")
+    return model
+
+
+def portability_violations(version: Path) -> list[Violation]:
+    """Check every op of every function of every graph, and every signature.
+
+    Args:
+        version: a SavedModel folder.
+
+    Returns:
+        Every violation found; an empty list if TensorFlow Serving can run the model as it is.
+
+    Raises:
+        InputError: the folder holds no readable SavedModel.
+    """
+    found: list[Violation] = []
+    for graph in read_saved_model(version).meta_graphs:
+        found += _op_violations(graph)
+        found += _compile_violations(graph)
+        found += _signature_violations(graph)
+        if "serve" not in graph.meta_info_def.tags:
+            tags = ", ".join(graph.meta_info_def.tags) or "none"
+            found.append(
+                Violation(f"tags {tags}", ("the graph",), "TensorFlow Serving loads the tag `serve`")
+            )
+    return found
+
+
+def _nodes(graph: meta_graph_pb2.MetaGraphDef) -> Iterator[tuple[str, node_def_pb2.NodeDef]]:
+    for node in graph.graph_def.node:
+        yield "the main graph", node
+    for function in graph.graph_def.library.function:
+        for node in function.node_def:
+            yield function.signature.name, node
+
+
+def _op_violations(graph: meta_graph_pb2.MetaGraphDef) -> list[Violation]:
+    functions = {function.signature.name for function in graph.graph_def.library.function}
+    places: dict[str, dict[str, None]] = defaultdict(dict)
+    for place, node in _nodes(graph):
+        if node.op not in functions:
+            places[node.op][place] = None
+    reasons = {op: _refusal(op) for op in places}
+    return [
+        Violation(f"op {op}", tuple(places[op]), reason) for op, reason in sorted(reasons.items()) if reason
+    ]
+
+
+def _refusal(op: str) -> str:
+    if op.startswith("Xla"):
+        return "XLA op: TensorFlow Serving fails each request with it; write it with portable ops"
+    if op in PYTHON_OPS:
+        return "calls Python, which a server does not have; write it with TensorFlow ops"
+    if op in GROWING_TABLE_OPS:
+        return "a table that grows with the traffic; use a read-only table"
+    if op not in servable_ops():
+        return "neither TensorFlow's nor TensorFlow Text's as of TensorFlow Serving 2.20"
+    return ""
+
+
+def _compile_violations(graph: meta_graph_pb2.MetaGraphDef) -> list[Violation]:
+    reason = "must be compiled by XLA, which TensorFlow Serving refuses; drop jit_compile=True"
+    places = [
+        function.signature.name
+        for function in graph.graph_def.library.function
+        if MUST_COMPILE in function.attr and function.attr[MUST_COMPILE].b
+    ]
+    places += [
+        f"{place}/{node.name}"
+        for place, node in _nodes(graph)
+        if MUST_COMPILE in node.attr and node.attr[MUST_COMPILE].b
+    ]
+    return [Violation(MUST_COMPILE, tuple(places), reason)] if places else []
+
+
+def _signature_violations(graph: meta_graph_pb2.MetaGraphDef) -> list[Violation]:
+    found = []
+    if "serving_default" not in graph.signature_def:
+        found.append(Violation("serving_default", ("the signatures",), "a default signature is missing"))
+    for name, signature in sorted(graph.signature_def.items()):
+        if name == INITIALIZER:
+            continue
+        for key, tensor in sorted(signature.inputs.items()):
+            for reason in _input_faults(tensor):
+                found.append(Violation(f"input {key}", (f"signature {name}",), reason))
+        for key, tensor in sorted(signature.outputs.items()):
+            dims = [dim.size for dim in tensor.tensor_shape.dim]
+            if tensor.tensor_shape.unknown_rank or not dims or dims[0] != -1:
+                reason = f"shape {dims or 'scalar or unknown'}: the first dimension must be the open batch"
+                found.append(Violation(f"output {key}", (f"signature {name}",), reason))
+    return found
+
+
+def _input_faults(tensor: meta_graph_pb2.TensorInfo) -> Iterator[str]:
+    if tensor.dtype not in INPUT_TYPES:
+        yield f"dtype {tf.as_dtype(tensor.dtype).name}: inputs are string or int64"
+    dims = [dim.size for dim in tensor.tensor_shape.dim]
+    if tensor.tensor_shape.unknown_rank or len(dims) != 1:
+        yield f"shape {dims or 'scalar or unknown'}: inputs have rank 1, server batching pads nothing then"
+    elif dims[0] != -1:
+        yield f"batch fixed to {dims[0]}: the batch dimension must be open"

@@ -1,0 +1,141 @@
+"""A version of a servable appears whole or not at all.
+
+It is written beside, in a hidden folder whose name is no number, so that no server looks at it; everything is
+flushed to the disk; one rename to the next number publishes it. Whoever is killed before leaves only a hidden
+folder, which the next exporter removes.
+"""
+
+import errno
+import fcntl
+import os
+import secrets
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from genre_tf.errors import FailureError, InputError
+
+STAGING_PREFIX = ".unfinished-"
+
+
+def versions(servable: Path) -> list[int]:
+    """Numbers of the published versions of a servable, ascending.
+
+    Args:
+        servable: MODELS/NAME.
+    """
+    if not servable.is_dir():
+        return []
+    return sorted(int(entry.name) for entry in servable.iterdir() if entry.name.isdecimal())
+
+
+@contextmanager
+def staged(servable: Path) -> Iterator[Path]:
+    """A hidden folder beside the versions, to write the next version into; gone at the end if not published.
+
+    Args:
+        servable: MODELS/NAME; made if absent, and then removed again if nothing was published.
+
+    Yields:
+        An empty folder, locked as long as this process lives.
+
+    Raises:
+        InputError: the folder cannot be written.
+    """
+    absent = [entry for entry in (servable, servable.parent) if not entry.exists()]
+    try:
+        servable.mkdir(parents=True, exist_ok=True)
+        _remove_abandoned(servable)
+        folder, lock = _locked_folder(servable)
+    except OSError as error:
+        raise InputError(f"cannot write to {servable} ({error.strerror}): give a writable folder") from None
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+        os.close(lock)
+        _remove_empty(absent)
+
+
+def publish(folder: Path) -> Path:
+    """Make a staged folder the next version.
+
+    Args:
+        folder: what `staged` yielded, filled.
+
+    Returns:
+        MODELS/NAME/VERSION. Exporters that publish at the same time get different versions.
+
+    Raises:
+        FailureError: the disk refused.
+    """
+    servable = folder.parent
+    try:
+        _flush_tree(folder)
+        version = _rename_to_next(folder)
+        _flush(servable)
+    except OSError as error:
+        raise FailureError(f"{servable}: the new version could not be written ({error.strerror})") from None
+    return version
+
+
+def _rename_to_next(folder: Path) -> Path:
+    while True:
+        version = folder.parent / str(max(versions(folder.parent), default=0) + 1)
+        try:
+            return folder.rename(version)
+        except OSError as error:
+            # The name was free and is not empty now: another exporter was first.
+            if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+                raise
+
+
+def _locked_folder(servable: Path) -> tuple[Path, int]:
+    while True:
+        folder = servable / f"{STAGING_PREFIX}{secrets.token_hex(8)}"
+        folder.mkdir()
+        lock = os.open(folder, os.O_RDONLY)
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if folder.is_dir():  # else another exporter took it for abandoned between the two lines above
+            return folder, lock
+        os.close(lock)
+
+
+def _remove_abandoned(servable: Path) -> None:
+    """Remove the staging folders of exporters that no longer live: a lock dies with its process."""
+    for folder in servable.glob(f"{STAGING_PREFIX}*"):
+        try:
+            lock = os.open(folder, os.O_RDONLY)
+        except FileNotFoundError:
+            continue
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            shutil.rmtree(folder, ignore_errors=True)
+        except BlockingIOError:
+            pass
+        finally:
+            os.close(lock)
+
+
+def _remove_empty(folders: list[Path]) -> None:
+    for folder in folders:
+        try:
+            folder.rmdir()
+        except OSError:
+            return
+
+
+def _flush_tree(folder: Path) -> None:
+    for root, _, files in os.walk(folder):
+        for name in files:
+            _flush(Path(root) / name)
+        _flush(Path(root))
+
+
+def _flush(entry: Path) -> None:
+    descriptor = os.open(entry, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

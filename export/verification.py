@@ -1,0 +1,134 @@
+"""Is a version what it promises? The gate, and each recorded request answered in a fresh process."""
+
+import json
+import subprocess
+import sys
+import tempfile
+from collections import defaultdict
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from genre_tf.errors import InputError
+from genre_tf.export import replay
+from genre_tf.export.contract import read_contract, signatures
+from genre_tf.export.exchanges import PARITY_FILE, read_exchanges, write_exchanges
+from genre_tf.export.gate import portability_violations
+from genre_tf.export.publishing import versions
+from genre_tf.export.warmup import WARMUP_FILE, read_warmup
+
+LONGEST_REPLAY_S = 3600
+
+
+@dataclass
+class SignatureCheck:
+    """What the fresh process answered for one signature.
+
+    Attributes:
+        requests: recorded requests with known answers.
+        warmups: warmup requests.
+        rows: rows in all of them.
+        difference: greatest absolute difference of a float from the Python model's.
+        faults: what was wrong, in words.
+    """
+
+    requests: int = 0
+    warmups: int = 0
+    rows: int = 0
+    difference: float = 0.0
+    faults: list[str] = field(default_factory=list)
+
+
+@dataclass
+class Verification:
+    """The verdict on one version of one servable."""
+
+    servable: str
+    version: str
+    violations: list[str]
+    signatures: dict[str, SignatureCheck]
+    faults: list[str]
+
+    @property
+    def passed(self) -> bool:
+        """No violation, no fault."""
+        return not (self.violations or self.faults or any(check.faults for check in self.signatures.values()))
+
+    def as_json(self) -> dict[str, Any]:
+        """For programs."""
+        return {**asdict(self), "passed": self.passed, "tolerance": replay.TOLERANCE}
+
+
+def find_versions(models: Path) -> list[Path]:
+    """The newest version of every servable.
+
+    Args:
+        models: MODELS, or MODELS/NAME, or MODELS/NAME/VERSION.
+
+    Raises:
+        InputError: there is no version.
+    """
+    if not models.is_dir():
+        raise InputError(f"no folder {models}: give the one that `genre export` wrote")
+    if models.name.isdecimal() or (models / "saved_model.pb").is_file():
+        return [models]
+    servables = [models, *sorted(entry for entry in models.iterdir() if entry.is_dir())]
+    found = [servable / str(versions(servable)[-1]) for servable in servables if versions(servable)]
+    if not found:
+        raise InputError(f"no exported version in {models}: give the folder that `genre export` wrote")
+    return found
+
+
+def verify_version(version: Path, name: str | None = None) -> Verification:
+    """Check the portability of a version, and its answers in a process that has no part of genre_tf.
+
+    Args:
+        version: folder with `saved_model.pb`.
+        name: what to call the version, if not by the folder.
+
+    Raises:
+        InputError: the folder is no complete export.
+    """
+    extra = version / "assets.extra"
+    contract = read_contract(version)
+    violations = [str(violation) for violation in portability_violations(version)]
+    parity, warmups = read_exchanges(extra / PARITY_FILE), read_warmup(extra / WARMUP_FILE)
+    result = Verification(str(contract.get("servable")), name or version.name, violations, {}, [])
+    if contract.get("signatures") != signatures(version):
+        result.faults.append("contract.json promises other signatures than the graph has")
+    with tempfile.TemporaryDirectory() as folder:
+        requests = Path(folder) / "warmup.npz"
+        write_exchanges(requests, warmups)
+        answers = _replay(version, [extra / PARITY_FILE, requests], result)
+    checks: dict[str, SignatureCheck] = defaultdict(SignatureCheck)
+    for number, answer in enumerate(answers):
+        _count(checks[answer["signature"]], answer, warmup=number >= len(parity))
+    for signature in sorted(signatures(version)):
+        check = checks[signature]
+        if answers and not (check.requests and check.warmups):
+            check.faults.append("no recorded request" if not check.requests else "no warmup request")
+    result.signatures = dict(sorted(checks.items()))
+    return result
+
+
+def _replay(version: Path, files: list[Path], result: Verification) -> list[dict[str, Any]]:
+    command = [sys.executable, "-I", replay.__file__, str(version), *map(str, files)]
+    process = subprocess.run(  # noqa: S603  (our own program, our own arguments)
+        command, capture_output=True, text=True, timeout=LONGEST_REPLAY_S, check=False
+    )
+    if process.returncode != 0:
+        said = process.stderr.strip().splitlines() or ["no message"]
+        result.faults.append(f"the model does not load by session: {said[-1][:300]}")
+        return []
+    answer = json.loads(process.stdout)
+    if "genre_tf" in answer["modules"]:
+        result.faults.append("the fresh process had loaded genre_tf: its answers prove nothing")
+    return answer["exchanges"]
+
+
+def _count(check: SignatureCheck, answer: dict[str, Any], *, warmup: bool) -> None:
+    check.requests += not warmup
+    check.warmups += warmup
+    check.rows += answer["rows"]
+    check.difference = max(check.difference, answer["difference"])
+    check.faults += [f"{answer['case']}: {fault}" for fault in answer["faults"]]

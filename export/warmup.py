@@ -1,0 +1,74 @@
+"""Warmup records: TensorFlow Serving replays them when a version loads, so that no user meets a slow one.
+
+One bad record keeps a version from loading (seen on it), so `genre verify` replays them too.
+"""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import tensorflow as tf
+from google.protobuf.message import DecodeError
+from tensorflow_serving.apis import predict_pb2, prediction_log_pb2
+
+from genre_tf.errors import InputError
+from genre_tf.export.exchanges import Exchange
+
+WARMUP_FILE = "tf_serving_warmup_requests"  # the name that TensorFlow Serving looks for in assets.extra
+MOST_RECORDS = 1000  # more of them TensorFlow Serving refuses
+
+Rows = Mapping[str, np.ndarray]
+
+
+def write_warmup(file: Path, servable: str, examples: Mapping[str, Rows], batch_sizes: Sequence[int]) -> None:
+    """Write one request for each signature and allowed batch size.
+
+    Args:
+        file: where to; in the version's `assets.extra`.
+        servable: name of the servable.
+        examples: signature to its inputs, name to array [rows]; rows are repeated up to each batch size.
+        batch_sizes: those that the server's batching allows; others never reach the graph.
+
+    Raises:
+        ValueError: more records than TensorFlow Serving takes.
+    """
+    if len(examples) * len(batch_sizes) > MOST_RECORDS:
+        raise ValueError(f"{len(examples)} signatures x {len(batch_sizes)} batch sizes: over {MOST_RECORDS}")
+    with tf.io.TFRecordWriter(str(file)) as writer:
+        for signature, rows in examples.items():
+            for size in batch_sizes:
+                inputs = {name: np.resize(array, size) for name, array in rows.items()}
+                writer.write(_record(servable, signature, inputs).SerializeToString(deterministic=True))
+
+
+def read_warmup(file: Path) -> list[Exchange]:
+    """Read warmup records as exchanges without answers.
+
+    Raises:
+        InputError: the file is missing or damaged.
+    """
+    if not file.is_file():
+        raise InputError(f"no warmup requests at {file}: export again")
+    exchanges = []
+    try:
+        for record in tf.data.TFRecordDataset(str(file)).as_numpy_iterator():
+            request = prediction_log_pb2.PredictionLog.FromString(record).predict_log.request
+            inputs = {name: tf.make_ndarray(tensor) for name, tensor in request.inputs.items()}
+            rows = len(next(iter(inputs.values()), ()))
+            exchanges.append(Exchange(request.model_spec.signature_name, f"warmup, batch {rows}", inputs))
+    except (tf.errors.DataLossError, DecodeError) as error:
+        raise InputError(f"{file} is damaged ({str(error).splitlines()[0]}): export again") from None
+    if not exchanges:
+        raise InputError(f"{file} holds no request: export again")
+    return exchanges
+
+
+def _record(servable: str, signature: str, inputs: Rows) -> prediction_log_pb2.PredictionLog:
+    request = predict_pb2.PredictRequest()
+    request.model_spec.name = servable
+    request.model_spec.signature_name = signature
+    for name, array in inputs.items():
+        request.inputs[name].CopyFrom(tf.make_tensor_proto(array))
+    log = prediction_log_pb2.PredictionLog()
+    log.predict_log.request.CopyFrom(request)
+    return log

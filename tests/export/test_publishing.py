@@ -1,0 +1,95 @@
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from genre_tf.errors import InputError
+from genre_tf.export import publishing
+
+
+def write_version(servable, text):
+    with publishing.staged(servable) as folder:
+        (folder / "variables").mkdir()
+        (folder / "variables" / "data").write_text(text)
+        (folder / "saved_model.pb").write_text(text)
+        return publishing.publish(folder)
+
+
+def entries(servable):
+    return sorted(entry.name for entry in servable.iterdir())
+
+
+def test_versions_count_up_and_nothing_else_is_left(tmp_path):
+    servable = tmp_path / "models" / "toy"
+    assert [write_version(servable, text).name for text in "abc"] == ["1", "2", "3"]
+    assert entries(servable) == ["1", "2", "3"]
+    assert publishing.versions(servable) == [1, 2, 3]
+
+
+def test_versions_are_compared_as_numbers(tmp_path):
+    (tmp_path / "toy" / "9").mkdir(parents=True)
+    (tmp_path / "toy" / "10").mkdir()
+    assert write_version(tmp_path / "toy", "a").name == "11"
+
+
+def test_an_export_that_fails_leaves_nothing(tmp_path):
+    servable = tmp_path / "models" / "toy"
+    with pytest.raises(RuntimeError), publishing.staged(servable) as folder:
+        (folder / "saved_model.pb").write_text("half")
+        raise RuntimeError("the graph would not build")
+    assert not (tmp_path / "models").exists()
+
+
+def test_exporters_at_the_same_time_get_different_versions(tmp_path):
+    servable = tmp_path / "toy"
+    with ThreadPoolExecutor(8) as pool:
+        published = list(pool.map(lambda number: write_version(servable, str(number)), range(24)))
+    assert sorted(int(version.name) for version in published) == list(range(1, 25))
+    assert sorted(int((version / "saved_model.pb").read_text()) for version in published) == list(range(24))
+
+
+def test_an_exporter_does_not_remove_the_work_of_a_living_one(tmp_path):
+    with publishing.staged(tmp_path / "toy") as first:
+        (first / "saved_model.pb").write_text("first")
+        assert write_version(tmp_path / "toy", "second").name == "1"
+        assert publishing.publish(first).name == "2"
+
+
+def test_a_killed_exporter_leaves_no_version_and_is_cleaned_up_after(tmp_path):
+    program = textwrap.dedent(
+        """
+        import sys, time
+        from pathlib import Path
+        from genre_tf.export import publishing
+        with publishing.staged(Path(sys.argv[1])) as folder:
+            (folder / "saved_model.pb").write_text("half")
+            print("writing", flush=True)
+            time.sleep(60)
+        """
+    )
+    servable = tmp_path / "toy"
+    child = subprocess.Popen([sys.executable, "-c", program, servable], stdout=subprocess.PIPE)
+    assert child.stdout.readline() == b"writing\n"
+    os.kill(child.pid, signal.SIGKILL)
+    child.wait()
+    child.stdout.close()
+    left = entries(servable)
+    assert publishing.versions(servable) == []
+    assert len(left) == 1 and left[0].startswith(".")
+    time.sleep(0.01)
+    write_version(servable, "whole")
+    assert entries(servable) == ["1"]
+
+
+def test_a_folder_that_cannot_be_written_is_wrong_input(tmp_path):
+    (tmp_path / "file").write_text("")
+    with (
+        pytest.raises(InputError, match="give a writable folder"),
+        publishing.staged(tmp_path / "file" / "toy"),
+    ):
+        pass
