@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from datetime import datetime, timedelta
 from itertools import groupby
 from pathlib import Path
+from zipfile import BadZipFile
 
 import numpy as np
 import numpy.typing as npt
@@ -106,11 +107,12 @@ class Counters:
         """
         counters = cls()
         try:
-            with np.load(file, allow_pickle=False) as arrays:
+            # Opened here: NumPy leaves the file open when it is no archive.
+            with file.open("rb") as stream, np.load(stream, allow_pickle=False) as arrays:
                 news_ids = arrays["news_ids"].tolist()
                 columns = [arrays[name].tolist() for name in ("clicks", "views", "first_seen_seconds")]
                 newest = arrays["newest_seconds"].tolist()
-        except (OSError, ValueError, KeyError, EOFError) as error:
+        except (OSError, ValueError, KeyError, EOFError, TypeError, BadZipFile) as error:
             raise InputError(f"{file} holds no counters ({error}); run `genre prepare` again") from None
         counters.clicks = {
             news_id: count for news_id, count in zip(news_ids, columns[0], strict=True) if count

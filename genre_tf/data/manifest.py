@@ -1,4 +1,4 @@
-"""The manifest of a prepared folder: what it was made of, with which settings, and what is in it."""
+"""Layout and manifest of a prepared folder: what it was made of, with which settings, what is in it."""
 
 import hashlib
 import json
@@ -10,10 +10,46 @@ from genre_tf.data.mind import split_files
 from genre_tf.errors import InputError
 
 MANIFEST_FILE = "manifest.json"
+ARTICLES_FILE = "articles.tfrecord"
+COUNTERS_FILE = "counters.npz"
+SPLITS = ("train", "validation")
+
 FORMAT = 1
 """Raised when the records change, so that folders of an older program are made anew."""
 
 Manifest = dict[str, Any]
+
+
+def shard_name(split: str, shard: int, shards: int) -> str:
+    """File name of a shard, such as `train-00000-of-00004.tfrecord`."""
+    return f"{split}-{shard:05d}-of-{shards:05d}.tfrecord"
+
+
+def shard_of(impression: int, shards: int) -> int:
+    """The shard of an impression, by its row number: neighbours in the log go to different shards."""
+    return impression % shards
+
+
+def shard_paths(folder: Path, split: str) -> list[Path]:
+    """Paths of the shards of a split.
+
+    Args:
+        folder: what `genre prepare` wrote.
+        split: `train` or `validation`.
+
+    Raises:
+        InputError: not a prepared folder, or no such split in it.
+    """
+    manifest = load_manifest(folder)
+    if split not in SPLITS:
+        raise InputError(f"a prepared folder holds {' and '.join(SPLITS)}, and {split!r} was asked for")
+    shards = manifest["settings"]["shards"]
+    return [folder / shard_name(split, shard, shards) for shard in range(shards)]
+
+
+def damaged(path: Path) -> InputError:
+    """The error for a file of a prepared folder that is not as it was written."""
+    return InputError(f"{path} is missing or damaged; run `genre prepare` again with --overwrite")
 
 
 def file_fingerprint(path: Path) -> str:
@@ -81,13 +117,14 @@ def load_manifest(folder: Path) -> Manifest:
     return manifest
 
 
-def is_current(folder: Path, settings: dict[str, Any], inputs: dict[str, str]) -> bool:
+def is_current(folder: Path, settings: dict[str, Any], inputs: dict[str, str], max_bad_rows: int) -> bool:
     """Whether a folder holds, undamaged, what these settings make of these inputs.
 
     Args:
         folder: perhaps a prepared folder.
         settings: as the manifest keeps them.
         inputs: fingerprints of the input files.
+        max_bad_rows: rows that may be skipped now.
 
     Returns:
         True if preparing again would write the same.
@@ -97,4 +134,5 @@ def is_current(folder: Path, settings: dict[str, Any], inputs: dict[str, str]) -
     except InputError:
         return False
     made_of_the_same = manifest.get("settings") == settings and manifest.get("inputs") == inputs
-    return made_of_the_same and manifest.get("outputs") == output_fingerprints(folder)
+    allowed = manifest.get("bad_rows", 0) <= max_bad_rows
+    return made_of_the_same and allowed and manifest.get("outputs") == output_fingerprints(folder)

@@ -5,7 +5,7 @@ from pathlib import Path
 import tensorflow as tf
 
 from genre_tf.data.batches import Batch, assemble_batch, numbered_batches
-from genre_tf.data.records import shard_paths
+from genre_tf.data.manifest import shard_paths
 from genre_tf.data.serialization import parse_columns
 
 SHUFFLED_ROWS = 20_000

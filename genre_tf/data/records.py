@@ -1,46 +1,39 @@
-"""Prepared folders: a training log as TFRecord shards beside a manifest, written whole or not at all."""
+"""Prepared folders: a training log as TFRecord shards beside a manifest, written whole or not at all.
+
+TensorFlow is imported where records are written or read: it takes seconds, and wrong input is told at once.
+"""
 
 import contextlib
 import os
 import shutil
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import tensorflow as tf
-
-from genre_tf.data.articles import ArticleTable
+from genre_tf.data.articles import ArticleTable, Split
 from genre_tf.data.counters import Counters
 from genre_tf.data.examples import ImpressionExample, build_examples, split_by_time
 from genre_tf.data.manifest import (
+    ARTICLES_FILE,
+    COUNTERS_FILE,
     FORMAT,
     MANIFEST_FILE,
+    SPLITS,
     Manifest,
+    damaged,
     fault_rows,
     input_fingerprints,
     is_current,
     load_manifest,
     output_fingerprints,
+    shard_name,
+    shard_of,
+    shard_paths,
     write_manifest,
 )
 from genre_tf.data.mind import read_split
-from genre_tf.data.serialization import (
-    ARTICLES_FILE,
-    article_record,
-    example_record,
-    parse_article,
-    parse_example,
-    shard_name,
-    shard_of,
-)
 from genre_tf.errors import FailureError, InputError
-
-COUNTERS_FILE = "counters.npz"
-READ_TOGETHER = 1024
-"""Records handed from TensorFlow to Python at once; one by one takes many times as long."""
-
-SPLITS = ("train", "validation")
 
 
 @dataclass(frozen=True)
@@ -89,44 +82,22 @@ def prepare(
         FailureError: `out` cannot be written.
     """
     _check_settings(max_history, validation_share, shards)
-    settings = {
-        "max_history": max_history,
-        "validation_share": validation_share,
-        "shards": shards,
-        "max_bad_rows": max_bad_rows,
-    }
+    settings = {"max_history": max_history, "validation_share": validation_share, "shards": shards}
     inputs = input_fingerprints(data, "train")
-    if is_current(out, settings, inputs):
+    if is_current(out, settings, inputs, max_bad_rows):
         return Prepared(load_manifest(out), written=False)
     _require_free(out, overwrite)
     split = read_split(data, "train", max_bad_rows)
     if not split.labelled:
         raise InputError(f"the log of {data / 'train'} has no clicks to learn from; give N1-0 N2-1 labels")
-    table, counters = ArticleTable.of(split), Counters()
-    examples = split_by_time(build_examples(split, table, counters, max_history), validation_share)
-    if not examples[0]:
-        raise InputError(
-            f"{len(split.impressions)} impressions leave none to train on beside a validation share of "
-            f"{validation_share}; give a longer log or a smaller share"
-        )
     manifest = {
         "format": FORMAT,
         "settings": settings,
         "inputs": inputs,
-        "articles": len(table) - 1,
-        "article_table": table.fingerprint,
-        "splits": dict(zip(SPLITS, map(_summary, examples), strict=True)),
         "bad_rows": len({(fault.file, fault.line) for fault in split.faults}),
         "faults": fault_rows(split.faults, data),
     }
-    with _whole_folder(out) as folder:
-        write_records(folder / ARTICLES_FILE, map(article_record, table.articles[1:]))
-        for name, members in zip(SPLITS, examples, strict=True):
-            write_shards(folder, name, members, shards)
-        counters.save(folder / COUNTERS_FILE)
-        manifest["outputs"] = output_fingerprints(folder)
-        write_manifest(manifest, folder)
-    return Prepared(manifest, written=True)
+    return Prepared(_write_folder(out, split, manifest), written=True)
 
 
 def read_articles(folder: Path) -> ArticleTable:
@@ -141,9 +112,12 @@ def read_articles(folder: Path) -> ArticleTable:
     Raises:
         InputError: not a prepared folder, or a damaged one.
     """
-    table = ArticleTable(map(parse_article, _read_records(folder, [ARTICLES_FILE])))
-    if table.fingerprint != load_manifest(folder)["article_table"]:
-        raise _damaged(folder / ARTICLES_FILE)
+    manifest = load_manifest(folder)
+    from genre_tf.data.serialization import parse_article, read_records
+
+    table = ArticleTable(map(parse_article, read_records(folder / ARTICLES_FILE)))
+    if table.fingerprint != manifest["article_table"]:
+        raise damaged(folder / ARTICLES_FILE)
     return table
 
 
@@ -160,39 +134,51 @@ def read_examples(folder: Path, split: str) -> list[ImpressionExample]:
     Raises:
         InputError: not a prepared folder, a damaged one, or no such split in it.
     """
-    records = _read_records(folder, [path.name for path in shard_paths(folder, split)])
-    return sorted(map(parse_example, records), key=lambda example: example.impression)
+    paths = shard_paths(folder, split)
+    from genre_tf.data.serialization import parse_example, read_records
+
+    examples = [parse_example(record) for path in paths for record in read_records(path)]
+    return sorted(examples, key=lambda example: example.impression)
 
 
-def shard_paths(folder: Path, split: str) -> list[Path]:
-    """Paths of the shards of a split.
+def _write_folder(out: Path, split: Split, manifest: Manifest) -> Manifest:
+    settings = manifest["settings"]
+    table, counters = ArticleTable.of(split), Counters()
+    examples = split_by_time(
+        build_examples(split, table, counters, settings["max_history"]), settings["validation_share"]
+    )
+    if not examples[0]:
+        raise InputError(
+            f"{len(split.impressions)} impressions leave none to train on beside a validation share of "
+            f"{settings['validation_share']}; give a longer log or a smaller share"
+        )
+    manifest = manifest | {
+        "articles": len(table) - 1,
+        "article_table": table.fingerprint,
+        "splits": dict(zip(SPLITS, map(_summary, examples), strict=True)),
+    }
+    with _whole_folder(out) as folder:
+        _write_articles(folder, table)
+        for name, members in zip(SPLITS, examples, strict=True):
+            _write_shards(folder, name, members, settings["shards"])
+        counters.save(folder / COUNTERS_FILE)
+        manifest["outputs"] = output_fingerprints(folder)
+        write_manifest(manifest, folder)
+    return manifest
 
-    Args:
-        folder: what `prepare` wrote.
-        split: `train` or `validation`.
 
-    Raises:
-        InputError: not a prepared folder, or no such split in it.
-    """
-    manifest = load_manifest(folder)
-    if split not in SPLITS:
-        raise InputError(f"a prepared folder holds {' and '.join(SPLITS)}, and {split!r} was asked for")
-    shards = manifest["settings"]["shards"]
-    return [folder / shard_name(split, shard, shards) for shard in range(shards)]
+def _write_articles(folder: Path, table: ArticleTable) -> None:
+    from genre_tf.data.serialization import article_record, write_records
+
+    write_records(folder / ARTICLES_FILE, map(article_record, table.articles[1:]))
 
 
-def write_records(path: Path, records: Iterable[bytes]) -> None:
-    """Writes a TFRecord file."""
-    with tf.io.TFRecordWriter(str(path)) as writer:
-        for record in records:
-            writer.write(record)
+def _write_shards(folder: Path, split: str, examples: list[ImpressionExample], shards: int) -> None:
+    from genre_tf.data.serialization import example_record, write_records
 
-
-def write_shards(folder: Path, split: str, examples: list[ImpressionExample], shards: int) -> None:
-    """Writes the shards of a split, each in the order of the log."""
     for shard in range(shards):
-        members = (example_record(example) for example in examples if shard_of(example, shards) == shard)
-        write_records(folder / shard_name(split, shard, shards), members)
+        members = (example for example in examples if shard_of(example.impression, shards) == shard)
+        write_records(folder / shard_name(split, shard, shards), map(example_record, members))
 
 
 def _check_settings(max_history: int, validation_share: float, shards: int) -> None:
@@ -235,7 +221,7 @@ def _whole_folder(out: Path) -> Iterator[Path]:
         if out.exists():
             out.rename(replaced)
         partial.rename(out)
-    except (OSError, tf.errors.OpError) as error:
+    except OSError as error:
         raise FailureError(
             f"{out} could not be written: {error}; check the path, its rights and the disk"
         ) from None
@@ -244,18 +230,3 @@ def _whole_folder(out: Path) -> Iterator[Path]:
             replaced.rename(out)
         for leftover in (partial, replaced):
             shutil.rmtree(leftover, ignore_errors=True)
-
-
-def _read_records(folder: Path, names: list[str]) -> Iterator[bytes]:
-    load_manifest(folder)
-    for name in names:
-        try:
-            dataset: Any = tf.data.TFRecordDataset(str(folder / name)).batch(READ_TOGETHER)
-            for records in dataset.as_numpy_iterator():
-                yield from records
-        except (tf.errors.DataLossError, tf.errors.NotFoundError):
-            raise _damaged(folder / name) from None
-
-
-def _damaged(path: Path) -> InputError:
-    return InputError(f"{path} is missing or damaged; run `genre prepare` again with --overwrite")

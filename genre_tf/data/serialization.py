@@ -1,9 +1,10 @@
-"""Articles and examples as TFRecord records, and back.
+"""Articles and examples as records of TFRecord files, and back.
 
-Pure functions of their arguments, so that any runner writes the same bytes.
+The records depend on nothing but the object, so that any runner writes the same bytes.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,19 +12,12 @@ import tensorflow as tf
 
 from genre_tf.data.articles import Article
 from genre_tf.data.examples import ImpressionExample
+from genre_tf.data.manifest import damaged
 
-ARTICLES_FILE = "articles.tfrecord"
+READ_TOGETHER = 1024
+"""Records handed from TensorFlow to Python at once; one by one takes many times as long."""
+
 ARTICLE_FIELDS = ("news_id", "category", "subcategory", "title", "abstract")
-
-
-def shard_name(split: str, shard: int, shards: int) -> str:
-    """File name of a shard, such as `train-00000-of-00004.tfrecord`."""
-    return f"{split}-{shard:05d}-of-{shards:05d}.tfrecord"
-
-
-def shard_of(example: ImpressionExample, shards: int) -> int:
-    """The shard an example belongs to: neighbours in the log go to different shards."""
-    return example.impression % shards
 
 
 def article_record(article: Article) -> bytes:
@@ -92,6 +86,41 @@ def parse_columns(records: tf.Tensor, names: Sequence[str]) -> dict[str, Any]:
         values = tf.reshape(columns["counters"].flat_values, (-1, 3))  # [candidates of all, 3]
         columns["counters"] = columns["candidates"].with_flat_values(values)
     return columns
+
+
+def write_records(path: Path, records: Iterable[bytes]) -> None:
+    """Writes a TFRecord file.
+
+    Args:
+        path: the file.
+        records: in their order.
+
+    Raises:
+        OSError: the file cannot be written.
+    """
+    try:
+        with tf.io.TFRecordWriter(str(path)) as writer:
+            for record in records:
+                writer.write(record)
+    except tf.errors.OpError as error:
+        raise OSError(error.message) from None
+
+
+def read_records(path: Path) -> Iterator[bytes]:
+    """Reads the records of a TFRecord file.
+
+    Args:
+        path: the file.
+
+    Raises:
+        InputError: it is missing or damaged.
+    """
+    dataset: Any = tf.data.TFRecordDataset(str(path)).batch(READ_TOGETHER)
+    try:
+        for records in dataset.as_numpy_iterator():
+            yield from records
+    except (tf.errors.DataLossError, tf.errors.NotFoundError):
+        raise damaged(path) from None
 
 
 def _serialized(features: dict[str, list[Any]]) -> bytes:

@@ -1,0 +1,60 @@
+"""`genre prepare`: the training log as TFRecord shards."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from genre_tf.cli.console import print_json, progress, results
+
+MAX_PRINTED_FAULTS = 50
+
+
+def prepare(
+    data: Annotated[Path, typer.Argument(help="Data set folder, with MIND's two files in its train/.")],
+    out: Annotated[Path, typer.Argument(help="Folder to write; left alone while it is up to date.")],
+    max_history: Annotated[int, typer.Option(help="Newest clicks kept of each history.")] = 50,
+    validation_share: Annotated[
+        float, typer.Option(help="Newest share of the log, kept apart for validation.")
+    ] = 0.1,
+    shards: Annotated[int, typer.Option(help="Files for each of training and validation.")] = 4,
+    max_bad_rows: Annotated[
+        int, typer.Option(help="Faulty rows that may be skipped; 0 stops at the first.")
+    ] = 0,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace a folder that is out of date.")
+    ] = False,
+    json: Annotated[bool, typer.Option("--json", help="The manifest as JSON, for programs.")] = False,
+) -> None:
+    """Turn the training log into examples: TFRecord shards beside a manifest.
+
+    The same data and options give the same bytes.
+    """
+    with progress.status(f"preparing {data}"):
+        from genre_tf.data.records import prepare as write_folder
+
+        prepared = write_folder(
+            data,
+            out,
+            max_history=max_history,
+            validation_share=validation_share,
+            shards=shards,
+            max_bad_rows=max_bad_rows,
+            overwrite=overwrite,
+        )
+    manifest = prepared.manifest
+    for fault in manifest["faults"][:MAX_PRINTED_FAULTS]:
+        place = f"{fault['file']}:{fault['line']}: {fault['field']}"
+        progress.print(f"skipped {place}: {fault['message']}", markup=False, soft_wrap=True)
+    if len(manifest["faults"]) > MAX_PRINTED_FAULTS:
+        progress.print("... the other skipped rows are listed in manifest.json")
+    if json:
+        print_json(manifest)
+        return
+    train, validation = manifest["splits"]["train"], manifest["splits"]["validation"]
+    results.print(
+        f"{out}: {'prepared' if prepared.written else 'up to date'}: {manifest['articles']:,} articles, "
+        f"{train['impressions']:,} training and {validation['impressions']:,} validation impressions, "
+        f"{train['clicks'] + validation['clicks']:,} clicks, {manifest['bad_rows']:,} bad rows skipped",
+        markup=False,
+    )

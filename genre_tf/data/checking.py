@@ -1,0 +1,156 @@
+"""Reads a whole data set and reports every fault of it, instead of stopping at the first."""
+
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from genre_tf.data.articles import Article, Impression
+from genre_tf.data.faults import Fault, FaultPolicy
+from genre_tf.data.lines import find_file
+from genre_tf.data.mind import BEHAVIORS, NEWS, read_behaviors, read_news, split_names
+from genre_tf.errors import InputError
+
+
+@dataclass(frozen=True, kw_only=True)
+class SplitReport:
+    """What is in one split, and what is wrong with it.
+
+    Args:
+        name: folder of the split.
+        articles: usable articles.
+        articles_with_abstract: share of them, 0 to 1.
+        impressions: usable impressions.
+        labelled: whether the log tells the clicks.
+        readers: different readers.
+        readers_without_history: readers, all of whose impressions have an empty history.
+        clicks: clicked candidates.
+        candidates: shown candidates.
+        first: time of the oldest impression; None without any.
+        last: time of the newest.
+        bad_rows: rows with at least one fault.
+        unusable_files: files that are missing, empty or unreadable.
+        faults: all faults, up to the listing limit.
+        unlisted: faults beyond that limit.
+    """
+
+    name: str
+    articles: int
+    articles_with_abstract: float
+    impressions: int
+    labelled: bool
+    readers: int
+    readers_without_history: int
+    clicks: int
+    candidates: int
+    first: datetime | None
+    last: datetime | None
+    bad_rows: int
+    unusable_files: int
+    faults: list[Fault]
+    unlisted: int
+
+    def as_values(self) -> dict[str, Any]:
+        """The report as plain values for JSON; times in ISO form."""
+        values = asdict(self)
+        for name in ("first", "last"):
+            values[name] = values[name] and values[name].isoformat()
+        return values
+
+
+@dataclass(frozen=True)
+class CheckReport:
+    """What `check_data` found.
+
+    Args:
+        splits: one report per split, sorted by name.
+        max_bad_rows: what was allowed in each split.
+    """
+
+    splits: list[SplitReport]
+    max_bad_rows: int
+
+    @property
+    def passed(self) -> bool:
+        """Whether every split would be read with this `--max-bad-rows`."""
+        return all(not split.unusable_files and split.bad_rows <= self.max_bad_rows for split in self.splits)
+
+    @property
+    def faults(self) -> list[Fault]:
+        """Listed faults of all splits."""
+        return [fault for split in self.splits for fault in split.faults]
+
+    @property
+    def fault_count(self) -> int:
+        """Faults of all splits, listed or not."""
+        return sum(len(split.faults) + split.unlisted for split in self.splits)
+
+
+def check_data(data: Path, max_bad_rows: int = 0) -> CheckReport:
+    """Reads every split of a data set and collects all faults.
+
+    Args:
+        data: folder of a MIND-format data set; every folder in it with one of MIND's files is a split.
+        max_bad_rows: bad rows that each split may have.
+
+    Returns:
+        The report.
+
+    Raises:
+        InputError: no data set there, or a file whose rights forbid reading.
+    """
+    if max_bad_rows < 0:
+        raise InputError(f"--max-bad-rows is 0 or more, and {max_bad_rows} was given")
+    if not data.is_dir():
+        raise InputError(f"{data} is no folder; give a data set folder that holds train/{NEWS}")
+    names = split_names(data)
+    if not names:
+        hint = (
+            "that is a split; give the folder around it" if find_file(data, BEHAVIORS) else "no split in it"
+        )
+        raise InputError(
+            f"{data}: {hint} (a data set holds folders such as train/ with {NEWS} and {BEHAVIORS})"
+        )
+    return CheckReport([_check_split(data / name) for name in names], max_bad_rows)
+
+
+def _check_split(folder: Path) -> SplitReport:
+    policy = FaultPolicy(max_bad_rows=None)
+    articles: dict[str, Article] = {}
+    impressions: list[Impression] = []
+    if news := _required_file(folder, NEWS, policy):
+        articles = read_news(news, policy)
+    if behaviors := _required_file(folder, BEHAVIORS, policy):
+        impressions = read_behaviors(behaviors, articles, policy)
+    times = [impression.time for impression in impressions]
+    readers = {impression.user_id for impression in impressions}
+    return SplitReport(
+        name=folder.name,
+        articles=len(articles),
+        articles_with_abstract=_share(bool(article.abstract) for article in articles.values()),
+        impressions=len(impressions),
+        labelled=bool(impressions) and impressions[0].clicked is not None,
+        readers=len(readers),
+        readers_without_history=len(readers - {seen.user_id for seen in impressions if seen.history}),
+        clicks=sum(sum(impression.clicked or ()) for impression in impressions),
+        candidates=sum(len(impression.candidates) for impression in impressions),
+        first=min(times, default=None),
+        last=max(times, default=None),
+        bad_rows=policy.bad_rows,
+        unusable_files=policy.unusable_files,
+        faults=policy.faults,
+        unlisted=policy.unlisted,
+    )
+
+
+def _required_file(folder: Path, name: str, policy: FaultPolicy) -> Path | None:
+    path = find_file(folder, name)
+    if path is None:
+        policy.reject([Fault(str(folder / name), 0, "file", "is missing (plain or as .gz); add it")])
+    return path
+
+
+def _share(flags: Iterable[bool]) -> float:
+    values = list(flags)
+    return round(sum(values) / len(values), 4) if values else 0.0

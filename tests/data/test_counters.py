@@ -1,0 +1,128 @@
+"""Counters know what happened strictly before an impression, and nothing else."""
+
+import io
+import random
+from datetime import datetime, timedelta
+
+import numpy as np
+import pytest
+
+from genre_tf.data.articles import Impression
+from genre_tf.data.counters import Counters, impression_counters
+from genre_tf.data.mind import read_split
+from genre_tf.errors import InputError
+
+NINE = datetime(2019, 11, 9, 9)
+
+
+def impression(hours: float, candidates: str, clicked: str | None = "") -> Impression:
+    ids = tuple(candidates)
+    flags = None if clicked is None else tuple(news_id in clicked for news_id in ids)
+    return Impression("i", "u", NINE + timedelta(hours=hours), (), ids, flags)
+
+
+def test_an_impression_does_not_know_itself():
+    assert impression_counters([impression(0, "ab", "a")], Counters())[0].tolist() == [[0, 0, 0], [0, 0, 0]]
+
+
+def test_an_impression_knows_clicks_views_and_age_from_before():
+    log = [impression(0, "ab", "a"), impression(2, "abc", "a"), impression(5, "abcd", "d")]
+    assert impression_counters(log, Counters())[2].tolist() == [[2, 2, 5], [0, 2, 5], [0, 1, 3], [0, 0, 0]]
+
+
+def test_impressions_of_the_same_moment_do_not_know_each_other():
+    log = [impression(1, "a", "a"), impression(1, "a", "a"), impression(1, "ab", "b")]
+    for known in impression_counters(log, Counters()):
+        assert not known.any()
+
+
+def test_the_order_of_the_log_does_not_matter_and_the_answer_keeps_it():
+    log = [impression(hour, "abc"[: 1 + hour % 3], "a") for hour in range(10)]
+    in_order = impression_counters(log, Counters())
+    numbers = list(range(10))
+    random.Random(1).shuffle(numbers)
+    shuffled = impression_counters([log[number] for number in numbers], Counters())
+    for number, known in zip(numbers, shuffled, strict=True):
+        np.testing.assert_array_equal(known, in_order[number])
+
+
+def test_changing_the_future_changes_nothing(mind_sample):
+    log = sorted(read_split(mind_sample, "train").impressions[:600], key=lambda seen: seen.time)
+    whole = impression_counters(log, Counters())
+    rng = random.Random(3)
+    for last in (1, 50, 300):
+        now = log[last].time
+        past = [seen for seen in log if seen.time < now]
+        future = [impression(10_000 + number, "xyz", "x") for number in range(5)]
+        spoilt = impression_counters([*past, log[last], *rng.sample(future, 5)], Counters())
+        np.testing.assert_array_equal(spoilt[len(past)], whole[last])
+
+
+def test_counts_agree_with_counting_by_hand(mind_sample):
+    log = read_split(mind_sample, "train").impressions[:400]
+    known = impression_counters(log, Counters())
+    for number in (7, 200, 399):
+        seen = log[number]
+        past = [other for other in log if other.time < seen.time]
+        for place, news_id in enumerate(seen.candidates):
+            shown = [other for other in past if news_id in other.candidates]
+            clicks = sum(other.clicked[other.candidates.index(news_id)] for other in shown)
+            oldest = min((other.time for other in shown), default=seen.time)
+            age = (seen.time - oldest).total_seconds() / 3600
+            assert known[number][place] == pytest.approx([clicks, len(shown), age], rel=1e-6)
+
+
+def test_a_log_without_labels_adds_views_only():
+    counters = Counters()
+    known = impression_counters([impression(0, "ab", None), impression(1, "ab", None)], counters)
+    assert known[1].tolist() == [[0, 1, 1], [0, 1, 1]]
+    assert counters.clicks == {}
+
+
+def test_a_second_log_goes_on_from_the_first():
+    counters = Counters()
+    impression_counters([impression(0, "a", "a")], counters)
+    assert impression_counters([impression(24, "a", "a")], counters)[0].tolist() == [[1, 1, 24]]
+
+
+@pytest.mark.parametrize("hours", [0, 4, 5])
+def test_asking_about_a_moment_that_is_not_later_is_refused(hours):
+    counters = Counters()
+    impression_counters([impression(0, "a", "a"), impression(5, "a", "a")], counters)
+    with pytest.raises(InputError, match="look into the future"):
+        counters.features(["a"], NINE + timedelta(hours=hours))
+    with pytest.raises(InputError, match="look into the future"):
+        impression_counters([impression(hours, "a", "a")], counters)
+
+
+def test_counters_are_read_back_as_they_were_saved(tmp_path):
+    counters = Counters()
+    impression_counters([impression(0, "aé北", "a"), impression(2, "b", None)], counters)
+    counters.save(tmp_path / "one.npz")
+    again = Counters.load(tmp_path / "one.npz")
+    assert vars(again) == vars(counters)
+    again.save(tmp_path / "two.npz")
+    assert (tmp_path / "one.npz").read_bytes() == (tmp_path / "two.npz").read_bytes()
+
+
+def test_empty_counters_are_read_back(tmp_path):
+    Counters().save(tmp_path / "none.npz")
+    assert vars(Counters.load(tmp_path / "none.npz")) == vars(Counters())
+
+
+def test_no_candidates_are_no_rows():
+    assert Counters().features([], NINE).shape == (0, 3)
+
+
+def array_file() -> bytes:
+    stream = io.BytesIO()
+    np.save(stream, np.arange(3))
+    return stream.getvalue()
+
+
+@pytest.mark.parametrize("content", [None, b"", b"not an archive", b"PK\x03\x04 cut", "array"])
+def test_a_file_without_counters_is_refused(tmp_path, content):
+    if content is not None:
+        (tmp_path / "counters.npz").write_bytes(array_file() if content == "array" else content)
+    with pytest.raises(InputError, match="holds no counters"):
+        Counters.load(tmp_path / "counters.npz")

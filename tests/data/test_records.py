@@ -1,0 +1,227 @@
+"""A prepared folder is whole, repeatable, up to date or refused, and reads back as what went in."""
+
+import json
+
+import numpy as np
+import pytest
+
+from genre_tf.data import serialization
+from genre_tf.data.articles import ArticleTable
+from genre_tf.data.batches import impression_batches
+from genre_tf.data.counters import Counters
+from genre_tf.data.examples import build_examples, split_by_time
+from genre_tf.data.mind import read_split
+from genre_tf.data.prepared_batches import prepared_batches
+from genre_tf.data.records import load_manifest, prepare, read_articles, read_examples
+from genre_tf.errors import FailureError, InputError
+
+
+def files_of(folder):
+    return {path.name: path.read_bytes() for path in sorted(folder.iterdir())}
+
+
+def as_tuples(examples):
+    return [
+        (
+            one.impression,
+            one.user_id,
+            one.time_hours,
+            one.history.tolist(),
+            one.candidates.tolist(),
+            one.labels.tolist(),
+            one.counters.tolist(),
+        )
+        for one in examples
+    ]
+
+
+@pytest.fixture
+def data(write_split):
+    return write_split()
+
+
+def test_what_was_prepared_is_read_back(data, tmp_path):
+    out = tmp_path / "new" / "prepared"
+    manifest = prepare(data, out, validation_share=0.25, shards=3).manifest
+    split = read_split(data, "train")
+    table, counters = ArticleTable.of(split), Counters()
+    training, validation = split_by_time(build_examples(split, table, counters), 0.25)
+    assert read_articles(out).articles == table.articles
+    assert as_tuples(read_examples(out, "train")) == as_tuples(training)
+    assert as_tuples(read_examples(out, "validation")) == as_tuples(validation)
+    assert vars(Counters.load(out / "counters.npz")) == vars(counters)
+    assert manifest == load_manifest(out)
+    assert manifest["splits"]["train"]["impressions"] == 3
+    assert manifest["splits"]["validation"]["clicks"] == 1
+    assert (manifest["articles"], manifest["bad_rows"]) == (5, 0)
+    assert len(manifest["outputs"]) == 2 + 2 * 3
+
+
+def test_types_survive(data, tmp_path):
+    prepare(data, tmp_path / "out", validation_share=0.0)
+    one = read_examples(tmp_path / "out", "train")[1]
+    kinds = [array.dtype for array in (one.history, one.candidates, one.labels, one.counters)]
+    assert kinds == [np.int32, np.int32, np.float32, np.float32]
+    assert one.history.shape == (0,)
+    assert read_examples(tmp_path / "out", "validation") == []
+
+
+def test_equal_data_and_settings_give_equal_bytes(data, tmp_path):
+    for name in ("one", "two"):
+        assert prepare(data, tmp_path / name, validation_share=0.25).written
+    assert files_of(tmp_path / "one") == files_of(tmp_path / "two")
+
+
+def test_a_folder_that_is_up_to_date_is_left_alone(data, tmp_path):
+    out = tmp_path / "out"
+    prepare(data, out)
+    before = {path: path.stat().st_mtime_ns for path in out.iterdir()}
+    assert not prepare(data, out).written
+    assert not prepare(data, out, max_bad_rows=7).written
+    assert before == {path: path.stat().st_mtime_ns for path in out.iterdir()}
+
+
+def test_other_settings_data_or_damage_need_overwrite(data, tmp_path):
+    out = tmp_path / "out"
+    prepare(data, out)
+    with pytest.raises(InputError, match="--overwrite"):
+        prepare(data, out, max_history=2)
+    assert prepare(data, out, max_history=2, overwrite=True).written
+    assert read_examples(out, "train")[2].history.tolist() == [2, 3]
+    with (data / "train" / "behaviors.tsv").open("a") as log:
+        log.write("9\tU9\t11/10/2019 9:00:00 AM\t\tN3-1 N4-0\n")
+    with pytest.raises(InputError, match="--overwrite"):
+        prepare(data, out, max_history=2)
+    assert prepare(data, out, max_history=2, overwrite=True).manifest["splits"]["train"]["impressions"] == 5
+    (out / "counters.npz").write_bytes(b"")
+    with pytest.raises(InputError, match="--overwrite"):
+        prepare(data, out, max_history=2)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["data", "out"]
+
+
+def test_skipped_rows_are_counted_and_listed(write_split, tmp_path):
+    good = "1\tU1\t11/9/2019 9:00:00 AM\tN1\tN3-1 N4-0"
+    data = write_split(behaviors=["x", good, "2\tU1\tnever\tN77\tN3-1"])
+    manifest = prepare(data, tmp_path / "out", validation_share=0, max_bad_rows=2).manifest
+    assert manifest["bad_rows"] == 2
+    places = [(fault["file"], fault["line"], fault["field"]) for fault in manifest["faults"]]
+    assert places == [
+        ("train/behaviors.tsv", 1, "columns"),
+        ("train/behaviors.tsv", 3, "time"),
+        ("train/behaviors.tsv", 3, "history"),
+    ]
+    with pytest.raises(InputError, match="--overwrite"):  # 2 bad rows are in it, and only 1 may be
+        prepare(data, tmp_path / "out", validation_share=0, max_bad_rows=1)
+
+
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        (["1\tU1\t11/9/2019 9:00:00 AM\tN1\tN3 N4"], "no clicks to learn from"),
+        (["1\tU1\tnever\tN1\tN3-1 N4-0"], "is no time"),
+        (["1\tU1\t11/9/2019 9:00:00 AM\tN1\tN3-1 N4-0"], "leave none to train on"),
+    ],
+)
+def test_a_log_that_cannot_be_learnt_from_leaves_nothing(write_split, tmp_path, rows, message):
+    data = write_split(behaviors=rows)
+    with pytest.raises(InputError, match=message):
+        prepare(data, tmp_path / "out", validation_share=0.9)
+    assert [path.name for path in tmp_path.iterdir()] == ["data"]
+
+
+@pytest.mark.parametrize(
+    "settings", [{"max_history": 0}, {"validation_share": 1.0}, {"validation_share": -0.1}, {"shards": 0}]
+)
+def test_impossible_settings_are_refused(data, tmp_path, settings):
+    with pytest.raises(InputError, match="was given"):
+        prepare(data, tmp_path / "out", **settings)
+
+
+def test_what_is_not_ours_is_never_replaced(data, tmp_path):
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "letter.txt").write_text("dear")
+    (tmp_path / "file").write_text("dear")
+    for name in ("mine", "file"):
+        with pytest.raises(InputError, match="no prepared folder"):
+            prepare(data, tmp_path / name, overwrite=True)
+    assert (tmp_path / "mine" / "letter.txt").read_text() == "dear"
+
+
+def test_an_empty_folder_is_filled(data, tmp_path):
+    (tmp_path / "out").mkdir()
+    assert prepare(data, tmp_path / "out").written
+
+
+def test_a_failure_while_writing_leaves_the_old_folder_and_nothing_else(data, tmp_path, monkeypatch):
+    out = tmp_path / "out"
+    prepare(data, out)
+    before = files_of(out)
+
+    def full_disk(path, records):
+        path.write_bytes(b"half")
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(serialization, "write_records", full_disk)
+    with pytest.raises(FailureError, match="No space left"):
+        prepare(data, out, shards=2, overwrite=True)
+    assert files_of(out) == before
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["data", "out"]
+
+
+def test_a_damaged_shard_is_named(data, tmp_path):
+    out = tmp_path / "out"
+    prepare(data, out, shards=1)
+    shard = out / "train-00000-of-00001.tfrecord"
+    shard.write_bytes(shard.read_bytes()[:-3])
+    with pytest.raises(InputError, match=f"{shard.name} is missing or damaged"):
+        read_examples(out, "train")
+    shard.unlink()
+    with pytest.raises(InputError, match="missing or damaged"):
+        read_examples(out, "train")
+
+
+def test_what_is_no_prepared_folder_is_told(data, tmp_path):
+    for read in (read_articles, load_manifest):
+        with pytest.raises(InputError, match="no prepared folder"):
+            read(tmp_path)
+    prepare(data, tmp_path / "out")
+    with pytest.raises(InputError, match="'dev' was asked for"):
+        read_examples(tmp_path / "out", "dev")
+    manifest = load_manifest(tmp_path / "out") | {"format": 99}
+    (tmp_path / "out" / "manifest.json").write_text(json.dumps(manifest))
+    with pytest.raises(InputError, match="another version"):
+        read_examples(tmp_path / "out", "train")
+    (tmp_path / "out" / "manifest.json").write_text("{")
+    with pytest.raises(InputError, match="cannot be read"):
+        read_examples(tmp_path / "out", "train")
+
+
+def test_the_counters_are_those_of_the_end_of_the_whole_log(data, tmp_path):
+    prepare(data, tmp_path / "out", validation_share=0.25)
+    assert Counters.load(tmp_path / "out" / "counters.npz").views["N4"] == 4
+
+
+@pytest.mark.parametrize("negatives", [None, 2])
+def test_batches_from_disk_hold_the_same_as_those_from_memory(data, tmp_path, negatives):
+    out = tmp_path / "out"
+    prepare(data, out, validation_share=0.0, shards=1)
+    options = {"batch_size": 3, "negatives": negatives, "seed": 4}
+    from_disk = list(prepared_batches(out, "train", **options))
+    in_memory = list(impression_batches(read_examples(out, "train"), **options))
+    assert len(from_disk) == len(in_memory)
+    for left, right in zip(from_disk, in_memory, strict=True):
+        for name in left:
+            np.testing.assert_array_equal(left[name].numpy(), right[name].numpy(), err_msg=name)
+
+
+def test_batches_from_disk_are_shuffled_over_all_shards_by_the_seed(data, tmp_path):
+    out = tmp_path / "out"
+    prepare(data, out, validation_share=0.0, shards=4)
+
+    def orders(seed):
+        dataset = prepared_batches(out, "train", batch_size=1, seed=seed, shuffle=True)
+        return [[int(batch["impression"][0]) for batch in dataset] for _ in range(4)]
+
+    assert orders(1) == orders(1)
+    assert len({tuple(order) for order in orders(1)}) > 1
+    assert all(sorted(order) == [0, 1, 2, 3] for order in orders(2))
