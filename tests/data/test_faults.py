@@ -1,6 +1,8 @@
 """A faulty row is named by file, line and field; it stops the reading, or is skipped whole and counted."""
 
+import contextlib
 import gzip
+import random
 
 import pytest
 
@@ -169,6 +171,24 @@ def test_terminal_codes_and_long_values_do_not_reach_the_message(write_split):
     assert "\x1b" not in str(caught.value)
     assert "(505 characters)" in str(caught.value)
     assert len(str(caught.value)) < 500
+
+
+@pytest.mark.parametrize("seed", range(200))
+def test_random_damage_is_skipped_or_refused_and_never_breaks(write_split, seed):
+    rng = random.Random(seed)
+    data = write_split(news=NEWS, behaviors=GOOD)
+    path = data / "train" / rng.choice(["news.tsv", "behaviors.tsv"])
+    content = bytearray(path.read_bytes())
+    for _ in range(rng.randint(1, 8)):
+        content[rng.randrange(len(content))] = rng.choice(b"\t\n\r -01N\0\xff\xe5x/:")
+    path.write_bytes(content)
+    with contextlib.suppress(InputError):
+        split = read_split(data, "train", max_bad_rows=rng.choice([0, 100]))
+        known = set(split.articles)
+        for impression in split.impressions:
+            assert known >= {*impression.history, *impression.candidates}
+            assert impression.candidates
+            assert impression.clicked is None or any(impression.clicked)
 
 
 def test_a_negative_allowance_is_refused(write_split):

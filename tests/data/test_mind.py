@@ -119,11 +119,7 @@ def test_a_plain_file_beside_its_gzipped_copy_is_refused(write_split):
 
 
 def test_the_table_keeps_its_rows_when_more_splits_follow(write_split):
-    write_split("train")
-    data = write_split(
-        "dev", news=["N9\tnews\tworld\tNew\t", "N1\tother\tother\tOther title\t"], behaviors=b"x"
-    )
-    train = read_split(data, "train")
+    train = read_split(write_split(), "train")
     dev = [Article("N9", "news", "world", "New", ""), Article("N1", "other", "other", "Other", "")]
     alone, both = ArticleTable.of(train), ArticleTable.of(train, dev)
     assert both.news_ids == [*alone.news_ids, "N9"]
