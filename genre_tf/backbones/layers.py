@@ -92,7 +92,7 @@ class LowerLayers(keras.Model):
         self.embeddings = embeddings
         self.blocks = blocks
         self.pad_id = pad_id
-        self.trainable = False
+        _set_trainable(self, False)
         self.built = True
 
     def call(self, token_ids: tf.Tensor, training: bool | None = None) -> tf.Tensor:
@@ -116,7 +116,7 @@ class UpperLayers(keras.Model):
         self.embeddings = embeddings
         self.blocks = blocks
         self.pad_id = pad_id
-        self.trainable = True  # an earlier cut of the same backbone may have frozen these layers
+        _set_trainable(self, True)  # an earlier cut of the same backbone may have frozen these layers
         self.built = True
 
     def call(
@@ -129,3 +129,9 @@ class UpperLayers(keras.Model):
         for block in self.blocks:
             states = block(states, padding_mask=mask, training=training)
         return states
+
+
+def _set_trainable(layer: keras.layers.Layer, value: bool) -> None:
+    # Keras ignores an assignment of the value that is already there, without looking at the layers inside.
+    layer.trainable = not value
+    layer.trainable = value
