@@ -1,0 +1,213 @@
+"""GPT-2's byte-pair tokenizer inside the graph, and back; nothing in it learns or grows at run time."""
+
+import itertools
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Self
+
+import numpy as np
+import tensorflow as tf
+
+from genre_tf.errors import InputError
+from genre_tf.text.byte_pair_files import (
+    ByteVocabulary,
+    learn_byte_vocabulary,
+    printable_bytes,
+    read_byte_vocabulary,
+    write_byte_vocabulary,
+)
+from genre_tf.text.byte_pair_merge import PairMerger
+from genre_tf.text.byte_pair_split import split_words
+
+# Longer text is cut here before anything else sees it, so that no request can occupy the server with one
+# huge string. More than 10,000 characters of any script, and far more than GPT-2's 1,024 tokens of prose.
+MAX_TEXT_BYTES = 65_536
+# So many words of a corpus are looked up whole instead of being merged: nearly all of any day's news.
+MAX_KNOWN_WORDS = 100_000
+MAX_KNOWN_WORD_BYTES = 64
+
+_TEXTS = tf.TensorSpec([None], tf.string)
+
+
+class BytePair(tf.Module):
+    """Splits text as GPT-2 does, with core operations of TensorFlow alone.
+
+    Never fails on any bytes: what is not UTF-8 is read as U+FFFD, as Python's `errors="replace"` does. A
+    special token written out in a text is read as its characters; it enters by `token_id` alone, so that no
+    reader can slip one in.
+
+    Args:
+        vocabulary: token (bytes written as GPT-2's printable characters) to id; the ids are 0, 1, 2, …
+        merges: pairs of tokens, best first.
+        known_words: words (as the splitting gives them, with their leading space) whose tokens are worked
+            out now and looked up later; they change the speed and nothing else.
+
+    Raises:
+        InputError: when the vocabulary lacks a byte or the result of a merge, or its ids have holes.
+
+    Source: Radford et al. 2019, "Language Models are Unsupervised Multitask Learners".
+    """
+
+    def __init__(
+        self,
+        vocabulary: Mapping[str, int],
+        merges: Sequence[tuple[str, str]],
+        known_words: Iterable[str] = (),
+    ) -> None:
+        super().__init__(name="byte_pair")
+        # Wrapped, because tf.Module takes bare dictionaries for things to be saved.
+        self._described = ByteVocabulary(vocabulary, merges, known_words)
+        ids = self._described.ids
+        self._bytes = np.array([ids[token] for token in printable_bytes()], np.int32)
+        self._merger = PairMerger([(ids[a], ids[b], ids[a + b]) for a, b in self._described.merges])
+        self._tokens = np.array(self._described.decoded_tokens(), object)
+        self._learn(self._described.known_words)
+
+    @classmethod
+    def from_folder(cls, folder: Path) -> Self:
+        """Reads `vocab.json` and `merges.txt`, or `tokenizer.json`, of a Hugging Face folder.
+
+        Raises:
+            InputError: when they are missing, damaged or not of a GPT-2.
+        """
+        read = read_byte_vocabulary(folder)
+        return cls(read.ids, read.merges, read.known_words)
+
+    def save(self, folder: Path) -> None:
+        """Writes a folder that `from_folder` and `transformers` read."""
+        write_byte_vocabulary(self._described, folder)
+
+    def with_special_tokens(self, tokens: Sequence[str]) -> "BytePair":
+        """The same tokenizer with more special tokens, numbered from the end; those it has are not repeated."""
+        ids = dict(self._described.ids)
+        for token in tokens:
+            ids.setdefault(token, len(ids))
+        return BytePair(ids, self._described.merges, self._described.known_words)
+
+    def with_known_words(self, texts: Iterable[str]) -> "BytePair":
+        """The same tokenizer, faster on the most frequent words of a corpus."""
+        counts: Counter[bytes] = Counter()
+        for batch in _batches(texts, 10_000):
+            counts.update(split_words(_readable(tf.constant(batch)))[0].numpy())
+        frequent = sorted(counts, key=lambda word: (-counts[word], word))[:MAX_KNOWN_WORDS]
+        words = [word.decode("utf-8") for word in frequent if len(word) <= MAX_KNOWN_WORD_BYTES]
+        return BytePair(self._described.ids, self._described.merges, words)
+
+    @property
+    def vocabulary_size(self) -> int:
+        """Number of tokens, special ones counted in."""
+        return len(self._described.ids)
+
+    @property
+    def special_tokens(self) -> tuple[str, ...]:
+        """Tokens that no text leads to, in the order of their ids."""
+        return self._described.special_tokens
+
+    def token_id(self, token: str) -> int:
+        """The id of a special token.
+
+        Raises:
+            InputError: when the vocabulary has no such special token.
+        """
+        if token not in self.special_tokens:
+            raise InputError(
+                f"{token!r} is no special token of this vocabulary; it has "
+                f"{', '.join(self.special_tokens) or 'none'}. Add it with with_special_tokens."
+            )
+        return self._described.ids[token]
+
+    def encode(self, text: tf.Tensor) -> tf.RaggedTensor:
+        """Token ids of each text.
+
+        Args:
+            text: string [N], any bytes; cut after 65,536 bytes.
+
+        Returns:
+            ragged int32 [N, None]; never holds a special token.
+        """
+        return self._encode(tf.convert_to_tensor(text, tf.string))
+
+    def decode(self, ids: tf.Tensor | tf.RaggedTensor) -> tf.Tensor:
+        """The text of each row of token ids.
+
+        Args:
+            ids: int32 [N, T], dense or ragged; special tokens and ids outside the vocabulary are left out.
+
+        Returns:
+            string [N], always valid UTF-8: a character cut in the middle becomes U+FFFD.
+        """
+        values = ids.flat_values if isinstance(ids, tf.RaggedTensor) else ids
+        known = (values >= 0) & (values < len(self._tokens))
+        pieces = tf.where(known, tf.gather(self._tokens, tf.where(known, values, 0)), "")
+        if isinstance(ids, tf.RaggedTensor):
+            pieces = ids.with_flat_values(pieces)
+        return _readable(tf.strings.reduce_join(pieces, axis=-1))
+
+    # One traced function for every caller: its constants are then written once into a SavedModel.
+    @tf.function(input_signature=[_TEXTS])
+    def _encode(self, text: tf.Tensor) -> tf.RaggedTensor:
+        words, owner = split_words(_readable(tf.strings.substr(text, 0, MAX_TEXT_BYTES)))
+        known = self._known.lookup(words)
+        spelled, lengths = self._merge(tf.boolean_mask(words, known < 0))
+        # The known words' tokens and those just merged, in one row, and where each word's begin in it.
+        pool = tf.concat([self._known_tokens, spelled], 0)
+        starts = tf.concat(
+            [self._known_starts[:-1], len(self._known_tokens) + tf.cumsum(lengths, exclusive=True)], 0
+        )
+        ends = tf.concat([self._known_starts[1:], len(self._known_tokens) + tf.cumsum(lengths)], 0)
+        merged_before = tf.cumsum(tf.cast(known < 0, tf.int32), exclusive=True)
+        place = tf.where(known >= 0, known, len(self._known_starts) - 1 + merged_before)
+        tokens = tf.ragged.range(tf.gather(starts, place), tf.gather(ends, place))
+        ids = tokens.with_flat_values(tf.gather(pool, tokens.flat_values))
+        by_text = tf.RaggedTensor.from_value_rowids(ids, owner, nrows=tf.size(text, tf.int64), validate=False)
+        return by_text.merge_dims(1, 2)
+
+    def _merge(self, words: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        """Tokens of words by the merge loop: int32 [tokens], and how many each word has: int32 [words]."""
+        characters = tf.io.decode_raw(tf.strings.reduce_join(words), tf.uint8)
+        word = tf.repeat(tf.range(tf.size(words)), tf.strings.length(words))
+        ids, word = self._merger(tf.gather(self._bytes, tf.cast(characters, tf.int32)), word)
+        return ids, tf.math.bincount(word, minlength=tf.size(words), maxlength=tf.size(words))
+
+    def _learn(self, words: Sequence[str]) -> None:
+        """Works out the tokens of words once and makes the read-only table that finds them."""
+        keys = [word.encode("utf-8") for word in words]
+        tokens, lengths = tf.function(self._merge)(tf.constant(keys, tf.string, [len(keys)]))
+        self._known_tokens = tokens.numpy()
+        self._known_starts = np.concatenate([[0], np.cumsum(lengths.numpy())]).astype(np.int32)
+        places = tf.range(len(keys)) if keys else tf.constant([-1])
+        names = tf.constant(keys if keys else [b""], tf.string)
+        self._known = tf.lookup.StaticHashTable(tf.lookup.KeyValueTensorInitializer(names, places), -1)
+
+
+def _readable(text: tf.Tensor) -> tf.Tensor:
+    """Valid UTF-8: string of any shape, what is not UTF-8 replaced by U+FFFD."""
+    return tf.strings.unicode_transcode(text, "UTF-8", "UTF-8", errors="replace")
+
+
+def train_byte_pair(
+    texts: Iterable[str], vocabulary_size: int, special_tokens: Sequence[str], folder: Path
+) -> BytePair:
+    """Learns a vocabulary from a corpus and writes it into a folder.
+
+    Args:
+        texts: the corpus; its frequent words become known words.
+        vocabulary_size: most tokens there may be, 256 bytes and special tokens counted in.
+        special_tokens: numbered from 0 in this order.
+        folder: gets what `BytePair.from_folder` and `transformers` read.
+
+    Raises:
+        InputError: when the size leaves no room for the bytes and special tokens.
+    """
+    corpus = list(texts)
+    learned = learn_byte_vocabulary(corpus, vocabulary_size, special_tokens)
+    tokenizer = BytePair(learned.ids, learned.merges).with_known_words(corpus)
+    tokenizer.save(folder)
+    return tokenizer
+
+
+def _batches(texts: Iterable[str], size: int) -> Iterator[list[str]]:
+    remaining = iter(texts)
+    while batch := list(itertools.islice(remaining, size)):
+        yield batch

@@ -1,0 +1,187 @@
+"""Byte-pair vocabularies: what they must hold, how they lie in a folder, how they are trained."""
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from genre_tf.errors import InputError
+from genre_tf.text.json_files import read_json_object
+
+_KNOWN_WORDS_FILE = "known_words.json"
+
+
+class ByteVocabulary:
+    """Tokens, their ids and the merges between them, checked.
+
+    Args:
+        ids: token (bytes written as GPT-2's printable characters) to id.
+        merges: pairs of tokens, best first.
+        known_words: words to be looked up whole.
+
+    Raises:
+        InputError: when a byte or the result of a merge is missing, or the ids are not 0, 1, 2, …
+    """
+
+    def __init__(
+        self, ids: Mapping[str, int], merges: Sequence[tuple[str, str]], known_words: Iterable[str] = ()
+    ) -> None:
+        self.ids = dict(ids)
+        self.merges = [(left, right) for left, right in merges]
+        self.known_words = list(dict.fromkeys(known_words))
+        if sorted(self.ids.values()) != list(range(len(self.ids))):
+            raise InputError(
+                f"The byte-pair vocabulary has {len(self.ids)} tokens, but their ids are not 0 to "
+                f"{len(self.ids) - 1}. Put vocab.json and the added tokens of one model together."
+            )
+        missing = [token for token in printable_bytes() if token not in self.ids]
+        if missing:
+            raise InputError(
+                f"The byte-pair vocabulary lacks {len(missing)} of the 256 bytes (the first is {missing[0]!r}). "
+                "Name the vocabulary of a byte-level model such as GPT-2."
+            )
+        for left, right in self.merges:
+            if not {left, right, left + right} <= self.ids.keys():
+                raise InputError(
+                    f"The merge {left!r} + {right!r} needs a token that the vocabulary lacks. "
+                    "Put vocab.json and merges.txt of one model together."
+                )
+
+    @cached_property
+    def special_tokens(self) -> tuple[str, ...]:
+        """Tokens that are neither a byte nor the result of a merge, so that no text leads to them."""
+        reached = {*printable_bytes(), *(left + right for left, right in self.merges)}
+        return tuple(sorted(self.ids.keys() - reached, key=self.ids.__getitem__))
+
+    def decoded_tokens(self) -> list[bytes]:
+        """The bytes of each token, in the order of the ids; none for a special token."""
+        byte_of = {character: value for value, character in enumerate(printable_bytes())}
+        special = set(self.special_tokens)
+        ordered = sorted(self.ids, key=self.ids.__getitem__)
+        return [b"" if token in special else bytes(byte_of[c] for c in token) for token in ordered]
+
+
+def printable_bytes() -> list[str]:
+    """The printable character that GPT-2 writes for each byte from 0 to 255."""
+    plain = {*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)}
+    others = iter(range(0x100, 0x200))
+    return [chr(byte) if byte in plain else chr(next(others)) for byte in range(256)]
+
+
+def read_byte_vocabulary(folder: Path) -> ByteVocabulary:
+    """Reads `vocab.json` and `merges.txt` (and added tokens), or else `tokenizer.json`.
+
+    Raises:
+        InputError: when they are missing, damaged or not of a GPT-2.
+    """
+    described = read_json_object(folder / "tokenizer.json")
+    _check_kind(described, folder)
+    model = described.get("model", {})
+    ids = read_json_object(folder / "vocab.json") or dict(model.get("vocab", {}))
+    merges = _read_merges(folder / "merges.txt") or [_pair(rule) for rule in model.get("merges", [])]
+    if not ids or not (merges or (folder / "merges.txt").is_file() or described):
+        raise InputError(
+            f"{folder} holds no byte-pair vocabulary: vocab.json and merges.txt, or tokenizer.json, are missing."
+        )
+    for token, number in read_json_object(folder / "added_tokens.json").items():
+        ids.setdefault(token, number)
+    for token in described.get("added_tokens", []):
+        ids.setdefault(token["content"], token["id"])
+    words = read_json_object(folder / _KNOWN_WORDS_FILE).get("words", [])
+    return ByteVocabulary(ids, merges, words)
+
+
+def write_byte_vocabulary(vocabulary: ByteVocabulary, folder: Path) -> None:
+    """Writes what `read_byte_vocabulary` and `transformers` read, and the known words."""
+    folder.mkdir(parents=True, exist_ok=True)
+    _write_json(folder / "vocab.json", vocabulary.ids)
+    rules = "".join(f"{left} {right}\n" for left, right in vocabulary.merges)
+    (folder / "merges.txt").write_text("#version: 0.2\n" + rules, "utf-8")
+    _tokenizer(vocabulary).save(str(folder / "tokenizer.json"))
+    _write_json(folder / "tokenizer_config.json", {"tokenizer_class": "GPT2Tokenizer", **_ends(vocabulary)})
+    _write_json(folder / _KNOWN_WORDS_FILE, {"words": vocabulary.known_words})
+
+
+def learn_byte_vocabulary(
+    texts: Iterable[str], vocabulary_size: int, special_tokens: Sequence[str]
+) -> ByteVocabulary:
+    """Learns merges from texts with the `tokenizers` library; the same ones for the same texts.
+
+    Raises:
+        InputError: when the size leaves no room for the 256 bytes and the special tokens.
+    """
+    from tokenizers import Tokenizer, models, pre_tokenizers, trainers
+
+    smallest = 256 + len(set(special_tokens))
+    if vocabulary_size < smallest:
+        raise InputError(
+            f"A vocabulary of {vocabulary_size} tokens has no room for 256 bytes and "
+            f"{len(set(special_tokens))} special tokens. Ask for at least {smallest}."
+        )
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocabulary_size,
+        min_frequency=2,
+        special_tokens=list(dict.fromkeys(special_tokens)),
+        initial_alphabet=sorted(printable_bytes()),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(texts, trainer)
+    model = json.loads(tokenizer.to_str())["model"]
+    return ByteVocabulary(model["vocab"], [_pair(rule) for rule in model["merges"]])
+
+
+def _tokenizer(vocabulary: ByteVocabulary) -> Any:
+    from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, processors
+
+    tokenizer = Tokenizer(models.BPE(vocabulary.ids, vocabulary.merges))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    tokenizer.post_processor = processors.ByteLevel(trim_offsets=False)
+    tokenizer.add_special_tokens([AddedToken(t, special=True) for t in vocabulary.special_tokens])
+    return tokenizer
+
+
+def _ends(vocabulary: ByteVocabulary) -> dict[str, str]:
+    end = "<|endoftext|>"
+    return dict.fromkeys(("bos_token", "eos_token", "unk_token"), end) if end in vocabulary.ids else {}
+
+
+def _check_kind(described: dict[str, Any], folder: Path) -> None:
+    """Refuses a tokenizer.json that splits text otherwise than GPT-2."""
+    if not described:
+        return
+    kind = described.get("model", {}).get("type", "BPE")
+    splitting = described.get("pre_tokenizer") or {}
+    if kind != "BPE" or splitting.get("type", "ByteLevel") != "ByteLevel" or described.get("normalizer"):
+        raise InputError(
+            f"{folder / 'tokenizer.json'} describes another tokenizer than GPT-2's ({kind} after "
+            f"{splitting.get('type')}). Name a GPT-2 folder."
+        )
+    if splitting.get("add_prefix_space"):
+        raise InputError(f"{folder / 'tokenizer.json'} puts a space before each text, which GPT-2 does not.")
+
+
+def _read_merges(path: Path) -> list[tuple[str, str]]:
+    if not path.is_file():
+        return []
+    try:
+        lines = path.read_text("utf-8").split("\n")
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path} is not UTF-8 text ({error.reason} at byte {error.start}).") from error
+    if lines and lines[0].startswith("#version"):
+        lines = lines[1:]
+    return [_pair(line) for line in lines if line.strip()]
+
+
+def _pair(rule: Any) -> tuple[str, str]:
+    parts = rule.split(" ") if isinstance(rule, str) else rule
+    if len(parts) != 2:
+        raise InputError(f"A merge names two tokens; received {rule!r}. Fetch merges.txt again.")
+    return parts[0], parts[1]
+
+
+def _write_json(path: Path, content: Any) -> None:
+    path.write_text(json.dumps(content, ensure_ascii=False) + "\n", "utf-8")

@@ -1,0 +1,113 @@
+"""GPT-2's way of cutting text into words, as arithmetic over code points.
+
+The pattern is `'s|'t|'re|'ve|'m|'ll|'d| ?\\p{L}+| ?\\p{N}+| ?[^\\s\\p{L}\\p{N}]+|\\s+(?!\\S)|\\s+` (Radford et al.
+2019). TensorFlow's regular expressions have no lookahead, so it is spelled out: where does a word begin?
+"""
+
+import functools
+import unicodedata
+
+import numpy as np
+import tensorflow as tf
+
+OTHER, LETTER, NUMBER, SPACE = 0, 1, 2, 3
+# No letter, number or space has a code point above this one.
+TABLE_SIZE = 0x32000
+_SPACES = (
+    *range(0x9, 0xE),
+    0x20,
+    0x85,
+    0xA0,
+    0x1680,
+    *range(0x2000, 0x200B),
+    0x2028,
+    0x2029,
+    0x202F,
+    0x205F,
+    0x3000,
+)
+_NOTHING = -1  # stands for a code point before the first and after the last
+
+
+@functools.cache
+def character_classes() -> np.ndarray:
+    """Letter, number, space or other, for each code point below `TABLE_SIZE`: int8 [TABLE_SIZE]."""
+    of_category = {"L": LETTER, "N": NUMBER}
+    classes = np.array(
+        [of_category.get(unicodedata.category(chr(code))[0], OTHER) for code in range(TABLE_SIZE)], np.int8
+    )
+    classes[list(_SPACES)] = SPACE
+    return classes
+
+
+def split_words(text: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    """Cuts texts into the words within which byte pairs are merged.
+
+    Args:
+        text: string [N], valid UTF-8.
+
+    Returns:
+        The words, string [W], and the text each belongs to, int64 [W]. Joined, a text's words are the text.
+    """
+    codes = tf.strings.unicode_decode(text, "UTF-8")
+    flat, owner = codes.flat_values, codes.value_rowids()
+    begins = _begins(flat, owner)
+    words = tf.RaggedTensor.from_value_rowids(
+        flat,
+        tf.cumsum(tf.cast(begins, tf.int64)) - 1,
+        nrows=tf.math.count_nonzero(begins),
+        validate=False,
+    )
+    return tf.strings.unicode_encode(words, "UTF-8"), tf.boolean_mask(owner, begins)
+
+
+def _begins(codes: tf.Tensor, owner: tf.Tensor) -> tf.Tensor:
+    """Whether a word begins at each code point: bool [M]."""
+    classes = tf.gather(character_classes(), tf.minimum(codes, TABLE_SIZE - 1))
+    kind = tf.where(codes < TABLE_SIZE, tf.cast(classes, tf.int32), OTHER)
+    same_before = tf.concat([[False], owner[1:] == owner[:-1]], 0)
+    same_after = tf.concat([same_before[1:], [False]], 0)[: tf.size(codes)]
+    kind_before = tf.where(same_before, _shift(kind, 1), _NOTHING)
+    kind_after = tf.where(same_after, _shift(kind, -1), _NOTHING)
+    code_before = tf.where(same_before, _shift(codes, 1), _NOTHING)
+
+    # The last space before something else goes with what follows, or stands alone: the lookahead.
+    last_of_spaces = same_after & (kind_after != SPACE)
+    space_begins = (kind_before != SPACE) | last_of_spaces
+    other_begins = (kind_before != kind) & (code_before != ord(" "))
+    begins = tf.where(kind == SPACE, space_begins, other_begins)
+    return _with_contractions(begins, codes, owner)
+
+
+def _with_contractions(begins: tf.Tensor, codes: tf.Tensor, owner: tf.Tensor) -> tf.Tensor:
+    """Joins 's, 't, 'm, 'd, 're, 've and 'll to words of their own, where the apostrophe begins a word."""
+    first, second = _following(codes, owner, 1), _following(codes, owner, 2)
+    apostrophe = begins & (codes == ord("'"))
+    short = apostrophe & _is_one_of(first, "stmd")
+    long = apostrophe & (
+        _is_one_of(first, "rv") & _is_one_of(second, "e") | _is_one_of(first, "l") & _is_one_of(second, "l")
+    )
+    inside = _moved(short | long, 1)
+    ended = _moved(short, 2) | _moved(long, 3)
+    return (begins & tf.logical_not(inside)) | ended
+
+
+def _following(codes: tf.Tensor, owner: tf.Tensor, distance: int) -> tf.Tensor:
+    """The code point that many places later in the same text, or -1."""
+    return tf.where(_shift(owner, -distance) == owner, _shift(codes, -distance), _NOTHING)
+
+
+def _is_one_of(codes: tf.Tensor, letters: str) -> tf.Tensor:
+    return functools.reduce(tf.logical_or, [codes == ord(letter) for letter in letters])
+
+
+def _shift(values: tf.Tensor, by: int) -> tf.Tensor:
+    """Values moved to the right (or left, if negative); what comes in is -1: [M]."""
+    filling = tf.fill([abs(by)], tf.cast(_NOTHING, values.dtype))
+    joined = tf.concat([filling, values] if by > 0 else [values, filling], 0)
+    return joined[: tf.size(values)] if by > 0 else joined[-by:]
+
+
+def _moved(flags: tf.Tensor, by: int) -> tf.Tensor:
+    """Flags moved to the right; what comes in is False: bool [M]."""
+    return tf.concat([tf.zeros([by], tf.bool), flags], 0)[: tf.size(flags)]
