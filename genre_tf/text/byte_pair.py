@@ -79,7 +79,7 @@ class BytePair(tf.Module):
         write_byte_vocabulary(self._described, folder)
 
     def with_special_tokens(self, tokens: Sequence[str]) -> "BytePair":
-        """The same tokenizer with more special tokens, numbered from the end; those it has are not repeated."""
+        """The same tokenizer with more special tokens, numbered from the end."""
         ids = dict(self._described.ids)
         for token in tokens:
             ids.setdefault(token, len(ids))
@@ -160,7 +160,7 @@ class BytePair(tf.Module):
         place = tf.where(known >= 0, known, len(self._known_starts) - 1 + merged_before)
         tokens = tf.ragged.range(tf.gather(starts, place), tf.gather(ends, place))
         ids = tokens.with_flat_values(tf.gather(pool, tokens.flat_values))
-        by_text = tf.RaggedTensor.from_value_rowids(ids, owner, nrows=tf.size(text, tf.int64), validate=False)
+        by_text = tf.RaggedTensor.from_value_rowids(ids, owner, nrows=tf.size(text, tf.int64), validate=False)  # type: ignore[attr-defined]
         return by_text.merge_dims(1, 2)
 
     def _merge(self, words: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:

@@ -38,7 +38,7 @@ class ByteVocabulary:
         missing = [token for token in printable_bytes() if token not in self.ids]
         if missing:
             raise InputError(
-                f"The byte-pair vocabulary lacks {len(missing)} of the 256 bytes (the first is {missing[0]!r}). "
+                f"The byte-pair vocabulary lacks {len(missing)} of the 256 bytes (one is {missing[0]!r}). "
                 "Name the vocabulary of a byte-level model such as GPT-2."
             )
         for left, right in self.merges:
@@ -82,7 +82,8 @@ def read_byte_vocabulary(folder: Path) -> ByteVocabulary:
     merges = _read_merges(folder / "merges.txt") or [_pair(rule) for rule in model.get("merges", [])]
     if not ids or not (merges or (folder / "merges.txt").is_file() or described):
         raise InputError(
-            f"{folder} holds no byte-pair vocabulary: vocab.json and merges.txt, or tokenizer.json, are missing."
+            f"{folder} holds no byte-pair vocabulary. Name a folder with vocab.json and merges.txt, "
+            "or tokenizer.json."
         )
     for token, number in read_json_object(folder / "added_tokens.json").items():
         ids.setdefault(token, number)

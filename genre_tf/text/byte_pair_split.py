@@ -1,7 +1,7 @@
 """GPT-2's way of cutting text into words, as arithmetic over code points.
 
-The pattern is `'s|'t|'re|'ve|'m|'ll|'d| ?\\p{L}+| ?\\p{N}+| ?[^\\s\\p{L}\\p{N}]+|\\s+(?!\\S)|\\s+` (Radford et al.
-2019). TensorFlow's regular expressions have no lookahead, so it is spelled out: where does a word begin?
+The pattern is `'s|'t|'re|'ve|'m|'ll|'d| ?\\p{L}+| ?\\p{N}+| ?[^\\s\\p{L}\\p{N}]+|\\s+(?!\\S)|\\s+`, of Radford
+et al. 2019. TensorFlow's regular expressions have no lookahead, so it is spelled out: where does a word begin?
 """
 
 import functools
@@ -36,7 +36,7 @@ def character_classes() -> np.ndarray:
     classes = np.array(
         [of_category.get(unicodedata.category(chr(code))[0], OTHER) for code in range(TABLE_SIZE)], np.int8
     )
-    classes[list(_SPACES)] = SPACE
+    classes[_SPACES] = SPACE
     return classes
 
 
@@ -52,7 +52,7 @@ def split_words(text: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
     codes = tf.strings.unicode_decode(text, "UTF-8")
     flat, owner = codes.flat_values, codes.value_rowids()
     begins = _begins(flat, owner)
-    words = tf.RaggedTensor.from_value_rowids(
+    words = tf.RaggedTensor.from_value_rowids(  # type: ignore[attr-defined]
         flat,
         tf.cumsum(tf.cast(begins, tf.int64)) - 1,
         nrows=tf.math.count_nonzero(begins),

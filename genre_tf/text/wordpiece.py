@@ -149,7 +149,7 @@ class WordPiece(tf.Module):
         first = _begins_word(kind, owner)
         word = tf.cumsum(tf.cast(first, tf.int32)) - 1
         written = kind != SPACE
-        words = tf.RaggedTensor.from_value_rowids(
+        words = tf.RaggedTensor.from_value_rowids(  # type: ignore[attr-defined]
             tf.boolean_mask(flat, written),
             tf.boolean_mask(word, written),
             nrows=tf.math.count_nonzero(first, dtype=tf.int32),
@@ -157,7 +157,7 @@ class WordPiece(tf.Module):
         )
         strings = tf.strings.unicode_encode(words, "UTF-8")
         strings = tf.where(words.row_lengths() > MAX_WORD_CHARACTERS, "[UNK]", strings)
-        return tf.RaggedTensor.from_value_rowids(
+        return tf.RaggedTensor.from_value_rowids(  # type: ignore[attr-defined]
             strings, tf.cast(tf.boolean_mask(owner, first), tf.int64), nrows=tf.size(text, tf.int64)
         )
 
