@@ -124,13 +124,14 @@ class _Reader:
         if following and following in b"eE" and match[2] is None:
             signed = self._body[self._at + 1 : self._at + 2] in (b"+", b"-")
             self._fail("Miss exponent in number.", self._at + (2 if signed else 1))
-        if match[1] is None and match[2] is None and match.end() - start < 20:
-            return int(match[0])
+        if match[1] is None and match[2] is None and match.end() - start <= 20:
+            whole = int(match[0])
+            if -(2**63) <= whole < 2**64:
+                return whole  # what is larger becomes a double
         value = float(match[0])
         if value in (float("inf"), float("-inf")):
             self._fail("Number too big to be stored in double.", start)
-        whole = match[1] is None and match[2] is None
-        return int(match[0]) if whole and -(2**63) <= value < 2**64 else value
+        return value
 
     def _not_finite(self) -> float:
         negative = self._body[self._at : self._at + 1] == b"-"

@@ -4,6 +4,7 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from google.protobuf import text_format
 
@@ -86,12 +87,7 @@ def _discovered(models: Path) -> list[ModelFolder]:
 
 
 def _configured(models: Path, config: Path) -> list[ModelFolder]:
-    from tensorflow_serving.config import model_server_config_pb2
-
-    try:
-        parsed = text_format.Parse(config.read_text("utf-8"), model_server_config_pb2.ModelServerConfig())
-    except (text_format.ParseError, UnicodeDecodeError) as error:
-        raise InputError(f"{config} is no model_server_config: {error}") from error
+    parsed = read_models_config(config)
     entries = parsed.model_config_list.config
     names = [entry.name for entry in entries]
     if not names or len(set(names)) != len(names):
@@ -104,6 +100,20 @@ def _configured(models: Path, config: Path) -> list[ModelFolder]:
         newest = None if versions or policy.HasField("all") else max(policy.latest.num_versions, 1)
         found.append(_model(entry.name, base, versions, newest, dict(entry.version_labels)))
     return found
+
+
+def read_models_config(path: Path) -> Any:
+    """The ModelServerConfig of a file.
+
+    Raises:
+        InputError: it is none.
+    """
+    from tensorflow_serving.config import model_server_config_pb2
+
+    try:
+        return text_format.Parse(path.read_text("utf-8"), model_server_config_pb2.ModelServerConfig())
+    except (text_format.ParseError, UnicodeDecodeError) as error:
+        raise InputError(f"{path} is no model_server_config: {error}") from error
 
 
 def base_folder(models: Path, name: str, base_path: str) -> Path:
@@ -134,8 +144,8 @@ def _model(
     for label, version in labels.items():
         if version not in complete:
             raise InputError(
-                f"label {label} of model {name} points to version {version}, which is not served "
-                f"(served: {_join(complete) or 'none'}): change the label or the version policy in models.config"
+                f"label {label} of model {name} points to version {version}, and served are "
+                f"{_join(complete) or 'none'}: change the label or the version policy in {CONFIG_NAME}"
             )
     return ModelFolder(name, complete, labels, left_out)
 

@@ -65,8 +65,8 @@ def check_names(signature: Any, given: Collection[str]) -> None:
         if name not in given and name not in signature.defaults:
             raise invalid_argument(
                 f"Signature input alias: {name}(feed name: {expected[name].name}) not found in request "
-                f"and no default value provided. Inputs expected to be in the request {_names(given)}, or default "
-                f"input alias set: {','.join(sorted(signature.defaults))}"
+                f"and no default value provided. Inputs expected to be in the request {_names(given)}, or "
+                f"default input alias set: {','.join(sorted(signature.defaults))}"
             )
 
 

@@ -40,9 +40,10 @@ class RestServer(ThreadingHTTPServer):
         try:
             super().__init__((host, port), _Handler)
         except (OSError, OverflowError) as error:
+            reason = getattr(error, "strerror", None) or error
             raise InputError(
-                f"port {port} of {host} cannot be had for REST "
-                f"({getattr(error, 'strerror', None) or error}): choose another with --rest-port, or 0 for a free one"
+                f"port {port} of {host} cannot be had for REST ({reason}): "
+                "choose another with --rest-port, or 0 for a free one"
             ) from error
 
     def start(self) -> None:

@@ -40,3 +40,133 @@ def toy_server(toy_models: Path) -> Iterator[Any]:
 
     with EmbeddedServer(toy_models, ServerOptions(grpc_port=0, rest_port=0)) as server:
         yield server
+
+
+NEWS = {
+    "N1": "Storm hits the coast",
+    "N2": "Team wins the cup",
+    "N3": "Bank raises rates",
+    "N4": "新闻 today",
+}
+SCORES = [0.9, 0.7, 0.5, 0.3]
+
+
+def write_recommender(folder: Path) -> None:
+    """A recommender of four articles with DESIGN.md's signatures; each unread one keeps its fixed score."""
+    import tensorflow as tf
+
+    v1 = tf.compat.v1
+    with v1.Session(graph=tf.Graph()) as session:
+        names = ("history", "history_text", "candidates", "candidates_text", "clicks", "views", "age_hours")
+        fed = {name: v1.placeholder(tf.string, [None], name=name) for name in (*names, "text")}
+        ids, titles = tf.constant(list(NEWS)), tf.constant(list(NEWS.values()))
+        scores = tf.constant(SCORES)
+
+        def words(name: str, mark: str = " ") -> Any:
+            return tf.strings.split(fed[name], mark).to_tensor("")  # [B, longest]
+
+        def funnel(name: str, mark: str, keys: Any) -> dict[str, Any]:
+            read = tf.reduce_any(
+                tf.equal(words(name, mark)[:, :, None], keys[None, None, :]), axis=1
+            )  # [B, 4]
+            best, place = tf.math.top_k(tf.where(read, -1.0, scores[None, :]), k=4)
+            return {
+                "news_id": tf.where(best < 0, "", tf.gather(ids, place)),
+                "title": tf.where(best < 0, "", tf.gather(titles, place)),
+                "score": best,
+            }
+
+        same = tf.equal(words("candidates")[:, :, None], ids[None, None, :])  # [B, C, 4]
+        known = tf.reduce_any(same, axis=2)
+        found = tf.reduce_sum(tf.where(same, scores[None, None, :], 0.0), axis=2)
+        probability = tf.where(tf.equal(words("candidates"), ""), -1.0, found)
+        clicks, views, ages = (
+            tf.strings.to_number(tf.strings.split(fed[name], " ").to_tensor("0"))
+            for name in ("clicks", "views", "age_hours")
+        )
+        lengths = tf.cast(tf.strings.length(words("candidates_text", "\n")), tf.float32)
+        unit = tf.cast(tf.strings.length(fed["text"]), tf.float32)
+        pair = ["history", "candidates"]
+        _save(
+            folder,
+            session,
+            {
+                "recommend": ({"history": fed["history"]}, funnel("history", " ", ids)),
+                "recommend_text": (
+                    {"history_text": fed["history_text"]},
+                    funnel("history_text", "\n", titles),
+                ),
+                "score": (
+                    {name: fed[name] for name in pair},
+                    {"click_probability": probability, "known": known},
+                ),
+                "score_text": (
+                    {name: fed[name] for name in ("history_text", "candidates_text")},
+                    {"click_probability": tf.where(lengths > 0, lengths / 100, -1.0)},
+                ),
+                "score_counters": (
+                    {name: fed[name] for name in (*pair, "clicks", "views", "age_hours")},
+                    {"click_probability": probability + clicks / (views + 1) + ages * 0, "known": known},
+                ),
+                "embed_news": ({"text": fed["text"]}, {"embedding": tf.stack([unit, -unit], axis=1)}),
+            },
+        )
+
+
+def write_generator(folder: Path) -> None:
+    """A generator with DESIGN.md's signature: it writes its inputs down, twice where there is a source."""
+    import tensorflow as tf
+
+    v1 = tf.compat.v1
+    with v1.Session(graph=tf.Graph()) as session:
+        history, source, kind = (
+            v1.placeholder(tf.string, [None], name=name) for name in ("history_text", "source", "kind")
+        )
+        seed = v1.placeholder(tf.int64, [None], name="seed")
+        titles = tf.strings.length(tf.strings.regex_replace(history, "[^\n]", "")) + 1
+        first = tf.strings.join([kind, tf.as_string(titles), tf.as_string(seed)], "|")
+        second = tf.where(tf.equal(source, ""), "", tf.strings.upper(source))
+        text = tf.stack([first, second], axis=1)  # [B, 2]
+        number = tf.where(tf.equal(text, ""), -1.0, 0.5)
+        outputs = {"text": text, "interest": number, "log_probability": -number, "grounding": number}
+        outputs["safe"] = tf.stack([tf.equal(source, source), tf.equal(source, "")], axis=1)
+        inputs = {"history_text": history, "source": source, "kind": kind, "seed": seed}
+        _save(folder, session, {"generate": (inputs, outputs)})
+
+
+def _save(folder: Path, session: Any, signatures: dict[str, tuple[dict[str, Any], dict[str, Any]]]) -> None:
+    import tensorflow as tf
+
+    saved_model = tf.compat.v1.saved_model
+    info = saved_model.utils.build_tensor_info
+    defs = {
+        name: saved_model.signature_def_utils.build_signature_def(
+            {key: info(value) for key, value in inputs.items()},
+            {key: info(value) for key, value in outputs.items()},
+            "tensorflow/serving/predict",
+        )
+        for name, (inputs, outputs) in signatures.items()
+    }
+    builder = saved_model.builder.SavedModelBuilder(str(folder))
+    builder.add_meta_graph_and_variables(session, ["serve"], defs)
+    builder.save()
+
+
+@pytest.fixture(scope="session")
+def contract_models(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A MODELS folder as `genre export` leaves it, with hand-made models."""
+    from genre_tf.serving.configuration import write_configuration
+
+    folder = tmp_path_factory.mktemp("models")
+    write_recommender(folder / "genre_recommender" / "1")
+    write_generator(folder / "genre_generator" / "1")
+    write_configuration(folder, ["genre_recommender", "genre_generator"])
+    return folder
+
+
+@pytest.fixture(scope="session")
+def contract_server(contract_models: Path) -> Iterator[Any]:
+    from genre_tf.serving.embedded_server import EmbeddedServer, ServerOptions
+
+    with EmbeddedServer(contract_models, ServerOptions(grpc_port=0, rest_port=0)) as server:
+        yield server

@@ -1,0 +1,56 @@
+"""`genre serve`: TensorFlow Serving on a folder of models, or the embedded server where there is none."""
+
+import shutil
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from genre_tf.cli.console import progress
+
+
+def serve(
+    models: Annotated[Path, typer.Argument(help="Folder that `genre export` wrote.")],
+    host: Annotated[
+        str, typer.Option(help="Address to listen at (embedded server; TensorFlow Serving takes every one).")
+    ] = "127.0.0.1",
+    grpc_port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes a free one.")] = 8500,
+    rest_port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes a free one.")] = 8501,
+    embedded: Annotated[
+        bool, typer.Option("--embedded", help="Even if TensorFlow Serving is there.")
+    ] = False,
+) -> None:
+    """Serve models over gRPC and REST.
+
+    Runs tensorflow_model_server wherever that is on the PATH, else the embedded server, which is for
+    laptops and tests. Prints one line that begins with `ready` once every model answers.
+    """
+    from genre_tf.serving.model_folders import find_models
+
+    find_models(models)  # a wrong folder is said at once, before TensorFlow takes its seconds to import
+    binary = None if embedded else shutil.which("tensorflow_model_server")
+    if binary is None:
+        _serve_embedded(models, host, grpc_port, rest_port)
+        return
+    from genre_tf.serving.model_server import run_model_server
+
+    progress.print(f"running {binary}, which listens at every address of this machine", markup=False)
+    run_model_server(binary, models, grpc_port, rest_port, _ready)
+
+
+def _serve_embedded(models: Path, host: str, grpc_port: int, rest_port: int) -> None:
+    from genre_tf.serving.embedded_server import NOTICE, EmbeddedServer, ServerOptions, wait_for_signal
+
+    progress.print(NOTICE, style="yellow", markup=False)
+    options = ServerOptions(host=host, grpc_port=grpc_port, rest_port=rest_port)
+    with EmbeddedServer(models, options, lambda text: progress.print(text, markup=False)) as server:
+        _ready(server.grpc_address, server.rest_address, server.versions)
+        wait_for_signal()
+        progress.print("stopping: requests that run are let end", markup=False)
+
+
+def _ready(grpc_address: str, rest_address: str, versions: dict[str, list[int]]) -> None:
+    served = " ".join(f"{name}={','.join(map(str, numbers))}" for name, numbers in versions.items())
+    sys.stdout.write(f"ready grpc={grpc_address} rest={rest_address} {served}\n")
+    sys.stdout.flush()

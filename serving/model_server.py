@@ -1,0 +1,144 @@
+"""Running the real thing: `tensorflow_model_server` on a MODELS folder, where it is installed."""
+
+import contextlib
+import os
+import signal
+import socket
+import subprocess
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from types import FrameType
+
+import grpc
+from google.protobuf import text_format
+
+from genre_tf.errors import FailureError, InputError
+from genre_tf.serving.configuration import BATCHING_NAME, MONITORING_NAME
+from genre_tf.serving.model_folders import CONFIG_NAME, base_folder, find_models, read_models_config
+
+BINARY = "tensorflow_model_server"
+_START_S = 600  # loading a large model from a slow disk
+
+
+def run_model_server(
+    binary: str,
+    models: Path,
+    grpc_port: int,
+    rest_port: int,
+    ready: Callable[[str, str, dict[str, list[int]]], None],
+) -> None:
+    """Run TensorFlow Serving until it ends or is told to; signals go on to it.
+
+    Args:
+        binary: its path.
+        models: the folder to serve.
+        grpc_port: 0 takes a free one.
+        rest_port: 0 takes a free one.
+        ready: called once every model answers, with both addresses and the versions of each model.
+
+    Raises:
+        InputError: no usable model, or an occupied port.
+        FailureError: it ended by itself.
+    """
+    folders = find_models(models)
+    ports = [free_port(grpc_port, "--grpc-port"), free_port(rest_port, "--rest-port")]
+    with tempfile.TemporaryDirectory() as scratch:
+        config = Path(scratch) / CONFIG_NAME
+        config.write_text(local_config(models), encoding="utf-8")
+        process = subprocess.Popen(command(binary, models, config, *ports))  # noqa: S603  (a list, no shell)
+        told = _pass_signals_on(process)
+        addresses = f"127.0.0.1:{ports[0]}", f"http://127.0.0.1:{ports[1]}"
+        if _wait_until_ready(process, addresses[0], [folder.name for folder in folders]):
+            ready(*addresses, {folder.name: list(folder.versions) for folder in folders})
+        status = process.wait()
+    if status and not told:
+        raise FailureError(f"{BINARY} ended with status {status}: its own messages are above")
+
+
+def command(binary: str, models: Path, config: Path, grpc_port: int, rest_port: int) -> list[str]:
+    """The command line of TensorFlow Serving for a MODELS folder, with whatever files are in it."""
+    arguments = [
+        binary,
+        f"--port={grpc_port}",
+        f"--rest_api_port={rest_port}",
+        f"--model_config_file={config}",
+        # A label may name a version that is still loading; without this the server would not start.
+        "--allow_version_labels_for_unavailable_models=true",
+        "--enable_grpc_healthcheck_service=true",
+    ]
+    if (models / BATCHING_NAME).is_file():
+        arguments += ["--enable_batching=true", f"--batching_parameters_file={models / BATCHING_NAME}"]
+    if (models / MONITORING_NAME).is_file():
+        arguments += [f"--monitoring_config_file={models / MONITORING_NAME}"]
+    return arguments
+
+
+def local_config(models: Path) -> str:
+    """`models.config` with the paths that hold here, wherever the folder was written for or moved to."""
+    from tensorflow_serving.config import model_server_config_pb2
+
+    config = model_server_config_pb2.ModelServerConfig()
+    if (models / CONFIG_NAME).is_file():
+        config = read_models_config(models / CONFIG_NAME)
+        for entry in config.model_config_list.config:
+            entry.base_path = str(base_folder(models, entry.name, entry.base_path).resolve())
+        return text_format.MessageToString(config)
+    for folder in find_models(models):
+        entry = config.model_config_list.config.add(name=folder.name, model_platform="tensorflow")
+        entry.base_path = str((models / folder.name).resolve())
+        entry.model_version_policy.all.SetInParent()
+    return text_format.MessageToString(config)
+
+
+def free_port(port: int, option: str) -> int:
+    """`port`, or a free one for 0.
+
+    Raises:
+        InputError: it is occupied.
+    """
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("", port))
+        except (OSError, OverflowError) as error:
+            reason = getattr(error, "strerror", None) or error
+            raise InputError(
+                f"port {port} cannot be had ({reason}): choose another with {option}, or 0 for a free one"
+            ) from error
+        return int(probe.getsockname()[1])
+
+
+def _pass_signals_on(process: "subprocess.Popen[bytes]") -> list[int]:
+    told: list[int] = []
+
+    def pass_on(number: int, frame: FrameType | None) -> None:
+        told.append(number)
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(process.pid, number)
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, pass_on)
+    return told
+
+
+def _wait_until_ready(process: "subprocess.Popen[bytes]", address: str, names: list[str]) -> bool:
+    from tensorflow_serving.apis import get_model_status_pb2, model_service_pb2_grpc
+
+    deadline = time.monotonic() + _START_S
+    waiting = list(names)
+    with grpc.insecure_channel(address) as channel:
+        stub = model_service_pb2_grpc.ModelServiceStub(channel)
+        while waiting and process.poll() is None and time.monotonic() < deadline:
+            request = get_model_status_pb2.GetModelStatusRequest()
+            request.model_spec.name = waiting[0]
+            try:
+                states = stub.GetModelStatus(request, timeout=5).model_version_status
+            except grpc.RpcError:
+                states = []
+            if any(state.state == state.AVAILABLE for state in states):
+                waiting.pop(0)
+            else:
+                time.sleep(0.2)
+    return not waiting and process.poll() is None

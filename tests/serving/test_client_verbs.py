@@ -1,0 +1,79 @@
+"""`genre recommend`, `score` and `generate` against a live server."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from genre_tf.cli.generate import generate
+from genre_tf.cli.recommend import recommend
+from genre_tf.cli.score import score
+from genre_tf.errors import InputError
+
+
+def printed(capsys: pytest.CaptureFixture[str]) -> Any:
+    return json.loads(capsys.readouterr().out)
+
+
+def test_recommend_by_ids(contract_server: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    recommend(history="N1  N2", address=contract_server.grpc_address, json=True)
+    found = printed(capsys)["recommendations"]
+    assert [entry["news_id"] for entry in found] == ["N3", "N4"]
+    assert set(found[0]) == {"news_id", "title", "score"}
+
+
+def test_recommend_by_titles_in_a_file(
+    contract_server: Any, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    file = tmp_path / "titles.txt"
+    file.write_text("Storm hits the coast\n\nTeam wins the cup\n", "utf-8")
+    recommend(history_text=str(file), address=contract_server.grpc_address)
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[2] for line in lines] == ["N3", "N4"]
+    assert lines[1].endswith("新闻 today")
+
+
+def test_recommend_by_titles_written_out(contract_server: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    titles = "Storm hits the coast\\nTeam wins the cup"
+    recommend(history_text=titles, address=contract_server.grpc_address, json=True)
+    assert len(printed(capsys)["recommendations"]) == 2
+
+
+def test_recommend_needs_one_kind_of_history() -> None:
+    with pytest.raises(InputError, match="--history"):
+        recommend()
+
+
+def test_score_by_ids_with_counters(contract_server: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    counters = {"clicks": "0 2", "views": "1 3", "age_hours": "5 0.25"}
+    score(history="", candidates="N4 N9", address=contract_server.grpc_address, json=True, **counters)
+    scores = printed(capsys)["scores"]
+    assert [entry["known"] for entry in scores] == [True, False]
+    assert scores[1]["click_probability"] == pytest.approx(0.5)
+
+
+def test_score_by_titles(contract_server: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    score(history_text="a", candidates_text="four\nsixsix", address=contract_server.grpc_address)
+    assert capsys.readouterr().out == "  0.0400  four\n  0.0600  sixsix\n"
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"history": "N1"},
+        {"history": "N1", "candidates_text": "a"},
+        {"history": "N1", "candidates": "N2", "clicks": "1"},
+        {"history": "N1", "candidates": "N2", "clicks": "1", "views": "x", "age_hours": "1"},
+    ],
+)
+def test_score_refuses_halves(options: dict[str, str], contract_server: Any) -> None:
+    with pytest.raises(InputError):
+        score(address=contract_server.grpc_address, **options)
+
+
+def test_generate(contract_server: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    generate("a\nb", source="News", kind="summary", seed=3, address=contract_server.grpc_address, json=True)
+    texts = printed(capsys)["texts"]
+    assert [text["text"] for text in texts] == ["summary|2|3", "NEWS"]
+    assert set(texts[0]) == {"text", "interest", "log_probability", "grounding", "safe"}

@@ -1,0 +1,129 @@
+"""The configuration files parse as what TensorFlow Serving reads, and keep what people wrote."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from google.protobuf import descriptor_pb2, descriptor_pool, message_factory, text_format, wrappers_pb2
+
+from genre_tf.errors import InputError
+from genre_tf.serving.configuration import BatchingOptions, render_batching, write_configuration
+
+FIELD = descriptor_pb2.FieldDescriptorProto
+
+
+def messages() -> dict[str, Any]:
+    """BatchingParameters and MonitoringConfig as tensorflow/serving defines them; its package lacks both.
+
+    Sources: servables/tensorflow/session_bundle_config.proto, config/monitoring_config.proto.
+    """
+    file = descriptor_pb2.FileDescriptorProto(name="serving_files.proto", package="files", syntax="proto3")
+    file.dependency.append(wrappers_pb2.DESCRIPTOR.name)
+    batching = file.message_type.add(name="BatchingParameters")
+    for number, name in enumerate(
+        ("max_batch_size", "batch_timeout_micros", "max_enqueued_batches", "num_batch_threads"), start=1
+    ):
+        kind = ".google.protobuf.Int64Value"
+        batching.field.add(name=name, number=number, type=FIELD.TYPE_MESSAGE, type_name=kind, label=1)
+    batching.field.add(name="allowed_batch_sizes", number=6, type=FIELD.TYPE_INT64, label=3)
+    batching.field.add(name="pad_variable_length_inputs", number=7, type=FIELD.TYPE_BOOL, label=1)
+    prometheus = file.message_type.add(name="PrometheusConfig")
+    prometheus.field.add(name="enable", number=1, type=FIELD.TYPE_BOOL, label=1)
+    prometheus.field.add(name="path", number=2, type=FIELD.TYPE_STRING, label=1)
+    monitoring = file.message_type.add(name="MonitoringConfig")
+    kind = ".files.PrometheusConfig"
+    monitoring.field.add(name="prometheus_config", number=1, type=FIELD.TYPE_MESSAGE, type_name=kind, label=1)
+    pool = descriptor_pool.DescriptorPool()
+    pool.Add(descriptor_pb2.FileDescriptorProto.FromString(wrappers_pb2.DESCRIPTOR.serialized_pb))
+    pool.Add(file)
+    names = ("BatchingParameters", "MonitoringConfig")
+    return {
+        name: message_factory.GetMessageClass(pool.FindMessageTypeByName(f"files.{name}")) for name in names
+    }
+
+
+def read_models(path: Path) -> Any:
+    from tensorflow_serving.config import model_server_config_pb2
+
+    return text_format.Parse(path.read_text(), model_server_config_pb2.ModelServerConfig())
+
+
+def test_models_config_lists_each_model_with_its_absolute_folder(tmp_path: Path) -> None:
+    write_configuration(tmp_path, ["genre_recommender", "genre_generator"])
+    entries = read_models(tmp_path / "models.config").model_config_list.config
+    assert [entry.name for entry in entries] == ["genre_recommender", "genre_generator"]
+    assert entries[0].base_path == f"{tmp_path}/genre_recommender"
+    assert entries[0].model_platform == "tensorflow"
+    assert entries[0].model_version_policy.latest.num_versions == 1
+
+
+def test_paths_may_be_those_of_a_container(tmp_path: Path) -> None:
+    write_configuration(tmp_path, ["genre_recommender"], base="/models/")
+    assert (
+        read_models(tmp_path / "models.config").model_config_list.config[0].base_path
+        == "/models/genre_recommender"
+    )
+
+
+def test_writing_again_keeps_labels_policies_and_other_models(tmp_path: Path) -> None:
+    (tmp_path / "models.config").write_text(
+        """model_config_list {
+          config { name: "other" base_path: "/other" model_platform: "tensorflow" }
+          config {
+            name: "genre_recommender" base_path: "/old" model_platform: "tensorflow"
+            model_version_policy { specific { versions: 3 } }
+            version_labels { key: "stable" value: 3 }
+          }
+        }"""
+    )
+    write_configuration(tmp_path, ["genre_recommender", "genre_generator"])
+    other, recommender, generator = read_models(tmp_path / "models.config").model_config_list.config
+    assert other.base_path == "/other"
+    assert recommender.base_path == f"{tmp_path}/genre_recommender"
+    assert (
+        list(recommender.model_version_policy.specific.versions),
+        recommender.version_labels["stable"],
+    ) == ([3], 3)
+    assert generator.name == "genre_generator"
+
+
+def test_a_configuration_that_cannot_be_read_is_not_overwritten(tmp_path: Path) -> None:
+    (tmp_path / "models.config").write_text("nonsense: 1")
+    with pytest.raises(InputError, match="no model_server_config"):
+        write_configuration(tmp_path, ["genre_recommender"])
+    assert (tmp_path / "models.config").read_text() == "nonsense: 1"
+    assert len(list(tmp_path.iterdir())) == 1
+
+
+def test_batching_config_is_consistent(tmp_path: Path) -> None:
+    write_configuration(tmp_path, ["genre_recommender"], BatchingOptions(allowed_batch_sizes=(1, 4, 16)))
+    text = (tmp_path / "batching.config").read_text()
+    parsed = text_format.Parse(text, messages()["BatchingParameters"]())
+    assert list(parsed.allowed_batch_sizes) == [1, 4, 16]
+    assert parsed.max_batch_size.value == 16  # must equal the last allowed size, or no version loads
+    assert parsed.pad_variable_length_inputs is False
+    assert not parsed.HasField("num_batch_threads")
+    assert parsed.batch_timeout_micros.value == 0
+
+
+def test_batch_threads_can_be_set() -> None:
+    text = render_batching(
+        BatchingOptions(num_batch_threads=4, batch_timeout_us=2000, max_enqueued_batches=4)
+    )
+    parsed = text_format.Parse(text, messages()["BatchingParameters"]())
+    assert (parsed.num_batch_threads.value, parsed.max_enqueued_batches.value) == (4, 4)
+    assert parsed.batch_timeout_micros.value == 2000
+
+
+@pytest.mark.parametrize("sizes", [(), (0, 1), (4, 2), (2, 2)])
+def test_batch_sizes_increase(sizes: tuple[int, ...]) -> None:
+    with pytest.raises(InputError, match="positive and increasing"):
+        BatchingOptions(allowed_batch_sizes=sizes)
+
+
+def test_monitoring_config_turns_prometheus_on(tmp_path: Path) -> None:
+    write_configuration(tmp_path, ["genre_recommender"])
+    text = (tmp_path / "monitoring.config").read_text()
+    parsed = text_format.Parse(text, messages()["MonitoringConfig"]())
+    assert parsed.prometheus_config.enable
+    assert parsed.prometheus_config.path == "/monitoring/prometheus/metrics"

@@ -1,0 +1,110 @@
+"""Which versions of a MODELS folder are served, and what is said of the others."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from genre_tf.errors import InputError
+from genre_tf.serving.model_folders import find_models, version_fault
+
+
+def make_version(folder: Path, shards: int = 1, promised: int = 1) -> Path:
+    (folder / "variables").mkdir(parents=True)
+    (folder / "saved_model.pb").write_bytes(b"graph")
+    (folder / "variables" / "variables.index").write_bytes(b"index")
+    for shard in range(shards):
+        (folder / "variables" / f"variables.data-{shard:05}-of-{promised:05}").write_bytes(b"data")
+    return folder
+
+
+def configure(models: Path, body: str) -> None:
+    (models / "models.config").write_text("model_config_list { config { " + body + " } }")
+
+
+def test_all_complete_versions_are_found_newest_first(tmp_path: Path) -> None:
+    for version in ("2", "10", "1"):
+        make_version(tmp_path / "news" / version)
+    (tmp_path / "news" / "11.tmp").mkdir()
+    (tmp_path / "empty").mkdir()
+    (model,) = find_models(tmp_path)
+    assert (model.name, list(model.versions)) == ("news", [10, 2, 1])
+
+
+def test_half_written_versions_are_left_out_with_the_reason(tmp_path: Path) -> None:
+    make_version(tmp_path / "news" / "1")
+    (tmp_path / "news" / "2").mkdir()
+    make_version(tmp_path / "news" / "3", shards=1, promised=2)
+    (model,) = find_models(tmp_path)
+    assert list(model.versions) == [1]
+    assert sorted(model.left_out.values()) == [
+        f"{tmp_path / 'news' / '3' / 'variables'} has 1 of 2 shards",
+        "saved_model.pb is missing",
+    ]
+
+
+def test_each_missing_part_is_a_fault(tmp_path: Path) -> None:
+    folder = make_version(tmp_path / "1")
+    assert version_fault(folder) is None
+    (folder / "variables" / "variables.index").unlink()
+    assert "half-written" in str(version_fault(folder))
+    (folder / "saved_model.pb").write_bytes(b"")
+    assert version_fault(folder) == "saved_model.pb is empty"
+
+
+def test_a_model_without_variables_is_complete(tmp_path: Path) -> None:
+    folder = make_version(tmp_path / "1")
+    shutil.rmtree(folder / "variables")
+    assert version_fault(folder) is None
+
+
+def test_only_half_written_versions_are_an_error(tmp_path: Path) -> None:
+    (tmp_path / "news" / "1").mkdir(parents=True)
+    with pytest.raises(InputError, match=r"model news .* no complete version .*saved_model.pb is missing"):
+        find_models(tmp_path)
+
+
+def test_a_configuration_serves_the_newest_version_unless_it_says_more(tmp_path: Path) -> None:
+    for version in ("1", "2", "3"):
+        make_version(tmp_path / "news" / version)
+    configure(tmp_path, f'name: "news" base_path: "{tmp_path}/news"')
+    assert list(find_models(tmp_path)[0].versions) == [3]
+    configure(tmp_path, 'name: "news" base_path: "/models/news" model_version_policy { all {} }')
+    assert list(find_models(tmp_path)[0].versions) == [3, 2, 1]
+    policy = "model_version_policy { specific { versions: 1 versions: 3 } }"
+    label = 'version_labels { key: "stable" value: 1 }'
+    configure(tmp_path, f'name: "news" base_path: "/models/news" {policy} {label}')
+    model = find_models(tmp_path)[0]
+    assert (list(model.versions), model.labels) == ([3, 1], {"stable": 1})
+
+
+def test_a_newest_version_that_is_half_written_leaves_the_one_before(tmp_path: Path) -> None:
+    make_version(tmp_path / "news" / "1")
+    (tmp_path / "news" / "2").mkdir()
+    configure(tmp_path, f'name: "news" base_path: "{tmp_path}/news"')
+    assert list(find_models(tmp_path)[0].versions) == [1]
+
+
+@pytest.mark.parametrize(
+    ("body", "words"),
+    [
+        ('name: "news" base_path: "/nowhere/news" version_labels { key: "stable" value: 7 }', "label stable"),
+        ('name: "other" base_path: "/nowhere/other"', "no such folder"),
+        ('name: "news" nonsense: 3', "no model_server_config"),
+    ],
+)
+def test_a_configuration_that_cannot_be_followed_is_an_error(tmp_path: Path, body: str, words: str) -> None:
+    make_version(tmp_path / "news" / "1")
+    configure(tmp_path, body)
+    with pytest.raises(InputError, match=words):
+        find_models(tmp_path)
+
+
+def test_folders_without_models_are_an_error(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="is not a folder"):
+        find_models(tmp_path / "none")
+    with pytest.raises(InputError, match="holds no model"):
+        find_models(tmp_path)
+    make_version(tmp_path / "news" / "1")
+    with pytest.raises(InputError, match=f"did you mean its parent, {tmp_path}"):
+        find_models(tmp_path / "news")

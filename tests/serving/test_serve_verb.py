@@ -1,0 +1,133 @@
+"""`genre serve` in a process of its own: embedded, and as the parent of TensorFlow Serving."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+GENRE = [sys.executable, "-m", "genre_tf.cli.main"]
+# Stands for TensorFlow Serving: answers GetModelStatus, writes down how it was called.
+FAKE = """#!{python}
+import os, sys
+open(os.path.join(os.path.dirname(__file__), "called"), "w").write("\\n".join(sys.argv[1:]))
+flags = dict(argument[2:].split("=", 1) for argument in sys.argv[1:])
+config = open(flags["model_config_file"]).read()
+open(os.path.join(os.path.dirname(__file__), "config"), "w").write(config)
+from concurrent import futures
+import grpc, signal
+from tensorflow_serving.apis import get_model_status_pb2, model_service_pb2_grpc
+class Service(model_service_pb2_grpc.ModelServiceServicer):
+    def GetModelStatus(self, request, context):
+        response = get_model_status_pb2.GetModelStatusResponse()
+        response.model_version_status.add(version=1, state="AVAILABLE")
+        return response
+server = grpc.server(futures.ThreadPoolExecutor(2))
+model_service_pb2_grpc.add_ModelServiceServicer_to_server(Service(), server)
+server.add_insecure_port("127.0.0.1:" + flags["port"])
+server.start()
+signal.signal(signal.SIGTERM, lambda *_: os._exit(143))
+signal.pause()
+"""
+
+
+@contextmanager
+def serving(
+    models: Path, *options: str, path: str = ""
+) -> Iterator[tuple[subprocess.Popen[str], dict[str, str]]]:
+    environment = {**os.environ, "PATH": path + os.pathsep + os.environ["PATH"]}
+    ports = ["--grpc-port", "0", "--rest-port", "0"]
+    process = subprocess.Popen(
+        [*GENRE, "serve", str(models), *ports, *options],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=environment,
+    )
+    assert process.stdout is not None
+    try:
+        line = process.stdout.readline()
+        assert line.startswith("ready "), process.communicate(timeout=30)
+        yield process, dict(word.split("=", 1) for word in line.split()[1:])
+    finally:
+        process.kill()
+        process.wait()
+        process.stdout.close()
+        assert process.stderr is not None
+        process.stderr.close()
+
+
+def ended(process: subprocess.Popen[str]) -> str:
+    _, messages = process.communicate(timeout=60)
+    return " ".join(messages.split())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("told", [signal.SIGTERM, signal.SIGINT])
+def test_embedded_server_says_when_it_is_ready_and_ends_when_told(contract_models: Path, told: int) -> None:
+    with serving(contract_models, "--embedded") as (process, ready):
+        assert ready["genre_recommender"] == "1"
+        with urllib.request.urlopen(f"{ready['rest']}/v1/models/genre_recommender", timeout=30) as answer:
+            assert b"AVAILABLE" in answer.read()
+        started = time.monotonic()
+        process.send_signal(told)
+        messages = ended(process)
+        assert process.returncode == 0
+        assert time.monotonic() - started < 10
+        assert "for laptops and tests" in messages
+
+
+@pytest.mark.slow
+def test_tensorflow_serving_is_run_where_it_is_installed(contract_models: Path, tmp_path: Path) -> None:
+    binary = tmp_path / "bin" / "tensorflow_model_server"
+    binary.parent.mkdir()
+    binary.write_text(FAKE.format(python=sys.executable))
+    binary.chmod(0o755)
+    with serving(contract_models, path=str(binary.parent)) as (process, ready):
+        assert ready["grpc"].startswith("127.0.0.1:")
+        process.send_signal(signal.SIGTERM)
+        ended(process)
+        assert process.returncode == 0
+    called = (binary.parent / "called").read_text().splitlines()
+    assert f"--batching_parameters_file={contract_models}/batching.config" in called
+    assert f"--monitoring_config_file={contract_models}/monitoring.config" in called
+    assert "--enable_batching=true" in called
+    assert f'base_path: "{contract_models}/genre_generator"' in (binary.parent / "config").read_text()
+
+
+@pytest.mark.slow
+def test_an_occupied_port_is_two_lines_and_status_2(contract_models: Path) -> None:
+    with socket.socket() as occupier:
+        occupier.bind(("127.0.0.1", 0))
+        occupier.listen()
+        port = str(occupier.getsockname()[1])
+        command = [
+            *GENRE,
+            "serve",
+            str(contract_models),
+            "--embedded",
+            "--grpc-port",
+            "0",
+            "--rest-port",
+            port,
+        ]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 2
+    assert f"port {port} of 127.0.0.1 cannot be had" in " ".join(done.stderr.split())
+    assert "Traceback" not in done.stderr
+    assert done.stdout == ""
+
+
+@pytest.mark.slow
+def test_a_folder_without_models_is_status_2(tmp_path: Path) -> None:
+    command = [*GENRE, "serve", str(tmp_path), "--embedded"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 2
+    assert "holds no model" in " ".join(done.stderr.split())
