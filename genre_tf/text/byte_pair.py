@@ -145,7 +145,7 @@ class BytePair(tf.Module):
         return _readable(tf.strings.reduce_join(pieces, axis=-1))
 
     # One traced function for every caller: its constants are then written once into a SavedModel.
-    @tf.function(input_signature=[_TEXTS])
+    @tf.function(input_signature=[_TEXTS], autograph=False)
     def _encode(self, text: tf.Tensor) -> tf.RaggedTensor:
         words, owner = split_words(_readable(tf.strings.substr(text, 0, MAX_TEXT_BYTES)))
         known = self._known.lookup(words)
@@ -173,7 +173,7 @@ class BytePair(tf.Module):
     def _learn(self, words: Sequence[str]) -> None:
         """Works out the tokens of words once and makes the read-only table that finds them."""
         keys = [word.encode("utf-8") for word in words]
-        tokens, lengths = tf.function(self._merge)(tf.constant(keys, tf.string, [len(keys)]))
+        tokens, lengths = tf.function(self._merge, autograph=False)(tf.constant(keys, tf.string, [len(keys)]))
         self._known_tokens = tokens.numpy()
         self._known_starts = np.concatenate([[0], np.cumsum(lengths.numpy())]).astype(np.int32)
         places = tf.range(len(keys)) if keys else tf.constant([-1])

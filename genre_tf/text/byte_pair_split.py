@@ -1,7 +1,8 @@
 """GPT-2's way of cutting text into words, as arithmetic over code points.
 
-The pattern is `'s|'t|'re|'ve|'m|'ll|'d| ?\\p{L}+| ?\\p{N}+| ?[^\\s\\p{L}\\p{N}]+|\\s+(?!\\S)|\\s+`, of Radford
-et al. 2019. TensorFlow's regular expressions have no lookahead, so it is spelled out: where does a word begin?
+The pattern is `'s|'t|'re|'ve|'m|'ll|'d| ?\\p{L}+| ?\\p{N}+| ?[^\\s\\p{L}\\p{N}]+|\\s+(?!\\S)|\\s+`, in
+Radford et al. 2019. TensorFlow's regular expressions have no lookahead, so it is spelled out: where does a
+word begin?
 """
 
 import functools
@@ -13,19 +14,8 @@ import tensorflow as tf
 OTHER, LETTER, NUMBER, SPACE = 0, 1, 2, 3
 # No letter, number or space has a code point above this one.
 TABLE_SIZE = 0x32000
-_SPACES = (
-    *range(0x9, 0xE),
-    0x20,
-    0x85,
-    0xA0,
-    0x1680,
-    *range(0x2000, 0x200B),
-    0x2028,
-    0x2029,
-    0x202F,
-    0x205F,
-    0x3000,
-)
+_SPACES = [*range(0x9, 0xE), 0x20, 0x85, 0xA0, 0x1680, *range(0x2000, 0x200B)]
+_SPACES += [0x2028, 0x2029, 0x202F, 0x205F, 0x3000]
 _NOTHING = -1  # stands for a code point before the first and after the last
 
 

@@ -135,7 +135,7 @@ class WordPiece(tf.Module):
 
     # One traced function for every caller: its constants (the vocabulary above all) are then written
     # once into a SavedModel, however many signatures tokenize.
-    @tf.function(input_signature=[_TEXTS])
+    @tf.function(input_signature=[_TEXTS], autograph=False)
     def _pieces_of(self, text: tf.Tensor) -> tf.RaggedTensor:
         words = self._words(tf.strings.substr(text, 0, MAX_TEXT_BYTES))
         return self._pieces.tokenize(words).merge_dims(1, 2)
