@@ -1,15 +1,15 @@
 """BERT from a Hugging Face folder, a Keras preset or from nothing, and back to a folder."""
 
-import functools
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import keras
 import keras_hub
+import numpy as np
 
+from genre_tf.backbones.activations import ACTIVATIONS
 from genre_tf.backbones.presets import read_bert_preset
 from genre_tf.backbones.sources import resolve_backbone
 from genre_tf.backbones.tiny import tiny_vocabulary
@@ -26,15 +26,6 @@ _SIZES = (
     "intermediate_size",
     "max_position_embeddings",
 )
-_exact_gelu = functools.partial(keras.activations.gelu, approximate=False)
-_tanh_gelu = functools.partial(keras.activations.gelu, approximate=True)
-# KerasHub's BERT always takes the tanh approximation; Hugging Face's takes what its configuration says.
-_ACTIVATIONS = {
-    "gelu": _exact_gelu,
-    "gelu_new": _tanh_gelu,
-    "gelu_pytorch_tanh": _tanh_gelu,
-    "relu": keras.activations.relu,
-}
 
 
 @dataclass(frozen=True)
@@ -112,6 +103,7 @@ def new_bert(
         "hidden_dropout_prob": dropout,
         "attention_probs_dropout_prob": dropout,
     }
+    _check_sizes(config, "A new BERT")
     backbone = _build(config, dropout)
     _draw_weights(backbone, seed)
     return Bert(backbone, tokenizer, None, config)
@@ -211,7 +203,7 @@ def _build(config: dict[str, Any], dropout: float | None) -> keras_hub.models.Be
         max_sequence_length=config["max_position_embeddings"],
         num_segments=config.get("type_vocab_size", 2),
     )
-    activation = _ACTIVATIONS[config.get("hidden_act", "gelu")]
+    activation = ACTIVATIONS[config.get("hidden_act", "gelu")]
     epsilon = config.get("layer_norm_eps", 1e-12)
     backbone.get_layer("embeddings_layer_norm").epsilon = epsilon
     for layer in backbone.transformer_layers:
@@ -222,10 +214,10 @@ def _build(config: dict[str, Any], dropout: float | None) -> keras_hub.models.Be
 
 
 def _draw_weights(backbone: keras_hub.models.BertBackbone, seed: int) -> None:
-    generator = keras.random.SeedGenerator(seed)
-    for weight in backbone.weights:
-        if len(weight.shape) > 1 and "bias" not in weight.path:
-            weight.assign(keras.random.truncated_normal(weight.shape, stddev=0.02, seed=generator))
+    generator = np.random.default_rng(seed)
+    for weight in bert_weights(backbone):
+        if len(weight.stored_shape) > 1:
+            weight.read(generator.normal(0.0, 0.02, weight.stored_shape).astype(np.float32))
 
 
 def _read_config(folder: Path) -> dict[str, Any]:
@@ -235,15 +227,22 @@ def _read_config(folder: Path) -> dict[str, Any]:
         raise InputError(f"{path} is missing. Name a folder with a BERT's config, weights and vocabulary.")
     if config.get("model_type", "bert") != "bert":
         raise InputError(f"{path} describes a {config['model_type']!r} model. Name the folder of a BERT.")
-    for key in _SIZES:
-        if not isinstance(config.get(key), int) or config[key] < 1:
-            raise InputError(f"{path}: {key} must be a positive whole number; received {config.get(key)!r}.")
-    if config["hidden_size"] % config["num_attention_heads"]:
-        raise InputError(f"{path}: hidden_size {config['hidden_size']} cannot be divided by its heads.")
-    if config.get("hidden_act", "gelu") not in _ACTIVATIONS:
+    _check_sizes(config, str(path))
+    if config.get("hidden_act", "gelu") not in ACTIVATIONS:
         raise InputError(
-            f"{path}: hidden_act {config['hidden_act']!r} is unknown; known are {', '.join(_ACTIVATIONS)}."
+            f"{path}: hidden_act {config['hidden_act']!r} is unknown; known are {', '.join(ACTIVATIONS)}."
         )
     if config.get("position_embedding_type", "absolute") != "absolute":
         raise InputError(f"{path}: only absolute position embeddings are read, not relative ones.")
     return config
+
+
+def _check_sizes(config: dict[str, Any], where: str) -> None:
+    for key in _SIZES:
+        if not isinstance(config.get(key), int) or config[key] < 1:
+            raise InputError(f"{where}: {key} must be a positive whole number; received {config.get(key)!r}.")
+    if config["hidden_size"] % config["num_attention_heads"]:
+        raise InputError(
+            f"{where}: a hidden_size of {config['hidden_size']} cannot be divided among "
+            f"{config['num_attention_heads']} heads."
+        )

@@ -84,9 +84,9 @@ def read_weights(folder: Path, weights: Iterable[Weight], prefixes: tuple[str, .
         weight.read(tensor)
 
 
-def write_weights(folder: Path, weights: Iterable[Weight]) -> None:
-    """Writes `model.safetensors` as `transformers` reads it."""
-    tensors = {weight.name: weight.write() for weight in weights}
+def write_weights(folder: Path, weights: Iterable[Weight], prefix: str = "") -> None:
+    """Writes `model.safetensors` as `transformers` reads it, with a task model's prefix before the names."""
+    tensors = {prefix + weight.name: weight.write() for weight in weights}
     safetensors.numpy.save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
 
 

@@ -1,0 +1,261 @@
+"""GPT-2 from a Hugging Face folder, a Keras preset or from nothing, and back to a folder."""
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import keras_hub
+import numpy as np
+
+from genre_tf.backbones.activations import ACTIVATIONS
+from genre_tf.backbones.presets import read_gpt2_preset
+from genre_tf.backbones.sources import resolve_backbone
+from genre_tf.backbones.weights import Weight, read_weights, weight_of, write_weights
+from genre_tf.errors import InputError
+from genre_tf.text.byte_pair import BytePair
+from genre_tf.text.byte_pair_files import printable_bytes
+from genre_tf.text.json_files import read_json_object
+
+END_OF_TEXT = "<|endoftext|>"
+_SIZES = ("vocab_size", "n_layer", "n_head", "n_embd", "n_positions")
+
+
+@dataclass(frozen=True)
+class Gpt2:
+    """A GPT-2 and its tokenizer. Its logits are its last hidden states times its token embeddings.
+
+    Attributes:
+        backbone: the layers.
+        tokenizer: strings to token ids and back.
+        folder: the Hugging Face folder it was read from; None for a preset or a new one.
+        config: the content of its Hugging Face `config.json`.
+    """
+
+    backbone: keras_hub.models.GPT2Backbone
+    tokenizer: BytePair
+    folder: Path | None
+    config: dict[str, Any]
+
+
+def load_gpt2(name: str, *, dropout: float | None = None, special_tokens: Sequence[str] = ()) -> Gpt2:
+    """Reads a GPT-2.
+
+    Args:
+        name: a backbone in any of the ways of `resolve_backbone`.
+        dropout: share dropped in training; None keeps the checkpoint's own.
+        special_tokens: control tokens that it must have; those it lacks are added, each beginning as the
+            mean of all token embeddings, which leaves the other tokens' probabilities nearly as they were.
+
+    Raises:
+        InputError: when files are missing, damaged or not of a GPT-2, or do not fit each other.
+    """
+    source = resolve_backbone(name)
+    if source.kind == "tiny":
+        tokenizer = tiny_byte_pair(special_tokens)
+        return new_gpt2(tokenizer, layers=2, heads=2, hidden=32, max_tokens=256, dropout=dropout or 0.0)
+    if source.folder is None:
+        return _extended(_load_preset(source.name, dropout), special_tokens)
+    config = _read_config(source.folder)
+    tokenizer = BytePair.from_folder(source.folder)
+    if tokenizer.vocabulary_size != config["vocab_size"]:
+        raise InputError(
+            f"{source.folder}: the vocabulary has {tokenizer.vocabulary_size} tokens, config.json says "
+            f"vocab_size {config['vocab_size']}. Put the vocabulary of this very model into the folder."
+        )
+    backbone = _build(config, dropout)
+    read_weights(source.folder, gpt2_weights(backbone), ("", "transformer."))
+    return _extended(Gpt2(backbone, tokenizer, source.folder, config), special_tokens)
+
+
+def new_gpt2(
+    tokenizer: BytePair,
+    *,
+    layers: int,
+    heads: int,
+    hidden: int,
+    max_tokens: int,
+    dropout: float = 0.1,
+    seed: int = 0,
+) -> Gpt2:
+    """A GPT-2 with random weights, the same ones for the same seed.
+
+    Args:
+        tokenizer: gives the vocabulary.
+        layers: number of transformer layers.
+        heads: attention heads per layer; divides `hidden`.
+        hidden: width of the hidden states; the feed-forward layers are four times as wide.
+        max_tokens: longest text.
+        dropout: share dropped in training.
+        seed: of the weights.
+
+    Raises:
+        InputError: when the heads do not divide the width.
+
+    Source: Radford et al. 2019; weights are drawn as there, those before a residual sum scaled down by
+    the square root of the number of such sums.
+    """
+    config = {
+        "vocab_size": tokenizer.vocabulary_size,
+        "n_layer": layers,
+        "n_head": heads,
+        "n_embd": hidden,
+        "n_positions": max_tokens,
+        "resid_pdrop": dropout,
+        "embd_pdrop": dropout,
+        "attn_pdrop": dropout,
+    }
+    _check_sizes(config, "A new GPT-2")
+    backbone = _build(config, dropout)
+    _draw_weights(backbone, seed)
+    return Gpt2(backbone, tokenizer, None, config)
+
+
+def save_gpt2(gpt2: Gpt2, folder: Path) -> None:
+    """Writes a folder that `load_gpt2` and `transformers` read: configuration, vocabulary, safetensors."""
+    folder.mkdir(parents=True, exist_ok=True)
+    has_end = END_OF_TEXT in gpt2.tokenizer.special_tokens
+    end = gpt2.tokenizer.token_id(END_OF_TEXT) if has_end else None
+    config = {
+        "activation_function": "gelu_new",
+        "layer_norm_epsilon": 1e-5,
+        "tie_word_embeddings": True,
+        **gpt2.config,
+        "bos_token_id": end,
+        "eos_token_id": end,
+        "architectures": ["GPT2LMHeadModel"],
+        "model_type": "gpt2",
+    }
+    (folder / "config.json").write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", "utf-8")
+    gpt2.tokenizer.save(folder)
+    write_weights(folder, gpt2_weights(gpt2.backbone), prefix="transformer.")
+
+
+def tiny_byte_pair(special_tokens: Sequence[str] = ()) -> BytePair:
+    """A vocabulary of the 256 bytes, the end of a text and the given special tokens; it merges nothing."""
+    tokens = dict.fromkeys([*printable_bytes(), END_OF_TEXT, *special_tokens])
+    return BytePair({token: number for number, token in enumerate(tokens)}, [])
+
+
+def gpt2_weights(backbone: keras_hub.models.GPT2Backbone) -> list[Weight]:
+    """Every weight of a GPT-2 under its Hugging Face name."""
+    weights = [
+        weight_of("wte.weight", backbone.token_embedding.embeddings),
+        weight_of("wpe.weight", backbone.position_embedding.position_embeddings),
+    ]
+    for number, layer in enumerate(backbone.transformer_layers):
+        weights += _layer_weights(layer, f"h.{number}.", backbone.hidden_dim, backbone.intermediate_dim)
+    weights += _norm_weights("ln_f", backbone.layer_norm)
+    return weights
+
+
+def _layer_weights(layer: Any, prefix: str, hidden: int, intermediate: int) -> Iterator[Weight]:
+    attention = layer._self_attention_layer
+    joined = (attention.query_dense, attention.key_dense, attention.value_dense)
+    yield from _norm_weights(prefix + "ln_1", layer._self_attention_layer_norm)
+    yield from _dense_weights(prefix + "attn.c_attn", joined, (hidden, hidden))
+    yield from _dense_weights(prefix + "attn.c_proj", (attention.output_dense,), (hidden, hidden))
+    yield from _norm_weights(prefix + "ln_2", layer._feedforward_layer_norm)
+    widening, narrowing = layer._feedforward_intermediate_dense, layer._feedforward_output_dense
+    yield from _dense_weights(prefix + "mlp.c_fc", (widening,), (hidden, intermediate))
+    yield from _dense_weights(prefix + "mlp.c_proj", (narrowing,), (intermediate, hidden))
+
+
+def _norm_weights(name: str, norm: Any) -> list[Weight]:
+    return [weight_of(name + ".weight", norm.gamma), weight_of(name + ".bias", norm.beta)]
+
+
+def _dense_weights(name: str, layers: tuple[Any, ...], shape: tuple[int, int]) -> list[Weight]:
+    return [
+        Weight(name + ".weight", tuple(layer.kernel for layer in layers), shape),
+        Weight(name + ".bias", tuple(layer.bias for layer in layers), shape[1:]),
+    ]
+
+
+def _build(config: dict[str, Any], dropout: float | None) -> keras_hub.models.GPT2Backbone:
+    backbone = keras_hub.models.GPT2Backbone(
+        vocabulary_size=config["vocab_size"],
+        num_layers=config["n_layer"],
+        num_heads=config["n_head"],
+        hidden_dim=config["n_embd"],
+        intermediate_dim=config.get("n_inner") or 4 * config["n_embd"],
+        dropout=config.get("resid_pdrop", 0.1) if dropout is None else dropout,
+        max_sequence_length=config["n_positions"],
+    )
+    activation = ACTIVATIONS[config.get("activation_function", "gelu_new")]
+    epsilon = config.get("layer_norm_epsilon", 1e-5)
+    backbone.layer_norm.epsilon = epsilon
+    for layer in backbone.transformer_layers:
+        layer._feedforward_intermediate_dense.activation = activation
+        layer._self_attention_layer_norm.epsilon = epsilon
+        layer._feedforward_layer_norm.epsilon = epsilon
+    return backbone
+
+
+def _draw_weights(backbone: keras_hub.models.GPT2Backbone, seed: int) -> None:
+    generator = np.random.default_rng(seed)
+    before_a_sum = 0.02 / np.sqrt(2 * backbone.num_layers)
+    for weight in gpt2_weights(backbone):
+        if len(weight.stored_shape) > 1:
+            deviation = before_a_sum if weight.name.endswith("c_proj.weight") else 0.02
+            weight.read(generator.normal(0.0, deviation, weight.stored_shape).astype(np.float32))
+
+
+def _extended(gpt2: Gpt2, special_tokens: Sequence[str]) -> Gpt2:
+    """The same GPT-2 with a larger vocabulary, or itself if it has all these tokens."""
+    tokenizer = gpt2.tokenizer.with_special_tokens(special_tokens)
+    added = tokenizer.vocabulary_size - gpt2.tokenizer.vocabulary_size
+    if not added:
+        return gpt2
+    config = {**gpt2.config, "vocab_size": tokenizer.vocabulary_size}
+    backbone = _build(config, gpt2.backbone.dropout)
+    for old, new in zip(gpt2_weights(gpt2.backbone), gpt2_weights(backbone), strict=True):
+        tensor = old.write()
+        if old.name == "wte.weight":
+            tensor = np.concatenate([tensor, np.repeat(tensor.mean(0, keepdims=True), added, 0)])
+        new.read(tensor)
+    return Gpt2(backbone, tokenizer, gpt2.folder, config)
+
+
+def _load_preset(name: str, dropout: float | None) -> Gpt2:
+    backbone, vocabulary, merges = read_gpt2_preset(name, dropout)
+    config = {
+        "vocab_size": backbone.vocabulary_size,
+        "n_layer": backbone.num_layers,
+        "n_head": backbone.num_heads,
+        "n_embd": backbone.hidden_dim,
+        "n_inner": backbone.intermediate_dim,
+        "n_positions": backbone.max_sequence_length,
+        "resid_pdrop": backbone.dropout,
+    }
+    pairs = [(left, right) for left, right in (rule.split(" ") for rule in merges)]
+    return Gpt2(backbone, BytePair(vocabulary, pairs), None, config)
+
+
+def _read_config(folder: Path) -> dict[str, Any]:
+    path = folder / "config.json"
+    config = read_json_object(path)
+    if not config:
+        raise InputError(f"{path} is missing. Name a folder with a GPT-2's config, weights and vocabulary.")
+    if config.get("model_type", "gpt2") != "gpt2":
+        raise InputError(f"{path} describes a {config['model_type']!r} model. Name the folder of a GPT-2.")
+    _check_sizes(config, str(path))
+    if config.get("activation_function", "gelu_new") not in ACTIVATIONS:
+        raise InputError(
+            f"{path}: activation_function {config['activation_function']!r} is unknown; known are "
+            f"{', '.join(ACTIVATIONS)}."
+        )
+    if config.get("tie_word_embeddings") is False or config.get("scale_attn_by_inverse_layer_idx"):
+        raise InputError(f"{path}: only GPT-2s with tied embeddings and plain attention scaling are read.")
+    return config
+
+
+def _check_sizes(config: dict[str, Any], where: str) -> None:
+    for key in _SIZES:
+        if not isinstance(config.get(key), int) or config[key] < 1:
+            raise InputError(f"{where}: {key} must be a positive whole number; received {config.get(key)!r}.")
+    if config["n_embd"] % config["n_head"]:
+        raise InputError(
+            f"{where}: a width of {config['n_embd']} cannot be divided among {config['n_head']} heads."
+        )
