@@ -20,7 +20,7 @@ def read_examples(document: dict[str, Any], request: Any) -> None:
     Raises:
         ServingError: the object holds no usable examples.
     """
-    request.model_spec.signature_name = document.get("signature_name", "")
+    request.model_spec.signature_name = _valid(document.get("signature_name", ""))
     given = request.input
     has_context = "context" in document
     if has_context:
@@ -46,9 +46,14 @@ def _fill(example: Any, content: Any) -> None:
     if not isinstance(content, dict):
         raise invalid_argument(f"Example must be JSON object but got JSON {json_type(content)}")
     for name, values in content.items():
-        feature = example.features.feature[to_bytes(name).decode("utf-8", "replace")]
+        feature = example.features.feature[_valid(name)]
         for value in values if isinstance(values, list) else [values]:
             _add(feature, name, value)
+
+
+def _valid(text: str) -> str:
+    """Text that a proto takes: bytes that are no UTF-8 become replacement characters."""
+    return to_bytes(text).decode("utf-8", "replace")
 
 
 def _add(feature: Any, name: str, value: Any) -> None:

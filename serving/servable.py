@@ -70,6 +70,8 @@ class Servable:
             return [_array(value) for value in call(*(feeds[name] for name in names))]
         except tf.errors.OpError as error:
             raise from_tensorflow(error) from error
+        except UnicodeDecodeError as error:  # the graph refused, and its words quote bytes of the request
+            raise invalid_argument(error.object.decode("utf-8", "replace")) from error
 
     def close(self) -> None:
         """Free the session; requests that still run end first."""

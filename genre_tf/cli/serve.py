@@ -1,5 +1,6 @@
 """`genre serve`: TensorFlow Serving on a folder of models, or the embedded server where there is none."""
 
+import logging
 import shutil
 import sys
 from pathlib import Path
@@ -42,6 +43,8 @@ def serve(
 def _serve_embedded(models: Path, host: str, grpc_port: int, rest_port: int) -> None:
     from genre_tf.serving.embedded_server import NOTICE, EmbeddedServer, ServerOptions, wait_for_signal
 
+    # TensorFlow calls loading by session deprecated, each time, in three lines.
+    logging.getLogger("tensorflow").setLevel(logging.ERROR)
     progress.print(NOTICE, style="yellow", markup=False)
     options = ServerOptions(host=host, grpc_port=grpc_port, rest_port=rest_port)
     with EmbeddedServer(models, options, lambda text: progress.print(text, markup=False)) as server:

@@ -1,0 +1,102 @@
+"""What a server loads and says: broken versions left out, lookups and TensorFlow Text ops at work."""
+
+import json
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import grpc
+import pytest
+
+from genre_tf.errors import InputError
+
+
+@pytest.fixture
+def broken_models(toy_models: Path, tmp_path: Path) -> Path:
+    """Version 1 is whole, version 2 is no graph, version 3 is half-written."""
+    shutil.copytree(toy_models / "toy", tmp_path / "toy")
+    (tmp_path / "toy" / "2" / "saved_model.pb").write_bytes(b"\xffnot a graph")
+    (tmp_path / "toy" / "3").mkdir()
+    return tmp_path
+
+
+@pytest.fixture
+def said() -> list[str]:
+    return []
+
+
+@pytest.fixture
+def manager(broken_models: Path, said: list[str]) -> Iterator[Any]:
+    from genre_tf.serving.model_folders import find_models
+    from genre_tf.serving.model_manager import ModelManager
+
+    loaded = ModelManager(said.append)
+    loaded.load(find_models(broken_models))
+    yield loaded
+    loaded.close()
+
+
+def test_broken_versions_are_said_and_the_newest_whole_one_answers(manager: Any, said: list[str]) -> None:
+    from genre_tf.serving.rest_api import RestApi
+
+    assert manager.versions == {"toy": [1]}
+    assert [line.split()[0] for line in said] == ["left", "left", "loaded"]
+    assert "saved_model.pb is missing" in said[0]
+    assert "does not load" in said[1]
+    api = RestApi(manager)
+    assert json.loads(api.answer("POST", "/v1/models/toy:predict", b'{"instances": [1]}').body) == {
+        "predictions": [2.5]
+    }
+    states = json.loads(api.answer("GET", "/v1/models/toy", b"").body)["model_version_status"]
+    assert [(state["version"], state["state"]) for state in states] == [("2", "END"), ("1", "AVAILABLE")]
+    assert states[0]["status"]["error_code"] != "OK"
+    assert states[0]["status"]["error_message"]
+
+
+def test_a_model_of_which_nothing_loads_is_an_error(broken_models: Path) -> None:
+    from genre_tf.serving.embedded_server import EmbeddedServer, ServerOptions
+
+    shutil.rmtree(broken_models / "toy" / "1")
+    with pytest.raises(InputError, match="no version of model toy loads"):
+        EmbeddedServer(broken_models, ServerOptions(grpc_port=0, rest_port=0))
+
+
+@pytest.fixture(scope="module")
+def text_models(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A TensorFlow 2 export with a variable, a lookup table and a TensorFlow Text op."""
+    import tensorflow as tf
+    import tensorflow_text as text
+
+    class Lowered(tf.Module):
+        def __init__(self) -> None:
+            keys, values = tf.constant(["storm", "cup"]), tf.constant([1.0, 2.0])
+            self.table = tf.lookup.StaticHashTable(tf.lookup.KeyValueTensorInitializer(keys, values), 0.0)
+            self.weight = tf.Variable(10.0)
+
+        @tf.function(input_signature=[tf.TensorSpec([None], tf.string)])
+        def weigh(self, title: Any) -> dict[str, Any]:
+            return {"weight": self.table.lookup(text.case_fold_utf8(title)) * self.weight}
+
+    folder = tmp_path_factory.mktemp("text_models")
+    module = Lowered()
+    tf.saved_model.save(module, str(folder / "lowered" / "1"), {"serving_default": module.weigh})
+    return folder
+
+
+def test_tables_variables_and_text_ops_work_by_session(text_models: Path) -> None:
+    from genre_tf.serving.embedded_server import EmbeddedServer, ServerOptions
+    from genre_tf.serving.rest_api import RestApi
+
+    with EmbeddedServer(text_models, ServerOptions(grpc_port=0, rest_port=0)) as server:
+        body = json.dumps({"instances": ["STORM", "Cup", "?"]}).encode()
+        answer = RestApi(server._manager).answer("POST", "/v1/models/lowered:predict", body)
+        assert json.loads(answer.body) == {"predictions": [10.0, 20.0, 0.0]}
+
+
+def test_grpc_health_says_serving(toy_server: Any) -> None:
+    from grpc_health.v1 import health_pb2, health_pb2_grpc
+
+    with grpc.insecure_channel(toy_server.grpc_address) as channel:
+        answer = health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest(), timeout=10)
+    assert answer.status == health_pb2.HealthCheckResponse.SERVING
