@@ -33,16 +33,16 @@ def predict(
     as_json: Annotated[bool, typer.Option("--json", help="Say what was written as JSON.")] = False,
 ) -> None:
     """Rank the candidates of every impression of a log: `ImpressionID [rank,rank,…]`, a line each."""
-    from genre_tf.config import read_config
     from genre_tf.evaluation.predictions import check_output, write_predictions
-    from genre_tf.evaluation.run_models import check_run, load_scorers
+    from genre_tf.evaluation.run_models import chosen_models, load_scorers, open_run
     from genre_tf.evaluation.scored_log import read_log
 
     check_output(out)
-    check_run(run, (model.value,))
+    config = open_run(run)
+    chosen_models(run, config, (model.value,))
     log = read_log(
         run,
-        read_config(run / "config.toml"),
+        config,
         data,
         split,
         with_counters=model is Model.ranker_counters,

@@ -1,0 +1,41 @@
+"""`genre evaluate`: every metric, per slice, beside the baselines."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from genre_tf.cli.console import print_json, progress, results
+
+
+def evaluate(
+    run: Annotated[Path, typer.Argument(help="Run folder, as `genre train` leaves it.")],
+    data: Annotated[Path, typer.Option(help="Folder of a MIND-format data set.")],
+    split: Annotated[str, typer.Option(help="Folder of a labelled split in it.")] = "dev",
+    models: Annotated[
+        str,
+        typer.Option(help="Comma-separated: two_tower, ranker, ranker_counters. Default: all trained ones."),
+    ] = "",
+    before: Annotated[bool, typer.Option(help="Also measure the same models before training.")] = True,
+    generation: Annotated[bool, typer.Option(help="Also measure the generator.")] = True,
+    max_bad_rows: Annotated[int, typer.Option(help="Faulty rows of the split that may be skipped.")] = 0,
+    as_json: Annotated[bool, typer.Option("--json", help="The report as JSON instead of tables.")] = False,
+) -> None:
+    """Measure a run on a split; the report is kept in RUN/reports, its numbers in RUN/logs/evaluation."""
+    from genre_tf.evaluation.evaluate import EvaluationOptions, evaluate_run
+    from genre_tf.evaluation.report import log_scalars, print_report, save_report
+
+    options = EvaluationOptions(
+        models=tuple(filter(None, (name.strip() for name in models.split(",")))),
+        before=before,
+        generation=generation,
+        max_bad_rows=max_bad_rows,
+    )
+    report = evaluate_run(run, data, split, options, say=progress.print)
+    file = save_report(report, run)
+    log_scalars(report, run)
+    if as_json:
+        print_json(report)
+    else:
+        print_report(report, results)
+    progress.print(f"kept in {file}", markup=False)

@@ -1,0 +1,162 @@
+"""`genre evaluate`: every metric of a run on one split, beside the baselines and the untrained models."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from genre_tf.backbones.bert import load_bert
+from genre_tf.config import RunConfig
+from genre_tf.data.examples import ImpressionExample
+from genre_tf.evaluation import baselines
+from genre_tf.evaluation.ranking import ranking_metrics
+from genre_tf.evaluation.report import Slices, compared, finite, sliced
+from genre_tf.evaluation.retrieval_metrics import click_ranks, recall
+from genre_tf.evaluation.run_models import chosen_models, has_generator, load_scorers, open_run
+from genre_tf.evaluation.scored_log import ScoredLog, read_log
+from genre_tf.evaluation.scoring import Scorer, Scores, TwoTowerScorer, score_blocks
+from genre_tf.evaluation.slices import Seen, slice_masks
+from genre_tf.evaluation.title_vectors import title_vectors
+from genre_tf.models.checkpoint import BACKBONE_FOLDER
+
+CUTOFFS = (10, 50, 100, 200, 500)
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluationOptions:
+    """What an evaluation measures.
+
+    Args:
+        models: names out of `run_models.MODELS`; empty: every one that the run has trained.
+        before: also the same models as they were before training.
+        generation: also the generator, where the run has one.
+        max_bad_rows: rows of the split that may be skipped.
+    """
+
+    models: tuple[str, ...] = ()
+    before: bool = True
+    generation: bool = True
+    max_bad_rows: int = 0
+
+
+def evaluate_run(
+    run: Path, data: Path, split: str, options: EvaluationOptions | None = None, say: Say = print
+) -> dict[str, Any]:
+    """Measure a run on a split.
+
+    Args:
+        run: the run folder.
+        data: folder of a MIND-format data set.
+        split: folder of a labelled split in it.
+        options: what to measure.
+        say: takes a line of progress.
+
+    Returns:
+        The report, ready for JSON; rates are fractions: split, impressions, slices (impressions in each),
+        models and baselines (scorer > slice > metric), retrieval (recall@k), before (models and retrieval of
+        the untrained models), generation, significance.
+
+    Raises:
+        InputError: no run, no such split, no labels, or a model that the run has not trained.
+    """
+    options = options or EvaluationOptions()
+    config = open_run(run)
+    names = chosen_models(run, config, options.models)
+    log = read_log(run, config, data, split, max_bad_rows=options.max_bad_rows)
+    clicked = log.clicked()
+    slices = slice_masks(log.split.impressions, Seen.in_prepared(run / "prepared"))
+    examples = log.examples()
+    say(f"{len(examples)} impressions of {split}, {len(log.table) - 1} articles: {', '.join(names)}")
+    scorers = load_scorers(run, names, log.table)
+    untrained: dict[str, Scorer] = {}
+    if options.before:
+        say("the same models before training")
+        untrained = load_scorers(run, names, log.table, trained=False)
+    say("baselines")
+    scores = {
+        "models": _scores(scorers, log),
+        "before": _scores(untrained, log),
+        "baselines": _baselines(run, config, log, examples),
+    }
+    report: dict[str, Any] = {
+        "split": split,
+        "impressions": len(examples),
+        "slices": {name: int(mask.sum()) for name, mask in slices.items()},
+        **_ranking(scores, clicked, slices),
+        "retrieval": _retrieval(scorers, examples),
+        "generation": {},
+    }
+    report["before"]["retrieval"] = _retrieval(untrained, examples)
+    if options.generation and has_generator(run):
+        report["generation"] = _generation(run, scorers, log, examples, say)
+    return dict(finite(report))
+
+
+def _scores(scorers: Mapping[str, Scorer], log: ScoredLog) -> dict[str, Scores]:
+    return {name: list(chain.from_iterable(score_blocks(log, scorer))) for name, scorer in scorers.items()}
+
+
+def _baselines(
+    run: Path, config: RunConfig, log: ScoredLog, examples: Sequence[ImpressionExample]
+) -> dict[str, Scores]:
+    bert = load_bert(str(run / BACKBONE_FOLDER))
+    vectors = title_vectors(bert, log.table.titles, config.news.max_title_tokens)
+    return {
+        "random": baselines.random_scores(examples, config.seed),
+        "popularity": baselines.popularity(examples),
+        "click_through_rate": baselines.click_through_rate(examples),
+        "category": baselines.category_counts(examples, log.table),
+        "bm25": baselines.bm25(examples, log.table),
+        "untrained_embeddings": baselines.mean_of_history(examples, vectors),
+    }
+
+
+def _ranking(
+    scores: Mapping[str, Mapping[str, Scores]], clicked: Sequence[npt.NDArray[np.bool_]], slices: Slices
+) -> dict[str, Any]:
+    measured = {
+        kind: {name: ranking_metrics(scores_of, clicked) for name, scores_of in group.items()}
+        for kind, group in scores.items()
+    }
+    return {
+        "models": sliced(measured["models"], slices),
+        "before": {"models": sliced(measured["before"], slices)},
+        "baselines": sliced(measured["baselines"], slices),
+        "significance": compared(measured["models"], measured["before"], measured["baselines"]),
+    }
+
+
+def _retrieval(scorers: Mapping[str, Scorer], examples: Sequence[ImpressionExample]) -> dict[str, Any]:
+    """Recall of the two towers, in the pool of all articles that the split shows to anyone."""
+    towers = scorers.get("two_tower")
+    if not isinstance(towers, TwoTowerScorer):
+        return {}
+    shown = np.unique(np.concatenate([example.candidates for example in examples]))
+    shown = shown[shown > 0]
+    position = np.full(len(towers.vectors), -1)
+    position[shown] = np.arange(len(shown))
+    clicked = [position[example.candidates[example.labels > 0]] for example in examples]
+    read = [position[example.history] for example in examples]
+    ranks = click_ranks(
+        towers.user_vectors(examples),
+        towers.vectors[shown],
+        [row[row >= 0] for row in clicked],
+        [row[row >= 0] for row in read],
+    )
+    return {**recall(ranks, [cutoff for cutoff in CUTOFFS if cutoff < len(shown)]), "pool": len(shown)}
+
+
+def _generation(
+    run: Path,
+    scorers: Mapping[str, Scorer],
+    log: ScoredLog,
+    examples: Sequence[ImpressionExample],
+    say: Say,
+) -> dict[str, Any]:
+    # TODO wire to models.checkpoint.load_generator once it stands
+    raise NotImplementedError

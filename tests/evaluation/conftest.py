@@ -1,0 +1,72 @@
+"""A tiny data set and a tiny run folder, whose models are as before training."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from genre_tf.config import DataConfig, NewsConfig, RunConfig, write_config
+from genre_tf.data.records import prepare, read_articles
+from genre_tf.models.backbone import Categories
+from genre_tf.models.checkpoint import WEIGHTS_FILE, load_ranker, load_two_tower, save_backbone
+
+ARTICLES = 40
+TOPICS = ("sports", "food", "politics")
+
+
+def write_split(
+    data: Path, name: str, day: int, impressions: int, articles: range, labelled: bool = True
+) -> None:
+    """A log of readers who click their own topic."""
+    generator = np.random.default_rng(day)
+    (data / name).mkdir(parents=True)
+    news = (
+        f"N{at}\t{TOPICS[at % 3]}\t\tNews about {TOPICS[at % 3]} number {at}\t"
+        f"A longer text about {TOPICS[at % 3]} that says what happened today.\t\t[]\t[]\n"
+        for at in articles
+    )
+    (data / name / "news.tsv").write_text("".join(news), "utf-8")
+    with (data / name / "behaviors.tsv").open("w") as out:
+        for row in range(impressions):
+            topic = row % 3
+            history = [f"N{at}" for at in generator.permutation(articles) if at % 3 == topic][: row % 9]
+            shown = generator.permutation(articles)[:6]
+            clicked = int(np.argmax(shown % 3 == topic))
+            label = (lambda at: f"-{int(at == clicked)}") if labelled else (lambda at: "")  # noqa: B023
+            candidates = " ".join(f"N{article}{label(at)}" for at, article in enumerate(shown))
+            time = f"11/{day}/2019 {1 + row // 60 % 11}:{row % 60:02d}:00 AM"
+            out.write(f"{row + 1}\tU{row % 7}-{day // 12}\t{time}\t{' '.join(history)}\t{candidates}\n")
+
+
+@pytest.fixture(scope="session")
+def tiny_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    data = tmp_path_factory.mktemp("news")
+    write_split(data, "train", 10, 60, range(1, 30))
+    write_split(data, "dev", 12, 30, range(1, ARTICLES))
+    write_split(data, "test", 13, 12, range(1, ARTICLES), labelled=False)
+    return data
+
+
+@pytest.fixture(scope="session")
+def build_run(tiny_data: Path) -> Callable[[Path, str], Path]:
+    def build(run: Path, trainable: str) -> Path:
+        config = RunConfig(
+            data=DataConfig(max_history=6, shards=1),
+            news=NewsConfig(backbone="tiny", trainable=trainable, category_dimension=4),
+        )
+        prepare(tiny_data, run / "prepared", max_history=6, shards=1)
+        table = read_articles(run / "prepared")
+        save_backbone("tiny", Categories.of(table.categories, table.subcategories), run)
+        write_config(config, run / "config.toml")
+        for stage, load in (("retrieval", load_two_tower), ("ranking", load_ranker)):
+            (run / stage).mkdir()
+            load(run, trained=False).save_weights(run / stage / WEIGHTS_FILE)
+        return run
+
+    return build
+
+
+@pytest.fixture(scope="session")
+def tiny_run(build_run: Callable[[Path, str], Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return build_run(tmp_path_factory.mktemp("run"), "none")

@@ -1,0 +1,121 @@
+"""`genre evaluate` on a tiny run: the report of the contract, and plain words for what it cannot measure."""
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from genre_tf.cli.evaluate import evaluate
+from genre_tf.errors import InputError
+from genre_tf.evaluation.evaluate import EvaluationOptions, evaluate_run
+from genre_tf.evaluation.ranking import METRICS
+from genre_tf.evaluation.run_models import load_scorers, open_run
+from genre_tf.evaluation.scored_log import read_log
+
+SLICES = {"all", "no_history", "at_most_5_clicks", "unseen_reader", "unseen_article"}
+
+
+def quiet(line: str) -> None:
+    """Takes progress lines."""
+
+
+def test_the_report_has_every_model_and_baseline_in_every_slice_before_and_after(
+    tiny_run: Path, tiny_data: Path
+) -> None:
+    report = evaluate_run(tiny_run, tiny_data, "dev", say=quiet)
+    assert (report["split"], report["impressions"]) == ("dev", 30)
+    assert set(report["models"]) == {"two_tower", "ranker", "ranker_counters"}
+    assert set(report["baselines"]) == {
+        "random", "popularity", "click_through_rate", "category", "bm25", "untrained_embeddings",
+    }  # fmt: skip
+    for group in (report["models"], report["baselines"], report["before"]["models"]):
+        for parts in group.values():
+            assert set(parts) == SLICES
+            assert set(parts["all"]) == set(METRICS)
+            assert 0 <= parts["all"]["auc"] <= 1
+    assert report["slices"]["all"] == 30
+    assert report["slices"]["unseen_reader"] == 30
+    assert 0 < report["slices"]["unseen_article"] < 30
+    assert set(report["retrieval"]) == {"recall@10", "pool"}
+    assert report["baselines"]["category"]["all"]["auc"] > 0.7  # readers click their own topic
+    # Nothing was trained in this run, so after is before.
+    assert report["models"] == report["before"]["models"]
+    assert report["retrieval"] == report["before"]["retrieval"]
+    assert report["significance"]["ranker over its start"]["difference"] == 0
+
+
+def test_counters_change_the_ranker_with_counters_only(tiny_run: Path, tiny_data: Path) -> None:
+    log = read_log(tiny_run, open_run(tiny_run), tiny_data, "dev")
+    scorers = load_scorers(tiny_run, ("ranker", "ranker_counters"), log.table)
+    examples = log.examples()
+    more = log.examples()
+    for example in more:
+        example.counters = example.counters + [[5, 0, 0]] * len(example.counters)
+    assert (scorers["ranker"](examples)[3] == scorers["ranker"](more)[3]).all()
+    assert set(scorers) == {"ranker", "ranker_counters"}
+
+
+def test_only_the_models_that_were_asked_for_are_measured(tiny_run: Path, tiny_data: Path) -> None:
+    report = evaluate_run(
+        tiny_run, tiny_data, "dev", EvaluationOptions(models=("ranker",), before=False), say=quiet
+    )
+    assert set(report["models"]) == {"ranker"}
+    assert report["before"] == {"models": {}, "retrieval": {}}
+    assert report["retrieval"] == {}
+
+
+def test_a_run_whose_backbone_is_wholly_trained_is_measured_too(
+    build_run: Callable[[Path, str], Path], tiny_data: Path, tmp_path: Path
+) -> None:
+    report = evaluate_run(build_run(tmp_path, "all"), tiny_data, "dev", say=quiet)
+    assert report["models"] == report["before"]["models"]
+
+
+def test_the_verb_prints_json_keeps_it_and_logs_it(
+    tiny_run: Path, tiny_data: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    evaluate(tiny_run, data=tiny_data, models="two_tower", before=False, as_json=True)
+    report = json.loads(capsys.readouterr().out)
+    assert report == json.loads((tiny_run / "reports" / "evaluation-dev.json").read_text())
+    assert list((tiny_run / "logs" / "evaluation").glob("events*"))
+    evaluate(tiny_run, data=tiny_data, models="two_tower", before=False)
+    assert "AUC by slice" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("models", "split", "message"),
+    [
+        ("oracle", "dev", "there is no model 'oracle'; known: two_tower"),
+        ("", "test", "has no labels"),
+        ("", "nowhere", "no split 'nowhere'"),
+    ],
+)
+def test_what_cannot_be_measured_is_said_plainly(
+    tiny_run: Path, tiny_data: Path, models: str, split: str, message: str
+) -> None:
+    with pytest.raises(InputError, match=message):
+        evaluate(tiny_run, data=tiny_data, split=split, models=models)
+
+
+def test_a_folder_that_is_no_run_is_refused(tiny_data: Path, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="is no folder"):
+        evaluate(tmp_path / "none", data=tiny_data)
+    with pytest.raises(InputError, match="no configuration"):
+        evaluate(tmp_path, data=tiny_data)
+
+
+def test_a_stage_that_was_not_trained_is_named_with_its_remedy(
+    tiny_run: Path, tiny_data: Path, tmp_path: Path
+) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(tiny_run, run)
+    shutil.rmtree(run / "ranking")
+    with pytest.raises(InputError, match="genre train ranking"):
+        evaluate_run(run, tiny_data, "dev", EvaluationOptions(models=("ranker",)), say=quiet)
+    report = evaluate_run(run, tiny_data, "dev", EvaluationOptions(before=False), say=quiet)
+    assert set(report["models"]) == {"two_tower"}
+    shutil.rmtree(run / "retrieval")
+    with pytest.raises(InputError, match="genre train all"):
+        evaluate_run(run, tiny_data, "dev", say=quiet)
