@@ -106,6 +106,30 @@ def _lines(text: tf.Tensor) -> tf.RaggedTensor:
     return lines.with_flat_values(tf.strings.strip(lines.flat_values))
 
 
+def widest(rows: tf.RaggedTensor) -> tf.Tensor:
+    """Length of the longest row; int64 [], 0 if there is none."""
+    return tf.reduce_max(tf.concat([[0], rows.row_lengths()], 0))
+
+
+def to_dense(rows: tf.RaggedTensor, width: tf.Tensor | None = None) -> tuple[tf.Tensor, tf.Tensor]:
+    """Pad rows with zeros on the right.
+
+    Args:
+        rows: numbers [B, (parts), …].
+        width: longer rows are cut to it; the longest row's length if left out.
+
+    Returns:
+        [B, W, …] in the type of `rows`, and bool [B, W], which of them are a row's own.
+    """
+    width = widest(rows) if width is None else width
+    own = tf.sequence_mask(rows.row_lengths(), width)  # [B, W]
+    places = rows.row_starts()[:, None] + tf.range(width)[None, :]  # [B, W]
+    # The padding stands behind all parts, and is there even if there are no parts at all.
+    padding = tf.zeros([1, *rows.flat_values.shape[1:]], rows.dtype)
+    behind = tf.shape(rows.flat_values, tf.int64)[0]
+    return tf.gather(tf.concat([rows.flat_values, padding], 0), tf.where(own, places, behind)), own
+
+
 def keep_entries(rows: tf.RaggedTensor, keep: tf.Tensor) -> tf.RaggedTensor:
     """Drop entries; a row may become empty, and no row goes.
 

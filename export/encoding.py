@@ -1,0 +1,67 @@
+"""Titles to article vectors inside the served graph, at a bounded cost of time and memory."""
+
+from typing import Any
+
+import tensorflow as tf
+
+_CHUNK_TITLES = 256  # encoded at a time, so that one long request cannot take all of a server's memory
+
+
+def share_frozen_layers(first: Any, second: Any) -> bool:
+    """Let two stages use one copy of their frozen BERT layers, if these are the same.
+
+    Args:
+        first: a two-tower or ranker, with `encoder`.
+        second: another one; its encoder takes over the frozen layers of `first`.
+
+    Returns:
+        Whether they share them now: an export then holds them once and computes them once per title.
+    """
+    ours, theirs = first.encoder.backbone, second.encoder.backbone
+    same_text = ours.config == theirs.config and ours.categories == theirs.categories
+    if ours.lower is None or ours.identity != theirs.identity or not same_text:
+        return False
+    second.encoder.backbone = ours
+    return True
+
+
+def encode_titles(titles: tf.Tensor, *encoders: Any) -> list[tf.Tensor]:
+    """Encode titles, each different one once.
+
+    Args:
+        titles: string [M].
+        encoders: `NewsEncoder`s; where they share their frozen layers these are computed once.
+
+    Returns:
+        float32 [M, D] of each encoder.
+    """
+    different, place = tf.unique(titles)
+    count = tf.size(different)
+    # At least one chunk, of no titles if there are none: the loop must have a result.
+    chunks = tf.maximum((count + _CHUNK_TITLES - 1) // _CHUNK_TITLES, 1)
+    arrays = [_vectors_of_chunks(chunks, encoder.dimension) for encoder in encoders]
+
+    def encode_chunk(number: tf.Tensor, *arrays: tf.TensorArray) -> list[Any]:
+        texts = different[number * _CHUNK_TITLES : (number + 1) * _CHUNK_TITLES]
+        vectors = _encode(texts, encoders)
+        written = [array.write(number, part) for array, part in zip(arrays, vectors, strict=True)]
+        return [number + 1, *written]
+
+    _, *arrays = tf.while_loop(
+        lambda number, *_: number < chunks, encode_chunk, [tf.constant(0), *arrays], parallel_iterations=1
+    )
+    return [tf.gather(array.concat(), place) for array in arrays]  # [M, D]
+
+
+def _encode(texts: tf.Tensor, encoders: tuple[Any, ...]) -> list[tf.Tensor]:
+    first = encoders[0]
+    if any(encoder.backbone is not first.backbone or first.backbone.lower is None for encoder in encoders):
+        return [encoder(texts) for encoder in encoders]
+    features = first.text_features(texts)
+    return [encoder.tower(features, training=False) for encoder in encoders]
+
+
+def _vectors_of_chunks(chunks: tf.Tensor, dimension: int) -> tf.TensorArray:
+    return tf.TensorArray(
+        tf.float32, size=chunks, infer_shape=False, element_shape=[None, dimension], clear_after_read=False
+    )

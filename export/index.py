@@ -1,0 +1,147 @@
+"""The articles of a version, baked into its graph: ids, titles, vectors of both stages, counters.
+
+What `genre refresh` will rewrite without training lies in variables of open length and one text file, and not
+in constants of the graph.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import tensorflow as tf
+
+from genre_tf.export.parsing import clean_text
+
+_KEY_BUCKETS = 2**62  # wide enough that two titles of a pool never share a key
+_EXCLUDED = -1e30  # below every real score, and finite
+
+
+@dataclass(frozen=True)
+class Catalogue:
+    """Everything that is known of the articles; row 0 is the padding and unknown article.
+
+    Attributes:
+        news_ids: of N rows, the first "".
+        titles: of N rows, the first "".
+        retrieval_vectors: float32 [N, D], of the two-tower; row 0 is zeros.
+        ranking_vectors: float32 [N, R], of the ranker; row 0 is zeros.
+        counters: float32 [N, 3]: clicks, views, age in hours.
+    """
+
+    news_ids: list[str]
+    titles: list[str]
+    retrieval_vectors: npt.NDArray[np.float32]
+    ranking_vectors: npt.NDArray[np.float32]
+    counters: npt.NDArray[np.float32]
+
+    def __post_init__(self) -> None:
+        parts = (self.titles, self.retrieval_vectors, self.ranking_vectors, self.counters)
+        if {len(part) for part in parts} != {len(self.news_ids)} or not self.news_ids or self.news_ids[0]:
+            raise ValueError(
+                "a catalogue needs equally many rows in all its parts, and row 0 for the padding"
+            )
+
+
+class ArticleIndex(tf.Module):
+    """Look-up and exact search of articles inside the graph.
+
+    Args:
+        catalogue: the articles.
+        ids_file: written here; becomes an asset of the SavedModel.
+    """
+
+    def __init__(self, catalogue: Catalogue, ids_file: Path) -> None:
+        super().__init__(name="article_index")
+        # Row 0 has no line, as TensorFlow takes no empty ones: an article's row is its line's number plus 1.
+        ids_file.write_text("".join(f"{news_id}\n" for news_id in catalogue.news_ids[1:]), encoding="utf-8")
+        lines = tf.lookup.TextFileInitializer(
+            str(ids_file),
+            tf.string,
+            tf.lookup.TextFileIndex.WHOLE_LINE,
+            tf.int64,
+            tf.lookup.TextFileIndex.LINE_NUMBER,
+        )
+        self.line_of_id = tf.lookup.StaticHashTable(lines, default_value=-1)
+        titles = clean_text(tf.constant(catalogue.titles))
+        keys = _title_keys(titles).numpy()
+        order = np.argsort(keys, kind="stable")
+        self.news_ids = _open_variable(clean_text(tf.constant(catalogue.news_ids)), "news_ids")
+        self.titles = _open_variable(titles, "titles")
+        self.title_keys = _open_variable(keys, "title_keys")
+        self.sorted_keys = _open_variable(keys[order], "sorted_keys")
+        self.rows_by_key = _open_variable(order.astype(np.int64), "rows_by_key")
+        # Transposed once here and not at each request: a third faster on the CPU (DESIGN.md, on speed).
+        transposed = np.ascontiguousarray(catalogue.retrieval_vectors.T)
+        self.retrieval_matrix = _open_variable(transposed, "retrieval_matrix", open_axis=1)
+        self.ranking_vectors = _open_variable(catalogue.ranking_vectors, "ranking_vectors")
+        self.counters = _open_variable(catalogue.counters, "counters")
+
+    def rows(self, news_ids: tf.RaggedTensor) -> tf.RaggedTensor:
+        """Rows of ids: string [B, (ids)] -> int64 [B, (ids)]; 0 for an unknown one."""
+        return news_ids.with_flat_values(self.line_of_id.lookup(news_ids.flat_values) + 1)
+
+    def retrieval_vectors(self, rows: tf.Tensor) -> tf.Tensor:
+        """The two-tower's vectors of rows: int64 [B, H] -> float32 [B, H, D]."""
+        columns = tf.gather(self.retrieval_matrix, tf.reshape(rows, [-1]), axis=1)  # [D, B x H]
+        dimension = self.retrieval_matrix.shape[0]
+        return tf.reshape(tf.transpose(columns), [*tf.unstack(tf.shape(rows)), dimension])  # [B, H, D]
+
+    def keys_of_rows(self, rows: tf.RaggedTensor) -> tf.RaggedTensor:
+        """Title keys of rows, int64 [B, (rows)]: articles of one title share a key."""
+        return rows.with_flat_values(tf.gather(self.title_keys, rows.flat_values))
+
+    def keys_of_titles(self, titles: tf.RaggedTensor) -> tf.RaggedTensor:
+        """Title keys of titles as text, int64 [B, (titles)]."""
+        return titles.with_flat_values(_hashed(titles.flat_values))
+
+    def search(self, readers: tf.Tensor, read: tf.RaggedTensor, limit: int) -> tuple[tf.Tensor, tf.Tensor]:
+        """Exact search: the articles with the greatest dot product, without what was read.
+
+        Args:
+            readers: float32 [B, D].
+            read: title keys of everything the reader has read, int64 [B, (keys)]; of any length.
+            limit: most articles to find.
+
+        Returns:
+            Rows int64 [B, L], best first, and bool [B, L], which of them are results; L is `limit` or the
+            size of the pool, whichever is smaller.
+        """
+        scores = tf.matmul(readers, self.retrieval_matrix)  # [B, N]
+        places = self._excluded(read)  # [excluded, 2]
+        lowest = tf.fill([tf.shape(places)[0]], _EXCLUDED)
+        scores = tf.tensor_scatter_nd_update(scores, places, lowest)
+        best, rows = tf.math.top_k(scores, tf.minimum(limit, tf.shape(scores)[1]))
+        return tf.cast(rows, tf.int64), best > _EXCLUDED / 2
+
+    def _excluded(self, read: tf.RaggedTensor) -> tf.Tensor:
+        """Places in the score matrix, int64 [excluded, 2]: every row whose title was read, and row 0."""
+        keys = read.flat_values
+        first = tf.searchsorted(self.sorted_keys, keys, side="left", out_type=tf.int64)
+        behind = tf.searchsorted(self.sorted_keys, keys, side="right", out_type=tf.int64)
+        found = tf.ragged.range(first, behind)  # [keys, (rows of this title)]
+        readers = tf.gather(read.value_rowids(), found.value_rowids())
+        rows = tf.gather(self.rows_by_key, found.flat_values)
+        everyone = tf.range(read.nrows())
+        return tf.stack(
+            [tf.concat([everyone, readers], 0), tf.concat([tf.zeros_like(everyone), rows], 0)], axis=1
+        )
+
+
+def _title_keys(titles: tf.Tensor) -> tf.Tensor:
+    """int64 [N]; an article without title shares its key with no other."""
+    own = -1 - tf.range(tf.size(titles, tf.int64))
+    stripped = tf.strings.strip(titles)
+    return tf.where(stripped == "", own, _hashed(stripped))
+
+
+def _hashed(titles: tf.Tensor) -> tf.Tensor:
+    return tf.strings.to_hash_bucket_fast(titles, _KEY_BUCKETS)
+
+
+def _open_variable(value: npt.NDArray[Any] | tf.Tensor, name: str, open_axis: int = 0) -> tf.Variable:
+    start = tf.convert_to_tensor(value)
+    shape = start.shape.as_list()
+    shape[open_axis] = None
+    return tf.Variable(start, trainable=False, name=name, shape=tf.TensorShape(shape))

@@ -1,0 +1,177 @@
+"""The servable `genre_recommender`: from a reader's history to articles and click probabilities.
+
+Every signature takes joined strings, one a row (see `parsing`). What a row holds beyond the known is defined:
+
+- an id that the index does not know is skipped in a history; among candidates it gets `known` false and the
+  click probability 0;
+- of a long history the newest clicks make the reader; everything in it counts as read;
+- read means the same article or another one of the same title;
+- a candidate given twice is answered twice; columns beyond a row's own are -1, false or "".
+"""
+
+from pathlib import Path
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+from genre_tf.export import parsing
+from genre_tf.export.encoding import encode_titles
+from genre_tf.export.index import ArticleIndex
+
+NAME = "genre_recommender"
+SIGNATURES = {
+    "recommend": ("history",),  # the first is the default
+    "recommend_text": ("history_text",),
+    "score": ("history", "candidates"),
+    "score_text": ("history_text", "candidates_text"),
+    "score_counters": ("history", "candidates", "clicks", "views", "age_hours"),
+    "embed_news": ("text",),
+    "embed_user": ("history",),
+}
+"""Inputs of each signature, all string [B]."""
+PADDING_SCORE = -1.0
+
+Answer = dict[str, tf.Tensor]
+
+
+class Recommender:
+    """The signatures of the servable.
+
+    Args:
+        two_tower: has `user_vector` and `encoder`.
+        ranker: has `click_logits` and `encoder`.
+        index: the articles.
+        max_history: newest clicks that make the reader.
+        k: articles to recommend.
+        retrieve: articles that the towers hand to the ranker.
+    """
+
+    def __init__(
+        self, two_tower: Any, ranker: Any, index: ArticleIndex, *, max_history: int, k: int, retrieve: int
+    ) -> None:
+        self.two_tower = two_tower
+        self.ranker = ranker
+        self.index = index
+        self.max_history = max_history
+        self.k = k
+        self.retrieve = max(retrieve, k)
+
+    def recommend(self, history: tf.Tensor) -> Answer:
+        """The whole funnel for a reader known by article ids; string [B]."""
+        rows = self._known_rows(history)
+        newest, mask = _clicks(parsing.newest(rows, self.max_history))  # [B, H]
+        reader = self.two_tower.user_vector(self.index.retrieval_vectors(newest), mask)
+        clicks = tf.gather(self.index.ranking_vectors, newest)  # [B, H, R]
+        return self._funnel(reader, clicks, mask, self.index.keys_of_rows(rows))
+
+    def recommend_text(self, history_text: tf.Tensor) -> Answer:
+        """The whole funnel for a reader known by titles, which the index need not know; string [B]."""
+        titles = parsing.split_history_titles(history_text)
+        newest = parsing.newest(titles, self.max_history)
+        for_retrieval, for_ranking = encode_titles(
+            newest.flat_values, self.two_tower.encoder, self.ranker.encoder
+        )
+        clicks, mask = _clicks(newest.with_flat_values(for_retrieval))  # [B, H, D]
+        reader = self.two_tower.user_vector(clicks, mask)
+        clicks, _ = _clicks(newest.with_flat_values(for_ranking))  # [B, H, R]
+        return self._funnel(reader, clicks, mask, self.index.keys_of_titles(titles))
+
+    def score(self, history: tf.Tensor, candidates: tf.Tensor) -> Answer:
+        """Click probabilities from texts and categories alone; two string [B]."""
+        return self._score(history, self.index.rows(parsing.split_ids(candidates)), None)
+
+    def score_counters(
+        self,
+        history: tf.Tensor,
+        candidates: tf.Tensor,
+        clicks: tf.Tensor,
+        views: tf.Tensor,
+        age_hours: tf.Tensor,
+    ) -> Answer:
+        """Click probabilities that know the live counters; five string [B], numbers joined by spaces.
+
+        The n-th number belongs to the n-th candidate; missing ones are 0, and more are not looked at.
+        """
+        rows = self.index.rows(parsing.split_ids(candidates))
+        width = parsing.widest(rows)
+        counters = [parsing.split_numbers(text) for text in (clicks, views, age_hours)]
+        columns = [parsing.to_dense(numbers, width)[0] for numbers in counters]  # 3 x [B, C]
+        return self._score(history, rows, tf.stack(columns, axis=-1))
+
+    def score_text(self, history_text: tf.Tensor, candidates_text: tf.Tensor) -> Answer:
+        """Click probabilities of titles, which the index need not know; two string [B]."""
+        history = parsing.newest(parsing.split_history_titles(history_text), self.max_history)
+        candidates = parsing.split_candidate_titles(candidates_text)
+        titles = tf.concat([history.flat_values, candidates.flat_values], 0)
+        (vectors,) = encode_titles(titles, self.ranker.encoder)
+        count = tf.size(history.flat_values)
+        clicks, mask = _clicks(history.with_flat_values(vectors[:count]))  # [B, H, R]
+        shown, shown_mask = parsing.to_dense(candidates.with_flat_values(vectors[count:]))  # [B, C, R]
+        logits = self.ranker.click_logits(clicks, mask, shown, shown_mask, None)
+        return {"click_probability": tf.where(shown_mask, tf.sigmoid(logits), PADDING_SCORE)}
+
+    def embed_news(self, text: tf.Tensor) -> Answer:
+        """Vectors of articles (title, or title and abstract) in the two-tower's space; string [B]."""
+        (vectors,) = encode_titles(parsing.clean_text(text), self.two_tower.encoder)
+        return {"embedding": vectors}
+
+    def embed_user(self, history: tf.Tensor) -> Answer:
+        """Vectors of readers in the two-tower's space; string [B]."""
+        newest, mask = _clicks(parsing.newest(self._known_rows(history), self.max_history))
+        return {"embedding": self.two_tower.user_vector(self.index.retrieval_vectors(newest), mask)}
+
+    def write(self, folder: Path) -> None:
+        """Write the SavedModel, every signature in it."""
+        archive = keras.export.ExportArchive()
+        archive.track(self.index)
+        for encoder in (self.two_tower.encoder, self.ranker.encoder):
+            archive.track(encoder.backbone.bert.tokenizer)
+        for name, inputs in SIGNATURES.items():
+            specs = [tf.TensorSpec([None], tf.string, key) for key in inputs]
+            archive.add_endpoint(name, getattr(self, name), specs)
+        archive.write_out(str(folder), verbose=False)
+
+    def _known_rows(self, history: tf.Tensor) -> tf.RaggedTensor:
+        rows = self.index.rows(parsing.split_ids(history))
+        return parsing.keep_entries(rows, rows.flat_values > 0)
+
+    def _score(self, history: tf.Tensor, rows: tf.RaggedTensor, counters: tf.Tensor | None) -> Answer:
+        newest, mask = _clicks(parsing.newest(self._known_rows(history), self.max_history))
+        shown, present = parsing.to_dense(rows)  # [B, C]
+        known = shown > 0
+        logits = self.ranker.click_logits(
+            tf.gather(self.index.ranking_vectors, newest),
+            mask,
+            tf.gather(self.index.ranking_vectors, shown),
+            known,
+            counters,
+        )
+        probability = tf.where(known, tf.sigmoid(logits), 0.0)
+        return {"click_probability": tf.where(present, probability, PADDING_SCORE), "known": known}
+
+    def _funnel(self, reader: tf.Tensor, clicks: tf.Tensor, mask: tf.Tensor, read: tf.RaggedTensor) -> Answer:
+        rows, found = self.index.search(reader, read, self.retrieve)  # [B, L]
+        vectors = tf.gather(self.index.ranking_vectors, rows)  # [B, L, R]
+        counters = tf.gather(self.index.counters, rows)  # [B, L, 3]
+        logits = self.ranker.click_logits(clicks, mask, vectors, found, counters)
+        probability = tf.where(found, tf.sigmoid(logits), PADDING_SCORE)
+        score, place = tf.math.top_k(probability, tf.minimum(self.k, tf.shape(rows)[1]))
+        chosen = tf.gather(rows, place, batch_dims=1)  # [B, at most k]
+        real = score > PADDING_SCORE
+        missing = tf.stack([[0, 0], [0, self.k - tf.shape(place)[1]]])
+
+        def padded(values: tf.Tensor, padding: Any) -> tf.Tensor:
+            filled = tf.pad(tf.where(real, values, padding), missing, constant_values=padding)
+            return tf.ensure_shape(filled, [None, self.k])  # [B, k]
+
+        return {
+            "news_id": padded(tf.gather(self.index.news_ids, chosen), ""),
+            "title": padded(tf.gather(self.index.titles, chosen), ""),
+            "score": padded(score, PADDING_SCORE),
+        }
+
+
+def _clicks(rows: tf.RaggedTensor) -> tuple[tf.Tensor, tf.Tensor]:
+    """Histories as dense rows and their mask; the models want room for one click at least."""
+    return parsing.to_dense(rows, tf.maximum(parsing.widest(rows), 1))

@@ -1,0 +1,175 @@
+"""What the servable must answer, from the Keras models and plain Python, one row at a time.
+
+It shares no parsing, padding, look-up or search with the graph, so that `genre verify` compares two
+independent roads, and batched answers with unbatched ones.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import tensorflow as tf
+
+from genre_tf.export.exchanges import Exchange, as_bytes
+from genre_tf.export.index import Catalogue
+from genre_tf.export.parsing import LARGEST_NUMBER
+from genre_tf.export.recommender import PADDING_SCORE
+
+Vectors = npt.NDArray[np.float32]
+Row = dict[str, list[Any]]
+_PADDING: dict[str, Any] = {"click_probability": PADDING_SCORE, "score": PADDING_SCORE, "known": False}
+
+
+class RecommenderReference:
+    """Answers requests as `Recommender` must, row by row and outside any graph.
+
+    Args:
+        two_tower: as in `Recommender`.
+        ranker: as in `Recommender`.
+        catalogue: the articles.
+        max_history: newest clicks that make the reader.
+        k: articles to recommend.
+        retrieve: articles that the towers hand to the ranker.
+    """
+
+    def __init__(
+        self, two_tower: Any, ranker: Any, catalogue: Catalogue, *, max_history: int, k: int, retrieve: int
+    ) -> None:
+        self.two_tower = two_tower
+        self.ranker = ranker
+        self.catalogue = catalogue
+        self.max_history = max_history
+        self.k = k
+        self.retrieve = max(retrieve, k)
+        self.row_of = {news_id.encode(): row for row, news_id in enumerate(catalogue.news_ids)}
+        self.titles = [title.strip() for title in catalogue.titles]
+
+    def answer(self, request: Exchange) -> Exchange:
+        """The request with its answer; each row is computed alone."""
+        method = getattr(self, f"_{request.signature}")
+        names = list(request.inputs)
+        columns = [request.inputs[name] for name in names]
+        rows = [method(**dict(zip(names, row, strict=True))) for row in zip(*columns, strict=True)]
+        width = self.k if request.signature.startswith("recommend") else None
+        outputs = {name: _stack(name, [row[name] for row in rows], width) for name in rows[0]}
+        return Exchange(request.signature, request.case, request.inputs, outputs)
+
+    def _recommend(self, history: bytes) -> Row:
+        rows = self._known(history)
+        newest = rows[-self.max_history :]
+        read = set(rows), {self.titles[row] for row in rows}
+        catalogue = self.catalogue
+        return self._funnel(catalogue.retrieval_vectors[newest], catalogue.ranking_vectors[newest], *read)
+
+    def _recommend_text(self, history_text: bytes) -> Row:
+        titles = _titles(history_text)
+        newest = titles[-self.max_history :]
+        clicks, ranking_clicks = (_encode(model.encoder, newest) for model in (self.two_tower, self.ranker))
+        return self._funnel(clicks, ranking_clicks, set(), set(titles))
+
+    def _score(self, history: bytes, candidates: bytes) -> Row:
+        return self._click_probabilities(history, candidates, None)
+
+    def _score_counters(
+        self, history: bytes, candidates: bytes, clicks: bytes, views: bytes, age_hours: bytes
+    ) -> Row:
+        counters = np.zeros((len(candidates.split()), 3), np.float32)
+        for column, text in enumerate((clicks, views, age_hours)):
+            for row, part in enumerate(text.split()[: len(counters)]):
+                counters[row, column] = _number(part)
+        return self._click_probabilities(history, candidates, counters)
+
+    def _score_text(self, history_text: bytes, candidates_text: bytes) -> Row:
+        text = candidates_text.decode("utf-8", "replace")
+        candidates = [line.strip() for line in text.removesuffix("\n").split("\n")] if text else []
+        clicks = _encode(self.ranker.encoder, _titles(history_text)[-self.max_history :])
+        shown = _encode(self.ranker.encoder, candidates)
+        return {"click_probability": list(self._ranked(clicks, shown, np.ones(len(shown), bool), None))}
+
+    def _embed_news(self, text: bytes) -> Row:
+        return {"embedding": list(_encode(self.two_tower.encoder, [text.decode("utf-8", "replace")])[0])}
+
+    def _embed_user(self, history: bytes) -> Row:
+        newest = self._known(history)[-self.max_history :]
+        return {"embedding": list(self._reader(self.catalogue.retrieval_vectors[newest]))}
+
+    def _known(self, history: bytes) -> list[int]:
+        return [self.row_of[news_id] for news_id in history.split() if news_id in self.row_of]
+
+    def _click_probabilities(self, history: bytes, candidates: bytes, counters: Vectors | None) -> Row:
+        clicks = self.catalogue.ranking_vectors[self._known(history)[-self.max_history :]]
+        rows = np.array([self.row_of.get(news_id, 0) for news_id in candidates.split()], int)
+        known = rows > 0
+        shown = self.catalogue.ranking_vectors[rows]
+        probability = np.where(known, self._ranked(clicks, shown, known, counters), 0.0)
+        return {"click_probability": list(probability), "known": list(known)}
+
+    def _funnel(self, clicks: Vectors, ranking_clicks: Vectors, rows: set[int], titles: set[str]) -> Row:
+        scores = self.catalogue.retrieval_vectors @ self._reader(clicks)
+        read = [
+            row == 0 or row in rows or (title in titles and title) for row, title in enumerate(self.titles)
+        ]
+        scores[np.array(read, bool)] = -np.inf
+        best = np.argsort(-scores, kind="stable")[: self.retrieve]
+        best = best[np.isfinite(scores[best])]
+        shown, counters = self.catalogue.ranking_vectors[best], self.catalogue.counters[best]
+        probability = self._ranked(ranking_clicks, shown, np.ones(len(best), bool), counters)
+        first = np.argsort(-probability, kind="stable")[: self.k]
+        return {
+            "news_id": [self.catalogue.news_ids[row].encode() for row in best[first]],
+            "title": [self.catalogue.titles[row].encode() for row in best[first]],
+            "score": list(probability[first]),
+        }
+
+    def _reader(self, clicks: Vectors) -> Vectors:
+        history, mask = _history(clicks, self.two_tower.encoder.dimension)
+        return np.asarray(self.two_tower.user_vector(history, mask))[0]
+
+    def _ranked(self, clicks: Vectors, shown: Vectors, mask: Any, counters: Vectors | None) -> Vectors:
+        if not len(shown):
+            return np.zeros(0, np.float32)
+        history, history_mask = _history(clicks, self.ranker.encoder.dimension)
+        live = None if counters is None else tf.constant(counters[None])
+        logits = self.ranker.click_logits(
+            history, history_mask, tf.constant(shown[None]), tf.constant(mask[None]), live
+        )
+        return np.asarray(tf.sigmoid(logits))[0]
+
+
+def _history(clicks: Vectors, dimension: int) -> tuple[tf.Tensor, tf.Tensor]:
+    """A history as a batch of one row, with room for two clicks: Keras warns at attention to a lone one."""
+    room = np.zeros((max(2, len(clicks)), dimension), np.float32)
+    room[: len(clicks)] = clicks
+    mask = np.arange(len(room)) < len(clicks)
+    return tf.constant(room[None]), tf.constant(mask[None])
+
+
+def _encode(encoder: Any, titles: Sequence[str]) -> Vectors:
+    if not titles:
+        return np.zeros((0, encoder.dimension), np.float32)
+    return np.asarray(encoder(tf.constant(list(titles))))
+
+
+def _titles(text: bytes) -> list[str]:
+    lines = text.decode("utf-8", "replace").split("\n")
+    return [line.strip() for line in lines if line.strip()]
+
+
+def _number(text: bytes) -> float:
+    try:
+        number = float(text)
+    except ValueError:
+        return 0.0
+    return min(number, LARGEST_NUMBER) if 0 <= number < float("inf") else 0.0
+
+
+def _stack(name: str, rows: list[list[Any]], width: int | None) -> npt.NDArray[Any]:
+    """Rows of different lengths as one array, padded as the contract says."""
+    width = max(map(len, rows)) if width is None else width
+    padding = _PADDING.get(name, b"")
+    filled = [[*row, *[padding] * (width - len(row))] for row in rows]
+    if padding == b"" and name != "embedding":
+        return as_bytes([value for row in filled for value in row]).reshape(len(rows), width)
+    dtype: Any = bool if name == "known" else np.float32
+    return np.array(filled, dtype).reshape(len(rows), width)

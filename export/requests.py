@@ -1,0 +1,140 @@
+"""Requests that every export of the recommender is verified with: usual ones, and all that is odd."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from genre_tf.export.exchanges import Exchange, as_bytes
+from genre_tf.export.index import Catalogue
+from genre_tf.export.recommender import SIGNATURES
+
+_LONG_HISTORY = 10_000
+_USUAL_HISTORY, _USUAL_CANDIDATES = 20, 30
+_ODD_BYTES = b"\xff\xfe \xc3( caf\xe9"
+
+
+def recommender_requests(catalogue: Catalogue, seed: int = 0) -> list[Exchange]:
+    """Requests without answers, for every signature: a usual row alone, and all kinds of rows in one batch.
+
+    Args:
+        catalogue: articles to ask about.
+        seed: of the choice of articles.
+    """
+    rows = _Rows(catalogue, seed)
+    requests = []
+    for signature in (*SIGNATURES, "serving_default"):
+        names = SIGNATURES.get(signature, SIGNATURES["recommend"])
+        requests.append(Exchange(signature, "alone", rows.usual(names)))
+        requests.append(Exchange(signature, "all kinds of rows", rows.odd(names)))
+    return requests
+
+
+def warmup_requests(catalogue: Catalogue, seed: int = 0) -> dict[str, dict[str, np.ndarray]]:
+    """One usual row for every signature."""
+    rows = _Rows(catalogue, seed)
+    names = {**SIGNATURES, "serving_default": SIGNATURES["recommend"]}
+    return {signature: rows.usual(inputs) for signature, inputs in names.items()}
+
+
+class _Rows:
+    """Chooses articles and joins them as requests do."""
+
+    def __init__(self, catalogue: Catalogue, seed: int) -> None:
+        self.catalogue = catalogue
+        self.random = np.random.default_rng(seed)
+        self.usual_rows = {
+            "history": self._ids(_USUAL_HISTORY),
+            "candidates": self._ids(_USUAL_CANDIDATES),
+            "history_text": self._titles(_USUAL_HISTORY),
+            "candidates_text": self._titles(_USUAL_CANDIDATES),
+            "clicks": self._numbers(_USUAL_CANDIDATES),
+            "views": self._numbers(_USUAL_CANDIDATES),
+            "age_hours": self._numbers(_USUAL_CANDIDATES),
+            "text": self._titles(1),
+        }
+
+    def usual(self, names: Sequence[str]) -> dict[str, np.ndarray]:
+        return {name: as_bytes([self.usual_rows[name]]) for name in names}
+
+    def odd(self, names: Sequence[str]) -> dict[str, np.ndarray]:
+        kinds = {
+            "history": self._odd_histories(),
+            "candidates": self._odd_candidates(),
+            "history_text": self._odd_history_texts(),
+            "candidates_text": self._odd_candidate_texts(),
+            "clicks": self._odd_numbers(),
+            "views": self._odd_numbers()[::-1],
+            "age_hours": self._odd_numbers(),
+            "text": self._odd_texts(),
+        }
+        return {name: as_bytes(kinds[name]) for name in names}
+
+    def _odd_histories(self) -> list[str | bytes]:
+        return [
+            self.usual_rows["history"],
+            "",
+            self._ids(1),
+            "no_such_article " + self._ids(3) + " nor_this",
+            self._ids(_LONG_HISTORY),
+            _ODD_BYTES + b"  " + self._ids(2).encode() + b"\t\n",
+        ]
+
+    def _odd_candidates(self) -> list[str | bytes]:
+        twice = self._ids(2)
+        return [
+            self.usual_rows["candidates"],
+            self._ids(1),
+            "",
+            f"{twice} no_such_article {twice}",
+            self._ids(100),
+            _ODD_BYTES + b" " + self._ids(1).encode(),
+        ]
+
+    def _odd_history_texts(self) -> list[str | bytes]:
+        return [
+            self.usual_rows["history_text"],
+            "",
+            "An article that no index knows",
+            "\n\n  \n" + self._titles(2) + "\r\n\n",
+            self._titles(200),
+            _ODD_BYTES + b"\n" + self._titles(1).encode() + "\n新闻 😀".encode(),
+        ]
+
+    def _odd_candidate_texts(self) -> list[str | bytes]:
+        title = self._titles(1)
+        return [
+            self.usual_rows["candidates_text"],
+            title,
+            "",
+            f"{title}\n\n{title}\n",
+            "新闻 😀\n" + "very " * 500 + "long",
+            _ODD_BYTES,
+        ]
+
+    def _odd_texts(self) -> list[str | bytes]:
+        return [self._titles(1), "", " ", "word " * 2000, "新闻 😀", _ODD_BYTES]
+
+    def _odd_numbers(self) -> list[str | bytes]:
+        return [
+            "1 x -3 nan 1e3 inf",
+            "",
+            "5 6 7",
+            self._numbers(_USUAL_CANDIDATES),
+            "1e99 .5 +2.",
+            _ODD_BYTES,
+        ]
+
+    def _ids(self, count: int) -> str:
+        return " ".join(self.catalogue.news_ids[row] for row in self._chosen(count))
+
+    def _titles(self, count: int) -> str:
+        return "\n".join(" ".join(self.catalogue.titles[row].split()) for row in self._chosen(count))
+
+    def _chosen(self, count: int) -> list[int]:
+        size = len(self.catalogue.news_ids)
+        if size == 1:
+            return []
+        return self.random.integers(1, size, count).tolist()
+
+    def _numbers(self, count: int) -> str:
+        return " ".join(str(number) for number in self.random.integers(0, 500, count))

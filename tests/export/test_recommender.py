@@ -1,0 +1,187 @@
+"""The recommender over tiny random models, answered by a session."""
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from genre_tf.config import NewsConfig, RankingConfig, RunConfig
+from genre_tf.export import parsing, replay
+from genre_tf.export.encoding import share_frozen_layers
+from genre_tf.export.exchanges import as_bytes
+from genre_tf.export.gate import portability_violations
+from genre_tf.export.index import ArticleIndex, Catalogue
+from genre_tf.export.recommender import SIGNATURES, Recommender
+from genre_tf.export.reference import RecommenderReference
+from genre_tf.export.requests import recommender_requests
+from genre_tf.models.backbone import Categories, load_news_backbone
+from genre_tf.models.ranker import Ranker
+from genre_tf.models.two_tower import TwoTower
+
+SIZES = {"max_history": 50, "k": 10, "retrieve": 30}
+TITLES = [
+    "rates rise again",
+    "rain ends the match",
+    "a cure for colds",
+    "élan vital",
+    "新闻 今天",
+    "rates fall",
+]
+
+
+def random_weights(model, seed):
+    generator = np.random.default_rng(seed)
+    for weight in model.weights:
+        if "lower_layers" not in weight.path and "embeddings" not in weight.path:
+            weight.assign(generator.normal(scale=0.3, size=weight.shape))
+    return model
+
+
+@pytest.fixture(scope="module")
+def models():
+    config = RunConfig(news=NewsConfig(backbone="tiny", trainable="last 1"), ranking=RankingConfig())
+    categories = Categories.of(["sports", "finance"])
+
+    def backbone():
+        return load_news_backbone("tiny", config.news, categories)
+
+    two_tower = random_weights(TwoTower(backbone(), config), 1)
+    ranker = random_weights(Ranker(backbone(), config), 2)
+    assert share_frozen_layers(two_tower, ranker)
+    return two_tower, ranker
+
+
+@pytest.fixture(scope="module")
+def catalogue(models):
+    random = np.random.default_rng(3)
+    titles = ["", *TITLES, *(f"story {number} of {number % 7}" for number in range(90)), "rates fall", "", ""]
+    news_ids = ["", *(f"N{number}" for number in range(1, len(titles)))]
+    vectors = [random.normal(size=(len(titles), model.encoder.dimension)) for model in models]
+    for part in vectors:
+        part /= np.linalg.norm(part, axis=1, keepdims=True)
+        part[0] = 0
+    counters = random.integers(0, 200, (len(titles), 3))
+    return Catalogue(news_ids, titles, *(part.astype(np.float32) for part in (*vectors, counters)))
+
+
+@pytest.fixture(scope="module")
+def exported(models, catalogue, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("recommender")
+    ids_file = folder / "news_ids.txt"
+    Recommender(*models, ArticleIndex(catalogue, ids_file), **SIZES).write(folder / "1")
+    ids_file.unlink()  # the SavedModel must carry its own copy
+    return folder / "1"
+
+
+@pytest.fixture(scope="module")
+def ask(exported):
+    session = tf.compat.v1.Session(graph=tf.Graph())
+    with session.graph.as_default():
+        graph = tf.compat.v1.saved_model.loader.load(session, ["serve"], str(exported))
+
+    def run(signature, **inputs):
+        declared = graph.signature_def[signature]
+        feeds = {declared.inputs[name].name: as_bytes(rows) for name, rows in inputs.items()}
+        return session.run({name: out.name for name, out in declared.outputs.items()}, feeds)
+
+    yield run
+    session.close()
+
+
+def test_the_graph_is_portable(exported):
+    assert [str(violation) for violation in portability_violations(exported)] == []
+
+
+@pytest.mark.parametrize("signature", [*SIGNATURES, "serving_default"])
+def test_every_signature_answers_as_the_models_do_row_by_row(signature, ask, models, catalogue):
+    reference = RecommenderReference(*models, catalogue, **SIZES)
+    reference._serving_default = reference._recommend
+    for request in recommender_requests(catalogue):
+        if request.signature == signature:
+            expected = reference.answer(request).outputs
+            actual = ask(signature, **{name: list(rows) for name, rows in request.inputs.items()})
+            difference, faults = replay.compare(expected, actual)
+            assert faults == [], request.case
+            assert difference <= 1e-5
+
+
+def test_nothing_that_was_read_is_recommended_however_long_the_history(ask, catalogue):
+    history = [" ".join(catalogue.news_ids[1:60] * 170), "N1", ""]
+    answer = ask("recommend", history=history)
+    shown = [set(row.tolist()) for row in answer["news_id"]]
+    assert not shown[0] & {f"N{number}".encode() for number in range(1, 60)}
+    assert b"N1" not in shown[1]
+    assert all(len(row) == SIZES["k"] for row in shown)
+    assert (np.diff(answer["score"]) <= 0).all() and (answer["score"] > 0).all()
+
+
+def test_another_article_of_a_read_title_counts_as_read(ask, catalogue):
+    twins = [row for row, title in enumerate(catalogue.titles) if title == "rates fall"]
+    read, twin = (catalogue.news_ids[row] for row in twins)
+    others = [news_id for news_id in catalogue.news_ids[1:] if news_id not in (read, twin)]
+    all_but_twin = " ".join([*others[:-2], read])
+    for signature, name in (("recommend", "history"), ("recommend_text", "history_text")):
+        row = all_but_twin if name == "history" else "rates fall"
+        assert twin.encode() not in ask(signature, **{name: [row]})["news_id"]
+
+
+def test_an_answer_is_padded_where_the_pool_is_exhausted(ask, catalogue):
+    left = catalogue.news_ids[4:7]
+    history = " ".join(news_id for news_id in catalogue.news_ids[1:] if news_id not in left)
+    answer = ask("recommend", history=[history])
+    found = answer["news_id"][0].tolist()
+    padding = found.index(b"")
+    assert set(found[:padding]) <= {news_id.encode() for news_id in left} and padding > 0
+    assert answer["news_id"].shape == (1, SIZES["k"])
+    assert set(found[padding:]) == {b""} == set(answer["title"][0, padding:].tolist())
+    assert (answer["score"][0, padding:] == -1).all()
+
+
+def test_unknown_candidates_are_answered_as_such(ask):
+    answer = ask("score", history=["N1 N2", "N3"], candidates=["N4 nobody N4", "N5"])
+    assert answer["known"].tolist() == [[True, False, True], [True, False, False]]
+    first, second = answer["click_probability"]
+    assert first[1] == 0 and first[0] == first[2] > 0
+    assert second[0] > 0 and second[1:].tolist() == [-1, -1]
+
+
+def test_missing_numbers_are_zero_and_others_change_the_probability(ask):
+    def probability(clicks, views, age_hours):
+        columns = {"clicks": [clicks], "views": [views], "age_hours": [age_hours]}
+        return ask("score_counters", history=["N1"], candidates=["N2 N3"], **columns)["click_probability"]
+
+    np.testing.assert_allclose(probability("", "", ""), probability("0 0", "0 0 7", "x nan"))
+    assert abs(probability("9 0", "10 10", "1 1") - probability("0 9", "10 10", "1 1")).max() > 1e-4
+
+
+def test_a_batch_without_candidates_has_no_columns(ask):
+    assert ask("score", history=["N1", ""], candidates=["", " "])["click_probability"].shape == (2, 0)
+    assert ask("score_text", history_text=["", "a"], candidates_text=["", ""])["click_probability"].shape == (
+        2,
+        0,
+    )
+
+
+def test_more_titles_than_one_chunk_are_scored_in_their_order(ask):
+    titles = [f"title number {number}" for number in range(600)]
+    many = ask("score_text", history_text=["rates rise"], candidates_text=["\n".join(titles)])
+    last = ask("score_text", history_text=["rates rise"], candidates_text=[titles[-1]])
+    assert many["click_probability"].shape == (1, 600)
+    np.testing.assert_allclose(many["click_probability"][0, -1], last["click_probability"][0, 0], atol=1e-6)
+
+
+def test_a_pool_smaller_than_the_answer_is_answered(models, tmp_path):
+    vectors = [np.eye(3, model.encoder.dimension, dtype=np.float32) for model in models]
+    small = Catalogue(["", "N1", "N2"], ["", "a", "b"], *vectors, np.zeros((3, 3), np.float32))
+    recommender = Recommender(*models, ArticleIndex(small, tmp_path / "ids.txt"), **SIZES)
+    answer = recommender.recommend(tf.constant(["", "N1", "N1 N2"]))
+    found = [sum(value != b"" for value in row) for row in answer["news_id"].numpy()]
+    assert found == [2, 1, 0]
+
+
+def test_parsing_to_dense_pads_and_cuts():
+    rows = tf.ragged.constant([[1.0, 2.0], [], [3.0]])
+    values, own = parsing.to_dense(rows)
+    assert values.numpy().tolist() == [[1, 2], [0, 0], [3, 0]]
+    assert own.numpy().tolist() == [[True, True], [False, False], [True, False]]
+    assert parsing.to_dense(rows, tf.constant(1, tf.int64))[0].numpy().tolist() == [[1], [0], [3]]
+    assert parsing.to_dense(tf.ragged.constant([[], []]))[0].shape == (2, 0)
