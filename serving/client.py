@@ -10,12 +10,11 @@ from tensorflow_serving.apis import predict_pb2, prediction_service_pb2_grpc
 
 from genre_tf.errors import FailureError, InputError
 from genre_tf.serving.answers import CandidateScore, GeneratedText, Recommendation, TitleScore
-from genre_tf.serving.joining import join_ids, join_numbers, join_titles
+from genre_tf.serving.joining import check_kinds, join_ids, join_numbers, join_titles
 from genre_tf.serving.tensors import to_array, write_proto
 
 RECOMMENDER = "genre_recommender"
 GENERATOR = "genre_generator"
-KINDS = ("title", "summary", "body")
 _REFUSALS = (
     grpc.StatusCode.INVALID_ARGUMENT,
     grpc.StatusCode.NOT_FOUND,
@@ -126,9 +125,7 @@ class GenreClient:
             kinds: `title`, `summary` or `body`.
             seeds: the same seed writes the same text.
         """
-        for kind in kinds:
-            if kind not in KINDS:
-                raise InputError(f"kind {kind!r} is not known: choose one of {', '.join(KINDS)}")
+        check_kinds(kinds)
         inputs = {
             "history_text": _joined_titles(histories),
             "source": _strings(sources),
@@ -191,8 +188,8 @@ class GenreClient:
             )
         if code is grpc.StatusCode.UNAVAILABLE:
             return FailureError(
-                f"no server answers at {self._address} ({details}): start one with `genre serve MODELS`, "
-                "or give its address"
+                f"no server answers at {self._address} ({str(details).rpartition(': ')[2]}): start one with "
+                "`genre serve MODELS`, or give its address"
             )
         return FailureError(f"the server at {self._address} failed ({code.name}): {details}")
 

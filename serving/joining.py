@@ -8,6 +8,8 @@ from collections.abc import Sequence
 
 from genre_tf.errors import InputError
 
+KINDS = ("title", "summary", "body")
+
 
 def join_ids(ids: Sequence[str]) -> str:
     """Ids joined by spaces, as in MIND.
@@ -50,6 +52,17 @@ def join_numbers(numbers: Sequence[float]) -> str:
 def clean_text(text: str) -> str:
     """One line of text: every run of whitespace becomes a space."""
     return " ".join(text.split())
+
+
+def check_kinds(kinds: Sequence[str]) -> None:
+    """See that each kind of text is one that the generator writes.
+
+    Raises:
+        InputError: one is not.
+    """
+    for kind in kinds:
+        if kind not in KINDS:
+            raise InputError(f"kind {kind!r} is not known: choose one of {', '.join(KINDS)}")
 
 
 def _refuse_bare_string(values: Sequence[str]) -> None:

@@ -25,6 +25,9 @@ def generate(
     json: Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")] = False,
 ) -> None:
     """Write a title, a summary or an article for a reader; best first, unsafe ones last."""
+    from genre_tf.serving.joining import check_kinds
+
+    check_kinds([kind])  # said at once, before TensorFlow takes its seconds to import
     from genre_tf.serving.client import GenreClient
 
     with GenreClient(address, timeout_s) as client:
