@@ -87,15 +87,15 @@ def body(title: str, abstract: str) -> str:
     return f"{title}\n{abstract}"
 
 
-def first_shown_in(later: Sequence[ImpressionExample], earlier: Sequence[ImpressionExample]) -> frozenset[int]:
-    """Rows of the articles that appear in later impressions and in no earlier one, neither shown nor in a history.
+def first_shown_in(
+    later: Sequence[ImpressionExample], earlier: Sequence[ImpressionExample]
+) -> frozenset[int]:
+    """Rows of the articles that later impressions show and earlier ones do not, nor their histories.
 
     What is learned without them can be honestly measured on them.
     """
     seen = {int(row) for example in earlier for row in (*example.candidates, *example.history)}
-    shown = {int(row) for example in later for row in example.candidates}
-    in_history = {int(row) for example in later for row in example.history}
-    return frozenset(shown - seen - in_history - {0})
+    return frozenset({int(row) for example in later for row in example.candidates} - seen - {0})
 
 
 def learning_split(
@@ -106,7 +106,7 @@ def learning_split(
     """Texts to learn and texts to validate with.
 
     Args:
-        table: texts of the articles.
+        table: texts of the articles that may be learned, so not those of a split to be reported on.
         train: earlier impressions.
         validation: later ones.
 

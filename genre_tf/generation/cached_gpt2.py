@@ -56,7 +56,10 @@ class CachedGpt2(tf.Module):
         self.max_positions: int = backbone.max_sequence_length
         self.epsilon: float = backbone.layer_norm.epsilon
         # Behind a function, the backbone is not tracked: an export then holds each weight once.
-        self._read = lambda: (_outer_weights(backbone), [_layer_weights(x) for x in backbone.transformer_layers])
+        self._read = lambda: (
+            _outer_weights(backbone),
+            [_layer_weights(x) for x in backbone.transformer_layers],
+        )
         outer, layers = self._read()
         self.outer = _variables(outer)
         self.layers = [_variables(layer) for layer in layers]
@@ -71,7 +74,11 @@ class CachedGpt2(tf.Module):
     def embed(self, token_ids: Any, positions: Any) -> Any:
         """Token and position embeddings: int32 [...], int32 [...] -> float32 [..., hidden]."""
         tokens = tf.gather(self.outer["tokens"], token_ids)
-        return tokens + tf.gather(self.outer["positions"], positions)
+        return tokens + self.embed_positions(positions)
+
+    def embed_positions(self, positions: Any) -> Any:
+        """Position embeddings alone: int32 [...] -> float32 [..., hidden]."""
+        return tf.gather(self.outer["positions"], positions)
 
     def prefill(self, embeddings: Any, mask: Any) -> tuple[Any, PromptCache]:
         """Read a whole prompt.
@@ -151,7 +158,9 @@ def _attend(query: Any, prompt: PromptCache, written: WrittenCache, index: int) 
     """Attention of one new token per sample to the prompt and to what its sample wrote."""
     past = tf.shape(prompt.bias)[-1]
     to_prompt = tf.matmul(query, prompt.keys[index], transpose_b=True) + prompt.bias
-    to_written = tf.matmul(query[:, :, :, None], written.keys[index], transpose_b=True)  # [.., samples, 1, written]
+    to_written = tf.matmul(
+        query[:, :, :, None], written.keys[index], transpose_b=True
+    )  # [.., samples, 1, written]
     weight = tf.nn.softmax(tf.concat([to_prompt, to_written[:, :, :, 0]], axis=-1))
     from_prompt = tf.matmul(weight[..., :past], prompt.values[index])
     from_written = tf.matmul(weight[:, :, :, None, past:], written.values[index])
@@ -198,4 +207,7 @@ def _layer_weights(layer: Any) -> dict[str, Any]:
 
 
 def _norm_weights(norm: Any, name: str) -> dict[str, Any]:
-    return {f"{name}_scale": tf.convert_to_tensor(norm.gamma), f"{name}_shift": tf.convert_to_tensor(norm.beta)}
+    return {
+        f"{name}_scale": tf.convert_to_tensor(norm.gamma),
+        f"{name}_shift": tf.convert_to_tensor(norm.beta),
+    }

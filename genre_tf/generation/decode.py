@@ -140,16 +140,27 @@ def decode(
     ids = last.written[:, filler:]
     count = tf.reduce_sum(tf.cast(ids >= 0, tf.float32), axis=1)
     log_probability = last.log_probability / tf.maximum(count, 1.0)
-    return Decoded(tf.reshape(ids, [batch, samples, last.step]), tf.reshape(log_probability, [batch, samples]))
+    return Decoded(
+        tf.reshape(ids, [batch, samples, last.step]), tf.reshape(log_probability, [batch, samples])
+    )
 
 
 def _repeat(loop: _Loop, first: _Row) -> _Row:
     def grown(tensor: Any) -> Any:
-        return tf.TensorShape([*tensor.shape[:3], None, tensor.shape[4]])  # [batch, heads, samples, written, depth]
+        return tf.TensorShape(
+            [*tensor.shape[:3], None, tensor.shape[4]]
+        )  # [batch, heads, samples, written, depth]
 
-    cache = WrittenCache([grown(key) for key in first.cache.keys], [grown(value) for value in first.cache.values])
-    shapes = _Row(*(tensor.shape for tensor in first[:-1]), cache)._replace(written=tf.TensorShape([None, None]))
+    cache = WrittenCache(
+        [grown(key) for key in first.cache.keys], [grown(value) for value in first.cache.values]
+    )
+    shapes = _Row(*(tensor.shape for tensor in first[:-1]), cache)._replace(
+        written=tf.TensorShape([None, None])
+    )
     rows = tf.while_loop(
-        lambda *row: loop.go_on(_Row(*row)), lambda *row: loop.advance(_Row(*row)), first, shape_invariants=shapes
+        lambda *row: loop.go_on(_Row(*row)),
+        lambda *row: loop.advance(_Row(*row)),
+        first,
+        shape_invariants=shapes,
     )
     return _Row(*rows)

@@ -1,0 +1,150 @@
+"""Write for a reader: prompt, decode, score, rank, in one graph from raw strings."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import tensorflow as tf
+
+from genre_tf.generation.cached_gpt2 import CachedGpt2
+from genre_tf.generation.constraints import NOTHING, Constraints
+from genre_tf.generation.decode import DecodeOptions, Decoded, decode
+from genre_tf.generation.grounding import FUNCTION_WORDS, Grounding
+from genre_tf.generation.prompt_embeddings import prompt_embeddings
+from genre_tf.generation.ranking import RankingWeights, Written, rank
+from genre_tf.generation.safety import SafetyList
+from genre_tf.generation.sampling import Sample, Strategy
+from genre_tf.models.generator import Generator
+from genre_tf.models.prompts import Prompts
+
+Interest = Callable[[Any], Any]
+"""texts string [batch, n] -> click probability float32 [batch, n], for the batch's own readers."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class WriterOptions:
+    """How a writer writes.
+
+    Args:
+        samples: texts per request row; the best of them comes first.
+        title_tokens: longest title, its end included; summaries and bodies may fill the prompt's target room.
+        strategy: how a token is chosen.
+        constraints: lengths and repetitions.
+        weights: of the ranking.
+        safety: what makes a text unsafe.
+    """
+
+    samples: int = 4
+    title_tokens: int = 32
+    strategy: Strategy = Sample(temperature=0.7, top_k=40, top_p=0.9)
+    constraints: Constraints = Constraints(min_tokens=4, no_repeat_ngram=3)
+    weights: RankingWeights = RankingWeights()
+    safety: SafetyList = SafetyList()
+
+
+class Writer(tf.Module):
+    """Writes texts for readers and ranks them. Portable operations only, so that it can be served.
+
+    It holds the generator's weights in decoding layout, as they were when it was made; `refresh` takes over what
+    was learned since.
+
+    Args:
+        generator: trained.
+        prompts: with the generator's vocabulary.
+        options: how.
+        common: words that are no names; see `grounding.common_words`.
+    """
+
+    def __init__(
+        self,
+        generator: Generator,
+        prompts: Prompts,
+        options: WriterOptions = WriterOptions(),  # noqa: B008  (frozen)
+        common: Sequence[str] = FUNCTION_WORDS,
+    ) -> None:
+        super().__init__()
+        self.model = CachedGpt2(generator.backbone)
+        self.reader_prefix = generator.reader_prefix
+        self.prompts = prompts
+        self.grounding = Grounding(common)
+        self.options = options
+        self._newline: int = int(prompts.tokenizer.encode(tf.constant(["\n"])).flat_values[0])
+        needed = prompts.sizes.tokens + self.reader_prefix.prefix_tokens
+        if needed > self.model.max_positions:
+            raise ValueError(
+                f"prompts of {needed} tokens do not fit into {self.model.max_positions} positions"
+            )
+
+    def refresh(self) -> None:
+        """Take over the generator's weights as they are now."""
+        self.model.refresh()
+
+    def __call__(
+        self, history_text: Any, source: Any, kind: Any, seed: Any, user_vector: Any, interest: Interest
+    ) -> Written:
+        """Write, score and rank.
+
+        Args:
+            history_text: string [batch], titles joined by line breaks, oldest first; "" for a new reader.
+            source: string [batch]; "" to write from interest alone.
+            kind: string [batch]: title, summary, body; any other is taken for a title.
+            seed: int64 [batch]; the same request with the same seed gives the same text in any batch.
+            user_vector: float32 [batch, user_dimension], of the reader behind history_text.
+            interest: the click model.
+
+        Returns:
+            Texts and scores, best first, unsafe last; valid UTF-8 and finite numbers. The grounding is in the
+            source, or in the reader's titles where the source is empty: whatever the writer was given.
+        """
+        decoded = self.decode(history_text, source, kind, seed, user_vector)
+        text = self._text(decoded, kind)
+        evidence = _readable(tf.where(tf.strings.strip(source) == "", history_text, source))
+        written = Written(
+            text=text,
+            interest=interest(text),
+            log_probability=decoded.log_probability,
+            grounding=self.grounding(text, evidence),
+            safe=self.options.safety.is_safe(text),
+        )
+        return rank(written, self.options.weights)
+
+    def decode(self, history_text: Any, source: Any, kind: Any, seed: Any, user_vector: Any) -> Decoded:
+        """Write token ids, unranked. Arguments as in `__call__`."""
+        prompt = self.prompts.to_continue(history_text, source, kind)
+        embeddings, mask = prompt_embeddings(self.model, self.reader_prefix, prompt, user_vector)
+        target_tokens = self.prompts.sizes.target_tokens
+        long = self.prompts.kind_index(kind) > 0
+        title_tokens = min(self.options.title_tokens, target_tokens)
+        return decode(
+            self.model,
+            embeddings,
+            mask,
+            seeds=seed,
+            limits=tf.where(long, target_tokens, title_tokens),
+            forbidden=self._forbidden(self.prompts.may_break_line(kind)),
+            options=DecodeOptions(
+                end_id=self.prompts.end_id,
+                max_tokens=target_tokens,
+                samples=self.options.samples,
+                strategy=self.options.strategy,
+                constraints=self.options.constraints,
+            ),
+        )
+
+    def _forbidden(self, may_break_line: Any) -> Any:
+        newline = tf.where(may_break_line, NOTHING, self._newline)[:, None]  # [batch, 1]
+        controls = tf.repeat(tf.constant([self.prompts.control_ids]), tf.shape(newline)[0], axis=0)
+        return tf.concat([controls, newline], axis=1)
+
+    def _text(self, decoded: Decoded, kind: Any) -> Any:
+        shape = tf.shape(decoded.ids)
+        ids = tf.where(decoded.ids == NOTHING, self.prompts.end_id, decoded.ids)  # special tokens are dropped
+        text = self.prompts.tokenizer.decode(tf.reshape(ids, [-1, shape[2]]))  # [batch * samples]
+        text = tf.strings.regex_replace(text, r"[\x00-\x09\x0b-\x1f\x7f]+", " ")  # control characters but \n
+        text = tf.reshape(tf.strings.strip(text), shape[:2])
+        one_line = tf.strings.regex_replace(text, r"\s+", " ")
+        return tf.where(self.prompts.may_break_line(kind)[:, None], text, one_line)
+
+
+def _readable(text: Any) -> Any:
+    return tf.strings.unicode_transcode(text, "UTF-8", "UTF-8", errors="replace")

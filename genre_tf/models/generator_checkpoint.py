@@ -1,0 +1,91 @@
+"""A run's generator: its vocabulary and sizes beside its weights, and back."""
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import keras_hub
+
+from genre_tf.errors import InputError
+from genre_tf.models.generator import Generator
+from genre_tf.models.prompts import Prompts, PromptSizes
+from genre_tf.text.byte_pair import BytePair
+
+FOLDER = "generation"
+WEIGHTS_FILE = "model.weights.h5"
+_SIZES_FILE = "generator.json"
+_BACKBONE_SIZES = (
+    "vocabulary_size",
+    "num_layers",
+    "num_heads",
+    "hidden_dim",
+    "intermediate_dim",
+    "dropout",
+    "max_sequence_length",
+)
+
+
+@dataclass(frozen=True)
+class TrainedGenerator:
+    """A generator and what belongs to it.
+
+    Attributes:
+        generator: the model.
+        prompts: lays out what it reads, with its vocabulary.
+        common_words: words of its corpus that are no names, for grounding.
+    """
+
+    generator: Generator
+    prompts: Prompts
+    common_words: tuple[str, ...]
+
+
+def save_generator_sizes(parts: TrainedGenerator, folder: Path) -> None:
+    """Write all but the weights: vocabulary, sizes, common words.
+
+    Args:
+        parts: the generator, trained or not.
+        folder: made where it is absent.
+    """
+    generator, prompts = parts.generator, parts.prompts
+    prompts.tokenizer.save(folder)
+    sizes = {
+        "backbone": {name: getattr(generator.backbone, name) for name in _BACKBONE_SIZES},
+        "user_dimension": generator.reader_prefix.user_dimension,
+        "prefix_tokens": generator.reader_prefix.prefix_tokens,
+        "prompt": asdict(prompts.sizes),
+        "common_words": list(parts.common_words),
+    }
+    (folder / _SIZES_FILE).write_text(json.dumps(sizes, ensure_ascii=False) + "\n", "utf-8")
+
+
+def load_generator(run: Path, *, trained: bool = True) -> TrainedGenerator:
+    """The generator of a run.
+
+    Args:
+        run: the run folder.
+        trained: False gives it with new random weights, for comparison.
+
+    Raises:
+        InputError: the run has no trained generator, or a file of it is missing or damaged.
+    """
+    folder = run / FOLDER
+    weights = folder / WEIGHTS_FILE
+    if not weights.is_file():
+        raise InputError(
+            f"{run} has no trained generation stage ({weights} is missing): genre train generation --run {run}"
+        )
+    try:
+        sizes: dict[str, Any] = json.loads((folder / _SIZES_FILE).read_text("utf-8"))
+        generator = Generator(
+            keras_hub.models.GPT2Backbone(**sizes["backbone"]),
+            user_dimension=sizes["user_dimension"],
+            prefix_tokens=sizes["prefix_tokens"],
+        )
+        prompts = Prompts(BytePair.from_folder(folder), PromptSizes(**sizes["prompt"]))
+        if trained:
+            generator.load_weights(weights)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise InputError(f"{folder} is damaged ({error}): train the generation stage again") from None
+    return TrainedGenerator(generator, prompts, tuple(sizes["common_words"]))

@@ -1,0 +1,208 @@
+"""Training of the generator: the next token of what readers clicked and of what articles say."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import keras
+import keras_hub
+import numpy as np
+import numpy.typing as npt
+import tensorflow as tf
+
+from genre_tf.config import GenerationConfig, RunConfig
+from genre_tf.data.articles import ArticleTable
+from genre_tf.data.text_examples import TextExample, learning_split
+from genre_tf.errors import InputError
+from genre_tf.generation.grounding import common_words
+from genre_tf.models.checkpoint import load_two_tower
+from genre_tf.models.generator import Generator
+from genre_tf.models.generator_checkpoint import FOLDER, WEIGHTS_FILE, TrainedGenerator, save_generator_sizes
+from genre_tf.models.prompts import CONTROL_TOKENS, Prompts, PromptSizes
+from genre_tf.text.byte_pair import train_byte_pair
+from genre_tf.training.fit import FitResult, Report, StageTrainer, fit
+from genre_tf.training.stage_data import StageData
+from genre_tf.training.text_batches import TextBatching, TextRows
+
+_TOKENS_PER_ROW = 64  # a batch has so many tokens for each row of the configured batch size
+_VALIDATION_ROWS = 400  # a validation is then some seconds, and its perplexity steady to a few percent
+_READERS_AT_ONCE = 256
+
+
+class GenerationTrainer(StageTrainer):
+    """Cross-entropy of the next token, weighted: the target's words fully, those of its context a little."""
+
+    def loss_of(self, batch: dict[str, tf.Tensor], training: bool) -> tf.Tensor:
+        """Weighted mean loss of a batch, float32 []."""
+        losses, weight = token_losses(self.model, batch, training)
+        return tf.reduce_sum(losses * weight) / tf.maximum(tf.reduce_sum(weight), 1.0)
+
+
+def token_losses(
+    generator: Generator, batch: dict[str, tf.Tensor], training: bool
+) -> tuple[tf.Tensor, tf.Tensor]:
+    """Cross-entropy of each token that counts.
+
+    Args:
+        generator: the model.
+        batch: of `TextRows.batches`.
+        training: whether dropout is on.
+
+    Returns:
+        Losses in nats, float32 [n], and their weights, float32 [n]. Padding and control tokens are left out
+        before the output matrix, which costs a third of the whole model.
+    """
+    states = generator.states(batch, training=training)  # [batch, time, hidden]
+    counts = tf.where(batch["label_weight"] > 0)  # [n, 2]
+    logits = generator.logits(tf.gather_nd(states, counts))  # [n, vocabulary]
+    labels = tf.gather_nd(batch["labels"], counts)
+    losses = tf.nn.sparse_softmax_cross_entropy_with_logits(labels, tf.cast(logits, tf.float32))
+    return losses, tf.gather_nd(batch["label_weight"], counts)
+
+
+def train_generation(data: StageData, config: RunConfig, run: Path, report: Report) -> FitResult:
+    """Train the generator and keep its best weights in `run/generation`.
+
+    Args:
+        data: examples and article features.
+        config: settings of the run.
+        run: the run folder, with a trained retrieval stage, whose user vectors the generator reads.
+        report: takes a line of progress.
+
+    Raises:
+        InputError: the retrieval stage is not trained, or the settings leave no room for a prompt.
+    """
+    settings = config.generation
+    learned, validated = _examples(data, settings, config.seed)
+    report(f"{len(learned)} texts to learn, {len(validated)} to validate with")
+    to_vectors, dimension = _user_vectors(run, data)
+    folder = run / FOLDER
+    folder.mkdir(parents=True, exist_ok=True)
+    keras.utils.set_random_seed(config.seed)
+    parts = new_generator(settings, data.table, dimension, folder)
+    save_generator_sizes(parts, folder)
+    rows, validation_rows = (
+        TextRows(examples, data.table, to_vectors(examples), parts.prompts)
+        for examples in (learned, validated)
+    )
+    optimizer = settings.optimizer
+    batching = TextBatching(tokens=optimizer.batch_size * _TOKENS_PER_ROW)
+    steps = optimizer.steps or max(1, optimizer.epochs * rows.mean_batches(batching))
+    return fit(
+        GenerationTrainer(parts.generator),
+        rows.batches(batching, seed=config.seed, epochs=None),
+        steps,
+        optimizer,
+        Perplexity(parts.generator, validation_rows, batching.tokens),
+        metric="perplexity",
+        greater_is_better=False,
+        weights_file=folder / WEIGHTS_FILE,
+        logs=run / "logs" / FOLDER,
+        report=report,
+    )
+
+
+def new_generator(
+    settings: GenerationConfig, table: ArticleTable, user_dimension: int, folder: Path
+) -> TrainedGenerator:
+    """A generator to be trained, with a vocabulary learned from the articles.
+
+    Args:
+        settings: sizes.
+        table: the corpus.
+        user_dimension: of the reader's vector.
+        folder: gets the vocabulary.
+
+    Raises:
+        InputError: the settings leave no room for a prompt, or name a backbone that cannot be read.
+    """
+    try:
+        sizes = PromptSizes.within(settings.max_tokens, settings.prefix_tokens)
+    except ValueError as error:
+        raise InputError(f"generation.max_tokens: {error}") from None
+    if settings.hidden % settings.heads:
+        raise InputError(
+            f"generation.hidden ({settings.hidden}) must be a multiple of heads ({settings.heads})"
+        )
+    corpus = [text for text in (*table.titles, *table.abstracts) if text]
+    tokenizer = train_byte_pair(corpus, settings.vocabulary_size, CONTROL_TOKENS, folder)
+    backbone = keras_hub.models.GPT2Backbone(
+        vocabulary_size=tokenizer.vocabulary_size,
+        num_layers=settings.layers,
+        num_heads=settings.heads,
+        hidden_dim=settings.hidden,
+        intermediate_dim=4 * settings.hidden,
+        dropout=0.1,
+        max_sequence_length=settings.max_tokens,
+    )
+    generator = Generator(backbone, user_dimension=user_dimension, prefix_tokens=settings.prefix_tokens)
+    words = common_words(table.abstracts)
+    return TrainedGenerator(generator, Prompts(tokenizer, sizes), tuple(words))
+
+
+class Perplexity:
+    """Validation: perplexity per token of the target texts, given what they are written from.
+
+    Args:
+        generator: as it stands at each call.
+        rows: the validation texts.
+        batch_tokens: of a batch.
+    """
+
+    def __init__(self, generator: Generator, rows: TextRows, batch_tokens: int) -> None:
+        batching = TextBatching(tokens=batch_tokens, context_weight=0.0)
+        self.batches = rows.batches(batching).cache()
+        self.losses = tf.function(
+            lambda batch: token_losses(generator, batch, False)[0], reduce_retracing=True
+        )
+
+    def __call__(self) -> dict[str, float]:
+        """The "perplexity", and the "loss" in nats per token that it is the exponential of."""
+        losses = np.concatenate([self.losses(batch).numpy() for batch in self.batches])
+        loss = float(losses.mean())
+        return {"perplexity": float(np.exp(min(loss, 80.0))), "loss": loss}
+
+
+def _examples(
+    data: StageData, settings: GenerationConfig, seed: int
+) -> tuple[list[TextExample], list[TextExample]]:
+    learned, validated = learning_split(data.table, data.train, data.validation)
+    if not learned or not validated:
+        raise InputError("the log holds no clicked article with a title: there is nothing to learn to write")
+    random = np.random.default_rng(seed)
+    return _some(learned, settings.max_examples, random), _some(validated, _VALIDATION_ROWS, random)
+
+
+def _some(examples: list[TextExample], most: int, random: np.random.Generator) -> list[TextExample]:
+    if not most or len(examples) <= most:
+        return examples
+    return [examples[index] for index in random.choice(len(examples), most, replace=False)]
+
+
+ToVectors = Callable[[Sequence[TextExample]], npt.NDArray[np.float32]]
+
+
+def _user_vectors(run: Path, data: StageData) -> tuple[ToVectors, int]:
+    """What gives the user vectors of examples, by the run's trained towers; and their dimension."""
+    towers = load_two_tower(run)
+    articles = towers.encoder.embed(data.features)  # [articles, dimension]
+    encode = tf.function(lambda history, mask: towers.user_vector(history, mask), reduce_retracing=True)
+
+    def to_vectors(examples: Sequence[TextExample]) -> npt.NDArray[np.float32]:
+        vectors = np.zeros((len(examples), articles.shape[1]), np.float32)
+        readers = sorted(
+            (x for x in range(len(examples)) if len(examples[x].history)), key=_length_in(examples)
+        )
+        for start in range(0, len(readers), _READERS_AT_ONCE):
+            rows = readers[start : start + _READERS_AT_ONCE]
+            history = np.zeros((len(rows), max(len(examples[row].history) for row in rows)), np.int32)
+            for place, row in enumerate(rows):
+                history[place, : len(examples[row].history)] = examples[row].history
+            vectors[rows] = encode(tf.constant(articles[history]), tf.constant(history > 0)).numpy()
+        return vectors
+
+    return to_vectors, articles.shape[1]
+
+
+def _length_in(examples: Sequence[TextExample]) -> Callable[[int], Any]:
+    return lambda row: len(examples[row].history)
