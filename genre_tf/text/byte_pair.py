@@ -21,8 +21,8 @@ from genre_tf.text.byte_pair_merge import PairMerger
 from genre_tf.text.byte_pair_split import split_words
 
 # Longer text is cut here before anything else sees it, so that no request can occupy the server with one
-# huge string. More than 10,000 characters of any script, and far more than GPT-2's 1,024 tokens of prose.
-MAX_TEXT_BYTES = 65_536
+# huge string: 10,000 characters of any script, and far more than GPT-2's 1,024 tokens of prose.
+MAX_TEXT_BYTES = 40_000
 # So many words of a corpus are looked up whole instead of being merged: nearly all of any day's news.
 MAX_KNOWN_WORDS = 100_000
 MAX_KNOWN_WORD_BYTES = 64
@@ -62,6 +62,7 @@ class BytePair(tf.Module):
         self._bytes = np.array([ids[token] for token in printable_bytes()], np.int32)
         self._merger = PairMerger([(ids[a], ids[b], ids[a + b]) for a, b in self._described.merges])
         self._tokens = np.array(self._described.decoded_tokens(), object)
+        self._side_by_side = _side_by_side(self._tokens)
         self._learn(self._described.known_words)
 
     @classmethod
@@ -121,7 +122,7 @@ class BytePair(tf.Module):
         """Token ids of each text.
 
         Args:
-            text: string [N], any bytes; cut after 65,536 bytes.
+            text: string [N], any bytes; cut after 40,000 bytes.
 
         Returns:
             ragged int32 [N, None]; never holds a special token.
@@ -165,9 +166,15 @@ class BytePair(tf.Module):
 
     def _merge(self, words: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         """Tokens of words by the merge loop: int32 [tokens], and how many each word has: int32 [words]."""
-        characters = tf.io.decode_raw(tf.strings.reduce_join(words), tf.uint8)
+        characters = tf.cast(tf.io.decode_raw(tf.strings.reduce_join(words), tf.uint8), tf.int32)
         word = tf.repeat(tf.range(tf.size(words)), tf.strings.length(words))
-        ids, word = self._merger(tf.gather(self._bytes, tf.cast(characters, tf.int32)), word)
+        # Where no token holds two bytes side by side, no merge can join them: cut there, so that the loop
+        # takes as many steps as the longest part needs, and not the longest word.
+        joinable = tf.gather(self._side_by_side, characters[:-1] * 256 + characters[1:])
+        cuts = (word[:-1] != word[1:]) | tf.logical_not(joinable)
+        part = tf.cumsum(tf.cast(tf.concat([[True], cuts], 0)[: tf.size(word)], tf.int32)) - 1
+        ids, merged_part = self._merger(tf.gather(self._bytes, characters), part)
+        word = tf.gather(tf.math.segment_max(word, part), merged_part)
         return ids, tf.math.bincount(word, minlength=tf.size(words), maxlength=tf.size(words))
 
     def _learn(self, words: Sequence[str]) -> None:
@@ -205,6 +212,15 @@ def train_byte_pair(
     tokenizer = BytePair(learned.ids, learned.merges).with_known_words(corpus)
     tokenizer.save(folder)
     return tokenizer
+
+
+def _side_by_side(tokens: Iterable[bytes]) -> np.ndarray:
+    """Whether some token holds byte a followed by byte b, at 256 a + b: bool [65536]."""
+    found = np.zeros(65_536, bool)
+    for token in tokens:
+        for left, right in itertools.pairwise(token):
+            found[256 * left + right] = True
+    return found
 
 
 def _batches(texts: Iterable[str], size: int) -> Iterator[list[str]]:
