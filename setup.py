@@ -50,7 +50,11 @@ setup(
     python_requires=">=3.11",
     packages=[*find_packages(include=["genre_tf", "genre_tf.*"]), "genre_tf.export", "genre_tf.serving"],
     package_dir={"genre_tf.export": "export", "genre_tf.serving": "serving"},
-    package_data={"genre_tf": ["py.typed"], "genre_tf.export": ["*.txt"]},
+    package_data={
+        "genre_tf": ["py.typed"],
+        "genre_tf.data.synth": ["*.txt", "stories/*.txt"],
+        "genre_tf.export": ["*.txt"],
+    },
     install_requires=REQUIRED,
     extras_require=EXTRAS,
     entry_points={"console_scripts": ["genre = genre_tf.cli.main:main"]},

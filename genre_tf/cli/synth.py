@@ -1,0 +1,44 @@
+"""`genre synth OUT`: a data set in MIND's format whose true click probabilities are known."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from genre_tf.cli.console import print_json, progress, results
+from genre_tf.data.synth.newsroom import write_newsroom
+from genre_tf.data.synth.settings import NewsroomSettings
+
+_DEFAULTS = NewsroomSettings()
+
+
+def synth(
+    out: Annotated[Path, typer.Argument(help="folder to write: train/, dev/ and newsroom.json")],
+    articles: Annotated[int, typer.Option(help="articles, of the days before the log too")] = (
+        _DEFAULTS.articles
+    ),
+    readers: Annotated[int, typer.Option(help="readers")] = _DEFAULTS.readers,
+    days: Annotated[int, typer.Option(help="logged days; the last one is dev")] = _DEFAULTS.days,
+    impressions: Annotated[int, typer.Option(help="of all logged days")] = _DEFAULTS.impressions,
+    seed: Annotated[int, typer.Option(help="equal seeds write equal files")] = _DEFAULTS.seed,
+    overwrite: Annotated[bool, typer.Option(help="replace OUT if it is there")] = False,
+    json: Annotated[bool, typer.Option(help="print newsroom.json")] = False,
+) -> None:
+    """Write a synthetic newsroom: articles in plain English, readers with tastes, and their clicks.
+
+    The folder is in MIND's format, with the true click probability of every candidate in truth.tsv.
+    """
+    settings = NewsroomSettings(
+        articles=articles, readers=readers, days=days, impressions=impressions, seed=seed
+    )
+    progress.print(f"writing {articles:,} articles and {impressions:,} impressions of {readers:,} readers …")
+    report = write_newsroom(out, settings, overwrite=overwrite)
+    if json:
+        print_json(report)
+        return
+    for split, metrics in report["oracle"].items():
+        results.print(
+            f"{out / split}: {metrics['impressions']:,} impressions; who knows the true click probabilities "
+            f"reaches AUC {metrics['auc']:.3f}, MRR {metrics['mrr']:.3f}, nDCG@10 {metrics['ndcg@10']:.3f}",
+            markup=False,
+        )

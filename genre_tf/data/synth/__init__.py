@@ -1,0 +1,1 @@
+"""A seeded newsroom in MIND's format whose true click probabilities are known."""

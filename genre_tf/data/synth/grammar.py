@@ -1,0 +1,179 @@
+"""Tells one event twice, as a headline and as an abstract, from templates of the same slots.
+
+The templates are text files, one a category, in `stories/`:
+
+    topic SUBCATEGORY about KIND     a subcategory, and what kind of entity its stories are about
+      + a sentence                   may close any abstract of the topic
+      slot = one | two               alternatives; `present // past` differ between headline and abstract
+      slot = 3..12                   a whole number
+    event                            something that happens
+      > a headline
+      < an abstract
+      slot = ...                     for this event only; goes before the topic's slot of that name
+
+`{star}` is the entity that the story is about, `{other}` another one of the topic, `{last}` the star's last
+name, `{day}` the weekday of publication. `{person2}` is another `{person}`: any kind of name is a slot.
+"""
+
+import re
+from dataclasses import dataclass, field
+from functools import cache
+from importlib.resources import files
+
+import numpy as np
+
+from genre_tf.data.synth.names import KINDS, Names
+
+WEEKDAYS = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday")
+COMMON_SLOTS = {"few": ("2..6",), "coach": ("{person}",)}
+CLOSING_SENTENCE_SHARE = 0.7
+
+_SLOT = re.compile(r"\{(\w+)\}")
+_RANGE = re.compile(r"(\d+)\.\.(\d+)")
+
+Slots = dict[str, tuple[str, ...]]
+
+
+@dataclass(slots=True)
+class Event:
+    """Something that happens, in several wordings."""
+
+    headlines: list[str] = field(default_factory=list)
+    abstracts: list[str] = field(default_factory=list)
+    slots: Slots = field(default_factory=dict)
+
+    @property
+    def has_other(self) -> bool:
+        """Whether a second entity of the topic takes part."""
+        return "{other}" in self.headlines[0]
+
+
+@dataclass(slots=True)
+class Topic:
+    """A subcategory and its events."""
+
+    category: str
+    subcategory: str
+    kind: str
+    closings: list[str] = field(default_factory=list)
+    slots: Slots = field(default_factory=dict)
+    events: list[Event] = field(default_factory=list)
+
+
+@cache
+def read_topics() -> tuple[Topic, ...]:
+    """All topics, by category and in the order of its file.
+
+    Returns:
+        The topics; the same ones for every newsroom.
+    """
+    folder = files("genre_tf.data.synth") / "stories"
+    paths = sorted(
+        (path for path in folder.iterdir() if path.name.endswith(".txt")), key=lambda path: path.name
+    )
+    return tuple(
+        topic
+        for path in paths
+        for topic in _parse(path.name.removesuffix(".txt"), path.read_text(encoding="utf-8"))
+    )
+
+
+def _parse(category: str, text: str) -> list[Topic]:
+    topics: list[Topic] = []
+    slots: Slots = {}
+    for number, line in enumerate(text.splitlines(), start=1):
+        match line.split(maxsplit=1):
+            case []:
+                continue
+            case ["topic", heading]:
+                subcategory, _, kind = heading.partition(" about ")
+                topics.append(Topic(category, subcategory, kind))
+                slots = topics[-1].slots
+            case ["event"]:
+                topics[-1].events.append(Event())
+                slots = topics[-1].events[-1].slots
+            case [">", headline]:
+                topics[-1].events[-1].headlines.append(headline)
+            case ["<", abstract]:
+                topics[-1].events[-1].abstracts.append(abstract)
+            case ["+", closing]:
+                topics[-1].closings.append(closing)
+            case [name, rest] if rest.startswith("= "):
+                slots[name] = tuple(rest[2:].split(" | "))
+            case _:
+                raise ValueError(f"stories/{category}.txt:{number}: not a line of a story: {line!r}")
+    return topics
+
+
+class Story:
+    """One event with its slots filled; what was drawn once is told everywhere."""
+
+    def __init__(
+        self,
+        topic: Topic,
+        event: Event,
+        star: str,
+        other: str,
+        weekday: int,
+        names: Names,
+        rng: np.random.Generator,
+    ) -> None:
+        """Begin a story.
+
+        Args:
+            topic: where it belongs.
+            event: what happens; one of the topic's.
+            star: name of the entity that it is about.
+            other: name of the second entity, if the event has one.
+            weekday: of publication, 0 = Monday.
+            names: for everybody else.
+            rng: the source of all randomness.
+        """
+        self._topic, self._event, self._names, self._rng = topic, event, names, rng
+        later = (weekday + 1 + int(rng.integers(6))) % 7
+        self._drawn = {
+            "star": star,
+            "other": other,
+            "last": star.split(" ")[-1],
+            "day": WEEKDAYS[weekday],
+            "day2": WEEKDAYS[later],
+        }
+
+    def headline(self) -> str:
+        """One of the event's headlines: present tense, no closing mark."""
+        return _capital(self._tell(self._pick(self._event.headlines), past=False))
+
+    def abstract(self) -> str:
+        """One of the event's abstracts, and mostly a closing sentence of the topic: past tense."""
+        sentences = [self._pick(self._event.abstracts)]
+        if self._rng.random() < CLOSING_SENTENCE_SHARE:
+            sentences.append(self._pick(self._topic.closings))
+        return " ".join(_capital(self._tell(sentence, past=True)) for sentence in sentences)
+
+    def _pick(self, options: list[str] | tuple[str, ...]) -> str:
+        return options[self._rng.integers(len(options))]
+
+    def _tell(self, template: str, past: bool) -> str:
+        def fill(match: re.Match[str]) -> str:
+            if match[1] not in self._drawn:
+                self._drawn[match[1]] = self._draw(match[1])
+            present_form, _, past_form = self._drawn[match[1]].partition(" // ")
+            return self._tell(past_form if past and past_form else present_form, past)
+
+        return _SLOT.sub(fill, template)
+
+    def _draw(self, name: str) -> str:
+        for slots in (self._event.slots, self._topic.slots, COMMON_SLOTS):
+            if name in slots:
+                value = self._pick(slots[name])
+                if numbers := _RANGE.fullmatch(value):
+                    value = f"{self._rng.integers(int(numbers[1]), int(numbers[2]) + 1):,}"
+                return value
+        kind = name.rstrip("0123456789")
+        if kind not in KINDS:
+            raise ValueError(f"{self._topic.category}/{self._topic.subcategory}: unknown slot {{{name}}}")
+        return self._names.any(kind)
+
+
+def _capital(sentence: str) -> str:
+    return sentence[0].upper() + sentence[1:]
