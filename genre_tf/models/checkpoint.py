@@ -1,0 +1,95 @@
+"""A run's trained towers and ranker, read back from its folder."""
+
+import dataclasses
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import TypeVar
+
+import keras
+
+from genre_tf.backbones.bert import load_bert, save_bert
+from genre_tf.config import RunConfig, read_config
+from genre_tf.errors import InputError
+from genre_tf.models.backbone import Categories, NewsBackbone, load_news_backbone
+from genre_tf.models.ranker import Ranker
+from genre_tf.models.two_tower import TwoTower
+
+BACKBONE_FOLDER = "backbone"  # the news backbone as it was before training, so that a run is whole by itself
+CACHE_FOLDER = "cache"  # frozen states; may be deleted at any time
+WEIGHTS_FILE = "model.weights.h5"
+_CATEGORIES_FILE = "categories.json"
+
+
+def save_backbone(name: str, categories: Categories, run: Path) -> None:
+    """Put a copy of a news backbone and the known categories into a run folder.
+
+    Raises:
+        InputError: no such backbone.
+    """
+    part = run / f"{BACKBONE_FOLDER}.part"
+    shutil.rmtree(part, ignore_errors=True)
+    save_bert(load_bert(name), part)
+    (part / _CATEGORIES_FILE).write_text(json.dumps(categories.names, ensure_ascii=False) + "\n", "utf-8")
+    shutil.rmtree(run / BACKBONE_FOLDER, ignore_errors=True)
+    part.rename(run / BACKBONE_FOLDER)
+
+
+def load_backbone(run: Path, config: RunConfig) -> NewsBackbone:
+    """The news backbone of a run as it was before training.
+
+    Raises:
+        InputError: the folder is no run folder or lost a file.
+    """
+    file = run / BACKBONE_FOLDER / _CATEGORIES_FILE
+    try:
+        names = tuple(json.loads(file.read_text("utf-8")))
+    except (OSError, ValueError) as error:
+        raise InputError(f"{file} cannot be read ({error}): {run} is no complete run folder; train it first") from None
+    return load_news_backbone(run / BACKBONE_FOLDER, config.news, Categories(names))
+
+
+def load_two_tower(run: Path, *, trained: bool = True, shared: NewsBackbone | None = None) -> TwoTower:
+    """The two towers of a run.
+
+    Args:
+        run: the run folder.
+        trained: False gives them as they were before training.
+        shared: a backbone whose frozen layers are used instead of reading them again.
+
+    Raises:
+        InputError: the run has no trained towers, or a file of it is missing or damaged.
+    """
+    return _load(run, "retrieval", TwoTower, trained, shared)
+
+
+def load_ranker(run: Path, *, trained: bool = True, shared: NewsBackbone | None = None) -> Ranker:
+    """The ranker of a run; see `load_two_tower`."""
+    return _load(run, "ranking", Ranker, trained, shared)
+
+
+Model = TypeVar("Model", bound=keras.Model)
+
+
+def _load(
+    run: Path,
+    stage: str,
+    model: Callable[[NewsBackbone, RunConfig], Model],
+    trained: bool,
+    shared: NewsBackbone | None,
+) -> Model:
+    file = run / stage / WEIGHTS_FILE
+    if trained and not file.is_file():
+        raise InputError(f"{run} has no trained {stage} stage ({file} is missing): genre train {stage} --run {run}")
+    config = read_config(run / "config.toml")
+    backbone = load_backbone(run, config)
+    if shared is not None and shared.identity == backbone.identity:
+        backbone = dataclasses.replace(backbone, lower=shared.lower)
+    built = model(backbone, config)
+    if trained:
+        try:
+            built.load_weights(file)
+        except (OSError, ValueError, KeyError) as error:
+            raise InputError(f"{file} does not fit this run ({error}): train the {stage} stage again") from None
+    return built

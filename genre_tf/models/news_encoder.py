@@ -1,0 +1,55 @@
+"""Raw text to article vectors in one graph: tokenizer, frozen layers, news tower."""
+
+import numpy as np
+import numpy.typing as npt
+import tensorflow as tf
+
+from genre_tf.models.article_features import ArticleFeatures
+from genre_tf.models.backbone import NewsBackbone
+from genre_tf.models.news_tower import NewsTower
+
+_BATCH_ARTICLES = 512
+
+
+class NewsEncoder:
+    """A stage's news tower with what stands before it; serves text, and embeds whole article tables.
+
+    Args:
+        backbone: tokenizer and frozen layers.
+        tower: the stage's trained tower.
+    """
+
+    def __init__(self, backbone: NewsBackbone, tower: NewsTower) -> None:
+        self.backbone = backbone
+        self.tower = tower
+
+    @property
+    def dimension(self) -> int:
+        """D, the width of an article's vector."""
+        return self.tower.dimension
+
+    def __call__(self, texts: tf.Tensor) -> tf.Tensor:
+        """Encode raw text, categories unknown: string [N] -> float32 [N, D], zeros for empty text."""
+        return self.tower(self.text_features(texts), training=False)
+
+    def text_features(self, texts: tf.Tensor) -> dict[str, tf.Tensor]:
+        """What the tower reads of raw text, string [N]; stages with the same frozen layers can share it."""
+        tokenizer, lower = self.backbone.bert.tokenizer, self.backbone.lower
+        token_ids = tokenizer(texts, self.backbone.config.max_title_tokens)  # [texts, tokens]
+        # [CLS] and [SEP] alone are no text; an empty article must be the zero vector as in a table.
+        mask = (token_ids != tokenizer.pad_id) & (tf.strings.length(tf.strings.strip(texts)) > 0)[:, None]
+        unknown = tf.zeros_like(token_ids[:, 0])
+        states = token_ids if lower is None else lower(token_ids)
+        return {"states": states, "mask": mask, "category": unknown, "subcategory": unknown}
+
+    def embed(self, features: ArticleFeatures) -> npt.NDArray[np.float32]:
+        """Encode every article of a table, float32 [N, D]; row 0, the padding article, is zeros."""
+        lengths = np.diff(features.states.offsets)
+        order = np.argsort(lengths, kind="stable")
+        vectors = np.zeros((len(lengths), self.dimension), np.float32)
+        encode = tf.function(lambda batch: self.tower(batch, training=False), reduce_retracing=True)
+        for start in range(0, len(order), _BATCH_ARTICLES):
+            rows = order[start : start + _BATCH_ARTICLES]
+            batch = {name: tf.constant(value) for name, value in features.gather(rows).items()}
+            vectors[rows] = encode(batch).numpy()
+        return vectors

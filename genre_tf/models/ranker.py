@@ -1,0 +1,158 @@
+"""The ranker: the probability that this reader clicks this article now."""
+
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+from genre_tf.config import RunConfig
+from genre_tf.models.article_features import batch_features
+from genre_tf.models.attention_pooling import masked_softmax, positions_from_newest
+from genre_tf.models.backbone import NewsBackbone
+from genre_tf.models.counter_head import CounterHead
+from genre_tf.models.news_encoder import NewsEncoder
+from genre_tf.models.news_tower import NewsTower
+
+
+class Ranker(keras.Model):
+    """Candidate-aware attention over the history; the live counters enter as a second opinion on top.
+
+    Every candidate attends to the clicks that resemble it. What it finds (attended, mean and greatest
+    similarity, for the text and for each kind of category) and how attractive its own text is make the click
+    logit. The counters never change that logit: `click_logits` with counters adds to it, so one model answers
+    both with and without them.
+
+    Args:
+        backbone: of the news tower.
+        config: settings of the run.
+        click_rate: share of shown articles that were clicked; the logit starts there.
+
+    Source: Zhou et al., "Deep Interest Network", 2018 (candidate-aware attention); Wu et al., "NPA", 2019.
+    """
+
+    def __init__(self, backbone: NewsBackbone, config: RunConfig, click_rate: float = 0.05) -> None:
+        super().__init__(name="ranker")
+        self.news_tower = NewsTower(backbone)
+        self.encoder = NewsEncoder(backbone, self.news_tower)
+        self.max_history = config.data.max_history
+        self.parts = self.news_tower.parts
+        self.dropout = keras.layers.Dropout(config.news.dropout)
+        self.attractiveness = keras.layers.Dense(
+            1, use_bias=False, kernel_initializer="zeros", name="attractiveness"
+        )
+        self.attractiveness.build((None, None, self.news_tower.dimension))
+        self.counter_head = CounterHead() if config.ranking.counters else None
+        self._build_weights(click_rate)
+
+    def _build_weights(self, click_rate: float) -> None:
+        dimension, parts = self.news_tower.dimension, len(self.parts)
+        rate = min(max(click_rate, 1e-4), 1 - 1e-4)
+        logit = float(tf.math.log(rate / (1 - rate)))
+        constant = keras.initializers.Constant
+
+        def weight(name: str, shape: tuple[int, ...], start: Any) -> Any:
+            return self.add_weight(name=name, shape=shape, initializer=start)
+
+        # Sharp enough that a few alike clicks outweigh the rest, as untrained titles want it (measured).
+        self.sharpness = weight("sharpness", (parts,), constant(8.0))
+        self.recency_bias = weight("recency_bias", (self.max_history,), "zeros")
+        # A start that already ranks; each similarity has a spread of about 0.1 to 0.2.
+        self.similarity_weights = weight("similarity_weights", (3, parts), constant(1.0))
+        self.bias = weight("bias", (), constant(logit))
+        self.no_history = weight("no_history", (dimension,), "zeros")
+        if self.counter_head is not None:  # now, so that weights can be loaded before the first call
+            self.counter_head.build((None, None, 3 * parts + 1))
+        self.built = True
+
+    def attention(
+        self, history: tf.Tensor, history_mask: tf.Tensor, candidates: tf.Tensor
+    ) -> tuple[tf.Tensor, tf.Tensor]:
+        """How much each candidate attends to each click.
+
+        Args:
+            history: float32 [B, H, D], oldest first.
+            history_mask: bool [B, H].
+            candidates: float32 [B, C, D].
+
+        Returns:
+            Weights float32 [B, C, H], which sum to 1 over real clicks, and similarities of each part of the
+            vectors, float32 [B, C, H, parts].
+        """
+        pairs = zip(tf.split(candidates, self.parts, -1), tf.split(history, self.parts, -1), strict=True)
+        alike = tf.stack([tf.einsum("bcd,bhd->bch", *pair) for pair in pairs], axis=-1)
+        newest = tf.gather(self.recency_bias, positions_from_newest(history_mask, self.max_history))
+        scores = tf.linalg.matvec(alike, self.sharpness) + newest[:, None, :]  # [batch, candidates, clicks]
+        mask = tf.broadcast_to(history_mask[:, None, :], tf.shape(scores))
+        return masked_softmax(scores, mask), alike
+
+    def click_logits(
+        self,
+        history: tf.Tensor,
+        history_mask: tf.Tensor,
+        candidates: tf.Tensor,
+        candidate_mask: tf.Tensor,
+        counters: tf.Tensor | None = None,
+        training: bool | None = None,
+    ) -> tf.Tensor:
+        """Logits of the click probability.
+
+        Args:
+            history: float32 [B, H, D], vectors of the newest clicks, oldest first.
+            history_mask: bool [B, H].
+            candidates: float32 [B, C, D].
+            candidate_mask: bool [B, C]; the counters are compared among these.
+            counters: float32 [B, C, 3], clicks, views and age in hours; None leaves them out.
+            training: whether dropout acts.
+
+        Returns:
+            float32 [B, C]; `sigmoid` of it is the click probability.
+        """
+        signals = self._signals(history, history_mask, candidates, training)  # [batch, candidates, signals]
+        logits = tf.reduce_sum(signals, axis=-1) + self.bias
+        if counters is None or self.counter_head is None:
+            return logits
+        # The text model learns from its own loss alone: what the counters explain must not leave it.
+        return self.counter_head(tf.stop_gradient(signals), self.bias, counters, candidate_mask)
+
+    def _signals(
+        self, history: tf.Tensor, mask: tf.Tensor, candidates: tf.Tensor, training: bool | None
+    ) -> tf.Tensor:
+        history, mask = self._with_no_history(history, mask)
+        weights, alike = self.attention(history, mask, candidates)
+        real = tf.cast(mask, tf.float32)[:, None, :, None]
+        attended = tf.einsum("bch,bchp->bcp", weights, alike)
+        mean = tf.reduce_sum(alike * real, 2) / tf.reduce_sum(real, 2)
+        greatest = tf.reduce_max(tf.where(real > 0, alike, -1.0), 2)
+        alike = tf.stack([attended, mean, greatest], 2) * self.similarity_weights  # [batch, candidates, 3, parts]
+        alike = tf.reshape(alike, [*_leading(candidates), 3 * len(self.parts)])  # [batch, candidates, 3 x parts]
+        own = self.attractiveness(self.dropout(candidates, training=training))  # [batch, candidates, 1]
+        return tf.concat([alike, own], axis=-1)
+
+    def _with_no_history(self, history: tf.Tensor, mask: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        """A reader without history gets the learned vector as an only click (the width is at least 1)."""
+        empty = ~tf.reduce_any(mask, axis=1)
+        first = tf.concat([history, tf.zeros_like(history[:, :1])], axis=1)
+        mask = tf.concat([mask, empty[:, None]], axis=1)
+        only = tf.concat([tf.zeros_like(history), tf.ones_like(history[:, :1]) * self.no_history], axis=1)
+        return tf.where(empty[:, None, None], only, first), mask
+
+    def call(self, batch: dict[str, Any], training: bool | None = None) -> dict[str, tf.Tensor]:
+        """Logits of a batch of impressions with the features of its articles.
+
+        Returns:
+            `click`, float32 [B, C], without counters; `click_with_counters` likewise, where they are trained.
+        """
+        vectors = self.news_tower(batch_features(batch), training=training)  # [articles, dimension]
+        history, candidates = tf.gather(vectors, batch["history"]), tf.gather(vectors, batch["candidates"])
+        signals = self._signals(history, batch["history"] > 0, candidates, training)
+        logits = {"click": tf.reduce_sum(signals, axis=-1) + self.bias}
+        if self.counter_head is not None:
+            logits["click_with_counters"] = self.counter_head(
+                tf.stop_gradient(signals), tf.stop_gradient(self.bias), batch["counters"], batch["mask"]
+            )
+        return logits
+
+
+def _leading(candidates: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    shape = tf.shape(candidates)
+    return shape[0], shape[1]

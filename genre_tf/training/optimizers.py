@@ -1,0 +1,90 @@
+"""Optimizers and learning-rate schedules by name."""
+
+from collections.abc import Iterable
+from typing import Any
+
+import keras
+
+from genre_tf.config import OptimizerConfig
+from genre_tf.errors import InputError
+
+OPTIMIZERS = ("adamw", "sgd")
+DECAYS = ("cosine", "linear", "none")
+# Decay pulls towards zero, which is wrong for offsets, scales, gates and what starts at a chosen value.
+_NOT_DECAYED = ("bias", "gamma", "beta", "gate", "sharpness", "similarity_weights", "no_history", "recency")
+
+
+def learning_rate(config: OptimizerConfig, steps: int) -> Any:
+    """The schedule: linear warm-up from zero, then decay to zero at the last step.
+
+    Args:
+        config: `learning_rate`, `warmup_share`, `decay`.
+        steps: of the whole training.
+
+    Raises:
+        InputError: an unknown decay.
+    """
+    schedules = keras.optimizers.schedules
+    warmup = min(steps - 1, max(0, round(config.warmup_share * steps)))
+    rest = max(1, steps - warmup)
+    if config.decay == "cosine":
+        return schedules.CosineDecay(
+            0.0 if warmup else config.learning_rate, rest, 0.0, warmup_target=config.learning_rate, warmup_steps=warmup
+        )
+    if config.decay == "linear":
+        return LinearWarmupDecay(config.learning_rate, warmup, rest)
+    if config.decay == "none":
+        return LinearWarmupDecay(config.learning_rate, warmup, 0)
+    raise InputError(f"unknown decay {config.decay!r}: use one of {', '.join(DECAYS)}")
+
+
+@keras.saving.register_keras_serializable(package="genre_tf")
+class LinearWarmupDecay(keras.optimizers.schedules.LearningRateSchedule):
+    """Linear up, then linear down to zero; `decay_steps` 0 stays at the peak.
+
+    Args:
+        peak: learning rate after the warm-up.
+        warmup_steps: steps from zero to the peak.
+        decay_steps: steps from the peak to zero.
+    """
+
+    def __init__(self, peak: float, warmup_steps: int, decay_steps: int) -> None:
+        self.peak, self.warmup_steps, self.decay_steps = peak, warmup_steps, decay_steps
+
+    def __call__(self, step: Any) -> Any:
+        """Learning rate at a step, float32 []."""
+        step = keras.ops.cast(step, "float32")
+        up = (step + 1) / max(1, self.warmup_steps)
+        down = 1.0 - (step - self.warmup_steps) / self.decay_steps if self.decay_steps else 1.0
+        return self.peak * keras.ops.clip(keras.ops.minimum(up, down), 0.0, 1.0)
+
+    def get_config(self) -> dict[str, Any]:
+        """Arguments, to build it again."""
+        return {"peak": self.peak, "warmup_steps": self.warmup_steps, "decay_steps": self.decay_steps}
+
+
+def make_optimizer(config: OptimizerConfig, steps: int, weights: Iterable[Any]) -> keras.optimizers.Optimizer:
+    """Build the optimizer of a stage.
+
+    Args:
+        config: its settings.
+        steps: of the whole training, for the schedule.
+        weights: the trained weights, of which offsets and scales are not decayed.
+
+    Raises:
+        InputError: an unknown optimizer or decay.
+    """
+    rate = learning_rate(config, steps)
+    clip = config.clip_norm if config.clip_norm > 0 else None
+    common: dict[str, Any] = {"global_clipnorm": clip, "weight_decay": config.weight_decay or None}
+    if config.optimizer == "adamw":
+        optimizer = keras.optimizers.AdamW(rate, **{**common, "weight_decay": config.weight_decay})
+    elif config.optimizer == "sgd":
+        optimizer = keras.optimizers.SGD(rate, momentum=config.momentum, **common)
+    else:
+        raise InputError(f"unknown optimizer {config.optimizer!r}: use one of {', '.join(OPTIMIZERS)}")
+    if config.weight_decay:
+        optimizer.exclude_from_weight_decay(
+            var_list=[weight for weight in weights if any(name in weight.path for name in _NOT_DECAYED)]
+        )
+    return optimizer

@@ -1,0 +1,133 @@
+"""Training of the two towers: softmax over the clicks of the batch and shown negatives."""
+
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import tensorflow as tf
+import tensorflow_recommenders as tfrs
+
+from genre_tf.config import RunConfig
+from genre_tf.data.batches import impression_batches
+from genre_tf.data.examples import ImpressionExample
+from genre_tf.models.two_tower import TwoTower
+from genre_tf.training.fit import FitResult, Report, StageTrainer, fit
+from genre_tf.training.stage_data import StageData, row_count
+from genre_tf.training.validation import Validation
+
+
+class RetrievalTrainer(StageTrainer):
+    """Sampled softmax with TensorFlow Recommenders' retrieval task.
+
+    The candidates of a row are its own click, every other click of the batch and every drawn negative of the
+    batch. The task removes those that are the row's own click again (accidental hits) and, given how often each
+    article is drawn, subtracts the log of it from the logits (logQ), so that a popular article is punished less
+    for being a negative often.
+
+    Args:
+        model: the towers.
+        temperature: divides the scores.
+        draw_probability: float32 [articles], expected share of the candidates of a batch; None leaves logQ out.
+
+    Source: Yi et al., "Sampling-Bias-Corrected Neural Modeling for Large Corpus Item Recommendations", 2019.
+    """
+
+    def __init__(
+        self, model: TwoTower, temperature: float, draw_probability: npt.NDArray[np.float32] | None
+    ) -> None:
+        super().__init__(model)
+        # The task's own default is the sum over the batch: its size would be part of the learning rate.
+        loss = tf.keras.losses.CategoricalCrossentropy(from_logits=True, reduction="sum_over_batch_size")
+        task = tfrs.tasks.Retrieval(
+            loss=loss, temperature=temperature, remove_accidental_hits=True, batch_metrics=None
+        )
+        # The task counts on AutoGraph (`len` of a tensor), which Keras 3's train step does not apply.
+        self._task = tf.function(
+            lambda readers, candidates, ids, probabilities: task(
+                readers,
+                candidates,
+                candidate_ids=ids,
+                candidate_sampling_probability=probabilities,
+                compute_metrics=False,
+            )
+        )
+        self._draw_probability = None if draw_probability is None else tf.constant(draw_probability)
+
+    def loss_of(self, batch: dict[str, tf.Tensor], training: bool) -> tf.Tensor:
+        """Mean loss of a batch, float32 []."""
+        readers, candidates = self.model(batch, training=training)  # [rows, D], [rows, 1 + negatives, D]
+        # The click of row i must be candidate i: first all clicks, then all negatives.
+        width = candidates.shape[-1]
+        candidates = tf.reshape(tf.transpose(candidates, [1, 0, 2]), [-1, width])  # [(1 + negatives) x rows, D]
+        rows = tf.gather(batch["articles"], batch["candidates"])
+        rows = tf.reshape(tf.transpose(rows), [-1])  # [(1 + negatives) x rows]
+        probabilities = None if self._draw_probability is None else tf.gather(self._draw_probability, rows)
+        return self._task(readers, candidates, rows, probabilities)
+
+
+def draw_probability(
+    examples: list[ImpressionExample], articles: int, negatives: int
+) -> npt.NDArray[np.float32]:
+    """How likely a candidate of a batch is to be each article: as a click, or as a drawn negative.
+
+    Args:
+        examples: the training impressions.
+        articles: rows of the article table.
+        negatives: drawn per click.
+
+    Returns:
+        float32 [articles]; sums to 1, and at least one half of one draw, since a zero has no logarithm.
+    """
+    drawn = np.zeros(articles)
+    for example in examples:
+        clicked = example.labels > 0
+        if clicked.all() or not clicked.any():
+            continue
+        np.add.at(drawn, example.candidates[clicked], 1.0)
+        share = negatives * clicked.sum() / (~clicked).sum()
+        np.add.at(drawn, example.candidates[~clicked], share)
+    total = max(drawn.sum(), 1.0)
+    return (np.maximum(drawn, 0.5) / total).astype(np.float32)
+
+
+def train_retrieval(data: StageData, config: RunConfig, run: Path, report: Report) -> FitResult:
+    """Train the two towers and keep their best weights in `run/retrieval`.
+
+    Args:
+        data: examples and article features.
+        config: settings of the run.
+        run: the run folder.
+        report: takes a line of progress.
+    """
+    towers = TwoTower(data.backbone(), config)
+    stage, settings = config.retrieval, config.retrieval.optimizer
+    batches = impression_batches(
+        data.train,
+        batch_size=settings.batch_size,
+        max_history=config.data.max_history,
+        negatives=stage.negatives,
+        seed=config.seed,
+        shuffle=True,
+        repeat=True,
+    )
+    steps = settings.steps or settings.epochs * int(
+        np.ceil(row_count(data.train, stage.negatives) / settings.batch_size)
+    )
+    probability = (
+        draw_probability(data.train, len(data.table), stage.negatives) if stage.popularity_correction else None
+    )
+    validation = Validation(towers, data, config)
+    folder = run / "retrieval"
+    folder.mkdir(parents=True, exist_ok=True)
+    return fit(
+        RetrievalTrainer(towers, stage.temperature, probability),
+        data.features.pipeline(batches),
+        steps,
+        settings,
+        validation.retrieval,
+        metric="auc",
+        greater_is_better=True,
+        weights_file=folder / "model.weights.h5",
+        logs=run / "logs" / "retrieval",
+        report=report,
+    )

@@ -1,0 +1,89 @@
+"""What the stages train on: the prepared examples, and the features of the articles in them."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from genre_tf.config import RunConfig
+from genre_tf.data.articles import ArticleTable
+from genre_tf.data.examples import ImpressionExample
+from genre_tf.data.records import read_articles, read_examples
+from genre_tf.errors import InputError
+from genre_tf.models.article_features import ArticleFeatures
+from genre_tf.models.backbone import NewsBackbone
+from genre_tf.models.checkpoint import CACHE_FOLDER, load_backbone
+from genre_tf.training.fit import Report
+
+
+@dataclass(frozen=True)
+class StageData:
+    """Examples and features of a run.
+
+    Attributes:
+        table: every article of the training log.
+        train: examples to learn from.
+        validation: newest examples of the training log.
+        features: of every article that an example names.
+        config: settings of the run.
+        run: its folder.
+    """
+
+    table: ArticleTable
+    train: list[ImpressionExample]
+    validation: list[ImpressionExample]
+    features: ArticleFeatures
+    config: RunConfig
+    run: Path
+
+    def backbone(self) -> NewsBackbone:
+        """A backbone for one stage, with trainable layers of its own."""
+        return load_backbone(self.run, self.config)
+
+
+def load_stage_data(run: Path, config: RunConfig, report: Report) -> StageData:
+    """Read a run's prepared examples and compute (or find again) its articles' frozen states.
+
+    Args:
+        run: a run folder with `prepared` and `backbone` in it.
+        config: settings of the run.
+        report: takes a line of progress.
+
+    Raises:
+        InputError: nothing to validate on.
+    """
+    table = read_articles(run / "prepared")
+    train, validation = (read_examples(run / "prepared", split) for split in ("train", "validation"))
+    if not any(example.labels.any() and not example.labels.all() for example in validation):
+        raise InputError(
+            f"{run / 'prepared'}: {len(validation)} validation impressions hold no click among other articles; "
+            "raise data.validation_share"
+        )
+    needed = np.zeros(len(table), bool)
+    for example in (*train, *validation):
+        needed[example.history] = needed[example.candidates] = True
+    report(f"frozen layers over {int(needed.sum())} articles, once")
+    backbone = load_backbone(run, config)
+    features = ArticleFeatures.of(table, backbone, run / CACHE_FOLDER, _Tenths(report), needed)
+    return StageData(table, train, validation, features, config, run)
+
+
+def row_count(examples: Sequence[ImpressionExample], negatives: int | None) -> int:
+    """Rows of one epoch: impressions, or clicks where negatives are drawn for each."""
+    if negatives is None:
+        return len(examples)
+    return sum(int(example.labels.sum()) for example in examples if not example.labels.all())
+
+
+class _Tenths:
+    """Reports progress at every tenth."""
+
+    def __init__(self, report: Report) -> None:
+        self.report, self.said = report, 0
+
+    def __call__(self, done: int, total: int) -> None:
+        tenth = 10 * done // max(1, total)
+        if tenth > self.said:
+            self.said = tenth
+            self.report(f"  {done} of {total} articles")
