@@ -35,7 +35,7 @@ NO_HISTORY = np.zeros(0, np.int32)
 def click_examples(
     table: ArticleTable, examples: Iterable[ImpressionExample], *, articles: Collection[int] | None = None
 ) -> list[TextExample]:
-    """The title (and, where there is an abstract, the body) of every clicked article, given the reader's history.
+    """The title (and, where there is an abstract, the body) of every clicked article, given its reader.
 
     Args:
         table: texts of the articles.
@@ -111,9 +111,9 @@ def learning_split(
         validation: later ones.
 
     Returns:
-        Training texts: clicks of `train` and every article but those that only `validation` shows; validation
-        texts: clicks of `validation` on exactly those (on any article, if there are none such), and what those
-        articles teach.
+        Training texts: clicks of `train` and every article but those that only `validation` shows.
+        Validation texts: clicks of `validation` on exactly those, and what those articles teach; clicks of
+        `validation` on any article, if there are none such.
     """
     unseen = first_shown_in(validation, train)
     known = [row for row in range(1, len(table)) if row not in unseen]

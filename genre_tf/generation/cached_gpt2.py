@@ -1,8 +1,8 @@
 """GPT-2 one token at a time: prefill once, then steps over a cache, in portable TensorFlow operations only.
 
-KerasHub's own cache is written with `slice_update`, an XLA operation that TensorFlow Serving refuses. Here the
-prompt's keys and values stay as the prefill left them, shared by all samples of a row, and only those of the
-written tokens grow, by `concat`.
+KerasHub's own cache is written with `slice_update`, an XLA operation that TensorFlow Serving refuses. Here
+the prompt's keys and values stay as the prefill left them, shared by all samples of a row, and only those of
+the written tokens grow, by `concat`.
 """
 
 from typing import Any, NamedTuple
@@ -156,14 +156,15 @@ class CachedGpt2(tf.Module):
 
 def _attend(query: Any, prompt: PromptCache, written: WrittenCache, index: int) -> Any:
     """Attention of one new token per sample to the prompt and to what its sample wrote."""
-    past = tf.shape(prompt.bias)[-1]
+    past: Any = tf.shape(prompt.bias)[-1]
     to_prompt = tf.matmul(query, prompt.keys[index], transpose_b=True) + prompt.bias
     to_written = tf.matmul(
         query[:, :, :, None], written.keys[index], transpose_b=True
     )  # [.., samples, 1, written]
     weight = tf.nn.softmax(tf.concat([to_prompt, to_written[:, :, :, 0]], axis=-1))
-    from_prompt = tf.matmul(weight[..., :past], prompt.values[index])
-    from_written = tf.matmul(weight[:, :, :, None, past:], written.values[index])
+    on_prompt, on_written = tf.split(weight, [past, tf.shape(weight)[-1] - past], axis=-1)
+    from_prompt = tf.matmul(on_prompt, prompt.values[index])
+    from_written = tf.matmul(on_written[:, :, :, None], written.values[index])
     return from_prompt + from_written[:, :, :, 0]
 
 

@@ -12,8 +12,9 @@ NOTHING = -1  # fills a row of ids where there is none
 
 @dataclass(frozen=True, kw_only=True)
 class Constraints:
-    """Changes logits before a token is chosen. Only what was written counts, not the prompt: a text made from a
-    source has to repeat its names.
+    """Changes logits before a token is chosen.
+
+    Only what was written counts, not the prompt: a text made from a source has to repeat its names.
 
     Args:
         min_tokens: the end may not come before so many tokens.
@@ -71,7 +72,7 @@ def _forbid(logits: Any, ids: Any) -> Any:
 
 
 def _ends_of_repeats(written: Any, size: int) -> Any:
-    """Tokens that would end a run of `size` tokens written before: int32 [rows, windows], NOTHING elsewhere."""
+    """Tokens that would complete a run written before: int32 [rows, windows], NOTHING elsewhere."""
     windows = tf.shape(written)[1] - size + 1
     matches = tf.ones_like(written[:, :windows], tf.bool)
     for offset in range(size - 1):

@@ -1,6 +1,6 @@
 """The decode loop: prompts in, token ids out, wholly in the graph."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import tensorflow as tf
@@ -38,8 +38,8 @@ class DecodeOptions:
     end_id: int
     max_tokens: int
     samples: int = 1
-    strategy: Strategy = Greedy()
-    constraints: Constraints = Constraints()
+    strategy: Strategy = field(default_factory=Greedy)
+    constraints: Constraints = field(default_factory=Constraints)
 
 
 class _Row(NamedTuple):
@@ -106,7 +106,7 @@ def decode(
         mask: bool [batch, time], false where there is padding.
         seeds: int64 [batch]; equal seed and equal prompt give equal text, whatever else is in the batch.
         options: how.
-        limits: int32 [batch], most tokens per row, the end included; `options.max_tokens` for all if left out.
+        limits: int32 [batch], most tokens per row, the end included; `options.max_tokens` if left out.
         forbidden: int32 [batch, f], ids that may not be written; NOTHING fills up a row.
 
     Returns:
@@ -146,16 +146,12 @@ def decode(
 
 
 def _repeat(loop: _Loop, first: _Row) -> _Row:
-    def grown(tensor: Any) -> Any:
-        return tf.TensorShape(
-            [*tensor.shape[:3], None, tensor.shape[4]]
-        )  # [batch, heads, samples, written, depth]
+    def grows(tensor: Any) -> Any:  # [batch, heads, samples, written, depth]
+        return tf.TensorShape([*tensor.shape[:3], None, *tensor.shape[4:]])
 
-    cache = WrittenCache(
-        [grown(key) for key in first.cache.keys], [grown(value) for value in first.cache.values]
-    )
-    shapes = _Row(*(tensor.shape for tensor in first[:-1]), cache)._replace(
-        written=tf.TensorShape([None, None])
+    shapes = tf.nest.map_structure(lambda tensor: tensor.shape, first)
+    shapes = shapes._replace(
+        written=tf.TensorShape([None, None]), cache=tf.nest.map_structure(grows, first.cache)
     )
     rows = tf.while_loop(
         lambda *row: loop.go_on(_Row(*row)),

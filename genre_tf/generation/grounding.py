@@ -7,25 +7,26 @@ from typing import Any
 
 import tensorflow as tf
 
-FUNCTION_WORDS = (
-    "a about after again against all also an and any are as at back be because been before being best big but by "
-    "can could day did do does down during each end even ever every few find first for from get gets go goes good "
-    "had has have he her here hers him his how i if in into is it its just know last latest less like look make "
-    "makes man many may me might more most must my need never new next no not now of off old on one only or other "
-    "our out over own people plan plans put right said same say says see set she should show since so some still "
-    "such take takes than that the their them then there these they thing things this those through time to today "
-    "too top two under until up us use very want was way we week well were what when where which while who whose "
-    "why will with woman world would year years yet you your"
-).split()
+_FUNCTION_WORDS = """
+a about after again against all also an and any are as at back be because been before being best big but
+by can could day did do does down during each end even ever every few find first for from get gets go goes
+good had has have he her here hers him his how i if in into is it its just know last latest less like look
+make makes man many may me might more most must my need never new next no not now of off old on one only
+or other our out over own people plan plans put right said same say says see set she should show since so
+some still such take takes than that the their them then there these they thing things this those through
+time to today too top two under until up us use very want was way we week well were what when where which
+while who whose why will with woman world would year years yet you your
+"""
+FUNCTION_WORDS = tuple(_FUNCTION_WORDS.split())
 _WORD = re.compile(r"[^\W\d_]+")
 
 
 def common_words(texts: Iterable[str], least: int = 2) -> list[str]:
-    """Words that a corpus writes with a small letter, and so are no names even where a headline capitalises them.
+    """Words that a corpus writes with a small letter: no names, even where a headline capitalises them.
 
     Args:
         texts: running text rather than headlines, such as abstracts.
-        least: a word must have been seen so often with a small letter, and not less often than with a capital.
+        least: a word must have been seen so often with a small letter, and as often as with a capital.
 
     Returns:
         Sorted, lower case, with FUNCTION_WORDS.
@@ -42,9 +43,10 @@ def common_words(texts: Iterable[str], least: int = 2) -> list[str]:
 class Grounding(tf.Module):
     """Share of a text's claims that stand in the evidence.
 
-    A claim is a name (a capitalised word that is no common word), a number, or two neighbouring words of a quote.
-    It stands in the evidence if the same word (or pair of neighbours) does, whatever its case; thousands
-    separators, currency signs and the possessive are left aside. A text without a claim is wholly grounded.
+    A claim is a name (a capitalised word that is no common word), a number, or two neighbouring words of a
+    quote. It stands in the evidence if the same word (or pair of neighbours) does, whatever its case;
+    thousands separators, currency signs and the possessive are left aside. A text without a claim is wholly
+    grounded.
 
     Args:
         common: words that are no names, lower case; see `common_words`.
@@ -108,11 +110,12 @@ def _quoted_pairs(text: Any) -> Any:
     quotes = tf.ragged.boolean_mask(parts, odd)
     pairs = _pairs(_words(quotes.flat_values))  # ragged [all quotes, pairs]
     text_of_pair = tf.gather(quotes.value_rowids(), pairs.value_rowids())
-    return tf.RaggedTensor.from_value_rowids(pairs.flat_values, text_of_pair, quotes.nrows())
+    ragged: Any = tf.RaggedTensor
+    return ragged.from_value_rowids(pairs.flat_values, text_of_pair, quotes.nrows())
 
 
 def _stands_in(claims: Any, known: Any, shape: Any) -> Any:
-    """Whether each claim is among the row's known ones: string [batch * n, claims] -> bool, the same shape."""
+    """Whether each claim is among its row's known ones: string [batch * n, claims] -> bool, same shape."""
     ours = tf.reshape(_fingerprint(claims), [shape[0], -1, 1])  # [batch, n * claims, 1]
     theirs = _fingerprint(known.to_tensor())[:, None, :]  # [batch, 1, known]
     return tf.reshape(tf.reduce_any(ours == theirs, axis=-1), tf.shape(claims))

@@ -42,8 +42,8 @@ class RankingWeights:
 def rank(written: Written, weights: RankingWeights) -> Written:
     """Sort each row, best first.
 
-    Unsafe texts come last; before them empty ones, before those repetitions of a better text (the same but for
-    case, spaces and punctuation).
+    Unsafe texts come last; before them empty ones, before those repetitions of a better text (the same but
+    for case, spaces and punctuation).
 
     Args:
         written: in any order.

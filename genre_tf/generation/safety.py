@@ -1,4 +1,4 @@
-"""Whether a text may be shown: a list of words and patterns that the operator can replace, and personal data."""
+"""Whether a text may be shown: words and patterns that the operator can replace, and personal data."""
 
 import re
 from dataclasses import dataclass
@@ -13,13 +13,14 @@ PERSONAL_DATA = (
     r"[\w.+-]+@[\w-]+\.\w+",  # e-mail
     r"\+\d[\d ().-]{6,}\d",  # telephone, international
     r"(\(\d{3}\) ?|\b\d{3}[ .-])\d{3}[ .-]\d{4}\b",  # telephone, North American
-    # Street address. It catches public buildings too: a title that is held back costs less than a home address.
+    # Street address. Public buildings too: a title held back costs less than a home address.
     r"\b\d{1,5} ([A-Z]\w+\.? ){1,3}(Street|Avenue|Ave|Road|Boulevard|Blvd|Lane|Drive|Court)\b",
 )
-DEFAULT_WORDS = (
-    "asshole", "bastard", "bitch", "blowjob", "bullshit", "cunt", "dickhead", "faggot", "fuck", "fucked", "fucker",
-    "fucking", "motherfucker", "nigger", "porn", "retard", "shit", "slut", "whore",
-)  # fmt: skip
+_WORDS = """
+bastard bitch blowjob bullshit cunt dickhead faggot fuck fucked fucker fucking motherfucker nigger porn
+retard shit slut whore asshole
+"""
+DEFAULT_WORDS = tuple(_WORDS.split())
 DEFAULT_PATTERNS = (
     r"(?i)\bkill (yourself|himself|herself|themselves)\b",
     r"(?i)\bhow to (make|build) a bomb\b",
@@ -48,7 +49,7 @@ class SafetyList:
         Returns:
             bool [...], true where neither a word nor a pattern is found.
         """
-        unsafe = tf.zeros(tf.shape(texts), tf.bool)
+        unsafe: Any = tf.zeros(tf.shape(texts), tf.bool)
         for pattern in self._expressions():
             unsafe |= tf.strings.regex_full_match(texts, f"(?s).*(?:{pattern}).*")
         return ~unsafe
@@ -63,8 +64,8 @@ def read_safety_list(file: Path) -> SafetyList:
     """Read an operator's list.
 
     Args:
-        file: UTF-8; a word or phrase per line, or `re:` and a regular expression in RE2's syntax; `#` begins a
-            comment line. It replaces the default words and patterns; personal data stay unsafe.
+        file: UTF-8; a word or phrase per line, or `re:` and a regular expression in RE2's syntax; `#` begins
+            a comment line. It replaces the default words and patterns; personal data stay unsafe.
 
     Raises:
         InputError: the file cannot be read, or an expression is not valid.

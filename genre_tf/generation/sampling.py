@@ -44,7 +44,9 @@ class Sample:
     Args:
         temperature: divides the logits; towards 0 it becomes greedy.
         top_k: only so many of the likeliest tokens; 0: all of them.
-        top_p: of these the fewest whose probability reaches this share (nucleus sampling, Holtzman et al. 2020).
+        top_p: of these the fewest whose probability reaches this share.
+
+    Source: Holtzman et al., "The Curious Case of Neural Text Degeneration", 2020 (nucleus sampling).
     """
 
     temperature: float = 0.8
@@ -92,4 +94,5 @@ def uniforms(seeds: Any, samples: int, steps: int) -> Any:
     def of_row(seed: Any) -> Any:
         return tf.random.stateless_uniform([samples, steps], tf.stack([seed, 0]), alg="philox")
 
-    return tf.map_fn(of_row, seeds, fn_output_signature=tf.TensorSpec([samples, steps], tf.float32))
+    numbers: Any = tf.TensorSpec([samples, steps], tf.float32)
+    return tf.map_fn(of_row, seeds, fn_output_signature=numbers)

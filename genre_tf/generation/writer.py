@@ -1,14 +1,14 @@
 """Write for a reader: prompt, decode, score, rank, in one graph from raw strings."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import tensorflow as tf
 
 from genre_tf.generation.cached_gpt2 import CachedGpt2
 from genre_tf.generation.constraints import NOTHING, Constraints
-from genre_tf.generation.decode import DecodeOptions, Decoded, decode
+from genre_tf.generation.decode import Decoded, DecodeOptions, decode
 from genre_tf.generation.grounding import FUNCTION_WORDS, Grounding
 from genre_tf.generation.prompt_embeddings import prompt_embeddings
 from genre_tf.generation.ranking import RankingWeights, Written, rank
@@ -36,17 +36,17 @@ class WriterOptions:
 
     samples: int = 4
     title_tokens: int = 32
-    strategy: Strategy = Sample(temperature=0.7, top_k=40, top_p=0.9)
-    constraints: Constraints = Constraints(min_tokens=4, no_repeat_ngram=3)
-    weights: RankingWeights = RankingWeights()
-    safety: SafetyList = SafetyList()
+    strategy: Strategy = field(default_factory=lambda: Sample(temperature=0.7, top_k=40, top_p=0.9))
+    constraints: Constraints = field(default_factory=lambda: Constraints(min_tokens=4, no_repeat_ngram=3))
+    weights: RankingWeights = field(default_factory=RankingWeights)
+    safety: SafetyList = field(default_factory=SafetyList)
 
 
 class Writer(tf.Module):
     """Writes texts for readers and ranks them. Portable operations only, so that it can be served.
 
-    It holds the generator's weights in decoding layout, as they were when it was made; `refresh` takes over what
-    was learned since.
+    It holds the generator's weights in decoding layout, as they were when it was made; `refresh` takes over
+    what was learned since.
 
     Args:
         generator: trained.
@@ -59,7 +59,7 @@ class Writer(tf.Module):
         self,
         generator: Generator,
         prompts: Prompts,
-        options: WriterOptions = WriterOptions(),  # noqa: B008  (frozen)
+        options: WriterOptions = WriterOptions(),
         common: Sequence[str] = FUNCTION_WORDS,
     ) -> None:
         super().__init__()

@@ -74,7 +74,7 @@ def load_generator(run: Path, *, trained: bool = True) -> TrainedGenerator:
     weights = folder / WEIGHTS_FILE
     if not weights.is_file():
         raise InputError(
-            f"{run} has no trained generation stage ({weights} is missing): genre train generation --run {run}"
+            f"{run} has no trained generator ({weights} is missing): genre train generation --run {run}"
         )
     try:
         sizes: dict[str, Any] = json.loads((folder / _SIZES_FILE).read_text("utf-8"))

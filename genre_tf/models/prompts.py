@@ -2,9 +2,9 @@
 
     [prefix vectors] <|reader|> titles, oldest first <|source|> source <|title|> target <|end|>
 
-The prefix vectors are not tokens: the generator puts them in front. Training and the served graph use the same
-functions. Prompts to be continued are padded on the left, so that each ends in the last column; rows to be
-learned are padded on the right, where causal attention alone keeps the padding out of sight.
+The prefix vectors are not tokens: the generator puts them in front. Training and the served graph use the
+same functions. Prompts to be continued are padded on the left, so that each ends in the last column; rows to
+be learned are padded on the right, where causal attention alone keeps the padding out of sight.
 """
 
 from dataclasses import dataclass
@@ -81,8 +81,8 @@ class Prompts(tf.Module):
     """Lays out prompts.
 
     Args:
-        tokenizer: a `BytePair` whose special tokens include CONTROL_TOKENS. It never makes a special token out
-            of a text, so a source cannot smuggle in an instruction.
+        tokenizer: a `BytePair` whose special tokens include CONTROL_TOKENS. It never makes a special token
+            out of a text, so a source cannot smuggle in an instruction.
         sizes: room of each part.
     """
 
@@ -172,7 +172,8 @@ class Prompts(tf.Module):
         kept = tf.gather(fits, title_of_token)
         rows = tf.boolean_mask(tf.gather(titles.value_rowids(), title_of_token), kept)
         ids = tf.boolean_mask(tokens.flat_values, kept)
-        return tf.RaggedTensor.from_value_rowids(ids, rows, titles.nrows()), titles.row_lengths() > 0
+        ragged: Any = tf.RaggedTensor
+        return ragged.from_value_rowids(ids, rows, titles.nrows()), titles.row_lengths() > 0
 
     def _source_ids(self, source: Any) -> Any:
         # No token of a vocabulary covers more than some dozen letters: what lies beyond is not worth reading.
@@ -187,7 +188,7 @@ class Prompts(tf.Module):
         ]  # a text cut off has no end to learn
 
     def kind_index(self, kind: Any) -> Any:
-        """Place of each kind in KINDS: string [batch] -> int64 [batch]; 0, a title, for any that is not there."""
+        """Place of each kind in KINDS: string [batch] -> int64 [batch]; 0, a title, for any other."""
         known = tf.strings.strip(tf.strings.lower(kind))[:, None] == tf.constant(KINDS)
         return tf.argmax(tf.cast(known, tf.int32), axis=1)
 
@@ -206,7 +207,7 @@ def _readable(text: Any) -> Any:
 
 
 def _fits(lengths: Any, room: int) -> Any:
-    """Whether a title and all newer ones fit into the room: ragged int32 [batch, titles] -> bool [all titles]."""
+    """Whether a title and all newer ones fit: ragged int32 [batch, titles] -> bool [all titles]."""
     dense = lengths.to_tensor()  # [batch, titles]
     used = tf.cumsum(dense, axis=1, reverse=True)
     return (
@@ -227,5 +228,6 @@ def _lengths(rows: Any) -> Any:
 
 
 def _padded(rows: Any, multiple: int) -> Any:
-    dense = rows.to_tensor()  # [batch, time]
-    return tf.pad(dense, [[0, 0], [0, -tf.shape(dense)[1] % multiple]])
+    dense: Any = rows.to_tensor()  # [batch, time]
+    time: Any = tf.shape(dense)[1]
+    return tf.pad(dense, [[0, 0], [0, -time % multiple]])

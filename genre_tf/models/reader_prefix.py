@@ -7,13 +7,14 @@ from keras import ops
 
 
 class ReaderPrefix(keras.layers.Layer):
-    """Makes prefix vectors of a reader's vector (after Li and Liang, "Prefix-Tuning", 2021; here one vector per
-    position, in front of the token embeddings).
+    """Makes prefix vectors of a reader's vector, which stand in front of the token embeddings.
 
     Args:
         user_dimension: of the two-tower's user vector.
         prefix_tokens: how many vectors.
         hidden: of the language model.
+
+    Source: after Li and Liang, "Prefix-Tuning", 2021, which gives every layer a prefix of its own.
     """
 
     def __init__(self, *, user_dimension: int, prefix_tokens: int, hidden: int) -> None:

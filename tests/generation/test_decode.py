@@ -106,7 +106,7 @@ def test_rows_stop_at_their_own_limit_and_the_loop_with_the_last(write: Callable
 
 
 def test_forbidden_ids_never_come(write: Callable[..., Decoded]) -> None:
-    forbidden = tf.constant([list(range(0, 55))] * 3)
+    forbidden = tf.constant([list(range(55))] * 3)
     strategy = Sample(temperature=5.0, top_k=0, top_p=1.0)
     ids = write(PROMPTS, samples=4, strategy=strategy, forbidden=forbidden).ids.numpy()
     assert ids.min() >= 55
@@ -137,8 +137,12 @@ def as_transformers(backbone: Any) -> Any:
     config = GPT2Config(vocab_size=VOCABULARY, n_positions=POSITIONS, n_embd=hidden, n_layer=layers, n_head=2,
                         bos_token_id=END, eos_token_id=END)  # fmt: skip
     model = GPT2LMHeadModel(config).eval()
-    state = {"wte.weight": backbone.token_embedding.embeddings, "ln_f.weight": backbone.layer_norm.gamma,
-             "wpe.weight": backbone.position_embedding.position_embeddings, "ln_f.bias": backbone.layer_norm.beta}  # fmt: skip
+    state = {
+        "wte.weight": backbone.token_embedding.embeddings,
+        "wpe.weight": backbone.position_embedding.position_embeddings,
+        "ln_f.weight": backbone.layer_norm.gamma,
+        "ln_f.bias": backbone.layer_norm.beta,
+    }
     for index, layer in enumerate(backbone.transformer_layers):
         attention = layer._self_attention_layer
         parts = (attention._query_dense, attention._key_dense, attention._value_dense)
