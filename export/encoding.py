@@ -36,9 +36,9 @@ def encode_titles(titles: tf.Tensor, *encoders: Any) -> list[tf.Tensor]:
         float32 [M, D] of each encoder.
     """
     different, place = tf.unique(titles)
-    count = tf.size(different)
-    # At least one chunk, of no titles if there are none: the loop must have a result.
-    chunks = tf.maximum((count + _CHUNK_TITLES - 1) // _CHUNK_TITLES, 1)
+    # Where there is no title at all, a blank one is encoded: tokenizer and loop want something to do.
+    different = tf.concat([different, tf.fill([tf.cast(tf.size(titles) == 0, tf.int32)], "")], 0)
+    chunks = (tf.size(different) + _CHUNK_TITLES - 1) // _CHUNK_TITLES
     arrays = [_vectors_of_chunks(chunks, encoder.dimension) for encoder in encoders]
 
     def encode_chunk(number: tf.Tensor, *arrays: tf.TensorArray) -> list[Any]:

@@ -12,12 +12,12 @@ Every signature takes joined strings, one a row (see `parsing`). What a row hold
 from pathlib import Path
 from typing import Any
 
-import keras
 import tensorflow as tf
 
 from genre_tf.export import parsing
 from genre_tf.export.encoding import encode_titles
 from genre_tf.export.index import ArticleIndex
+from genre_tf.export.saved_model import write_saved_model
 
 NAME = "genre_recommender"
 SIGNATURES = {
@@ -123,14 +123,12 @@ class Recommender:
 
     def write(self, folder: Path) -> None:
         """Write the SavedModel, every signature in it."""
-        archive = keras.export.ExportArchive()
-        archive.track(self.index)
-        for encoder in (self.two_tower.encoder, self.ranker.encoder):
-            archive.track(encoder.backbone.bert.tokenizer)
-        for name, inputs in SIGNATURES.items():
-            specs = [tf.TensorSpec([None], tf.string, key) for key in inputs]
-            archive.add_endpoint(name, getattr(self, name), specs)
-        archive.write_out(str(folder), verbose=False)
+        tokenizers = [model.encoder.backbone.bert.tokenizer for model in (self.two_tower, self.ranker)]
+        signatures = {
+            name: (getattr(self, name), dict.fromkeys(inputs, tf.string))
+            for name, inputs in SIGNATURES.items()
+        }
+        write_saved_model(folder, [self.index, *tokenizers], signatures)
 
     def _known_rows(self, history: tf.Tensor) -> tf.RaggedTensor:
         rows = self.index.rows(parsing.split_ids(history))

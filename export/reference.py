@@ -51,7 +51,7 @@ class RecommenderReference:
         names = list(request.inputs)
         columns = [request.inputs[name] for name in names]
         rows = [method(**dict(zip(names, row, strict=True))) for row in zip(*columns, strict=True)]
-        width = self.k if request.signature.startswith("recommend") else None
+        width = self.k if "news_id" in rows[0] else None
         outputs = {name: _stack(name, [row[name] for row in rows], width) for name in rows[0]}
         return Exchange(request.signature, request.case, request.inputs, outputs)
 
@@ -61,6 +61,8 @@ class RecommenderReference:
         read = set(rows), {self.titles[row] for row in rows}
         catalogue = self.catalogue
         return self._funnel(catalogue.retrieval_vectors[newest], catalogue.ranking_vectors[newest], *read)
+
+    _serving_default = _recommend
 
     def _recommend_text(self, history_text: bytes) -> Row:
         titles = _titles(history_text)

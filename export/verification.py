@@ -52,7 +52,14 @@ class Verification:
     @property
     def passed(self) -> bool:
         """No violation, no fault."""
-        return not (self.violations or self.faults or any(check.faults for check in self.signatures.values()))
+        return not self.all_faults()
+
+    def all_faults(self) -> list[str]:
+        """Everything that is wrong, in words."""
+        of_signatures = [
+            f"{name}: {fault}" for name, check in self.signatures.items() for fault in check.faults
+        ]
+        return [*self.violations, *self.faults, *of_signatures]
 
     def as_json(self) -> dict[str, Any]:
         """For programs."""

@@ -56,6 +56,5 @@ def print_verification(verification: "Verification") -> None:
     results.print(table)
     gate = "portable" if not verification.violations else f"{len(verification.violations)} violations"
     results.print(f"gate: {gate}")
-    faults = [f"{name}: {fault}" for name, check in verification.signatures.items() for fault in check.faults]
-    for line in [*verification.violations, *verification.faults, *faults]:
+    for line in verification.all_faults():
         results.print(f"  {line}", markup=False)

@@ -1,12 +1,27 @@
-"""A small servable for tests: a Keras 3 layer behind string inputs, complete with all of assets.extra."""
+"""Small servables for tests: one of a single layer, complete with assets.extra, and tiny random models."""
 
 import keras
 import numpy as np
 import pytest
 import tensorflow as tf
 
+from genre_tf.config import NewsConfig, RunConfig
 from genre_tf.export import contract, exchanges, warmup
+from genre_tf.export.encoding import share_frozen_layers
+from genre_tf.export.index import Catalogue
 from genre_tf.export.publishing import publish, staged
+from genre_tf.models.backbone import Categories, load_news_backbone
+from genre_tf.models.ranker import Ranker
+from genre_tf.models.two_tower import TwoTower
+
+TITLES = [
+    "rates rise again",
+    "rain ends the match",
+    "a cure for colds",
+    "élan vital",
+    "新闻 今天",
+    "rates fall",
+]
 
 
 @pytest.fixture(scope="session")
@@ -51,3 +66,63 @@ def add_extras(folder, layer, wrong_by):
     )
     warmup.write_warmup(extra / warmup.WARMUP_FILE, "toy", dict.fromkeys(names, rows), [1, 4])
     contract.write_contract(folder, "toy", {"letters": 2}, [1, 4], {"metrics": {"auc": 0.5}})
+
+
+@pytest.fixture(scope="session")
+def models():
+    """A two-tower and a ranker with random weights over one frozen BERT layer."""
+    config = RunConfig(news=NewsConfig(backbone="tiny", trainable="last 1"))
+    categories = Categories.of(["sports", "finance"])
+    backbones = [load_news_backbone("tiny", config.news, categories) for _ in range(2)]
+    two_tower = random_weights(TwoTower(backbones[0], config), 1)
+    ranker = random_weights(Ranker(backbones[1], config), 2)
+    assert share_frozen_layers(two_tower, ranker)
+    return two_tower, ranker
+
+
+@pytest.fixture(scope="session")
+def catalogue(models):
+    random = np.random.default_rng(3)
+    titles = ["", *TITLES, *(f"story {number} of {number % 7}" for number in range(90)), "rates fall", "", ""]
+    news_ids = ["", *(f"N{number}" for number in range(1, len(titles)))]
+    vectors = [random.normal(size=(len(titles), model.encoder.dimension)) for model in models]
+    for part in vectors:
+        part /= np.linalg.norm(part, axis=1, keepdims=True)
+        part[0] = 0
+    counters = random.integers(0, 200, (len(titles), 3))
+    return Catalogue(news_ids, titles, *(part.astype(np.float32) for part in (*vectors, counters)))
+
+
+@pytest.fixture(scope="session")
+def open_session():
+    """Load a SavedModel by session, as TensorFlow Serving does, and ask it."""
+    sessions = []
+
+    def ask_of(version):
+        session = tf.compat.v1.Session(graph=tf.Graph())
+        sessions.append(session)
+        with session.graph.as_default():
+            graph = tf.compat.v1.saved_model.loader.load(session, ["serve"], str(version))
+
+        def ask(signature, **inputs):
+            declared = graph.signature_def[signature]
+            feeds = {declared.inputs[name].name: feed(rows) for name, rows in inputs.items()}
+            return session.run({name: out.name for name, out in declared.outputs.items()}, feeds)
+
+        return ask
+
+    yield ask_of
+    for session in sessions:
+        session.close()
+
+
+def feed(rows):
+    return np.array(rows, np.int64) if isinstance(rows[0], int) else exchanges.as_bytes(rows)
+
+
+def random_weights(model, seed):
+    generator = np.random.default_rng(seed)
+    for weight in model.weights:
+        if "lower_layers" not in weight.path and "embeddings" not in weight.path:
+            weight.assign(generator.normal(scale=0.3, size=weight.shape))
+    return model

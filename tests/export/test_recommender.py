@@ -4,63 +4,14 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from genre_tf.config import NewsConfig, RankingConfig, RunConfig
 from genre_tf.export import parsing, replay
-from genre_tf.export.encoding import share_frozen_layers
-from genre_tf.export.exchanges import as_bytes
 from genre_tf.export.gate import portability_violations
 from genre_tf.export.index import ArticleIndex, Catalogue
 from genre_tf.export.recommender import SIGNATURES, Recommender
 from genre_tf.export.reference import RecommenderReference
 from genre_tf.export.requests import recommender_requests
-from genre_tf.models.backbone import Categories, load_news_backbone
-from genre_tf.models.ranker import Ranker
-from genre_tf.models.two_tower import TwoTower
 
 SIZES = {"max_history": 50, "k": 10, "retrieve": 30}
-TITLES = [
-    "rates rise again",
-    "rain ends the match",
-    "a cure for colds",
-    "élan vital",
-    "新闻 今天",
-    "rates fall",
-]
-
-
-def random_weights(model, seed):
-    generator = np.random.default_rng(seed)
-    for weight in model.weights:
-        if "lower_layers" not in weight.path and "embeddings" not in weight.path:
-            weight.assign(generator.normal(scale=0.3, size=weight.shape))
-    return model
-
-
-@pytest.fixture(scope="module")
-def models():
-    config = RunConfig(news=NewsConfig(backbone="tiny", trainable="last 1"), ranking=RankingConfig())
-    categories = Categories.of(["sports", "finance"])
-
-    def backbone():
-        return load_news_backbone("tiny", config.news, categories)
-
-    two_tower = random_weights(TwoTower(backbone(), config), 1)
-    ranker = random_weights(Ranker(backbone(), config), 2)
-    assert share_frozen_layers(two_tower, ranker)
-    return two_tower, ranker
-
-
-@pytest.fixture(scope="module")
-def catalogue(models):
-    random = np.random.default_rng(3)
-    titles = ["", *TITLES, *(f"story {number} of {number % 7}" for number in range(90)), "rates fall", "", ""]
-    news_ids = ["", *(f"N{number}" for number in range(1, len(titles)))]
-    vectors = [random.normal(size=(len(titles), model.encoder.dimension)) for model in models]
-    for part in vectors:
-        part /= np.linalg.norm(part, axis=1, keepdims=True)
-        part[0] = 0
-    counters = random.integers(0, 200, (len(titles), 3))
-    return Catalogue(news_ids, titles, *(part.astype(np.float32) for part in (*vectors, counters)))
 
 
 @pytest.fixture(scope="module")
@@ -73,18 +24,8 @@ def exported(models, catalogue, tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def ask(exported):
-    session = tf.compat.v1.Session(graph=tf.Graph())
-    with session.graph.as_default():
-        graph = tf.compat.v1.saved_model.loader.load(session, ["serve"], str(exported))
-
-    def run(signature, **inputs):
-        declared = graph.signature_def[signature]
-        feeds = {declared.inputs[name].name: as_bytes(rows) for name, rows in inputs.items()}
-        return session.run({name: out.name for name, out in declared.outputs.items()}, feeds)
-
-    yield run
-    session.close()
+def ask(exported, open_session):
+    return open_session(exported)
 
 
 def test_the_graph_is_portable(exported):
@@ -94,7 +35,6 @@ def test_the_graph_is_portable(exported):
 @pytest.mark.parametrize("signature", [*SIGNATURES, "serving_default"])
 def test_every_signature_answers_as_the_models_do_row_by_row(signature, ask, models, catalogue):
     reference = RecommenderReference(*models, catalogue, **SIZES)
-    reference._serving_default = reference._recommend
     for request in recommender_requests(catalogue):
         if request.signature == signature:
             expected = reference.answer(request).outputs
@@ -159,6 +99,13 @@ def test_a_batch_without_candidates_has_no_columns(ask):
         2,
         0,
     )
+
+
+def test_a_batch_of_new_readers_alone_is_answered(ask):
+    for signature, name in (("recommend", "history"), ("recommend_text", "history_text")):
+        answer = ask(signature, **{name: ["", ""]})
+        assert (answer["score"] > 0).all() and answer["news_id"][0].tolist() == answer["news_id"][1].tolist()
+    assert ask("embed_user", history=[""])["embedding"].shape[0] == 1
 
 
 def test_more_titles_than_one_chunk_are_scored_in_their_order(ask):

@@ -1,0 +1,152 @@
+"""From a run folder to published versions: write, verify, publish, in that order."""
+
+import json
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from genre_tf.config import read_config
+from genre_tf.data.manifest import load_manifest
+from genre_tf.errors import FailureError, InputError
+from genre_tf.export.contract import files_fingerprint, write_contract
+from genre_tf.export.encoding import share_frozen_layers
+from genre_tf.export.exchanges import PARITY_FILE, write_exchanges
+from genre_tf.export.pool import build_catalogue, read_pool
+from genre_tf.export.publishing import publish, staged
+from genre_tf.export.servables import Servable, generator_servable, recommender_servable
+from genre_tf.export.verification import Verification, verify_version
+from genre_tf.export.warmup import WARMUP_FILE, write_warmup
+from genre_tf.models.checkpoint import CACHE_FOLDER, WEIGHTS_FILE, load_ranker, load_two_tower
+from genre_tf.models.generator_checkpoint import load_generator
+
+Report = Callable[[str], None]
+STAGES = ("retrieval", "ranking", "generation")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExportOptions:
+    """What goes into the versions."""
+
+    k: int = 10  # articles to recommend
+    retrieve: int = (
+        300  # that the towers hand to the ranker: "some hundreds", which cost it a millisecond or two
+    )
+    batch_sizes: tuple[int, ...] = (1, 2, 4, 8, 16, 32)  # those that batching.config allows
+    max_bad_rows: int = 0
+
+    def __post_init__(self) -> None:
+        if self.k < 1 or self.retrieve < self.k:
+            raise InputError(
+                f"k is 1 or more and retrieve at least k, and {self.k} and {self.retrieve} were given"
+            )
+
+
+def export_run(
+    run: Path, models: Path, data: Sequence[Path], options: ExportOptions, report: Report
+) -> list[tuple[Path, Verification]]:
+    """Export what a run has trained: the recommender, and the generator if there is one.
+
+    Args:
+        run: run folder with trained retrieval and ranking.
+        models: MODELS; gets `genre_recommender/VERSION` and `genre_generator/VERSION`.
+        data: data sets whose articles are indexed; the run's own if empty.
+        options: sizes.
+        report: takes a line of progress.
+
+    Returns:
+        The published versions and how they were verified.
+
+    Raises:
+        InputError: an incomplete run, wrong data, or an unwritable folder. Nothing is left behind.
+        FailureError: what was written did not pass verification; nothing was published.
+    """
+    if not run.is_dir():
+        raise InputError(f"no run folder {run}: give one that `genre train` wrote")
+    with ExitStack() as stack:
+        scratch = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        finished = []
+        for servable in _servables(run, data, options, scratch, report):
+            report(f"writing {servable.name}")
+            folder = stack.enter_context(staged(models / servable.name))
+            write_version(servable, folder, _sources(run, data), options.batch_sizes)
+            report(f"verifying {servable.name} in a fresh process")
+            finished.append((folder, _verified(folder)))
+        return [(publish(folder), checked) for folder, checked in finished]
+
+
+def write_version(
+    servable: Servable, folder: Path, sources: dict[str, Any], batch_sizes: Sequence[int]
+) -> None:
+    """Write a SavedModel with all of its `assets.extra`.
+
+    Args:
+        servable: what to write.
+        folder: staged, empty.
+        sources: for the contract.
+        batch_sizes: that warmup covers.
+    """
+    servable.write(folder)
+    extra = folder / "assets.extra"
+    extra.mkdir()
+    write_exchanges(extra / PARITY_FILE, servable.exchanges)
+    write_warmup(extra / WARMUP_FILE, servable.name, servable.warmup, batch_sizes)
+    write_contract(folder, servable.name, servable.sizes, batch_sizes, sources)
+
+
+def _servables(
+    run: Path, data: Sequence[Path], options: ExportOptions, scratch: Path, report: Report
+) -> Iterator[Servable]:
+    config = read_config(run / "config.toml")
+    two_tower = load_two_tower(run)
+    ranker = load_ranker(run)
+    share_frozen_layers(two_tower, ranker)
+    has_generator = (run / "generation" / WEIGHTS_FILE).is_file()
+    trained = load_generator(run) if has_generator else None
+    table, counters = read_pool(run, data, options.max_bad_rows)
+    report(f"encoding {len(table) - 1} articles")
+    catalogue = build_catalogue(two_tower, ranker, table, counters, run / CACHE_FOLDER)
+    history = config.data.max_history
+    yield recommender_servable(
+        two_tower, ranker, catalogue, scratch, max_history=history, k=options.k, retrieve=options.retrieve
+    )
+    if trained is None:
+        report(f"{run} has no trained generation stage: only the recommender is exported")
+    else:
+        yield generator_servable(trained, two_tower, ranker, catalogue, max_history=history)
+
+
+def _verified(folder: Path) -> Verification:
+    checked = verify_version(folder, "new")
+    if not checked.passed:
+        faults = checked.all_faults()
+        more = f" (and {len(faults) - 1} more)" if len(faults) > 1 else ""
+        raise FailureError(f"{checked.servable} was not published: {faults[0]}{more}")
+    return checked
+
+
+def _sources(run: Path, data: Sequence[Path]) -> dict[str, Any]:
+    """Where a version comes from: settings, fingerprints of data and weights, what was measured."""
+    manifest = load_manifest(run / "prepared")
+    weights = {stage: run / stage / WEIGHTS_FILE for stage in STAGES}
+    return {
+        "config": asdict(read_config(run / "config.toml")),
+        "trained_on": manifest["inputs"],
+        "articles_from": {folder.name: files_fingerprint(folder) for folder in data}
+        or {"prepared": manifest["article_table"]},
+        "weights": {stage: files_fingerprint(file) for stage, file in weights.items() if file.is_file()},
+        "metrics": _metrics(run / "reports"),
+    }
+
+
+def _metrics(reports: Path) -> dict[str, Any]:
+    """Every report of the run that is plain JSON, by name."""
+    found = {}
+    for file in sorted(reports.glob("*.json")):
+        try:
+            found[file.stem] = json.loads(file.read_text("utf-8"), parse_constant=lambda name: None)
+        except (OSError, ValueError):
+            continue  # a report that cannot be read says nothing, and is no reason against an export
+    return found

@@ -1,0 +1,108 @@
+"""The articles that a version knows: where they come from, and their vectors."""
+
+from collections.abc import Callable, Sequence
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from genre_tf.data.articles import Article, ArticleTable, Impression
+from genre_tf.data.counters import Counters
+from genre_tf.data.faults import FaultPolicy
+from genre_tf.data.lines import find_file
+from genre_tf.data.manifest import COUNTERS_FILE
+from genre_tf.data.mind import BEHAVIORS, NEWS, read_behaviors, read_news, split_names
+from genre_tf.data.records import read_articles
+from genre_tf.errors import InputError
+from genre_tf.export.index import Catalogue
+from genre_tf.models.embedding import embed_articles
+
+
+def read_pool(
+    run: Path, data: Sequence[Path], max_bad_rows: int = 0
+) -> tuple[ArticleTable, npt.NDArray[np.float32]]:
+    """Articles and their counters as of now.
+
+    Args:
+        run: run folder; its prepared articles and counters where `data` says nothing else.
+        data: MIND-format data sets: every article of every split, with the counts of all logs.
+        max_bad_rows: faulty rows that may be skipped in each file.
+
+    Returns:
+        The table, and clicks, views and age in hours, float32 [len(table), 3]; row 0 is zeros.
+
+    Raises:
+        InputError: a folder that holds no such data, or no article at all.
+    """
+    prepared = run / "prepared"
+    counters = Counters.load(prepared / COUNTERS_FILE)
+    if not data:
+        table = read_articles(prepared)
+    else:
+        splits = [_read_articles_and_log(folder, max_bad_rows) for folder in data]
+        table = ArticleTable.of(*(articles.values() for read in splits for articles, _ in read))
+        counters = _count([log for read in splits for _, log in read if log]) or counters
+    if len(table) == 1:
+        raise InputError(f"no article in {', '.join(map(str, data)) or prepared}: nothing to recommend")
+    return table, _features(counters, table)
+
+
+def build_catalogue(
+    two_tower: Any,
+    ranker: Any,
+    table: ArticleTable,
+    counters: npt.NDArray[np.float32],
+    cache: Path | None,
+    on_progress: Callable[[int, int], None] | None = None,
+) -> Catalogue:
+    """Encode every article with both stages.
+
+    Args:
+        two_tower: has `encoder`.
+        ranker: has `encoder`.
+        table: the articles.
+        counters: float32 [len(table), 3].
+        cache: folder of frozen states, which stages with the same frozen layers share.
+        on_progress: called with (articles done, all articles).
+    """
+    vectors = [embed_articles(model.encoder, table, cache, on_progress) for model in (two_tower, ranker)]
+    titles = [" ".join(title.split()) for title in table.titles]
+    return Catalogue(table.news_ids, titles, *vectors, counters)
+
+
+def _read_articles_and_log(
+    data: Path, max_bad_rows: int
+) -> list[tuple[dict[str, Article], list[Impression]]]:
+    if not data.is_dir():
+        raise InputError(f"{data} is no folder; give a data set folder in MIND's format")
+    read = []
+    for name in split_names(data):
+        news, behaviors = (find_file(data / name, file) for file in (NEWS, BEHAVIORS))
+        if news is None:
+            continue
+        articles = read_news(news, FaultPolicy(max_bad_rows))
+        log = read_behaviors(behaviors, articles, FaultPolicy(max_bad_rows)) if behaviors else []
+        read.append((articles, log))
+    if not read:
+        raise InputError(f"{data} holds no split with a {NEWS}; give a data set folder in MIND's format")
+    return read
+
+
+def _count(logs: list[list[Impression]]) -> Counters | None:
+    """Counters of all logs together; None without any."""
+    counters = Counters()
+    for log in logs:
+        for impression in log:
+            counters.observe(impression)
+    return counters if logs else None
+
+
+def _features(counters: Counters, table: ArticleTable) -> npt.NDArray[np.float32]:
+    if counters.newest is None:
+        return np.zeros((len(table), 3), np.float32)
+    # As of just after the newest thing that is known.
+    features = counters.features(table.news_ids, counters.newest + timedelta(seconds=1))
+    features[0] = 0
+    return features

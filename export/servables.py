@@ -1,0 +1,82 @@
+"""The two servables of a run, with the requests and answers that each is verified with."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from genre_tf.export import generator, requests
+from genre_tf.export.exchanges import Exchange
+from genre_tf.export.index import ArticleIndex, Catalogue
+from genre_tf.export.recommender import NAME, Recommender
+from genre_tf.export.reference import RecommenderReference
+from genre_tf.generation.writer import Writer
+from genre_tf.models.generator_checkpoint import TrainedGenerator
+
+
+@dataclass(frozen=True)
+class Servable:
+    """One servable, ready to be written.
+
+    Attributes:
+        name: of the servable.
+        write: writes its SavedModel into a folder.
+        exchanges: recorded requests with the answers of the Python models.
+        warmup: signature to the inputs of one usual row.
+        sizes: what bounds requests and answers, for the contract.
+    """
+
+    name: str
+    write: Callable[[Path], None]
+    exchanges: list[Exchange]
+    warmup: dict[str, Any]
+    sizes: dict[str, int]
+
+
+def recommender_servable(
+    two_tower: Any,
+    ranker: Any,
+    catalogue: Catalogue,
+    scratch: Path,
+    *,
+    max_history: int,
+    k: int,
+    retrieve: int,
+) -> Servable:
+    """`genre_recommender`.
+
+    Args:
+        two_tower: has `user_vector` and `encoder`.
+        ranker: has `click_logits` and `encoder`.
+        catalogue: the articles.
+        scratch: folder for a file that the SavedModel copies.
+        max_history: newest clicks that make the reader.
+        k: articles to recommend.
+        retrieve: articles that the towers hand to the ranker.
+    """
+    sizes = {"max_history": max_history, "k": k, "retrieve": retrieve}
+    index = ArticleIndex(catalogue, scratch / "news_ids.txt")
+    reference = RecommenderReference(two_tower, ranker, catalogue, **sizes)
+    return Servable(
+        NAME,
+        Recommender(two_tower, ranker, index, **sizes).write,
+        [reference.answer(request) for request in requests.recommender_requests(catalogue)],
+        requests.warmup_requests(catalogue),
+        {**sizes, "articles": len(catalogue.news_ids) - 1},
+    )
+
+
+def generator_servable(
+    trained: TrainedGenerator, two_tower: Any, ranker: Any, catalogue: Catalogue, *, max_history: int
+) -> Servable:
+    """`genre_generator`; the catalogue only gives titles to verify with."""
+    writer = Writer(trained.generator, trained.prompts, common=trained.common_words)
+    servable = generator.GeneratorServable(writer, two_tower, ranker, max_history=max_history)
+    reference = generator.GeneratorReference(servable)
+    return Servable(
+        generator.NAME,
+        servable.write,
+        [reference.answer(request) for request in generator.generator_requests(catalogue)],
+        generator.warmup_requests(catalogue),
+        {"max_history": max_history, "texts": writer.options.samples},
+    )

@@ -1,0 +1,50 @@
+"""`genre export RUN MODELS`: versioned SavedModels, verified before they are published."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from genre_tf.cli.console import print_json, progress, results
+
+
+def export(
+    run: Annotated[Path, typer.Argument(help="Run folder, as `genre train` leaves it.")],
+    models: Annotated[Path, typer.Argument(help="Folder of served models; made if absent.")],
+    data: Annotated[
+        list[Path] | None,
+        typer.Option(
+            help="MIND-format data set whose articles are indexed, with the counts of its logs; repeatable. "
+            "The articles that the run was trained with, if not given."
+        ),
+    ] = None,
+    k: Annotated[int, typer.Option(help="Articles that `recommend` answers with.")] = 10,
+    retrieve: Annotated[int, typer.Option(help="Articles that the towers hand to the ranker.")] = 300,
+    max_bad_rows: Annotated[int, typer.Option(help="Faulty rows that may be skipped in each file.")] = 0,
+    json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
+) -> None:
+    """Export a run as the servables genre_recommender and genre_generator, for TensorFlow Serving.
+
+    Each becomes the next version, whole or not at all, after it answered every recorded request in a fresh
+    process as the Python models do. The server's configuration files are written beside them.
+
+    Example: genre export runs/mind models
+    """
+    from genre_tf.cli.verify import print_verification
+    from genre_tf.export.exporting import ExportOptions, export_run
+    from genre_tf.serving.configuration import BatchingOptions, write_configuration
+
+    batching = BatchingOptions()
+    options = ExportOptions(
+        k=k, retrieve=retrieve, batch_sizes=batching.allowed_batch_sizes, max_bad_rows=max_bad_rows
+    )
+    published = export_run(run, models, data or [], options, lambda line: progress.print(line, markup=False))
+    files = write_configuration(models, [version.parent.name for version, _ in published], batching)
+    if json:
+        versions = [{"path": str(path), **checked.as_json()} for path, checked in published]
+        print_json({"versions": versions, "configuration": [str(file) for file in files]})
+        return
+    for version, checked in published:
+        print_verification(checked)
+        results.print(f"published {version}", markup=False)
+    results.print("server files: " + ", ".join(str(file) for file in files), markup=False)
