@@ -19,6 +19,7 @@ from genre_tf.models.prompts import Prompts
 
 Interest = Callable[[Any], Any]
 """texts string [batch, n] -> click probability float32 [batch, n], for the batch's own readers."""
+_CONTROL_CHARACTERS = r"[\x00-\x09\x0b-\x1f\x7f-\x{9f}]+"  # all but the line break
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -140,7 +141,7 @@ class Writer(tf.Module):
         shape = tf.shape(decoded.ids)
         ids = tf.where(decoded.ids == NOTHING, self.prompts.end_id, decoded.ids)  # special tokens are dropped
         text = self.prompts.tokenizer.decode(tf.reshape(ids, [-1, shape[2]]))  # [batch * samples]
-        text = tf.strings.regex_replace(text, r"[\x00-\x09\x0b-\x1f\x7f]+", " ")  # control characters but \n
+        text = tf.strings.regex_replace(text, _CONTROL_CHARACTERS, " ")
         text = tf.reshape(tf.strings.strip(text), shape[:2])
         one_line = tf.strings.regex_replace(text, r"\s+", " ")
         return tf.where(self.prompts.may_break_line(kind)[:, None], text, one_line)

@@ -1,0 +1,111 @@
+"""Writing for readers, from raw strings to ranked texts."""
+
+import unicodedata
+from typing import Any
+
+import keras_hub
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from genre_tf.generation.ranking import Written
+from genre_tf.generation.writer import Writer, WriterOptions
+from genre_tf.models.generator import Generator
+from genre_tf.models.prompts import CONTROL_TOKENS, Prompts, PromptSizes
+from genre_tf.text.byte_pair import train_byte_pair
+
+READER = 4
+SIZES = PromptSizes(history_titles=2, title_tokens=8, history_tokens=18, source_tokens=10, target_tokens=16)
+HISTORY = ["Cats win\nDogs lose", "", "Only one title\n", "Caf\xe9 \u65b0\u805e"]
+SOURCE = ["A cat of 12 wins in Rome.", "", "", "Z\u00fcrich"]
+KIND = ["title", "summary", "body", "nonsense"]
+
+
+@pytest.fixture(scope="module")
+def writer(tmp_path_factory: Any) -> Writer:
+    corpus = ["cats win in Rome", "dogs lose in Bern", "a cat and a dog"]
+    tokenizer = train_byte_pair(corpus, 280, CONTROL_TOKENS, tmp_path_factory.mktemp("vocabulary"))
+    backbone = keras_hub.models.GPT2Backbone(tokenizer.vocabulary_size, 2, 2, 16, 64, max_sequence_length=64)
+    generator = Generator(backbone, user_dimension=READER, prefix_tokens=2)
+    random = np.random.default_rng(5)
+    for weight in generator.trainable_weights:
+        weight.assign(weight + random.normal(0, 0.3, weight.shape))
+    return Writer(generator, Prompts(tokenizer, SIZES), WriterOptions(samples=3, title_tokens=9))
+
+
+@pytest.fixture(scope="module")
+def write(writer: Writer) -> Any:
+    @tf.function
+    def run(history: Any, source: Any, kind: Any, seed: Any, reader: Any) -> Written:
+        def interest(text: Any) -> Any:
+            return tf.cast(tf.strings.length(text), tf.float32) / 100.0
+
+        return writer(history, source, kind, seed, reader, interest)
+
+    def of_rows(rows: list[int], seeds: list[int]) -> Written:
+        reader = np.random.default_rng(0).normal(size=(len(HISTORY), READER)).astype(np.float32)
+        columns = [tf.constant([column[row] for row in rows]) for column in (HISTORY, SOURCE, KIND)]
+        return run(*columns, tf.constant(seeds, tf.int64), tf.constant(reader[rows]))
+
+    return of_rows
+
+
+ALL = [0, 1, 2, 3]
+
+
+def test_every_row_gets_its_texts_and_finite_scores(write: Any) -> None:
+    written = write(ALL, [1, 2, 3, 4])
+    for column in written:
+        assert column.shape == (4, 3)
+    for column in (written.interest, written.log_probability, written.grounding):
+        assert np.isfinite(column.numpy()).all()
+    assert (written.log_probability.numpy() < 0).all()
+
+
+def test_texts_are_utf8_without_control_characters_and_one_line_unless_a_body(write: Any) -> None:
+    for seed in range(5):
+        for row, texts in enumerate(write(ALL, [seed] * 4).text.numpy()):
+            for text in texts:
+                decoded = text.decode("utf-8")
+                assert not any(token in decoded for token in CONTROL_TOKENS)
+                assert all(letter == "\n" or unicodedata.category(letter) != "Cc" for letter in decoded)
+                assert KIND[row] == "body" or "\n" not in decoded
+
+
+def test_the_same_request_gives_the_same_text_in_any_company(write: Any) -> None:
+    together = write(ALL, [7, 8, 9, 10])
+    for row in ALL:
+        alone = write([row], [7 + row])
+        np.testing.assert_array_equal(alone.text[0], together.text[row])
+        np.testing.assert_allclose(alone.log_probability[0], together.log_probability[row], atol=1e-4)
+
+
+def test_another_seed_gives_other_texts(write: Any) -> None:
+    assert write([0], [1]).text.numpy().tolist() != write([0], [2]).text.numpy().tolist()
+
+
+def test_titles_are_shorter_than_bodies_may_be(writer: Writer) -> None:
+    columns = [tf.constant(column) for column in (HISTORY, SOURCE, KIND)]
+    ids = writer.decode(*columns, tf.range(4, dtype=tf.int64), tf.zeros([4, READER])).ids.numpy()
+    lengths = (ids >= 0).sum(axis=2)
+    assert lengths[[0, 3]].max() <= 9
+    assert lengths.max() <= 16
+
+
+def test_prompts_that_do_not_fit_are_refused_at_once(writer: Writer) -> None:
+    backbone = keras_hub.models.GPT2Backbone(400, 1, 1, 8, 8, max_sequence_length=32)
+    with pytest.raises(ValueError, match="do not fit into 32 positions"):
+        Writer(Generator(backbone, user_dimension=READER), writer.prompts)
+
+
+def test_the_graph_has_portable_operations_alone(writer: Writer) -> None:
+    text, seed = tf.TensorSpec([None], tf.string), tf.TensorSpec([None], tf.int64)
+    reader = tf.TensorSpec([None, READER], tf.float32)
+    concrete = tf.function(lambda *inputs: writer(*inputs, lambda text: tf.zeros(tf.shape(text))))
+    graph = concrete.get_concrete_function(text, text, text, seed, reader).graph.as_graph_def()
+    functions = graph.library.function
+    nodes = [*graph.node, *(node for function in functions for node in function.node_def)]
+    assert not [node.op for node in nodes if node.op.startswith(("Xla", "PyFunc", "EagerPyFunc"))]
+    assert not any("_XlaMustCompile" in function.attr for function in functions)
+    mutable = [node.op for node in nodes if "MutableHashTable" in node.op or node.op.startswith("Assign")]
+    assert not mutable

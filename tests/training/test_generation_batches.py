@@ -1,0 +1,136 @@
+"""What the generator learns from, and how it is batched."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from genre_tf.data.articles import Article, ArticleTable
+from genre_tf.data.examples import ImpressionExample
+from genre_tf.data.text_examples import (
+    NO_HISTORY,
+    TextExample,
+    article_examples,
+    click_examples,
+    first_shown_in,
+    history_text,
+    learning_split,
+)
+from genre_tf.models.prompts import CONTROL_TOKENS, Prompts, PromptSizes
+from genre_tf.text.byte_pair import train_byte_pair
+from genre_tf.training.text_batches import TextBatching, TextRows
+
+SIZES = PromptSizes(history_titles=2, title_tokens=12, history_tokens=26, source_tokens=30, target_tokens=30)
+TABLE = ArticleTable(
+    [
+        Article("N1", "sports", "", "Cats win", "The cats won on Friday."),
+        Article("N2", "news", "", "Dogs  lose", ""),
+        Article("N3", "", "", "", "No title here."),
+        Article("N4", "news", "", "Birds sing", "They sang."),
+    ]
+)
+
+
+def impression(history: list[int], candidates: list[int], clicks: list[int]) -> ImpressionExample:
+    labels = np.asarray([row in clicks for row in candidates], np.float32)
+    counters = np.zeros((len(candidates), 3), np.float32)
+    rows = np.asarray(history, np.int32), np.asarray(candidates, np.int32)
+    return ImpressionExample(0, "U", 0.0, *rows, labels, counters)
+
+
+def test_a_click_teaches_title_and_body() -> None:
+    texts = click_examples(TABLE, [impression([2], [1, 4, 2], [1, 2])])
+    assert [(text.kind, text.source, text.target) for text in texts] == [
+        ("title", "The cats won on Friday.", "Cats win"),
+        ("body", "The cats won on Friday.", "Cats win\nThe cats won on Friday."),
+        ("title", "", "Dogs  lose"),
+    ]
+    assert all(text.history.tolist() == [2] for text in texts)
+
+
+def test_an_article_teaches_without_a_reader_and_one_without_title_nothing() -> None:
+    texts = article_examples(TABLE, [0, 1, 2, 3])
+    assert [(text.kind, text.source) for text in texts] == [
+        ("title", "The cats won on Friday."),
+        ("summary", "Cats win (sports)"),
+        ("body", "The cats won on Friday."),
+        ("title", ""),
+    ]
+
+
+def test_what_only_validation_shows_is_not_learned() -> None:
+    train = [impression([2], [1], [1])]
+    validation = [impression([1], [1, 4], [1, 4])]
+    assert first_shown_in(validation, train) == {4}
+    learned, validated = learning_split(TABLE, train, validation)
+    assert 4 not in {text.article for text in learned}
+    assert {text.article for text in validated} == {4}
+
+
+def test_validation_falls_back_on_known_articles() -> None:
+    same = [impression([2], [1], [1])]
+    assert {text.article for text in learning_split(TABLE, same, same)[1]} == {1}
+
+
+def test_history_text_is_what_a_client_sends() -> None:
+    assert history_text(TABLE, np.asarray([2, 3, 1], np.int32)) == "Dogs lose\nCats win"
+
+
+@pytest.fixture(scope="module")
+def rows(tmp_path_factory: Any) -> TextRows:
+    tokenizer = train_byte_pair(
+        ["x"], 256 + len(CONTROL_TOKENS), CONTROL_TOKENS, tmp_path_factory.mktemp("bytes")
+    )
+    history = np.asarray([2, 1], np.int32)
+    examples = [
+        TextExample("title", history if n % 3 else NO_HISTORY, "s" * (n % 20), "t" * (1 + n % 25), 1)
+        for n in range(200)
+    ]
+    vectors = np.arange(400, dtype=np.float32).reshape(200, 2)
+    return TextRows(examples, TABLE, vectors, Prompts(tokenizer, SIZES))
+
+
+def test_an_epoch_holds_every_row_once_with_its_own_reader(rows: TextRows) -> None:
+    batches = list(rows.batches(TextBatching(tokens=500), seed=3))
+    vectors = np.concatenate([batch["user_vector"] for batch in batches])
+    np.testing.assert_array_equal(np.sort(vectors[:, 0]), rows.user_vectors[:, 0])
+    for batch in batches:
+        targets = (batch["label_weight"].numpy() == 1).sum(axis=1)
+        expected = 2 + (batch["user_vector"].numpy()[:, 0] / 2) % 25  # letters and the end
+        np.testing.assert_array_equal(targets, expected)
+
+
+def test_batches_are_full_and_little_padded(rows: TextRows) -> None:
+    batching = TextBatching(tokens=1000, drop_source=0.0, drop_reader=0.0)
+    batches = list(rows.batches(batching, seed=1))
+    filled = sum(int((batch["token_ids"].numpy() != 0).sum()) for batch in batches)
+    padded = sum(int(batch["token_ids"].shape.num_elements()) for batch in batches)
+    assert filled / padded > 0.8
+    assert max(batch["token_ids"].shape.num_elements() for batch in batches) <= 1000 * 1.3
+    assert len(batches) == rows.mean_batches(batching)
+
+
+def test_seeds_repeat_and_epochs_differ(rows: TextRows) -> None:
+    def order(seed: int | None, epochs: int = 1) -> list[float]:
+        data = rows.batches(TextBatching(tokens=500), seed=seed, epochs=epochs)
+        return [float(value) for batch in data for value in batch["user_vector"][:, 0]]
+
+    assert order(1) == order(1) != order(2)
+    twice = order(1, epochs=2)
+    assert twice[:200] != twice[200:]
+    assert sorted(twice[:200]) == sorted(twice[200:])
+
+
+def test_without_a_seed_nothing_is_dropped(rows: TextRows) -> None:
+    batching = TextBatching(tokens=500, drop_source=1.0, drop_reader=1.0)
+    for batch in rows.batches(batching):
+        number = batch["user_vector"].numpy()[:, 0] / 2
+        np.testing.assert_array_equal(batch["has_reader"], number % 3 > 0)
+
+
+def test_a_reader_without_source_may_be_all_that_is_given(rows: TextRows) -> None:
+    batching = TextBatching(tokens=500, drop_source=1.0, drop_reader=0.0, context_weight=0.5)
+    history_words = len("Dogs lose\nCats win\n")
+    for batch in rows.batches(batching, seed=1):
+        context = (batch["label_weight"].numpy() == 0.5).sum(axis=1)
+        np.testing.assert_array_equal(context[batch["has_reader"]], history_words)

@@ -1,0 +1,95 @@
+"""Training of the generator: its loss, and that a run learns, saves and loads."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from genre_tf.config import GenerationConfig
+from genre_tf.data.articles import Article, ArticleTable
+from genre_tf.data.text_examples import article_examples
+from genre_tf.errors import InputError
+from genre_tf.models.generator_checkpoint import (
+    FOLDER,
+    WEIGHTS_FILE,
+    TrainedGenerator,
+    load_generator,
+    save_generator_sizes,
+)
+from genre_tf.training.generation import GenerationTrainer, Perplexity, new_generator, token_losses
+from genre_tf.training.text_batches import TextBatching, TextRows
+
+SETTINGS = GenerationConfig(vocabulary_size=300, layers=1, heads=2, hidden=32, max_tokens=64, prefix_tokens=2)
+TABLE = ArticleTable(
+    [
+        Article(f"N{n}", "news", "", f"The {word} wins again", f"A {word} won.")
+        for n, word in enumerate("abcd")
+    ]
+)
+
+
+@pytest.fixture
+def parts(tmp_path: Any) -> TrainedGenerator:
+    return new_generator(SETTINGS, TABLE, 3, tmp_path / FOLDER)
+
+
+def rows_of(parts: TrainedGenerator) -> TextRows:
+    examples = article_examples(TABLE, range(1, 5))
+    return TextRows(examples, TABLE, np.zeros((len(examples), 3), np.float32), parts.prompts)
+
+
+def test_loss_is_the_weighted_mean_over_every_position(parts: TrainedGenerator) -> None:
+    batch = next(iter(rows_of(parts).batches(TextBatching(tokens=400, context_weight=0.25))))
+    logits = parts.generator(batch)
+    everywhere = tf.nn.sparse_softmax_cross_entropy_with_logits(batch["labels"], logits).numpy()
+    weight = batch["label_weight"].numpy()
+    expected = (everywhere * weight).sum() / weight.sum()
+    loss = GenerationTrainer(parts.generator)(batch, training=False)
+    np.testing.assert_allclose(loss, expected, rtol=1e-5)
+    assert set(np.unique(weight)) == {0.0, 0.25, 1.0}
+
+
+def test_steps_lower_the_perplexity_and_weights_come_back(parts: TrainedGenerator, tmp_path: Any) -> None:
+    rows = rows_of(parts)
+    measure = Perplexity(parts.generator, rows, 500)
+    before = measure()["perplexity"]
+    assert before == pytest.approx(parts.generator.backbone.vocabulary_size, rel=0.1)
+    trainer = GenerationTrainer(parts.generator)
+    trainer.compile(optimizer="adam")
+    trainer.optimizer.learning_rate = 0.01
+    trainer.fit(
+        rows.batches(TextBatching(tokens=500), seed=1, epochs=None),
+        steps_per_epoch=25,
+        verbose=0,
+        shuffle=False,
+    )
+    after = measure()["perplexity"]
+    assert after < before / 10
+    save_generator_sizes(parts, tmp_path / FOLDER)
+    parts.generator.save_weights(tmp_path / FOLDER / WEIGHTS_FILE)
+    again = load_generator(tmp_path)
+    batch = next(iter(rows.batches(TextBatching(tokens=500))))
+    np.testing.assert_allclose(
+        token_losses(again.generator, batch, False)[0],
+        token_losses(parts.generator, batch, False)[0],
+        rtol=1e-5,
+    )
+    assert again.common_words == parts.common_words
+    assert again.prompts.sizes == parts.prompts.sizes
+
+
+def test_a_run_without_or_with_a_damaged_generator_says_so(parts: TrainedGenerator, tmp_path: Any) -> None:
+    with pytest.raises(InputError, match="no trained generator"):
+        load_generator(tmp_path)
+    save_generator_sizes(parts, tmp_path / FOLDER)
+    (tmp_path / FOLDER / WEIGHTS_FILE).write_bytes(b"no weights")
+    with pytest.raises(InputError, match="damaged"):
+        load_generator(tmp_path)
+
+
+@pytest.mark.parametrize("wrong", [{"max_tokens": 16}, {"hidden": 33}])
+def test_impossible_sizes_are_input_errors(wrong: dict[str, int], tmp_path: Any) -> None:
+    settings = GenerationConfig(**({"vocabulary_size": 300, "layers": 1, "heads": 2, "hidden": 32} | wrong))
+    with pytest.raises(InputError, match="generation"):
+        new_generator(settings, TABLE, 3, tmp_path)
