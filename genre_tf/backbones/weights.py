@@ -1,6 +1,5 @@
 """Weights between Hugging Face safetensors and Keras variables, through a flat list of pairs."""
 
-import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +10,7 @@ import safetensors
 import safetensors.numpy
 
 from genre_tf.errors import InputError
+from genre_tf.text.json_files import read_json_object
 
 
 @dataclass(frozen=True)
@@ -99,7 +99,10 @@ def _read_tensors(folder: Path) -> dict[str, np.ndarray]:
     index = folder / "model.safetensors.index.json"
     names = ["model.safetensors"]
     if index.is_file():
-        names = sorted(set(json.loads(index.read_text("utf-8"))["weight_map"].values()))
+        places = read_json_object(index).get("weight_map")
+        if not isinstance(places, dict):
+            raise InputError(f"{index} has no weight_map. Fetch the file again.")
+        names = sorted(set(map(str, places.values())))
     tensors: dict[str, np.ndarray] = {}
     for name in names:
         tensors |= _read_file(folder, folder / Path(name).name)

@@ -30,7 +30,8 @@ class ByteVocabulary:
         self.ids = dict(ids)
         self.merges = [(left, right) for left, right in merges]
         self.known_words = list(dict.fromkeys(known_words))
-        if sorted(self.ids.values()) != list(range(len(self.ids))):
+        numbers = self.ids.values()
+        if not all(isinstance(n, int) for n in numbers) or sorted(numbers) != list(range(len(self.ids))):
             raise InputError(
                 f"The byte-pair vocabulary has {len(self.ids)} tokens, but their ids are not 0 to "
                 f"{len(self.ids) - 1}. Put vocab.json and the added tokens of one model together."

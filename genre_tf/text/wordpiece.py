@@ -81,7 +81,8 @@ class WordPiece(tf.Module):
                 f"{folder / 'tokenizer.json'} describes a {model.get('type')} tokenizer; "
                 "a BERT needs WordPiece. Name a BERT folder."
             )
-        vocabulary = sorted(model["vocab"], key=model["vocab"].__getitem__)
+        ids = model.get("vocab", {})
+        vocabulary = sorted(ids, key=ids.__getitem__)
         return cls(vocabulary, bool(lowercase), strip_accents)
 
     @property
