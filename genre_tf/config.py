@@ -91,9 +91,7 @@ class GenerationConfig:
     max_tokens: int = 256  # prompt and text together
     prefix_tokens: int = 4  # vectors made from the reader
     max_examples: int = 0  # 0: all
-    optimizer: OptimizerConfig = field(
-        default_factory=lambda: OptimizerConfig(learning_rate=1e-3, batch_size=32, epochs=4, validate_every=100)
-    )
+    optimizer: OptimizerConfig = field(default_factory=lambda: OptimizerConfig(epochs=4, validate_every=100))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -18,10 +18,10 @@ def prepare_environment() -> None:
     backend = os.environ.setdefault("KERAS_BACKEND", "tensorflow")
     if legacy not in ("1", "true", "True"):
         raise ImportError(
-            f"TF_USE_LEGACY_KERAS is {legacy!r}, and TensorFlow Recommenders needs 1: unset it and start again"
+            f"TF_USE_LEGACY_KERAS is {legacy!r}; TensorFlow Recommenders needs 1: unset it and start again"
         )
     if backend != "tensorflow":
-        raise ImportError(f"KERAS_BACKEND is {backend!r}, and genre_tf needs tensorflow: unset it and start again")
+        raise ImportError(f"KERAS_BACKEND is {backend!r}; genre_tf needs tensorflow: unset it")
     if _keras_3_behind_tf_keras():
         raise ImportError(
             "tf.keras was already loaded as Keras 3: import genre_tf before the first use of tf.keras, "

@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from genre_tf.cli.console import print_json, progress, results
+from genre_tf.cli.tensorflow_notes import load_tensorflow
 
 
 def evaluate(
@@ -22,6 +23,7 @@ def evaluate(
     as_json: Annotated[bool, typer.Option("--json", help="The report as JSON instead of tables.")] = False,
 ) -> None:
     """Measure a run on a split; the report is kept in RUN/reports, its numbers in RUN/logs/evaluation."""
+    load_tensorflow()
     from genre_tf.evaluation.evaluate import EvaluationOptions, evaluate_run
     from genre_tf.evaluation.report import log_scalars, print_report, save_report
 

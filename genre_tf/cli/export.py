@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from genre_tf.cli.console import print_json, progress, results
+from genre_tf.cli.tensorflow_notes import load_tensorflow
 
 
 def export(
@@ -31,6 +32,8 @@ def export(
     Example: genre export runs/mind models
     """
     from genre_tf.cli.verify import print_verification
+
+    load_tensorflow()
     from genre_tf.export.exporting import ExportOptions, export_run
     from genre_tf.serving.configuration import BatchingOptions, write_configuration
 

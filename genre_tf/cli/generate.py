@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from genre_tf.cli.console import print_json, results
+from genre_tf.cli.tensorflow_notes import load_tensorflow
 from genre_tf.cli.texts import read_text, read_titles
 
 
@@ -28,6 +29,7 @@ def generate(
     from genre_tf.serving.joining import check_kinds
 
     check_kinds([kind])  # said at once, before TensorFlow takes its seconds to import
+    load_tensorflow()
     from genre_tf.serving.client import GenreClient
 
     with GenreClient(address, timeout_s) as client:

@@ -1,7 +1,6 @@
 """`genre VERB`: the command line, which imports no TensorFlow before a verb does its work."""
 
 import importlib
-import importlib.util
 import os
 import sys
 from typing import Any
@@ -37,8 +36,6 @@ app = typer.Typer(
 
 
 def _register(name: str) -> None:
-    if importlib.util.find_spec(f"genre_tf.cli.{name}") is None:  # TODO drop once every verb stands
-        return
     module = importlib.import_module(f"genre_tf.cli.{name}")
     verb: Any = getattr(module, name)
     app.command(name)(verb)
@@ -69,7 +66,7 @@ def main() -> None:
 
 
 def _stop(error: Exception, status: int) -> None:
-    progress.print(f"genre: {error}", style="red", markup=False)
+    progress.print(f"genre: {error}", style="red", markup=False, soft_wrap=True)
     sys.exit(status)
 
 

@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from genre_tf.cli.console import print_json, progress, results
+from genre_tf.cli.tensorflow_notes import load_tensorflow
 
 
 class Model(StrEnum):
@@ -33,6 +34,7 @@ def predict(
     as_json: Annotated[bool, typer.Option("--json", help="Say what was written as JSON.")] = False,
 ) -> None:
     """Rank the candidates of every impression of a log: `ImpressionID [rank,rank,…]`, a line each."""
+    load_tensorflow()
     from genre_tf.evaluation.predictions import check_output, write_predictions
     from genre_tf.evaluation.run_models import chosen_models, load_scorers, open_run
     from genre_tf.evaluation.scored_log import read_log

@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from genre_tf.cli.console import print_json, progress, results
+from genre_tf.cli.tensorflow_notes import load_tensorflow
 
 MAX_PRINTED_FAULTS = 50
 
@@ -31,6 +32,7 @@ def prepare(
     The same data and options give the same bytes.
     """
     with progress.status(f"preparing {data}"):
+        load_tensorflow()
         from genre_tf.data.records import prepare as write_folder
 
         prepared = write_folder(

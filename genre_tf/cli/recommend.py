@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from genre_tf.cli.console import print_json, results
+from genre_tf.cli.tensorflow_notes import load_tensorflow
 from genre_tf.cli.texts import read_titles
 from genre_tf.errors import InputError
 
@@ -24,6 +25,7 @@ def recommend(
     """Articles for a reader, best first."""
     if (history is None) == (history_text is None):
         raise InputError("give --history (ids) or --history-text (titles), one of the two")
+    load_tensorflow()
     from genre_tf.serving.client import GenreClient
 
     with GenreClient(address, timeout_s) as client:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from genre_tf.cli.console import print_json, results
+from genre_tf.cli.tensorflow_notes import load_tensorflow
 from genre_tf.cli.texts import read_numbers, read_titles
 from genre_tf.errors import InputError
 
@@ -42,6 +43,7 @@ def score(
         raise InputError("give --history with --candidates (ids), or --history-text with --candidates-text")
     if given and (by_title or len(given) < len(counters)):
         raise InputError("--clicks, --views and --age-hours go together, and with --history and --candidates")
+    load_tensorflow()
     from genre_tf.serving.client import GenreClient
 
     with GenreClient(address, timeout_s) as client:

@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from genre_tf.cli.console import progress
+from genre_tf.cli.tensorflow_notes import load_tensorflow
 
 
 def serve(
@@ -41,6 +42,7 @@ def serve(
 
 
 def _serve_embedded(models: Path, host: str, grpc_port: int, rest_port: int) -> None:
+    load_tensorflow()
     from genre_tf.serving.embedded_server import NOTICE, EmbeddedServer, ServerOptions, wait_for_signal
 
     # TensorFlow calls loading by session deprecated, each time, in three lines.

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from genre_tf.cli.console import print_json, progress, results
+from genre_tf.cli.tensorflow_notes import load_tensorflow
 from genre_tf.errors import FailureError
 
 if TYPE_CHECKING:
@@ -25,6 +26,7 @@ def verify(
 
     Example: genre verify models
     """
+    load_tensorflow()
     from genre_tf.export.verification import find_versions, verify_version
 
     checked = []

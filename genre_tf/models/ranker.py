@@ -13,6 +13,11 @@ from genre_tf.models.counter_head import CounterHead
 from genre_tf.models.news_encoder import NewsEncoder
 from genre_tf.models.news_tower import NewsTower
 
+# Cosines of titles differ by about this much: their weights then move as fast as all others in training.
+_SIMILARITY_SPREAD = 0.1
+# What makes a title attractive on some days is only half true of the next: held small (chosen on held-out days).
+_ATTRACTIVENESS_L2 = 4e-4
+
 
 class Ranker(keras.Model):
     """Candidate-aware attention over the history; the live counters enter as a second opinion on top.
@@ -38,7 +43,11 @@ class Ranker(keras.Model):
         self.parts = self.news_tower.parts
         self.dropout = keras.layers.Dropout(config.news.dropout)
         self.attractiveness = keras.layers.Dense(
-            1, use_bias=False, kernel_initializer="zeros", name="attractiveness"
+            1,
+            use_bias=False,
+            kernel_initializer="zeros",
+            kernel_regularizer=keras.regularizers.L2(_ATTRACTIVENESS_L2),
+            name="attractiveness",
         )
         self.attractiveness.build((None, None, self.news_tower.dimension))
         self.counter_head = CounterHead() if config.ranking.counters else None
@@ -56,8 +65,8 @@ class Ranker(keras.Model):
         # Sharp enough that a few alike clicks outweigh the rest, as untrained titles want it (measured).
         self.sharpness = weight("sharpness", (parts,), constant(8.0))
         self.recency_bias = weight("recency_bias", (self.max_history,), "zeros")
-        # A start that already ranks; each similarity has a spread of about 0.1 to 0.2.
-        self.similarity_weights = weight("similarity_weights", (3, parts), constant(1.0))
+        # A start that already ranks: each similarity has a spread of about one after scaling.
+        self.similarity_weights = weight("similarity_weights", (3, parts), constant(0.15))
         self.bias = weight("bias", (), constant(logit))
         self.no_history = weight("no_history", (dimension,), "zeros")
         if self.counter_head is not None:  # now, so that weights can be loaded before the first call
@@ -123,8 +132,11 @@ class Ranker(keras.Model):
         attended = tf.einsum("bch,bchp->bcp", weights, alike)
         mean = tf.reduce_sum(alike * real, 2) / tf.reduce_sum(real, 2)
         greatest = tf.reduce_max(tf.where(real > 0, alike, -1.0), 2)
-        alike = tf.stack([attended, mean, greatest], 2) * self.similarity_weights  # [batch, candidates, 3, parts]
-        alike = tf.reshape(alike, [*_leading(candidates), 3 * len(self.parts)])  # [batch, candidates, 3 x parts]
+        alike = tf.stack([attended, mean, greatest], 2) / _SIMILARITY_SPREAD  # [batch, candidates, 3, parts]
+        alike = alike * self.similarity_weights
+        alike = tf.reshape(
+            alike, [*_leading(candidates), 3 * len(self.parts)]
+        )  # [batch, candidates, 3 x parts]
         own = self.attractiveness(self.dropout(candidates, training=training))  # [batch, candidates, 1]
         return tf.concat([alike, own], axis=-1)
 

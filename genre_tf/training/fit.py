@@ -40,8 +40,9 @@ class StageTrainer(keras.Model):
 
     def compute_loss(self, x: Any, y: Any, y_pred: Any, *_: Any, **__: Any) -> tf.Tensor:
         """What Keras minimises: the loss that `call` gave, kept for the progress of each step."""
-        self.batch_loss.assign(y_pred)
-        return y_pred
+        loss = tf.add_n([y_pred, *self.losses])  # with the regularizers'
+        self.batch_loss.assign(loss)
+        return loss
 
 
 @dataclass(frozen=True)
@@ -147,7 +148,9 @@ class _Watch(keras.callbacks.Callback):
         self.steps, self.config, self.validate = steps, config, validate
         self.metric, self.sign = metric, 1.0 if greater_is_better else -1.0
         self.weights_file, self.report = weights_file, report
-        self.writers = {part: tf.summary.create_file_writer(str(logs / part)) for part in ("train", "validation")}
+        self.writers = {
+            part: tf.summary.create_file_writer(str(logs / part)) for part in ("train", "validation")
+        }
         self.step = self.best_step = 0
         self.last_validated = -1
         self.best, self.waited = -self.sign * math.inf, 0

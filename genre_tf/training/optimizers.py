@@ -29,7 +29,11 @@ def learning_rate(config: OptimizerConfig, steps: int) -> Any:
     rest = max(1, steps - warmup)
     if config.decay == "cosine":
         return schedules.CosineDecay(
-            0.0 if warmup else config.learning_rate, rest, 0.0, warmup_target=config.learning_rate, warmup_steps=warmup
+            0.0 if warmup else config.learning_rate,
+            rest,
+            0.0,
+            warmup_target=config.learning_rate,
+            warmup_steps=warmup,
         )
     if config.decay == "linear":
         return LinearWarmupDecay(config.learning_rate, warmup, rest)

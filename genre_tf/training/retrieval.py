@@ -19,17 +19,17 @@ from genre_tf.training.validation import Validation
 class RetrievalTrainer(StageTrainer):
     """Sampled softmax with TensorFlow Recommenders' retrieval task.
 
-    The candidates of a row are its own click, every other click of the batch and every drawn negative of the
-    batch. The task removes those that are the row's own click again (accidental hits) and, given how often each
-    article is drawn, subtracts the log of it from the logits (logQ), so that a popular article is punished less
-    for being a negative often.
+    The candidates of a row are its own click, every other click of the batch and every drawn negative of it.
+    The task removes those that are the row's own click again (accidental hits) and, given how often each
+    article is drawn, subtracts the log of it from the logits (logQ), so that a popular article is punished
+    less for being a negative often.
 
     Args:
         model: the towers.
         temperature: divides the scores.
-        draw_probability: float32 [articles], expected share of the candidates of a batch; None leaves logQ out.
+        draw_probability: float32 [articles], expected share of the candidates; None: no logQ.
 
-    Source: Yi et al., "Sampling-Bias-Corrected Neural Modeling for Large Corpus Item Recommendations", 2019.
+    Source: Yi et al., "Sampling-Bias-Corrected Neural Modeling for Large Corpus Item Recommendations", RecSys
     """
 
     def __init__(
@@ -58,7 +58,9 @@ class RetrievalTrainer(StageTrainer):
         readers, candidates = self.model(batch, training=training)  # [rows, D], [rows, 1 + negatives, D]
         # The click of row i must be candidate i: first all clicks, then all negatives.
         width = candidates.shape[-1]
-        candidates = tf.reshape(tf.transpose(candidates, [1, 0, 2]), [-1, width])  # [(1 + negatives) x rows, D]
+        candidates = tf.reshape(
+            tf.transpose(candidates, [1, 0, 2]), [-1, width]
+        )  # [(1 + negatives) x rows, D]
         rows = tf.gather(batch["articles"], batch["candidates"])
         rows = tf.reshape(tf.transpose(rows), [-1])  # [(1 + negatives) x rows]
         probabilities = None if self._draw_probability is None else tf.gather(self._draw_probability, rows)
@@ -114,7 +116,9 @@ def train_retrieval(data: StageData, config: RunConfig, run: Path, report: Repor
         np.ceil(row_count(data.train, stage.negatives) / settings.batch_size)
     )
     probability = (
-        draw_probability(data.train, len(data.table), stage.negatives) if stage.popularity_correction else None
+        draw_probability(data.train, len(data.table), stage.negatives)
+        if stage.popularity_correction
+        else None
     )
     validation = Validation(towers, data, config)
     folder = run / "retrieval"

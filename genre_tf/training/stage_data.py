@@ -57,7 +57,7 @@ def load_stage_data(run: Path, config: RunConfig, report: Report) -> StageData:
     train, validation = (read_examples(run / "prepared", split) for split in ("train", "validation"))
     if not any(example.labels.any() and not example.labels.all() for example in validation):
         raise InputError(
-            f"{run / 'prepared'}: {len(validation)} validation impressions hold no click among other articles; "
+            f"{run / 'prepared'}: {len(validation)} validation impressions hold no click beside others: "
             "raise data.validation_share"
         )
     needed = np.zeros(len(table), bool)

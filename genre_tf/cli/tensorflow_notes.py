@@ -1,0 +1,30 @@
+"""Keeps TensorFlow's start-up notes off the screen, where they would bury a one-line error."""
+
+import os
+import sys
+import tempfile
+
+
+def load_tensorflow() -> None:
+    """Import TensorFlow with its start-up notes held back; they are shown if the import fails.
+
+    They come from C++ before any log level is read, so only the file descriptor can hold them.
+    """
+    if "tensorflow" in sys.modules:
+        return
+    sys.stderr.flush()
+    screen = os.dup(2)
+    with tempfile.TemporaryFile() as held:
+        os.dup2(held.fileno(), 2)
+        try:
+            import tensorflow
+            import tensorflow_text  # noqa: F401
+
+            tensorflow.zeros(())  # the first operation looks for devices, and says so
+        except BaseException:
+            held.seek(0)
+            os.write(screen, held.read())
+            raise
+        finally:
+            os.dup2(screen, 2)
+            os.close(screen)

@@ -1,0 +1,127 @@
+"""`genre train`: fine-tunes the stages into a run folder."""
+
+import dataclasses
+from enum import Enum
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from genre_tf.cli.console import print_json, progress, results
+from genre_tf.config import RunConfig, read_config
+from genre_tf.errors import InputError
+
+STAGES = ("retrieval", "ranking", "generation")
+
+
+class Stage(str, Enum):  # noqa: UP042  (typer shows the value of a plain string enum)
+    """What to train."""
+
+    retrieval = "retrieval"
+    ranking = "ranking"
+    generation = "generation"
+    all = "all"
+
+
+class Optimizer(str, Enum):  # noqa: UP042
+    """By name."""
+
+    adamw = "adamw"
+    sgd = "sgd"
+
+
+def train(
+    stage: Annotated[Stage, typer.Argument(help="What to train; all three in this order.")],
+    data: Annotated[Path, typer.Option(help="Data set folder, with MIND's two files in its train/.")],
+    run: Annotated[Path, typer.Option(help="Run folder to write, or to add a stage to.")],
+    config: Annotated[Path | None, typer.Option(help="TOML file of settings; options win over it.")] = None,
+    news_backbone: Annotated[
+        str | None,
+        typer.Option(help="BERT of the news tower: hf://ORG/NAME, preset, folder, package:NAME/SUB."),
+    ] = None,
+    writer_backbone: Annotated[
+        str | None,
+        typer.Option(help="GPT-2 of the generator, named likewise; else a small new one."),
+    ] = None,
+    trainable: Annotated[
+        str | None, typer.Option(help="Trained layers of the news backbone: none, 'last N' or all.")
+    ] = None,
+    optimizer: Annotated[Optimizer | None, typer.Option(help="Of the stages trained now.")] = None,
+    learning_rate: Annotated[float | None, typer.Option(min=0.0, help="Peak value.")] = None,
+    batch_size: Annotated[int | None, typer.Option(min=1, help="Of the stages trained now.")] = None,
+    epochs: Annotated[int | None, typer.Option(min=1, help="Of the stages trained now.")] = None,
+    steps: Annotated[int | None, typer.Option(min=1, help="Instead of epochs.")] = None,
+    max_bad_rows: Annotated[int | None, typer.Option(min=0, help="Faulty rows that may be skipped.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Of order, draws and new weights.")] = None,
+    json: Annotated[bool, typer.Option("--json", help="Results as JSON, for programs.")] = False,
+) -> None:
+    """Fine-tune on clicks: two-tower retrieval, ranker, generator.
+
+    Example: genre train all --data mind --run runs/mind
+    """
+    stages = STAGES if stage is Stage.all else (stage.value,)
+    settings = _settings(run, config)
+    news = {"backbone": news_backbone, "trainable": trainable}
+    changed = {
+        "optimizer": optimizer.value if optimizer else None,
+        "learning_rate": learning_rate,
+        "batch_size": batch_size,
+        "epochs": epochs,
+        "steps": steps,
+    }
+    settings = dataclasses.replace(
+        settings,
+        **_given({"seed": seed}),
+        news=dataclasses.replace(settings.news, **_given(news)),
+        data=dataclasses.replace(settings.data, **_given({"max_bad_rows": max_bad_rows})),
+        generation=dataclasses.replace(settings.generation, **_given({"backbone": writer_backbone})),
+    )
+    for name in stages:
+        before = getattr(settings, name)
+        after = dataclasses.replace(
+            before, optimizer=dataclasses.replace(before.optimizer, **_given(changed))
+        )
+        settings = dataclasses.replace(settings, **{name: after})
+    _check(data)
+    _train(stages, data, run, settings, json)
+
+
+def _train(stages: tuple[str, ...], data: Path, run: Path, settings: RunConfig, json: bool) -> None:
+    from genre_tf.cli.tensorflow_notes import load_tensorflow
+
+    load_tensorflow()
+    from genre_tf.training.run_folder import train as train_stages
+
+    def say(line: str) -> None:
+        progress.print(line, markup=False)
+
+    found = train_stages(stages, data, run, settings, say)
+    if json:
+        print_json({name: result.as_dict() for name, result in found.items()})
+        return
+    for name, result in found.items():
+        results.print(
+            f"{name}: validation {result.metric} {result.before:.4f} before, {result.best:.4f} at step "
+            f"{result.best_step} of {result.steps}; {result.trainable_parameters:,} trained parameters, "
+            f"{result.seconds:.0f} s",
+            markup=False,
+        )
+    results.print(f"{run}: next: genre evaluate {run} --data {data}", markup=False)
+
+
+def _settings(run: Path, config: Path | None) -> RunConfig:
+    """Settings to start from: the given file, else what the run was made with, else the defaults."""
+    if config is not None:
+        return read_config(config)
+    kept = run / "config.toml"
+    return read_config(kept) if kept.is_file() else RunConfig()
+
+
+def _given(options: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in options.items() if value is not None}
+
+
+def _check(data: Path) -> None:
+    """Said before TensorFlow is loaded, since a wrong path is the commonest mistake."""
+    if not (data / "train").is_dir():
+        raise InputError(f"{data} holds no train folder: give the folder of a MIND-format data set")
