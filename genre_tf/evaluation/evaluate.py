@@ -12,7 +12,9 @@ import numpy.typing as npt
 from genre_tf.backbones.bert import load_bert
 from genre_tf.config import RunConfig
 from genre_tf.data.examples import ImpressionExample
+from genre_tf.data.records import read_articles
 from genre_tf.evaluation import baselines
+from genre_tf.evaluation.generation_report import generation_metrics
 from genre_tf.evaluation.ranking import ranking_metrics
 from genre_tf.evaluation.report import Slices, compared, finite, sliced
 from genre_tf.evaluation.retrieval_metrics import click_ranks, recall
@@ -22,6 +24,7 @@ from genre_tf.evaluation.scoring import Scorer, Scores, TwoTowerScorer, score_bl
 from genre_tf.evaluation.slices import Seen, slice_masks
 from genre_tf.evaluation.title_vectors import title_vectors
 from genre_tf.models.checkpoint import BACKBONE_FOLDER
+from genre_tf.models.generator_checkpoint import load_generator
 
 CUTOFFS = (10, 50, 100, 200, 500)
 Say = Callable[[str], None]
@@ -58,8 +61,8 @@ def evaluate_run(
 
     Returns:
         The report, ready for JSON; rates are fractions: split, impressions, slices (impressions in each),
-        models and baselines (scorer > slice > metric), retrieval (recall@k), before (models and retrieval of
-        the untrained models), generation, significance.
+        models and baselines (scorer > slice > metric), retrieval (recall@k), generation, before (models,
+        retrieval and generation as they were before training), significance.
 
     Raises:
         InputError: no run, no such split, no labels, or a model that the run has not trained.
@@ -91,9 +94,11 @@ def evaluate_run(
         "retrieval": _retrieval(scorers, examples),
         "generation": {},
     }
-    report["before"]["retrieval"] = _retrieval(untrained, examples)
+    report["before"] |= {"retrieval": _retrieval(untrained, examples), "generation": {}}
     if options.generation and has_generator(run):
-        report["generation"] = _generation(run, scorers, log, examples, say)
+        say("generator")
+        found = _generation(run, scorers, log, examples, options.before)
+        report["generation"], report["before"]["generation"] = found
     return dict(finite(report))
 
 
@@ -156,7 +161,16 @@ def _generation(
     scorers: Mapping[str, Scorer],
     log: ScoredLog,
     examples: Sequence[ImpressionExample],
-    say: Say,
-) -> dict[str, Any]:
-    # TODO wire to models.checkpoint.load_generator once it stands
-    raise NotImplementedError
+    before: bool,
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The generator's metrics, and those of one with new random weights if `before` wants them."""
+    towers = scorers.get("two_tower") or load_scorers(run, ("two_tower",), log.table)["two_tower"]
+    if not isinstance(towers, TwoTowerScorer):
+        raise TypeError(f"the two towers score as {type(towers).__name__}")
+    learned = frozenset(read_articles(run / "prepared").news_ids)
+
+    def measured(trained: bool) -> dict[str, Any]:
+        parts = load_generator(run, trained=trained)
+        return generation_metrics(parts, towers, log, examples, learned)
+
+    return measured(True), measured(False) if before else {}

@@ -1,9 +1,8 @@
 """How well the generator writes: headlines from abstracts, and how well it expects what readers clicked."""
 
 import math
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,14 +11,13 @@ import tensorflow as tf
 
 from genre_tf.data.articles import Article, ArticleTable
 from genre_tf.data.examples import ImpressionExample
-from genre_tf.data.records import read_articles
 from genre_tf.data.text_examples import history_text
 from genre_tf.evaluation.scored_log import ScoredLog
 from genre_tf.evaluation.scoring import TwoTowerScorer
 from genre_tf.evaluation.text_metrics import distinct, perplexity, rouge
 from genre_tf.generation.sampling import Greedy
 from genre_tf.generation.writer import Writer, WriterOptions
-from genre_tf.models.generator import Generator
+from genre_tf.models.generator_checkpoint import TrainedGenerator
 from genre_tf.models.prompts import Prompts
 
 MIN_ABSTRACT_WORDS = 8  # below it there is nothing to make a headline of
@@ -39,24 +37,20 @@ class ClickedTitle:
 
 
 def generation_metrics(
-    run: Path,
-    generator: Generator,
-    prompts: Prompts,
+    parts: TrainedGenerator,
     towers: TwoTowerScorer,
     log: ScoredLog,
     examples: Sequence[ImpressionExample],
-    say: Callable[[str], None],
+    learned: Collection[str],
 ) -> dict[str, Any]:
     """Measure a generator on articles that it has not learned.
 
     Args:
-        run: the run folder, whose prepared articles count as learned.
-        generator: the trained writer.
-        prompts: lays out what it reads.
+        parts: the writer and what belongs to it.
         towers: gives the readers' vectors.
         log: the split.
         examples: its impressions.
-        say: takes a line of progress.
+        learned: ids of the articles that it was trained on.
 
     Returns:
         "perplexity" and "bits_per_character" of clicked titles, given reader and abstract; the perplexity
@@ -64,24 +58,20 @@ def generation_metrics(
         headlines written from abstracts without any reader; how many of each; and the baselines that copy
         the beginning of the abstract. None where the split has no such article.
     """
-    learned = frozenset(read_articles(run / "prepared").news_ids)
-    clicks = clicked_titles(log.table, examples, towers, prompts, learned)
-    say(f"generator: {len(clicks)} clicked titles that it has not learned")
+    clicks = clicked_titles(log.table, examples, towers, parts.prompts, learned)
     articles = headline_articles(log.split.articles.values(), learned)
-    say(f"generator: {len(articles)} headlines from abstracts")
     sources, titles = [article.abstract for article in articles], [article.title for article in articles]
-    written, grounding = greedy_titles(generator, prompts, sources)
+    written, grounding = greedy_titles(parts, sources)
+    copied = {f"first_{count}_words": rouge(_beginnings(sources, count), titles) for count in (10, 15)}
     return {
-        **likelihood_metrics(generator, prompts, clicks),
+        **likelihood_metrics(parts, clicks),
         **rouge(written, titles),
         "distinct1": distinct(written, 1),
         "distinct2": distinct(written, 2),
         "grounding": grounding,
         "clicked_titles": len(clicks),
         "headlines": len(articles),
-        "baselines": {
-            f"first_{count}_words": rouge(_beginnings(sources, count), titles) for count in (10, 15)
-        },
+        "baselines": copied,
     }
 
 
@@ -122,71 +112,72 @@ def clicked_titles(
     ]
 
 
-def likelihood_metrics(
-    generator: Generator, prompts: Prompts, clicks: Sequence[ClickedTitle]
-) -> dict[str, float | None]:
+def likelihood_metrics(parts: TrainedGenerator, clicks: Sequence[ClickedTitle]) -> dict[str, float | None]:
     """How well the generator expects clicked titles: with all it can know, and without parts of it."""
-    loss, tokens = negative_log_likelihood(generator, prompts, clicks)
+    title_loss = TitleLoss(parts)
+    loss, tokens = title_loss(clicks)
     no_source = [ClickedTitle(row.history, "", row.title, row.user_vector) for row in clicks]
     no_reader = [ClickedTitle("", row.source, row.title, np.zeros_like(row.user_vector)) for row in clicks]
     characters = sum(len(row.title) for row in clicks)
     return {
         "perplexity": perplexity(loss, tokens),
-        "perplexity_without_source": perplexity(*negative_log_likelihood(generator, prompts, no_source)),
-        "perplexity_without_reader": perplexity(*negative_log_likelihood(generator, prompts, no_reader)),
+        "perplexity_without_source": perplexity(*title_loss(no_source)),
+        "perplexity_without_reader": perplexity(*title_loss(no_reader)),
         # Unlike perplexity it does not depend on the size of the vocabulary.
         "bits_per_character": loss / math.log(2) / characters if characters else None,
     }
 
 
-def negative_log_likelihood(
-    generator: Generator, prompts: Prompts, clicks: Sequence[ClickedTitle]
-) -> tuple[float, int]:
+class TitleLoss:
     """The loss of titles under teacher forcing.
 
     Args:
-        generator: the writer.
-        prompts: lays out its rows.
-        clicks: the titles and what they are written from.
-
-    Returns:
-        Sum over all tokens of the titles, their ends included, in nats; and how many tokens that are.
+        parts: the writer.
     """
 
-    @tf.function(reduce_retracing=True)
-    def of_batch(history: Any, source: Any, title: Any, user_vector: Any) -> tuple[Any, Any]:
-        kind = tf.fill(tf.shape(title), "title")
-        rows = prompts.to_learn(history, source, kind, title, context_weight=0.0)
-        logits = generator({**rows, "user_vector": user_vector}, training=False)  # [batch, time, vocabulary]
-        losses = tf.nn.sparse_softmax_cross_entropy_with_logits(rows["labels"], tf.cast(logits, tf.float32))
-        return tf.reduce_sum(losses * rows["label_weight"]), tf.reduce_sum(rows["label_weight"])
+    def __init__(self, parts: TrainedGenerator) -> None:
+        texts = tf.TensorSpec([None], tf.string)
+        readers = tf.TensorSpec([None, parts.generator.reader_prefix.user_dimension], tf.float32)
 
-    total, tokens = 0.0, 0
-    in_length = sorted(clicks, key=lambda row: len(row.history) + len(row.source))
-    for batch in _batches(in_length):
-        texts = [
-            tf.constant([getattr(row, name) for row in batch]) for name in ("history", "source", "title")
-        ]
-        loss, count = of_batch(*texts, tf.constant(np.stack([row.user_vector for row in batch])))
-        total, tokens = total + float(loss), tokens + round(float(count))
-    return total, tokens
+        @tf.function(input_signature=[texts, texts, texts, readers])
+        def of_batch(history: Any, source: Any, title: Any, user_vector: Any) -> tuple[Any, Any]:
+            kind = tf.fill(tf.shape(title), "title")
+            rows = parts.prompts.to_learn(history, source, kind, title, context_weight=0.0)
+            states = parts.generator.states({**rows, "user_vector": user_vector}, training=False)
+            of_title = tf.where(rows["label_weight"] > 0)  # [tokens, 2]
+            logits = parts.generator.logits(tf.gather_nd(states, of_title))  # [tokens, vocabulary]
+            labels = tf.gather_nd(rows["labels"], of_title)
+            losses = tf.nn.sparse_softmax_cross_entropy_with_logits(labels, tf.cast(logits, tf.float32))
+            return tf.reduce_sum(losses), tf.size(losses)
+
+        self._of_batch = of_batch
+
+    def __call__(self, clicks: Sequence[ClickedTitle]) -> tuple[float, int]:
+        """Sum over all tokens of the titles, their ends included, in nats; and how many tokens that are."""
+        total, tokens = 0.0, 0
+        in_length = sorted(clicks, key=lambda row: len(row.history) + len(row.source))
+        for batch in _batches(in_length):
+            texts = [
+                tf.constant([getattr(row, name) for row in batch]) for name in ("history", "source", "title")
+            ]
+            loss, count = self._of_batch(*texts, tf.constant(np.stack([row.user_vector for row in batch])))
+            total, tokens = total + float(loss), tokens + int(count)
+        return total, tokens
 
 
-def greedy_titles(
-    generator: Generator, prompts: Prompts, sources: Sequence[str]
-) -> tuple[list[str], float | None]:
+def greedy_titles(parts: TrainedGenerator, sources: Sequence[str]) -> tuple[list[str], float | None]:
     """The likeliest title of each source, for no reader in particular.
 
     Args:
-        generator: the writer.
-        prompts: lays out what it reads.
+        parts: the writer.
         sources: texts to write from.
 
     Returns:
         A title per source, and their mean grounding in the sources (None without sources).
     """
-    writer = Writer(generator, prompts, WriterOptions(samples=1, strategy=Greedy()))
-    dimension = generator.reader_prefix.user_dimension
+    options = WriterOptions(samples=1, strategy=Greedy())
+    writer = Writer(parts.generator, parts.prompts, options, parts.common_words)
+    dimension = parts.generator.reader_prefix.user_dimension
 
     @tf.function(input_signature=[tf.TensorSpec([None], tf.string)])
     def write(source: Any) -> tuple[Any, Any]:

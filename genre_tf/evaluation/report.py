@@ -7,6 +7,7 @@ import os
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -137,13 +138,19 @@ def _tables(report: dict[str, Any]) -> Iterator[Table]:
             [name for name in report["retrieval"] if name.startswith("recall@")],
         )
     if report.get("generation"):
-        rows = {"written": report["generation"], **report["generation"].get("baselines", {})}
-        yield _plain_table(
-            "Headlines", rows, [key for key, value in rows["written"].items() if _number(value)]
-        )
+        yield _generation_table(report["generation"], report["before"].get("generation", {}))
     if report.get("significance"):
         rows = {name: dict(part) for name, part in report["significance"].items()}
         yield _plain_table("Differences in AUC, 95% interval", rows, ["difference", "low", "high"])
+
+
+def _generation_table(written: dict[str, Any], before: dict[str, Any]) -> Table:
+    rows = {"trained": written, "before": before, **written.get("baselines", {})}
+    headings = {"rouge1": "ROUGE-1", "rouge2": "ROUGE-2", "rougeL": "ROUGE-L", "distinct2": "distinct-2"}
+    title = (
+        f"Written: {written['headlines']} headlines, and {written['clicked_titles']} clicked titles expected"
+    )
+    return _plain_table(title, rows, ["perplexity", *headings, "grounding"], headings)
 
 
 def _ranking_table(report: dict[str, Any]) -> Table:
@@ -173,10 +180,15 @@ def _slice_table(report: dict[str, Any]) -> Table:
     return table
 
 
-def _plain_table(title: str, rows: Mapping[str, Mapping[str, Any]], columns: list[str]) -> Table:
+def _plain_table(
+    title: str,
+    rows: Mapping[str, Mapping[str, Any]],
+    columns: list[str],
+    headings: Mapping[str, str] = MappingProxyType({}),
+) -> Table:
     table = Table(title=title)
-    for heading in ("", *columns):
-        table.add_column(heading, justify="right" if heading else "left")
+    for column in ("", *columns):
+        table.add_column(headings.get(column, column), justify="right" if column else "left")
     for name, values in rows.items():
         if values:
             table.add_row(name.replace("_", " "), *(_cell(values.get(column)) for column in columns))

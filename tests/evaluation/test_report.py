@@ -34,7 +34,13 @@ def report() -> dict[str, object]:
         "baselines": sliced(rivals, SLICES),
         "retrieval": {"recall@10": 0.5, "pool": 50},
         "significance": compared(models, before, rivals),
-        "generation": {"perplexity": 123.4, "rouge1": 0.2, "baselines": {"first_10_words": {"rouge1": 0.1}}},
+        "generation": {
+            "perplexity": 123.4,
+            "rouge1": 0.2,
+            "headlines": 7,
+            "clicked_titles": 9,
+            "baselines": {"first_10_words": {"rouge1": 0.1}},
+        },
     }
 
 
@@ -109,7 +115,7 @@ def test_people_read_percent_with_before_beside_after(report: dict[str, object])
         "AUC by slice",
         "no history",
         "among all 50",
-        "Headlines",
+        "7 headlines",
         "first 10 words",
         "over its start",
     ):

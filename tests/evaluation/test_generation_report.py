@@ -1,0 +1,140 @@
+"""The generator's metrics: on what it has not learned, and equal to hand results where those are known."""
+
+import math
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from genre_tf.config import GenerationConfig
+from genre_tf.data.articles import Article
+from genre_tf.data.records import read_articles
+from genre_tf.evaluation import generation_report
+from genre_tf.evaluation.evaluate import EvaluationOptions, evaluate_run
+from genre_tf.evaluation.generation_report import (
+    ClickedTitle,
+    TitleLoss,
+    greedy_titles,
+    headline_articles,
+    likelihood_metrics,
+)
+from genre_tf.models.checkpoint import load_two_tower
+from genre_tf.models.generator_checkpoint import (
+    FOLDER,
+    WEIGHTS_FILE,
+    TrainedGenerator,
+    load_generator,
+    save_generator_sizes,
+)
+from genre_tf.training.generation import new_generator
+
+
+@pytest.fixture(scope="module")
+def writing_run(tiny_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    run = tmp_path_factory.mktemp("writing") / "run"
+    shutil.copytree(tiny_run, run)
+    settings = GenerationConfig(vocabulary_size=300, layers=1, heads=2, hidden=16, max_tokens=96)
+    dimension = load_two_tower(run, trained=False).encoder.dimension
+    parts = new_generator(settings, read_articles(run / "prepared"), dimension, run / FOLDER)
+    save_generator_sizes(parts, run / FOLDER)
+    parts.generator.save_weights(run / FOLDER / WEIGHTS_FILE)
+    return run
+
+
+@pytest.fixture(scope="module")
+def clueless(writing_run: Path) -> TrainedGenerator:
+    """A generator that finds every token equally likely."""
+    parts = load_generator(writing_run)
+    parts.generator.backbone.token_embedding.embeddings.assign(
+        tf.zeros_like(parts.generator.backbone.token_embedding.embeddings)
+    )
+    return parts
+
+
+def click(parts: TrainedGenerator, title: str, history: str = "", source: str = "") -> ClickedTitle:
+    return ClickedTitle(
+        history, source, title, np.ones(parts.generator.reader_prefix.user_dimension, np.float32)
+    )
+
+
+def test_perplexity_of_a_clueless_generator_is_the_size_of_its_vocabulary(clueless: TrainedGenerator) -> None:
+    titles = ["News about food", "Sports", "A longer title about politics"]
+    found = likelihood_metrics(clueless, [click(clueless, title, "Old news", "A text") for title in titles])
+    size = clueless.prompts.tokenizer.vocabulary_size
+    for name in ("perplexity", "perplexity_without_source", "perplexity_without_reader"):
+        assert found[name] == pytest.approx(size, rel=1e-4)
+    tokens = int(tf.size(clueless.prompts.tokenizer.encode(tf.constant(titles)).flat_values)) + len(titles)
+    bits = tokens * math.log2(size) / len("".join(titles))
+    assert found["bits_per_character"] == pytest.approx(bits, rel=1e-4)
+
+
+def test_only_the_titles_tokens_and_their_ends_are_counted(clueless: TrainedGenerator) -> None:
+    titles = ["News about food", "Sports"]
+    clicks = [click(clueless, title, "Some history", "Some source") for title in titles]
+    loss, tokens = TitleLoss(clueless)(clicks)
+    ids = clueless.prompts.tokenizer.encode(tf.constant(titles))
+    assert tokens == int(tf.size(ids.flat_values)) + len(titles)
+    assert loss == pytest.approx(tokens * math.log(clueless.prompts.tokenizer.vocabulary_size), rel=1e-4)
+
+
+def test_titles_of_any_batching_have_the_same_loss(
+    writing_run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    parts = load_generator(writing_run)
+    clicks = [click(parts, f"News {at}", "Old news\n" * (at % 3), "A text. " * at) for at in range(5)]
+    title_loss = TitleLoss(parts)
+    whole = title_loss(clicks)
+    monkeypatch.setattr(generation_report, "_BATCH_TEXTS", 2)
+    assert title_loss(clicks) == pytest.approx(whole, rel=1e-4)
+
+
+def test_headlines_are_asked_of_unlearned_articles_with_enough_to_say() -> None:
+    long, short = "one two three four five six seven eight", "one two"
+    articles = [
+        Article("N1", "", "", "Learned", long),
+        Article("N2", "", "", "Too short", short),
+        Article("N3", "", "", "", long),
+        Article("N4", "", "", "Right", long),
+    ]
+    assert [article.title for article in headline_articles(articles, {"N1"})] == ["Right"]
+
+
+def test_many_articles_are_sampled_evenly(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(generation_report, "MAX_HEADLINES", 3)
+    articles = [Article(f"N{at}", "", "", "Title", "word " * 8) for at in range(9)]
+    assert [article.news_id for article in headline_articles(articles, set())] == ["N0", "N3", "N6"]
+
+
+def test_without_texts_nothing_is_claimed(clueless: TrainedGenerator) -> None:
+    assert set(likelihood_metrics(clueless, []).values()) == {None}
+    assert greedy_titles(clueless, []) == ([], None)
+
+
+@pytest.mark.slow
+def test_the_report_measures_the_generator_before_and_after(writing_run: Path, tiny_data: Path) -> None:
+    lines: list[str] = []
+    options = EvaluationOptions(models=("ranker",))
+    report = evaluate_run(writing_run, tiny_data, "dev", options, say=lines.append)
+    found, before = report["generation"], report["before"]["generation"]
+    assert {"perplexity", "rouge1", "rouge2", "rougeL", "distinct1", "grounding"} <= set(found)
+    assert set(before) == set(found)
+    assert found["perplexity"] > 1
+    # Ten of the articles are new in dev, and every text has enough words.
+    assert found["headlines"] == 10
+    assert 0 < found["clicked_titles"] == before["clicked_titles"] < report["impressions"]
+    assert found["baselines"]["first_10_words"]["rouge1"] > 0
+    assert "generator" in lines
+
+
+def test_the_generator_can_be_left_out(
+    writing_run: Path, tiny_data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused(*_: object, **__: object) -> Callable[..., object]:
+        raise AssertionError("the generator was loaded")
+
+    monkeypatch.setattr("genre_tf.evaluation.evaluate.load_generator", refused)
+    options = EvaluationOptions(models=("ranker",), before=False, generation=False)
+    assert evaluate_run(writing_run, tiny_data, "dev", options, say=print)["generation"] == {}
