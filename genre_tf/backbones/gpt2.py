@@ -64,7 +64,7 @@ def load_gpt2(name: str, *, dropout: float | None = None, special_tokens: Sequen
             f"{source.folder}: the vocabulary has {tokenizer.vocabulary_size} tokens, config.json says "
             f"vocab_size {config['vocab_size']}. Put the vocabulary of this very model into the folder."
         )
-    backbone = _build(config, dropout)
+    backbone = build_backbone(config, dropout)
     read_weights(source.folder, gpt2_weights(backbone), ("", "transformer."))
     return _extended(Gpt2(backbone, tokenizer, source.folder, config), special_tokens)
 
@@ -107,7 +107,7 @@ def new_gpt2(
         "attn_pdrop": dropout,
     }
     _check_sizes(config, "A new GPT-2")
-    backbone = _build(config, dropout)
+    backbone = build_backbone(config, dropout)
     _draw_weights(backbone, seed)
     return Gpt2(backbone, tokenizer, None, config)
 
@@ -173,7 +173,13 @@ def _dense_weights(name: str, layers: tuple[Any, ...], shape: tuple[int, int]) -
     ]
 
 
-def _build(config: dict[str, Any], dropout: float | None) -> keras_hub.models.GPT2Backbone:
+def build_backbone(config: dict[str, Any], dropout: float | None) -> keras_hub.models.GPT2Backbone:
+    """The layers that a Hugging Face `config.json` describes, their weights yet to be read.
+
+    Args:
+        config: its content.
+        dropout: share dropped in training; None keeps the configuration's own.
+    """
     backbone = keras_hub.models.GPT2Backbone(
         vocabulary_size=config["vocab_size"],
         num_layers=config["n_layer"],
@@ -209,7 +215,7 @@ def _extended(gpt2: Gpt2, special_tokens: Sequence[str]) -> Gpt2:
     if not added:
         return gpt2
     config = {**gpt2.config, "vocab_size": tokenizer.vocabulary_size}
-    backbone = _build(config, gpt2.backbone.dropout)
+    backbone = build_backbone(config, gpt2.backbone.dropout)
     for old, new in zip(gpt2_weights(gpt2.backbone), gpt2_weights(backbone), strict=True):
         tensor = old.write()
         if old.name == "wte.weight":

@@ -55,6 +55,7 @@ class CachedGpt2(tf.Module):
         self.hidden: int = backbone.hidden_dim
         self.max_positions: int = backbone.max_sequence_length
         self.epsilon: float = backbone.layer_norm.epsilon
+        self._activation = backbone.transformer_layers[0]._feedforward_intermediate_dense.activation
         # Behind a function, the backbone is not tracked: an export then holds each weight once.
         self._read = lambda: (
             _outer_weights(backbone),
@@ -143,7 +144,7 @@ class CachedGpt2(tf.Module):
         mixed = tf.reshape(tf.transpose(mixed, [0, 2, 1, 3]), [-1, self.hidden])  # [batch * columns, hidden]
         states = states + _dense(mixed, weights, "project")
         inner = _dense(self._norm(states, weights, "feedforward"), weights, "expand")
-        return states + _dense(tf.nn.gelu(inner, approximate=True), weights, "contract")
+        return states + _dense(self._activation(inner), weights, "contract")
 
     def _norm(self, states: Any, weights: dict[str, Any], name: str) -> Any:
         mean, variance = tf.nn.moments(states, [-1], keepdims=True)

@@ -5,8 +5,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import keras_hub
-
+from genre_tf.backbones.gpt2 import build_backbone
 from genre_tf.errors import InputError
 from genre_tf.models.generator import Generator
 from genre_tf.models.prompts import Prompts, PromptSizes
@@ -15,15 +14,6 @@ from genre_tf.text.byte_pair import BytePair
 FOLDER = "generation"
 WEIGHTS_FILE = "model.weights.h5"
 _SIZES_FILE = "generator.json"
-_BACKBONE_SIZES = (
-    "vocabulary_size",
-    "num_layers",
-    "num_heads",
-    "hidden_dim",
-    "intermediate_dim",
-    "dropout",
-    "max_sequence_length",
-)
 
 
 @dataclass(frozen=True)
@@ -34,11 +24,13 @@ class TrainedGenerator:
         generator: the model.
         prompts: lays out what it reads, with its vocabulary.
         common_words: words of its corpus that are no names, for grounding.
+        gpt2: its backbone's configuration, as Hugging Face writes it.
     """
 
     generator: Generator
     prompts: Prompts
     common_words: tuple[str, ...]
+    gpt2: dict[str, Any]
 
 
 def save_generator_sizes(parts: TrainedGenerator, folder: Path) -> None:
@@ -51,7 +43,7 @@ def save_generator_sizes(parts: TrainedGenerator, folder: Path) -> None:
     generator, prompts = parts.generator, parts.prompts
     prompts.tokenizer.save(folder)
     sizes = {
-        "backbone": {name: getattr(generator.backbone, name) for name in _BACKBONE_SIZES},
+        "gpt2": parts.gpt2,
         "user_dimension": generator.reader_prefix.user_dimension,
         "prefix_tokens": generator.reader_prefix.prefix_tokens,
         "prompt": asdict(prompts.sizes),
@@ -79,7 +71,7 @@ def load_generator(run: Path, *, trained: bool = True) -> TrainedGenerator:
     try:
         sizes: dict[str, Any] = json.loads((folder / _SIZES_FILE).read_text("utf-8"))
         generator = Generator(
-            keras_hub.models.GPT2Backbone(**sizes["backbone"]),
+            build_backbone(sizes["gpt2"], dropout=None),
             user_dimension=sizes["user_dimension"],
             prefix_tokens=sizes["prefix_tokens"],
         )
@@ -88,4 +80,4 @@ def load_generator(run: Path, *, trained: bool = True) -> TrainedGenerator:
             generator.load_weights(weights)
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise InputError(f"{folder} is damaged ({error}): train the generation stage again") from None
-    return TrainedGenerator(generator, prompts, tuple(sizes["common_words"]))
+    return TrainedGenerator(generator, prompts, tuple(sizes["common_words"]), sizes["gpt2"])

@@ -1,15 +1,16 @@
 """Training of the generator: the next token of what readers clicked and of what articles say."""
 
+import dataclasses
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import keras
-import keras_hub
 import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 
+from genre_tf.backbones.gpt2 import Gpt2, load_gpt2, new_gpt2
 from genre_tf.config import GenerationConfig, RunConfig
 from genre_tf.data.articles import ArticleTable
 from genre_tf.data.text_examples import TextExample, learning_split
@@ -79,7 +80,7 @@ def train_generation(data: StageData, config: RunConfig, run: Path, report: Repo
     folder = run / FOLDER
     folder.mkdir(parents=True, exist_ok=True)
     keras.utils.set_random_seed(config.seed)
-    parts = new_generator(settings, data.table, dimension, folder)
+    parts = new_generator(settings, data.table, dimension, folder, config.seed)
     save_generator_sizes(parts, folder)
     rows, validation_rows = (
         TextRows(examples, data.table, to_vectors(examples), parts.prompts)
@@ -103,41 +104,43 @@ def train_generation(data: StageData, config: RunConfig, run: Path, report: Repo
 
 
 def new_generator(
-    settings: GenerationConfig, table: ArticleTable, user_dimension: int, folder: Path
+    settings: GenerationConfig, table: ArticleTable, user_dimension: int, folder: Path, seed: int = 0
 ) -> TrainedGenerator:
-    """A generator to be trained, with a vocabulary learned from the articles.
+    """A generator to be trained: the named GPT-2, or one from scratch with a vocabulary of the articles.
 
     Args:
-        settings: sizes.
+        settings: the name, or sizes.
         table: the corpus.
         user_dimension: of the reader's vector.
-        folder: gets the vocabulary.
+        folder: gets a new vocabulary.
+        seed: of new weights.
 
     Raises:
         InputError: the settings leave no room for a prompt, or name a backbone that cannot be read.
     """
+    gpt2 = _backbone(settings, [text for text in (*table.titles, *table.abstracts) if text], folder, seed)
+    most = min(settings.max_tokens, gpt2.backbone.max_sequence_length)
     try:
-        sizes = PromptSizes.within(settings.max_tokens, settings.prefix_tokens)
+        sizes = PromptSizes.within(most, settings.prefix_tokens)
     except ValueError as error:
         raise InputError(f"generation.max_tokens: {error}") from None
-    if settings.hidden % settings.heads:
-        raise InputError(
-            f"generation.hidden ({settings.hidden}) must be a multiple of heads ({settings.heads})"
-        )
-    corpus = [text for text in (*table.titles, *table.abstracts) if text]
-    tokenizer = train_byte_pair(corpus, settings.vocabulary_size, CONTROL_TOKENS, folder)
-    backbone = keras_hub.models.GPT2Backbone(
-        vocabulary_size=tokenizer.vocabulary_size,
-        num_layers=settings.layers,
-        num_heads=settings.heads,
-        hidden_dim=settings.hidden,
-        intermediate_dim=4 * settings.hidden,
-        dropout=0.1,
-        max_sequence_length=settings.max_tokens,
-    )
-    generator = Generator(backbone, user_dimension=user_dimension, prefix_tokens=settings.prefix_tokens)
+    generator = Generator(gpt2.backbone, user_dimension=user_dimension, prefix_tokens=settings.prefix_tokens)
     words = common_words(table.abstracts)
-    return TrainedGenerator(generator, Prompts(tokenizer, sizes), tuple(words))
+    return TrainedGenerator(generator, Prompts(gpt2.tokenizer, sizes), tuple(words), gpt2.config)
+
+
+def _backbone(settings: GenerationConfig, corpus: list[str], folder: Path, seed: int) -> Gpt2:
+    if settings.backbone:
+        named = load_gpt2(settings.backbone, special_tokens=CONTROL_TOKENS)
+        return dataclasses.replace(named, tokenizer=named.tokenizer.with_known_words(corpus))
+    return new_gpt2(
+        train_byte_pair(corpus, settings.vocabulary_size, CONTROL_TOKENS, folder),
+        layers=settings.layers,
+        heads=settings.heads,
+        hidden=settings.hidden,
+        max_tokens=settings.max_tokens,
+        seed=seed,
+    )
 
 
 class Perplexity:

@@ -1,5 +1,6 @@
 """Training of the generator: its loss, and that a run learns, saves and loads."""
 
+import dataclasses
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,7 @@ from genre_tf.models.generator_checkpoint import (
     load_generator,
     save_generator_sizes,
 )
+from genre_tf.models.prompts import CONTROL_TOKENS
 from genre_tf.training.generation import GenerationTrainer, Perplexity, new_generator, token_losses
 from genre_tf.training.text_batches import TextBatching, TextRows
 
@@ -88,8 +90,13 @@ def test_a_run_without_or_with_a_damaged_generator_says_so(parts: TrainedGenerat
         load_generator(tmp_path)
 
 
-@pytest.mark.parametrize("wrong", [{"max_tokens": 16}, {"hidden": 33}])
+@pytest.mark.parametrize("wrong", [{"max_tokens": 16}, {"hidden": 33}, {"vocabulary_size": 9}])
 def test_impossible_sizes_are_input_errors(wrong: dict[str, int], tmp_path: Any) -> None:
-    settings = GenerationConfig(**({"vocabulary_size": 300, "layers": 1, "heads": 2, "hidden": 32} | wrong))
-    with pytest.raises(InputError, match="generation"):
-        new_generator(settings, TABLE, 3, tmp_path)
+    with pytest.raises(InputError, match=r"16 tokens|width of 33|vocabulary of 9"):
+        new_generator(dataclasses.replace(SETTINGS, **wrong), TABLE, 3, tmp_path)
+
+
+def test_a_named_gpt2_gets_the_control_tokens(tmp_path: Any) -> None:
+    parts = new_generator(dataclasses.replace(SETTINGS, backbone="tiny"), TABLE, 3, tmp_path)
+    assert set(CONTROL_TOKENS) < set(parts.prompts.tokenizer.special_tokens)
+    assert parts.generator.backbone.vocabulary_size == parts.prompts.tokenizer.vocabulary_size
