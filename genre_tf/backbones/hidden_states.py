@@ -35,6 +35,11 @@ class HiddenStates:
     values: npt.NDArray[Any]
     offsets: npt.NDArray[np.int64]
 
+    @property
+    def dtype(self) -> npt.DTypeLike:
+        """Of what `gather` gives."""
+        return np.int32 if self.values.dtype == np.int32 else np.float32
+
     def gather(self, rows: npt.NDArray[np.integer]) -> tuple[npt.NDArray[Any], npt.NDArray[np.bool_]]:
         """States of some texts, padded with zeros to the longest of them.
 
@@ -42,13 +47,13 @@ class HiddenStates:
             rows: int [U].
 
         Returns:
-            [U, T, hidden] float16 (or [U, T] int32 token ids), and bool [U, T], True for real tokens.
+            [U, T, hidden] float32 (or [U, T] int32 token ids), and bool [U, T], True for real tokens.
         """
         starts = self.offsets[rows]
         lengths = self.offsets[rows + 1] - starts
         columns = np.arange(max(1, int(lengths.max(initial=0))))
         mask = columns < lengths[:, None]  # [texts, tokens]
-        padded = np.zeros((*mask.shape, *self.values.shape[1:]), self.values.dtype)
+        padded = np.zeros((*mask.shape, *self.values.shape[1:]), self.dtype)
         padded[mask] = self.values[(starts[:, None] + columns)[mask]]
         return padded, mask
 
@@ -99,7 +104,7 @@ def _compute(
     def encode(batch: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         ids = tokenizer(batch, max_tokens)  # [texts, tokens]
         mask = ids != tokenizer.pad_id
-        states = ids if lower is None else tf.cast(lower(ids), tf.float16)
+        states = ids if lower is None else lower(ids)
         return tf.boolean_mask(states, mask), tf.reduce_sum(tf.cast(mask, tf.int64), 1)
 
     order = [n for n in np.argsort([len(text) for text in texts], kind="stable") if texts[n]]
@@ -112,6 +117,8 @@ def _compute(
         rows = order[done : done + max(16, _BATCH_TOKENS // guess)]
         flat, counts = (part.numpy() for part in encode(tf.constant([texts[n] for n in rows])))
         lengths[rows] = counts
+        # Halved here and not in the graph: oneDNN has no float16 on most processors, and says so each time.
+        flat = flat if lower is None else flat.astype(np.float16)
         pieces.update(zip(rows, np.split(flat, np.cumsum(counts)[:-1]), strict=True))
         done += len(rows)
         if on_progress:

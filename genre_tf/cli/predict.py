@@ -33,7 +33,7 @@ def predict(
     max_bad_rows: Annotated[int, typer.Option(help="Faulty rows that may be skipped in each log.")] = 0,
     as_json: Annotated[bool, typer.Option("--json", help="Say what was written as JSON.")] = False,
 ) -> None:
-    """Rank the candidates of every impression of a log: `ImpressionID [rank,rank,…]`, a line each."""
+    """Rank the candidates of every impression of a log: an id and its ranks, a line each."""
     load_tensorflow()
     from genre_tf.evaluation.predictions import check_output, write_predictions
     from genre_tf.evaluation.run_models import chosen_models, load_scorers, open_run

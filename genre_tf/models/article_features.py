@@ -91,7 +91,7 @@ class ArticleFeatures:
 
     def join(self, batch: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
         """Add the features of a batch's `articles` to it, inside a `tf.data` pipeline on the host."""
-        kind = tf.as_dtype(self.states.values.dtype)
+        kind = tf.as_dtype(self.states.dtype)
 
         def look_up(rows: npt.NDArray[np.integer]) -> tuple[Any, ...]:
             return tuple(self.gather(rows).values())
