@@ -7,7 +7,7 @@ from genre_tf.data.synth.catalogue import ENTITY_SHARE, Catalogue
 from genre_tf.data.synth.settings import NewsroomSettings
 
 FOLLOWED = 6  # entities that a reader follows, spread over the interests
-FAVOURITES = (3, 5)  # categories, from and to
+FAVOURITES = (2, 3)  # categories, from and to
 INTERESTING_SHARE = 0.6  # of the subcategories of a favourite category
 
 
@@ -38,9 +38,11 @@ class Readers:
         self.favourites = self._draw_favourites(rng)
         self.interests = self._draw_interests(rng)
         self.followed = self._follow(self.interests, rng)
-        activity = rng.lognormal(sigma=0.8, size=settings.readers)
+        # An exact number of equally active ones: a few busy ones by chance would move every mean.
+        anonymous = max(1, round(settings.anonymous_share * settings.readers)) if settings.anonymous_share else 0
+        self.anonymous = rng.permutation(settings.readers) < anonymous
+        activity = np.where(self.anonymous, 1.4, rng.lognormal(sigma=0.8, size=settings.readers))
         self.activity = activity / activity.sum()
-        self.anonymous = rng.random(settings.readers) < settings.anonymous_share
 
     def _draw_favourites(self, rng: np.random.Generator) -> NDArray[np.bool_]:
         categories = int(self._catalogue.category_of_topic.max()) + 1

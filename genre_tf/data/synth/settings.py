@@ -29,14 +29,14 @@ class NewsroomSettings:
     largest_pool: int = 60
     window_hours: float = 48.0  # how long an article stays in the pools
     history_limit: int = 100  # newest clicks that a log line shows; bounds memory and file size
-    anonymous_share: float = 0.02  # readers whose history is never known, as 2 to 3 % in MIND-small
-    drift: float = 0.03  # chance per reader and day that one interest gives way to another
+    anonymous_share: float = 0.015  # readers whose history is never known, as 2 to 3 % in MIND-small
+    drift: float = 0.02  # chance per reader and day that one interest gives way to another
 
-    bias: float = -4.8
-    favourite_category: float = 2.4  # for every article of a category with an interest in it
-    interest: float = 1.4  # for an article of a subcategory that the reader is interested in
-    followed_entity: float = 1.0  # for an article about somebody the reader follows
-    popularity: float = 0.25  # standard deviation of the articles' latent quality
+    bias: float = -3.8
+    favourite_category: float = 2.6  # for every article of a category with an interest in it
+    interest: float = 0.9  # for an article of a subcategory that the reader is interested in
+    followed_entity: float = 0.8  # for an article about somebody the reader follows
+    popularity: float = 0.2  # standard deviation of the articles' latent quality
     freshness_decay: float = 0.1  # lost per day of age
 
     def __post_init__(self) -> None:
