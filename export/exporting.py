@@ -4,7 +4,7 @@ import json
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -74,7 +74,8 @@ def export_run(
             write_version(servable, folder, _sources(run, data), options.batch_sizes)
             report(f"verifying {servable.name} in a fresh process")
             finished.append((folder, _verified(folder)))
-        return [(publish(folder), checked) for folder, checked in finished]
+        published = [(publish(folder), checked) for folder, checked in finished]
+    return [(version, replace(checked, version=version.name)) for version, checked in published]
 
 
 def write_version(

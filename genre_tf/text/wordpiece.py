@@ -7,11 +7,11 @@ from typing import Self
 
 import numpy as np
 import tensorflow as tf
-import tensorflow_text as tf_text
 
 from genre_tf.errors import InputError
 from genre_tf.text.bert_characters import ALONE, SPACE, TABLE_SIZE, WORD, bert_characters
 from genre_tf.text.json_files import read_json_object
+from genre_tf.text.longest_match import LongestMatch
 
 # Longer text is cut here before anything else sees it, so that no request can occupy the server with
 # one huge string. Far more than the 512 tokens of a BERT need.
@@ -23,7 +23,7 @@ _TEXTS = tf.TensorSpec([None], tf.string)
 
 
 class WordPiece(tf.Module):
-    """Splits text as BERT does, with operations of TensorFlow and TensorFlow Text alone.
+    """Splits text as BERT does, with core TensorFlow operations alone.
 
     Never fails on any bytes: what is not UTF-8 is skipped as control characters are, and a special token
     written out in a text (`[SEP]`) is read as the punctuation and letters that it consists of.
@@ -36,7 +36,7 @@ class WordPiece(tf.Module):
     Raises:
         InputError: when the vocabulary lacks one of [PAD], [UNK], [CLS], [SEP], or holds a token twice.
 
-    Source: Devlin et al. 2018; Song et al. 2021, "Fast WordPiece Tokenization".
+    Source: Devlin et al. 2018.
     """
 
     def __init__(
@@ -50,13 +50,7 @@ class WordPiece(tf.Module):
         _check_vocabulary(self._vocabulary, ids)
         self.pad_id, self.unknown_id = ids["[PAD]"], ids["[UNK]"]
         self.start_id, self.end_id = ids["[CLS]"], ids["[SEP]"]
-        self._pieces = tf_text.FastWordpieceTokenizer(
-            list(self._vocabulary),
-            unknown_token="[UNK]",  # noqa: S106
-            token_out_type=tf.int32,
-            no_pretokenization=True,
-            max_bytes_per_word=4 * MAX_WORD_CHARACTERS,
-        )
+        self._pieces = LongestMatch(self._vocabulary, self.unknown_id)
         self._tables = bert_characters(self.lowercase, self.strip_accents)
 
     @classmethod
@@ -139,7 +133,7 @@ class WordPiece(tf.Module):
     @tf.function(input_signature=[_TEXTS], autograph=False)
     def _pieces_of(self, text: tf.Tensor) -> tf.RaggedTensor:
         words = self._words(tf.strings.substr(text, 0, MAX_TEXT_BYTES))
-        return self._pieces.tokenize(words).merge_dims(1, 2)
+        return words.with_flat_values(self._pieces(words.flat_values)).merge_dims(1, 2)
 
     def _words(self, text: tf.Tensor) -> tf.RaggedTensor:
         """Normalized words of each text: ragged string [N, None]."""

@@ -1,0 +1,24 @@
+"""TensorFlow's own tool, which knows neither this package nor TensorFlow Text, answers from raw strings."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from genre_tf.export.index import ArticleIndex
+from genre_tf.export.recommender import Recommender
+
+
+@pytest.mark.slow
+def test_score_text_is_answered_from_raw_strings(models, catalogue, tmp_path):
+    index = ArticleIndex(catalogue, tmp_path / "news_ids.txt")
+    Recommender(*models, index, max_history=50, k=10, retrieve=30).write(tmp_path / "1")
+    rows = {"history_text": ["rates rise\nrates fall"], "candidates_text": ["rain ends\ncolds"]}
+    inputs = ";".join(f"{name}={json.dumps(texts)}" for name, texts in rows.items())
+    command = [Path(sys.executable).with_name("saved_model_cli"), "run", "--dir", tmp_path / "1"]
+    command += ["--tag_set", "serve", "--signature_def", "score_text", "--input_exprs", inputs]
+    answer = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert answer.returncode == 0, answer.stderr[-500:]
+    assert "Result for output key click_probability:\n[[0." in answer.stdout
