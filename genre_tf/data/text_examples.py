@@ -35,7 +35,7 @@ NO_HISTORY = np.zeros(0, np.int32)
 def click_examples(
     table: ArticleTable, examples: Iterable[ImpressionExample], *, articles: Collection[int] | None = None
 ) -> list[TextExample]:
-    """The title (and, where there is an abstract, the body) of every clicked article, given its reader.
+    """The title of every clicked article, given its reader, and at an article's first click its body too.
 
     Args:
         table: texts of the articles.
@@ -43,9 +43,10 @@ def click_examples(
         articles: only clicks on these rows; None: on any.
 
     Returns:
-        In the order of the log.
+        In the order of the log; one body per article, as bodies are long and most clicks fall on few articles.
     """
     texts = []
+    told: set[int] = set()
     for example in examples:
         for row in example.candidates[example.labels > 0].tolist():
             if articles is not None and row not in articles:
@@ -53,7 +54,8 @@ def click_examples(
             title, abstract = table.titles[row], table.abstracts[row]
             if title:
                 texts.append(TextExample("title", example.history, abstract, title, row))
-            if title and abstract:
+            if title and abstract and row not in told:
+                told.add(row)
                 texts.append(TextExample("body", example.history, abstract, body(title, abstract), row))
     return texts
 

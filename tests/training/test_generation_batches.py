@@ -48,6 +48,11 @@ def test_a_click_teaches_title_and_body() -> None:
     assert all(text.history.tolist() == [2] for text in texts)
 
 
+def test_a_body_is_taught_at_the_first_click_alone() -> None:
+    texts = click_examples(TABLE, [impression([2], [1], [1]), impression([4], [1], [1])])
+    assert [text.kind for text in texts] == ["title", "body", "title"]
+
+
 def test_an_article_teaches_without_a_reader_and_one_without_title_nothing() -> None:
     texts = article_examples(TABLE, [0, 1, 2, 3])
     assert [(text.kind, text.source) for text in texts] == [
