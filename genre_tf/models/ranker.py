@@ -141,12 +141,10 @@ class Ranker(keras.Model):
         return tf.concat([alike, own], axis=-1)
 
     def _with_no_history(self, history: tf.Tensor, mask: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        """A reader without history gets the learned vector as an only click (the width is at least 1)."""
-        empty = ~tf.reduce_any(mask, axis=1)
-        first = tf.concat([history, tf.zeros_like(history[:, :1])], axis=1)
-        mask = tf.concat([mask, empty[:, None]], axis=1)
-        only = tf.concat([tf.zeros_like(history), tf.ones_like(history[:, :1]) * self.no_history], axis=1)
-        return tf.where(empty[:, None, None], only, first), mask
+        """One more column: the learned vector, as the only click of a reader without any."""
+        empty = ~tf.reduce_any(mask, axis=1, keepdims=True)  # [batch, 1]
+        column = tf.where(empty[..., None], self.no_history, tf.zeros_like(self.no_history)[None, None])
+        return tf.concat([history, column], axis=1), tf.concat([mask, empty], axis=1)
 
     def call(self, batch: dict[str, Any], training: bool | None = None) -> dict[str, tf.Tensor]:
         """Logits of a batch of impressions with the features of its articles.

@@ -1,0 +1,92 @@
+"""The house: small files and functions, imports that run downwards, one place for the environment."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+SOURCES = [
+    path
+    for folder in ("genre_tf", "export", "serving", "tests", "benchmarks")
+    for path in sorted((ROOT / folder).rglob("*.py"))
+]
+FLOORS = [
+    {"cli"},
+    {"serving"},
+    {"export"},
+    {"training"},
+    {"evaluation"},
+    {"generation"},
+    {"models"},
+    {"backbones"},
+    {"text", "data"},
+    {"config"},
+    {"errors", "environment"},
+]
+FLOOR = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_files_and_functions_are_small(path):
+    text = path.read_text("utf-8")
+    assert text.count("\n") <= 300
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            assert (node.end_lineno or node.lineno) - node.lineno < 60, node.name
+
+
+def _room(path: Path) -> str:
+    parts = path.relative_to(ROOT).parts
+    return parts[0] if parts[0] in ("export", "serving") else Path(parts[1]).stem
+
+
+@pytest.mark.parametrize(
+    "path",
+    [path for path in SOURCES if path.relative_to(ROOT).parts[0] not in ("tests", "benchmarks")],
+    ids=lambda path: str(path.relative_to(ROOT)),
+)
+def test_imports_run_downwards(path):
+    room = _room(path)
+    for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("genre_tf."):
+            imported = str(node.module).split(".")[1]
+            if room not in FLOOR or imported == room:
+                continue
+            assert FLOOR[imported] > FLOOR[room], f"{room} imports {node.module}"
+
+
+def _python(code: str) -> "subprocess.CompletedProcess[str]":
+    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
+
+
+def test_help_of_every_verb_loads_no_tensorflow():
+    code = """
+import sys
+from typer.testing import CliRunner
+from genre_tf.cli import main
+for name in main.VERBS:
+    main._register(name)
+for verb in main.VERBS:
+    answer = CliRunner().invoke(main.app, [verb, "--help"])
+    assert answer.exit_code == 0 and "Usage" in answer.output, (verb, answer.output)
+heavy = [name for name in ("tensorflow", "keras", "transformers", "numpy") if name in sys.modules]
+assert "tensorflow" not in heavy and "keras" not in heavy, heavy
+"""
+    found = _python(code)
+    assert found.returncode == 0, found.stderr
+
+
+@pytest.mark.slow
+def test_a_loaded_keras_3_behind_tf_keras_is_refused_with_the_remedy():
+    code = "import os\nos.environ['TF_USE_LEGACY_KERAS'] = '0'\nimport tensorflow as tf\ntf.keras.layers\n"
+    found = _python(code + "os.environ.pop('TF_USE_LEGACY_KERAS')\nimport genre_tf")
+    assert found.returncode == 1
+    assert "import genre_tf before the first use of tf.keras" in found.stderr
+
+
+def test_a_foreign_setting_is_refused_with_the_remedy():
+    found = _python("import os\nos.environ['TF_USE_LEGACY_KERAS'] = '0'\nimport genre_tf")
+    assert found.returncode == 1 and "unset it" in found.stderr

@@ -1,0 +1,99 @@
+"""The common fit: schedules, the best weights kept, early stopping, a loss that is no number."""
+
+import dataclasses
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from genre_tf.config import OptimizerConfig
+from genre_tf.errors import FailureError, InputError
+from genre_tf.training.fit import StageTrainer, fit
+from genre_tf.training.optimizers import learning_rate, make_optimizer
+
+SETTINGS = OptimizerConfig(
+    learning_rate=0.1, warmup_share=0.0, decay="none", weight_decay=0.0, validate_every=2
+)
+
+
+class Point(keras.Model):
+    def __init__(self):
+        super().__init__()
+        self.x = self.add_weight(shape=(), initializer="zeros", name="x")
+        self.built = True
+
+
+class Towards(StageTrainer):
+    def loss_of(self, batch, training):
+        return tf.reduce_mean((self.model.x - batch["goal"]) ** 2)
+
+
+def _fit(tmp_path, values, config=SETTINGS, goal=3.0, steps=20):
+    point, said = Point(), []
+    batches = tf.data.Dataset.from_tensors({"goal": tf.constant([goal])}).repeat()
+    result = fit(
+        Towards(point),
+        batches,
+        steps,
+        config,
+        lambda: {"quality": next(values)},
+        metric="quality",
+        greater_is_better=True,
+        weights_file=tmp_path / "model.weights.h5",
+        logs=tmp_path / "logs",
+        report=said.append,
+    )
+    return point, result, said
+
+
+def test_the_best_weights_are_kept_and_patience_ends_the_training(tmp_path):
+    config = dataclasses.replace(SETTINGS, patience=2)
+    point, result, said = _fit(tmp_path, iter([0.1, 0.2, 0.9, 0.3, 0.4, 0.5]), config)
+    assert (result.before, result.best, result.best_step) == (0.1, 0.9, 4)
+    assert result.stopped_early and result.steps == 8
+    again = Point()
+    again.load_weights(tmp_path / "model.weights.h5")
+    assert float(again.x) == float(point.x) > 0
+    assert "stopping early" in said[-1]
+    assert list((tmp_path / "logs" / "train").glob("events.*"))
+    assert list((tmp_path / "logs" / "validation").glob("events.*"))
+
+
+def test_a_training_that_never_helps_leaves_the_weights_of_before(tmp_path):
+    point, result, _ = _fit(tmp_path, iter([0.5] + [0.1] * 30))
+    assert float(point.x) == 0.0 and result.best_step == 0
+
+
+def test_a_loss_that_is_no_number_stops_with_the_step(tmp_path):
+    with pytest.raises(FailureError, match="step 1"):
+        _fit(tmp_path, iter([0.5] * 30), goal=float("nan"))
+
+
+@pytest.mark.parametrize("decay", ["cosine", "linear"])
+def test_the_learning_rate_warms_up_and_decays_to_zero(decay):
+    config = OptimizerConfig(learning_rate=0.2, warmup_share=0.1, decay=decay)
+    schedule = learning_rate(config, 100)
+    rates = np.array([float(schedule(step)) for step in range(101)])
+    assert rates.argmax() in (9, 10) and rates.max() == pytest.approx(0.2, rel=0.02)
+    assert (np.diff(rates[:9]) > 0).all() and (np.diff(rates[11:]) <= 0).all()
+    assert rates[100] == pytest.approx(0.0, abs=1e-6)
+
+
+@pytest.mark.parametrize("name", ["adamw", "sgd"])
+def test_weight_decay_leaves_offsets_alone(name):
+    kernel = keras.Variable([1.0], name="kernel")
+    bias = keras.Variable([1.0], name="bias")
+    config = OptimizerConfig(
+        optimizer=name, decay="none", warmup_share=0.0, learning_rate=0.1, weight_decay=0.5
+    )
+    optimizer = make_optimizer(config, 10, [kernel, bias])
+    optimizer.build([kernel, bias])
+    optimizer.apply([tf.zeros([1]), tf.zeros([1])], [kernel, bias])
+    assert float(kernel[0]) < 1.0 and float(bias[0]) == 1.0
+
+
+@pytest.mark.parametrize("change", [{"optimizer": "adam?"}, {"decay": "sometimes"}])
+def test_unknown_names_say_what_is_known(change):
+    with pytest.raises(InputError, match="use one of"):
+        make_optimizer(dataclasses.replace(SETTINGS, **change), 10, [])
