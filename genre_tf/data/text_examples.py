@@ -43,7 +43,7 @@ def click_examples(
         articles: only clicks on these rows; None: on any.
 
     Returns:
-        In the order of the log; one body per article, as bodies are long and most clicks fall on few articles.
+        In the order of the log; one body per article: bodies are long, and most clicks fall on few articles.
     """
     texts = []
     told: set[int] = set()
