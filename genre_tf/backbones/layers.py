@@ -117,7 +117,11 @@ class UpperLayers(keras.Model):
         self.blocks = blocks
         self.pad_id = pad_id
         _set_trainable(self, True)  # an earlier cut of the same backbone may have frozen these layers
+        self.supports_masking = True  # else Keras warns at each call that a mask was given
         self.built = True
+
+    def compute_mask(self, inputs: tf.Tensor, previous_mask: tf.Tensor | None) -> None:
+        """Attach no mask to the states: whoever reads them is given it."""
 
     def call(
         self, states: tf.Tensor, mask: tf.Tensor | None = None, training: bool | None = None

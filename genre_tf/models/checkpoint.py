@@ -46,7 +46,9 @@ def load_backbone(run: Path, config: RunConfig) -> NewsBackbone:
     try:
         names = tuple(json.loads(file.read_text("utf-8")))
     except (OSError, ValueError) as error:
-        raise InputError(f"{file} cannot be read ({error}): {run} is no complete run folder; train it first") from None
+        raise InputError(
+            f"{file} cannot be read ({error}): {run} is no complete run folder; train it first"
+        ) from None
     return load_news_backbone(run / BACKBONE_FOLDER, config.news, Categories(names))
 
 
@@ -81,7 +83,9 @@ def _load(
 ) -> Model:
     file = run / stage / WEIGHTS_FILE
     if trained and not file.is_file():
-        raise InputError(f"{run} has no trained {stage} stage ({file} is missing): genre train {stage} --run {run}")
+        raise InputError(
+            f"{run} has no trained {stage} stage ({file} is missing): genre train {stage} --run {run}"
+        )
     config = read_config(run / "config.toml")
     backbone = load_backbone(run, config)
     if shared is not None and shared.identity == backbone.identity:
@@ -91,5 +95,7 @@ def _load(
         try:
             built.load_weights(file)
         except (OSError, ValueError, KeyError) as error:
-            raise InputError(f"{file} does not fit this run ({error}): train the {stage} stage again") from None
+            raise InputError(
+                f"{file} does not fit this run ({error}): train the {stage} stage again"
+            ) from None
     return built
