@@ -50,7 +50,7 @@ def demo(
     started = time.monotonic()
 
     def say(line: str) -> None:
-        progress.print(f"[{time.monotonic() - started:5.0f} s] {line}", markup=False)
+        progress.print(f"[{time.monotonic() - started:5.0f} s] {line}", markup=False, soft_wrap=True)
 
     load_tensorflow()
     from genre_tf.data.synth.newsroom import write_newsroom

@@ -33,7 +33,9 @@ def evaluate(
         generation=generation,
         max_bad_rows=max_bad_rows,
     )
-    report = evaluate_run(run, data, split, options, say=progress.print)
+    report = evaluate_run(
+        run, data, split, options, say=lambda line: progress.print(line, markup=False, soft_wrap=True)
+    )
     file = save_report(report, run)
     log_scalars(report, run)
     if as_json:

@@ -41,7 +41,9 @@ def export(
     options = ExportOptions(
         k=k, retrieve=retrieve, batch_sizes=batching.allowed_batch_sizes, max_bad_rows=max_bad_rows
     )
-    published = export_run(run, models, data or [], options, lambda line: progress.print(line, markup=False))
+    published = export_run(
+        run, models, data or [], options, lambda line: progress.print(line, markup=False, soft_wrap=True)
+    )
     files = write_configuration(models, [version.parent.name for version, _ in published], batching)
     if json:
         versions = [{"path": str(path), **checked.as_json()} for path, checked in published]

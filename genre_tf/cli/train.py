@@ -93,7 +93,7 @@ def _train(stages: tuple[str, ...], data: Path, run: Path, settings: RunConfig, 
     from genre_tf.training.run_folder import train as train_stages
 
     def say(line: str) -> None:
-        progress.print(line, markup=False)
+        progress.print(line, markup=False, soft_wrap=True)
 
     found = train_stages(stages, data, run, settings, say)
     if json:
