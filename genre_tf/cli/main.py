@@ -47,7 +47,7 @@ def main() -> None:
     Exit status: 0 done, 1 the work failed, 2 the input was wrong, 130 interrupted.
     """
     # Read once by TensorFlow's C++ side when it loads: its start-up notes would bury our own messages.
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     for name in VERBS:
         _register(name)
     try:

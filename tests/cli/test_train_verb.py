@@ -1,0 +1,76 @@
+"""`genre train`: wrong input is said in a line or two, with exit status 2; nothing is left half-written."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROWS = "\t".join(["N{0}", "sports", "tennis", "title number {0}", "", "", "[]", "[]"])
+
+
+def _genre(*arguments: object) -> "subprocess.CompletedProcess[str]":
+    command = [sys.executable, "-m", "genre_tf.cli.main", *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=300)
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    folder = tmp_path / "data" / "train"
+    folder.mkdir(parents=True)
+    (folder / "news.tsv").write_text("".join(ROWS.format(n) + "\n" for n in range(1, 9)))
+    line = "{n}\tU{n}\t11/9/2019 1:{n:02}:00 AM\tN1 N2\tN{a}-1 N{b}-0 N7-0"
+    (folder / "behaviors.tsv").write_text(
+        "".join(line.format(n=n, a=3 + n % 4, b=3 + (n + 1) % 4) + "\n" for n in range(1, 41))
+    )
+    return tmp_path / "data"
+
+
+def _refused(found: "subprocess.CompletedProcess[str]", *said: str) -> None:
+    assert found.returncode == 2, found.stderr
+    assert "Traceback" not in found.stderr
+    for words in said:
+        assert words in found.stderr
+    assert not found.stdout
+
+
+def test_wrong_paths_and_names(tmp_path, data):
+    run = tmp_path / "run"
+    _refused(
+        _genre("train", "all", "--data", tmp_path / "gone", "--run", run), "holds no train folder", "gone"
+    )
+    _refused(_genre("train", "everything", "--data", data, "--run", run), "everything", "retrieval")
+    _refused(_genre("train", "all", "--data", data, "--run", run, "--epoch", "3"), "--epoch", "--epochs")
+    toml = tmp_path / "mine.toml"
+    toml.write_text("[news]\nbackbon = 'tiny'\n")
+    _refused(_genre("train", "all", "--data", data, "--run", run, "--config", toml), "unknown key 'backbon'")
+    assert not run.exists()
+
+
+@pytest.mark.slow
+def test_wrong_backbones(tmp_path, data):
+    run = tmp_path / "run"
+    common = ("--data", data, "--run", run)
+    _refused(_genre("train", "ranking", *common, "--news-backbone", tmp_path / "bert"), "bert")
+    _refused(
+        _genre("train", "ranking", *common, "--news-backbone", "package:no_such_package/model"),
+        "no_such_package",
+    )
+    _refused(
+        _genre("train", "ranking", *common, "--news-backbone", "tiny", "--trainable", "some"),
+        "last N",
+        "'some'",
+    )
+    assert not (run / "ranking").exists()
+
+
+@pytest.mark.slow
+def test_a_run_goes_on_with_the_same_settings_and_refuses_others(tmp_path, data):
+    common = ("--data", data, "--run", tmp_path / "run", "--steps", 2)
+    first = _genre("train", "retrieval", *common, "--news-backbone", "tiny")
+    assert first.returncode == 0, first.stderr
+    assert "validation auc" in first.stdout
+    second = _genre("train", "ranking", *common)
+    assert second.returncode == 0, second.stderr
+    assert (tmp_path / "run" / "ranking" / "model.weights.h5").is_file()
+    _refused(_genre("train", "ranking", *common, "--trainable", "last 1"), "made with other")
