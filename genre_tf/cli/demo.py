@@ -89,7 +89,9 @@ def demo_config(news_backbone: str, seed: int) -> RunConfig:
             hidden=192,
             heads=6,
             max_tokens=192,
-            optimizer=OptimizerConfig(learning_rate=2e-3, batch_size=32, steps=450, validate_every=150),
+            optimizer=OptimizerConfig(
+                learning_rate=3e-3, batch_size=8, steps=1500, validate_every=300, patience=20
+            ),
         ),
     )
 
