@@ -116,11 +116,19 @@ def test_a_folder_that_is_there_is_only_replaced_on_request(tmp_path: Path) -> N
     (tmp_path / "mine.txt").write_text("keep me")
     with pytest.raises(InputError, match="--overwrite"):
         write_newsroom(tmp_path, SMALL)
+    with pytest.raises(InputError, match="no newsroom"):
+        write_newsroom(tmp_path, SMALL, overwrite=True)
     assert (tmp_path / "mine.txt").read_text() == "keep me"
     (tmp_path / "empty").mkdir()
     write_newsroom(tmp_path / "empty", SMALL)
     write_newsroom(tmp_path / "empty", SMALL, overwrite=True)
     assert sorted(path.name for path in (tmp_path / "empty").iterdir()) == ["dev", "newsroom.json", "train"]
+
+
+def test_a_folder_below_a_file_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(InputError, match="cannot be written"):
+        write_newsroom(tmp_path / "file" / "out", SMALL)
 
 
 def test_a_failure_half_way_leaves_nothing_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

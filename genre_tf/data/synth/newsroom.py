@@ -42,23 +42,37 @@ def write_newsroom(
         readers of different tastes.
 
     Raises:
-        InputError: `out` is not a folder, or holds something and `overwrite` is not given.
+        InputError: `out` is there and holds something, and `overwrite` is not given or it is no newsroom; or
+            it cannot be written.
     """
     settings = settings or NewsroomSettings()
-    if out.exists() and (not out.is_dir() or (any(out.iterdir()) and not overwrite)):
-        raise InputError(f"{out} is there already; give another folder, or --overwrite to replace it")
-    out.parent.mkdir(parents=True, exist_ok=True)
-    folder = Path(tempfile.mkdtemp(prefix=f".{out.name}-", dir=out.parent))
+    out = out.resolve()
+    try:
+        _require_free(out, overwrite)
+        out.parent.mkdir(parents=True, exist_ok=True)
+        folder = Path(tempfile.mkdtemp(prefix=f".{out.name}-", dir=out.parent))
+    except OSError as error:
+        raise InputError(f"{out} cannot be written: {error.strerror}; give another folder") from error
     try:
         folder.chmod(0o755)  # mkdtemp makes folders that only their owner may read
         report = _write_all(folder, settings)
         if out.exists():
-            shutil.rmtree(out)
+            out.rename(folder / "replaced")
         folder.rename(out)
+        shutil.rmtree(out / "replaced", ignore_errors=True)
     except BaseException:
         shutil.rmtree(folder, ignore_errors=True)
         raise
     return report
+
+
+def _require_free(out: Path, overwrite: bool) -> None:
+    if not out.exists() or (out.is_dir() and not any(out.iterdir())):
+        return
+    if not overwrite:
+        raise InputError(f"{out} is there already; give another folder, or --overwrite to replace it")
+    if not (out / "newsroom.json").is_file():
+        raise InputError(f"{out} is not replaced, for it is no newsroom (no newsroom.json); remove it first")
 
 
 def _write_all(folder: Path, settings: NewsroomSettings) -> dict[str, Any]:

@@ -1,12 +1,14 @@
 """Readers: what they are interested in, whom they follow, and how that drifts."""
 
+import math
+
 import numpy as np
 from numpy.typing import NDArray
 
 from genre_tf.data.synth.catalogue import ENTITY_SHARE, Catalogue
 from genre_tf.data.synth.settings import NewsroomSettings
 
-FOLLOWED = 6  # entities that a reader follows, spread over the interests
+FOLLOWED = 3  # entities that a reader follows, spread over the interests
 FAVOURITES = (2, 3)  # categories, from and to
 INTERESTING_SHARE = 0.6  # of the subcategories of a favourite category
 
@@ -39,7 +41,9 @@ class Readers:
         self.interests = self._draw_interests(rng)
         self.followed = self._follow(self.interests, rng)
         # An exact number of equally active ones: a few busy ones by chance would move every mean.
-        anonymous = max(1, round(settings.anonymous_share * settings.readers)) if settings.anonymous_share else 0
+        anonymous = (
+            max(1, round(settings.anonymous_share * settings.readers)) if settings.anonymous_share else 0
+        )
         self.anonymous = rng.permutation(settings.readers) < anonymous
         activity = np.where(self.anonymous, 1.4, rng.lognormal(sigma=0.8, size=settings.readers))
         self.activity = activity / activity.sum()
