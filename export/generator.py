@@ -31,6 +31,9 @@ class GeneratorServable:
         self.two_tower = two_tower
         self.ranker = ranker
         self.max_history = max_history
+        specs = [tf.TensorSpec([None], dtype, name) for name, dtype in INPUTS.items()]
+        # Traced once, for the SavedModel and for its reference: it is the largest graph here.
+        self.traced = tf.function(self.generate, input_signature=specs, autograph=False)
 
     def generate(
         self, history_text: tf.Tensor, source: tf.Tensor, kind: tf.Tensor, seed: tf.Tensor
@@ -63,7 +66,7 @@ class GeneratorServable:
     def write(self, folder: Path) -> None:
         """Write the SavedModel."""
         tokenizer = self.ranker.encoder.backbone.bert.tokenizer
-        write_saved_model(folder, [self.writer, tokenizer], {"generate": (self.generate, INPUTS)})
+        write_saved_model(folder, [self.writer, tokenizer], {"generate": (self.traced, INPUTS)})
 
     def _interest(self, texts: tf.Tensor, clicks: tf.Tensor, mask: tf.Tensor) -> tf.Tensor:
         """Click probability of written texts, [B, N], for readers given by [B, H, R] and [B, H]."""
@@ -78,13 +81,12 @@ class GeneratorReference:
     """What the servable must answer: the same writer and models in this process, one row at a time."""
 
     def __init__(self, servable: GeneratorServable) -> None:
-        specs = [tf.TensorSpec([1], dtype) for dtype in INPUTS.values()]
-        self.generate = tf.function(servable.generate, input_signature=specs, autograph=False)
+        self.servable = servable
 
     def answer(self, request: Exchange) -> Exchange:
         """The request with its answer."""
         rows = [
-            self.generate(*(tf.constant(request.inputs[name][row : row + 1]) for name in INPUTS))
+            self.servable.traced(*(tf.constant(request.inputs[name][row : row + 1]) for name in INPUTS))
             for row in range(len(request.inputs["seed"]))
         ]
         outputs = {name: tf.concat([row[name] for row in rows], 0).numpy() for name in rows[0]}

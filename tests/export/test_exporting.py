@@ -1,0 +1,141 @@
+"""From an untrained run folder to published versions."""
+
+import json
+
+import numpy as np
+import pytest
+
+from genre_tf.config import GenerationConfig, NewsConfig, RunConfig, write_config
+from genre_tf.data.mind import read_split
+from genre_tf.data.records import prepare, read_articles
+from genre_tf.data.synth.newsroom import write_newsroom
+from genre_tf.data.synth.settings import NewsroomSettings
+from genre_tf.errors import FailureError, InputError
+from genre_tf.export import exporting
+from genre_tf.export.contract import read_contract
+from genre_tf.export.exporting import ExportOptions, export_run
+from genre_tf.export.pool import read_pool
+from genre_tf.models.backbone import Categories
+from genre_tf.models.checkpoint import load_backbone, save_backbone
+from genre_tf.models.generator_checkpoint import save_generator_sizes
+from genre_tf.models.ranker import Ranker
+from genre_tf.models.two_tower import TwoTower
+from genre_tf.training.generation import new_generator
+
+OPTIONS = ExportOptions(k=3, retrieve=20, batch_sizes=(1, 2))
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("exporting") / "news"
+    write_newsroom(folder, NewsroomSettings(articles=120, readers=20, impressions=80))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def run(data):
+    """A run folder as training leaves it, with weights that nobody trained."""
+    folder = data.parent / "run"
+    config = RunConfig(news=NewsConfig(backbone="tiny"))
+    prepare(data, folder / "prepared")
+    write_config(config, folder / "config.toml")
+    table = read_articles(folder / "prepared")
+    save_backbone("tiny", Categories.of(table.categories, table.subcategories), folder)
+    backbone = load_backbone(folder, config)
+    for stage, model in (("retrieval", TwoTower(backbone, config)), ("ranking", Ranker(backbone, config))):
+        (folder / stage).mkdir()
+        model.save_weights(folder / stage / exporting.WEIGHTS_FILE)
+    write_generator(folder / "generation", table, TwoTower(backbone, config).news_tower.dimension)
+    return folder
+
+
+def write_generator(folder, table, dimension):
+    folder.mkdir()
+    settings = GenerationConfig(
+        vocabulary_size=400, layers=1, heads=2, hidden=16, max_tokens=96, prefix_tokens=2
+    )
+    parts = new_generator(settings, table, dimension, folder)
+    save_generator_sizes(parts, folder)
+    parts.generator.save_weights(folder / exporting.WEIGHTS_FILE)
+
+
+@pytest.mark.slow
+def test_a_run_becomes_two_verified_servables(run, data, tmp_path):
+    said = []
+    published = export_run(run, tmp_path / "models", [data], OPTIONS, said.append)
+    names = [version.relative_to(tmp_path / "models").as_posix() for version, _ in published]
+    assert names == ["genre_recommender/1", "genre_generator/1"]
+    assert all(checked.passed and checked.version == "1" for _, checked in published)
+    assert list((tmp_path / "models").rglob(".*")) == []
+    contract = read_contract(published[0][0])
+    assert contract["sizes"] == {"max_history": 50, "k": 3, "retrieve": 20, "articles": 120}
+    assert contract["signatures"]["recommend"]["outputs"]["title"] == {"dtype": "string", "shape": [None, 3]}
+    assert contract["sources"]["trained_on"] and contract["fingerprints"]["code"]
+
+
+def test_what_does_not_verify_is_not_published(run, tmp_path, monkeypatch, models, catalogue):
+    class Failed:
+        passed, servable = False, "genre_recommender"
+
+        def all_faults(self):
+            return ["op XlaSort in f: XLA op", "another"]
+
+    servable = exporting.Servable("genre_recommender", lambda folder: None, [], {}, {})
+    monkeypatch.setattr(exporting, "_servables", lambda *_: [servable])
+    monkeypatch.setattr(exporting, "write_version", lambda *_: None)
+    monkeypatch.setattr(exporting, "verify_version", lambda *_: Failed())
+    with pytest.raises(FailureError, match=r"not published: op XlaSort.*\(and 1 more\)"):
+        export_run(run, tmp_path / "models", [], OPTIONS, print)
+    assert not (tmp_path / "models").exists()
+
+
+def test_a_run_without_a_stage_is_wrong_input_and_leaves_nothing(run, tmp_path):
+    with pytest.raises(InputError, match="no run folder"):
+        export_run(tmp_path / "nowhere", tmp_path / "models", [], OPTIONS, print)
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(InputError):
+        export_run(tmp_path / "empty", tmp_path / "models", [], OPTIONS, print)
+    assert not (tmp_path / "models").exists()
+
+
+def test_impossible_sizes_are_wrong_input():
+    with pytest.raises(InputError, match="retrieve at least k"):
+        ExportOptions(k=20, retrieve=10)
+    with pytest.raises(InputError, match="k is 1 or more"):
+        ExportOptions(k=0)
+
+
+def test_the_pool_is_every_article_of_the_data_with_the_counts_of_its_logs(run, data):
+    table, counters = read_pool(run, [data])
+    splits = [read_split(data, name) for name in ("train", "dev")]
+    assert set(table.news_ids[1:]) == {news_id for split in splits for news_id in split.articles}
+    shown = [news_id for split in splits for entry in split.impressions for news_id in entry.candidates]
+    views = [shown.count(news_id) for news_id in table.news_ids]
+    np.testing.assert_array_equal(counters[:, 1], views)
+    assert (counters[:, 0] <= counters[:, 1]).all() and (counters[0] == 0).all()
+
+
+def test_the_pool_is_the_runs_own_where_no_data_are_given(run):
+    table, counters = read_pool(run, [])
+    assert table.fingerprint == read_articles(run / "prepared").fingerprint
+    assert counters.sum() > 0
+
+
+def test_articles_without_a_log_keep_the_runs_counts(run, data, tmp_path):
+    (tmp_path / "new" / "today").mkdir(parents=True)
+    (tmp_path / "new" / "today" / "news.tsv").write_bytes((data / "train" / "news.tsv").read_bytes())
+    _, counters = read_pool(run, [tmp_path / "new"])
+    np.testing.assert_array_equal(counters, read_pool(run, [])[1])
+
+
+def test_a_folder_without_articles_is_wrong_input(run, tmp_path):
+    with pytest.raises(InputError, match=r"no split with a news\.tsv"):
+        read_pool(run, [tmp_path])
+    with pytest.raises(InputError, match="no folder"):
+        read_pool(run, [tmp_path / "nowhere"])
+
+
+def test_reports_of_the_run_go_into_the_contract(tmp_path):
+    (tmp_path / "training-ranking.json").write_text(json.dumps({"best": float("nan"), "steps": 3}))
+    (tmp_path / "broken.json").write_text("{")
+    assert exporting._metrics(tmp_path) == {"training-ranking": {"best": None, "steps": 3}}
