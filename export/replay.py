@@ -65,7 +65,7 @@ def compare(expected: Tensors, actual: Tensors) -> tuple[float, list[str]]:
             faults.append(f"{name}: shape {list(got.shape)}, expected {list(want.shape)}")
         elif want.dtype.kind == "f":
             distance = np.abs(got - want)
-            difference = max(difference, float(distance.max(initial=0.0)))
+            difference = max(difference, float(distance[np.isfinite(distance)].max(initial=0.0)))
             faults += _differing(name, distance <= TOLERANCE * (1 + np.abs(want)), want, got)
         elif want.dtype.kind in "SO":
             equal = _bytes(want) == _bytes(got)

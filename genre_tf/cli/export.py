@@ -36,11 +36,14 @@ def export(
     load_tensorflow()
     from genre_tf.export.exporting import ExportOptions, export_run
     from genre_tf.serving.configuration import BatchingOptions, write_configuration
+    from genre_tf.serving.model_folders import CONFIG_NAME, read_models_config
 
     batching = BatchingOptions()
     options = ExportOptions(
         k=k, retrieve=retrieve, batch_sizes=batching.allowed_batch_sizes, max_bad_rows=max_bad_rows
     )
+    if (models / CONFIG_NAME).is_file():
+        read_models_config(models / CONFIG_NAME)  # a damaged one is told now, and not after minutes of work
     published = export_run(
         run, models, data or [], options, lambda line: progress.print(line, markup=False, soft_wrap=True)
     )

@@ -147,3 +147,9 @@ def test_warmup_has_one_request_for_each_signature_and_batch_size(tmp_path):
         ("two", 1),
         ("two", 3),
     ]
+
+
+def test_the_difference_is_a_number_that_json_can_carry():
+    expected = {"score": np.array([[0.5, 0.5]], np.float32)}
+    difference, faults = replay.compare(expected, {"score": np.array([[np.nan, 0.75]], np.float32)})
+    assert difference == 0.25 and len(faults) == 3
