@@ -1,7 +1,5 @@
 """Readers: what they are interested in, whom they follow, and how that drifts."""
 
-import math
-
 import numpy as np
 from numpy.typing import NDArray
 
@@ -41,11 +39,10 @@ class Readers:
         self.interests = self._draw_interests(rng)
         self.followed = self._follow(self.interests, rng)
         # An exact number of equally active ones: a few busy ones by chance would move every mean.
-        anonymous = (
-            max(1, round(settings.anonymous_share * settings.readers)) if settings.anonymous_share else 0
-        )
+        anonymous = math.ceil(settings.anonymous_share * settings.readers)
         self.anonymous = rng.permutation(settings.readers) < anonymous
-        activity = np.where(self.anonymous, 1.4, rng.lognormal(sigma=0.8, size=settings.readers))
+        activity = rng.lognormal(sigma=0.8, size=settings.readers)
+        activity[self.anonymous] = activity.mean()
         self.activity = activity / activity.sum()
 
     def _draw_favourites(self, rng: np.random.Generator) -> NDArray[np.bool_]:
