@@ -26,7 +26,7 @@ KINDS: Mapping[str, str] = {
     "dish": "{dish}",
     "restaurant": "{last} {table}",
     "drink": "{drink}",
-    "royal": "{title} {first} of {country}",
+    "royal": "{royal} of {country}",
     "plant": "{plant}",
     "pet": "{pet}",
     "storm": "{gust} {first}",

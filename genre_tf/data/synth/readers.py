@@ -1,5 +1,7 @@
 """Readers: what they are interested in, whom they follow, and how that drifts."""
 
+import math
+
 import numpy as np
 from numpy.typing import NDArray
 
