@@ -45,7 +45,6 @@ def staged(servable: Path) -> Iterator[Path]:
     """
     absent = [entry for entry in (servable, servable.parent) if not entry.exists()]
     try:
-        servable.mkdir(parents=True, exist_ok=True)
         _remove_abandoned(servable)
         folder, lock = _locked_folder(servable)
     except OSError as error:
@@ -94,10 +93,14 @@ def _rename_to_next(folder: Path) -> Path:
 def _locked_folder(servable: Path) -> tuple[Path, int]:
     while True:
         folder = servable / f"{STAGING_PREFIX}{secrets.token_hex(8)}"
-        folder.mkdir()
-        lock = os.open(folder, os.O_RDONLY)
+        try:
+            servable.mkdir(parents=True, exist_ok=True)
+            folder.mkdir()
+            lock = os.open(folder, os.O_RDONLY)
+        except FileNotFoundError:  # another exporter took what is not yet locked for abandoned
+            continue
         fcntl.flock(lock, fcntl.LOCK_EX)
-        if folder.is_dir():  # else another exporter took it for abandoned between the two lines above
+        if folder.is_dir():
             return folder, lock
         os.close(lock)
 

@@ -74,7 +74,7 @@ class ArticleFeatures:
         )
 
     def gather(self, rows: npt.NDArray[np.integer]) -> Features:
-        """Features of some rows: states [U, T, hidden], mask bool [U, T], category and subcategory int32 [U]."""
+        """Features of rows: states [U, T, hidden], mask bool [U, T], category, subcategory int32 [U]."""
         states, mask = self.states.gather(rows)
         return {
             "states": states,

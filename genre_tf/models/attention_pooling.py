@@ -34,7 +34,7 @@ class AttentionPooling(keras.layers.Layer):
         self.built = True
 
     def weights_of(self, elements: tf.Tensor, mask: tf.Tensor) -> tf.Tensor:
-        """Attention weights, float32 [B, T]; they sum to 1 over real elements, and are 0 where there is none."""
+        """Attention weights, float32 [B, T]; they sum to 1 over real elements, 0 where there is none."""
         scores = self.score(self.score_hidden(elements))[..., 0]  # [batch, elements]
         if self.positions:
             scores += tf.gather(self.recency_bias, positions_from_newest(mask, self.positions))
@@ -53,7 +53,7 @@ def masked_softmax(scores: tf.Tensor, mask: tf.Tensor) -> tf.Tensor:
 
 
 def positions_from_newest(mask: tf.Tensor, positions: int) -> tf.Tensor:
-    """How many newer real elements each has, int32 [B, T], capped below `positions`; elements are oldest first."""
+    """How many newer real elements each has, int32 [B, T], below `positions`; oldest come first."""
     real = tf.cast(mask, tf.int32)
     newer = tf.cumsum(real, axis=1, reverse=True, exclusive=True)  # [batch, elements]
     return tf.minimum(newer, positions - 1)

@@ -18,9 +18,9 @@ class NewsTower(keras.Model):
     """Trained BERT layers, attention pooling, projection; categories beside the text.
 
     The text part has length one, so that dot products of untrained vectors are the cosines that sentence
-    encoders were made for; the projection is the identity plus a matrix that starts at zero, so that weight decay
+    encoders were made for; the projection is the identity plus a matrix that starts at zero, so that decay
     pulls towards the pretrained space and not towards nothing. Each category part starts small: same
-    category adds about `0.3 ** 2` to a dot product, other categories about nothing. An unknown category is a
+    category adds about `0.4 ** 2` to a dot product, other categories about nothing. An unknown category is a
     zero vector, so a vector made from text alone stays comparable.
 
     Args:
@@ -87,7 +87,7 @@ class NewsTower(keras.Model):
 
 def _category_embedding(backbone: NewsBackbone, name: str) -> keras.layers.Embedding:
     width = backbone.config.category_dimension
-    start = keras.initializers.RandomNormal(stddev=0.3 / width**0.5, seed=1)
+    start = keras.initializers.RandomNormal(stddev=0.4 / width**0.5, seed=1)
     return keras.layers.Embedding(
         len(backbone.categories.names), width, embeddings_initializer=start, name=name
     )

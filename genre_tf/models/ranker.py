@@ -1,5 +1,6 @@
 """The ranker: the probability that this reader clicks this article now."""
 
+from collections.abc import Iterable
 from typing import Any
 
 import keras
@@ -9,13 +10,13 @@ from genre_tf.config import RunConfig
 from genre_tf.models.article_features import batch_features
 from genre_tf.models.attention_pooling import masked_softmax, positions_from_newest
 from genre_tf.models.backbone import NewsBackbone
-from genre_tf.models.counter_head import CounterHead
+from genre_tf.models.counter_head import PACE, CounterHead
 from genre_tf.models.news_encoder import NewsEncoder
 from genre_tf.models.news_tower import NewsTower
 
-# Cosines of titles differ by about this much: their weights then move as fast as all others in training.
-_SIMILARITY_SPREAD = 0.1
-# What makes a title attractive on some days is only half true of the next: held small (chosen on held-out days).
+# How much similarities of titles, and of categories, differ before `adapt` has measured it.
+_TEXT_SPREAD, _CATEGORY_SPREAD = 0.1, 0.05
+# What makes a title attractive on some days is half true of the next: held small (chosen on held-out days).
 _ATTRACTIVENESS_L2 = 4e-4
 
 
@@ -63,14 +64,21 @@ class Ranker(keras.Model):
             return self.add_weight(name=name, shape=shape, initializer=start)
 
         # Sharp enough that a few alike clicks outweigh the rest, as untrained titles want it (measured).
-        self.sharpness = weight("sharpness", (parts,), constant(8.0))
+        self.sharpness = weight("sharpness", (parts,), constant(8.0 / PACE))
         self.recency_bias = weight("recency_bias", (self.max_history,), "zeros")
-        # A start that already ranks: each similarity has a spread of about one after scaling.
-        self.similarity_weights = weight("similarity_weights", (3, parts), constant(0.15))
+        # A start that already ranks: each similarity is standardised.
+        self.similarity_weights = weight("similarity_weights", (3, parts), constant(0.1 / PACE))
+        spreads = [_TEXT_SPREAD] + [_CATEGORY_SPREAD] * (parts - 1)
+        self.similarity_mean = self.add_weight(
+            name="similarity_mean", shape=(3, parts), initializer="zeros", trainable=False
+        )
+        self.similarity_spread = self.add_weight(
+            name="similarity_spread", shape=(3, parts), initializer=constant([spreads] * 3), trainable=False
+        )
         self.bias = weight("bias", (), constant(logit))
         self.no_history = weight("no_history", (dimension,), "zeros")
         if self.counter_head is not None:  # now, so that weights can be loaded before the first call
-            self.counter_head.build((None, None, 3 * parts + 1))
+            self.counter_head.build()
         self.built = True
 
     def attention(
@@ -90,7 +98,9 @@ class Ranker(keras.Model):
         pairs = zip(tf.split(candidates, self.parts, -1), tf.split(history, self.parts, -1), strict=True)
         alike = tf.stack([tf.einsum("bcd,bhd->bch", *pair) for pair in pairs], axis=-1)
         newest = tf.gather(self.recency_bias, positions_from_newest(history_mask, self.max_history))
-        scores = tf.linalg.matvec(alike, self.sharpness) + newest[:, None, :]  # [batch, candidates, clicks]
+        scores = PACE * (
+            tf.linalg.matvec(alike, self.sharpness) + newest[:, None, :]
+        )  # [batch, candidates, clicks]
         mask = tf.broadcast_to(history_mask[:, None, :], tf.shape(scores))
         return masked_softmax(scores, mask), alike
 
@@ -116,29 +126,48 @@ class Ranker(keras.Model):
         Returns:
             float32 [B, C]; `sigmoid` of it is the click probability.
         """
-        signals = self._signals(history, history_mask, candidates, training)  # [batch, candidates, signals]
-        logits = tf.reduce_sum(signals, axis=-1) + self.bias
+        logits = self._text_logits(history, history_mask, candidates, training)
         if counters is None or self.counter_head is None:
             return logits
         # The text model learns from its own loss alone: what the counters explain must not leave it.
-        return self.counter_head(tf.stop_gradient(signals), self.bias, counters, candidate_mask)
+        return tf.stop_gradient(logits) + self.counter_head(counters, candidate_mask)
 
-    def _signals(
-        self, history: tf.Tensor, mask: tf.Tensor, candidates: tf.Tensor, training: bool | None
-    ) -> tf.Tensor:
+    def similarities(self, history: tf.Tensor, mask: tf.Tensor, candidates: tf.Tensor) -> tf.Tensor:
+        """Attended, mean and greatest similarity of each part to the history, float32 [B, C, 3, parts]."""
         history, mask = self._with_no_history(history, mask)
         weights, alike = self.attention(history, mask, candidates)
         real = tf.cast(mask, tf.float32)[:, None, :, None]
         attended = tf.einsum("bch,bchp->bcp", weights, alike)
         mean = tf.reduce_sum(alike * real, 2) / tf.reduce_sum(real, 2)
         greatest = tf.reduce_max(tf.where(real > 0, alike, -1.0), 2)
-        alike = tf.stack([attended, mean, greatest], 2) / _SIMILARITY_SPREAD  # [batch, candidates, 3, parts]
-        alike = alike * self.similarity_weights
-        alike = tf.reshape(
-            alike, [*_leading(candidates), 3 * len(self.parts)]
-        )  # [batch, candidates, 3 x parts]
-        own = self.attractiveness(self.dropout(candidates, training=training))  # [batch, candidates, 1]
-        return tf.concat([alike, own], axis=-1)
+        return tf.stack([attended, mean, greatest], 2)
+
+    def adapt(self, batches: Iterable[dict[str, Any]]) -> None:
+        """Measure how similarities are spread before training, so that all their weights mean the same.
+
+        Without it the logits start far from the click rate, and training shrinks every weight to mend that
+        before it learns which of them matter (seen).
+
+        Args:
+            batches: some batches of impressions with the features of their articles.
+        """
+        measured = [tf.boolean_mask(self._similarities_of(batch), batch["mask"]) for batch in batches]
+        found = tf.concat(measured, 0)  # [candidates, 3, parts]
+        self.similarity_mean.assign(tf.reduce_mean(found, 0))
+        self.similarity_spread.assign(tf.maximum(tf.math.reduce_std(found, 0), 1e-3))
+
+    def _similarities_of(self, batch: dict[str, Any]) -> tf.Tensor:
+        vectors = self.news_tower(batch_features(batch), training=False)
+        history, candidates = tf.gather(vectors, batch["history"]), tf.gather(vectors, batch["candidates"])
+        return self.similarities(history, batch["history"] > 0, candidates)
+
+    def _text_logits(
+        self, history: tf.Tensor, mask: tf.Tensor, candidates: tf.Tensor, training: bool | None
+    ) -> tf.Tensor:
+        found = (self.similarities(history, mask, candidates) - self.similarity_mean) / self.similarity_spread
+        alike = tf.reduce_sum(found * (PACE * self.similarity_weights), axis=[-2, -1])  # [batch, candidates]
+        own = self.attractiveness(self.dropout(candidates, training=training))[..., 0]
+        return alike + own + self.bias
 
     def _with_no_history(self, history: tf.Tensor, mask: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         """One more column: the learned vector, as the only click of a reader without any."""
@@ -154,15 +183,10 @@ class Ranker(keras.Model):
         """
         vectors = self.news_tower(batch_features(batch), training=training)  # [articles, dimension]
         history, candidates = tf.gather(vectors, batch["history"]), tf.gather(vectors, batch["candidates"])
-        signals = self._signals(history, batch["history"] > 0, candidates, training)
-        logits = {"click": tf.reduce_sum(signals, axis=-1) + self.bias}
+        text = self._text_logits(history, batch["history"] > 0, candidates, training)
+        logits = {"click": text}
         if self.counter_head is not None:
-            logits["click_with_counters"] = self.counter_head(
-                tf.stop_gradient(signals), tf.stop_gradient(self.bias), batch["counters"], batch["mask"]
-            )
+            added = self.counter_head(batch["counters"], batch["mask"])
+            logits["click_with_counters"] = tf.stop_gradient(text) + added
         return logits
 
-
-def _leading(candidates: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-    shape = tf.shape(candidates)
-    return shape[0], shape[1]

@@ -12,6 +12,8 @@ from genre_tf.training.fit import FitResult, Report, StageTrainer, fit
 from genre_tf.training.stage_data import StageData, row_count
 from genre_tf.training.validation import Validation
 
+_ADAPT_BATCHES = 16  # some ten thousand candidates
+
 
 class RankingTrainer(StageTrainer):
     """The mission's loss, -[y log p + (1 - y) log(1 - p)], mean over the shown articles."""
@@ -61,6 +63,8 @@ def train_ranking(data: StageData, config: RunConfig, run: Path, report: Report)
         shuffle=True,
         repeat=True,
     )
+    batches = data.features.pipeline(batches)
+    ranker.adapt(batches.take(_ADAPT_BATCHES))
     rows = row_count(data.train, negatives)
     steps = settings.steps or settings.epochs * int(np.ceil(rows / settings.batch_size))
     validation = Validation(ranker, data, config)
@@ -68,7 +72,7 @@ def train_ranking(data: StageData, config: RunConfig, run: Path, report: Report)
     folder.mkdir(parents=True, exist_ok=True)
     return fit(
         RankingTrainer(ranker),
-        data.features.pipeline(batches),
+        batches,
         steps,
         settings,
         validation.ranking,

@@ -71,7 +71,7 @@ def test_answers_have_the_shapes_of_the_contract(ask, servable):
     texts = servable.writer.options.samples
     assert set(answer) == {"text", "interest", "log_probability", "grounding", "safe"}
     assert {column.shape for column in answer.values()} == {(2, texts)}
-    assert ((answer["interest"] > 0) & (answer["interest"] < 1)).all()
+    assert ((answer["interest"] >= 0) & (answer["interest"] <= 1)).all()
 
 
 def test_a_seed_decides_the_texts_and_other_rows_do_not(ask):
