@@ -53,7 +53,7 @@ class OptimizerConfig:
     clip_norm: float = 1.0
     momentum: float = 0.9  # sgd only
     batch_size: int = 32
-    epochs: int = 2
+    epochs: int = 3
     steps: int = 0  # above zero: this many steps instead of epochs
     validate_every: int = 40  # steps
     patience: int = 5  # validations without a better one before stopping

@@ -71,7 +71,8 @@ def demo(
 
 def demo_config(news_backbone: str, seed: int) -> RunConfig:
     """Sizes at which two cores take some minutes."""
-    towers = OptimizerConfig(learning_rate=5e-4, batch_size=16, steps=120, validate_every=40, patience=3)
+    towers = OptimizerConfig(learning_rate=5e-4, batch_size=16, steps=80, validate_every=40)
+    ranking = OptimizerConfig(learning_rate=5e-4, batch_size=16, steps=150, validate_every=50)
     return RunConfig(
         seed=seed,
         data=DataConfig(max_history=30),
@@ -82,7 +83,7 @@ def demo_config(news_backbone: str, seed: int) -> RunConfig:
             max_title_tokens=24,
         ),
         retrieval=RetrievalConfig(optimizer=towers),
-        ranking=RankingConfig(negatives=6, optimizer=towers),
+        ranking=RankingConfig(negatives=6, optimizer=ranking),
         generation=GenerationConfig(
             vocabulary_size=4000,
             layers=3,
@@ -90,7 +91,7 @@ def demo_config(news_backbone: str, seed: int) -> RunConfig:
             heads=6,
             max_tokens=192,
             optimizer=OptimizerConfig(
-                learning_rate=3e-3, batch_size=8, steps=1500, validate_every=300, patience=20
+                learning_rate=3e-3, batch_size=8, steps=1000, validate_every=250, patience=20
             ),
         ),
     )
