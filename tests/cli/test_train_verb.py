@@ -69,7 +69,7 @@ def test_a_run_goes_on_with_the_same_settings_and_refuses_others(tmp_path, data)
     common = ("--data", data, "--run", tmp_path / "run", "--steps", 2)
     first = _genre("train", "retrieval", *common, "--news-backbone", "tiny")
     assert first.returncode == 0, first.stderr
-    assert "validation auc" in first.stdout
+    assert "validation pool_auc" in first.stdout
     second = _genre("train", "ranking", *common)
     assert second.returncode == 0, second.stderr
     assert (tmp_path / "run" / "ranking" / "model.weights.h5").is_file()
