@@ -3,6 +3,7 @@
 import json
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -67,14 +68,17 @@ def export_run(
         raise InputError(f"no run folder {run}: give one that `genre train` wrote")
     with ExitStack() as stack:
         scratch = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-        finished = []
+        # One servable is verified in its own process while the next one is still being written.
+        verifier = stack.enter_context(ThreadPoolExecutor(1))
+        written = []
         for servable in _servables(run, data, options, scratch, report):
             report(f"writing {servable.name}")
             folder = stack.enter_context(staged(models / servable.name))
             write_version(servable, folder, _sources(run, data), options.batch_sizes)
             report(f"verifying {servable.name} in a fresh process")
-            finished.append((folder, _verified(folder)))
-        published = [(publish(folder), checked) for folder, checked in finished]
+            written.append((folder, verifier.submit(verify_version, folder, "new")))
+        verified = [(folder, _passed(verification.result())) for folder, verification in written]
+        published = [(publish(folder), checked) for folder, checked in verified]
     return [(version, replace(checked, version=version.name)) for version, checked in published]
 
 
@@ -119,8 +123,7 @@ def _servables(
         yield generator_servable(trained, two_tower, ranker, catalogue, max_history=history)
 
 
-def _verified(folder: Path) -> Verification:
-    checked = verify_version(folder, "new")
+def _passed(checked: Verification) -> Verification:
     if not checked.passed:
         faults = checked.all_faults()
         more = f" (and {len(faults) - 1} more)" if len(faults) > 1 else ""

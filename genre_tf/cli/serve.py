@@ -1,6 +1,5 @@
 """`genre serve`: TensorFlow Serving on a folder of models, or the embedded server where there is none."""
 
-import logging
 import shutil
 import sys
 from pathlib import Path
@@ -45,8 +44,6 @@ def _serve_embedded(models: Path, host: str, grpc_port: int, rest_port: int) -> 
     load_tensorflow()
     from genre_tf.serving.embedded_server import NOTICE, EmbeddedServer, ServerOptions, wait_for_signal
 
-    # TensorFlow calls loading by session deprecated, each time, in three lines.
-    logging.getLogger("tensorflow").setLevel(logging.ERROR)
     progress.print(NOTICE, style="yellow", markup=False)
     options = ServerOptions(host=host, grpc_port=grpc_port, rest_port=rest_port)
     with EmbeddedServer(models, options, lambda text: progress.print(text, markup=False)) as server:

@@ -1,5 +1,6 @@
 """Keeps TensorFlow's start-up notes off the screen, where they would bury a one-line error."""
 
+import logging
 import os
 import sys
 import tempfile
@@ -20,6 +21,7 @@ def load_tensorflow() -> None:
             import tensorflow
             import tensorflow_text  # noqa: F401
 
+            logging.getLogger("tensorflow").setLevel(logging.ERROR)  # advice for developers
             tensorflow.zeros(())  # the first operation looks for devices, and says so
         except BaseException:
             held.seek(0)
