@@ -96,6 +96,6 @@ def _load(
             built.load_weights(file)
         except (OSError, ValueError, KeyError) as error:
             raise InputError(
-                f"{file} does not fit this run ({error}): train the {stage} stage again"
+                f"{file} does not fit this run ({str(error).splitlines()[0]}): train the {stage} stage again"
             ) from None
     return built
