@@ -85,13 +85,13 @@ def demo_config(news_backbone: str, seed: int) -> RunConfig:
         retrieval=RetrievalConfig(optimizer=towers),
         ranking=RankingConfig(negatives=4, optimizer=ranking),
         generation=GenerationConfig(
-            vocabulary_size=4000,
-            layers=3,
-            hidden=192,
-            heads=6,
+            vocabulary_size=2000,
+            layers=2,
+            hidden=128,
+            heads=4,
             max_tokens=192,
             optimizer=OptimizerConfig(
-                learning_rate=3e-3, batch_size=8, steps=1300, validate_every=325, patience=20
+                learning_rate=4e-3, batch_size=8, steps=2200, validate_every=550, patience=20
             ),
         ),
     )
