@@ -14,10 +14,10 @@ PACE = 10.0
 
 
 class CounterHead(keras.layers.Layer):
-    """What the counters add to the text's click logit: a linear layer.
+    """What the counters add to the logit of the reader's interest: a linear layer.
 
-    It cannot change how much the text counts: that would be learned from logits that already know the
-    training clicks, and the next day would trust the text too much (measured).
+    It cannot change how much the interest counts: that would be learned from logits that already know the
+    training clicks, and the next day would trust them too much (measured).
 
     The counters are standardised within the impression: a quiet night and a busy noon then look alike, and so
     do the first day of a log and its tenth. Without that they rank the next day worse (measured). A lone
@@ -48,7 +48,7 @@ class CounterHead(keras.layers.Layer):
 
 def _start(shape: tuple[int, ...], dtype: str | None = None) -> tf.Tensor:
     """The more clicked article of an impression is the likelier one: what every log says."""
-    return tf.one_hot([_RATE], shape[0], on_value=0.4 / PACE, axis=0, dtype=dtype or tf.float32)
+    return tf.one_hot([_RATE], shape[0], on_value=0.3 / PACE, axis=0, dtype=dtype or tf.float32)
 
 
 def counter_features(counters: tf.Tensor, mask: tf.Tensor) -> tf.Tensor:

@@ -25,8 +25,7 @@ class Ranker(keras.Model):
 
     Every candidate attends to the clicks that resemble it. What it finds (attended, mean and greatest
     similarity, for the text and for each kind of category) and how attractive its own text is make the click
-    logit. The counters never change that logit: `click_logits` with counters adds to it, so one model answers
-    both with and without them.
+    logit. With live counters, these stand in for the attractiveness; one model answers both with and without.
 
     Args:
         backbone: of the news tower.
@@ -126,11 +125,10 @@ class Ranker(keras.Model):
         Returns:
             float32 [B, C]; `sigmoid` of it is the click probability.
         """
-        logits = self._text_logits(history, history_mask, candidates, training)
+        interest = self._interest(history, history_mask, candidates)  # [batch, candidates]
         if counters is None or self.counter_head is None:
-            return logits
-        # The text model learns from its own loss alone: what the counters explain must not leave it.
-        return tf.stop_gradient(logits) + self.counter_head(counters, candidate_mask)
+            return interest + self._attractiveness_of(candidates, training)
+        return self._with_counters(interest, counters, candidate_mask)
 
     def similarities(self, history: tf.Tensor, mask: tf.Tensor, candidates: tf.Tensor) -> tf.Tensor:
         """Attended, mean and greatest similarity of each part to the history, float32 [B, C, 3, parts]."""
@@ -161,13 +159,21 @@ class Ranker(keras.Model):
         history, candidates = tf.gather(vectors, batch["history"]), tf.gather(vectors, batch["candidates"])
         return self.similarities(history, batch["history"] > 0, candidates)
 
-    def _text_logits(
-        self, history: tf.Tensor, mask: tf.Tensor, candidates: tf.Tensor, training: bool | None
-    ) -> tf.Tensor:
+    def _interest(self, history: tf.Tensor, mask: tf.Tensor, candidates: tf.Tensor) -> tf.Tensor:
         found = (self.similarities(history, mask, candidates) - self.similarity_mean) / self.similarity_spread
-        alike = tf.reduce_sum(found * (PACE * self.similarity_weights), axis=[-2, -1])  # [batch, candidates]
-        own = self.attractiveness(self.dropout(candidates, training=training))[..., 0]
-        return alike + own + self.bias
+        return tf.reduce_sum(found * (PACE * self.similarity_weights), axis=[-2, -1]) + self.bias
+
+    def _attractiveness_of(self, candidates: tf.Tensor, training: bool | None) -> tf.Tensor:
+        return self.attractiveness(self.dropout(candidates, training=training))[..., 0]
+
+    def _with_counters(self, interest: tf.Tensor, counters: tf.Tensor, mask: tf.Tensor) -> tf.Tensor:
+        """Counters take the place of attractiveness: they measure what it guesses (both together rank worse).
+
+        The text model learns from its own loss alone: what the counters explain must not leave it.
+        """
+        if self.counter_head is None:
+            raise ValueError("this ranker was built without counters")
+        return tf.stop_gradient(interest) + self.counter_head(counters, mask)
 
     def _with_no_history(self, history: tf.Tensor, mask: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         """One more column: the learned vector, as the only click of a reader without any."""
@@ -183,10 +189,9 @@ class Ranker(keras.Model):
         """
         vectors = self.news_tower(batch_features(batch), training=training)  # [articles, dimension]
         history, candidates = tf.gather(vectors, batch["history"]), tf.gather(vectors, batch["candidates"])
-        text = self._text_logits(history, batch["history"] > 0, candidates, training)
-        logits = {"click": text}
+        interest = self._interest(history, batch["history"] > 0, candidates)
+        logits = {"click": interest + self._attractiveness_of(candidates, training)}
         if self.counter_head is not None:
-            added = self.counter_head(batch["counters"], batch["mask"])
-            logits["click_with_counters"] = tf.stop_gradient(text) + added
+            logits["click_with_counters"] = self._with_counters(interest, batch["counters"], batch["mask"])
         return logits
 
