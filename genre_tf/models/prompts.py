@@ -138,7 +138,7 @@ class Prompts(tf.Module):
             kind: string [batch].
             target: string [batch], the text to learn.
             context_weight: weight of the words of history and source in the loss, beside 1 for the target's.
-            multiple: pads to a multiple of so many columns, so that few shapes occur.
+            multiple: pads to a multiple of so many columns, up to `sizes.tokens`: few shapes occur then.
 
         Returns:
             token_ids int32 [batch, time], padded on the right; labels int32 [batch, time], the next token;
@@ -148,9 +148,11 @@ class Prompts(tf.Module):
         source_ids = self._source_ids(source)
         prompt = self._join(history, source_ids, kind)
         target_ids = self._with_end(target)
-        token_ids = _padded(tf.concat([prompt, target_ids], axis=1), multiple)
+        token_ids = _padded(tf.concat([prompt, target_ids], axis=1), multiple, self.sizes.tokens)
         context = _context_weight(history, source_ids, context_weight)
-        weight = _padded(tf.concat([context, tf.ones_like(target_ids, tf.float32)], axis=1), multiple)
+        weight = _padded(
+            tf.concat([context, tf.ones_like(target_ids, tf.float32)], axis=1), multiple, self.sizes.tokens
+        )
         return {
             "token_ids": token_ids,
             "labels": tf.pad(token_ids[:, 1:], [[0, 0], [0, 1]]),
@@ -227,7 +229,8 @@ def _lengths(rows: Any) -> Any:
     return tf.cast(rows.row_lengths(), tf.int32)
 
 
-def _padded(rows: Any, multiple: int) -> Any:
+def _padded(rows: Any, multiple: int, most: int) -> Any:
+    """Dense rows, padded to a multiple of so many columns, but never beyond the model's positions."""
     dense: Any = rows.to_tensor()  # [batch, time]
     time: Any = tf.shape(dense)[1]
-    return tf.pad(dense, [[0, 0], [0, -time % multiple]])
+    return tf.pad(dense, [[0, 0], [0, tf.maximum(tf.minimum(-time % multiple, most - time), 0)]])

@@ -113,3 +113,15 @@ def test_sizes_share_out_all_positions() -> None:
         assert sizes.tokens + prefix == tokens
     with pytest.raises(ValueError, match="no room"):
         PromptSizes.within(16, 4)
+
+
+def test_padding_never_goes_beyond_the_positions_of_the_model(prompts: Prompts) -> None:
+    """A full row of 32 tokens padded to a multiple of 24 would be 48 columns, and the model has 32."""
+    full = tf.constant(["a" * 50])
+    rows = prompts.to_learn(full, full, tf.constant(["body"]), full, context_weight=0.0, multiple=24)
+    assert rows["token_ids"].shape[1] <= SIZES.tokens
+    short = prompts.to_learn(
+        tf.constant([""]), tf.constant([""]), tf.constant(["title"]), tf.constant(["a"]),
+        context_weight=0.0, multiple=8,
+    )  # fmt: skip
+    assert short["token_ids"].shape[1] == 8
