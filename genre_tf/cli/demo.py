@@ -71,7 +71,7 @@ def demo(
 
 def demo_config(news_backbone: str, seed: int) -> RunConfig:
     """Sizes at which two cores take some minutes."""
-    towers = OptimizerConfig(learning_rate=5e-4, batch_size=16, steps=60, validate_every=30)
+    towers = OptimizerConfig(learning_rate=1e-4, batch_size=16, steps=60, validate_every=30)
     ranking = OptimizerConfig(learning_rate=5e-4, batch_size=16, steps=120, validate_every=60)
     return RunConfig(
         seed=seed,
