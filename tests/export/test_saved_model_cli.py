@@ -1,6 +1,7 @@
 """TensorFlow's own tool, which knows neither this package nor TensorFlow Text, answers from raw strings."""
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -21,4 +22,5 @@ def test_score_text_is_answered_from_raw_strings(models, catalogue, tmp_path):
     command += ["--tag_set", "serve", "--signature_def", "score_text", "--input_exprs", inputs]
     answer = subprocess.run(command, capture_output=True, text=True, check=False)
     assert answer.returncode == 0, answer.stderr[-500:]
-    assert "Result for output key click_probability:\n[[0." in answer.stdout
+    found = re.search(r"output key click_probability:\n\[\[(\S+) (\S+)\]\]", answer.stdout)
+    assert found and all(0.0 <= float(number) <= 1.0 for number in found.groups()), answer.stdout
