@@ -1,5 +1,8 @@
 """Raw text to article vectors in one graph: tokenizer, frozen layers, news tower."""
 
+from collections.abc import Callable
+from typing import Any
+
 import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
@@ -44,12 +47,21 @@ class NewsEncoder:
 
     def embed(self, features: ArticleFeatures) -> npt.NDArray[np.float32]:
         """Encode every article of a table, float32 [N, D]; row 0, the padding article, is zeros."""
+        return self._over_table(lambda batch: self.tower(batch, training=False), features, self.dimension)
+
+    def text_vectors(self, features: ArticleFeatures) -> npt.NDArray[np.float32]:
+        """The tower's text vectors of every article of a table, float32 [N, hidden], not centred."""
+        return self._over_table(self.tower.text_vectors, features, self.tower.text_dimension)
+
+    def _over_table(
+        self, encode: Callable[[Any], tf.Tensor], features: ArticleFeatures, width: int
+    ) -> npt.NDArray[np.float32]:
         lengths = np.diff(features.states.offsets)
         order = np.argsort(lengths, kind="stable")
-        vectors = np.zeros((len(lengths), self.dimension), np.float32)
-        encode = tf.function(lambda batch: self.tower(batch, training=False), reduce_retracing=True)
+        vectors = np.zeros((len(lengths), width), np.float32)
+        compiled = tf.function(encode, reduce_retracing=True)
         for start in range(0, len(order), _BATCH_ARTICLES):
             rows = order[start : start + _BATCH_ARTICLES]
             batch = {name: tf.constant(value) for name, value in features.gather(rows).items()}
-            vectors[rows] = encode(batch).numpy()
+            vectors[rows] = compiled(batch).numpy()
         return vectors

@@ -7,6 +7,7 @@ import tensorflow as tf
 
 from genre_tf.models.attention_pooling import AttentionPooling
 from genre_tf.models.backbone import NewsBackbone
+from genre_tf.models.interest_space import InterestSpace
 
 # Every token of a batch passes through it: wider costs much more than it was seen to bring.
 _POOLING_WIDTH = 64
@@ -19,9 +20,10 @@ class NewsTower(keras.Model):
 
     The text part has length one, so that dot products of untrained vectors are the cosines that sentence
     encoders were made for; the projection is the identity plus a matrix that starts at zero, so that decay
-    pulls towards the pretrained space and not towards nothing. Each category part starts small: same
-    category adds about `0.4 ** 2` to a dot product, other categories about nothing. An unknown category is a
-    zero vector, so a vector made from text alone stays comparable.
+    pulls towards the pretrained space and not towards nothing. The interest part, of length one too, holds
+    the same text in the directions that tell readers apart; it is zero until `adapt` has given them. Each
+    category part starts small: same category adds about `0.4 ** 2` to a dot product, other categories about
+    nothing. An unknown category is a zero vector, so a vector made from text alone stays comparable.
 
     Args:
         backbone: gives the trained layers (shared with whoever else uses this object) and the categories.
@@ -43,7 +45,9 @@ class NewsTower(keras.Model):
         if config.use_category:
             self.category = _category_embedding(backbone, "category")
             self.subcategory = _category_embedding(backbone, "subcategory")
-        self.parts = (self.text_dimension,) + 2 * (config.category_dimension,) * config.use_category
+        self.interest_dimension = min(config.interest_dimension, self.text_dimension)
+        interest = (self.interest_dimension,) * (self.interest_dimension > 0)
+        self.parts = (self.text_dimension, *interest, *2 * (config.category_dimension,) * config.use_category)
         self._build_layers()
 
     @property
@@ -57,7 +61,36 @@ class NewsTower(keras.Model):
         for embedding in (self.category, getattr(self, "subcategory", None)):
             if embedding is not None:
                 embedding.build((None,))
+        self.centre = self.add_weight(
+            name="centre", shape=(self.text_dimension,), initializer="zeros", trainable=False
+        )
+        if self.interest_dimension:
+            shape = (self.text_dimension, self.interest_dimension)
+            self.interest = self.add_weight(
+                name="interest", shape=shape, initializer="zeros", trainable=False
+            )
         self.built = True
+
+    def adapt(self, space: InterestSpace) -> None:
+        """Take the centre and the directions of interest that were measured on histories.
+
+        Args:
+            space: of `text_vectors` of this tower before training.
+        """
+        self.centre.assign(space.centre)
+        if self.interest_dimension:
+            self.interest.assign(space.kernel)
+
+    def text_vectors(self, features: dict[str, Any], training: bool | None = None) -> tf.Tensor:
+        """Texts before they are centred; features as in `call` -> float32 [U, hidden] of length one, or zero."""
+        mask = features["mask"]
+        states = features["states"]
+        if states.dtype != tf.int32:
+            states = tf.cast(states, self.compute_dtype)
+        states = self.upper(states, mask=mask, training=training)  # [articles, tokens, hidden]
+        pooled = self.pooling(states, mask)  # [articles, hidden]
+        projected = pooled + _PROJECTION_PACE * self.projection(self.dropout(pooled, training=training))
+        return tf.cast(tf.math.l2_normalize(projected, axis=-1), tf.float32)
 
     def call(self, features: dict[str, Any], training: bool | None = None) -> tf.Tensor:
         """Encode articles.
@@ -70,15 +103,12 @@ class NewsTower(keras.Model):
         Returns:
             float32 [U, D]; a zero vector for an article without text and category.
         """
-        mask = features["mask"]
-        states = features["states"]
-        if states.dtype != tf.int32:
-            states = tf.cast(states, self.compute_dtype)
-        states = self.upper(states, mask=mask, training=training)  # [articles, tokens, hidden]
-        pooled = self.pooling(states, mask)  # [articles, hidden]
-        projected = pooled + _PROJECTION_PACE * self.projection(self.dropout(pooled, training=training))
-        text = tf.math.l2_normalize(projected, axis=-1)
-        parts = [tf.cast(text, tf.float32)]
+        text = self.text_vectors(features, training)  # [articles, hidden]
+        has_text = tf.reduce_any(features["mask"], axis=1)[:, None]
+        centred = tf.where(has_text, text - self.centre, tf.zeros_like(text))
+        parts = [tf.math.l2_normalize(centred, axis=-1)]
+        if self.interest_dimension:
+            parts += [tf.math.l2_normalize(centred @ self.interest, axis=-1)]
         if self.category is not None:
             parts += [_known(self.category, features["category"])]
             parts += [_known(self.subcategory, features["subcategory"])]

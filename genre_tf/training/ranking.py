@@ -52,6 +52,7 @@ def train_ranking(data: StageData, config: RunConfig, run: Path, report: Report)
     clicks = sum(float(example.labels.sum()) for example in data.train)
     shown = sum(len(example.labels) for example in data.train)
     ranker = Ranker(data.backbone(), config, click_rate=clicks / shown)
+    ranker.news_tower.adapt(data.interest)
     settings = config.ranking.optimizer
     negatives = config.ranking.negatives or None
     batches = impression_batches(

@@ -102,6 +102,7 @@ def train_retrieval(data: StageData, config: RunConfig, run: Path, report: Repor
         report: takes a line of progress.
     """
     towers = TwoTower(data.backbone(), config)
+    towers.news_tower.adapt(data.interest)
     stage, settings = config.retrieval, config.retrieval.optimizer
     batches = impression_batches(
         data.train,

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,9 @@ from genre_tf.errors import InputError
 from genre_tf.models.article_features import ArticleFeatures
 from genre_tf.models.backbone import NewsBackbone
 from genre_tf.models.checkpoint import CACHE_FOLDER, load_backbone
+from genre_tf.models.interest_space import InterestSpace, interest_space
+from genre_tf.models.news_encoder import NewsEncoder
+from genre_tf.models.news_tower import NewsTower
 from genre_tf.training.fit import Report
 
 
@@ -40,6 +44,14 @@ class StageData:
     def backbone(self) -> NewsBackbone:
         """A backbone for one stage, with trainable layers of its own."""
         return load_backbone(self.run, self.config)
+
+    @cached_property
+    def interest(self) -> InterestSpace:
+        """What the readers of the training log are loyal to, in the texts as they are before training."""
+        backbone = self.backbone()
+        texts = NewsEncoder(backbone, NewsTower(backbone)).text_vectors(self.features)
+        histories = [example.history for example in self.train]
+        return interest_space(texts, histories, self.config.news.interest_dimension)
 
 
 def load_stage_data(run: Path, config: RunConfig, report: Report) -> StageData:

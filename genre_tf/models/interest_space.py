@@ -1,0 +1,95 @@
+"""Directions of a text space that tell readers apart, measured on what they read."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+# Share of an even spread in the within-reader covariance: a small log measures few directions well.
+_SHRINKAGE = 0.8
+_HISTORIES_AT_ONCE = 4096
+
+
+class InterestSpace(NamedTuple):
+    """An affine map out of a text space: `(text - centre) @ kernel`.
+
+    Args:
+        centre: float32 [hidden], the mean text of all clicks.
+        kernel: float32 [hidden, dimension].
+    """
+
+    centre: npt.NDArray[np.float32]
+    kernel: npt.NDArray[np.float32]
+
+
+def interest_space(
+    texts: npt.NDArray[np.floating], histories: Sequence[npt.NDArray[np.integer]], dimension: int
+) -> InterestSpace:
+    """Fisher's linear discriminant with readers for classes and their clicks for members.
+
+    What two clicks of one reader have in common (the between-reader covariance) is weighed against how the
+    clicks of one reader differ (the within-reader covariance). A pretrained encoder knows what texts say;
+    this keeps of it what readers are loyal to. Histories hold many times more clicks than impressions do, and
+    the solution is exact: no steps, no seeds.
+
+    Args:
+        texts: [articles, hidden], vectors of length one, zero where there is no text.
+        histories: rows of the articles that each reader clicked; equal histories count once.
+        dimension: of the space, at most `hidden`.
+
+    Returns:
+        The space; a kernel of zeros where no reader has two clicks with a text.
+
+    Source: Fisher, "The use of multiple measurements in taxonomic problems", 1936; shrunk as in Friedman,
+    "Regularized Discriminant Analysis", 1989.
+    """
+    hidden = texts.shape[1]
+    has_text = np.abs(texts).max(axis=1) > 0
+    read = {tuple(history[has_text[history]].tolist()) for history in histories}
+    loyal = [history for history in sorted(read) if len(history) > 1]
+    if not loyal:
+        return InterestSpace(np.zeros(hidden, np.float32), np.zeros((hidden, dimension), np.float32))
+    times_read = np.bincount(np.concatenate(loyal), minlength=len(texts)).astype(np.float64)
+    clicks = times_read.sum()
+    centre = times_read @ texts / clicks  # [hidden]
+    centred = texts.astype(np.float64) - centre
+    between = _common_moment(centred, loyal) / clicks  # [hidden, hidden]
+    total = (centred * times_read[:, None]).T @ centred / clicks
+    whitened = _inverse_root(_shrunk(total - between))
+    strength, directions = np.linalg.eigh(whitened @ between @ whitened)  # ascending
+    strongest = np.arange(hidden)[::-1][:dimension]
+    kernel = whitened @ directions[:, strongest] * np.sqrt(np.maximum(strength[strongest], 0.0))
+    return InterestSpace(centre.astype(np.float32), kernel.astype(np.float32))
+
+
+def _common_moment(
+    centred: npt.NDArray[np.float64], histories: Sequence[tuple[int, ...]]
+) -> npt.NDArray[np.float64]:
+    """Sum over readers of their clicks' number times the mean of `x yT` over pairs of two of their clicks."""
+    hidden = centred.shape[1]
+    found = np.zeros((hidden, hidden))
+    own = np.zeros(len(centred))  # what each click's product with itself adds, to be taken off again
+    for start in range(0, len(histories), _HISTORIES_AT_ONCE):
+        some = histories[start : start + _HISTORIES_AT_ONCE]
+        lengths = np.asarray([len(history) for history in some])
+        rows = np.concatenate([np.asarray(history) for history in some])
+        first = np.concatenate([[0], np.cumsum(lengths)[:-1]])
+        sums = np.add.reduceat(centred[rows], first, axis=0)  # [readers, hidden]
+        share = 1.0 / (lengths - 1)
+        found += (sums * share[:, None]).T @ sums
+        own += np.bincount(rows, weights=np.repeat(share, lengths), minlength=len(centred))
+    return found - (centred * own[:, None]).T @ centred
+
+
+def _shrunk(covariance: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    even = np.eye(len(covariance)) * np.trace(covariance) / len(covariance)
+    return (1 - _SHRINKAGE) * covariance + _SHRINKAGE * even
+
+
+def _inverse_root(covariance: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """The symmetric `covariance ** -1/2`; directions without any spread are left out."""
+    spread, axes = np.linalg.eigh(covariance)
+    kept = spread > 1e-12 * max(spread[-1], 1e-300)
+    scale = np.where(kept, 1.0 / np.sqrt(np.where(kept, spread, 1.0)), 0.0)
+    return (axes * scale) @ axes.T
