@@ -58,6 +58,7 @@ class OptimizerConfig:
     steps: int = 0  # above zero: this many steps instead of epochs
     validate_every: int = 40  # steps
     patience: int = 5  # validations without a better one before stopping
+    save_every_seconds: float = 30.0  # the state is saved at each validation too: what a kill can cost
 
 
 @dataclass(frozen=True, kw_only=True)

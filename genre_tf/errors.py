@@ -7,3 +7,16 @@ class InputError(Exception):
 
 class FailureError(Exception):
     """The input was right and the work still failed, such as a check that did not hold. Exit status 1."""
+
+
+class StoppedError(Exception):
+    """Somebody asked for the end, and it was prepared for.
+
+    Args:
+        message: what was saved and how to go on.
+        status: exit status, 128 and the signal's number as shells have it.
+    """
+
+    def __init__(self, message: str, status: int) -> None:
+        super().__init__(message)
+        self.status = status

@@ -8,7 +8,7 @@ from typing import Any
 import typer
 
 from genre_tf.cli.console import progress
-from genre_tf.errors import FailureError, InputError
+from genre_tf.errors import FailureError, InputError, StoppedError
 
 VERBS = (
     "demo",
@@ -44,7 +44,7 @@ def _register(name: str) -> None:
 def main() -> None:
     """Run the command line; errors become one or two lines and an exit status.
 
-    Exit status: 0 done, 1 the work failed, 2 the input was wrong, 130 interrupted.
+    Exit status: 0 done, 1 the work failed, 2 the input was wrong, 130 interrupted, 143 ended by SIGTERM.
     """
     # Read once by TensorFlow's C++ side when it loads: its start-up notes would bury our own messages.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
@@ -56,6 +56,8 @@ def main() -> None:
         _stop(error, 2)
     except FailureError as error:
         _stop(error, 1)
+    except StoppedError as error:
+        _stop(error, error.status)
     except KeyboardInterrupt:
         progress.print("interrupted")
         sys.exit(130)

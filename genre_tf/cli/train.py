@@ -53,9 +53,14 @@ def train(
     steps: Annotated[int | None, typer.Option(min=1, help="Instead of epochs.")] = None,
     max_bad_rows: Annotated[int | None, typer.Option(min=0, help="Faulty rows that may be skipped.")] = None,
     seed: Annotated[int | None, typer.Option(help="Of order, draws and new weights.")] = None,
+    again: Annotated[
+        bool, typer.Option("--again", help="Train from the start what is already trained.")
+    ] = False,
     json: Annotated[bool, typer.Option("--json", help="Results as JSON, for programs.")] = False,
 ) -> None:
     """Fine-tune on clicks: two-tower retrieval, ranker, generator.
+
+    Ended before its time (Ctrl-C, SIGTERM, even SIGKILL), the same command goes on where it stopped.
 
     Example: genre train all --data mind --run runs/mind
     """
@@ -83,10 +88,12 @@ def train(
         )
         settings = dataclasses.replace(settings, **{name: after})
     _check(data)
-    _train(stages, data, run, settings, json)
+    _train(stages, data, run, settings, again, json)
 
 
-def _train(stages: tuple[str, ...], data: Path, run: Path, settings: RunConfig, json: bool) -> None:
+def _train(
+    stages: tuple[str, ...], data: Path, run: Path, settings: RunConfig, again: bool, json: bool
+) -> None:
     from genre_tf.cli.tensorflow_notes import load_tensorflow
 
     load_tensorflow()
@@ -95,7 +102,7 @@ def _train(stages: tuple[str, ...], data: Path, run: Path, settings: RunConfig, 
     def say(line: str) -> None:
         progress.print(line, markup=False, soft_wrap=True)
 
-    found = train_stages(stages, data, run, settings, say)
+    found = train_stages(stages, data, run, settings, say, again=again)
     if json:
         print_json({name: result.as_dict() for name, result in found.items()})
         return

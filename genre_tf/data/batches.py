@@ -31,6 +31,7 @@ def impression_batches(
     shuffle: bool = False,
     repeat: bool = False,
     drop_remainder: bool = False,
+    start: int = 0,
 ) -> tf.data.Dataset:
     """Batches of examples held in memory, shuffled over all of them.
 
@@ -46,6 +47,7 @@ def impression_batches(
         shuffle: another order each epoch; otherwise the order of `examples`.
         repeat: without end; otherwise one epoch each time the dataset is gone through.
         drop_remainder: leaves out a last batch that is not full.
+        start: leaves out so many batches at the beginning, at hardly any cost: where a training goes on.
 
     Returns:
         A dataset of dicts; U articles of the batch, longest history H, most candidates C:
@@ -75,7 +77,7 @@ def impression_batches(
         chosen = {name: tf.gather(column, tf.gather(rows, picked)) for name, column in log.items()}
         return assemble_batch(chosen, tf.gather(clicks, picked), draw, max_history, negatives)
 
-    return numbered_batches(order, assemble, batch_size, seed, repeat, drop_remainder)
+    return numbered_batches(order, assemble, batch_size, seed, repeat, drop_remainder, start)
 
 
 def numbered_batches(
@@ -85,6 +87,7 @@ def numbered_batches(
     seed: int | None,
     repeat: bool,
     drop_remainder: bool,
+    start: int = 0,
 ) -> tf.data.Dataset:
     """Groups rows into batches, and gives each batch a number of its own to draw negatives from.
 
@@ -95,6 +98,7 @@ def numbered_batches(
         seed: of the numbers.
         repeat: without end.
         drop_remainder: leaves out a last batch that is not full.
+        start: number of the first batch that is made.
 
     Returns:
         The dataset, prefetching.
@@ -104,8 +108,10 @@ def numbered_batches(
     batches = tf.data.Dataset.zip(rows, draws)
     if repeat:
         batches = batches.repeat()
-    return batches.map(assemble, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True).prefetch(
-        tf.data.AUTOTUNE
+    return (
+        batches.skip(start)
+        .map(assemble, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
+        .prefetch(tf.data.AUTOTUNE)
     )
 
 

@@ -1,20 +1,19 @@
 """One training of one stage: Keras' own `fit`, with validation every N steps, the best weights kept."""
 
 import math
-import time
-from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any
 
 import keras
 import tensorflow as tf
 
 from genre_tf.config import OptimizerConfig
-from genre_tf.errors import FailureError
 from genre_tf.training.optimizers import make_optimizer
-
-Report = Callable[[str], None]
+from genre_tf.training.progress import FitResult, Goal, Progress, Report
+from genre_tf.training.stage_files import StageFiles
+from genre_tf.training.stopping import stop_request
+from genre_tf.training.training_state import check_room
+from genre_tf.training.watch import Watch
 
 
 class StageTrainer(keras.Model):
@@ -45,160 +44,83 @@ class StageTrainer(keras.Model):
         return loss
 
 
-@dataclass(frozen=True)
-class FitResult:
-    """What a training came to.
-
-    Attributes:
-        metric: name of the validation metric.
-        before: its value before the first step.
-        best: its best value, whose weights were kept.
-        best_step: when; 0 if no step made it better.
-        steps: done.
-        stopped_early: whether patience ran out.
-        seconds: of wall clock.
-        steps_per_second: over the whole training, validations included.
-        trainable_parameters: number of trained values.
-    """
-
-    metric: str
-    before: float
-    best: float
-    best_step: int
-    steps: int
-    stopped_early: bool
-    seconds: float
-    steps_per_second: float
-    trainable_parameters: int
-
-    def as_dict(self) -> dict[str, Any]:
-        """Plain values, for a report."""
-        return asdict(self)
-
-
 def fit(
     trainer: StageTrainer,
-    batches: tf.data.Dataset,
+    batches_from: Callable[[int], tf.data.Dataset],
     steps: int,
     config: OptimizerConfig,
-    validate: Callable[[], Mapping[str, float]],
-    *,
-    metric: str,
-    greater_is_better: bool,
-    weights_file: Path,
-    logs: Path,
+    goal: Goal,
+    files: StageFiles,
     report: Report,
 ) -> FitResult:
-    """Train a stage and leave its best weights both in its model and in a file.
+    """Train a stage and leave its best weights both in its model and in its files.
+
+    A training that was ended before its time, even by SIGKILL, is gone on with: same weights, same random
+    states, same batches.
 
     Args:
         trainer: the model and its loss; compiled here.
-        batches: without end.
+        batches_from: batches without end, from a step on; the same at each call.
         steps: to do at most.
-        config: `validate_every` and `patience`.
-        validate: computes validation metrics, by name.
-        metric: the one that decides which weights are best.
-        greater_is_better: its direction.
-        weights_file: `*.weights.h5` of the best.
-        logs: folder of the TensorBoard logs; `train` and `validation` below it.
+        config: `validate_every`, `patience`, `save_every_seconds`.
+        goal: what the training is judged by.
+        files: of the stage.
         report: takes a line of progress.
 
     Raises:
-        FailureError: the loss became infinite or no number.
+        FailureError: the loss became infinite or no number, or a file cannot be written.
+        InputError: there is no room for the files.
+        StoppedError: SIGTERM or Ctrl-C; the state was saved.
     """
-    watch = _Watch(steps, config, validate, metric, greater_is_better, weights_file, logs, report)
+    files.folder.mkdir(parents=True, exist_ok=True)
     trainable = trainer.model.trainable_weights
     trainer.compile(optimizer=make_optimizer(config, steps, trainable), jit_compile=False)
-    started = time.monotonic()
-    watch.validate_now(trainer, 0)
-    before = watch.best
-    trainer.fit(batches, steps_per_epoch=steps, epochs=1, verbose=0, shuffle=False, callbacks=[watch])
-    if watch.last_validated != watch.step:
-        watch.validate_now(trainer, watch.step)
-    trainer.model.load_weights(weights_file)
-    seconds = time.monotonic() - started
+    trainer.optimizer.build(trainer.trainable_variables)
+    check_room(files.folder, [*trainer.variables, *trainer.optimizer.variables])
+    progress = files.resume(trainer)
+    if progress is not None:
+        report(f"going on after step {progress.step} of {steps}")
+    with stop_request() as request:
+        watch = Watch(
+            progress or Progress(), steps, config, goal, files, report, request, _describer(batches_from)
+        )
+        try:
+            _run(trainer, batches_from, watch)
+        finally:
+            watch.close()
+    trainer.model.load_weights(files.weights)
+    done, seconds = watch.progress, watch.seconds()
     return FitResult(
-        metric=metric,
-        before=before,
-        best=watch.best,
-        best_step=watch.best_step,
-        steps=watch.step,
-        stopped_early=watch.step < steps,
+        metric=goal.metric,
+        before=done.before,
+        best=done.best,
+        best_step=done.best_step,
+        steps=done.step,
+        stopped_early=done.step < steps,
         seconds=round(seconds, 1),
-        steps_per_second=round(watch.step / seconds, 2),
+        steps_per_second=round(done.step / seconds, 2),
         trainable_parameters=sum(math.prod(weight.shape) for weight in trainable),
     )
 
 
-class _Watch(keras.callbacks.Callback):
-    """Scalars, validation every N steps, best weights, early stopping."""
+def _run(trainer: StageTrainer, batches_from: Callable[[int], tf.data.Dataset], watch: Watch) -> None:
+    progress = watch.progress
+    if progress.validated < 0:
+        watch.validate_now(trainer)
+    out_of_patience = progress.waited >= watch.config.patience and progress.validated == progress.step
+    left = watch.steps - progress.step
+    if left > 0 and not out_of_patience:
+        batches = batches_from(progress.step)
+        trainer.fit(batches, steps_per_epoch=left, epochs=1, verbose=0, shuffle=False, callbacks=[watch])
 
-    def __init__(
-        self,
-        steps: int,
-        config: OptimizerConfig,
-        validate: Callable[[], Mapping[str, float]],
-        metric: str,
-        greater_is_better: bool,
-        weights_file: Path,
-        logs: Path,
-        report: Report,
-    ) -> None:
-        super().__init__()
-        self.steps, self.config, self.validate = steps, config, validate
-        self.metric, self.sign = metric, 1.0 if greater_is_better else -1.0
-        self.weights_file, self.report = weights_file, report
-        self.writers = {
-            part: tf.summary.create_file_writer(str(logs / part)) for part in ("train", "validation")
-        }
-        self.step = self.best_step = 0
-        self.last_validated = -1
-        self.best, self.waited = -self.sign * math.inf, 0
-        self.loss_sum, self.loss_count = 0.0, 0
 
-    def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
-        """Note the loss; validate when it is time."""
-        self.step += 1
-        loss = float(self.model.batch_loss)
-        if not math.isfinite(loss):
-            raise FailureError(
-                f"the loss became {loss} at step {self.step}: lower the learning rate "
-                f"({self.config.learning_rate}) or raise the clipping"
-            )
-        self.loss_sum, self.loss_count = self.loss_sum + loss, self.loss_count + 1
-        if self.step % 10 == 0 or self.step == self.steps:
-            rate = float(keras.ops.convert_to_numpy(self.model.optimizer.learning_rate))
-            self._write("train", {"loss": loss, "learning_rate": rate}, self.step)
-        if self.step % self.config.validate_every == 0 or self.step == self.steps:
-            self.validate_now(self.model, self.step)
-            if self.waited >= self.config.patience:
-                self.report(f"no better {self.metric} in {self.waited} validations: stopping early")
-                self.model.stop_training = True
+def _describer(batches_from: Callable[[int], tf.data.Dataset]) -> Callable[[int], str]:
+    """Names the rows that a step has learned from, by making its batch again."""
 
-    def validate_now(self, model: StageTrainer, step: int) -> None:
-        """Validate, write scalars, and keep the weights if they are the best."""
-        found = dict(self.validate())
-        self.last_validated = step
-        self._write("validation", found, step)
-        value = found[self.metric]
-        better = self.sign * value > self.sign * self.best
-        if better:
-            self.best, self.best_step, self.waited = value, step, 0
-            model.model.save_weights(self.weights_file)
-        else:
-            self.waited += 1
-        mean = f"loss {self.loss_sum / self.loss_count:.4f}  " if self.loss_count else ""
-        self.loss_sum, self.loss_count = 0.0, 0
-        shown = "  ".join(f"{name} {number:.4f}" for name, number in found.items())
-        self.report(f"step {step}/{self.steps}  {mean}validation: {shown}{'  (best)' if better else ''}")
+    def describe(step: int) -> str:
+        batch = next(iter(batches_from(step - 1)))
+        if "impression" not in batch:
+            return "a batch without row numbers"
+        return "impressions " + ", ".join(map(str, batch["impression"].numpy().tolist()))
 
-    def _write(self, part: str, scalars: Mapping[str, float], step: int) -> None:
-        with self.writers[part].as_default(step=step):
-            for name, value in scalars.items():
-                tf.summary.scalar(name, value)
-        self.writers[part].flush()
-
-    def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
-        """Close the logs."""
-        for writer in self.writers.values():
-            writer.flush()
+    return describe

@@ -5,7 +5,6 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-import keras
 import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
@@ -18,11 +17,13 @@ from genre_tf.errors import InputError
 from genre_tf.generation.grounding import common_words
 from genre_tf.models.checkpoint import load_two_tower
 from genre_tf.models.generator import Generator
-from genre_tf.models.generator_checkpoint import FOLDER, WEIGHTS_FILE, TrainedGenerator, save_generator_sizes
+from genre_tf.models.generator_checkpoint import TrainedGenerator, save_generator_sizes
 from genre_tf.models.prompts import CONTROL_TOKENS, Prompts, PromptSizes
 from genre_tf.text.byte_pair import train_byte_pair
-from genre_tf.training.fit import FitResult, Report, StageTrainer, fit
+from genre_tf.training.fit import StageTrainer, fit
+from genre_tf.training.progress import FitResult, Goal, Report
 from genre_tf.training.stage_data import StageData
+from genre_tf.training.stage_files import StageFiles
 from genre_tf.training.text_batches import TextBatching, TextRows
 
 _TOKENS_PER_ROW = 64  # a batch has so many tokens for each row of the configured batch size
@@ -61,13 +62,13 @@ def token_losses(
     return losses, tf.gather_nd(batch["label_weight"], counts)
 
 
-def train_generation(data: StageData, config: RunConfig, run: Path, report: Report) -> FitResult:
-    """Train the generator and keep its best weights in `run/generation`.
+def train_generation(data: StageData, config: RunConfig, files: StageFiles, report: Report) -> FitResult:
+    """Train the generator and keep its best weights.
 
     Args:
         data: examples and article features.
         config: settings of the run.
-        run: the run folder, with a trained retrieval stage, whose user vectors the generator reads.
+        files: of the stage, in a run folder with a trained retrieval stage, whose user vectors it reads.
         report: takes a line of progress.
 
     Raises:
@@ -76,10 +77,9 @@ def train_generation(data: StageData, config: RunConfig, run: Path, report: Repo
     settings = config.generation
     learned, validated = _examples(data, settings, config.seed)
     report(f"{len(learned)} texts to learn, {len(validated)} to validate with")
-    to_vectors, dimension = _user_vectors(run, data)
-    folder = run / FOLDER
+    to_vectors, dimension = _user_vectors(files.run, data)
+    folder = files.folder
     folder.mkdir(parents=True, exist_ok=True)
-    keras.utils.set_random_seed(config.seed)
     parts = new_generator(settings, data.table, dimension, folder, config.seed)
     save_generator_sizes(parts, folder)
     rows, validation_rows = (
@@ -89,18 +89,16 @@ def train_generation(data: StageData, config: RunConfig, run: Path, report: Repo
     optimizer = settings.optimizer
     batching = TextBatching(tokens=optimizer.batch_size * _TOKENS_PER_ROW)
     steps = optimizer.steps or max(1, optimizer.epochs * rows.mean_batches(batching))
-    return fit(
-        GenerationTrainer(parts.generator),
-        rows.batches(batching, seed=config.seed, epochs=None),
-        steps,
-        optimizer,
-        Perplexity(parts.generator, validation_rows, batching.tokens),
+    goal = Goal(
+        validate=Perplexity(parts.generator, validation_rows, batching.tokens),
         metric="perplexity",
         greater_is_better=False,
-        weights_file=folder / WEIGHTS_FILE,
-        logs=run / "logs" / FOLDER,
-        report=report,
     )
+
+    def batches_from(step: int) -> tf.data.Dataset:
+        return rows.batches(batching, seed=config.seed, epochs=None, start=step)
+
+    return fit(GenerationTrainer(parts.generator), batches_from, steps, optimizer, goal, files, report)
 
 
 def new_generator(

@@ -1,15 +1,15 @@
 """Training of the ranker: binary cross-entropy on clicks."""
 
-from pathlib import Path
-
 import numpy as np
 import tensorflow as tf
 
 from genre_tf.config import RunConfig
 from genre_tf.data.batches import impression_batches
 from genre_tf.models.ranker import Ranker
-from genre_tf.training.fit import FitResult, Report, StageTrainer, fit
+from genre_tf.training.fit import StageTrainer, fit
+from genre_tf.training.progress import FitResult, Goal, Report
 from genre_tf.training.stage_data import StageData, row_count
+from genre_tf.training.stage_files import StageFiles
 from genre_tf.training.validation import Validation
 
 _ADAPT_BATCHES = 16  # some ten thousand candidates
@@ -40,13 +40,13 @@ def click_loss(logits: tf.Tensor, labels: tf.Tensor, mask: tf.Tensor) -> tf.Tens
     return tf.reduce_mean(tf.boolean_mask(losses, mask))
 
 
-def train_ranking(data: StageData, config: RunConfig, run: Path, report: Report) -> FitResult:
-    """Train the ranker and keep its best weights in `run/ranking`.
+def train_ranking(data: StageData, config: RunConfig, files: StageFiles, report: Report) -> FitResult:
+    """Train the ranker and keep its best weights.
 
     Args:
         data: examples and article features.
         config: settings of the run.
-        run: the run folder.
+        files: of the stage.
         report: takes a line of progress.
     """
     clicks = sum(float(example.labels.sum()) for example in data.train)
@@ -55,31 +55,23 @@ def train_ranking(data: StageData, config: RunConfig, run: Path, report: Report)
     ranker.news_tower.adapt(data.interest)
     settings = config.ranking.optimizer
     negatives = config.ranking.negatives or None
-    batches = impression_batches(
-        data.train,
-        batch_size=settings.batch_size,
-        max_history=config.data.max_history,
-        negatives=negatives,
-        seed=config.seed,
-        shuffle=True,
-        repeat=True,
-    )
-    batches = data.features.pipeline(batches)
-    ranker.adapt(batches.take(_ADAPT_BATCHES))
+
+    def batches_from(step: int) -> tf.data.Dataset:
+        batches = impression_batches(
+            data.train,
+            batch_size=settings.batch_size,
+            max_history=config.data.max_history,
+            negatives=negatives,
+            seed=config.seed,
+            shuffle=True,
+            repeat=True,
+            start=step,
+        )
+        return data.features.pipeline(batches)
+
+    ranker.adapt(batches_from(0).take(_ADAPT_BATCHES))
     rows = row_count(data.train, negatives)
     steps = settings.steps or settings.epochs * int(np.ceil(rows / settings.batch_size))
     validation = Validation(ranker, data, config)
-    folder = run / "ranking"
-    folder.mkdir(parents=True, exist_ok=True)
-    return fit(
-        RankingTrainer(ranker),
-        batches,
-        steps,
-        settings,
-        validation.ranking,
-        metric="auc_mean",
-        greater_is_better=True,
-        weights_file=folder / "model.weights.h5",
-        logs=run / "logs" / "ranking",
-        report=report,
-    )
+    goal = Goal(validate=validation.ranking, metric="auc_mean", greater_is_better=True)
+    return fit(RankingTrainer(ranker), batches_from, steps, settings, goal, files, report)

@@ -1,7 +1,5 @@
 """Training of the two towers: softmax over the clicks of the batch and shown negatives."""
 
-from pathlib import Path
-
 import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
@@ -11,8 +9,10 @@ from genre_tf.config import RunConfig
 from genre_tf.data.batches import impression_batches
 from genre_tf.data.examples import ImpressionExample
 from genre_tf.models.two_tower import TwoTower
-from genre_tf.training.fit import FitResult, Report, StageTrainer, fit
+from genre_tf.training.fit import StageTrainer, fit
+from genre_tf.training.progress import FitResult, Goal, Report
 from genre_tf.training.stage_data import StageData, row_count
+from genre_tf.training.stage_files import StageFiles
 from genre_tf.training.validation import Validation
 
 
@@ -92,27 +92,32 @@ def draw_probability(
     return (np.maximum(drawn, 0.5) / total).astype(np.float32)
 
 
-def train_retrieval(data: StageData, config: RunConfig, run: Path, report: Report) -> FitResult:
-    """Train the two towers and keep their best weights in `run/retrieval`.
+def train_retrieval(data: StageData, config: RunConfig, files: StageFiles, report: Report) -> FitResult:
+    """Train the two towers and keep their best weights.
 
     Args:
         data: examples and article features.
         config: settings of the run.
-        run: the run folder.
+        files: of the stage.
         report: takes a line of progress.
     """
     towers = TwoTower(data.backbone(), config)
     towers.news_tower.adapt(data.interest)
     stage, settings = config.retrieval, config.retrieval.optimizer
-    batches = impression_batches(
-        data.train,
-        batch_size=settings.batch_size,
-        max_history=config.data.max_history,
-        negatives=stage.negatives,
-        seed=config.seed,
-        shuffle=True,
-        repeat=True,
-    )
+
+    def batches_from(step: int) -> tf.data.Dataset:
+        batches = impression_batches(
+            data.train,
+            batch_size=settings.batch_size,
+            max_history=config.data.max_history,
+            negatives=stage.negatives,
+            seed=config.seed,
+            shuffle=True,
+            repeat=True,
+            start=step,
+        )
+        return data.features.pipeline(batches)
+
     steps = settings.steps or settings.epochs * int(
         np.ceil(row_count(data.train, stage.negatives) / settings.batch_size)
     )
@@ -122,17 +127,6 @@ def train_retrieval(data: StageData, config: RunConfig, run: Path, report: Repor
         else None
     )
     validation = Validation(towers, data, config)
-    folder = run / "retrieval"
-    folder.mkdir(parents=True, exist_ok=True)
-    return fit(
-        RetrievalTrainer(towers, stage.temperature, probability),
-        data.features.pipeline(batches),
-        steps,
-        settings,
-        validation.retrieval,
-        metric="pool_auc",
-        greater_is_better=True,
-        weights_file=folder / "model.weights.h5",
-        logs=run / "logs" / "retrieval",
-        report=report,
-    )
+    goal = Goal(validate=validation.retrieval, metric="pool_auc", greater_is_better=True)
+    trainer = RetrievalTrainer(towers, stage.temperature, probability)
+    return fit(trainer, batches_from, steps, settings, goal, files, report)

@@ -1,30 +1,38 @@
 """A run folder: made once with all settings, gone on with by later stages."""
 
 import dataclasses
-import json
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import keras
+
 from genre_tf.config import RunConfig, read_config, write_config
+from genre_tf.data.manifest import load_manifest
 from genre_tf.data.records import prepare, read_articles
 from genre_tf.errors import InputError
 from genre_tf.models.backbone import Categories
 from genre_tf.models.checkpoint import BACKBONE_FOLDER, save_backbone
-from genre_tf.training.fit import FitResult, Report
 from genre_tf.training.generation import train_generation
+from genre_tf.training.progress import FitResult, Report
 from genre_tf.training.ranking import train_ranking
 from genre_tf.training.retrieval import train_retrieval
-from genre_tf.training.stage_data import load_stage_data
+from genre_tf.training.run_lock import run_lock
+from genre_tf.training.stage_data import StageData, load_stage_data
+from genre_tf.training.stage_files import StageFiles, fingerprint
 
 STAGES = ("retrieval", "ranking", "generation")
 _TRAINERS = {"retrieval": train_retrieval, "ranking": train_ranking, "generation": train_generation}
 
 
 def train(
-    stages: Sequence[str], data: Path, run: Path, config: RunConfig, report: Report
+    stages: Sequence[str], data: Path, run: Path, config: RunConfig, report: Report, *, again: bool = False
 ) -> dict[str, FitResult]:
     """Train stages into a run folder, which is prepared first where it is new.
+
+    A stage that was trained with the same data and settings is kept, and one that was ended before its time
+    is gone on with: the same command, given again, finishes what it began.
 
     Args:
         stages: of `STAGES`; trained in that order.
@@ -32,21 +40,56 @@ def train(
         run: the run folder; a new one, or one made with the same data and settings.
         config: all settings.
         report: takes a line of progress.
+        again: trains from the start what is already trained.
 
     Returns:
         What each training came to; also in `run/reports/training-STAGE.json`.
 
     Raises:
-        InputError: wrong data or settings, a run folder made with others, or generation before retrieval.
+        InputError: wrong data or settings, a run folder made with others or in use, or generation before
+            retrieval.
+        FailureError: a file cannot be written, or a loss became no number.
+        StoppedError: SIGTERM or Ctrl-C came, and the state was saved.
     """
-    _open(run, data, config, report)
-    stage_data = load_stage_data(run, config, report)
+    with run_lock(run):
+        _open(run, data, config, report)
+        made_from = _made_from(run, config)
+        chosen = [StageFiles(run, stage, made_from[stage]) for stage in STAGES if stage in stages]
+        if again:
+            for files in chosen:
+                files.forget()
+        return _train_stages(chosen, run, config, report)
+
+
+def _train_stages(
+    chosen: Sequence[StageFiles], run: Path, config: RunConfig, report: Report
+) -> dict[str, FitResult]:
     results = {}
-    for stage in (stage for stage in STAGES if stage in stages):
-        report(f"training {stage}")
-        results[stage] = _TRAINERS[stage](stage_data, config, run, report)
-        _write_report(run / "reports" / f"training-{stage}.json", results[stage].as_dict())
+    stage_data: StageData | None = None
+    for files in chosen:
+        found = files.finished()
+        if found is not None:
+            report(f"{files.stage} is trained with this data and these settings: kept (--again trains anew)")
+            results[files.stage] = found
+            continue
+        stage_data = stage_data or load_stage_data(run, config, report)
+        report(f"training {files.stage}")
+        keras.utils.set_random_seed(config.seed)
+        results[files.stage] = _TRAINERS[files.stage](stage_data, config, files, report)
+        files.finish(results[files.stage])
     return results
+
+
+def _made_from(run: Path, config: RunConfig) -> dict[str, str]:
+    """Fingerprint of all that decides what each stage becomes; the writer reads the vectors of retrieval."""
+    shared = (
+        load_manifest(run / "prepared")["outputs"],
+        config.seed,
+        asdict(config.data),
+        asdict(config.news),
+    )
+    own = {stage: fingerprint(shared, asdict(getattr(config, stage))) for stage in STAGES}
+    return {**own, "generation": fingerprint(own["generation"], own["retrieval"])}
 
 
 def _open(run: Path, data: Path, config: RunConfig, report: Report) -> None:
@@ -59,7 +102,6 @@ def _open(run: Path, data: Path, config: RunConfig, report: Report) -> None:
                 f"{run} was made with other data or news settings (see {file}): give another --run, "
                 "or the same settings"
             )
-    run.mkdir(parents=True, exist_ok=True)
     settings = config.data
     done = prepare(
         data,
@@ -83,8 +125,3 @@ def with_steps(config: RunConfig, steps: int) -> RunConfig:
         return dataclasses.replace(stage, optimizer=dataclasses.replace(stage.optimizer, steps=steps))
 
     return dataclasses.replace(config, **{stage: limited(getattr(config, stage)) for stage in STAGES})
-
-
-def _write_report(file: Path, value: dict[str, Any]) -> None:
-    file.parent.mkdir(parents=True, exist_ok=True)
-    file.write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8")

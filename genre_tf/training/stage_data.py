@@ -18,7 +18,7 @@ from genre_tf.models.checkpoint import CACHE_FOLDER, load_backbone
 from genre_tf.models.interest_space import InterestSpace, interest_space
 from genre_tf.models.news_encoder import NewsEncoder
 from genre_tf.models.news_tower import NewsTower
-from genre_tf.training.fit import Report
+from genre_tf.training.progress import Report
 
 
 @dataclass(frozen=True)

@@ -83,7 +83,7 @@ class TextRows:
         return len(_cut(self._row_tokens(self._kept(batching, np.random.default_rng(0))), batching.tokens))
 
     def batches(
-        self, batching: TextBatching, *, seed: int | None = None, epochs: int | None = 1
+        self, batching: TextBatching, *, seed: int | None = None, epochs: int | None = 1, start: int = 0
     ) -> tf.data.Dataset:
         """Batches of token ids.
 
@@ -91,6 +91,7 @@ class TextRows:
             batching: how.
             seed: shuffles, and drops readers and sources, anew each epoch; None: neither.
             epochs: None: without end.
+            start: leaves out so many batches at the beginning, at hardly any cost.
 
         Returns:
             Dataset of what `Prompts.to_learn` gives, with user_vector float32 [batch, D].
@@ -110,7 +111,7 @@ class TextRows:
             return {**rows, "user_vector": user_vector}
 
         plain = tf.autograph.experimental.do_not_convert(lay_out)
-        return data.map(plain, num_parallel_calls=1, deterministic=True).prefetch(8)
+        return data.skip(start).map(plain, num_parallel_calls=1, deterministic=True).prefetch(8)
 
     def _epochs(
         self, batching: TextBatching, seed: int | None, epochs: int | None

@@ -11,6 +11,8 @@ from genre_tf.config import OptimizerConfig
 from genre_tf.errors import FailureError, InputError
 from genre_tf.training.fit import StageTrainer, fit
 from genre_tf.training.optimizers import learning_rate, make_optimizer
+from genre_tf.training.progress import Goal
+from genre_tf.training.stage_files import StageFiles
 
 SETTINGS = OptimizerConfig(
     learning_rate=0.1, warmup_share=0.0, decay="none", weight_decay=0.0, validate_every=2
@@ -29,21 +31,12 @@ class Towards(StageTrainer):
         return tf.reduce_mean((self.model.x - batch["goal"]) ** 2)
 
 
-def _fit(tmp_path, values, config=SETTINGS, goal=3.0, steps=20):
+def _fit(folder, values, config=SETTINGS, goal=3.0, steps=20, files=None):
     point, said = Point(), []
-    batches = tf.data.Dataset.from_tensors({"goal": tf.constant([goal])}).repeat()
-    result = fit(
-        Towards(point),
-        batches,
-        steps,
-        config,
-        lambda: {"quality": next(values)},
-        metric="quality",
-        greater_is_better=True,
-        weights_file=tmp_path / "model.weights.h5",
-        logs=tmp_path / "logs",
-        report=said.append,
-    )
+    batches = tf.data.Dataset.from_tensors({"goal": tf.constant([goal]), "impression": [5]}).repeat()
+    goal = Goal(validate=lambda: {"quality": next(values)}, metric="quality", greater_is_better=True)
+    files = files or StageFiles(folder, "ranking", "these settings")
+    result = fit(Towards(point), batches.skip, steps, config, goal, files, said.append)
     return point, result, said
 
 
@@ -53,11 +46,11 @@ def test_the_best_weights_are_kept_and_patience_ends_the_training(tmp_path):
     assert (result.before, result.best, result.best_step) == (0.1, 0.9, 4)
     assert result.stopped_early and result.steps == 8
     again = Point()
-    again.load_weights(tmp_path / "model.weights.h5")
+    again.load_weights(tmp_path / "ranking" / "model.weights.h5")
     assert float(again.x) == float(point.x) > 0
     assert "stopping early" in said[-1]
-    assert list((tmp_path / "logs" / "train").glob("events.*"))
-    assert list((tmp_path / "logs" / "validation").glob("events.*"))
+    assert list((tmp_path / "logs" / "ranking" / "train").glob("events.*"))
+    assert list((tmp_path / "logs" / "ranking" / "validation").glob("events.*"))
 
 
 def test_a_training_that_never_helps_leaves_the_weights_of_before(tmp_path):
@@ -65,8 +58,8 @@ def test_a_training_that_never_helps_leaves_the_weights_of_before(tmp_path):
     assert float(point.x) == 0.0 and result.best_step == 0
 
 
-def test_a_loss_that_is_no_number_stops_with_the_step(tmp_path):
-    with pytest.raises(FailureError, match="step 1"):
+def test_a_loss_that_is_no_number_stops_with_the_step_and_its_rows(tmp_path):
+    with pytest.raises(FailureError, match="step 1, learning from impressions 5:"):
         _fit(tmp_path, iter([0.5] * 30), goal=float("nan"))
 
 

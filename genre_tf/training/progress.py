@@ -1,0 +1,86 @@
+"""How far a training has come, and what it came to."""
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+Report = Callable[[str], None]
+"""Takes a line of progress."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Goal:
+    """What a training is judged by.
+
+    Args:
+        validate: computes validation metrics, by name.
+        metric: the one that decides which weights are best.
+        greater_is_better: its direction.
+    """
+
+    validate: Callable[[], Mapping[str, float]]
+    metric: str
+    greater_is_better: bool
+
+    def better(self, value: float, best: float) -> bool:
+        """Whether a value beats the best so far; any value beats none, which is no number."""
+        return math.isnan(best) or (value > best if self.greater_is_better else value < best)
+
+
+@dataclass
+class Progress:
+    """How far a training has come; saved and read back with its state.
+
+    Attributes:
+        step: steps done.
+        before: the metric before the first step; no number until then, as `best`.
+        best: its best value, whose weights are kept.
+        best_step: when.
+        waited: validations since then.
+        validated: step of the last validation, -1 before the first.
+        loss_sum: of the steps since the last validation.
+        loss_count: those steps.
+        seconds: of wall clock so far.
+    """
+
+    step: int = 0
+    before: float = math.nan
+    best: float = math.nan
+    best_step: int = 0
+    waited: int = 0
+    validated: int = -1
+    loss_sum: float = 0.0
+    loss_count: int = 0
+    seconds: float = 0.0
+
+
+@dataclass(frozen=True)
+class FitResult:
+    """What a training came to.
+
+    Attributes:
+        metric: name of the validation metric.
+        before: its value before the first step.
+        best: its best value, whose weights were kept.
+        best_step: when; 0 if no step made it better.
+        steps: done.
+        stopped_early: whether patience ran out.
+        seconds: of wall clock, all resumptions together.
+        steps_per_second: over the whole training, validations included.
+        trainable_parameters: number of trained values.
+    """
+
+    metric: str
+    before: float
+    best: float
+    best_step: int
+    steps: int
+    stopped_early: bool
+    seconds: float
+    steps_per_second: float
+    trainable_parameters: int
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values, for a report."""
+        return asdict(self)
