@@ -1,4 +1,4 @@
-"""What live counters add to a click logit: clicks, views and age, compared among the candidates."""
+"""Click logits with live counters: similarities, clicks, views and age, compared among the candidates."""
 
 import keras
 import tensorflow as tf
@@ -6,7 +6,7 @@ import tensorflow as tf
 # A fresh article is taken to have been clicked 4 times in 100 views until its own numbers say otherwise:
 # about the click rate of a news page. A weaker prior trusts lucky newcomers (held-out training days said so).
 _PRIOR_CLICKS, _PRIOR_VIEWS = 4.0, 100.0
-_FEATURES = 5
+COUNTER_FEATURES = 5
 _RATE = 2  # place of the click rate among them
 # A handful of weights decides much and must move far, thousands of others little, at one learning rate:
 # the few are kept this many times smaller than they act.
@@ -14,41 +14,61 @@ PACE = 10.0
 
 
 class CounterHead(keras.layers.Layer):
-    """What the counters add to the logit of the reader's interest: a linear layer.
+    """A linear layer over what the text and the counters say of each candidate, beside the other candidates.
 
-    It cannot change how much the interest counts: that would be learned from logits that already know the
-    training clicks, and the next day would trust them too much (measured).
+    Everything is standardised within the impression: a quiet night and a busy noon then look alike, and so do
+    the first day of a log and its tenth, a reader of one interest and a reader of many. Without that it ranks
+    the next day worse (measured: of the counters 1.4 points of AUC, of the similarities 0.7). A lone candidate
+    has nothing to be compared with: it gets the click rate.
 
-    The counters are standardised within the impression: a quiet night and a busy noon then look alike, and so
-    do the first day of a log and its tenth. Without that they rank the next day worse (measured). A lone
-    candidate has nothing to be compared with: its counters say nothing.
+    Args:
+        similarities: S, the number of similarities to the history.
+        logit: of the click rate.
     """
 
-    def __init__(self, name: str = "counter_head") -> None:
+    def __init__(self, similarities: int, logit: float, name: str = "counter_head") -> None:
         super().__init__(name=name)
-        self.linear = keras.layers.Dense(1, kernel_initializer=_start, name="linear")
+        self.width = similarities + COUNTER_FEATURES
+        self.linear = keras.layers.Dense(
+            1,
+            kernel_initializer=_start,
+            bias_initializer=keras.initializers.Constant(logit / PACE),
+            name="linear",
+        )
 
     def build(self, *_: object) -> None:
         """Create the weights."""
-        self.linear.build((None, None, _FEATURES))
+        self.linear.build((None, None, self.width))
         self.built = True
 
-    def call(self, counters: tf.Tensor, mask: tf.Tensor) -> tf.Tensor:
-        """What to add to a logit.
+    def call(self, similarities: tf.Tensor, counters: tf.Tensor, mask: tf.Tensor) -> tf.Tensor:
+        """Logits of the click probability.
 
         Args:
+            similarities: float32 [B, C, S].
             counters: float32 [B, C, 3]: clicks, views, age in hours; negative ones count as zero.
             mask: bool [B, C], candidates to compare with each other.
 
         Returns:
             float32 [B, C].
         """
-        return PACE * self.linear(counter_features(counters, mask))[..., 0]  # [batch, candidates]
+        return PACE * self.linear(self.features(similarities, counters, mask))[..., 0]  # [batch, candidates]
+
+    def features(self, similarities: tf.Tensor, counters: tf.Tensor, mask: tf.Tensor) -> tf.Tensor:
+        """What the layer weighs, float32 [B, C, S + 5], standardised within each row; arguments as `call`."""
+        return tf.concat([standardise(similarities, mask), counter_features(counters, mask)], axis=-1)
+
+    def assign(self, weights: tf.Tensor, bias: float) -> None:
+        """Take weights that act on `features` as they are, float32 [S + 5], and a bias."""
+        self.linear.kernel.assign(weights[:, None] / PACE)
+        self.linear.bias.assign([bias / PACE])
 
 
 def _start(shape: tuple[int, ...], dtype: str | None = None) -> tf.Tensor:
-    """The more clicked article of an impression is the likelier one: what every log says."""
-    return tf.one_hot([_RATE], shape[0], on_value=0.3 / PACE, axis=0, dtype=dtype or tf.float32)
+    """What every log says: the more alike, and the more clicked of an impression, the likelier."""
+    similarities = shape[0] - COUNTER_FEATURES
+    rate = tf.one_hot([_RATE], COUNTER_FEATURES, on_value=0.3 / PACE, axis=0, dtype=dtype or tf.float32)
+    return tf.concat([tf.fill([similarities, 1], tf.cast(0.1 / PACE, rate.dtype)), rate], axis=0)
 
 
 def counter_features(counters: tf.Tensor, mask: tf.Tensor) -> tf.Tensor:

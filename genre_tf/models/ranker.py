@@ -1,6 +1,6 @@
 """The ranker: the probability that this reader clicks this article now."""
 
-from collections.abc import Iterable
+import math
 from typing import Any
 
 import keras
@@ -24,8 +24,9 @@ class Ranker(keras.Model):
     """Candidate-aware attention over the history; the live counters enter as a second opinion on top.
 
     Every candidate attends to the clicks that resemble it. What it finds (attended, mean and greatest
-    similarity, for the text and for each kind of category) and how attractive its own text is make the click
-    logit. With live counters, these stand in for the attractiveness; one model answers both with and without.
+    similarity, for each part of the articles' vectors) and how attractive its own text is make the click
+    logit. With live counters a linear head weighs the same similarities beside the counters, which stand in
+    for the attractiveness; one model answers both with and without.
 
     Args:
         backbone: of the news tower.
@@ -50,13 +51,13 @@ class Ranker(keras.Model):
             name="attractiveness",
         )
         self.attractiveness.build((None, None, self.news_tower.dimension))
-        self.counter_head = CounterHead() if config.ranking.counters else None
-        self._build_weights(click_rate)
-
-    def _build_weights(self, click_rate: float) -> None:
-        dimension, parts = self.news_tower.dimension, len(self.parts)
         rate = min(max(click_rate, 1e-4), 1 - 1e-4)
-        logit = float(tf.math.log(rate / (1 - rate)))
+        logit = math.log(rate / (1 - rate))
+        self.counter_head = CounterHead(3 * len(self.parts), logit) if config.ranking.counters else None
+        self._build_weights(logit)
+
+    def _build_weights(self, logit: float) -> None:
+        dimension, parts = self.news_tower.dimension, len(self.parts)
         constant = keras.initializers.Constant
 
         def weight(name: str, shape: tuple[int, ...], start: Any) -> Any:
@@ -125,10 +126,10 @@ class Ranker(keras.Model):
         Returns:
             float32 [B, C]; `sigmoid` of it is the click probability.
         """
-        interest = self._interest(history, history_mask, candidates)  # [batch, candidates]
+        found = self.similarities(history, history_mask, candidates)  # [batch, candidates, 3, parts]
         if counters is None or self.counter_head is None:
-            return interest + self._attractiveness_of(candidates, training)
-        return self._with_counters(interest, counters, candidate_mask)
+            return self._interest(found) + self._attractiveness_of(candidates, training)
+        return self._with_counters(found, counters, candidate_mask)
 
     def similarities(self, history: tf.Tensor, mask: tf.Tensor, candidates: tf.Tensor) -> tf.Tensor:
         """Attended, mean and greatest similarity of each part to the history, float32 [B, C, 3, parts]."""
@@ -140,40 +141,35 @@ class Ranker(keras.Model):
         greatest = tf.reduce_max(tf.where(real > 0, alike, -1.0), 2)
         return tf.stack([attended, mean, greatest], 2)
 
-    def adapt(self, batches: Iterable[dict[str, Any]]) -> None:
-        """Measure how similarities are spread before training, so that all their weights mean the same.
-
-        Without it the logits start far from the click rate, and training shrinks every weight to mend that
-        before it learns which of them matter (seen).
+    def adapt(self, mean: tf.Tensor, spread: tf.Tensor, weights: tf.Tensor, bias: float) -> None:
+        """Take how the similarities are spread, and weights to start from.
 
         Args:
-            batches: some batches of impressions with the features of their articles.
+            mean: float32 [3, parts], of the similarities of a log.
+            spread: float32 [3, parts], their standard deviation.
+            weights: float32 [3, parts], of the similarities so standardised.
+            bias: of the logit.
         """
-        measured = [tf.boolean_mask(self._similarities_of(batch), batch["mask"]) for batch in batches]
-        found = tf.concat(measured, 0)  # [candidates, 3, parts]
-        self.similarity_mean.assign(tf.reduce_mean(found, 0))
-        self.similarity_spread.assign(tf.maximum(tf.math.reduce_std(found, 0), 1e-3))
+        self.similarity_mean.assign(mean)
+        self.similarity_spread.assign(tf.maximum(spread, 1e-3))
+        self.similarity_weights.assign(weights / PACE)
+        self.bias.assign(bias)
 
-    def _similarities_of(self, batch: dict[str, Any]) -> tf.Tensor:
-        vectors = self.news_tower(batch_features(batch), training=False)
-        history, candidates = tf.gather(vectors, batch["history"]), tf.gather(vectors, batch["candidates"])
-        return self.similarities(history, batch["history"] > 0, candidates)
-
-    def _interest(self, history: tf.Tensor, mask: tf.Tensor, candidates: tf.Tensor) -> tf.Tensor:
-        found = (self.similarities(history, mask, candidates) - self.similarity_mean) / self.similarity_spread
+    def _interest(self, similarities: tf.Tensor) -> tf.Tensor:
+        found = (similarities - self.similarity_mean) / self.similarity_spread
         return tf.reduce_sum(found * (PACE * self.similarity_weights), axis=[-2, -1]) + self.bias
 
     def _attractiveness_of(self, candidates: tf.Tensor, training: bool | None) -> tf.Tensor:
         return self.attractiveness(self.dropout(candidates, training=training))[..., 0]
 
-    def _with_counters(self, interest: tf.Tensor, counters: tf.Tensor, mask: tf.Tensor) -> tf.Tensor:
+    def _with_counters(self, similarities: tf.Tensor, counters: tf.Tensor, mask: tf.Tensor) -> tf.Tensor:
         """Counters take the place of attractiveness: they measure what it guesses (both together rank worse).
 
         The text model learns from its own loss alone: what the counters explain must not leave it.
         """
         if self.counter_head is None:
             raise ValueError("this ranker was built without counters")
-        return tf.stop_gradient(interest) + self.counter_head(counters, mask)
+        return self.counter_head(flat(tf.stop_gradient(similarities)), counters, mask)
 
     def _with_no_history(self, history: tf.Tensor, mask: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         """One more column: the learned vector, as the only click of a reader without any."""
@@ -189,9 +185,14 @@ class Ranker(keras.Model):
         """
         vectors = self.news_tower(batch_features(batch), training=training)  # [articles, dimension]
         history, candidates = tf.gather(vectors, batch["history"]), tf.gather(vectors, batch["candidates"])
-        interest = self._interest(history, batch["history"] > 0, candidates)
-        logits = {"click": interest + self._attractiveness_of(candidates, training)}
+        found = self.similarities(history, batch["history"] > 0, candidates)
+        logits = {"click": self._interest(found) + self._attractiveness_of(candidates, training)}
         if self.counter_head is not None:
-            logits["click_with_counters"] = self._with_counters(interest, batch["counters"], batch["mask"])
+            logits["click_with_counters"] = self._with_counters(found, batch["counters"], batch["mask"])
         return logits
+
+
+def flat(similarities: tf.Tensor) -> tf.Tensor:
+    """Similarities in one row: [B, C, 3, parts] -> [B, C, 3 * parts]."""
+    return tf.reshape(similarities, [*tf.unstack(tf.shape(similarities)[:2]), 3 * similarities.shape[-1]])
 

@@ -8,11 +8,10 @@ from genre_tf.data.batches import impression_batches
 from genre_tf.models.ranker import Ranker
 from genre_tf.training.fit import StageTrainer, fit
 from genre_tf.training.progress import FitResult, Goal, Report
+from genre_tf.training.ranker_start import start_ranker
 from genre_tf.training.stage_data import StageData, row_count
 from genre_tf.training.stage_files import StageFiles
 from genre_tf.training.validation import Validation
-
-_ADAPT_BATCHES = 16  # some ten thousand candidates
 
 
 class RankingTrainer(StageTrainer):
@@ -69,7 +68,7 @@ def train_ranking(data: StageData, config: RunConfig, files: StageFiles, report:
         )
         return data.features.pipeline(batches)
 
-    ranker.adapt(batches_from(0).take(_ADAPT_BATCHES))
+    start_ranker(ranker, data, config)
     rows = row_count(data.train, negatives)
     steps = settings.steps or settings.epochs * int(np.ceil(rows / settings.batch_size))
     validation = Validation(ranker, data, config)
