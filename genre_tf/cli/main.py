@@ -16,6 +16,7 @@ VERBS = (
     "check",
     "prepare",
     "train",
+    "tune",
     "evaluate",
     "predict",
     "export",

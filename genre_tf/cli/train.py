@@ -65,7 +65,7 @@ def train(
     Example: genre train all --data mind --run runs/mind
     """
     stages = STAGES if stage is Stage.all else (stage.value,)
-    settings = _settings(run, config)
+    settings = settings_of(run, config)
     news = {"backbone": news_backbone, "trainable": trainable}
     changed = {
         "optimizer": optimizer.value if optimizer else None,
@@ -87,7 +87,7 @@ def train(
             before, optimizer=dataclasses.replace(before.optimizer, **_given(changed))
         )
         settings = dataclasses.replace(settings, **{name: after})
-    _check(data)
+    check_data(data)
     _train(stages, data, run, settings, again, json)
 
 
@@ -116,7 +116,7 @@ def _train(
     results.print(f"{run}: next: genre evaluate {run} --data {data}", markup=False)
 
 
-def _settings(run: Path, config: Path | None) -> RunConfig:
+def settings_of(run: Path, config: Path | None) -> RunConfig:
     """Settings to start from: the given file, else what the run was made with, else the defaults."""
     if config is not None:
         return read_config(config)
@@ -128,7 +128,7 @@ def _given(options: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in options.items() if value is not None}
 
 
-def _check(data: Path) -> None:
+def check_data(data: Path) -> None:
     """Said before TensorFlow is loaded, since a wrong path is the commonest mistake."""
     if not (data / "train").is_dir():
         raise InputError(f"{data} holds no train folder: give the folder of a MIND-format data set")

@@ -77,7 +77,7 @@ def train_generation(data: StageData, config: RunConfig, files: StageFiles, repo
     settings = config.generation
     learned, validated = _examples(data, settings, config.seed)
     report(f"{len(learned)} texts to learn, {len(validated)} to validate with")
-    to_vectors, dimension = _user_vectors(files.run, data)
+    to_vectors, dimension = _user_vectors(data.run, data)
     folder = files.folder
     folder.mkdir(parents=True, exist_ok=True)
     parts = new_generator(settings, data.table, dimension, folder, config.seed)

@@ -23,7 +23,7 @@ from genre_tf.training.stage_data import StageData, load_stage_data
 from genre_tf.training.stage_files import StageFiles, fingerprint
 
 STAGES = ("retrieval", "ranking", "generation")
-_TRAINERS = {"retrieval": train_retrieval, "ranking": train_ranking, "generation": train_generation}
+TRAINERS = {"retrieval": train_retrieval, "ranking": train_ranking, "generation": train_generation}
 
 
 def train(
@@ -52,8 +52,8 @@ def train(
         StoppedError: SIGTERM or Ctrl-C came, and the state was saved.
     """
     with run_lock(run):
-        _open(run, data, config, report)
-        made_from = _made_from(run, config)
+        open_run(run, data, config, report)
+        made_from = stage_fingerprints(run, config)
         chosen = [StageFiles(run, stage, made_from[stage]) for stage in STAGES if stage in stages]
         if again:
             for files in chosen:
@@ -75,12 +75,12 @@ def _train_stages(
         stage_data = stage_data or load_stage_data(run, config, report)
         report(f"training {files.stage}")
         keras.utils.set_random_seed(config.seed)
-        results[files.stage] = _TRAINERS[files.stage](stage_data, config, files, report)
+        results[files.stage] = TRAINERS[files.stage](stage_data, config, files, report)
         files.finish(results[files.stage])
     return results
 
 
-def _made_from(run: Path, config: RunConfig) -> dict[str, str]:
+def stage_fingerprints(run: Path, config: RunConfig) -> dict[str, str]:
     """Fingerprint of all that decides what each stage becomes; the writer reads the vectors of retrieval."""
     shared = (
         load_manifest(run / "prepared")["outputs"],
@@ -92,7 +92,7 @@ def _made_from(run: Path, config: RunConfig) -> dict[str, str]:
     return {**own, "generation": fingerprint(own["generation"], own["retrieval"])}
 
 
-def _open(run: Path, data: Path, config: RunConfig, report: Report) -> None:
+def open_run(run: Path, data: Path, config: RunConfig, report: Report) -> None:
     """Make the folder, or see that it was made with the same settings where they matter to all stages."""
     file = run / "config.toml"
     if file.is_file():

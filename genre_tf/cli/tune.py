@@ -1,0 +1,63 @@
+"""`genre tune`: searches hyper-parameters of a stage."""
+
+import dataclasses
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from genre_tf.cli.console import print_json, progress, results
+from genre_tf.cli.tensorflow_notes import load_tensorflow
+from genre_tf.cli.train import Stage, check_data, settings_of
+from genre_tf.errors import InputError
+
+
+def tune(
+    stage: Annotated[Stage, typer.Argument(help="What to tune: retrieval, ranking or generation.")],
+    data: Annotated[Path, typer.Option(help="Data set folder, with MIND's two files in its train/.")],
+    run: Annotated[Path, typer.Option(help="Run folder; trials go to its tuning/.")],
+    search: Annotated[
+        str, typer.Option(help="Hyper-parameters, by comma; a wrong one is answered with those known.")
+    ] = "learning_rate,batch_size",
+    trials: Annotated[int, typer.Option(min=1, help="To make in all, earlier ones included.")] = 10,
+    config: Annotated[Path | None, typer.Option(help="TOML file of the settings not searched.")] = None,
+    news_backbone: Annotated[str | None, typer.Option(help="BERT of the news tower.")] = None,
+    steps: Annotated[int | None, typer.Option(min=1, help="Of each trial.")] = None,
+    json: Annotated[bool, typer.Option("--json", help="Trials as JSON, for programs.")] = False,
+) -> None:
+    """Search hyper-parameters by Bayesian optimisation, judged on the newest training days.
+
+    Ended before its time, the same command goes on; TensorBoard shows the trials under HParams.
+
+    Example: genre tune ranking --data mind --run runs/mind --search learning_rate,dropout --trials 20
+    """
+    if stage is Stage.all:
+        raise InputError("one stage is tuned at a time: give retrieval, ranking or generation")
+    settings = settings_of(run, config)
+    if news_backbone:
+        settings = dataclasses.replace(
+            settings, news=dataclasses.replace(settings.news, backbone=news_backbone)
+        )
+    if steps:
+        own = getattr(settings, stage.value)
+        own = dataclasses.replace(own, optimizer=dataclasses.replace(own.optimizer, steps=steps))
+        settings = dataclasses.replace(settings, **{stage.value: own})
+    check_data(data)
+    load_tensorflow()
+    from genre_tf.training.tuning import tune as search_settings
+
+    def say(line: str) -> None:
+        progress.print(line, markup=False, soft_wrap=True)
+
+    names = [name.strip() for name in search.split(",") if name.strip()]
+    found = search_settings(stage.value, data, run, settings, names, trials, say)
+    if json:
+        print_json({**dataclasses.asdict(found), "file": str(found.file)})
+        return
+    for trial in found.trials:
+        shown = "  ".join(
+            f"{name} {value:.4g}" if isinstance(value, float) else f"{name} {value}"
+            for name, value in trial["settings"].items()
+        )
+        results.print(f"{found.metric} {trial['value']:.4f}  trial {trial['trial']}: {shown}", markup=False)
+    results.print(f"best settings: {found.file}; train with --config and another --run", markup=False)
