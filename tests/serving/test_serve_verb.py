@@ -65,7 +65,7 @@ def serving(
 
 
 def ended(process: subprocess.Popen[str]) -> str:
-    _, messages = process.communicate(timeout=60)
+    _, messages = process.communicate(timeout=300)
     return " ".join(messages.split())
 
 
