@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from genre_tf.cli.beam_options import RunnerName, RunnerOptions, beam_runner
 from genre_tf.cli.console import print_json, progress, results
 from genre_tf.cli.tensorflow_notes import load_tensorflow
 
@@ -25,11 +26,13 @@ def prepare(
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace a folder that is out of date.")
     ] = False,
+    runner: RunnerName = None,
+    runner_option: RunnerOptions = None,
     json: Annotated[bool, typer.Option("--json", help="The manifest as JSON, for programs.")] = False,
 ) -> None:
     """Turn the training log into examples: TFRecord shards beside a manifest.
 
-    The same data and options give the same bytes.
+    The same data and options give the same bytes, in this process and with any Beam runner.
     """
     with progress.status(f"preparing {data}"):
         load_tensorflow()
@@ -43,6 +46,7 @@ def prepare(
             shards=shards,
             max_bad_rows=max_bad_rows,
             overwrite=overwrite,
+            runner=beam_runner(runner, runner_option),
         )
     manifest = prepared.manifest
     for fault in manifest["faults"][:MAX_PRINTED_FAULTS]:

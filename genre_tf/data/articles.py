@@ -114,6 +114,11 @@ class ArticleTable:
         return [article.news_id for article in self.articles]
 
     @cached_property
+    def known_ids(self) -> dict[str, str]:
+        """The ids of all articles but the padding one, by themselves: see `parse_behaviors`."""
+        return {news_id: news_id for news_id in self.news_ids[1:]}
+
+    @cached_property
     def titles(self) -> list[str]:
         """Titles in the order of their rows."""
         return [article.title for article in self.articles]

@@ -3,7 +3,7 @@
 Counters that look into the future add 4 AUC points from nowhere, which no live system sees again.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from datetime import datetime, timedelta
 from itertools import groupby
 from pathlib import Path
@@ -66,15 +66,14 @@ class Counters:
                 f"the counters already know what happened at {self.newest}, and were asked about {time}: "
                 "they would look into the future. Give logs in the order of time, without overlap"
             )
-        known = [
+        return counter_rows(
             (
                 self.clicks.get(news_id, 0),
                 self.views.get(news_id, 0),
                 (time - self.first_seen.get(news_id, time)) / _HOUR,
             )
             for news_id in news_ids
-        ]
-        return np.asarray(known, np.float32).reshape(-1, len(COUNTERS))  # [candidates, 3]
+        )
 
     def save(self, file: Path) -> None:
         """Writes the counters as `.npz` without pickles; equal counters give equal bytes.
@@ -83,14 +82,14 @@ class Counters:
             file: path, ending in `.npz`.
         """
         news_ids = sorted(self.views)
-        newest = [] if self.newest is None else [_seconds(self.newest)]
+        newest = [] if self.newest is None else [epoch_seconds(self.newest)]
         np.savez(
             file,
             news_ids=np.asarray(news_ids, np.str_),
             clicks=np.asarray([self.clicks.get(news_id, 0) for news_id in news_ids], np.int64),
             views=np.asarray([self.views[news_id] for news_id in news_ids], np.int64),
             first_seen_seconds=np.asarray(
-                [_seconds(self.first_seen[news_id]) for news_id in news_ids], np.int64
+                [epoch_seconds(self.first_seen[news_id]) for news_id in news_ids], np.int64
             ),
             newest_seconds=np.asarray(newest, np.int64),
         )
@@ -118,8 +117,10 @@ class Counters:
             news_id: count for news_id, count in zip(news_ids, columns[0], strict=True) if count
         }
         counters.views = dict(zip(news_ids, columns[1], strict=True))
-        counters.first_seen = {news_id: _time(at) for news_id, at in zip(news_ids, columns[2], strict=True)}
-        counters.newest = _time(newest[0]) if newest else None
+        counters.first_seen = {
+            news_id: epoch_time(at) for news_id, at in zip(news_ids, columns[2], strict=True)
+        }
+        counters.newest = epoch_time(newest[0]) if newest else None
         return counters
 
 
@@ -152,9 +153,23 @@ def impression_counters(
     return known
 
 
-def _seconds(time: datetime) -> int:
+def counter_rows(known: Iterable[tuple[int, int, float]]) -> npt.NDArray[np.float32]:
+    """What is known of C articles, as an array.
+
+    Args:
+        known: clicks, views and age in hours of each.
+
+    Returns:
+        float32 [C, 3].
+    """
+    return np.asarray(list(known), np.float32).reshape(-1, len(COUNTERS))  # [candidates, 3]
+
+
+def epoch_seconds(time: datetime) -> int:
+    """Whole seconds since 1970 on the log's own clock."""
     return int((time - _EPOCH).total_seconds())
 
 
-def _time(seconds: int) -> datetime:
+def epoch_time(seconds: int) -> datetime:
+    """The time of `epoch_seconds`."""
     return _EPOCH + timedelta(seconds=seconds)

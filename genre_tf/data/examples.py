@@ -106,7 +106,7 @@ def split_by_time(
         Training and validation examples, each in the given order. Examples of one moment stay together
         (on the validation side), so that no validation example is as old as a training example.
     """
-    held_out = round(len(examples) * validation_share)
+    held_out = validation_size(len(examples), validation_share)
     if held_out == 0:
         return list(examples), []
     first = sorted(example.time_hours for example in examples)[len(examples) - held_out]
@@ -114,3 +114,8 @@ def split_by_time(
         [example for example in examples if example.time_hours < first],
         [example for example in examples if example.time_hours >= first],
     )
+
+
+def validation_size(impressions: int, validation_share: float) -> int:
+    """Impressions to hold out; those of the same moment as the oldest of them come on top."""
+    return round(impressions * validation_share)

@@ -1,6 +1,7 @@
 """Faults of input rows, and the policy that stops at them or skips and counts them."""
 
 from dataclasses import dataclass, field
+from typing import Self
 
 from genre_tf.errors import InputError
 
@@ -64,6 +65,17 @@ class FaultPolicy:
     bad_rows: int = 0
     unlisted: int = 0
     unusable_files: int = 0
+
+    @classmethod
+    def allowing(cls, max_bad_rows: int) -> Self:
+        """A policy for `--max-bad-rows`.
+
+        Raises:
+            InputError: a negative number.
+        """
+        if max_bad_rows < 0:
+            raise InputError(f"--max-bad-rows is 0 or more, and {max_bad_rows} was given")
+        return cls(max_bad_rows)
 
     def reject(self, faults: list[Fault]) -> None:
         """Counts one bad row (or file) with all of its faults.

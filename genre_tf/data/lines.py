@@ -3,6 +3,7 @@
 import gzip
 import zlib
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
@@ -15,7 +16,18 @@ MAX_LINE_BYTES = 1 << 20
 MAX_FILE_BYTES = 16 << 30
 """16 GiB, decompressed: ten times MIND's largest log; it bounds what a malicious .gz can cost."""
 
+TOO_LARGE = f"holds more than {MAX_FILE_BYTES >> 30} GiB; split the log"
+EMPTY = "is empty; give a file with at least one row"
+DECOMPRESSION_ERRORS = (EOFError, zlib.error, gzip.BadGzipFile)
+
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+
+
+@dataclass(frozen=True)
+class BadLine:
+    """A line that cannot be used as text, and why."""
+
+    message: str
 
 
 def find_file(folder: Path, name: str) -> Path | None:
@@ -50,38 +62,74 @@ def read_lines(path: Path, policy: FaultPolicy) -> Iterator[tuple[int, str]]:
     Raises:
         InputError: the file cannot be read or decompressed, is larger than the limit, or the policy stops.
     """
-    number, size = 0, 0
+    number = 0
     try:
         with gzip.open(path, "rb") if path.suffix == ".gz" else path.open("rb") as stream:
-            while raw := stream.readline(MAX_LINE_BYTES):
+            for raw, size in raw_lines(stream, MAX_FILE_BYTES):
                 number += 1
-                size += len(raw)
-                too_long = len(raw) == MAX_LINE_BYTES and not raw.endswith(b"\n")
-                if too_long:
-                    size += _skip_line(stream, MAX_FILE_BYTES - size)
                 if size > MAX_FILE_BYTES:
-                    policy.reject(
-                        [_whole(path, f"holds more than {MAX_FILE_BYTES >> 30} GiB; split the log")]
-                    )
+                    policy.reject([whole_file_fault(path, TOO_LARGE)])
                     return
-                if number == 1:
-                    raw = raw.removeprefix(_BYTE_ORDER_MARK)
-                text = _too_long(path, number) if too_long else _decoded(path, number, raw.rstrip(b"\r\n"))
-                if isinstance(text, Fault):
-                    policy.reject([text])
+                text = line_text(raw, first=number == 1)
+                if isinstance(text, BadLine):
+                    policy.reject([Fault(str(path), number, "line", text.message)])
                 else:
                     yield number, text
-    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-        policy.reject([_whole(path, f"cannot be decompressed after line {number} ({error}); copy it again")])
+    except DECOMPRESSION_ERRORS as error:
+        policy.reject([whole_file_fault(path, undecompressed(number, error))])
     except OSError as error:
         raise InputError(
             f"{path} cannot be read: {error.strerror or error}; check the path and its rights"
         ) from None
     if number == 0:
-        policy.reject([_whole(path, "is empty; give a file with at least one row")])
+        policy.reject([whole_file_fault(path, EMPTY)])
 
 
-def _skip_line(stream: BinaryIO | gzip.GzipFile, limit: int) -> int:
+def raw_lines(stream: BinaryIO | gzip.GzipFile, limit: int) -> Iterator[tuple[bytes, int]]:
+    """Cuts a stream into lines, from where it stands.
+
+    Args:
+        stream: decompressed bytes.
+        limit: bytes after which the rest of an endless line is not read any more.
+
+    Yields:
+        A line with its end, or the first `MAX_LINE_BYTES` of a longer one; and the bytes read so far.
+    """
+    size = 0
+    while raw := stream.readline(MAX_LINE_BYTES):
+        size += len(raw)
+        if _is_cut(raw):
+            size += skip_line(stream, limit - size)
+        yield raw, size
+
+
+def line_text(raw: bytes, first: bool) -> str | BadLine:
+    """Decodes a line.
+
+    Args:
+        raw: as `raw_lines` gives it.
+        first: whether it is the first of its file, which may begin with a byte order mark.
+
+    Returns:
+        The text without its line end, or what is wrong with it.
+    """
+    if _is_cut(raw):
+        return BadLine(f"longer than {MAX_LINE_BYTES >> 20} MiB; is a line end or a quote missing?")
+    if first:
+        raw = raw.removeprefix(_BYTE_ORDER_MARK)
+    raw = raw.rstrip(b"\r\n")
+    try:
+        text = raw.decode("utf-8")
+    except UnicodeDecodeError as error:
+        bad = f"byte 0x{raw[error.start]:02x} at position {error.start + 1} is not UTF-8"
+        return BadLine(f"{bad}; save the file as UTF-8 (was it Latin-1 or UTF-16?)")
+    if "\0" in text:
+        return BadLine(f"{shown(text)} holds a zero byte; save the file as UTF-8 text")
+    return text
+
+
+def skip_line(stream: BinaryIO | gzip.GzipFile, limit: int) -> int:
+    """Reads to the end of the line, or a little over `limit` bytes of it; returns the bytes read."""
     skipped = 0
     while skipped <= limit and (part := stream.readline(MAX_LINE_BYTES)):
         skipped += len(part)
@@ -90,23 +138,15 @@ def _skip_line(stream: BinaryIO | gzip.GzipFile, limit: int) -> int:
     return skipped
 
 
-def _decoded(path: Path, number: int, raw: bytes) -> str | Fault:
-    try:
-        text = raw.decode("utf-8")
-    except UnicodeDecodeError as error:
-        bad = f"byte 0x{raw[error.start]:02x} at position {error.start + 1} is not UTF-8"
-        return Fault(str(path), number, "line", f"{bad}; save the file as UTF-8 (was it Latin-1 or UTF-16?)")
-    if "\0" in text:
-        return Fault(
-            str(path), number, "line", f"{shown(text)} holds a zero byte; save the file as UTF-8 text"
-        )
-    return text
+def undecompressed(lines: int, error: Exception) -> str:
+    """The message for a file that breaks off: lines read before, and the error."""
+    return f"cannot be decompressed after line {lines} ({error}); copy it again"
 
 
-def _too_long(path: Path, number: int) -> Fault:
-    message = f"longer than {MAX_LINE_BYTES >> 20} MiB; is a line end or a quote missing?"
-    return Fault(str(path), number, "line", message)
-
-
-def _whole(path: Path, message: str) -> Fault:
+def whole_file_fault(path: Path, message: str) -> Fault:
+    """A fault that makes the whole file unusable."""
     return Fault(str(path), 0, "file", message)
+
+
+def _is_cut(raw: bytes) -> bool:
+    return len(raw) == MAX_LINE_BYTES and not raw.endswith(b"\n")

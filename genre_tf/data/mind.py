@@ -28,9 +28,7 @@ def read_split(data: Path, name: str, max_bad_rows: int = 0) -> Split:
     Raises:
         InputError: a wrong path, an unusable file, or more bad rows than allowed.
     """
-    if max_bad_rows < 0:
-        raise InputError(f"--max-bad-rows is 0 or more, and {max_bad_rows} was given")
-    policy = FaultPolicy(max_bad_rows)
+    policy = FaultPolicy.allowing(max_bad_rows)
     news, behaviors = split_files(data, name)
     articles = read_news(news, policy)
     return Split(name, articles, read_behaviors(behaviors, articles, policy), policy.faults)
@@ -85,7 +83,7 @@ def read_news(path: Path, policy: FaultPolicy | None = None) -> dict[str, Articl
     row = NewsRow(str(path))
     for number, text in read_lines(path, policy):
         row.read(number, text, policy)
-    _require_rows(path, row.articles, policy)
+    require_rows(path, row.articles, policy)
     return row.articles
 
 
@@ -109,11 +107,16 @@ def read_behaviors(
     row = BehaviorsRow(str(path), articles)
     for number, text in read_lines(path, policy):
         row.read(number, text, policy)
-    _require_rows(path, row.impressions, policy)
+    require_rows(path, row.impressions, policy)
     return row.impressions
 
 
-def _require_rows(path: Path, rows: object, policy: FaultPolicy) -> None:
+def require_rows(path: Path, rows: object, policy: FaultPolicy) -> None:
+    """Tells the policy of a file that holds no usable row, unless it knows already that it is unusable.
+
+    Raises:
+        InputError: the policy stops.
+    """
     if rows or any(fault.whole_file and fault.file == str(path) for fault in policy.faults):
         return
     policy.reject([Fault(str(path), 0, "file", "holds no usable row; `genre check` lists every fault")])

@@ -2,6 +2,7 @@
 
 import re
 from collections import Counter
+from collections.abc import Container, Mapping
 from datetime import datetime
 from typing import NamedTuple
 
@@ -12,6 +13,9 @@ NEWS_COLUMNS = range(5, 9)
 """MIND writes 8; copies without the url and the two entity columns, which are not read, have 5 to 7."""
 
 BEHAVIORS_COLUMNS = 5
+
+RowFaults = list[tuple[str, str]]
+"""What is wrong with a row: columns and messages."""
 
 _TIME = re.compile(r"(\d{1,2})/(\d{1,2})/(\d{4}) (\d{1,2}):(\d{2}):(\d{2}) ([AP]M)", re.ASCII)
 
@@ -108,7 +112,6 @@ class BehaviorsRow:
     def __init__(self, file: str, articles: dict[str, Article]) -> None:
         self.file = file
         self.impressions: list[Impression] = []
-        # The article's own string for each id: a log repeats ids millions of times, and need not copy them.
         self._known = {news_id: news_id for news_id in articles}
         self._seen: set[str] = set()
         self._labelled: bool | None = None
@@ -121,74 +124,91 @@ class BehaviorsRow:
             text: the row without its line end.
             policy: gets the faults.
         """
-        fields = text.split("\t")
-        if len(fields) != BEHAVIORS_COLUMNS:
-            message = (
-                f"{len(fields)} received, {BEHAVIORS_COLUMNS} expected: id, user, time, history, impressions"
-            )
-            policy.reject([Fault(self.file, number, "columns", message)])
+        row = parse_behaviors(text, self._known, self._seen, self._labelled)
+        if not isinstance(row, Impression):
+            policy.reject([Fault(self.file, number, *fault) for fault in row])
             return
-        faults: list[tuple[str, str]] = []
-        impression = self._parse(fields, faults)
-        if impression is None:
-            policy.reject([Fault(self.file, number, *fault) for fault in faults])
-            return
-        self._seen.add(impression.impression_id)
-        self._labelled = impression.clicked is not None
-        self.impressions.append(impression)
+        self._seen.add(row.impression_id)
+        self._labelled = row.clicked is not None
+        self.impressions.append(row)
 
-    def _parse(self, fields: list[str], faults: list[tuple[str, str]]) -> Impression | None:
-        impression_id, user_id, time_text, history_text, candidates_text = fields
-        if wrong := id_fault(impression_id):
-            faults.append(("impression_id", wrong))
-        elif impression_id in self._seen:
-            faults.append(
-                ("impression_id", f"{shown(impression_id)} stood in an earlier row; keep one of them")
-            )
-        if wrong := id_fault(user_id):
-            faults.append(("user_id", wrong))
-        time = parse_time(time_text)
-        if time is None:
-            faults.append(("time", f"{shown(time_text)} is no time; write it as 11/9/2019 12:01:13 AM"))
-        history = self._known_ids(history_text.split(), "history", faults)
-        candidates = self._candidates(candidates_text.split(), faults)
-        if faults or time is None:
-            return None
-        return Impression(impression_id, user_id, time, history, candidates.news_ids, candidates.clicked)
 
-    def _known_ids(self, news_ids: list[str], field: str, faults: list[tuple[str, str]]) -> tuple[str, ...]:
-        known = tuple(self._known[news_id] for news_id in news_ids if news_id in self._known)
-        if len(known) < len(news_ids):
-            first = next(news_id for news_id in news_ids if news_id not in self._known)
-            more = len(news_ids) - len(known) - 1
-            others = f" and {more} more are" if more else " is"
-            faults.append((field, f"{shown(first)}{others} not in the split's news file; add the article"))
-        return known
+def parse_behaviors(
+    text: str, known: Mapping[str, str], seen: Container[str], labelled: bool | None
+) -> Impression | RowFaults:
+    """Reads one row of a behaviours file; depends on nothing but its arguments.
 
-    def _candidates(self, tokens: list[str], faults: list[tuple[str, str]]) -> Candidates:
-        field = "impressions"
-        labels = [None if token in self._known else _label(token) for token in tokens]
-        without = labels.count(None)
-        if not tokens:
-            faults.append((field, "is empty; at least one article was shown"))
-        elif 0 < without < len(tokens):
-            token = tokens[labels.index(None)]
-            faults.append((field, f"{shown(token)} has no label -0 or -1 and others have; label all or none"))
-        elif self._labelled not in (None, without == 0):
-            kinds = ("has labels", "has none") if without == 0 else ("has no labels", "has them")
-            faults.append(
-                (field, f"the row {kinds[0]} and the log before it {kinds[1]}; keep them in separate logs")
-            )
-        elif without == 0 and not any(labels):
-            faults.append((field, "no click among them; a labelled impression has at least one"))
-        bare = tokens if without else [token[:-2] for token in tokens]
-        if 0 < without < len(tokens):
-            return Candidates((), None)
-        news_ids = self._known_ids(bare, field, faults)
-        if len(set(bare)) < len(bare):
-            twice = Counter(bare).most_common(1)[0][0]
-            faults.append((field, f"{shown(twice)} stands there twice; an article is shown once"))
-        return Candidates(news_ids, None if without else tuple(label is True for label in labels))
+    Args:
+        text: the row without its line end.
+        known: the articles' ids by themselves, so that a log which repeats them need not copy them.
+        seen: impression ids of the rows taken before.
+        labelled: whether the rows taken before are labelled; None if there are none.
+
+    Returns:
+        The impression, or every fault of the row: at least one.
+    """
+    fields = text.split("\t")
+    if len(fields) != BEHAVIORS_COLUMNS:
+        message = (
+            f"{len(fields)} received, {BEHAVIORS_COLUMNS} expected: id, user, time, history, impressions"
+        )
+        return [("columns", message)]
+    impression_id, user_id, time_text, history_text, candidates_text = fields
+    faults: RowFaults = []
+    if wrong := id_fault(impression_id):
+        faults.append(("impression_id", wrong))
+    elif impression_id in seen:
+        faults.append(("impression_id", f"{shown(impression_id)} stood in an earlier row; keep one of them"))
+    if wrong := id_fault(user_id):
+        faults.append(("user_id", wrong))
+    time = parse_time(time_text)
+    if time is None:
+        faults.append(("time", f"{shown(time_text)} is no time; write it as 11/9/2019 12:01:13 AM"))
+    history = _known_ids(history_text.split(), known, "history", faults)
+    candidates = _candidates(candidates_text.split(), known, labelled, faults)
+    if faults or time is None:
+        return faults
+    return Impression(impression_id, user_id, time, history, candidates.news_ids, candidates.clicked)
+
+
+def _known_ids(
+    news_ids: list[str], known: Mapping[str, str], field: str, faults: RowFaults
+) -> tuple[str, ...]:
+    found = tuple(known[news_id] for news_id in news_ids if news_id in known)
+    if len(found) < len(news_ids):
+        first = next(news_id for news_id in news_ids if news_id not in known)
+        more = len(news_ids) - len(found) - 1
+        others = f" and {more} more are" if more else " is"
+        faults.append((field, f"{shown(first)}{others} not in the split's news file; add the article"))
+    return found
+
+
+def _candidates(
+    tokens: list[str], known: Mapping[str, str], labelled: bool | None, faults: RowFaults
+) -> Candidates:
+    field = "impressions"
+    labels = [None if token in known else _label(token) for token in tokens]
+    without = labels.count(None)
+    if not tokens:
+        faults.append((field, "is empty; at least one article was shown"))
+    elif 0 < without < len(tokens):
+        token = tokens[labels.index(None)]
+        faults.append((field, f"{shown(token)} has no label -0 or -1 and others have; label all or none"))
+    elif labelled not in (None, without == 0):
+        kinds = ("has labels", "has none") if without == 0 else ("has no labels", "has them")
+        faults.append(
+            (field, f"the row {kinds[0]} and the log before it {kinds[1]}; keep them in separate logs")
+        )
+    elif without == 0 and not any(labels):
+        faults.append((field, "no click among them; a labelled impression has at least one"))
+    bare = tokens if without else [token[:-2] for token in tokens]
+    if 0 < without < len(tokens):
+        return Candidates((), None)
+    news_ids = _known_ids(bare, known, field, faults)
+    if len(set(bare)) < len(bare):
+        twice = Counter(bare).most_common(1)[0][0]
+        faults.append((field, f"{shown(twice)} stands there twice; an article is shown once"))
+    return Candidates(news_ids, None if without else tuple(label is True for label in labels))
 
 
 def _label(token: str) -> bool | None:

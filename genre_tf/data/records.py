@@ -6,20 +6,20 @@ TensorFlow is imported where records are written or read: it takes seconds, and 
 import contextlib
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from genre_tf.data.articles import ArticleTable, Split
-from genre_tf.data.counters import Counters
-from genre_tf.data.examples import ImpressionExample, build_examples, split_by_time
+from genre_tf.data.articles import ArticleTable
+from genre_tf.data.beam.runners import Runner
+from genre_tf.data.examples import ImpressionExample
+from genre_tf.data.faults import FaultPolicy
+from genre_tf.data.log_summary import LogSummary
+from genre_tf.data.log_writing import LogTask, write_log
 from genre_tf.data.manifest import (
     ARTICLES_FILE,
-    COUNTERS_FILE,
     FORMAT,
     MANIFEST_FILE,
-    SPLITS,
     Manifest,
     damaged,
     fault_rows,
@@ -27,12 +27,10 @@ from genre_tf.data.manifest import (
     is_current,
     load_manifest,
     output_fingerprints,
-    shard_name,
-    shard_of,
     shard_paths,
     write_manifest,
 )
-from genre_tf.data.mind import read_split
+from genre_tf.data.mind import read_news, split_files
 from genre_tf.errors import FailureError, InputError
 
 
@@ -58,11 +56,12 @@ def prepare(
     shards: int = 4,
     max_bad_rows: int = 0,
     overwrite: bool = False,
+    runner: Runner | None = None,
 ) -> Prepared:
     """Turns the training log of a MIND-format data set into examples.
 
-    The same data and settings give the same bytes in every file. The newest part of the log is kept apart for
-    validation; `counters.npz` holds the counters as of the end of the whole log.
+    The same data and settings give the same bytes in every file, with any runner. The newest part of the log
+    is kept apart for validation; `counters.npz` holds the counters as of the end of the whole log.
 
     Args:
         data: folder of the data set, with a `train` folder in it.
@@ -72,6 +71,7 @@ def prepare(
         shards: files for each of training and validation.
         max_bad_rows: faulty rows that may be skipped.
         overwrite: replace a prepared folder that is out of date.
+        runner: the Beam runner that reads the log and writes the examples; None does it in this process.
 
     Returns:
         The manifest, and whether anything was written.
@@ -79,25 +79,47 @@ def prepare(
     Raises:
         InputError: faulty data or settings, a log without labels or too small to split, or an `out` that is
             taken.
-        FailureError: `out` cannot be written.
+        FailureError: `out` cannot be written, or the runner failed.
     """
     _check_settings(max_history, validation_share, shards)
+    if runner is not None:
+        runner.require()
     settings = {"max_history": max_history, "validation_share": validation_share, "shards": shards}
     inputs = input_fingerprints(data, "train")
     if is_current(out, settings, inputs, max_bad_rows):
         return Prepared(load_manifest(out), written=False)
     _require_free(out, overwrite)
-    split = read_split(data, "train", max_bad_rows)
-    if not split.labelled:
-        raise InputError(f"the log of {data / 'train'} has no clicks to learn from; give N1-0 N2-1 labels")
-    manifest = {
-        "format": FORMAT,
-        "settings": settings,
-        "inputs": inputs,
-        "bad_rows": len({(fault.file, fault.line) for fault in split.faults}),
-        "faults": fault_rows(split.faults, data),
-    }
-    return Prepared(_write_folder(out, split, manifest), written=True)
+    news, behaviors = split_files(data, "train")
+    policy = FaultPolicy.allowing(max_bad_rows)
+    table = ArticleTable(read_news(news, policy).values())
+    task = LogTask(behaviors, table, policy, max_history, validation_share, shards)
+    with _whole_folder(out) as folder:
+        write_articles(folder / ARTICLES_FILE, table)
+        summary = write_log(task, folder) if runner is None else _beam_writer()(task, folder, runner)
+        manifest = {
+            "format": FORMAT,
+            "settings": settings,
+            "inputs": inputs,
+            "bad_rows": len({(fault.file, fault.line) for fault in policy.faults}),
+            "faults": fault_rows(policy.faults, data),
+            "articles": len(table) - 1,
+            "article_table": table.fingerprint,
+            "splits": summary.as_values(),
+            "outputs": output_fingerprints(folder),
+        }
+        write_manifest(manifest, folder)
+    return Prepared(manifest, written=True)
+
+
+def write_articles(path: Path, table: ArticleTable) -> None:
+    """Writes the articles of a table in the order of their rows, without the padding article.
+
+    Raises:
+        OSError: the file cannot be written.
+    """
+    from genre_tf.data.serialization import article_record, write_records
+
+    write_records(path, map(article_record, table.articles[1:]))
 
 
 def read_articles(folder: Path) -> ArticleTable:
@@ -141,44 +163,10 @@ def read_examples(folder: Path, split: str) -> list[ImpressionExample]:
     return sorted(examples, key=lambda example: example.impression)
 
 
-def _write_folder(out: Path, split: Split, manifest: Manifest) -> Manifest:
-    settings = manifest["settings"]
-    table, counters = ArticleTable.of(split), Counters()
-    examples = split_by_time(
-        build_examples(split, table, counters, settings["max_history"]), settings["validation_share"]
-    )
-    if not examples[0]:
-        raise InputError(
-            f"{len(split.impressions)} impressions leave none to train on beside a validation share of "
-            f"{settings['validation_share']}; give a longer log or a smaller share"
-        )
-    manifest = manifest | {
-        "articles": len(table) - 1,
-        "article_table": table.fingerprint,
-        "splits": dict(zip(SPLITS, map(_summary, examples), strict=True)),
-    }
-    with _whole_folder(out) as folder:
-        _write_articles(folder, table)
-        for name, members in zip(SPLITS, examples, strict=True):
-            _write_shards(folder, name, members, settings["shards"])
-        counters.save(folder / COUNTERS_FILE)
-        manifest["outputs"] = output_fingerprints(folder)
-        write_manifest(manifest, folder)
-    return manifest
+def _beam_writer() -> Callable[[LogTask, Path, Runner], LogSummary]:
+    from genre_tf.data.beam.prepare import write_log_with_beam
 
-
-def _write_articles(folder: Path, table: ArticleTable) -> None:
-    from genre_tf.data.serialization import article_record, write_records
-
-    write_records(folder / ARTICLES_FILE, map(article_record, table.articles[1:]))
-
-
-def _write_shards(folder: Path, split: str, examples: list[ImpressionExample], shards: int) -> None:
-    from genre_tf.data.serialization import example_record, write_records
-
-    for shard in range(shards):
-        members = (example for example in examples if shard_of(example.impression, shards) == shard)
-        write_records(folder / shard_name(split, shard, shards), map(example_record, members))
+    return write_log_with_beam
 
 
 def _check_settings(max_history: int, validation_share: float, shards: int) -> None:
@@ -199,20 +187,10 @@ def _require_free(out: Path, overwrite: bool) -> None:
         raise InputError(f"{out} was prepared from other data or settings; give --overwrite to replace it")
 
 
-def _summary(examples: list[ImpressionExample]) -> dict[str, Any]:
-    hours = [example.time_hours for example in examples]
-    return {
-        "impressions": len(examples),
-        "candidates": sum(len(example.candidates) for example in examples),
-        "clicks": int(sum(example.labels.sum() for example in examples)),
-        "first_hours": min(hours, default=None),
-        "last_hours": max(hours, default=None),
-    }
-
-
 @contextlib.contextmanager
 def _whole_folder(out: Path) -> Iterator[Path]:
     """Gives a folder to write into that becomes `out` at the end, or is gone if anything fails."""
+    made = [parent for parent in out.parents if not parent.exists()]
     partial = out.parent / f".{out.name}.partial-{os.getpid()}"
     replaced = out.parent / f".{out.name}.replaced-{os.getpid()}"
     try:
@@ -230,3 +208,6 @@ def _whole_folder(out: Path) -> Iterator[Path]:
             replaced.rename(out)
         for leftover in (partial, replaced):
             shutil.rmtree(leftover, ignore_errors=True)
+        for parent in made:
+            with contextlib.suppress(OSError):  # not empty: `out` is in it
+                parent.rmdir()

@@ -8,7 +8,8 @@ import numpy as np
 import numpy.typing as npt
 
 from genre_tf.data.articles import Impression
-from genre_tf.data.records import SPLITS, read_articles, read_examples
+from genre_tf.data.manifest import SPLITS
+from genre_tf.data.records import read_articles, read_examples
 
 FEW_CLICKS = 5
 

@@ -1,0 +1,102 @@
+"""Files that pass between this machine and the workers, on any file system that Beam knows."""
+
+import shutil
+import tempfile
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+from apache_beam.io.filesystem import BeamIOError, CompressionTypes
+from apache_beam.io.filesystems import FileSystems
+
+_COPIED_BYTES = 1 << 20
+
+
+class Staging:
+    """Where workers find what they read and leave what they write.
+
+    Args:
+        folder: local folder that the results are for.
+        temp_location: a folder that every worker reaches, such as `gs://bucket/job`. None: workers see this
+            machine's files (they run on it, or share a mounted file system), and nothing is copied.
+    """
+
+    def __init__(self, folder: Path, temp_location: str | None) -> None:
+        self._folder = folder.absolute()
+        self._remote = temp_location
+        self.address = temp_location or str(self._folder / "staging")
+        """The folder that workers write into; unfinished files of a failed attempt stay in it."""
+
+    def share(self, path: Path) -> str:
+        """Makes a file readable for workers.
+
+        Returns:
+            Its address for them.
+        """
+        if self._remote is None:
+            return str(path.absolute())
+        address = FileSystems.join(self.address, path.name)
+        with path.open("rb") as source:
+            _copy(source, address)
+        return address
+
+    def collect(self, name: str) -> Path:
+        """Brings a file that a worker wrote into the local folder.
+
+        Returns:
+            Its path there.
+        """
+        path, address = self._folder / name, FileSystems.join(self.address, name)
+        if self._remote is None:
+            Path(address).rename(path)
+        else:
+            with open_address(address) as source, path.open("wb") as target:
+                shutil.copyfileobj(source, target, _COPIED_BYTES)
+        return path
+
+    def close(self) -> None:
+        """Removes the workers' folder."""
+        with suppress(BeamIOError):
+            FileSystems.delete([self.address])
+
+
+def open_address(address: str) -> Any:
+    """Opens a file of any file system for reading bytes, as they are."""
+    return FileSystems.open(address, compression_type=CompressionTypes.UNCOMPRESSED)
+
+
+@contextmanager
+def local_copy(address: str) -> Iterator[Path]:
+    """The file as a local path: itself, or a copy while the block lasts."""
+    if "://" not in address:
+        yield Path(address)
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / Path(address).name
+        with open_address(address) as source, path.open("wb") as target:
+            shutil.copyfileobj(source, target, _COPIED_BYTES)
+        yield path
+
+
+def write_whole(folder: str, name: str, write: Callable[[Path], None]) -> None:
+    """Writes a file whole or not at all: runners repeat work that failed, and may do it twice at once.
+
+    Args:
+        folder: address of its folder.
+        name: of the file.
+        write: writes it to a local path of the same ending.
+    """
+    with tempfile.TemporaryDirectory() as local:
+        path = Path(local) / name
+        write(path)
+        part = FileSystems.join(folder, f"{name}.{uuid.uuid4().hex}.part")
+        with path.open("rb") as source:
+            _copy(source, part)
+    FileSystems.rename([part], [FileSystems.join(folder, name)])
+
+
+def _copy(source: Any, address: str) -> None:
+    with FileSystems.create(address, compression_type=CompressionTypes.UNCOMPRESSED) as target:
+        shutil.copyfileobj(source, target, _COPIED_BYTES)

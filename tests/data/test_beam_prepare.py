@@ -1,0 +1,161 @@
+"""Any runner writes the bytes that one process writes, and says the same where the data are wrong."""
+
+import gzip
+import random
+
+import pytest
+
+pytest.importorskip("apache_beam", reason="Apache Beam is not installed: pip install 'genre-tf[beam]'")
+
+from genre_tf.data.beam import log_rows
+from genre_tf.data.beam.runners import Runner
+from genre_tf.data.records import prepare
+from genre_tf.data.synth.newsroom import write_newsroom
+from genre_tf.data.synth.settings import NewsroomSettings
+from genre_tf.errors import FailureError, InputError
+
+DIRECT = Runner("DirectRunner")
+GOOD = "1\tU1\t11/9/2019 9:00:00 AM\tN1\tN3-1 N4-0"
+
+
+@pytest.fixture(scope="module")
+def newsroom(tmp_path_factory):
+    """A log out of the order of time, with many impressions in one second, as no live log would be."""
+    data = tmp_path_factory.mktemp("beam") / "newsroom"
+    write_newsroom(data, NewsroomSettings(articles=120, readers=30, days=3, impressions=240, seed=3))
+    log = data / "train" / "behaviors.tsv"
+    rows = [row.split("\t") for row in log.read_text("utf-8").splitlines()]
+    for row in rows:
+        day, clock, half = row[2].split(" ")
+        row[2] = f"{day} {clock.split(':')[0]}:00:0{int(clock[-2:]) % 2} {half}"
+    random.Random(5).shuffle(rows)
+    log.write_text("".join("\t".join(row) + "\n" for row in rows), "utf-8")
+    return data
+
+
+@pytest.fixture(autouse=True)
+def small_ranges(monkeypatch):
+    """Lines are cut by range ends everywhere."""
+    monkeypatch.setattr(log_rows, "RANGE_BYTES", 2000)
+
+
+def files_of(folder):
+    return {path.name: path.read_bytes() for path in sorted(folder.iterdir())}
+
+
+def both(data, tmp_path, runner=DIRECT, **settings):
+    """What one process and a runner write of the same data."""
+    prepare(data, tmp_path / "local", **settings)
+    prepare(data, tmp_path / "beam", runner=runner, **settings)
+    return files_of(tmp_path / "local"), files_of(tmp_path / "beam")
+
+
+@pytest.mark.parametrize(("shards", "share"), [(1, 0.0), (3, 0.3)])
+def test_a_runner_writes_the_bytes_of_one_process(newsroom, tmp_path, shards, share):
+    local, beam = both(newsroom, tmp_path, shards=shards, validation_share=share, max_history=4)
+    assert len(local) == 3 + 2 * shards
+    assert list(beam) == list(local)
+    assert [name for name in local if beam[name] != local[name]] == []
+
+
+def test_a_gzipped_log_and_results_by_way_of_temp_location(newsroom, tmp_path):
+    data, temporary = tmp_path / "data" / "train", tmp_path / "temporary"
+    data.mkdir(parents=True)
+    (data / "news.tsv").write_bytes((newsroom / "train" / "news.tsv").read_bytes())
+    (data / "behaviors.tsv.gz").write_bytes(
+        gzip.compress((newsroom / "train" / "behaviors.tsv").read_bytes())
+    )
+    runner = Runner("DirectRunner", (f"temp_location={temporary}",))
+    local, beam = both(tmp_path / "data", tmp_path, runner)
+    assert beam == local
+    assert list(temporary.iterdir()) == []
+
+
+def test_bad_rows_are_skipped_and_listed_alike(write_split, tmp_path, monkeypatch):
+    monkeypatch.setattr(log_rows, "RANGE_BYTES", 60)  # nearly every row is a range of its own
+    rows = [
+        b"\xef\xbb\xbf1\tU1\tnever\tN1\tN3-1",  # so that its id is free for a later row
+        b"2\tU2\t11/9/2019 9:00:00 AM\tN1\tN3 N4",  # usable by itself: the log has no labels before it
+    ]
+    unlabelled = write_split(behaviors=b"\n".join(rows))
+    for runner in (None, DIRECT):
+        with pytest.raises(InputError, match="no clicks to learn from"):
+            prepare(unlabelled, tmp_path / "out", max_bad_rows=1, runner=runner)
+    rows[1:] = [
+        GOOD.encode(),
+        b"2\tU2\t11/9/2019 8:00:00 AM\tN1\tN3 N4",  # no labels, after rows that have them
+        b"3\tU2\t11/9/2019 10:00:00 AM\t\tN3-0 N4-1 N5-0\r",
+        b"1\tU3\t11/9/2019 11:00:00 AM\tN5\tN1-1 N2-0",  # its id stood before
+        b"1\tU3\t11/9/2019 11:00:00 AM\tN5 N99 N98\tN1-0 N1-0",  # and more is wrong with this one
+        b"",
+        b"x\ty",
+        b"4\tU\xff\t11/9/2019 11:00:00 AM\tN5\tN1-1 N2-0",
+        b"3\tU\0\t11/9/2019 11:00:00 AM\tN5\tN1-1 N2-0",
+        b"5\tU4\t11/9/2019 11:00:00 AM\tN5\tN1-1 N2-0",
+        b"6 6\tU4\t11/9/2019 11:00:00 AM\tN5\tN1-1 N2-0",
+        b"4\tU4\t11/9/2019 9:00:00 AM\tN5 N2\tN1-1 N2-0 N3-0",
+    ]
+    local, beam = both(write_split(behaviors=b"\n".join(rows)), tmp_path, max_bad_rows=9, shards=2)
+    assert beam == local
+    assert b'"bad_rows": 9' in local["manifest.json"]
+
+
+@pytest.mark.parametrize(
+    ("behaviors", "max_bad_rows", "share"),
+    [
+        (["x", GOOD, "2\tU1\tnever\tN77\tN3-1"], 1, 0.0),
+        (b"", 0, 0.0),
+        ([GOOD], 0, 0.9),
+    ],
+)
+def test_a_log_that_cannot_be_used_is_refused_in_the_same_words(
+    write_split, tmp_path, behaviors, max_bad_rows, share
+):
+    data, told = write_split(behaviors=behaviors), []
+    for runner in (None, DIRECT):
+        with pytest.raises(InputError) as error:
+            prepare(
+                data,
+                tmp_path / "a" / "out",
+                max_bad_rows=max_bad_rows,
+                validation_share=share,
+                runner=runner,
+            )
+        told.append(str(error.value))
+    assert told[0] == told[1]
+    assert [path.name for path in tmp_path.iterdir()] == ["data"]
+
+
+def test_a_broken_gz_is_refused_in_the_same_words(write_split, tmp_path):
+    data, told = write_split(), []
+    log = data / "train" / "behaviors.tsv"
+    log.with_name("behaviors.tsv.gz").write_bytes(gzip.compress(log.read_bytes())[:-20])
+    log.unlink()
+    for runner in (None, DIRECT):
+        with pytest.raises(InputError, match="cannot be decompressed") as error:
+            prepare(data, tmp_path / "out", runner=runner)
+        told.append(str(error.value))
+    assert told[0] == told[1]
+
+
+@pytest.mark.parametrize(
+    ("runner", "message"),
+    [
+        (Runner("NoRunner"), "Unexpected pipeline runner: NoRunner"),
+        (Runner("DirectRunner", ("direct_num_workers=many",)), "invalid int value: 'many'$"),
+        (Runner("DirectRunner", ("direct_number_of_workers=2",)), "no option 'direct_number_of_workers'"),
+    ],
+)
+def test_what_beam_does_not_know_is_told_before_anything_is_read(write_split, tmp_path, runner, message):
+    with pytest.raises(InputError, match=message):
+        prepare(write_split(news=b""), tmp_path / "out", runner=runner)
+
+
+def test_a_pipeline_that_fails_leaves_nothing(write_split, tmp_path, monkeypatch):
+    def full_disk(folder, name, write):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("genre_tf.data.beam.prepare.write_whole", full_disk)
+    with pytest.raises(FailureError, match="No space left"):
+        prepare(write_split(), tmp_path / "out", runner=DIRECT)
+    assert [path.name for path in tmp_path.iterdir()] == ["data"]
