@@ -19,6 +19,7 @@ VERBS = (
     "tune",
     "evaluate",
     "predict",
+    "embed",
     "export",
     "verify",
     "serve",

@@ -3,10 +3,7 @@
 TensorFlow is imported where records are written or read: it takes seconds, and wrong input is told at once.
 """
 
-import contextlib
-import os
-import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -31,7 +28,8 @@ from genre_tf.data.manifest import (
     write_manifest,
 )
 from genre_tf.data.mind import read_news, split_files
-from genre_tf.errors import FailureError, InputError
+from genre_tf.data.whole_folder import whole_folder
+from genre_tf.errors import InputError
 
 
 @dataclass(frozen=True)
@@ -93,7 +91,7 @@ def prepare(
     policy = FaultPolicy.allowing(max_bad_rows)
     table = ArticleTable(read_news(news, policy).values())
     task = LogTask(behaviors, table, policy, max_history, validation_share, shards)
-    with _whole_folder(out) as folder:
+    with whole_folder(out) as folder:
         write_articles(folder / ARTICLES_FILE, table)
         summary = write_log(task, folder) if runner is None else _beam_writer()(task, folder, runner)
         manifest = {
@@ -185,29 +183,3 @@ def _require_free(out: Path, overwrite: bool) -> None:
         raise InputError(f"{out} exists and is no prepared folder; give a new one")
     if not overwrite:
         raise InputError(f"{out} was prepared from other data or settings; give --overwrite to replace it")
-
-
-@contextlib.contextmanager
-def _whole_folder(out: Path) -> Iterator[Path]:
-    """Gives a folder to write into that becomes `out` at the end, or is gone if anything fails."""
-    made = [parent for parent in out.parents if not parent.exists()]
-    partial = out.parent / f".{out.name}.partial-{os.getpid()}"
-    replaced = out.parent / f".{out.name}.replaced-{os.getpid()}"
-    try:
-        partial.mkdir(parents=True)
-        yield partial
-        if out.exists():
-            out.rename(replaced)
-        partial.rename(out)
-    except OSError as error:
-        raise FailureError(
-            f"{out} could not be written: {error}; check the path, its rights and the disk"
-        ) from None
-    finally:
-        if replaced.exists() and not out.exists():
-            replaced.rename(out)
-        for leftover in (partial, replaced):
-            shutil.rmtree(leftover, ignore_errors=True)
-        for parent in made:
-            with contextlib.suppress(OSError):  # not empty: `out` is in it
-                parent.rmdir()

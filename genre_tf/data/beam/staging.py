@@ -1,9 +1,10 @@
 """Files that pass between this machine and the workers, on any file system that Beam knows."""
 
 import shutil
+import tarfile
 import tempfile
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -42,6 +43,21 @@ class Staging:
             _copy(source, address)
         return address
 
+    def share_folder(self, folder: Path, members: Sequence[str]) -> str:
+        """Makes some files and folders of a folder readable for workers; see `local_folder`.
+
+        Returns:
+            The address of the folder, or of an archive of the members.
+        """
+        if self._remote is None:
+            return str(folder.absolute())
+        with tempfile.TemporaryDirectory() as temporary:
+            archive = Path(temporary) / f"{folder.name}.tar"
+            with tarfile.open(archive, "w") as tar:
+                for member in members:
+                    tar.add(folder / member, member)
+            return self.share(archive)
+
     def collect(self, name: str) -> Path:
         """Brings a file that a worker wrote into the local folder.
 
@@ -78,6 +94,18 @@ def local_copy(address: str) -> Iterator[Path]:
         with open_address(address) as source, path.open("wb") as target:
             shutil.copyfileobj(source, target, _COPIED_BYTES)
         yield path
+
+
+@contextmanager
+def local_folder(address: str) -> Iterator[Path]:
+    """The folder that `Staging.share_folder` shared, as a local path while the block lasts."""
+    if not address.endswith(".tar"):
+        yield Path(address)
+        return
+    with tempfile.TemporaryDirectory() as folder, local_copy(address) as archive:
+        with tarfile.open(archive) as tar:
+            tar.extractall(folder, filter="data")
+        yield Path(folder)
 
 
 def write_whole(folder: str, name: str, write: Callable[[Path], None]) -> None:

@@ -1,0 +1,64 @@
+"""`genre embed`: the vectors of every article, for an index elsewhere."""
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from genre_tf.cli.beam_options import RunnerName, RunnerOptions, beam_runner
+from genre_tf.cli.console import print_json, progress, results
+from genre_tf.cli.tensorflow_notes import load_tensorflow
+
+
+class Model(StrEnum):
+    """The models that have article vectors."""
+
+    two_tower = "two_tower"
+    ranker = "ranker"
+
+
+def embed(
+    run: Annotated[Path, typer.Argument(help="Run folder, as `genre train` leaves it.")],
+    data: Annotated[Path, typer.Option(help="Folder of a MIND-format data set.")],
+    split: Annotated[str, typer.Option(help="Folder of the split in it; only its news file is read.")],
+    out: Annotated[Path, typer.Option(help="Folder to write: news_ids.txt beside .npy shards.")],
+    model: Annotated[
+        Model, typer.Option(help="Whose article vectors; the two tower's are for retrieval.")
+    ] = Model.two_tower,
+    max_bad_rows: Annotated[int, typer.Option(help="Faulty rows that may be skipped.")] = 0,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace embeddings that are there already.")
+    ] = False,
+    runner: RunnerName = None,
+    runner_option: RunnerOptions = None,
+    as_json: Annotated[bool, typer.Option("--json", help="The manifest as JSON, for programs.")] = False,
+) -> None:
+    """Embed every article of a split: ids, and float32 vectors as NumPy shards.
+
+    This process and every Beam runner write the same bytes.
+    """
+    load_tensorflow()
+    from genre_tf.evaluation.run_models import chosen_models, open_run
+    from genre_tf.models.bulk_embedding import embed_split
+
+    chosen_models(run, open_run(run), (model.value,))
+    with progress.status(f"embedding the articles of {split}") as status:
+        manifest = embed_split(
+            run,
+            data,
+            split,
+            out,
+            model=model.value,
+            runner=beam_runner(runner, runner_option),
+            max_bad_rows=max_bad_rows,
+            overwrite=overwrite,
+            on_progress=lambda done, shards: status.update(f"embedding: {done} of {shards} shards"),
+        )
+    if as_json:
+        print_json(manifest)
+        return
+    results.print(
+        f"{out}: {manifest['articles']:,} articles as vectors of {manifest['dimension']} by {model.value}",
+        markup=False,
+    )

@@ -1,0 +1,230 @@
+"""Vectors of every article of a catalogue, in files that any program can read.
+
+The files of a folder: `news_ids.txt`, an id a line; `embeddings-00000-of-00003.npy` and so on, float32 matrices
+whose rows, one shard after another, are those of the ids; and `manifest.json`. NumPy's own format without pickles
+is read by every language that has a reader for arrays, can be mapped into memory, and needs no TensorFlow.
+"""
+
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import tensorflow as tf
+
+from genre_tf.data.articles import Article, ArticleTable
+from genre_tf.data.beam.runners import Runner
+from genre_tf.data.faults import FaultPolicy
+from genre_tf.data.lines import find_file
+from genre_tf.data.manifest import MANIFEST_FILE, Manifest, file_fingerprint, output_fingerprints, write_manifest
+from genre_tf.data.mind import NEWS, read_news, split_files
+from genre_tf.data.whole_folder import whole_folder
+from genre_tf.errors import InputError
+from genre_tf.models.article_features import article_texts
+from genre_tf.models.backbone import NewsBackbone
+from genre_tf.models.checkpoint import BACKBONE_FOLDER, WEIGHTS_FILE, load_ranker, load_two_tower
+from genre_tf.models.news_encoder import NewsEncoder
+
+IDS_FILE = "news_ids.txt"
+
+SHARD_ARTICLES = 8192
+"""Rows of a file, and the least that one worker is given: some tens of seconds of work on two cores."""
+
+BATCH_ARTICLES = 1024
+"""Rows encoded together, by row number and not by who encodes them: so that all runners give equal bytes."""
+
+_STEP_ARTICLES = 128  # with 32 tokens each, what two cores take at once
+_STAGES: dict[str, tuple[str, Callable[[Path], Any]]] = {
+    "two_tower": ("retrieval", load_two_tower),
+    "ranker": ("ranking", load_ranker),
+}
+_KIND = "article embeddings"
+
+
+class ArticleEncoder:
+    """A trained news tower as one function of articles.
+
+    Args:
+        run: the run folder.
+        model: `two_tower` or `ranker`.
+
+    Raises:
+        InputError: the run has not trained that model, or a file of it is missing or damaged.
+    """
+
+    def __init__(self, run: Path, model: str) -> None:
+        _, load = _STAGES[model]
+        encoder: NewsEncoder = load(run).encoder
+        self._backbone: NewsBackbone = encoder.backbone
+        self.dimension = encoder.dimension
+
+        def encode(texts: tf.Tensor, category: tf.Tensor, subcategory: tf.Tensor) -> tf.Tensor:
+            known = {"category": category, "subcategory": subcategory}
+            return encoder.tower({**encoder.text_features(texts), **known}, training=False)
+
+        rows = tf.TensorSpec([None], tf.int32)
+        self._encode = tf.function(encode, input_signature=[tf.TensorSpec([None], tf.string), rows, rows])
+
+    def __call__(self, articles: Sequence[Article]) -> npt.NDArray[np.float32]:
+        """Encode articles: title, abstract and categories.
+
+        Unlike `embed_articles`, which keeps the frozen layers' states as float16 for training to read again,
+        nothing is rounded on the way.
+
+        Args:
+            articles: N articles; equal articles in equal order give equal bytes on equal machines.
+
+        Returns:
+            float32 [N, D].
+        """
+        vectors = np.zeros((len(articles), self.dimension), np.float32)
+        for start in range(0, len(articles), BATCH_ARTICLES):
+            batch = articles[start : start + BATCH_ARTICLES]
+            vectors[start : start + len(batch)] = self._batch(batch)
+        return vectors
+
+    def _batch(self, articles: Sequence[Article]) -> npt.NDArray[np.float32]:
+        config, categories = self._backbone.config, self._backbone.categories
+        titles, abstracts = [one.title for one in articles], [one.abstract for one in articles]
+        texts = np.asarray(article_texts(titles, abstracts, config), np.object_)
+        category = categories.rows([one.category for one in articles])
+        subcategory = categories.rows([one.subcategory for one in articles])
+        vectors = np.zeros((len(articles), self.dimension), np.float32)
+        # Texts of about one length together: a batch is padded to its longest.
+        order = np.argsort([len(text) for text in texts], kind="stable")
+        for start in range(0, len(order), _STEP_ARTICLES):
+            rows = order[start : start + _STEP_ARTICLES]
+            vectors[rows] = self._encode(tf.constant(texts[rows]), category[rows], subcategory[rows]).numpy()
+        return vectors
+
+
+def embed_split(
+    run: Path,
+    data: Path,
+    split: str,
+    out: Path,
+    *,
+    model: str = "two_tower",
+    runner: Runner | None = None,
+    max_bad_rows: int = 0,
+    overwrite: bool = False,
+    on_progress: Callable[[int, int], None] | None = None,
+) -> Manifest:
+    """Embeds every article of a split's news file.
+
+    Args:
+        run: the run folder.
+        data: folder of a MIND-format data set.
+        split: folder of the split in it; only its news file is read.
+        out: folder to write.
+        model: whose article vectors: `two_tower` (for retrieval) or `ranker`.
+        runner: the Beam runner that does the work; None does it in this process. The bytes are the same.
+        max_bad_rows: faulty rows that may be skipped.
+        overwrite: replace a folder that this function wrote.
+        on_progress: called with (shards done, all shards), in this process only.
+
+    Returns:
+        The manifest.
+
+    Raises:
+        InputError: faulty data, no such trained model, or an `out` that is taken.
+        FailureError: `out` cannot be written, or the runner failed.
+    """
+    if runner is not None:
+        runner.require()
+    _require_free(out, overwrite)
+    news = find_file(data / split, NEWS) or split_files(data, split)[0]  # which says what is missing
+    policy = FaultPolicy.allowing(max_bad_rows)
+    articles = ArticleTable(read_news(news, policy).values()).articles[1:]
+    pieces = [articles[start : start + SHARD_ARTICLES] for start in range(0, len(articles), SHARD_ARTICLES)]
+    with whole_folder(out) as folder:
+        ids = "".join(f"{article.news_id}\n" for article in articles)
+        (folder / IDS_FILE).write_text(ids, "utf-8")
+        if runner is None:
+            _write_here(run, model, pieces, folder, on_progress)
+        else:
+            from genre_tf.models.beam_embedding import embed_with_beam
+
+            embed_with_beam(run, model, pieces, folder, runner)
+        manifest = {
+            "kind": _KIND,
+            "model": model,
+            "weights": file_fingerprint(run / weights_file(model)),
+            "news": file_fingerprint(news),
+            "articles": len(articles),
+            "dimension": int(np.load(folder / shard_name(0, len(pieces)), mmap_mode="r").shape[1]),
+            "bad_rows": policy.bad_rows,
+            "outputs": output_fingerprints(folder),
+        }
+        write_manifest(manifest, folder)
+    return manifest
+
+
+def read_embeddings(folder: Path) -> tuple[list[str], npt.NDArray[np.float32]]:
+    """Reads what `embed_split` wrote.
+
+    Returns:
+        N article ids, and their vectors, float32 [N, D].
+
+    Raises:
+        InputError: no such folder, or a damaged one.
+    """
+    try:
+        manifest = json.loads((folder / MANIFEST_FILE).read_text("utf-8"))
+        ids = (folder / IDS_FILE).read_text("utf-8").split()
+        files = sorted(name for name in manifest["outputs"] if name != IDS_FILE)
+        vectors = np.concatenate([np.load(folder / name, allow_pickle=False) for name in files])
+        if vectors.shape != (len(ids), manifest["dimension"]):
+            raise ValueError(f"{len(ids)} ids and vectors of shape {vectors.shape}")
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise InputError(f"{folder} holds no article embeddings ({error}); run `genre embed`") from None
+    return ids, vectors
+
+
+def shard_name(shard: int, shards: int) -> str:
+    """File name of a shard, such as `embeddings-00000-of-00003.npy`."""
+    return f"embeddings-{shard:05d}-of-{shards:05d}.npy"
+
+
+def write_vectors(encoder: ArticleEncoder, articles: Sequence[Article], path: Path) -> None:
+    """Writes the vectors of one shard, the same in any process."""
+    np.save(path, encoder(articles), allow_pickle=False)
+
+
+def weights_file(model: str) -> str:
+    """Where a run keeps the weights of a model, inside its folder."""
+    return f"{_STAGES[model][0]}/{WEIGHTS_FILE}"
+
+
+def run_members(model: str) -> list[str]:
+    """What of a run folder `ArticleEncoder` reads."""
+    return ["config.toml", BACKBONE_FOLDER, weights_file(model)]
+
+
+def _write_here(
+    run: Path,
+    model: str,
+    pieces: Sequence[Sequence[Article]],
+    folder: Path,
+    on_progress: Callable[[int, int], None] | None,
+) -> None:
+    encoder = ArticleEncoder(run, model)
+    for shard, piece in enumerate(pieces):
+        write_vectors(encoder, piece, folder / shard_name(shard, len(pieces)))
+        if on_progress:
+            on_progress(shard + 1, len(pieces))
+
+
+def _require_free(out: Path, overwrite: bool) -> None:
+    if not out.exists() or (out.is_dir() and not any(out.iterdir())):
+        return
+    try:
+        ours: Any = json.loads((out / MANIFEST_FILE).read_text("utf-8"))["kind"] == _KIND
+    except (OSError, ValueError, KeyError, TypeError):
+        ours = False
+    if not ours:
+        raise InputError(f"{out} exists and holds no article embeddings; give a new folder")
+    if not overwrite:
+        raise InputError(f"{out} holds article embeddings already; give --overwrite to replace them")
