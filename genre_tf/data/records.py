@@ -91,22 +91,8 @@ def prepare(
     policy = FaultPolicy.allowing(max_bad_rows)
     table = ArticleTable(read_news(news, policy).values())
     task = LogTask(behaviors, table, policy, max_history, validation_share, shards)
-    with whole_folder(out) as folder:
-        write_articles(folder / ARTICLES_FILE, table)
-        summary = write_log(task, folder) if runner is None else _beam_writer()(task, folder, runner)
-        manifest = {
-            "format": FORMAT,
-            "settings": settings,
-            "inputs": inputs,
-            "bad_rows": len({(fault.file, fault.line) for fault in policy.faults}),
-            "faults": fault_rows(policy.faults, data),
-            "articles": len(table) - 1,
-            "article_table": table.fingerprint,
-            "splits": summary.as_values(),
-            "outputs": output_fingerprints(folder),
-        }
-        write_manifest(manifest, folder)
-    return Prepared(manifest, written=True)
+    manifest = {"format": FORMAT, "settings": settings, "inputs": inputs}
+    return Prepared(_write_folder(out, data, task, manifest, runner), written=True)
 
 
 def write_articles(path: Path, table: ArticleTable) -> None:
@@ -159,6 +145,25 @@ def read_examples(folder: Path, split: str) -> list[ImpressionExample]:
 
     examples = [parse_example(record) for path in paths for record in read_records(path)]
     return sorted(examples, key=lambda example: example.impression)
+
+
+def _write_folder(
+    out: Path, data: Path, task: LogTask, manifest: Manifest, runner: Runner | None
+) -> Manifest:
+    table, faults = task.table, task.policy.faults
+    with whole_folder(out) as folder:
+        write_articles(folder / ARTICLES_FILE, table)
+        summary = write_log(task, folder) if runner is None else _beam_writer()(task, folder, runner)
+        manifest = manifest | {
+            "bad_rows": len({(fault.file, fault.line) for fault in faults}),
+            "faults": fault_rows(faults, data),
+            "articles": len(table) - 1,
+            "article_table": table.fingerprint,
+            "splits": summary.as_values(),
+            "outputs": output_fingerprints(folder),
+        }
+        write_manifest(manifest, folder)
+    return manifest
 
 
 def _beam_writer() -> Callable[[LogTask, Path, Runner], LogSummary]:
