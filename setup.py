@@ -29,6 +29,7 @@ REQUIRED = [
 ]
 EXTRAS = {
     "bench": ["torch==2.13.0", "faiss-cpu==1.15.1", "ctranslate2==4.8.5"],
+    # Accepts the pins of numpy, protobuf and grpcio above; the clients of Dataflow are apache-beam[gcp].
     "beam": ["apache-beam==2.77.0"],
     "tune": ["keras-tuner==1.4.8"],
     "dev": [
