@@ -1,61 +1,56 @@
 """A BERT cut in two: lower layers that stay as they are, upper layers that are trained."""
 
-import re
-from typing import Any, Literal
+from typing import Any
 
 import keras
 import keras_hub
 import tensorflow as tf
 
+from genre_tf.backbones.precision import check_precision, compute_in
+from genre_tf.backbones.rematerialisation import rematerialised
+from genre_tf.backbones.trainable import Trainable, check_fits
+from genre_tf.backbones.tuned_blocks import TunedBlock, set_trainable, tuned
 from genre_tf.errors import InputError
-
-# Number of upper layers that are trained, or everything.
-Trainable = int | Literal["all"]
-
-
-def parse_trainable(text: str) -> Trainable:
-    """Reads `none`, `last N` or `all`.
-
-    Returns:
-        0 for `none`, N for `last N`, "all" for `all`.
-
-    Raises:
-        InputError: for anything else.
-    """
-    cleaned = text.strip().lower()
-    if cleaned == "all":
-        return "all"
-    if cleaned == "none":
-        return 0
-    found = re.fullmatch(r"last\s+([1-9]\d*)", cleaned)
-    if not found:
-        raise InputError(f"Trainable layers are none, last N (such as last 2) or all; received {text!r}.")
-    return int(found[1])
 
 
 def split_layers(
-    backbone: keras_hub.models.BertBackbone, trainable: Trainable, pad_id: int = 0
+    backbone: keras_hub.models.BertBackbone,
+    trainable: Trainable,
+    pad_id: int = 0,
+    *,
+    precision: str = "float32",
+    rematerialise: bool = False,
 ) -> tuple["LowerLayers | None", "UpperLayers"]:
     """Cuts a BERT below its trained layers; both parts share the backbone's weights.
 
     Args:
         backbone: the whole.
-        trainable: how many of its last layers are trained, or "all" (the embeddings with them).
+        trainable: what of it is trained.
         pad_id: the token id that stands for no token.
+        precision: the policy that the upper layers compute in; their weights stay float32.
+        rematerialise: whether training computes the upper layers' activations twice to keep fewer.
 
     Returns:
-        The frozen part (None for "all"), and the trained part (without any layer for 0).
+        The frozen part (None where every layer is trained or added to), and the trained part (without any
+        layer for `none`).
 
     Raises:
-        InputError: when more layers are to be trained than there are.
+        InputError: when more layers are to be trained than there are, what is added is too large, or the
+            precision is unknown.
     """
     layers = list(backbone.transformer_layers)
-    if trainable == "all":
-        return None, UpperLayers(layers, Embeddings(backbone), pad_id)
-    if trainable > len(layers):
-        raise InputError(f"The backbone has {len(layers)} layers; received last {trainable}. Use all.")
-    cut = len(layers) - trainable
-    return LowerLayers(Embeddings(backbone), layers[:cut], pad_id), UpperLayers(layers[cut:], None, pad_id)
+    check_precision(precision)
+    check_fits(trainable, len(layers), backbone.hidden_dim, backbone.max_sequence_length)
+    cut = 0 if trainable.last is None else len(layers) - trainable.last
+    embeddings = Embeddings(backbone)
+    blocks = [tuned(layer, trainable) for layer in layers[cut:]]
+    for block in blocks:
+        compute_in(precision, block)
+    if trainable.last is None:
+        # Token ids are four bytes, states of the frozen embeddings hundreds: cheaper to look up than to keep.
+        return None, UpperLayers(blocks, embeddings, pad_id, rematerialise=rematerialise)
+    lower = LowerLayers(embeddings, layers[:cut], pad_id)
+    return lower, UpperLayers(blocks, None, pad_id, rematerialise=rematerialise)
 
 
 class Embeddings(keras.layers.Layer):
@@ -92,7 +87,9 @@ class LowerLayers(keras.Model):
         self.embeddings = embeddings
         self.blocks = blocks
         self.pad_id = pad_id
-        _set_trainable(self, False)
+        for block in blocks:
+            compute_in("float32", block)  # an earlier cut of the same backbone may have set another precision
+        set_trainable(self, False)
         self.built = True
 
     def call(self, token_ids: tf.Tensor, training: bool | None = None) -> tf.Tensor:
@@ -105,20 +102,36 @@ class LowerLayers(keras.Model):
 
 
 class UpperLayers(keras.Model):
-    """The trained part of a BERT: its last layers, or all of it.
+    """The trained part of a BERT: its last layers or all of it, trained themselves or added to.
 
     Call with states, float [N, T, hidden] (token ids, int32 [N, T], when it has the embeddings), and a mask,
-    bool [N, T], of the real tokens; gives states, float [N, T, hidden].
+    bool [N, T], of the real tokens; gives states, float32 [N, T, hidden] whatever it computes in.
     """
 
-    def __init__(self, blocks: list[Any], embeddings: Embeddings | None = None, pad_id: int = 0) -> None:
+    def __init__(
+        self,
+        blocks: list[Any],
+        embeddings: Embeddings | None = None,
+        pad_id: int = 0,
+        *,
+        rematerialise: bool = False,
+    ) -> None:
         super().__init__(name="upper_layers")
         self.embeddings = embeddings
         self.blocks = blocks
         self.pad_id = pad_id
-        _set_trainable(self, True)  # an earlier cut of the same backbone may have frozen these layers
+        self.rematerialise = rematerialise
+        self._freeze()
         self.supports_masking = True  # else Keras warns at each call that a mask was given
         self.built = True
+
+    def _freeze(self) -> None:
+        set_trainable(self, True)  # an earlier cut of the same backbone may have frozen these layers
+        added_to = [block for block in self.blocks if isinstance(block, TunedBlock)]
+        for block in added_to:
+            block.freeze()
+        if added_to and self.embeddings is not None:
+            set_trainable(self.embeddings, False)
 
     def compute_mask(self, inputs: tf.Tensor, previous_mask: tf.Tensor | None) -> None:
         """Attach no mask to the states: whoever reads them is given it."""
@@ -126,16 +139,13 @@ class UpperLayers(keras.Model):
     def call(
         self, states: tf.Tensor, mask: tf.Tensor | None = None, training: bool | None = None
     ) -> tf.Tensor:
-        """States of the last layer: float [N, T, hidden]."""
+        """States of the last layer: float32 [N, T, hidden]."""
         if self.embeddings is not None:
             mask = states != self.pad_id if mask is None else mask
             states = self.embeddings(states, training=training)
         for block in self.blocks:
-            states = block(states, padding_mask=mask, training=training)
-        return states
-
-
-def _set_trainable(layer: keras.layers.Layer, value: bool) -> None:
-    # Keras ignores an assignment of the value that is already there, without looking at the layers inside.
-    layer.trainable = not value
-    layer.trainable = value
+            if training and self.rematerialise:
+                states = rematerialised(block, states, mask)
+            else:
+                states = block(states, padding_mask=mask, training=training)
+        return tf.cast(states, tf.float32)

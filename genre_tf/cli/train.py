@@ -44,7 +44,11 @@ def train(
         typer.Option(help="GPT-2 of the generator, named likewise; else a small new one."),
     ] = None,
     trainable: Annotated[
-        str | None, typer.Option(help="Trained layers of the news backbone: none, 'last N' or all.")
+        str | None,
+        typer.Option(
+            help="What of the news backbone is trained: none, 'last N' or all; or small additions to it, "
+            "'lora RANK', 'adapters WIDTH' or 'prefix VECTORS', these also as 'lora 8 last 2'."
+        ),
     ] = None,
     optimizer: Annotated[Optimizer | None, typer.Option(help="Of the stages trained now.")] = None,
     learning_rate: Annotated[float | None, typer.Option(min=0.0, help="Peak value.")] = None,

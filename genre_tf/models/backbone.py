@@ -10,7 +10,9 @@ import numpy as np
 import numpy.typing as npt
 
 from genre_tf.backbones.bert import Bert, load_bert
-from genre_tf.backbones.layers import UpperLayers, parse_trainable, split_layers
+from genre_tf.backbones.layers import UpperLayers, split_layers
+from genre_tf.backbones.parameter_counts import trained_parameters
+from genre_tf.backbones.trainable import parse_trainable
 from genre_tf.config import NewsConfig
 
 
@@ -37,8 +39,8 @@ class NewsBackbone:
 
     Attributes:
         bert: the whole BERT and its tokenizer.
-        lower: its frozen layers; None when everything is trained.
-        upper: its trained layers.
+        lower: the frozen layers below everything trained; None when no layer is.
+        upper: its trained layers, or those that something trained is added to.
         categories: what the embedding of categories knows.
         config: the settings of the news tower.
         identity: names these frozen weights, for caches.
@@ -50,6 +52,16 @@ class NewsBackbone:
     categories: Categories
     config: NewsConfig
     identity: str
+
+    @property
+    def trained_parameters(self) -> int:
+        """Number of values that a stage trains of its backbone, or beside it."""
+        return trained_parameters(self.bert.backbone, parse_trainable(self.config.trainable))
+
+    def trained_share(self) -> str:
+        """What is trained of the backbone, in one line for the progress of a training."""
+        mode, whole = self.config.trainable, self.bert.backbone.count_params()
+        return f"news backbone, {mode}: {self.trained_parameters:,} trained parameters beside {whole:,} in all"
 
 
 def load_news_backbone(name: str | Path, config: NewsConfig, categories: Categories) -> NewsBackbone:
@@ -64,7 +76,13 @@ def load_news_backbone(name: str | Path, config: NewsConfig, categories: Categor
         InputError: no such backbone, or settings that do not fit it.
     """
     bert = load_bert(str(name), dropout=config.dropout)
-    lower, upper = split_layers(bert.backbone, parse_trainable(config.trainable), bert.tokenizer.pad_id)
+    lower, upper = split_layers(
+        bert.backbone,
+        parse_trainable(config.trainable),
+        bert.tokenizer.pad_id,
+        precision=config.precision,
+        rematerialise=config.rematerialise,
+    )
     return NewsBackbone(bert, lower, upper, categories, config, _identity(lower))
 
 

@@ -10,6 +10,7 @@ import tensorflow as tf
 from genre_tf.backbones.bert import Bert, load_bert, new_bert, save_bert
 from genre_tf.backbones.layers import split_layers
 from genre_tf.backbones.tiny import tiny_vocabulary
+from genre_tf.backbones.trainable import Trainable
 from genre_tf.text.wordpiece import WordPiece
 
 from .conftest import torch, transformers, write_bert
@@ -116,6 +117,6 @@ def test_minilm_equals_transformers_on_real_titles(mind_sample: Path) -> None:
     ids = bert.tokenizer(tf.constant([line.split("\t")[3] for line in lines]), 32).numpy()
     model = transformers.AutoModel.from_pretrained(bert.folder).eval()
     expected = theirs(model, ids).last_hidden_state.numpy()
-    lower, upper = split_layers(bert.backbone, 2)
+    lower, upper = split_layers(bert.backbone, Trainable(last=2))
     states = upper(lower(ids), ids != 0).numpy()
     np.testing.assert_allclose(states[ids != 0], expected[ids != 0], atol=2e-5)

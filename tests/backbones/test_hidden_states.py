@@ -6,13 +6,14 @@ import tensorflow as tf
 from genre_tf.backbones.bert import load_bert
 from genre_tf.backbones.hidden_states import hidden_states
 from genre_tf.backbones.layers import split_layers
+from genre_tf.backbones.trainable import Trainable
 
 TEXTS = ["", "one short title", "cheese", "a much longer title about a great many things and more of them"]
 
 
 def test_gathered_states_are_those_of_the_layers():
     bert = load_bert("tiny")
-    lower, _ = split_layers(bert.backbone, 1)
+    lower, _ = split_layers(bert.backbone, Trainable(last=1))
     kept = hidden_states(TEXTS, bert.tokenizer, lower, 12)
     found, mask = kept.gather(np.array([3, 0, 1]))
     ids = bert.tokenizer(tf.constant([TEXTS[3], "", TEXTS[1]]), 12)
@@ -24,7 +25,7 @@ def test_gathered_states_are_those_of_the_layers():
 
 def test_states_are_computed_once_and_again_only_for_other_texts_or_weights(tmp_path):
     bert = load_bert("tiny")
-    lower, _ = split_layers(bert.backbone, 0)
+    lower, _ = split_layers(bert.backbone, Trainable(last=0))
     calls = []
 
     def made(texts, identity):
