@@ -5,6 +5,7 @@ from typing import Any
 
 import keras
 
+from genre_tf.backbones.precision import wants_loss_scaling
 from genre_tf.config import OptimizerConfig
 from genre_tf.errors import InputError
 
@@ -68,7 +69,7 @@ class LinearWarmupDecay(keras.optimizers.schedules.LearningRateSchedule):
 
 
 def make_optimizer(config: OptimizerConfig, steps: int, weights: Iterable[Any]) -> keras.optimizers.Optimizer:
-    """Build the optimizer of a stage.
+    """Build the optimizer of a stage; it scales the loss where gradients pass through float16.
 
     Args:
         config: its settings.
@@ -78,7 +79,7 @@ def make_optimizer(config: OptimizerConfig, steps: int, weights: Iterable[Any]) 
     Raises:
         InputError: an unknown optimizer or decay.
     """
-    rate = learning_rate(config, steps)
+    rate, weights = learning_rate(config, steps), list(weights)
     clip = config.clip_norm if config.clip_norm > 0 else None
     common: dict[str, Any] = {"global_clipnorm": clip, "weight_decay": config.weight_decay or None}
     if config.optimizer == "adamw":
@@ -91,4 +92,5 @@ def make_optimizer(config: OptimizerConfig, steps: int, weights: Iterable[Any]) 
         optimizer.exclude_from_weight_decay(
             var_list=[weight for weight in weights if any(name in weight.path for name in _NOT_DECAYED)]
         )
-    return optimizer
+    # Keras would do so by itself if the whole model had that policy, heads and losses with it.
+    return keras.optimizers.LossScaleOptimizer(optimizer) if wants_loss_scaling(weights) else optimizer
