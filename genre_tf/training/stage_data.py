@@ -75,8 +75,9 @@ def load_stage_data(run: Path, config: RunConfig, report: Report) -> StageData:
     needed = np.zeros(len(table), bool)
     for example in (*train, *validation):
         needed[example.history] = needed[example.candidates] = True
-    report(f"frozen layers over {int(needed.sum())} articles, once")
     backbone = load_backbone(run, config)
+    report(backbone.trained_share())
+    report(f"frozen layers over {int(needed.sum())} articles, once")
     features = ArticleFeatures.of(table, backbone, run / CACHE_FOLDER, _Tenths(report), needed)
     return StageData(table, train, validation, features, config, run)
 
