@@ -1,7 +1,5 @@
 """Gradient checkpointing: a layer's activations are computed again for its gradient, not kept."""
 
-from typing import Any
-
 import keras
 import tensorflow as tf
 
@@ -26,11 +24,13 @@ def rematerialised(block: keras.layers.Layer, states: tf.Tensor, mask: tf.Tensor
     trained = list(block.trainable_variables)
     others = list(block.non_trainable_variables)  # frozen weights, and the seeds of dropout
     before = [tf.convert_to_tensor(variable.value) for variable in others]
-    moved: list[list[Any]] = []
+    moved: list[list[tf.Tensor]] = []
 
     def function(states: tf.Tensor, *weights: tf.Tensor) -> tf.Tensor:
-        outputs, after = block.stateless_call(list(weights), before, states, padding_mask=mask, training=True)
-        moved.append(after)
+        given = [*zip(trained, weights, strict=True), *zip(others, before, strict=True)]
+        with keras.StatelessScope(given) as scope:
+            outputs = block(states, padding_mask=mask, training=True)
+        moved.append([scope.get_current_value(variable) for variable in others])
         return outputs
 
     outputs = tf.recompute_grad(function)(states, *(tf.convert_to_tensor(v.value) for v in trained))

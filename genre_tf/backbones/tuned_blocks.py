@@ -179,9 +179,9 @@ class PrefixBlock(TunedBlock):
     """Trained keys and values that every token can attend to, beside those of the text.
 
     In the paper they share the softmax of the text, so that untrained ones already take attention away from
-    it. Here, as in LLaMA-Adapter, they have a softmax of their own, whose answer each head adds through a gate
-    that starts at zero: training starts exactly at the pretrained function. The vectors are trained directly,
-    without the paper's network over them. Everything else is frozen, norms too, as in the paper.
+    it. Here, as in LLaMA-Adapter, they have a softmax of their own, whose answer each head adds through a
+    gate that starts at zero: training starts exactly at the pretrained function. The vectors are trained
+    directly, without the paper's network over them. All else is frozen, norms too, as in the paper.
 
     Args:
         layer: built.

@@ -1,0 +1,159 @@
+"""Towers over a backbone with additions: trained by the common fit, read back, and exported."""
+
+import json
+import subprocess
+import sys
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from genre_tf.config import NewsConfig, OptimizerConfig
+from genre_tf.data.articles import Article, ArticleTable
+from genre_tf.export.gate import portability_violations
+from genre_tf.export.saved_model import write_saved_model
+from genre_tf.models.article_features import ArticleFeatures
+from genre_tf.models.backbone import Categories, load_news_backbone
+from genre_tf.models.news_encoder import NewsEncoder
+from genre_tf.models.news_tower import NewsTower
+from genre_tf.training.fit import StageTrainer, fit
+
+MODES = ("lora 4", "adapters 3 last 1", "prefix 5 last 1")
+CATEGORIES = Categories.of(["sports", "food"])
+TABLE = ArticleTable(
+    [
+        Article("N1", "sports", "", "a long match on a hot day", ""),
+        Article("N2", "food", "", "cheese", "and wine"),
+        Article("N3", "", "", "rain ends the match", ""),
+    ]
+)
+TITLES = ["a long match on a hot day", "", "cheese and wine"]
+# As TensorFlow Serving does: by session, in a process that knows nothing of this package.
+FRESH = """
+import json, sys
+import tensorflow as tf
+for folder in sys.argv[2:]:
+    with tf.compat.v1.Session(graph=tf.Graph()) as session:
+        meta = tf.compat.v1.saved_model.loader.load(session, ["serve"], folder)
+        signature = meta.signature_def["embed_news"]
+        titles = {signature.inputs["text"].name: [title.encode() for title in json.loads(sys.argv[1])]}
+        print(json.dumps(session.run(signature.outputs["embedding"].name, titles).tolist()))
+assert not any(name.startswith(("genre_tf", "keras_hub")) for name in sys.modules)
+"""
+
+
+class ToGoal(StageTrainer):
+    """Pulls every article's vector to one goal."""
+
+    def loss_of(self, batch, training):
+        return tf.reduce_mean((self.model(batch, training=training) - 1.0) ** 2)
+
+
+def _tower(folder, mode, **settings):
+    config = NewsConfig(backbone="tiny", trainable=mode, interest_dimension=0, **settings)
+    backbone = load_news_backbone(folder, config, CATEGORIES)
+    return backbone, NewsTower(backbone)
+
+
+def _fit(backbone, tower, folder, steps=8):
+    features = ArticleFeatures.of(TABLE, backbone).gather(np.arange(4))
+    losses = []
+
+    def validate():
+        losses.append(float(tf.reduce_mean((tower(features) - 1.0) ** 2)))
+        return {"loss": losses[-1]}
+
+    settings = OptimizerConfig(learning_rate=0.02, decay="none", validate_every=steps)
+    trainer = ToGoal(tower)
+    result = fit(
+        trainer,
+        tf.data.Dataset.from_tensors(features).repeat(),
+        steps,
+        settings,
+        validate,
+        metric="loss",
+        greater_is_better=False,
+        weights_file=folder / "model.weights.h5",
+        logs=folder / "logs",
+        report=lambda line: None,
+    )
+    return trainer, result
+
+
+@pytest.mark.parametrize(
+    ("mode", "settings"),
+    [
+        ("lora 4", {"precision": "mixed_float16"}),
+        ("adapters 3 last 1", {"precision": "mixed_bfloat16", "rematerialise": True}),
+        ("prefix 5 last 1", {}),
+    ],
+)
+def test_a_stage_trains_and_its_weights_are_read_back(tiny_bert, tmp_path, mode, settings):
+    keras.utils.set_random_seed(4)
+    backbone, tower = _tower(tiny_bert, mode, **settings)
+    frozen = [weight for weight in backbone.upper.weights if not weight.trainable]
+    before = [weight.numpy() for weight in frozen]
+    trainer, result = _fit(backbone, tower, tmp_path)
+    assert result.best_step > 0 and result.best < result.before
+    of_backbone = {id(weight) for weight in backbone.upper.weights}
+    heads = sum(w.value.numpy().size for w in tower.trainable_weights if id(w) not in of_backbone)
+    assert result.trainable_parameters == backbone.trained_parameters + heads
+    scaled = settings.get("precision") == "mixed_float16"
+    assert isinstance(trainer.optimizer, keras.optimizers.LossScaleOptimizer) == scaled
+    for weight, start in zip(frozen, before, strict=True):
+        np.testing.assert_array_equal(weight, start, weight.path)
+    other, again = _tower(tiny_bert, mode, **settings)
+    features = ArticleFeatures.of(TABLE, other).gather(np.arange(4))
+    assert np.abs(again(features) - tower(features)).max() > 1e-3
+    again.load_weights(tmp_path / "model.weights.h5")
+    np.testing.assert_array_equal(again(features), tower(features))
+    assert again(features).dtype == tf.float32
+
+
+def test_pooling_and_everything_above_stay_float32(tiny_bert):
+    backbone, tower = _tower(tiny_bert, "all", precision="mixed_float16")
+    layers = set(tower._flatten_layers()) - {
+        inner for block in backbone.upper.blocks for inner in block._flatten_layers()
+    }
+    assert {layer.compute_dtype for layer in layers} == {"float32"}
+
+
+def test_frozen_states_are_shared_with_the_mode_that_trains_the_same_layers(tiny_bert):
+    names = {mode: _tower(tiny_bert, mode)[0].identity for mode in ("last 1", "lora 4 last 1", "last 2")}
+    assert names["last 1"] == names["lora 4 last 1"] != names["last 2"]
+
+
+def test_the_progress_line_says_what_is_trained(tiny_bert):
+    backbone, _ = _tower(tiny_bert, "lora 4 last 1")
+    assert backbone.trained_share().startswith("news backbone, lora 4 last 1: 512 trained parameters")
+
+
+@pytest.mark.slow
+def test_every_mode_is_exported_with_portable_ops_and_answers_as_trained(tiny_bert, tmp_path):
+    expected = {}
+    for number, mode in enumerate(MODES):
+        backbone, tower = _tower(tiny_bert, mode)
+        untrained = NewsEncoder(backbone, tower)(tf.constant(TITLES)).numpy()
+        random = np.random.default_rng(number)
+        for weight in backbone.upper.trainable_weights:
+            weight.assign_add(random.normal( size=weight.shape))
+        encoder = NewsEncoder(backbone, tower)
+        folder = tmp_path / str(number)
+        _export(encoder, folder)
+        assert not portability_violations(folder)
+        expected[folder] = encoder(tf.constant(TITLES)).numpy()
+        assert np.abs(expected[folder] - untrained).max() > 1e-3, "the additions act"
+    command = [sys.executable, "-c", FRESH, json.dumps(TITLES), *map(str, expected)]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, check=False)
+    assert done.returncode == 0, done.stderr[-3000:]
+    for line, vectors in zip(done.stdout.strip().split("\n"), expected.values(), strict=True):
+        np.testing.assert_allclose(json.loads(line), vectors, atol=1e-5)
+
+
+def _export(encoder, folder):
+    def embed_news(text):
+        return {"embedding": encoder(text)}
+
+    signature = (embed_news, {"text": tf.string})
+    write_saved_model(folder, [encoder.backbone.bert.tokenizer], {"embed_news": signature})
