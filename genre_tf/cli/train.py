@@ -30,6 +30,16 @@ class Optimizer(str, Enum):  # noqa: UP042
     sgd = "sgd"
 
 
+class Strategy(str, Enum):  # noqa: UP042
+    """Where to train."""
+
+    auto = "auto"
+    one = "one"
+    mirrored = "mirrored"
+    multiworker = "multiworker"
+    tpu = "tpu"
+
+
 def train(
     stage: Annotated[Stage, typer.Argument(help="What to train; all three in this order.")],
     data: Annotated[Path, typer.Option(help="Data set folder, with MIND's two files in its train/.")],
@@ -57,6 +67,20 @@ def train(
     steps: Annotated[int | None, typer.Option(min=1, help="Instead of epochs.")] = None,
     max_bad_rows: Annotated[int | None, typer.Option(min=0, help="Faulty rows that may be skipped.")] = None,
     seed: Annotated[int | None, typer.Option(help="Of order, draws and new weights.")] = None,
+    strategy: Annotated[
+        Strategy,
+        typer.Option(help="One device, all GPUs, machines by TF_CONFIG, a TPU; auto: what is here."),
+    ] = Strategy.auto,
+    tpu: Annotated[
+        str | None,
+        typer.Option(help="Name or grpc:// address of the TPU; else TPU_NAME, else this machine's."),
+    ] = None,
+    fixed_shapes: Annotated[
+        bool, typer.Option("--fixed-shapes", help="Batches as a TPU needs them, compiled by XLA, anywhere.")
+    ] = False,
+    batch_articles: Annotated[
+        int | None, typer.Option(min=1, help="Articles of such a batch; oldest clicks beyond are left out.")
+    ] = None,
     again: Annotated[
         bool, typer.Option("--again", help="Train from the start what is already trained.")
     ] = False,
@@ -85,28 +109,47 @@ def train(
         data=dataclasses.replace(settings.data, **_given({"max_bad_rows": max_bad_rows})),
         generation=dataclasses.replace(settings.generation, **_given({"backbone": writer_backbone})),
     )
+    settings = _with_optimizer(settings, stages, _given(changed))
+    check_data(data)
+    _train(stages, data, run, settings, again, json, (strategy.value, tpu, fixed_shapes, batch_articles))
+
+
+def _with_optimizer(settings: RunConfig, stages: tuple[str, ...], changed: dict[str, Any]) -> RunConfig:
+    """The settings with other ones for the optimizer of each of the stages."""
     for name in stages:
         before = getattr(settings, name)
-        after = dataclasses.replace(
-            before, optimizer=dataclasses.replace(before.optimizer, **_given(changed))
-        )
+        after = dataclasses.replace(before, optimizer=dataclasses.replace(before.optimizer, **changed))
         settings = dataclasses.replace(settings, **{name: after})
-    check_data(data)
-    _train(stages, data, run, settings, again, json)
+    return settings
 
 
 def _train(
-    stages: tuple[str, ...], data: Path, run: Path, settings: RunConfig, again: bool, json: bool
+    stages: tuple[str, ...],
+    data: Path,
+    run: Path,
+    settings: RunConfig,
+    again: bool,
+    json: bool,
+    devices: tuple[str, str | None, bool, int | None],
 ) -> None:
     from genre_tf.cli.tensorflow_notes import load_tensorflow
 
     load_tensorflow()
+    from genre_tf.training.distribution import make_strategy
     from genre_tf.training.run_folder import train as train_stages
+
+    distribution = make_strategy(*devices)
+    if distribution.worker:
+        # All workers end with the same weights: those of the chief are the result, the others must not write
+        # into its files.
+        run = run / f"worker-{distribution.worker}"
 
     def say(line: str) -> None:
         progress.print(line, markup=False, soft_wrap=True)
 
-    found = train_stages(stages, data, run, settings, say, again=again)
+    if distribution.replicas > 1:
+        say(f"{distribution.replicas} replicas share each batch")
+    found = train_stages(stages, data, run, settings, say, distribution, again)
     if json:
         print_json({name: result.as_dict() for name, result in found.items()})
         return

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+from genre_tf.data.batch_layout import WHOLE, BatchLayout, articles_of, cut_batches, fewer_candidates, part_of
 from genre_tf.data.examples import ImpressionExample
 from genre_tf.errors import InputError
 
@@ -32,6 +33,7 @@ def impression_batches(
     repeat: bool = False,
     drop_remainder: bool = False,
     start: int = 0,
+    layout: BatchLayout = WHOLE,
 ) -> tf.data.Dataset:
     """Batches of examples held in memory, shuffled over all of them.
 
@@ -48,6 +50,7 @@ def impression_batches(
         repeat: without end; otherwise one epoch each time the dataset is gone through.
         drop_remainder: leaves out a last batch that is not full.
         start: leaves out so many batches at the beginning, at hardly any cost: where a training goes on.
+        layout: parts of each batch, for replicas, and fixed shapes, which leave out such a last batch too.
 
     Returns:
         A dataset of dicts; U articles of the batch, longest history H, most candidates C:
@@ -60,7 +63,8 @@ def impression_batches(
             impression: int64 [B], row number of the impression in its split.
 
     Raises:
-        InputError: there is nothing to make a batch of.
+        InputError: there is nothing to make a batch of, or not one full batch of a fixed shape, or the parts
+            of such a batch would differ.
     """
     log = _columns(examples)
     numbers, positions = _rows_of(examples, negatives)
@@ -68,16 +72,24 @@ def impression_batches(
         raise InputError(
             f"{len(examples)} impressions hold nothing to learn from: clicked and not clicked ones needed"
         )
+    if layout.fixed and len(numbers) < batch_size:
+        raise InputError(
+            f"{len(numbers)} rows are less than one batch of {batch_size}, and a fixed shape leaves out a "
+            "batch that is not full: give a smaller --batch-size"
+        )
     order = tf.data.Dataset.range(len(numbers))
     if shuffle:
         order = order.shuffle(len(numbers), seed=seed)
     rows, clicks = tf.constant(numbers), tf.constant(positions)
 
-    def assemble(picked: tf.Tensor, draw: tf.Tensor) -> Batch:
-        chosen = {name: tf.gather(column, tf.gather(rows, picked)) for name, column in log.items()}
-        return assemble_batch(chosen, tf.gather(clicks, picked), draw, max_history, negatives)
+    size = layout.rows(batch_size)
 
-    return numbered_batches(order, assemble, batch_size, seed, repeat, drop_remainder, start)
+    def assemble(picked: tf.Tensor, draw: tf.Tensor, part: tf.Tensor) -> Batch:
+        chosen = {name: tf.gather(column, tf.gather(rows, picked)) for name, column in log.items()}
+        chosen = choose_candidates(chosen, tf.gather(clicks, picked), draw, negatives, layout)
+        return assemble_batch(chosen, part, max_history, layout, size)
+
+    return numbered_batches(order, assemble, batch_size, seed, repeat, drop_remainder, start, layout)
 
 
 def numbered_batches(
@@ -88,70 +100,89 @@ def numbered_batches(
     repeat: bool,
     drop_remainder: bool,
     start: int = 0,
+    layout: BatchLayout = WHOLE,
 ) -> tf.data.Dataset:
     """Groups rows into batches, and gives each batch a number of its own to draw negatives from.
 
     Args:
         rows: the rows in the order of one epoch.
-        assemble: (columns of the rows..., int64 [2] random seed) -> batch.
+        assemble: (columns of the rows..., int64 [2] random seed, int64 [] part) -> batch.
         batch_size: rows of a batch.
         seed: of the numbers.
         repeat: without end.
         drop_remainder: leaves out a last batch that is not full.
         start: number of the first batch that is made.
+        layout: the parts of each batch, one after another; a fixed shape drops the remainder.
 
     Returns:
         The dataset, prefetching.
     """
-    rows = rows.batch(batch_size, drop_remainder=drop_remainder)
+    rows = rows.batch(batch_size, drop_remainder=drop_remainder or layout.fixed is not None)
     draws = tf.data.Dataset.random(seed=seed, rerandomize_each_iteration=True).batch(2, drop_remainder=True)
     batches = tf.data.Dataset.zip(rows, draws)
     if repeat:
         batches = batches.repeat()
-    return (
-        batches.skip(start)
-        .map(assemble, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
-        .prefetch(tf.data.AUTOTUNE)
+    batches = cut_batches(batches.skip(start), layout).map(
+        assemble, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True
     )
+    if repeat:  # said, since the cutting hides it: a strategy asks all workers at each step if data is left
+        batches = batches.apply(tf.data.experimental.assert_cardinality(tf.data.INFINITE_CARDINALITY))
+    return batches.prefetch(tf.data.AUTOTUNE)
 
 
-def assemble_batch(
-    log: Log, click: tf.Tensor, draw: tf.Tensor, max_history: int, negatives: int | None
-) -> Batch:
-    """Makes a batch of the impressions that were picked for it.
+def choose_candidates(
+    log: Log, click: tf.Tensor, draw: tf.Tensor, negatives: int | None, layout: BatchLayout
+) -> Log:
+    """Candidates of the impressions of a batch: all, as many as fit, or a click and negatives.
 
     Args:
         log: ragged columns of B impressions.
         click: int64 [B], the position of the row's click among its candidates; unused without `negatives`.
         draw: int64 [2], random seed of this batch.
-        max_history: the newest clicks that are kept.
         negatives: see `impression_batches`.
+        layout: its fixed shape, if any, bounds the number of candidates.
+
+    Returns:
+        The columns, with candidates, labels and counters of the chosen ones.
+    """
+    if negatives is None:
+        return log if layout.fixed is None else fewer_candidates(log, draw, layout.fixed.candidates)
+    picked = draw_negatives(log["labels"], click, draw, negatives)
+    labels = tf.one_hot(tf.zeros_like(picked[:, 0]), negatives + 1)
+    candidates, counters = (tf.gather(log[name], picked, batch_dims=1) for name in ("candidates", "counters"))
+    chosen = {"candidates": candidates, "labels": labels, "counters": counters}
+    return {**log, **{name: _ragged(dense) for name, dense in chosen.items()}}
+
+
+def assemble_batch(log: Log, part: tf.Tensor, max_history: int, layout: BatchLayout, size: int) -> Batch:
+    """Makes one part of a batch.
+
+    Args:
+        log: ragged columns of the impressions of the whole batch, with their chosen candidates.
+        part: int64 [], the part's number.
+        max_history: the newest clicks that are kept.
+        layout: into how many parts, and whether of fixed shape.
+        size: rows of the part where the shape is fixed.
 
     Returns:
         The batch; see `impression_batches`.
     """
-    if negatives is None:
-        candidates, labels, counters = log["candidates"], log["labels"], log["counters"]
-    else:
-        picked = draw_negatives(log["labels"], click, draw, negatives)
-        candidates, counters = (
-            tf.gather(log[name], picked, batch_dims=1) for name in ("candidates", "counters")
-        )
-        labels = tf.one_hot(tf.zeros_like(picked[:, 0]), negatives + 1)
-        candidates, labels, counters = (_ragged(dense) for dense in (candidates, labels, counters))
-    history = log["history"][:, -max_history:] if max_history else log["history"][:, :0]
-    shown, read = candidates.flat_values, history.flat_values
-    articles, positions = tf.unique(tf.concat([[0], shown, read], 0))
-    end = tf.size(shown) + 1
-    return {
-        "articles": articles,
-        "history": history.with_flat_values(positions[end:]).to_tensor(),  # [batch, longest history]
-        "candidates": candidates.with_flat_values(positions[1:end]).to_tensor(),  # [batch, most candidates]
-        "labels": labels.to_tensor(),
-        "mask": tf.sequence_mask(candidates.row_lengths()),
-        "counters": counters.to_tensor(),
+    log = {name: part_of(column, part, layout) for name, column in log.items()}
+    candidates, history = log["candidates"], log["history"]
+    history = history[:, -max_history:] if max_history else history[:, :0]
+    articles, shown, read = articles_of(candidates.flat_values, history, layout)
+    wide, long = (layout.fixed.candidates, max_history) if layout.fixed else (None, None)
+    batch = {
+        "history": read.to_tensor(shape=(None, long)),  # [batch, longest history]
+        "candidates": candidates.with_flat_values(shown).to_tensor(shape=(None, wide)),
+        "labels": log["labels"].to_tensor(shape=(None, wide)),
+        "mask": tf.sequence_mask(candidates.row_lengths(), wide),
+        "counters": log["counters"].to_tensor(shape=(None, wide, 3)),
         "impression": log["impression"],
     }
+    if layout.fixed is not None:
+        batch = {name: tf.ensure_shape(value, [size, *value.shape[1:]]) for name, value in batch.items()}
+    return {"articles": articles, **batch}
 
 
 def draw_negatives(labels: tf.RaggedTensor, click: tf.Tensor, draw: tf.Tensor, negatives: int) -> tf.Tensor:

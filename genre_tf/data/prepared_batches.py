@@ -4,7 +4,8 @@ from pathlib import Path
 
 import tensorflow as tf
 
-from genre_tf.data.batches import Batch, assemble_batch, numbered_batches
+from genre_tf.data.batch_layout import WHOLE, BatchLayout
+from genre_tf.data.batches import Batch, assemble_batch, choose_candidates, numbered_batches
 from genre_tf.data.manifest import shard_paths
 from genre_tf.data.serialization import parse_columns
 
@@ -26,6 +27,7 @@ def prepared_batches(
     shuffle: bool = False,
     repeat: bool = False,
     drop_remainder: bool = False,
+    layout: BatchLayout = WHOLE,
 ) -> tf.data.Dataset:
     """As `impression_batches`, but read from disk while training goes on.
 
@@ -40,6 +42,7 @@ def prepared_batches(
             by shard.
         repeat: without end.
         drop_remainder: leaves out a last batch that is not full.
+        layout: parts of each batch and fixed shapes.
 
     Returns:
         A dataset of the same dicts as `impression_batches`.
@@ -57,12 +60,15 @@ def prepared_batches(
     if shuffle:
         rows = rows.shuffle(SHUFFLED_ROWS, seed=seed)
 
-    def assemble(row: tuple[tf.Tensor, tf.Tensor], draw: tf.Tensor) -> Batch:
+    size = layout.rows(batch_size)
+
+    def assemble(row: tuple[tf.Tensor, tf.Tensor], draw: tf.Tensor, part: tf.Tensor) -> Batch:
         picked, clicks = row
         log = parse_columns(picked, ("impression", "history", "candidates", "labels", "counters"))
-        return assemble_batch(log, clicks, draw, max_history, negatives)
+        log = choose_candidates(log, clicks, draw, negatives, layout)
+        return assemble_batch(log, part, max_history, layout, size)
 
-    return numbered_batches(rows, assemble, batch_size, seed, repeat, drop_remainder)
+    return numbered_batches(rows, assemble, batch_size, seed, repeat, drop_remainder, layout=layout)
 
 
 def _one_row_per_impression(records: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:

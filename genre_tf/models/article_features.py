@@ -83,27 +83,46 @@ class ArticleFeatures:
             "subcategory": self.subcategories[rows],
         }
 
-    def pipeline(self, batches: tf.data.Dataset) -> tf.data.Dataset:
-        """Batches with the features of their articles, gathered beside the training step."""
+    def pipeline(self, batches: tf.data.Dataset, tokens: int | None = None) -> tf.data.Dataset:
+        """Batches with the features of their articles, gathered beside the training step.
+
+        Args:
+            batches: of `impression_batches`.
+            tokens: T, the same for every batch, at least that of the longest text; None: each batch's longest.
+        """
+
         # AutoGraph would convert this whole class for one method that has nothing to convert.
-        join = tf.autograph.experimental.do_not_convert(self.join)
+        @tf.autograph.experimental.do_not_convert
+        def join(batch: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
+            return self.join(batch, tokens)
+
         return batches.map(join, num_parallel_calls=2, deterministic=True).prefetch(2)
 
-    def join(self, batch: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
+    def join(self, batch: dict[str, tf.Tensor], tokens: int | None = None) -> dict[str, tf.Tensor]:
         """Add the features of a batch's `articles` to it, inside a `tf.data` pipeline on the host."""
         kind = tf.as_dtype(self.states.dtype)
 
         def look_up(rows: npt.NDArray[np.integer]) -> tuple[Any, ...]:
-            return tuple(self.gather(rows).values())
+            found = self.gather(rows)
+            if tokens is not None:
+                found = {**found, **{name: _widened(found[name], tokens) for name in ("states", "mask")}}
+            return tuple(found.values())
 
         outputs = tf.numpy_function(
             look_up, [batch["articles"]], [kind, tf.bool, tf.int32, tf.int32], stateful=False
         )
-        inner = [None, None, *self.states.values.shape[1:]]
-        for output, shape in zip(outputs, (inner, [None, None], [None], [None]), strict=True):
+        articles = batch["articles"].shape[0]
+        inner = [articles, tokens, *self.states.values.shape[1:]]
+        shapes = (inner, [articles, tokens], [articles], [articles])
+        for output, shape in zip(outputs, shapes, strict=True):
             output.set_shape(shape)
         names = ("states", "mask", "category", "subcategory")
         return {**batch, **{f"article_{name}": output for name, output in zip(names, outputs, strict=True)}}
+
+
+def _widened(values: npt.NDArray[Any], tokens: int) -> npt.NDArray[Any]:
+    """Padded with zeros to so many tokens: [U, t, ...] -> [U, tokens, ...]."""
+    return np.pad(values, [(0, 0), (0, tokens - values.shape[1]), *[(0, 0)] * (values.ndim - 2)])
 
 
 def batch_features(batch: dict[str, tf.Tensor]) -> Features:

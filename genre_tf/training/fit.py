@@ -10,14 +10,17 @@ import tensorflow as tf
 from genre_tf.config import OptimizerConfig
 from genre_tf.training.optimizers import make_optimizer
 from genre_tf.training.progress import FitResult, Goal, Progress, Report
+from genre_tf.training.replicas import ReplicatedModel, replica_count, sum_over_replicas
 from genre_tf.training.stage_files import StageFiles
 from genre_tf.training.stopping import stop_request
 from genre_tf.training.training_state import check_room
 from genre_tf.training.watch import Watch
 
 
-class StageTrainer(keras.Model):
+class StageTrainer(ReplicatedModel):
     """A stage's model with its loss, for `fit`: called with a batch it gives the loss.
+
+    With several replicas, each gives its share of the loss: what its rows add to the mean over all rows.
 
     Args:
         model: what is trained; its weights are what is saved.
@@ -39,19 +42,21 @@ class StageTrainer(keras.Model):
 
     def compute_loss(self, x: Any, y: Any, y_pred: Any, *_: Any, **__: Any) -> tf.Tensor:
         """What Keras minimises: the loss that `call` gave, kept for the progress of each step."""
-        loss = tf.add_n([y_pred, *self.losses])  # with the regularizers'
-        self.batch_loss.assign(loss)
+        loss = tf.add_n([y_pred, *(each / replica_count() for each in self.losses)])  # the regularizers'
+        self.batch_loss.assign(sum_over_replicas(loss))
         return loss
 
 
 def fit(
     trainer: StageTrainer,
-    batches_from: Callable[[int], tf.data.Dataset],
+    batches_from: Callable[[int], Any],
     steps: int,
     config: OptimizerConfig,
     goal: Goal,
     files: StageFiles,
     report: Report,
+    *,
+    jit_compile: bool = False,
 ) -> FitResult:
     """Train a stage and leave its best weights both in its model and in its files.
 
@@ -66,6 +71,7 @@ def fit(
         goal: what the training is judged by.
         files: of the stage.
         report: takes a line of progress.
+        jit_compile: whether XLA compiles the step.
 
     Raises:
         FailureError: the loss became infinite or no number, or a file cannot be written.
@@ -74,8 +80,8 @@ def fit(
     """
     files.folder.mkdir(parents=True, exist_ok=True)
     trainable = trainer.model.trainable_weights
-    trainer.compile(optimizer=make_optimizer(config, steps, trainable), jit_compile=False)
-    trainer.optimizer.build(trainer.trainable_variables)
+    with trainer.distribute_strategy.scope():
+        trainer.compile_replicated(make_optimizer(config, steps, trainable), jit_compile)
     check_room(files.folder, [*trainer.variables, *trainer.optimizer.variables])
     progress = files.resume(trainer)
     if progress is not None:
@@ -103,7 +109,7 @@ def fit(
     )
 
 
-def _run(trainer: StageTrainer, batches_from: Callable[[int], tf.data.Dataset], watch: Watch) -> None:
+def _run(trainer: StageTrainer, batches_from: Callable[[int], Any], watch: Watch) -> None:
     progress = watch.progress
     if progress.validated < 0:
         watch.validate_now(trainer)
@@ -114,13 +120,16 @@ def _run(trainer: StageTrainer, batches_from: Callable[[int], tf.data.Dataset], 
         trainer.fit(batches, steps_per_epoch=left, epochs=1, verbose=0, shuffle=False, callbacks=[watch])
 
 
-def _describer(batches_from: Callable[[int], tf.data.Dataset]) -> Callable[[int], str]:
+def _describer(batches_from: Callable[[int], Any]) -> Callable[[int], str]:
     """Names the rows that a step has learned from, by making its batch again."""
 
     def describe(step: int) -> str:
         batch = next(iter(batches_from(step - 1)))
         if "impression" not in batch:
             return "a batch without row numbers"
-        return "impressions " + ", ".join(map(str, batch["impression"].numpy().tolist()))
+        found = batch["impression"]
+        replicas = getattr(found, "values", (found,))  # of one, or of several
+        rows = [row for values in replicas for row in values.numpy().tolist()]
+        return "impressions " + ", ".join(map(str, rows))
 
     return describe

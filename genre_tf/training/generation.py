@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import keras
 import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
@@ -20,8 +21,10 @@ from genre_tf.models.generator import Generator
 from genre_tf.models.generator_checkpoint import TrainedGenerator, save_generator_sizes
 from genre_tf.models.prompts import CONTROL_TOKENS, Prompts, PromptSizes
 from genre_tf.text.byte_pair import train_byte_pair
+from genre_tf.training.distribution import Distribution
 from genre_tf.training.fit import StageTrainer, fit
 from genre_tf.training.progress import FitResult, Goal, Report
+from genre_tf.training.replicas import sum_over_replicas
 from genre_tf.training.stage_data import StageData
 from genre_tf.training.stage_files import StageFiles
 from genre_tf.training.text_batches import TextBatching, TextRows
@@ -32,12 +35,26 @@ _READERS_AT_ONCE = 256
 
 
 class GenerationTrainer(StageTrainer):
-    """Cross-entropy of the next token, weighted: the target's words fully, those of its context a little."""
+    """Cross-entropy of the next token, weighted: the target's words fully, those of its context a little.
+
+    Args:
+        model: the generator.
+        fixed_shapes: computes logits at every position, since how many count differs from batch to batch.
+    """
+
+    def __init__(self, model: Generator, fixed_shapes: bool = False) -> None:
+        super().__init__(model)
+        self.fixed_shapes = fixed_shapes
 
     def loss_of(self, batch: dict[str, tf.Tensor], training: bool) -> tf.Tensor:
-        """Weighted mean loss of a batch, float32 []."""
-        losses, weight = token_losses(self.model, batch, training)
-        return tf.reduce_sum(losses * weight) / tf.maximum(tf.reduce_sum(weight), 1.0)
+        """Weighted mean loss of a batch, float32 []; of several replicas the share of this one."""
+        if self.fixed_shapes:
+            logits = tf.cast(self.model(batch, training=training), tf.float32)
+            losses = tf.nn.sparse_softmax_cross_entropy_with_logits(batch["labels"], logits)
+            weight = batch["label_weight"]  # [batch, time]
+        else:
+            losses, weight = token_losses(self.model, batch, training)
+        return tf.reduce_sum(losses * weight) / tf.maximum(sum_over_replicas(tf.reduce_sum(weight)), 1.0)
 
 
 def token_losses(
@@ -62,17 +79,25 @@ def token_losses(
     return losses, tf.gather_nd(batch["label_weight"], counts)
 
 
-def train_generation(data: StageData, config: RunConfig, files: StageFiles, report: Report) -> FitResult:
+def train_generation(
+    data: StageData,
+    config: RunConfig,
+    files: StageFiles,
+    report: Report,
+    distribution: Distribution | None = None,
+) -> FitResult:
     """Train the generator and keep its best weights.
 
     Args:
-        data: examples and article features.
+        data: of a run with trained retrieval, whose user vectors the generator reads.
         config: settings of the run.
-        files: of the stage, in a run folder with a trained retrieval stage, whose user vectors it reads.
+        files: of the stage.
         report: takes a line of progress.
+        distribution: where; None: on one device.
 
     Raises:
-        InputError: the retrieval stage is not trained, or the settings leave no room for a prompt.
+        InputError: the retrieval stage is not trained, the settings leave no room for a prompt, or there are
+            fewer texts than a batch of fixed shape has.
     """
     settings = config.generation
     learned, validated = _examples(data, settings, config.seed)
@@ -80,14 +105,23 @@ def train_generation(data: StageData, config: RunConfig, files: StageFiles, repo
     to_vectors, dimension = _user_vectors(data.run, data)
     folder = files.folder
     folder.mkdir(parents=True, exist_ok=True)
-    parts = new_generator(settings, data.table, dimension, folder, config.seed)
+    keras.utils.set_random_seed(config.seed)
+    devices = distribution or Distribution.one()
+    with devices.scope():
+        parts = new_generator(settings, data.table, dimension, folder, config.seed)
+        trainer = GenerationTrainer(parts.generator, devices.fixed_shapes)
     save_generator_sizes(parts, folder)
     rows, validation_rows = (
         TextRows(examples, data.table, to_vectors(examples), parts.prompts)
         for examples in (learned, validated)
     )
     optimizer = settings.optimizer
-    batching = TextBatching(tokens=optimizer.batch_size * _TOKENS_PER_ROW)
+    batching = _batching(optimizer.batch_size * _TOKENS_PER_ROW, parts.prompts.sizes, devices)
+    if len(rows) < batching.rows:
+        raise InputError(
+            f"{len(rows)} texts are less than one batch of {batching.rows}, and a fixed shape leaves out a "
+            "batch that is not full: give a smaller --batch-size"
+        )
     steps = optimizer.steps or max(1, optimizer.epochs * rows.mean_batches(batching))
     goal = Goal(
         validate=Perplexity(parts.generator, validation_rows, batching.tokens),
@@ -95,10 +129,20 @@ def train_generation(data: StageData, config: RunConfig, files: StageFiles, repo
         greater_is_better=False,
     )
 
-    def batches_from(step: int) -> tf.data.Dataset:
-        return rows.batches(batching, seed=config.seed, epochs=None, start=step)
+    def from_step(step: int) -> Any:
+        return devices.distribute(
+            lambda layout: rows.batches(batching, seed=config.seed, epochs=None, layout=layout, start=step)
+        )
 
-    return fit(GenerationTrainer(parts.generator), batches_from, steps, optimizer, goal, files, report)
+    return fit(trainer, from_step, steps, optimizer, goal, files, report, jit_compile=devices.jit_compile)
+
+
+def _batching(tokens: int, sizes: PromptSizes, devices: Distribution) -> TextBatching:
+    """So many tokens a batch; of fixed shape as many full rows, the same number for each replica."""
+    if not devices.fixed_shapes:
+        return TextBatching(tokens=tokens)
+    each = max(1, round(tokens / sizes.tokens / devices.replicas))
+    return TextBatching(tokens=tokens, rows=each * devices.replicas)
 
 
 def new_generator(

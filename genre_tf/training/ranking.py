@@ -1,15 +1,17 @@
 """Training of the ranker: binary cross-entropy on clicks."""
 
-import numpy as np
+import keras
 import tensorflow as tf
 
 from genre_tf.config import RunConfig
-from genre_tf.data.batches import impression_batches
 from genre_tf.models.ranker import Ranker
+from genre_tf.training.click_batches import ClickBatches
+from genre_tf.training.distribution import Distribution
 from genre_tf.training.fit import StageTrainer, fit
 from genre_tf.training.progress import FitResult, Goal, Report
 from genre_tf.training.ranker_start import start_ranker
-from genre_tf.training.stage_data import StageData, row_count
+from genre_tf.training.replicas import sum_over_replicas
+from genre_tf.training.stage_data import StageData
 from genre_tf.training.stage_files import StageFiles
 from genre_tf.training.validation import Validation
 
@@ -18,7 +20,7 @@ class RankingTrainer(StageTrainer):
     """The mission's loss, -[y log p + (1 - y) log(1 - p)], mean over the shown articles."""
 
     def loss_of(self, batch: dict[str, tf.Tensor], training: bool) -> tf.Tensor:
-        """Mean loss of a batch, float32 []; with live counters the mean of both logits' losses."""
+        """Loss of a batch, float32 []; with live counters the mean of both logits' losses."""
         logits = self.model(batch, training=training)
         losses = [click_loss(each, batch["labels"], batch["mask"]) for each in logits.values()]
         return tf.add_n(losses) / len(losses)
@@ -33,13 +35,21 @@ def click_loss(logits: tf.Tensor, labels: tf.Tensor, mask: tf.Tensor) -> tf.Tens
         mask: bool [B, C], real candidates.
 
     Returns:
-        float32 [], the mean over real candidates.
+        float32 [], the mean over real candidates; with several replicas the share of these in the mean over
+        the real candidates of all.
     """
-    losses = tf.nn.sigmoid_cross_entropy_with_logits(labels, logits)
-    return tf.reduce_mean(tf.boolean_mask(losses, mask))
+    losses = tf.nn.sigmoid_cross_entropy_with_logits(labels, tf.cast(logits, tf.float32))
+    real = sum_over_replicas(tf.reduce_sum(tf.cast(mask, tf.float32)))
+    return tf.reduce_sum(tf.where(mask, losses, 0.0)) / real
 
 
-def train_ranking(data: StageData, config: RunConfig, files: StageFiles, report: Report) -> FitResult:
+def train_ranking(
+    data: StageData,
+    config: RunConfig,
+    files: StageFiles,
+    report: Report,
+    distribution: Distribution | None = None,
+) -> FitResult:
     """Train the ranker and keep its best weights.
 
     Args:
@@ -47,30 +57,28 @@ def train_ranking(data: StageData, config: RunConfig, files: StageFiles, report:
         config: settings of the run.
         files: of the stage.
         report: takes a line of progress.
+        distribution: where; None: on one device.
     """
     clicks = sum(float(example.labels.sum()) for example in data.train)
     shown = sum(len(example.labels) for example in data.train)
-    ranker = Ranker(data.backbone(), config, click_rate=clicks / shown)
-    ranker.news_tower.adapt(data.interest)
     settings = config.ranking.optimizer
-    negatives = config.ranking.negatives or None
-
-    def batches_from(step: int) -> tf.data.Dataset:
-        batches = impression_batches(
-            data.train,
-            batch_size=settings.batch_size,
-            max_history=config.data.max_history,
-            negatives=negatives,
-            seed=config.seed,
-            shuffle=True,
-            repeat=True,
-            start=step,
-        )
-        return data.features.pipeline(batches)
-
+    devices = distribution or Distribution.one()
+    batches = ClickBatches(data, config, settings, config.ranking.negatives or None, devices)
+    interest = data.interest
+    keras.utils.set_random_seed(config.seed)
+    with devices.scope():
+        ranker = Ranker(data.backbone(), config, click_rate=clicks / shown)
+        trainer = RankingTrainer(ranker)
+    ranker.news_tower.adapt(interest)
     start_ranker(ranker, data, config)
-    rows = row_count(data.train, negatives)
-    steps = settings.steps or settings.epochs * int(np.ceil(rows / settings.batch_size))
-    validation = Validation(ranker, data, config)
-    goal = Goal(validate=validation.ranking, metric="auc_mean", greater_is_better=True)
-    return fit(RankingTrainer(ranker), batches_from, steps, settings, goal, files, report)
+    goal = Goal(validate=Validation(ranker, data, config).ranking, metric="auc_mean", greater_is_better=True)
+    return fit(
+        trainer,
+        batches.from_step,
+        batches.steps,
+        settings,
+        goal,
+        files,
+        report,
+        jit_compile=devices.jit_compile,
+    )

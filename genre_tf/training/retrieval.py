@@ -1,17 +1,20 @@
 """Training of the two towers: softmax over the clicks of the batch and shown negatives."""
 
+import keras
 import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 import tensorflow_recommenders as tfrs
 
 from genre_tf.config import RunConfig
-from genre_tf.data.batches import impression_batches
 from genre_tf.data.examples import ImpressionExample
 from genre_tf.models.two_tower import TwoTower
+from genre_tf.training.click_batches import ClickBatches
+from genre_tf.training.distribution import Distribution
 from genre_tf.training.fit import StageTrainer, fit
 from genre_tf.training.progress import FitResult, Goal, Report
-from genre_tf.training.stage_data import StageData, row_count
+from genre_tf.training.replicas import rows_of_replicas, sum_over_replicas
+from genre_tf.training.stage_data import StageData
 from genre_tf.training.stage_files import StageFiles
 from genre_tf.training.validation import Validation
 
@@ -22,7 +25,8 @@ class RetrievalTrainer(StageTrainer):
     The candidates of a row are its own click, every other click of the batch and every drawn negative of it.
     The task removes those that are the row's own click again (accidental hits) and, given how often each
     article is drawn, subtracts the log of it from the logits (logQ), so that a popular article is punished
-    less for being a negative often.
+    less for being a negative often. With several replicas the batch is that of all of them: each scores its
+    own readers against the candidates of all.
 
     Args:
         model: the towers.
@@ -36,8 +40,8 @@ class RetrievalTrainer(StageTrainer):
         self, model: TwoTower, temperature: float, draw_probability: npt.NDArray[np.float32] | None
     ) -> None:
         super().__init__(model)
-        # The task's own default is the sum over the batch: its size would be part of the learning rate.
-        loss = tf.keras.losses.CategoricalCrossentropy(from_logits=True, reduction="sum_over_batch_size")
+        # A sum, as its size must not be part of the learning rate, nor rest with one replica: divided below.
+        loss = tf.keras.losses.CategoricalCrossentropy(from_logits=True, reduction="sum")
         task = tfrs.tasks.Retrieval(
             loss=loss, temperature=temperature, remove_accidental_hits=True, batch_metrics=None
         )
@@ -54,17 +58,19 @@ class RetrievalTrainer(StageTrainer):
         self._draw_probability = None if draw_probability is None else tf.constant(draw_probability)
 
     def loss_of(self, batch: dict[str, tf.Tensor], training: bool) -> tf.Tensor:
-        """Mean loss of a batch, float32 []."""
+        """Mean loss of a batch, float32 []; of several replicas the share of this one."""
         readers, candidates = self.model(batch, training=training)  # [rows, D], [rows, 1 + negatives, D]
-        # The click of row i must be candidate i: first all clicks, then all negatives.
+        # The click of row i must be candidate i: first all clicks, then all negatives, then other replicas'.
         width = candidates.shape[-1]
         candidates = tf.reshape(
             tf.transpose(candidates, [1, 0, 2]), [-1, width]
         )  # [(1 + negatives) x rows, D]
         rows = tf.gather(batch["articles"], batch["candidates"])
         rows = tf.reshape(tf.transpose(rows), [-1])  # [(1 + negatives) x rows]
+        candidates, rows = rows_of_replicas(candidates), rows_of_replicas(rows)
         probabilities = None if self._draw_probability is None else tf.gather(self._draw_probability, rows)
-        return self._task(readers, candidates, rows, probabilities)
+        readers_of_all = sum_over_replicas(tf.cast(tf.shape(readers)[0], tf.float32))
+        return self._task(readers, candidates, rows, probabilities) / readers_of_all
 
 
 def draw_probability(
@@ -92,7 +98,13 @@ def draw_probability(
     return (np.maximum(drawn, 0.5) / total).astype(np.float32)
 
 
-def train_retrieval(data: StageData, config: RunConfig, files: StageFiles, report: Report) -> FitResult:
+def train_retrieval(
+    data: StageData,
+    config: RunConfig,
+    files: StageFiles,
+    report: Report,
+    distribution: Distribution | None = None,
+) -> FitResult:
     """Train the two towers and keep their best weights.
 
     Args:
@@ -100,33 +112,32 @@ def train_retrieval(data: StageData, config: RunConfig, files: StageFiles, repor
         config: settings of the run.
         files: of the stage.
         report: takes a line of progress.
+        distribution: where; None: on one device.
     """
-    towers = TwoTower(data.backbone(), config)
-    towers.news_tower.adapt(data.interest)
     stage, settings = config.retrieval, config.retrieval.optimizer
-
-    def batches_from(step: int) -> tf.data.Dataset:
-        batches = impression_batches(
-            data.train,
-            batch_size=settings.batch_size,
-            max_history=config.data.max_history,
-            negatives=stage.negatives,
-            seed=config.seed,
-            shuffle=True,
-            repeat=True,
-            start=step,
-        )
-        return data.features.pipeline(batches)
-
-    steps = settings.steps or settings.epochs * int(
-        np.ceil(row_count(data.train, stage.negatives) / settings.batch_size)
-    )
+    devices = distribution or Distribution.one()
+    batches = ClickBatches(data, config, settings, stage.negatives, devices)
     probability = (
         draw_probability(data.train, len(data.table), stage.negatives)
         if stage.popularity_correction
         else None
     )
-    validation = Validation(towers, data, config)
-    goal = Goal(validate=validation.retrieval, metric="pool_auc", greater_is_better=True)
-    trainer = RetrievalTrainer(towers, stage.temperature, probability)
-    return fit(trainer, batches_from, steps, settings, goal, files, report)
+    interest = data.interest
+    keras.utils.set_random_seed(config.seed)
+    with devices.scope():
+        towers = TwoTower(data.backbone(), config)
+        trainer = RetrievalTrainer(towers, stage.temperature, probability)
+    towers.news_tower.adapt(interest)
+    goal = Goal(
+        validate=Validation(towers, data, config).retrieval, metric="pool_auc", greater_is_better=True
+    )
+    return fit(
+        trainer,
+        batches.from_step,
+        batches.steps,
+        settings,
+        goal,
+        files,
+        report,
+        jit_compile=devices.jit_compile,
+    )

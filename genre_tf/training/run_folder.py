@@ -14,6 +14,7 @@ from genre_tf.data.records import prepare, read_articles
 from genre_tf.errors import InputError
 from genre_tf.models.backbone import Categories
 from genre_tf.models.checkpoint import BACKBONE_FOLDER, save_backbone
+from genre_tf.training.distribution import Distribution
 from genre_tf.training.generation import train_generation
 from genre_tf.training.progress import FitResult, Report
 from genre_tf.training.ranking import train_ranking
@@ -27,7 +28,13 @@ TRAINERS = {"retrieval": train_retrieval, "ranking": train_ranking, "generation"
 
 
 def train(
-    stages: Sequence[str], data: Path, run: Path, config: RunConfig, report: Report, *, again: bool = False
+    stages: Sequence[str],
+    data: Path,
+    run: Path,
+    config: RunConfig,
+    report: Report,
+    distribution: Distribution | None = None,
+    again: bool = False,
 ) -> dict[str, FitResult]:
     """Train stages into a run folder, which is prepared first where it is new.
 
@@ -40,6 +47,7 @@ def train(
         run: the run folder; a new one, or one made with the same data and settings.
         config: all settings.
         report: takes a line of progress.
+        distribution: where; None: on one device.
         again: trains from the start what is already trained.
 
     Returns:
@@ -58,11 +66,15 @@ def train(
         if again:
             for files in chosen:
                 files.forget()
-        return _train_stages(chosen, run, config, report)
+        return _train_stages(chosen, run, config, report, distribution)
 
 
 def _train_stages(
-    chosen: Sequence[StageFiles], run: Path, config: RunConfig, report: Report
+    chosen: Sequence[StageFiles],
+    run: Path,
+    config: RunConfig,
+    report: Report,
+    distribution: Distribution | None,
 ) -> dict[str, FitResult]:
     results = {}
     stage_data: StageData | None = None
@@ -75,7 +87,7 @@ def _train_stages(
         stage_data = stage_data or load_stage_data(run, config, report)
         report(f"training {files.stage}")
         keras.utils.set_random_seed(config.seed)
-        results[files.stage] = TRAINERS[files.stage](stage_data, config, files, report)
+        results[files.stage] = TRAINERS[files.stage](stage_data, config, files, report, distribution)
         files.finish(results[files.stage])
     return results
 

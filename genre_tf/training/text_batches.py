@@ -9,6 +9,7 @@ import numpy.typing as npt
 import tensorflow as tf
 
 from genre_tf.data.articles import ArticleTable
+from genre_tf.data.batch_layout import WHOLE, BatchLayout
 from genre_tf.data.text_examples import TextExample, history_text
 from genre_tf.models.prompts import Prompts
 
@@ -24,6 +25,8 @@ class TextBatching:
     Args:
         tokens: of a batch, padding included; the number of rows follows from their length.
         multiple: rows are padded to a multiple of so many tokens.
+        rows: of a batch, each padded to the longest that prompts can be, for devices that need fixed shapes;
+            a last batch that is not full is left out. 0: as many as the tokens allow.
         context_weight: of the words of history and source in the loss: they are news too, and news is scarce.
         drop_source: share of the rows with reader and source that must do without the source.
         drop_reader: share of the rows with a reader that must do without the reader.
@@ -31,6 +34,7 @@ class TextBatching:
 
     tokens: int = 2048
     multiple: int = 8
+    rows: int = 0
     context_weight: float = 0.2
     drop_source: float = 0.5
     drop_reader: float = 0.1
@@ -80,10 +84,17 @@ class TextRows:
 
     def mean_batches(self, batching: TextBatching) -> int:
         """About how many batches an epoch has."""
-        return len(_cut(self._row_tokens(self._kept(batching, np.random.default_rng(0))), batching.tokens))
+        random = np.random.default_rng(0)
+        return len(_cut(self._row_tokens(self._kept(batching, random)), batching))
 
     def batches(
-        self, batching: TextBatching, *, seed: int | None = None, epochs: int | None = 1, start: int = 0
+        self,
+        batching: TextBatching,
+        *,
+        seed: int | None = None,
+        epochs: int | None = 1,
+        layout: BatchLayout = WHOLE,
+        start: int = 0,
     ) -> tf.data.Dataset:
         """Batches of token ids.
 
@@ -91,40 +102,55 @@ class TextRows:
             batching: how.
             seed: shuffles, and drops readers and sources, anew each epoch; None: neither.
             epochs: None: without end.
+            layout: the wanted parts of each batch, one after another.
             start: leaves out so many batches at the beginning, at hardly any cost.
 
         Returns:
             Dataset of what `Prompts.to_learn` gives, with user_vector float32 [batch, D].
         """
-        vectors = tf.TensorSpec([None, self.user_vectors.shape[1]], tf.float32)
+        # All parts have the same number of rows where it is fixed.
+        rows = batching.rows // layout.parts or None
+        vectors = tf.TensorSpec([rows, self.user_vectors.shape[1]], tf.float32)
         data = tf.data.Dataset.from_generator(
-            lambda: self._epochs(batching, seed, epochs),
-            output_signature=(dict.fromkeys(_COLUMNS, tf.TensorSpec([None], tf.string)), vectors),
+            lambda: self._epochs(batching, seed, epochs, layout),
+            output_signature=(dict.fromkeys(_COLUMNS, tf.TensorSpec([rows], tf.string)), vectors),
         )
+        longest = self.prompts.sizes.tokens
 
         def lay_out(texts: dict[str, Any], user_vector: Any) -> dict[str, Any]:
-            rows = self.prompts.to_learn(
+            learned = self.prompts.to_learn(
                 *(texts[name] for name in _COLUMNS),
                 context_weight=batching.context_weight,
-                multiple=batching.multiple,
+                multiple=longest if rows else batching.multiple,
             )
-            return {**rows, "user_vector": user_vector}
+            if rows:
+                for name in ("token_ids", "labels", "label_weight"):
+                    learned[name] = tf.ensure_shape(learned[name], [rows, longest])
+                learned["has_reader"] = tf.ensure_shape(learned["has_reader"], [rows])
+            return {**learned, "user_vector": user_vector}
 
         plain = tf.autograph.experimental.do_not_convert(lay_out)
-        return data.skip(start).map(plain, num_parallel_calls=1, deterministic=True).prefetch(8)
+        data = data.skip(start * len(layout.wanted)).map(plain, num_parallel_calls=1, deterministic=True)
+        if epochs is None:  # said, since a strategy asks all workers at each step if data is left
+            data = data.apply(tf.data.experimental.assert_cardinality(tf.data.INFINITE_CARDINALITY))
+        return data.prefetch(8)
 
     def _epochs(
-        self, batching: TextBatching, seed: int | None, epochs: int | None
+        self, batching: TextBatching, seed: int | None, epochs: int | None, layout: BatchLayout
     ) -> Iterator[tuple[dict[str, Any], npt.NDArray[np.float32]]]:
         done = 0
         while epochs is None or done < epochs:
             random = None if seed is None else np.random.default_rng([seed, done])
             kept = self._kept(batching, random)
-            for rows in _cut(self._row_tokens(kept), batching.tokens, random):
-                texts = {name: column[rows] for name, column in self.texts.items()}
-                for name, keep in kept.items():
-                    texts[name] = np.where(keep[rows], texts[name], "")
-                yield texts, self.user_vectors[rows]
+            for batch in _cut(self._row_tokens(kept), batching, random):
+                for part in layout.wanted:
+                    rows = batch[
+                        part :: layout.parts
+                    ]  # sorted by length: every part gets long and short ones
+                    texts = {name: column[rows] for name, column in self.texts.items()}
+                    for name, keep in kept.items():
+                        texts[name] = np.where(keep[rows], texts[name], "")
+                    yield texts, self.user_vectors[rows]
             done += 1
 
     def _kept(
@@ -147,16 +173,18 @@ class TextRows:
 
 
 def _cut(
-    tokens: npt.NDArray[np.int64], batch_tokens: int, random: np.random.Generator | None = None
+    tokens: npt.NDArray[np.int64], batching: TextBatching, random: np.random.Generator | None = None
 ) -> list[npt.NDArray[np.int64]]:
     """Row numbers of each batch of an epoch, rows of like length together."""
     order = random.permutation(len(tokens)) if random else np.arange(len(tokens))
+    if batching.rows:  # all are padded alike
+        return list(order[: len(order) - len(order) % batching.rows].reshape(-1, batching.rows))
     batches = []
     for start in range(0, len(order), _POOL):
         pool = order[start : start + _POOL]
         pool = pool[np.argsort(-tokens[pool], kind="stable")]
         while len(pool):
-            rows = max(1, batch_tokens // int(tokens[pool[0]]))  # the first is the longest
+            rows = max(1, batching.tokens // int(tokens[pool[0]]))  # the first is the longest
             batches.append(pool[:rows])
             pool = pool[rows:]
     return [batches[index] for index in random.permutation(len(batches))] if random else batches

@@ -54,7 +54,7 @@ class Watch(keras.callbacks.Callback):
         progress = self.progress
         progress.step += 1
         step = progress.step
-        loss = float(self.model.batch_loss)
+        loss = float(keras.ops.convert_to_numpy(self.model.batch_loss))
         if not math.isfinite(loss):
             raise FailureError(
                 f"the loss became {loss} at step {step}, learning from {self.describe(step)}: lower the "

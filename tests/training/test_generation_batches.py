@@ -4,8 +4,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from genre_tf.data.articles import Article, ArticleTable
+from genre_tf.data.batch_layout import BatchLayout
 from genre_tf.data.examples import ImpressionExample
 from genre_tf.data.text_examples import (
     NO_HISTORY,
@@ -139,3 +141,27 @@ def test_a_reader_without_source_may_be_all_that_is_given(rows: TextRows) -> Non
     for batch in rows.batches(batching, seed=1):
         context = (batch["label_weight"].numpy() == 0.5).sum(axis=1)
         np.testing.assert_array_equal(context[batch["has_reader"]], history_words)
+
+
+def test_the_parts_of_a_batch_are_together_the_batch(rows: TextRows) -> None:
+    def readers(**layout: Any) -> list[list[float]]:
+        data = rows.batches(TextBatching(tokens=60), seed=3, layout=BatchLayout(**layout))
+        return [batch["user_vector"].numpy()[:, 0].tolist() for batch in data]
+
+    whole, parts = readers(), readers(parts=2, wanted=(0, 1))
+    together = [parts[n] + parts[n + 1] for n in range(0, len(parts), 2)]
+    assert [sorted(each) for each in together] == [sorted(each) for each in whole]
+    assert readers(parts=2, wanted=(1,)) == parts[1::2]
+    assert [] in parts  # a batch of one long row
+
+
+def test_fixed_rows_have_one_shape_and_leave_out_a_batch_that_is_not_full(rows: TextRows) -> None:
+    batching = TextBatching(rows=16)
+    data = rows.batches(batching, seed=3, epochs=None, layout=BatchLayout(parts=2, wanted=(0, 1)))
+    assert data.cardinality() == tf.data.INFINITE_CARDINALITY
+    shapes = {name: tuple(spec.shape) for name, spec in data.element_spec.items()}
+    assert shapes["token_ids"] == shapes["labels"] == shapes["label_weight"] == (8, SIZES.tokens)
+    assert shapes["has_reader"] == (8,) and shapes["user_vector"] == (8, 2)
+    assert rows.mean_batches(batching) == 200 // 16
+    epoch = np.concatenate([batch["user_vector"][:, 0] for batch in data.take(2 * (200 // 16))])
+    assert len(set(epoch.tolist())) == 192

@@ -9,6 +9,7 @@ import tensorflow as tf
 
 from genre_tf.config import GenerationConfig
 from genre_tf.data.articles import Article, ArticleTable
+from genre_tf.data.batch_layout import BatchLayout
 from genre_tf.data.text_examples import article_examples
 from genre_tf.errors import InputError
 from genre_tf.models.generator_checkpoint import (
@@ -50,6 +51,19 @@ def test_loss_is_the_weighted_mean_over_every_position(parts: TrainedGenerator) 
     loss = GenerationTrainer(parts.generator)(batch, training=False)
     np.testing.assert_allclose(loss, expected, rtol=1e-5)
     assert set(np.unique(weight)) == {0.0, 0.25, 1.0}
+
+
+def test_a_replica_without_rows_adds_nothing(parts: TrainedGenerator) -> None:
+    """The last batch of an epoch may have fewer rows than there are replicas."""
+    layout = BatchLayout(parts=2, wanted=(1,))
+    batch = next(iter(rows_of(parts).batches(TextBatching(tokens=1), layout=layout)))
+    assert len(batch["user_vector"]) == 0
+    trainer = GenerationTrainer(parts.generator)
+    with tf.GradientTape() as tape:
+        loss = trainer(batch, training=True)
+    assert float(loss) == 0.0
+    for gradient in tape.gradient(loss, trainer.trainable_weights):
+        np.testing.assert_array_equal(tf.convert_to_tensor(gradient), np.zeros(gradient.shape))
 
 
 def test_steps_lower_the_perplexity_and_weights_come_back(parts: TrainedGenerator, tmp_path: Any) -> None:

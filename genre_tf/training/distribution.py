@@ -1,0 +1,206 @@
+"""Where a training runs: on one device, several GPUs, several machines or a TPU, to the same losses.
+
+Every input pipeline draws the same batches from the same seed, and keeps the rows of its own replicas.
+Neither of the usual ways would do: `AutoShardPolicy.DATA` deals out whole batches or cuts every tensor along
+its first axis, and the articles of a batch are no rows; a seed for each worker shows some rows twice in an
+epoch and others never. What is drawn are row numbers; texts are gathered for the own rows alone, so drawing
+for all costs little.
+"""
+
+import json
+import os
+import socket
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import Any
+
+import tensorflow as tf
+
+from genre_tf.data.batch_layout import BatchLayout, FixedShape
+from genre_tf.errors import InputError
+
+STRATEGIES = ("auto", "one", "mirrored", "multiworker", "tpu")
+_REMEDY = (
+    'give each process its own, such as {"cluster": {"worker": ["host1:2222", "host2:2222"]}, '
+    '"task": {"type": "worker", "index": 0}}'
+)
+
+
+@dataclass(frozen=True)
+class Distribution:
+    """A strategy, and what batches must be like for it.
+
+    Attributes:
+        strategy: of `tf.distribute`.
+        fixed_shapes: whether every batch has the same shape, and one device compiles its step with XLA.
+        articles: so many in the batch of each replica, where shapes are fixed; None: as many as could meet.
+        worker: this process among several; 0 is the chief, or the only one.
+    """
+
+    strategy: Any
+    fixed_shapes: bool = False
+    articles: int | None = None
+    worker: int = 0
+
+    @classmethod
+    def one(cls) -> "Distribution":
+        """TensorFlow's default: one replica, on the first GPU or the CPU."""
+        return cls(tf.distribute.get_strategy())
+
+    @property
+    def replicas(self) -> int:
+        """Devices that share each batch."""
+        return int(self.strategy.num_replicas_in_sync)
+
+    @property
+    def jit_compile(self) -> bool:
+        """Whether Keras shall compile the step with XLA.
+
+        A TPU compiles whatever it runs, unasked; a step of several other devices cannot be compiled as one.
+        """
+        return self.fixed_shapes and self.replicas == 1 and not _is_tpu(self.strategy)
+
+    def scope(self) -> AbstractContextManager[Any]:
+        """Models and optimizers are made inside."""
+        return self.strategy.scope()  # type: ignore[no-any-return]
+
+    def distribute(self, make: Callable[[BatchLayout], Any], fixed: FixedShape | None = None) -> Any:
+        """Input of all replicas.
+
+        Args:
+            make: gives the dataset of the wanted parts of every batch, one after another.
+            fixed: handed on to `make`.
+
+        Returns:
+            A `tf.data.Dataset`, or a `tf.distribute.DistributedDataset`, for Keras' `fit`.
+
+        Raises:
+            ValueError: shapes shall be fixed and are not.
+        """
+
+        def own_parts(context: Any) -> tf.data.Dataset:
+            here = self.replicas // context.num_input_pipelines
+            first = context.input_pipeline_id * here
+            wanted = tuple(range(first, first + here))
+            dataset = make(BatchLayout(parts=self.replicas, wanted=wanted, fixed=fixed))
+            if self.fixed_shapes:
+                check_fixed_shapes(dataset)
+            return dataset
+
+        if self.replicas == 1:
+            return own_parts(tf.distribute.InputContext())
+        return self.strategy.distribute_datasets_from_function(own_parts)
+
+
+def check_fixed_shapes(dataset: tf.data.Dataset) -> None:
+    """See that no batch of a dataset can have another shape than the next.
+
+    Raises:
+        ValueError: some dimension is unknown; names the tensors.
+    """
+    loose = [name for name, spec in dataset.element_spec.items() if not spec.shape.is_fully_defined()]
+    if loose:
+        raise ValueError(f"the shapes of {', '.join(loose)} are not fixed")
+
+
+def make_strategy(
+    name: str, tpu: str | None = None, fixed_shapes: bool = False, articles: int | None = None
+) -> Distribution:
+    """The strategy of a name.
+
+    Args:
+        name: `one`; `mirrored`, all GPUs of this machine; `multiworker`, this process and others, by
+            TF_CONFIG; `tpu`; or `auto`, which is `tpu` where there is one, else `mirrored` where there are
+            several GPUs, else `one`.
+        tpu: name or gRPC address of a TPU, `local` on a TPU machine; None: as TPU_NAME says.
+        fixed_shapes: batches of fixed shape and steps compiled by XLA, without a TPU too.
+        articles: of each replica's batch, where shapes are fixed.
+
+    Raises:
+        InputError: an unknown name, no TPU where one is asked for, a TF_CONFIG that is missing or wrong, or
+            TensorFlow was already at work when several workers were to be joined.
+    """
+    if name not in STRATEGIES:
+        raise InputError(f"unknown strategy {name!r}: use one of {', '.join(STRATEGIES)}")
+    if name == "tpu" or (name == "auto" and tpu_address(tpu)):
+        return Distribution(_tpu_strategy(tpu), True, articles)
+    if name == "multiworker":
+        worker = worker_index(os.environ.get("TF_CONFIG"))
+        return Distribution(_multi_worker_strategy(), fixed_shapes, articles, worker)
+    gpus = tf.config.list_logical_devices("GPU")
+    if name == "mirrored" or (name == "auto" and len(gpus) > 1):
+        devices = [device.name for device in gpus or tf.config.list_logical_devices("CPU")]
+        return Distribution(tf.distribute.MirroredStrategy(devices), fixed_shapes, articles)
+    return Distribution(tf.distribute.get_strategy(), fixed_shapes, articles)
+
+
+def tpu_address(tpu: str | None) -> str | None:
+    """The TPU that is named, here or by TPU_NAME, else that of this machine; None: there is none."""
+    there = "local" if tf.config.list_physical_devices("TPU") else None
+    return tpu or os.environ.get("TPU_NAME") or there
+
+
+def worker_index(config: str | None) -> int:
+    """This process' place among the workers, the chief first.
+
+    Args:
+        config: the value of TF_CONFIG.
+
+    Raises:
+        InputError: it is missing, no JSON, or does not name the workers and one of them as this process.
+    """
+    if not config:
+        raise InputError(f"--strategy multiworker needs TF_CONFIG, which is not set: {_REMEDY}")
+    try:
+        value = json.loads(config)
+        cluster, task = value["cluster"], value["task"]
+        kind, index = task["type"], int(task["index"])
+        workers = {name: len(list(cluster.get(name, []))) for name in ("chief", "worker")}
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise InputError(
+            f"TF_CONFIG cannot be read ({type(error).__name__}: {error}), received {config!r}: {_REMEDY}"
+        ) from None
+    if kind not in workers or not 0 <= index < workers[kind]:
+        raise InputError(
+            f"TF_CONFIG names this process {kind} {index}, and its cluster has {workers['chief']} chief and "
+            f"{workers['worker']} worker: {_REMEDY}"
+        )
+    return index if kind == "chief" else workers["chief"] + index
+
+
+def _is_tpu(strategy: Any) -> bool:
+    return isinstance(strategy, tf.distribute.TPUStrategy)
+
+
+def _multi_worker_strategy() -> Any:
+    try:
+        return tf.distribute.MultiWorkerMirroredStrategy()
+    except RuntimeError as error:
+        raise InputError(
+            f"several workers must be joined before TensorFlow does anything else ({error}): "
+            "make the strategy first"
+        ) from None
+
+
+def _tpu_strategy(tpu: str | None) -> Any:
+    address = tpu_address(tpu)
+    remedy = "give --tpu or TPU_NAME its name or grpc:// address, or take another --strategy"
+    if address is None:
+        raise InputError(f"this machine has no TPU, and none is named: {remedy}")
+    try:
+        resolver = tf.distribute.cluster_resolver.TPUClusterResolver(tpu=address)
+        _reach(resolver.master())
+        tf.config.experimental_connect_to_cluster(resolver)
+        tf.tpu.experimental.initialize_tpu_system(resolver)
+    except (ValueError, RuntimeError, OSError, ImportError, tf.errors.OpError) as error:
+        said = (str(error) or type(error).__name__).splitlines()[0][:120]
+        raise InputError(f"the TPU {address!r} cannot be used ({said}): {remedy}") from None
+    return tf.distribute.TPUStrategy(resolver)
+
+
+def _reach(master: str) -> None:
+    """Fails at once where nobody listens: TensorFlow itself would wait without end."""
+    if master.startswith("grpc://"):
+        host, _, port = master.removeprefix("grpc://").rpartition(":")
+        socket.create_connection((host, int(port)), timeout=10).close()

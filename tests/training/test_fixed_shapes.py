@@ -1,0 +1,181 @@
+"""Batches of fixed shape: the same losses, and a step that XLA compiles once, as a TPU asks for it."""
+
+from typing import Any
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from genre_tf.config import (
+    DataConfig,
+    GenerationConfig,
+    NewsConfig,
+    RankingConfig,
+    RetrievalConfig,
+    RunConfig,
+)
+from genre_tf.data.articles import Article, ArticleTable
+from genre_tf.data.batch_layout import WHOLE, BatchLayout, FixedShape
+from genre_tf.data.batches import impression_batches
+from genre_tf.data.examples import ImpressionExample
+from genre_tf.data.text_examples import article_examples
+from genre_tf.models.article_features import ArticleFeatures
+from genre_tf.models.backbone import Categories, NewsBackbone, load_news_backbone
+from genre_tf.models.ranker import Ranker
+from genre_tf.models.two_tower import TwoTower
+from genre_tf.training.distribution import Distribution
+from genre_tf.training.fit import StageTrainer
+from genre_tf.training.generation import GenerationTrainer, new_generator
+from genre_tf.training.ranking import RankingTrainer
+from genre_tf.training.retrieval import RetrievalTrainer
+from genre_tf.training.text_batches import TextBatching, TextRows
+
+STAGES = ("retrieval", "ranking", "generation")
+ROWS = 4
+CONFIG = RunConfig(
+    data=DataConfig(max_history=3),
+    news=NewsConfig(backbone="tiny", trainable="last 1", dropout=0.0, max_title_tokens=10),
+    retrieval=RetrievalConfig(heads=2, negatives=2),
+    ranking=RankingConfig(counters=True),
+    generation=GenerationConfig(
+        vocabulary_size=300, layers=1, heads=2, hidden=16, max_tokens=48, prefix_tokens=2
+    ),
+)
+TABLE = ArticleTable(
+    [
+        Article(f"N{n}", "abc"[n % 3], "xy"[n % 2], "late goal wins " * (1 + n % 3), "it was late " * (n % 2))
+        for n in range(20)
+    ]
+)
+# Host work and what only the host can do; and what makes shapes depend on values.
+NOT_FOR_A_DEVICE = {"PyFunc", "EagerPyFunc", "LookupTableFindV2", "StringJoin", "Where", "Unique", "UniqueV2"}
+
+
+@pytest.fixture(scope="module")
+def backbone() -> NewsBackbone:
+    categories = Categories.of(TABLE.categories, TABLE.subcategories)
+    return load_news_backbone("tiny", CONFIG.news, categories)
+
+
+def impressions() -> list[ImpressionExample]:
+    random = np.random.default_rng(1)
+    found = []
+    for number in range(16):
+        shown = random.choice(20, random.integers(2, 6), replace=False).astype(np.int32) + 1
+        found.append(
+            ImpressionExample(
+                impression=number,
+                user_id="U",
+                time_hours=0.0,
+                history=random.integers(1, 21, number % 4).astype(np.int32),
+                candidates=shown,
+                labels=np.eye(len(shown), dtype=np.float32)[number % 2],
+                counters=random.integers(0, 9, (len(shown), 3)).astype(np.float32),
+            )
+        )
+    return found
+
+
+def clicks(stage: str, backbone: NewsBackbone) -> tuple[StageTrainer, tf.data.Dataset, tf.data.Dataset]:
+    negatives = CONFIG.retrieval.negatives if stage == "retrieval" else None
+    features = ArticleFeatures.of(TABLE, backbone)
+
+    def batches(layout: BatchLayout) -> tf.data.Dataset:
+        options: dict[str, Any] = {"negatives": negatives, "seed": 1, "layout": layout}
+        logs = impression_batches(impressions(), batch_size=ROWS, max_history=3, **options)
+        return features.pipeline(logs, 10 if layout.fixed else None)
+
+    shape = FixedShape.of(ROWS, 3, 1 + negatives if negatives else 5, len(TABLE))
+    if stage == "retrieval":
+        trainer: StageTrainer = RetrievalTrainer(
+            TwoTower(backbone, CONFIG), 0.1, np.full(len(TABLE), 1 / len(TABLE), np.float32)
+        )
+    else:
+        trainer = RankingTrainer(Ranker(backbone, CONFIG))
+    return trainer, batches(BatchLayout(fixed=shape)), batches(WHOLE)
+
+
+def texts(folder: Any) -> tuple[StageTrainer, tf.data.Dataset, tf.data.Dataset]:
+    parts = new_generator(CONFIG.generation, TABLE, 3, folder)
+    examples = article_examples(TABLE, range(1, 17))
+    examples = examples[: len(examples) // ROWS * ROWS]
+    rows = TextRows(examples, TABLE, np.zeros((len(examples), 3), np.float32), parts.prompts)
+    fixed = rows.batches(TextBatching(rows=ROWS))
+    loose = fixed.map(lambda batch: {name: without_padding(name, batch) for name in batch})
+    return GenerationTrainer(parts.generator, fixed_shapes=True), fixed, loose
+
+
+def without_padding(name: str, batch: dict[str, tf.Tensor]) -> tf.Tensor:
+    longest = tf.reduce_max(tf.math.count_nonzero(batch["token_ids"], 1))
+    return batch[name][:, :longest] if name in ("token_ids", "labels", "label_weight") else batch[name]
+
+
+@pytest.fixture(scope="module", params=STAGES)
+def stage(
+    request: Any, backbone: NewsBackbone, tmp_path_factory: Any
+) -> tuple[StageTrainer, tf.data.Dataset, tf.data.Dataset]:
+    keras.utils.set_random_seed(3)
+    if request.param == "generation":
+        return texts(tmp_path_factory.mktemp("generation"))
+    return clicks(request.param, backbone)
+
+
+def test_the_loss_does_not_depend_on_the_padding(stage: Any) -> None:
+    trainer, fixed, loose = stage
+    pairs = list(zip(fixed, loose, strict=True))
+    assert len(pairs) >= 3
+    for padded, plain in pairs:
+        np.testing.assert_allclose(trainer(padded, training=False), trainer(plain, training=False), rtol=2e-5)
+    sizes = [name for name in padded if padded[name].shape != plain[name].shape]
+    assert sizes, "nothing was padded"
+
+
+def operations(step: Any, batch: Any) -> set[str]:
+    graph = step.get_concrete_function(batch).graph.as_graph_def()
+    inner = [node for function in graph.library.function for node in function.node_def]
+    return {node.op for node in (*graph.node, *inner)}
+
+
+def compiled_step(trainer: StageTrainer) -> Any:
+    if not trainer.compiled:
+        trainer.compile_replicated(keras.optimizers.SGD(0.01, global_clipnorm=1.0), jit_compile=True)
+    return tf.function(trainer.train_step, jit_compile=True, autograph=False)
+
+
+def test_one_program_serves_every_batch_of_fixed_shape_and_no_other(stage: Any) -> None:
+    trainer, fixed, loose = stage
+    step = compiled_step(trainer)
+    for batch in fixed:
+        assert not NOT_FOR_A_DEVICE & operations(step, batch)
+    assert step.experimental_get_tracing_count() == 1
+    step.get_concrete_function(next(iter(loose)))  # another shape is another program
+    assert step.experimental_get_tracing_count() == 2
+
+
+def test_a_loss_of_selected_tokens_is_seen_to_depend_on_values(tmp_path: Any) -> None:
+    trainer, fixed, _ = texts(tmp_path)
+    trainer.fixed_shapes = False  # the way that is quicker on CPU and GPU
+    loss = tf.function(lambda batch: trainer.loss_of(batch, True), autograph=False)
+    assert "Where" in operations(loss, next(iter(fixed)))
+
+
+@pytest.mark.slow
+def test_xla_compiles_the_whole_step_and_it_learns(stage: Any) -> None:
+    trainer, fixed, _ = stage
+    step, losses = compiled_step(trainer), []
+    batch = next(iter(fixed))
+    for _ in range(4):
+        step(batch)
+        losses.append(float(keras.ops.convert_to_numpy(trainer.batch_loss)))
+    assert losses == sorted(losses, reverse=True) and losses[-1] < losses[0]
+    assert step.experimental_get_tracing_count() == 1
+
+
+def test_a_pipeline_whose_shapes_are_not_fixed_is_refused() -> None:
+    fixed = tf.data.Dataset.from_tensors({"a": tf.zeros([2, 3]), "b": tf.zeros([2])})
+    loose = fixed.map(lambda batch: {**batch, "b": tf.boolean_mask(batch["b"], batch["b"] > 0)})
+    distribution = Distribution(tf.distribute.get_strategy(), fixed_shapes=True)
+    assert distribution.distribute(lambda layout: fixed) is fixed
+    with pytest.raises(ValueError, match="shapes of b are not fixed"):
+        distribution.distribute(lambda layout: loose)
