@@ -106,14 +106,30 @@ def split_by_time(
         Training and validation examples, each in the given order. Examples of one moment stay together
         (on the validation side), so that no validation example is as old as a training example.
     """
-    held_out = validation_size(len(examples), validation_share)
-    if held_out == 0:
+    first = first_of_validation([round(example.time_hours * 3600) for example in examples], validation_share)
+    if first is None:
         return list(examples), []
-    first = sorted(example.time_hours for example in examples)[len(examples) - held_out]
     return (
-        [example for example in examples if example.time_hours < first],
-        [example for example in examples if example.time_hours >= first],
+        [example for example in examples if round(example.time_hours * 3600) < first],
+        [example for example in examples if round(example.time_hours * 3600) >= first],
     )
+
+
+def first_of_validation(
+    seconds: Sequence[int] | npt.NDArray[np.int64], validation_share: float
+) -> int | None:
+    """The moment at which validation begins.
+
+    Args:
+        seconds: times of all impressions, in any order.
+        validation_share: share of them, newest by time.
+
+    Returns:
+        Time of the oldest impression of validation, in seconds; None where nothing is held out.
+    """
+    held_out = validation_size(len(seconds), validation_share)
+    rank = len(seconds) - held_out
+    return int(np.partition(np.asarray(seconds, np.int64), rank)[rank]) if held_out else None
 
 
 def validation_size(impressions: int, validation_share: float) -> int:

@@ -1,16 +1,23 @@
-"""The log of a data set as example files, written by one process."""
+"""The log of a data set as example files, written by one process that reads it twice and never holds it."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
-from genre_tf.data.articles import ArticleTable, Split
-from genre_tf.data.counters import Counters
-from genre_tf.data.examples import ImpressionExample, build_examples, split_by_time
+import numpy as np
+
+from genre_tf.data.articles import ArticleTable, Impression
+from genre_tf.data.counters import epoch_seconds
+from genre_tf.data.examples import build_example, first_of_validation
 from genre_tf.data.faults import FaultPolicy
 from genre_tf.data.log_summary import LogSummary, SplitSummary, require_labels, require_training
+from genre_tf.data.logged_views import LoggedViews
 from genre_tf.data.manifest import COUNTERS_FILE, SPLITS, shard_name, shard_of
-from genre_tf.data.mind import read_behaviors
+from genre_tf.data.mind import iterate_behaviors
+
+OPEN_SHARDS = 128
+"""Shards of each split written at a time, in one reading of the log: a process may open some 1000 files."""
 
 
 @dataclass(frozen=True)
@@ -37,6 +44,8 @@ class LogTask:
 def write_log(task: LogTask, folder: Path) -> LogSummary:
     """Writes the shards of both splits, and the counters as of the end of the log.
 
+    The first reading finds faults, times and counters; the next one makes the examples.
+
     Args:
         task: what to make of which log.
         folder: where to write.
@@ -48,22 +57,51 @@ def write_log(task: LogTask, folder: Path) -> LogSummary:
         InputError: faults that the policy does not pass, or a log that cannot be learnt from.
         OSError: the folder cannot be written.
     """
-    articles = {article.news_id: article for article in task.table.articles[1:]}
-    log = Split("", articles, read_behaviors(task.log, articles, task.policy), task.policy.faults)
-    require_labels(log.labelled, task.log.parent)
-    counters = Counters()
-    examples = build_examples(log, task.table, counters, task.max_history)
-    members = dict(zip(SPLITS, split_by_time(examples, task.validation_share), strict=True))
-    require_training(len(examples), len(members["train"]), task.validation_share)
-    for name in SPLITS:
-        _write_shards(folder, name, members[name], task.shards)
-    counters.save(folder / COUNTERS_FILE)
-    return LogSummary({name: SplitSummary.merged(map(SplitSummary.of, members[name])) for name in SPLITS})
+    views, labelled = LoggedViews(task.table), False
+    for impression in _impressions(task, task.policy):
+        views.add(impression)
+        labelled = impression.clicked is not None
+    require_labels(labelled, task.log.parent)
+    seconds = views.seconds
+    begins = first_of_validation(seconds, task.validation_share)
+    to_train_on = len(seconds) if begins is None else int(np.count_nonzero(seconds < begins))
+    require_training(len(seconds), to_train_on, task.validation_share)
+    views.count().save(folder / COUNTERS_FILE)
+    summaries = dict.fromkeys(SPLITS, SplitSummary())
+    for start in range(0, task.shards, OPEN_SHARDS):
+        shards = range(start, min(start + OPEN_SHARDS, task.shards))
+        _write_shards(task, folder, shards, views, begins, summaries)
+    return LogSummary(summaries)
 
 
-def _write_shards(folder: Path, split: str, examples: Sequence[ImpressionExample], shards: int) -> None:
-    from genre_tf.data.serialization import example_record, write_records
+def _write_shards(
+    task: LogTask,
+    folder: Path,
+    shards: range,
+    views: LoggedViews,
+    begins: int | None,
+    summaries: dict[str, SplitSummary],
+) -> None:
+    from genre_tf.data.serialization import example_record, record_writer
 
-    for shard in range(shards):
-        members = (example for example in examples if shard_of(example.impression, shards) == shard)
-        write_records(folder / shard_name(split, shard, shards), map(example_record, members))
+    train, validation = SPLITS
+    with ExitStack() as files:
+        write = {
+            (split, shard): files.enter_context(record_writer(folder / shard_name(split, shard, task.shards)))
+            for split in SPLITS
+            for shard in shards
+        }
+        # The faults were told at the first reading.
+        for number, impression in enumerate(_impressions(task, FaultPolicy(None))):
+            shard = shard_of(number, task.shards)
+            if shard not in shards:
+                continue
+            known = views.known_before(number)
+            example = build_example(number, impression, task.table, known, task.max_history)
+            split = train if begins is None or epoch_seconds(impression.time) < begins else validation
+            write[split, shard](example_record(example))
+            summaries[split] = SplitSummary.merged((summaries[split], SplitSummary.of(example)))
+
+
+def _impressions(task: LogTask, policy: FaultPolicy) -> Iterator[Impression]:
+    return iterate_behaviors(task.log, task.table.known_ids, policy)

@@ -3,6 +3,7 @@
 Format: https://github.com/msnews/msnews.github.io/blob/master/assets/doc/introduction.md
 """
 
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from genre_tf.data.articles import Article, Impression, Split
@@ -103,12 +104,31 @@ def read_behaviors(
     Raises:
         InputError: the file is unusable, or the policy stops.
     """
-    policy = policy or FaultPolicy()
-    row = BehaviorsRow(str(path), articles)
+    known = {news_id: news_id for news_id in articles}
+    return list(iterate_behaviors(path, known, policy or FaultPolicy()))
+
+
+def iterate_behaviors(path: Path, known: Mapping[str, str], policy: FaultPolicy) -> Iterator[Impression]:
+    """Reads a behaviours file row by row, without holding it.
+
+    Args:
+        path: `behaviors.tsv` or `behaviors.tsv.gz`.
+        known: the ids of the split's articles by themselves.
+        policy: what to do with faulty rows.
+
+    Yields:
+        Impressions in the order of the file; all labelled or all not.
+
+    Raises:
+        InputError: the file is unusable, or the policy stops.
+    """
+    row, taken = BehaviorsRow(str(path), known), False
     for number, text in read_lines(path, policy):
-        row.read(number, text, policy)
-    require_rows(path, row.impressions, policy)
-    return row.impressions
+        impression = row.read(number, text, policy)
+        if impression is not None:
+            taken = True
+            yield impression
+    require_rows(path, taken, policy)
 
 
 def require_rows(path: Path, rows: object, policy: FaultPolicy) -> None:

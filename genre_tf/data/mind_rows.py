@@ -102,35 +102,37 @@ class NewsRow:
 
 
 class BehaviorsRow:
-    """Takes rows of a behaviours file one after another into `impressions`.
+    """Takes rows of a behaviours file one after another.
 
     Args:
         file: path, for messages.
-        articles: every id of the log must be among these.
+        known: see `parse_behaviors`; every id of the log must be among these.
     """
 
-    def __init__(self, file: str, articles: dict[str, Article]) -> None:
+    def __init__(self, file: str, known: Mapping[str, str]) -> None:
         self.file = file
-        self.impressions: list[Impression] = []
-        self._known = {news_id: news_id for news_id in articles}
+        self._known = known
         self._seen: set[str] = set()
         self._labelled: bool | None = None
 
-    def read(self, number: int, text: str, policy: FaultPolicy) -> None:
+    def read(self, number: int, text: str, policy: FaultPolicy) -> Impression | None:
         """Takes one row, or rejects it.
 
         Args:
             number: 1-based line number.
             text: the row without its line end.
             policy: gets the faults.
+
+        Returns:
+            The impression; None for a row that was rejected.
         """
         row = parse_behaviors(text, self._known, self._seen, self._labelled)
         if not isinstance(row, Impression):
             policy.reject([Fault(self.file, number, *fault) for fault in row])
-            return
+            return None
         self._seen.add(row.impression_id)
         self._labelled = row.clicked is not None
-        self.impressions.append(row)
+        return row
 
 
 def parse_behaviors(

@@ -3,7 +3,8 @@
 The records depend on nothing but the object, so that any runner writes the same bytes.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -98,10 +99,21 @@ def write_records(path: Path, records: Iterable[bytes]) -> None:
     Raises:
         OSError: the file cannot be written.
     """
+    with record_writer(path) as write:
+        for record in records:
+            write(record)
+
+
+@contextmanager
+def record_writer(path: Path) -> Iterator[Callable[[bytes], None]]:
+    """Opens a TFRecord file for writing; gives a function that takes a record.
+
+    Raises:
+        OSError: the file cannot be written.
+    """
     try:
         with tf.io.TFRecordWriter(str(path)) as writer:
-            for record in records:
-                writer.write(record)
+            yield writer.write
     except tf.errors.OpError as error:
         raise OSError(error.message) from None
 
