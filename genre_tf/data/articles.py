@@ -5,6 +5,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields
 from datetime import datetime
 from functools import cached_property
+from itertools import repeat
 
 import numpy as np
 import numpy.typing as npt
@@ -106,7 +107,7 @@ class ArticleTable:
         Returns:
             int32 [n]; 0 for each unknown id.
         """
-        return np.fromiter(map(self.row, news_ids), np.int32, len(news_ids))
+        return np.fromiter(map(self._row_of.get, news_ids, repeat(0)), np.int32, len(news_ids))
 
     @cached_property
     def news_ids(self) -> list[str]:
