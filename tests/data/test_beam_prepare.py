@@ -144,11 +144,16 @@ def test_a_broken_gz_is_refused_in_the_same_words(write_split, tmp_path):
         (Runner("NoRunner"), "Unexpected pipeline runner: NoRunner"),
         (Runner("DirectRunner", ("direct_num_workers=many",)), "invalid int value: 'many'$"),
         (Runner("DirectRunner", ("direct_number_of_workers=2",)), "no option 'direct_number_of_workers'"),
+        (
+            Runner("DirectRunner", ("temp_location=nowhere://bucket",)),
+            "cannot reach temp_location nowhere://",
+        ),
     ],
 )
-def test_what_beam_does_not_know_is_told_before_anything_is_read(write_split, tmp_path, runner, message):
+def test_what_beam_does_not_know_is_told(write_split, tmp_path, runner, message):
     with pytest.raises(InputError, match=message):
-        prepare(write_split(news=b""), tmp_path / "out", runner=runner)
+        prepare(write_split(), tmp_path / "out", runner=runner)
+    assert [path.name for path in tmp_path.iterdir()] == ["data"]
 
 
 def test_a_pipeline_that_fails_leaves_nothing(write_split, tmp_path, monkeypatch):

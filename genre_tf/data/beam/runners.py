@@ -55,7 +55,8 @@ class Runner:
     @property
     def temp_location(self) -> str | None:
         """A folder of this job alone below the `temp_location` that was given; None if none was."""
-        given = [value.removeprefix("temp_location=") for value in self.options if "temp_location=" in value]
+        name = "temp_location="
+        given = [value.removeprefix(name) for value in self.options if value.startswith(name)]
         return f"{given[-1].rstrip('/')}/genre-{uuid.uuid4().hex}" if given else None
 
     @contextmanager

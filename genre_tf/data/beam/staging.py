@@ -12,6 +12,8 @@ from typing import Any
 from apache_beam.io.filesystem import BeamIOError, CompressionTypes
 from apache_beam.io.filesystems import FileSystems
 
+from genre_tf.errors import InputError
+
 _COPIED_BYTES = 1 << 20
 
 
@@ -22,6 +24,9 @@ class Staging:
         folder: local folder that the results are for.
         temp_location: a folder that every worker reaches, such as `gs://bucket/job`. None: workers see this
             machine's files (they run on it, or share a mounted file system), and nothing is copied.
+
+    Raises:
+        InputError: Beam has no file system for that address.
     """
 
     def __init__(self, folder: Path, temp_location: str | None) -> None:
@@ -29,6 +34,13 @@ class Staging:
         self._remote = temp_location
         self.address = temp_location or str(self._folder / "staging")
         """The folder that workers write into; unfinished files of a failed attempt stay in it."""
+        try:
+            FileSystems.get_filesystem(self.address)
+        except ValueError as error:
+            raise InputError(
+                f"Beam cannot reach temp_location {temp_location} ({str(error).splitlines()[0]}); "
+                "gs:// needs pip install 'apache-beam[gcp]'"
+            ) from None
 
     def share(self, path: Path) -> str:
         """Makes a file readable for workers.
@@ -74,8 +86,11 @@ class Staging:
 
     def close(self) -> None:
         """Removes the workers' folder."""
+        if _is_local(self.address):
+            shutil.rmtree(self.address, ignore_errors=True)
+            return
         with suppress(BeamIOError):
-            FileSystems.delete([self.address])
+            FileSystems.delete([f"{self.address}/"])  # object stores delete what lies below a closing slash
 
 
 def open_address(address: str) -> Any:
@@ -86,7 +101,7 @@ def open_address(address: str) -> Any:
 @contextmanager
 def local_copy(address: str) -> Iterator[Path]:
     """The file as a local path: itself, or a copy while the block lasts."""
-    if "://" not in address:
+    if _is_local(address):
         yield Path(address)
         return
     with tempfile.TemporaryDirectory() as folder:
@@ -123,6 +138,10 @@ def write_whole(folder: str, name: str, write: Callable[[Path], None]) -> None:
         with path.open("rb") as source:
             _copy(source, part)
     FileSystems.rename([part], [FileSystems.join(folder, name)])
+
+
+def _is_local(address: str) -> bool:
+    return "://" not in address
 
 
 def _copy(source: Any, address: str) -> None:
