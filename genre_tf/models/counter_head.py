@@ -27,13 +27,14 @@ class CounterHead(keras.layers.Layer):
     """
 
     def __init__(self, similarities: int, logit: float, name: str = "counter_head") -> None:
-        super().__init__(name=name)
+        super().__init__(name=name, dtype="float32")  # counts of thousands, whatever the policy
         self.width = similarities + COUNTER_FEATURES
         self.linear = keras.layers.Dense(
             1,
             kernel_initializer=_start,
             bias_initializer=keras.initializers.Constant(logit / PACE),
             name="linear",
+            dtype="float32",
         )
 
     def build(self, *_: object) -> None:

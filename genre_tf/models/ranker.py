@@ -37,18 +37,20 @@ class Ranker(keras.Model):
     """
 
     def __init__(self, backbone: NewsBackbone, config: RunConfig, click_rate: float = 0.05) -> None:
-        super().__init__(name="ranker")
+        # Counters go into thousands, and logits are compared: the towers may be bfloat16, this is not.
+        super().__init__(name="ranker", dtype="float32")
         self.news_tower = NewsTower(backbone)
         self.encoder = NewsEncoder(backbone, self.news_tower)
         self.max_history = config.data.max_history
         self.parts = self.news_tower.parts
-        self.dropout = keras.layers.Dropout(config.news.dropout)
+        self.dropout = keras.layers.Dropout(config.news.dropout, dtype="float32")
         self.attractiveness = keras.layers.Dense(
             1,
             use_bias=False,
             kernel_initializer="zeros",
             kernel_regularizer=keras.regularizers.L2(_ATTRACTIVENESS_L2),
             name="attractiveness",
+            dtype="float32",
         )
         self.attractiveness.build((None, None, self.news_tower.dimension))
         rate = min(max(click_rate, 1e-4), 1 - 1e-4)

@@ -27,7 +27,7 @@ class StageTrainer(ReplicatedModel):
     """
 
     def __init__(self, model: keras.Model) -> None:
-        super().__init__(name="trainer")
+        super().__init__(name="trainer", dtype="float32")
         self.model = model
         self.batch_loss = self.add_weight(name="batch_loss", initializer="zeros", trainable=False)
         self.built = True

@@ -139,7 +139,7 @@ def operations(step: Any, batch: Any) -> set[str]:
 
 def compiled_step(trainer: StageTrainer) -> Any:
     if not trainer.compiled:
-        trainer.compile_replicated(keras.optimizers.SGD(0.01, global_clipnorm=1.0), jit_compile=True)
+        trainer.compile_replicated(keras.optimizers.SGD(0.002, global_clipnorm=1.0), jit_compile=True)
     return tf.function(trainer.train_step, jit_compile=True, autograph=False)
 
 
@@ -165,10 +165,12 @@ def test_xla_compiles_the_whole_step_and_it_learns(stage: Any) -> None:
     trainer, fixed, _ = stage
     step, losses = compiled_step(trainer), []
     batch = next(iter(fixed))
+    expected = trainer(batch, training=False)
     for _ in range(4):
         step(batch)
         losses.append(float(keras.ops.convert_to_numpy(trainer.batch_loss)))
-    assert losses == sorted(losses, reverse=True) and losses[-1] < losses[0]
+    np.testing.assert_allclose(losses[0], expected + sum(trainer.losses), rtol=5e-3)  # a writer has dropout
+    assert losses[-1] < losses[0]
     assert step.experimental_get_tracing_count() == 1
 
 
@@ -179,3 +181,25 @@ def test_a_pipeline_whose_shapes_are_not_fixed_is_refused() -> None:
     assert distribution.distribute(lambda layout: fixed) is fixed
     with pytest.raises(ValueError, match="shapes of b are not fixed"):
         distribution.distribute(lambda layout: loose)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", STAGES)
+def test_bfloat16_towers_give_nearly_the_same_loss(name: str, tmp_path: Any) -> None:
+    """What a TPU computes in: set by Keras' policy before the models are made; losses stay float32."""
+    losses = {}
+    for policy in ("float32", "mixed_bfloat16"):
+        keras.config.set_dtype_policy(policy)
+        try:
+            keras.utils.set_random_seed(3)
+            categories = Categories.of(TABLE.categories, TABLE.subcategories)
+            news = load_news_backbone("tiny", CONFIG.news, categories)
+            trainer, fixed, _ = texts(tmp_path / policy) if name == "generation" else clicks(name, news)
+            batch = next(iter(fixed))
+            losses[policy] = trainer(batch, training=False)
+            assert losses[policy].dtype == tf.float32
+            compiled_step(trainer).get_concrete_function(batch)
+        finally:
+            keras.config.set_dtype_policy("float32")
+    assert losses["mixed_bfloat16"] != losses["float32"]
+    np.testing.assert_allclose(losses["mixed_bfloat16"], losses["float32"], rtol=0.02)
