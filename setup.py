@@ -43,6 +43,8 @@ EXTRAS = {
     ],
 }
 
+ROOMS_BESIDE = ("export", "serving", "benchmarks")  # top-level folders, installed as parts of the package
+
 setup(
     name="genre-tf",
     version="0.1.0",
@@ -51,8 +53,11 @@ setup(
     long_description_content_type="text/markdown",
     license="Apache-2.0",
     python_requires=">=3.11",
-    packages=[*find_packages(include=["genre_tf", "genre_tf.*"]), "genre_tf.export", "genre_tf.serving"],
-    package_dir={"genre_tf.export": "export", "genre_tf.serving": "serving"},
+    packages=[
+        *find_packages(include=["genre_tf", "genre_tf.*"]),
+        *(f"genre_tf.{room}" for room in ROOMS_BESIDE),
+    ],
+    package_dir={f"genre_tf.{room}": room for room in ROOMS_BESIDE},
     package_data={
         "genre_tf": ["py.typed"],
         "genre_tf.data.synth": ["*.txt", "stories/*.txt"],

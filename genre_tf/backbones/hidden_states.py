@@ -19,8 +19,13 @@ import tensorflow as tf
 
 from genre_tf.text.wordpiece import WordPiece
 
-# Texts of about one length are encoded together, this many tokens at a time: large enough for two cores.
-_BATCH_TOKENS = 4096
+# Texts of one length are encoded together, this many tokens at a time: large enough for two cores, and small
+# enough that the widest layer's values (four times the states) stay in a processor's cache.
+_BATCH_TOKENS = 2048
+_TOKENIZED_TEXTS = 1024
+
+# types-tensorflow does not know its class methods.
+RaggedTensor: Any = tf.RaggedTensor
 
 
 @dataclass(frozen=True)
@@ -81,55 +86,85 @@ def hidden_states(
     Returns:
         The states; memory-mapped where they came from the cache.
     """
+    encode = StateEncoder(tokenizer, lower, max_tokens)
     if cache is None:
-        return _compute(texts, tokenizer, lower, max_tokens, on_progress)
+        return encode(texts, on_progress)
     folder = cache / _key(texts, max_tokens, identity)
     if not (folder / "offsets.npy").is_file():
-        states = _compute(texts, tokenizer, lower, max_tokens, on_progress)
-        _write(states, folder)
+        _write(encode(texts, on_progress), folder)
     return HiddenStates(
         np.load(folder / "values.npy", mmap_mode="r", allow_pickle=False),
         np.load(folder / "offsets.npy", allow_pickle=False),
     )
 
 
-def _compute(
-    texts: Sequence[str],
-    tokenizer: WordPiece,
-    lower: keras.Model | None,
-    max_tokens: int,
-    on_progress: Callable[[int, int], None] | None,
-) -> HiddenStates:
-    @tf.function(input_signature=[tf.TensorSpec([None], tf.string)], reduce_retracing=True)
-    def encode(batch: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        ids = tokenizer(batch, max_tokens)  # [texts, tokens]
-        mask = ids != tokenizer.pad_id
-        states = ids if lower is None else lower(ids)
-        return tf.boolean_mask(states, mask), tf.reduce_sum(tf.cast(mask, tf.int64), 1)
+class StateEncoder:
+    """Texts to token states; its graphs are traced once, for any number of texts.
 
-    order = [n for n in np.argsort([len(text) for text in texts], kind="stable") if texts[n]]
-    lengths = np.zeros(len(texts), np.int64)
-    pieces: dict[int, npt.NDArray[Any]] = {}
-    done = 0
-    while done < len(order):
-        # Characters over four is a fair guess of tokens for the sort order; exact counts are not needed.
-        guess = min(max_tokens, 2 + len(texts[order[done]]) // 4)
-        rows = order[done : done + max(16, _BATCH_TOKENS // guess)]
-        flat, counts = (part.numpy() for part in encode(tf.constant([texts[n] for n in rows])))
-        lengths[rows] = counts
-        # Halved here and not in the graph: oneDNN has no float16 on most processors, and says so each time.
-        flat = flat if lower is None else flat.astype(np.float16)
-        pieces.update(zip(rows, np.split(flat, np.cumsum(counts)[:-1]), strict=True))
-        done += len(rows)
-        if on_progress:
-            on_progress(done, len(order))
-    empty = np.zeros((0,), np.int32) if lower is None else np.zeros((0, _width(pieces)), np.float16)
-    values = np.concatenate([empty, *(pieces[n] for n in sorted(pieces))])
-    return HiddenStates(values, np.concatenate([[0], np.cumsum(lengths)]))
+    Args:
+        tokenizer: strings to token ids.
+        lower: the frozen layers; None keeps token ids instead of states.
+        max_tokens: longer texts are cut.
+    """
+
+    def __init__(self, tokenizer: WordPiece, lower: keras.Model | None, max_tokens: int) -> None:
+        self.lower = lower
+
+        @tf.function(input_signature=[tf.TensorSpec([None], tf.string)])
+        def tokenize(texts: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+            ids = tokenizer(texts, max_tokens)  # [texts, tokens]
+            mask = ids != tokenizer.pad_id
+            return tf.boolean_mask(ids, mask), tf.reduce_sum(tf.cast(mask, tf.int64), 1)
+
+        @tf.function(input_signature=[tf.TensorSpec([None], tf.int32), tf.TensorSpec([None], tf.int64)])
+        def encode(flat: tf.Tensor, lengths: tf.Tensor) -> tf.Tensor:
+            ids = RaggedTensor.from_row_lengths(flat, lengths, validate=False).to_tensor(tokenizer.pad_id)
+            return tf.boolean_mask(lower(ids), tf.sequence_mask(lengths))  # [tokens, hidden]
+
+        self._tokenize, self._encode = tokenize, encode
+
+    def __call__(
+        self, texts: Sequence[str], on_progress: Callable[[int, int], None] | None = None
+    ) -> HiddenStates:
+        """States of texts, in their order; see `hidden_states`."""
+        ids, lengths = self._token_ids(texts)
+        offsets = np.concatenate([[0], np.cumsum(lengths)])
+        if self.lower is None:
+            return HiddenStates(ids, offsets)
+        # Sorted by their number of tokens, texts share a batch with their like: hardly anything is padded.
+        order = np.argsort(lengths, kind="stable")
+        order = order[np.searchsorted(lengths[order], 1) :]
+        values, done = np.zeros((0, 0), np.float16), 0
+        while done < len(order):
+            rows = order[done : done + max(16, _BATCH_TOKENS // int(lengths[order[done]]))]
+            places = _places(offsets[rows], lengths[rows])
+            states = self._encode(tf.constant(ids[places]), tf.constant(lengths[rows])).numpy()
+            if not done:
+                values = np.empty((len(ids), states.shape[1]), np.float16)
+            # Halved here and not in the graph, where oneDNN says each time that it has no float16.
+            values[places] = states
+            done += len(rows)
+            if on_progress:
+                on_progress(done, len(order))
+        return HiddenStates(values, offsets)
+
+    def _token_ids(self, texts: Sequence[str]) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.int64]]:
+        """Token ids of all texts one after another, int32 [tokens], and how many each has, int64 [N]."""
+        lengths = np.zeros(len(texts), np.int64)
+        flat = [np.zeros(0, np.int32)]
+        filled = np.asarray([row for row, text in enumerate(texts) if text], np.int64)
+        for start in range(0, len(filled), _TOKENIZED_TEXTS):
+            rows = filled[start : start + _TOKENIZED_TEXTS]
+            ids, counts = self._tokenize(tf.constant([texts[row] for row in rows]))
+            lengths[rows] = counts.numpy()
+            flat.append(ids.numpy())
+        return np.concatenate(flat), lengths
 
 
-def _width(pieces: dict[int, npt.NDArray[Any]]) -> int:
-    return next(iter(pieces.values())).shape[1] if pieces else 0
+def _places(starts: npt.NDArray[np.int64], lengths: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+    """Positions that some texts own: `starts[n]`, `starts[n] + 1`, ... for one text after another."""
+    before = np.cumsum(lengths) - lengths
+    return np.arange(int(lengths.sum())) + np.repeat(starts - before, lengths)
 
 
 def _key(texts: Sequence[str], max_tokens: int, identity: str) -> str:

@@ -26,6 +26,7 @@ VERBS = (
     "recommend",
     "score",
     "generate",
+    "bench",
 )
 
 app = typer.Typer(

@@ -1,0 +1,1 @@
+"""Measured comparisons with named peers; installed as `genre_tf.benchmarks`."""

@@ -1,0 +1,24 @@
+"""What benches run on: a data set of the user's, or the package's own newsroom."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from genre_tf.benchmarks.measuring import BenchOptions
+from genre_tf.data.synth.newsroom import write_newsroom
+from genre_tf.data.synth.settings import NewsroomSettings
+
+_QUICK = NewsroomSettings(articles=150, readers=20, days=2, impressions=60)
+
+
+@contextmanager
+def bench_data(options: BenchOptions) -> Iterator[Path]:
+    """The folder of a MIND-format data set, for as long as the context lasts."""
+    if options.data is not None:
+        yield options.data
+        return
+    with TemporaryDirectory(prefix="genre-bench-") as folder:
+        options.say("writing a newsroom")
+        write_newsroom(Path(folder) / "newsroom", _QUICK if options.quick else NewsroomSettings())
+        yield Path(folder) / "newsroom"

@@ -1,0 +1,54 @@
+"""The conventional training batch: every article of every row encoded again, at a fixed number of tokens."""
+
+from typing import Any
+
+import tensorflow as tf
+
+from genre_tf.models.article_features import ArticleFeatures
+
+
+def each_article_again(batch: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
+    """The same impressions without sharing: an article that stands in the batch twice is encoded twice.
+
+    Args:
+        batch: as `impression_batches` gives it.
+
+    Returns:
+        The same, where `articles` names the padding article, then the article of every real candidate and of
+        every click of every history.
+    """
+    shown, read = batch["mask"], batch["history"] > 0
+    rows = [
+        tf.boolean_mask(tf.gather(batch["articles"], batch[name]), real)
+        for name, real in (("candidates", shown), ("history", read))
+    ]
+    return {
+        **batch,
+        "articles": tf.concat([[0], *rows], 0),
+        "candidates": _numbered(shown, 1),
+        "history": _numbered(read, 1 + tf.size(rows[0])),
+    }
+
+
+def padded_to(features: ArticleFeatures, tokens: int) -> Any:
+    """A function for `Dataset.map` that joins features and pads every article to `tokens` tokens."""
+
+    def join(batch: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
+        joined = features.join(batch)
+        missing = tokens - tf.shape(joined["article_mask"])[1]
+        for name in ("article_states", "article_mask"):
+            joined[name] = tf.pad(joined[name], [[0, 0], [0, missing]])
+        return joined
+
+    return tf.autograph.experimental.do_not_convert(join)
+
+
+def unshared(batches: tf.data.Dataset, features: ArticleFeatures, tokens: int) -> tf.data.Dataset:
+    """Batches of impressions as the conventional recipe reads them, with features."""
+    return batches.map(each_article_again).map(padded_to(features, tokens)).prefetch(1)
+
+
+def _numbered(real: tf.Tensor, first: Any) -> tf.Tensor:
+    """Ascending positions from `first` where `real`, 0 elsewhere: int32, of the shape of `real`."""
+    counted = tf.cumsum(tf.cast(tf.reshape(real, [-1]), tf.int32), exclusive=True)
+    return tf.where(real, tf.reshape(counted, tf.shape(real)) + first, 0)

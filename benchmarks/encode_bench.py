@@ -1,0 +1,158 @@
+"""`genre bench encode`: the package's BERT beside PyTorch's, with the same weights, inputs and threads."""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import tensorflow as tf
+
+from genre_tf.backbones.bert import Bert, load_bert
+from genre_tf.backbones.hidden_states import StateEncoder
+from genre_tf.backbones.layers import LowerLayers, UpperLayers, split_layers
+from genre_tf.benchmarks.bench_data import bench_data
+from genre_tf.benchmarks.measuring import BenchOptions, Row, compare, rate_of
+from genre_tf.benchmarks.torch_bert import TorchBert
+from genre_tf.config import OptimizerConfig
+from genre_tf.data.mind import read_news, split_files
+from genre_tf.errors import FailureError, InputError
+from genre_tf.training.fit import StageTrainer
+from genre_tf.training.optimizers import make_optimizer
+
+UNIT = "titles per second"  # in `forward` and `train step` each is padded to 32 tokens
+PEER = "torch"
+MAX_TOKENS = 32
+_BATCH = 64
+_TITLES = 2048  # some seconds of work for each side
+_DROPOUT = 0.1  # what the checkpoint was trained with, and the package's default
+_TOLERANCE = 1e-4
+_LEARNING_RATE = 1e-5
+
+Array = npt.NDArray[Any]
+
+
+def bench(options: BenchOptions) -> list[Row]:
+    """Forward, training step and titles.
+
+    Raises:
+        InputError: a peer is not installed, no such backbone, or no titles.
+        FailureError: the two sides do not compute the same.
+    """
+    bert = load_bert(options.news_backbone, dropout=_DROPOUT)
+    if bert.folder is None:
+        raise InputError(f"{options.news_backbone} is no Hugging Face folder, which PyTorch could read too")
+    peer = TorchBert(bert.folder, _DROPOUT)
+    with bench_data(options) as data:
+        titles = _titles(data)[: 64 if options.quick else _TITLES]
+    lower, _ = split_layers(bert.backbone, 0, bert.tokenizer.pad_id)
+    assert isinstance(lower, LowerLayers)
+    token_ids = _padded(bert, titles)
+    return [
+        _forward(lower, token_ids, bert.tokenizer.pad_id, peer, options),
+        _titles_as_they_come(StateEncoder(bert.tokenizer, lower, MAX_TOKENS), titles, peer, options),
+        _train_step(bert, token_ids, peer, options),  # last, since it changes the weights
+    ]
+
+
+def _titles(data: Path) -> list[str]:
+    news, _ = split_files(data, "train")
+    titles = [article.title for article in read_news(news).values() if article.title]
+    if len(titles) < _BATCH:
+        raise InputError(f"{data}: {len(titles)} titles, and a batch takes {_BATCH}: give a larger data set")
+    return titles
+
+
+def _padded(bert: Bert, titles: list[str]) -> Array:
+    """The first titles as one batch of `MAX_TOKENS` columns, int32 [64, 32]."""
+    ids = bert.tokenizer(tf.constant(titles[:_BATCH]), MAX_TOKENS).numpy()
+    width = MAX_TOKENS - ids.shape[1]
+    return np.pad(ids, ((0, 0), (0, width)), constant_values=bert.tokenizer.pad_id)
+
+
+def _forward(
+    lower: LowerLayers, token_ids: Array, pad_id: int, peer: TorchBert, options: BenchOptions
+) -> Row:
+    compiled = tf.function(lower, input_signature=[tf.TensorSpec([None, None], tf.int32)])
+    given, mask = tf.constant(token_ids), token_ids != pad_id
+    _require_equal("forward", compiled(given).numpy()[mask], peer.states(token_ids, mask)[mask])
+    return compare(
+        "forward",
+        UNIT,
+        rate_of(lambda: compiled(given).numpy(), _BATCH, options),
+        rate_of(lambda: peer.states(token_ids, mask), _BATCH, options),
+        PEER,
+        options,
+    )
+
+
+def _titles_as_they_come(
+    encoder: StateEncoder, titles: list[str], peer: TorchBert, options: BenchOptions
+) -> Row:
+    """Strings in, states of every token out; each side tokenizes and batches in its own way."""
+    ours, theirs = encoder(titles), peer.encode(titles, _BATCH, MAX_TOKENS)
+    rows = np.arange(min(_BATCH, len(titles)))
+    states, mask = ours.gather(rows)
+    # The package keeps states as float16, whose rounding is compared away.
+    expected = theirs[0][:, : states.shape[1]][mask].astype(np.float16).astype(np.float32)
+    _require_equal("titles", states[mask], expected, rounding=2**-10)
+    return compare(
+        "titles",
+        UNIT,
+        rate_of(lambda: encoder(titles), len(titles), options),
+        rate_of(lambda: peer.encode(titles, _BATCH, MAX_TOKENS), len(titles), options),
+        PEER,
+        options,
+        warm=False,  # just done
+    )
+
+
+class PooledTrainer(StageTrainer):
+    """Squared distance of mean-pooled states to given vectors, through the package's own training step."""
+
+    def loss_of(self, batch: dict[str, tf.Tensor], training: bool) -> tf.Tensor:
+        """Mean loss of a batch, float32 []."""
+        states = self.model(batch["token_ids"], mask=batch["mask"], training=training)
+        share = tf.cast(batch["mask"], tf.float32)
+        share /= tf.reduce_sum(share, 1, keepdims=True)
+        return tf.reduce_mean((tf.einsum("nt,nth->nh", share, states) - batch["target"]) ** 2)
+
+
+def _train_step(bert: Bert, token_ids: Array, peer: TorchBert, options: BenchOptions) -> Row:
+    mask = token_ids != bert.tokenizer.pad_id
+    target = np.random.default_rng(0).normal(0.0, 0.05, (_BATCH, bert.backbone.hidden_dim))
+    batch = {"token_ids": token_ids, "mask": mask, "target": target.astype(np.float32)}
+    _, upper = split_layers(bert.backbone, "all", bert.tokenizer.pad_id)
+    return compare(
+        "train step",
+        UNIT,
+        rate_of(_trainer(upper, batch), _BATCH, options),
+        rate_of(peer.trainer(token_ids, mask, batch["target"], _LEARNING_RATE), _BATCH, options),
+        PEER,
+        options,
+    )
+
+
+def _trainer(upper: UpperLayers, batch: dict[str, Array]) -> Callable[[], float]:
+    """One step of Keras' own train function at each call, as `fit` runs it; gives the loss."""
+    settings = OptimizerConfig(learning_rate=_LEARNING_RATE, decay="none", clip_norm=0.0)
+    trainer = PooledTrainer(upper)
+    trainer.compile(make_optimizer(settings, 1000, upper.trainable_weights), jit_compile=False)
+    trainer.make_train_function()
+    given = tf.data.Dataset.from_tensors(batch).repeat()
+    batches: Iterator[Any] = iter(given)
+
+    def step() -> float:
+        trainer.train_function(batches)
+        return float(trainer.batch_loss)
+
+    return step
+
+
+def _require_equal(case: str, ours: Array, theirs: Array, rounding: float = 0.0) -> None:
+    """Raises FailureError where values differ by more than 1e-4 (and a given share of them)."""
+    excess = np.abs(ours - theirs) - rounding * np.abs(theirs)
+    if not float(excess.max()) <= _TOLERANCE:
+        raise FailureError(
+            f"{case}: the two sides differ by {np.abs(ours - theirs).max():.2g}, so speed says nothing"
+        )

@@ -1,0 +1,150 @@
+"""How a comparison is measured: both sides in one run, taking turns, the median of all rounds."""
+
+import os
+import platform
+import statistics
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+Rate = Callable[[], float]
+"""One measurement: works for a while and gives units per second."""
+
+_LEAST_SECONDS = 1.0  # of work per measurement: far above what a clock or a scheduler can blur
+_QUICK_SECONDS = 0.01
+_PACKAGES = ("tensorflow", "keras", "torch", "transformers")
+
+
+@dataclass(frozen=True, kw_only=True)
+class BenchOptions:
+    """What the command line asks of a bench.
+
+    Attributes:
+        rounds: measurements of each side.
+        quick: as little work as shows that everything runs; its numbers mean nothing.
+        data: a MIND-format data set; None writes the package's own newsroom.
+        news_backbone: the BERT that both sides load.
+        say: takes a line of progress.
+    """
+
+    rounds: int
+    quick: bool
+    data: Path | None
+    news_backbone: str
+    say: Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Row:
+    """One comparison.
+
+    Attributes:
+        case: what was done.
+        ours: median, in `unit`.
+        peer: median, in `unit`.
+        peer_name: with whom.
+        ratio: above 1 means that ours is better.
+        unit: of `ours` and `peer`.
+        rounds: measurements of each side.
+    """
+
+    case: str
+    ours: float
+    peer: float
+    peer_name: str
+    ratio: float
+    unit: str
+    rounds: int
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values, for JSON; four significant digits, which is more than a machine repeats."""
+        return {
+            name: float(f"{value:.4g}") if isinstance(value, float) else value
+            for name, value in asdict(self).items()
+        }
+
+
+def compare(
+    case: str, unit: str, ours: Rate, peer: Rate, peer_name: str, options: BenchOptions, warm: bool = True
+) -> Row:
+    """Measure both sides in turns, so that whatever else the machine does falls on both.
+
+    Args:
+        case: what is done.
+        unit: what the rates count, such as "titles per second"; more is better.
+        ours: our side.
+        peer: the other side.
+        peer_name: with whom.
+        options: `rounds` and `say`.
+        warm: whether each side works once before, unmeasured; graphs are built and memory is found then.
+    """
+    if warm:
+        ours(), peer()
+    found: dict[Rate, list[float]] = {ours: [], peer: []}
+    for number in range(options.rounds):
+        for side in (ours, peer) if number % 2 == 0 else (peer, ours):
+            found[side].append(side())
+        options.say(
+            f"{case}, {peer_name}, round {number + 1} of {options.rounds}: "
+            f"ours {found[ours][-1]:.4g}, peer {found[peer][-1]:.4g} {unit}"
+        )
+    mine, theirs = statistics.median(found[ours]), statistics.median(found[peer])
+    return Row(case, mine, theirs, peer_name, mine / theirs, unit, options.rounds)
+
+
+def rate_of(work: Callable[[], object], amount: float, options: BenchOptions) -> Rate:
+    """A measurement that repeats some work until it took long enough.
+
+    Args:
+        work: what is timed; waits for its own result.
+        amount: units that it does.
+        options: `quick` measures hardly anything.
+    """
+    least = _QUICK_SECONDS if options.quick else _LEAST_SECONDS
+
+    def measure() -> float:
+        started, done = time.perf_counter(), 0
+        while time.perf_counter() - started < least or not done:
+            work()
+            done += 1
+        return done * amount / (time.perf_counter() - started)
+
+    return measure
+
+
+def threads() -> int:
+    """Processors that this process may use; both sides get as many threads."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def machine() -> dict[str, Any]:
+    """What the numbers depend on: processor, threads, versions, and who else was busy on it.
+
+    Where `load_average` is far above `threads`, others took the processors, and PyTorch, whose threads wait for
+    each other at every operation, suffers more from that than TensorFlow.
+    """
+    versions = {}
+    for package in _PACKAGES:
+        try:
+            versions[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return {
+        "processor": _processor(),
+        "threads": threads(),
+        "load_average": round(os.getloadavg()[0], 1),
+        "python": platform.python_version(),
+        **versions,
+    }
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text("utf-8").splitlines()
+    except OSError:
+        return platform.processor()
+    named = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    return next(named, platform.processor())

@@ -1,0 +1,21 @@
+"""Peers are an extra: they are imported here, and a missing one is told in one line."""
+
+import importlib
+from types import ModuleType
+
+from genre_tf.errors import InputError
+
+
+def peer_module(name: str) -> ModuleType:
+    """Import a peer's module.
+
+    Raises:
+        InputError: it is not installed.
+    """
+    try:
+        return importlib.import_module(name)
+    except ImportError as error:
+        raise InputError(
+            f"this bench compares with {name}, which cannot be imported ({error}): "
+            "run pip install 'genre-tf[bench]', or make peers"
+        ) from None

