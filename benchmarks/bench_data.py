@@ -9,7 +9,7 @@ from genre_tf.benchmarks.measuring import BenchOptions
 from genre_tf.data.synth.newsroom import write_newsroom
 from genre_tf.data.synth.settings import NewsroomSettings
 
-_QUICK = NewsroomSettings(articles=150, readers=20, days=2, impressions=60)
+_QUICK = NewsroomSettings(articles=150, readers=20, days=2, impressions=120)
 
 
 @contextmanager

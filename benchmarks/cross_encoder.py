@@ -21,7 +21,7 @@ class CrossEncoder:
         dropout: share dropped in the trained layers.
         trained_layers: the last ones; with 0 the BERT runs all the same, without gradients.
 
-    Source: Nogueira and Cho, "Passage Re-ranking with BERT", 2019; with titles as in Zhang et al., "UNBERT", 2021.
+    Source: Nogueira and Cho, "Passage Re-ranking with BERT", 2019; Zhang et al., "UNBERT", 2021.
     """
 
     def __init__(self, folder: Path, dropout: float, trained_layers: int) -> None:
@@ -37,7 +37,7 @@ class CrossEncoder:
         self.optimizer = self.torch.optim.AdamW(weights, lr=_LEARNING_RATE, fused=True)
 
     def trainer(self, examples: Sequence[ImpressionExample], titles: Sequence[str]) -> Callable[[], float]:
-        """One step over the next 16 pairs at each call, which gives its loss; texts are tokenized beforehand."""
+        """One step over the next 16 pairs at each call, which gives its loss; tokenized beforehand."""
         histories, candidates, labels = _pairs(examples, titles)
         read = self.bert.tokenizer(
             histories,

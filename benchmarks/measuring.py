@@ -123,8 +123,8 @@ def threads() -> int:
 def machine() -> dict[str, Any]:
     """What the numbers depend on: processor, threads, versions, and who else was busy on it.
 
-    Where `load_average` is far above `threads`, others took the processors, and PyTorch, whose threads wait for
-    each other at every operation, suffers more from that than TensorFlow.
+    Where `load_average` is far above `threads`, others took the processors, and PyTorch, whose threads wait
+    for each other at every operation, suffers more from that than TensorFlow.
     """
     versions = {}
     for package in _PACKAGES:

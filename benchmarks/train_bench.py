@@ -17,6 +17,7 @@ from genre_tf.benchmarks.measuring import BenchOptions, Rate, Row, compare
 from genre_tf.config import RunConfig
 from genre_tf.data.batches import impression_batches
 from genre_tf.data.records import prepare, read_articles
+from genre_tf.errors import InputError
 from genre_tf.models.backbone import Categories
 from genre_tf.models.checkpoint import BACKBONE_FOLDER, save_backbone
 from genre_tf.models.ranker import Ranker
@@ -84,7 +85,12 @@ class _Ours:
     def __init__(self, case: str, config: RunConfig, run: Path, options: BenchOptions) -> None:
         started = time.perf_counter()
         self.data = load_stage_data(run, config, options.say)
-        ranker = _ranker(self.data, config)
+        if len(self.data.train) < config.ranking.optimizer.batch_size:
+            raise InputError(
+                f"{len(self.data.train)} training impressions fill no batch: give a larger data set"
+            )
+        ranker = Ranker(self.data.backbone(), config)
+        ranker.news_tower.adapt(self.data.interest)
         batches = self.data.features.pipeline(_batches(self.data, config))
         ranker.adapt(batches.take(16))
         once = time.perf_counter() - started
@@ -107,7 +113,7 @@ def _conventional(run: Path, config: RunConfig, options: BenchOptions) -> Rate:
     data = load_stage_data(run, config, lambda line: None)
     batches = _batches(data, config, _CONVENTIONAL_IMPRESSIONS)
     batches = unshared(batches, data.features, config.news.max_title_tokens)
-    step = _stepper(_ranker(data, config), batches, config)
+    step = _stepper(Ranker(data.backbone(), config), batches, config)
     return lambda: _CONVENTIONAL_IMPRESSIONS / _seconds(step, 1)
 
 
@@ -119,12 +125,6 @@ def _cross_encoder(data: StageData, trained_layers: int, options: BenchOptions) 
     step = peer.trainer(data.train[:200], data.table.titles)
     steps = 1 if options.quick else _PEER_STEPS
     return lambda: steps * PAIRS / float(np.mean(shown)) / _seconds(step, steps)
-
-
-def _ranker(data: StageData, config: RunConfig) -> Ranker:
-    ranker = Ranker(data.backbone(), config)
-    ranker.news_tower.adapt(data.interest)
-    return ranker
 
 
 def _batches(data: StageData, config: RunConfig, batch_size: int | None = None) -> tf.data.Dataset:
