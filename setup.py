@@ -39,6 +39,7 @@ EXTRAS = {
         "mypy==2.4.1",
         "pytest==9.2.0",
         "pytest-timeout==2.4.0",
+        "pytest-xdist==3.8.0",  # most of a test is tracing, on one core: two at a time
         "ruff==0.17.6",
     ],
 }

@@ -11,6 +11,7 @@ import tensorflow as tf
 from genre_tf.backbones.bert import Bert, load_bert
 from genre_tf.backbones.hidden_states import StateEncoder
 from genre_tf.backbones.layers import LowerLayers, UpperLayers, split_layers
+from genre_tf.backbones.trainable import parse_trainable
 from genre_tf.benchmarks.bench_data import bench_data
 from genre_tf.benchmarks.measuring import BenchOptions, Row, compare, rate_of
 from genre_tf.benchmarks.torch_bert import TorchBert
@@ -45,7 +46,7 @@ def bench(options: BenchOptions) -> list[Row]:
     peer = TorchBert(bert.folder, _DROPOUT)
     with bench_data(options) as data:
         titles = _titles(data)[: 64 if options.quick else _TITLES]
-    lower, _ = split_layers(bert.backbone, 0, bert.tokenizer.pad_id)
+    lower, _ = split_layers(bert.backbone, parse_trainable("none"), bert.tokenizer.pad_id)
     assert isinstance(lower, LowerLayers)
     token_ids = _padded(bert, titles)
     return [
@@ -122,7 +123,7 @@ def _train_step(bert: Bert, token_ids: Array, peer: TorchBert, options: BenchOpt
     mask = token_ids != bert.tokenizer.pad_id
     target = np.random.default_rng(0).normal(0.0, 0.05, (_BATCH, bert.backbone.hidden_dim))
     batch = {"token_ids": token_ids, "mask": mask, "target": target.astype(np.float32)}
-    _, upper = split_layers(bert.backbone, "all", bert.tokenizer.pad_id)
+    _, upper = split_layers(bert.backbone, parse_trainable("all"), bert.tokenizer.pad_id)
     return compare(
         "train step",
         UNIT,

@@ -22,6 +22,7 @@ from genre_tf.models.backbone import Categories
 from genre_tf.models.checkpoint import BACKBONE_FOLDER, save_backbone
 from genre_tf.models.ranker import Ranker
 from genre_tf.training.optimizers import make_optimizer
+from genre_tf.training.ranker_start import start_ranker
 from genre_tf.training.ranking import RankingTrainer
 from genre_tf.training.stage_data import StageData, load_stage_data
 
@@ -92,7 +93,7 @@ class _Ours:
         ranker = Ranker(self.data.backbone(), config)
         ranker.news_tower.adapt(self.data.interest)
         batches = self.data.features.pipeline(_batches(self.data, config))
-        ranker.adapt(batches.take(16))
+        start_ranker(ranker, self.data, config)
         once = time.perf_counter() - started
         impressions = config.ranking.optimizer.epochs * len(self.data.train)
         self.once_per_impression = once / impressions
@@ -143,7 +144,7 @@ def _batches(data: StageData, config: RunConfig, batch_size: int | None = None) 
 def _stepper(ranker: Ranker, batches: tf.data.Dataset, config: RunConfig) -> Callable[[], float]:
     """One step of Keras' own train function at each call, as `fit` runs it; gives the loss."""
     trainer = RankingTrainer(ranker)
-    trainer.compile(
+    trainer.compile_replicated(
         make_optimizer(config.ranking.optimizer, 1000, ranker.trainable_weights), jit_compile=False
     )
     trainer.make_train_function()

@@ -119,7 +119,8 @@ class StateEncoder:
         @tf.function(input_signature=[tf.TensorSpec([None], tf.int32), tf.TensorSpec([None], tf.int64)])
         def encode(flat: tf.Tensor, lengths: tf.Tensor) -> tf.Tensor:
             ids = RaggedTensor.from_row_lengths(flat, lengths, validate=False).to_tensor(tokenizer.pad_id)
-            return tf.boolean_mask(lower(ids), tf.sequence_mask(lengths))  # [tokens, hidden]
+            states = lower(ids)  # type: ignore[misc]  # asked only where there are frozen layers
+            return tf.boolean_mask(states, tf.sequence_mask(lengths))  # [tokens, hidden]
 
         self._tokenize, self._encode = tokenize, encode
 
