@@ -6,10 +6,13 @@ import sys
 import tempfile
 
 
-def load_tensorflow() -> None:
+def load_tensorflow(*, look_for_devices: bool = True) -> None:
     """Import TensorFlow with its start-up notes held back; they are shown if the import fails.
 
     They come from C++ before any log level is read, so only the file descriptor can hold them.
+
+    Args:
+        look_for_devices: False leaves them to be configured; the notes on them then come later.
     """
     if "tensorflow" in sys.modules:
         return
@@ -22,7 +25,8 @@ def load_tensorflow() -> None:
             import tensorflow_text  # noqa: F401
 
             logging.getLogger("tensorflow").setLevel(logging.ERROR)  # advice for developers
-            tensorflow.zeros(())  # the first operation looks for devices, and says so
+            if look_for_devices:
+                tensorflow.zeros(())  # the first operation does, and says so
         except BaseException:
             held.seek(0)
             os.write(screen, held.read())

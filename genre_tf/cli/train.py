@@ -134,7 +134,8 @@ def _train(
 ) -> None:
     from genre_tf.cli.tensorflow_notes import load_tensorflow
 
-    load_tensorflow()
+    # Several workers can only be joined before anything else.
+    load_tensorflow(look_for_devices=devices[0] != Strategy.multiworker.value)
     from genre_tf.training.distribution import make_strategy
     from genre_tf.training.run_folder import train as train_stages
 

@@ -74,3 +74,14 @@ def test_a_run_goes_on_with_the_same_settings_and_refuses_others(tmp_path, data)
     assert second.returncode == 0, second.stderr
     assert (tmp_path / "run" / "ranking" / "model.weights.h5").is_file()
     _refused(_genre("train", "ranking", *common, "--trainable", "last 1"), "made with other")
+
+
+@pytest.mark.slow
+def test_a_strategy_that_cannot_be_had_is_said_before_any_work(tmp_path, data, monkeypatch):
+    for name in ("TF_CONFIG", "TPU_NAME"):
+        monkeypatch.delenv(name, raising=False)
+    common = ("train", "all", "--data", data, "--run", tmp_path / "run")
+    _refused(_genre(*common, "--strategy", "several"), "several", "multiworker")
+    _refused(_genre(*common, "--strategy", "multiworker"), "TF_CONFIG, which is not set", '"cluster"')
+    _refused(_genre(*common, "--strategy", "tpu"), "no TPU, and none is named", "--tpu")
+    assert not (tmp_path / "run").exists()
