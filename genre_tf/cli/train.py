@@ -68,12 +68,10 @@ def train(
     max_bad_rows: Annotated[int | None, typer.Option(min=0, help="Faulty rows that may be skipped.")] = None,
     seed: Annotated[int | None, typer.Option(help="Of order, draws and new weights.")] = None,
     strategy: Annotated[
-        Strategy,
-        typer.Option(help="One device, all GPUs, machines by TF_CONFIG, a TPU; auto: what is here."),
+        Strategy, typer.Option(help="One device, all GPUs, machines by TF_CONFIG, TPU; auto: what is here.")
     ] = Strategy.auto,
     tpu: Annotated[
-        str | None,
-        typer.Option(help="Name or grpc:// address of the TPU; else TPU_NAME, else this machine's."),
+        str | None, typer.Option(help="Its name or address; else TPU_NAME's, or this one.")
     ] = None,
     fixed_shapes: Annotated[
         bool, typer.Option("--fixed-shapes", help="Batches as a TPU needs them, compiled by XLA, anywhere.")
@@ -93,25 +91,32 @@ def train(
     Example: genre train all --data mind --run runs/mind
     """
     stages = STAGES if stage is Stage.all else (stage.value,)
-    settings = settings_of(run, config)
-    news = {"backbone": news_backbone, "trainable": trainable}
-    changed = {
+    changed: dict[str, dict[str, Any]] = {
+        "": {"seed": seed},
+        "news": {"backbone": news_backbone, "trainable": trainable},
+        "data": {"max_bad_rows": max_bad_rows},
+        "generation": {"backbone": writer_backbone},
+    }
+    of_optimizer = {
         "optimizer": optimizer.value if optimizer else None,
         "learning_rate": learning_rate,
         "batch_size": batch_size,
         "epochs": epochs,
         "steps": steps,
     }
-    settings = dataclasses.replace(
-        settings,
-        **_given({"seed": seed}),
-        news=dataclasses.replace(settings.news, **_given(news)),
-        data=dataclasses.replace(settings.data, **_given({"max_bad_rows": max_bad_rows})),
-        generation=dataclasses.replace(settings.generation, **_given({"backbone": writer_backbone})),
-    )
-    settings = _with_optimizer(settings, stages, _given(changed))
+    settings = _with_options(settings_of(run, config), changed)
+    settings = _with_optimizer(settings, stages, _given(of_optimizer))
     check_data(data)
     _train(stages, data, run, settings, again, json, (strategy.value, tpu, fixed_shapes, batch_articles))
+
+
+def _with_options(settings: RunConfig, changed: dict[str, dict[str, Any]]) -> RunConfig:
+    """The settings with what was given for each part of them; "" stands for the whole."""
+    for part, options in changed.items():
+        if part:
+            options = {part: dataclasses.replace(getattr(settings, part), **_given(options))}
+        settings = dataclasses.replace(settings, **_given(options))
+    return settings
 
 
 def _with_optimizer(settings: RunConfig, stages: tuple[str, ...], changed: dict[str, Any]) -> RunConfig:

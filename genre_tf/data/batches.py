@@ -67,16 +67,7 @@ def impression_batches(
             of such a batch would differ.
     """
     log = _columns(examples)
-    numbers, positions = _rows_of(examples, negatives)
-    if not len(numbers):
-        raise InputError(
-            f"{len(examples)} impressions hold nothing to learn from: clicked and not clicked ones needed"
-        )
-    if layout.fixed and len(numbers) < batch_size:
-        raise InputError(
-            f"{len(numbers)} rows are less than one batch of {batch_size}, and a fixed shape leaves out a "
-            "batch that is not full: give a smaller --batch-size"
-        )
+    numbers, positions = _rows_of(examples, negatives, batch_size if layout.fixed else 1)
     order = tf.data.Dataset.range(len(numbers))
     if shuffle:
         order = order.shuffle(len(numbers), seed=seed)
@@ -226,17 +217,24 @@ def _columns(examples: Sequence[ImpressionExample]) -> Log:
 
 
 def _rows_of(
-    examples: Sequence[ImpressionExample], negatives: int | None
+    examples: Sequence[ImpressionExample], negatives: int | None, least: int
 ) -> tuple[np.ndarray[Any, np.dtype[np.int64]], np.ndarray[Any, np.dtype[np.int64]]]:
     """The example of each row, and the position of its click (-1 where all candidates are kept)."""
-    if negatives is None:
-        return np.arange(len(examples), dtype=np.int64), np.full(len(examples), -1, np.int64)
     pairs = [
         (number, click)
         for number, example in enumerate(examples)
-        if not example.labels.all()
-        for click in np.flatnonzero(example.labels)
+        if negatives is None or not example.labels.all()
+        for click in ([-1] if negatives is None else np.flatnonzero(example.labels))
     ]
+    if not pairs:
+        raise InputError(
+            f"{len(examples)} impressions hold nothing to learn from: clicked and not clicked ones needed"
+        )
+    if len(pairs) < least:
+        raise InputError(
+            f"{len(pairs)} rows are less than one batch of {least}, and a fixed shape leaves out a batch "
+            "that is not full: give a smaller --batch-size"
+        )
     rows, clicks = np.asarray(pairs, np.int64).reshape(-1, 2).T
     return rows, clicks
 
