@@ -40,6 +40,20 @@ class Strategy(str, Enum):  # noqa: UP042
     tpu = "tpu"
 
 
+StrategyOption = Annotated[
+    Strategy, typer.Option(help="One device, all GPUs, machines by TF_CONFIG, a TPU; auto: what is here.")
+]
+TpuOption = Annotated[
+    str | None, typer.Option(help="Name or grpc:// address of the TPU; else TPU_NAME, else this machine's.")
+]
+FixedShapesOption = Annotated[
+    bool, typer.Option("--fixed-shapes", help="Batches as a TPU needs them, compiled by XLA, anywhere.")
+]
+BatchArticlesOption = Annotated[
+    int | None, typer.Option(min=1, help="Articles of such a batch; oldest clicks beyond are left out.")
+]
+
+
 def train(
     stage: Annotated[Stage, typer.Argument(help="What to train; all three in this order.")],
     data: Annotated[Path, typer.Option(help="Data set folder, with MIND's two files in its train/.")],
@@ -67,26 +81,16 @@ def train(
     steps: Annotated[int | None, typer.Option(min=1, help="Instead of epochs.")] = None,
     max_bad_rows: Annotated[int | None, typer.Option(min=0, help="Faulty rows that may be skipped.")] = None,
     seed: Annotated[int | None, typer.Option(help="Of order, draws and new weights.")] = None,
-    strategy: Annotated[
-        Strategy, typer.Option(help="One device, all GPUs, machines by TF_CONFIG, TPU; auto: what is here.")
-    ] = Strategy.auto,
-    tpu: Annotated[
-        str | None, typer.Option(help="Its name or address; else TPU_NAME's, or this one.")
-    ] = None,
-    fixed_shapes: Annotated[
-        bool, typer.Option("--fixed-shapes", help="Batches as a TPU needs them, compiled by XLA, anywhere.")
-    ] = False,
-    batch_articles: Annotated[
-        int | None, typer.Option(min=1, help="Articles of such a batch; oldest clicks beyond are left out.")
-    ] = None,
-    again: Annotated[
-        bool, typer.Option("--again", help="Train from the start what is already trained.")
-    ] = False,
+    strategy: StrategyOption = Strategy.auto,
+    tpu: TpuOption = None,
+    fixed_shapes: FixedShapesOption = False,
+    batch_articles: BatchArticlesOption = None,
+    again: Annotated[bool, typer.Option("--again", help="Train anew what is already trained.")] = False,
     json: Annotated[bool, typer.Option("--json", help="Results as JSON, for programs.")] = False,
 ) -> None:
     """Fine-tune on clicks: two-tower retrieval, ranker, generator.
 
-    Ended before its time (Ctrl-C, SIGTERM, even SIGKILL), the same command goes on where it stopped.
+    Ended before its time, even by SIGKILL, the same command goes on where it stopped.
 
     Example: genre train all --data mind --run runs/mind
     """
