@@ -50,6 +50,16 @@ def both(data, tmp_path, runner=DIRECT, **settings):
     return files_of(tmp_path / "local"), files_of(tmp_path / "beam")
 
 
+def test_every_line_is_read_once_wherever_ranges_end(tmp_path, monkeypatch):
+    log = tmp_path / "behaviors.tsv"
+    log.write_bytes(b"one\n\n three words here\r\nfour\n" + b"five " * 9 + b"\nsix\nlast")
+    for size in range(1, log.stat().st_size + 2):
+        monkeypatch.setattr(log_rows, "RANGE_BYTES", size)
+        ranges = log_rows.byte_ranges(log.stat().st_size, gzipped=False)
+        lines = [line for part in ranges for line in log_rows.range_lines(str(log), part)]
+        assert lines == ["one", "", " three words here", "four", "five " * 9, "six", "last"], size
+
+
 @pytest.mark.parametrize(("shards", "share"), [(1, 0.0), (3, 0.3)])
 def test_a_runner_writes_the_bytes_of_one_process(newsroom, tmp_path, shards, share):
     local, beam = both(newsroom, tmp_path, shards=shards, validation_share=share, max_history=4)
@@ -74,14 +84,15 @@ def test_a_gzipped_log_and_results_by_way_of_temp_location(newsroom, tmp_path):
 def test_bad_rows_are_skipped_and_listed_alike(write_split, tmp_path, monkeypatch):
     monkeypatch.setattr(log_rows, "RANGE_BYTES", 60)  # nearly every row is a range of its own
     rows = [
-        b"\xef\xbb\xbf1\tU1\tnever\tN1\tN3-1",  # so that its id is free for a later row
+        b"1\tU1\tnever\tN1\tN3-1",
         b"2\tU2\t11/9/2019 9:00:00 AM\tN1\tN3 N4",  # usable by itself: the log has no labels before it
     ]
     unlabelled = write_split(behaviors=b"\n".join(rows))
     for runner in (None, DIRECT):
         with pytest.raises(InputError, match="no clicks to learn from"):
             prepare(unlabelled, tmp_path / "out", max_bad_rows=1, runner=runner)
-    rows[1:] = [
+    rows = [
+        b"\xef\xbb\xbf1\tU1\tnever\tN1\tN3 N4",  # its id stays free, and no log before it has labels
         GOOD.encode(),
         b"2\tU2\t11/9/2019 8:00:00 AM\tN1\tN3 N4",  # no labels, after rows that have them
         b"3\tU2\t11/9/2019 10:00:00 AM\t\tN3-0 N4-1 N5-0\r",

@@ -80,7 +80,7 @@ class ReadRange(beam.DoFn):
     def process(self, part: ByteRange) -> Iterator[Any]:
         """Read one range."""
         count, usable = 0, False
-        for line in _range_lines(self._log, part):
+        for line in range_lines(self._log, part):
             place = (part.number, count)
             count += not _is_whole_file(line)
             group = _impression_id(line) or f"\t{place}"  # no id holds a tab
@@ -236,7 +236,16 @@ def _impression_id(line: str | BadLine) -> str:
     return fields[0] if len(fields) == BEHAVIORS_COLUMNS and not id_fault(fields[0]) else ""
 
 
-def _range_lines(log: str, part: ByteRange) -> Iterator[str | BadLine]:
+def range_lines(log: str, part: ByteRange) -> Iterator[str | BadLine]:
+    """Reads the lines of a range.
+
+    Args:
+        log: address of the file, gzipped if it ends in `.gz`.
+        part: the range.
+
+    Yields:
+        Every line that begins in the range, whole; what is wrong with one that cannot be used.
+    """
     with ExitStack() as files:
         stream = files.enter_context(open_address(log))
         gzipped = log.endswith(".gz")
