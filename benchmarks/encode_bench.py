@@ -50,9 +50,9 @@ def bench(options: BenchOptions) -> list[Row]:
     assert isinstance(lower, LowerLayers)
     token_ids = _padded(bert, titles)
     return [
-        _forward(lower, token_ids, bert.tokenizer.pad_id, peer, options),
-        _titles_as_they_come(StateEncoder(bert.tokenizer, lower, MAX_TOKENS), titles, peer, options),
-        _train_step(bert, token_ids, peer, options),  # last, since it changes the weights
+        *_forward(lower, token_ids, bert.tokenizer.pad_id, peer, options),
+        *_titles_as_they_come(StateEncoder(bert.tokenizer, lower, MAX_TOKENS), titles, peer, options),
+        *_train_step(bert, token_ids, peer, options),  # last, since it changes the weights
     ]
 
 
@@ -73,7 +73,7 @@ def _padded(bert: Bert, titles: list[str]) -> Array:
 
 def _forward(
     lower: LowerLayers, token_ids: Array, pad_id: int, peer: TorchBert, options: BenchOptions
-) -> Row:
+) -> list[Row]:
     compiled = tf.function(lower, input_signature=[tf.TensorSpec([None, None], tf.int32)])
     given, mask = tf.constant(token_ids), token_ids != pad_id
     _require_equal("forward", compiled(given).numpy()[mask], peer.states(token_ids, mask)[mask])
@@ -81,15 +81,14 @@ def _forward(
         "forward",
         UNIT,
         rate_of(lambda: compiled(given).numpy(), _BATCH, options),
-        rate_of(lambda: peer.states(token_ids, mask), _BATCH, options),
-        PEER,
+        {PEER: rate_of(lambda: peer.states(token_ids, mask), _BATCH, options)},
         options,
     )
 
 
 def _titles_as_they_come(
     encoder: StateEncoder, titles: list[str], peer: TorchBert, options: BenchOptions
-) -> Row:
+) -> list[Row]:
     """Strings in, states of every token out; each side tokenizes and batches in its own way."""
     ours, theirs = encoder(titles), peer.encode(titles, _BATCH, MAX_TOKENS)
     rows = np.arange(min(_BATCH, len(titles)))
@@ -101,8 +100,7 @@ def _titles_as_they_come(
         "titles",
         UNIT,
         rate_of(lambda: encoder(titles), len(titles), options),
-        rate_of(lambda: peer.encode(titles, _BATCH, MAX_TOKENS), len(titles), options),
-        PEER,
+        {PEER: rate_of(lambda: peer.encode(titles, _BATCH, MAX_TOKENS), len(titles), options)},
         options,
         warm=False,  # just done
     )
@@ -119,7 +117,7 @@ class PooledTrainer(StageTrainer):
         return tf.reduce_mean((tf.einsum("nt,nth->nh", share, states) - batch["target"]) ** 2)
 
 
-def _train_step(bert: Bert, token_ids: Array, peer: TorchBert, options: BenchOptions) -> Row:
+def _train_step(bert: Bert, token_ids: Array, peer: TorchBert, options: BenchOptions) -> list[Row]:
     mask = token_ids != bert.tokenizer.pad_id
     target = np.random.default_rng(0).normal(0.0, 0.05, (_BATCH, bert.backbone.hidden_dim))
     batch = {"token_ids": token_ids, "mask": mask, "target": target.astype(np.float32)}
@@ -128,8 +126,7 @@ def _train_step(bert: Bert, token_ids: Array, peer: TorchBert, options: BenchOpt
         "train step",
         UNIT,
         rate_of(_trainer(upper, batch), _BATCH, options),
-        rate_of(peer.trainer(token_ids, mask, batch["target"], _LEARNING_RATE), _BATCH, options),
-        PEER,
+        {PEER: rate_of(peer.trainer(token_ids, mask, batch["target"], _LEARNING_RATE), _BATCH, options)},
         options,
     )
 

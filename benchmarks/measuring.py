@@ -4,7 +4,7 @@ import os
 import platform
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -68,31 +68,36 @@ class Row:
 
 
 def compare(
-    case: str, unit: str, ours: Rate, peer: Rate, peer_name: str, options: BenchOptions, warm: bool = True
-) -> Row:
-    """Measure both sides in turns, so that whatever else the machine does falls on both.
+    case: str, unit: str, ours: Rate, peers: Mapping[str, Rate], options: BenchOptions, warm: bool = True
+) -> list[Row]:
+    """Measure all sides in turns, so that whatever else the machine does falls on all of them.
 
     Args:
         case: what is done.
         unit: what the rates count, such as "titles per second"; more is better.
         ours: our side.
-        peer: the other side.
-        peer_name: with whom.
+        peers: the other sides, by name.
         options: `rounds` and `say`.
         warm: whether each side works once before, unmeasured; graphs are built and memory is found then.
+
+    Returns:
+        One row for each peer.
     """
+    sides = {"ours": ours, **peers}
     if warm:
-        ours(), peer()
-    found: dict[Rate, list[float]] = {ours: [], peer: []}
+        for side in sides.values():
+            side()
+    found: dict[str, list[float]] = {name: [] for name in sides}
     for number in range(options.rounds):
-        for side in (ours, peer) if number % 2 == 0 else (peer, ours):
-            found[side].append(side())
-        options.say(
-            f"{case}, {peer_name}, round {number + 1} of {options.rounds}: "
-            f"ours {found[ours][-1]:.4g}, peer {found[peer][-1]:.4g} {unit}"
-        )
-    mine, theirs = statistics.median(found[ours]), statistics.median(found[peer])
-    return Row(case, mine, theirs, peer_name, mine / theirs, unit, options.rounds)
+        for name in list(sides) if number % 2 == 0 else list(sides)[::-1]:
+            found[name].append(sides[name]())
+        last = ", ".join(f"{name} {rates[-1]:.4g}" for name, rates in found.items())
+        options.say(f"{case}, round {number + 1} of {options.rounds}: {last} {unit}")
+    median = {name: statistics.median(rates) for name, rates in found.items()}
+    return [
+        Row(case, median["ours"], median[name], name, median["ours"] / median[name], unit, options.rounds)
+        for name in peers
+    ]
 
 
 def rate_of(work: Callable[[], object], amount: float, options: BenchOptions) -> Rate:
