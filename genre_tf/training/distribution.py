@@ -21,6 +21,11 @@ from genre_tf.data.batch_layout import BatchLayout, FixedShape
 from genre_tf.errors import InputError
 
 STRATEGIES = ("auto", "one", "mirrored", "multiworker", "tpu")
+_OF_SEVERAL = (
+    tf.distribute.MirroredStrategy,
+    tf.distribute.MultiWorkerMirroredStrategy,
+    tf.distribute.TPUStrategy,
+)
 _REMEDY = (
     'give each process its own, such as {"cluster": {"worker": ["host1:2222", "host2:2222"]}, '
     '"task": {"type": "worker", "index": 0}}'
@@ -59,7 +64,7 @@ class Distribution:
 
         A TPU compiles whatever it runs, unasked; a step of several other devices cannot be compiled as one.
         """
-        return self.fixed_shapes and self.replicas == 1 and not _is_tpu(self.strategy)
+        return self.fixed_shapes and not isinstance(self.strategy, _OF_SEVERAL)
 
     def scope(self) -> AbstractContextManager[Any]:
         """Models and optimizers are made inside."""
@@ -88,8 +93,6 @@ class Distribution:
                 check_fixed_shapes(dataset)
             return dataset
 
-        if self.replicas == 1:
-            return own_parts(tf.distribute.InputContext())
         return self.strategy.distribute_datasets_from_function(own_parts)
 
 
@@ -167,10 +170,6 @@ def worker_index(config: str | None) -> int:
             f"{workers['worker']} worker: {_REMEDY}"
         )
     return index if kind == "chief" else workers["chief"] + index
-
-
-def _is_tpu(strategy: Any) -> bool:
-    return isinstance(strategy, tf.distribute.TPUStrategy)
 
 
 def _multi_worker_strategy() -> Any:

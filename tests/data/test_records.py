@@ -7,6 +7,7 @@ import pytest
 
 from genre_tf.data import serialization
 from genre_tf.data.articles import ArticleTable
+from genre_tf.data.batch_layout import BatchLayout
 from genre_tf.data.batches import impression_batches
 from genre_tf.data.counters import Counters
 from genre_tf.data.examples import build_examples, split_by_time
@@ -209,6 +210,17 @@ def test_batches_from_disk_hold_the_same_as_those_from_memory(data, tmp_path, ne
     from_disk = list(prepared_batches(out, "train", **options))
     in_memory = list(impression_batches(read_examples(out, "train"), **options))
     assert len(from_disk) == len(in_memory)
+    for left, right in zip(from_disk, in_memory, strict=True):
+        for name in left:
+            np.testing.assert_array_equal(left[name].numpy(), right[name].numpy(), err_msg=name)
+
+
+def test_parts_of_batches_from_disk_are_those_of_batches_from_memory(data, tmp_path):
+    out = tmp_path / "out"
+    prepare(data, out, validation_share=0.0, shards=1)
+    options = {"batch_size": 3, "seed": 4, "layout": BatchLayout(parts=2, wanted=(1,))}
+    from_disk = list(prepared_batches(out, "train", **options))
+    in_memory = list(impression_batches(read_examples(out, "train"), **options))
     for left, right in zip(from_disk, in_memory, strict=True):
         for name in left:
             np.testing.assert_array_equal(left[name].numpy(), right[name].numpy(), err_msg=name)
