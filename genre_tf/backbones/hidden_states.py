@@ -109,6 +109,7 @@ class StateEncoder:
 
     def __init__(self, tokenizer: WordPiece, lower: keras.Model | None, max_tokens: int) -> None:
         self.lower = lower
+        layers: Any = lower  # without any, `encode` is never called
 
         @tf.function(input_signature=[tf.TensorSpec([None], tf.string)])
         def tokenize(texts: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
@@ -119,8 +120,7 @@ class StateEncoder:
         @tf.function(input_signature=[tf.TensorSpec([None], tf.int32), tf.TensorSpec([None], tf.int64)])
         def encode(flat: tf.Tensor, lengths: tf.Tensor) -> tf.Tensor:
             ids = RaggedTensor.from_row_lengths(flat, lengths, validate=False).to_tensor(tokenizer.pad_id)
-            states = lower(ids)  # type: ignore[misc]  # asked only where there are frozen layers
-            return tf.boolean_mask(states, tf.sequence_mask(lengths))  # [tokens, hidden]
+            return tf.boolean_mask(layers(ids), tf.sequence_mask(lengths))  # [tokens, hidden]
 
         self._tokenize, self._encode = tokenize, encode
 

@@ -14,8 +14,8 @@ from genre_tf.cli.tensorflow_notes import load_tensorflow
 class Bench(str, Enum):  # noqa: UP042  (typer shows the value of a plain string enum)
     """What to compare: `genre_tf.benchmarks.NAME_bench` has a function `bench`."""
 
-    train = "train"
-    encode = "encode"  # type: ignore[assignment]  # a method of strings has that name
+    TRAIN = "train"
+    ENCODE = "encode"
 
 
 def bench(
