@@ -24,7 +24,7 @@ from genre_tf.text.wordpiece import WordPiece
 
 @pytest.fixture
 def options(tmp_path):
-    bert = new_bert(WordPiece(tiny_vocabulary()), layers=3, heads=2, hidden=16, max_tokens=128)
+    bert = new_bert(WordPiece(tiny_vocabulary()), layers=2, heads=2, hidden=16, max_tokens=128)
     save_bert(bert, tmp_path / "bert")
     return BenchOptions(
         rounds=1, quick=True, data=None, news_backbone=str(tmp_path / "bert"), say=lambda line: None
