@@ -10,7 +10,7 @@ import keras_hub
 import numpy as np
 
 from genre_tf.backbones.activations import ACTIVATIONS
-from genre_tf.backbones.encoder_block import EncoderBlock
+from genre_tf.backbones.encoder_block import TransformerEncoder
 from genre_tf.backbones.presets import read_bert_preset
 from genre_tf.backbones.sources import resolve_backbone
 from genre_tf.backbones.tiny import tiny_vocabulary
@@ -208,7 +208,7 @@ def _build(config: dict[str, Any], dropout: float | None) -> keras_hub.models.Be
     epsilon = config.get("layer_norm_eps", 1e-12)
     backbone.get_layer("embeddings_layer_norm").epsilon = epsilon
     for layer in backbone.transformer_layers:
-        EncoderBlock.take_over(layer)
+        TransformerEncoder.take_over(layer)
         layer._feedforward_intermediate_dense.activation = activation
         layer._self_attention_layer_norm.epsilon = epsilon
         layer._feedforward_layer_norm.epsilon = epsilon

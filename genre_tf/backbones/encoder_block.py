@@ -12,12 +12,14 @@ from genre_tf.backbones.direct_gradients import exact_gelu, layer_norm
 _MASKED = -1e9  # far below any attention score, and finite: a row without tokens must not become no number
 
 
-class EncoderBlock(keras_hub.layers.TransformerEncoder):
+class TransformerEncoder(keras_hub.layers.TransformerEncoder):
     """Self-attention and feed-forward layers of a BERT over flat tokens.
 
     All matrix products are of rank 2 with the bias right behind, which oneDNN computes as one; Keras' own
     layers go through `einsum`, and leave normalization and GELU to be differentiated op by op. An export
     holds plain ops alone; the closed gradients are used in training only.
+
+    Has the name of its base: Keras names weights in files after the class, and presets must stay readable.
 
     Source: Devlin et al., "BERT", 2018 (normalization after the residual).
     """
@@ -41,14 +43,15 @@ class EncoderBlock(keras_hub.layers.TransformerEncoder):
         Args:
             inputs: float [N, T, hidden].
             padding_mask: bool [N, T], True for real tokens.
-            attention_mask: bool [N, T, T]; with it KerasHub's own computation is used.
+            attention_mask: bool [N, T, T]; with it KerasHub's own computation is used, as in 16 bits.
             training: whether dropout acts.
             return_attention_scores: likewise KerasHub's.
 
         Returns:
             float [N, T, hidden].
         """
-        if attention_mask is not None or return_attention_scores or not self._is_plain():
+        plain = inputs.dtype == tf.float32 and self._is_plain()
+        if attention_mask is not None or return_attention_scores or not plain:
             return super().call(inputs, padding_mask, attention_mask, training, return_attention_scores)
         shape = tf.shape(inputs)
         flat = tf.reshape(inputs, [-1, inputs.shape[-1]])  # [tokens, hidden]

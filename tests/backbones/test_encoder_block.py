@@ -7,7 +7,7 @@ import tensorflow as tf
 
 from genre_tf.backbones.activations import ACTIVATIONS
 from genre_tf.backbones.direct_gradients import exact_gelu, layer_norm
-from genre_tf.backbones.encoder_block import EncoderBlock
+from genre_tf.backbones.encoder_block import TransformerEncoder
 
 STATES = np.random.default_rng(1).normal(0.0, 2.0, (3, 5, 8)).astype(np.float32)
 MASK = np.array([[1, 1, 1, 1, 1], [1, 1, 0, 0, 0], [1, 0, 0, 0, 0]], bool)
@@ -39,7 +39,7 @@ def _values_and_gradients(block, training):
 def test_values_and_gradients_are_kerashubs(activation, training):
     block = _block(activation)
     expected, expected_gradients = _values_and_gradients(block, training)
-    EncoderBlock.take_over(block)
+    TransformerEncoder.take_over(block)
     found, gradients = _values_and_gradients(block, training)
     np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
     for mine, theirs in zip(gradients, expected_gradients, strict=True):
@@ -48,7 +48,7 @@ def test_values_and_gradients_are_kerashubs(activation, training):
 
 def test_dropout_acts_in_training_alone():
     block = _block(dropout=0.5)
-    EncoderBlock.take_over(block)
+    TransformerEncoder.take_over(block)
     states = tf.constant(STATES)
     still = block(states, padding_mask=MASK, training=False)
     np.testing.assert_array_equal(still, block(states, padding_mask=MASK, training=False))
@@ -57,7 +57,7 @@ def test_dropout_acts_in_training_alone():
 
 def test_a_part_that_was_replaced_is_called():
     block = _block()
-    EncoderBlock.take_over(block)
+    TransformerEncoder.take_over(block)
     before = block(tf.constant(STATES), padding_mask=MASK)
 
     class Doubled(type(block._feedforward_output_dense)):
@@ -70,7 +70,7 @@ def test_a_part_that_was_replaced_is_called():
 
 def test_the_weights_of_lora_count():
     block = _block()
-    EncoderBlock.take_over(block)
+    TransformerEncoder.take_over(block)
     before = block(tf.constant(STATES), padding_mask=MASK)
     block._self_attention_layer.value_dense.enable_lora(2)
     np.testing.assert_allclose(block(tf.constant(STATES), padding_mask=MASK), before, atol=1e-6)
@@ -81,7 +81,7 @@ def test_the_weights_of_lora_count():
 
 def test_an_evaluation_graph_holds_no_gradient_of_its_own():
     block = _block()
-    EncoderBlock.take_over(block)
+    TransformerEncoder.take_over(block)
     graph = tf.function(
         lambda states: block(states, padding_mask=MASK, training=False)
     ).get_concrete_function(tf.TensorSpec([3, 5, 8]))

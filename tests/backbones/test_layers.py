@@ -25,12 +25,13 @@ IDS = np.array([[2, 40, 41, 42, 3], [2, 50, 3, 0, 0]], np.int32)
     ],
 )
 @pytest.mark.parametrize("dropout", [0.0, 0.1])
-def test_both_parts_together_start_exactly_as_the_whole(mode: str, dropout: float) -> None:
+def test_both_parts_together_start_as_the_whole(mode: str, dropout: float) -> None:
     backbone = load_bert("tiny", dropout=dropout).backbone
     whole = backbone({"token_ids": IDS, "segment_ids": np.zeros_like(IDS), "padding_mask": IDS != 0})
     lower, upper = split_layers(backbone, parse_trainable(mode))
     states = upper(lower(IDS) if lower else IDS, IDS != 0)
-    np.testing.assert_array_equal(states, whole["sequence_output"])
+    # What is added to is computed by KerasHub's own layers, in another order of sums.
+    np.testing.assert_allclose(states, whole["sequence_output"], atol=2e-6)
 
 
 def test_trains_the_upper_part_alone_however_often_it_was_cut() -> None:

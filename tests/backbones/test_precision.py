@@ -14,7 +14,7 @@ from genre_tf.errors import InputError
 from genre_tf.training.optimizers import make_optimizer
 
 IDS = np.array([[2, 40, 41, 42, 3], [2, 50, 3, 0, 0]], np.int32)
-TOLERANCE = {"float32": 0.0, "mixed_bfloat16": 0.05, "mixed_float16": 0.01}
+TOLERANCE = {"float32": 2e-6, "mixed_bfloat16": 0.05, "mixed_float16": 0.01}
 
 
 @pytest.mark.parametrize("precision", PRECISIONS)
@@ -28,7 +28,7 @@ def test_states_are_float32_and_near_those_in_full_precision(mode: str, precisio
     assert {weight.dtype for weight in upper.trainable_weights} == {"float32"}
     difference = np.abs(states - whole["sequence_output"]).max()
     assert difference <= TOLERANCE[precision]
-    assert (difference > 0) == (precision != "float32"), "it does compute in 16 bits"
+    assert (difference > 1e-5) == (precision != "float32"), "it does compute in 16 bits"
 
 
 def test_the_next_cut_of_the_same_backbone_is_in_its_own_precision() -> None:
