@@ -18,6 +18,8 @@ from genre_tf.models.backbone import Categories, load_news_backbone
 from genre_tf.models.news_encoder import NewsEncoder
 from genre_tf.models.news_tower import NewsTower
 from genre_tf.training.fit import StageTrainer, fit
+from genre_tf.training.progress import Goal
+from genre_tf.training.stage_files import StageFiles
 
 MODES = ("lora 4", "adapters 3 last 1", "prefix 5 last 1")
 CATEGORIES = Categories.of(["sports", "food"])
@@ -68,15 +70,12 @@ def _fit(backbone, tower, folder, steps=8):
     trainer = ToGoal(tower)
     result = fit(
         trainer,
-        tf.data.Dataset.from_tensors(features).repeat(),
+        tf.data.Dataset.from_tensors(features).repeat().skip,
         steps,
         settings,
-        validate,
-        metric="loss",
-        greater_is_better=False,
-        weights_file=folder / "model.weights.h5",
-        logs=folder / "logs",
-        report=lambda line: None,
+        Goal(validate=validate, metric="loss", greater_is_better=False),
+        StageFiles(folder, "ranking", "these settings"),
+        lambda line: None,
     )
     return trainer, result
 
@@ -106,7 +105,7 @@ def test_a_stage_trains_and_its_weights_are_read_back(tiny_bert, tmp_path, mode,
     other, again = _tower(tiny_bert, mode, **settings)
     features = ArticleFeatures.of(TABLE, other).gather(np.arange(4))
     assert np.abs(again(features) - tower(features)).max() > 1e-3
-    again.load_weights(tmp_path / "model.weights.h5")
+    again.load_weights(tmp_path / "ranking" / "model.weights.h5")
     np.testing.assert_array_equal(again(features), tower(features))
     assert again(features).dtype == tf.float32
 
