@@ -108,6 +108,19 @@ def test_other_settings_start_anew(tmp_path):
     assert not any("going on" in line for line in said)
 
 
+def test_a_result_whose_weights_were_overwritten_is_forgotten(tmp_path):
+    _, result, files = _train(tmp_path, made_from="first")
+    files.finish(result)
+    with pytest.raises(StoppedError):
+        _train(tmp_path, 7, lambda: os.kill(os.getpid(), signal.SIGTERM), made_from="second")
+    assert files.finished() is None
+    with pytest.raises(StoppedError):  # and so is a state, before the weights of others take their place
+        _train(tmp_path, 2, lambda: os.kill(os.getpid(), signal.SIGTERM), made_from="third")
+    said = []
+    _train(tmp_path, made_from="second", said=said)
+    assert not any("going on" in line for line in said)
+
+
 def test_a_damaged_state_starts_anew(tmp_path):
     with pytest.raises(StoppedError):
         _train(tmp_path, end_at=7, how=lambda: os.kill(os.getpid(), signal.SIGTERM))
