@@ -84,9 +84,7 @@ def fit(
         trainer.compile_replicated(make_optimizer(config, steps, trainable), jit_compile)
     check_room(files.folder, [*trainer.variables, *trainer.optimizer.variables])
     progress = files.resume(trainer)
-    if progress is None:
-        files.forget()  # from here on the weights are no longer those that an earlier result tells of
-    else:
+    if progress is not None:
         report(f"going on after step {progress.step} of {steps}")
     with stop_request() as request:
         watch = Watch(

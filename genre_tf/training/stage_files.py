@@ -78,11 +78,13 @@ class StageFiles:
         """Bring a compiled trainer to where an unfinished training of the same data and settings stood.
 
         Returns:
-            How far it had come; None where there is nothing to go on with, and nothing was changed.
+            How far it had come; None where there is nothing to go on with. Then earlier results and states
+            are forgotten, for the weights that they tell of are about to be overwritten.
         """
         state = self.folder / _STATE_FILE
         found = load_progress(state)
         if found is None or found.pop(_MADE_FROM, None) != self.made_from or not self.weights.is_file():
+            self.forget()
             return None
         load_variables(state, _variables(trainer))
         return Progress(**found)
