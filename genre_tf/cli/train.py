@@ -108,22 +108,22 @@ def train(
         "epochs": epochs,
         "steps": steps,
     }
-    settings = _with_options(settings_of(run, config), changed)
-    settings = _with_optimizer(settings, stages, _given(of_optimizer))
+    settings = with_options(settings_of(run, config), changed)
+    settings = with_optimizer(settings, stages, given(of_optimizer))
     check_data(data)
     _train(stages, data, run, settings, again, json, (strategy.value, tpu, fixed_shapes, batch_articles))
 
 
-def _with_options(settings: RunConfig, changed: dict[str, dict[str, Any]]) -> RunConfig:
+def with_options(settings: RunConfig, changed: dict[str, dict[str, Any]]) -> RunConfig:
     """The settings with what was given for each part of them; "" stands for the whole."""
     for part, options in changed.items():
         if part:
-            options = {part: dataclasses.replace(getattr(settings, part), **_given(options))}
-        settings = dataclasses.replace(settings, **_given(options))
+            options = {part: dataclasses.replace(getattr(settings, part), **given(options))}
+        settings = dataclasses.replace(settings, **given(options))
     return settings
 
 
-def _with_optimizer(settings: RunConfig, stages: tuple[str, ...], changed: dict[str, Any]) -> RunConfig:
+def with_optimizer(settings: RunConfig, stages: tuple[str, ...], changed: dict[str, Any]) -> RunConfig:
     """The settings with other ones for the optimizer of each of the stages."""
     for name in stages:
         before = getattr(settings, name)
@@ -181,7 +181,8 @@ def settings_of(run: Path, config: Path | None) -> RunConfig:
     return read_config(kept) if kept.is_file() else RunConfig()
 
 
-def _given(options: dict[str, Any]) -> dict[str, Any]:
+def given(options: dict[str, Any]) -> dict[str, Any]:
+    """The options that were given."""
     return {name: value for name, value in options.items() if value is not None}
 
 

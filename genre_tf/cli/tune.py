@@ -8,7 +8,7 @@ import typer
 
 from genre_tf.cli.console import print_json, progress, results
 from genre_tf.cli.tensorflow_notes import load_tensorflow
-from genre_tf.cli.train import Stage, check_data, settings_of
+from genre_tf.cli.train import Stage, check_data, given, settings_of, with_optimizer, with_options
 from genre_tf.errors import InputError
 
 
@@ -34,14 +34,8 @@ def tune(
     if stage is Stage.all:
         raise InputError("one stage is tuned at a time: give retrieval, ranking or generation")
     settings = settings_of(run, config)
-    if news_backbone:
-        settings = dataclasses.replace(
-            settings, news=dataclasses.replace(settings.news, backbone=news_backbone)
-        )
-    if steps:
-        own = getattr(settings, stage.value)
-        own = dataclasses.replace(own, optimizer=dataclasses.replace(own.optimizer, steps=steps))
-        settings = dataclasses.replace(settings, **{stage.value: own})
+    settings = with_options(settings, {"news": {"backbone": news_backbone}})
+    settings = with_optimizer(settings, (stage.value,), given({"steps": steps}))
     check_data(data)
     load_tensorflow()
     from genre_tf.training.tuning import tune as search_settings

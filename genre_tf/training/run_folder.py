@@ -6,8 +6,6 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import keras
-
 from genre_tf.config import RunConfig, read_config, write_config
 from genre_tf.data.manifest import load_manifest
 from genre_tf.data.records import prepare, read_articles
@@ -61,6 +59,7 @@ def train(
     """
     with run_lock(run):
         open_run(run, data, config, report)
+        write_config(config, run / "config.toml")
         made_from = stage_fingerprints(run, config)
         chosen = [StageFiles(run, stage, made_from[stage]) for stage in STAGES if stage in stages]
         if again:
@@ -86,7 +85,6 @@ def _train_stages(
             continue
         stage_data = stage_data or load_stage_data(run, config, report)
         report(f"training {files.stage}")
-        keras.utils.set_random_seed(config.seed)
         results[files.stage] = TRAINERS[files.stage](stage_data, config, files, report, distribution)
         files.finish(results[files.stage])
     return results
@@ -105,7 +103,10 @@ def stage_fingerprints(run: Path, config: RunConfig) -> dict[str, str]:
 
 
 def open_run(run: Path, data: Path, config: RunConfig, report: Report) -> None:
-    """Make the folder, or see that it was made with the same settings where they matter to all stages."""
+    """Make the folder, or see that it was made with the same settings where they matter to all stages.
+
+    The settings of a folder that is there are left as they are: `train` alone writes new ones.
+    """
     file = run / "config.toml"
     if file.is_file():
         earlier = read_config(file)
@@ -127,7 +128,8 @@ def open_run(run: Path, data: Path, config: RunConfig, report: Report) -> None:
     if not (run / BACKBONE_FOLDER).is_dir():
         table = read_articles(run / "prepared")
         save_backbone(config.news.backbone, Categories.of(table.categories, table.subcategories), run)
-    write_config(config, file)
+    if not file.is_file():
+        write_config(config, file)
 
 
 def with_steps(config: RunConfig, steps: int) -> RunConfig:

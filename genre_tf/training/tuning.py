@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import keras
 import tensorflow as tf
 
 from genre_tf.config import RunConfig, write_config
@@ -176,7 +175,6 @@ class _Search:
         files = StageFiles(self.folder / f"run_{trial_id}", self.stage, made_from)
         result = files.finished()
         if result is None:
-            keras.utils.set_random_seed(config.seed)
             data = dataclasses.replace(self.data, config=config)
             result = TRAINERS[self.stage](data, config, files, self.report)
             files.finish(result)

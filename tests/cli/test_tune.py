@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from genre_tf.config import RunConfig, read_config
+from genre_tf.config import NewsConfig, RunConfig, read_config, write_config
 from genre_tf.data.synth.newsroom import write_newsroom
 from genre_tf.data.synth.settings import NewsroomSettings
 from genre_tf.training.tuning import HYPER_PARAMETERS, known_names, with_values
@@ -52,6 +52,18 @@ def test_a_search_leaves_the_best_settings_and_goes_on_with_more_trials(tmp_path
     assert best.ranking.optimizer.learning_rate == found["best"]["learning_rate"]
     assert best.news.dropout == found["best"]["dropout"]
     assert len(list((tmp_path / "run" / "logs" / "tuning" / "ranking").iterdir())) == 3
+
+
+@pytest.mark.slow
+def test_a_search_leaves_the_settings_of_a_run_alone(tmp_path: Path):
+    write_newsroom(tmp_path / "room", NewsroomSettings(seed=3, articles=300, readers=60))
+    run = tmp_path / "run"
+    run.mkdir()
+    kept = RunConfig(news=NewsConfig(backbone="tiny"))
+    write_config(kept, run / "config.toml")
+    done = _tune("ranking", "--data", tmp_path / "room", "--run", run, "--steps", 2, "--trials", 1)
+    assert done.returncode == 0, done.stderr
+    assert read_config(run / "config.toml") == kept
 
 
 @pytest.mark.slow
