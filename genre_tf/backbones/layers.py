@@ -7,7 +7,6 @@ import keras_hub
 import tensorflow as tf
 
 from genre_tf.backbones.precision import check_precision, compute_in
-from genre_tf.backbones.rematerialisation import rematerialised
 from genre_tf.backbones.trainable import Trainable, check_fits
 from genre_tf.backbones.tuned_blocks import TunedBlock, set_trainable, tuned
 from genre_tf.errors import InputError
@@ -19,7 +18,6 @@ def split_layers(
     pad_id: int = 0,
     *,
     precision: str = "float32",
-    rematerialise: bool = False,
 ) -> tuple["LowerLayers | None", "UpperLayers"]:
     """Cuts a BERT below its trained layers; both parts share the backbone's weights.
 
@@ -28,7 +26,6 @@ def split_layers(
         trainable: what of it is trained.
         pad_id: the token id that stands for no token.
         precision: the policy that the upper layers compute in; their weights stay float32.
-        rematerialise: whether training computes the upper layers' activations twice to keep fewer.
 
     Returns:
         The frozen part (None where every layer is trained or added to), and the trained part (without any
@@ -48,9 +45,9 @@ def split_layers(
         compute_in(precision, block)
     if trainable.last is None:
         # Token ids are four bytes, states of the frozen embeddings hundreds: cheaper to look up than to keep.
-        return None, UpperLayers(blocks, embeddings, pad_id, rematerialise=rematerialise)
+        return None, UpperLayers(blocks, embeddings, pad_id)
     lower = LowerLayers(embeddings, layers[:cut], pad_id)
-    return lower, UpperLayers(blocks, None, pad_id, rematerialise=rematerialise)
+    return lower, UpperLayers(blocks, None, pad_id)
 
 
 class Embeddings(keras.layers.Layer):
@@ -113,14 +110,11 @@ class UpperLayers(keras.Model):
         blocks: list[Any],
         embeddings: Embeddings | None = None,
         pad_id: int = 0,
-        *,
-        rematerialise: bool = False,
     ) -> None:
         super().__init__(name="upper_layers")
         self.embeddings = embeddings
         self.blocks = blocks
         self.pad_id = pad_id
-        self.rematerialise = rematerialise
         self._freeze()
         self.supports_masking = True  # else Keras warns at each call that a mask was given
         self.built = True
@@ -144,8 +138,5 @@ class UpperLayers(keras.Model):
             mask = states != self.pad_id if mask is None else mask
             states = self.embeddings(states, training=training)
         for block in self.blocks:
-            if training and self.rematerialise:
-                states = rematerialised(block, states, mask)
-            else:
-                states = block(states, padding_mask=mask, training=training)
+            states = block(states, padding_mask=mask, training=training)
         return tf.cast(states, tf.float32)

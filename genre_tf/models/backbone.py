@@ -81,7 +81,6 @@ def load_news_backbone(name: str | Path, config: NewsConfig, categories: Categor
         parse_trainable(config.trainable),
         bert.tokenizer.pad_id,
         precision=config.precision,
-        rematerialise=config.rematerialise,
     )
     return NewsBackbone(bert, lower, upper, categories, config, _identity(lower))
 

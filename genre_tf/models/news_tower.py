@@ -5,6 +5,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from genre_tf.backbones.chunks import in_chunks
 from genre_tf.models.attention_pooling import AttentionPooling
 from genre_tf.models.backbone import NewsBackbone
 from genre_tf.models.interest_space import InterestSpace
@@ -35,6 +36,7 @@ class NewsTower(keras.Model):
         super().__init__(name=name)
         config = backbone.config
         self.upper = backbone.upper
+        self.chunk = config.chunk if backbone.upper.blocks else 0  # without trained layers little is kept
         self.text_dimension = int(backbone.bert.backbone.hidden_dim)
         self.pooling = AttentionPooling(_POOLING_WIDTH, name="pooling")
         self.dropout = keras.layers.Dropout(config.dropout)
@@ -83,8 +85,13 @@ class NewsTower(keras.Model):
 
     def text_vectors(self, features: dict[str, Any], training: bool | None = None) -> tf.Tensor:
         """Texts before they are centred; features as in `call` -> float32 [U, hidden] of length one, or zero."""
-        mask = features["mask"]
-        states = features["states"]
+        rows = features["states"], features["mask"]
+        if not training or not self.chunk:
+            return self._text_vectors(*rows, training)
+        layers = [self.upper, self.pooling, self.dropout, self.projection]
+        return in_chunks(lambda *rows: self._text_vectors(*rows, training), layers, rows, self.chunk)
+
+    def _text_vectors(self, states: tf.Tensor, mask: tf.Tensor, training: bool | None) -> tf.Tensor:
         if states.dtype != tf.int32:
             states = tf.cast(states, self.compute_dtype)
         states = self.upper(states, mask=mask, training=training)  # [articles, tokens, hidden]

@@ -84,7 +84,7 @@ def _fit(backbone, tower, folder, steps=8):
     ("mode", "settings"),
     [
         ("lora 4", {"precision": "mixed_float16"}),
-        ("adapters 3 last 1", {"precision": "mixed_bfloat16", "rematerialise": True}),
+        ("adapters 3 last 1", {"precision": "mixed_bfloat16", "chunk": 3}),
         ("prefix 5 last 1", {}),
     ],
 )
