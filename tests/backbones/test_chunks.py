@@ -1,4 +1,4 @@
-"""Rows a chunk at a time give the values and gradients of all at once, and dropout repeats in the second pass."""
+"""Rows a chunk at a time: values and gradients of all at once, the same dropout in the second pass."""
 
 from typing import Any
 
