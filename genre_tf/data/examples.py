@@ -10,7 +10,7 @@ import numpy.typing as npt
 from genre_tf.config import SignalsConfig
 from genre_tf.data.articles import ArticleTable, Impression, Split
 from genre_tf.data.counters import Counters, impression_counters
-from genre_tf.data.signals import NO_SETTINGS, click_weights
+from genre_tf.data.signals import DEFAULTS, click_weights
 
 WEIGHTS = {"history_weights": "history", "label_weights": "labels"}
 """What examples of a log with signals have besides, and what each weighs."""
@@ -52,7 +52,7 @@ def build_example(
     table: ArticleTable,
     counters: npt.NDArray[np.float32],
     max_history: int,
-    signals: SignalsConfig = NO_SETTINGS,
+    signals: SignalsConfig = DEFAULTS,
 ) -> ImpressionExample:
     """Turns one impression into an example; depends on nothing but its arguments.
 

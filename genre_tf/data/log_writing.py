@@ -17,7 +17,7 @@ from genre_tf.data.logged_views import LoggedViews
 from genre_tf.data.manifest import COUNTERS_FILE, SPLITS, shard_name, shard_of
 from genre_tf.data.mind import iterate_behaviors
 from genre_tf.data.mind_rows import LogForm
-from genre_tf.data.signals import NO_SETTINGS
+from genre_tf.data.signals import DEFAULTS
 
 OPEN_SHARDS = 128
 """Shards of each split written at a time, in one reading of the log: a process may open some 1000 files."""
@@ -43,7 +43,7 @@ class LogTask:
     max_history: int
     validation_share: float
     shards: int
-    signals: SignalsConfig = NO_SETTINGS
+    signals: SignalsConfig = DEFAULTS
 
 
 def write_log(task: LogTask, folder: Path) -> LogSummary:

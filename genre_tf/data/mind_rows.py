@@ -43,7 +43,7 @@ class LogForm(NamedTuple):
 
 
 class Candidates(NamedTuple):
-    """The last column of a behaviours row: ids, and the clicks unless the row has no labels."""
+    """The fifth column of a behaviours row: ids, and the clicks unless the row has no labels."""
 
     news_ids: tuple[str, ...]
     clicked: tuple[bool, ...] | None

@@ -30,7 +30,7 @@ from genre_tf.data.manifest import (
     write_manifest,
 )
 from genre_tf.data.mind import read_news, split_files
-from genre_tf.data.signals import NO_SETTINGS
+from genre_tf.data.signals import DEFAULTS
 from genre_tf.data.whole_folder import whole_folder
 from genre_tf.errors import InputError
 
@@ -58,7 +58,7 @@ def prepare(
     max_bad_rows: int = 0,
     overwrite: bool = False,
     runner: Runner | None = None,
-    signals: SignalsConfig = NO_SETTINGS,
+    signals: SignalsConfig = DEFAULTS,
 ) -> Prepared:
     """Turns the training log of a MIND-format data set into examples.
 
@@ -92,7 +92,7 @@ def prepare(
         "validation_share": validation_share,
         "shards": shards,
     }
-    if signals != NO_SETTINGS:  # else left out, so that folders prepared without it are still up to date
+    if signals != DEFAULTS:  # else left out, so that folders prepared without it are still up to date
         settings["signals"] = asdict(signals)
     inputs = input_fingerprints(data, "train")
     if is_current(out, settings, inputs, max_bad_rows):

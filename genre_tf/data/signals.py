@@ -12,7 +12,7 @@ from genre_tf.config import SignalsConfig
 from genre_tf.data.faults import shown
 
 KEYS = ("dwell", "comments", "shares")
-NO_SETTINGS = SignalsConfig()
+DEFAULTS = SignalsConfig()
 
 _NUMBER = re.compile(r"\d+(\.\d+)?([eE][+-]?\d+)?", re.ASCII)
 
@@ -81,7 +81,7 @@ def _values(pairs: str) -> tuple[dict[str, float], list[str]]:
     return values, wrong
 
 
-def click_weight(signal: Signal, settings: SignalsConfig = NO_SETTINGS) -> float:
+def click_weight(signal: Signal, settings: SignalsConfig = DEFAULTS) -> float:
     """How much a click with these signals counts, beside 1 for a click of which nothing is known.
 
         clip(log(1 + dwell) / log(1 + satisfied_seconds)
@@ -105,7 +105,7 @@ def click_weight(signal: Signal, settings: SignalsConfig = NO_SETTINGS) -> float
 
 
 def click_weights(
-    news_ids: Sequence[str], signals: Signals, settings: SignalsConfig = NO_SETTINGS
+    news_ids: Sequence[str], signals: Signals, settings: SignalsConfig = DEFAULTS
 ) -> npt.NDArray[np.float32]:
     """Weights of several articles of one row.
 

@@ -11,8 +11,8 @@ class UserTower(keras.layers.Layer):
 
     The self-attention enters through a learned gate that starts at zero (ReZero), so that the tower starts as
     the mean of the history, the strongest untrained reader vector. A reader without history is a learned
-    vector. Where a log tells how long clicks were read, the pooling weighs them so in training; a server is not
-    told, and its graph is the one with weights of 1.
+    vector. Where a log tells how long clicks were read, the pooling weighs them so in training (the
+    self-attention does not); a server is not told, and its graph is the one with weights of 1.
 
     Args:
         dimension: D, the width of an article's vector.

@@ -36,7 +36,8 @@ def click_loss(
         logits: float32 [B, C].
         labels: float32 [B, C], 1 for a click.
         mask: bool [B, C], real candidates.
-        weights: float32 [B, C], how much each candidate counts; None: 1 each.
+        weights: float32 [B, C], how much each candidate counts; None: 1 each. A click that weighs 2 is as two
+            clicks, also for the level of the probability.
 
     Returns:
         float32 [], the weighted mean over real candidates; with several replicas the share of these in the
