@@ -72,9 +72,7 @@ def impression_batches(
             mask: bool [B, C], False where padded.
             counters: float32 [B, C, 3]: clicks, views, age in hours.
             impression: int64 [B], row number of the impression in its split.
-            history_weights: float32 [B, H], how much each click counts, 1 where unknown or padded; only of a
-                log with signals.
-            label_weights: float32 [B, C], the same of the clicked candidates; 1 for all others.
+            history_weights, label_weights: float32 [B, H], [B, C], of clicks with signals, others 1; or none.
 
     Raises:
         InputError: there is nothing to make a batch of, or not one full batch of a fixed shape, or the parts
@@ -83,11 +81,8 @@ def impression_batches(
     log = _columns(examples, weighted)
     numbers, positions = _rows_of(examples, negatives, batch_size if layout.fixed else 1)
     order = tf.data.Dataset.range(len(numbers))
-    if shuffle:
-        order = order.shuffle(len(numbers), seed=seed)
-    rows, clicks = tf.constant(numbers), tf.constant(positions)
-
-    size = layout.rows(batch_size)
+    order = order.shuffle(len(numbers), seed=seed) if shuffle else order
+    rows, clicks, size = tf.constant(numbers), tf.constant(positions), layout.rows(batch_size)
 
     def assemble(picked: tf.Tensor, draw: tf.Tensor, part: tf.Tensor) -> Batch:
         chosen = {name: tf.gather(column, tf.gather(rows, picked)) for name, column in log.items()}
