@@ -19,6 +19,30 @@ Settings = TypeVar("Settings")
 
 
 @dataclass(frozen=True, kw_only=True)
+class SignalsConfig:
+    """How dwell time, comments and shares become the weight of a click; see `genre_tf.data.signals`."""
+
+    satisfied_seconds: float = 30.0  # a click read this long weighs 1: the field's line of a satisfied click
+    least: float = 0.25  # a mistaken click still says that the title was read
+    most: float = 4.0  # an open tab or a shared article must not drown the rest of a history
+    comment_bonus: float = 0.5  # per doubling of 1 + comments; these are of agreement and of anger
+    share_bonus: float = 1.0  # per doubling of 1 + shares: whoever passes an article on stands by it
+
+    def __post_init__(self) -> None:
+        """Refuse what gives no positive, finite weight.
+
+        Raises:
+            InputError: a value is out of range.
+        """
+        bonuses = (self.comment_bonus, self.share_bonus)
+        if not (self.satisfied_seconds > 0 and 0 < self.least <= 1 <= self.most and min(bonuses) >= 0):
+            raise InputError(
+                f"data.signals: {dataclasses.asdict(self)} was given: satisfied_seconds is above 0, least "
+                "above 0 and at most 1, most at least 1, a bonus at least 0"
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
 class DataConfig:
     """How logs become examples."""
 
@@ -26,6 +50,7 @@ class DataConfig:
     validation_share: float = 0.1  # newest impressions of the training days, never the reported split
     shards: int = 4
     max_bad_rows: int = 0
+    signals: SignalsConfig = field(default_factory=SignalsConfig)  # read where a log has such a column
 
 
 @dataclass(frozen=True, kw_only=True)

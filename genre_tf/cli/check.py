@@ -67,6 +67,7 @@ def _counts(report: "CheckReport") -> Table:
             "without history": f"{split.readers_without_history:,}",
             "shown articles": f"{split.candidates:,}",
             "clicks": f"{split.clicks:,}" if split.labelled else "no labels",
+            "with signals": f"{split.signals:,}",
             "first": str(split.first or "-"),
             "last": str(split.last or "-"),
             "bad rows": f"{split.bad_rows:,}",

@@ -21,6 +21,9 @@ def synth(
     days: Annotated[int, typer.Option(help="logged days; the last one is dev")] = _DEFAULTS.days,
     impressions: Annotated[int, typer.Option(help="of all logged days")] = _DEFAULTS.impressions,
     seed: Annotated[int, typer.Option(help="equal seeds write equal files")] = _DEFAULTS.seed,
+    signals: Annotated[
+        bool, typer.Option("--signals", help="logs tell how long each click was read")
+    ] = _DEFAULTS.signals,
     overwrite: Annotated[bool, typer.Option(help="replace OUT if it is there")] = False,
     json: Annotated[bool, typer.Option(help="print newsroom.json")] = False,
 ) -> None:
@@ -29,7 +32,7 @@ def synth(
     The folder is in MIND's format, with the true click probability of every candidate in truth.tsv.
     """
     settings = NewsroomSettings(
-        articles=articles, readers=readers, days=days, impressions=impressions, seed=seed
+        articles=articles, readers=readers, days=days, impressions=impressions, seed=seed, signals=signals
     )
     progress.print(f"writing {articles:,} articles and {impressions:,} impressions of {readers:,} readers …")
     report = write_newsroom(out, settings, overwrite=overwrite)

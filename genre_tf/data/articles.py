@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from genre_tf.data.faults import Fault
+from genre_tf.data.signals import Signals
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +36,8 @@ class Impression:
         history: article ids the reader clicked before, oldest first; empty for a new reader.
         candidates: article ids shown, in the order of the log.
         clicked: one flag per candidate; None for a log without labels.
+        signals: what the reader did beyond clicking, with articles of `history` and `candidates`; None for a
+            log without such a column.
     """
 
     impression_id: str
@@ -43,6 +46,7 @@ class Impression:
     history: tuple[str, ...]
     candidates: tuple[str, ...]
     clicked: tuple[bool, ...] | None
+    signals: Signals | None = None
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,10 @@ from genre_tf.errors import InputError
 RaggedTensor: Any = tf.RaggedTensor
 
 
+OF_CANDIDATES = ("candidates", "labels", "counters", "label_weights")
+"""Columns with a value per candidate; the last only of a log with signals."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class FixedShape:
     """Sizes that every batch has, as a compiler for TPU needs them: nothing is padded to the longest.
@@ -129,13 +133,13 @@ def fewer_candidates(log: dict[str, Any], draw: tf.Tensor, most: int) -> dict[st
     order = tf.argsort(dense + 0.5 * chance, axis=1, direction="DESCENDING")
     kept = tf.argsort(order, axis=1) < most
     keep = labels.with_flat_values(tf.boolean_mask(kept, dense > -2.0))
-    fewer = {name: tf.ragged.boolean_mask(log[name], keep) for name in ("candidates", "labels", "counters")}
+    fewer = {name: tf.ragged.boolean_mask(log[name], keep) for name in OF_CANDIDATES if name in log}
     return {**log, **fewer}
 
 
 def articles_of(
     shown: tf.Tensor, history: tf.RaggedTensor, layout: BatchLayout
-) -> tuple[tf.Tensor, tf.Tensor, tf.RaggedTensor]:
+) -> tuple[tf.Tensor, tf.Tensor, tf.RaggedTensor, tf.RaggedTensor | None]:
     """The articles of a batch, each once, and where candidates and clicks find theirs.
 
     Args:
@@ -145,18 +149,19 @@ def articles_of(
 
     Returns:
         articles int32 [U], the first the padding article 0; positions in it of `shown`, int32 [n], and of the
-        clicks, ragged int32 [B, None].
+        clicks, ragged int32 [B, None]; which clicks fit, bool as `history`, None where all do.
     """
     read, end = history.flat_values, tf.size(shown) + 1
     if layout.fixed is None:
         articles, positions = tf.unique(tf.concat([[0], shown, read], 0))
-        return articles, positions[1:end], history.with_flat_values(positions[end:])
+        return articles, positions[1:end], history.with_flat_values(positions[end:]), None
     room = layout.fixed.articles
     lengths = history.row_lengths()
     place: Any = tf.ragged.range(lengths).flat_values
     newest_first = tf.argsort(tf.repeat(lengths, lengths) - place, stable=True)
     articles, positions = tf.unique(tf.concat([[0], shown, tf.gather(read, newest_first)], 0))
     clicks = history.with_flat_values(tf.gather(positions[end:], tf.argsort(newest_first)))
-    clicks = tf.ragged.boolean_mask(clicks, clicks < room)
+    fits = clicks < room
+    clicks = tf.ragged.boolean_mask(clicks, fits)
     articles = tf.pad(articles[:room], [[0, tf.maximum(room - tf.size(articles), 0)]])
-    return tf.ensure_shape(articles, [room]), positions[1:end], clicks
+    return tf.ensure_shape(articles, [room]), positions[1:end], clicks, fits

@@ -9,14 +9,23 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from genre_tf.data.batch_layout import WHOLE, BatchLayout, articles_of, cut_batches, fewer_candidates, part_of
-from genre_tf.data.examples import ImpressionExample
+from genre_tf.data.batch_layout import (
+    OF_CANDIDATES,
+    WHOLE,
+    BatchLayout,
+    articles_of,
+    cut_batches,
+    fewer_candidates,
+    part_of,
+)
+from genre_tf.data.examples import WEIGHTS, ImpressionExample
 from genre_tf.errors import InputError
 
 Batch = dict[str, tf.Tensor]
 Log = dict[str, Any]
 """Ragged columns of impressions: history int32 [n, None], candidates int32 [n, None],
-labels float32 [n, None], counters float32 [n, None, 3], impression int64 [n]."""
+labels float32 [n, None], counters float32 [n, None, 3], impression int64 [n]; of a log with signals also
+history_weights float32 [n, None], label_weights float32 [n, None]."""
 
 # types-tensorflow does not know its class methods.
 RaggedTensor: Any = tf.RaggedTensor
@@ -34,6 +43,7 @@ def impression_batches(
     drop_remainder: bool = False,
     start: int = 0,
     layout: BatchLayout = WHOLE,
+    weighted: bool = True,
 ) -> tf.data.Dataset:
     """Batches of examples held in memory, shuffled over all of them.
 
@@ -51,6 +61,7 @@ def impression_batches(
         drop_remainder: leaves out a last batch that is not full.
         start: leaves out so many batches at the beginning, at hardly any cost: where a training goes on.
         layout: parts of each batch, for replicas, and fixed shapes, which leave out such a last batch too.
+        weighted: False leaves the weights of signals out: what a served model sees.
 
     Returns:
         A dataset of dicts; U articles of the batch, longest history H, most candidates C:
@@ -61,19 +72,17 @@ def impression_batches(
             mask: bool [B, C], False where padded.
             counters: float32 [B, C, 3]: clicks, views, age in hours.
             impression: int64 [B], row number of the impression in its split.
+            history_weights, label_weights: float32 [B, H], [B, C], of clicks with signals, others 1; or none.
 
     Raises:
         InputError: there is nothing to make a batch of, or not one full batch of a fixed shape, or the parts
             of such a batch would differ.
     """
-    log = _columns(examples)
+    log = _columns(examples, weighted)
     numbers, positions = _rows_of(examples, negatives, batch_size if layout.fixed else 1)
     order = tf.data.Dataset.range(len(numbers))
-    if shuffle:
-        order = order.shuffle(len(numbers), seed=seed)
-    rows, clicks = tf.constant(numbers), tf.constant(positions)
-
-    size = layout.rows(batch_size)
+    order = order.shuffle(len(numbers), seed=seed) if shuffle else order
+    rows, clicks, size = tf.constant(numbers), tf.constant(positions), layout.rows(batch_size)
 
     def assemble(picked: tf.Tensor, draw: tf.Tensor, part: tf.Tensor) -> Batch:
         chosen = {name: tf.gather(column, tf.gather(rows, picked)) for name, column in log.items()}
@@ -134,14 +143,14 @@ def choose_candidates(
         layout: its fixed shape, if any, bounds the number of candidates.
 
     Returns:
-        The columns, with candidates, labels and counters of the chosen ones.
+        The columns, with candidates, labels, counters and weights of the chosen ones.
     """
     if negatives is None:
         return log if layout.fixed is None else fewer_candidates(log, draw, layout.fixed.candidates)
     picked = draw_negatives(log["labels"], click, draw, negatives)
     labels = tf.one_hot(tf.zeros_like(picked[:, 0]), negatives + 1)
-    candidates, counters = (tf.gather(log[name], picked, batch_dims=1) for name in ("candidates", "counters"))
-    chosen = {"candidates": candidates, "labels": labels, "counters": counters}
+    others = (name for name in OF_CANDIDATES if name in log and name != "labels")
+    chosen = {"labels": labels, **{name: tf.gather(log[name], picked, batch_dims=1) for name in others}}
     return {**log, **{name: _ragged(dense) for name, dense in chosen.items()}}
 
 
@@ -159,9 +168,11 @@ def assemble_batch(log: Log, part: tf.Tensor, max_history: int, layout: BatchLay
         The batch; see `impression_batches`.
     """
     log = {name: part_of(column, part, layout) for name, column in log.items()}
-    candidates, history = log["candidates"], log["history"]
-    history = history[:, -max_history:] if max_history else history[:, :0]
-    articles, shown, read = articles_of(candidates.flat_values, history, layout)
+    for name in ("history", "history_weights"):
+        if name in log:
+            log[name] = log[name][:, -max_history:] if max_history else log[name][:, :0]
+    candidates = log["candidates"]
+    articles, shown, read, kept = articles_of(candidates.flat_values, log["history"], layout)
     wide, long = (layout.fixed.candidates, max_history) if layout.fixed else (None, None)
     batch = {
         "history": read.to_tensor(shape=(None, long)),  # [batch, longest history]
@@ -171,6 +182,11 @@ def assemble_batch(log: Log, part: tf.Tensor, max_history: int, layout: BatchLay
         "counters": log["counters"].to_tensor(shape=(None, wide, 3)),
         "impression": log["impression"],
     }
+    if "label_weights" in log:
+        weights = log["history_weights"]
+        weights = weights if kept is None else tf.ragged.boolean_mask(weights, kept)
+        batch["history_weights"] = weights.to_tensor(1.0, shape=(None, long))
+        batch["label_weights"] = log["label_weights"].to_tensor(1.0, shape=(None, wide))
     if layout.fixed is not None:
         batch = {name: tf.ensure_shape(value, [size, *value.shape[1:]]) for name, value in batch.items()}
     return {"articles": articles, **batch}
@@ -200,20 +216,29 @@ def draw_negatives(labels: tf.RaggedTensor, click: tf.Tensor, draw: tf.Tensor, n
     return tf.concat([click[:, tf.newaxis], tf.cast(drawn, tf.int64)], 1)
 
 
-def _columns(examples: Sequence[ImpressionExample]) -> Log:
+def _columns(examples: Sequence[ImpressionExample], weighted: bool) -> Log:
     def ragged(name: str, kind: type, inner: tuple[int, ...] = ()) -> tf.RaggedTensor:
-        parts = [getattr(example, name) for example in examples]
+        parts = [_values(example, name) for example in examples]
         lengths = np.asarray([len(part) for part in parts], np.int64)
         values = np.concatenate([np.zeros((0, *inner), kind), *parts])
         return RaggedTensor.from_row_lengths(values, lengths, validate=False)
 
+    signals = weighted and any(example.label_weights is not None for example in examples)
     return {
         "history": ragged("history", np.int32),
         "candidates": ragged("candidates", np.int32),
         "labels": ragged("labels", np.float32),
         "counters": ragged("counters", np.float32, (3,)),
         "impression": tf.constant([example.impression for example in examples], tf.int64),
+        **{name: ragged(name, np.float32) for name in (WEIGHTS if signals else ())},
     }
+
+
+def _values(example: ImpressionExample, name: str) -> Any:
+    values = getattr(example, name)
+    if values is None:  # of a log without signals, beside others that have them
+        return np.ones(len(getattr(example, WEIGHTS[name])), np.float32)
+    return values
 
 
 def _rows_of(

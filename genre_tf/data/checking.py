@@ -27,6 +27,7 @@ class SplitReport:
         readers_without_history: readers, all of whose impressions have an empty history.
         clicks: clicked candidates.
         candidates: shown candidates.
+        signals: articles of a row of which the log tells dwell time, comments or shares; all rows together.
         first: time of the oldest impression; None without any.
         last: time of the newest.
         bad_rows: rows with at least one fault.
@@ -44,6 +45,7 @@ class SplitReport:
     readers_without_history: int
     clicks: int
     candidates: int
+    signals: int
     first: datetime | None
     last: datetime | None
     bad_rows: int
@@ -135,6 +137,7 @@ def _check_split(folder: Path) -> SplitReport:
         readers_without_history=len(readers - {seen.user_id for seen in impressions if seen.history}),
         clicks=sum(sum(impression.clicked or ()) for impression in impressions),
         candidates=sum(len(impression.candidates) for impression in impressions),
+        signals=sum(len(impression.signals or ()) for impression in impressions),
         first=min(times, default=None),
         last=max(times, default=None),
         bad_rows=policy.bad_rows,

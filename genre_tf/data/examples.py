@@ -7,8 +7,13 @@ from datetime import datetime
 import numpy as np
 import numpy.typing as npt
 
+from genre_tf.config import SignalsConfig
 from genre_tf.data.articles import ArticleTable, Impression, Split
 from genre_tf.data.counters import Counters, impression_counters
+from genre_tf.data.signals import DEFAULTS, click_weights
+
+WEIGHTS = {"history_weights": "history", "label_weights": "labels"}
+"""What examples of a log with signals have besides, and what each weighs."""
 
 _EPOCH = datetime(1970, 1, 1)
 
@@ -25,6 +30,9 @@ class ImpressionExample:
         candidates: int32 [c], rows; 0 where the table does not know the article.
         labels: float32 [c], 1 for a click; zeros for a log without labels.
         counters: float32 [c, 3]: clicks, views, age in hours.
+        history_weights: float32 [h], how much each click of the history counts, 1 where nothing is known of
+            it; None: 1 everywhere, as in a log without signals.
+        label_weights: float32 [c], the same of the clicked candidates, 1 for all others; None likewise.
     """
 
     impression: int
@@ -34,6 +42,8 @@ class ImpressionExample:
     candidates: npt.NDArray[np.int32]
     labels: npt.NDArray[np.float32]
     counters: npt.NDArray[np.float32]
+    history_weights: npt.NDArray[np.float32] | None = None
+    label_weights: npt.NDArray[np.float32] | None = None
 
 
 def build_example(
@@ -42,6 +52,7 @@ def build_example(
     table: ArticleTable,
     counters: npt.NDArray[np.float32],
     max_history: int,
+    signals: SignalsConfig = DEFAULTS,
 ) -> ImpressionExample:
     """Turns one impression into an example; depends on nothing but its arguments.
 
@@ -51,21 +62,31 @@ def build_example(
         table: knows the articles' rows.
         counters: float32 [c, 3], what was known before the impression.
         max_history: the newest clicks that are kept.
+        signals: what makes a weight of dwell time, comments and shares.
 
     Returns:
         The example.
     """
     history = table.rows(impression.history)
-    history = history[history > 0]
+    known = np.flatnonzero(history > 0)
+    # Never a plain [-max_history:], which for 0 would keep everything.
+    kept = known[max(0, len(known) - max_history) :]
+    labels = np.asarray(impression.clicked or [False] * len(impression.candidates), np.float32)
+    of_history = of_labels = None
+    if impression.signals is not None:
+        of_history = click_weights(impression.history, impression.signals, signals)[kept]
+        of_candidates = click_weights(impression.candidates, impression.signals, signals)
+        of_labels = np.where(labels > 0, of_candidates, np.float32(1))
     return ImpressionExample(
         impression=number,
         user_id=impression.user_id,
         time_hours=(impression.time - _EPOCH).total_seconds() / 3600,
-        # Never a plain [-max_history:], which for 0 would keep everything.
-        history=history[max(0, len(history) - max_history) :],
+        history=history[kept],
         candidates=table.rows(impression.candidates),
-        labels=np.asarray(impression.clicked or [False] * len(impression.candidates), np.float32),
+        labels=labels,
         counters=counters,
+        history_weights=of_history,
+        label_weights=of_labels,
     )
 
 

@@ -55,9 +55,11 @@ class LogSummary:
 
     Args:
         splits: by name; a split without examples may be missing.
+        signals: whether it tells what readers did beyond clicking.
     """
 
     splits: Mapping[str, SplitSummary]
+    signals: bool = False
 
     def as_values(self) -> dict[str, dict[str, Any]]:
         """The splits as plain values for the manifest."""

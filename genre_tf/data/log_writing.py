@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
+from genre_tf.config import SignalsConfig
 from genre_tf.data.articles import ArticleTable, Impression
 from genre_tf.data.counters import epoch_seconds
 from genre_tf.data.examples import build_example, first_of_validation
@@ -15,6 +16,8 @@ from genre_tf.data.log_summary import LogSummary, SplitSummary, require_labels, 
 from genre_tf.data.logged_views import LoggedViews
 from genre_tf.data.manifest import COUNTERS_FILE, SPLITS, shard_name, shard_of
 from genre_tf.data.mind import iterate_behaviors
+from genre_tf.data.mind_rows import LogForm
+from genre_tf.data.signals import DEFAULTS
 
 OPEN_SHARDS = 128
 """Shards of each split written at a time, in one reading of the log: a process may open some 1000 files."""
@@ -31,6 +34,7 @@ class LogTask:
         max_history: newest clicks kept of each history.
         validation_share: newest share of the impressions, kept apart for validation.
         shards: files for each of training and validation.
+        signals: what makes a weight of dwell time, comments and shares.
     """
 
     log: Path
@@ -39,6 +43,7 @@ class LogTask:
     max_history: int
     validation_share: float
     shards: int
+    signals: SignalsConfig = DEFAULTS
 
 
 def write_log(task: LogTask, folder: Path) -> LogSummary:
@@ -57,10 +62,10 @@ def write_log(task: LogTask, folder: Path) -> LogSummary:
         InputError: faults that the policy does not pass, or a log that cannot be learnt from.
         OSError: the folder cannot be written.
     """
-    views, labelled = LoggedViews(task.table), False
+    views, labelled, signals = LoggedViews(task.table), False, False
     for impression in _impressions(task, task.policy):
         views.add(impression)
-        labelled = impression.clicked is not None
+        labelled, signals = LogForm.of(impression)
     require_labels(labelled, task.log.parent)
     seconds = views.seconds
     begins = first_of_validation(seconds, task.validation_share)
@@ -71,7 +76,7 @@ def write_log(task: LogTask, folder: Path) -> LogSummary:
     for start in range(0, task.shards, OPEN_SHARDS):
         shards = range(start, min(start + OPEN_SHARDS, task.shards))
         _write_shards(task, folder, shards, views, begins, summaries)
-    return LogSummary(summaries)
+    return LogSummary(summaries, signals)
 
 
 def _write_shards(
@@ -97,7 +102,7 @@ def _write_shards(
             if shard not in shards:
                 continue
             known = views.known_before(number)
-            example = build_example(number, impression, task.table, known, task.max_history)
+            example = build_example(number, impression, task.table, known, task.max_history, task.signals)
             split = train if begins is None or epoch_seconds(impression.time) < begins else validation
             write[split, shard](example_record(example))
             summaries[split] = SplitSummary.merged((summaries[split], SplitSummary.of(example)))

@@ -97,7 +97,7 @@ def load_manifest(folder: Path) -> Manifest:
     Returns:
         `format`, `settings`, `inputs`, `outputs`, `articles`, `article_table` (fingerprint), `splits`
         (`train` and `validation`: impressions, clicks, candidates, first and last time in hours),
-        `bad_rows` and `faults`.
+        `bad_rows` and `faults`; `signals`, true, where the examples have weights.
 
     Raises:
         InputError: the folder is not there, not prepared, or of another version of this program.

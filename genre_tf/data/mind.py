@@ -1,5 +1,8 @@
 """Reads MIND's files: `news.tsv` and `behaviors.tsv`, plain or gzipped, labelled or not.
 
+A sixth column of `behaviors.tsv`, which MIND does not have, may tell what readers did beyond clicking: see
+`genre_tf.data.signals`.
+
 Format: https://github.com/msnews/msnews.github.io/blob/master/assets/doc/introduction.md
 """
 
@@ -99,7 +102,7 @@ def read_behaviors(
         policy: what to do with faulty rows; stops at the first if not given.
 
     Returns:
-        Impressions in the order of the file; all labelled or all not.
+        Impressions in the order of the file; all labelled or all not, all with signals or all without.
 
     Raises:
         InputError: the file is unusable, or the policy stops.

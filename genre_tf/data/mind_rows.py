@@ -9,11 +9,13 @@ from typing import NamedTuple
 
 from genre_tf.data.articles import Article, Impression
 from genre_tf.data.faults import Fault, FaultPolicy, shown
+from genre_tf.data.signals import Signals, parse_signals
 
 NEWS_COLUMNS = range(5, 9)
 """MIND writes 8; copies without the url and the two entity columns, which are not read, have 5 to 7."""
 
-BEHAVIORS_COLUMNS = 5
+BEHAVIORS_COLUMNS = range(5, 7)
+"""MIND writes 5; a sixth may hold what readers did beyond clicking."""
 
 RowFaults = list[tuple[str, str]]
 """What is wrong with a row: columns and messages."""
@@ -23,8 +25,25 @@ _LABELS = {"-0": False, "-1": True}
 _TIME = re.compile(r"(\d{1,2})/(\d{1,2})/(\d{4}) (\d{1,2}):(\d{2}):(\d{2}) ([AP]M)", re.ASCII)
 
 
+class LogForm(NamedTuple):
+    """What all rows of a behaviours file have in common.
+
+    Args:
+        labelled: whether they tell the clicks.
+        signals: whether they have the sixth column.
+    """
+
+    labelled: bool
+    signals: bool
+
+    @classmethod
+    def of(cls, impression: Impression) -> "LogForm":
+        """The form of the log that a row stands in."""
+        return cls(impression.clicked is not None, impression.signals is not None)
+
+
 class Candidates(NamedTuple):
-    """The last column of a behaviours row: ids, and the clicks unless the row has no labels."""
+    """The fifth column of a behaviours row: ids, and the clicks unless the row has no labels."""
 
     news_ids: tuple[str, ...]
     clicked: tuple[bool, ...] | None
@@ -116,7 +135,7 @@ class BehaviorsRow:
         self.file = file
         self._known = known
         self._seen: set[str] = set()
-        self._labelled: bool | None = None
+        self._form: LogForm | None = None
 
     def read(self, number: int, text: str, policy: FaultPolicy) -> Impression | None:
         """Takes one row, or rejects it.
@@ -129,17 +148,17 @@ class BehaviorsRow:
         Returns:
             The impression; None for a row that was rejected.
         """
-        row = parse_behaviors(text, self._known, self._seen, self._labelled)
+        row = parse_behaviors(text, self._known, self._seen, self._form)
         if not isinstance(row, Impression):
             policy.reject([Fault(self.file, number, *fault) for fault in row])
             return None
         self._seen.add(row.impression_id)
-        self._labelled = row.clicked is not None
+        self._form = LogForm.of(row)
         return row
 
 
 def parse_behaviors(
-    text: str, known: Mapping[str, str], seen: Container[str], labelled: bool | None
+    text: str, known: Mapping[str, str], seen: Container[str], form: LogForm | None
 ) -> Impression | RowFaults:
     """Reads one row of a behaviours file; depends on nothing but its arguments.
 
@@ -147,19 +166,16 @@ def parse_behaviors(
         text: the row without its line end.
         known: the articles' ids by themselves, so that a log which repeats them need not copy them.
         seen: impression ids of the rows taken before.
-        labelled: whether the rows taken before are labelled; None if there are none.
+        form: of the rows taken before; None if there are none.
 
     Returns:
         The impression, or every fault of the row: at least one.
     """
     fields = text.split("\t")
-    if len(fields) != BEHAVIORS_COLUMNS:
-        message = (
-            f"{len(fields)} received, {BEHAVIORS_COLUMNS} expected: id, user, time, history, impressions"
-        )
-        return [("columns", message)]
-    impression_id, user_id, time_text, history_text, candidates_text = fields
-    faults: RowFaults = []
+    faults = _column_faults(len(fields), form)
+    if faults:
+        return faults
+    impression_id, user_id, time_text, history_text, candidates_text = fields[:5]
     if wrong := id_fault(impression_id):
         faults.append(("impression_id", wrong))
     elif impression_id in seen:
@@ -170,10 +186,29 @@ def parse_behaviors(
     if time is None:
         faults.append(("time", f"{shown(time_text)} is no time; write it as 11/9/2019 12:01:13 AM"))
     history = _known_ids(history_text.split(), known, "history", faults)
-    candidates = _candidates(candidates_text.split(), known, labelled, faults)
+    candidates = _candidates(candidates_text.split(), known, form.labelled if form else None, faults)
+    signals = _signals(fields[5], history, candidates, faults) if len(fields) > 5 else None
     if faults or time is None:
         return faults
-    return Impression(impression_id, user_id, time, history, candidates.news_ids, candidates.clicked)
+    return Impression(impression_id, user_id, time, history, *candidates, signals)
+
+
+def _column_faults(columns: int, form: LogForm | None) -> RowFaults:
+    expected = "5 expected: id, user, time, history, impressions; signals may follow"
+    if columns not in BEHAVIORS_COLUMNS:
+        return [("columns", f"{columns} received, {expected}")]
+    if form is not None and columns != 5 + form.signals:
+        return [("columns", f"{columns} received, {5 + form.signals} in the rows before; all rows or none")]
+    return []
+
+
+def _signals(text: str, history: tuple[str, ...], candidates: Candidates, faults: RowFaults) -> Signals:
+    of_row = None  # of a row with unknown articles only the form is judged
+    if not any(field in ("history", "impressions") for field, _ in faults):
+        of_row = {news_id: news_id for news_id in (*history, *candidates.news_ids)}
+    signals, wrong = parse_signals(text, of_row)
+    faults += [("signals", message) for message in wrong]
+    return signals
 
 
 def _known_ids(

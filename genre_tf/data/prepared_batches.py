@@ -6,7 +6,8 @@ import tensorflow as tf
 
 from genre_tf.data.batch_layout import WHOLE, BatchLayout
 from genre_tf.data.batches import Batch, assemble_batch, choose_candidates, numbered_batches
-from genre_tf.data.manifest import shard_paths
+from genre_tf.data.examples import WEIGHTS
+from genre_tf.data.manifest import load_manifest, shard_paths
 from genre_tf.data.serialization import parse_columns
 
 SHUFFLED_ROWS = 20_000
@@ -61,10 +62,13 @@ def prepared_batches(
         rows = rows.shuffle(SHUFFLED_ROWS, seed=seed)
 
     size = layout.rows(batch_size)
+    names = ["impression", "history", "candidates", "labels", "counters"]
+    if load_manifest(folder).get("signals"):
+        names += WEIGHTS
 
     def assemble(row: tuple[tf.Tensor, tf.Tensor], draw: tf.Tensor, part: tf.Tensor) -> Batch:
         picked, clicks = row
-        log = parse_columns(picked, ("impression", "history", "candidates", "labels", "counters"))
+        log = parse_columns(picked, names)
         log = choose_candidates(log, clicks, draw, negatives, layout)
         return assemble_batch(log, part, max_history, layout, size)
 

@@ -4,9 +4,11 @@ TensorFlow is imported where records are written or read: it takes seconds, and 
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
+from genre_tf.config import SignalsConfig
 from genre_tf.data.articles import ArticleTable
 from genre_tf.data.beam.runners import Runner
 from genre_tf.data.examples import ImpressionExample
@@ -28,6 +30,7 @@ from genre_tf.data.manifest import (
     write_manifest,
 )
 from genre_tf.data.mind import read_news, split_files
+from genre_tf.data.signals import DEFAULTS
 from genre_tf.data.whole_folder import whole_folder
 from genre_tf.errors import InputError
 
@@ -55,6 +58,7 @@ def prepare(
     max_bad_rows: int = 0,
     overwrite: bool = False,
     runner: Runner | None = None,
+    signals: SignalsConfig = DEFAULTS,
 ) -> Prepared:
     """Turns the training log of a MIND-format data set into examples.
 
@@ -70,6 +74,7 @@ def prepare(
         max_bad_rows: faulty rows that may be skipped.
         overwrite: replace a prepared folder that is out of date.
         runner: the Beam runner that reads the log and writes the examples; None does it in this process.
+        signals: what makes a weight of dwell time, comments and shares, where the log has them.
 
     Returns:
         The manifest, and whether anything was written.
@@ -82,7 +87,13 @@ def prepare(
     _check_settings(max_history, validation_share, shards)
     if runner is not None:
         runner.require()
-    settings = {"max_history": max_history, "validation_share": validation_share, "shards": shards}
+    settings: dict[str, Any] = {
+        "max_history": max_history,
+        "validation_share": validation_share,
+        "shards": shards,
+    }
+    if signals != DEFAULTS:  # else left out, so that folders prepared without it are still up to date
+        settings["signals"] = asdict(signals)
     inputs = input_fingerprints(data, "train")
     if is_current(out, settings, inputs, max_bad_rows):
         return Prepared(load_manifest(out), written=False)
@@ -90,7 +101,7 @@ def prepare(
     news, behaviors = split_files(data, "train")
     policy = FaultPolicy.allowing(max_bad_rows)
     table = ArticleTable(read_news(news, policy).values())
-    task = LogTask(behaviors, table, policy, max_history, validation_share, shards)
+    task = LogTask(behaviors, table, policy, max_history, validation_share, shards, signals)
     manifest = {"format": FORMAT, "settings": settings, "inputs": inputs}
     return Prepared(_write_folder(out, data, task, manifest, runner), written=True)
 
@@ -160,6 +171,7 @@ def _write_folder(
             "articles": len(table) - 1,
             "article_table": table.fingerprint,
             "splits": summary.as_values(),
+            **({"signals": True} if summary.signals else {}),
             "outputs": output_fingerprints(folder),
         }
         write_manifest(manifest, folder)

@@ -12,11 +12,13 @@ import numpy as np
 import tensorflow as tf
 
 from genre_tf.data.articles import Article
-from genre_tf.data.examples import ImpressionExample
+from genre_tf.data.examples import WEIGHTS, ImpressionExample
 from genre_tf.data.manifest import damaged
 
 READ_TOGETHER = 1024
 """Records handed from TensorFlow to Python at once; one by one takes many times as long."""
+
+_FLOATS = ("labels", "counters", *WEIGHTS)
 
 ARTICLE_FIELDS = ("news_id", "category", "subcategory", "title", "abstract")
 
@@ -34,18 +36,21 @@ def parse_article(record: bytes) -> Article:
 
 def example_record(example: ImpressionExample) -> bytes:
     """Serializes an example; equal examples give equal bytes."""
-    return _serialized(
-        {
-            "impression": [example.impression],
-            "user_id": [example.user_id.encode()],
-            # Seconds: a 32-bit float of hours since 1970 would be off by minutes.
-            "time_seconds": [round(example.time_hours * 3600)],
-            "history": example.history.tolist(),
-            "candidates": example.candidates.tolist(),
-            "labels": example.labels.tolist(),
-            "counters": example.counters.ravel().tolist(),  # [candidates * 3]
-        }
-    )
+    features = {
+        "impression": [example.impression],
+        "user_id": [example.user_id.encode()],
+        # Seconds: a 32-bit float of hours since 1970 would be off by minutes.
+        "time_seconds": [round(example.time_hours * 3600)],
+        "history": example.history.tolist(),
+        "candidates": example.candidates.tolist(),
+        "labels": example.labels.tolist(),
+        "counters": example.counters.ravel().tolist(),  # [candidates * 3]
+    }
+    for name in WEIGHTS:
+        weights = getattr(example, name)
+        if weights is not None:
+            features[name] = weights.tolist()
+    return _serialized(features)
 
 
 def parse_example(record: bytes) -> ImpressionExample:
@@ -61,6 +66,11 @@ def parse_example(record: bytes) -> ImpressionExample:
         counters=np.asarray(feature["counters"].float_list.value, np.float32).reshape(
             -1, 3
         ),  # [candidates, 3]
+        **{
+            name: np.asarray(feature[name].float_list.value, np.float32)
+            for name in WEIGHTS
+            if name in feature
+        },
     )
 
 
@@ -69,13 +79,14 @@ def parse_columns(records: tf.Tensor, names: Sequence[str]) -> dict[str, Any]:
 
     Args:
         records: string [n], as `example_record` wrote them.
-        names: of `impression`, `history`, `candidates`, `labels`, `counters` (which needs `candidates`).
+        names: of `impression`, `history`, `candidates`, `labels`, `counters` (which needs `candidates`) and,
+            where the log had signals, `history_weights`, `label_weights`.
 
     Returns:
         impression int64 [n]; history, candidates int32 [n, None]; labels float32 [n, None];
-        counters float32 [n, None, 3].
+        counters float32 [n, None, 3]; weights float32 [n, None].
     """
-    kinds = {name: tf.float32 if name in ("labels", "counters") else tf.int64 for name in names}
+    kinds = {name: tf.float32 if name in _FLOATS else tf.int64 for name in names}
     columns: dict[str, Any] = tf.io.parse_example(
         records, {name: tf.io.RaggedFeature(kind, row_splits_dtype=tf.int64) for name, kind in kinds.items()}
     )
@@ -139,7 +150,7 @@ def _serialized(features: dict[str, list[Any]]) -> bytes:
     example = tf.train.Example()
     for name, values in features.items():
         feature = example.features.feature[name]
-        if name in ("labels", "counters"):
+        if name in _FLOATS:
             feature.float_list.value.extend(values)
         elif values and isinstance(values[0], bytes):
             feature.bytes_list.value.extend(values)

@@ -33,16 +33,30 @@ class AttentionPooling(keras.layers.Layer):
             )
         self.built = True
 
-    def weights_of(self, elements: tf.Tensor, mask: tf.Tensor) -> tf.Tensor:
+    def weights_of(
+        self, elements: tf.Tensor, mask: tf.Tensor, counted: tf.Tensor | None = None
+    ) -> tf.Tensor:
         """Attention weights, float32 [B, T]; they sum to 1 over real elements, 0 where there is none."""
         scores = self.score(self.score_hidden(elements))[..., 0]  # [batch, elements]
         if self.positions:
             scores += tf.gather(self.recency_bias, positions_from_newest(mask, self.positions))
+        if counted is not None:
+            scores += tf.cast(tf.math.log(counted), scores.dtype)
         return masked_softmax(scores, mask)
 
-    def call(self, elements: tf.Tensor, mask: tf.Tensor) -> tf.Tensor:
-        """Pool float32 [B, T, D] with mask bool [B, T] to float32 [B, D]; zeros where nothing is real."""
-        return tf.einsum("bt,btd->bd", self.weights_of(elements, mask), elements)
+    def call(self, elements: tf.Tensor, mask: tf.Tensor, counted: tf.Tensor | None = None) -> tf.Tensor:
+        """Pool a sequence.
+
+        Args:
+            elements: float32 [B, T, D].
+            mask: bool [B, T].
+            counted: float32 [B, T], above zero: an element that counts 2 weighs as two equal ones; None: all
+                count 1.
+
+        Returns:
+            float32 [B, D]; zeros where nothing is real.
+        """
+        return tf.einsum("bt,btd->bd", self.weights_of(elements, mask, counted), elements)
 
 
 def masked_softmax(scores: tf.Tensor, mask: tf.Tensor) -> tf.Tensor:

@@ -11,6 +11,9 @@ _SHRINKAGE = 0.8
 _HISTORIES_AT_ONCE = 4096
 
 
+_Reader = tuple[tuple[int, ...], tuple[float, ...]]  # rows of the clicks, and how much each counts
+
+
 class InterestSpace(NamedTuple):
     """An affine map out of a text space: `(text - centre) @ kernel`.
 
@@ -24,7 +27,10 @@ class InterestSpace(NamedTuple):
 
 
 def interest_space(
-    texts: npt.NDArray[np.floating], histories: Sequence[npt.NDArray[np.integer]], dimension: int
+    texts: npt.NDArray[np.floating],
+    histories: Sequence[npt.NDArray[np.integer]],
+    dimension: int,
+    weights: Sequence[npt.NDArray[np.floating] | None] | None = None,
 ) -> InterestSpace:
     """Fisher's linear discriminant with readers for classes and their clicks for members.
 
@@ -37,6 +43,7 @@ def interest_space(
         texts: [articles, hidden], vectors of length one, zero where there is no text.
         histories: rows of the articles that each reader clicked; equal histories count once.
         dimension: of the space, at most `hidden`.
+        weights: how much each click of each history counts, above zero; None: 1.
 
     Returns:
         The space; a kernel of zeros where no reader has two clicks with a text.
@@ -46,11 +53,15 @@ def interest_space(
     """
     hidden = texts.shape[1]
     has_text = np.abs(texts).max(axis=1) > 0
-    read = {tuple(history[has_text[history]].tolist()) for history in histories}
-    loyal = [history for history in sorted(read) if len(history) > 1]
+    read = {
+        _counted(history, counts, has_text)
+        for history, counts in zip(histories, weights or [None] * len(histories), strict=True)
+    }
+    loyal = [reader for reader in sorted(read) if len(reader[0]) > 1]
     if not loyal:
         return InterestSpace(np.zeros(hidden, np.float32), np.zeros((hidden, dimension), np.float32))
-    times_read = np.bincount(np.concatenate(loyal), minlength=len(texts)).astype(np.float64)
+    rows, counts = (np.concatenate(column) for column in zip(*loyal, strict=True))
+    times_read = np.bincount(rows, weights=counts, minlength=len(texts))
     clicks = times_read.sum()
     centre = times_read @ texts / clicks  # [hidden]
     centred = texts.astype(np.float64) - centre
@@ -63,22 +74,34 @@ def interest_space(
     return InterestSpace(centre.astype(np.float32), kernel.astype(np.float32))
 
 
-def _common_moment(
-    centred: npt.NDArray[np.float64], histories: Sequence[tuple[int, ...]]
-) -> npt.NDArray[np.float64]:
-    """Sum over readers of their clicks' number times the mean of `x yT` over pairs of two of their clicks."""
+def _counted(
+    history: npt.NDArray[np.integer],
+    weights: npt.NDArray[np.floating] | None,
+    has_text: npt.NDArray[np.bool_],
+) -> _Reader:
+    known = has_text[history]
+    counts = np.ones(len(history)) if weights is None else weights
+    return tuple(history[known].tolist()), tuple(counts[known].tolist())
+
+
+def _common_moment(centred: npt.NDArray[np.float64], readers: Sequence[_Reader]) -> npt.NDArray[np.float64]:
+    """Sum over readers of their clicks' number times the mean of `x yT` over pairs of two of their clicks.
+
+    Where clicks have weights, a pair weighs the product of its two, and the number is the sum.
+    """
     hidden = centred.shape[1]
     found = np.zeros((hidden, hidden))
     own = np.zeros(len(centred))  # what each click's product with itself adds, to be taken off again
-    for start in range(0, len(histories), _HISTORIES_AT_ONCE):
-        some = histories[start : start + _HISTORIES_AT_ONCE]
-        lengths = np.asarray([len(history) for history in some])
-        rows = np.concatenate([np.asarray(history) for history in some])
+    for start in range(0, len(readers), _HISTORIES_AT_ONCE):
+        some = readers[start : start + _HISTORIES_AT_ONCE]
+        lengths = np.asarray([len(history) for history, _ in some])
+        rows, counts = (np.concatenate(column) for column in zip(*some, strict=True))
         first = np.concatenate([[0], np.cumsum(lengths)[:-1]])
-        sums = np.add.reduceat(centred[rows], first, axis=0)  # [readers, hidden]
-        share = 1.0 / (lengths - 1)
+        sums = np.add.reduceat(centred[rows] * counts[:, None], first, axis=0)  # [readers, hidden]
+        clicks = np.add.reduceat(counts, first)
+        share = 1.0 / (clicks - np.add.reduceat(counts**2, first) / clicks)  # 1 / (n - 1) without weights
         found += (sums * share[:, None]).T @ sums
-        own += np.bincount(rows, weights=np.repeat(share, lengths), minlength=len(centred))
+        own += np.bincount(rows, weights=np.repeat(share, lengths) * counts**2, minlength=len(centred))
     return found - (centred * own[:, None]).T @ centred
 
 

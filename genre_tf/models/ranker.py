@@ -28,6 +28,9 @@ class Ranker(keras.Model):
     logit. With live counters a linear head weighs the same similarities beside the counters, which stand in
     for the attractiveness; one model answers both with and without.
 
+    Where a log tells how long clicks were read, the attention weighs them so in training; a server is not
+    told, and its graph is the one with weights of 1.
+
     Args:
         backbone: of the news tower.
         config: settings of the run.
@@ -84,7 +87,11 @@ class Ranker(keras.Model):
         self.built = True
 
     def attention(
-        self, history: tf.Tensor, history_mask: tf.Tensor, candidates: tf.Tensor
+        self,
+        history: tf.Tensor,
+        history_mask: tf.Tensor,
+        candidates: tf.Tensor,
+        click_weights: tf.Tensor | None = None,
     ) -> tuple[tf.Tensor, tf.Tensor]:
         """How much each candidate attends to each click.
 
@@ -92,6 +99,8 @@ class Ranker(keras.Model):
             history: float32 [B, H, D], oldest first.
             history_mask: bool [B, H].
             candidates: float32 [B, C, D].
+            click_weights: float32 [B, H], above zero: a click that weighs 2 is attended to as two equal ones
+                would be; None: 1 everywhere.
 
         Returns:
             Weights float32 [B, C, H], which sum to 1 over real clicks, and similarities of each part of the
@@ -103,6 +112,8 @@ class Ranker(keras.Model):
         scores = PACE * (
             tf.linalg.matvec(alike, self.sharpness) + newest[:, None, :]
         )  # [batch, candidates, clicks]
+        if click_weights is not None:
+            scores += tf.math.log(click_weights)[:, None, :]
         mask = tf.broadcast_to(history_mask[:, None, :], tf.shape(scores))
         return masked_softmax(scores, mask), alike
 
@@ -133,10 +144,18 @@ class Ranker(keras.Model):
             return self._interest(found) + self._attractiveness_of(candidates, training)
         return self._with_counters(found, counters, candidate_mask)
 
-    def similarities(self, history: tf.Tensor, mask: tf.Tensor, candidates: tf.Tensor) -> tf.Tensor:
+    def similarities(
+        self,
+        history: tf.Tensor,
+        mask: tf.Tensor,
+        candidates: tf.Tensor,
+        click_weights: tf.Tensor | None = None,
+    ) -> tf.Tensor:
         """Attended, mean and greatest similarity of each part to the history, float32 [B, C, 3, parts]."""
         history, mask = self._with_no_history(history, mask)
-        weights, alike = self.attention(history, mask, candidates)
+        if click_weights is not None:
+            click_weights = tf.pad(click_weights, [[0, 0], [0, 1]], constant_values=1.0)
+        weights, alike = self.attention(history, mask, candidates, click_weights)
         real = tf.cast(mask, tf.float32)[:, None, :, None]
         attended = tf.einsum("bch,bchp->bcp", weights, alike)
         mean = tf.reduce_sum(alike * real, 2) / tf.reduce_sum(real, 2)
@@ -187,7 +206,7 @@ class Ranker(keras.Model):
         """
         vectors = self.news_tower(batch_features(batch), training=training)  # [articles, dimension]
         history, candidates = tf.gather(vectors, batch["history"]), tf.gather(vectors, batch["candidates"])
-        found = self.similarities(history, batch["history"] > 0, candidates)
+        found = self.similarities(history, batch["history"] > 0, candidates, batch.get("history_weights"))
         logits = {"click": self._interest(found) + self._attractiveness_of(candidates, training)}
         if self.counter_head is not None:
             logits["click_with_counters"] = self._with_counters(found, batch["counters"], batch["mask"])

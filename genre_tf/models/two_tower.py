@@ -33,10 +33,14 @@ class TwoTower(keras.Model):
         self.built = True
 
     def user_vector(
-        self, history_vectors: tf.Tensor, mask: tf.Tensor, training: bool | None = None
+        self,
+        history_vectors: tf.Tensor,
+        mask: tf.Tensor,
+        training: bool | None = None,
+        click_weights: tf.Tensor | None = None,
     ) -> tf.Tensor:
-        """Encode readers: float32 [B, H, D] oldest first, bool [B, H] -> float32 [B, D]."""
-        return self.user_tower(history_vectors, mask, training=training)
+        """Encode readers: float32 [B, H, D] oldest first, bool and float32 [B, H] -> float32 [B, D]."""
+        return self.user_tower(history_vectors, mask, training=training, click_weights=click_weights)
 
     def call(self, batch: dict[str, Any], training: bool | None = None) -> tuple[tf.Tensor, tf.Tensor]:
         """Encode a batch of impressions with the features of its articles.
@@ -46,5 +50,5 @@ class TwoTower(keras.Model):
         """
         vectors = self.news_tower(batch_features(batch), training=training)  # [articles, dimension]
         history = tf.gather(vectors, batch["history"])  # [batch, clicks, dimension]
-        readers = self.user_vector(history, batch["history"] > 0, training=training)
+        readers = self.user_vector(history, batch["history"] > 0, training, batch.get("history_weights"))
         return readers, tf.gather(vectors, batch["candidates"])

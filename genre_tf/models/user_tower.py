@@ -11,7 +11,8 @@ class UserTower(keras.layers.Layer):
 
     The self-attention enters through a learned gate that starts at zero (ReZero), so that the tower starts as
     the mean of the history, the strongest untrained reader vector. A reader without history is a learned
-    vector.
+    vector. Where a log tells how long clicks were read, the pooling weighs them so in training (the
+    self-attention does not); a server is not told, and its graph is the one with weights of 1.
 
     Args:
         dimension: D, the width of an article's vector.
@@ -42,13 +43,20 @@ class UserTower(keras.layers.Layer):
         self.no_history = self.add_weight(shape=(self.dimension,), initializer="zeros", name="no_history")
         self.built = True
 
-    def call(self, history: tf.Tensor, mask: tf.Tensor, training: bool | None = None) -> tf.Tensor:
+    def call(
+        self,
+        history: tf.Tensor,
+        mask: tf.Tensor,
+        training: bool | None = None,
+        click_weights: tf.Tensor | None = None,
+    ) -> tf.Tensor:
         """Encode readers.
 
         Args:
             history: float32 [B, H, D], oldest first.
             mask: bool [B, H], True for real clicks.
             training: whether dropout acts.
+            click_weights: float32 [B, H], above zero; None: 1 everywhere.
 
         Returns:
             float32 [B, D].
@@ -56,5 +64,5 @@ class UserTower(keras.layers.Layer):
         attended = self.attention(
             history, history, attention_mask=mask[:, None, :], training=training
         )  # [batch, clicks, dimension]
-        vector = self.pooling(history + self.gate * attended, mask)  # [batch, dimension]
+        vector = self.pooling(history + self.gate * attended, mask, click_weights)  # [batch, dimension]
         return tf.where(tf.reduce_any(mask, axis=1)[:, None], vector, self.no_history[None, :])

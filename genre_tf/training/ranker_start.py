@@ -4,7 +4,7 @@ A few dozen weights decide most of a ranking, and their best values are found ex
 steps are left with what they are needed for: the text itself.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -31,20 +31,23 @@ def start_ranker(ranker: Ranker, data: StageData, config: RunConfig) -> None:
     """
     seen = _similarities(ranker, data, config)
     mean, spread = seen.similarities.mean(0), np.maximum(seen.similarities.std(0), 1e-3)
-    weights, bias = logistic_regression((seen.similarities - mean) / spread, seen.labels)
+    weights, bias = logistic_regression((seen.similarities - mean) / spread, seen.labels, seen.counted)
     parts = [3, len(ranker.parts)]
     mean, spread, weights = (np.reshape(x, parts).astype(np.float32) for x in (mean, spread, weights))
     ranker.adapt(mean, spread, weights, bias)
     if ranker.counter_head is not None:
-        ranker.counter_head.assign(*logistic_regression(seen.compared, seen.labels))
+        ranker.counter_head.assign(*logistic_regression(seen.compared, seen.labels, seen.counted))
 
 
 class _Seen(NamedTuple):
-    """Of n candidates: similarities [n, S], features of the counter head [n, S + 5] or [n, 0], labels [n]."""
+    """Of n candidates: similarities [n, S], features of the counter head [n, S + 5] or [n, 0], labels [n],
+    and how much each counts [n], where signals tell it.
+    """
 
     similarities: npt.NDArray[np.float32]
     compared: npt.NDArray[np.float32]
     labels: npt.NDArray[np.float32]
+    counted: npt.NDArray[np.float32] | None = None
 
 
 def _similarities(ranker: Ranker, data: StageData, config: RunConfig) -> _Seen:
@@ -61,11 +64,14 @@ def _similarities(ranker: Ranker, data: StageData, config: RunConfig) -> _Seen:
     def measure(batch: dict[str, tf.Tensor]) -> tuple[tf.Tensor, ...]:
         articles = tf.gather(vectors, batch["articles"])
         history, candidates = tf.gather(articles, batch["history"]), tf.gather(articles, batch["candidates"])
-        found = flat(ranker.similarities(history, batch["history"] > 0, candidates))
+        of_history = batch.get("history_weights")
+        found = flat(ranker.similarities(history, batch["history"] > 0, candidates, of_history))
         compared = found[..., :0]
         if ranker.counter_head is not None:
             compared = ranker.counter_head.features(found, batch["counters"], batch["mask"])
-        return tuple(tf.boolean_mask(x, batch["mask"]) for x in (found, compared, batch["labels"]))
+        columns = [found, compared, batch["labels"]]
+        columns += [batch[name] for name in ("label_weights",) if name in batch]
+        return tuple(tf.boolean_mask(x, batch["mask"]) for x in columns)
 
     parts: list[tuple[npt.NDArray[np.float32], ...]] = []
     count = 0
@@ -78,13 +84,16 @@ def _similarities(ranker: Ranker, data: StageData, config: RunConfig) -> _Seen:
 
 
 def logistic_regression(
-    features: npt.NDArray[np.floating], labels: npt.NDArray[np.floating]
+    features: npt.NDArray[np.floating],
+    labels: npt.NDArray[np.floating],
+    counted: npt.NDArray[np.floating] | None = None,
 ) -> tuple[npt.NDArray[np.float32], float]:
     """Weights and bias of the smallest cross-entropy with a ridge on the weights, by Newton's method.
 
     Args:
         features: [n, F], of order one.
         labels: [n], 0 or 1.
+        counted: [n], how much each row counts; None: 1 each.
 
     Returns:
         float32 [F], and the bias.
@@ -94,10 +103,11 @@ def logistic_regression(
     design = np.concatenate([features, np.ones((len(features), 1))], axis=1).astype(np.float64)
     ridge = np.append(np.full(features.shape[1], _RIDGE), 1e-3)
     weights = np.zeros(design.shape[1])
+    times: Any = 1.0 if counted is None else counted.astype(np.float64)
     for _ in range(_NEWTON_STEPS):
         probability = 1.0 / (1.0 + np.exp(-np.clip(design @ weights, -30.0, 30.0)))
-        gradient = design.T @ (probability - labels) + ridge * weights
-        curvature = (design * (probability * (1 - probability))[:, None]).T @ design + np.diag(ridge)
+        gradient = design.T @ (times * (probability - labels)) + ridge * weights
+        curvature = (design * (times * probability * (1 - probability))[:, None]).T @ design + np.diag(ridge)
         step = np.linalg.solve(curvature, gradient)
         weights -= np.clip(step, -3.0, 3.0)
         if np.abs(step).max() < 1e-6:

@@ -22,24 +22,32 @@ class RankingTrainer(StageTrainer):
     def loss_of(self, batch: dict[str, tf.Tensor], training: bool) -> tf.Tensor:
         """Loss of a batch, float32 []; with live counters the mean of both logits' losses."""
         logits = self.model(batch, training=training)
-        losses = [click_loss(each, batch["labels"], batch["mask"]) for each in logits.values()]
+        weights = batch.get("label_weights")
+        losses = [click_loss(each, batch["labels"], batch["mask"], weights) for each in logits.values()]
         return tf.add_n(losses) / len(losses)
 
 
-def click_loss(logits: tf.Tensor, labels: tf.Tensor, mask: tf.Tensor) -> tf.Tensor:
+def click_loss(
+    logits: tf.Tensor, labels: tf.Tensor, mask: tf.Tensor, weights: tf.Tensor | None = None
+) -> tf.Tensor:
     """Binary cross-entropy on clicks.
 
     Args:
         logits: float32 [B, C].
         labels: float32 [B, C], 1 for a click.
         mask: bool [B, C], real candidates.
+        weights: float32 [B, C], how much each candidate counts; None: 1 each. A click that weighs 2 is as two
+            clicks, also for the level of the probability.
 
     Returns:
-        float32 [], the mean over real candidates; with several replicas the share of these in the mean over
-        the real candidates of all.
+        float32 [], the weighted mean over real candidates; with several replicas the share of these in the
+        weighted mean over the real candidates of all.
     """
     losses = tf.nn.sigmoid_cross_entropy_with_logits(labels, tf.cast(logits, tf.float32))
-    real = sum_over_replicas(tf.reduce_sum(tf.cast(mask, tf.float32)))
+    counted = tf.cast(mask, tf.float32)
+    if weights is not None:
+        counted, losses = counted * weights, losses * weights
+    real = sum_over_replicas(tf.reduce_sum(counted))
     return tf.reduce_sum(tf.where(mask, losses, 0.0)) / real
 
 

@@ -47,9 +47,10 @@ class RetrievalTrainer(StageTrainer):
         )
         # The task counts on AutoGraph (`len` of a tensor), which Keras 3's train step does not apply.
         self._task = tf.function(
-            lambda readers, candidates, ids, probabilities: task(
+            lambda readers, candidates, ids, probabilities, weights: task(
                 readers,
                 candidates,
+                sample_weight=weights,
                 candidate_ids=ids,
                 candidate_sampling_probability=probabilities,
                 compute_metrics=False,
@@ -58,7 +59,10 @@ class RetrievalTrainer(StageTrainer):
         self._draw_probability = None if draw_probability is None else tf.constant(draw_probability)
 
     def loss_of(self, batch: dict[str, tf.Tensor], training: bool) -> tf.Tensor:
-        """Mean loss of a batch, float32 []; of several replicas the share of this one."""
+        """Mean loss of a batch, float32 []; of several replicas the share of this one.
+
+        Where the batch has weights of signals, each row counts as much as its click.
+        """
         readers, candidates = self.model(batch, training=training)  # [rows, D], [rows, 1 + negatives, D]
         # The click of row i must be candidate i: first all clicks, then all negatives, then other replicas'.
         width = candidates.shape[-1]
@@ -69,8 +73,9 @@ class RetrievalTrainer(StageTrainer):
         rows = tf.reshape(tf.transpose(rows), [-1])  # [(1 + negatives) x rows]
         candidates, rows = rows_of_replicas(candidates), rows_of_replicas(rows)
         probabilities = None if self._draw_probability is None else tf.gather(self._draw_probability, rows)
-        readers_of_all = sum_over_replicas(tf.cast(tf.shape(readers)[0], tf.float32))
-        return self._task(readers, candidates, rows, probabilities) / readers_of_all
+        weights = batch["label_weights"][:, 0] if "label_weights" in batch else None
+        counted = tf.cast(tf.shape(readers)[0], tf.float32) if weights is None else tf.reduce_sum(weights)
+        return self._task(readers, candidates, rows, probabilities, weights) / sum_over_replicas(counted)
 
 
 def draw_probability(

@@ -123,6 +123,7 @@ def open_run(run: Path, data: Path, config: RunConfig, report: Report) -> None:
         validation_share=settings.validation_share,
         shards=settings.shards,
         max_bad_rows=settings.max_bad_rows,
+        signals=settings.signals,
     )
     report(f"{run / 'prepared'} {'written' if done.written else 'is up to date'}")
     if not (run / BACKBONE_FOLDER).is_dir():

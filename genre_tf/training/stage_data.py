@@ -51,7 +51,8 @@ class StageData:
         backbone = self.backbone()
         texts = NewsEncoder(backbone, NewsTower(backbone)).text_vectors(self.features)
         histories = [example.history for example in self.train]
-        return interest_space(texts, histories, self.config.news.interest_dimension)
+        weights = [example.history_weights for example in self.train]
+        return interest_space(texts, histories, self.config.news.interest_dimension, weights)
 
 
 def load_stage_data(run: Path, config: RunConfig, report: Report) -> StageData:

@@ -28,7 +28,10 @@ class Validation:
         self.examples = data.validation
         self.clicked = [example.labels > 0 for example in data.validation]
         batches = impression_batches(
-            data.validation, batch_size=_BATCH_IMPRESSIONS, max_history=config.data.max_history
+            data.validation,
+            batch_size=_BATCH_IMPRESSIONS,
+            max_history=config.data.max_history,
+            weighted=False,  # judged as it is served: no request tells how long a click was read
         )
         self.batches = data.features.pipeline(batches)
         self.forward = tf.function(lambda batch: model(batch, training=False), reduce_retracing=True)

@@ -1,5 +1,6 @@
 """Parts of a batch are together the batch; a fixed shape holds the same rows, or leaves out by its rule."""
 
+from dataclasses import replace
 from itertools import chain
 
 import numpy as np
@@ -53,6 +54,25 @@ def rows_of(batch):
             )
         )
     return rows
+
+
+def weighted(example):
+    """As the example of a log with signals: every click weighs by its article."""
+    clicked = example.labels > 0
+    return replace(
+        example,
+        history_weights=1 + example.history.astype(np.float32),
+        label_weights=np.where(clicked, 1 + example.candidates.astype(np.float32), np.float32(1)),
+    )
+
+
+def follow_their_clicks(batch):
+    """Whether weights stand where the articles do that they were made of, and 1 everywhere else."""
+    batch = {name: value.numpy() for name, value in batch.items()}
+    read, shown = batch["articles"][batch["history"]], batch["articles"][batch["candidates"]]
+    return np.array_equal(batch["history_weights"], 1 + read) and np.array_equal(
+        batch["label_weights"], np.where(batch["labels"] > 0, 1 + shown, 1)
+    )
 
 
 def joined(parts, count):
@@ -141,6 +161,37 @@ def test_of_too_many_candidates_the_clicked_ones_stay_and_others_are_drawn():
         assert short[2:4] == ([1, 2], [0, 1])
         drawn |= set(long[2])
     assert drawn == set(range(1, 11))
+
+
+@pytest.mark.parametrize(
+    ("layout", "negatives"),
+    [
+        (BatchLayout(), 3),
+        (BatchLayout(parts=2, wanted=(0, 1)), None),
+        (BatchLayout(parts=2, wanted=(1,), fixed=FixedShape(candidates=5, articles=36)), None),  # not for all
+    ],
+)
+def test_weights_go_with_their_clicks(layout, negatives):
+    options = {"batch_size": 8, "max_history": 4, "negatives": negatives, "seed": 3, "layout": layout}
+    logs = [weighted(one) for one in examples()]
+    found = list(impression_batches(logs, **options))
+    assert found and all(follow_their_clicks(batch) for batch in found)
+    assert any((batch["history_weights"].numpy() > 1).any() for batch in found)
+    plain = list(impression_batches(examples(), **options))
+    for left, right, bare in zip(
+        found, plain, impression_batches(logs, weighted=False, **options), strict=True
+    ):
+        assert left.keys() - right.keys() == {"history_weights", "label_weights"}
+        assert bare.keys() == right.keys()
+        assert all(np.array_equal(left[name], right[name]) for name in right)
+        assert all(np.array_equal(bare[name], right[name]) for name in right)
+
+
+def test_beside_logs_with_signals_others_weigh_one():
+    first, second = examples(2)
+    (batch,) = impression_batches([weighted(first), second], batch_size=2)
+    assert (batch["label_weights"].numpy()[0] > 1).any() and (batch["label_weights"].numpy()[1] == 1).all()
+    assert (batch["history_weights"].numpy()[1] == 1).all()
 
 
 def test_what_cannot_be_fixed_is_said_with_the_remedy():

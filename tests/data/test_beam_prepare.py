@@ -22,7 +22,9 @@ GOOD = "1\tU1\t11/9/2019 9:00:00 AM\tN1\tN3-1 N4-0"
 def newsroom(tmp_path_factory):
     """A log out of the order of time, with many impressions in one second, as no live log would be."""
     data = tmp_path_factory.mktemp("beam") / "newsroom"
-    write_newsroom(data, NewsroomSettings(articles=120, readers=30, days=3, impressions=240, seed=3))
+    write_newsroom(
+        data, NewsroomSettings(articles=120, readers=30, days=3, impressions=240, seed=3, signals=True)
+    )
     log = data / "train" / "behaviors.tsv"
     rows = [row.split("\t") for row in log.read_text("utf-8").splitlines()]
     for row in rows:
@@ -66,6 +68,7 @@ def test_a_runner_writes_the_bytes_of_one_process(newsroom, tmp_path, shards, sh
     assert len(local) == 3 + 2 * shards
     assert list(beam) == list(local)
     assert [name for name in local if beam[name] != local[name]] == []
+    assert b'"signals": true' in local["manifest.json"]
 
 
 def test_a_gzipped_log_and_results_by_way_of_temp_location(newsroom, tmp_path):
@@ -105,10 +108,11 @@ def test_bad_rows_are_skipped_and_listed_alike(write_split, tmp_path, monkeypatc
         b"5\tU4\t11/9/2019 11:00:00 AM\tN5\tN1-1 N2-0",
         b"6 6\tU4\t11/9/2019 11:00:00 AM\tN5\tN1-1 N2-0",
         b"4\tU4\t11/9/2019 9:00:00 AM\tN5 N2\tN1-1 N2-0 N3-0",
+        b"7\tU4\t11/9/2019 9:00:00 AM\tN5\tN1-1 N2-0\tN5:dwell=9",  # signals, after rows without
     ]
-    local, beam = both(write_split(behaviors=b"\n".join(rows)), tmp_path, max_bad_rows=9, shards=2)
+    local, beam = both(write_split(behaviors=b"\n".join(rows)), tmp_path, max_bad_rows=10, shards=2)
     assert beam == local
-    assert b'"bad_rows": 9' in local["manifest.json"]
+    assert b'"bad_rows": 10' in local["manifest.json"]
 
 
 @pytest.mark.parametrize(

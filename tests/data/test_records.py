@@ -5,6 +5,7 @@ import json
 import numpy as np
 import pytest
 
+from genre_tf.config import SignalsConfig
 from genre_tf.data import serialization
 from genre_tf.data.articles import ArticleTable
 from genre_tf.data.batch_layout import BatchLayout
@@ -65,6 +66,47 @@ def test_types_survive(data, tmp_path):
     assert kinds == [np.int32, np.int32, np.float32, np.float32]
     assert one.history.shape == (0,)
     assert read_examples(tmp_path / "out", "validation") == []
+
+
+BEHAVIORS = [
+    "1\tU1\t11/9/2019 9:00:00 AM\tN1 N2\tN3-1 N4-0",
+    "2\tU2\t11/9/2019 10:00:00 AM\t\tN3-0 N4-1 N5-0",
+    "3\tU1\t11/9/2019 11:00:00 PM\tN1 N2 N3\tN4-0 N5-1 N2-0",
+    "4\tU3\t11/10/2019 12:30:00 AM\tN5\tN1-1 N2-0 N3-0 N4-0",
+]
+WITH_SIGNALS = [
+    "1\tU1\t11/9/2019 9:00:00 AM\tN1 N2\tN3-1 N4-0\tN1:dwell=0",
+    "2\tU2\t11/9/2019 10:00:00 AM\t\tN3-0 N4-1 N5-0\tN4:shares=1",
+    "3\tU1\t11/9/2019 11:00:00 PM\tN1 N2 N3\tN4-0 N5-1 N2-0\t",
+]
+
+
+def test_weights_are_written_where_a_log_has_signals_and_only_there(write_split, tmp_path):
+    plain = [row.rpartition("\t")[0] for row in WITH_SIGNALS]
+    for name, rows in (("weighted", WITH_SIGNALS), ("plain", plain)):
+        data = write_split(behaviors=rows)
+        manifest = prepare(data, tmp_path / name, validation_share=0, shards=1).manifest
+        assert manifest.get("signals", False) is (name == "weighted")
+        assert manifest["settings"] == {"max_history": 50, "validation_share": 0, "shards": 1}
+    weighted = read_examples(tmp_path / "weighted", "train")
+    assert [one.history_weights.tolist() for one in weighted] == [[0.25, 1], [], [1, 1, 1]]
+    assert [one.label_weights.tolist() for one in weighted] == [[1, 1], [1, 2, 1], [1, 1, 1]]
+    assert {one.history_weights.dtype for one in weighted} == {np.dtype(np.float32)}
+    without = read_examples(tmp_path / "plain", "train")
+    assert [one.history_weights for one in without] == [one.label_weights for one in without] == [None] * 3
+    assert as_tuples(weighted) == as_tuples(without)
+    shard = "train-00000-of-00001.tfrecord"
+    assert b"weights" not in (tmp_path / "plain" / shard).read_bytes()
+    assert b"weights" in (tmp_path / "weighted" / shard).read_bytes()
+
+
+def test_other_settings_of_the_weights_are_other_settings_of_the_folder(write_split, tmp_path):
+    data, out = write_split(behaviors=WITH_SIGNALS), tmp_path / "out"
+    prepare(data, out, validation_share=0)
+    with pytest.raises(InputError, match="--overwrite"):
+        prepare(data, out, validation_share=0, signals=SignalsConfig(least=0.5))
+    prepare(data, out, validation_share=0, signals=SignalsConfig(least=0.5), overwrite=True)
+    assert read_examples(out, "train")[0].history_weights.tolist() == [0.5, 1]
 
 
 def test_equal_data_and_settings_give_equal_bytes(data, tmp_path):
@@ -202,15 +244,16 @@ def test_the_counters_are_those_of_the_end_of_the_whole_log(data, tmp_path):
     assert Counters.load(tmp_path / "out" / "counters.npz").views["N4"] == 4
 
 
-@pytest.mark.parametrize("negatives", [None, 2])
-def test_batches_from_disk_hold_the_same_as_those_from_memory(data, tmp_path, negatives):
-    out = tmp_path / "out"
+@pytest.mark.parametrize(("negatives", "rows"), [(None, BEHAVIORS), (2, BEHAVIORS), (2, WITH_SIGNALS)])
+def test_batches_from_disk_hold_the_same_as_those_from_memory(write_split, tmp_path, negatives, rows):
+    data, out = write_split(behaviors=rows), tmp_path / "out"
     prepare(data, out, validation_share=0.0, shards=1)
     options = {"batch_size": 3, "negatives": negatives, "seed": 4}
     from_disk = list(prepared_batches(out, "train", **options))
     in_memory = list(impression_batches(read_examples(out, "train"), **options))
     assert len(from_disk) == len(in_memory)
     for left, right in zip(from_disk, in_memory, strict=True):
+        assert ("label_weights" in left) is (rows is WITH_SIGNALS) and left.keys() == right.keys()
         for name in left:
             np.testing.assert_array_equal(left[name].numpy(), right[name].numpy(), err_msg=name)
 

@@ -1,7 +1,9 @@
 """The folder that `genre synth` writes: MIND's format, the truth beside it, whole or not at all."""
 
 import json
+from dataclasses import replace
 from datetime import datetime
+from itertools import compress
 from pathlib import Path
 
 import numpy as np
@@ -110,6 +112,28 @@ def test_the_same_seed_writes_the_same_files_and_another_seed_others(folder: Pat
         first = (folder / "dev" / name).read_bytes()
         assert first == (tmp_path / "again" / "dev" / name).read_bytes()
         assert first != (tmp_path / "other" / "dev" / name).read_bytes()
+
+
+def test_dwell_times_are_longer_where_the_click_was_likely_and_change_nothing_else(
+    folder: Path, tmp_path: Path
+) -> None:
+    write_newsroom(tmp_path, replace(SMALL, signals=True))
+    for split in ("train", "dev"):
+        for name in ("news.tsv", "truth.tsv"):
+            assert (folder / split / name).read_bytes() == (tmp_path / split / name).read_bytes()
+    plain, told = read_split(folder, "train").impressions, read_split(tmp_path, "train").impressions
+    assert [replace(one, signals=None) for one in told] == plain
+    truth = (tmp_path / "train" / "truth.tsv").read_text().splitlines()
+    likely, seconds = [], []
+    for one, line in zip(told, truth, strict=True):
+        clicked = dict(zip(one.candidates, line.split("\t")[1].split(" "), strict=True))
+        clicked = {id: float(clicked[id]) for id in compress(one.candidates, one.clicked or ())}
+        dwell = {signal.news_id: signal.dwell for signal in one.signals or ()}
+        assert dwell.keys() == {*one.history, *clicked}
+        likely += clicked.values()
+        seconds += [dwell[id] or 0.0 for id in clicked]
+    assert 0.3 < np.corrcoef(np.log(likely), np.log(seconds))[0, 1] < 0.9
+    assert oracle_metrics(tmp_path, "train") == oracle_metrics(folder, "train")
 
 
 def test_a_folder_that_is_there_is_only_replaced_on_request(tmp_path: Path) -> None:

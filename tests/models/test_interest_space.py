@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from genre_tf.models.interest_space import interest_space
+from genre_tf.models.interest_space import _common_moment, interest_space
 
 
 def _readers(seed: int = 0) -> tuple[np.ndarray, list[np.ndarray]]:
@@ -51,6 +51,40 @@ def test_equal_histories_count_once_and_their_order_is_nothing() -> None:
     again = interest_space(texts, [*reversed(histories), *histories[:50]], 12)
     np.testing.assert_allclose(once.centre, again.centre, atol=1e-6)
     np.testing.assert_allclose(once.kernel @ once.kernel.T, again.kernel @ again.kernel.T, atol=1e-4)
+
+
+def test_weights_of_one_change_nothing_bit_for_bit() -> None:
+    texts, histories = _readers()
+    plain = interest_space(texts, histories, 12)
+    ones = interest_space(texts, histories, 12, [np.ones(len(history), np.float32) for history in histories])
+    assert all(np.array_equal(*pair) for pair in zip(plain, ones, strict=True))
+
+
+def test_a_pair_of_clicks_weighs_the_product_of_their_weights() -> None:
+    random = np.random.default_rng(3)
+    vectors = random.normal(size=(9, 4))
+    readers = [((1, 2, 5), (0.25, 4.0, 1.0)), ((3, 8), (2.0, 0.5))]
+    expected = np.zeros((4, 4))
+    for rows, counts in readers:
+        pairs = [(a, b) for a in range(len(rows)) for b in range(len(rows)) if a != b]
+        moment = sum(counts[a] * counts[b] * np.outer(vectors[rows[a]], vectors[rows[b]]) for a, b in pairs)
+        expected += sum(counts) * moment / sum(counts[a] * counts[b] for a, b in pairs)
+    np.testing.assert_allclose(_common_moment(vectors, readers), expected, atol=1e-12)
+
+
+def test_clicks_of_chance_blur_the_space_less_the_less_they_count() -> None:
+    texts, histories = _readers()
+    random = np.random.default_rng(4)
+    blurred = [np.concatenate([history, random.integers(1, 600, 16)]) for history in histories]
+    weights = [np.repeat([1.0, 0.1], [8, 16]) for _ in blurred]
+    unseen, histories_of_unseen = _readers(1)
+
+    def loyalty(counted: list[np.ndarray] | None) -> float:
+        space = interest_space(texts, blurred, 2, counted)
+        vectors = (unseen - space.centre) @ space.kernel
+        return _loyalty(vectors / np.linalg.norm(vectors, axis=1, keepdims=True), histories_of_unseen)
+
+    assert loyalty(weights) > loyalty(None)
 
 
 @pytest.mark.parametrize("histories", [[], [np.array([3])], [np.array([0, 0])], [np.array([0, 5])]])

@@ -45,6 +45,24 @@ def test_attention_sums_to_one_over_the_real_clicks(ranker):
     assert not weights.numpy()[..., 2].any()
 
 
+def test_a_click_that_weighs_two_is_attended_to_as_two_of_it(ranker):
+    ranker.recency_bias.assign(tf.zeros_like(ranker.recency_bias))
+    history, candidates = _vectors(ranker, 2, 3), _vectors(ranker, 2, 4, seed=1)
+    mask = tf.constant([[True, True, True], [False, False, False]])
+    plain = ranker.similarities(history, mask, candidates).numpy()
+    ones = ranker.similarities(history, mask, candidates, tf.ones([2, 3])).numpy()
+    assert np.array_equal(plain, ones), "bit for bit"
+    heavy, _ = ranker.attention(history, mask, candidates, tf.constant([[2.0, 1, 1]] * 2))
+    twice, _ = ranker.attention(
+        tf.concat([history[:, :1], history], 1), tf.concat([mask[:, :1], mask], 1), candidates
+    )
+    np.testing.assert_allclose(heavy[0, :, 0], twice[0, :, 0] + twice[0, :, 1], rtol=1e-5)
+    np.testing.assert_allclose(heavy[0, :, 1:], twice[0, :, 2:], rtol=1e-5)
+    weighted = ranker.similarities(history, mask, candidates, tf.constant([[2.0, 1, 1]] * 2)).numpy()
+    assert np.abs(weighted[0, :, 0] - plain[0, :, 0]).max() > 1e-6, "attended similarity follows"
+    assert np.array_equal(weighted[1], plain[1]), "a reader without history has none to weigh"
+
+
 def test_a_reader_without_history_gets_finite_logits_that_tell_articles_apart(ranker):
     for clicks in (0, 2):
         logits = ranker.click_logits(

@@ -61,6 +61,18 @@ def test_an_untrained_reader_is_the_mean_of_the_history():
     np.testing.assert_allclose(found[1], history[1, :2].numpy().mean(0), atol=1e-5)
 
 
+def test_a_click_that_weighs_two_counts_as_two_of_it():
+    tower = UserTower(8, heads=2, max_history=5, dropout=0.0)
+    tower.pooling.score.kernel.assign(tf.random.stateless_normal([4, 1], [3, 4]))
+    history, mask = tf.random.stateless_normal([2, 3, 8], [1, 2]), tf.ones([2, 3], tf.bool)
+    ones = tower(history, mask, click_weights=tf.ones([2, 3])).numpy()
+    assert np.array_equal(ones, tower(history, mask).numpy()), "bit for bit"
+    heavy = tower(history, mask, click_weights=tf.constant([[2.0, 1, 1]] * 2)).numpy()
+    twice = tower(tf.concat([history[:, :1], history], 1), tf.ones([2, 4], tf.bool)).numpy()
+    np.testing.assert_allclose(heavy, twice, atol=1e-6)
+    assert np.abs(heavy - ones).max() > 0.01
+
+
 def test_readers_without_history_share_a_vector_that_is_learned():
     tower = UserTower(8, heads=2, max_history=5, dropout=0.0)
     tower.no_history.assign(tf.range(8.0))

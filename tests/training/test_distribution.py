@@ -131,7 +131,9 @@ def data(tmp_path_factory: Any) -> Path:
         shown = random.choice(40, random.integers(2, 8), replace=False)
         read = " ".join(f"N{row}" for row in random.choice(40, random.integers(0, 6), replace=False))
         listed = " ".join(f"N{row}-{int(place < 1 + n % 2)}" for place, row in enumerate(shown))
-        lines.append(f"{n}\tU{n}\t11/9/2019 {1 + n // 10}:{n:02}:00 AM\t{read}\t{listed}\n")
+        signals = " ".join(f"{one}:dwell={n * place}" for place, one in enumerate(read.split()))
+        signals += f" N{shown[0]}:shares={n % 3}" if f"N{shown[0]}" not in read.split() else ""
+        lines.append(f"{n}\tU{n}\t11/9/2019 {1 + n // 10}:{n:02}:00 AM\t{read}\t{listed}\t{signals}\n")
     (folder / "train").mkdir()
     (folder / "train" / "news.tsv").write_text("".join(news))
     (folder / "train" / "behaviors.tsv").write_text("".join(lines))

@@ -72,6 +72,8 @@ def impressions() -> list[ImpressionExample]:
                 candidates=shown,
                 labels=np.eye(len(shown), dtype=np.float32)[number % 2],
                 counters=random.integers(0, 9, (len(shown), 3)).astype(np.float32),
+                history_weights=np.linspace(0.25, 4, number % 4, dtype=np.float32),
+                label_weights=np.linspace(0.5, 2, len(shown), dtype=np.float32),
             )
         )
     return found

@@ -16,6 +16,40 @@ def test_click_loss_is_the_binary_cross_entropy_over_real_candidates():
     np.testing.assert_allclose(click_loss(logits, labels, mask), each[mask.numpy()].mean(), rtol=1e-5)
 
 
+def test_a_click_weighs_in_the_loss_as_much_as_its_signals_say():
+    logits, mask = tf.constant([[0.3, -1.2, 9.0]]), tf.constant([[True, True, False]])
+    labels = tf.constant([[1.0, 0.0, 0.0]])
+    each = tf.nn.sigmoid_cross_entropy_with_logits(labels, logits).numpy()[0]
+    found = click_loss(logits, labels, mask, tf.constant([[4.0, 1.0, 1.0]]))
+    np.testing.assert_allclose(found, (4 * each[0] + each[1]) / 5, rtol=1e-6)
+    ones = click_loss(logits, labels, mask, tf.ones([1, 3]))
+    assert ones.numpy() == click_loss(logits, labels, mask).numpy(), "bit for bit"
+
+
+def test_a_row_of_retrieval_weighs_as_much_as_its_click():
+    import keras
+
+    readers, candidates = np.eye(2, dtype=np.float32), np.ones((2, 2, 2), np.float32)
+    candidates[:, 0] = np.eye(2)
+
+    class Towers(keras.Model):
+        def call(self, batch, training=None):
+            return tf.gather(readers, batch["rows"]), tf.gather(candidates, batch["rows"])
+
+    def loss(weights=None):
+        rows = tf.constant([0, 1])
+        batch = {"rows": rows, "articles": tf.range(5), "candidates": tf.gather([[1, 2], [3, 4]], rows)}
+        if weights is not None:
+            batch["label_weights"] = tf.stack([tf.constant(weights), tf.ones(len(weights))], 1)
+        return RetrievalTrainer(Towers(), 0.5, None).loss_of(batch, True).numpy()
+
+    assert loss([1.0, 1.0]) == loss(), "bit for bit"
+    readers[1] = 0.3
+    heavy, light = loss([4.0, 1.0]), loss([1.0, 4.0])
+    np.testing.assert_allclose(heavy + light, 2 * loss(), rtol=1e-6)
+    assert heavy < light, "the first row's click is found, the second's is not"
+
+
 def _gradient_on_negatives(probability, articles=(1, 2, 3)):
     """Gradient of the loss with respect to each candidate's score; one reader, one click, two negatives."""
     import keras

@@ -23,6 +23,17 @@ def test_the_gradient_is_zero_at_what_it_finds():
     np.testing.assert_allclose(features.T @ miss + 10.0 * weights, 0.0, atol=1e-3)
 
 
+def test_a_row_that_counts_two_is_two_rows():
+    random = np.random.default_rng(4)
+    features, labels = random.normal(size=(200, 2)), random.random(200) < 0.4
+    counted = 1.0 + labels
+    weights, bias = logistic_regression(features, labels, counted)
+    twice = [np.concatenate([column, column[labels]]) for column in (features, labels)]
+    expected, expected_bias = logistic_regression(*twice)
+    np.testing.assert_allclose(weights, expected, rtol=1e-5)
+    assert bias == pytest.approx(expected_bias, rel=1e-5)
+
+
 @pytest.mark.parametrize("labels", [np.zeros(50), np.ones(50)])
 def test_labels_of_one_kind_give_finite_weights(labels):
     weights, bias = logistic_regression(np.random.default_rng(2).normal(size=(50, 3)), labels)

@@ -29,7 +29,7 @@ from genre_tf.data.lines import (
     skip_line,
     undecompressed,
 )
-from genre_tf.data.mind_rows import BEHAVIORS_COLUMNS, RowFaults, id_fault, parse_behaviors
+from genre_tf.data.mind_rows import BEHAVIORS_COLUMNS, LogForm, RowFaults, id_fault, parse_behaviors
 
 RANGE_BYTES = 16 << 20
 """16 MiB, some 25,000 impressions: small enough to keep many workers busy."""
@@ -66,7 +66,7 @@ class ReadRange(beam.DoFn):
     """Reads the lines of a byte range.
 
     Gives (group, (place, line)), where only lines of one impression id share a group; (range, lines) under
-    `lines`; and (place, has labels) of the range's first row without faults of its own under `usable`.
+    `lines`; and (place, form) of the range's first row without faults of its own under `usable`.
     """
 
     def __init__(self, log: str, articles: "TableFile") -> None:
@@ -89,7 +89,7 @@ class ReadRange(beam.DoFn):
                 row = parse_behaviors(line, self._known, (), None)
                 if isinstance(row, Impression):
                     usable = True
-                    yield beam.pvalue.TaggedOutput("usable", (place, row.clicked is not None))
+                    yield beam.pvalue.TaggedOutput("usable", (place, LogForm.of(row)))
         yield beam.pvalue.TaggedOutput("lines", (part.number, count))
 
 
@@ -107,7 +107,7 @@ class TakeRows(beam.DoFn):
         self._known = self._articles.load().known_ids
 
     def process(
-        self, group: tuple[str, Iterable[tuple[Place, str | BadLine]]], first: tuple[Place, bool] | None
+        self, group: tuple[str, Iterable[tuple[Place, str | BadLine]]], first: tuple[Place, LogForm] | None
     ) -> Iterator[Any]:
         """Take or reject the rows of one group."""
         seen: tuple[str, ...] = ()
@@ -116,8 +116,8 @@ class TakeRows(beam.DoFn):
                 field = "file" if _is_whole_file(line) else "line"
                 yield beam.pvalue.TaggedOutput("rejected", (place, [(field, line.message)]))
                 continue
-            labelled = first[1] if first is not None and place > first[0] else None
-            row = parse_behaviors(line, self._known, seen, labelled)
+            form = first[1] if first is not None and place > first[0] else None
+            row = parse_behaviors(line, self._known, seen, form)
             if isinstance(row, Impression):
                 seen = (row.impression_id,)
                 yield place, row
@@ -140,14 +140,14 @@ class LogRows:
         lines: of the file.
         lines_before: of each byte range.
         rejected: rows in the order of the file, at most one more than may be.
-        labelled: whether its rows tell the clicks; False without usable rows.
+        form: of its rows; None without usable ones.
         allowed: rows that may be rejected.
     """
 
     lines: int
     lines_before: dict[int, int]
     rejected: list[tuple[Place, RowFaults]]
-    labelled: bool
+    form: LogForm | None
     allowed: int
 
     @classmethod
@@ -155,7 +155,7 @@ class LogRows:
         cls,
         counts: dict[int, int],
         rejected: list[tuple[Place, RowFaults]],
-        first: tuple[Place, bool] | None,
+        first: tuple[Place, LogForm] | None,
         allowed: int,
     ) -> "LogRows":
         """Puts together what the workers found.
@@ -163,14 +163,24 @@ class LogRows:
         Args:
             counts: lines of each byte range.
             rejected: the first rows that were rejected.
-            first: the first usable row, and whether it has labels.
+            first: the first usable row, and its form.
             allowed: rows that may be rejected.
         """
         before, lines = {}, 0
         for number in sorted(counts):
             before[number] = lines
             lines += counts[number]
-        return cls(lines, before, sorted(rejected), first is not None and first[1], allowed)
+        return cls(lines, before, sorted(rejected), first[1] if first else None, allowed)
+
+    @property
+    def labelled(self) -> bool:
+        """Whether its rows tell the clicks."""
+        return self.form is not None and self.form.labelled
+
+    @property
+    def signals(self) -> bool:
+        """Whether its rows tell what readers did beyond clicking."""
+        return self.form is not None and self.form.signals
 
     @property
     def usable(self) -> bool:
@@ -217,7 +227,7 @@ class TableFile:
             return ArticleTable(map(parse_article, read_records(path)))
 
 
-def earliest(places: Iterable[tuple[Place, bool] | None]) -> tuple[Place, bool] | None:
+def earliest(places: Iterable[tuple[Place, LogForm] | None]) -> tuple[Place, LogForm] | None:
     """The first usable row of a log; None without any."""
     return min((place for place in places if place is not None), default=None)
 
@@ -233,7 +243,7 @@ def _is_whole_file(line: str | BadLine) -> bool:
 
 def _impression_id(line: str | BadLine) -> str:
     fields = line.split("\t") if isinstance(line, str) else []
-    return fields[0] if len(fields) == BEHAVIORS_COLUMNS and not id_fault(fields[0]) else ""
+    return fields[0] if len(fields) in BEHAVIORS_COLUMNS and not id_fault(fields[0]) else ""
 
 
 def range_lines(log: str, part: ByteRange) -> Iterator[str | BadLine]:

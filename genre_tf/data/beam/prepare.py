@@ -121,7 +121,7 @@ def _write(
     examples = (
         {"impression": impressions, "known": counted["known"]}
         | "JoinCounters" >> beam.CoGroupByKey()
-        | "Example" >> beam.ParDo(MakeExample(articles, task.max_history))
+        | "Example" >> beam.ParDo(MakeExample(articles, task))
         | "Split" >> beam.Map(lambda example, begins: (_split(example, begins), example), begins)
     )
     names = [shard_name(split, shard, task.shards) for split in SPLITS for shard in range(task.shards)]
@@ -147,9 +147,9 @@ def _write(
 class MakeExample(beam.DoFn):
     """(row number, impression and what was known) -> example."""
 
-    def __init__(self, articles: TableFile, max_history: int) -> None:
+    def __init__(self, articles: TableFile, task: LogTask) -> None:
         self._articles = articles
-        self._max_history = max_history
+        self._max_history, self._signals = task.max_history, task.signals
 
     def setup(self) -> None:
         """Read the table once."""
@@ -161,7 +161,7 @@ class MakeExample(beam.DoFn):
         (impression,) = joined["impression"]
         known: list[Known] = sorted(joined["known"])
         counters = counter_rows(values for _, values in known)
-        yield build_example(number, impression, self._table, counters, self._max_history)
+        yield build_example(number, impression, self._table, counters, self._max_history, self._signals)
 
 
 def _first_of_validation(impressions: beam.PCollection, validation_share: float) -> beam.PCollection:
@@ -237,6 +237,7 @@ def _write_report(splits: dict[str, SplitSummary], rows: LogRows, address: str) 
     report = {
         "lines": rows.lines,
         "labelled": rows.labelled,
+        "signals": rows.signals,
         "rejected": rows.rejected_rows(),
         "splits": {name: vars(summary) for name, summary in splits.items()},
     }
@@ -260,4 +261,4 @@ def _judged(report: dict[str, Any], task: LogTask) -> LogSummary:
     splits = {name: SplitSummary(**values) for name, values in report["splits"].items()}
     impressions = sum(summary.impressions for summary in splits.values())
     require_training(impressions, splits.get("train", SplitSummary()).impressions, task.validation_share)
-    return LogSummary(splits)
+    return LogSummary(splits, report["signals"])

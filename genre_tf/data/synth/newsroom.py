@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from genre_tf.data.synth.catalogue import Catalogue, write_catalogue
 from genre_tf.data.synth.clicks import Pools, draw_clicks, draw_pools, logged_probabilities
+from genre_tf.data.synth.dwell import Dwell
 from genre_tf.data.synth.oracle import oracle_metrics
 from genre_tf.data.synth.readers import Readers
 from genre_tf.data.synth.settings import FIRST_DAY, NewsroomSettings
@@ -121,6 +122,7 @@ class _Log:
         self._log: TextIO | None = None
         self._truth: TextIO | None = None
         self._written = 0
+        self._dwell = Dwell(settings) if settings.signals else None
 
     @contextmanager
     def writing_to(self, folder: Path) -> Iterator[None]:
@@ -177,6 +179,8 @@ class _Log:
                 if unread.sum() >= 2:  # a pool of one could not hold a click and a non-click
                     candidates = list(compress(candidates, unread.tolist()))
                     clicked, probability = self._again(pools.probabilities[row, shown][unread])
+            if self._dwell is not None:
+                self._dwell.read(reader, list(compress(candidates, clicked)), probability[clicked])
             if self._log is not None:
                 self._write(pools.hours[row], reader, candidates, clicked.tolist(), probability)
             if not self._readers.anonymous[reader]:
@@ -204,9 +208,13 @@ class _Log:
             f"{news_id}-{int(click)}" for news_id, click in zip(candidates, clicked, strict=True)
         )
         history = " ".join(self._histories[reader])
+        signals = ""
+        if self._dwell is not None:
+            known = (*self._histories[reader], *compress(candidates, clicked))
+            signals = f"\t{self._dwell.column(reader, known)}"
         time = FIRST_DAY + timedelta(hours=hours)
         date = f"{time.month}/{time.day}/{time.year} {time.hour % 12 or 12}:{time:%M:%S %p}"
-        self._log.write(f"{self._written}\tU{reader + 1}\t{date}\t{history}\t{shown}\n")
+        self._log.write(f"{self._written}\tU{reader + 1}\t{date}\t{history}\t{shown}{signals}\n")
         self._truth.write(f"{self._written}\t{' '.join(f'{value:.6g}' for value in probability.tolist())}\n")
 
     def example_readers(self) -> list[dict[str, Any]]:

@@ -81,7 +81,7 @@ def _read_rows(truth: Path, behaviors: Path) -> Iterator[tuple[list[float], list
     with truth.open(encoding="utf-8") as truths, behaviors.open(encoding="utf-8") as logs:
         for number, (true_line, log_line) in enumerate(zip(truths, logs, strict=True), start=1):
             true_id, probabilities = true_line.rstrip("\n").split("\t")
-            log_id, *_, candidates = log_line.rstrip("\n").split("\t")
+            log_id, _, _, _, candidates, *_ = log_line.rstrip("\n").split("\t")
             values = [float(value) for value in probabilities.split(" ")]
             labels = [candidate.endswith("-1") for candidate in candidates.split(" ")]
             if true_id != log_id or len(values) != len(labels):

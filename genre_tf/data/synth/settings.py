@@ -41,6 +41,11 @@ class NewsroomSettings:
     popularity: float = 0.15  # standard deviation of the articles' latent quality
     freshness_decay: float = 0.1  # lost per day of age
 
+    signals: bool = False  # a sixth column of the logs tells how long each click was read
+    dwell_seconds: float = 30.0  # median, of a click that was as likely as not
+    dwell_pull: float = 0.6  # in log-seconds per log-odds of the click: what a reader likes he reads longer
+    dwell_noise: float = 0.8  # standard deviation in log-seconds; titles deceive, and telephones ring
+
     def __post_init__(self) -> None:
         """Refuse what cannot become a newsroom.
 
@@ -60,6 +65,8 @@ class NewsroomSettings:
             "window_hours": 1,
             "history_limit": 1,
             "anonymous_share": 0,
+            "dwell_seconds": 1,
+            "dwell_noise": 0,
             "drift": 0,
         }
         for field in fields(self):

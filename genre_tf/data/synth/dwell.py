@@ -1,0 +1,44 @@
+"""How long the readers stay with what they click: longer where the click was likely, with noise."""
+
+from collections.abc import Iterable
+
+import numpy as np
+from numpy.typing import NDArray
+
+from genre_tf.data.synth.settings import NewsroomSettings
+
+_LONGEST_SECONDS = 3600
+
+
+class Dwell:
+    """Draws dwell times, and remembers them for the histories.
+
+    Its randomness is its own: with and without it the newsroom is otherwise the same.
+
+    Args:
+        settings: seed, and what the times are like.
+    """
+
+    def __init__(self, settings: NewsroomSettings) -> None:
+        self._settings = settings
+        self._rng = np.random.Generator(np.random.PCG64([settings.seed, 1]))
+        self._seconds: list[dict[str, int]] = [{} for _ in range(settings.readers)]
+
+    def read(self, reader: int, news_ids: list[str], probabilities: NDArray[np.float64]) -> None:
+        """Let a reader read what he clicked.
+
+        Args:
+            reader: his number.
+            news_ids: n clicked articles.
+            probabilities: float64 [n], how likely each click was.
+        """
+        likely = probabilities.clip(1e-3, 1 - 1e-3)
+        pull = self._settings.dwell_pull * np.log(likely / (1 - likely))
+        noise = self._rng.normal(0.0, self._settings.dwell_noise, len(likely))
+        seconds = (self._settings.dwell_seconds * np.exp(pull + noise)).round().clip(1, _LONGEST_SECONDS)
+        self._seconds[reader].update(zip(news_ids, seconds.astype(int).tolist(), strict=True))
+
+    def column(self, reader: int, news_ids: Iterable[str]) -> str:
+        """The log's column for those of the articles that the reader has read, in their order."""
+        seconds, once = self._seconds[reader], dict.fromkeys(news_ids)
+        return " ".join(f"{news_id}:dwell={seconds[news_id]}" for news_id in once if news_id in seconds)
