@@ -5,9 +5,16 @@ from pathlib import Path
 import tensorflow as tf
 
 from genre_tf.data.batch_layout import WHOLE, BatchLayout
-from genre_tf.data.batches import Batch, assemble_batch, choose_candidates, numbered_batches
+from genre_tf.data.batches import (
+    Batch,
+    assemble_batch,
+    check_full_batch,
+    choose_candidates,
+    numbered_batches,
+)
 from genre_tf.data.manifest import shard_paths
 from genre_tf.data.serialization import parse_columns
+from genre_tf.errors import InputError
 
 SHUFFLED_ROWS = 20_000
 """Rows among which the next is drawn; at about 1 kB each this costs 20 MB."""
@@ -48,7 +55,8 @@ def prepared_batches(
         A dataset of the same dicts as `impression_batches`.
 
     Raises:
-        InputError: not a prepared folder, or no such split in it.
+        InputError: not a prepared folder, no such split in it, nothing in it to make a batch of, or not one
+            full batch of a fixed shape.
     """
     paths = [str(path) for path in shard_paths(folder, split)]
     files = tf.data.Dataset.from_tensor_slices(paths)
@@ -57,6 +65,7 @@ def prepared_batches(
     records = files.flat_map(tf.data.TFRecordDataset)
     to_rows = _one_row_per_impression if negatives is None else _one_row_per_click
     rows = records.batch(READ_TOGETHER).map(to_rows).unbatch()
+    _check_rows(rows, batch_size if layout.fixed else 1, f"{folder} ({split})")
     if shuffle:
         rows = rows.shuffle(SHUFFLED_ROWS, seed=seed)
 
@@ -69,6 +78,14 @@ def prepared_batches(
         return assemble_batch(log, part, max_history, layout, size)
 
     return numbered_batches(rows, assemble, batch_size, seed, repeat, drop_remainder, layout=layout)
+
+
+def _check_rows(rows: tf.data.Dataset, least: int, where: str) -> None:
+    """Reads on until there are enough: repeated without end, no batch is an obscure error of TensorFlow's."""
+    found = int(rows.take(least).reduce(0, lambda count, *_: count + 1))
+    if not found:
+        raise InputError(f"{where} holds nothing to learn from: clicked and not clicked articles needed")
+    check_full_batch(found, least)
 
 
 def _one_row_per_impression(records: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:

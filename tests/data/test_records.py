@@ -7,7 +7,7 @@ import pytest
 
 from genre_tf.data import serialization
 from genre_tf.data.articles import ArticleTable
-from genre_tf.data.batch_layout import BatchLayout
+from genre_tf.data.batch_layout import BatchLayout, FixedShape
 from genre_tf.data.batches import impression_batches
 from genre_tf.data.counters import Counters
 from genre_tf.data.examples import build_examples, split_by_time
@@ -237,3 +237,19 @@ def test_batches_from_disk_are_shuffled_over_all_shards_by_the_seed(data, tmp_pa
     assert orders(1) == orders(1)
     assert len({tuple(order) for order in orders(1)}) > 1
     assert all(sorted(order) == [0, 1, 2, 3] for order in orders(2))
+
+
+@pytest.mark.parametrize("negatives", [None, 2])
+def test_a_split_of_less_than_one_batch_of_fixed_shape_is_refused(data, tmp_path, negatives):
+    out = tmp_path / "out"
+    prepare(data, out, validation_share=0.0)
+    rows = sum(
+        len(batch["labels"]) for batch in prepared_batches(out, "train", batch_size=1, negatives=negatives)
+    )
+    fixed = BatchLayout(fixed=FixedShape(candidates=3, articles=20))
+    options = {"negatives": negatives, "repeat": True, "layout": fixed}
+    next(iter(prepared_batches(out, "train", batch_size=rows, **options)))
+    with pytest.raises(InputError, match=f"{rows} rows are less than one batch of {rows + 1}"):
+        prepared_batches(out, "train", batch_size=rows + 1, **options)
+    with pytest.raises(InputError, match=r"\(validation\) holds nothing to learn from"):
+        prepared_batches(out, "validation", batch_size=1, repeat=True)
