@@ -142,7 +142,7 @@ def _trainer(upper: UpperLayers, batch: dict[str, Array]) -> Callable[[], float]
 
     def step() -> float:
         trainer.train_function(batches)
-        return float(trainer.batch_loss)
+        return trainer.executed.losses[0]
 
     return step
 

@@ -154,7 +154,7 @@ def _stepper(ranker: Ranker, batches: tf.data.Dataset, config: RunConfig) -> Cal
 
     def step() -> float:
         trainer.train_function(iterator)
-        return float(trainer.batch_loss)
+        return trainer.executed.losses[0]
 
     return step
 

@@ -4,6 +4,7 @@ A reason stands beside each default. A run folder keeps its own, fully resolved,
 """
 
 import dataclasses
+import math
 import tomllib
 import types
 import typing
@@ -72,7 +73,11 @@ class NewsConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class OptimizerConfig:
-    """Optimizer, schedule and stopping of one stage."""
+    """Optimizer, schedule and stopping of one stage.
+
+    A step is one update of the weights, whatever number of batches it reads: warm-up, decay, `steps`,
+    `validate_every` and `patience` mean the same with `accumulate` as without.
+    """
 
     optimizer: str = "adamw"  # or "sgd"
     learning_rate: float = 3e-4  # above it small logs are overfitted within an epoch (measured)
@@ -82,11 +87,21 @@ class OptimizerConfig:
     clip_norm: float = 1.0
     momentum: float = 0.9  # sgd only
     batch_size: int = 32
+    accumulate: int = 1  # batches whose gradients make one step: large batches in the memory of small ones
+    steps_per_execution: int = 1  # steps in one call of the compiled function; saves calls, for TPU and GPU
     epochs: int = 3
     steps: int = 0  # above zero: this many steps instead of epochs
     validate_every: int = 40  # steps
     patience: int = 5  # validations without a better one before stopping
     save_every_seconds: float = 30.0  # the state is saved at each validation too: what a kill can cost
+
+    def steps_of(self, batches: int) -> int:
+        """How many steps a training has.
+
+        Args:
+            batches: of an epoch.
+        """
+        return self.steps or max(1, math.ceil(self.epochs * batches / self.accumulate))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -12,6 +12,12 @@ def test_settings_survive_a_file(tmp_path):
     assert read_config(tmp_path / "config.toml") == config
 
 
+def test_steps_are_updates_of_the_weights():
+    assert OptimizerConfig(epochs=3).steps_of(10) == 30
+    assert OptimizerConfig(epochs=3, accumulate=4).steps_of(10) == 8
+    assert OptimizerConfig(epochs=3, accumulate=4, steps=5).steps_of(10) == 5
+
+
 @pytest.mark.parametrize(
     ("text", "said"),
     [

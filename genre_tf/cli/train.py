@@ -52,6 +52,19 @@ FixedShapesOption = Annotated[
 BatchArticlesOption = Annotated[
     int | None, typer.Option(min=1, help="Articles of such a batch; oldest clicks beyond are left out.")
 ]
+TrainableOption = Annotated[
+    str | None,
+    typer.Option(
+        help="What of the news backbone is trained: none, 'last N' or all; or small additions to it, "
+        "'lora RANK', 'adapters WIDTH' or 'prefix VECTORS', these also as 'lora 8 last 2'."
+    ),
+]
+AccumulateOption = Annotated[
+    int | None, typer.Option(min=1, help="Batches whose mean gradient makes one step.")
+]
+ExecutionOption = Annotated[
+    int | None, typer.Option(min=1, help="Steps in one call of the compiled function, for TPU and GPU.")
+]
 
 
 def train(
@@ -67,16 +80,12 @@ def train(
         str | None,
         typer.Option(help="GPT-2 of the generator, named likewise; else a small new one."),
     ] = None,
-    trainable: Annotated[
-        str | None,
-        typer.Option(
-            help="What of the news backbone is trained: none, 'last N' or all; or small additions to it, "
-            "'lora RANK', 'adapters WIDTH' or 'prefix VECTORS', these also as 'lora 8 last 2'."
-        ),
-    ] = None,
+    trainable: TrainableOption = None,
     optimizer: Annotated[Optimizer | None, typer.Option(help="Of the stages trained now.")] = None,
     learning_rate: Annotated[float | None, typer.Option(min=0.0, help="Peak value.")] = None,
     batch_size: Annotated[int | None, typer.Option(min=1, help="Of the stages trained now.")] = None,
+    accumulate: AccumulateOption = None,
+    steps_per_execution: ExecutionOption = None,
     epochs: Annotated[int | None, typer.Option(min=1, help="Of the stages trained now.")] = None,
     steps: Annotated[int | None, typer.Option(min=1, help="Instead of epochs.")] = None,
     max_bad_rows: Annotated[int | None, typer.Option(min=0, help="Faulty rows that may be skipped.")] = None,
@@ -105,6 +114,8 @@ def train(
         "optimizer": optimizer.value if optimizer else None,
         "learning_rate": learning_rate,
         "batch_size": batch_size,
+        "accumulate": accumulate,
+        "steps_per_execution": steps_per_execution,
         "epochs": epochs,
         "steps": steps,
     }

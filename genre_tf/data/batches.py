@@ -255,13 +255,22 @@ def _rows_of(
         raise InputError(
             f"{len(examples)} impressions hold nothing to learn from: clicked and not clicked ones needed"
         )
-    if len(pairs) < least:
-        raise InputError(
-            f"{len(pairs)} rows are less than one batch of {least}, and a fixed shape leaves out a batch "
-            "that is not full: give a smaller --batch-size"
-        )
+    check_full_batch(len(pairs), least)
     rows, clicks = np.asarray(pairs, np.int64).reshape(-1, 2).T
     return rows, clicks
+
+
+def check_full_batch(rows: int, least: int) -> None:
+    """See that so many rows make one batch, where one that is not full is left out.
+
+    Raises:
+        InputError: they do not.
+    """
+    if rows < least:
+        raise InputError(
+            f"{rows} rows are less than one batch of {least}, and a fixed shape leaves out a batch "
+            "that is not full: give a smaller --batch-size"
+        )
 
 
 def _ragged(dense: tf.Tensor) -> tf.RaggedTensor:

@@ -37,9 +37,9 @@ class ClickBatches:
 
     @property
     def steps(self) -> int:
-        """How many batches are to be learned."""
+        """How many steps are to be made."""
         rows = row_count(self.data.train, self.negatives)
-        return self.optimizer.steps or self.optimizer.epochs * math.ceil(rows / self.optimizer.batch_size)
+        return self.optimizer.steps_of(math.ceil(rows / self.optimizer.batch_size))
 
     def from_step(self, step: int) -> Any:
         """Batches for `fit` from a step on, shared among the replicas; the same at each call.
@@ -59,7 +59,7 @@ class ClickBatches:
             shuffle=True,
             repeat=True,
             layout=layout,
-            start=step,
+            start=step * self.optimizer.accumulate,
         )
         return self.data.features.pipeline(
             batches, None if layout.fixed is None else self.config.news.max_title_tokens

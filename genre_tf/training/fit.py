@@ -2,15 +2,17 @@
 
 import math
 from collections.abc import Callable
+from itertools import islice
 from typing import Any
 
 import keras
 import tensorflow as tf
 
 from genre_tf.config import OptimizerConfig
+from genre_tf.errors import InputError
 from genre_tf.training.optimizers import make_optimizer
 from genre_tf.training.progress import FitResult, Goal, Progress, Report
-from genre_tf.training.replicas import ReplicatedModel, replica_count, sum_over_replicas
+from genre_tf.training.replicas import ReplicatedModel, replica_count
 from genre_tf.training.stage_files import StageFiles
 from genre_tf.training.stopping import stop_request
 from genre_tf.training.training_state import check_room
@@ -29,7 +31,6 @@ class StageTrainer(ReplicatedModel):
     def __init__(self, model: keras.Model) -> None:
         super().__init__(name="trainer", dtype="float32")
         self.model = model
-        self.batch_loss = self.add_weight(name="batch_loss", initializer="zeros", trainable=False)
         self.built = True
 
     def loss_of(self, batch: dict[str, tf.Tensor], training: bool) -> tf.Tensor:
@@ -41,10 +42,8 @@ class StageTrainer(ReplicatedModel):
         return self.loss_of(batch, bool(training))
 
     def compute_loss(self, x: Any, y: Any, y_pred: Any, *_: Any, **__: Any) -> tf.Tensor:
-        """What Keras minimises: the loss that `call` gave, kept for the progress of each step."""
-        loss = tf.add_n([y_pred, *(each / replica_count() for each in self.losses)])  # the regularizers'
-        self.batch_loss.assign(sum_over_replicas(loss))
-        return loss
+        """What Keras minimises: the loss that `call` gave."""
+        return tf.add_n([y_pred, *(each / replica_count() for each in self.losses)])  # the regularizers'
 
 
 def fit(
@@ -63,11 +62,17 @@ def fit(
     A training that was ended before its time, even by SIGKILL, is gone on with: same weights, same random
     states, same batches.
 
+    A step is one update of the weights by the mean gradient of `config.accumulate` batches: what one batch
+    with the rows of all of them would give, if the loss is a mean over rows and they are equally many. So it
+    is not where a loss is a mean over what rows hold (shown articles, weighted tokens), unless the batches
+    hold equally much, nor with the last, smaller batch of an epoch; and the negatives that a row of retrieval
+    finds in its batch are those of its own batch, N times fewer than in one large batch.
+
     Args:
         trainer: the model and its loss; compiled here.
-        batches_from: batches without end, from a step on; the same at each call.
+        batches_from: batches without end, from those of a step on; the same at each call.
         steps: to do at most.
-        config: `validate_every`, `patience`, `save_every_seconds`.
+        config: `accumulate`, `steps_per_execution`, `validate_every`, `patience`, `save_every_seconds`.
         goal: what the training is judged by.
         files: of the stage.
         report: takes a line of progress.
@@ -75,37 +80,53 @@ def fit(
 
     Raises:
         FailureError: the loss became infinite or no number, or a file cannot be written.
-        InputError: there is no room for the files.
+        InputError: there is no room for the files, or a number of batches or steps is below 1.
         StoppedError: SIGTERM or Ctrl-C; the state was saved.
     """
+    _check_counts(config)
     files.folder.mkdir(parents=True, exist_ok=True)
     trainable = trainer.model.trainable_weights
     with trainer.distribute_strategy.scope():
-        trainer.compile_replicated(make_optimizer(config, steps, trainable), jit_compile)
+        trainer.compile_replicated(
+            make_optimizer(config, steps, trainable),
+            jit_compile,
+            accumulate=config.accumulate,
+            most_steps=min(config.steps_per_execution, config.validate_every),
+        )
     check_room(files.folder, [*trainer.variables, *trainer.optimizer.variables])
     progress = files.resume(trainer)
     if progress is not None:
         report(f"going on after step {progress.step} of {steps}")
     with stop_request() as request:
-        watch = Watch(
-            progress or Progress(), steps, config, goal, files, report, request, _describer(batches_from)
-        )
+        describe = _describer(batches_from, config.accumulate)
+        watch = Watch(progress or Progress(), steps, config, goal, files, report, request, describe)
         try:
             _run(trainer, batches_from, watch)
         finally:
             watch.close()
     trainer.model.load_weights(files.weights)
+    return _result(watch, sum(math.prod(weight.shape) for weight in trainable))
+
+
+def _check_counts(config: OptimizerConfig) -> None:
+    for name in ("accumulate", "steps_per_execution", "validate_every"):
+        if getattr(config, name) < 1:
+            raise InputError(f"{name} is {getattr(config, name)}: give 1 or more")
+
+
+def _result(watch: Watch, trainable_parameters: int) -> FitResult:
     done, seconds = watch.progress, watch.seconds()
     return FitResult(
-        metric=goal.metric,
+        metric=watch.goal.metric,
         before=done.before,
         best=done.best,
         best_step=done.best_step,
         steps=done.step,
-        stopped_early=done.step < steps,
+        stopped_early=done.step < watch.steps,
         seconds=round(seconds, 1),
         steps_per_second=round(done.step / seconds, 2),
-        trainable_parameters=sum(math.prod(weight.shape) for weight in trainable),
+        input_wait_share=round(watch.whole.input_wait_share, 3),
+        trainable_parameters=trainable_parameters,
     )
 
 
@@ -120,16 +141,17 @@ def _run(trainer: StageTrainer, batches_from: Callable[[int], Any], watch: Watch
         trainer.fit(batches, steps_per_epoch=left, epochs=1, verbose=0, shuffle=False, callbacks=[watch])
 
 
-def _describer(batches_from: Callable[[int], Any]) -> Callable[[int], str]:
-    """Names the rows that a step has learned from, by making its batch again."""
+def _describer(batches_from: Callable[[int], Any], accumulate: int) -> Callable[[int], str]:
+    """Names the rows that a step has learned from, by making its batches again."""
 
     def describe(step: int) -> str:
-        batch = next(iter(batches_from(step - 1)))
-        if "impression" not in batch:
-            return "a batch without row numbers"
-        found = batch["impression"]
-        replicas = getattr(found, "values", (found,))  # of one, or of several
-        rows = [row for values in replicas for row in values.numpy().tolist()]
+        rows: list[int] = []
+        for batch in islice(batches_from(step - 1), accumulate):
+            if "impression" not in batch:
+                return "a batch without row numbers"
+            found = batch["impression"]
+            for values in getattr(found, "values", (found,)):  # of one replica, or of several
+                rows += values.numpy().tolist()
         return "impressions " + ", ".join(map(str, rows))
 
     return describe

@@ -122,7 +122,7 @@ def train_generation(
             f"{len(rows)} texts are less than one batch of {batching.rows}, and a fixed shape leaves out a "
             "batch that is not full: give a smaller --batch-size"
         )
-    steps = optimizer.steps or max(1, optimizer.epochs * rows.mean_batches(batching))
+    steps = optimizer.steps_of(rows.mean_batches(batching))
     goal = Goal(
         validate=Perplexity(parts.generator, validation_rows, batching.tokens),
         metric="perplexity",
@@ -130,8 +130,9 @@ def train_generation(
     )
 
     def from_step(step: int) -> Any:
+        start = step * optimizer.accumulate
         return devices.distribute(
-            lambda layout: rows.batches(batching, seed=config.seed, epochs=None, layout=layout, start=step)
+            lambda layout: rows.batches(batching, seed=config.seed, epochs=None, layout=layout, start=start)
         )
 
     return fit(trainer, from_step, steps, optimizer, goal, files, report, jit_compile=devices.jit_compile)

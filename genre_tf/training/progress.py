@@ -42,6 +42,8 @@ class Progress:
         loss_sum: of the steps since the last validation.
         loss_count: those steps.
         seconds: of wall clock so far.
+        step_seconds: of these, those of the steps themselves.
+        input_wait_seconds: of these again, those in which a step had no batch yet.
     """
 
     step: int = 0
@@ -53,6 +55,8 @@ class Progress:
     loss_sum: float = 0.0
     loss_count: int = 0
     seconds: float = 0.0
+    step_seconds: float = 0.0
+    input_wait_seconds: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -68,6 +72,8 @@ class FitResult:
         stopped_early: whether patience ran out.
         seconds: of wall clock, all resumptions together.
         steps_per_second: over the whole training, validations included.
+        input_wait_share: of the time of the steps, without validation and saving, the share that was spent
+            waiting for batches.
         trainable_parameters: number of trained values.
     """
 
@@ -79,6 +85,7 @@ class FitResult:
     stopped_early: bool
     seconds: float
     steps_per_second: float
+    input_wait_share: float
     trainable_parameters: int
 
     def as_dict(self) -> dict[str, Any]:

@@ -1,9 +1,13 @@
 """Losses, gradients and Keras' `fit` over several replicas: what one replica alone would have computed."""
 
+import time
 from typing import Any
 
 import keras
 import tensorflow as tf
+
+from genre_tf.training.pace import Executed, Pace
+from genre_tf.training.steps import compiled_steps
 
 
 def replica_count() -> int:
@@ -59,62 +63,113 @@ class ReplicatedModel(keras.Model):
     """
 
     train_function: Any
+    accumulate: int = 1
+    most_steps: int = 1
+    steps_at_once: int = 1
+    """Steps of the next call of the train function; at most `most_steps`."""
+    executed: Executed
+    """What the last call did."""
 
-    def compile_replicated(self, optimizer: keras.optimizers.Optimizer, jit_compile: bool) -> None:
+    def compile_replicated(
+        self,
+        optimizer: keras.optimizers.Optimizer,
+        jit_compile: bool,
+        *,
+        accumulate: int = 1,
+        most_steps: int = 1,
+    ) -> None:
         """As `compile`; call it in the scope of the strategy.
 
         Args:
             optimizer: made in that scope; gets its variables now, since none can be made inside a step.
             jit_compile: whether XLA compiles the step.
+            accumulate: batches of one step; it applies the mean of their gradients.
+            most_steps: in one call of the train function.
         """
-        add_before_clipping(optimizer)
+        take_added_gradients(optimizer)
         optimizer.build(self.trainable_variables)
+        self.accumulate, self.most_steps = accumulate, most_steps
+        if accumulate > 1:  # empty between two steps, so no part of what is saved: not Keras' variables
+            self.gradient_sums = [
+                tf.Variable(tf.zeros(weight.shape), False, synchronization=tf.VariableSynchronization.ON_READ)
+                for weight in self.trainable_weights
+            ]
         self.compile(optimizer=optimizer, jit_compile=jit_compile)
 
     def _maybe_symbolic_build(self, *_: Any, **__: Any) -> None:
         """Nothing: every layer is built when it is made, and a batch less would be trained on."""
 
     def make_train_function(self, force: bool = False) -> Any:
-        """One step on the next batch of an iterator; gives no logs."""
+        """`steps_at_once` steps on the next batches of an iterator; gives no logs, but sets `executed`."""
         if self.train_function is None or force:
-            strategy, on_replica = self.distribute_strategy, self.train_step
-            if self.jit_compile:
-                on_replica = tf.function(on_replica, jit_compile=True, autograph=False)
-
-            # Batches are fetched inside, where their shapes are those of all batches and not of the next.
-            @tf.function(reduce_retracing=True, autograph=False)
-            def next_step(iterator: Any) -> None:
-                strategy.run(on_replica, args=(iterator.get_next(),))
+            next_steps = compiled_steps(self)
 
             def without_logs(iterator: Any) -> dict[str, Any]:
-                next_step(iterator)
+                began, steps = time.perf_counter(), self.steps_at_once
+                losses, examples, waited = next_steps(iterator, tf.constant(steps))
+                losses = losses.numpy()[:steps].tolist()  # waits until it is done
+                seconds = time.perf_counter() - began
+                pace = Pace(steps=steps, examples=float(examples), seconds=seconds, waited=float(waited))
+                self.executed = Executed(losses, pace)
                 return {}
 
             self.train_function = without_logs
         return self.train_function
 
-    def train_step(self, data: Any) -> None:
-        """One step of one replica."""
+    def train_step(self, data: Any) -> tuple[tf.Tensor, tf.Tensor]:
+        """One step of one replica, on one batch.
+
+        Returns:
+            Loss and number of rows, over all replicas: float32 [] each.
+        """
+        found, gradients = self._learn(data)
+        self._apply(gradients)
+        return found
+
+    def add_step(self, data: Any) -> tuple[tf.Tensor, tf.Tensor]:
+        """Adds the gradients of one of several batches of a step; gives what `train_step` gives."""
+        found, gradients = self._learn(data)
+        for total, gradient in zip(self.gradient_sums, gradients, strict=True):
+            if gradient is not None:
+                total.assign_add(tf.convert_to_tensor(gradient))
+        return found
+
+    def update_step(self) -> None:
+        """Ends a step of several batches: applies the mean of their gradients."""
+        self._apply([total.read_value() / self.accumulate for total in self.gradient_sums])
+        for total in self.gradient_sums:
+            total.assign(tf.zeros(total.shape))
+
+    def examples_in(self, batch: Any) -> tf.Tensor:
+        """Rows of this replica's batch, float32 []: those of its `labels`; 0 where it has none."""
+        if "labels" not in batch:
+            return tf.zeros([])
+        return tf.cast(tf.shape(batch["labels"])[0], tf.float32)
+
+    def _learn(self, data: Any) -> tuple[tuple[tf.Tensor, tf.Tensor], list[Any]]:
         with tf.GradientTape() as tape:
             loss = self.compute_loss(x=data, y=None, y_pred=self(data, training=True))
-            loss = self.optimizer.scale_loss(loss)  # where gradients pass through float16; else the same
-        weights = self.trainable_weights
-        self.optimizer.apply_gradients(zip(tape.gradient(loss, weights), weights, strict=True))
+            scaled = self.optimizer.scale_loss(loss)  # where gradients pass through float16; else the same
+        loss, examples = sum_over_replicas([loss, self.examples_in(data)])
+        return (loss, examples), tape.gradient(scaled, self.trainable_weights)
+
+    def _apply(self, gradients: list[Any]) -> None:
+        # Dense, since Keras takes the norm of a sparse gradient row by row, where one embedding may have
+        # several rows, more of them in fewer replicas.
+        dense = [tf.convert_to_tensor(each) for each in gradients if each is not None]
+        added = iter(sum_over_replicas(dense))
+        gradients = [None if each is None else next(added) for each in gradients]
+        self.optimizer.apply_gradients(zip(gradients, self.trainable_weights, strict=True))
 
 
-def add_before_clipping(optimizer: keras.optimizers.Optimizer) -> None:
-    """Let an optimizer add the replicas' gradients before it clips them.
+def take_added_gradients(optimizer: keras.optimizers.Optimizer) -> None:
+    """Let an optimizer take gradients that are added over the replicas already.
 
     Keras clips each replica's gradient and adds what is left: N replicas would take up to N times the step of
-    one. It also takes the norm of a sparse gradient row by row, where one embedding may have several rows,
-    more of them in fewer replicas; so gradients are made dense first.
+    one. And where it scales losses, it asks the first replica alone whether the gradients are finite.
 
     Args:
         optimizer: changed in place.
     """
     optimizer = getattr(optimizer, "inner_optimizer", optimizer)  # of one that scales losses
-    clip = optimizer._clip_gradients
-    optimizer._clip_gradients = lambda gradients: clip(
-        sum_over_replicas([tf.convert_to_tensor(gradient) for gradient in gradients])
-    )
-    optimizer._all_reduce_sum_gradients = lambda pairs: pairs  # they are the same everywhere by now
+    optimizer._all_reduce_sum_gradients = lambda pairs: pairs

@@ -10,18 +10,28 @@ import tensorflow as tf
 
 from genre_tf.config import OptimizerConfig
 from genre_tf.errors import FailureError, StoppedError
+from genre_tf.training.pace import Pace
 from genre_tf.training.progress import Goal, Progress, Report
 from genre_tf.training.stage_files import StageFiles
 from genre_tf.training.stopping import StopRequest
+
+_LOGGED_EVERY = 10
+"""Steps from one TensorBoard scalar to the next."""
+
+_WAIT_TO_MENTION = 0.05
+"""Share of the time of the steps: below it a faster input would hardly be noticed."""
 
 
 class Watch(keras.callbacks.Callback):
     """Validates every N steps, keeps the best weights, saves the state, and stops when it is time.
 
+    What Keras calls a batch is one execution here, of `steps_per_execution` steps, or of fewer where a
+    validation or the end comes sooner. Saving, logging and the end that somebody asks for wait for its end.
+
     Args:
         progress: where the training stands.
         steps: to do in all.
-        config: `validate_every`, `patience` and `save_every_seconds`.
+        config: `steps_per_execution`, `validate_every`, `patience` and `save_every_seconds`.
         goal: what it is judged by.
         files: takes the best weights, the state of the unfinished training, and TensorBoard logs.
         report: takes a line of progress.
@@ -48,29 +58,51 @@ class Watch(keras.callbacks.Callback):
         }
         self.resumed_with, self.started = progress.seconds, time.monotonic()
         self.saved_at = self.started
+        self.whole = Pace(seconds=progress.step_seconds, waited=progress.input_wait_seconds)
+        self.since_written = self.since_validated = Pace()
+
+    def on_train_batch_begin(self, batch: int, logs: dict[str, Any] | None = None) -> None:
+        """Say how many steps come next: at most so many as are left until a validation, or the end."""
+        step, every = self.progress.step, self.config.validate_every
+        left = min(every - step % every, self.steps - step)
+        self.model.steps_at_once = min(self.config.steps_per_execution, left)
 
     def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
-        """Note the loss; validate and save when it is time; stop if asked."""
-        progress = self.progress
-        progress.step += 1
-        step = progress.step
-        loss = float(keras.ops.convert_to_numpy(self.model.batch_loss))
-        if not math.isfinite(loss):
-            raise FailureError(
-                f"the loss became {loss} at step {step}, learning from {self.describe(step)}: lower the "
-                f"learning rate ({self.config.learning_rate}) or raise the clipping"
-            )
-        progress.loss_sum, progress.loss_count = progress.loss_sum + loss, progress.loss_count + 1
-        if step % 10 == 0 or step == self.steps:
+        """Note the losses; validate and save when it is time; stop if asked."""
+        progress, executed, before = self.progress, self.model.executed, self.progress.step
+        for loss in executed.losses:
+            progress.step += 1
+            self._check(loss)
+            progress.loss_sum, progress.loss_count = progress.loss_sum + loss, progress.loss_count + 1
+        self._note(executed.pace)
+        step, ended = progress.step, progress.step == self.steps
+        if step // _LOGGED_EVERY > before // _LOGGED_EVERY or ended:
             rate = float(keras.ops.convert_to_numpy(self.model.optimizer.learning_rate))
-            self._write("train", {"loss": loss, "learning_rate": rate})
-        due = step % self.config.validate_every == 0 or step == self.steps
+            self._write("train", {"loss": loss, "learning_rate": rate, **self.since_written.scalars})
+            self.since_written = Pace()
+        due = step % self.config.validate_every == 0 or ended
         if due:
             self.validate_now(self.model)
             if progress.waited >= self.config.patience:
                 self.report(f"no better {self.goal.metric} in {progress.waited} validations: stopping early")
                 self.model.stop_training = True
         self._save_if_due(due)
+        if ended:  # Keras counts executions, of which there may be fewer than steps
+            self.model.stop_training = True
+
+    def _check(self, loss: float) -> None:
+        step = self.progress.step
+        if not math.isfinite(loss):
+            raise FailureError(
+                f"the loss became {loss} at step {step}, learning from {self.describe(step)}: lower the "
+                f"learning rate ({self.config.learning_rate}) or raise the clipping"
+            )
+
+    def _note(self, pace: Pace) -> None:
+        self.whole, self.since_written = self.whole + pace, self.since_written + pace
+        self.since_validated += pace
+        self.progress.step_seconds = self.whole.seconds
+        self.progress.input_wait_seconds = self.whole.waited
 
     def validate_now(self, model: Any) -> None:
         """Validate, write scalars, and keep the weights if they are the best."""
@@ -91,7 +123,9 @@ class Watch(keras.callbacks.Callback):
         progress.loss_sum, progress.loss_count = 0.0, 0
         shown = "  ".join(f"{name} {number:.4f}" for name, number in found.items())
         best = "  (best)" if better else ""
-        self.report(f"step {progress.step}/{self.steps}  {mean}validation: {shown}{best}")
+        share, self.since_validated = self.since_validated.input_wait_share, Pace()
+        waited = f"  input wait {share:.0%}" if share > _WAIT_TO_MENTION else ""
+        self.report(f"step {progress.step}/{self.steps}  {mean}validation: {shown}{best}{waited}")
 
     def seconds(self) -> float:
         """Of wall clock, those before a resumption included."""

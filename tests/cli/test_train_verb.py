@@ -1,10 +1,13 @@
 """`genre train`: wrong input is said in a line or two, with exit status 2; nothing is left half-written."""
 
+import json
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+
+from genre_tf.config import read_config
 
 ROWS = "\t".join(["N{0}", "sports", "tennis", "title number {0}", "", "", "[]", "[]"])
 
@@ -70,8 +73,13 @@ def test_a_run_goes_on_with_the_same_settings_and_refuses_others(tmp_path, data)
     first = _genre("train", "retrieval", *common, "--news-backbone", "tiny")
     assert first.returncode == 0, first.stderr
     assert "validation pool_auc" in first.stdout
-    second = _genre("train", "ranking", *common)
+    second = _genre("train", "ranking", *common, "--accumulate", 2, "--steps-per-execution", 2, "--json")
     assert second.returncode == 0, second.stderr
+    result = json.loads(second.stdout)["ranking"]
+    assert result["steps"] == 2 and 0 < result["input_wait_share"] < 1
+    settings = read_config(tmp_path / "run" / "config.toml")
+    assert (settings.ranking.optimizer.accumulate, settings.retrieval.optimizer.accumulate) == (2, 1)
+    assert settings.ranking.optimizer.steps_per_execution == 2
     assert (tmp_path / "run" / "ranking" / "model.weights.h5").is_file()
     _refused(_genre("train", "ranking", *common, "--trainable", "last 1"), "made with other")
 

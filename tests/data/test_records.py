@@ -8,12 +8,11 @@ import pytest
 from genre_tf.config import SignalsConfig
 from genre_tf.data import serialization
 from genre_tf.data.articles import ArticleTable
-from genre_tf.data.batch_layout import BatchLayout
+from genre_tf.data.batch_layout import BatchLayout, FixedShape
 from genre_tf.data.batches import impression_batches
 from genre_tf.data.counters import Counters
 from genre_tf.data.examples import build_examples, split_by_time
 from genre_tf.data.mind import read_split
-from genre_tf.data.prepared_batches import prepared_batches
 from genre_tf.data.records import load_manifest, prepare, read_articles, read_examples
 from genre_tf.errors import FailureError, InputError
 
@@ -242,41 +241,3 @@ def test_what_is_no_prepared_folder_is_told(data, tmp_path):
 def test_the_counters_are_those_of_the_end_of_the_whole_log(data, tmp_path):
     prepare(data, tmp_path / "out", validation_share=0.25)
     assert Counters.load(tmp_path / "out" / "counters.npz").views["N4"] == 4
-
-
-@pytest.mark.parametrize(("negatives", "rows"), [(None, BEHAVIORS), (2, BEHAVIORS), (2, WITH_SIGNALS)])
-def test_batches_from_disk_hold_the_same_as_those_from_memory(write_split, tmp_path, negatives, rows):
-    data, out = write_split(behaviors=rows), tmp_path / "out"
-    prepare(data, out, validation_share=0.0, shards=1)
-    options = {"batch_size": 3, "negatives": negatives, "seed": 4}
-    from_disk = list(prepared_batches(out, "train", **options))
-    in_memory = list(impression_batches(read_examples(out, "train"), **options))
-    assert len(from_disk) == len(in_memory)
-    for left, right in zip(from_disk, in_memory, strict=True):
-        assert ("label_weights" in left) is (rows is WITH_SIGNALS) and left.keys() == right.keys()
-        for name in left:
-            np.testing.assert_array_equal(left[name].numpy(), right[name].numpy(), err_msg=name)
-
-
-def test_parts_of_batches_from_disk_are_those_of_batches_from_memory(data, tmp_path):
-    out = tmp_path / "out"
-    prepare(data, out, validation_share=0.0, shards=1)
-    options = {"batch_size": 3, "seed": 4, "layout": BatchLayout(parts=2, wanted=(1,))}
-    from_disk = list(prepared_batches(out, "train", **options))
-    in_memory = list(impression_batches(read_examples(out, "train"), **options))
-    for left, right in zip(from_disk, in_memory, strict=True):
-        for name in left:
-            np.testing.assert_array_equal(left[name].numpy(), right[name].numpy(), err_msg=name)
-
-
-def test_batches_from_disk_are_shuffled_over_all_shards_by_the_seed(data, tmp_path):
-    out = tmp_path / "out"
-    prepare(data, out, validation_share=0.0, shards=4)
-
-    def orders(seed):
-        dataset = prepared_batches(out, "train", batch_size=1, seed=seed, shuffle=True)
-        return [[int(batch["impression"][0]) for batch in dataset] for _ in range(4)]
-
-    assert orders(1) == orders(1)
-    assert len({tuple(order) for order in orders(1)}) > 1
-    assert all(sorted(order) == [0, 1, 2, 3] for order in orders(2))

@@ -1,5 +1,7 @@
 """A training that is ended before its time goes on as if nothing had happened."""
 
+import dataclasses
+import functools
 import os
 import resource
 import signal
@@ -39,34 +41,31 @@ class Net(keras.Model):
 
 
 class Learn(StageTrainer):
-    """Calls for the end at a step."""
+    """Calls for the end at a batch."""
 
     def __init__(self, model, end_at=None, how=None):
         super().__init__(model)
-        self.end_at, self.how, self.steps = end_at, how, 0
+        self.end_at, self.how, self.batches = end_at, how, 0
 
     def loss_of(self, batch, training):
+        tf.py_function(self._count, [], [])
         answer = self.model.dense(self.model.dropout(batch["x"], training=training))
         return tf.reduce_mean((answer - batch["y"]) ** 2)
 
-    def train_step(self, data):
-        tf.py_function(self._count, [], [])
-        return super().train_step(data)
-
     def _count(self):
-        self.steps += 1
-        if self.steps == self.end_at:
+        self.batches += 1
+        if self.batches == self.end_at:
             self.how()
 
 
-def _batches(start):
+def _batches(start, each=1):
     random = np.random.default_rng(3)
     x = random.normal(size=(40, 8)).astype(np.float32)
     data = tf.data.Dataset.from_tensor_slices({"x": x, "y": x[:, :1] * 2.0})
-    return data.shuffle(40, seed=1).batch(4).repeat().skip(start)
+    return data.shuffle(40, seed=1).batch(4).repeat().skip(start * each)
 
 
-def _train(run, end_at=None, how=None, made_from="same", said=None):
+def _train(run, end_at=None, how=None, made_from="same", said=None, settings=SETTINGS):
     keras.utils.set_random_seed(1)
     net = Net()
     trainer = Learn(net, end_at, how)
@@ -77,7 +76,8 @@ def _train(run, end_at=None, how=None, made_from="same", said=None):
     goal = Goal(validate=steps_done, metric="quality", greater_is_better=True)
     files = StageFiles(Path(run), "ranking", made_from)
     report = (lambda line: None) if said is None else said.append
-    result = fit(trainer, _batches, STEPS, SETTINGS, goal, files, report)
+    batches_from = functools.partial(_batches, each=settings.accumulate)
+    result = fit(trainer, batches_from, STEPS, settings, goal, files, report)
     return net, result, files
 
 
@@ -85,14 +85,19 @@ def _kernel(net):
     return keras.ops.convert_to_numpy(net.dense.kernel)
 
 
-def test_sigterm_saves_and_the_same_training_goes_on(tmp_path):
-    whole, expected, _ = _train(tmp_path / "whole")
-    with pytest.raises(StoppedError, match=r"SIGTERM after step 7 of 12.*same command") as stopped:
-        _train(tmp_path / "parts", end_at=7, how=lambda: os.kill(os.getpid(), signal.SIGTERM))
+@pytest.mark.parametrize(
+    ("accumulate", "at_once", "end_at", "ended"),
+    [(1, 1, 7, 7), (3, 1, 20, 7), (3, 2, 20, 8)],  # a step is ended, and an execution
+)
+def test_sigterm_saves_and_the_same_training_goes_on(tmp_path, accumulate, at_once, end_at, ended):
+    settings = dataclasses.replace(SETTINGS, accumulate=accumulate, steps_per_execution=at_once)
+    whole, expected, _ = _train(tmp_path / "whole", settings=settings)
+    with pytest.raises(StoppedError, match=rf"SIGTERM after step {ended} of 12.*same command") as stopped:
+        _train(tmp_path / "parts", end_at, lambda: os.kill(os.getpid(), signal.SIGTERM), settings=settings)
     assert stopped.value.status == 143
     said = []
-    net, result, files = _train(tmp_path / "parts", said=said)
-    assert said[0] == "going on after step 7 of 12"
+    net, result, files = _train(tmp_path / "parts", said=said, settings=settings)
+    assert said[0] == f"going on after step {ended} of 12"
     np.testing.assert_allclose(_kernel(net), _kernel(whole), rtol=1e-6)
     assert result.steps == expected.steps == STEPS
     assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL

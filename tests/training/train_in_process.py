@@ -22,12 +22,13 @@ from genre_tf.config import (
 )
 from genre_tf.training import generation
 from genre_tf.training.distribution import make_strategy
+from genre_tf.training.pace import Pace
 from genre_tf.training.run_folder import train
 
 STEPS = 30  # the scalars of every tenth step are logged
 
 
-def optimizer(name: str, rate: float, batch_size: int) -> OptimizerConfig:
+def optimizer(name: str, rate: float, batch_size: int, **more: int) -> OptimizerConfig:
     # The norm is clipped at every step, since that is where replicas differ if it is done too early.
     return OptimizerConfig(
         optimizer=name,
@@ -36,6 +37,7 @@ def optimizer(name: str, rate: float, batch_size: int) -> OptimizerConfig:
         steps=STEPS,
         clip_norm=0.05,
         validate_every=STEPS // 2,
+        **more,
     )
 
 
@@ -44,7 +46,7 @@ CONFIG = RunConfig(
     data=DataConfig(max_history=4, shards=1, validation_share=0.2),
     news=NewsConfig(backbone="tiny", trainable="last 1", max_title_tokens=12, dropout=0.0),
     retrieval=RetrievalConfig(heads=2, negatives=2, optimizer=optimizer("sgd", 0.5, 7)),
-    ranking=RankingConfig(optimizer=optimizer("adamw", 0.01, 7)),
+    ranking=RankingConfig(optimizer=optimizer("adamw", 0.01, 7, accumulate=2, steps_per_execution=4)),
     generation=GenerationConfig(
         vocabulary_size=300, layers=1, heads=2, hidden=16, max_tokens=64, optimizer=optimizer("sgd", 0.5, 5)
     ),
@@ -52,13 +54,15 @@ CONFIG = RunConfig(
 
 
 def curves(logs: Path) -> dict[str, list[float]]:
-    """Every scalar of a stage's TensorBoard logs, in the order of steps."""
+    """Every scalar of a stage's TensorBoard logs but those of time, in the order of steps."""
     found: dict[str, list[float]] = {}
     for part in ("train", "validation"):
         for file in sorted((logs / part).glob("events.*")):
             for record in tf.data.TFRecordDataset(str(file)):
                 for value in tf.compat.v1.Event.FromString(record.numpy()).summary.value:
-                    found.setdefault(f"{part} {value.tag}", []).append(float(tf.make_ndarray(value.tensor)))
+                    if value.tag not in Pace().scalars:
+                        scalar = float(tf.make_ndarray(value.tensor))
+                        found.setdefault(f"{part} {value.tag}", []).append(scalar)
     return found
 
 

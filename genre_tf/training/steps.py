@@ -1,0 +1,88 @@
+"""The compiled function of a training: several steps in one call, each of one batch or of several."""
+
+from collections.abc import Callable
+from typing import Any
+
+import tensorflow as tf
+
+Found = tuple[tf.Tensor, tf.Tensor, tf.Tensor]
+"""Loss, rows, seconds waited."""
+
+
+def compiled_steps(model: Any) -> Callable[[Any, tf.Tensor], Found]:
+    """The next steps of a `ReplicatedModel`.
+
+    Keras' own gradient accumulation is not used. It updates the weights in a branch of the graph, where
+    strategies of several replicas cannot join these (RuntimeError: "merge_call called while defining a new
+    graph"), and a state saved between two updates would keep the sums of the first replica alone. Here the
+    batches of a step are gone through inside of it: the schedule counts updates, replicas speak to each other
+    once a step, and what is saved lies between steps.
+
+    Waiting is measured inside, by the clock before a batch is drawn and after: Keras' loop around this
+    function sees whole calls only, and drawing outside would give each batch its own shapes, and a trace. In
+    a call of several steps the host of a GPU or TPU may run ahead of it; what it waits for then is not yet
+    missing, and the time told is an upper bound.
+
+    Args:
+        model: compiled; its `train_step`, or `add_step` and `update_step`, are run on every replica.
+
+    Returns:
+        (iterator of batches, int32 [] number of steps) -> losses float32 [most_steps], of which so many are
+        meant; rows of all their batches, float32 []; seconds waited for them, float64 [].
+    """
+    strategy, batches = model.distribute_strategy, model.accumulate
+
+    def replicated(step: Any) -> Callable[..., Any]:
+        if model.jit_compile:
+            step = tf.function(step, jit_compile=True, autograph=False)
+        return lambda *batch: strategy.run(step, args=batch)
+
+    train_step, add_step, update_step = map(replicated, (model.train_step, model.add_step, model.update_step))
+
+    def learn(iterator: Any, step: Callable[..., Any]) -> Found:
+        before = tf.timestamp()
+        with tf.control_dependencies([before]):
+            batch = iterator.get_next()
+        with tf.control_dependencies(tf.nest.flatten(batch, expand_composites=True)):
+            waited = tf.timestamp() - before
+        loss, examples = (strategy.experimental_local_results(each)[0] for each in step(batch))
+        return loss, examples, waited
+
+    def one_step(iterator: Any) -> Found:
+        if batches == 1:
+            return learn(iterator, train_step)
+        losses, examples, waited = in_turn(lambda: learn(iterator, add_step), tf.constant(batches), batches)
+        update_step()
+        return tf.reduce_mean(losses), examples, waited
+
+    # Batches are fetched inside, where their shapes are those of all batches and not of the next.
+    @tf.function(reduce_retracing=True, autograph=False)
+    def next_steps(iterator: Any, steps: tf.Tensor) -> Found:
+        return in_turn(lambda: one_step(iterator), steps, model.most_steps)
+
+    return next_steps
+
+
+def in_turn(one: Callable[[], Found], times: tf.Tensor, most: int) -> Found:
+    """Do something several times, each after the other has ended.
+
+    Args:
+        one: to be done; traced once.
+        times: int32 [], at most `most`.
+        most: room for losses.
+
+    Returns:
+        Losses float32 [most], zeros beyond `times`; sums of rows and of seconds.
+    """
+    if most == 1:  # spares the loop
+        loss, examples, waited = one()
+        return loss[tf.newaxis], examples, waited
+
+    def body(place: tf.Tensor, losses: tf.Tensor, examples: tf.Tensor, waited: tf.Tensor) -> tuple[Any, ...]:
+        loss, more, longer = one()
+        losses = tf.where(tf.range(most) == place, loss, losses)  # one that is no number stays alone
+        return place + 1, losses, examples + more, waited + longer
+
+    start = (tf.constant(0), tf.zeros([most]), tf.zeros([]), tf.zeros([], tf.float64))
+    done: tuple[Any, ...] = tf.while_loop(lambda place, *_: place < times, body, start, parallel_iterations=1)
+    return done[1], done[2], done[3]
