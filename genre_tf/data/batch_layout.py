@@ -129,8 +129,13 @@ def fewer_candidates(log: dict[str, Any], draw: tf.Tensor, most: int) -> dict[st
     order = tf.argsort(dense + 0.5 * chance, axis=1, direction="DESCENDING")
     kept = tf.argsort(order, axis=1) < most
     keep = labels.with_flat_values(tf.boolean_mask(kept, dense > -2.0))
-    fewer = {name: tf.ragged.boolean_mask(log[name], keep) for name in ("candidates", "labels", "counters")}
+    fewer = {name: tf.ragged.boolean_mask(log[name], keep) for name in of_candidates(log)}
     return {**log, **fewer}
+
+
+def of_candidates(log: dict[str, Any]) -> list[str]:
+    """Names of the columns that have a value for each candidate."""
+    return [name for name in log if name not in ("history", "impression")]
 
 
 def articles_of(

@@ -3,13 +3,22 @@
 The work after reading is TensorFlow's own (no Python per batch), so that it runs beside training.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import tensorflow as tf
 
-from genre_tf.data.batch_layout import WHOLE, BatchLayout, articles_of, cut_batches, fewer_candidates, part_of
+from genre_tf.data.batch_layout import (
+    WHOLE,
+    BatchLayout,
+    articles_of,
+    cut_batches,
+    fewer_candidates,
+    of_candidates,
+    part_of,
+)
 from genre_tf.data.examples import ImpressionExample
 from genre_tf.errors import InputError
 
@@ -17,6 +26,9 @@ Batch = dict[str, tf.Tensor]
 Log = dict[str, Any]
 """Ragged columns of impressions: history int32 [n, None], candidates int32 [n, None],
 labels float32 [n, None], counters float32 [n, None, 3], impression int64 [n]."""
+
+Columns = Mapping[str, Sequence[npt.NDArray[np.float32]]]
+"""More of each candidate, by name: for every example float32 [c, ...]."""
 
 # types-tensorflow does not know its class methods.
 RaggedTensor: Any = tf.RaggedTensor
@@ -34,6 +46,7 @@ def impression_batches(
     drop_remainder: bool = False,
     start: int = 0,
     layout: BatchLayout = WHOLE,
+    columns: Columns | None = None,
 ) -> tf.data.Dataset:
     """Batches of examples held in memory, shuffled over all of them.
 
@@ -51,6 +64,7 @@ def impression_batches(
         drop_remainder: leaves out a last batch that is not full.
         start: leaves out so many batches at the beginning, at hardly any cost: where a training goes on.
         layout: parts of each batch, for replicas, and fixed shapes, which leave out such a last batch too.
+        columns: what else goes with the candidates and into the batch, float32 [B, C, ...].
 
     Returns:
         A dataset of dicts; U articles of the batch, longest history H, most candidates C:
@@ -66,13 +80,12 @@ def impression_batches(
         InputError: there is nothing to make a batch of, or not one full batch of a fixed shape, or the parts
             of such a batch would differ.
     """
-    log = _columns(examples)
+    log = _columns(examples, columns or {})
     numbers, positions = _rows_of(examples, negatives, batch_size if layout.fixed else 1)
     order = tf.data.Dataset.range(len(numbers))
     if shuffle:
         order = order.shuffle(len(numbers), seed=seed)
     rows, clicks = tf.constant(numbers), tf.constant(positions)
-
     size = layout.rows(batch_size)
 
     def assemble(picked: tf.Tensor, draw: tf.Tensor, part: tf.Tensor) -> Batch:
@@ -140,9 +153,8 @@ def choose_candidates(
         return log if layout.fixed is None else fewer_candidates(log, draw, layout.fixed.candidates)
     picked = draw_negatives(log["labels"], click, draw, negatives)
     labels = tf.one_hot(tf.zeros_like(picked[:, 0]), negatives + 1)
-    candidates, counters = (tf.gather(log[name], picked, batch_dims=1) for name in ("candidates", "counters"))
-    chosen = {"candidates": candidates, "labels": labels, "counters": counters}
-    return {**log, **{name: _ragged(dense) for name, dense in chosen.items()}}
+    chosen = {name: tf.gather(log[name], picked, batch_dims=1) for name in of_candidates(log)}
+    return {**log, **{name: _ragged(dense) for name, dense in {**chosen, "labels": labels}.items()}}
 
 
 def assemble_batch(log: Log, part: tf.Tensor, max_history: int, layout: BatchLayout, size: int) -> Batch:
@@ -171,6 +183,9 @@ def assemble_batch(log: Log, part: tf.Tensor, max_history: int, layout: BatchLay
         "counters": log["counters"].to_tensor(shape=(None, wide, 3)),
         "impression": log["impression"],
     }
+    for name in of_candidates(log):
+        if name not in batch:
+            batch[name] = log[name].to_tensor(shape=(None, wide, *log[name].shape[2:]))
     if layout.fixed is not None:
         batch = {name: tf.ensure_shape(value, [size, *value.shape[1:]]) for name, value in batch.items()}
     return {"articles": articles, **batch}
@@ -200,9 +215,9 @@ def draw_negatives(labels: tf.RaggedTensor, click: tf.Tensor, draw: tf.Tensor, n
     return tf.concat([click[:, tf.newaxis], tf.cast(drawn, tf.int64)], 1)
 
 
-def _columns(examples: Sequence[ImpressionExample]) -> Log:
+def _columns(examples: Sequence[ImpressionExample], more: Columns) -> Log:
     def ragged(name: str, kind: type, inner: tuple[int, ...] = ()) -> tf.RaggedTensor:
-        parts = [getattr(example, name) for example in examples]
+        parts = more[name] if name in more else [getattr(example, name) for example in examples]
         lengths = np.asarray([len(part) for part in parts], np.int64)
         values = np.concatenate([np.zeros((0, *inner), kind), *parts])
         return RaggedTensor.from_row_lengths(values, lengths, validate=False)
@@ -213,6 +228,7 @@ def _columns(examples: Sequence[ImpressionExample]) -> Log:
         "labels": ragged("labels", np.float32),
         "counters": ragged("counters", np.float32, (3,)),
         "impression": tf.constant([example.impression for example in examples], tf.int64),
+        **{name: ragged(name, np.float32, parts[0].shape[1:]) for name, parts in more.items()},
     }
 
 

@@ -78,13 +78,16 @@ def _similarities(ranker: Ranker, data: StageData, config: RunConfig) -> _Seen:
 
 
 def logistic_regression(
-    features: npt.NDArray[np.floating], labels: npt.NDArray[np.floating]
+    features: npt.NDArray[np.floating],
+    labels: npt.NDArray[np.floating],
+    offset: npt.NDArray[np.floating] | float = 0.0,
 ) -> tuple[npt.NDArray[np.float32], float]:
     """Weights and bias of the smallest cross-entropy with a ridge on the weights, by Newton's method.
 
     Args:
         features: [n, F], of order one.
         labels: [n], 0 or 1.
+        offset: [n], added to the logits as it is.
 
     Returns:
         float32 [F], and the bias.
@@ -95,7 +98,7 @@ def logistic_regression(
     ridge = np.append(np.full(features.shape[1], _RIDGE), 1e-3)
     weights = np.zeros(design.shape[1])
     for _ in range(_NEWTON_STEPS):
-        probability = 1.0 / (1.0 + np.exp(-np.clip(design @ weights, -30.0, 30.0)))
+        probability = 1.0 / (1.0 + np.exp(-np.clip(design @ weights + offset, -30.0, 30.0)))
         gradient = design.T @ (probability - labels) + ridge * weights
         curvature = (design * (probability * (1 - probability))[:, None]).T @ design + np.diag(ridge)
         step = np.linalg.solve(curvature, gradient)

@@ -24,10 +24,11 @@ from genre_tf.models.article_features import ArticleFeatures
 from genre_tf.models.backbone import Categories, NewsBackbone, load_news_backbone
 from genre_tf.models.ranker import Ranker
 from genre_tf.models.two_tower import TwoTower
+from genre_tf.training.click_weights import click_weights
 from genre_tf.training.distribution import Distribution
 from genre_tf.training.fit import StageTrainer
 from genre_tf.training.generation import GenerationTrainer, new_generator
-from genre_tf.training.ranking import RankingTrainer
+from genre_tf.training.ranking import CLICK_WEIGHT, TEACHER, RankingTrainer
 from genre_tf.training.retrieval import RetrievalTrainer
 from genre_tf.training.text_batches import TextBatching, TextRows
 
@@ -41,6 +42,10 @@ CONFIG = RunConfig(
     generation=GenerationConfig(
         vocabulary_size=300, layers=1, heads=2, hidden=16, max_tokens=48, prefix_tokens=2
     ),
+)
+OBJECTIVES = "all objectives of ranking"
+ALL_OBJECTIVES = RankingConfig(
+    objective="softmax", label_smoothing=0.1, popularity_debias=0.5, contrastive=0.1, teacher="another run"
 )
 TABLE = ArticleTable(
     [
@@ -79,10 +84,15 @@ def impressions() -> list[ImpressionExample]:
 
 def clicks(stage: str, backbone: NewsBackbone) -> tuple[StageTrainer, tf.data.Dataset, tf.data.Dataset]:
     negatives = CONFIG.retrieval.negatives if stage == "retrieval" else None
+    columns = {}
+    if stage == OBJECTIVES:
+        random = np.random.default_rng(2)
+        logits = [random.normal(size=(len(each.labels), 2)).astype(np.float32) for each in impressions()]
+        columns = {TEACHER: logits, CLICK_WEIGHT: click_weights(impressions(), ALL_OBJECTIVES)}
     features = ArticleFeatures.of(TABLE, backbone)
 
     def batches(layout: BatchLayout) -> tf.data.Dataset:
-        options: dict[str, Any] = {"negatives": negatives, "seed": 1, "layout": layout}
+        options: dict[str, Any] = {"negatives": negatives, "seed": 1, "layout": layout, "columns": columns}
         logs = impression_batches(impressions(), batch_size=ROWS, max_history=3, **options)
         return features.pipeline(logs, 10 if layout.fixed else None)
 
@@ -92,7 +102,7 @@ def clicks(stage: str, backbone: NewsBackbone) -> tuple[StageTrainer, tf.data.Da
             TwoTower(backbone, CONFIG), 0.1, np.full(len(TABLE), 1 / len(TABLE), np.float32)
         )
     else:
-        trainer = RankingTrainer(Ranker(backbone, CONFIG))
+        trainer = RankingTrainer(Ranker(backbone, CONFIG), ALL_OBJECTIVES if columns else CONFIG.ranking)
     return trainer, batches(BatchLayout(fixed=shape)), batches(WHOLE)
 
 
@@ -111,7 +121,7 @@ def without_padding(name: str, batch: dict[str, tf.Tensor]) -> tf.Tensor:
     return batch[name][:, :longest] if name in ("token_ids", "labels", "label_weight") else batch[name]
 
 
-@pytest.fixture(scope="module", params=STAGES)
+@pytest.fixture(scope="module", params=(*STAGES, OBJECTIVES))
 def stage(
     request: Any, backbone: NewsBackbone, tmp_path_factory: Any
 ) -> tuple[StageTrainer, tf.data.Dataset, tf.data.Dataset]:
@@ -172,6 +182,31 @@ def test_xla_compiles_the_whole_step_and_it_learns(stage: Any) -> None:
     np.testing.assert_allclose(losses[0], expected + sum(trainer.losses), rtol=5e-3)  # a writer has dropout
     assert losses[-1] < losses[0]
     assert step.experimental_get_tracing_count() == 1
+
+
+@pytest.mark.parametrize(
+    ("ranking", "columns"),
+    [
+        (RankingConfig(), {}),
+        (RankingConfig(objective="softmax"), {}),
+        (RankingConfig(label_smoothing=0.2), {}),
+        (RankingConfig(), {CLICK_WEIGHT}),
+        (RankingConfig(contrastive=10.0), {}),
+        (RankingConfig(distillation_weight=1.0), {TEACHER}),
+    ],
+)
+def test_each_objective_of_the_ranker_is_learned(
+    ranking: RankingConfig, columns: set[str], backbone: NewsBackbone
+) -> None:
+    _, _, batches = clicks(OBJECTIVES, backbone)
+    trainer, batch, losses = RankingTrainer(Ranker(backbone, CONFIG), ranking), next(iter(batches)), []
+    for name in {CLICK_WEIGHT, TEACHER} - set(columns):
+        del batch[name]
+    trainer.compile_replicated(keras.optimizers.SGD(0.01), jit_compile=False)
+    for _ in range(4):
+        trainer.train_step(batch)
+        losses.append(float(keras.ops.convert_to_numpy(trainer.batch_loss)))
+    assert losses == sorted(losses, reverse=True) and losses[-1] < losses[0]
 
 
 def test_a_pipeline_whose_shapes_are_not_fixed_is_refused() -> None:
