@@ -8,7 +8,7 @@ import numpy.typing as npt
 from genre_tf.config import RankingConfig
 from genre_tf.data.examples import ImpressionExample
 
-# No click weighs more than this many average ones: a few rare clicks would otherwise decide the training.
+# No click weighs more than so many median ones: a few rare clicks would otherwise decide the training.
 _MOST = 10.0
 
 
@@ -40,7 +40,7 @@ def click_weights(
         places = np.concatenate([np.flatnonzero(at) for at in clicked])
         propensities = np.asarray(config.position_propensities)
         weights = weights / propensities[np.minimum(places, len(propensities) - 1)]
-    weights = np.minimum(weights / weights.mean(), _MOST)
+    weights = np.minimum(weights, _MOST * np.median(weights))
     of_all = np.ones(sum(map(len, clicked)), np.float32)
     of_all[np.concatenate(clicked)] = weights / weights.mean()
     return np.split(of_all, np.cumsum([len(at) for at in clicked])[:-1])

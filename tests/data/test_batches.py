@@ -80,7 +80,7 @@ def test_every_impression_comes_back_whole():
 @pytest.mark.parametrize("negatives", [None, 3])
 def test_more_columns_stay_with_their_candidates(negatives):
     examples = random_examples()
-    columns = {"row": [np.stack([one.candidates, -one.candidates], 1) for one in examples]}
+    columns = {"row": [np.stack([one.candidates, -one.candidates], 1).astype(np.float32) for one in examples]}
     options = {"batch_size": 8, "negatives": negatives, "seed": 1, "shuffle": True}
     for batch in epoch(impression_batches(examples, columns=columns, **options)):
         rows = np.where(batch["mask"], batch["articles"][batch["candidates"]], 0)
