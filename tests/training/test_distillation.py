@@ -12,8 +12,10 @@ from genre_tf.config import DataConfig, NewsConfig, OptimizerConfig, RankingConf
 from genre_tf.data.records import read_articles, read_examples
 from genre_tf.errors import InputError
 from genre_tf.evaluation.run_models import load_scorers
+from genre_tf.models.checkpoint import WEIGHTS_FILE, load_backbone
+from genre_tf.models.ranker import Ranker
 from genre_tf.training.distillation import check_teacher, teacher_identity
-from genre_tf.training.run_folder import stage_fingerprints, train
+from genre_tf.training.run_folder import open_run, stage_fingerprints, train
 
 MODELS = ("ranker", "ranker_counters")
 TEACHER = RunConfig(
@@ -31,7 +33,7 @@ def _student(teacher: Path) -> RunConfig:
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: Any) -> Path:
-    """`data`, a trained `teacher`, and its `student`."""
+    """`data`, a `teacher` that knows what rankers begin with, and its trained `student`."""
     folder: Path = tmp_path_factory.mktemp("distillation")
     data = folder / "data" / "train"
     data.mkdir(parents=True)
@@ -41,7 +43,10 @@ def folder(tmp_path_factory: Any) -> Path:
     line = "{n}\tU{n}\t11/9/2019 1:{n:02}:00 AM\tN1 N2\tN{a}-1 N{b}-0 N7-0\n"
     log = [line.format(n=n, a=3 + n % 4, b=3 + (n + 1) % 4) for n in range(1, 41)]
     (data / "behaviors.tsv").write_text("".join(log))
-    train(["ranking"], data.parent, folder / "teacher", TEACHER, lambda _: None)
+    open_run(folder / "teacher", data.parent, TEACHER, lambda _: None)
+    (folder / "teacher" / "ranking").mkdir()
+    teacher = Ranker(load_backbone(folder / "teacher", TEACHER), TEACHER)
+    teacher.save_weights(folder / "teacher" / "ranking" / WEIGHTS_FILE)
     train(["ranking"], data.parent, folder / "student", _student(folder / "teacher"), lambda _: None)
     return folder
 
@@ -72,7 +77,7 @@ def test_a_teacher_is_what_it_knows_and_not_where_it_lies(folder: Path, tmp_path
     train(["ranking"], folder / "data", student, _student(moved), said.append)
     assert "kept" in said[-1]
     earlier = stage_fingerprints(student, _student(moved))
-    with (moved / "ranking" / "model.weights.h5").open("ab") as weights:
+    with (moved / "ranking" / WEIGHTS_FILE).open("ab") as weights:
         weights.write(b"other weights")
     later = stage_fingerprints(student, _student(moved))
     assert later["ranking"] != earlier["ranking"] and later["retrieval"] == earlier["retrieval"]

@@ -145,6 +145,35 @@ def test_clicked_articles_are_the_history_and_the_clicks_and_never_the_padding()
     np.testing.assert_array_equal(clicked_articles(batch), [[0, 1, 1, 1, 0], [0, 0, 0, 0, 1]])
 
 
+def test_xla_compiles_every_loss_with_its_gradient_to_the_same_values():
+    articles = tf.constant(ARTICLES)
+    batch = {
+        "articles": articles,
+        "history": tf.constant([[1, 2], [3, 0], [0, 0], [4, 6]]),
+        "candidates": tf.constant([[3, 2, 4], [4, 1, 5], [2, 6, 1], [5, 1, 0]]),
+        "labels": tf.constant(LABELS),
+        "mask": tf.constant(MASK),
+    }
+
+    def gradients(logits, texts):
+        with tf.GradientTape() as tape:
+            tape.watch([logits, texts])
+            loss = tf.add_n(
+                [
+                    click_loss(logits, LABELS, MASK, WEIGHTS, 0.1),
+                    softmax_loss(logits, LABELS, MASK, WEIGHTS, 0.1),
+                    teacher_loss(logits, LOGITS[::-1], MASK, 2.0),
+                    contrastive_loss(texts, articles, clicked_articles(batch), 0.5),
+                ]
+            )
+        return [loss, *tape.gradient(loss, [logits, texts])]
+
+    inputs = tf.constant(LOGITS), tf.constant(_texts())
+    compiled = tf.function(gradients, jit_compile=True, autograph=False)(*inputs)
+    for found, expected in zip(compiled, gradients(*inputs), strict=True):
+        np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-6)
+
+
 def test_two_replicas_have_together_the_losses_and_gradients_of_one():
     script = Path(__file__).with_name("losses_of_replicas.py")
     found = subprocess.run([sys.executable, script], capture_output=True, text=True, timeout=300)
