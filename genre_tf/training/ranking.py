@@ -27,7 +27,7 @@ from genre_tf.training.stage_files import StageFiles
 from genre_tf.training.validation import Validation
 
 CLICK_WEIGHT, TEACHER = "click_weight", "teacher"
-"""Columns of a batch where the settings ask for them: float32 [B, C], and [B, C, logits of the teacher]."""
+"""Columns of a batch where the settings ask for them: float32 [B, C, 2], without and with counters."""
 
 _LOSSES = {"click": click_loss, "softmax": softmax_loss}
 
@@ -58,11 +58,14 @@ class RankingTrainer(StageTrainer):
         return loss
 
     def _of_logits(self, logits: tf.Tensor, batch: dict[str, tf.Tensor], place: int) -> tf.Tensor:
-        labels, mask, weights = batch["labels"], batch["mask"], batch.get(CLICK_WEIGHT)
+        labels, mask = batch["labels"], batch["mask"]
+        weights, wanted = (
+            batch[name][..., place] if name in batch else None for name in (CLICK_WEIGHT, TEACHER)
+        )
         loss = _LOSSES[self.config.objective](logits, labels, mask, weights, self.config.label_smoothing)
-        if TEACHER not in batch:
+        if wanted is None:
             return loss
-        wanted, share = batch[TEACHER][..., place], self.config.distillation_weight
+        share = self.config.distillation_weight
         soft = teacher_loss(logits, wanted, mask, self.config.distillation_temperature)
         return (1.0 - share) * loss + share * soft
 

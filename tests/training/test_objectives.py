@@ -201,8 +201,9 @@ EXAMPLES = [_example([1, 2, 3], [1, 0, 0])] * 4 + [_example([4, 1, 2], [0, 0, 1]
 
 def test_click_weights_fall_with_the_clicks_on_the_article():
     weights = click_weights(EXAMPLES, RankingConfig(popularity_debias=0.5))
-    assert [each.shape for each in weights] == [(3,)] * 5
-    popular, rare = weights[0][0], weights[4][2]
+    assert [each.shape for each in weights] == [(3, 2)] * 5
+    assert all((each[:, 1] == 1.0).all() for each in weights)  # with counters popularity is told by them
+    popular, rare = weights[0][0, 0], weights[4][2, 0]
     assert rare / popular == pytest.approx(2.0)  # 4 clicks against 1, square root
     assert popular * 4 + rare == pytest.approx(5.0)
     assert all((row[one.labels == 0] == 1.0).all() for row, one in zip(weights, EXAMPLES, strict=True))
@@ -210,13 +211,13 @@ def test_click_weights_fall_with_the_clicks_on_the_article():
 
 def test_click_weights_rise_with_the_place_and_have_a_limit():
     by_place = click_weights(EXAMPLES, RankingConfig(position_propensities=(0.8, 0.4)))
-    assert by_place[4][2] / by_place[0][0] == pytest.approx(2.0)
+    np.testing.assert_allclose(by_place[4][2] / by_place[0][0], [2.0, 2.0], rtol=1e-6)
     both = RankingConfig(popularity_debias=0.5, position_propensities=(0.8, 0.4))
     both_weights = click_weights(EXAMPLES, both)
-    assert both_weights[4][2] / both_weights[0][0] == pytest.approx(4.0)
+    np.testing.assert_allclose(both_weights[4][2] / both_weights[0][0], [4.0, 2.0], rtol=1e-6)
     many = [_example([1, 2], [1, 0])] * 400 + [_example([1, 2], [0, 1])]
     extreme = click_weights(many, RankingConfig(position_propensities=(1.0, 0.001)))
-    clicks = np.array([row[one.labels > 0][0] for row, one in zip(extreme, many, strict=True)])
+    clicks = np.array([row[one.labels > 0][0, 0] for row, one in zip(extreme, many, strict=True)])
     assert clicks.max() == pytest.approx(10 * clicks.min()) and clicks.mean() == pytest.approx(1.0)
 
 
