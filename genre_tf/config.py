@@ -115,13 +115,52 @@ class RetrievalConfig:
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
 
 
+OBJECTIVES = ("click", "softmax")
+_RANKING_RANGES = (
+    ("label_smoothing", 0.0, 0.99),
+    ("popularity_debias", 0.0, 2.0),
+    ("position_propensities", 1e-3, 1.0),
+    ("contrastive", 0.0, math.inf),
+    ("contrastive_temperature", 0.01, 10.0),
+    ("distillation_weight", 0.0, 1.0),
+    ("distillation_temperature", 0.1, 100.0),
+)
+
+
 @dataclass(frozen=True, kw_only=True)
 class RankingConfig:
     """The click model."""
 
     negatives: int = 0  # shown and not clicked, per click; 0: every shown article
     counters: bool = True
+    objective: str = "click"  # cross-entropy of each click; "softmax" of each click among the not clicked
+    label_smoothing: float = 0.0  # share of each label that goes to what is clicked on average
+    # Without counters a click weighs (clicks on its article) ** -this: what is popular tells little of taste.
+    popularity_debias: float = 0.0
+    # How likely a reader looks at each place of an impression, first to last: a click there weighs 1 / this.
+    position_propensities: tuple[float, ...] = ()  # none: MIND shuffles its impressions, so no log of it says
+    contrastive: float = 0.0  # weight of a loss that draws together the texts of one reader's clicks
+    contrastive_temperature: float = 0.1  # of the cosines in it, as in the paper
+    teacher: str = ""  # run folder whose ranker is learned from, usually a larger one
+    distillation_weight: float = 0.5  # share of the teacher's loss, the rest is the clicks'
+    distillation_temperature: float = 2.0  # divides both logits: the teacher's doubts are then seen better
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
+
+    def __post_init__(self) -> None:
+        """Said before any work: a training reads these after minutes.
+
+        Raises:
+            InputError: a value out of its range.
+        """
+        if self.objective not in OBJECTIVES:
+            raise InputError(
+                f"there is no ranking.objective {self.objective!r}: use one of {', '.join(OBJECTIVES)}"
+            )
+        for name, least, most in _RANKING_RANGES:
+            value = getattr(self, name)
+            for each in value if isinstance(value, tuple) else (value,):
+                if not least <= each <= most:
+                    raise InputError(f"ranking.{name} lies within {least:g} and {most:g}, not at {each:g}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -202,8 +241,10 @@ def _convert(kind: Any, value: Any, where: str) -> Any:
         if not isinstance(value, dict):
             raise InputError(f"{where} is a table of settings, and {value!r} was given")
         return from_table(typing.cast(type, kind), value, where)
-    if isinstance(kind, types.GenericAlias):
-        kind = list
+    if isinstance(kind, types.GenericAlias):  # tuple[float, ...] and its like
+        if not isinstance(value, list):
+            raise InputError(f"{where} takes a list, and {value!r} was given")
+        return tuple(_convert(typing.get_args(kind)[0], each, where) for each in value)
     if kind is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
     if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):

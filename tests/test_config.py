@@ -7,7 +7,10 @@ from genre_tf.errors import InputError
 
 
 def test_settings_survive_a_file(tmp_path):
-    config = RunConfig(seed=3, ranking=RankingConfig(optimizer=OptimizerConfig(optimizer="sgd", epochs=9)))
+    optimizer = OptimizerConfig(optimizer="sgd", epochs=9)
+    config = RunConfig(
+        seed=3, ranking=RankingConfig(optimizer=optimizer, position_propensities=(1.0, 0.5, 0.25))
+    )
     write_config(config, tmp_path / "config.toml")
     assert read_config(tmp_path / "config.toml") == config
 
@@ -27,6 +30,11 @@ def test_steps_are_updates_of_the_weights():
         ("seed = true", "seed takes a value of type int"),
         ("news = 1", "news is a table"),
         ("seed = ", "cannot be read as TOML"),
+        ("[ranking]\nobjective = 'hinge'", "no ranking.objective 'hinge': use one of click, softmax"),
+        ("[ranking]\nlabel_smoothing = 1", "ranking.label_smoothing lies within 0 and 0.99, not at 1"),
+        ("[ranking]\nposition_propensities = [1.0, 0.0]", "position_propensities lies within 0.001 and 1"),
+        ("[ranking]\nposition_propensities = 0.5", "position_propensities takes a list, and 0.5"),
+        ("[ranking]\nposition_propensities = ['a']", "position_propensities takes a value of type float"),
     ],
 )
 def test_a_wrong_file_says_where(tmp_path, text, said):

@@ -40,6 +40,27 @@ class Strategy(str, Enum):  # noqa: UP042
     tpu = "tpu"
 
 
+class Objective(str, Enum):  # noqa: UP042
+    """Of the ranker."""
+
+    click = "click"
+    softmax = "softmax"
+
+
+TrainableOption = Annotated[
+    str | None,
+    typer.Option(
+        help="What of the news backbone is trained: none, 'last N' or all; or small additions to it, "
+        "'lora RANK', 'adapters WIDTH' or 'prefix VECTORS', these also as 'lora 8 last 2'."
+    ),
+]
+ObjectiveOption = Annotated[
+    Objective | None,
+    typer.Option(help="Of the ranker: each click by itself, or a softmax of it and what was not clicked."),
+]
+TeacherOption = Annotated[
+    Path | None, typer.Option(help="Run folder whose ranker the new one learns from, beside the clicks.")
+]
 StrategyOption = Annotated[
     Strategy, typer.Option(help="One device, all GPUs, machines by TF_CONFIG, a TPU; auto: what is here.")
 ]
@@ -81,6 +102,8 @@ def train(
         typer.Option(help="GPT-2 of the generator, named likewise; else a small new one."),
     ] = None,
     trainable: TrainableOption = None,
+    objective: ObjectiveOption = None,
+    teacher: TeacherOption = None,
     optimizer: Annotated[Optimizer | None, typer.Option(help="Of the stages trained now.")] = None,
     learning_rate: Annotated[float | None, typer.Option(min=0.0, help="Peak value.")] = None,
     batch_size: Annotated[int | None, typer.Option(min=1, help="Of the stages trained now.")] = None,
@@ -108,6 +131,10 @@ def train(
         "": {"seed": seed},
         "news": {"backbone": news_backbone, "trainable": trainable},
         "data": {"max_bad_rows": max_bad_rows},
+        "ranking": {
+            "objective": objective.value if objective else None,
+            "teacher": str(teacher.resolve()) if teacher else None,
+        },
         "generation": {"backbone": writer_backbone},
     }
     of_optimizer = {

@@ -11,10 +11,6 @@ from genre_tf.errors import InputError
 RaggedTensor: Any = tf.RaggedTensor
 
 
-OF_CANDIDATES = ("candidates", "labels", "counters", "label_weights")
-"""Columns with a value per candidate; the last only of a log with signals."""
-
-
 @dataclass(frozen=True, kw_only=True)
 class FixedShape:
     """Sizes that every batch has, as a compiler for TPU needs them: nothing is padded to the longest.
@@ -133,8 +129,13 @@ def fewer_candidates(log: dict[str, Any], draw: tf.Tensor, most: int) -> dict[st
     order = tf.argsort(dense + 0.5 * chance, axis=1, direction="DESCENDING")
     kept = tf.argsort(order, axis=1) < most
     keep = labels.with_flat_values(tf.boolean_mask(kept, dense > -2.0))
-    fewer = {name: tf.ragged.boolean_mask(log[name], keep) for name in OF_CANDIDATES if name in log}
+    fewer = {name: tf.ragged.boolean_mask(log[name], keep) for name in of_candidates(log)}
     return {**log, **fewer}
+
+
+def of_candidates(log: dict[str, Any]) -> list[str]:
+    """Names of the columns that have a value for each candidate."""
+    return [name for name in log if name not in ("history", "history_weights", "impression")]
 
 
 def articles_of(

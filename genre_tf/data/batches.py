@@ -3,19 +3,20 @@
 The work after reading is TensorFlow's own (no Python per batch), so that it runs beside training.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import tensorflow as tf
 
 from genre_tf.data.batch_layout import (
-    OF_CANDIDATES,
     WHOLE,
     BatchLayout,
     articles_of,
     cut_batches,
     fewer_candidates,
+    of_candidates,
     part_of,
 )
 from genre_tf.data.examples import WEIGHTS, ImpressionExample
@@ -26,6 +27,9 @@ Log = dict[str, Any]
 """Ragged columns of impressions: history int32 [n, None], candidates int32 [n, None],
 labels float32 [n, None], counters float32 [n, None, 3], impression int64 [n]; of a log with signals also
 history_weights float32 [n, None], label_weights float32 [n, None]."""
+
+Columns = Mapping[str, Sequence[npt.NDArray[np.float32]]]
+"""More of each candidate, by name: for every example float32 [c, ...]."""
 
 # types-tensorflow does not know its class methods.
 RaggedTensor: Any = tf.RaggedTensor
@@ -44,6 +48,7 @@ def impression_batches(
     start: int = 0,
     layout: BatchLayout = WHOLE,
     weighted: bool = True,
+    columns: Columns | None = None,
 ) -> tf.data.Dataset:
     """Batches of examples held in memory, shuffled over all of them.
 
@@ -62,6 +67,7 @@ def impression_batches(
         start: leaves out so many batches at the beginning, at hardly any cost: where a training goes on.
         layout: parts of each batch, for replicas, and fixed shapes, which leave out such a last batch too.
         weighted: False leaves the weights of signals out: what a served model sees.
+        columns: what else goes with the candidates and into the batch, float32 [B, C, ...].
 
     Returns:
         A dataset of dicts; U articles of the batch, longest history H, most candidates C:
@@ -78,7 +84,7 @@ def impression_batches(
         InputError: there is nothing to make a batch of, or not one full batch of a fixed shape, or the parts
             of such a batch would differ.
     """
-    log = _columns(examples, weighted)
+    log = _columns(examples, columns or {}, weighted)
     numbers, positions = _rows_of(examples, negatives, batch_size if layout.fixed else 1)
     order = tf.data.Dataset.range(len(numbers))
     order = order.shuffle(len(numbers), seed=seed) if shuffle else order
@@ -149,9 +155,8 @@ def choose_candidates(
         return log if layout.fixed is None else fewer_candidates(log, draw, layout.fixed.candidates)
     picked = draw_negatives(log["labels"], click, draw, negatives)
     labels = tf.one_hot(tf.zeros_like(picked[:, 0]), negatives + 1)
-    others = (name for name in OF_CANDIDATES if name in log and name != "labels")
-    chosen = {"labels": labels, **{name: tf.gather(log[name], picked, batch_dims=1) for name in others}}
-    return {**log, **{name: _ragged(dense) for name, dense in chosen.items()}}
+    chosen = {name: tf.gather(log[name], picked, batch_dims=1) for name in of_candidates(log)}
+    return {**log, **{name: _ragged(dense) for name, dense in {**chosen, "labels": labels}.items()}}
 
 
 def assemble_batch(log: Log, part: tf.Tensor, max_history: int, layout: BatchLayout, size: int) -> Batch:
@@ -182,11 +187,14 @@ def assemble_batch(log: Log, part: tf.Tensor, max_history: int, layout: BatchLay
         "counters": log["counters"].to_tensor(shape=(None, wide, 3)),
         "impression": log["impression"],
     }
-    if "label_weights" in log:
+    if "history_weights" in log:
         weights = log["history_weights"]
         weights = weights if kept is None else tf.ragged.boolean_mask(weights, kept)
         batch["history_weights"] = weights.to_tensor(1.0, shape=(None, long))
         batch["label_weights"] = log["label_weights"].to_tensor(1.0, shape=(None, wide))
+    for name in of_candidates(log):
+        if name not in batch:
+            batch[name] = log[name].to_tensor(shape=(None, wide, *log[name].shape[2:]))
     if layout.fixed is not None:
         batch = {name: tf.ensure_shape(value, [size, *value.shape[1:]]) for name, value in batch.items()}
     return {"articles": articles, **batch}
@@ -216,9 +224,9 @@ def draw_negatives(labels: tf.RaggedTensor, click: tf.Tensor, draw: tf.Tensor, n
     return tf.concat([click[:, tf.newaxis], tf.cast(drawn, tf.int64)], 1)
 
 
-def _columns(examples: Sequence[ImpressionExample], weighted: bool) -> Log:
+def _columns(examples: Sequence[ImpressionExample], more: Columns, weighted: bool) -> Log:
     def ragged(name: str, kind: type, inner: tuple[int, ...] = ()) -> tf.RaggedTensor:
-        parts = [_values(example, name) for example in examples]
+        parts = more[name] if name in more else [_values(example, name) for example in examples]
         lengths = np.asarray([len(part) for part in parts], np.int64)
         values = np.concatenate([np.zeros((0, *inner), kind), *parts])
         return RaggedTensor.from_row_lengths(values, lengths, validate=False)
@@ -231,6 +239,7 @@ def _columns(examples: Sequence[ImpressionExample], weighted: bool) -> Log:
         "counters": ragged("counters", np.float32, (3,)),
         "impression": tf.constant([example.impression for example in examples], tf.int64),
         **{name: ragged(name, np.float32) for name in (WEIGHTS if signals else ())},
+        **{name: ragged(name, np.float32, parts[0].shape[1:]) for name, parts in more.items()},
     }
 
 

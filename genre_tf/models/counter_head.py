@@ -64,6 +64,10 @@ class CounterHead(keras.layers.Layer):
         self.linear.kernel.assign(weights[:, None] / PACE)
         self.linear.bias.assign([bias / PACE])
 
+    def shift(self, logit: float) -> None:
+        """Move all logits by as much."""
+        self.linear.bias.assign_add([logit / PACE])
+
 
 def _start(shape: tuple[int, ...], dtype: str | None = None) -> tf.Tensor:
     """What every log says: the more alike, and the more clicked of an impression, the likelier."""

@@ -176,6 +176,12 @@ class Ranker(keras.Model):
         self.similarity_weights.assign(weights / PACE)
         self.bias.assign(bias)
 
+    def shift(self, click: float, with_counters: float) -> None:
+        """Move the logits without and with counters, each by as much everywhere; no order changes."""
+        self.bias.assign_add(click)
+        if self.counter_head is not None:
+            self.counter_head.shift(with_counters)
+
     def _interest(self, similarities: tf.Tensor) -> tf.Tensor:
         found = (similarities - self.similarity_mean) / self.similarity_spread
         return tf.reduce_sum(found * (PACE * self.similarity_weights), axis=[-2, -1]) + self.bias
@@ -204,7 +210,12 @@ class Ranker(keras.Model):
         Returns:
             `click`, float32 [B, C], without counters; `click_with_counters` likewise, where they are trained.
         """
-        vectors = self.news_tower(batch_features(batch), training=training)  # [articles, dimension]
+        return self.logits_of(self.news_tower(batch_features(batch), training=training), batch, training)
+
+    def logits_of(
+        self, vectors: tf.Tensor, batch: dict[str, Any], training: bool | None = None
+    ) -> dict[str, tf.Tensor]:
+        """As `call`, where the vectors of the batch's articles are at hand, float32 [U, D]."""
         history, candidates = tf.gather(vectors, batch["history"]), tf.gather(vectors, batch["candidates"])
         found = self.similarities(history, batch["history"] > 0, candidates, batch.get("history_weights"))
         logits = {"click": self._interest(found) + self._attractiveness_of(candidates, training)}

@@ -1,7 +1,7 @@
 """The batches that retrieval and ranking are trained on, on one device or shared among several."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
@@ -9,7 +9,7 @@ import tensorflow as tf
 
 from genre_tf.config import OptimizerConfig, RunConfig
 from genre_tf.data.batch_layout import BatchLayout, FixedShape
-from genre_tf.data.batches import impression_batches
+from genre_tf.data.batches import Columns, impression_batches
 from genre_tf.training.distribution import Distribution
 from genre_tf.training.stage_data import StageData, row_count
 
@@ -27,6 +27,7 @@ class ClickBatches:
         optimizer: those of the stage.
         negatives: drawn per click; None keeps every candidate.
         distribution: where the training runs.
+        columns: what else goes with the candidates of the training examples.
     """
 
     data: StageData
@@ -34,6 +35,7 @@ class ClickBatches:
     optimizer: OptimizerConfig
     negatives: int | None
     distribution: Distribution
+    columns: Columns = field(default_factory=dict)
 
     @property
     def steps(self) -> int:
@@ -60,6 +62,7 @@ class ClickBatches:
             repeat=True,
             layout=layout,
             start=step * self.optimizer.accumulate,
+            columns=self.columns,
         )
         return self.data.features.pipeline(
             batches, None if layout.fixed is None else self.config.news.max_title_tokens

@@ -87,6 +87,7 @@ def logistic_regression(
     features: npt.NDArray[np.floating],
     labels: npt.NDArray[np.floating],
     counted: npt.NDArray[np.floating] | None = None,
+    offset: npt.NDArray[np.floating] | float = 0.0,
 ) -> tuple[npt.NDArray[np.float32], float]:
     """Weights and bias of the smallest cross-entropy with a ridge on the weights, by Newton's method.
 
@@ -94,6 +95,7 @@ def logistic_regression(
         features: [n, F], of order one.
         labels: [n], 0 or 1.
         counted: [n], how much each row counts; None: 1 each.
+        offset: [n], added to the logits as it is.
 
     Returns:
         float32 [F], and the bias.
@@ -105,7 +107,7 @@ def logistic_regression(
     weights = np.zeros(design.shape[1])
     times: Any = 1.0 if counted is None else counted.astype(np.float64)
     for _ in range(_NEWTON_STEPS):
-        probability = 1.0 / (1.0 + np.exp(-np.clip(design @ weights, -30.0, 30.0)))
+        probability = 1.0 / (1.0 + np.exp(-np.clip(design @ weights + offset, -30.0, 30.0)))
         gradient = design.T @ (times * (probability - labels)) + ridge * weights
         curvature = (design * (times * probability * (1 - probability))[:, None]).T @ design + np.diag(ridge)
         step = np.linalg.solve(curvature, gradient)

@@ -1,54 +1,85 @@
-"""Training of the ranker: binary cross-entropy on clicks."""
+"""Training of the ranker: binary cross-entropy on clicks, and other objectives."""
 
 import keras
 import tensorflow as tf
 
-from genre_tf.config import RunConfig
+from genre_tf.config import RankingConfig, RunConfig
+from genre_tf.data.batches import Columns
+from genre_tf.models.article_features import batch_features
 from genre_tf.models.ranker import Ranker
+from genre_tf.training.calibration import calibrate
 from genre_tf.training.click_batches import ClickBatches
+from genre_tf.training.click_weights import click_weights
+from genre_tf.training.distillation import teacher_logits
 from genre_tf.training.distribution import Distribution
 from genre_tf.training.fit import StageTrainer, fit
+from genre_tf.training.objectives import (
+    click_loss,
+    clicked_articles,
+    contrastive_loss,
+    softmax_loss,
+    teacher_loss,
+)
 from genre_tf.training.progress import FitResult, Goal, Report
 from genre_tf.training.ranker_start import start_ranker
-from genre_tf.training.replicas import sum_over_replicas
 from genre_tf.training.stage_data import StageData
 from genre_tf.training.stage_files import StageFiles
 from genre_tf.training.validation import Validation
 
+CLICK_WEIGHT, TEACHER = "click_weight", "teacher"
+"""Columns of a batch where the settings ask for them: float32 [B, C, 2], without and with counters."""
+
+_LOSSES = {"click": click_loss, "softmax": softmax_loss}
+
 
 class RankingTrainer(StageTrainer):
-    """The mission's loss, -[y log p + (1 - y) log(1 - p)], mean over the shown articles."""
+    """The mission's loss, -[y log p + (1 - y) log(1 - p)], mean over the shown articles; or others.
+
+    Args:
+        model: the ranker.
+        config: which losses, and how much of each.
+    """
+
+    def __init__(self, model: Ranker, config: RankingConfig | None = None) -> None:
+        super().__init__(model)
+        self.config = config or RankingConfig()
 
     def loss_of(self, batch: dict[str, tf.Tensor], training: bool) -> tf.Tensor:
         """Loss of a batch, float32 []; with live counters the mean of both logits' losses."""
-        logits = self.model(batch, training=training)
-        weights = batch.get("label_weights")
-        losses = [click_loss(each, batch["labels"], batch["mask"], weights) for each in logits.values()]
-        return tf.add_n(losses) / len(losses)
+        vectors = self.model.news_tower(batch_features(batch), training=training)  # [articles, dimension]
+        logits = self.model.logits_of(vectors, batch, training)
+        losses = [self._of_logits(each, batch, place) for place, each in enumerate(logits.values())]
+        loss = tf.add_n(losses) / len(losses)
+        if self.config.contrastive:
+            texts = vectors[:, : self.model.parts[0]]
+            clicked, temperature = clicked_articles(batch), self.config.contrastive_temperature
+            alike = contrastive_loss(texts, batch["articles"], clicked, temperature)
+            loss += self.config.contrastive * alike
+        return loss
+
+    def _of_logits(self, logits: tf.Tensor, batch: dict[str, tf.Tensor], place: int) -> tf.Tensor:
+        labels, mask = batch["labels"], batch["mask"]
+        weights, wanted = (
+            batch[name][..., place] if name in batch else None for name in (CLICK_WEIGHT, TEACHER)
+        )
+        if "label_weights" in batch:  # of signals
+            weights = batch["label_weights"] * (1.0 if weights is None else weights)
+        loss = _LOSSES[self.config.objective](logits, labels, mask, weights, self.config.label_smoothing)
+        if wanted is None:
+            return loss
+        share = self.config.distillation_weight
+        soft = teacher_loss(logits, wanted, mask, self.config.distillation_temperature)
+        return (1.0 - share) * loss + share * soft
 
 
-def click_loss(
-    logits: tf.Tensor, labels: tf.Tensor, mask: tf.Tensor, weights: tf.Tensor | None = None
-) -> tf.Tensor:
-    """Binary cross-entropy on clicks.
-
-    Args:
-        logits: float32 [B, C].
-        labels: float32 [B, C], 1 for a click.
-        mask: bool [B, C], real candidates.
-        weights: float32 [B, C], how much each candidate counts; None: 1 each. A click that weighs 2 is as two
-            clicks, also for the level of the probability.
-
-    Returns:
-        float32 [], the weighted mean over real candidates; with several replicas the share of these in the
-        weighted mean over the real candidates of all.
-    """
-    losses = tf.nn.sigmoid_cross_entropy_with_logits(labels, tf.cast(logits, tf.float32))
-    counted = tf.cast(mask, tf.float32)
-    if weights is not None:
-        counted, losses = counted * weights, losses * weights
-    real = sum_over_replicas(tf.reduce_sum(counted))
-    return tf.reduce_sum(tf.where(mask, losses, 0.0)) / real
+def columns_of(data: StageData, config: RankingConfig, report: Report) -> Columns:
+    """What the settings ask for beside each training candidate: weights of clicks, a teacher's logits."""
+    columns = {}
+    if config.popularity_debias or config.position_propensities:
+        columns[CLICK_WEIGHT] = click_weights(data.train, config)
+    if config.teacher:
+        columns[TEACHER] = teacher_logits(data, report)
+    return columns
 
 
 def train_ranking(
@@ -69,18 +100,19 @@ def train_ranking(
     """
     clicks = sum(float(example.labels.sum()) for example in data.train)
     shown = sum(len(example.labels) for example in data.train)
-    settings = config.ranking.optimizer
+    stage, settings = config.ranking, config.ranking.optimizer
     devices = distribution or Distribution.one()
-    batches = ClickBatches(data, config, settings, config.ranking.negatives or None, devices)
+    columns = columns_of(data, stage, report)
+    batches = ClickBatches(data, config, settings, stage.negatives or None, devices, columns)
     interest = data.interest
     keras.utils.set_random_seed(config.seed)
     with devices.scope():
         ranker = Ranker(data.backbone(), config, click_rate=clicks / shown)
-        trainer = RankingTrainer(ranker)
+        trainer = RankingTrainer(ranker, stage)
     ranker.news_tower.adapt(interest)
     start_ranker(ranker, data, config)
     goal = Goal(validate=Validation(ranker, data, config).ranking, metric="auc_mean", greater_is_better=True)
-    return fit(
+    result = fit(
         trainer,
         batches.from_step,
         batches.steps,
@@ -90,3 +122,7 @@ def train_ranking(
         report,
         jit_compile=devices.jit_compile,
     )
+    if stage.objective == "softmax":
+        calibrate(ranker, data)
+        files.save_best(ranker)
+    return result

@@ -12,6 +12,7 @@ from genre_tf.data.records import prepare, read_articles
 from genre_tf.errors import InputError
 from genre_tf.models.backbone import Categories
 from genre_tf.models.checkpoint import BACKBONE_FOLDER, save_backbone
+from genre_tf.training.distillation import check_teacher, teacher_identity
 from genre_tf.training.distribution import Distribution
 from genre_tf.training.generation import train_generation
 from genre_tf.training.progress import FitResult, Report
@@ -57,6 +58,8 @@ def train(
         FailureError: a file cannot be written, or a loss became no number.
         StoppedError: SIGTERM or Ctrl-C came, and the state was saved.
     """
+    if "ranking" in stages:
+        check_teacher(config, run)
     with run_lock(run):
         open_run(run, data, config, report)
         write_config(config, run / "config.toml")
@@ -98,7 +101,10 @@ def stage_fingerprints(run: Path, config: RunConfig) -> dict[str, str]:
         asdict(config.data),
         asdict(config.news),
     )
-    own = {stage: fingerprint(shared, asdict(getattr(config, stage))) for stage in STAGES}
+    # A teacher is what it knows and not where it lies.
+    ranking = dataclasses.replace(config.ranking, teacher=teacher_identity(config.ranking.teacher))
+    known = dataclasses.replace(config, ranking=ranking)
+    own = {stage: fingerprint(shared, asdict(getattr(known, stage))) for stage in STAGES}
     return {**own, "generation": fingerprint(own["generation"], own["retrieval"])}
 
 

@@ -1,11 +1,12 @@
 """What the stages train on: the prepared examples, and the features of the articles in them."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 
 from genre_tf.config import RunConfig
 from genre_tf.data.articles import ArticleTable
@@ -73,14 +74,20 @@ def load_stage_data(run: Path, config: RunConfig, report: Report) -> StageData:
             f"{run / 'prepared'}: {len(validation)} validation impressions hold no click beside others: "
             "raise data.validation_share"
         )
-    needed = np.zeros(len(table), bool)
-    for example in (*train, *validation):
-        needed[example.history] = needed[example.candidates] = True
+    needed = named_articles(table, (*train, *validation))
     backbone = load_backbone(run, config)
     report(backbone.trained_share())
     report(f"frozen layers over {int(needed.sum())} articles, once")
-    features = ArticleFeatures.of(table, backbone, run / CACHE_FOLDER, _Tenths(report), needed)
+    features = ArticleFeatures.of(table, backbone, run / CACHE_FOLDER, Tenths(report), needed)
     return StageData(table, train, validation, features, config, run)
+
+
+def named_articles(table: ArticleTable, examples: Iterable[ImpressionExample]) -> npt.NDArray[np.bool_]:
+    """Which articles of a table examples name, bool [N]."""
+    named = np.zeros(len(table), bool)
+    for example in examples:
+        named[example.history] = named[example.candidates] = True
+    return named
 
 
 def row_count(examples: Sequence[ImpressionExample], negatives: int | None) -> int:
@@ -90,13 +97,18 @@ def row_count(examples: Sequence[ImpressionExample], negatives: int | None) -> i
     return sum(int(example.labels.sum()) for example in examples if not example.labels.all())
 
 
-class _Tenths:
-    """Reports progress at every tenth."""
+class Tenths:
+    """Reports progress at every tenth.
+
+    Args:
+        report: takes a line.
+    """
 
     def __init__(self, report: Report) -> None:
         self.report, self.said = report, 0
 
     def __call__(self, done: int, total: int) -> None:
+        """Take how many articles are done."""
         tenth = 10 * done // max(1, total)
         if tenth > self.said:
             self.said = tenth

@@ -6,7 +6,10 @@ import sys
 from pathlib import Path
 
 import pytest
+import typer
+from typer.testing import CliRunner
 
+from genre_tf.cli import train
 from genre_tf.config import read_config
 
 ROWS = "\t".join(["N{0}", "sports", "tennis", "title number {0}", "", "", "[]", "[]"])
@@ -48,6 +51,19 @@ def test_wrong_paths_and_names(tmp_path, data):
     toml.write_text("[news]\nbackbon = 'tiny'\n")
     _refused(_genre("train", "all", "--data", data, "--run", run, "--config", toml), "unknown key 'backbon'")
     assert not run.exists()
+
+
+def test_objective_and_teacher_are_settings_of_the_ranker(tmp_path, data, monkeypatch):
+    given: list[tuple] = []
+    monkeypatch.setattr(train, "_train", lambda *arguments: given.append(arguments))
+    monkeypatch.chdir(tmp_path)
+    app = typer.Typer()
+    app.command()(train.train)
+    options = ["--objective", "softmax", "--teacher", "runs/large"]
+    answer = CliRunner().invoke(app, ["ranking", "--data", str(data), "--run", "run", *options])
+    assert answer.exit_code == 0, answer.output
+    ranking = given[0][3].ranking
+    assert (ranking.objective, ranking.teacher) == ("softmax", str(tmp_path / "runs" / "large"))
 
 
 @pytest.mark.slow

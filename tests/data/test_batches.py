@@ -77,6 +77,17 @@ def test_every_impression_comes_back_whole():
         assert labels == one.labels.tolist()
 
 
+@pytest.mark.parametrize("negatives", [None, 3])
+def test_more_columns_stay_with_their_candidates(negatives):
+    examples = random_examples()
+    columns = {"row": [np.stack([one.candidates, -one.candidates], 1).astype(np.float32) for one in examples]}
+    options = {"batch_size": 8, "negatives": negatives, "seed": 1, "shuffle": True}
+    for batch in epoch(impression_batches(examples, columns=columns, **options)):
+        rows = np.where(batch["mask"], batch["articles"][batch["candidates"]], 0)
+        assert batch["row"].dtype == np.float32
+        np.testing.assert_array_equal(batch["row"], np.stack([rows, -rows], -1))
+
+
 def test_shapes_and_types_are_as_promised():
     batch = next(iter(impression_batches(random_examples(), batch_size=8)))
     rows, columns = batch["candidates"].shape

@@ -8,8 +8,6 @@ import pytest
 from genre_tf.config import SignalsConfig
 from genre_tf.data import serialization
 from genre_tf.data.articles import ArticleTable
-from genre_tf.data.batch_layout import BatchLayout, FixedShape
-from genre_tf.data.batches import impression_batches
 from genre_tf.data.counters import Counters
 from genre_tf.data.examples import build_examples, split_by_time
 from genre_tf.data.mind import read_split

@@ -24,10 +24,11 @@ from genre_tf.models.article_features import ArticleFeatures
 from genre_tf.models.backbone import Categories, NewsBackbone, load_news_backbone
 from genre_tf.models.ranker import Ranker
 from genre_tf.models.two_tower import TwoTower
+from genre_tf.training.click_weights import click_weights
 from genre_tf.training.distribution import Distribution
 from genre_tf.training.fit import StageTrainer
 from genre_tf.training.generation import GenerationTrainer, new_generator
-from genre_tf.training.ranking import RankingTrainer
+from genre_tf.training.ranking import CLICK_WEIGHT, TEACHER, RankingTrainer
 from genre_tf.training.retrieval import RetrievalTrainer
 from genre_tf.training.text_batches import TextBatching, TextRows
 
@@ -41,6 +42,10 @@ CONFIG = RunConfig(
     generation=GenerationConfig(
         vocabulary_size=300, layers=1, heads=2, hidden=16, max_tokens=48, prefix_tokens=2
     ),
+)
+OBJECTIVES = "all objectives of ranking"
+ALL_OBJECTIVES = RankingConfig(
+    objective="softmax", label_smoothing=0.1, popularity_debias=0.5, contrastive=0.1, teacher="another run"
 )
 TABLE = ArticleTable(
     [
@@ -81,10 +86,15 @@ def impressions() -> list[ImpressionExample]:
 
 def clicks(stage: str, backbone: NewsBackbone) -> tuple[StageTrainer, tf.data.Dataset, tf.data.Dataset]:
     negatives = CONFIG.retrieval.negatives if stage == "retrieval" else None
+    columns = {}
+    if stage == OBJECTIVES:
+        random = np.random.default_rng(2)
+        logits = [random.normal(size=(len(each.labels), 2)).astype(np.float32) for each in impressions()]
+        columns = {TEACHER: logits, CLICK_WEIGHT: click_weights(impressions(), ALL_OBJECTIVES)}
     features = ArticleFeatures.of(TABLE, backbone)
 
     def batches(layout: BatchLayout) -> tf.data.Dataset:
-        options: dict[str, Any] = {"negatives": negatives, "seed": 1, "layout": layout}
+        options: dict[str, Any] = {"negatives": negatives, "seed": 1, "layout": layout, "columns": columns}
         logs = impression_batches(impressions(), batch_size=ROWS, max_history=3, **options)
         return features.pipeline(logs, 10 if layout.fixed else None)
 
@@ -94,7 +104,7 @@ def clicks(stage: str, backbone: NewsBackbone) -> tuple[StageTrainer, tf.data.Da
             TwoTower(backbone, CONFIG), 0.1, np.full(len(TABLE), 1 / len(TABLE), np.float32)
         )
     else:
-        trainer = RankingTrainer(Ranker(backbone, CONFIG))
+        trainer = RankingTrainer(Ranker(backbone, CONFIG), ALL_OBJECTIVES if columns else CONFIG.ranking)
     return trainer, batches(BatchLayout(fixed=shape)), batches(WHOLE)
 
 
@@ -131,6 +141,11 @@ def test_the_loss_does_not_depend_on_the_padding(stage: Any) -> None:
         np.testing.assert_allclose(trainer(padded, training=False), trainer(plain, training=False), rtol=2e-5)
     sizes = [name for name in padded if padded[name].shape != plain[name].shape]
     assert sizes, "nothing was padded"
+
+
+@pytest.fixture(scope="module")
+def objectives(backbone: NewsBackbone) -> tuple[StageTrainer, tf.data.Dataset, tf.data.Dataset]:
+    return clicks(OBJECTIVES, backbone)
 
 
 def operations(step: Any, batch: Any) -> set[str]:
@@ -174,6 +189,36 @@ def test_xla_compiles_the_whole_step_and_it_learns(stage: Any) -> None:
     np.testing.assert_allclose(losses[0], expected + sum(trainer.losses), rtol=5e-3)  # a writer has dropout
     assert losses[-1] < losses[0]
     assert step.experimental_get_tracing_count() == 1
+
+
+@pytest.mark.parametrize(
+    ("ranking", "without"),
+    [
+        (RankingConfig(), {CLICK_WEIGHT, TEACHER}),
+        (RankingConfig(objective="softmax"), {CLICK_WEIGHT, TEACHER}),
+        (RankingConfig(label_smoothing=0.2), {CLICK_WEIGHT, TEACHER}),
+        (RankingConfig(contrastive=10.0), {CLICK_WEIGHT, TEACHER}),
+        (RankingConfig(), {TEACHER}),
+        (RankingConfig(distillation_weight=1.0), {CLICK_WEIGHT}),
+    ],
+)
+def test_each_objective_of_the_ranker_is_learned(
+    ranking: RankingConfig, without: set[str], backbone: NewsBackbone, objectives: Any
+) -> None:
+    trainer, losses = RankingTrainer(Ranker(backbone, CONFIG), ranking), []
+    batch = {name: value for name, value in next(iter(objectives[2])).items() if name not in without}
+    trainer.compile_replicated(keras.optimizers.SGD(0.0005, global_clipnorm=1.0), jit_compile=False)
+    for _ in range(3):
+        trainer.train_step(batch)
+        losses.append(float(keras.ops.convert_to_numpy(trainer.batch_loss)))
+    assert losses[0] > losses[1] > losses[2]
+
+
+def test_all_objectives_together_do_not_depend_on_the_padding(objectives: Any) -> None:
+    trainer, fixed, loose = objectives
+    for padded, plain in zip(fixed, loose, strict=True):
+        assert padded["articles"].shape != plain["articles"].shape
+        np.testing.assert_allclose(trainer(padded, training=False), trainer(plain, training=False), rtol=2e-5)
 
 
 def test_a_pipeline_whose_shapes_are_not_fixed_is_refused() -> None:

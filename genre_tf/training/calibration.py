@@ -1,0 +1,31 @@
+"""Click probabilities of a ranker that has learned an order alone."""
+
+import numpy as np
+
+from genre_tf.evaluation.scoring import RankerScorer
+from genre_tf.models.ranker import Ranker
+from genre_tf.training.ranker_start import logistic_regression
+from genre_tf.training.stage_data import StageData
+
+_MOST_CANDIDATES = 300_000  # one number is steady long before
+
+
+def calibrate(ranker: Ranker, data: StageData) -> None:
+    """Refit the biases of a ranker on its training log: mean probability and click rate are then equal.
+
+    A softmax leaves the bias where it was, as it cancels out; no order changes here. How far apart the
+    probabilities of two readers lie stays as the training left it.
+
+    Args:
+        ranker: after training.
+        data: its log.
+    """
+    shown = sum(len(example.labels) for example in data.train)
+    examples = data.train[:: 1 + shown // _MOST_CANDIDATES]
+    labels = np.concatenate([example.labels for example in examples])
+    vectors = ranker.encoder.embed(data.features)
+    shifts = []
+    for with_counters in (False, True):
+        logits = np.concatenate(RankerScorer(ranker, vectors, with_counters)(examples))
+        shifts.append(logistic_regression(np.zeros((len(labels), 0)), labels, logits)[1])
+    ranker.shift(*shifts)

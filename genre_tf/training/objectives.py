@@ -1,0 +1,161 @@
+"""What the ranker may learn from: clicks one by one, clicks among their neighbours, a teacher, its readers.
+
+Each loss is a mean over the batch. With several replicas it is the share of this one in the mean over all:
+sums are its own, counts are of all.
+"""
+
+import tensorflow as tf
+
+from genre_tf.training.replicas import rows_of_replicas, sum_over_replicas
+
+_LOWEST = -1e9  # a logit that takes no part in a softmax, and leaves its gradient finite
+
+
+def click_loss(
+    logits: tf.Tensor,
+    labels: tf.Tensor,
+    mask: tf.Tensor,
+    weights: tf.Tensor | None = None,
+    smoothing: float = 0.0,
+) -> tf.Tensor:
+    """Binary cross-entropy, -[y log p + (1 - y) log(1 - p)].
+
+    Smoothed labels go towards the click rate of the batch and not towards one half, so that their mean, and
+    with it the mean click probability, stays what it is.
+
+    Args:
+        logits: float32 [B, C].
+        labels: float32 [B, C], 1 for a click.
+        mask: bool [B, C], real candidates.
+        weights: float32 [B, C], of the clicks, 1 for the others; None: 1 for all.
+        smoothing: share of each label that is replaced by the click rate.
+
+    Returns:
+        float32 [], the mean over real candidates.
+
+    Source: Pereyra et al., "Regularizing Neural Networks by Penalizing Confident Output Distributions", 2017
+    (its smoothing towards the frequency of each label).
+    """
+    real = _count(mask)
+    if smoothing:
+        labels = labels + smoothing * (sum_over_replicas(_sum(labels, mask)) / real - labels)
+    losses = tf.nn.sigmoid_cross_entropy_with_logits(labels, tf.cast(logits, tf.float32))
+    if weights is not None:
+        losses += (weights - 1.0) * labels * tf.math.softplus(-logits)
+    return _sum(losses, mask) / real
+
+
+def softmax_loss(
+    logits: tf.Tensor,
+    labels: tf.Tensor,
+    mask: tf.Tensor,
+    weights: tf.Tensor | None = None,
+    smoothing: float = 0.0,
+) -> tf.Tensor:
+    """Cross-entropy of a softmax for each click, over it and what its row shows and was not clicked.
+
+    Other clicks of the row take no part. A row without a click or without anything else says nothing. The
+    loss knows differences within a row only: it learns an order, and no probability.
+
+    Args:
+        logits: float32 [B, C].
+        labels: float32 [B, C], 1 for a click.
+        mask: bool [B, C], real candidates.
+        weights: float32 [B, C], of the clicks; None: 1.
+        smoothing: share of the target that is spread evenly over the softmax.
+
+    Returns:
+        float32 [], the mean over clicks beside something not clicked.
+
+    Source: Bruch et al., "An Analysis of the Softmax Cost Function for Learning to Rank", ICTIR 2019; with
+    drawn negatives Wu et al., "NPA", KDD 2019.
+    """
+    clicked, passed = mask & (labels > 0), mask & (labels <= 0)
+    others = tf.reduce_logsumexp(tf.where(passed, logits, _LOWEST), axis=1, keepdims=True)  # [batch, 1]
+    losses = tf.math.softplus(others - logits)  # log(e^click + sum e^other) - click
+    if smoothing:
+        size = 1.0 + tf.reduce_sum(tf.cast(passed, tf.float32), axis=1, keepdims=True)
+        total = logits + tf.reduce_sum(tf.where(passed, logits, 0.0), axis=1, keepdims=True)
+        losses += smoothing * (logits - total / size)
+    if weights is not None:
+        losses *= weights
+    told = clicked & tf.reduce_any(passed, axis=1, keepdims=True)
+    return _sum(losses, told) / tf.maximum(_count(told), 1.0)
+
+
+def teacher_loss(logits: tf.Tensor, teacher: tf.Tensor, mask: tf.Tensor, temperature: float) -> tf.Tensor:
+    """Cross-entropy with a teacher's click probabilities, both softened by a temperature, times its square.
+
+    The square keeps the gradient's size, whatever the temperature. Probabilities are of each candidate by
+    itself, so that a student learns them too, and no order alone.
+
+    Args:
+        logits: float32 [B, C].
+        teacher: float32 [B, C], its logits.
+        mask: bool [B, C], real candidates.
+        temperature: T, divides both logits.
+
+    Returns:
+        float32 [], the mean over real candidates; least, but not zero, where the logits are the teacher's.
+
+    Source: Hinton et al., "Distilling the Knowledge in a Neural Network", 2015, 2.
+    """
+    wanted = tf.sigmoid(teacher / temperature)
+    losses = tf.nn.sigmoid_cross_entropy_with_logits(wanted, logits / temperature)
+    return temperature**2 * _sum(losses, mask) / _count(mask)
+
+
+def contrastive_loss(
+    texts: tf.Tensor, articles: tf.Tensor, clicked: tf.Tensor, temperature: float
+) -> tf.Tensor:
+    """Supervised contrastive loss: readers are the classes, their clicks the samples.
+
+    Of reader b each click i is drawn to b's other clicks P, and pushed away from the clicks of other readers:
+    `log(sum over P of e^s + sum over others' clicks of e^s) - mean over P of s`, s the cosine with i over the
+    temperature. An article that b clicked too is not pushed away where another reader clicked it. All clicks
+    share one product of articles by articles.
+
+    Args:
+        texts: float32 [U, D], texts of the batch's articles, of length one or zero.
+        articles: int32 [U], their rows.
+        clicked: float32 [B, U], 1 where the reader clicked the article; not the padding article.
+        temperature: of the cosines.
+
+    Returns:
+        float32 [], the mean over the clicks of readers with two and more.
+
+    Source: Khosla et al., "Supervised Contrastive Learning", NeurIPS 2020, equation 2.
+    """
+    every_text, every_article = rows_of_replicas(texts), rows_of_replicas(articles)  # [all, ...]
+    times_clicked = rows_of_replicas(tf.reduce_sum(clicked, axis=0))  # [all]
+    same = tf.cast(articles[:, None] == every_article[None, :], tf.float32)  # [articles, all]
+    of_others = times_clicked * (1.0 - tf.minimum(clicked @ same, 1.0))  # [batch, all]
+    # A cosine is at most one: nothing overflows. Rows of this replica come first among all.
+    alike = tf.exp((tf.matmul(texts, every_text, transpose_b=True) - 1.0) / temperature)  # [articles, all]
+    count = tf.shape(texts)[0]
+    beside = alike[:, :count] * (1.0 - tf.eye(count))  # [articles, articles]
+    compared = tf.matmul(beside, clicked, transpose_b=True) + tf.matmul(alike, of_others, transpose_b=True)
+    own = tf.matmul(texts, clicked @ texts, transpose_b=True) - tf.reduce_sum(texts**2, 1, keepdims=True)
+    clicks = tf.reduce_sum(clicked, axis=1)  # [batch]
+    drawn = own / tf.maximum(clicks - 1.0, 1.0)  # [articles, batch], mean cosine with the reader's others
+    losses = tf.math.log(tf.maximum(compared, 1e-30)) + (1.0 - drawn) / temperature
+    told = tf.transpose(clicked) * tf.cast(clicks > 1.0, tf.float32)  # [articles, batch]
+    return tf.reduce_sum(told * losses) / tf.maximum(sum_over_replicas(tf.reduce_sum(told)), 1.0)
+
+
+def clicked_articles(batch: dict[str, tf.Tensor]) -> tf.Tensor:
+    """Which articles of a batch each reader clicked, earlier or now: float32 [B, U]; never the padding."""
+    places = tf.concat([batch["history"], batch["candidates"]], axis=1)  # [batch, clicks]
+    now = batch["mask"] & (batch["labels"] > 0)
+    clicks = tf.cast(tf.concat([batch["history"] > 0, now & (batch["candidates"] > 0)], axis=1), tf.float32)
+    rows = tf.broadcast_to(tf.range(tf.shape(places)[0])[:, None], tf.shape(places))
+    size = [tf.shape(places)[0], tf.shape(batch["articles"])[0]]
+    return tf.minimum(tf.scatter_nd(tf.stack([rows, places], axis=-1), clicks, size), 1.0)
+
+
+def _sum(values: tf.Tensor, mask: tf.Tensor) -> tf.Tensor:
+    return tf.reduce_sum(tf.where(mask, values, 0.0))
+
+
+def _count(mask: tf.Tensor) -> tf.Tensor:
+    return sum_over_replicas(tf.reduce_sum(tf.cast(mask, tf.float32)))

@@ -1,0 +1,67 @@
+"""Every loss of the ranker with its gradient, on one device and on two: `python losses_of_replicas.py`."""
+
+import json
+
+import numpy as np
+import tensorflow as tf
+
+import genre_tf  # noqa: F401  (before TensorFlow's Keras is touched)
+from genre_tf.training.objectives import click_loss, contrastive_loss, softmax_loss, teacher_loss
+
+random = np.random.default_rng(4)
+LOGITS = random.normal(size=(5, 4)).astype(np.float32)
+LABELS = (random.random((5, 4)) < 0.4).astype(np.float32)
+MASK = np.arange(4) < [[4], [3], [2], [4], [3]]
+WEIGHTS = random.uniform(0.5, 2.0, (5, 4)).astype(np.float32)
+TEACHER = random.normal(size=(5, 4)).astype(np.float32)
+TEXTS = random.normal(size=(9, 3)).astype(np.float32)
+TEXTS /= np.linalg.norm(TEXTS, axis=1, keepdims=True)
+TEXTS[0] = 0.0
+CLICKED = (random.random((5, 9)) < 0.5).astype(np.float32)
+CLICKED[:, 0] = 0.0
+LOSSES = {
+    "click": lambda logits, rows: click_loss(logits, LABELS[rows], MASK[rows], WEIGHTS[rows], 0.1),
+    "softmax": lambda logits, rows: softmax_loss(logits, LABELS[rows], MASK[rows], WEIGHTS[rows], 0.1),
+    "teacher": lambda logits, rows: teacher_loss(logits, TEACHER[rows], MASK[rows], 2.0),
+}
+
+
+def own_articles(rows):
+    """Articles that rows name, the padding article first; another replica may hold some of them too."""
+    return np.flatnonzero(np.append(True, CLICKED[rows].any(0)[1:]))
+
+
+def share(name, rows):
+    """Loss of some rows, and its gradient at what all share: the logits' scale, or a map of the texts."""
+    shared = tf.eye(3) if name == "contrastive" else tf.ones([])
+    with tf.GradientTape() as tape:
+        tape.watch(shared)
+        if name == "contrastive":
+            articles = own_articles(rows)
+            texts, clicked = TEXTS[articles] @ shared, CLICKED[rows][:, articles]
+            loss = contrastive_loss(texts, tf.constant(articles, tf.int32), clicked, 0.3)
+        else:
+            loss = LOSSES[name](shared * LOGITS[rows], rows)
+    return tf.concat([[loss], tf.reshape(tape.gradient(loss, shared), [-1])], 0)
+
+
+def main():
+    devices = [tf.config.LogicalDeviceConfiguration()] * 2
+    tf.config.set_logical_device_configuration(tf.config.list_physical_devices("CPU")[0], devices)
+    strategy = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
+
+    def of_replica(name):
+        context = tf.distribute.get_replica_context()
+        second = tf.get_static_value(context.replica_id_in_sync_group)
+        return share(name, np.arange(3, 5) if second else np.arange(3))
+
+    found = {}
+    for name in (*LOSSES, "contrastive"):
+        shares = strategy.run(tf.function(of_replica, autograph=False), args=(name,))
+        one, two = share(name, np.arange(5)), strategy.reduce("sum", shares, axis=None)
+        found[name] = [one.numpy().tolist(), two.numpy().tolist()]
+    print(json.dumps(found))
+
+
+if __name__ == "__main__":
+    main()
