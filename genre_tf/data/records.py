@@ -9,6 +9,7 @@ from pathlib import Path
 
 from genre_tf.data.articles import ArticleTable
 from genre_tf.data.beam.runners import Runner
+from genre_tf.data.counters import Counters
 from genre_tf.data.examples import ImpressionExample
 from genre_tf.data.faults import FaultPolicy
 from genre_tf.data.log_summary import LogSummary
@@ -20,6 +21,7 @@ from genre_tf.data.manifest import (
     Manifest,
     damaged,
     fault_rows,
+    file_fingerprint,
     input_fingerprints,
     is_current,
     load_manifest,
@@ -55,6 +57,7 @@ def prepare(
     max_bad_rows: int = 0,
     overwrite: bool = False,
     runner: Runner | None = None,
+    counters_from: Path | None = None,
 ) -> Prepared:
     """Turns the training log of a MIND-format data set into examples.
 
@@ -70,27 +73,35 @@ def prepare(
         max_bad_rows: faulty rows that may be skipped.
         overwrite: replace a prepared folder that is out of date.
         runner: the Beam runner that reads the log and writes the examples; None does it in this process.
+        counters_from: `counters.npz` of an earlier log, from which this one's start; not with a runner.
 
     Returns:
         The manifest, and whether anything was written.
 
     Raises:
-        InputError: faulty data or settings, a log without labels or too small to split, or an `out` that is
-            taken.
+        InputError: faulty data or settings, a log without labels, too small to split or not wholly later than
+            the earlier one, or an `out` that is taken.
         FailureError: `out` cannot be written, or the runner failed.
     """
     _check_settings(max_history, validation_share, shards)
     if runner is not None:
         runner.require()
+    if runner is not None and counters_from is not None:
+        raise InputError(
+            "a Beam runner counts from nothing: prepare a log that goes on from another without it"
+        )
     settings = {"max_history": max_history, "validation_share": validation_share, "shards": shards}
     inputs = input_fingerprints(data, "train")
+    earlier = None if counters_from is None else Counters.load(counters_from)
+    if counters_from is not None:
+        inputs["earlier counters"] = file_fingerprint(counters_from)
     if is_current(out, settings, inputs, max_bad_rows):
         return Prepared(load_manifest(out), written=False)
     _require_free(out, overwrite)
     news, behaviors = split_files(data, "train")
     policy = FaultPolicy.allowing(max_bad_rows)
     table = ArticleTable(read_news(news, policy).values())
-    task = LogTask(behaviors, table, policy, max_history, validation_share, shards)
+    task = LogTask(behaviors, table, policy, max_history, validation_share, shards, earlier)
     manifest = {"format": FORMAT, "settings": settings, "inputs": inputs}
     return Prepared(_write_folder(out, data, task, manifest, runner), written=True)
 
