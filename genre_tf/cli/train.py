@@ -53,6 +53,25 @@ BatchArticlesOption = Annotated[
     int | None, typer.Option(min=1, help="Articles of such a batch; oldest clicks beyond are left out.")
 ]
 
+TrainableOption = Annotated[
+    str | None,
+    typer.Option(
+        help="What of the news backbone is trained: none, 'last N' or all; or small additions to it, "
+        "'lora RANK', 'adapters WIDTH' or 'prefix VECTORS', these also as 'lora 8 last 2'."
+    ),
+]
+FromOption = Annotated[
+    Path | None, typer.Option("--from", help="Run to go on from with a later log; it is left as it is.")
+]
+ReplayOption = Annotated[
+    float | None,
+    typer.Option(min=0.0, max=0.99, help="With --from: share of its older examples among those learned."),
+]
+MarginOption = Annotated[
+    float | None,
+    typer.Option(min=0.0, help="With --from: what AUC may lose on older days (0.01), or perplexity (1 %)."),
+]
+
 
 def train(
     stage: Annotated[Stage, typer.Argument(help="What to train; all three in this order.")],
@@ -67,13 +86,10 @@ def train(
         str | None,
         typer.Option(help="GPT-2 of the generator, named likewise; else a small new one."),
     ] = None,
-    trainable: Annotated[
-        str | None,
-        typer.Option(
-            help="What of the news backbone is trained: none, 'last N' or all; or small additions to it, "
-            "'lora RANK', 'adapters WIDTH' or 'prefix VECTORS', these also as 'lora 8 last 2'."
-        ),
-    ] = None,
+    trainable: TrainableOption = None,
+    from_run: FromOption = None,
+    replay: ReplayOption = None,
+    margin: MarginOption = None,
     optimizer: Annotated[Optimizer | None, typer.Option(help="Of the stages trained now.")] = None,
     learning_rate: Annotated[float | None, typer.Option(min=0.0, help="Peak value.")] = None,
     batch_size: Annotated[int | None, typer.Option(min=1, help="Of the stages trained now.")] = None,
@@ -90,7 +106,8 @@ def train(
 ) -> None:
     """Fine-tune on clicks: two-tower retrieval, ranker, generator.
 
-    Ended before its time, even by SIGKILL, the same command goes on where it stopped.
+    Ended before its time, even by SIGKILL, the same command goes on where it stopped. With --from, an earlier
+    run and a later log become a new run, refused where it forgets more than the margin.
 
     Example: genre train all --data mind --run runs/mind
     """
@@ -100,6 +117,7 @@ def train(
         "news": {"backbone": news_backbone, "trainable": trainable},
         "data": {"max_bad_rows": max_bad_rows},
         "generation": {"backbone": writer_backbone},
+        "continual": continual_options(from_run, replay, margin),
     }
     of_optimizer = {
         "optimizer": optimizer.value if optimizer else None,
@@ -108,7 +126,7 @@ def train(
         "epochs": epochs,
         "steps": steps,
     }
-    settings = with_options(settings_of(run, config), changed)
+    settings = with_options(settings_of(run, config, from_run), changed)
     settings = with_optimizer(settings, stages, given(of_optimizer))
     check_data(data)
     _train(stages, data, run, settings, again, json, (strategy.value, tpu, fixed_shapes, batch_articles))
@@ -146,6 +164,7 @@ def _train(
     # Several workers can only be joined before anything else.
     load_tensorflow(look_for_devices=devices[0] != Strategy.multiworker.value)
     from genre_tf.training.distribution import make_strategy
+    from genre_tf.training.progress import comparison
     from genre_tf.training.run_folder import train as train_stages
 
     distribution = make_strategy(*devices)
@@ -170,15 +189,28 @@ def _train(
             f"{result.seconds:.0f} s",
             markup=False,
         )
+    for line in comparison(found):
+        results.print(line, markup=False, soft_wrap=True)
     results.print(f"{run}: next: genre evaluate {run} --data {data}", markup=False)
 
 
-def settings_of(run: Path, config: Path | None) -> RunConfig:
-    """Settings to start from: the given file, else what the run was made with, else the defaults."""
+def settings_of(run: Path, config: Path | None, from_run: Path | None = None) -> RunConfig:
+    """Settings to start from: the file's, else the run's, else the earlier run's, else the defaults."""
     if config is not None:
         return read_config(config)
-    kept = run / "config.toml"
-    return read_config(kept) if kept.is_file() else RunConfig()
+    for folder in (run, from_run):
+        if folder is not None and (folder / "config.toml").is_file():
+            return read_config(folder / "config.toml")
+    if from_run is not None:
+        raise InputError(f"--from {from_run} is no run folder: give one that `genre train` wrote")
+    return RunConfig()
+
+
+def continual_options(from_run: Path | None, replay: float | None, margin: float | None) -> dict[str, Any]:
+    """The settings of a training that goes on from a run, as far as they were given."""
+    # Absolute: the new run's own settings name it, wherever a later command is given.
+    start = None if from_run is None else str(from_run.resolve())
+    return {"from_run": start, "replay_share": replay, "margin": margin}
 
 
 def given(options: dict[str, Any]) -> dict[str, Any]:

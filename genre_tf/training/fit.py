@@ -2,12 +2,14 @@
 
 import math
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import keras
 import tensorflow as tf
 
 from genre_tf.config import OptimizerConfig
+from genre_tf.errors import InputError
 from genre_tf.training.optimizers import make_optimizer
 from genre_tf.training.progress import FitResult, Goal, Progress, Report
 from genre_tf.training.replicas import ReplicatedModel, replica_count, sum_over_replicas
@@ -58,10 +60,10 @@ def fit(
     *,
     jit_compile: bool = False,
 ) -> FitResult:
-    """Train a stage and leave its best weights both in its model and in its files.
+    """Train a stage, from the weights of an earlier run if its files name one, and keep the best weights.
 
-    A training that was ended before its time, even by SIGKILL, is gone on with: same weights, same random
-    states, same batches.
+    They are left both in the model and in the files. A training that was ended before its time, even by
+    SIGKILL, is gone on with: same weights, same random states, same batches.
 
     Args:
         trainer: the model and its loss; compiled here.
@@ -86,6 +88,8 @@ def fit(
     progress = files.resume(trainer)
     if progress is not None:
         report(f"going on after step {progress.step} of {steps}")
+    elif files.start_weights is not None:
+        load_weights(trainer.model, files.start_weights)
     with stop_request() as request:
         watch = Watch(
             progress or Progress(), steps, config, goal, files, report, request, _describer(batches_from)
@@ -94,7 +98,8 @@ def fit(
             _run(trainer, batches_from, watch)
         finally:
             watch.close()
-    trainer.model.load_weights(files.weights)
+    older = _on_older(trainer.model, goal, files)
+    load_weights(trainer.model, files.weights)
     done, seconds = watch.progress, watch.seconds()
     return FitResult(
         metric=goal.metric,
@@ -106,7 +111,33 @@ def fit(
         seconds=round(seconds, 1),
         steps_per_second=round(done.step / seconds, 2),
         trainable_parameters=sum(math.prod(weight.shape) for weight in trainable),
+        **older,
     )
+
+
+def load_weights(model: keras.Model, file: Path) -> None:
+    """Read a model's weights.
+
+    Raises:
+        InputError: they are not those of such a model.
+    """
+    try:
+        model.load_weights(file)
+    except (OSError, ValueError, KeyError) as error:
+        raise InputError(
+            f"{file} does not fit these settings ({str(error).splitlines()[0]}): train from the beginning"
+        ) from None
+
+
+def _on_older(model: keras.Model, goal: Goal, files: StageFiles) -> dict[str, float]:
+    """What the weights started from, and the best ones, are worth on what the earlier run held out."""
+    if files.start_weights is None or goal.validate_older is None:
+        return {}
+    found = {}
+    for name, weights in (("older_before", files.start_weights), ("older_after", files.weights)):
+        load_weights(model, weights)
+        found[name] = float(goal.validate_older()[goal.metric])
+    return found
 
 
 def _run(trainer: StageTrainer, batches_from: Callable[[int], Any], watch: Watch) -> None:

@@ -64,14 +64,20 @@ def train_ranking(
     settings = config.ranking.optimizer
     devices = distribution or Distribution.one()
     batches = ClickBatches(data, config, settings, config.ranking.negatives or None, devices)
-    interest = data.interest
+    interest = None if files.start else data.interest  # an earlier run's are among its weights
     keras.utils.set_random_seed(config.seed)
     with devices.scope():
         ranker = Ranker(data.backbone(), config, click_rate=clicks / shown)
         trainer = RankingTrainer(ranker)
-    ranker.news_tower.adapt(interest)
-    start_ranker(ranker, data, config)
-    goal = Goal(validate=Validation(ranker, data, config).ranking, metric="auc_mean", greater_is_better=True)
+    if interest is not None:
+        ranker.news_tower.adapt(interest)
+        start_ranker(ranker, data, config)
+    goal = Goal(
+        validate=Validation(ranker, data, config).ranking,
+        metric="auc_mean",
+        greater_is_better=True,
+        validate_older=Validation(ranker, data.of_earlier, config).ranking if files.start else None,
+    )
     return fit(
         trainer,
         batches.from_step,
