@@ -128,6 +128,8 @@ def train(
     }
     settings = with_options(settings_of(run, config, from_run), changed)
     settings = with_optimizer(settings, stages, given(of_optimizer))
+    if not settings.continual.from_run and (replay, margin) != (None, None):
+        raise InputError("--replay and --margin go with --from: give the run to go on from")
     check_data(data)
     _train(stages, data, run, settings, again, json, (strategy.value, tpu, fixed_shapes, batch_articles))
 

@@ -85,15 +85,9 @@ def fit(
     with trainer.distribute_strategy.scope():
         trainer.compile_replicated(make_optimizer(config, steps, trainable), jit_compile)
     check_room(files.folder, [*trainer.variables, *trainer.optimizer.variables])
-    progress = files.resume(trainer)
-    if progress is not None:
-        report(f"going on after step {progress.step} of {steps}")
-    elif files.start_weights is not None:
-        load_weights(trainer.model, files.start_weights)
+    progress = _begin(trainer, files, steps, report)
     with stop_request() as request:
-        watch = Watch(
-            progress or Progress(), steps, config, goal, files, report, request, _describer(batches_from)
-        )
+        watch = Watch(progress, steps, config, goal, files, report, request, _describer(batches_from))
         try:
             _run(trainer, batches_from, watch)
         finally:
@@ -113,6 +107,17 @@ def fit(
         trainable_parameters=sum(math.prod(weight.shape) for weight in trainable),
         **older,
     )
+
+
+def _begin(trainer: StageTrainer, files: StageFiles, steps: int, report: Report) -> Progress:
+    """Where an unfinished training stood; else the weights to start from, and no progress."""
+    progress = files.resume(trainer)
+    if progress is not None:
+        report(f"going on after step {progress.step} of {steps}")
+        return progress
+    if files.start_weights is not None:
+        load_weights(trainer.model, files.start_weights)
+    return Progress()
 
 
 def load_weights(model: keras.Model, file: Path) -> None:

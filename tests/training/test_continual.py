@@ -241,6 +241,8 @@ def test_what_does_not_fit_is_refused_before_anything_is_written(days: Path, ear
         "news.trainable was 'none' and is now 'last 1'; news.category_dimension was 4 and is now 8",
         replace(config, news=wider),
     )
+    alone = _verb("ranking", "--data", days / "two", "--run", days / "none", "--replay", 0.3)
+    assert isinstance(alone.exception, InputError) and "go with --from" in str(alone.exception)
     assert not (days / "none").exists()
     refused("begins at .*ends at", config, data="one")
     assert not (days / "none" / "prepared").exists()
