@@ -185,6 +185,17 @@ class GenerationConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class ContinualConfig:
+    """Training that goes on from an earlier run with a new log."""
+
+    from_run: str = ""  # folder of the earlier run; empty: from the beginning
+    # Of the training examples. As many old as new: the share of each past day then halves with each new one,
+    # since the next run draws from this mixture.
+    replay_share: float = 0.5
+    margin: float = 0.01  # one point of AUC, or 1 % of perplexity: validations of some hundred rows vary so
+
+
+@dataclass(frozen=True, kw_only=True)
 class RunConfig:
     """Everything that a run folder was made with."""
 
@@ -194,6 +205,7 @@ class RunConfig:
     retrieval: RetrievalConfig = field(default_factory=RetrievalConfig)
     ranking: RankingConfig = field(default_factory=RankingConfig)
     generation: GenerationConfig = field(default_factory=GenerationConfig)
+    continual: ContinualConfig = field(default_factory=ContinualConfig)
 
 
 def read_config(file: Path) -> RunConfig:

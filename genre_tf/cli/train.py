@@ -47,6 +47,13 @@ class Objective(str, Enum):  # noqa: UP042
     softmax = "softmax"
 
 
+NewsBackboneOption = Annotated[
+    str | None,
+    typer.Option(help="BERT of the news tower: hf://ORG/NAME, preset, folder, package:NAME/SUB."),
+]
+WriterBackboneOption = Annotated[
+    str | None, typer.Option(help="GPT-2 of the generator, named likewise; else a small new one.")
+]
 TrainableOption = Annotated[
     str | None,
     typer.Option(
@@ -73,18 +80,22 @@ FixedShapesOption = Annotated[
 BatchArticlesOption = Annotated[
     int | None, typer.Option(min=1, help="Articles of such a batch; oldest clicks beyond are left out.")
 ]
-TrainableOption = Annotated[
-    str | None,
-    typer.Option(
-        help="What of the news backbone is trained: none, 'last N' or all; or small additions to it, "
-        "'lora RANK', 'adapters WIDTH' or 'prefix VECTORS', these also as 'lora 8 last 2'."
-    ),
-]
 AccumulateOption = Annotated[
     int | None, typer.Option(min=1, help="Batches whose mean gradient makes one step.")
 ]
 ExecutionOption = Annotated[
     int | None, typer.Option(min=1, help="Steps in one call of the compiled function, for TPU and GPU.")
+]
+FromOption = Annotated[
+    Path | None, typer.Option("--from", help="Run to go on from with a later log; it is left as it is.")
+]
+ReplayOption = Annotated[
+    float | None,
+    typer.Option(min=0.0, max=0.99, help="With --from: share of its older examples among those learned."),
+]
+MarginOption = Annotated[
+    float | None,
+    typer.Option(min=0.0, help="With --from: what AUC may lose on older days (0.01), or perplexity (1 %)."),
 ]
 
 
@@ -93,17 +104,14 @@ def train(
     data: Annotated[Path, typer.Option(help="Data set folder, with MIND's two files in its train/.")],
     run: Annotated[Path, typer.Option(help="Run folder to write, or to add a stage to.")],
     config: Annotated[Path | None, typer.Option(help="TOML file of settings; options win over it.")] = None,
-    news_backbone: Annotated[
-        str | None,
-        typer.Option(help="BERT of the news tower: hf://ORG/NAME, preset, folder, package:NAME/SUB."),
-    ] = None,
-    writer_backbone: Annotated[
-        str | None,
-        typer.Option(help="GPT-2 of the generator, named likewise; else a small new one."),
-    ] = None,
+    news_backbone: NewsBackboneOption = None,
+    writer_backbone: WriterBackboneOption = None,
     trainable: TrainableOption = None,
     objective: ObjectiveOption = None,
     teacher: TeacherOption = None,
+    from_run: FromOption = None,
+    replay: ReplayOption = None,
+    margin: MarginOption = None,
     optimizer: Annotated[Optimizer | None, typer.Option(help="Of the stages trained now.")] = None,
     learning_rate: Annotated[float | None, typer.Option(min=0.0, help="Peak value.")] = None,
     batch_size: Annotated[int | None, typer.Option(min=1, help="Of the stages trained now.")] = None,
@@ -122,7 +130,8 @@ def train(
 ) -> None:
     """Fine-tune on clicks: two-tower retrieval, ranker, generator.
 
-    Ended before its time, even by SIGKILL, the same command goes on where it stopped.
+    Ended before its time, even by SIGKILL, the same command goes on where it stopped. With --from, an earlier
+    run and a later log become a new run, refused where it forgets more than the margin.
 
     Example: genre train all --data mind --run runs/mind
     """
@@ -131,11 +140,9 @@ def train(
         "": {"seed": seed},
         "news": {"backbone": news_backbone, "trainable": trainable},
         "data": {"max_bad_rows": max_bad_rows},
-        "ranking": {
-            "objective": objective.value if objective else None,
-            "teacher": str(teacher.resolve()) if teacher else None,
-        },
+        "ranking": ranking_options(objective, teacher),
         "generation": {"backbone": writer_backbone},
+        "continual": continual_options(from_run, replay, margin),
     }
     of_optimizer = {
         "optimizer": optimizer.value if optimizer else None,
@@ -146,10 +153,20 @@ def train(
         "epochs": epochs,
         "steps": steps,
     }
-    settings = with_options(settings_of(run, config), changed)
+    settings = with_options(settings_of(run, config, from_run), changed)
     settings = with_optimizer(settings, stages, given(of_optimizer))
+    if not settings.continual.from_run and (replay, margin) != (None, None):
+        raise InputError("--replay and --margin go with --from: give the run to go on from")
     check_data(data)
     _train(stages, data, run, settings, again, json, (strategy.value, tpu, fixed_shapes, batch_articles))
+
+
+def ranking_options(objective: Objective | None, teacher: Path | None) -> dict[str, Any]:
+    """What the ranker learns from, as settings have it."""
+    return {
+        "objective": objective.value if objective else None,
+        "teacher": str(teacher.resolve()) if teacher else None,
+    }
 
 
 def with_options(settings: RunConfig, changed: dict[str, dict[str, Any]]) -> RunConfig:
@@ -184,6 +201,7 @@ def _train(
     # Several workers can only be joined before anything else.
     load_tensorflow(look_for_devices=devices[0] != Strategy.multiworker.value)
     from genre_tf.training.distribution import make_strategy
+    from genre_tf.training.progress import comparison
     from genre_tf.training.run_folder import train as train_stages
 
     distribution = make_strategy(*devices)
@@ -208,15 +226,28 @@ def _train(
             f"{result.seconds:.0f} s",
             markup=False,
         )
+    for line in comparison(found):
+        results.print(line, markup=False, soft_wrap=True)
     results.print(f"{run}: next: genre evaluate {run} --data {data}", markup=False)
 
 
-def settings_of(run: Path, config: Path | None) -> RunConfig:
-    """Settings to start from: the given file, else what the run was made with, else the defaults."""
+def settings_of(run: Path, config: Path | None, from_run: Path | None = None) -> RunConfig:
+    """Settings to start from: the file's, else the run's, else the earlier run's, else the defaults."""
     if config is not None:
         return read_config(config)
-    kept = run / "config.toml"
-    return read_config(kept) if kept.is_file() else RunConfig()
+    for folder in (run, from_run):
+        if folder is not None and (folder / "config.toml").is_file():
+            return read_config(folder / "config.toml")
+    if from_run is not None:
+        raise InputError(f"--from {from_run} is no run folder: give one that `genre train` wrote")
+    return RunConfig()
+
+
+def continual_options(from_run: Path | None, replay: float | None, margin: float | None) -> dict[str, Any]:
+    """The settings of a training that goes on from a run, as far as they were given."""
+    # Absolute: the new run's own settings name it, wherever a later command is given.
+    start = None if from_run is None else str(from_run.resolve())
+    return {"from_run": start, "replay_share": replay, "margin": margin}
 
 
 def given(options: dict[str, Any]) -> dict[str, Any]:

@@ -85,15 +85,14 @@ def impression_batches(
             of such a batch would differ.
     """
     log = _columns(examples, columns or {}, weighted)
-    numbers, positions = _rows_of(examples, negatives, batch_size if layout.fixed else 1)
-    order = tf.data.Dataset.range(len(numbers))
-    order = order.shuffle(len(numbers), seed=seed) if shuffle else order
-    rows, clicks, size = tf.constant(numbers), tf.constant(positions), layout.rows(batch_size)
+    rows, clicks = map(tf.constant, _rows_of(examples, negatives, batch_size if layout.fixed else 1))
+    order = tf.data.Dataset.range(len(rows))
+    order = order.shuffle(len(rows), seed=seed) if shuffle else order
 
     def assemble(picked: tf.Tensor, draw: tf.Tensor, part: tf.Tensor) -> Batch:
         chosen = {name: tf.gather(column, tf.gather(rows, picked)) for name, column in log.items()}
         chosen = choose_candidates(chosen, tf.gather(clicks, picked), draw, negatives, layout)
-        return assemble_batch(chosen, part, max_history, layout, size)
+        return assemble_batch(chosen, part, max_history, layout, layout.rows(batch_size))
 
     return numbered_batches(order, assemble, batch_size, seed, repeat, drop_remainder, start, layout)
 

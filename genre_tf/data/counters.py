@@ -33,6 +33,13 @@ class Counters:
         self.first_seen: dict[str, datetime] = {}
         self.newest: datetime | None = None
 
+    def copy(self) -> "Counters":
+        """Counters that know the same and may learn other things."""
+        other = Counters()
+        other.clicks, other.views = dict(self.clicks), dict(self.views)
+        other.first_seen, other.newest = dict(self.first_seen), self.newest
+        return other
+
     def observe(self, impression: Impression) -> None:
         """Counts what was shown and clicked in an impression.
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from genre_tf.config import SignalsConfig
 from genre_tf.data.articles import ArticleTable, Impression
-from genre_tf.data.counters import epoch_seconds
+from genre_tf.data.counters import Counters, epoch_seconds, epoch_time
 from genre_tf.data.examples import build_example, first_of_validation
 from genre_tf.data.faults import FaultPolicy
 from genre_tf.data.log_summary import LogSummary, SplitSummary, require_labels, require_training
@@ -18,6 +18,7 @@ from genre_tf.data.manifest import COUNTERS_FILE, SPLITS, shard_name, shard_of
 from genre_tf.data.mind import iterate_behaviors
 from genre_tf.data.mind_rows import LogForm
 from genre_tf.data.signals import DEFAULTS
+from genre_tf.errors import InputError
 
 OPEN_SHARDS = 128
 """Shards of each split written at a time, in one reading of the log: a process may open some 1000 files."""
@@ -35,6 +36,7 @@ class LogTask:
         validation_share: newest share of the impressions, kept apart for validation.
         shards: files for each of training and validation.
         signals: what makes a weight of dwell time, comments and shares.
+        earlier: counters as of the end of an earlier log; None: nothing is known before this one.
     """
 
     log: Path
@@ -44,6 +46,7 @@ class LogTask:
     validation_share: float
     shards: int
     signals: SignalsConfig = DEFAULTS
+    earlier: Counters | None = None
 
 
 def write_log(task: LogTask, folder: Path) -> LogSummary:
@@ -62,12 +65,13 @@ def write_log(task: LogTask, folder: Path) -> LogSummary:
         InputError: faults that the policy does not pass, or a log that cannot be learnt from.
         OSError: the folder cannot be written.
     """
-    views, labelled, signals = LoggedViews(task.table), False, False
+    views, labelled, signals = LoggedViews(task.table, task.earlier), False, False
     for impression in _impressions(task, task.policy):
         views.add(impression)
         labelled, signals = LogForm.of(impression)
     require_labels(labelled, task.log.parent)
     seconds = views.seconds
+    _require_later(task, int(seconds.min()))
     begins = first_of_validation(seconds, task.validation_share)
     to_train_on = len(seconds) if begins is None else int(np.count_nonzero(seconds < begins))
     require_training(len(seconds), to_train_on, task.validation_share)
@@ -106,6 +110,15 @@ def _write_shards(
             split = train if begins is None or epoch_seconds(impression.time) < begins else validation
             write[split, shard](example_record(example))
             summaries[split] = SplitSummary.merged((summaries[split], SplitSummary.of(example)))
+
+
+def _require_later(task: LogTask, first: int) -> None:
+    newest = None if task.earlier is None else task.earlier.newest
+    if newest is not None and epoch_time(first) <= newest:
+        raise InputError(
+            f"the log of {task.log.parent} begins at {epoch_time(first)}, and the earlier log, which it goes "
+            f"on from, ends at {newest}: give a log that begins after it"
+        )
 
 
 def _impressions(task: LogTask, policy: FaultPolicy) -> Iterator[Impression]:

@@ -16,10 +16,11 @@ class LoggedViews:
 
     Args:
         table: knows every article of the log.
+        earlier: what is known before the log, all of it older; None: nothing.
     """
 
-    def __init__(self, table: ArticleTable) -> None:
-        self._table = table
+    def __init__(self, table: ArticleTable, earlier: Counters | None = None) -> None:
+        self._table, self._earlier = table, earlier or Counters()
         self._seconds = array("q")
         self._ends = array("q", [0])
         self._rows = array("i")
@@ -47,8 +48,7 @@ class LoggedViews:
         """
         rows, clicked = np.frombuffer(self._rows, np.int32), np.frombuffer(self._clicked, np.uint8)
         self._before = np.zeros((len(rows), 2), np.int32)
-        totals = np.zeros((len(self._table), 2), np.int32)  # clicks and views by article
-        self._first = np.full(len(self._table), -1, np.int64)
+        totals = self._known_earlier()
         for second, spans in self._in_time():
             # Impressions of one second do not know each other.
             for span in spans:
@@ -61,6 +61,17 @@ class LoggedViews:
                     totals[rows[span], 1] == 1, second, self._first[rows[span]]
                 )
         return self._counters(totals)
+
+    def _known_earlier(self) -> npt.NDArray[np.int32]:
+        """Clicks and views by article before the log, int32 [N, 2]; notes when each was first shown."""
+        totals = np.zeros((len(self._table), 2), np.int32)
+        self._first = np.full(len(self._table), -1, np.int64)
+        earlier = self._earlier
+        for news_id in earlier.views.keys() & self._table.known_ids.keys():
+            row = self._table.row(news_id)
+            totals[row] = earlier.clicks.get(news_id, 0), earlier.views[news_id]
+            self._first[row] = epoch_seconds(earlier.first_seen[news_id])
+        return totals
 
     def known_before(self, number: int) -> npt.NDArray[np.float32]:
         """What was known of an impression's candidates just before it, once the log is counted.
@@ -88,7 +99,7 @@ class LoggedViews:
             yield second, [self._span(number) for number in numbers]
 
     def _counters(self, totals: npt.NDArray[np.int32]) -> Counters:
-        counters, news_ids = Counters(), self._table.news_ids
+        counters, news_ids = self._earlier.copy(), self._table.news_ids
         for row in np.flatnonzero(totals[:, 1]).tolist():
             news_id, (clicks, views) = news_ids[row], totals[row].tolist()
             if clicks:

@@ -11,6 +11,7 @@ from typing import Any
 from genre_tf.config import SignalsConfig
 from genre_tf.data.articles import ArticleTable
 from genre_tf.data.beam.runners import Runner
+from genre_tf.data.counters import Counters
 from genre_tf.data.examples import ImpressionExample
 from genre_tf.data.faults import FaultPolicy
 from genre_tf.data.log_summary import LogSummary
@@ -22,6 +23,7 @@ from genre_tf.data.manifest import (
     Manifest,
     damaged,
     fault_rows,
+    file_fingerprint,
     input_fingerprints,
     is_current,
     load_manifest,
@@ -59,6 +61,7 @@ def prepare(
     overwrite: bool = False,
     runner: Runner | None = None,
     signals: SignalsConfig = DEFAULTS,
+    counters_from: Path | None = None,
 ) -> Prepared:
     """Turns the training log of a MIND-format data set into examples.
 
@@ -75,33 +78,29 @@ def prepare(
         overwrite: replace a prepared folder that is out of date.
         runner: the Beam runner that reads the log and writes the examples; None does it in this process.
         signals: what makes a weight of dwell time, comments and shares, where the log has them.
+        counters_from: `counters.npz` of an earlier log, from which this one's start; not with a runner.
 
     Returns:
         The manifest, and whether anything was written.
 
     Raises:
-        InputError: faulty data or settings, a log without labels or too small to split, or an `out` that is
-            taken.
+        InputError: faulty data or settings, a log without labels, too small to split or not wholly later than
+            the earlier one, or an `out` that is taken.
         FailureError: `out` cannot be written, or the runner failed.
     """
-    _check_settings(max_history, validation_share, shards)
-    if runner is not None:
-        runner.require()
-    settings: dict[str, Any] = {
-        "max_history": max_history,
-        "validation_share": validation_share,
-        "shards": shards,
-    }
-    if signals != DEFAULTS:  # else left out, so that folders prepared without it are still up to date
-        settings["signals"] = asdict(signals)
+    settings = _checked_settings(max_history, validation_share, shards, signals)
+    _require_runner(runner, counters_from)
     inputs = input_fingerprints(data, "train")
+    earlier = None if counters_from is None else Counters.load(counters_from)
+    if counters_from is not None:
+        inputs["earlier counters"] = file_fingerprint(counters_from)
     if is_current(out, settings, inputs, max_bad_rows):
         return Prepared(load_manifest(out), written=False)
     _require_free(out, overwrite)
     news, behaviors = split_files(data, "train")
     policy = FaultPolicy.allowing(max_bad_rows)
     table = ArticleTable(read_news(news, policy).values())
-    task = LogTask(behaviors, table, policy, max_history, validation_share, shards, signals)
+    task = LogTask(behaviors, table, policy, max_history, validation_share, shards, signals, earlier)
     manifest = {"format": FORMAT, "settings": settings, "inputs": inputs}
     return Prepared(_write_folder(out, data, task, manifest, runner), written=True)
 
@@ -184,13 +183,33 @@ def _beam_writer() -> Callable[[LogTask, Path, Runner], LogSummary]:
     return write_log_with_beam
 
 
-def _check_settings(max_history: int, validation_share: float, shards: int) -> None:
+def _checked_settings(
+    max_history: int, validation_share: float, shards: int, signals: SignalsConfig
+) -> dict[str, Any]:
     if max_history < 1:
         raise InputError(f"--max-history is 1 or more, and {max_history} was given")
     if not 0 <= validation_share < 1:
         raise InputError(f"--validation-share is at least 0 and below 1, and {validation_share} was given")
     if not 1 <= shards <= 99_999:
         raise InputError(f"--shards is between 1 and 99999, and {shards} was given")
+    settings: dict[str, Any] = {
+        "max_history": max_history,
+        "validation_share": validation_share,
+        "shards": shards,
+    }
+    if signals != DEFAULTS:  # else left out, so that folders prepared without it are still up to date
+        settings["signals"] = asdict(signals)
+    return settings
+
+
+def _require_runner(runner: Runner | None, counters_from: Path | None) -> None:
+    if runner is None:
+        return
+    runner.require()
+    if counters_from is not None:
+        raise InputError(
+            "a Beam runner counts from nothing: prepare a log that goes on from another without it"
+        )
 
 
 def _require_free(out: Path, overwrite: bool) -> None:

@@ -11,7 +11,9 @@ import numpy.typing as npt
 
 from genre_tf.backbones.bert import load_bert
 from genre_tf.config import RunConfig
+from genre_tf.data.counters import Counters
 from genre_tf.data.examples import ImpressionExample
+from genre_tf.data.manifest import COUNTERS_FILE
 from genre_tf.data.records import read_articles
 from genre_tf.evaluation import baselines
 from genre_tf.evaluation.generation_report import generation_metrics
@@ -167,7 +169,9 @@ def _generation(
     towers = scorers.get("two_tower") or load_scorers(run, ("two_tower",), log.table)["two_tower"]
     if not isinstance(towers, TwoTowerScorer):
         raise TypeError(f"the two towers score as {type(towers).__name__}")
-    learned = frozenset(read_articles(run / "prepared").news_ids)
+    # The counters also know what the runs before this one were shown, and learned.
+    counted = Counters.load(run / "prepared" / COUNTERS_FILE).views.keys()
+    learned = frozenset(read_articles(run / "prepared").news_ids) | counted
 
     def measured(trained: bool) -> dict[str, Any]:
         parts = load_generator(run, trained=trained)

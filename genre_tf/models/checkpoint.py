@@ -36,6 +36,21 @@ def save_backbone(name: str, categories: Categories, run: Path) -> None:
     part.rename(run / BACKBONE_FOLDER)
 
 
+def copy_backbone(source: Path, run: Path) -> None:
+    """Put the news backbone of another run into a run folder, with the categories that it was trained with.
+
+    Raises:
+        InputError: the other run lost it.
+    """
+    part = run / f"{BACKBONE_FOLDER}.part"
+    shutil.rmtree(part, ignore_errors=True)
+    try:
+        shutil.copytree(source / BACKBONE_FOLDER, part)
+    except OSError as error:
+        raise InputError(f"{source / BACKBONE_FOLDER} cannot be copied ({error}): give a whole run") from None
+    part.rename(run / BACKBONE_FOLDER)
+
+
 def load_backbone(run: Path, config: RunConfig) -> NewsBackbone:
     """The news backbone of a run as it was before training.
 

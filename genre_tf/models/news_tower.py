@@ -85,11 +85,13 @@ class NewsTower(keras.Model):
 
     def text_vectors(self, features: dict[str, Any], training: bool | None = None) -> tf.Tensor:
         """Texts before they are centred; features as in `call` -> float32 [U, hidden] of length one, or zero."""
-        rows = features["states"], features["mask"]
+        states, mask = features["states"], features["mask"]
         if not training or not self.chunk:
-            return self._text_vectors(*rows, training)
+            return self._text_vectors(states, mask, training)
         layers = [self.upper, self.pooling, self.dropout, self.projection]
-        return in_chunks(lambda *rows: self._text_vectors(*rows, training), layers, rows, self.chunk)
+        return in_chunks(
+            lambda states, mask: self._text_vectors(states, mask, True), layers, [states, mask], self.chunk
+        )
 
     def _text_vectors(self, states: tf.Tensor, mask: tf.Tensor, training: bool | None) -> tf.Tensor:
         if states.dtype != tf.int32:

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable
 from itertools import islice
+from pathlib import Path
 from typing import Any
 
 import keras
@@ -57,10 +58,10 @@ def fit(
     *,
     jit_compile: bool = False,
 ) -> FitResult:
-    """Train a stage and leave its best weights both in its model and in its files.
+    """Train a stage, from the weights of an earlier run if its files name one, and keep the best weights.
 
-    A training that was ended before its time, even by SIGKILL, is gone on with: same weights, same random
-    states, same batches.
+    They are left both in the model and in the files. A training that was ended before its time, even by
+    SIGKILL, is gone on with: same weights, same random states, same batches.
 
     A step is one update of the weights by the mean gradient of `config.accumulate` batches: what one batch
     with the rows of all of them would give, if the loss is a mean over rows and they are equally many. So it
@@ -94,18 +95,17 @@ def fit(
             most_steps=min(config.steps_per_execution, config.validate_every),
         )
     check_room(files.folder, [*trainer.variables, *trainer.optimizer.variables])
-    progress = files.resume(trainer)
-    if progress is not None:
-        report(f"going on after step {progress.step} of {steps}")
+    progress = _begin(trainer, files, steps, report)
     with stop_request() as request:
         describe = _describer(batches_from, config.accumulate)
-        watch = Watch(progress or Progress(), steps, config, goal, files, report, request, describe)
+        watch = Watch(progress, steps, config, goal, files, report, request, describe)
         try:
             _run(trainer, batches_from, watch)
         finally:
             watch.close()
-    trainer.model.load_weights(files.weights)
-    return _result(watch, sum(math.prod(weight.shape) for weight in trainable))
+    older = _on_older(trainer.model, goal, files)
+    load_weights(trainer.model, files.weights)
+    return _result(watch, sum(math.prod(weight.shape) for weight in trainable), older)
 
 
 def _check_counts(config: OptimizerConfig) -> None:
@@ -114,7 +114,7 @@ def _check_counts(config: OptimizerConfig) -> None:
             raise InputError(f"{name} is {getattr(config, name)}: give 1 or more")
 
 
-def _result(watch: Watch, trainable_parameters: int) -> FitResult:
+def _result(watch: Watch, trainable_parameters: int, older: dict[str, Any]) -> FitResult:
     done, seconds = watch.progress, watch.seconds()
     return FitResult(
         metric=watch.goal.metric,
@@ -127,7 +127,44 @@ def _result(watch: Watch, trainable_parameters: int) -> FitResult:
         steps_per_second=round(done.step / seconds, 2),
         input_wait_share=round(watch.whole.input_wait_share, 3),
         trainable_parameters=trainable_parameters,
+        **older,
     )
+
+
+def _begin(trainer: StageTrainer, files: StageFiles, steps: int, report: Report) -> Progress:
+    """Where an unfinished training stood; else the weights to start from, and no progress."""
+    progress = files.resume(trainer)
+    if progress is not None:
+        report(f"going on after step {progress.step} of {steps}")
+        return progress
+    if files.start_weights is not None:
+        load_weights(trainer.model, files.start_weights)
+    return Progress()
+
+
+def load_weights(model: keras.Model, file: Path) -> None:
+    """Read a model's weights.
+
+    Raises:
+        InputError: they are not those of such a model.
+    """
+    try:
+        model.load_weights(file)
+    except (OSError, ValueError, KeyError) as error:
+        raise InputError(
+            f"{file} does not fit these settings ({str(error).splitlines()[0]}): train from the beginning"
+        ) from None
+
+
+def _on_older(model: keras.Model, goal: Goal, files: StageFiles) -> dict[str, float]:
+    """What the weights started from, and the best ones, are worth on what the earlier run held out."""
+    if files.start_weights is None or goal.validate_older is None:
+        return {}
+    found = {}
+    for name, weights in (("older_before", files.start_weights), ("older_after", files.weights)):
+        load_weights(model, weights)
+        found[name] = float(goal.validate_older()[goal.metric])
+    return found
 
 
 def _run(trainer: StageTrainer, batches_from: Callable[[int], Any], watch: Watch) -> None:

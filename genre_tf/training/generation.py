@@ -18,7 +18,7 @@ from genre_tf.errors import InputError
 from genre_tf.generation.grounding import common_words
 from genre_tf.models.checkpoint import load_two_tower
 from genre_tf.models.generator import Generator
-from genre_tf.models.generator_checkpoint import TrainedGenerator, save_generator_sizes
+from genre_tf.models.generator_checkpoint import TrainedGenerator, load_generator, save_generator_sizes
 from genre_tf.models.prompts import CONTROL_TOKENS, Prompts, PromptSizes
 from genre_tf.text.byte_pair import train_byte_pair
 from genre_tf.training.distribution import Distribution
@@ -100,20 +100,25 @@ def train_generation(
             fewer texts than a batch of fixed shape has.
     """
     settings = config.generation
-    learned, validated = _examples(data, settings, config.seed)
-    report(f"{len(learned)} texts to learn, {len(validated)} to validate with")
+    learned, *held_out = _examples(data, settings, config.seed)
+    report(f"{len(learned)} texts to learn, {len(held_out[0])} to validate with")
     to_vectors, dimension = _user_vectors(data.run, data)
     folder = files.folder
     folder.mkdir(parents=True, exist_ok=True)
     keras.utils.set_random_seed(config.seed)
     devices = distribution or Distribution.one()
     with devices.scope():
-        parts = new_generator(settings, data.table, dimension, folder, config.seed)
+        # The vocabulary of an earlier run belongs to its weights.
+        parts = (
+            load_generator(files.start, trained=False)
+            if files.start
+            else new_generator(settings, data.table, dimension, folder, config.seed)
+        )
         trainer = GenerationTrainer(parts.generator, devices.fixed_shapes)
     save_generator_sizes(parts, folder)
-    rows, validation_rows = (
+    rows, *held_out_rows = (
         TextRows(examples, data.table, to_vectors(examples), parts.prompts)
-        for examples in (learned, validated)
+        for examples in (learned, *held_out)
     )
     optimizer = settings.optimizer
     batching = _batching(optimizer.batch_size * _TOKENS_PER_ROW, parts.prompts.sizes, devices)
@@ -123,11 +128,7 @@ def train_generation(
             "batch that is not full: give a smaller --batch-size"
         )
     steps = optimizer.steps_of(rows.mean_batches(batching))
-    goal = Goal(
-        validate=Perplexity(parts.generator, validation_rows, batching.tokens),
-        metric="perplexity",
-        greater_is_better=False,
-    )
+    goal = _goal(*(Perplexity(parts.generator, each, batching.tokens) for each in held_out_rows))
 
     def from_step(step: int) -> Any:
         start = step * optimizer.accumulate
@@ -136,6 +137,12 @@ def train_generation(
         )
 
     return fit(trainer, from_step, steps, optimizer, goal, files, report, jit_compile=devices.jit_compile)
+
+
+def _goal(validate: "Perplexity", validate_older: "Perplexity | None" = None) -> Goal:
+    return Goal(
+        validate=validate, metric="perplexity", greater_is_better=False, validate_older=validate_older
+    )
 
 
 def _batching(tokens: int, sizes: PromptSizes, devices: Distribution) -> TextBatching:
@@ -209,14 +216,19 @@ class Perplexity:
         return {"perplexity": float(np.exp(min(loss, 80.0))), "loss": loss}
 
 
-def _examples(
-    data: StageData, settings: GenerationConfig, seed: int
-) -> tuple[list[TextExample], list[TextExample]]:
-    learned, validated = learning_split(data.table, data.train, data.validation)
-    if not learned or not validated:
+def _examples(data: StageData, settings: GenerationConfig, seed: int) -> list[list[TextExample]]:
+    """Texts to learn, to validate with, and, of a run that goes on from another, those that one held out."""
+    learned, _ = learning_split(data.table, data.train, [*data.validation, *data.older])
+    held_out = [learning_split(data.table, data.train, data.validation)[1]]
+    if data.older:
+        older = learning_split(data.table, data.train, data.older)[1]
+        # What the earlier run learned by heart would always look forgotten.
+        held_out.append([text for text in older if text.article in data.unlearned] or older)
+    if not learned or not all(held_out):
         raise InputError("the log holds no clicked article with a title: there is nothing to learn to write")
     random = np.random.default_rng(seed)
-    return _some(learned, settings.max_examples, random), _some(validated, _VALIDATION_ROWS, random)
+    learned = _some(learned, settings.max_examples, random)
+    return [learned, *(_some(each, _VALIDATION_ROWS, random) for each in held_out)]
 
 
 def _some(examples: list[TextExample], most: int, random: np.random.Generator) -> list[TextExample]:

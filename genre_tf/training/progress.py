@@ -17,11 +17,13 @@ class Goal:
         validate: computes validation metrics, by name.
         metric: the one that decides which weights are best.
         greater_is_better: its direction.
+        validate_older: the same metrics on what an earlier run held out, for a training that goes on from it.
     """
 
     validate: Callable[[], Mapping[str, float]]
     metric: str
     greater_is_better: bool
+    validate_older: Callable[[], Mapping[str, float]] | None = None
 
     def better(self, value: float, best: float) -> bool:
         """Whether a value beats the best so far; any value beats none, which is no number."""
@@ -75,6 +77,9 @@ class FitResult:
         input_wait_share: of the time of the steps, without validation and saving, the share that was spent
             waiting for batches.
         trainable_parameters: number of trained values.
+        older_before: of a training that goes on from an earlier run: the metric of that run's weights on what
+            it held out itself; None for one from the beginning.
+        older_after: that of the new weights.
     """
 
     metric: str
@@ -87,7 +92,33 @@ class FitResult:
     steps_per_second: float
     input_wait_share: float
     trainable_parameters: int
+    older_before: float | None = None
+    older_after: float | None = None
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values, for a report."""
         return asdict(self)
+
+
+def comparison(results: Mapping[str, FitResult]) -> list[str]:
+    """A table of what the weights that trainings started from, and the new ones, are worth.
+
+    Args:
+        results: of trainings that go on from an earlier run, by stage; others are left out.
+
+    Returns:
+        Its lines; none where no training went on from another.
+    """
+    rows: list[tuple[str, float, float]] = []
+    for stage, result in results.items():
+        if result.older_before is not None and result.older_after is not None:
+            name = f"{stage} {result.metric}"
+            rows.append((f"{name}, new log", result.before, result.best))
+            rows.append((f"{name}, earlier log", result.older_before, result.older_after))
+    if not rows:
+        return []
+    width = max(len(name) for name, *_ in rows)
+    lines = [f"{'held out':{width}}  {'before':>9}  {'after':>9}  {'difference':>10}"]
+    for name, before, after in rows:
+        lines.append(f"{name:{width}}  {before:9.4f}  {after:9.4f}  {after - before:+10.4f}")
+    return lines

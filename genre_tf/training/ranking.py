@@ -104,14 +104,20 @@ def train_ranking(
     devices = distribution or Distribution.one()
     columns = columns_of(data, stage, report)
     batches = ClickBatches(data, config, settings, stage.negatives or None, devices, columns)
-    interest = data.interest
+    interest = None if files.start else data.interest  # an earlier run's are among its weights
     keras.utils.set_random_seed(config.seed)
     with devices.scope():
         ranker = Ranker(data.backbone(), config, click_rate=clicks / shown)
         trainer = RankingTrainer(ranker, stage)
-    ranker.news_tower.adapt(interest)
-    start_ranker(ranker, data, config)
-    goal = Goal(validate=Validation(ranker, data, config).ranking, metric="auc_mean", greater_is_better=True)
+    if interest is not None:
+        ranker.news_tower.adapt(interest)
+        start_ranker(ranker, data, config)
+    goal = Goal(
+        validate=Validation(ranker, data, config).ranking,
+        metric="auc_mean",
+        greater_is_better=True,
+        validate_older=Validation(ranker, data.of_earlier, config).ranking if files.start else None,
+    )
     result = fit(
         trainer,
         batches.from_step,

@@ -127,14 +127,18 @@ def train_retrieval(
         if stage.popularity_correction
         else None
     )
-    interest = data.interest
+    interest = None if files.start else data.interest  # an earlier run's are among its weights
     keras.utils.set_random_seed(config.seed)
     with devices.scope():
         towers = TwoTower(data.backbone(), config)
         trainer = RetrievalTrainer(towers, stage.temperature, probability)
-    towers.news_tower.adapt(interest)
+    if interest is not None:
+        towers.news_tower.adapt(interest)
     goal = Goal(
-        validate=Validation(towers, data, config).retrieval, metric="pool_auc", greater_is_better=True
+        validate=Validation(towers, data, config).retrieval,
+        metric="pool_auc",
+        greater_is_better=True,
+        validate_older=Validation(towers, data.of_earlier, config).retrieval if files.start else None,
     )
     return fit(
         trainer,

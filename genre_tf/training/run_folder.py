@@ -9,13 +9,21 @@ from typing import Any
 from genre_tf.config import RunConfig, read_config, write_config
 from genre_tf.data.manifest import load_manifest
 from genre_tf.data.records import prepare, read_articles
-from genre_tf.errors import InputError
+from genre_tf.data.replay import write_older
+from genre_tf.errors import FailureError, InputError
 from genre_tf.models.backbone import Categories
-from genre_tf.models.checkpoint import BACKBONE_FOLDER, save_backbone
+from genre_tf.models.checkpoint import BACKBONE_FOLDER, copy_backbone, save_backbone
+from genre_tf.training.continual import (
+    check_start,
+    counters_of_start,
+    judge,
+    start_fingerprint,
+    start_run,
+)
 from genre_tf.training.distillation import check_teacher, teacher_identity
 from genre_tf.training.distribution import Distribution
 from genre_tf.training.generation import train_generation
-from genre_tf.training.progress import FitResult, Report
+from genre_tf.training.progress import FitResult, Report, comparison
 from genre_tf.training.ranking import train_ranking
 from genre_tf.training.retrieval import train_retrieval
 from genre_tf.training.run_lock import run_lock
@@ -43,7 +51,7 @@ def train(
     Args:
         stages: of `STAGES`; trained in that order.
         data: a data set with a labelled `train` split.
-        run: the run folder; a new one, or one made with the same data and settings.
+        run: the run folder; a new one, or one made with the same data, settings and earlier run.
         config: all settings.
         report: takes a line of progress.
         distribution: where; None: on one device.
@@ -54,17 +62,20 @@ def train(
 
     Raises:
         InputError: wrong data or settings, a run folder made with others or in use, or generation before
-            retrieval.
-        FailureError: a file cannot be written, or a loss became no number.
+            retrieval; an earlier run that does not fit, or a log that is not later than its own.
+        FailureError: a file cannot be written, a loss became no number, or weights that go on from an earlier
+            run have forgotten too much.
         StoppedError: SIGTERM or Ctrl-C came, and the state was saved.
     """
+    check_start(stages, run, config)
     if "ranking" in stages:
         check_teacher(config, run)
     with run_lock(run):
         open_run(run, data, config, report)
         write_config(config, run / "config.toml")
         made_from = stage_fingerprints(run, config)
-        chosen = [StageFiles(run, stage, made_from[stage]) for stage in STAGES if stage in stages]
+        start = start_run(config)
+        chosen = [StageFiles(run, stage, made_from[stage], start) for stage in STAGES if stage in stages]
         if again:
             for files in chosen:
                 files.forget()
@@ -88,9 +99,22 @@ def _train_stages(
             continue
         stage_data = stage_data or load_stage_data(run, config, report)
         report(f"training {files.stage}")
-        results[files.stage] = TRAINERS[files.stage](stage_data, config, files, report, distribution)
-        files.finish(results[files.stage])
+        result = TRAINERS[files.stage](stage_data, config, files, report, distribution)
+        _accept(result, files, config, report)
+        results[files.stage] = result
     return results
+
+
+def _accept(result: FitResult, files: StageFiles, config: RunConfig, report: Report) -> None:
+    if files.start is not None:
+        try:
+            judge(files.stage, result, config)
+        except FailureError:
+            files.refuse(result)
+            for line in comparison({files.stage: result}):
+                report(line)
+            raise
+    files.finish(result)
 
 
 def stage_fingerprints(run: Path, config: RunConfig) -> dict[str, str]:
@@ -104,7 +128,10 @@ def stage_fingerprints(run: Path, config: RunConfig) -> dict[str, str]:
     # A teacher is what it knows and not where it lies.
     ranking = dataclasses.replace(config.ranking, teacher=teacher_identity(config.ranking.teacher))
     known = dataclasses.replace(config, ranking=ranking)
-    own = {stage: fingerprint(shared, asdict(getattr(known, stage))) for stage in STAGES}
+    own = {
+        stage: fingerprint(shared, asdict(getattr(known, stage)), *start_fingerprint(run, config, stage))
+        for stage in STAGES
+    }
     return {**own, "generation": fingerprint(own["generation"], own["retrieval"])}
 
 
@@ -113,13 +140,18 @@ def open_run(run: Path, data: Path, config: RunConfig, report: Report) -> None:
 
     The settings of a folder that is there are left as they are: `train` alone writes new ones.
     """
-    file = run / "config.toml"
+    file, start = run / "config.toml", start_run(config)
     if file.is_file():
         earlier = read_config(file)
         if (earlier.data, earlier.news) != (config.data, config.news):
             raise InputError(
                 f"{run} was made with other data or news settings (see {file}): give another --run, "
                 "or the same settings"
+            )
+        if start_run(earlier) != start:
+            raise InputError(
+                f"{run} goes on from {start_run(earlier) or 'no other run'}, and --from gives "
+                f"{start or 'none'}: give another --run"
             )
     settings = config.data
     done = prepare(
@@ -130,9 +162,14 @@ def open_run(run: Path, data: Path, config: RunConfig, report: Report) -> None:
         shards=settings.shards,
         max_bad_rows=settings.max_bad_rows,
         signals=settings.signals,
+        counters_from=counters_of_start(config),
     )
     report(f"{run / 'prepared'} {'written' if done.written else 'is up to date'}")
-    if not (run / BACKBONE_FOLDER).is_dir():
+    if start is not None:
+        write_older(run, start, config.continual.replay_share, config.seed)
+    if not (run / BACKBONE_FOLDER).is_dir() and start is not None:
+        copy_backbone(start, run)
+    elif not (run / BACKBONE_FOLDER).is_dir():
         table = read_articles(run / "prepared")
         save_backbone(config.news.backbone, Categories.of(table.categories, table.subcategories), run)
     if not file.is_file():

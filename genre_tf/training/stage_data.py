@@ -1,7 +1,7 @@
 """What the stages train on: the prepared examples, and the features of the articles in them."""
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -12,6 +12,7 @@ from genre_tf.config import RunConfig
 from genre_tf.data.articles import ArticleTable
 from genre_tf.data.examples import ImpressionExample
 from genre_tf.data.records import read_articles, read_examples
+from genre_tf.data.replay import read_older
 from genre_tf.errors import InputError
 from genre_tf.models.article_features import ArticleFeatures
 from genre_tf.models.backbone import NewsBackbone
@@ -27,12 +28,14 @@ class StageData:
     """Examples and features of a run.
 
     Attributes:
-        table: every article of the training log.
-        train: examples to learn from.
+        table: every article of the training log, and of older examples.
+        train: examples to learn from; where the run goes on from another, some of that one's among them.
         validation: newest examples of the training log.
         features: of every article that an example names.
         config: settings of the run.
         run: its folder.
+        older: what the earlier run held out, where the run goes on from one.
+        unlearned: rows of the articles that only `older` showed to the earlier run.
     """
 
     table: ArticleTable
@@ -41,6 +44,13 @@ class StageData:
     features: ArticleFeatures
     config: RunConfig
     run: Path
+    older: list[ImpressionExample] = field(default_factory=list)
+    unlearned: frozenset[int] = frozenset()
+
+    @property
+    def of_earlier(self) -> "StageData":
+        """The same, to be validated on what the earlier run held out."""
+        return replace(self, validation=self.older)
 
     def backbone(self) -> NewsBackbone:
         """A backbone for one stage, with trainable layers of its own."""
@@ -69,17 +79,32 @@ def load_stage_data(run: Path, config: RunConfig, report: Report) -> StageData:
     """
     table = read_articles(run / "prepared")
     train, validation = (read_examples(run / "prepared", split) for split in ("train", "validation"))
-    if not any(example.labels.any() and not example.labels.all() for example in validation):
-        raise InputError(
-            f"{run / 'prepared'}: {len(validation)} validation impressions hold no click beside others: "
-            "raise data.validation_share"
-        )
-    needed = named_articles(table, (*train, *validation))
+    _require_clicks(validation, f"{run / 'prepared'}")
+    older: list[ImpressionExample] = []
+    unlearned: frozenset[int] = frozenset()
+    if config.continual.from_run:
+        kept = read_older(run)
+        table, older, unlearned = kept.table, kept.validation, kept.unlearned
+        _require_clicks(older, f"what {config.continual.from_run} held out")
+        report(f"{len(train)} examples of the new log and {len(kept.train)} older ones to learn")
+        train += kept.train
+    needed = named_articles(table, (*train, *validation, *older))
     backbone = load_backbone(run, config)
     report(backbone.trained_share())
+    unknown = sorted({*table.categories, *table.subcategories} - {*backbone.categories.names})
+    if unknown:  # of an earlier run: the backbone of a new one knows all
+        report(f"{len(unknown)} categories are new and count as unknown: {', '.join(unknown[:5])}")
     report(f"frozen layers over {int(needed.sum())} articles, once")
     features = ArticleFeatures.of(table, backbone, run / CACHE_FOLDER, Tenths(report), needed)
-    return StageData(table, train, validation, features, config, run)
+    return StageData(table, train, validation, features, config, run, older, unlearned)
+
+
+def _require_clicks(validation: Sequence[ImpressionExample], where: str) -> None:
+    if not any(example.labels.any() and not example.labels.all() for example in validation):
+        raise InputError(
+            f"{where}: {len(validation)} validation impressions hold no click beside others: "
+            "raise data.validation_share"
+        )
 
 
 def named_articles(table: ArticleTable, examples: Iterable[ImpressionExample]) -> npt.NDArray[np.bool_]:

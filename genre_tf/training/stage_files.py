@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import shutil
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -23,11 +24,13 @@ class StageFiles:
         run: the run folder.
         stage: "retrieval", "ranking" or "generation".
         made_from: fingerprint of the data and settings; what was made from others is not gone on with.
+        start: run whose weights the training starts from; None: it starts from the beginning.
     """
 
     run: Path
     stage: str
     made_from: str
+    start: Path | None = None
 
     @property
     def folder(self) -> Path:
@@ -41,8 +44,23 @@ class StageFiles:
 
     @property
     def weights(self) -> Path:
-        """The best weights."""
+        """The best weights of the training; where it goes on from a run, nobody uses them before `finish`."""
+        return self.trained if self.start is None else self.folder / f"unjudged.{WEIGHTS_FILE}"
+
+    @property
+    def trained(self) -> Path:
+        """The weights that the other verbs use."""
         return self.folder / WEIGHTS_FILE
+
+    @property
+    def start_weights(self) -> Path | None:
+        """Those of the run to start from."""
+        return None if self.start is None else self.start / self.stage / WEIGHTS_FILE
+
+    @property
+    def unfinished(self) -> bool:
+        """Whether there is a state to go on from."""
+        return (self.folder / _STATE_FILE).is_file()
 
     @property
     def report(self) -> Path:
@@ -61,10 +79,7 @@ class StageFiles:
             part.replace(self.weights)
         except OSError as error:
             part.unlink(missing_ok=True)
-            raise FailureError(
-                f"{self.weights} cannot be written ({error.strerror or error}): make room, then give the "
-                "same command again"
-            ) from None
+            raise _unwritable(self.weights, error) from None
 
     def save_state(self, trainer: Any, progress: Progress) -> None:
         """Write the state of an unfinished training; raises as `save_state` does."""
@@ -93,7 +108,7 @@ class StageFiles:
         """What an earlier training of the same data and settings came to, if its weights are still there."""
         try:
             found = json.loads(self.report.read_text("utf-8"))
-            if found.pop(_MADE_FROM, None) != self.made_from or not self.weights.is_file():
+            if found.pop(_MADE_FROM, None) != self.made_from or not self.trained.is_file():
                 return None
             return FitResult(**found)
         except (OSError, ValueError, TypeError, AttributeError):
@@ -105,17 +120,46 @@ class StageFiles:
             file.unlink(missing_ok=True)
 
     def finish(self, result: FitResult) -> None:
-        """Write what the training came to; its unfinished state is no longer needed then."""
-        self.report.parent.mkdir(parents=True, exist_ok=True)
-        found = {**result.as_dict(), _MADE_FROM: self.made_from}
-        self.report.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
+        """Write what the training came to; its unfinished state is no longer needed then.
+
+        Raises:
+            FailureError: the disk is full or may not be written.
+        """
+        if self.start is not None:
+            part = self.folder / f"part.{WEIGHTS_FILE}"
+            try:
+                # A copy: ended in the midst of this, the training is judged again and not done again.
+                shutil.copyfile(self.weights, part)
+                part.replace(self.trained)
+            except OSError as error:
+                part.unlink(missing_ok=True)
+                raise _unwritable(self.trained, error) from None
+        self._write_report(result.as_dict())
         (self.folder / _STATE_FILE).unlink(missing_ok=True)
+        if self.start is not None:
+            self.weights.unlink(missing_ok=True)
+
+    def refuse(self, result: FitResult) -> None:
+        """Leave the run without weights of this stage, and write why; the state stays, to be judged again."""
+        self.trained.unlink(missing_ok=True)
+        self._write_report({**result.as_dict(), "refused": True})
+
+    def _write_report(self, found: dict[str, Any]) -> None:
+        self.report.parent.mkdir(parents=True, exist_ok=True)
+        text = json.dumps({**found, _MADE_FROM: self.made_from}, indent=2) + "\n"
+        self.report.write_text(text, encoding="utf-8")
 
 
 def fingerprint(*parts: Any) -> str:
     """SHA-256 of plain values, shortened to 32 hexadecimal digits."""
     text = json.dumps(parts, sort_keys=True, default=str)
     return hashlib.sha256(text.encode("utf-8")).hexdigest()[:32]
+
+
+def _unwritable(file: Path, error: OSError) -> FailureError:
+    return FailureError(
+        f"{file} cannot be written ({error.strerror or error}): make room, then give the same command again"
+    )
 
 
 def _variables(trainer: Any) -> list[Any]:

@@ -39,6 +39,27 @@ def test_every_impression_knows_the_same_past():
         assert views.known_before(number).dtype == known.dtype
 
 
+def test_a_log_that_goes_on_from_another_knows_what_one_whole_log_knows():
+    log = sorted(shuffled_log(), key=lambda impression: impression.time)
+    log.insert(0, Impression("first", "U", log[0].time - timedelta(days=1), (), ("u",), (True,)))
+    begins = next(n for n in range(150, 300) if log[n].time > log[n - 1].time)
+    counters = Counters()
+    expected = impression_counters(log, counters)
+    earlier = LoggedViews(TABLE)
+    for impression in log[:begins]:
+        earlier.add(impression)
+    # The later catalogue has other rows, and no longer lists an article that was shown before.
+    listed = ArticleTable(Article(name, "", "", name, "") for name in "w" + NAMES[::-1])
+    known_before = earlier.count()
+    later = LoggedViews(listed, known_before)
+    for impression in log[begins:]:
+        later.add(impression)
+    assert vars(later.count()) == vars(counters)
+    for number, known in enumerate(expected[begins:]):
+        np.testing.assert_array_equal(later.known_before(number), known)
+    assert vars(known_before) == vars(earlier.count())
+
+
 def test_a_log_without_labels_counts_views_alone():
     log, views = shuffled_log(20), LoggedViews(TABLE)
     for one in log:

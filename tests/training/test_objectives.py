@@ -1,11 +1,10 @@
-"""The losses: the mission's formula, its alternatives, the sign of logQ, no accidental hits."""
+"""The ranker's losses: the mission's formula and its alternatives."""
 
 import json
 import subprocess
 import sys
 from pathlib import Path
 
-import keras
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -20,7 +19,6 @@ from genre_tf.training.objectives import (
     softmax_loss,
     teacher_loss,
 )
-from genre_tf.training.retrieval import RetrievalTrainer, draw_probability
 
 # One click; two of them; none; nothing else than clicks; and padding that would matter if it were looked at.
 LOGITS = np.array([[0.3, -1.2, 9.0], [2.0, 0.5, 0.1], [1.0, -1.0, 0.4], [0.7, 0.2, 5.0]], np.float32)
@@ -229,91 +227,3 @@ def test_a_click_weighs_in_the_loss_as_much_as_its_signals_say():
     np.testing.assert_allclose(found, (4 * each[0] + each[1]) / 2, rtol=1e-6)
     ones = click_loss(logits, labels, mask, tf.ones([1, 3]))
     assert ones.numpy() == click_loss(logits, labels, mask).numpy(), "bit for bit"
-
-
-def test_a_row_of_retrieval_weighs_as_much_as_its_click():
-    import keras
-
-    readers, candidates = np.eye(2, dtype=np.float32), np.ones((2, 2, 2), np.float32)
-    candidates[:, 0] = np.eye(2)
-
-    class Towers(keras.Model):
-        def call(self, batch, training=None):
-            return tf.gather(readers, batch["rows"]), tf.gather(candidates, batch["rows"])
-
-    def loss(weights=None):
-        rows = tf.constant([0, 1])
-        batch = {"rows": rows, "articles": tf.range(5), "candidates": tf.gather([[1, 2], [3, 4]], rows)}
-        if weights is not None:
-            batch["label_weights"] = tf.stack([tf.constant(weights), tf.ones(len(weights))], 1)
-        return RetrievalTrainer(Towers(), 0.5, None).loss_of(batch, True).numpy()
-
-    assert loss([1.0, 1.0]) == loss(), "bit for bit"
-    readers[1] = 0.3
-    heavy, light = loss([4.0, 1.0]), loss([1.0, 4.0])
-    np.testing.assert_allclose(heavy + light, 2 * loss(), rtol=1e-6)
-    assert heavy < light, "the first row's click is found, the second's is not"
-
-
-def _gradient_on_negatives(probability, articles=(1, 2, 3)):
-    """Gradient of the loss with respect to each candidate's score; one reader, one click, two negatives."""
-    candidates = tf.Variable(np.zeros((1, 3, 2), np.float32))
-
-    class Towers(keras.Model):
-        def call(self, batch, training=None):
-            return tf.ones([1, 2]), candidates
-
-    trainer = RetrievalTrainer(Towers(), 1.0, probability)
-    batch = {"articles": tf.range(10), "candidates": tf.constant([articles])}
-    with tf.GradientTape() as tape:
-        loss = trainer.loss_of(batch, True)
-    return tape.gradient(loss, candidates).numpy().sum(-1)[0]
-
-
-def test_retrieval_loss_is_the_corrected_softmax_over_the_batch_and_shown_negatives():
-    """Two readers; article 5 is the click of one and a shown negative of the other, 7 is drawn twice."""
-    readers, candidates = (np.random.default_rng(5).normal(size=size) for size in ((2, 4), (2, 3, 4)))
-    probability = np.random.default_rng(6).uniform(0.01, 0.3, 10).astype(np.float32)
-    drawn = np.array([[5, 7, 8], [6, 5, 7]])
-
-    class Towers(keras.Model):
-        def call(self, batch, training=None):
-            return tf.constant(readers, tf.float32), batch["vectors"]
-
-    trainer = RetrievalTrainer(Towers(), 0.5, probability)
-    batch = {"articles": tf.range(10), "candidates": tf.constant(drawn)}
-    losses = []
-    for reader, own in zip(readers, drawn, strict=True):
-        scores = candidates @ reader / 0.5 - np.log(probability[drawn])  # [2, 3]
-        click = scores[:, 0][drawn[:, 0] == own[0]]
-        against = scores[drawn != own[0]]
-        losses.append(np.log(np.exp(click).sum() + np.exp(against).sum()) - click[0])
-    gradient, loss = _gradient(
-        lambda vectors: trainer.loss_of({**batch, "vectors": vectors}, True), candidates.astype(np.float32)
-    )
-    np.testing.assert_allclose(loss, np.mean(losses), rtol=1e-5)
-    assert (gradient[0, 0] @ readers[0]) < 0 < (gradient[0, 2] @ readers[0]) + (gradient[0, 2] @ readers[1])
-    # The second reader was shown 5 and passed it by: pushed away from it, though not from the first reader's.
-    np.testing.assert_allclose(np.cross(gradient[1, 1][:3], readers[1][:3]), 0.0, atol=1e-6)
-    assert gradient[1, 1] @ readers[1] > 0
-
-
-def test_a_popular_negative_is_pushed_away_less_after_the_correction():
-    probability = np.full(10, 0.01, np.float32)
-    probability[2] = 0.5  # article 2 is drawn far more often than article 3
-    pushed = _gradient_on_negatives(probability)
-    assert 0 < pushed[1] < pushed[2]
-    even = _gradient_on_negatives(None)
-    np.testing.assert_allclose(even[1], even[2], rtol=1e-5)
-
-
-def test_the_clicked_article_is_never_its_own_negative():
-    pushed = _gradient_on_negatives(None, articles=(1, 1, 3))
-    np.testing.assert_allclose(pushed[1], 0.0, atol=1e-6)
-    assert pushed[0] < 0 < pushed[2]
-
-
-def test_draw_probability_counts_clicks_and_the_expected_share_of_negatives():
-    found = draw_probability([_example([1, 2, 3], [1, 0, 0])] * 10, 5, negatives=4)
-    np.testing.assert_allclose(found[1:4], [10 / 50, 20 / 50, 20 / 50])
-    assert (found > 0).all()

@@ -1,0 +1,248 @@
+"""Training that goes on from a run with a later log: warm, with older examples, and judged by them."""
+
+import hashlib
+import json
+import os
+import shutil
+import signal
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import h5py
+import keras
+import numpy as np
+import pytest
+import typer
+from typer.testing import CliRunner
+
+from genre_tf.cli.train import train as train_verb
+from genre_tf.config import (
+    ContinualConfig,
+    DataConfig,
+    GenerationConfig,
+    NewsConfig,
+    OptimizerConfig,
+    RankingConfig,
+    RetrievalConfig,
+    RunConfig,
+    read_config,
+    write_config,
+)
+from genre_tf.data.mind import read_split
+from genre_tf.data.records import read_articles
+from genre_tf.data.synth.newsroom import write_newsroom
+from genre_tf.data.synth.settings import NewsroomSettings
+from genre_tf.errors import FailureError, InputError, StoppedError
+from genre_tf.models.checkpoint import WEIGHTS_FILE, load_backbone, load_ranker
+from genre_tf.models.generator_checkpoint import save_generator_sizes
+from genre_tf.models.two_tower import TwoTower
+from genre_tf.training.generation import new_generator
+from genre_tf.training.run_folder import STAGES, train
+
+STEPS = OptimizerConfig(
+    steps=4, batch_size=8, validate_every=2, patience=99, save_every_seconds=0.0, learning_rate=3e-3
+)
+CONFIG = RunConfig(
+    data=DataConfig(max_history=6, shards=1, validation_share=0.2),
+    news=NewsConfig(backbone="tiny", category_dimension=4, max_title_tokens=8),
+    retrieval=RetrievalConfig(optimizer=STEPS),
+    ranking=RankingConfig(optimizer=STEPS),
+    generation=GenerationConfig(
+        vocabulary_size=300, layers=1, heads=2, hidden=16, max_tokens=48, max_examples=60, optimizer=STEPS
+    ),
+)
+
+
+def _quiet(line: str) -> None:
+    pass
+
+
+@pytest.fixture(scope="module")
+def days(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The training log of a newsroom as two data sets, `one` and `two`; the second has a new category."""
+    folder = tmp_path_factory.mktemp("days")
+    write_newsroom(
+        folder / "room", NewsroomSettings(seed=3, articles=150, readers=40, impressions=240, days=4)
+    )
+    log = (folder / "room" / "train" / "behaviors.tsv").read_text("utf-8").splitlines(keepends=True)
+    times = [impression.time for impression in read_split(folder / "room", "train").impressions]
+    half = sorted(times)[len(times) // 2]
+    for name, wanted in (("one", False), ("two", True)):
+        (folder / name / "train").mkdir(parents=True)
+        shutil.copy(folder / "room" / "train" / "news.tsv", folder / name / "train")
+        rows = [row for row, time in zip(log, times, strict=True) if (time > half) == wanted]
+        (folder / name / "train" / "behaviors.tsv").write_text("".join(rows), "utf-8")
+    news = folder / "two" / "train" / "news.tsv"
+    news.write_text(news.read_text("utf-8").replace("\tsports\t", "\tolympics\t"), "utf-8")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def earlier(days: Path) -> Path:
+    """A run of the first period with a trained ranker; other stages have random weights, which is quicker."""
+    run = days / "earlier"
+    train(["ranking"], days / "one", run, replace(CONFIG, seed=5), _quiet)
+    keras.utils.set_random_seed(5)
+    (run / "retrieval").mkdir()
+    towers = TwoTower(load_backbone(run, CONFIG), CONFIG)
+    towers.save_weights(run / "retrieval" / WEIGHTS_FILE)
+    parts = new_generator(
+        CONFIG.generation,
+        read_articles(run / "prepared"),
+        towers.news_tower.dimension,
+        run / "generation",
+        seed=5,
+    )
+    save_generator_sizes(parts, run / "generation")
+    parts.generator.save_weights(run / "generation" / WEIGHTS_FILE)
+    return run
+
+
+def _from(earlier: Path, **continual: float) -> RunConfig:
+    # Any outcome of four steps is accepted, but where a test is about the judgement.
+    settings = ContinualConfig(from_run=str(earlier), **{"margin": 9.0, **continual})  # type: ignore[arg-type]
+    return replace(CONFIG, continual=settings)
+
+
+def _files(folder: Path) -> dict[str, str]:
+    return {
+        str(path): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in folder.rglob("*")
+        if path.is_file()
+    }
+
+
+def _weights(run: Path, stage: str) -> dict[str, np.ndarray]:
+    found: dict[str, np.ndarray] = {}
+    with h5py.File(run / stage / "model.weights.h5") as file:
+        file.visititems(
+            lambda name, item: found.update({name: item[()]} if isinstance(item, h5py.Dataset) else {})
+        )
+    return found
+
+
+@pytest.fixture(scope="module")
+def later(days: Path, earlier: Path) -> Path:
+    """A run of the second period, all three stages; the first one is as it was."""
+    before = _files(earlier)
+    found = train(STAGES, days / "two", days / "later", _from(earlier), _quiet)
+    assert _files(earlier) == before
+    for stage in STAGES:
+        report = json.loads((days / "later" / "reports" / f"training-{stage}.json").read_text())
+        assert report["older_before"] == found[stage].older_before is not None
+        assert report["older_after"] == found[stage].older_after
+        assert not (days / "later" / stage / "unjudged.model.weights.h5").exists()
+    return days / "later"
+
+
+def test_every_stage_starts_at_the_weights_of_the_earlier_run(earlier: Path, later: Path) -> None:
+    for stage in ("retrieval", "ranking"):
+        old, new = _weights(earlier, stage), _weights(later, stage)
+        assert old.keys() == new.keys()
+        for name in (name for name in old if old[name].ndim):
+            # Four small steps away; a new start would be of other random values altogether.
+            np.testing.assert_allclose(new[name], old[name], atol=0.05, err_msg=name)
+    old_ranker, new_ranker = load_ranker(earlier), load_ranker(later)
+    for measured in ("centre", "interest"):  # on the histories of the first period, and kept
+        old, new = (getattr(ranker.news_tower, measured).numpy() for ranker in (old_ranker, new_ranker))
+        np.testing.assert_array_equal(new, old)
+    np.testing.assert_array_equal(new_ranker.similarity_mean.numpy(), old_ranker.similarity_mean.numpy())
+    old, new = (
+        np.concatenate([v.ravel() for v in _weights(run, "generation").values()]) for run in (earlier, later)
+    )
+    assert np.corrcoef(old, new)[0, 1] > 0.9
+    for file in ("vocab.json", "merges.txt", "generator.json"):
+        assert (later / "generation" / file).read_bytes() == (earlier / "generation" / file).read_bytes()
+
+
+def test_a_category_that_the_earlier_run_did_not_know_is_the_unknown_one(earlier: Path, later: Path) -> None:
+    names = load_backbone(later, CONFIG).categories
+    assert names == load_backbone(earlier, CONFIG).categories
+    assert "sports" in names.names and names.rows(["olympics"]).tolist() == [0]
+
+
+def test_a_training_that_was_stopped_goes_on_to_the_same_weights(
+    days: Path, earlier: Path, later: Path
+) -> None:
+    run, config = days / "stopped", _from(earlier)
+
+    def stop(line: str) -> None:
+        if line.startswith("step 2/4"):
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    with pytest.raises(StoppedError, match="after step 2 of 4"):
+        train(["ranking"], days / "two", run, config, stop)
+    assert not (run / "ranking" / "model.weights.h5").exists()  # nobody may use what was not judged
+    said: list[str] = []
+    train(["ranking"], days / "two", run, config, said.append)
+    assert "going on after step 2 of 4" in said
+    whole = _weights(later, "ranking")
+    for name, value in _weights(run, "ranking").items():
+        np.testing.assert_allclose(value, whole[name], rtol=1e-5, atol=1e-6, err_msg=name)
+    said.clear()
+    train(["ranking"], days / "two", run, config, said.append)
+    assert any("kept" in line for line in said)
+    with pytest.raises(InputError, match=r"goes on from .*earlier, and --from gives none"):
+        train(["ranking"], days / "two", run, replace(config, continual=ContinualConfig()), _quiet)
+
+
+def _verb(*arguments: object) -> Any:
+    app = typer.Typer()
+    app.command()(train_verb)
+    return CliRunner().invoke(app, list(map(str, arguments)))
+
+
+def _contrary(days: Path) -> Path:
+    """The second period with readers who click all but what they would have clicked."""
+    folder = days / "contrary" / "train"
+    shutil.copytree(days / "two" / "train", folder)
+    log = (folder / "behaviors.tsv").read_text("utf-8")
+    swapped = log.replace("-1", "-x").replace("-0", "-1").replace("-x", "-0")
+    (folder / "behaviors.tsv").write_text(swapped, "utf-8")
+    return days / "contrary"
+
+
+def test_what_forgets_the_earlier_days_is_refused_until_it_is_accepted(days: Path, earlier: Path) -> None:
+    run, data = days / "refused", _contrary(days)
+    options = ["--from", earlier, "--data", data, "--run", run, "--replay", 0, "--learning-rate", 0.05]
+    found = _verb("ranking", *options, "--steps", 30)
+    assert "ranking auc_mean, earlier log" in found.stderr and not found.stdout
+    assert isinstance(found.exception, FailureError)
+    for words in ("ranking is refused", "where --margin allows 0.0100", "--replay", "--margin"):
+        assert words in str(found.exception)
+    with pytest.raises(InputError, match="no trained ranking stage"):
+        load_ranker(run)
+    report = json.loads((run / "reports" / "training-ranking.json").read_text())
+    assert report["refused"] and report["older_after"] < report["older_before"] - 0.01
+    assert report["best"] > report["before"]  # the new days alone would have let it pass
+    settings = read_config(run / "config.toml")
+    assert settings.continual == ContinualConfig(from_run=str(earlier), replay_share=0.0)
+    accepted = _verb("ranking", *options, "--steps", 30, "--margin", 0.9)
+    assert "going on after step 30 of 30" in accepted.stderr and "step 1" not in accepted.stderr
+    assert accepted.exit_code == 0 and "ranking auc_mean, earlier log" in accepted.stdout
+    load_ranker(run)
+
+
+def test_what_does_not_fit_is_refused_before_anything_is_written(days: Path, earlier: Path) -> None:
+    def refused(said: str, config: RunConfig, run: Path = days / "none", data: str = "two") -> None:
+        with pytest.raises(InputError, match=said):
+            train(["ranking"], days / data, run, config, _quiet)
+
+    config = _from(earlier)
+    refused("no run folder", _from(days / "gone"))
+    refused("both", config, earlier)
+    refused("no run folder", _from(days / "room"))
+    (days / "empty").mkdir()
+    write_config(CONFIG, days / "empty" / "config.toml")
+    refused("no trained ranking stage", _from(days / "empty"))
+    wider = replace(config.news, category_dimension=8, trainable="last 1")
+    refused(
+        "news.trainable was 'none' and is now 'last 1'; news.category_dimension was 4 and is now 8",
+        replace(config, news=wider),
+    )
+    alone = _verb("ranking", "--data", days / "two", "--run", days / "none", "--replay", 0.3)
+    assert isinstance(alone.exception, InputError) and "go with --from" in str(alone.exception)
+    assert not (days / "none").exists()
+    refused("begins at .*ends at", config, data="one")
+    assert not (days / "none" / "prepared").exists()
