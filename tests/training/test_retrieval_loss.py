@@ -4,6 +4,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from genre_tf.data.examples import ImpressionExample
 from genre_tf.training.retrieval import RetrievalTrainer, draw_probability
 
 
