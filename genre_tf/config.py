@@ -62,7 +62,7 @@ class NewsConfig:
     trainable: str = "none"  # a frozen BERT with a trained head does as well as a tuned one on small logs
     precision: str = "float32"  # of the trained BERT layers; or "mixed_bfloat16", "mixed_float16"
     # Articles that trained layers read at a time: bounds memory for a second forward pass; 0: all at once.
-    chunk: int = 256
+    chunk: int = 128
     max_title_tokens: int = 32  # of title and abstract together; mean title: 14 tokens, longest 1%: 27
     use_abstract: bool = True  # its beginning follows the title, as far as the tokens go
     use_category: bool = True
@@ -91,7 +91,7 @@ class OptimizerConfig:
     steps_per_execution: int = 1  # steps in one call of the compiled function; saves calls, for TPU and GPU
     epochs: int = 3
     steps: int = 0  # above zero: this many steps instead of epochs
-    validate_every: int = 40  # steps
+    validate_every: int = 0  # steps; 0: four times an epoch, whatever the size of the log
     patience: int = 5  # validations without a better one before stopping
     save_every_seconds: float = 30.0  # the state is saved at each validation too: what a kill can cost
 
@@ -102,6 +102,11 @@ class OptimizerConfig:
             batches: of an epoch.
         """
         return self.steps or max(1, math.ceil(self.epochs * batches / self.accumulate))
+
+    def of_epoch(self, batches: int) -> "OptimizerConfig":
+        """The same settings with `validate_every` in steps, for epochs of so many batches."""
+        quarter = max(1, round(batches / self.accumulate / 4))
+        return dataclasses.replace(self, validate_every=self.validate_every or quarter)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -144,7 +149,10 @@ class RankingConfig:
     teacher: str = ""  # run folder whose ranker is learned from, usually a larger one
     distillation_weight: float = 0.5  # share of the teacher's loss, the rest is the clicks'
     distillation_temperature: float = 2.0  # divides both logits: the teacher's doubts are then seen better
-    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
+    # Large batches share more articles, and rank as well as small ones (held-out AUC 0.6915, with 32 0.6916).
+    optimizer: OptimizerConfig = field(
+        default_factory=lambda: OptimizerConfig(batch_size=128, learning_rate=6e-4)
+    )
 
     def __post_init__(self) -> None:
         """Said before any work: a training reads these after minutes.

@@ -2,7 +2,7 @@
 
 import math
 from dataclasses import dataclass, field
-from functools import partial
+from functools import cached_property, partial
 from typing import Any
 
 import tensorflow as tf
@@ -37,11 +37,10 @@ class ClickBatches:
     distribution: Distribution
     columns: Columns = field(default_factory=dict)
 
-    @property
-    def steps(self) -> int:
-        """How many steps are to be made."""
-        rows = row_count(self.data.train, self.negatives)
-        return self.optimizer.steps_of(math.ceil(rows / self.optimizer.batch_size))
+    @cached_property
+    def in_epoch(self) -> int:
+        """How many batches an epoch has."""
+        return math.ceil(row_count(self.data.train, self.negatives) / self.optimizer.batch_size)
 
     def from_step(self, step: int) -> Any:
         """Batches for `fit` from a step on, shared among the replicas; the same at each call.

@@ -11,6 +11,7 @@ import tensorflow as tf
 
 from genre_tf.config import OptimizerConfig
 from genre_tf.errors import InputError
+from genre_tf.training.memory import peak_memory_gb
 from genre_tf.training.optimizers import make_optimizer
 from genre_tf.training.progress import FitResult, Goal, Progress, Report
 from genre_tf.training.replicas import ReplicatedModel, replica_count
@@ -126,6 +127,7 @@ def _result(watch: Watch, trainable_parameters: int, older: dict[str, Any]) -> F
         seconds=round(seconds, 1),
         steps_per_second=round(done.step / seconds, 2),
         input_wait_share=round(watch.whole.input_wait_share, 3),
+        peak_memory_gb=round(peak_memory_gb(), 2),
         trainable_parameters=trainable_parameters,
         **older,
     )

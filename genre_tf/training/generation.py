@@ -127,7 +127,8 @@ def train_generation(
             f"{len(rows)} texts are less than one batch of {batching.rows}, and a fixed shape leaves out a "
             "batch that is not full: give a smaller --batch-size"
         )
-    steps = optimizer.steps_of(rows.mean_batches(batching))
+    in_epoch = rows.mean_batches(batching)
+    steps, optimizer = optimizer.steps_of(in_epoch), optimizer.of_epoch(in_epoch)
     goal = _goal(*(Perplexity(parts.generator, each, batching.tokens) for each in held_out_rows))
 
     def from_step(step: int) -> Any:

@@ -76,6 +76,7 @@ class FitResult:
         steps_per_second: over the whole training, validations included.
         input_wait_share: of the time of the steps, without validation and saving, the share that was spent
             waiting for batches.
+        peak_memory_gb: the most that the process had resident until then, in 1e9 bytes.
         trainable_parameters: number of trained values.
         older_before: of a training that goes on from an earlier run: the metric of that run's weights on what
             it held out itself; None for one from the beginning.
@@ -91,6 +92,7 @@ class FitResult:
     seconds: float
     steps_per_second: float
     input_wait_share: float
+    peak_memory_gb: float
     trainable_parameters: int
     older_before: float | None = None
     older_after: float | None = None

@@ -121,8 +121,8 @@ def train_ranking(
     result = fit(
         trainer,
         batches.from_step,
-        batches.steps,
-        settings,
+        settings.steps_of(batches.in_epoch),
+        settings.of_epoch(batches.in_epoch),
         goal,
         files,
         report,

@@ -10,6 +10,7 @@ import tensorflow as tf
 
 from genre_tf.config import OptimizerConfig
 from genre_tf.errors import FailureError, StoppedError
+from genre_tf.training.memory import memory
 from genre_tf.training.pace import Pace
 from genre_tf.training.progress import Goal, Progress, Report
 from genre_tf.training.stage_files import StageFiles
@@ -78,7 +79,9 @@ class Watch(keras.callbacks.Callback):
         step, ended = progress.step, progress.step == self.steps
         if step // _LOGGED_EVERY > before // _LOGGED_EVERY or ended:
             rate = float(keras.ops.convert_to_numpy(self.model.optimizer.learning_rate))
-            self._write("train", {"loss": loss, "learning_rate": rate, **self.since_written.scalars})
+            self._write(
+                "train", {"loss": loss, "learning_rate": rate, **self.since_written.scalars, **memory()}
+            )
             self.since_written = Pace()
         due = step % self.config.validate_every == 0 or ended
         if due:
