@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import math
 import os
 import shutil
 import signal
@@ -37,9 +38,12 @@ from genre_tf.errors import FailureError, InputError, StoppedError
 from genre_tf.models.checkpoint import WEIGHTS_FILE, load_backbone, load_ranker
 from genre_tf.models.generator_checkpoint import save_generator_sizes
 from genre_tf.models.two_tower import TwoTower
+from genre_tf.training.continual import judge
 from genre_tf.training.generation import new_generator
+from genre_tf.training.progress import FitResult
 from genre_tf.training.run_folder import STAGES, train
 
+pytestmark = pytest.mark.slow
 STEPS = OptimizerConfig(
     steps=4, batch_size=8, validate_every=2, patience=99, save_every_seconds=0.0, learning_rate=3e-3
 )
@@ -63,7 +67,7 @@ def days(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The training log of a newsroom as two data sets, `one` and `two`; the second has a new category."""
     folder = tmp_path_factory.mktemp("days")
     write_newsroom(
-        folder / "room", NewsroomSettings(seed=3, articles=150, readers=40, impressions=240, days=4)
+        folder / "room", NewsroomSettings(seed=3, articles=300, readers=60, impressions=480, days=4)
     )
     log = (folder / "room" / "train" / "behaviors.tsv").read_text("utf-8").splitlines(keepends=True)
     times = [impression.time for impression in read_split(folder / "room", "train").impressions]
@@ -206,7 +210,7 @@ def _contrary(days: Path) -> Path:
 def test_what_forgets_the_earlier_days_is_refused_until_it_is_accepted(days: Path, earlier: Path) -> None:
     run, data = days / "refused", _contrary(days)
     options = ["--from", earlier, "--data", data, "--run", run, "--replay", 0, "--learning-rate", 0.05]
-    found = _verb("ranking", *options, "--steps", 30)
+    found = _verb("ranking", *options, "--steps", 60)
     assert "ranking auc_mean, earlier log" in found.stderr and not found.stdout
     assert isinstance(found.exception, FailureError)
     for words in ("ranking is refused", "where --margin allows 0.0100", "--replay", "--margin"):
@@ -218,10 +222,27 @@ def test_what_forgets_the_earlier_days_is_refused_until_it_is_accepted(days: Pat
     assert report["best"] > report["before"]  # the new days alone would have let it pass
     settings = read_config(run / "config.toml")
     assert settings.continual == ContinualConfig(from_run=str(earlier), replay_share=0.0)
-    accepted = _verb("ranking", *options, "--steps", 30, "--margin", 0.9)
-    assert "going on after step 30 of 30" in accepted.stderr and "step 1" not in accepted.stderr
+    accepted = _verb("ranking", *options, "--steps", 60, "--margin", 0.9)
+    assert "going on after step 60 of 60" in accepted.stderr and "step 1" not in accepted.stderr
     assert accepted.exit_code == 0 and "ranking auc_mean, earlier log" in accepted.stdout
     load_ranker(run)
+
+
+def test_a_perplexity_may_grow_by_a_share_and_an_auc_may_lose_points() -> None:
+    def refused(metric: str, before: float, after: float) -> bool:
+        came_to = FitResult(
+            metric, 0.0, 0.0, 1, 1, False, 1.0, 1.0, 1, older_before=before, older_after=after
+        )
+        try:
+            judge("ranking", came_to, RunConfig())
+        except FailureError:
+            return True
+        return False
+
+    assert refused("auc_mean", 0.7, 0.689) and refused("auc_mean", 0.7, math.nan)
+    assert not refused("auc_mean", 0.7, 0.691) and not refused("auc_mean", 0.7, 0.9)
+    assert refused("perplexity", 100.0, 101.1) and refused("perplexity", 100.0, math.inf)
+    assert not refused("perplexity", 100.0, 100.9) and not refused("perplexity", 100.0, 50.0)
 
 
 def test_what_does_not_fit_is_refused_before_anything_is_written(days: Path, earlier: Path) -> None:
