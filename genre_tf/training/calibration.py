@@ -27,5 +27,5 @@ def calibrate(ranker: Ranker, data: StageData) -> None:
     shifts = []
     for with_counters in (False, True):
         logits = np.concatenate(RankerScorer(ranker, vectors, with_counters)(examples))
-        shifts.append(logistic_regression(np.zeros((len(labels), 0)), labels, logits)[1])
+        shifts.append(logistic_regression(np.zeros((len(labels), 0)), labels, offset=logits)[1])
     ranker.shift(*shifts)
