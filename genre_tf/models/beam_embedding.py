@@ -10,7 +10,7 @@ from genre_tf.data.articles import Article
 from genre_tf.data.beam.runners import Runner
 from genre_tf.data.beam.staging import Staging, local_copy, local_folder, write_whole
 from genre_tf.data.serialization import article_record, parse_article, read_records, write_records
-from genre_tf.models.bulk_embedding import ArticleEncoder, run_members, shard_name, write_vectors
+from genre_tf.models.article_encoder import ArticleEncoder, run_members, shard_name, write_vectors
 
 
 def embed_with_beam(

@@ -32,12 +32,10 @@ def compiled_steps(model: Any) -> Callable[[Any, tf.Tensor], Found]:
     """
     strategy, batches = model.distribute_strategy, model.accumulate
 
-    def replicated(step: Any) -> Callable[..., Any]:
-        if model.jit_compile:
-            step = tf.function(step, jit_compile=True, autograph=False)
-        return lambda *batch: strategy.run(step, args=batch)
+    def compiled(step: Any) -> Any:
+        return tf.function(step, jit_compile=True, autograph=False) if model.jit_compile else step
 
-    train_step, add_step, update_step = map(replicated, (model.train_step, model.add_step, model.update_step))
+    train_step, add_step, update_step = map(compiled, (model.train_step, model.add_step, model.update_step))
 
     def learn(iterator: Any, step: Callable[..., Any]) -> Found:
         before = tf.timestamp()
@@ -45,14 +43,22 @@ def compiled_steps(model: Any) -> Callable[[Any, tf.Tensor], Found]:
             batch = iterator.get_next()
         with tf.control_dependencies(tf.nest.flatten(batch, expand_composites=True)):
             waited = tf.timestamp() - before
-        loss, examples = (strategy.experimental_local_results(each)[0] for each in step(batch))
+
+        def on_replica(batch: Any, clock: tf.Tensor) -> Any:
+            # Else work on the batch could come before the clock is read, and count as waiting.
+            with tf.control_dependencies([clock]):
+                batch = tf.nest.map_structure(tf.identity, batch, expand_composites=True)
+            return step(batch)
+
+        found = strategy.run(on_replica, args=(batch, tf.cast(waited, tf.float32)))
+        loss, examples = (strategy.experimental_local_results(each)[0] for each in found)
         return loss, examples, waited
 
     def one_step(iterator: Any) -> Found:
         if batches == 1:
             return learn(iterator, train_step)
         losses, examples, waited = in_turn(lambda: learn(iterator, add_step), tf.constant(batches), batches)
-        update_step()
+        strategy.run(update_step)
         return tf.reduce_mean(losses), examples, waited
 
     # Batches are fetched inside, where their shapes are those of all batches and not of the next.

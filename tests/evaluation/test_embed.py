@@ -13,7 +13,7 @@ from genre_tf.data.articles import ArticleTable
 from genre_tf.data.beam.runners import Runner
 from genre_tf.data.mind import read_split
 from genre_tf.errors import InputError
-from genre_tf.models import bulk_embedding
+from genre_tf.models import article_encoder, bulk_embedding
 from genre_tf.models.bulk_embedding import embed_split, read_embeddings
 from genre_tf.models.checkpoint import load_ranker, load_two_tower
 from genre_tf.models.embedding import embed_articles
@@ -28,8 +28,8 @@ def small_files() -> Iterator[None]:
     """39 articles: three shards of two batches each, of two steps each, the last one shorter."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(bulk_embedding, "SHARD_ARTICLES", 16)
-        patch.setattr(bulk_embedding, "BATCH_ARTICLES", 8)
-        patch.setattr(bulk_embedding, "_STEP_ARTICLES", 5)
+        patch.setattr(article_encoder, "BATCH_ARTICLES", 8)
+        patch.setattr(article_encoder, "_STEP_ARTICLES", 5)
         yield
 
 
