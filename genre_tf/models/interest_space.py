@@ -11,7 +11,7 @@ _SHRINKAGE = 0.8
 _HISTORIES_AT_ONCE = 4096
 
 
-_Reader = tuple[tuple[int, ...], tuple[float, ...]]  # rows of the clicks, and how much each counts
+_Reader = tuple[npt.NDArray[np.int32], npt.NDArray[np.float64]]  # rows of the clicks, how much each counts
 
 
 class InterestSpace(NamedTuple):
@@ -57,7 +57,8 @@ def interest_space(
         _counted(history, counts, has_text)
         for history, counts in zip(histories, weights or [None] * len(histories), strict=True)
     }
-    loyal = [reader for reader in sorted(read) if len(reader[0]) > 1]
+    loyal = [_reader(*each) for each in sorted(read)]
+    loyal = [reader for reader in loyal if len(reader[0]) > 1]
     if not loyal:
         return InterestSpace(np.zeros(hidden, np.float32), np.zeros((hidden, dimension), np.float32))
     rows, counts = (np.concatenate(column) for column in zip(*loyal, strict=True))
@@ -78,10 +79,17 @@ def _counted(
     history: npt.NDArray[np.integer],
     weights: npt.NDArray[np.floating] | None,
     has_text: npt.NDArray[np.bool_],
-) -> _Reader:
+) -> tuple[bytes, bytes]:
+    """A history by value; lists of Python numbers would take gigabytes of a large log."""
     known = has_text[history]
-    counts = np.ones(len(history)) if weights is None else weights
-    return tuple(history[known].tolist()), tuple(counts[known].tolist())
+    counts = b"" if weights is None else np.asarray(weights, np.float32)[known].tobytes()
+    return np.asarray(history, np.int32)[known].tobytes(), counts
+
+
+def _reader(history: bytes, weights: bytes) -> _Reader:
+    rows = np.frombuffer(history, np.int32)
+    counts = np.frombuffer(weights, np.float32).astype(np.float64) if weights else np.ones(())
+    return rows, np.broadcast_to(counts, rows.shape)
 
 
 def _common_moment(centred: npt.NDArray[np.float64], readers: Sequence[_Reader]) -> npt.NDArray[np.float64]:
