@@ -17,7 +17,6 @@ from genre_tf.benchmarks.measuring import BenchOptions, Rate, Row, compare
 from genre_tf.config import RunConfig
 from genre_tf.data.batches import impression_batches
 from genre_tf.data.records import prepare, read_articles
-from genre_tf.errors import InputError
 from genre_tf.models.backbone import Categories
 from genre_tf.models.checkpoint import BACKBONE_FOLDER, save_backbone
 from genre_tf.models.ranker import Ranker
@@ -88,10 +87,7 @@ class _Ours:
     def __init__(self, case: str, config: RunConfig, run: Path, options: BenchOptions) -> None:
         started = time.perf_counter()
         self.data = load_stage_data(run, config, options.say)
-        if len(self.data.train) < config.ranking.optimizer.batch_size:
-            raise InputError(
-                f"{len(self.data.train)} training impressions fill no batch: give a larger data set"
-            )
+        self.batch_size = min(config.ranking.optimizer.batch_size, len(self.data.train))
         ranker = Ranker(self.data.backbone(), config)
         ranker.news_tower.adapt(self.data.interest)
         start_ranker(ranker, self.data, config)
@@ -99,9 +95,8 @@ class _Ours:
         impressions = config.ranking.optimizer.epochs * len(self.data.train)
         self.once_per_impression = once / impressions
         options.say(f"{case}: {once:.1f} s once, over {impressions} impressions of all epochs")
-        batches = self.data.features.pipeline(_batches(self.data, config))
+        batches = self.data.features.pipeline(_batches(self.data, config, self.batch_size))
         self.step = _stepper(ranker, batches, config)
-        self.batch_size = config.ranking.optimizer.batch_size
         self.steps = 1 if options.quick else _STEPS[case]
 
     def rate(self) -> float:
@@ -130,10 +125,10 @@ def _cross_encoder(data: StageData, trained_layers: int, options: BenchOptions) 
     return lambda: steps * PAIRS / float(np.mean(shown)) / _seconds(step, steps)
 
 
-def _batches(data: StageData, config: RunConfig, batch_size: int | None = None) -> tf.data.Dataset:
+def _batches(data: StageData, config: RunConfig, batch_size: int) -> tf.data.Dataset:
     return impression_batches(
         data.train,
-        batch_size=batch_size or config.ranking.optimizer.batch_size,
+        batch_size=batch_size,
         max_history=config.data.max_history,
         negatives=config.ranking.negatives or None,
         seed=config.seed,

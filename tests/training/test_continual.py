@@ -231,7 +231,7 @@ def test_what_forgets_the_earlier_days_is_refused_until_it_is_accepted(days: Pat
 def test_a_perplexity_may_grow_by_a_share_and_an_auc_may_lose_points() -> None:
     def refused(metric: str, before: float, after: float) -> bool:
         came_to = FitResult(
-            metric, 0.0, 0.0, 1, 1, False, 1.0, 1.0, 1, older_before=before, older_after=after
+            metric, 0.0, 0.0, 1, 1, False, 1.0, 1.0, 0.0, 1.0, 1, older_before=before, older_after=after
         )
         try:
             judge("ranking", came_to, RunConfig())

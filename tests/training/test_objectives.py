@@ -208,13 +208,13 @@ def test_click_weights_fall_with_the_clicks_on_the_article():
 
 
 def test_click_weights_rise_with_the_place_and_have_a_limit():
-    by_place = click_weights(EXAMPLES, RankingConfig(position_propensities=(0.8, 0.4)))
+    by_place = click_weights(EXAMPLES, RankingConfig(popularity_debias=0.0, position_propensities=(0.8, 0.4)))
     np.testing.assert_allclose(by_place[4][2] / by_place[0][0], [2.0, 2.0], rtol=1e-6)
     both = RankingConfig(popularity_debias=0.5, position_propensities=(0.8, 0.4))
     both_weights = click_weights(EXAMPLES, both)
     np.testing.assert_allclose(both_weights[4][2] / both_weights[0][0], [4.0, 2.0], rtol=1e-6)
     many = [_example([1, 2], [1, 0])] * 400 + [_example([1, 2], [0, 1])]
-    extreme = click_weights(many, RankingConfig(position_propensities=(1.0, 0.001)))
+    extreme = click_weights(many, RankingConfig(popularity_debias=0.0, position_propensities=(1.0, 0.001)))
     clicks = np.array([row[one.labels > 0][0, 0] for row, one in zip(extreme, many, strict=True)])
     assert clicks.max() == pytest.approx(10 * clicks.min()) and clicks.mean() == pytest.approx(1.0)
 
