@@ -14,6 +14,7 @@ from genre_tf.errors import InputError
 from genre_tf.evaluation.scoring import RankerScorer
 from genre_tf.models.article_features import ArticleFeatures
 from genre_tf.models.checkpoint import BACKBONE_FOLDER, CACHE_FOLDER, WEIGHTS_FILE, load_ranker
+from genre_tf.training.continual import start_fingerprint
 from genre_tf.training.progress import Report
 from genre_tf.training.stage_data import StageData, Tenths, named_articles
 from genre_tf.training.stage_files import fingerprint
@@ -81,7 +82,8 @@ def teacher_logits(data: StageData, report: Report) -> list[npt.NDArray[np.float
         InputError: the teacher's files are missing or damaged.
     """
     config, logs = data.config.ranking, load_manifest(data.run / "prepared")["outputs"]
-    key = fingerprint(teacher_identity(config.teacher), logs, config.counters)
+    replayed = start_fingerprint(data.run, data.config, "ranking")
+    key = fingerprint(teacher_identity(config.teacher), logs, replayed, config.counters)
     file = data.run / CACHE_FOLDER / f"teacher-{key}.npy"
     if not file.is_file():
         _write(file, _scores(data, report))

@@ -14,8 +14,9 @@ from genre_tf.errors import InputError
 from genre_tf.evaluation.run_models import load_scorers
 from genre_tf.models.checkpoint import WEIGHTS_FILE, load_backbone
 from genre_tf.models.ranker import Ranker
-from genre_tf.training.distillation import check_teacher, teacher_identity
+from genre_tf.training.distillation import check_teacher, teacher_identity, teacher_logits
 from genre_tf.training.run_folder import open_run, stage_fingerprints, train
+from genre_tf.training.stage_data import load_stage_data
 
 MODELS = ("ranker", "ranker_counters")
 TEACHER = RunConfig(
@@ -94,3 +95,17 @@ def test_who_cannot_teach_is_told_before_any_work(folder: Path, tmp_path: Path) 
     file.write_text(file.read_text().replace("counters = true", "counters = false"))
     with pytest.raises(InputError, match="was trained without counters"):
         check_teacher(_student(tmp_path / "plain"), tmp_path / "run")
+
+
+def test_logits_of_other_replayed_examples_are_not_taken_for_these(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config, student = _student(folder / "teacher"), tmp_path / "student"
+    shutil.copytree(folder / "student", student)
+    data = load_stage_data(student, config, lambda _: None)
+    # With --from the training examples are those of the log and older ones drawn by --replay.
+    monkeypatch.setattr("genre_tf.training.distillation.start_fingerprint", lambda *_: ["older examples"])
+    fewer = dataclasses.replace(data, train=data.train[:-3])
+    logits = teacher_logits(fewer, lambda _: None)
+    assert [len(each) for each in logits] == [len(example.labels) for example in fewer.train]
+    assert len(list((student / "cache").glob("teacher-*.npy"))) == 2
