@@ -5,37 +5,12 @@ the prompt's keys and values stay as the prefill left them, shared by all sample
 the written tokens grow, by `concat`.
 """
 
-from typing import Any, NamedTuple
+from typing import Any
 
 import tensorflow as tf
 
+from genre_tf.generation.cached_decoder import PromptCache, WrittenCache, prompt_positions
 from genre_tf.generation.sampling import IMPOSSIBLE
-
-
-class PromptCache(NamedTuple):
-    """What later tokens see of a prompt.
-
-    Args:
-        keys: per layer float32 [batch, heads, time, depth].
-        values: per layer, the same shape.
-        bias: float32 [batch, 1, 1, time]; 0 where a token stands, very low where there is padding.
-    """
-
-    keys: list[Any]
-    values: list[Any]
-    bias: Any
-
-
-class WrittenCache(NamedTuple):
-    """What later tokens see of the tokens written so far.
-
-    Args:
-        keys: per layer float32 [batch, heads, samples, written, depth].
-        values: per layer, the same shape.
-    """
-
-    keys: list[Any]
-    values: list[Any]
 
 
 class CachedGpt2(tf.Module):
@@ -72,29 +47,17 @@ class CachedGpt2(tf.Module):
             for name, variable in ours.items():
                 variable.assign(theirs[name])
 
-    def embed(self, token_ids: Any, positions: Any) -> Any:
-        """Token and position embeddings: int32 [...], int32 [...] -> float32 [..., hidden]."""
-        tokens = tf.gather(self.outer["tokens"], token_ids)
-        return tokens + self.embed_positions(positions)
-
-    def embed_positions(self, positions: Any) -> Any:
-        """Position embeddings alone: int32 [...] -> float32 [..., hidden]."""
-        return tf.gather(self.outer["positions"], positions)
+    def embed(self, token_ids: Any) -> Any:
+        """As in `CachedDecoder`."""
+        return tf.gather(self.outer["tokens"], token_ids)
 
     def prefill(self, embeddings: Any, mask: Any) -> tuple[Any, PromptCache]:
-        """Read a whole prompt.
-
-        Args:
-            embeddings: float32 [batch, time, hidden], positions included; the last column is each row's last.
-            mask: bool [batch, time], false where there is padding.
-
-        Returns:
-            logits of the token after the last column, float32 [batch, vocabulary], and the cache.
-        """
+        """As in `CachedDecoder`."""
         batch, time = tf.shape(mask)[0], tf.shape(mask)[1]
         bias = tf.where(mask, 0.0, IMPOSSIBLE)[:, None, None, :]  # [batch, 1, 1, time]
         causal = IMPOSSIBLE * (1.0 - tf.linalg.band_part(tf.ones([time, time]), -1, 0))
         cache = PromptCache([], [], bias)
+        embeddings += self._embed_positions(prompt_positions(mask))
         states = tf.reshape(embeddings, [-1, self.hidden])  # [batch * time, hidden]
         for weights in self.layers:
             query, key, value = self._query_key_value(weights, states, [batch, time])
@@ -106,19 +69,13 @@ class CachedGpt2(tf.Module):
         last = tf.reshape(states, [batch, time, self.hidden])[:, -1]  # [batch, hidden]
         return self._logits(last), cache
 
-    def step(self, embeddings: Any, prompt: PromptCache, written: WrittenCache) -> tuple[Any, WrittenCache]:
-        """Read one more token of every sample.
-
-        Args:
-            embeddings: float32 [batch, samples, hidden], positions included.
-            prompt: of `prefill`.
-            written: of the steps before; `nothing_written` at first.
-
-        Returns:
-            logits of the next token, float32 [batch * samples, vocabulary], and the cache with this token.
-        """
+    def step(
+        self, embeddings: Any, positions: Any, prompt: PromptCache, written: WrittenCache
+    ) -> tuple[Any, WrittenCache]:
+        """As in `CachedDecoder`."""
         batch, samples = tf.shape(embeddings)[0], tf.shape(embeddings)[1]
         grown = WrittenCache([], [])
+        embeddings += self._embed_positions(positions)
         states = tf.reshape(embeddings, [-1, self.hidden])  # [batch * samples, hidden]
         for index, weights in enumerate(self.layers):
             query, key, value = self._query_key_value(weights, states, [batch, samples])
@@ -129,9 +86,12 @@ class CachedGpt2(tf.Module):
         return self._logits(states), grown
 
     def nothing_written(self, batch: Any, samples: int) -> WrittenCache:
-        """The cache before the first token."""
+        """As in `CachedDecoder`."""
         empty = tf.zeros([batch, self.heads, samples, 0, self.hidden // self.heads])
         return WrittenCache([empty for _ in self.layers], [empty for _ in self.layers])
+
+    def _embed_positions(self, positions: Any) -> Any:
+        return tf.gather(self.outer["positions"], positions)
 
     def _query_key_value(self, weights: dict[str, Any], states: Any, rows: list[Any]) -> list[Any]:
         """Three times float32 [batch, heads, columns, depth]; the query is scaled."""

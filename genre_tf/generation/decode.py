@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 
 import tensorflow as tf
 
-from genre_tf.generation.cached_gpt2 import CachedGpt2, PromptCache, WrittenCache
+from genre_tf.generation.cached_decoder import CachedDecoder, PromptCache, WrittenCache
 from genre_tf.generation.constraints import NOTHING, Constraints
 from genre_tf.generation.sampling import Greedy, Strategy, uniforms
 
@@ -57,7 +57,7 @@ class _Row(NamedTuple):
 class _Loop:
     """What stays the same while the loop runs."""
 
-    model: CachedGpt2
+    model: CachedDecoder
     prompt: PromptCache
     start: Any  # int32 [batch, samples], position of the first written token
     limits: Any  # int32 [rows]
@@ -70,8 +70,8 @@ class _Loop:
 
     def advance(self, row: _Row) -> _Row:
         positions = self.start + row.step - 1  # [batch, samples]
-        embeddings = self.model.embed(tf.reshape(row.token, tf.shape(positions)), positions)
-        logits, cache = self.model.step(embeddings, self.prompt, row.cache)
+        embeddings = self.model.embed(tf.reshape(row.token, tf.shape(positions)))
+        logits, cache = self.model.step(embeddings, positions, self.prompt, row.cache)
         return self.write(logits, row._replace(cache=cache))
 
     def write(self, logits: Any, row: _Row) -> _Row:
@@ -89,7 +89,7 @@ class _Loop:
 
 
 def decode(
-    model: CachedGpt2,
+    model: CachedDecoder,
     embeddings: Any,
     mask: Any,
     *,
@@ -102,7 +102,7 @@ def decode(
 
     Args:
         model: the weights.
-        embeddings: float32 [batch, time, hidden], of prompts that end in the last column.
+        embeddings: float32 [batch, time, hidden], of prompts that end in the last column, without positions.
         mask: bool [batch, time], false where there is padding.
         seeds: int64 [batch]; equal seed and equal prompt give equal text, whatever else is in the batch.
         options: how.

@@ -4,15 +4,15 @@ from typing import Any
 
 import tensorflow as tf
 
-from genre_tf.generation.cached_gpt2 import CachedGpt2
+from genre_tf.generation.cached_decoder import CachedDecoder
 from genre_tf.models.prompts import Prompt
 from genre_tf.models.reader_prefix import ReaderPrefix
 
 
 def prompt_embeddings(
-    model: CachedGpt2, reader_prefix: ReaderPrefix, prompt: Prompt, user_vector: Any
+    model: CachedDecoder, reader_prefix: ReaderPrefix, prompt: Prompt, user_vector: Any
 ) -> tuple[Any, Any]:
-    """Put the reader's prefix in front of the prompt and add positions.
+    """Put the reader's prefix in front of the prompt.
 
     The prefix takes the first positions and each row's tokens go on from there, wherever its padding ends.
 
@@ -26,8 +26,7 @@ def prompt_embeddings(
         Embeddings float32 [batch, prefix + time, hidden] and their mask, bool [batch, prefix + time].
     """
     size = reader_prefix.prefix_tokens
-    prefix = reader_prefix(user_vector, prompt.has_reader) + model.embed_positions(tf.range(size)[None])
-    positions = tf.cumsum(tf.cast(prompt.mask, tf.int32), axis=1) - 1 + size  # [batch, time]
-    tokens = model.embed(prompt.token_ids, tf.maximum(positions, 0))
+    prefix = reader_prefix(user_vector, prompt.has_reader)
+    tokens = model.embed(prompt.token_ids)
     mask = tf.pad(prompt.mask, [[0, 0], [size, 0]], constant_values=True)
     return tf.concat([prefix, tokens], axis=1), mask

@@ -36,12 +36,11 @@ def write(backbone: Any) -> Callable[..., Decoded]:
         width = max(width, *map(len, prompts))
         token_ids = tf.constant([[7] * (width - len(row)) + row for row in prompts])
         mask = tf.constant([[False] * (width - len(row)) + [True] * len(row) for row in prompts])
-        positions = tf.maximum(tf.cumsum(tf.cast(mask, tf.int32), axis=1) - 1, 0)
         limits = options.pop("limits", None)
         forbidden = options.pop("forbidden", None)
         return tf.function(decode)(
             model,
-            model.embed(token_ids, positions),
+            model.embed(token_ids),
             mask,
             seeds=tf.constant(seeds or [0] * len(prompts), tf.int64),
             options=DecodeOptions(**({"end_id": END, "max_tokens": 20} | options)),
@@ -117,7 +116,7 @@ def test_refresh_takes_over_what_the_backbone_learned(backbone: Any) -> None:
     mask = tf.ones([1, 3], tf.bool)
 
     def logits() -> np.ndarray:
-        return model.prefill(model.embed(tf.constant([[1, 2, 3]]), tf.constant([[0, 1, 2]])), mask)[0].numpy()
+        return model.prefill(model.embed(tf.constant([[1, 2, 3]])), mask)[0].numpy()
 
     variable = backbone.transformer_layers[0]._self_attention_layer._query_dense.kernel
     before, kept = logits(), tf.identity(variable)
