@@ -5,7 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from genre_tf.export import generator, requests
+from genre_tf.export import generator, generator_requests, requests
+from genre_tf.export.evidence import Evidence
 from genre_tf.export.exchanges import Exchange
 from genre_tf.export.index import ArticleIndex, Catalogue
 from genre_tf.export.recommender import NAME, Recommender
@@ -69,14 +70,15 @@ def recommender_servable(
 def generator_servable(
     trained: TrainedGenerator, two_tower: Any, ranker: Any, catalogue: Catalogue, *, max_history: int
 ) -> Servable:
-    """`genre_generator`; the catalogue only gives titles to verify with."""
+    """`genre_generator`; the catalogue gives the evidence of answers, and titles to verify with."""
     writer = Writer(trained.generator, trained.prompts, common=trained.common_words)
-    servable = generator.GeneratorServable(writer, two_tower, ranker, max_history=max_history)
+    evidence = Evidence(catalogue)
+    servable = generator.GeneratorServable(writer, two_tower, ranker, evidence, max_history=max_history)
     reference = generator.GeneratorReference(servable)
     return Servable(
         generator.NAME,
         servable.write,
-        [reference.answer(request) for request in generator.generator_requests(catalogue)],
-        generator.warmup_requests(catalogue),
-        {"max_history": max_history, "texts": writer.options.samples},
+        [reference.answer(request) for request in generator_requests.generator_requests(catalogue)],
+        generator_requests.warmup_requests(catalogue),
+        {"max_history": max_history, "texts": writer.options.samples, "evidence": evidence.articles},
     )

@@ -26,6 +26,7 @@ VERBS = (
     "recommend",
     "score",
     "generate",
+    "ask",
     "bench",
 )
 

@@ -1,12 +1,18 @@
 """The generator over tiny random models, answered by a session."""
 
+import dataclasses
+
 import keras_hub
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from genre_tf.export import replay
+from genre_tf.export.encoding import encode_titles
+from genre_tf.export.evidence import Evidence, closeness_threshold
 from genre_tf.export.gate import portability_violations
-from genre_tf.export.generator import GeneratorReference, GeneratorServable, generator_requests
+from genre_tf.export.generator import GeneratorReference, GeneratorServable
+from genre_tf.export.generator_requests import generator_requests
 from genre_tf.generation.writer import Writer
 from genre_tf.models.generator import Generator
 from genre_tf.models.prompts import CONTROL_TOKENS, Prompts, PromptSizes
@@ -16,7 +22,7 @@ USUAL = {"history_text": "rates rise", "source": "The bank said rates rise in Ma
 
 
 @pytest.fixture(scope="module")
-def servable(models, tmp_path_factory):
+def servable(models, catalogue, tmp_path_factory):
     corpus = ["rates rise again in may", "rain ends the match", "a cure for colds is near"] * 3
     tokenizer = train_byte_pair(corpus, 300, CONTROL_TOKENS, tmp_path_factory.mktemp("vocabulary"))
     sizes = PromptSizes.within(96, 2)
@@ -32,7 +38,14 @@ def servable(models, tmp_path_factory):
     random = np.random.default_rng(0)
     for weight in generator.weights:
         weight.assign(random.normal(scale=0.3, size=weight.shape))
-    return GeneratorServable(Writer(generator, Prompts(tokenizer, sizes)), *models, max_history=50)
+    evidence = Evidence(with_own_vectors(catalogue, models[0]))
+    writer = Writer(generator, Prompts(tokenizer, sizes))
+    return GeneratorServable(writer, *models, evidence, max_history=50)
+
+
+def with_own_vectors(catalogue, two_tower):
+    (vectors,) = encode_titles(tf.constant(catalogue.titles), two_tower.encoder)
+    return dataclasses.replace(catalogue, retrieval_vectors=vectors.numpy())
 
 
 @pytest.fixture(scope="module")
@@ -80,3 +93,34 @@ def test_a_seed_decides_the_texts_and_other_rows_do_not(ask):
     assert alone["text"][0].tolist() == together["text"][1].tolist()
     np.testing.assert_allclose(alone["interest"][0], together["interest"][1], atol=1e-5)
     assert generate(ask, {"seed": 5})["text"].tolist() != alone["text"].tolist()
+
+
+def test_an_answer_names_its_evidence_nearest_first_and_each_title_once(ask, catalogue):
+    answer = ask("answer", question=["rates fall"], history_text=[""], seed=[1])
+    assert answer["evidence_title"][0][0] == b"rates fall"  # the very title of two articles
+    assert answer["evidence_id"][0][0] == catalogue.news_ids[catalogue.titles.index("rates fall")].encode()
+    assert len(set(answer["evidence_title"][0])) == 3
+    assert answer["text"][0][0] != b""
+    assert answer["interest"][0][0] >= 0
+
+
+def test_a_blank_question_has_no_answer_beside_one_that_has(ask):
+    answer = ask("answer", question=[" \n", "rates fall"], history_text=["rates rise", ""], seed=[1, 1])
+    assert not any(answer["text"][0]) and not any(answer["evidence_id"][0])
+    assert (answer["interest"][0] == -1).all()
+    assert answer["evidence_id"][1][0] != b""
+
+
+def test_nothing_close_is_no_evidence(catalogue):
+    toward = np.eye(catalogue.retrieval_vectors.shape[1], dtype=np.float32)
+    evidence = Evidence(dataclasses.replace(catalogue, retrieval_vectors=np.abs(catalogue.retrieval_vectors)))
+    rows, close = evidence.search(-toward[:1])
+    assert not close.numpy().any()
+    assert not any(text for column in evidence.columns(rows, close) for text in column.numpy()[0])
+
+
+def test_the_threshold_is_the_distance_of_the_loneliest_articles():
+    angles = np.concatenate([np.linspace(0, 1, 200), [2.0]])
+    vectors = np.stack([np.cos(angles), np.sin(angles)], 1).astype(np.float32)
+    assert closeness_threshold(vectors) == pytest.approx(np.cos(1 / 199), abs=1e-5)
+    assert closeness_threshold(vectors[:1]) == 0.0
