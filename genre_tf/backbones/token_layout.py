@@ -48,7 +48,7 @@ class Padded:
         """Queries, keys and values, [tokens, 3 * heads * width], as three of [N, heads, T, width]."""
         width = flat.shape[-1] // (3 * heads)
         split = tf.reshape(flat, [self.texts, self.columns, 3, heads, width])
-        return tf.unstack(tf.transpose(split, [2, 0, 3, 1, 4]))  # type: ignore[no-any-return]
+        return list(tf.unstack(tf.transpose(split, [2, 0, 3, 1, 4])))
 
     def joined(self, by_head: tf.Tensor, training: bool | None) -> tf.Tensor:
         """[N, heads, T, width] -> [tokens, heads * width]."""
@@ -94,7 +94,7 @@ class Packed:
     def by_head(self, flat: tf.Tensor, heads: int, training: bool | None) -> list[tf.Tensor]:
         """Queries, keys and values, [tokens, 3 * heads * width], as three of [N, heads, T, width]."""
         rows = tf.reshape(flat, [-1, flat.shape[-1] // (3 * heads)])  # [tokens * 3 * heads, width]
-        return tf.unstack(_moved(rows, self._to_heads(3, heads), self._from_heads(3, heads), training))  # type: ignore[no-any-return]
+        return list(tf.unstack(_moved(rows, self._to_heads(3, heads), self._from_heads(3, heads), training)))
 
     def joined(self, by_head: tf.Tensor, training: bool | None) -> tf.Tensor:
         """[N, heads, T, width] -> [tokens, heads * width]."""
