@@ -19,7 +19,7 @@ import tensorflow as tf
 
 from genre_tf.text.wordpiece import WordPiece
 
-# Texts of one length are encoded together, this many tokens at a time: large enough for two cores, and small
+# Texts of like length are encoded together, this many tokens at a time: large enough for two cores, and small
 # enough that the widest layer's values (four times the states) stay in a processor's cache.
 _BATCH_TOKENS = 2048
 _TOKENIZED_TEXTS = 1024
@@ -132,12 +132,14 @@ class StateEncoder:
         offsets = np.concatenate([[0], np.cumsum(lengths)])
         if self.lower is None:
             return HiddenStates(ids, offsets)
-        # Sorted by their number of tokens, texts share a batch with their like: hardly anything is padded.
+        # Sorted by their number of tokens, texts share a batch with their like, and attention pads little.
         order = np.argsort(lengths, kind="stable")
         order = order[np.searchsorted(lengths[order], 1) :]
+        ends = np.cumsum(lengths[order])
         values, done = np.zeros((0, 0), np.float16), 0
         while done < len(order):
-            rows = order[done : done + max(16, _BATCH_TOKENS // int(lengths[order[done]]))]
+            full = ends[done] - lengths[order[done]] + _BATCH_TOKENS
+            rows = order[done : max(done + 1, int(np.searchsorted(ends, full, "right")))]
             places = _places(offsets[rows], lengths[rows])
             states = self._encode(tf.constant(ids[places]), tf.constant(lengths[rows])).numpy()
             if not done:

@@ -21,6 +21,8 @@ from genre_tf.data.examples import ImpressionExample
 from genre_tf.errors import FailureError, InputError
 from genre_tf.text.wordpiece import WordPiece
 
+ENCODED = ("forward", "forward, full", "titles", "train step", "train step, full")
+
 
 @pytest.fixture
 def options(tmp_path):
@@ -53,7 +55,7 @@ def _printed(options, name):
 @pytest.mark.parametrize(
     ("name", "cases"),
     [
-        ("encode", [("forward", "torch"), ("titles", "torch"), ("train step", "torch")]),
+        ("encode", [(case, "torch") for case in ENCODED]),
         ("train", [(case, peer) for case in ("frozen", "last 2") for peer in ("torch", "conventional")]),
     ],
 )
