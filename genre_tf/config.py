@@ -173,17 +173,43 @@ class RankingConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class TaskSharesConfig:
+    """How much of what the writer learns is of each task; relative to each other, 0 leaves one out."""
+
+    interest: float = 0.25  # a title from the reader alone: the histories hold most of all clicks
+    title: float = 0.35  # a title from an abstract, for a reader or for nobody: what is asked for most
+    summary: float = 0.2  # an abstract from title and category
+    body: float = 0.15  # title and abstract: long, and half of it is the summary's task again
+    answer: float = 0.05  # titles that ask are few; more would only repeat them
+
+    def __post_init__(self) -> None:
+        """Refuse what is no mixture, with an `InputError`."""
+        shares = dataclasses.asdict(self)
+        if not (min(shares.values()) >= 0 and sum(shares.values()) > 0):
+            raise InputError(f"generation.tasks: {shares} was given: shares are 0 or more, not all of them 0")
+
+
+@dataclass(frozen=True, kw_only=True)
 class GenerationConfig:
     """The writer."""
 
-    backbone: str = ""  # a GPT-2 by name; empty: from scratch with a vocabulary of its own
+    backbone: str = ""  # a language model by name; empty: a GPT-2 from scratch with a vocabulary of its own
+    trainable: str = "all"  # of it: none, lora R or all, which one from scratch needs
     # From scratch: a small model that sees much learns more in the same minutes than a larger one (measured).
     vocabulary_size: int = 4000
     layers: int = 3
     heads: int = 6
     hidden: int = 192
     max_tokens: int = 256  # prompt and text together
-    prefix_tokens: int = 4  # vectors made from the reader
+    prefix_tokens: int = 4  # keys and values made from the reader, in every layer
+    dropout: float = 0.1  # of one from scratch; others bring their own
+    tasks: TaskSharesConfig = field(default_factory=TaskSharesConfig)
+    context_weight: float = 0.2  # of the words of history and source in the loss: they are news too
+    drop_source: float = 0.5  # of rows with a reader: what is written without a source must be learned too
+    drop_reader: float = 0.1  # of rows with a reader: nobody is a reader too
+    # Weight of the loss by which a title must be likelier before its own reader than before another one.
+    contrast: float = 0.1
+    contrast_rows: float = 0.125  # share of the rows that are read a second time for it: what it costs
     max_examples: int = 0  # 0: all
     # Many small updates beat few large ones from scratch (measured): some 15 minutes on two cores.
     optimizer: OptimizerConfig = field(

@@ -27,7 +27,8 @@ from genre_tf.models.two_tower import TwoTower
 from genre_tf.training.click_weights import click_weights
 from genre_tf.training.distribution import Distribution
 from genre_tf.training.fit import StageTrainer
-from genre_tf.training.generation import GenerationTrainer, new_generator
+from genre_tf.training.generation import new_generator
+from genre_tf.training.generation_loss import GenerationTrainer
 from genre_tf.training.ranking import CLICK_WEIGHT, TEACHER, RankingTrainer
 from genre_tf.training.retrieval import RetrievalTrainer
 from genre_tf.training.text_batches import TextBatching, TextRows

@@ -20,7 +20,8 @@ from genre_tf.models.generator_checkpoint import (
     save_generator_sizes,
 )
 from genre_tf.models.prompts import CONTROL_TOKENS
-from genre_tf.training.generation import GenerationTrainer, Perplexity, new_generator, token_losses
+from genre_tf.training.generation import Perplexity, new_generator
+from genre_tf.training.generation_loss import GenerationTrainer, token_losses
 from genre_tf.training.text_batches import TextBatching, TextRows
 
 SETTINGS = GenerationConfig(vocabulary_size=300, layers=1, heads=2, hidden=32, max_tokens=64, prefix_tokens=2)
@@ -104,9 +105,9 @@ def test_a_run_without_or_with_a_damaged_generator_says_so(parts: TrainedGenerat
         load_generator(tmp_path)
 
 
-@pytest.mark.parametrize("wrong", [{"max_tokens": 16}, {"hidden": 33}, {"vocabulary_size": 9}])
+@pytest.mark.parametrize("wrong", [{"max_tokens": 12}, {"hidden": 33}, {"vocabulary_size": 9}])
 def test_impossible_sizes_are_input_errors(wrong: dict[str, int], tmp_path: Any) -> None:
-    with pytest.raises(InputError, match=r"16 tokens|width of 33|vocabulary of 9"):
+    with pytest.raises(InputError, match=r"12 tokens|width of 33|vocabulary of 9"):
         new_generator(dataclasses.replace(SETTINGS, **wrong), TABLE, 3, tmp_path)
 
 
