@@ -31,12 +31,12 @@ class TextExample:
 
     @property
     def task(self) -> str:
-        """What it teaches: "interest" for a title from its reader alone, else the kind."""
-        alone = self.kind == "title" and not self.source and len(self.history) > 0
-        return "interest" if alone else self.kind
+        """What it teaches: a title without a source is "interest" with a reader, else "plain"; or the kind."""
+        if self.kind != "title" or self.source:
+            return self.kind
+        return "interest" if len(self.history) else "plain"
 
 
-TASKS = ("interest", "title", "summary", "body", "answer")
 NO_HISTORY = np.zeros(0, np.int32)
 _SENTENCE_END = re.compile(r"(?<=[.!?])[\"'”’]?\s+")
 _CLICKS_OF_READER = 8  # more of one history repeat each other
