@@ -218,7 +218,7 @@ class GenerationConfig:
     dropout: float = 0.1  # of one from scratch; others bring their own
     tasks: TaskSharesConfig = field(default_factory=TaskSharesConfig)
     context_weight: float = 0.2  # of the words of history and source in the loss: they are news too
-    drop_source: float = 0.5  # of rows with a reader: what is written without a source must be learned too
+    drop_source: float = 0.2  # of rows with a reader: most of what is learned without one are other rows
     drop_reader: float = 0.1  # of rows with a reader: nobody is a reader too
     # Weight of the loss by which a title must be likelier before its own reader than before another one.
     contrast: float = 0.1

@@ -46,8 +46,7 @@ def load_language_model(name: str, special_tokens: Sequence[str] = ()) -> Langua
         InputError: when files are missing, damaged or of another family, or do not fit each other.
     """
     folder = resolve_backbone(name).folder
-    named = {} if folder is None else read_json_object(folder / "config.json")
-    if name.endswith(".gguf") or named.get("model_type") == LLAMA:
+    if folder is not None and family_of(read_json_object(folder / "config.json")) == LLAMA:
         from genre_tf.backbones.llama import load_llama
 
         llama: LanguageModel = load_llama(name, special_tokens)

@@ -31,7 +31,7 @@ class TextExample:
 
     @property
     def task(self) -> str:
-        """What it teaches: a title without a source is "interest" with a reader, else "plain"; or the kind."""
+        """What it teaches: a title without a source is "interest" or, without a reader, "plain"."""
         if self.kind != "title" or self.source:
             return self.kind
         return "interest" if len(self.history) else "plain"

@@ -7,11 +7,13 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from genre_tf.backbones.gpt2 import tiny_byte_pair
 from genre_tf.config import GenerationConfig
 from genre_tf.data.articles import Article, ArticleTable
 from genre_tf.data.batch_layout import BatchLayout
 from genre_tf.data.text_examples import TextExample, article_examples
 from genre_tf.errors import InputError
+from genre_tf.generation.writer import Writer
 from genre_tf.models.generator_checkpoint import (
     FOLDER,
     WEIGHTS_FILE,
@@ -159,6 +161,29 @@ def test_a_frozen_language_model_comes_back_with_what_was_trained_beside_it(tmp_
     batch = next(iter(rows_of(parts).batches(TextBatching(tokens=500))))
     np.testing.assert_array_equal(again.generator(batch), parts.generator(batch))
     assert len(again.generator.trainable_weights) == len(parts.generator.trainable_weights)
+
+
+def test_a_llama_is_trained_kept_and_writes_as_a_gpt2_does(tmp_path: Any) -> None:
+    llama = pytest.importorskip("genre_tf.backbones.llama")
+    sizes = {"layers": 1, "heads": 4, "key_heads": 2, "hidden": 16, "intermediate": 32, "max_tokens": 64}
+    llama.save_llama(llama.new_llama(tiny_byte_pair(), **sizes), tmp_path / "llama")
+    settings = dataclasses.replace(SETTINGS, backbone=str(tmp_path / "llama"), trainable="lora 2")
+    parts = new_generator(settings, TABLE, 3, tmp_path / FOLDER)
+    batch = next(iter(rows_of(parts).batches(TextBatching(tokens=500))))
+    with tf.GradientTape() as tape:
+        loss = GenerationTrainer(parts.generator)(batch, training=True)
+    assert all(each is not None for each in tape.gradient(loss, parts.generator.trainable_weights))
+    for weight in parts.generator.trainable_weights:
+        weight.assign(weight + 0.1)
+    save_generator_sizes(parts, tmp_path / FOLDER)
+    parts.generator.save_weights(tmp_path / FOLDER / WEIGHTS_FILE)
+    again = load_generator(tmp_path)
+    np.testing.assert_array_equal(again.generator(batch), parts.generator(batch))
+    texts = [tf.constant([text]) for text in ("b wins", "A c won.", "title")]
+    decoded = Writer(again.generator, again.prompts).decode(
+        *texts, tf.constant([1], tf.int64), tf.ones([1, 3])
+    )
+    assert np.isfinite(decoded.log_probability.numpy()).all()
 
 
 @pytest.mark.parametrize("mode", ["last 2", "adapters 4", "lora 8 last 1", "everything"])
