@@ -45,7 +45,7 @@ CONFIG = RunConfig(
     news=NewsConfig(backbone="tiny", trainable="last 1", max_title_tokens=12, dropout=0.0),
     retrieval=RetrievalConfig(heads=2, negatives=2, optimizer=optimizer("sgd", 0.5, 7)),
     ranking=RankingConfig(optimizer=optimizer("adamw", 0.01, 7, accumulate=2, steps_per_execution=4)),
-    # No dropout: two devices drop other words than one. Most rows come a second time, before another reader.
+    # No dropout: two devices drop other words than one. Many rows come a second time, before another reader.
     generation=GenerationConfig(
         vocabulary_size=300,
         layers=1,
@@ -53,7 +53,7 @@ CONFIG = RunConfig(
         hidden=16,
         max_tokens=64,
         dropout=0.0,
-        contrast_rows=0.8,
+        contrast_rows=0.5,
         optimizer=optimizer("sgd", 0.5, 5),
     ),
 )
