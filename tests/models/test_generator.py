@@ -161,7 +161,7 @@ def test_a_prefix_that_starts_unseen_hardly_changes_a_pretrained_model() -> None
     for bias in (0.0, UNSEEN):
         whole.reader_prefix.bias.assign(bias)
         changes.append(float(np.abs(whole(inputs) - alone).max()))
-    assert changes[1] < 0.1 * changes[0]
+    assert 0 < changes[1] < 0.3 * changes[0]
 
 
 def test_dropout_is_on_in_training_alone(generator: Generator) -> None:

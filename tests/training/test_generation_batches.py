@@ -90,7 +90,7 @@ def test_a_title_that_asks_is_answered_from_evidence_that_holds_the_answer() -> 
         ]
     )
     (answer,) = (text for text in article_examples(table, [1, 2]) if text.kind == "answer")
-    assert answer.source == ("Who won the cup?\nCats won it 3.5 to 1. It rained.\nThey sang. It was dawn.")
+    assert answer.source == "Who won the cup?\nThey sang. It was dawn.\nCats won it 3.5 to 1. It rained."
     assert answer.target == "Cats won it 3.5 to 1."
 
 

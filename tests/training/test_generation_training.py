@@ -62,14 +62,17 @@ def test_the_contrast_is_the_surprise_at_the_right_reader(parts: TrainedGenerato
     examples = [
         TextExample("title", np.asarray([row + 1], np.int32), "", TABLE.titles[row], row) for row in (1, 2, 3)
     ]
-    vectors = np.random.default_rng(2).normal(size=(3, 3)).astype(np.float32)
+    random = np.random.default_rng(2)
+    vectors = random.normal(size=(3, 3)).astype(np.float32)
+    for weight in parts.generator.reader_prefix.weights:
+        weight.assign(weight + random.normal(0, 0.5, weight.shape))
     rows = TextRows(examples, TABLE, vectors, parts.prompts)
     batching = TextBatching(tokens=400, contrast=0.99, drop_reader=0.0)
     batch = next(iter(rows.batches(batching, seed=2)))
     first = batch["contrast_of"].numpy()
     assert (first >= 0).sum() >= 2
     log_p = -tf.nn.sparse_softmax_cross_entropy_with_logits(batch["labels"], parts.generator(batch)).numpy()
-    log_p = (log_p * (batch["label_weight"].numpy() == 1)).sum(1)
+    log_p = (log_p * (batch["label_weight"].numpy() == 1)).sum(1).astype(float)
     surprises = [
         -np.log(np.exp(log_p[own]) / (np.exp(log_p[own]) + np.exp(log_p[row])))
         for row, own in enumerate(first)
