@@ -6,17 +6,15 @@ A reason stands beside each default. A run folder keeps its own, fully resolved,
 import dataclasses
 import math
 import tomllib
-import types
-import typing
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import tomli_w
 
 from genre_tf.errors import InputError
-
-Settings = TypeVar("Settings")
+from genre_tf.tables import from_table
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -120,6 +118,14 @@ class RetrievalConfig:
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
 
 
+def _check_ranges(section: str, settings: Any, ranges: Sequence[tuple[str, float, float]]) -> None:
+    for name, least, most in ranges:
+        value = getattr(settings, name)
+        for each in value if isinstance(value, tuple) else (value,):
+            if not least <= each <= most:
+                raise InputError(f"{section}.{name} lies within {least:g} and {most:g}, not at {each:g}")
+
+
 OBJECTIVES = ("click", "softmax")
 _RANKING_RANGES = (
     ("label_smoothing", 0.0, 0.99),
@@ -165,25 +171,58 @@ class RankingConfig:
             raise InputError(
                 f"there is no ranking.objective {self.objective!r}: use one of {', '.join(OBJECTIVES)}"
             )
-        for name, least, most in _RANKING_RANGES:
-            value = getattr(self, name)
-            for each in value if isinstance(value, tuple) else (value,):
-                if not least <= each <= most:
-                    raise InputError(f"ranking.{name} lies within {least:g} and {most:g}, not at {each:g}")
+        _check_ranges("ranking", self, _RANKING_RANGES)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TaskSharesConfig:
+    """How much of what the writer learns is of each task; relative to each other, 0 leaves one out."""
+
+    title: float = 0.3  # from an abstract, for a reader or for nobody: what is asked for most
+    interest: float = 0.2  # a title from the reader alone: the histories hold most of all clicks
+    plain: float = 0.25  # a title from nothing: short rows, the cheapest way to learn how news is worded
+    summary: float = 0.1  # an abstract from title and category
+    body: float = 0.1  # title and abstract: long, and half of it is the summary's task again
+    answer: float = 0.05  # titles that ask are few; more would only repeat them
+
+    def __post_init__(self) -> None:
+        """Refuse a share below 0 with an `InputError`."""
+        names = [each.name for each in dataclasses.fields(self)]
+        _check_ranges("generation.tasks", self, [(name, 0.0, math.inf) for name in names])
+
+
+# A weight of 1 is the target's alone.
+_GENERATION_RANGES = (
+    ("context_weight", 0.0, 0.99),
+    ("dropout", 0.0, 0.9),
+    ("drop_source", 0.0, 1.0),
+    ("drop_reader", 0.0, 1.0),
+    ("contrast", 0.0, 100.0),
+    ("contrast_rows", 0.0, 0.5),
+)
 
 
 @dataclass(frozen=True, kw_only=True)
 class GenerationConfig:
     """The writer."""
 
-    backbone: str = ""  # a GPT-2 by name; empty: from scratch with a vocabulary of its own
+    backbone: str = ""  # a language model by name; empty: a GPT-2 from scratch with a vocabulary of its own
+    trainable: str = "all"  # of it: none, lora R or all, which one from scratch needs
     # From scratch: a small model that sees much learns more in the same minutes than a larger one (measured).
     vocabulary_size: int = 4000
     layers: int = 3
     heads: int = 6
     hidden: int = 192
     max_tokens: int = 256  # prompt and text together
-    prefix_tokens: int = 4  # vectors made from the reader
+    prefix_tokens: int = 4  # keys and values made from the reader, in every layer
+    dropout: float = 0.1  # of one from scratch; others bring their own
+    tasks: TaskSharesConfig = field(default_factory=TaskSharesConfig)
+    context_weight: float = 0.2  # of the words of history and source in the loss: they are news too
+    drop_source: float = 0.2  # of rows with a reader: most of what is learned without one are other rows
+    drop_reader: float = 0.1  # of rows with a reader: nobody is a reader too
+    # Weight of the loss by which a title must be likelier before its own reader than before another one.
+    contrast: float = 0.1
+    contrast_rows: float = 0.125  # share of the rows that are read a second time for it: what it costs
     max_examples: int = 0  # 0: all
     # Many small updates beat few large ones from scratch (measured): some 15 minutes on two cores.
     optimizer: OptimizerConfig = field(
@@ -191,6 +230,10 @@ class GenerationConfig:
             learning_rate=4e-3, batch_size=8, steps=6000, validate_every=1000, patience=10
         )
     )
+
+    def __post_init__(self) -> None:
+        """Refuse a value out of its range with an `InputError`: a training reads these after minutes."""
+        _check_ranges("generation", self, _GENERATION_RANGES)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -235,39 +278,3 @@ def read_config(file: Path) -> RunConfig:
 def write_config(config: RunConfig, file: Path) -> None:
     """Write every setting, resolved, as TOML."""
     file.write_text(tomli_w.dumps(dataclasses.asdict(config)), encoding="utf-8")
-
-
-def from_table(kind: type[Settings], table: dict[str, Any], where: str) -> Settings:
-    """Build a settings dataclass from a nested table of plain values.
-
-    Args:
-        kind: the dataclass.
-        table: names to values, as TOML gives them.
-        where: named in errors.
-
-    Raises:
-        InputError: an unknown key, or a value of another type than the setting's.
-    """
-    hints = typing.get_type_hints(kind)
-    values = {}
-    for key, value in table.items():
-        if key not in hints:
-            raise InputError(f"{where}: unknown key {key!r}; known here: {', '.join(hints)}")
-        values[key] = _convert(hints[key], value, f"{where}: {key}")
-    return kind(**values)
-
-
-def _convert(kind: Any, value: Any, where: str) -> Any:
-    if dataclasses.is_dataclass(kind):
-        if not isinstance(value, dict):
-            raise InputError(f"{where} is a table of settings, and {value!r} was given")
-        return from_table(typing.cast(type, kind), value, where)
-    if isinstance(kind, types.GenericAlias):  # tuple[float, ...] and its like
-        if not isinstance(value, list):
-            raise InputError(f"{where} takes a list, and {value!r} was given")
-        return tuple(_convert(typing.get_args(kind)[0], each, where) for each in value)
-    if kind is float and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
-    if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
-        raise InputError(f"{where} takes a value of type {kind.__name__}, and {value!r} was given")
-    return value

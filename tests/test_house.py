@@ -25,6 +25,7 @@ FLOORS = [
     {"backbones"},
     {"text", "data"},
     {"config"},
+    {"tables"},
     {"errors", "environment"},
 ]
 FLOOR = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}

@@ -28,6 +28,21 @@ def exact_gelu(x: tf.Tensor) -> tuple[tf.Tensor, Gradient]:
 
 
 @tf.custom_gradient
+def tanh_gelu(x: tf.Tensor) -> tuple[tf.Tensor, Gradient]:
+    """The tanh approximation of GELU, elementwise, as GPT-2 has it; source as above."""
+    factor, cube = math.sqrt(2.0 / math.pi), 0.044715
+    square = tf.square(x)
+    bent = tf.tanh(factor * x * (1.0 + cube * square))
+    share = 0.5 * (1.0 + bent)
+
+    def gradient(upstream: tf.Tensor) -> tf.Tensor:
+        slope = 0.5 * factor * (1.0 - tf.square(bent)) * (1.0 + 3.0 * cube * square)
+        return upstream * (share + x * slope)
+
+    return x * share, gradient
+
+
+@tf.custom_gradient
 def layer_norm(
     x: tf.Tensor, scale: tf.Tensor, offset: tf.Tensor, epsilon: tf.Tensor
 ) -> tuple[tf.Tensor, Callable[[tf.Tensor], tuple[tf.Tensor, tf.Tensor, tf.Tensor, None]]]:

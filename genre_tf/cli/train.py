@@ -52,7 +52,14 @@ NewsBackboneOption = Annotated[
     typer.Option(help="BERT of the news tower: hf://ORG/NAME, preset, folder, package:NAME/SUB."),
 ]
 WriterBackboneOption = Annotated[
-    str | None, typer.Option(help="GPT-2 of the generator, named likewise; else a small new one.")
+    str | None, typer.Option(help="GPT-2 or Llama of the generator, named likewise; else a small new GPT-2.")
+]
+WriterTrainableOption = Annotated[
+    str | None, typer.Option(help="What of the generator's backbone is trained: none, 'lora RANK' or all.")
+]
+ContrastOption = Annotated[
+    float | None,
+    typer.Option(min=0.0, help="Weight of the loss by which a title must be likelier before its own reader."),
 ]
 TrainableOption = Annotated[
     str | None,
@@ -106,6 +113,8 @@ def train(
     config: Annotated[Path | None, typer.Option(help="TOML file of settings; options win over it.")] = None,
     news_backbone: NewsBackboneOption = None,
     writer_backbone: WriterBackboneOption = None,
+    writer_trainable: WriterTrainableOption = None,
+    contrast: ContrastOption = None,
     trainable: TrainableOption = None,
     objective: ObjectiveOption = None,
     teacher: TeacherOption = None,
@@ -141,7 +150,7 @@ def train(
         "news": {"backbone": news_backbone, "trainable": trainable},
         "data": {"max_bad_rows": max_bad_rows},
         "ranking": ranking_options(objective, teacher),
-        "generation": {"backbone": writer_backbone},
+        "generation": writer_options(writer_backbone, writer_trainable, contrast),
         "continual": continual_options(from_run, replay, margin),
     }
     of_optimizer = {
@@ -155,10 +164,14 @@ def train(
     }
     settings = with_options(settings_of(run, config, from_run), changed)
     settings = with_optimizer(settings, stages, given(of_optimizer))
+    _check_given(data, settings, replay, margin)
+    _train(stages, data, run, settings, again, json, (strategy.value, tpu, fixed_shapes, batch_articles))
+
+
+def _check_given(data: Path, settings: RunConfig, replay: float | None, margin: float | None) -> None:
     if not settings.continual.from_run and (replay, margin) != (None, None):
         raise InputError("--replay and --margin go with --from: give the run to go on from")
     check_data(data)
-    _train(stages, data, run, settings, again, json, (strategy.value, tpu, fixed_shapes, batch_articles))
 
 
 def ranking_options(objective: Objective | None, teacher: Path | None) -> dict[str, Any]:
@@ -167,6 +180,11 @@ def ranking_options(objective: Objective | None, teacher: Path | None) -> dict[s
         "objective": objective.value if objective else None,
         "teacher": str(teacher.resolve()) if teacher else None,
     }
+
+
+def writer_options(backbone: str | None, trainable: str | None, contrast: float | None) -> dict[str, Any]:
+    """The settings of the generator, as far as they were given."""
+    return {"backbone": backbone, "trainable": trainable, "contrast": contrast}
 
 
 def with_options(settings: RunConfig, changed: dict[str, dict[str, Any]]) -> RunConfig:

@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 
 import tensorflow as tf
 
+from genre_tf.backbones.causal_prefix import Prefix
 from genre_tf.generation.cached_decoder import CachedDecoder, PromptCache, WrittenCache
 from genre_tf.generation.constraints import NOTHING, Constraints
 from genre_tf.generation.sampling import Greedy, Strategy, uniforms
@@ -97,6 +98,7 @@ def decode(
     options: DecodeOptions,
     limits: Any | None = None,
     forbidden: Any | None = None,
+    prefix: Prefix | None = None,
 ) -> Decoded:
     """Write `options.samples` texts after each prompt.
 
@@ -108,12 +110,13 @@ def decode(
         options: how.
         limits: int32 [batch], most tokens per row, the end included; `options.max_tokens` if left out.
         forbidden: int32 [batch, f], ids that may not be written; NOTHING fills up a row.
+        prefix: keys and values in front of the prompts.
 
     Returns:
         The texts. The loop ends when every text has ended, so `longest` is often below `max_tokens`.
     """
     batch, samples = tf.shape(mask)[0], options.samples
-    logits, prompt = model.prefill(embeddings, mask)
+    logits, prompt = model.prefill(embeddings, mask, prefix)
     length = tf.reduce_sum(tf.cast(mask, tf.int32), axis=1)  # the position of the first written token
     limits = tf.fill([batch], options.max_tokens) if limits is None else limits
     forbidden = tf.fill([batch, 1], NOTHING) if forbidden is None else forbidden

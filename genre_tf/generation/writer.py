@@ -6,11 +6,10 @@ from typing import Any
 
 import tensorflow as tf
 
-from genre_tf.generation.cached_gpt2 import CachedGpt2
+from genre_tf.generation.cached_models import cached_decoder_of, refresh_decoder
 from genre_tf.generation.constraints import NOTHING, Constraints
 from genre_tf.generation.decode import Decoded, DecodeOptions, decode
 from genre_tf.generation.grounding import FUNCTION_WORDS, Grounding
-from genre_tf.generation.prompt_embeddings import prompt_embeddings
 from genre_tf.generation.ranking import RankingWeights, Written, rank
 from genre_tf.generation.safety import SafetyList
 from genre_tf.generation.sampling import Sample, Strategy
@@ -64,13 +63,16 @@ class Writer(tf.Module):
         common: Sequence[str] = FUNCTION_WORDS,
     ) -> None:
         super().__init__()
-        self.model = CachedGpt2(generator.backbone)
+        language_model = generator.language_model
+        self.model = cached_decoder_of(language_model)
+        # Behind a function, the generator's layers are not tracked: an export then holds each weight once.
+        self._refresh = lambda: refresh_decoder(self.model, language_model)
         self.reader_prefix = generator.reader_prefix
         self.prompts = prompts
         self.grounding = Grounding(common)
         self.options = options
         self._newline: int = int(prompts.tokenizer.encode(tf.constant(["\n"])).flat_values[0])
-        needed = prompts.sizes.tokens + self.reader_prefix.prefix_tokens
+        needed = prompts.sizes.tokens
         if needed > self.model.max_positions:
             raise ValueError(
                 f"prompts of {needed} tokens do not fit into {self.model.max_positions} positions"
@@ -78,7 +80,7 @@ class Writer(tf.Module):
 
     def refresh(self) -> None:
         """Take over the generator's weights as they are now."""
-        self.model.refresh()
+        self._refresh()
 
     def __call__(
         self, history_text: Any, source: Any, kind: Any, seed: Any, user_vector: Any, interest: Interest
@@ -88,7 +90,7 @@ class Writer(tf.Module):
         Args:
             history_text: string [batch], titles joined by line breaks, oldest first; "" for a new reader.
             source: string [batch]; "" to write from interest alone.
-            kind: string [batch]: title, summary, body; any other is taken for a title.
+            kind: string [batch]: title, summary, body, answer; any other is taken for a title.
             seed: int64 [batch]; the same request with the same seed gives the same text in any batch.
             user_vector: float32 [batch, user_dimension], of the reader behind history_text.
             interest: the click model.
@@ -112,14 +114,14 @@ class Writer(tf.Module):
     def decode(self, history_text: Any, source: Any, kind: Any, seed: Any, user_vector: Any) -> Decoded:
         """Write token ids, unranked. Arguments as in `__call__`."""
         prompt = self.prompts.to_continue(history_text, source, kind)
-        embeddings, mask = prompt_embeddings(self.model, self.reader_prefix, prompt, user_vector)
         target_tokens = self.prompts.sizes.target_tokens
         long = self.prompts.kind_index(kind) > 0
         title_tokens = min(self.options.title_tokens, target_tokens)
         return decode(
             self.model,
-            embeddings,
-            mask,
+            self.model.embed(prompt.token_ids),
+            prompt.mask,
+            prefix=self.reader_prefix(user_vector, prompt.has_reader),
             seeds=seed,
             limits=tf.where(long, target_tokens, title_tokens),
             forbidden=self._forbidden(self.prompts.may_break_line(kind)),

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from genre_tf.backbones.gpt2_layers import Gpt2Layers
 from genre_tf.export import replay
 from genre_tf.export.encoding import encode_titles
 from genre_tf.export.evidence import Evidence, closeness_threshold
@@ -25,7 +26,7 @@ USUAL = {"history_text": "rates rise", "source": "The bank said rates rise in Ma
 def servable(models, catalogue, tmp_path_factory):
     corpus = ["rates rise again in may", "rain ends the match", "a cure for colds is near"] * 3
     tokenizer = train_byte_pair(corpus, 300, CONTROL_TOKENS, tmp_path_factory.mktemp("vocabulary"))
-    sizes = PromptSizes.within(96, 2)
+    sizes = PromptSizes.within(96)
     backbone = keras_hub.models.GPT2Backbone(
         vocabulary_size=300,
         num_layers=2,
@@ -34,7 +35,8 @@ def servable(models, catalogue, tmp_path_factory):
         intermediate_dim=32,
         max_sequence_length=96,
     )
-    generator = Generator(backbone, user_dimension=models[0].encoder.dimension, prefix_tokens=2)
+    layers = Gpt2Layers(backbone)
+    generator = Generator(layers, user_dimension=models[0].encoder.dimension, prefix_tokens=2)
     random = np.random.default_rng(0)
     for weight in generator.weights:
         weight.assign(random.normal(scale=0.3, size=weight.shape))

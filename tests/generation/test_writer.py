@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from genre_tf.backbones.gpt2_layers import Gpt2Layers
 from genre_tf.generation.ranking import Written
 from genre_tf.generation.writer import Writer, WriterOptions
 from genre_tf.models.generator import Generator
@@ -26,7 +27,7 @@ def writer(tmp_path_factory: Any) -> Writer:
     corpus = ["cats win in Rome", "dogs lose in Bern", "a cat and a dog"]
     tokenizer = train_byte_pair(corpus, 280, CONTROL_TOKENS, tmp_path_factory.mktemp("vocabulary"))
     backbone = keras_hub.models.GPT2Backbone(tokenizer.vocabulary_size, 2, 2, 16, 64, max_sequence_length=64)
-    generator = Generator(backbone, user_dimension=READER, prefix_tokens=2)
+    generator = Generator(Gpt2Layers(backbone), user_dimension=READER, prefix_tokens=2)
     random = np.random.default_rng(5)
     for weight in generator.trainable_weights:
         weight.assign(weight + random.normal(0, 0.3, weight.shape))
@@ -95,7 +96,7 @@ def test_titles_are_shorter_than_bodies_may_be(writer: Writer) -> None:
 def test_prompts_that_do_not_fit_are_refused_at_once(writer: Writer) -> None:
     backbone = keras_hub.models.GPT2Backbone(400, 1, 1, 8, 8, max_sequence_length=32)
     with pytest.raises(ValueError, match="do not fit into 32 positions"):
-        Writer(Generator(backbone, user_dimension=READER), writer.prompts)
+        Writer(Generator(Gpt2Layers(backbone), user_dimension=READER), writer.prompts)
 
 
 def test_the_graph_has_portable_operations_alone(writer: Writer) -> None:
