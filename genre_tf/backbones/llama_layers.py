@@ -76,9 +76,10 @@ class LlamaLayers(keras.layers.Layer):
         batch, time = tf.shape(embeddings)[0], tf.shape(embeddings)[1]
         flat = tf.reshape(embeddings, [-1, self.hidden])  # [batch * time, hidden]
         flat = tf.cast(flat, self.compute_dtype)
-        turns = rotary_turns(tf.range(time), self.depth, self.backbone.rope_max_wavelength)
-        # By heads, which stand behind the time: [time, 1, depth].
-        turns = tuple(tf.cast(turn, flat.dtype)[:, None] for turn in turns)
+        turns = tuple(
+            tf.cast(turn, flat.dtype)[:, None]  # [time, 1, depth], for heads stand behind the time
+            for turn in rotary_turns(tf.range(time), self.depth, self.backbone.rope_max_wavelength)
+        )
         bias = _causal_bias(time, prefix)  # [time, prefix + time]
         for number, layer in enumerate(self.backbone.transformer_layers):
             product = _Products(self.updates[number] if self.updates else None)

@@ -24,7 +24,7 @@ def rotary_turns(positions: Any, depth: int, base: float) -> tuple[tf.Tensor, tf
     return tf.concat([cosine, cosine], -1), tf.concat([-sine, sine], -1)
 
 
-def rotated(heads: Any, turns: tuple[Any, Any]) -> tf.Tensor:
+def rotated(heads: Any, turns: tuple[Any, ...]) -> tf.Tensor:
     """Queries or keys turned by their positions: float [..., depth] -> the same."""
     cosine, sine = turns
     return heads * cosine + tf.roll(heads, heads.shape[-1] // 2, axis=-1) * sine

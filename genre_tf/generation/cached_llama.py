@@ -94,8 +94,8 @@ class CachedLlama(tf.Module):
             states = self._rest_of_layer(weights, states, tf.transpose(mixed, [0, 2, 1, 3, 4]))
         return self._logits(states), grown
 
-    def nothing_written(self, batch: Any, samples: int) -> WrittenCache:
-        """As in `CachedDecoder`."""
+    def nothing_written(self, batch: Any, samples: int, room: int = 0) -> WrittenCache:
+        """As in `CachedDecoder`; grows by each step, and keeps no room."""
         empty = tf.zeros([batch, self.key_heads, samples, 0, self.depth])
         return WrittenCache([empty for _ in self.layers], [empty for _ in self.layers])
 
