@@ -31,6 +31,8 @@ EXTRAS = {
     "bench": ["torch==2.13.0", "faiss-cpu==1.15.1", "ctranslate2==4.8.5"],
     # Accepts the pins of numpy, protobuf and grpcio above; the clients of Dataflow are apache-beam[gcp].
     "beam": ["apache-beam==2.77.0"],
+    # `transformers` reads GGUF files with these, once for each file; it asks for accelerate by name.
+    "gguf": ["gguf==0.19.0", "torch==2.13.0", "accelerate==1.15.0"],
     "tune": ["keras-tuner[bayesian]==1.4.8"],
     "dev": [
         "torch==2.13.0",  # parity with transformers; `make` takes the CPU build
