@@ -9,7 +9,8 @@ from typing import Any
 import keras_hub
 import numpy as np
 
-from genre_tf.backbones.gpt2 import END_OF_TEXT, tiny_byte_pair
+from genre_tf.backbones.control_embeddings import END_OF_TEXT, control_embeddings
+from genre_tf.backbones.gpt2 import tiny_byte_pair
 from genre_tf.backbones.sources import resolve_backbone
 from genre_tf.backbones.weights import Weight, read_weights, weight_of, write_weights
 from genre_tf.errors import InputError
@@ -57,8 +58,8 @@ def load_llama(name: str, special_tokens: Sequence[str] = ()) -> Llama:
 
     Args:
         name: a backbone in any of the ways of `resolve_backbone` but a Keras preset.
-        special_tokens: control tokens that it must have; those it lacks are added, each beginning as the
-            mean of all token embeddings, which leaves the other tokens' probabilities nearly as they were.
+        special_tokens: control tokens that it must have; those it lacks are added, see
+            `control_embeddings`.
 
     Raises:
         InputError: when files are missing, damaged or of another model, or do not fit each other.
@@ -202,7 +203,7 @@ def _layer_weights(layer: Any, prefix: str, hidden: int) -> Iterator[Weight]:
 def _extended(llama: Llama, special_tokens: Sequence[str]) -> Llama:
     """The same Llama with a larger vocabulary, or itself if it has all these tokens."""
     tokenizer = llama.tokenizer.with_special_tokens(special_tokens)
-    added = tokenizer.vocabulary_size - llama.tokenizer.vocabulary_size
+    added = [token for token in tokenizer.special_tokens if token not in llama.tokenizer.special_tokens]
     if not added:
         return llama
     config = {**llama.config, "vocab_size": tokenizer.vocabulary_size}
@@ -210,7 +211,7 @@ def _extended(llama: Llama, special_tokens: Sequence[str]) -> Llama:
     for old, new in zip(llama_weights(llama.backbone), llama_weights(backbone), strict=True):
         tensor = old.write()
         if old.name == "embed_tokens.weight":
-            tensor = np.concatenate([tensor, np.repeat(tensor.mean(0, keepdims=True), added, 0)])
+            tensor = np.concatenate([tensor, control_embeddings(llama.tokenizer, tensor, added)])
         new.read(tensor)
     return Llama(backbone, tokenizer, llama.folder, config)
 
