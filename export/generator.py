@@ -6,10 +6,12 @@ from typing import Any
 import tensorflow as tf
 
 from genre_tf.export import parsing
-from genre_tf.export.encoding import encode_titles
+from genre_tf.export.encoding import encode_once, encode_titles
 from genre_tf.export.exchanges import Exchange, as_bytes
 from genre_tf.export.index import Catalogue
 from genre_tf.export.saved_model import write_saved_model
+from genre_tf.generation.safety_classifier import SafetyClassifier
+from genre_tf.generation.writer import nothing_unsafe
 
 NAME = "genre_generator"
 INPUTS = {"history_text": tf.string, "source": tf.string, "kind": tf.string, "seed": tf.int64}
@@ -24,13 +26,23 @@ class GeneratorServable:
         two_tower: gives the reader's vector; has `user_vector` and `encoder`.
         ranker: gives the interest; has `click_logits` and `encoder`.
         max_history: newest titles that make the reader.
+        classifier: of unsafe texts, on the ranker's vectors; None: lists and patterns alone judge.
     """
 
-    def __init__(self, writer: Any, two_tower: Any, ranker: Any, *, max_history: int) -> None:
+    def __init__(
+        self,
+        writer: Any,
+        two_tower: Any,
+        ranker: Any,
+        *,
+        max_history: int,
+        classifier: SafetyClassifier | None = None,
+    ) -> None:
         self.writer = writer
         self.two_tower = two_tower
         self.ranker = ranker
         self.max_history = max_history
+        self.classifier = classifier
         specs = [tf.TensorSpec([None], dtype, name) for name, dtype in INPUTS.items()]
         # Traced once, for the SavedModel and for its reference: it is the largest graph here.
         self.traced = tf.function(self.generate, input_signature=specs, autograph=False)
@@ -57,23 +69,26 @@ class GeneratorServable:
         reader = self.two_tower.user_vector(clicks, mask)
         clicks, _ = parsing.to_dense(titles.with_flat_values(for_ranker), width)  # [B, H, R]
 
+        vectors = encode_once(self.ranker.encoder)
+
         def interest(texts: tf.Tensor) -> tf.Tensor:
-            return self._interest(texts, clicks, mask)
+            return self._interest(vectors(texts), clicks, mask)
+
+        def unsafe(texts: tf.Tensor) -> tf.Tensor:
+            return self.classifier.is_unsafe(vectors(texts)) if self.classifier else nothing_unsafe(texts)
 
         history, kind = parsing.clean_text(history_text), parsing.clean_text(kind)
-        return self.writer(history, parsing.clean_text(source), kind, seed, reader, interest)._asdict()
+        source = parsing.clean_text(source)
+        return self.writer(history, source, kind, seed, reader, interest, unsafe).served()
 
     def write(self, folder: Path) -> None:
         """Write the SavedModel."""
         tokenizer = self.ranker.encoder.backbone.bert.tokenizer
         write_saved_model(folder, [self.writer, tokenizer], {"generate": (self.traced, INPUTS)})
 
-    def _interest(self, texts: tf.Tensor, clicks: tf.Tensor, mask: tf.Tensor) -> tf.Tensor:
-        """Click probability of written texts, [B, N], for readers given by [B, H, R] and [B, H]."""
-        shape = tf.shape(texts)
-        (vectors,) = encode_titles(tf.reshape(texts, [-1]), self.ranker.encoder)
-        shown = tf.reshape(vectors, [shape[0], shape[1], self.ranker.encoder.dimension])  # [B, N, R]
-        everything = tf.ones(shape, tf.bool)
+    def _interest(self, shown: tf.Tensor, clicks: tf.Tensor, mask: tf.Tensor) -> tf.Tensor:
+        """Click probability, [B, N], of texts by [B, N, R], for readers given by [B, H, R] and [B, H]."""
+        everything = tf.ones(tf.shape(shown)[:2], tf.bool)
         return tf.sigmoid(self.ranker.click_logits(clicks, mask, shown, everything, None))
 
 

@@ -4,11 +4,14 @@ import keras_hub
 import numpy as np
 import pytest
 
+from genre_tf.evaluation.served_writer import ServedWriter
 from genre_tf.export import replay
 from genre_tf.export.gate import portability_violations
 from genre_tf.export.generator import GeneratorReference, GeneratorServable, generator_requests
+from genre_tf.generation.safety_classifier import SafetyClassifier
 from genre_tf.generation.writer import Writer
 from genre_tf.models.generator import Generator
+from genre_tf.models.generator_checkpoint import TrainedGenerator
 from genre_tf.models.prompts import CONTROL_TOKENS, Prompts, PromptSizes
 from genre_tf.text.byte_pair import train_byte_pair
 
@@ -16,7 +19,7 @@ USUAL = {"history_text": "rates rise", "source": "The bank said rates rise in Ma
 
 
 @pytest.fixture(scope="module")
-def servable(models, tmp_path_factory):
+def parts(models, tmp_path_factory):
     corpus = ["rates rise again in may", "rain ends the match", "a cure for colds is near"] * 3
     tokenizer = train_byte_pair(corpus, 300, CONTROL_TOKENS, tmp_path_factory.mktemp("vocabulary"))
     sizes = PromptSizes.within(96, 2)
@@ -32,7 +35,20 @@ def servable(models, tmp_path_factory):
     random = np.random.default_rng(0)
     for weight in generator.weights:
         weight.assign(random.normal(scale=0.3, size=weight.shape))
-    return GeneratorServable(Writer(generator, Prompts(tokenizer, sizes)), *models, max_history=50)
+    return TrainedGenerator(generator, Prompts(tokenizer, sizes), (), {})
+
+
+@pytest.fixture(scope="module")
+def classifier(models):
+    """Calls about half of all texts unsafe."""
+    weights = np.random.default_rng(1).normal(size=models[1].encoder.dimension)
+    return SafetyClassifier(weights=tuple(weights.tolist()), bias=0.1, threshold=0.2, ranker="")
+
+
+@pytest.fixture(scope="module")
+def servable(models, parts, classifier):
+    writer = Writer(parts.generator, parts.prompts)
+    return GeneratorServable(writer, *models, max_history=50, classifier=classifier)
 
 
 @pytest.fixture(scope="module")
@@ -80,3 +96,31 @@ def test_a_seed_decides_the_texts_and_other_rows_do_not(ask):
     assert alone["text"][0].tolist() == together["text"][1].tolist()
     np.testing.assert_allclose(alone["interest"][0], together["interest"][1], atol=1e-5)
     assert generate(ask, {"seed": 5})["text"].tolist() != alone["text"].tolist()
+
+
+def test_a_text_is_unsafe_where_the_classifier_says_so_of_its_vector(ask, models, classifier):
+    answer = generate(ask, *({"seed": seed} for seed in range(4)))
+    texts = answer["text"].reshape(-1)
+    unsafe = classifier.is_unsafe(models[1].encoder(texts)).numpy().reshape(answer["safe"].shape)
+    assert 0 < unsafe.sum() < unsafe.size
+    np.testing.assert_array_equal(answer["safe"], ~unsafe)
+    np.testing.assert_array_equal(unsafe, np.sort(unsafe, axis=1))  # false before true
+
+
+def test_evaluation_writes_as_the_server_does(ask, parts, models, classifier):
+    readers = [["rates rise", "rain ends the match"], ["a cure for colds"]]
+    writer = ServedWriter(parts, *models, readers, classifier=classifier)
+    sources = ["The bank said rates rise in May.", "x"]
+    _, served = writer(readers, sources, [3, 4])
+    answer = generate(
+        ask,
+        *(
+            {"history_text": "\n".join(titles), "source": source, "seed": seed}
+            for titles, source, seed in zip(readers, sources, (3, 4), strict=True)
+        ),
+    )
+    np.testing.assert_array_equal(served.text, answer["text"])
+    np.testing.assert_array_equal(served.safe, answer["safe"])
+    np.testing.assert_allclose(served.interest, answer["interest"], atol=1e-5)
+    texts = [[text.decode() for text in row] for row in served.text]
+    np.testing.assert_allclose(writer.interest(readers, texts), served.interest, atol=1e-5)
