@@ -127,7 +127,8 @@ def _repeated(alike: Any) -> Any:
 
     def judge(at: Any, kept: Any) -> tuple[Any, Any]:
         repeats = tf.reduce_any(alike[:, at] & kept, axis=1)  # kept knows those before it alone
-        return at + 1, kept | (~repeats[:, None] & (tf.range(texts) == at))
+        now = kept | (~repeats[:, None] & (tf.range(texts) == at))
+        return at + 1, tf.ensure_shape(now, kept.shape)
 
     _, kept = tf.while_loop(lambda at, _: at < texts, judge, [tf.constant(0), tf.zeros_like(alike[:, 0])])
     return ~kept

@@ -121,7 +121,7 @@ def test_a_sample_shows_titles_scores_and_unsupported_claims() -> None:
         "\\<b\\>source 0",
         "- title 0\n",
         "not in the source: Rome; unsafe",
-        "interest 0.3000",
+        "interest 1.0000",
     ):
         assert part in text
     assert len(shown_samples(samples * 10)) == 20
