@@ -1,5 +1,6 @@
 """The generator's metrics: on what it has not learned, and equal to hand results where those are known."""
 
+import json
 import math
 from collections.abc import Callable
 from pathlib import Path
@@ -8,6 +9,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from genre_tf.cli.evaluate import evaluate
 from genre_tf.data.articles import Article
 from genre_tf.evaluation import generation_report
 from genre_tf.evaluation.evaluate import EvaluationOptions, evaluate_run
@@ -94,10 +96,12 @@ def test_without_texts_nothing_is_claimed(clueless: TrainedGenerator) -> None:
 
 
 @pytest.mark.slow
-def test_the_report_measures_the_generator_before_and_after(writing_run: Path, tiny_data: Path) -> None:
-    lines: list[str] = []
-    options = EvaluationOptions(models=("ranker",))
-    report = evaluate_run(writing_run, tiny_data, "dev", options, say=lines.append)
+def test_the_report_measures_the_generator_before_and_after(
+    writing_run: Path, tiny_data: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    evaluate(writing_run, data=tiny_data, models="ranker", readers=4, as_json=True)
+    printed = capsys.readouterr()
+    report = json.loads(printed.out)
     found, before = report["generation"], report["before"]["generation"]
     assert {"perplexity", "rouge1", "rouge2", "rougeL", "distinct1", "grounding"} <= set(found)
     assert set(before) == set(found) - {"personal"}
@@ -106,9 +110,17 @@ def test_the_report_measures_the_generator_before_and_after(writing_run: Path, t
     assert found["headlines"] == 10
     assert 0 < found["clicked_titles"] == before["clicked_titles"] < report["impressions"]
     assert found["baselines"]["first_10_words"]["rouge1"] > 0
-    assert "generator" in lines
+    assert "generator\n" in printed.err
     assert 0 <= found["copy_rate"] <= 1
     assert found["unsafe_rate"] == 0
+    personal = found["personal"]
+    assert (personal["readers"], personal["samples"]) == (4, 4)
+    assert all(0 < value < 1 for value in personal["interest"].values())
+    assert personal["over_other_reader"]["pairs"] == 4
+    assert 0 <= personal["self_bleu"] <= 1
+    kept = (writing_run / "reports" / "samples-dev.md").read_text("utf-8")
+    assert kept.count("**Written, as served:**") == 4
+    assert list((writing_run / "logs" / "evaluation").glob("events*"))
 
 
 def test_the_generator_can_be_left_out(

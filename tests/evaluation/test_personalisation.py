@@ -1,13 +1,10 @@
 """Texts written for readers, beside those for others, and how they are shown."""
 
-import json
 from collections.abc import Sequence
-from pathlib import Path
 
 import numpy as np
 import pytest
 
-from genre_tf.cli.evaluate import evaluate
 from genre_tf.data.articles import Article, ArticleTable
 from genre_tf.data.examples import ImpressionExample
 from genre_tf.evaluation.personalisation import (
@@ -125,19 +122,3 @@ def test_a_sample_shows_titles_scores_and_unsupported_claims() -> None:
     ):
         assert part in text
     assert len(shown_samples(samples * 10)) == 20
-
-
-@pytest.mark.slow
-def test_the_verb_writes_for_readers_as_a_server_would_and_keeps_samples(
-    writing_run: Path, tiny_data: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    evaluate(writing_run, data=tiny_data, models="ranker", before=False, readers=4, as_json=True)
-    personal = json.loads(capsys.readouterr().out)["generation"]["personal"]
-    assert (personal["readers"], personal["samples"]) == (4, 4)
-    assert 0 < personal["interest"]["written"] < 1
-    assert personal["interest"]["written"] >= personal["interest"]["first_sample"] - 0.5
-    assert personal["over_other_reader"]["pairs"] == 4
-    assert 0 <= personal["self_bleu"] <= 1
-    kept = (writing_run / "reports" / "samples-dev.md").read_text("utf-8")
-    assert kept.count("**Written, as served:**") == 4
-    assert list((writing_run / "logs" / "evaluation").glob("events*"))
