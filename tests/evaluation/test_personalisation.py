@@ -1,9 +1,11 @@
 """Texts written for readers, beside those for others, and how they are shown."""
 
+import io
 from collections.abc import Sequence
 
 import numpy as np
 import pytest
+from rich.console import Console
 
 from genre_tf.data.articles import Article, ArticleTable
 from genre_tf.data.examples import ImpressionExample
@@ -13,6 +15,7 @@ from genre_tf.evaluation.personalisation import (
     personal_metrics,
     readers_of_articles,
 )
+from genre_tf.evaluation.report import _personal_table
 from genre_tf.evaluation.text_samples import as_markdown, shown_samples
 from genre_tf.generation.ranking import Written
 
@@ -69,6 +72,14 @@ def test_each_text_stands_beside_one_for_another_reader_of_the_same_source() -> 
         assert sample["written"][0]["text"] == f"{reader.titles[0]}: {reader.source} now"
         other = sample["for_other_reader"]["text"]
         assert other.endswith(f": {reader.source} now") and reader.titles[0] not in other
+
+
+def test_people_read_the_comparisons_in_a_table() -> None:
+    metrics, _ = personal_metrics(Scripted(), READERS, ["a random title"])
+    console = Console(record=True, width=120, file=io.StringIO())
+    console.print(_personal_table(metrics))
+    rows = [line.split("│")[1:] for line in console.export_text().splitlines() if "for another" in line]
+    assert [cell.strip() for cell in rows[0][:4]] == ["for another reader", "0.200", "1.000", "0.000"]
 
 
 def test_equal_texts_are_half_a_win() -> None:
