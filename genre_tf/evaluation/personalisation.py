@@ -24,17 +24,19 @@ Floats = npt.NDArray[np.float32]
 
 @dataclass(frozen=True)
 class ReaderOfArticle:
-    """A reader, and an article that he clicked.
+    """A reader, and an article to write a title of.
 
     Args:
         titles: of his earlier clicks, oldest first; at least one.
         source: the article's abstract.
         title: its real title.
+        clicked: the title that the reader clicked in the impression.
     """
 
     titles: tuple[str, ...]
     source: str
     title: str
+    clicked: str
 
 
 class Judged(NamedTuple):
@@ -55,7 +57,10 @@ def readers_of_articles(
     count: int,
     least_words: int,
 ) -> list[ReaderOfArticle]:
-    """One click of each reader, on an article that the generator has not learned; readers evenly picked.
+    """Readers, evenly picked, at their first click, each with an article that the generator has not learned.
+
+    The article is the clicked one, else one shown with it, else any of the log: most readers click what was
+    in the news yesterday too.
 
     Args:
         table: the articles.
@@ -64,13 +69,24 @@ def readers_of_articles(
         count: at most so many readers.
         least_words: words of an abstract worth writing from.
     """
+    new = {
+        row
+        for row, (news_id, title, abstract) in enumerate(
+            zip(table.news_ids, table.titles, table.abstracts, strict=True)
+        )
+        if news_id not in learned and title and len(abstract.split()) >= least_words
+    }
     found: dict[str, ReaderOfArticle] = {}
-    for example in examples:
+    for example in examples if new else ():
         titles = tuple(filter(None, (" ".join(table.titles[row].split()) for row in example.history)))
-        for row in example.candidates[example.labels > 0].tolist():
-            told = table.titles[row] and len(table.abstracts[row].split()) >= least_words
-            if titles and told and table.news_ids[row] not in learned and example.user_id not in found:
-                found[example.user_id] = ReaderOfArticle(titles, table.abstracts[row], table.titles[row])
+        clicked = [row for row in example.candidates[example.labels > 0].tolist() if table.titles[row]]
+        if titles and clicked and example.user_id not in found:
+            shown = [row for row in example.candidates.tolist() if row in new]
+            rows = [row for row in clicked if row in new] or shown or sorted(new)
+            row = rows[len(found) % len(rows)]
+            found[example.user_id] = ReaderOfArticle(
+                titles, table.abstracts[row], table.titles[row], table.titles[clicked[0]]
+            )
     readers = list(found.values())
     return [readers[at * len(readers) // count] for at in range(count)] if len(readers) > count else readers
 
@@ -91,7 +107,7 @@ def personal_metrics(
         each), "interest" (means of `Judged`), comparisons of what was written with the rest of `Judged`
         ("pairs", "share_above", "share_equal", and "win_rate" from "low" to "high": a tie is half a win, so
         0.5 is chance; 95% bootstrap over readers), "best_of_samples_margin" (interest of the served text
-        minus that of the first sample, with its interval), "rouge1", "rouge2", "rougeL" against the clicked
+        minus that of the first sample, with its interval), "rouge1", "rouge2", "rougeL" against the articles'
         titles, "distinct2", "copy_rate" and "grounding" of the first texts, "unsafe_rate" of all samples,
         "unsafe_first" of the first texts, and "self_bleu" of the samples of one source.
     """
@@ -107,7 +123,8 @@ def personal_metrics(
     random_titles = [titles[at] for at in random.integers(len(titles), size=len(readers))]
     real = [reader.title for reader in readers]
     first = [_first(written) for written in (served, served_for_other, drawn, drawn_for_other)]
-    judged = Judged(*writer.interest(histories, list(zip(*first, real, random_titles, strict=True))).T)
+    clicked = [reader.clicked for reader in readers]
+    judged = Judged(*writer.interest(histories, list(zip(*first, clicked, random_titles, strict=True))).T)
     metrics = {
         "readers": len(readers),
         "samples": writer.samples,

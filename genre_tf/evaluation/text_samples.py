@@ -58,7 +58,7 @@ def as_markdown(sample: dict[str, Any]) -> str:
     """One reader: what he read, the source, the real title, and every text with its scores."""
     lines = [
         f"## {_escaped(sample['title'])}",
-        f"The real title; interest {sample['clicked_interest']:.4f}.",
+        f"The real title. Clicked: {_escaped(sample['clicked'])} (interest {sample['clicked_interest']:.4f})",
         f"**Source:** {_escaped(sample['source'])}",
         "**The reader's newest titles:**",
         "\n".join(f"- {_escaped(title)}" for title in sample["titles"]),

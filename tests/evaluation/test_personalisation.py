@@ -19,7 +19,7 @@ from genre_tf.evaluation.report import _personal_table
 from genre_tf.evaluation.text_samples import as_markdown, shown_samples
 from genre_tf.generation.ranking import Written
 
-READERS = [ReaderOfArticle((f"title {at}",), f"source {at}", f"real {at}") for at in range(6)]
+READERS = [ReaderOfArticle((f"title {at}",), f"source {at}", f"real {at}", "clicked") for at in range(6)]
 
 
 class Scripted:
@@ -43,7 +43,10 @@ class Scripted:
     def interest(self, readers: Sequence[Sequence[str]], texts: Sequence[Sequence[str]]) -> np.ndarray:
         return np.array(
             [
-                [0.1 * (titles[0] in text) + 0.2 * ("now" in text) + 0.01 * ("real" in text) for text in row]
+                [
+                    0.1 * (titles[0] in text) + 0.2 * ("now" in text) + 0.01 * ("clicked" in text)
+                    for text in row
+                ]
                 for titles, row in zip(readers, texts, strict=True)
             ],
             np.float32,
@@ -106,19 +109,20 @@ def test_each_reader_counts_once_with_an_unlearned_article_that_says_enough() ->
     table = ArticleTable([Article(f"N{at}", "", "", f"Title  {at}", "word " * at) for at in range(1, 6)])
     examples = [
         example("no history", [], [5], [1]),
-        example("learned", [1], [4], [1]),
-        example("short", [1], [1], [1]),
-        example("not clicked", [1], [5], [0]),
-        example("fits", [1, 2], [2, 3, 5], [1, 1, 1]),
-        example("fits", [1], [5], [1]),
-        example("also", [3], [5], [1]),
+        example("clicked a new one", [1, 2], [2, 3, 5], [1, 1, 0]),
+        example("clicked a new one", [1], [5], [1]),
+        example("was shown a new one", [3], [5, 1], [0, 1]),
+        example("saw none", [3], [4], [1]),
+        example("did not click", [1], [5], [0]),
     ]
     found = readers_of_articles(table, examples, {"N4"}, 10, least_words=3)
-    assert [(reader.titles, reader.title) for reader in found] == [
-        (("Title 1", "Title 2"), "Title  3"),
-        (("Title 3",), "Title  5"),
+    assert [(reader.titles, reader.title, reader.clicked) for reader in found] == [
+        (("Title 1", "Title 2"), "Title  3", "Title  2"),
+        (("Title 3",), "Title  5", "Title  1"),
+        (("Title 3",), "Title  3", "Title  4"),  # one of the new articles, N3 and N5
     ]
-    assert len(readers_of_articles(table, examples, {"N4"}, 1, least_words=3)) == 1
+    assert [reader.clicked for reader in readers_of_articles(table, examples, {"N4"}, 1, 3)] == ["Title  2"]
+    assert readers_of_articles(table, examples, {"N3", "N4", "N5"}, 10, least_words=3) == []
 
 
 def test_a_sample_shows_titles_scores_and_unsupported_claims() -> None:
