@@ -3,11 +3,13 @@
 import keras_hub
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from genre_tf.evaluation.served_writer import ServedWriter
 from genre_tf.export import replay
 from genre_tf.export.gate import portability_violations
 from genre_tf.export.generator import GeneratorReference, GeneratorServable, generator_requests
+from genre_tf.generation.grounding import FUNCTION_WORDS
 from genre_tf.generation.safety_classifier import SafetyClassifier
 from genre_tf.generation.writer import Writer
 from genre_tf.models.generator import Generator
@@ -15,13 +17,13 @@ from genre_tf.models.generator_checkpoint import TrainedGenerator
 from genre_tf.models.prompts import CONTROL_TOKENS, Prompts, PromptSizes
 from genre_tf.text.byte_pair import train_byte_pair
 
+CORPUS = ["rates rise again in may", "rain ends the match", "a cure for colds is near"]
 USUAL = {"history_text": "rates rise", "source": "The bank said rates rise in May.", "kind": "title"}
 
 
 @pytest.fixture(scope="module")
 def parts(models, tmp_path_factory):
-    corpus = ["rates rise again in may", "rain ends the match", "a cure for colds is near"] * 3
-    tokenizer = train_byte_pair(corpus, 300, CONTROL_TOKENS, tmp_path_factory.mktemp("vocabulary"))
+    tokenizer = train_byte_pair(CORPUS * 3, 300, CONTROL_TOKENS, tmp_path_factory.mktemp("vocabulary"))
     sizes = PromptSizes.within(96, 2)
     backbone = keras_hub.models.GPT2Backbone(
         vocabulary_size=300,
@@ -35,14 +37,16 @@ def parts(models, tmp_path_factory):
     random = np.random.default_rng(0)
     for weight in generator.weights:
         weight.assign(random.normal(scale=0.3, size=weight.shape))
-    return TrainedGenerator(generator, Prompts(tokenizer, sizes), (), {})
+    return TrainedGenerator(generator, Prompts(tokenizer, sizes), FUNCTION_WORDS, {})
 
 
 @pytest.fixture(scope="module")
 def classifier(models):
-    """Calls about half of all texts unsafe."""
+    """Calls most of the texts that the writer learned its vocabulary from unsafe."""
     weights = np.random.default_rng(1).normal(size=models[1].encoder.dimension)
-    return SafetyClassifier(weights=tuple(weights.tolist()), bias=0.1, threshold=0.2, ranker="")
+    usual = {"weights": tuple(weights.tolist()), "bias": 0.1, "ranker": ""}
+    logits = SafetyClassifier(**usual, threshold=0.0).logits(models[1].encoder(tf.constant(CORPUS)))
+    return SafetyClassifier(**usual, threshold=float(np.min(logits)))
 
 
 @pytest.fixture(scope="module")
@@ -101,8 +105,8 @@ def test_a_seed_decides_the_texts_and_other_rows_do_not(ask):
 def test_a_text_is_unsafe_where_the_classifier_says_so_of_its_vector(ask, models, classifier):
     answer = generate(ask, *({"seed": seed} for seed in range(4)))
     texts = answer["text"].reshape(-1)
-    unsafe = classifier.is_unsafe(models[1].encoder(texts)).numpy().reshape(answer["safe"].shape)
-    assert 0 < unsafe.sum() < unsafe.size
+    unsafe = classifier.is_unsafe(models[1].encoder(tf.constant(texts))).numpy().reshape(answer["safe"].shape)
+    assert unsafe.any()
     np.testing.assert_array_equal(answer["safe"], ~unsafe)
     np.testing.assert_array_equal(unsafe, np.sort(unsafe, axis=1))  # false before true
 
