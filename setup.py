@@ -23,6 +23,7 @@ REQUIRED = [
     "grpcio-health-checking==1.81.1",  # the newest that accepts protobuf 6
     "tensorboard==2.21.0",  # TensorFlow 2.21 no longer brings it
     "rouge_score==0.1.2",
+    "nltk==3.10.4",  # BLEU; rouge_score brings it anyway
     "rich==15.0.0",
     "typer==0.29.2",
     "tomli-w==1.2.0",  # the standard library reads TOML but does not write it

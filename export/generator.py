@@ -6,10 +6,12 @@ from typing import Any, NamedTuple
 import tensorflow as tf
 
 from genre_tf.export import parsing
-from genre_tf.export.encoding import encode_titles
+from genre_tf.export.encoding import encode_once, encode_titles
 from genre_tf.export.evidence import Evidence
 from genre_tf.export.exchanges import Exchange
 from genre_tf.export.saved_model import write_saved_model
+from genre_tf.generation.safety_classifier import SafetyClassifier
+from genre_tf.generation.writer import nothing_unsafe
 
 NAME = "genre_generator"
 SIGNATURES = {
@@ -46,16 +48,25 @@ class GeneratorServable:
         ranker: gives the interest; has `click_logits` and `encoder`.
         evidence: what answers are written from.
         max_history: newest titles that make the reader.
+        classifier: of unsafe texts, on the ranker's vectors; None: lists and patterns alone judge.
     """
 
     def __init__(
-        self, writer: Any, two_tower: Any, ranker: Any, evidence: Evidence, *, max_history: int
+        self,
+        writer: Any,
+        two_tower: Any,
+        ranker: Any,
+        evidence: Evidence,
+        *,
+        max_history: int,
+        classifier: SafetyClassifier | None = None,
     ) -> None:
         self.writer = writer
         self.two_tower = two_tower
         self.ranker = ranker
         self.evidence = evidence
         self.max_history = max_history
+        self.classifier = classifier
         # Traced once, for the SavedModel and for its reference, and the decode loop once for both
         # signatures: they are the largest graphs here.
         self._write = tf.function(self._write_for, autograph=False)
@@ -125,11 +136,15 @@ class GeneratorServable:
         self, history_text: tf.Tensor, source: tf.Tensor, kind: tf.Tensor, seed: tf.Tensor
     ) -> Answer:
         reader = self._read(history_text)
+        vectors = encode_once(self.ranker.encoder)
 
         def interest(texts: tf.Tensor) -> tf.Tensor:
-            return self._interest(texts, reader)
+            return self._interest(vectors(texts), reader)
 
-        return self.writer(history_text, source, kind, seed, reader.vector, interest)._asdict()
+        def unsafe(texts: tf.Tensor) -> tf.Tensor:
+            return self.classifier.is_unsafe(vectors(texts)) if self.classifier else nothing_unsafe(texts)
+
+        return self.writer(history_text, source, kind, seed, reader.vector, interest, unsafe).served()
 
     def _read(self, history_text: tf.Tensor) -> _Reader:
         titles = parsing.newest(parsing.split_history_titles(history_text), self.max_history)
@@ -140,12 +155,9 @@ class GeneratorServable:
         clicks, _ = parsing.to_dense(titles.with_flat_values(for_ranker), width)  # [B, H, R]
         return _Reader(vector, clicks, mask)
 
-    def _interest(self, texts: tf.Tensor, reader: _Reader) -> tf.Tensor:
-        """Click probability of written texts, float32 [B, N]."""
-        shape = tf.shape(texts)
-        (vectors,) = encode_titles(tf.reshape(texts, [-1]), self.ranker.encoder)
-        shown = tf.reshape(vectors, [shape[0], shape[1], self.ranker.encoder.dimension])  # [B, N, R]
-        everything = tf.ones(shape, tf.bool)
+    def _interest(self, shown: tf.Tensor, reader: _Reader) -> tf.Tensor:
+        """Click probability of texts by [B, N, R]: float32 [B, N]."""
+        everything = tf.ones(tf.shape(shown)[:2], tf.bool)
         return tf.sigmoid(self.ranker.click_logits(reader.clicks, reader.mask, shown, everything, None))
 
 

@@ -11,7 +11,9 @@ from genre_tf.export.exchanges import Exchange
 from genre_tf.export.index import ArticleIndex, Catalogue
 from genre_tf.export.recommender import NAME, Recommender
 from genre_tf.export.reference import RecommenderReference
-from genre_tf.generation.writer import Writer
+from genre_tf.generation.safety import SafetyList
+from genre_tf.generation.safety_classifier import SafetyClassifier
+from genre_tf.generation.writer import Writer, WriterOptions
 from genre_tf.models.generator_checkpoint import TrainedGenerator
 
 
@@ -68,12 +70,22 @@ def recommender_servable(
 
 
 def generator_servable(
-    trained: TrainedGenerator, two_tower: Any, ranker: Any, catalogue: Catalogue, *, max_history: int
+    trained: TrainedGenerator,
+    two_tower: Any,
+    ranker: Any,
+    catalogue: Catalogue,
+    *,
+    max_history: int,
+    safety: SafetyList = SafetyList(),  # noqa: B008  (frozen)
+    classifier: SafetyClassifier | None = None,
 ) -> Servable:
     """`genre_generator`; the catalogue gives the evidence of answers, and titles to verify with."""
-    writer = Writer(trained.generator, trained.prompts, common=trained.common_words)
+    options = WriterOptions(safety=safety)
+    writer = Writer(trained.generator, trained.prompts, options, trained.common_words)
     evidence = Evidence(catalogue)
-    servable = generator.GeneratorServable(writer, two_tower, ranker, evidence, max_history=max_history)
+    servable = generator.GeneratorServable(
+        writer, two_tower, ranker, evidence, max_history=max_history, classifier=classifier
+    )
     reference = generator.GeneratorReference(servable)
     return Servable(
         generator.NAME,

@@ -237,6 +237,13 @@ class GenerationConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class SafetyConfig:
+    """The safety classifier."""
+
+    recall: float = 0.9  # of unsafe texts; a safe one held back costs little, for others stand beside it
+
+
+@dataclass(frozen=True, kw_only=True)
 class ContinualConfig:
     """Training that goes on from an earlier run with a new log."""
 
@@ -257,6 +264,7 @@ class RunConfig:
     retrieval: RetrievalConfig = field(default_factory=RetrievalConfig)
     ranking: RankingConfig = field(default_factory=RankingConfig)
     generation: GenerationConfig = field(default_factory=GenerationConfig)
+    safety: SafetyConfig = field(default_factory=SafetyConfig)
     continual: ContinualConfig = field(default_factory=ContinualConfig)
 
 

@@ -21,6 +21,7 @@ class Stage(str, Enum):  # noqa: UP042  (typer shows the value of a plain string
     ranking = "ranking"
     generation = "generation"
     all = "all"
+    safety = "safety"
 
 
 class Optimizer(str, Enum):  # noqa: UP042
@@ -93,6 +94,9 @@ AccumulateOption = Annotated[
 ExecutionOption = Annotated[
     int | None, typer.Option(min=1, help="Steps in one call of the compiled function, for TPU and GPU.")
 ]
+RecallOption = Annotated[
+    float | None, typer.Option(help="Of safety: share of unsafe texts to be caught (0.9).")
+]
 FromOption = Annotated[
     Path | None, typer.Option("--from", help="Run to go on from with a later log; it is left as it is.")
 ]
@@ -107,8 +111,8 @@ MarginOption = Annotated[
 
 
 def train(
-    stage: Annotated[Stage, typer.Argument(help="What to train; all three in this order.")],
-    data: Annotated[Path, typer.Option(help="Data set folder, with MIND's two files in its train/.")],
+    stage: Annotated[Stage, typer.Argument(help="What to train; all is the first three in this order.")],
+    data: Annotated[Path, typer.Option(help="Data set folder, MIND's two files in train/; or a TSV.")],
     run: Annotated[Path, typer.Option(help="Run folder to write, or to add a stage to.")],
     config: Annotated[Path | None, typer.Option(help="TOML file of settings; options win over it.")] = None,
     news_backbone: NewsBackboneOption = None,
@@ -118,6 +122,7 @@ def train(
     trainable: TrainableOption = None,
     objective: ObjectiveOption = None,
     teacher: TeacherOption = None,
+    recall: RecallOption = None,
     from_run: FromOption = None,
     replay: ReplayOption = None,
     margin: MarginOption = None,
@@ -137,7 +142,7 @@ def train(
     again: Annotated[bool, typer.Option("--again", help="Train anew what is already trained.")] = False,
     json: Annotated[bool, typer.Option("--json", help="Results as JSON, for programs.")] = False,
 ) -> None:
-    """Fine-tune on clicks: two-tower retrieval, ranker, generator.
+    """Fine-tune on clicks: two-tower retrieval, ranker, generator. Or safety: a classifier of labelled texts.
 
     Ended before its time, even by SIGKILL, the same command goes on where it stopped. With --from, an earlier
     run and a later log become a new run, refused where it forgets more than the margin.
@@ -151,27 +156,16 @@ def train(
         "data": {"max_bad_rows": max_bad_rows},
         "ranking": ranking_options(objective, teacher),
         "generation": writer_options(writer_backbone, writer_trainable, contrast),
+        "safety": {"recall": recall},
         "continual": continual_options(from_run, replay, margin),
     }
-    of_optimizer = {
-        "optimizer": optimizer.value if optimizer else None,
-        "learning_rate": learning_rate,
-        "batch_size": batch_size,
-        "accumulate": accumulate,
-        "steps_per_execution": steps_per_execution,
-        "epochs": epochs,
-        "steps": steps,
-    }
+    of_optimizer = {"optimizer": optimizer and optimizer.value, "learning_rate": learning_rate}
+    of_optimizer |= {"batch_size": batch_size, "accumulate": accumulate}
+    of_optimizer |= {"steps_per_execution": steps_per_execution, "epochs": epochs, "steps": steps}
     settings = with_options(settings_of(run, config, from_run), changed)
     settings = with_optimizer(settings, stages, given(of_optimizer))
-    _check_given(data, settings, replay, margin)
+    check_given(stage, data, settings.continual.from_run, (replay, margin))
     _train(stages, data, run, settings, again, json, (strategy.value, tpu, fixed_shapes, batch_articles))
-
-
-def _check_given(data: Path, settings: RunConfig, replay: float | None, margin: float | None) -> None:
-    if not settings.continual.from_run and (replay, margin) != (None, None):
-        raise InputError("--replay and --margin go with --from: give the run to go on from")
-    check_data(data)
 
 
 def ranking_options(objective: Objective | None, teacher: Path | None) -> dict[str, Any]:
@@ -198,7 +192,7 @@ def with_options(settings: RunConfig, changed: dict[str, dict[str, Any]]) -> Run
 
 def with_optimizer(settings: RunConfig, stages: tuple[str, ...], changed: dict[str, Any]) -> RunConfig:
     """The settings with other ones for the optimizer of each of the stages."""
-    for name in stages:
+    for name in set(stages) - {Stage.safety.value}:
         before = getattr(settings, name)
         after = dataclasses.replace(before, optimizer=dataclasses.replace(before.optimizer, **changed))
         settings = dataclasses.replace(settings, **{name: after})
@@ -218,6 +212,11 @@ def _train(
 
     # Several workers can only be joined before anything else.
     load_tensorflow(look_for_devices=devices[0] != Strategy.multiworker.value)
+    if stages == (Stage.safety.value,):
+        from genre_tf.cli.train_safety import train_safety_stage
+
+        train_safety_stage(data, run, settings, json)
+        return
     from genre_tf.training.distribution import make_strategy
     from genre_tf.training.progress import comparison
     from genre_tf.training.run_folder import train as train_stages
@@ -271,6 +270,16 @@ def continual_options(from_run: Path | None, replay: float | None, margin: float
 def given(options: dict[str, Any]) -> dict[str, Any]:
     """The options that were given."""
     return {name: value for name, value in options.items() if value is not None}
+
+
+def check_given(stage: Stage, data: Path, from_run: str, of_from: tuple[float | None, ...]) -> None:
+    """Said before TensorFlow is loaded: what does not go together, and a wrong path."""
+    if not from_run and any(value is not None for value in of_from):
+        raise InputError("--replay and --margin go with --from: give the run to go on from")
+    if stage is not Stage.safety:
+        check_data(data)
+    elif not data.is_file():
+        raise InputError(f"{data} is no file: give labelled texts, a label and a tab before each")
 
 
 def check_data(data: Path) -> None:

@@ -18,7 +18,14 @@ from genre_tf.models.prompts import Prompts
 
 Interest = Callable[[Any], Any]
 """texts string [batch, n] -> click probability float32 [batch, n], for the batch's own readers."""
+Unsafe = Callable[[Any], Any]
+"""texts string [batch, n] -> bool [batch, n]."""
 _CONTROL_CHARACTERS = r"[\x00-\x09\x0b-\x1f\x7f-\x{9f}]+"  # all but the line break
+
+
+def nothing_unsafe(texts: Any) -> Any:
+    """No classifier: string [batch, n] -> bool [batch, n], all false."""
+    return tf.zeros(tf.shape(texts), tf.bool)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,7 +90,14 @@ class Writer(tf.Module):
         self._refresh()
 
     def __call__(
-        self, history_text: Any, source: Any, kind: Any, seed: Any, user_vector: Any, interest: Interest
+        self,
+        history_text: Any,
+        source: Any,
+        kind: Any,
+        seed: Any,
+        user_vector: Any,
+        interest: Interest,
+        unsafe: Unsafe = nothing_unsafe,
     ) -> Written:
         """Write, score and rank.
 
@@ -94,6 +108,7 @@ class Writer(tf.Module):
             seed: int64 [batch]; the same request with the same seed gives the same text in any batch.
             user_vector: float32 [batch, user_dimension], of the reader behind history_text.
             interest: the click model.
+            unsafe: a trained classifier, beside the lists of the options.
 
         Returns:
             Texts and scores, best first, unsafe last; valid UTF-8 and finite numbers. The grounding is in the
@@ -107,7 +122,8 @@ class Writer(tf.Module):
             interest=interest(text),
             log_probability=decoded.log_probability,
             grounding=self.grounding(text, evidence),
-            safe=self.options.safety.is_safe(text),
+            safe=self.options.safety.is_safe(text) & ~unsafe(text),
+            unsupported=self.grounding.unsupported(text, evidence),
         )
         return rank(written, self.options.weights)
 

@@ -67,8 +67,7 @@ def train_generation(
     learned, *held_out = _examples(data, settings, config.seed)
     report(f"{len(learned)} texts to learn, {len(held_out[0])} to validate with")
     to_vectors, dimension = _user_vectors(data.run, data)
-    folder = files.folder
-    folder.mkdir(parents=True, exist_ok=True)
+    files.folder.mkdir(parents=True, exist_ok=True)
     keras.utils.set_random_seed(config.seed)
     devices = distribution or Distribution.one()
     with devices.scope():
@@ -76,11 +75,11 @@ def train_generation(
         parts = (
             load_generator(files.start, trained=False)
             if files.start
-            else new_generator(settings, data.table, dimension, folder, config.seed)
+            else new_generator(settings, data.table, dimension, files.folder, config.seed)
         )
         trainer = GenerationTrainer(parts.generator, devices.fixed_shapes, settings.contrast)
     report(trained_share(parts))
-    save_generator_sizes(parts, folder)
+    save_generator_sizes(parts, files.folder)
     rows, *held_out_rows = (
         TextRows(examples, data.table, to_vectors(examples), parts.prompts)
         for examples in (learned, *held_out)
