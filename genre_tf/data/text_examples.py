@@ -186,5 +186,10 @@ def learning_split(
 
 def history_text(table: ArticleTable, history: npt.NDArray[np.int32]) -> str:
     """Titles of a history joined by line breaks, oldest first, as a client of `generate` sends them."""
+    return "\n".join(history_titles(table, history))
+
+
+def history_titles(table: ArticleTable, history: npt.NDArray[np.int32]) -> tuple[str, ...]:
+    """Titles of a history, each on one line, oldest first; articles without one are left out."""
     titles = (" ".join(table.titles[row].split()) for row in history.tolist())
-    return "\n".join(title for title in titles if title)
+    return tuple(title for title in titles if title)

@@ -13,9 +13,11 @@ import numpy.typing as npt
 
 from genre_tf.data.articles import Article, ArticleTable
 from genre_tf.data.examples import ImpressionExample
+from genre_tf.data.text_examples import history_titles
 from genre_tf.evaluation.ranking import ranking_metrics
 from genre_tf.evaluation.scored_log import ScoredLog
 from genre_tf.evaluation.scoring import ModelScorer
+from genre_tf.evaluation.served_writer import ServedWriter
 from genre_tf.evaluation.significance import paired_bootstrap
 from genre_tf.evaluation.slices import FEW_CLICKS
 
@@ -23,11 +25,17 @@ Write = Callable[[Sequence[ImpressionExample], int], list[list[str]]]
 """(one example for each reader, n) -> n titles for each, best first, written from interest alone."""
 
 
+def cold_impressions(log: ScoredLog, most: int) -> list[int]:
+    """Places of impressions whose reader has at most `FEW_CLICKS`; at most `most` of them, evenly picked."""
+    few = [at for at, row in enumerate(log.split.impressions) if len(row.history) <= FEW_CLICKS]
+    return [few[at * len(few) // most] for at in range(most)] if len(few) > most else few
+
+
 def cold_start(
-    log: ScoredLog,
     examples: Sequence[ImpressionExample],
     clicked: Sequence[npt.NDArray[np.bool_]],
     scorers: Mapping[str, ModelScorer],
+    articles: int,
     write: Write,
 ) -> dict[str, Any]:
     """Score impressions of readers with few clicks with and without written articles in their histories.
@@ -35,30 +43,24 @@ def cold_start(
     A history is filled up to `FEW_CLICKS`; written articles stand before the real ones, as the oldest.
 
     Args:
-        log: the split.
-        examples: its impressions.
-        clicked: per impression bool [candidates].
+        examples: impressions of `cold_impressions`; one at least.
+        clicked: of each, bool [candidates].
         scorers: models by name.
+        articles: rows of the table that they know.
         write: the generator.
 
     Returns:
         "impressions", "readers" and "written" (articles), and for each model "auc" without and
-        "auc_filled" with the written articles, and the "difference" with its bootstrap interval. Empty where
-        every reader has more clicks.
+        "auc_filled" with the written articles, and the "difference" with its bootstrap interval.
     """
-    few = [at for at, row in enumerate(log.split.impressions) if len(row.history) <= FEW_CLICKS]
-    if not few:
-        return {}
-    cold = [examples[at] for at in few]
-    readers = list({reader_of(example): example for example in cold}.values())
+    readers = list({reader_of(example): example for example in examples}.values())
     titles = dict(zip(map(reader_of, readers), write(readers, FEW_CLICKS), strict=True))
-    filled, written = fill_histories(cold, titles, len(log.table))
+    filled, written = fill_histories(examples, titles, articles)
     extra = ArticleTable(written)
-    labels = [clicked[at] for at in few]
-    report: dict[str, Any] = {"impressions": len(few), "readers": len(readers), "written": len(written)}
+    report: dict[str, Any] = {"impressions": len(examples), "readers": len(readers), "written": len(written)}
     for name, scorer in scorers.items():
-        before = ranking_metrics(scorer(cold), labels)["auc"]
-        after = ranking_metrics(scorer.with_articles(extra)(filled), labels)["auc"]
+        before = ranking_metrics(scorer(examples), clicked)["auc"]
+        after = ranking_metrics(scorer.with_articles(extra)(filled), clicked)["auc"]
         difference = paired_bootstrap(after, before)
         report[name] = {
             "auc": float(np.nanmean(before)),
@@ -66,6 +68,20 @@ def cold_start(
             "difference": asdict(difference) if difference else None,
         }
     return report
+
+
+def from_interest(writer: ServedWriter, table: ArticleTable) -> Write:
+    """Titles written from a reader's titles alone, as it is served; unsafe ones are left out."""
+
+    def write(readers: Sequence[ImpressionExample], count: int) -> list[list[str]]:
+        histories = [history_titles(table, example.history) for example in readers]
+        _, served = writer(histories, [""] * len(readers), list(range(len(readers))))
+        return [
+            [text.decode() for text, fit in zip(*row, strict=True) if fit][:count]
+            for row in zip(served.text, served.safe, strict=True)
+        ]
+
+    return write
 
 
 def fill_histories(

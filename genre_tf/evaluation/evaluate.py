@@ -15,7 +15,9 @@ from genre_tf.data.counters import Counters
 from genre_tf.data.examples import ImpressionExample
 from genre_tf.data.manifest import COUNTERS_FILE
 from genre_tf.data.records import read_articles
+from genre_tf.data.text_examples import history_titles
 from genre_tf.evaluation import baselines
+from genre_tf.evaluation.cold_start import cold_impressions, cold_start, from_interest
 from genre_tf.evaluation.generation_report import MIN_ABSTRACT_WORDS, generation_metrics
 from genre_tf.evaluation.personalisation import personal_metrics, readers_of_articles
 from genre_tf.evaluation.ranking import ranking_metrics
@@ -23,12 +25,13 @@ from genre_tf.evaluation.report import Slices, compared, finite, sliced
 from genre_tf.evaluation.retrieval_metrics import click_ranks, recall
 from genre_tf.evaluation.run_models import chosen_models, has_generator, load_scorers, open_run
 from genre_tf.evaluation.scored_log import ScoredLog, read_log
-from genre_tf.evaluation.scoring import Scorer, Scores, TwoTowerScorer, score_blocks
+from genre_tf.evaluation.scoring import ModelScorer, Scorer, Scores, TwoTowerScorer, score_blocks
 from genre_tf.evaluation.served_writer import ServedWriter
-from genre_tf.evaluation.slices import Seen, slice_masks
+from genre_tf.evaluation.slices import FEW_CLICKS, Seen, slice_masks
 from genre_tf.evaluation.text_samples import shown_samples
 from genre_tf.evaluation.title_vectors import title_vectors
 from genre_tf.generation.safety_classifier import load_classifier
+from genre_tf.generation.writer import WriterOptions
 from genre_tf.models.checkpoint import (
     BACKBONE_FOLDER,
     WEIGHTS_FILE,
@@ -92,7 +95,7 @@ def evaluate_run(
     examples = log.examples()
     say(f"{len(examples)} impressions of {split}, {len(log.table) - 1} articles: {', '.join(names)}")
     scorers = load_scorers(run, names, log.table)
-    untrained: dict[str, Scorer] = {}
+    untrained: dict[str, ModelScorer] = {}
     if options.before:
         say("the same models before training")
         untrained = load_scorers(run, names, log.table, trained=False)
@@ -119,6 +122,8 @@ def evaluate_run(
         if options.readers and (run / "ranking" / WEIGHTS_FILE).is_file():
             personal = _personal(run, config, log, examples, learned, options.readers, say)
             report["generation"]["personal"], report["samples"] = personal
+            cold = _cold_start(run, config, log, examples, clicked, scorers, options.readers, say)
+            report["generation"]["cold_start"] = cold
     return dict(finite(report))
 
 
@@ -217,11 +222,43 @@ def _personal(
         say("no two readers of articles that the generator has not learned: nothing written for readers")
         return {}, []
     say(f"writing for {len(readers)} readers")
-    shared = load_backbone(run, config)
-    two_tower, ranker = load_two_tower(run, shared=shared), load_ranker(run, shared=shared)
-    classifier = load_classifier(run, run / "ranking" / WEIGHTS_FILE)
-    histories = [reader.titles for reader in readers]
-    writer = ServedWriter(load_generator(run), two_tower, ranker, histories, classifier=classifier)
+    writer = _served_writer(run, config, [reader.titles for reader in readers])
     titles = [title for title in log.table.titles if title]
     metrics, samples = personal_metrics(writer, readers, titles, config.seed)
     return metrics, shown_samples(samples)
+
+
+def _cold_start(
+    run: Path,
+    config: RunConfig,
+    log: ScoredLog,
+    examples: Sequence[ImpressionExample],
+    clicked: Sequence[npt.NDArray[np.bool_]],
+    scorers: Mapping[str, ModelScorer],
+    most: int,
+    say: Say,
+) -> dict[str, Any]:
+    """What written articles do to the ranking of readers with few clicks; empty where there is none."""
+    few = cold_impressions(log, most)
+    if not few:
+        return {}
+    say(f"filling the histories of {len(few)} impressions of readers with few clicks")
+    cold, labels = [examples[at] for at in few], [clicked[at] for at in few]
+    histories = [history_titles(log.table, example.history) for example in cold]
+    writer = _served_writer(run, config, histories, samples=FEW_CLICKS)
+    return cold_start(cold, labels, scorers, len(log.table), from_interest(writer, log.table))
+
+
+def _served_writer(
+    run: Path, config: RunConfig, histories: Sequence[Sequence[str]], **options: Any
+) -> ServedWriter:
+    """The run's writer for readers of these titles, `WriterOptions` changed as given."""
+    shared = load_backbone(run, config)
+    return ServedWriter(
+        load_generator(run),
+        load_two_tower(run, shared=shared),
+        load_ranker(run, shared=shared),
+        histories,
+        WriterOptions(**options),
+        load_classifier(run, run / "ranking" / WEIGHTS_FILE),
+    )

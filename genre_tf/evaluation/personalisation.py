@@ -13,6 +13,7 @@ import numpy.typing as npt
 
 from genre_tf.data.articles import ArticleTable
 from genre_tf.data.examples import ImpressionExample
+from genre_tf.data.text_examples import history_titles
 from genre_tf.evaluation.served_writer import ServedWriter
 from genre_tf.evaluation.significance import paired_bootstrap
 from genre_tf.evaluation.text_metrics import copy_rate, distinct, rouge, self_bleu
@@ -78,7 +79,7 @@ def readers_of_articles(
     }
     found: dict[str, ReaderOfArticle] = {}
     for example in examples if new else ():
-        titles = tuple(filter(None, (" ".join(table.titles[row].split()) for row in example.history)))
+        titles = history_titles(table, example.history)
         clicked = [row for row in example.candidates[example.labels > 0].tolist() if table.titles[row]]
         if titles and clicked and example.user_id not in found:
             shown = [row for row in example.candidates.tolist() if row in new]

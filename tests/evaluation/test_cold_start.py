@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from genre_tf.data.articles import Article, ArticleTable, Impression, Split
-from genre_tf.evaluation.cold_start import cold_start, fill_histories, reader_of
+from genre_tf.evaluation.cold_start import cold_impressions, cold_start, fill_histories, reader_of
 from genre_tf.evaluation.scored_log import ScoredLog
 
 TABLE = ArticleTable([Article(f"N{row}", "", "", f"title {row}", "") for row in range(1, 10)])
@@ -60,8 +60,9 @@ def test_written_articles_come_first_and_fill_up_to_five(log):
 
 
 def test_the_report_says_what_written_articles_change(log):
+    examples, clicked = log.examples()[:2], log.clicked()[:2]
     report = cold_start(
-        log, log.examples(), log.clicked(), {"tastes": Tastes()}, lambda readers, n: [["a"]] * len(readers)
+        examples, clicked, {"tastes": Tastes()}, len(TABLE), lambda readers, n: [["a"]] * len(readers)
     )
     assert (report["impressions"], report["readers"], report["written"]) == (2, 2, 1)
     found = report["tastes"]
@@ -69,6 +70,6 @@ def test_the_report_says_what_written_articles_change(log):
     assert found["difference"]["difference"] == pytest.approx(0.25)
 
 
-def test_nothing_is_reported_where_everybody_has_clicks(log):
-    everybody = ScoredLog(Split("dev", {}, log.split.impressions[2:], []), TABLE, None, 50)
-    assert cold_start(everybody, everybody.examples(), everybody.clicked(), {}, lambda readers, n: []) == {}
+def test_only_readers_with_few_clicks_are_taken(log):
+    assert cold_impressions(log, most=10) == [0, 1]
+    assert cold_impressions(log, most=1) == [0]
