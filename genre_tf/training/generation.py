@@ -87,11 +87,7 @@ def train_generation(
     )
     optimizer = settings.optimizer
     batching = _batching(settings, parts.prompts.sizes, devices)
-    if len(rows) < batching.rows:
-        raise InputError(
-            f"{len(rows)} texts are less than one batch of {batching.rows}, and a fixed shape leaves out a "
-            "batch that is not full: give a smaller --batch-size"
-        )
+    _check_full(len(rows), batching)
     in_epoch = rows.mean_batches(batching)
     steps, optimizer = optimizer.steps_of(in_epoch), optimizer.of_epoch(in_epoch)
     goal = _goal(*(Perplexity(parts.generator, each, batching.tokens) for each in held_out_rows))
@@ -124,6 +120,14 @@ def _batching(settings: GenerationConfig, sizes: PromptSizes, devices: Distribut
         shares=dataclasses.asdict(settings.tasks),
         contrast=settings.contrast_rows if settings.contrast else 0.0,
     )
+
+
+def _check_full(texts: int, batching: TextBatching) -> None:
+    if texts < batching.rows:
+        raise InputError(
+            f"{texts} texts are less than one batch of {batching.rows}, and a fixed shape leaves out a "
+            "batch that is not full: give a smaller --batch-size"
+        )
 
 
 def trained_share(parts: TrainedGenerator) -> str:
