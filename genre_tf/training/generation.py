@@ -67,8 +67,7 @@ def train_generation(
     learned, *held_out = _examples(data, settings, config.seed)
     report(f"{len(learned)} texts to learn, {len(held_out[0])} to validate with")
     to_vectors, dimension = _user_vectors(data.run, data)
-    folder = files.folder
-    folder.mkdir(parents=True, exist_ok=True)
+    files.folder.mkdir(parents=True, exist_ok=True)
     keras.utils.set_random_seed(config.seed)
     devices = distribution or Distribution.one()
     with devices.scope():
@@ -76,18 +75,22 @@ def train_generation(
         parts = (
             load_generator(files.start, trained=False)
             if files.start
-            else new_generator(settings, data.table, dimension, folder, config.seed)
+            else new_generator(settings, data.table, dimension, files.folder, config.seed)
         )
         trainer = GenerationTrainer(parts.generator, devices.fixed_shapes, settings.contrast)
     report(trained_share(parts))
-    save_generator_sizes(parts, folder)
+    save_generator_sizes(parts, files.folder)
     rows, *held_out_rows = (
         TextRows(examples, data.table, to_vectors(examples), parts.prompts)
         for examples in (learned, *held_out)
     )
     optimizer = settings.optimizer
     batching = _batching(settings, parts.prompts.sizes, devices)
-    _check_full(len(rows), batching)
+    if len(rows) < batching.rows:
+        raise InputError(
+            f"{len(rows)} texts are less than one batch of {batching.rows}, and a fixed shape leaves out a "
+            "batch that is not full: give a smaller --batch-size"
+        )
     in_epoch = rows.mean_batches(batching)
     steps, optimizer = optimizer.steps_of(in_epoch), optimizer.of_epoch(in_epoch)
     goal = _goal(*(Perplexity(parts.generator, each, batching.tokens) for each in held_out_rows))
@@ -120,14 +123,6 @@ def _batching(settings: GenerationConfig, sizes: PromptSizes, devices: Distribut
         shares=dataclasses.asdict(settings.tasks),
         contrast=settings.contrast_rows if settings.contrast else 0.0,
     )
-
-
-def _check_full(texts: int, batching: TextBatching) -> None:
-    if texts < batching.rows:
-        raise InputError(
-            f"{texts} texts are less than one batch of {batching.rows}, and a fixed shape leaves out a "
-            "batch that is not full: give a smaller --batch-size"
-        )
 
 
 def trained_share(parts: TrainedGenerator) -> str:
