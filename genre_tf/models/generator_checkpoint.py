@@ -80,7 +80,7 @@ def load_generator(run: Path, *, trained: bool = True) -> TrainedGenerator:
     try:
         sizes: dict[str, Any] = json.loads((folder / _SIZES_FILE).read_text("utf-8"))
         tokenizer = BytePair.from_folder(folder)
-        config = {**sizes["config"], "model_type": sizes["family"]}
+        config = sizes["config"]
         layers = layers_of(
             build_language_model(config),
             config,

@@ -200,7 +200,7 @@ def test_an_epoch_holds_each_task_by_its_share(rows: TextRows) -> None:
     tasks = dict(zip(rows.user_vectors[:, 0].tolist(), rows.tasks, strict=True))
     drawn = {}
     for title in (0.0, 1.0, 3.0):
-        batching = TextBatching(tokens=500, shares={"interest": 1.0, "title": title, "answer": 5.0})
+        batching = TextBatching(tokens=5000, shares={"interest": 1.0, "title": title, "answer": 5.0})
         batches = rows.batches(batching, seed=3)
         found = [tasks[vector] for batch in batches for vector in batch["user_vector"].numpy()[:, 0]]
         drawn[title] = {task: found.count(task) for task in ("interest", "title")}
@@ -239,7 +239,7 @@ def test_some_rows_come_a_second_time_before_another_reader(
 
 
 def test_every_part_gets_the_second_rows_of_its_own(rows: TextRows) -> None:
-    batching = TextBatching(tokens=1000, contrast=0.5)
+    batching = TextBatching(tokens=4000, contrast=0.5)
 
     def pairs(**layout: Any) -> list[tuple[float, ...]]:
         found = []
