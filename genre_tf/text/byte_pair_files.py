@@ -150,7 +150,7 @@ def _tokenizer(vocabulary: ByteVocabulary) -> Any:
     from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, processors
 
     tokenizer = Tokenizer(models.BPE(vocabulary.ids, vocabulary.merges))
-    splitting = [pre_tokenizers.ByteLevel(add_prefix_space=False)]
+    splitting: list[Any] = [pre_tokenizers.ByteLevel(add_prefix_space=False)]
     if vocabulary.split_digits:
         splitting.insert(0, pre_tokenizers.Digits(individual_digits=True))
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(splitting) if len(splitting) > 1 else splitting[0]
