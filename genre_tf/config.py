@@ -194,6 +194,26 @@ class GenerationConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class PretrainConfig:
+    """Language modelling on article text alone, before any stage."""
+
+    backbone: str = ""  # by name; empty: a GPT-2 from scratch, or the news backbone's default for BERT
+    vocabulary_size: int = 8000  # of a new GPT-2, with its end-of-text token
+    layers: int = 6
+    hidden: int = 384
+    heads: int = 6
+    max_tokens: int = 256  # positions of a new GPT-2, and tokens of a packed row
+    dropout: float = 0.1
+    precision: str = "float32"  # of the matrix products; or "mixed_bfloat16", "mixed_float16"
+    validation_share: float = 0.1  # as `data.validation_share`: what a writer is validated on is not learned
+    masked_share: float = 0.15  # of BERT's tokens (Devlin et al. 2019)
+    checkpoint_rate: float = 1e-4  # learning rate of what is trained already: it must not forget
+    optimizer: OptimizerConfig = field(  # a batch of 8 packed rows has some 2,000 tokens
+        default_factory=lambda: OptimizerConfig(learning_rate=1e-3, batch_size=8, epochs=6, weight_decay=0.1)
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
 class ContinualConfig:
     """Training that goes on from an earlier run with a new log."""
 
@@ -215,6 +235,7 @@ class RunConfig:
     ranking: RankingConfig = field(default_factory=RankingConfig)
     generation: GenerationConfig = field(default_factory=GenerationConfig)
     continual: ContinualConfig = field(default_factory=ContinualConfig)
+    pretrain: PretrainConfig = field(default_factory=PretrainConfig)
 
 
 def read_config(file: Path) -> RunConfig:
