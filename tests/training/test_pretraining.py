@@ -31,7 +31,7 @@ CONFIG = RunConfig(
         heads=2,
         max_tokens=48,
         checkpoint_rate=5e-3,
-        optimizer=OptimizerConfig(learning_rate=1e-2, batch_size=4, steps=40, validate_every=20),
+        optimizer=OptimizerConfig(learning_rate=1e-2, batch_size=4, steps=20, validate_every=10),
     )
 )
 
@@ -86,20 +86,20 @@ def test_the_same_call_keeps_what_is_there_and_another_measures_without_training
 
 def test_ended_by_sigterm_it_goes_on_to_the_same_weights(newsroom, gpt2_folder, tmp_path):
     def end(line: str) -> None:
-        if line.startswith("step 20/"):
+        if line.startswith("step 10/"):
             os.kill(os.getpid(), signal.SIGTERM)
 
-    with pytest.raises(StoppedError, match="after step 20"):
+    with pytest.raises(StoppedError, match="after step 10"):
         pretrain("gpt2", newsroom, tmp_path / "parts", CONFIG, end)
     said: list[str] = []
     pretrain("gpt2", newsroom, tmp_path / "parts", CONFIG, said.append)
-    assert any("going on after step 20" in line for line in said)
+    assert any("going on after step 10" in line for line in said)
     whole, parts = (load_file(folder / "model.safetensors") for folder in (gpt2_folder, tmp_path / "parts"))
     for name, value in whole.items():
         np.testing.assert_allclose(parts[name], value, rtol=1e-4, atol=1e-5, err_msg=name)
 
 
-def test_bert_learns_hidden_words_and_goes_on_from_its_own_folder(newsroom, tmp_path):
+def test_bert_learns_hidden_words_and_takes_its_head_along(newsroom, tmp_path):
     transformers, torch = (pytest.importorskip(name) for name in ("transformers", "torch"))
     config = dataclasses.replace(CONFIG, pretrain=dataclasses.replace(CONFIG.pretrain, backbone="tiny"))
     first = pretrain("bert", newsroom, tmp_path / "first", config, _silent)["perplexity"]["held_out"]
@@ -110,12 +110,6 @@ def test_bert_learns_hidden_words_and_goes_on_from_its_own_folder(newsroom, tmp_
         logits = model(torch.tensor([[2, 9, 4, 11, 3]])).logits[0, 2].numpy()
     plain = load_bert(str(tmp_path / "first"))
     assert plain.config["architectures"] == ["BertForMaskedLM"]
-    one = dataclasses.replace(config.pretrain.optimizer, steps=1, validate_every=1)
-    named = dataclasses.replace(config.pretrain, backbone=str(tmp_path / "first"), optimizer=one)
-    again = dataclasses.replace(config, pretrain=named)
-    second = pretrain("bert", newsroom, tmp_path / "second", again, _silent)["perplexity"]["held_out"]
-    # The head came along: it starts where the first ended.
-    assert second["titles"]["per_token_before"] == pytest.approx(first["titles"]["per_token"], rel=1e-4)
     row = np.asarray([[2, 9, 4, 11, 3]], np.int32)
     batch = {"token_ids": row, "text": np.ones_like(row), "position": np.arange(5)[None], "places": [[2]]}
     own = MaskedLanguageModel(plain)({name: np.asarray(value, np.int32) for name, value in batch.items()})
@@ -134,10 +128,7 @@ def test_the_folder_is_a_writer_backbone(gpt2_folder):
     ("changes", "said"),
     [
         ({"heads": 5}, "cannot be divided among 5 heads"),
-        ({"vocabulary_size": 100}, "has no room"),
-        ({"precision": "float8"}, "Precision is one of"),
         ({"max_tokens": 4}, "max_tokens lies within 8"),
-        ({"backbone": "no such"}, "No backbone 'no such'"),
         ({"optimizer": OptimizerConfig(batch_size=4000)}, "smaller --batch-size"),
     ],
 )
