@@ -203,13 +203,14 @@ class PretrainConfig:
     hidden: int = 384
     heads: int = 6
     max_tokens: int = 256  # positions of a new GPT-2, and tokens of a packed row
+    start_embeddings: bool = True  # of a new GPT-2 from which tokens stand near each other, not at random
     dropout: float = 0.1
     precision: str = "float32"  # of the matrix products; or "mixed_bfloat16", "mixed_float16"
     validation_share: float = 0.1  # as `data.validation_share`: what a writer is validated on is not learned
     masked_share: float = 0.15  # of BERT's tokens (Devlin et al. 2019)
     checkpoint_rate: float = 1e-4  # learning rate of what is trained already: it must not forget
     optimizer: OptimizerConfig = field(  # a batch of 8 packed rows has some 2,000 tokens
-        default_factory=lambda: OptimizerConfig(learning_rate=1e-3, batch_size=8, epochs=6, weight_decay=0.1)
+        default_factory=lambda: OptimizerConfig(learning_rate=1e-3, batch_size=8, epochs=7, weight_decay=0.1)
     )
 
 

@@ -16,6 +16,7 @@ from genre_tf.data.corpus import Corpus, NewsTexts, read_corpus, read_unseen
 from genre_tf.errors import InputError
 from genre_tf.evaluation.perplexity import WORD_END_NOTE, TextLoss, UnigramModel, perplexity, word_count
 from genre_tf.training.distribution import Distribution
+from genre_tf.training.embedding_start import start_embeddings
 from genre_tf.training.fit import fit, load_weights
 from genre_tf.training.language_modelling import (
     LanguageModel,
@@ -25,7 +26,7 @@ from genre_tf.training.language_modelling import (
     masked_language_model,
     measured_kinds,
 )
-from genre_tf.training.packed_batches import PackedBatches
+from genre_tf.training.packed_batches import PackedBatches, TokenTexts
 from genre_tf.training.progress import FitResult, Goal, Report
 from genre_tf.training.run_lock import run_lock
 from genre_tf.training.stage_files import StageFiles, fingerprint
@@ -174,6 +175,9 @@ def _train(
     if language_model.name:
         settings = dataclasses.replace(settings, learning_rate=config.pretrain.checkpoint_rate)
     texts = language_model.tokenize(corpus.learned.all)
+    if language_model.name is None and config.pretrain.start_embeddings:
+        report("token embeddings start from what stands near each token")
+        _start(language_model, texts, config.seed)
     packed = PackedBatches(texts, language_model.width, settings.batch_size, config.seed)
     full = packed.tokens / settings.batch_size / language_model.width
     report(
@@ -201,6 +205,11 @@ def _train(
     )
     files.finish(result)
     return result
+
+
+def _start(language_model: LanguageModel, texts: TokenTexts, seed: int) -> None:
+    table = language_model.model.backbone.token_embedding.embeddings
+    table.assign(start_embeddings(texts.inputs, *table.shape, seed))
 
 
 def _losses(measures: Measures) -> dict[str, dict[str, TextLoss]]:
