@@ -209,8 +209,8 @@ class PretrainConfig:
     validation_share: float = 0.1  # as `data.validation_share`: what a writer is validated on is not learned
     masked_share: float = 0.15  # of BERT's tokens (Devlin et al. 2019)
     checkpoint_rate: float = 1e-4  # learning rate of what is trained already: it must not forget
-    optimizer: OptimizerConfig = field(  # a batch of 8 packed rows has some 2,000 tokens
-        default_factory=lambda: OptimizerConfig(learning_rate=1e-3, batch_size=8, epochs=7, weight_decay=0.1)
+    optimizer: OptimizerConfig = field(  # 4 packed rows, some 1,000 tokens: small batches, more updates
+        default_factory=lambda: OptimizerConfig(learning_rate=2e-3, batch_size=4, epochs=7, weight_decay=0.1)
     )
 
 

@@ -209,7 +209,8 @@ def _train(
 
 def _start(language_model: LanguageModel, texts: TokenTexts, seed: int) -> None:
     table = language_model.model.backbone.token_embedding.embeddings
-    table.assign(start_embeddings(texts.inputs, *table.shape, seed))
+    vocabulary, width = table.shape
+    table.assign(start_embeddings(texts.inputs, vocabulary, width, seed))
 
 
 def _losses(measures: Measures) -> dict[str, dict[str, TextLoss]]:
