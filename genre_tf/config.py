@@ -244,6 +244,27 @@ class SafetyConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class PretrainConfig:
+    """Language modelling on article text alone, before any stage."""
+
+    backbone: str = ""  # by name; empty: a GPT-2 from scratch, or the news backbone's default for BERT
+    vocabulary_size: int = 8000  # of a new GPT-2, with its end-of-text token
+    layers: int = 6
+    hidden: int = 384
+    heads: int = 6
+    max_tokens: int = 256  # positions of a new GPT-2, and tokens of a packed row
+    start_embeddings: bool = True  # of a new GPT-2 from which tokens stand near each other, not at random
+    dropout: float = 0.1
+    precision: str = "float32"  # of the matrix products; or "mixed_bfloat16", "mixed_float16"
+    validation_share: float = 0.1  # as `data.validation_share`: what a writer is validated on is not learned
+    masked_share: float = 0.15  # of BERT's tokens (Devlin et al. 2019)
+    checkpoint_rate: float = 1e-4  # learning rate of what is trained already: it must not forget
+    optimizer: OptimizerConfig = field(  # 4 packed rows, some 1,000 tokens: small batches, more updates
+        default_factory=lambda: OptimizerConfig(learning_rate=2e-3, batch_size=4, epochs=7, weight_decay=0.1)
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
 class ContinualConfig:
     """Training that goes on from an earlier run with a new log."""
 
@@ -266,6 +287,7 @@ class RunConfig:
     generation: GenerationConfig = field(default_factory=GenerationConfig)
     safety: SafetyConfig = field(default_factory=SafetyConfig)
     continual: ContinualConfig = field(default_factory=ContinualConfig)
+    pretrain: PretrainConfig = field(default_factory=PretrainConfig)
 
 
 def read_config(file: Path) -> RunConfig:

@@ -15,6 +15,7 @@ VERBS = (
     "synth",
     "check",
     "prepare",
+    "pretrain",
     "train",
     "tune",
     "evaluate",
