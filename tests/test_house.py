@@ -25,7 +25,6 @@ FLOORS = [
     {"backbones"},
     {"text", "data"},
     {"config"},
-    {"tables"},
     {"errors", "environment"},
 ]
 FLOOR = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}
