@@ -18,7 +18,7 @@ from genre_tf.backbones.weights import write_weights
 from genre_tf.config import NewsConfig, PretrainConfig
 from genre_tf.data.corpus import NewsTexts
 from genre_tf.evaluation.perplexity import TextLoss
-from genre_tf.models.language_models import Batch, CausalLanguageModel, MaskedLanguageModel, head_weights
+from genre_tf.models.packed_models import Batch, CausalLanguageModel, MaskedLanguageModel, head_weights
 from genre_tf.text.byte_pair import train_byte_pair
 from genre_tf.training.fit import StageTrainer
 from genre_tf.training.packed_batches import TokenTexts, causal_texts, masked_texts, measured_batches
@@ -133,7 +133,7 @@ def summed_losses(model: keras.Model, batch: Batch, training: bool) -> tuple[tf.
     """Cross-entropy of a batch.
 
     Args:
-        model: of `genre_tf.models.language_models`.
+        model: of `genre_tf.models.packed_models`.
         batch: of `PackedBatches`.
         training: whether dropout acts.
 

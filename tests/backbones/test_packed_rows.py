@@ -9,7 +9,7 @@ from genre_tf.backbones.bert import load_bert, new_bert
 from genre_tf.backbones.gpt2 import load_gpt2, new_gpt2, tiny_byte_pair
 from genre_tf.backbones.packed_rows import PackedRows, bert_states, gpt2_states, tanh_gelu
 from genre_tf.backbones.tiny import tiny_vocabulary
-from genre_tf.models.language_models import CausalLanguageModel
+from genre_tf.models.packed_models import CausalLanguageModel
 from genre_tf.text.wordpiece import WordPiece
 
 TEXTS = [[5, 6, 7, 8], [9, 10, 11], [12, 13, 14, 15, 16]]

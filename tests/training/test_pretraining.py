@@ -20,7 +20,7 @@ from genre_tf.data.corpus import read_corpus
 from genre_tf.data.synth.newsroom import write_newsroom
 from genre_tf.data.synth.settings import NewsroomSettings
 from genre_tf.errors import InputError, StoppedError
-from genre_tf.models.language_models import MaskedLanguageModel
+from genre_tf.models.packed_models import MaskedLanguageModel
 from genre_tf.training.pretraining import pretrain
 
 CONFIG = RunConfig(
