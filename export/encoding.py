@@ -1,5 +1,7 @@
 """Titles to article vectors inside the served graph, at a bounded cost of time and memory."""
 
+import functools
+from collections.abc import Callable
 from typing import Any
 
 import tensorflow as tf
@@ -51,6 +53,25 @@ def encode_titles(titles: tf.Tensor, *encoders: Any) -> list[tf.Tensor]:
         lambda number, *_: number < chunks, encode_chunk, [tf.constant(0), *arrays], parallel_iterations=1
     )
     return [tf.gather(array.concat(), place) for array in arrays]  # [M, D]
+
+
+def encode_once(encoder: Any) -> Callable[[tf.Tensor], tf.Tensor]:
+    """Vectors of written texts for all who ask for those of the same tensor, computed once.
+
+    Args:
+        encoder: a `NewsEncoder`.
+
+    Returns:
+        A function of string [B, N] to float32 [B, N, D], for one trace of a graph.
+    """
+
+    @functools.cache
+    def vectors(texts: Any) -> tf.Tensor:
+        shape = tf.shape(texts.deref())
+        (encoded,) = encode_titles(tf.reshape(texts.deref(), [-1]), encoder)
+        return tf.reshape(encoded, [shape[0], shape[1], encoder.dimension])
+
+    return lambda texts: vectors(texts.ref())  # tensors themselves have no hash
 
 
 def _encode(texts: tf.Tensor, encoders: tuple[Any, ...]) -> list[tf.Tensor]:

@@ -20,6 +20,8 @@ from genre_tf.export.publishing import publish, staged
 from genre_tf.export.servables import Servable, generator_servable, recommender_servable
 from genre_tf.export.verification import Verification, verify_version
 from genre_tf.export.warmup import WARMUP_FILE, write_warmup
+from genre_tf.generation.safety import SafetyList, read_safety_list
+from genre_tf.generation.safety_classifier import load_classifier
 from genre_tf.models.checkpoint import CACHE_FOLDER, WEIGHTS_FILE, load_ranker, load_two_tower
 from genre_tf.models.generator_checkpoint import load_generator
 
@@ -37,6 +39,7 @@ class ExportOptions:
     )
     batch_sizes: tuple[int, ...] = (1, 2, 4, 8, 16, 32)  # those that batching.config allows
     max_bad_rows: int = 0
+    safety_list: Path | None = None  # words and patterns in place of the default ones
 
     def __post_init__(self) -> None:
         if self.k < 1 or self.retrieve < self.k:
@@ -105,8 +108,11 @@ def _servables(
     run: Path, data: Sequence[Path], options: ExportOptions, scratch: Path, report: Report
 ) -> Iterator[Servable]:
     config = read_config(run / "config.toml")
+    # Read before minutes of work, since a wrong one ends the export.
+    safety = read_safety_list(options.safety_list) if options.safety_list else SafetyList()
     two_tower = load_two_tower(run)
     ranker = load_ranker(run)
+    classifier = load_classifier(run, run / "ranking" / WEIGHTS_FILE)
     share_frozen_layers(two_tower, ranker)
     has_generator = (run / "generation" / WEIGHTS_FILE).is_file()
     trained = load_generator(run) if has_generator else None
@@ -120,7 +126,10 @@ def _servables(
     if trained is None:
         report(f"{run} has no trained generation stage: only the recommender is exported")
     else:
-        yield generator_servable(trained, two_tower, ranker, catalogue, max_history=history)
+        report(f"safety: words and patterns{', and the trained classifier' if classifier else ' alone'}")
+        yield generator_servable(
+            trained, two_tower, ranker, catalogue, max_history=history, safety=safety, classifier=classifier
+        )
 
 
 def _passed(checked: Verification) -> Verification:

@@ -1,43 +1,87 @@
 """The servable `genre_generator`: texts written for one reader, scored by the click model, best first."""
 
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import tensorflow as tf
 
 from genre_tf.export import parsing
-from genre_tf.export.encoding import encode_titles
-from genre_tf.export.exchanges import Exchange, as_bytes
-from genre_tf.export.index import Catalogue
+from genre_tf.export.encoding import encode_once, encode_titles
+from genre_tf.export.evidence import Evidence
+from genre_tf.export.exchanges import Exchange
 from genre_tf.export.saved_model import write_saved_model
+from genre_tf.generation.safety_classifier import SafetyClassifier
+from genre_tf.generation.writer import nothing_unsafe
 
 NAME = "genre_generator"
-INPUTS = {"history_text": tf.string, "source": tf.string, "kind": tf.string, "seed": tf.int64}
-_USUAL_HISTORY = 10
+SIGNATURES = {
+    "generate": {"history_text": tf.string, "source": tf.string, "kind": tf.string, "seed": tf.int64},
+    "answer": {"question": tf.string, "history_text": tf.string, "seed": tf.int64},
+}
+"""Inputs of each signature, all rank 1; the first is the default."""
+DEFAULT = "generate"
+NO_INTEREST = -1.0
+
+Answer = dict[str, tf.Tensor]
+
+
+class _Reader(NamedTuple):
+    """A reader as both click models see him.
+
+    Args:
+        vector: float32 [B, D], of the two-tower.
+        clicks: float32 [B, H, R], for the ranker.
+        mask: bool [B, H].
+    """
+
+    vector: tf.Tensor
+    clicks: tf.Tensor
+    mask: tf.Tensor
 
 
 class GeneratorServable:
-    """The signature `generate`.
+    """The signatures `generate` and `answer`.
 
     Args:
         writer: a `generation.writer.Writer`.
         two_tower: gives the reader's vector; has `user_vector` and `encoder`.
         ranker: gives the interest; has `click_logits` and `encoder`.
+        evidence: what answers are written from.
         max_history: newest titles that make the reader.
+        classifier: of unsafe texts, on the ranker's vectors; None: lists and patterns alone judge.
     """
 
-    def __init__(self, writer: Any, two_tower: Any, ranker: Any, *, max_history: int) -> None:
+    def __init__(
+        self,
+        writer: Any,
+        two_tower: Any,
+        ranker: Any,
+        evidence: Evidence,
+        *,
+        max_history: int,
+        classifier: SafetyClassifier | None = None,
+    ) -> None:
         self.writer = writer
         self.two_tower = two_tower
         self.ranker = ranker
+        self.evidence = evidence
         self.max_history = max_history
-        specs = [tf.TensorSpec([None], dtype, name) for name, dtype in INPUTS.items()]
-        # Traced once, for the SavedModel and for its reference: it is the largest graph here.
-        self.traced = tf.function(self.generate, input_signature=specs, autograph=False)
+        self.classifier = classifier
+        # Traced once, for the SavedModel and for its reference, and the decode loop once for both
+        # signatures: they are the largest graphs here.
+        self._write = tf.function(self._write_for, autograph=False)
+        self.traced = {
+            name: tf.function(
+                getattr(self, name),
+                input_signature=[tf.TensorSpec([None], dtype, key) for key, dtype in inputs.items()],
+                autograph=False,
+            )
+            for name, inputs in SIGNATURES.items()
+        }
 
     def generate(
         self, history_text: tf.Tensor, source: tf.Tensor, kind: tf.Tensor, seed: tf.Tensor
-    ) -> dict[str, tf.Tensor]:
+    ) -> Answer:
         """Write for readers.
 
         Args:
@@ -50,31 +94,71 @@ class GeneratorServable:
             text string [B, N], interest, log_probability and grounding float32 [B, N], safe bool [B, N]; best
             first, unsafe last.
         """
-        titles = parsing.newest(parsing.split_history_titles(history_text), self.max_history)
-        for_tower, for_ranker = encode_titles(titles.flat_values, self.two_tower.encoder, self.ranker.encoder)
-        width = tf.maximum(parsing.widest(titles), 1)
-        clicks, mask = parsing.to_dense(titles.with_flat_values(for_tower), width)  # [B, H, D]
-        reader = self.two_tower.user_vector(clicks, mask)
-        clicks, _ = parsing.to_dense(titles.with_flat_values(for_ranker), width)  # [B, H, R]
+        source, kind = parsing.clean_text(source), parsing.clean_text(kind)
+        return self._write(parsing.clean_text(history_text), source, kind, seed)
 
-        def interest(texts: tf.Tensor) -> tf.Tensor:
-            return self._interest(texts, clicks, mask)
+    def answer(self, question: tf.Tensor, history_text: tf.Tensor, seed: tf.Tensor) -> Answer:
+        """Answer questions from the articles that are nearest to them.
 
-        history, kind = parsing.clean_text(history_text), parsing.clean_text(kind)
-        return self.writer(history, parsing.clean_text(source), kind, seed, reader, interest)._asdict()
+        Args:
+            question: string [B].
+            history_text: string [B], titles joined by newlines, oldest first; "" for a new reader.
+            seed: int64 [B]; as in `generate`.
+
+        Returns:
+            text string [B, N], interest float32 [B, N], best first; evidence_id and evidence_title string
+            [B, E], nearest first. A blank question, and one that no article is close to, has no answer: its
+            texts are "", its interest -1, its evidence "".
+        """
+        question = tf.strings.strip(parsing.clean_text(question))
+        (vectors,) = encode_titles(question, self.two_tower.encoder)
+        rows, close = self.evidence.search(vectors)  # [B, E]
+        close &= tf.not_equal(question, "")[:, None]
+        ids, titles, texts = self.evidence.columns(rows, close)
+        source = tf.strings.reduce_join(tf.concat([question[:, None], texts], 1), 1, separator="\n")
+        kind = tf.fill(tf.shape(question), "answer")
+        written = self._write(parsing.clean_text(history_text), source, kind, seed)
+        answered = tf.reduce_any(close, axis=1, keepdims=True) & written["safe"]  # [B, N]
+        return {
+            "text": tf.where(answered, written["text"], ""),
+            "interest": tf.where(answered, written["interest"], NO_INTEREST),
+            "evidence_id": ids,
+            "evidence_title": titles,
+        }
 
     def write(self, folder: Path) -> None:
         """Write the SavedModel."""
         tokenizer = self.ranker.encoder.backbone.bert.tokenizer
-        write_saved_model(folder, [self.writer, tokenizer], {"generate": (self.traced, INPUTS)})
+        signatures = {name: (self.traced[name], inputs) for name, inputs in SIGNATURES.items()}
+        write_saved_model(folder, [self.writer, self.evidence, tokenizer], signatures)
 
-    def _interest(self, texts: tf.Tensor, clicks: tf.Tensor, mask: tf.Tensor) -> tf.Tensor:
-        """Click probability of written texts, [B, N], for readers given by [B, H, R] and [B, H]."""
-        shape = tf.shape(texts)
-        (vectors,) = encode_titles(tf.reshape(texts, [-1]), self.ranker.encoder)
-        shown = tf.reshape(vectors, [shape[0], shape[1], self.ranker.encoder.dimension])  # [B, N, R]
-        everything = tf.ones(shape, tf.bool)
-        return tf.sigmoid(self.ranker.click_logits(clicks, mask, shown, everything, None))
+    def _write_for(
+        self, history_text: tf.Tensor, source: tf.Tensor, kind: tf.Tensor, seed: tf.Tensor
+    ) -> Answer:
+        reader = self._read(history_text)
+        vectors = encode_once(self.ranker.encoder)
+
+        def interest(texts: tf.Tensor) -> tf.Tensor:
+            return self._interest(vectors(texts), reader)
+
+        def unsafe(texts: tf.Tensor) -> tf.Tensor:
+            return self.classifier.is_unsafe(vectors(texts)) if self.classifier else nothing_unsafe(texts)
+
+        return self.writer(history_text, source, kind, seed, reader.vector, interest, unsafe).served()
+
+    def _read(self, history_text: tf.Tensor) -> _Reader:
+        titles = parsing.newest(parsing.split_history_titles(history_text), self.max_history)
+        for_tower, for_ranker = encode_titles(titles.flat_values, self.two_tower.encoder, self.ranker.encoder)
+        width = tf.maximum(parsing.widest(titles), 1)
+        clicks, mask = parsing.to_dense(titles.with_flat_values(for_tower), width)  # [B, H, D]
+        vector = self.two_tower.user_vector(clicks, mask)
+        clicks, _ = parsing.to_dense(titles.with_flat_values(for_ranker), width)  # [B, H, R]
+        return _Reader(vector, clicks, mask)
+
+    def _interest(self, shown: tf.Tensor, reader: _Reader) -> tf.Tensor:
+        """Click probability of texts by [B, N, R]: float32 [B, N]."""
+        everything = tf.ones(tf.shape(shown)[:2], tf.bool)
+        return tf.sigmoid(self.ranker.click_logits(reader.clicks, reader.mask, shown, everything, None))
 
 
 class GeneratorReference:
@@ -85,40 +169,12 @@ class GeneratorReference:
 
     def answer(self, request: Exchange) -> Exchange:
         """The request with its answer."""
+        name = DEFAULT if request.signature == "serving_default" else request.signature
         rows = [
-            self.servable.traced(*(tf.constant(request.inputs[name][row : row + 1]) for name in INPUTS))
+            self.servable.traced[name](
+                *(tf.constant(request.inputs[key][row : row + 1]) for key in SIGNATURES[name])
+            )
             for row in range(len(request.inputs["seed"]))
         ]
-        outputs = {name: tf.concat([row[name] for row in rows], 0).numpy() for name in rows[0]}
+        outputs = {key: tf.concat([row[key] for row in rows], 0).numpy() for key in rows[0]}
         return Exchange(request.signature, request.case, request.inputs, outputs)
-
-
-def generator_requests(catalogue: Catalogue, seed: int = 0) -> list[Exchange]:
-    """Requests without answers: a usual row alone, and all kinds of rows in one batch."""
-    usual = warmup_requests(catalogue)["generate"]
-    titles = [title for title in catalogue.titles if title][: 3 * _USUAL_HISTORY]
-    rows: list[tuple[str | bytes, str | bytes, str | bytes]] = [
-        (usual["history_text"][0], usual["source"][0], "title"),
-        ("", "", "title"),
-        ("\n".join(titles), "", "summary"),
-        ("\n".join(titles[:2]), "word " * 3000, "body"),
-        (b"\xff\xfe\n" + "新闻 😀".encode(), b"caf\xe9 \xc3(", b"\xff"),
-        ("", "On 5 May 2031 the mayor said: \"We will rebuild.\"", "no such kind"),
-    ]  # fmt: skip
-    columns = [as_bytes(column) for column in zip(*rows, strict=True)]
-    seeds = tf.range(seed, seed + len(rows), dtype=tf.int64).numpy()
-    odd = dict(zip(INPUTS, [*columns, seeds], strict=True))
-    cases = (("alone", usual), ("all kinds of rows", odd))
-    return [Exchange(name, case, rows) for name in ("generate", "serving_default") for case, rows in cases]
-
-
-def warmup_requests(catalogue: Catalogue) -> dict[str, Any]:
-    """One usual row: a title from a source for a reader of some titles."""
-    titles = [title for title in catalogue.titles if title]
-    row = {
-        "history_text": as_bytes(["\n".join(titles[:_USUAL_HISTORY])]),
-        "source": as_bytes([" ".join(titles[-3:])]),
-        "kind": as_bytes(["title"]),
-        "seed": tf.constant([1], tf.int64).numpy(),
-    }
-    return {"generate": row, "serving_default": row}

@@ -25,6 +25,7 @@ class Catalogue:
     Attributes:
         news_ids: of N rows, the first "".
         titles: of N rows, the first "".
+        texts: of N rows, the first ""; title and abstract, what an answer may be written from.
         retrieval_vectors: float32 [N, D], of the two-tower; row 0 is zeros.
         ranking_vectors: float32 [N, R], of the ranker; row 0 is zeros.
         counters: float32 [N, 3]: clicks, views, age in hours.
@@ -32,12 +33,13 @@ class Catalogue:
 
     news_ids: list[str]
     titles: list[str]
+    texts: list[str]
     retrieval_vectors: npt.NDArray[np.float32]
     ranking_vectors: npt.NDArray[np.float32]
     counters: npt.NDArray[np.float32]
 
     def __post_init__(self) -> None:
-        parts = (self.titles, self.retrieval_vectors, self.ranking_vectors, self.counters)
+        parts = (self.titles, self.texts, self.retrieval_vectors, self.ranking_vectors, self.counters)
         if {len(part) for part in parts} != {len(self.news_ids)} or not self.news_ids or self.news_ids[0]:
             raise ValueError(
                 "a catalogue needs equally many rows in all its parts, and row 0 for the padding"
@@ -67,16 +69,16 @@ class ArticleIndex(tf.Module):
         titles = clean_text(tf.constant(catalogue.titles))
         keys = _title_keys(titles).numpy()
         order = np.argsort(keys, kind="stable")
-        self.news_ids = _open_variable(clean_text(tf.constant(catalogue.news_ids)), "news_ids")
-        self.titles = _open_variable(titles, "titles")
-        self.title_keys = _open_variable(keys, "title_keys")
-        self.sorted_keys = _open_variable(keys[order], "sorted_keys")
-        self.rows_by_key = _open_variable(order.astype(np.int64), "rows_by_key")
+        self.news_ids = open_variable(clean_text(tf.constant(catalogue.news_ids)), "news_ids")
+        self.titles = open_variable(titles, "titles")
+        self.title_keys = open_variable(keys, "title_keys")
+        self.sorted_keys = open_variable(keys[order], "sorted_keys")
+        self.rows_by_key = open_variable(order.astype(np.int64), "rows_by_key")
         # Transposed once here and not at each request: a third faster on the CPU (DESIGN.md, on speed).
         transposed = np.ascontiguousarray(catalogue.retrieval_vectors.T)
-        self.retrieval_matrix = _open_variable(transposed, "retrieval_matrix", open_axis=1)
-        self.ranking_vectors = _open_variable(catalogue.ranking_vectors, "ranking_vectors")
-        self.counters = _open_variable(catalogue.counters, "counters")
+        self.retrieval_matrix = open_variable(transposed, "retrieval_matrix", open_axis=1)
+        self.ranking_vectors = open_variable(catalogue.ranking_vectors, "ranking_vectors")
+        self.counters = open_variable(catalogue.counters, "counters")
 
     def rows(self, news_ids: tf.RaggedTensor) -> tf.RaggedTensor:
         """Rows of ids: string [B, (ids)] -> int64 [B, (ids)]; 0 for an unknown one."""
@@ -140,7 +142,8 @@ def _hashed(titles: tf.Tensor) -> tf.Tensor:
     return tf.strings.to_hash_bucket_fast(titles, _KEY_BUCKETS)
 
 
-def _open_variable(value: npt.NDArray[Any] | tf.Tensor, name: str, open_axis: int = 0) -> tf.Variable:
+def open_variable(value: npt.NDArray[Any] | tf.Tensor, name: str, open_axis: int = 0) -> tf.Variable:
+    """A variable that may grow along one axis, so that a refresh can rewrite it."""
     start = tf.convert_to_tensor(value)
     shape = start.shape.as_list()
     shape[open_axis] = None

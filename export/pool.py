@@ -69,7 +69,14 @@ def build_catalogue(
     """
     vectors = [embed_articles(model.encoder, table, cache, on_progress) for model in (two_tower, ranker)]
     titles = [" ".join(title.split()) for title in table.titles]
-    return Catalogue(table.news_ids, titles, *vectors, counters)
+    texts = [_text(*parts) for parts in zip(titles, table.abstracts, strict=True)]
+    return Catalogue(table.news_ids, titles, texts, *vectors, counters)
+
+
+def _text(title: str, abstract: str) -> str:
+    """Title and abstract as one line, a stop between them."""
+    stop = "" if not title or title[-1] in ".!?" else "."
+    return f"{title}{stop} {' '.join(abstract.split())}".strip()
 
 
 def _read_articles_and_log(

@@ -46,3 +46,17 @@ class GeneratedText:
     log_probability: float
     grounding: float
     safe: bool
+
+
+@dataclass(frozen=True, slots=True)
+class QuestionAnswer:
+    """What was answered to a question, and the articles that it was written from.
+
+    Args:
+        texts: with the click model's probability for this reader each, best first; empty where no article
+            is close to the question.
+        evidence: id and title of each article, nearest first.
+    """
+
+    texts: list[tuple[str, float]]
+    evidence: list[tuple[str, str]]

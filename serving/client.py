@@ -9,7 +9,13 @@ import numpy as np
 from tensorflow_serving.apis import predict_pb2, prediction_service_pb2_grpc
 
 from genre_tf.errors import FailureError, InputError
-from genre_tf.serving.answers import CandidateScore, GeneratedText, Recommendation, TitleScore
+from genre_tf.serving.answers import (
+    CandidateScore,
+    GeneratedText,
+    QuestionAnswer,
+    Recommendation,
+    TitleScore,
+)
 from genre_tf.serving.joining import check_kinds, join_ids, join_numbers, join_titles
 from genre_tf.serving.tensors import to_array, write_proto
 
@@ -139,6 +145,29 @@ class GenreClient:
         return [
             [GeneratedText(*entry) for entry in zip(row, *columns, strict=True) if entry[0]]
             for row, columns in zip(texts, values, strict=True)
+        ]
+
+    def answer(
+        self, questions: Sequence[str], histories: Sequence[Titles], seeds: Sequence[int]
+    ) -> list[QuestionAnswer]:
+        """Answer readers' questions from the articles that are nearest to them.
+
+        Args:
+            questions: one a reader.
+            histories: titles that each reader clicked, oldest first.
+            seeds: the same seed writes the same text.
+        """
+        inputs = {
+            "question": _strings(questions),
+            "history_text": _joined_titles(histories),
+            "seed": np.array(seeds, np.int64),  # [readers]
+        }
+        outputs = self._ask(self._generator, "answer", inputs)
+        written = zip(_texts(outputs["text"]), outputs["interest"].tolist(), strict=True)
+        found = zip(_texts(outputs["evidence_id"]), _texts(outputs["evidence_title"]), strict=True)
+        return [
+            QuestionAnswer(*([pair for pair in zip(*pairs, strict=True) if pair[0]] for pairs in row))
+            for row in zip(written, found, strict=True)
         ]
 
     def close(self) -> None:

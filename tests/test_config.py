@@ -33,6 +33,8 @@ def test_steps_are_updates_of_the_weights():
         ("[ranking]\nobjective = 'hinge'", "no ranking.objective 'hinge': use one of click, softmax"),
         ("[ranking]\nlabel_smoothing = 1", "ranking.label_smoothing lies within 0 and 0.99, not at 1"),
         ("[ranking]\nposition_propensities = [1.0, 0.0]", "position_propensities lies within 0.001 and 1"),
+        ("[generation]\ncontext_weight = 1", "generation.context_weight lies within 0 and 0.99, not at 1"),
+        ("[generation.tasks]\nbody = -1", "generation.tasks.body lies within 0 and inf, not at -1"),
         ("[ranking]\nposition_propensities = 0.5", "position_propensities takes a list, and 0.5"),
         ("[ranking]\nposition_propensities = ['a']", "position_propensities takes a value of type float"),
     ],

@@ -1,4 +1,4 @@
-"""GELU and layer normalization for training, with gradients in closed form.
+"""Activations and normalizations for training, with gradients in closed form.
 
 Differentiated op by op, each is a dozen passes over memory that wait for it more than they compute; a quarter
 of a BERT training step on a CPU went there. In closed form there are about half as many.
@@ -23,6 +23,21 @@ def exact_gelu(x: tf.Tensor) -> tuple[tf.Tensor, Gradient]:
     def gradient(upstream: tf.Tensor) -> tf.Tensor:
         density = tf.exp(-0.5 * tf.square(x)) * (1.0 / math.sqrt(2.0 * math.pi))
         return upstream * (share + x * density)
+
+    return x * share, gradient
+
+
+@tf.custom_gradient
+def tanh_gelu(x: tf.Tensor) -> tuple[tf.Tensor, Gradient]:
+    """The tanh approximation of GELU, elementwise, as GPT-2 has it; source as above."""
+    factor, cube = math.sqrt(2.0 / math.pi), 0.044715
+    square = tf.square(x)
+    bent = tf.tanh(factor * x * (1.0 + cube * square))
+    share = 0.5 * (1.0 + bent)
+
+    def gradient(upstream: tf.Tensor) -> tf.Tensor:
+        slope = 0.5 * factor * (1.0 - tf.square(bent)) * (1.0 + 3.0 * cube * square)
+        return upstream * (share + x * slope)
 
     return x * share, gradient
 
@@ -58,3 +73,47 @@ def layer_norm(
         return to_x, tf.reduce_sum(to_scale, 0), tf.reduce_sum(upstream, 0), None
 
     return normal * scale + offset, gradient
+
+
+@tf.custom_gradient
+def rms_norm(
+    x: tf.Tensor, scale: tf.Tensor, epsilon: tf.Tensor
+) -> tuple[tf.Tensor, Callable[[tf.Tensor], tuple[tf.Tensor, tf.Tensor, None]]]:
+    """Division by the root of the mean square over the last axis.
+
+    Args:
+        x: float [M, D].
+        scale: float [D].
+        epsilon: float [], added to the mean square.
+
+    Returns:
+        float [M, D].
+
+    Source: Zhang and Sennrich, "Root Mean Square Layer Normalization", 2019.
+    """
+    inverse = tf.math.rsqrt(tf.reduce_mean(tf.square(x), -1, keepdims=True) + epsilon)  # [M, 1]
+
+    def gradient(upstream: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, None]:
+        normal = x * inverse
+        to_scale = upstream * normal
+        stretch = tf.reduce_mean(to_scale * scale, -1, keepdims=True)
+        return inverse * (upstream * scale - normal * stretch), tf.reduce_sum(to_scale, 0), None
+
+    return x * inverse * scale, gradient
+
+
+@tf.custom_gradient
+def gated_silu(
+    gate: tf.Tensor, x: tf.Tensor
+) -> tuple[tf.Tensor, Callable[[tf.Tensor], tuple[tf.Tensor, tf.Tensor]]]:
+    """`silu(gate)` times `x`, elementwise; keeps nothing for the gradient but the two.
+
+    Source: Shazeer, "GLU Variants Improve Transformer", 2020 (SwiGLU).
+    """
+
+    def gradient(upstream: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        share = tf.sigmoid(gate)
+        opened = gate * share
+        return upstream * x * (share + opened * (1.0 - share)), upstream * opened
+
+    return gate * tf.sigmoid(gate) * x, gradient

@@ -8,6 +8,7 @@ import tensorflow as tf
 
 from genre_tf.backbones.activations import ACTIVATIONS
 from genre_tf.backbones.direct_gradients import exact_gelu, layer_norm
+from genre_tf.backbones.token_layout import Packed, Padded
 
 _MASKED = -1e9  # far below any attention score, and finite: a row without tokens must not become no number
 
@@ -50,70 +51,86 @@ class TransformerEncoder(keras_hub.layers.TransformerEncoder):
         Returns:
             float [N, T, hidden].
         """
-        plain = inputs.dtype == tf.float32 and self._is_plain()
+        plain = inputs.dtype == tf.float32 and self.is_plain()
         if attention_mask is not None or return_attention_scores or not plain:
             return super().call(inputs, padding_mask, attention_mask, training, return_attention_scores)
-        shape = tf.shape(inputs)
-        flat = tf.reshape(inputs, [-1, inputs.shape[-1]])  # [tokens, hidden]
-        attended = self._attend(flat, shape, padding_mask, training)
+        layout = Padded(padding_mask, tf.shape(inputs))
+        states = layout.padded(self.encode(layout.flat(inputs), layout, training), training)
+        return tf.ensure_shape(states, inputs.shape)
+
+    def encode(self, flat: tf.Tensor, layout: Padded | Packed, training: bool | None) -> tf.Tensor:
+        """Encode the tokens of several texts; asks for `is_plain`.
+
+        Args:
+            flat: float32 [tokens, hidden].
+            layout: which text each token is of.
+            training: whether dropout acts.
+
+        Returns:
+            float32 [tokens, hidden].
+        """
+        attended = self._attend(flat, layout, training)
         attended = self._self_attention_dropout(attended, training=training)
         flat = _normalized(flat + attended, self._self_attention_layer_norm, training)
         widened = _product(flat, self._feedforward_intermediate_dense)  # [tokens, intermediate]
         widened = self._activated(widened, training)
         narrowed = _product(widened, self._feedforward_output_dense)
         narrowed = self._feedforward_dropout(narrowed, training=training)
-        flat = _normalized(flat + narrowed, self._feedforward_layer_norm, training)
-        return tf.ensure_shape(tf.reshape(flat, shape), inputs.shape)
+        return _normalized(flat + narrowed, self._feedforward_layer_norm, training)
 
-    def _is_plain(self) -> bool:
-        """Whether every part is what KerasHub built; what was put in its place must be called itself."""
+    def is_plain(self) -> bool:
+        """Whether every part is what KerasHub built, in float32; else each must be called itself."""
         attention = self._self_attention_layer
-        projections = (
-            attention.query_dense,
-            attention.key_dense,
-            attention.value_dense,
-            attention.output_dense,
-        )
+        projections = (*_projections(attention), attention.output_dense)
         dense = (self._feedforward_intermediate_dense, self._feedforward_output_dense)
         return (
             not self.normalize_first
+            and self.compute_dtype == "float32"
             and type(attention) is keras.layers.MultiHeadAttention
             and all(type(part) is keras.layers.EinsumDense for part in projections)
             and all(type(part) is keras.layers.Dense for part in dense)
             and not any(part.quantization_mode for part in (*projections, *dense))
         )
 
-    def _attend(
-        self, flat: tf.Tensor, shape: tf.Tensor, mask: tf.Tensor | None, training: bool | None
-    ) -> tf.Tensor:
+    def _attend(self, flat: tf.Tensor, layout: Padded | Packed, training: bool | None) -> tf.Tensor:
         """Multi-head self-attention: [tokens, hidden] -> [tokens, hidden]."""
         attention = self._self_attention_layer
-        heads, width = attention.num_heads, attention.key_dim
-
-        def by_head(dense: keras.layers.EinsumDense) -> tf.Tensor:
-            split = tf.reshape(_product(flat, dense), [shape[0], shape[1], heads, width])
-            return tf.transpose(split, [0, 2, 1, 3])  # [texts, heads, tokens, width]
-
-        query = by_head(attention.query_dense) * tf.cast(width**-0.5, flat.dtype)
-        scores = tf.matmul(query, by_head(attention.key_dense), transpose_b=True)
-        if mask is not None:
-            padding = 1.0 - tf.cast(mask, flat.dtype)
-            scores += _MASKED * padding[:, None, None, :]
-        weights = tf.nn.softmax(scores)  # [texts, heads, tokens, tokens]
+        kernels, biases = zip(
+            *(_matrix(part, flat.shape[-1]) for part in _projections(attention)), strict=True
+        )
+        scale = attention.key_dim**-0.5  # of the scores, at the smallest place
+        kernel = tf.concat([kernels[0] * scale, *kernels[1:]], 1)  # [hidden, 3 * heads * width]
+        bias = tf.concat([biases[0] * scale, *biases[1:]], 0)
+        fused = tf.nn.bias_add(tf.matmul(flat, kernel), bias)
+        query, key, value = layout.by_head(fused, attention.num_heads, training)
+        scores = tf.matmul(query, key, transpose_b=True)  # [texts, heads, tokens, tokens]
+        if layout.mask is not None:
+            scores += _MASKED * (1.0 - tf.cast(layout.mask, flat.dtype))[:, None, None, :]
+        weights = tf.nn.softmax(scores)
         if attention.dropout:
             weights = attention._dropout_layer(weights, training=training)
-        mixed = tf.transpose(tf.matmul(weights, by_head(attention.value_dense)), [0, 2, 1, 3])
-        return _product(tf.reshape(mixed, [-1, heads * width]), attention.output_dense)
+        mixed = layout.joined(tf.matmul(weights, value), training)
+        # Where TensorFlow sees that shapes are equal, it adds what comes next within the product.
+        return _product(tf.reshape(mixed, tf.shape(flat)), attention.output_dense)
 
     def _activated(self, values: tf.Tensor, training: bool | None) -> tf.Tensor:
         activation = self._feedforward_intermediate_dense.activation
         return exact_gelu(values) if training and activation is ACTIVATIONS["gelu"] else activation(values)
 
 
+def _projections(attention: keras.layers.MultiHeadAttention) -> tuple[keras.layers.EinsumDense, ...]:
+    return attention.query_dense, attention.key_dense, attention.value_dense
+
+
+def _matrix(dense: Any, rows: int) -> tuple[tf.Tensor, tf.Tensor]:
+    """Kernel [rows, out] and bias [out] of a dense layer whose weights may be split by heads."""
+    return tf.reshape(dense.kernel, [rows, -1]), tf.reshape(dense.bias, [-1])
+
+
 def _product(flat: tf.Tensor, dense: Any) -> tf.Tensor:
-    """[tokens, in] -> [tokens, out], by a dense layer whose weights may be split by heads."""
-    bias = tf.reshape(dense.bias, [-1])
-    return tf.nn.bias_add(tf.matmul(flat, tf.reshape(dense.kernel, [flat.shape[-1], bias.shape[0]])), bias)
+    """[tokens, in] -> [tokens, out]."""
+    kernel, bias = _matrix(dense, flat.shape[-1])
+    return tf.nn.bias_add(tf.matmul(flat, kernel), bias)
 
 
 def _normalized(flat: tf.Tensor, norm: keras.layers.LayerNormalization, training: bool | None) -> tf.Tensor:

@@ -10,6 +10,7 @@ import keras_hub
 import numpy as np
 
 from genre_tf.backbones.activations import ACTIVATIONS
+from genre_tf.backbones.control_embeddings import END_OF_TEXT, control_embeddings
 from genre_tf.backbones.presets import read_gpt2_preset
 from genre_tf.backbones.sources import resolve_backbone
 from genre_tf.backbones.weights import Weight, read_weights, weight_of, write_weights
@@ -18,7 +19,6 @@ from genre_tf.text.byte_pair import BytePair
 from genre_tf.text.byte_pair_files import printable_bytes
 from genre_tf.text.json_files import read_json_object
 
-END_OF_TEXT = "<|endoftext|>"
 _SIZES = ("vocab_size", "n_layer", "n_head", "n_embd", "n_positions")
 
 
@@ -45,8 +45,8 @@ def load_gpt2(name: str, *, dropout: float | None = None, special_tokens: Sequen
     Args:
         name: a backbone in any of the ways of `resolve_backbone`.
         dropout: share dropped in training; None keeps the checkpoint's own.
-        special_tokens: control tokens that it must have; those it lacks are added, each beginning as the
-            mean of all token embeddings, which leaves the other tokens' probabilities nearly as they were.
+        special_tokens: control tokens that it must have; those it lacks are added, see
+            `control_embeddings`.
 
     Raises:
         InputError: when files are missing, damaged or not of a GPT-2, or do not fit each other.
@@ -211,7 +211,7 @@ def _draw_weights(backbone: keras_hub.models.GPT2Backbone, seed: int) -> None:
 def _extended(gpt2: Gpt2, special_tokens: Sequence[str]) -> Gpt2:
     """The same GPT-2 with a larger vocabulary, or itself if it has all these tokens."""
     tokenizer = gpt2.tokenizer.with_special_tokens(special_tokens)
-    added = tokenizer.vocabulary_size - gpt2.tokenizer.vocabulary_size
+    added = [token for token in tokenizer.special_tokens if token not in gpt2.tokenizer.special_tokens]
     if not added:
         return gpt2
     config = {**gpt2.config, "vocab_size": tokenizer.vocabulary_size}
@@ -219,7 +219,7 @@ def _extended(gpt2: Gpt2, special_tokens: Sequence[str]) -> Gpt2:
     for old, new in zip(gpt2_weights(gpt2.backbone), gpt2_weights(backbone), strict=True):
         tensor = old.write()
         if old.name == "wte.weight":
-            tensor = np.concatenate([tensor, np.repeat(tensor.mean(0, keepdims=True), added, 0)])
+            tensor = np.concatenate([tensor, control_embeddings(gpt2.tokenizer, tensor, added)])
         new.read(tensor)
     return Gpt2(backbone, tokenizer, gpt2.folder, config)
 

@@ -8,6 +8,7 @@ import hashlib
 import json
 import shutil
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ import tensorflow as tf
 
 from genre_tf.text.wordpiece import WordPiece
 
-# Texts of one length are encoded together, this many tokens at a time: large enough for two cores, and small
+# Texts of like length are encoded together, this many tokens at a time: large enough for two cores, and small
 # enough that the widest layer's values (four times the states) stay in a processor's cache.
 _BATCH_TOKENS = 2048
 _TOKENIZED_TEXTS = 1024
@@ -132,22 +133,30 @@ class StateEncoder:
         offsets = np.concatenate([[0], np.cumsum(lengths)])
         if self.lower is None:
             return HiddenStates(ids, offsets)
-        # Sorted by their number of tokens, texts share a batch with their like: hardly anything is padded.
+        # Sorted by their number of tokens, texts share a batch with their like, and attention pads little.
         order = np.argsort(lengths, kind="stable")
         order = order[np.searchsorted(lengths[order], 1) :]
-        values, done = np.zeros((0, 0), np.float16), 0
-        while done < len(order):
-            rows = order[done : done + max(16, _BATCH_TOKENS // int(lengths[order[done]]))]
+        batches = _by_tokens(order, lengths)
+        values = np.empty((len(ids), 0 if not batches else self._width(ids[:1])), np.float16)
+
+        def encode(rows: npt.NDArray[np.int64]) -> int:
             places = _places(offsets[rows], lengths[rows])
             states = self._encode(tf.constant(ids[places]), tf.constant(lengths[rows])).numpy()
-            if not done:
-                values = np.empty((len(ids), states.shape[1]), np.float16)
             # Halved here and not in the graph, where oneDNN says each time that it has no float16.
             values[places] = states
-            done += len(rows)
-            if on_progress:
-                on_progress(done, len(order))
+            return len(rows)
+
+        done = 0
+        # Two batches at once: each has products too small to keep several cores busy.
+        with ThreadPoolExecutor(2) as pool:
+            for count in pool.map(encode, batches):
+                done += count
+                if on_progress:
+                    on_progress(done, len(order))
         return HiddenStates(values, offsets)
+
+    def _width(self, ids: npt.NDArray[np.int32]) -> int:
+        return int(self._encode(tf.constant(ids), tf.constant([1], tf.int64)).shape[1])
 
     def _token_ids(self, texts: Sequence[str]) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.int64]]:
         """Token ids of all texts one after another, int32 [tokens], and how many each has, int64 [N]."""
@@ -160,6 +169,17 @@ class StateEncoder:
             lengths[rows] = counts.numpy()
             flat.append(ids.numpy())
         return np.concatenate(flat), lengths
+
+
+def _by_tokens(order: npt.NDArray[np.int64], lengths: npt.NDArray[np.int64]) -> list[npt.NDArray[np.int64]]:
+    """Cut rows, in order, into batches of at most `_BATCH_TOKENS` tokens; a longer text is one by itself."""
+    ends = np.cumsum(lengths[order])
+    batches, done = [], 0
+    while done < len(order):
+        full = ends[done] - lengths[order[done]] + _BATCH_TOKENS
+        batches.append(order[done : max(done + 1, int(np.searchsorted(ends, full, "right")))])
+        done += len(batches[-1])
+    return batches
 
 
 def _places(starts: npt.NDArray[np.int64], lengths: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:

@@ -6,7 +6,9 @@ import keras
 import keras_hub
 import tensorflow as tf
 
+from genre_tf.backbones.encoder_block import TransformerEncoder
 from genre_tf.backbones.precision import check_precision, compute_in
+from genre_tf.backbones.token_layout import Packed, Padded, layout_of
 from genre_tf.backbones.trainable import Trainable, check_fits
 from genre_tf.backbones.tuned_blocks import TunedBlock, set_trainable, tuned
 from genre_tf.errors import InputError
@@ -63,13 +65,14 @@ class Embeddings(keras.layers.Layer):
         self.max_tokens = backbone.max_sequence_length
         self.built = True
 
-    def call(self, token_ids: tf.Tensor, training: bool | None = None) -> tf.Tensor:
-        """Embeds token ids: int32 [N, T] -> float [N, T, hidden]."""
+    def call(self, token_ids: tf.Tensor, layout: Padded | Packed, training: bool | None = None) -> tf.Tensor:
+        """Embeds the tokens of padded texts: int32 [N, T] -> float [tokens, hidden]."""
         length = token_ids.shape[1]
         if length is not None and length > self.max_tokens:
             raise InputError(f"This BERT reads at most {self.max_tokens} tokens; received {length}.")
-        tokens = self.token(token_ids)
-        states = tokens + self.position(tokens) + self.segment(tf.zeros_like(token_ids))
+        states = self.token(layout.flat(token_ids))
+        states += tf.gather(tf.convert_to_tensor(self.position.position_embeddings), layout.positions())
+        states += tf.convert_to_tensor(self.segment.embeddings)[0]
         return self.dropout(self.norm(states), training=training)
 
 
@@ -92,10 +95,7 @@ class LowerLayers(keras.Model):
     def call(self, token_ids: tf.Tensor, training: bool | None = None) -> tf.Tensor:
         """States of the frozen part: int32 [N, T] -> float [N, T, hidden]."""
         mask = token_ids != self.pad_id
-        states = self.embeddings(token_ids, training=False)
-        for block in self.blocks:
-            states = block(states, padding_mask=mask, training=False)
-        return states
+        return _encoded(token_ids, mask, self.embeddings, self.blocks, training=False)
 
 
 class UpperLayers(keras.Model):
@@ -134,9 +134,31 @@ class UpperLayers(keras.Model):
         self, states: tf.Tensor, mask: tf.Tensor | None = None, training: bool | None = None
     ) -> tf.Tensor:
         """States of the last layer: float32 [N, T, hidden]."""
-        if self.embeddings is not None:
-            mask = states != self.pad_id if mask is None else mask
-            states = self.embeddings(states, training=training)
-        for block in self.blocks:
-            states = block(states, padding_mask=mask, training=training)
-        return tf.cast(states, tf.float32)
+        if mask is None:
+            real = states != self.pad_id if self.embeddings is not None else tf.ones_like(states[..., 0])
+            mask = tf.cast(real, tf.bool)
+        return tf.cast(_encoded(states, mask, self.embeddings, self.blocks, training), tf.float32)
+
+
+def _encoded(
+    given: tf.Tensor,
+    mask: tf.Tensor,
+    embeddings: Embeddings | None,
+    blocks: list[Any],
+    training: bool | None,
+) -> tf.Tensor:
+    """Token ids (states, without embeddings) through layers: [N, T] or [N, T, hidden] -> [N, T, hidden]."""
+    layout = layout_of(mask)
+    whole = all(isinstance(block, TransformerEncoder) and block.is_plain() for block in blocks)
+    if embeddings is None and not (whole and blocks):
+        states = given
+    else:
+        flat = (
+            layout.flat(given) if embeddings is None else embeddings(given, layout=layout, training=training)
+        )
+        for block in blocks if whole else ():
+            flat = block.encode(flat, layout, training)
+        states = layout.padded(flat, training)
+    for block in () if whole else blocks:
+        states = block(states, padding_mask=mask, training=training)
+    return states

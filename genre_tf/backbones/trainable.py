@@ -26,6 +26,10 @@ class Trainable:
     last: int | None = None
 
 
+WHOLE = Trainable()
+"""All of it."""
+
+
 def parse_trainable(text: str) -> Trainable:
     """Reads `none`, `last N`, `all`, `lora R`, `adapters N` or `prefix N`, the last three also with `last N`.
 

@@ -19,6 +19,10 @@ def evaluate(
     ] = "",
     before: Annotated[bool, typer.Option(help="Also measure the same models before training.")] = True,
     generation: Annotated[bool, typer.Option(help="Also measure the generator.")] = True,
+    readers: Annotated[
+        int,
+        typer.Option(min=0, help="Readers to write for, each text beside one for another reader; 0: none."),
+    ] = 200,
     max_bad_rows: Annotated[int, typer.Option(help="Faulty rows of the split that may be skipped.")] = 0,
     as_json: Annotated[bool, typer.Option("--json", help="The report as JSON instead of tables.")] = False,
 ) -> None:
@@ -26,18 +30,24 @@ def evaluate(
     load_tensorflow()
     from genre_tf.evaluation.evaluate import EvaluationOptions, evaluate_run
     from genre_tf.evaluation.report import log_scalars, print_report, save_report
+    from genre_tf.evaluation.text_samples import log_samples, save_samples
 
     options = EvaluationOptions(
         models=tuple(filter(None, (name.strip() for name in models.split(",")))),
         before=before,
         generation=generation,
+        readers=readers,
         max_bad_rows=max_bad_rows,
     )
     report = evaluate_run(
         run, data, split, options, say=lambda line: progress.print(line, markup=False, soft_wrap=True)
     )
+    samples = report.pop("samples", [])
     file = save_report(report, run)
     log_scalars(report, run)
+    if samples:
+        log_samples(samples, run, split)
+        progress.print(f"what was written: {save_samples(samples, run, split)}", markup=False)
     if as_json:
         print_json(report)
     else:

@@ -21,6 +21,13 @@ def export(
     ] = None,
     k: Annotated[int, typer.Option(help="Articles that `recommend` answers with.")] = 10,
     retrieve: Annotated[int, typer.Option(help="Articles that the towers hand to the ranker.")] = 300,
+    safety_list: Annotated[
+        Path | None,
+        typer.Option(
+            help="File of what makes a text unsafe, in place of the default: a word or phrase a line, or "
+            "re: and a regular expression (RE2); personal data stay unsafe."
+        ),
+    ] = None,
     max_bad_rows: Annotated[int, typer.Option(help="Faulty rows that may be skipped in each file.")] = 0,
     json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
 ) -> None:
@@ -40,7 +47,11 @@ def export(
 
     batching = BatchingOptions()
     options = ExportOptions(
-        k=k, retrieve=retrieve, batch_sizes=batching.allowed_batch_sizes, max_bad_rows=max_bad_rows
+        k=k,
+        retrieve=retrieve,
+        batch_sizes=batching.allowed_batch_sizes,
+        max_bad_rows=max_bad_rows,
+        safety_list=safety_list,
     )
     if (models / CONFIG_NAME).is_file():
         read_models_config(models / CONFIG_NAME)  # a damaged one is told now, and not after minutes of work

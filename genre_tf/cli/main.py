@@ -15,6 +15,7 @@ VERBS = (
     "synth",
     "check",
     "prepare",
+    "pretrain",
     "train",
     "tune",
     "evaluate",
@@ -26,6 +27,7 @@ VERBS = (
     "recommend",
     "score",
     "generate",
+    "ask",
     "bench",
 )
 

@@ -21,6 +21,7 @@ class Stage(str, Enum):  # noqa: UP042  (typer shows the value of a plain string
     ranking = "ranking"
     generation = "generation"
     all = "all"
+    safety = "safety"
 
 
 class Optimizer(str, Enum):  # noqa: UP042
@@ -52,7 +53,14 @@ NewsBackboneOption = Annotated[
     typer.Option(help="BERT of the news tower: hf://ORG/NAME, preset, folder, package:NAME/SUB."),
 ]
 WriterBackboneOption = Annotated[
-    str | None, typer.Option(help="GPT-2 of the generator, named likewise; else a small new one.")
+    str | None, typer.Option(help="GPT-2 or Llama of the generator, named likewise; else a small new GPT-2.")
+]
+WriterTrainableOption = Annotated[
+    str | None, typer.Option(help="What of the generator's backbone is trained: none, 'lora RANK' or all.")
+]
+ContrastOption = Annotated[
+    float | None,
+    typer.Option(min=0.0, help="Weight of the loss by which a title must be likelier before its own reader."),
 ]
 TrainableOption = Annotated[
     str | None,
@@ -86,6 +94,9 @@ AccumulateOption = Annotated[
 ExecutionOption = Annotated[
     int | None, typer.Option(min=1, help="Steps in one call of the compiled function, for TPU and GPU.")
 ]
+RecallOption = Annotated[
+    float | None, typer.Option(help="Of safety: share of unsafe texts to be caught (0.9).")
+]
 FromOption = Annotated[
     Path | None, typer.Option("--from", help="Run to go on from with a later log; it is left as it is.")
 ]
@@ -100,15 +111,18 @@ MarginOption = Annotated[
 
 
 def train(
-    stage: Annotated[Stage, typer.Argument(help="What to train; all three in this order.")],
-    data: Annotated[Path, typer.Option(help="Data set folder, with MIND's two files in its train/.")],
+    stage: Annotated[Stage, typer.Argument(help="What to train; all is the first three in this order.")],
+    data: Annotated[Path, typer.Option(help="Data set folder, MIND's two files in train/; or a TSV.")],
     run: Annotated[Path, typer.Option(help="Run folder to write, or to add a stage to.")],
     config: Annotated[Path | None, typer.Option(help="TOML file of settings; options win over it.")] = None,
     news_backbone: NewsBackboneOption = None,
     writer_backbone: WriterBackboneOption = None,
+    writer_trainable: WriterTrainableOption = None,
+    contrast: ContrastOption = None,
     trainable: TrainableOption = None,
     objective: ObjectiveOption = None,
     teacher: TeacherOption = None,
+    recall: RecallOption = None,
     from_run: FromOption = None,
     replay: ReplayOption = None,
     margin: MarginOption = None,
@@ -128,7 +142,7 @@ def train(
     again: Annotated[bool, typer.Option("--again", help="Train anew what is already trained.")] = False,
     json: Annotated[bool, typer.Option("--json", help="Results as JSON, for programs.")] = False,
 ) -> None:
-    """Fine-tune on clicks: two-tower retrieval, ranker, generator.
+    """Fine-tune on clicks: two-tower retrieval, ranker, generator. Or safety: a classifier of labelled texts.
 
     Ended before its time, even by SIGKILL, the same command goes on where it stopped. With --from, an earlier
     run and a later log become a new run, refused where it forgets more than the margin.
@@ -141,23 +155,16 @@ def train(
         "news": {"backbone": news_backbone, "trainable": trainable},
         "data": {"max_bad_rows": max_bad_rows},
         "ranking": ranking_options(objective, teacher),
-        "generation": {"backbone": writer_backbone},
+        "generation": writer_options(writer_backbone, writer_trainable, contrast),
+        "safety": {"recall": recall},
         "continual": continual_options(from_run, replay, margin),
     }
-    of_optimizer = {
-        "optimizer": optimizer.value if optimizer else None,
-        "learning_rate": learning_rate,
-        "batch_size": batch_size,
-        "accumulate": accumulate,
-        "steps_per_execution": steps_per_execution,
-        "epochs": epochs,
-        "steps": steps,
-    }
+    of_optimizer = {"optimizer": optimizer and optimizer.value, "learning_rate": learning_rate}
+    of_optimizer |= {"batch_size": batch_size, "accumulate": accumulate}
+    of_optimizer |= {"steps_per_execution": steps_per_execution, "epochs": epochs, "steps": steps}
     settings = with_options(settings_of(run, config, from_run), changed)
     settings = with_optimizer(settings, stages, given(of_optimizer))
-    if not settings.continual.from_run and (replay, margin) != (None, None):
-        raise InputError("--replay and --margin go with --from: give the run to go on from")
-    check_data(data)
+    check_given(stage, data, settings.continual.from_run, (replay, margin))
     _train(stages, data, run, settings, again, json, (strategy.value, tpu, fixed_shapes, batch_articles))
 
 
@@ -167,6 +174,11 @@ def ranking_options(objective: Objective | None, teacher: Path | None) -> dict[s
         "objective": objective.value if objective else None,
         "teacher": str(teacher.resolve()) if teacher else None,
     }
+
+
+def writer_options(backbone: str | None, trainable: str | None, contrast: float | None) -> dict[str, Any]:
+    """The settings of the generator, as far as they were given."""
+    return {"backbone": backbone, "trainable": trainable, "contrast": contrast}
 
 
 def with_options(settings: RunConfig, changed: dict[str, dict[str, Any]]) -> RunConfig:
@@ -180,7 +192,7 @@ def with_options(settings: RunConfig, changed: dict[str, dict[str, Any]]) -> Run
 
 def with_optimizer(settings: RunConfig, stages: tuple[str, ...], changed: dict[str, Any]) -> RunConfig:
     """The settings with other ones for the optimizer of each of the stages."""
-    for name in stages:
+    for name in set(stages) - {Stage.safety.value}:
         before = getattr(settings, name)
         after = dataclasses.replace(before, optimizer=dataclasses.replace(before.optimizer, **changed))
         settings = dataclasses.replace(settings, **{name: after})
@@ -200,6 +212,11 @@ def _train(
 
     # Several workers can only be joined before anything else.
     load_tensorflow(look_for_devices=devices[0] != Strategy.multiworker.value)
+    if stages == (Stage.safety.value,):
+        from genre_tf.cli.train_safety import train_safety_stage
+
+        train_safety_stage(data, run, settings, json)
+        return
     from genre_tf.training.distribution import make_strategy
     from genre_tf.training.progress import comparison
     from genre_tf.training.run_folder import train as train_stages
@@ -253,6 +270,16 @@ def continual_options(from_run: Path | None, replay: float | None, margin: float
 def given(options: dict[str, Any]) -> dict[str, Any]:
     """The options that were given."""
     return {name: value for name, value in options.items() if value is not None}
+
+
+def check_given(stage: Stage, data: Path, from_run: str, of_from: tuple[float | None, ...]) -> None:
+    """Said before TensorFlow is loaded: what does not go together, and a wrong path."""
+    if not from_run and any(value is not None for value in of_from):
+        raise InputError("--replay and --margin go with --from: give the run to go on from")
+    if stage is not Stage.safety:
+        check_data(data)
+    elif not data.is_file():
+        raise InputError(f"{data} is no file: give labelled texts, a label and a tab before each")
 
 
 def check_data(data: Path) -> None:

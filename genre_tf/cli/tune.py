@@ -31,7 +31,7 @@ def tune(
 
     Example: genre tune ranking --data mind --run runs/mind --search learning_rate,dropout --trials 20
     """
-    if stage is Stage.all:
+    if stage in (Stage.all, Stage.safety):
         raise InputError("one stage is tuned at a time: give retrieval, ranking or generation")
     settings = settings_of(run, config)
     settings = with_options(settings, {"news": {"backbone": news_backbone}})

@@ -1,5 +1,6 @@
 """What the generator learns from: titles that readers clicked, and what articles say about themselves."""
 
+import re
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 
@@ -15,7 +16,7 @@ class TextExample:
     """One text to learn.
 
     Args:
-        kind: "title", "summary" or "body".
+        kind: "title", "summary", "body" or "answer".
         history: int32 [h], article rows the reader clicked before, oldest first; empty: no reader.
         source: a text to write from; "" if there is none.
         target: the text to write.
@@ -28,8 +29,18 @@ class TextExample:
     target: str
     article: int
 
+    @property
+    def task(self) -> str:
+        """What it teaches: a title without a source is "interest" or, without a reader, "plain"."""
+        if self.kind != "title" or self.source:
+            return self.kind
+        return "interest" if len(self.history) else "plain"
+
 
 NO_HISTORY = np.zeros(0, np.int32)
+_SENTENCE_END = re.compile(r"(?<=[.!?])[\"'”’]?\s+")
+_CLICKS_OF_READER = 8  # more of one history repeat each other
+_EVIDENCE_SENTENCES = 2
 
 
 def click_examples(
@@ -56,32 +67,80 @@ def click_examples(
                 texts.append(TextExample("title", example.history, abstract, title, row))
             if title and abstract and row not in told:
                 told.add(row)
-                texts.append(TextExample("body", example.history, abstract, body(title, abstract), row))
+                source = _about(table, row)
+                texts.append(TextExample("body", example.history, source, body(title, abstract), row))
+    return texts
+
+
+def history_examples(table: ArticleTable, examples: Iterable[ImpressionExample]) -> list[TextExample]:
+    """Titles within histories, each given the clicks before it: by far the most clicks of a log.
+
+    Args:
+        table: texts of the articles.
+        examples: impressions; of each reader the longest history counts.
+
+    Returns:
+        At most eight titles of a reader, evenly spread over the history but its first click, and no source.
+    """
+    longest: dict[str, npt.NDArray[np.int32]] = {}
+    for example in examples:
+        if len(example.history) > len(longest.get(example.user_id, NO_HISTORY)):
+            longest[example.user_id] = example.history
+    texts = []
+    for history in longest.values():
+        places = np.unique(np.linspace(1, len(history) - 1, _CLICKS_OF_READER).astype(int))
+        for place in places[(places > 0) & (places < len(history))].tolist():
+            row = int(history[place])
+            if table.titles[row]:
+                texts.append(TextExample("title", history[:place], "", table.titles[row], row))
     return texts
 
 
 def article_examples(table: ArticleTable, rows: Iterable[int]) -> list[TextExample]:
     """What articles teach without any reader: the title from the abstract (or from nothing, where there is no
-    abstract), the abstract from title and category, and both together.
+    abstract), from title and category the abstract, and both together; and of a title that asks something the
+    answer, which is how the abstract begins.
 
     Args:
         table: texts of the articles.
         rows: which of them.
 
     Returns:
-        One to three examples per article with a title.
+        One to four examples per article with a title.
     """
     texts = []
+    another = ""  # evidence beside the right one, for an answer must find it
     for row in rows:
-        title, abstract, category = table.titles[row], table.abstracts[row], table.categories[row]
+        title, abstract = table.titles[row], table.abstracts[row]
         if not title:
             continue
         texts.append(TextExample("title", NO_HISTORY, abstract, title, row))
         if abstract:
-            source = f"{title} ({category})" if category else title
+            source = _about(table, row)
             texts.append(TextExample("summary", NO_HISTORY, source, abstract, row))
-            texts.append(TextExample("body", NO_HISTORY, abstract, body(title, abstract), row))
+            texts.append(TextExample("body", NO_HISTORY, source, body(title, abstract), row))
+            if "?" in title:
+                found = [_beginning(abstract, _EVIDENCE_SENTENCES), another]
+                source = question_source(title, found if row % 2 else found[::-1])
+                texts.append(TextExample("answer", NO_HISTORY, source, _beginning(abstract, 1), row))
+            another = _beginning(abstract, _EVIDENCE_SENTENCES)
     return texts
+
+
+def question_source(question: str, evidence: Iterable[str]) -> str:
+    """What an answer is written from: the question, then a line of each text that may know it."""
+    return "\n".join(" ".join(text.split()) for text in (question, *evidence) if text.strip())
+
+
+def _about(table: ArticleTable, row: int) -> str:
+    title, category = table.titles[row], table.categories[row]
+    return f"{title} ({category})" if category else title
+
+
+def _beginning(text: str, sentences: int) -> str:
+    """The first sentences; what ends one is guessed from the letters alone."""
+    ends = [found.end() for found in _SENTENCE_END.finditer(text)]
+    return text[: ends[sentences - 1]].strip() if len(ends) >= sentences else text
 
 
 def body(title: str, abstract: str) -> str:
@@ -113,18 +172,24 @@ def learning_split(
         validation: later ones.
 
     Returns:
-        Training texts: clicks of `train` and every article but those that only `validation` shows.
+        Training texts: clicks of `train`, also those within its histories, and every article but those that
+        only `validation` shows.
         Validation texts: clicks of `validation` on exactly those, and what those articles teach; clicks of
         `validation` on any article, if there are none such.
     """
     unseen = first_shown_in(validation, train)
     known = [row for row in range(1, len(table)) if row not in unseen]
-    to_learn = click_examples(table, train) + article_examples(table, known)
+    to_learn = click_examples(table, train) + history_examples(table, train) + article_examples(table, known)
     to_validate = click_examples(table, validation, articles=unseen) + article_examples(table, sorted(unseen))
     return to_learn, to_validate or click_examples(table, validation)
 
 
 def history_text(table: ArticleTable, history: npt.NDArray[np.int32]) -> str:
     """Titles of a history joined by line breaks, oldest first, as a client of `generate` sends them."""
+    return "\n".join(history_titles(table, history))
+
+
+def history_titles(table: ArticleTable, history: npt.NDArray[np.int32]) -> tuple[str, ...]:
+    """Titles of a history, each on one line, oldest first; articles without one are left out."""
     titles = (" ".join(table.titles[row].split()) for row in history.tolist())
-    return "\n".join(title for title in titles if title)
+    return tuple(title for title in titles if title)

@@ -15,17 +15,30 @@ from genre_tf.data.counters import Counters
 from genre_tf.data.examples import ImpressionExample
 from genre_tf.data.manifest import COUNTERS_FILE
 from genre_tf.data.records import read_articles
+from genre_tf.data.text_examples import history_titles
 from genre_tf.evaluation import baselines
-from genre_tf.evaluation.generation_report import generation_metrics
+from genre_tf.evaluation.cold_start import cold_impressions, cold_start, from_interest
+from genre_tf.evaluation.generation_report import MIN_ABSTRACT_WORDS, generation_metrics
+from genre_tf.evaluation.personalisation import personal_metrics, readers_of_articles
 from genre_tf.evaluation.ranking import ranking_metrics
 from genre_tf.evaluation.report import Slices, compared, finite, sliced
 from genre_tf.evaluation.retrieval_metrics import click_ranks, recall
 from genre_tf.evaluation.run_models import chosen_models, has_generator, load_scorers, open_run
 from genre_tf.evaluation.scored_log import ScoredLog, read_log
-from genre_tf.evaluation.scoring import Scorer, Scores, TwoTowerScorer, score_blocks
-from genre_tf.evaluation.slices import Seen, slice_masks
+from genre_tf.evaluation.scoring import ModelScorer, Scorer, Scores, TwoTowerScorer, score_blocks
+from genre_tf.evaluation.served_writer import ServedWriter
+from genre_tf.evaluation.slices import FEW_CLICKS, Seen, slice_masks
+from genre_tf.evaluation.text_samples import shown_samples
 from genre_tf.evaluation.title_vectors import title_vectors
-from genre_tf.models.checkpoint import BACKBONE_FOLDER
+from genre_tf.generation.safety_classifier import load_classifier
+from genre_tf.generation.writer import WriterOptions
+from genre_tf.models.checkpoint import (
+    BACKBONE_FOLDER,
+    WEIGHTS_FILE,
+    load_backbone,
+    load_ranker,
+    load_two_tower,
+)
 from genre_tf.models.generator_checkpoint import load_generator
 
 CUTOFFS = (10, 50, 100, 200, 500)
@@ -40,12 +53,15 @@ class EvaluationOptions:
         models: names out of `run_models.MODELS`; empty: every one that the run has trained.
         before: also the same models as they were before training.
         generation: also the generator, where the run has one.
+        readers: at most so many readers for whom texts are written (`personal_metrics`); each costs as much
+            as two requests to a server.
         max_bad_rows: rows of the split that may be skipped.
     """
 
     models: tuple[str, ...] = ()
     before: bool = True
     generation: bool = True
+    readers: int = 200
     max_bad_rows: int = 0
 
 
@@ -64,7 +80,8 @@ def evaluate_run(
     Returns:
         The report, ready for JSON; rates are fractions: split, impressions, slices (impressions in each),
         models and baselines (scorer > slice > metric), retrieval (recall@k), generation, before (models,
-        retrieval and generation as they were before training), significance.
+        retrieval and generation as they were before training), significance, samples (what was written for
+        some readers).
 
     Raises:
         InputError: no run, no such split, no labels, or a model that the run has not trained.
@@ -78,7 +95,7 @@ def evaluate_run(
     examples = log.examples()
     say(f"{len(examples)} impressions of {split}, {len(log.table) - 1} articles: {', '.join(names)}")
     scorers = load_scorers(run, names, log.table)
-    untrained: dict[str, Scorer] = {}
+    untrained: dict[str, ModelScorer] = {}
     if options.before:
         say("the same models before training")
         untrained = load_scorers(run, names, log.table, trained=False)
@@ -99,8 +116,14 @@ def evaluate_run(
     report["before"] |= {"retrieval": _retrieval(untrained, examples), "generation": {}}
     if options.generation and has_generator(run):
         say("generator")
-        found = _generation(run, scorers, log, examples, options.before)
+        learned = _learned(run)
+        found = _generation(run, scorers, log, examples, learned, options.before)
         report["generation"], report["before"]["generation"] = found
+        if options.readers and (run / "ranking" / WEIGHTS_FILE).is_file():
+            personal = _personal(run, config, log, examples, learned, options.readers, say)
+            report["generation"]["personal"], report["samples"] = personal
+            cold = _cold_start(run, config, log, examples, clicked, scorers, options.readers, say)
+            report["generation"]["cold_start"] = cold
     return dict(finite(report))
 
 
@@ -163,18 +186,79 @@ def _generation(
     scorers: Mapping[str, Scorer],
     log: ScoredLog,
     examples: Sequence[ImpressionExample],
+    learned: frozenset[str],
     before: bool,
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """The generator's metrics, and those of one with new random weights if `before` wants them."""
     towers = scorers.get("two_tower") or load_scorers(run, ("two_tower",), log.table)["two_tower"]
     if not isinstance(towers, TwoTowerScorer):
         raise TypeError(f"the two towers score as {type(towers).__name__}")
-    # The counters also know what the runs before this one were shown, and learned.
-    counted = Counters.load(run / "prepared" / COUNTERS_FILE).views.keys()
-    learned = frozenset(read_articles(run / "prepared").news_ids) | counted
 
     def measured(trained: bool) -> dict[str, Any]:
         parts = load_generator(run, trained=trained)
         return generation_metrics(parts, towers, log, examples, learned)
 
     return measured(True), measured(False) if before else {}
+
+
+def _learned(run: Path) -> frozenset[str]:
+    # The counters also know what the runs before this one were shown, and learned.
+    counted = Counters.load(run / "prepared" / COUNTERS_FILE).views.keys()
+    return frozenset(read_articles(run / "prepared").news_ids) | counted
+
+
+def _personal(
+    run: Path,
+    config: RunConfig,
+    log: ScoredLog,
+    examples: Sequence[ImpressionExample],
+    learned: frozenset[str],
+    count: int,
+    say: Say,
+) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """What is written for readers of the split, and some of it to look at."""
+    readers = readers_of_articles(log.table, examples, learned, count, MIN_ABSTRACT_WORDS)
+    if len(readers) < 2:
+        say("no two readers of articles that the generator has not learned: nothing written for readers")
+        return {}, []
+    say(f"writing for {len(readers)} readers")
+    writer = _served_writer(run, config, [reader.titles for reader in readers])
+    titles = [title for title in log.table.titles if title]
+    metrics, samples = personal_metrics(writer, readers, titles, config.seed)
+    return metrics, shown_samples(samples)
+
+
+def _cold_start(
+    run: Path,
+    config: RunConfig,
+    log: ScoredLog,
+    examples: Sequence[ImpressionExample],
+    clicked: Sequence[npt.NDArray[np.bool_]],
+    scorers: Mapping[str, ModelScorer],
+    most: int,
+    say: Say,
+) -> dict[str, Any]:
+    """What written articles do to the ranking of readers with few clicks; empty where there is none."""
+    few = cold_impressions(log, most)
+    if not few:
+        return {}
+    say(f"filling the histories of {len(few)} impressions of readers with few clicks")
+    cold, labels = [examples[at] for at in few], [clicked[at] for at in few]
+    histories = [history_titles(log.table, example.history) for example in cold]
+    writer = _served_writer(run, config, histories, samples=FEW_CLICKS)
+    return cold_start(cold, labels, scorers, len(log.table), from_interest(writer, log.table))
+
+
+def _served_writer(
+    run: Path, config: RunConfig, histories: Sequence[Sequence[str]], **options: Any
+) -> ServedWriter:
+    """The run's writer for readers of these titles, `WriterOptions` changed as given."""
+    shared = load_backbone(run, config)
+    return ServedWriter(
+        load_generator(run),
+        load_two_tower(run, shared=shared),
+        load_ranker(run, shared=shared),
+        histories,
+        WriterOptions(**options),
+        load_classifier(run, run / "ranking" / WEIGHTS_FILE),
+    )

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -14,7 +14,7 @@ from genre_tf.data.examples import ImpressionExample
 from genre_tf.data.text_examples import history_text
 from genre_tf.evaluation.scored_log import ScoredLog
 from genre_tf.evaluation.scoring import TwoTowerScorer
-from genre_tf.evaluation.text_metrics import distinct, perplexity, rouge
+from genre_tf.evaluation.text_metrics import copy_rate, distinct, perplexity, rouge
 from genre_tf.generation.sampling import Greedy
 from genre_tf.generation.writer import Writer, WriterOptions
 from genre_tf.models.generator_checkpoint import TrainedGenerator
@@ -54,21 +54,24 @@ def generation_metrics(
 
     Returns:
         "perplexity" and "bits_per_character" of clicked titles, given reader and abstract; the perplexity
-        also without the abstract and without the reader; ROUGE, distinct-n and grounding of greedy
-        headlines written from abstracts without any reader; how many of each; and the baselines that copy
-        the beginning of the abstract. None where the split has no such article.
+        also without the abstract and without the reader; ROUGE, distinct-n, grounding, "copy_rate" and
+        "unsafe_rate" of greedy headlines written from abstracts without any reader; how many of each; and the
+        baselines that copy the beginning of the abstract. None where the split has no such article.
     """
     clicks = clicked_titles(log.table, examples, towers, parts.prompts, learned)
     articles = headline_articles(log.split.articles.values(), learned)
     sources, titles = [article.abstract for article in articles], [article.title for article in articles]
-    written, grounding = greedy_titles(parts, sources)
+    headlines = greedy_titles(parts, sources)
+    written = headlines.titles
     copied = {f"first_{count}_words": rouge(_beginnings(sources, count), titles) for count in (10, 15)}
     return {
         **likelihood_metrics(parts, clicks),
         **rouge(written, titles),
         "distinct1": distinct(written, 1),
         "distinct2": distinct(written, 2),
-        "grounding": grounding,
+        "grounding": headlines.grounding,
+        "copy_rate": copy_rate(written, sources),
+        "unsafe_rate": headlines.unsafe_rate,
         "clicked_titles": len(clicks),
         "headlines": len(articles),
         "baselines": copied,
@@ -165,22 +168,27 @@ class TitleLoss:
         return total, tokens
 
 
-def greedy_titles(parts: TrainedGenerator, sources: Sequence[str]) -> tuple[list[str], float | None]:
+class Headlines(NamedTuple):
+    """A title per source, their mean grounding in it and the share that is unsafe (None without sources)."""
+
+    titles: list[str]
+    grounding: float | None
+    unsafe_rate: float | None
+
+
+def greedy_titles(parts: TrainedGenerator, sources: Sequence[str]) -> Headlines:
     """The likeliest title of each source, for no reader in particular.
 
     Args:
         parts: the writer.
         sources: texts to write from.
-
-    Returns:
-        A title per source, and their mean grounding in the sources (None without sources).
     """
     options = WriterOptions(samples=1, strategy=Greedy())
     writer = Writer(parts.generator, parts.prompts, options, parts.common_words)
     dimension = parts.generator.reader_prefix.user_dimension
 
     @tf.function(input_signature=[tf.TensorSpec([None], tf.string)])
-    def write(source: Any) -> tuple[Any, Any]:
+    def write(source: Any) -> tuple[Any, Any, Any]:
         batch = tf.shape(source)
         written = writer(
             tf.fill(batch, ""),
@@ -190,15 +198,19 @@ def greedy_titles(parts: TrainedGenerator, sources: Sequence[str]) -> tuple[list
             tf.zeros([batch[0], dimension]),
             lambda text: tf.zeros(tf.shape(text)),  # nobody's interest
         )
-        return written.text[:, 0], written.grounding[:, 0]
+        return written.text[:, 0], written.grounding[:, 0], written.safe[:, 0]
 
     titles: list[str] = []
     grounding: list[float] = []
+    safe: list[bool] = []
     for batch in _batches(sources):
-        text, grounded = write(tf.constant(list(batch)))
+        text, grounded, shown = write(tf.constant(list(batch)))
         titles += [row.decode() for row in text.numpy()]
         grounding += grounded.numpy().tolist()
-    return titles, float(np.mean(grounding)) if grounding else None
+        safe += shown.numpy().tolist()
+    if not titles:
+        return Headlines([], None, None)
+    return Headlines(titles, float(np.mean(grounding)), 1 - float(np.mean(safe)))
 
 
 def _batches(rows: Sequence[Any]) -> Iterator[Sequence[Any]]:

@@ -139,6 +139,8 @@ def _tables(report: dict[str, Any]) -> Iterator[Table]:
         )
     if report.get("generation"):
         yield _generation_table(report["generation"], report["before"].get("generation", {}))
+        if report["generation"].get("personal"):
+            yield _personal_table(report["generation"]["personal"])
     if report.get("significance"):
         rows = {name: dict(part) for name, part in report["significance"].items()}
         yield _plain_table("Differences in AUC, 95% interval", rows, ["difference", "low", "high"])
@@ -151,6 +153,22 @@ def _generation_table(written: dict[str, Any], before: dict[str, Any]) -> Table:
         f"Written: {written['headlines']} headlines, and {written['clicked_titles']} clicked titles expected"
     )
     return _plain_table(title, rows, ["perplexity", *headings, "grounding"], headings)
+
+
+def _personal_table(personal: dict[str, Any]) -> Table:
+    interest = personal["interest"]
+    rivals = {
+        "for another reader": ("for_other_reader", "over_other_reader"),
+        "first samples of both": ("first_sample_for_other_reader", "first_sample_over_other_reader"),
+        "clicked title": ("clicked_title", "over_clicked_title"),
+        "random title": ("random_title", "over_random_title"),
+    }
+    rows = {name: {"interest": interest[of], **personal[over]} for name, (of, over) in rivals.items()}
+    title = (
+        f"Written for {personal['readers']} readers, interest {interest['written']:.4f}, beside texts of the "
+        "same sources (chance wins 0.5 of the pairs)"
+    )
+    return _plain_table(title, rows, ["interest", "share_above", "share_equal", "win_rate", "low", "high"])
 
 
 def _ranking_table(report: dict[str, Any]) -> Table:

@@ -6,7 +6,7 @@ from pathlib import Path
 from genre_tf.config import RunConfig, read_config
 from genre_tf.data.articles import ArticleTable
 from genre_tf.errors import InputError
-from genre_tf.evaluation.scoring import RankerScorer, Scorer, TwoTowerScorer
+from genre_tf.evaluation.scoring import ModelScorer, RankerScorer, TwoTowerScorer
 from genre_tf.models.checkpoint import CACHE_FOLDER, WEIGHTS_FILE, load_backbone, load_ranker, load_two_tower
 from genre_tf.models.embedding import embed_articles
 
@@ -57,7 +57,7 @@ def chosen_models(run: Path, config: RunConfig, asked: Sequence[str]) -> tuple[s
 
 def load_scorers(
     run: Path, names: Sequence[str], table: ArticleTable, *, trained: bool = True
-) -> dict[str, Scorer]:
+) -> dict[str, ModelScorer]:
     """Load models and embed every article once per stage.
 
     Args:
@@ -72,7 +72,7 @@ def load_scorers(
     Raises:
         InputError: a stage that was not trained, or damaged files.
     """
-    scorers: dict[str, Scorer] = {}
+    scorers: dict[str, ModelScorer] = {}
     # Frozen states are kept for the length of the run: both stages, trained or not, begin with the same ones.
     cache = run / CACHE_FOLDER
     shared = load_backbone(run, read_config(run / "config.toml"))

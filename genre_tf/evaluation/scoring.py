@@ -1,14 +1,16 @@
 """Scores of a whole log from a run's models: every article embedded once, impressions in batches."""
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 
+from genre_tf.data.articles import ArticleTable
 from genre_tf.data.examples import ImpressionExample
 from genre_tf.evaluation.scored_log import ScoredLog
+from genre_tf.models.embedding import embed_articles
 
 if TYPE_CHECKING:
     from genre_tf.models.ranker import Ranker
@@ -23,6 +25,16 @@ Scorer = Callable[[Sequence[ImpressionExample]], Scores]
 _BATCH_IMPRESSIONS = 64
 
 
+class ModelScorer(Protocol):
+    """A scorer that can take in articles which its log does not have."""
+
+    def __call__(self, examples: Sequence[ImpressionExample]) -> Scores:
+        """Per impression float32 [candidates]."""
+
+    def with_articles(self, extra: ArticleTable) -> "ModelScorer":
+        """The same model with more articles: those of `extra`, without its padding row, behind its own."""
+
+
 class TwoTowerScorer:
     """Scores candidates by the dot product of the reader's and the article's vector.
 
@@ -32,6 +44,7 @@ class TwoTowerScorer:
     """
 
     def __init__(self, two_tower: "TwoTower", vectors: Vectors) -> None:
+        self.two_tower = two_tower
         self.vectors = vectors
         articles = tf.constant(vectors)
 
@@ -59,6 +72,10 @@ class TwoTowerScorer:
             for example, reader in zip(examples, readers, strict=True)
         ]
 
+    def with_articles(self, extra: ArticleTable) -> "TwoTowerScorer":
+        """As in `ModelScorer`."""
+        return TwoTowerScorer(self.two_tower, _more(self.vectors, self.two_tower, extra))
+
 
 class RankerScorer:
     """Scores candidates by the ranker's click logits.
@@ -70,6 +87,9 @@ class RankerScorer:
     """
 
     def __init__(self, ranker: "Ranker", vectors: Vectors, with_counters: bool) -> None:
+        self.ranker = ranker
+        self.vectors = vectors
+        self.with_counters = with_counters
         articles = tf.constant(vectors)
 
         @tf.function(
@@ -107,6 +127,14 @@ class RankerScorer:
             for at, row, example in zip(batch, logits, chosen, strict=True):
                 scores[at] = row[: len(example.candidates)]
         return scores
+
+    def with_articles(self, extra: ArticleTable) -> "RankerScorer":
+        """As in `ModelScorer`."""
+        return RankerScorer(self.ranker, _more(self.vectors, self.ranker, extra), self.with_counters)
+
+
+def _more(vectors: Vectors, model: Any, extra: ArticleTable) -> Vectors:
+    return np.concatenate([vectors, embed_articles(model.encoder, extra)[1:]])
 
 
 def score_blocks(log: ScoredLog, scorer: Scorer) -> Iterator[Scores]:

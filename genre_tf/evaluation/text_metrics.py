@@ -1,9 +1,11 @@
-"""Metrics of written text: perplexity, ROUGE against the real text, and how varied the texts are."""
+"""Metrics of written text: perplexity, ROUGE against the real text, how varied it is, how much is copied."""
 
 import math
+import re
 from collections.abc import Sequence
 
 ROUGE = ("rouge1", "rouge2", "rougeL")
+_WORD = re.compile(r"[^\W_]+")
 
 
 def perplexity(negative_log_likelihood: float, tokens: int) -> float | None:
@@ -69,3 +71,57 @@ def distinct(texts: Sequence[str], size: int) -> float | None:
         for at in range(len(words) - size + 1)
     ]
     return len(set(grams)) / len(grams) if grams else None
+
+
+def self_bleu(texts: Sequence[str]) -> float | None:
+    """How alike several texts from one source are: each one's mean BLEU-4 against all the others.
+
+    Zhu et al., "Texygen", 2018; precisions of zero are smoothed by epsilon (0.1), which is smoothing 1 of
+    Chen and Cherry, "A Systematic Comparison of Smoothing Techniques for Sentence-Level BLEU", 2014. Words
+    are in lower case, split at spaces; texts of fewer than four words have low values even where they are
+    equal.
+
+    Args:
+        texts: what was written from one source.
+
+    Returns:
+        From 0 to 1, 1 for equal texts; None for fewer than two.
+    """
+    if len(texts) < 2:
+        return None
+    from nltk.translate.bleu_score import SmoothingFunction, sentence_bleu
+
+    words = [text.lower().split() for text in texts]
+    smoothing = SmoothingFunction(epsilon=0.1).method1
+    found = [
+        sentence_bleu([*words[:at], *words[at + 1 :]], words[at], smoothing_function=smoothing)
+        for at in range(len(words))
+    ]
+    return float(sum(found) / len(found))
+
+
+def copy_rate(texts: Sequence[str], sources: Sequence[str], run: int = 4) -> float | None:
+    """Share of all words of texts that stand in a run of at least `run` words copied from the source.
+
+    See et al., "Get To The Point", 2017, and Grusky et al., "Newsroom", 2018, look at such runs. Words are
+    letters and digits in lower case; punctuation between them is left aside.
+
+    Args:
+        texts: what was written.
+        sources: what each was written from.
+        run: words of the shortest run that counts.
+
+    Returns:
+        A fraction, or None where there is no word.
+
+    Raises:
+        ValueError: when there are not as many texts as sources.
+    """
+    copied = total = 0
+    for text, source in zip(texts, sources, strict=True):
+        words, known = _WORD.findall(text.lower()), _WORD.findall(source.lower())
+        runs = {tuple(known[at : at + run]) for at in range(len(known) - run + 1)}
+        starts = [at for at in range(len(words) - run + 1) if tuple(words[at : at + run]) in runs]
+        copied += len({place for at in starts for place in range(at, at + run)})
+        total += len(words)
+    return copied / total if total else None

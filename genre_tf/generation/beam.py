@@ -138,10 +138,11 @@ class BeamLoop:
         for number in range(self.beam.groups):
             mine = self._group(beams, number)
             taken = [group.written[:, :, -1] for group, _ in chosen]
-            chosen.append(self._choose_in_group(mine, *self._of_group([gain, of_model], number), taken))
+            own_gain, own_of_model = self._of_group([gain, of_model], number)
+            chosen.append(self._choose_in_group(mine, own_gain, own_of_model, taken))
         size = width // self.beam.groups
         origin = tf.concat([origin + n * size for n, (_, origin) in enumerate(chosen)], axis=1)
-        parts = [group._replace(step=[], cache=[]) for group, _ in chosen]
+        parts = [group._replace(step=(), cache=WrittenCache([], [])) for group, _ in chosen]
         joined = tf.nest.map_structure(lambda *each: tf.concat(each, axis=1), *parts)
         in_order = tf.nest.map_structure(
             lambda cached: tf.ensure_shape(tf.gather(cached, origin, axis=2, batch_dims=1), cached.shape),

@@ -87,7 +87,7 @@ def attend(query: Any, prompt: PromptCache, index: int, keys: Any, values: Any, 
         float32 [batch * samples * columns, heads * depth].
     """
     heads, samples, depth = keys.shape[1], keys.shape[2], keys.shape[4]
-    single = samples == 1 and where.columns == 1
+    single = samples == 1 and isinstance(where.columns, int) and where.columns == 1
     past: Any = tf.shape(prompt.bias)[-1]
     if single:  # heads already stand where they should
         query = tf.reshape(query, where.together)

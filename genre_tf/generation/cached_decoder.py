@@ -4,6 +4,8 @@ from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import tensorflow as tf
 
+from genre_tf.backbones.causal_prefix import Prefix
+
 
 class PromptCache(NamedTuple):
     """What later tokens see of a prompt.
@@ -51,12 +53,13 @@ class CachedDecoder(Protocol):
     def embed(self, token_ids: Any) -> Any:
         """Token embeddings, without positions: int32 [...] -> float32 [..., hidden]."""
 
-    def prefill(self, embeddings: Any, mask: Any) -> tuple[Any, PromptCache]:
+    def prefill(self, embeddings: Any, mask: Any, prefix: Prefix | None = None) -> tuple[Any, PromptCache]:
         """Read a whole prompt.
 
         Args:
             embeddings: float32 [batch, time, hidden], without positions; the last column is each row's last.
             mask: bool [batch, time], false where there is padding.
+            prefix: keys and values in front of it, without positions; they come first in the cache.
 
         Returns:
             logits of the token after the last column, float32 [batch, vocabulary], and the cache.

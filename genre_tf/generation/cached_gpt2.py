@@ -9,6 +9,7 @@ from typing import Any
 
 import tensorflow as tf
 
+from genre_tf.backbones.causal_prefix import Prefix
 from genre_tf.generation import cache_attention
 from genre_tf.generation.cached_decoder import PromptCache, WrittenCache, prompt_positions
 from genre_tf.generation.sampling import IMPOSSIBLE
@@ -56,19 +57,27 @@ class CachedGpt2(tf.Module):
         """As in `CachedDecoder`."""
         return tf.gather(self.outer["tokens"], token_ids)
 
-    def prefill(self, embeddings: Any, mask: Any) -> tuple[Any, PromptCache]:
+    def prefill(self, embeddings: Any, mask: Any, prefix: Prefix | None = None) -> tuple[Any, PromptCache]:
         """As in `CachedDecoder`."""
         batch, time = tf.shape(mask)[0], tf.shape(mask)[1]
         bias = tf.where(mask, 0.0, IMPOSSIBLE)[:, None, None, :]  # [batch, 1, 1, time]
         causal = IMPOSSIBLE * (1.0 - tf.linalg.band_part(tf.ones([time, time]), -1, 0))
+        if prefix is not None:
+            size = tf.shape(prefix.keys[0])[2]
+            seen = tf.fill([batch, 1, 1, size], tf.convert_to_tensor(prefix.bias))
+            bias = tf.concat([seen, bias], axis=3)  # [batch, 1, 1, prefix + time]
+            causal = tf.pad(causal, [[0, 0], [size, 0]])
         length = tf.reduce_sum(tf.cast(mask, tf.int32), axis=1)
         cache = PromptCache([], [], bias, length)
         states = self._enter(embeddings, prompt_positions(mask))  # [batch * time, hidden]
-        for weights in self.layers:
+        for index, weights in enumerate(self.layers):
             fused = self._query_key_value(weights, states)
             fused = tf.reshape(fused, [batch, time, 3, self.heads, self.hidden // self.heads])
             # 3 x [batch, heads, time, depth]
             query, key, value = tf.unstack(tf.transpose(fused, [2, 0, 3, 1, 4]), num=3)
+            if prefix is not None:
+                key = tf.concat([prefix.keys[index], key], axis=2)
+                value = tf.concat([prefix.values[index], value], axis=2)
             score = tf.matmul(query, key, transpose_b=True) + tf.maximum(causal + bias, IMPOSSIBLE)
             mixed = tf.matmul(tf.nn.softmax(score), value)  # [batch, heads, time, depth]
             mixed = tf.reshape(tf.transpose(mixed, [0, 2, 1, 3]), [-1, self.hidden])  # [batch * time, hidden]

@@ -43,11 +43,12 @@ class Rules:
             step: int32 [] or [n], tokens written.
             rows: int32 [n], the row that each belongs to; each its own if left out.
         """
+        shape = logits.shape
         logits = self.constraints.apply(logits, written, step, self.end_id, _of(self.ban, rows))
         if self.required is not None:
             lack = missing(_of(self.required, rows), written)
             logits = force(logits, lack, _of(self.limits, rows) - step, self.end_id)
-        return logits
+        return tf.ensure_shape(logits, shape)  # which conditions of unknown rank forget
 
 
 def _of(values: Any | None, rows: Any | None) -> Any:

@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 
 import tensorflow as tf
 
+from genre_tf.backbones.causal_prefix import Prefix
 from genre_tf.generation.beam import Beam, BeamLoop
 from genre_tf.generation.cached_decoder import (
     CachedDecoder,
@@ -125,6 +126,7 @@ def decode(
     forbidden: Any | None = None,
     required: Any | None = None,
     copy_from: Any | None = None,
+    prefix: Prefix | None = None,
 ) -> Decoded:
     """Write `options.samples` texts after each prompt.
 
@@ -140,18 +142,20 @@ def decode(
             without them, and those that the model does not write by itself fill the end of the room, in
             order.
         copy_from: int32 [batch, n], tokens that the texts are likely to repeat, NOTHING among or behind them.
+        prefix: keys and values in front of the prompts.
 
     Returns:
         The texts. The loop ends when every text has ended, so `longest` is often below `max_tokens`.
     """
     strategy = options.strategy
     copies = strategy.width if isinstance(strategy, Beam) else options.samples
-    logits, prompt = model.prefill(embeddings, mask)
+    logits, prompt = model.prefill(embeddings, mask, prefix)
     length = tf.reduce_sum(tf.cast(mask, tf.int32), axis=1)  # the position of the first written token
     limits = tf.fill(tf.shape(length), options.max_tokens) if limits is None else limits
-    limits, forbidden, required, copy_from, logits = (
+    logits = tf.repeat(logits, copies, axis=0)
+    limits, forbidden, required, copy_from = (
         None if rows is None else tf.repeat(rows, copies, axis=0)
-        for rows in (limits, forbidden, required, copy_from, logits)
+        for rows in (limits, forbidden, required, copy_from)
     )
     ban = None if forbidden is None else banned(forbidden, logits.shape[-1])
     rules = Rules(options.end_id, options.constraints, limits, ban, required)

@@ -147,6 +147,7 @@ def copied(source: Any, written: Any, length: int) -> Any:
     Returns:
         int32 [rows, length], NOTHING behind each draft; of several equally long matches the first counts.
     """
+    written = tf.pad(written, [[0, 0], [LONGEST_MATCH, 0]], constant_values=NOTHING)
     matched = tf.zeros_like(source)
     so_far = tf.ones_like(source, tf.bool)
     for back in range(LONGEST_MATCH):

@@ -2,10 +2,12 @@
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import tensorflow as tf
+
+from genre_tf.generation.folding import folded
 
 _FUNCTION_WORDS = """
 a about after again against all also an and any are as at back be because been before being best big but
@@ -19,6 +21,17 @@ while who whose why will with woman world would year years yet you your
 """
 FUNCTION_WORDS = tuple(_FUNCTION_WORDS.split())
 _WORD = re.compile(r"[^\W\d_]+")
+# Numbers to twenty; "one" claims nothing, for it is a pronoun too.
+_NUMBER_WORDS = """
+zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen
+seventeen eighteen nineteen twenty
+"""
+_COUNTING = tuple(_NUMBER_WORDS.split())
+_DIGITS = {word: str(value) for value, word in enumerate(_COUNTING)}
+_DIGITS |= {"first": "1st", "second": "2nd", "third": "3rd", "fourth": "4th", "fifth": "5th", "sixth": "6th"}
+_DIGITS |= {"seventh": "7th", "eighth": "8th", "ninth": "9th", "tenth": "10th"}
+_NOT = r"(?i)\b(?:ai|are|ca|could|did|do|does|had|has|have|is|should|was|were|wo|would)n['’]t\b"
+_NAME = r"\p{Lu}[\p{L}\p{M}\p{N}]+|\p{L}+\p{Lu}.*"
 
 
 def common_words(texts: Iterable[str], least: int = 2) -> list[str]:
@@ -43,10 +56,12 @@ def common_words(texts: Iterable[str], least: int = 2) -> list[str]:
 class Grounding(tf.Module):
     """Share of a text's claims that stand in the evidence.
 
-    A claim is a name (a capitalised word that is no common word), a number, or two neighbouring words of a
-    quote. It stands in the evidence if the same word (or pair of neighbours) does, whatever its case;
-    thousands separators, currency signs and the possessive are left aside. A text without a claim is wholly
-    grounded.
+    A claim is a name (a word with a capital that is no common word), a number, or two neighbouring words of a
+    quote (the word, where it is a quote's only one). It stands in the evidence if the same does there,
+    whatever its case. Left aside are thousands separators, currency signs, possessives, the points of U.S.,
+    the kind of quotation marks, and whether a number up to twenty is a word. Scripts without capitals have
+    no names here; where they put no spaces, quotes are compared by characters. A quote that is not closed is
+    none, and a text without a claim is wholly grounded.
 
     Args:
         common: words that are no names, lower case; see `common_words`.
@@ -54,9 +69,9 @@ class Grounding(tf.Module):
 
     def __init__(self, common: Sequence[str] = FUNCTION_WORDS) -> None:
         super().__init__()
-        words = tf.constant(sorted(set(common)), tf.string)
-        initializer = tf.lookup.KeyValueTensorInitializer(words, tf.ones_like(words, tf.int32))
-        self.common = tf.lookup.StaticHashTable(initializer, default_value=0)
+        self.common = _table(dict.fromkeys(common, "common"))
+        self.digits = _table(_DIGITS)
+        self.counting = _table({word: "number" for word in _COUNTING if word != "one"})
 
     def __call__(self, texts: Any, evidence: Any) -> Any:
         """Score texts.
@@ -68,27 +83,78 @@ class Grounding(tf.Module):
         Returns:
             float32 [batch, n] from 0 to 1.
         """
-        shape = tf.shape(texts)
-        known = _words(evidence)
+        _, claimed, stands = self._claims(texts, evidence)
+        total, supported = _count(claimed), _count(claimed & stands)
+        return tf.reshape(tf.where(total > 0, supported / tf.maximum(total, 1.0), 1.0), tf.shape(texts))
+
+    def unsupported(self, texts: Any, evidence: Any) -> Any:
+        """Name the claims that do not stand in the evidence; arguments as in `__call__`.
+
+        Returns:
+            string [batch, n]: the claims as they are compared, their case kept, joined by line breaks; ""
+            where all stand.
+        """
+        claims, claimed, stands = self._claims(texts, evidence)
+        lines = tf.strings.reduce_join(tf.where(claimed & ~stands, claims, ""), axis=-1, separator="\n")
+        return tf.reshape(tf.strings.strip(tf.strings.regex_replace(lines, "\n+", "\n")), tf.shape(texts))
+
+    def _claims(self, texts: Any, evidence: Any) -> tuple[Any, Any, Any]:
+        """Words and quotes of all texts, which of them are claims, and which stand: [batch * n, claims]."""
         flat = tf.reshape(texts, [-1])  # [batch * n]
-        words = _words(flat).to_tensor()
-        named = tf.strings.regex_full_match(words, r"\p{Lu}[\p{L}\p{N}]+|.*\p{N}.*")
-        claimed = named & (self.common.lookup(_lower(words)) == 0)  # [batch * n, words]
-        pairs = _quoted_pairs(flat).to_tensor()
-        total = [claimed, pairs != ""]
-        found = [_stands_in(words, known, shape), _stands_in(pairs, _pairs(known), shape)]
-        claims = tf.add_n([_count(part) for part in total])
-        supported = tf.add_n([_count(part & hit) for part, hit in zip(total, found, strict=True)])
-        return tf.reshape(tf.where(claims > 0, supported / tf.maximum(claims, 1.0), 1.0), shape)
+        words, quotes = _words(flat).to_tensor(), _quoted(flat).to_tensor()
+        known = _words(evidence)
+        known = tf.concat([known, _pairs(known)], axis=1)
+        lower = _lower(words)
+        named = tf.strings.regex_full_match(words, _NAME) & (self.common.lookup(lower) == "")
+        number = tf.strings.regex_full_match(words, r".*\p{N}.*") | (self.counting.lookup(lower) != "")
+        claims = tf.concat([words, quotes], axis=1)
+        return claims, tf.concat([named | number, quotes != ""], axis=1), self._stand(claims, known)
+
+    def _stand(self, claims: Any, known: Any) -> Any:
+        """Whether each claim is among its row's known ones: string [batch * n, claims] -> bool."""
+        ours = tf.reshape(self._fingerprint(claims), [known.nrows(), -1, 1])  # [batch, n * claims, 1]
+        theirs = self._fingerprint(known.to_tensor())[:, None, :]  # [batch, 1, known]
+        return tf.reshape(tf.reduce_any(ours == theirs, axis=-1), tf.shape(claims))
+
+    def _fingerprint(self, words: Any) -> Any:
+        lower = _lower(words)
+        digits = self.digits.lookup(lower)
+        # Numbers compare faster than strings.
+        return tf.strings.to_hash_bucket_fast(tf.where(digits == "", lower, digits), 2**62)
+
+
+def _table(pairs: Mapping[str, str]) -> Any:
+    keys = tf.constant(sorted(pairs), tf.string)
+    values = tf.constant([pairs[key] for key in sorted(pairs)], tf.string)
+    return tf.lookup.StaticHashTable(tf.lookup.KeyValueTensorInitializer(keys, values), default_value="")
 
 
 def _words(text: Any) -> Any:
     """Words and numbers, their case kept: string [n] -> ragged [n, words]."""
-    text = tf.strings.regex_replace(text, r"['’]s\b", "")
-    text = tf.strings.regex_replace(text, r"(\d),(\d)", r"\1\2")
-    text = tf.strings.regex_replace(text, r"[^\p{L}\p{N}.]+", " ")
-    text = tf.strings.regex_replace(text, r"\.($|[^0-9])", r" \1")  # a point stays within numbers alone
+    text = _replaced(
+        text,
+        ("ʼ", "'"),
+        (r"(\d)[,'’\x{a0}\x{2009}\x{202f}](\d)", r"\1\2"),  # before `folded` makes plain spaces of them
+    )
+    text = _replaced(
+        folded(text),
+        (_NOT, "not"),
+        (r"['’](?:[sS]|[rv]e|ll|[dm])\b", ""),
+        (r"\b([A-Z])\.([A-Z])\b(?:\.([A-Z])\b)?(?:\.([A-Z])\b)?\.?", r"\1\2\3\4"),  # U.S., U.S.A.
+        (r"\bUS\b", "USA"),  # or it is the pronoun
+        (r"([\p{Han}\p{Hiragana}\p{Katakana}])", r" \1 "),  # written without spaces
+        (r"(\p{N})(\p{Hangul})", r"\1 \2"),
+        (r"(\p{L})\.(\p{N})", r"\1 \2"),  # No.1
+        (r"[^\p{L}\p{M}\p{N}.]+", " "),
+        (r"\.($|[^0-9])", r" \1"),  # a point stays within numbers alone
+    )
     return tf.strings.split(text)
+
+
+def _replaced(text: Any, *rules: tuple[str, str]) -> Any:
+    for pattern, rewrite in rules:
+        text = tf.strings.regex_replace(text, pattern, rewrite)
+    return text
 
 
 def _lower(words: Any) -> Any:
@@ -96,33 +162,31 @@ def _lower(words: Any) -> Any:
 
 
 def _pairs(words: Any) -> Any:
-    """Neighbouring words, lower case: ragged [n, words] -> ragged [n, words - 1]."""
-    first, second = _lower(words[:, :-1].flat_values), _lower(words[:, 1:].flat_values)
+    """Neighbouring words: ragged [n, words] -> ragged [n, words - 1]."""
+    first, second = words[:, :-1].flat_values, words[:, 1:].flat_values
     return words[:, 1:].with_flat_values(tf.strings.join([first, second], separator=" "))
 
 
-def _quoted_pairs(text: Any) -> Any:
-    """Neighbouring words within quotes: string [n] -> ragged [n, pairs]."""
-    text = tf.strings.regex_replace(text, "[“”«»]", '"')
-    text = tf.strings.regex_replace(text, r"(^|[\s(])['‘]([^'’]+)['’]($|[\s).,;:!?])", r'\1"\2"\3')
-    parts = tf.strings.split(text, '"')  # ragged [n, parts]: every second one is a quote
-    odd = tf.ragged.range(parts.row_lengths()) % 2 == 1
-    quotes = tf.ragged.boolean_mask(parts, odd)
-    pairs = _pairs(_words(quotes.flat_values))  # ragged [all quotes, pairs]
-    text_of_pair = tf.gather(quotes.value_rowids(), pairs.value_rowids())
+def _quoted(text: Any) -> Any:
+    """Neighbouring words within quotes, and a quote's only word: string [n] -> ragged [n, claims]."""
+    text = _replaced(
+        text,
+        ("[“”„‟«»‹›「」『』《》〈〉＂]", '"'),
+        (r"(\p{L})['’](\p{L})", r"\1ʼ\2"),  # don't, within single quotes
+        (r"(^|[\s([:—–-])['‘‚]([^'‘’]+)['’]($|[\s)\].,;:!?—–-])", r'\1"\2"\3'),
+    )
+    parts = tf.strings.split(text, '"')  # ragged [n, parts]: every second one is a quote, if one more follows
+    place = tf.ragged.range(parts.row_lengths())
+    last = tf.repeat(parts.row_lengths() - 1, parts.row_lengths())
+    closed = (place.flat_values % 2 == 1) & (place.flat_values < last)
+    quotes = tf.ragged.boolean_mask(parts, parts.with_flat_values(closed))
+    words = _words(quotes.flat_values)  # ragged [all quotes, words]
+    lengths = words.row_lengths()
+    alone = words.with_flat_values(tf.repeat(lengths == 1, lengths))
+    claims = tf.concat([_pairs(words), tf.ragged.boolean_mask(words, alone)], axis=1)
+    text_of_claim = tf.gather(quotes.value_rowids(), claims.value_rowids())
     ragged: Any = tf.RaggedTensor
-    return ragged.from_value_rowids(pairs.flat_values, text_of_pair, quotes.nrows())
-
-
-def _stands_in(claims: Any, known: Any, shape: Any) -> Any:
-    """Whether each claim is among its row's known ones: string [batch * n, claims] -> bool, same shape."""
-    ours = tf.reshape(_fingerprint(claims), [shape[0], -1, 1])  # [batch, n * claims, 1]
-    theirs = _fingerprint(known.to_tensor())[:, None, :]  # [batch, 1, known]
-    return tf.reshape(tf.reduce_any(ours == theirs, axis=-1), tf.shape(claims))
-
-
-def _fingerprint(words: Any) -> Any:
-    return tf.strings.to_hash_bucket_fast(_lower(words), 2**62)  # numbers compare faster than strings
+    return ragged.from_value_rowids(claims.flat_values, text_of_claim, quotes.nrows())
 
 
 def _count(flags: Any) -> Any:

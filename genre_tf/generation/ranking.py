@@ -5,6 +5,8 @@ from typing import Any, NamedTuple
 
 import tensorflow as tf
 
+from genre_tf.generation.folding import folded
+
 
 class Written(NamedTuple):
     """Texts for a batch of readers, each column a candidate.
@@ -15,6 +17,8 @@ class Written(NamedTuple):
         log_probability: float32 [batch, n], the language model's, mean per token.
         grounding: float32 [batch, n], share of the claims that stand in the evidence.
         safe: bool [batch, n].
+        unsupported: string [batch, n], the claims that do not stand there, joined by line breaks; for
+            reports, no output of a server.
     """
 
     text: Any
@@ -22,6 +26,13 @@ class Written(NamedTuple):
     log_probability: Any
     grounding: Any
     safe: Any
+    unsupported: Any
+
+    def served(self) -> dict[str, Any]:
+        """What a server answers, by name."""
+        columns = self._asdict()
+        del columns["unsupported"]
+        return columns
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,18 +43,21 @@ class RankingWeights:
         interest: of the click probability.
         grounding: of the grounded share; a wholly invented text loses as much as this.
         log_probability: per nat per token; small, it only decides between texts of like interest.
+        near_duplicate: of the different words of two texts, the share in both from which the worse one counts
+            as a repetition (Jaccard index); 0.6 is two words changed in a title of eight.
     """
 
     interest: float = 1.0
     grounding: float = 0.5
     log_probability: float = 0.05
+    near_duplicate: float = 0.6
 
 
 def rank(written: Written, weights: RankingWeights) -> Written:
     """Sort each row, best first.
 
-    Unsafe texts come last; before them empty ones, before those repetitions of a better text (the same but
-    for case, spaces and punctuation).
+    Unsafe texts come last, whatever they are worth; before them empty ones; before those repetitions: texts
+    that say almost the same as a better one which stays in front. Within each kind, the better comes first.
 
     Args:
         written: in any order.
@@ -62,26 +76,59 @@ def rank(written: Written, weights: RankingWeights) -> Written:
         + weights.grounding * written.grounding
         + weights.log_probability * written.log_probability
     )
-    same = _normal(written.text)
-    # Steps far apart: however much a text is worth, it does not climb over one.
-    value = tf.clip_by_value(value, -1e3, 1e3) - 1e4 * tf.cast(_repeated(same, value), tf.float32)
-    value -= 1e5 * tf.cast(same == "", tf.float32) + 1e6 * tf.cast(~written.safe, tf.float32)
-    order = tf.argsort(value, axis=1, direction="DESCENDING", stable=True)
-    return Written(*(tf.gather(column, order, batch_dims=1) for column in written))
+    # Safe texts first, so that none of them is the repetition of one that may not be shown.
+    said = tf.strings.regex_full_match(written.text, r"(?s).*[\p{L}\p{N}].*")
+    worse_kind = tf.where(written.safe, tf.where(said, 0, 1), 2)
+    written, worse_kind = _sorted(written, worse_kind, tf.argsort(value, 1, "DESCENDING", stable=True))
+    written, worse_kind = _sorted(written, worse_kind, tf.argsort(worse_kind, 1, stable=True))
+    repeated = _repeated(_alike(written.text, weights.near_duplicate)) & (worse_kind == 0)
+    place = 2 * worse_kind + tf.cast(repeated, tf.int32)  # 0 good, 1 repeated, 2 empty, 4 unsafe
+    return _sorted(written, place, tf.argsort(place, 1, stable=True))[0]
+
+
+def _sorted(written: Written, kind: Any, order: Any) -> tuple[Written, Any]:
+    columns = [tf.gather(column, order, batch_dims=1) for column in (*written, kind)]
+    return Written(*columns[:-1]), columns[-1]
 
 
 def _finite(values: Any) -> Any:
     return tf.where(tf.math.is_finite(values), values, 0.0)
 
 
-def _normal(text: Any) -> Any:
-    return tf.strings.regex_replace(tf.strings.lower(text, encoding="utf-8"), r"[^\p{L}\p{N}]+", "")
+def _words(text: Any) -> Any:
+    """Fingerprints of the words of texts, string [batch, n] -> int64 [batch, n, words], filled up with -1.
+
+    Case and punctuation are left aside; scripts without spaces have their characters for words.
+    """
+    text = tf.strings.lower(folded(text), encoding="utf-8")
+    text = tf.strings.regex_replace(text, r"([\p{Han}\p{Hiragana}\p{Katakana}])", r" \1 ")
+    text = tf.strings.regex_replace(text, r"[^\p{L}\p{M}\p{N}\s]+", "")
+    words = tf.strings.split(tf.reshape(text, [-1]))
+    numbers = words.with_values(tf.strings.to_hash_bucket_fast(words.values, 2**62)).to_tensor(-1)
+    return tf.reshape(numbers, tf.concat([tf.shape(text), tf.shape(numbers)[1:]], 0))
 
 
-def _repeated(text: Any, value: Any) -> Any:
-    """Whether an equal text of the same row is worth more, or as much and stands earlier: bool [batch, n]."""
-    column = tf.range(tf.shape(text)[1])
-    equal = text[:, :, None] == text[:, None, :]
-    better = value[:, None, :] > value[:, :, None]
-    tie = (value[:, None, :] == value[:, :, None]) & (column[None, None, :] < column[None, :, None])
-    return tf.reduce_any(equal & (better | tie), axis=2)
+def _alike(text: Any, near_duplicate: float) -> Any:
+    """Which texts of a row say almost the same: bool [batch, n, n]."""
+    words = _words(text)
+    same = words[:, :, :, None] == words[:, :, None, :]  # [batch, n, words, words]
+    place = tf.range(tf.shape(words)[2])
+    first = (words >= 0) & ~tf.reduce_any(same & (place < place[:, None]), axis=3)  # a set has each word once
+    found = tf.reduce_any(words[:, :, :, None, None] == words[:, None, None], axis=4)  # [batch, n, words, n]
+    both = tf.reduce_sum(tf.cast(found & first[..., None], tf.float32), axis=2)  # [batch, n, n]
+    size = tf.reduce_sum(tf.cast(first, tf.float32), axis=2)
+    either = size[:, :, None] + size[:, None, :] - both
+    return both + 1e-4 >= near_duplicate * tf.maximum(either, 1.0)  # counts against a rounded share of them
+
+
+def _repeated(alike: Any) -> Any:
+    """Whether a text is like one before it that is no repetition itself: bool [batch, n, n] -> [batch, n]."""
+    texts = tf.shape(alike)[1]
+
+    def judge(at: Any, kept: Any) -> tuple[Any, Any]:
+        repeats = tf.reduce_any(alike[:, at] & kept, axis=1)  # kept knows those before it alone
+        now = kept | (~repeats[:, None] & (tf.range(texts) == at))
+        return at + 1, tf.ensure_shape(now, kept.shape)
+
+    _, kept = tf.while_loop(lambda at, _: at < texts, judge, [tf.constant(0), tf.zeros_like(alike[:, 0])])
+    return ~kept

@@ -6,11 +6,10 @@ from typing import Any
 
 import tensorflow as tf
 
-from genre_tf.generation.cached_gpt2 import CachedGpt2
+from genre_tf.generation.cached_models import cached_decoder_of, refresh_decoder
 from genre_tf.generation.constraints import NOTHING, Constraints
 from genre_tf.generation.decode import Decoded, DecodeOptions, decode
 from genre_tf.generation.grounding import FUNCTION_WORDS, Grounding
-from genre_tf.generation.prompt_embeddings import prompt_embeddings
 from genre_tf.generation.ranking import RankingWeights, Written, rank
 from genre_tf.generation.safety import SafetyList
 from genre_tf.generation.sampling import Sample, Strategy
@@ -19,7 +18,14 @@ from genre_tf.models.prompts import Prompts
 
 Interest = Callable[[Any], Any]
 """texts string [batch, n] -> click probability float32 [batch, n], for the batch's own readers."""
+Unsafe = Callable[[Any], Any]
+"""texts string [batch, n] -> bool [batch, n]."""
 _CONTROL_CHARACTERS = r"[\x00-\x09\x0b-\x1f\x7f-\x{9f}]+"  # all but the line break
+
+
+def nothing_unsafe(texts: Any) -> Any:
+    """No classifier: string [batch, n] -> bool [batch, n], all false."""
+    return tf.zeros(tf.shape(texts), tf.bool)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,13 +70,16 @@ class Writer(tf.Module):
         common: Sequence[str] = FUNCTION_WORDS,
     ) -> None:
         super().__init__()
-        self.model = CachedGpt2(generator.backbone)
+        language_model = generator.language_model
+        self.model = cached_decoder_of(language_model)
+        # Behind a function, the generator's layers are not tracked: an export then holds each weight once.
+        self._refresh = lambda: refresh_decoder(self.model, language_model)
         self.reader_prefix = generator.reader_prefix
         self.prompts = prompts
         self.grounding = Grounding(common)
         self.options = options
         self._newline: int = int(prompts.tokenizer.encode(tf.constant(["\n"])).flat_values[0])
-        needed = prompts.sizes.tokens + self.reader_prefix.prefix_tokens
+        needed = prompts.sizes.tokens
         if needed > self.model.max_positions:
             raise ValueError(
                 f"prompts of {needed} tokens do not fit into {self.model.max_positions} positions"
@@ -78,20 +87,28 @@ class Writer(tf.Module):
 
     def refresh(self) -> None:
         """Take over the generator's weights as they are now."""
-        self.model.refresh()
+        self._refresh()
 
     def __call__(
-        self, history_text: Any, source: Any, kind: Any, seed: Any, user_vector: Any, interest: Interest
+        self,
+        history_text: Any,
+        source: Any,
+        kind: Any,
+        seed: Any,
+        user_vector: Any,
+        interest: Interest,
+        unsafe: Unsafe = nothing_unsafe,
     ) -> Written:
         """Write, score and rank.
 
         Args:
             history_text: string [batch], titles joined by line breaks, oldest first; "" for a new reader.
             source: string [batch]; "" to write from interest alone.
-            kind: string [batch]: title, summary, body; any other is taken for a title.
+            kind: string [batch]: title, summary, body, answer; any other is taken for a title.
             seed: int64 [batch]; the same request with the same seed gives the same text in any batch.
             user_vector: float32 [batch, user_dimension], of the reader behind history_text.
             interest: the click model.
+            unsafe: a trained classifier, beside the lists of the options.
 
         Returns:
             Texts and scores, best first, unsafe last; valid UTF-8 and finite numbers. The grounding is in the
@@ -105,21 +122,22 @@ class Writer(tf.Module):
             interest=interest(text),
             log_probability=decoded.log_probability,
             grounding=self.grounding(text, evidence),
-            safe=self.options.safety.is_safe(text),
+            safe=self.options.safety.is_safe(text) & ~unsafe(text),
+            unsupported=self.grounding.unsupported(text, evidence),
         )
         return rank(written, self.options.weights)
 
     def decode(self, history_text: Any, source: Any, kind: Any, seed: Any, user_vector: Any) -> Decoded:
         """Write token ids, unranked. Arguments as in `__call__`."""
         prompt = self.prompts.to_continue(history_text, source, kind)
-        embeddings, mask = prompt_embeddings(self.model, self.reader_prefix, prompt, user_vector)
         target_tokens = self.prompts.sizes.target_tokens
         long = self.prompts.kind_index(kind) > 0
         title_tokens = min(self.options.title_tokens, target_tokens)
         return decode(
             self.model,
-            embeddings,
-            mask,
+            self.model.embed(prompt.token_ids),
+            prompt.mask,
+            prefix=self.reader_prefix(user_vector, prompt.has_reader),
             seeds=seed,
             limits=tf.where(long, target_tokens, title_tokens),
             forbidden=self._forbidden(self.prompts.may_break_line(kind)),

@@ -1,29 +1,46 @@
-"""The generator: GPT-2 that writes for one reader."""
+"""The generator: a language model that writes for one reader."""
 
 from typing import Any
 
 import keras
-from keras import ops
 
 from genre_tf.models.reader_prefix import ReaderPrefix
 
 
 class Generator(keras.Model):
-    """GPT-2 behind a prefix made from the reader's vector.
+    """A language model behind keys and values made from the reader's vector.
 
     Args:
-        backbone: a `keras_hub.models.GPT2Backbone`.
+        language_model: its layers in training, as `backbones.language_models.layers_of` gives them.
         user_dimension: of the two-tower's user vector.
-        prefix_tokens: how many vectors stand in front.
+        prefix_tokens: columns of keys and values in front of every layer.
+        prefix_bias: how visible they are at first; see `ReaderPrefix`.
     """
 
-    def __init__(self, backbone: Any, *, user_dimension: int, prefix_tokens: int = 4) -> None:
+    def __init__(
+        self,
+        language_model: Any,
+        *,
+        user_dimension: int,
+        prefix_tokens: int = 4,
+        prefix_bias: float = 0.0,
+    ) -> None:
         super().__init__(name="generator")
-        self.backbone = backbone
+        self.language_model = language_model
         self.reader_prefix = ReaderPrefix(
-            user_dimension=user_dimension, prefix_tokens=prefix_tokens, hidden=backbone.hidden_dim
+            user_dimension=user_dimension,
+            prefix_tokens=prefix_tokens,
+            layers=language_model.layers,
+            key_heads=language_model.key_heads,
+            depth=language_model.depth,
+            bias=prefix_bias,
         )
         self.built = True
+
+    @property
+    def backbone(self) -> Any:
+        """The KerasHub backbone that the language model computes with."""
+        return self.language_model.backbone
 
     def call(self, inputs: dict[str, Any], training: bool | None = None) -> Any:
         """Predict the next token everywhere.
@@ -40,15 +57,10 @@ class Generator(keras.Model):
 
     def states(self, inputs: dict[str, Any], training: bool | None = None) -> Any:
         """Last hidden states of the tokens, float32 [batch, time, hidden]; arguments as in `call`."""
-        tokens = self.backbone.token_embedding(inputs["token_ids"])
         prefix = self.reader_prefix(inputs["user_vector"], inputs["has_reader"])
-        states = ops.concatenate([prefix, tokens], axis=1)  # [batch, prefix + time, hidden]
-        states = self.backbone.embeddings_add((states, self.backbone.position_embedding(states)))
-        states = self.backbone.embeddings_dropout(states, training=training)
-        for layer in self.backbone.transformer_layers:
-            states = layer(states, training=training)
-        return self.backbone.layer_norm(states)[:, self.reader_prefix.prefix_tokens :]
+        embeddings = self.language_model.embed(inputs["token_ids"])
+        return self.language_model.states(embeddings, prefix, training)
 
     def logits(self, states: Any) -> Any:
         """Logits of the next token: float32 [..., hidden] -> float32 [..., vocabulary]."""
-        return self.backbone.token_embedding(states, reverse=True)
+        return self.language_model.logits(states)

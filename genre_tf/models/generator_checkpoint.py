@@ -5,10 +5,15 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from genre_tf.backbones.gpt2 import build_backbone
+from genre_tf.backbones.language_models import (
+    build_language_model,
+    family_of,
+    layers_of,
+    parse_writer_trainable,
+)
 from genre_tf.errors import InputError
 from genre_tf.models.generator import Generator
-from genre_tf.models.prompts import Prompts, PromptSizes
+from genre_tf.models.prompts import CONTROL_TOKENS, Prompts, PromptSizes
 from genre_tf.text.byte_pair import BytePair
 
 FOLDER = "generation"
@@ -24,13 +29,15 @@ class TrainedGenerator:
         generator: the model.
         prompts: lays out what it reads, with its vocabulary.
         common_words: words of its corpus that are no names, for grounding.
-        gpt2: its backbone's configuration, as Hugging Face writes it.
+        config: its backbone's configuration, as Hugging Face writes it.
+        trainable: what of the backbone is trained: none, lora R or all.
     """
 
     generator: Generator
     prompts: Prompts
     common_words: tuple[str, ...]
-    gpt2: dict[str, Any]
+    config: dict[str, Any]
+    trainable: str = "all"
 
 
 def save_generator_sizes(parts: TrainedGenerator, folder: Path) -> None:
@@ -43,7 +50,9 @@ def save_generator_sizes(parts: TrainedGenerator, folder: Path) -> None:
     generator, prompts = parts.generator, parts.prompts
     prompts.tokenizer.save(folder)
     sizes = {
-        "gpt2": parts.gpt2,
+        "family": family_of(parts.config),
+        "config": parts.config,
+        "trainable": parts.trainable,
         "user_dimension": generator.reader_prefix.user_dimension,
         "prefix_tokens": generator.reader_prefix.prefix_tokens,
         "prompt": asdict(prompts.sizes),
@@ -70,14 +79,23 @@ def load_generator(run: Path, *, trained: bool = True) -> TrainedGenerator:
         )
     try:
         sizes: dict[str, Any] = json.loads((folder / _SIZES_FILE).read_text("utf-8"))
+        tokenizer = BytePair.from_folder(folder)
+        config = sizes["config"]
+        layers = layers_of(
+            build_language_model(config),
+            config,
+            parse_writer_trainable(sizes["trainable"]),
+            [tokenizer.token_id(token) for token in CONTROL_TOKENS],
+        )
         generator = Generator(
-            build_backbone(sizes["gpt2"], dropout=None),
+            layers,
             user_dimension=sizes["user_dimension"],
             prefix_tokens=sizes["prefix_tokens"],
         )
-        prompts = Prompts(BytePair.from_folder(folder), PromptSizes(**sizes["prompt"]))
+        prompts = Prompts(tokenizer, PromptSizes(**sizes["prompt"]))
         if trained:
             generator.load_weights(weights)
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise InputError(f"{folder} is damaged ({error}): train the generation stage again") from None
-    return TrainedGenerator(generator, prompts, tuple(sizes["common_words"]), sizes["gpt2"])
+    words = tuple(sizes["common_words"])
+    return TrainedGenerator(generator, prompts, words, config, sizes["trainable"])

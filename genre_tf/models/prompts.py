@@ -1,8 +1,8 @@
 """What the generator reads: a prompt of token ids, laid out in the graph from raw strings.
 
-    [prefix vectors] <|reader|> titles, oldest first <|source|> source <|title|> target <|end|>
+    <|reader|> titles, oldest first <|source|> source <|title|> target <|end|>
 
-The prefix vectors are not tokens: the generator puts them in front. Training and the served graph use the
+The reader's vector enters apart, as keys and values in front of it all; see `reader_prefix.py`. Training and the served graph use the
 same functions. Prompts to be continued are padded on the left, so that each ends in the last column; rows to
 be learned are padded on the right, where causal attention alone keeps the padding out of sight.
 """
@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 import tensorflow as tf
 
-KINDS = ("title", "summary", "body")
+KINDS = ("title", "summary", "body", "answer")
 END, READER, SOURCE = "<|end|>", "<|reader|>", "<|source|>"
 CONTROL_TOKENS = (END, READER, SOURCE, *(f"<|{kind}|>" for kind in KINDS))
 """The special tokens that a generator's vocabulary must have."""
@@ -41,15 +41,13 @@ class PromptSizes:
             raise ValueError(f"history_tokens must hold at least one title, got {self}")
 
     @classmethod
-    def within(cls, max_tokens: int, prefix_tokens: int) -> "PromptSizes":
+    def within(cls, max_tokens: int) -> "PromptSizes":
         """Share out `max_tokens` positions: a quarter for the text, the rest for history and source."""
-        rest = max_tokens - prefix_tokens - 3  # three control tokens
+        rest = max_tokens - 3  # three control tokens
         target = rest // 4
         history = (rest - target) * 4 // 10
         if history < 8:
-            raise ValueError(
-                f"{max_tokens} tokens with a prefix of {prefix_tokens} leave no room for a prompt"
-            )
+            raise ValueError(f"{max_tokens} tokens leave no room for a prompt")
         return cls(
             title_tokens=min(24, history - 1),
             history_tokens=history,
@@ -59,7 +57,7 @@ class PromptSizes:
 
     @property
     def tokens(self) -> int:
-        """Longest prompt with its text, without the prefix."""
+        """Longest prompt with its text."""
         return self.history_tokens + self.source_tokens + self.target_tokens + 3
 
 

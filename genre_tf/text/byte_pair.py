@@ -27,6 +27,8 @@ MAX_TEXT_BYTES = 40_000
 MAX_KNOWN_WORDS = 100_000
 MAX_KNOWN_WORD_BYTES = 64
 
+_NO_TOKEN = -1  # of a byte that the vocabulary lacks; it is left out of the text, as in the reference
+
 _TEXTS = tf.TensorSpec([None], tf.string)
 
 
@@ -42,9 +44,10 @@ class BytePair(tf.Module):
         merges: pairs of tokens, best first.
         known_words: words (as the splitting gives them, with their leading space) whose tokens are worked
             out now and looked up later; they change the speed and nothing else.
+        split_digits: whether every digit is a word of its own, as in SmolLM2.
 
     Raises:
-        InputError: when the vocabulary lacks a byte or the result of a merge, or its ids have holes.
+        InputError: when the vocabulary lacks an ASCII character or what a merge gives, or its ids have holes.
 
     Source: Radford et al. 2019, "Language Models are Unsupervised Multitask Learners".
     """
@@ -54,12 +57,15 @@ class BytePair(tf.Module):
         vocabulary: Mapping[str, int],
         merges: Sequence[tuple[str, str]],
         known_words: Iterable[str] = (),
+        *,
+        split_digits: bool = False,
     ) -> None:
         super().__init__(name="byte_pair")
         # Wrapped, because tf.Module takes bare dictionaries for things to be saved.
-        self._described = ByteVocabulary(vocabulary, merges, known_words)
+        self._described = ByteVocabulary(vocabulary, merges, known_words, split_digits=split_digits)
         ids = self._described.ids
-        self._bytes = np.array([ids[token] for token in printable_bytes()], np.int32)
+        self._bytes = np.array([ids.get(token, _NO_TOKEN) for token in printable_bytes()], np.int32)
+        self._lacks_bytes = bool((self._bytes == _NO_TOKEN).any())
         self._merger = PairMerger([(ids[a], ids[b], ids[a + b]) for a, b in self._described.merges])
         self._tokens = np.array(self._described.decoded_tokens(), object)
         self._side_by_side = _side_by_side(self._tokens)
@@ -73,7 +79,7 @@ class BytePair(tf.Module):
             InputError: when they are missing, damaged or not of a GPT-2.
         """
         read = read_byte_vocabulary(folder)
-        return cls(read.ids, read.merges, read.known_words)
+        return cls(read.ids, read.merges, read.known_words, split_digits=read.split_digits)
 
     def save(self, folder: Path) -> None:
         """Writes a folder that `from_folder` and `transformers` read."""
@@ -84,16 +90,23 @@ class BytePair(tf.Module):
         ids = dict(self._described.ids)
         for token in tokens:
             ids.setdefault(token, len(ids))
-        return BytePair(ids, self._described.merges, self._described.known_words)
+        return self._with(ids, self._described.known_words)
 
     def with_known_words(self, texts: Iterable[str]) -> "BytePair":
         """The same tokenizer, faster on the most frequent words of a corpus."""
         counts: Counter[bytes] = Counter()
         for batch in _batches(texts, 10_000):
-            counts.update(split_words(_readable(tf.constant(batch)))[0].numpy())
+            counts.update(self._split(_readable(tf.constant(batch)))[0].numpy())
         frequent = sorted(counts, key=lambda word: (-counts[word], word))[:MAX_KNOWN_WORDS]
         words = [word.decode("utf-8") for word in frequent if len(word) <= MAX_KNOWN_WORD_BYTES]
-        return BytePair(self._described.ids, self._described.merges, words)
+        return self._with(self._described.ids, words)
+
+    def _with(self, ids: Mapping[str, int], known_words: Iterable[str]) -> "BytePair":
+        described = self._described
+        return BytePair(ids, described.merges, known_words, split_digits=described.split_digits)
+
+    def _split(self, text: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        return split_words(text, self._described.split_digits)
 
     @property
     def vocabulary_size(self) -> int:
@@ -148,7 +161,7 @@ class BytePair(tf.Module):
     # One traced function for every caller: its constants are then written once into a SavedModel.
     @tf.function(input_signature=[_TEXTS], autograph=False)
     def _encode(self, text: tf.Tensor) -> tf.RaggedTensor:
-        words, owner = split_words(_readable(tf.strings.substr(text, 0, MAX_TEXT_BYTES)))
+        words, owner = self._split(_readable(tf.strings.substr(text, 0, MAX_TEXT_BYTES)))
         known = self._known.lookup(words)
         spelled, lengths = self._merge(tf.boolean_mask(words, known < 0))
         # The known words' tokens and those just merged, in one row, and where each word's begin in it.
@@ -168,6 +181,9 @@ class BytePair(tf.Module):
         """Tokens of words by the merge loop: int32 [tokens], and how many each word has: int32 [words]."""
         characters = tf.cast(tf.io.decode_raw(tf.strings.reduce_join(words), tf.uint8), tf.int32)
         word = tf.repeat(tf.range(tf.size(words)), tf.strings.length(words))
+        if self._lacks_bytes:
+            has_token = tf.gather(self._bytes, characters) != _NO_TOKEN
+            characters, word = tf.boolean_mask(characters, has_token), tf.boolean_mask(word, has_token)
         # Where no token holds two bytes side by side, no merge can join them: cut there, so that the loop
         # takes as many steps as the longest part needs, and not the longest word.
         joinable = tf.gather(self._side_by_side, characters[:-1] * 256 + characters[1:])

@@ -19,15 +19,22 @@ class ByteVocabulary:
         ids: token (bytes written as GPT-2's printable characters) to id.
         merges: pairs of tokens, best first.
         known_words: words to be looked up whole.
+        split_digits: whether every digit is a word of its own.
 
     Raises:
-        InputError: when a byte or the result of a merge is missing, or the ids are not 0, 1, 2, …
+        InputError: when an ASCII character or the result of a merge is missing, or the ids are not 0, 1, 2, …
     """
 
     def __init__(
-        self, ids: Mapping[str, int], merges: Sequence[tuple[str, str]], known_words: Iterable[str] = ()
+        self,
+        ids: Mapping[str, int],
+        merges: Sequence[tuple[str, str]],
+        known_words: Iterable[str] = (),
+        *,
+        split_digits: bool = False,
     ) -> None:
         self.ids = dict(ids)
+        self.split_digits = split_digits
         self.merges = [(left, right) for left, right in merges]
         self.known_words = list(dict.fromkeys(known_words))
         numbers = self.ids.values()
@@ -36,8 +43,10 @@ class ByteVocabulary:
                 f"The byte-pair vocabulary has {len(self.ids)} tokens, but their ids are not 0 to "
                 f"{len(self.ids) - 1}. Put vocab.json and the added tokens of one model together."
             )
+        # Some vocabularies leave out bytes that no text they learned from had; the visible ASCII characters
+        # are in all of them.
         missing = [token for token in printable_bytes() if token not in self.ids]
-        if missing:
+        if any(token.isascii() for token in missing):
             raise InputError(
                 f"The byte-pair vocabulary lacks {len(missing)} of the 256 bytes (one is {missing[0]!r}). "
                 "Name the vocabulary of a byte-level model such as GPT-2."
@@ -77,7 +86,7 @@ def read_byte_vocabulary(folder: Path) -> ByteVocabulary:
         InputError: when they are missing, damaged or not of a GPT-2.
     """
     described = read_json_object(folder / "tokenizer.json")
-    _check_kind(described, folder)
+    split_digits = _splits_digits(described, folder)
     model = described.get("model", {})
     ids = read_json_object(folder / "vocab.json") or dict(model.get("vocab", {}))
     merges = _read_merges(folder / "merges.txt") or [_pair(rule) for rule in model.get("merges", [])]
@@ -91,7 +100,7 @@ def read_byte_vocabulary(folder: Path) -> ByteVocabulary:
     for token in described.get("added_tokens", []):
         ids.setdefault(token["content"], token["id"])
     words = read_json_object(folder / _KNOWN_WORDS_FILE).get("words", [])
-    return ByteVocabulary(ids, merges, words)
+    return ByteVocabulary(ids, merges, words, split_digits=split_digits)
 
 
 def write_byte_vocabulary(vocabulary: ByteVocabulary, folder: Path) -> None:
@@ -101,7 +110,9 @@ def write_byte_vocabulary(vocabulary: ByteVocabulary, folder: Path) -> None:
     rules = "".join(f"{left} {right}\n" for left, right in vocabulary.merges)
     (folder / "merges.txt").write_text("#version: 0.2\n" + rules, "utf-8")
     _tokenizer(vocabulary).save(str(folder / "tokenizer.json"))
-    _write_json(folder / "tokenizer_config.json", {"tokenizer_class": "GPT2Tokenizer", **_ends(vocabulary)})
+    # GPT-2's class in `transformers` would cut words its own way, whatever tokenizer.json says.
+    kind = "PreTrainedTokenizerFast" if vocabulary.split_digits else "GPT2Tokenizer"
+    _write_json(folder / "tokenizer_config.json", {"tokenizer_class": kind, **_ends(vocabulary)})
     _write_json(folder / _KNOWN_WORDS_FILE, {"words": vocabulary.known_words})
 
 
@@ -139,7 +150,10 @@ def _tokenizer(vocabulary: ByteVocabulary) -> Any:
     from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, processors
 
     tokenizer = Tokenizer(models.BPE(vocabulary.ids, vocabulary.merges))
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    splitting: list[Any] = [pre_tokenizers.ByteLevel(add_prefix_space=False)]
+    if vocabulary.split_digits:
+        splitting.insert(0, pre_tokenizers.Digits(individual_digits=True))
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(splitting) if len(splitting) > 1 else splitting[0]
     tokenizer.decoder = decoders.ByteLevel()
     tokenizer.post_processor = processors.ByteLevel(trim_offsets=False)
     tokenizer.add_special_tokens([AddedToken(t, special=True) for t in vocabulary.special_tokens])
@@ -151,19 +165,25 @@ def _ends(vocabulary: ByteVocabulary) -> dict[str, str]:
     return dict.fromkeys(("bos_token", "eos_token", "unk_token"), end) if end in vocabulary.ids else {}
 
 
-def _check_kind(described: dict[str, Any], folder: Path) -> None:
-    """Refuses a tokenizer.json that splits text otherwise than GPT-2."""
+def _splits_digits(described: dict[str, Any], folder: Path) -> bool:
+    """Whether a tokenizer.json cuts digits apart before it splits as GPT-2 does; refuses any other way."""
     if not described:
-        return
+        return False
     kind = described.get("model", {}).get("type", "BPE")
-    splitting = described.get("pre_tokenizer") or {}
-    if kind != "BPE" or splitting.get("type", "ByteLevel") != "ByteLevel" or described.get("normalizer"):
+    splitting = described.get("pre_tokenizer") or {"type": "ByteLevel"}
+    steps = splitting.get("pretokenizers", []) if splitting.get("type") == "Sequence" else [splitting]
+    names = [step.get("type") for step in steps]
+    digits = names == ["Digits", "ByteLevel"] and bool(steps[0].get("individual_digits"))
+    plain = names == ["ByteLevel"] or digits
+    if kind != "BPE" or not plain or not steps[-1].get("use_regex", True) or described.get("normalizer"):
         raise InputError(
             f"{folder / 'tokenizer.json'} describes another tokenizer than GPT-2's ({kind} after "
-            f"{splitting.get('type')}). Name a GPT-2 folder."
+            f"{' and '.join(map(str, names)) or splitting.get('type')}). Name a GPT-2 folder, or one that "
+            "differs only in cutting digits apart."
         )
-    if splitting.get("add_prefix_space"):
+    if steps[-1].get("add_prefix_space"):
         raise InputError(f"{folder / 'tokenizer.json'} puts a space before each text, which GPT-2 does not.")
+    return digits
 
 
 def _read_merges(path: Path) -> list[tuple[str, str]]:

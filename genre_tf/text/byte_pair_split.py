@@ -48,18 +48,20 @@ def character_classes() -> np.ndarray:
     return classes
 
 
-def split_words(text: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+def split_words(text: tf.Tensor, split_digits: bool = False) -> tuple[tf.Tensor, tf.Tensor]:
     """Cuts texts into the words within which byte pairs are merged.
 
     Args:
         text: string [N], valid UTF-8.
+        split_digits: whether every number is a word of its own, and what lies between two of them is cut as
+            if it were a whole text.
 
     Returns:
         The words, string [W], and the text each belongs to, int64 [W]. Joined, a text's words are the text.
     """
     codes = tf.strings.unicode_decode(text, "UTF-8")
     flat, owner = codes.flat_values, codes.value_rowids()
-    begins = _begins(flat, owner)
+    begins = _begins(flat, _between_digits(flat, owner) if split_digits else owner)
     words = tf.RaggedTensor.from_value_rowids(  # type: ignore[attr-defined]
         flat,
         tf.cumsum(tf.cast(begins, tf.int64)) - 1,
@@ -69,10 +71,23 @@ def split_words(text: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
     return tf.strings.unicode_encode(words, "UTF-8"), tf.boolean_mask(owner, begins)
 
 
+def _kinds(codes: tf.Tensor) -> tf.Tensor:
+    """Letter, number, space or other: int32 [M]."""
+    classes = tf.gather(character_classes(), tf.minimum(codes, TABLE_SIZE - 1))
+    return tf.where(codes < TABLE_SIZE, tf.cast(classes, tf.int32), OTHER)
+
+
+def _between_digits(codes: tf.Tensor, owner: tf.Tensor) -> tf.Tensor:
+    """Like `owner`, but another one for each number and for each stretch between numbers: int64 [M]."""
+    number = _kinds(codes) == NUMBER
+    cuts = (owner[1:] != owner[:-1]) | number[1:] | number[:-1]
+    first = tf.zeros_like(owner[:1])
+    return tf.concat([first, tf.cumsum(tf.cast(cuts, owner.dtype))], 0)
+
+
 def _begins(codes: tf.Tensor, owner: tf.Tensor) -> tf.Tensor:
     """Whether a word begins at each code point: bool [M]."""
-    classes = tf.gather(character_classes(), tf.minimum(codes, TABLE_SIZE - 1))
-    kind = tf.where(codes < TABLE_SIZE, tf.cast(classes, tf.int32), OTHER)
+    kind = _kinds(codes)
     same_before = tf.concat([[False], owner[1:] == owner[:-1]], 0)
     same_after = tf.concat([same_before[1:], [False]], 0)[: tf.size(codes)]
     kind_before = tf.where(same_before, _shift(kind, 1), _NOTHING)

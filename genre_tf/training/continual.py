@@ -25,7 +25,16 @@ _SIZES = {
     ),
     "retrieval": ("heads",),
     "ranking": ("counters",),
-    "generation": ("backbone", "vocabulary_size", "layers", "heads", "hidden", "max_tokens", "prefix_tokens"),
+    "generation": (
+        "backbone",
+        "trainable",
+        "vocabulary_size",
+        "layers",
+        "heads",
+        "hidden",
+        "max_tokens",
+        "prefix_tokens",
+    ),
 }
 
 

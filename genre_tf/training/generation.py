@@ -1,6 +1,7 @@
 """Training of the generator: the next token of what readers clicked and of what articles say."""
 
 import dataclasses
+import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,13 @@ import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 
-from genre_tf.backbones.gpt2 import Gpt2, load_gpt2, new_gpt2
+from genre_tf.backbones.gpt2 import new_gpt2
+from genre_tf.backbones.language_models import (
+    LanguageModel,
+    layers_of,
+    load_language_model,
+    parse_writer_trainable,
+)
 from genre_tf.config import GenerationConfig, RunConfig
 from genre_tf.data.articles import ArticleTable
 from genre_tf.data.text_examples import TextExample, learning_split
@@ -20,11 +27,12 @@ from genre_tf.models.checkpoint import load_two_tower
 from genre_tf.models.generator import Generator
 from genre_tf.models.generator_checkpoint import TrainedGenerator, load_generator, save_generator_sizes
 from genre_tf.models.prompts import CONTROL_TOKENS, Prompts, PromptSizes
+from genre_tf.models.reader_prefix import UNSEEN
 from genre_tf.text.byte_pair import train_byte_pair
 from genre_tf.training.distribution import Distribution
-from genre_tf.training.fit import StageTrainer, fit
+from genre_tf.training.fit import fit
+from genre_tf.training.generation_loss import GenerationTrainer, token_losses
 from genre_tf.training.progress import FitResult, Goal, Report
-from genre_tf.training.replicas import sum_over_replicas
 from genre_tf.training.stage_data import StageData
 from genre_tf.training.stage_files import StageFiles
 from genre_tf.training.text_batches import TextBatching, TextRows
@@ -32,51 +40,6 @@ from genre_tf.training.text_batches import TextBatching, TextRows
 _TOKENS_PER_ROW = 64  # a batch has so many tokens for each row of the configured batch size
 _VALIDATION_ROWS = 400  # a validation is then some seconds, and its perplexity steady to a few percent
 _READERS_AT_ONCE = 256
-
-
-class GenerationTrainer(StageTrainer):
-    """Cross-entropy of the next token, weighted: the target's words fully, those of its context a little.
-
-    Args:
-        model: the generator.
-        fixed_shapes: computes logits at every position, since how many count differs from batch to batch.
-    """
-
-    def __init__(self, model: Generator, fixed_shapes: bool = False) -> None:
-        super().__init__(model)
-        self.fixed_shapes = fixed_shapes
-
-    def loss_of(self, batch: dict[str, tf.Tensor], training: bool) -> tf.Tensor:
-        """Weighted mean loss of a batch, float32 []; of several replicas the share of this one."""
-        if self.fixed_shapes:
-            logits = tf.cast(self.model(batch, training=training), tf.float32)
-            losses = tf.nn.sparse_softmax_cross_entropy_with_logits(batch["labels"], logits)
-            weight = batch["label_weight"]  # [batch, time]
-        else:
-            losses, weight = token_losses(self.model, batch, training)
-        return tf.reduce_sum(losses * weight) / tf.maximum(sum_over_replicas(tf.reduce_sum(weight)), 1.0)
-
-
-def token_losses(
-    generator: Generator, batch: dict[str, tf.Tensor], training: bool
-) -> tuple[tf.Tensor, tf.Tensor]:
-    """Cross-entropy of each token that counts.
-
-    Args:
-        generator: the model.
-        batch: of `TextRows.batches`.
-        training: whether dropout is on.
-
-    Returns:
-        Losses in nats, float32 [n], and their weights, float32 [n]. Padding and control tokens are left out
-        before the output matrix, which costs a third of the whole model.
-    """
-    states = generator.states(batch, training=training)  # [batch, time, hidden]
-    counts = tf.where(batch["label_weight"] > 0)  # [n, 2]
-    logits = generator.logits(tf.gather_nd(states, counts))  # [n, vocabulary]
-    labels = tf.gather_nd(batch["labels"], counts)
-    losses = tf.nn.sparse_softmax_cross_entropy_with_logits(labels, tf.cast(logits, tf.float32))
-    return losses, tf.gather_nd(batch["label_weight"], counts)
 
 
 def train_generation(
@@ -100,11 +63,11 @@ def train_generation(
             fewer texts than a batch of fixed shape has.
     """
     settings = config.generation
+    parse_writer_trainable(settings.trainable)  # said before minutes of work
     learned, *held_out = _examples(data, settings, config.seed)
     report(f"{len(learned)} texts to learn, {len(held_out[0])} to validate with")
     to_vectors, dimension = _user_vectors(data.run, data)
-    folder = files.folder
-    folder.mkdir(parents=True, exist_ok=True)
+    files.folder.mkdir(parents=True, exist_ok=True)
     keras.utils.set_random_seed(config.seed)
     devices = distribution or Distribution.one()
     with devices.scope():
@@ -112,16 +75,17 @@ def train_generation(
         parts = (
             load_generator(files.start, trained=False)
             if files.start
-            else new_generator(settings, data.table, dimension, folder, config.seed)
+            else new_generator(settings, data.table, dimension, files.folder, config.seed)
         )
-        trainer = GenerationTrainer(parts.generator, devices.fixed_shapes)
-    save_generator_sizes(parts, folder)
+        trainer = GenerationTrainer(parts.generator, devices.fixed_shapes, settings.contrast)
+    report(trained_share(parts))
+    save_generator_sizes(parts, files.folder)
     rows, *held_out_rows = (
         TextRows(examples, data.table, to_vectors(examples), parts.prompts)
         for examples in (learned, *held_out)
     )
     optimizer = settings.optimizer
-    batching = _batching(optimizer.batch_size * _TOKENS_PER_ROW, parts.prompts.sizes, devices)
+    batching = _batching(settings, parts.prompts.sizes, devices)
     if len(rows) < batching.rows:
         raise InputError(
             f"{len(rows)} texts are less than one batch of {batching.rows}, and a fixed shape leaves out a "
@@ -146,12 +110,28 @@ def _goal(validate: "Perplexity", validate_older: "Perplexity | None" = None) ->
     )
 
 
-def _batching(tokens: int, sizes: PromptSizes, devices: Distribution) -> TextBatching:
+def _batching(settings: GenerationConfig, sizes: PromptSizes, devices: Distribution) -> TextBatching:
     """So many tokens a batch; of fixed shape as many full rows, the same number for each replica."""
-    if not devices.fixed_shapes:
-        return TextBatching(tokens=tokens)
-    each = max(1, round(tokens / sizes.tokens / devices.replicas))
-    return TextBatching(tokens=tokens, rows=each * devices.replicas)
+    tokens = settings.optimizer.batch_size * _TOKENS_PER_ROW
+    each = max(1, round(tokens / sizes.tokens / devices.replicas)) if devices.fixed_shapes else 0
+    return TextBatching(
+        tokens=tokens,
+        rows=each * devices.replicas,
+        context_weight=settings.context_weight,
+        drop_source=settings.drop_source,
+        drop_reader=settings.drop_reader,
+        shares=dataclasses.asdict(settings.tasks),
+        contrast=settings.contrast_rows if settings.contrast else 0.0,
+    )
+
+
+def trained_share(parts: TrainedGenerator) -> str:
+    """What is trained of the language model and beside it, in one line for the progress of a training."""
+    trained, whole = (
+        sum(math.prod(weight.shape) for weight in weights)
+        for weights in (parts.generator.trainable_weights, parts.generator.backbone.weights)
+    )
+    return f"writer, {parts.trainable}: {trained:,} trained parameters; the language model has {whole:,}"
 
 
 def new_generator(
@@ -169,27 +149,39 @@ def new_generator(
     Raises:
         InputError: the settings leave no room for a prompt, or name a backbone that cannot be read.
     """
-    gpt2 = _backbone(settings, [text for text in (*table.titles, *table.abstracts) if text], folder, seed)
-    most = min(settings.max_tokens, gpt2.backbone.max_sequence_length)
+    corpus = [text for text in (*table.titles, *table.abstracts) if text]
+    model = _language_model(settings, corpus, folder, seed)
+    prompts_of = model.tokenizer.with_known_words(corpus) if settings.backbone else model.tokenizer
+    layers = layers_of(
+        model.backbone,
+        model.config,
+        parse_writer_trainable(settings.trainable),
+        [model.tokenizer.token_id(token) for token in CONTROL_TOKENS],
+    )
     try:
-        sizes = PromptSizes.within(most, settings.prefix_tokens)
+        sizes = PromptSizes.within(min(settings.max_tokens, layers.max_positions))
     except ValueError as error:
         raise InputError(f"generation.max_tokens: {error}") from None
-    generator = Generator(gpt2.backbone, user_dimension=user_dimension, prefix_tokens=settings.prefix_tokens)
-    words = common_words(table.abstracts)
-    return TrainedGenerator(generator, Prompts(gpt2.tokenizer, sizes), tuple(words), gpt2.config)
+    generator = Generator(
+        layers,
+        user_dimension=user_dimension,
+        prefix_tokens=settings.prefix_tokens,
+        prefix_bias=UNSEEN if settings.backbone else 0.0,
+    )
+    words = tuple(common_words(table.abstracts))
+    return TrainedGenerator(generator, Prompts(prompts_of, sizes), words, model.config, settings.trainable)
 
 
-def _backbone(settings: GenerationConfig, corpus: list[str], folder: Path, seed: int) -> Gpt2:
+def _language_model(settings: GenerationConfig, corpus: list[str], folder: Path, seed: int) -> LanguageModel:
     if settings.backbone:
-        named = load_gpt2(settings.backbone, special_tokens=CONTROL_TOKENS)
-        return dataclasses.replace(named, tokenizer=named.tokenizer.with_known_words(corpus))
+        return load_language_model(settings.backbone, CONTROL_TOKENS)
     return new_gpt2(
         train_byte_pair(corpus, settings.vocabulary_size, CONTROL_TOKENS, folder),
         layers=settings.layers,
         heads=settings.heads,
         hidden=settings.hidden,
         max_tokens=settings.max_tokens,
+        dropout=settings.dropout,
         seed=seed,
     )
 
@@ -207,7 +199,7 @@ class Perplexity:
         batching = TextBatching(tokens=batch_tokens, context_weight=0.0)
         self.batches = rows.batches(batching).cache()
         self.losses = tf.function(
-            lambda batch: token_losses(generator, batch, False)[0], reduce_retracing=True
+            lambda batch: token_losses(generator, batch, False).losses, reduce_retracing=True
         )
 
     def __call__(self) -> dict[str, float]:

@@ -1,7 +1,7 @@
 """Batches for the generator: rows of like length together, so that padding is little of the work."""
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -12,6 +12,7 @@ from genre_tf.data.articles import ArticleTable
 from genre_tf.data.batch_layout import WHOLE, BatchLayout
 from genre_tf.data.text_examples import TextExample, history_text
 from genre_tf.models.prompts import Prompts
+from genre_tf.training.contrast_rows import ORDINARY, PartRows, rows_of_part, second_rows
 
 _POOL = 4096  # rows sorted together: enough to find like lengths, few enough to stay mixed
 _COLUMNS = ("history", "source", "kind", "target")
@@ -30,6 +31,8 @@ class TextBatching:
         context_weight: of the words of history and source in the loss: they are news too, and news is scarce.
         drop_source: share of the rows with reader and source that must do without the source.
         drop_reader: share of the rows with a reader that must do without the reader.
+        shares: of each task in an epoch, by name, relative to each other; none: every row once.
+        contrast: share of the rows that come a second time, before another reader of the batch.
     """
 
     tokens: int = 2048
@@ -38,6 +41,8 @@ class TextBatching:
     context_weight: float = 0.2
     drop_source: float = 0.5
     drop_reader: float = 0.1
+    shares: Mapping[str, float] = field(default_factory=dict)
+    contrast: float = 0.0
 
 
 class TextRows:
@@ -67,6 +72,7 @@ class TextRows:
             "target": [example.target for example in examples],
         }
         self.texts = {name: np.asarray(texts[name], object) for name in _COLUMNS}
+        self.tasks = np.asarray([example.task for example in examples], object)
         self.user_vectors = user_vectors
         self.prompts = prompts
         sizes = prompts.sizes
@@ -85,7 +91,8 @@ class TextRows:
     def mean_batches(self, batching: TextBatching) -> int:
         """About how many batches an epoch has."""
         random = np.random.default_rng(0)
-        return len(_cut(self._row_tokens(self._kept(batching, random)), batching))
+        order = self._order(batching, random)
+        return len(_cut(order, self._row_tokens(self._kept(batching, random)), batching))
 
     def batches(
         self,
@@ -106,18 +113,23 @@ class TextRows:
             start: leaves out so many batches at the beginning, at hardly any cost.
 
         Returns:
-            Dataset of what `Prompts.to_learn` gives, with user_vector float32 [batch, D].
+            Dataset of what `Prompts.to_learn` gives, with user_vector float32 [batch, D]; and with a contrast
+            contrast_of int32 [batch]: of a row that came a second time, with the words of its target alone to
+            be learned, the place of the first; ORDINARY, or FILLER, in the others.
         """
         # All parts have the same number of rows where it is fixed.
-        rows = batching.rows // layout.parts or None
-        vectors = tf.TensorSpec([rows, self.user_vectors.shape[1]], tf.float32)
+        rows = batching.rows // layout.parts + _second_room(batching, layout) if batching.rows else None
+        numbers = {
+            "user_vector": tf.TensorSpec([rows, self.user_vectors.shape[1]], tf.float32),
+            "contrast_of": tf.TensorSpec([rows], tf.int32),
+        }
         data = tf.data.Dataset.from_generator(
             lambda: self._epochs(batching, seed, epochs, layout),
-            output_signature=(dict.fromkeys(_COLUMNS, tf.TensorSpec([rows], tf.string)), vectors),
+            output_signature=(dict.fromkeys(_COLUMNS, tf.TensorSpec([rows], tf.string)), numbers),
         )
         longest = self.prompts.sizes.tokens
 
-        def lay_out(texts: dict[str, Any], user_vector: Any) -> dict[str, Any]:
+        def lay_out(texts: dict[str, Any], numbers: dict[str, Any]) -> dict[str, Any]:
             learned = self.prompts.to_learn(
                 *(texts[name] for name in _COLUMNS),
                 context_weight=batching.context_weight,
@@ -127,7 +139,12 @@ class TextRows:
                 for name in ("token_ids", "labels", "label_weight"):
                     learned[name] = tf.ensure_shape(learned[name], [rows, longest])
                 learned["has_reader"] = tf.ensure_shape(learned["has_reader"], [rows])
-            return {**learned, "user_vector": user_vector}
+            if not batching.contrast:
+                return {**learned, "user_vector": numbers["user_vector"]}
+            ordinary = (numbers["contrast_of"] == ORDINARY)[:, None]
+            weight = learned["label_weight"]
+            learned["label_weight"] = tf.where(ordinary | (weight == 1.0), weight, 0.0)
+            return {**learned, **numbers}
 
         plain = tf.autograph.experimental.do_not_convert(lay_out)
         data = data.skip(start * len(layout.wanted)).map(plain, num_parallel_calls=1, deterministic=True)
@@ -137,21 +154,45 @@ class TextRows:
 
     def _epochs(
         self, batching: TextBatching, seed: int | None, epochs: int | None, layout: BatchLayout
-    ) -> Iterator[tuple[dict[str, Any], npt.NDArray[np.float32]]]:
+    ) -> Iterator[tuple[dict[str, Any], dict[str, Any]]]:
         done = 0
         while epochs is None or done < epochs:
             random = None if seed is None else np.random.default_rng([seed, done])
             kept = self._kept(batching, random)
-            for batch in _cut(self._row_tokens(kept), batching, random):
+            order = self._order(batching, random)
+            for batch in _cut(order, self._row_tokens(kept), batching, random):
+                eligible = kept["history"][batch] & (self.texts["kind"][batch] == "title")
+                seconds = [] if random is None else second_rows(eligible, batching.contrast, random)
+                room = _second_room(batching, layout) if batching.rows else None
+                # Sorted by length: every part gets long and short ones.
                 for part in layout.wanted:
-                    rows = batch[
-                        part :: layout.parts
-                    ]  # sorted by length: every part gets long and short ones
-                    texts = {name: column[rows] for name, column in self.texts.items()}
-                    for name, keep in kept.items():
-                        texts[name] = np.where(keep[rows], texts[name], "")
-                    yield texts, self.user_vectors[rows]
+                    yield self._columns(rows_of_part(batch, seconds, part, layout.parts, room), kept)
             done += 1
+
+    def _columns(
+        self, part: PartRows, kept: dict[str, npt.NDArray[np.bool_]]
+    ) -> tuple[dict[str, Any], dict[str, Any]]:
+        texts = {name: column[part.rows] for name, column in self.texts.items()}
+        history = self.texts["history"][part.readers]
+        texts["history"] = np.where(kept["history"][part.readers], history, "")
+        texts["source"] = np.where(kept["source"][part.rows], texts["source"], "")
+        vectors = self.user_vectors[part.readers]
+        return texts, {"user_vector": vectors, "contrast_of": part.contrast_of}
+
+    def _order(self, batching: TextBatching, random: np.random.Generator | None) -> npt.NDArray[np.int64]:
+        """Row numbers of an epoch: all, or of each task as many as its share says, in no order."""
+        if random is None:
+            return np.arange(len(self))
+        rows_of = {task: np.flatnonzero(self.tasks == task) for task in batching.shares}
+        shares = {task: share for task, share in batching.shares.items() if len(rows_of[task])}
+        if not sum(shares.values()):
+            return random.permutation(len(self))
+        drawn = [
+            # Shuffled first: what there is not room for differs from epoch to epoch.
+            np.resize(random.permutation(rows_of[task]), round(len(self) * share / sum(shares.values())))
+            for task, share in shares.items()
+        ]
+        return random.permutation(np.concatenate(drawn))
 
     def _kept(
         self, batching: TextBatching, random: np.random.Generator | None
@@ -172,11 +213,18 @@ class TextRows:
         return tokens
 
 
+def _second_room(batching: TextBatching, layout: BatchLayout) -> int:
+    """Second rows of each part, where their number is fixed."""
+    return round(batching.contrast * batching.rows / layout.parts + 0.49)
+
+
 def _cut(
-    tokens: npt.NDArray[np.int64], batching: TextBatching, random: np.random.Generator | None = None
+    order: npt.NDArray[np.int64],
+    tokens: npt.NDArray[np.int64],
+    batching: TextBatching,
+    random: np.random.Generator | None = None,
 ) -> list[npt.NDArray[np.int64]]:
     """Row numbers of each batch of an epoch, rows of like length together."""
-    order = random.permutation(len(tokens)) if random else np.arange(len(tokens))
     if batching.rows:  # all are padded alike
         return list(order[: len(order) - len(order) % batching.rows].reshape(-1, batching.rows))
     batches = []

@@ -68,3 +68,24 @@ def bert_folder(tmp_path: Path) -> Path:
 def gpt2_folder(tmp_path: Path) -> Path:
     write_gpt2(tmp_path / "gpt2")
     return tmp_path / "gpt2"
+
+
+def write_llama(folder: Path, **changes: Any) -> Any:
+    """Writes a Llama checkpoint of two layers, grouped keys, and returns the model in PyTorch."""
+    tokenizer = tiny_byte_pair(["<|title|>"])
+    sizes = {
+        "vocab_size": tokenizer.vocabulary_size,
+        "hidden_size": 24,
+        "intermediate_size": 40,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 6,
+        "num_key_value_heads": 2,
+        "max_position_embeddings": 64,
+        "rms_norm_eps": 1e-5,
+        "rope_parameters": {"rope_type": "default", "rope_theta": 500.0},
+        "tie_word_embeddings": True,
+    }
+    model = shaken(transformers.LlamaForCausalLM(transformers.LlamaConfig(**{**sizes, **changes})))
+    model.save_pretrained(folder)
+    tokenizer.save(folder)
+    return model

@@ -46,7 +46,8 @@ def test_a_package_is_found_without_running_its_code(tmp_path: Path, monkeypatch
         ("package:", "names no Python package"),
         ("package:os/path", "is not installed"),
         ("model.gguf", "GGUF"),
-        ("package:x/model.gguf", "GGUF"),
+        ("package:x/model.gguf", "is not installed"),
+        ("package:json/model.gguf", "There is no file"),
         ("hf://no such id", "no Hugging Face id"),
     ],
 )

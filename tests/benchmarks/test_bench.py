@@ -23,6 +23,7 @@ from genre_tf.errors import FailureError, InputError
 from genre_tf.text.wordpiece import WordPiece
 
 GENERATED = ("batch 1", "batch 4", "batch 8", "copied, batch 1")
+ENCODED = ("forward", "forward, full", "titles", "train step", "train step, full")
 
 
 @pytest.fixture
@@ -56,7 +57,7 @@ def _printed(options, name):
 @pytest.mark.parametrize(
     ("name", "cases"),
     [
-        ("encode", [("forward", "torch"), ("titles", "torch"), ("train step", "torch")]),
+        ("encode", [(case, "torch") for case in ENCODED]),
         ("generate", [(case, peer) for case in GENERATED for peer in ("torch", "ctranslate2")]),
         ("train", [(case, peer) for case in ("frozen", "last 2") for peer in ("torch", "conventional")]),
     ],

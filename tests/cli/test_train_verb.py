@@ -53,17 +53,19 @@ def test_wrong_paths_and_names(tmp_path, data):
     assert not run.exists()
 
 
-def test_objective_and_teacher_are_settings_of_the_ranker(tmp_path, data, monkeypatch):
+def test_options_become_settings_of_their_stage(tmp_path, data, monkeypatch):
     given: list[tuple] = []
     monkeypatch.setattr(train, "_train", lambda *arguments: given.append(arguments))
     monkeypatch.chdir(tmp_path)
     app = typer.Typer()
     app.command()(train.train)
     options = ["--objective", "softmax", "--teacher", "runs/large"]
+    options += ["--writer-trainable", "lora 8", "--contrast", "0.3"]
     answer = CliRunner().invoke(app, ["ranking", "--data", str(data), "--run", "run", *options])
     assert answer.exit_code == 0, answer.output
-    ranking = given[0][3].ranking
+    ranking, generation = given[0][3].ranking, given[0][3].generation
     assert (ranking.objective, ranking.teacher) == ("softmax", str(tmp_path / "runs" / "large"))
+    assert (generation.trainable, generation.contrast) == ("lora 8", 0.3)
 
 
 @pytest.mark.slow

@@ -1,15 +1,18 @@
 """A tiny data set and a tiny run folder, whose models are as before training."""
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from genre_tf.config import DataConfig, NewsConfig, RunConfig, write_config
+from genre_tf.config import DataConfig, GenerationConfig, NewsConfig, RunConfig, write_config
 from genre_tf.data.records import prepare, read_articles
 from genre_tf.models.backbone import Categories
 from genre_tf.models.checkpoint import WEIGHTS_FILE, load_ranker, load_two_tower, save_backbone
+from genre_tf.models.generator_checkpoint import FOLDER, save_generator_sizes
+from genre_tf.training.generation import new_generator
 
 ARTICLES = 40
 TOPICS = ("sports", "food", "politics")
@@ -70,3 +73,15 @@ def build_run(tiny_data: Path) -> Callable[[Path, str], Path]:
 @pytest.fixture(scope="session")
 def tiny_run(build_run: Callable[[Path, str], Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
     return build_run(tmp_path_factory.mktemp("run"), "none")
+
+
+@pytest.fixture(scope="session")
+def writing_run(tiny_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    run = tmp_path_factory.mktemp("writing") / "run"
+    shutil.copytree(tiny_run, run)
+    settings = GenerationConfig(vocabulary_size=300, layers=1, heads=2, hidden=16, max_tokens=96)
+    dimension = load_two_tower(run, trained=False).encoder.dimension
+    parts = new_generator(settings, read_articles(run / "prepared"), dimension, run / FOLDER)
+    save_generator_sizes(parts, run / FOLDER)
+    parts.generator.save_weights(run / FOLDER / WEIGHTS_FILE)
+    return run

@@ -1,7 +1,7 @@
 """The generator's metrics: on what it has not learned, and equal to hand results where those are known."""
 
+import json
 import math
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -9,9 +9,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from genre_tf.config import GenerationConfig
+from genre_tf.cli.evaluate import evaluate
 from genre_tf.data.articles import Article
-from genre_tf.data.records import read_articles
 from genre_tf.evaluation import generation_report
 from genre_tf.evaluation.evaluate import EvaluationOptions, evaluate_run
 from genre_tf.evaluation.generation_report import (
@@ -21,27 +20,10 @@ from genre_tf.evaluation.generation_report import (
     headline_articles,
     likelihood_metrics,
 )
-from genre_tf.models.checkpoint import load_two_tower
 from genre_tf.models.generator_checkpoint import (
-    FOLDER,
-    WEIGHTS_FILE,
     TrainedGenerator,
     load_generator,
-    save_generator_sizes,
 )
-from genre_tf.training.generation import new_generator
-
-
-@pytest.fixture(scope="module")
-def writing_run(tiny_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    run = tmp_path_factory.mktemp("writing") / "run"
-    shutil.copytree(tiny_run, run)
-    settings = GenerationConfig(vocabulary_size=300, layers=1, heads=2, hidden=16, max_tokens=96)
-    dimension = load_two_tower(run, trained=False).encoder.dimension
-    parts = new_generator(settings, read_articles(run / "prepared"), dimension, run / FOLDER)
-    save_generator_sizes(parts, run / FOLDER)
-    parts.generator.save_weights(run / FOLDER / WEIGHTS_FILE)
-    return run
 
 
 @pytest.fixture(scope="module")
@@ -110,23 +92,41 @@ def test_many_articles_are_sampled_evenly(monkeypatch: pytest.MonkeyPatch) -> No
 
 def test_without_texts_nothing_is_claimed(clueless: TrainedGenerator) -> None:
     assert set(likelihood_metrics(clueless, []).values()) == {None}
-    assert greedy_titles(clueless, []) == ([], None)
+    assert greedy_titles(clueless, []) == ([], None, None)
 
 
 @pytest.mark.slow
-def test_the_report_measures_the_generator_before_and_after(writing_run: Path, tiny_data: Path) -> None:
-    lines: list[str] = []
-    options = EvaluationOptions(models=("ranker",))
-    report = evaluate_run(writing_run, tiny_data, "dev", options, say=lines.append)
+def test_the_report_measures_the_generator_before_and_after(
+    writing_run: Path, tiny_data: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    evaluate(writing_run, data=tiny_data, models="ranker", readers=4, as_json=True)
+    printed = capsys.readouterr()
+    report = json.loads(printed.out)
     found, before = report["generation"], report["before"]["generation"]
     assert {"perplexity", "rouge1", "rouge2", "rougeL", "distinct1", "grounding"} <= set(found)
-    assert set(before) == set(found)
+    assert set(before) == set(found) - {"personal", "cold_start"}
+    cold = found["cold_start"]
+    assert cold["impressions"] >= cold["readers"] > 0 and cold["written"] > 0
+    for model in ("two_tower", "ranker", "ranker_counters"):
+        change = cold[model]["difference"]
+        assert change["difference"] == pytest.approx(cold[model]["auc_filled"] - cold[model]["auc"])
+        assert change["low"] <= change["difference"] <= change["high"]
     assert found["perplexity"] > 1
     # Ten of the articles are new in dev, and every text has enough words.
     assert found["headlines"] == 10
     assert 0 < found["clicked_titles"] == before["clicked_titles"] < report["impressions"]
     assert found["baselines"]["first_10_words"]["rouge1"] > 0
-    assert "generator" in lines
+    assert "generator\n" in printed.err
+    assert 0 <= found["copy_rate"] <= 1
+    assert found["unsafe_rate"] == 0
+    personal = found["personal"]
+    assert (personal["readers"], personal["samples"]) == (4, 4)
+    assert all(0 < value < 1 for value in personal["interest"].values())
+    assert personal["over_other_reader"]["pairs"] == 4
+    assert 0 <= personal["self_bleu"] <= 1
+    kept = (writing_run / "reports" / "samples-dev.md").read_text("utf-8")
+    assert kept.count("**Written, as served:**") == 4
+    assert list((writing_run / "logs" / "evaluation").glob("events*"))
 
 
 def test_the_generator_can_be_left_out(

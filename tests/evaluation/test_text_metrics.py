@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from genre_tf.evaluation.text_metrics import distinct, perplexity, rouge
+from genre_tf.evaluation.text_metrics import copy_rate, distinct, perplexity, rouge, self_bleu
 
 
 def test_perplexity_of_uniform_guesses_is_the_number_of_choices() -> None:
@@ -40,3 +40,30 @@ def test_distinct_is_the_share_of_different_n_grams() -> None:
     assert distinct(["a b a", "A b"], 1) == pytest.approx(2 / 5)
     assert distinct(["a b a", "A b"], 2) == pytest.approx(2 / 3)
     assert distinct(["a"], 2) is None
+
+
+def test_self_bleu_tells_equal_texts_from_different_ones() -> None:
+    assert self_bleu(["the cat sat down", "The cat sat down"]) == pytest.approx(1)
+    assert self_bleu(["a b c d", "e f g h"]) == 0
+    # Of five words, four, three and two pairs stand in the other text, then one of two runs of four.
+    assert self_bleu(["a b c d e", "a b c d f"]) == pytest.approx((4 / 5 * 3 / 4 * 2 / 3 * 1 / 2) ** 0.25)
+    assert self_bleu(["alone"]) is None
+
+
+def test_precisions_of_zero_are_smoothed_by_a_tenth() -> None:
+    # Three words of four, one pair of three; no run of three or four.
+    expected = (3 / 4 * 1 / 3 * 0.1 / 2 * 0.1 / 1) ** 0.25
+    assert self_bleu(["a b x c", "a b c y"]) == pytest.approx(expected)
+
+
+def test_copied_words_stand_in_runs_of_four() -> None:
+    source = "The mayor of Rome, said on Monday that he would resign."
+    assert copy_rate(["Mayor of Rome said nothing"], [source]) == pytest.approx(4 / 5)
+    assert copy_rate(["the mayor of Rome said on Monday"], [source]) == 1
+    assert copy_rate(["mayor of Rome", "would he resign on Monday that he"], [source] * 2) == pytest.approx(
+        4 / 10
+    )
+    assert copy_rate(["the mayor of Rome"], ["of Rome the mayor"]) == 0
+    assert copy_rate([""], [source]) is None
+    with pytest.raises(ValueError, match="argument"):
+        copy_rate(["a"], [])

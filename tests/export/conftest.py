@@ -90,7 +90,8 @@ def catalogue(models):
         part /= np.linalg.norm(part, axis=1, keepdims=True)
         part[0] = 0
     counters = random.integers(0, 200, (len(titles), 3))
-    return Catalogue(news_ids, titles, *(part.astype(np.float32) for part in (*vectors, counters)))
+    texts = [f"{title} at length" if title else "" for title in titles]
+    return Catalogue(news_ids, titles, texts, *(part.astype(np.float32) for part in (*vectors, counters)))
 
 
 @pytest.fixture(scope="session")

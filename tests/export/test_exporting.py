@@ -1,5 +1,6 @@
 """From an untrained run folder to published versions."""
 
+import dataclasses
 import json
 
 import numpy as np
@@ -13,6 +14,7 @@ from genre_tf.data.synth.settings import NewsroomSettings
 from genre_tf.errors import FailureError, InputError
 from genre_tf.export import exporting
 from genre_tf.export.contract import read_contract
+from genre_tf.export.exchanges import PARITY_FILE, read_exchanges
 from genre_tf.export.exporting import ExportOptions, export_run
 from genre_tf.export.pool import read_pool
 from genre_tf.models.backbone import Categories
@@ -62,11 +64,17 @@ def write_generator(folder, table, dimension):
 @pytest.mark.slow
 def test_a_run_becomes_two_verified_servables(run, data, tmp_path):
     said = []
-    published = export_run(run, tmp_path / "models", [data], OPTIONS, said.append)
+    # Whatever is written is unsafe to this operator.
+    (tmp_path / "list.txt").write_text("re:.")
+    options = dataclasses.replace(OPTIONS, safety_list=tmp_path / "list.txt")
+    published = export_run(run, tmp_path / "models", [data], options, said.append)
     names = [version.relative_to(tmp_path / "models").as_posix() for version, _ in published]
     assert names == ["genre_recommender/1", "genre_generator/1"]
     assert all(checked.passed and checked.version == "1" for _, checked in published)
     assert list((tmp_path / "models").rglob(".*")) == []
+    recorded = read_exchanges(published[1][0] / "assets.extra" / PARITY_FILE)
+    written = [one.outputs for one in recorded if "safe" in one.outputs]
+    assert written and not any(found["safe"][found["text"] != b""].any() for found in written)
     contract = read_contract(published[0][0])
     assert contract["sizes"] == {"max_history": 50, "k": 3, "retrieve": 20, "articles": 120}
     assert contract["signatures"]["recommend"]["outputs"]["title"] == {"dtype": "string", "shape": [None, 3]}
@@ -96,6 +104,15 @@ def test_a_run_without_a_stage_is_wrong_input_and_leaves_nothing(run, tmp_path):
     with pytest.raises(InputError):
         export_run(tmp_path / "empty", tmp_path / "models", [], OPTIONS, print)
     assert not (tmp_path / "models").exists()
+
+
+def test_a_wrong_safety_list_ends_an_export_at_once(run, tmp_path):
+    wrong = tmp_path / "list.txt"
+    wrong.write_text("re:(\n")
+    said = []
+    with pytest.raises(InputError, match=r"list\.txt, line 1"):
+        export_run(run, tmp_path / "models", [], ExportOptions(safety_list=wrong), said.append)
+    assert said == [] and not (tmp_path / "models").exists()
 
 
 def test_impossible_sizes_are_wrong_input():

@@ -1,25 +1,36 @@
 """The generator over tiny random models, answered by a session."""
 
+import dataclasses
+
 import keras_hub
 import numpy as np
 import pytest
+import tensorflow as tf
 
+from genre_tf.backbones.gpt2_layers import Gpt2Layers
+from genre_tf.evaluation.served_writer import ServedWriter
 from genre_tf.export import replay
+from genre_tf.export.encoding import encode_titles
+from genre_tf.export.evidence import Evidence, closeness_threshold
 from genre_tf.export.gate import portability_violations
-from genre_tf.export.generator import GeneratorReference, GeneratorServable, generator_requests
+from genre_tf.export.generator import GeneratorReference, GeneratorServable
+from genre_tf.export.generator_requests import generator_requests
+from genre_tf.generation.grounding import FUNCTION_WORDS
+from genre_tf.generation.safety_classifier import SafetyClassifier
 from genre_tf.generation.writer import Writer
 from genre_tf.models.generator import Generator
+from genre_tf.models.generator_checkpoint import TrainedGenerator
 from genre_tf.models.prompts import CONTROL_TOKENS, Prompts, PromptSizes
 from genre_tf.text.byte_pair import train_byte_pair
 
+CORPUS = ["rates rise again in may", "rain ends the match", "a cure for colds is near"]
 USUAL = {"history_text": "rates rise", "source": "The bank said rates rise in May.", "kind": "title"}
 
 
 @pytest.fixture(scope="module")
-def servable(models, tmp_path_factory):
-    corpus = ["rates rise again in may", "rain ends the match", "a cure for colds is near"] * 3
-    tokenizer = train_byte_pair(corpus, 300, CONTROL_TOKENS, tmp_path_factory.mktemp("vocabulary"))
-    sizes = PromptSizes.within(96, 2)
+def parts(models, tmp_path_factory):
+    tokenizer = train_byte_pair(CORPUS * 3, 300, CONTROL_TOKENS, tmp_path_factory.mktemp("vocabulary"))
+    sizes = PromptSizes.within(96)
     backbone = keras_hub.models.GPT2Backbone(
         vocabulary_size=300,
         num_layers=2,
@@ -28,11 +39,33 @@ def servable(models, tmp_path_factory):
         intermediate_dim=32,
         max_sequence_length=96,
     )
-    generator = Generator(backbone, user_dimension=models[0].encoder.dimension, prefix_tokens=2)
+    layers = Gpt2Layers(backbone)
+    generator = Generator(layers, user_dimension=models[0].encoder.dimension, prefix_tokens=2)
     random = np.random.default_rng(0)
     for weight in generator.weights:
         weight.assign(random.normal(scale=0.3, size=weight.shape))
-    return GeneratorServable(Writer(generator, Prompts(tokenizer, sizes)), *models, max_history=50)
+    return TrainedGenerator(generator, Prompts(tokenizer, sizes), FUNCTION_WORDS, {})
+
+
+@pytest.fixture(scope="module")
+def classifier(models):
+    """Calls most of the texts that the writer learned its vocabulary from unsafe."""
+    weights = np.random.default_rng(1).normal(size=models[1].encoder.dimension)
+    usual = {"weights": tuple(weights.tolist()), "bias": 0.1, "ranker": ""}
+    logits = SafetyClassifier(**usual, threshold=0.0).logits(models[1].encoder(tf.constant(CORPUS)))
+    return SafetyClassifier(**usual, threshold=float(np.median(logits)))
+
+
+@pytest.fixture(scope="module")
+def servable(models, parts, classifier, catalogue):
+    evidence = Evidence(with_own_vectors(catalogue, models[0]))
+    writer = Writer(parts.generator, parts.prompts)
+    return GeneratorServable(writer, *models, evidence, max_history=50, classifier=classifier)
+
+
+def with_own_vectors(catalogue, two_tower):
+    (vectors,) = encode_titles(tf.constant(catalogue.titles), two_tower.encoder)
+    return dataclasses.replace(catalogue, retrieval_vectors=vectors.numpy())
 
 
 @pytest.fixture(scope="module")
@@ -80,3 +113,63 @@ def test_a_seed_decides_the_texts_and_other_rows_do_not(ask):
     assert alone["text"][0].tolist() == together["text"][1].tolist()
     np.testing.assert_allclose(alone["interest"][0], together["interest"][1], atol=1e-5)
     assert generate(ask, {"seed": 5})["text"].tolist() != alone["text"].tolist()
+
+
+def test_an_answer_names_its_evidence_nearest_first_and_each_title_once(ask, catalogue):
+    answer = ask("answer", question=["rates fall"] * 8, history_text=[""] * 8, seed=list(range(8)))
+    assert answer["evidence_title"][0][0] == b"rates fall"  # the very title of two articles
+    assert answer["evidence_id"][0][0] == catalogue.news_ids[catalogue.titles.index("rates fall")].encode()
+    assert len(set(answer["evidence_title"][0])) == 3
+    written = answer["text"] != b""  # the classifier calls most texts unsafe, and those are no answers
+    assert written.any()
+    np.testing.assert_array_equal(answer["interest"] >= 0, written)
+
+
+def test_a_blank_question_has_no_answer_beside_one_that_has(ask):
+    answer = ask("answer", question=[" \n", "rates fall"], history_text=["rates rise", ""], seed=[1, 1])
+    assert not any(answer["text"][0]) and not any(answer["evidence_id"][0])
+    assert (answer["interest"][0] == -1).all()
+    assert answer["evidence_id"][1][0] != b""
+
+
+def test_nothing_close_is_no_evidence(catalogue):
+    toward = np.eye(catalogue.retrieval_vectors.shape[1], dtype=np.float32)
+    evidence = Evidence(dataclasses.replace(catalogue, retrieval_vectors=np.abs(catalogue.retrieval_vectors)))
+    rows, close = evidence.search(-toward[:1])
+    assert not close.numpy().any()
+    assert not any(text for column in evidence.columns(rows, close) for text in column.numpy()[0])
+
+
+def test_the_threshold_is_the_distance_of_the_loneliest_articles():
+    angles = np.concatenate([np.linspace(0, 1, 200), [2.0]])
+    vectors = np.stack([np.cos(angles), np.sin(angles)], 1).astype(np.float32)
+    assert closeness_threshold(vectors) == pytest.approx(np.cos(1 / 199), abs=1e-5)
+    assert closeness_threshold(vectors[:1]) == 0.0
+
+
+def test_a_text_is_unsafe_where_the_classifier_says_so_of_its_vector(ask, models, classifier):
+    answer = generate(ask, *({"seed": seed} for seed in range(4)))
+    texts = answer["text"].reshape(-1)
+    unsafe = classifier.is_unsafe(models[1].encoder(tf.constant(texts))).numpy().reshape(answer["safe"].shape)
+    assert unsafe.any()
+    np.testing.assert_array_equal(answer["safe"], ~unsafe)
+    np.testing.assert_array_equal(unsafe, np.sort(unsafe, axis=1))  # false before true
+
+
+def test_evaluation_writes_as_the_server_does(ask, parts, models, classifier):
+    readers = [["rates rise", "rain ends the match"], ["a cure for colds"]]
+    writer = ServedWriter(parts, *models, readers, classifier=classifier)
+    sources = ["The bank said rates rise in May.", "x"]
+    _, served = writer(readers, sources, [3, 4])
+    answer = generate(
+        ask,
+        *(
+            {"history_text": "\n".join(titles), "source": source, "seed": seed}
+            for titles, source, seed in zip(readers, sources, (3, 4), strict=True)
+        ),
+    )
+    np.testing.assert_array_equal(served.text, answer["text"])
+    np.testing.assert_array_equal(served.safe, answer["safe"])
+    np.testing.assert_allclose(served.interest, answer["interest"], atol=1e-5)
+    texts = [[text.decode() for text in row] for row in served.text]
+    np.testing.assert_allclose(writer.interest(readers, texts), served.interest, atol=1e-5)

@@ -119,7 +119,9 @@ def test_more_titles_than_one_chunk_are_scored_in_their_order(ask):
 
 def test_a_pool_smaller_than_the_answer_is_answered(models, tmp_path):
     vectors = [np.eye(3, model.encoder.dimension, dtype=np.float32) for model in models]
-    small = Catalogue(["", "N1", "N2"], ["", "a", "b"], *vectors, np.zeros((3, 3), np.float32))
+    small = Catalogue(
+        ["", "N1", "N2"], ["", "a", "b"], ["", "a", "b"], *vectors, np.zeros((3, 3), np.float32)
+    )
     recommender = Recommender(*models, ArticleIndex(small, tmp_path / "ids.txt"), **SIZES)
     answer = recommender.recommend(tf.constant(["", "N1", "N1 N2"]))
     found = [sum(value != b"" for value in row) for row in answer["news_id"].numpy()]

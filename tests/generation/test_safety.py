@@ -1,5 +1,6 @@
 """What may not be shown."""
 
+import time
 from pathlib import Path
 
 import pytest
@@ -22,6 +23,14 @@ def is_safe(text: str, safety: SafetyList = SafetyList()) -> bool:  # noqa: B008
         "From 2018-2019 it cost $1,200,000",
         "At 10:30 on 2019-11-12",
         "Zürich gewinnt 3:0",
+        "Shares are up +10 000 000 since 11/12/2019, at $3.50-4.25 @ 5.99",
+        "The years 2017 2018 2019 2020, and 1987-2019",
+        "Won 101-99 and 555-98, sets 6-4 6-7 7-6, record 10-2-1",
+        "3 Wall Street Stocks and 9 Supreme Court Cases after the 2020 Corvette First Drive Review",
+        "Crash on I-70 And Piccadilly Road, 4 miles off",
+        "iOS 13.2.3 at 10:30:15; section 1.2.3.4.5; 300.1.1.1",
+        "Follow @genre for 4111 1111 words, 12-12-2019, 2019-11-12",
+        "No. 24 San Diego St. wins 52-17",
     ],
 )
 def test_news_is_safe(text: str) -> None:
@@ -39,10 +48,49 @@ def test_news_is_safe(text: str) -> None:
         "mail jane.doe@example.org",
         "she lives at 12 Elm Grove Street, he said",
         "he should kill himself",
+        "write to jürgen@müller-news.co.uk.",
+        "ring +1 (555) 123-4567",
+        "at 1416 SW 20th Street on Monday, or 2932 Crockett St., they said",
+        "her number is 123-45-6789",
+        "card 4111 1111 1111 1111 or",
+        "card 5500-0000-0000-0004",
+        "card 378282246310005",
+        "from 192.168.10.254.",
+        "from 2001:0db8:85a3:0000:0000:8a2e:0370:7334",
     ],
 )
 def test_bad_words_and_personal_data_are_not(text: str) -> None:
     assert not is_safe(text)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "what the f\u200bu\u00adck",
+        "what the \uff46\uff35\uff43\uff4b",
+        "kill  \u00a0 himself",
+        "jane\uff20example\uff0eorg",
+        "call 555\u2009123\u20094567",
+    ],
+)
+def test_what_a_reader_does_not_see_hides_nothing(text: str) -> None:
+    assert not is_safe(text)
+
+
+def test_phrases_are_found_over_line_breaks_and_words_are_folded_as_texts_are() -> None:
+    safety = SafetyList(words=("Banana \u200bSplit", "\uff21\uff22"), patterns=())
+    assert not is_safe("a banana\nsplit", safety)
+    assert not is_safe("so: ab!", safety)
+    assert is_safe("abc", safety)
+
+
+def test_a_hostile_expression_and_a_long_list_cost_no_more_than_their_text() -> None:
+    words = tuple(f"unwanted{number}" for number in range(600))
+    safety = SafetyList(words=words, patterns=(r"(a+)+$", r"(x*)*y"))
+    started = time.monotonic()
+    assert is_safe("a" * 2_000 + "b", safety)
+    assert not is_safe("this is UNWANTED599.", safety)
+    assert time.monotonic() - started < 10  # a backtracking engine would not end
 
 
 def test_an_operator_replaces_words_and_keeps_personal_data(tmp_path: Path) -> None:

@@ -10,7 +10,8 @@ from genre_tf.generation.ranking import RankingWeights, Written, rank
 
 def ranked(texts: list[str], interest: list[float], **other: Any) -> Written:
     count = len(texts)
-    columns = {"log_probability": [-1.0] * count, "grounding": [1.0] * count, "safe": [True] * count} | other
+    usual = {"log_probability": [-1.0], "grounding": [1.0], "safe": [True], "unsupported": [""]}
+    columns = {name: value * count for name, value in usual.items()} | other
     written = Written(
         tf.constant([texts]), tf.constant([interest]), **{k: tf.constant([v]) for k, v in columns.items()}
     )
@@ -42,6 +43,39 @@ def test_of_equal_texts_the_better_stays_in_front() -> None:
     assert order(result) == ["SAME", "other", "same"]
 
 
+def test_texts_of_almost_the_same_words_go_behind_others() -> None:
+    title = "Mayor of Rome wins a second term today"
+    texts = [title, "mayor of rome wins a SECOND term, now!", "Mayor of Rome loses his seat", "", "Bad"]
+    result = ranked(texts, [0.5, 0.6, 0.1, 0.9, 0.9], safe=[True] * 4 + [False])
+    assert order(result) == [texts[1], texts[2], title, "", "Bad"]
+    kept = tf.constant([texts[:3]]), tf.constant([[0.5, 0.6, 0.1]]), -tf.ones([1, 3]), tf.ones([1, 3])
+    strict = rank(Written(*kept, tf.ones([1, 3], tf.bool), kept[0]), RankingWeights(near_duplicate=0.9))
+    assert order(strict) == [texts[1], title, texts[2]]
+
+
+def test_what_is_like_a_dropped_text_alone_stays() -> None:
+    chain = ["a b c d e f g h", "a b c d e f x y", "a b c d z w x y"]  # 6 of 10 words with the neighbour
+    assert order(ranked([*chain, "other"], [0.9, 0.8, 0.7, 0.1])) == [chain[0], chain[2], "other", chain[1]]
+
+
+def test_repeated_words_and_scripts_without_spaces_are_compared_too() -> None:
+    assert order(ranked(["go go go team", "go team", "stop"], [0.9, 0.8, 0.1]))[2] == "go team"
+    chinese = ["市长赢得连任选举。", "市长赢得连任选举了", "股市大跌"]
+    assert order(ranked(chinese, [0.9, 0.8, 0.1])) == [chinese[0], chinese[2], chinese[1]]
+
+
+def test_unsafe_is_never_first_where_a_safe_text_is_there_however_bad() -> None:
+    result = ranked(["bad words here", "bad words, here", "x"], [0.9, 1e30, -1e30], safe=[True, False, True])
+    assert order(result) == ["bad words here", "x", "bad words, here"]
+    assert result.safe[0].numpy().tolist() == [True, True, False]
+    assert order(ranked(["", "bad"], [0.0, 1.0], safe=[True, False])) == ["", "bad"]
+    assert not ranked(["bad", "worse"], [0.0, 1.0], safe=[False, False]).safe.numpy().any()
+
+
+def test_rows_of_empty_texts_are_ranked_without_complaint() -> None:
+    assert order(ranked(["", ""], [0.1, 0.2])) == ["", ""]
+
+
 def test_numbers_that_are_not_finite_become_zero() -> None:
     result = ranked(["a", "b"], [float("nan"), 0.5], log_probability=[float("-inf"), -1.0])
     assert order(result) == ["b", "a"]
@@ -56,5 +90,6 @@ def test_rows_are_sorted_apart() -> None:
         -tf.ones([2, 2]),
         tf.ones([2, 2]),
         tf.ones([2, 2], tf.bool),
+        tf.fill([2, 2], ""),
     )
     assert rank(written, RankingWeights()).text.numpy().tolist() == [[b"b", b"a"], [b"c", b"d"]]

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from genre_tf.backbones.gpt2_layers import Gpt2Layers
 from genre_tf.generation.ranking import Written
 from genre_tf.generation.writer import Writer, WriterOptions
 from genre_tf.models.generator import Generator
@@ -26,7 +27,7 @@ def writer(tmp_path_factory: Any) -> Writer:
     corpus = ["cats win in Rome", "dogs lose in Bern", "a cat and a dog"]
     tokenizer = train_byte_pair(corpus, 280, CONTROL_TOKENS, tmp_path_factory.mktemp("vocabulary"))
     backbone = keras_hub.models.GPT2Backbone(tokenizer.vocabulary_size, 2, 2, 16, 64, max_sequence_length=64)
-    generator = Generator(backbone, user_dimension=READER, prefix_tokens=2)
+    generator = Generator(Gpt2Layers(backbone), user_dimension=READER, prefix_tokens=2)
     random = np.random.default_rng(5)
     for weight in generator.trainable_weights:
         weight.assign(weight + random.normal(0, 0.3, weight.shape))
@@ -36,16 +37,19 @@ def writer(tmp_path_factory: Any) -> Writer:
 @pytest.fixture(scope="module")
 def write(writer: Writer) -> Any:
     @tf.function
-    def run(history: Any, source: Any, kind: Any, seed: Any, reader: Any) -> Written:
+    def run(history: Any, source: Any, kind: Any, seed: Any, reader: Any, long: Any) -> Written:
         def interest(text: Any) -> Any:
             return tf.cast(tf.strings.length(text), tf.float32) / 100.0
 
-        return writer(history, source, kind, seed, reader, interest)
+        def unsafe(text: Any) -> Any:
+            return tf.strings.length(text) > long
 
-    def of_rows(rows: list[int], seeds: list[int]) -> Written:
+        return writer(history, source, kind, seed, reader, interest, unsafe)
+
+    def of_rows(rows: list[int], seeds: list[int], longest: int = 10_000) -> Written:
         reader = np.random.default_rng(0).normal(size=(len(HISTORY), READER)).astype(np.float32)
         columns = [tf.constant([column[row] for row in rows]) for column in (HISTORY, SOURCE, KIND)]
-        return run(*columns, tf.constant(seeds, tf.int64), tf.constant(reader[rows]))
+        return run(*columns, tf.constant(seeds, tf.int64), tf.constant(reader[rows]), tf.constant(longest))
 
     return of_rows
 
@@ -57,6 +61,7 @@ def test_every_row_gets_its_texts_and_finite_scores(write: Any) -> None:
     written = write(ALL, [1, 2, 3, 4])
     for column in written:
         assert column.shape == (4, 3)
+    assert set(written.served()) == {"text", "interest", "log_probability", "grounding", "safe"}
     for column in (written.interest, written.log_probability, written.grounding):
         assert np.isfinite(column.numpy()).all()
     assert (written.log_probability.numpy() < 0).all()
@@ -80,6 +85,22 @@ def test_the_same_request_gives_the_same_text_in_any_company(write: Any) -> None
         np.testing.assert_allclose(alone.log_probability[0], together.log_probability[row], atol=1e-4)
 
 
+def test_what_a_classifier_calls_unsafe_is_said_and_comes_last(write: Any) -> None:
+    lengths = tf.strings.length(write(ALL, [1, 2, 3, 4]).text).numpy()
+    longest = int(np.median(lengths))
+    written = write(ALL, [1, 2, 3, 4], longest)
+    safe = written.safe.numpy()
+    np.testing.assert_array_equal(safe, tf.strings.length(written.text).numpy() <= longest)
+    assert 0 < safe.sum() < safe.size
+    np.testing.assert_array_equal(safe, -np.sort(-safe.astype(int), axis=1))
+
+
+def test_grounding_and_what_is_unsupported_agree(write: Any) -> None:
+    for seed in range(3):
+        written = write(ALL, [seed] * 4)
+        np.testing.assert_array_equal(written.grounding.numpy() == 1, written.unsupported.numpy() == b"")
+
+
 def test_another_seed_gives_other_texts(write: Any) -> None:
     assert write([0], [1]).text.numpy().tolist() != write([0], [2]).text.numpy().tolist()
 
@@ -95,7 +116,7 @@ def test_titles_are_shorter_than_bodies_may_be(writer: Writer) -> None:
 def test_prompts_that_do_not_fit_are_refused_at_once(writer: Writer) -> None:
     backbone = keras_hub.models.GPT2Backbone(400, 1, 1, 8, 8, max_sequence_length=32)
     with pytest.raises(ValueError, match="do not fit into 32 positions"):
-        Writer(Generator(backbone, user_dimension=READER), writer.prompts)
+        Writer(Generator(Gpt2Layers(backbone), user_dimension=READER), writer.prompts)
 
 
 def test_the_graph_has_portable_operations_alone(writer: Writer) -> None:

@@ -7,22 +7,38 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from genre_tf.generation.cached_gpt2 import CachedGpt2
-from genre_tf.generation.prompt_embeddings import prompt_embeddings
+from genre_tf.backbones.gpt2_layers import Gpt2Layers
+from genre_tf.backbones.trainable import parse_trainable
+from genre_tf.generation.cached_models import cached_decoder_of, refresh_decoder
 from genre_tf.models.generator import Generator
-from genre_tf.models.prompts import Prompt
+from genre_tf.models.reader_prefix import UNSEEN
 
 VOCABULARY, READER = 40, 5
+CONTROL_IDS = [9, 38, 39]
 
 
-@pytest.fixture(scope="module")
-def generator() -> Generator:
+def new_generator(mode: str = "all") -> Generator:
+    """A generator with weights far from those it starts with."""
     backbone = keras_hub.models.GPT2Backbone(VOCABULARY, 2, 2, 16, 64, dropout=0.3, max_sequence_length=32)
-    model = Generator(backbone, user_dimension=READER, prefix_tokens=3)
     random = np.random.default_rng(1)
-    for weight in model.trainable_weights:
+    for weight in backbone.weights:
+        if "int" not in weight.dtype:
+            weight.assign(weight + random.normal(0, 0.2, weight.shape))
+    layers = Gpt2Layers(backbone, parse_trainable(mode), CONTROL_IDS)
+    model = Generator(layers, user_dimension=READER, prefix_tokens=3)
+    for weight in (*model.reader_prefix.weights, *_added(layers)):
         weight.assign(weight + random.normal(0, 0.2, weight.shape))
     return model
+
+
+def _added(layers: Gpt2Layers) -> list[Any]:
+    of_backbone = {id(weight) for weight in layers.backbone.weights}
+    return [weight for weight in layers.weights if id(weight) not in of_backbone]
+
+
+@pytest.fixture(scope="module", params=["all", "lora 2"])
+def generator(request: Any) -> Generator:
+    return new_generator(request.param)
 
 
 def batch(rows: list[list[int]], has_reader: list[bool], pad: int = 0) -> dict[str, Any]:
@@ -61,15 +77,92 @@ def test_readers_differ_and_no_reader_is_always_the_same(generator: Generator) -
 def test_prefill_on_the_left_padded_prompt_gives_the_whole_models_logits(generator: Generator) -> None:
     inputs = batch(ROWS, [True, False])
     whole = generator(inputs)
-    decoder = CachedGpt2(generator.backbone)
+    decoder = cached_decoder_of(generator.language_model)
     width = 8
     token_ids = tf.constant([[7] * (width - len(row)) + row for row in ROWS])
     mask = tf.constant([[False] * (width - len(row)) + [True] * len(row) for row in ROWS])
-    prompt = Prompt(token_ids, mask, inputs["has_reader"])
-    embeddings = prompt_embeddings(decoder, generator.reader_prefix, prompt, inputs["user_vector"])
-    logits, _ = decoder.prefill(*embeddings)
+    prefix = generator.reader_prefix(inputs["user_vector"], inputs["has_reader"])
+    logits, cache = decoder.prefill(decoder.embed(token_ids), mask, prefix)
     for index, row in enumerate(ROWS):
-        np.testing.assert_allclose(logits[index], whole[index, len(row) - 1], atol=1e-5)
+        np.testing.assert_allclose(logits[index], whole[index, len(row) - 1], atol=2e-5)
+    longer = {**inputs, "token_ids": tf.constant([[*ROWS[0], 6]]), "user_vector": inputs["user_vector"][:1]}
+    longer["has_reader"] = inputs["has_reader"][:1]
+    (first, *_) = np.asarray(cache.bias).shape
+    nothing = decoder.nothing_written(first, 1)
+    one = decoder.embed(tf.constant([[6], [6]]))
+    logits, _ = decoder.step(one, tf.constant([[len(row)] for row in ROWS]), cache, nothing)
+    np.testing.assert_allclose(logits[0], generator(longer)[0, -1], atol=2e-5)
+
+
+def test_a_decoder_takes_over_what_was_learned_and_leaves_the_frozen_weights(generator: Generator) -> None:
+    decoder = cached_decoder_of(generator.language_model)
+    inputs = batch(ROWS[:1], [True])
+    before = [weight.numpy() for weight in generator.backbone.weights]
+    trained = generator.language_model.trainable_weights
+    kept = [weight.numpy() for weight in trained]
+    for weight in trained:
+        weight.assign(weight * 1.1)
+    refresh_decoder(decoder, generator.language_model)
+    prefix = generator.reader_prefix(inputs["user_vector"], inputs["has_reader"])
+    logits, _ = decoder.prefill(decoder.embed(inputs["token_ids"]), tf.ones([1, len(ROWS[0])], tf.bool), prefix)
+    np.testing.assert_allclose(logits, generator(inputs)[:, -1], atol=2e-5)
+    for weight, value in zip(trained, kept, strict=True):
+        weight.assign(value)
+    for weight, value in zip(generator.backbone.weights, before, strict=True):
+        np.testing.assert_array_equal(weight, value)
+
+
+@pytest.mark.parametrize("mode", ["none", "lora 2"])
+def test_a_frozen_language_model_starts_as_it_was_and_only_what_was_added_is_trained(mode: str) -> None:
+    whole = new_generator()
+    frozen = Generator(
+        Gpt2Layers(whole.backbone, parse_trainable(mode), CONTROL_IDS), user_dimension=READER, prefix_tokens=3
+    )
+    for mine, theirs in zip(frozen.reader_prefix.weights, whole.reader_prefix.weights, strict=True):
+        mine.assign(theirs)
+    inputs = batch(ROWS, [True, False])
+    np.testing.assert_allclose(frozen(inputs), whole(inputs), atol=1e-5)
+    trained = sum(int(np.prod(weight.shape)) for weight in frozen.language_model.trainable_weights)
+    hidden, wide, rank = 16, 64, 2
+    of_layer = rank * (4 * 2 * hidden + 2 * (hidden + wide))
+    assert trained == len(CONTROL_IDS) * hidden + (2 * of_layer if mode == "lora 2" else 0)
+
+
+def test_no_gradient_as_large_as_a_frozen_kernel_is_computed() -> None:
+    model = new_generator("lora 2")
+    # No other tensor has these sizes: 7 columns a row, and 1 row.
+    inputs = batch([[1, 2, 3, 4, 5, 6, 7]], [True])
+
+    @tf.function
+    def gradients() -> Any:
+        with tf.GradientTape() as tape:
+            loss = tf.reduce_sum(model(inputs, training=True) ** 2)
+        return tape.gradient(loss, model.trainable_weights)
+
+    graph = gradients.get_concrete_function().graph
+    needed, waiting = set(), [tensor.op for tensor in graph.outputs]
+    while waiting:
+        op = waiting.pop()
+        if op not in needed:
+            needed.add(op)
+            waiting += [tensor.op for tensor in op.inputs]
+    products = [op for op in needed if op.type == "MatMul" and op.get_attr("transpose_a")]
+    shapes = {tuple(op.outputs[0].shape) for op in products}
+    assert (16, 2) in shapes and (2, 16) in shapes, "those of the updates are seen"
+    assert not shapes & {(16, 48), (16, 16), (16, 64), (64, 16), (VOCABULARY, 16), (16, VOCABULARY)}
+
+
+def test_a_prefix_is_seen_the_less_the_lower_its_bias() -> None:
+    whole = new_generator()
+    inputs = batch(ROWS, [True, True])
+    layers = whole.language_model
+    alone = layers.logits(layers.states(layers.embed(inputs["token_ids"])))
+    changes = []
+    for bias in (0.0, UNSEEN, 5 * UNSEEN):
+        whole.reader_prefix.bias.assign(bias)
+        changes.append(float(np.abs(whole(inputs) - alone).max()))
+    assert changes[0] > 2 * changes[1] > 0
+    assert changes[2] < 1e-4
 
 
 def test_dropout_is_on_in_training_alone(generator: Generator) -> None:
@@ -80,9 +173,11 @@ def test_dropout_is_on_in_training_alone(generator: Generator) -> None:
 
 def test_weights_come_back_from_a_file(generator: Generator, tmp_path: Any) -> None:
     generator.save_weights(tmp_path / "model.weights.h5")
-    sizes = {name: getattr(generator.backbone, name) for name in ("num_layers", "num_heads", "hidden_dim")}
-    backbone = keras_hub.models.GPT2Backbone(VOCABULARY, intermediate_dim=64, max_sequence_length=32, **sizes)
-    again = Generator(backbone, user_dimension=READER, prefix_tokens=3)
+    mode = "all" if generator.language_model.token_rows is None else "lora 2"
+    again = new_generator(mode)
+    for weight in again.weights:
+        if "int" not in weight.dtype:
+            weight.assign(weight * 0.5)
     again.load_weights(tmp_path / "model.weights.h5")
     inputs = batch(ROWS, [True, False])
     np.testing.assert_array_equal(again(inputs), generator(inputs))

@@ -108,11 +108,10 @@ def test_a_target_cut_off_has_no_end_to_learn(prompts: Prompts) -> None:
 
 
 def test_sizes_share_out_all_positions() -> None:
-    for tokens, prefix in ((256, 4), (64, 0), (1024, 16)):
-        sizes = PromptSizes.within(tokens, prefix)
-        assert sizes.tokens + prefix == tokens
+    for tokens in (256, 64, 1024):
+        assert PromptSizes.within(tokens).tokens == tokens
     with pytest.raises(ValueError, match="no room"):
-        PromptSizes.within(16, 4)
+        PromptSizes.within(12)
 
 
 def test_padding_never_goes_beyond_the_positions_of_the_model(prompts: Prompts) -> None:

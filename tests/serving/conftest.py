@@ -114,7 +114,7 @@ def write_recommender(folder: Path) -> None:
 
 
 def write_generator(folder: Path) -> None:
-    """A generator with DESIGN.md's signature: it writes its inputs down, twice where there is a source."""
+    """A generator with DESIGN.md's signatures: it writes its inputs down, twice where there is a source."""
     import tensorflow as tf
 
     v1 = tf.compat.v1
@@ -131,7 +131,21 @@ def write_generator(folder: Path) -> None:
         outputs = {"text": text, "interest": number, "log_probability": -number, "grounding": number}
         outputs["safe"] = tf.stack([tf.equal(source, source), tf.equal(source, "")], axis=1)
         inputs = {"history_text": history, "source": source, "kind": kind, "seed": seed}
-        _save(folder, session, {"generate": (inputs, outputs)})
+        question = v1.placeholder(tf.string, [None], name="question")
+        nothing = tf.fill(tf.shape(question), "")
+        unknown = tf.equal(question, "Who?")
+        answer = tf.where(
+            unknown, "", tf.strings.join([question, tf.as_string(titles), tf.as_string(seed)], "|")
+        )
+        evidence = tf.where(unknown, "", "N3")
+        answers = {
+            "text": tf.stack([answer, nothing], axis=1),
+            "interest": tf.where(unknown, -1.0, 0.5)[:, None] * [[1.0, -2.0]],
+            "evidence_id": tf.stack([evidence, nothing], axis=1),
+            "evidence_title": tf.stack([evidence, nothing], axis=1),
+        }
+        asked = {"question": question, "history_text": history, "seed": seed}
+        _save(folder, session, {"generate": (inputs, outputs), "answer": (asked, answers)})
 
 
 def _save(folder: Path, session: Any, signatures: dict[str, tuple[dict[str, Any], dict[str, Any]]]) -> None:

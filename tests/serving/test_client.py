@@ -69,6 +69,12 @@ def test_generated_texts_lose_their_padding(client: Any) -> None:
     assert (sourced[0].safe, sourced[1].safe) == (True, False)
 
 
+def test_answers_name_their_evidence(client: Any) -> None:
+    known, unknown = client.answer(["What?", "Who?"], [["a", "b"], []], [7, 8])
+    assert (known.texts, known.evidence) == ([("What?|2|7", 0.5)], [("N3", "N3")])
+    assert (unknown.texts, unknown.evidence) == ([], [])
+
+
 @pytest.mark.parametrize(
     ("call", "words"),
     [

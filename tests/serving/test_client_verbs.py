@@ -1,4 +1,4 @@
-"""`genre recommend`, `score` and `generate` against a live server."""
+"""`genre recommend`, `score`, `generate` and `ask` against a live server."""
 
 import json
 from pathlib import Path
@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from genre_tf.cli.ask import ask
 from genre_tf.cli.generate import generate
 from genre_tf.cli.recommend import recommend
 from genre_tf.cli.score import score
@@ -77,3 +78,12 @@ def test_generate(contract_server: Any, capsys: pytest.CaptureFixture[str]) -> N
     texts = printed(capsys)["texts"]
     assert [text["text"] for text in texts] == ["summary|2|3", "NEWS"]
     assert set(texts[0]) == {"text", "interest", "log_probability", "grounding", "safe"}
+
+
+def test_ask(contract_server: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    ask("What?", history_text="a\nb", seed=3, address=contract_server.grpc_address)
+    assert capsys.readouterr().out.splitlines() == ["What?|2|3", "    interest 0.5000", "evidence N3: N3"]
+    ask("Who?", address=contract_server.grpc_address)
+    assert capsys.readouterr().out.startswith("no answer")
+    with pytest.raises(InputError, match="blank"):
+        ask(" ")

@@ -22,7 +22,7 @@ flags = dict(argument[2:].split("=", 1) for argument in sys.argv[1:])
 config = open(flags["model_config_file"]).read()
 open(os.path.join(os.path.dirname(__file__), "config"), "w").write(config)
 from concurrent import futures
-import grpc, signal
+import grpc
 from tensorflow_serving.apis import get_model_status_pb2, model_service_pb2_grpc
 class Service(model_service_pb2_grpc.ModelServiceServicer):
     def GetModelStatus(self, request, context):
@@ -33,8 +33,7 @@ server = grpc.server(futures.ThreadPoolExecutor(2))
 model_service_pb2_grpc.add_ModelServiceServicer_to_server(Service(), server)
 server.add_insecure_port("127.0.0.1:" + flags["port"])
 server.start()
-signal.signal(signal.SIGTERM, lambda *_: os._exit(143))
-signal.pause()
+server.wait_for_termination()  # SIGTERM ends it at once
 """
 
 

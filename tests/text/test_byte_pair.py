@@ -1,15 +1,17 @@
 import json
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import tensorflow as tf
-from tokenizers import ByteLevelBPETokenizer
+from tokenizers import ByteLevelBPETokenizer, Tokenizer
 from transformers import AutoTokenizer
 
 from genre_tf.errors import InputError
 from genre_tf.text.byte_pair import MAX_TEXT_BYTES, BytePair, train_byte_pair
+from genre_tf.text.byte_pair_files import printable_bytes
 
 CORPUS = [
     "The storm reached the coast on Monday, officials said.",
@@ -171,6 +173,70 @@ def test_gives_the_ids_of_the_reference_on_every_character_and_title(
     texts = titles + [f"a{chr(code)}b {chr(code)} 1{chr(code)}'s" for code in codes]
     tokenizer = BytePair.from_folder(gpt2_vocabulary)
     assert tokenizer.encode(tf.constant(texts)).to_list() == reference_ids(gpt2_vocabulary, texts)
+
+
+NUMBERS = ["2019", "a  1", "1  2", "x12  34y", "'s5's 6 's", "½ Ⅷ7\n\n 8", "٣٤ ੬", "\n9\n", " 1", "1 "]
+
+
+@pytest.fixture(scope="module")
+def digits_folder(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A vocabulary that cuts digits apart and lacks some bytes, of emoji among them."""
+    vocabulary, merges = _parts(folder)
+    absent = {printable_bytes()[byte] for byte in (0xC0, 0xF0, 0xFF)}
+    kept = [token for token in vocabulary if not absent & set(token)]
+    pairs = [pair for pair in merges if not absent & set("".join(pair))]
+    path = tmp_path_factory.mktemp("digits")
+    ids = {token: number for number, token in enumerate(kept)}
+    BytePair(ids, pairs, ["the 2", " coast"], split_digits=True).save(path)
+    return path
+
+
+def test_gives_the_ids_of_the_reference_where_digits_stand_alone(
+    digits_folder: Path, awkward_texts: list[str], random_bytes: list[bytes]
+) -> None:
+    tokenizer = BytePair.from_folder(digits_folder)
+    given = [*NUMBERS, *awkward_texts[:500], *CORPUS, "1234567890 " * 800, " " * 9000 + "1"]
+    read = [*given, *(text.decode("utf-8", errors="replace") for text in random_bytes[:500])]
+    texts = tf.constant([*(text.encode() for text in given), *random_bytes[:500]])
+    expected = digits_reference(digits_folder, read)
+    assert tokenizer.encode(texts).to_list() == expected
+    larger = tokenizer.with_known_words(given).with_special_tokens(["<|body|>"])
+    assert larger.encode(texts).to_list() == expected
+    special = {tokenizer.token_id(token) for token in SPECIAL}
+    assert not special & {number for row in expected for number in row}
+    ids = tokenizer.encode(tf.constant([*NUMBERS, "a😀b"]))
+    assert [text.decode("utf-8") for text in tokenizer.decode(ids[:-1]).numpy()] == NUMBERS
+    assert tokenizer.decode(ids[-1:]).numpy()[0].decode("utf-8").startswith("a\ufffd")  # lacks a byte
+
+
+def test_transformers_cuts_the_digits_of_the_saved_folder_too(digits_folder: Path) -> None:
+    theirs = AutoTokenizer.from_pretrained(digits_folder)
+    tokenizer = BytePair.from_folder(digits_folder)
+    assert theirs(NUMBERS)["input_ids"] == tokenizer.encode(tf.constant(NUMBERS)).to_list()
+
+
+@pytest.mark.parametrize(
+    "steps",
+    [
+        [{"type": "Digits", "individual_digits": False}, {"type": "ByteLevel"}],
+        [{"type": "Split", "pattern": {"Regex": "x"}}, {"type": "ByteLevel", "use_regex": False}],
+        [],
+    ],
+)
+def test_refuses_other_ways_of_splitting(steps: list[Any], digits_folder: Path, tmp_path: Path) -> None:
+    described = json.loads((digits_folder / "tokenizer.json").read_text("utf-8"))
+    described["pre_tokenizer"] = {"type": "Sequence", "pretokenizers": steps}
+    (tmp_path / "tokenizer.json").write_text(json.dumps(described), "utf-8")
+    with pytest.raises(InputError, match="another tokenizer than GPT-2's"):
+        BytePair.from_folder(tmp_path)
+
+
+def digits_reference(folder: Path, texts: list[str]) -> list[list[int]]:
+    """What the `tokenizers` library gives where no special token is looked for in the text."""
+    described = json.loads((folder / "tokenizer.json").read_text("utf-8"))
+    assert described["pre_tokenizer"]["pretokenizers"][0] == {"type": "Digits", "individual_digits": True}
+    reference = Tokenizer.from_str(json.dumps({**described, "added_tokens": []}))
+    return [encoding.ids for encoding in reference.encode_batch(texts)]
 
 
 def _parts(folder: Path) -> tuple[dict[str, int], list[tuple[str, str]]]:

@@ -19,7 +19,7 @@ from genre_tf.data.articles import Article, ArticleTable
 from genre_tf.data.batch_layout import WHOLE, BatchLayout, FixedShape
 from genre_tf.data.batches import impression_batches
 from genre_tf.data.examples import ImpressionExample
-from genre_tf.data.text_examples import article_examples
+from genre_tf.data.text_examples import TextExample, article_examples
 from genre_tf.models.article_features import ArticleFeatures
 from genre_tf.models.backbone import Categories, NewsBackbone, load_news_backbone
 from genre_tf.models.ranker import Ranker
@@ -27,7 +27,8 @@ from genre_tf.models.two_tower import TwoTower
 from genre_tf.training.click_weights import click_weights
 from genre_tf.training.distribution import Distribution
 from genre_tf.training.fit import StageTrainer
-from genre_tf.training.generation import GenerationTrainer, new_generator
+from genre_tf.training.generation import new_generator
+from genre_tf.training.generation_loss import GenerationTrainer
 from genre_tf.training.ranking import CLICK_WEIGHT, TEACHER, RankingTrainer
 from genre_tf.training.retrieval import RetrievalTrainer
 from genre_tf.training.text_batches import TextBatching, TextRows
@@ -110,12 +111,17 @@ def clicks(stage: str, backbone: NewsBackbone) -> tuple[StageTrainer, tf.data.Da
 
 def texts(folder: Any) -> tuple[StageTrainer, tf.data.Dataset, tf.data.Dataset]:
     parts = new_generator(CONFIG.generation, TABLE, 3, folder)
+    clicks = [impression.history for impression in impressions() if len(impression.history)]
     examples = article_examples(TABLE, range(1, 17))
+    examples += [TextExample("title", history, "", TABLE.titles[1], 1) for history in clicks]
     examples = examples[: len(examples) // ROWS * ROWS]
-    rows = TextRows(examples, TABLE, np.zeros((len(examples), 3), np.float32), parts.prompts)
-    fixed = rows.batches(TextBatching(rows=ROWS))
+    readers = np.random.default_rng(1).normal(size=(len(examples), 3)).astype(np.float32)
+    rows = TextRows(examples, TABLE, readers, parts.prompts)
+    batching = TextBatching(rows=ROWS, contrast=0.5, drop_reader=0.0)
+    fixed = rows.batches(batching, seed=2)
+    assert any((batch["contrast_of"].numpy() >= 0).any() for batch in fixed)
     loose = fixed.map(lambda batch: {name: without_padding(name, batch) for name in batch})
-    return GenerationTrainer(parts.generator, fixed_shapes=True), fixed, loose
+    return GenerationTrainer(parts.generator, fixed_shapes=True, contrast_weight=0.5), fixed, loose
 
 
 def without_padding(name: str, batch: dict[str, tf.Tensor]) -> tf.Tensor:

@@ -15,11 +15,13 @@ from genre_tf.data.text_examples import (
     article_examples,
     click_examples,
     first_shown_in,
+    history_examples,
     history_text,
     learning_split,
 )
 from genre_tf.models.prompts import CONTROL_TOKENS, Prompts, PromptSizes
 from genre_tf.text.byte_pair import train_byte_pair
+from genre_tf.training.contrast_rows import ORDINARY
 from genre_tf.training.text_batches import TextBatching, TextRows
 
 SIZES = PromptSizes(history_titles=2, title_tokens=12, history_tokens=26, source_tokens=30, target_tokens=30)
@@ -44,9 +46,10 @@ def test_a_click_teaches_title_and_body() -> None:
     texts = click_examples(TABLE, [impression([2], [1, 4, 2], [1, 2])])
     assert [(text.kind, text.source, text.target) for text in texts] == [
         ("title", "The cats won on Friday.", "Cats win"),
-        ("body", "The cats won on Friday.", "Cats win\nThe cats won on Friday."),
+        ("body", "Cats win (sports)", "Cats win\nThe cats won on Friday."),
         ("title", "", "Dogs  lose"),
     ]
+    assert [text.task for text in texts] == ["title", "body", "interest"]
     assert all(text.history.tolist() == [2] for text in texts)
 
 
@@ -57,12 +60,38 @@ def test_a_body_is_taught_at_the_first_click_alone() -> None:
 
 def test_an_article_teaches_without_a_reader_and_one_without_title_nothing() -> None:
     texts = article_examples(TABLE, [0, 1, 2, 3])
+    assert [text.task for text in texts] == ["title", "summary", "body", "plain"]
     assert [(text.kind, text.source) for text in texts] == [
         ("title", "The cats won on Friday."),
         ("summary", "Cats win (sports)"),
-        ("body", "The cats won on Friday."),
+        ("body", "Cats win (sports)"),
         ("title", ""),
     ]
+
+
+def test_a_history_teaches_its_titles_given_the_clicks_before_them() -> None:
+    longer = impression([2, 1, 3, 4], [1], [1])
+    texts = history_examples(TABLE, [impression([2, 1], [1], [1]), longer])
+    assert [(text.history.tolist(), text.target) for text in texts] == [
+        ([2], "Cats win"),
+        ([2, 1, 3], "Birds sing"),  # between them one without a title
+    ]
+    assert {text.task for text in texts} == {"interest"}
+    assert history_examples(TABLE, [impression([2], [1], [1]), impression([], [1], [1])]) == []
+    many = history_examples(TABLE, [impression([1, 2] * 30, [1], [1])])
+    assert len(many) == 8 and len(many[-1].history) == 59
+
+
+def test_a_title_that_asks_is_answered_from_evidence_that_holds_the_answer() -> None:
+    table = ArticleTable(
+        [
+            Article("N1", "news", "", "Birds sing", "They sang. It was dawn. Nobody slept."),
+            Article("N2", "news", "", "Who won the cup?", "Cats won it 3.5 to 1. It rained. Few came."),
+        ]
+    )
+    (answer,) = (text for text in article_examples(table, [1, 2]) if text.kind == "answer")
+    assert answer.source == "Who won the cup?\nThey sang. It was dawn.\nCats won it 3.5 to 1. It rained."
+    assert answer.target == "Cats won it 3.5 to 1."
 
 
 def test_what_only_validation_shows_is_not_learned() -> None:
@@ -165,3 +194,58 @@ def test_fixed_rows_have_one_shape_and_leave_out_a_batch_that_is_not_full(rows: 
     assert rows.mean_batches(batching) == 200 // 16
     epoch = np.concatenate([batch["user_vector"][:, 0] for batch in data.take(2 * (200 // 16))])
     assert len(set(epoch.tolist())) == 192
+
+
+def test_an_epoch_holds_each_task_by_its_share(rows: TextRows) -> None:
+    tasks = dict(zip(rows.user_vectors[:, 0].tolist(), rows.tasks, strict=True))
+    drawn = {}
+    for title in (0.0, 1.0, 3.0):
+        batching = TextBatching(tokens=5000, shares={"interest": 1.0, "title": title, "answer": 5.0})
+        batches = rows.batches(batching, seed=3)
+        found = [tasks[vector] for batch in batches for vector in batch["user_vector"].numpy()[:, 0]]
+        drawn[title] = {task: found.count(task) for task in ("interest", "title")}
+    of_interest = int((rows.tasks == "interest").sum())
+    assert 0 < of_interest < 100
+    assert drawn == {
+        0.0: {"interest": 200, "title": 0},  # there is no answer to learn
+        1.0: {"interest": 100, "title": 100},
+        3.0: {"interest": 50, "title": 150},
+    }
+
+
+@pytest.mark.parametrize("layout", [{}, {"parts": 2, "wanted": (0, 1)}])
+@pytest.mark.parametrize("fixed", [0, 16])
+def test_some_rows_come_a_second_time_before_another_reader(
+    rows: TextRows, layout: dict[str, Any], fixed: int
+) -> None:
+    contrast = {"contrast": 0.25, "context_weight": 0.5, "drop_reader": 0.0}
+    batching = TextBatching(tokens=1000, rows=fixed, **contrast)
+    seconds, firsts = 0, 0
+    for batch in rows.batches(batching, seed=3, layout=BatchLayout(**layout)):
+        number = batch["user_vector"].numpy()[:, 0] / 2
+        weight, first = batch["label_weight"].numpy(), batch["contrast_of"].numpy()
+        ordinary = first == ORDINARY
+        firsts += int(ordinary.sum())
+        for row in np.flatnonzero(first >= 0):
+            seconds += 1
+            assert ordinary[first[row]] and number[row] != number[first[row]]
+            assert bool(batch["has_reader"][row]) and bool(batch["has_reader"][first[row]])
+            words = [batch["labels"].numpy()[each][weight[each] == 1] for each in (row, first[row])]
+            np.testing.assert_array_equal(*words)
+        assert 0.5 not in weight[~ordinary], "only the target of a second row counts"
+        if fixed:
+            assert len(first) == fixed // len(layout.get("wanted", "1")) + (4 if not layout else 2)
+    assert 0.15 < seconds / firsts < 0.3
+
+
+def test_every_part_gets_the_second_rows_of_its_own(rows: TextRows) -> None:
+    batching = TextBatching(tokens=4000, contrast=0.5)
+
+    def pairs(**layout: Any) -> list[tuple[float, ...]]:
+        found = []
+        for batch in rows.batches(batching, seed=3, layout=BatchLayout(**layout)):
+            number, first = batch["user_vector"].numpy()[:, 0], batch["contrast_of"].numpy()
+            found += [(number[first[row]], number[row]) for row in np.flatnonzero(first >= 0)]
+        return sorted(found)
+
+    assert pairs() == pairs(parts=2, wanted=(0, 1))

@@ -7,11 +7,13 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from genre_tf.backbones.gpt2 import tiny_byte_pair
 from genre_tf.config import GenerationConfig
 from genre_tf.data.articles import Article, ArticleTable
 from genre_tf.data.batch_layout import BatchLayout
-from genre_tf.data.text_examples import article_examples
+from genre_tf.data.text_examples import TextExample, article_examples
 from genre_tf.errors import InputError
+from genre_tf.generation.writer import Writer
 from genre_tf.models.generator_checkpoint import (
     FOLDER,
     WEIGHTS_FILE,
@@ -20,7 +22,10 @@ from genre_tf.models.generator_checkpoint import (
     save_generator_sizes,
 )
 from genre_tf.models.prompts import CONTROL_TOKENS
-from genre_tf.training.generation import GenerationTrainer, Perplexity, new_generator, token_losses
+from genre_tf.models.reader_prefix import UNSEEN
+from genre_tf.training.contrast_rows import ORDINARY
+from genre_tf.training.generation import Perplexity, new_generator, trained_share
+from genre_tf.training.generation_loss import GenerationTrainer, token_losses
 from genre_tf.training.text_batches import TextBatching, TextRows
 
 SETTINGS = GenerationConfig(vocabulary_size=300, layers=1, heads=2, hidden=32, max_tokens=64, prefix_tokens=2)
@@ -51,6 +56,35 @@ def test_loss_is_the_weighted_mean_over_every_position(parts: TrainedGenerator) 
     loss = GenerationTrainer(parts.generator)(batch, training=False)
     np.testing.assert_allclose(loss, expected, rtol=1e-5)
     assert set(np.unique(weight)) == {0.0, 0.25, 1.0}
+
+
+def test_the_contrast_is_the_surprise_at_the_right_reader(parts: TrainedGenerator) -> None:
+    examples = [
+        TextExample("title", np.asarray([row + 1], np.int32), "", TABLE.titles[row], row) for row in (1, 2, 3)
+    ]
+    random = np.random.default_rng(2)
+    vectors = random.normal(size=(3, 3)).astype(np.float32)
+    for weight in parts.generator.reader_prefix.weights:
+        weight.assign(weight + random.normal(0, 0.5, weight.shape))
+    rows = TextRows(examples, TABLE, vectors, parts.prompts)
+    batching = TextBatching(tokens=400, contrast=0.99, drop_reader=0.0)
+    batch = next(iter(rows.batches(batching, seed=2)))
+    first = batch["contrast_of"].numpy()
+    assert (first >= 0).sum() >= 2
+    log_p = -tf.nn.sparse_softmax_cross_entropy_with_logits(batch["labels"], parts.generator(batch)).numpy()
+    log_p = (log_p * (batch["label_weight"].numpy() == 1)).sum(1).astype(float)
+    surprises = [
+        -np.log(np.exp(log_p[own]) / (np.exp(log_p[own]) + np.exp(log_p[row])))
+        for row, own in enumerate(first)
+        if own >= 0
+    ]
+    without, with_it = (
+        float(GenerationTrainer(parts.generator, contrast_weight=weight)(batch, training=False))
+        for weight in (0.0, 2.0)
+    )
+    np.testing.assert_allclose(with_it - without, 2 * np.mean(surprises), rtol=1e-4)
+    alone = {name: value[: (first == ORDINARY).sum()] for name, value in batch.items()}
+    np.testing.assert_allclose(GenerationTrainer(parts.generator)(alone, training=False), without, rtol=1e-5)
 
 
 def test_a_replica_without_rows_adds_nothing(parts: TrainedGenerator) -> None:
@@ -104,9 +138,9 @@ def test_a_run_without_or_with_a_damaged_generator_says_so(parts: TrainedGenerat
         load_generator(tmp_path)
 
 
-@pytest.mark.parametrize("wrong", [{"max_tokens": 16}, {"hidden": 33}, {"vocabulary_size": 9}])
+@pytest.mark.parametrize("wrong", [{"max_tokens": 12}, {"hidden": 33}, {"vocabulary_size": 9}])
 def test_impossible_sizes_are_input_errors(wrong: dict[str, int], tmp_path: Any) -> None:
-    with pytest.raises(InputError, match=r"16 tokens|width of 33|vocabulary of 9"):
+    with pytest.raises(InputError, match=r"12 tokens|width of 33|vocabulary of 9"):
         new_generator(dataclasses.replace(SETTINGS, **wrong), TABLE, 3, tmp_path)
 
 
@@ -114,3 +148,48 @@ def test_a_named_gpt2_gets_the_control_tokens(tmp_path: Any) -> None:
     parts = new_generator(dataclasses.replace(SETTINGS, backbone="tiny"), TABLE, 3, tmp_path)
     assert set(CONTROL_TOKENS) < set(parts.prompts.tokenizer.special_tokens)
     assert parts.generator.backbone.vocabulary_size == parts.prompts.tokenizer.vocabulary_size
+    assert float(parts.generator.reader_prefix.bias) == UNSEEN
+
+
+def test_a_frozen_language_model_comes_back_with_what_was_trained_beside_it(tmp_path: Any) -> None:
+    settings = dataclasses.replace(SETTINGS, trainable="lora 2")
+    parts = new_generator(settings, TABLE, 3, tmp_path / FOLDER)
+    assert "writer, lora 2: " in trained_share(parts)
+    for weight in parts.generator.trainable_weights:
+        weight.assign(weight + 0.1)
+    save_generator_sizes(parts, tmp_path / FOLDER)
+    parts.generator.save_weights(tmp_path / FOLDER / WEIGHTS_FILE)
+    again = load_generator(tmp_path)
+    assert again.trainable == "lora 2"
+    batch = next(iter(rows_of(parts).batches(TextBatching(tokens=500))))
+    np.testing.assert_array_equal(again.generator(batch), parts.generator(batch))
+    assert len(again.generator.trainable_weights) == len(parts.generator.trainable_weights)
+
+
+def test_a_llama_is_trained_kept_and_writes_as_a_gpt2_does(tmp_path: Any) -> None:
+    llama = pytest.importorskip("genre_tf.backbones.llama")
+    sizes = {"layers": 1, "heads": 4, "key_heads": 2, "hidden": 16, "intermediate": 32, "max_tokens": 64}
+    llama.save_llama(llama.new_llama(tiny_byte_pair(), **sizes), tmp_path / "llama")
+    settings = dataclasses.replace(SETTINGS, backbone=str(tmp_path / "llama"), trainable="lora 2")
+    parts = new_generator(settings, TABLE, 3, tmp_path / FOLDER)
+    batch = next(iter(rows_of(parts).batches(TextBatching(tokens=500))))
+    with tf.GradientTape() as tape:
+        loss = GenerationTrainer(parts.generator)(batch, training=True)
+    assert all(each is not None for each in tape.gradient(loss, parts.generator.trainable_weights))
+    for weight in parts.generator.trainable_weights:
+        weight.assign(weight + 0.1)
+    save_generator_sizes(parts, tmp_path / FOLDER)
+    parts.generator.save_weights(tmp_path / FOLDER / WEIGHTS_FILE)
+    again = load_generator(tmp_path)
+    np.testing.assert_array_equal(again.generator(batch), parts.generator(batch))
+    texts = [tf.constant([text]) for text in ("b wins", "A c won.", "title")]
+    decoded = Writer(again.generator, again.prompts).decode(
+        *texts, tf.constant([1], tf.int64), tf.ones([1, 3])
+    )
+    assert np.isfinite(decoded.log_probability.numpy()).all()
+
+
+@pytest.mark.parametrize("mode", ["last 2", "adapters 4", "lora 8 last 1", "everything"])
+def test_what_a_writer_cannot_train_is_an_input_error(mode: str, tmp_path: Any) -> None:
+    with pytest.raises(InputError, match="received"):
+        new_generator(dataclasses.replace(SETTINGS, trainable=mode), TABLE, 3, tmp_path)

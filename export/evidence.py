@@ -1,0 +1,103 @@
+"""Evidence for questions: the pool's articles by meaning, and what counts as close enough.
+
+The vectors are the two-tower's, compared by cosine: a question is read as a title is.
+"""
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import tensorflow as tf
+
+from genre_tf.export.index import Catalogue, open_variable
+from genre_tf.export.parsing import clean_text
+
+_SAMPLE = 1000  # articles that the threshold is measured on
+_LOOSEST = 0.05  # share of articles whose own nearest neighbour is farther than a question may be
+
+
+class Evidence(tf.Module):
+    """Looks up the articles that a question is about.
+
+    Args:
+        catalogue: the articles; those without a title and repetitions of a title are left out.
+        articles: most of them for one question.
+        threshold: least cosine similarity; None measures it, see `closeness_threshold`.
+    """
+
+    def __init__(self, catalogue: Catalogue, articles: int = 3, threshold: float | None = None) -> None:
+        super().__init__(name="evidence")
+        self.articles = articles
+        rows = _different_titles(catalogue.titles)
+        vectors = _unit(catalogue.retrieval_vectors[rows])  # [N, D]
+        threshold = closeness_threshold(vectors) if threshold is None else threshold
+        self.threshold = tf.Variable(threshold, trainable=False, name="threshold", dtype=tf.float32)
+        self.matrix = open_variable(np.ascontiguousarray(vectors.T), "matrix", open_axis=1)  # [D, N]
+        self.news_ids, self.titles, self.texts = (
+            open_variable(clean_text(tf.constant([column[row] for row in rows], tf.string)), name)
+            for name, column in (
+                ("news_ids", catalogue.news_ids),
+                ("titles", catalogue.titles),
+                ("texts", catalogue.texts),
+            )
+        )
+
+    def search(self, questions: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        """Exact search.
+
+        Args:
+            questions: float32 [B, D], of the two-tower's news tower.
+
+        Returns:
+            Rows int64 [B, E], nearest first, and bool [B, E], which of them are close enough; E is
+            `articles`.
+        """
+        similarity = tf.matmul(tf.math.l2_normalize(questions, axis=1), self.matrix)  # [B, N]
+        found = tf.minimum(self.articles, tf.shape(similarity)[1])
+        best, rows = tf.math.top_k(similarity, found)
+        missing = tf.stack([[0, 0], [0, self.articles - found]])
+        close = tf.pad(best >= self.threshold, missing)
+        return tf.cast(tf.pad(rows, missing), tf.int64), tf.ensure_shape(close, [None, self.articles])
+
+    def columns(self, rows: tf.Tensor, close: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+        """Ids, titles and texts of what `search` found, string [B, E]; "" where it is not close."""
+        ids, titles, texts = (
+            tf.where(close, tf.gather(column, rows), "")
+            for column in (self.news_ids, self.titles, self.texts)
+        )
+        return ids, titles, texts
+
+
+def closeness_threshold(vectors: npt.NDArray[np.float32], seed: int = 0) -> float:
+    """How similar a question must be to an article, measured on the articles themselves.
+
+    Nearly all articles of a pool have a neighbour of some related news. A question that is farther from all
+    articles than that is about none of them.
+
+    Args:
+        vectors: float32 [N, D], of length 1.
+        seed: of the sample.
+
+    Returns:
+        The similarity to their nearest neighbour that all but the loneliest twentieth of the articles have;
+        0 where there are fewer than two.
+    """
+    if len(vectors) < 2:
+        return 0.0
+    sample = np.random.default_rng(seed).permutation(len(vectors))[:_SAMPLE]
+    similarity = vectors[sample] @ vectors.T  # [sample, N]
+    similarity[np.arange(len(sample)), sample] = -1.0
+    return float(np.quantile(similarity.max(axis=1), _LOOSEST))
+
+
+def _different_titles(titles: list[str]) -> list[int]:
+    first: dict[str, int] = {}
+    for row, title in enumerate(titles):
+        if title.strip():
+            first.setdefault(title.strip().casefold(), row)
+    return list(first.values()) or [0]  # a pool without any title: the row of the unknown article
+
+
+def _unit(vectors: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    length: Any = np.linalg.norm(vectors, axis=1, keepdims=True)
+    return vectors / np.maximum(length, 1e-12)

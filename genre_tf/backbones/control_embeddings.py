@@ -1,0 +1,36 @@
+"""Where the embeddings of new control tokens begin: at the words that stand in their names."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+import tensorflow as tf
+
+from genre_tf.text.byte_pair import BytePair
+
+END_OF_TEXT = "<|endoftext|>"
+_END = "<|end|>"
+
+
+def control_embeddings(
+    tokenizer: BytePair, embeddings: npt.NDArray[np.float32], tokens: Sequence[str]
+) -> npt.NDArray[np.float32]:
+    """First embeddings of tokens that a pretrained model does not have.
+
+    Args:
+        tokenizer: the model's own.
+        embeddings: float32 [vocabulary, hidden], the model's.
+        tokens: n control tokens, such as `<|title|>`.
+
+    Returns:
+        float32 [n, hidden]: of `<|title|>` the mean over the tokens of " title"; `<|end|>` begins as the
+        model's end of a text, where it has one. So a model that knows the words begins to listen at once.
+    """
+    return np.stack([embeddings[_meaning(tokenizer, token)].mean(0) for token in tokens])
+
+
+def _meaning(tokenizer: BytePair, token: str) -> list[int]:
+    if token == _END and END_OF_TEXT in tokenizer.special_tokens:
+        return [tokenizer.token_id(END_OF_TEXT)]
+    ids: list[int] = tokenizer.encode(tf.constant([" " + token.strip("<|>")])).flat_values.numpy().tolist()
+    return ids

@@ -1,0 +1,98 @@
+"""Language models of either family, by name or by configuration, and their layers in training."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+from genre_tf.backbones.gpt2 import build_backbone, load_gpt2
+from genre_tf.backbones.gpt2_layers import Gpt2Layers
+from genre_tf.backbones.sources import resolve_backbone
+from genre_tf.backbones.trainable import Trainable, parse_trainable
+from genre_tf.errors import InputError
+from genre_tf.text.byte_pair import BytePair
+from genre_tf.text.json_files import read_json_object
+
+GPT2, LLAMA = "gpt2", "llama"
+
+
+class LanguageModel(Protocol):
+    """A language model and its tokenizer: `Gpt2` or `Llama`."""
+
+    @property
+    def backbone(self) -> Any:
+        """The KerasHub layers."""
+
+    @property
+    def tokenizer(self) -> BytePair:
+        """Strings to token ids and back."""
+
+    @property
+    def folder(self) -> Path | None:
+        """The Hugging Face folder it was read from; None for others."""
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """The content of its Hugging Face `config.json`."""
+
+
+def load_language_model(name: str, special_tokens: Sequence[str] = ()) -> LanguageModel:
+    """Read a language model of the family that its configuration names.
+
+    Args:
+        name: a backbone in any of the ways of `resolve_backbone`.
+        special_tokens: control tokens that it must have; those it lacks are added.
+
+    Raises:
+        InputError: when files are missing, damaged or of another family, or do not fit each other.
+    """
+    folder = resolve_backbone(name).folder
+    if folder is not None and family_of(read_json_object(folder / "config.json")) == LLAMA:
+        from genre_tf.backbones.llama import load_llama
+
+        llama: LanguageModel = load_llama(name, special_tokens)
+        return llama
+    return load_gpt2(name, special_tokens=special_tokens)
+
+
+def family_of(config: dict[str, Any]) -> str:
+    """The family that a Hugging Face `config.json` tells of; GPT-2 where it says nothing."""
+    return LLAMA if config.get("model_type") == LLAMA else GPT2
+
+
+def build_language_model(config: dict[str, Any], dropout: float | None = None) -> Any:
+    """The KerasHub backbone that a `config.json` describes, its weights yet to be read."""
+    if family_of(config) == LLAMA:
+        from genre_tf.backbones.llama import build_llama
+
+        return build_llama(config)
+    return build_backbone(config, dropout)
+
+
+def layers_of(backbone: Any, config: dict[str, Any], trainable: Trainable, control_ids: Sequence[int]) -> Any:
+    """Its layers in training.
+
+    Args:
+        backbone: as KerasHub built it.
+        config: its `config.json`.
+        trainable: what of it is trained; see `parse_writer_trainable`.
+        control_ids: tokens whose embeddings are trained even if the others are not.
+    """
+    if family_of(config) == LLAMA:
+        from genre_tf.backbones.llama_layers import LlamaLayers
+
+        return LlamaLayers(backbone, trainable, control_ids)
+    return Gpt2Layers(backbone, trainable, control_ids)
+
+
+def parse_writer_trainable(text: str) -> Trainable:
+    """Reads `none`, `lora R` or `all`.
+
+    Raises:
+        InputError: for anything else.
+    """
+    found = parse_trainable(text)
+    if found.last is None and found.method in ("layers", "lora"):
+        return found
+    if found == Trainable(last=0):
+        return found
+    raise InputError(f"Of a writer is trained none, lora R (such as lora 8) or all; received {text!r}.")

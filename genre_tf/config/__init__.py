@@ -1,0 +1,34 @@
+"""The settings of every stage: frozen dataclasses that read and write TOML.
+
+A reason stands beside each default. A run folder keeps its own, fully resolved, in `config.toml`.
+"""
+
+from genre_tf.config.optimizer import OptimizerConfig
+from genre_tf.config.recommending import (
+    OBJECTIVES,
+    DataConfig,
+    NewsConfig,
+    RankingConfig,
+    RetrievalConfig,
+    SignalsConfig,
+)
+from genre_tf.config.run import ContinualConfig, RunConfig, read_config, write_config
+from genre_tf.config.writing import GenerationConfig, PretrainConfig, SafetyConfig, TaskSharesConfig
+
+__all__ = [
+    "OBJECTIVES",
+    "ContinualConfig",
+    "DataConfig",
+    "GenerationConfig",
+    "NewsConfig",
+    "OptimizerConfig",
+    "PretrainConfig",
+    "RankingConfig",
+    "RetrievalConfig",
+    "RunConfig",
+    "SafetyConfig",
+    "SignalsConfig",
+    "TaskSharesConfig",
+    "read_config",
+    "write_config",
+]

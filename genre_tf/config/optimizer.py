@@ -1,0 +1,65 @@
+"""How a stage is optimised, and the ranges of settings."""
+
+import dataclasses
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from genre_tf.errors import InputError
+
+
+@dataclass(frozen=True, kw_only=True)
+class OptimizerConfig:
+    """Optimizer, schedule and stopping of one stage.
+
+    A step is one update of the weights, whatever number of batches it reads: warm-up, decay, `steps`,
+    `validate_every` and `patience` mean the same with `accumulate` as without.
+    """
+
+    optimizer: str = "adamw"  # or "sgd"
+    learning_rate: float = 3e-4  # above it small logs are overfitted within an epoch (measured)
+    warmup_share: float = 0.1  # of all steps, linear from zero
+    decay: str = "cosine"  # or "linear", "none"; down to zero at the last step
+    weight_decay: float = 0.01  # not on biases, norms and scales
+    clip_norm: float = 1.0
+    momentum: float = 0.9  # sgd only
+    batch_size: int = 32
+    accumulate: int = 1  # batches whose gradients make one step: large batches in the memory of small ones
+    steps_per_execution: int = 1  # steps in one call of the compiled function; saves calls, for TPU and GPU
+    epochs: int = 3
+    steps: int = 0  # above zero: this many steps instead of epochs
+    validate_every: int = 0  # steps; 0: four times an epoch, whatever the size of the log
+    patience: int = 5  # validations without a better one before stopping
+    save_every_seconds: float = 30.0  # the state is saved at each validation too: what a kill can cost
+
+    def steps_of(self, batches: int) -> int:
+        """How many steps a training has.
+
+        Args:
+            batches: of an epoch.
+        """
+        return self.steps or max(1, math.ceil(self.epochs * batches / self.accumulate))
+
+    def of_epoch(self, batches: int) -> "OptimizerConfig":
+        """The same settings with `validate_every` in steps, for epochs of so many batches."""
+        quarter = max(1, round(batches / self.accumulate / 4))
+        return dataclasses.replace(self, validate_every=self.validate_every or quarter)
+
+
+def check_ranges(section: str, settings: Any, ranges: Sequence[tuple[str, float, float]]) -> None:
+    """See that settings lie within their ranges.
+
+    Args:
+        section: its name in a TOML file.
+        settings: the dataclass.
+        ranges: name, least and greatest value of each number, or of each number of a tuple.
+
+    Raises:
+        InputError: one does not.
+    """
+    for name, least, most in ranges:
+        value = getattr(settings, name)
+        for each in value if isinstance(value, tuple) else (value,):
+            if not least <= each <= most:
+                raise InputError(f"{section}.{name} lies within {least:g} and {most:g}, not at {each:g}")

@@ -1,0 +1,46 @@
+"""Settings from tables of plain values, as TOML gives them."""
+
+import dataclasses
+import types
+import typing
+from typing import Any, TypeVar
+
+from genre_tf.errors import InputError
+
+Settings = TypeVar("Settings")
+
+
+def from_table(kind: type[Settings], table: dict[str, Any], where: str) -> Settings:
+    """Build a settings dataclass from a nested table of plain values.
+
+    Args:
+        kind: the dataclass.
+        table: names to values, as TOML gives them.
+        where: named in errors.
+
+    Raises:
+        InputError: an unknown key, or a value of another type than the setting's.
+    """
+    hints = typing.get_type_hints(kind)
+    values = {}
+    for key, value in table.items():
+        if key not in hints:
+            raise InputError(f"{where}: unknown key {key!r}; known here: {', '.join(hints)}")
+        values[key] = _convert(hints[key], value, f"{where}: {key}")
+    return kind(**values)
+
+
+def _convert(kind: Any, value: Any, where: str) -> Any:
+    if dataclasses.is_dataclass(kind):
+        if not isinstance(value, dict):
+            raise InputError(f"{where} is a table of settings, and {value!r} was given")
+        return from_table(typing.cast(type, kind), value, where)
+    if isinstance(kind, types.GenericAlias):  # tuple[float, ...] and its like
+        if not isinstance(value, list):
+            raise InputError(f"{where} takes a list, and {value!r} was given")
+        return tuple(_convert(typing.get_args(kind)[0], each, where) for each in value)
+    if kind is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
+        raise InputError(f"{where} takes a value of type {kind.__name__}, and {value!r} was given")
+    return value

@@ -1,0 +1,99 @@
+"""Settings of what writes: the generator, its pretraining, the classifier of unsafe texts."""
+
+import dataclasses
+import math
+from dataclasses import dataclass, field
+
+from genre_tf.config.optimizer import OptimizerConfig, check_ranges
+
+
+@dataclass(frozen=True, kw_only=True)
+class TaskSharesConfig:
+    """How much of what the writer learns is of each task; relative to each other, 0 leaves one out."""
+
+    title: float = 0.3  # from an abstract, for a reader or for nobody: what is asked for most
+    interest: float = 0.2  # a title from the reader alone: the histories hold most of all clicks
+    plain: float = 0.25  # a title from nothing: short rows, the cheapest way to learn how news is worded
+    summary: float = 0.1  # an abstract from title and category
+    body: float = 0.1  # title and abstract: long, and half of it is the summary's task again
+    answer: float = 0.05  # titles that ask are few; more would only repeat them
+
+    def __post_init__(self) -> None:
+        """Refuse a share below 0 with an `InputError`."""
+        names = [each.name for each in dataclasses.fields(self)]
+        check_ranges("generation.tasks", self, [(name, 0.0, math.inf) for name in names])
+
+
+# A weight of 1 is the target's alone.
+
+
+_GENERATION_RANGES = (
+    ("context_weight", 0.0, 0.99),
+    ("dropout", 0.0, 0.9),
+    ("drop_source", 0.0, 1.0),
+    ("drop_reader", 0.0, 1.0),
+    ("contrast", 0.0, 100.0),
+    ("contrast_rows", 0.0, 0.5),
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class GenerationConfig:
+    """The writer."""
+
+    backbone: str = ""  # a language model by name; empty: a GPT-2 from scratch with a vocabulary of its own
+    trainable: str = "all"  # of it: none, lora R or all, which one from scratch needs
+    # From scratch: a small model that sees much learns more in the same minutes than a larger one (measured).
+    vocabulary_size: int = 4000
+    layers: int = 3
+    heads: int = 6
+    hidden: int = 192
+    max_tokens: int = 256  # prompt and text together
+    prefix_tokens: int = 4  # keys and values made from the reader, in every layer
+    dropout: float = 0.1  # of one from scratch; others bring their own
+    tasks: TaskSharesConfig = field(default_factory=TaskSharesConfig)
+    context_weight: float = 0.2  # of the words of history and source in the loss: they are news too
+    drop_source: float = 0.2  # of rows with a reader: most of what is learned without one are other rows
+    drop_reader: float = 0.1  # of rows with a reader: nobody is a reader too
+    # Weight of the loss by which a title must be likelier before its own reader than before another one.
+    contrast: float = 0.1
+    contrast_rows: float = 0.125  # share of the rows that are read a second time for it: what it costs
+    max_examples: int = 0  # 0: all
+    # Many small updates beat few large ones from scratch (measured): some 15 minutes on two cores.
+    optimizer: OptimizerConfig = field(
+        default_factory=lambda: OptimizerConfig(
+            learning_rate=4e-3, batch_size=8, steps=6000, validate_every=1000, patience=10
+        )
+    )
+
+    def __post_init__(self) -> None:
+        """Refuse a value out of its range with an `InputError`: a training reads these after minutes."""
+        check_ranges("generation", self, _GENERATION_RANGES)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SafetyConfig:
+    """The safety classifier."""
+
+    recall: float = 0.9  # of unsafe texts; a safe one held back costs little, for others stand beside it
+
+
+@dataclass(frozen=True, kw_only=True)
+class PretrainConfig:
+    """Language modelling on article text alone, before any stage."""
+
+    backbone: str = ""  # by name; empty: a GPT-2 from scratch, or the news backbone's default for BERT
+    vocabulary_size: int = 8000  # of a new GPT-2, with its end-of-text token
+    layers: int = 6
+    hidden: int = 384
+    heads: int = 6
+    max_tokens: int = 256  # positions of a new GPT-2, and tokens of a packed row
+    start_embeddings: bool = True  # of a new GPT-2 from which tokens stand near each other, not at random
+    dropout: float = 0.1
+    precision: str = "float32"  # of the matrix products; or "mixed_bfloat16", "mixed_float16"
+    validation_share: float = 0.1  # as `data.validation_share`: what a writer is validated on is not learned
+    masked_share: float = 0.15  # of BERT's tokens (Devlin et al. 2019)
+    checkpoint_rate: float = 1e-4  # learning rate of what is trained already: it must not forget
+    optimizer: OptimizerConfig = field(  # 4 packed rows, some 1,000 tokens: small batches, more updates
+        default_factory=lambda: OptimizerConfig(learning_rate=2e-3, batch_size=4, epochs=7, weight_decay=0.1)
+    )

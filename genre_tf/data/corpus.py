@@ -1,0 +1,142 @@
+"""Unlabelled article text for language modelling: what is learned, and what is held out by time."""
+
+import hashlib
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+
+from genre_tf.data.articles import Article, Impression
+from genre_tf.data.examples import first_of_validation
+from genre_tf.data.mind import read_split
+from genre_tf.errors import InputError
+
+_EPOCH = datetime(1970, 1, 1)
+
+
+@dataclass(frozen=True)
+class NewsTexts:
+    """Texts of articles, each once: titles, and abstracts where there are any."""
+
+    titles: tuple[str, ...]
+    abstracts: tuple[str, ...]
+
+    @classmethod
+    def of(cls, articles: Iterable[Article], without: Collection[str] = frozenset()) -> "NewsTexts":
+        """Texts in the order of the articles, each once, without blank ones and those of `without`."""
+        articles = list(articles)
+
+        def distinct(texts: Iterable[str]) -> tuple[str, ...]:
+            return tuple(dict.fromkeys(text for text in texts if text.strip() and text not in without))
+
+        return cls(
+            distinct(article.title for article in articles),
+            distinct(article.abstract for article in articles),
+        )
+
+    @property
+    def all(self) -> tuple[str, ...]:
+        """Titles, then abstracts."""
+        return self.titles + self.abstracts
+
+    @property
+    def kinds(self) -> dict[str, tuple[str, ...]]:
+        """The kinds of which there are any, by name."""
+        return {name: found for name in ("titles", "abstracts") if (found := getattr(self, name))}
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """Texts to learn, and newer ones to validate with.
+
+    Attributes:
+        learned: of every article but those held out.
+        held_out: of the articles that only the newest part of the log shows.
+        article_ids: of all these articles.
+    """
+
+    learned: NewsTexts
+    held_out: NewsTexts
+    article_ids: frozenset[str]
+
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256 over all texts."""
+        parts = (self.learned, self.held_out)
+        digest = hashlib.sha256(repr([(each.titles, each.abstracts) for each in parts]).encode())
+        return digest.hexdigest()
+
+
+def read_corpus(
+    data: Path, splits: Sequence[str] = ("train",), validation_share: float = 0.1, max_bad_rows: int = 0
+) -> Corpus:
+    """Reads the articles of some splits and holds the newest out, by the first time that a log shows them.
+
+    Held out is the very set of articles that `genre train generation` holds out of the same log with the same
+    share (`genre_tf.data.text_examples.first_shown_in`): what a writer is validated on has not been learned
+    here either. Texts that an older article has word for word are not held out.
+
+    Args:
+        data: folder of the data set.
+        splits: names of the splits; a reported one is none of them.
+        validation_share: newest share of the impressions; what they alone show is held out.
+        max_bad_rows: rows of each split that may be skipped.
+
+    Raises:
+        InputError: a wrong path or file, or nothing to learn or to hold out.
+    """
+    articles: dict[str, Article] = {}
+    impressions: list[Impression] = []
+    for name in splits:
+        split = read_split(data, name, max_bad_rows)
+        articles = {**split.articles, **articles}  # of equal ids the first wins
+        impressions += split.impressions
+    newest = first_shown_at_the_end(impressions, validation_share)
+    learned = NewsTexts.of(article for key, article in articles.items() if key not in newest)
+    held_out = NewsTexts.of((articles[key] for key in articles if key in newest), without={*learned.all})
+    if not learned.titles or not held_out.titles:
+        raise InputError(
+            f"{data}: {len(learned.titles)} titles to learn and {len(held_out.titles)} held out of the "
+            f"newest {validation_share:g} of the log: both are needed, so give more data or another "
+            "pretrain.validation_share"
+        )
+    return Corpus(learned, held_out, frozenset(articles))
+
+
+def first_shown_at_the_end(impressions: Sequence[Impression], share: float) -> frozenset[str]:
+    """Ids of the articles that the newest impressions show and no earlier one names, nor its history.
+
+    Args:
+        impressions: in any order.
+        share: of them, newest by time; those of one moment stay together.
+    """
+    seconds = [round((each.time - _EPOCH).total_seconds()) for each in impressions]
+    first = first_of_validation(seconds, share) if impressions else None
+    if first is None:
+        return frozenset()
+    earlier: set[str] = set()
+    shown: set[str] = set()
+    for each, time in zip(impressions, seconds, strict=True):
+        if time >= first:
+            shown.update(each.candidates)
+        else:
+            earlier.update(each.candidates, each.history)
+    return frozenset(shown - earlier)
+
+
+def read_unseen(data: Path, split: str, corpus: Corpus, max_bad_rows: int = 0) -> NewsTexts:
+    """Texts of another split's articles that are in no split of the corpus, nor their texts.
+
+    Raises:
+        InputError: a wrong path or file, or no such article.
+    """
+    articles = read_split(data, split, max_bad_rows).articles
+    known = {*corpus.learned.all, *corpus.held_out.all}
+    texts = NewsTexts.of(
+        (article for key, article in articles.items() if key not in corpus.article_ids), without=known
+    )
+    if not texts.titles:
+        raise InputError(
+            f"{data / split} has no article that is not in the training data: give a later split"
+        )
+    return texts

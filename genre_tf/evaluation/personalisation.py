@@ -1,0 +1,214 @@
+"""Does a text written for a reader interest this reader more than one written for somebody else?
+
+The click model is the judge, and where the best of several samples is served it has chosen them too: so the
+first samples, which nobody chose, are compared as well.
+"""
+
+from collections.abc import Collection, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from genre_tf.data.articles import ArticleTable
+from genre_tf.data.examples import ImpressionExample
+from genre_tf.data.text_examples import history_titles
+from genre_tf.evaluation.served_writer import ServedWriter
+from genre_tf.evaluation.significance import paired_bootstrap
+from genre_tf.evaluation.text_metrics import copy_rate, distinct, rouge, self_bleu
+from genre_tf.generation.ranking import Written
+
+_MOST_SHOWN_TITLES = 10
+Floats = npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class ReaderOfArticle:
+    """A reader, and an article to write a title of.
+
+    Args:
+        titles: of his earlier clicks, oldest first; at least one.
+        source: the article's abstract.
+        title: its real title.
+        clicked: the title that the reader clicked in the impression.
+    """
+
+    titles: tuple[str, ...]
+    source: str
+    title: str
+    clicked: str
+
+
+class Judged(NamedTuple):
+    """Texts for n readers, float32 [n] the click model's probability that the reader clicks each of them."""
+
+    written: Floats
+    for_other_reader: Floats
+    first_sample: Floats
+    first_sample_for_other_reader: Floats
+    clicked_title: Floats
+    random_title: Floats
+
+
+def readers_of_articles(
+    table: ArticleTable,
+    examples: Sequence[ImpressionExample],
+    learned: Collection[str],
+    count: int,
+    least_words: int,
+) -> list[ReaderOfArticle]:
+    """Readers, evenly picked, at their first click, each with an article that the generator has not learned.
+
+    The article is the clicked one, else one shown with it, else any of the log: most readers click what was
+    in the news yesterday too.
+
+    Args:
+        table: the articles.
+        examples: labelled impressions.
+        learned: ids of the articles that the generator was trained on.
+        count: at most so many readers.
+        least_words: words of an abstract worth writing from.
+    """
+    new = {
+        row
+        for row, (news_id, title, abstract) in enumerate(
+            zip(table.news_ids, table.titles, table.abstracts, strict=True)
+        )
+        if news_id not in learned and title and len(abstract.split()) >= least_words
+    }
+    found: dict[str, ReaderOfArticle] = {}
+    for example in examples if new else ():
+        titles = history_titles(table, example.history)
+        clicked = [row for row in example.candidates[example.labels > 0].tolist() if table.titles[row]]
+        if titles and clicked and example.user_id not in found:
+            shown = [row for row in example.candidates.tolist() if row in new]
+            rows = [row for row in clicked if row in new] or shown or sorted(new)
+            row = rows[len(found) % len(rows)]
+            found[example.user_id] = ReaderOfArticle(
+                titles, table.abstracts[row], table.titles[row], table.titles[clicked[0]]
+            )
+    readers = list(found.values())
+    return [readers[at * len(readers) // count] for at in range(count)] if len(readers) > count else readers
+
+
+def personal_metrics(
+    writer: ServedWriter, readers: Sequence[ReaderOfArticle], titles: Sequence[str], seed: int = 0
+) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """Write for each reader, and from the same source with the same seed for another one, and compare.
+
+    Args:
+        writer: knows the titles of these readers.
+        readers: two or more.
+        titles: real ones to draw the random title from.
+        seed: of who is the other reader, and of the random titles.
+
+    Returns:
+        The metrics, and for each reader what was written: see `sample_of`. Metrics: "readers", "samples" (for
+        each), "interest" (means of `Judged`), comparisons of what was written with the rest of `Judged`
+        ("pairs", "share_above", "share_equal", and "win_rate" from "low" to "high": a tie is half a win, so
+        0.5 is chance; 95% bootstrap over readers), "best_of_samples_margin" (interest of the served text
+        minus that of the first sample, with its interval), "rouge1", "rouge2", "rougeL" against the articles'
+        titles, "distinct2", "copy_rate" and "grounding" of the first texts, "unsafe_rate" of all samples,
+        "unsafe_first" of the first texts, and "self_bleu" of the samples of one source.
+    """
+    random = np.random.default_rng(seed)
+    circle = random.permutation(len(readers))
+    other = np.empty_like(circle)
+    other[circle] = np.roll(circle, 1)  # nobody is his own other
+    sources = [reader.source for reader in readers]
+    histories = [reader.titles for reader in readers]
+    seeds = list(range(len(readers)))
+    drawn, served = writer(histories, sources, seeds)
+    drawn_for_other, served_for_other = writer([histories[at] for at in other], sources, seeds)
+    random_titles = [titles[at] for at in random.integers(len(titles), size=len(readers))]
+    real = [reader.title for reader in readers]
+    first = [_first(written) for written in (served, served_for_other, drawn, drawn_for_other)]
+    clicked = [reader.clicked for reader in readers]
+    judged = Judged(*writer.interest(histories, list(zip(*first, clicked, random_titles, strict=True))).T)
+    metrics = {
+        "readers": len(readers),
+        "samples": writer.samples,
+        "interest": {name: float(values.mean()) for name, values in judged._asdict().items()},
+        **_comparisons(judged, [one == two for one, two in zip(first[0], first[1], strict=True)], first),
+        **_of_texts(served, first[0], sources, real),
+    }
+    rows = zip(readers, range(len(readers)), strict=True)
+    return metrics, [sample_of(reader, row, served, first[1][row], judged) for reader, row in rows]
+
+
+def compared(ours: Floats, theirs: Floats, equal: npt.NDArray[np.bool_]) -> dict[str, Any]:
+    """How often ours are above theirs: float32 [n] of n readers; bool [n] where the texts are the same."""
+    wins = np.where(equal | (ours == theirs), 0.5, ours > theirs)
+    interval = paired_bootstrap(wins, np.zeros_like(wins))
+    if interval is None:
+        return {}
+    return {
+        "pairs": len(wins),
+        "share_above": float((wins == 1).mean()),
+        "share_equal": float((wins == 0.5).mean()),
+        "win_rate": interval.difference,
+        "low": interval.low,
+        "high": interval.high,
+    }
+
+
+def sample_of(
+    reader: ReaderOfArticle, row: int, served: Written, for_other: str, judged: Judged
+) -> dict[str, Any]:
+    """What was written for a reader, with what it was written from, for people to look at."""
+    columns = served._asdict()
+    texts = [
+        {name: _plain(column[row, place]) for name, column in columns.items()}
+        for place in range(served.text.shape[1])
+    ]
+    return {
+        **asdict(reader),
+        "titles": reader.titles[-_MOST_SHOWN_TITLES:],
+        "clicked_interest": float(judged.clicked_title[row]),
+        "written": texts,
+        "for_other_reader": {"text": for_other, "interest": float(judged.for_other_reader[row])},
+    }
+
+
+def _comparisons(judged: Judged, same: Sequence[bool], first: Sequence[Sequence[str]]) -> dict[str, Any]:
+    same_first = np.array([one == two for one, two in zip(first[2], first[3], strict=True)])
+    never = np.zeros(len(judged.written), bool)
+    margin = paired_bootstrap(judged.written, judged.first_sample)
+    return {
+        "over_other_reader": compared(judged.written, judged.for_other_reader, np.array(same)),
+        "first_sample_over_other_reader": compared(
+            judged.first_sample, judged.first_sample_for_other_reader, same_first
+        ),
+        "over_clicked_title": compared(judged.written, judged.clicked_title, never),
+        "over_random_title": compared(judged.written, judged.random_title, never),
+        "best_of_samples_margin": {
+            "mean": margin.difference if margin else None,
+            "low": margin.low if margin else None,
+            "high": margin.high if margin else None,
+        },
+    }
+
+
+def _of_texts(
+    served: Written, texts: Sequence[str], sources: Sequence[str], real: Sequence[str]
+) -> dict[str, Any]:
+    alike = [self_bleu([_plain(text) for text in row]) for row in served.text]
+    known = [value for value in alike if value is not None]
+    return {
+        **rouge(texts, real),
+        "distinct2": distinct(texts, 2),
+        "copy_rate": copy_rate(texts, sources),
+        "grounding": float(served.grounding[:, 0].mean()),
+        "unsafe_rate": float(1 - served.safe.mean()),
+        "unsafe_first": float(1 - served.safe[:, 0].mean()),
+        "self_bleu": float(np.mean(known)) if known else None,
+    }
+
+
+def _first(written: Written) -> list[str]:
+    return [_plain(text) for text in written.text[:, 0]]
+
+
+def _plain(value: Any) -> Any:
+    return value.decode() if isinstance(value, bytes) else value.item()

@@ -1,0 +1,164 @@
+"""The writer as it is served, over readers of a log: titles in, ranked and scored texts out, in batches."""
+
+import dataclasses
+from collections.abc import Callable, Iterator, Sequence
+from itertools import chain
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import tensorflow as tf
+
+from genre_tf.generation.ranking import RankingWeights, Written, rank
+from genre_tf.generation.safety_classifier import SafetyClassifier
+from genre_tf.generation.writer import Writer, WriterOptions, nothing_unsafe
+from genre_tf.models.generator_checkpoint import TrainedGenerator
+from genre_tf.models.ranker import Ranker
+from genre_tf.models.text_vectors import text_vectors
+from genre_tf.models.two_tower import TwoTower
+
+BATCH_READERS = 32  # with four samples 128 rows are decoded at a time: some hundred MB in a small model
+_IN_ORDER = RankingWeights(interest=0.0, grounding=0.0, log_probability=0.0)
+Titles = Sequence[str]
+
+
+class ServedWriter:
+    """Writes titles for readers and scores texts for them, from raw strings as the servable does.
+
+    A reader is what his titles say: categories and abstracts of his clicks are unknown here too. Titles are
+    encoded once, when the object is made.
+
+    Args:
+        parts: the writer.
+        two_tower: gives the readers' vectors.
+        ranker: the click model.
+        readers: titles of every reader that will be asked for, oldest first.
+        options: how to write; the servable's own by default.
+        classifier: of unsafe texts.
+    """
+
+    def __init__(
+        self,
+        parts: TrainedGenerator,
+        two_tower: TwoTower,
+        ranker: Ranker,
+        readers: Sequence[Titles],
+        options: WriterOptions = WriterOptions(),  # noqa: B008  (frozen)
+        classifier: SafetyClassifier | None = None,
+    ) -> None:
+        self.samples = options.samples
+        titles = list(dict.fromkeys(["", *chain.from_iterable(readers)]))  # "" fills up shorter histories
+        self._rows = {title: row for row, title in enumerate(titles)}
+        self._for_tower, self._for_ranker = (
+            text_vectors(model.encoder, titles) for model in (two_tower, ranker)
+        )
+        self._write = _write_function(parts, two_tower, ranker, options, classifier)
+        self._interest = _interest_function(ranker)
+
+    def __call__(
+        self, readers: Sequence[Titles], sources: Titles, seeds: Sequence[int]
+    ) -> tuple[Written, Written]:
+        """Write a title for each reader from each source.
+
+        Args:
+            readers: the titles of n readers.
+            sources: n texts to write from.
+            seeds: n of them.
+
+        Returns:
+            NumPy columns [n, samples]: in the order of drawing (what may not be shown, or repeats another,
+            behind), and as served.
+        """
+        found = []
+        for rows in _batches(len(readers)):
+            tower, ranked, mask = self._clicks([readers[row] for row in rows])
+            history = tf.constant(["\n".join(readers[row]) for row in rows])
+            source = tf.constant([sources[row] for row in rows])
+            seed = tf.constant([seeds[row] for row in rows], tf.int64)
+            found.append(self._write(history, source, seed, tower, ranked, mask))
+        return _joined([drawn for drawn, _ in found]), _joined([served for _, served in found])
+
+    def interest(self, readers: Sequence[Titles], texts: Sequence[Titles]) -> npt.NDArray[np.float32]:
+        """Click probabilities: n readers, and k texts for each -> float32 [n, k]."""
+        found = []
+        for rows in _batches(len(readers)):
+            _, ranked, mask = self._clicks([readers[row] for row in rows])
+            found.append(
+                self._interest(tf.constant([list(texts[row]) for row in rows]), ranked, mask).numpy()
+            )
+        return np.concatenate(found)
+
+    def _clicks(self, readers: Sequence[Titles]) -> tuple[Any, Any, Any]:
+        lengths = np.array([len(titles) for titles in readers])
+        mask = np.arange(max(1, lengths.max())) < lengths[:, None]  # [batch, longest]
+        rows = np.zeros(mask.shape, np.int64)
+        rows[mask] = [self._rows[title] for titles in readers for title in titles]
+        return tf.constant(self._for_tower[rows]), tf.constant(self._for_ranker[rows]), tf.constant(mask)
+
+
+def _write_function(
+    parts: TrainedGenerator,
+    two_tower: TwoTower,
+    ranker: Ranker,
+    options: WriterOptions,
+    classifier: SafetyClassifier | None,
+) -> Callable[..., Any]:
+    writer = Writer(
+        parts.generator, parts.prompts, dataclasses.replace(options, weights=_IN_ORDER), parts.common_words
+    )
+
+    @tf.function(
+        input_signature=[
+            *(tf.TensorSpec([None], dtype) for dtype in (tf.string, tf.string, tf.int64)),
+            *(tf.TensorSpec([None, None, model.encoder.dimension]) for model in (two_tower, ranker)),
+            tf.TensorSpec([None, None], tf.bool),
+        ]
+    )
+    def write(history: Any, source: Any, seed: Any, for_tower: Any, for_ranker: Any, mask: Any) -> Any:
+        def interest(texts: Any) -> Any:
+            return _click_probability(ranker, texts, for_ranker, mask)
+
+        def unsafe(texts: Any) -> Any:
+            return classifier.is_unsafe(_vectors(ranker, texts)) if classifier else nothing_unsafe(texts)
+
+        reader = two_tower.user_vector(for_tower, mask)
+        kind = tf.fill(tf.shape(source), "title")
+        drawn = writer(history, source, kind, seed, reader, interest, unsafe)
+        return drawn, rank(drawn, options.weights)
+
+    return write
+
+
+def _interest_function(ranker: Ranker) -> Callable[..., Any]:
+    @tf.function(
+        input_signature=[
+            tf.TensorSpec([None, None], tf.string),
+            tf.TensorSpec([None, None, ranker.encoder.dimension]),
+            tf.TensorSpec([None, None], tf.bool),
+        ]
+    )
+    def interest(texts: Any, clicks: Any, mask: Any) -> Any:
+        return _click_probability(ranker, texts, clicks, mask)
+
+    return interest
+
+
+def _vectors(ranker: Ranker, texts: Any) -> Any:
+    """string [batch, k] -> float32 [batch, k, D]."""
+    shape = tf.concat([tf.shape(texts), [ranker.encoder.dimension]], 0)
+    return tf.reshape(ranker.encoder(tf.reshape(texts, [-1])), shape)
+
+
+def _click_probability(ranker: Ranker, texts: Any, clicks: Any, mask: Any) -> Any:
+    shown = _vectors(ranker, texts)
+    return tf.sigmoid(ranker.click_logits(clicks, mask, shown, tf.ones(tf.shape(texts), tf.bool), None))
+
+
+def _batches(count: int) -> Iterator[range]:
+    for start in range(0, count, BATCH_READERS):
+        yield range(start, min(start + BATCH_READERS, count))
+
+
+def _joined(parts: Sequence[Written]) -> Written:
+    columns = zip(*parts, strict=True)
+    return Written(*(np.concatenate([np.asarray(part) for part in column]) for column in columns))

@@ -1,0 +1,82 @@
+"""Written texts for people to look at: a Markdown file in the run's reports, and TensorBoard's text tab."""
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from genre_tf.errors import FailureError
+
+MOST_SHOWN = 20
+_SIGNS = re.compile(r"([\\`*_{}\[\]<>#|~])")
+
+
+def shown_samples(samples: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """At most `MOST_SHOWN` of them, evenly picked."""
+    count = min(MOST_SHOWN, len(samples))
+    return [samples[at * len(samples) // count] for at in range(count)]
+
+
+def save_samples(samples: Sequence[dict[str, Any]], run: Path, split: str) -> Path:
+    """Write `reports/samples-SPLIT.md`.
+
+    Args:
+        samples: as `personalisation.sample_of` gives them.
+        run: the run folder.
+        split: what they were written of.
+
+    Returns:
+        The file.
+
+    Raises:
+        FailureError: it cannot be written.
+    """
+    file = run / "reports" / f"samples-{split}.md"
+    parts = [f"# Written for readers of {split}", *map(as_markdown, samples)]
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text("\n\n".join(parts) + "\n", "utf-8")
+    except OSError as error:
+        raise FailureError(
+            f"{file} could not be written: {error}; check the folder's rights and the disk"
+        ) from None
+    return file
+
+
+def log_samples(samples: Sequence[dict[str, Any]], run: Path, split: str) -> None:
+    """Write the same into TensorBoard's text tab, in `logs/evaluation`."""
+    import tensorflow as tf
+
+    writer = tf.summary.create_file_writer(str(run / "logs" / "evaluation"))
+    with writer.as_default(step=0):
+        for number, sample in enumerate(samples, start=1):
+            tf.summary.text(f"{split}/written/{number}", as_markdown(sample))
+    writer.close()
+
+
+def as_markdown(sample: dict[str, Any]) -> str:
+    """One reader: what he read, the source, the real title, and every text with its scores."""
+    lines = [
+        f"## {_escaped(sample['title'])}",
+        f"The real title. Clicked: {_escaped(sample['clicked'])} (interest {sample['clicked_interest']:.4f})",
+        f"**Source:** {_escaped(sample['source'])}",
+        "**The reader's newest titles:**",
+        "\n".join(f"- {_escaped(title)}" for title in sample["titles"]),
+        "**Written, as served:**",
+        "\n".join(_line(text) for text in sample["written"]),
+        f"**For another reader:** {_escaped(sample['for_other_reader']['text'])} "
+        f"(interest of this reader {sample['for_other_reader']['interest']:.4f})",
+    ]
+    return "\n\n".join(lines)
+
+
+def _line(text: dict[str, Any]) -> str:
+    scores = f"interest {text['interest']:.4f}, log probability {text['log_probability']:.2f}"
+    claims = ", ".join(_escaped(claim) for claim in text["unsupported"].split("\n") if claim)
+    unsupported = f"; not in the source: {claims}" if claims else ""
+    unsafe = "" if text["safe"] else "; unsafe"
+    return f"- {_escaped(text['text'])} ({scores}, grounding {text['grounding']:.2f}{unsupported}{unsafe})"
+
+
+def _escaped(text: str) -> str:
+    return _SIGNS.sub(r"\\\1", " ".join(text.split()))

@@ -1,0 +1,31 @@
+"""The decoder of a language model, whatever its family."""
+
+from typing import Any
+
+from genre_tf.backbones.gpt2_layers import Gpt2Layers
+from genre_tf.generation.cached_decoder import CachedDecoder
+from genre_tf.generation.cached_gpt2 import CachedGpt2
+
+
+def cached_decoder_of(language_model: Any) -> CachedDecoder:
+    """A language model's weights as they are now, in decoding layout; what is trained beside them merged in.
+
+    Args:
+        language_model: of `backbones.language_models.layers_of`.
+    """
+    if isinstance(language_model, Gpt2Layers):
+        with language_model.merged() as backbone:
+            return CachedGpt2(backbone)
+    from genre_tf.generation.cached_llama import CachedLlama
+
+    llama: CachedDecoder = CachedLlama(language_model)
+    return llama
+
+
+def refresh_decoder(decoder: CachedDecoder, language_model: Any) -> None:
+    """Let a decoder take over what its language model has learned since."""
+    if isinstance(language_model, Gpt2Layers):
+        with language_model.merged():
+            decoder.refresh()
+    else:
+        decoder.refresh()

@@ -1,0 +1,124 @@
+"""GPT-2 and BERT as language models over packed rows."""
+
+from typing import Any
+
+import keras
+import keras_hub
+import tensorflow as tf
+
+from genre_tf.backbones.activations import ACTIVATIONS
+from genre_tf.backbones.bert import Bert
+from genre_tf.backbones.gpt2 import Gpt2
+from genre_tf.backbones.packed_rows import PackedRows, bert_states, dense_layers, gpt2_states, product
+from genre_tf.backbones.precision import check_precision, compute_in
+from genre_tf.backbones.weights import Weight, read_weights, weight_of
+
+Batch = dict[str, tf.Tensor]
+
+
+def packed_rows(batch: Batch) -> PackedRows:
+    """The rows of a batch."""
+    return PackedRows(batch["token_ids"], batch["text"], batch["position"])
+
+
+class CausalLanguageModel(keras.Model):
+    """GPT-2 that predicts the next token everywhere.
+
+    Args:
+        gpt2: whose weights are trained.
+        precision: of the matrix products; all else is float32.
+
+    Raises:
+        InputError: an unknown precision.
+    """
+
+    def __init__(self, gpt2: Gpt2, precision: str = "float32") -> None:
+        super().__init__(name="causal_language_model")
+        check_precision(precision)
+        self.backbone = gpt2.backbone
+        for layer in (*dense_layers(gpt2.backbone), gpt2.backbone.token_embedding):
+            compute_in(precision, layer)
+        self.built = True
+
+    def call(self, batch: Batch, training: bool | None = None) -> tf.Tensor:
+        """Logits of the token after each.
+
+        Args:
+            batch: `token_ids`, `text` and `position`, int32 [rows, time] each.
+            training: whether dropout acts.
+
+        Returns:
+            float32 [rows * time, vocabulary].
+        """
+        states = gpt2_states(self.backbone, packed_rows(batch), bool(training))
+        embedding = self.backbone.token_embedding
+        flat = tf.reshape(states, [-1, self.backbone.hidden_dim])
+        return product(flat, embedding.embeddings, embedding.compute_dtype, transposed=True)
+
+
+class MaskedLanguageModel(keras.Model):
+    """BERT that predicts hidden tokens, through a head tied to its token embeddings.
+
+    Args:
+        bert: whose weights are trained.
+        precision: of the matrix products of the layers; all else is float32.
+
+    Raises:
+        InputError: an unknown precision, or a damaged checkpoint.
+
+    Source: Devlin et al. 2019; the head is theirs: dense layer, activation, normalization, embeddings, bias.
+    """
+
+    def __init__(self, bert: Bert, precision: str = "float32") -> None:
+        super().__init__(name="masked_language_model")
+        check_precision(precision)
+        self.backbone = bert.backbone
+        for layer in dense_layers(bert.backbone):
+            compute_in(precision, layer)
+        bert.backbone.get_layer("pooled_dense").trainable = False  # no prediction reads it
+        self.head = keras_hub.layers.MaskedLMHead(
+            token_embedding=bert.backbone.get_layer("token_embedding"),
+            intermediate_activation=ACTIVATIONS[bert.config.get("hidden_act", "gelu")],
+            layer_norm_epsilon=bert.config.get("layer_norm_eps", 1e-12),
+            kernel_initializer=keras.initializers.RandomNormal(stddev=0.02, seed=0),
+            dtype="float32",
+            name="head",
+        )
+        self.head.build((None, None, bert.backbone.hidden_dim), (None, None))
+        if bert.folder is not None:  # made new where the checkpoint has none
+            read_weights(bert.folder, head_weights(self.head), ("",))
+        self.built = True
+
+    def call(self, batch: Batch, training: bool | None = None) -> tf.Tensor:
+        """Logits of what was hidden.
+
+        Args:
+            batch: `token_ids`, `text` and `position`, int32 [rows, time] each, and `places`, int32
+                [rows, hidden tokens], where in its row each was hidden.
+            training: whether dropout acts.
+
+        Returns:
+            float32 [rows * hidden tokens, vocabulary].
+        """
+        states = bert_states(self.backbone, packed_rows(batch), bool(training))
+        logits = self.head(states, batch["places"])
+        return tf.reshape(logits, [-1, self.backbone.vocabulary_size])
+
+
+def head_weights(head: Any) -> list[Weight]:
+    """The weights of a masked-language-model head under their Hugging Face names."""
+    dense, norm = head._intermediate_dense, head._intermediate_layer_norm
+    transform = "cls.predictions.transform."
+    return [
+        weight_of("cls.predictions.bias", head._bias, optional=True),
+        Weight(
+            transform + "dense.weight",
+            (dense.kernel,),
+            tuple(dense.kernel.shape),
+            transposed=True,
+            optional=True,
+        ),
+        weight_of(transform + "dense.bias", dense.bias, optional=True),
+        weight_of(transform + "LayerNorm.weight", norm.gamma, optional=True),
+        weight_of(transform + "LayerNorm.bias", norm.beta, optional=True),
+    ]

@@ -1,0 +1,181 @@
+"""What pretraining trains and measures: a language model, its tokenizer, and how texts become its batches."""
+
+import dataclasses
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from genre_tf.backbones.bert import bert_weights, load_bert, save_bert
+from genre_tf.backbones.gpt2 import END_OF_TEXT, Gpt2, load_gpt2, new_gpt2, save_gpt2
+from genre_tf.backbones.weights import write_weights
+from genre_tf.config import NewsConfig, PretrainConfig
+from genre_tf.data.corpus import NewsTexts
+from genre_tf.evaluation.perplexity import TextLoss
+from genre_tf.models.packed_models import Batch, CausalLanguageModel, MaskedLanguageModel, head_weights
+from genre_tf.text.byte_pair import train_byte_pair
+from genre_tf.training.fit import StageTrainer
+from genre_tf.training.packed_batches import TokenTexts, causal_texts, masked_texts, measured_batches
+from genre_tf.training.replicas import sum_over_replicas
+
+_MEASURED_ROWS = 8  # of a batch: its logits over GPT-2's own vocabulary take some 400 MB
+
+
+@dataclass(frozen=True, kw_only=True)
+class LanguageModel:
+    """A model to be pretrained.
+
+    Attributes:
+        model: gives logits of what a batch's labels are.
+        width: tokens of its rows.
+        tokenize: texts to what packed batches are made of.
+        save: writes a Hugging Face folder.
+        name: of the checkpoint that it started from; None for one from scratch.
+    """
+
+    model: keras.Model
+    width: int
+    tokenize: Callable[[Sequence[str]], TokenTexts]
+    save: Callable[[Path], None]
+    name: str | None
+
+    @cached_property
+    def measure(self) -> Callable[[Batch], tuple[tf.Tensor, tf.Tensor]]:
+        """`summed_losses` of a batch without dropout, compiled once for all that is measured."""
+        return tf.function(lambda batch: summed_losses(self.model, batch, False), autograph=False)  # type: ignore[no-any-return]
+
+
+def causal_language_model(
+    config: PretrainConfig, corpus: Sequence[str], folder: Path, seed: int
+) -> LanguageModel:
+    """A GPT-2 by name, or a new one with a vocabulary of the corpus.
+
+    Args:
+        config: name, or sizes.
+        corpus: texts to learn.
+        folder: gets a new vocabulary.
+        seed: of new weights.
+
+    Raises:
+        InputError: no such backbone, or sizes that do not fit each other.
+    """
+    if config.backbone:
+        gpt2 = load_gpt2(config.backbone, dropout=config.dropout, special_tokens=(END_OF_TEXT,))
+        gpt2 = dataclasses.replace(gpt2, tokenizer=gpt2.tokenizer.with_known_words(corpus))
+    else:
+        gpt2 = _new_gpt2(config, corpus, folder, seed)
+    width = min(config.max_tokens, gpt2.backbone.max_sequence_length)
+    return LanguageModel(
+        model=CausalLanguageModel(gpt2, config.precision),
+        width=width,
+        tokenize=lambda texts: causal_texts(texts, gpt2.tokenizer, width),
+        save=lambda target: save_gpt2(gpt2, target),
+        name=config.backbone or None,
+    )
+
+
+def _new_gpt2(config: PretrainConfig, corpus: Sequence[str], folder: Path, seed: int) -> Gpt2:
+    return new_gpt2(
+        train_byte_pair(corpus, config.vocabulary_size, (END_OF_TEXT,), folder),
+        layers=config.layers,
+        heads=config.heads,
+        hidden=config.hidden,
+        max_tokens=config.max_tokens,
+        dropout=config.dropout,
+        seed=seed,
+    )
+
+
+def masked_language_model(config: PretrainConfig) -> LanguageModel:
+    """A BERT by name, with the head of its checkpoint or a new one.
+
+    Raises:
+        InputError: no such backbone, or it cannot be trained on hidden words.
+    """
+    name = config.backbone or NewsConfig().backbone
+    bert = load_bert(name, dropout=config.dropout)
+    model = MaskedLanguageModel(bert, config.precision)
+    width = min(config.max_tokens, bert.backbone.max_sequence_length)
+
+    def save(target: Path) -> None:
+        save_bert(bert, target)
+        file = target / "config.json"
+        described = {**json.loads(file.read_text("utf-8")), "architectures": ["BertForMaskedLM"]}
+        file.write_text(json.dumps(described, indent=2, sort_keys=True) + "\n", "utf-8")
+        inner = [dataclasses.replace(each, name=f"bert.{each.name}") for each in bert_weights(bert.backbone)]
+        write_weights(target, [*inner, *head_weights(model.head)])
+
+    return LanguageModel(
+        model=model,
+        width=width,
+        tokenize=lambda texts: masked_texts(texts, bert.tokenizer, width, config.masked_share),
+        save=save,
+        name=name,
+    )
+
+
+class LanguageTrainer(StageTrainer):
+    """Cross-entropy of the tokens to be predicted, each as heavy as any other."""
+
+    def loss_of(self, batch: Batch, training: bool) -> tf.Tensor:
+        """Mean loss of a batch in nats per token, float32 []; of several replicas the share of this one."""
+        nats, tokens = summed_losses(self.model, batch, training)
+        return nats / tf.maximum(sum_over_replicas(tokens), 1.0)
+
+
+def summed_losses(model: keras.Model, batch: Batch, training: bool) -> tuple[tf.Tensor, tf.Tensor]:
+    """Cross-entropy of a batch.
+
+    Args:
+        model: of `genre_tf.models.packed_models`.
+        batch: of `PackedBatches`.
+        training: whether dropout acts.
+
+    Returns:
+        Its sum in nats, and the number of predicted tokens: float32 [] each.
+    """
+    logits = model(batch, training=training)  # [labels, vocabulary]
+    labels, weight = (tf.reshape(batch[name], [-1]) for name in ("labels", "label_weight"))
+    losses = tf.nn.sparse_softmax_cross_entropy_with_logits(labels, logits)
+    return tf.reduce_sum(losses * weight), tf.reduce_sum(weight)
+
+
+class Measured:
+    """Texts that a model is measured on, as it stands at each call; of a masked one always the same words.
+
+    Args:
+        language_model: the model.
+        texts: any, at least one.
+    """
+
+    def __init__(self, language_model: LanguageModel, texts: Sequence[str]) -> None:
+        tokens, width = language_model.tokenize(texts), language_model.width
+        self.batches: list[dict[str, Any]] = measured_batches(tokens, width, _MEASURED_ROWS)
+        self.measure = language_model.measure
+
+    def loss(self) -> TextLoss:
+        """Of all texts together."""
+        found = [
+            self.measure({name: tf.constant(column) for name, column in batch.items()})
+            for batch in self.batches
+        ]
+        nats, tokens = (
+            float(np.sum([each[part].numpy() for each in found], dtype=np.float64)) for part in (0, 1)
+        )
+        return TextLoss(nats, round(tokens))
+
+    def __call__(self) -> dict[str, float]:
+        """The "perplexity" per predicted token, and the "loss" in nats that it is the exponential of."""
+        found = self.loss()
+        return {"perplexity": found.per_token, "loss": found.nats / max(1, found.tokens)}
+
+
+def measured_kinds(language_model: LanguageModel, texts: NewsTexts) -> dict[str, Measured]:
+    """Titles and abstracts, each by themselves."""
+    return {name: Measured(language_model, found) for name, found in texts.kinds.items()}

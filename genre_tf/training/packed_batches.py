@@ -1,0 +1,232 @@
+"""Batches of packed rows for language modelling: the next token, or hidden words."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import tensorflow as tf
+
+from genre_tf.backbones.gpt2 import END_OF_TEXT
+from genre_tf.data.batch_layout import WHOLE, BatchLayout
+from genre_tf.data.masking import Masking, mask_words
+from genre_tf.data.packing import lay_out, pack
+from genre_tf.errors import InputError
+from genre_tf.text.byte_pair import BytePair
+from genre_tf.text.wordpiece import WordPiece
+
+_ENCODED_AT_ONCE = 4096
+
+Arrays = dict[str, npt.NDArray[Any]]
+
+
+@dataclass(frozen=True)
+class TokenTexts:
+    """Tokenized texts, cut where they are longer than a row.
+
+    Attributes:
+        inputs: the tokens of each text as the model reads them, int32 [tokens].
+        labels: the token after each, int32 [tokens]; None for masked models, which predict the inputs.
+        masking: how words are hidden; None for causal models.
+    """
+
+    inputs: list[npt.NDArray[np.int32]]
+    labels: list[npt.NDArray[np.int32]] | None
+    masking: Masking | None
+
+    @cached_property
+    def lengths(self) -> npt.NDArray[np.int64]:
+        """Tokens of each text, int64 [texts]."""
+        return np.asarray([len(text) for text in self.inputs], np.int64)
+
+
+def causal_texts(texts: Sequence[str], tokenizer: BytePair, width: int) -> TokenTexts:
+    """Texts for a causal model: the end of text stands before each and is to be predicted after it.
+
+    Between two texts of a row the same token ends the one and begins the other. Of a text that is longer than
+    a row each piece begins with the last token of the piece before it, so that all tokens are predicted.
+
+    Args:
+        texts: to be tokenized.
+        tokenizer: knows `<|endoftext|>`.
+        width: tokens of a row.
+    """
+    end = np.asarray([tokenizer.token_id(END_OF_TEXT)], np.int32)
+    inputs, labels = [], []
+    for ids in _encoded(texts, tokenizer.encode):
+        whole = np.concatenate([end, ids, end])
+        for start in range(0, len(whole) - 1, width):
+            piece = whole[start : start + width + 1]
+            inputs.append(piece[:-1])
+            labels.append(piece[1:])
+    return TokenTexts(inputs, labels, None)
+
+
+def masked_texts(texts: Sequence[str], tokenizer: WordPiece, width: int, share: float) -> TokenTexts:
+    """Texts for a masked model, each piece of at most `width` tokens between [CLS] and [SEP].
+
+    Args:
+        texts: to be tokenized.
+        tokenizer: has [MASK].
+        width: tokens of a row.
+        share: of the tokens that is hidden.
+
+    Raises:
+        InputError: the vocabulary has no [MASK].
+    """
+    vocabulary = tokenizer.vocabulary
+    if "[MASK]" not in vocabulary:
+        raise InputError(
+            f"the vocabulary ({len(vocabulary)} tokens) lacks [MASK], which masked language modelling needs: "
+            "name a BERT folder whose vocab.txt is complete"
+        )
+    mask = vocabulary.index("[MASK]")
+    special = np.zeros(len(vocabulary), bool)
+    special[[tokenizer.pad_id, tokenizer.unknown_id, tokenizer.start_id, tokenizer.end_id, mask]] = True
+    begins = np.asarray([not token.startswith("##") for token in vocabulary])
+    start, end = (np.asarray([one], np.int32) for one in (tokenizer.start_id, tokenizer.end_id))
+    inputs = [
+        np.concatenate([start, ids[first : first + width - 2], end])
+        for ids in _encoded(texts, tokenizer.pieces)
+        for first in range(0, len(ids), width - 2)
+    ]
+    masking = Masking(share=share, mask_id=mask, begins_word=begins, special=special)
+    return TokenTexts(inputs, None, masking)
+
+
+def _encoded(texts: Sequence[str], encode: Any) -> Iterator[npt.NDArray[np.int32]]:
+    for first in range(0, len(texts), _ENCODED_AT_ONCE):
+        ids = encode(tf.constant(list(texts[first : first + _ENCODED_AT_ONCE])))
+        yield from np.split(ids.flat_values.numpy(), ids.row_splits.numpy()[1:-1])
+
+
+class PackedBatches:
+    """Batches of one shape out of tokenized texts; packed anew, and hidden anew, each epoch.
+
+    Args:
+        texts: what is packed.
+        width: tokens of a row.
+        rows: of a batch.
+        seed: of order and hidden words.
+
+    Raises:
+        InputError: the texts fill less than one batch.
+    """
+
+    def __init__(self, texts: TokenTexts, width: int, rows: int, seed: int) -> None:
+        self.texts, self.width, self.rows, self.seed = texts, width, rows, seed
+        if self.in_epoch < 1:
+            raise InputError(
+                f"{len(texts.inputs)} texts of {int(texts.lengths.sum())} tokens fill less than one batch "
+                f"of {rows} rows of {width} tokens: give a smaller --batch-size"
+            )
+
+    @cached_property
+    def in_epoch(self) -> int:
+        """Full batches of the first epoch; others have as many, or one more or less."""
+        return len(self._packed(0)) // self.rows
+
+    @property
+    def tokens(self) -> float:
+        """Mean tokens of a batch, padding not counted."""
+        return float(self.texts.lengths.sum()) * self.rows / len(self._packed(0))
+
+    def batches(self, layout: BatchLayout = WHOLE, start: int = 0) -> tf.data.Dataset:
+        """Batches without end.
+
+        Args:
+            layout: the wanted parts of each batch, one after another; what a row holds does not depend on it.
+            start: leaves out so many batches at the beginning, at the cost of packing their epochs.
+
+        Returns:
+            Dataset of token_ids, text and position, int32 [rows, width] each; labels int32 and label_weight
+            float32 [rows, width], of a masked model [rows, hidden tokens], with places int32 of that shape.
+            What is left over at the end of an epoch, less than a batch, is left out.
+
+        Raises:
+            InputError: the rows of a batch cannot be dealt out evenly.
+        """
+        if self.rows % layout.parts:
+            raise InputError(
+                f"a batch of {self.rows} rows cannot be cut into {layout.parts} equal parts: give a "
+                f"--batch-size that {layout.parts} divides"
+            )
+
+        def each_part() -> Iterator[Arrays]:
+            for epoch, number, batch in self._from(start):
+                for part in layout.wanted:
+                    yield self._arrays(batch[part :: layout.parts], epoch, number + part, layout.parts)
+
+        wide = self.texts.masking.places(self.width) if self.texts.masking else self.width
+        rows = self.rows // layout.parts
+        like = {
+            name: tf.TensorSpec([rows, self.width], tf.int32) for name in ("token_ids", "text", "position")
+        }
+        like["labels"] = tf.TensorSpec([rows, wide], tf.int32)
+        like["label_weight"] = tf.TensorSpec([rows, wide], tf.float32)
+        if self.texts.masking:
+            like["places"] = tf.TensorSpec([rows, wide], tf.int32)
+        data = tf.data.Dataset.from_generator(each_part, output_signature=like)
+        # Said, since a strategy asks all workers at each step if data is left.
+        data = data.apply(tf.data.experimental.assert_cardinality(tf.data.INFINITE_CARDINALITY))
+        return data.prefetch(8)
+
+    def _from(self, start: int) -> Iterator[tuple[int, int, list[list[int]]]]:
+        """Epoch, number of the first row, and the texts of the rows of each batch from `start` on."""
+        epoch = 0
+        while True:
+            packed = self._packed(epoch)
+            whole = len(packed) // self.rows
+            for batch in range(min(start, whole), whole):
+                first = batch * self.rows
+                yield epoch, first, packed[first : first + self.rows]
+            start = max(0, start - whole)
+            epoch += 1
+
+    def _packed(self, epoch: int) -> list[list[int]]:
+        random = np.random.default_rng([self.seed, epoch])
+        rows = pack(self.texts.lengths, self.width, random.permutation(len(self.texts.inputs)).tolist())
+        return [rows[place] for place in random.permutation(len(rows))]
+
+    def _arrays(self, rows: list[list[int]], epoch: int, first: int, step: int) -> Arrays:
+        seeds = [[self.seed, epoch, first + step * place] for place in range(len(rows))]
+        return packed_arrays(self.texts, rows, self.width, seeds)
+
+
+def measured_batches(texts: TokenTexts, width: int, rows: int) -> list[Arrays]:
+    """All texts once, in batches of one shape, the last filled up with empty rows; the same at each call."""
+    packed = pack(texts.lengths, width, range(len(texts.inputs)))
+    packed += [[]] * (-len(packed) % rows)
+    return [
+        packed_arrays(texts, packed[first : first + rows], width, [[0, first + row] for row in range(rows)])
+        for first in range(0, len(packed), rows)
+    ]
+
+
+def packed_arrays(
+    texts: TokenTexts, rows: list[list[int]], width: int, seeds: Sequence[Sequence[int]]
+) -> Arrays:
+    """The batch of some rows; see `PackedBatches.batches`. Each row's seed decides what it hides."""
+    columns = [texts.inputs] + ([texts.labels] if texts.labels is not None else [])
+    out, text, position = lay_out(columns, rows, width)
+    found: Arrays = {"token_ids": out[0], "text": text, "position": position}
+    if texts.masking is None:
+        return {**found, "labels": out[1], "label_weight": (text > 0).astype(np.float32)}
+    return {**found, **_hidden(out[0], text, texts.masking, seeds)}
+
+
+def _hidden(
+    ids: npt.NDArray[np.int32], text: npt.NDArray[np.int32], masking: Masking, seeds: Sequence[Sequence[int]]
+) -> Arrays:
+    most = masking.places(ids.shape[1])
+    seen, weight = ids.copy(), np.zeros((len(ids), most), np.float32)
+    places, labels = (np.zeros((len(ids), most), np.int32) for _ in range(2))
+    for row, seed in enumerate(seeds):
+        real = int((text[row] > 0).sum())
+        seen[row, :real], where = mask_words(ids[row, :real], masking, np.random.default_rng(seed))
+        count = len(where)
+        places[row, :count], labels[row, :count] = where, ids[row, where]
+        weight[row, :count] = 1.0
+    return {"token_ids": seen, "labels": labels, "label_weight": weight, "places": places}

@@ -1,0 +1,267 @@
+"""`genre pretrain`: a language model adapted to, or learned from, unlabelled article text."""
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+
+from genre_tf.config import PretrainConfig, RunConfig
+from genre_tf.data.corpus import Corpus, NewsTexts, read_corpus, read_unseen
+from genre_tf.errors import InputError
+from genre_tf.evaluation.perplexity import WORD_END_NOTE, TextLoss, UnigramModel, perplexity, word_count
+from genre_tf.training.distribution import Distribution
+from genre_tf.training.embedding_start import start_embeddings
+from genre_tf.training.fit import fit, load_weights
+from genre_tf.training.language_modelling import (
+    LanguageModel,
+    LanguageTrainer,
+    Measured,
+    causal_language_model,
+    masked_language_model,
+    measured_kinds,
+)
+from genre_tf.training.packed_batches import PackedBatches, TokenTexts
+from genre_tf.training.progress import FitResult, Goal, Report
+from genre_tf.training.run_lock import run_lock
+from genre_tf.training.stage_files import StageFiles, fingerprint
+
+MODELS = ("gpt2", "bert")
+STAGE = "pretraining"
+_RANGES = (
+    ("dropout", 0.0, 0.9),
+    ("validation_share", 0.001, 0.9),
+    ("masked_share", 0.01, 0.9),
+    ("max_tokens", 8, 32768),
+    ("layers", 1, 1000),
+    ("hidden", 1, 65536),
+    ("heads", 1, 1024),
+)
+
+Measures = dict[str, dict[str, Measured]]
+"""By name of the set (`held_out`, or a split), then by kind of text."""
+
+
+def pretrain(
+    kind: str,
+    data: Path,
+    out: Path,
+    config: RunConfig,
+    report: Report,
+    *,
+    splits: Sequence[str] = ("train",),
+    evaluate: Sequence[tuple[Path, str]] = (),
+    distribution: Distribution | None = None,
+    again: bool = False,
+) -> dict[str, Any]:
+    """Pretrain into a Hugging Face folder, and measure before and after.
+
+    The same call again goes on with what was ended before its time, and keeps what is done.
+
+    Args:
+        kind: of `MODELS`.
+        data: a data set.
+        out: the folder: a model for `transformers` and for every `--…backbone`, with `pretraining/` (state),
+            `logs/` (TensorBoard) and `reports/` beside it.
+        config: its `pretrain` section, and the seed.
+        report: takes a line of progress.
+        splits: whose articles are learned.
+        evaluate: data sets and splits whose unseen articles are measured besides.
+        distribution: where; None: on one device.
+        again: trains from the start what is already trained.
+
+    Returns:
+        What is also in `out/reports/pretraining.json`.
+
+    Raises:
+        InputError: wrong data or settings, or a folder that holds something else or is in use.
+        FailureError: a file cannot be written, or a loss became no number.
+        StoppedError: SIGTERM or Ctrl-C came, and the state was saved.
+    """
+    _check(config.pretrain, out)
+    corpus = read_corpus(data, splits, config.pretrain.validation_share, config.data.max_bad_rows)
+    sets = {"held_out": corpus.held_out}
+    for folder, split in evaluate:
+        sets[f"{folder}:{split}"] = read_unseen(folder, split, corpus, config.data.max_bad_rows)
+    report(
+        f"{len(corpus.learned.titles)} titles and {len(corpus.learned.abstracts)} abstracts to learn, "
+        f"{len(corpus.held_out.titles)} and {len(corpus.held_out.abstracts)} held out"
+    )
+    with run_lock(out):
+        (out / STAGE).mkdir(exist_ok=True)  # from now on the folder is ours, however soon this ends
+        return _pretrain(kind, corpus, sets, out, config, report, distribution or Distribution.one(), again)
+
+
+def _pretrain(
+    kind: str,
+    corpus: Corpus,
+    sets: Mapping[str, NewsTexts],
+    out: Path,
+    config: RunConfig,
+    report: Report,
+    devices: Distribution,
+    again: bool,
+) -> dict[str, Any]:
+    keras.utils.set_random_seed(config.seed)
+    with devices.scope():
+        language_model = _language_model(kind, config, corpus, out)
+        trainer = LanguageTrainer(language_model.model)
+    files = StageFiles(out, STAGE, _made_from(kind, config, corpus, language_model))
+    if again:
+        files.forget()
+    written = _written(files, sets)
+    if written is not None:
+        report(f"{out} is pretrained with this data and these settings: kept (--again trains anew)")
+        return written
+    measures = {name: measured_kinds(language_model, texts) for name, texts in sets.items()}
+    before = _losses(measures)
+    result = _train(trainer, language_model, corpus, config, files, report, devices)
+    language_model.save(out)
+    found = _report(kind, language_model, corpus, sets, before, _losses(measures), result)
+    text = json.dumps({**found, "made_from": files.made_from}, indent=2) + "\n"
+    _report_file(out).write_text(text, "utf-8")
+    return found
+
+
+def _check(config: PretrainConfig, out: Path) -> None:
+    for name, least, most in _RANGES:
+        value = getattr(config, name)
+        if not least <= value <= most:
+            raise InputError(f"pretrain.{name} lies within {least:g} and {most:g}, not at {value:g}")
+    if out.exists() and not out.is_dir():
+        raise InputError(f"{out} is a file: give a folder to write")
+    if out.is_dir() and not (out / STAGE).is_dir() and {each.name for each in out.iterdir()} - {".lock"}:
+        raise InputError(f"{out} holds something else than a pretraining: give a new folder")
+    if config.backbone and Path(config.backbone).resolve() == out.resolve():
+        raise InputError(f"{out} is the backbone itself: give another --out")
+
+
+def _language_model(kind: str, config: RunConfig, corpus: Corpus, out: Path) -> LanguageModel:
+    if kind == "bert":
+        return masked_language_model(config.pretrain)
+    # Not beside the weights yet: those of an earlier training there have a vocabulary of their own.
+    return causal_language_model(config.pretrain, corpus.learned.all, out / STAGE, config.seed)
+
+
+def _made_from(kind: str, config: RunConfig, corpus: Corpus, language_model: LanguageModel) -> str:
+    """Fingerprint of all that decides what the training comes to, also the weights that it starts from."""
+    weights = hashlib.sha256()
+    if language_model.name:
+        for weight in language_model.model.weights:
+            weights.update(np.asarray(weight).tobytes())
+    return fingerprint(kind, corpus.fingerprint, config.seed, asdict(config.pretrain), weights.hexdigest())
+
+
+def _train(
+    trainer: LanguageTrainer,
+    language_model: LanguageModel,
+    corpus: Corpus,
+    config: RunConfig,
+    files: StageFiles,
+    report: Report,
+    devices: Distribution,
+) -> FitResult:
+    """Train, go on, or read back what was trained; leaves the best weights in the model."""
+    settings = config.pretrain.optimizer
+    found = files.finished()
+    if found is not None:
+        load_weights(language_model.model, files.trained)
+        return found
+    if language_model.name:
+        settings = dataclasses.replace(settings, learning_rate=config.pretrain.checkpoint_rate)
+    texts = language_model.tokenize(corpus.learned.all)
+    if language_model.name is None and config.pretrain.start_embeddings:
+        report("token embeddings start from what stands near each token")
+        _start(language_model, texts, config.seed)
+    packed = PackedBatches(texts, language_model.width, settings.batch_size, config.seed)
+    full = packed.tokens / settings.batch_size / language_model.width
+    report(
+        f"{int(texts.lengths.sum())} tokens an epoch, {packed.in_epoch} batches of {settings.batch_size} "
+        f"rows of {language_model.width}, {full:.1%} full"
+    )
+
+    def from_step(step: int) -> Any:
+        start = step * settings.accumulate
+        return devices.distribute(lambda layout: packed.batches(layout, start))
+
+    result = fit(
+        trainer,
+        from_step,
+        settings.steps_of(packed.in_epoch),
+        settings.of_epoch(packed.in_epoch),
+        Goal(
+            validate=Measured(language_model, corpus.held_out.all),
+            metric="perplexity",
+            greater_is_better=False,
+        ),
+        files,
+        report,
+        jit_compile=devices.jit_compile,
+    )
+    files.finish(result)
+    return result
+
+
+def _start(language_model: LanguageModel, texts: TokenTexts, seed: int) -> None:
+    table = language_model.model.backbone.token_embedding.embeddings
+    vocabulary, width = table.shape
+    table.assign(start_embeddings(texts.inputs, vocabulary, width, seed))
+
+
+def _losses(measures: Measures) -> dict[str, dict[str, TextLoss]]:
+    return {name: {kind: each.loss() for kind, each in kinds.items()} for name, kinds in measures.items()}
+
+
+def _report(
+    kind: str,
+    language_model: LanguageModel,
+    corpus: Corpus,
+    sets: Mapping[str, NewsTexts],
+    before: Mapping[str, Mapping[str, TextLoss]],
+    after: Mapping[str, Mapping[str, TextLoss]],
+    result: FitResult,
+) -> dict[str, Any]:
+    unigram = UnigramModel(corpus.learned.all) if kind == "gpt2" else None
+
+    def row(name: str, texts_of: str) -> dict[str, Any]:
+        texts = sets[name].kinds[texts_of]
+        words, first, last = word_count(texts), before[name][texts_of], after[name][texts_of]
+        found: dict[str, Any] = {"texts": len(texts), "words": words, "predicted_tokens": last.tokens}
+        found |= {"per_token_before": first.per_token, "per_token": last.per_token}
+        if unigram is not None:
+            found["per_word_before"] = perplexity(first.nats, words)
+            found["per_word"] = perplexity(last.nats, words)
+            found["unigram_per_word"] = unigram.per_word(texts)
+        return found
+
+    return {
+        "model": kind,
+        "backbone": language_model.name,
+        "parameters": sum(int(np.prod(weight.shape)) for weight in language_model.model.weights),
+        "learned": {name: len(texts) for name, texts in corpus.learned.kinds.items()},
+        "training": result.as_dict(),
+        "perplexity": {name: {each: row(name, each) for each in kinds} for name, kinds in after.items()},
+        "definition": WORD_END_NOTE if unigram is not None else "per hidden token, always the same ones",
+    }
+
+
+def _report_file(out: Path) -> Path:
+    return out / "reports" / f"{STAGE}.json"
+
+
+def _written(files: StageFiles, sets: Mapping[str, NewsTexts]) -> dict[str, Any] | None:
+    """The report of the same training, if it measured the same sets and nothing is missing."""
+    try:
+        found: dict[str, Any] = json.loads(_report_file(files.run).read_text("utf-8"))
+    except (OSError, ValueError):
+        return None
+    same = (
+        found.pop("made_from", None) == files.made_from and found.get("perplexity", {}).keys() == sets.keys()
+    )
+    whole = files.finished() is not None and (files.run / "model.safetensors").is_file()
+    return found if same and whole else None

@@ -1,0 +1,91 @@
+"""Packed texts: each is computed as if it were alone, and as the checkpoint's own code computes it."""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from genre_tf.backbones.bert import load_bert, new_bert
+from genre_tf.backbones.gpt2 import load_gpt2, new_gpt2, tiny_byte_pair
+from genre_tf.backbones.packed_rows import PackedRows, bert_states, gpt2_states, tanh_gelu
+from genre_tf.backbones.tiny import tiny_vocabulary
+from genre_tf.models.packed_models import CausalLanguageModel
+from genre_tf.text.wordpiece import WordPiece
+
+TEXTS = [[5, 6, 7, 8], [9, 10, 11], [12, 13, 14, 15, 16]]
+
+
+def _packed(first=TEXTS[0]) -> PackedRows:
+    """Texts 0 and 1 in a row of 9 with two empty places, text 2 in a row of its own."""
+    rows = [[*first, *TEXTS[1], 0, 0], [*TEXTS[2], 0, 0, 0, 0]]
+    text = [[1] * 4 + [2] * 3 + [0, 0], [1] * 5 + [0] * 4]
+    position = [[0, 1, 2, 3, 0, 1, 2, 0, 0], [0, 1, 2, 3, 4, 0, 0, 0, 0]]
+    return PackedRows(*(tf.constant(each, tf.int32) for each in (rows, text, position)))
+
+
+def _spread(backbone: keras.Model) -> None:
+    random = np.random.default_rng(4)
+    for weight in backbone.weights:
+        weight.assign(weight + 0.3 * random.normal(size=weight.shape).astype(np.float32))
+
+
+@pytest.fixture(scope="module")
+def gpt2():
+    made = new_gpt2(tiny_byte_pair(), layers=2, heads=2, hidden=16, max_tokens=16, dropout=0.0)
+    _spread(made.backbone)
+    return made
+
+
+def _of_each_text(states):
+    return states[0, :4], states[0, 4:7], states[1, :5]
+
+
+def test_gpt2_packed_is_gpt2_alone(gpt2):
+    for text, states in zip(TEXTS, _of_each_text(gpt2_states(gpt2.backbone, _packed())), strict=True):
+        inputs = {"token_ids": np.asarray([text]), "padding_mask": np.ones((1, len(text)), np.int32)}
+        np.testing.assert_allclose(states, gpt2.backbone(inputs)[0], atol=2e-5)
+
+
+def test_bert_packed_is_bert_alone():
+    bert = new_bert(WordPiece(tiny_vocabulary()), layers=2, heads=2, hidden=16, dropout=0.0)
+    _spread(bert.backbone)
+    for text, states in zip(TEXTS, _of_each_text(bert_states(bert.backbone, _packed())), strict=True):
+        inputs = {
+            name: np.asarray([values])
+            for name, values in (
+                ("token_ids", text),
+                ("padding_mask", [1] * len(text)),
+                ("segment_ids", [0] * len(text)),
+            )
+        }
+        np.testing.assert_allclose(states, bert.backbone(inputs)["sequence_output"][0], atol=2e-5)
+
+
+@pytest.mark.parametrize(("load", "states_of"), [(load_gpt2, gpt2_states), (load_bert, bert_states)])
+def test_no_text_sees_another(load, states_of):
+    backbone = load("tiny").backbone
+    before = states_of(backbone, _packed()).numpy()
+    after = states_of(backbone, _packed([20, 21, 22, 23])).numpy()
+    assert np.abs(after[0, :4] - before[0, :4]).min() > 1e-6
+    np.testing.assert_array_equal(after[0, 4:7], before[0, 4:7])
+    np.testing.assert_array_equal(after[1], before[1])
+
+
+def test_half_precision_comes_close_and_keeps_float32_weights(gpt2):
+    batch = _packed()._asdict()
+    whole = CausalLanguageModel(gpt2)(batch)
+    half = CausalLanguageModel(gpt2, "mixed_bfloat16")
+    found = half(batch)
+    CausalLanguageModel(gpt2)  # back to float32, for the other tests
+    assert found.dtype == tf.float32 and {weight.dtype for weight in half.weights} == {"float32"}
+    assert 1e-4 < np.abs(found - whole).max() < 0.05 * np.abs(whole).max()
+
+
+def test_tanh_gelu_has_its_gradient():
+    x = tf.constant(np.linspace(-6, 6, 101), tf.float64)
+    x = tf.cast(x, tf.float32)
+    with tf.GradientTape(persistent=True) as tape:
+        tape.watch(x)
+        own, plain = tanh_gelu(x), tf.nn.gelu(x, approximate=True)
+    np.testing.assert_allclose(own, plain, atol=1e-6)
+    np.testing.assert_allclose(tape.gradient(own, x), tape.gradient(plain, x), atol=2e-6)

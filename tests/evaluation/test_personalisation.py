@@ -1,0 +1,139 @@
+"""Texts written for readers, beside those for others, and how they are shown."""
+
+import io
+from collections.abc import Sequence
+
+import numpy as np
+import pytest
+from rich.console import Console
+
+from genre_tf.data.articles import Article, ArticleTable
+from genre_tf.data.examples import ImpressionExample
+from genre_tf.evaluation.personalisation import (
+    ReaderOfArticle,
+    compared,
+    personal_metrics,
+    readers_of_articles,
+)
+from genre_tf.evaluation.report import _personal_table
+from genre_tf.evaluation.text_samples import as_markdown, shown_samples
+from genre_tf.generation.ranking import Written
+
+READERS = [ReaderOfArticle((f"title {at}",), f"source {at}", f"real {at}", "clicked") for at in range(6)]
+
+
+class Scripted:
+    """Writes "READER: SOURCE" in two samples, the second of which is served; likes its own reader's texts."""
+
+    samples = 2
+
+    def __call__(
+        self, readers: Sequence[Sequence[str]], sources: Sequence[str], seeds: Sequence[int]
+    ) -> tuple[Written, Written]:
+        assert seeds == list(range(len(readers)))
+        text = [
+            [f"{titles[0]}: {source}", f"{titles[0]}: {source} now"]
+            for titles, source in zip(readers, sources, strict=True)
+        ]
+        ones = np.ones((len(text), 2), np.float32)
+        safe = np.tile([[True, False]], (len(text), 1))
+        columns = [np.array(text).astype("S"), ones, -ones, ones, safe, np.full((len(text), 2), b"Rome")]
+        return Written(*columns), Written(*(column[:, ::-1] for column in columns))
+
+    def interest(self, readers: Sequence[Sequence[str]], texts: Sequence[Sequence[str]]) -> np.ndarray:
+        return np.array(
+            [
+                [
+                    0.1 * (titles[0] in text) + 0.2 * ("now" in text) + 0.01 * ("clicked" in text)
+                    for text in row
+                ]
+                for titles, row in zip(readers, texts, strict=True)
+            ],
+            np.float32,
+        )
+
+
+def test_each_text_stands_beside_one_for_another_reader_of_the_same_source() -> None:
+    metrics, samples = personal_metrics(Scripted(), READERS, ["a random title"])
+    assert metrics["interest"]["written"] == pytest.approx(0.3)
+    assert metrics["interest"]["for_other_reader"] == pytest.approx(0.2)
+    assert metrics["interest"]["first_sample"] == pytest.approx(0.1)
+    assert metrics["interest"]["first_sample_for_other_reader"] == 0
+    assert metrics["interest"]["clicked_title"] == pytest.approx(0.01)
+    assert metrics["interest"]["random_title"] == 0
+    assert metrics["over_other_reader"] == {
+        "pairs": 6,
+        "share_above": 1.0,
+        "share_equal": 0.0,
+        "win_rate": 1.0,
+        "low": 1.0,
+        "high": 1.0,
+    }
+    assert metrics["best_of_samples_margin"]["mean"] == pytest.approx(0.2)
+    assert (metrics["unsafe_rate"], metrics["unsafe_first"]) == (0.5, 1.0)
+    for reader, sample in zip(READERS, samples, strict=True):
+        assert sample["written"][0]["text"] == f"{reader.titles[0]}: {reader.source} now"
+        other = sample["for_other_reader"]["text"]
+        assert other.endswith(f": {reader.source} now") and reader.titles[0] not in other
+
+
+def test_people_read_the_comparisons_in_a_table() -> None:
+    metrics, _ = personal_metrics(Scripted(), READERS, ["a random title"])
+    console = Console(record=True, width=120, file=io.StringIO())
+    console.print(_personal_table(metrics))
+    rows = [line.split("│")[1:] for line in console.export_text().splitlines() if "for another" in line]
+    assert [cell.strip() for cell in rows[0][:4]] == ["for another reader", "0.200", "1.000", "0.000"]
+
+
+def test_equal_texts_are_half_a_win() -> None:
+    ours, theirs = np.array([0.3, 0.2, 0.2, 0.1], np.float32), np.array([0.2, 0.3, 0.2, 0.09], np.float32)
+    found = compared(ours, theirs, np.array([False, False, False, True]))
+    assert (found["share_above"], found["share_equal"], found["win_rate"]) == (0.25, 0.5, 0.5)
+    assert found["low"] < 0.5 < found["high"]
+
+
+def example(user: str, history: list[int], candidates: list[int], labels: list[int]) -> ImpressionExample:
+    rows = np.array(candidates, np.int32)
+    return ImpressionExample(
+        0,
+        user,
+        0.0,
+        np.array(history, np.int32),
+        rows,
+        np.array(labels, np.float32),
+        np.zeros((len(rows), 3)),
+    )
+
+
+def test_each_reader_counts_once_with_an_unlearned_article_that_says_enough() -> None:
+    table = ArticleTable([Article(f"N{at}", "", "", f"Title  {at}", "word " * at) for at in range(1, 6)])
+    examples = [
+        example("no history", [], [5], [1]),
+        example("clicked a new one", [1, 2], [2, 3, 5], [1, 1, 0]),
+        example("clicked a new one", [1], [5], [1]),
+        example("was shown a new one", [3], [5, 1], [0, 1]),
+        example("saw none", [3], [4], [1]),
+        example("did not click", [1], [5], [0]),
+    ]
+    found = readers_of_articles(table, examples, {"N4"}, 10, least_words=3)
+    assert [(reader.titles, reader.title, reader.clicked) for reader in found] == [
+        (("Title 1", "Title 2"), "Title  3", "Title  2"),
+        (("Title 3",), "Title  5", "Title  1"),
+        (("Title 3",), "Title  3", "Title  4"),  # one of the new articles, N3 and N5
+    ]
+    assert [reader.clicked for reader in readers_of_articles(table, examples, {"N4"}, 1, 3)] == ["Title  2"]
+    assert readers_of_articles(table, examples, {"N3", "N4", "N5"}, 10, least_words=3) == []
+
+
+def test_a_sample_shows_titles_scores_and_unsupported_claims() -> None:
+    _, samples = personal_metrics(Scripted(), READERS, ["a random title"])
+    text = as_markdown(samples[0] | {"source": "<b>source\n0</b>"})
+    for part in (
+        "## real 0",
+        "\\<b\\>source 0",
+        "- title 0\n",
+        "not in the source: Rome; unsafe",
+        "interest 1.0000",
+    ):
+        assert part in text
+    assert len(shown_samples(samples * 10)) == 20
