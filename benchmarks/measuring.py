@@ -15,7 +15,7 @@ Rate = Callable[[], float]
 
 _LEAST_SECONDS = 1.0  # of work per measurement: far above what a clock or a scheduler can blur
 _QUICK_SECONDS = 0.01
-_PACKAGES = ("tensorflow", "keras", "torch", "transformers")
+_PACKAGES = ("tensorflow", "keras", "torch", "transformers", "ctranslate2")
 
 
 @dataclass(frozen=True, kw_only=True)

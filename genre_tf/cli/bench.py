@@ -16,6 +16,7 @@ class Bench(str, Enum):  # noqa: UP042  (typer shows the value of a plain string
 
     TRAIN = "train"
     ENCODE = "encode"
+    GENERATE = "generate"
 
 
 def bench(
@@ -32,7 +33,7 @@ def bench(
     ] = False,
     json: Annotated[bool, typer.Option("--json", help="Results as JSON, for programs.")] = False,
 ) -> None:
-    """Compare with PyTorch and with conventional recipes: same weights, same inputs, medians of all rounds.
+    """Compare with named peers: same weights, same inputs, medians of all rounds.
 
     Example: genre bench encode --json
     """

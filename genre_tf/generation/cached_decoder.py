@@ -1,6 +1,6 @@
 """What the decode loop asks of a language model, whatever its architecture."""
 
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import tensorflow as tf
 
@@ -14,18 +14,21 @@ class PromptCache(NamedTuple):
         keys: per layer float32 [batch, key heads, time, depth].
         values: per layer, the same shape.
         bias: float32 [batch, 1, 1, time]; 0 where a token stands, very low where there is padding.
+        length: int32 [batch], tokens of the prompt; None where the model needs it not.
     """
 
     keys: list[Any]
     values: list[Any]
     bias: Any
+    length: Any = None
 
 
 class WrittenCache(NamedTuple):
     """What later tokens see of the tokens written so far.
 
     Args:
-        keys: per layer float32 [batch, key heads, samples, written, depth].
+        keys: per layer float32 [batch, key heads, samples, places, depth]; one place per token, which a model
+            adds as it writes, or holds all from the start.
         values: per layer, the same shape.
     """
 
@@ -77,10 +80,38 @@ class CachedDecoder(Protocol):
             logits of the next token, float32 [batch * samples, vocabulary], and the cache with this token.
         """
 
-    def nothing_written(self, batch: Any, samples: int) -> WrittenCache:
-        """The cache before the first token."""
+    def nothing_written(self, batch: Any, samples: int, room: int) -> WrittenCache:
+        """The cache before the first token, for at most `room` tokens per sample."""
+
+
+@runtime_checkable
+class DraftReader(CachedDecoder, Protocol):
+    """A decoder that can read several tokens of a sample at once, as drafts ask for."""
+
+    def read(
+        self, embeddings: Any, positions: Any, prompt: PromptCache, written: WrittenCache
+    ) -> tuple[Any, WrittenCache]:
+        """Read the next tokens of every sample; `step` is this with one column.
+
+        Each token's place in the cache follows from its position: what stood there is replaced, and what
+        stands behind it is not looked at, so that rejected tokens need not be taken away.
+
+        Args:
+            embeddings: float32 [batch, samples, columns, hidden], without positions.
+            positions: int32 [batch, samples, columns], rising by one.
+            prompt: of `prefill`.
+            written: of the steps before.
+
+        Returns:
+            logits after every token, float32 [batch * samples * columns, vocabulary], and the cache.
+        """
 
 
 def prompt_positions(mask: Any) -> Any:
     """Positions counted from each row's first token that is no padding: bool -> int32 [batch, time]."""
     return tf.maximum(tf.cumsum(tf.cast(mask, tf.int32), axis=1) - 1, 0)
+
+
+def cache_shapes(cache: WrittenCache) -> Any:
+    """What holds of a cache's shapes at every step: a model may add places."""
+    return tf.nest.map_structure(lambda kept: tf.TensorShape([*kept.shape[:3], None, kept.shape[4]]), cache)

@@ -1,8 +1,9 @@
-"""What may not be written: lengths, repetitions, forbidden ids."""
+"""What may not be written: lengths, repetitions, forbidden ids and words."""
 
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import tensorflow as tf
 
 from genre_tf.generation.sampling import IMPOSSIBLE
@@ -21,37 +22,67 @@ class Constraints:
         repetition_penalty: positive logits of tokens already written are divided by it, negative ones
             multiplied (Keskar et al. 2019); 1.0: none.
         no_repeat_ngram: no run of so many tokens is written twice; 0: no such rule.
+        forbidden_words: token sequences that may not be written; the last token of each is refused where the
+            others stand before it.
     """
 
     min_tokens: int = 1
     repetition_penalty: float = 1.0
     no_repeat_ngram: int = 0
+    forbidden_words: tuple[tuple[int, ...], ...] = ()
 
     def __post_init__(self) -> None:
         if self.min_tokens < 0 or self.repetition_penalty < 1 or self.no_repeat_ngram < 0:
             raise ValueError(f"min_tokens and no_repeat_ngram from 0, repetition_penalty from 1, got {self}")
+        if not all(self.forbidden_words):
+            raise ValueError("forbidden_words holds an empty sequence, which would forbid everything")
 
-    def apply(self, logits: Any, written: Any, step: Any, end_id: int, forbidden: Any) -> Any:
+    @property
+    def filler(self) -> int:
+        """Columns that `apply` needs of what was written, at least."""
+        return max([self.no_repeat_ngram + 1, *map(len, self.forbidden_words)])
+
+    def apply(self, logits: Any, written: Any, step: Any, end_id: int, ban: Any | None = None) -> Any:
         """Lower what may not come next.
 
         Args:
             logits: float32 [rows, vocabulary].
-            written: int32 [rows, filler + step], the tokens so far behind at least `no_repeat_ngram` fillers
-                (NOTHING).
-            step: int32 [], how many tokens each row has.
+            written: int32 [rows, columns], the tokens so far, newest last, behind NOTHING; at least `filler`
+                columns.
+            step: int32 [] or [rows], how many tokens a row has.
             end_id: the token that ends a text.
-            forbidden: int32 [rows, f], ids that may never come; NOTHING fills up.
+            ban: float32 [rows, vocabulary] of `banned`, or None.
 
         Returns:
-            float32 [rows, vocabulary], finite.
+            float32 [rows, vocabulary], finite; the same tensor where nothing is asked.
         """
         if self.repetition_penalty != 1.0:
             logits = _penalise(logits, written, self.repetition_penalty)
-        end = tf.fill(tf.shape(written[:, :1]), tf.where(step < self.min_tokens, end_id, NOTHING))
-        banned = [forbidden, end]
+        if ban is not None:
+            logits = logits + ban
+        if self.min_tokens:
+            end = tf.one_hot(end_id, logits.shape[-1], on_value=IMPOSSIBLE, off_value=0.0)
+            too_early = tf.cast(tf.reshape(step, [-1, 1]) < self.min_tokens, tf.float32)
+            logits = logits + too_early * end
+        refused = []
         if self.no_repeat_ngram:
-            banned.append(_ends_of_repeats(written, self.no_repeat_ngram))
-        return _forbid(logits, tf.concat(banned, axis=1))
+            refused.append(_ends_of_repeats(written, self.no_repeat_ngram))
+        if self.forbidden_words:
+            refused.append(_ends_of_words(written, self.forbidden_words))
+        return _forbid(logits, tf.concat(refused, axis=1)) if refused else logits
+
+
+def banned(ids: Any, vocabulary: int) -> Any:
+    """What to add to logits so that some ids never come, once for all steps.
+
+    Args:
+        ids: int32 [rows, f]; NOTHING fills up.
+        vocabulary: number of tokens.
+
+    Returns:
+        float32 [rows, vocabulary], 0 or very low.
+    """
+    return _forbid(tf.zeros([tf.shape(ids)[0], vocabulary]), ids)
 
 
 def _positions(ids: Any) -> Any:
@@ -80,3 +111,14 @@ def _ends_of_repeats(written: Any, size: int) -> Any:
         latest = written[:, windows + offset][:, None]
         matches &= (earlier == latest) & (earlier >= 0)
     return tf.where(matches, written[:, size - 1 :], NOTHING)
+
+
+def _ends_of_words(written: Any, words: tuple[tuple[int, ...], ...]) -> Any:
+    """Last tokens of words of which all others stand at the end: int32 [rows, words], NOTHING elsewhere."""
+    before = max(map(len, words)) - 1
+    # NOTHING in front of the shorter ones: whatever stands there
+    heads = np.array([(NOTHING,) * (before + 1 - len(word)) + word[:-1] for word in words], np.int32)
+    last = tf.constant([word[-1] for word in words])
+    newest = written[:, tf.shape(written)[1] - before :]
+    matches = tf.reduce_all((newest[:, None] == heads) | (heads == NOTHING), axis=2)  # [rows, words]
+    return tf.where(matches, last, NOTHING)

@@ -6,9 +6,18 @@ from typing import Any, NamedTuple
 import tensorflow as tf
 
 from genre_tf.backbones.causal_prefix import Prefix
-from genre_tf.generation.cached_decoder import CachedDecoder, PromptCache, WrittenCache
-from genre_tf.generation.constraints import NOTHING, Constraints
-from genre_tf.generation.sampling import Greedy, Strategy, uniforms
+from genre_tf.generation.beam import Beam, BeamLoop
+from genre_tf.generation.cached_decoder import (
+    CachedDecoder,
+    DraftReader,
+    PromptCache,
+    WrittenCache,
+    cache_shapes,
+)
+from genre_tf.generation.choosing import Chooser, Rules, draws
+from genre_tf.generation.constraints import NOTHING, Constraints, banned
+from genre_tf.generation.drafting import DraftLoop
+from genre_tf.generation.sampling import Greedy, Strategy
 
 
 class Decoded(NamedTuple):
@@ -32,15 +41,24 @@ class DecodeOptions:
         end_id: the token that ends a text.
         max_tokens: the longest text that any row may ask for, the end included; static.
         samples: texts per row.
-        strategy: how a token is chosen.
+        strategy: how a token is chosen; a `Beam` searches instead.
         constraints: what may not come.
+        draft_tokens: so many tokens are copied ahead from `copy_from` and checked in one step; the texts are
+            the same. 0: none, and nothing of it in the graph.
     """
 
     end_id: int
     max_tokens: int
     samples: int = 1
-    strategy: Strategy = field(default_factory=Greedy)
+    strategy: Strategy | Beam = field(default_factory=Greedy)
     constraints: Constraints = field(default_factory=Constraints)
+    draft_tokens: int = 0
+
+    def __post_init__(self) -> None:
+        if isinstance(self.strategy, Beam) and not self.samples <= self.strategy.width:
+            raise ValueError(f"{self.samples} samples are asked of a beam of width {self.strategy.width}")
+        if self.draft_tokens < 0 or (self.draft_tokens and isinstance(self.strategy, Beam)):
+            raise ValueError("draft_tokens from 0, and 0 with a beam, are expected")
 
 
 class _Row(NamedTuple):
@@ -61,31 +79,39 @@ class _Loop:
     model: CachedDecoder
     prompt: PromptCache
     start: Any  # int32 [batch, samples], position of the first written token
-    limits: Any  # int32 [rows]
-    forbidden: Any  # int32 [rows, f]
-    uniform: Any  # float32 [rows, max_tokens]
-    options: DecodeOptions
+    chooser: Chooser
+    max_tokens: int
+
+    def run(self, logits: Any) -> _Row:
+        rows, (batch, samples) = tf.shape(logits)[0], (tf.shape(self.start)[0], self.start.shape[1])
+        nothing = _Row(
+            step=tf.constant(0),
+            token=tf.zeros([rows], tf.int32),
+            written=tf.fill([rows, self.chooser.rules.filler], NOTHING),
+            log_probability=tf.zeros([rows]),
+            finished=tf.zeros([rows], tf.bool),
+            cache=self.model.nothing_written(batch, samples, self.max_tokens),
+        )
+        return _repeat(self, self.write(logits, nothing))
 
     def go_on(self, row: _Row) -> Any:
-        return (row.step < self.options.max_tokens) & ~tf.reduce_all(row.finished)
+        return (row.step < self.max_tokens) & ~tf.reduce_all(row.finished)
 
     def advance(self, row: _Row) -> _Row:
         positions = self.start + row.step - 1  # [batch, samples]
-        embeddings = self.model.embed(tf.reshape(row.token, tf.shape(positions)))
+        embeddings = self.model.embed(tf.reshape(row.token, [-1, self.start.shape[1]]))
         logits, cache = self.model.step(embeddings, positions, self.prompt, row.cache)
         return self.write(logits, row._replace(cache=cache))
 
     def write(self, logits: Any, row: _Row) -> _Row:
-        end_id = self.options.end_id
-        allowed = self.options.constraints.apply(logits, row.written, row.step, end_id, self.forbidden)
-        token = self.options.strategy.choose(allowed, self.uniform[:, row.step])  # [rows]
-        of_token = tf.gather(logits, token, batch_dims=1) - tf.reduce_logsumexp(logits, axis=-1)
+        token, of_token = self.chooser.choose(logits, row.written, row.step)
+        rules = self.chooser.rules
         return row._replace(
             step=row.step + 1,
             token=token,
             written=tf.concat([row.written, tf.where(row.finished, NOTHING, token)[:, None]], axis=1),
             log_probability=row.log_probability + tf.where(row.finished, 0.0, of_token),
-            finished=row.finished | (token == end_id) | (row.step + 1 >= self.limits),
+            finished=row.finished | (token == rules.end_id) | (row.step + 1 >= rules.limits),
         )
 
 
@@ -98,64 +124,65 @@ def decode(
     options: DecodeOptions,
     limits: Any | None = None,
     forbidden: Any | None = None,
+    required: Any | None = None,
+    copy_from: Any | None = None,
     prefix: Prefix | None = None,
 ) -> Decoded:
     """Write `options.samples` texts after each prompt.
 
     Args:
-        model: the weights.
+        model: the weights; a `DraftReader` where drafts are asked for.
         embeddings: float32 [batch, time, hidden], of prompts that end in the last column, without positions.
         mask: bool [batch, time], false where there is padding.
         seeds: int64 [batch]; equal seed and equal prompt give equal text, whatever else is in the batch.
         options: how.
         limits: int32 [batch], most tokens per row, the end included; `options.max_tokens` if left out.
         forbidden: int32 [batch, f], ids that may not be written; NOTHING fills up a row.
+        required: int32 [batch, words, longest], words that must be written, NOTHING behind them: no text ends
+            without them, and those that the model does not write by itself fill the end of the room, in
+            order.
+        copy_from: int32 [batch, n], tokens that the texts are likely to repeat, NOTHING among or behind them.
         prefix: keys and values in front of the prompts.
 
     Returns:
         The texts. The loop ends when every text has ended, so `longest` is often below `max_tokens`.
     """
-    batch, samples = tf.shape(mask)[0], options.samples
+    strategy = options.strategy
+    copies = strategy.width if isinstance(strategy, Beam) else options.samples
     logits, prompt = model.prefill(embeddings, mask, prefix)
     length = tf.reduce_sum(tf.cast(mask, tf.int32), axis=1)  # the position of the first written token
-    limits = tf.fill([batch], options.max_tokens) if limits is None else limits
-    forbidden = tf.fill([batch, 1], NOTHING) if forbidden is None else forbidden
-    loop = _Loop(
-        model=model,
-        prompt=prompt,
-        start=tf.repeat(length[:, None], samples, axis=1),
-        limits=tf.repeat(limits, samples),
-        forbidden=tf.repeat(forbidden, samples, axis=0),
-        uniform=tf.reshape(uniforms(seeds, samples, options.max_tokens), [-1, options.max_tokens]),
-        options=options,
+    limits = tf.fill(tf.shape(length), options.max_tokens) if limits is None else limits
+    logits = tf.repeat(logits, copies, axis=0)
+    limits, forbidden, required, copy_from = (
+        None if rows is None else tf.repeat(rows, copies, axis=0)
+        for rows in (limits, forbidden, required, copy_from)
     )
-    filler = options.constraints.no_repeat_ngram + 1
-    rows = batch * samples
-    nothing = _Row(
-        step=tf.constant(0),
-        token=tf.zeros([rows], tf.int32),
-        written=tf.fill([rows, filler], NOTHING),
-        log_probability=tf.zeros([rows]),
-        finished=tf.zeros([rows], tf.bool),
-        cache=model.nothing_written(batch, samples),
-    )
-    last = _repeat(loop, loop.write(tf.repeat(logits, samples, axis=0), nothing))
-    ids = last.written[:, filler:]
+    ban = None if forbidden is None else banned(forbidden, logits.shape[-1])
+    rules = Rules(options.end_id, options.constraints, limits, ban, required)
+    start = tf.ensure_shape(tf.repeat(length[:, None], copies, axis=1), [None, copies])
+    if isinstance(strategy, Beam):
+        search = BeamLoop(model, prompt, start, options.max_tokens, rules, strategy)
+        return Decoded(*search.run(logits, options.samples))
+    chooser = Chooser(rules, strategy, draws(strategy, seeds, copies, options.max_tokens))
+    if options.draft_tokens and copy_from is not None:
+        if not isinstance(model, DraftReader):
+            raise ValueError(f"{type(model).__name__} reads one token at a time: draft_tokens must be 0")
+        drafts = DraftLoop(model, prompt, start, copy_from, options.draft_tokens, options.max_tokens, chooser)
+        return _shaped(*drafts.run(logits)[:2], copies)
+    last = _Loop(model, prompt, start, chooser, options.max_tokens).run(logits)
+    return _shaped(last.written[:, rules.filler :], last.log_probability, copies)
+
+
+def _shaped(ids: Any, total: Any, samples: int) -> Decoded:
+    """Of rows: int32 [rows, longest], and float32 [rows], the sum of a text's log probabilities."""
     count = tf.reduce_sum(tf.cast(ids >= 0, tf.float32), axis=1)
-    log_probability = last.log_probability / tf.maximum(count, 1.0)
-    return Decoded(
-        tf.reshape(ids, [batch, samples, last.step]), tf.reshape(log_probability, [batch, samples])
-    )
+    mean = total / tf.maximum(count, 1.0)
+    return Decoded(tf.reshape(ids, [-1, samples, tf.shape(ids)[1]]), tf.reshape(mean, [-1, samples]))
 
 
 def _repeat(loop: _Loop, first: _Row) -> _Row:
-    def grows(tensor: Any) -> Any:  # [batch, heads, samples, written, depth]
-        return tf.TensorShape([*tensor.shape[:3], None, *tensor.shape[4:]])
-
     shapes = tf.nest.map_structure(lambda tensor: tensor.shape, first)
-    shapes = shapes._replace(
-        written=tf.TensorShape([None, None]), cache=tf.nest.map_structure(grows, first.cache)
-    )
+    shapes = shapes._replace(written=tf.TensorShape([None, None]), cache=cache_shapes(first.cache))
     rows = tf.while_loop(
         lambda *row: loop.go_on(_Row(*row)),
         lambda *row: loop.advance(_Row(*row)),

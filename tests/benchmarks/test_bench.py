@@ -13,6 +13,7 @@ from genre_tf.backbones.bert import new_bert, save_bert
 from genre_tf.backbones.tiny import tiny_vocabulary
 from genre_tf.benchmarks.conventional import each_article_again, unshared
 from genre_tf.benchmarks.encode_bench import _require_equal
+from genre_tf.benchmarks.generate_bench import require_same_tokens
 from genre_tf.benchmarks.measuring import BenchOptions, compare
 from genre_tf.benchmarks.peers import peer_module
 from genre_tf.cli import main
@@ -21,6 +22,7 @@ from genre_tf.data.examples import ImpressionExample
 from genre_tf.errors import FailureError, InputError
 from genre_tf.text.wordpiece import WordPiece
 
+GENERATED = ("batch 1", "batch 4", "batch 8", "copied, batch 1")
 ENCODED = ("forward", "forward, full", "titles", "train step", "train step, full")
 
 
@@ -56,18 +58,20 @@ def _printed(options, name):
     ("name", "cases"),
     [
         ("encode", [(case, "torch") for case in ENCODED]),
+        ("generate", [(case, peer) for case in GENERATED for peer in ("torch", "ctranslate2")]),
         ("train", [(case, peer) for case in ("frozen", "last 2") for peer in ("torch", "conventional")]),
     ],
 )
 def test_json_has_every_case_and_its_ratio(options, name, cases):
-    pytest.importorskip("torch")
+    for peer in {peer for _, peer in cases} - {"conventional"}:
+        pytest.importorskip(peer)
     found = _printed(options, name)
     assert found["bench"] == name and found["machine"]["threads"] >= 1
     assert [(row["case"], row["peer_name"]) for row in found["rows"]] == cases
     for row in found["rows"]:
         assert set(row) == {"case", "ours", "peer", "peer_name", "ratio", "unit", "rounds"}
         assert row["ratio"] == pytest.approx(row["ours"] / row["peer"], rel=0.01) and row["rounds"] == 2
-        assert row["ours"] > 0 and re.fullmatch(r"(titles|impressions) per second", row["unit"])
+        assert row["ours"] > 0 and re.fullmatch(r"(titles|impressions|tokens) per second", row["unit"])
 
 
 def test_sides_take_turns_and_the_median_counts(options):
@@ -92,6 +96,11 @@ def test_a_missing_peer_is_told_in_one_line(monkeypatch):
 
 
 def test_sides_that_compute_different_things_are_not_compared():
+    tokens = np.array([[1, 2, 3]])
+    require_same_tokens("batch 1", tokens, "torch", tokens.copy())
+    for other in ([*tokens, 0, 0, 1], tokens[:, :2]):
+        with pytest.raises(FailureError, match="different tokens"):
+            require_same_tokens("batch 1", tokens, "torch", other)
     values = np.ones((2, 2), np.float32)
     _require_equal("forward", values, values + 5e-5)
     for other in (values + 2e-4, np.full_like(values, np.nan)):

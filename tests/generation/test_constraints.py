@@ -6,11 +6,13 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from transformers.generation.logits_process import (
+    NoBadWordsLogitsProcessor,
     NoRepeatNGramLogitsProcessor,
     RepetitionPenaltyLogitsProcessor,
 )
 
-from genre_tf.generation.constraints import NOTHING, Constraints
+from genre_tf.generation.constraints import NOTHING, Constraints, banned
+from genre_tf.generation.required_words import force, missing
 
 torch = pytest.importorskip("torch")
 
@@ -18,11 +20,10 @@ torch = pytest.importorskip("torch")
 def applied(
     constraints: Constraints, logits: np.ndarray, written: list[list[int]], **other: Any
 ) -> np.ndarray:
-    filler = [NOTHING] * (constraints.no_repeat_ngram + 1)
-    settings = {"end_id": 0, "forbidden": tf.fill([len(written), 1], NOTHING)} | other
+    filler = [NOTHING] * constraints.filler
     rows = tf.constant([filler + row for row in written], tf.int32)
     step = tf.constant(len(written[0]))
-    return constraints.apply(tf.constant(logits), rows, step, **settings).numpy()
+    return constraints.apply(tf.constant(logits), rows, step, end_id=0, **other).numpy()
 
 
 @pytest.mark.parametrize("size", [1, 2, 3])
@@ -53,9 +54,8 @@ def test_the_end_waits_for_the_minimum() -> None:
 
 def test_forbidden_ids_are_forbidden_row_by_row() -> None:
     logits = np.zeros((2, 4), np.float32)
-    ours = applied(
-        Constraints(min_tokens=0), logits, [[1], [1]], forbidden=tf.constant([[2, 3], [NOTHING, 2]])
-    )
+    ban = banned(tf.constant([[2, 3], [NOTHING, 2]]), 4)
+    ours = applied(Constraints(min_tokens=0), logits, [[1], [1]], ban=ban)
     np.testing.assert_array_equal(ours < -1e8, [[False, False, True, True], [False, False, True, False]])
 
 
@@ -63,3 +63,42 @@ def test_nothing_written_yet_changes_nothing() -> None:
     logits = np.random.default_rng(0).normal(size=(2, 5)).astype(np.float32)
     everything = Constraints(min_tokens=0, repetition_penalty=2.0, no_repeat_ngram=2)
     np.testing.assert_array_equal(applied(everything, logits, [[], []]), logits)
+
+
+def test_a_forbidden_word_loses_its_last_token_where_the_others_stand() -> None:
+    words = ((4,), (1, 2), (3, 1, 2))
+    logits = np.zeros((3, 6), np.float32)
+    ours = applied(Constraints(min_tokens=0, forbidden_words=words), logits, [[5, 1], [3, 1], [2, 3]])
+    refused = [np.flatnonzero(row < -1e8).tolist() for row in ours]
+    assert refused == [[2, 4], [2, 4], [4]]
+    expected = NoBadWordsLogitsProcessor([list(word) for word in words], eos_token_id=0)
+    written = torch.tensor([[5, 1], [3, 1], [2, 3]])
+    assert (np.isneginf(expected(written, torch.tensor(logits)).numpy()) == (ours < -1e8)).all()
+
+
+def test_an_empty_forbidden_word_is_refused() -> None:
+    with pytest.raises(ValueError, match="empty"):
+        Constraints(forbidden_words=((1,), ()))
+
+
+def test_nothing_asked_leaves_the_very_tensor() -> None:
+    logits = tf.zeros([1, 3])
+    assert Constraints(min_tokens=0).apply(logits, tf.fill([1, 1], NOTHING), 0, end_id=0) is logits
+
+
+def test_missing_words_are_counted_and_the_one_begun_furthest_goes_on() -> None:
+    words = tf.constant([[[1, 2, 3], [4, NOTHING, NOTHING], [NOTHING] * 3]] * 4)
+    written = tf.constant([[-1, -1, -1, 9], [9, 1, 2, 3], [4, 9, 1, 2], [4, 1, 2, 3]])
+    lack = missing(words, written)
+    assert lack.needed.numpy().tolist() == [4, 1, 1, 0]
+    assert lack.next_id.numpy().tolist()[:3] == [1, 4, 3]
+
+
+def test_required_words_hold_the_end_back_and_fill_the_last_room() -> None:
+    words = tf.constant([[[1, 2]]] * 3)
+    logits = tf.constant([[3.0, 1.0, 1.0, 2.0]] * 3)
+    lack = missing(words, tf.constant([[-1, 3], [-1, 3], [1, 2]]))
+    ours = force(logits, lack, tf.constant([5, 2, 1]), end_id=0).numpy()
+    assert ours[0, 0] < -1e8 and ours[0, 1:].tolist() == [1, 1, 2]
+    assert (ours[1] > -1e8).tolist() == [False, True, False, False]
+    assert ours[2].tolist() == logits[2].numpy().tolist()

@@ -1,6 +1,7 @@
 """The decode loop against `transformers`, against the whole model, and against itself in other company."""
 
 from collections.abc import Callable
+from itertools import pairwise
 from typing import Any
 
 import keras_hub
@@ -8,10 +9,14 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from genre_tf.backbones.gpt2 import gpt2_weights
+from genre_tf.generation.beam import Beam
 from genre_tf.generation.cached_gpt2 import CachedGpt2
-from genre_tf.generation.constraints import Constraints
+from genre_tf.generation.choosing import Chooser, Rules
+from genre_tf.generation.constraints import Constraints, banned
 from genre_tf.generation.decode import Decoded, DecodeOptions, decode
-from genre_tf.generation.sampling import Sample
+from genre_tf.generation.drafting import DraftLoop, copied
+from genre_tf.generation.sampling import Greedy, Sample
 
 VOCABULARY, POSITIONS, END = 61, 64, 0
 SIZES = {"num_layers": 2, "num_heads": 2, "hidden_dim": 16, "intermediate_dim": 64}
@@ -37,7 +42,11 @@ def write(backbone: Any) -> Callable[..., Decoded]:
         token_ids = tf.constant([[7] * (width - len(row)) + row for row in prompts])
         mask = tf.constant([[False] * (width - len(row)) + [True] * len(row) for row in prompts])
         limits = options.pop("limits", None)
-        forbidden = options.pop("forbidden", None)
+        others = {
+            name: tf.constant(options.pop(name))
+            for name in ("forbidden", "required", "copy_from")
+            if name in options
+        }
         return tf.function(decode)(
             model,
             model.embed(token_ids),
@@ -45,7 +54,7 @@ def write(backbone: Any) -> Callable[..., Decoded]:
             seeds=tf.constant(seeds or [0] * len(prompts), tf.int64),
             options=DecodeOptions(**({"end_id": END, "max_tokens": 20} | options)),
             limits=limits,
-            forbidden=forbidden,
+            **others,
         )
 
     return run
@@ -55,14 +64,12 @@ PROMPTS = [[5, 9, 3, 22, 8, 41, 2, 60], [4, 4, 17], [33]]
 
 
 def test_greedy_equals_transformers(backbone: Any, write: Callable[..., Decoded]) -> None:
-    torch = pytest.importorskip("torch")
+    pytest.importorskip("torch")
     reference = as_transformers(backbone)
     texts = write(PROMPTS, constraints=Constraints(min_tokens=0)).ids.numpy()[:, 0]
     for prompt, ours in zip(PROMPTS, texts, strict=True):
-        ids = torch.tensor([prompt])
-        settings = {"do_sample": False, "eos_token_id": END, "pad_token_id": END, "max_new_tokens": 20}
-        theirs = reference.generate(ids, attention_mask=torch.ones_like(ids), **settings)[0, len(prompt) :]
-        assert ours[ours >= 0].tolist() == theirs.tolist()
+        theirs = generated(reference, prompt, max_new_tokens=20)[0]
+        assert ours[ours >= 0].tolist() == theirs
 
 
 def test_log_probability_is_that_of_the_whole_model(backbone: Any, write: Callable[..., Decoded]) -> None:
@@ -98,14 +105,14 @@ def test_samples_and_seeds_differ(write: Callable[..., Decoded]) -> None:
 
 
 def test_rows_stop_at_their_own_limit_and_the_loop_with_the_last(write: Callable[..., Decoded]) -> None:
-    never_ends = tf.constant([[END]] * 3)
+    never_ends = [[END]] * 3
     decoded = write(PROMPTS, limits=tf.constant([2, 5, 3]), forbidden=never_ends)
     assert (decoded.ids.numpy()[:, 0] >= 0).sum(axis=1).tolist() == [2, 5, 3]
     assert decoded.ids.shape[2] == 5
 
 
 def test_forbidden_ids_never_come(write: Callable[..., Decoded]) -> None:
-    forbidden = tf.constant([list(range(55))] * 3)
+    forbidden = [list(range(55))] * 3
     strategy = Sample(temperature=5.0, top_k=0, top_p=1.0)
     ids = write(PROMPTS, samples=4, strategy=strategy, forbidden=forbidden).ids.numpy()
     assert ids.min() >= 55
@@ -127,45 +134,117 @@ def test_refresh_takes_over_what_the_backbone_learned(backbone: Any) -> None:
     variable.assign(kept)
 
 
+SOURCES = [[5, 9, 3, 22, 8, 41, 2, 60] * 3, [4, 4, 17, 30, 12] * 4 + [-1] * 4, [-1] * 24]
+RULES = Constraints(min_tokens=3, repetition_penalty=1.2, no_repeat_ngram=3, forbidden_words=((9, 3),))
+
+
+@pytest.mark.parametrize(
+    ("strategy", "constraints"),
+    [(Greedy(), Constraints()), (Greedy(), RULES), (Sample(temperature=0.6, top_k=8), RULES)],
+)
+def test_drafts_change_no_text(
+    write: Callable[..., Decoded], strategy: Any, constraints: Constraints
+) -> None:
+    options = {"samples": 2, "strategy": strategy, "constraints": constraints, "seeds": [1, 2, 3]}
+    limits = tf.constant([20, 9, 20])
+    plain = write(PROMPTS, limits=limits, **options)
+    # What is written without drafts stands in the first source, so that its drafts are right.
+    written = [max(token, 0) for token in plain.ids[0, 0].numpy().tolist()]
+    sources = [(written + [-1] * 24)[:24], *SOURCES[1:]]
+    drafted = write(PROMPTS, limits=limits, **options, draft_tokens=4, copy_from=sources)
+    np.testing.assert_array_equal(drafted.ids, plain.ids)
+    np.testing.assert_allclose(drafted.log_probability, plain.log_probability, atol=1e-5)
+
+
+def test_a_copied_text_takes_few_steps(backbone: Any, write: Callable[..., Decoded]) -> None:
+    text = write(PROMPTS[:1], forbidden=[[END]]).ids[0, 0].numpy().tolist()
+    model = CachedGpt2(backbone)
+    logits, prompt = model.prefill(model.embed(tf.constant(PROMPTS[:1])), tf.ones([1, 8], tf.bool))
+    ban = banned(tf.constant([[END]]), VOCABULARY)
+    chooser = Chooser(Rules(END, Constraints(), tf.constant([20]), ban, None), Greedy(), None)
+    loop = DraftLoop(model, prompt, tf.constant([[8]]), tf.constant([text]), 4, 20, chooser)
+    ids, _, reads = loop.run(logits)
+    # The first token comes of the prompt; then, while nothing repeats itself, five a step.
+    assert ids[0].numpy().tolist() == text and int(reads) <= 12
+    assert copied(tf.constant([[7, 3, 5, 9, -1]]), tf.constant([[2, 3]]), 3).numpy().tolist() == [[5, 9, -1]]
+    assert copied(tf.constant([[3, 8, 2, 3, 5]]), tf.constant([[2, 3]]), 2).numpy().tolist() == [[5, -1]]
+
+
+@pytest.mark.parametrize("length_penalty", [0.0, 1.5])
+def test_beams_equal_transformers(
+    backbone: Any, write: Callable[..., Decoded], length_penalty: float
+) -> None:
+    pytest.importorskip("torch")
+    reference = as_transformers(backbone)
+    beam = Beam(width=3, length_penalty=length_penalty)
+    together = write(PROMPTS, strategy=beam, samples=3, constraints=Constraints(min_tokens=0)).ids.numpy()
+    for prompt, ours in zip(PROMPTS, together, strict=True):
+        settings = {"num_beams": 3, "num_return_sequences": 3, "length_penalty": length_penalty}
+        theirs = generated(reference, prompt, max_new_tokens=20, **settings)
+        assert [text[text >= 0].tolist() for text in ours] == theirs
+
+
+def test_beams_of_a_row_depend_on_it_alone_and_keep_the_rules(write: Callable[..., Decoded]) -> None:
+    options = {"strategy": Beam(width=4), "samples": 2, "constraints": RULES, "max_tokens": 12}
+    together = write(PROMPTS, limits=tf.constant([12, 5, 12]), required=[[[50, 51]]] * 3, **options)
+    for row, (prompt, limit) in enumerate(zip(PROMPTS, [12, 5, 12], strict=True)):
+        alone = write([prompt], limits=tf.constant([limit]), required=[[[50, 51]]], **options)
+        longest = alone.ids.shape[2]
+        np.testing.assert_array_equal(together.ids[row, :, :longest], alone.ids[0])
+        np.testing.assert_allclose(together.log_probability[row], alone.log_probability[0], atol=1e-5)
+        for text in alone.ids[0].numpy().tolist():
+            assert (50, 51) in pairwise(text)
+            assert (9, 3) not in pairwise(text)
+
+
+def test_groups_of_beams_differ_from_their_first_token(write: Callable[..., Decoded]) -> None:
+    diverse = write(PROMPTS, strategy=Beam(width=4, groups=2, diversity=50.0), samples=2).ids.numpy()
+    assert (diverse[:, 0, 0] != diverse[:, 1, 0]).all()
+    plain = write(PROMPTS, strategy=Beam(width=2), samples=1).ids.numpy()
+    longest = min(plain.shape[2], diverse.shape[2])
+    np.testing.assert_array_equal(diverse[:, 0, :longest], plain[:, 0, :longest])
+
+
+@pytest.mark.parametrize("strategy", [Greedy(), Sample(temperature=1.0)])
+def test_required_words_come_within_the_limit(write: Callable[..., Decoded], strategy: Any) -> None:
+    words = [[[33, 34, 35], [40, -1, -1]], [[7, 7, -1], [-1] * 3], [[-1] * 3] * 2]
+    options = {"strategy": strategy, "limits": tf.constant([6, 4, 8])}
+    texts = write(PROMPTS, required=words, **options).ids.numpy()[:, 0].tolist()
+    joined = [" ".join(map(str, text)) for text in texts]
+    assert "33 34 35" in joined[0] and 40 in texts[0]
+    assert "7 7" in joined[1] and all(
+        len([t for t in x if t >= 0]) <= n for x, n in zip(texts, [6, 4, 8], strict=True)
+    )
+
+
+def test_what_does_not_fit_together_is_refused() -> None:
+    for wrong in ({"samples": 3, "strategy": Beam(width=2)}, {"draft_tokens": 2, "strategy": Beam()}):
+        with pytest.raises(ValueError, match=r"samples|draft_tokens"):
+            DecodeOptions(end_id=0, max_tokens=4, **wrong)
+    with pytest.raises(ValueError, match="groups of equal size"):
+        Beam(width=3, groups=2)
+
+
+def generated(reference: Any, prompt: list[int], **settings: Any) -> list[list[int]]:
+    """What `transformers` writes behind a prompt, without padding."""
+    import torch
+
+    ids = torch.tensor([prompt])
+    settings = {"do_sample": False, "eos_token_id": END, "pad_token_id": VOCABULARY - 1} | settings
+    texts = reference.generate(ids, attention_mask=torch.ones_like(ids), **settings)[
+        :, len(prompt) :
+    ].tolist()
+    return [text[: text.index(END) + 1] if END in text else text for text in texts]
+
+
 def as_transformers(backbone: Any) -> Any:
     """The same weights as a `transformers` model."""
     import torch
     from transformers import GPT2Config, GPT2LMHeadModel
 
-    hidden, layers = backbone.hidden_dim, backbone.num_layers
-    config = GPT2Config(vocab_size=VOCABULARY, n_positions=POSITIONS, n_embd=hidden, n_layer=layers, n_head=2,
-                        bos_token_id=END, eos_token_id=END)  # fmt: skip
+    config = GPT2Config(vocab_size=VOCABULARY, n_positions=POSITIONS, n_embd=backbone.hidden_dim, n_head=2,
+                        n_layer=backbone.num_layers, bos_token_id=END, eos_token_id=END)  # fmt: skip
     model = GPT2LMHeadModel(config).eval()
-    state = {
-        "wte.weight": backbone.token_embedding.embeddings,
-        "wpe.weight": backbone.position_embedding.position_embeddings,
-        "ln_f.weight": backbone.layer_norm.gamma,
-        "ln_f.bias": backbone.layer_norm.beta,
-    }
-    for index, layer in enumerate(backbone.transformer_layers):
-        attention = layer._self_attention_layer
-        parts = (attention._query_dense, attention._key_dense, attention._value_dense)
-        kernels = [np.reshape(part.kernel.numpy(), (hidden, hidden)) for part in parts]
-        weights = {
-            "ln_1": (layer._self_attention_layer_norm.gamma, layer._self_attention_layer_norm.beta),
-            "attn.c_attn": (
-                np.concatenate(kernels, 1),
-                np.concatenate([np.reshape(x.bias.numpy(), -1) for x in parts]),
-            ),
-            "attn.c_proj": (
-                np.reshape(attention._output_dense.kernel.numpy(), (hidden, hidden)),
-                attention._output_dense.bias,
-            ),
-            "ln_2": (layer._feedforward_layer_norm.gamma, layer._feedforward_layer_norm.beta),
-            "mlp.c_fc": _weights(layer._feedforward_intermediate_dense),
-            "mlp.c_proj": _weights(layer._feedforward_output_dense),
-        }
-        for name, (weight, bias) in weights.items():
-            state |= {f"h.{index}.{name}.weight": weight, f"h.{index}.{name}.bias": bias}
-    tensors = {name: torch.tensor(np.array(tf.convert_to_tensor(value))) for name, value in state.items()}
-    model.transformer.load_state_dict(tensors)
+    state = {weight.name: torch.tensor(weight.write()) for weight in gpt2_weights(backbone)}
+    model.transformer.load_state_dict(state)
     return model
-
-
-def _weights(dense: Any) -> tuple[Any, Any]:
-    return dense.kernel, dense.bias

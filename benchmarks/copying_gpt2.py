@@ -1,0 +1,59 @@
+"""A GPT-2 whose greedy text copies its prompt, as a title copies names and numbers of its article.
+
+No trained weights are needed for that: the first layer looks one prompt length back by position and adds the
+token that it finds there; all other layers keep their random weights, so every product is done at its full
+size.
+"""
+
+from typing import Any
+
+import numpy as np
+
+from genre_tf.backbones.gpt2 import gpt2_weights
+from genre_tf.backbones.weights import Weight
+
+OWN_TOKEN_EVERY = 16  # at each such position the text goes its own way for one token
+_SHARPNESS = 5.0  # of the attention; the token looked at then has nearly all of it
+_GAIN = 8.0  # of the copied token over the current one
+_OWN = 100.0  # of a position's own token over all else
+
+
+def make_copying(backbone: Any, distance: int, seed: int = 0) -> None:
+    """Change the weights of a random GPT-2 so that it writes again what stood `distance` tokens before.
+
+    Args:
+        backbone: a `keras_hub.models.GPT2Backbone`.
+        distance: length of the prompts.
+        seed: of the position codes and of the tokens that are not copied.
+    """
+    random = np.random.default_rng(seed)
+    weights = {weight.name: weight for weight in gpt2_weights(backbone)}
+    depth = backbone.hidden_dim // backbone.num_heads
+    frequency = random.uniform(0.0, np.pi, depth // 2)
+    angle = np.arange(backbone.max_sequence_length)[:, None] * frequency
+    tokens, positions = weights["wte.weight"].write(), np.zeros_like(weights["wpe.weight"].write())
+    tokens[:, :depth] = 0.0  # the first dimensions hold the position
+    positions[:, :depth] = 0.02 * np.sqrt(2) * np.concatenate([np.cos(angle), np.sin(angle)], axis=1)
+    own = np.arange(distance - 1 + OWN_TOKEN_EVERY, len(positions), OWN_TOKEN_EVERY)
+    positions[own] += _OWN * tokens[random.integers(0, len(tokens) - 1, len(own))]
+    _set(weights["wte.weight"], tokens)
+    _set(weights["wpe.weight"], positions)
+    _set(weights["h.0.attn.c_attn.weight"], _look_back(backbone, frequency * (distance - 1)))
+    _set(weights["h.0.attn.c_proj.weight"], _GAIN * np.eye(backbone.hidden_dim))
+
+
+def _look_back(backbone: Any, turn: Any) -> Any:
+    """Query, key and value: every head compares positions, and takes its part of what stands there."""
+    hidden, heads = backbone.hidden_dim, backbone.num_heads
+    depth = hidden // heads
+    cosine, sine = np.diag(np.cos(turn)), np.diag(np.sin(turn))
+    rotation = np.block([[cosine, -sine], [sine, cosine]])  # of [cos, sin] by -turn, from the right
+    query, key = np.zeros((2, hidden, hidden))
+    for head in range(heads):
+        query[:depth, head * depth : (head + 1) * depth] = _SHARPNESS * rotation
+        key[:depth, head * depth : (head + 1) * depth] = np.eye(depth)
+    return np.concatenate([query, key, np.eye(hidden)], axis=1)
+
+
+def _set(weight: Weight, values: Any) -> None:
+    weight.read(np.asarray(values, np.float32))

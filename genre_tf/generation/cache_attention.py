@@ -1,0 +1,106 @@
+"""Attention of new tokens to a prompt and to what their own sample wrote, over caches of fixed size.
+
+The shapes are the same at every step: oneDNN prepares a product anew for each new shape, which costs more
+than the product itself. New keys are scattered into their places, which happens in the cache's own memory.
+"""
+
+from typing import Any, NamedTuple
+
+import tensorflow as tf
+
+from genre_tf.generation.cached_decoder import PromptCache
+from genre_tf.generation.sampling import IMPOSSIBLE
+
+
+class Places(NamedTuple):
+    """Where new tokens go and what they see; the same for all layers.
+
+    Args:
+        index: int32 [batch * samples * columns * heads, 1], rows of a cache flattened to [.., depth].
+        bias: float32 [batch, 1, samples, columns, room]; 0 for what a token sees, very low for the rest.
+        shape: int32 [5] of a cache: batch, heads, samples, room, depth.
+        columns: new tokens per sample, static where it can be.
+        together: int32 [4]: batch, heads, samples * columns, depth.
+    """
+
+    index: Any
+    bias: Any
+    shape: Any
+    columns: Any
+    together: Any
+
+
+def places(at: Any, cache: Any) -> Places:
+    """Prepare a step.
+
+    Args:
+        at: int32 [batch, samples, columns], the place of each new token.
+        cache: float32 [batch, heads, samples, room, depth], of any layer.
+    """
+    batch, heads, samples, room, depth = (
+        static if static is not None else dynamic
+        for static, dynamic in zip(cache.shape, tf.unstack(tf.shape(cache)), strict=True)
+    )
+    columns = at.shape[2] if at.shape[2] is not None else tf.shape(at)[2]
+    sample = tf.range(samples)[None, :, None, None]
+    head = tf.range(batch)[:, None, None, None] * heads + tf.range(heads)  # [batch, 1, 1, heads]
+    index = (head * samples + sample) * room + at[..., None]  # [batch, samples, columns, heads]
+    seen = tf.range(room) <= at[..., None]  # [batch, samples, columns, room]
+    return Places(
+        index=tf.reshape(index, [-1, 1]),
+        bias=tf.where(seen, 0.0, IMPOSSIBLE)[:, None],
+        shape=tf.stack([batch, heads, samples, room, depth]),
+        columns=columns,
+        together=tf.stack([batch, heads, samples * columns, depth]),
+    )
+
+
+def write(cache: Any, new: Any, where: Places) -> Any:
+    """Put the keys (or values) of new tokens in their places.
+
+    Args:
+        cache: float32 [batch, heads, samples, room, depth].
+        new: float32 [batch * samples * columns, heads * depth].
+        where: of `places`.
+
+    Returns:
+        The cache, of the same shape.
+    """
+    depth = cache.shape[-1]
+    flat = tf.reshape(cache, [-1, depth])
+    flat = tf.tensor_scatter_nd_update(flat, where.index, tf.reshape(new, [-1, depth]))
+    return tf.ensure_shape(tf.reshape(flat, where.shape), cache.shape)
+
+
+def attend(query: Any, prompt: PromptCache, index: int, keys: Any, values: Any, where: Places) -> Any:
+    """What new tokens take from a prompt and from their own sample.
+
+    Args:
+        query: float32 [batch * samples * columns, heads * depth], scaled.
+        prompt: of the prefill.
+        index: number of the layer, in `prompt`.
+        keys: float32 [batch, heads, samples, room, depth], with the new tokens.
+        values: the same shape.
+        where: of `places`.
+
+    Returns:
+        float32 [batch * samples * columns, heads * depth].
+    """
+    heads, samples, depth = keys.shape[1], keys.shape[2], keys.shape[4]
+    single = samples == 1 and isinstance(where.columns, int) and where.columns == 1
+    past: Any = tf.shape(prompt.bias)[-1]
+    if single:  # heads already stand where they should
+        query = tf.reshape(query, where.together)
+    else:
+        query = tf.transpose(tf.reshape(query, [where.together[0], -1, heads, depth]), [0, 2, 1, 3])
+    own = tf.stack([where.shape[0], heads, samples, where.columns, -1])
+    to_prompt = tf.matmul(query, prompt.keys[index], transpose_b=True) + prompt.bias
+    to_written = tf.matmul(tf.reshape(query, own), keys, transpose_b=True) + where.bias
+    to_written = tf.reshape(to_written, tf.concat([where.together[:3], [-1]], 0))
+    weight = tf.nn.softmax(tf.concat([to_prompt, to_written], axis=-1))
+    on_prompt, on_written = tf.split(weight, [past, where.shape[3]], axis=-1)
+    from_written = tf.matmul(tf.reshape(on_written, own), values)
+    mixed = tf.matmul(on_prompt, prompt.values[index]) + tf.reshape(from_written, where.together)
+    if not single:
+        mixed = tf.transpose(mixed, [0, 2, 1, 3])
+    return tf.reshape(mixed, [-1, heads * depth])

@@ -1,0 +1,66 @@
+"""Words that must come: token sequences that a text may not end without."""
+
+from typing import Any, NamedTuple
+
+import tensorflow as tf
+
+from genre_tf.generation.sampling import IMPOSSIBLE
+
+
+class Missing(NamedTuple):
+    """What a text still lacks.
+
+    Args:
+        needed: int32 [rows], tokens that the missing words take, less those of one that has been begun.
+        next_id: int32 [rows], the next token of the word begun furthest, else of the first missing one.
+    """
+
+    needed: Any
+    next_id: Any
+
+
+def missing(words: Any, written: Any) -> Missing:
+    """Which words are yet to come.
+
+    Args:
+        words: int32 [rows, words, longest], negative ids behind each.
+        written: int32 [rows, columns], newest last, at least `longest` columns; negative where there is none.
+    """
+    longest = words.shape[2]
+    behind = tf.pad(written, [[0, 0], [0, longest - 1]], constant_values=-1)
+    starts = tf.range(tf.shape(written)[1])[:, None] + tf.range(longest)
+    windows = tf.gather(behind, starts, axis=1)[:, None]  # [rows, 1, columns, longest]
+    wanted = words[:, :, None]  # [rows, words, 1, longest]
+    there = tf.reduce_any(tf.reduce_all((windows == wanted) | (wanted < 0), axis=3), axis=2)
+    length = tf.reduce_sum(tf.cast(words >= 0, tf.int32), axis=2)  # [rows, words]
+    begun = tf.zeros_like(length)
+    for count in range(1, longest):
+        equal = tf.reduce_all(written[:, None, -count:] == words[:, :, :count], axis=2)
+        begun = tf.where(equal & (count < length) & ~there, count, begun)
+    lacking = tf.where(there, 0, length)
+    word = tf.argmax(tf.where(there, -1, begun), axis=1, output_type=tf.int32)
+    furthest = tf.reduce_max(begun, axis=1)
+    next_id = tf.gather(tf.gather(words, word, batch_dims=1), furthest, batch_dims=1)
+    return Missing(tf.reduce_sum(lacking, axis=1) - furthest, next_id)
+
+
+def force(logits: Any, lack: Missing, left: Any, end_id: int) -> Any:
+    """Keep a text open for its missing words, and write them when nothing else has room any more.
+
+    Args:
+        logits: float32 [rows, vocabulary].
+        lack: of `missing`.
+        left: int32 [rows], tokens that a row may still write.
+        end_id: the token that ends a text.
+
+    Returns:
+        float32 [rows, vocabulary]: the end is impossible while a word is missing; once the missing words
+        fill all that is left, everything else is.
+    """
+    vocabulary = logits.shape[-1]
+    end = tf.one_hot(end_id, vocabulary, on_value=IMPOSSIBLE, off_value=float("inf"))
+    logits = tf.where((lack.needed > 0)[:, None], tf.minimum(logits, end), logits)
+    # Even where another rule refuses it; a beam still needs its logit.
+    next_one = tf.one_hot(lack.next_id, vocabulary, on_value=True, off_value=False)
+    only = tf.where(next_one, tf.maximum(logits, IMPOSSIBLE / 2), IMPOSSIBLE)
+    return tf.where(((lack.needed > 0) & (left <= lack.needed))[:, None], only, logits)
