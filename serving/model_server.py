@@ -52,7 +52,7 @@ def run_model_server(
         addresses = f"127.0.0.1:{ports[0]}", f"http://127.0.0.1:{ports[1]}"
         if _wait_until_ready(process, addresses[0], [folder.name for folder in folders]):
             ready(*addresses, {folder.name: list(folder.versions) for folder in folders})
-        status = process.wait()
+        status = _ended(process)
     if status and not told:
         raise FailureError(f"{BINARY} ended with status {status}: its own messages are above")
 
@@ -121,6 +121,13 @@ def _pass_signals_on(process: "subprocess.Popen[bytes]") -> list[int]:
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, pass_on)
     return told
+
+
+def _ended(process: "subprocess.Popen[bytes]") -> int:
+    """Wait for the end; each second a signal that another thread took can be handled too."""
+    while True:
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            return process.wait(timeout=1.0)
 
 
 def _wait_until_ready(process: "subprocess.Popen[bytes]", address: str, names: list[str]) -> bool:

@@ -86,6 +86,8 @@ class TransformerEncoder(keras_hub.layers.TransformerEncoder):
         return (
             not self.normalize_first
             and self.compute_dtype == "float32"
+            # Within a layer of 16 bits Keras casts weights that are read outside of their own layer's call.
+            and tf.convert_to_tensor(dense[0].bias).dtype == tf.float32
             and type(attention) is keras.layers.MultiHeadAttention
             and all(type(part) is keras.layers.EinsumDense for part in projections)
             and all(type(part) is keras.layers.Dense for part in dense)

@@ -85,7 +85,10 @@ class Packed:
     def padded(self, flat: tf.Tensor, training: bool | None) -> tf.Tensor:
         """[tokens, width] -> [N, T, width], zero where no token is."""
         rows = _moved(flat, self.place, self.kept, training)
-        return tf.reshape(rows, [self.texts, self.columns, flat.shape[-1]]) * self.real[:, :, None]
+        return (
+            tf.reshape(rows, [self.texts, self.columns, flat.shape[-1]])
+            * tf.cast(self.real, flat.dtype)[:, :, None]
+        )
 
     def positions(self) -> tf.Tensor:
         """Each token's column, int32 [tokens]."""
