@@ -31,7 +31,7 @@ peers: install .venv/.peers
 	touch .venv/.peers
 
 .venv/.dev: .venv/.torch setup.py
-	$(BIN)/python -m pip install --quiet -e ".[dev,beam,gguf]"
+	$(BIN)/python -m pip install --quiet -e ".[dev,bench,beam,gguf]"
 	touch .venv/.dev
 
 demo: install weights

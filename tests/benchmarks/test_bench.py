@@ -98,7 +98,7 @@ def test_a_missing_peer_is_told_in_one_line(monkeypatch):
 def test_sides_that_compute_different_things_are_not_compared():
     tokens = np.array([[1, 2, 3]])
     require_same_tokens("batch 1", tokens, "torch", tokens.copy())
-    for other in ([*tokens, 0, 0, 1], tokens[:, :2]):
+    for other in (np.array([[1, 2, 4]]), tokens[:, :2]):
         with pytest.raises(FailureError, match="different tokens"):
             require_same_tokens("batch 1", tokens, "torch", other)
     values = np.ones((2, 2), np.float32)
