@@ -7,17 +7,16 @@ from typing import Annotated, Any
 import typer
 
 from genre_tf.cli.console import print_json, progress, results
-from genre_tf.cli.train import (
+from genre_tf.cli.train import given, with_optimizer, with_options
+from genre_tf.cli.train_options import (
     AccumulateOption,
     ExecutionOption,
     FixedShapesOption,
     Optimizer,
+    Precision,
     Strategy,
     StrategyOption,
     TpuOption,
-    given,
-    with_optimizer,
-    with_options,
 )
 from genre_tf.config import RunConfig, read_config
 from genre_tf.errors import InputError
@@ -28,14 +27,6 @@ class Model(str, Enum):  # noqa: UP042  (typer shows the value of a plain string
 
     gpt2 = "gpt2"
     bert = "bert"
-
-
-class Precision(str, Enum):  # noqa: UP042
-    """Of the matrix products."""
-
-    float32 = "float32"
-    mixed_bfloat16 = "mixed_bfloat16"
-    mixed_float16 = "mixed_float16"
 
 
 BackboneOption = Annotated[
@@ -92,7 +83,7 @@ def pretrain(
     Example: genre pretrain gpt2 --data mind --out models/gpt2-news --evaluate mind:dev
     """
     sizes = {"vocabulary_size": vocabulary_size, "layers": layers, "hidden": hidden, "heads": heads}
-    kind = {"precision": precision and precision.value, "checkpoint_rate": learning_rate, "dropout": dropout}
+    kind = {"precision": precision, "checkpoint_rate": learning_rate, "dropout": dropout}
     changed: dict[str, dict[str, Any]] = {
         "": {"seed": seed},
         "data": {"max_bad_rows": max_bad_rows},
@@ -100,7 +91,7 @@ def pretrain(
     }
     pace = {"batch_size": batch_size, "accumulate": accumulate, "steps_per_execution": steps_per_execution}
     length = {"learning_rate": learning_rate, "epochs": epochs, "steps": steps}
-    of_optimizer = given({"optimizer": optimizer and optimizer.value, **pace, **length})
+    of_optimizer = given({"optimizer": optimizer, **pace, **length})
     settings = with_options(read_config(config) if config else RunConfig(), changed)
     settings = with_optimizer(settings, ("pretrain",), of_optimizer)
     _check_sizes(given(sizes), model is Model.bert or bool(settings.pretrain.backbone))

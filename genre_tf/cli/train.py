@@ -8,106 +8,35 @@ from typing import Annotated, Any
 import typer
 
 from genre_tf.cli.console import print_json, progress, results
+from genre_tf.cli.train_options import (
+    AccumulateOption,
+    BatchArticlesOption,
+    ContrastOption,
+    ExecutionOption,
+    FixedShapesOption,
+    FromOption,
+    MarginOption,
+    NewsBackboneOption,
+    Objective,
+    ObjectiveOption,
+    Optimizer,
+    Precision,
+    PrecisionOption,
+    RecallOption,
+    ReplayOption,
+    Stage,
+    Strategy,
+    StrategyOption,
+    TeacherOption,
+    TpuOption,
+    TrainableOption,
+    WriterBackboneOption,
+    WriterTrainableOption,
+)
 from genre_tf.config import RunConfig, read_config
 from genre_tf.errors import InputError
 
 STAGES = ("retrieval", "ranking", "generation")
-
-
-class Stage(str, Enum):  # noqa: UP042  (typer shows the value of a plain string enum)
-    """What to train."""
-
-    retrieval = "retrieval"
-    ranking = "ranking"
-    generation = "generation"
-    all = "all"
-    safety = "safety"
-
-
-class Optimizer(str, Enum):  # noqa: UP042
-    """By name."""
-
-    adamw = "adamw"
-    sgd = "sgd"
-
-
-class Strategy(str, Enum):  # noqa: UP042
-    """Where to train."""
-
-    auto = "auto"
-    one = "one"
-    mirrored = "mirrored"
-    multiworker = "multiworker"
-    tpu = "tpu"
-
-
-class Objective(str, Enum):  # noqa: UP042
-    """Of the ranker."""
-
-    click = "click"
-    softmax = "softmax"
-
-
-NewsBackboneOption = Annotated[
-    str | None,
-    typer.Option(help="BERT of the news tower: hf://ORG/NAME, preset, folder, package:NAME/SUB."),
-]
-WriterBackboneOption = Annotated[
-    str | None, typer.Option(help="GPT-2 or Llama of the generator, named likewise; else a small new GPT-2.")
-]
-WriterTrainableOption = Annotated[
-    str | None, typer.Option(help="What of the generator's backbone is trained: none, 'lora RANK' or all.")
-]
-ContrastOption = Annotated[
-    float | None,
-    typer.Option(min=0.0, help="Weight of the loss by which a title must be likelier before its own reader."),
-]
-TrainableOption = Annotated[
-    str | None,
-    typer.Option(
-        help="What of the news backbone is trained: none, 'last N' or all; or small additions to it, "
-        "'lora RANK', 'adapters WIDTH' or 'prefix VECTORS', these also as 'lora 8 last 2'."
-    ),
-]
-ObjectiveOption = Annotated[
-    Objective | None,
-    typer.Option(help="Of the ranker: each click by itself, or a softmax of it and what was not clicked."),
-]
-TeacherOption = Annotated[
-    Path | None, typer.Option(help="Run folder whose ranker the new one learns from, beside the clicks.")
-]
-StrategyOption = Annotated[
-    Strategy, typer.Option(help="One device, all GPUs, machines by TF_CONFIG, a TPU; auto: what is here.")
-]
-TpuOption = Annotated[
-    str | None, typer.Option(help="Name or grpc:// address of the TPU; else TPU_NAME, else this machine's.")
-]
-FixedShapesOption = Annotated[
-    bool, typer.Option("--fixed-shapes", help="Batches as a TPU needs them, compiled by XLA, anywhere.")
-]
-BatchArticlesOption = Annotated[
-    int | None, typer.Option(min=1, help="Articles of such a batch; oldest clicks beyond are left out.")
-]
-AccumulateOption = Annotated[
-    int | None, typer.Option(min=1, help="Batches whose mean gradient makes one step.")
-]
-ExecutionOption = Annotated[
-    int | None, typer.Option(min=1, help="Steps in one call of the compiled function, for TPU and GPU.")
-]
-RecallOption = Annotated[
-    float | None, typer.Option(help="Of safety: share of unsafe texts to be caught (0.9).")
-]
-FromOption = Annotated[
-    Path | None, typer.Option("--from", help="Run to go on from with a later log; it is left as it is.")
-]
-ReplayOption = Annotated[
-    float | None,
-    typer.Option(min=0.0, max=0.99, help="With --from: share of its older examples among those learned."),
-]
-MarginOption = Annotated[
-    float | None,
-    typer.Option(min=0.0, help="With --from: what AUC may lose on older days (0.01), or perplexity (1 %)."),
-]
 
 
 def train(
@@ -119,6 +48,7 @@ def train(
     writer_backbone: WriterBackboneOption = None,
     writer_trainable: WriterTrainableOption = None,
     contrast: ContrastOption = None,
+    precision: PrecisionOption = None,
     trainable: TrainableOption = None,
     objective: ObjectiveOption = None,
     teacher: TeacherOption = None,
@@ -152,14 +82,14 @@ def train(
     stages = STAGES if stage is Stage.all else (stage.value,)
     changed: dict[str, dict[str, Any]] = {
         "": {"seed": seed},
-        "news": {"backbone": news_backbone, "trainable": trainable},
+        "news": {"backbone": news_backbone, "trainable": trainable, "precision": precision},
         "data": {"max_bad_rows": max_bad_rows},
         "ranking": ranking_options(objective, teacher),
-        "generation": writer_options(writer_backbone, writer_trainable, contrast),
+        "generation": writer_options(writer_backbone, writer_trainable, contrast, precision),
         "safety": {"recall": recall},
         "continual": continual_options(from_run, replay, margin),
     }
-    of_optimizer = {"optimizer": optimizer and optimizer.value, "learning_rate": learning_rate}
+    of_optimizer: dict[str, Any] = {"optimizer": optimizer, "learning_rate": learning_rate}
     of_optimizer |= {"batch_size": batch_size, "accumulate": accumulate}
     of_optimizer |= {"steps_per_execution": steps_per_execution, "epochs": epochs, "steps": steps}
     settings = with_options(settings_of(run, config, from_run), changed)
@@ -171,14 +101,16 @@ def train(
 def ranking_options(objective: Objective | None, teacher: Path | None) -> dict[str, Any]:
     """What the ranker learns from, as settings have it."""
     return {
-        "objective": objective.value if objective else None,
+        "objective": objective,
         "teacher": str(teacher.resolve()) if teacher else None,
     }
 
 
-def writer_options(backbone: str | None, trainable: str | None, contrast: float | None) -> dict[str, Any]:
+def writer_options(
+    backbone: str | None, trainable: str | None, contrast: float | None, precision: Precision | None
+) -> dict[str, Any]:
     """The settings of the generator, as far as they were given."""
-    return {"backbone": backbone, "trainable": trainable, "contrast": contrast}
+    return {"backbone": backbone, "trainable": trainable, "contrast": contrast, "precision": precision}
 
 
 def with_options(settings: RunConfig, changed: dict[str, dict[str, Any]]) -> RunConfig:
@@ -268,8 +200,12 @@ def continual_options(from_run: Path | None, replay: float | None, margin: float
 
 
 def given(options: dict[str, Any]) -> dict[str, Any]:
-    """The options that were given."""
-    return {name: value for name, value in options.items() if value is not None}
+    """The options that were given, those out of a list by their name."""
+    return {
+        name: value.value if isinstance(value, Enum) else value
+        for name, value in options.items()
+        if value is not None
+    }
 
 
 def check_given(stage: Stage, data: Path, from_run: str, of_from: tuple[float | None, ...]) -> None:

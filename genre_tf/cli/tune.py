@@ -8,7 +8,8 @@ import typer
 
 from genre_tf.cli.console import print_json, progress, results
 from genre_tf.cli.tensorflow_notes import load_tensorflow
-from genre_tf.cli.train import Stage, check_data, given, settings_of, with_optimizer, with_options
+from genre_tf.cli.train import check_data, given, settings_of, with_optimizer, with_options
+from genre_tf.cli.train_options import Stage
 from genre_tf.errors import InputError
 
 

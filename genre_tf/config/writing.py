@@ -43,6 +43,7 @@ class GenerationConfig:
 
     backbone: str = ""  # a language model by name; empty: a GPT-2 from scratch with a vocabulary of its own
     trainable: str = "all"  # of it: none, lora R or all, which one from scratch needs
+    precision: str = "float32"  # of its layers in training; or "mixed_bfloat16", "mixed_float16"
     # From scratch: a small model that sees much learns more in the same minutes than a larger one (measured).
     vocabulary_size: int = 4000
     layers: int = 3

@@ -18,6 +18,7 @@ from genre_tf.backbones.language_models import (
     load_language_model,
     parse_writer_trainable,
 )
+from genre_tf.backbones.precision import check_precision, compute_in
 from genre_tf.config import GenerationConfig, RunConfig
 from genre_tf.data.articles import ArticleTable
 from genre_tf.data.text_examples import TextExample, learning_split
@@ -59,11 +60,12 @@ def train_generation(
         distribution: where; None: on one device.
 
     Raises:
-        InputError: the retrieval stage is not trained, the settings leave no room for a prompt, or there are
-            fewer texts than a batch of fixed shape has.
+        InputError: the retrieval stage is not trained, the settings leave no room for a prompt or name no
+            precision, or there are fewer texts than a batch of fixed shape has.
     """
     settings = config.generation
     parse_writer_trainable(settings.trainable)  # said before minutes of work
+    check_precision(settings.precision)
     learned, *held_out = _examples(data, settings, config.seed)
     report(f"{len(learned)} texts to learn, {len(held_out[0])} to validate with")
     to_vectors, dimension = _user_vectors(data.run, data)
@@ -71,12 +73,7 @@ def train_generation(
     keras.utils.set_random_seed(config.seed)
     devices = distribution or Distribution.one()
     with devices.scope():
-        # The vocabulary of an earlier run belongs to its weights.
-        parts = (
-            load_generator(files.start, trained=False)
-            if files.start
-            else new_generator(settings, data.table, dimension, files.folder, config.seed)
-        )
+        parts = _starting_parts(settings, data.table, dimension, files, config.seed)
         trainer = GenerationTrainer(parts.generator, devices.fixed_shapes, settings.contrast)
     report(trained_share(parts))
     save_generator_sizes(parts, files.folder)
@@ -102,6 +99,18 @@ def train_generation(
         )
 
     return fit(trainer, from_step, steps, optimizer, goal, files, report, jit_compile=devices.jit_compile)
+
+
+def _starting_parts(
+    settings: GenerationConfig, table: ArticleTable, user_dimension: int, files: StageFiles, seed: int
+) -> TrainedGenerator:
+    """A new generator or, since the vocabulary of an earlier run belongs to its weights, that run's."""
+    if files.start:
+        parts = load_generator(files.start, trained=False)
+    else:
+        parts = new_generator(settings, table, user_dimension, files.folder, seed)
+    compute_in(settings.precision, parts.generator.language_model)
+    return parts
 
 
 def _goal(validate: "Perplexity", validate_older: "Perplexity | None" = None) -> Goal:
@@ -219,9 +228,16 @@ def _examples(data: StageData, settings: GenerationConfig, seed: int) -> list[li
         held_out.append([text for text in older if text.article in data.unlearned] or older)
     if not learned or not all(held_out):
         raise InputError("the log holds no clicked article with a title: there is nothing to learn to write")
+    learned, *held_out = (_of_tasks(each, settings) for each in (learned, *held_out))
     random = np.random.default_rng(seed)
     learned = _some(learned, settings.max_examples, random)
     return [learned, *(_some(each, _VALIDATION_ROWS, random) for each in held_out)]
+
+
+def _of_tasks(examples: list[TextExample], settings: GenerationConfig) -> list[TextExample]:
+    """Those of the tasks that are learned; all, where none is."""
+    shares = dataclasses.asdict(settings.tasks)
+    return [text for text in examples if shares[text.task] > 0] or examples
 
 
 def _some(examples: list[TextExample], most: int, random: np.random.Generator) -> list[TextExample]:

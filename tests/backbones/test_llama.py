@@ -11,6 +11,7 @@ import tensorflow as tf
 from genre_tf.backbones.causal_prefix import Prefix
 from genre_tf.backbones.llama import Llama, load_llama, new_llama, save_llama
 from genre_tf.backbones.llama_layers import LlamaLayers
+from genre_tf.backbones.precision import compute_in
 from genre_tf.backbones.trainable import parse_trainable
 from genre_tf.errors import InputError
 
@@ -129,8 +130,10 @@ def test_lora_starts_at_the_pretrained_function_and_trains_nothing_else(model: t
     assert sum(np.prod(weight.shape) for weight in of.trainable_variables) == expected
 
 
-def test_training_updates_of_low_rank_lowers_the_loss(llama: Llama) -> None:
+@pytest.mark.parametrize("precision", ["mixed_bfloat16", "float32"])  # the last one is left behind
+def test_training_updates_of_low_rank_lowers_the_loss(llama: Llama, precision: str) -> None:
     of = layers(llama, "lora 2", (60, 256))
+    compute_in(precision, of)
     ids = tf.constant(IDS)
     optimizer = keras.optimizers.Adam(0.05)
     optimizer.build(of.trainable_variables)

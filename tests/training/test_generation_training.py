@@ -8,7 +8,8 @@ import pytest
 import tensorflow as tf
 
 from genre_tf.backbones.gpt2 import tiny_byte_pair
-from genre_tf.config import GenerationConfig
+from genre_tf.backbones.precision import compute_in
+from genre_tf.config import GenerationConfig, TaskSharesConfig
 from genre_tf.data.articles import Article, ArticleTable
 from genre_tf.data.batch_layout import BatchLayout
 from genre_tf.data.text_examples import TextExample, article_examples
@@ -24,7 +25,7 @@ from genre_tf.models.generator_checkpoint import (
 from genre_tf.models.prompts import CONTROL_TOKENS
 from genre_tf.models.reader_prefix import UNSEEN
 from genre_tf.training.contrast_rows import ORDINARY
-from genre_tf.training.generation import Perplexity, new_generator, trained_share
+from genre_tf.training.generation import Perplexity, _of_tasks, new_generator, trained_share
 from genre_tf.training.generation_loss import GenerationTrainer, token_losses
 from genre_tf.training.text_batches import TextBatching, TextRows
 
@@ -85,6 +86,36 @@ def test_the_contrast_is_the_surprise_at_the_right_reader(parts: TrainedGenerato
     np.testing.assert_allclose(with_it - without, 2 * np.mean(surprises), rtol=1e-4)
     alone = {name: value[: (first == ORDINARY).sum()] for name, value in batch.items()}
     np.testing.assert_allclose(GenerationTrainer(parts.generator)(alone, training=False), without, rtol=1e-5)
+
+
+def test_tasks_without_a_share_are_neither_learned_nor_validated_on() -> None:
+    texts = article_examples(TABLE, range(1, 5))
+    titles = dataclasses.replace(
+        SETTINGS, tasks=TaskSharesConfig(interest=0, plain=0, summary=0, body=0, answer=0)
+    )
+    assert {text.task for text in _of_tasks(texts, SETTINGS)} == {"title", "summary", "body"}
+    assert {text.task for text in _of_tasks(texts, titles)} == {"title"}
+    assert _of_tasks(texts[1:2], titles) == texts[1:2]  # nothing else to learn
+
+
+@pytest.mark.parametrize("precision", ["mixed_bfloat16", "mixed_float16"])
+def test_16_bits_change_losses_and_gradients_a_little(parts: TrainedGenerator, precision: str) -> None:
+    batch = next(iter(rows_of(parts).batches(TextBatching(tokens=500))))
+    trainer = GenerationTrainer(parts.generator)
+
+    def loss_and_gradients() -> tuple[float, list[np.ndarray]]:
+        with tf.GradientTape() as tape:
+            loss = trainer(batch, training=False)
+        found = tape.gradient(loss, trainer.trainable_weights)
+        return float(loss), [tf.convert_to_tensor(gradient).numpy() for gradient in found]
+
+    loss, gradients = loss_and_gradients()
+    compute_in(precision, parts.generator.language_model)
+    rounded, coarse = loss_and_gradients()
+    assert rounded != loss and rounded == pytest.approx(loss, rel=2e-3)
+    assert {gradient.dtype for gradient in coarse} == {np.dtype(np.float32)}
+    dots = [float((one * other).sum()) for one, other in zip(gradients, coarse, strict=True)]
+    assert sum(dots) == pytest.approx(sum(float((one**2).sum()) for one in gradients), rel=2e-2)
 
 
 def test_a_replica_without_rows_adds_nothing(parts: TrainedGenerator) -> None:
