@@ -11,7 +11,8 @@ class Missing(NamedTuple):
     """What a text still lacks.
 
     Args:
-        needed: int32 [rows], tokens that the missing words take, less those of one that has been begun.
+        needed: int32 [rows], tokens that the missing words take. Those of a word that has been begun count in
+            full: any other token would lose them.
         next_id: int32 [rows], the next token of the word begun furthest, else of the first missing one.
     """
 
@@ -41,7 +42,7 @@ def missing(words: Any, written: Any) -> Missing:
     word = tf.argmax(tf.where(there, -1, begun), axis=1, output_type=tf.int32)
     furthest = tf.reduce_max(begun, axis=1)
     next_id = tf.gather(tf.gather(words, word, batch_dims=1), furthest, batch_dims=1)
-    return Missing(tf.reduce_sum(lacking, axis=1) - furthest, next_id)
+    return Missing(tf.reduce_sum(lacking, axis=1), next_id)
 
 
 def force(logits: Any, lack: Missing, left: Any, end_id: int) -> Any:

@@ -90,15 +90,17 @@ def test_missing_words_are_counted_and_the_one_begun_furthest_goes_on() -> None:
     words = tf.constant([[[1, 2, 3], [4, NOTHING, NOTHING], [NOTHING] * 3]] * 4)
     written = tf.constant([[-1, -1, -1, 9], [9, 1, 2, 3], [4, 9, 1, 2], [4, 1, 2, 3]])
     lack = missing(words, written)
-    assert lack.needed.numpy().tolist() == [4, 1, 1, 0]
+    assert lack.needed.numpy().tolist() == [4, 1, 3, 0]
     assert lack.next_id.numpy().tolist()[:3] == [1, 4, 3]
 
 
 def test_required_words_hold_the_end_back_and_fill_the_last_room() -> None:
-    words = tf.constant([[[1, 2]]] * 3)
-    logits = tf.constant([[3.0, 1.0, 1.0, 2.0]] * 3)
-    lack = missing(words, tf.constant([[-1, 3], [-1, 3], [1, 2]]))
-    ours = force(logits, lack, tf.constant([5, 2, 1]), end_id=0).numpy()
+    words = tf.constant([[[1, 2]]] * 4)
+    logits = tf.constant([[3.0, 1.0, 1.0, 2.0]] * 4)
+    lack = missing(words, tf.constant([[-1, 3], [-1, 3], [1, 2], [3, 1]]))
+    ours = force(logits, lack, tf.constant([5, 2, 1, 2]), end_id=0).numpy()
     assert ours[0, 0] < -1e8 and ours[0, 1:].tolist() == [1, 1, 2]
     assert (ours[1] > -1e8).tolist() == [False, True, False, False]
     assert ours[2].tolist() == logits[2].numpy().tolist()
+    # Begun, and no room to begin again: any other token would lose the word.
+    assert (ours[3] > -1e8).tolist() == [False, False, True, False]

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from itertools import pairwise
 from typing import Any
 
+import keras
 import keras_hub
 import numpy as np
 import pytest
@@ -24,6 +25,7 @@ SIZES = {"num_layers": 2, "num_heads": 2, "hidden_dim": 16, "intermediate_dim": 
 
 @pytest.fixture(scope="module")
 def backbone() -> Any:
+    keras.utils.set_random_seed(3)
     model = keras_hub.models.GPT2Backbone(VOCABULARY, max_sequence_length=POSITIONS, **SIZES)
     random = np.random.default_rng(3)
     for variable in model.trainable_variables:  # far enough from zero for texts that differ

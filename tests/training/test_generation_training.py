@@ -112,7 +112,8 @@ def test_16_bits_change_losses_and_gradients_a_little(parts: TrainedGenerator, p
     loss, gradients = loss_and_gradients()
     compute_in(precision, parts.generator.language_model)
     rounded, coarse = loss_and_gradients()
-    assert rounded != loss and rounded == pytest.approx(loss, rel=2e-3)
+    assert rounded == pytest.approx(loss, rel=2e-3)
+    assert any((one != other).any() for one, other in zip(gradients, coarse, strict=True))
     assert {gradient.dtype for gradient in coarse} == {np.dtype(np.float32)}
     dots = [float((one * other).sum()) for one, other in zip(gradients, coarse, strict=True)]
     assert sum(dots) == pytest.approx(sum(float((one**2).sum()) for one in gradients), rel=2e-2)
