@@ -30,7 +30,7 @@ def test_steps_are_updates_of_the_weights():
         ("seed = true", "seed takes a value of type int"),
         ("news = 1", "news is a table"),
         ("seed = ", "cannot be read as TOML"),
-        ("[ranking]\nobjective = 'hinge'", "no ranking.objective 'hinge': use one of click, softmax"),
+        ("[ranking]\nobjective = 'hinge'", "no ranking.objective 'hinge': use one of click, softmax, click"),
         ("[ranking]\nlabel_smoothing = 1", "ranking.label_smoothing lies within 0 and 0.99, not at 1"),
         ("[ranking]\nposition_propensities = [1.0, 0.0]", "position_propensities lies within 0.001 and 1"),
         ("[generation]\ncontext_weight = 1", "generation.context_weight lies within 0 and 0.99, not at 1"),

@@ -39,6 +39,7 @@ class Objective(str, Enum):  # noqa: UP042
 
     click = "click"
     softmax = "softmax"
+    click_softmax = "click+softmax"
 
 
 class Precision(str, Enum):  # noqa: UP042
@@ -76,7 +77,7 @@ TrainableOption = Annotated[
 ]
 ObjectiveOption = Annotated[
     Objective | None,
-    typer.Option(help="Of the ranker: each click by itself, or a softmax of it and what was not clicked."),
+    typer.Option(help="Of the ranker: each click by itself, a softmax over what was shown, or both."),
 ]
 TeacherOption = Annotated[
     Path | None, typer.Option(help="Run folder whose ranker the new one learns from, beside the clicks.")

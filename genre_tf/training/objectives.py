@@ -83,6 +83,31 @@ def softmax_loss(
     return _sum(losses, told) / tf.maximum(_count(told), 1.0)
 
 
+def click_and_softmax_loss(
+    logits: tf.Tensor,
+    labels: tf.Tensor,
+    mask: tf.Tensor,
+    weights: tf.Tensor | None = None,
+    smoothing: float = 0.0,
+) -> tf.Tensor:
+    """Probabilities and order at once: both losses, summed over the batch, over its real candidates.
+
+    Args:
+        logits: float32 [B, C].
+        labels: float32 [B, C], 1 for a click.
+        mask: bool [B, C], real candidates.
+        weights: float32 [B, C], of the clicks; None: 1.
+        smoothing: as in each of the two.
+
+    Returns:
+        float32 [], the click loss plus the softmax loss times clicks per candidate, so that an impression
+        says about as much in the one as in the other.
+    """
+    clicks = sum_over_replicas(_sum(tf.cast(labels > 0, tf.float32), mask)) / tf.maximum(_count(mask), 1.0)
+    order = softmax_loss(logits, labels, mask, weights, smoothing)
+    return click_loss(logits, labels, mask, weights, smoothing) + clicks * order
+
+
 def teacher_loss(logits: tf.Tensor, teacher: tf.Tensor, mask: tf.Tensor, temperature: float) -> tf.Tensor:
     """Cross-entropy with a teacher's click probabilities, both softened by a temperature, times its square.
 

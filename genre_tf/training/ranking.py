@@ -14,6 +14,7 @@ from genre_tf.training.distillation import teacher_logits
 from genre_tf.training.distribution import Distribution
 from genre_tf.training.fit import StageTrainer, fit
 from genre_tf.training.objectives import (
+    click_and_softmax_loss,
     click_loss,
     clicked_articles,
     contrastive_loss,
@@ -29,7 +30,7 @@ from genre_tf.training.validation import Validation
 CLICK_WEIGHT, TEACHER = "click_weight", "teacher"
 """Columns of a batch where the settings ask for them: float32 [B, C, 2], without and with counters."""
 
-_LOSSES = {"click": click_loss, "softmax": softmax_loss}
+_LOSSES = {"click": click_loss, "softmax": softmax_loss, "click+softmax": click_and_softmax_loss}
 
 
 class RankingTrainer(StageTrainer):
@@ -128,7 +129,7 @@ def train_ranking(
         report,
         jit_compile=devices.jit_compile,
     )
-    if stage.objective == "softmax":
+    if stage.objective != "click":  # a softmax leaves the level of the probabilities to itself
         calibrate(ranker, data)
         files.save_best(ranker)
     return result

@@ -6,7 +6,13 @@ import numpy as np
 import tensorflow as tf
 
 import genre_tf  # noqa: F401  (before TensorFlow's Keras is touched)
-from genre_tf.training.objectives import click_loss, contrastive_loss, softmax_loss, teacher_loss
+from genre_tf.training.objectives import (
+    click_and_softmax_loss,
+    click_loss,
+    contrastive_loss,
+    softmax_loss,
+    teacher_loss,
+)
 
 random = np.random.default_rng(4)
 LOGITS = random.normal(size=(5, 4)).astype(np.float32)
@@ -22,6 +28,9 @@ CLICKED[:, 0] = 0.0
 LOSSES = {
     "click": lambda logits, rows: click_loss(logits, LABELS[rows], MASK[rows], WEIGHTS[rows], 0.1),
     "softmax": lambda logits, rows: softmax_loss(logits, LABELS[rows], MASK[rows], WEIGHTS[rows], 0.1),
+    "click+softmax": lambda logits, rows: click_and_softmax_loss(
+        logits, LABELS[rows], MASK[rows], WEIGHTS[rows], 0.1
+    ),
     "teacher": lambda logits, rows: teacher_loss(logits, TEACHER[rows], MASK[rows], 2.0),
 }
 

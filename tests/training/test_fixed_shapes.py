@@ -202,6 +202,7 @@ def test_xla_compiles_the_whole_step_and_it_learns(stage: Any) -> None:
     [
         (RankingConfig(), {CLICK_WEIGHT, TEACHER}),
         (RankingConfig(objective="softmax"), {CLICK_WEIGHT, TEACHER}),
+        (RankingConfig(objective="click"), {CLICK_WEIGHT, TEACHER}),
         (RankingConfig(label_smoothing=0.2), {CLICK_WEIGHT, TEACHER}),
         (RankingConfig(contrastive=10.0), {CLICK_WEIGHT, TEACHER}),
         (RankingConfig(), {TEACHER}),

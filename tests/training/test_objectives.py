@@ -13,6 +13,7 @@ from genre_tf.config import RankingConfig
 from genre_tf.data.examples import ImpressionExample
 from genre_tf.training.click_weights import click_weights
 from genre_tf.training.objectives import (
+    click_and_softmax_loss,
     click_loss,
     clicked_articles,
     contrastive_loss,
@@ -80,6 +81,16 @@ def test_softmax_loss_puts_each_click_beside_what_was_not_clicked(weights, smoot
 def test_a_batch_that_says_nothing_has_no_softmax_loss():
     gradient, loss = _gradient(lambda logits: softmax_loss(logits, LABELS[2:], MASK[2:]), LOGITS[2:])
     assert loss == 0.0 and not gradient.any()
+
+
+def test_probabilities_and_order_weigh_alike_whatever_is_shown():
+    """A click among two candidates or among many: the softmax counts once a click, as its own loss does."""
+    both = click_and_softmax_loss(LOGITS, LABELS, MASK, WEIGHTS)
+    rate = LABELS[MASK].mean()
+    expected = click_loss(LOGITS, LABELS, MASK, WEIGHTS) + rate * softmax_loss(LOGITS, LABELS, MASK, WEIGHTS)
+    np.testing.assert_allclose(both, expected, rtol=1e-6)
+    widened = [np.pad(each, [[0, 0], [0, 5]]) for each in (LOGITS, LABELS, MASK, WEIGHTS)]
+    np.testing.assert_allclose(click_and_softmax_loss(*widened), both, rtol=1e-6)
 
 
 def test_a_student_that_is_its_teacher_has_nothing_to_learn_from_it():
@@ -160,6 +171,7 @@ def test_xla_compiles_every_loss_with_its_gradient_to_the_same_values():
                 [
                     click_loss(logits, LABELS, MASK, WEIGHTS, 0.1),
                     softmax_loss(logits, LABELS, MASK, WEIGHTS, 0.1),
+                    click_and_softmax_loss(logits, LABELS, MASK, WEIGHTS, 0.1),
                     teacher_loss(logits, LOGITS[::-1], MASK, 2.0),
                     contrastive_loss(texts, articles, clicked_articles(batch), 0.5),
                 ]
@@ -177,7 +189,7 @@ def test_two_replicas_have_together_the_losses_and_gradients_of_one():
     found = subprocess.run([sys.executable, script], capture_output=True, text=True, timeout=300)
     assert found.returncode == 0, found.stderr[-3000:]
     answers = json.loads(found.stdout.splitlines()[-1])
-    assert set(answers) == {"click", "softmax", "teacher", "contrastive"}
+    assert set(answers) == {"click", "softmax", "click+softmax", "teacher", "contrastive"}
     for one, two in answers.values():
         np.testing.assert_allclose(two, one, rtol=1e-4, atol=1e-6)
 
