@@ -2,7 +2,16 @@
 
 import pytest
 
-from genre_tf.config import OptimizerConfig, RankingConfig, RunConfig, read_config, write_config
+from genre_tf.config import (
+    GenerationConfig,
+    OptimizerConfig,
+    RankingConfig,
+    RunConfig,
+    optimizer_of,
+    read_config,
+    with_optimizer,
+    write_config,
+)
 from genre_tf.errors import InputError
 
 
@@ -19,6 +28,14 @@ def test_steps_are_updates_of_the_weights():
     assert OptimizerConfig(epochs=3).steps_of(10) == 30
     assert OptimizerConfig(epochs=3, accumulate=4).steps_of(10) == 8
     assert OptimizerConfig(epochs=3, accumulate=4, steps=5).steps_of(10) == 5
+
+
+def test_a_pretrained_writer_is_adapted_and_not_trained_as_one_from_scratch():
+    scratch, pretrained = GenerationConfig(), GenerationConfig(backbone="hf://gpt2")
+    assert optimizer_of(scratch) is scratch.optimizer and optimizer_of(pretrained) is pretrained.adaptation
+    assert optimizer_of(pretrained).learning_rate < optimizer_of(scratch).learning_rate
+    changed = with_optimizer(pretrained, {"steps": 3})
+    assert (changed.adaptation.steps, changed.optimizer) == (3, pretrained.optimizer)
 
 
 @pytest.mark.parametrize(

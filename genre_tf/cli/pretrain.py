@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from genre_tf.cli.console import print_json, progress, results
-from genre_tf.cli.train import given, with_optimizer, with_options
+from genre_tf.cli.train import given, with_optimizers, with_options
 from genre_tf.cli.train_options import (
     AccumulateOption,
     ExecutionOption,
@@ -93,7 +93,7 @@ def pretrain(
     length = {"learning_rate": learning_rate, "epochs": epochs, "steps": steps}
     of_optimizer = given({"optimizer": optimizer, **pace, **length})
     settings = with_options(read_config(config) if config else RunConfig(), changed)
-    settings = with_optimizer(settings, ("pretrain",), of_optimizer)
+    settings = with_optimizers(settings, ("pretrain",), of_optimizer)
     _check_sizes(given(sizes), model is Model.bert or bool(settings.pretrain.backbone))
     if not data.is_dir():
         raise InputError(f"{data} is no folder: give a data set in MIND's format")

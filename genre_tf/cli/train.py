@@ -33,7 +33,7 @@ from genre_tf.cli.train_options import (
     WriterBackboneOption,
     WriterTrainableOption,
 )
-from genre_tf.config import RunConfig, read_config
+from genre_tf.config import RunConfig, read_config, with_optimizer
 from genre_tf.errors import InputError
 
 STAGES = ("retrieval", "ranking", "generation")
@@ -93,7 +93,7 @@ def train(
     of_optimizer |= {"batch_size": batch_size, "accumulate": accumulate}
     of_optimizer |= {"steps_per_execution": steps_per_execution, "epochs": epochs, "steps": steps}
     settings = with_options(settings_of(run, config, from_run), changed)
-    settings = with_optimizer(settings, stages, given(of_optimizer))
+    settings = with_optimizers(settings, stages, given(of_optimizer))
     check_given(stage, data, settings.continual.from_run, (replay, margin))
     _train(stages, data, run, settings, again, json, (strategy.value, tpu, fixed_shapes, batch_articles))
 
@@ -122,12 +122,10 @@ def with_options(settings: RunConfig, changed: dict[str, dict[str, Any]]) -> Run
     return settings
 
 
-def with_optimizer(settings: RunConfig, stages: tuple[str, ...], changed: dict[str, Any]) -> RunConfig:
+def with_optimizers(settings: RunConfig, stages: tuple[str, ...], changed: dict[str, Any]) -> RunConfig:
     """The settings with other ones for the optimizer of each of the stages."""
     for name in set(stages) - {Stage.safety.value}:
-        before = getattr(settings, name)
-        after = dataclasses.replace(before, optimizer=dataclasses.replace(before.optimizer, **changed))
-        settings = dataclasses.replace(settings, **{name: after})
+        settings = dataclasses.replace(settings, **{name: with_optimizer(getattr(settings, name), changed)})
     return settings
 
 

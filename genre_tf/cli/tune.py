@@ -8,7 +8,7 @@ import typer
 
 from genre_tf.cli.console import print_json, progress, results
 from genre_tf.cli.tensorflow_notes import load_tensorflow
-from genre_tf.cli.train import check_data, given, settings_of, with_optimizer, with_options
+from genre_tf.cli.train import check_data, given, settings_of, with_optimizers, with_options
 from genre_tf.cli.train_options import Stage
 from genre_tf.errors import InputError
 
@@ -36,7 +36,7 @@ def tune(
         raise InputError("one stage is tuned at a time: give retrieval, ranking or generation")
     settings = settings_of(run, config)
     settings = with_options(settings, {"news": {"backbone": news_backbone}})
-    settings = with_optimizer(settings, (stage.value,), given({"steps": steps}))
+    settings = with_optimizers(settings, (stage.value,), given({"steps": steps}))
     check_data(data)
     load_tensorflow()
     from genre_tf.training.tuning import tune as search_settings

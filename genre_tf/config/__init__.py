@@ -3,7 +3,7 @@
 A reason stands beside each default. A run folder keeps its own, fully resolved, in `config.toml`.
 """
 
-from genre_tf.config.optimizer import OptimizerConfig
+from genre_tf.config.optimizer import OptimizerConfig, optimizer_of, with_optimizer
 from genre_tf.config.recommending import (
     OBJECTIVES,
     DataConfig,
@@ -29,6 +29,8 @@ __all__ = [
     "SafetyConfig",
     "SignalsConfig",
     "TaskSharesConfig",
+    "optimizer_of",
     "read_config",
+    "with_optimizer",
     "write_config",
 ]

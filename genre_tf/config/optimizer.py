@@ -2,11 +2,13 @@
 
 import dataclasses
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 from genre_tf.errors import InputError
+
+Stage = TypeVar("Stage", bound=Any)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,6 +47,28 @@ class OptimizerConfig:
         """The same settings with `validate_every` in steps, for epochs of so many batches."""
         quarter = max(1, round(batches / self.accumulate / 4))
         return dataclasses.replace(self, validate_every=self.validate_every or quarter)
+
+
+def optimizer_of(stage: Any) -> OptimizerConfig:
+    """The optimizer in force with a stage's settings: a stage may have several, and then names one."""
+    settings: OptimizerConfig = getattr(stage, _name(stage))
+    return settings
+
+
+def with_optimizer(stage: Stage, changed: Mapping[str, Any]) -> Stage:
+    """A stage's settings with other values for the optimizer that is in force.
+
+    Args:
+        stage: a dataclass.
+        changed: fields of `OptimizerConfig`.
+    """
+    optimizer = dataclasses.replace(optimizer_of(stage), **changed)
+    return dataclasses.replace(stage, **{_name(stage): optimizer})
+
+
+def _name(stage: Any) -> str:
+    name: str = getattr(stage, "optimizer_name", "optimizer")
+    return name
 
 
 def check_ranges(section: str, settings: Any, ranges: Sequence[tuple[str, float, float]]) -> None:

@@ -61,12 +61,21 @@ class GenerationConfig:
     contrast: float = 0.0
     contrast_rows: float = 0.125  # share of the rows that are read a second time for it: what it costs
     max_examples: int = 0  # 0: all
+    # Of a pretrained one, which must not forget: larger batches, a lower rate; for `all` give a tenth of it.
+    adaptation: OptimizerConfig = field(
+        default_factory=lambda: OptimizerConfig(learning_rate=5e-4, batch_size=32, epochs=2)
+    )
     # Many small updates beat few large ones from scratch (measured): some 15 minutes on two cores.
     optimizer: OptimizerConfig = field(
         default_factory=lambda: OptimizerConfig(
             learning_rate=4e-3, batch_size=8, steps=6000, validate_every=1000, patience=10
         )
     )
+
+    @property
+    def optimizer_name(self) -> str:
+        """Which of the two is in force."""
+        return "adaptation" if self.backbone not in ("", "tiny") else "optimizer"
 
     def __post_init__(self) -> None:
         """Refuse a value out of its range with an `InputError`: a training reads these after minutes."""

@@ -19,7 +19,7 @@ from genre_tf.backbones.language_models import (
     parse_writer_trainable,
 )
 from genre_tf.backbones.precision import check_precision, compute_in
-from genre_tf.config import GenerationConfig, RunConfig
+from genre_tf.config import GenerationConfig, RunConfig, optimizer_of
 from genre_tf.data.articles import ArticleTable
 from genre_tf.data.text_examples import TextExample, learning_split
 from genre_tf.errors import InputError
@@ -81,7 +81,7 @@ def train_generation(
         TextRows(examples, data.table, to_vectors(examples), parts.prompts)
         for examples in (learned, *held_out)
     )
-    optimizer = settings.optimizer
+    optimizer = optimizer_of(settings)
     batching = _batching(settings, parts.prompts.sizes, devices)
     if len(rows) < batching.rows:
         raise InputError(
@@ -121,7 +121,7 @@ def _goal(validate: "Perplexity", validate_older: "Perplexity | None" = None) ->
 
 def _batching(settings: GenerationConfig, sizes: PromptSizes, devices: Distribution) -> TextBatching:
     """So many tokens a batch; of fixed shape as many full rows, the same number for each replica."""
-    tokens = settings.optimizer.batch_size * _TOKENS_PER_ROW
+    tokens = optimizer_of(settings).batch_size * _TOKENS_PER_ROW
     each = max(1, round(tokens / sizes.tokens / devices.replicas)) if devices.fixed_shapes else 0
     return TextBatching(
         tokens=tokens,

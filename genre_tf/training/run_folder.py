@@ -4,9 +4,8 @@ import dataclasses
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
-from genre_tf.config import RunConfig, read_config, write_config
+from genre_tf.config import RunConfig, read_config, with_optimizer, write_config
 from genre_tf.data.manifest import load_manifest
 from genre_tf.data.records import prepare, read_articles
 from genre_tf.data.replay import write_older
@@ -178,8 +177,5 @@ def open_run(run: Path, data: Path, config: RunConfig, report: Report) -> None:
 
 def with_steps(config: RunConfig, steps: int) -> RunConfig:
     """The settings with every stage limited to `steps` steps."""
-
-    def limited(stage: Any) -> Any:
-        return dataclasses.replace(stage, optimizer=dataclasses.replace(stage.optimizer, steps=steps))
-
-    return dataclasses.replace(config, **{stage: limited(getattr(config, stage)) for stage in STAGES})
+    limited = {stage: with_optimizer(getattr(config, stage), {"steps": steps}) for stage in STAGES}
+    return dataclasses.replace(config, **limited)

@@ -11,7 +11,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from genre_tf.config import RunConfig, write_config
+from genre_tf.config import RunConfig, with_optimizer, write_config
 from genre_tf.errors import InputError, StoppedError
 from genre_tf.training.progress import FitResult, Report
 from genre_tf.training.run_folder import TRAINERS, open_run, stage_fingerprints
@@ -220,9 +220,8 @@ def with_values(config: RunConfig, stage: str, values: Mapping[str, Any]) -> Run
     placed: dict[str, dict[str, Any]] = {_STAGE: {}, _OPTIMIZER: {}, _NEWS: {}}
     for name, value in values.items():
         placed[HYPER_PARAMETERS[name].place][name] = value
-    settings = getattr(config, stage)
-    optimizer = dataclasses.replace(settings.optimizer, **placed[_OPTIMIZER])
-    settings = dataclasses.replace(settings, optimizer=optimizer, **placed[_STAGE])
+    settings = with_optimizer(getattr(config, stage), placed[_OPTIMIZER])
+    settings = dataclasses.replace(settings, **placed[_STAGE])
     news = dataclasses.replace(config.news, **placed[_NEWS])
     return dataclasses.replace(config, news=news, **{stage: settings})
 

@@ -66,6 +66,10 @@ def test_options_become_settings_of_their_stage(tmp_path, data, monkeypatch):
     ranking, generation = given[0][3].ranking, given[0][3].generation
     assert (ranking.objective, ranking.teacher) == ("softmax", str(tmp_path / "runs" / "large"))
     assert (generation.trainable, generation.contrast) == ("lora 8", 0.3)
+    options = ["--writer-backbone", "hf://gpt2", "--learning-rate", "0.25"]
+    CliRunner().invoke(app, ["generation", "--data", str(data), "--run", "run", *options])
+    generation = given[1][3].generation
+    assert generation.adaptation.learning_rate == 0.25 != generation.optimizer.learning_rate
 
 
 @pytest.mark.slow
