@@ -4,26 +4,16 @@
 (MonitoringConfig), in protobuf's text format, each number with the reason for it.
 """
 
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from google.protobuf import text_format
-
 from genre_tf.errors import InputError
-from genre_tf.serving.model_folders import CONFIG_NAME, read_models_config
+from genre_tf.serving.model_folders import CONFIG_NAME
+from genre_tf.serving.models_config import edited, write_atomically
 
 BATCHING_NAME = "batching.config"
 MONITORING_NAME = "monitoring.config"
-
-_MODELS = """\
-# What is served, from where, in which versions: tensorflow_model_server --model_config_file=THIS
-# base_path is this machine's; in the tensorflow/serving image it is /models/NAME.
-# Without a label a request goes to the newest version. Labels (stable, canary) are added as
-#   version_labels {{ key: "stable" value: 3 }}
-# and need a policy that keeps their versions, and --allow_version_labels_for_unavailable_models.
-{models}"""
 
 _BATCHING = """\
 # How requests of several users share one run of the graph:
@@ -61,7 +51,7 @@ _THREADS_SET = """\
 # "num_batch_threads equal to the number of CPU cores."
 num_batch_threads {{ value: {threads} }}"""
 
-_MONITORING = """\
+MONITORING = """\
 # Prometheus metrics at the REST port: tensorflow_model_server --monitoring_config_file=THIS
 prometheus_config {
   enable: true
@@ -86,7 +76,7 @@ class BatchingOptions:
 
 
 def write_configuration(
-    models: Path, names: Sequence[str], batching: BatchingOptions | None = None, base: str | None = None
+    models: Path, names: Sequence[str], batching: BatchingOptions | None = None
 ) -> list[Path]:
     """Write the three files into a MODELS folder; each appears whole or not at all.
 
@@ -96,8 +86,6 @@ def write_configuration(
         models: the folder that holds NAME/VERSION folders.
         names: the models to serve, as `genre_recommender`.
         batching: sizes and limits.
-        base: the folder that the server will see them in, as `/models` in a container; MODELS itself
-            where None.
 
     Returns:
         The files.
@@ -105,34 +93,18 @@ def write_configuration(
     Raises:
         InputError: a `models.config` is there already and cannot be read.
     """
-    contents = {
-        models / CONFIG_NAME: render_models(models, names, base or str(models.resolve())),
-        models / BATCHING_NAME: render_batching(batching or BatchingOptions()),
-        models / MONITORING_NAME: _MONITORING,
-    }
-    for path, content in contents.items():
-        beside = path.with_name(f".{path.name}.{os.getpid()}")
-        beside.write_text(content, encoding="utf-8")
-        beside.replace(path)
-    return list(contents)
-
-
-def render_models(models: Path, names: Sequence[str], base: str) -> str:
-    """The text of `models.config`, keeping what a present one says of policies and labels."""
-    from tensorflow_serving.config import model_server_config_pb2
-
-    config = model_server_config_pb2.ModelServerConfig()
-    if (models / CONFIG_NAME).is_file():
-        config = read_models_config(models / CONFIG_NAME)
-    entries = config.model_config_list.config
-    for name in names:
-        if name not in {entry.name for entry in entries}:
-            entry = entries.add(name=name, model_platform="tensorflow")
-            entry.model_version_policy.latest.num_versions = 1
-    for entry in entries:
-        if entry.name in names:
-            entry.base_path = f"{base.rstrip('/')}/{entry.name}"
-    return _MODELS.format(models=text_format.MessageToString(config))
+    with edited(models) as config:
+        entries = config.model_config_list.config
+        for name in names:
+            if name not in {entry.name for entry in entries}:
+                entry = entries.add(name=name, model_platform="tensorflow")
+                entry.model_version_policy.latest.num_versions = 1
+        for entry in entries:
+            if entry.name in names:
+                entry.base_path = str(models.resolve() / entry.name)
+    write_atomically(models / BATCHING_NAME, render_batching(batching or BatchingOptions()))
+    write_atomically(models / MONITORING_NAME, MONITORING)
+    return [models / name for name in (CONFIG_NAME, BATCHING_NAME, MONITORING_NAME)]
 
 
 def render_batching(options: BatchingOptions) -> str:

@@ -57,12 +57,12 @@ def test_models_config_lists_each_model_with_its_absolute_folder(tmp_path: Path)
     assert entries[0].model_version_policy.latest.num_versions == 1
 
 
-def test_paths_may_be_those_of_a_container(tmp_path: Path) -> None:
-    write_configuration(tmp_path, ["genre_recommender"], base="/models/")
-    assert (
-        read_models(tmp_path / "models.config").model_config_list.config[0].base_path
-        == "/models/genre_recommender"
-    )
+def test_each_servable_has_a_file_of_its_own_for_containers(tmp_path: Path) -> None:
+    (tmp_path / "genre_recommender").mkdir()
+    write_configuration(tmp_path, ["genre_recommender", "genre_generator"])
+    (entry,) = read_models(tmp_path / "genre_recommender" / "models.config").model_config_list.config
+    assert (entry.name, entry.base_path) == ("genre_recommender", "/models/genre_recommender")
+    assert not (tmp_path / "genre_generator").exists()
 
 
 def test_writing_again_keeps_labels_policies_and_other_models(tmp_path: Path) -> None:
