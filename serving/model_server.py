@@ -17,9 +17,9 @@ from genre_tf.errors import FailureError, InputError
 from genre_tf.serving.configuration import BATCHING_NAME, MONITORING_NAME
 from genre_tf.serving.model_folders import CONFIG_NAME, base_folder, find_models, read_models_config
 from genre_tf.serving.model_status import available_versions, wait_until
+from genre_tf.serving.server_arguments import CONFIG_POLL_S
 
 BINARY = "tensorflow_model_server"
-CONFIG_POLL_S = 10
 _START_S = 600  # loading a large model from a slow disk
 
 
@@ -67,7 +67,6 @@ def command(binary: str, models: Path, config: Path, grpc_port: int, rest_port: 
         f"--port={grpc_port}",
         f"--rest_api_port={rest_port}",
         f"--model_config_file={config}",
-        # `genre rollback` and `genre label` take effect this soon; a poll reads one small file.
         f"--model_config_file_poll_wait_seconds={CONFIG_POLL_S}",
         # A label may name a version that is still loading; without this the server would not start.
         "--allow_version_labels_for_unavailable_models=true",

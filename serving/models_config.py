@@ -8,7 +8,7 @@ servers of its own and one edit reaches all of them.
 import fcntl
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -55,7 +55,7 @@ def edited(models: Path) -> Iterator[Any]:
         yield config
         write_atomically(file, render(config, comments))
         for entry in config.model_config_list.config:
-            write_container_config(models, entry)
+            _write_container_config(models, entry)
 
 
 @contextmanager
@@ -81,7 +81,7 @@ def locked(models: Path) -> Iterator[None]:
 def render(config: Any, comments: str = _HEADER) -> str:
     """The text of a ModelServerConfig, with what each version policy means above its entry."""
     entries = "".join(
-        f"  {_GENERATED} {policy_in_words(entry)}\n"
+        f"  {_GENERATED} {' '.join(policy_in_words(entry).split())}\n"  # one line, whatever the name
         f"  config {{\n{text_format.MessageToString(entry, indent=4)}  }}\n"
         for entry in config.model_config_list.config
     )
@@ -104,17 +104,34 @@ def policy_in_words(entry: Any) -> str:
     return f"{entry.name}: {newest}; a new export is served as soon as it is there"
 
 
-def write_container_config(models: Path, entry: Any) -> None:
-    """Write MODELS/NAME/models.config, for servers of this servable alone in containers."""
-    from tensorflow_serving.config import model_server_config_pb2
+def write_container_configs(models: Path) -> None:
+    """Write the file of each servable as MODELS/models.config has it now.
 
+    Raises:
+        InputError: it cannot be read, or the folder cannot be written.
+    """
+    with locked(models):
+        for entry in read_models_config(models / CONFIG_NAME).model_config_list.config:
+            _write_container_config(models, entry)
+
+
+def _write_container_config(models: Path, entry: Any) -> None:
     if not NAME.fullmatch(entry.name) or not (models / entry.name).is_dir():
         return  # it lives elsewhere, and so do its servers
-    alone = model_server_config_pb2.ModelServerConfig()
-    alone.model_config_list.config.add().CopyFrom(entry)
-    alone.model_config_list.config[0].base_path = f"{CONTAINER_FOLDER}/{entry.name}"
     note = f"{_GENERATED} {entry.name} alone, for containers: written whenever ../{CONFIG_NAME} is edited.\n"
-    write_atomically(models / entry.name / CONFIG_NAME, render(alone, note))
+    write_atomically(models / entry.name / CONFIG_NAME, render_for_containers([entry], note))
+
+
+def render_for_containers(entries: Iterable[Any], comments: str) -> str:
+    """The text of a configuration of these entries for a container that has MODELS at /models."""
+    from tensorflow_serving.config import model_server_config_pb2
+
+    config = model_server_config_pb2.ModelServerConfig()
+    for entry in entries:
+        inside = config.model_config_list.config.add()
+        inside.CopyFrom(entry)
+        inside.base_path = f"{CONTAINER_FOLDER}/{entry.name}"
+    return render(config, comments)
 
 
 def write_atomically(file: Path, content: str) -> None:

@@ -27,6 +27,7 @@ VERBS = (
     "rollback",
     "label",
     "prune",
+    "serving-files",
     "recommend",
     "score",
     "generate",
@@ -44,8 +45,9 @@ app = typer.Typer(
 
 
 def _register(name: str) -> None:
-    module = importlib.import_module(f"genre_tf.cli.{name}")
-    verb: Any = getattr(module, name)
+    python_name = name.replace("-", "_")
+    module = importlib.import_module(f"genre_tf.cli.{python_name}")
+    verb: Any = getattr(module, python_name)
     app.command(name)(verb)
 
 
