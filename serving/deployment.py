@@ -97,7 +97,7 @@ def deployed_servables(models: Path, options: DeploymentOptions) -> list[Deploye
     config = models / CONFIG_NAME
     if not config.is_file():
         raise InputError(f"no {config}: give the folder that `genre export` wrote")
-    found = []
+    found: list[DeployedServable] = []
     for number, entry in enumerate(read_models_config(config).model_config_list.config):
         if not NAME.fullmatch(entry.name):
             raise InputError(

@@ -63,8 +63,10 @@ def server_arguments(
         ),
         Argument(f"--tensorflow_inter_op_parallelism={cpus}", "Likewise."),
         Argument(f"--rest_api_num_threads={4 * cpus}", "Likewise: four for each core is its own default."),
-        # The loading thread is one by default, and requests of other versions wait for nothing.
-        Argument("--num_load_threads=1", "A version loads beside the requests, not between them."),
+        Argument(
+            "--num_load_threads=1",
+            "By default versions load in the manager's own loop, which may delay requests.",
+        ),
         Argument("--num_unload_threads=1", "Likewise."),
         Argument("--max_num_load_retries=1", "A broken version is told soon; the one before it stays."),
     ]
@@ -72,7 +74,7 @@ def server_arguments(
         arguments.append(
             Argument(
                 "--mixed_precision=bfloat16",
-                "Products in 16 bits where the processor has them; answers differ in the third digit.",
+                "Products in 16 bits where the processor has them; compare answers before you rely on it.",
             )
         )
     if options.tls:
