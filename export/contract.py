@@ -78,6 +78,28 @@ def read_contract(folder: Path) -> dict[str, Any]:
     return contract
 
 
+def contract_faults(folder: Path, contract: Mapping[str, Any]) -> list[str]:
+    """What of a contract is not true of the version that it lies in.
+
+    Args:
+        folder: MODELS/NAME/VERSION.
+        contract: as `read_contract` gave it.
+    """
+    faults = []
+    if contract.get("servable") != folder.resolve().parent.name:
+        faults.append(
+            f"contract.json is of servable {contract.get('servable')!r}, and the folder is of "
+            f"{folder.resolve().parent.name!r}"
+        )
+    if contract.get("signatures") != signatures(folder):
+        faults.append("contract.json promises other signatures than the graph has")
+    fingerprints = contract.get("fingerprints")
+    promised = fingerprints.get("weights") if isinstance(fingerprints, dict) else None
+    if promised != files_fingerprint(folder / "variables"):
+        faults.append("variables/ holds other files than those that contract.json was written with")
+    return faults
+
+
 def signatures(folder: Path) -> dict[str, dict[str, dict[str, Any]]]:
     """Names, dtypes and shapes of every signature, as the graph itself declares them.
 

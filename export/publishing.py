@@ -2,7 +2,7 @@
 
 It is written beside, in a hidden folder whose name is no number, so that no server looks at it; everything is
 flushed to the disk; one rename to the next number publishes it. Whoever is killed before leaves only a hidden
-folder, which the next exporter removes.
+folder, which the next exporter removes. A version goes the same way back: renamed, then deleted.
 """
 
 import errno
@@ -17,6 +17,7 @@ from pathlib import Path
 from genre_tf.errors import FailureError, InputError
 
 STAGING_PREFIX = ".unfinished-"
+REMOVED_PREFIX = ".removed-"
 
 
 def versions(servable: Path) -> list[int]:
@@ -27,7 +28,8 @@ def versions(servable: Path) -> list[int]:
     """
     if not servable.is_dir():
         return []
-    return sorted(int(entry.name) for entry in servable.iterdir() if entry.name.isdecimal())
+    names = (entry.name for entry in servable.iterdir())
+    return sorted(int(name) for name in names if name.isascii() and name.isdecimal())
 
 
 @contextmanager
@@ -77,6 +79,32 @@ def publish(folder: Path) -> Path:
     except OSError as error:
         raise FailureError(f"{servable}: the new version could not be written ({error.strerror})") from None
     return version
+
+
+def remove_version(servable: Path, version: int) -> None:
+    """Take a version away: hidden by one rename, so that no server sees half of it, then deleted.
+
+    Args:
+        servable: MODELS/NAME.
+        version: its number.
+
+    Raises:
+        FailureError: the disk refused.
+    """
+    hidden = servable / f"{REMOVED_PREFIX}{version}-{secrets.token_hex(4)}"
+    try:
+        (servable / str(version)).rename(hidden)
+        _flush(servable)
+        shutil.rmtree(hidden)
+    except OSError as error:
+        raise FailureError(f"{servable}: version {version} could not be removed ({error.strerror})") from None
+
+
+def remove_leftovers(servable: Path) -> None:
+    """Delete what killed exporters and killed removals left; living exporters keep their work."""
+    _remove_abandoned(servable)
+    for folder in servable.glob(f"{REMOVED_PREFIX}*"):
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _rename_to_next(folder: Path) -> Path:

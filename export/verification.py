@@ -11,9 +11,9 @@ from typing import Any
 
 from genre_tf.errors import InputError
 from genre_tf.export import replay
-from genre_tf.export.contract import read_contract, signatures
+from genre_tf.export.contract import contract_faults, read_contract, signatures
 from genre_tf.export.exchanges import PARITY_FILE, read_exchanges, write_exchanges
-from genre_tf.export.gate import portability_violations
+from genre_tf.export.gate import missing_assets, portability_violations
 from genre_tf.export.publishing import versions
 from genre_tf.export.warmup import WARMUP_FILE, read_warmup
 
@@ -101,8 +101,7 @@ def verify_version(version: Path, name: str | None = None) -> Verification:
     violations = [str(violation) for violation in portability_violations(version)]
     parity, warmups = read_exchanges(extra / PARITY_FILE), read_warmup(extra / WARMUP_FILE)
     result = Verification(str(contract.get("servable")), name or version.name, violations, {}, [])
-    if contract.get("signatures") != signatures(version):
-        result.faults.append("contract.json promises other signatures than the graph has")
+    result.faults += [*missing_assets(version), *contract_faults(version, contract)]
     with tempfile.TemporaryDirectory() as folder:
         requests = Path(folder) / "warmup.npz"
         write_exchanges(requests, warmups)

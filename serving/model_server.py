@@ -6,7 +6,6 @@ import signal
 import socket
 import subprocess
 import tempfile
-import time
 from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
@@ -17,6 +16,8 @@ from google.protobuf import text_format
 from genre_tf.errors import FailureError, InputError
 from genre_tf.serving.configuration import BATCHING_NAME, MONITORING_NAME
 from genre_tf.serving.model_folders import CONFIG_NAME, base_folder, find_models, read_models_config
+from genre_tf.serving.model_status import available_versions, wait_until
+from genre_tf.serving.server_arguments import CONFIG_POLL_S
 
 BINARY = "tensorflow_model_server"
 _START_S = 600  # loading a large model from a slow disk
@@ -45,8 +46,10 @@ def run_model_server(
     folders = find_models(models)
     ports = [free_port(grpc_port, "--grpc-port"), free_port(rest_port, "--rest-port")]
     with tempfile.TemporaryDirectory() as scratch:
-        config = Path(scratch) / CONFIG_NAME
-        config.write_text(local_config(models), encoding="utf-8")
+        config = models / CONFIG_NAME
+        if not _holds_here(config):
+            config = Path(scratch) / CONFIG_NAME
+            config.write_text(local_config(models), encoding="utf-8")
         process = subprocess.Popen(command(binary, models, config, *ports))  # noqa: S603  (a list, no shell)
         told = _pass_signals_on(process)
         addresses = f"127.0.0.1:{ports[0]}", f"http://127.0.0.1:{ports[1]}"
@@ -64,6 +67,7 @@ def command(binary: str, models: Path, config: Path, grpc_port: int, rest_port: 
         f"--port={grpc_port}",
         f"--rest_api_port={rest_port}",
         f"--model_config_file={config}",
+        f"--model_config_file_poll_wait_seconds={CONFIG_POLL_S}",
         # A label may name a version that is still loading; without this the server would not start.
         "--allow_version_labels_for_unavailable_models=true",
         "--enable_grpc_healthcheck_service=true",
@@ -90,6 +94,14 @@ def local_config(models: Path) -> str:
         entry.base_path = str((models / folder.name).resolve())
         entry.model_version_policy.all.SetInParent()
     return text_format.MessageToString(config)
+
+
+def _holds_here(config: Path) -> bool:
+    """Whether the server can read the very file that is edited: all of its paths are there."""
+    if not config.is_file():
+        return False
+    entries = read_models_config(config).model_config_list.config
+    return bool(entries) and all(Path(entry.base_path).is_dir() for entry in entries)
 
 
 def free_port(port: int, option: str) -> int:
@@ -131,21 +143,12 @@ def _ended(process: "subprocess.Popen[bytes]") -> int:
 
 
 def _wait_until_ready(process: "subprocess.Popen[bytes]", address: str, names: list[str]) -> bool:
-    from tensorflow_serving.apis import get_model_status_pb2, model_service_pb2_grpc
-
-    deadline = time.monotonic() + _START_S
-    waiting = list(names)
     with grpc.insecure_channel(address) as channel:
-        stub = model_service_pb2_grpc.ModelServiceStub(channel)
-        while waiting and process.poll() is None and time.monotonic() < deadline:
-            request = get_model_status_pb2.GetModelStatusRequest()
-            request.model_spec.name = waiting[0]
-            try:
-                states = stub.GetModelStatus(request, timeout=5).model_version_status
-            except grpc.RpcError:
-                states = []
-            if any(state.state == state.AVAILABLE for state in states):
-                waiting.pop(0)
-            else:
-                time.sleep(0.2)
-    return not waiting and process.poll() is None
+        for name in names:
+            wait_until(
+                lambda name=name: process.poll() is not None or bool(available_versions(channel, name)),  # type: ignore[misc]
+                _START_S,
+            )
+            if process.poll() is not None or not available_versions(channel, name):
+                return False
+    return True

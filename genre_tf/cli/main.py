@@ -24,6 +24,10 @@ VERBS = (
     "export",
     "verify",
     "serve",
+    "rollback",
+    "label",
+    "prune",
+    "serving-files",
     "recommend",
     "score",
     "generate",
@@ -41,8 +45,9 @@ app = typer.Typer(
 
 
 def _register(name: str) -> None:
-    module = importlib.import_module(f"genre_tf.cli.{name}")
-    verb: Any = getattr(module, name)
+    python_name = name.replace("-", "_")
+    module = importlib.import_module(f"genre_tf.cli.{python_name}")
+    verb: Any = getattr(module, python_name)
     app.command(name)(verb)
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from google.protobuf import descriptor_pb2, descriptor_pool, message_factory, wrappers_pb2
 
 TOY_CONFIG = """
 model_config_list {{
@@ -184,3 +185,38 @@ def contract_server(contract_models: Path) -> Iterator[Any]:
 
     with EmbeddedServer(contract_models, ServerOptions(grpc_port=0, rest_port=0)) as server:
         yield server
+
+
+@pytest.fixture(scope="session")
+def serving_messages() -> dict[str, Any]:
+    """Messages of tensorflow/serving's configuration files; its package has ModelServerConfig alone.
+
+    Sources: servables/tensorflow/session_bundle_config.proto, config/monitoring_config.proto,
+    config/ssl_config.proto.
+    """
+    kinds = descriptor_pb2.FieldDescriptorProto
+    file = descriptor_pb2.FileDescriptorProto(name="serving_files.proto", package="files", syntax="proto3")
+    file.dependency.append(wrappers_pb2.DESCRIPTOR.name)
+    batching = file.message_type.add(name="BatchingParameters")
+    for number, name in enumerate(
+        ("max_batch_size", "batch_timeout_micros", "max_enqueued_batches", "num_batch_threads"), start=1
+    ):
+        kind = ".google.protobuf.Int64Value"
+        batching.field.add(name=name, number=number, type=kinds.TYPE_MESSAGE, type_name=kind, label=1)
+    batching.field.add(name="allowed_batch_sizes", number=6, type=kinds.TYPE_INT64, label=3)
+    batching.field.add(name="pad_variable_length_inputs", number=7, type=kinds.TYPE_BOOL, label=1)
+    prometheus = file.message_type.add(name="PrometheusConfig")
+    prometheus.field.add(name="enable", number=1, type=kinds.TYPE_BOOL, label=1)
+    prometheus.field.add(name="path", number=2, type=kinds.TYPE_STRING, label=1)
+    monitoring = file.message_type.add(name="MonitoringConfig")
+    kind = ".files.PrometheusConfig"
+    monitoring.field.add(name="prometheus_config", number=1, type=kinds.TYPE_MESSAGE, type_name=kind, label=1)
+    ssl = file.message_type.add(name="SSLConfig")
+    for number, name in enumerate(("server_key", "server_cert", "custom_ca"), start=1):
+        ssl.field.add(name=name, number=number, type=kinds.TYPE_STRING, label=1)
+    ssl.field.add(name="client_verify", number=4, type=kinds.TYPE_BOOL, label=1)
+    pool = descriptor_pool.DescriptorPool()
+    pool.Add(descriptor_pb2.FileDescriptorProto.FromString(wrappers_pb2.DESCRIPTOR.serialized_pb))
+    pool.Add(file)
+    found = [pool.FindMessageTypeByName(f"files.{message.name}") for message in file.message_type]
+    return {message.name: message_factory.GetMessageClass(message) for message in found}

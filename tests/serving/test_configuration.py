@@ -4,42 +4,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from google.protobuf import descriptor_pb2, descriptor_pool, message_factory, text_format, wrappers_pb2
+from google.protobuf import text_format
 
 from genre_tf.errors import InputError
 from genre_tf.serving.configuration import BatchingOptions, render_batching, write_configuration
-
-FIELD = descriptor_pb2.FieldDescriptorProto
-
-
-def messages() -> dict[str, Any]:
-    """BatchingParameters and MonitoringConfig as tensorflow/serving defines them; its package lacks both.
-
-    Sources: servables/tensorflow/session_bundle_config.proto, config/monitoring_config.proto.
-    """
-    file = descriptor_pb2.FileDescriptorProto(name="serving_files.proto", package="files", syntax="proto3")
-    file.dependency.append(wrappers_pb2.DESCRIPTOR.name)
-    batching = file.message_type.add(name="BatchingParameters")
-    for number, name in enumerate(
-        ("max_batch_size", "batch_timeout_micros", "max_enqueued_batches", "num_batch_threads"), start=1
-    ):
-        kind = ".google.protobuf.Int64Value"
-        batching.field.add(name=name, number=number, type=FIELD.TYPE_MESSAGE, type_name=kind, label=1)
-    batching.field.add(name="allowed_batch_sizes", number=6, type=FIELD.TYPE_INT64, label=3)
-    batching.field.add(name="pad_variable_length_inputs", number=7, type=FIELD.TYPE_BOOL, label=1)
-    prometheus = file.message_type.add(name="PrometheusConfig")
-    prometheus.field.add(name="enable", number=1, type=FIELD.TYPE_BOOL, label=1)
-    prometheus.field.add(name="path", number=2, type=FIELD.TYPE_STRING, label=1)
-    monitoring = file.message_type.add(name="MonitoringConfig")
-    kind = ".files.PrometheusConfig"
-    monitoring.field.add(name="prometheus_config", number=1, type=FIELD.TYPE_MESSAGE, type_name=kind, label=1)
-    pool = descriptor_pool.DescriptorPool()
-    pool.Add(descriptor_pb2.FileDescriptorProto.FromString(wrappers_pb2.DESCRIPTOR.serialized_pb))
-    pool.Add(file)
-    names = ("BatchingParameters", "MonitoringConfig")
-    return {
-        name: message_factory.GetMessageClass(pool.FindMessageTypeByName(f"files.{name}")) for name in names
-    }
 
 
 def read_models(path: Path) -> Any:
@@ -57,12 +25,12 @@ def test_models_config_lists_each_model_with_its_absolute_folder(tmp_path: Path)
     assert entries[0].model_version_policy.latest.num_versions == 1
 
 
-def test_paths_may_be_those_of_a_container(tmp_path: Path) -> None:
-    write_configuration(tmp_path, ["genre_recommender"], base="/models/")
-    assert (
-        read_models(tmp_path / "models.config").model_config_list.config[0].base_path
-        == "/models/genre_recommender"
-    )
+def test_each_servable_has_a_file_of_its_own_for_containers(tmp_path: Path) -> None:
+    (tmp_path / "genre_recommender").mkdir()
+    write_configuration(tmp_path, ["genre_recommender", "genre_generator"])
+    (entry,) = read_models(tmp_path / "genre_recommender" / "models.config").model_config_list.config
+    assert (entry.name, entry.base_path) == ("genre_recommender", "/models/genre_recommender")
+    assert not (tmp_path / "genre_generator").exists()
 
 
 def test_writing_again_keeps_labels_policies_and_other_models(tmp_path: Path) -> None:
@@ -95,10 +63,10 @@ def test_a_configuration_that_cannot_be_read_is_not_overwritten(tmp_path: Path) 
     assert len(list(tmp_path.iterdir())) == 1
 
 
-def test_batching_config_is_consistent(tmp_path: Path) -> None:
+def test_batching_config_is_consistent(tmp_path: Path, serving_messages: dict[str, Any]) -> None:
     write_configuration(tmp_path, ["genre_recommender"], BatchingOptions(allowed_batch_sizes=(1, 4, 16)))
     text = (tmp_path / "batching.config").read_text()
-    parsed = text_format.Parse(text, messages()["BatchingParameters"]())
+    parsed = text_format.Parse(text, serving_messages["BatchingParameters"]())
     assert list(parsed.allowed_batch_sizes) == [1, 4, 16]
     assert parsed.max_batch_size.value == 16  # must equal the last allowed size, or no version loads
     assert parsed.pad_variable_length_inputs is False
@@ -106,11 +74,11 @@ def test_batching_config_is_consistent(tmp_path: Path) -> None:
     assert parsed.batch_timeout_micros.value == 0
 
 
-def test_batch_threads_can_be_set() -> None:
+def test_batch_threads_can_be_set(serving_messages: dict[str, Any]) -> None:
     text = render_batching(
         BatchingOptions(num_batch_threads=4, batch_timeout_us=2000, max_enqueued_batches=4)
     )
-    parsed = text_format.Parse(text, messages()["BatchingParameters"]())
+    parsed = text_format.Parse(text, serving_messages["BatchingParameters"]())
     assert (parsed.num_batch_threads.value, parsed.max_enqueued_batches.value) == (4, 4)
     assert parsed.batch_timeout_micros.value == 2000
 
@@ -121,9 +89,9 @@ def test_batch_sizes_increase(sizes: tuple[int, ...]) -> None:
         BatchingOptions(allowed_batch_sizes=sizes)
 
 
-def test_monitoring_config_turns_prometheus_on(tmp_path: Path) -> None:
+def test_monitoring_config_turns_prometheus_on(tmp_path: Path, serving_messages: dict[str, Any]) -> None:
     write_configuration(tmp_path, ["genre_recommender"])
     text = (tmp_path / "monitoring.config").read_text()
-    parsed = text_format.Parse(text, messages()["MonitoringConfig"]())
+    parsed = text_format.Parse(text, serving_messages["MonitoringConfig"]())
     assert parsed.prometheus_config.enable
     assert parsed.prometheus_config.path == "/monitoring/prometheus/metrics"

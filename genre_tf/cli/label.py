@@ -1,0 +1,48 @@
+"""`genre label MODELS NAME LABEL VERSION`: let requests ask for `stable` or `canary`."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from genre_tf.cli.rollback import ServerOption, WaitOption, print_choice, wait_for
+from genre_tf.cli.tensorflow_notes import load_tensorflow
+from genre_tf.errors import InputError
+
+
+def label(
+    models: Annotated[Path, typer.Argument(help="Folder that `genre export` wrote.")],
+    name: Annotated[str, typer.Argument(help="Servable, such as genre_recommender.")],
+    label: Annotated[str, typer.Argument(help="Such as stable or canary.")],
+    version: Annotated[int | None, typer.Argument(min=1, help="Version that the label means.")] = None,
+    load: Annotated[
+        bool, typer.Option("--load", help="Have servers load the version too, beside the present ones.")
+    ] = False,
+    remove: Annotated[bool, typer.Option("--remove", help="Take the label away.")] = False,
+    server: ServerOption = None,
+    wait_s: WaitOption = 600,
+    json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
+) -> None:
+    """Set, move or remove the label of a version.
+
+    Requests name a label in place of a version (REST: /v1/models/NAME/labels/stable:predict); those without
+    either get the highest version that is loaded, so with a canary loaded let clients ask for `stable`.
+    A labelled version stays loaded: from then on newer exports wait to be chosen.
+
+    Example: genre label models genre_recommender canary 4 --load
+    """
+    if (version is None) != remove:
+        raise InputError("give a VERSION to set the label, or --remove to take it away")
+    load_tensorflow()
+    from genre_tf.serving.version_choice import remove_label, set_label
+
+    if version is None:
+        print_choice(remove_label(models, name, label), json, [])
+        return
+    choice = set_label(models, name, label, version, load=load)
+    if choice.waits_for is None:
+        wait_for(server, choice, version, wait_s)
+    elif server:
+        wait_for(server, choice, version, wait_s)
+        choice = set_label(models, name, label, version)
+    print_choice(choice, json, ["genre", "label", str(models), name, label, str(version)])

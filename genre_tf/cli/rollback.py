@@ -1,0 +1,101 @@
+"""`genre rollback MODELS NAME`: serve an earlier version, and hold it."""
+
+import shlex
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from genre_tf.cli.console import print_json, progress, results
+from genre_tf.cli.tensorflow_notes import load_tensorflow
+from genre_tf.errors import InputError
+
+if TYPE_CHECKING:
+    from genre_tf.serving.version_choice import Choice
+
+LATEST = "latest"
+ServerOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        help="HOST:PORT (gRPC) of a running server to wait for; repeatable. A change that needs two steps "
+        "is then finished at once."
+    ),
+]
+WaitOption = Annotated[float, typer.Option(min=1, help="Seconds to wait for a server to load a version.")]
+
+
+def rollback(
+    models: Annotated[Path, typer.Argument(help="Folder that `genre export` wrote.")],
+    name: Annotated[str, typer.Argument(help="Servable, such as genre_recommender.")],
+    to: Annotated[
+        str | None,
+        typer.Option(
+            help="Version to serve; `latest` serves the newest again and each new export. The newest sound "
+            "version before the present one if not given."
+        ),
+    ] = None,
+    server: ServerOption = None,
+    wait_s: WaitOption = 600,
+    json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
+) -> None:
+    """Go back to an earlier version; newer exports then wait until `--to latest`.
+
+    Edits models.config by one rename; servers that were started with --model_config_file_poll_wait_seconds
+    follow by themselves, and load the version before they let go of the other. Labels of newer versions move
+    to it. Nothing is deleted.
+
+    Example: genre rollback models genre_recommender
+    """
+    if to is not None and to != LATEST and not (to.isascii() and to.isdecimal()):
+        raise InputError(f"--to {to!r}: a version number or `{LATEST}`")
+    load_tensorflow()
+    from genre_tf.serving.version_choice import follow_newest, roll_back
+
+    if to == LATEST:
+        choice = follow_newest(models, name)
+        wait_for(server, choice, choice.default, wait_s)
+    else:
+        choice = roll_back(models, name, None if to is None else int(to))
+        if choice.waits_for is not None and server:
+            target = choice.waits_for
+            wait_for(server, choice, target, wait_s)
+            choice = roll_back(models, name, target)
+        elif choice.waits_for is None:
+            wait_for(server, choice, choice.default, wait_s)
+    print_choice(choice, json, ["genre", "rollback", str(models), name, "--to", str(choice.waits_for)])
+
+
+def wait_for(servers: list[str] | None, choice: "Choice", version: int, wait_s: float) -> None:
+    """Wait until every named server has loaded a version."""
+    from genre_tf.serving.model_status import wait_until_loaded
+
+    for server in servers or ():
+        progress.print(f"waiting for {server} to load version {version} of {choice.model}", markup=False)
+        wait_until_loaded(server, choice.model, version, wait_s)
+
+
+def print_choice(choice: "Choice", json: bool, again: list[str]) -> None:
+    """Say what is served now, and the command that finishes what is only half done."""
+    if json:
+        print_json(
+            {
+                "servable": choice.model,
+                "loaded": choice.loaded,
+                "default": choice.default,
+                "labels": choice.labels,
+                "newest_follow": choice.newest_follow,
+                "waits_for": choice.waits_for,
+            }
+        )
+        return
+    loaded = ", ".join(map(str, choice.loaded))
+    labels = "".join(f", {label} = {version}" for label, version in choice.labels.items())
+    follow = "served as they appear" if choice.newest_follow else "not served until chosen"
+    results.print(f"{choice.model}: loaded {loaded}; without a label {choice.default}{labels}", markup=False)
+    results.print(f"newer exports: {follow}", markup=False)
+    if choice.waits_for is not None:
+        results.print(
+            "half done: servers refuse to move a label to a version before it is loaded. "
+            f"Once they have loaded version {choice.waits_for}: {shlex.join(again)}",
+            markup=False,
+        )

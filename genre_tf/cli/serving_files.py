@@ -1,0 +1,70 @@
+"""`genre serving-files MODELS OUT`: Docker, Kubernetes, Prometheus and Grafana files for exported models."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from genre_tf.cli.console import print_json, results
+from genre_tf.cli.tensorflow_notes import load_tensorflow
+from genre_tf.errors import InputError
+
+
+def serving_files(
+    models: Annotated[Path, typer.Argument(help="Folder that `genre export` wrote.")],
+    out: Annotated[Path, typer.Argument(help="Folder to write; files of the same names are replaced.")],
+    image: Annotated[
+        str, typer.Option(help="Name of the image that the Dockerfile builds.")
+    ] = "genre-serving",
+    serving_version: Annotated[str, typer.Option(help="Of tensorflow/serving.")] = "2.20.0",
+    namespace: Annotated[str, typer.Option(help="Of Kubernetes.")] = "genre",
+    cpus: Annotated[int, typer.Option(min=1, help="Cores of each server.")] = 4,
+    memory_gib: Annotated[
+        int | None, typer.Option(min=1, help="Memory of each server; from the models' sizes if not given.")
+    ] = None,
+    min_replicas: Annotated[int, typer.Option(min=1, help="Of each servable.")] = 2,
+    max_replicas: Annotated[int, typer.Option(min=1, help="Of each servable.")] = 10,
+    gpu: Annotated[bool, typer.Option("--gpu", help="Kubernetes: a GPU for each server.")] = False,
+    bfloat16: Annotated[bool, typer.Option("--bfloat16", help="CPU servers multiply in 16 bits.")] = False,
+    tls_cert: Annotated[
+        Path | None, typer.Option(help="Server's certificate chain (PEM): gRPC by TLS.")
+    ] = None,
+    tls_key: Annotated[Path | None, typer.Option(help="Its private key (PEM).")] = None,
+    tls_ca: Annotated[
+        Path | None, typer.Option(help="Who signs clients' certificates (PEM); asks for them.")
+    ] = None,
+    json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
+) -> None:
+    """Write what TensorFlow Serving is run with: images, containers, manifests, alerts, a dashboard.
+
+    Every number has its reason beside it. Nothing is started.
+
+    Example: genre serving-files models deploy
+    """
+    if (tls_cert is None) != (tls_key is None) or (tls_ca is not None and tls_cert is None):
+        raise InputError("TLS takes --tls-cert and --tls-key together, and --tls-ca only beside them")
+    load_tensorflow()
+    from genre_tf.serving.deployment import DeploymentOptions
+    from genre_tf.serving.serving_files import write_serving_files, write_ssl_config
+
+    options = DeploymentOptions(
+        image=image,
+        serving_version=serving_version,
+        namespace=namespace,
+        cpus=cpus,
+        memory_gib=memory_gib,
+        min_replicas=min_replicas,
+        max_replicas=max_replicas,
+        gpu=gpu,
+        bfloat16=bfloat16,
+        tls=tls_cert is not None,
+    )
+    files = write_serving_files(models, out, options)
+    if tls_cert is not None and tls_key is not None:
+        write_ssl_config(out / "tls" / "ssl.config", tls_key, tls_cert, tls_ca)
+        files.append(out / "tls" / "ssl.config")
+    if json:
+        print_json({"files": [str(file) for file in files]})
+        return
+    for file in files:
+        results.print(str(file), markup=False)

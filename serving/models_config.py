@@ -1,0 +1,158 @@
+"""`models.config`: which models are served, from where, in which versions, under which labels.
+
+MODELS/models.config is the one that people and verbs edit. Beside it, MODELS/NAME/models.config repeats the
+entry of one servable with the paths of a container that has MODELS at /models, so that each servable can have
+servers of its own and one edit reaches all of them.
+"""
+
+import fcntl
+import os
+import re
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from google.protobuf import text_format
+
+from genre_tf.errors import InputError
+from genre_tf.serving.model_folders import CONFIG_NAME, read_models_config
+
+CONTAINER_FOLDER = "/models"  # where the tensorflow/serving image expects them
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,62}")
+_GENERATED = "#:"  # begins comments that are written anew each time; all others are kept
+
+_HEADER = """\
+# What is served, from where, in which versions: tensorflow_model_server --model_config_file=THIS
+#   --model_config_file_poll_wait_seconds=10 --allow_version_labels_for_unavailable_models=true
+# Edited by `genre rollback`, `genre label` and `genre export`, each by one rename, so that no server reads
+# half a file. Comments are kept and stand at the top; those that begin with #: are written anew.
+"""
+
+
+@contextmanager
+def edited(models: Path) -> Iterator[Any]:
+    """The ModelServerConfig of a MODELS folder, to change; written at the end unless an error comes first.
+
+    Args:
+        models: the folder that holds NAME/VERSION folders; locked against other editors meanwhile.
+
+    Yields:
+        The message; empty where there is no `models.config` yet.
+
+    Raises:
+        InputError: `models.config` cannot be read, or the folder cannot be written.
+    """
+    from tensorflow_serving.config import model_server_config_pb2
+
+    file = models / CONFIG_NAME
+    with locked(models):
+        there = file.is_file()
+        config = read_models_config(file) if there else model_server_config_pb2.ModelServerConfig()
+        if config.HasField("custom_model_config"):
+            raise InputError(f"{file} holds a custom_model_config: only a model_config_list can be edited")
+        comments = _comments(file.read_text("utf-8")) if there else _HEADER
+        yield config
+        write_atomically(file, render(config, comments))
+        for entry in config.model_config_list.config:
+            _write_container_config(models, entry)
+
+
+@contextmanager
+def locked(models: Path) -> Iterator[None]:
+    """Keep other editors of a MODELS folder out; a lock ends with its process, whatever becomes of that.
+
+    Raises:
+        InputError: there is no such folder.
+    """
+    try:
+        lock = os.open(models, os.O_RDONLY | os.O_DIRECTORY)
+    except OSError as error:
+        raise InputError(
+            f"no folder of models at {models} ({error.strerror}): give the one that `genre export` wrote"
+        ) from None
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(lock)
+
+
+def render(config: Any, comments: str = _HEADER) -> str:
+    """The text of a ModelServerConfig, with what each version policy means above its entry."""
+    entries = "".join(
+        f"  {_GENERATED} {' '.join(policy_in_words(entry).split())}\n"  # one line, whatever the name
+        f"  config {{\n{text_format.MessageToString(entry, indent=4)}  }}\n"
+        for entry in config.model_config_list.config
+    )
+    return f"{comments}model_config_list {{\n{entries}}}\n"
+
+
+def policy_in_words(entry: Any) -> str:
+    """What the version policy of a ModelConfig means for whoever exports the next version."""
+    policy = entry.model_version_policy
+    if policy.HasField("specific"):
+        listed = ", ".join(map(str, sorted(policy.specific.versions)))
+        return (
+            f"{entry.name}: version {listed} and no other; newer exports wait for "
+            f"`genre label --load` or `genre rollback --to latest`"
+        )
+    if policy.HasField("all"):
+        return f"{entry.name}: every version"
+    count = max(policy.latest.num_versions, 1)
+    newest = "the newest version" if count == 1 else f"the newest {count} versions"
+    return f"{entry.name}: {newest}; a new export is served as soon as it is there"
+
+
+def write_container_configs(models: Path) -> None:
+    """Write the file of each servable as MODELS/models.config has it now.
+
+    Raises:
+        InputError: it cannot be read, or the folder cannot be written.
+    """
+    with locked(models):
+        for entry in read_models_config(models / CONFIG_NAME).model_config_list.config:
+            _write_container_config(models, entry)
+
+
+def _write_container_config(models: Path, entry: Any) -> None:
+    if not NAME.fullmatch(entry.name) or not (models / entry.name).is_dir():
+        return  # it lives elsewhere, and so do its servers
+    note = f"{_GENERATED} {entry.name} alone, for containers: written whenever ../{CONFIG_NAME} is edited.\n"
+    write_atomically(models / entry.name / CONFIG_NAME, render_for_containers([entry], note))
+
+
+def render_for_containers(entries: Iterable[Any], comments: str) -> str:
+    """The text of a configuration of these entries for a container that has MODELS at /models."""
+    from tensorflow_serving.config import model_server_config_pb2
+
+    config = model_server_config_pb2.ModelServerConfig()
+    for entry in entries:
+        inside = config.model_config_list.config.add()
+        inside.CopyFrom(entry)
+        inside.base_path = f"{CONTAINER_FOLDER}/{entry.name}"
+    return render(config, comments)
+
+
+def write_atomically(file: Path, content: str) -> None:
+    """Write a file that readers see whole: the old one or the new one, also after a power cut.
+
+    Raises:
+        InputError: the disk refused.
+    """
+    beside = file.with_name(f".{file.name}.{os.getpid()}")
+    try:
+        with beside.open("w", encoding="utf-8") as opened:
+            opened.write(content)
+            opened.flush()
+            os.fsync(opened.fileno())
+        beside.replace(file)
+    except OSError as error:
+        beside.unlink(missing_ok=True)
+        raise InputError(f"cannot write {file} ({error.strerror}): give a writable folder") from None
+
+
+def _comments(text: str) -> str:
+    lines = [line.strip() for line in text.splitlines()]
+    kept = [line for line in lines if line.startswith("#") and not line.startswith(_GENERATED)]
+    return "".join(f"{line}\n" for line in kept) or _HEADER

@@ -1,0 +1,214 @@
+"""Which versions of a servable are loaded, which one a request gets, and what a label means.
+
+Rules of TensorFlow Serving that decide here (tensorflow/serving, model_servers/server_core.cc): a request
+without a label gets the highest version that is loaded. A configuration is refused as a whole if a label
+*moves* to a version that is not loaded yet, even with --allow_version_labels_for_unavailable_models, which is
+for new labels; so such a move takes two configurations, the first of which only loads the version.
+"""
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from genre_tf.errors import InputError
+from genre_tf.export.publishing import versions
+from genre_tf.serving.model_folders import CONFIG_NAME, base_folder, version_fault
+from genre_tf.serving.models_config import edited
+
+LABEL = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,62}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Choice:
+    """What `models.config` says of a servable now.
+
+    Attributes:
+        model: its name.
+        loaded: versions that servers load, ascending.
+        labels: label to version.
+        newest_follow: whether a new export is served as soon as it is there.
+        waits_for: a version that servers must have loaded before the rest of the change can be written, by
+            the same command again; None where all is done.
+    """
+
+    model: str
+    loaded: list[int]
+    labels: dict[str, int]
+    newest_follow: bool
+    waits_for: int | None = None
+
+    @property
+    def default(self) -> int:
+        """The version that a request without version and label gets."""
+        return max(self.loaded)
+
+
+def loaded_versions(entry: Any, folder: Path) -> list[int]:
+    """Versions that TensorFlow Serving loads by the policy of a ModelConfig, ascending.
+
+    Args:
+        entry: the ModelConfig.
+        folder: MODELS/NAME.
+    """
+    there, policy = versions(folder), entry.model_version_policy
+    if policy.HasField("all"):
+        return there
+    if policy.HasField("specific"):
+        return [version for version in there if version in policy.specific.versions]
+    return there[-max(policy.latest.num_versions, 1) :]
+
+
+def roll_back(models: Path, name: str, to: int | None = None) -> Choice:
+    """Serve an earlier version, and hold it when newer ones are exported.
+
+    Labels of newer versions go to it too, so that no request gets a newer version than `to`; labels of older
+    ones stay, with their versions.
+
+    Args:
+        models: the MODELS folder.
+        name: of the servable.
+        to: version to serve; the newest sound one before the present one where None.
+
+    Raises:
+        InputError: no such servable or version, or the version is broken.
+    """
+    with edited(models) as config:
+        entry, folder = _entry(config, models, name)
+        loaded = loaded_versions(entry, folder)
+        target = _before(folder, name, loaded) if to is None else to
+        check_version(folder, name, target)
+        moving = [label for label, version in entry.version_labels.items() if version > target]
+        if moving and target not in loaded:
+            _load_only(entry, {*loaded, target})
+            return _choice(entry, folder, waits_for=target)
+        for label in moving:
+            entry.version_labels[label] = target
+        _load_only(entry, {target, *entry.version_labels.values()})
+        return _choice(entry, folder)
+
+
+def follow_newest(models: Path, name: str) -> Choice:
+    """Serve the newest version again, and each newer export as soon as it is there.
+
+    Raises:
+        InputError: no such servable, or labels that would lose their versions.
+    """
+    with edited(models) as config:
+        entry, folder = _entry(config, models, name)
+        if entry.version_labels:
+            given = ", ".join(
+                f"{label} = {version}" for label, version in sorted(entry.version_labels.items())
+            )
+            raise InputError(
+                f"{name} has labels ({given}), and the newest version alone would be loaded: take them away "
+                f"first with `genre label MODELS {name} LABEL --remove`"
+            )
+        entry.model_version_policy.latest.num_versions = 1
+        return _choice(entry, folder)
+
+
+def set_label(models: Path, name: str, label: str, version: int, *, load: bool = False) -> Choice:
+    """Let a label mean a version. The versions that are loaded now stay so: newer exports then wait.
+
+    Args:
+        models: the MODELS folder.
+        name: of the servable.
+        label: such as `stable` or `canary`.
+        version: which it means.
+        load: load the version too where the policy does not.
+
+    Raises:
+        InputError: no such servable or version, a broken version, a version that the policy does not load, or
+            a label that no server takes.
+    """
+    if not LABEL.fullmatch(label):
+        raise InputError(
+            f"label {label!r}: letters, digits, - and _, at most 63 (it stands in the address of requests)"
+        )
+    with edited(models) as config:
+        entry, folder = _entry(config, models, name)
+        check_version(folder, name, version)
+        loaded = loaded_versions(entry, folder)
+        if version not in loaded and not load:
+            raise InputError(
+                f"servers load {_join(loaded)} of {name}, not {version}, and would refuse the label: "
+                "add --load to have it loaded beside them"
+            )
+        if not entry.model_version_policy.HasField("all"):
+            # By `latest` the next export would push the labelled version out, and its requests would fail.
+            _load_only(entry, {*loaded, version})
+        if version not in loaded and entry.version_labels.get(label, version) != version:
+            return _choice(entry, folder, waits_for=version)
+        entry.version_labels[label] = version
+        return _choice(entry, folder)
+
+
+def remove_label(models: Path, name: str, label: str) -> Choice:
+    """Take a label away; the versions that are loaded stay so.
+
+    Raises:
+        InputError: no such servable or label.
+    """
+    with edited(models) as config:
+        entry, folder = _entry(config, models, name)
+        if label not in entry.version_labels:
+            there = ", ".join(sorted(entry.version_labels)) or "none"
+            raise InputError(f"{name} has no label {label!r}; its labels: {there}")
+        del entry.version_labels[label]
+        return _choice(entry, folder)
+
+
+def check_version(folder: Path, name: str, version: int) -> None:
+    """Refuse a version that no server could load.
+
+    Raises:
+        InputError: it is not there, not whole, or its graph cannot be read.
+    """
+    from genre_tf.export.gate import read_saved_model
+
+    there = versions(folder)
+    if version not in there:
+        raise InputError(f"{name} has no version {version} in {folder}; published: {_join(there)}")
+    fault = version_fault(folder / str(version))
+    if fault:
+        raise InputError(f"version {version} of {name} is broken ({fault}): choose another")
+    read_saved_model(folder / str(version))
+
+
+def _entry(config: Any, models: Path, name: str) -> tuple[Any, Path]:
+    for entry in config.model_config_list.config:
+        if entry.name == name:
+            return entry, base_folder(models, name, entry.base_path)
+    names = ", ".join(entry.name for entry in config.model_config_list.config) or "none"
+    raise InputError(f"no servable {name!r} in {models / CONFIG_NAME}; it lists: {names}")
+
+
+def _before(folder: Path, name: str, loaded: list[int]) -> int:
+    present = max(loaded, default=0)
+    earlier = [version for version in versions(folder) if version < present]
+    for version in reversed(earlier):
+        if version_fault(folder / str(version)) is None:
+            return version
+    raise InputError(
+        f"{name} has no sound version before {present} in {folder} (published: {_join(versions(folder))})"
+    )
+
+
+def _load_only(entry: Any, wanted: set[int]) -> None:
+    entry.model_version_policy.Clear()
+    entry.model_version_policy.specific.versions.extend(sorted(wanted))
+
+
+def _choice(entry: Any, folder: Path, waits_for: int | None = None) -> Choice:
+    return Choice(
+        model=entry.name,
+        loaded=loaded_versions(entry, folder),
+        labels=dict(sorted(entry.version_labels.items())),
+        newest_follow=not entry.model_version_policy.HasField("specific"),
+        waits_for=waits_for,
+    )
+
+
+def _join(numbers: list[int]) -> str:
+    return ", ".join(map(str, numbers)) or "none"
