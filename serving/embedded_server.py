@@ -10,8 +10,10 @@ from types import FrameType, TracebackType
 from genre_tf.serving.grpc_service import bind_grpc
 from genre_tf.serving.model_folders import find_models
 from genre_tf.serving.model_manager import ModelManager
+from genre_tf.serving.model_poller import ModelPoller
 from genre_tf.serving.rest_api import RestApi
 from genre_tf.serving.rest_server import RestServer
+from genre_tf.serving.version_loader import VersionLoader, load_version
 
 NOTICE = "embedded server: for laptops and tests; in production run tensorflow_model_server on this folder"
 
@@ -25,6 +27,7 @@ class ServerOptions:
     rest_port: int = 8501  # TensorFlow Serving's; 0 takes a free one
     threads: int = 16  # gRPC requests at a time; a generation holds one for seconds
     max_request_bytes: int = 64 << 20  # far above any real request of ours, far below a laptop's memory
+    poll_s: float = 1.0  # how often MODELS is looked at again, as TensorFlow Serving; 0: never
     grace_s: float = 10.0  # what running requests get when the server is told to stop
 
 
@@ -44,8 +47,10 @@ class EmbeddedServer:
         self, models: Path, options: ServerOptions, say: Callable[[str], None] = lambda text: None
     ) -> None:
         self._options = options
-        self._manager = ModelManager(say)
         folders = find_models(models)
+        self._manager = ModelManager()
+        loader = VersionLoader(self._manager, load_version, say)
+        self._poller = ModelPoller(models, self._manager, loader, say)
         # The ports first: an occupied one is known at once, while models take seconds to load.
         self._rest = RestServer(
             RestApi(self._manager), options.host, options.rest_port, options.max_request_bytes
@@ -54,19 +59,26 @@ class EmbeddedServer:
             self._grpc, grpc_port = bind_grpc(
                 self._manager, options.host, options.grpc_port, options.threads, options.max_request_bytes
             )
-            self._manager.load(folders)
+            loader.start(folders)
         except BaseException:
             self._rest.server_close()
             self._manager.close()
             raise
         self._grpc.start()
         self._rest.start()
-        self.versions = self._manager.versions
+        if options.poll_s:
+            self._poller.start(options.poll_s)
         self.grpc_address = f"{options.host}:{grpc_port}"
         self.rest_address = f"http://{options.host}:{self._rest.server_address[1]}"
 
+    @property
+    def versions(self) -> dict[str, list[int]]:
+        """Model name -> the versions that answer, newest first."""
+        return self._manager.versions
+
     def stop(self) -> None:
         """Take no more requests, let those that run end, free the models."""
+        self._poller.stop()
         stopped = self._grpc.stop(self._options.grace_s)
         self._rest.stop(self._options.grace_s)
         stopped.wait()

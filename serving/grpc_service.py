@@ -6,15 +6,15 @@ from typing import Any
 
 import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
-from tensorflow_serving.apis import model_service_pb2_grpc, predict_pb2, prediction_service_pb2_grpc
+from tensorflow_serving.apis import model_service_pb2_grpc, prediction_service_pb2_grpc
 
 from genre_tf.errors import InputError
 from genre_tf.serving.inference import classify, multi_inference, regress
 from genre_tf.serving.model_info import model_metadata, model_status, read_spec
-from genre_tf.serving.model_manager import ModelManager
-from genre_tf.serving.prediction import DEFAULT_SIGNATURE, predict, predict_signature, read_inputs
+from genre_tf.serving.model_manager import ModelManager, ModelSpec
+from genre_tf.serving.prediction import answer_predict
+from genre_tf.serving.servable import Servable
 from genre_tf.serving.statuses import ServingError
-from genre_tf.serving.tensors import write_proto
 
 
 class PredictionService(prediction_service_pb2_grpc.PredictionServiceServicer):
@@ -29,7 +29,7 @@ class PredictionService(prediction_service_pb2_grpc.PredictionServiceServicer):
 
     def Predict(self, request: Any, context: grpc.ServicerContext) -> Any:
         """Run one signature."""
-        return _answered(context, lambda: self._predict(request))
+        return self._run(context, read_spec, answer_predict, request)
 
     def GetModelMetadata(self, request: Any, context: grpc.ServicerContext) -> Any:
         """The signatures of one version."""
@@ -39,28 +39,28 @@ class PredictionService(prediction_service_pb2_grpc.PredictionServiceServicer):
 
     def Regress(self, request: Any, context: grpc.ServicerContext) -> Any:
         """One number for each tf.Example."""
-        return _answered(context, lambda: regress(self._manager, request))
+        return self._run(context, read_spec, regress, request)
 
     def Classify(self, request: Any, context: grpc.ServicerContext) -> Any:
         """Labels and scores for each tf.Example."""
-        return _answered(context, lambda: classify(self._manager, request))
+        return self._run(context, read_spec, classify, request)
 
     def MultiInference(self, request: Any, context: grpc.ServicerContext) -> Any:
         """Several of both in one run."""
-        return _answered(context, lambda: multi_inference(self._manager, request))
+        return self._run(context, _first_spec, multi_inference, request)
 
-    def _predict(self, request: Any) -> Any:
-        servable = self._manager.find(read_spec(request))
-        signature = predict_signature(servable, request.model_spec.signature_name)
-        inputs = read_inputs(signature, request.inputs)
-        outputs = predict(servable, signature, inputs, list(request.output_filter))
-        response = predict_pb2.PredictResponse()
-        response.model_spec.name = servable.name
-        response.model_spec.version.value = servable.version
-        response.model_spec.signature_name = request.model_spec.signature_name or DEFAULT_SIGNATURE
-        for name, value in outputs.items():
-            write_proto(value, response.outputs[name])
-        return response
+    def _run(
+        self,
+        context: grpc.ServicerContext,
+        spec_of: Callable[[Any], ModelSpec],
+        run: Callable[[Servable, Any], Any],
+        request: Any,
+    ) -> Any:
+        def answer() -> Any:
+            with self._manager.use(spec_of(request)) as servable:
+                return run(servable, request)
+
+        return _answered(context, answer)
 
 
 class ModelService(model_service_pb2_grpc.ModelServiceServicer):
@@ -115,6 +115,10 @@ def bind_grpc(
             f"port {port} of {host} cannot be had for gRPC (occupied, or not this machine's address): "
             "choose another with --grpc-port, or 0 for a free one"
         ) from error
+
+
+def _first_spec(request: Any) -> ModelSpec:
+    return read_spec(request.tasks[0]) if request.tasks else ModelSpec("")
 
 
 def _answered(context: grpc.ServicerContext, answer: Callable[[], Any]) -> Any:
