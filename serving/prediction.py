@@ -116,7 +116,7 @@ def predict(
             raise invalid_argument(f"duplicate output tensor alias: {name}")
     wanted = list(output_filter) or sorted(signature.outputs)
     feeds = {signature.inputs[name].name: value for name, value in inputs.items()}
-    values = servable.run(feeds, [signature.outputs[name].name for name in wanted])
+    values = servable.run(feeds, [signature.outputs[name].name for name in wanted], "Predict")
     return dict(zip(wanted, values, strict=True))
 
 

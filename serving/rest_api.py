@@ -4,6 +4,7 @@ Follows http_rest_api_handler.cc and http_rest_api_util.cc of TensorFlow Serving
 """
 
 import re
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -25,6 +26,7 @@ from genre_tf.serving.json_writer import (
     row_body,
     string_text,
 )
+from genre_tf.serving.metrics import ServerMetrics
 from genre_tf.serving.model_info import SIGNATURES, model_metadata, model_status
 from genre_tf.serving.model_manager import ModelManager, ModelSpec
 from genre_tf.serving.prediction import DEFAULT_SIGNATURE, check_names, predict
@@ -54,10 +56,16 @@ class RestApi:
 
     Args:
         manager: the models to answer from.
+        metrics: counts requests.
+        metrics_path: where Prometheus finds them; None for nowhere.
     """
 
-    def __init__(self, manager: ModelManager) -> None:
+    def __init__(
+        self, manager: ModelManager, metrics: ServerMetrics | None = None, metrics_path: str | None = None
+    ) -> None:
         self._manager = manager
+        self._metrics = metrics or ServerMetrics()
+        self._metrics_path = metrics_path
         self._verbs: dict[str, Callable[[ModelSpec, bytes], bytes]] = {
             "predict": self._predict,
             "regress": self._regress,
@@ -76,18 +84,29 @@ class RestApi:
             origin: the Origin header, which browsers send with OPTIONS.
         """
         if not path.lower().startswith("/v1/"):
+            if self._metrics_path is not None and path.partition("?")[0] == self._metrics_path:
+                return Answer(200, "text/plain", self._metrics.page())
             return Answer(404, "text/html", _NOT_FOUND_PAGE)
         if method == "OPTIONS":
-            status = 200 if re.search("https?://", origin) else 400
-            return Answer(status, "text/html; charset=ISO-8859-1", b"")
-        try:
-            return Answer(200, _JSON, self._dispatch(method, path, body))
-        except ServingError as error:
-            return Answer(error.http_status, _JSON, error_body(error.message))
-
-    def _dispatch(self, method: str, path: str, body: bytes) -> bytes:
+            allowed = re.search("https?://", origin)
+            self._metrics.requests.add("", "OK" if allowed else "FAILED_PRECONDITION")
+            return Answer(200 if allowed else 400, "text/html; charset=ISO-8859-1", b"")
+        started = time.perf_counter()
         pattern = {"POST": _POST, "GET": _GET}.get(method)
         match = pattern.fullmatch(path) if pattern else None
+        model = unquote(match["model"] or "") if match else ""
+        try:
+            answer = Answer(200, _JSON, self._dispatch(method, path, match, body))
+        except ServingError as error:
+            self._metrics.requests.add(model, error.code.name)
+            return Answer(error.http_status, _JSON, error_body(error.message))
+        verb = ((match and match["verb"]) or "") if method == "POST" else ""
+        elapsed_us = (time.perf_counter() - started) * 1e6
+        self._metrics.request_latency.add(elapsed_us, model, verb, "REST")
+        self._metrics.requests.add(model, "OK")
+        return answer
+
+    def _dispatch(self, method: str, path: str, match: re.Match[str] | None, body: bytes) -> bytes:
         if match is None:
             raise invalid_argument(f"Malformed request: {method} {path}")
         version, label = match["version"], match["label"]

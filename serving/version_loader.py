@@ -3,12 +3,15 @@
 Follows aspired_versions_manager.cc and availability_preserving_policy.cc of TensorFlow Serving.
 """
 
+import time
 from collections.abc import Callable, Collection
 from pathlib import Path
 
 import grpc
 
 from genre_tf.errors import InputError
+from genre_tf.serving.batching import BatchScheduler
+from genre_tf.serving.metrics import ServerMetrics
 from genre_tf.serving.model_folders import ModelFolder
 from genre_tf.serving.model_manager import ModelManager, ModelSpec, VersionState
 from genre_tf.serving.servable import Servable
@@ -176,16 +179,41 @@ def _fingerprint(folder: Path) -> tuple[tuple[str, int, int], ...]:
     return tuple(found)
 
 
-def load_version(name: str, version: int, folder: Path) -> Servable:
+def load_version(
+    name: str,
+    version: int,
+    folder: Path,
+    metrics: ServerMetrics | None = None,
+    scheduler: BatchScheduler | None = None,
+) -> Servable:
     """Load a version and replay its warmup requests.
+
+    Args:
+        name: the model's name.
+        version: the version's number.
+        folder: its SavedModel.
+        metrics: counts loads and warmup requests.
+        scheduler: lets requests share runs of the graph.
 
     Raises:
         Exception: whatever TensorFlow or the warmup says.
     """
-    servable = Servable(name, version, folder)
+    metrics = metrics or ServerMetrics()
+    started = time.perf_counter()
     try:
-        replay_warmup(servable, folder)
+        servable = Servable(name, version, folder, metrics, scheduler)
+    except BaseException:
+        metrics.load_attempts.add(str(folder), "fail")
+        raise
+    loaded = time.perf_counter()
+    metrics.load_attempts.add(str(folder), "success")
+    metrics.load_latency.add(str(folder), by=round((loaded - started) * 1e6))
+    try:
+        count = replay_warmup(servable, folder)
     except BaseException:
         servable.close()
         raise
+    if count is not None:
+        metrics.warmup_latency.add((time.perf_counter() - loaded) * 1e6, str(folder), "OK")
+        metrics.warmup_records.add(str(folder), "OK", by=count)
     return servable

@@ -6,6 +6,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import settings
+
+# Without a deadline (a first request prepares its graph) and without files of its own.
+settings.register_profile("quick", max_examples=300, deadline=None, database=None, derandomize=True)
+settings.register_profile("twenty-thousand", max_examples=5000, deadline=None, database=None)
+settings.load_profile("quick")
 
 TOY_CONFIG = """
 model_config_list {{

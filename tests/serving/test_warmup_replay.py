@@ -78,9 +78,9 @@ def test_every_kind_of_request_is_replayed(warm: Warm, monkeypatch: pytest.Monke
     ran: list[tuple[int, int]] = []
     run = Servable.run
 
-    def spy(self: Any, feeds: dict[str, Any], fetches: Sequence[str]) -> list[Any]:
+    def spy(self: Any, feeds: dict[str, Any], fetches: Sequence[str], api: str = "") -> list[Any]:
         ran.append((self.version, len(next(iter(feeds.values())))))
-        return run(self, feeds, fetches)
+        return run(self, feeds, fetches, api)
 
     monkeypatch.setattr(Servable, "run", spy)
     logs = [predict_log(rows=rows) for rows in (1, 4)]
