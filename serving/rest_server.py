@@ -1,9 +1,11 @@
 """The HTTP server behind the REST API: keep-alive, limits of size and time, an end that lets answers out."""
 
+import contextlib
 import io
 import logging
 import socket
 import threading
+import time
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
@@ -17,6 +19,7 @@ from genre_tf.serving.timed_reading import TimedReader
 
 _log = logging.getLogger(__name__)
 _JSON = "application/json"
+_LINGER_S = 1.0  # what a refused client gets to stop sending
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,6 +105,26 @@ class _Handler(BaseHTTPRequestHandler):
         limits = self.server.limits
         self._reader = TimedReader(self.connection, limits.idle_s, limits.request_s)
         self.rfile = io.BufferedReader(self._reader)  # type: ignore[assignment]
+        self._unread = False
+
+    def finish(self) -> None:
+        """Close; what a refused client still sends is thrown away for a while first.
+
+        Closed with bytes unread, the connection would be reset, and the client might never see why.
+        """
+        if self._unread:
+            with contextlib.suppress(OSError):
+                self.connection.shutdown(socket.SHUT_WR)
+                deadline = time.monotonic() + _LINGER_S
+                while (left_s := deadline - time.monotonic()) > 0:
+                    self.connection.settimeout(left_s)
+                    if not self.connection.recv(1 << 16):
+                        break
+        super().finish()
+
+    def send_error(self, code: int, message: str | None = None, explain: str | None = None) -> None:
+        self._unread = True
+        super().send_error(code, message, explain)
 
     def handle_one_request(self) -> None:
         self._reader.next_request()
@@ -161,7 +184,7 @@ class _Handler(BaseHTTPRequestHandler):
                 return bytes(body), None
 
     def _refused(self, status: int, message: str) -> Answer:
-        self.close_connection = True  # the rest of the body is still to come, and is not wanted
+        self.close_connection = self._unread = True  # the rest of the body is not wanted
         return Answer(status, _JSON, error_body(message))
 
     def _send(self, answer: Answer) -> None:

@@ -103,3 +103,30 @@ def test_grpc_health_says_serving(toy_server: Any) -> None:
     with grpc.insecure_channel(toy_server.grpc_address) as channel:
         answer = health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest(), timeout=10)
     assert answer.status == health_pb2.HealthCheckResponse.SERVING
+
+
+def test_what_is_loaded_after_the_end_is_freed_at_once() -> None:
+    from genre_tf.serving.model_manager import ModelManager
+
+    class Late:
+        name, version, closed = "news", 9, False
+
+        def close(self) -> None:
+            self.closed = True
+
+    manager, late = ModelManager(), Late()
+    manager.close()
+    manager.add(late)  # type: ignore[arg-type]
+    assert late.closed
+    assert manager.versions == {}
+
+
+def test_only_so_many_ended_versions_are_remembered() -> None:
+    from genre_tf.serving.model_manager import ModelManager, ModelSpec, VersionState
+
+    manager = ModelManager()
+    manager.set_state("news", VersionState(1, "LOADING"))
+    for version in range(2, 300):
+        manager.set_state("news", VersionState(version, "END"))
+    states = [state.version for state in manager.states(ModelSpec("news"))]
+    assert states == [*range(299, 199, -1), 1]

@@ -296,23 +296,3 @@ def test_a_poller_looks_by_itself_and_outlives_errors(latest: Served) -> None:
     assert latest.manager.versions["news"] == [2]
     latest.poller.stop()
     assert "poll" not in {thread.name for thread in threading.enumerate()}
-
-
-def test_what_was_loaded_after_the_end_is_freed_at_once(served: Served) -> None:
-    late: Any = FakeServable("news", 9)
-    served.manager.close()
-    served.manager.add(late)
-    assert late.closed
-    assert served.manager.versions == {}
-
-
-def test_only_so_many_ended_versions_are_remembered(served: Served) -> None:
-    from genre_tf.serving.model_manager import VersionState
-
-    served.start()
-    for version in range(2, 300):
-        served.manager.set_state("news", VersionState(version, "END"))
-    states = served.all_states()
-    assert len(states) == 101
-    assert states[1] == "AVAILABLE"
-    assert 299 in states

@@ -166,6 +166,13 @@ def test_what_is_too_long_or_no_http_is_refused(start: Start, request_bytes: byt
     assert still_answers(server)
 
 
+def test_a_client_that_sends_on_regardless_still_reads_why_it_was_refused(start: Start) -> None:
+    server = start(body_bytes=100)
+    with opened(server) as connection:
+        connection.sendall(b"POST /x HTTP/1.1\r\nContent-Length: 4000000\r\n\r\n" + b"0" * 4_000_000)
+        assert connection.recv(65536).startswith(b"HTTP/1.1 413 ")
+
+
 def test_many_at_once_are_all_answered(start: Start) -> None:
     server = start()
     answers: list[bool] = []
