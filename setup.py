@@ -44,6 +44,7 @@ EXTRAS = {
         "kubernetes-validate==1.37.0",  # the schemas of Kubernetes itself, in the package
         "check-jsonschema==0.39.0",  # carries the compose specification's schema
         "promql-parser==0.11.0",  # alert and dashboard expressions
+        "hypothesis==6.170.17",  # requests that nobody would think of, for the embedded server
         "mypy==2.4.1",
         "pytest==9.2.0",
         "pytest-timeout==2.4.0",

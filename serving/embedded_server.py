@@ -4,27 +4,37 @@ import signal
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from types import FrameType, TracebackType
 
-from genre_tf.serving.grpc_service import bind_grpc
+from genre_tf.serving.batching import BatchScheduler
+from genre_tf.serving.configuration import BATCHING_NAME, MONITORING_NAME
+from genre_tf.serving.grpc_service import GrpcServer
+from genre_tf.serving.in_flight import InFlight
+from genre_tf.serving.metrics import ServerMetrics
 from genre_tf.serving.model_folders import find_models
 from genre_tf.serving.model_manager import ModelManager
+from genre_tf.serving.model_poller import ModelPoller
+from genre_tf.serving.parameter_files import read_batching, read_prometheus_path
 from genre_tf.serving.rest_api import RestApi
-from genre_tf.serving.rest_server import RestServer
+from genre_tf.serving.rest_server import RestLimits, RestServer
+from genre_tf.serving.version_loader import VersionLoader, load_version
 
 NOTICE = "embedded server: for laptops and tests; in production run tensorflow_model_server on this folder"
 
 
 @dataclass(frozen=True, kw_only=True)
 class ServerOptions:
-    """How the embedded server listens."""
+    """How the embedded server listens, and what it looks at."""
 
     host: str = "127.0.0.1"  # nobody else's machine unless asked for
     grpc_port: int = 8500  # TensorFlow Serving's; 0 takes a free one
     rest_port: int = 8501  # TensorFlow Serving's; 0 takes a free one
     threads: int = 16  # gRPC requests at a time; a generation holds one for seconds
     max_request_bytes: int = 64 << 20  # far above any real request of ours, far below a laptop's memory
+    poll_s: float = 1.0  # how often MODELS is looked at again, as TensorFlow Serving; 0: never
+    batching: bool = True  # as MODELS/batching.config says, where there is one
     grace_s: float = 10.0  # what running requests get when the server is told to stop
 
 
@@ -37,39 +47,67 @@ class EmbeddedServer:
         say: told what is loaded, and what is not and why.
 
     Raises:
-        InputError: no usable model, or a port that cannot be had.
+        InputError: no usable model, a file beside the models that cannot be followed, or a port that
+            cannot be had.
     """
 
     def __init__(
         self, models: Path, options: ServerOptions, say: Callable[[str], None] = lambda text: None
     ) -> None:
         self._options = options
-        self._manager = ModelManager(say)
         folders = find_models(models)
+        self._metrics = ServerMetrics()
+        self._in_flight = InFlight()
+        self._manager = ModelManager()
+        scheduler = _scheduler(models, options, self._metrics)
+        loader = VersionLoader(
+            self._manager, partial(load_version, metrics=self._metrics, scheduler=scheduler), say
+        )
+        self._poller = ModelPoller(models, self._manager, loader, say)
+        monitoring = models / MONITORING_NAME
+        page = read_prometheus_path(monitoring) if monitoring.is_file() else None
         # The ports first: an occupied one is known at once, while models take seconds to load.
         self._rest = RestServer(
-            RestApi(self._manager), options.host, options.rest_port, options.max_request_bytes
+            RestApi(self._manager, self._metrics, page),
+            options.host,
+            options.rest_port,
+            RestLimits(body_bytes=options.max_request_bytes),
+            self._in_flight,
         )
         try:
-            self._grpc, grpc_port = bind_grpc(
-                self._manager, options.host, options.grpc_port, options.threads, options.max_request_bytes
+            self._grpc = GrpcServer(
+                self._manager,
+                self._metrics,
+                self._in_flight,
+                host=options.host,
+                port=options.grpc_port,
+                threads=_threads(options, scheduler),
+                max_message_bytes=options.max_request_bytes,
             )
-            self._manager.load(folders)
+            loader.start(folders)
         except BaseException:
             self._rest.server_close()
             self._manager.close()
             raise
         self._grpc.start()
         self._rest.start()
-        self.versions = self._manager.versions
-        self.grpc_address = f"{options.host}:{grpc_port}"
+        if options.poll_s:
+            self._poller.start(options.poll_s)
+        self.grpc_address = f"{options.host}:{self._grpc.port}"
         self.rest_address = f"http://{options.host}:{self._rest.server_address[1]}"
 
+    @property
+    def versions(self) -> dict[str, list[int]]:
+        """Model name -> the versions that answer, newest first."""
+        return self._manager.versions
+
     def stop(self) -> None:
-        """Take no more requests, let those that run end, free the models."""
-        stopped = self._grpc.stop(self._options.grace_s)
-        self._rest.stop(self._options.grace_s)
-        stopped.wait()
+        """Say that requests should go elsewhere, refuse new ones, let those that run end, free the models."""
+        self._poller.stop()
+        self._grpc.say_not_serving()
+        self._in_flight.drain(self._options.grace_s)
+        self._grpc.stop()
+        self._rest.stop()
         self._manager.close()
 
     def __enter__(self) -> "EmbeddedServer":
@@ -79,6 +117,20 @@ class EmbeddedServer:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.stop()
+
+
+def _scheduler(models: Path, options: ServerOptions, metrics: ServerMetrics) -> BatchScheduler | None:
+    file = models / BATCHING_NAME
+    if not (options.batching and file.is_file()):
+        return None
+    return BatchScheduler(read_batching(file), metrics)
+
+
+def _threads(options: ServerOptions, scheduler: BatchScheduler | None) -> int:
+    """TensorFlow Serving's advice for batching: twice the largest batch, for most of them only wait."""
+    if scheduler is None:
+        return options.threads
+    return max(options.threads, min(2 * scheduler.parameters.max_batch_size, 256))
 
 
 def wait_for_signal() -> None:

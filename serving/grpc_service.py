@@ -1,20 +1,25 @@
 """TensorFlow Serving's gRPC services, answered from a ModelManager."""
 
+import time
 from collections.abc import Callable
 from concurrent import futures
 from typing import Any
 
 import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
-from tensorflow_serving.apis import model_service_pb2_grpc, predict_pb2, prediction_service_pb2_grpc
+from tensorflow_serving.apis import model_service_pb2_grpc, prediction_service_pb2_grpc
 
 from genre_tf.errors import InputError
+from genre_tf.serving.in_flight import InFlight
 from genre_tf.serving.inference import classify, multi_inference, regress
+from genre_tf.serving.metrics import ServerMetrics
 from genre_tf.serving.model_info import model_metadata, model_status, read_spec
-from genre_tf.serving.model_manager import ModelManager
-from genre_tf.serving.prediction import DEFAULT_SIGNATURE, predict, predict_signature, read_inputs
+from genre_tf.serving.model_manager import ModelManager, ModelSpec
+from genre_tf.serving.prediction import answer_predict
+from genre_tf.serving.servable import Servable
 from genre_tf.serving.statuses import ServingError
-from genre_tf.serving.tensors import write_proto
+
+_DETAILS_BYTES = 6000
 
 
 class PredictionService(prediction_service_pb2_grpc.PredictionServiceServicer):
@@ -22,45 +27,63 @@ class PredictionService(prediction_service_pb2_grpc.PredictionServiceServicer):
 
     Args:
         manager: the models to answer from.
+        metrics: counts requests.
+        in_flight: counts those that run.
     """
 
-    def __init__(self, manager: ModelManager) -> None:
+    def __init__(self, manager: ModelManager, metrics: ServerMetrics, in_flight: InFlight) -> None:
         self._manager = manager
+        self._metrics = metrics
+        self._in_flight = in_flight
 
     def Predict(self, request: Any, context: grpc.ServicerContext) -> Any:
         """Run one signature."""
-        return _answered(context, lambda: self._predict(request))
+        return self._counted(context, "Predict", answer_predict, request)
 
     def GetModelMetadata(self, request: Any, context: grpc.ServicerContext) -> Any:
         """The signatures of one version."""
+        fields = request.metadata_field
         return _answered(
-            context, lambda: model_metadata(self._manager, read_spec(request), request.metadata_field)
+            context, self._in_flight, lambda: model_metadata(self._manager, read_spec(request), fields)
         )
 
     def Regress(self, request: Any, context: grpc.ServicerContext) -> Any:
         """One number for each tf.Example."""
-        return _answered(context, lambda: regress(self._manager, request))
+        return self._counted(context, "Regress", regress, request)
 
     def Classify(self, request: Any, context: grpc.ServicerContext) -> Any:
         """Labels and scores for each tf.Example."""
-        return _answered(context, lambda: classify(self._manager, request))
+        return self._counted(context, "Classify", classify, request)
 
     def MultiInference(self, request: Any, context: grpc.ServicerContext) -> Any:
         """Several of both in one run."""
-        return _answered(context, lambda: multi_inference(self._manager, request))
 
-    def _predict(self, request: Any) -> Any:
-        servable = self._manager.find(read_spec(request))
-        signature = predict_signature(servable, request.model_spec.signature_name)
-        inputs = read_inputs(signature, request.inputs)
-        outputs = predict(servable, signature, inputs, list(request.output_filter))
-        response = predict_pb2.PredictResponse()
-        response.model_spec.name = servable.name
-        response.model_spec.version.value = servable.version
-        response.model_spec.signature_name = request.model_spec.signature_name or DEFAULT_SIGNATURE
-        for name, value in outputs.items():
-            write_proto(value, response.outputs[name])
-        return response
+        def answer() -> Any:
+            spec = read_spec(request.tasks[0]) if request.tasks else ModelSpec("")
+            with self._manager.use(spec) as servable:
+                return multi_inference(servable, request)
+
+        return _answered(context, self._in_flight, answer)
+
+    def _counted(
+        self, context: grpc.ServicerContext, api: str, run: Callable[[Servable, Any], Any], request: Any
+    ) -> Any:
+        """Run a request, and count it as TensorFlow Serving counts these three APIs and no other."""
+        started = time.perf_counter()
+
+        def answer() -> Any:
+            try:
+                with self._manager.use(read_spec(request)) as servable:
+                    response = run(servable, request)
+            except ServingError as error:
+                self._metrics.requests.add(request.model_spec.name, error.code.name)
+                raise
+            elapsed_us = (time.perf_counter() - started) * 1e6
+            self._metrics.request_latency.add(elapsed_us, request.model_spec.name, api, "GRPC")
+            self._metrics.requests.add(request.model_spec.name, "OK")
+            return response
+
+        return _answered(context, self._in_flight, answer)
 
 
 class ModelService(model_service_pb2_grpc.ModelServiceServicer):
@@ -68,57 +91,87 @@ class ModelService(model_service_pb2_grpc.ModelServiceServicer):
 
     Args:
         manager: the models to answer from.
+        in_flight: counts the requests that run.
     """
 
-    def __init__(self, manager: ModelManager) -> None:
+    def __init__(self, manager: ModelManager, in_flight: InFlight) -> None:
         self._manager = manager
+        self._in_flight = in_flight
 
     def GetModelStatus(self, request: Any, context: grpc.ServicerContext) -> Any:
         """How the versions of a model fare."""
-        return _answered(context, lambda: model_status(self._manager, read_spec(request)))
+        return _answered(context, self._in_flight, lambda: model_status(self._manager, read_spec(request)))
 
 
-def bind_grpc(
-    manager: ModelManager, host: str, port: int, threads: int, max_message_bytes: int
-) -> tuple[grpc.Server, int]:
-    """Make a server of the services, and of gRPC's standard health service, on its port but not started.
+class GrpcServer:
+    """The services, and gRPC's standard health service, at a port but not started.
 
     Args:
         manager: the models to answer from.
+        metrics: counts requests.
+        in_flight: counts those that run.
         host: the address to listen at.
         port: the port, 0 for a free one.
         threads: how many requests run at a time.
-        max_message_bytes: the largest request.
-
-    Returns:
-        The server, and its port.
+        max_message_bytes: the largest request; a larger one is RESOURCE_EXHAUSTED.
 
     Raises:
         InputError: the port cannot be had.
     """
-    options = [
-        ("grpc.so_reuseport", 0),  # with it a second server would quietly share an occupied port
-        ("grpc.max_receive_message_length", max_message_bytes),
-        ("grpc.max_send_message_length", -1),
-    ]
-    server = grpc.server(futures.ThreadPoolExecutor(threads, "grpc"), options=options)
-    prediction_service_pb2_grpc.add_PredictionServiceServicer_to_server(PredictionService(manager), server)
-    model_service_pb2_grpc.add_ModelServiceServicer_to_server(ModelService(manager), server)
-    healthy = health.HealthServicer()
-    for service in ("", "PredictionService", "ModelService"):  # the names that TensorFlow Serving sets
-        healthy.set(service, health_pb2.HealthCheckResponse.SERVING)
-    health_pb2_grpc.add_HealthServicer_to_server(healthy, server)
-    try:
-        return server, server.add_insecure_port(f"{host}:{port}")
-    except RuntimeError as error:
-        raise InputError(
-            f"port {port} of {host} cannot be had for gRPC (occupied, or not this machine's address): "
-            "choose another with --grpc-port, or 0 for a free one"
-        ) from error
+
+    def __init__(
+        self,
+        manager: ModelManager,
+        metrics: ServerMetrics,
+        in_flight: InFlight,
+        *,
+        host: str,
+        port: int,
+        threads: int,
+        max_message_bytes: int,
+    ) -> None:
+        options = [
+            ("grpc.so_reuseport", 0),  # with it a second server would quietly share an occupied port
+            ("grpc.max_receive_message_length", max_message_bytes),
+            ("grpc.max_send_message_length", -1),
+        ]
+        self._server = grpc.server(futures.ThreadPoolExecutor(threads, "grpc"), options=options)
+        prediction_service_pb2_grpc.add_PredictionServiceServicer_to_server(
+            PredictionService(manager, metrics, in_flight), self._server
+        )
+        model_service_pb2_grpc.add_ModelServiceServicer_to_server(
+            ModelService(manager, in_flight), self._server
+        )
+        self._health = health.HealthServicer()
+        for service in ("", "PredictionService", "ModelService"):  # the names that TensorFlow Serving sets
+            self._health.set(service, health_pb2.HealthCheckResponse.SERVING)
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
+        try:
+            self.port: int = self._server.add_insecure_port(f"{host}:{port}")
+        except RuntimeError as error:
+            raise InputError(
+                f"port {port} of {host} cannot be had for gRPC (occupied, or not this machine's address): "
+                "choose another with --grpc-port, or 0 for a free one"
+            ) from error
+
+    def start(self) -> None:
+        """Answer from now on."""
+        self._server.start()
+
+    def say_not_serving(self) -> None:
+        """Tell whoever asks for the health of this server to send requests elsewhere."""
+        self._health.enter_graceful_shutdown()
+
+    def stop(self) -> None:
+        """End at once, with whatever still runs."""
+        self._server.stop(0).wait()
 
 
-def _answered(context: grpc.ServicerContext, answer: Callable[[], Any]) -> Any:
+def _answered(context: grpc.ServicerContext, in_flight: InFlight, answer: Callable[[], Any]) -> Any:
     try:
-        return answer()
+        with in_flight.request():
+            return answer()
     except ServingError as error:
-        return context.abort(error.code, error.message)
+        # Details travel in a header of some 8 kB, where what is not ASCII takes three times its bytes.
+        most = _DETAILS_BYTES if error.message.isascii() else _DETAILS_BYTES // 9
+        return context.abort(error.code, error.message[:most])

@@ -11,8 +11,6 @@ import numpy as np
 from tensorflow.core.framework import types_pb2
 from tensorflow_serving.apis import classification_pb2, inference_pb2, regression_pb2
 
-from genre_tf.serving.model_info import read_spec
-from genre_tf.serving.model_manager import ModelManager, ModelSpec
 from genre_tf.serving.prediction import DEFAULT_SIGNATURE
 from genre_tf.serving.servable import Servable
 from genre_tf.serving.statuses import ServingError, invalid_argument
@@ -21,43 +19,42 @@ REGRESS = "tensorflow/serving/regress"
 CLASSIFY = "tensorflow/serving/classify"
 
 
-def regress(manager: ModelManager, request: Any) -> Any:
+def regress(servable: Servable, request: Any) -> Any:
     """The RegressionResponse to a RegressionRequest.
 
     Raises:
-        ServingError: no such model or signature, no examples, or the graph refused.
+        ServingError: no such signature, no examples, or the graph refused.
     """
-    servable, signature = _found(manager, request)
+    signature = _found(servable, request)
     _check_regression(signature)
     response = regression_pb2.RegressionResponse()
     _write_spec(response.model_spec, servable, request.model_spec.signature_name)
-    outputs = _run(servable, [signature], request.input)
+    outputs = _run(servable, [signature], request.input, "Regress")
     _write_regressions(response.result, signature, outputs, _count(request.input))
     return response
 
 
-def classify(manager: ModelManager, request: Any) -> Any:
+def classify(servable: Servable, request: Any) -> Any:
     """The ClassificationResponse to a ClassificationRequest.
 
     Raises:
-        ServingError: no such model or signature, no examples, or the graph refused.
+        ServingError: no such signature, no examples, or the graph refused.
     """
-    servable, signature = _found(manager, request)
+    signature = _found(servable, request)
     _check_classification(signature)
     response = classification_pb2.ClassificationResponse()
     _write_spec(response.model_spec, servable, request.model_spec.signature_name)
-    outputs = _run(servable, [signature], request.input)
+    outputs = _run(servable, [signature], request.input, "Classify")
     _write_classifications(response.result, signature, outputs, _count(request.input))
     return response
 
 
-def multi_inference(manager: ModelManager, request: Any) -> Any:
+def multi_inference(servable: Servable, request: Any) -> Any:
     """The MultiInferenceResponse to a MultiInferenceRequest: several tasks, one run of the graph.
 
     Raises:
         ServingError: tasks that cannot go together, or what either task alone would raise.
     """
-    servable = manager.find(read_spec(request.tasks[0]) if request.tasks else ModelSpec(""))
     signatures: dict[str, Any] = {}
     for task in request.tasks:
         name = task.model_spec.signature_name or DEFAULT_SIGNATURE
@@ -85,12 +82,11 @@ def multi_inference(manager: ModelManager, request: Any) -> Any:
     return response
 
 
-def _found(manager: ModelManager, request: Any) -> tuple[Servable, Any]:
-    servable = manager.find(read_spec(request))
+def _found(servable: Servable, request: Any) -> Any:
     name = request.model_spec.signature_name or DEFAULT_SIGNATURE
     if name not in servable.signatures:
         raise invalid_argument(f"No signature was found with the name: {name}")
-    return servable, servable.signatures[name]
+    return servable.signatures[name]
 
 
 def _check_task(method: str) -> Callable[[Any], None]:
@@ -149,14 +145,14 @@ def _serialized(examples: Any) -> list[bytes]:
     return rows
 
 
-def _run(servable: Servable, signatures: list[Any], examples: Any) -> dict[str, np.ndarray]:
+def _run(servable: Servable, signatures: list[Any], examples: Any, api: str = "") -> dict[str, np.ndarray]:
     rows = np.array(_serialized(examples), object)  # [batch]
     feeds = {signature.inputs["inputs"].name: rows for signature in signatures}
     wanted = {"outputs", "classes", "scores"}
     fetches = sorted(
         {info.name for signature in signatures for name, info in signature.outputs.items() if name in wanted}
     )
-    return dict(zip(fetches, servable.run(feeds, fetches), strict=True))
+    return dict(zip(fetches, servable.run(feeds, fetches, api), strict=True))
 
 
 def _write_spec(spec: Any, servable: Servable, signature_name: str) -> None:

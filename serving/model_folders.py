@@ -1,7 +1,7 @@
 """Which versions of which models a MODELS folder offers, as TensorFlow Serving would choose them."""
 
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,6 +11,7 @@ from google.protobuf import text_format
 from genre_tf.errors import InputError
 
 CONFIG_NAME = "models.config"
+Fault = Callable[[str, int, Path], str | None]
 _SHARD = re.compile(r"variables\.data-(\d{5})-of-(\d{5})")
 
 
@@ -22,7 +23,7 @@ class ModelFolder:
         name: the name that requests use.
         versions: complete version folders, chosen by the version policy.
         labels: label -> version, as `stable` -> 3.
-        left_out: version folder -> why it is not loaded.
+        left_out: version folder that the policy asks for -> why it is not loaded.
     """
 
     name: str
@@ -32,18 +33,12 @@ class ModelFolder:
 
 
 def find_models(models: Path) -> list[ModelFolder]:
-    """Read `models.config` where there is one, else take every folder that holds numbered folders.
-
-    Without a configuration all complete versions are served, the newest by default; with one, its
-    version policy decides (TensorFlow Serving's default is the newest version only).
+    """What `scan_models` finds, if a server can start from it.
 
     Raises:
-        InputError: there is no such folder, no model in it, or its configuration cannot be followed.
+        InputError: as `scan_models`; or a model has no complete version, or a label one that is not served.
     """
-    if not models.is_dir():
-        raise InputError(f"{models} is not a folder: give the folder that `genre export` wrote")
-    config = models / CONFIG_NAME
-    found = _configured(models, config) if config.is_file() else _discovered(models)
+    found = scan_models(models)
     for model in found:
         if not model.versions:
             reasons = "; ".join(f"{path}: {reason}" for path, reason in model.left_out.items())
@@ -51,7 +46,37 @@ def find_models(models: Path) -> list[ModelFolder]:
                 f"model {model.name} in {models} has no complete version "
                 f"({reasons or 'no numbered folder'}): export it again"
             )
+        for label, version in model.labels.items():
+            if version not in model.versions:
+                raise InputError(
+                    f"label {label} of model {model.name} points to version {version}, and served are "
+                    f"{_join(model.versions)}: change the label or the version policy in {CONFIG_NAME}"
+                )
     return found
+
+
+def scan_models(models: Path, fault: Fault | None = None) -> list[ModelFolder]:
+    """Read `models.config` where there is one, else take every folder that holds numbered folders.
+
+    Without a configuration all complete versions are served, the newest by default; with one, its
+    version policy decides (TensorFlow Serving's default is the newest version only).
+
+    Args:
+        models: the folder.
+        fault: why a version (its model's name, its number, its folder) is not to be served, or None;
+            by default what `version_fault` says.
+
+    Returns:
+        The models, some of them perhaps without a version to serve, or with labels of none.
+
+    Raises:
+        InputError: there is no such folder, no model in it, or its configuration cannot be followed.
+    """
+    if not models.is_dir():
+        raise InputError(f"{models} is not a folder: give the folder that `genre export` wrote")
+    config = models / CONFIG_NAME
+    fault = fault or (lambda name, version, folder: version_fault(folder))
+    return _configured(models, config, fault) if config.is_file() else _discovered(models, fault)
 
 
 def version_fault(folder: Path) -> str | None:
@@ -75,7 +100,7 @@ def version_fault(folder: Path) -> str | None:
     return None
 
 
-def _discovered(models: Path) -> list[ModelFolder]:
+def _discovered(models: Path, fault: Fault) -> list[ModelFolder]:
     folders = [path for path in sorted(models.iterdir()) if path.is_dir() and _numbered(path)]
     if not folders:
         hint = f"; did you mean its parent, {models.parent}" if _numbered(models) else ""
@@ -83,10 +108,10 @@ def _discovered(models: Path) -> list[ModelFolder]:
             f"{models} holds no model (no {CONFIG_NAME}, and no NAME/VERSION folders){hint}: "
             "give the folder that `genre export` wrote"
         )
-    return [_model(path.name, path, versions=None, newest=None, labels={}) for path in folders]
+    return [_model(path.name, path, None, None, {}, fault) for path in folders]
 
 
-def _configured(models: Path, config: Path) -> list[ModelFolder]:
+def _configured(models: Path, config: Path, fault: Fault) -> list[ModelFolder]:
     parsed = read_models_config(config)
     entries = parsed.model_config_list.config
     names = [entry.name for entry in entries]
@@ -98,7 +123,7 @@ def _configured(models: Path, config: Path) -> list[ModelFolder]:
         base = base_folder(models, entry.name, entry.base_path)
         versions = set(policy.specific.versions) if policy.HasField("specific") else None
         newest = None if versions or policy.HasField("all") else max(policy.latest.num_versions, 1)
-        found.append(_model(entry.name, base, versions, newest, dict(entry.version_labels)))
+        found.append(_model(entry.name, base, versions, newest, dict(entry.version_labels), fault))
     return found
 
 
@@ -127,26 +152,29 @@ def base_folder(models: Path, name: str, base_path: str) -> Path:
 
 
 def _model(
-    name: str, base: Path, versions: set[int] | None, newest: int | None, labels: dict[str, int]
+    name: str,
+    base: Path,
+    versions: set[int] | None,
+    newest: int | None,
+    labels: dict[str, int],
+    fault: Fault,
 ) -> ModelFolder:
     complete: dict[int, Path] = {}
     left_out: dict[Path, str] = {}
     for version, folder in _numbered(base):
-        fault = version_fault(folder)
-        if fault:
-            left_out[folder] = fault
-        elif versions is None or version in versions:
+        if versions is not None and version not in versions:
+            continue
+        reason = fault(name, version, folder)
+        if reason:
+            left_out[folder] = reason
+        else:
             complete[version] = folder
     for version in sorted((versions or set()) - set(complete)):
         left_out.setdefault(base / str(version), "listed in models.config and not there")
     if newest is not None:
         complete = dict(list(complete.items())[:newest])
-    for label, version in labels.items():
-        if version not in complete:
-            raise InputError(
-                f"label {label} of model {name} points to version {version}, and served are "
-                f"{_join(complete) or 'none'}: change the label or the version policy in {CONFIG_NAME}"
-            )
+        oldest = min(complete, default=0)  # an older half-written folder is nobody's concern any more
+        left_out = {path: reason for path, reason in left_out.items() if int(path.name) > oldest}
     return ModelFolder(name, complete, labels, left_out)
 
 

@@ -54,11 +54,11 @@ def model_metadata(manager: ModelManager, spec: ModelSpec, fields: Sequence[str]
     for field in fields:
         if field != SIGNATURES:
             raise invalid_argument(f"Metadata field {field} is not supported")
-    servable = manager.find(spec)
     response = get_model_metadata_pb2.GetModelMetadataResponse()
-    response.model_spec.name = servable.name
-    response.model_spec.version.value = servable.version
-    response.metadata[SIGNATURES].Pack(signature_map(servable.signatures))
+    with manager.use(spec) as servable:
+        response.model_spec.name = servable.name
+        response.model_spec.version.value = servable.version
+        response.metadata[SIGNATURES].Pack(signature_map(servable.signatures))
     return response
 
 

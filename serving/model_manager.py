@@ -1,14 +1,17 @@
 """The models that a server answers for: which version a request means, and how each version fares."""
 
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 
 import grpc
 
-from genre_tf.errors import InputError
-from genre_tf.serving.model_folders import ModelFolder
 from genre_tf.serving.servable import Servable
 from genre_tf.serving.statuses import ServingError, invalid_argument
+
+# A server that lives for months sees many versions come and go; TensorFlow Serving remembers them all.
+_REMEMBERED_ENDS = 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,44 +33,129 @@ class VersionState:
     error_message: str = ""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, eq=False)
+class _Live:
+    """A version that answers, and how many requests are using it."""
+
+    servable: Servable
+    users: int = 0
+
+
+@dataclass(slots=True)
 class _Model:
-    servables: dict[int, Servable]  # newest first
-    labels: dict[str, int]
-    states: list[VersionState]  # newest first
+    live: dict[int, _Live] = field(default_factory=dict)
+    labels: dict[str, int] = field(default_factory=dict)
+    states: dict[int, VersionState] = field(default_factory=dict)
 
 
 class ModelManager:
-    """Loads every version it is given, and finds the one that a request means.
+    """Finds the version that a request means, and keeps it until no request uses it.
 
-    Args:
-        say: told what is loaded, what is left out and why.
+    All methods may be called from any thread.
     """
 
-    def __init__(self, say: Callable[[str], None]) -> None:
-        self._say = say
+    def __init__(self) -> None:
         self._models: dict[str, _Model] = {}
-
-    def load(self, folders: Iterable[ModelFolder]) -> None:
-        """Load models, beside those that are there.
-
-        Raises:
-            InputError: a model has no version that loads.
-        """
-        for folder in folders:
-            self._models[folder.name] = _load(folder, self._say)
+        self._changed = threading.Condition()
+        self._closed = False
 
     @property
     def versions(self) -> dict[str, list[int]]:
-        """Model name -> the versions that answer, newest first."""
-        return {name: list(model.servables) for name, model in self._models.items()}
+        """Model name -> the versions that answer, newest first; models without any are left out."""
+        with self._changed:
+            return {
+                name: sorted(model.live, reverse=True) for name, model in self._models.items() if model.live
+            }
 
-    def find(self, spec: ModelSpec) -> Servable:
-        """The servable that `spec` means: the newest version unless it names another.
+    @contextmanager
+    def use(self, spec: ModelSpec) -> Iterator[Servable]:
+        """The servable that `spec` means, kept from being unloaded while the context is open.
 
         Raises:
             ServingError: no such model, version or label.
         """
+        with self._changed:
+            live = self._find(spec)
+            live.users += 1
+        try:
+            yield live.servable
+        finally:
+            with self._changed:
+                live.users -= 1
+                if not live.users:
+                    self._changed.notify_all()
+
+    def states(self, spec: ModelSpec) -> list[VersionState]:
+        """How the versions of a model fare, newest first; a label does not narrow them, a version does.
+
+        Raises:
+            ServingError: no such model or version.
+        """
+        with self._changed:
+            model = self._models.get(spec.name)
+            states = dict(model.states) if model else {}
+        if spec.version is not None:
+            if spec.version not in states:
+                text = f"Could not find version {spec.version} of model {spec.name}"
+                raise ServingError(grpc.StatusCode.NOT_FOUND, text)
+            return [states[spec.version]]
+        if not states:
+            raise ServingError(grpc.StatusCode.NOT_FOUND, f"Could not find any versions of model {spec.name}")
+        return [states[version] for version in sorted(states, reverse=True)]
+
+    def labels(self, name: str) -> dict[str, int]:
+        """The labels of a model's versions."""
+        with self._changed:
+            return dict(self._models[name].labels) if name in self._models else {}
+
+    def set_labels(self, name: str, labels: Mapping[str, int]) -> None:
+        """Let the labels of a model mean these versions, and no other label anything."""
+        with self._changed:
+            self._models.setdefault(name, _Model()).labels = dict(labels)
+
+    def set_state(self, name: str, state: VersionState) -> None:
+        """Say how a version fares that does not answer: START, LOADING or END."""
+        with self._changed:
+            self._note(name, state)
+
+    def add(self, servable: Servable) -> None:
+        """Let a version answer from now on."""
+        with self._changed:
+            if not self._closed:
+                self._note(servable.name, VersionState(servable.version, "AVAILABLE"))
+                self._models[servable.name].live[servable.version] = _Live(servable)
+                return
+        servable.close()
+
+    def remove(self, name: str, version: int) -> None:
+        """Let no new request use a version; it is freed, in a thread of its own, once none uses it."""
+        with self._changed:
+            live = self._models[name].live.pop(version)
+            self._note(name, VersionState(version, "UNLOADING"))
+        threading.Thread(target=self._free, args=(live,), name=f"unload {name}", daemon=True).start()
+
+    def is_unloading(self, name: str, version: int) -> bool:
+        """Whether a version no longer answers and is not freed yet."""
+        with self._changed:
+            state = self._models[name].states.get(version) if name in self._models else None
+        return state is not None and state.state == "UNLOADING"
+
+    def close(self) -> None:
+        """Free every session, whoever still uses it."""
+        with self._changed:
+            servables = [live.servable for model in self._models.values() for live in model.live.values()]
+            self._models.clear()
+            self._closed = True
+        for servable in servables:
+            servable.close()
+
+    def _free(self, live: _Live) -> None:
+        with self._changed:
+            self._changed.wait_for(lambda: not live.users)
+        live.servable.close()
+        self.set_state(live.servable.name, VersionState(live.servable.version, "END"))
+
+    def _find(self, spec: ModelSpec) -> _Live:
         if not spec.name:
             raise invalid_argument("ModelSpec has no name specified.")
         model = self._models.get(spec.name)
@@ -76,55 +164,17 @@ class ModelManager:
             version = model.labels.get(spec.label) if model else None
             if version is None:
                 raise invalid_argument(f"Unrecognized servable version label: {spec.label}")
-        servables = model.servables if model else {}
-        if version is None and servables:
-            version = max(servables)
-        if version not in servables:
+        live = model.live if model else {}
+        if version is None and live:
+            version = max(live)
+        if version not in live:
             wanted = f"Latest({spec.name})" if version is None else f"Specific({spec.name}, {version})"
             raise ServingError(grpc.StatusCode.NOT_FOUND, f"Servable not found for request: {wanted}")
-        return servables[version]
+        return live[version]
 
-    def states(self, spec: ModelSpec) -> list[VersionState]:
-        """How the versions of a model fare, newest first; a label does not narrow them, a version does.
-
-        Raises:
-            ServingError: no such model or version.
-        """
-        model = self._models.get(spec.name)
-        if spec.version is not None:
-            matching = [state for state in (model.states if model else []) if state.version == spec.version]
-            if not matching:
-                text = f"Could not find version {spec.version} of model {spec.name}"
-                raise ServingError(grpc.StatusCode.NOT_FOUND, text)
-            return matching
-        if model is None:
-            raise ServingError(grpc.StatusCode.NOT_FOUND, f"Could not find any versions of model {spec.name}")
-        return model.states
-
-    def close(self) -> None:
-        """Free every session."""
-        for model in self._models.values():
-            for servable in model.servables.values():
-                servable.close()
-
-
-def _load(folder: ModelFolder, say: Callable[[str], None]) -> _Model:
-    for path, reason in folder.left_out.items():
-        say(f"left out {path}: {reason}")
-    servables: dict[int, Servable] = {}
-    states = []
-    for version, path in sorted(folder.versions.items(), reverse=True):
-        try:
-            servables[version] = Servable(folder.name, version, path)
-        except Exception as error:  # TensorFlow raises half a dozen unrelated types here
-            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-            say(f"left out {path}: it does not load ({reason})")
-            states.append(VersionState(version, "END", getattr(error, "error_code", None) or 2, str(error)))
-        else:
-            say(f"loaded {folder.name} version {version} from {path}")
-            states.append(VersionState(version, "AVAILABLE"))
-    if not servables:
-        reason = states[0].error_message.splitlines()[0] if states[0].error_message else "no reason given"
-        raise InputError(f"no version of model {folder.name} loads ({reason}): export it again")
-    labels = {label: version for label, version in folder.labels.items() if version in servables}
-    return _Model(servables, labels, states)
+    def _note(self, name: str, state: VersionState) -> None:
+        states = self._models.setdefault(name, _Model()).states
+        states[state.version] = state
+        ended = sorted(version for version, known in states.items() if known.state == "END")
+        for version in ended[:-_REMEMBERED_ENDS]:
+            del states[version]

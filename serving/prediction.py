@@ -8,12 +8,31 @@ from typing import Any
 
 import grpc
 import numpy as np
+from tensorflow_serving.apis import predict_pb2
 
 from genre_tf.serving.servable import Servable
 from genre_tf.serving.statuses import ServingError, invalid_argument
-from genre_tf.serving.tensors import to_array
+from genre_tf.serving.tensors import to_array, write_proto
 
 DEFAULT_SIGNATURE = "serving_default"
+
+
+def answer_predict(servable: Servable, request: Any) -> Any:
+    """The PredictResponse to a PredictRequest.
+
+    Raises:
+        ServingError: no such signature, inputs that are not its own, or the graph refused.
+    """
+    signature = predict_signature(servable, request.model_spec.signature_name)
+    inputs = read_inputs(signature, request.inputs)
+    outputs = predict(servable, signature, inputs, list(request.output_filter))
+    response = predict_pb2.PredictResponse()
+    response.model_spec.name = servable.name
+    response.model_spec.version.value = servable.version
+    response.model_spec.signature_name = request.model_spec.signature_name or DEFAULT_SIGNATURE
+    for name, value in outputs.items():
+        write_proto(value, response.outputs[name])
+    return response
 
 
 def predict_signature(servable: Servable, name: str) -> Any:
@@ -97,7 +116,7 @@ def predict(
             raise invalid_argument(f"duplicate output tensor alias: {name}")
     wanted = list(output_filter) or sorted(signature.outputs)
     feeds = {signature.inputs[name].name: value for name, value in inputs.items()}
-    values = servable.run(feeds, [signature.outputs[name].name for name in wanted])
+    values = servable.run(feeds, [signature.outputs[name].name for name in wanted], "Predict")
     return dict(zip(wanted, values, strict=True))
 
 

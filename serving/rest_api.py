@@ -4,6 +4,7 @@ Follows http_rest_api_handler.cc and http_rest_api_util.cc of TensorFlow Serving
 """
 
 import re
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -12,7 +13,7 @@ from urllib.parse import unquote
 import grpc
 import numpy as np
 from google.protobuf import json_format
-from tensorflow_serving.apis import classification_pb2, regression_pb2
+from tensorflow_serving.apis import classification_pb2, get_model_metadata_pb2, regression_pb2
 
 from genre_tf.serving.inference import classify, regress
 from genre_tf.serving.json_examples import read_examples
@@ -25,9 +26,11 @@ from genre_tf.serving.json_writer import (
     row_body,
     string_text,
 )
-from genre_tf.serving.model_info import SIGNATURES, model_metadata, model_status, signature_map
+from genre_tf.serving.metrics import ServerMetrics
+from genre_tf.serving.model_info import SIGNATURES, model_metadata, model_status
 from genre_tf.serving.model_manager import ModelManager, ModelSpec
 from genre_tf.serving.prediction import DEFAULT_SIGNATURE, check_names, predict
+from genre_tf.serving.servable import Servable
 from genre_tf.serving.statuses import ServingError, invalid_argument
 
 _VERSION = r"(?:/versions/(?P<version>[0-9]+)|/labels/(?P<label>[^/:]+))?"
@@ -53,10 +56,16 @@ class RestApi:
 
     Args:
         manager: the models to answer from.
+        metrics: counts requests.
+        metrics_path: where Prometheus finds them; None for nowhere.
     """
 
-    def __init__(self, manager: ModelManager) -> None:
+    def __init__(
+        self, manager: ModelManager, metrics: ServerMetrics | None = None, metrics_path: str | None = None
+    ) -> None:
         self._manager = manager
+        self._metrics = metrics or ServerMetrics()
+        self._metrics_path = metrics_path
         self._verbs: dict[str, Callable[[ModelSpec, bytes], bytes]] = {
             "predict": self._predict,
             "regress": self._regress,
@@ -75,18 +84,29 @@ class RestApi:
             origin: the Origin header, which browsers send with OPTIONS.
         """
         if not path.lower().startswith("/v1/"):
+            if self._metrics_path is not None and path.partition("?")[0] == self._metrics_path:
+                return Answer(200, "text/plain", self._metrics.page())
             return Answer(404, "text/html", _NOT_FOUND_PAGE)
         if method == "OPTIONS":
-            status = 200 if re.search("https?://", origin) else 400
-            return Answer(status, "text/html; charset=ISO-8859-1", b"")
-        try:
-            return Answer(200, _JSON, self._dispatch(method, path, body))
-        except ServingError as error:
-            return Answer(error.http_status, _JSON, error_body(error.message))
-
-    def _dispatch(self, method: str, path: str, body: bytes) -> bytes:
+            allowed = re.search("https?://", origin)
+            self._metrics.requests.add("", "OK" if allowed else "FAILED_PRECONDITION")
+            return Answer(200 if allowed else 400, "text/html; charset=ISO-8859-1", b"")
+        started = time.perf_counter()
         pattern = {"POST": _POST, "GET": _GET}.get(method)
         match = pattern.fullmatch(path) if pattern else None
+        model = unquote(match["model"] or "") if match else ""
+        try:
+            answer = Answer(200, _JSON, self._dispatch(method, path, match, body))
+        except ServingError as error:
+            self._metrics.requests.add(model, error.code.name)
+            return Answer(error.http_status, _JSON, error_body(error.message))
+        verb = ((match and match["verb"]) or "") if method == "POST" else ""
+        elapsed_us = (time.perf_counter() - started) * 1e6
+        self._metrics.request_latency.add(elapsed_us, model, verb, "REST")
+        self._metrics.requests.add(model, "OK")
+        return answer
+
+    def _dispatch(self, method: str, path: str, match: re.Match[str] | None, body: bytes) -> bytes:
         if match is None:
             raise invalid_argument(f"Malformed request: {method} {path}")
         version, label = match["version"], match["label"]
@@ -103,17 +123,8 @@ class RestApi:
 
     def _predict(self, spec: ModelSpec, body: bytes) -> bytes:
         document = parse_request(body)
-        servable = self._manager.find(spec)
-        name = document.get("signature_name") or DEFAULT_SIGNATURE
-        signature = servable.signatures.get(name)
-        if signature is None:
-            raise invalid_argument(f'Serving signature name: "{name}" not found in signature def')
-        if not signature.inputs:
-            given = document.get("signature_name") or "DEFAULT"
-            raise invalid_argument(f"Failed to get input map for signature: {given}")
-        arrays, in_rows = read_tensors(document, signature.inputs)
-        check_names(signature, arrays)
-        outputs = predict(servable, signature, arrays)
+        with self._manager.use(spec) as servable:
+            outputs, in_rows = _run_document(servable, document)
         if not outputs:
             raise invalid_argument("Cannot convert empty tensor map to JSON")
         return row_body(outputs) if in_rows else column_body(outputs)
@@ -121,14 +132,17 @@ class RestApi:
     def _regress(self, spec: ModelSpec, body: bytes) -> bytes:
         request = regression_pb2.RegressionRequest()
         read_examples(parse_request(body), _with_spec(request, spec))
-        values = [entry.value for entry in regress(self._manager, request).result.regressions]
+        with self._manager.use(spec) as servable:
+            values = [entry.value for entry in regress(servable, request).result.regressions]
         return results_body(float_texts(np.array(values, np.float32)))
 
     def _classify(self, spec: ModelSpec, body: bytes) -> bytes:
         request = classification_pb2.ClassificationRequest()
         read_examples(parse_request(body), _with_spec(request, spec))
+        with self._manager.use(spec) as servable:
+            rows = classify(servable, request).result.classifications
         entries = []
-        for row in classify(self._manager, request).result.classifications:
+        for row in rows:
             scores = float_texts(np.array([entry.score for entry in row.classes], np.float32))
             labels = [string_text(entry.label.encode()) for entry in row.classes]
             pairs = (f"[{label}, {score}]" for label, score in zip(labels, scores, strict=True))
@@ -140,10 +154,26 @@ class RestApi:
 
     def _metadata(self, spec: ModelSpec, body: bytes) -> bytes:
         response = model_metadata(self._manager, spec, [SIGNATURES])
-        signatures = _proto_json(signature_map(self._manager.find(spec).signatures))
+        found = get_model_metadata_pb2.SignatureDefMap()
+        response.metadata[SIGNATURES].Unpack(found)
+        signatures = _proto_json(found)
         model_spec = _proto_json(response.model_spec)
         text = f'{{\n"model_spec":{model_spec},\n"metadata": {{"signature_def": {signatures}}}\n}}\n'
         return text.encode()
+
+
+def _run_document(servable: Servable, document: dict[str, Any]) -> tuple[dict[str, np.ndarray], bool]:
+    """The outputs, and whether they were asked for row by row."""
+    name = document.get("signature_name") or DEFAULT_SIGNATURE
+    signature = servable.signatures.get(name)
+    if signature is None:
+        raise invalid_argument(f'Serving signature name: "{name}" not found in signature def')
+    if not signature.inputs:
+        given = document.get("signature_name") or "DEFAULT"
+        raise invalid_argument(f"Failed to get input map for signature: {given}")
+    arrays, in_rows = read_tensors(document, signature.inputs)
+    check_names(signature, arrays)
+    return predict(servable, signature, arrays), in_rows
 
 
 def _with_spec(request: Any, spec: ModelSpec) -> Any:

@@ -1,17 +1,36 @@
-"""The HTTP server behind the REST API: keep-alive, limits, an end that lets answers out."""
+"""The HTTP server behind the REST API: keep-alive, limits of size and time, an end that lets answers out."""
 
+import contextlib
+import io
 import logging
 import socket
 import threading
 import time
+from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
 
 from genre_tf.errors import InputError
+from genre_tf.serving.in_flight import InFlight
 from genre_tf.serving.json_writer import error_body
 from genre_tf.serving.rest_api import Answer, RestApi
+from genre_tf.serving.statuses import ServingError
+from genre_tf.serving.timed_reading import TimedReader
 
 _log = logging.getLogger(__name__)
 _JSON = "application/json"
+_LINGER_S = 1.0  # what a refused client gets to stop sending
+
+
+@dataclass(frozen=True, kw_only=True)
+class RestLimits:
+    """What a client may take of the server. Lines of 64 kB and 100 headers are http.server's own limits."""
+
+    body_bytes: int = 64 << 20  # far above any real request of ours, far below a laptop's memory
+    connections: int = 1000  # each holds a thread, which is cheap while it waits
+    idle_s: float = 60.0  # between requests of a connection; balancers keep theirs about as long
+    request_s: float = 30.0  # from a request's first byte to its last: 64 MB at 20 Mbit/s
+    answer_s: float = 30.0  # to take an answer
 
 
 class RestServer(ThreadingHTTPServer):
@@ -21,7 +40,8 @@ class RestServer(ThreadingHTTPServer):
         api: what answers.
         host: the address to listen at.
         port: the port, 0 for a free one.
-        max_body_bytes: the largest request.
+        limits: of sizes and times.
+        in_flight: counts the requests that run.
 
     Raises:
         InputError: the port cannot be had.
@@ -30,11 +50,11 @@ class RestServer(ThreadingHTTPServer):
     daemon_threads = True  # an idle keep-alive connection may not hold up the end
     request_queue_size = 128
 
-    def __init__(self, api: RestApi, host: str, port: int, max_body_bytes: int) -> None:
+    def __init__(self, api: RestApi, host: str, port: int, limits: RestLimits, in_flight: InFlight) -> None:
         self.api = api
-        self.max_body_bytes = max_body_bytes
-        self._idle = threading.Condition()
-        self._busy = 0
+        self.limits = limits
+        self.in_flight = in_flight
+        self._free = threading.Semaphore(limits.connections)
         if ":" in host:
             self.address_family = socket.AF_INET6
         try:
@@ -50,54 +70,89 @@ class RestServer(ThreadingHTTPServer):
         """Accept connections in a thread of their own."""
         threading.Thread(target=self.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True).start()
 
-    def stop(self, grace_s: float) -> None:
-        """Accept nothing more, and give requests that run `grace_s` seconds to end."""
+    def stop(self) -> None:
+        """Accept nothing more."""
         self.shutdown()
         self.server_close()
-        deadline = time.monotonic() + grace_s
-        with self._idle:
-            while self._busy and time.monotonic() < deadline:
-                self._idle.wait(deadline - time.monotonic())
+
+    def process_request(self, request: Any, client_address: Any) -> None:
+        """Give a connection a thread, or close it where too many are open."""
+        if not self._free.acquire(blocking=False):
+            _log.warning("connection from %s closed: %d are open", client_address, self.limits.connections)
+            self.shutdown_request(request)
+            return
+        super().process_request(request, client_address)
+
+    def process_request_thread(self, request: Any, client_address: Any) -> None:
+        """Serve a connection until it ends."""
+        try:
+            super().process_request_thread(request, client_address)
+        finally:
+            self._free.release()
 
     def handle_error(self, request: object, client_address: object) -> None:
         """A client that hangs up is no news."""
         _log.debug("connection from %s ended", client_address, exc_info=True)
 
-    def count(self, change: int) -> None:
-        """Keep the number of requests that run."""
-        with self._idle:
-            self._busy += change
-            self._idle.notify_all()
-
 
 class _Handler(BaseHTTPRequestHandler):
     server: RestServer
     protocol_version = "HTTP/1.1"
-    timeout = 60  # seconds that a connection may be silent
-    wbufsize = -1  # head and body leave together: apart, delayed acknowledgements cost 40 ms
     disable_nagle_algorithm = True
 
+    def setup(self) -> None:
+        super().setup()
+        limits = self.server.limits
+        self._reader = TimedReader(self.connection, limits.idle_s, limits.request_s)
+        self.rfile = io.BufferedReader(self._reader)  # type: ignore[assignment]
+        self._unread = False
+
+    def finish(self) -> None:
+        """Close; what a refused client still sends is thrown away for a while first.
+
+        Closed with bytes unread, the connection would be reset, and the client might never see why.
+        """
+        if self._unread:
+            with contextlib.suppress(OSError):
+                self.connection.shutdown(socket.SHUT_WR)
+                deadline = time.monotonic() + _LINGER_S
+                while (left_s := deadline - time.monotonic()) > 0:
+                    self.connection.settimeout(left_s)
+                    if not self.connection.recv(1 << 16):
+                        break
+        super().finish()
+
+    def send_error(self, code: int, message: str | None = None, explain: str | None = None) -> None:
+        self._unread = True
+        super().send_error(code, message, explain)
+
+    def handle_one_request(self) -> None:
+        self._reader.next_request()
+        super().handle_one_request()
+
     def _respond(self) -> None:
-        self.server.count(1)
-        try:
-            body, refusal = self._read_body()
-            if refusal is None:
-                try:
-                    refusal = self.server.api.answer(
-                        self.command, self.path, body, self.headers.get("Origin", "")
-                    )
-                except Exception:
-                    _log.exception("%s %s failed", self.command, self.path)
-                    refusal = Answer(500, _JSON, error_body("Internal error of the embedded server"))
+        body, refusal = self._read_body()
+        if refusal is not None:
             self._send(refusal)
-        finally:
-            self.server.count(-1)
+            return
+        try:
+            with self.server.in_flight.request():
+                self._send(self._answer(body))
+        except ServingError as error:
+            self._send(self._refused(error.http_status, error.message))
 
     do_GET = do_POST = do_PUT = do_DELETE = do_PATCH = do_OPTIONS = do_HEAD = _respond
 
+    def _answer(self, body: bytes) -> Answer:
+        try:
+            return self.server.api.answer(self.command, self.path, body, self.headers.get("Origin", ""))
+        except Exception:
+            _log.exception("%s %s failed", self.command, self.path)
+            return Answer(500, _JSON, error_body("Internal error of the embedded server"))
+
     def _read_body(self) -> tuple[bytes, Answer | None]:
         """The body, or the answer that refuses it."""
-        limit = self.server.max_body_bytes
+        limit = self.server.limits.body_bytes
         if "chunked" in self.headers.get("Transfer-Encoding", "").lower():
             return self._read_chunks(limit)
         length = self.headers.get("Content-Length", "0").strip()
@@ -129,19 +184,23 @@ class _Handler(BaseHTTPRequestHandler):
                 return bytes(body), None
 
     def _refused(self, status: int, message: str) -> Answer:
-        self.close_connection = True  # the rest of the body is still to come, and is not wanted
+        self.close_connection = self._unread = True  # the rest of the body is not wanted
         return Answer(status, _JSON, error_body(message))
 
     def _send(self, answer: Answer) -> None:
-        self.send_response(answer.status)
-        self.send_header("Content-Type", answer.content_type)
-        self.send_header("Content-Length", str(len(answer.body)))
+        """Send head and body together: apart, delayed acknowledgements would cost 40 ms."""
+        lines = [
+            f"HTTP/1.1 {answer.status} {self.responses.get(answer.status, ('Unknown',))[0]}",
+            f"Server: {self.version_string()}",
+            f"Date: {self.date_time_string()}",
+            f"Content-Type: {answer.content_type}",
+            f"Content-Length: {len(answer.body)}",
+        ]
         if self.close_connection:
-            self.send_header("Connection", "close")
-        self.end_headers()
-        if self.command != "HEAD":
-            self.wfile.write(answer.body)
-        self.wfile.flush()
+            lines.append("Connection: close")
+        head = "\r\n".join([*lines, "\r\n"]).encode("latin-1")
+        self.connection.settimeout(self.server.limits.answer_s)
+        self.connection.sendall(head if self.command == "HEAD" else head + answer.body)
 
     def log_message(self, format: str, *args: object) -> None:
         """Requests are not logged, as TensorFlow Serving does not."""

@@ -1,5 +1,6 @@
 """One version of one model, loaded by session as TensorFlow Serving loads it."""
 
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,8 @@ import tensorflow as tf
 import tensorflow_text  # noqa: F401  (registers the ops that TensorFlow Serving links in)
 from tensorflow.core.protobuf import config_pb2
 
+from genre_tf.serving.batching import BatchingRunner, BatchScheduler
+from genre_tf.serving.metrics import ServerMetrics
 from genre_tf.serving.statuses import from_tensorflow, invalid_argument
 from genre_tf.serving.tensors import type_name
 
@@ -26,14 +29,25 @@ class Servable:
         name: the model's name.
         version: the version's number.
         folder: its SavedModel.
+        metrics: counts the time of its runs.
+        scheduler: lets requests share runs; without one each runs by itself.
 
     Raises:
         Exception: whatever TensorFlow says when the folder does not load.
     """
 
-    def __init__(self, name: str, version: int, folder: Path) -> None:
+    def __init__(
+        self,
+        name: str,
+        version: int,
+        folder: Path,
+        metrics: ServerMetrics | None = None,
+        scheduler: BatchScheduler | None = None,
+    ) -> None:
         self.name = name
         self.version = version
+        self._metrics = metrics or ServerMetrics()
+        self._batching = BatchingRunner(scheduler, self._run_graph) if scheduler else None
         self._session = tf.compat.v1.Session(graph=tf.Graph())
         self._calls: dict[tuple[tuple[str, ...], tuple[str, ...]], Any] = {}
         try:
@@ -43,19 +57,20 @@ class Servable:
             self._session.close()
             raise
         self.signatures: dict[str, Any] = dict(meta_graph.signature_def)
-        # tensor name -> type, of every input
+        # tensor name -> NumPy's type, of every input
         self._types = {
-            info.name: tf.dtypes.as_dtype(info.dtype)
+            info.name: np.dtype(tf.dtypes.as_dtype(info.dtype).as_numpy_dtype)
             for signature in self.signatures.values()
             for info in signature.inputs.values()
         }
 
-    def run(self, feeds: dict[str, np.ndarray], fetches: Sequence[str]) -> list[np.ndarray]:
-        """Run the graph once.
+    def run(self, feeds: dict[str, np.ndarray], fetches: Sequence[str], api: str = "") -> list[np.ndarray]:
+        """Run the graph once, together with other requests where there is batching.
 
         Args:
             feeds: tensor name -> value.
             fetches: tensor names.
+            api: the API that a successful run is counted for, as `Predict`; none where empty.
 
         Returns:
             One array a fetch; strings are object arrays of bytes.
@@ -63,11 +78,19 @@ class Servable:
         Raises:
             ServingError: the graph refused, in TensorFlow's own words.
         """
-        names = tuple(sorted(feeds))  # TensorFlow counts its `arg[i]` in this order
-        self._check_types(names, feeds)
-        call = self._call(names, tuple(fetches))
+        feeds = dict(sorted(feeds.items()))  # TensorFlow counts its `arg[i]` in this order
+        self._check_types(feeds)
+        started = time.perf_counter()
+        values = (self._batching.run if self._batching else self._run_graph)(feeds, fetches)
+        if api:
+            elapsed_us = (time.perf_counter() - started) * 1e6
+            self._metrics.runtime_latency.add(elapsed_us, self.name, api, "TF1")
+        return values
+
+    def _run_graph(self, feeds: dict[str, np.ndarray], fetches: Sequence[str]) -> list[np.ndarray]:
+        call = self._call(tuple(feeds), tuple(fetches))
         try:
-            return [_array(value) for value in call(*(feeds[name] for name in names))]
+            return [_array(value) for value in call(*feeds.values())]
         except tf.errors.OpError as error:
             raise from_tensorflow(error) from error
         except UnicodeDecodeError as error:  # the graph refused, and its words quote bytes of the request
@@ -78,12 +101,13 @@ class Servable:
         self._calls.clear()
         self._session.close()
 
-    def _check_types(self, names: Sequence[str], feeds: dict[str, np.ndarray]) -> None:
-        for position, name in enumerate(names):
-            expected, given = self._types[name], tf.dtypes.as_dtype(feeds[name].dtype)
-            if expected != given:
+    def _check_types(self, feeds: dict[str, np.ndarray]) -> None:
+        for position, (name, value) in enumerate(feeds.items()):
+            expected = self._types[name]
+            if expected != value.dtype:
                 raise invalid_argument(
-                    f"Expects arg[{position}] to be {type_name(expected)} but {type_name(given)} is provided"
+                    f"Expects arg[{position}] to be {type_name(expected)} "
+                    f"but {type_name(value.dtype)} is provided"
                 )
 
     def _call(self, feeds: tuple[str, ...], fetches: tuple[str, ...]) -> Any:

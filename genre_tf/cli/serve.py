@@ -1,5 +1,6 @@
 """`genre serve`: TensorFlow Serving on a folder of models, or the embedded server where there is none."""
 
+import gc
 import shutil
 import sys
 from pathlib import Path
@@ -21,6 +22,12 @@ def serve(
     embedded: Annotated[
         bool, typer.Option("--embedded", help="Even if TensorFlow Serving is there.")
     ] = False,
+    poll_seconds: Annotated[
+        float, typer.Option(min=0, help="Between looks at the folder for new versions; 0: never look.")
+    ] = 1.0,
+    batching: Annotated[
+        bool, typer.Option("--batching/--no-batching", help="Batch requests as batching.config says.")
+    ] = True,
 ) -> None:
     """Serve models over gRPC and REST.
 
@@ -32,7 +39,7 @@ def serve(
     find_models(models)  # a wrong folder is said at once, before TensorFlow takes its seconds to import
     binary = None if embedded else shutil.which("tensorflow_model_server")
     if binary is None:
-        _serve_embedded(models, host, grpc_port, rest_port)
+        _serve_embedded(models, host, grpc_port, rest_port, poll_seconds, batching)
         return
     from genre_tf.serving.model_server import run_model_server
 
@@ -40,12 +47,19 @@ def serve(
     run_model_server(binary, models, grpc_port, rest_port, _ready)
 
 
-def _serve_embedded(models: Path, host: str, grpc_port: int, rest_port: int) -> None:
+def _serve_embedded(
+    models: Path, host: str, grpc_port: int, rest_port: int, poll_s: float, batching: bool
+) -> None:
     load_tensorflow()
     from genre_tf.serving.embedded_server import NOTICE, EmbeddedServer, ServerOptions, wait_for_signal
 
+    # What was imported stays. Otherwise each full collection, in the midst of requests, walks all of it.
+    gc.collect()
+    gc.freeze()
     progress.print(NOTICE, style="yellow", markup=False)
-    options = ServerOptions(host=host, grpc_port=grpc_port, rest_port=rest_port)
+    options = ServerOptions(
+        host=host, grpc_port=grpc_port, rest_port=rest_port, poll_s=poll_s, batching=batching
+    )
     with EmbeddedServer(models, options, lambda text: progress.print(text, markup=False)) as server:
         _ready(server.grpc_address, server.rest_address, server.versions)
         wait_for_signal()

@@ -1,12 +1,22 @@
 """Servers that the tests of this room share: one for the transcripts, one for the contract of genre_tf."""
 
 import importlib.util
+import json
+import shutil
+import socket
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import grpc
 import pytest
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory, wrappers_pb2
+from hypothesis import settings
+
+# Without a deadline (a first request prepares its graph) and without files of its own.
+settings.register_profile("quick", max_examples=300, deadline=None, database=None, derandomize=True)
+settings.register_profile("twenty-thousand", max_examples=5000, deadline=None, database=None)
+settings.load_profile("quick")
 
 TOY_CONFIG = """
 model_config_list {{
@@ -220,3 +230,58 @@ def serving_messages() -> dict[str, Any]:
     pool.Add(file)
     found = [pool.FindMessageTypeByName(f"files.{message.name}") for message in file.message_type]
     return {message.name: message_factory.GetMessageClass(message) for message in found}
+
+
+class Target:
+    """The toy behind batching, and clients that send bytes as they are; for requests that may be bad."""
+
+    def __init__(self, server: Any, channel: grpc.Channel) -> None:
+        host, port = server.rest_address.removeprefix("http://").split(":")
+        self.address = (host, int(port))
+        self.channel = channel
+
+    def raw(self, request: bytes) -> bytes:
+        """What comes back on a connection of its own until the server closes it."""
+        with socket.create_connection(self.address, timeout=30) as connection:
+            answer = b""
+            try:
+                connection.sendall(request)
+                connection.shutdown(socket.SHUT_WR)
+                while part := connection.recv(65536):
+                    answer += part
+            except (ConnectionResetError, BrokenPipeError):
+                pass  # the server refused before it had read all
+            return answer
+
+    def post(self, path: bytes, body: bytes) -> tuple[int, bytes]:
+        answer = self.raw(b"POST %s HTTP/1.1\r\nContent-Length: %d\r\n\r\n" % (path, len(body)) + body)
+        head, _, content = answer.partition(b"\r\n\r\n")
+        return int(head.split()[1]), content
+
+    def call(self, method: str, request: bytes) -> grpc.StatusCode:
+        try:
+            self.channel.unary_unary(f"/tensorflow.serving.PredictionService/{method}")(request, timeout=30)
+        except grpc.RpcError as caught:
+            error: Any = caught
+            return error.code()
+        return grpc.StatusCode.OK
+
+    def check_good(self) -> None:
+        """A good request still answers."""
+        good = (200, {"predictions": [3.5]})
+        status, body = self.post(b"/v1/models/toy:predict", b'{"instances": [1.0]}')
+        assert (status, json.loads(body)) == good
+
+
+@pytest.fixture(scope="session")
+def target(toy_models: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Target]:
+    from genre_tf.serving.embedded_server import EmbeddedServer, ServerOptions
+
+    models = tmp_path_factory.mktemp("fuzzed")
+    shutil.copytree(toy_models / "toy", models / "toy")
+    (models / "batching.config").write_text(
+        "max_batch_size { value: 8 } allowed_batch_sizes: 4 allowed_batch_sizes: 8"
+    )
+    options = ServerOptions(grpc_port=0, rest_port=0, max_request_bytes=1 << 20)
+    with EmbeddedServer(models, options) as server, grpc.insecure_channel(server.grpc_address) as channel:
+        yield Target(server, channel)

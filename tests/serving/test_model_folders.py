@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from genre_tf.errors import InputError
-from genre_tf.serving.model_folders import find_models, version_fault
+from genre_tf.serving.model_folders import find_models, scan_models, version_fault
 
 
 def make_version(folder: Path, shards: int = 1, promised: int = 1) -> Path:
@@ -83,6 +83,21 @@ def test_a_newest_version_that_is_half_written_leaves_the_one_before(tmp_path: P
     (tmp_path / "news" / "2").mkdir()
     configure(tmp_path, f'name: "news" base_path: "{tmp_path}/news"')
     assert list(find_models(tmp_path)[0].versions) == [1]
+
+
+def test_half_written_versions_older_than_the_newest_are_nobodys_concern(tmp_path: Path) -> None:
+    (tmp_path / "news" / "1").mkdir(parents=True)
+    make_version(tmp_path / "news" / "2")
+    (tmp_path / "news" / "3").mkdir()
+    configure(tmp_path, f'name: "news" base_path: "{tmp_path}/news"')
+    assert list(find_models(tmp_path)[0].left_out) == [tmp_path / "news" / "3"]
+
+
+def test_a_scan_reports_what_a_server_could_not_start_from(tmp_path: Path) -> None:
+    (tmp_path / "news" / "1").mkdir(parents=True)
+    configure(tmp_path, 'name: "news" base_path: "/models/news" version_labels { key: "stable" value: 7 }')
+    (model,) = scan_models(tmp_path)
+    assert (model.versions, model.labels) == ({}, {"stable": 7})
 
 
 @pytest.mark.parametrize(

@@ -30,9 +30,10 @@ def said() -> list[str]:
 def manager(broken_models: Path, said: list[str]) -> Iterator[Any]:
     from genre_tf.serving.model_folders import find_models
     from genre_tf.serving.model_manager import ModelManager
+    from genre_tf.serving.version_loader import VersionLoader, load_version
 
-    loaded = ModelManager(said.append)
-    loaded.load(find_models(broken_models))
+    loaded = ModelManager()
+    VersionLoader(loaded, load_version, said.append).start(find_models(broken_models))
     yield loaded
     loaded.close()
 
@@ -49,9 +50,11 @@ def test_broken_versions_are_said_and_the_newest_whole_one_answers(manager: Any,
         "predictions": [2.5]
     }
     states = json.loads(api.answer("GET", "/v1/models/toy", b"").body)["model_version_status"]
-    assert [(state["version"], state["state"]) for state in states] == [("2", "END"), ("1", "AVAILABLE")]
-    assert states[0]["status"]["error_code"] != "OK"
-    assert states[0]["status"]["error_message"]
+    found = [(state["version"], state["state"]) for state in states]
+    assert found == [("3", "END"), ("2", "END"), ("1", "AVAILABLE")]
+    for state in states[:2]:
+        assert state["status"]["error_code"] != "OK"
+        assert state["status"]["error_message"]
 
 
 def test_a_model_of_which_nothing_loads_is_an_error(broken_models: Path) -> None:
@@ -100,3 +103,30 @@ def test_grpc_health_says_serving(toy_server: Any) -> None:
     with grpc.insecure_channel(toy_server.grpc_address) as channel:
         answer = health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest(), timeout=10)
     assert answer.status == health_pb2.HealthCheckResponse.SERVING
+
+
+def test_what_is_loaded_after_the_end_is_freed_at_once() -> None:
+    from genre_tf.serving.model_manager import ModelManager
+
+    class Late:
+        name, version, closed = "news", 9, False
+
+        def close(self) -> None:
+            self.closed = True
+
+    manager, late = ModelManager(), Late()
+    manager.close()
+    manager.add(late)  # type: ignore[arg-type]
+    assert late.closed
+    assert manager.versions == {}
+
+
+def test_only_so_many_ended_versions_are_remembered() -> None:
+    from genre_tf.serving.model_manager import ModelManager, ModelSpec, VersionState
+
+    manager = ModelManager()
+    manager.set_state("news", VersionState(1, "LOADING"))
+    for version in range(2, 300):
+        manager.set_state("news", VersionState(version, "END"))
+    states = [state.version for state in manager.states(ModelSpec("news"))]
+    assert states == [*range(299, 199, -1), 1]

@@ -3,8 +3,6 @@
 import http.client
 import json
 import socket
-import threading
-import time
 from collections.abc import Iterator
 from typing import Any
 from urllib.parse import urlsplit
@@ -108,33 +106,3 @@ def test_an_occupied_port_is_said_before_models_are_loaded(toy_server: Any, toy_
     with pytest.raises(InputError, match=f"port {grpc} .* --grpc-port"):
         EmbeddedServer(toy_models, ServerOptions(grpc_port=grpc, rest_port=0), said.append)
     assert said == []
-
-
-def test_requests_that_run_end_before_the_server_does() -> None:
-    from genre_tf.serving.rest_api import Answer
-    from genre_tf.serving.rest_server import RestServer
-
-    entered = threading.Event()
-
-    class Slow:
-        def answer(self, *request: Any) -> Answer:
-            entered.set()
-            time.sleep(0.5)
-            return Answer(200, "application/json", b"{}")
-
-    server = RestServer(Slow(), "127.0.0.1", 0, 1 << 20)  # type: ignore[arg-type]
-    server.start()
-    statuses: list[int] = []
-
-    def request() -> None:
-        opened = http.client.HTTPConnection("127.0.0.1", server.server_address[1], timeout=10)
-        opened.request("GET", "/v1/models/toy")
-        statuses.append(opened.getresponse().status)
-        opened.close()
-
-    asking = threading.Thread(target=request)
-    asking.start()
-    assert entered.wait(10)
-    server.stop(grace_s=10)
-    asking.join(10)
-    assert statuses == [200]

@@ -1,11 +1,14 @@
 """`genre serve` in a process of its own: embedded, and as the parent of TensorFlow Serving."""
 
+import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
 import sys
 import time
+import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -75,12 +78,45 @@ def test_embedded_server_says_when_it_is_ready_and_ends_when_told(contract_model
         assert ready["genre_recommender"] == "1"
         with urllib.request.urlopen(f"{ready['rest']}/v1/models/genre_recommender", timeout=30) as answer:
             assert b"AVAILABLE" in answer.read()
+        with urllib.request.urlopen(f"{ready['rest']}/monitoring/prometheus/metrics", timeout=30) as answer:
+            page = answer.read()
+            assert b'request_count{model_name="genre_recommender",status="OK"} 1' in page
         started = time.monotonic()
         process.send_signal(told)
         messages = ended(process)
         assert process.returncode == 0
         assert time.monotonic() - started < 10
         assert "for laptops and tests" in messages
+
+
+@pytest.mark.slow
+def test_embedded_server_looks_at_the_folder_and_batches_unless_told_otherwise(
+    contract_models: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(contract_models / "genre_recommender" / "1", tmp_path / "genre_recommender" / "1")
+    (tmp_path / "batching.config").write_text("max_batch_size { value: 1 }")
+    options = ("--embedded", "--poll-seconds", "0.05")
+    many = json.dumps({"signature_name": "embed_news", "instances": ["a", "b"]}).encode()
+    with serving(tmp_path, *options) as (_, ready):
+        url = f"{ready['rest']}/v1/models/genre_recommender"
+        with pytest.raises(urllib.error.HTTPError, match="400") as refused:
+            urllib.request.urlopen(f"{url}:predict", many, timeout=30)
+        assert b"larger than maximum input batch size 1" in refused.value.read()
+        refused.value.close()
+        shutil.copytree(contract_models / "genre_recommender" / "1", tmp_path / "genre_recommender" / ".7")
+        (tmp_path / "genre_recommender" / ".7").rename(tmp_path / "genre_recommender" / "7")
+        deadline = time.monotonic() + 60
+        while time.monotonic() < deadline:
+            with urllib.request.urlopen(url, timeout=30) as answer:
+                states = json.load(answer)["model_version_status"]
+            if states[0]["version"] == "7" and states[0]["state"] == "AVAILABLE":
+                break
+            time.sleep(0.05)
+        assert (states[0]["version"], states[0]["state"]) == ("7", "AVAILABLE")
+    with serving(tmp_path, *options, "--no-batching") as (_, ready):
+        url = f"{ready['rest']}/v1/models/genre_recommender:predict"
+        with urllib.request.urlopen(url, many, timeout=30) as answer:
+            assert len(json.load(answer)["predictions"]) == 2
 
 
 @pytest.mark.slow

@@ -1,0 +1,263 @@
+"""Requests that share runs: who runs with whom, how batches are filled, refused, padded and cut apart."""
+
+import threading
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any
+
+import grpc
+import numpy as np
+import pytest
+
+from genre_tf.serving.batching import BatchingRunner, BatchScheduler
+from genre_tf.serving.metrics import ServerMetrics
+from genre_tf.serving.parameter_files import BatchingParameters
+from genre_tf.serving.statuses import ServingError
+
+
+class Graph:
+    """Doubles `x`, and remembers each run; a gate may hold runs up."""
+
+    def __init__(self) -> None:
+        self.runs: list[dict[str, np.ndarray]] = []
+        self.gate = threading.Event()
+        self.gate.set()
+        self.entered = threading.Semaphore(0)
+        self.answer: Callable[[np.ndarray], np.ndarray] = lambda x: x * 2
+
+    def run(self, feeds: dict[str, np.ndarray], fetches: Sequence[str]) -> list[np.ndarray]:
+        self.runs.append(feeds)
+        self.entered.release()
+        assert self.gate.wait(20)
+        return [self.answer(feeds["x"]) for _ in fetches]
+
+    def sizes(self) -> list[int]:
+        return [len(run["x"]) for run in self.runs]
+
+
+class Batched:
+    """A graph behind batching, and threads to ask from."""
+
+    def __init__(self, **parameters: Any) -> None:
+        self.graph = Graph()
+        self.metrics = ServerMetrics()
+        found = BatchingParameters(**{"num_batch_threads": 1, **parameters})
+        self.runner = BatchingRunner(BatchScheduler(found, self.metrics), self.graph.run)
+        self.pool = ThreadPoolExecutor(32)
+
+    def ask(self, values: Any, fetches: Sequence[str] = ("y",)) -> list[np.ndarray]:
+        return self.runner.run({"x": np.asarray(values, np.float32)}, fetches)
+
+    def later(self, values: Any, fetches: Sequence[str] = ("y",)) -> "Future[list[np.ndarray]]":
+        """Ask from another thread, and wait until the request stands in a queue or runs."""
+        before = self.metrics.input_rows._cells[()].counts[:] if self.metrics.input_rows._cells else []
+        asked = self.pool.submit(self.ask, values, fetches)
+        deadline = time.monotonic() + 10
+        while time.monotonic() < deadline:
+            cells = self.metrics.input_rows._cells
+            if asked.done() or (cells and cells[()].counts != before):
+                break
+            time.sleep(0.001)
+        time.sleep(0.01)
+        return asked
+
+    def hold(self) -> "Future[list[np.ndarray]]":
+        """Keep the only thread busy with a request."""
+        self.graph.gate.clear()
+        busy = self.pool.submit(self.ask, [0.0])
+        assert self.graph.entered.acquire(timeout=10)
+        return busy
+
+
+@pytest.fixture
+def make() -> Any:
+    made: list[Batched] = []
+
+    def build(**parameters: Any) -> Batched:
+        made.append(Batched(**parameters))
+        return made[-1]
+
+    yield build
+    for batched in made:
+        batched.graph.gate.set()
+        batched.pool.shutdown()
+
+
+Make = Callable[..., Batched]
+
+
+def refused(call: Callable[[], Any]) -> tuple[grpc.StatusCode, str]:
+    with pytest.raises(ServingError) as caught:
+        call()
+    return caught.value.code, caught.value.message
+
+
+def test_a_lone_request_runs_at_once_and_in_its_own_thread(make: Make) -> None:
+    batched = make(allowed_batch_sizes=(1, 2, 8), max_batch_size=8)
+    threads: list[str] = []
+    batched.graph.answer = lambda x: (threads.append(threading.current_thread().name), x + 1)[1]  # type: ignore[func-returns-value]
+    assert batched.ask([1.0])[0].tolist() == [2.0]
+    assert threads == [threading.current_thread().name]
+    assert batched.graph.sizes() == [1]
+
+
+def test_requests_that_wait_run_together_and_each_gets_its_rows(make: Make) -> None:
+    batched = make(max_batch_size=8)
+    busy = batched.hold()
+    asked = [batched.later([number, number + 0.5][: 1 + number % 2]) for number in range(5)]
+    batched.graph.gate.set()
+    assert busy.result(10)[0].tolist() == [0.0]
+    assert [answer.result(10)[0].tolist() for answer in asked] == [[0], [2, 3], [4], [6, 7], [8]]
+    assert batched.graph.sizes() == [1, 7]
+
+
+def test_a_batch_is_padded_to_an_allowed_size_with_the_last_requests_first_row(make: Make) -> None:
+    batched = make(max_batch_size=8, allowed_batch_sizes=(1, 4, 8))
+    busy = batched.hold()
+    asked = [batched.later([1.0, 2.0]), batched.later([3.0, 4.0, 5.0])]
+    batched.graph.gate.set()
+    assert [answer.result(10)[0].tolist() for answer in asked] == [[2, 4], [6, 8, 10]]
+    assert batched.graph.runs[1]["x"].tolist() == [1, 2, 3, 4, 5, 3, 3, 3]
+    busy.result(10)
+    page = batched.metrics.page().decode()
+    assert ':tensorflow:serving:batching_session:padding_size_sum{execution_batch_size="8"} 3' in page
+    assert ":tensorflow:serving:batching_session:wrapped_run_count{} 2" in page
+    assert ":tensorflow:serving:batching_session:processed_batch_size_sum{} 9" in page
+    assert ":tensorflow:serving:batching_session:input_batch_size_count{} 3" in page
+    assert ':tensorflow:serving:batching_session:queuing_latency_count{thread_pool_name=""} 3' in page
+
+
+def test_more_rows_than_a_batch_may_have_are_refused(make: Make) -> None:
+    batched = make(max_batch_size=8)
+    text = "Task size 9 is larger than maximum input batch size 8"
+    assert refused(lambda: batched.ask([0.0] * 9)) == (grpc.StatusCode.INVALID_ARGUMENT, text)
+    assert batched.graph.runs == []
+
+
+def test_a_full_queue_is_unavailable(make: Make) -> None:
+    batched = make(max_batch_size=2, max_enqueued_batches=2)
+    busy = batched.hold()
+    waiting = [batched.later([1.0, 1.0]), batched.later([2.0])]
+    code, text = refused(lambda: batched.ask([3.0, 3.0]))
+    assert code is grpc.StatusCode.UNAVAILABLE
+    assert text == (
+        "The batch scheduling queue to which this task was submitted is full; "
+        "currently 2 batches enqueued and max_enqueued_batches is 2"
+    )
+    waiting.append(batched.later([4.0]))  # there is room for one row yet
+    batched.graph.gate.set()
+    assert [answer.result(10)[0].tolist() for answer in waiting] == [[2, 2], [4], [8]]
+    assert busy.result(10)[0].tolist() == [0.0]
+    assert batched.graph.sizes() == [1, 2, 2]
+
+
+def test_a_batch_waits_for_others_until_its_time_is_over(make: Make) -> None:
+    batched = make(max_batch_size=8, batch_timeout_s=0.2)
+    asked = [batched.later([1.0]), batched.later([2.0])]
+    assert [answer.result(10)[0].tolist() for answer in asked] == [[2], [4]]
+    assert batched.graph.sizes() == [2]
+
+
+def test_a_full_batch_does_not_wait(make: Make) -> None:
+    batched = make(max_batch_size=2, batch_timeout_s=60)
+    asked = [batched.later([1.0]), batched.later([2.0])]
+    assert [answer.result(10)[0].tolist() for answer in asked] == [[2], [4]]
+
+
+@pytest.mark.parametrize("other", ["shape", "type", "fetches"])
+def test_only_requests_of_one_kind_run_together(make: Make, other: str) -> None:
+    batched = make(max_batch_size=8, num_batch_threads=1)
+    busy = batched.hold()
+    one = batched.later([[1.0, 2.0]])
+    value: Any = [[3.0, 4.0, 5.0]] if other == "shape" else [[3.0, 4.0]]
+    kind = np.float64 if other == "type" else np.float32
+    fetches = ("y", "z") if other == "fetches" else ("y",)
+    two = batched.pool.submit(batched.runner.run, {"x": np.asarray(value, kind)}, fetches)
+    batched.graph.gate.set()
+    assert one.result(10)[0].tolist() == [[2, 4]]
+    assert two.result(10)[0].tolist() == (np.asarray(value) * 2).tolist()
+    busy.result(10)
+    assert batched.graph.sizes() == [1, 1, 1]
+
+
+def test_padding_of_inner_dimensions_is_the_requests_own_first_element(make: Make) -> None:
+    batched = make(max_batch_size=8, pad_variable_length_inputs=True)
+    busy = batched.hold()
+    asked = [batched.later([[1.0, 2.0], [3.0, 4.0]]), batched.later([[5.0, 6.0, 7.0]])]
+    batched.graph.gate.set()
+    assert asked[0].result(10)[0].tolist() == [[2, 4, 2], [6, 8, 2]]  # the answer keeps the width, as there
+    assert asked[1].result(10)[0].tolist() == [[10, 12, 14]]
+    busy.result(10)
+
+
+def test_large_requests_are_split_where_the_file_says_so(make: Make) -> None:
+    batched = make(max_batch_size=8, max_execution_batch_size=3)
+    assert batched.ask(range(8))[0].tolist() == [0, 2, 4, 6, 8, 10, 12, 14]
+    assert batched.graph.sizes() == [3, 3, 2]
+
+
+def test_an_error_is_that_of_every_request_in_the_batch_and_the_next_one_runs(make: Make) -> None:
+    batched = make(max_batch_size=8)
+    busy = batched.hold()
+    asked = [batched.later([1.0]), batched.later([2.0])]
+
+    def fail(x: np.ndarray) -> np.ndarray:
+        raise ServingError(grpc.StatusCode.INTERNAL, "no")
+
+    answer, batched.graph.answer = batched.graph.answer, fail
+    batched.graph.gate.set()
+    for future in (busy, *asked):
+        assert refused(lambda future=future: future.result(10))[1] == "no"  # type: ignore[misc]
+    batched.graph.answer = answer
+    assert batched.ask([3.0])[0].tolist() == [6.0]
+
+
+@pytest.mark.parametrize(
+    ("feeds", "words"),
+    [
+        ({}, "at least one input tensor"),
+        ({"x": np.float32(1)}, "at least one dimension"),
+        ({"x": np.zeros(2), "y": np.zeros(3)}, "equal 0th-dimension size"),
+    ],
+)
+def test_requests_that_cannot_be_batched_are_refused(make: Make, feeds: Any, words: str) -> None:
+    code, text = refused(
+        lambda: make().runner.run({name: np.asarray(value) for name, value in feeds.items()}, ["y"])
+    )
+    assert code is grpc.StatusCode.INVALID_ARGUMENT
+    assert words in text
+
+
+@pytest.mark.parametrize(
+    ("answer", "words"),
+    [(lambda x: np.sum(x), "has 0 dimensions"), (lambda x: x[:1], "does not equal the sum")],
+)
+def test_outputs_that_are_not_one_row_each_are_refused(make: Make, answer: Any, words: str) -> None:
+    batched = make()
+    batched.graph.answer = answer
+    code, text = refused(lambda: batched.ask([1.0, 2.0]))
+    assert code is grpc.StatusCode.FAILED_PRECONDITION
+    assert words in text
+
+
+def test_no_rows_are_run_as_they_are(make: Make) -> None:
+    assert make(batch_timeout_s=60).ask([])[0].tolist() == []
+
+
+def test_kinds_of_requests_are_not_remembered_without_end(make: Make) -> None:
+    batched = make(max_batch_size=8)
+    for width in range(1000):
+        batched.ask(np.zeros((1, width)))
+    assert len(batched.runner._queues) <= 256
+
+
+def test_hundreds_of_threads_get_their_own_answers(make: Make) -> None:
+    batched = make(
+        max_batch_size=16, num_batch_threads=2, max_enqueued_batches=1000, allowed_batch_sizes=(4, 16)
+    )
+    numbers = range(2000)
+    answers = batched.pool.map(lambda number: batched.ask([number] * (1 + number % 3))[0], numbers)
+    for number, answer in zip(numbers, answers, strict=True):
+        assert answer.tolist() == [2.0 * number] * (1 + number % 3)
+    assert set(batched.graph.sizes()) <= {4, 16}

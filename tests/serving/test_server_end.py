@@ -1,0 +1,122 @@
+"""The end of a server: health says so, what runs is let end, what is new is refused, nothing hangs."""
+
+import http.client
+import json
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import grpc
+import pytest
+
+
+class Held:
+    """A server of the toy whose runs wait at a gate."""
+
+    def __init__(self, models: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        from genre_tf.serving.embedded_server import EmbeddedServer, ServerOptions
+        from genre_tf.serving.servable import Servable
+
+        self.gate = threading.Event()
+        self.entered = threading.Semaphore(0)
+        run = Servable._run_graph
+
+        def held(servable: Any, feeds: Any, fetches: Any) -> Any:
+            self.entered.release()
+            assert self.gate.wait(20)
+            return run(servable, feeds, fetches)
+
+        monkeypatch.setattr(Servable, "_run_graph", held)
+        self.server = EmbeddedServer(models, ServerOptions(grpc_port=0, rest_port=0, grace_s=15))
+
+    def rest(self) -> tuple[int, Any]:
+        host, port = self.server.rest_address.removeprefix("http://").split(":")
+        connection = http.client.HTTPConnection(host, int(port), timeout=30)
+        try:
+            connection.request("POST", "/v1/models/toy:predict", body=b'{"instances": [1]}')
+            response = connection.getresponse()
+            return response.status, json.loads(response.read())
+        finally:
+            connection.close()
+
+    def predict(self, channel: grpc.Channel) -> Any:
+        import tensorflow as tf
+        from tensorflow_serving.apis import predict_pb2, prediction_service_pb2_grpc
+
+        request = predict_pb2.PredictRequest()
+        request.model_spec.name = "toy"
+        request.inputs["x"].CopyFrom(tf.make_tensor_proto([1.0]))
+        return prediction_service_pb2_grpc.PredictionServiceStub(channel).Predict(request, timeout=30)
+
+
+@pytest.fixture
+def held(toy_models: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Held]:
+    made = Held(toy_models, monkeypatch)
+    yield made
+    made.gate.set()
+
+
+def test_a_server_that_ends_says_so_refuses_and_lets_requests_end(held: Held) -> None:
+    from grpc_health.v1 import health_pb2, health_pb2_grpc
+
+    with ThreadPoolExecutor(4) as pool, grpc.insecure_channel(held.server.grpc_address) as channel:
+        health = health_pb2_grpc.HealthStub(channel)
+        seen = health.Watch(health_pb2.HealthCheckRequest(service="PredictionService"), timeout=30)
+        assert next(seen).status == health_pb2.HealthCheckResponse.SERVING
+        running = [pool.submit(held.rest), pool.submit(held.predict, channel)]
+        for _ in running:
+            assert held.entered.acquire(timeout=10)
+        ending = pool.submit(held.server.stop)
+        assert next(seen).status == health_pb2.HealthCheckResponse.NOT_SERVING
+        asked = health.Check(health_pb2.HealthCheckRequest(), timeout=10)
+        assert asked.status == health_pb2.HealthCheckResponse.NOT_SERVING
+        deadline = time.monotonic() + 10
+        while not held.server._in_flight._draining and time.monotonic() < deadline:
+            time.sleep(0.001)
+        assert held.rest() == (503, {"error": "The server is shutting down"})
+        with pytest.raises(grpc.RpcError) as caught:
+            held.predict(channel)
+        error: Any = caught.value
+        assert (error.code(), error.details()) == (
+            grpc.StatusCode.UNAVAILABLE,
+            "The server is shutting down",
+        )
+        held.gate.set()
+        assert running[0].result(10) == (200, {"predictions": [3.5]})
+        assert list(running[1].result(10).outputs["y"].float_val) == [3.5]
+        ending.result(10)
+        with pytest.raises(OSError):
+            held.rest()
+
+
+def test_a_request_that_never_ends_does_not_keep_the_server(toy_models: Path) -> None:
+    from genre_tf.serving.in_flight import InFlight
+
+    in_flight = InFlight()
+    with in_flight.request():
+        started = time.monotonic()
+        assert not in_flight.drain(0.1)
+        assert time.monotonic() - started < 5
+    assert in_flight.drain(0.1)
+
+
+def test_idle_connections_and_watchers_do_not_hold_up_the_end(toy_models: Path) -> None:
+    from grpc_health.v1 import health_pb2, health_pb2_grpc
+
+    from genre_tf.serving.embedded_server import EmbeddedServer, ServerOptions
+
+    server = EmbeddedServer(toy_models, ServerOptions(grpc_port=0, rest_port=0, grace_s=60))
+    host, port = server.rest_address.removeprefix("http://").split(":")
+    idle = http.client.HTTPConnection(host, int(port), timeout=30)
+    idle.request("GET", "/v1/models/toy")
+    idle.getresponse().read()
+    with grpc.insecure_channel(server.grpc_address) as channel:
+        seen = health_pb2_grpc.HealthStub(channel).Watch(health_pb2.HealthCheckRequest(), timeout=60)
+        next(seen)
+        started = time.monotonic()
+        server.stop()
+        assert time.monotonic() - started < 10
+    idle.close()
