@@ -15,7 +15,7 @@ Rate = Callable[[], float]
 
 _LEAST_SECONDS = 1.0  # of work per measurement: far above what a clock or a scheduler can blur
 _QUICK_SECONDS = 0.01
-_PACKAGES = ("tensorflow", "keras", "torch", "transformers", "ctranslate2")
+_PACKAGES = ("tensorflow", "keras", "torch", "transformers", "ctranslate2", "faiss-cpu", "grpcio")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,6 +49,7 @@ class Row:
         ratio: above 1 means that ours is better.
         unit: of `ours` and `peer`.
         rounds: measurements of each side.
+        note: what else must be known to judge it, if anything.
     """
 
     case: str
@@ -58,12 +59,14 @@ class Row:
     ratio: float
     unit: str
     rounds: int
+    note: str = ""
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values, for JSON; four significant digits, which is more than a machine repeats."""
         return {
             name: float(f"{value:.4g}") if isinstance(value, float) else value
             for name, value in asdict(self).items()
+            if value != ""
         }
 
 

@@ -16,6 +16,7 @@ class Bench(str, Enum):  # noqa: UP042  (typer shows the value of a plain string
 
     TRAIN = "train"
     ENCODE = "encode"
+    RETRIEVE = "retrieve"
     GENERATE = "generate"
 
 
