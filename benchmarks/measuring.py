@@ -28,6 +28,7 @@ class BenchOptions:
         data: a MIND-format data set; None writes the package's own newsroom.
         news_backbone: the BERT that both sides load.
         say: takes a line of progress.
+        picture: file for a picture of what was measured, where a bench draws one.
     """
 
     rounds: int
@@ -35,6 +36,7 @@ class BenchOptions:
     data: Path | None
     news_backbone: str
     say: Callable[[str], None]
+    picture: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -121,6 +123,16 @@ def rate_of(work: Callable[[], object], amount: float, options: BenchOptions) ->
         return done * amount / (time.perf_counter() - started)
 
     return measure
+
+
+def median_ms(work: Callable[[int], object], times: int) -> float:
+    """The median time of some work that is given its number, in milliseconds."""
+    taken = []
+    for number in range(times):
+        started = time.perf_counter()
+        work(number)
+        taken.append(time.perf_counter() - started)
+    return statistics.median(taken) * 1e3
 
 
 def threads() -> int:
