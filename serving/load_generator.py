@@ -20,7 +20,9 @@ import grpc.aio
 import numpy as np
 import numpy.typing as npt
 
-_METHOD = "/tensorflow.serving.PredictionService/Predict"
+METHOD = "/tensorflow.serving.PredictionService/Predict"
+"""Of gRPC; without serializers it carries requests and answers as bytes."""
+
 _OPTIONS = [
     ("grpc.enable_retries", 0),  # an error is to be counted, not to be covered
     ("grpc.max_receive_message_length", -1),
@@ -115,8 +117,7 @@ class _Sender:
     """Sends requests over one channel and keeps count of what came of them."""
 
     def __init__(self, channel: Any, requests: Sequence[bytes], timeout_s: float) -> None:
-        # Without serializers gRPC carries bytes as they are.
-        self._call = channel.unary_unary(_METHOD)
+        self._call = channel.unary_unary(METHOD)
         self._requests, self._timeout_s = requests, timeout_s
         self._loop = asyncio.get_running_loop()
         self.latencies: dict[int, float] = {}

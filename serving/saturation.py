@@ -8,6 +8,7 @@ from genre_tf.serving.load_generator import LoadResult, closed_loop, open_loop
 
 _GREATEST_FACTOR = 1.5  # open arrivals never do better than readers who always wait, but for noise
 _LEAST_FACTOR = 0.3
+_PATIENCE_S = 300.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,7 +83,8 @@ def find_saturation(
     for step in range(options.steps):
         rate = (low * high) ** 0.5
         count = max(options.least_requests, round(rate * options.seconds))
-        runs.append(open_loop(address, requests, rate, count, seed=step))
+        # Patient: what a server was asked too much of is answered before the next run begins.
+        runs.append(open_loop(address, requests, rate, count, timeout_s=_PATIENCE_S, seed=step))
         kept = keeps_up(runs[-1], lone_ms, options)
         say(f"{rate:.4g} requests/s: p99 {runs[-1].percentile_ms(99):.4g} ms{'' if kept else ', too many'}")
         if kept:
