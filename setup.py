@@ -30,7 +30,12 @@ REQUIRED = [
     "tomli-w==1.2.0",  # the standard library reads TOML but does not write it
 ]
 EXTRAS = {
-    "bench": ["torch==2.13.0", "faiss-cpu==1.15.1", "ctranslate2==4.8.5"],
+    "bench": [
+        "torch==2.13.0",
+        "faiss-cpu==1.15.1",
+        "ctranslate2==4.8.5",
+        "matplotlib==3.11.2",  # the picture of `genre bench serve --picture`
+    ],
     # Accepts the pins of numpy, protobuf and grpcio above; the clients of Dataflow are apache-beam[gcp].
     "beam": ["apache-beam==2.77.0"],
     # `transformers` reads GGUF files with these, once for each file; it asks for accelerate by name.

@@ -15,7 +15,7 @@ Rate = Callable[[], float]
 
 _LEAST_SECONDS = 1.0  # of work per measurement: far above what a clock or a scheduler can blur
 _QUICK_SECONDS = 0.01
-_PACKAGES = ("tensorflow", "keras", "torch", "transformers", "ctranslate2")
+_PACKAGES = ("tensorflow", "keras", "torch", "transformers", "ctranslate2", "faiss-cpu", "grpcio")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,6 +28,7 @@ class BenchOptions:
         data: a MIND-format data set; None writes the package's own newsroom.
         news_backbone: the BERT that both sides load.
         say: takes a line of progress.
+        picture: file for a picture of what was measured, where a bench draws one.
     """
 
     rounds: int
@@ -35,6 +36,7 @@ class BenchOptions:
     data: Path | None
     news_backbone: str
     say: Callable[[str], None]
+    picture: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -49,6 +51,7 @@ class Row:
         ratio: above 1 means that ours is better.
         unit: of `ours` and `peer`.
         rounds: measurements of each side.
+        note: what else must be known to judge it, if anything.
     """
 
     case: str
@@ -58,12 +61,14 @@ class Row:
     ratio: float
     unit: str
     rounds: int
+    note: str = ""
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values, for JSON; four significant digits, which is more than a machine repeats."""
         return {
             name: float(f"{value:.4g}") if isinstance(value, float) else value
             for name, value in asdict(self).items()
+            if value != ""
         }
 
 
@@ -118,6 +123,16 @@ def rate_of(work: Callable[[], object], amount: float, options: BenchOptions) ->
         return done * amount / (time.perf_counter() - started)
 
     return measure
+
+
+def median_ms(work: Callable[[int], object], times: int) -> float:
+    """The median time of some work that is given its number, in milliseconds."""
+    taken = []
+    for number in range(times):
+        started = time.perf_counter()
+        work(number)
+        taken.append(time.perf_counter() - started)
+    return statistics.median(taken) * 1e3
 
 
 def threads() -> int:

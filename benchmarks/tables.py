@@ -22,7 +22,10 @@ def bench_table(name: str, machine: Mapping[str, Any], rows: Sequence[Row]) -> T
     )
     for heading in ("case", "peer", "ours", "peer's", "ratio", "unit", "rounds"):
         table.add_column(heading, justify="left" if heading in ("case", "peer", "unit") else "right")
+    noted = any(row.note for row in rows)
+    if noted:
+        table.add_column("note")
     for row in rows:
         numbers = (f"{row.ours:.4g}", f"{row.peer:.4g}", f"{row.ratio:.2f}")
-        table.add_row(row.case, row.peer_name, *numbers, row.unit, str(row.rounds))
+        table.add_row(row.case, row.peer_name, *numbers, row.unit, str(row.rounds), *[row.note] * noted)
     return table

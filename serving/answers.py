@@ -30,6 +30,17 @@ class TitleScore:
 
 
 @dataclass(frozen=True, slots=True)
+class Explanation:
+    """Which clicks count for a candidate: id and weight of each click that is known, oldest first.
+
+    The weights of a candidate that the index knows sum to 1.
+    """
+
+    news_id: str
+    weights: list[tuple[str, float]]
+
+
+@dataclass(frozen=True, slots=True)
 class GeneratedText:
     """A text written for a reader; a list of them is best first, unsafe ones last.
 

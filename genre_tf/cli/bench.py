@@ -9,6 +9,7 @@ import typer
 
 from genre_tf.cli.console import print_json, progress, results
 from genre_tf.cli.tensorflow_notes import load_tensorflow
+from genre_tf.errors import InputError
 
 
 class Bench(str, Enum):  # noqa: UP042  (typer shows the value of a plain string enum)
@@ -16,7 +17,9 @@ class Bench(str, Enum):  # noqa: UP042  (typer shows the value of a plain string
 
     TRAIN = "train"
     ENCODE = "encode"
+    RETRIEVE = "retrieve"
     GENERATE = "generate"
+    SERVE = "serve"
 
 
 def bench(
@@ -31,12 +34,17 @@ def bench(
     quick: Annotated[
         bool, typer.Option("--quick", help="Hardly any work: shows that it runs; its numbers mean nothing.")
     ] = False,
+    picture: Annotated[
+        Path | None, typer.Option(help="PNG, SVG or PDF to draw latency against rate in (`serve`).")
+    ] = None,
     json: Annotated[bool, typer.Option("--json", help="Results as JSON, for programs.")] = False,
 ) -> None:
     """Compare with named peers: same weights, same inputs, medians of all rounds.
 
     Example: genre bench encode --json
     """
+    if picture is not None and name is not Bench.SERVE:
+        raise InputError(f"--picture is drawn by `genre bench serve`, not by {name.value}: leave it out")
     load_tensorflow()
     from genre_tf.benchmarks.measuring import BenchOptions, machine
     from genre_tf.benchmarks.tables import bench_table
@@ -48,6 +56,7 @@ def bench(
         data=data,
         news_backbone=news_backbone,
         say=lambda line: progress.print(line, markup=False, soft_wrap=True),
+        picture=picture,
     )
     rows = module.bench(options)
     if json:

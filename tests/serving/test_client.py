@@ -85,6 +85,8 @@ def test_answers_name_their_evidence(client: Any) -> None:
         (lambda client: client.score([["N1"]], [["N2"], ["N3"]]), "one entry a reader"),
         (lambda client: client.embed_user([["N1"]]), 'Serving signature key "embed_user" not found'),
         (lambda client: client.score_counters([[]], [["N1"]], [[-1]], [[1]], [[1]]), "numbers from 0 on"),
+        (lambda client: client.generate([["a"]], [""], ["title"], [2**63]), "whole numbers of 64 bits"),
+        (lambda client: client.generate([["a"]], [""], ["title"], ["x"]), "whole numbers of 64 bits"),
     ],
 )
 def test_wrong_input_is_said_plainly(client: Any, call: Any, words: str) -> None:
@@ -99,19 +101,41 @@ def test_no_server_is_a_failure_that_says_what_to_do(contract_server: Any) -> No
         client.recommend([[]])
 
 
-def test_a_deadline_is_kept() -> None:
-    from genre_tf.serving.client import GenreClient
-
+@pytest.fixture
+def silent_address() -> Iterator[str]:
     with socket.socket() as silent:  # takes connections, says nothing
         silent.bind(("127.0.0.1", 0))
         silent.listen()
-        client = GenreClient(f"127.0.0.1:{silent.getsockname()[1]}", timeout_s=0.2)
-        with client, pytest.raises(FailureError, match=r"no answer from .* within 0.2 s"):
-            client.recommend([[]])
+        yield f"127.0.0.1:{silent.getsockname()[1]}"
 
 
-def test_an_address_is_host_and_port() -> None:
+def test_a_deadline_is_kept(silent_address: str) -> None:
+    from genre_tf.serving.client import GenreClient
+
+    client = GenreClient(silent_address, timeout_s=0.2)
+    with client, pytest.raises(FailureError, match=r"no answer from .* within 0.2 s"):
+        client.recommend([[]])
+
+
+def test_one_request_may_have_a_deadline_of_its_own(silent_address: str) -> None:
+    from genre_tf.serving.client import GenreClient
+
+    client = GenreClient(silent_address, timeout_s=60.0)
+    with client, pytest.raises(FailureError, match=r"within 0.1 s"):
+        client.within(0.1).recommend([[]])
+
+
+@pytest.mark.parametrize("address", ["localhost", ":8500", "localhost:", "localhost:http", "localhost:70000"])
+def test_an_address_is_host_and_port(address: str) -> None:
     from genre_tf.serving.client import GenreClient
 
     with pytest.raises(InputError, match="not HOST:PORT"):
-        GenreClient("localhost")
+        GenreClient(address)
+
+
+@pytest.mark.parametrize("timeout_s", [0, -1.0, float("inf"), float("nan")])
+def test_a_deadline_is_above_zero(timeout_s: float) -> None:
+    from genre_tf.serving.client import GenreClient
+
+    with pytest.raises(InputError, match="seconds above 0"):
+        GenreClient(timeout_s=timeout_s)

@@ -1,0 +1,182 @@
+"""`genre bench retrieve`: search in an exported graph beside FAISS; same vectors, same readers, same threads.
+
+Both sides give the 100 articles of a million with the greatest dot products. FAISS' `IndexFlatIP` is the
+exact search that the field uses. The partitioned index looks into a part of the pool only: its row says how
+much of the exact answer it finds.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import tensorflow as tf
+
+from genre_tf.benchmarks.exported import ExportedSignature
+from genre_tf.benchmarks.measuring import BenchOptions, Row, compare, rate_of, threads
+from genre_tf.benchmarks.peers import peer_module
+from genre_tf.errors import FailureError
+from genre_tf.export.exact_search import BLOCK, top_columns
+from genre_tf.export.partitioned_index import PartitionedIndex, PartitionedOptions
+from genre_tf.export.partitions import PartitionSettings
+from genre_tf.export.saved_model import write_saved_model
+
+UNIT = "readers per second"
+BATCHES = (1, 8, 64)
+EXACT = "exact in the graph"
+_TOLERANCE = 1e-4  # two articles whose scores differ by less may change places
+_READERS_OF_RECALL = 200
+_ARTICLES_A_CLUSTER = 500
+_SPREAD = 0.6  # of a cluster, relative to the distance of its centre from the origin
+
+Vectors = npt.NDArray[np.float32]
+Found = npt.NDArray[np.int64]
+Search = Callable[[Vectors], Found]
+
+
+@dataclass(frozen=True)
+class _Sizes:
+    articles: int
+    dimension: int
+    limit: int
+    options: PartitionedOptions
+
+
+_FULL = _Sizes(1_000_000, 128, 100, PartitionedOptions())
+_QUICK = _Sizes(20_000, 16, 10, PartitionedOptions(partitions=PartitionSettings(block=32), probes=60))
+
+
+def bench(options: BenchOptions) -> list[Row]:
+    """Three batch sizes beside FAISS, and the partitioned index beside the exact one.
+
+    Raises:
+        InputError: a peer is not installed.
+        FailureError: the sides find different articles.
+    """
+    sizes = _QUICK if options.quick else _FULL
+    options.say(f"drawing {sizes.articles:,} vectors in clusters")
+    vectors, readers = clustered(sizes)
+    with TemporaryDirectory(prefix="genre-bench-") as folder:
+        options.say("exporting the exact search")
+        exact = export_exact(vectors, sizes.limit, Path(folder) / "exact")
+        faiss = _faiss(vectors, sizes.limit)
+        rows = []
+        for batch in BATCHES:
+            rows += _beside(f"batch {batch}", exact, {"faiss": faiss}, vectors, readers[:batch], options)
+        options.say("parting the vectors into blocks")
+        parted = _export_partitioned(vectors, sizes, Path(folder) / "partitioned")
+        found = recall(parted(readers), exact(readers))
+        rows += [
+            replace(row, note=f"recall@{sizes.limit} {found:.3f}")
+            for row in compare(
+                "partitioned, batch 1",
+                UNIT,
+                _rate(parted, readers[:1], options),
+                {EXACT: _rate(exact, readers[:1], options), "faiss": _rate(faiss, readers[:1], options)},
+                options,
+            )
+        ]
+    return rows
+
+
+def clustered(sizes: _Sizes) -> tuple[Vectors, Vectors]:
+    """Articles in clusters, and readers who clicked four articles of two of them.
+
+    Returns:
+        Articles float32 [N, D] and readers float32 [200, D], all of length one.
+    """
+    random = np.random.default_rng(0)
+    clusters = max(2, sizes.articles // _ARTICLES_A_CLUSTER)
+    centres = random.standard_normal((clusters, sizes.dimension), np.float32)
+    member = random.integers(0, clusters, sizes.articles)
+    vectors = random.standard_normal((sizes.articles, sizes.dimension), np.float32)
+    vectors *= _SPREAD
+    vectors += centres[member]
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    by_cluster = np.argsort(member, kind="stable")
+    starts = np.searchsorted(member[by_cluster], np.arange(clusters))
+    clicked = (starts[random.integers(0, clusters, (_READERS_OF_RECALL, 2, 1))] + np.arange(2)).reshape(-1, 4)
+    readers = vectors[by_cluster[np.minimum(clicked, sizes.articles - 1)]].mean(axis=1)  # [readers, D]
+    return vectors, readers / np.linalg.norm(readers, axis=1, keepdims=True)
+
+
+def export_exact(vectors: Vectors, limit: int, folder: Path) -> Search:
+    """The exact search of `export/index.py` as a SavedModel, loaded by session."""
+    rows, dimension = vectors.shape
+    module = tf.Module()
+    # Zeros fill up the last block: below the best scores of any reader, which are positive.
+    transposed = np.zeros((dimension, -(-rows // BLOCK) * BLOCK), np.float32)
+    transposed[:, :rows] = vectors.T
+    module.matrix = tf.Variable(transposed, trainable=False, shape=[dimension, None])
+
+    def search(readers: tf.Tensor) -> dict[str, tf.Tensor]:
+        scores = tf.matmul(tf.reshape(readers, [-1, dimension]), module.matrix)
+        return {"rows": top_columns(scores, limit)[1]}
+
+    return _by_session(folder, module, search)
+
+
+def _export_partitioned(vectors: Vectors, sizes: _Sizes, folder: Path) -> Search:
+    padding = np.zeros((1, vectors.shape[1]), np.float32)
+    index = PartitionedIndex(np.concatenate([padding, vectors]), sizes.options)
+    nobody_read = tf.zeros([0, 2], tf.int64)
+
+    def search(readers: tf.Tensor) -> dict[str, tf.Tensor]:
+        readers = tf.reshape(readers, [-1, vectors.shape[1]])
+        return {"rows": index.search(readers, nobody_read, sizes.limit)[0] - 1}
+
+    return _by_session(folder, index, search)
+
+
+def _by_session(folder: Path, module: tf.Module, search: Callable[[tf.Tensor], Any]) -> Search:
+    write_saved_model(folder, [module], {"search": (search, {"readers": tf.float32})})
+    signature = ExportedSignature(folder, "search")
+    return lambda readers: signature(readers=readers.ravel())["rows"]  # inputs of an export have rank 1
+
+
+def _faiss(vectors: Vectors, limit: int) -> Search:
+    faiss = peer_module("faiss")
+    faiss.omp_set_num_threads(threads())
+    index = faiss.IndexFlatIP(vectors.shape[1])
+    index.add(vectors)
+    return lambda readers: index.search(readers, limit)[1]
+
+
+def _beside(
+    case: str,
+    ours: Search,
+    peers: dict[str, Search],
+    vectors: Vectors,
+    readers: Vectors,
+    options: BenchOptions,
+) -> list[Row]:
+    found = ours(readers)
+    for name, peer in peers.items():
+        require_same_articles(case, vectors, readers, found, name, peer(readers))
+    sides = {name: _rate(peer, readers, options) for name, peer in peers.items()}
+    return compare(case, UNIT, _rate(ours, readers, options), sides, options)
+
+
+def _rate(search: Search, readers: Vectors, options: BenchOptions) -> Any:
+    return rate_of(lambda: search(readers), len(readers), options)
+
+
+def require_same_articles(
+    case: str, vectors: Vectors, readers: Vectors, ours: Found, name: str, theirs: Found
+) -> None:
+    """Raises FailureError where two sides found other articles: rows int [B, K], best first.
+
+    Articles of nearly equal scores may change places, also with the first one that is no longer found.
+    """
+    scores = [np.einsum("bkd,bd->bk", vectors[rows], readers) for rows in (ours, theirs)]
+    if ours.shape != theirs.shape or not np.abs(scores[0] - scores[1]).max() <= _TOLERANCE:
+        raise FailureError(f"{case}: ours and {name} find different articles, so speed says nothing")
+
+
+def recall(found: Found, exact: Found) -> float:
+    """Mean share of the exact answer that was found: rows int [B, K] each."""
+    shares = [len(np.intersect1d(*rows)) / len(rows[1]) for rows in zip(found, exact, strict=True)]
+    return float(np.mean(shares))

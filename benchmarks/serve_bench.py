@@ -1,0 +1,230 @@
+"""`genre bench serve`: the embedded server under open-loop load, beside a naive export and the bare session.
+
+Latencies count from the moment at which a request was meant to arrive (see `serving/load_generator.py`). The
+server runs in a process of its own; whatever asks it shares its processors, as a balancer would.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import grpc
+import numpy as np
+
+from genre_tf.benchmarks.exported import ExportedSignature
+from genre_tf.benchmarks.latency_picture import Curve, check_picture, draw_latency
+from genre_tf.benchmarks.measuring import BenchOptions, Rate, Row, compare, median_ms
+from genre_tf.benchmarks.serve_models import NAIVE, ServedSizes, write_models
+from genre_tf.benchmarks.serve_requests import Readers
+from genre_tf.config import GenerationConfig
+from genre_tf.errors import FailureError
+from genre_tf.export.index import Catalogue
+from genre_tf.export.recommender import NAME
+from genre_tf.serving.client import GenreClient
+from genre_tf.serving.joining import join_ids
+from genre_tf.serving.load_generator import METHOD, LoadResult, closed_loop, open_loop
+from genre_tf.serving.memory_watch import MemoryWatch
+from genre_tf.serving.saturation import SearchOptions, find_saturation
+from genre_tf.serving.server_process import ServerProcess, server_process
+
+UNIT = "requests per second"
+LONE = "lone request's median"
+SESSION = "bare session"
+SHARES = (0.1, 0.25, 0.5, 0.75, 0.9)  # of the saturating rate
+_TOLERANCE = 1e-3  # of scores: KerasHub's layers and ours add up in another order
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Sizes:
+    served: ServedSizes
+    clicks: int = 50
+    candidates: int = 100
+    lone: int = 200  # requests of a median
+    burst: int = 100  # requests of a throughput
+    burst_naive: int = 32
+    at_once: int = 16
+    long_run: int = 24_000  # requests at half load whose memory is watched
+    search: SearchOptions = field(default_factory=SearchOptions)
+    writes: int = 20  # generated texts of a median; of one run at a rate twice as many
+
+
+_FULL = _Sizes(served=ServedSizes(articles=50_000, k=20, retrieve=200, generation=GenerationConfig()))
+_QUICK = _Sizes(
+    served=ServedSizes(
+        articles=200,
+        k=3,
+        retrieve=20,
+        generation=GenerationConfig(vocabulary_size=400, layers=1, heads=2, hidden=16, max_tokens=80),
+    ),
+    clicks=4,
+    candidates=5,
+    lone=5,
+    burst=12,
+    burst_naive=12,
+    at_once=4,
+    long_run=60,
+    search=SearchOptions(seconds=0.2, least_requests=6, at_once=4, steps=3),
+    writes=3,
+)
+
+
+def bench(options: BenchOptions) -> list[Row]:
+    """Throughput beside the naive export, latency at several rates, memory, and the server's own cost.
+
+    Raises:
+        InputError: no such backbone, or no picture can be drawn.
+        FailureError: a request fails, or the naive export answers otherwise.
+    """
+    if options.picture is not None:
+        check_picture(options.picture)
+    sizes = _QUICK if options.quick else _FULL
+    with TemporaryDirectory(prefix="genre-bench-") as folder:
+        models, scratch = Path(folder) / "models", Path(folder) / "scratch"
+        scratch.mkdir()
+        options.say(f"exporting models over {sizes.served.articles:,} articles")
+        catalogue = write_models(models, sizes.served, options.news_backbone, scratch)
+        with server_process(models, ["--embedded"]) as server:
+            return _measured(server, models, catalogue, sizes, options)
+
+
+def _measured(
+    server: ServerProcess, models: Path, catalogue: Catalogue, sizes: _Sizes, options: BenchOptions
+) -> list[Row]:
+    readers = Readers.of(catalogue, sizes.clicks, sizes.candidates)
+    require_same_answers(server.address, readers)
+    rows = [_own_cost(server, models, readers, sizes, options)]
+    beside = {"recommend": readers.naive_recommend(), "score": readers.naive_score()}
+    asked = {"recommend": readers.recommend(), "score": readers.score()}
+    for name, naive in beside.items():
+        rates = [
+            _burst(server, *side, sizes.at_once)
+            for side in ((asked[name], sizes.burst), (naive, sizes.burst_naive))
+        ]
+        rows += compare(f"{name}, throughput", UNIT, rates[0], {"naive": rates[1]}, options)
+    curves = []
+    for name, requests in {**asked, "generate": readers.generate()}.items():
+        curves.append(_curve(name, server, requests, sizes, options))
+        rows += [
+            _rate_row(curves[-1], run, share) for run, share in zip(curves[-1].runs, SHARES, strict=True)
+        ]
+    rows.append(_long_run(curves[0], server, asked["recommend"], sizes, options))
+    if options.picture is not None:
+        draw_latency(curves, options.picture)
+    return rows
+
+
+def _own_cost(
+    server: ServerProcess, models: Path, readers: Readers, sizes: _Sizes, options: BenchOptions
+) -> Row:
+    """A lone `recommend` through the server, and through a session alone."""
+    signature = ExportedSignature(models / NAME / "1", "recommend")
+    inputs = [np.array([join_ids(history).encode()], object) for history in readers.histories]
+    requests = readers.recommend()
+
+    def through_session() -> float:
+        return median_ms(lambda number: signature(history=inputs[number % len(inputs)]), sizes.lone)
+
+    with grpc.insecure_channel(server.address) as channel:
+        call = channel.unary_unary(METHOD)
+
+        def through_server() -> float:
+            return median_ms(lambda number: call(requests[number % len(requests)]), sizes.lone)
+
+        # `compare` takes rates, of which more is better.
+        sides = [_inverse(through_server), _inverse(through_session)]
+        [row] = compare("recommend, lone", "per ms", sides[0], {SESSION: sides[1]}, options)
+    signature.close()
+    ours, bare = 1 / row.ours, 1 / row.peer
+    note = f"the server's own cost is {ours - bare:.3g} ms"
+    return Row(row.case, ours, bare, SESSION, bare / ours, "ms", row.rounds, note)
+
+
+def _inverse(milliseconds: Callable[[], float]) -> Rate:
+    return lambda: 1 / milliseconds()
+
+
+def _burst(server: ServerProcess, requests: list[bytes], count: int, at_once: int) -> Rate:
+    return lambda: _answered(closed_loop(server.address, requests, count, at_once=at_once)).throughput
+
+
+def _curve(
+    name: str, server: ServerProcess, requests: list[bytes], sizes: _Sizes, options: BenchOptions
+) -> Curve:
+    address, writes = server.address, name == "generate"
+    # Shapes of batches that were never seen cost a graph its first second.
+    closed_loop(address, requests, 4 * sizes.at_once, at_once=sizes.at_once)
+    lone = _answered(closed_loop(address, requests, sizes.writes if writes else sizes.lone)).percentile_ms(50)
+    found = find_saturation(
+        address, requests, lone, sizes.search, lambda line: options.say(f"{name}, {line}")
+    )
+    runs = []
+    for share in SHARES:
+        rate = share * found.rate
+        least = 2 * sizes.writes if writes else sizes.lone
+        count = max(least, round(2 * sizes.search.seconds * rate))
+        runs.append(open_loop(address, requests, rate, count, timeout_s=120.0, seed=round(100 * share)))
+        options.say(f"{name} at {share:.0%} of {found.rate:.4g}/s: {_described(runs[-1])}")
+    return Curve(name, lone, found.rate, runs)
+
+
+def _rate_row(curve: Curve, run: LoadResult, share: float) -> Row:
+    p99 = run.percentile_ms(99)
+    note = f"{_described(run)}; saturates at {curve.saturation:.4g}/s"
+    return Row(
+        f"{curve.name}, p99 at {share:.0%} load", p99, curve.lone_ms, LONE, curve.lone_ms / p99, "ms", 1, note
+    )
+
+
+def _long_run(
+    curve: Curve, server: ServerProcess, requests: list[bytes], sizes: _Sizes, options: BenchOptions
+) -> Row:
+    rate = curve.saturation / 2
+    options.say(f"{sizes.long_run:,} requests at {rate:.4g}/s")
+    every_s = min(0.5, sizes.long_run / rate / 40)
+    with MemoryWatch(server.pid, every_s) as watch:
+        run = open_loop(server.address, requests, rate, sizes.long_run, seed=1)
+    slope = watch.slope()
+    growth = 1e3 * slope.kb_a_second / rate
+    note = (
+        f"{run.failed} of {run.sent:,} failed{f' {run.errors}' if run.failed else ''}, p99 "
+        f"{run.percentile_ms(99):.3g} ms; in the second half memory grew {growth:.3g} kB per 1000 requests "
+        f"(+/- {1e3 * slope.error_kb / rate:.2g})"
+    )
+    case = "recommend, memory of the long run"
+    ratio = slope.first_mb / slope.last_mb
+    return Row(case, slope.last_mb, slope.first_mb, "before", ratio, "MB", 1, note)
+
+
+def _described(run: LoadResult) -> str:
+    latencies = "/".join(f"{run.percentile_ms(share):.3g}" for share in (50, 95, 99))
+    return (
+        f"{run.rate:.4g}/s asked, {run.throughput:.4g}/s answered, p50/p95/p99 {latencies} ms, "
+        f"{run.failed} of {run.sent} failed, sent {run.late_ms:.2g} ms late"
+    )
+
+
+def _answered(result: LoadResult) -> LoadResult:
+    if result.failed:
+        raise FailureError(f"{result.failed} of {result.sent} requests failed: {result.errors}")
+    return result
+
+
+def require_same_answers(address: str, readers: Readers) -> None:
+    """Raises FailureError where ours and the naive export recommend or score otherwise."""
+    few = slice(4)
+    with GenreClient(address, 120.0) as ours, GenreClient(address, 120.0, recommender=NAIVE) as naive:
+        recommended = [
+            [[one.score for one in row] for row in found]
+            for found in (ours.recommend(readers.histories[few]), naive.recommend_text(readers.titles[few]))
+        ]
+        scored = [
+            [[one.click_probability for one in row] for row in found]
+            for found in (
+                ours.score(readers.histories[few], readers.candidates[few]),
+                naive.score_text(readers.titles[few], readers.candidate_titles[few]),
+            )
+        ]
+    for what, (first, second) in (("recommend", recommended), ("score", scored)):
+        if not np.allclose(first, second, rtol=0, atol=_TOLERANCE):
+            raise FailureError(f"{what}: ours and naive answer differently, so speed says nothing")

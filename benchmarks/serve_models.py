@@ -1,0 +1,135 @@
+"""What `genre bench serve` serves: untrained models of real size over a pool of the newsroom's articles, and
+a naive export of the same models."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from genre_tf.config import GenerationConfig, NewsConfig, RunConfig
+from genre_tf.data.articles import Article, ArticleTable
+from genre_tf.data.synth.catalogue import write_catalogue
+from genre_tf.data.synth.settings import NewsroomSettings
+from genre_tf.export import generator, recommender
+from genre_tf.export.encoding import encode_titles, share_frozen_layers
+from genre_tf.export.evidence import Evidence
+from genre_tf.export.generator import GeneratorServable
+from genre_tf.export.index import ArticleIndex, Catalogue
+from genre_tf.export.recommender import Recommender
+from genre_tf.export.saved_model import write_saved_model
+from genre_tf.generation.writer import Writer, WriterOptions
+from genre_tf.models.backbone import Categories, load_news_backbone
+from genre_tf.models.news_encoder import NewsEncoder
+from genre_tf.models.ranker import Ranker
+from genre_tf.models.two_tower import TwoTower
+from genre_tf.serving.configuration import write_configuration
+from genre_tf.training.generation import new_generator
+
+NAIVE = "genre_naive"
+_WRITERS_CORPUS = 2000  # articles: its vocabulary has 4,000 tokens
+
+
+@dataclass(frozen=True, kw_only=True)
+class ServedSizes:
+    """How large what is served is.
+
+    Attributes:
+        articles: of the pool.
+        k: articles that are recommended.
+        retrieve: articles that the towers hand to the ranker.
+        generation: settings of the writer.
+    """
+
+    articles: int
+    k: int
+    retrieve: int
+    generation: GenerationConfig
+
+
+def write_models(models: Path, sizes: ServedSizes, news_backbone: str, scratch: Path) -> Catalogue:
+    """Export recommender, generator and the naive recommender, with the server's configuration.
+
+    Args:
+        models: folder to write.
+        sizes: of what is served.
+        news_backbone: the BERT, by name.
+        scratch: folder for files that exports copy.
+
+    Returns:
+        The pool.
+
+    Raises:
+        InputError: no such backbone.
+    """
+    config = RunConfig(news=NewsConfig(backbone=news_backbone, trainable="none"))
+    backbones = [load_news_backbone(news_backbone, config.news, Categories.of()) for _ in range(2)]
+    two_tower, ranker = TwoTower(backbones[0], config), Ranker(backbones[1], config)
+    share_frozen_layers(two_tower, ranker)
+    articles = _articles(sizes.articles)
+    catalogue = _catalogue(articles, two_tower, ranker)
+    index = ArticleIndex(catalogue, scratch / "news_ids.txt")
+    shape = {"max_history": config.data.max_history, "k": sizes.k, "retrieve": sizes.retrieve}
+    Recommender(two_tower, ranker, index, **shape).write(models / recommender.NAME / "1")
+    _write_naive(models / NAIVE / "1", two_tower, ranker, index, shape)
+    table = ArticleTable(articles[:_WRITERS_CORPUS])
+    trained = new_generator(sizes.generation, table, two_tower.news_tower.dimension, scratch)
+    writer = Writer(trained.generator, trained.prompts, WriterOptions(), trained.common_words)
+    servable = GeneratorServable(
+        writer, two_tower, ranker, Evidence(catalogue), max_history=shape["max_history"]
+    )
+    servable.write(models / generator.NAME / "1")
+    write_configuration(models, [recommender.NAME, NAIVE, generator.NAME])
+    return catalogue
+
+
+class NaiveEncoder(NewsEncoder):
+    """The same encoder as it is conventionally exported: KerasHub's BERT over rows of a fixed width."""
+
+    def text_features(self, texts: tf.Tensor) -> dict[str, tf.Tensor]:
+        """As `NewsEncoder.text_features`, the padding computed too."""
+        bert, width = self.backbone.bert, self.backbone.config.max_title_tokens
+        token_ids = bert.tokenizer(texts, width)  # [texts, longest]
+        missing = width - tf.shape(token_ids)[1]
+        token_ids = tf.pad(token_ids, [[0, 0], [0, missing]], constant_values=bert.tokenizer.pad_id)
+        mask = token_ids != bert.tokenizer.pad_id
+        inputs = {"token_ids": token_ids, "segment_ids": tf.zeros_like(token_ids), "padding_mask": mask}
+        states = bert.backbone(inputs, training=False)["sequence_output"]  # [texts, width, hidden]
+        unknown = tf.zeros_like(token_ids[:, 0])
+        has_text = tf.strings.length(tf.strings.strip(texts)) > 0
+        return {
+            "states": states,
+            "mask": mask & has_text[:, None],
+            "category": unknown,
+            "subcategory": unknown,
+        }
+
+
+def _write_naive(folder: Path, two_tower: Any, ranker: Any, index: ArticleIndex, shape: Any) -> None:
+    """The funnel from titles that are encoded at each request; what is recommended has its vectors."""
+    encoders = [NaiveEncoder(model.encoder.backbone, model.encoder.tower) for model in (two_tower, ranker)]
+    towers = SimpleNamespace(user_vector=two_tower.user_vector, encoder=encoders[0])
+    clicks = SimpleNamespace(click_logits=ranker.click_logits, encoder=encoders[1])
+    naive = Recommender(towers, clicks, index, **shape)
+    names = ("recommend_text", "score_text")
+    signatures = {
+        name: (getattr(naive, name), dict.fromkeys(recommender.SIGNATURES[name], tf.string)) for name in names
+    }
+    write_saved_model(folder, [index, encoders[0].backbone.bert.tokenizer], signatures)
+
+
+def _articles(count: int) -> list[Article]:
+    settings = NewsroomSettings(articles=count)
+    return write_catalogue(settings, np.random.default_rng(settings.seed)).articles
+
+
+def _catalogue(articles: list[Article], two_tower: Any, ranker: Any) -> Catalogue:
+    """The pool as text alone, so that an article's vector is that of its title in a request."""
+    encode = tf.function(lambda texts: encode_titles(texts, two_tower.encoder, ranker.encoder))
+    titles = ["", *(article.title for article in articles)]
+    vectors = [part.numpy() for part in encode(tf.constant(titles))]
+    counters = np.random.default_rng(0).integers(0, 200, (len(titles), 3)).astype(np.float32)
+    counters[0] = 0
+    return Catalogue(["", *(article.news_id for article in articles)], titles, titles, *vectors, counters)

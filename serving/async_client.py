@@ -1,0 +1,139 @@
+"""Ask a running server from `asyncio`: as `GenreClient`, with many questions under way at a time."""
+
+import copy
+from collections.abc import Sequence
+from types import TracebackType
+from typing import Any
+
+import grpc
+import grpc.aio
+import numpy as np
+from tensorflow_serving.apis import prediction_service_pb2_grpc
+
+from genre_tf.serving import calls
+from genre_tf.serving.answers import (
+    CandidateScore,
+    Explanation,
+    GeneratedText,
+    QuestionAnswer,
+    Recommendation,
+    TitleScore,
+)
+from genre_tf.serving.calls import Call, Ids, Titles
+from genre_tf.serving.channels import OPTIONS, check_target, plain_error
+from genre_tf.serving.client import GENERATOR, RECOMMENDER
+
+
+class AsyncGenreClient:
+    """Requests to both servables, over one channel that is kept open; an asynchronous context manager.
+
+    Methods, arguments, answers and errors are those of `GenreClient`. Make it where an event loop runs.
+
+    Args:
+        address: HOST:PORT of gRPC.
+        timeout_s: deadline of each request; the server drops what is late.
+        recommender: name of the recommending servable.
+        generator: name of the writing servable.
+        credentials: for a server that speaks TLS, as `grpc.ssl_channel_credentials` gives them.
+
+    Raises:
+        InputError: the address is none.
+    """
+
+    def __init__(
+        self,
+        address: str = "127.0.0.1:8500",
+        timeout_s: float = 10.0,
+        recommender: str = RECOMMENDER,
+        generator: str = GENERATOR,
+        credentials: grpc.ChannelCredentials | None = None,
+    ) -> None:
+        check_target(address, timeout_s)
+        self._address, self._timeout_s = address, timeout_s
+        self._recommender, self._generator = recommender, generator
+        if credentials is None:
+            self._channel = grpc.aio.insecure_channel(address, OPTIONS)
+        else:
+            self._channel = grpc.aio.secure_channel(address, credentials, OPTIONS)
+        self._predict = prediction_service_pb2_grpc.PredictionServiceStub(self._channel).Predict
+
+    def within(self, timeout_s: float) -> "AsyncGenreClient":
+        """The same client, over the same channel, with another deadline."""
+        check_target(self._address, timeout_s)
+        other = copy.copy(self)
+        other._timeout_s = timeout_s
+        return other
+
+    async def recommend(self, histories: Sequence[Ids]) -> list[list[Recommendation]]:
+        """Articles for readers known by what they clicked."""
+        return await self._ask(calls.recommend(histories))
+
+    async def recommend_text(self, histories: Sequence[Titles]) -> list[list[Recommendation]]:
+        """Articles for readers known by the titles they clicked."""
+        return await self._ask(calls.recommend_text(histories))
+
+    async def score(self, histories: Sequence[Ids], candidates: Sequence[Ids]) -> list[list[CandidateScore]]:
+        """Click probabilities of candidates."""
+        return await self._ask(calls.score(histories, candidates))
+
+    async def score_counters(
+        self,
+        histories: Sequence[Ids],
+        candidates: Sequence[Ids],
+        clicks: Sequence[Sequence[float]],
+        views: Sequence[Sequence[float]],
+        age_hours: Sequence[Sequence[float]],
+    ) -> list[list[CandidateScore]]:
+        """As `score`, with the live counters of each candidate."""
+        counters = {"clicks": clicks, "views": views, "age_hours": age_hours}
+        return await self._ask(calls.score_counters(histories, candidates, counters))
+
+    async def score_text(
+        self, histories: Sequence[Titles], candidates: Sequence[Titles]
+    ) -> list[list[TitleScore]]:
+        """Click probabilities of titles that no index needs to know."""
+        return await self._ask(calls.score_text(histories, candidates))
+
+    async def explain(self, histories: Sequence[Ids], candidates: Sequence[Ids]) -> list[list[Explanation]]:
+        """Which clicks of a reader count for each candidate."""
+        return await self._ask(calls.explain(histories, candidates))
+
+    async def embed_news(self, texts: Sequence[str]) -> np.ndarray:
+        """Vectors of news texts, float32 [texts, dimensions]."""
+        return await self._ask(calls.embed_news(texts))
+
+    async def embed_user(self, histories: Sequence[Ids]) -> np.ndarray:
+        """Vectors of readers, float32 [readers, dimensions]."""
+        return await self._ask(calls.embed_user(histories))
+
+    async def generate(
+        self, histories: Sequence[Titles], sources: Sequence[str], kinds: Sequence[str], seeds: Sequence[int]
+    ) -> list[list[GeneratedText]]:
+        """Write for readers."""
+        return await self._ask(calls.generate(histories, sources, kinds, seeds))
+
+    async def answer(
+        self, questions: Sequence[str], histories: Sequence[Titles], seeds: Sequence[int]
+    ) -> list[QuestionAnswer]:
+        """Answer readers' questions."""
+        return await self._ask(calls.answer(questions, histories, seeds))
+
+    async def close(self) -> None:
+        """Close the channel."""
+        await self._channel.close()
+
+    async def __aenter__(self) -> "AsyncGenreClient":
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    async def _ask(self, call: Call[Any]) -> Any:
+        request = call.request(self._generator if call.writes else self._recommender)
+        try:
+            response = await self._predict(request, timeout=self._timeout_s)
+        except grpc.RpcError as error:
+            raise plain_error(error, self._address, self._timeout_s) from error
+        return call.answer(response)

@@ -1,0 +1,230 @@
+"""Every question to the servables: what is sent, and what its answer means; no network in here."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
+
+import numpy as np
+from tensorflow_serving.apis import predict_pb2
+
+from genre_tf.errors import FailureError, InputError
+from genre_tf.serving.answers import (
+    CandidateScore,
+    Explanation,
+    GeneratedText,
+    QuestionAnswer,
+    Recommendation,
+    TitleScore,
+)
+from genre_tf.serving.joining import check_kinds, join_ids, join_numbers, join_titles
+from genre_tf.serving.tensors import to_array, write_proto
+
+Ids = Sequence[str]
+Titles = Sequence[str]
+Outputs = Mapping[str, np.ndarray]
+Answer = TypeVar("Answer")
+
+
+@dataclass(frozen=True)
+class Call(Generic[Answer]):
+    """One question.
+
+    Attributes:
+        signature: of the servable.
+        inputs: one entry a reader.
+        read: the meaning of the signature's outputs.
+        writes: whether the writing servable answers it, not the recommending one.
+    """
+
+    signature: str
+    inputs: Mapping[str, np.ndarray]
+    read: Callable[[Outputs], Answer]
+    writes: bool = False
+
+    def request(self, model: str) -> Any:
+        """The PredictRequest.
+
+        Raises:
+            InputError: the inputs are not equally long.
+        """
+        lengths = {name: len(value) for name, value in self.inputs.items()}
+        if len(set(lengths.values())) > 1:
+            raise InputError(f"every argument needs one entry a reader: received {lengths}")
+        request = predict_pb2.PredictRequest()
+        request.model_spec.name = model
+        request.model_spec.signature_name = self.signature
+        for name, value in self.inputs.items():
+            write_proto(value, request.inputs[name])
+        return request
+
+    def answer(self, response: Any) -> Answer:
+        """What a PredictResponse says.
+
+        Raises:
+            FailureError: it is no answer of this signature.
+        """
+        try:
+            return self.read({name: to_array(proto) for name, proto in response.outputs.items()})
+        except (KeyError, IndexError, ValueError) as error:
+            raise FailureError(
+                f"the server's answer to `{self.signature}` is not what genre_tf exports ({error}): "
+                "is another model served under this name?"
+            ) from error
+
+
+def recommend(histories: Sequence[Ids]) -> Call[list[list[Recommendation]]]:
+    """Articles for readers known by what they clicked."""
+    return Call("recommend", {"history": _joined_ids(histories)}, _recommendations)
+
+
+def recommend_text(histories: Sequence[Titles]) -> Call[list[list[Recommendation]]]:
+    """Articles for readers known by the titles they clicked."""
+    return Call("recommend_text", {"history_text": _joined_titles(histories)}, _recommendations)
+
+
+def score(histories: Sequence[Ids], candidates: Sequence[Ids]) -> Call[list[list[CandidateScore]]]:
+    """Click probabilities of candidates."""
+    return Call("score", _pairs(histories, candidates), lambda outputs: _scores(outputs, candidates))
+
+
+def score_counters(
+    histories: Sequence[Ids], candidates: Sequence[Ids], counters: Mapping[str, Sequence[Sequence[float]]]
+) -> Call[list[list[CandidateScore]]]:
+    """As `score`; counters are `clicks`, `views` and `age_hours`, one number for each candidate."""
+    for name, rows in counters.items():
+        if [len(row) for row in rows] != [len(row) for row in candidates]:
+            raise InputError(f"{name} must give one number for each candidate of each reader")
+    numbers = {name: _strings([join_numbers(row) for row in rows]) for name, rows in counters.items()}
+    inputs = _pairs(histories, candidates) | numbers
+    return Call("score_counters", inputs, lambda outputs: _scores(outputs, candidates))
+
+
+def score_text(histories: Sequence[Titles], candidates: Sequence[Titles]) -> Call[list[list[TitleScore]]]:
+    """Click probabilities of titles."""
+
+    def read(outputs: Outputs) -> list[list[TitleScore]]:
+        rows = zip(candidates, _own(outputs["click_probability"], candidates), strict=True)
+        return [[TitleScore(*pair) for pair in zip(*row, strict=True)] for row in rows]
+
+    inputs = {"history_text": _joined_titles(histories), "candidates_text": _joined_titles(candidates)}
+    return Call("score_text", inputs, read)
+
+
+def explain(histories: Sequence[Ids], candidates: Sequence[Ids]) -> Call[list[list[Explanation]]]:
+    """Which clicks of a reader count for each candidate."""
+
+    def read(outputs: Outputs) -> list[list[Explanation]]:
+        clicks = _texts(outputs["history_id"])
+        rows = zip(candidates, clicks, _own(outputs["weight"], candidates), strict=True)
+        return [
+            [
+                Explanation(news_id, [pair for pair in zip(row_clicks, one, strict=True) if pair[0]])
+                for news_id, one in zip(news_ids, weights, strict=True)
+            ]
+            for news_ids, row_clicks, weights in rows
+        ]
+
+    return Call("explain", _pairs(histories, candidates), read)
+
+
+def embed_news(texts: Sequence[str]) -> Call[np.ndarray]:
+    """Vectors of news texts."""
+    return Call("embed_news", {"text": _strings(texts)}, lambda outputs: outputs["embedding"])
+
+
+def embed_user(histories: Sequence[Ids]) -> Call[np.ndarray]:
+    """Vectors of readers."""
+    return Call("embed_user", {"history": _joined_ids(histories)}, lambda outputs: outputs["embedding"])
+
+
+def generate(
+    histories: Sequence[Titles], sources: Sequence[str], kinds: Sequence[str], seeds: Sequence[int]
+) -> Call[list[list[GeneratedText]]]:
+    """Texts written for readers."""
+    check_kinds(kinds)
+    inputs = {
+        "history_text": _joined_titles(histories),
+        "source": _strings(sources),
+        "kind": _strings(kinds),
+        "seed": _seeds(seeds),
+    }
+    return Call("generate", inputs, _generated, writes=True)
+
+
+def answer(
+    questions: Sequence[str], histories: Sequence[Titles], seeds: Sequence[int]
+) -> Call[list[QuestionAnswer]]:
+    """Answers to readers' questions."""
+    inputs = {
+        "question": _strings(questions),
+        "history_text": _joined_titles(histories),
+        "seed": _seeds(seeds),
+    }
+    return Call("answer", inputs, _answers, writes=True)
+
+
+def _recommendations(outputs: Outputs) -> list[list[Recommendation]]:
+    columns = _texts(outputs["news_id"]), _texts(outputs["title"]), outputs["score"].tolist()
+    rows = zip(*columns, strict=True)
+    return [[Recommendation(*entry) for entry in zip(*row, strict=True) if entry[0]] for row in rows]
+
+
+def _generated(outputs: Outputs) -> list[list[GeneratedText]]:
+    names = ("interest", "log_probability", "grounding", "safe")
+    values = zip(*(outputs[name].tolist() for name in names), strict=True)
+    return [
+        [GeneratedText(*entry) for entry in zip(row, *columns, strict=True) if entry[0]]
+        for row, columns in zip(_texts(outputs["text"]), values, strict=True)
+    ]
+
+
+def _answers(outputs: Outputs) -> list[QuestionAnswer]:
+    written = zip(_texts(outputs["text"]), outputs["interest"].tolist(), strict=True)
+    found = zip(_texts(outputs["evidence_id"]), _texts(outputs["evidence_title"]), strict=True)
+    return [
+        QuestionAnswer(*([pair for pair in zip(*pairs, strict=True) if pair[0]] for pairs in row))
+        for row in zip(written, found, strict=True)
+    ]
+
+
+def _scores(outputs: Outputs, candidates: Sequence[Ids]) -> list[list[CandidateScore]]:
+    columns = (_own(outputs[name], candidates) for name in ("click_probability", "known"))
+    rows = zip(candidates, *columns, strict=True)
+    return [[CandidateScore(*entry) for entry in zip(*row, strict=True)] for row in rows]
+
+
+def _own(values: np.ndarray, candidates: Sequence[Sequence[str]]) -> list[list[Any]]:
+    """Each row cut to its own candidates: it is as wide as the widest of its batch, the rest padding."""
+    widest = max(map(len, candidates), default=0)
+    if values.shape[1] < widest:
+        raise FailureError(
+            f"the server scored {values.shape[1]} of {widest} candidates: ask for fewer at a time"
+        )
+    return [row[: len(own)] for row, own in zip(values.tolist(), candidates, strict=True)]
+
+
+def _pairs(histories: Sequence[Ids], candidates: Sequence[Ids]) -> dict[str, np.ndarray]:
+    return {"history": _joined_ids(histories), "candidates": _joined_ids(candidates)}
+
+
+def _joined_ids(rows: Sequence[Ids]) -> np.ndarray:
+    return _strings([join_ids(row) for row in rows])
+
+
+def _joined_titles(rows: Sequence[Titles]) -> np.ndarray:
+    return _strings([join_titles(row) for row in rows])
+
+
+def _strings(values: Sequence[str]) -> np.ndarray:
+    return np.array([value.encode("utf-8", "replace") for value in values], object)  # [readers]
+
+
+def _seeds(seeds: Sequence[int]) -> np.ndarray:
+    try:
+        return np.array(seeds, np.int64)  # [readers]
+    except (OverflowError, TypeError, ValueError) as error:
+        raise InputError(f"seeds are whole numbers of 64 bits: received {list(seeds)[:5]!r}") from error
+
+
+def _texts(values: np.ndarray) -> list[list[str]]:
+    return [[text.decode("utf-8", "replace") for text in row] for row in values.tolist()]

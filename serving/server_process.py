@@ -1,0 +1,69 @@
+"""`genre serve` in a process of its own, for whoever measures it or shows it."""
+
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from genre_tf.errors import FailureError
+
+_START_S = 600.0  # loading a large model from a slow disk, and its warmup
+_STOP_S = 30.0
+
+
+@dataclass(frozen=True)
+class ServerProcess:
+    """A server that answers.
+
+    Attributes:
+        address: HOST:PORT of gRPC.
+        pid: of its process.
+    """
+
+    address: str
+    pid: int
+
+
+@contextmanager
+def server_process(models: Path, arguments: Sequence[str] = ()) -> Iterator[ServerProcess]:
+    """A server on free ports of this machine, for as long as the context lasts.
+
+    Args:
+        models: the folder to serve.
+        arguments: further ones of `genre serve`, such as `--embedded`.
+
+    Raises:
+        FailureError: it did not get ready; its last words are told.
+    """
+    command = [sys.executable, "-m", "genre_tf.cli.main", "serve", str(models)]
+    command += ["--grpc-port", "0", "--rest-port", "0", *arguments]
+    # A file and not a pipe: nobody would read it while a server talks for hours.
+    with tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace") as words:
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=words, text=True)  # noqa: S603
+        try:
+            yield ServerProcess(_ready_address(process, words), process.pid)
+        finally:
+            process.terminate()
+            try:
+                process.wait(timeout=_STOP_S)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+            if process.stdout is not None:
+                process.stdout.close()
+
+
+def _ready_address(process: "subprocess.Popen[str]", words: "tempfile._TemporaryFileWrapper[str]") -> str:
+    deadline = time.monotonic() + _START_S
+    while process.stdout is not None and time.monotonic() < deadline:
+        line = process.stdout.readline()
+        if line.startswith("ready "):
+            return dict(part.split("=", 1) for part in line.split()[1:])["grpc"]
+        if not line:
+            break
+    words.seek(0)
+    raise FailureError(f"the server did not start: {words.read()[-2000:].strip()}")

@@ -1,0 +1,100 @@
+"""What is sent again and what is not, against servers that fail in given ways; and errors in plain words."""
+
+from collections.abc import Iterator
+from concurrent import futures
+from contextlib import contextmanager
+from typing import Any
+
+import grpc
+import numpy as np
+import pytest
+from tensorflow_serving.apis import predict_pb2, prediction_service_pb2_grpc
+
+from genre_tf.errors import FailureError, InputError
+from genre_tf.serving import calls
+from genre_tf.serving.client import GenreClient
+
+
+class Failing(prediction_service_pb2_grpc.PredictionServiceServicer):
+    """Fails a number of times, then answers `embed_news`."""
+
+    def __init__(self, code: grpc.StatusCode, details: str, failures: int) -> None:
+        self.code, self.details, self.failures = code, details, failures
+        self.asked = 0
+
+    def Predict(self, request: Any, context: grpc.ServicerContext) -> Any:
+        self.asked += 1
+        if self.asked <= self.failures:
+            context.abort(self.code, self.details)
+        response = predict_pb2.PredictResponse()
+        calls.write_proto(np.ones((1, 2), np.float32), response.outputs["embedding"])
+        return response
+
+
+@contextmanager
+def serving(service: Failing) -> Iterator[str]:
+    server = grpc.server(futures.ThreadPoolExecutor(2))
+    prediction_service_pb2_grpc.add_PredictionServiceServicer_to_server(service, server)
+    port = server.add_insecure_port("127.0.0.1:0")
+    server.start()
+    try:
+        yield f"127.0.0.1:{port}"
+    finally:
+        server.stop(0).wait()
+
+
+def test_a_server_that_is_away_for_a_moment_is_asked_again() -> None:
+    service = Failing(grpc.StatusCode.UNAVAILABLE, "going away", failures=2)
+    with serving(service) as address, GenreClient(address) as client:
+        np.testing.assert_array_equal(client.embed_news(["a"]), [[1, 1]])
+    assert service.asked == 3
+
+
+def test_a_server_that_stays_away_is_not_asked_for_ever() -> None:
+    service = Failing(grpc.StatusCode.UNAVAILABLE, "batch scheduling queue is full", failures=1000)
+    with serving(service) as address, GenreClient(address) as client:
+        with pytest.raises(FailureError, match="asked more than it can answer"):
+            client.embed_news(["a"])
+        assert service.asked == 4
+        for _ in range(8):
+            with pytest.raises(FailureError):
+                client.embed_news(["a"])
+        assert service.asked <= 4 + 8 + 4, "with many failures, each request is sent once only"
+
+
+@pytest.mark.parametrize(
+    ("code", "error", "words"),
+    [
+        (grpc.StatusCode.INVALID_ARGUMENT, InputError, "refused the request: because"),
+        (grpc.StatusCode.INTERNAL, FailureError, r"failed \(INTERNAL\): because"),
+        (grpc.StatusCode.RESOURCE_EXHAUSTED, FailureError, r"more than the server at .* takes \(because\)"),
+    ],
+)
+def test_what_would_fail_again_is_asked_once(code: grpc.StatusCode, error: Any, words: str) -> None:
+    service = Failing(code, "because", failures=1)
+    with serving(service) as address, GenreClient(address) as client, pytest.raises(error, match=words):
+        client.embed_news(["a"])
+    assert service.asked == 1
+
+
+def test_another_model_under_the_name_is_said_plainly() -> None:
+    service = Failing(grpc.StatusCode.OK, "", failures=0)
+    words = "`recommend` is not what genre_tf exports"
+    with (
+        serving(service) as address,
+        GenreClient(address) as client,
+        pytest.raises(FailureError, match=words),
+    ):
+        client.recommend([[]])
+
+
+def test_explanations_lose_their_padding() -> None:
+    call = calls.explain([["N1", "N2"], ["N3"]], [["N4"], ["N5", "N6"]])
+    first, second = call.read(
+        {
+            "history_id": np.array([[b"N1", b"N2"], [b"N3", b""]], object),
+            "weight": np.array([[[0.25, 0.75], [-1, -1]], [[1, 0], [1, 0]]], np.float32),
+        }
+    )
+    assert [(one.news_id, one.weights) for one in first] == [("N4", [("N1", 0.25), ("N2", 0.75)])]
+    assert [(one.news_id, one.weights) for one in second] == [("N5", [("N3", 1.0)]), ("N6", [("N3", 1.0)])]
