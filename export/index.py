@@ -14,6 +14,9 @@ import tensorflow as tf
 
 from genre_tf.export.parsing import clean_text
 
+IDS_FILE = "news_ids.txt"
+"""Name of the asset that holds an id a line."""
+
 _KEY_BUCKETS = 2**62  # wide enough that two titles of a pool never share a key
 _EXCLUDED = -1e30  # below every real score, and finite
 
@@ -80,6 +83,10 @@ class ArticleIndex(tf.Module):
         self.ranking_vectors = open_variable(catalogue.ranking_vectors, "ranking_vectors")
         self.counters = open_variable(catalogue.counters, "counters")
 
+    def values(self) -> dict[str, tf.Tensor]:
+        """Values of all variables by name: what a refresh writes into a copy of the SavedModel."""
+        return {name: held.value() for name, held in vars(self).items() if isinstance(held, tf.Variable)}
+
     def rows(self, news_ids: tf.RaggedTensor) -> tf.RaggedTensor:
         """Rows of ids: string [B, (ids)] -> int64 [B, (ids)]; 0 for an unknown one."""
         return news_ids.with_flat_values(self.line_of_id.lookup(news_ids.flat_values) + 1)
@@ -129,6 +136,17 @@ class ArticleIndex(tf.Module):
         return tf.stack(
             [tf.concat([everyone, readers], 0), tf.concat([tf.zeros_like(everyone), rows], 0)], axis=1
         )
+
+
+def read_catalogue(index: Any) -> Catalogue:
+    """The articles of an index, made or read back from a SavedModel; their texts are but their titles."""
+    news_ids, titles = (
+        [text.decode("utf-8") for text in column.numpy()] for column in (index.news_ids, index.titles)
+    )
+    retrieval = np.ascontiguousarray(index.retrieval_matrix.numpy().T)
+    return Catalogue(
+        news_ids, titles, titles, retrieval, index.ranking_vectors.numpy(), index.counters.numpy()
+    )
 
 
 def _title_keys(titles: tf.Tensor) -> tf.Tensor:

@@ -11,14 +11,15 @@ import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 
-from genre_tf.export.exchanges import Exchange, as_bytes
+from genre_tf.export.exchanges import Exchange
 from genre_tf.export.index import Catalogue
 from genre_tf.export.parsing import LARGEST_NUMBER
 from genre_tf.export.recommender import PADDING_SCORE
 
 Vectors = npt.NDArray[np.float32]
-Row = dict[str, list[Any]]
-_PADDING: dict[str, Any] = {"click_probability": PADDING_SCORE, "score": PADDING_SCORE, "known": False}
+Row = dict[str, Any]
+_STRINGS = ("news_id", "title", "history_id")
+_PADDING: dict[str, Any] = {"click_probability": PADDING_SCORE, "score": PADDING_SCORE}
 
 
 class RecommenderReference:
@@ -96,6 +97,27 @@ class RecommenderReference:
         newest = self._known(history)[-self.max_history :]
         return {"embedding": list(self._reader(self.catalogue.retrieval_vectors[newest]))}
 
+    def _explain(self, history: bytes, candidates: bytes) -> Row:
+        newest = self._known(history)[-self.max_history :]
+        shown = [self.row_of.get(news_id, 0) for news_id in candidates.split()]
+        weight = np.zeros((len(shown), max(1, len(newest))), np.float32)
+        vectors = self.catalogue.ranking_vectors
+        clicks, mask = _history(vectors[newest], self.ranker.encoder.dimension)
+        for column, row in enumerate(shown):
+            if row and newest:
+                attended, _ = self.ranker.attention(clicks, mask, tf.constant(vectors[row][None, None]))
+                weight[column] = np.asarray(attended)[0, 0, : len(newest)]
+        ids = [self.catalogue.news_ids[row].encode() for row in newest]
+        return {"history_id": ids or [b""], "weight": weight}  # there is one column at least
+
+    def _regress(self, inputs: bytes) -> Row:
+        features = tf.train.Example.FromString(inputs).features.feature
+        history, candidates = (
+            b" ".join(features[name].bytes_list.value) for name in ("history", "candidate")
+        )
+        first = b" ".join(candidates.split()[:1])
+        return {"outputs": [*self._click_probabilities(history, first, None)["click_probability"], 0.0][0]}
+
     def _known(self, history: bytes) -> list[int]:
         return [self.row_of[news_id] for news_id in history.split() if news_id in self.row_of]
 
@@ -166,12 +188,16 @@ def _number(text: bytes) -> float:
     return min(number, LARGEST_NUMBER) if 0 <= number < float("inf") else 0.0
 
 
-def _stack(name: str, rows: list[list[Any]], width: int | None) -> npt.NDArray[Any]:
+def _stack(name: str, rows: list[Any], width: int | None) -> npt.NDArray[Any]:
     """Rows of different lengths as one array, padded as the contract says."""
-    width = max(map(len, rows)) if width is None else width
-    padding = _PADDING.get(name, b"")
-    filled = [[*row, *[padding] * (width - len(row))] for row in rows]
-    if padding == b"" and name != "embedding":
-        return as_bytes([value for row in filled for value in row]).reshape(len(rows), width)
-    dtype: Any = bool if name == "known" else np.float32
-    return np.array(filled, dtype).reshape(len(rows), width)
+    dtype: Any = object if name in _STRINGS else bool if name == "known" else np.float32
+    arrays = [np.array(row, dtype) for row in rows]
+    shape = np.max([array.shape for array in arrays], axis=0).astype(int).tolist()
+    if width is not None:
+        shape[0] = width
+    padding = b"" if name in _STRINGS else _PADDING.get(name, 0)
+    filled = np.full((len(rows), *shape), padding, dtype)
+    for number, array in enumerate(arrays):
+        place: Any = (number, *(slice(size) for size in array.shape))
+        filled[place] = array
+    return filled

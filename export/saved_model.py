@@ -11,11 +11,18 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+EXAMPLES_INPUT = "inputs"
+"""The one input of a signature that takes serialized `tf.Example`s, as TensorFlow Serving wants it named."""
+REGRESS_METHOD = "tensorflow/serving/regress"
+
 InputTypes = Mapping[str, tf.DType]
 
 
 def write_saved_model(
-    folder: Path, resources: Sequence[Any], signatures: Mapping[str, tuple[Callable[..., Any], InputTypes]]
+    folder: Path,
+    resources: Sequence[Any],
+    signatures: Mapping[str, tuple[Callable[..., Any], InputTypes]],
+    attached: Mapping[str, tf.Module] | None = None,
 ) -> None:
     """Write signatures and everything they use.
 
@@ -23,7 +30,9 @@ def write_saved_model(
         folder: to write; may exist and be empty.
         resources: whatever holds look-up tables; variables are found by themselves.
         signatures: name to a function of tensors [B], which gives {output: tensor [B, …]}, and the dtypes of
-            its inputs. The first is the default one.
+            its inputs. The first is the default one. One whose only input is `inputs` is of the Regress API.
+        attached: modules that `tf.saved_model.load` gives back under these names, with their variables and
+            functions; what their functions read must be read by a signature too.
     """
     archive = keras.export.ExportArchive()
     for resource in resources:
@@ -31,4 +40,24 @@ def write_saved_model(
     for name, (function, inputs) in signatures.items():
         specs = [tf.TensorSpec([None], dtype, key) for key, dtype in inputs.items()]
         archive.add_endpoint(name, function, specs)
+    for name, module in (attached or {}).items():
+        # Keras keeps variables and tables of what it tracks, and neither names nor functions: this does.
+        setattr(archive._tf_trackable, name, module)
     archive.write_out(str(folder), verbose=False)
+    _name_methods(
+        folder, [name for name, (_, inputs) in signatures.items() if set(inputs) == {EXAMPLES_INPUT}]
+    )
+
+
+def _name_methods(folder: Path, regressions: Sequence[str]) -> None:
+    """Say that signatures are of the Regress API; Keras calls each one Predict's.
+
+    TFX's InfraValidator chooses the API by this name, and TensorFlow Serving checks it where
+    `--enable_signature_method_name_check` is set.
+    """
+    if not regressions:
+        return
+    updater = tf.compat.v1.saved_model.signature_def_utils.MethodNameUpdater(str(folder))
+    for name in regressions:
+        updater.replace_method_name(signature_key=name, method_name=REGRESS_METHOD, tags="serve")
+    updater.save()

@@ -1,20 +1,24 @@
 """The two servables of a run, with the requests and answers that each is verified with."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 from genre_tf.export import generator, generator_requests, requests
 from genre_tf.export.evidence import Evidence
 from genre_tf.export.exchanges import Exchange
-from genre_tf.export.index import ArticleIndex, Catalogue
+from genre_tf.export.index import IDS_FILE, ArticleIndex, Catalogue
 from genre_tf.export.recommender import NAME, Recommender
 from genre_tf.export.reference import RecommenderReference
 from genre_tf.generation.safety import SafetyList
 from genre_tf.generation.safety_classifier import SafetyClassifier
 from genre_tf.generation.writer import Writer, WriterOptions
 from genre_tf.models.generator_checkpoint import TrainedGenerator
+
+COUNTERS_AS_OF = "counters_as_of"
+"""Among a contract's sources: when the counters were so, on the clock of the logs; null without logs."""
 
 
 @dataclass(frozen=True)
@@ -27,6 +31,7 @@ class Servable:
         exchanges: recorded requests with the answers of the Python models.
         warmup: signature to the inputs of one usual row.
         sizes: what bounds requests and answers, for the contract.
+        sources: where it comes from beside the run, JSON values for the contract.
     """
 
     name: str
@@ -34,6 +39,7 @@ class Servable:
     exchanges: list[Exchange]
     warmup: dict[str, Any]
     sizes: dict[str, int]
+    sources: dict[str, Any] = field(default_factory=dict)
 
 
 def recommender_servable(
@@ -45,6 +51,7 @@ def recommender_servable(
     max_history: int,
     k: int,
     retrieve: int,
+    as_of: datetime | None = None,
 ) -> Servable:
     """`genre_recommender`.
 
@@ -56,16 +63,30 @@ def recommender_servable(
         max_history: newest clicks that make the reader.
         k: articles to recommend.
         retrieve: articles that the towers hand to the ranker.
+        as_of: when the counters of the catalogue were so, on the clock of the logs; None without any.
     """
     sizes = {"max_history": max_history, "k": k, "retrieve": retrieve}
-    index = ArticleIndex(catalogue, scratch / "news_ids.txt")
+    index = ArticleIndex(catalogue, scratch / IDS_FILE)
+    write = Recommender(two_tower, ranker, index, **sizes).write
     reference = RecommenderReference(two_tower, ranker, catalogue, **sizes)
+    return indexed_servable(write, reference, catalogue, sizes, as_of)
+
+
+def indexed_servable(
+    write: Callable[[Path], None],
+    reference: RecommenderReference,
+    catalogue: Catalogue,
+    sizes: dict[str, int],
+    as_of: datetime | None,
+) -> Servable:
+    """`genre_recommender` of a catalogue, however it is written."""
     return Servable(
         NAME,
-        Recommender(two_tower, ranker, index, **sizes).write,
+        write,
         [reference.answer(request) for request in requests.recommender_requests(catalogue)],
         requests.warmup_requests(catalogue),
         {**sizes, "articles": len(catalogue.news_ids) - 1},
+        {COUNTERS_AS_OF: as_of and as_of.isoformat()},
     )
 
 
