@@ -17,6 +17,7 @@ from genre_tf.export.encoding import share_frozen_layers
 from genre_tf.export.exchanges import PARITY_FILE, write_exchanges
 from genre_tf.export.pool import build_catalogue, read_pool
 from genre_tf.export.publishing import publish, staged
+from genre_tf.export.selection import Rules
 from genre_tf.export.servables import Servable, generator_servable, recommender_servable
 from genre_tf.export.served_models import ServedModels
 from genre_tf.export.verification import Verification, verify_version
@@ -39,6 +40,7 @@ class ExportOptions:
         300  # that the towers hand to the ranker: "some hundreds", which cost it a millisecond or two
     )
     batch_sizes: tuple[int, ...] = (1, 2, 4, 8, 16, 32)  # those that batching.config allows
+    rules: Rules = Rules()  # noqa: RUF009  (frozen)  # none: the best articles, whatever they are
     max_bad_rows: int = 0
     safety_list: Path | None = None  # words and patterns in place of the default ones
 
@@ -129,6 +131,7 @@ def _servables(
         max_history=history,
         k=options.k,
         retrieve=options.retrieve,
+        rules=options.rules,
         as_of=pool.as_of,
     )
     if trained is None:

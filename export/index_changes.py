@@ -10,7 +10,7 @@ import numpy.typing as npt
 from genre_tf.data.articles import Article, Impression
 from genre_tf.data.counters import Counters
 from genre_tf.errors import InputError
-from genre_tf.export.index import Catalogue
+from genre_tf.export.index import Catalogue, older_than
 
 _HOUR = timedelta(hours=1)
 _CLICKS, _VIEWS, _AGE_HOURS = range(3)
@@ -33,14 +33,17 @@ def joined(catalogue: Catalogue, new: Sequence[Article], retrieval: Vectors, ran
     row_of = {news_id: row for row, news_id in enumerate(catalogue.news_ids)}
     rows = np.array([row_of.setdefault(one.news_id, len(row_of)) for one in new], np.int64)
     size = len(row_of)
-    titles, texts = list(catalogue.titles), list(catalogue.texts)
-    more = [""] * (size - len(titles))
-    titles, texts = titles + more, texts + more
+    more = [""] * (size - len(catalogue.titles))
+    titles, texts, categories = (
+        [*column, *more] for column in (catalogue.titles, catalogue.texts, catalogue.categories)
+    )
     for row, one in zip(rows, new, strict=True):
         titles[row] = texts[row] = " ".join(one.title.split())
+        categories[row] = one.category
     vectors = [_grown(old, size) for old in (catalogue.retrieval_vectors, catalogue.ranking_vectors)]
     vectors[0][rows], vectors[1][rows] = retrieval, ranking
-    return Catalogue(list(row_of), titles, texts, *vectors, _grown(catalogue.counters, size))
+    counters = _grown(catalogue.counters, size)
+    return Catalogue(list(row_of), titles, texts, *vectors, counters, categories)
 
 
 def count(
@@ -106,8 +109,7 @@ def expired_rows(
             "--expire needs to know when articles were shown: export with a log, or give --behaviors"
         )
     hours = limit if isinstance(limit, float) else (as_of - limit) / _HOUR
-    shown = catalogue.counters[:, _VIEWS] > 0
-    return shown & (catalogue.counters[:, _AGE_HOURS] > hours)
+    return older_than(catalogue.counters, hours)
 
 
 def kept(catalogue: Catalogue, rows: npt.NDArray[np.bool_]) -> Catalogue:
@@ -115,7 +117,7 @@ def kept(catalogue: Catalogue, rows: npt.NDArray[np.bool_]) -> Catalogue:
     if rows.all():
         return catalogue
 
-    def some(column: list[str]) -> list[str]:
+    def some(column: Sequence[str]) -> list[str]:
         return [value for value, keep in zip(column, rows, strict=True) if keep]
 
     return Catalogue(
@@ -125,6 +127,7 @@ def kept(catalogue: Catalogue, rows: npt.NDArray[np.bool_]) -> Catalogue:
         catalogue.retrieval_vectors[rows],
         catalogue.ranking_vectors[rows],
         catalogue.counters[rows],
+        some(catalogue.categories),
     )
 
 

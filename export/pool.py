@@ -77,7 +77,7 @@ def build_catalogue(
     vectors = encode_table(models, table, on_progress)
     titles = [" ".join(title.split()) for title in table.titles]
     texts = [_text(*parts) for parts in zip(titles, table.abstracts, strict=True)]
-    return Catalogue(table.news_ids, titles, texts, *vectors, counters)
+    return Catalogue(table.news_ids, titles, texts, *vectors, counters, table.categories)
 
 
 def _text(title: str, abstract: str) -> str:

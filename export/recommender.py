@@ -34,6 +34,7 @@ from genre_tf.export import parsing
 from genre_tf.export.encoding import encode_titles
 from genre_tf.export.index import ArticleIndex
 from genre_tf.export.saved_model import EXAMPLES_INPUT, write_saved_model
+from genre_tf.export.selection import Rules, select
 from genre_tf.export.served_models import ServedModels
 
 NAME = "genre_recommender"
@@ -64,10 +65,19 @@ class Recommender:
         max_history: newest clicks that make the reader.
         k: articles to recommend.
         retrieve: articles that the towers hand to the ranker.
+        rules: what is recommended beside the order of the click probabilities.
     """
 
     def __init__(
-        self, two_tower: Any, ranker: Any, index: ArticleIndex, *, max_history: int, k: int, retrieve: int
+        self,
+        two_tower: Any,
+        ranker: Any,
+        index: ArticleIndex,
+        *,
+        max_history: int,
+        k: int,
+        retrieve: int,
+        rules: Rules = Rules(),  # noqa: B008  (frozen)
     ) -> None:
         self.two_tower = two_tower
         self.ranker = ranker
@@ -75,6 +85,7 @@ class Recommender:
         self.max_history = max_history
         self.k = k
         self.retrieve = max(retrieve, k)
+        self.rules = rules
 
     def recommend(self, history: tf.Tensor) -> Answer:
         """The whole funnel for a reader known by article ids; string [B]."""
@@ -204,9 +215,15 @@ class Recommender:
         counters = tf.gather(self.index.counters, rows)  # [B, L, 3]
         logits = self.ranker.click_logits(clicks, mask, vectors, found, counters)
         probability = tf.where(found, tf.sigmoid(logits), PADDING_SCORE)
-        score, place = tf.math.top_k(probability, tf.minimum(self.k, tf.shape(rows)[1]))
+        if self.rules.plain:
+            score, place = tf.math.top_k(probability, tf.minimum(self.k, tf.shape(rows)[1]))
+            real = score > PADDING_SCORE
+        else:
+            kinds = tf.gather(self.index.category_numbers, rows)  # [B, L]
+            directions = self.index.retrieval_vectors(rows)  # [B, L, D]
+            place, real = select(probability, found, directions, kinds, self.k, self.rules)
+            score = tf.gather(probability, place, batch_dims=1)
         chosen = tf.gather(rows, place, batch_dims=1)  # [B, at most k]
-        real = score > PADDING_SCORE
         missing = tf.stack([[0, 0], [0, self.k - tf.shape(place)[1]]])
 
         def padded(values: tf.Tensor, padding: Any) -> tf.Tensor:

@@ -15,6 +15,7 @@ from genre_tf.export.exchanges import Exchange
 from genre_tf.export.index import Catalogue
 from genre_tf.export.parsing import LARGEST_NUMBER
 from genre_tf.export.recommender import PADDING_SCORE
+from genre_tf.export.selection import Rules
 
 Vectors = npt.NDArray[np.float32]
 Row = dict[str, Any]
@@ -32,10 +33,19 @@ class RecommenderReference:
         max_history: newest clicks that make the reader.
         k: articles to recommend.
         retrieve: articles that the towers hand to the ranker.
+        rules: as in `Recommender`.
     """
 
     def __init__(
-        self, two_tower: Any, ranker: Any, catalogue: Catalogue, *, max_history: int, k: int, retrieve: int
+        self,
+        two_tower: Any,
+        ranker: Any,
+        catalogue: Catalogue,
+        *,
+        max_history: int,
+        k: int,
+        retrieve: int,
+        rules: Rules = Rules(),  # noqa: B008  (frozen)
     ) -> None:
         self.two_tower = two_tower
         self.ranker = ranker
@@ -43,6 +53,7 @@ class RecommenderReference:
         self.max_history = max_history
         self.k = k
         self.retrieve = max(retrieve, k)
+        self.rules = rules
         self.row_of = {news_id.encode(): row for row, news_id in enumerate(catalogue.news_ids)}
         self.titles = [title.strip() for title in catalogue.titles]
 
@@ -131,20 +142,49 @@ class RecommenderReference:
 
     def _funnel(self, clicks: Vectors, ranking_clicks: Vectors, rows: set[int], titles: set[str]) -> Row:
         scores = self.catalogue.retrieval_vectors @ self._reader(clicks)
+        oldest = np.inf if self.rules.max_age_hours is None else self.rules.max_age_hours
         read = [
-            row == 0 or row in rows or (title in titles and title) for row, title in enumerate(self.titles)
+            row == 0
+            or row in rows
+            or (title in titles and title)
+            or (self.catalogue.counters[row][1] > 0 and self.catalogue.counters[row][2] > oldest)
+            for row, title in enumerate(self.titles)
         ]
         scores[np.array(read, bool)] = -np.inf
         best = np.argsort(-scores, kind="stable")[: self.retrieve]
         best = best[np.isfinite(scores[best])]
         shown, counters = self.catalogue.ranking_vectors[best], self.catalogue.counters[best]
         probability = self._ranked(ranking_clicks, shown, np.ones(len(best), bool), counters)
-        first = np.argsort(-probability, kind="stable")[: self.k]
+        first = self._chosen(probability, best)
         return {
             "news_id": [self.catalogue.news_ids[row].encode() for row in best[first]],
             "title": [self.catalogue.titles[row].encode() for row in best[first]],
             "score": list(probability[first]),
         }
+
+    def _chosen(self, probability: Vectors, rows: npt.NDArray[np.int64]) -> list[int]:
+        """Places of what is recommended among the retrieved rows, in order."""
+        best = np.argsort(-probability, kind="stable")
+        if self.rules.plain:
+            return best[: self.k].tolist()
+        vectors = self.catalogue.retrieval_vectors[rows]
+        vectors = vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
+        span = np.ptp(probability) if len(rows) else 0.0
+        weight, cap = self.rules.diversity, self.rules.max_per_category or self.k
+        chosen: list[int] = []
+        while len(chosen) < self.k:
+            kinds = [self.catalogue.categories[rows[place]] for place in chosen]
+            values = {}
+            for place in range(len(rows)):
+                kind = self.catalogue.categories[rows[place]]
+                if place not in chosen and not (kind and kinds.count(kind) >= cap):
+                    nearest = max((float(vectors[place] @ vectors[one]) for one in chosen), default=-1.0)
+                    relevance = (probability[place] - probability.min()) / span if span else 0.0
+                    values[place] = weight * relevance - (1 - weight) * nearest
+            if not values:
+                break
+            chosen.append(max(values, key=lambda place: values[place]))
+        return chosen
 
     def _reader(self, clicks: Vectors) -> Vectors:
         history, mask = _history(clicks, self.two_tower.encoder.dimension)

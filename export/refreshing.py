@@ -2,6 +2,9 @@
 
 Only what is new is encoded, with the models inside the served version itself, so that neither the run nor its
 data are needed. The graph is copied as it is; variables of the index and the file of ids are written anew.
+
+`genre_generator` stays as it is, with the articles of its last export as evidence: to write those anew is as
+quick, but each recorded answer must then be written again and verified, minutes of work for a language model.
 """
 
 import tempfile
@@ -15,8 +18,9 @@ import numpy as np
 
 from genre_tf.data.articles import Article, ArticleTable, Impression
 from genre_tf.data.faults import FaultPolicy
-from genre_tf.data.mind import read_behaviors, read_news
+from genre_tf.data.mind import iterate_behaviors, read_news
 from genre_tf.errors import InputError
+from genre_tf.export import generator
 from genre_tf.export.contract import files_fingerprint, read_contract
 from genre_tf.export.exporting import passed, write_version
 from genre_tf.export.index import IDS_FILE, ArticleIndex, Catalogue, read_catalogue
@@ -25,6 +29,7 @@ from genre_tf.export.publishing import publish, staged, versions
 from genre_tf.export.recommender import NAME
 from genre_tf.export.reference import RecommenderReference
 from genre_tf.export.rewriting import copy_with_values
+from genre_tf.export.selection import Rules
 from genre_tf.export.servables import COUNTERS_AS_OF, Servable, indexed_servable
 from genre_tf.export.served_models import ReadRanker, ReadTwoTower, encode_table, read_served
 from genre_tf.export.verification import Verification, verify_version
@@ -125,6 +130,8 @@ def refresh(models: Path, changes: Changes, report: Callable[[str], None]) -> Re
     files = {file.name: files_fingerprint(file) for file in (changes.news, changes.behaviors) if file}
     servable = replace(servable, sources={**servable.sources, "refreshed": {**told, "files": files}})
     published, checked = _publish(version.parent, servable, contract, report)
+    if versions(version.parent.with_name(generator.NAME)):
+        report(f"{generator.NAME} answers questions from the articles of its last export, until the next one")
     return Refreshed(published, *numbers, checked)
 
 
@@ -139,8 +146,20 @@ def _newest(models: Path) -> Path:
 def _read_log(changes: Changes, before: Catalogue, articles: Mapping[str, Article]) -> list[Impression]:
     if changes.behaviors is None:
         return []
-    known: Any = dict.fromkeys([*before.news_ids[1:], *articles])  # only the ids are looked at
-    return read_behaviors(changes.behaviors, known, FaultPolicy(changes.max_bad_rows))
+    known = _AnyId({news_id: news_id for news_id in (*before.news_ids[1:], *articles)})
+    log = list(iterate_behaviors(changes.behaviors, known, FaultPolicy(changes.max_bad_rows)))
+    if not any(news_id in known for one in log for news_id in one.candidates):
+        raise InputError(
+            f"{changes.behaviors} shows none of the {len(known)} articles: give the log of this index"
+        )
+    return log
+
+
+class _AnyId(dict[str, str]):
+    """Ids by themselves, unknown ones too: readers clicked, and saw, articles that have expired since."""
+
+    def __missing__(self, news_id: str) -> str:
+        return news_id
 
 
 def _new_articles(before: Catalogue, articles: Mapping[str, Article]) -> list[Article]:
@@ -160,20 +179,22 @@ def _time(contract: Mapping[str, Any]) -> datetime | None:
 
 
 def _servable(
-    version: Path, served: Any, catalogue: Catalogue, as_of: datetime | None, sizes: Mapping[str, int]
+    version: Path, served: Any, catalogue: Catalogue, as_of: datetime | None, sizes: Mapping[str, Any]
 ) -> Servable:
+    limits = {name: sizes[name] for name in ("max_history", "k", "retrieve")}
+    rules = Rules(**{name: value for name, value in sizes.items() if name in vars(Rules())})
+
     def write(folder: Path) -> None:
         with tempfile.TemporaryDirectory() as scratch:
             ids_file = Path(scratch) / IDS_FILE
-            values = ArticleIndex(catalogue, ids_file).values()
+            values = ArticleIndex(catalogue, ids_file, rules.max_age_hours).values()
             copy_with_values(version, folder, "index", values)
             (folder / "assets" / IDS_FILE).write_bytes(ids_file.read_bytes())
 
-    limits = {name: sizes[name] for name in ("max_history", "k", "retrieve")}
     two_tower = ReadTwoTower(served.models, catalogue.retrieval_vectors.shape[1])
     ranker = ReadRanker(served.models, catalogue.ranking_vectors.shape[1])
-    reference = RecommenderReference(two_tower, ranker, catalogue, **limits)
-    return indexed_servable(write, reference, catalogue, limits, as_of)
+    reference = RecommenderReference(two_tower, ranker, catalogue, **limits, rules=rules)
+    return indexed_servable(write, reference, catalogue, {**limits, **rules.as_sizes()}, as_of)
 
 
 def _publish(

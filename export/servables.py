@@ -12,6 +12,7 @@ from genre_tf.export.exchanges import Exchange
 from genre_tf.export.index import IDS_FILE, ArticleIndex, Catalogue
 from genre_tf.export.recommender import NAME, Recommender
 from genre_tf.export.reference import RecommenderReference
+from genre_tf.export.selection import Rules
 from genre_tf.generation.safety import SafetyList
 from genre_tf.generation.safety_classifier import SafetyClassifier
 from genre_tf.generation.writer import Writer, WriterOptions
@@ -38,7 +39,7 @@ class Servable:
     write: Callable[[Path], None]
     exchanges: list[Exchange]
     warmup: dict[str, Any]
-    sizes: dict[str, int]
+    sizes: dict[str, Any]
     sources: dict[str, Any] = field(default_factory=dict)
 
 
@@ -51,6 +52,7 @@ def recommender_servable(
     max_history: int,
     k: int,
     retrieve: int,
+    rules: Rules = Rules(),  # noqa: B008  (frozen)
     as_of: datetime | None = None,
 ) -> Servable:
     """`genre_recommender`.
@@ -63,20 +65,21 @@ def recommender_servable(
         max_history: newest clicks that make the reader.
         k: articles to recommend.
         retrieve: articles that the towers hand to the ranker.
+        rules: what is recommended beside the order of the click probabilities.
         as_of: when the counters of the catalogue were so, on the clock of the logs; None without any.
     """
     sizes = {"max_history": max_history, "k": k, "retrieve": retrieve}
-    index = ArticleIndex(catalogue, scratch / IDS_FILE)
-    write = Recommender(two_tower, ranker, index, **sizes).write
-    reference = RecommenderReference(two_tower, ranker, catalogue, **sizes)
-    return indexed_servable(write, reference, catalogue, sizes, as_of)
+    index = ArticleIndex(catalogue, scratch / IDS_FILE, rules.max_age_hours)
+    write = Recommender(two_tower, ranker, index, **sizes, rules=rules).write
+    reference = RecommenderReference(two_tower, ranker, catalogue, **sizes, rules=rules)
+    return indexed_servable(write, reference, catalogue, {**sizes, **rules.as_sizes()}, as_of)
 
 
 def indexed_servable(
     write: Callable[[Path], None],
     reference: RecommenderReference,
     catalogue: Catalogue,
-    sizes: dict[str, int],
+    sizes: dict[str, Any],
     as_of: datetime | None,
 ) -> Servable:
     """`genre_recommender` of a catalogue, however it is written."""

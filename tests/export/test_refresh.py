@@ -1,5 +1,6 @@
 """From a served index to the next one, without training and without the run."""
 
+import json
 import os
 import subprocess
 import sys
@@ -8,6 +9,7 @@ from datetime import datetime, timedelta
 import numpy as np
 import pytest
 
+from genre_tf.cli.refresh import refresh as refresh_verb
 from genre_tf.data.articles import Article, ArticleTable, Impression
 from genre_tf.errors import FailureError, InputError
 from genre_tf.export import refreshing
@@ -20,12 +22,14 @@ from genre_tf.export.pool import _count, _features, build_catalogue
 from genre_tf.export.publishing import publish, staged
 from genre_tf.export.reference import RecommenderReference
 from genre_tf.export.refreshing import Changes, parse_expiry, refresh
+from genre_tf.export.selection import Rules
 from genre_tf.export.servables import recommender_servable
 from genre_tf.export.served_models import ServedModels, encode_table, read_served
 from genre_tf.models.embedding import embed_articles
 
 SIZES = {"max_history": 5, "k": 5, "retrieve": 20}
 START = datetime(2019, 11, 10)
+RULES = Rules(max_age_hours=20, max_per_category=2)
 TOPICS = ("rates", "match", "storm", "cure", "vote")
 
 
@@ -60,7 +64,7 @@ def behaviors_file(folder, log):
     with file.open("w") as rows:
         for one in log:
             shown = " ".join(f"{i}-{int(c)}" for i, c in zip(one.candidates, one.clicked, strict=True))
-            rows.write(f"{one.impression_id}\tU1\t{one.time:%m/%d/%Y %I:%M:%S %p}\t\t{shown}\n")
+            rows.write(f"{one.impression_id}\tU1\t{one.time:%m/%d/%Y %I:%M:%S %p}\tN900 N1\t{shown}\n")
     return file
 
 
@@ -77,7 +81,7 @@ def served(models, tmp_path_factory):
     """MODELS with a first version; never changed by a refresh."""
     folder = tmp_path_factory.mktemp("refresh")
     catalogue, as_of = catalogue_of(models, OLD, OLD_LOG)
-    servable = recommender_servable(*models, catalogue, folder, **SIZES, as_of=as_of)
+    servable = recommender_servable(*models, catalogue, folder, **SIZES, rules=RULES, as_of=as_of)
     with staged(folder / "models" / servable.name) as version:
         write_version(servable, version, {"metrics": {"auc": 0.5}}, (1, 2))
         publish(version)
@@ -153,7 +157,7 @@ def test_the_index_equals_that_of_a_full_export(refreshed, full, live):
 
 
 def test_answers_equal_those_of_the_models_over_a_full_export(ask_new, models, full, live):
-    reference = RecommenderReference(*models, _only(full, live), **SIZES)
+    reference = RecommenderReference(*models, _only(full, live), **SIZES, rules=RULES)
     rows = {"history": as_bytes(["N30 N45", "", "N9 N31 N44 N33"])}
     expected = reference.answer(Exchange("recommend", "full", rows)).outputs
     answer = ask_new("recommend", **{name: list(values) for name, values in rows.items()})
@@ -188,6 +192,14 @@ def test_expired_articles_vanish(ask_new, ask_old, full, live):
     assert not {one.decode() for one in shown.ravel()} & set(gone)
 
 
+def test_the_rules_of_the_export_hold_for_the_ages_of_the_refresh(ask_new, full, live):
+    ages = dict(zip(full.news_ids, full.counters[:, 2], strict=True))
+    old = [news_id for news_id in live if ages[news_id] > RULES.max_age_hours]
+    assert old and ask_new("score", history=[""], candidates=[" ".join(old)])["known"].all()
+    read = " ".join(news_id for news_id in live if ages[news_id] <= RULES.max_age_hours)
+    assert set(ask_new("recommend", history=[read])["news_id"][0]) == {b""}
+
+
 def test_the_contract_tells_what_was_refreshed(refreshed, first):
     before, after = read_contract(first), read_contract(refreshed.version)
     assert after["signatures"] == before["signatures"] and after["batch_sizes"] == [1, 2]
@@ -199,10 +211,16 @@ def test_the_contract_tells_what_was_refreshed(refreshed, first):
     assert after["fingerprints"]["weights"] != before["fingerprints"]["weights"]
 
 
-def test_where_nothing_changes_no_version_appears(served, refreshed, tmp_path):
-    news = news_file(tmp_path, NEW)
-    done = refresh(served, Changes(news=news, expire=datetime(2000, 1, 1)), print)
-    assert done.version == refreshed.version and done.verification is None
+def test_where_nothing_changes_no_version_appears(served, refreshed, tmp_path, capsys):
+    refresh_verb(served, news=news_file(tmp_path, NEW), expire="2000-01-01", json=True)
+    told = json.loads(capsys.readouterr().out)
+    assert told["path"] == str(refreshed.version) and told["verification"] is None
+    assert (told["added"], told["changed"], told["expired"], told["articles"]) == (
+        0,
+        0,
+        0,
+        refreshed.articles,
+    )
     assert len(list(refreshed.version.parent.iterdir())) == 2
 
 
@@ -240,7 +258,7 @@ def test_wrong_input_is_told(served, refreshed, live, tmp_path):
         refresh(served, Changes(expire=datetime(2100, 1, 1), behaviors=log), print)
     with pytest.raises(InputError, match="counted already"):
         refresh(served, Changes(behaviors=behaviors_file(tmp_path, [impression(0, (30, 31), (30,))])), print)
-    with pytest.raises(InputError, match="N999"):
+    with pytest.raises(InputError, match="shows none of"):
         refresh(served, Changes(behaviors=behaviors_file(tmp_path, [impression(99, (999,), (999,))])), print)
 
 
