@@ -24,8 +24,7 @@ from genre_tf.export.reference import RecommenderReference
 from genre_tf.export.refreshing import Changes, parse_expiry, refresh
 from genre_tf.export.selection import Rules
 from genre_tf.export.servables import recommender_servable
-from genre_tf.export.served_models import ServedModels, encode_table, read_served
-from genre_tf.models.embedding import embed_articles
+from genre_tf.export.served_models import ServedModels, read_served
 
 SIZES = {"max_history": 5, "k": 5, "retrieve": 20}
 START = datetime(2019, 11, 10)
@@ -279,22 +278,6 @@ def test_an_expiry_is_hours_or_a_date(text, limit):
 def test_other_expiries_are_wrong_input(text):
     with pytest.raises(InputError, match="--expire takes hours"):
         parse_expiry(text)
-
-
-def test_articles_are_encoded_as_in_training_but_for_its_rounding(models):
-    """The road of exports and refreshes beside that of training, which keeps states as float16."""
-    table = ArticleTable([*OLD, Article("N0", "", "", "", ""), Article("N1x", "sports", "", " ", "")])
-    served = encode_table(ServedModels(*models), table)
-    for model, vectors in zip(models, served, strict=True):
-        np.testing.assert_allclose(vectors, embed_articles(model.encoder, table), atol=2e-3)
-
-
-def test_an_article_has_the_same_vectors_whatever_it_is_encoded_with(models):
-    served = ServedModels(*models)
-    together = encode_table(served, ArticleTable(OLD))
-    alone = encode_table(served, ArticleTable(OLD[6:7]))
-    for many, one in zip(together, alone, strict=True):
-        np.testing.assert_allclose(one[1], many[7], atol=1e-6)
 
 
 def _only(catalogue, news_ids):
