@@ -33,7 +33,7 @@ PACKAGE = Path(__file__).resolve().parent.parent / "genre_tf"
 def write_contract(
     folder: Path,
     servable: str,
-    sizes: Mapping[str, int],
+    sizes: Mapping[str, Any],
     batch_sizes: Iterable[int],
     sources: Mapping[str, Any],
 ) -> None:
@@ -42,7 +42,8 @@ def write_contract(
     Args:
         folder: the version's folder, with `saved_model.pb` and `assets.extra` in it.
         servable: its name.
-        sizes: what bounds requests and answers, such as {"articles": 48915, "max_history": 50}.
+        sizes: what bounds requests and answers, such as {"articles": 48915, "max_history": 50}, and the rules
+            of what is recommended that are not the default.
         batch_sizes: the sizes that warmup covers.
         sources: JSON values: fingerprints of data and run, metrics.
     """

@@ -17,12 +17,14 @@ from genre_tf.export.encoding import share_frozen_layers
 from genre_tf.export.exchanges import PARITY_FILE, write_exchanges
 from genre_tf.export.pool import build_catalogue, read_pool
 from genre_tf.export.publishing import publish, staged
+from genre_tf.export.selection import Rules
 from genre_tf.export.servables import Servable, generator_servable, recommender_servable
+from genre_tf.export.served_models import ServedModels
 from genre_tf.export.verification import Verification, verify_version
 from genre_tf.export.warmup import WARMUP_FILE, write_warmup
 from genre_tf.generation.safety import SafetyList, read_safety_list
 from genre_tf.generation.safety_classifier import load_classifier
-from genre_tf.models.checkpoint import CACHE_FOLDER, WEIGHTS_FILE, load_ranker, load_two_tower
+from genre_tf.models.checkpoint import WEIGHTS_FILE, load_ranker, load_two_tower
 from genre_tf.models.generator_checkpoint import load_generator
 
 Report = Callable[[str], None]
@@ -38,6 +40,7 @@ class ExportOptions:
         300  # that the towers hand to the ranker: "some hundreds", which cost it a millisecond or two
     )
     batch_sizes: tuple[int, ...] = (1, 2, 4, 8, 16, 32)  # those that batching.config allows
+    rules: Rules = Rules()  # noqa: RUF009  (frozen)  # none: the best articles, whatever they are
     max_bad_rows: int = 0
     safety_list: Path | None = None  # words and patterns in place of the default ones
 
@@ -80,7 +83,7 @@ def export_run(
             write_version(servable, folder, _sources(run, data), options.batch_sizes)
             report(f"verifying {servable.name} in a fresh process")
             written.append((folder, verifier.submit(verify_version, folder, "new")))
-        verified = [(folder, _passed(verification.result())) for folder, verification in written]
+        verified = [(folder, passed(verification.result())) for folder, verification in written]
         published = [(publish(folder), checked) for folder, checked in verified]
     return [(version, replace(checked, version=version.name)) for version, checked in published]
 
@@ -101,7 +104,7 @@ def write_version(
     extra.mkdir()
     write_exchanges(extra / PARITY_FILE, servable.exchanges)
     write_warmup(extra / WARMUP_FILE, servable.name, servable.warmup, batch_sizes)
-    write_contract(folder, servable.name, servable.sizes, batch_sizes, sources)
+    write_contract(folder, servable.name, servable.sizes, batch_sizes, {**sources, **servable.sources})
 
 
 def _servables(
@@ -116,12 +119,20 @@ def _servables(
     share_frozen_layers(two_tower, ranker)
     has_generator = (run / "generation" / WEIGHTS_FILE).is_file()
     trained = load_generator(run) if has_generator else None
-    table, counters = read_pool(run, data, options.max_bad_rows)
-    report(f"encoding {len(table) - 1} articles")
-    catalogue = build_catalogue(two_tower, ranker, table, counters, run / CACHE_FOLDER)
+    pool = read_pool(run, data, options.max_bad_rows)
+    report(f"encoding {len(pool.table) - 1} articles")
+    catalogue = build_catalogue(ServedModels(two_tower, ranker), pool.table, pool.counters)
     history = config.data.max_history
     yield recommender_servable(
-        two_tower, ranker, catalogue, scratch, max_history=history, k=options.k, retrieve=options.retrieve
+        two_tower,
+        ranker,
+        catalogue,
+        scratch,
+        max_history=history,
+        k=options.k,
+        retrieve=options.retrieve,
+        rules=options.rules,
+        as_of=pool.as_of,
     )
     if trained is None:
         report(f"{run} has no trained generation stage: only the recommender is exported")
@@ -132,7 +143,12 @@ def _servables(
         )
 
 
-def _passed(checked: Verification) -> Verification:
+def passed(checked: Verification) -> Verification:
+    """A verification that found nothing.
+
+    Raises:
+        FailureError: it did; names the first fault.
+    """
     if not checked.passed:
         faults = checked.all_faults()
         more = f" (and {len(faults) - 1} more)" if len(faults) > 1 else ""

@@ -4,6 +4,7 @@ What `genre refresh` will rewrite without training lies in variables of open len
 in constants of the graph.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,10 @@ import numpy.typing as npt
 import tensorflow as tf
 
 from genre_tf.export.parsing import clean_text
+from genre_tf.export.selection import NO_CATEGORY
+
+IDS_FILE = "news_ids.txt"
+"""Name of the asset that holds an id a line."""
 
 _KEY_BUCKETS = 2**62  # wide enough that two titles of a pool never share a key
 _EXCLUDED = -1e30  # below every real score, and finite
@@ -29,6 +34,7 @@ class Catalogue:
         retrieval_vectors: float32 [N, D], of the two-tower; row 0 is zeros.
         ranking_vectors: float32 [N, R], of the ranker; row 0 is zeros.
         counters: float32 [N, 3]: clicks, views, age in hours.
+        categories: of N rows, "" where unknown; none at all if left out.
     """
 
     news_ids: list[str]
@@ -37,9 +43,13 @@ class Catalogue:
     retrieval_vectors: npt.NDArray[np.float32]
     ranking_vectors: npt.NDArray[np.float32]
     counters: npt.NDArray[np.float32]
+    categories: Sequence[str] = ()
 
     def __post_init__(self) -> None:
-        parts = (self.titles, self.texts, self.retrieval_vectors, self.ranking_vectors, self.counters)
+        if not self.categories:
+            object.__setattr__(self, "categories", [""] * len(self.news_ids))
+        vectors = (self.retrieval_vectors, self.ranking_vectors)
+        parts = (self.titles, self.texts, *vectors, self.counters, self.categories)
         if {len(part) for part in parts} != {len(self.news_ids)} or not self.news_ids or self.news_ids[0]:
             raise ValueError(
                 "a catalogue needs equally many rows in all its parts, and row 0 for the padding"
@@ -52,9 +62,10 @@ class ArticleIndex(tf.Module):
     Args:
         catalogue: the articles.
         ids_file: written here; becomes an asset of the SavedModel.
+        max_age_hours: articles first shown longer ago are known, and not found by a search; None: all are.
     """
 
-    def __init__(self, catalogue: Catalogue, ids_file: Path) -> None:
+    def __init__(self, catalogue: Catalogue, ids_file: Path, max_age_hours: float | None = None) -> None:
         super().__init__(name="article_index")
         # Row 0 has no line, as TensorFlow takes no empty ones: an article's row is its line's number plus 1.
         ids_file.write_text("".join(f"{news_id}\n" for news_id in catalogue.news_ids[1:]), encoding="utf-8")
@@ -79,6 +90,15 @@ class ArticleIndex(tf.Module):
         self.retrieval_matrix = open_variable(transposed, "retrieval_matrix", open_axis=1)
         self.ranking_vectors = open_variable(catalogue.ranking_vectors, "ranking_vectors")
         self.counters = open_variable(catalogue.counters, "counters")
+        self.categories = open_variable(clean_text(tf.constant(list(catalogue.categories))), "categories")
+        self.category_numbers = open_variable(_numbered(catalogue.categories), "category_numbers")
+        self.too_old: tf.Variable | None = None
+        if max_age_hours is not None:
+            self.too_old = open_variable(older_than(catalogue.counters, max_age_hours), "too_old")
+
+    def values(self) -> dict[str, tf.Tensor]:
+        """Values of all variables by name: what a refresh writes into a copy of the SavedModel."""
+        return {name: held.value() for name, held in vars(self).items() if isinstance(held, tf.Variable)}
 
     def rows(self, news_ids: tf.RaggedTensor) -> tf.RaggedTensor:
         """Rows of ids: string [B, (ids)] -> int64 [B, (ids)]; 0 for an unknown one."""
@@ -111,6 +131,8 @@ class ArticleIndex(tf.Module):
             size of the pool, whichever is smaller.
         """
         scores = tf.matmul(readers, self.retrieval_matrix)  # [B, N]
+        if self.too_old is not None:
+            scores = tf.where(self.too_old[None, :], _EXCLUDED, scores)
         places = self._excluded(read)  # [excluded, 2]
         lowest = tf.fill([tf.shape(places)[0]], _EXCLUDED)
         scores = tf.tensor_scatter_nd_update(scores, places, lowest)
@@ -129,6 +151,28 @@ class ArticleIndex(tf.Module):
         return tf.stack(
             [tf.concat([everyone, readers], 0), tf.concat([tf.zeros_like(everyone), rows], 0)], axis=1
         )
+
+
+def read_catalogue(index: Any) -> Catalogue:
+    """The articles of an index, made or read back from a SavedModel; their texts are but their titles."""
+    columns = (index.news_ids, index.titles, index.categories)
+    news_ids, titles, categories = ([text.decode("utf-8") for text in one.numpy()] for one in columns)
+    retrieval = np.ascontiguousarray(index.retrieval_matrix.numpy().T)
+    return Catalogue(
+        news_ids, titles, titles, retrieval, index.ranking_vectors.numpy(), index.counters.numpy(), categories
+    )
+
+
+def older_than(counters: npt.NDArray[np.float32], hours: float) -> npt.NDArray[np.bool_]:
+    """Which articles were first shown longer ago, bool [N]; one that nobody was shown yet has no age."""
+    _, views, age_hours = counters.T
+    return (views > 0) & (age_hours > hours)
+
+
+def _numbered(categories: Sequence[str]) -> npt.NDArray[np.int32]:
+    """int32 [N]: equal categories have equal numbers, and an unknown one is none."""
+    numbers = {name: number for number, name in enumerate(sorted(set(categories) - {""}))}
+    return np.array([numbers.get(name, NO_CATEGORY) for name in categories], np.int32)
 
 
 def _title_keys(titles: tf.Tensor) -> tf.Tensor:

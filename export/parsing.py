@@ -9,6 +9,8 @@ titles by newlines. No content of a row can fail the batch that it shares with o
 - a row may be empty, and may hold any number of parts.
 """
 
+from collections.abc import Sequence
+
 import tensorflow as tf
 
 LARGEST_NUMBER = 1e9
@@ -83,6 +85,30 @@ def split_numbers(text: tf.Tensor) -> tf.RaggedTensor:
     readable = tf.strings.regex_full_match(values, _NUMBER)
     numbers = tf.strings.to_number(tf.where(readable, values, "0"), tf.float32)
     return parts.with_flat_values(tf.clip_by_value(numbers, 0.0, LARGEST_NUMBER))
+
+
+def read_examples(serialized: tf.Tensor, names: Sequence[str]) -> list[tf.Tensor]:
+    """Read bytes features of serialized `tf.Example`s as joined rows.
+
+    A feature may be missing, empty, one joined string or a list of ids: its values are joined by spaces.
+    Other features are not looked at. Bytes that are no `tf.Example`, and a feature that holds numbers, are
+    refused by TensorFlow's own parser, and the whole request with them.
+
+    Args:
+        serialized: string [B].
+        names: of the features.
+
+    Returns:
+        string [B] for each name; "" where an example has no such feature.
+    """
+    features = {name: tf.io.RaggedFeature(tf.string, row_splits_dtype=tf.int64) for name in names}
+    parsed = tf.io.parse_example(serialized, features)
+    return [
+        tf.strings.unsorted_segment_join(
+            parsed[name].flat_values, parsed[name].value_rowids(), parsed[name].nrows(), separator=" "
+        )
+        for name in names
+    ]
 
 
 def newest(rows: tf.RaggedTensor, limit: int) -> tf.RaggedTensor:

@@ -1,9 +1,9 @@
 """The articles that a version knows: where they come from, and their vectors."""
 
 from collections.abc import Callable, Sequence
-from datetime import timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -17,21 +17,30 @@ from genre_tf.data.mind import BEHAVIORS, NEWS, read_behaviors, read_news, split
 from genre_tf.data.records import read_articles
 from genre_tf.errors import InputError
 from genre_tf.export.index import Catalogue
-from genre_tf.models.embedding import embed_articles
+from genre_tf.export.served_models import encode_table
 
 
-def read_pool(
-    run: Path, data: Sequence[Path], max_bad_rows: int = 0
-) -> tuple[ArticleTable, npt.NDArray[np.float32]]:
+class Pool(NamedTuple):
+    """Articles, and what is known of them.
+
+    Attributes:
+        table: the articles, row 0 the padding article.
+        counters: clicks, views and age in hours, float32 [len(table), 3]; row 0 is zeros.
+        as_of: when that was so, on the clock of the logs; None where no log was read.
+    """
+
+    table: ArticleTable
+    counters: npt.NDArray[np.float32]
+    as_of: datetime | None
+
+
+def read_pool(run: Path, data: Sequence[Path], max_bad_rows: int = 0) -> Pool:
     """Articles and their counters as of now.
 
     Args:
         run: run folder; its prepared articles and counters where `data` says nothing else.
         data: MIND-format data sets: every article of every split, with the counts of all logs.
         max_bad_rows: faulty rows that may be skipped in each file.
-
-    Returns:
-        The table, and clicks, views and age in hours, float32 [len(table), 3]; row 0 is zeros.
 
     Raises:
         InputError: a folder that holds no such data, or no article at all.
@@ -46,31 +55,29 @@ def read_pool(
         counters = _count([log for read in splits for _, log in read if log]) or counters
     if len(table) == 1:
         raise InputError(f"no article in {', '.join(map(str, data)) or prepared}: nothing to recommend")
-    return table, _features(counters, table)
+    # As of just after the newest thing that is known.
+    as_of = counters.newest and counters.newest + timedelta(seconds=1)
+    return Pool(table, _features(counters, table, as_of), as_of)
 
 
 def build_catalogue(
-    two_tower: Any,
-    ranker: Any,
+    models: Any,
     table: ArticleTable,
     counters: npt.NDArray[np.float32],
-    cache: Path | None,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> Catalogue:
     """Encode every article with both stages.
 
     Args:
-        two_tower: has `encoder`.
-        ranker: has `encoder`.
+        models: a `ServedModels`, made or read back.
         table: the articles.
         counters: float32 [len(table), 3].
-        cache: folder of frozen states, which stages with the same frozen layers share.
         on_progress: called with (articles done, all articles).
     """
-    vectors = [embed_articles(model.encoder, table, cache, on_progress) for model in (two_tower, ranker)]
+    vectors = encode_table(models, table, on_progress)
     titles = [" ".join(title.split()) for title in table.titles]
     texts = [_text(*parts) for parts in zip(titles, table.abstracts, strict=True)]
-    return Catalogue(table.news_ids, titles, texts, *vectors, counters)
+    return Catalogue(table.news_ids, titles, texts, *vectors, counters, table.categories)
 
 
 def _text(title: str, abstract: str) -> str:
@@ -106,10 +113,9 @@ def _count(logs: list[list[Impression]]) -> Counters | None:
     return counters if logs else None
 
 
-def _features(counters: Counters, table: ArticleTable) -> npt.NDArray[np.float32]:
-    if counters.newest is None:
+def _features(counters: Counters, table: ArticleTable, as_of: datetime | None) -> npt.NDArray[np.float32]:
+    if as_of is None:
         return np.zeros((len(table), 3), np.float32)
-    # As of just after the newest thing that is known.
-    features = counters.features(table.news_ids, counters.newest + timedelta(seconds=1))
+    features = counters.features(table.news_ids, as_of)
     features[0] = 0
     return features

@@ -11,14 +11,16 @@ import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 
-from genre_tf.export.exchanges import Exchange, as_bytes
+from genre_tf.export.exchanges import Exchange
 from genre_tf.export.index import Catalogue
 from genre_tf.export.parsing import LARGEST_NUMBER
 from genre_tf.export.recommender import PADDING_SCORE
+from genre_tf.export.selection import Rules
 
 Vectors = npt.NDArray[np.float32]
-Row = dict[str, list[Any]]
-_PADDING: dict[str, Any] = {"click_probability": PADDING_SCORE, "score": PADDING_SCORE, "known": False}
+Row = dict[str, Any]
+_STRINGS = ("news_id", "title", "history_id")
+_PADDING: dict[str, Any] = {"click_probability": PADDING_SCORE, "score": PADDING_SCORE}
 
 
 class RecommenderReference:
@@ -31,10 +33,19 @@ class RecommenderReference:
         max_history: newest clicks that make the reader.
         k: articles to recommend.
         retrieve: articles that the towers hand to the ranker.
+        rules: as in `Recommender`.
     """
 
     def __init__(
-        self, two_tower: Any, ranker: Any, catalogue: Catalogue, *, max_history: int, k: int, retrieve: int
+        self,
+        two_tower: Any,
+        ranker: Any,
+        catalogue: Catalogue,
+        *,
+        max_history: int,
+        k: int,
+        retrieve: int,
+        rules: Rules = Rules(),  # noqa: B008  (frozen)
     ) -> None:
         self.two_tower = two_tower
         self.ranker = ranker
@@ -42,6 +53,7 @@ class RecommenderReference:
         self.max_history = max_history
         self.k = k
         self.retrieve = max(retrieve, k)
+        self.rules = rules
         self.row_of = {news_id.encode(): row for row, news_id in enumerate(catalogue.news_ids)}
         self.titles = [title.strip() for title in catalogue.titles]
 
@@ -96,6 +108,27 @@ class RecommenderReference:
         newest = self._known(history)[-self.max_history :]
         return {"embedding": list(self._reader(self.catalogue.retrieval_vectors[newest]))}
 
+    def _explain(self, history: bytes, candidates: bytes) -> Row:
+        newest = self._known(history)[-self.max_history :]
+        shown = [self.row_of.get(news_id, 0) for news_id in candidates.split()]
+        weight = np.zeros((len(shown), max(1, len(newest))), np.float32)
+        vectors = self.catalogue.ranking_vectors
+        clicks, mask = _history(vectors[newest], self.ranker.encoder.dimension)
+        for column, row in enumerate(shown):
+            if row and newest:
+                attended, _ = self.ranker.attention(clicks, mask, tf.constant(vectors[row][None, None]))
+                weight[column] = np.asarray(attended)[0, 0, : len(newest)]
+        ids = [self.catalogue.news_ids[row].encode() for row in newest]
+        return {"history_id": ids or [b""], "weight": weight}  # there is one column at least
+
+    def _regress(self, inputs: bytes) -> Row:
+        features = tf.train.Example.FromString(inputs).features.feature
+        history, candidates = (
+            b" ".join(features[name].bytes_list.value) for name in ("history", "candidate")
+        )
+        first = b" ".join(candidates.split()[:1])
+        return {"outputs": [*self._click_probabilities(history, first, None)["click_probability"], 0.0][0]}
+
     def _known(self, history: bytes) -> list[int]:
         return [self.row_of[news_id] for news_id in history.split() if news_id in self.row_of]
 
@@ -109,20 +142,49 @@ class RecommenderReference:
 
     def _funnel(self, clicks: Vectors, ranking_clicks: Vectors, rows: set[int], titles: set[str]) -> Row:
         scores = self.catalogue.retrieval_vectors @ self._reader(clicks)
+        oldest = np.inf if self.rules.max_age_hours is None else self.rules.max_age_hours
         read = [
-            row == 0 or row in rows or (title in titles and title) for row, title in enumerate(self.titles)
+            row == 0
+            or row in rows
+            or (title in titles and title)
+            or (self.catalogue.counters[row][1] > 0 and self.catalogue.counters[row][2] > oldest)
+            for row, title in enumerate(self.titles)
         ]
         scores[np.array(read, bool)] = -np.inf
         best = np.argsort(-scores, kind="stable")[: self.retrieve]
         best = best[np.isfinite(scores[best])]
         shown, counters = self.catalogue.ranking_vectors[best], self.catalogue.counters[best]
         probability = self._ranked(ranking_clicks, shown, np.ones(len(best), bool), counters)
-        first = np.argsort(-probability, kind="stable")[: self.k]
+        first = self._chosen(probability, best)
         return {
             "news_id": [self.catalogue.news_ids[row].encode() for row in best[first]],
             "title": [self.catalogue.titles[row].encode() for row in best[first]],
             "score": list(probability[first]),
         }
+
+    def _chosen(self, probability: Vectors, rows: npt.NDArray[np.int64]) -> list[int]:
+        """Places of what is recommended among the retrieved rows, in order."""
+        best = np.argsort(-probability, kind="stable")
+        if self.rules.plain:
+            return best[: self.k].tolist()
+        vectors = self.catalogue.retrieval_vectors[rows]
+        vectors = vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
+        span = np.ptp(probability) if len(rows) else 0.0
+        weight, cap = self.rules.diversity, self.rules.max_per_category or self.k
+        chosen: list[int] = []
+        while len(chosen) < self.k:
+            kinds = [self.catalogue.categories[rows[place]] for place in chosen]
+            values = {}
+            for place in range(len(rows)):
+                kind = self.catalogue.categories[rows[place]]
+                if place not in chosen and not (kind and kinds.count(kind) >= cap):
+                    nearest = max((float(vectors[place] @ vectors[one]) for one in chosen), default=-1.0)
+                    relevance = (probability[place] - probability.min()) / span if span else 0.0
+                    values[place] = weight * relevance - (1 - weight) * nearest
+            if not values:
+                break
+            chosen.append(max(values, key=lambda place: values[place]))
+        return chosen
 
     def _reader(self, clicks: Vectors) -> Vectors:
         history, mask = _history(clicks, self.two_tower.encoder.dimension)
@@ -166,12 +228,16 @@ def _number(text: bytes) -> float:
     return min(number, LARGEST_NUMBER) if 0 <= number < float("inf") else 0.0
 
 
-def _stack(name: str, rows: list[list[Any]], width: int | None) -> npt.NDArray[Any]:
+def _stack(name: str, rows: list[Any], width: int | None) -> npt.NDArray[Any]:
     """Rows of different lengths as one array, padded as the contract says."""
-    width = max(map(len, rows)) if width is None else width
-    padding = _PADDING.get(name, b"")
-    filled = [[*row, *[padding] * (width - len(row))] for row in rows]
-    if padding == b"" and name != "embedding":
-        return as_bytes([value for row in filled for value in row]).reshape(len(rows), width)
-    dtype: Any = bool if name == "known" else np.float32
-    return np.array(filled, dtype).reshape(len(rows), width)
+    dtype: Any = object if name in _STRINGS else bool if name == "known" else np.float32
+    arrays = [np.array(row, dtype) for row in rows]
+    shape = np.max([array.shape for array in arrays], axis=0).astype(int).tolist()
+    if width is not None:
+        shape[0] = width
+    padding = b"" if name in _STRINGS else _PADDING.get(name, 0)
+    filled = np.full((len(rows), *shape), padding, dtype)
+    for number, array in enumerate(arrays):
+        place: Any = (number, *(slice(size) for size in array.shape))
+        filled[place] = array
+    return filled

@@ -3,10 +3,12 @@
 from collections.abc import Sequence
 
 import numpy as np
+import tensorflow as tf
 
 from genre_tf.export.exchanges import Exchange, as_bytes
 from genre_tf.export.index import Catalogue
 from genre_tf.export.recommender import SIGNATURES
+from genre_tf.export.saved_model import EXAMPLES_INPUT
 
 _LONG_HISTORY = 10_000
 _USUAL_HISTORY, _USUAL_CANDIDATES = 20, 30
@@ -36,13 +38,21 @@ def warmup_requests(catalogue: Catalogue, seed: int = 0) -> dict[str, dict[str, 
     return {signature: rows.usual(inputs) for signature, inputs in names.items()}
 
 
+def example(**features: Sequence[str | bytes]) -> bytes:
+    """A serialized `tf.Example` of bytes features."""
+    built = tf.train.Example()
+    for name, values in features.items():
+        built.features.feature[name].bytes_list.value.extend(as_bytes(values))
+    return bytes(built.SerializeToString(deterministic=True))
+
+
 class _Rows:
     """Chooses articles and joins them as requests do."""
 
     def __init__(self, catalogue: Catalogue, seed: int) -> None:
         self.catalogue = catalogue
         self.random = np.random.default_rng(seed)
-        self.usual_rows = {
+        self.usual_rows: dict[str, str | bytes] = {
             "history": self._ids(_USUAL_HISTORY),
             "candidates": self._ids(_USUAL_CANDIDATES),
             "history_text": self._titles(_USUAL_HISTORY),
@@ -52,6 +62,9 @@ class _Rows:
             "age_hours": self._numbers(_USUAL_CANDIDATES),
             "text": self._titles(1),
         }
+        self.usual_rows[EXAMPLES_INPUT] = example(
+            history=[self.usual_rows["history"]], candidate=[self._ids(1)]
+        )
 
     def usual(self, names: Sequence[str]) -> dict[str, np.ndarray]:
         return {name: as_bytes([self.usual_rows[name]]) for name in names}
@@ -66,6 +79,7 @@ class _Rows:
             "views": self._odd_numbers()[::-1],
             "age_hours": self._odd_numbers(),
             "text": self._odd_texts(),
+            EXAMPLES_INPUT: self._odd_examples(),
         }
         return {name: as_bytes(kinds[name]) for name in names}
 
@@ -122,6 +136,16 @@ class _Rows:
             self._numbers(_USUAL_CANDIDATES),
             "1e99 .5 +2.",
             _ODD_BYTES,
+        ]
+
+    def _odd_examples(self) -> list[str | bytes]:
+        return [
+            self.usual_rows[EXAMPLES_INPUT],
+            b"",
+            example(history=self._ids(3).split()),
+            example(history=self._ids(3).split(), candidate=[self._ids(2)], another=["feature"]),
+            example(candidate=["no_such_article", self._ids(1)]),
+            example(history=[_ODD_BYTES, self._ids(2)], candidate=["", self._ids(1), _ODD_BYTES]),
         ]
 
     def _ids(self, count: int) -> str:

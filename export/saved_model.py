@@ -11,6 +11,10 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+EXAMPLES_INPUT = "inputs"
+"""The one input of a signature that takes serialized `tf.Example`s, as TensorFlow Serving wants it named."""
+REGRESS_METHOD = "tensorflow/serving/regress"
+
 InputTypes = Mapping[str, tf.DType]
 
 
@@ -18,6 +22,7 @@ def write_saved_model(
     folder: Path,
     resources: Sequence[Any],
     signatures: Mapping[str, tuple[Callable[..., Any], InputTypes]],
+    attached: Mapping[str, tf.Module] | None = None,
     device_functions: Mapping[str, Any] | None = None,
 ) -> None:
     """Write signatures and everything they use.
@@ -26,7 +31,9 @@ def write_saved_model(
         folder: to write; may exist and be empty.
         resources: whatever holds look-up tables; variables are found by themselves.
         signatures: name to a function of tensors [B], which gives {output: tensor [B, …]}, and the dtypes of
-            its inputs. The first is the default one.
+            its inputs. The first is the default one. One whose only input is `inputs` is of the Regress API.
+        attached: modules that `tf.saved_model.load` gives back under these names, with their variables and
+            functions; what their functions read must be read by a signature too.
         device_functions: alias to a `tf.function` that a signature calls: what an accelerator may compute as
             a whole, such as the layers of an encoder. The SavedModel names them under `function_aliases`,
             where Google's inference converter for Cloud TPU looks for `tpu_functions`. They take and give
@@ -41,11 +48,34 @@ def write_saved_model(
     for name, (function, inputs) in signatures.items():
         specs = [tf.TensorSpec([None], dtype, key) for key, dtype in inputs.items()]
         archive.add_endpoint(name, function, specs)
-    aliases = dict(device_functions or {})
-    for alias, function in aliases.items():
+    for name, module in (attached or {}).items():
+        # Keras keeps variables and tables of what it tracks, and neither names nor functions: this does.
+        setattr(archive._tf_trackable, name, module)
+    options = tf.saved_model.SaveOptions(function_aliases=_called(device_functions or {}))
+    archive.write_out(str(folder), options, verbose=False)
+    _name_methods(
+        folder, [name for name, (_, inputs) in signatures.items() if set(inputs) == {EXAMPLES_INPUT}]
+    )
+
+
+def _called(device_functions: Mapping[str, Any]) -> dict[str, Any]:
+    for alias, function in device_functions.items():
         if not function.experimental_get_tracing_count():
             raise ValueError(
                 f"device function {alias} was called by no signature: nothing would stand for it"
             )
-    options = tf.saved_model.SaveOptions(function_aliases=aliases)
-    archive.write_out(str(folder), options, verbose=False)
+    return dict(device_functions)
+
+
+def _name_methods(folder: Path, regressions: Sequence[str]) -> None:
+    """Say that signatures are of the Regress API; Keras calls each one Predict's.
+
+    TFX's InfraValidator chooses the API by this name, and TensorFlow Serving checks it where
+    `--enable_signature_method_name_check` is set.
+    """
+    if not regressions:
+        return
+    updater = tf.compat.v1.saved_model.signature_def_utils.MethodNameUpdater(str(folder))
+    for name in regressions:
+        updater.replace_method_name(signature_key=name, method_name=REGRESS_METHOD, tags="serve")
+    updater.save()

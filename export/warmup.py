@@ -9,10 +9,11 @@ from pathlib import Path
 import numpy as np
 import tensorflow as tf
 from google.protobuf.message import DecodeError
-from tensorflow_serving.apis import predict_pb2, prediction_log_pb2
+from tensorflow_serving.apis import predict_pb2, prediction_log_pb2, regression_pb2
 
 from genre_tf.errors import InputError
-from genre_tf.export.exchanges import Exchange
+from genre_tf.export.exchanges import Exchange, as_bytes
+from genre_tf.export.saved_model import EXAMPLES_INPUT
 
 WARMUP_FILE = "tf_serving_warmup_requests"  # the name that TensorFlow Serving looks for in assets.extra
 MOST_RECORDS = 1000  # more of them TensorFlow Serving refuses
@@ -52,10 +53,7 @@ def read_warmup(file: Path) -> list[Exchange]:
     exchanges = []
     try:
         for record in tf.data.TFRecordDataset(str(file)).as_numpy_iterator():
-            request = prediction_log_pb2.PredictionLog.FromString(record).predict_log.request
-            inputs = {name: tf.make_ndarray(tensor) for name, tensor in request.inputs.items()}
-            rows = len(next(iter(inputs.values()), ()))
-            exchanges.append(Exchange(request.model_spec.signature_name, f"warmup, batch {rows}", inputs))
+            exchanges.append(_exchange(prediction_log_pb2.PredictionLog.FromString(record)))
     except (tf.errors.DataLossError, DecodeError) as error:
         raise InputError(f"{file} is damaged ({str(error).splitlines()[0]}): export again") from None
     if not exchanges:
@@ -63,12 +61,30 @@ def read_warmup(file: Path) -> list[Exchange]:
     return exchanges
 
 
+def _exchange(log: prediction_log_pb2.PredictionLog) -> Exchange:
+    if log.WhichOneof("log_type") == "regress_log":
+        request = log.regress_log.request
+        examples = request.input.example_list.examples
+        inputs = {EXAMPLES_INPUT: as_bytes([example.SerializeToString() for example in examples])}
+    else:
+        request = log.predict_log.request
+        inputs = {name: tf.make_ndarray(tensor) for name, tensor in request.inputs.items()}
+    rows = len(next(iter(inputs.values()), ()))
+    return Exchange(request.model_spec.signature_name, f"warmup, batch {rows}", inputs)
+
+
 def _record(servable: str, signature: str, inputs: Rows) -> prediction_log_pb2.PredictionLog:
-    request = predict_pb2.PredictRequest()
+    log = prediction_log_pb2.PredictionLog()
+    if set(inputs) == {EXAMPLES_INPUT}:
+        request = regression_pb2.RegressionRequest()
+        for example in inputs[EXAMPLES_INPUT]:
+            request.input.example_list.examples.add().ParseFromString(example)
+    else:
+        request = predict_pb2.PredictRequest()
+        for name, array in inputs.items():
+            request.inputs[name].CopyFrom(tf.make_tensor_proto(array))
     request.model_spec.name = servable
     request.model_spec.signature_name = signature
-    for name, array in inputs.items():
-        request.inputs[name].CopyFrom(tf.make_tensor_proto(array))
-    log = prediction_log_pb2.PredictionLog()
-    log.predict_log.request.CopyFrom(request)
+    place = log.regress_log if set(inputs) == {EXAMPLES_INPUT} else log.predict_log
+    place.request.CopyFrom(request)
     return log

@@ -8,6 +8,29 @@ import typer
 from genre_tf.cli.console import print_json, progress, results
 from genre_tf.cli.tensorflow_notes import load_tensorflow
 
+MaxAgeHours = Annotated[
+    float | None,
+    typer.Option(
+        help="Never recommend what was first shown longer before the end of the log; `score` knows it."
+    ),
+]
+MaxPerCategory = Annotated[
+    int | None, typer.Option(help="Most articles of one category among the recommended ones.")
+]
+Diversity = Annotated[
+    float,
+    typer.Option(
+        help="Lambda of maximal marginal relevance; below 1, an article like one above it ranks lower."
+    ),
+]
+SafetyListFile = Annotated[
+    Path | None,
+    typer.Option(
+        help="File of what makes a text unsafe, in place of the default: a word or phrase a line, or "
+        "re: and a regular expression (RE2); personal data stay unsafe."
+    ),
+]
+
 
 def export(
     run: Annotated[Path, typer.Argument(help="Run folder, as `genre train` leaves it.")],
@@ -21,13 +44,10 @@ def export(
     ] = None,
     k: Annotated[int, typer.Option(help="Articles that `recommend` answers with.")] = 10,
     retrieve: Annotated[int, typer.Option(help="Articles that the towers hand to the ranker.")] = 300,
-    safety_list: Annotated[
-        Path | None,
-        typer.Option(
-            help="File of what makes a text unsafe, in place of the default: a word or phrase a line, or "
-            "re: and a regular expression (RE2); personal data stay unsafe."
-        ),
-    ] = None,
+    max_age_hours: MaxAgeHours = None,
+    max_per_category: MaxPerCategory = None,
+    diversity: Diversity = 1.0,
+    safety_list: SafetyListFile = None,
     max_bad_rows: Annotated[int, typer.Option(help="Faulty rows that may be skipped in each file.")] = 0,
     json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
 ) -> None:
@@ -42,6 +62,7 @@ def export(
 
     load_tensorflow()
     from genre_tf.export.exporting import ExportOptions, export_run
+    from genre_tf.export.selection import Rules
     from genre_tf.serving.configuration import BatchingOptions, write_configuration
     from genre_tf.serving.model_folders import CONFIG_NAME, read_models_config
 
@@ -49,6 +70,7 @@ def export(
     options = ExportOptions(
         k=k,
         retrieve=retrieve,
+        rules=Rules(max_age_hours=max_age_hours, max_per_category=max_per_category, diversity=diversity),
         batch_sizes=batching.allowed_batch_sizes,
         max_bad_rows=max_bad_rows,
         safety_list=safety_list,

@@ -23,6 +23,7 @@ VERBS = (
     "embed",
     "export",
     "verify",
+    "refresh",
     "serve",
     "rollback",
     "label",

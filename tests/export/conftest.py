@@ -8,12 +8,14 @@ import tensorflow as tf
 from genre_tf.config import NewsConfig, RunConfig
 from genre_tf.export import contract, exchanges, warmup
 from genre_tf.export.encoding import share_frozen_layers
-from genre_tf.export.index import Catalogue
+from genre_tf.export.index import ArticleIndex, Catalogue
 from genre_tf.export.publishing import publish, staged
+from genre_tf.export.recommender import Recommender
 from genre_tf.models.backbone import Categories, load_news_backbone
 from genre_tf.models.ranker import Ranker
 from genre_tf.models.two_tower import TwoTower
 
+SIZES = {"max_history": 50, "k": 10, "retrieve": 30}
 TITLES = [
     "rates rise again",
     "rain ends the match",
@@ -95,6 +97,22 @@ def catalogue(models):
 
 
 @pytest.fixture(scope="session")
+def exported(models, catalogue, tmp_path_factory):
+    """A recommender of the tiny models, MODELS/genre_recommender/1."""
+    folder = tmp_path_factory.mktemp("exported") / "models" / "genre_recommender" / "1"
+    ids_file = folder.parents[2] / "news_ids.txt"
+    Recommender(*models, ArticleIndex(catalogue, ids_file), **SIZES).write(folder)
+    ids_file.unlink()  # the SavedModel must carry its own copy
+    return folder
+
+
+@pytest.fixture(scope="session")
+def ask(exported, open_session):
+    """Ask the exported recommender by session."""
+    return open_session(exported)
+
+
+@pytest.fixture(scope="session")
 def open_session():
     """Load a SavedModel by session, as TensorFlow Serving does, and ask it."""
     sessions = []
@@ -118,7 +136,7 @@ def open_session():
 
 
 def feed(rows):
-    return np.array(rows, np.int64) if isinstance(rows[0], int) else exchanges.as_bytes(rows)
+    return np.array(rows, np.int64) if rows and isinstance(rows[0], int) else exchanges.as_bytes(rows)
 
 
 def random_weights(model, seed):

@@ -123,7 +123,7 @@ def test_impossible_sizes_are_wrong_input():
 
 
 def test_the_pool_is_every_article_of_the_data_with_the_counts_of_its_logs(run, data):
-    table, counters = read_pool(run, [data])
+    table, counters, _ = read_pool(run, [data])
     splits = [read_split(data, name) for name in ("train", "dev")]
     assert set(table.news_ids[1:]) == {news_id for split in splits for news_id in split.articles}
     shown = [news_id for split in splits for entry in split.impressions for news_id in entry.candidates]
@@ -133,7 +133,7 @@ def test_the_pool_is_every_article_of_the_data_with_the_counts_of_its_logs(run, 
 
 
 def test_the_pool_is_the_runs_own_where_no_data_are_given(run):
-    table, counters = read_pool(run, [])
+    table, counters, _ = read_pool(run, [])
     assert table.fingerprint == read_articles(run / "prepared").fingerprint
     assert counters.sum() > 0
 
@@ -141,8 +141,8 @@ def test_the_pool_is_the_runs_own_where_no_data_are_given(run):
 def test_articles_without_a_log_keep_the_runs_counts(run, data, tmp_path):
     (tmp_path / "new" / "today").mkdir(parents=True)
     (tmp_path / "new" / "today" / "news.tsv").write_bytes((data / "train" / "news.tsv").read_bytes())
-    _, counters = read_pool(run, [tmp_path / "new"])
-    np.testing.assert_array_equal(counters, read_pool(run, [])[1])
+    counters = read_pool(run, [tmp_path / "new"]).counters
+    np.testing.assert_array_equal(counters, read_pool(run, []).counters)
 
 
 def test_a_folder_without_articles_is_wrong_input(run, tmp_path):

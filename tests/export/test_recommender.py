@@ -11,21 +11,7 @@ from genre_tf.export.recommender import SIGNATURES, Recommender
 from genre_tf.export.reference import RecommenderReference
 from genre_tf.export.requests import recommender_requests
 
-SIZES = {"max_history": 50, "k": 10, "retrieve": 30}
-
-
-@pytest.fixture(scope="module")
-def exported(models, catalogue, tmp_path_factory):
-    folder = tmp_path_factory.mktemp("recommender")
-    ids_file = folder / "news_ids.txt"
-    Recommender(*models, ArticleIndex(catalogue, ids_file), **SIZES).write(folder / "1")
-    ids_file.unlink()  # the SavedModel must carry its own copy
-    return folder / "1"
-
-
-@pytest.fixture(scope="module")
-def ask(exported, open_session):
-    return open_session(exported)
+SIZES = {"max_history": 50, "k": 10, "retrieve": 30}  # as in conftest.py
 
 
 def test_the_graph_is_portable(exported):

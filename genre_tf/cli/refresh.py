@@ -1,0 +1,70 @@
+"""`genre refresh MODELS`: new articles, new counts and expired articles, without training."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from genre_tf.cli.console import print_json, progress, results
+from genre_tf.cli.tensorflow_notes import load_tensorflow
+
+
+def refresh(
+    models: Annotated[Path, typer.Argument(help="Folder of served models, as `genre export` leaves it.")],
+    news: Annotated[
+        Path | None,
+        typer.Option(
+            help="News file in MIND's format. Articles that the index does not know are encoded and added, "
+            "those that it knows by another title are encoded again, others are passed over. One that "
+            "expired comes back if it stands here again."
+        ),
+    ] = None,
+    behaviors: Annotated[
+        Path | None,
+        typer.Option(
+            help="Log in MIND's format since the last export or refresh; its clicks and views are added."
+        ),
+    ] = None,
+    expire: Annotated[
+        str | None,
+        typer.Option(
+            help="Drop articles that were first shown more than so many hours before the end of the log, or "
+            "before a date such as 2019-11-15. Articles that nobody was shown yet stay."
+        ),
+    ] = None,
+    max_bad_rows: Annotated[int, typer.Option(help="Faulty rows that may be skipped in each file.")] = 0,
+    json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
+) -> None:
+    """Write the next version of genre_recommender with another index; the live one is only read.
+
+    New articles are encoded with the served model itself: neither the run nor its data are needed. The
+    version appears whole or not at all, after it was verified as an export is. genre_generator keeps the
+    articles that its answers are written from until the next export.
+
+    Example: genre refresh models --news today/news.tsv --behaviors today/behaviors.tsv --expire 72
+    """
+    from genre_tf.cli.verify import print_verification
+
+    load_tensorflow()
+    from genre_tf.export import refreshing
+
+    changes = refreshing.Changes(
+        news=news,
+        behaviors=behaviors,
+        expire=None if expire is None else refreshing.parse_expiry(expire),
+        max_bad_rows=max_bad_rows,
+    )
+    done = refreshing.refresh(
+        models, changes, lambda line: progress.print(line, markup=False, soft_wrap=True)
+    )
+    numbers = {name: getattr(done, name) for name in ("added", "changed", "expired", "articles")}
+    if json:
+        checked = done.verification.as_json() if done.verification else None
+        print_json({"path": str(done.version), **numbers, "verification": checked})
+        return
+    if done.verification is None:
+        results.print(f"nothing changed: {done.version} stays", markup=False)
+        return
+    print_verification(done.verification)
+    told = ", ".join(f"{count:,} {name}" for name, count in numbers.items())
+    results.print(f"published {done.version}: {told}", markup=False)

@@ -1,0 +1,284 @@
+"""From a served index to the next one, without training and without the run."""
+
+import json
+import os
+import subprocess
+import sys
+from datetime import datetime, timedelta
+
+import numpy as np
+import pytest
+
+from genre_tf.cli.refresh import refresh as refresh_verb
+from genre_tf.data.articles import Article, ArticleTable, Impression
+from genre_tf.errors import FailureError, InputError
+from genre_tf.export import refreshing
+from genre_tf.export.contract import files_fingerprint, read_contract
+from genre_tf.export.exchanges import Exchange, as_bytes
+from genre_tf.export.exporting import write_version
+from genre_tf.export.index import read_catalogue
+from genre_tf.export.index_changes import kept
+from genre_tf.export.pool import _count, _features, build_catalogue
+from genre_tf.export.publishing import publish, staged
+from genre_tf.export.reference import RecommenderReference
+from genre_tf.export.refreshing import Changes, parse_expiry, refresh
+from genre_tf.export.selection import Rules
+from genre_tf.export.servables import recommender_servable
+from genre_tf.export.served_models import ServedModels, read_served
+
+SIZES = {"max_history": 5, "k": 5, "retrieve": 20}
+START = datetime(2019, 11, 10)
+RULES = Rules(max_age_hours=20, max_per_category=2)
+TOPICS = ("rates", "match", "storm", "cure", "vote")
+
+
+def article(number, edition=""):
+    category = ("sports", "finance", "unheard of", "")[number % 4]
+    topic = TOPICS[number % len(TOPICS)]
+    abstract = f"what {topic} means for number {number % 9}" if number % 3 else ""
+    return Article(f"N{number}", category, "", f"{topic} story {number}{edition}", abstract)
+
+
+def impression(hour, shown, clicked=()):
+    time = START + timedelta(hours=hour)
+    ids = tuple(f"N{number}" for number in shown)
+    return Impression(str(hour), "U1", time, (), ids, tuple(number in clicked for number in shown))
+
+
+OLD = [article(number) for number in range(1, 41)]
+NEW = [article(number) for number in range(41, 53)]
+OLD_LOG = [impression(hour, range(hour + 1, hour + 9), (hour + 2,)) for hour in range(24)]
+NEW_LOG = [impression(30 + hour, range(20 + hour, 44 + hour), (41, 42)) for hour in range(4)]
+
+
+def news_file(folder, articles):
+    file = folder / "news.tsv"
+    rows = [(one.news_id, one.category, one.subcategory, one.title, one.abstract) for one in articles]
+    file.write_text("".join("\t".join(row) + "\n" for row in rows))
+    return file
+
+
+def behaviors_file(folder, log):
+    file = folder / "behaviors.tsv"
+    with file.open("w") as rows:
+        for one in log:
+            shown = " ".join(f"{i}-{int(c)}" for i, c in zip(one.candidates, one.clicked, strict=True))
+            rows.write(f"{one.impression_id}\tU1\t{one.time:%m/%d/%Y %I:%M:%S %p}\tN900 N1\t{shown}\n")
+    return file
+
+
+def catalogue_of(models, articles, log):
+    """A full export's catalogue of articles and logs, and when it is of."""
+    table = ArticleTable(articles)
+    counters = _count([log])
+    as_of = counters.newest + timedelta(seconds=1)
+    return build_catalogue(ServedModels(*models), table, _features(counters, table, as_of)), as_of
+
+
+@pytest.fixture(scope="module")
+def served(models, tmp_path_factory):
+    """MODELS with a first version; never changed by a refresh."""
+    folder = tmp_path_factory.mktemp("refresh")
+    catalogue, as_of = catalogue_of(models, OLD, OLD_LOG)
+    servable = recommender_servable(*models, catalogue, folder, **SIZES, rules=RULES, as_of=as_of)
+    with staged(folder / "models" / servable.name) as version:
+        write_version(servable, version, {"metrics": {"auc": 0.5}}, (1, 2))
+        publish(version)
+    return folder / "models"
+
+
+@pytest.fixture(scope="module")
+def first(served):
+    return served / "genre_recommender" / "1"
+
+
+@pytest.fixture(scope="module")
+def fingerprint(first):
+    return files_fingerprint(first)
+
+
+@pytest.fixture(scope="module")
+def refreshed(served, fingerprint, tmp_path_factory):
+    """The second version: articles 41 to 52, a newer log, and without what was first shown 24 hours ago."""
+    folder = tmp_path_factory.mktemp("today")
+    news = news_file(folder, [*OLD[:3], article(33, ", corrected"), *NEW])
+    behaviors = behaviors_file(folder, [*OLD_LOG[-2:], *NEW_LOG])
+    said = []
+    done = refresh(served, Changes(news=news, behaviors=behaviors, expire=24.0), said.append)
+    assert any("left out 2 impressions" in line for line in said), said
+    return done
+
+
+@pytest.fixture(scope="module")
+def full(models):
+    """What a full export of the same articles and logs would know."""
+    articles = [article(33, ", corrected") if one.news_id == "N33" else one for one in [*OLD, *NEW]]
+    return catalogue_of(models, articles, [*OLD_LOG, *NEW_LOG])[0]
+
+
+@pytest.fixture(scope="module")
+def live(full):
+    """Ids that a full export knows and that nobody saw more than 24 hours ago."""
+    old = (full.counters[:, 1] > 0) & (full.counters[:, 2] > 24)
+    return [news_id for news_id, gone in zip(full.news_ids, old, strict=True) if not gone]
+
+
+@pytest.fixture(scope="module")
+def ask_old(first, open_session):
+    return open_session(first)
+
+
+@pytest.fixture(scope="module")
+def ask_new(refreshed, open_session):
+    return open_session(refreshed.version)
+
+
+def test_a_refresh_is_the_next_version_and_verified(refreshed, first):
+    assert refreshed.version == first.parent / "2"
+    assert (refreshed.added, refreshed.changed) == (12, 1)
+    assert refreshed.articles == 40 + 12 - refreshed.expired and refreshed.expired > 0
+    assert refreshed.verification.passed and refreshed.verification.version == "2"
+    assert sorted(entry.name for entry in first.parent.iterdir()) == ["1", "2"]
+
+
+def test_the_live_version_is_not_touched(refreshed, first, fingerprint):
+    assert files_fingerprint(first) == fingerprint
+
+
+def test_the_index_equals_that_of_a_full_export(refreshed, full, live):
+    index = read_catalogue(read_served(refreshed.version).index)
+    assert sorted(index.news_ids) == sorted(live)
+    rows = [full.news_ids.index(news_id) for news_id in index.news_ids]
+    assert index.titles == [full.titles[row] for row in rows]
+    for name in ("retrieval_vectors", "ranking_vectors", "counters"):
+        np.testing.assert_allclose(getattr(index, name), getattr(full, name)[rows], rtol=1e-5, atol=1e-5)
+    assert (np.abs(index.ranking_vectors[1:]).sum(1) > 0).all()
+
+
+def test_answers_equal_those_of_the_models_over_a_full_export(ask_new, models, full, live):
+    reference = RecommenderReference(*models, _only(full, live), **SIZES, rules=RULES)
+    rows = {"history": as_bytes(["N30 N45", "", "N9 N31 N44 N33"])}
+    expected = reference.answer(Exchange("recommend", "full", rows)).outputs
+    answer = ask_new("recommend", **{name: list(values) for name, values in rows.items()})
+    np.testing.assert_allclose(answer["score"], expected["score"], rtol=1e-5, atol=1e-5)
+    assert answer["news_id"].tolist() == expected["news_id"].tolist()
+
+
+def test_the_new_articles_are_known_and_recommended(ask_new, ask_old, live):
+    new = [one.news_id for one in NEW]
+    assert ask_new("score", history=["N30"], candidates=[" ".join(new)])["known"].all()
+    assert not ask_old("score", history=["N30"], candidates=[" ".join(new)])["known"].any()
+    read = " ".join(news_id for news_id in live if news_id not in new)
+    answer = ask_new("recommend", history=[read])
+    assert {one.decode() for one in answer["news_id"][0]} <= set(new) and (answer["score"] > 0).all()
+    titles = {one.news_id.encode(): one.title.encode() for one in NEW}
+    assert [titles[news_id] for news_id in answer["news_id"][0]] == answer["title"][0].tolist()
+
+
+def test_old_articles_answer_as_before(ask_new, ask_old):
+    rows = {"history": ["N35 N36 N38", "N30"], "candidates": ["N31 N32 N34", "N37"]}
+    for signature, names in (("score", rows), ("explain", rows), ("embed_user", ("history",))):
+        before, after = (ask(signature, **{n: rows[n] for n in names}) for ask in (ask_old, ask_new))
+        for name in before:
+            assert before[name].tolist() == after[name].tolist(), (signature, name)
+
+
+def test_expired_articles_vanish(ask_new, ask_old, full, live):
+    gone = [news_id for news_id in full.news_ids if news_id not in live]
+    assert ask_old("score", history=[""], candidates=[" ".join(gone)])["known"].all()
+    assert not ask_new("score", history=[""], candidates=[" ".join(gone)])["known"].any()
+    shown = ask_new("recommend", history=["", " ".join(gone), "N30 N45"])["news_id"]
+    assert not {one.decode() for one in shown.ravel()} & set(gone)
+
+
+def test_the_rules_of_the_export_hold_for_the_ages_of_the_refresh(ask_new, full, live):
+    ages = dict(zip(full.news_ids, full.counters[:, 2], strict=True))
+    old = [news_id for news_id in live if ages[news_id] > RULES.max_age_hours]
+    assert old and ask_new("score", history=[""], candidates=[" ".join(old)])["known"].all()
+    read = " ".join(news_id for news_id in live if ages[news_id] <= RULES.max_age_hours)
+    assert set(ask_new("recommend", history=[read])["news_id"][0]) == {b""}
+
+
+def test_the_contract_tells_what_was_refreshed(refreshed, first):
+    before, after = read_contract(first), read_contract(refreshed.version)
+    assert after["signatures"] == before["signatures"] and after["batch_sizes"] == [1, 2]
+    assert after["sizes"] == {**before["sizes"], "articles": refreshed.articles}
+    assert after["sources"]["metrics"] == {"auc": 0.5}
+    assert before["sources"]["counters_as_of"] == "2019-11-10T23:00:01"
+    assert after["sources"]["counters_as_of"] == "2019-11-11T09:00:01"
+    assert after["sources"]["refreshed"]["from_version"] == "1"
+    assert after["fingerprints"]["weights"] != before["fingerprints"]["weights"]
+
+
+def test_where_nothing_changes_no_version_appears(served, refreshed, tmp_path, capsys):
+    refresh_verb(served, news=news_file(tmp_path, NEW), expire="2000-01-01", json=True)
+    told = json.loads(capsys.readouterr().out)
+    assert told["path"] == str(refreshed.version) and told["verification"] is None
+    assert (told["added"], told["changed"], told["expired"], told["articles"]) == (
+        0,
+        0,
+        0,
+        refreshed.articles,
+    )
+    assert len(list(refreshed.version.parent.iterdir())) == 2
+
+
+def test_a_broken_news_file_ends_with_status_2_and_leaves_nothing(served, refreshed, tmp_path):
+    broken = tmp_path / "news.tsv"
+    broken.write_text("N90\tsports\tonly three columns\n")
+    command = [sys.executable, "-m", "genre_tf.cli.main", "refresh", str(served), "--news", str(broken)]
+    found = subprocess.run(command, capture_output=True, text=True, check=False, env={**os.environ})
+    assert found.returncode == 2 and "news.tsv:1" in found.stderr and "Traceback" not in found.stderr
+    assert sorted(entry.name for entry in refreshed.version.parent.iterdir()) == ["1", "2"]
+
+
+def test_what_does_not_verify_is_not_published(served, refreshed, tmp_path, monkeypatch):
+    class Failed:
+        passed, servable = False, "genre_recommender"
+
+        def all_faults(self):
+            return ["recommend: wrong"]
+
+    monkeypatch.setattr(refreshing, "verify_version", lambda *_: Failed())
+    news = news_file(tmp_path, [article(99)])
+    with pytest.raises(FailureError, match="not published: recommend: wrong"):
+        refresh(served, Changes(news=news), print)
+    assert sorted(entry.name for entry in refreshed.version.parent.iterdir()) == ["1", "2"]
+
+
+def test_wrong_input_is_told(served, refreshed, live, tmp_path):
+    with pytest.raises(InputError, match="nothing to refresh"):
+        Changes()
+    with pytest.raises(InputError, match="no version of genre_recommender"):
+        refresh(tmp_path, Changes(expire=1.0), print)
+    with pytest.raises(InputError, match="leaves none of"):
+        shown = [int(news_id[1:]) for news_id in live[1:]]
+        log = behaviors_file(tmp_path, [impression(50, shown, shown[:1])])
+        refresh(served, Changes(expire=datetime(2100, 1, 1), behaviors=log), print)
+    with pytest.raises(InputError, match="counted already"):
+        refresh(served, Changes(behaviors=behaviors_file(tmp_path, [impression(0, (30, 31), (30,))])), print)
+    with pytest.raises(InputError, match="shows none of"):
+        refresh(served, Changes(behaviors=behaviors_file(tmp_path, [impression(99, (999,), (999,))])), print)
+
+
+@pytest.mark.parametrize(
+    ("text", "limit"),
+    [
+        ("48", 48.0),
+        ("1.5", 1.5),
+        ("2019-11-15", datetime(2019, 11, 15)),
+        ("2019-11-15T12:30", datetime(2019, 11, 15, 12, 30)),
+    ],
+)
+def test_an_expiry_is_hours_or_a_date(text, limit):
+    assert parse_expiry(text) == limit
+
+
+@pytest.mark.parametrize("text", ["", "0", "-3", "nan", "inf", "yesterday", "2019-13-01"])
+def test_other_expiries_are_wrong_input(text):
+    with pytest.raises(InputError, match="--expire takes hours"):
+        parse_expiry(text)
+
+
+def _only(catalogue, news_ids):
+    return kept(catalogue, np.array([news_id in news_ids for news_id in catalogue.news_ids]))

@@ -1,0 +1,148 @@
+"""What is recommended beside the order of the click probabilities: ages, caps and diversity."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from genre_tf.errors import InputError
+from genre_tf.export import replay
+from genre_tf.export.gate import portability_violations
+from genre_tf.export.index import ArticleIndex
+from genre_tf.export.recommender import Recommender
+from genre_tf.export.reference import RecommenderReference
+from genre_tf.export.requests import recommender_requests
+from genre_tf.export.selection import NO_CATEGORY, Rules, select
+
+SIZES = {"max_history": 50, "k": 10, "retrieve": 30}
+RULES = Rules(max_age_hours=150, max_per_category=2, diversity=0.6)
+
+
+def chosen(probability, vectors, categories, k, found=None, **rules):
+    """Places of one row, in order of choice."""
+    found = [True] * len(probability) if found is None else found
+    row = [tf.constant([part]) for part in (probability, found, vectors, categories)]
+    row[0], row[2], row[3] = (
+        tf.cast(row[i], kind) for i, kind in ((0, tf.float32), (2, tf.float32), (3, tf.int32))
+    )
+    places, real = select(*row, k, Rules(**rules))
+    assert places.shape[1:] == real.shape[1:] == (k,)
+    return [place for place, kept in zip(places[0].numpy().tolist(), real[0].numpy(), strict=True) if kept]
+
+
+PROBABILITY = [0.9, 0.8, 0.7, 0.2]
+ALIKE = [[1, 0], [1, 0.01], [0, 1], [0.1, -1]]  # the second is nearly the first
+UNKNOWN = [NO_CATEGORY] * 4
+
+
+def test_with_lambda_1_the_order_is_that_of_the_click_probabilities():
+    assert chosen(PROBABILITY, ALIKE, UNKNOWN, 3, diversity=1.0) == [0, 1, 2]
+    assert chosen(PROBABILITY[::-1], ALIKE, UNKNOWN, 3, diversity=1.0) == [3, 2, 1]
+
+
+def test_less_of_it_puts_what_resembles_a_chosen_one_behind():
+    assert chosen(PROBABILITY, ALIKE, UNKNOWN, 3, diversity=0.5) == [0, 2, 3]
+    assert chosen(PROBABILITY, ALIKE, UNKNOWN, 4, diversity=0.5) == [0, 2, 3, 1]
+    assert chosen(PROBABILITY, ALIKE, UNKNOWN, 2, diversity=0.95) == [0, 1]
+
+
+def test_the_scale_of_the_click_probabilities_does_not_matter():
+    small = [1e-3 * value for value in PROBABILITY]
+    assert chosen(small, ALIKE, UNKNOWN, 4, diversity=0.5) == [0, 2, 3, 1]
+
+
+def test_a_cap_holds_and_what_has_no_category_is_not_capped():
+    assert chosen(PROBABILITY, ALIKE, [5, 5, 5, 6], 4, max_per_category=1) == [0, 3]
+    assert chosen(PROBABILITY, ALIKE, [5, 5, 5, 6], 4, max_per_category=2) == [0, 1, 3]
+    assert chosen(PROBABILITY, ALIKE, UNKNOWN, 4, max_per_category=1) == [0, 1, 2, 3]
+
+
+def test_what_was_not_found_is_not_chosen_and_equal_probabilities_are_no_fault():
+    assert chosen(PROBABILITY, ALIKE, UNKNOWN, 6, [False, True, False, True], diversity=0.5) == [1, 3]
+    assert chosen([0.5] * 4, ALIKE, UNKNOWN, 2, diversity=0.5) == [0, 2]
+    assert chosen(PROBABILITY, ALIKE, UNKNOWN, 2, [False] * 4, diversity=0.5) == []
+
+
+@pytest.mark.parametrize(
+    ("rules", "message"),
+    [
+        ({"max_age_hours": 0}, "hours above 0"),
+        ({"max_age_hours": float("nan")}, "hours above 0"),
+        ({"max_per_category": 0}, "1 article at least"),
+        ({"diversity": 1.5}, "between 0 and 1"),
+        ({"diversity": float("nan")}, "between 0 and 1"),
+    ],
+)
+def test_impossible_rules_are_wrong_input(rules, message):
+    with pytest.raises(InputError, match=message):
+        Rules(**rules)
+
+
+def test_the_contract_holds_only_rules_that_are_on():
+    assert Rules().as_sizes() == {}
+    assert Rules(max_per_category=3, diversity=0.7).as_sizes() == {"max_per_category": 3, "diversity": 0.7}
+
+
+@pytest.fixture(scope="module")
+def categorized(catalogue):
+    categories = [
+        "",
+        *(("sports", "finance", "weather", "")[row % 4] for row in range(1, len(catalogue.news_ids))),
+    ]
+    return dataclasses.replace(catalogue, categories=categories)
+
+
+@pytest.fixture(scope="module")
+def ruled(models, categorized, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("ruled")
+    index = ArticleIndex(categorized, folder / "news_ids.txt", RULES.max_age_hours)
+    Recommender(*models, index, **SIZES, rules=RULES).write(folder / "1")
+    return folder / "1"
+
+
+@pytest.fixture(scope="module")
+def ask_ruled(ruled, open_session):
+    return open_session(ruled)
+
+
+def test_rules_leave_the_graph_portable(ruled):
+    assert [str(violation) for violation in portability_violations(ruled)] == []
+
+
+def test_rules_hold_in_the_served_graph(ask_ruled, categorized):
+    answer = ask_ruled("recommend", history=["N1 N2 N3", ""])
+    row_of = {news_id.encode(): row for row, news_id in enumerate(categorized.news_ids)}
+    for shown in answer["news_id"]:
+        rows = [row_of[news_id] for news_id in shown if news_id]
+        kinds = [categorized.categories[row] for row in rows]
+        assert len(rows) > 4 and len(set(rows)) == len(rows)
+        assert all(kinds.count(kind) <= 2 for kind in set(kinds) - {""})
+        assert (categorized.counters[rows, 2] <= 150).all()
+
+
+def test_articles_that_are_too_old_are_still_known(ask_ruled, categorized):
+    old = [i for i, row in zip(categorized.news_ids, categorized.counters, strict=True) if row[2] > 150]
+    assert len(old) > 5
+    assert ask_ruled("score", history=["N1"], candidates=[" ".join(old)])["known"].all()
+    assert ask_ruled("explain", history=[" ".join(old)], candidates=["N1"])["weight"].sum() > 0.99
+
+
+def test_the_graph_recommends_as_the_reference_does(ask_ruled, models, categorized):
+    reference = RecommenderReference(*models, categorized, **SIZES, rules=RULES)
+    for request in recommender_requests(categorized):
+        if request.signature in ("recommend", "recommend_text"):
+            rows = {name: list(values) for name, values in request.inputs.items()}
+            expected, actual = reference.answer(request).outputs, ask_ruled(request.signature, **rows)
+            assert replay.compare(expected, actual)[1] == [], request.case
+            assert actual["news_id"].tolist() == expected["news_id"].tolist(), request.case
+
+
+def test_rules_at_their_plainest_recommend_as_none(models, categorized, ask, tmp_path):
+    """Lambda 1 and a cap that nothing reaches: the loop chooses what the plain top-k does."""
+    index = ArticleIndex(categorized, tmp_path / "ids.txt")
+    rules = Rules(max_per_category=SIZES["k"])
+    answer = Recommender(*models, index, **SIZES, rules=rules).recommend(tf.constant(["N1 N2", "", "N9"]))
+    plain = ask("recommend", history=["N1 N2", "", "N9"])
+    assert answer["news_id"].numpy().tolist() == plain["news_id"].tolist()
+    np.testing.assert_allclose(answer["score"].numpy(), plain["score"], rtol=1e-3)
