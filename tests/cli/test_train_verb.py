@@ -49,7 +49,9 @@ def test_wrong_paths_and_names(tmp_path, data):
     _refused(_process("train", "all", "--data", data, "--run", run, "--epoch", "3"), "--epoch", "--epochs")
     toml = tmp_path / "mine.toml"
     toml.write_text("[news]\nbackbon = 'tiny'\n")
-    _refused(_process("train", "all", "--data", data, "--run", run, "--config", toml), "unknown key 'backbon'")
+    _refused(
+        _process("train", "all", "--data", data, "--run", run, "--config", toml), "unknown key 'backbon'"
+    )
     assert not run.exists()
 
 

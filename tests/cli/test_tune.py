@@ -65,6 +65,8 @@ def test_a_search_leaves_the_settings_of_a_run_alone(tmp_path: Path, genre: Genr
 @pytest.mark.slow
 def test_an_unknown_name_is_answered_with_those_known(tmp_path: Path, genre: Genre):
     (tmp_path / "data" / "train").mkdir(parents=True)
-    found = genre("tune", "ranking", "--data", tmp_path / "data", "--run", tmp_path / "run", "--search", "learning")
+    found = genre(
+        "tune", "ranking", "--data", tmp_path / "data", "--run", tmp_path / "run", "--search", "learning"
+    )
     assert found.returncode == 2 and "Traceback" not in found.stderr
     assert "'learning'" in found.stderr and "learning_rate" in found.stderr
