@@ -112,13 +112,16 @@ class StateEncoder:
         self.lower = lower
         layers: Any = lower  # without any, `encode` is never called
 
-        @tf.function(input_signature=[tf.TensorSpec([None], tf.string)])
+        @tf.function(input_signature=[tf.TensorSpec([None], tf.string)], autograph=False)
         def tokenize(texts: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
             ids = tokenizer(texts, max_tokens)  # [texts, tokens]
             mask = ids != tokenizer.pad_id
             return tf.boolean_mask(ids, mask), tf.reduce_sum(tf.cast(mask, tf.int64), 1)
 
-        @tf.function(input_signature=[tf.TensorSpec([None], tf.int32), tf.TensorSpec([None], tf.int64)])
+        @tf.function(
+            input_signature=[tf.TensorSpec([None], tf.int32), tf.TensorSpec([None], tf.int64)],
+            autograph=False,
+        )
         def encode(flat: tf.Tensor, lengths: tf.Tensor) -> tf.Tensor:
             ids = RaggedTensor.from_row_lengths(flat, lengths, validate=False).to_tensor(tokenizer.pad_id)
             return tf.boolean_mask(layers(ids), tf.sequence_mask(lengths))  # [tokens, hidden]

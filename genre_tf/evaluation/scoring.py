@@ -49,7 +49,8 @@ class TwoTowerScorer:
         articles = tf.constant(vectors)
 
         @tf.function(
-            input_signature=[tf.TensorSpec([None, None], tf.int32), tf.TensorSpec([None, None], tf.bool)]
+            input_signature=[tf.TensorSpec([None, None], tf.int32), tf.TensorSpec([None, None], tf.bool)],
+            autograph=False,
         )
         def user_vectors(history: tf.Tensor, mask: tf.Tensor) -> tf.Tensor:
             return two_tower.user_vector(tf.gather(articles, history), mask)  # [batch, dimension]
@@ -99,7 +100,8 @@ class RankerScorer:
                 tf.TensorSpec([None, None], tf.int32),
                 tf.TensorSpec([None, None], tf.bool),
                 tf.TensorSpec([None, None, 3], tf.float32),
-            ]
+            ],
+            autograph=False,
         )
         def click_logits(*batch: Any) -> tf.Tensor:
             history, history_mask, candidates, candidate_mask, counters = batch

@@ -112,7 +112,8 @@ def _write_function(
             *(tf.TensorSpec([None], dtype) for dtype in (tf.string, tf.string, tf.int64)),
             *(tf.TensorSpec([None, None, model.encoder.dimension]) for model in (two_tower, ranker)),
             tf.TensorSpec([None, None], tf.bool),
-        ]
+        ],
+        autograph=False,
     )
     def write(history: Any, source: Any, seed: Any, for_tower: Any, for_ranker: Any, mask: Any) -> Any:
         def interest(texts: Any) -> Any:
@@ -135,7 +136,8 @@ def _interest_function(ranker: Ranker) -> Callable[..., Any]:
             tf.TensorSpec([None, None], tf.string),
             tf.TensorSpec([None, None, ranker.encoder.dimension]),
             tf.TensorSpec([None, None], tf.bool),
-        ]
+        ],
+        autograph=False,
     )
     def interest(texts: Any, clicks: Any, mask: Any) -> Any:
         return _click_probability(ranker, texts, clicks, mask)

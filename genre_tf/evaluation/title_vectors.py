@@ -27,7 +27,7 @@ def title_vectors(bert: "Bert", titles: Sequence[str], max_tokens: int = 32) -> 
         float32 [N, hidden]; zeros for an empty title.
     """
 
-    @tf.function(input_signature=[tf.TensorSpec([None], tf.string)])
+    @tf.function(input_signature=[tf.TensorSpec([None], tf.string)], autograph=False)
     def encode(batch: tf.Tensor) -> tf.Tensor:
         token_ids = bert.tokenizer(batch, max_tokens)  # [batch, tokens]
         real = tf.not_equal(token_ids, bert.tokenizer.pad_id)

@@ -46,7 +46,8 @@ class ArticleEncoder:
             return encoder.tower({**encoder.text_features(texts), **known}, training=False)
 
         rows = tf.TensorSpec([None], tf.int32)
-        self._encode = tf.function(encode, input_signature=[tf.TensorSpec([None], tf.string), rows, rows])
+        signature = [tf.TensorSpec([None], tf.string), rows, rows]
+        self._encode = tf.function(encode, input_signature=signature, autograph=False)
 
     def __call__(self, articles: Sequence[Article]) -> npt.NDArray[np.float32]:
         """Encode articles: title, abstract and categories.

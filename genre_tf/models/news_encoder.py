@@ -59,7 +59,7 @@ class NewsEncoder:
         lengths = np.diff(features.states.offsets)
         order = np.argsort(lengths, kind="stable")
         vectors = np.zeros((len(lengths), width), np.float32)
-        compiled = tf.function(encode, reduce_retracing=True)
+        compiled = tf.function(encode, reduce_retracing=True, autograph=False)
         for start in range(0, len(order), _BATCH_ARTICLES):
             rows = order[start : start + _BATCH_ARTICLES]
             batch = {name: tf.constant(value) for name, value in features.gather(rows).items()}

@@ -21,7 +21,7 @@ def text_vectors(encoder: NewsEncoder, texts: Sequence[str]) -> npt.NDArray[np.f
     Returns:
         float32 [n, D]; zeros for an empty text.
     """
-    encode = tf.function(encoder, input_signature=[tf.TensorSpec([None], tf.string)])
+    encode = tf.function(encoder, input_signature=[tf.TensorSpec([None], tf.string)], autograph=False)
     vectors = np.zeros((len(texts), encoder.dimension), np.float32)
     order = np.argsort([len(text) for text in texts], kind="stable")  # a batch is padded to its longest
     for start in range(0, len(order), _BATCH_TEXTS):

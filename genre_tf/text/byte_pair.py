@@ -187,7 +187,7 @@ class BytePair(tf.Module):
         # Where no token holds two bytes side by side, no merge can join them: cut there, so that the loop
         # takes as many steps as the longest part needs, and not the longest word.
         joinable = tf.gather(self._side_by_side, characters[:-1] * 256 + characters[1:])
-        cuts = (word[:-1] != word[1:]) | tf.logical_not(joinable)
+        cuts = (word[:-1] != word[1:]) | (joinable == 0)
         part = tf.cumsum(tf.cast(tf.concat([[True], cuts], 0)[: tf.size(word)], tf.int32)) - 1
         ids, merged_part = self._merger(tf.gather(self._bytes, characters), part)
         word = tf.gather(tf.math.segment_max(word, part), merged_part)
@@ -196,7 +196,8 @@ class BytePair(tf.Module):
     def _learn(self, words: Sequence[str]) -> None:
         """Works out the tokens of words once and makes the read-only table that finds them."""
         keys = [word.encode("utf-8") for word in words]
-        tokens, lengths = tf.function(self._merge, autograph=False)(tf.constant(keys, tf.string, [len(keys)]))
+        # Not compiled: a trace takes longer than the few operations of each round.
+        tokens, lengths = self._merge(tf.constant(keys, tf.string, [len(keys)]))
         self._known_tokens = tokens.numpy()
         self._known_starts = np.concatenate([[0], np.cumsum(lengths.numpy())]).astype(np.int32)
         places = tf.range(len(keys)) if keys else tf.constant([-1])
@@ -231,11 +232,14 @@ def train_byte_pair(
 
 
 def _side_by_side(tokens: Iterable[bytes]) -> np.ndarray:
-    """Whether some token holds byte a followed by byte b, at 256 a + b: bool [65536]."""
-    found = np.zeros(65_536, bool)
+    """Whether some token holds byte a followed by byte b, at 256 a + b: int8 [65536], 0 or 1.
+
+    TensorFlow writes a constant of booleans into a graph one by one, and of integers all at once.
+    """
+    found = np.zeros(65_536, np.int8)
     for token in tokens:
         for left, right in itertools.pairwise(token):
-            found[256 * left + right] = True
+            found[256 * left + right] = 1
     return found
 
 

@@ -208,7 +208,9 @@ class Perplexity:
         batching = TextBatching(tokens=batch_tokens, context_weight=0.0)
         self.batches = rows.batches(batching).cache()
         self.losses = tf.function(
-            lambda batch: token_losses(generator, batch, False).losses, reduce_retracing=True
+            lambda batch: token_losses(generator, batch, False).losses,
+            input_signature=[self.batches.element_spec],  # the shapes of all batches: one trace
+            autograph=False,
         )
 
     def __call__(self) -> dict[str, float]:
@@ -253,7 +255,14 @@ def _user_vectors(run: Path, data: StageData) -> tuple[ToVectors, int]:
     """What gives the user vectors of examples, by the run's trained towers; and their dimension."""
     towers = load_two_tower(run)
     articles = towers.encoder.embed(data.features)  # [articles, dimension]
-    encode = tf.function(lambda history, mask: towers.user_vector(history, mask), reduce_retracing=True)
+    encode = tf.function(
+        lambda history, mask: towers.user_vector(history, mask),
+        input_signature=[
+            tf.TensorSpec([None, None, articles.shape[1]], articles.dtype),
+            tf.TensorSpec([None, None], tf.bool),
+        ],
+        autograph=False,
+    )
 
     def to_vectors(examples: Sequence[TextExample]) -> npt.NDArray[np.float32]:
         vectors = np.zeros((len(examples), articles.shape[1]), np.float32)

@@ -60,7 +60,7 @@ def _similarities(ranker: Ranker, data: StageData, config: RunConfig) -> _Seen:
         shuffle=True,
     )
 
-    @tf.function(reduce_retracing=True)
+    @tf.function(input_signature=[batches.element_spec], autograph=False)
     def measure(batch: dict[str, tf.Tensor]) -> tuple[tf.Tensor, ...]:
         articles = tf.gather(vectors, batch["articles"])
         history, candidates = tf.gather(articles, batch["history"]), tf.gather(articles, batch["candidates"])

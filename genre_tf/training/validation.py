@@ -38,7 +38,12 @@ class Validation:
             weighted=False,  # judged as it is served: no request tells how long a click was read
         )
         self.batches = data.features.pipeline(batches)
-        self.forward = tf.function(lambda batch: model(batch, training=False), reduce_retracing=True)
+        # Told the shapes of all batches, and not of the first: one trace.
+        self.forward = tf.function(
+            lambda batch: model(batch, training=False),
+            input_signature=[self.batches.element_spec],
+            autograph=False,
+        )
 
     def ranking(self) -> dict[str, float]:
         """AUC of the ranker without and with counters, nDCG@10 without, and the mean of the AUCs."""

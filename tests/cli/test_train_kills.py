@@ -14,6 +14,8 @@ import pytest
 from genre_tf.data.synth.newsroom import write_newsroom
 from genre_tf.data.synth.settings import NewsroomSettings
 
+from .conftest import Genre
+
 # Ten by hand (GENRE_KILLS=10); two by default, for each costs the start of a process.
 KILLS = int(os.environ.get("GENRE_KILLS", "2"))
 SETTINGS = """
@@ -22,25 +24,22 @@ backbone = "tiny"
 dropout = 0.3
 trainable = "last 1"
 [retrieval.optimizer]
-steps = 120
+steps = 80
 batch_size = 8
-validate_every = 30
+validate_every = 20
 patience = 99
 save_every_seconds = 0.0
 """
 
 
-def _start(folder: Path, run: Path) -> "subprocess.Popen[str]":
-    command = [sys.executable, "-u", "-m", "genre_tf.cli.main", "train", "retrieval"]
+def _arguments(folder: Path, run: Path) -> list[str]:
     options = ["--data", folder / "newsroom", "--config", folder / "mine.toml", "--run", run]
-    return subprocess.Popen(
-        [*command, *map(str, options)], text=True, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL
-    )
+    return ["train", "retrieval", *map(str, options)]
 
 
-def _finish(folder: Path, run: Path) -> str:
-    _, said = _start(folder, run).communicate(timeout=300)
-    return said
+def _start(folder: Path, run: Path) -> "subprocess.Popen[str]":
+    command = [sys.executable, "-u", "-m", "genre_tf.cli.main", *_arguments(folder, run)]
+    return subprocess.Popen(command, text=True, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL)
 
 
 def _weights(run: Path) -> dict[str, np.ndarray]:
@@ -67,16 +66,19 @@ def _kill(process: "subprocess.Popen[str]", run: Path, when: random.Random) -> N
 
 
 @pytest.mark.slow
-def test_killed_trainings_end_in_the_same_weights(tmp_path: Path) -> None:
-    write_newsroom(tmp_path / "newsroom", NewsroomSettings(seed=3, articles=300, readers=60))
+def test_killed_trainings_end_in_the_same_weights(tmp_path: Path, genre: Genre) -> None:
+    def finished(run: str) -> str:
+        return genre(*_arguments(tmp_path, tmp_path / run)).stderr
+
+    write_newsroom(tmp_path / "newsroom", NewsroomSettings(seed=3, articles=300, readers=60, impressions=480))
     (tmp_path / "mine.toml").write_text(SETTINGS)
-    assert "step 120/120" in _finish(tmp_path, tmp_path / "whole")
+    assert "step 80/80" in finished("whole")
     when = random.Random(5)
     for _ in range(KILLS):
         _kill(_start(tmp_path, tmp_path / "parts"), tmp_path / "parts", when)
-    assert "going on after" in _finish(tmp_path, tmp_path / "parts")
+    assert "going on after" in finished("parts")
     whole, parts = _weights(tmp_path / "whole"), _weights(tmp_path / "parts")
     assert whole.keys() == parts.keys() and len(whole) > 5
     for name, value in whole.items():
         np.testing.assert_allclose(parts[name], value, rtol=1e-5, atol=1e-6, err_msg=name)
-    assert "kept" in _finish(tmp_path, tmp_path / "parts")
+    assert "kept" in finished("parts")

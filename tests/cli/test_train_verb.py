@@ -15,7 +15,7 @@ from genre_tf.config import read_config
 ROWS = "\t".join(["N{0}", "sports", "tennis", "title number {0}", "", "", "[]", "[]"])
 
 
-def _genre(*arguments: object) -> "subprocess.CompletedProcess[str]":
+def _process(*arguments: object) -> "subprocess.CompletedProcess[str]":
     command = [sys.executable, "-m", "genre_tf.cli.main", *map(str, arguments)]
     return subprocess.run(command, capture_output=True, text=True, timeout=300)
 
@@ -43,13 +43,15 @@ def _refused(found: "subprocess.CompletedProcess[str]", *said: str) -> None:
 def test_wrong_paths_and_names(tmp_path, data):
     run = tmp_path / "run"
     _refused(
-        _genre("train", "all", "--data", tmp_path / "gone", "--run", run), "holds no train folder", "gone"
+        _process("train", "all", "--data", tmp_path / "gone", "--run", run), "holds no train folder", "gone"
     )
-    _refused(_genre("train", "everything", "--data", data, "--run", run), "everything", "retrieval")
-    _refused(_genre("train", "all", "--data", data, "--run", run, "--epoch", "3"), "--epoch", "--epochs")
+    _refused(_process("train", "everything", "--data", data, "--run", run), "everything", "retrieval")
+    _refused(_process("train", "all", "--data", data, "--run", run, "--epoch", "3"), "--epoch", "--epochs")
     toml = tmp_path / "mine.toml"
     toml.write_text("[news]\nbackbon = 'tiny'\n")
-    _refused(_genre("train", "all", "--data", data, "--run", run, "--config", toml), "unknown key 'backbon'")
+    _refused(
+        _process("train", "all", "--data", data, "--run", run, "--config", toml), "unknown key 'backbon'"
+    )
     assert not run.exists()
 
 
@@ -73,16 +75,16 @@ def test_options_become_settings_of_their_stage(tmp_path, data, monkeypatch):
 
 
 @pytest.mark.slow
-def test_wrong_backbones(tmp_path, data):
+def test_wrong_backbones(tmp_path, data, genre):
     run = tmp_path / "run"
     common = ("--data", data, "--run", run)
-    _refused(_genre("train", "ranking", *common, "--news-backbone", tmp_path / "bert"), "bert")
+    _refused(genre("train", "ranking", *common, "--news-backbone", tmp_path / "bert"), "bert")
     _refused(
-        _genre("train", "ranking", *common, "--news-backbone", "package:no_such_package/model"),
+        genre("train", "ranking", *common, "--news-backbone", "package:no_such_package/model"),
         "no_such_package",
     )
     _refused(
-        _genre("train", "ranking", *common, "--news-backbone", "tiny", "--trainable", "some"),
+        genre("train", "ranking", *common, "--news-backbone", "tiny", "--trainable", "some"),
         "last N",
         "'some'",
     )
@@ -90,12 +92,12 @@ def test_wrong_backbones(tmp_path, data):
 
 
 @pytest.mark.slow
-def test_a_run_goes_on_with_the_same_settings_and_refuses_others(tmp_path, data):
+def test_a_run_goes_on_with_the_same_settings_and_refuses_others(tmp_path, data, genre):
     common = ("--data", data, "--run", tmp_path / "run", "--steps", 2)
-    first = _genre("train", "retrieval", *common, "--news-backbone", "tiny")
+    first = genre("train", "retrieval", *common, "--news-backbone", "tiny")
     assert first.returncode == 0, first.stderr
     assert "validation pool_auc" in first.stdout
-    second = _genre("train", "ranking", *common, "--accumulate", 2, "--steps-per-execution", 2, "--json")
+    second = genre("train", "ranking", *common, "--accumulate", 2, "--steps-per-execution", 2, "--json")
     assert second.returncode == 0, second.stderr
     result = json.loads(second.stdout)["ranking"]
     assert result["steps"] == 2 and 0 < result["input_wait_share"] < 1
@@ -103,15 +105,15 @@ def test_a_run_goes_on_with_the_same_settings_and_refuses_others(tmp_path, data)
     assert (settings.ranking.optimizer.accumulate, settings.retrieval.optimizer.accumulate) == (2, 1)
     assert settings.ranking.optimizer.steps_per_execution == 2
     assert (tmp_path / "run" / "ranking" / "model.weights.h5").is_file()
-    _refused(_genre("train", "ranking", *common, "--trainable", "last 1"), "made with other")
+    _refused(genre("train", "ranking", *common, "--trainable", "last 1"), "made with other")
 
 
 @pytest.mark.slow
-def test_a_strategy_that_cannot_be_had_is_said_before_any_work(tmp_path, data, monkeypatch):
+def test_a_strategy_that_cannot_be_had_is_said_before_any_work(tmp_path, data, genre, monkeypatch):
     for name in ("TF_CONFIG", "TPU_NAME"):
         monkeypatch.delenv(name, raising=False)
     common = ("train", "all", "--data", data, "--run", tmp_path / "run")
-    _refused(_genre(*common, "--strategy", "several"), "several", "multiworker")
-    _refused(_genre(*common, "--strategy", "multiworker"), "TF_CONFIG, which is not set", '"cluster"')
-    _refused(_genre(*common, "--strategy", "tpu"), "no TPU, and none is named", "--tpu")
+    _refused(genre(*common, "--strategy", "several"), "several", "multiworker")
+    _refused(genre(*common, "--strategy", "multiworker"), "TF_CONFIG, which is not set", '"cluster"')
+    _refused(genre(*common, "--strategy", "tpu"), "no TPU, and none is named", "--tpu")
     assert not (tmp_path / "run").exists()

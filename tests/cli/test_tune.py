@@ -1,8 +1,6 @@
 """`genre tune`: trials under one run folder, best settings in a file, gone on with when asked again."""
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -12,12 +10,10 @@ from genre_tf.data.synth.newsroom import write_newsroom
 from genre_tf.data.synth.settings import NewsroomSettings
 from genre_tf.training.tuning import HYPER_PARAMETERS, known_names, with_values
 
+from .conftest import Genre
+
 pytest.importorskip("keras_tuner", reason="keras-tuner is not installed: pip install 'genre-tf[tune]'")
-
-
-def _tune(*arguments: object) -> "subprocess.CompletedProcess[str]":
-    command = [sys.executable, "-m", "genre_tf.cli.main", "tune", *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=300)
+SMALL_ROOM = NewsroomSettings(seed=3, articles=300, readers=60, impressions=480)
 
 
 @pytest.mark.parametrize("stage", ["retrieval", "ranking", "generation"])
@@ -34,14 +30,14 @@ def test_every_named_setting_finds_its_place(stage):
 
 
 @pytest.mark.slow
-def test_a_search_leaves_the_best_settings_and_goes_on_with_more_trials(tmp_path: Path):
-    write_newsroom(tmp_path / "room", NewsroomSettings(seed=3, articles=300, readers=60))
+def test_a_search_leaves_the_best_settings_and_goes_on_with_more_trials(tmp_path: Path, genre: Genre):
+    write_newsroom(tmp_path / "room", SMALL_ROOM)
     common = ["ranking", "--data", tmp_path / "room", "--run", tmp_path / "run", "--news-backbone", "tiny"]
     common += ["--steps", 3, "--search", "learning_rate,dropout"]
-    first = _tune(*common, "--trials", 2)
+    first = genre("tune", *common, "--trials", 2)
     assert first.returncode == 0, first.stderr
     assert "trial 1 of 2" in first.stderr and "trial 2 of 2" in first.stderr
-    second = _tune(*common, "--trials", 3, "--json")
+    second = genre("tune", *common, "--trials", 3, "--json")
     assert second.returncode == 0, second.stderr
     assert "trial 3 of 3" in second.stderr and "trial 1 of 3" not in second.stderr
     found = json.loads(second.stdout)
@@ -55,20 +51,22 @@ def test_a_search_leaves_the_best_settings_and_goes_on_with_more_trials(tmp_path
 
 
 @pytest.mark.slow
-def test_a_search_leaves_the_settings_of_a_run_alone(tmp_path: Path):
-    write_newsroom(tmp_path / "room", NewsroomSettings(seed=3, articles=300, readers=60))
+def test_a_search_leaves_the_settings_of_a_run_alone(tmp_path: Path, genre: Genre):
+    write_newsroom(tmp_path / "room", SMALL_ROOM)
     run = tmp_path / "run"
     run.mkdir()
     kept = RunConfig(news=NewsConfig(backbone="tiny"))
     write_config(kept, run / "config.toml")
-    done = _tune("ranking", "--data", tmp_path / "room", "--run", run, "--steps", 2, "--trials", 1)
+    done = genre("tune", "ranking", "--data", tmp_path / "room", "--run", run, "--steps", 2, "--trials", 1)
     assert done.returncode == 0, done.stderr
     assert read_config(run / "config.toml") == kept
 
 
 @pytest.mark.slow
-def test_an_unknown_name_is_answered_with_those_known(tmp_path: Path):
+def test_an_unknown_name_is_answered_with_those_known(tmp_path: Path, genre: Genre):
     (tmp_path / "data" / "train").mkdir(parents=True)
-    found = _tune("ranking", "--data", tmp_path / "data", "--run", tmp_path / "run", "--search", "learning")
+    found = genre(
+        "tune", "ranking", "--data", tmp_path / "data", "--run", tmp_path / "run", "--search", "learning"
+    )
     assert found.returncode == 2 and "Traceback" not in found.stderr
     assert "'learning'" in found.stderr and "learning_rate" in found.stderr

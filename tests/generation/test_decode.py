@@ -49,7 +49,7 @@ def write(backbone: Any) -> Callable[..., Decoded]:
             for name in ("forbidden", "required", "copy_from")
             if name in options
         }
-        return tf.function(decode)(
+        return tf.function(decode, autograph=False)(
             model,
             model.embed(token_ids),
             mask,

@@ -36,7 +36,7 @@ def writer(tmp_path_factory: Any) -> Writer:
 
 @pytest.fixture(scope="module")
 def write(writer: Writer) -> Any:
-    @tf.function
+    @tf.function(autograph=False)
     def run(history: Any, source: Any, kind: Any, seed: Any, reader: Any, long: Any) -> Written:
         def interest(text: Any) -> Any:
             return tf.cast(tf.strings.length(text), tf.float32) / 100.0
@@ -122,7 +122,9 @@ def test_prompts_that_do_not_fit_are_refused_at_once(writer: Writer) -> None:
 def test_the_graph_has_portable_operations_alone(writer: Writer) -> None:
     text, seed = tf.TensorSpec([None], tf.string), tf.TensorSpec([None], tf.int64)
     reader = tf.TensorSpec([None, READER], tf.float32)
-    concrete = tf.function(lambda *inputs: writer(*inputs, lambda text: tf.zeros(tf.shape(text))))
+    concrete = tf.function(
+        lambda *inputs: writer(*inputs, lambda text: tf.zeros(tf.shape(text))), autograph=False
+    )
     graph = concrete.get_concrete_function(text, text, text, seed, reader).graph.as_graph_def()
     functions = graph.library.function
     nodes = [*graph.node, *(node for function in functions for node in function.node_def)]

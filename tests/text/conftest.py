@@ -34,6 +34,20 @@ def awkward_texts() -> list[str]:
 
 
 @pytest.fixture(scope="session")
+def characters() -> list[str]:
+    """Every character that has a class, a case or a decomposition, and some of those that have none.
+
+    Planes 0 to 2, the letters of plane 3, and the tags and selectors of plane 14 are whole. Of the 880,000
+    others, which are unassigned or of private use and are treated by rule, there are the first and last of
+    each plane and 10,000 random ones.
+    """
+    whole = {*range(0xD800), *range(0xE000, 0x33000), *range(0xE0000, 0xE1000)}
+    ends = {plane + place for plane in range(0, 0x110000, 0x10000) for place in (0, 1, 0xFFFE, 0xFFFF)}
+    others = random.Random(7).sample(range(0x33000, 0x110000), 10_000)
+    return [chr(code) for code in sorted(whole | ends | set(others))]
+
+
+@pytest.fixture(scope="session")
 def random_bytes() -> list[bytes]:
     """Bytes that are mostly no UTF-8."""
     source = random.Random(6)
