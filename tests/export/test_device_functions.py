@@ -23,7 +23,9 @@ def test_a_device_function_is_found_by_its_alias_and_computes_the_same(tmp_path,
     def score(text):
         return {"score": device(tf.cast(tf.strings.length(text), tf.float32)[:, None])}
 
-    write_saved_model(tmp_path / "1", [dense], {"score": (score, INPUTS)}, device_functions={"encoder": device})
+    write_saved_model(
+        tmp_path / "1", [dense], {"score": (score, INPUTS)}, device_functions={"encoder": device}
+    )
     (graph,) = read_saved_model(tmp_path / "1").meta_graphs
     functions = {function.signature.name: function for function in graph.graph_def.library.function}
     named = [functions[name] for name in graph.meta_info_def.function_aliases if name in functions]
@@ -64,4 +66,6 @@ def test_a_function_that_nothing_calls_is_an_error_of_ours(tmp_path):
 
     unused = tf.function(lambda x: x)
     with pytest.raises(ValueError, match="device function encoder was called by no signature"):
-        write_saved_model(tmp_path / "1", [], {"score": (score, INPUTS)}, device_functions={"encoder": unused})
+        write_saved_model(
+            tmp_path / "1", [], {"score": (score, INPUTS)}, device_functions={"encoder": unused}
+        )
