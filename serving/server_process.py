@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO
 
 from genre_tf.errors import FailureError
 
@@ -57,7 +58,7 @@ def server_process(models: Path, arguments: Sequence[str] = ()) -> Iterator[Serv
                 process.stdout.close()
 
 
-def _ready_address(process: "subprocess.Popen[str]", words: "tempfile._TemporaryFileWrapper[str]") -> str:
+def _ready_address(process: "subprocess.Popen[str]", words: IO[str]) -> str:
     deadline = time.monotonic() + _START_S
     while process.stdout is not None and time.monotonic() < deadline:
         line = process.stdout.readline()

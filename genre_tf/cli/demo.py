@@ -3,11 +3,7 @@
 import dataclasses
 import json
 import shutil
-import subprocess
-import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -24,14 +20,13 @@ from genre_tf.config import (
     RetrievalConfig,
     RunConfig,
 )
-from genre_tf.errors import FailureError, InputError
+from genre_tf.errors import InputError
 
 if TYPE_CHECKING:
     from genre_tf.serving.client import GenreClient
 
 _MARKER = "demo.json"  # marks a folder that a demo may replace
 _PARTS = ("newsroom", "run", "models")
-_SERVER_START_S = 180.0
 
 
 def demo(
@@ -57,18 +52,19 @@ def demo(
     load_tensorflow()
     from genre_tf.data.synth.newsroom import write_newsroom
     from genre_tf.data.synth.settings import NewsroomSettings
+    from genre_tf.serving.server_process import server_process
     from genre_tf.training.run_folder import STAGES, train
 
     say("writing a newsroom: articles, readers with tastes, and the clicks that follow from them")
-    size = {"articles": 400, "readers": 80, "impressions": 600} if quick else {}
+    size: dict[str, Any] = {"articles": 400, "readers": 80, "impressions": 600} if quick else {}
     newsroom = write_newsroom(out / "newsroom", NewsroomSettings(seed=seed, **size))
     config = demo_config(news_backbone, seed)
     train(STAGES, out / "newsroom", out / "run", quick_config(config) if quick else config, say)
     report = _evaluate(out, say)
     _export(out, (1, 4) if quick else None, say)
     say("serving")
-    with live_server(out / "models") as address:
-        _show(out, newsroom, report, address)
+    with server_process(out / "models") as server:
+        _show(out, newsroom, report, server.address)
     results.print(_closing(out), markup=False)
 
 
@@ -104,7 +100,7 @@ def quick_config(config: RunConfig) -> RunConfig:
     """The same road, a few steps of each stage and a writer whose every text costs less."""
     from genre_tf.training.run_folder import with_steps
 
-    sizes = {"vocabulary_size": 600, "layers": 1, "hidden": 32, "heads": 2, "max_tokens": 96}
+    sizes: dict[str, Any] = {"vocabulary_size": 600, "layers": 1, "hidden": 32, "heads": 2, "max_tokens": 96}
     generation = dataclasses.replace(config.generation, **sizes)
     return with_steps(dataclasses.replace(config, generation=generation), 4)
 
@@ -141,49 +137,6 @@ def _export(out: Path, batch_sizes: tuple[int, ...] | None, say: Any) -> None:
     options = ExportOptions(batch_sizes=batching.allowed_batch_sizes)
     published = export_run(out / "run", out / "models", [out / "newsroom"], options, say)
     write_configuration(out / "models", [version.parent.name for version, _ in published], batching)
-
-
-@contextmanager
-def live_server(models: Path) -> Iterator[str]:
-    """`genre serve` in a process of its own, on free ports of this machine; gives its gRPC address.
-
-    Raises:
-        FailureError: it did not get ready.
-    """
-    command = [
-        sys.executable,
-        "-m",
-        "genre_tf.cli.main",
-        "serve",
-        str(models),
-        "--grpc-port",
-        "0",
-        "--rest-port",
-        "0",
-    ]
-    server = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)  # noqa: S603
-    try:
-        yield _ready_address(server)
-    finally:
-        server.terminate()
-        try:
-            server.wait(timeout=20)
-        except subprocess.TimeoutExpired:
-            server.kill()
-
-
-def _ready_address(server: "subprocess.Popen[str]") -> str:
-    if server.stdout is None or server.stderr is None:
-        raise FailureError("the server has no output to read its address from")
-    deadline = time.monotonic() + _SERVER_START_S
-    while time.monotonic() < deadline:
-        line = server.stdout.readline()
-        if line.startswith("ready "):
-            return dict(part.split("=", 1) for part in line.split()[1:])["grpc"]
-        if not line:
-            break
-    server.kill()
-    raise FailureError(f"the server did not start: {server.stderr.read()[-2000:].strip()}")
 
 
 def _show(out: Path, newsroom: dict[str, Any], report: dict[str, Any], address: str) -> None:
