@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 
+from genre_tf.export.exact_search import top_columns
 from genre_tf.export.parsing import clean_text
 from genre_tf.export.selection import NO_CATEGORY
 
@@ -136,7 +137,7 @@ class ArticleIndex(tf.Module):
         places = self._excluded(read)  # [excluded, 2]
         lowest = tf.fill([tf.shape(places)[0]], _EXCLUDED)
         scores = tf.tensor_scatter_nd_update(scores, places, lowest)
-        best, rows = tf.math.top_k(scores, tf.minimum(limit, tf.shape(scores)[1]))
+        best, rows = top_columns(scores, tf.minimum(limit, tf.shape(scores)[1]))
         return tf.cast(rows, tf.int64), best > _EXCLUDED / 2
 
     def _excluded(self, read: tf.RaggedTensor) -> tf.Tensor:
