@@ -9,7 +9,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any
 
 import tensorflow as tf
 from google.protobuf.message import DecodeError
@@ -96,7 +95,6 @@ def portability_violations(version: Path) -> list[Violation]:
         found += _op_violations(graph)
         found += _compile_violations(graph)
         found += _signature_violations(graph)
-        found += _alias_violations(graph)
         if "serve" not in graph.meta_info_def.tags:
             tags = ", ".join(graph.meta_info_def.tags) or "none"
             found.append(
@@ -179,48 +177,6 @@ def _signature_violations(graph: meta_graph_pb2.MetaGraphDef) -> list[Violation]
                 reason = f"shape {dims or 'scalar or unknown'}: the first dimension must be the open batch"
                 found.append(Violation(f"output {key}", (f"signature {name}",), reason))
     return found
-
-
-def _alias_violations(graph: meta_graph_pb2.MetaGraphDef) -> list[Violation]:
-    """An alias names what an accelerator computes as a whole: it is in the graph and holds no strings."""
-    functions = {function.signature.name: function for function in graph.graph_def.library.function}
-    aliases: dict[str, list[str]] = defaultdict(list)
-    for name, alias in graph.meta_info_def.function_aliases.items():
-        aliases[alias] += [name] if name in functions else []  # a function traced again leaves its first name
-    found = []
-    for alias, names in sorted(aliases.items()):
-        if not names:
-            found.append(
-                Violation(f"alias {alias}", ("function_aliases",), "its function is not in the graph")
-            )
-        for name in names:
-            places = sorted({node.op for node in _called(functions, name) if _is_for_the_host(node)})
-            if places:
-                reason = "no accelerator computes strings and tables; take them out of the function"
-                found.append(Violation(f"alias {alias}", tuple(places), reason))
-    return found
-
-
-def _called(functions: dict[str, Any], name: str) -> Iterator[node_def_pb2.NodeDef]:
-    """Every node of a function and of the functions that it calls."""
-    waiting, seen = [name], {name}
-    while waiting:
-        for node in functions[waiting.pop()].node_def:
-            yield node
-            for value in node.attr.values():
-                for called in (value.func.name, *(function.name for function in value.list.func)):
-                    if called in functions and called not in seen:
-                        seen.add(called)
-                        waiting.append(called)
-
-
-def _is_for_the_host(node: node_def_pb2.NodeDef) -> bool:
-    if "Table" in node.op:
-        return True
-    return any(
-        value.type == types_pb2.DT_STRING or types_pb2.DT_STRING in value.list.type
-        for value in node.attr.values()
-    )
 
 
 def _input_faults(tensor: meta_graph_pb2.TensorInfo) -> Iterator[str]:

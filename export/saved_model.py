@@ -23,7 +23,6 @@ def write_saved_model(
     resources: Sequence[Any],
     signatures: Mapping[str, tuple[Callable[..., Any], InputTypes]],
     attached: Mapping[str, tf.Module] | None = None,
-    device_functions: Mapping[str, Any] | None = None,
 ) -> None:
     """Write signatures and everything they use.
 
@@ -34,13 +33,6 @@ def write_saved_model(
             its inputs. The first is the default one. One whose only input is `inputs` is of the Regress API.
         attached: modules that `tf.saved_model.load` gives back under these names, with their variables and
             functions; what their functions read must be read by a signature too.
-        device_functions: alias to a `tf.function` that a signature calls: what an accelerator may compute as
-            a whole, such as the layers of an encoder. The SavedModel names them under `function_aliases`,
-            where Google's inference converter for Cloud TPU looks for `tpu_functions`. They take and give
-            numbers, no strings.
-
-    Raises:
-        ValueError: a device function that no signature called.
     """
     archive = keras.export.ExportArchive()
     for resource in resources:
@@ -51,20 +43,10 @@ def write_saved_model(
     for name, module in (attached or {}).items():
         # Keras keeps variables and tables of what it tracks, and neither names nor functions: this does.
         setattr(archive._tf_trackable, name, module)
-    options = tf.saved_model.SaveOptions(function_aliases=_called(device_functions or {}))
-    archive.write_out(str(folder), options, verbose=False)
+    archive.write_out(str(folder), verbose=False)
     _name_methods(
         folder, [name for name, (_, inputs) in signatures.items() if set(inputs) == {EXAMPLES_INPUT}]
     )
-
-
-def _called(device_functions: Mapping[str, Any]) -> dict[str, Any]:
-    for alias, function in device_functions.items():
-        if not function.experimental_get_tracing_count():
-            raise ValueError(
-                f"device function {alias} was called by no signature: nothing would stand for it"
-            )
-    return dict(device_functions)
 
 
 def _name_methods(folder: Path, regressions: Sequence[str]) -> None:
