@@ -134,8 +134,10 @@ def test_broken_versions_between_leave_answers_as_they_are(live: Any, toy_models
     askers = Askers(server)
     try:
         (models / "toy" / "5").mkdir()
-        shutil.copytree(toy_models / "toy" / "2", models / "toy" / "6")
-        (models / "toy" / "6" / "saved_model.pb").write_bytes(b"\xffno graph")
+        beside = models / "toy" / ".6"  # broken before it appears: a whole copy would be loaded
+        shutil.copytree(toy_models / "toy" / "2", beside)
+        (beside / "saved_model.pb").write_bytes(b"\xffno graph")
+        beside.rename(models / "toy" / "6")
         time.sleep(0.3)
         assert server.versions == {"toy": [1]}
         publish(models, toy_models / "toy", 8)
