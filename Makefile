@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.installed
 
-.PHONY: install weights peers demo test check lint types clean
+.PHONY: install weights peers demo test check quick clean
 
 install: $(STAMP)
 
@@ -44,6 +44,13 @@ check: install weights .venv/.dev
 	$(BIN)/pytest -n 2 --dist worksteal --durations=15
 
 test: check
+
+# While working: all but the tests marked slow.
+quick: install weights .venv/.dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/pytest -n 2 --dist worksteal -m "not slow"
 
 clean:
 	rm -rf .venv build *.egg-info .mypy_cache .ruff_cache .pytest_cache
