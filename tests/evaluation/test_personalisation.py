@@ -88,7 +88,8 @@ def test_people_read_the_comparisons_in_a_table() -> None:
     console = Console(record=True, width=120, file=io.StringIO())
     console.print(_personal_table(metrics))
     rows = [line.split("│")[1:] for line in console.export_text().splitlines() if "for another" in line]
-    assert [cell.strip() for cell in rows[0][:4]] == ["for another reader", "0.200", "1.000", "0.000"]
+    expected = ["for another reader", "0.200", "1.000", "1.000", "1.000", "0.000"]
+    assert [cell.strip() for cell in rows[0][:6]] == expected
 
 
 def test_the_click_model_alone_chooses_the_most_interesting_of_what_may_be_shown() -> None:
