@@ -29,6 +29,7 @@ class BenchOptions:
         news_backbone: the BERT that both sides load.
         say: takes a line of progress.
         picture: file for a picture of what was measured, where a bench draws one.
+        run: a run folder, where a bench measures what was trained.
     """
 
     rounds: int
@@ -37,6 +38,7 @@ class BenchOptions:
     news_backbone: str
     say: Callable[[str], None]
     picture: Path | None = None
+    run: Path | None = None
 
 
 @dataclass(frozen=True)

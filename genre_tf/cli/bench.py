@@ -19,6 +19,7 @@ class Bench(str, Enum):  # noqa: UP042  (typer shows the value of a plain string
     ENCODE = "encode"
     RETRIEVE = "retrieve"
     GENERATE = "generate"
+    DRAFTS = "drafts"
     SERVE = "serve"
 
 
@@ -37,6 +38,7 @@ def bench(
     picture: Annotated[
         Path | None, typer.Option(help="PNG, SVG or PDF to draw latency against rate in (`serve`).")
     ] = None,
+    run: Annotated[Path | None, typer.Option(help="Run whose writer is measured (`drafts`).")] = None,
     json: Annotated[bool, typer.Option("--json", help="Results as JSON, for programs.")] = False,
 ) -> None:
     """Compare with named peers: same weights, same inputs, medians of all rounds.
@@ -45,6 +47,8 @@ def bench(
     """
     if picture is not None and name is not Bench.SERVE:
         raise InputError(f"--picture is drawn by `genre bench serve`, not by {name.value}: leave it out")
+    if run is not None and name is not Bench.DRAFTS:
+        raise InputError(f"--run is for `genre bench drafts`, not for {name.value}: leave it out")
     load_tensorflow()
     from genre_tf.benchmarks.measuring import BenchOptions, machine
     from genre_tf.benchmarks.tables import bench_table
@@ -57,6 +61,7 @@ def bench(
         news_backbone=news_backbone,
         say=lambda line: progress.print(line, markup=False, soft_wrap=True),
         picture=picture,
+        run=run,
     )
     rows = module.bench(options)
     if json:

@@ -33,6 +33,7 @@ VERBS = (
     "score",
     "generate",
     "ask",
+    "profile",
     "bench",
 )
 

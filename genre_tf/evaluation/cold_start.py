@@ -21,14 +21,26 @@ from genre_tf.evaluation.served_writer import ServedWriter
 from genre_tf.evaluation.significance import paired_bootstrap
 from genre_tf.evaluation.slices import FEW_CLICKS
 
+# Written for 5 times; of more readers the interval would be narrower than any difference that matters.
+MOST_IMPRESSIONS = 1000
+
 Write = Callable[[Sequence[ImpressionExample], int], list[list[str]]]
 """(one example for each reader, n) -> n titles for each, best first, written from interest alone."""
 
 
-def cold_impressions(log: ScoredLog, most: int) -> list[int]:
-    """Places of impressions whose reader has at most `FEW_CLICKS`; at most `most` of them, evenly picked."""
+def cold_impressions(log: ScoredLog, most: int = MOST_IMPRESSIONS) -> tuple[list[int], int]:
+    """Impressions whose reader has at most `FEW_CLICKS`.
+
+    Args:
+        log: the split.
+        most: of more, so many are evenly picked.
+
+    Returns:
+        Their places in the split, and how many there are.
+    """
     few = [at for at, row in enumerate(log.split.impressions) if len(row.history) <= FEW_CLICKS]
-    return [few[at * len(few) // most] for at in range(most)] if len(few) > most else few
+    picked = [few[at * len(few) // most] for at in range(most)] if len(few) > most else few
+    return picked, len(few)
 
 
 def cold_start(
@@ -51,7 +63,8 @@ def cold_start(
 
     Returns:
         "impressions", "readers" and "written" (articles), and for each model "auc" without and
-        "auc_filled" with the written articles, and the "difference" with its bootstrap interval.
+        "auc_filled" with the written articles, and their "difference" with its 95% bootstrap interval over
+        impressions ("low" to "high").
     """
     readers = list({reader_of(example): example for example in examples}.values())
     titles = dict(zip(map(reader_of, readers), write(readers, FEW_CLICKS), strict=True))

@@ -54,7 +54,8 @@ class EvaluationOptions:
         before: also the same models as they were before training.
         generation: also the generator, where the run has one.
         readers: at most so many readers for whom texts are written (`personal_metrics`); each costs as much
-            as two requests to a server.
+            as two requests to a server. 0: none, and no cold start either.
+        samples: texts for each of these readers, of which the ranking chooses one; 4 are served.
         max_bad_rows: rows of the split that may be skipped.
     """
 
@@ -62,6 +63,7 @@ class EvaluationOptions:
     before: bool = True
     generation: bool = True
     readers: int = 200
+    samples: int = 4
     max_bad_rows: int = 0
 
 
@@ -120,9 +122,9 @@ def evaluate_run(
         found = _generation(run, scorers, log, examples, learned, options.before)
         report["generation"], report["before"]["generation"] = found
         if options.readers and (run / "ranking" / WEIGHTS_FILE).is_file():
-            personal = _personal(run, config, log, examples, learned, options.readers, say)
+            personal = _personal(run, config, log, examples, learned, options, say)
             report["generation"]["personal"], report["samples"] = personal
-            cold = _cold_start(run, config, log, examples, clicked, scorers, options.readers, say)
+            cold = _cold_start(run, config, log, examples, clicked, scorers, say)
             report["generation"]["cold_start"] = cold
     return dict(finite(report))
 
@@ -213,16 +215,17 @@ def _personal(
     log: ScoredLog,
     examples: Sequence[ImpressionExample],
     learned: frozenset[str],
-    count: int,
+    options: EvaluationOptions,
     say: Say,
 ) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     """What is written for readers of the split, and some of it to look at."""
-    readers = readers_of_articles(log.table, examples, learned, count, MIN_ABSTRACT_WORDS)
+    readers = readers_of_articles(log.table, examples, learned, options.readers, MIN_ABSTRACT_WORDS)
     if len(readers) < 2:
         say("no two readers of articles that the generator has not learned: nothing written for readers")
         return {}, []
-    say(f"writing for {len(readers)} readers")
-    writer = _served_writer(run, config, [reader.titles for reader in readers])
+    say(f"writing {options.samples} texts for each of {len(readers)} readers, and for another one")
+    histories = [reader.titles for reader in readers]
+    writer = _served_writer(run, config, histories, samples=options.samples)
     titles = [title for title in log.table.titles if title]
     metrics, samples = personal_metrics(writer, readers, titles, config.seed)
     return metrics, shown_samples(samples)
@@ -235,18 +238,18 @@ def _cold_start(
     examples: Sequence[ImpressionExample],
     clicked: Sequence[npt.NDArray[np.bool_]],
     scorers: Mapping[str, ModelScorer],
-    most: int,
     say: Say,
 ) -> dict[str, Any]:
     """What written articles do to the ranking of readers with few clicks; empty where there is none."""
-    few = cold_impressions(log, most)
+    few, there_are = cold_impressions(log)
     if not few:
         return {}
     say(f"filling the histories of {len(few)} impressions of readers with few clicks")
     cold, labels = [examples[at] for at in few], [clicked[at] for at in few]
     histories = [history_titles(log.table, example.history) for example in cold]
     writer = _served_writer(run, config, histories, samples=FEW_CLICKS)
-    return cold_start(cold, labels, scorers, len(log.table), from_interest(writer, log.table))
+    found = cold_start(cold, labels, scorers, len(log.table), from_interest(writer, log.table))
+    return {**found, "of_impressions": there_are}
 
 
 def _served_writer(

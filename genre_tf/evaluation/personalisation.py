@@ -41,14 +41,27 @@ class ReaderOfArticle:
 
 
 class Judged(NamedTuple):
-    """Texts for n readers, float32 [n] the click model's probability that the reader clicks each of them."""
+    """Texts for n readers: n strings each; or float32 [n], how probably the click model lets him click them.
 
-    written: Floats
-    for_other_reader: Floats
-    first_sample: Floats
-    first_sample_for_other_reader: Floats
-    clicked_title: Floats
-    random_title: Floats
+    Args:
+        written: the text that is served, which the whole ranking chose (`RankingWeights`).
+        most_interesting: of the texts that may be shown, the one that the click model alone would choose.
+        for_other_reader: the text that is served to another reader, from the same source.
+        most_interesting_for_other_reader: of those for the other reader the one that would interest him most.
+        first_sample: the text that was drawn first, which nobody chose.
+        first_sample_for_other_reader: the same of the other reader.
+        clicked_title: a real title that the reader clicked.
+        random_title: any real title.
+    """
+
+    written: Any
+    most_interesting: Any
+    for_other_reader: Any
+    most_interesting_for_other_reader: Any
+    first_sample: Any
+    first_sample_for_other_reader: Any
+    clicked_title: Any
+    random_title: Any
 
 
 def readers_of_articles(
@@ -106,9 +119,9 @@ def personal_metrics(
     Returns:
         The metrics, and for each reader what was written: see `sample_of`. Metrics: "readers", "samples" (for
         each), "interest" (means of `Judged`), comparisons of what was written with the rest of `Judged`
-        ("pairs", "share_above", "share_equal", and "win_rate" from "low" to "high": a tie is half a win, so
-        0.5 is chance; 95% bootstrap over readers), "best_of_samples_margin" (interest of the served text
-        minus that of the first sample, with its interval), "rouge1", "rouge2", "rougeL" against the articles'
+        (see `compared`), "best_of_samples_margin" and "most_interesting_margin" (interest of the text that
+        is served, and of the one that the click model likes best, minus that of the first sample: "mean",
+        and "low" to "high", 95% bootstrap over readers), "rouge1", "rouge2", "rougeL" against the articles'
         titles, "distinct2", "copy_rate" and "grounding" of the first texts, "unsafe_rate" of all samples,
         "unsafe_first" of the first texts, and "self_bleu" of the samples of one source.
     """
@@ -123,33 +136,57 @@ def personal_metrics(
     drawn_for_other, served_for_other = writer([histories[at] for at in other], sources, seeds)
     random_titles = [titles[at] for at in random.integers(len(titles), size=len(readers))]
     real = [reader.title for reader in readers]
-    first = [_first(written) for written in (served, served_for_other, drawn, drawn_for_other)]
-    clicked = [reader.clicked for reader in readers]
-    judged = Judged(*writer.interest(histories, list(zip(*first, clicked, random_titles, strict=True))).T)
+    texts = Judged(
+        written=_first(served),
+        most_interesting=_most_interesting(served),
+        for_other_reader=_first(served_for_other),
+        most_interesting_for_other_reader=_most_interesting(served_for_other),
+        first_sample=_first(drawn),
+        first_sample_for_other_reader=_first(drawn_for_other),
+        clicked_title=[reader.clicked for reader in readers],
+        random_title=random_titles,
+    )
+    judged = Judged(*writer.interest(histories, list(zip(*texts, strict=True))).T)
     metrics = {
         "readers": len(readers),
         "samples": writer.samples,
         "interest": {name: float(values.mean()) for name, values in judged._asdict().items()},
-        **_comparisons(judged, [one == two for one, two in zip(first[0], first[1], strict=True)], first),
-        **_of_texts(served, first[0], sources, real),
+        **_comparisons(judged, texts),
+        **_of_texts(served, texts.written, sources, real),
     }
     rows = zip(readers, range(len(readers)), strict=True)
-    return metrics, [sample_of(reader, row, served, first[1][row], judged) for reader, row in rows]
+    return metrics, [
+        sample_of(reader, row, served, texts.for_other_reader[row], judged) for reader, row in rows
+    ]
 
 
 def compared(ours: Floats, theirs: Floats, equal: npt.NDArray[np.bool_]) -> dict[str, Any]:
-    """How often ours are above theirs: float32 [n] of n readers; bool [n] where the texts are the same."""
+    """How often ours are above theirs.
+
+    Args:
+        ours: float32 [n], of n readers.
+        theirs: float32 [n].
+        equal: bool [n], where the texts are the same.
+
+    Returns:
+        "pairs" (n); "share_above", the pairs in which ours is strictly above, from "share_above_low" to
+        "share_above_high"; "share_equal"; and "win_rate" from "low" to "high", in which a tie is half a win,
+        so that 0.5 is chance. Intervals are 95% bootstrap over readers. Nothing where there is no pair.
+    """
     wins = np.where(equal | (ours == theirs), 0.5, ours > theirs)
-    interval = paired_bootstrap(wins, np.zeros_like(wins))
-    if interval is None:
+    above = paired_bootstrap((wins == 1).astype(np.float64), np.zeros_like(wins))
+    rate = paired_bootstrap(wins, np.zeros_like(wins))
+    if above is None or rate is None:
         return {}
     return {
         "pairs": len(wins),
-        "share_above": float((wins == 1).mean()),
+        "share_above": above.difference,
+        "share_above_low": above.low,
+        "share_above_high": above.high,
         "share_equal": float((wins == 0.5).mean()),
-        "win_rate": interval.difference,
-        "low": interval.low,
-        "high": interval.high,
+        "win_rate": rate.difference,
+        "low": rate.low,
+        "high": rate.high,
     }
 
 
@@ -171,23 +208,28 @@ def sample_of(
     }
 
 
-def _comparisons(judged: Judged, same: Sequence[bool], first: Sequence[Sequence[str]]) -> dict[str, Any]:
-    same_first = np.array([one == two for one, two in zip(first[2], first[3], strict=True)])
-    never = np.zeros(len(judged.written), bool)
-    margin = paired_bootstrap(judged.written, judged.first_sample)
+def _comparisons(judged: Judged, texts: Judged) -> dict[str, Any]:
+    def over(ours: str, theirs: str) -> dict[str, Any]:
+        pairs = zip(getattr(texts, ours), getattr(texts, theirs), strict=True)
+        same = np.array([one == two for one, two in pairs], np.bool_)
+        return compared(getattr(judged, ours), getattr(judged, theirs), same)
+
     return {
-        "over_other_reader": compared(judged.written, judged.for_other_reader, np.array(same)),
-        "first_sample_over_other_reader": compared(
-            judged.first_sample, judged.first_sample_for_other_reader, same_first
-        ),
-        "over_clicked_title": compared(judged.written, judged.clicked_title, never),
-        "over_random_title": compared(judged.written, judged.random_title, never),
-        "best_of_samples_margin": {
-            "mean": margin.difference if margin else None,
-            "low": margin.low if margin else None,
-            "high": margin.high if margin else None,
-        },
+        "over_other_reader": over("written", "for_other_reader"),
+        "most_interesting_over_other_reader": over("most_interesting", "most_interesting_for_other_reader"),
+        "first_sample_over_other_reader": over("first_sample", "first_sample_for_other_reader"),
+        "over_clicked_title": over("written", "clicked_title"),
+        "over_random_title": over("written", "random_title"),
+        "best_of_samples_margin": _margin(judged.written, judged.first_sample),
+        "most_interesting_margin": _margin(judged.most_interesting, judged.first_sample),
     }
+
+
+def _margin(ours: Floats, theirs: Floats) -> dict[str, float | None]:
+    found = paired_bootstrap(ours, theirs)
+    if found is None:
+        return {"mean": None, "low": None, "high": None}
+    return {"mean": found.difference, "low": found.low, "high": found.high}
 
 
 def _of_texts(
@@ -208,6 +250,13 @@ def _of_texts(
 
 def _first(written: Written) -> list[str]:
     return [_plain(text) for text in written.text[:, 0]]
+
+
+def _most_interesting(written: Written) -> list[str]:
+    """Of the texts of each row that may be shown, the one of greatest interest; else the first."""
+    shown = written.safe & (written.text != b"")
+    place = np.argmax(np.where(shown, written.interest, -1.0), axis=1)
+    return [_plain(row[at]) for row, at in zip(written.text, place, strict=True)]
 
 
 def _plain(value: Any) -> Any:

@@ -22,6 +22,10 @@ from genre_tf.evaluation.significance import paired_bootstrap
 Measured = Mapping[str, Mapping[str, npt.NDArray[np.float64]]]
 """Per scorer, per metric, float64 [impressions]."""
 
+_SHORT_HEADINGS = MappingProxyType(
+    {"share_above": "above", "share_above_low": "low", "share_above_high": "high", "share_equal": "equal"}
+)
+
 Slices = Mapping[str, npt.NDArray[np.bool_]]
 
 
@@ -141,6 +145,9 @@ def _tables(report: dict[str, Any]) -> Iterator[Table]:
         yield _generation_table(report["generation"], report["before"].get("generation", {}))
         if report["generation"].get("personal"):
             yield _personal_table(report["generation"]["personal"])
+            yield _margin_table(report["generation"]["personal"])
+        if report["generation"].get("cold_start"):
+            yield _cold_start_table(report["generation"]["cold_start"])
     if report.get("significance"):
         rows = {name: dict(part) for name, part in report["significance"].items()}
         yield _plain_table("Differences in AUC, 95% interval", rows, ["difference", "low", "high"])
@@ -159,6 +166,10 @@ def _personal_table(personal: dict[str, Any]) -> Table:
     interest = personal["interest"]
     rivals = {
         "for another reader": ("for_other_reader", "over_other_reader"),
+        "most interesting samples of both": (
+            "most_interesting_for_other_reader",
+            "most_interesting_over_other_reader",
+        ),
         "first samples of both": ("first_sample_for_other_reader", "first_sample_over_other_reader"),
         "clicked title": ("clicked_title", "over_clicked_title"),
         "random title": ("random_title", "over_random_title"),
@@ -168,7 +179,35 @@ def _personal_table(personal: dict[str, Any]) -> Table:
         f"Written for {personal['readers']} readers, interest {interest['written']:.4f}, beside texts of the "
         "same sources (chance wins 0.5 of the pairs)"
     )
-    return _plain_table(title, rows, ["interest", "share_above", "share_equal", "win_rate", "low", "high"])
+    columns = ["interest", "share_above", "share_above_low", "share_above_high", "share_equal"]
+    return _plain_table(title, rows, [*columns, "win_rate", "low", "high"], _SHORT_HEADINGS)
+
+
+def _margin_table(personal: dict[str, Any]) -> Table:
+    interest = personal["interest"]
+    rows = {
+        "the served one": {"interest": interest["written"], **personal["best_of_samples_margin"]},
+        "the most interesting one": {
+            "interest": interest["most_interesting"],
+            **personal["most_interesting_margin"],
+        },
+    }
+    title = (
+        f"Of {personal['samples']} samples, over the first one (interest {interest['first_sample']:.4f}), "
+        "95% interval"
+    )
+    return _plain_table(title, rows, ["interest", "mean", "low", "high"], {"mean": "more"}, digits=4)
+
+
+def _cold_start_table(found: dict[str, Any]) -> Table:
+    rows = {
+        name: {**part, **(part["difference"] or {})} for name, part in found.items() if isinstance(part, dict)
+    }
+    title = (
+        f"Readers of few clicks: AUC in {found['impressions']} of {found['of_impressions']} impressions, "
+        f"without and with {found['written']} written articles in their histories, 95% interval"
+    )
+    return _plain_table(title, rows, ["auc", "auc_filled", "difference", "low", "high"])
 
 
 def _ranking_table(report: dict[str, Any]) -> Table:
@@ -203,13 +242,14 @@ def _plain_table(
     rows: Mapping[str, Mapping[str, Any]],
     columns: list[str],
     headings: Mapping[str, str] = MappingProxyType({}),
+    digits: int = 3,
 ) -> Table:
     table = Table(title=title)
     for column in ("", *columns):
         table.add_column(headings.get(column, column), justify="right" if column else "left")
     for name, values in rows.items():
         if values:
-            table.add_row(name.replace("_", " "), *(_cell(values.get(column)) for column in columns))
+            table.add_row(name.replace("_", " "), *(_cell(values.get(column), digits) for column in columns))
     return table
 
 
@@ -217,10 +257,10 @@ def _number(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 
-def _cell(value: Any) -> str:
+def _cell(value: Any, digits: int) -> str:
     if not _number(value):
         return ""
-    return f"{value:.3f}" if isinstance(value, float) else str(value)
+    return f"{value:.{digits}f}" if isinstance(value, float) else str(value)
 
 
 def _percent(value: float | None) -> str:

@@ -55,7 +55,14 @@ class TwoTowerScorer:
         def user_vectors(history: tf.Tensor, mask: tf.Tensor) -> tf.Tensor:
             return two_tower.user_vector(tf.gather(articles, history), mask)  # [batch, dimension]
 
-        self._user_vectors = user_vectors
+        @tf.function(
+            input_signature=[tf.TensorSpec([None, None], tf.int32), tf.TensorSpec([None, None], tf.bool)],
+            autograph=False,
+        )
+        def click_shares(history: tf.Tensor, mask: tf.Tensor) -> tf.Tensor:
+            return two_tower.user_tower.click_shares(tf.gather(articles, history), mask)  # [batch, clicks]
+
+        self._user_vectors, self._click_shares = user_vectors, click_shares
 
     def user_vectors(self, examples: Sequence[ImpressionExample]) -> Vectors:
         """The reader of each impression, float32 [impressions, dimension]."""
@@ -64,6 +71,15 @@ class TwoTowerScorer:
             history, mask = _padded([examples[at].history for at in batch])
             found[batch] = self._user_vectors(history, mask).numpy()
         return found
+
+    def click_shares(self, histories: Sequence[npt.NDArray[np.int32]]) -> Scores:
+        """How much each click counts in its reader's vector: float32 [clicks] of each history, of sum 1."""
+        shares: Scores = [np.zeros(0, np.float32)] * len(histories)
+        for batch in _batches([len(history) for history in histories]):
+            history, mask = _padded([histories[at] for at in batch])
+            for at, row in zip(batch, self._click_shares(history, mask).numpy(), strict=True):
+                shares[at] = row[: len(histories[at])]
+        return shares
 
     def __call__(self, examples: Sequence[ImpressionExample]) -> Scores:
         """Per impression float32 [candidates]."""

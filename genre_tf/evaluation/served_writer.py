@@ -17,7 +17,7 @@ from genre_tf.models.ranker import Ranker
 from genre_tf.models.text_vectors import text_vectors
 from genre_tf.models.two_tower import TwoTower
 
-BATCH_READERS = 32  # with four samples 128 rows are decoded at a time: some hundred MB in a small model
+BATCH_ROWS = 128  # readers times samples, decoded at a time: some hundred MB in a small model
 _IN_ORDER = RankingWeights(interest=0.0, grounding=0.0, log_probability=0.0)
 Titles = Sequence[str]
 
@@ -47,6 +47,7 @@ class ServedWriter:
         classifier: SafetyClassifier | None = None,
     ) -> None:
         self.samples = options.samples
+        self._batch_readers = max(1, BATCH_ROWS // options.samples)
         titles = list(dict.fromkeys(["", *chain.from_iterable(readers)]))  # "" fills up shorter histories
         self._rows = {title: row for row, title in enumerate(titles)}
         self._for_tower, self._for_ranker = (
@@ -70,7 +71,7 @@ class ServedWriter:
             behind), and as served.
         """
         found = []
-        for rows in _batches(len(readers)):
+        for rows in self._batches(len(readers)):
             tower, ranked, mask = self._clicks([readers[row] for row in rows])
             history = tf.constant(["\n".join(readers[row]) for row in rows])
             source = tf.constant([sources[row] for row in rows])
@@ -81,12 +82,16 @@ class ServedWriter:
     def interest(self, readers: Sequence[Titles], texts: Sequence[Titles]) -> npt.NDArray[np.float32]:
         """Click probabilities: n readers, and k texts for each -> float32 [n, k]."""
         found = []
-        for rows in _batches(len(readers)):
+        for rows in self._batches(len(readers)):
             _, ranked, mask = self._clicks([readers[row] for row in rows])
             found.append(
                 self._interest(tf.constant([list(texts[row]) for row in rows]), ranked, mask).numpy()
             )
         return np.concatenate(found)
+
+    def _batches(self, count: int) -> Iterator[range]:
+        for start in range(0, count, self._batch_readers):
+            yield range(start, min(start + self._batch_readers, count))
 
     def _clicks(self, readers: Sequence[Titles]) -> tuple[Any, Any, Any]:
         lengths = np.array([len(titles) for titles in readers])
@@ -154,11 +159,6 @@ def _vectors(ranker: Ranker, texts: Any) -> Any:
 def _click_probability(ranker: Ranker, texts: Any, clicks: Any, mask: Any) -> Any:
     shown = _vectors(ranker, texts)
     return tf.sigmoid(ranker.click_logits(clicks, mask, shown, tf.ones(tf.shape(texts), tf.bool), None))
-
-
-def _batches(count: int) -> Iterator[range]:
-    for start in range(0, count, BATCH_READERS):
-        yield range(start, min(start + BATCH_READERS, count))
 
 
 def _joined(parts: Sequence[Written]) -> Written:

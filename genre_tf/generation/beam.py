@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 
 import tensorflow as tf
 
-from genre_tf.generation.cached_decoder import CachedDecoder, PromptCache, WrittenCache, cache_shapes
+from genre_tf.generation.cached_decoder import CachedDecoder, PromptCache, WrittenCache
 from genre_tf.generation.choosing import Rules
 from genre_tf.generation.constraints import NOTHING
 
@@ -109,7 +109,6 @@ class BeamLoop:
         )
         first = self._choose(beams, logits)
         shapes = tf.nest.map_structure(lambda tensor: tensor.shape, beams)
-        shapes = shapes._replace(cache=cache_shapes(beams.cache))
         state = tf.while_loop(
             lambda *beams: tf.reduce_any(_Beams(*beams).open),
             lambda *beams: self._advance(_Beams(*beams)),
@@ -123,8 +122,9 @@ class BeamLoop:
         return ids[:, :, : last.step], log_probability
 
     def _advance(self, beams: _Beams) -> _Beams:
-        embeddings = self.model.embed(tf.maximum(beams.written[:, :, -1], 0))
-        logits, cache = self.model.step(embeddings, self.start + beams.step - 1, self.prompt, beams.cache)
+        embeddings = self.model.embed(tf.maximum(beams.written[:, :, -1:], 0))
+        positions = (self.start + beams.step - 1)[:, :, None]  # [batch, width, 1]
+        logits, cache = self.model.read(embeddings, positions, self.prompt, beams.cache)
         return self._choose(beams._replace(cache=cache), logits)
 
     def _choose(self, beams: _Beams, logits: Any) -> _Beams:

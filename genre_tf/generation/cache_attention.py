@@ -2,6 +2,7 @@
 
 The shapes are the same at every step: oneDNN prepares a product anew for each new shape, which costs more
 than the product itself. New keys are scattered into their places, which happens in the cache's own memory.
+Where several query heads share a key head (grouped queries), they stand side by side as more queries of it.
 """
 
 from typing import Any, NamedTuple
@@ -16,26 +17,29 @@ class Places(NamedTuple):
     """Where new tokens go and what they see; the same for all layers.
 
     Args:
-        index: int32 [batch * samples * columns * heads, 1], rows of a cache flattened to [.., depth].
-        bias: float32 [batch, 1, samples, columns, room]; 0 for what a token sees, very low for the rest.
-        shape: int32 [5] of a cache: batch, heads, samples, room, depth.
-        columns: new tokens per sample, static where it can be.
-        together: int32 [4]: batch, heads, samples * columns, depth.
+        index: int32 [batch * samples * columns * key heads, 1], rows of a cache flattened to [.., depth].
+        bias: float32 [batch, 1, samples, queries, room]; 0 for what a token sees, very low for the rest.
+        shape: int32 [5] of a cache: batch, key heads, samples, room, depth.
+        queries: of a sample to each key head, columns * groups, static where it can be.
+        groups: query heads that share a key head.
+        together: int32 [4]: batch, key heads, samples * queries, depth.
     """
 
     index: Any
     bias: Any
     shape: Any
-    columns: Any
+    queries: Any
+    groups: int
     together: Any
 
 
-def places(at: Any, cache: Any) -> Places:
+def places(at: Any, cache: Any, groups: int = 1) -> Places:
     """Prepare a step.
 
     Args:
         at: int32 [batch, samples, columns], the place of each new token.
-        cache: float32 [batch, heads, samples, room, depth], of any layer.
+        cache: float32 [batch, key heads, samples, room, depth], of any layer.
+        groups: query heads that share a key head.
     """
     batch, heads, samples, room, depth = (
         static if static is not None else dynamic
@@ -46,12 +50,15 @@ def places(at: Any, cache: Any) -> Places:
     head = tf.range(batch)[:, None, None, None] * heads + tf.range(heads)  # [batch, 1, 1, heads]
     index = (head * samples + sample) * room + at[..., None]  # [batch, samples, columns, heads]
     seen = tf.range(room) <= at[..., None]  # [batch, samples, columns, room]
+    if groups > 1:
+        seen = tf.repeat(seen, groups, axis=2)  # [batch, samples, queries, room]
     return Places(
         index=tf.reshape(index, [-1, 1]),
         bias=tf.where(seen, 0.0, IMPOSSIBLE)[:, None],
         shape=tf.stack([batch, heads, samples, room, depth]),
-        columns=columns,
-        together=tf.stack([batch, heads, samples * columns, depth]),
+        queries=columns * groups,
+        groups=groups,
+        together=tf.stack([batch, heads, samples * columns * groups, depth]),
     )
 
 
@@ -59,8 +66,8 @@ def write(cache: Any, new: Any, where: Places) -> Any:
     """Put the keys (or values) of new tokens in their places.
 
     Args:
-        cache: float32 [batch, heads, samples, room, depth].
-        new: float32 [batch * samples * columns, heads * depth].
+        cache: float32 [batch, key heads, samples, room, depth].
+        new: float32 [batch * samples * columns, key heads * depth], or of any shape in this order.
         where: of `places`.
 
     Returns:
@@ -76,10 +83,11 @@ def attend(query: Any, prompt: PromptCache, index: int, keys: Any, values: Any, 
     """What new tokens take from a prompt and from their own sample.
 
     Args:
-        query: float32 [batch * samples * columns, heads * depth], scaled.
+        query: float32 [batch * samples * columns, heads * depth], or of any shape in this order; scaled. The
+            heads that share a key head stand together.
         prompt: of the prefill.
         index: number of the layer, in `prompt`.
-        keys: float32 [batch, heads, samples, room, depth], with the new tokens.
+        keys: float32 [batch, key heads, samples, room, depth], with the new tokens.
         values: the same shape.
         where: of `places`.
 
@@ -87,13 +95,15 @@ def attend(query: Any, prompt: PromptCache, index: int, keys: Any, values: Any, 
         float32 [batch * samples * columns, heads * depth].
     """
     heads, samples, depth = keys.shape[1], keys.shape[2], keys.shape[4]
-    single = samples == 1 and isinstance(where.columns, int) and where.columns == 1
+    of_key_head = where.groups * depth
+    single = samples == 1 and isinstance(where.queries, int) and where.queries == where.groups
     past: Any = tf.shape(prompt.bias)[-1]
     if single:  # heads already stand where they should
         query = tf.reshape(query, where.together)
     else:
-        query = tf.transpose(tf.reshape(query, [where.together[0], -1, heads, depth]), [0, 2, 1, 3])
-    own = tf.stack([where.shape[0], heads, samples, where.columns, -1])
+        query = tf.reshape(query, [where.together[0], -1, heads, of_key_head])
+        query = tf.reshape(tf.transpose(query, [0, 2, 1, 3]), where.together)
+    own = tf.stack([where.shape[0], heads, samples, where.queries, -1])
     to_prompt = tf.matmul(query, prompt.keys[index], transpose_b=True) + prompt.bias
     to_written = tf.matmul(tf.reshape(query, own), keys, transpose_b=True) + where.bias
     to_written = tf.reshape(to_written, tf.concat([where.together[:3], [-1]], 0))
@@ -102,5 +112,6 @@ def attend(query: Any, prompt: PromptCache, index: int, keys: Any, values: Any, 
     from_written = tf.matmul(tf.reshape(on_written, own), values)
     mixed = tf.matmul(on_prompt, prompt.values[index]) + tf.reshape(from_written, where.together)
     if not single:
+        mixed = tf.reshape(mixed, [where.together[0], heads, -1, of_key_head])
         mixed = tf.transpose(mixed, [0, 2, 1, 3])
-    return tf.reshape(mixed, [-1, heads * depth])
+    return tf.reshape(mixed, [-1, heads * of_key_head])

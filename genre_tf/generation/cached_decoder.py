@@ -1,6 +1,6 @@
 """What the decode loop asks of a language model, whatever its architecture."""
 
-from typing import Any, NamedTuple, Protocol, runtime_checkable
+from typing import Any, NamedTuple, Protocol
 
 import tensorflow as tf
 
@@ -14,21 +14,21 @@ class PromptCache(NamedTuple):
         keys: per layer float32 [batch, key heads, time, depth].
         values: per layer, the same shape.
         bias: float32 [batch, 1, 1, time]; 0 where a token stands, very low where there is padding.
-        length: int32 [batch], tokens of the prompt; None where the model needs it not.
+        length: int32 [batch], tokens of the prompt.
     """
 
     keys: list[Any]
     values: list[Any]
     bias: Any
-    length: Any = None
+    length: Any
 
 
 class WrittenCache(NamedTuple):
     """What later tokens see of the tokens written so far.
 
     Args:
-        keys: per layer float32 [batch, key heads, samples, places, depth]; one place per token, which a model
-            adds as it writes, or holds all from the start.
+        keys: per layer float32 [batch, key heads, samples, room, depth]; all places for tokens are there from
+            the start, so that the shapes are the same at every step.
         values: per layer, the same shape.
     """
 
@@ -37,7 +37,7 @@ class WrittenCache(NamedTuple):
 
 
 class CachedDecoder(Protocol):
-    """A language model that reads a prompt once and then one token at a time.
+    """A language model that reads a prompt once and then one token, or a few, at a time.
 
     Attributes:
         hidden: width of the embeddings.
@@ -65,33 +65,10 @@ class CachedDecoder(Protocol):
             logits of the token after the last column, float32 [batch, vocabulary], and the cache.
         """
 
-    def step(
-        self, embeddings: Any, positions: Any, prompt: PromptCache, written: WrittenCache
-    ) -> tuple[Any, WrittenCache]:
-        """Read one more token of every sample.
-
-        Args:
-            embeddings: float32 [batch, samples, hidden], without positions.
-            positions: int32 [batch, samples].
-            prompt: of `prefill`.
-            written: of the steps before; `nothing_written` at first.
-
-        Returns:
-            logits of the next token, float32 [batch * samples, vocabulary], and the cache with this token.
-        """
-
-    def nothing_written(self, batch: Any, samples: int, room: int) -> WrittenCache:
-        """The cache before the first token, for at most `room` tokens per sample."""
-
-
-@runtime_checkable
-class DraftReader(CachedDecoder, Protocol):
-    """A decoder that can read several tokens of a sample at once, as drafts ask for."""
-
     def read(
         self, embeddings: Any, positions: Any, prompt: PromptCache, written: WrittenCache
     ) -> tuple[Any, WrittenCache]:
-        """Read the next tokens of every sample; `step` is this with one column.
+        """Read the next tokens of every sample.
 
         Each token's place in the cache follows from its position: what stood there is replaced, and what
         stands behind it is not looked at, so that rejected tokens need not be taken away.
@@ -100,18 +77,16 @@ class DraftReader(CachedDecoder, Protocol):
             embeddings: float32 [batch, samples, columns, hidden], without positions.
             positions: int32 [batch, samples, columns], rising by one.
             prompt: of `prefill`.
-            written: of the steps before.
+            written: of the steps before; `nothing_written` at first.
 
         Returns:
             logits after every token, float32 [batch * samples * columns, vocabulary], and the cache.
         """
 
+    def nothing_written(self, batch: Any, samples: int, room: int) -> WrittenCache:
+        """The cache before the first token, for at most `room` tokens per sample."""
+
 
 def prompt_positions(mask: Any) -> Any:
     """Positions counted from each row's first token that is no padding: bool -> int32 [batch, time]."""
     return tf.maximum(tf.cumsum(tf.cast(mask, tf.int32), axis=1) - 1, 0)
-
-
-def cache_shapes(cache: WrittenCache) -> Any:
-    """What holds of a cache's shapes at every step: a model may add places."""
-    return tf.nest.map_structure(lambda kept: tf.TensorShape([*kept.shape[:3], None, kept.shape[4]]), cache)

@@ -1,4 +1,4 @@
-"""GPT-2 one token at a time: prefill once, then steps over a cache, in portable TensorFlow operations only.
+"""GPT-2 a few tokens at a time: prefill once, then steps over a cache, in portable operations only.
 
 KerasHub's own cache is written with `slice_update`, an XLA operation that TensorFlow Serving refuses. Here
 the prompt's keys and values stay as the prefill left them, shared by all samples of a row; those of the
@@ -88,16 +88,10 @@ class CachedGpt2(tf.Module):
         last = tf.reshape(states, [batch, time, self.hidden])[:, -1]  # [batch, hidden]
         return self._logits(last), cache
 
-    def step(
-        self, embeddings: Any, positions: Any, prompt: PromptCache, written: WrittenCache
-    ) -> tuple[Any, WrittenCache]:
-        """As in `CachedDecoder`."""
-        return self.read(embeddings[:, :, None], positions[:, :, None], prompt, written)
-
     def read(
         self, embeddings: Any, positions: Any, prompt: PromptCache, written: WrittenCache
     ) -> tuple[Any, WrittenCache]:
-        """As in `DraftReader`."""
+        """As in `CachedDecoder`."""
         where = cache_attention.places(positions - prompt.length[:, None, None], written.keys[0])
         grown = WrittenCache([], [])
         states = self._enter(embeddings, positions)  # [batch * samples * columns, hidden]

@@ -1,4 +1,4 @@
-"""Llama one token at a time: prefill once, then steps over a cache, in portable operations only."""
+"""Llama a few tokens at a time: prefill once, then steps over a cache, in portable operations only."""
 
 from typing import Any
 
@@ -7,6 +7,7 @@ import tensorflow as tf
 from genre_tf.backbones.causal_prefix import Prefix
 from genre_tf.backbones.llama_layers import LlamaLayers
 from genre_tf.backbones.rotary import rotary_turns, rotated
+from genre_tf.generation import cache_attention
 from genre_tf.generation.cached_decoder import PromptCache, WrittenCache, prompt_positions
 from genre_tf.generation.sampling import IMPOSSIBLE
 
@@ -57,7 +58,7 @@ class CachedLlama(tf.Module):
             seen = tf.fill([batch, 1, 1, columns], tf.convert_to_tensor(prefix.bias))
             bias = tf.concat([seen, bias], axis=3)  # [batch, 1, 1, prefix + time]
             causal = tf.pad(causal, [[0, 0], [columns, 0]])
-        cache = PromptCache([], [], bias)
+        cache = PromptCache([], [], bias, tf.reduce_sum(tf.cast(mask, tf.int32), axis=1))
         scores_bias = tf.maximum(causal + bias, IMPOSSIBLE)[:, :, None]  # [batch, 1, 1, time, prefix + time]
         turns = self._turns(prompt_positions(mask))
         states = tf.reshape(embeddings, [-1, self.hidden])  # [batch * time, hidden]
@@ -76,27 +77,29 @@ class CachedLlama(tf.Module):
         last = tf.reshape(states, [batch, time, self.hidden])[:, -1]  # [batch, hidden]
         return self._logits(last), cache
 
-    def step(
+    def read(
         self, embeddings: Any, positions: Any, prompt: PromptCache, written: WrittenCache
     ) -> tuple[Any, WrittenCache]:
         """As in `CachedDecoder`."""
-        rows = [tf.shape(embeddings)[0], tf.shape(embeddings)[1]]
+        at = positions - prompt.length[:, None, None]
+        where = cache_attention.places(at, written.keys[0], self.heads // self.key_heads)
+        positions = tf.reshape(positions, [tf.shape(positions)[0], -1])  # [batch, samples * columns]
+        turns, rows = self._turns(positions), tf.unstack(tf.shape(positions))
         grown = WrittenCache([], [])
-        turns = self._turns(positions)
-        states = tf.reshape(embeddings, [-1, self.hidden])  # [batch * samples, hidden]
+        states = tf.reshape(embeddings, [-1, self.hidden])  # [batch * samples * columns, hidden]
         for index, weights in enumerate(self.layers):
             query, key, value = self._query_key_value(weights, states, turns, rows)
-            key, value = (tf.transpose(part, [0, 2, 1, 3])[:, :, :, None] for part in (key, value))
-            grown.keys.append(tf.concat([written.keys[index], key], axis=3))
-            grown.values.append(tf.concat([written.values[index], value], axis=3))
-            query = tf.transpose(query, [0, 2, 1, 3, 4])  # [batch, key heads, samples, groups, depth]
-            mixed = _attend(query, prompt, grown, index)
-            states = self._rest_of_layer(weights, states, tf.transpose(mixed, [0, 2, 1, 3, 4]))
+            keys = cache_attention.write(written.keys[index], key, where)
+            values = cache_attention.write(written.values[index], value, where)
+            mixed = cache_attention.attend(query, prompt, index, keys, values, where)
+            states = self._rest_of_layer(weights, states, mixed)
+            grown.keys.append(keys)
+            grown.values.append(values)
         return self._logits(states), grown
 
-    def nothing_written(self, batch: Any, samples: int, room: int = 0) -> WrittenCache:
-        """As in `CachedDecoder`; grows by each step, and keeps no room."""
-        empty = tf.zeros([batch, self.key_heads, samples, 0, self.depth])
+    def nothing_written(self, batch: Any, samples: int, room: int) -> WrittenCache:
+        """As in `CachedDecoder`."""
+        empty = tf.zeros([batch, self.key_heads, samples, room, self.depth])
         return WrittenCache([empty for _ in self.layers], [empty for _ in self.layers])
 
     def _turns(self, positions: Any) -> tuple[Any, ...]:
@@ -143,23 +146,6 @@ def _grouped(left: Any, right: Any, transpose_b: bool = False) -> Any:
     flat = tf.reshape(left, [shape[0], shape[1], shape[2] * shape[3], shape[4]])
     product = tf.matmul(flat, right, transpose_b=transpose_b)
     return tf.reshape(product, tf.concat([shape[:4], tf.shape(product)[-1:]], 0))
-
-
-def _attend(query: Any, prompt: PromptCache, written: WrittenCache, index: int) -> Any:
-    """Attention of one new token per sample to the prompt and to what its sample wrote.
-
-    Args:
-        query: float32 [batch, key heads, samples, groups, depth].
-
-    Returns:
-        The same shape.
-    """
-    past: Any = tf.shape(prompt.bias)[-1]
-    to_prompt = _grouped(query, prompt.keys[index], transpose_b=True) + prompt.bias[:, :, None]
-    to_written = tf.matmul(query, written.keys[index], transpose_b=True)  # [.., samples, groups, written]
-    weight = tf.nn.softmax(tf.concat([to_prompt, to_written], axis=-1))
-    on_prompt, on_written = tf.split(weight, [past, tf.shape(weight)[-1] - past], axis=-1)
-    return _grouped(on_prompt, prompt.values[index]) + tf.matmul(on_written, written.values[index])
 
 
 def _outer_weights(layers: LlamaLayers) -> dict[str, Any]:

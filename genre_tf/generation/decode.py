@@ -7,13 +7,7 @@ import tensorflow as tf
 
 from genre_tf.backbones.causal_prefix import Prefix
 from genre_tf.generation.beam import Beam, BeamLoop
-from genre_tf.generation.cached_decoder import (
-    CachedDecoder,
-    DraftReader,
-    PromptCache,
-    WrittenCache,
-    cache_shapes,
-)
+from genre_tf.generation.cached_decoder import CachedDecoder, PromptCache, WrittenCache
 from genre_tf.generation.choosing import Chooser, Rules, draws
 from genre_tf.generation.constraints import NOTHING, Constraints, banned
 from genre_tf.generation.drafting import DraftLoop
@@ -98,9 +92,9 @@ class _Loop:
         return (row.step < self.max_tokens) & ~tf.reduce_all(row.finished)
 
     def advance(self, row: _Row) -> _Row:
-        positions = self.start + row.step - 1  # [batch, samples]
-        embeddings = self.model.embed(tf.reshape(row.token, [-1, self.start.shape[1]]))
-        logits, cache = self.model.step(embeddings, positions, self.prompt, row.cache)
+        positions = (self.start + row.step - 1)[:, :, None]  # [batch, samples, 1]
+        embeddings = self.model.embed(tf.reshape(row.token, [-1, self.start.shape[1], 1]))
+        logits, cache = self.model.read(embeddings, positions, self.prompt, row.cache)
         return self.write(logits, row._replace(cache=cache))
 
     def write(self, logits: Any, row: _Row) -> _Row:
@@ -131,7 +125,7 @@ def decode(
     """Write `options.samples` texts after each prompt.
 
     Args:
-        model: the weights; a `DraftReader` where drafts are asked for.
+        model: the weights.
         embeddings: float32 [batch, time, hidden], of prompts that end in the last column, without positions.
         mask: bool [batch, time], false where there is padding.
         seeds: int64 [batch]; equal seed and equal prompt give equal text, whatever else is in the batch.
@@ -165,8 +159,6 @@ def decode(
         return Decoded(*search.run(logits, options.samples))
     chooser = Chooser(rules, strategy, draws(strategy, seeds, copies, options.max_tokens))
     if options.draft_tokens and copy_from is not None:
-        if not isinstance(model, DraftReader):
-            raise ValueError(f"{type(model).__name__} reads one token at a time: draft_tokens must be 0")
         drafts = DraftLoop(model, prompt, start, copy_from, options.draft_tokens, options.max_tokens, chooser)
         return _shaped(*drafts.run(logits)[:2], copies)
     last = _Loop(model, prompt, start, chooser, options.max_tokens).run(logits)
@@ -182,7 +174,7 @@ def _shaped(ids: Any, total: Any, samples: int) -> Decoded:
 
 def _repeat(loop: _Loop, first: _Row) -> _Row:
     shapes = tf.nest.map_structure(lambda tensor: tensor.shape, first)
-    shapes = shapes._replace(written=tf.TensorShape([None, None]), cache=cache_shapes(first.cache))
+    shapes = shapes._replace(written=tf.TensorShape([None, None]))
     rows = tf.while_loop(
         lambda *row: loop.go_on(_Row(*row)),
         lambda *row: loop.advance(_Row(*row)),

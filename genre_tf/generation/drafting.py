@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import tensorflow as tf
 
-from genre_tf.generation.cached_decoder import DraftReader, PromptCache, WrittenCache
+from genre_tf.generation.cached_decoder import CachedDecoder, PromptCache, WrittenCache
 from genre_tf.generation.choosing import Chooser
 from genre_tf.generation.constraints import NOTHING
 
@@ -42,7 +42,7 @@ class DraftLoop:
     """Writes with drafts.
 
     Args:
-        model: reads several tokens at once.
+        model: the weights.
         prompt: of its prefill.
         start: int32 [batch, samples], position of the first written token.
         source: int32 [rows, longest], the tokens to copy from; NOTHING where there is none.
@@ -51,7 +51,7 @@ class DraftLoop:
         chooser: how a token is chosen.
     """
 
-    model: DraftReader
+    model: CachedDecoder
     prompt: PromptCache
     start: Any
     source: Any

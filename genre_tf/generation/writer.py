@@ -37,6 +37,8 @@ class WriterOptions:
         title_tokens: longest title, its end included; summaries and bodies may fill the prompt's target room.
         strategy: how a token is chosen.
         constraints: lengths and repetitions.
+        draft_tokens: so many tokens are copied ahead from the source and read in one step; the texts stay the
+            same. 0: none.
         weights: of the ranking.
         safety: what makes a text unsafe.
     """
@@ -45,6 +47,7 @@ class WriterOptions:
     title_tokens: int = 32
     strategy: Strategy = field(default_factory=lambda: Sample(temperature=0.7, top_k=40, top_p=0.9))
     constraints: Constraints = field(default_factory=lambda: Constraints(min_tokens=4, no_repeat_ngram=3))
+    draft_tokens: int = 0  # texts drawn by a small model seldom go on as their source does
     weights: RankingWeights = field(default_factory=RankingWeights)
     safety: SafetyList = field(default_factory=SafetyList)
 
@@ -147,7 +150,9 @@ class Writer(tf.Module):
                 samples=self.options.samples,
                 strategy=self.options.strategy,
                 constraints=self.options.constraints,
+                draft_tokens=self.options.draft_tokens,
             ),
+            copy_from=prompt.source if self.options.draft_tokens else None,
         )
 
     def _forbidden(self, may_break_line: Any) -> Any:

@@ -68,11 +68,13 @@ class Prompt(NamedTuple):
         token_ids: int32 [batch, time], padded on the left.
         mask: bool [batch, time], false where there is padding.
         has_reader: bool [batch], whether the reader has any title in the history.
+        source: int32 [batch, source_tokens], the tokens of the source that stand in the prompt, -1 behind them.
     """
 
     token_ids: Any
     mask: Any
     has_reader: Any
+    source: Any
 
 
 class Prompts(tf.Module):
@@ -110,13 +112,15 @@ class Prompts(tf.Module):
             The prompts. Bytes that are not UTF-8 are read as U+FFFD.
         """
         history, has_reader = self._history(history_text)
-        prompt = self._join(history, self._source_ids(source), kind)
+        source_ids = self._source_ids(source)
+        prompt = self._join(history, source_ids, kind)
         length = _lengths(prompt)[:, None]
         dense = prompt.to_tensor()  # [batch, time], right padded
         time = tf.shape(dense)[1]
         column = tf.range(time)[None, :] - (time - length)  # negative in the padding
         token_ids = tf.gather(dense, tf.maximum(column, 0), batch_dims=1)
-        return Prompt(token_ids, column >= 0, has_reader)
+        dense_source = source_ids.to_tensor(-1, [None, self.sizes.source_tokens])
+        return Prompt(token_ids, column >= 0, has_reader, dense_source)
 
     def to_learn(
         self,

@@ -61,8 +61,24 @@ class UserTower(keras.layers.Layer):
         Returns:
             float32 [B, D].
         """
+        mixed = self._mixed(history, mask, training)
+        vector = self.pooling(mixed, mask, click_weights)  # [batch, dimension]
+        return tf.where(tf.reduce_any(mask, axis=1)[:, None], vector, self.no_history[None, :])
+
+    def click_shares(self, history: tf.Tensor, mask: tf.Tensor) -> tf.Tensor:
+        """How much each click counts in the reader's vector.
+
+        Args:
+            history: float32 [B, H, D], oldest first.
+            mask: bool [B, H], True for real clicks.
+
+        Returns:
+            float32 [B, H]: the pooling's weights, which sum to 1 over real clicks, and 0 elsewhere.
+        """
+        return self.pooling.weights_of(self._mixed(history, mask, False), mask)
+
+    def _mixed(self, history: tf.Tensor, mask: tf.Tensor, training: bool | None) -> tf.Tensor:
         attended = self.attention(
             history, history, attention_mask=mask[:, None, :], training=training
         )  # [batch, clicks, dimension]
-        vector = self.pooling(history + self.gate * attended, mask, click_weights)  # [batch, dimension]
-        return tf.where(tf.reduce_any(mask, axis=1)[:, None], vector, self.no_history[None, :])
+        return history + self.gate * attended

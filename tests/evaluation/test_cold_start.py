@@ -71,5 +71,5 @@ def test_the_report_says_what_written_articles_change(log):
 
 
 def test_only_readers_with_few_clicks_are_taken(log):
-    assert cold_impressions(log, most=10) == [0, 1]
-    assert cold_impressions(log, most=1) == [0]
+    assert cold_impressions(log) == ([0, 1], 2)
+    assert cold_impressions(log, most=1) == ([0], 2)

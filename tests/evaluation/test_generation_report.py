@@ -99,13 +99,14 @@ def test_without_texts_nothing_is_claimed(clueless: TrainedGenerator) -> None:
 def test_the_report_measures_the_generator_before_and_after(
     writing_run: Path, tiny_data: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    evaluate(writing_run, data=tiny_data, models="ranker", readers=4, as_json=True)
+    evaluate(writing_run, data=tiny_data, models="ranker", readers=4, samples=3, as_json=True)
     printed = capsys.readouterr()
     report = json.loads(printed.out)
     found, before = report["generation"], report["before"]["generation"]
     assert {"perplexity", "rouge1", "rouge2", "rougeL", "distinct1", "grounding"} <= set(found)
     assert set(before) == set(found) - {"personal", "cold_start"}
     cold = found["cold_start"]
+    assert cold["impressions"] == cold["of_impressions"] == report["slices"]["at_most_5_clicks"]
     assert cold["impressions"] >= cold["readers"] > 0 and cold["written"] > 0
     change = cold["ranker"]["difference"]
     assert change["difference"] == pytest.approx(cold["ranker"]["auc_filled"] - cold["ranker"]["auc"])
@@ -119,7 +120,8 @@ def test_the_report_measures_the_generator_before_and_after(
     assert 0 <= found["copy_rate"] <= 1
     assert found["unsafe_rate"] == 0
     personal = found["personal"]
-    assert (personal["readers"], personal["samples"]) == (4, 4)
+    assert (personal["readers"], personal["samples"]) == (4, 3)
+    assert personal["most_interesting_margin"]["mean"] >= 0
     assert all(0 < value < 1 for value in personal["interest"].values())
     assert personal["over_other_reader"]["pairs"] == 4
     assert 0 <= personal["self_bleu"] <= 1

@@ -11,6 +11,7 @@ from genre_tf.data.articles import Article, ArticleTable
 from genre_tf.data.examples import ImpressionExample
 from genre_tf.evaluation.personalisation import (
     ReaderOfArticle,
+    _most_interesting,
     compared,
     personal_metrics,
     readers_of_articles,
@@ -64,12 +65,17 @@ def test_each_text_stands_beside_one_for_another_reader_of_the_same_source() -> 
     assert metrics["over_other_reader"] == {
         "pairs": 6,
         "share_above": 1.0,
+        "share_above_low": 1.0,
+        "share_above_high": 1.0,
         "share_equal": 0.0,
         "win_rate": 1.0,
         "low": 1.0,
         "high": 1.0,
     }
     assert metrics["best_of_samples_margin"]["mean"] == pytest.approx(0.2)
+    # The second sample may not be shown, so the first one is the most interesting of the others.
+    assert metrics["most_interesting_margin"] == {"mean": 0.0, "low": 0.0, "high": 0.0}
+    assert metrics["most_interesting_over_other_reader"]["share_above"] == 1.0
     assert (metrics["unsafe_rate"], metrics["unsafe_first"]) == (0.5, 1.0)
     for reader, sample in zip(READERS, samples, strict=True):
         assert sample["written"][0]["text"] == f"{reader.titles[0]}: {reader.source} now"
@@ -82,13 +88,23 @@ def test_people_read_the_comparisons_in_a_table() -> None:
     console = Console(record=True, width=120, file=io.StringIO())
     console.print(_personal_table(metrics))
     rows = [line.split("│")[1:] for line in console.export_text().splitlines() if "for another" in line]
-    assert [cell.strip() for cell in rows[0][:4]] == ["for another reader", "0.200", "1.000", "0.000"]
+    expected = ["for another reader", "0.200", "1.000", "1.000", "1.000", "0.000"]
+    assert [cell.strip() for cell in rows[0][:6]] == expected
+
+
+def test_the_click_model_alone_chooses_the_most_interesting_of_what_may_be_shown() -> None:
+    text = np.array([[b"a", b"b", b"c"], [b"", b"e", b"f"], [b"g", b"h", b""]])
+    interest = np.array([[0.1, 0.3, 0.2], [0.3, 0.1, 0.2], [0.1, 0.3, 0.2]], np.float32)
+    safe = np.array([[True, False, True], [True, True, True], [False, False, False]])
+    chosen = _most_interesting(Written(text, interest, interest, interest, safe, text))
+    assert chosen == ["c", "f", "g"]  # where nothing may be shown, what is served stands for it
 
 
 def test_equal_texts_are_half_a_win() -> None:
     ours, theirs = np.array([0.3, 0.2, 0.2, 0.1], np.float32), np.array([0.2, 0.3, 0.2, 0.09], np.float32)
     found = compared(ours, theirs, np.array([False, False, False, True]))
     assert (found["share_above"], found["share_equal"], found["win_rate"]) == (0.25, 0.5, 0.5)
+    assert found["share_above_low"] == 0 < 0.25 < found["share_above_high"]
     assert found["low"] < 0.5 < found["high"]
 
 

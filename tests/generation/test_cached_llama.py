@@ -1,5 +1,6 @@
 """Llama token by token against `transformers` and against its layers in training."""
 
+import dataclasses
 import json
 import subprocess
 import sys
@@ -21,7 +22,7 @@ from genre_tf.export.gate import portability_violations
 from genre_tf.export.saved_model import write_saved_model
 from genre_tf.generation.cached_llama import CachedLlama
 from genre_tf.generation.decode import DecodeOptions, decode
-from genre_tf.generation.sampling import Sample
+from genre_tf.generation.sampling import Greedy, Sample
 
 PROMPTS = [[5, 9, 3, 22, 8, 41, 2, 60], [4, 4, 17], [33]]
 END = 256
@@ -91,6 +92,39 @@ def test_log_probability_is_that_of_the_layers_in_training(prefix_columns: int, 
             np.testing.assert_allclose(found[row, sample], expected, atol=5e-5)
 
 
+def test_several_tokens_at_once_are_read_as_one_by_one(layers: LlamaLayers) -> None:
+    model, prefix = CachedLlama(layers), a_prefix(layers, len(PROMPTS), 3)
+    texts, one_by_one = steps(model, prefix)
+    ids, mask = left_padded(PROMPTS)
+    _, prompt = model.prefill(model.embed(ids), mask, prefix)
+    written = model.nothing_written(len(PROMPTS), 2, room=6)
+    start = tf.reduce_sum(tf.cast(mask, tf.int32), axis=1)[:, None, None]
+    for first, last in ((0, 3), (1, 4)):  # the second time two tokens are read again, in their old places
+        embeddings = model.embed(texts[:, :, first:last])
+        positions = tf.repeat(start + tf.range(first, last), 2, axis=1)
+        logits, written = model.read(embeddings, positions, prompt, written)
+        logits = tf.reshape(logits, [len(PROMPTS), 2, last - first, -1])
+        np.testing.assert_allclose(logits, one_by_one[:, :, first + 1 : last + 1], atol=5e-5)
+
+
+@pytest.mark.parametrize("strategy", [Greedy(), Sample(temperature=0.6, top_k=8)])
+def test_drafts_change_no_text(strategy: Any, layers: LlamaLayers) -> None:
+    model, (ids, mask) = CachedLlama(layers), left_padded(PROMPTS)
+    options = DecodeOptions(end_id=END, max_tokens=14, samples=2, strategy=strategy)
+
+    def write(options: DecodeOptions, sources: Any) -> Any:
+        return tf.function(decode, autograph=False)(
+            model, model.embed(ids), mask, seeds=tf.constant([1, 2, 3], tf.int64), options=options,
+            copy_from=sources,
+        )  # fmt: skip
+
+    plain = write(options, None)
+    sources = tf.maximum(plain.ids[:, 0], 0)  # what is written stands there, so that drafts are right
+    drafted = write(dataclasses.replace(options, draft_tokens=4), sources)
+    np.testing.assert_array_equal(drafted.ids, plain.ids)
+    np.testing.assert_allclose(drafted.log_probability, plain.log_probability, atol=1e-5)
+
+
 def a_prefix(layers: LlamaLayers, rows: int, columns: int) -> Prefix | None:
     if not columns:
         return None
@@ -119,11 +153,12 @@ def steps(model: CachedLlama, prefix: Prefix | None) -> tuple[np.ndarray, np.nda
     def run() -> Any:
         logits, prompt = model.prefill(model.embed(ids), mask, prefix)
         found = [tf.repeat(logits, 2, axis=0)]
-        written = model.nothing_written(len(PROMPTS), 2)
+        written = model.nothing_written(len(PROMPTS), 2, room=6)
         start = tf.reduce_sum(tf.cast(mask, tf.int32), axis=1)[:, None]
         for number in range(4):
-            embeddings = model.embed(texts[:, :, number])
-            logits, written = model.step(embeddings, tf.repeat(start + number, 2, 1), prompt, written)
+            embeddings = model.embed(texts[:, :, number : number + 1])
+            positions = tf.repeat(start + number, 2, 1)[:, :, None]
+            logits, written = model.read(embeddings, positions, prompt, written)
             found.append(logits)
         return tf.reshape(tf.stack(found, 1), [len(PROMPTS), 2, 5, -1])
 

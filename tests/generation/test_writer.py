@@ -1,5 +1,7 @@
 """Writing for readers, from raw strings to ranked texts."""
 
+import copy
+import dataclasses
 import unicodedata
 from typing import Any
 
@@ -9,6 +11,8 @@ import pytest
 import tensorflow as tf
 
 from genre_tf.backbones.gpt2_layers import Gpt2Layers
+from genre_tf.generation import drafting
+from genre_tf.generation.drafting import copied
 from genre_tf.generation.ranking import Written
 from genre_tf.generation.writer import Writer, WriterOptions
 from genre_tf.models.generator import Generator
@@ -111,6 +115,38 @@ def test_titles_are_shorter_than_bodies_may_be(writer: Writer) -> None:
     lengths = (ids >= 0).sum(axis=2)
     assert lengths[[0, 3]].max() <= 9
     assert lengths.max() <= 16
+
+
+def test_drafts_from_the_source_change_no_text(writer: Writer, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+
+    def counted(source: Any, written: Any, length: int) -> Any:
+        asked.append(source)
+        return copied(source, written, length)
+
+    monkeypatch.setattr(drafting, "copied", counted)
+    drafted = copy.copy(writer)
+    drafted.options = dataclasses.replace(writer.options, draft_tokens=3)
+    columns = [tf.constant(column) for column in (HISTORY, SOURCE, KIND)]
+
+    def decoded(writer: Writer) -> Any:
+        decode = tf.function(writer.decode, autograph=False)
+        return decode(*columns, tf.range(4, dtype=tf.int64), tf.ones([4, READER]))
+
+    plain, ahead = decoded(writer), decoded(drafted)
+    assert len(asked) == 1 and asked[0].shape[1] == SIZES.source_tokens  # in the drafted graph alone
+    np.testing.assert_array_equal(ahead.ids, plain.ids)
+    np.testing.assert_allclose(ahead.log_probability, plain.log_probability, atol=1e-5)
+
+
+def test_the_source_of_a_prompt_is_what_stands_in_it(writer: Writer) -> None:
+    prompt = writer.prompts.to_continue(*(tf.constant(column) for column in (HISTORY, SOURCE, KIND)))
+    source = prompt.source.numpy()
+    assert source.shape == (4, SIZES.source_tokens)
+    for ids, tokens, mask in zip(source, prompt.token_ids.numpy(), prompt.mask.numpy(), strict=True):
+        own = ids[ids >= 0].tolist()
+        assert tokens[mask].tolist()[-1 - len(own) : -1] == own  # the control token of the kind is last
+    assert (source[1] == -1).all()
 
 
 def test_prompts_that_do_not_fit_are_refused_at_once(writer: Writer) -> None:

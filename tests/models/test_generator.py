@@ -89,8 +89,8 @@ def test_prefill_on_the_left_padded_prompt_gives_the_whole_models_logits(generat
     longer["has_reader"] = inputs["has_reader"][:1]
     (first, *_) = np.asarray(cache.bias).shape
     nothing = decoder.nothing_written(first, 1, 1)
-    one = decoder.embed(tf.constant([[6], [6]]))
-    logits, _ = decoder.step(one, tf.constant([[len(row)] for row in ROWS]), cache, nothing)
+    one = decoder.embed(tf.constant([[[6]], [[6]]]))
+    logits, _ = decoder.read(one, tf.constant([[[len(row)]] for row in ROWS]), cache, nothing)
     np.testing.assert_allclose(logits[0], generator(longer)[0, -1], atol=2e-5)
 
 

@@ -2,9 +2,11 @@
 
 import importlib.util
 import random
+from functools import cache
 from pathlib import Path
 
 import pytest
+from tokenizers import ByteLevelBPETokenizer
 
 AWKWARD = [
     "",
@@ -22,6 +24,16 @@ AWKWARD = [
     "\ufffd\ue000\U0001f9ff\U000e0041\U000e0101\U000f0000",
     "a" * 101 + " " + "b" * 100 + " " + "ж" * 101,
 ]
+
+
+def reference_ids(folder: Path, texts: list[str]) -> list[list[int]]:
+    """Byte-pair ids by the `tokenizers` library, special tokens read as text."""
+    return [encoding.ids for encoding in _reference(folder).encode_batch(texts)]
+
+
+@cache
+def _reference(folder: Path) -> ByteLevelBPETokenizer:
+    return ByteLevelBPETokenizer(str(folder / "vocab.json"), str(folder / "merges.txt"))
 
 
 @pytest.fixture(scope="session")

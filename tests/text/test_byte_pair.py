@@ -6,12 +6,14 @@ from typing import Any
 import numpy as np
 import pytest
 import tensorflow as tf
-from tokenizers import ByteLevelBPETokenizer, Tokenizer
+from tokenizers import Tokenizer
 from transformers import AutoTokenizer
 
 from genre_tf.errors import InputError
 from genre_tf.text.byte_pair import MAX_TEXT_BYTES, BytePair, train_byte_pair
 from genre_tf.text.byte_pair_files import printable_bytes
+
+from .conftest import reference_ids
 
 CORPUS = [
     "The storm reached the coast on Monday, officials said.",
@@ -32,11 +34,6 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def tokenizer(folder: Path) -> BytePair:
     return BytePair.from_folder(folder)
-
-
-def reference_ids(folder: Path, texts: list[str]) -> list[list[int]]:
-    reference = ByteLevelBPETokenizer(str(folder / "vocab.json"), str(folder / "merges.txt"))
-    return [encoding.ids for encoding in reference.encode_batch(texts)]
 
 
 def test_gives_the_ids_of_the_reference(tokenizer: BytePair, folder: Path, awkward_texts: list[str]) -> None:

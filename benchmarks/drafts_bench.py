@@ -1,0 +1,128 @@
+"""`genre bench drafts`: titles written from abstracts with and without drafts copied from them.
+
+How many drafts are kept depends on what a writer has learned: `--run` measures a trained one. Without it the
+writers have random weights, keep next to nothing, and show what drafts cost at least.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from itertools import islice
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import tensorflow as tf
+
+from genre_tf.benchmarks.bench_data import bench_data
+from genre_tf.benchmarks.measuring import BenchOptions, Row, compare, rate_of
+from genre_tf.config import GenerationConfig
+from genre_tf.data.articles import ArticleTable
+from genre_tf.data.mind import read_split
+from genre_tf.errors import FailureError, InputError
+from genre_tf.generation.writer import Writer, WriterOptions
+from genre_tf.models.generator_checkpoint import TrainedGenerator, load_generator
+from genre_tf.training.generation import new_generator
+
+UNIT = "texts per second"
+BATCHES = (1, 8)  # readers, each with the samples that are served
+DRAFT_TOKENS = (3, 7)
+SHAPES = {"3 x 192": (3, 192), "6 x 384": (6, 384)}  # layers and width
+LEAST_WORDS = 8  # of an abstract to write from
+_ROUNDS_OF_SOURCES = 4  # requests that a measurement goes through, so that no single abstract decides
+
+Ids = npt.NDArray[np.int32]
+Write = Callable[[int], Ids]
+"""The number of a request -> token ids [batch, samples, longest]."""
+
+
+def bench(options: BenchOptions) -> list[Row]:
+    """Each writer at two batch sizes and two lengths of drafts, beside the same writer without them.
+
+    Raises:
+        InputError: the data set has no abstracts, or the run no generator.
+        FailureError: drafts changed a text.
+    """
+    rows = []
+    with bench_data(options) as data, TemporaryDirectory(prefix="genre-bench-") as folder:
+        sources = abstracts(data, max(BATCHES) * _ROUNDS_OF_SOURCES)
+        for name, parts in _writers(options, data, Path(folder)):
+            for batch in BATCHES:
+                plain = writing(parts, sources, batch, 0)
+                for drafts in DRAFT_TOKENS:
+                    case = f"{name}, batch {batch}, {drafts} ahead"
+                    rows += _compare(case, writing(parts, sources, batch, drafts), plain, batch, options)
+    return rows
+
+
+def abstracts(data: Path, count: int) -> list[str]:
+    """Abstracts of the newest split, from the newest article on; again from there where there are fewer.
+
+    Raises:
+        InputError: there is none that says enough.
+    """
+    split = "dev" if (data / "dev").is_dir() else "train"
+    texts = [article.abstract for article in read_split(data, split).articles.values()]
+    found = [text for text in texts if len(text.split()) >= LEAST_WORDS][::-1]
+    if not found:
+        raise InputError(f"{data} has no abstract of {LEAST_WORDS} words in {split}: give another --data")
+    return [found[at % len(found)] for at in range(count)]
+
+
+def writing(parts: TrainedGenerator, sources: list[str], batch: int, draft_tokens: int) -> Write:
+    """The writer as it is served, up to the token ids: every text for nobody in particular.
+
+    Args:
+        parts: the writer.
+        sources: abstracts.
+        batch: of each request.
+        draft_tokens: copied ahead.
+    """
+    options = replace(WriterOptions(), draft_tokens=draft_tokens)
+    writer = Writer(parts.generator, parts.prompts, options, parts.common_words)
+    nobody = tf.zeros([batch, parts.generator.reader_prefix.user_dimension])
+
+    @tf.function(input_signature=[tf.TensorSpec([batch], tf.string)], autograph=False)
+    def write(source: Any) -> Any:
+        title = tf.fill([batch], "title")
+        return writer.decode(tf.fill([batch], ""), source, title, tf.range(batch, dtype=tf.int64), nobody).ids
+
+    def request(number: int) -> Ids:
+        start = number % _ROUNDS_OF_SOURCES * batch
+        found: Ids = write(tf.constant(list(islice(sources, start, start + batch)))).numpy()
+        return found
+
+    return request
+
+
+def _writers(options: BenchOptions, data: Path, folder: Path) -> Iterator[tuple[str, TrainedGenerator]]:
+    if options.run is not None:
+        yield "trained", load_generator(options.run)
+        return
+    table = ArticleTable.of(read_split(data, "train"))
+    for name, (layers, hidden) in SHAPES.items():
+        size = {"layers": 1, "hidden": 16, "heads": 2, "vocabulary_size": 300} if options.quick else {}
+        config = GenerationConfig(**({"layers": layers, "hidden": hidden} | size))
+        yield f"random {name}", new_generator(config, table, 64, folder / name)
+
+
+def _compare(case: str, ours: Write, plain: Write, batch: int, options: BenchOptions) -> list[Row]:
+    for number in range(_ROUNDS_OF_SOURCES):
+        require_same_texts(case, ours(number), plain(number))
+
+    def all_requests(write: Write) -> None:
+        for number in range(_ROUNDS_OF_SOURCES):
+            write(number)
+
+    def rate(write: Write) -> Any:
+        texts = _ROUNDS_OF_SOURCES * batch * WriterOptions().samples
+        return rate_of(lambda: all_requests(write), texts, options)
+
+    return compare(case, UNIT, rate(ours), {"plain decoding": rate(plain)}, options, warm=False)  # just done
+
+
+def require_same_texts(case: str, ours: Ids, plain: Ids) -> None:
+    """Raises FailureError where drafts changed a text: int32 [batch, samples, longest] each."""
+    if ours.shape != plain.shape or (ours != plain).any():
+        raise FailureError(f"{case}: with drafts other texts are written, so speed says nothing")

@@ -1,0 +1,122 @@
+"""`genre profile`: what readers of a run like, their clicks weighed as its user tower weighs them."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from genre_tf.data.articles import Article, ArticleTable, Split
+from genre_tf.data.mind import read_split
+from genre_tf.data.records import read_articles
+from genre_tf.errors import InputError
+from genre_tf.evaluation.run_models import open_run
+from genre_tf.evaluation.scoring import TwoTowerScorer
+from genre_tf.generation.profile import Click, Profile, TitleWords, profile
+from genre_tf.generation.safety import SafetyList
+from genre_tf.models.checkpoint import CACHE_FOLDER, load_two_tower
+from genre_tf.models.embedding import embed_articles
+
+Histories = Mapping[str, Sequence[str]]
+"""Reader to the ids of his clicks, oldest first."""
+
+
+@dataclass(frozen=True)
+class KnownArticles:
+    """The articles that clicks may name.
+
+    Args:
+        articles: those that the run was trained with, and those of the log if one was given.
+        histories: of the log's readers; none without a log.
+    """
+
+    articles: Mapping[str, Article]
+    histories: Histories
+
+
+def known_articles(run: Path, data: Path | None, split: str, max_bad_rows: int = 0) -> KnownArticles:
+    """Read what a run knows, and a log.
+
+    Args:
+        run: the run folder.
+        data: folder of a MIND-format data set, or None.
+        split: folder of the split in it.
+        max_bad_rows: rows of the split that may be skipped.
+
+    Raises:
+        InputError: one of them cannot be read.
+    """
+    open_run(run)
+    prepared = {article.news_id: article for article in read_articles(run / "prepared").articles[1:]}
+    if data is None:
+        return KnownArticles(prepared, {})
+    log = read_split(data, split, max_bad_rows)
+    return KnownArticles({**prepared, **log.articles}, newest_histories(log))
+
+
+def newest_histories(log: Split) -> Histories:
+    """The history of each reader in his newest impression, readers in the order of the log."""
+    newest = {}
+    for impression in log.impressions:
+        earlier = newest.get(impression.user_id)
+        if earlier is None or impression.time >= earlier.time:
+            newest[impression.user_id] = impression
+    return {reader: impression.history for reader, impression in newest.items()}
+
+
+def articles_of_titles(titles: Sequence[str]) -> dict[str, Article]:
+    """Articles of which the titles alone are known, numbered from 1 in place of ids."""
+    return {str(place): Article(str(place), "", "", title, "") for place, title in enumerate(titles, 1)}
+
+
+def profiles(
+    run: Path, known: Mapping[str, Article], histories: Histories, safety: SafetyList | None = None
+) -> Iterator[tuple[str, Profile]]:
+    """What readers like.
+
+    Args:
+        run: the run folder.
+        known: articles by id; clicks on others are left out.
+        histories: of the readers.
+        safety: words of titles that it refuses are not named.
+
+    Yields:
+        Reader and profile, in the order given, made from the newest clicks that the run's models read.
+
+    Raises:
+        InputError: the run has no trained towers.
+    """
+    newest = open_run(run).data.max_history
+    clicks = {
+        reader: [known[news_id] for news_id in history if news_id in known][-newest:]
+        for reader, history in histories.items()
+    }
+    table = ArticleTable(article for of_reader in clicks.values() for article in of_reader)
+    towers = load_two_tower(run)
+    scorer = TwoTowerScorer(towers, embed_articles(towers.encoder, table, run / CACHE_FOLDER))
+    rows = [table.rows([article.news_id for article in of_reader]) for of_reader in clicks.values()]
+    words = TitleWords(*zip(*((article.title, article.abstract) for article in known.values()), strict=True))
+    for (reader, of_reader), shares in zip(clicks.items(), scorer.click_shares(rows), strict=True):
+        weighed = zip(of_reader, np.asarray(shares).tolist(), strict=True)
+        yield (
+            reader,
+            profile(
+                [
+                    Click(one.news_id, one.title, one.category, one.subcategory, share)
+                    for one, share in weighed
+                ],
+                words,
+                safety,
+            ),
+        )
+
+
+def check_reader(reader: str, histories: Histories) -> None:
+    """See that a log knows a reader.
+
+    Raises:
+        InputError: it does not.
+    """
+    if reader not in histories:
+        some = ", ".join(list(histories)[:3])
+        raise InputError(f"the log has no reader {reader!r}; it has {len(histories)}, such as {some}")

@@ -1,0 +1,244 @@
+"""What a reader likes, in a sentence, for explanations.
+
+No language model writes it: categories, counts and words are those of the articles that he clicked, and each
+word comes with the clicks whose titles hold it, so that whatever the sentence says can be shown.
+"""
+
+import math
+import re
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
+
+import tensorflow as tf
+
+from genre_tf.generation.grounding import FUNCTION_WORDS, common_words
+from genre_tf.generation.safety import SafetyList
+
+MOST_CATEGORIES, MOST_WORDS = 3, 4  # what a sentence holds
+LEAST_SHARE = 0.15  # of a category among what counts: below it, it is no taste but a click now and then
+FEW_CLICKS = 3  # up to here nothing need come twice to be named
+_NAME_VALUE = 2.0  # of a name over another word as rare: "Texas" says what was read of, "dies" does not
+_LOOKED_AT = 32  # words of a reader that are held against the safety list
+# A word; one that begins with a digit names no topic, and scripts without spaces have no words here.
+_WORD = re.compile(r"[^\W\d_][^\W_]*(?:[.&'’-][^\W_]+)*")
+_NO_SPACES = re.compile("[\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff]")
+_POSSESSIVE, _CONTRACTION = re.compile(r"['’]s$"), re.compile(r"['’](?:t|re|ve|ll|d|m)$")
+_COMMON = frozenset(FUNCTION_WORDS)
+
+
+@dataclass(frozen=True)
+class Click:
+    """A click of a reader.
+
+    Args:
+        news_id: of the article.
+        title: of the article.
+        category: of the article; "" where unknown.
+        subcategory: of the article; "" where unknown.
+        share: how much the click counts among all of the reader's, which sum to 1.
+    """
+
+    news_id: str
+    title: str
+    category: str
+    subcategory: str
+    share: float
+
+
+@dataclass(frozen=True)
+class LikedCategory:
+    """A category; `mostly` is a subcategory that makes at least half of it, else "".
+
+    Args:
+        name: as the data set writes it.
+        clicks: in it.
+        share: of what counts.
+        mostly: as the data set writes it.
+    """
+
+    name: str
+    clicks: int
+    share: float
+    mostly: str
+
+
+@dataclass(frozen=True)
+class LikedWord:
+    """A word, or two that stand side by side, as the titles write it; and the clicks that show it."""
+
+    text: str
+    news_ids: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Profile:
+    """What a reader likes.
+
+    Args:
+        sentence: in English.
+        clicks: that it was made from.
+        categories: greatest share first.
+        words: what marks the reader most first.
+    """
+
+    sentence: str
+    clicks: int
+    categories: tuple[LikedCategory, ...]
+    words: tuple[LikedWord, ...]
+
+
+class TitleWords:
+    """What words are worth: of two in equally many clicks, the rarer one says more about the reader.
+
+    Args:
+        titles: of a corpus.
+        abstracts: of the corpus; words that they write with a small letter are no names.
+    """
+
+    def __init__(self, titles: Iterable[str], abstracts: Iterable[str] = ()) -> None:
+        self._common = frozenset(common_words(abstracts))
+        self._titles, self._with_word = 0, Counter[str]()
+        for title in titles:
+            self._titles += 1
+            self._with_word.update({_key(word) for word in _WORD.findall(title)})
+
+    def value(self, key: str) -> float:
+        """Inverse document frequency in nats, more for a name; an unknown word counts as seen once."""
+        rarity = math.log((self._titles + 1) / max(self._with_word[key], 1))
+        return rarity if key in self._common else _NAME_VALUE * rarity
+
+
+def profile(clicks: Sequence[Click], words: TitleWords, safety: SafetyList | None = None) -> Profile:
+    """Say what a reader likes.
+
+    Args:
+        clicks: of the reader, oldest first; none for a new one.
+        words: of a corpus of titles.
+        safety: words of the titles that it refuses are not named; the default list if left out.
+    """
+    often = 1 if len(clicks) <= FEW_CLICKS else 2
+    categories = _categories(clicks, often)
+    liked = _words(clicks, words, often, safety or SafetyList())
+    return Profile(_sentence(len(clicks), categories, liked, often), len(clicks), categories, liked)
+
+
+def _categories(clicks: Sequence[Click], often: int) -> tuple[LikedCategory, ...]:
+    groups: dict[str, list[Click]] = defaultdict(list)
+    for click in clicks:
+        if click.category:
+            groups[click.category].append(click)
+    found = []
+    for name, group in groups.items():
+        share = sum(click.share for click in group)
+        parts: dict[str, float] = defaultdict(float)
+        for click in group:
+            parts[click.subcategory] += click.share
+        mostly, part = max(parts.items(), key=lambda item: item[1])
+        shown = mostly if mostly != name and len(group) >= often and part >= share / 2 else ""
+        found.append(LikedCategory(name, len(group), share, shown))
+    liked = [one for one in found if one.share >= LEAST_SHARE and one.clicks >= often]
+    return tuple(sorted(liked, key=lambda one: (-one.share, one.name))[:MOST_CATEGORIES])
+
+
+def _words(
+    clicks: Sequence[Click], words: TitleWords, often: int, safety: SafetyList
+) -> tuple[LikedWord, ...]:
+    holding: dict[tuple[str, ...], list[Click]] = defaultdict(list)
+    forms: dict[tuple[str, ...], Counter[str]] = defaultdict(Counter)
+    for click in clicks:
+        for term, form in dict(_terms(click.title)).items():
+            holding[term].append(click)
+            forms[term][form] += 1
+    titles = {term: len({click.title for click in found}) for term, found in holding.items()}
+
+    def value(term: tuple[str, ...]) -> float:
+        return sum(click.share for click in holding[term]) * sum(map(words.value, term))
+
+    ranked = [
+        term for term in sorted(holding, key=lambda term: (-value(term), term)) if titles[term] >= often
+    ]
+    chosen: list[tuple[str, ...]] = []
+    for term in _allowed(ranked[:_LOOKED_AT], safety):
+        if len(chosen) < MOST_WORDS and not any(_stems(term) & _stems(other) for other in chosen):
+            chosen.append(term)
+    return tuple(
+        LikedWord(forms[term].most_common(1)[0][0], tuple(click.news_id for click in holding[term]))
+        for term in chosen
+    )
+
+
+def _allowed(terms: Sequence[tuple[str, ...]], safety: SafetyList) -> Iterator[tuple[str, ...]]:
+    if not terms:
+        return
+    safe: Any = safety.is_safe(tf.constant([" ".join(term) for term in terms]))
+    for term, fit in zip(terms, safe.numpy(), strict=True):
+        if fit:
+            yield term
+
+
+def _terms(title: str) -> Iterator[tuple[tuple[str, ...], str]]:
+    """Words of a title that may name a topic, and pairs of them side by side, each with how it is written."""
+    found = list(_WORD.finditer(title))
+    for match in found:
+        if key := _key(match[0]):
+            yield (key,), _POSSESSIVE.sub("", match[0])
+    for left, right in pairwise(found):
+        keys = _key(left[0]), _key(right[0])
+        if all(keys) and title[left.end() : right.start()].isspace() and not _POSSESSIVE.search(left[0]):
+            yield keys, f"{left[0]} {_POSSESSIVE.sub('', right[0])}"
+
+
+def _key(word: str) -> str:
+    """What a word is counted by, of any case and without a possessive; "" where it cannot name a topic."""
+    key = _POSSESSIVE.sub("", word).lower()
+    common = key in _COMMON or word.lower() in _COMMON or _CONTRACTION.search(key)
+    return "" if len(key) < 2 or common or _NO_SPACES.search(key) else key
+
+
+def _stems(term: tuple[str, ...]) -> set[str]:
+    return {word.removesuffix("s") for word in term}
+
+
+def _sentence(
+    clicks: int, categories: Sequence[LikedCategory], words: Sequence[LikedWord], often: int
+) -> str:
+    if not clicks:
+        return "Has clicked nothing yet."
+    named = _listed([word.text for word in words])
+    several = "several of the titles name" if often > 1 else "the titles name"
+    if categories:
+        told = [
+            f"{_plain(one.name)} ({one.clicks} of {clicks} clicks{_most_of(one)})"
+            if place == 0
+            else f"{_plain(one.name)} ({one.clicks}{_most_of(one)})"
+            for place, one in enumerate(categories)
+        ]
+        return f"Likes {_listed(told)}" + (f"; {several} {named}." if words else ".")
+    if words:
+        return f"Of {clicks} clicked articles {several} {named}."
+    return f"Has clicked {clicks} articles, which share neither a category nor a word."
+
+
+def _most_of(category: LikedCategory) -> str:
+    return f", mostly {_plain(category.mostly)}" if category.mostly else ""
+
+
+def _plain(name: str) -> str:
+    return name.replace("_", " ").replace("-", " ")
+
+
+def _listed(parts: Sequence[str]) -> str:
+    return " and ".join([", ".join(parts[:-1]), parts[-1]] if len(parts) > 1 else parts)
+
+
+def as_json(found: Profile) -> Mapping[str, Any]:
+    """A profile for programs."""
+    return {
+        "sentence": found.sentence,
+        "clicks": found.clicks,
+        "categories": [vars(category) for category in found.categories],
+        "words": [{"text": word.text, "news_ids": list(word.news_ids)} for word in found.words],
+    }

@@ -1,0 +1,89 @@
+"""`genre profile` on a tiny run: readers by ids, by titles and out of a log."""
+
+import json
+from datetime import datetime
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from genre_tf.cli.profile import profile
+from genre_tf.data.articles import ArticleTable, Impression, Split
+from genre_tf.data.records import read_articles
+from genre_tf.errors import InputError
+from genre_tf.evaluation.profiles import newest_histories
+from genre_tf.evaluation.scoring import TwoTowerScorer
+from genre_tf.models.checkpoint import load_two_tower
+from genre_tf.models.embedding import embed_articles
+
+
+def test_a_reader_by_ids(tiny_run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    profile(tiny_run, history="N3  N6 N9 N12 N404")  # every third article is about sports
+    printed = capsys.readouterr()
+    assert printed.out == ("Likes sports (4 of 4 clicks); several of the titles name sports number.\n")
+    assert "left out" in printed.err and "N404" in printed.err
+
+
+def test_a_reader_by_titles(tiny_run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    titles = "Bread is back\\nBread is gone\\nRain today\\nWind tomorrow"
+    profile(tiny_run, history_text=titles, as_json=True)
+    found = json.loads(capsys.readouterr().out)
+    assert found["sentence"] == "Of 4 clicked articles several of the titles name Bread."
+    assert found["words"] == [{"text": "Bread", "news_ids": ["1", "2"]}]
+    profile(tiny_run, history_text="")
+    assert capsys.readouterr().out == "Has clicked nothing yet.\n"
+
+
+def test_every_reader_of_a_log(tiny_run: Path, tiny_data: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    profile(tiny_run, data=tiny_data, split="test", as_json=True)
+    found = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert sorted(row["reader"] for row in found) == [f"U{at}-1" for at in range(7)]
+    assert all(row["sentence"] for row in found)
+    profile(tiny_run, data=tiny_data, split="test", reader="U3-1")
+    assert capsys.readouterr().out.startswith("U3-1\t")
+
+
+def test_the_newest_history_of_a_reader_counts() -> None:
+    log = [
+        Impression(str(hour), reader, datetime(2026, 1, 1, hour), history, ("N1",), None)
+        for reader, hour, history in (("U1", 5, ("N1", "N2")), ("U2", 1, ()), ("U1", 3, ("N1",)))
+    ]
+    found = newest_histories(Split("dev", {}, log, []))
+    assert found == {"U1": ("N1", "N2"), "U2": ()} and list(found) == ["U1", "U2"]
+
+
+def test_clicks_are_weighed_by_the_user_tower(tiny_run: Path) -> None:
+    towers = load_two_tower(tiny_run)
+    table: ArticleTable = read_articles(tiny_run / "prepared")
+    scorer = TwoTowerScorer(towers, embed_articles(towers.encoder, table))
+    histories = [np.array(rows, np.int32) for rows in ((), (1, 2, 3), (4,))]
+    for shares, history in zip(scorer.click_shares(histories), histories, strict=True):
+        np.testing.assert_allclose(shares, np.full(len(history), 1 / max(len(history), 1)), atol=1e-6)
+    bias = towers.user_tower.pooling.recency_bias
+    bias.assign([np.log(3.0), *np.zeros(len(bias) - 1)])  # the newest click counts three times
+    (shares,) = TwoTowerScorer(towers, scorer.vectors).click_shares(histories[1:2])
+    np.testing.assert_allclose(shares, [0.2, 0.2, 0.6], atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({}, "give --history"),
+        ({"history": "N1", "history_text": "a"}, "one of them"),
+        ({"history": "N1", "reader": "U1"}, "one of them"),
+        ({"data": True, "reader": "nobody"}, "no reader 'nobody'; it has 7, such as"),
+        ({"data": True, "split": "nowhere"}, "no split 'nowhere'"),
+    ],
+)
+def test_what_cannot_be_told_is_said_plainly(
+    options: dict[str, object], message: str, tiny_run: Path, tiny_data: Path
+) -> None:
+    if options.get("data"):
+        options = {"split": "test", **options, "data": tiny_data}
+    with pytest.raises(InputError, match=message):
+        profile(tiny_run, **options)  # type: ignore[arg-type]
+
+
+def test_a_folder_that_is_no_run_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="is no folder"):
+        profile(tmp_path / "none", history="N1")
