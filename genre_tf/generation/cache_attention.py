@@ -1,7 +1,8 @@
 """Attention of new tokens to a prompt and to what their own sample wrote, over caches of fixed size.
 
 The shapes are the same at every step: oneDNN prepares a product anew for each new shape, which costs more
-than the product itself. New keys are scattered into their places, which happens in the cache's own memory.
+than the product itself. New keys are written into the cache's own memory: a scatter in a loop copies all of
+it, which took as long as the matrix products at eight rows.
 Where several query heads share a key head (grouped queries), they stand side by side as more queries of it.
 """
 
@@ -17,7 +18,7 @@ class Places(NamedTuple):
     """Where new tokens go and what they see; the same for all layers.
 
     Args:
-        index: int32 [batch * samples * columns * key heads, 1], rows of a cache flattened to [.., depth].
+        index: int32 [batch * samples * columns * key heads], rows of a cache flattened to [.., depth].
         bias: float32 [batch, 1, samples, queries, room]; 0 for what a token sees, very low for the rest.
         shape: int32 [5] of a cache: batch, key heads, samples, room, depth.
         queries: of a sample to each key head, columns * groups, static where it can be.
@@ -53,7 +54,7 @@ def places(at: Any, cache: Any, groups: int = 1) -> Places:
     if groups > 1:
         seen = tf.repeat(seen, groups, axis=2)  # [batch, samples, queries, room]
     return Places(
-        index=tf.reshape(index, [-1, 1]),
+        index=tf.reshape(index, [-1]),
         bias=tf.where(seen, 0.0, IMPOSSIBLE)[:, None],
         shape=tf.stack([batch, heads, samples, room, depth]),
         queries=columns * groups,
@@ -62,11 +63,21 @@ def places(at: Any, cache: Any, groups: int = 1) -> Places:
     )
 
 
+def new_cache(batch: Any, heads: int, samples: int, room: int, depth: int) -> Any:
+    """Zeros float32 [batch, heads, samples, room, depth] in memory of their own, to be written in.
+
+    `tf.zeros` may become a constant of the graph, or one tensor with others like it.
+    """
+    shape = tf.stack([batch, heads, samples, room, depth])
+    empty = tf.raw_ops.Empty(shape=shape, dtype=tf.float32, init=True)
+    return tf.ensure_shape(empty, [None, heads, samples, room, depth])
+
+
 def write(cache: Any, new: Any, where: Places) -> Any:
-    """Put the keys (or values) of new tokens in their places.
+    """Put the keys (or values) of new tokens in their places; the cache given is no longer valid.
 
     Args:
-        cache: float32 [batch, key heads, samples, room, depth].
+        cache: float32 [batch, key heads, samples, room, depth], of `new_cache` or its copy.
         new: float32 [batch * samples * columns, key heads * depth], or of any shape in this order.
         where: of `places`.
 
@@ -75,7 +86,7 @@ def write(cache: Any, new: Any, where: Places) -> Any:
     """
     depth = cache.shape[-1]
     flat = tf.reshape(cache, [-1, depth])
-    flat = tf.tensor_scatter_nd_update(flat, where.index, tf.reshape(new, [-1, depth]))
+    flat = tf.raw_ops.InplaceUpdate(x=flat, i=where.index, v=tf.reshape(new, [-1, depth]))
     return tf.ensure_shape(tf.reshape(flat, where.shape), cache.shape)
 
 

@@ -107,8 +107,9 @@ class CachedGpt2(tf.Module):
 
     def nothing_written(self, batch: Any, samples: int, room: int) -> WrittenCache:
         """As in `CachedDecoder`."""
-        empty = tf.zeros([batch, self.heads, samples, room, self.hidden // self.heads])
-        return WrittenCache([empty for _ in self.layers], [empty for _ in self.layers])
+        new = (batch, self.heads, samples, room, self.hidden // self.heads)
+        keys, values = ([cache_attention.new_cache(*new) for _ in self.layers] for _ in range(2))
+        return WrittenCache(keys, values)
 
     def _enter(self, embeddings: Any, positions: Any) -> Any:
         """States [all columns of all rows, hidden], of mean 0."""

@@ -99,8 +99,9 @@ class CachedLlama(tf.Module):
 
     def nothing_written(self, batch: Any, samples: int, room: int) -> WrittenCache:
         """As in `CachedDecoder`."""
-        empty = tf.zeros([batch, self.key_heads, samples, room, self.depth])
-        return WrittenCache([empty for _ in self.layers], [empty for _ in self.layers])
+        new = (batch, self.key_heads, samples, room, self.depth)
+        keys, values = ([cache_attention.new_cache(*new) for _ in self.layers] for _ in range(2))
+        return WrittenCache(keys, values)
 
     def _turns(self, positions: Any) -> tuple[Any, ...]:
         """Rotations of all heads at each position: two of float32 [batch, columns, 1, depth]."""
