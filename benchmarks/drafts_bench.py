@@ -102,8 +102,9 @@ def _writers(options: BenchOptions, data: Path, folder: Path) -> Iterator[tuple[
         return
     table = ArticleTable.of(read_split(data, "train"))
     for name, (layers, hidden) in SHAPES.items():
-        size = {"layers": 1, "hidden": 16, "heads": 2, "vocabulary_size": 300} if options.quick else {}
-        config = GenerationConfig(**({"layers": layers, "hidden": hidden} | size))
+        config = GenerationConfig(layers=layers, hidden=hidden)
+        if options.quick:
+            config = replace(config, layers=1, hidden=16, heads=2, vocabulary_size=300)
         yield f"random {name}", new_generator(config, table, 64, folder / name)
 
 

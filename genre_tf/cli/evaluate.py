@@ -46,12 +46,12 @@ def evaluate(
     report = evaluate_run(
         run, data, split, options, say=lambda line: progress.print(line, markup=False, soft_wrap=True)
     )
-    samples = report.pop("samples", [])
+    written = report.pop("samples", [])
     file = save_report(report, run)
     log_scalars(report, run)
-    if samples:
-        log_samples(samples, run, split)
-        progress.print(f"what was written: {save_samples(samples, run, split)}", markup=False)
+    if written:
+        log_samples(written, run, split)
+        progress.print(f"what was written: {save_samples(written, run, split)}", markup=False)
     if as_json:
         print_json(report)
     else:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from genre_tf.data.articles import Article, ArticleTable, Split
+from genre_tf.data.articles import Article, ArticleTable, Impression, Split
 from genre_tf.data.mind import read_split
 from genre_tf.data.records import read_articles
 from genre_tf.errors import InputError
@@ -56,7 +56,7 @@ def known_articles(run: Path, data: Path | None, split: str, max_bad_rows: int =
 
 def newest_histories(log: Split) -> Histories:
     """The history of each reader in his newest impression, readers in the order of the log."""
-    newest = {}
+    newest: dict[str, Impression] = {}
     for impression in log.impressions:
         earlier = newest.get(impression.user_id)
         if earlier is None or impression.time >= earlier.time:

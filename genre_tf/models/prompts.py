@@ -119,7 +119,7 @@ class Prompts(tf.Module):
         time = tf.shape(dense)[1]
         column = tf.range(time)[None, :] - (time - length)  # negative in the padding
         token_ids = tf.gather(dense, tf.maximum(column, 0), batch_dims=1)
-        dense_source = source_ids.to_tensor(-1, [None, self.sizes.source_tokens])
+        dense_source = source_ids.to_tensor(-1, shape=[None, self.sizes.source_tokens])
         return Prompt(token_ids, column >= 0, has_reader, dense_source)
 
     def to_learn(
