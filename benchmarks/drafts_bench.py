@@ -45,13 +45,13 @@ def bench(options: BenchOptions) -> list[Row]:
         FailureError: drafts changed a text.
     """
     rows = []
-    sizes = slice(1 if options.quick else None)  # each is another graph to trace
+    count = 1 if options.quick else len(BATCHES)  # each is another graph to trace
     with bench_data(options) as data, TemporaryDirectory(prefix="genre-bench-") as folder:
         sources = abstracts(data, max(BATCHES) * _ROUNDS_OF_SOURCES)
         for name, parts in _writers(options, data, Path(folder)):
-            for batch in BATCHES[sizes]:
+            for batch in BATCHES[:count]:
                 plain = writing(parts, sources, batch, 0)
-                for drafts in DRAFT_TOKENS[sizes]:
+                for drafts in DRAFT_TOKENS[:count]:
                     case = f"{name}, batch {batch}, {drafts} ahead"
                     rows += _compare(case, writing(parts, sources, batch, drafts), plain, batch, options)
     return rows
