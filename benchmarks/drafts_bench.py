@@ -38,19 +38,20 @@ Write = Callable[[int], Ids]
 
 
 def bench(options: BenchOptions) -> list[Row]:
-    """Each writer at two batch sizes and two lengths of drafts, beside the same writer without them.
+    """Each writer at two batch sizes and two lengths of drafts (`quick`: one), beside itself without them.
 
     Raises:
         InputError: the data set has no abstracts, or the run no generator.
         FailureError: drafts changed a text.
     """
     rows = []
+    count = 1 if options.quick else len(BATCHES)  # each is another graph to trace
     with bench_data(options) as data, TemporaryDirectory(prefix="genre-bench-") as folder:
         sources = abstracts(data, max(BATCHES) * _ROUNDS_OF_SOURCES)
         for name, parts in _writers(options, data, Path(folder)):
-            for batch in BATCHES:
+            for batch in BATCHES[:count]:
                 plain = writing(parts, sources, batch, 0)
-                for drafts in DRAFT_TOKENS:
+                for drafts in DRAFT_TOKENS[:count]:
                     case = f"{name}, batch {batch}, {drafts} ahead"
                     rows += _compare(case, writing(parts, sources, batch, drafts), plain, batch, options)
     return rows

@@ -68,7 +68,7 @@ def profile(
         if as_json:
             _print_line({"reader": name} | dict(plain(described)), len(histories) > 1)
         else:
-            results.print(f"{name}\t{described.sentence}" if name else described.sentence, markup=False)
+            results.print(f"{name}: {described.sentence}" if name else described.sentence, markup=False)
 
 
 def _safety(file: Path | None) -> "SafetyList | None":

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 
 from genre_tf.data.articles import Article, ArticleTable, Impression, Split
 from genre_tf.data.mind import read_split
@@ -92,12 +93,15 @@ def profiles(
         for reader, history in histories.items()
     }
     table = ArticleTable(article for of_reader in clicks.values() for article in of_reader)
-    towers = load_two_tower(run)
-    scorer = TwoTowerScorer(towers, embed_articles(towers.encoder, table, run / CACHE_FOLDER))
     rows = [table.rows([article.news_id for article in of_reader]) for of_reader in clicks.values()]
+    towers = load_two_tower(run)
+    all_shares: list[npt.NDArray[np.float32]] = [np.zeros(0, np.float32)] * len(rows)
+    if len(table) > 1:  # any reader has clicked anything
+        scorer = TwoTowerScorer(towers, embed_articles(towers.encoder, table, run / CACHE_FOLDER))
+        all_shares = scorer.click_shares(rows)
     words = TitleWords(*zip(*((article.title, article.abstract) for article in known.values()), strict=True))
-    for (reader, of_reader), shares in zip(clicks.items(), scorer.click_shares(rows), strict=True):
-        weighed = zip(of_reader, np.asarray(shares).tolist(), strict=True)
+    for (reader, of_reader), shares in zip(clicks.items(), all_shares, strict=True):
+        weighed = zip(of_reader, shares.tolist(), strict=True)
         yield (
             reader,
             profile(

@@ -106,8 +106,13 @@ class TitleWords:
             self._with_word.update({_key(word) for word in _WORD.findall(title)})
 
     def value(self, key: str) -> float:
-        """Inverse document frequency in nats, more for a name; an unknown word counts as seen once."""
+        """Inverse document frequency in nats, more for a name; an unknown word counts as seen once.
+
+        0 for a word of half of all titles: it tells no two readers apart.
+        """
         rarity = math.log((self._titles + 1) / max(self._with_word[key], 1))
+        if rarity < math.log(2):
+            return 0.0
         return rarity if key in self._common else _NAME_VALUE * rarity
 
 
@@ -157,9 +162,8 @@ def _words(
     def value(term: tuple[str, ...]) -> float:
         return sum(click.share for click in holding[term]) * sum(map(words.value, term))
 
-    ranked = [
-        term for term in sorted(holding, key=lambda term: (-value(term), term)) if titles[term] >= often
-    ]
+    named = [term for term in holding if titles[term] >= often and all(map(words.value, term))]
+    ranked = sorted(named, key=lambda term: (-value(term), term))
     chosen: list[tuple[str, ...]] = []
     for term in _allowed(ranked[:_LOOKED_AT], safety):
         if len(chosen) < MOST_WORDS and not any(_stems(term) & _stems(other) for other in chosen):

@@ -22,12 +22,8 @@ def test_json_has_every_case():
     answer = run_bench("drafts", "--quick", "--rounds", "1", "--json")
     assert answer.exit_code == 0, (answer.output, answer.exception)
     rows = json.loads(answer.stdout)["rows"]
-    assert [row["case"] for row in rows] == [
-        f"random {shape}, batch {batch}, {ahead} ahead"
-        for shape in ("3 x 192", "6 x 384")
-        for batch in (1, 8)
-        for ahead in (3, 7)
-    ]
+    cases = [f"random {shape}, batch 1, 3 ahead" for shape in ("3 x 192", "6 x 384")]
+    assert [row["case"] for row in rows] == cases
     assert {row["peer_name"] for row in rows} == {"plain decoding"}
     assert all(row["ours"] > 0 and row["unit"] == "texts per second" for row in rows)
 

@@ -56,12 +56,18 @@ def test_every_word_stands_in_the_titles_of_the_clicks_it_is_shown_by() -> None:
 
 def test_rare_words_say_more_than_usual_ones_in_as_many_titles() -> None:
     clicks = reader(*((f"Astros game {letter}", "", "") for letter in "abcdef"))
-    usual = TitleWords(["game on", "game off", "a game"])
+    usual = TitleWords(["game on", "game off", "Rain", "Bread", "Wind", "Snow"])
     assert profile(clicks, usual).words[0].text == "Astros game"
     apart = reader(
         ("Astros in a game", "", ""), ("game for the Astros", "", ""), ("x", "", ""), ("y", "", "")
     )
     assert [word.text for word in profile(apart, usual).words] == ["Astros", "game"]
+
+
+def test_a_word_of_half_of_all_titles_is_not_named() -> None:
+    words = TitleWords([f"News: {word}" for word in ("Rain", "Wind", "Bread", "Snow", "Ice")])
+    clicks = reader(*((f"News: {word}", "", "") for word in ("Rain of May", "Rain", "Wind", "Bread")))
+    assert [word.text for word in profile(clicks, words).words] == ["Rain"]
 
 
 def test_names_say_more_than_other_words_as_rare() -> None:
