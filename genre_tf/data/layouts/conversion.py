@@ -128,7 +128,7 @@ def _of_clicks(
         raise ValueError("this map is not of a log of clicks")
     # Where each click tells its article, the faults of a row are told once: when its click is read.
     once = set(source.files(column_map.files.articles)) <= set(source.files(column_map.files.clicks))
-    told = replace(source, policy=FaultPolicy(None) if once else source.policy, read=[])
+    told = replace(source, policy=FaultPolicy(None) if once else source.policy)
     articles = read_catalogue(told, column_map.files.articles, column_map.articles)
     catalogue = list(articles.values())
     rows = {news_id: row for row, news_id in enumerate(articles)}
@@ -176,11 +176,13 @@ def _written(
 
 
 def _refuse_empty(source: Source, folder: Path | None) -> None:
-    message = "holds no usable row; is the column map the right one?"
-    names = ", ".join(dict.fromkeys(str(path) for path in source.read)) or str(source.folder)
+    message = (
+        "no usable row (of clicks: none with anything to draw beside it); is it the right map, with the "
+        "right columns, skip rules and days?"
+    )
     if folder is not None:
-        raise InputError(f"{folder.name}: {names} {message}")
-    source.policy.reject([Fault(names, 0, "file", message)])
+        raise InputError(f"{source.folder}: {folder.name}: {message}")
+    source.policy.reject([Fault(str(source.folder), 0, "file", message)])
 
 
 @contextmanager

@@ -1,7 +1,7 @@
 """Files of a source folder by pattern, and their rows but for those that the map leaves out."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path, PurePath
 from typing import Any
 
@@ -29,7 +29,6 @@ class Source:
     policy: FaultPolicy
     left_out: int = 0
     dropped: int = 0
-    read: list[Path] = field(default_factory=list)
 
     def rows(
         self, patterns: Sequence[str], columns: Sequence[str], skip: Sequence[SkipRule] = ()
@@ -50,7 +49,6 @@ class Source:
         wanted = [*dict.fromkeys(filter(None, columns))]
         asked = [*dict.fromkeys(rule.column for rule in skip)]
         for path in self.files(patterns):
-            self.read.append(path)
             for number, row in read_table(path, self.reading, wanted, self.policy, asked):
                 if any(_matches(rule, row) for rule in skip):
                     self.left_out += 1
