@@ -35,6 +35,7 @@ VERBS = (
     "score",
     "generate",
     "ask",
+    "explain",
     "bench",
 )
 
