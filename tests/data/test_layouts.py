@@ -12,7 +12,7 @@ import pyarrow.parquet
 import pytest
 
 from genre_tf.data.layouts.column_map import read_map
-from genre_tf.data.layouts.conversion import convert
+from genre_tf.data.layouts.conversion import check_layout, convert
 from genre_tf.data.mind import read_split
 from genre_tf.data.mind_rows import parse_time
 from genre_tf.data.records import prepare
@@ -169,6 +169,39 @@ def test_signals_histories_in_files_of_their_own_and_an_unlabelled_split(tmp_pat
     assert [(signal.news_id, signal.dwell) for signal in trained.signals or ()] == [("N1", 5), ("N4", 12.5)]
     (asked,) = read_split(tmp_path / "data", "test").impressions
     assert (asked.history, asked.clicked) == (("N2",), None)
+
+
+def test_a_row_for_each_shown_article_gives_the_same_impressions(mind: Path, tmp_path: Path) -> None:
+    source = tmp_path / "logs"
+    source.mkdir()
+    write_csv(source / "articles.csv", articles_of(mind))
+    rows = [
+        {**row, "shown": token[:-2], "flag": token[-1]}
+        for row in log_of(mind)
+        for token in row["shown"].split()
+    ]
+    write_csv(source / "log.csv", rows)
+    clicks = 'candidates = "shown"\nlabels = "flag"\nrow_per_candidate = true'
+    convert(source, tmp_path / "data", read_map(map_file(source, clicks)))
+    assert read_split(tmp_path / "data", "train").impressions == read_split(mind, "train").impressions
+
+
+def test_a_faulty_row_of_many_rejects_its_impression(tmp_path: Path) -> None:
+    source = tmp_path / "logs"
+    source.mkdir()
+    write_csv(source / "articles.csv", [article("N1"), article("N2")])
+    row = {"impression": 1, "reader": "U1", "at": "2019-11-09", "read": "", "shown": "N1", "flag": 1, "s": ""}
+    others = [{**row, "shown": "N2", "flag": "0"}, {**row, "impression": 2}]
+    more = [{**row, "impression": 2, "shown": "N2", "flag": "no"}, {**row, "impression": 3, "s": 12}]
+    write_csv(source / "log.csv", [row, *others, *more, {**row, "impression": 3, "shown": "N2", "flag": 0}])
+    clicks = 'candidates = "shown"\nlabels = "flag"\nrow_per_candidate = true\ndwell = "s"'
+    splits, _ = check_layout(source, read_map(map_file(source, clicks)))
+    (fault,) = splits["train"].faults
+    assert (fault.line, fault.field) == (4, "flag")
+    convert(source, tmp_path / "data", read_map(map_file(source, clicks)), max_bad_rows=1)
+    first, last = read_split(tmp_path / "data", "train").impressions
+    assert (first.candidates, first.clicked, first.signals) == (("N1", "N2"), (True, False), ())
+    assert [(signal.news_id, signal.dwell) for signal in last.signals or ()] == [("N1", 12)]
 
 
 def article(news_id: str, title: str = "Storm nears the coast") -> dict[str, Any]:

@@ -42,8 +42,9 @@ def read_candidates(
             wrong = f"{shown(unknown[0])} was clicked and is not among the candidates"
             faults.append((columns.clicked, wrong))
     else:
-        flags = cell_of(row, columns.labels, lambda value: _flags(value, separator), faults) or []
-        if len(flags) != len(news_ids):
+        told = cell_of(row, columns.labels, lambda value: _flags(value, separator), faults)
+        flags = told or []
+        if told is not None and len(flags) != len(news_ids):
             faults.append((columns.labels, f"{len(flags)} labels of {len(news_ids)} candidates"))
     return _labelled(news_ids, flags, columns.merge_repeated)
 

@@ -64,6 +64,8 @@ class ImpressionColumns:
     labelled: str = ""  # instead of all three: ids with -1 or -0 behind them, as MIND writes
     dwell: str = ""  # seconds that the click was read; left out where several were clicked
     signals: str = ""  # instead of `dwell`: N1:dwell=35,shares=1 N3:dwell=120
+    # A row is one shown article, and rows of equal `impression_id` that follow each other are one impression.
+    row_per_candidate: bool = False
     merge_repeated: bool = False  # a candidate that is listed twice counts once; else it is a fault
     drop_unknown_history: bool = False  # clicks on articles that no file tells are left out; else a fault
     skip: tuple[SkipRule, ...] = ()
@@ -232,6 +234,11 @@ def _columns(found: ColumnMap) -> list[str]:
         *["impressions need `candidates`, or else `labelled`"] * (ways != 1),
         *["impressions have `clicked` or `labels`, not both, and neither beside `labelled`"]
         * (bool(columns.clicked) + bool(columns.labels) + bool(columns.labelled) > 1),
+        *["impressions with `row_per_candidate` need `impression_id`, `candidates` and `labels`"]
+        * (
+            columns.row_per_candidate
+            and not (columns.impression_id and columns.candidates and columns.labels)
+        ),
         *["impressions have `dwell` or `signals`, not both"] * (bool(columns.dwell and columns.signals)),
         *["histories.dwell does not go with impressions.signals, which tell it"]
         * (bool(columns.signals and found.histories and found.histories.dwell)),

@@ -1,13 +1,15 @@
 """Rows of a log of impressions, of whatever layout, as lines of MIND's behaviours file."""
 
 from collections.abc import Iterator, Mapping
+from itertools import groupby
+from pathlib import Path
 from typing import NamedTuple
 
 from genre_tf.data.articles import Impression
 from genre_tf.data.layouts import cells
 from genre_tf.data.layouts.candidate_cells import read_candidates
 from genre_tf.data.layouts.catalogue import RowFaults, cell_of
-from genre_tf.data.layouts.column_map import ColumnMap, SplitFiles
+from genre_tf.data.layouts.column_map import ColumnMap, ImpressionColumns, SplitFiles
 from genre_tf.data.layouts.history_files import History, dwell_text, read_histories
 from genre_tf.data.layouts.source_files import Source
 from genre_tf.data.layouts.tables import Row
@@ -15,6 +17,7 @@ from genre_tf.data.lines import MAX_LINE_BYTES
 from genre_tf.data.mind_rows import LogForm, parse_behaviors
 
 NO_HISTORY = History()
+NumberedRows = Iterator[tuple[Path, int, Row]]
 
 
 class LogLine(NamedTuple):
@@ -65,6 +68,8 @@ class ImpressionLines:
         of_row = (columns.impression_id, columns.user_id, columns.time, columns.history, columns.candidates)
         wanted = (*of_row, columns.labelled, columns.signals, *of_clicks)
         rows = self._source.rows(self.files.impressions, wanted, columns.skip)
+        if columns.row_per_candidate:
+            rows = _grouped(rows, columns)
         for place, (path, number, row) in enumerate(rows, start=1):
             faults: RowFaults = []
             line = self._line(row, place, faults)
@@ -128,3 +133,22 @@ class ImpressionLines:
             "signals": columns.signals or columns.dwell,
         }
         return [(names.get(field) or field, message) for field, message in found]
+
+
+def _grouped(rows: NumberedRows, columns: ImpressionColumns) -> NumberedRows:
+    """Rows of one shown article each as rows of one impression each, under the number of the first."""
+
+    def impression_of(numbered: tuple[Path, int, Row]) -> tuple[Path, str]:
+        path, _, row = numbered
+        return path, str(row.get(columns.impression_id))
+
+    for (path, _), group in groupby(rows, impression_of):
+        shown_rows = list(group)
+        _, number, first = shown_rows[0]
+        clicked = [row for _, _, row in shown_rows if str(row.get(columns.labels)).lower() in ("1", "true")]
+        listed = {
+            name: [row.get(name) for _, _, row in shown_rows] for name in (columns.candidates, columns.labels)
+        }
+        # How long a click was read stands in its own row.
+        dwell = {columns.dwell: clicked[0].get(columns.dwell)} if columns.dwell and clicked else {}
+        yield path, number, {**first, **listed, **dwell}
