@@ -10,6 +10,7 @@ import tensorflow as tf
 
 from genre_tf.backbones.bert import Bert, load_bert, save_bert
 from genre_tf.backbones.language_models import family_of, load_language_model, save_language_model
+from genre_tf.backbones.precision import compute_in
 from genre_tf.backbones.trainable import parse_trainable
 from genre_tf.backbones.tuned_blocks import LoraBlock
 from genre_tf.config import RunConfig, read_config
@@ -134,6 +135,8 @@ def require_mergeable(config: RunConfig) -> None:
 def _write_bert(news: Any, folder: Path) -> float:
     """Writes a news backbone; the difference of its last states on a text of its own vocabulary."""
     bert: Bert = news.bert
+    for block in news.upper.blocks:  # weights are float32 whatever a run computes in, and compared as such
+        compute_in("float32", block)
     ids = _some_ids(bert.tokenizer.vocabulary_size, int(bert.config["max_position_embeddings"]))
     mask = tf.ones_like(ids, tf.bool)
     states = tf.constant(ids) if news.lower is None else news.lower(tf.constant(ids), training=False)

@@ -38,9 +38,10 @@ def shaken(model: keras.Model, seed: int) -> keras.Model:
     return model
 
 
-def ranking_run(run: Path, trainable: str) -> Path:
+def ranking_run(run: Path, trainable: str, precision: str = "float32") -> Path:
     save_backbone("tiny", Categories.of(["news"]), run)
-    write_config(RunConfig(news=NewsConfig(backbone="tiny", trainable=trainable)), run / "config.toml")
+    news = NewsConfig(backbone="tiny", trainable=trainable, precision=precision)
+    write_config(RunConfig(news=news), run / "config.toml")
     (run / "ranking").mkdir()
     shaken(load_ranker(run, trained=False), 3).save_weights(run / "ranking" / WEIGHTS_FILE)
     return run
@@ -67,7 +68,7 @@ def test_pytorch_computes_the_states_of_a_fine_tuned_bert(tmp_path: Path, traina
     run, out = ranking_run(tmp_path / "run", trainable), tmp_path / "bert"
     assert write_transformers_folder(run, "ranking", out) <= TOLERANCE
     news = load_ranker(run).encoder.backbone
-    ids = news.bert.tokenizer(tf.constant(TITLES), 32).numpy()
+    ids = news.bert.tokenizer(tf.constant(TITLES), 64).numpy()
     mask = ids != news.bert.tokenizer.pad_id
     expected = states_of_run(news, ids)
     read = transformers.AutoTokenizer.from_pretrained(out)(TITLES, padding=True, return_tensors="pt")
@@ -121,6 +122,11 @@ def test_the_run_is_as_it_was_after_its_updates_were_merged(tmp_path: Path) -> N
     with merged_bert(news) as bert:
         assert any((np.array(w) != b).any() for w, b in zip(bert.backbone.weights, before, strict=True))
     assert all((np.array(w) == b).all() for w, b in zip(news.bert.backbone.weights, before, strict=True))
+
+
+def test_a_run_that_computes_in_16_bits_is_compared_in_32(tmp_path: Path) -> None:
+    run = ranking_run(tmp_path / "run", "lora 4", "mixed_bfloat16")
+    assert write_transformers_folder(run, "ranking", tmp_path / "bert") <= TOLERANCE
 
 
 @pytest.mark.parametrize("trainable", ["adapters 4", "prefix 2"])
