@@ -1,6 +1,7 @@
 """A faulty row of another layout is named by file, row and column of the source; a faulty map by its key."""
 
 import json
+import random
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import typer
 
 from genre_tf.cli.convert import convert as convert_verb
 from genre_tf.data import lines
+from genre_tf.data.checking import check_data
 from genre_tf.data.layouts.column_map import read_map
 from genre_tf.data.layouts.conversion import check_layout, convert
 from genre_tf.errors import InputError
@@ -44,6 +46,9 @@ BAD = {
     "time": ({"at": "soon"}, "at", "'soon' is no time"),
     "time is true": ({"at": True}, "at", "'true' is no time"),
     "endless time": ({"at": 1e300}, "at", "is no time"),
+    "endless number": ({"at": 10**400}, "at", "is no time"),
+    "before all times": ({"at": "0001-01-01T00:00:00+10:00"}, "at", "is no time"),
+    "endless dwell": ({"seconds": 10**400}, "seconds", "is no number of seconds"),
     "unknown click": ({"read": ["N1", "N7"]}, "read", "'N7' is not in the split's news file"),
     "unknown candidate": ({"shown": ["N3", "N9"]}, "shown", "'N9' is not in"),
     "nothing shown": ({"shown": [], "clicked": []}, "shown", "is empty"),
@@ -201,3 +206,41 @@ def test_a_check_with_faults_exits_with_1(
     with pytest.raises(typer.Exit):
         convert_verb(source, tmp_path / "data", column_map=str(tmp_path / "map.toml"), check=True)
     assert "log.jsonl:2: at: 'soon' is no time" in capsys.readouterr().out
+
+
+ODD = [
+    None,
+    True,
+    "",
+    " ",
+    "N1",
+    "N1 N2",
+    0,
+    -1.5,
+    1e308,
+    [],
+    [None],
+    ["N1", "N1"],
+    [["N2"]],
+    {},
+    "[",
+    "\ud800",
+    "a\tb",
+]
+
+
+@pytest.mark.parametrize("seed", range(30))
+def test_odd_values_are_faults_and_never_break_what_is_written(
+    source: Path, tmp_path: Path, seed: int
+) -> None:
+    generator = random.Random(seed)
+    rows = []
+    for number in range(40):
+        row: dict[str, Any] = {**GOOD, "impression": number}
+        for column in generator.sample(list(row), generator.randint(0, 3)):
+            row[column] = generator.choice(ODD)
+        rows.append(row)
+    splits = convert(write_log(source, *rows), tmp_path / "data", column_map(source), max_bad_rows=39)
+    report = check_data(tmp_path / "data")
+    assert report.passed and not report.fault_count
+    assert report.splits[0].impressions == splits["train"].impressions == 40 - splits["train"].bad_rows

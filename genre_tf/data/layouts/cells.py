@@ -102,7 +102,7 @@ def seconds(value: Any) -> float | None:
         return None
     try:
         return float(value)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         raise CellError(f"{shown(str(value))} is no number of seconds") from None
 
 
@@ -124,11 +124,11 @@ def moment(value: Any, unit: str) -> datetime:
         found = parse_time(value.strip()) or _iso(value.strip())
         value = float(value) if found is None and _NUMBER.fullmatch(value.strip()) else value
     if found is None and isinstance(value, int | float) and not isinstance(value, bool):
-        found = _since_epoch(value / (1000 if unit == "ms" else 1))
+        found = _since_epoch(value, unit)
+    if found is not None and found.tzinfo is not None:
+        found = _in_utc(found)
     if found is None:
         raise CellError(f"{shown(text(value))} is no time; write ISO 8601, or seconds since 1970")
-    if found.tzinfo is not None:
-        found = found.astimezone(UTC).replace(tzinfo=None)
     return found.replace(microsecond=0)
 
 
@@ -149,8 +149,15 @@ def _iso(value: str) -> datetime | None:
         return None
 
 
-def _since_epoch(value: float) -> datetime | None:
+def _in_utc(found: datetime) -> datetime | None:
     try:
-        return _EPOCH + timedelta(seconds=value)
+        return found.astimezone(UTC).replace(tzinfo=None)
+    except OverflowError:  # in the first or the last hours that there are
+        return None
+
+
+def _since_epoch(value: float, unit: str) -> datetime | None:
+    try:
+        return _EPOCH + timedelta(seconds=value / (1000 if unit == "ms" else 1))
     except (OverflowError, ValueError):
         return None
