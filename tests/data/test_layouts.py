@@ -11,6 +11,7 @@ import pyarrow
 import pyarrow.parquet
 import pytest
 
+from genre_tf.data.layouts import impression_rows
 from genre_tf.data.layouts.column_map import read_map
 from genre_tf.data.layouts.conversion import check_layout, convert
 from genre_tf.data.mind import read_split
@@ -186,7 +187,7 @@ def test_a_row_for_each_shown_article_gives_the_same_impressions(mind: Path, tmp
     assert read_split(tmp_path / "data", "train").impressions == read_split(mind, "train").impressions
 
 
-def test_a_faulty_row_of_many_rejects_its_impression(tmp_path: Path) -> None:
+def test_a_faulty_row_of_many_rejects_its_impression(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     source = tmp_path / "logs"
     source.mkdir()
     write_csv(source / "articles.csv", [article("N1"), article("N2")])
@@ -199,6 +200,13 @@ def test_a_faulty_row_of_many_rejects_its_impression(tmp_path: Path) -> None:
     (fault,) = splits["train"].faults
     assert (fault.line, fault.field) == (4, "flag")
     convert(source, tmp_path / "data", read_map(map_file(source, clicks)), max_bad_rows=1)
+    monkeypatch.setattr(impression_rows, "MAX_CANDIDATES", 1)
+    splits, _ = check_layout(source, read_map(map_file(source, clicks)))
+    assert [fault.line for fault in splits["train"].faults if "more than 1 rows" in fault.message] == [
+        2,
+        4,
+        6,
+    ]
     first, last = read_split(tmp_path / "data", "train").impressions
     assert (first.candidates, first.clicked, first.signals) == (("N1", "N2"), (True, False), ())
     assert [(signal.news_id, signal.dwell) for signal in last.signals or ()] == [("N1", 12)]

@@ -169,6 +169,9 @@ def test_equal_seeds_draw_equally_and_at_most_what_was_asked_for(
         logs.append(read_split(tmp_path / name, "train").impressions)
     assert logs[0] == logs[1] != logs[2]
     assert {len(impression.candidates) for impression in logs[0]} == {4}
+    convert(adressa, tmp_path / "short", of_clicks(pool=pool, negatives=3, train_days=1.0, seed=1, newest=2))
+    shortened = read_split(tmp_path / "short", "train").impressions
+    assert [each.history for each in shortened] == [each.history[-2:] for each in logs[0]]
 
 
 def of_clicks(**changes: Any) -> ColumnMap:

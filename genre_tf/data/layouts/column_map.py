@@ -92,6 +92,7 @@ class ClickColumns:
     negatives: int = 20  # drawn for each click, as published work on Adressa does
     pool_hours: float = 24.0  # an article is drawn if somebody clicked it in so many hours before
     pool: str = "articles"  # each such article equally often; "clicks": as often as it was clicked
+    newest: int = 0  # earlier clicks that make a history; 0: all
     train_days: float = 0.0  # before these days clicks are history alone; 0: none are
     dev_days: float = 1.0  # the newest days are judged on
     seed: int = 7
@@ -207,7 +208,8 @@ def _choices(found: ColumnMap) -> list[str]:
         *["clicks.negatives is 1 to 1000"] * (clicks is not None and not 1 <= clicks.negatives <= 1000),
         *["clicks.pool_hours and dev_days are above 0, train_days is not below it"]
         * (clicks is not None and (min(clicks.pool_hours, clicks.dev_days) <= 0 or clicks.train_days < 0)),
-        *["histories.newest is 0 or more"] * (found.histories is not None and found.histories.newest < 0),
+        *["newest is 0 or more"]
+        * any(part is not None and part.newest < 0 for part in (found.histories, clicks)),
     ]
 
 

@@ -1,7 +1,7 @@
 """Rows of a log of impressions, of whatever layout, as lines of MIND's behaviours file."""
 
 from collections.abc import Iterator, Mapping
-from itertools import groupby
+from itertools import groupby, islice
 from pathlib import Path
 from typing import NamedTuple
 
@@ -17,6 +17,9 @@ from genre_tf.data.lines import MAX_LINE_BYTES
 from genre_tf.data.mind_rows import LogForm, parse_behaviors
 
 NO_HISTORY = History()
+MAX_CANDIDATES = 10_000
+"""Rows that can make one impression: MIND's largest has 299."""
+
 NumberedRows = Iterator[tuple[Path, int, Row]]
 
 
@@ -69,7 +72,7 @@ class ImpressionLines:
         wanted = (*of_row, columns.labelled, columns.signals, *of_clicks)
         rows = self._source.rows(self.files.impressions, wanted, columns.skip)
         if columns.row_per_candidate:
-            rows = _grouped(rows, columns)
+            rows = _grouped(rows, columns, self._source)
         for place, (path, number, row) in enumerate(rows, start=1):
             faults: RowFaults = []
             line = self._line(row, place, faults)
@@ -135,7 +138,7 @@ class ImpressionLines:
         return [(names.get(field) or field, message) for field, message in found]
 
 
-def _grouped(rows: NumberedRows, columns: ImpressionColumns) -> NumberedRows:
+def _grouped(rows: NumberedRows, columns: ImpressionColumns, source: Source) -> NumberedRows:
     """Rows of one shown article each as rows of one impression each, under the number of the first."""
 
     def impression_of(numbered: tuple[Path, int, Row]) -> tuple[Path, str]:
@@ -143,8 +146,12 @@ def _grouped(rows: NumberedRows, columns: ImpressionColumns) -> NumberedRows:
         return path, str(row.get(columns.impression_id))
 
     for (path, _), group in groupby(rows, impression_of):
-        shown_rows = list(group)
+        shown_rows = list(islice(group, MAX_CANDIDATES + 1))
         _, number, first = shown_rows[0]
+        if len(shown_rows) > MAX_CANDIDATES:
+            wrong = f"more than {MAX_CANDIDATES:,} rows in a row are of this impression"
+            source.reject(path, number, [(columns.impression_id, wrong)])
+            continue
         clicked = [row for _, _, row in shown_rows if str(row.get(columns.labels)).lower() in ("1", "true")]
         listed = {
             name: [row.get(name) for _, _, row in shown_rows] for name in (columns.candidates, columns.labels)

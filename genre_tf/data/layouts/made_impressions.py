@@ -57,7 +57,7 @@ class MadeImpressions:
                 yield LogLine(self._line(click, number, others, generator), 1)
 
     def _line(self, click: int, number: int, others: list[int], generator: random.Random) -> str:
-        log, before = self._log, self._log.before(click)
+        log, before = self._log, self._log.before(click)[-self._columns.newest :]  # all for 0
         clicked = int(log.article[click])
         shown = [clicked, *others]
         generator.shuffle(shown)
