@@ -12,6 +12,7 @@ from genre_tf.data.mind_rows import id_fault, parse_time
 
 _NUMBER = re.compile(r"-?\d{1,18}(\.\d*)?", re.ASCII)
 _EPOCH = datetime(1970, 1, 1)
+_ODD = re.compile("[\t\n\r\0\ud800-\udfff]")
 _HALVES = re.compile("[\ud800-\udfff]")  # JSON can escape half a character, UTF-8 cannot hold it
 # What would break a line of MIND's files; no quoting exists there.
 _BREAKS = str.maketrans(dict.fromkeys("\t\n\r\0", " "))
@@ -28,17 +29,23 @@ def is_missing(value: Any) -> bool:
 
 def text(value: Any) -> str:
     """A cell as one line of text: tabs, line ends and zero bytes are spaces, half characters are U+FFFD."""
-    if is_missing(value):
-        return ""
     if isinstance(value, bytes):
         value = value.decode("utf-8", "replace")
+    if isinstance(value, str):
+        return _one_line(value) if _ODD.search(value) else value
+    if is_missing(value):
+        return ""
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, float) and value.is_integer():
         value = int(value)  # a column of whole numbers with gaps is read as one of floats
-    if not isinstance(value, str | int | float):
+    if not isinstance(value, int | float):
         raise CellError(f"{shown(str(value))} is no text and no number")
-    return _HALVES.sub("\ufffd", str(value).translate(_BREAKS))
+    return str(value)
+
+
+def _one_line(value: str) -> str:
+    return _HALVES.sub("\ufffd", value.translate(_BREAKS))
 
 
 def first_text(value: Any) -> str:
@@ -81,6 +88,8 @@ def several(value: Any, separator: str) -> Sequence[Any]:
 
 def ids(value: Any, separator: str) -> list[str]:
     """As `several`, each of them an id."""
+    if separator == " " and isinstance(value, str) and not value.startswith("["):
+        return text(value).split()  # what a log has most of
     return [one_id(each) for each in several(value, separator)]
 
 

@@ -160,7 +160,8 @@ def _written(
             _write(log, line.text)
         for article in articles:
             told += 1
-            _write(news, "\t".join(asdict(article).values()))
+            fields = (article.category, article.subcategory, article.title, article.abstract)
+            _write(news, "\t".join((article.news_id, *fields)))
     if not (impressions and told):
         _refuse_empty(source, folder)
     policy = source.policy
