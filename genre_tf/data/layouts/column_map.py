@@ -170,7 +170,9 @@ def _map_of(table: dict[str, Any], where: str) -> ColumnMap:
         raise InputError(f"{where}: unknown key {unknown[0]!r}; known here: {', '.join(known)}")
     if "articles" not in table:
         raise InputError(f"{where}: [articles] is missing; name at least its news_id and title columns")
-    parts = {key: _part(kind, table[key], f"{where}: {key}") for key, kind in kinds.items() if key in table}
+    parts: dict[str, Any] = {
+        key: _part(kind, table[key], f"{where}: {key}") for key, kind in kinds.items() if key in table
+    }
     splits = table.get("splits", {})
     if not isinstance(splits, dict):
         raise InputError(f"{where}: splits holds a table for each split, such as [splits.train]")
