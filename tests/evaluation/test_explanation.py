@@ -100,7 +100,7 @@ def test_only_the_newest_clicks_that_the_model_reads_are_told(explainer: Explain
     ]
 
 
-@pytest.mark.parametrize("trainable", ["none", "last 1", "all", "lora 4", "prefix 2 last 1"])
+@pytest.mark.parametrize("trainable", ["none", "all", "lora 4", "prefix 2 last 1"])
 def test_scores_of_words_sum_to_the_difference_that_they_make(trainable: str) -> None:
     config = RunConfig(news=NewsConfig(backbone="tiny", trainable=trainable, category_dimension=4))
     backbone = load_news_backbone("tiny", config.news, Categories.of(["news"]))
