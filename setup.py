@@ -18,6 +18,7 @@ REQUIRED = [
     "safetensors==0.8.0",  # the only weight format we read: no pickle
     "h5py==3.14.0",  # Keras weight files; newer ones were not tried with this Keras
     "numpy==2.4.6",
+    "pyarrow==25.0.1",  # reads Parquet, a batch at a time; apache-beam 2.77 accepts versions below 26
     "protobuf==6.33.6",  # the generated stubs of tensorflow-serving-api accept 6.x only
     "grpcio==1.85.1",
     "grpcio-health-checking==1.81.1",  # the newest that accepts protobuf 6
@@ -75,6 +76,7 @@ setup(
     package_dir={f"genre_tf.{room}": room for room in ROOMS_BESIDE},
     package_data={
         "genre_tf": ["py.typed"],
+        "genre_tf.data.layouts": ["maps/*.toml"],
         "genre_tf.data.synth": ["*.txt", "stories/*.txt"],
         "genre_tf.export": ["*.txt"],
         "genre_tf.serving": ["templates/**/*"],

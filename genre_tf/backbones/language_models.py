@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
-from genre_tf.backbones.gpt2 import build_backbone, load_gpt2
+from genre_tf.backbones.gpt2 import Gpt2, build_backbone, load_gpt2, save_gpt2
 from genre_tf.backbones.gpt2_layers import Gpt2Layers
 from genre_tf.backbones.sources import resolve_backbone
 from genre_tf.backbones.trainable import Trainable, parse_trainable
@@ -52,6 +52,23 @@ def load_language_model(name: str, special_tokens: Sequence[str] = ()) -> Langua
         llama: LanguageModel = load_llama(name, special_tokens)
         return llama
     return load_gpt2(name, special_tokens=special_tokens)
+
+
+def save_language_model(backbone: Any, tokenizer: BytePair, config: dict[str, Any], folder: Path) -> None:
+    """Write a folder that `load_language_model` and `transformers` read.
+
+    Args:
+        backbone: as KerasHub built it.
+        tokenizer: its own, control tokens in it.
+        config: its `config.json`.
+        folder: made where it is absent.
+    """
+    if family_of(config) == LLAMA:
+        from genre_tf.backbones.llama import Llama, save_llama
+
+        save_llama(Llama(backbone, tokenizer, None, config), folder)
+    else:
+        save_gpt2(Gpt2(backbone, tokenizer, None, config), folder)
 
 
 def family_of(config: dict[str, Any]) -> str:

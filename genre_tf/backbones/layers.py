@@ -53,7 +53,11 @@ def split_layers(
 
 
 class Embeddings(keras.layers.Layer):
-    """Sum of token, position and segment embeddings, normalized: int32 [N, T] -> float [N, T, hidden]."""
+    """Sum of token, position and segment embeddings, normalized: int32 [N, T] -> float [N, T, hidden].
+
+    In the place of token ids their embeddings can be given, float [N, T, hidden], to see how much depends on
+    them.
+    """
 
     def __init__(self, backbone: keras_hub.models.BertBackbone) -> None:
         super().__init__(name="embeddings")
@@ -70,7 +74,8 @@ class Embeddings(keras.layers.Layer):
         length = token_ids.shape[1]
         if length is not None and length > self.max_tokens:
             raise InputError(f"This BERT reads at most {self.max_tokens} tokens; received {length}.")
-        states = self.token(layout.flat(token_ids))
+        given = layout.flat(token_ids)
+        states = given if given.dtype.is_floating else self.token(given)
         states += tf.gather(tf.convert_to_tensor(self.position.position_embeddings), layout.positions())
         states += tf.convert_to_tensor(self.segment.embeddings)[0]
         return self.dropout(self.norm(states), training=training)
@@ -79,7 +84,8 @@ class Embeddings(keras.layers.Layer):
 class LowerLayers(keras.Model):
     """The frozen part of a BERT: embeddings and first layers, without dropout.
 
-    Call with token ids, int32 [N, T] right padded; gives states, float [N, T, hidden].
+    Call with token ids, int32 [N, T] right padded (or their embeddings, float [N, T, hidden], and which are
+    real, bool [N, T]); gives states, float [N, T, hidden].
     """
 
     def __init__(self, embeddings: Embeddings, blocks: list[Any], pad_id: int = 0) -> None:
@@ -92,9 +98,11 @@ class LowerLayers(keras.Model):
         set_trainable(self, False)
         self.built = True
 
-    def call(self, token_ids: tf.Tensor, training: bool | None = None) -> tf.Tensor:
+    def call(
+        self, token_ids: tf.Tensor, real: tf.Tensor | None = None, training: bool | None = None
+    ) -> tf.Tensor:
         """States of the frozen part: int32 [N, T] -> float [N, T, hidden]."""
-        mask = token_ids != self.pad_id
+        mask = token_ids != self.pad_id if real is None else real
         return _encoded(token_ids, mask, self.embeddings, self.blocks, training=False)
 
 

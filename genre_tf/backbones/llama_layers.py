@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import keras
@@ -100,6 +101,21 @@ class LlamaLayers(keras.layers.Layer):
         if self.token_rows is not None:
             logits += self.token_rows.logits(flat)
         return tf.reshape(tf.cast(logits, tf.float32), tf.concat([tf.shape(states)[:-1], [-1]], 0))
+
+    @contextmanager
+    def merged(self) -> Iterator[Any]:
+        """The backbone with all that was trained beside it in its own weights, while the context lasts."""
+        values = [(self.backbone.token_embedding.embeddings, self.merged_embeddings())]
+        for layer, kernels in zip(self.backbone.transformer_layers, self.merged_kernels(), strict=True):
+            values += [(dense.kernel, kernels[name]) for name, dense in _denses(layer).items()]
+        before = [tf.identity(tf.convert_to_tensor(variable)) for variable, _ in values]
+        try:
+            for variable, value in values:
+                variable.assign(tf.reshape(value, variable.shape))
+            yield self.backbone
+        finally:
+            for (variable, _), value in zip(values, before, strict=True):
+                variable.assign(value)
 
     def merged_embeddings(self) -> tf.Tensor:
         """The embeddings with all that was trained beside them: float32 [vocabulary, hidden]."""

@@ -13,6 +13,7 @@ from genre_tf.errors import FailureError, InputError, StoppedError
 VERBS = (
     "demo",
     "synth",
+    "convert",
     "check",
     "prepare",
     "pretrain",
@@ -22,6 +23,7 @@ VERBS = (
     "predict",
     "embed",
     "export",
+    "to-transformers",
     "verify",
     "refresh",
     "serve",
@@ -34,6 +36,7 @@ VERBS = (
     "generate",
     "ask",
     "profile",
+    "explain",
     "bench",
 )
 

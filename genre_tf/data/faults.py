@@ -58,6 +58,7 @@ class FaultPolicy:
 
     Args:
         max_bad_rows: rows that may be skipped; 0 stops at the first. None never stops (`genre check`).
+        advice: how to see every fault, for the message that stops.
     """
 
     max_bad_rows: int | None = 0
@@ -65,6 +66,7 @@ class FaultPolicy:
     bad_rows: int = 0
     unlisted: int = 0
     unusable_files: int = 0
+    advice: str = "`genre check` lists every fault"
 
     @classmethod
     def allowing(cls, max_bad_rows: int) -> Self:
@@ -98,10 +100,8 @@ class FaultPolicy:
         if self.max_bad_rows is None or self.bad_rows <= self.max_bad_rows:
             return
         if self.max_bad_rows == 0:
-            raise InputError(
-                f"{faults[0]} (`genre check` lists every fault; --max-bad-rows N skips up to N rows)"
-            )
+            raise InputError(f"{faults[0]} ({self.advice}; --max-bad-rows N skips up to N rows)")
         raise InputError(
             f"more than {self.max_bad_rows} bad rows; the last: {faults[0]} "
-            "(`genre check` lists every fault; raise --max-bad-rows or repair the files)"
+            f"({self.advice}; raise --max-bad-rows or repair the files)"
         )

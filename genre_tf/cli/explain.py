@@ -1,0 +1,150 @@
+"""`genre explain`: why this article for this reader, and which words of a written text its source had."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.table import Table
+
+from genre_tf.cli.console import print_json, progress, results
+from genre_tf.cli.tensorflow_notes import load_tensorflow
+from genre_tf.cli.texts import read_text, read_titles
+from genre_tf.errors import InputError
+
+if TYPE_CHECKING:
+    from genre_tf.evaluation.explanation import Explanation
+
+
+def explain(
+    run: Annotated[Path, typer.Argument(help="Run folder, as `genre train` leaves it.")],
+    history: Annotated[
+        str | None, typer.Option(help='Ids that the reader clicked, oldest first; "" for a new reader.')
+    ] = None,
+    history_text: Annotated[
+        str | None, typer.Option(help="Instead of ids: titles, one a line, or a file of them.")
+    ] = None,
+    candidate: Annotated[str | None, typer.Option(help="Id of the article to explain.")] = None,
+    candidate_text: Annotated[str | None, typer.Option(help="Instead of its id: its title.")] = None,
+    text: Annotated[str | None, typer.Option(help="A text that was written, or a file with it.")] = None,
+    source: Annotated[str | None, typer.Option(help="What it was written from, or a file with it.")] = None,
+    news: Annotated[
+        Path | None, typer.Option(help="news.tsv with articles that came after the training.")
+    ] = None,
+    least_words: Annotated[int, typer.Option(min=1, help="Shortest run of words taken from the source.")] = 2,
+    top: Annotated[int, typer.Option(min=1, help="Clicks and words to print.")] = 10,
+    json: Annotated[bool, typer.Option("--json", help="One JSON document: all of it.")] = False,
+) -> None:
+    """Why this article for this reader, and where the words of a written text come from.
+
+    Example: genre explain runs/mind --history "N55528 N19639" --candidate N37178
+
+    Clicks: the ranker's attention, and how the probability moves if one had not been. Words: integrated
+    gradients of the click logit. With --text and --source: the runs of words that stand in both; the text is
+    explained as a candidate too, where none is given and a reader is.
+    """
+    has_reader = history is not None or history_text is not None
+    _check(text, source, (history, history_text), (candidate, candidate_text))
+    written = None if text is None else read_text(text).strip()
+    answer: dict[str, Any] = {}
+    explanation = None
+    if has_reader:
+        clicks = history.split() if history is not None else read_titles(history_text or "")
+        title = written if candidate_text is None else candidate_text
+        explanation = _explained(run, clicks, history is not None, candidate, title, news)
+        answer["article"] = explanation.as_values()
+    if written is not None:
+        answer["text"] = _spans(written, read_text(source or ""), least_words)
+    if json:
+        print_json(answer)
+        return
+    if explanation is not None:
+        _print_article(explanation, top)
+    if written is not None:
+        _print_spans(answer["text"])
+
+
+def _check(
+    text: str | None,
+    source: str | None,
+    reader: tuple[str | None, str | None],
+    article: tuple[str | None, str | None],
+) -> None:
+    if (text is None) != (source is None):
+        raise InputError("--text and --source go together: what was written, and what from")
+    if None not in reader:
+        raise InputError("give --history (ids) or --history-text (titles), not both")
+    if None not in article:
+        raise InputError("give --candidate (an id) or --candidate-text (a title), not both")
+    has_reader, has_article = (any(each is not None for each in given) for given in (reader, article))
+    if (has_reader != has_article and text is None) or (has_article and not has_reader):
+        raise InputError(
+            "give a reader (--history or --history-text) and an article (--candidate or --candidate-text)"
+        )
+    if text is None and not has_reader:
+        raise InputError("give a reader and an article, or --text and --source")
+
+
+def _explained(
+    run: Path, clicks: list[str], by_id: bool, candidate: str | None, title: str | None, news: Path | None
+) -> "Explanation":
+    with progress.status(f"reading {run}"):
+        load_tensorflow()
+        from genre_tf.evaluation.explanation import Explainer, articles_of_ids, titled
+
+        explainer = Explainer(run)
+        read = articles_of_ids(run, news, clicks) if by_id else [titled(one) for one in clicks]
+        shown = titled(title or "") if candidate is None else articles_of_ids(run, news, [candidate])[0]
+        return explainer(read, shown)
+
+
+def _spans(written: str, source: str, least_words: int) -> dict[str, Any]:
+    from genre_tf.generation.source_spans import share_from_source, source_spans
+
+    spans = source_spans(written, source, least_words)
+    return {
+        "text": written,
+        "share_from_source": share_from_source(written, spans),
+        "spans": [
+            {
+                **span._asdict(),
+                "written": written[slice(*span.text)],
+                "in_source": source[slice(*span.source)],
+            }
+            for span in spans
+        ],
+    }
+
+
+def _print_article(explanation: "Explanation", top: int) -> None:
+    results.print(f"{explanation.title}  {explanation.news_id}".strip(), markup=False)
+    results.print(
+        f"click probability {explanation.probability:.4f}; of a reader of whom nothing is known "
+        f"{explanation.probability_without_history:.4f} (both without counters)"
+    )
+    if explanation.clicks:
+        table = Table("attention", "without it", "change", "click", box=None)
+        for click in sorted(explanation.clicks, key=lambda click: -click.weight)[:top]:
+            numbers = (f"{click.weight:.3f}", f"{click.without:.4f}", f"{click.change:+.4f}")
+            table.add_row(*numbers, _plain(f"{click.title}  {click.news_id}"))
+        results.print(table)
+    words = explanation.words
+    results.print(
+        f"words: {words.logit - words.without_words:+.3f} of the logit, beside a text that says nothing"
+    )
+    table = Table("adds", "word", box=None)
+    for word in sorted(words.words, key=lambda word: -abs(word.score))[:top]:
+        table.add_row(f"{word.score:+.3f}", _plain(word.word))
+    results.print(table)
+
+
+def _print_spans(told: dict[str, Any]) -> None:
+    results.print(f"{told['share_from_source']:.0%} of the words stand in the source in runs:", markup=False)
+    for span in told["spans"]:
+        first, end = span["source"]
+        results.print(f"  {span['written']!r}  (characters {first} to {end} of the source)", markup=False)
+
+
+def _plain(text: str) -> str:
+    from rich.markup import escape
+
+    return escape(text.strip())

@@ -1,0 +1,43 @@
+"""`genre to-transformers`: what a run fine-tuned, as a Hugging Face folder."""
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from genre_tf.cli.console import print_json, progress, results
+from genre_tf.cli.tensorflow_notes import load_tensorflow
+
+
+class Stage(StrEnum):
+    """The stages that fine-tune a language model."""
+
+    retrieval = "retrieval"
+    ranking = "ranking"
+    generation = "generation"
+
+
+def to_transformers(
+    run: Annotated[Path, typer.Argument(help="Run folder, as `genre train` leaves it.")],
+    out: Annotated[Path, typer.Argument(help="Folder to write.")],
+    stage: Annotated[Stage, typer.Option(help="Whose language model.")],
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace OUT if it is there.")] = False,
+    json: Annotated[bool, typer.Option("--json", help="Say what was written as JSON.")] = False,
+) -> None:
+    """Save a fine-tuned BERT, GPT-2 or Llama as a folder that Hugging Face transformers loads.
+
+    Example: genre to-transformers runs/mind my-bert --stage ranking
+
+    LoRA is merged into its kernels, and the folder is read back and compared before it appears. PyTorch's
+    AutoModel.from_pretrained(OUT) loads it, and so does genre wherever a backbone is named.
+    """
+    load_tensorflow()
+    from genre_tf.export.transformers_folder import write_transformers_folder
+
+    with progress.status(f"reading {run}"):
+        difference = write_transformers_folder(run, stage.value, out, overwrite)
+    if json:
+        print_json({"out": str(out), "stage": stage.value, "largest_difference": difference})
+    else:
+        results.print(f"{out}: read back, equal to the run within {difference:.1g}", markup=False)

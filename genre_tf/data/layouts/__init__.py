@@ -1,0 +1,1 @@
+"""Logs of other layouts, turned into data sets in MIND's format."""

@@ -1,0 +1,61 @@
+"""What a row of a log showed and which of it was clicked, in any of the ways that a column map knows."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from genre_tf.data.faults import shown
+from genre_tf.data.layouts import cells
+from genre_tf.data.layouts.catalogue import RowFaults, cell_of
+from genre_tf.data.layouts.column_map import ImpressionColumns
+from genre_tf.data.layouts.tables import Row
+
+
+def read_candidates(
+    row: Row, columns: ImpressionColumns, separator: str, labelled: bool, faults: RowFaults
+) -> list[str]:
+    """The candidates of a row.
+
+    Args:
+        row: its cells.
+        columns: what stands where.
+        separator: between ids that are written as text.
+        labelled: whether clicks are to be told.
+        faults: gets what is wrong.
+
+    Returns:
+        Ids; with -1 or -0 behind them, where clicks are told and known.
+    """
+
+    def ids(column: str) -> list[str]:
+        return cell_of(row, column, lambda value: cells.ids(value, separator), faults) or []
+
+    if columns.labelled:
+        found = ids(columns.labelled)
+        return found if labelled else [each.removesuffix("-0").removesuffix("-1") for each in found]
+    news_ids = ids(columns.candidates)
+    if not labelled or not (columns.clicked or columns.labels):
+        return list(dict.fromkeys(news_ids)) if columns.merge_repeated else news_ids
+    if columns.clicked:
+        clicked = ids(columns.clicked)
+        flags = [news_id in clicked for news_id in news_ids]
+        if unknown := [news_id for news_id in clicked if news_id not in news_ids]:
+            wrong = f"{shown(unknown[0])} was clicked and is not among the candidates"
+            faults.append((columns.clicked, wrong))
+    else:
+        told = cell_of(row, columns.labels, lambda value: _flags(value, separator), faults)
+        flags = told or []
+        if told is not None and len(flags) != len(news_ids):
+            faults.append((columns.labels, f"{len(flags)} labels of {len(news_ids)} candidates"))
+    return _labelled(news_ids, flags, columns.merge_repeated)
+
+
+def _flags(value: Any, separator: str) -> list[bool]:
+    return [cells.flag(each) for each in cells.several(value, separator)]
+
+
+def _labelled(news_ids: Sequence[str], flags: Sequence[bool], merge: bool) -> list[str]:
+    pairs = list(zip(news_ids, flags, strict=False))
+    if merge:
+        clicked = {news_id for news_id, flag in pairs if flag}
+        pairs = [(news_id, news_id in clicked) for news_id in dict.fromkeys(news_ids)]
+    return [f"{news_id}-{int(flag)}" for news_id, flag in pairs]

@@ -1,0 +1,81 @@
+"""Articles of other layouts, as MIND's news file holds them."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from genre_tf.data.articles import Article
+from genre_tf.data.faults import shown
+from genre_tf.data.layouts.cells import CellError, first_text, one_id, text
+from genre_tf.data.layouts.column_map import ArticleColumns
+from genre_tf.data.layouts.source_files import Source
+from genre_tf.data.layouts.tables import Row
+
+RowFaults = list[tuple[str, str]]
+
+
+def read_catalogue(source: Source, patterns: Sequence[str], columns: ArticleColumns) -> dict[str, Article]:
+    """Reads the articles of several files.
+
+    Args:
+        source: where they are.
+        patterns: of the files.
+        columns: what stands where.
+
+    Returns:
+        Articles by id, in the order of the files.
+
+    Raises:
+        InputError: an unusable file, or the policy stops.
+    """
+    articles: dict[str, Article] = {}
+    wanted = (columns.news_id, columns.title, columns.abstract, columns.category, columns.subcategory)
+    for path, number, row in source.rows(patterns, wanted, columns.skip):
+        article, faults = _article(row, columns)
+        if article is not None and article.news_id in articles:
+            if columns.repeated:
+                continue
+            wrong = f"{shown(article.news_id)} stood in an earlier row; keep one of them"
+            faults.append((columns.news_id, wrong))
+        if faults or article is None:
+            source.reject(path, number, faults)
+        else:
+            articles[article.news_id] = article
+    return articles
+
+
+def _article(row: Row, columns: ArticleColumns) -> tuple[Article | None, RowFaults]:
+    faults: RowFaults = []
+
+    def cell(column: str, read: Callable[[Any], str]) -> str:
+        return cell_of(row, column, read, faults) or ""
+
+    news_id, title = cell(columns.news_id, one_id), cell(columns.title, text)
+    if not title.strip():
+        faults.append((columns.title, "is empty; an article is known by its title"))
+    category, subcategory = cell(columns.category, first_text), cell(columns.subcategory, first_text)
+    if columns.category_separator:
+        category, _, inner = category.partition(columns.category_separator)
+        subcategory = subcategory or inner.partition(columns.category_separator)[0]
+    article = Article(news_id, category, subcategory, title, cell(columns.abstract, text))
+    return (article if news_id else None), faults
+
+
+def cell_of(row: Row, column: str, read: Callable[[Any], Any], faults: RowFaults) -> Any:
+    """Reads one cell.
+
+    Args:
+        row: its row.
+        column: its name; empty: there is none.
+        read: makes its value, or raises `CellError`.
+        faults: gets what is wrong.
+
+    Returns:
+        The value; None where there is none or it is wrong.
+    """
+    if not column:
+        return None
+    try:
+        return read(row.get(column))
+    except CellError as error:
+        faults.append((column, str(error)))
+        return None

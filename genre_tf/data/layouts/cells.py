@@ -1,0 +1,172 @@
+"""Values of CSV, JSON and Parquet cells as the strings that MIND's files hold."""
+
+import json
+import math
+import re
+from collections.abc import Sequence
+from datetime import UTC, date, datetime, timedelta
+from typing import Any
+
+from genre_tf.data.faults import shown
+from genre_tf.data.mind_rows import id_fault, parse_time
+
+_NUMBER = re.compile(r"-?\d{1,18}(\.\d*)?", re.ASCII)
+_EPOCH = datetime(1970, 1, 1)
+_ODD = re.compile("[\t\n\r\0\ud800-\udfff]")
+_HALVES = re.compile("[\ud800-\udfff]")  # JSON can escape half a character, UTF-8 cannot hold it
+# What would break a line of MIND's files; no quoting exists there.
+_BREAKS = str.maketrans(dict.fromkeys("\t\n\r\0", " "))
+
+
+class CellError(ValueError):
+    """What is wrong with a cell."""
+
+
+def is_missing(value: Any) -> bool:
+    """Whether a cell holds nothing: absent, empty, or no number."""
+    return value is None or value == "" or (isinstance(value, float) and math.isnan(value))
+
+
+def text(value: Any) -> str:
+    """A cell as one line of text: tabs, line ends and zero bytes are spaces, half characters are U+FFFD."""
+    if isinstance(value, bytes):
+        value = value.decode("utf-8", "replace")
+    if isinstance(value, str):
+        return _one_line(value) if _ODD.search(value) else value
+    if is_missing(value):
+        return ""
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)  # a column of whole numbers with gaps is read as one of floats
+    if not isinstance(value, int | float):
+        raise CellError(f"{shown(str(value))} is no text and no number")
+    return str(value)
+
+
+def _one_line(value: str) -> str:
+    return _HALVES.sub("\ufffd", value.translate(_BREAKS))
+
+
+def first_text(value: Any) -> str:
+    """As `text`; of a list its first element."""
+    return text((value or [""])[0] if isinstance(value, list) else value)
+
+
+def one_id(value: Any) -> str:
+    """An id that may stand in a list joined by spaces.
+
+    Raises:
+        CellError: it is empty or holds white space.
+    """
+    found = text(value)
+    if wrong := id_fault(found):
+        raise CellError(wrong)
+    return found
+
+
+def several(value: Any, separator: str) -> Sequence[Any]:
+    """The elements of a list: a list itself, a JSON array, or text with a separator.
+
+    Raises:
+        CellError: it is something else.
+    """
+    if isinstance(value, list):
+        return value
+    if is_missing(value):
+        return []
+    if isinstance(value, str) and value.startswith("["):
+        try:
+            found = json.loads(value)
+        except (ValueError, RecursionError):
+            raise CellError(f"{shown(value)} begins as a JSON array and is none") from None
+        return list(found)
+    if isinstance(value, str):
+        return value.split() if separator == " " else [part.strip() for part in value.split(separator)]
+    return [value]
+
+
+def ids(value: Any, separator: str) -> list[str]:
+    """As `several`, each of them an id."""
+    if separator == " " and isinstance(value, str) and not value.startswith("["):
+        return text(value).split()  # what a log has most of
+    return [one_id(each) for each in several(value, separator)]
+
+
+def flag(value: Any) -> bool:
+    """A label.
+
+    Raises:
+        CellError: it is not 1, 0, true or false.
+    """
+    found = text(value).strip().lower()
+    if found not in ("0", "1", "true", "false"):
+        raise CellError(f"{shown(found)} is no label; 1 or 0 for each candidate")
+    return found in ("1", "true")
+
+
+def seconds(value: Any) -> float | None:
+    """A dwell time; None where there is none."""
+    if is_missing(value):
+        return None
+    try:
+        return float(value)
+    except (TypeError, ValueError, OverflowError):
+        raise CellError(f"{shown(str(value))} is no number of seconds") from None
+
+
+def moment(value: Any, unit: str) -> datetime:
+    """A time, whole seconds, without a zone: what has one is turned into UTC.
+
+    Args:
+        value: a time of Parquet, seconds or milliseconds since 1970, or text: MIND's form, ISO 8601 or such a
+            number.
+        unit: `s` or `ms`, of numbers.
+
+    Raises:
+        CellError: it is none of them.
+    """
+    found = value if isinstance(value, datetime) else None
+    if isinstance(value, date) and found is None:
+        found = datetime(value.year, value.month, value.day)
+    elif isinstance(value, str):
+        found = parse_time(value.strip()) or _iso(value.strip())
+        value = float(value) if found is None and _NUMBER.fullmatch(value.strip()) else value
+    if found is None and isinstance(value, int | float) and not isinstance(value, bool):
+        found = _since_epoch(value, unit)
+    if found is not None and found.tzinfo is not None:
+        found = _in_utc(found)
+    if found is None:
+        raise CellError(f"{shown(text(value))} is no time; write ISO 8601, or seconds since 1970")
+    return found.replace(microsecond=0)
+
+
+def mind_time(found: datetime) -> str:
+    """A time as MIND writes it, such as `11/9/2019 12:01:13 AM`."""
+    half = "PM" if found.hour >= 12 else "AM"
+    clock = f"{found.hour % 12 or 12}:{found.minute:02d}:{found.second:02d}"
+    return f"{found.month}/{found.day}/{found.year:04d} {clock} {half}"
+
+
+def _iso(value: str) -> datetime | None:
+    # "20190301" is a date in ISO 8601, but a log that writes 1483225203 means seconds.
+    if value.isdigit():
+        return None
+    try:
+        return datetime.fromisoformat(value)
+    except ValueError:
+        return None
+
+
+def _in_utc(found: datetime) -> datetime | None:
+    try:
+        return found.astimezone(UTC).replace(tzinfo=None)
+    except OverflowError:  # in the first or the last hours that there are
+        return None
+
+
+def _since_epoch(value: float, unit: str) -> datetime | None:
+    try:
+        return _EPOCH + timedelta(seconds=value / (1000 if unit == "ms" else 1))
+    except (OverflowError, ValueError):
+        return None

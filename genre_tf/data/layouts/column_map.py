@@ -1,0 +1,249 @@
+"""A column map: which columns of somebody's files hold what. Read from TOML, or one of the ready maps."""
+
+import dataclasses
+import tomllib
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+
+from genre_tf.config.tables import from_table
+from genre_tf.errors import InputError
+
+MAPS_FOLDER = Path(__file__).with_name("maps")
+FORMATS = ("csv", "jsonl", "parquet")
+POOLS = ("articles", "clicks")
+TIME_UNITS = ("s", "ms")
+
+MAX_MAP_BYTES = 1 << 20
+"""1 MiB: a map has a few dozen lines."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SkipRule:
+    """Rows that are left out and are no faults: those where `column` holds `value`."""
+
+    column: str
+    value: str = ""  # empty: rows where the column is empty or absent
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reading:
+    """How the files are written."""
+
+    format: str = ""  # csv, jsonl or parquet; empty: the file's ending tells
+    delimiter: str = ""  # of a CSV file; empty: a tab in .tsv and else a comma
+    separator: str = " "  # between the ids of a list that is written as text
+    time_unit: str = "s"  # s or ms since 1970, of times that are numbers
+
+
+@dataclass(frozen=True, kw_only=True)
+class ArticleColumns:
+    """Columns that tell an article; an empty name: no such column."""
+
+    news_id: str
+    title: str
+    abstract: str = ""
+    category: str = ""
+    subcategory: str = ""
+    category_separator: str = ""  # cuts a category such as news|local into category and subcategory
+    repeated: bool = False  # an article may stand in many rows, of which the first counts
+    skip: tuple[SkipRule, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImpressionColumns:
+    """Columns of a log of impressions: one row is what one reader was shown at one moment."""
+
+    user_id: str
+    time: str
+    impression_id: str = ""  # empty: rows are numbered
+    history: str = ""  # ids that the reader clicked before, oldest first
+    candidates: str = ""  # ids that were shown
+    clicked: str = ""  # those of them that were clicked
+    labels: str = ""  # instead of `clicked`: 1 or 0 for each candidate
+    labelled: str = ""  # instead of all three: ids with -1 or -0 behind them, as MIND writes
+    dwell: str = ""  # seconds that the click was read; left out where several were clicked
+    signals: str = ""  # instead of `dwell`: N1:dwell=35,shares=1 N3:dwell=120
+    # A row is one shown article, and rows of equal `impression_id` that follow each other are one impression.
+    row_per_candidate: bool = False
+    merge_repeated: bool = False  # a candidate that is listed twice counts once; else it is a fault
+    drop_unknown_history: bool = False  # clicks on articles that no file tells are left out; else a fault
+    skip: tuple[SkipRule, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class HistoryColumns:
+    """Columns of a file of histories, one row a reader."""
+
+    user_id: str
+    history: str
+    dwell: str = ""  # seconds that each of them was read
+    newest: int = 0  # clicks kept of each; 0: all
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClickColumns:
+    """Columns of a log that has clicks alone, and how impressions are made of them."""
+
+    user_id: str
+    news_id: str
+    time: str
+    dwell: str = ""  # seconds that the click was read
+    negatives: int = 20  # drawn for each click, as published work on Adressa does
+    pool_hours: float = 24.0  # an article is drawn if somebody clicked it in so many hours before
+    pool: str = "articles"  # each such article equally often; "clicks": as often as it was clicked
+    newest: int = 0  # earlier clicks that make a history; 0: all
+    train_days: float = 0.0  # before these days clicks are history alone; 0: none are
+    dev_days: float = 1.0  # the newest days are judged on
+    seed: int = 7
+    skip: tuple[SkipRule, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class SplitFiles:
+    """Files of one split, as patterns inside the source folder."""
+
+    articles: tuple[str, ...]
+    impressions: tuple[str, ...]
+    histories: tuple[str, ...] = ()
+    labelled: bool = True  # False: clicks are not known, whatever the map says
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClickFiles:
+    """Files of a log of clicks, as patterns inside the source folder."""
+
+    articles: tuple[str, ...]
+    clicks: tuple[str, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ColumnMap:
+    """A whole map: either `impressions` with `splits`, or `clicks` with `files`."""
+
+    articles: ArticleColumns
+    reading: Reading = field(default_factory=Reading)
+    impressions: ImpressionColumns | None = None
+    histories: HistoryColumns | None = None
+    clicks: ClickColumns | None = None
+    splits: dict[str, SplitFiles] = field(default_factory=dict)
+    files: ClickFiles | None = None
+
+
+def ready_maps() -> list[str]:
+    """Names of the maps that come with the package."""
+    return sorted(path.stem for path in MAPS_FOLDER.glob("*.toml"))
+
+
+def read_map(name: str) -> ColumnMap:
+    """Reads a column map.
+
+    Args:
+        name: one of the ready maps, or a TOML file.
+
+    Raises:
+        InputError: no such map, no TOML, an unknown or missing key, or keys that do not go together.
+    """
+    file = MAPS_FOLDER / f"{name}.toml" if name in ready_maps() else Path(name)
+    if not file.is_file():
+        raise InputError(f"there is no column map {name!r}; give a TOML file or {' or '.join(ready_maps())}")
+    if file.stat().st_size > MAX_MAP_BYTES:
+        raise InputError(f"{file} is larger than a column map can be ({MAX_MAP_BYTES >> 20} MiB)")
+    try:
+        table = tomllib.loads(file.read_text("utf-8"))
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise InputError(f"{file} cannot be read as TOML: {error}") from None
+    return _checked(_map_of(table, str(file)), str(file))
+
+
+def _map_of(table: dict[str, Any], where: str) -> ColumnMap:
+    kinds: dict[str, type] = {
+        "articles": ArticleColumns,
+        "reading": Reading,
+        "impressions": ImpressionColumns,
+        "histories": HistoryColumns,
+        "clicks": ClickColumns,
+        "files": ClickFiles,
+    }
+    known = [*kinds, "splits"]
+    if unknown := [key for key in table if key not in known]:
+        raise InputError(f"{where}: unknown key {unknown[0]!r}; known here: {', '.join(known)}")
+    if "articles" not in table:
+        raise InputError(f"{where}: [articles] is missing; name at least its news_id and title columns")
+    parts: dict[str, Any] = {
+        key: _part(kind, table[key], f"{where}: {key}") for key, kind in kinds.items() if key in table
+    }
+    splits = table.get("splits", {})
+    if not isinstance(splits, dict):
+        raise InputError(f"{where}: splits holds a table for each split, such as [splits.train]")
+    each = {name: _part(SplitFiles, part, f"{where}: splits.{name}") for name, part in splits.items()}
+    return ColumnMap(**parts, splits=each)
+
+
+Part = TypeVar("Part")
+
+
+def _part(kind: type[Part], table: Any, where: str) -> Part:
+    if not isinstance(table, dict):
+        raise InputError(f"{where} is a table of keys, and {table!r} was given")
+    fields = dataclasses.fields(kind)  # type: ignore[arg-type]
+    required = (each.name for each in fields if each.default is dataclasses.MISSING)
+    if missing := [name for name in required if name not in table]:
+        raise InputError(f"{where}: {missing[0]} is missing")
+    return from_table(kind, table, where)
+
+
+def _checked(found: ColumnMap, where: str) -> ColumnMap:
+    for fault in (*_choices(found), *_layout(found), *_columns(found)):
+        raise InputError(f"{where}: {fault}")
+    return found
+
+
+def _choices(found: ColumnMap) -> list[str]:
+    reading, clicks = found.reading, found.clicks
+    return [
+        *[f"reading.format is one of {', '.join(FORMATS)}"] * (reading.format not in ("", *FORMATS)),
+        *["reading.delimiter is one character"] * (len(reading.delimiter) > 1),
+        *["reading.separator is empty"] * (not reading.separator),
+        *[f"reading.time_unit is one of {', '.join(TIME_UNITS)}"] * (reading.time_unit not in TIME_UNITS),
+        *[f"clicks.pool is one of {', '.join(POOLS)}"] * (clicks is not None and clicks.pool not in POOLS),
+        *["clicks.negatives is 1 to 1000"] * (clicks is not None and not 1 <= clicks.negatives <= 1000),
+        *["clicks.pool_hours and dev_days are above 0, train_days is not below it"]
+        * (clicks is not None and (min(clicks.pool_hours, clicks.dev_days) <= 0 or clicks.train_days < 0)),
+        *["newest is 0 or more"]
+        * any(part is not None and part.newest < 0 for part in (found.histories, clicks)),
+    ]
+
+
+def _layout(found: ColumnMap) -> list[str]:
+    if (found.clicks is None) == (found.impressions is None):
+        return ["give [impressions], or [clicks] for a log that has clicks alone"]
+    if found.clicks is not None:
+        return ["[clicks] goes with [files]: articles and clicks"] * (found.files is None)
+    bad = [name for name in found.splits if not name.isidentifier()]
+    needs = any(split.histories for split in found.splits.values())
+    return [
+        *["[impressions] goes with [splits.train] and its like, which name the files"] * (not found.splits),
+        *[f"{name!r} cannot be the name of a split: letters, digits and _" for name in bad],
+        *["a split names histories: give their columns in [histories]"] * (needs and not found.histories),
+    ]
+
+
+def _columns(found: ColumnMap) -> list[str]:
+    columns = found.impressions
+    if columns is None:
+        return []
+    ways = bool(columns.labelled) + bool(columns.candidates)
+    return [
+        *["impressions need `candidates`, or else `labelled`"] * (ways != 1),
+        *["impressions have `clicked` or `labels`, not both, and neither beside `labelled`"]
+        * (bool(columns.clicked) + bool(columns.labels) + bool(columns.labelled) > 1),
+        *["impressions with `row_per_candidate` need `impression_id`, `candidates` and `labels`"]
+        * (
+            columns.row_per_candidate
+            and not (columns.impression_id and columns.candidates and columns.labels)
+        ),
+        *["impressions have `dwell` or `signals`, not both"] * (bool(columns.dwell and columns.signals)),
+        *["histories.dwell does not go with impressions.signals, which tell it"]
+        * (bool(columns.signals and found.histories and found.histories.dwell)),
+    ]

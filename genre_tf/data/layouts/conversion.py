@@ -1,0 +1,223 @@
+"""Turns logs of another layout into a data set in MIND's format, written whole or not at all."""
+
+import gzip
+import json
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any, BinaryIO, cast
+
+from genre_tf.data.articles import Article
+from genre_tf.data.faults import Fault, FaultPolicy
+from genre_tf.data.layouts.catalogue import read_catalogue
+from genre_tf.data.layouts.click_log import read_clicks
+from genre_tf.data.layouts.column_map import ColumnMap
+from genre_tf.data.layouts.impression_rows import ImpressionLines, LogLine
+from genre_tf.data.layouts.made_impressions import DEV, TRAIN, MadeImpressions
+from genre_tf.data.layouts.source_files import Source
+from genre_tf.data.mind import BEHAVIORS, NEWS
+from genre_tf.data.whole_folder import whole_folder
+from genre_tf.errors import InputError
+
+REPORT_FILE = "conversion.json"
+ADVICE = "--check lists every fault"
+
+
+@dataclass(frozen=True, kw_only=True)
+class SplitSummary:
+    """What became of one split.
+
+    Args:
+        articles: written.
+        impressions: written.
+        clicks: in them.
+        left_out: rows that the map's skip rules left out.
+        dropped: clicks of histories on articles that are not known.
+        bad_rows: rows that were skipped for a fault.
+        faults: their faults, up to the listing limit.
+    """
+
+    articles: int
+    impressions: int
+    clicks: int
+    left_out: int = 0
+    dropped: int = 0
+    bad_rows: int = 0
+    faults: tuple[Fault, ...] = ()
+
+
+Splits = dict[str, SplitSummary]
+
+
+def convert(
+    source: Path,
+    out: Path,
+    column_map: ColumnMap,
+    *,
+    max_bad_rows: int = 0,
+    overwrite: bool = False,
+    compress: bool = False,
+) -> Splits:
+    """Turns logs of another layout into a data set in MIND's format.
+
+    Articles are held, and of a log of clicks every click; logs of impressions are read row by row.
+
+    Args:
+        source: folder of the files.
+        out: data set folder to write: a folder with MIND's two files for each split, and `conversion.json`.
+        column_map: what stands where.
+        max_bad_rows: faulty rows that may be skipped in each split (in all, where clicks alone are given).
+        overwrite: replace `out` if it is there.
+        compress: write `.tsv.gz`.
+
+    Returns:
+        What was written, by split.
+
+    Raises:
+        InputError: faulty files, more bad rows than allowed, or an `out` that is taken.
+        FailureError: `out` cannot be written.
+    """
+    policy = replace(FaultPolicy.allowing(max_bad_rows), advice=ADVICE)
+    _require_places(source, out, overwrite)
+    with whole_folder(out) as folder:
+        splits = dict(_splits(source, column_map, policy, folder, ".gz" if compress else ""))
+        report = {"splits": {name: asdict(each) for name, each in splits.items()}, "map": asdict(column_map)}
+        text = json.dumps(report, indent=2, ensure_ascii=False) + "\n"
+        (folder / REPORT_FILE).write_text(text, "utf-8")
+    return splits
+
+
+def check_layout(source: Path, column_map: ColumnMap) -> tuple[Splits, bool]:
+    """Reads everything and writes nothing.
+
+    Args:
+        source: folder of the files.
+        column_map: what stands where.
+
+    Returns:
+        What would be written, with every fault, and whether a whole file is unusable.
+
+    Raises:
+        InputError: a file that the map names is not there.
+    """
+    _require_folder(source)
+    policy = FaultPolicy(None)
+    splits = dict(_splits(source, column_map, policy, None, ""))
+    return splits, any(fault.whole_file for split in splits.values() for fault in split.faults)
+
+
+def _splits(
+    source: Path, column_map: ColumnMap, policy: FaultPolicy, folder: Path | None, ending: str
+) -> Iterator[tuple[str, SplitSummary]]:
+    if column_map.clicks is not None:
+        yield from _of_clicks(Source(source, column_map.reading, policy), column_map, folder, ending)
+        return
+    for name, files in column_map.splits.items():
+        of_split = Source(source, column_map.reading, replace(policy, faults=[]))
+        articles = read_catalogue(of_split, files.articles, column_map.articles)
+        lines = ImpressionLines(of_split, column_map, files, {news_id: news_id for news_id in articles})
+        split = None if folder is None else folder / name
+        yield name, _written(split, ending, articles.values(), lines, of_split)
+
+
+def _of_clicks(
+    source: Source, column_map: ColumnMap, folder: Path | None, ending: str
+) -> Iterator[tuple[str, SplitSummary]]:
+    if column_map.clicks is None or column_map.files is None:
+        raise ValueError("this map is not of a log of clicks")
+    # Where each click tells its article, the faults of a row are told once: when its click is read.
+    once = set(source.files(column_map.files.articles)) <= set(source.files(column_map.files.clicks))
+    told = replace(source, policy=FaultPolicy(None) if once else source.policy)
+    articles = read_catalogue(told, column_map.files.articles, column_map.articles)
+    catalogue = list(articles.values())
+    rows = {news_id: row for row, news_id in enumerate(articles)}
+    log = read_clicks(source, column_map, rows)
+    made = MadeImpressions(log, list(articles), column_map.clicks)
+
+    def named() -> Iterator[Article]:  # known when the log has been written
+        yield from (catalogue[row] for row in sorted(made.named))
+
+    for name in (TRAIN, DEV):
+        split = None if folder is None else folder / name
+        yield name, _written(split, ending, named(), made.lines(name), source)
+
+
+def _written(
+    folder: Path | None, ending: str, articles: Iterable[Article], lines: Iterable[LogLine], source: Source
+) -> SplitSummary:
+    """Writes a split, its articles last; without a folder only reads it."""
+    impressions = clicks = told = 0
+    with ExitStack() as files:
+        log = news = None
+        if folder is not None:
+            folder.mkdir()
+            log, news = (
+                files.enter_context(_text_file(folder / f"{name}{ending}")) for name in (BEHAVIORS, NEWS)
+            )
+        for line in lines:
+            impressions, clicks = impressions + 1, clicks + line.clicks
+            _write(log, line.text)
+        for article in articles:
+            told += 1
+            fields = (article.category, article.subcategory, article.title, article.abstract)
+            _write(news, "\t".join((article.news_id, *fields)))
+    if not (impressions and told):
+        _refuse_empty(source, folder)
+    policy = source.policy
+    return SplitSummary(
+        articles=told,
+        impressions=impressions,
+        clicks=clicks,
+        left_out=source.left_out,
+        dropped=source.dropped,
+        bad_rows=policy.bad_rows,
+        faults=tuple(policy.faults),
+    )
+
+
+def _refuse_empty(source: Source, folder: Path | None) -> None:
+    message = (
+        "no usable row (of clicks: none with anything to draw beside it); is it the right map, with the "
+        "right columns, skip rules and days?"
+    )
+    if folder is not None:
+        raise InputError(f"{source.folder}: {folder.name}: {message}")
+    source.policy.reject([Fault(str(source.folder), 0, "file", message)])
+
+
+@contextmanager
+def _text_file(path: Path) -> Iterator[BinaryIO]:
+    with path.open("wb") as plain:
+        if path.suffix != ".gz":
+            yield plain
+            return
+        # Without the time in its header equal files have equal bytes.
+        with gzip.GzipFile("", "wb", fileobj=plain, mtime=0) as packed:
+            yield cast(BinaryIO, packed)
+
+
+def _write(file: BinaryIO | None, line: str) -> None:
+    if file is not None:
+        file.write(line.encode() + b"\n")
+
+
+def _require_folder(source: Path) -> None:
+    if not source.is_dir():
+        raise InputError(f"{source} is no folder; give the folder that the files of the log are in")
+
+
+def _require_places(source: Path, out: Path, overwrite: bool) -> None:
+    _require_folder(source)
+    if source.resolve().is_relative_to(out.resolve()):
+        raise InputError(f"{out} holds the files that are read; give another folder to write")
+    if out.exists() and not overwrite:
+        raise InputError(f"{out} is there already; give another folder, or --overwrite to replace it")
+
+
+def summary_values(splits: Splits) -> dict[str, Any]:
+    """Plain values for JSON, faults as lines of text."""
+    return {
+        name: {**asdict(split), "faults": [str(fault) for fault in split.faults]}
+        for name, split in splits.items()
+    }

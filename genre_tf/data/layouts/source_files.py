@@ -1,0 +1,87 @@
+"""Files of a source folder by pattern, and their rows but for those that the map leaves out."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePath
+from typing import Any
+
+from genre_tf.data.faults import Fault, FaultPolicy
+from genre_tf.data.layouts.cells import is_missing, text
+from genre_tf.data.layouts.column_map import Reading, SkipRule
+from genre_tf.data.layouts.tables import Row, read_table
+from genre_tf.errors import InputError
+
+
+@dataclass
+class Source:
+    """The folder that is read, and what happens to its rows.
+
+    Args:
+        folder: where the files are.
+        reading: how they are written.
+        policy: decides what a faulty row does.
+        left_out: rows that skip rules left out so far.
+        dropped: unknown articles that were left out of histories so far.
+    """
+
+    folder: Path
+    reading: Reading
+    policy: FaultPolicy
+    left_out: int = 0
+    dropped: int = 0
+
+    def rows(
+        self, patterns: Sequence[str], columns: Sequence[str], skip: Sequence[SkipRule] = ()
+    ) -> Iterator[tuple[Path, int, Row]]:
+        """Rows of all files that the patterns name, in the order of their names.
+
+        Args:
+            patterns: inside the folder, such as `articles.parquet` or `2017*`.
+            columns: those that are wanted; an empty name is none.
+            skip: which rows are left out.
+
+        Yields:
+            The file, the row's 1-based number and its cells.
+
+        Raises:
+            InputError: a pattern that names no file, an unusable file, or the policy stops.
+        """
+        wanted = [*dict.fromkeys(filter(None, columns))]
+        asked = [*dict.fromkeys(rule.column for rule in skip)]
+        for path in self.files(patterns):
+            for number, row in read_table(path, self.reading, wanted, self.policy, asked):
+                if any(_matches(rule, row) for rule in skip):
+                    self.left_out += 1
+                else:
+                    yield path, number, row
+
+    def files(self, patterns: Sequence[str]) -> list[Path]:
+        """The files that patterns name, each once, sorted.
+
+        Raises:
+            InputError: a pattern names none, or leads out of the folder.
+        """
+        found: dict[Path, None] = {}
+        for pattern in patterns:
+            if not pattern or PurePath(pattern).is_absolute() or ".." in PurePath(pattern).parts:
+                raise InputError(f"{pattern!r} is no place inside {self.folder}; files are named from there")
+            matches = sorted(path for path in self.folder.glob(pattern) if path.is_file())
+            if not matches:
+                raise InputError(f"{self.folder} holds no file {pattern}; the map names it")
+            found |= dict.fromkeys(path for path in matches if not path.name.startswith("."))
+        return list(found)
+
+    def reject(self, path: Path, number: int, faults: Sequence[tuple[str, str]]) -> None:
+        """Give a row's faults, columns and messages, to the policy.
+
+        Raises:
+            InputError: the policy stops.
+        """
+        self.policy.reject([Fault(str(path), number, column, message) for column, message in faults])
+
+
+def _matches(rule: SkipRule, row: Row) -> bool:
+    value: Any = row.get(rule.column)
+    if rule.value:
+        return not is_missing(value) and not isinstance(value, list | dict) and text(value) == rule.value
+    return is_missing(value)

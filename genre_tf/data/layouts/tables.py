@@ -1,0 +1,158 @@
+"""Rows of CSV, JSON Lines and Parquet files, one by one, whatever their size."""
+
+import csv
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from genre_tf.data.faults import Fault, FaultPolicy, shown
+from genre_tf.data.layouts.column_map import Reading
+from genre_tf.data.lines import MAX_FILE_BYTES, TOO_LARGE, read_lines, whole_file_fault
+from genre_tf.errors import InputError
+
+Row = Mapping[str, Any]
+Rows = Iterator[tuple[int, Row]]
+
+ENDINGS = {".csv": "csv", ".tsv": "csv", ".jsonl": "jsonl", ".ndjson": "jsonl", ".json": "jsonl"}
+ENDINGS |= {".parquet": "parquet"}
+PARQUET_ROWS = 1024
+"""Rows decoded at a time: with histories of 1,500 clicks some tens of megabytes."""
+
+
+def read_table(
+    path: Path, reading: Reading, columns: Sequence[str], policy: FaultPolicy, optional: Sequence[str] = ()
+) -> Rows:
+    """Reads the rows of a file; faulty ones go to the policy and are left out.
+
+    Args:
+        path: a CSV file with a header, JSON Lines (either may be gzipped, `.gz`), or Parquet.
+        reading: how it is written.
+        columns: the wanted ones; a CSV or Parquet file must have them, an object may leave some out.
+        policy: decides what a faulty row does.
+        optional: wanted too, where the file has them.
+
+    Yields:
+        1-based line (for Parquet: row) and its cells by column; absent ones are None or left out.
+
+    Raises:
+        InputError: the file cannot be read or is too large, or the policy stops.
+    """
+    ending = path.with_suffix("").suffix if path.suffix == ".gz" else path.suffix
+    kind = reading.format or ENDINGS.get(ending, "")
+    if kind == "csv":
+        return _delimited(path, reading.delimiter or ("\t" if ending == ".tsv" else ","), columns, policy)
+    if kind == "jsonl":
+        return _objects(path, policy)
+    if kind == "parquet":
+        return _parquet(path, columns, optional, policy)
+    raise InputError(
+        f"{path}: its ending does not tell what it is; known: {', '.join(ENDINGS)}, or name it in the map "
+        "([reading] format)"
+    )
+
+
+class _Lines:
+    """Lines for a reader that takes several for one row; `first` is the number of the row's first."""
+
+    def __init__(self, lines: Iterator[tuple[int, str]]) -> None:
+        self._lines = lines
+        self.first = 0
+
+    def __iter__(self) -> "_Lines":
+        return self
+
+    def __next__(self) -> str:
+        number, line = next(self._lines)
+        self.first = self.first or number
+        return line + "\n"
+
+
+def _delimited(path: Path, delimiter: str, columns: Sequence[str], policy: FaultPolicy) -> Rows:
+    lines = _Lines(read_lines(path, policy))
+    reader = csv.reader(lines, delimiter=delimiter, strict=True)
+    header: list[str] | None = None
+    while True:
+        lines.first = 0
+        try:
+            cells = next(reader)
+        except StopIteration:
+            return
+        except csv.Error as error:
+            policy.reject([Fault(str(path), lines.first, "line", f"{error}; is a quote missing?")])
+            continue
+        if not cells:  # a blank line
+            continue
+        if header is None:
+            header = cells
+            if not _has_columns(path, header, columns, policy):
+                return
+        elif len(cells) != len(header):
+            message = f"{len(cells)} received, {len(header)} in the header; is a quote missing?"
+            policy.reject([Fault(str(path), lines.first, "columns", message)])
+        else:
+            yield lines.first, dict(zip(header, cells, strict=True))
+
+
+def _objects(path: Path, policy: FaultPolicy) -> Rows:
+    for number, line in read_lines(path, policy):
+        if not line.strip():
+            continue
+        try:
+            found = json.loads(line)
+        except (ValueError, RecursionError) as error:
+            found = error
+        if isinstance(found, dict):
+            yield number, found
+        else:
+            reason = found if isinstance(found, Exception) else "no JSON object"
+            policy.reject([Fault(str(path), number, "line", f"{shown(line)} is no row ({reason})")])
+
+
+def _parquet(path: Path, columns: Sequence[str], optional: Sequence[str], policy: FaultPolicy) -> Rows:
+    import pyarrow
+    import pyarrow.parquet
+
+    number = 0
+    try:
+        with pyarrow.parquet.ParquetFile(path) as file:
+            names = file.schema_arrow.names
+            groups = range(file.metadata.num_row_groups)
+            if sum(file.metadata.row_group(group).total_byte_size for group in groups) > MAX_FILE_BYTES:
+                policy.reject([whole_file_fault(path, TOO_LARGE)])
+                return
+            if not _has_columns(path, names, columns, policy):
+                return
+            wanted = [*dict.fromkeys([*columns, *(each for each in optional if each in names)])]
+            for batch in file.iter_batches(batch_size=PARQUET_ROWS, columns=wanted):
+                cells = [_plain(batch.column(name)).to_pylist() for name in wanted]
+                for row in zip(*cells, strict=True):
+                    number += 1
+                    yield number, dict(zip(wanted, row, strict=True))
+    except (pyarrow.ArrowException, OSError) as error:
+        lines = str(error).strip().splitlines()
+        reason = shown(lines[0]) if lines else type(error).__name__
+        policy.reject([whole_file_fault(path, f"cannot be read as Parquet after row {number} ({reason})")])
+        return
+    if not number:
+        policy.reject([whole_file_fault(path, "is empty; give a file with at least one row")])
+
+
+def _plain(column: Any) -> Any:
+    """Times in microseconds of UTC: Python has no nanoseconds, and MIND no zones."""
+    import pyarrow
+
+    if pyarrow.types.is_timestamp(column.type):
+        return column.cast(pyarrow.timestamp("us"), safe=False)
+    return column
+
+
+def _has_columns(path: Path, names: Sequence[str], columns: Sequence[str], policy: FaultPolicy) -> bool:
+    missing = [name for name in columns if name not in names]
+    twice = [name for name in columns if list(names).count(name) > 1]
+    if missing:
+        listed = shown(", ".join(names))
+        policy.reject([whole_file_fault(path, f"has no column {missing[0]!r}; its columns: {listed}")])
+    elif twice:
+        policy.reject([whole_file_fault(path, f"has the column {twice[0]!r} more than once; rename one")])
+    return not missing and not twice

@@ -1,0 +1,183 @@
+"""Why this article for this reader: what the click model looked at, and what it would say otherwise."""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import tensorflow as tf
+
+from genre_tf.data.articles import Article
+from genre_tf.data.mind import read_news
+from genre_tf.data.records import read_articles
+from genre_tf.errors import InputError
+from genre_tf.evaluation.run_models import open_run
+from genre_tf.evaluation.word_attributions import WordAttributions, word_attributions
+from genre_tf.models.article_features import article_texts
+from genre_tf.models.checkpoint import load_ranker
+
+
+@dataclass(frozen=True)
+class ClickReason:
+    """What one click of the reader has to do with the candidate.
+
+    Args:
+        news_id: empty where the click was given by its title.
+        title: of the article.
+        weight: the ranker's attention; sums to 1 over the clicks.
+        without: the click probability, had he never clicked it.
+        change: how much of the probability goes with it; below zero where the click speaks against.
+    """
+
+    news_id: str
+    title: str
+    weight: float
+    without: float
+    change: float
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """Why a candidate has its click probability.
+
+    Args:
+        news_id: of the candidate, empty where it was given by its title.
+        title: of the candidate.
+        probability: that the reader clicks it, without live counters.
+        probability_without_history: of a reader of whom nothing is known.
+        clicks: the clicks that make the reader, oldest first.
+        words: what the candidate's words add to the logit.
+    """
+
+    news_id: str
+    title: str
+    probability: float
+    probability_without_history: float
+    clicks: tuple[ClickReason, ...]
+    words: WordAttributions
+
+    def as_values(self) -> dict[str, Any]:
+        """Plain values for JSON."""
+        words = {**self.words._asdict(), "words": [word._asdict() for word in self.words.words]}
+        return {**asdict(self), "words": words}
+
+
+def titled(title: str) -> Article:
+    """An article of which nothing but the title is known."""
+    return Article("", "", "", title, "")
+
+
+def articles_of_ids(run: Path, news: Path | None, news_ids: Sequence[str]) -> list[Article]:
+    """Looks articles up by their ids.
+
+    Args:
+        run: the run folder, whose own articles are known.
+        news: a news file whose articles are known too, and come first.
+        news_ids: the ids.
+
+    Raises:
+        InputError: an id that neither knows, or an unusable file.
+    """
+    known = {} if news is None else read_news(news)
+    missing = [news_id for news_id in news_ids if news_id not in known]
+    if missing:
+        known = {article.news_id: article for article in read_articles(run / "prepared").articles[1:]} | known
+        missing = [news_id for news_id in news_ids if news_id not in known]
+    if missing:
+        where = f"the run's articles{f' nor in {news}' if news else ''}"
+        raise InputError(f"article {missing[0]!r} is not in {where}; give its news file, or titles")
+    return [known[news_id] for news_id in news_ids]
+
+
+class Explainer:
+    """Explains what the ranker of a run says.
+
+    Args:
+        run: the run folder.
+
+    Raises:
+        InputError: no run, or its ranker is not trained.
+    """
+
+    def __init__(self, run: Path) -> None:
+        self.config = open_run(run)
+        self.ranker = load_ranker(run)
+        self._encoder = self.ranker.encoder
+
+    def __call__(self, history: Sequence[Article], candidate: Article) -> Explanation:
+        """Explain one candidate for one reader.
+
+        Args:
+            history: what the reader clicked, oldest first; the newest that the model reads count.
+            candidate: the article.
+
+        Raises:
+            InputError: a candidate without text.
+        """
+        if not self._text(candidate).strip():
+            raise InputError("the candidate has no title; give the article or a title to explain")
+        clicks = list(history)[-self.ranker.max_history :]
+        vectors = self._vectors([*clicks, candidate])
+        weights = self._weights(vectors)
+        with_all, *without = self._probabilities(vectors).tolist()
+        reasons = zip(clicks, weights.tolist(), without, strict=False)
+        categories = self._encoder.backbone.categories
+        return Explanation(
+            news_id=candidate.news_id,
+            title=candidate.title,
+            probability=with_all,
+            probability_without_history=without[-1],
+            clicks=tuple(
+                ClickReason(click.news_id, click.title, weight, less, with_all - less)
+                for click, weight, less in reasons
+            ),
+            words=word_attributions(
+                self.ranker,
+                self._text(candidate),
+                int(categories.rows([candidate.category])[0]),
+                int(categories.rows([candidate.subcategory])[0]),
+                tf.constant(vectors[:-1]),
+            ),
+        )
+
+    def _text(self, article: Article) -> str:
+        return article_texts([article.title], [article.abstract], self.config.news)[0]
+
+    def _vectors(self, articles: Sequence[Article]) -> npt.NDArray[np.float32]:
+        """float32 [articles, D]."""
+        categories = self._encoder.backbone.categories
+        features = {
+            **self._encoder.text_features(tf.constant([self._text(article) for article in articles])),
+            "category": tf.constant(categories.rows([article.category for article in articles])),
+            "subcategory": tf.constant(categories.rows([article.subcategory for article in articles])),
+        }
+        vectors: npt.NDArray[np.float32] = self._encoder.tower(features, training=False).numpy()
+        return vectors
+
+    def _weights(self, vectors: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+        """Attention of the candidate, the last of the vectors, to the clicks: float32 [H]."""
+        clicks, candidate = tf.constant(vectors[None, :-1]), tf.constant(vectors[None, -1:])
+        if not len(vectors) - 1:
+            return np.zeros(0, np.float32)
+        weights, _ = self.ranker.attention(clicks, tf.ones(clicks.shape[:2], tf.bool), candidate)
+        found: npt.NDArray[np.float32] = weights.numpy()[0, 0]
+        return found
+
+    def _probabilities(self, vectors: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+        """With all clicks, without each of them, without any: float32 [1 + H + 1]."""
+        count = len(vectors) - 1
+        kept = np.concatenate(
+            [np.ones((1, count), bool), ~np.eye(count, dtype=bool), np.zeros((1, count), bool)]
+        )
+        if not count:  # the models want room for one click at least
+            vectors, kept = np.concatenate([np.zeros_like(vectors), vectors]), np.zeros((2, 1), bool)
+        rows = len(kept)
+        clicks = np.repeat(vectors[None, :-1], rows, 0)
+        shown = np.repeat(vectors[None, -1:], rows, 0)
+        logits = self.ranker.click_logits(
+            tf.constant(clicks), tf.constant(kept), tf.constant(shown), tf.ones([rows, 1], tf.bool)
+        )
+        found: npt.NDArray[np.float32] = tf.sigmoid(logits)[:, 0].numpy()
+        return found

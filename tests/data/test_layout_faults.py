@@ -1,0 +1,246 @@
+"""A faulty row of another layout is named by file, row and column of the source; a faulty map by its key."""
+
+import json
+import random
+from pathlib import Path
+from typing import Any
+
+import pyarrow
+import pyarrow.parquet
+import pytest
+import typer
+
+from genre_tf.cli.convert import convert as convert_verb
+from genre_tf.data import lines
+from genre_tf.data.checking import check_data
+from genre_tf.data.layouts.column_map import read_map
+from genre_tf.data.layouts.conversion import check_layout, convert
+from genre_tf.errors import InputError
+
+MAP = """
+[splits.train]
+articles = ["articles.csv"]
+impressions = ["log.*"]
+
+[articles]
+news_id = "id"
+title = "headline"
+
+[impressions]
+impression_id = "impression"
+user_id = "reader"
+time = "at"
+history = "read"
+candidates = "shown"
+clicked = "clicked"
+dwell = "seconds"
+"""
+ARTICLES = "id,headline\nN1,One\nN2,Two\nN3,Three\n"
+GOOD = {"impression": "1", "reader": "U1", "at": 1573290000, "read": ["N1"], "shown": ["N2", "N3"]}
+GOOD |= {"clicked": ["N3"], "seconds": 5}
+BAD = {
+    "impression id twice": ({}, "impression", "'1' stood in an earlier row"),
+    "no impression id": ({"impression": None}, "impression", "is empty"),
+    "reader": ({"reader": "U 1"}, "reader", "'U 1' holds white space"),
+    "reader is a list": ({"reader": ["U1"]}, "reader", "is no text and no number"),
+    "time": ({"at": "soon"}, "at", "'soon' is no time"),
+    "time is true": ({"at": True}, "at", "'true' is no time"),
+    "endless time": ({"at": 1e300}, "at", "is no time"),
+    "endless number": ({"at": 10**400}, "at", "is no time"),
+    "before all times": ({"at": "0001-01-01T00:00:00+10:00"}, "at", "is no time"),
+    "endless dwell": ({"seconds": 10**400}, "seconds", "is no number of seconds"),
+    "unknown click": ({"read": ["N1", "N7"]}, "read", "'N7' is not in the split's news file"),
+    "unknown candidate": ({"shown": ["N3", "N9"]}, "shown", "'N9' is not in"),
+    "nothing shown": ({"shown": [], "clicked": []}, "shown", "is empty"),
+    "no click": ({"clicked": []}, "shown", "no click"),
+    "click on what was not shown": ({"clicked": ["N1"]}, "clicked", "'N1' was clicked and is not among"),
+    "shown twice": ({"shown": ["N3", "N3"]}, "shown", "'N3' stands there twice"),
+    "dwell": ({"seconds": "long"}, "seconds", "'long' is no number of seconds"),
+    "negative dwell": ({"seconds": -3}, "seconds", "is no finite number"),
+    "a list that is none": ({"read": "[N1"}, "read", "begins as a JSON array and is none"),
+}
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> Path:
+    folder = tmp_path / "logs"
+    folder.mkdir()
+    (folder / "articles.csv").write_text(ARTICLES)
+    (tmp_path / "map.toml").write_text(MAP)
+    return folder
+
+
+def write_log(source: Path, *rows: dict[str, Any] | str) -> Path:
+    texts = (row if isinstance(row, str) else json.dumps(row) for row in rows)
+    (source / "log.jsonl").write_text("".join(f"{text}\n" for text in texts))
+    return source
+
+
+def column_map(source: Path) -> Any:
+    return read_map(str(source.parent / "map.toml"))
+
+
+@pytest.mark.parametrize("changes, column, message", BAD.values(), ids=BAD)
+def test_a_bad_row_stops_or_is_skipped_whole(
+    source: Path, tmp_path: Path, changes: dict[str, Any], column: str, message: str
+) -> None:
+    unlike = {} if "impression" in changes or not changes else {"impression": "2"}
+    write_log(source, GOOD, {**GOOD, **unlike, **changes}, {**GOOD, "impression": "3"})
+    with pytest.raises(InputError) as caught:
+        convert(source, tmp_path / "data", column_map(source))
+    assert str(caught.value).startswith(f"{source / 'log.jsonl'}:2: {column}: ")
+    assert message in str(caught.value)
+    assert "--check lists every fault" in str(caught.value)
+    splits = convert(source, tmp_path / "data", column_map(source), max_bad_rows=1)
+    assert (splits["train"].impressions, splits["train"].bad_rows) == (2, 1)
+
+
+@pytest.mark.parametrize("text", ["[1]", "3", "{", '{"a": ' * 5000, '{"impression": NaNa}', "\x00"])
+def test_a_line_that_is_no_object_is_told(source: Path, text: str) -> None:
+    splits, _ = check_layout(write_log(source, GOOD, text), column_map(source))
+    assert [(fault.line, fault.field) for fault in splits["train"].faults] == [(2, "line")]
+
+
+def test_csv_tells_rows_of_another_width_and_quotes_that_do_not_close(source: Path, tmp_path: Path) -> None:
+    header = "impression,reader,at,read,shown,clicked,seconds\n"
+    rows = ["1,U1,1573290000,,N1 N2,N1,\n", "2,U1,1573290000,N1\n", '3,"U"1,0,,N1,N1,\n', "\n"]
+    (source / "log.csv").write_text(header + "".join(rows) + '4,U1,1573290000,"[""N1""]",N2,N2,7\n')
+    splits, _ = check_layout(source, column_map(source))
+    assert splits["train"].impressions == 2
+    assert [(fault.line, fault.field) for fault in splits["train"].faults] == [(3, "columns"), (4, "line")]
+
+
+def test_articles_are_told_too(source: Path) -> None:
+    (source / "articles.csv").write_text(ARTICLES + "N1,Again\nN 4,Four\nN5,\n")
+    splits, _ = check_layout(write_log(source, GOOD), column_map(source))
+    assert [(fault.line, fault.field) for fault in splits["train"].faults] == [
+        (5, "id"),
+        (6, "id"),
+        (7, "headline"),
+    ]
+
+
+def test_a_column_that_is_not_there_names_those_that_are(source: Path, tmp_path: Path) -> None:
+    write_log(source, GOOD)
+    (source / "articles.csv").write_text("id,title\nN1,One\n")
+    with pytest.raises(
+        InputError, match=r"articles.csv: file: has no column 'headline'; its columns: 'id, title'"
+    ):
+        convert(source, tmp_path / "data", column_map(source), max_bad_rows=1000)
+    (source / "articles.csv").write_text("id,headline,headline\nN1,One,One\n")
+    with pytest.raises(InputError, match="'headline' more than once"):
+        convert(source, tmp_path / "data", column_map(source))
+
+
+@pytest.mark.parametrize("damage", ["cut", "flipped", "text", "empty", "no rows"])
+def test_a_damaged_parquet_file_is_refused(source: Path, tmp_path: Path, damage: str) -> None:
+    path = source / "log.parquet"
+    rows = [GOOD] * (damage != "no rows")
+    schema = pyarrow.Table.from_pylist([GOOD]).schema
+    pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows, schema=schema), path)
+    content = bytearray(path.read_bytes())
+    damaged = {"cut": content[:-20], "text": b"plain text\n", "empty": b"", "no rows": content}
+    content[4:120] = bytes(116)
+    path.write_bytes(damaged.get(damage, content))
+    with pytest.raises(InputError, match=r"log.parquet: file: .*(cannot be read as Parquet|is empty)"):
+        convert(source, tmp_path / "data", column_map(source), max_bad_rows=1000)
+    assert not (tmp_path / "data").exists()
+
+
+def test_what_is_too_large_is_refused(source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from genre_tf.data.layouts import impression_rows, tables
+
+    pyarrow.parquet.write_table(pyarrow.Table.from_pylist([GOOD]), source / "log.parquet")
+    with monkeypatch.context() as limits:
+        limits.setattr(tables, "MAX_FILE_BYTES", 100)
+        with pytest.raises(InputError, match="holds more than"):
+            convert(source, tmp_path / "data", column_map(source))
+    monkeypatch.setattr(impression_rows, "MAX_LINE_BYTES", 20)
+    with pytest.raises(InputError, match=r"log.parquet:1: line: is longer"):
+        convert(source, tmp_path / "data", column_map(source))
+    (source / "log.parquet").unlink()
+    monkeypatch.setattr(lines, "MAX_LINE_BYTES", 60)
+    with pytest.raises(InputError, match=r"log.jsonl:1: line: longer than"):
+        convert(write_log(source, GOOD), tmp_path / "data", column_map(source))
+
+
+@pytest.mark.parametrize(
+    "old, new, message",
+    {
+        "unknown key": ('title = "headline"', 'title = "headline"\nteaser = "x"', "unknown key 'teaser'"),
+        "unknown table": ("[articles]", "[authors]", "unknown key 'authors'"),
+        "missing key": ('title = "headline"', "", "articles: title is missing"),
+        "of another type": ('user_id = "reader"', "user_id = 3", "takes a value of type str"),
+        "both labels": ('clicked = "clicked"', 'clicked = "clicked"\nlabels = "l"', "`clicked` or `labels`"),
+        "no candidates": ('candidates = "shown"\n', "", "`candidates`, or else `labelled`"),
+        "no splits": ("[splits.train]", "[files]\nclicks = []", "unknown key 'impressions'"),
+        "name of a split": ("[splits.train]", '[splits."../x"]', "cannot be the name of a split"),
+        "both kinds": (
+            "[impressions]",
+            '[clicks]\nuser_id = "a"\nnews_id = "b"\ntime = "c"\n[impressions]',
+            "or \\[clicks\\] for a log",
+        ),
+        "no TOML": ("[articles]", "[articles", "cannot be read as TOML"),
+        "out of the folder": ('"log.*"', '"../log.*"', "is no place inside"),
+        "no such file": ('"log.*"', '"day.*"', "holds no file day"),
+        "no known ending": ('"log.*"', '"log.txt"', "its ending does not tell"),
+    }.values(),
+)
+def test_a_wrong_map_is_told(source: Path, tmp_path: Path, old: str, new: str, message: str) -> None:
+    (source / "log.txt").write_text("")
+    file = tmp_path / "map.toml"
+    file.write_text(MAP.replace(old, new))
+    with pytest.raises(InputError, match=message):
+        convert(source, tmp_path / "data", read_map(str(file)))
+
+
+def test_a_map_that_is_not_there_names_the_ready_ones() -> None:
+    with pytest.raises(InputError, match="adressa or ebnerd"):
+        read_map("mindlarge")
+
+
+def test_a_check_with_faults_exits_with_1(
+    source: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_log(source, GOOD, {**GOOD, "impression": 2, "at": "soon"})
+    with pytest.raises(typer.Exit):
+        convert_verb(source, tmp_path / "data", column_map=str(tmp_path / "map.toml"), check=True)
+    assert "log.jsonl:2: at: 'soon' is no time" in capsys.readouterr().out
+
+
+ODD = [
+    None,
+    True,
+    "",
+    " ",
+    "N1",
+    "N1 N2",
+    0,
+    -1.5,
+    1e308,
+    [],
+    [None],
+    ["N1", "N1"],
+    [["N2"]],
+    {},
+    "[",
+    "\ud800",
+    "a\tb",
+]
+
+
+@pytest.mark.parametrize("seed", range(30))
+def test_odd_values_are_faults_and_never_break_what_is_written(
+    source: Path, tmp_path: Path, seed: int
+) -> None:
+    generator = random.Random(seed)
+    rows = []
+    for number in range(40):
+        row: dict[str, Any] = {**GOOD, "impression": number}
+        for column in generator.sample(list(row), generator.randint(0, 3)):
+            row[column] = generator.choice(ODD)
+        rows.append(row)
+    splits = convert(write_log(source, *rows), tmp_path / "data", column_map(source), max_bad_rows=39)
+    report = check_data(tmp_path / "data")
+    assert report.passed and not report.fault_count
+    assert report.splits[0].impressions == splits["train"].impressions == 40 - splits["train"].bad_rows

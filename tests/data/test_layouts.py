@@ -1,0 +1,253 @@
+"""Logs of other layouts become the same examples as MIND's files."""
+
+import csv
+import gzip
+import json
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import pyarrow
+import pyarrow.parquet
+import pytest
+
+from genre_tf.data.layouts import impression_rows
+from genre_tf.data.layouts.column_map import read_map
+from genre_tf.data.layouts.conversion import check_layout, convert
+from genre_tf.data.mind import read_split
+from genre_tf.data.mind_rows import parse_time
+from genre_tf.data.records import prepare
+from genre_tf.errors import InputError
+
+IMPRESSIONS = 300
+ARTICLES = ["id", "category", "subcategory", "headline", "lead"]
+LOG = ["impression", "reader", "at", "read", "shown", "signals"]
+MAP = """
+[splits.train]
+articles = ["articles.*"]
+impressions = ["log.*"]
+{splits}
+[articles]
+news_id = "id"
+title = "headline"
+abstract = "lead"
+category = "category"
+subcategory = "subcategory"
+
+[impressions]
+impression_id = "impression"
+user_id = "reader"
+time = "at"
+history = "read"
+{clicks}
+"""
+IN_ONE = 'labelled = "shown"'
+APART = 'candidates = "shown"\nclicked = "clicked"'
+FLAGS = 'candidates = "shown"\nlabels = "flags"'
+
+
+@pytest.fixture(scope="session")
+def mind(mind_sample: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The newest rows of the sample and all of its articles, and the examples made of them."""
+    data = tmp_path_factory.mktemp("mind")
+    (data / "train").mkdir()
+    for name, count in (("news.tsv", None), ("behaviors.tsv", IMPRESSIONS)):
+        lines = (mind_sample / "train" / name).read_text("utf-8").splitlines(keepends=True)
+        (data / "train" / name).write_text("".join(lines[:count]), "utf-8")
+    prepare(data, data / "prepared")
+    return data
+
+
+def rows_of(file: Path) -> list[list[str]]:
+    return [line.split("\t") for line in file.read_text("utf-8").splitlines()]
+
+
+def articles_of(data: Path) -> list[dict[str, Any]]:
+    return [dict(zip(ARTICLES, row[:5], strict=True)) for row in rows_of(data / "train" / "news.tsv")]
+
+
+def log_of(data: Path) -> list[dict[str, Any]]:
+    return [dict(zip(LOG, row, strict=False)) for row in rows_of(data / "train" / "behaviors.tsv")]
+
+
+def with_lists(row: dict[str, Any]) -> dict[str, Any]:
+    """Typed as a program would: times, lists, clicks apart from what was shown."""
+    tokens = row["shown"].split()
+    clicked = [token[:-2] for token in tokens if token.endswith("-1")]
+    return {
+        **row,
+        "impression": int(row["impression"]),
+        "at": parse_time(row["at"]),
+        "read": row["read"].split(),
+        "shown": [token[:-2] for token in tokens],
+        "clicked": clicked,
+        "flags": [token.endswith("-1") for token in tokens],
+    }
+
+
+def write_csv(path: Path, rows: list[dict[str, Any]], delimiter: str = ",") -> None:
+    with path.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.DictWriter(file, list(rows[0]), delimiter=delimiter)
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+def write_json_lines(path: Path, rows: list[dict[str, Any]]) -> None:
+    lines = (json.dumps(row, default=datetime.isoformat) + "\n" for row in rows)
+    path.write_bytes(gzip.compress("".join(lines).encode()))
+
+
+def write_parquet(path: Path, rows: list[dict[str, Any]]) -> None:
+    pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), path, row_group_size=100)
+
+
+def map_file(folder: Path, clicks: str, splits: str = "") -> str:
+    file = folder.parent / f"{folder.name}.toml"
+    file.write_text(MAP.format(clicks=clicks, splits=splits))
+    return str(file)
+
+
+@pytest.fixture(params=["csv", "tsv", "jsonl.gz", "parquet"])
+def foreign(request: pytest.FixtureRequest, mind: Path, tmp_path: Path) -> tuple[Path, str]:
+    """The same logs in another format, and the map of them."""
+    folder = tmp_path / "logs"
+    folder.mkdir()
+    articles, log = articles_of(mind), log_of(mind)
+    typed = [with_lists(row) for row in log]
+    if request.param in ("csv", "tsv"):
+        for name, rows in (("articles", articles), ("log", log)):
+            write_csv(folder / f"{name}.{request.param}", rows, "," if request.param == "csv" else "\t")
+        return folder, map_file(folder, IN_ONE)
+    write, clicks = (write_parquet, FLAGS) if request.param == "parquet" else (write_json_lines, APART)
+    write(folder / f"articles.{request.param}", articles)
+    write(folder / f"log.{request.param}", typed)
+    return folder, map_file(folder, clicks)
+
+
+def test_the_same_logs_in_another_format_give_the_same_examples_byte_for_byte(
+    foreign: tuple[Path, str], mind: Path, tmp_path: Path
+) -> None:
+    source, column_map = foreign
+    splits = convert(source, tmp_path / "data", read_map(column_map))
+    assert splits["train"].impressions == IMPRESSIONS
+    assert splits["train"].bad_rows == 0
+    again = prepare(tmp_path / "data", tmp_path / "prepared").manifest
+    assert again["outputs"] == prepare(mind, mind / "prepared").manifest["outputs"]
+
+
+def test_compressed_files_hold_the_same_and_equal_files_have_equal_bytes(mind: Path, tmp_path: Path) -> None:
+    (tmp_path / "logs").mkdir()
+    write_parquet(tmp_path / "logs" / "articles.parquet", articles_of(mind))
+    write_parquet(tmp_path / "logs" / "log.parquet", [with_lists(row) for row in log_of(mind)])
+    column_map = read_map(map_file(tmp_path / "logs", APART))
+    for name in ("one", "two"):
+        convert(tmp_path / "logs", tmp_path / name, column_map, compress=True)
+    packed = [tmp_path / name / "train" / "behaviors.tsv.gz" for name in ("one", "two")]
+    assert packed[0].read_bytes() == packed[1].read_bytes()
+    assert read_split(tmp_path / "one", "train").impressions == read_split(mind, "train").impressions
+
+
+def test_signals_histories_in_files_of_their_own_and_an_unlabelled_split(tmp_path: Path) -> None:
+    source = tmp_path / "logs"
+    source.mkdir()
+    write_csv(source / "articles.csv", [article(f"N{number}") for number in range(1, 5)])
+    shown = {"impression": 1, "reader": "U1", "at": 1573290000, "read": "N2", "shown": "N3 N4"}
+    write_csv(source / "log.csv", [{**shown, "clicked": "N4", "seconds": 12.5}])
+    write_csv(source / "new.csv", [shown])
+    write_json_lines(
+        source / "before.jsonl.gz", [{"who": "U1", "ids": ["N1", "N9", "N1"], "s": [5, 1, None]}]
+    )
+    test = '[splits.test]\narticles = ["articles.csv"]\nimpressions = ["new.csv"]\nlabelled = false\n'
+    histories = '[histories]\nuser_id = "who"\nhistory = "ids"\ndwell = "s"\n'
+    clicks = f'{APART}\ndwell = "seconds"\ndrop_unknown_history = true\n{histories}'
+    column_map = map_file(source, clicks, 'histories = ["before.*"]\n' + test)
+    splits = convert(source, tmp_path / "data", read_map(column_map))
+    assert splits["train"].dropped == 1
+    (trained,) = read_split(tmp_path / "data", "train").impressions
+    assert trained.time == datetime(2019, 11, 9, 9)
+    assert trained.history == ("N1", "N1", "N2")
+    assert trained.clicked == (False, True)
+    assert [(signal.news_id, signal.dwell) for signal in trained.signals or ()] == [("N1", 5), ("N4", 12.5)]
+    (asked,) = read_split(tmp_path / "data", "test").impressions
+    assert (asked.history, asked.clicked) == (("N2",), None)
+
+
+def test_a_row_for_each_shown_article_gives_the_same_impressions(mind: Path, tmp_path: Path) -> None:
+    source = tmp_path / "logs"
+    source.mkdir()
+    write_csv(source / "articles.csv", articles_of(mind))
+    rows = [
+        {**row, "shown": token[:-2], "flag": token[-1]}
+        for row in log_of(mind)
+        for token in row["shown"].split()
+    ]
+    write_csv(source / "log.csv", rows)
+    clicks = 'candidates = "shown"\nlabels = "flag"\nrow_per_candidate = true'
+    convert(source, tmp_path / "data", read_map(map_file(source, clicks)))
+    assert read_split(tmp_path / "data", "train").impressions == read_split(mind, "train").impressions
+
+
+def test_a_faulty_row_of_many_rejects_its_impression(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    source = tmp_path / "logs"
+    source.mkdir()
+    write_csv(source / "articles.csv", [article("N1"), article("N2")])
+    row = {"impression": 1, "reader": "U1", "at": "2019-11-09", "read": "", "shown": "N1", "flag": 1, "s": ""}
+    others = [{**row, "shown": "N2", "flag": "0"}, {**row, "impression": 2}]
+    more = [{**row, "impression": 2, "shown": "N2", "flag": "no"}, {**row, "impression": 3, "s": 12}]
+    write_csv(source / "log.csv", [row, *others, *more, {**row, "impression": 3, "shown": "N2", "flag": 0}])
+    clicks = 'candidates = "shown"\nlabels = "flag"\nrow_per_candidate = true\ndwell = "s"'
+    splits, _ = check_layout(source, read_map(map_file(source, clicks)))
+    (fault,) = splits["train"].faults
+    assert (fault.line, fault.field) == (4, "flag")
+    convert(source, tmp_path / "data", read_map(map_file(source, clicks)), max_bad_rows=1)
+    monkeypatch.setattr(impression_rows, "MAX_CANDIDATES", 1)
+    splits, _ = check_layout(source, read_map(map_file(source, clicks)))
+    assert [fault.line for fault in splits["train"].faults if "more than 1 rows" in fault.message] == [
+        2,
+        4,
+        6,
+    ]
+    first, last = read_split(tmp_path / "data", "train").impressions
+    assert (first.candidates, first.clicked, first.signals) == (("N1", "N2"), (True, False), ())
+    assert [(signal.news_id, signal.dwell) for signal in last.signals or ()] == [("N1", 12)]
+
+
+def article(news_id: str, title: str = "Storm nears the coast") -> dict[str, Any]:
+    return {"id": news_id, "category": "news", "subcategory": "local", "headline": title, "lead": ""}
+
+
+def test_what_would_break_a_line_of_mind_becomes_a_space(tmp_path: Path) -> None:
+    source = tmp_path / "logs"
+    source.mkdir()
+    write_csv(source / "articles.csv", [article("N1", 'A "tab\there,\nand a line'), article("N2", "b")])
+    row = {
+        "impression": 1,
+        "reader": "U1",
+        "at": "2019-11-09T10:00:00+01:00",
+        "read": "",
+        "shown": "N1-1 N2-0",
+    }
+    write_csv(source / "log.csv", [row])
+    convert(source, tmp_path / "data", read_map(map_file(source, IN_ONE)))
+    split = read_split(tmp_path / "data", "train")
+    assert split.articles["N1"].title == 'A "tab here, and a line'
+    assert split.impressions[0].time == datetime(2019, 11, 9, 9)
+
+
+def test_a_taken_folder_is_left_alone_and_a_failure_leaves_nothing(tmp_path: Path) -> None:
+    source = tmp_path / "logs"
+    source.mkdir()
+    write_csv(source / "articles.csv", [article("N1"), article("N2")])
+    write_csv(
+        source / "log.csv", [{"impression": 1, "reader": "U", "at": "never", "read": "", "shown": "N1-1"}]
+    )
+    column_map = read_map(map_file(source, IN_ONE))
+    with pytest.raises(InputError, match=r"log.csv:2: at: 'never' is no time"):
+        convert(source, tmp_path / "data", column_map)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["logs", "logs.toml"]
+    (tmp_path / "data").mkdir()
+    with pytest.raises(InputError, match="is there already"):
+        convert(source, tmp_path / "data", column_map)
+    for out in (source, tmp_path):
+        with pytest.raises(InputError, match="holds the files that are read"):
+            convert(source, out, column_map, overwrite=True)

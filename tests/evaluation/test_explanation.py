@@ -1,0 +1,174 @@
+"""`genre explain`: attention, counterfactuals and words are those of the ranker itself."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from genre_tf.cli.explain import explain
+from genre_tf.config import NewsConfig, RunConfig
+from genre_tf.data.articles import Article
+from genre_tf.errors import InputError
+from genre_tf.evaluation.explanation import Explainer, Explanation, articles_of_ids, titled
+from genre_tf.evaluation.word_attributions import word_attributions
+from genre_tf.models.backbone import Categories, load_news_backbone
+from genre_tf.models.checkpoint import WEIGHTS_FILE, load_ranker
+from genre_tf.models.ranker import Ranker
+
+TITLES = ["News about sports number 1", "Soup for winter", "Storm nears the coast", "The budget passes"]
+TEXT = "News about sports today"
+
+
+def shaken(ranker: Ranker, scale: float) -> Ranker:
+    generator = np.random.default_rng(2)
+    for weight in ranker.trainable_weights:
+        weight.assign_add(generator.normal(scale=scale, size=weight.shape))
+    return ranker
+
+
+@pytest.fixture(scope="module")
+def moved_run(tiny_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The tiny run with a ranker that is no longer as it began."""
+    run = tmp_path_factory.mktemp("explained") / "run"
+    run.mkdir()
+    for path in tiny_run.iterdir():
+        if path.name != "ranking":
+            (run / path.name).symlink_to(path)
+    (run / "ranking").mkdir()
+    shaken(load_ranker(tiny_run), 0.03).save_weights(run / "ranking" / WEIGHTS_FILE)
+    return run
+
+
+@pytest.fixture(scope="module")
+def explainer(moved_run: Path) -> Explainer:
+    return Explainer(moved_run)
+
+
+@pytest.fixture(scope="module")
+def explanation(explainer: Explainer) -> Explanation:
+    return explainer([titled(title) for title in TITLES], titled(TEXT))
+
+
+def probability(explainer: Explainer, titles: list[str], text: str) -> float:
+    """As the server computes it of titles."""
+    ranker = explainer.ranker
+    shown = ranker.encoder(tf.constant([text]))[None]
+    clicks = ranker.encoder(tf.constant(titles or [""]))[None]
+    mask = tf.fill([1, max(1, len(titles))], bool(titles))
+    return float(tf.sigmoid(ranker.click_logits(clicks, mask, shown, tf.ones([1, 1], tf.bool)))[0, 0])
+
+
+def test_weights_are_the_attention_and_sum_to_1(explanation: Explanation, explainer: Explainer) -> None:
+    ranker = explainer.ranker
+    clicks, shown = (ranker.encoder(tf.constant(texts))[None] for texts in (TITLES, [TEXT]))
+    weights, _ = ranker.attention(clicks, tf.ones([1, len(TITLES)], tf.bool), shown)
+    told = [click.weight for click in explanation.clicks]
+    np.testing.assert_allclose(told, weights[0, 0], atol=1e-6)
+    assert sum(told) == pytest.approx(1, abs=1e-5)
+    assert [click.title for click in explanation.clicks] == TITLES
+
+
+def test_a_counterfactual_is_the_probability_of_a_reader_without_that_click(
+    explanation: Explanation, explainer: Explainer
+) -> None:
+    assert explanation.probability == pytest.approx(probability(explainer, TITLES, TEXT), abs=1e-6)
+    for at, click in enumerate(explanation.clicks):
+        without = probability(explainer, TITLES[:at] + TITLES[at + 1 :], TEXT)
+        assert click.without == pytest.approx(without, abs=1e-6)
+        assert click.change == pytest.approx(explanation.probability - without, abs=1e-6)
+    assert explanation.probability_without_history == pytest.approx(
+        probability(explainer, [], TEXT), abs=1e-6
+    )
+    assert len({round(click.without, 5) for click in explanation.clicks}) > 1
+
+
+def test_a_new_reader_and_a_reader_of_one_click(explainer: Explainer) -> None:
+    new = explainer([], titled(TEXT))
+    assert new.clicks == ()
+    assert new.probability == new.probability_without_history
+    one = explainer([titled(TITLES[0])], titled(TEXT))
+    assert one.clicks[0].weight == pytest.approx(1)
+    assert one.clicks[0].without == pytest.approx(new.probability, abs=1e-6)
+
+
+def test_only_the_newest_clicks_that_the_model_reads_are_told(explainer: Explainer) -> None:
+    many = [titled(f"News about food number {number}") for number in range(9)]
+    assert [click.title for click in explainer(many, titled(TEXT)).clicks] == [
+        each.title for each in many[-6:]
+    ]
+
+
+@pytest.mark.parametrize("trainable", ["none", "all", "lora 4", "prefix 2 last 1"])
+def test_scores_of_words_sum_to_the_difference_that_they_make(trainable: str) -> None:
+    config = RunConfig(news=NewsConfig(backbone="tiny", trainable=trainable, category_dimension=4))
+    backbone = load_news_backbone("tiny", config.news, Categories.of(["news"]))
+    ranker = shaken(Ranker(backbone, config), 0.2)
+    history = ranker.encoder(tf.constant(TITLES))
+    found = word_attributions(ranker, TEXT, 1, 0, history)
+    assert [word.word for word in found.words] == TEXT.lower().split()
+    total = sum(word.score for word in found.words)
+    difference = found.logit - found.without_words
+    assert abs(difference) > 0.01
+    assert total + found.missing == pytest.approx(difference, abs=1e-5)
+    assert abs(found.missing) <= max(1e-4, 0.01 * abs(difference))
+    tokens = backbone.bert.tokenizer(tf.constant([TEXT]), 32)
+    features = ranker.encoder.text_features(tf.constant([TEXT]))
+    vector = ranker.news_tower({**features, "category": tf.constant([1])})
+    mask = tf.ones([1, len(TITLES)], tf.bool)
+    logit = ranker.click_logits(history[None], mask, vector[None], tf.ones([1, 1], tf.bool))
+    assert found.logit == pytest.approx(float(logit[0, 0]), abs=1e-4)
+    assert tokens.shape[1] > len(found.words)
+
+
+def test_ids_are_looked_up_in_the_run_and_in_a_news_file(moved_run: Path, tmp_path: Path) -> None:
+    (known,) = articles_of_ids(moved_run, None, ["N3"])
+    assert known.title == "News about sports number 3"
+    assert known.category == "sports"
+    news = tmp_path / "news.tsv"
+    news.write_text("N900\tsports\t\tA new article\t\n")
+    assert articles_of_ids(moved_run, news, ["N900", "N3"])[0] == Article(
+        "N900", "sports", "", "A new article", ""
+    )
+    with pytest.raises(InputError, match="article 'N901' is not in the run's articles nor in"):
+        articles_of_ids(moved_run, news, ["N3", "N901"])
+
+
+def test_the_verb_tells_it_as_json_and_as_text(moved_run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    source = "In other News about sports today, soup was served"
+    explain(moved_run, history="N1 N2", text=TEXT, source=source, least_words=2, json=True)
+    told = json.loads(capsys.readouterr().out)
+    assert [click["news_id"] for click in told["article"]["clicks"]] == ["N1", "N2"]
+    assert told["article"]["title"] == TEXT
+    assert told["text"]["spans"][0]["in_source"] == TEXT
+    assert told["text"]["share_from_source"] == 1
+    explain(moved_run, history="N1 N2", candidate="N3", least_words=2, top=1)
+    out = capsys.readouterr().out
+    assert "News about sports number 3" in out
+    assert "attention" in out
+
+
+def test_a_text_is_compared_with_its_source_without_a_reader(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    explain(tmp_path, text="Storm nears", source="A storm nears the coast", least_words=2)
+    assert "100% of the words" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    "given, message",
+    [
+        ({"history": "N1"}, "give a reader"),
+        ({"candidate": "N1"}, "give a reader"),
+        ({}, "give a reader"),
+        ({"text": "a"}, "--text and --source go together"),
+        ({"history": "", "history_text": ""}, "not both"),
+        ({"history": "", "candidate": "N1", "candidate_text": "a"}, "not both"),
+        ({"history": "", "candidate_text": " "}, "has no title"),
+        ({"history": "N99", "candidate": "N1"}, "'N99' is not in the run's articles"),
+    ],
+)
+def test_wrong_input_is_told(moved_run: Path, given: dict[str, str], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        explain(moved_run, **given)

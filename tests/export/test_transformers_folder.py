@@ -1,0 +1,157 @@
+"""A run's fine-tuned language models as `transformers` folders: PyTorch computes what the run computes."""
+
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from genre_tf.backbones.bert import load_bert
+from genre_tf.backbones.language_models import load_language_model
+from genre_tf.backbones.llama import load_llama, save_llama
+from genre_tf.config import GenerationConfig, NewsConfig, RunConfig, write_config
+from genre_tf.data.articles import Article, ArticleTable
+from genre_tf.errors import FailureError, InputError
+from genre_tf.export import transformers_folder
+from genre_tf.export.transformers_folder import merged_bert, write_transformers_folder
+from genre_tf.models.backbone import Categories
+from genre_tf.models.checkpoint import WEIGHTS_FILE, load_ranker, save_backbone
+from genre_tf.models.generator_checkpoint import FOLDER, load_generator, save_generator_sizes
+from genre_tf.models.prompts import CONTROL_TOKENS
+from genre_tf.training.generation import new_generator
+
+torch = pytest.importorskip("torch")
+transformers = pytest.importorskip("transformers")
+
+TOLERANCE = 1e-5
+TITLES = ["Storm closes schools", "rates rise again; rain ends the match"]
+ARTICLES = [Article(f"N{at}", "news", "", title, f"{title}, they said.") for at, title in enumerate(TITLES)]
+
+
+def shaken(model: keras.Model, seed: int) -> keras.Model:
+    """Every weight that is trained is moved, so that none can be left out unseen."""
+    generator = np.random.default_rng(seed)
+    for weight in model.trainable_weights:
+        weight.assign_add(generator.normal(scale=0.1, size=weight.shape))
+    return model
+
+
+def ranking_run(run: Path, trainable: str, precision: str = "float32") -> Path:
+    save_backbone("tiny", Categories.of(["news"]), run)
+    news = NewsConfig(backbone="tiny", trainable=trainable, precision=precision)
+    write_config(RunConfig(news=news), run / "config.toml")
+    (run / "ranking").mkdir()
+    shaken(load_ranker(run, trained=False), 3).save_weights(run / "ranking" / WEIGHTS_FILE)
+    return run
+
+
+def writing_run(run: Path, backbone: str, trainable: str) -> Path:
+    settings = GenerationConfig(backbone=backbone, trainable=trainable, max_tokens=96)
+    (run / FOLDER).mkdir(parents=True)
+    write_config(RunConfig(generation=settings), run / "config.toml")
+    parts = new_generator(settings, ArticleTable(ARTICLES), 12, run / FOLDER)
+    save_generator_sizes(parts, run / FOLDER)
+    shaken(parts.generator, 4).save_weights(run / FOLDER / WEIGHTS_FILE)
+    return run
+
+
+def states_of_run(news: Any, ids: np.ndarray) -> np.ndarray:
+    mask = tf.constant(ids != news.bert.tokenizer.pad_id)
+    states = tf.constant(ids) if news.lower is None else news.lower(tf.constant(ids))
+    return np.asarray(news.upper(states, mask=mask, training=False)) * mask.numpy()[..., None]
+
+
+@pytest.mark.parametrize("trainable", ["none", "last 1", "lora 4 last 1", "all"])
+def test_pytorch_computes_the_states_of_a_fine_tuned_bert(tmp_path: Path, trainable: str) -> None:
+    run, out = ranking_run(tmp_path / "run", trainable), tmp_path / "bert"
+    assert write_transformers_folder(run, "ranking", out) <= TOLERANCE
+    news = load_ranker(run).encoder.backbone
+    ids = news.bert.tokenizer(tf.constant(TITLES), 64).numpy()
+    mask = ids != news.bert.tokenizer.pad_id
+    expected = states_of_run(news, ids)
+    read = transformers.AutoTokenizer.from_pretrained(out)(TITLES, padding=True, return_tensors="pt")
+    np.testing.assert_array_equal(read["input_ids"].numpy(), ids)
+    with torch.no_grad():
+        theirs = transformers.AutoModel.from_pretrained(out).eval()(**read).last_hidden_state.numpy()
+    np.testing.assert_allclose(theirs * mask[..., None], expected, atol=TOLERANCE)
+    again = load_bert(str(out)).backbone
+    inputs = {"token_ids": ids, "segment_ids": np.zeros_like(ids), "padding_mask": mask}
+    ours = np.asarray(again(inputs)["sequence_output"]) * mask[..., None]
+    np.testing.assert_allclose(ours, expected, atol=TOLERANCE)
+    moved = np.abs(expected - states_of_run(load_ranker(run, trained=False).encoder.backbone, ids)).max()
+    assert (moved > 0.01) == (trainable != "none")
+    assert "AutoModel" in (out / "README.md").read_text("utf-8")
+
+
+@pytest.mark.parametrize(("family", "trainable"), [("gpt2", "lora 4"), ("gpt2", "all"), ("llama", "lora 4")])
+def test_pytorch_computes_the_logits_of_a_fine_tuned_writer(
+    tmp_path: Path, family: str, trainable: str
+) -> None:
+    backbone = "tiny"
+    if family == "llama":
+        save_llama(load_llama("tiny", CONTROL_TOKENS), tmp_path / "llama")
+        backbone = str(tmp_path / "llama")
+    run, out = writing_run(tmp_path / "run", backbone, trainable), tmp_path / "writer"
+    assert write_transformers_folder(run, "generation", out) <= TOLERANCE
+    parts = load_generator(run)
+    layers, tokenizer = parts.generator.language_model, parts.prompts.tokenizer
+    # Control tokens, and the ids that both tokenizers give to the text between them.
+    text = f"{CONTROL_TOKENS[0]}{TITLES[0]}{CONTROL_TOKENS[-1]}"
+    theirs_read = transformers.AutoTokenizer.from_pretrained(out)
+    row = theirs_read(text)["input_ids"]
+    inner = tokenizer.encode(tf.constant([TITLES[0]])).to_list()[0]
+    assert row == [tokenizer.token_id(CONTROL_TOKENS[0]), *inner, tokenizer.token_id(CONTROL_TOKENS[-1])]
+    assert theirs_read.decode(row, skip_special_tokens=True) == TITLES[0]
+    ids = np.array([row], np.int32)
+    expected = layers.logits(layers.states(layers.embed(tf.constant(ids)))).numpy()
+    model = transformers.AutoModelForCausalLM.from_pretrained(out).eval()
+    with torch.no_grad():
+        np.testing.assert_allclose(model(torch.tensor(ids).long()).logits.numpy(), expected, atol=TOLERANCE)
+    again = load_language_model(str(out))
+    states = again.backbone({"token_ids": ids, "padding_mask": np.ones_like(ids)})
+    logits = again.backbone.token_embedding(states, reverse=True).numpy()
+    np.testing.assert_allclose(logits, expected, atol=TOLERANCE)
+
+
+def test_the_run_is_as_it_was_after_its_updates_were_merged(tmp_path: Path) -> None:
+    news = load_ranker(ranking_run(tmp_path / "run", "lora 4")).encoder.backbone
+    before = news.bert.backbone.get_weights()
+    with merged_bert(news) as bert:
+        merged = bert.backbone.get_weights()
+    after = news.bert.backbone.get_weights()
+    assert any((now != then).any() for now, then in zip(merged, before, strict=True))
+    assert all((now == then).all() for now, then in zip(after, before, strict=True))
+
+
+def test_a_run_that_computes_in_16_bits_is_compared_in_32(tmp_path: Path) -> None:
+    run = ranking_run(tmp_path / "run", "lora 4", "mixed_bfloat16")
+    assert write_transformers_folder(run, "ranking", tmp_path / "bert") <= TOLERANCE
+
+
+@pytest.mark.parametrize("trainable", ["adapters 4", "prefix 2"])
+def test_what_has_no_place_in_transformers_is_refused(tmp_path: Path, trainable: str) -> None:
+    run = ranking_run(tmp_path / "run", trainable)
+    with pytest.raises(InputError, match="cannot be merged into its kernels"):
+        write_transformers_folder(run, "ranking", tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_wrong_input_is_told_and_a_difference_writes_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run, out = ranking_run(tmp_path / "run", "lora 4"), tmp_path / "out"
+    with pytest.raises(InputError, match="no trained retrieval stage"):
+        write_transformers_folder(run, "retrieval", out)
+    with pytest.raises(InputError, match="there is no stage 'safety'"):
+        write_transformers_folder(run, "safety", out)
+    with pytest.raises(InputError, match="no configuration"):
+        write_transformers_folder(tmp_path, "ranking", out)
+    monkeypatch.setattr(transformers_folder, "LoraBlock", int)  # a merge that forgets the updates
+    with pytest.raises(FailureError, match="computes something else than the run"):
+        write_transformers_folder(run, "ranking", out)
+    assert not out.exists()
+    out.mkdir()
+    with pytest.raises(InputError, match="is there already"):
+        write_transformers_folder(run, "ranking", out)
