@@ -24,7 +24,7 @@ PERSONAL_DATA = (
     r"(?:(?:Street|Avenue|Ave|Road|Boulevard|Blvd|Lane|Drive|Court)\.?"
     r"(?:$|[,;)\n]|\. | (?:in|near|on|at|Apt|Suite|Unit|#))|(?:St|Rd|Dr|Ln|Ct)\.?,)",
     r"\b\d{3}-\d{2}-\d{4}\b",  # social security number
-    # Chinese ones, which need no space around them: mobile telephone, identity card, house number in a street.
+    # Chinese ones, with or without spaces around them: mobile telephone, identity card, house number.
     r"(?:^|[^\d.,])1[3-9]\d[ -]?\d{4}[ -]?\d{4}(?:$|[^\d.,]|[.,]\D|[.,]$)",
     r"\b[1-9]\d{5}(?:19|20)\d{2}(?:0[1-9]|1[0-2])(?:0[1-9]|[12]\d|3[01])\d{3}[\dXx]\b",
     r"\p{Han}(?:路|街|道|巷|弄) ?\d{1,5} ?[号號]",

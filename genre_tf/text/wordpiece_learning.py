@@ -29,7 +29,7 @@ def learn_wordpiece(texts: Iterable[str], vocabulary_size: int, lowercase: bool 
 
     if vocabulary_size < 100:
         raise InputError(
-            f"a WordPiece vocabulary of {vocabulary_size} tokens has no room for an alphabet: give 100 or more"
+            f"a WordPiece vocabulary of {vocabulary_size} tokens has no room for letters: give 100 or more"
         )
     tokenizer = Tokenizer(models.WordPiece(unk_token="[UNK]"))  # noqa: S106
     tokenizer.normalizer = normalizers.BertNormalizer(lowercase=lowercase)

@@ -2,8 +2,8 @@
 
 import re
 
-# Ideographs, Hiragana and Katakana. Korean puts spaces between words; Thai and its neighbours put none, and have
-# no words here.
+# Ideographs, Hiragana and Katakana. Korean puts spaces between words; Thai and its neighbours put none, and
+# have no words here.
 SPACELESS = r"\u3005-\u3007\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"
 _SPACELESS = re.compile(f"[{SPACELESS}]")
 _WORD = re.compile(rf"[{SPACELESS}]|[^\W_{SPACELESS}]+")
@@ -23,7 +23,7 @@ def written_tokens(text: str) -> list[str]:
 
 
 def length_in_words(text: str) -> float:
-    """How long a text is, in words: an ideograph or kana counts 0.6, for Chinese has no spaces to count by."""
+    """How long a text is, in words; an ideograph or kana counts 0.6, as nothing parts words there."""
     characters = len(_SPACELESS.findall(text))
     return len(_TOKEN.findall(text)) - (1 - _WORDS_A_CHARACTER) * characters
 
