@@ -1,11 +1,13 @@
 """A WordPiece vocabulary learned from a corpus, for languages that no checkpoint at hand knows."""
 
+from collections import Counter
 from collections.abc import Iterable
 
 from genre_tf.errors import InputError
 from genre_tf.text.wordpiece import WordPiece
 
 SPECIAL_TOKENS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
+_LETTERS_SHARE = 0.75  # of the vocabulary, at most: the rest stays for words
 
 
 def learn_wordpiece(texts: Iterable[str], vocabulary_size: int, lowercase: bool = True) -> WordPiece:
@@ -34,13 +36,38 @@ def learn_wordpiece(texts: Iterable[str], vocabulary_size: int, lowercase: bool 
     tokenizer = Tokenizer(models.WordPiece(unk_token="[UNK]"))  # noqa: S106
     tokenizer.normalizer = normalizers.BertNormalizer(lowercase=lowercase)
     tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    corpus = list(texts)
+    words: Counter[str] = Counter()
+    for text in corpus:
+        clean = tokenizer.normalizer.normalize_str(text)
+        words.update(word for word, _ in tokenizer.pre_tokenizer.pre_tokenize_str(clean))
+    letters, continuing = _letters(words, int(vocabulary_size * _LETTERS_SHARE))
     trainer = trainers.WordPieceTrainer(
         vocab_size=vocabulary_size,
-        special_tokens=list(SPECIAL_TOKENS),
-        # A letter costs two tokens, at the beginning of a word and within: a quarter stays for whole words.
-        limit_alphabet=max(26, vocabulary_size * 3 // 4),
+        # The library numbers letters within words as its hash table meets them, and breaks ties by number.
+        special_tokens=[*SPECIAL_TOKENS, *(f"##{letter}" for letter in continuing)],
+        initial_alphabet=letters,
+        limit_alphabet=len(letters),
         show_progress=False,
     )
-    tokenizer.train_from_iterator(list(texts), trainer)
+    tokenizer.train_from_iterator(corpus, trainer)
     ids = tokenizer.get_vocab()
-    return WordPiece(sorted(ids, key=ids.__getitem__)[:vocabulary_size], lowercase)
+    return WordPiece(sorted(ids, key=ids.__getitem__), lowercase)
+
+
+def _letters(words: Counter[str], most: int) -> tuple[list[str], list[str]]:
+    """The most frequent characters, and those of them that stand within words; so many tokens at most."""
+    counts: Counter[str] = Counter()
+    within: set[str] = set()
+    for word, count in words.items():
+        within.update(word[1:])
+        for letter in word:
+            counts[letter] += count
+    kept: list[str] = []
+    room = most
+    for letter in sorted(counts, key=lambda each: (-counts[each], each)):
+        room -= 2 if letter in within else 1
+        if room < 0:
+            break
+        kept.append(letter)
+    return sorted(kept), sorted(within.intersection(kept))
