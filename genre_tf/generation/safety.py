@@ -44,7 +44,8 @@ DEFAULT_PATTERNS = (
     r"(?i)\bkill (yourself|himself|herself|themselves)\b",
     r"(?i)\bhow to (make|build) a bomb\b",
 )
-_BESIDE = r"[^\p{L}\p{N}]"  # a word
+# What may stand beside a word: a script without spaces parts it from its own characters too.
+_BESIDE = r"(?:[^\p{L}\p{N}]|[\p{Han}\p{Hiragana}\p{Katakana}])"
 _SPACELESS = re.compile(f"[{SPACELESS}]")
 _SPECIAL = re.compile(r"([^\w\s])")
 _WORDS_AT_ONCE = 500  # RE2 refuses expressions beyond its memory

@@ -129,4 +129,5 @@ def test_listed_words_without_spaces_around_them_are_found_where_their_script_ha
     safety = SafetyList(words=("賭場", "bet", "T恤"))
     assert not is_safe("澳門賭場開業", safety)
     assert not is_safe("he will BET", safety) and is_safe("the alphabet", safety)
+    assert not is_safe("他說bet了", safety) and is_safe("他說bets了", safety)
     assert not is_safe("紅色T恤衫", safety) and is_safe("FT恤", safety)
