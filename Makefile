@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.installed
 
-.PHONY: install weights peers demo test check quick clean
+.PHONY: install weights peers demo test check quick docs clean
 
 install: $(STAMP)
 
@@ -41,6 +41,7 @@ check: install weights .venv/.dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(DOCS)
 	$(BIN)/pytest -n 2 --dist worksteal --durations=15
 
 test: check
@@ -51,6 +52,11 @@ quick: install weights .venv/.dev
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/pytest -n 2 --dist worksteal -m "not slow"
+
+# The documents into build/site; warnings are errors. The variable silences an advertisement of the theme.
+DOCS = NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+docs: install .venv/.dev
+	$(DOCS)
 
 clean:
 	rm -rf .venv build *.egg-info .mypy_cache .ruff_cache .pytest_cache

@@ -51,6 +51,12 @@ EXTRAS = {
         "check-jsonschema==0.39.0",  # carries the compose specification's schema
         "promql-parser==0.11.0",  # alert and dashboard expressions
         "hypothesis==6.170.17",  # requests that nobody would think of, for the embedded server
+        "mkdocs==1.6.1",  # the documents; mkdocstrings reads docstrings without importing
+        "mkdocs-material==9.8.1",
+        "mkdocstrings[python]==1.0.8",
+        "nbclient==0.11.0",  # runs the notebook as a reader would, top to bottom
+        "nbformat==5.11.1",
+        "ipykernel==7.4.0",
         "mypy==2.4.1",
         "pytest==9.2.0",
         "pytest-timeout==2.4.0",

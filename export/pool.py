@@ -82,7 +82,7 @@ def build_catalogue(
 
 def _text(title: str, abstract: str) -> str:
     """Title and abstract as one line, a stop between them."""
-    stop = "" if not title or title[-1] in ".!?" else "."
+    stop = "" if not title or title[-1] in ".!?。！？" else "."
     return f"{title}{stop} {' '.join(abstract.split())}".strip()
 
 

@@ -10,7 +10,7 @@ import genre_tf  # noqa: F401  (before TensorFlow's Keras is touched)
 
 # Begun first, so that no worker is left alone with one of them at the end; whole files, as their tests share
 # fixtures.
-LONGEST_FILES = ("test_distribution.py", "test_demo.py", "test_train_kills.py", "test_exporting.py")
+LONGEST_FILES = ("test_distribution.py", "test_documents.py", "test_train_kills.py", "test_exporting.py")
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 
 

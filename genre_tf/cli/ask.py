@@ -23,7 +23,10 @@ def ask(
     timeout_s: Annotated[float, typer.Option(min=0.001, help="Seconds to wait for the answer.")] = 60.0,
     json: Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")] = False,
 ) -> None:
-    """Answer a question from the articles that are nearest to it, which are named too."""
+    """Answer a question from the articles that are nearest to it, which are named too.
+
+    Example: genre ask "Which schools are closed?"
+    """
     if not question.strip():
         raise InputError('the question is blank: give one, such as genre ask "What happened in Ravenwater?"')
     load_tensorflow()

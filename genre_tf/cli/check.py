@@ -24,6 +24,8 @@ def check(
     """Validate a data set: every fault by file, line and field, and what is in it.
 
     Exit status: 0 in order, 1 more bad rows than allowed or an unusable file, 2 no data set there.
+
+    Example: genre check mind
     """
     from genre_tf.data.checking import check_data
 

@@ -42,7 +42,10 @@ def demo(
         typer.Option("--quick", help="Less data, fewer steps: shows the road, not what it leads to."),
     ] = False,
 ) -> None:
-    """The whole road in minutes: a newsroom, fine-tuning, evaluation, export, serving, answers."""
+    """The whole road in minutes: a newsroom, fine-tuning, evaluation, export, serving, answers.
+
+    Example: genre demo --quick
+    """
     _clear(out)
     started = time.monotonic()
 

@@ -37,6 +37,8 @@ def embed(
     """Embed every article of a split: ids, and float32 vectors as NumPy shards.
 
     This process and every Beam runner write the same bytes.
+
+    Example: genre embed runs/mind --data mind --split dev --out vectors
     """
     load_tensorflow()
     from genre_tf.evaluation.run_models import chosen_models, open_run

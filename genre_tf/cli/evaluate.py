@@ -29,7 +29,10 @@ def evaluate(
     max_bad_rows: Annotated[int, typer.Option(help="Faulty rows of the split that may be skipped.")] = 0,
     as_json: Annotated[bool, typer.Option("--json", help="The report as JSON instead of tables.")] = False,
 ) -> None:
-    """Measure a run on a split; the report is kept in RUN/reports, its numbers in RUN/logs/evaluation."""
+    """Measure a run on a split; the report is kept in RUN/reports, its numbers in RUN/logs/evaluation.
+
+    Example: genre evaluate runs/mind --data mind --split dev
+    """
     load_tensorflow()
     from genre_tf.evaluation.evaluate import EvaluationOptions, evaluate_run
     from genre_tf.evaluation.report import log_scalars, print_report, save_report

@@ -25,7 +25,10 @@ def generate(
     timeout_s: Annotated[float, typer.Option(min=0.001, help="Seconds to wait for the answer.")] = 60.0,
     json: Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")] = False,
 ) -> None:
-    """Write a title, a summary or an article for a reader; best first, unsafe ones last."""
+    """Write a title, a summary or an article for a reader; best first, unsafe ones last.
+
+    Example: genre generate --history-text "Storm closes schools" --source article.txt --kind title
+    """
     from genre_tf.serving.joining import check_kinds
 
     check_kinds([kind])  # said at once, before TensorFlow takes its seconds to import

@@ -1,9 +1,12 @@
 """`genre VERB`: the command line, which imports no TensorFlow before a verb does its work."""
 
+import functools
 import importlib
+import inspect
 import os
 import sys
-from typing import Any
+from collections.abc import Callable
+from typing import Annotated, Any
 
 import typer
 
@@ -53,7 +56,23 @@ def _register(name: str) -> None:
     python_name = name.replace("-", "_")
     module = importlib.import_module(f"genre_tf.cli.{python_name}")
     verb: Any = getattr(module, python_name)
-    app.command(name)(verb)
+    app.command(name)(_with_quiet(verb))
+
+
+def _with_quiet(verb: Callable[..., None]) -> Callable[..., None]:
+    """The verb with one more option, which every verb has."""
+
+    @functools.wraps(verb)
+    def run(*, quiet: bool, **options: Any) -> None:
+        progress.quiet = quiet
+        verb(**options)
+
+    option = Annotated[bool, typer.Option("--quiet", help="No progress: only results, and errors.")]
+    quiet = inspect.Parameter("quiet", inspect.Parameter.KEYWORD_ONLY, default=False, annotation=option)
+    described = inspect.signature(verb)
+    run.__signature__ = described.replace(parameters=[*described.parameters.values(), quiet])  # type: ignore[attr-defined]
+    run.__annotations__ = {**verb.__annotations__, "quiet": option}
+    return run
 
 
 def main() -> None:
@@ -83,6 +102,7 @@ def main() -> None:
 
 
 def _stop(error: Exception, status: int) -> None:
+    progress.quiet = False
     progress.print(f"genre: {error}", style="red", markup=False, soft_wrap=True)
     sys.exit(status)
 

@@ -33,7 +33,10 @@ def predict(
     max_bad_rows: Annotated[int, typer.Option(help="Faulty rows that may be skipped in each log.")] = 0,
     as_json: Annotated[bool, typer.Option("--json", help="Say what was written as JSON.")] = False,
 ) -> None:
-    """Rank the candidates of every impression of a log: an id and its ranks, a line each."""
+    """Rank the candidates of every impression of a log: an id and its ranks, a line each.
+
+    Example: genre predict runs/mind --data mind --split dev --model ranker --out prediction.txt
+    """
     load_tensorflow()
     from genre_tf.evaluation.predictions import check_output, write_predictions
     from genre_tf.evaluation.run_models import chosen_models, load_scorers, open_run

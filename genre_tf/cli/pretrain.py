@@ -32,7 +32,8 @@ class Model(str, Enum):  # noqa: UP042  (typer shows the value of a plain string
 BackboneOption = Annotated[
     str | None,
     typer.Option(
-        help="Checkpoint to adapt: hf://ORG/NAME, preset, folder, package:NAME/SUB; GPT-2: else new."
+        help="Checkpoint to adapt: hf://ORG/NAME, preset, folder, package:NAME/SUB; or new, with a "
+        "vocabulary of the data. Left out: a new GPT-2, the default BERT."
     ),
 ]
 SplitOption = Annotated[
@@ -52,11 +53,11 @@ def pretrain(
     split: SplitOption = None,
     evaluate: EvaluateOption = None,
     backbone: BackboneOption = None,
-    vocabulary_size: Annotated[int | None, typer.Option(min=257, help="Of a new GPT-2.")] = None,
-    layers: Annotated[int | None, typer.Option(min=1, help="Of a new GPT-2.")] = None,
-    hidden: Annotated[int | None, typer.Option(min=1, help="Of a new GPT-2.")] = None,
-    heads: Annotated[int | None, typer.Option(min=1, help="Of a new GPT-2.")] = None,
-    max_tokens: Annotated[int | None, typer.Option(min=8, help="Of a packed row, and a new GPT-2.")] = None,
+    vocabulary_size: Annotated[int | None, typer.Option(min=257, help="Of a new model.")] = None,
+    layers: Annotated[int | None, typer.Option(min=1, help="Of a new model.")] = None,
+    hidden: Annotated[int | None, typer.Option(min=1, help="Of a new model.")] = None,
+    heads: Annotated[int | None, typer.Option(min=1, help="Of a new model.")] = None,
+    max_tokens: Annotated[int | None, typer.Option(min=8, help="Of a packed row, and a new model.")] = None,
     dropout: Annotated[float | None, typer.Option(min=0.0, max=0.9, help="In training.")] = None,
     precision: Annotated[Precision | None, typer.Option(help="Of the matrix products.")] = None,
     optimizer: Annotated[Optimizer | None, typer.Option(help="By name.")] = None,
@@ -94,7 +95,8 @@ def pretrain(
     of_optimizer = given({"optimizer": optimizer, **pace, **length})
     settings = with_options(read_config(config) if config else RunConfig(), changed)
     settings = with_optimizers(settings, ("pretrain",), of_optimizer)
-    _check_sizes(given(sizes), model is Model.bert or bool(settings.pretrain.backbone))
+    named = settings.pretrain.backbone or ("" if model is Model.gpt2 else "its default")
+    _check_sizes(given(sizes), named not in ("", "new"))
     if not data.is_dir():
         raise InputError(f"{data} is no folder: give a data set in MIND's format")
     sets = [_data_and_split(each) for each in evaluate or ()]
@@ -107,7 +109,10 @@ def pretrain(
 def _check_sizes(sizes: dict[str, Any], checkpoint: bool) -> None:
     if sizes and checkpoint:
         option = "--" + next(iter(sizes)).replace("_", "-")
-        raise InputError(f"{option} is of a new GPT-2, and a checkpoint has sizes of its own: leave it out")
+        raise InputError(
+            f"{option} is of a new model, and a checkpoint has sizes of its own: leave it out, or give "
+            "--backbone new"
+        )
 
 
 def _data_and_split(text: str) -> tuple[Path, str]:

@@ -22,7 +22,10 @@ def recommend(
     timeout_s: Annotated[float, typer.Option(min=0.001, help="Seconds to wait for the answer.")] = 10.0,
     json: Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")] = False,
 ) -> None:
-    """Articles for a reader, best first."""
+    """Articles for a reader, best first.
+
+    Example: genre recommend --history "N55528 N19639"
+    """
     if (history is None) == (history_text is None):
         raise InputError("give --history (ids) or --history-text (titles), one of the two")
     load_tensorflow()

@@ -34,7 +34,10 @@ def score(
     timeout_s: Annotated[float, typer.Option(min=0.001, help="Seconds to wait for the answer.")] = 10.0,
     json: Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")] = False,
 ) -> None:
-    """Click probabilities of candidates, in the order given."""
+    """Click probabilities of candidates, in the order given.
+
+    Example: genre score --history-text "Storm closes schools" --candidates-text "Snow on the way"
+    """
     by_id = history is not None and candidates is not None and history_text is candidates_text is None
     by_title = history_text is not None and candidates_text is not None and history is candidates is None
     counters = {"--clicks": clicks, "--views": views, "--age-hours": age_hours}

@@ -33,6 +33,8 @@ def serve(
 
     Runs tensorflow_model_server wherever that is on the PATH, else the embedded server, which is for
     laptops and tests. Prints one line that begins with `ready` once every model answers.
+
+    Example: genre serve models
     """
     from genre_tf.serving.model_folders import find_models
 

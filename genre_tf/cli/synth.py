@@ -30,6 +30,8 @@ def synth(
     """Write a synthetic newsroom: articles in plain English, readers with tastes, and their clicks.
 
     The folder is in MIND's format, with the true click probability of every candidate in truth.tsv.
+
+    Example: genre synth newsroom --seed 7
     """
     settings = NewsroomSettings(
         articles=articles, readers=readers, days=days, impressions=impressions, seed=seed, signals=signals

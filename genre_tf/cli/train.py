@@ -33,6 +33,7 @@ from genre_tf.cli.train_options import (
     WriterBackboneOption,
     WriterTrainableOption,
 )
+from genre_tf.cli.training_table import training_table
 from genre_tf.config import RunConfig, read_config, with_optimizer
 from genre_tf.errors import InputError
 
@@ -166,13 +167,7 @@ def _train(
     if json:
         print_json({name: result.as_dict() for name, result in found.items()})
         return
-    for name, result in found.items():
-        results.print(
-            f"{name}: validation {result.metric} {result.before:.4f} before, {result.best:.4f} at step "
-            f"{result.best_step} of {result.steps}; {result.trainable_parameters:,} trained parameters, "
-            f"{result.seconds:.0f} s",
-            markup=False,
-        )
+    results.print(training_table(found))
     for line in comparison(found):
         results.print(line, markup=False, soft_wrap=True)
     results.print(f"{run}: next: genre evaluate {run} --data {data}", markup=False)

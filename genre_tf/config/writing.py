@@ -93,13 +93,14 @@ class SafetyConfig:
 class PretrainConfig:
     """Language modelling on article text alone, before any stage."""
 
-    backbone: str = ""  # by name; empty: a GPT-2 from scratch, or the news backbone's default for BERT
-    vocabulary_size: int = 8000  # of a new GPT-2, with its end-of-text token
+    # By name; "new": from scratch; empty: a GPT-2 from scratch, or the news backbone's default for BERT.
+    backbone: str = ""
+    vocabulary_size: int = 8000  # of a new model, with its special tokens
     layers: int = 6
     hidden: int = 384
     heads: int = 6
-    max_tokens: int = 256  # positions of a new GPT-2, and tokens of a packed row
-    start_embeddings: bool = True  # of a new GPT-2 from which tokens stand near each other, not at random
+    max_tokens: int = 256  # positions of a new model, and tokens of a packed row
+    start_embeddings: bool = True  # of a new model from which tokens stand near each other, not at random
     dropout: float = 0.1
     precision: str = "float32"  # of the matrix products; or "mixed_bfloat16", "mixed_float16"
     validation_share: float = 0.1  # as `data.validation_share`: what a writer is validated on is not learned

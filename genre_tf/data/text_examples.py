@@ -38,7 +38,9 @@ class TextExample:
 
 
 NO_HISTORY = np.zeros(0, np.int32)
-_SENTENCE_END = re.compile(r"(?<=[.!?])[\"'”’]?\s+")
+# Chinese and Japanese write no space behind a full stop.
+_SENTENCE_END = re.compile(r"(?<=[.!?])[\"'”’]?\s+|(?<=[。！？])[”’」』]*\s*")
+_QUESTION_MARKS = frozenset("?？؟")
 _CLICKS_OF_READER = 8  # more of one history repeat each other
 _EVIDENCE_SENTENCES = 2
 
@@ -119,7 +121,7 @@ def article_examples(table: ArticleTable, rows: Iterable[int]) -> list[TextExamp
             source = _about(table, row)
             texts.append(TextExample("summary", NO_HISTORY, source, abstract, row))
             texts.append(TextExample("body", NO_HISTORY, source, body(title, abstract), row))
-            if "?" in title:
+            if not _QUESTION_MARKS.isdisjoint(title):
                 found = [_beginning(abstract, _EVIDENCE_SENTENCES), another]
                 source = question_source(title, found if row % 2 else found[::-1])
                 texts.append(TextExample("answer", NO_HISTORY, source, _beginning(abstract, 1), row))

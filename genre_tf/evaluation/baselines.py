@@ -1,6 +1,5 @@
 """What a model must beat: scores of every impression from simple rules that learn nothing by gradient."""
 
-import re
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -8,13 +7,9 @@ import numpy.typing as npt
 
 from genre_tf.data.articles import ArticleTable
 from genre_tf.data.examples import ImpressionExample
+from genre_tf.text.words import words_of
 
 Scores = list[npt.NDArray[np.float32]]
-
-# Words of letters and digits; Chinese, Japanese and Korean characters one by one, for they have no spaces.
-_WORD = re.compile(
-    r"[\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af]|[^\W_\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af]+"
-)
 
 
 def random_scores(examples: Sequence[ImpressionExample], seed: int = 0) -> Scores:
@@ -146,7 +141,7 @@ def _term_matrix(titles: Sequence[str]) -> tuple[npt.NDArray[np.int32], npt.NDAr
     rows = []
     for title in titles:
         words: dict[int, int] = {}
-        for word in _WORD.findall(title.lower()):
+        for word in words_of(title.lower()):
             number = vocabulary.setdefault(word, len(vocabulary) + 1)
             words[number] = words.get(number, 0) + 1
         rows.append(words)

@@ -19,6 +19,7 @@ from genre_tf.generation.sampling import Greedy
 from genre_tf.generation.writer import Writer, WriterOptions
 from genre_tf.models.generator_checkpoint import TrainedGenerator
 from genre_tf.models.prompts import Prompts
+from genre_tf.text.words import beginning, length_in_words
 
 MIN_ABSTRACT_WORDS = 8  # below it there is nothing to make a headline of
 MAX_HEADLINES = 200  # greedy headlines take seconds each hundred; ROUGE moves by about 0.01 between samples
@@ -63,7 +64,10 @@ def generation_metrics(
     sources, titles = [article.abstract for article in articles], [article.title for article in articles]
     headlines = greedy_titles(parts, sources)
     written = headlines.titles
-    copied = {f"first_{count}_words": rouge(_beginnings(sources, count), titles) for count in (10, 15)}
+    copied = {
+        f"first_{count}_words": rouge([beginning(text, count) for text in sources], titles)
+        for count in (10, 15)
+    }
     return {
         **likelihood_metrics(parts, clicks),
         **rouge(written, titles),
@@ -85,7 +89,7 @@ def headline_articles(articles: Collection[Article], learned: Collection[str]) -
         for article in articles
         if article.news_id not in learned
         and article.title
-        and len(article.abstract.split()) >= MIN_ABSTRACT_WORDS
+        and length_in_words(article.abstract) >= MIN_ABSTRACT_WORDS
     ]
     return _evenly(fit, MAX_HEADLINES)
 
@@ -223,7 +227,3 @@ def _evenly(rows: list[Any], count: int) -> list[Any]:
     if len(rows) <= count:
         return rows
     return [rows[at * len(rows) // count] for at in range(count)]
-
-
-def _beginnings(texts: Sequence[str], words: int) -> list[str]:
-    return [" ".join(text.split()[:words]) for text in texts]

@@ -5,8 +5,11 @@ from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from genre_tf.text.words import written_tokens
+
 WORD_END_NOTE = (
-    "per word: exp(nats of all texts, their ends included / their whitespace-separated words). Unigram: "
+    "per word: exp(nats of all texts, their ends included / their words, which stand between spaces; each "
+    "Chinese or Japanese character is one). Unigram: "
     "p(w) = (count(w) + 1) / (N + V), N the training words and ends of texts, V the distinct training words, "
     "the end and one unknown word, which stands for every word that is not among them"
 )
@@ -36,8 +39,8 @@ def perplexity(nats: float, count: int) -> float:
 
 
 def word_count(texts: Iterable[str]) -> int:
-    """Words separated by whitespace, in all texts together."""
-    return sum(len(text.split()) for text in texts)
+    """Words between spaces, or characters where no spaces are written, in all texts together."""
+    return sum(len(written_tokens(text)) for text in texts)
 
 
 class UnigramModel:
@@ -51,7 +54,7 @@ class UnigramModel:
         counts: Counter[str] = Counter()
         self.ends = 0
         for text in texts:
-            counts.update(text.split())
+            counts.update(written_tokens(text))
             self.ends += 1
         self.counts = counts
         self.total = (
@@ -60,7 +63,7 @@ class UnigramModel:
 
     def nats(self, text: str) -> float:
         """Minus the log probability of a text and its end."""
-        probabilities = [self.counts[word] + 1 for word in text.split()] + [self.ends + 1]
+        probabilities = [self.counts[word] + 1 for word in written_tokens(text)] + [self.ends + 1]
         return sum(math.log(self.total / each) for each in probabilities)
 
     def per_word(self, texts: Iterable[str]) -> float:

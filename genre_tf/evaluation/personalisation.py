@@ -18,6 +18,7 @@ from genre_tf.evaluation.served_writer import ServedWriter
 from genre_tf.evaluation.significance import paired_bootstrap
 from genre_tf.evaluation.text_metrics import copy_rate, distinct, rouge, self_bleu
 from genre_tf.generation.ranking import Written
+from genre_tf.text.words import length_in_words
 
 _MOST_SHOWN_TITLES = 10
 Floats = npt.NDArray[np.float32]
@@ -88,7 +89,7 @@ def readers_of_articles(
         for row, (news_id, title, abstract) in enumerate(
             zip(table.news_ids, table.titles, table.abstracts, strict=True)
         )
-        if news_id not in learned and title and len(abstract.split()) >= least_words
+        if news_id not in learned and title and length_in_words(abstract) >= least_words
     }
     found: dict[str, ReaderOfArticle] = {}
     for example in examples if new else ():

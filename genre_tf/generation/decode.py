@@ -17,7 +17,7 @@ from genre_tf.generation.sampling import Greedy, Strategy
 class Decoded(NamedTuple):
     """What was written.
 
-    Args:
+    Attributes:
         ids: int32 [batch, samples, longest], the end token included; NOTHING (-1) behind it.
         log_probability: float32 [batch, samples], the mean over a text's tokens (its end included) of the log
             probability that the model itself gives, before temperature, cuts and constraints.

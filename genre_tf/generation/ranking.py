@@ -11,7 +11,7 @@ from genre_tf.generation.folding import folded
 class Written(NamedTuple):
     """Texts for a batch of readers, each column a candidate.
 
-    Args:
+    Attributes:
         text: string [batch, n], UTF-8.
         interest: float32 [batch, n], the click model's probability that this reader clicks.
         log_probability: float32 [batch, n], the language model's, mean per token.

@@ -9,6 +9,7 @@ import tensorflow as tf
 
 from genre_tf.errors import InputError
 from genre_tf.generation.folding import folded, folded_word
+from genre_tf.text.words import SPACELESS
 
 _OCTET = r"(?:25[0-5]|2[0-4]\d|1\d\d|[1-9]?\d)"
 _LETTERS = r"[\p{L}\p{N}]"
@@ -23,6 +24,10 @@ PERSONAL_DATA = (
     r"(?:(?:Street|Avenue|Ave|Road|Boulevard|Blvd|Lane|Drive|Court)\.?"
     r"(?:$|[,;)\n]|\. | (?:in|near|on|at|Apt|Suite|Unit|#))|(?:St|Rd|Dr|Ln|Ct)\.?,)",
     r"\b\d{3}-\d{2}-\d{4}\b",  # social security number
+    # Chinese ones, with or without spaces around them: mobile telephone, identity card, house number.
+    r"(?:^|[^\d.,])1[3-9]\d[ -]?\d{4}[ -]?\d{4}(?:$|[^\d.,]|[.,]\D|[.,]$)",
+    r"\b[1-9]\d{5}(?:19|20)\d{2}(?:0[1-9]|1[0-2])(?:0[1-9]|[12]\d|3[01])\d{3}[\dXx]\b",
+    r"\p{Han}(?:路|街|道|巷|弄) ?\d{1,5} ?[号號]",
     # Payment card by its issuer's digits: Visa, Mastercard, Discover; American Express.
     r"\b(?:4\d{3}|5[1-5]\d{2}|2[2-7]\d{2}|6(?:011|5\d{2}))(?:[ -]?\d{4}){3}\b",
     r"\b3[47]\d{2}[ -]?\d{6}[ -]?\d{5}\b",
@@ -32,13 +37,16 @@ PERSONAL_DATA = (
 _WORDS = """
 bastard bitch blowjob bullshit cunt dickhead faggot fuck fucked fucker fucking motherfucker nigger porn
 retard shit slut whore asshole
+傻逼 煞笔 操你妈 操你媽 婊子 贱货 賤貨 王八蛋 鸡巴 雞巴 肏
 """
 DEFAULT_WORDS = tuple(_WORDS.split())
 DEFAULT_PATTERNS = (
     r"(?i)\bkill (yourself|himself|herself|themselves)\b",
     r"(?i)\bhow to (make|build) a bomb\b",
 )
-_BESIDE = r"[^\p{L}\p{N}]"  # a word
+# What may stand beside a word: a script without spaces parts it from its own characters too.
+_BESIDE = r"(?:[^\p{L}\p{N}]|[\p{Han}\p{Hiragana}\p{Katakana}])"
+_SPACELESS = re.compile(f"[{SPACELESS}]")
 _SPECIAL = re.compile(r"([^\w\s])")
 _WORDS_AT_ONCE = 500  # RE2 refuses expressions beyond its memory
 
@@ -51,7 +59,8 @@ class SafetyList:
     repeated spaces hide nothing. RE2 takes a time in proportion to the text, whatever the expression.
 
     Args:
-        words: whole words and phrases, in any case.
+        words: whole words and phrases, in any case; where one begins or ends with a Chinese or Japanese
+            character, any letter may stand beside it there, for these have no spaces between words.
         patterns: regular expressions in RE2's syntax; found anywhere in the text.
     """
 
@@ -74,10 +83,16 @@ class SafetyList:
         return ~unsafe
 
     def _expressions(self) -> list[str]:
-        escaped = [_SPECIAL.sub(r"\\\1", folded_word(word)).replace(" ", r"\s+") for word in self.words]
-        escaped = [word for word in escaped if word]
-        groups = (escaped[at : at + _WORDS_AT_ONCE] for at in range(0, len(escaped), _WORDS_AT_ONCE))
-        words = [rf"(?i)(?:^|{_BESIDE})(?:{'|'.join(group)})(?:$|{_BESIDE})" for group in groups]
+        alike: dict[tuple[str, str], list[str]] = {}  # by what must stand before and behind
+        for word in filter(None, map(folded_word, self.words)):
+            before = "" if _SPACELESS.match(word[0]) else f"(?:^|{_BESIDE})"
+            behind = "" if _SPACELESS.match(word[-1]) else f"(?:$|{_BESIDE})"
+            alike.setdefault((before, behind), []).append(_SPECIAL.sub(r"\\\1", word).replace(" ", r"\s+"))
+        words = [
+            f"(?i){before}(?:{'|'.join(escaped[at : at + _WORDS_AT_ONCE])}){behind}"
+            for (before, behind), escaped in alike.items()
+            for at in range(0, len(escaped), _WORDS_AT_ONCE)
+        ]
         return words + list(self.patterns)
 
 

@@ -17,7 +17,7 @@ _Reader = tuple[npt.NDArray[np.int32], npt.NDArray[np.float64]]  # rows of the c
 class InterestSpace(NamedTuple):
     """An affine map out of a text space: `(text - centre) @ kernel`.
 
-    Args:
+    Attributes:
         centre: float32 [hidden], the mean text of all clicks.
         kernel: float32 [hidden, dimension].
     """

@@ -12,7 +12,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from genre_tf.backbones.bert import bert_weights, load_bert, save_bert
+from genre_tf.backbones.bert import Bert, bert_weights, load_bert, new_bert, save_bert
 from genre_tf.backbones.gpt2 import END_OF_TEXT, Gpt2, load_gpt2, new_gpt2, save_gpt2
 from genre_tf.backbones.weights import write_weights
 from genre_tf.config import NewsConfig, PretrainConfig
@@ -20,10 +20,12 @@ from genre_tf.data.corpus import NewsTexts
 from genre_tf.evaluation.perplexity import TextLoss
 from genre_tf.models.packed_models import Batch, CausalLanguageModel, MaskedLanguageModel, head_weights
 from genre_tf.text.byte_pair import train_byte_pair
+from genre_tf.text.wordpiece_learning import learn_wordpiece
 from genre_tf.training.fit import StageTrainer
 from genre_tf.training.packed_batches import TokenTexts, causal_texts, masked_texts, measured_batches
 from genre_tf.training.replicas import sum_over_replicas
 
+NEW = "new"  # in place of a checkpoint's name
 _MEASURED_ROWS = 8  # of a batch: its logits over GPT-2's own vocabulary take some 400 MB
 
 
@@ -65,7 +67,8 @@ def causal_language_model(
     Raises:
         InputError: no such backbone, or sizes that do not fit each other.
     """
-    if config.backbone:
+    checkpoint = config.backbone not in ("", NEW)
+    if checkpoint:
         gpt2 = load_gpt2(config.backbone, dropout=config.dropout, special_tokens=(END_OF_TEXT,))
         gpt2 = dataclasses.replace(gpt2, tokenizer=gpt2.tokenizer.with_known_words(corpus))
     else:
@@ -76,7 +79,7 @@ def causal_language_model(
         width=width,
         tokenize=lambda texts: causal_texts(texts, gpt2.tokenizer, width),
         save=lambda target: save_gpt2(gpt2, target),
-        name=config.backbone or None,
+        name=config.backbone if checkpoint else None,
     )
 
 
@@ -92,14 +95,20 @@ def _new_gpt2(config: PretrainConfig, corpus: Sequence[str], folder: Path, seed:
     )
 
 
-def masked_language_model(config: PretrainConfig) -> LanguageModel:
-    """A BERT by name, with the head of its checkpoint or a new one.
+def masked_language_model(config: PretrainConfig, corpus: Sequence[str], seed: int) -> LanguageModel:
+    """A BERT by name, with the head of its checkpoint or a new one; or a new BERT.
+
+    Args:
+        config: name; or "new", and sizes.
+        corpus: texts to learn; a new BERT has a vocabulary of them.
+        seed: of new weights.
 
     Raises:
-        InputError: no such backbone, or it cannot be trained on hidden words.
+        InputError: no such backbone, or it cannot be trained on hidden words, or sizes that do not fit.
     """
     name = config.backbone or NewsConfig().backbone
-    bert = load_bert(name, dropout=config.dropout)
+    checkpoint = name != NEW
+    bert = load_bert(name, dropout=config.dropout) if checkpoint else _new_bert(config, corpus, seed)
     model = MaskedLanguageModel(bert, config.precision)
     width = min(config.max_tokens, bert.backbone.max_sequence_length)
 
@@ -116,7 +125,19 @@ def masked_language_model(config: PretrainConfig) -> LanguageModel:
         width=width,
         tokenize=lambda texts: masked_texts(texts, bert.tokenizer, width, config.masked_share),
         save=save,
-        name=name,
+        name=name if checkpoint else None,
+    )
+
+
+def _new_bert(config: PretrainConfig, corpus: Sequence[str], seed: int) -> Bert:
+    return new_bert(
+        learn_wordpiece(corpus, config.vocabulary_size),
+        layers=config.layers,
+        heads=config.heads,
+        hidden=config.hidden,
+        max_tokens=config.max_tokens,
+        dropout=config.dropout,
+        seed=seed,
     )
 
 

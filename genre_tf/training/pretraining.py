@@ -143,7 +143,7 @@ def _check(config: PretrainConfig, out: Path) -> None:
 
 def _language_model(kind: str, config: RunConfig, corpus: Corpus, out: Path) -> LanguageModel:
     if kind == "bert":
-        return masked_language_model(config.pretrain)
+        return masked_language_model(config.pretrain, corpus.learned.all, config.seed)
     # Not beside the weights yet: those of an earlier training there have a vocabulary of their own.
     return causal_language_model(config.pretrain, corpus.learned.all, out / STAGE, config.seed)
 

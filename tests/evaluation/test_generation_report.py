@@ -80,8 +80,10 @@ def test_headlines_are_asked_of_unlearned_articles_with_enough_to_say() -> None:
         Article("N2", "", "", "Too short", short),
         Article("N3", "", "", "", long),
         Article("N4", "", "", "Right", long),
+        Article("N5", "", "", "太短", "颱風關閉學校"),
+        Article("N6", "", "", "夠長", "颱風來襲,全國各地的學校今天都關閉"),
     ]
-    assert [article.title for article in headline_articles(articles, {"N1"})] == ["Right"]
+    assert [article.title for article in headline_articles(articles, {"N1"})] == ["Right", "夠長"]
 
 
 def test_many_articles_are_sampled_evenly(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -22,3 +22,9 @@ def test_per_word_takes_the_nats_of_all_tokens():
     assert perplexity(5 * math.log(7.0), 5) == pytest.approx(7.0)
     assert TextLoss(6 * math.log(2.0), 3).per_token == pytest.approx(4.0)
     assert math.isfinite(perplexity(1e9, 1))
+
+
+def test_where_no_spaces_are_written_each_character_counts():
+    assert word_count(["颱風 closes 學校"]) == 5
+    unigram = UnigramModel(["學校", "學"])
+    assert unigram.nats("學") == pytest.approx(math.log(9 / 3) + math.log(9 / 3))  # as "a" above

@@ -67,3 +67,33 @@ def test_copied_words_stand_in_runs_of_four() -> None:
     assert copy_rate([""], [source]) is None
     with pytest.raises(ValueError, match="argument"):
         copy_rate(["a"], [])
+
+
+def test_chinese_is_measured_by_characters():
+    assert rouge(["颱風關閉學校"], ["颱風關閉了學校"])["rouge1"] == pytest.approx(
+        2 * 1 * (6 / 7) / (1 + 6 / 7)
+    )
+    assert rouge(["學校"], ["校學"])["rouge2"] == 0
+    assert distinct(["學校學", "學"], 1) == pytest.approx(2 / 4)
+    assert copy_rate(["颱風關閉商店"], ["颱風關閉了學校"]) == pytest.approx(4 / 6)
+    assert self_bleu(["颱風關閉學校", "颱風關閉學校"]) == pytest.approx(1)
+
+
+def test_rouge_of_latin_letters_is_that_of_the_library():
+    from rouge_score.rouge_scorer import RougeScorer
+
+    written = [
+        "The Café's 3 dogs' were running, naïvely",
+        "U.S. stocks fell 3.5%",
+        "",
+        "_under_scored_ words",
+    ]
+    real = ["3 dogs ran by the cafés", "Stocks in the U.S. fall by 3.5 percent", "x", "under scores word"]
+    scorer = RougeScorer(["rouge1", "rouge2", "rougeL"], use_stemmer=True)
+    expected = [scorer.score(target, text) for text, target in zip(written, real, strict=True)]
+    for name, value in rouge(written, real).items():
+        assert value == pytest.approx(sum(each[name].fmeasure for each in expected) / 4)
+
+
+def test_other_scripts_have_words_in_rouge_too():
+    assert rouge(["шторм закрыл школы"], ["Шторм закрыл города"])["rouge1"] == pytest.approx(2 / 3)

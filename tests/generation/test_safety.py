@@ -31,6 +31,8 @@ def is_safe(text: str, safety: SafetyList = SafetyList()) -> bool:  # noqa: B008
         "iOS 13.2.3 at 10:30:15; section 1.2.3.4.5; 300.1.1.1",
         "Follow @genre for 4111 1111 words, 12-12-2019, 2019-11-12",
         "No. 24 San Diego St. wins 52-17",
+        "2019年第3季營收15,012,345,678元,股價13.5元",
+        "他在第5號公路上開車10公里",
     ],
 )
 def test_news_is_safe(text: str) -> None:
@@ -57,6 +59,11 @@ def test_news_is_safe(text: str) -> None:
         "card 378282246310005",
         "from 192.168.10.254.",
         "from 2001:0db8:85a3:0000:0000:8a2e:0370:7334",
+        "他打電話13812345678給她",
+        "電話:138 1234 5678。",
+        "身份證11010519491231002X被公開",
+        "住在中山路123號的男子",
+        "你這個王八蛋滾",
     ],
 )
 def test_bad_words_and_personal_data_are_not(text: str) -> None:
@@ -116,3 +123,11 @@ def test_a_bad_expression_is_named_with_its_line(tmp_path: Path) -> None:
 def test_an_absent_list_is_an_input_error(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="cannot be read"):
         read_safety_list(tmp_path / "none.txt")
+
+
+def test_listed_words_without_spaces_around_them_are_found_where_their_script_has_none():
+    safety = SafetyList(words=("賭場", "bet", "T恤"))
+    assert not is_safe("澳門賭場開業", safety)
+    assert not is_safe("he will BET", safety) and is_safe("the alphabet", safety)
+    assert not is_safe("他說bet了", safety) and is_safe("他說bets了", safety)
+    assert not is_safe("紅色T恤衫", safety) and is_safe("FT恤", safety)

@@ -94,6 +94,15 @@ def test_a_title_that_asks_is_answered_from_evidence_that_holds_the_answer() -> 
     assert answer.target == "Cats won it 3.5 to 1."
 
 
+def test_chinese_questions_and_sentences_are_known_by_their_own_marks() -> None:
+    articles = [
+        Article("N1", "", "", "誰贏了?", "貓贏了。雨停了。"),
+        Article("N2", "", "", "誰贏了？", "貓贏了。雨停了。"),
+    ]
+    answers = [text for text in article_examples(ArticleTable(articles), [1, 2]) if text.kind == "answer"]
+    assert [answer.target for answer in answers] == ["貓贏了。"] * 2
+
+
 def test_what_only_validation_shows_is_not_learned() -> None:
     train = [impression([2], [1], [1])]
     validation = [impression([1], [1, 4], [1, 4])]

@@ -161,9 +161,30 @@ def test_options_become_settings_and_wrong_ones_are_refused(tmp_path, monkeypatc
     assert (settings.layers, settings.optimizer.learning_rate, settings.checkpoint_rate) == (3, 0.002, 0.002)
     assert given[0][4:6] == (("a",), [(Path("b/c"), "dev")])
     for options, said in (
-        (("bert", "--layers", "3"), "--layers is of a new GPT-2"),
-        (("gpt2", "--backbone", "tiny", "--hidden", "8"), "--hidden is of a new GPT-2"),
+        (("bert", "--layers", "3"), "--layers is of a new model"),
+        (("gpt2", "--backbone", "tiny", "--hidden", "8"), "--hidden is of a new model"),
         (("gpt2", "--evaluate", "dev"), "takes DIR:SPLIT"),
     ):
         error = call(*options).exception
         assert isinstance(error, InputError) and said in str(error)
+
+
+def test_a_new_bert_has_the_vocabulary_of_its_corpus_and_transformers_reads_it(newsroom, tmp_path):
+    transformers, torch = (pytest.importorskip(name) for name in ("transformers", "torch"))
+    sizes = dataclasses.replace(CONFIG.pretrain, backbone="new")
+    found = pretrain("bert", newsroom, tmp_path / "bert", RunConfig(pretrain=sizes), _silent)
+    assert found["backbone"] is None
+    held_out = found["perplexity"]["held_out"]["titles"]
+    assert held_out["per_token"] < 0.7 * held_out["per_token_before"]
+    bert = load_bert(str(tmp_path / "bert"))
+    assert bert.tokenizer.vocabulary_size <= 400 and "##s" in bert.tokenizer.vocabulary
+    reference, problems = transformers.BertForMaskedLM.from_pretrained(
+        tmp_path / "bert", output_loading_info=True
+    )
+    assert not problems["missing_keys"]
+    ids = np.array([[bert.tokenizer.start_id, 30, 31, bert.tokenizer.end_id]], np.int32)
+    with torch.no_grad():
+        expected = reference.bert(torch.tensor(ids, dtype=torch.long)).last_hidden_state.numpy()
+    ones, zeros = np.ones_like(ids), np.zeros_like(ids)
+    ours = bert.backbone({"token_ids": ids, "padding_mask": ones, "segment_ids": zeros})["sequence_output"]
+    np.testing.assert_allclose(ours, expected, atol=1e-4)

@@ -1,0 +1,44 @@
+"""Words of a text in any language: separated by spaces, or single characters where no spaces are written."""
+
+import re
+
+# Ideographs, Hiragana and Katakana. Korean puts spaces between words; Thai and its neighbours put none, and
+# have no words here.
+SPACELESS = r"\u3005-\u3007\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"
+_SPACELESS = re.compile(f"[{SPACELESS}]")
+_WORD = re.compile(rf"[{SPACELESS}]|[^\W_{SPACELESS}]+")
+_TOKEN = re.compile(rf"[{SPACELESS}]|[^\s{SPACELESS}]+")
+# A Chinese word has 1.6 to 1.7 characters, counted over running text.
+_WORDS_A_CHARACTER = 0.6
+
+
+def words_of(text: str) -> list[str]:
+    """Words of letters and digits, their case kept; ideographs and kana one by one."""
+    return _WORD.findall(text)
+
+
+def written_tokens(text: str) -> list[str]:
+    """What stands between spaces, punctuation with it; ideographs and kana one by one."""
+    return _TOKEN.findall(text)
+
+
+def length_in_words(text: str) -> float:
+    """How long a text is, in words; an ideograph or kana counts 0.6, as nothing parts words there."""
+    characters = len(_SPACELESS.findall(text))
+    return len(_TOKEN.findall(text)) - (1 - _WORDS_A_CHARACTER) * characters
+
+
+def beginning(text: str, length: int) -> str:
+    """The first so many words of a text, measured as `length_in_words` does.
+
+    Args:
+        text: any.
+        length: in words.
+    """
+    end, so_far = 0, 0.0
+    for token in _TOKEN.finditer(text):
+        so_far += _WORDS_A_CHARACTER if _SPACELESS.match(token.group()) else 1.0
+        if so_far > length + 1e-9:
+            break
+        end = token.end()
+    return text[:end].lstrip()

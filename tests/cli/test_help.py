@@ -1,0 +1,82 @@
+"""The command line teaches: examples, suggestions, silence on request, completion, tables."""
+
+import importlib
+import inspect
+import shlex
+
+import pytest
+from typer.testing import CliRunner
+
+from genre_tf.cli.console import progress
+from genre_tf.cli.main import VERBS, _register, app
+from genre_tf.cli.training_table import training_table
+from genre_tf.training.progress import FitResult
+
+
+@pytest.fixture(scope="module")
+def runner() -> CliRunner:
+    for name in VERBS:
+        _register(name)
+    return CliRunner()
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_every_verb_shows_an_example_that_its_own_options_allow(verb, runner):
+    module = importlib.import_module(f"genre_tf.cli.{verb.replace('-', '_')}")
+    lines = inspect.getdoc(getattr(module, verb.replace("-", "_"))).split("\n")
+    examples = [line.removeprefix("Example: ") for line in lines if line.startswith("Example: ")]
+    assert len(examples) == 1
+    words = shlex.split(examples[0])
+    assert words[:2] == ["genre", verb]
+    shown = runner.invoke(app, [verb, "--help"], env={"COLUMNS": "200", "TERM": "dumb"}).output
+    assert "Example:" in shown
+    for word in words[2:]:
+        if word.startswith("--"):
+            assert f"{word} " in shown, word
+
+
+def test_a_mistyped_verb_or_option_is_answered_with_the_right_one(runner):
+    assert "'train'" in runner.invoke(app, ["trian"]).output
+    answer = runner.invoke(app, ["train", "all", "--data", "x", "--run", "y", "--stpes", "3"])
+    assert answer.exit_code == 2 and "--steps" in answer.output
+
+
+def test_quiet_leaves_the_results_and_the_errors(genre, tmp_path):
+    loud = genre("synth", tmp_path / "a", "--articles", "100", "--readers", "8", "--impressions", "12")
+    quiet = genre(
+        "synth", tmp_path / "b", "--articles", "100", "--readers", "8", "--impressions", "12", "--quiet"
+    )
+    assert "writing" in loud.stderr and not quiet.stderr
+    assert quiet.stdout and loud.stdout.replace("/a", "/b") == quiet.stdout
+    refused = genre("check", tmp_path / "gone", "--quiet")
+    assert refused.returncode == 2 and "gone" in refused.stderr
+    genre("check", tmp_path / "b")
+    assert not progress.quiet
+
+
+def test_shells_complete_verbs(runner):
+    asked = {"_GENRE_COMPLETE": "complete_bash", "COMP_WORDS": "genre ser", "COMP_CWORD": "1"}
+    found = runner.invoke(app, [], env=asked, prog_name="genre").output.split()
+    assert found == ["serve", "serving-files"]
+
+
+def test_a_training_ends_with_a_table(capsys):
+    from rich.console import Console
+
+    result = FitResult("auc", 0.5, 0.6543, 30, 40, True, 12.3, 3.0, 0.1, 1.25, 1234567)
+    Console(width=120).print(training_table({"ranking": result}))
+    heads, row = capsys.readouterr().out.rstrip("\n").split("\n")
+    assert heads.split()[:4] == ["stage", "validation", "before", "best"]
+    assert row.split() == [
+        "ranking",
+        "auc",
+        "0.5000",
+        "0.6543",
+        "30",
+        "40",
+        "(stopped",
+        "early)",
+        "1,234,567",
+        "12",
+        "1.2",
+    ]
