@@ -40,8 +40,8 @@ class RankingWeights:
     """What a text is worth: a weighted sum.
 
     Args:
-        interest: of the log odds of a click: click probabilities are small, and differ by hundredths where one
-            text is clicked twice as often as another.
+        interest: of the log odds of a click: click probabilities are small, and differ by hundredths where
+            one text is clicked twice as often as another.
         grounding: of the grounded share; a wholly invented text loses as much as this: by default it stands
             behind a grounded one unless its odds of a click are 1.6 times better.
         log_probability: per nat per token; small, it only decides between texts of like interest.
