@@ -19,6 +19,8 @@ VERBS = (
     "train",
     "tune",
     "evaluate",
+    "board",
+    "report",
     "predict",
     "embed",
     "export",
