@@ -1,5 +1,6 @@
 """`genre board`: TensorBoard on a run, or on a folder of runs."""
 
+import signal
 import threading
 from pathlib import Path
 from typing import Annotated
@@ -27,9 +28,11 @@ def board(
 
     logs = logs_of(runs)
     load_tensorflow(look_for_devices=False)
-    results.print(f"TensorBoard: {start_board(logs, host, port)}  (Ctrl-C ends it)", markup=False)
+    address = start_board(logs, host, port)
+    ended = threading.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: ended.set())
+    results.print(f"TensorBoard: {address}  (Ctrl-C ends it)", markup=False)
     results.file.flush()
-    try:
-        threading.Event().wait()
-    except KeyboardInterrupt:
-        progress.print("TensorBoard ended")
+    ended.wait()
+    progress.print("TensorBoard ended")

@@ -121,7 +121,7 @@ def save_report(report: dict[str, Any], run: Path) -> Path:
 
 def log_folder(run: Path, split: str) -> Path:
     """Where TensorBoard finds what was measured on a split."""
-    return run / "logs" / "evaluation" / split
+    return run / "logs" / "evaluation" / Path(split).name
 
 
 def log_scalars(report: dict[str, Any], run: Path) -> None:

@@ -1,5 +1,7 @@
 """TensorBoard on a run's logs, in this process."""
 
+import contextlib
+import io
 from pathlib import Path
 
 from genre_tf.errors import FailureError, InputError
@@ -49,7 +51,8 @@ def start_board(logs: Path, host: str, port: int) -> str:
     if not port:
         board.flags.port = 0
     try:
-        return str(board.launch())
+        with contextlib.redirect_stderr(io.StringIO()):  # where it only says that it reads logs fast
+            return str(board.launch())
     except program.TensorBoardServerException as error:
         raise InputError(f"{error.msg} Give another --host or --port") from None
     except (OSError, RuntimeError) as error:

@@ -1,7 +1,9 @@
 """Pictures of an evaluation, by matplotlib: the same ones for TensorBoard and for the report."""
 
 import io
-from collections.abc import Mapping, Sequence
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -211,7 +213,7 @@ def lengths(distributions: Mapping[str, Sequence[int]]) -> Figure:
 def as_png(figure: Figure) -> bytes:
     """The picture as a PNG file."""
     out = io.BytesIO()
-    with rc_context({"font.family": _fonts()}):
+    with _drawing():
         figure.savefig(out, format="png", dpi=130)
     return out.getvalue()
 
@@ -219,9 +221,16 @@ def as_png(figure: Figure) -> bytes:
 def as_pixels(figure: Figure) -> npt.NDArray[np.uint8]:
     """The picture as uint8 [height, width, 4]."""
     canvas = FigureCanvasAgg(figure)
-    with rc_context({"font.family": _fonts()}):
+    with _drawing():
         canvas.draw()
     return np.asarray(canvas.buffer_rgba())
+
+
+@contextmanager
+def _drawing() -> Iterator[None]:
+    with rc_context({"font.family": _fonts()}), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing")  # an emoji in a title is no reason to say so
+        yield
 
 
 def _best_baseline(report: Mapping[str, Any]) -> dict[str, Any]:

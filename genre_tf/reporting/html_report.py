@@ -40,6 +40,8 @@ def write_html(run: Path, split: str, out: Path) -> list[str]:
         FailureError: the file cannot be written.
     """
     config = open_run(run)
+    if split != Path(split).name:
+        raise InputError(f"--split {split}: give the name of the split, as `genre evaluate` was given it")
     if out.is_dir() or not out.absolute().parent.is_dir():
         raise InputError(f"--out {out}: give a file in a folder that exists")
     evaluation = _read(run / "reports" / f"evaluation-{split}.json")

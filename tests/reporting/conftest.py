@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from genre_tf.evaluation.evaluate import EvaluationOptions, Measured, evaluate_run
+from genre_tf.reporting.figures import as_png, lengths
 from genre_tf.reporting.keeping import keep_evaluation
 from genre_tf.reporting.looking import log_models
 from genre_tf.training.board import StageBoard
@@ -50,5 +51,8 @@ def kept(tiny_run: Path, tiny_data: Path, tmp_path_factory: Any) -> tuple[Path, 
 
     report = evaluate_run(run, tiny_data, "dev", EvaluationOptions(), lambda line: None, look)
     report["samples"] = [WRITTEN]
+    (run / "reports").mkdir()
+    picture = as_png(lengths({"as `genre bench serve --picture` leaves one": [1, 2]}))
+    (run / "reports" / "latency.png").write_bytes(picture)
     keep_evaluation(report, run)
     return run, report

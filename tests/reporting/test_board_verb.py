@@ -94,6 +94,7 @@ def test_pictures_texts_and_the_graph_are_there(board: str, kept):
     pictures = _plugin(board, "images/tags")[DEV]
     assert {"dev/AUC by slice", "dev/Calibration of click probabilities"} <= set(pictures)
     assert {"dev/attention over a history/1", "dev/Exposure by category"} <= set(pictures)
+    assert "serving/latency against load" in pictures
     (text,) = _plugin(board, "text/text", run=DEV, tag="dev/written/1")
     assert "Lerry" in text["text"] and "<script>" not in text["text"]
     (summary,) = _plugin(board, "text/text", run=DEV, tag="dev/summary")

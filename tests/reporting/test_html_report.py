@@ -47,7 +47,9 @@ def page(kept: tuple[Path, dict]) -> Page:
 def test_the_file_needs_nothing_else(page: Page):
     assert page.addresses and all(each.startswith(("data:image/png;base64,", "#")) for each in page.addresses)
     assert not {"script", "link", "iframe"} & set(page.tags)
-    assert page.tags.count("img") >= 6  # lengths, slices, before and after, calibration, scores, exposure
+    assert (
+        page.tags.count("img") == 7
+    )  # lengths, slices, before and after, calibration, scores, exposure, latency
 
 
 def test_text_of_the_data_is_text(page: Page):
@@ -135,6 +137,8 @@ def test_a_damaged_report_is_named(kept, tmp_path: Path, damage: str):
 def test_a_place_that_takes_no_file_and_a_folder_that_is_no_run_are_refused(kept, tmp_path: Path):
     with pytest.raises(InputError, match="a folder that exists"):
         write_html(kept[0], "dev", tmp_path / "none" / "report.html")
+    with pytest.raises(InputError, match="name of the split"):
+        write_html(kept[0], "../dev", tmp_path / "report.html")
     with pytest.raises(InputError, match="is no folder"):
         report_verb(tmp_path / "none")
     with pytest.raises(InputError, match="no configuration"):
