@@ -141,7 +141,7 @@ def score_distributions(report: Mapping[str, Any]) -> Figure | None:
             ylabel="share of articles",
             xlim=(0, max(0.05, float(edges[np.searchsorted(reached, 0.999, side="left")]) + 0.02)),
         )
-        panel.legend(fontsize="small")
+        panel.legend(fontsize="small", loc="upper right")
     return figure
 
 
@@ -167,7 +167,7 @@ def exposure(report: Mapping[str, Any], most: int = 12) -> Figure | None:
             panel.bar(places, values, width, align="edge", label=label, color=f"C{number}")
         panel.set_xticks(range(len(rows)), [_plain(row["category"]) for row in rows], rotation=40, ha="right")
         panel.set_ylabel("share")
-        panel.legend(fontsize="small")
+        panel.legend(fontsize="small", loc="upper right")
         return figure
 
 

@@ -28,6 +28,7 @@ class Page(HTMLParser):
 
     def handle_starttag(self, tag: str, attributes: list[tuple[str, str | None]]) -> None:
         self.tags.append(tag)
+        self.text += " "
         self.addresses += [value or "" for name, value in attributes if name in ("src", "href")]
 
     def handle_data(self, data: str) -> None:
