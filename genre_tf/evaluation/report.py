@@ -56,7 +56,7 @@ def intervals(measured: Measured, slices: Slices) -> dict[str, dict[str, list[fl
         for name, metrics in measured.items()
     }
     return {
-        name: {part: each and [each["low"], each["high"]] for part, each in parts.items()}
+        name: {part: [each["low"], each["high"]] if each else None for part, each in parts.items()}
         for name, parts in found.items()
     }
 

@@ -81,7 +81,7 @@ def test_the_layout_has_training_and_evaluation(board: str):
 
 def test_the_click_model_has_curves_and_histograms_that_agree_with_the_report(board: str, kept):
     found = kept[1]["click_model"]["ranker"]
-    tag = "dev/ranker/precision and recall"
+    tag = "dev/ranker/precision and recall/pr_curves"
     (curve,) = _plugin(board, "pr_curves/pr_curves", run=DEV, tag=tag)[DEV]
     assert curve["recall"][0] == 1.0
     assert curve["precision"][0] == pytest.approx(found["click_rate"])
