@@ -103,11 +103,9 @@ def evaluate_run(
         look: is shown the models and what they were measured on, while they are in memory.
 
     Returns:
-        The report, ready for JSON; rates are fractions: split, impressions, slices (impressions in each),
-        models and baselines (scorer > slice > metric), intervals (scorer > slice > ends of the AUC's 95%
-        interval), click_model (ranker > `click_quality`), categories and activity (`fairness`), retrieval
-        (recall@k), generation, before (models, retrieval and generation as they were before training),
-        significance, recommended (`recommended_samples`), samples (what was written for some readers).
+        The report, ready for JSON; rates are fractions: split, impressions, slices (impressions in each), what
+        `ranking_report` and `click_report` give, retrieval (recall@k), generation, before (models, retrieval
+        and generation as they were before training), samples (what was written for some readers).
 
     Raises:
         InputError: no run, no such split, no labels, or a model that the run has not trained.
@@ -144,16 +142,32 @@ def evaluate_run(
     if look is not None:
         look(Measured(log=log, examples=examples, scorers=scorers))
     if options.generation and has_generator(run):
-        say("generator")
-        learned = _learned(run)
-        found = _generation(run, scorers, log, examples, learned, options.before)
-        report["generation"], report["before"]["generation"] = found
-        if options.readers and (run / "ranking" / WEIGHTS_FILE).is_file():
-            personal = _personal(run, config, log, examples, learned, options.readers, say)
-            report["generation"]["personal"], report["samples"] = personal
-            cold = _cold_start(run, config, log, examples, clicked, scorers, options.readers, say)
-            report["generation"]["cold_start"] = cold
+        report |= _texts(run, config, log, examples, clicked, scorers, options, report, say)
     return dict(finite(report))
+
+
+def _texts(
+    run: Path,
+    config: RunConfig,
+    log: ScoredLog,
+    examples: Sequence[ImpressionExample],
+    clicked: Sequence[npt.NDArray[np.bool_]],
+    scorers: Mapping[str, ModelScorer],
+    options: EvaluationOptions,
+    report: dict[str, Any],
+    say: Say,
+) -> dict[str, Any]:
+    """The report with what the generator is worth, and samples of its texts."""
+    say("generator")
+    learned = _learned(run)
+    found = _generation(run, scorers, log, examples, learned, options.before)
+    report["generation"], report["before"]["generation"] = found
+    if options.readers and (run / "ranking" / WEIGHTS_FILE).is_file():
+        personal = _personal(run, config, log, examples, learned, options.readers, say)
+        report["generation"]["personal"], report["samples"] = personal
+        cold = _cold_start(run, config, log, examples, clicked, scorers, options.readers, say)
+        report["generation"]["cold_start"] = cold
+    return report
 
 
 def _scores(scorers: Mapping[str, Scorer], log: ScoredLog) -> dict[str, Scores]:

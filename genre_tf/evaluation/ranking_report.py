@@ -25,7 +25,12 @@ def ranking_report(
     slices: Slices,
     log: ScoredLog,
 ) -> dict[str, Any]:
-    """Ranking metrics of all scorers, with intervals, comparisons and readers by activity."""
+    """Ranking metrics of all scorers.
+
+    Returns:
+        models and baselines (scorer > slice > metric), before (the models before training), significance,
+        intervals (scorer > slice > ends of the AUC's 95% interval), activity (`by_activity`).
+    """
     measured = {
         kind: {name: ranking_metrics(scores_of, clicked) for name, scores_of in group.items()}
         for kind, group in scores.items()
@@ -50,7 +55,12 @@ def click_report(
     examples: Sequence[ImpressionExample],
     clicked: Sequence[npt.NDArray[np.bool_]],
 ) -> dict[str, Any]:
-    """What the categories get of all models, and what the probabilities and reasons of the rankers are."""
+    """What categories get of all models, and what the probabilities and reasons of the rankers are.
+
+    Returns:
+        categories (`by_category`), click_model (ranker > `click_quality`), recommended
+        (`recommended_samples`).
+    """
     rankers = {name: scorer for name, scorer in scorers.items() if isinstance(scorer, RankerScorer)}
     best = list(rankers)[-1:]  # with counters, where there are any
     return {
