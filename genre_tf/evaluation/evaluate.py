@@ -103,8 +103,8 @@ def evaluate_run(
         look: is shown the models and what they were measured on, while they are in memory.
 
     Returns:
-        The report, ready for JSON; rates are fractions: split, impressions, slices (impressions in each), what
-        `ranking_report` and `click_report` give, retrieval (recall@k), generation, before (models, retrieval
+        The report, ready for JSON; rates are fractions: split, impressions, slices (impressions in each),
+        what `ranking_report` and `click_report` give, retrieval (recall@k), generation, before (models, retrieval
         and generation as they were before training), samples (what was written for some readers).
 
     Raises:
