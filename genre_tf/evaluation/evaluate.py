@@ -104,8 +104,8 @@ def evaluate_run(
 
     Returns:
         The report, ready for JSON; rates are fractions: split, impressions, slices (impressions in each),
-        what `ranking_report` and `click_report` give, retrieval (recall@k), generation, before (models, retrieval
-        and generation as they were before training), samples (what was written for some readers).
+        what `ranking_report` and `click_report` give, retrieval (recall@k), generation, before (models,
+        retrieval and generation as before training), samples (what was written for some readers).
 
     Raises:
         InputError: no run, no such split, no labels, or a model that the run has not trained.
