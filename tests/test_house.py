@@ -18,6 +18,7 @@ FLOORS = [
     {"benchmarks"},
     {"serving"},
     {"export"},
+    {"reporting"},
     {"training"},
     {"evaluation"},
     {"generation"},

@@ -122,15 +122,17 @@ def _clear(out: Path) -> None:
 
 def _evaluate(out: Path, say: Any) -> dict[str, Any]:
     from genre_tf.evaluation.evaluate import EvaluationOptions, evaluate_run
-    from genre_tf.evaluation.report import log_scalars, save_report
+    from genre_tf.reporting.keeping import keep_evaluation
+    from genre_tf.reporting.looking import log_models
 
     say("evaluating on the newsroom's next day")
     # The generator's perplexity was just said by its training, on articles it had not seen either.
     options = EvaluationOptions(generation=False)
-    report = evaluate_run(out / "run", out / "newsroom", "dev", options, say=say)
-    save_report(report, out / "run")
-    log_scalars(report, out / "run")
-    return report
+    run = out / "run"
+    found = evaluate_run(
+        run, out / "newsroom", "dev", options, say, lambda measured: log_models(measured, run, "dev")
+    )
+    return keep_evaluation(found, run)[0]
 
 
 def _export(out: Path, batch_sizes: tuple[int, ...] | None, say: Any) -> None:
@@ -192,7 +194,7 @@ def _titles(news: Path) -> dict[str, tuple[str, str]]:
 def _closing(out: Path) -> str:
     return f"""
 Everything is in {out}/: newsroom/ (the data), run/ (settings, weights, logs, reports), models/ (served).
-Look:   tensorboard --logdir {out / "run" / "logs"}
+Look:   genre board {out / "run"}     and   genre report {out / "run"}
 Serve:  genre serve {out / "models"}          then, in another shell:
         genre recommend --history-text "Some headline you liked"
         genre generate --history-text "Some headline you liked" --kind title

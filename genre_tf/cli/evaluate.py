@@ -34,9 +34,11 @@ def evaluate(
     Example: genre evaluate runs/mind --data mind --split dev
     """
     load_tensorflow()
-    from genre_tf.evaluation.evaluate import EvaluationOptions, evaluate_run
-    from genre_tf.evaluation.report import log_scalars, print_report, save_report
-    from genre_tf.evaluation.text_samples import log_samples, save_samples
+    from genre_tf.evaluation.evaluate import EvaluationOptions, Measured, evaluate_run
+    from genre_tf.evaluation.report import print_report
+    from genre_tf.reporting.board import clear
+    from genre_tf.reporting.keeping import keep_evaluation
+    from genre_tf.reporting.looking import log_models
 
     options = EvaluationOptions(
         models=tuple(filter(None, (name.strip() for name in models.split(",")))),
@@ -46,17 +48,17 @@ def evaluate(
         samples=samples,
         max_bad_rows=max_bad_rows,
     )
-    report = evaluate_run(
-        run, data, split, options, say=lambda line: progress.print(line, markup=False, soft_wrap=True)
-    )
-    written = report.pop("samples", [])
-    file = save_report(report, run)
-    log_scalars(report, run)
-    if written:
-        log_samples(written, run, split)
-        progress.print(f"what was written: {save_samples(written, run, split)}", markup=False)
+
+    def say(line: str) -> None:
+        progress.print(line, markup=False, soft_wrap=True)
+
+    def look(measured: Measured) -> None:
+        clear(run, split)
+        log_models(measured, run, split)
+
+    report, files = keep_evaluation(evaluate_run(run, data, split, options, say, look), run)
     if as_json:
         print_json(report)
     else:
         print_report(report, results)
-    progress.print(f"kept in {file}", markup=False)
+    say(f"kept in {', '.join(map(str, files))}; look: genre board {run}, genre report {run}")

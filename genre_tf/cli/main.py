@@ -23,6 +23,8 @@ VERBS = (
     "train",
     "tune",
     "evaluate",
+    "board",
+    "report",
     "predict",
     "embed",
     "export",

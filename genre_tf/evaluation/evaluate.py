@@ -20,12 +20,17 @@ from genre_tf.evaluation import baselines
 from genre_tf.evaluation.cold_start import cold_impressions, cold_start, from_interest
 from genre_tf.evaluation.generation_report import MIN_ABSTRACT_WORDS, generation_metrics
 from genre_tf.evaluation.personalisation import personal_metrics, readers_of_articles
-from genre_tf.evaluation.ranking import ranking_metrics
-from genre_tf.evaluation.report import Slices, compared, finite, sliced
-from genre_tf.evaluation.retrieval_metrics import click_ranks, recall
+from genre_tf.evaluation.ranking_report import click_report, ranking_report, retrieval_report
+from genre_tf.evaluation.report import finite
 from genre_tf.evaluation.run_models import chosen_models, has_generator, load_scorers, open_run
 from genre_tf.evaluation.scored_log import ScoredLog, read_log
-from genre_tf.evaluation.scoring import ModelScorer, Scorer, Scores, TwoTowerScorer, score_blocks
+from genre_tf.evaluation.scoring import (
+    ModelScorer,
+    Scorer,
+    Scores,
+    TwoTowerScorer,
+    score_blocks,
+)
 from genre_tf.evaluation.served_writer import ServedWriter
 from genre_tf.evaluation.slices import FEW_CLICKS, Seen, slice_masks
 from genre_tf.evaluation.text_samples import shown_samples
@@ -41,7 +46,6 @@ from genre_tf.models.checkpoint import (
 )
 from genre_tf.models.generator_checkpoint import load_generator
 
-CUTOFFS = (10, 50, 100, 200, 500)
 Say = Callable[[str], None]
 
 
@@ -67,8 +71,28 @@ class EvaluationOptions:
     max_bad_rows: int = 0
 
 
+@dataclass(frozen=True, kw_only=True)
+class Measured:
+    """What was measured, for who wants to look at more than the report.
+
+    Args:
+        log: the split.
+        examples: its impressions.
+        scorers: the trained models.
+    """
+
+    log: ScoredLog
+    examples: Sequence[ImpressionExample]
+    scorers: Mapping[str, ModelScorer]
+
+
 def evaluate_run(
-    run: Path, data: Path, split: str, options: EvaluationOptions | None = None, say: Say = print
+    run: Path,
+    data: Path,
+    split: str,
+    options: EvaluationOptions | None = None,
+    say: Say = print,
+    look: Callable[[Measured], None] | None = None,
 ) -> dict[str, Any]:
     """Measure a run on a split.
 
@@ -78,12 +102,12 @@ def evaluate_run(
         split: folder of a labelled split in it.
         options: what to measure.
         say: takes a line of progress.
+        look: is shown the models and what they were measured on, while they are in memory.
 
     Returns:
         The report, ready for JSON; rates are fractions: split, impressions, slices (impressions in each),
-        models and baselines (scorer > slice > metric), retrieval (recall@k), generation, before (models,
-        retrieval and generation as they were before training), significance, samples (what was written for
-        some readers).
+        what `ranking_report` and `click_report` give, retrieval (recall@k), generation, before (models,
+        retrieval and generation as before training), samples (what was written for some readers).
 
     Raises:
         InputError: no run, no such split, no labels, or a model that the run has not trained.
@@ -111,22 +135,41 @@ def evaluate_run(
         "split": split,
         "impressions": len(examples),
         "slices": {name: int(mask.sum()) for name, mask in slices.items()},
-        **_ranking(scores, clicked, slices),
-        "retrieval": _retrieval(scorers, examples),
+        **ranking_report(scores, clicked, slices, log),
+        **click_report(scorers, scores["models"], log, examples, clicked),
+        "retrieval": retrieval_report(scorers, examples),
         "generation": {},
     }
-    report["before"] |= {"retrieval": _retrieval(untrained, examples), "generation": {}}
+    report["before"] |= {"retrieval": retrieval_report(untrained, examples), "generation": {}}
+    if look is not None:
+        look(Measured(log=log, examples=examples, scorers=scorers))
     if options.generation and has_generator(run):
-        say("generator")
-        learned = _learned(run)
-        found = _generation(run, scorers, log, examples, learned, options.before)
-        report["generation"], report["before"]["generation"] = found
-        if options.readers and (run / "ranking" / WEIGHTS_FILE).is_file():
-            personal = _personal(run, config, log, examples, learned, options, say)
-            report["generation"]["personal"], report["samples"] = personal
-            cold = _cold_start(run, config, log, examples, clicked, scorers, say)
-            report["generation"]["cold_start"] = cold
+        report |= _texts(run, config, log, examples, clicked, scorers, options, report, say)
     return dict(finite(report))
+
+
+def _texts(
+    run: Path,
+    config: RunConfig,
+    log: ScoredLog,
+    examples: Sequence[ImpressionExample],
+    clicked: Sequence[npt.NDArray[np.bool_]],
+    scorers: Mapping[str, ModelScorer],
+    options: EvaluationOptions,
+    report: dict[str, Any],
+    say: Say,
+) -> dict[str, Any]:
+    """The report with what the generator is worth, and samples of its texts."""
+    say("generator")
+    learned = _learned(run)
+    found = _generation(run, scorers, log, examples, learned, options.before)
+    report["generation"], report["before"]["generation"] = found
+    if options.readers and (run / "ranking" / WEIGHTS_FILE).is_file():
+        personal = _personal(run, config, log, examples, learned, options, say)
+        report["generation"]["personal"], report["samples"] = personal
+        cold = _cold_start(run, config, log, examples, clicked, scorers, say)
+        report["generation"]["cold_start"] = cold
+    return report
 
 
 def _scores(scorers: Mapping[str, Scorer], log: ScoredLog) -> dict[str, Scores]:
@@ -146,41 +189,6 @@ def _baselines(
         "bm25": baselines.bm25(examples, log.table),
         "untrained_embeddings": baselines.mean_of_history(examples, vectors),
     }
-
-
-def _ranking(
-    scores: Mapping[str, Mapping[str, Scores]], clicked: Sequence[npt.NDArray[np.bool_]], slices: Slices
-) -> dict[str, Any]:
-    measured = {
-        kind: {name: ranking_metrics(scores_of, clicked) for name, scores_of in group.items()}
-        for kind, group in scores.items()
-    }
-    return {
-        "models": sliced(measured["models"], slices),
-        "before": {"models": sliced(measured["before"], slices)},
-        "baselines": sliced(measured["baselines"], slices),
-        "significance": compared(measured["models"], measured["before"], measured["baselines"]),
-    }
-
-
-def _retrieval(scorers: Mapping[str, Scorer], examples: Sequence[ImpressionExample]) -> dict[str, Any]:
-    """Recall of the two towers, in the pool of all articles that the split shows to anyone."""
-    towers = scorers.get("two_tower")
-    if not isinstance(towers, TwoTowerScorer):
-        return {}
-    shown = np.unique(np.concatenate([example.candidates for example in examples]))
-    shown = shown[shown > 0]
-    position = np.full(len(towers.vectors), -1)
-    position[shown] = np.arange(len(shown))
-    clicked = [position[example.candidates[example.labels > 0]] for example in examples]
-    read = [position[example.history] for example in examples]
-    ranks = click_ranks(
-        towers.user_vectors(examples),
-        towers.vectors[shown],
-        [row[row >= 0] for row in clicked],
-        [row[row >= 0] for row in read],
-    )
-    return {**recall(ranks, [cutoff for cutoff in CUTOFFS if cutoff < len(shown)]), "pool": len(shown)}
 
 
 def _generation(

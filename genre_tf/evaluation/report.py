@@ -17,7 +17,7 @@ from rich.table import Table
 
 from genre_tf.errors import FailureError
 from genre_tf.evaluation.ranking import METRICS, mean_metrics
-from genre_tf.evaluation.significance import paired_bootstrap
+from genre_tf.evaluation.significance import mean_interval, paired_bootstrap
 
 Measured = Mapping[str, Mapping[str, npt.NDArray[np.float64]]]
 """Per scorer, per metric, float64 [impressions]."""
@@ -42,6 +42,26 @@ def sliced(measured: Measured, slices: Slices) -> dict[str, dict[str, dict[str, 
     return {
         name: {part: mean_metrics(metrics, mask) for part, mask in slices.items()}
         for name, metrics in measured.items()
+    }
+
+
+def intervals(measured: Measured, slices: Slices) -> dict[str, dict[str, list[float | None] | None]]:
+    """95% intervals of the AUC of every scorer in every slice.
+
+    Args:
+        measured: per-impression metrics of several scorers.
+        slices: what `slice_masks` returns.
+
+    Returns:
+        scorer > slice > its ends, as fractions; None where a slice holds nothing to measure.
+    """
+    found = {
+        name: {part: mean_interval(metrics["auc"][mask]) for part, mask in slices.items()}
+        for name, metrics in measured.items()
+    }
+    return {
+        name: {part: [each["low"], each["high"]] if each else None for part, each in parts.items()}
+        for name, parts in found.items()
     }
 
 
@@ -103,11 +123,16 @@ def save_report(report: dict[str, Any], run: Path) -> Path:
     return file
 
 
+def log_folder(run: Path, split: str) -> Path:
+    """Where TensorBoard finds what was measured on a split."""
+    return run / "logs" / "evaluation" / Path(split).name
+
+
 def log_scalars(report: dict[str, Any], run: Path) -> None:
-    """Write every number of a report as a TensorBoard scalar into `logs/evaluation`."""
+    """Write every number of a report as a TensorBoard scalar into `logs/evaluation/SPLIT`."""
     import tensorflow as tf
 
-    writer = tf.summary.create_file_writer(str(run / "logs" / "evaluation"))
+    writer = tf.summary.create_file_writer(str(log_folder(run, report["split"])))
     with writer.as_default(step=0):
         for name, value in _scalars(report):
             tf.summary.scalar(f"{report['split']}/{name}", value)

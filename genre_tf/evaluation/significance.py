@@ -1,6 +1,8 @@
 """Paired bootstrap: is a difference between two models more than the luck of these impressions?"""
 
+import math
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -73,3 +75,28 @@ def _resampled_means(
         draws = generator.integers(len(gain), size=(rows, len(gain)), dtype=np.int32)
         means.append(gain[draws].mean(axis=1))
     return np.concatenate(means)
+
+
+def mean_interval(values: npt.NDArray[np.floating]) -> dict[str, Any] | None:
+    """A mean with its 95% interval, of 1.96 standard errors to either side.
+
+    Impressions count as independent; those of one reader are not quite, so it is a little narrow.
+
+    Args:
+        values: float [impressions], fractions; NaN where undefined.
+
+    Returns:
+        "mean", "low", "high" (None where a single impression tells nothing of the spread), "impressions";
+        None where nothing is defined.
+    """
+    known = values[~np.isnan(values)]
+    if not len(known):
+        return None
+    mean = float(known.mean())
+    half = 1.96 * float(known.std(ddof=1)) / math.sqrt(len(known)) if len(known) > 1 else None
+    return {
+        "mean": mean,
+        "low": None if half is None else max(0.0, mean - half),
+        "high": None if half is None else min(1.0, mean + half),
+        "impressions": len(known),
+    }

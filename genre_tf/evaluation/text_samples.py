@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from genre_tf.errors import FailureError
+from genre_tf.evaluation.report import log_folder
 
 MOST_SHOWN = 20
 _SIGNS = re.compile(r"([\\`*_{}\[\]<>#|~])")
@@ -44,10 +45,10 @@ def save_samples(samples: Sequence[dict[str, Any]], run: Path, split: str) -> Pa
 
 
 def log_samples(samples: Sequence[dict[str, Any]], run: Path, split: str) -> None:
-    """Write the same into TensorBoard's text tab, in `logs/evaluation`."""
+    """Write the same into TensorBoard's text tab, in `logs/evaluation/SPLIT`."""
     import tensorflow as tf
 
-    writer = tf.summary.create_file_writer(str(run / "logs" / "evaluation"))
+    writer = tf.summary.create_file_writer(str(log_folder(run, split)))
     with writer.as_default(step=0):
         for number, sample in enumerate(samples, start=1):
             tf.summary.text(f"{split}/written/{number}", as_markdown(sample))

@@ -89,6 +89,13 @@ class ReplicatedModel(keras.Model):
         take_added_gradients(optimizer)
         optimizer.build(self.trainable_variables)
         self.accumulate, self.most_steps = accumulate, most_steps
+        # Of the last step, before it is clipped; for the logs alone, so not a variable of Keras'.
+        self.gradient_norm = tf.Variable(
+            0.0,
+            trainable=False,
+            synchronization=tf.VariableSynchronization.ON_READ,
+            aggregation=tf.VariableAggregation.ONLY_FIRST_REPLICA,
+        )
         if accumulate > 1:  # empty between two steps, so no part of what is saved: not Keras' variables
             self.gradient_sums = [
                 tf.Variable(tf.zeros(weight.shape), False, synchronization=tf.VariableSynchronization.ON_READ)
@@ -157,7 +164,9 @@ class ReplicatedModel(keras.Model):
         # Dense, since Keras takes the norm of a sparse gradient row by row, where one embedding may have
         # several rows, more of them in fewer replicas.
         dense = [tf.convert_to_tensor(each) for each in gradients if each is not None]
-        added = iter(sum_over_replicas(dense))
+        summed = sum_over_replicas(dense)
+        self.gradient_norm.assign(tf.linalg.global_norm(summed) / self.optimizer.scale_loss(tf.ones([])))
+        added = iter(summed)
         gradients = [None if each is None else next(added) for each in gradients]
         self.optimizer.apply_gradients(zip(gradients, self.trainable_weights, strict=True))
 

@@ -2,14 +2,14 @@
 
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 import keras
-import tensorflow as tf
 
 from genre_tf.config import OptimizerConfig
 from genre_tf.errors import FailureError, StoppedError
+from genre_tf.training.board import StageBoard
 from genre_tf.training.memory import memory
 from genre_tf.training.pace import Pace
 from genre_tf.training.progress import Goal, Progress, Report
@@ -54,9 +54,7 @@ class Watch(keras.callbacks.Callback):
         super().__init__()
         self.progress, self.steps, self.config, self.goal = progress, steps, config, goal
         self.files, self.report, self.request, self.describe = files, report, request, describe
-        self.writers = {
-            part: tf.summary.create_file_writer(str(files.logs / part)) for part in ("train", "validation")
-        }
+        self.board = StageBoard(files.logs, files.stage)
         self.resumed_with, self.started = progress.seconds, time.monotonic()
         self.saved_at = self.started
         self.whole = Pace(seconds=progress.step_seconds, waited=progress.input_wait_seconds)
@@ -78,10 +76,12 @@ class Watch(keras.callbacks.Callback):
         self._note(executed.pace)
         step, ended = progress.step, progress.step == self.steps
         if step // _LOGGED_EVERY > before // _LOGGED_EVERY or ended:
-            rate = float(keras.ops.convert_to_numpy(self.model.optimizer.learning_rate))
-            self._write(
-                "train", {"loss": loss, "learning_rate": rate, **self.since_written.scalars, **memory()}
-            )
+            found = {
+                "loss": loss,
+                "learning_rate": float(keras.ops.convert_to_numpy(self.model.optimizer.learning_rate)),
+                "gradient_norm": float(self.model.gradient_norm.numpy()),
+            }
+            self.board.scalars("train", step, {**found, **self.since_written.scalars, **memory()})
             self.since_written = Pace()
         due = step % self.config.validate_every == 0 or ended
         if due:
@@ -111,7 +111,8 @@ class Watch(keras.callbacks.Callback):
         """Validate, write scalars, and keep the weights if they are the best."""
         progress = self.progress
         found = dict(self.goal.validate())
-        self._write("validation", found)
+        self.board.scalars("validation", progress.step, found)
+        self.board.weights(progress.step, model.model.trainable_weights)
         value = found[self.goal.metric]
         better = self.goal.better(value, progress.best)
         if progress.validated < 0:
@@ -152,13 +153,6 @@ class Watch(keras.callbacks.Callback):
                 128 + asked,
             )
 
-    def _write(self, part: str, scalars: Mapping[str, float]) -> None:
-        with self.writers[part].as_default(step=self.progress.step):
-            for name, value in scalars.items():
-                tf.summary.scalar(name, value)
-        self.writers[part].flush()
-
     def close(self) -> None:
         """Close the logs."""
-        for writer in self.writers.values():
-            writer.close()
+        self.board.close()

@@ -79,7 +79,7 @@ def test_the_verb_prints_json_keeps_it_and_logs_it(
     evaluate(tiny_run, data=tiny_data, models="two_tower", before=False, as_json=True)
     report = json.loads(capsys.readouterr().out)
     assert report == json.loads((tiny_run / "reports" / "evaluation-dev.json").read_text())
-    assert list((tiny_run / "logs" / "evaluation").glob("events*"))
+    assert list((tiny_run / "logs" / "evaluation" / "dev").glob("events*"))
     evaluate(tiny_run, data=tiny_data, models="two_tower", before=False)
     assert "AUC by slice" in capsys.readouterr().out
 

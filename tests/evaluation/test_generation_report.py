@@ -129,7 +129,7 @@ def test_the_report_measures_the_generator_before_and_after(
     assert 0 <= personal["self_bleu"] <= 1
     kept = (writing_run / "reports" / "samples-dev.md").read_text("utf-8")
     assert kept.count("**Written, as served:**") == 4
-    assert list((writing_run / "logs" / "evaluation").glob("events*"))
+    assert list((writing_run / "logs" / "evaluation" / "dev").glob("events*"))
 
 
 def test_the_generator_can_be_left_out(

@@ -89,7 +89,7 @@ def test_tensorboard_gets_every_number(report: dict[str, object], tmp_path: Path
     import tensorflow as tf
 
     log_scalars(report, tmp_path)
-    (events,) = (tmp_path / "logs" / "evaluation").glob("events*")
+    (events,) = (tmp_path / "logs" / "evaluation" / "dev").glob("events*")
     found = {
         value.tag: float(tf.make_ndarray(value.tensor))
         for record in tf.data.TFRecordDataset(str(events)).as_numpy_iterator()

@@ -67,9 +67,10 @@ def curves(logs: Path) -> dict[str, list[float]]:
         for file in sorted((logs / part).glob("events.*")):
             for record in tf.data.TFRecordDataset(str(file)):
                 for value in tf.compat.v1.Event.FromString(record.numpy()).summary.value:
-                    if value.tag not in Pace().scalars:
-                        scalar = float(tf.make_ndarray(value.tensor))
-                        found.setdefault(f"{part} {value.tag}", []).append(scalar)
+                    name = value.tag.split("/")[-1]
+                    scalar = value.metadata.plugin_data.plugin_name == "scalars"
+                    if scalar and name not in Pace().scalars:
+                        found.setdefault(f"{part} {name}", []).append(float(tf.make_ndarray(value.tensor)))
     return found
 
 

@@ -1,0 +1,79 @@
+"""What click probabilities are worth as probabilities: calibration, and where the clicks lie."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+THRESHOLDS = 201
+"""Bins of probability, 0.005 wide: what TensorBoard's precision-recall curves are drawn of."""
+
+CALIBRATION_GROUPS = 10
+_SURE = 1.96  # standard errors of a 95% interval
+
+
+def click_quality(
+    logits: Sequence[npt.NDArray[np.floating]], clicked: Sequence[npt.NDArray[np.bool_]]
+) -> dict[str, Any]:
+    """Compare click probabilities with clicks, over all shown articles.
+
+    Args:
+        logits: per impression float [candidates], of the click probability.
+        clicked: per impression bool [candidates].
+
+    Returns:
+        "shown" and "clicked" (how many), "click_rate", "mean_probability", "log_loss" in nats,
+        "calibration_error" (mean distance of probability and rate over the groups), "calibration": for
+        groups of equally many shown articles, from the least probability to the greatest, "shown",
+        "probability", "rate", and its 95% interval "low" to "high"; "histogram": shown and clicked articles
+        for each of `THRESHOLDS` equally wide bins of probability, the last of which holds 1 alone.
+    """
+    flat = np.concatenate([np.asarray(row, np.float64) for row in logits])
+    hits = np.concatenate([np.asarray(row, bool) for row in clicked])
+    probability = click_probability(flat)
+    groups = [
+        _group(probability[rows], hits[rows])
+        for rows in np.array_split(np.argsort(probability, kind="stable"), CALIBRATION_GROUPS)
+        if len(rows)
+    ]
+    bins = np.floor(probability * (THRESHOLDS - 1)).astype(np.int64)
+    distance = sum(group["shown"] * abs(group["probability"] - group["rate"]) for group in groups)
+    return {
+        "shown": len(flat),
+        "clicked": int(hits.sum()),
+        "click_rate": float(hits.mean()),
+        "mean_probability": float(probability.mean()),
+        # softplus of the logit, less the logit where it was clicked: never the logarithm of 0
+        "log_loss": float(np.mean(np.logaddexp(0.0, flat) - flat * hits)),
+        "calibration_error": distance / len(flat),
+        "calibration": groups,
+        "histogram": {
+            "shown": np.bincount(bins, minlength=THRESHOLDS).tolist(),
+            "clicked": np.bincount(bins[hits], minlength=THRESHOLDS).tolist(),
+        },
+    }
+
+
+def click_probability(logits: npt.NDArray[np.floating]) -> npt.NDArray[np.float64]:
+    """The sigmoid of logits of any size, float64 of their shape."""
+    return np.exp(-np.logaddexp(0.0, -np.asarray(logits, np.float64)))
+
+
+def _group(probability: npt.NDArray[np.float64], hits: npt.NDArray[np.bool_]) -> dict[str, Any]:
+    low, high = share_interval(int(hits.sum()), len(hits))
+    return {
+        "shown": len(hits),
+        "probability": float(probability.mean()),
+        "rate": float(hits.mean()),
+        "low": low,
+        "high": high,
+    }
+
+
+def share_interval(hits: int, count: int) -> tuple[float, float]:
+    """95% interval of a share (Wilson, "Probable Inference", 1927): right near 0 too, where clicks are."""
+    share, square = hits / count, _SURE**2
+    middle = (share + square / (2 * count)) / (1 + square / count)
+    half = _SURE * np.sqrt(share * (1 - share) / count + square / (4 * count**2)) / (1 + square / count)
+    return max(0.0, float(middle - half)), min(1.0, float(middle + half))

@@ -1,0 +1,118 @@
+"""Who is served how well: articles by category, readers by how much they have read."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from genre_tf.data.articles import ArticleTable
+from genre_tf.data.examples import ImpressionExample
+from genre_tf.evaluation.ranking import ranking_metrics
+from genre_tf.evaluation.significance import mean_interval
+
+Bools = Sequence[npt.NDArray[np.bool_]]
+Scores = Sequence[npt.NDArray[np.float32]]
+
+FIRST_PLACES = 5
+"""What a reader sees without looking for more: the places whose share is a category's exposure."""
+
+ACTIVITY = (("none", 0, 0), ("1 to 5", 1, 5), ("6 to 20", 6, 20), ("21 to 50", 21, 50), ("over 50", 51, None))
+"""Groups of readers by their clicks so far."""
+
+
+def by_category(
+    table: ArticleTable,
+    examples: Sequence[ImpressionExample],
+    clicked: Bools,
+    models: Mapping[str, Scores],
+) -> list[dict[str, Any]]:
+    """Exposure and AUC of every category, the most shown ones first.
+
+    Args:
+        table: knows the articles' categories.
+        examples: the impressions.
+        clicked: per impression bool [candidates].
+        models: scores of each model, per impression float32 [candidates].
+
+    Returns:
+        For each category "category", "shown" and "clicked" (candidates), "shown_share", "click_share",
+        "first_share" (model -> its share of the first `FIRST_PLACES` places, over impressions with more
+        candidates than that) and "auc" (model -> `mean_interval` over impressions with a click in the
+        category, its clicked articles against all that were not clicked).
+    """
+    names, of_article = np.unique(np.array(table.categories), return_inverse=True)
+    kinds = [of_article[example.candidates] for example in examples]
+    shown = _counts(kinds, len(names))
+    clicks = _counts([kind[hit] for kind, hit in zip(kinds, clicked, strict=True)], len(names))
+    first = {model: _counts(_first_places(kinds, scores), len(names)) for model, scores in models.items()}
+    rows = []
+    for at in np.argsort(-shown, kind="stable"):
+        if not shown[at]:
+            break
+        rows.append(
+            {
+                "category": str(names[at]) or "(none)",
+                "shown": int(shown[at]),
+                "clicked": int(clicks[at]),
+                "shown_share": float(shown[at] / shown.sum()),
+                "click_share": float(clicks[at] / max(1, clicks.sum())),
+                "first_share": {
+                    model: float(counts[at] / max(1, counts.sum())) for model, counts in first.items()
+                },
+                "auc": {model: _auc_of(at, kinds, clicked, scores) for model, scores in models.items()},
+            }
+        )
+    return rows
+
+
+def by_activity(
+    history_clicks: Sequence[int], auc: Mapping[str, npt.NDArray[np.float64]]
+) -> list[dict[str, Any]]:
+    """AUC for readers by how much they had read.
+
+    Args:
+        history_clicks: clicks before each impression, all of them.
+        auc: model -> float64 [impressions], NaN where it is not defined.
+
+    Returns:
+        For each group of `ACTIVITY` "clicks" (its name), "impressions" and "auc" (model -> `mean_interval`).
+    """
+    counts = np.array(history_clicks)
+    rows = []
+    for name, least, most in ACTIVITY:
+        mask = (counts >= least) & (counts <= (counts.max(initial=0) if most is None else most))
+        rows.append(
+            {
+                "clicks": name,
+                "impressions": int(mask.sum()),
+                "auc": {model: mean_interval(values[mask]) for model, values in auc.items()},
+            }
+        )
+    return rows
+
+
+def _counts(kinds: Sequence[npt.NDArray[np.int64]], most: int) -> npt.NDArray[np.int64]:
+    flat = np.concatenate(kinds) if kinds else np.zeros(0, np.int64)
+    return np.bincount(flat, minlength=most)
+
+
+def _first_places(kinds: Sequence[npt.NDArray[np.int64]], scores: Scores) -> list[npt.NDArray[np.int64]]:
+    return [
+        kind[np.argsort(-values, kind="stable")[:FIRST_PLACES]]
+        for kind, values in zip(kinds, scores, strict=True)
+        if len(kind) > FIRST_PLACES
+    ]
+
+
+def _auc_of(
+    category: np.intp, kinds: Sequence[npt.NDArray[np.int64]], clicked: Bools, scores: Scores
+) -> dict[str, Any] | None:
+    chosen, hits = [], []
+    for kind, hit, values in zip(kinds, clicked, scores, strict=True):
+        ours = hit & (kind == category)
+        if ours.any():
+            kept = ours | ~hit
+            chosen.append(values[kept])
+            hits.append(ours[kept])
+    return mean_interval(ranking_metrics(chosen, hits)["auc"]) if chosen else None

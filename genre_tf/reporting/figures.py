@@ -1,0 +1,255 @@
+"""Pictures of an evaluation, by matplotlib: the same ones for TensorBoard and for the report."""
+
+import io
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from matplotlib import font_manager, rc_context
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+_SHOWN_CLICKS = 12  # of a history, the newest: more labels cannot be read
+_LONGEST_LABEL = 44
+# matplotlib's own font has no Chinese, Japanese or Korean; the first of these that is installed has.
+_EASTERN_FONTS = ("Noto Sans CJK SC", "WenQuanYi Zen Hei", "Microsoft YaHei", "PingFang SC", "SimHei")
+
+
+def evaluation_figures(report: Mapping[str, Any]) -> dict[str, Figure]:
+    """All pictures that an evaluation has the numbers for, by title."""
+    drawn = {
+        "AUC by slice": auc_by_slice,
+        "Before and after fine-tuning": before_and_after,
+        "Calibration of click probabilities": calibration,
+        "Scores of clicked and of all shown articles": score_distributions,
+        "Exposure by category": exposure,
+    }
+    found = {title: draw(report) for title, draw in drawn.items()}
+    return {title: figure for title, figure in found.items() if figure is not None}
+
+
+def auc_by_slice(report: Mapping[str, Any]) -> Figure | None:
+    """AUC of every model and the best baseline in every slice, with 95% intervals."""
+    intervals = report.get("intervals")
+    if not intervals:
+        return None
+    scorers = {**_best_baseline(report), **report["models"]}
+    parts = list(report["slices"])
+    figure = Figure(figsize=(8, 0.75 * len(parts) + 1.4), layout="constrained")
+    panel = figure.subplots()
+    for number, (name, metrics) in enumerate(scorers.items()):
+        for place, part in enumerate(parts):
+            auc, ends = metrics[part]["auc"], intervals[name][part]
+            if auc is None:
+                continue
+            low, high = ends if ends and None not in ends else (auc, auc)
+            panel.errorbar(
+                auc,
+                place + 0.15 * (number - len(scorers) / 2),
+                xerr=[[auc - low], [high - auc]],
+                fmt="o",
+                markersize=4,
+                capsize=2,
+                color=f"C{number}",
+                label=name.replace("_", " ") if place == 0 else None,
+            )
+    panel.axvline(0.5, color="grey", linestyle=":")
+    panel.set_yticks(
+        range(len(parts)), [f"{part.replace('_', ' ')} ({report['slices'][part]})" for part in parts]
+    )
+    panel.invert_yaxis()
+    panel.set_xlabel("AUC, mean of impressions, with 95% intervals")
+    panel.legend(fontsize="small")
+    return figure
+
+
+def before_and_after(report: Mapping[str, Any]) -> Figure | None:
+    """AUC of every model as it started and as it is."""
+    before = report["before"].get("models", {})
+    if not before:
+        return None
+    figure = Figure(figsize=(8, 0.5 * len(before) + 1.4), layout="constrained")
+    panel = figure.subplots()
+    for place, name in enumerate(before):
+        start, now = before[name]["all"]["auc"], report["models"][name]["all"]["auc"]
+        panel.plot([start, now], [place, place], color="grey")
+        panel.plot(start, place, "o", color="C7", label="before" if not place else None)
+        panel.plot(now, place, "o", color="C2", label="after" if not place else None)
+    for name, metrics in _best_baseline(report).items():
+        panel.axvline(
+            metrics["all"]["auc"],
+            color="C3",
+            linestyle="--",
+            label=f"best baseline: {name.replace('_', ' ')}",
+        )
+    panel.set_yticks(range(len(before)), [name.replace("_", " ") for name in before])
+    panel.invert_yaxis()
+    panel.set_xlabel("AUC")
+    panel.legend(fontsize="small")
+    return figure
+
+
+def calibration(report: Mapping[str, Any]) -> Figure | None:
+    """Click rate against click probability, in groups of equally many shown articles."""
+    models = report.get("click_model")
+    if not models:
+        return None
+    figure = Figure(figsize=(5, 4.5), layout="constrained")
+    panel = figure.subplots()
+    for number, (name, found) in enumerate(models.items()):
+        groups = found["calibration"]
+        rate = np.array([group["rate"] for group in groups])
+        panel.errorbar(
+            [group["probability"] for group in groups],
+            rate,
+            yerr=[
+                np.maximum(0, rate - [group["low"] for group in groups]),
+                np.maximum(0, [group["high"] for group in groups] - rate),
+            ],
+            marker="o",
+            markersize=4,
+            capsize=2,
+            color=f"C{number}",
+            label=f"{name.replace('_', ' ')}: off by {found['calibration_error']:.4f}",
+        )
+    most = max(panel.get_xlim()[1], panel.get_ylim()[1])
+    panel.plot([0, most], [0, most], color="grey", linestyle=":", label="perfect")
+    panel.set(xlabel="click probability", ylabel="share that was clicked")
+    panel.legend(fontsize="small")
+    return figure
+
+
+def score_distributions(report: Mapping[str, Any]) -> Figure | None:
+    """How the probabilities of clicked articles and of all shown ones are spread."""
+    models = report.get("click_model")
+    if not models:
+        return None
+    figure = Figure(figsize=(4.5 * len(models), 3.5), layout="constrained")
+    panels = figure.subplots(1, len(models), squeeze=False)[0]
+    for panel, (name, found) in zip(panels, models.items(), strict=True):
+        edges = np.linspace(0, 1, len(found["histogram"]["shown"]))
+        for kind, colour in (("shown", "C7"), ("clicked", "C1")):
+            counts = np.array(found["histogram"][kind], float)
+            panel.step(edges, counts / max(1.0, counts.sum()), where="post", color=colour, label=kind)
+        reached = np.cumsum(found["histogram"]["shown"]) / max(1, found["shown"])
+        panel.set(
+            title=name.replace("_", " "),
+            xlabel="click probability",
+            ylabel="share of articles",
+            xlim=(0, max(0.05, float(edges[np.searchsorted(reached, 0.999, side="left")]) + 0.02)),
+        )
+        panel.legend(fontsize="small", loc="upper right")
+    return figure
+
+
+def exposure(report: Mapping[str, Any], most: int = 12) -> Figure | None:
+    """What share of the shown, of the clicked and of each model's first places a category has."""
+    rows = report.get("categories", [])[:most]
+    if not rows:
+        return None
+    bars = {
+        "shown": [row["shown_share"] for row in rows],
+        "clicked": [row["click_share"] for row in rows],
+        **{
+            f"first places, {name.replace('_', ' ')}": [row["first_share"][name] for row in rows]
+            for name in rows[0]["first_share"]
+        },
+    }
+    with rc_context({"font.family": _fonts()}):
+        figure = Figure(figsize=(8, 4), layout="constrained")
+        panel = figure.subplots()
+        width = 0.8 / len(bars)
+        for number, (label, values) in enumerate(bars.items()):
+            places = np.arange(len(rows)) + number * width - 0.4
+            panel.bar(places, values, width, align="edge", label=label, color=f"C{number}")
+        panel.set_xticks(range(len(rows)), [_plain(row["category"]) for row in rows], rotation=40, ha="right")
+        panel.set_ylabel("share")
+        panel.legend(fontsize="small", loc="upper right")
+        return figure
+
+
+def attention(sample: Mapping[str, Any]) -> Figure:
+    """The attention of a reader's recommended articles over his newest clicks.
+
+    Args:
+        sample: of `reasons.recommended_samples`.
+    """
+    titles = sample["history"][-_SHOWN_CLICKS:]
+    weights = np.array([article["weights"][-_SHOWN_CLICKS:] for article in sample["recommended"]])
+    names = [
+        f"{_short(article['title'])} ({article['probability']:.3f}{clicked})"
+        for article in sample["recommended"]
+        for clicked in (", clicked" if article["clicked"] else "",)
+    ]
+    with rc_context({"font.family": _fonts()}):
+        figure = Figure(figsize=(11, 5.5), layout="constrained")
+        panel = figure.subplots()
+        picture = panel.imshow(weights, cmap="Blues", vmin=0, aspect="auto")
+        panel.set_xticks(range(len(titles)), [_short(title) for title in titles], rotation=40, ha="right")
+        panel.set_yticks(range(len(names)), names)
+        panel.tick_params(labelsize="small")
+        figure.colorbar(picture, label="weight of the click", shrink=0.6)
+        return figure
+
+
+def lengths(distributions: Mapping[str, Sequence[int]]) -> Figure:
+    """Histograms of lengths.
+
+    Args:
+        distributions: label -> counts by length, from 0 on; longer ones are in the last.
+    """
+    figure = Figure(figsize=(9, 2.2 * ((len(distributions) + 1) // 2)), layout="constrained")
+    panels = figure.subplots((len(distributions) + 1) // 2, 2, squeeze=False).reshape(-1)
+    for panel, (label, counts) in zip(panels, distributions.items(), strict=False):
+        panel.bar(range(len(counts)), counts, width=1.0, color="C0")
+        panel.set(xlabel=label)
+        panel.tick_params(labelsize="small")
+    return figure
+
+
+def as_png(figure: Figure) -> bytes:
+    """The picture as a PNG file."""
+    out = io.BytesIO()
+    with _drawing():
+        figure.savefig(out, format="png", dpi=130)
+    return out.getvalue()
+
+
+def as_pixels(figure: Figure) -> npt.NDArray[np.uint8]:
+    """The picture as uint8 [height, width, 4]."""
+    canvas = FigureCanvasAgg(figure)
+    with _drawing():
+        canvas.draw()
+    return np.asarray(canvas.buffer_rgba())
+
+
+@contextmanager
+def _drawing() -> Iterator[None]:
+    with rc_context({"font.family": _fonts()}), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing")  # an emoji in a title is no reason to say so
+        yield
+
+
+def _best_baseline(report: Mapping[str, Any]) -> dict[str, Any]:
+    found = report["baselines"]
+    name = max(found, key=lambda each: found[each]["all"]["auc"] or 0.0, default=None)
+    return {} if name is None else {name: found[name]}
+
+
+def _fonts() -> list[str]:
+    installed = set(font_manager.get_font_names())
+    return ["DejaVu Sans", *(name for name in _EASTERN_FONTS if name in installed)]
+
+
+def _short(text: str) -> str:
+    return _plain(text if len(text) <= _LONGEST_LABEL else f"{text[: _LONGEST_LABEL - 1]}…")
+
+
+def _plain(text: str) -> str:
+    """Without what matplotlib takes for mathematics, and in signs that the installed fonts have."""
+    if len(_fonts()) == 1:
+        text = "".join(sign if ord(sign) < 0x2E80 else "·" for sign in text)
+    return text.replace("$", r"\$")

@@ -1,0 +1,190 @@
+"""`genre report`: one HTML file that tells of a run; pictures inside, no request to anywhere."""
+
+import base64
+import contextlib
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from genre_tf.config import RunConfig
+from genre_tf.errors import FailureError, InputError
+from genre_tf.evaluation.run_models import open_run
+from genre_tf.reporting.data_card import data_card
+from genre_tf.reporting.figures import as_png, evaluation_figures, lengths
+from genre_tf.reporting.findings import findings
+from genre_tf.reporting.grounding_marks import marked
+from genre_tf.reporting.keeping import samples_file
+
+_STAGES = ("retrieval", "ranking", "generation")
+_MOST_REPORT_BYTES = 64 * 2**20
+_STRONGEST_CLICKS = 3
+
+
+def write_html(run: Path, split: str, out: Path) -> list[str]:
+    """Write the report of a run.
+
+    Args:
+        run: the run folder.
+        split: what it was evaluated on.
+        out: the file; replaced whole.
+
+    Returns:
+        What is missing, and the command that makes it, a line each.
+
+    Raises:
+        InputError: no run folder, a damaged report in it, or no folder for the file.
+        FailureError: the file cannot be written.
+    """
+    config = open_run(run)
+    if split != Path(split).name:
+        raise InputError(f"--split {split}: give the name of the split, as `genre evaluate` was given it")
+    if out.is_dir() or not out.absolute().parent.is_dir():
+        raise InputError(f"--out {out}: give a file in a folder that exists")
+    evaluation = _read(run / "reports" / f"evaluation-{split}.json")
+    samples = _read(samples_file(run, split))
+    missing = _missing(run, split, evaluation, samples)
+    card = data_card(run / "prepared") if (run / "prepared").is_dir() else {}
+    html = (
+        _environment()
+        .get_template("report.html")
+        .render(
+            run=run.absolute().name,
+            split=split,
+            missing=missing,
+            data=card,
+            report=evaluation,
+            training=_training(run),
+            config=_described(config),
+            findings=findings(evaluation) if evaluation else [],
+            pictures=_pictures(run, card, evaluation),
+            recommended=[_with_reasons(sample) for sample in samples.get("recommended", [])],
+            written=[_with_marks(sample) for sample in samples.get("written", [])],
+            safety_classifier=any(run.glob("*/safety*")),
+        )
+    )
+    _replace(out, html)
+    return missing
+
+
+def _environment() -> Environment:
+    environment = Environment(
+        loader=PackageLoader("genre_tf.reporting"),
+        autoescape=True,  # titles and names come from data: all of them are text, never markup
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters["percent"] = lambda value: "–" if value is None else f"{100 * value:.1f}"
+    environment.filters["number"] = lambda value, digits=3: "–" if value is None else f"{value:.{digits}f}"
+    environment.filters["words"] = lambda name: str(name).replace("_", " ")
+    environment.filters["count"] = lambda value: f"{value:,}".replace(",", "\u202f")
+    return environment
+
+
+def _read(file: Path) -> dict[str, Any]:
+    """A JSON object; empty where there is no such file."""
+    try:
+        if file.stat().st_size > _MOST_REPORT_BYTES:
+            raise InputError(f"{file} is larger than {_MOST_REPORT_BYTES} bytes: no report of ours is")
+        found = json.loads(file.read_text("utf-8"))
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError) as error:
+        raise InputError(f"{file} cannot be read ({error}): run `genre evaluate` again") from None
+    if not isinstance(found, dict):
+        raise InputError(f"{file} holds no report: run `genre evaluate` again")
+    return found
+
+
+def _missing(run: Path, split: str, evaluation: Mapping[str, Any], samples: Mapping[str, Any]) -> list[str]:
+    command = f"genre evaluate {run} --data DATA --split {split}"
+    if not evaluation:
+        return [f"No evaluation on {split}: run {command}"]
+    lacks = [
+        name
+        for name, there in (
+            ("intervals, calibration and fairness", "click_model" in evaluation),
+            ("the models before training", evaluation["before"].get("models")),
+            ("retrieval", evaluation.get("retrieval")),
+            ("written text", evaluation.get("generation")),
+            ("examples of recommendations", samples.get("recommended")),
+            ("examples of written text", samples.get("written")),
+        )
+        if not there
+    ]
+    return (
+        [f"The evaluation lacks {', '.join(lacks)}: where the run can give it, run {command}"]
+        if lacks
+        else []
+    )
+
+
+def _training(run: Path) -> dict[str, Any]:
+    found = {stage: _read(run / "reports" / f"training-{stage}.json") for stage in _STAGES}
+    return {stage: result for stage, result in found.items() if result}
+
+
+def _described(config: RunConfig) -> dict[str, Any]:
+    return {
+        "news backbone": config.news.backbone,
+        "trained of it": config.news.trainable,
+        "writer": config.generation.backbone or "a small GPT-2 from scratch",
+        "ranking objective": config.ranking.objective,
+        "counters": "yes" if config.ranking.counters else "no",
+        "newest clicks read": config.data.max_history,
+        "goes on from": config.continual.from_run or "nothing earlier",
+        "seed": config.seed,
+    }
+
+
+def _pictures(run: Path, card: Mapping[str, Any], evaluation: Mapping[str, Any]) -> dict[str, str]:
+    figures = {"Lengths": lengths(card["lengths"])} if card else {}
+    figures |= evaluation_figures(evaluation) if evaluation else {}
+    found = {title: _data_uri(as_png(figure)) for title, figure in figures.items()}
+    latency = run / "reports" / "latency.png"
+    if latency.is_file() and latency.stat().st_size < _MOST_REPORT_BYTES:
+        content = latency.read_bytes()
+        if content.startswith(b"\x89PNG"):
+            found["Latency against load"] = _data_uri(content)
+    return found
+
+
+def _data_uri(png: bytes) -> str:
+    return f"data:image/png;base64,{base64.b64encode(png).decode('ascii')}"
+
+
+def _with_reasons(sample: dict[str, Any]) -> dict[str, Any]:
+    """A recommendation's strongest clicks beside it."""
+    history = sample["history"]
+    return {
+        **sample,
+        "recommended": [
+            {
+                **article,
+                "reasons": sorted(zip(article["weights"], history, strict=True), key=lambda pair: -pair[0])[
+                    :_STRONGEST_CLICKS
+                ],
+            }
+            for article in sample["recommended"]
+        ],
+    }
+
+
+def _with_marks(sample: dict[str, Any]) -> dict[str, Any]:
+    texts = [{**text, "pieces": marked(text["text"], text["unsupported"])} for text in sample["written"]]
+    return {**sample, "written": texts}
+
+
+def _replace(out: Path, html: str) -> None:
+    unfinished = out.with_name(f".{out.name}.{os.getpid()}.part")
+    try:
+        unfinished.write_text(html, "utf-8")
+        unfinished.replace(out)
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            unfinished.unlink(missing_ok=True)
+        raise FailureError(f"{out} could not be written: {error}") from None

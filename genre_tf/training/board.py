@@ -1,0 +1,107 @@
+"""What a training writes for TensorBoard: scalars grouped by stage, their charts, histograms of weights."""
+
+import math
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import keras
+import tensorflow as tf
+from tensorboard.plugins.custom_scalar import layout_pb2
+from tensorboard.plugins.custom_scalar import summary as custom_scalar
+
+PARTS = ("train", "validation")
+
+_MOST_VALUES = 20_000
+"""Of one weight in its histogram: so many tell its shape, and an embedding's millions would cost a step."""
+
+_OF_TRAINING = {
+    "learning rate": ("learning_rate",),
+    "gradient norm, before clipping": ("gradient_norm",),
+    "examples a second": ("examples_per_second",),
+    "input wait, ms a step": ("input_wait_ms",),
+    "memory, GB": ("memory_gb",),
+}
+
+
+class StageBoard:
+    """TensorBoard logs of one stage: a run for training beside one for validation, with the same tags.
+
+    Args:
+        logs: folder of the stage's logs.
+        stage: its name, which begins every tag: TensorBoard groups by it.
+    """
+
+    def __init__(self, logs: Path, stage: str) -> None:
+        self.stage = stage
+        self.writers = {part: tf.summary.create_file_writer(str(logs / part)) for part in PARTS}
+        self.charted = False
+
+    def scalars(self, part: str, step: int, values: Mapping[str, float]) -> None:
+        """Write scalars of a step; the first of validation also say which charts there are."""
+        with self.writers[part].as_default(step=step):
+            if part == "validation" and not self.charted:
+                write_layout({f"Training: {self.stage}": stage_charts(self.stage, values)})
+                self.charted = True
+            for name, value in values.items():
+                tf.summary.scalar(f"{self.stage}/{name}", value)
+        self.writers[part].flush()
+
+    def weights(self, step: int, weights: Iterable[Any]) -> None:
+        """Write a histogram of each weight, of evenly picked values where they are very many."""
+        with self.writers["train"].as_default(step=step):
+            for weight in weights:
+                values = keras.ops.convert_to_numpy(weight).reshape(-1)
+                picked = values[:: math.ceil(len(values) / _MOST_VALUES) or 1]
+                tf.summary.histogram(f"{self.stage}_weights/{weight.path}", picked)
+
+    def close(self) -> None:
+        """Close the logs."""
+        for writer in self.writers.values():
+            writer.close()
+
+
+def stage_charts(stage: str, metrics: Iterable[str]) -> dict[str, list[str]]:
+    """Charts of a stage: what belongs together in one, training beside validation.
+
+    Args:
+        stage: its name.
+        metrics: names of what its validation measures.
+
+    Returns:
+        Title -> tags.
+    """
+    charts: dict[str, list[str]] = {"loss": ["loss"]}
+    for name in metrics:
+        title = next((label for part, label in (("auc", "AUC"), ("ndcg", "nDCG")) if part in name), name)
+        charts.setdefault(title, []).append(name)
+    charts |= {title: list(names) for title, names in _OF_TRAINING.items()}
+    return {title: [f"{stage}/{name}" for name in dict.fromkeys(names)] for title, names in charts.items()}
+
+
+def write_layout(categories: Mapping[str, Mapping[str, Iterable[str]]]) -> None:
+    """Write charts for TensorBoard's Custom Scalars, to the default writer.
+
+    Args:
+        categories: title -> title of a chart -> the tags in it.
+    """
+    layout = layout_pb2.Layout(
+        category=[
+            layout_pb2.Category(
+                title=title,
+                chart=[
+                    layout_pb2.Chart(
+                        title=chart, multiline=layout_pb2.MultilineChartContent(tag=map(_exactly, tags))
+                    )
+                    for chart, tags in charts.items()
+                ],
+            )
+            for title, charts in categories.items()
+        ]
+    )
+    tf.summary.experimental.write_raw_pb(custom_scalar.pb(layout).SerializeToString(), step=0)
+
+
+def _exactly(tag: str) -> str:
+    """The regular expression of one tag: TensorBoard would take all that begin with it."""
+    return "".join(sign if sign.isalnum() or sign in "_/-" else f"\\{sign}" for sign in tag) + "$"

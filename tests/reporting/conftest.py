@@ -1,0 +1,58 @@
+"""A tiny run that was trained for a look, evaluated, and kept with samples."""
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from genre_tf.evaluation.evaluate import EvaluationOptions, Measured, evaluate_run
+from genre_tf.reporting.figures import as_png, lengths
+from genre_tf.reporting.keeping import keep_evaluation
+from genre_tf.reporting.looking import log_models
+from genre_tf.training.board import StageBoard
+
+from ..evaluation.conftest import build_run, tiny_data, tiny_run  # noqa: F401  (fixtures)
+
+EVIL = "<script>alert('x')</script> & “Larry”"
+WRITTEN = {
+    "titles": ["Earlier <b>title</b>"],
+    "source": "A source about nobody.",
+    "title": EVIL,
+    "clicked": "What was clicked",
+    "clicked_interest": 0.3,
+    "written": [
+        {
+            "text": "Lerry <i>wins</i> 1,200",
+            "interest": 0.2,
+            "log_probability": -1.0,
+            "grounding": 0.5,
+            "unsupported": "Lerry\n1200",
+            "safe": True,
+        }
+    ],
+    "for_other_reader": {"text": "Another", "interest": 0.1},
+}
+
+
+@pytest.fixture(scope="session")
+def kept(tiny_run: Path, tiny_data: Path, tmp_path_factory: Any) -> tuple[Path, dict[str, Any]]:  # noqa: F811
+    """The run folder, and the report as `evaluate_run` gave it."""
+    run = tmp_path_factory.mktemp("kept") / "run"
+    shutil.copytree(tiny_run, run)
+    board = StageBoard(run / "logs" / "ranking", "ranking")
+    for step in (0, 10, 20):
+        board.scalars("validation", step, {"auc": 0.5 + step / 100, "ndcg@10": 0.3})
+        board.scalars("train", step, {"loss": 1.0 - step / 100, "gradient_norm": 0.5})
+    board.close()
+
+    def look(measured: Measured) -> None:
+        log_models(measured, run, "dev")
+
+    report = evaluate_run(run, tiny_data, "dev", EvaluationOptions(), lambda line: None, look)
+    report["samples"] = [WRITTEN]
+    (run / "reports").mkdir()
+    picture = as_png(lengths({"as `genre bench serve --picture` leaves one": [1, 2]}))
+    (run / "reports" / "latency.png").write_bytes(picture)
+    keep_evaluation(report, run)
+    return run, report

@@ -1,0 +1,54 @@
+"""Pictures: whatever a title holds is drawn as text, without a warning; what is missing is not drawn."""
+
+import numpy as np
+import pytest
+
+from genre_tf.reporting import figures
+
+
+def sample(title: str) -> dict:
+    return {
+        "history": [title, "A plain one", "x" * 300],
+        "recommended": [
+            {"title": title, "probability": 0.2, "clicked": True, "weights": [0.5, 0.3, 0.2]},
+            {"title": "Other", "probability": 0.1, "clicked": False, "weights": [0.1, 0.1, 0.8]},
+        ],
+    }
+
+
+@pytest.mark.parametrize("title", ["北京今天下雪", "Costs $5 to $10", r"\frac{1} _x^2", "", "🎉 party"])
+def test_any_title_is_drawn_without_a_warning(title: str):
+    pixels = figures.as_pixels(figures.attention(sample(title)))
+    assert pixels.dtype == np.uint8 and pixels.shape[2] == 4
+    assert len(np.unique(pixels.reshape(-1, 4), axis=0)) > 10
+    assert figures.as_png(figures.attention(sample(title))).startswith(b"\x89PNG")
+
+
+def test_any_category_is_drawn_too():
+    rows = [
+        {"category": name, "shown_share": 0.5, "click_share": 0.4, "first_share": {"ranker": 0.3}}
+        for name in ("体育", "$port$", "(none)")
+    ]
+    figure = figures.exposure({"categories": rows})
+    assert figure is not None and figures.as_png(figure)
+
+
+def test_what_an_evaluation_lacks_is_not_drawn():
+    numbers = {"auc": 0.6}
+    report = {"models": {"ranker": {"all": numbers}}, "baselines": {}, "before": {}, "slices": {"all": 9}}
+    assert figures.evaluation_figures(report) == {}
+    report["intervals"] = {"ranker": {"all": None}}
+    report["before"] = {"models": {"ranker": {"all": {"auc": 0.5}}}}
+    assert set(figures.evaluation_figures(report)) == {"AUC by slice", "Before and after fine-tuning"}
+
+
+def test_a_slice_without_impressions_leaves_a_gap():
+    report = {
+        "models": {"ranker": {"all": {"auc": 0.6}, "no_history": {"auc": None}}},
+        "baselines": {"random": {"all": {"auc": 0.5}, "no_history": {"auc": None}}},
+        "before": {},
+        "slices": {"all": 9, "no_history": 0},
+        "intervals": {name: {"all": [0.4, 0.8], "no_history": None} for name in ("ranker", "random")},
+    }
+    figure = figures.auc_by_slice(report)
+    assert figure is not None and figures.as_png(figure)
