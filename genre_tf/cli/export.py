@@ -7,7 +7,9 @@ import typer
 
 from genre_tf.cli.console import print_json, progress, results
 from genre_tf.cli.tensorflow_notes import load_tensorflow
+from genre_tf.errors import InputError
 
+INDEXES = ("exact", "partitioned")
 MaxAgeHours = Annotated[
     float | None,
     typer.Option(
@@ -21,6 +23,19 @@ Diversity = Annotated[
     float,
     typer.Option(
         help="Lambda of maximal marginal relevance; below 1, an article like one above it ranks lower."
+    ),
+]
+Index = Annotated[
+    str,
+    typer.Option(
+        help="exact looks at every article; partitioned, for pools beyond a million, into the --probes "
+        "blocks of neighbours that are nearest to the reader."
+    ),
+]
+Probes = Annotated[
+    int | None,
+    typer.Option(
+        help="Blocks of 128 articles that a search of a partitioned index looks into: 64 by default."
     ),
 ]
 SafetyListFile = Annotated[
@@ -47,6 +62,8 @@ def export(
     max_age_hours: MaxAgeHours = None,
     max_per_category: MaxPerCategory = None,
     diversity: Diversity = 1.0,
+    index: Index = "exact",
+    probes: Probes = None,
     safety_list: SafetyListFile = None,
     max_bad_rows: Annotated[int, typer.Option(help="Faulty rows that may be skipped in each file.")] = 0,
     json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
@@ -60,11 +77,17 @@ def export(
     """
     from genre_tf.cli.verify import print_verification
 
+    if index not in INDEXES:
+        raise InputError(f"--index {index!r} is not known: choose one of {', '.join(INDEXES)}")
+    if index == "exact" and probes is not None:
+        raise InputError("--probes is for --index partitioned: the exact index looks at every article")
     load_tensorflow()
     from genre_tf.export.exporting import ExportOptions, export_run
+    from genre_tf.export.partitioned_index import PROBES, PartitionedOptions
     from genre_tf.export.selection import Rules
     from genre_tf.serving.configuration import BatchingOptions, write_configuration
     from genre_tf.serving.model_folders import CONFIG_NAME, read_models_config
+    from genre_tf.serving.version_choice import held_back
 
     batching = BatchingOptions()
     options = ExportOptions(
@@ -74,6 +97,9 @@ def export(
         batch_sizes=batching.allowed_batch_sizes,
         max_bad_rows=max_bad_rows,
         safety_list=safety_list,
+        partitioned=None
+        if index == "exact"
+        else PartitionedOptions(probes=PROBES if probes is None else probes),
     )
     if (models / CONFIG_NAME).is_file():
         read_models_config(models / CONFIG_NAME)  # a damaged one is told now, and not after minutes of work
@@ -82,10 +108,23 @@ def export(
     )
     files = write_configuration(models, [version.parent.name for version, _ in published], batching)
     if json:
-        versions = [{"path": str(path), **checked.as_json()} for path, checked in published]
+        versions = [
+            {"path": str(path), **checked.as_json(), "held_back": held_back(path)}
+            for path, checked in published
+        ]
         print_json({"versions": versions, "configuration": [str(file) for file in files]})
         return
     for version, checked in published:
         print_verification(checked)
         results.print(f"published {version}", markup=False)
+    print_held_back(*(version for version, _ in published))
     results.print("server files: " + ", ".join(str(file) for file in files), markup=False)
+
+
+def print_held_back(*versions: Path) -> None:
+    """Say which published versions no server will load as `models.config` is, and what to do."""
+    from genre_tf.serving.version_choice import held_back
+
+    for version in versions:
+        if told := held_back(version):
+            results.print(told, markup=False, soft_wrap=True)

@@ -43,10 +43,12 @@ def refresh(
 
     Example: genre refresh models --news today/news.tsv --behaviors today/behaviors.tsv --expire 72
     """
+    from genre_tf.cli.export import print_held_back
     from genre_tf.cli.verify import print_verification
 
     load_tensorflow()
     from genre_tf.export import refreshing
+    from genre_tf.serving.version_choice import held_back
 
     changes = refreshing.Changes(
         news=news,
@@ -60,7 +62,8 @@ def refresh(
     numbers = {name: getattr(done, name) for name in ("added", "changed", "expired", "articles")}
     if json:
         checked = done.verification.as_json() if done.verification else None
-        print_json({"path": str(done.version), **numbers, "verification": checked})
+        waiting = held_back(done.version)
+        print_json({"path": str(done.version), **numbers, "held_back": waiting, "verification": checked})
         return
     if done.verification is None:
         results.print(f"nothing changed: {done.version} stays", markup=False)
@@ -68,3 +71,4 @@ def refresh(
     print_verification(done.verification)
     told = ", ".join(f"{count:,} {name}" for name, count in numbers.items())
     results.print(f"published {done.version}: {told}", markup=False)
+    print_held_back(done.version)
