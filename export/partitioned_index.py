@@ -20,7 +20,6 @@ from genre_tf.export.open_variables import open_variable
 from genre_tf.export.partitions import PartitionSettings, Rows, Searched, part_into_blocks
 
 STORAGES = ("float32", "bfloat16", "int8")
-PROBES = 64  # 8,192 articles of a million; recall@100 is in `genre bench retrieve`
 _KIND = "partitioned"
 _INT8_LARGEST = 127.0
 
@@ -39,7 +38,7 @@ class PartitionedOptions:
     """
 
     partitions: PartitionSettings = PartitionSettings()  # noqa: RUF009  (frozen)
-    probes: int = PROBES
+    probes: int = 64  # 8,192 articles of a million; recall@100 is in `genre bench retrieve`
     storage: str = "float32"
 
     def __post_init__(self) -> None:

@@ -1,13 +1,16 @@
 """`genre export RUN MODELS`: versioned SavedModels, verified before they are published."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from genre_tf.cli.console import print_json, progress, results
 from genre_tf.cli.tensorflow_notes import load_tensorflow
 from genre_tf.errors import InputError
+
+if TYPE_CHECKING:
+    from genre_tf.export.verification import Verification
 
 INDEXES = ("exact", "partitioned")
 MaxAgeHours = Annotated[
@@ -33,10 +36,7 @@ Index = Annotated[
     ),
 ]
 Probes = Annotated[
-    int | None,
-    typer.Option(
-        help="Blocks of 128 articles that a search of a partitioned index looks into: 64 by default."
-    ),
+    int, typer.Option(help="Blocks of 128 articles that a search of a partitioned index looks into.")
 ]
 SafetyListFile = Annotated[
     Path | None,
@@ -63,7 +63,7 @@ def export(
     max_per_category: MaxPerCategory = None,
     diversity: Diversity = 1.0,
     index: Index = "exact",
-    probes: Probes = None,
+    probes: Probes = 64,
     safety_list: SafetyListFile = None,
     max_bad_rows: Annotated[int, typer.Option(help="Faulty rows that may be skipped in each file.")] = 0,
     json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
@@ -75,19 +75,14 @@ def export(
 
     Example: genre export runs/mind models
     """
-    from genre_tf.cli.verify import print_verification
-
     if index not in INDEXES:
         raise InputError(f"--index {index!r} is not known: choose one of {', '.join(INDEXES)}")
-    if index == "exact" and probes is not None:
-        raise InputError("--probes is for --index partitioned: the exact index looks at every article")
     load_tensorflow()
     from genre_tf.export.exporting import ExportOptions, export_run
-    from genre_tf.export.partitioned_index import PROBES, PartitionedOptions
+    from genre_tf.export.partitioned_index import PartitionedOptions
     from genre_tf.export.selection import Rules
     from genre_tf.serving.configuration import BatchingOptions, write_configuration
     from genre_tf.serving.model_folders import CONFIG_NAME, read_models_config
-    from genre_tf.serving.version_choice import held_back
 
     batching = BatchingOptions()
     options = ExportOptions(
@@ -97,9 +92,7 @@ def export(
         batch_sizes=batching.allowed_batch_sizes,
         max_bad_rows=max_bad_rows,
         safety_list=safety_list,
-        partitioned=None
-        if index == "exact"
-        else PartitionedOptions(probes=PROBES if probes is None else probes),
+        partitioned=None if index == "exact" else PartitionedOptions(probes=probes),
     )
     if (models / CONFIG_NAME).is_file():
         read_models_config(models / CONFIG_NAME)  # a damaged one is told now, and not after minutes of work
@@ -107,6 +100,13 @@ def export(
         run, models, data or [], options, lambda line: progress.print(line, markup=False, soft_wrap=True)
     )
     files = write_configuration(models, [version.parent.name for version, _ in published], batching)
+    _print_published(published, files, json)
+
+
+def _print_published(published: "list[tuple[Path, Verification]]", files: "list[Path]", json: bool) -> None:
+    from genre_tf.cli.verify import print_verification
+    from genre_tf.serving.version_choice import held_back
+
     if json:
         versions = [
             {"path": str(path), **checked.as_json(), "held_back": held_back(path)}

@@ -1,12 +1,15 @@
 """`genre refresh MODELS`: new articles, new counts and expired articles, without training."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from genre_tf.cli.console import print_json, progress, results
 from genre_tf.cli.tensorflow_notes import load_tensorflow
+
+if TYPE_CHECKING:
+    from genre_tf.export.refreshing import Refreshed
 
 
 def refresh(
@@ -43,12 +46,8 @@ def refresh(
 
     Example: genre refresh models --news today/news.tsv --behaviors today/behaviors.tsv --expire 72
     """
-    from genre_tf.cli.export import print_held_back
-    from genre_tf.cli.verify import print_verification
-
     load_tensorflow()
     from genre_tf.export import refreshing
-    from genre_tf.serving.version_choice import held_back
 
     changes = refreshing.Changes(
         news=news,
@@ -59,6 +58,14 @@ def refresh(
     done = refreshing.refresh(
         models, changes, lambda line: progress.print(line, markup=False, soft_wrap=True)
     )
+    _print_refreshed(done, json)
+
+
+def _print_refreshed(done: "Refreshed", json: bool) -> None:
+    from genre_tf.cli.export import print_held_back
+    from genre_tf.cli.verify import print_verification
+    from genre_tf.serving.version_choice import held_back
+
     numbers = {name: getattr(done, name) for name in ("added", "changed", "expired", "articles")}
     if json:
         checked = done.verification.as_json() if done.verification else None

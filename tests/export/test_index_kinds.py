@@ -175,7 +175,6 @@ def test_a_refreshed_index_is_that_of_a_full_export(refreshed, tmp_path):
     ("options", "message"),
     [
         ({"index": "tree"}, "choose one of exact, partitioned"),
-        ({"probes": 8}, "--probes is for --index partitioned"),
         ({"index": "partitioned", "probes": 0}, "1 block at least"),
     ],
 )
