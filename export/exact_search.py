@@ -12,6 +12,7 @@ import numpy.typing as npt
 import tensorflow as tf
 
 from genre_tf.export.open_variables import open_variable
+from genre_tf.export.partitions import Searched
 
 EXCLUDED = -1e30  # the score of what is not to be found: below every real one, and finite
 BLOCK = 32  # scores a block: near the root of (articles / limit), where both rounds look at least
@@ -63,8 +64,9 @@ class ExactIndex(tf.Module):
         if findable is not None:
             self.hidden = open_variable(~findable, "hidden")
 
-    def searched(self) -> None:
+    def searched(self) -> Searched | None:
         """What a search chooses from: no part of the articles, but all."""
+        return None
 
     def as_sizes(self) -> dict[str, Any]:
         """For the contract."""

@@ -100,7 +100,7 @@ class ArticleIndex(tf.Module):
         self.category_numbers = open_variable(_numbered(catalogue.categories), "category_numbers")
         young = None if max_age_hours is None else ~older_than(catalogue.counters, max_age_hours)
         vectors = catalogue.retrieval_vectors  # held by the search alone
-        self.nearest = (
+        self.nearest: ExactIndex | PartitionedIndex = (
             ExactIndex(vectors, young)
             if partitioned is None
             else PartitionedIndex(vectors, partitioned, young)
