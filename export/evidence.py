@@ -9,7 +9,8 @@ import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 
-from genre_tf.export.index import Catalogue, open_variable
+from genre_tf.export.index import Catalogue
+from genre_tf.export.open_variables import open_variable
 from genre_tf.export.parsing import clean_text
 
 _SAMPLE = 1000  # articles that the threshold is measured on

@@ -11,17 +11,17 @@ from typing import Any
 
 from genre_tf.config import read_config
 from genre_tf.data.manifest import load_manifest
-from genre_tf.errors import FailureError, InputError
-from genre_tf.export.contract import files_fingerprint, write_contract
+from genre_tf.errors import InputError
+from genre_tf.export.contract import files_fingerprint
 from genre_tf.export.encoding import share_frozen_layers
-from genre_tf.export.exchanges import PARITY_FILE, write_exchanges
+from genre_tf.export.generator_servable import generator_servable
+from genre_tf.export.partitioned_index import PartitionedOptions
 from genre_tf.export.pool import build_catalogue, read_pool
 from genre_tf.export.publishing import publish, staged
 from genre_tf.export.selection import Rules
-from genre_tf.export.servables import Servable, generator_servable, recommender_servable
+from genre_tf.export.servables import Servable, recommender_servable, write_version
 from genre_tf.export.served_models import ServedModels
-from genre_tf.export.verification import Verification, verify_version
-from genre_tf.export.warmup import WARMUP_FILE, write_warmup
+from genre_tf.export.verification import Verification, require_passed, verify_version
 from genre_tf.generation.safety import SafetyList, read_safety_list
 from genre_tf.generation.safety_classifier import load_classifier
 from genre_tf.models.checkpoint import WEIGHTS_FILE, load_ranker, load_two_tower
@@ -41,6 +41,7 @@ class ExportOptions:
     )
     batch_sizes: tuple[int, ...] = (1, 2, 4, 8, 16, 32)  # those that batching.config allows
     rules: Rules = Rules()  # noqa: RUF009  (frozen)  # none: the best articles, whatever they are
+    partitioned: PartitionedOptions | None = None  # None: exact, fast enough for a million articles
     max_bad_rows: int = 0
     safety_list: Path | None = None  # words and patterns in place of the default ones
 
@@ -83,28 +84,9 @@ def export_run(
             write_version(servable, folder, _sources(run, data), options.batch_sizes)
             report(f"verifying {servable.name} in a fresh process")
             written.append((folder, verifier.submit(verify_version, folder, "new")))
-        verified = [(folder, passed(verification.result())) for folder, verification in written]
+        verified = [(folder, require_passed(verification.result())) for folder, verification in written]
         published = [(publish(folder), checked) for folder, checked in verified]
     return [(version, replace(checked, version=version.name)) for version, checked in published]
-
-
-def write_version(
-    servable: Servable, folder: Path, sources: dict[str, Any], batch_sizes: Sequence[int]
-) -> None:
-    """Write a SavedModel with all of its `assets.extra`.
-
-    Args:
-        servable: what to write.
-        folder: staged, empty.
-        sources: for the contract.
-        batch_sizes: that warmup covers.
-    """
-    servable.write(folder)
-    extra = folder / "assets.extra"
-    extra.mkdir()
-    write_exchanges(extra / PARITY_FILE, servable.exchanges)
-    write_warmup(extra / WARMUP_FILE, servable.name, servable.warmup, batch_sizes)
-    write_contract(folder, servable.name, servable.sizes, batch_sizes, {**sources, **servable.sources})
 
 
 def _servables(
@@ -132,6 +114,7 @@ def _servables(
         k=options.k,
         retrieve=options.retrieve,
         rules=options.rules,
+        partitioned=options.partitioned,
         as_of=pool.as_of,
     )
     if trained is None:
@@ -141,19 +124,6 @@ def _servables(
         yield generator_servable(
             trained, two_tower, ranker, catalogue, max_history=history, safety=safety, classifier=classifier
         )
-
-
-def passed(checked: Verification) -> Verification:
-    """A verification that found nothing.
-
-    Raises:
-        FailureError: it did; names the first fault.
-    """
-    if not checked.passed:
-        faults = checked.all_faults()
-        more = f" (and {len(faults) - 1} more)" if len(faults) > 1 else ""
-        raise FailureError(f"{checked.servable} was not published: {faults[0]}{more}")
-    return checked
 
 
 def _sources(run: Path, data: Sequence[Path]) -> dict[str, Any]:

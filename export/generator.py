@@ -9,11 +9,12 @@ from genre_tf.export import parsing
 from genre_tf.export.encoding import encode_once, encode_titles
 from genre_tf.export.evidence import Evidence
 from genre_tf.export.exchanges import Exchange
+from genre_tf.export.names import GENERATOR
 from genre_tf.export.saved_model import write_saved_model
 from genre_tf.generation.safety_classifier import SafetyClassifier
 from genre_tf.generation.writer import nothing_unsafe
 
-NAME = "genre_generator"
+NAME = GENERATOR
 SIGNATURES = {
     "generate": {"history_text": tf.string, "source": tf.string, "kind": tf.string, "seed": tf.int64},
     "answer": {"question": tf.string, "history_text": tf.string, "seed": tf.int64},

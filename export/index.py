@@ -13,15 +13,16 @@ import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 
-from genre_tf.export.exact_search import top_columns
+from genre_tf.export.exact_search import ExactIndex
+from genre_tf.export.open_variables import open_variable
 from genre_tf.export.parsing import clean_text
+from genre_tf.export.partitioned_index import PartitionedIndex, PartitionedOptions
 from genre_tf.export.selection import NO_CATEGORY
 
 IDS_FILE = "news_ids.txt"
 """Name of the asset that holds an id a line."""
 
 _KEY_BUCKETS = 2**62  # wide enough that two titles of a pool never share a key
-_EXCLUDED = -1e30  # below every real score, and finite
 
 
 @dataclass(frozen=True)
@@ -58,15 +59,22 @@ class Catalogue:
 
 
 class ArticleIndex(tf.Module):
-    """Look-up and exact search of articles inside the graph.
+    """Look-up and search of articles inside the graph.
 
     Args:
         catalogue: the articles.
         ids_file: written here; becomes an asset of the SavedModel.
         max_age_hours: articles first shown longer ago are known, and not found by a search; None: all are.
+        partitioned: how to search in a part of the pool alone; None: exactly.
     """
 
-    def __init__(self, catalogue: Catalogue, ids_file: Path, max_age_hours: float | None = None) -> None:
+    def __init__(
+        self,
+        catalogue: Catalogue,
+        ids_file: Path,
+        max_age_hours: float | None = None,
+        partitioned: PartitionedOptions | None = None,
+    ) -> None:
         super().__init__(name="article_index")
         # Row 0 has no line, as TensorFlow takes no empty ones: an article's row is its line's number plus 1.
         ids_file.write_text("".join(f"{news_id}\n" for news_id in catalogue.news_ids[1:]), encoding="utf-8")
@@ -86,20 +94,17 @@ class ArticleIndex(tf.Module):
         self.title_keys = open_variable(keys, "title_keys")
         self.sorted_keys = open_variable(keys[order], "sorted_keys")
         self.rows_by_key = open_variable(order.astype(np.int64), "rows_by_key")
-        # Transposed once here and not at each request: a third faster on the CPU (DESIGN.md, on speed).
-        transposed = np.ascontiguousarray(catalogue.retrieval_vectors.T)
-        self.retrieval_matrix = open_variable(transposed, "retrieval_matrix", open_axis=1)
         self.ranking_vectors = open_variable(catalogue.ranking_vectors, "ranking_vectors")
         self.counters = open_variable(catalogue.counters, "counters")
         self.categories = open_variable(clean_text(tf.constant(list(catalogue.categories))), "categories")
         self.category_numbers = open_variable(_numbered(catalogue.categories), "category_numbers")
-        self.too_old: tf.Variable | None = None
-        if max_age_hours is not None:
-            self.too_old = open_variable(older_than(catalogue.counters, max_age_hours), "too_old")
-
-    def values(self) -> dict[str, tf.Tensor]:
-        """Values of all variables by name: what a refresh writes into a copy of the SavedModel."""
-        return {name: held.value() for name, held in vars(self).items() if isinstance(held, tf.Variable)}
+        young = None if max_age_hours is None else ~older_than(catalogue.counters, max_age_hours)
+        vectors = catalogue.retrieval_vectors  # held by the search alone
+        self.nearest: ExactIndex | PartitionedIndex = (
+            ExactIndex(vectors, young)
+            if partitioned is None
+            else PartitionedIndex(vectors, partitioned, young)
+        )
 
     def rows(self, news_ids: tf.RaggedTensor) -> tf.RaggedTensor:
         """Rows of ids: string [B, (ids)] -> int64 [B, (ids)]; 0 for an unknown one."""
@@ -107,9 +112,8 @@ class ArticleIndex(tf.Module):
 
     def retrieval_vectors(self, rows: tf.Tensor) -> tf.Tensor:
         """The two-tower's vectors of rows: int64 [B, H] -> float32 [B, H, D]."""
-        columns = tf.gather(self.retrieval_matrix, tf.reshape(rows, [-1]), axis=1)  # [D, B x H]
-        dimension = self.retrieval_matrix.shape[0]
-        return tf.reshape(tf.transpose(columns), [*tf.unstack(tf.shape(rows)), dimension])  # [B, H, D]
+        vectors = self.nearest.vectors(tf.reshape(rows, [-1]))  # [B x H, D]
+        return tf.reshape(vectors, [*tf.unstack(tf.shape(rows)), vectors.shape[1]])  # [B, H, D]
 
     def keys_of_rows(self, rows: tf.RaggedTensor) -> tf.RaggedTensor:
         """Title keys of rows, int64 [B, (rows)]: articles of one title share a key."""
@@ -120,7 +124,7 @@ class ArticleIndex(tf.Module):
         return titles.with_flat_values(_hashed(titles.flat_values))
 
     def search(self, readers: tf.Tensor, read: tf.RaggedTensor, limit: int) -> tuple[tf.Tensor, tf.Tensor]:
-        """Exact search: the articles with the greatest dot product, without what was read.
+        """The articles with the greatest dot product, without what was read.
 
         Args:
             readers: float32 [B, D].
@@ -128,20 +132,13 @@ class ArticleIndex(tf.Module):
             limit: most articles to find.
 
         Returns:
-            Rows int64 [B, L], best first, and bool [B, L], which of them are results; L is `limit` or the
-            size of the pool, whichever is smaller.
+            Rows int64 [B, L], best first, and bool [B, L], which of them are results; L is `limit` or what
+            the search has looked at, whichever is smaller.
         """
-        scores = tf.matmul(readers, self.retrieval_matrix)  # [B, N]
-        if self.too_old is not None:
-            scores = tf.where(self.too_old[None, :], _EXCLUDED, scores)
-        places = self._excluded(read)  # [excluded, 2]
-        lowest = tf.fill([tf.shape(places)[0]], _EXCLUDED)
-        scores = tf.tensor_scatter_nd_update(scores, places, lowest)
-        best, rows = top_columns(scores, tf.minimum(limit, tf.shape(scores)[1]))
-        return tf.cast(rows, tf.int64), best > _EXCLUDED / 2
+        return self.nearest.search(readers, self._excluded(read), limit)
 
     def _excluded(self, read: tf.RaggedTensor) -> tf.Tensor:
-        """Places in the score matrix, int64 [excluded, 2]: every row whose title was read, and row 0."""
+        """Readers and rows, int64 [excluded, 2]: every row whose title was read, and row 0."""
         keys = read.flat_values
         first = tf.searchsorted(self.sorted_keys, keys, side="left", out_type=tf.int64)
         behind = tf.searchsorted(self.sorted_keys, keys, side="right", out_type=tf.int64)
@@ -158,10 +155,23 @@ def read_catalogue(index: Any) -> Catalogue:
     """The articles of an index, made or read back from a SavedModel; their texts are but their titles."""
     columns = (index.news_ids, index.titles, index.categories)
     news_ids, titles, categories = ([text.decode("utf-8") for text in one.numpy()] for one in columns)
-    retrieval = np.ascontiguousarray(index.retrieval_matrix.numpy().T)
     return Catalogue(
-        news_ids, titles, titles, retrieval, index.ranking_vectors.numpy(), index.counters.numpy(), categories
+        news_ids,
+        titles,
+        titles,
+        _vectors(index.nearest),
+        index.ranking_vectors.numpy(),
+        index.counters.numpy(),
+        categories,
     )
+
+
+def _vectors(nearest: Any) -> npt.NDArray[np.float32]:
+    """What a search holds, float32 [N, D]."""
+    if hasattr(nearest, "matrix"):
+        return np.ascontiguousarray(nearest.matrix.numpy().T)
+    blocks = nearest.blocks.numpy()
+    return blocks.reshape(-1, blocks.shape[-1])[nearest.places.numpy()]
 
 
 def older_than(counters: npt.NDArray[np.float32], hours: float) -> npt.NDArray[np.bool_]:
@@ -185,11 +195,3 @@ def _title_keys(titles: tf.Tensor) -> tf.Tensor:
 
 def _hashed(titles: tf.Tensor) -> tf.Tensor:
     return tf.strings.to_hash_bucket_fast(titles, _KEY_BUCKETS)
-
-
-def open_variable(value: npt.NDArray[Any] | tf.Tensor, name: str, open_axis: int = 0) -> tf.Variable:
-    """A variable that may grow along one axis, so that a refresh can rewrite it."""
-    start = tf.convert_to_tensor(value)
-    shape = start.shape.as_list()
-    shape[open_axis] = None
-    return tf.Variable(start, trainable=False, name=name, shape=tf.TensorShape(shape))

@@ -6,18 +6,21 @@ exact. Blocks have one size, so that they are gathered in one operation and noth
 Source: Jégou, Douze and Schmid, "Product Quantization for Nearest Neighbor Search", 2011 (its inverted file).
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 
 from genre_tf.errors import InputError
-from genre_tf.export.exact_search import top_columns
-from genre_tf.export.partitions import PartitionSettings, part_into_blocks
+from genre_tf.export.exact_search import EXCLUDED, top_columns
+from genre_tf.export.open_variables import open_variable
+from genre_tf.export.partitions import PartitionSettings, Rows, Searched, part_into_blocks
 
 STORAGES = ("float32", "bfloat16", "int8")
-_EXCLUDED = -1e30  # below every real score, and finite
+_KIND = "partitioned"
 _INT8_LARGEST = 127.0
 
 
@@ -45,20 +48,42 @@ class PartitionedOptions:
             raise InputError(f"a search looks into 1 block at least: received probes = {self.probes}")
 
 
+def options_of(sizes: Mapping[str, Any]) -> PartitionedOptions | None:
+    """The options of the index that a contract tells of; None where it is the exact one."""
+    if sizes.get("index") != _KIND:
+        return None
+    return PartitionedOptions(
+        partitions=PartitionSettings(block=int(sizes["block"])), probes=int(sizes["probes"])
+    )
+
+
 class PartitionedIndex(tf.Module):
     """Approximate search of articles inside the graph.
 
-    A reader takes `probes` x `block` x D x 4 bytes while a search runs: 4 MB by default.
+    Each vector is held once, in its block: 4 x D bytes, and 16 for the two numbers that find it; about an
+    eighth of all comes on top for the room that the last block of each partition has left. A reader takes
+    `probes` x `block` x D x 4 bytes while a search runs: 4 MB by default.
+
+    A reader who has read all that his blocks hold is recommended nothing; with the exact index he is.
+
+    Articles that no search may find lie in blocks of their own, behind the others and without means, so that
+    no search looks into them.
 
     Args:
         vectors: float32 [N, D]; row 0, the padding article, is never found.
         options: sizes.
+        findable: bool [N], which of them a search may find; None: all.
 
     Raises:
         InputError: there is no article, or a vector is not finite.
     """
 
-    def __init__(self, vectors: npt.NDArray[np.float32], options: PartitionedOptions) -> None:
+    def __init__(
+        self,
+        vectors: npt.NDArray[np.float32],
+        options: PartitionedOptions,
+        findable: npt.NDArray[np.bool_] | None = None,
+    ) -> None:
         super().__init__(name="partitioned_index")
         if len(vectors) < 2:
             raise InputError(f"an index needs an article beside row 0: received {len(vectors)} rows")
@@ -66,23 +91,41 @@ class PartitionedIndex(tf.Module):
             raise InputError("the vectors of an index must be finite numbers: encode the articles again")
         self.options = options
         size = options.partitions.block
-        blocks = [rows + 1 for rows in part_into_blocks(vectors[1:], options.partitions)]
-        rows = np.full((len(blocks), size), -1, np.int64)
-        means = np.empty((len(blocks), vectors.shape[1]), np.float32)
-        for number, block in enumerate(blocks):
-            rows[number, : len(block)] = block
-            means[number] = vectors[block].mean(axis=0)
-        places = np.full(len(vectors), -1, np.int64)
+        searched = np.ones(len(vectors), bool) if findable is None else findable.copy()
+        searched[0] = False
+        found, hidden = np.flatnonzero(searched), np.flatnonzero(~searched)
+        # Where nothing may be found, one empty block is looked into: no search is without a block.
+        blocks = [found[rows] for rows in part_into_blocks(vectors[found], options.partitions)] or [found]
+        behind = np.split(hidden, range(size, len(hidden), size))
+        rows = _in_rows([*blocks, *behind], size)
+        places = np.empty(len(vectors), np.int64)
         places[rows[rows >= 0]] = np.flatnonzero(rows >= 0)
-        kept = vectors[np.maximum(rows, 0)]  # [blocks, block, D]
-        self.means = _open_variable(np.ascontiguousarray(means.T), "means", open_axis=1)  # [D, blocks]
-        self.rows = _open_variable(rows, "rows")  # [blocks, block], -1 where there is room left
-        self.places = _open_variable(places, "places")  # [N], in the blocks one after the other
+        means = [vectors[block].sum(axis=0) / max(1, len(block)) for block in blocks]
+        kept = vectors[np.maximum(rows, 0)]  # [all blocks, block, D]
+        self.means = open_variable(np.ascontiguousarray(np.transpose(means)), "means", open_axis=1)
+        self.rows = open_variable(rows[: len(blocks)], "rows")  # [blocks, block], -1 where there is room left
+        self.places = open_variable(places, "places")  # [N], in all blocks one after the other
         if options.storage == "int8":
-            scales = np.maximum(np.abs(kept).max(axis=2), 1e-30) / _INT8_LARGEST  # [blocks, block]
-            self.scales = _open_variable(scales, "scales")
+            scales = np.maximum(np.abs(kept).max(axis=2), 1e-30) / _INT8_LARGEST  # [all blocks, block]
+            self.scales = open_variable(scales, "scales")
             kept = np.rint(kept / scales[:, :, None])
-        self.blocks = _open_variable(tf.cast(kept, options.storage), "blocks")
+        self.blocks = open_variable(tf.cast(kept, options.storage), "blocks")
+
+    def searched(self) -> Searched:
+        """What a search chooses from."""
+        return Searched([rows[rows >= 0] for rows in self.rows.numpy()], self.options.probes)
+
+    def as_sizes(self) -> dict[str, Any]:
+        """For the contract, from which `options_of` reads it."""
+        return {"index": _KIND, "probes": self.options.probes, "block": self.options.partitions.block}
+
+    def vectors(self, rows: tf.Tensor) -> tf.Tensor:
+        """Vectors of rows: int64 [M] -> float32 [M, D]."""
+        places = tf.gather(self.places, rows)
+        kept = tf.gather(tf.reshape(self.blocks, [-1, self.blocks.shape[2]]), places)
+        if self.options.storage == "int8":
+            return tf.cast(kept, tf.float32) * tf.gather(tf.reshape(self.scales, [-1, 1]), places)
+        return tf.cast(kept, tf.float32)
 
     def search(self, readers: tf.Tensor, excluded: tf.Tensor, limit: int) -> tuple[tf.Tensor, tf.Tensor]:
         """The articles with the greatest dot product, as far as the nearest blocks hold them.
@@ -98,14 +141,16 @@ class PartitionedIndex(tf.Module):
         """
         nearness = tf.matmul(readers, self.means)  # [B, blocks]
         probes = tf.minimum(self.options.probes, tf.shape(nearness)[1])
-        _, chosen = tf.math.top_k(nearness, probes, sorted=False)  # [B, probes]
+        _, chosen = tf.math.top_k(nearness, probes, sorted=False)
+        # In their order, so that equal scores come in one order whichever block is nearer.
+        chosen = tf.sort(chosen, axis=1)  # [B, probes]
         size = self.options.partitions.block
         shape = [tf.shape(readers)[0], probes * size]
         rows = tf.reshape(tf.gather(self.rows, chosen), shape)  # [B, looked at]
-        scores = tf.where(rows < 0, _EXCLUDED, self._scores(readers, chosen, shape))
+        scores = tf.where(rows < 0, EXCLUDED, self._scores(readers, chosen, shape))
         scores = self._without(scores, chosen, excluded)
         best, columns = top_columns(scores, tf.minimum(limit, shape[1]))
-        found = best > _EXCLUDED / 2
+        found = best > EXCLUDED / 2
         return tf.where(found, tf.gather(rows, columns, batch_dims=1), 0), found
 
     def _scores(self, readers: tf.Tensor, chosen: tf.Tensor, shape: list[tf.Tensor]) -> tf.Tensor:
@@ -123,11 +168,12 @@ class PartitionedIndex(tf.Module):
         hit = tf.where(here)  # [hits, 2]: which of the excluded, and in which probe
         columns = hit[:, 1] * size + tf.gather(place, hit[:, 0]) % size
         at = tf.stack([tf.gather(reader, hit[:, 0]), columns], axis=1)
-        return tf.tensor_scatter_nd_update(scores, at, tf.fill([tf.shape(at)[0]], _EXCLUDED))
+        return tf.tensor_scatter_nd_update(scores, at, tf.fill([tf.shape(at)[0]], EXCLUDED))
 
 
-def _open_variable(value: npt.NDArray[np.generic] | tf.Tensor, name: str, open_axis: int = 0) -> tf.Variable:
-    """A variable that may grow along one axis, so that a refresh can rewrite it."""
-    shape: list[int | None] = list(value.shape)
-    shape[open_axis] = None
-    return tf.Variable(value, trainable=False, name=name, shape=tf.TensorShape(shape))
+def _in_rows(blocks: list[Rows], size: int) -> Rows:
+    """Blocks of up to `size` rows as int64 [blocks, size], filled up with -1."""
+    rows = np.full((len(blocks), size), -1, np.int64)
+    for number, block in enumerate(blocks):
+        rows[number, : len(block)] = block
+    return rows

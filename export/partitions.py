@@ -35,6 +35,19 @@ class PartitionSettings:
     seed: int = 0
 
 
+@dataclass(frozen=True)
+class Searched:
+    """What a search chooses from.
+
+    Attributes:
+        blocks: rows of each.
+        probes: of them, how many it looks into: those whose means are nearest to a reader.
+    """
+
+    blocks: list[Rows]
+    probes: int
+
+
 def part_into_blocks(vectors: Vectors, settings: PartitionSettings) -> list[Rows]:
     """Part rows so that neighbours come into one block.
 
@@ -45,6 +58,8 @@ def part_into_blocks(vectors: Vectors, settings: PartitionSettings) -> list[Rows
     Returns:
         Rows of each block, at most `settings.block` each; every row is in one block.
     """
+    if not len(vectors):
+        return []
     count = max(1, len(vectors) // (settings.block * settings.blocks_a_partition))
     nearest = _nearest(vectors, k_means(vectors, count, settings))
     order = np.argsort(nearest, kind="stable").astype(np.int64)

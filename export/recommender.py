@@ -33,11 +33,12 @@ import tensorflow as tf
 from genre_tf.export import parsing
 from genre_tf.export.encoding import encode_titles
 from genre_tf.export.index import ArticleIndex
+from genre_tf.export.names import RECOMMENDER
 from genre_tf.export.saved_model import EXAMPLES_INPUT, write_saved_model
 from genre_tf.export.selection import Rules, select
 from genre_tf.export.served_models import ServedModels
 
-NAME = "genre_recommender"
+NAME = RECOMMENDER
 SIGNATURES = {
     "recommend": ("history",),  # the first is the default
     "recommend_text": ("history_text",),

@@ -14,6 +14,7 @@ import tensorflow as tf
 from genre_tf.export.exchanges import Exchange
 from genre_tf.export.index import Catalogue
 from genre_tf.export.parsing import LARGEST_NUMBER
+from genre_tf.export.partitions import Searched
 from genre_tf.export.recommender import PADDING_SCORE
 from genre_tf.export.selection import Rules
 
@@ -34,6 +35,7 @@ class RecommenderReference:
         k: articles to recommend.
         retrieve: articles that the towers hand to the ranker.
         rules: as in `Recommender`.
+        searched: blocks, where the index looks into some of them alone; None: it looks at all articles.
     """
 
     def __init__(
@@ -46,6 +48,7 @@ class RecommenderReference:
         k: int,
         retrieve: int,
         rules: Rules = Rules(),  # noqa: B008  (frozen)
+        searched: Searched | None = None,
     ) -> None:
         self.two_tower = two_tower
         self.ranker = ranker
@@ -56,6 +59,13 @@ class RecommenderReference:
         self.rules = rules
         self.row_of = {news_id.encode(): row for row, news_id in enumerate(catalogue.news_ids)}
         self.titles = [title.strip() for title in catalogue.titles]
+        self.rows_of_title: dict[str, list[int]] = {}
+        for row, title in enumerate(self.titles):
+            self.rows_of_title.setdefault(title, []).append(row)
+        self.searched = searched
+        blocks = searched.blocks if searched else []
+        vectors = catalogue.retrieval_vectors
+        self.means = np.array([vectors[rows].sum(0) / max(1, len(rows)) for rows in blocks], np.float32)
 
     def answer(self, request: Exchange) -> Exchange:
         """The request with its answer; each row is computed alone."""
@@ -141,18 +151,12 @@ class RecommenderReference:
         return {"click_probability": list(probability), "known": list(known)}
 
     def _funnel(self, clicks: Vectors, ranking_clicks: Vectors, rows: set[int], titles: set[str]) -> Row:
-        scores = self.catalogue.retrieval_vectors @ self._reader(clicks)
-        oldest = np.inf if self.rules.max_age_hours is None else self.rules.max_age_hours
-        read = [
-            row == 0
-            or row in rows
-            or (title in titles and title)
-            or (self.catalogue.counters[row][1] > 0 and self.catalogue.counters[row][2] > oldest)
-            for row, title in enumerate(self.titles)
-        ]
-        scores[np.array(read, bool)] = -np.inf
-        best = np.argsort(-scores, kind="stable")[: self.retrieve]
-        best = best[np.isfinite(scores[best])]
+        reader = self._reader(clicks)
+        looked_at = self._looked_at(reader)
+        scores = self.catalogue.retrieval_vectors[looked_at] @ reader
+        scores[~self._may_be_found(rows, titles)[looked_at]] = -np.inf
+        order = np.argsort(-scores, kind="stable")[: self.retrieve]
+        best = looked_at[order[np.isfinite(scores[order])]]
         shown, counters = self.catalogue.ranking_vectors[best], self.catalogue.counters[best]
         probability = self._ranked(ranking_clicks, shown, np.ones(len(best), bool), counters)
         first = self._chosen(probability, best)
@@ -161,6 +165,23 @@ class RecommenderReference:
             "title": [self.catalogue.titles[row].encode() for row in best[first]],
             "score": list(probability[first]),
         }
+
+    def _looked_at(self, reader: Vectors) -> npt.NDArray[np.int64]:
+        """Rows that a search compares with the reader."""
+        if self.searched is None:
+            return np.arange(len(self.titles))
+        nearest = np.argsort(-(self.means @ reader), kind="stable")[: self.searched.probes]
+        return np.concatenate([self.searched.blocks[block] for block in sorted(nearest)])
+
+    def _may_be_found(self, rows: set[int], titles: set[str]) -> npt.NDArray[np.bool_]:
+        """Which articles are neither read nor too old: bool [N]."""
+        read = [0, *rows, *(row for title in titles if title for row in self.rows_of_title.get(title, ()))]
+        found = np.ones(len(self.titles), bool)
+        if self.rules.max_age_hours is not None:
+            _, views, age_hours = self.catalogue.counters.T
+            found = ~((views > 0) & (age_hours > self.rules.max_age_hours))
+        found[read] = False
+        return found
 
     def _chosen(self, probability: Vectors, rows: npt.NDArray[np.int64]) -> list[int]:
         """Places of what is recommended among the retrieved rows, in order."""

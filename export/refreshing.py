@@ -20,19 +20,20 @@ from genre_tf.data.articles import Article, ArticleTable, Impression
 from genre_tf.data.faults import FaultPolicy
 from genre_tf.data.mind import iterate_behaviors, read_news
 from genre_tf.errors import InputError
-from genre_tf.export import generator
 from genre_tf.export.contract import files_fingerprint, read_contract
-from genre_tf.export.exporting import passed, write_version
+from genre_tf.export.fresh_process import FreshProcess, fresh_process
 from genre_tf.export.index import IDS_FILE, ArticleIndex, Catalogue, read_catalogue
 from genre_tf.export.index_changes import count, expired_rows, joined, kept
+from genre_tf.export.names import GENERATOR, RECOMMENDER
+from genre_tf.export.open_variables import variable_values
+from genre_tf.export.partitioned_index import options_of
 from genre_tf.export.publishing import publish, staged, versions
-from genre_tf.export.recommender import NAME
 from genre_tf.export.reference import RecommenderReference
 from genre_tf.export.rewriting import copy_with_values
 from genre_tf.export.selection import Rules
-from genre_tf.export.servables import COUNTERS_AS_OF, Servable, indexed_servable
-from genre_tf.export.served_models import ReadRanker, ReadTwoTower, encode_table, read_served
-from genre_tf.export.verification import Verification, verify_version
+from genre_tf.export.servables import COUNTERS_AS_OF, Servable, indexed_servable, write_version
+from genre_tf.export.served_models import encode_table, read_models, read_served
+from genre_tf.export.verification import Verification, require_passed, verify_version
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -105,6 +106,20 @@ def refresh(models: Path, changes: Changes, report: Callable[[str], None]) -> Re
     version = _newest(models)
     contract = read_contract(version)
     articles = read_news(changes.news, FaultPolicy(changes.max_bad_rows)) if changes.news else {}
+    # Started before anything is known to be new: it imports TensorFlow while the served version is read.
+    with fresh_process() as fresh, tempfile.TemporaryDirectory() as scratch:
+        return _refreshed(version, contract, articles, changes, (fresh, Path(scratch)), report)
+
+
+def _refreshed(
+    version: Path,
+    contract: Mapping[str, Any],
+    articles: Mapping[str, Article],
+    changes: Changes,
+    workplace: tuple[FreshProcess, Path],
+    report: Callable[[str], None],
+) -> Refreshed:
+    fresh, scratch = workplace
     report(f"reading {version}")
     served = read_served(version)
     before = read_catalogue(served.index)
@@ -125,21 +140,23 @@ def refresh(models: Path, changes: Changes, report: Callable[[str], None]) -> Re
     numbers = (added, len(new) - added, int(gone.sum()), len(catalogue.news_ids) - 1)
     if not new and not log and not gone.any():
         return Refreshed(version, *numbers, None)
-    servable = _servable(version, served, catalogue, as_of, contract["sizes"])
     told = {"from_version": version.name, **dict(zip(("added", "changed", "expired"), numbers, strict=False))}
     files = {file.name: files_fingerprint(file) for file in (changes.news, changes.behaviors) if file}
+    servable = _servable(version, served, catalogue, as_of, contract["sizes"], scratch)
     servable = replace(servable, sources={**servable.sources, "refreshed": {**told, "files": files}})
-    published, checked = _publish(version.parent, servable, contract, report)
-    if versions(version.parent.with_name(generator.NAME)):
-        report(f"{generator.NAME} answers questions from the articles of its last export, until the next one")
+    published, checked = _publish(servable, version.parent, contract, fresh, report)
+    if versions(version.parent.with_name(GENERATOR)):
+        report(f"{GENERATOR} answers questions from the articles of its last export, until the next one")
     return Refreshed(published, *numbers, checked)
 
 
 def _newest(models: Path) -> Path:
-    servable = models if models.name == NAME else models / NAME
+    servable = models if models.name == RECOMMENDER else models / RECOMMENDER
     found = versions(servable)
     if not found:
-        raise InputError(f"no version of {NAME} in {models}: give the folder that `genre export` wrote")
+        raise InputError(
+            f"no version of {RECOMMENDER} in {models}: give the folder that `genre export` wrote"
+        )
     return servable / str(found[-1])
 
 
@@ -179,31 +196,40 @@ def _time(contract: Mapping[str, Any]) -> datetime | None:
 
 
 def _servable(
-    version: Path, served: Any, catalogue: Catalogue, as_of: datetime | None, sizes: Mapping[str, Any]
+    version: Path,
+    served: Any,
+    catalogue: Catalogue,
+    as_of: datetime | None,
+    sizes: Mapping[str, Any],
+    scratch: Path,
 ) -> Servable:
     limits = {name: sizes[name] for name in ("max_history", "k", "retrieve")}
     rules = Rules(**{name: value for name, value in sizes.items() if name in vars(Rules())})
+    ids_file = scratch / IDS_FILE
+    index = ArticleIndex(catalogue, ids_file, rules.max_age_hours, options_of(sizes))
 
     def write(folder: Path) -> None:
-        with tempfile.TemporaryDirectory() as scratch:
-            ids_file = Path(scratch) / IDS_FILE
-            values = ArticleIndex(catalogue, ids_file, rules.max_age_hours).values()
-            copy_with_values(version, folder, "index", values)
-            (folder / "assets" / IDS_FILE).write_bytes(ids_file.read_bytes())
+        copy_with_values(version, folder, "index", variable_values(index))
+        (folder / "assets" / IDS_FILE).write_bytes(ids_file.read_bytes())
 
-    two_tower = ReadTwoTower(served.models, catalogue.retrieval_vectors.shape[1])
-    ranker = ReadRanker(served.models, catalogue.ranking_vectors.shape[1])
-    reference = RecommenderReference(two_tower, ranker, catalogue, **limits, rules=rules)
-    return indexed_servable(write, reference, catalogue, {**limits, **rules.as_sizes()}, as_of)
+    dimensions = (catalogue.retrieval_vectors.shape[1], catalogue.ranking_vectors.shape[1])
+    two_tower, ranker = read_models(served.models, dimensions)
+    reference = RecommenderReference(
+        two_tower, ranker, catalogue, **limits, rules=rules, searched=index.nearest.searched()
+    )
+    return indexed_servable(write, reference, catalogue, {**limits, **rules.as_sizes()}, index, as_of)
 
 
 def _publish(
-    folder_of_versions: Path, servable: Servable, contract: Mapping[str, Any], report: Callable[[str], None]
+    servable: Servable,
+    folder_of_versions: Path,
+    contract: Mapping[str, Any],
+    fresh: FreshProcess,
+    report: Callable[[str], None],
 ) -> tuple[Path, Verification]:
     with staged(folder_of_versions) as folder:
-        report(f"writing {servable.name}")
-        write_version(servable, folder, contract["sources"], contract["batch_sizes"])
-        report(f"verifying {servable.name} in a fresh process")
-        checked = passed(verify_version(folder, "new"))
+        report(f"writing {servable.name}, and verifying it in a fresh process")
+        write_version(servable, folder, contract["sources"], contract["batch_sizes"], fresh)
+        checked = require_passed(verify_version(folder, "new", fresh))
         version = publish(folder)
     return version, replace(checked, version=version.name)

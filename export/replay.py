@@ -6,11 +6,15 @@ nothing but the SavedModel can have answered. Run it in a fresh process, isolate
     python -I replay.py VERSION_FOLDER RECORDS.npz [RECORDS.npz …]
 
 prints one JSON document:
-{"modules": […], "exchanges": [{"signature", "case", "rows", "difference", "faults"}, …]}.
+{"modules": […], "exchanges": [{"signature", "case", "known", "rows", "difference", "faults"}, …]}.
+
+Without arguments it reads them from its input, a JSON string a line, and takes up each one as it comes:
+whoever writes a version starts it before, so that it imports TensorFlow, loads and answers meanwhile.
 """
 
 import json
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -118,16 +122,21 @@ def _differing(name: str, equal: np.ndarray, want: np.ndarray, got: np.ndarray) 
     return faults
 
 
-def replay(version: str, files: list[str]) -> list[dict[str, Any]]:
-    """Load the SavedModel into a session and answer every recorded request."""
+def replay(names: Iterator[str]) -> list[dict[str, Any]]:
+    """Load the SavedModel into a session and answer every recorded request.
+
+    Args:
+        names: the version's folder, then files of records.
+    """
     import tensorflow as tf
     import tensorflow_text  # noqa: F401  (registers its ops)
 
     results = []
     with tf.Graph().as_default(), tf.compat.v1.Session() as session:
-        graph = tf.compat.v1.saved_model.loader.load(session, ["serve"], version)
-        for record in [record for file in files for record in read_records(Path(file))]:
-            answer = {"signature": record["signature"], "case": record["case"], "rows": 0, "difference": 0.0}
+        graph = tf.compat.v1.saved_model.loader.load(session, ["serve"], next(names))
+        for record in (record for file in names for record in read_records(Path(file))):
+            answer = {name: record[name] for name in ("signature", "case")}
+            answer |= {"known": bool(record["outputs"]), "rows": 0, "difference": 0.0}
             signature = graph.signature_def.get(record["signature"])
             if signature is None:
                 results.append({**answer, "faults": ["the signature is missing"]})
@@ -146,8 +155,8 @@ def replay(version: str, files: list[str]) -> list[dict[str, Any]]:
 
 
 def main() -> None:
-    """Replay what the command line names; JSON on stdout."""
-    results = replay(sys.argv[1], sys.argv[2:])
+    """Replay what the command line names, or the input; JSON on stdout."""
+    results = replay(iter(sys.argv[1:] or map(json.loads, sys.stdin)))
     modules = sorted({name.split(".")[0] for name in sys.modules})
     json.dump({"modules": modules, "exchanges": results}, sys.stdout)
 

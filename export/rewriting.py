@@ -20,7 +20,8 @@ def copy_with_values(version: Path, folder: Path, module: str, values: Mapping[s
         version: folder of the SavedModel; it is only read.
         folder: where to; may exist and be empty.
         module: name of a module that `write_saved_model` attached.
-        values: name of a variable of the module to its value; the shape may differ along an open axis.
+        values: path of a variable in the module (`titles`, `nearest.blocks`) to its value; the shape may
+            differ along an open axis.
 
     Raises:
         InputError: the version has no such module or variable, or cannot be read.
@@ -43,11 +44,18 @@ def copy_with_values(version: Path, folder: Path, module: str, values: Mapping[s
 
 
 def _keys_of(serialized: bytes, module: str) -> dict[str, str]:
-    """Keys in the checkpoint of a module's variables, by their names in the module."""
+    """Keys in the checkpoint of a module's variables, by their paths in the module."""
     nodes = trackable_object_graph_pb2.TrackableObjectGraph.FromString(serialized).nodes
-    children = {child.local_name: child.node_id for child in nodes[0].children}
-    return {
-        child.local_name: nodes[child.node_id].attributes[0].checkpoint_key
-        for child in nodes[children[module]].children
-        if nodes[child.node_id].attributes
-    }
+    keys: dict[str, str] = {}
+
+    def visit(number: int, path: str) -> None:
+        for child in nodes[number].children:
+            node = nodes[child.node_id]
+            if node.attributes:
+                keys[path + child.local_name] = node.attributes[0].checkpoint_key
+            else:
+                visit(child.node_id, f"{path}{child.local_name}.")
+
+    (root,) = (child.node_id for child in nodes[0].children if child.local_name == module)
+    visit(root, "")
+    return keys

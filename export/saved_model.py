@@ -8,7 +8,6 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import keras
 import tensorflow as tf
 
 EXAMPLES_INPUT = "inputs"
@@ -34,6 +33,8 @@ def write_saved_model(
         attached: modules that `tf.saved_model.load` gives back under these names, with their variables and
             functions; what their functions read must be read by a signature too.
     """
+    import keras  # here, since a refresh writes without it, and it takes a second and a half to import
+
     archive = keras.export.ExportArchive()
     for resource in resources:
         archive.track(resource)

@@ -1,22 +1,21 @@
-"""The two servables of a run, with the requests and answers that each is verified with."""
+"""Servables, with the requests and answers that each is verified with; and `genre_recommender`."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from genre_tf.export import generator, generator_requests, requests
-from genre_tf.export.evidence import Evidence
-from genre_tf.export.exchanges import Exchange
+from genre_tf.export import requests
+from genre_tf.export.contract import write_contract
+from genre_tf.export.exchanges import PARITY_FILE, Exchange, write_exchanges
+from genre_tf.export.fresh_process import FreshProcess
 from genre_tf.export.index import IDS_FILE, ArticleIndex, Catalogue
+from genre_tf.export.partitioned_index import PartitionedOptions
 from genre_tf.export.recommender import NAME, Recommender
 from genre_tf.export.reference import RecommenderReference
 from genre_tf.export.selection import Rules
-from genre_tf.generation.safety import SafetyList
-from genre_tf.generation.safety_classifier import SafetyClassifier
-from genre_tf.generation.writer import Writer, WriterOptions
-from genre_tf.models.generator_checkpoint import TrainedGenerator
+from genre_tf.export.warmup import WARMUP_FILE, write_warmup
 
 COUNTERS_AS_OF = "counters_as_of"
 """Among a contract's sources: when the counters were so, on the clock of the logs; null without logs."""
@@ -29,7 +28,8 @@ class Servable:
     Attributes:
         name: of the servable.
         write: writes its SavedModel into a folder.
-        exchanges: recorded requests with the answers of the Python models.
+        exchanges: recorded requests with the answers of the Python models; these may be computed as they are
+            read, once.
         warmup: signature to the inputs of one usual row.
         sizes: what bounds requests and answers, for the contract.
         sources: where it comes from beside the run, JSON values for the contract.
@@ -37,10 +37,36 @@ class Servable:
 
     name: str
     write: Callable[[Path], None]
-    exchanges: list[Exchange]
+    exchanges: Iterable[Exchange]
     warmup: dict[str, Any]
     sizes: dict[str, Any]
     sources: dict[str, Any] = field(default_factory=dict)
+
+
+def write_version(
+    servable: Servable,
+    folder: Path,
+    sources: dict[str, Any],
+    batch_sizes: Sequence[int],
+    fresh: FreshProcess | None = None,
+) -> None:
+    """Write a SavedModel with all of its `assets.extra`.
+
+    Args:
+        servable: what to write.
+        folder: staged, empty.
+        sources: for the contract.
+        batch_sizes: that warmup covers.
+        fresh: told of the version as soon as it can be loaded, while the answers are still being computed.
+    """
+    servable.write(folder)
+    extra = folder / "assets.extra"
+    extra.mkdir()
+    write_warmup(extra / WARMUP_FILE, servable.name, servable.warmup, batch_sizes)
+    if fresh is not None:
+        fresh.load(folder)
+    write_exchanges(extra / PARITY_FILE, servable.exchanges)
+    write_contract(folder, servable.name, servable.sizes, batch_sizes, {**sources, **servable.sources})
 
 
 def recommender_servable(
@@ -53,6 +79,7 @@ def recommender_servable(
     k: int,
     retrieve: int,
     rules: Rules = Rules(),  # noqa: B008  (frozen)
+    partitioned: PartitionedOptions | None = None,
     as_of: datetime | None = None,
 ) -> Servable:
     """`genre_recommender`.
@@ -66,13 +93,16 @@ def recommender_servable(
         k: articles to recommend.
         retrieve: articles that the towers hand to the ranker.
         rules: what is recommended beside the order of the click probabilities.
+        partitioned: how to search in a part of the pool alone; None: exactly.
         as_of: when the counters of the catalogue were so, on the clock of the logs; None without any.
     """
     sizes = {"max_history": max_history, "k": k, "retrieve": retrieve}
-    index = ArticleIndex(catalogue, scratch / IDS_FILE, rules.max_age_hours)
+    index = ArticleIndex(catalogue, scratch / IDS_FILE, rules.max_age_hours, partitioned)
     write = Recommender(two_tower, ranker, index, **sizes, rules=rules).write
-    reference = RecommenderReference(two_tower, ranker, catalogue, **sizes, rules=rules)
-    return indexed_servable(write, reference, catalogue, {**sizes, **rules.as_sizes()}, as_of)
+    reference = RecommenderReference(
+        two_tower, ranker, catalogue, **sizes, rules=rules, searched=index.nearest.searched()
+    )
+    return indexed_servable(write, reference, catalogue, {**sizes, **rules.as_sizes()}, index, as_of)
 
 
 def indexed_servable(
@@ -80,41 +110,15 @@ def indexed_servable(
     reference: RecommenderReference,
     catalogue: Catalogue,
     sizes: dict[str, Any],
+    index: ArticleIndex,
     as_of: datetime | None,
 ) -> Servable:
-    """`genre_recommender` of a catalogue, however it is written."""
+    """`genre_recommender` of a catalogue and its index, however it is written."""
     return Servable(
         NAME,
         write,
-        [reference.answer(request) for request in requests.recommender_requests(catalogue)],
+        (reference.answer(request) for request in requests.recommender_requests(catalogue)),
         requests.warmup_requests(catalogue),
-        {**sizes, "articles": len(catalogue.news_ids) - 1},
+        {**sizes, **index.nearest.as_sizes(), "articles": len(catalogue.news_ids) - 1},
         {COUNTERS_AS_OF: as_of and as_of.isoformat()},
-    )
-
-
-def generator_servable(
-    trained: TrainedGenerator,
-    two_tower: Any,
-    ranker: Any,
-    catalogue: Catalogue,
-    *,
-    max_history: int,
-    safety: SafetyList = SafetyList(),  # noqa: B008  (frozen)
-    classifier: SafetyClassifier | None = None,
-) -> Servable:
-    """`genre_generator`; the catalogue gives the evidence of answers, and titles to verify with."""
-    options = WriterOptions(safety=safety)
-    writer = Writer(trained.generator, trained.prompts, options, trained.common_words)
-    evidence = Evidence(catalogue)
-    servable = generator.GeneratorServable(
-        writer, two_tower, ranker, evidence, max_history=max_history, classifier=classifier
-    )
-    reference = generator.GeneratorReference(servable)
-    return Servable(
-        generator.NAME,
-        servable.write,
-        [reference.answer(request) for request in generator_requests.generator_requests(catalogue)],
-        generator_requests.warmup_requests(catalogue),
-        {"max_history": max_history, "texts": writer.options.samples, "evidence": evidence.articles},
     )

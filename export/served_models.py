@@ -4,9 +4,10 @@ No signature needs them. `genre refresh` does: it encodes new articles with the 
 and computes the answers that the next version must give, without the run that the version was made from.
 """
 
+import functools
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -53,16 +54,16 @@ class ServedModels(tf.Module):
 class ReadTwoTower:
     """The two-tower of a SavedModel, as far as `RecommenderReference` asks it."""
 
-    def __init__(self, models: Any, dimension: int) -> None:
-        self.encoder = _ReadEncoder(models, 0, dimension)
+    def __init__(self, models: Any, encoder: "_ReadEncoder") -> None:
+        self.encoder = encoder
         self.user_vector = models.user_vector
 
 
 class ReadRanker:
     """The ranker of a SavedModel, as far as `RecommenderReference` asks it."""
 
-    def __init__(self, models: Any, dimension: int) -> None:
-        self.encoder = _ReadEncoder(models, 1, dimension)
+    def __init__(self, models: Any, encoder: "_ReadEncoder") -> None:
+        self.encoder = encoder
         self.attention = models.attention
         self._models = models
 
@@ -75,28 +76,46 @@ class ReadRanker:
         return self._models.click_logits_with_counters(history, mask, shown, shown_mask, counters)
 
 
-class _ReadEncoder:
-    def __init__(self, models: Any, stage: int, dimension: int) -> None:
-        self._models, self._stage, self.dimension = models, stage, dimension
+class _ReadEncoder(NamedTuple):
+    encode: Callable[[bytes], tuple[tf.Tensor, ...]]
+    stage: int
+    dimension: int
 
     def __call__(self, texts: tf.Tensor) -> tf.Tensor:
+        return self.encode(tf.io.serialize_tensor(texts).numpy())[self.stage]
+
+
+def read_models(models: Any, dimensions: tuple[int, int]) -> tuple[ReadTwoTower, ReadRanker]:
+    """Both models of a SavedModel; what one has encoded the other one need not encode again.
+
+    Args:
+        models: a `ServedModels` that was read back.
+        dimensions: D of the two-tower's vectors, and R of the ranker's.
+    """
+
+    @functools.cache
+    def encode(serialized: bytes) -> tuple[tf.Tensor, ...]:
+        texts = tf.io.parse_tensor(serialized, tf.string)
         nothing = tf.fill(tf.shape(texts), "")
-        return self._models.encode_articles(texts, nothing, nothing, nothing)[self._stage]
+        return tuple(models.encode_articles(texts, nothing, nothing, nothing))
+
+    in_retrieval, in_ranking = (_ReadEncoder(encode, *stage) for stage in enumerate(dimensions))
+    return ReadTwoTower(models, in_retrieval), ReadRanker(models, in_ranking)
 
 
 def read_served(version: Path) -> Any:
     """A version's SavedModel with its attached `index` and `models`.
 
     Raises:
-        InputError: it cannot be loaded, or was exported before refreshing was known.
+        InputError: it cannot be loaded, or was exported with another kind of index.
     """
     try:
         loaded = tf.saved_model.load(str(version))
     except (OSError, ValueError, tf.errors.OpError) as error:
         said = str(error).splitlines()[0][:200]
         raise InputError(f"{version} cannot be loaded ({said}): export again") from None
-    if not hasattr(loaded, "index") or not hasattr(loaded, "models"):
-        raise InputError(f"{version} was exported before `genre refresh` was known: export again")
+    if not hasattr(loaded, "models") or not hasattr(getattr(loaded, "index", None), "nearest"):
+        raise InputError(f"{version} was exported by an earlier genre_tf with another index: export again")
     return loaded
 
 

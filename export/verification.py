@@ -1,23 +1,18 @@
 """Is a version what it promises? The gate, and each recorded request answered in a fresh process."""
 
-import json
-import subprocess
-import sys
-import tempfile
 from collections import defaultdict
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from genre_tf.errors import InputError
+from genre_tf.errors import FailureError, InputError
 from genre_tf.export import replay
 from genre_tf.export.contract import contract_faults, read_contract, signatures
-from genre_tf.export.exchanges import PARITY_FILE, read_exchanges, write_exchanges
+from genre_tf.export.exchanges import PARITY_FILE, read_exchanges
+from genre_tf.export.fresh_process import FreshProcess, fresh_process
 from genre_tf.export.gate import missing_assets, portability_violations
 from genre_tf.export.publishing import versions
-from genre_tf.export.warmup import WARMUP_FILE, read_warmup
-
-LONGEST_REPLAY_S = 3600
 
 
 @dataclass
@@ -86,12 +81,26 @@ def find_versions(models: Path) -> list[Path]:
     return found
 
 
-def verify_version(version: Path, name: str | None = None) -> Verification:
+def require_passed(checked: Verification) -> Verification:
+    """A verification that found nothing.
+
+    Raises:
+        FailureError: it did; names the first fault.
+    """
+    if not checked.passed:
+        faults = checked.all_faults()
+        more = f" (and {len(faults) - 1} more)" if len(faults) > 1 else ""
+        raise FailureError(f"{checked.servable} was not published: {faults[0]}{more}")
+    return checked
+
+
+def verify_version(version: Path, name: str | None = None, fresh: FreshProcess | None = None) -> Verification:
     """Check the portability of a version, and its answers in a process that has no part of genre_tf.
 
     Args:
         version: folder with `saved_model.pb`.
         name: what to call the version, if not by the folder.
+        fresh: a process that was told to load it already; None starts one.
 
     Raises:
         InputError: the folder is no complete export.
@@ -99,16 +108,18 @@ def verify_version(version: Path, name: str | None = None) -> Verification:
     extra = version / "assets.extra"
     contract = read_contract(version)
     violations = [str(violation) for violation in portability_violations(version)]
-    parity, warmups = read_exchanges(extra / PARITY_FILE), read_warmup(extra / WARMUP_FILE)
+    read_exchanges(extra / PARITY_FILE)  # a damaged file is told in plain words
     result = Verification(str(contract.get("servable")), name or version.name, violations, {}, [])
     result.faults += [*missing_assets(version), *contract_faults(version, contract)]
-    with tempfile.TemporaryDirectory() as folder:
-        requests = Path(folder) / "warmup.npz"
-        write_exchanges(requests, warmups)
-        answers = _replay(version, [extra / PARITY_FILE, requests], result)
+    with ExitStack() as stack:
+        if fresh is None:
+            fresh = stack.enter_context(fresh_process())
+            fresh.load(version)
+        answers, faults = fresh.answers(extra / PARITY_FILE)
+    result.faults += faults
     checks: dict[str, SignatureCheck] = defaultdict(SignatureCheck)
-    for number, answer in enumerate(answers):
-        _count(checks[answer["signature"]], answer, warmup=number >= len(parity))
+    for answer in answers:
+        _count(checks[answer["signature"]], answer)
     for signature in sorted(signatures(version)):
         check = checks[signature]
         if answers and not (check.requests and check.warmups):
@@ -117,24 +128,9 @@ def verify_version(version: Path, name: str | None = None) -> Verification:
     return result
 
 
-def _replay(version: Path, files: list[Path], result: Verification) -> list[dict[str, Any]]:
-    command = [sys.executable, "-I", replay.__file__, str(version), *map(str, files)]
-    process = subprocess.run(  # noqa: S603  (our own program, our own arguments)
-        command, capture_output=True, text=True, timeout=LONGEST_REPLAY_S, check=False
-    )
-    if process.returncode != 0:
-        said = process.stderr.strip().splitlines() or ["no message"]
-        result.faults.append(f"the model does not load by session: {said[-1][:300]}")
-        return []
-    answer = json.loads(process.stdout)
-    if "genre_tf" in answer["modules"]:
-        result.faults.append("the fresh process had loaded genre_tf: its answers prove nothing")
-    return answer["exchanges"]
-
-
-def _count(check: SignatureCheck, answer: dict[str, Any], *, warmup: bool) -> None:
-    check.requests += not warmup
-    check.warmups += warmup
+def _count(check: SignatureCheck, answer: dict[str, Any]) -> None:
+    check.requests += answer["known"]
+    check.warmups += not answer["known"]
     check.rows += answer["rows"]
     check.difference = max(check.difference, answer["difference"])
     check.faults += [f"{answer['case']}: {fault}" for fault in answer["faults"]]

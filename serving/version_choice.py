@@ -7,13 +7,14 @@ for new labels; so such a move takes two configurations, the first of which only
 """
 
 import re
+import shlex
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from genre_tf.errors import InputError
 from genre_tf.export.publishing import versions
-from genre_tf.serving.model_folders import CONFIG_NAME, base_folder, version_fault
+from genre_tf.serving.model_folders import CONFIG_NAME, base_folder, read_models_config, version_fault
 from genre_tf.serving.models_config import edited
 
 LABEL = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,62}")
@@ -57,6 +58,35 @@ def loaded_versions(entry: Any, folder: Path) -> list[int]:
     if policy.HasField("specific"):
         return [version for version in there if version in policy.specific.versions]
     return there[-max(policy.latest.num_versions, 1) :]
+
+
+def held_back(version: Path) -> str | None:
+    """What keeps servers from loading a published version, and what to do; None where nothing does.
+
+    Args:
+        version: MODELS/NAME/VERSION.
+
+    Raises:
+        InputError: `models.config` cannot be read.
+    """
+    models, name = version.parent.parent, version.parent.name
+    if not (models / CONFIG_NAME).is_file():
+        return None
+    for entry in read_models_config(models / CONFIG_NAME).model_config_list.config:
+        if entry.name != name:
+            continue
+        loaded = loaded_versions(entry, base_folder(models, name, entry.base_path))
+        if int(version.name) in loaded:
+            return None
+        again = ["genre", "rollback", str(models), name, "--to", "latest"]
+        if entry.version_labels:  # which would lose their versions under the policy of the newest
+            label = sorted(entry.version_labels)[0]
+            again = ["genre", "label", str(models), name, label, version.name, "--load"]
+        return (
+            f"{name} version {version.name} is not served: {CONFIG_NAME} holds servers to version "
+            f"{_join(loaded)}, by a rollback or a label. To serve it: {shlex.join(again)}"
+        )
+    return None
 
 
 def roll_back(models: Path, name: str, to: int | None = None) -> Choice:

@@ -1,13 +1,18 @@
 """`genre export RUN MODELS`: versioned SavedModels, verified before they are published."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from genre_tf.cli.console import print_json, progress, results
 from genre_tf.cli.tensorflow_notes import load_tensorflow
+from genre_tf.errors import InputError
 
+if TYPE_CHECKING:
+    from genre_tf.export.verification import Verification
+
+INDEXES = ("exact", "partitioned")
 MaxAgeHours = Annotated[
     float | None,
     typer.Option(
@@ -22,6 +27,16 @@ Diversity = Annotated[
     typer.Option(
         help="Lambda of maximal marginal relevance; below 1, an article like one above it ranks lower."
     ),
+]
+Index = Annotated[
+    str,
+    typer.Option(
+        help="exact looks at every article; partitioned, for pools beyond a million, into the --probes "
+        "blocks of neighbours that are nearest to the reader."
+    ),
+]
+Probes = Annotated[
+    int, typer.Option(help="Blocks of 128 articles that a search of a partitioned index looks into.")
 ]
 SafetyListFile = Annotated[
     Path | None,
@@ -47,6 +62,8 @@ def export(
     max_age_hours: MaxAgeHours = None,
     max_per_category: MaxPerCategory = None,
     diversity: Diversity = 1.0,
+    index: Index = "exact",
+    probes: Probes = 64,
     safety_list: SafetyListFile = None,
     max_bad_rows: Annotated[int, typer.Option(help="Faulty rows that may be skipped in each file.")] = 0,
     json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
@@ -58,10 +75,11 @@ def export(
 
     Example: genre export runs/mind models
     """
-    from genre_tf.cli.verify import print_verification
-
+    if index not in INDEXES:
+        raise InputError(f"--index {index!r} is not known: choose one of {', '.join(INDEXES)}")
     load_tensorflow()
     from genre_tf.export.exporting import ExportOptions, export_run
+    from genre_tf.export.partitioned_index import PartitionedOptions
     from genre_tf.export.selection import Rules
     from genre_tf.serving.configuration import BatchingOptions, write_configuration
     from genre_tf.serving.model_folders import CONFIG_NAME, read_models_config
@@ -74,6 +92,7 @@ def export(
         batch_sizes=batching.allowed_batch_sizes,
         max_bad_rows=max_bad_rows,
         safety_list=safety_list,
+        partitioned=None if index == "exact" else PartitionedOptions(probes=probes),
     )
     if (models / CONFIG_NAME).is_file():
         read_models_config(models / CONFIG_NAME)  # a damaged one is told now, and not after minutes of work
@@ -81,11 +100,31 @@ def export(
         run, models, data or [], options, lambda line: progress.print(line, markup=False, soft_wrap=True)
     )
     files = write_configuration(models, [version.parent.name for version, _ in published], batching)
+    _print_published(published, files, json)
+
+
+def _print_published(published: "list[tuple[Path, Verification]]", files: "list[Path]", json: bool) -> None:
+    from genre_tf.cli.verify import print_verification
+    from genre_tf.serving.version_choice import held_back
+
     if json:
-        versions = [{"path": str(path), **checked.as_json()} for path, checked in published]
+        versions = [
+            {"path": str(path), **checked.as_json(), "held_back": held_back(path)}
+            for path, checked in published
+        ]
         print_json({"versions": versions, "configuration": [str(file) for file in files]})
         return
     for version, checked in published:
         print_verification(checked)
         results.print(f"published {version}", markup=False)
+    print_held_back(*(version for version, _ in published))
     results.print("server files: " + ", ".join(str(file) for file in files), markup=False)
+
+
+def print_held_back(*versions: Path) -> None:
+    """Say which published versions no server will load as `models.config` is, and what to do."""
+    from genre_tf.serving.version_choice import held_back
+
+    for version in versions:
+        if told := held_back(version):
+            results.print(told, markup=False, soft_wrap=True)

@@ -1,12 +1,15 @@
 """`genre refresh MODELS`: new articles, new counts and expired articles, without training."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from genre_tf.cli.console import print_json, progress, results
 from genre_tf.cli.tensorflow_notes import load_tensorflow
+
+if TYPE_CHECKING:
+    from genre_tf.export.refreshing import Refreshed
 
 
 def refresh(
@@ -43,8 +46,6 @@ def refresh(
 
     Example: genre refresh models --news today/news.tsv --behaviors today/behaviors.tsv --expire 72
     """
-    from genre_tf.cli.verify import print_verification
-
     load_tensorflow()
     from genre_tf.export import refreshing
 
@@ -57,10 +58,19 @@ def refresh(
     done = refreshing.refresh(
         models, changes, lambda line: progress.print(line, markup=False, soft_wrap=True)
     )
+    _print_refreshed(done, json)
+
+
+def _print_refreshed(done: "Refreshed", json: bool) -> None:
+    from genre_tf.cli.export import print_held_back
+    from genre_tf.cli.verify import print_verification
+    from genre_tf.serving.version_choice import held_back
+
     numbers = {name: getattr(done, name) for name in ("added", "changed", "expired", "articles")}
     if json:
         checked = done.verification.as_json() if done.verification else None
-        print_json({"path": str(done.version), **numbers, "verification": checked})
+        waiting = held_back(done.version)
+        print_json({"path": str(done.version), **numbers, "held_back": waiting, "verification": checked})
         return
     if done.verification is None:
         results.print(f"nothing changed: {done.version} stays", markup=False)
@@ -68,3 +78,4 @@ def refresh(
     print_verification(done.verification)
     told = ", ".join(f"{count:,} {name}" for name, count in numbers.items())
     results.print(f"published {done.version}: {told}", markup=False)
+    print_held_back(done.version)

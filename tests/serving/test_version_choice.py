@@ -12,7 +12,14 @@ from genre_tf.errors import FailureError, InputError
 from genre_tf.export.publishing import versions
 from genre_tf.serving.configuration import write_configuration
 from genre_tf.serving.model_folders import find_models, read_models_config
-from genre_tf.serving.version_choice import follow_newest, loaded_versions, remove_label, roll_back, set_label
+from genre_tf.serving.version_choice import (
+    follow_newest,
+    held_back,
+    loaded_versions,
+    remove_label,
+    roll_back,
+    set_label,
+)
 
 NAME = "genre_recommender"
 
@@ -75,6 +82,21 @@ def test_a_rollback_holds_when_a_newer_version_is_exported(models: Path) -> None
     assert list(find_models(models)[0].versions) == [3]  # the embedded server's view
     assert roll_back(models, NAME).default == 2
     assert roll_back(models, NAME, 5).default == 5
+
+
+def test_a_version_that_no_server_will_load_is_told_with_the_remedy(models: Path) -> None:
+    newest = models / NAME / "4"
+    assert held_back(newest) is None
+    roll_back(models, NAME, 2)
+    told = str(held_back(newest))
+    assert "version 4 is not served" in told and "holds servers to version 2" in told
+    assert told.endswith(f"genre rollback {models} {NAME} --to latest")
+    assert held_back(models / NAME / "2") is None
+    set_label(models, NAME, "stable", 2)
+    assert str(held_back(newest)).endswith(f"genre label {models} {NAME} stable 4 --load")
+    assert held_back(models / "unlisted" / "1") is None
+    (models / "models.config").unlink()
+    assert held_back(newest) is None
 
 
 def test_the_newest_is_followed_again_when_asked_for(models: Path) -> None:

@@ -1,0 +1,83 @@
+"""A fresh process that answers the recorded requests of a version: see `replay`, which it runs."""
+
+import contextlib
+import json
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from genre_tf.export import replay
+from genre_tf.export.exchanges import write_exchanges
+from genre_tf.export.warmup import WARMUP_FILE, read_warmup
+
+LONGEST_REPLAY_S = 3600
+
+
+@contextlib.contextmanager
+def fresh_process() -> Iterator["FreshProcess"]:
+    """Start one; it imports TensorFlow while a version is still being written. It ends with the context."""
+    command = [sys.executable, "-I", replay.__file__]
+    pipe = subprocess.PIPE
+    with (
+        tempfile.TemporaryDirectory() as scratch,
+        subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe, text=True) as process,  # noqa: S603  (our own program)
+    ):
+        try:
+            yield FreshProcess(process, Path(scratch))
+        finally:
+            process.kill()
+
+
+class FreshProcess:
+    """Answers the requests of one version.
+
+    Args:
+        process: runs `replay` and was told nothing yet.
+        scratch: folder for a file of requests.
+    """
+
+    def __init__(self, process: "subprocess.Popen[str]", scratch: Path) -> None:
+        self._process = process
+        self._scratch = scratch
+
+    def load(self, version: Path) -> None:
+        """Let it load a version and answer the warmup requests, without waiting for it.
+
+        Args:
+            version: folder with `saved_model.pb` and the warmup requests.
+
+        Raises:
+            InputError: the warmup requests are missing or damaged.
+        """
+        requests = self._scratch / "warmup.npz"
+        write_exchanges(requests, read_warmup(version / "assets.extra" / WARMUP_FILE))
+        self._say(version, requests)
+
+    def answers(self, parity: Path) -> tuple[list[dict[str, Any]], list[str]]:
+        """Let it answer the recorded requests too, wait for it, and end it.
+
+        Args:
+            parity: file of recorded requests with known answers.
+
+        Returns:
+            What `replay` found for each request, and what is wrong with the process itself, in words.
+        """
+        self._say(parity)
+        said, notes = self._process.communicate(timeout=LONGEST_REPLAY_S)
+        if self._process.returncode != 0:
+            last = (notes.strip().splitlines() or ["no message"])[-1]
+            return [], [f"the model does not load by session: {last[:300]}"]
+        found = json.loads(said)
+        if "genre_tf" in found["modules"]:
+            return [], ["the fresh process had loaded genre_tf: its answers prove nothing"]
+        return found["exchanges"], []
+
+    def _say(self, *names: Path) -> None:
+        # One that has ended already says so by its status.
+        with contextlib.suppress(BrokenPipeError):
+            if self._process.stdin is not None:
+                self._process.stdin.write("".join(json.dumps(str(name.resolve())) + "\n" for name in names))
+                self._process.stdin.flush()

@@ -1,0 +1,39 @@
+"""The servable `genre_generator` of a run, with the requests and answers that it is verified with."""
+
+from typing import Any
+
+from genre_tf.export import generator, generator_requests
+from genre_tf.export.evidence import Evidence
+from genre_tf.export.index import Catalogue
+from genre_tf.export.servables import Servable
+from genre_tf.generation.safety import SafetyList
+from genre_tf.generation.safety_classifier import SafetyClassifier
+from genre_tf.generation.writer import Writer, WriterOptions
+from genre_tf.models.generator_checkpoint import TrainedGenerator
+
+
+def generator_servable(
+    trained: TrainedGenerator,
+    two_tower: Any,
+    ranker: Any,
+    catalogue: Catalogue,
+    *,
+    max_history: int,
+    safety: SafetyList = SafetyList(),  # noqa: B008  (frozen)
+    classifier: SafetyClassifier | None = None,
+) -> Servable:
+    """`genre_generator`; the catalogue gives the evidence of answers, and titles to verify with."""
+    options = WriterOptions(safety=safety)
+    writer = Writer(trained.generator, trained.prompts, options, trained.common_words)
+    evidence = Evidence(catalogue)
+    servable = generator.GeneratorServable(
+        writer, two_tower, ranker, evidence, max_history=max_history, classifier=classifier
+    )
+    reference = generator.GeneratorReference(servable)
+    return Servable(
+        generator.NAME,
+        servable.write,
+        [reference.answer(request) for request in generator_requests.generator_requests(catalogue)],
+        generator_requests.warmup_requests(catalogue),
+        {"max_history": max_history, "texts": writer.options.samples, "evidence": evidence.articles},
+    )

@@ -1,0 +1,185 @@
+"""An export with the partitioned index answers as one with the exact index where it looks everywhere."""
+
+from itertools import pairwise
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from genre_tf.errors import InputError
+from genre_tf.export.contract import read_contract
+from genre_tf.export.exact_search import ExactIndex
+from genre_tf.export.exchanges import Exchange, as_bytes
+from genre_tf.export.index import ArticleIndex, read_catalogue
+from genre_tf.export.open_variables import variable_values
+from genre_tf.export.partitioned_index import PartitionedIndex, PartitionedOptions, options_of
+from genre_tf.export.partitions import PartitionSettings
+from genre_tf.export.publishing import publish, staged
+from genre_tf.export.recommender import Recommender
+from genre_tf.export.reference import RecommenderReference
+from genre_tf.export.refreshing import Changes, refresh
+from genre_tf.export.replay import compare
+from genre_tf.export.requests import recommender_requests
+from genre_tf.export.selection import Rules
+from genre_tf.export.servables import recommender_servable, write_version
+from genre_tf.export.served_models import read_served
+
+SIZES = {"max_history": 50, "k": 10, "retrieve": 30}
+BLOCKS = PartitionSettings(block=8)
+FEW = PartitionedOptions(partitions=BLOCKS, probes=4)
+ALL = PartitionedOptions(partitions=BLOCKS, probes=1000)
+INDEXED = ("recommend", "recommend_text", "score", "embed_user", "explain")
+
+
+@pytest.fixture(scope="module")
+def served(models, catalogue, tmp_path_factory):
+    """MODELS/genre_recommender/1, which looks into 4 of some 14 blocks; never changed."""
+    folder = tmp_path_factory.mktemp("partitioned")
+    servable = recommender_servable(*models, catalogue, folder, **SIZES, partitioned=FEW)
+    with staged(folder / "models" / servable.name) as version:
+        write_version(servable, version, {}, (1, 2))
+        publish(version)
+    return folder / "models"
+
+
+@pytest.fixture(scope="module")
+def ask_first(served, open_session):
+    return open_session(served / "genre_recommender" / "1")
+
+
+@pytest.fixture(scope="module")
+def refreshed(served, tmp_path_factory):
+    news = tmp_path_factory.mktemp("news") / "news.tsv"
+    rows = [f"X{number}\tsports\t\tnew story {number}\t\n" for number in range(30)]
+    news.write_text("".join(rows))
+    return refresh(served, Changes(news=news), print)
+
+
+def asked(recommender, request):
+    inputs = {name: tf.constant(rows) for name, rows in request.inputs.items()}
+    return {
+        name: tensor.numpy() for name, tensor in getattr(recommender, request.signature)(**inputs).items()
+    }
+
+
+def test_where_all_blocks_are_looked_into_the_funnel_answers_as_with_the_exact_index(
+    models, catalogue, tmp_path
+):
+    sides = [
+        Recommender(*models, ArticleIndex(catalogue, tmp_path / "ids.txt", partitioned=partitioned), **SIZES)
+        for partitioned in (None, ALL)
+    ]
+    assert [type(side.index.nearest) for side in sides] == [ExactIndex, PartitionedIndex]
+    requests = [one for one in recommender_requests(catalogue) if one.signature in INDEXED]
+    assert {one.signature for one in requests} == set(INDEXED)
+    for request in requests:
+        exact, parted = (asked(side, request) for side in sides)
+        assert compare(exact, parted)[1] == [], (request.signature, request.case)
+
+
+def test_an_exported_search_in_few_blocks_answers_as_the_reference(ask_first, models, catalogue, tmp_path):
+    index = ArticleIndex(catalogue, tmp_path / "ids.txt", partitioned=FEW)
+    reference = RecommenderReference(*models, catalogue, **SIZES, searched=index.nearest.searched())
+    everywhere = RecommenderReference(*models, catalogue, **SIZES)
+    rows = {"history": as_bytes([f"N{one} N{one + 7}" for one in range(1, 60, 3)])}
+    answer = ask_first("recommend", **{name: list(values) for name, values in rows.items()})
+    expected, exact = (
+        side.answer(Exchange("recommend", "", rows)).outputs for side in (reference, everywhere)
+    )
+    assert compare(expected, answer)[1] == []
+    assert compare(exact, answer)[1] != []  # 32 of 99 articles at most were looked at
+
+
+def test_what_was_read_is_never_recommended(ask_first, catalogue):
+    everyone = [f"N{one}" for one in range(1, len(catalogue.news_ids))]
+    for read in (everyone[:40], everyone[30:], everyone):
+        shown = ask_first("recommend", history=[" ".join(read), ""])["news_id"]
+        assert not {one.decode() for one in shown[0]} & set(read)
+        assert (shown[1] != b"").all()
+
+
+def test_of_one_who_read_all_of_his_blocks_nothing_is_recommended(models, catalogue, tmp_path):
+    one_block = PartitionedOptions(partitions=BLOCKS, probes=1)
+    index = ArticleIndex(catalogue, tmp_path / "ids.txt", partitioned=one_block)
+    recommender = Recommender(*models, index, **SIZES)
+    history = " ".join(catalogue.news_ids[1:])
+    answer = recommender.recommend(tf.constant([history]))
+    assert set(answer["news_id"].numpy()[0]) == {b""} and (answer["score"].numpy() == -1).all()
+
+
+def test_what_is_too_old_is_known_and_never_found(models, catalogue, tmp_path):
+    rules = Rules(max_age_hours=100)
+    old = (catalogue.counters[:, 1] > 0) & (catalogue.counters[:, 2] > 100)
+    assert 10 < old.sum() < len(old) - 10
+    for partitioned in (None, ALL):
+        index = ArticleIndex(catalogue, tmp_path / "ids.txt", rules.max_age_hours, partitioned)
+        recommender = Recommender(*models, index, **{**SIZES, "k": 99, "retrieve": 99}, rules=rules)
+        shown = recommender.recommend(tf.constant([""]))["news_id"].numpy()[0]
+        found = {one.decode() for one in shown} - {""}
+        assert found == {catalogue.news_ids[row] for row in np.flatnonzero(~old)} - {""}
+        known = recommender.score(tf.constant([""]), tf.constant([" ".join(catalogue.news_ids[1:])]))["known"]
+        assert known.numpy().all()
+
+
+def test_where_all_are_too_old_nothing_is_found(catalogue):
+    index = PartitionedIndex(catalogue.retrieval_vectors, FEW, np.zeros(len(catalogue.news_ids), bool))
+    _, found = index.search(tf.ones([2, index.means.shape[0]]), tf.zeros([0, 2], tf.int64), 10)
+    assert found.shape == (2, 8) and not found.numpy().any()
+
+
+@pytest.mark.parametrize("partitioned", [None, FEW, ALL])
+def test_the_vectors_are_held_once_and_read_back(catalogue, tmp_path, partitioned):
+    index = ArticleIndex(catalogue, tmp_path / "ids.txt", partitioned=partitioned)
+    back = read_catalogue(index)
+    np.testing.assert_array_equal(back.retrieval_vectors, catalogue.retrieval_vectors)
+    assert back.news_ids == catalogue.news_ids
+    rows = np.array([[3, 0], [98, 3]])
+    np.testing.assert_array_equal(index.retrieval_vectors(rows), catalogue.retrieval_vectors[rows])
+    size = catalogue.retrieval_vectors.size
+    held = [name for name, value in variable_values(index.nearest).items() if np.size(value) >= size]
+    assert held == ["matrix" if partitioned is None else "blocks"]
+
+
+def test_the_contract_tells_the_kind_of_index(served, catalogue, tmp_path):
+    sizes = read_contract(served / "genre_recommender" / "1")["sizes"]
+    assert {name: sizes[name] for name in ("index", "probes", "block")} == {
+        "index": "partitioned",
+        "probes": 4,
+        "block": 8,
+    }
+    assert options_of(sizes) == FEW
+    exact = ArticleIndex(catalogue, tmp_path / "ids.txt").nearest.as_sizes()
+    assert exact == {"index": "exact"} and options_of(exact) is None
+
+
+def test_a_refresh_puts_new_articles_into_blocks(refreshed, served, open_session):
+    assert refreshed.verification.passed and refreshed.added == 30
+    ask = open_session(refreshed.version)
+    new = [f"X{number}" for number in range(30)]
+    assert ask("score", history=[""], candidates=[" ".join(new)])["known"].all()
+    shown = ask("recommend", history=[f"{one} {two}" for one, two in pairwise(new)])["news_id"]
+    assert any(one.startswith(b"X") for one in shown.ravel())
+    sizes = [read_contract(served / "genre_recommender" / number)["sizes"] for number in "12"]
+    assert sizes[1] == {**sizes[0], "articles": refreshed.articles}
+
+
+def test_a_refreshed_index_is_that_of_a_full_export(refreshed, tmp_path):
+    nearest = read_served(refreshed.version).index.nearest
+    catalogue = read_catalogue(read_served(refreshed.version).index)
+    anew = variable_values(PartitionedIndex(catalogue.retrieval_vectors, FEW))
+    for name, value in anew.items():
+        np.testing.assert_array_equal(getattr(nearest, name), value)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"index": "tree"}, "choose one of exact, partitioned"),
+        ({"index": "partitioned", "probes": 0}, "1 block at least"),
+    ],
+)
+def test_a_wrong_index_is_wrong_input(tmp_path, options, message):
+    from genre_tf.cli.export import export
+
+    with pytest.raises(InputError, match=message):
+        export(tmp_path / "run", tmp_path / "models", **options)
