@@ -187,7 +187,7 @@ def _show_reader(client: "GenreClient", reader: dict[str, Any], titles: dict[str
 
 
 def _titles(news: Path) -> dict[str, tuple[str, str]]:
-    rows = (line.rstrip("\n").split("\t") for line in news.open(encoding="utf-8"))
+    rows = (line.split("\t") for line in news.read_text("utf-8").split("\n") if line)
     return {row[0]: (row[3], row[4]) for row in rows}
 
 

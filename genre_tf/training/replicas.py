@@ -69,6 +69,8 @@ class ReplicatedModel(keras.Model):
     """Steps of the next call of the train function; at most `most_steps`."""
     executed: Executed
     """What the last call did."""
+    gradient_norm: Any = None
+    """Variable float32 []: of the last step, before it was clipped; None without `compile_replicated`."""
 
     def compile_replicated(
         self,
@@ -89,7 +91,7 @@ class ReplicatedModel(keras.Model):
         take_added_gradients(optimizer)
         optimizer.build(self.trainable_variables)
         self.accumulate, self.most_steps = accumulate, most_steps
-        # Of the last step, before it is clipped; for the logs alone, so not a variable of Keras'.
+        # For the logs alone, so not a variable of Keras'.
         self.gradient_norm = tf.Variable(
             0.0,
             trainable=False,
@@ -165,7 +167,8 @@ class ReplicatedModel(keras.Model):
         # several rows, more of them in fewer replicas.
         dense = [tf.convert_to_tensor(each) for each in gradients if each is not None]
         summed = sum_over_replicas(dense)
-        self.gradient_norm.assign(tf.linalg.global_norm(summed) / self.optimizer.scale_loss(tf.ones([])))
+        if self.gradient_norm is not None:
+            self.gradient_norm.assign(tf.linalg.global_norm(summed) / self.optimizer.scale_loss(tf.ones([])))
         added = iter(summed)
         gradients = [None if each is None else next(added) for each in gradients]
         self.optimizer.apply_gradients(zip(gradients, self.trainable_weights, strict=True))

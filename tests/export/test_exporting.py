@@ -76,7 +76,7 @@ def test_a_run_becomes_two_verified_servables(run, data, tmp_path):
     written = [one.outputs for one in recorded if "safe" in one.outputs]
     assert written and not any(found["safe"][found["text"] != b""].any() for found in written)
     contract = read_contract(published[0][0])
-    assert contract["sizes"] == {"max_history": 50, "k": 3, "retrieve": 20, "articles": 120}
+    assert contract["sizes"] == {"max_history": 50, "k": 3, "retrieve": 20, "articles": 120, "index": "exact"}
     assert contract["signatures"]["recommend"]["outputs"]["title"] == {"dtype": "string", "shape": [None, 3]}
     assert contract["sources"]["trained_on"] and contract["fingerprints"]["code"]
 
