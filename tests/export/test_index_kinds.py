@@ -1,12 +1,9 @@
 """An export with the partitioned index answers as one with the exact index where it looks everywhere."""
 
-from itertools import pairwise
-
 import numpy as np
 import pytest
 import tensorflow as tf
 
-from genre_tf.data.articles import Article, ArticleTable
 from genre_tf.errors import InputError
 from genre_tf.export.contract import read_contract
 from genre_tf.export.exact_search import ExactIndex
@@ -15,16 +12,13 @@ from genre_tf.export.index import ArticleIndex, read_catalogue
 from genre_tf.export.open_variables import variable_values
 from genre_tf.export.partitioned_index import PartitionedIndex, PartitionedOptions, options_of
 from genre_tf.export.partitions import PartitionSettings
-from genre_tf.export.pool import build_catalogue
 from genre_tf.export.publishing import publish, staged
 from genre_tf.export.recommender import Recommender
 from genre_tf.export.reference import RecommenderReference
-from genre_tf.export.refreshing import Changes, refresh
 from genre_tf.export.replay import compare
 from genre_tf.export.requests import recommender_requests
 from genre_tf.export.selection import Rules
 from genre_tf.export.servables import recommender_servable, write_version
-from genre_tf.export.served_models import ServedModels, read_served
 
 SIZES = {"max_history": 50, "k": 10, "retrieve": 30}
 BLOCKS = PartitionSettings(block=8)
@@ -47,28 +41,6 @@ def served(models, catalogue, tmp_path_factory):
 @pytest.fixture(scope="module")
 def ask_first(served, open_session):
     return open_session(served / "genre_recommender" / "1")
-
-
-@pytest.fixture(scope="module")
-def encoded(models, tmp_path_factory):
-    """MODELS/genre_recommender/1 of articles that the towers have encoded, as a refresh encodes them."""
-    folder = tmp_path_factory.mktemp("encoded")
-    articles = [Article(f"N{number}", "sports", "", f"story {number} of many", "") for number in range(60)]
-    counters = np.zeros((61, 3), np.float32)
-    catalogue = build_catalogue(ServedModels(*models), ArticleTable(articles), counters)
-    servable = recommender_servable(*models, catalogue, folder, **SIZES, partitioned=FEW)
-    with staged(folder / "models" / servable.name) as version:
-        write_version(servable, version, {}, (1,))
-        publish(version)
-    return folder / "models"
-
-
-@pytest.fixture(scope="module")
-def refreshed(encoded, tmp_path_factory):
-    news = tmp_path_factory.mktemp("news") / "news.tsv"
-    rows = [f"X{number}\tsports\t\tnew story {number}\t\n" for number in range(30)]
-    news.write_text("".join(rows))
-    return refresh(encoded, Changes(news=news), print)
 
 
 def asked(recommender, request):
@@ -167,25 +139,6 @@ def test_the_contract_tells_the_kind_of_index(served, catalogue, tmp_path):
     assert options_of(sizes) == FEW
     exact = ArticleIndex(catalogue, tmp_path / "ids.txt").nearest.as_sizes()
     assert exact == {"index": "exact"} and options_of(exact) is None
-
-
-def test_a_refresh_puts_new_articles_into_blocks(refreshed, encoded, open_session):
-    assert refreshed.verification.passed and refreshed.added == 30
-    ask = open_session(refreshed.version)
-    new = [f"X{number}" for number in range(30)]
-    assert ask("score", history=[""], candidates=[" ".join(new)])["known"].all()
-    shown = ask("recommend", history=[f"{one} {two}" for one, two in pairwise(new)])["news_id"]
-    assert any(one.startswith(b"X") for one in shown.ravel())
-    sizes = [read_contract(encoded / "genre_recommender" / number)["sizes"] for number in "12"]
-    assert sizes[1] == {**sizes[0], "articles": refreshed.articles}
-
-
-def test_a_refreshed_index_is_that_of_a_full_export(refreshed, tmp_path):
-    nearest = read_served(refreshed.version).index.nearest
-    catalogue = read_catalogue(read_served(refreshed.version).index)
-    anew = variable_values(PartitionedIndex(catalogue.retrieval_vectors, FEW))
-    for name, value in anew.items():
-        np.testing.assert_array_equal(getattr(nearest, name), value)
 
 
 @pytest.mark.parametrize(
