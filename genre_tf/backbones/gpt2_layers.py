@@ -10,7 +10,7 @@ import tensorflow as tf
 from genre_tf.backbones.activations import ACTIVATIONS
 from genre_tf.backbones.causal_prefix import Prefix
 from genre_tf.backbones.direct_gradients import layer_norm, tanh_gelu
-from genre_tf.backbones.low_rank import LowRank, TokenRows
+from genre_tf.backbones.low_rank import LowRank, TokenRows, assigned
 from genre_tf.backbones.trainable import WHOLE, Trainable
 from genre_tf.backbones.tuned_blocks import set_trainable
 
@@ -96,14 +96,8 @@ class Gpt2Layers(keras.layers.Layer):
     def merged(self) -> Iterator[Any]:
         """The backbone with all that was trained beside it in its own weights, while the context lasts."""
         values = list(self._merged_values())
-        before = [tf.identity(tf.convert_to_tensor(variable)) for variable, _ in values]
-        try:
-            for variable, value in values:
-                variable.assign(tf.reshape(value, variable.shape))
+        with assigned(values):
             yield self.backbone
-        finally:
-            for (variable, _), value in zip(values, before, strict=True):
-                variable.assign(value)
 
     def _merged_values(self) -> Iterator[tuple[Any, tf.Tensor]]:
         if self.token_rows is not None:

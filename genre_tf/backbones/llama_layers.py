@@ -10,7 +10,7 @@ import tensorflow as tf
 
 from genre_tf.backbones.causal_prefix import Prefix
 from genre_tf.backbones.direct_gradients import gated_silu, rms_norm
-from genre_tf.backbones.low_rank import LowRank, TokenRows
+from genre_tf.backbones.low_rank import LowRank, TokenRows, assigned
 from genre_tf.backbones.rotary import rotary_turns, rotated
 from genre_tf.backbones.trainable import Trainable
 from genre_tf.backbones.tuned_blocks import set_trainable
@@ -108,14 +108,8 @@ class LlamaLayers(keras.layers.Layer):
         values = [(self.backbone.token_embedding.embeddings, self.merged_embeddings())]
         for layer, kernels in zip(self.backbone.transformer_layers, self.merged_kernels(), strict=True):
             values += [(dense.kernel, kernels[name]) for name, dense in _denses(layer).items()]
-        before = [tf.identity(tf.convert_to_tensor(variable)) for variable, _ in values]
-        try:
-            for variable, value in values:
-                variable.assign(tf.reshape(value, variable.shape))
+        with assigned(values):
             yield self.backbone
-        finally:
-            for (variable, _), value in zip(values, before, strict=True):
-                variable.assign(value)
 
     def merged_embeddings(self) -> tf.Tensor:
         """The embeddings with all that was trained beside them: float32 [vocabulary, hidden]."""

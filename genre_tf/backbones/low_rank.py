@@ -1,7 +1,9 @@
 """What is trained beside a frozen language model: updates of low rank, and rows of its embeddings."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
 
 import keras
 import numpy as np
@@ -72,3 +74,16 @@ class TokenRows(keras.layers.Layer):
     def added_to(self, table: tf.Tensor) -> tf.Tensor:
         """The embeddings with these rows in them: float32 [vocabulary, hidden]."""
         return tf.tensor_scatter_nd_add(table, self.ids[:, None], tf.convert_to_tensor(self.rows))
+
+
+@contextmanager
+def assigned(values: Sequence[tuple[Any, tf.Tensor]]) -> Iterator[None]:
+    """Give variables other values, of as many numbers, while the context lasts."""
+    before = [tf.identity(tf.convert_to_tensor(variable)) for variable, _ in values]
+    try:
+        for variable, value in values:
+            variable.assign(tf.reshape(value, variable.shape))
+        yield
+    finally:
+        for (variable, _), value in zip(values, before, strict=True):
+            variable.assign(value)

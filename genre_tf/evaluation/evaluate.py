@@ -144,11 +144,11 @@ def evaluate_run(
     if look is not None:
         look(Measured(log=log, examples=examples, scorers=scorers))
     if options.generation and has_generator(run):
-        report |= _texts(run, config, log, examples, clicked, scorers, options, report, say)
+        _add_texts(run, config, log, examples, clicked, scorers, options, report, say)
     return dict(finite(report))
 
 
-def _texts(
+def _add_texts(
     run: Path,
     config: RunConfig,
     log: ScoredLog,
@@ -158,8 +158,8 @@ def _texts(
     options: EvaluationOptions,
     report: dict[str, Any],
     say: Say,
-) -> dict[str, Any]:
-    """The report with what the generator is worth, and samples of its texts."""
+) -> None:
+    """Put into the report what the generator is worth, and samples of its texts."""
     say("generator")
     learned = _learned(run)
     found = _generation(run, scorers, log, examples, learned, options.before)
@@ -169,7 +169,6 @@ def _texts(
         report["generation"]["personal"], report["samples"] = personal
         cold = _cold_start(run, config, log, examples, clicked, scorers, say)
         report["generation"]["cold_start"] = cold
-    return report
 
 
 def _scores(scorers: Mapping[str, Scorer], log: ScoredLog) -> dict[str, Scores]:
