@@ -12,8 +12,10 @@ import numpy.typing as npt
 from genre_tf.backbones.bert import Bert, load_bert
 from genre_tf.backbones.layers import UpperLayers, split_layers
 from genre_tf.backbones.parameter_counts import trained_parameters
-from genre_tf.backbones.trainable import parse_trainable
+from genre_tf.backbones.precision import check_precision
+from genre_tf.backbones.trainable import check_fits, parse_trainable
 from genre_tf.config import NewsConfig
+from genre_tf.errors import InputError
 
 
 @dataclass(frozen=True)
@@ -76,6 +78,7 @@ def load_news_backbone(name: str | Path, config: NewsConfig, categories: Categor
         InputError: no such backbone, or settings that do not fit it.
     """
     bert = load_bert(str(name), dropout=config.dropout)
+    check_news(bert, config)
     lower, upper = split_layers(
         bert.backbone,
         parse_trainable(config.trainable),
@@ -83,6 +86,24 @@ def load_news_backbone(name: str | Path, config: NewsConfig, categories: Categor
         precision=config.precision,
     )
     return NewsBackbone(bert, lower, upper, categories, config, _identity(lower))
+
+
+def check_news(bert: Bert, config: NewsConfig) -> None:
+    """See that the settings of the news tower can be had with a BERT.
+
+    Raises:
+        InputError: an unknown way of training or precision, or more layers, values or tokens than it has.
+    """
+    backbone = bert.backbone
+    positions = backbone.max_sequence_length
+    check_precision(config.precision)
+    trainable = parse_trainable(config.trainable)
+    check_fits(trainable, len(backbone.transformer_layers), backbone.hidden_dim, positions)
+    if config.max_title_tokens > positions:
+        raise InputError(
+            f"news.max_title_tokens is {config.max_title_tokens}, and the news backbone reads at most "
+            f"{positions} tokens: give so many, or another backbone"
+        )
 
 
 def _identity(lower: keras.Model | None) -> str:

@@ -9,7 +9,7 @@ from typing import TypeVar
 
 import keras
 
-from genre_tf.backbones.bert import load_bert, save_bert
+from genre_tf.backbones.bert import Bert, load_bert, save_bert
 from genre_tf.config import RunConfig, read_config
 from genre_tf.errors import InputError
 from genre_tf.models.backbone import Categories, NewsBackbone, load_news_backbone
@@ -22,15 +22,21 @@ WEIGHTS_FILE = "model.weights.h5"
 _CATEGORIES_FILE = "categories.json"
 
 
-def save_backbone(name: str, categories: Categories, run: Path) -> None:
-    """Put a copy of a news backbone and the known categories into a run folder.
+def save_backbone(backbone: str | Bert, categories: Categories, run: Path) -> None:
+    """Put a copy of a news backbone and the known categories into a run folder; replaces an earlier one.
+
+    Args:
+        backbone: by name, or as it was read.
+        categories: of the run's articles.
+        run: the folder.
 
     Raises:
         InputError: no such backbone.
     """
+    bert = load_bert(backbone) if isinstance(backbone, str) else backbone
     part = run / f"{BACKBONE_FOLDER}.part"
     shutil.rmtree(part, ignore_errors=True)
-    save_bert(load_bert(name), part)
+    save_bert(bert, part)
     (part / _CATEGORIES_FILE).write_text(json.dumps(categories.names, ensure_ascii=False) + "\n", "utf-8")
     shutil.rmtree(run / BACKBONE_FOLDER, ignore_errors=True)
     part.rename(run / BACKBONE_FOLDER)
@@ -48,6 +54,7 @@ def copy_backbone(source: Path, run: Path) -> None:
         shutil.copytree(source / BACKBONE_FOLDER, part)
     except OSError as error:
         raise InputError(f"{source / BACKBONE_FOLDER} cannot be copied ({error}): give a whole run") from None
+    shutil.rmtree(run / BACKBONE_FOLDER, ignore_errors=True)
     part.rename(run / BACKBONE_FOLDER)
 
 

@@ -5,12 +5,17 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
+from genre_tf.backbones.bert import load_bert
+from genre_tf.backbones.language_models import parse_writer_trainable
+from genre_tf.backbones.precision import check_precision
+from genre_tf.backbones.sources import resolve_backbone
+from genre_tf.backbones.trainable import parse_trainable
 from genre_tf.config import RunConfig, read_config, with_optimizer, write_config
 from genre_tf.data.manifest import load_manifest
 from genre_tf.data.records import prepare, read_articles
 from genre_tf.data.replay import write_older
 from genre_tf.errors import FailureError, InputError
-from genre_tf.models.backbone import Categories
+from genre_tf.models.backbone import Categories, check_news
 from genre_tf.models.checkpoint import BACKBONE_FOLDER, copy_backbone, save_backbone
 from genre_tf.training.continual import (
     check_start,
@@ -69,6 +74,8 @@ def train(
     check_start(stages, run, config)
     if "ranking" in stages:
         check_teacher(config, run)
+    if "generation" in stages:
+        _check_writer(stages, run, config)
     with run_lock(run):
         open_run(run, data, config, report)
         write_config(config, run / "config.toml")
@@ -79,6 +86,20 @@ def train(
             for files in chosen:
                 files.forget()
         return _train_stages(chosen, run, config, report, distribution)
+
+
+def _check_writer(stages: Sequence[str], run: Path, config: RunConfig) -> None:
+    """Said before the hour of the stages that come before it."""
+    settings = config.generation
+    parse_writer_trainable(settings.trainable)
+    check_precision(settings.precision)
+    if settings.backbone:
+        resolve_backbone(settings.backbone)
+    if "retrieval" not in stages and not StageFiles(run, "retrieval", "").trained.is_file():
+        raise InputError(
+            f"{run} has no trained retrieval stage, whose readers the generator writes for: "
+            f"genre train retrieval --run {run}, or genre train all"
+        )
 
 
 def _train_stages(
@@ -137,21 +158,48 @@ def stage_fingerprints(run: Path, config: RunConfig) -> dict[str, str]:
 def open_run(run: Path, data: Path, config: RunConfig, report: Report) -> None:
     """Make the folder, or see that it was made with the same settings where they matter to all stages.
 
-    The settings of a folder that is there are left as they are: `train` alone writes new ones.
+    The settings of a folder that is there are left as they are: `train` alone writes new ones. They are
+    written last: a folder without them is of an attempt that was refused or ended, and is made anew.
     """
     file, start = run / "config.toml", start_run(config)
-    if file.is_file():
-        earlier = read_config(file)
-        if (earlier.data, earlier.news) != (config.data, config.news):
-            raise InputError(
-                f"{run} was made with other data or news settings (see {file}): give another --run, "
-                "or the same settings"
-            )
-        if start_run(earlier) != start:
-            raise InputError(
-                f"{run} goes on from {start_run(earlier) or 'no other run'}, and --from gives "
-                f"{start or 'none'}: give another --run"
-            )
+    new = not file.is_file()
+    if not new:
+        _require_same(run, config)
+    parse_trainable(config.news.trainable)
+    check_precision(config.news.precision)
+    bert = None
+    if start is None and (new or not (run / BACKBONE_FOLDER).is_dir()):
+        # Read before anything is written: what is wrong with it must not become a setting of the run.
+        bert = load_bert(config.news.backbone)
+        check_news(bert, config.news)
+    _prepare(run, data, config, report, overwrite=new)
+    if start is not None:
+        write_older(run, start, config.continual.replay_share, config.seed)
+    if bert is not None:
+        table = read_articles(run / "prepared")
+        save_backbone(bert, Categories.of(table.categories, table.subcategories), run)
+    elif start is not None and (new or not (run / BACKBONE_FOLDER).is_dir()):
+        copy_backbone(start, run)
+    if new:
+        write_config(config, file)
+
+
+def _require_same(run: Path, config: RunConfig) -> None:
+    file = run / "config.toml"
+    earlier, start = read_config(file), start_run(config)
+    if (earlier.data, earlier.news) != (config.data, config.news):
+        raise InputError(
+            f"{run} was made with other data or news settings (see {file}): give another --run, "
+            "or the same settings"
+        )
+    if start_run(earlier) != start:
+        raise InputError(
+            f"{run} goes on from {start_run(earlier) or 'no other run'}, and --from gives "
+            f"{start or 'none'}: give another --run"
+        )
+
+
+def _prepare(run: Path, data: Path, config: RunConfig, report: Report, *, overwrite: bool) -> None:
     settings = config.data
     done = prepare(
         data,
@@ -160,19 +208,11 @@ def open_run(run: Path, data: Path, config: RunConfig, report: Report) -> None:
         validation_share=settings.validation_share,
         shards=settings.shards,
         max_bad_rows=settings.max_bad_rows,
+        overwrite=overwrite,
         signals=settings.signals,
         counters_from=counters_of_start(config),
     )
     report(f"{run / 'prepared'} {'written' if done.written else 'is up to date'}")
-    if start is not None:
-        write_older(run, start, config.continual.replay_share, config.seed)
-    if not (run / BACKBONE_FOLDER).is_dir() and start is not None:
-        copy_backbone(start, run)
-    elif not (run / BACKBONE_FOLDER).is_dir():
-        table = read_articles(run / "prepared")
-        save_backbone(config.news.backbone, Categories.of(table.categories, table.subcategories), run)
-    if not file.is_file():
-        write_config(config, file)
 
 
 def with_steps(config: RunConfig, steps: int) -> RunConfig:

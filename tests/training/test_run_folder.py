@@ -1,0 +1,98 @@
+"""A run folder: refused input leaves nothing behind, and what is trained keeps its settings."""
+
+import dataclasses
+
+import pytest
+
+from genre_tf.config import DataConfig, GenerationConfig, NewsConfig, RunConfig, read_config
+from genre_tf.data.records import load_manifest
+from genre_tf.errors import InputError
+from genre_tf.training.run_folder import open_run, train
+from genre_tf.training.run_lock import run_lock
+
+NEWS = NewsConfig(backbone="tiny")
+CONFIG = RunConfig(news=NEWS, data=DataConfig(shards=1))
+
+
+def silent(_: str) -> None:
+    pass
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("data") / "train"
+    folder.mkdir()
+    rows = (f"N{n}\tsports\ttennis\ttitle number {n}\t\t\t[]\t[]\n" for n in range(1, 9))
+    (folder / "news.tsv").write_text("".join(rows))
+    line = "{n}\tU{n}\t11/9/2019 1:{n:02}:00 AM\tN1 N2\tN{a}-1 N{b}-0 N7-0\n"
+    clicks = (line.format(n=n, a=3 + n % 4, b=3 + (n + 1) % 4) for n in range(1, 41))
+    (folder / "behaviors.tsv").write_text("".join(clicks))
+    return folder.parent
+
+
+def _opened(run, data, config=CONFIG):
+    with run_lock(run):
+        open_run(run, data, config, silent)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        ({"trainable": "last2"}, "'last2'"),
+        ({"trainable": "last 9"}, "has 2 layers"),
+        ({"precision": "float8"}, "'float8'"),
+        ({"backbone": "no/such/folder"}, "no/such/folder"),
+        ({"max_title_tokens": 600}, "at most 512 tokens"),
+    ],
+)
+def test_a_refused_news_setting_leaves_no_run_behind(tmp_path, data, wrong, said):
+    run = tmp_path / "run"
+    config = dataclasses.replace(CONFIG, news=dataclasses.replace(NEWS, **wrong))
+    with pytest.raises(InputError, match=said):
+        train(("retrieval",), data, run, config, silent)
+    assert not run.exists()
+    _opened(run, data)
+    with pytest.raises(InputError):
+        train(("retrieval",), data, run, config, silent)
+    assert read_config(run / "config.toml") == CONFIG
+
+
+def test_a_refused_log_leaves_a_folder_as_it_was(tmp_path, data):
+    run = tmp_path / "run"
+    run.mkdir()
+    (run / "notes.txt").write_text("mine")
+    held_out_too_little = dataclasses.replace(CONFIG, data=DataConfig(validation_share=0.0))
+    with pytest.raises(InputError, match="validation"):
+        train(("retrieval",), data, run, held_out_too_little, silent)
+    assert [path.name for path in run.iterdir()] == ["notes.txt"]
+
+
+def test_a_writer_without_readers_is_refused_before_any_work(tmp_path, data):
+    run = tmp_path / "run"
+    with pytest.raises(InputError, match="genre train retrieval"):
+        train(("generation",), data, run, CONFIG, silent)
+    wrong = dataclasses.replace(CONFIG, generation=GenerationConfig(trainable="last 2"))
+    with pytest.raises(InputError, match="lora"):
+        train(("retrieval", "generation"), data, run, wrong, silent)
+    assert not run.exists()
+
+
+def test_work_is_not_lost_with_a_refusal(tmp_path):
+    run = tmp_path / "run"
+    with pytest.raises(InputError, match="late"), run_lock(run):
+        (run / "retrieval").mkdir()
+        (run / "retrieval" / "model.weights.h5").write_bytes(b"hours")
+        raise InputError("late")
+    assert (run / "retrieval" / "model.weights.h5").read_bytes() == b"hours"
+
+
+def test_what_has_no_settings_yet_is_made_anew(tmp_path, data):
+    run = tmp_path / "run"
+    _opened(run, data)
+    (run / "config.toml").unlink()
+    (run / "backbone" / "config.json").write_text("{}")
+    config = dataclasses.replace(CONFIG, data=DataConfig(shards=2))
+    _opened(run, data, config)
+    assert read_config(run / "config.toml") == config
+    assert load_manifest(run / "prepared")["settings"]["shards"] == 2
+    assert "hidden_size" in (run / "backbone" / "config.json").read_text("utf-8")
