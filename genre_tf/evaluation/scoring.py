@@ -152,6 +152,8 @@ class RankerScorer:
 
 
 def _more(vectors: Vectors, model: Any, extra: ArticleTable) -> Vectors:
+    if len(extra) == 1:  # the padding row alone
+        return vectors
     return np.concatenate([vectors, embed_articles(model.encoder, extra)[1:]])
 
 

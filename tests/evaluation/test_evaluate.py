@@ -9,6 +9,7 @@ import pytest
 
 from genre_tf.cli.evaluate import evaluate
 from genre_tf.errors import InputError
+from genre_tf.evaluation.cold_start import cold_impressions, cold_start
 from genre_tf.evaluation.evaluate import EvaluationOptions, evaluate_run
 from genre_tf.evaluation.ranking import METRICS
 from genre_tf.evaluation.run_models import load_scorers, open_run
@@ -55,6 +56,17 @@ def test_counters_change_the_ranker_with_counters_only(tiny_run: Path, tiny_data
         example.counters = example.counters + [[5, 0, 0]] * len(example.counters)
     assert (scorers["ranker"](examples)[3] == scorers["ranker"](more)[3]).all()
     assert set(scorers) == {"ranker", "ranker_counters"}
+
+
+def test_readers_for_whom_nothing_was_written_are_scored_as_they_are(tiny_run: Path, tiny_data: Path) -> None:
+    log = read_log(tiny_run, open_run(tiny_run), tiny_data, "dev")
+    scorers = load_scorers(tiny_run, ("two_tower", "ranker"), log.table)
+    few, _ = cold_impressions(log)
+    examples, clicked = [log.examples()[at] for at in few], [log.clicked()[at] for at in few]
+    found = cold_start(examples, clicked, scorers, len(log.table), lambda readers, n: [[]] * len(readers))
+    assert found["written"] == 0
+    for name in scorers:
+        assert found[name]["auc"] == found[name]["auc_filled"]
 
 
 def test_only_the_models_that_were_asked_for_are_measured(tiny_run: Path, tiny_data: Path) -> None:
