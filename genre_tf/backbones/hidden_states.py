@@ -4,11 +4,15 @@ A frozen layer gives the same states at every step, so a step that reads them fr
 the trained layers. Only real tokens are stored (titles differ in length), as float16.
 """
 
+import errno
+import fcntl
 import hashlib
 import json
+import os
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,12 +22,14 @@ import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 
+from genre_tf.errors import FailureError
 from genre_tf.text.wordpiece import WordPiece
 
 # Texts of like length are encoded together, this many tokens at a time: large enough for two cores, and small
 # enough that the widest layer's values (four times the states) stay in a processor's cache.
 _BATCH_TOKENS = 2048
 _TOKENIZED_TEXTS = 1024
+_VALUES, _OFFSETS, _LOCK = "values.npy", "offsets.npy", ".lock"
 
 # types-tensorflow does not know its class methods.
 RaggedTensor: Any = tf.RaggedTensor
@@ -86,16 +92,21 @@ def hidden_states(
 
     Returns:
         The states; memory-mapped where they came from the cache.
+
+    Raises:
+        FailureError: the cache cannot be written, or its disk has not enough room.
     """
     encode = StateEncoder(tokenizer, lower, max_tokens)
     if cache is None:
         return encode(texts, on_progress)
     folder = cache / _key(texts, max_tokens, identity)
-    if not (folder / "offsets.npy").is_file():
-        _write(encode(texts, on_progress), folder)
+    if not (folder / _OFFSETS).is_file():
+        with _only_writer(cache):
+            if not (folder / _OFFSETS).is_file():  # else another process has just written them
+                _write(encode, texts, on_progress, folder)
     return HiddenStates(
-        np.load(folder / "values.npy", mmap_mode="r", allow_pickle=False),
-        np.load(folder / "offsets.npy", allow_pickle=False),
+        np.load(folder / _VALUES, mmap_mode="r", allow_pickle=False),
+        np.load(folder / _OFFSETS, allow_pickle=False),
     )
 
 
@@ -129,9 +140,19 @@ class StateEncoder:
         self._tokenize, self._encode = tokenize, encode
 
     def __call__(
-        self, texts: Sequence[str], on_progress: Callable[[int, int], None] | None = None
+        self,
+        texts: Sequence[str],
+        on_progress: Callable[[int, int], None] | None = None,
+        new_array: Callable[[tuple[int, ...]], npt.NDArray[np.float16]] | None = None,
     ) -> HiddenStates:
-        """States of texts, in their order; see `hidden_states`."""
+        """States of texts, in their order; see `hidden_states`.
+
+        Args:
+            texts: N texts.
+            on_progress: called with (texts done, all texts).
+            new_array: where the states go: shape -> float16 array of it, its values yet to be written; None:
+                into memory. Not called for token ids.
+        """
         ids, lengths = self._token_ids(texts)
         offsets = np.concatenate([[0], np.cumsum(lengths)])
         if self.lower is None:
@@ -140,7 +161,8 @@ class StateEncoder:
         order = np.argsort(lengths, kind="stable")
         order = order[np.searchsorted(lengths[order], 1) :]
         batches = _by_tokens(order, lengths)
-        values = np.empty((len(ids), 0 if not batches else self._width(ids[:1])), np.float16)
+        shape = (len(ids), self._width())
+        values = np.empty(shape, np.float16) if new_array is None else new_array(shape)
 
         def encode(rows: npt.NDArray[np.int64]) -> int:
             places = _places(offsets[rows], lengths[rows])
@@ -158,8 +180,8 @@ class StateEncoder:
                     on_progress(done, len(order))
         return HiddenStates(values, offsets)
 
-    def _width(self, ids: npt.NDArray[np.int32]) -> int:
-        return int(self._encode(tf.constant(ids), tf.constant([1], tf.int64)).shape[1])
+    def _width(self) -> int:
+        return int(self._encode(tf.constant([0]), tf.constant([1], tf.int64)).shape[1])
 
     def _token_ids(self, texts: Sequence[str]) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.int64]]:
         """Token ids of all texts one after another, int32 [tokens], and how many each has, int64 [N]."""
@@ -198,12 +220,70 @@ def _key(texts: Sequence[str], max_tokens: int, identity: str) -> str:
     return digest.hexdigest()[:24]
 
 
-def _write(states: HiddenStates, folder: Path) -> None:
-    """Write the folder whole or not at all."""
+@contextmanager
+def _only_writer(cache: Path) -> Iterator[None]:
+    """Wait until no other process writes into a cache: the second one then finds what the first has made."""
+    with _said(cache):
+        cache.mkdir(parents=True, exist_ok=True)
+        lock = os.open(cache / _LOCK, os.O_RDWR | os.O_CREAT, 0o644)
+    try:
+        with _said(cache):
+            fcntl.flock(lock, fcntl.LOCK_EX)  # given back by the kernel, however the process ends
+        yield
+    finally:
+        os.close(lock)
+
+
+def _write(
+    encode: StateEncoder,
+    texts: Sequence[str],
+    on_progress: Callable[[int, int], None] | None,
+    folder: Path,
+) -> None:
+    """Write the folder whole or not at all, the states straight into their file: there may be gigabytes."""
     part = folder.with_name(folder.name + ".part")
-    shutil.rmtree(part, ignore_errors=True)
-    part.mkdir(parents=True)
-    np.save(part / "values.npy", states.values, allow_pickle=False)
-    np.save(part / "offsets.npy", states.offsets, allow_pickle=False)
-    shutil.rmtree(folder, ignore_errors=True)
-    part.rename(folder)
+    with _said(folder):
+        shutil.rmtree(part, ignore_errors=True)  # of a process that was killed
+        part.mkdir()
+    try:
+        states = encode(texts, on_progress, lambda shape: _new_file(part / _VALUES, shape))
+        with _said(folder):
+            if isinstance(states.values, np.memmap):
+                states.values.flush()
+            else:
+                np.save(part / _VALUES, states.values, allow_pickle=False)
+            np.save(part / _OFFSETS, states.offsets, allow_pickle=False)
+            shutil.rmtree(folder, ignore_errors=True)
+            part.rename(folder)
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
+
+
+def _new_file(file: Path, shape: tuple[int, ...]) -> npt.NDArray[np.float16]:
+    """A file's array, all of its room taken now: on a full disk, writing into mapped memory ends a process."""
+    needed = int(np.prod(shape, dtype=np.int64)) * np.dtype(np.float16).itemsize
+    with _said(file.parent):
+        free = shutil.disk_usage(file.parent).free
+        if free < needed:
+            raise OSError(
+                errno.ENOSPC, f"{needed / 2**20:,.0f} MiB are needed and {free / 2**20:,.0f} are free"
+            )
+        values: npt.NDArray[np.float16] = np.lib.format.open_memmap(file, "w+", np.float16, shape)
+        with file.open("r+b") as stream:
+            try:
+                os.posix_fallocate(stream.fileno(), 0, max(1, file.stat().st_size))
+            except OSError as error:
+                if error.errno not in (errno.EOPNOTSUPP, errno.EINVAL):  # a file system that cannot promise
+                    raise
+    return values
+
+
+@contextmanager
+def _said(place: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise FailureError(
+            f"frozen states cannot be kept in {place} ({error.strerror or error}): make room, or check its "
+            "rights; then give the same command again"
+        ) from None

@@ -1,5 +1,6 @@
 """`genre VERB`: the command line, which imports no TensorFlow before a verb does its work."""
 
+import errno
 import functools
 import importlib
 import inspect
@@ -101,6 +102,18 @@ def main() -> None:
         # The reader of our stdout has gone, as with `genre ... | head`.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
+    except OSError as error:
+        _stop(*_of_system(error))
+
+
+def _of_system(error: OSError) -> tuple[Exception, int]:
+    """What the system refused, as people and shells are told it: a wrong path is wrong input."""
+    reason = error.strerror or str(error) or type(error).__name__
+    if isinstance(error, (FileNotFoundError, IsADirectoryError, NotADirectoryError, PermissionError)):
+        return InputError(f"{error.filename or 'a file'}: {reason}: check the path and its rights"), 2
+    where = f"{error.filename}: " if error.filename else ""
+    full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+    return FailureError(f"{where}{reason}{': make room, then give the same command again' * full}"), 1
 
 
 def _stop(error: Exception, status: int) -> None:

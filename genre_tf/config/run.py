@@ -10,7 +10,7 @@ import tomli_w
 from genre_tf.config.recommending import DataConfig, NewsConfig, RankingConfig, RetrievalConfig
 from genre_tf.config.tables import from_table
 from genre_tf.config.writing import GenerationConfig, PretrainConfig, SafetyConfig
-from genre_tf.errors import InputError
+from genre_tf.errors import FailureError, InputError
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,5 +55,17 @@ def read_config(file: Path) -> RunConfig:
 
 
 def write_config(config: RunConfig, file: Path) -> None:
-    """Write every setting, resolved, as TOML."""
-    file.write_text(tomli_w.dumps(dataclasses.asdict(config)), encoding="utf-8")
+    """Write every setting, resolved, as TOML; whole or not at all.
+
+    Raises:
+        FailureError: the file cannot be written; the one before is left.
+    """
+    part = file.with_name(f"{file.name}.part")
+    try:
+        part.write_text(tomli_w.dumps(dataclasses.asdict(config)), encoding="utf-8")
+        part.replace(file)
+    except OSError as error:
+        part.unlink(missing_ok=True)
+        raise FailureError(
+            f"{file} cannot be written ({error.strerror}): make room, or check the rights of its folder"
+        ) from None

@@ -2,6 +2,7 @@
 
 import dataclasses
 import hashlib
+import os
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ import numpy.typing as npt
 
 from genre_tf.config import RunConfig, read_config
 from genre_tf.data.manifest import load_manifest
-from genre_tf.errors import InputError
+from genre_tf.errors import FailureError, InputError
 from genre_tf.evaluation.scoring import RankerScorer
 from genre_tf.models.article_features import ArticleFeatures
 from genre_tf.models.checkpoint import BACKBONE_FOLDER, CACHE_FOLDER, WEIGHTS_FILE, load_ranker
@@ -109,8 +110,15 @@ def _scores(data: StageData, report: Report) -> npt.NDArray[np.float32]:
 
 
 def _write(file: Path, values: npt.NDArray[Any]) -> None:
-    """Whole or not at all."""
-    file.parent.mkdir(parents=True, exist_ok=True)
-    part = file.with_name(f"part-{file.name}")
-    np.save(part, values, allow_pickle=False)
-    part.replace(file)
+    """Whole or not at all, by a name that no other process writes to."""
+    part = file.with_name(f"part-{os.getpid()}-{file.name}")
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        np.save(part, values, allow_pickle=False)
+        part.replace(file)
+    except OSError as error:
+        part.unlink(missing_ok=True)
+        raise FailureError(
+            f"{file} cannot be written ({error.strerror or error}): make room, then give the same command "
+            "again"
+        ) from None

@@ -240,9 +240,12 @@ def _cut(
 
 def _token_counts(texts: npt.NDArray[np.object_], prompts: Prompts) -> npt.NDArray[np.int64]:
     """How many tokens each text has: int64 [n]. Equal texts are read once."""
-    unique, inverse = np.unique(texts.astype(str), return_inverse=True)
+    # Not `np.unique`, whose array of strings is as wide in every row as the longest text.
+    places: dict[str, int] = {}
+    rows = np.fromiter((places.setdefault(text, len(places)) for text in texts), np.int64, len(texts))
+    unique = list(places)
     counts = [
-        prompts.tokenizer.encode(tf.constant(unique[start : start + _ENCODED_AT_ONCE].tolist())).row_lengths()
+        prompts.tokenizer.encode(tf.constant(unique[start : start + _ENCODED_AT_ONCE])).row_lengths()
         for start in range(0, len(unique), _ENCODED_AT_ONCE)
     ]
-    return np.concatenate([count.numpy() for count in counts])[inverse]
+    return np.concatenate([count.numpy() for count in counts])[rows]

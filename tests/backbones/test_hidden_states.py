@@ -1,12 +1,16 @@
 """Frozen states: ragged, kept on disk under a key that knows what they were made from."""
 
+from concurrent.futures import ThreadPoolExecutor
+
 import numpy as np
+import pytest
 import tensorflow as tf
 
 from genre_tf.backbones.bert import load_bert
 from genre_tf.backbones.hidden_states import hidden_states
 from genre_tf.backbones.layers import split_layers
 from genre_tf.backbones.trainable import Trainable
+from genre_tf.errors import FailureError
 
 TEXTS = ["", "one short title", "cheese", "a much longer title about a great many things and more of them"]
 
@@ -43,3 +47,46 @@ def test_states_are_computed_once_and_again_only_for_other_texts_or_weights(tmp_
     assert made(TEXTS, "b")[1]
     assert made([*TEXTS[:3], "other"], "a")[1]
     assert not [path for path in tmp_path.iterdir() if path.name.endswith(".part")]
+
+
+@pytest.fixture(scope="module")
+def kept_in():
+    bert = load_bert("tiny")
+    lower, _ = split_layers(bert.backbone, Trainable(last=1))
+    return lambda cache, *more: hidden_states(TEXTS, bert.tokenizer, lower, 12, cache, "a", *more)
+
+
+def test_of_two_writers_at_once_the_second_finds_what_the_first_made(tmp_path, kept_in):
+    done = []
+    with ThreadPoolExecutor(2) as pool:
+        first, second = pool.map(lambda _: kept_in(tmp_path, lambda *count: done.append(count)), range(2))
+    np.testing.assert_array_equal(first.values, second.values)
+    assert done == [(3, 3)]
+
+
+def test_what_a_killed_process_has_left_is_replaced(tmp_path, kept_in):
+    expected = np.array(kept_in(tmp_path).values)
+    (folder,) = (path for path in tmp_path.iterdir() if path.is_dir())
+    (folder / "offsets.npy").unlink()
+    part = folder.with_name(folder.name + ".part")
+    part.mkdir()
+    (part / "values.npy").write_bytes(b"half")
+    np.testing.assert_array_equal(kept_in(tmp_path).values, expected)
+    assert not part.exists()
+
+
+def test_a_full_disk_and_a_wrong_place_are_told(tmp_path, kept_in, monkeypatch):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(FailureError, match="cannot be kept in .*file"):
+        kept_in(tmp_path / "file")
+    monkeypatch.setattr("shutil.disk_usage", lambda _: type("Usage", (), {"free": 100})())
+    with pytest.raises(FailureError, match="0 are free"):
+        kept_in(tmp_path / "cache")
+    assert [path.name for path in (tmp_path / "cache").iterdir()] == [".lock"]
+
+
+def test_texts_without_any_token_have_states_of_the_same_width():
+    bert = load_bert("tiny")
+    lower, _ = split_layers(bert.backbone, Trainable(last=1))
+    states, mask = hidden_states([""], bert.tokenizer, lower, 12).gather(np.array([0]))
+    assert states.shape == (1, 1, 32) and not mask.any()
