@@ -112,7 +112,7 @@ def _pretrain(
         language_model = _language_model(kind, config, corpus, out)
         trainer = LanguageTrainer(language_model.model)
     files = StageFiles(out, STAGE, _made_from(kind, config, corpus, language_model))
-    if again:
+    if again and files.finished() is not None:  # else it is under way: the same command goes on
         files.forget()
     written = _written(files, sets)
     if written is not None:

@@ -1,6 +1,7 @@
 """A run folder: made once with all settings, gone on with by later stages."""
 
 import dataclasses
+import json
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -35,6 +36,7 @@ from genre_tf.training.stage_data import StageData, load_stage_data
 from genre_tf.training.stage_files import StageFiles, fingerprint
 
 STAGES = ("retrieval", "ranking", "generation")
+_AGAIN = "again.json"  # there while a training with --again is unfinished
 TRAINERS = {"retrieval": train_retrieval, "ranking": train_ranking, "generation": train_generation}
 
 
@@ -78,14 +80,47 @@ def train(
         _check_writer(stages, run, config)
     with run_lock(run):
         open_run(run, data, config, report)
+        config = with_trained(run, stages, config, report)
         write_config(config, run / "config.toml")
         made_from = stage_fingerprints(run, config)
         start = start_run(config)
         chosen = [StageFiles(run, stage, made_from[stage], start) for stage in STAGES if stage in stages]
         if again:
-            for files in chosen:
-                files.forget()
-        return _train_stages(chosen, run, config, report, distribution)
+            _begin_anew(run, chosen)
+        results = _train_stages(chosen, run, config, report, distribution)
+        (run / _AGAIN).unlink(missing_ok=True)
+        return results
+
+
+def with_trained(run: Path, stages: Sequence[str], config: RunConfig, report: Report) -> RunConfig:
+    """The settings, but those of stages that are trained and not to be trained now as they were.
+
+    A file of settings for one stage says nothing of the others, whose weights fit what they were made with.
+
+    Args:
+        run: a run folder with settings.
+        stages: to be trained.
+        config: what is asked for.
+        report: takes a line for each stage that keeps others than asked for.
+    """
+    earlier, kept = read_config(run / "config.toml"), {}
+    for stage in STAGES:
+        settings = getattr(earlier, stage)
+        trained = StageFiles(run, stage, "").trained.is_file()
+        if stage not in stages and trained and settings != getattr(config, stage):
+            report(f"{stage} is trained and is not trained now: it keeps its own settings")
+            kept[stage] = settings
+    return dataclasses.replace(config, **kept)
+
+
+def _begin_anew(run: Path, chosen: Sequence[StageFiles]) -> None:
+    """Forget what is trained, once: the same command, given again after a kill, goes on with its new work."""
+    marker, begun = run / _AGAIN, json.dumps({files.stage: files.made_from for files in chosen})
+    if marker.is_file() and marker.read_text("utf-8") == begun:
+        return
+    for files in chosen:
+        files.forget()
+    marker.write_text(begun, "utf-8")
 
 
 def _check_writer(stages: Sequence[str], run: Path, config: RunConfig) -> None:

@@ -1,17 +1,29 @@
 """A run folder: refused input leaves nothing behind, and what is trained keeps its settings."""
 
 import dataclasses
+import json
 
 import pytest
 
-from genre_tf.config import DataConfig, GenerationConfig, NewsConfig, RunConfig, read_config
+from genre_tf.config import (
+    DataConfig,
+    GenerationConfig,
+    NewsConfig,
+    RankingConfig,
+    RetrievalConfig,
+    RunConfig,
+    read_config,
+)
 from genre_tf.data.records import load_manifest
 from genre_tf.errors import InputError
-from genre_tf.training.run_folder import open_run, train
+from genre_tf.training import run_folder
+from genre_tf.training.progress import FitResult
+from genre_tf.training.run_folder import open_run, train, with_trained
 from genre_tf.training.run_lock import run_lock
 
 NEWS = NewsConfig(backbone="tiny")
 CONFIG = RunConfig(news=NEWS, data=DataConfig(shards=1))
+RESULT = FitResult("auc", 0.5, 0.6, 1, 2, False, 1.0, 2.0, 0.0, 0.1, 3)
 
 
 def silent(_: str) -> None:
@@ -96,3 +108,59 @@ def test_what_has_no_settings_yet_is_made_anew(tmp_path, data):
     assert read_config(run / "config.toml") == config
     assert load_manifest(run / "prepared")["settings"]["shards"] == 2
     assert "hidden_size" in (run / "backbone" / "config.json").read_text("utf-8")
+
+
+def test_a_trained_stage_keeps_its_settings_when_another_is_trained(tmp_path, data):
+    run, said = tmp_path / "run", []
+    _opened(run, data)
+    for stage in ("retrieval", "ranking"):
+        (run / stage).mkdir()
+        (run / stage / "model.weights.h5").write_bytes(b"")
+    asked = dataclasses.replace(
+        CONFIG,
+        retrieval=RetrievalConfig(heads=2),
+        ranking=RankingConfig(counters=False),
+        generation=GenerationConfig(layers=1),
+    )
+    found = with_trained(run, ("ranking",), asked, said.append)
+    assert found == dataclasses.replace(asked, retrieval=CONFIG.retrieval)
+    assert len(said) == 1 and "retrieval is trained" in said[0]
+
+
+def test_training_again_forgets_once_and_goes_on_after_a_kill(tmp_path, data, monkeypatch):
+    """The second stage is killed at first; the first one, trained again by then, is kept."""
+    run, trained = tmp_path / "run", []
+
+    def trainer(stage):
+        def train_stage(data, config, files, report, distribution):
+            trained.append(stage)
+            files.folder.mkdir(exist_ok=True)
+            files.weights.write_bytes(b"")
+            if killed:
+                raise KeyboardInterrupt
+            return RESULT
+
+        return train_stage
+
+    monkeypatch.setattr(run_folder, "TRAINERS", {stage: trainer(stage) for stage in run_folder.STAGES})
+    monkeypatch.setattr(run_folder, "load_stage_data", lambda *_: object())
+    stages, killed = ("retrieval", "ranking"), False
+    train(stages, data, run, CONFIG, silent)
+    train(stages, data, run, CONFIG, silent)
+    assert trained == ["retrieval", "ranking"]
+    killed = True
+    with pytest.raises(KeyboardInterrupt):
+        train(("ranking",), data, run, CONFIG, silent, again=True)
+    killed = False
+    train(("ranking",), data, run, CONFIG, silent, again=True)
+    assert trained[2:] == ["ranking", "ranking"] and not (run / "again.json").exists()
+    (run / "again.json").write_text(json.dumps(_made_from(run, stages)))
+    (run / "reports" / "training-ranking.json").unlink()
+    train(stages, data, run, CONFIG, silent, again=True)
+    assert trained[4:] == ["ranking"], "the first stage was trained again before the kill"
+    train(stages, data, run, CONFIG, silent, again=True)
+    assert trained[5:] == ["retrieval", "ranking"]
+
+
+def _made_from(run, stages):
+    return {stage: run_folder.stage_fingerprints(run, CONFIG)[stage] for stage in stages}
