@@ -1,4 +1,4 @@
-"""Click probabilities of a ranker that has learned an order alone."""
+"""Click probabilities of a ranker whose training left their level elsewhere than at the click rate."""
 
 import numpy as np
 

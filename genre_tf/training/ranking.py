@@ -1,10 +1,13 @@
 """Training of the ranker: binary cross-entropy on clicks, and other objectives."""
 
+from collections.abc import Sequence
+
 import keras
 import tensorflow as tf
 
 from genre_tf.config import RankingConfig, RunConfig
 from genre_tf.data.batches import Columns
+from genre_tf.data.examples import ImpressionExample
 from genre_tf.models.article_features import batch_features
 from genre_tf.models.ranker import Ranker
 from genre_tf.training.calibration import calibrate
@@ -73,6 +76,16 @@ class RankingTrainer(StageTrainer):
         return (1.0 - share) * loss + share * soft
 
 
+def moves_probabilities(config: RankingConfig, examples: Sequence[ImpressionExample]) -> bool:
+    """Whether a training leaves the mean click probability elsewhere than at the click rate of its log.
+
+    A softmax leaves their level to itself; drawn negatives are fewer than were shown, so that clicks seem
+    more frequent; and a click that weighs more or less than one by its signals counts as more or fewer.
+    """
+    weighted = any(example.label_weights is not None for example in examples)
+    return config.objective != "click" or config.negatives > 0 or weighted
+
+
 def columns_of(data: StageData, config: RankingConfig, report: Report) -> Columns:
     """What the settings ask for beside each training candidate: weights of clicks, a teacher's logits."""
     columns = {}
@@ -129,7 +142,7 @@ def train_ranking(
         report,
         jit_compile=devices.jit_compile,
     )
-    if stage.objective != "click":  # a softmax leaves the level of the probabilities to itself
+    if moves_probabilities(stage, data.train):
         calibrate(ranker, data)
         files.save_best(ranker)
     return result

@@ -20,6 +20,7 @@ from genre_tf.training.objectives import (
     softmax_loss,
     teacher_loss,
 )
+from genre_tf.training.ranking import moves_probabilities
 
 # One click; two of them; none; nothing else than clicks; and padding that would matter if it were looked at.
 LOGITS = np.array([[0.3, -1.2, 9.0], [2.0, 0.5, 0.1], [1.0, -1.0, 0.4], [0.7, 0.2, 5.0]], np.float32)
@@ -239,3 +240,20 @@ def test_a_click_weighs_in_the_loss_as_much_as_its_signals_say():
     np.testing.assert_allclose(found, (4 * each[0] + each[1]) / 2, rtol=1e-6)
     ones = click_loss(logits, labels, mask, tf.ones([1, 3]))
     assert ones.numpy() == click_loss(logits, labels, mask).numpy(), "bit for bit"
+
+
+@pytest.mark.parametrize(
+    ("settings", "signals", "moved"),
+    [
+        ({"objective": "click"}, False, False),
+        ({"objective": "click", "negatives": 4}, False, True),
+        ({"objective": "click"}, True, True),
+        ({"objective": "softmax"}, False, True),
+        ({}, False, True),
+    ],
+)
+def test_probabilities_are_calibrated_where_the_training_moves_their_level(settings, signals, moved):
+    columns = np.zeros(2, np.int32), np.array([3, 4], np.int32), np.array([1, 0], np.float32)
+    weights = np.array([2.0, 1.0], np.float32) if signals else None
+    example = ImpressionExample(0, "U", 0.0, *columns, np.zeros((2, 3), np.float32), label_weights=weights)
+    assert moves_probabilities(RankingConfig(**settings), [example]) is moved
