@@ -11,6 +11,23 @@ from genre_tf.errors import InputError
 Stage = TypeVar("Stage", bound=Any)
 
 
+_RANGES = (
+    ("learning_rate", 0.0, math.inf),
+    ("warmup_share", 0.0, 1.0),
+    ("weight_decay", 0.0, math.inf),
+    ("clip_norm", 0.0, math.inf),
+    ("momentum", 0.0, 1.0),
+    ("batch_size", 1, math.inf),
+    ("accumulate", 1, math.inf),
+    ("steps_per_execution", 1, math.inf),
+    ("epochs", 1, math.inf),
+    ("steps", 0, math.inf),
+    ("validate_every", 0, math.inf),
+    ("patience", 1, math.inf),
+    ("save_every_seconds", 0.0, math.inf),
+)
+
+
 @dataclass(frozen=True, kw_only=True)
 class OptimizerConfig:
     """Optimizer, schedule and stopping of one stage.
@@ -24,7 +41,7 @@ class OptimizerConfig:
     warmup_share: float = 0.1  # of all steps, linear from zero
     decay: str = "cosine"  # or "linear", "none"; down to zero at the last step
     weight_decay: float = 0.01  # not on biases, norms and scales
-    clip_norm: float = 1.0
+    clip_norm: float = 1.0  # 0: gradients are not clipped
     momentum: float = 0.9  # sgd only
     batch_size: int = 32
     accumulate: int = 1  # batches whose gradients make one step: large batches in the memory of small ones
@@ -34,6 +51,10 @@ class OptimizerConfig:
     validate_every: int = 0  # steps; 0: four times an epoch, whatever the size of the log
     patience: int = 5  # validations without a better one before stopping
     save_every_seconds: float = 30.0  # the state is saved at each validation too: what a kill can cost
+
+    def __post_init__(self) -> None:
+        """Refuse a value out of its range with an `InputError`."""
+        check_ranges("optimizer", self, _RANGES)
 
     def steps_of(self, batches: int) -> int:
         """How many steps a training has.

@@ -32,6 +32,22 @@ class SignalsConfig:
             )
 
 
+_DATA_RANGES = (
+    ("max_history", 1, math.inf),
+    ("validation_share", 0.0, 0.99),
+    ("shards", 1, 99_999),
+    ("max_bad_rows", 0, math.inf),
+)
+_NEWS_RANGES = (
+    ("chunk", 0, math.inf),
+    ("max_title_tokens", 3, math.inf),  # one between the two that begin and end a text
+    ("category_dimension", 1, math.inf),
+    ("interest_dimension", 0, math.inf),
+    ("dropout", 0.0, 0.9),
+)
+_RETRIEVAL_RANGES = (("heads", 1, math.inf), ("temperature", 1e-3, 100.0), ("negatives", 0, math.inf))
+
+
 @dataclass(frozen=True, kw_only=True)
 class DataConfig:
     """How logs become examples."""
@@ -41,6 +57,10 @@ class DataConfig:
     shards: int = 4
     max_bad_rows: int = 0
     signals: SignalsConfig = field(default_factory=SignalsConfig)  # read where a log has such a column
+
+    def __post_init__(self) -> None:
+        """Refuse a value out of its range with an `InputError`."""
+        check_ranges("data", self, _DATA_RANGES)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,6 +79,10 @@ class NewsConfig:
     interest_dimension: int = 128  # directions that tell readers apart, measured on histories; 0: none
     dropout: float = 0.1
 
+    def __post_init__(self) -> None:
+        """Refuse a value out of its range with an `InputError`."""
+        check_ranges("news", self, _NEWS_RANGES)
+
 
 @dataclass(frozen=True, kw_only=True)
 class RetrievalConfig:
@@ -70,9 +94,14 @@ class RetrievalConfig:
     popularity_correction: bool = True  # logQ
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
 
+    def __post_init__(self) -> None:
+        """Refuse a value out of its range with an `InputError`."""
+        check_ranges("retrieval", self, _RETRIEVAL_RANGES)
+
 
 OBJECTIVES = ("click", "softmax", "click+softmax")
 _RANKING_RANGES = (
+    ("negatives", 0, math.inf),
     ("label_smoothing", 0.0, 0.99),
     ("popularity_debias", 0.0, 2.0),
     ("position_propensities", 1e-3, 1.0),

@@ -1,12 +1,14 @@
 """All settings of a run, from TOML and back."""
 
 import dataclasses
+import math
 import tomllib
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import tomli_w
 
+from genre_tf.config.optimizer import check_ranges
 from genre_tf.config.recommending import DataConfig, NewsConfig, RankingConfig, RetrievalConfig
 from genre_tf.config.tables import from_table
 from genre_tf.config.writing import GenerationConfig, PretrainConfig, SafetyConfig
@@ -22,6 +24,10 @@ class ContinualConfig:
     # since the next run draws from this mixture.
     replay_share: float = 0.5
     margin: float = 0.01  # one point of AUC, or 1 % of perplexity: validations of some hundred rows vary so
+
+    def __post_init__(self) -> None:
+        """Refuse a share that is none with an `InputError`."""
+        check_ranges("continual", self, (("replay_share", 0.0, 0.99), ("margin", 0.0, math.inf)))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -24,11 +24,15 @@ class TaskSharesConfig:
         check_ranges("generation.tasks", self, [(name, 0.0, math.inf) for name in names])
 
 
-# A weight of 1 is the target's alone.
-
-
 _GENERATION_RANGES = (
-    ("context_weight", 0.0, 0.99),
+    ("vocabulary_size", 1, math.inf),
+    ("layers", 1, math.inf),
+    ("heads", 1, math.inf),
+    ("hidden", 1, math.inf),
+    ("max_tokens", 1, math.inf),
+    ("prefix_tokens", 1, math.inf),
+    ("max_examples", 0, math.inf),
+    ("context_weight", 0.0, 0.99),  # a weight of 1 is the target's alone
     ("dropout", 0.0, 0.9),
     ("drop_source", 0.0, 1.0),
     ("drop_reader", 0.0, 1.0),

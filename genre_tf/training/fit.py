@@ -74,7 +74,8 @@ def fit(
         trainer: the model and its loss; compiled here.
         batches_from: batches without end, from those of a step on; the same at each call.
         steps: to do at most.
-        config: `accumulate`, `steps_per_execution`, `validate_every`, `patience`, `save_every_seconds`.
+        config: `accumulate`, `steps_per_execution`, `validate_every`, `patience`, `save_every_seconds`; of an
+            epoch's batches, so that `validate_every` is a number of steps.
         goal: what the training is judged by.
         files: of the stage.
         report: takes a line of progress.
@@ -82,10 +83,9 @@ def fit(
 
     Raises:
         FailureError: the loss became infinite or no number, or a file cannot be written.
-        InputError: there is no room for the files, or a number of batches or steps is below 1.
+        InputError: there is no room for the files.
         StoppedError: SIGTERM or Ctrl-C; the state was saved.
     """
-    _check_counts(config)
     files.folder.mkdir(parents=True, exist_ok=True)
     trainable = trainer.model.trainable_weights
     with trainer.distribute_strategy.scope():
@@ -107,12 +107,6 @@ def fit(
     older = _on_older(trainer.model, goal, files)
     load_weights(trainer.model, files.weights)
     return _result(watch, sum(math.prod(weight.shape) for weight in trainable), older)
-
-
-def _check_counts(config: OptimizerConfig) -> None:
-    for name in ("accumulate", "steps_per_execution", "validate_every"):
-        if getattr(config, name) < 1:
-            raise InputError(f"{name} is {getattr(config, name)}: give 1 or more")
 
 
 def _result(watch: Watch, trainable_parameters: int, older: dict[str, Any]) -> FitResult:

@@ -9,7 +9,7 @@ import pytest
 import tensorflow as tf
 
 from genre_tf.config import OptimizerConfig
-from genre_tf.errors import FailureError, InputError
+from genre_tf.errors import FailureError
 from genre_tf.training.fit import StageTrainer, fit
 from genre_tf.training.progress import Goal
 from genre_tf.training.stage_files import StageFiles
@@ -136,12 +136,6 @@ def test_a_loss_that_is_no_number_names_its_step_and_all_its_rows(tmp_path, accu
     listed = ", ".join(str(row) for row in range(2 * ROWS, 3 * ROWS))
     with pytest.raises(FailureError, match=f"became nan at step 3, learning from impressions {listed}:"):
         _fit(tmp_path, config, _rows(bad=2 * ROWS + 7).batch(ROWS // accumulate))
-
-
-@pytest.mark.parametrize("name", ["accumulate", "steps_per_execution", "validate_every"])
-def test_counts_below_one_are_refused(tmp_path, name):
-    with pytest.raises(InputError, match=f"{name} is 0: give 1 or more"):
-        fit(Fitted(Line()), None, STEPS, dataclasses.replace(SETTINGS, **{name: 0}), None, None, None)
 
 
 def _sleep(value):
