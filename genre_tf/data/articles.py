@@ -51,12 +51,16 @@ class Impression:
 
 @dataclass(frozen=True)
 class Split:
-    """One folder of a data set: its articles, its log, and the faults of the rows that were skipped."""
+    """One folder of a data set: its articles, its log, and the faults of the rows that were skipped.
+
+    `bad_rows` is the number of these rows; of very many, not all faults are listed.
+    """
 
     name: str
     articles: dict[str, Article]
     impressions: list[Impression]
     faults: list[Fault]
+    bad_rows: int = 0
 
     @property
     def labelled(self) -> bool:

@@ -117,6 +117,15 @@ def load_manifest(folder: Path) -> Manifest:
     return manifest
 
 
+def is_prepared(folder: Path) -> bool:
+    """Whether a folder's manifest is one of ours, of whatever version: many programs write a manifest.json."""
+    try:
+        manifest = json.loads((folder / MANIFEST_FILE).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    return isinstance(manifest, dict) and {"article_table", "outputs"} <= manifest.keys()
+
+
 def is_current(folder: Path, settings: dict[str, Any], inputs: dict[str, str], max_bad_rows: int) -> bool:
     """Whether a folder holds, undamaged, what these settings make of these inputs.
 

@@ -35,7 +35,8 @@ def read_split(data: Path, name: str, max_bad_rows: int = 0) -> Split:
     policy = FaultPolicy.allowing(max_bad_rows)
     news, behaviors = split_files(data, name)
     articles = read_news(news, policy)
-    return Split(name, articles, read_behaviors(behaviors, articles, policy), policy.faults)
+    impressions = read_behaviors(behaviors, articles, policy)
+    return Split(name, articles, impressions, policy.faults, policy.bad_rows)
 
 
 def split_files(data: Path, name: str) -> tuple[Path, Path]:

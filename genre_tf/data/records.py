@@ -26,6 +26,7 @@ from genre_tf.data.manifest import (
     file_fingerprint,
     input_fingerprints,
     is_current,
+    is_prepared,
     load_manifest,
     output_fingerprints,
     shard_paths,
@@ -160,13 +161,13 @@ def read_examples(folder: Path, split: str) -> list[ImpressionExample]:
 def _write_folder(
     out: Path, data: Path, task: LogTask, manifest: Manifest, runner: Runner | None
 ) -> Manifest:
-    table, faults = task.table, task.policy.faults
+    table, policy = task.table, task.policy
     with whole_folder(out) as folder:
         write_articles(folder / ARTICLES_FILE, table)
         summary = write_log(task, folder) if runner is None else _beam_writer()(task, folder, runner)
         manifest = manifest | {
-            "bad_rows": len({(fault.file, fault.line) for fault in faults}),
-            "faults": fault_rows(faults, data),
+            "bad_rows": policy.bad_rows,
+            "faults": fault_rows(policy.faults, data),
             "articles": len(table) - 1,
             "article_table": table.fingerprint,
             "splits": summary.as_values(),
@@ -215,7 +216,7 @@ def _require_runner(runner: Runner | None, counters_from: Path | None) -> None:
 def _require_free(out: Path, overwrite: bool) -> None:
     if not out.exists() or (out.is_dir() and not any(out.iterdir())):
         return
-    if not (out / MANIFEST_FILE).is_file():
+    if not is_prepared(out):
         raise InputError(f"{out} exists and is no prepared folder; give a new one")
     if not overwrite:
         raise InputError(f"{out} was prepared from other data or settings; give --overwrite to replace it")

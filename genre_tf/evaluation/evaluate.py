@@ -116,6 +116,8 @@ def evaluate_run(
     config = open_run(run)
     names = chosen_models(run, config, options.models)
     log = read_log(run, config, data, split, max_bad_rows=options.max_bad_rows)
+    if log.split.bad_rows:
+        say(f"bad rows of {split} skipped: {log.split.bad_rows}, the first {log.split.faults[0]}")
     clicked = log.clicked()
     slices = slice_masks(log.split.impressions, Seen.in_prepared(run / "prepared"))
     examples = log.examples()

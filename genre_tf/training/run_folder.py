@@ -12,7 +12,7 @@ from genre_tf.backbones.precision import check_precision
 from genre_tf.backbones.sources import resolve_backbone
 from genre_tf.backbones.trainable import parse_trainable
 from genre_tf.config import RunConfig, read_config, with_optimizer, write_config
-from genre_tf.data.manifest import load_manifest
+from genre_tf.data.manifest import MANIFEST_FILE, load_manifest
 from genre_tf.data.records import prepare, read_articles
 from genre_tf.data.replay import write_older
 from genre_tf.errors import FailureError, InputError
@@ -248,6 +248,13 @@ def _prepare(run: Path, data: Path, config: RunConfig, report: Report, *, overwr
         counters_from=counters_of_start(config),
     )
     report(f"{run / 'prepared'} {'written' if done.written else 'is up to date'}")
+    if skipped := done.manifest["bad_rows"]:
+        first = done.manifest["faults"][0]
+        place = f"{first['file']}:{first['line']}: {first['field']}"
+        report(
+            f"bad rows skipped: {skipped}, the first {place}: {first['message']} "
+            f"(listed in {run / 'prepared' / MANIFEST_FILE})"
+        )
 
 
 def with_steps(config: RunConfig, steps: int) -> RunConfig:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from genre_tf.config import SignalsConfig
-from genre_tf.data import serialization
+from genre_tf.data import faults, serialization
 from genre_tf.data.articles import ArticleTable
 from genre_tf.data.counters import Counters
 from genre_tf.data.examples import build_examples, split_by_time
@@ -154,6 +154,15 @@ def test_skipped_rows_are_counted_and_listed(write_split, tmp_path):
         prepare(data, tmp_path / "out", validation_share=0, max_bad_rows=1)
 
 
+def test_rows_are_counted_beyond_the_faults_that_are_listed(write_split, tmp_path, monkeypatch):
+    monkeypatch.setattr(faults, "MAX_LISTED_FAULTS", 1)
+    data = write_split(behaviors=["x", "1\tU1\t11/9/2019 9:00:00 AM\tN1\tN3-1 N4-0", "y", "z"])
+    manifest = prepare(data, tmp_path / "out", validation_share=0, max_bad_rows=3).manifest
+    assert (manifest["bad_rows"], len(manifest["faults"])) == (3, 1)
+    split = read_split(data, "train", max_bad_rows=3)
+    assert (split.bad_rows, len(split.faults)) == (3, 1)
+
+
 @pytest.mark.parametrize(
     ("rows", "message"),
     [
@@ -181,7 +190,9 @@ def test_what_is_not_ours_is_never_replaced(data, tmp_path):
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "letter.txt").write_text("dear")
     (tmp_path / "file").write_text("dear")
-    for name in ("mine", "file"):
+    (tmp_path / "application").mkdir()
+    (tmp_path / "application" / "manifest.json").write_text('{"name": "an application", "outputs": []}')
+    for name in ("mine", "file", "application"):
         with pytest.raises(InputError, match="no prepared folder"):
             prepare(data, tmp_path / name, overwrite=True)
     assert (tmp_path / "mine" / "letter.txt").read_text() == "dear"

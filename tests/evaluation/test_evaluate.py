@@ -58,6 +58,16 @@ def test_counters_change_the_ranker_with_counters_only(tiny_run: Path, tiny_data
     assert set(scorers) == {"ranker", "ranker_counters"}
 
 
+def test_skipped_rows_are_told(tiny_run: Path, tiny_data: Path, tmp_path: Path) -> None:
+    shutil.copytree(tiny_data / "dev", tmp_path / "dev")
+    with (tmp_path / "dev" / "behaviors.tsv").open("a") as log:
+        log.write("half a row\n")
+    said: list[str] = []
+    options = EvaluationOptions(models=("two_tower",), before=False, max_bad_rows=1)
+    evaluate_run(tiny_run, tmp_path, "dev", options, said.append)
+    assert "bad rows of dev skipped: 1, the first" in said[0] and "behaviors.tsv:31" in said[0]
+
+
 def test_readers_for_whom_nothing_was_written_are_scored_as_they_are(tiny_run: Path, tiny_data: Path) -> None:
     log = read_log(tiny_run, open_run(tiny_run), tiny_data, "dev")
     scorers = load_scorers(tiny_run, ("two_tower", "ranker"), log.table)

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import shutil
 
 import pytest
 
@@ -164,3 +165,14 @@ def test_training_again_forgets_once_and_goes_on_after_a_kill(tmp_path, data, mo
 
 def _made_from(run, stages):
     return {stage: run_folder.stage_fingerprints(run, CONFIG)[stage] for stage in stages}
+
+
+def test_skipped_rows_are_told(tmp_path, data):
+    shutil.copytree(data, tmp_path / "data")
+    with (tmp_path / "data" / "train" / "behaviors.tsv").open("a") as log:
+        log.write("half a row\n")
+    said = []
+    config = dataclasses.replace(CONFIG, data=DataConfig(max_bad_rows=1))
+    with run_lock(tmp_path / "run"):
+        open_run(tmp_path / "run", tmp_path / "data", config, said.append)
+    assert "bad rows skipped: 1, the first train/behaviors.tsv:41: columns" in said[1]
