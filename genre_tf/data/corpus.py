@@ -68,19 +68,24 @@ class Corpus:
 
 
 def read_corpus(
-    data: Path, splits: Sequence[str] = ("train",), validation_share: float = 0.1, max_bad_rows: int = 0
+    data: Path,
+    splits: Sequence[str] = ("train",),
+    validation_share: float = 0.1,
+    max_bad_rows: int = 0,
+    max_history: int = 50,
 ) -> Corpus:
     """Reads the articles of some splits and holds the newest out, by the first time that a log shows them.
 
     Held out is the very set of articles that `genre train generation` holds out of the same log with the same
-    share (`genre_tf.data.text_examples.first_shown_in`): what a writer is validated on has not been learned
-    here either. Texts that an older article has word for word are not held out.
+    share and `max_history` (`genre_tf.data.text_examples.first_shown_in`): what a writer is validated on has
+    not been learned here either. Texts that an older article has word for word are not held out.
 
     Args:
         data: folder of the data set.
         splits: names of the splits; a reported one is none of them.
         validation_share: newest share of the impressions; what they alone show is held out.
         max_bad_rows: rows of each split that may be skipped.
+        max_history: the newest clicks of a history, which are all that a training sees of it.
 
     Raises:
         InputError: a wrong path or file, or nothing to learn or to hold out.
@@ -91,7 +96,7 @@ def read_corpus(
         split = read_split(data, name, max_bad_rows)
         articles = {**split.articles, **articles}  # of equal ids the first wins
         impressions += split.impressions
-    newest = first_shown_at_the_end(impressions, validation_share)
+    newest = first_shown_at_the_end(impressions, validation_share, max_history)
     learned = NewsTexts.of(article for key, article in articles.items() if key not in newest)
     held_out = NewsTexts.of((articles[key] for key in articles if key in newest), without={*learned.all})
     if not learned.titles or not held_out.titles:
@@ -103,12 +108,15 @@ def read_corpus(
     return Corpus(learned, held_out, frozenset(articles))
 
 
-def first_shown_at_the_end(impressions: Sequence[Impression], share: float) -> frozenset[str]:
+def first_shown_at_the_end(
+    impressions: Sequence[Impression], share: float, max_history: int
+) -> frozenset[str]:
     """Ids of the articles that the newest impressions show and no earlier one names, nor its history.
 
     Args:
         impressions: in any order.
         share: of them, newest by time; those of one moment stay together.
+        max_history: clicks of a history that count, the newest.
     """
     seconds = [round((each.time - _EPOCH).total_seconds()) for each in impressions]
     first = first_of_validation(seconds, share) if impressions else None
@@ -120,7 +128,7 @@ def first_shown_at_the_end(impressions: Sequence[Impression], share: float) -> f
         if time >= first:
             shown.update(each.candidates)
         else:
-            earlier.update(each.candidates, each.history)
+            earlier.update(each.candidates, each.history[-max_history:])
     return frozenset(shown - earlier)
 
 

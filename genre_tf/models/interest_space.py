@@ -42,7 +42,7 @@ def interest_space(
     Args:
         texts: [articles, hidden], vectors of length one, zero where there is no text.
         histories: rows of the articles that each reader clicked; equal histories count once.
-        dimension: of the space, at most `hidden`.
+        dimension: of the space; of more than `hidden`, so many.
         weights: how much each click of each history counts, above zero; None: 1.
 
     Returns:
@@ -60,7 +60,8 @@ def interest_space(
     loyal = [_reader(*each) for each in sorted(read)]
     loyal = [reader for reader in loyal if len(reader[0]) > 1]
     if not loyal:
-        return InterestSpace(np.zeros(hidden, np.float32), np.zeros((hidden, dimension), np.float32))
+        kernel = np.zeros((hidden, min(dimension, hidden)), np.float32)
+        return InterestSpace(np.zeros(hidden, np.float32), kernel)
     rows, counts = (np.concatenate(column) for column in zip(*loyal, strict=True))
     times_read = np.bincount(rows, weights=counts, minlength=len(texts))
     clicks = times_read.sum()

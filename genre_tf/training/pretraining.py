@@ -84,10 +84,13 @@ def pretrain(
         StoppedError: SIGTERM or Ctrl-C came, and the state was saved.
     """
     _check(config.pretrain, out)
-    corpus = read_corpus(data, splits, config.pretrain.validation_share, config.data.max_bad_rows)
+    settings = config.data
+    corpus = read_corpus(
+        data, splits, config.pretrain.validation_share, settings.max_bad_rows, settings.max_history
+    )
     sets = {"held_out": corpus.held_out}
     for folder, split in evaluate:
-        sets[f"{folder}:{split}"] = read_unseen(folder, split, corpus, config.data.max_bad_rows)
+        sets[f"{folder}:{split}"] = read_unseen(folder, split, corpus, settings.max_bad_rows)
     report(
         f"{len(corpus.learned.titles)} titles and {len(corpus.learned.abstracts)} abstracts to learn, "
         f"{len(corpus.held_out.titles)} and {len(corpus.held_out.abstracts)} held out"

@@ -11,7 +11,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from genre_tf.config import RunConfig, with_optimizer, write_config
+from genre_tf.config import OBJECTIVES, RunConfig, with_optimizer, write_config
 from genre_tf.errors import InputError, StoppedError
 from genre_tf.training.progress import FitResult, Report
 from genre_tf.training.run_folder import TRAINERS, open_run, stage_fingerprints
@@ -49,11 +49,15 @@ HYPER_PARAMETERS: Mapping[str, HyperParameter] = {
     "weight_decay": HyperParameter(_OPTIMIZER, 1e-4, 0.3, log=True),
     "warmup_share": HyperParameter(_OPTIMIZER, 0.0, 0.3),
     "clip_norm": HyperParameter(_OPTIMIZER, 0.1, 10.0, log=True),
-    "batch_size": HyperParameter(_OPTIMIZER, choices=(8, 16, 32, 64)),
+    "batch_size": HyperParameter(_OPTIMIZER, choices=(8, 16, 32, 64, 160)),
     "dropout": HyperParameter(_NEWS, 0.0, 0.5, stages=("retrieval", "ranking")),
     "temperature": HyperParameter(_STAGE, 0.02, 0.5, log=True, stages=("retrieval",)),
     "negatives": HyperParameter(_STAGE, choices=(1, 2, 4, 8), stages=("retrieval",)),
     "popularity_correction": HyperParameter(_STAGE, choices=(False, True), stages=("retrieval",)),
+    "objective": HyperParameter(_STAGE, choices=OBJECTIVES, stages=("ranking",)),
+    "popularity_debias": HyperParameter(_STAGE, 0.0, 1.0, stages=("ranking",)),
+    "label_smoothing": HyperParameter(_STAGE, 0.0, 0.2, stages=("ranking",)),
+    "contrastive": HyperParameter(_STAGE, 0.0, 0.5, stages=("ranking",)),
     "prefix_tokens": HyperParameter(_STAGE, choices=(1, 2, 4, 8), stages=("generation",)),
 }
 

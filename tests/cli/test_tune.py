@@ -20,6 +20,9 @@ SMALL_ROOM = NewsroomSettings(seed=3, articles=300, readers=60, impressions=480)
 def test_every_named_setting_finds_its_place(stage):
     names = known_names(stage)
     values = {name: (HYPER_PARAMETERS[name].choices or (HYPER_PARAMETERS[name].high,))[-1] for name in names}
+    if stage == "ranking":
+        assert {"objective", "popularity_debias", "label_smoothing", "contrastive"} < set(names)
+        assert RunConfig().ranking.optimizer.batch_size in HYPER_PARAMETERS["batch_size"].choices
     changed = with_values(RunConfig(), stage, values)
     assert changed != RunConfig() and len(names) > 4
     for name, value in values.items():

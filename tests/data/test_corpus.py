@@ -37,6 +37,14 @@ def test_what_only_the_newest_part_of_the_log_shows_is_held_out(write_split):
     assert corpus.learned.abstracts == ("A late goal settled it.", "Five soups.")
 
 
+def test_clicks_that_a_training_does_not_see_hold_nothing_back(write_split):
+    """N5 stands in an earlier history, but before its newest two clicks."""
+    behaviors = [BEHAVIORS[0], BEHAVIORS[1], "2\tU2\t11/9/2019 10:00:00 AM\tN5 N4 N1\tN3-1"]
+    data = write_split(news=NEWS, behaviors=behaviors)
+    assert "Five sets" in read_corpus(data, validation_share=0.3, max_history=2).held_out.titles
+    assert "Five sets" in read_corpus(data, validation_share=0.3, max_history=3).learned.titles
+
+
 def test_unseen_articles_have_new_ids_and_new_texts(write_split):
     write_split(news=NEWS, behaviors=BEHAVIORS)
     later = [NEWS[0], "N8\tnews\tworld\tFive sets\t\t\t[]\t[]", "N9\tnews\tworld\tSnow\t \t\t[]\t[]"]

@@ -91,6 +91,7 @@ def test_clicks_of_chance_blur_the_space_less_the_less_they_count() -> None:
 def test_without_two_clicks_of_a_reader_there_is_no_space(histories: list[np.ndarray]) -> None:
     space = interest_space(_readers()[0], histories, 4)
     assert not space.kernel.any() and space.kernel.shape == (12, 4)
+    assert interest_space(_readers()[0], histories, 128).kernel.shape == (12, 12)
 
 
 def test_one_reader_gives_finite_numbers() -> None:
