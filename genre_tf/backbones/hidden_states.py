@@ -260,7 +260,7 @@ def _write(
 
 
 def _new_file(file: Path, shape: tuple[int, ...]) -> npt.NDArray[np.float16]:
-    """A file's array, all of its room taken now: on a full disk, writing into mapped memory ends a process."""
+    """A file's array, its room taken now: on a full disk, writing into mapped memory ends a process."""
     needed = int(np.prod(shape, dtype=np.int64)) * np.dtype(np.float16).itemsize
     with _said(file.parent):
         free = shutil.disk_usage(file.parent).free

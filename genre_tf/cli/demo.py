@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 _MARKER = "demo.json"  # marks a folder that a demo may replace
 _PARTS = ("newsroom", "run", "models")
-# Each is warmed up with every signature in verification and again as the server starts: one reader, and a few.
+# Each is warmed up with every signature, in verification and as the server starts: one reader, and a few.
 _BATCH_SIZES = (1, 8)
 
 

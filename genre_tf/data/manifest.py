@@ -118,7 +118,7 @@ def load_manifest(folder: Path) -> Manifest:
 
 
 def is_prepared(folder: Path) -> bool:
-    """Whether a folder's manifest is one of ours, of whatever version: many programs write a manifest.json."""
+    """Whether a folder's manifest is one of ours, of any version: many programs write a manifest.json."""
     try:
         manifest = json.loads((folder / MANIFEST_FILE).read_text(encoding="utf-8"))
     except (OSError, ValueError):

@@ -58,6 +58,7 @@ def fit(
     report: Report,
     *,
     jit_compile: bool = False,
+    name_rows: Callable[[int, int], str] | None = None,
 ) -> FitResult:
     """Train a stage, from the weights of an earlier run if its files name one, and keep the best weights.
 
@@ -74,15 +75,15 @@ def fit(
         trainer: the model and its loss; compiled here.
         batches_from: batches without end, from those of a step on; the same at each call.
         steps: to do at most.
-        config: `accumulate`, `steps_per_execution`, `validate_every`, `patience`, `save_every_seconds`; of an
-            epoch's batches, so that `validate_every` is a number of steps.
+        config: `accumulate`, `steps_per_execution`, `validate_every` (in steps), `patience` and when to save.
         goal: what the training is judged by.
         files: of the stage.
         report: takes a line of progress.
         jit_compile: whether XLA compiles the step.
+        name_rows: (number of a batch, how many) -> what they hold; None: batches have a column `impression`.
 
     Raises:
-        FailureError: the loss became infinite or no number, or a file cannot be written.
+        FailureError: the loss, or a metric, became infinite or no number, or a file cannot be written.
         InputError: there is no room for the files.
         StoppedError: SIGTERM or Ctrl-C; the state was saved.
     """
@@ -98,7 +99,7 @@ def fit(
     check_room(files.folder, [*trainer.variables, *trainer.optimizer.variables])
     progress = _begin(trainer, files, steps, report)
     with stop_request() as request:
-        describe = _describer(batches_from, config.accumulate)
+        describe = _describer(batches_from, config.accumulate, name_rows)
         watch = Watch(progress, steps, config, goal, files, report, request, describe)
         try:
             _run(trainer, batches_from, watch)
@@ -174,10 +175,14 @@ def _run(trainer: StageTrainer, batches_from: Callable[[int], Any], watch: Watch
         trainer.fit(batches, steps_per_epoch=left, epochs=1, verbose=0, shuffle=False, callbacks=[watch])
 
 
-def _describer(batches_from: Callable[[int], Any], accumulate: int) -> Callable[[int], str]:
-    """Names the rows that a step has learned from, by making its batches again."""
+def _describer(
+    batches_from: Callable[[int], Any], accumulate: int, name_rows: Callable[[int, int], str] | None
+) -> Callable[[int], str]:
+    """Names the rows that a step has learned from, else by making its batches again."""
 
     def describe(step: int) -> str:
+        if name_rows is not None:
+            return name_rows((step - 1) * accumulate, accumulate)
         rows: list[int] = []
         for batch in islice(batches_from(step - 1), accumulate):
             if "impression" not in batch:

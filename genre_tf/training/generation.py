@@ -78,16 +78,11 @@ def train_generation(
     report(trained_share(parts))
     save_generator_sizes(parts, files.folder)
     rows, *held_out_rows = (
-        TextRows(examples, data.table, to_vectors(examples), parts.prompts)
-        for examples in (learned, *held_out)
+        TextRows(texts, data.table, to_vectors(texts), parts.prompts) for texts in (learned, *held_out)
     )
     optimizer = optimizer_of(settings)
     batching = _batching(settings, parts.prompts.sizes, devices)
-    if len(rows) < batching.rows:
-        raise InputError(
-            f"{len(rows)} texts are less than one batch of {batching.rows}, and a fixed shape leaves out a "
-            "batch that is not full: give a smaller --batch-size"
-        )
+    _require_batch(len(rows), batching.rows)
     in_epoch = rows.mean_batches(batching)
     steps, optimizer = optimizer.steps_of(in_epoch), optimizer.of_epoch(in_epoch)
     goal = _goal(*(Perplexity(parts.generator, each, batching.tokens) for each in held_out_rows))
@@ -98,7 +93,26 @@ def train_generation(
             lambda layout: rows.batches(batching, seed=config.seed, epochs=None, layout=layout, start=start)
         )
 
-    return fit(trainer, from_step, steps, optimizer, goal, files, report, jit_compile=devices.jit_compile)
+    def name_rows(start: int, count: int) -> str:
+        numbers = rows.row_numbers(batching, config.seed, start, count)
+        return _named([learned[number] for number in numbers], data.table)
+
+    compiled = devices.jit_compile
+    return fit(
+        trainer, from_step, steps, optimizer, goal, files, report, jit_compile=compiled, name_rows=name_rows
+    )
+
+
+def _require_batch(texts: int, rows: int) -> None:
+    if texts < rows:
+        raise InputError(
+            f"{texts} texts are less than one batch of {rows}, and a fixed shape leaves out a batch that is "
+            "not full: give a smaller --batch-size"
+        )
+
+
+def _named(texts: Sequence[TextExample], table: ArticleTable) -> str:
+    return "texts of the articles " + ", ".join(table.news_ids[text.article] for text in texts)
 
 
 def _starting_parts(

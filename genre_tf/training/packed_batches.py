@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -30,11 +31,13 @@ class TokenTexts:
         inputs: the tokens of each text as the model reads them, int32 [tokens].
         labels: the token after each, int32 [tokens]; None for masked models, which predict the inputs.
         masking: how words are hidden; None for causal models.
+        numbers: the place of the text that each was cut from, among all.
     """
 
     inputs: list[npt.NDArray[np.int32]]
     labels: list[npt.NDArray[np.int32]] | None
     masking: Masking | None
+    numbers: list[int]
 
     @cached_property
     def lengths(self) -> npt.NDArray[np.int64]:
@@ -54,14 +57,15 @@ def causal_texts(texts: Sequence[str], tokenizer: BytePair, width: int) -> Token
         width: tokens of a row.
     """
     end = np.asarray([tokenizer.token_id(END_OF_TEXT)], np.int32)
-    inputs, labels = [], []
-    for ids in _encoded(texts, tokenizer.encode):
+    inputs, labels, numbers = [], [], []
+    for number, ids in enumerate(_encoded(texts, tokenizer.encode)):
         whole = np.concatenate([end, ids, end])
         for start in range(0, len(whole) - 1, width):
             piece = whole[start : start + width + 1]
             inputs.append(piece[:-1])
             labels.append(piece[1:])
-    return TokenTexts(inputs, labels, None)
+            numbers.append(number)
+    return TokenTexts(inputs, labels, None, numbers)
 
 
 def masked_texts(texts: Sequence[str], tokenizer: WordPiece, width: int, share: float) -> TokenTexts:
@@ -87,13 +91,13 @@ def masked_texts(texts: Sequence[str], tokenizer: WordPiece, width: int, share: 
     special[[tokenizer.pad_id, tokenizer.unknown_id, tokenizer.start_id, tokenizer.end_id, mask]] = True
     begins = np.asarray([not token.startswith("##") for token in vocabulary])
     start, end = (np.asarray([one], np.int32) for one in (tokenizer.start_id, tokenizer.end_id))
-    inputs = [
-        np.concatenate([start, ids[first : first + width - 2], end])
-        for ids in _encoded(texts, tokenizer.pieces)
-        for first in range(0, len(ids), width - 2)
-    ]
+    inputs, numbers = [], []
+    for number, ids in enumerate(_encoded(texts, tokenizer.pieces)):
+        for first in range(0, len(ids), width - 2):
+            inputs.append(np.concatenate([start, ids[first : first + width - 2], end]))
+            numbers.append(number)
     masking = Masking(share=share, mask_id=mask, begins_word=begins, special=special)
-    return TokenTexts(inputs, None, masking)
+    return TokenTexts(inputs, None, masking, numbers)
 
 
 def _encoded(texts: Sequence[str], encode: Any) -> Iterator[npt.NDArray[np.int32]]:
@@ -172,6 +176,11 @@ class PackedBatches:
         # Said, since a strategy asks all workers at each step if data is left.
         data = data.apply(tf.data.experimental.assert_cardinality(tf.data.INFINITE_CARDINALITY))
         return data.prefetch(8)
+
+    def text_numbers(self, start: int, count: int) -> list[int]:
+        """Which of the texts are in some batches, wholly or in part: `count` batches from `start` on."""
+        batches = islice(self._from(start), count)
+        return sorted({self.texts.numbers[piece] for _, _, rows in batches for row in rows for piece in row})
 
     def _from(self, start: int) -> Iterator[tuple[int, int, list[list[int]]]]:
         """Epoch, number of the first row, and the texts of the rows of each batch from `start` on."""

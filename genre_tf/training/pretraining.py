@@ -192,6 +192,9 @@ def _train(
         start = step * settings.accumulate
         return devices.distribute(lambda layout: packed.batches(layout, start))
 
+    def name_rows(start: int, count: int) -> str:
+        return f"texts {', '.join(map(str, packed.text_numbers(start, count)))} (titles, then abstracts)"
+
     result = fit(
         trainer,
         from_step,
@@ -205,6 +208,7 @@ def _train(
         files,
         report,
         jit_compile=devices.jit_compile,
+        name_rows=name_rows,
     )
     files.finish(result)
     return result

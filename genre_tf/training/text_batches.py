@@ -1,5 +1,6 @@
 """Batches for the generator: rows of like length together, so that padding is little of the work."""
 
+import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -152,15 +153,28 @@ class TextRows:
             data = data.apply(tf.data.experimental.assert_cardinality(tf.data.INFINITE_CARDINALITY))
         return data.prefetch(8)
 
+    def row_numbers(self, batching: TextBatching, seed: int, start: int, count: int) -> list[int]:
+        """Which rows are in some of the shuffled batches, without second ones.
+
+        Args:
+            batching: how they are made.
+            seed: that shuffles.
+            start: number of the first.
+            count: how many.
+        """
+        randoms = (np.random.default_rng([seed, epoch]) for epoch in itertools.count())
+        batches = itertools.chain.from_iterable(self._epoch(batching, random)[1] for random in randoms)
+        some = itertools.islice(batches, start, start + count)
+        return np.concatenate(list(some)).tolist()
+
     def _epochs(
         self, batching: TextBatching, seed: int | None, epochs: int | None, layout: BatchLayout
     ) -> Iterator[tuple[dict[str, Any], dict[str, Any]]]:
         done = 0
         while epochs is None or done < epochs:
             random = None if seed is None else np.random.default_rng([seed, done])
-            kept = self._kept(batching, random)
-            order = self._order(batching, random)
-            for batch in _cut(order, self._row_tokens(kept), batching, random):
+            kept, batches = self._epoch(batching, random)
+            for batch in batches:
                 eligible = kept["history"][batch] & (self.texts["kind"][batch] == "title")
                 seconds = [] if random is None else second_rows(eligible, batching.contrast, random)
                 room = _second_room(batching, layout) if batching.rows else None
@@ -168,6 +182,13 @@ class TextRows:
                 for part in layout.wanted:
                     yield self._columns(rows_of_part(batch, seconds, part, layout.parts, room), kept)
             done += 1
+
+    def _epoch(
+        self, batching: TextBatching, random: np.random.Generator | None
+    ) -> tuple[dict[str, npt.NDArray[np.bool_]], list[npt.NDArray[np.int64]]]:
+        """What each row keeps, and the row numbers of each batch."""
+        kept = self._kept(batching, random)
+        return kept, _cut(self._order(batching, random), self._row_tokens(kept), batching, random)
 
     def _columns(
         self, part: PartRows, kept: dict[str, npt.NDArray[np.bool_]]

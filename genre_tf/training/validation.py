@@ -73,10 +73,10 @@ class Validation:
             readers.append(vectors.numpy())
             rows = tf.boolean_mask(tf.gather(batch["articles"], batch["candidates"]), batch["mask"]).numpy()
             pool.update(zip(rows.tolist(), tf.boolean_mask(candidates, batch["mask"]).numpy(), strict=True))
-        return {
-            "pool_auc": self._pool_auc(np.concatenate(readers), pool),
-            "auc": self._metrics(scores)["auc"],
-        }
+        auc = self._metrics(scores)["auc"]
+        # What is no number stands nowhere, and would seem to stand first.
+        placed = math.nan if math.isnan(auc) else self._pool_auc(np.concatenate(readers), pool)
+        return {"pool_auc": placed, "auc": auc}
 
     def _pool_auc(self, readers: npt.NDArray[np.float32], pool: dict[int, npt.NDArray[np.float32]]) -> float:
         place = {row: position for position, row in enumerate(pool)}
@@ -90,6 +90,9 @@ class Validation:
         return np.asarray([place[row] for row in rows.tolist() if row in place], np.int64)
 
     def _metrics(self, scores: list[Any]) -> dict[str, float]:
+        """AUC and nDCG@10; no numbers where a score is none, for the training to say at which step."""
+        if not all(np.isfinite(row).all() for row in scores):
+            return {"auc": math.nan, "ndcg@10": math.nan}
         means = mean_metrics(ranking_metrics(scores, self.clicked))
         return {"auc": float(means["auc"] or 0.0), "ndcg@10": float(means["ndcg@10"] or 0.0)}
 

@@ -71,7 +71,7 @@ class Watch(keras.callbacks.Callback):
         progress, executed, before = self.progress, self.model.executed, self.progress.step
         for loss in executed.losses:
             progress.step += 1
-            self._check(loss)
+            self._check("the loss", loss)
             progress.loss_sum, progress.loss_count = progress.loss_sum + loss, progress.loss_count + 1
         self._note(executed.pace)
         step, ended = progress.step, progress.step == self.steps
@@ -93,12 +93,13 @@ class Watch(keras.callbacks.Callback):
         if ended:  # Keras counts executions, of which there may be fewer than steps
             self.model.stop_training = True
 
-    def _check(self, loss: float) -> None:
+    def _check(self, name: str, value: float) -> None:
         step = self.progress.step
-        if not math.isfinite(loss):
+        if not math.isfinite(value):
+            cause = f"learning from {self.describe(step)}" if step else "before any learning"
             raise FailureError(
-                f"the loss became {loss} at step {step}, learning from {self.describe(step)}: lower the "
-                f"learning rate ({self.config.learning_rate}) or raise the clipping"
+                f"{name} became {value} at step {step}, {cause}: lower the learning rate "
+                f"({self.config.learning_rate}) or raise the clipping"
             )
 
     def _note(self, pace: Pace) -> None:
@@ -111,6 +112,8 @@ class Watch(keras.callbacks.Callback):
         """Validate, write scalars, and keep the weights if they are the best."""
         progress = self.progress
         found = dict(self.goal.validate())
+        for name, number in found.items():  # a step may ruin the weights after its own loss was right
+            self._check(f"{name} of the validation", number)
         self.board.scalars("validation", progress.step, found)
         self.board.weights(progress.step, model.model.trainable_weights)
         value = found[self.goal.metric]

@@ -3,8 +3,10 @@
 import numpy as np
 import pytest
 
+from genre_tf.backbones.gpt2 import tiny_byte_pair
 from genre_tf.data.masking import Masking, mask_words
 from genre_tf.data.packing import lay_out, pack
+from genre_tf.training.packed_batches import PackedBatches, TokenTexts, causal_texts
 
 
 def test_every_text_is_packed_once_and_rows_are_full():
@@ -59,3 +61,21 @@ def test_whole_words_are_hidden_in_devlins_shares():
 def test_a_row_without_words_hides_nothing():
     seen, places = mask_words(np.asarray([1, 1], np.int32), MASKING, np.random.default_rng(0))
     assert seen.tolist() == [1, 1] and not len(places)
+
+
+@pytest.mark.parametrize("start", [0, 5, 40])
+def test_the_texts_of_a_batch_are_named_without_making_it(start):
+    random = np.random.default_rng(4)
+    pieces = [np.full(random.integers(2, 12), number, np.int32) for number in range(60)]
+    texts = TokenTexts(pieces, pieces, None, [100 + number for number in range(60)])
+    packed = PackedBatches(texts, width=16, rows=3, seed=1)
+    batches = list(packed.batches(start=start).take(2).as_numpy_iterator())
+    held = {int(token) for batch in batches for token in batch["token_ids"][batch["text"] > 0]}
+    assert packed.text_numbers(start, 2) == sorted(100 + number for number in held)
+
+
+def test_pieces_know_the_text_that_they_were_cut_from():
+    tokenizer = tiny_byte_pair(["<|endoftext|>"])
+    pieces = causal_texts(["abc", "a long text that is cut", "x"], tokenizer, 8)
+    assert pieces.numbers == sorted(pieces.numbers) and set(pieces.numbers) == {0, 1, 2}
+    assert pieces.numbers.count(1) > 1 and len(pieces.numbers) == len(pieces.inputs)

@@ -63,6 +63,14 @@ def test_a_loss_that_is_no_number_stops_with_the_step_and_its_rows(tmp_path):
         _fit(tmp_path, iter([0.5] * 30), goal=float("nan"))
 
 
+def test_a_metric_that_is_no_number_after_a_bad_update_stops_likewise(tmp_path):
+    with pytest.raises(FailureError, match="quality of the validation became nan at step 2, learn"):
+        _fit(tmp_path, iter([0.5, float("nan")]))
+    kept = Point()
+    kept.load_weights(tmp_path / "ranking" / "model.weights.h5")
+    assert float(kept.x) == 0.0, "those of step 0"
+
+
 @pytest.mark.parametrize("decay", ["cosine", "linear"])
 def test_the_learning_rate_warms_up_and_decays_to_zero(decay):
     config = OptimizerConfig(learning_rate=0.2, warmup_share=0.1, decay=decay)

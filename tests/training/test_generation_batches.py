@@ -166,6 +166,17 @@ def test_seeds_repeat_and_epochs_differ(rows: TextRows) -> None:
     assert sorted(twice[:200]) == sorted(twice[200:])
 
 
+@pytest.mark.parametrize("fixed", [0, 16])
+def test_the_rows_of_a_batch_are_named_without_making_it(rows: TextRows, fixed: int) -> None:
+    batching = TextBatching(tokens=500, rows=fixed)
+    in_epoch = rows.mean_batches(batching)
+    start = in_epoch - 1  # the last of an epoch, and the first two of the next one
+    batches = rows.batches(batching, seed=3, epochs=None, start=start).take(3)
+    vectors = np.concatenate([batch["user_vector"] for batch in batches])
+    numbers = rows.row_numbers(batching, 3, start, 3)
+    np.testing.assert_array_equal(vectors, rows.user_vectors[numbers])
+
+
 def test_without_a_seed_nothing_is_dropped(rows: TextRows) -> None:
     batching = TextBatching(tokens=500, drop_source=1.0, drop_reader=1.0)
     for batch in rows.batches(batching):
