@@ -138,6 +138,7 @@ class StateEncoder:
             return tf.boolean_mask(layers(ids), tf.sequence_mask(lengths))  # [tokens, hidden]
 
         self._tokenize, self._encode = tokenize, encode
+        self._one_token = tf.constant([tokenizer.start_id])
 
     def __call__(
         self,
@@ -181,7 +182,7 @@ class StateEncoder:
         return HiddenStates(values, offsets)
 
     def _width(self) -> int:
-        return int(self._encode(tf.constant([0]), tf.constant([1], tf.int64)).shape[1])
+        return int(self._encode(self._one_token, tf.constant([1], tf.int64)).shape[1])
 
     def _token_ids(self, texts: Sequence[str]) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.int64]]:
         """Token ids of all texts one after another, int32 [tokens], and how many each has, int64 [N]."""
@@ -223,11 +224,11 @@ def _key(texts: Sequence[str], max_tokens: int, identity: str) -> str:
 @contextmanager
 def _only_writer(cache: Path) -> Iterator[None]:
     """Wait until no other process writes into a cache: the second one then finds what the first has made."""
-    with _said(cache):
+    with _disk_errors_told(cache):
         cache.mkdir(parents=True, exist_ok=True)
         lock = os.open(cache / _LOCK, os.O_RDWR | os.O_CREAT, 0o644)
     try:
-        with _said(cache):
+        with _disk_errors_told(cache):
             fcntl.flock(lock, fcntl.LOCK_EX)  # given back by the kernel, however the process ends
         yield
     finally:
@@ -242,12 +243,12 @@ def _write(
 ) -> None:
     """Write the folder whole or not at all, the states straight into their file: there may be gigabytes."""
     part = folder.with_name(folder.name + ".part")
-    with _said(folder):
+    with _disk_errors_told(folder):
         shutil.rmtree(part, ignore_errors=True)  # of a process that was killed
         part.mkdir()
     try:
         states = encode(texts, on_progress, lambda shape: _new_file(part / _VALUES, shape))
-        with _said(folder):
+        with _disk_errors_told(folder):
             if isinstance(states.values, np.memmap):
                 states.values.flush()
             else:
@@ -262,7 +263,7 @@ def _write(
 def _new_file(file: Path, shape: tuple[int, ...]) -> npt.NDArray[np.float16]:
     """A file's array, its room taken now: on a full disk, writing into mapped memory ends a process."""
     needed = int(np.prod(shape, dtype=np.int64)) * np.dtype(np.float16).itemsize
-    with _said(file.parent):
+    with _disk_errors_told(file.parent):
         free = shutil.disk_usage(file.parent).free
         if free < needed:
             raise OSError(
@@ -279,7 +280,7 @@ def _new_file(file: Path, shape: tuple[int, ...]) -> npt.NDArray[np.float16]:
 
 
 @contextmanager
-def _said(place: Path) -> Iterator[None]:
+def _disk_errors_told(place: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:

@@ -164,8 +164,7 @@ class TextRows:
         """
         randoms = (np.random.default_rng([seed, epoch]) for epoch in itertools.count())
         batches = itertools.chain.from_iterable(self._epoch(batching, random)[1] for random in randoms)
-        some = itertools.islice(batches, start, start + count)
-        return np.concatenate(list(some)).tolist()
+        return [int(row) for batch in itertools.islice(batches, start, start + count) for row in batch]
 
     def _epochs(
         self, batching: TextBatching, seed: int | None, epochs: int | None, layout: BatchLayout
