@@ -45,7 +45,7 @@ def run_lock(run: Path) -> Iterator[None]:
         there = {path.name for path in run.iterdir()} - ({_FILE} if free else set())
         try:
             yield
-        except InputError:
+        except (InputError, OSError):  # a file that cannot be read is wrong input too
             _take_back(run, there, new)
             raise
     finally:

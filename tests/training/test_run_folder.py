@@ -77,6 +77,10 @@ def test_a_refused_log_leaves_a_folder_as_it_was(tmp_path, data):
     held_out_too_little = dataclasses.replace(CONFIG, data=DataConfig(validation_share=0.0))
     with pytest.raises(InputError, match="validation"):
         train(("retrieval",), data, run, held_out_too_little, silent)
+    (tmp_path / "data" / "train" / "behaviors.tsv").mkdir(parents=True)
+    (tmp_path / "data" / "train" / "news.tsv").write_text("")
+    with pytest.raises(IsADirectoryError):
+        train(("retrieval",), tmp_path / "data", run, CONFIG, silent)
     assert [path.name for path in run.iterdir()] == ["notes.txt"]
 
 
