@@ -19,7 +19,6 @@ from genre_tf.data.log_writing import LogTask, write_log
 from genre_tf.data.manifest import (
     ARTICLES_FILE,
     FORMAT,
-    MANIFEST_FILE,
     Manifest,
     damaged,
     fault_rows,
