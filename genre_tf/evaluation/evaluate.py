@@ -116,12 +116,10 @@ def evaluate_run(
     config = open_run(run)
     names = chosen_models(run, config, options.models)
     log = read_log(run, config, data, split, max_bad_rows=options.max_bad_rows)
-    if log.split.bad_rows:
-        say(f"bad rows of {split} skipped: {log.split.bad_rows}, the first {log.split.faults[0]}")
     clicked = log.clicked()
     slices = slice_masks(log.split.impressions, Seen.in_prepared(run / "prepared"))
     examples = log.examples()
-    say(f"{len(examples)} impressions of {split}, {len(log.table) - 1} articles: {', '.join(names)}")
+    say(f"{_size(log)}: {', '.join(names)}")
     scorers = load_scorers(run, names, log.table)
     untrained: dict[str, ModelScorer] = {}
     if options.before:
@@ -148,6 +146,12 @@ def evaluate_run(
     if options.generation and has_generator(run):
         _add_texts(run, config, log, examples, clicked, scorers, options, report, say)
     return dict(finite(report))
+
+
+def _size(log: ScoredLog) -> str:
+    split = log.split
+    skipped = f" (bad rows skipped: {split.bad_rows}, the first {split.faults[0]})" if split.bad_rows else ""
+    return f"{len(split.impressions)} impressions of {split.name}{skipped}, {len(log.table) - 1} articles"
 
 
 def _add_texts(
