@@ -42,7 +42,8 @@ def test_clicks_that_a_training_does_not_see_hold_nothing_back(write_split):
     behaviors = [BEHAVIORS[0], BEHAVIORS[1], "2\tU2\t11/9/2019 10:00:00 AM\tN5 N4 N1\tN3-1"]
     data = write_split(news=NEWS, behaviors=behaviors)
     assert "Five sets" in read_corpus(data, validation_share=0.3, max_history=2).held_out.titles
-    assert "Five sets" in read_corpus(data, validation_share=0.3, max_history=3).learned.titles
+    with pytest.raises(InputError, match="0 held out of the newest"):
+        read_corpus(data, validation_share=0.3, max_history=3)
 
 
 def test_unseen_articles_have_new_ids_and_new_texts(write_split):
