@@ -91,19 +91,22 @@ def parse_expiry(text: str) -> float | datetime:
     return hours
 
 
-def refresh(models: Path, changes: Changes, report: Callable[[str], None]) -> Refreshed:
+def refresh(
+    models: Path, changes: Changes, report: Callable[[str], None], base: int | None = None
+) -> Refreshed:
     """Write the next version of `genre_recommender`.
 
     Args:
         models: MODELS, or MODELS/genre_recommender.
         changes: what to change.
         report: takes a line of progress.
+        base: the version to build on, which after a rollback is not the newest; None: the newest.
 
     Raises:
         InputError: no version, wrong data, or nothing would be left. Nothing is left behind.
         FailureError: what was written did not pass verification; nothing was published.
     """
-    version = _newest(models)
+    version = _version(models, base)
     contract = read_contract(version)
     articles = read_news(changes.news, FaultPolicy(changes.max_bad_rows)) if changes.news else {}
     # Started before anything is known to be new: it imports TensorFlow while the served version is read.
@@ -150,14 +153,18 @@ def _refreshed(
     return Refreshed(published, *numbers, checked)
 
 
-def _newest(models: Path) -> Path:
+def _version(models: Path, base: int | None) -> Path:
     servable = models if models.name == RECOMMENDER else models / RECOMMENDER
     found = versions(servable)
     if not found:
         raise InputError(
             f"no version of {RECOMMENDER} in {models}: give the folder that `genre export` wrote"
         )
-    return servable / str(found[-1])
+    if base is not None and base not in found:
+        raise InputError(
+            f"{RECOMMENDER} has no version {base} in {servable}; published: {', '.join(map(str, found))}"
+        )
+    return servable / str(found[-1] if base is None else base)
 
 
 def _read_log(changes: Changes, before: Catalogue, articles: Mapping[str, Article]) -> list[Impression]:

@@ -65,11 +65,13 @@ def rollback(
     print_choice(choice, json, ["genre", "rollback", str(models), name, "--to", str(choice.waits_for)])
 
 
-def wait_for(servers: list[str] | None, choice: "Choice", version: int, wait_s: float) -> None:
-    """Wait until every named server has loaded a version."""
+def wait_for(servers: list[str] | None, choice: "Choice", version: int | None, wait_s: float) -> None:
+    """Wait until every named server has loaded a version; None: there is nothing to wait for."""
     from genre_tf.serving.model_status import wait_until_loaded
 
     for server in servers or ():
+        if version is None:
+            return
         progress.print(f"waiting for {server} to load version {version} of {choice.model}", markup=False)
         wait_until_loaded(server, choice.model, version, wait_s)
 
@@ -88,10 +90,11 @@ def print_choice(choice: "Choice", json: bool, again: list[str]) -> None:
             }
         )
         return
-    loaded = ", ".join(map(str, choice.loaded))
+    loaded = ", ".join(map(str, choice.loaded)) or "none"
     labels = "".join(f", {label} = {version}" for label, version in choice.labels.items())
     follow = "served as they appear" if choice.newest_follow else "not served until chosen"
-    results.print(f"{choice.model}: loaded {loaded}; without a label {choice.default}{labels}", markup=False)
+    default = "none" if choice.default is None else choice.default
+    results.print(f"{choice.model}: loaded {loaded}; without a label {default}{labels}", markup=False)
     results.print(f"newer exports: {follow}", markup=False)
     if choice.waits_for is not None:
         results.print(

@@ -1,6 +1,7 @@
 """`genre rollback` and `genre label`: what models.config says, and that a running server takes it."""
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from genre_tf.serving.version_choice import (
     loaded_versions,
     remove_label,
     roll_back,
+    served_version,
     set_label,
 )
 
@@ -193,6 +195,29 @@ def test_what_no_server_could_serve_is_refused_and_nothing_changes(models: Path)
         roll_back(models, NAME, 3)
     assert (models / "models.config").read_text() == before
     assert not list(models.glob(".models*"))
+
+
+def test_a_chosen_version_that_is_gone_from_the_disk_can_be_left(
+    models: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    set_label(models, NAME, "stable", 4)
+    shutil.rmtree(models / NAME / "4")
+    label_verb(models, NAME, "stable", remove=True)
+    assert "loaded none; without a label none" in capsys.readouterr().out
+    assert served_version(models, NAME) is None
+    choice = roll_back(models, NAME)
+    assert (choice.loaded, choice.default) == ([3], 3)
+
+
+def test_what_unlabelled_requests_get(models: Path) -> None:
+    assert served_version(models, NAME) == 4
+    roll_back(models, NAME, 2)
+    assert served_version(models, NAME) == 2
+    set_label(models, NAME, "canary", 3, load=True)
+    assert served_version(models, NAME) == 3
+    assert served_version(models, "unlisted") is None
+    (models / "models.config").unlink()
+    assert served_version(models, NAME) is None
 
 
 def test_without_an_earlier_version_there_is_nothing_to_go_back_to(models: Path) -> None:
