@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from datetime import datetime, timedelta
@@ -18,6 +19,7 @@ from genre_tf.export.exchanges import Exchange, as_bytes
 from genre_tf.export.exporting import write_version
 from genre_tf.export.index import read_catalogue
 from genre_tf.export.index_changes import kept
+from genre_tf.export.names import RECOMMENDER
 from genre_tf.export.pool import _count, _features, build_catalogue
 from genre_tf.export.publishing import publish, staged
 from genre_tf.export.reference import RecommenderReference
@@ -25,6 +27,8 @@ from genre_tf.export.refreshing import Changes, parse_expiry, refresh
 from genre_tf.export.selection import Rules
 from genre_tf.export.servables import recommender_servable
 from genre_tf.export.served_models import ServedModels, read_served
+from genre_tf.serving.configuration import write_configuration
+from genre_tf.serving.version_choice import roll_back
 
 SIZES = {"max_history": 5, "k": 5, "retrieve": 20}
 START = datetime(2019, 11, 10)
@@ -221,6 +225,18 @@ def test_where_nothing_changes_no_version_appears(served, refreshed, tmp_path, c
         refreshed.articles,
     )
     assert len(list(refreshed.version.parent.iterdir())) == 2
+
+
+def test_after_a_rollback_the_served_version_is_refreshed(served, refreshed, tmp_path, capsys):
+    shutil.copytree(served, tmp_path / "models")
+    write_configuration(tmp_path / "models", [RECOMMENDER])
+    roll_back(tmp_path / "models", RECOMMENDER, 1)
+    refresh_verb(tmp_path / "models", news=news_file(tmp_path, OLD), json=True)
+    assert json.loads(capsys.readouterr().out)["path"].endswith("/1")
+    refresh_verb(tmp_path / "models", news=news_file(tmp_path, NEW), from_version=2, json=True)
+    assert json.loads(capsys.readouterr().out)["path"].endswith("/2")
+    with pytest.raises(InputError, match="no version 9 in .*published: 1, 2"):
+        refresh(served, Changes(expire=1.0), print, base=9)
 
 
 def test_a_broken_news_file_ends_with_status_2_and_leaves_nothing(served, refreshed, tmp_path):
