@@ -101,7 +101,7 @@ def _servables(
     share_frozen_layers(two_tower, ranker)
     has_generator = (run / "generation" / WEIGHTS_FILE).is_file()
     trained = load_generator(run) if has_generator else None
-    pool = read_pool(run, data, options.max_bad_rows)
+    pool = read_pool(run, data, options.max_bad_rows, report)
     report(f"encoding {len(pool.table) - 1} articles")
     catalogue = build_catalogue(ServedModels(two_tower, ranker), pool.table, pool.counters)
     history = config.data.max_history

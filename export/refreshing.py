@@ -16,14 +16,15 @@ from typing import Any
 
 import numpy as np
 
-from genre_tf.data.articles import Article, ArticleTable, Impression
+from genre_tf.data.articles import Article, ArticleTable
+from genre_tf.data.counters import Counters
 from genre_tf.data.faults import FaultPolicy
 from genre_tf.data.mind import iterate_behaviors, read_news
 from genre_tf.errors import InputError
 from genre_tf.export.contract import files_fingerprint, read_contract
 from genre_tf.export.fresh_process import FreshProcess, fresh_process
 from genre_tf.export.index import IDS_FILE, ArticleIndex, Catalogue, read_catalogue
-from genre_tf.export.index_changes import count, expired_rows, joined, kept
+from genre_tf.export.index_changes import add_counts, expired_rows, joined, kept
 from genre_tf.export.names import GENERATOR, RECOMMENDER
 from genre_tf.export.open_variables import variable_values
 from genre_tf.export.partitioned_index import options_of
@@ -126,12 +127,13 @@ def _refreshed(
     report(f"reading {version}")
     served = read_served(version)
     before = read_catalogue(served.index)
-    log = _read_log(changes, before, articles)
+    counted_to = _time(contract)
+    log = _read_log(changes, before, articles, counted_to, report)
     new = _new_articles(before, articles)
     if new:
         report(f"encoding {len(new)} articles")
     catalogue = joined(before, *_encoded(served.models, new))
-    catalogue, as_of = count(catalogue, _time(contract), log, report)
+    catalogue, as_of = add_counts(catalogue, counted_to, log)
     gone = expired_rows(catalogue, as_of, changes.expire)
     catalogue = kept(catalogue, ~gone)
     if len(catalogue.news_ids) == 1:
@@ -141,7 +143,7 @@ def _refreshed(
     known = set(before.news_ids)
     added = sum(article.news_id not in known for article in new)
     numbers = (added, len(new) - added, int(gone.sum()), len(catalogue.news_ids) - 1)
-    if not new and not log and not gone.any():
+    if not new and log is None and not gone.any():
         return Refreshed(version, *numbers, None)
     told = {"from_version": version.name, **dict(zip(("added", "changed", "expired"), numbers, strict=False))}
     files = {file.name: files_fingerprint(file) for file in (changes.news, changes.behaviors) if file}
@@ -167,16 +169,39 @@ def _version(models: Path, base: int | None) -> Path:
     return servable / str(found[-1] if base is None else base)
 
 
-def _read_log(changes: Changes, before: Catalogue, articles: Mapping[str, Article]) -> list[Impression]:
+def _read_log(
+    changes: Changes,
+    before: Catalogue,
+    articles: Mapping[str, Article],
+    counted_to: datetime | None,
+    report: Callable[[str], None],
+) -> Counters | None:
+    """Counters of the impressions that were not counted yet; None without a log."""
     if changes.behaviors is None:
-        return []
+        return None
     known = _AnyId({news_id: news_id for news_id in (*before.news_ids[1:], *articles)})
-    log = list(iterate_behaviors(changes.behaviors, known, FaultPolicy(changes.max_bad_rows)))
-    if not any(news_id in known for one in log for news_id in one.candidates):
+    counters, left_out = Counters(), 0
+    for impression in iterate_behaviors(changes.behaviors, known, FaultPolicy(changes.max_bad_rows)):
+        if impression.clicked is None:
+            raise InputError(
+                f"{changes.behaviors} has no labels (N1-0, N2-1): views without their clicks would make every "
+                "click rate too small; give a log that tells what was clicked"
+            )
+        if counted_to is not None and impression.time < counted_to:
+            left_out += 1
+        else:
+            counters.observe(impression)
+    if counters.newest is None:
+        raise InputError(
+            f"the log ends before {counted_to}, up to which the index counted already: give a later one"
+        )
+    if not known.keys() & counters.views.keys():
         raise InputError(
             f"{changes.behaviors} shows none of the {len(known)} articles: give the log of this index"
         )
-    return log
+    if left_out:
+        report(f"left out {left_out} impressions before {counted_to}: they were counted already")
+    return counters
 
 
 class _AnyId(dict[str, str]):

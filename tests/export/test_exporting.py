@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -130,6 +131,21 @@ def test_the_pool_is_every_article_of_the_data_with_the_counts_of_its_logs(run, 
     views = [shown.count(news_id) for news_id in table.news_ids]
     np.testing.assert_array_equal(counters[:, 1], views)
     assert (counters[:, 0] <= counters[:, 1]).all() and (counters[0] == 0).all()
+
+
+def test_views_of_a_log_without_labels_are_not_counted(run, data, tmp_path):
+    shutil.copytree(data, tmp_path / "news")
+    (tmp_path / "news" / "test").mkdir()
+    new = "NEW\tsports\t\tnobody was told who clicked\t\n"
+    (tmp_path / "news" / "test" / "news.tsv").write_text(new)
+    (tmp_path / "news" / "test" / "behaviors.tsv").write_text("1\tU1\t11/20/2030 9:00:00 AM\t\tNEW\n")
+    said = []
+    with_test, without = read_pool(run, [tmp_path / "news"], 0, said.append), read_pool(run, [data])
+    assert with_test.as_of == without.as_of
+    new_row = with_test.table.news_ids.index("NEW")
+    assert with_test.counters[new_row].tolist() == [0, 0, 0]
+    np.testing.assert_array_equal(np.delete(with_test.counters, new_row, axis=0), without.counters)
+    assert len(said) == 1 and "test/behaviors.tsv has no labels" in said[0]
 
 
 def test_the_pool_is_the_runs_own_where_no_data_are_given(run):

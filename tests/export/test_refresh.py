@@ -12,6 +12,7 @@ import pytest
 
 from genre_tf.cli.refresh import refresh as refresh_verb
 from genre_tf.data.articles import Article, ArticleTable, Impression
+from genre_tf.data.counters import Counters
 from genre_tf.errors import FailureError, InputError
 from genre_tf.export import refreshing
 from genre_tf.export.contract import files_fingerprint, read_contract
@@ -20,7 +21,7 @@ from genre_tf.export.exporting import write_version
 from genre_tf.export.index import read_catalogue
 from genre_tf.export.index_changes import kept
 from genre_tf.export.names import RECOMMENDER
-from genre_tf.export.pool import _count, _features, build_catalogue
+from genre_tf.export.pool import _features, build_catalogue
 from genre_tf.export.publishing import publish, staged
 from genre_tf.export.reference import RecommenderReference
 from genre_tf.export.refreshing import Changes, parse_expiry, refresh
@@ -74,7 +75,9 @@ def behaviors_file(folder, log):
 def catalogue_of(models, articles, log):
     """A full export's catalogue of articles and logs, and when it is of."""
     table = ArticleTable(articles)
-    counters = _count([log])
+    counters = Counters()
+    for one in log:
+        counters.observe(one)
     as_of = counters.newest + timedelta(seconds=1)
     return build_catalogue(ServedModels(*models), table, _features(counters, table, as_of)), as_of
 
@@ -275,6 +278,10 @@ def test_wrong_input_is_told(served, refreshed, live, tmp_path):
         refresh(served, Changes(behaviors=behaviors_file(tmp_path, [impression(0, (30, 31), (30,))])), print)
     with pytest.raises(InputError, match="shows none of"):
         refresh(served, Changes(behaviors=behaviors_file(tmp_path, [impression(99, (999,), (999,))])), print)
+    with pytest.raises(InputError, match="has no labels"):
+        unlabelled = tmp_path / "unlabelled.tsv"
+        unlabelled.write_text("1\tU1\t11/20/2019 9:00:00 AM\tN1\tN30 N31\n")
+        refresh(served, Changes(behaviors=unlabelled), print)
 
 
 @pytest.mark.parametrize(
