@@ -8,7 +8,7 @@ quick, but each recorded answer must then be written again and verified, minutes
 """
 
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
@@ -93,7 +93,11 @@ def parse_expiry(text: str) -> float | datetime:
 
 
 def refresh(
-    models: Path, changes: Changes, report: Callable[[str], None], base: int | None = None
+    models: Path,
+    changes: Changes,
+    report: Callable[[str], None],
+    base: int | None = None,
+    batch_sizes: Sequence[int] | None = None,
 ) -> Refreshed:
     """Write the next version of `genre_recommender`.
 
@@ -102,6 +106,7 @@ def refresh(
         changes: what to change.
         report: takes a line of progress.
         base: the version to build on, which after a rollback is not the newest; None: the newest.
+        batch_sizes: that warmup covers; None: those of the version before.
 
     Raises:
         InputError: no version, wrong data, or nothing would be left. Nothing is left behind.
@@ -109,6 +114,7 @@ def refresh(
     """
     version = _version(models, base)
     contract = read_contract(version)
+    contract["batch_sizes"] = list(batch_sizes or contract["batch_sizes"])
     articles = read_news(changes.news, FaultPolicy(changes.max_bad_rows)) if changes.news else {}
     # Started before anything is known to be new: it imports TensorFlow while the served version is read.
     with fresh_process() as fresh, tempfile.TemporaryDirectory() as scratch:

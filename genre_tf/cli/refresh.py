@@ -57,6 +57,7 @@ def refresh(
     load_tensorflow()
     from genre_tf.export import refreshing
     from genre_tf.export.names import RECOMMENDER
+    from genre_tf.serving.configuration import allowed_batch_sizes
     from genre_tf.serving.version_choice import served_version
 
     changes = refreshing.Changes(
@@ -71,6 +72,7 @@ def refresh(
         changes,
         lambda line: progress.print(line, markup=False, soft_wrap=True),
         from_version or served_version(folder, RECOMMENDER),
+        allowed_batch_sizes(folder),
     )
     _print_refreshed(done, json)
 

@@ -7,7 +7,12 @@ import pytest
 from google.protobuf import text_format
 
 from genre_tf.errors import InputError
-from genre_tf.serving.configuration import BatchingOptions, render_batching, write_configuration
+from genre_tf.serving.configuration import (
+    BatchingOptions,
+    allowed_batch_sizes,
+    render_batching,
+    write_configuration,
+)
 
 
 def read_models(path: Path) -> Any:
@@ -72,6 +77,25 @@ def test_batching_config_is_consistent(tmp_path: Path, serving_messages: dict[st
     assert parsed.pad_variable_length_inputs is False
     assert not parsed.HasField("num_batch_threads")
     assert parsed.batch_timeout_micros.value == 0
+
+
+def test_what_people_tuned_stays_and_warmup_follows(tmp_path: Path) -> None:
+    assert allowed_batch_sizes(tmp_path) is None
+    write_configuration(tmp_path, ["genre_recommender"])
+    file = tmp_path / "batching.config"
+    assert allowed_batch_sizes(tmp_path) == BatchingOptions().allowed_batch_sizes
+    assert "Written once" in file.read_text() and "Written once" in (tmp_path / "monitoring.config").read_text()
+    mine = file.read_text().replace("{ value: 32 }", "{ value: 64 }") + "allowed_batch_sizes: 64\n"
+    file.write_text(mine)
+    (tmp_path / "monitoring.config").write_text("")
+    write_configuration(tmp_path, ["genre_recommender"])
+    assert file.read_text() == mine and (tmp_path / "monitoring.config").read_text() == ""
+    assert allowed_batch_sizes(tmp_path) == (1, 2, 4, 8, 16, 32, 64)
+    file.write_text("max_batch_size { value: 100 }")
+    assert allowed_batch_sizes(tmp_path) is None
+    file.write_text("max_batch_size: 100")
+    with pytest.raises(InputError, match="is no BatchingParameters"):
+        allowed_batch_sizes(tmp_path)
 
 
 def test_batch_threads_can_be_set(serving_messages: dict[str, Any]) -> None:
