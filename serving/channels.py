@@ -46,6 +46,13 @@ OPTIONS = [
 """Of every channel. No keep-alive pings: TensorFlow Serving's gRPC hangs up on those that ping often."""
 
 
+def open_channel(address: str, credentials: grpc.ChannelCredentials | None = None) -> grpc.Channel:
+    """A channel to a server; without credentials not encrypted."""
+    if credentials is None:
+        return grpc.insecure_channel(address, OPTIONS)
+    return grpc.secure_channel(address, credentials, OPTIONS)
+
+
 def check_target(address: str, timeout_s: float) -> None:
     """See that an address and a deadline can be meant.
 

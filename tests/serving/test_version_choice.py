@@ -300,7 +300,7 @@ def test_two_steps_are_one_command_where_a_server_can_be_asked(
     server = RunningServer(models)
     asked = []
 
-    def wait(address: str, name: str, version: int, longest_s: float) -> None:
+    def wait(address: str, name: str, version: int, longest_s: float, credentials: object) -> None:
         server.poll()
         assert version in server.loaded
         asked.append((address, name, version))
