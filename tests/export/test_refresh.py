@@ -28,7 +28,7 @@ from genre_tf.export.refreshing import Changes, parse_expiry, refresh
 from genre_tf.export.selection import Rules
 from genre_tf.export.servables import recommender_servable
 from genre_tf.export.served_models import ServedModels, read_served
-from genre_tf.serving.configuration import write_configuration
+from genre_tf.serving.configuration import BatchingOptions, write_configuration
 from genre_tf.serving.version_choice import roll_back
 
 SIZES = {"max_history": 5, "k": 5, "retrieve": 20}
@@ -230,16 +230,25 @@ def test_where_nothing_changes_no_version_appears(served, refreshed, tmp_path, c
     assert len(list(refreshed.version.parent.iterdir())) == 2
 
 
-def test_after_a_rollback_the_served_version_is_refreshed(served, refreshed, tmp_path, capsys):
-    shutil.copytree(served, tmp_path / "models")
-    write_configuration(tmp_path / "models", [RECOMMENDER])
-    roll_back(tmp_path / "models", RECOMMENDER, 1)
-    refresh_verb(tmp_path / "models", news=news_file(tmp_path, OLD), json=True)
-    assert json.loads(capsys.readouterr().out)["path"].endswith("/1")
-    refresh_verb(tmp_path / "models", news=news_file(tmp_path, NEW), from_version=2, json=True)
-    assert json.loads(capsys.readouterr().out)["path"].endswith("/2")
+def test_after_a_rollback_the_served_version_is_refreshed(served, refreshed, first, tmp_path, monkeypatch):
+    assert refresh(served, Changes(news=news_file(tmp_path, OLD)), print, base=1).version == first
     with pytest.raises(InputError, match="no version 9 in .*published: 1, 2"):
         refresh(served, Changes(expire=1.0), print, base=9)
+    models, asked = tmp_path / "models", []
+    shutil.copytree(served, models)
+
+    def note(models, changes, report, *chosen):
+        asked.append(chosen)
+        return refreshed
+
+    monkeypatch.setattr(refreshing, "refresh", note)
+    refresh_verb(models, expire="1")
+    write_configuration(models, [RECOMMENDER], BatchingOptions(allowed_batch_sizes=(1, 4)))
+    refresh_verb(models, expire="1")
+    roll_back(models, RECOMMENDER, 1)
+    refresh_verb(models / RECOMMENDER, expire="1")
+    refresh_verb(models, expire="1", from_version=2)
+    assert asked == [(None, None), (2, (1, 4)), (1, (1, 4)), (2, (1, 4))]
 
 
 def test_a_broken_news_file_ends_with_status_2_and_leaves_nothing(served, refreshed, tmp_path):
