@@ -116,7 +116,9 @@ def export_search(
     """
     dimension = vectors.shape[1]
     rows = np.concatenate([np.zeros((1, dimension), np.float32), vectors])
-    index = ExactIndex(rows) if partitioned is None else PartitionedIndex(rows, partitioned)
+    index: ExactIndex | PartitionedIndex = (
+        ExactIndex(rows) if partitioned is None else PartitionedIndex(rows, partitioned)
+    )
 
     def search(readers: tf.Tensor) -> dict[str, tf.Tensor]:
         readers = tf.reshape(readers, [-1, dimension])

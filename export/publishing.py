@@ -126,7 +126,8 @@ def _rename_to_next(folder: Path) -> Path:
 
 def _locked_folder(servable: Path) -> tuple[Path, int]:
     while True:
-        folder, lock = servable / f"{STAGING_PREFIX}{secrets.token_hex(8)}", None
+        folder = servable / f"{STAGING_PREFIX}{secrets.token_hex(8)}"
+        lock: int | None = None
         try:
             servable.mkdir(parents=True, exist_ok=True)
             lock = hold(_lock_file(folder), create=True)
