@@ -9,7 +9,8 @@ def hold(file: Path, *, create: bool = False, wait: bool = True) -> int | None:
     """Lock a file against every other holder, also on another machine of the same NFS.
 
     Args:
-        file: it; opened for writing, without which NFS grants no exclusive lock.
+        file: it; opened for writing, without which NFS grants no exclusive lock, or for reading where another
+            user's may only be read, which is enough on a disk of this machine.
         create: make it if it is absent.
         wait: until another holder lets go.
 
@@ -21,7 +22,7 @@ def hold(file: Path, *, create: bool = False, wait: bool = True) -> int | None:
         OSError: it cannot be opened, or its file system has no locks.
     """
     try:
-        descriptor = os.open(file, os.O_RDWR | (os.O_CREAT if create else 0), 0o666)
+        descriptor = _opened(file, create)
     except FileNotFoundError:
         return None
     try:
@@ -36,3 +37,10 @@ def hold(file: Path, *, create: bool = False, wait: bool = True) -> int | None:
         raise
     os.close(descriptor)
     return None
+
+
+def _opened(file: Path, create: bool) -> int:
+    try:
+        return os.open(file, os.O_RDWR | (os.O_CREAT if create else 0), 0o666)
+    except PermissionError:
+        return os.open(file, os.O_RDONLY)

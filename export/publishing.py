@@ -147,7 +147,10 @@ def _locked_folder(servable: Path) -> tuple[Path, int]:
 def _remove_abandoned(servable: Path) -> None:
     """Remove the staging folders of exporters that no longer live: a lock dies with its process."""
     for file in servable.glob(f"{STAGING_PREFIX}*{LOCK_SUFFIX}"):
-        lock = hold(file, wait=False)
+        try:
+            lock = hold(file, wait=False)
+        except OSError:
+            continue  # whose it is cannot be told, so it stays
         if lock is not None:
             _remove_staging(file.with_suffix(""), lock)
     for folder in servable.glob(f"{STAGING_PREFIX}*"):
