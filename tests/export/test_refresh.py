@@ -24,7 +24,7 @@ from genre_tf.export.names import RECOMMENDER
 from genre_tf.export.pool import _features, build_catalogue
 from genre_tf.export.publishing import publish, staged
 from genre_tf.export.reference import RecommenderReference
-from genre_tf.export.refreshing import Changes, parse_expiry, refresh
+from genre_tf.export.refreshing import Changes, refresh
 from genre_tf.export.selection import Rules
 from genre_tf.export.servables import recommender_servable
 from genre_tf.export.served_models import ServedModels, read_served
@@ -291,25 +291,6 @@ def test_wrong_input_is_told(served, refreshed, live, tmp_path):
         unlabelled = tmp_path / "unlabelled.tsv"
         unlabelled.write_text("1\tU1\t11/20/2019 9:00:00 AM\tN1\tN30 N31\n")
         refresh(served, Changes(behaviors=unlabelled), print)
-
-
-@pytest.mark.parametrize(
-    ("text", "limit"),
-    [
-        ("48", 48.0),
-        ("1.5", 1.5),
-        ("2019-11-15", datetime(2019, 11, 15)),
-        ("2019-11-15T12:30", datetime(2019, 11, 15, 12, 30)),
-    ],
-)
-def test_an_expiry_is_hours_or_a_date(text, limit):
-    assert parse_expiry(text) == limit
-
-
-@pytest.mark.parametrize("text", ["", "0", "-3", "nan", "inf", "yesterday", "2019-13-01"])
-def test_other_expiries_are_wrong_input(text):
-    with pytest.raises(InputError, match="--expire takes hours"):
-        parse_expiry(text)
 
 
 def _only(catalogue, news_ids):
