@@ -1,4 +1,4 @@
-"""Locks that end with their process, whatever becomes of it; on regular files, since NFS has none for folders."""
+"""Locks that end with their process, whatever becomes of it; on regular files, as NFS has none for folders."""
 
 import fcntl
 import os
@@ -28,7 +28,7 @@ def hold(file: Path, *, create: bool = False, wait: bool = True) -> int | None:
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
         # What was opened may have been removed before it was locked: a lock on it would keep nobody out.
-        if os.path.samestat(os.fstat(descriptor), os.stat(file)):
+        if os.path.samestat(os.fstat(descriptor), file.stat()):
             return descriptor
     except (BlockingIOError, FileNotFoundError):
         pass

@@ -44,7 +44,7 @@ def read_pool(
 
     Args:
         run: run folder; its prepared articles and counters where `data` says nothing else.
-        data: MIND-format data sets: every article of every split, with the counts of all logs that have labels.
+        data: MIND-format data sets: every article of every split, with the counts of labelled logs.
         max_bad_rows: faulty rows that may be skipped in each file.
         report: told of the logs that are left out.
 

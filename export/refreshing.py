@@ -190,8 +190,8 @@ def _read_log(
     for impression in iterate_behaviors(changes.behaviors, known, FaultPolicy(changes.max_bad_rows)):
         if impression.clicked is None:
             raise InputError(
-                f"{changes.behaviors} has no labels (N1-0, N2-1): views without their clicks would make every "
-                "click rate too small; give a log that tells what was clicked"
+                f"{changes.behaviors} has no labels (N1-0, N2-1): views without their clicks would make "
+                "every click rate too small; give a log that tells what was clicked"
             )
         if counted_to is not None and impression.time < counted_to:
             left_out += 1

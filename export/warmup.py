@@ -35,8 +35,8 @@ def write_warmup(file: Path, servable: str, examples: Mapping[str, Rows], batch_
     """
     if len(examples) * len(batch_sizes) > MOST_RECORDS:
         raise InputError(
-            f"{len(examples)} signatures x {len(batch_sizes)} allowed batch sizes are more warmup requests than "
-            f"TensorFlow Serving takes ({MOST_RECORDS}): allow fewer sizes in batching.config"
+            f"{len(examples)} signatures x {len(batch_sizes)} allowed batch sizes are more warmup requests "
+            f"than TensorFlow Serving takes ({MOST_RECORDS}): allow fewer sizes in batching.config"
         )
     with tf.io.TFRecordWriter(str(file)) as writer:
         for signature, rows in examples.items():

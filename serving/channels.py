@@ -20,8 +20,8 @@ _QUEUE_FULL = "batch scheduling queue"  # in the words of TensorFlow Serving
 # queue. gRPC draws each wait at random, keeps to the deadline of the whole call, and stops sending again
 # where more calls fail than succeed, so that retries do not press down a server that is overloaded.
 _SERVICE_CONFIG = {
-    # A name may stand for several servers (dns:///…-pods of the Kubernetes files): ask them in turn. gRPC's own
-    # way is to stay with the first that answers.
+    # A name may stand for several servers (dns:///…-pods of the Kubernetes files): ask them in turn. gRPC's
+    # own way is to stay with the first that answers.
     "loadBalancingConfig": [{"round_robin": {}}],
     "methodConfig": [
         {

@@ -50,8 +50,8 @@ def write_configuration(
 ) -> list[Path]:
     """Write the three files into a MODELS folder; each appears whole or not at all.
 
-    Models that `models.config` already lists keep their version policy and their labels. `batching.config` and
-    `monitoring.config` are written where they are absent: what people tuned in them stays.
+    Models that `models.config` already lists keep their version policy and their labels. `batching.config`
+    and `monitoring.config` are written where they are absent: what people tuned in them stays.
 
     Args:
         models: the folder that holds NAME/VERSION folders.
@@ -83,7 +83,7 @@ def write_configuration(
 
 
 def allowed_batch_sizes(models: Path) -> tuple[int, ...] | None:
-    """Batch sizes of the `batching.config` that is there, for warmup to cover; None without one, or without any.
+    """Batch sizes that the `batching.config` there allows, for warmup to cover; None without it, or any.
 
     Raises:
         InputError: the file cannot be followed.

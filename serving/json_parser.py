@@ -43,14 +43,16 @@ def parse_json(body: bytes) -> Any:
         raise invalid_argument("JSON Parse error: The document is empty")
     if not _DOUBTFUL.search(body):
         try:
-            return json.loads(body.decode("utf-8", "surrogateescape"), object_pairs_hook=_first_of_equal_names)
+            return json.loads(
+                body.decode("utf-8", "surrogateescape"), object_pairs_hook=_first_of_equal_names
+            )
         except (ValueError, RecursionError):
             pass
     return _Reader(body).document()
 
 
 def _first_of_equal_names(members: list[tuple[str, Any]]) -> dict[str, Any]:
-    """An object in which RapidJSON's lookup finds the first of two members of one name; Python's, the last."""
+    """An object with the first of members of one name, which RapidJSON's lookup finds; Python's, the last."""
     found = dict(members)
     if len(found) < len(members):
         for name, value in reversed(members):

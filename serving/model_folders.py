@@ -144,8 +144,8 @@ def read_models_config(path: Path) -> Any:
 def base_folder(models: Path, name: str, base_path: str) -> Path:
     """Where a configured model lives: in MODELS/NAME if there is such a folder, else at its own path.
 
-    The path in `models.config` is absolute. In a copy of MODELS it still names the original, and in a container
-    another machine's folder; what lies beside the file is what was meant.
+    The path in `models.config` is absolute. In a copy of MODELS it still names the original, and elsewhere a
+    container's folder; what lies beside the file is what was meant.
 
     Args:
         models: the MODELS folder.

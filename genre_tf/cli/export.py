@@ -71,8 +71,9 @@ def export(
     """Export a run as the servables genre_recommender and genre_generator, for TensorFlow Serving.
 
     Each becomes the next version, whole or not at all, after it answered every recorded request in a fresh
-    process as the Python models do. The server's configuration files are written beside them; a batching.config
-    and a monitoring.config that are there stay, and warmup covers the batch sizes that the former allows.
+    process as the Python models do. The server's configuration files are written beside them; a
+    batching.config and a monitoring.config that are there stay, and warmup covers the batch sizes that the
+    former allows.
 
     Example: genre export runs/mind models
     """

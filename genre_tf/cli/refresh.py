@@ -39,8 +39,8 @@ def refresh(
         int | None,
         typer.Option(
             min=1,
-            help="Version to build on. If not given, the one that models.config has servers load, the highest "
-            "if several (after a rollback not the newest); without models.config the newest.",
+            help="Version to build on. If not given, the one that models.config has servers load, the "
+            "highest if several (after a rollback not the newest); without models.config the newest.",
         ),
     ] = None,
     max_bad_rows: Annotated[int, typer.Option(help="Faulty rows that may be skipped in each file.")] = 0,

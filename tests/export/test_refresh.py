@@ -232,7 +232,7 @@ def test_where_nothing_changes_no_version_appears(served, refreshed, tmp_path, c
 
 def test_after_a_rollback_the_served_version_is_refreshed(served, refreshed, first, tmp_path, monkeypatch):
     assert refresh(served, Changes(news=news_file(tmp_path, OLD)), print, base=1).version == first
-    with pytest.raises(InputError, match="no version 9 in .*published: 1, 2"):
+    with pytest.raises(InputError, match=r"no version 9 in .*published: 1, 2"):
         refresh(served, Changes(expire=1.0), print, base=9)
     models, asked = tmp_path / "models", []
     shutil.copytree(served, models)

@@ -1,4 +1,4 @@
-"""A real export behind a real server: every recorded answer by gRPC and REST, and a thousand requests at once."""
+"""A real export behind a real server: recorded answers by gRPC and REST, and a thousand requests at once."""
 
 import base64
 import json

@@ -112,7 +112,9 @@ def test_what_people_tuned_stays_and_warmup_follows(tmp_path: Path) -> None:
     write_configuration(tmp_path, ["genre_recommender"])
     file = tmp_path / "batching.config"
     assert allowed_batch_sizes(tmp_path) == BatchingOptions().allowed_batch_sizes
-    assert "Written once" in file.read_text() and "Written once" in (tmp_path / "monitoring.config").read_text()
+    assert (
+        "Written once" in file.read_text() and "Written once" in (tmp_path / "monitoring.config").read_text()
+    )
     mine = file.read_text().replace("{ value: 32 }", "{ value: 64 }") + "allowed_batch_sizes: 64\n"
     file.write_text(mine)
     (tmp_path / "monitoring.config").write_text("")

@@ -148,7 +148,7 @@ def test_who_is_not_trusted_is_not_asked(start: Start, authority: Authority, tmp
     stranger = Authority(tmp_path, "stranger")
     address = start(asks_for_certificates=True)
     for tls in ({}, {"tls_ca": stranger.file}, {"tls_ca": authority.file}):
-        with pytest.raises(FailureError, match="no server answers|no answer from"):
+        with pytest.raises(FailureError, match=r"no server answers|no answer from"):
             recommend(history="", address=address, timeout_s=3, **tls)
 
 

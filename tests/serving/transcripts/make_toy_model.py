@@ -2,7 +2,8 @@
 
 Use: make_toy_model.py OUT   -> OUT/toy/1 and OUT/toy/2 (version 2 adds 3 instead of 2)
 Signatures: serving_default (x float32 [B] -> y = x / 2 + 2), strings (s string [B] -> upper, bytes int32),
-matrix (m float32 [B,W] -> sum float32 [B], width int32 [B]), two (a float32 [B], b int64 [B] -> c float32 [B]),
+matrix (m float32 [B,W] -> sum float32 [B], width int32 [B]),
+two (a float32 [B], b int64 [B] -> c float32 [B]),
 odd (x float32 [B] -> ratio = x / 0, raw string = two bytes that are no UTF-8),
 image (in_bytes string [B] -> out_bytes), regress_x, classify_x (tf.Example with float feature x).
 """
