@@ -51,6 +51,7 @@ EXTRAS = {
         "kubernetes-validate==1.37.0",  # the schemas of Kubernetes itself, in the package
         "check-jsonschema==0.39.0",  # carries the compose specification's schema
         "promql-parser==0.11.0",  # alert and dashboard expressions
+        "cryptography==50.0.2",  # keys and certificates for tests of TLS; others bring it anyway
         "hypothesis==6.170.17",  # requests that nobody would think of, for the embedded server
         "mkdocs==1.6.1",  # the documents; mkdocstrings reads docstrings without importing
         "mkdocs-material==9.8.1",

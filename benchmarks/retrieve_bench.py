@@ -19,7 +19,7 @@ from genre_tf.benchmarks.exported import ExportedSignature
 from genre_tf.benchmarks.measuring import BenchOptions, Row, compare, rate_of, threads
 from genre_tf.benchmarks.peers import peer_module
 from genre_tf.errors import FailureError
-from genre_tf.export.exact_search import BLOCK, top_columns
+from genre_tf.export.exact_search import ExactIndex
 from genre_tf.export.partitioned_index import PartitionedIndex, PartitionedOptions
 from genre_tf.export.partitions import PartitionSettings
 from genre_tf.export.saved_model import write_saved_model
@@ -61,13 +61,13 @@ def bench(options: BenchOptions) -> list[Row]:
     vectors, readers = clustered(sizes)
     with TemporaryDirectory(prefix="genre-bench-") as folder:
         options.say("exporting the exact search")
-        exact = export_exact(vectors, sizes.limit, Path(folder) / "exact")
+        exact = export_search(vectors, sizes.limit, Path(folder) / "exact")
         faiss = _faiss(vectors, sizes.limit)
         rows = []
         for batch in BATCHES:
             rows += _beside(f"batch {batch}", exact, {"faiss": faiss}, vectors, readers[:batch], options)
         options.say("parting the vectors into blocks")
-        parted = _export_partitioned(vectors, sizes, Path(folder) / "partitioned")
+        parted = export_search(vectors, sizes.limit, Path(folder) / "partitioned", sizes.options)
         found = recall(parted(readers), exact(readers))
         rows += [
             replace(row, note=f"recall@{sizes.limit} {found:.3f}")
@@ -103,30 +103,28 @@ def clustered(sizes: _Sizes) -> tuple[Vectors, Vectors]:
     return vectors, readers / np.linalg.norm(readers, axis=1, keepdims=True)
 
 
-def export_exact(vectors: Vectors, limit: int, folder: Path) -> Search:
-    """The exact search of `export/index.py` as a SavedModel, loaded by session."""
-    rows, dimension = vectors.shape
-    module = tf.Module()
-    # Zeros fill up the last block: below the best scores of any reader, which are positive.
-    transposed = np.zeros((dimension, -(-rows // BLOCK) * BLOCK), np.float32)
-    transposed[:, :rows] = vectors.T
-    module.matrix = tf.Variable(transposed, trainable=False, shape=[dimension, None])
+def export_search(
+    vectors: Vectors, limit: int, folder: Path, partitioned: PartitionedOptions | None = None
+) -> Search:
+    """The index that exports hold as a SavedModel, loaded by session; row 0 is excluded as it is there.
+
+    Args:
+        vectors: float32 [N, D].
+        limit: articles to find.
+        folder: to write.
+        partitioned: how to search in a part of the pool; None: exactly.
+    """
+    dimension = vectors.shape[1]
+    rows = np.concatenate([np.zeros((1, dimension), np.float32), vectors])
+    index: ExactIndex | PartitionedIndex = (
+        ExactIndex(rows) if partitioned is None else PartitionedIndex(rows, partitioned)
+    )
 
     def search(readers: tf.Tensor) -> dict[str, tf.Tensor]:
-        scores = tf.matmul(tf.reshape(readers, [-1, dimension]), module.matrix)
-        return {"rows": top_columns(scores, limit)[1]}
-
-    return _by_session(folder, module, search)
-
-
-def _export_partitioned(vectors: Vectors, sizes: _Sizes, folder: Path) -> Search:
-    padding = np.zeros((1, vectors.shape[1]), np.float32)
-    index = PartitionedIndex(np.concatenate([padding, vectors]), sizes.options)
-    nobody_read = tf.zeros([0, 2], tf.int64)
-
-    def search(readers: tf.Tensor) -> dict[str, tf.Tensor]:
-        readers = tf.reshape(readers, [-1, vectors.shape[1]])
-        return {"rows": index.search(readers, nobody_read, sizes.limit)[0] - 1}
+        readers = tf.reshape(readers, [-1, dimension])
+        everyone = tf.range(tf.shape(readers, tf.int64)[0])
+        padding = tf.stack([everyone, tf.zeros_like(everyone)], axis=1)
+        return {"rows": index.search(readers, padding, limit)[0] - 1}
 
     return _by_session(folder, index, search)
 

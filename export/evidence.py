@@ -14,6 +14,7 @@ from genre_tf.export.open_variables import open_variable
 from genre_tf.export.parsing import clean_text
 
 _SAMPLE = 1000  # articles that the threshold is measured on
+_CHUNK_ROWS = 16_384  # compared with the sample at a time: 64 MB of similarities, whatever the pool
 _LOOSEST = 0.05  # share of articles whose own nearest neighbour is farther than a question may be
 
 
@@ -86,9 +87,13 @@ def closeness_threshold(vectors: npt.NDArray[np.float32], seed: int = 0) -> floa
     if len(vectors) < 2:
         return 0.0
     sample = np.random.default_rng(seed).permutation(len(vectors))[:_SAMPLE]
-    similarity = vectors[sample] @ vectors.T  # [sample, N]
-    similarity[np.arange(len(sample)), sample] = -1.0
-    return float(np.quantile(similarity.max(axis=1), _LOOSEST))
+    nearest = np.full(len(sample), -1.0, np.float32)
+    for start in range(0, len(vectors), _CHUNK_ROWS):
+        similarity = vectors[sample] @ vectors[start : start + _CHUNK_ROWS].T  # [sample, chunk]
+        (itself,) = np.nonzero((sample >= start) & (sample < start + _CHUNK_ROWS))
+        similarity[itself, sample[itself] - start] = -1.0
+        nearest = np.maximum(nearest, similarity.max(axis=1))
+    return float(np.quantile(nearest, _LOOSEST))
 
 
 def _different_titles(titles: list[str]) -> list[int]:

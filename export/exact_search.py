@@ -49,6 +49,9 @@ def top_columns(scores: tf.Tensor, limit: int | tf.Tensor) -> tuple[tf.Tensor, t
 class ExactIndex(tf.Module):
     """Articles with the greatest dot products, out of all of them.
 
+    Vectors are held as columns, and behind them zeros up to a multiple of `BLOCK`, so that no request copies
+    its scores only to fill up their last block. No search finds those.
+
     Args:
         vectors: float32 [N, D]; row 0 is the padding article.
         findable: bool [N], which of them a search may find; None: all, now and after every refresh.
@@ -59,10 +62,16 @@ class ExactIndex(tf.Module):
     ) -> None:
         super().__init__(name="exact_index")
         # Transposed once here and not at each request: a third faster on the CPU (DESIGN.md, on speed).
-        self.matrix = open_variable(np.ascontiguousarray(vectors.T), "matrix", open_axis=1)  # [D, N]
+        articles, dimension = vectors.shape
+        columns = np.zeros((dimension, articles + -articles % BLOCK), np.float32)
+        columns[:, :articles] = vectors.T
+        self.matrix = open_variable(columns, "matrix", open_axis=1)  # [D, columns]
+        self.articles = tf.Variable(articles, trainable=False, name="articles", dtype=tf.int64)
         self.hidden: tf.Variable | None = None
         if findable is not None:
-            self.hidden = open_variable(~findable, "hidden")
+            hidden = np.ones(columns.shape[1], bool)
+            hidden[:articles] = ~findable
+            self.hidden = open_variable(hidden, "hidden")  # [columns]
 
     def searched(self) -> Searched | None:
         """What a search chooses from: no part of the articles, but all."""
@@ -88,10 +97,18 @@ class ExactIndex(tf.Module):
             Rows int64 [B, L], best first, and bool [B, L], which of them are results; L is `limit` or N,
             whichever is smaller.
         """
-        scores = tf.matmul(readers, self.matrix)  # [B, N]
+        scores = tf.matmul(readers, self.matrix)  # [B, columns]
         if self.hidden is not None:
             scores = tf.where(self.hidden[None, :], EXCLUDED, scores)
+        excluded = tf.concat([excluded, self._behind(tf.shape(readers, tf.int64)[0])], axis=0)
         lowest = tf.fill([tf.shape(excluded)[0]], EXCLUDED)
+        # In place, as nothing else reads the scores before.
         scores = tf.tensor_scatter_nd_update(scores, excluded, lowest)
-        best, rows = top_columns(scores, tf.minimum(limit, tf.shape(scores)[1]))
+        best, rows = top_columns(scores, tf.minimum(limit, tf.cast(self.articles, tf.int32)))
         return tf.cast(rows, tf.int64), best > EXCLUDED / 2
+
+    def _behind(self, readers: tf.Tensor) -> tf.Tensor:
+        """Every reader with every column behind the articles, int64 [readers x columns, 2]."""
+        behind = tf.range(self.articles, tf.shape(self.matrix, tf.int64)[1])
+        pairs = tf.meshgrid(tf.range(readers), behind, indexing="ij")  # two of [readers, columns]
+        return tf.reshape(tf.stack(pairs, axis=2), [-1, 2])

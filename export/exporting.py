@@ -101,7 +101,7 @@ def _servables(
     share_frozen_layers(two_tower, ranker)
     has_generator = (run / "generation" / WEIGHTS_FILE).is_file()
     trained = load_generator(run) if has_generator else None
-    pool = read_pool(run, data, options.max_bad_rows)
+    pool = read_pool(run, data, options.max_bad_rows, report)
     report(f"encoding {len(pool.table) - 1} articles")
     catalogue = build_catalogue(ServedModels(two_tower, ranker), pool.table, pool.counters)
     history = config.data.max_history
@@ -133,11 +133,25 @@ def _sources(run: Path, data: Sequence[Path]) -> dict[str, Any]:
     return {
         "config": asdict(read_config(run / "config.toml")),
         "trained_on": manifest["inputs"],
-        "articles_from": {folder.name: files_fingerprint(folder) for folder in data}
+        "articles_from": {name: files_fingerprint(folder) for name, folder in _told_apart(data).items()}
         or {"prepared": manifest["article_table"]},
         "weights": {stage: files_fingerprint(file) for stage, file in weights.items() if file.is_file()},
         "metrics": _metrics(run / "reports"),
     }
+
+
+def _told_apart(folders: Sequence[Path]) -> dict[str, Path]:
+    """Folders by the ends of their paths, as long as it takes to tell them apart: `mon/mind`, `tue/mind`.
+
+    Not by whole paths: a contract goes to servers and clients, which the exporting machine's folders are no
+    business of.
+    """
+    found = list(dict.fromkeys(folder.resolve() for folder in folders))
+    for length in range(1, max((len(folder.parts) for folder in found), default=0) + 1):
+        named = {"/".join(folder.parts[-length:]): folder for folder in found}
+        if len(named) == len(found):
+            return named
+    return {}
 
 
 def _metrics(reports: Path) -> dict[str, Any]:

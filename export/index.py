@@ -159,17 +159,17 @@ def read_catalogue(index: Any) -> Catalogue:
         news_ids,
         titles,
         titles,
-        _vectors(index.nearest),
+        _vectors(index.nearest, len(news_ids)),
         index.ranking_vectors.numpy(),
         index.counters.numpy(),
         categories,
     )
 
 
-def _vectors(nearest: Any) -> npt.NDArray[np.float32]:
+def _vectors(nearest: Any, articles: int) -> npt.NDArray[np.float32]:
     """What a search holds, float32 [N, D]."""
     if hasattr(nearest, "matrix"):
-        return np.ascontiguousarray(nearest.matrix.numpy().T)
+        return np.ascontiguousarray(nearest.matrix.numpy()[:, :articles].T)
     blocks = nearest.blocks.numpy()
     return blocks.reshape(-1, blocks.shape[-1])[nearest.places.numpy()]
 

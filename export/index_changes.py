@@ -1,13 +1,13 @@
 """A catalogue with more articles, with newer counters, with fewer articles."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
 
 import numpy as np
 import numpy.typing as npt
 
-from genre_tf.data.articles import Article, Impression
+from genre_tf.data.articles import Article
 from genre_tf.data.counters import Counters
 from genre_tf.errors import InputError
 from genre_tf.export.index import Catalogue, older_than
@@ -46,37 +46,23 @@ def joined(catalogue: Catalogue, new: Sequence[Article], retrieval: Vectors, ran
     return Catalogue(list(row_of), titles, texts, *vectors, counters, categories)
 
 
-def count(
-    catalogue: Catalogue, as_of: datetime | None, log: list[Impression], report: Callable[[str], None]
+def add_counts(
+    catalogue: Catalogue, as_of: datetime | None, log: Counters | None
 ) -> tuple[Catalogue, datetime | None]:
-    """Counters that know a log too.
+    """Counters that know a later log too.
 
     Args:
         catalogue: the articles, with their counters.
         as_of: when those counters were taken, on the clock of the logs; None without any log so far.
-        log: impressions; those before `as_of` have been counted, and are left out.
-        report: told of what is left out.
+        log: of what happened since then, at least one impression; None without a log.
 
     Returns:
         The catalogue, and when its counters are of: just after the log.
-
-    Raises:
-        InputError: a log without anything new.
     """
-    if not log:
+    if log is None or log.newest is None:
         return catalogue, as_of
-    newer = [one for one in log if as_of is None or one.time >= as_of]
-    if not newer:
-        raise InputError(
-            f"the log ends before {as_of}, up to which the index counted already: give a later one"
-        )
-    if len(newer) < len(log):
-        report(f"left out {len(log) - len(newer)} impressions before {as_of}: they were counted already")
-    counted = Counters()
-    for impression in newer:
-        counted.observe(impression)
-    now = max(one.time for one in newer) + timedelta(seconds=1)
-    found = counted.features(catalogue.news_ids, now)  # [N, 3]
+    now = log.newest + timedelta(seconds=1)
+    found = log.features(catalogue.news_ids, now)  # [N, 3]
     counters = catalogue.counters.astype(np.float64)
     older = 0.0 if as_of is None else (now - as_of) / _HOUR
     shown_before = counters[:, _VIEWS] > 0

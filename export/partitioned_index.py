@@ -19,9 +19,7 @@ from genre_tf.export.exact_search import EXCLUDED, top_columns
 from genre_tf.export.open_variables import open_variable
 from genre_tf.export.partitions import PartitionSettings, Rows, Searched, part_into_blocks
 
-STORAGES = ("float32", "bfloat16", "int8")
 _KIND = "partitioned"
-_INT8_LARGEST = 127.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,19 +29,15 @@ class PartitionedOptions:
     Attributes:
         partitions: how the pool is parted.
         probes: blocks that a search looks into.
-        storage: type that vectors are kept in: `float32`, `bfloat16` or `int8` (with a scale for each).
 
     Raises:
-        InputError: no such storage, or no probes.
+        InputError: no probes.
     """
 
     partitions: PartitionSettings = PartitionSettings()  # noqa: RUF009  (frozen)
     probes: int = 64  # 8,192 articles of a million; recall@100 is in `genre bench retrieve`
-    storage: str = "float32"
 
     def __post_init__(self) -> None:
-        if self.storage not in STORAGES:
-            raise InputError(f"storage {self.storage!r} is not known: choose one of {', '.join(STORAGES)}")
         if self.probes < 1:
             raise InputError(f"a search looks into 1 block at least: received probes = {self.probes}")
 
@@ -105,11 +99,7 @@ class PartitionedIndex(tf.Module):
         self.means = open_variable(np.ascontiguousarray(np.transpose(means)), "means", open_axis=1)
         self.rows = open_variable(rows[: len(blocks)], "rows")  # [blocks, block], -1 where there is room left
         self.places = open_variable(places, "places")  # [N], in all blocks one after the other
-        if options.storage == "int8":
-            scales = np.maximum(np.abs(kept).max(axis=2), 1e-30) / _INT8_LARGEST  # [all blocks, block]
-            self.scales = open_variable(scales, "scales")
-            kept = np.rint(kept / scales[:, :, None])
-        self.blocks = open_variable(tf.cast(kept, options.storage), "blocks")
+        self.blocks = open_variable(kept, "blocks")
 
     def searched(self) -> Searched:
         """What a search chooses from."""
@@ -122,10 +112,7 @@ class PartitionedIndex(tf.Module):
     def vectors(self, rows: tf.Tensor) -> tf.Tensor:
         """Vectors of rows: int64 [M] -> float32 [M, D]."""
         places = tf.gather(self.places, rows)
-        kept = tf.gather(tf.reshape(self.blocks, [-1, self.blocks.shape[2]]), places)
-        if self.options.storage == "int8":
-            return tf.cast(kept, tf.float32) * tf.gather(tf.reshape(self.scales, [-1, 1]), places)
-        return tf.cast(kept, tf.float32)
+        return tf.gather(tf.reshape(self.blocks, [-1, self.blocks.shape[2]]), places)
 
     def search(self, readers: tf.Tensor, excluded: tf.Tensor, limit: int) -> tuple[tf.Tensor, tf.Tensor]:
         """The articles with the greatest dot product, as far as the nearest blocks hold them.
@@ -155,11 +142,8 @@ class PartitionedIndex(tf.Module):
 
     def _scores(self, readers: tf.Tensor, chosen: tf.Tensor, shape: list[tf.Tensor]) -> tf.Tensor:
         kept = tf.gather(self.blocks, chosen)  # [B, probes, block, D]
-        vectors = tf.reshape(tf.cast(kept, tf.float32), [*shape, self.blocks.shape[2]])
-        scores = tf.matmul(vectors, readers[:, :, None])[:, :, 0]  # [B, looked at]
-        if self.options.storage == "int8":
-            scores *= tf.reshape(tf.gather(self.scales, chosen), shape)
-        return scores
+        vectors = tf.reshape(kept, [*shape, self.blocks.shape[2]])
+        return tf.matmul(vectors, readers[:, :, None])[:, :, 0]  # [B, looked at]
 
     def _without(self, scores: tf.Tensor, chosen: tf.Tensor, excluded: tf.Tensor) -> tf.Tensor:
         size = self.options.partitions.block

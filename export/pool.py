@@ -1,6 +1,6 @@
 """The articles that a version knows: where they come from, and their vectors."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -8,12 +8,12 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from genre_tf.data.articles import Article, ArticleTable, Impression
+from genre_tf.data.articles import Article, ArticleTable
 from genre_tf.data.counters import Counters
 from genre_tf.data.faults import FaultPolicy
 from genre_tf.data.lines import find_file
 from genre_tf.data.manifest import COUNTERS_FILE
-from genre_tf.data.mind import BEHAVIORS, NEWS, read_behaviors, read_news, split_names
+from genre_tf.data.mind import BEHAVIORS, NEWS, iterate_behaviors, read_news, split_names
 from genre_tf.data.records import read_articles
 from genre_tf.errors import InputError
 from genre_tf.export.index import Catalogue
@@ -34,13 +34,19 @@ class Pool(NamedTuple):
     as_of: datetime | None
 
 
-def read_pool(run: Path, data: Sequence[Path], max_bad_rows: int = 0) -> Pool:
+def read_pool(
+    run: Path,
+    data: Sequence[Path],
+    max_bad_rows: int = 0,
+    report: Callable[[str], None] = lambda line: None,
+) -> Pool:
     """Articles and their counters as of now.
 
     Args:
         run: run folder; its prepared articles and counters where `data` says nothing else.
-        data: MIND-format data sets: every article of every split, with the counts of all logs.
+        data: MIND-format data sets: every article of every split, with the counts of labelled logs.
         max_bad_rows: faulty rows that may be skipped in each file.
+        report: told of the logs that are left out.
 
     Raises:
         InputError: a folder that holds no such data, or no article at all.
@@ -50,9 +56,10 @@ def read_pool(run: Path, data: Sequence[Path], max_bad_rows: int = 0) -> Pool:
     if not data:
         table = read_articles(prepared)
     else:
-        splits = [_read_articles_and_log(folder, max_bad_rows) for folder in data]
-        table = ArticleTable.of(*(articles.values() for read in splits for articles, _ in read))
-        counters = _count([log for read in splits for _, log in read if log]) or counters
+        counted = Counters()
+        splits = [split for folder in data for split in _read_data(folder, counted, max_bad_rows, report)]
+        table = ArticleTable.of(*(articles.values() for articles in splits))
+        counters = counters if counted.newest is None else counted
     if len(table) == 1:
         raise InputError(f"no article in {', '.join(map(str, data)) or prepared}: nothing to recommend")
     # As of just after the newest thing that is known.
@@ -86,9 +93,10 @@ def _text(title: str, abstract: str) -> str:
     return f"{title}{stop} {' '.join(abstract.split())}".strip()
 
 
-def _read_articles_and_log(
-    data: Path, max_bad_rows: int
-) -> list[tuple[dict[str, Article], list[Impression]]]:
+def _read_data(
+    data: Path, counters: Counters, max_bad_rows: int, report: Callable[[str], None]
+) -> list[dict[str, Article]]:
+    """Articles of every split; their logs go into `counters`, row by row, as a log may be large."""
     if not data.is_dir():
         raise InputError(f"{data} is no folder; give a data set folder in MIND's format")
     read = []
@@ -97,20 +105,22 @@ def _read_articles_and_log(
         if news is None:
             continue
         articles = read_news(news, FaultPolicy(max_bad_rows))
-        log = read_behaviors(behaviors, articles, FaultPolicy(max_bad_rows)) if behaviors else []
-        read.append((articles, log))
+        read.append(articles)
+        if behaviors is not None and not _count(behaviors, articles, counters, FaultPolicy(max_bad_rows)):
+            report(f"{behaviors} has no labels: its articles are indexed, its views are not counted")
     if not read:
         raise InputError(f"{data} holds no split with a {NEWS}; give a data set folder in MIND's format")
     return read
 
 
-def _count(logs: list[list[Impression]]) -> Counters | None:
-    """Counters of all logs together; None without any."""
-    counters = Counters()
-    for log in logs:
-        for impression in log:
-            counters.observe(impression)
-    return counters if logs else None
+def _count(log: Path, articles: Iterable[str], counters: Counters, policy: FaultPolicy) -> bool:
+    """False for a log without labels: its views without its clicks would make every click rate too small."""
+    known = {news_id: news_id for news_id in articles}
+    for impression in iterate_behaviors(log, known, policy):
+        if impression.clicked is None:  # a log is wholly labelled or wholly not
+            return False
+        counters.observe(impression)
+    return True
 
 
 def _features(counters: Counters, table: ArticleTable, as_of: datetime | None) -> npt.NDArray[np.float32]:

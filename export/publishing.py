@@ -3,10 +3,12 @@
 It is written beside, in a hidden folder whose name is no number, so that no server looks at it; everything is
 flushed to the disk; one rename to the next number publishes it. Whoever is killed before leaves only a hidden
 folder, which the next exporter removes. A version goes the same way back: renamed, then deleted.
+
+A hidden folder has a lock file beside it, made before and removed after it, and held as long as its exporter
+lives. So a folder without one, and one whose lock can be had, is nobody's any more.
 """
 
 import errno
-import fcntl
 import os
 import secrets
 import shutil
@@ -15,9 +17,11 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from genre_tf.errors import FailureError, InputError
+from genre_tf.export.file_locks import hold
 
 STAGING_PREFIX = ".unfinished-"
 REMOVED_PREFIX = ".removed-"
+LOCK_SUFFIX = ".lock"
 
 
 def versions(servable: Path) -> list[int]:
@@ -43,19 +47,21 @@ def staged(servable: Path) -> Iterator[Path]:
         An empty folder, locked as long as this process lives.
 
     Raises:
-        InputError: the folder cannot be written.
+        InputError: the folder cannot be written or locked.
     """
     absent = [entry for entry in (servable, servable.parent) if not entry.exists()]
     try:
         _remove_abandoned(servable)
         folder, lock = _locked_folder(servable)
     except OSError as error:
-        raise InputError(f"cannot write to {servable} ({error.strerror}): give a writable folder") from None
+        _remove_empty(absent)
+        raise InputError(
+            f"cannot write to {servable} ({error.strerror}): give a writable folder, on a disk that has locks"
+        ) from None
     try:
         yield folder
     finally:
-        shutil.rmtree(folder, ignore_errors=True)
-        os.close(lock)
+        _remove_staging(folder, lock)
         _remove_empty(absent)
 
 
@@ -121,32 +127,47 @@ def _rename_to_next(folder: Path) -> Path:
 def _locked_folder(servable: Path) -> tuple[Path, int]:
     while True:
         folder = servable / f"{STAGING_PREFIX}{secrets.token_hex(8)}"
+        lock: int | None = None
         try:
             servable.mkdir(parents=True, exist_ok=True)
-            folder.mkdir()
-            lock = os.open(folder, os.O_RDONLY)
-        except FileNotFoundError:  # another exporter took what is not yet locked for abandoned
+            lock = hold(_lock_file(folder), create=True)
+            # None where another exporter took away the empty servable, or this lock before it was held.
+            if lock is not None:
+                folder.mkdir()
+                return folder, lock
+        except FileNotFoundError:
             continue
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        if folder.is_dir():
-            return folder, lock
-        os.close(lock)
+        except OSError:
+            _lock_file(folder).unlink(missing_ok=True)
+            if lock is not None:
+                os.close(lock)
+            raise
 
 
 def _remove_abandoned(servable: Path) -> None:
     """Remove the staging folders of exporters that no longer live: a lock dies with its process."""
+    for file in servable.glob(f"{STAGING_PREFIX}*{LOCK_SUFFIX}"):
+        try:
+            lock = hold(file, wait=False)
+        except OSError:
+            continue  # whose it is cannot be told, so it stays
+        if lock is not None:
+            _remove_staging(file.with_suffix(""), lock)
     for folder in servable.glob(f"{STAGING_PREFIX}*"):
-        try:
-            lock = os.open(folder, os.O_RDONLY)
-        except FileNotFoundError:
-            continue
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if folder.is_dir() and not _lock_file(folder).exists():
             shutil.rmtree(folder, ignore_errors=True)
-        except BlockingIOError:
-            pass
-        finally:
-            os.close(lock)
+
+
+def _remove_staging(folder: Path, lock: int) -> None:
+    """Remove a folder and then its lock file, which must be there as long as the folder is."""
+    shutil.rmtree(folder, ignore_errors=True)
+    if not folder.exists():
+        _lock_file(folder).unlink(missing_ok=True)
+    os.close(lock)
+
+
+def _lock_file(folder: Path) -> Path:
+    return folder.with_name(folder.name + LOCK_SUFFIX)
 
 
 def _remove_empty(folders: list[Path]) -> None:

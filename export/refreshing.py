@@ -8,7 +8,7 @@ quick, but each recorded answer must then be written again and verified, minutes
 """
 
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
@@ -16,14 +16,15 @@ from typing import Any
 
 import numpy as np
 
-from genre_tf.data.articles import Article, ArticleTable, Impression
+from genre_tf.data.articles import Article, ArticleTable
+from genre_tf.data.counters import Counters
 from genre_tf.data.faults import FaultPolicy
 from genre_tf.data.mind import iterate_behaviors, read_news
 from genre_tf.errors import InputError
 from genre_tf.export.contract import files_fingerprint, read_contract
 from genre_tf.export.fresh_process import FreshProcess, fresh_process
 from genre_tf.export.index import IDS_FILE, ArticleIndex, Catalogue, read_catalogue
-from genre_tf.export.index_changes import count, expired_rows, joined, kept
+from genre_tf.export.index_changes import add_counts, expired_rows, joined, kept
 from genre_tf.export.names import GENERATOR, RECOMMENDER
 from genre_tf.export.open_variables import variable_values
 from genre_tf.export.partitioned_index import options_of
@@ -91,20 +92,29 @@ def parse_expiry(text: str) -> float | datetime:
     return hours
 
 
-def refresh(models: Path, changes: Changes, report: Callable[[str], None]) -> Refreshed:
+def refresh(
+    models: Path,
+    changes: Changes,
+    report: Callable[[str], None],
+    base: int | None = None,
+    batch_sizes: Sequence[int] | None = None,
+) -> Refreshed:
     """Write the next version of `genre_recommender`.
 
     Args:
         models: MODELS, or MODELS/genre_recommender.
         changes: what to change.
         report: takes a line of progress.
+        base: the version to build on, which after a rollback is not the newest; None: the newest.
+        batch_sizes: that warmup covers; None: those of the version before.
 
     Raises:
         InputError: no version, wrong data, or nothing would be left. Nothing is left behind.
         FailureError: what was written did not pass verification; nothing was published.
     """
-    version = _newest(models)
+    version = _version(models, base)
     contract = read_contract(version)
+    contract["batch_sizes"] = list(batch_sizes or contract["batch_sizes"])
     articles = read_news(changes.news, FaultPolicy(changes.max_bad_rows)) if changes.news else {}
     # Started before anything is known to be new: it imports TensorFlow while the served version is read.
     with fresh_process() as fresh, tempfile.TemporaryDirectory() as scratch:
@@ -123,12 +133,13 @@ def _refreshed(
     report(f"reading {version}")
     served = read_served(version)
     before = read_catalogue(served.index)
-    log = _read_log(changes, before, articles)
+    counted_to = _time(contract)
+    log = _read_log(changes, before, articles, counted_to, report)
     new = _new_articles(before, articles)
     if new:
         report(f"encoding {len(new)} articles")
     catalogue = joined(before, *_encoded(served.models, new))
-    catalogue, as_of = count(catalogue, _time(contract), log, report)
+    catalogue, as_of = add_counts(catalogue, counted_to, log)
     gone = expired_rows(catalogue, as_of, changes.expire)
     catalogue = kept(catalogue, ~gone)
     if len(catalogue.news_ids) == 1:
@@ -138,7 +149,7 @@ def _refreshed(
     known = set(before.news_ids)
     added = sum(article.news_id not in known for article in new)
     numbers = (added, len(new) - added, int(gone.sum()), len(catalogue.news_ids) - 1)
-    if not new and not log and not gone.any():
+    if not new and log is None and not gone.any():
         return Refreshed(version, *numbers, None)
     told = {"from_version": version.name, **dict(zip(("added", "changed", "expired"), numbers, strict=False))}
     files = {file.name: files_fingerprint(file) for file in (changes.news, changes.behaviors) if file}
@@ -150,26 +161,53 @@ def _refreshed(
     return Refreshed(published, *numbers, checked)
 
 
-def _newest(models: Path) -> Path:
+def _version(models: Path, base: int | None) -> Path:
     servable = models if models.name == RECOMMENDER else models / RECOMMENDER
     found = versions(servable)
     if not found:
         raise InputError(
             f"no version of {RECOMMENDER} in {models}: give the folder that `genre export` wrote"
         )
-    return servable / str(found[-1])
+    if base is not None and base not in found:
+        raise InputError(
+            f"{RECOMMENDER} has no version {base} in {servable}; published: {', '.join(map(str, found))}"
+        )
+    return servable / str(found[-1] if base is None else base)
 
 
-def _read_log(changes: Changes, before: Catalogue, articles: Mapping[str, Article]) -> list[Impression]:
+def _read_log(
+    changes: Changes,
+    before: Catalogue,
+    articles: Mapping[str, Article],
+    counted_to: datetime | None,
+    report: Callable[[str], None],
+) -> Counters | None:
+    """Counters of the impressions that were not counted yet; None without a log."""
     if changes.behaviors is None:
-        return []
+        return None
     known = _AnyId({news_id: news_id for news_id in (*before.news_ids[1:], *articles)})
-    log = list(iterate_behaviors(changes.behaviors, known, FaultPolicy(changes.max_bad_rows)))
-    if not any(news_id in known for one in log for news_id in one.candidates):
+    counters, left_out = Counters(), 0
+    for impression in iterate_behaviors(changes.behaviors, known, FaultPolicy(changes.max_bad_rows)):
+        if impression.clicked is None:
+            raise InputError(
+                f"{changes.behaviors} has no labels (N1-0, N2-1): views without their clicks would make "
+                "every click rate too small; give a log that tells what was clicked"
+            )
+        if counted_to is not None and impression.time < counted_to:
+            left_out += 1
+        else:
+            counters.observe(impression)
+    if counters.newest is None:
+        raise InputError(
+            f"the log ends before {counted_to}, up to which the index counted already: give a later one"
+        )
+    if not known.keys() & counters.views.keys():
         raise InputError(
             f"{changes.behaviors} shows none of the {len(known)} articles: give the log of this index"
         )
-    return log
+    if left_out:
+        report(f"left out {left_out} impressions before {counted_to}: they were counted already")
+    return counters
 
 
 class _AnyId(dict[str, str]):

@@ -72,10 +72,12 @@ def find_versions(models: Path) -> list[Path]:
     """
     if not models.is_dir():
         raise InputError(f"no folder {models}: give the one that `genre export` wrote")
-    if models.name.isdecimal() or (models / "saved_model.pb").is_file():
+    if (models / "saved_model.pb").is_file():
         return [models]
     servables = [models, *sorted(entry for entry in models.iterdir() if entry.is_dir())]
     found = [servable / str(versions(servable)[-1]) for servable in servables if versions(servable)]
+    if not found and models.name.isdecimal():
+        return [models]  # a version without its graph, which whoever reads it will be told
     if not found:
         raise InputError(f"no exported version in {models}: give the folder that `genre export` wrote")
     return found

@@ -31,10 +31,13 @@ def write_warmup(file: Path, servable: str, examples: Mapping[str, Rows], batch_
         batch_sizes: those that the server's batching allows; others never reach the graph.
 
     Raises:
-        ValueError: more records than TensorFlow Serving takes.
+        InputError: more records than TensorFlow Serving takes.
     """
     if len(examples) * len(batch_sizes) > MOST_RECORDS:
-        raise ValueError(f"{len(examples)} signatures x {len(batch_sizes)} batch sizes: over {MOST_RECORDS}")
+        raise InputError(
+            f"{len(examples)} signatures x {len(batch_sizes)} allowed batch sizes are more warmup requests "
+            f"than TensorFlow Serving takes ({MOST_RECORDS}): allow fewer sizes in batching.config"
+        )
     with tf.io.TFRecordWriter(str(file)) as writer:
         for signature, rows in examples.items():
             for size in batch_sizes:

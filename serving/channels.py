@@ -20,6 +20,9 @@ _QUEUE_FULL = "batch scheduling queue"  # in the words of TensorFlow Serving
 # queue. gRPC draws each wait at random, keeps to the deadline of the whole call, and stops sending again
 # where more calls fail than succeed, so that retries do not press down a server that is overloaded.
 _SERVICE_CONFIG = {
+    # A name may stand for several servers (dns:///…-pods of the Kubernetes files): ask them in turn. gRPC's
+    # own way is to stay with the first that answers.
+    "loadBalancingConfig": [{"round_robin": {}}],
     "methodConfig": [
         {
             "name": [{"service": "tensorflow.serving.PredictionService", "method": "Predict"}],
@@ -41,6 +44,13 @@ OPTIONS = [
     ("grpc.max_reconnect_backoff_ms", 2000),
 ]
 """Of every channel. No keep-alive pings: TensorFlow Serving's gRPC hangs up on those that ping often."""
+
+
+def open_channel(address: str, credentials: grpc.ChannelCredentials | None = None) -> grpc.Channel:
+    """A channel to a server; without credentials not encrypted."""
+    if credentials is None:
+        return grpc.insecure_channel(address, OPTIONS)
+    return grpc.secure_channel(address, credentials, OPTIONS)
 
 
 def check_target(address: str, timeout_s: float) -> None:

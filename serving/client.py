@@ -19,7 +19,7 @@ from genre_tf.serving.answers import (
     TitleScore,
 )
 from genre_tf.serving.calls import Call, Ids, Titles
-from genre_tf.serving.channels import OPTIONS, check_target, plain_error
+from genre_tf.serving.channels import check_target, open_channel, plain_error
 
 RECOMMENDER = "genre_recommender"
 GENERATOR = "genre_generator"
@@ -54,10 +54,7 @@ class GenreClient:
         check_target(address, timeout_s)
         self._address, self._timeout_s = address, timeout_s
         self._recommender, self._generator = recommender, generator
-        if credentials is None:
-            self._channel = grpc.insecure_channel(address, OPTIONS)
-        else:
-            self._channel = grpc.secure_channel(address, credentials, OPTIONS)
+        self._channel = open_channel(address, credentials)
         self._predict = prediction_service_pb2_grpc.PredictionServiceStub(self._channel).Predict
 
     def within(self, timeout_s: float) -> "GenreClient":

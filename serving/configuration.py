@@ -11,12 +11,22 @@ from pathlib import Path
 from genre_tf.errors import InputError
 from genre_tf.serving.model_folders import CONFIG_NAME
 from genre_tf.serving.models_config import edited, write_atomically
+from genre_tf.serving.parameter_files import read_batching
 from genre_tf.serving.rendering import rendered, verbatim
 
 BATCHING_NAME = "batching.config"
 MONITORING_NAME = "monitoring.config"
 BATCHING_TEMPLATE = "config/batching.config"
 MONITORING_TEMPLATE = "config/monitoring.config"
+_KEPT = """\
+# Written once: later exports leave this file as you change it. Delete it to have it written anew.
+"""
+_KEPT_BATCHING = (
+    _KEPT
+    + """\
+# The next export or refresh takes allowed_batch_sizes from here and warms each of them up.
+"""
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,12 +50,13 @@ def write_configuration(
 ) -> list[Path]:
     """Write the three files into a MODELS folder; each appears whole or not at all.
 
-    Models that `models.config` already lists keep their version policy and their labels.
+    Models that `models.config` already lists keep their version policy and their labels. `batching.config`
+    and `monitoring.config` are written where they are absent: what people tuned in them stays.
 
     Args:
         models: the folder that holds NAME/VERSION folders.
         names: the models to serve, as `genre_recommender`.
-        batching: sizes and limits.
+        batching: sizes and limits of a new `batching.config`.
 
     Returns:
         The files.
@@ -62,9 +73,23 @@ def write_configuration(
         for entry in entries:
             if entry.name in names:
                 entry.base_path = str(models.resolve() / entry.name)
-    write_atomically(models / BATCHING_NAME, render_batching(batching or BatchingOptions()))
-    write_atomically(models / MONITORING_NAME, render_monitoring())
+    for name, note, text in (
+        (BATCHING_NAME, _KEPT_BATCHING, render_batching(batching or BatchingOptions())),
+        (MONITORING_NAME, _KEPT, render_monitoring()),
+    ):
+        if not (models / name).exists():
+            write_atomically(models / name, note + text)
     return [models / name for name in (CONFIG_NAME, BATCHING_NAME, MONITORING_NAME)]
+
+
+def allowed_batch_sizes(models: Path) -> tuple[int, ...] | None:
+    """Batch sizes that the `batching.config` there allows, for warmup to cover; None without it, or any.
+
+    Raises:
+        InputError: the file cannot be followed.
+    """
+    file = models / BATCHING_NAME
+    return (read_batching(file).allowed_batch_sizes or None) if file.is_file() else None
 
 
 def render_batching(options: BatchingOptions) -> str:

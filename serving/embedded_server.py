@@ -8,6 +8,7 @@ from functools import partial
 from pathlib import Path
 from types import FrameType, TracebackType
 
+from genre_tf.serving.addresses import host_port
 from genre_tf.serving.batching import BatchScheduler
 from genre_tf.serving.configuration import BATCHING_NAME, MONITORING_NAME
 from genre_tf.serving.grpc_service import GrpcServer
@@ -93,8 +94,8 @@ class EmbeddedServer:
         self._rest.start()
         if options.poll_s:
             self._poller.start(options.poll_s)
-        self.grpc_address = f"{options.host}:{self._grpc.port}"
-        self.rest_address = f"http://{options.host}:{self._rest.server_address[1]}"
+        self.grpc_address = host_port(options.host, self._grpc.port)
+        self.rest_address = f"http://{host_port(options.host, self._rest.server_address[1])}"
 
     @property
     def versions(self) -> dict[str, list[int]]:

@@ -10,6 +10,7 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from tensorflow_serving.apis import model_service_pb2_grpc, prediction_service_pb2_grpc
 
 from genre_tf.errors import InputError
+from genre_tf.serving.addresses import host_port
 from genre_tf.serving.in_flight import InFlight
 from genre_tf.serving.inference import classify, multi_inference, regress
 from genre_tf.serving.metrics import ServerMetrics
@@ -147,7 +148,7 @@ class GrpcServer:
             self._health.set(service, health_pb2.HealthCheckResponse.SERVING)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
         try:
-            self.port: int = self._server.add_insecure_port(f"{host}:{port}")
+            self.port: int = self._server.add_insecure_port(host_port(host, port))
         except RuntimeError as error:
             raise InputError(
                 f"port {port} of {host} cannot be had for gRPC (occupied, or not this machine's address): "

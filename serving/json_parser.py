@@ -43,10 +43,21 @@ def parse_json(body: bytes) -> Any:
         raise invalid_argument("JSON Parse error: The document is empty")
     if not _DOUBTFUL.search(body):
         try:
-            return json.loads(body.decode("utf-8", "surrogateescape"))
+            return json.loads(
+                body.decode("utf-8", "surrogateescape"), object_pairs_hook=_first_of_equal_names
+            )
         except (ValueError, RecursionError):
             pass
     return _Reader(body).document()
+
+
+def _first_of_equal_names(members: list[tuple[str, Any]]) -> dict[str, Any]:
+    """An object with the first of members of one name, which RapidJSON's lookup finds; Python's, the last."""
+    found = dict(members)
+    if len(found) < len(members):
+        for name, value in reversed(members):
+            found[name] = value
+    return found
 
 
 class _Reader:
@@ -86,7 +97,7 @@ class _Reader:
             if not self._took(b":"):
                 self._fail("Missing a colon after a name of object member.")
             value = self._value(depth + 1)
-            found.setdefault(name, value)  # RapidJSON's lookup finds the first of two equal names
+            found.setdefault(name, value)  # as in _first_of_equal_names
             if self._took(b"}"):
                 return found
             if not self._took(b","):

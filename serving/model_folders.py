@@ -142,8 +142,20 @@ def read_models_config(path: Path) -> Any:
 
 
 def base_folder(models: Path, name: str, base_path: str) -> Path:
-    """Where a configured model lives here: its own path, or MODELS/NAME where the path is a container's."""
-    for candidate in (Path(base_path), models / name):
+    """Where a configured model lives: in MODELS/NAME if there is such a folder, else at its own path.
+
+    The path in `models.config` is absolute. In a copy of MODELS it still names the original, and elsewhere a
+    container's folder; what lies beside the file is what was meant.
+
+    Args:
+        models: the MODELS folder.
+        name: of the model.
+        base_path: its path in `models.config`.
+
+    Raises:
+        InputError: there is neither.
+    """
+    for candidate in (models / name, Path(base_path)):
         if base_path and candidate.is_dir():
             return candidate
     raise InputError(

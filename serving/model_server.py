@@ -47,7 +47,7 @@ def run_model_server(
     ports = [free_port(grpc_port, "--grpc-port"), free_port(rest_port, "--rest-port")]
     with tempfile.TemporaryDirectory() as scratch:
         config = models / CONFIG_NAME
-        if not _holds_here(config):
+        if not _holds_here(models):
             config = Path(scratch) / CONFIG_NAME
             config.write_text(local_config(models), encoding="utf-8")
         process = subprocess.Popen(command(binary, models, config, *ports))  # noqa: S603  (a list, no shell)
@@ -96,12 +96,16 @@ def local_config(models: Path) -> str:
     return text_format.MessageToString(config)
 
 
-def _holds_here(config: Path) -> bool:
-    """Whether the server can read the very file that is edited: all of its paths are there."""
+def _holds_here(models: Path) -> bool:
+    """Whether the server can read the very file that is edited: all of its paths are those that hold here."""
+    config = models / CONFIG_NAME
     if not config.is_file():
         return False
     entries = read_models_config(config).model_config_list.config
-    return bool(entries) and all(Path(entry.base_path).is_dir() for entry in entries)
+    return bool(entries) and all(
+        Path(entry.base_path).resolve() == base_folder(models, entry.name, entry.base_path).resolve()
+        for entry in entries
+    )
 
 
 def free_port(port: int, option: str) -> int:

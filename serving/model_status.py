@@ -6,6 +6,7 @@ from collections.abc import Callable
 import grpc
 
 from genre_tf.errors import FailureError
+from genre_tf.serving.channels import open_channel
 
 _POLL_S = 0.2
 _ANSWER_S = 5  # of one status request: a server that loads a model on all cores answers late
@@ -34,7 +35,13 @@ def wait_until(condition: Callable[[], bool], longest_s: float) -> bool:
     return True
 
 
-def wait_until_loaded(address: str, name: str, version: int, longest_s: float) -> None:
+def wait_until_loaded(
+    address: str,
+    name: str,
+    version: int,
+    longest_s: float,
+    credentials: grpc.ChannelCredentials | None = None,
+) -> None:
     """Wait until a server answers for a version.
 
     Args:
@@ -42,11 +49,12 @@ def wait_until_loaded(address: str, name: str, version: int, longest_s: float) -
         name: of the model.
         version: to wait for.
         longest_s: seconds.
+        credentials: for a server that speaks TLS.
 
     Raises:
         FailureError: it did not within that time.
     """
-    with grpc.insecure_channel(address) as channel:
+    with open_channel(address, credentials) as channel:
         if not wait_until(lambda: version in available_versions(channel, name), longest_s):
             has = ", ".join(map(str, sorted(available_versions(channel, name)))) or "none"
             raise FailureError(

@@ -5,7 +5,6 @@ entry of one servable with the paths of a container that has MODELS at /models, 
 servers of its own and one edit reaches all of them.
 """
 
-import fcntl
 import os
 import re
 from collections.abc import Iterable, Iterator
@@ -16,10 +15,12 @@ from typing import Any
 from google.protobuf import text_format
 
 from genre_tf.errors import InputError
+from genre_tf.export.file_locks import hold
 from genre_tf.serving.model_folders import CONFIG_NAME, read_models_config
 
 CONTAINER_FOLDER = "/models"  # where the tensorflow/serving image expects them
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,62}")
+_LOCK = ".lock"  # of a MODELS folder; stays there
 _GENERATED = "#:"  # begins comments that are written anew each time; all others are kept
 
 _HEADER = """\
@@ -63,16 +64,19 @@ def locked(models: Path) -> Iterator[None]:
     """Keep other editors of a MODELS folder out; a lock ends with its process, whatever becomes of that.
 
     Raises:
-        InputError: there is no such folder.
+        InputError: there is no such folder, or it cannot be written or locked.
     """
+    if not models.is_dir():
+        raise InputError(f"no folder of models at {models}: give the one that `genre export` wrote")
     try:
-        lock = os.open(models, os.O_RDONLY | os.O_DIRECTORY)
+        lock = hold(models / _LOCK, create=True)
     except OSError as error:
         raise InputError(
-            f"no folder of models at {models} ({error.strerror}): give the one that `genre export` wrote"
+            f"cannot lock {models} ({error.strerror}): give a writable folder, on a disk that has locks"
         ) from None
+    if lock is None:
+        raise InputError(f"{models} was removed meanwhile: export again")
     try:
-        fcntl.flock(lock, fcntl.LOCK_EX)
         yield
     finally:
         os.close(lock)

@@ -11,6 +11,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 from genre_tf.errors import InputError
+from genre_tf.serving.addresses import bare_host
 from genre_tf.serving.in_flight import InFlight
 from genre_tf.serving.json_writer import error_body
 from genre_tf.serving.rest_api import Answer, RestApi
@@ -55,10 +56,11 @@ class RestServer(ThreadingHTTPServer):
         self.limits = limits
         self.in_flight = in_flight
         self._free = threading.Semaphore(limits.connections)
-        if ":" in host:
+        bare = bare_host(host)
+        if ":" in bare:
             self.address_family = socket.AF_INET6
         try:
-            super().__init__((host, port), _Handler)
+            super().__init__((bare, port), _Handler)
         except (OSError, OverflowError) as error:
             reason = getattr(error, "strerror", None) or error
             raise InputError(

@@ -3,7 +3,7 @@
 import subprocess
 import sys
 import tempfile
-import time
+import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -58,13 +58,15 @@ def server_process(models: Path, arguments: Sequence[str] = ()) -> Iterator[Serv
                 process.stdout.close()
 
 
-def _ready_address(process: "subprocess.Popen[str]", words: IO[str]) -> str:
-    deadline = time.monotonic() + _START_S
-    while process.stdout is not None and time.monotonic() < deadline:
-        line = process.stdout.readline()
-        if line.startswith("ready "):
-            return dict(part.split("=", 1) for part in line.split()[1:])["grpc"]
-        if not line:
-            break
+def _ready_address(process: "subprocess.Popen[str]", words: IO[str], longest_s: float = _START_S) -> str:
+    # Reading a line waits as long as the process lives, and whoever is not ready in time is of no use.
+    too_long = threading.Timer(longest_s, process.kill)
+    too_long.start()
+    try:
+        for line in process.stdout or ():
+            if line.startswith("ready "):
+                return dict(part.split("=", 1) for part in line.split()[1:])["grpc"]
+    finally:
+        too_long.cancel()
     words.seek(0)
     raise FailureError(f"the server did not start: {words.read()[-2000:].strip()}")

@@ -20,6 +20,7 @@ from genre_tf.serving.model_folders import CONFIG_NAME, read_models_config
 from genre_tf.serving.models_config import render_for_containers, write_atomically, write_container_configs
 from genre_tf.serving.rendering import rendered, verbatim
 from genre_tf.serving.server_arguments import CONFIG_POLL_S, server_arguments
+from genre_tf.serving.tls import read_pem
 
 GPU_BATCHING_NAME = "batching-gpu.config"
 SERVER_ERRORS = "UNAVAILABLE|INTERNAL|UNKNOWN|DEADLINE_EXCEEDED|RESOURCE_EXHAUSTED|FAILED_PRECONDITION"
@@ -114,9 +115,9 @@ def write_ssl_config(file: Path, key: Path, certificate: Path, authority: Path |
     Raises:
         InputError: a file cannot be read or is no PEM of its kind.
     """
-    texts = {"server_key": _pem(key, "PRIVATE KEY"), "server_cert": _pem(certificate, "CERTIFICATE")}
+    texts = {"server_key": read_pem(key, "PRIVATE KEY"), "server_cert": read_pem(certificate, "CERTIFICATE")}
     if authority is not None:
-        texts["custom_ca"] = _pem(authority, "CERTIFICATE")
+        texts["custom_ca"] = read_pem(authority, "CERTIFICATE")
     lines = [f'{field}: "{text_encoding.CEscape(text, as_utf8=False)}"' for field, text in texts.items()]
     lines.append(f"client_verify: {str(authority is not None).lower()}")
     file.parent.mkdir(parents=True, exist_ok=True)
@@ -156,13 +157,3 @@ def _probe(name: str, options: DeploymentOptions) -> str:
     if options.tls:
         return f"httpGet: {{path: /v1/models/{name}, port: rest}}"
     return "grpc: {port: 8500}"
-
-
-def _pem(file: Path, kind: str) -> bytes:
-    try:
-        text = file.read_bytes()
-    except OSError as error:
-        raise InputError(f"{file} cannot be read ({error.strerror})") from None
-    if b"-----BEGIN " not in text or f"{kind}-----".encode() not in text:
-        raise InputError(f"{file} is no PEM file with a {kind.lower()}")
-    return text

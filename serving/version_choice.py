@@ -40,9 +40,9 @@ class Choice:
     waits_for: int | None = None
 
     @property
-    def default(self) -> int:
-        """The version that a request without version and label gets."""
-        return max(self.loaded)
+    def default(self) -> int | None:
+        """The version that a request without version and label gets; None where nothing is loaded."""
+        return max(self.loaded, default=None)
 
 
 def loaded_versions(entry: Any, folder: Path) -> list[int]:
@@ -60,6 +60,25 @@ def loaded_versions(entry: Any, folder: Path) -> list[int]:
     return there[-max(policy.latest.num_versions, 1) :]
 
 
+def served_version(models: Path, name: str) -> int | None:
+    """The version that a request without version and label gets.
+
+    Args:
+        models: the MODELS folder.
+        name: of the servable.
+
+    Returns:
+        Its number; None where `models.config` is absent, does not list the servable, or loads nothing of it.
+
+    Raises:
+        InputError: `models.config` cannot be read.
+    """
+    entry = _configured(models, name)
+    if entry is None:
+        return None
+    return max(loaded_versions(entry, base_folder(models, name, entry.base_path)), default=None)
+
+
 def held_back(version: Path) -> str | None:
     """What keeps servers from loading a published version, and what to do; None where nothing does.
 
@@ -70,23 +89,20 @@ def held_back(version: Path) -> str | None:
         InputError: `models.config` cannot be read.
     """
     models, name = version.parent.parent, version.parent.name
-    if not (models / CONFIG_NAME).is_file():
+    entry = _configured(models, name)
+    if entry is None:
         return None
-    for entry in read_models_config(models / CONFIG_NAME).model_config_list.config:
-        if entry.name != name:
-            continue
-        loaded = loaded_versions(entry, base_folder(models, name, entry.base_path))
-        if int(version.name) in loaded:
-            return None
-        again = ["genre", "rollback", str(models), name, "--to", "latest"]
-        if entry.version_labels:  # which would lose their versions under the policy of the newest
-            label = sorted(entry.version_labels)[0]
-            again = ["genre", "label", str(models), name, label, version.name, "--load"]
-        return (
-            f"{name} version {version.name} is not served: {CONFIG_NAME} holds servers to version "
-            f"{_join(loaded)}, by a rollback or a label. To serve it: {shlex.join(again)}"
-        )
-    return None
+    loaded = loaded_versions(entry, base_folder(models, name, entry.base_path))
+    if int(version.name) in loaded:
+        return None
+    again = ["genre", "rollback", str(models), name, "--to", "latest"]
+    if entry.version_labels:  # which would lose their versions under the policy of the newest
+        label = sorted(entry.version_labels)[0]
+        again = ["genre", "label", str(models), name, label, version.name, "--load"]
+    return (
+        f"{name} version {version.name} is not served: {CONFIG_NAME} holds servers to version "
+        f"{_join(loaded)}, by a rollback or a label. To serve it: {shlex.join(again)}"
+    )
 
 
 def roll_back(models: Path, name: str, to: int | None = None) -> Choice:
@@ -106,7 +122,7 @@ def roll_back(models: Path, name: str, to: int | None = None) -> Choice:
     with edited(models) as config:
         entry, folder = _entry(config, models, name)
         loaded = loaded_versions(entry, folder)
-        target = _before(folder, name, loaded) if to is None else to
+        target = _before(folder, name, entry, loaded) if to is None else to
         check_version(folder, name, target)
         moving = [label for label, version in entry.version_labels.items() if version > target]
         if moving and target not in loaded:
@@ -206,6 +222,13 @@ def check_version(folder: Path, name: str, version: int) -> None:
     read_saved_model(folder / str(version))
 
 
+def _configured(models: Path, name: str) -> Any | None:
+    if not (models / CONFIG_NAME).is_file():
+        return None
+    entries = read_models_config(models / CONFIG_NAME).model_config_list.config
+    return next((entry for entry in entries if entry.name == name), None)
+
+
 def _entry(config: Any, models: Path, name: str) -> tuple[Any, Path]:
     for entry in config.model_config_list.config:
         if entry.name == name:
@@ -214,8 +237,9 @@ def _entry(config: Any, models: Path, name: str) -> tuple[Any, Path]:
     raise InputError(f"no servable {name!r} in {models / CONFIG_NAME}; it lists: {names}")
 
 
-def _before(folder: Path, name: str, loaded: list[int]) -> int:
-    present = max(loaded, default=0)
+def _before(folder: Path, name: str, entry: Any, loaded: list[int]) -> int:
+    # Where all listed versions are gone from the disk, the last of them is what servers were meant to have.
+    present = max(loaded or entry.model_version_policy.specific.versions, default=0)
     earlier = [version for version in versions(folder) if version < present]
     for version in reversed(earlier):
         if version_fault(folder / str(version)) is None:

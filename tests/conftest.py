@@ -1,4 +1,4 @@
-"""Shared fixtures: the real data and transcripts beside the checkout, skipped aloud where absent."""
+"""Shared fixtures: transcripts, and the real data beside the checkout, skipped aloud where absent."""
 
 import os
 from pathlib import Path
@@ -41,4 +41,4 @@ def mind_sample_zh() -> Path:
 
 @pytest.fixture(scope="session")
 def transcripts() -> Path:
-    return _shared("tf_serving_transcripts")
+    return Path(__file__).parent / "serving" / "transcripts"

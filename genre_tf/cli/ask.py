@@ -8,6 +8,7 @@ import typer
 from genre_tf.cli.console import print_json, results
 from genre_tf.cli.tensorflow_notes import load_tensorflow
 from genre_tf.cli.texts import read_titles
+from genre_tf.cli.tls_options import TlsCa, TlsCert, TlsKey
 from genre_tf.errors import InputError
 
 
@@ -21,6 +22,9 @@ def ask(
     ] = 0,
     address: Annotated[str, typer.Option(help="HOST:PORT of the server's gRPC.")] = "127.0.0.1:8500",
     timeout_s: Annotated[float, typer.Option(min=0.001, help="Seconds to wait for the answer.")] = 60.0,
+    tls_ca: TlsCa = None,
+    tls_cert: TlsCert = None,
+    tls_key: TlsKey = None,
     json: Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")] = False,
 ) -> None:
     """Answer a question from the articles that are nearest to it, which are named too.
@@ -31,8 +35,10 @@ def ask(
         raise InputError('the question is blank: give one, such as genre ask "What happened in Ravenwater?"')
     load_tensorflow()
     from genre_tf.serving.client import GenreClient
+    from genre_tf.serving.tls import client_credentials
 
-    with GenreClient(address, timeout_s) as client:
+    credentials = client_credentials(tls_ca, tls_cert, tls_key)
+    with GenreClient(address, timeout_s, credentials=credentials) as client:
         found = client.answer([question], [read_titles(history_text)], [seed])[0]
     if json:
         print_json(asdict(found))

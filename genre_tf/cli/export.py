@@ -71,7 +71,9 @@ def export(
     """Export a run as the servables genre_recommender and genre_generator, for TensorFlow Serving.
 
     Each becomes the next version, whole or not at all, after it answered every recorded request in a fresh
-    process as the Python models do. The server's configuration files are written beside them.
+    process as the Python models do. The server's configuration files are written beside them; a
+    batching.config and a monitoring.config that are there stay, and warmup covers the batch sizes that the
+    former allows.
 
     Example: genre export runs/mind models
     """
@@ -81,10 +83,11 @@ def export(
     from genre_tf.export.exporting import ExportOptions, export_run
     from genre_tf.export.partitioned_index import PartitionedOptions
     from genre_tf.export.selection import Rules
-    from genre_tf.serving.configuration import BatchingOptions, write_configuration
+    from genre_tf.serving.configuration import BatchingOptions, allowed_batch_sizes, write_configuration
     from genre_tf.serving.model_folders import CONFIG_NAME, read_models_config
 
-    batching = BatchingOptions()
+    there = allowed_batch_sizes(models)  # by hand, perhaps: then warmup follows
+    batching = BatchingOptions(allowed_batch_sizes=there) if there else BatchingOptions()
     options = ExportOptions(
         k=k,
         retrieve=retrieve,

@@ -8,6 +8,7 @@ import typer
 from genre_tf.cli.console import print_json, results
 from genre_tf.cli.tensorflow_notes import load_tensorflow
 from genre_tf.cli.texts import read_text, read_titles
+from genre_tf.cli.tls_options import TlsCa, TlsCert, TlsKey
 
 
 def generate(
@@ -23,6 +24,9 @@ def generate(
     ] = 0,
     address: Annotated[str, typer.Option(help="HOST:PORT of the server's gRPC.")] = "127.0.0.1:8500",
     timeout_s: Annotated[float, typer.Option(min=0.001, help="Seconds to wait for the answer.")] = 60.0,
+    tls_ca: TlsCa = None,
+    tls_cert: TlsCert = None,
+    tls_key: TlsKey = None,
     json: Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")] = False,
 ) -> None:
     """Write a title, a summary or an article for a reader; best first, unsafe ones last.
@@ -34,8 +38,10 @@ def generate(
     check_kinds([kind])  # said at once, before TensorFlow takes its seconds to import
     load_tensorflow()
     from genre_tf.serving.client import GenreClient
+    from genre_tf.serving.tls import client_credentials
 
-    with GenreClient(address, timeout_s) as client:
+    credentials = client_credentials(tls_ca, tls_cert, tls_key)
+    with GenreClient(address, timeout_s, credentials=credentials) as client:
         texts = client.generate([read_titles(history_text)], [read_text(source)], [kind], [seed])[0]
     if json:
         print_json({"texts": [asdict(text) for text in texts]})

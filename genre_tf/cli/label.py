@@ -7,6 +7,7 @@ import typer
 
 from genre_tf.cli.rollback import ServerOption, WaitOption, print_choice, wait_for
 from genre_tf.cli.tensorflow_notes import load_tensorflow
+from genre_tf.cli.tls_options import TlsCa, TlsCert, TlsKey
 from genre_tf.errors import InputError
 
 
@@ -21,6 +22,9 @@ def label(
     remove: Annotated[bool, typer.Option("--remove", help="Take the label away.")] = False,
     server: ServerOption = None,
     wait_s: WaitOption = 600,
+    tls_ca: TlsCa = None,
+    tls_cert: TlsCert = None,
+    tls_key: TlsKey = None,
     json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
 ) -> None:
     """Set, move or remove the label of a version.
@@ -34,15 +38,15 @@ def label(
     if (version is None) != remove:
         raise InputError("give a VERSION to set the label, or --remove to take it away")
     load_tensorflow()
+    from genre_tf.serving.tls import client_credentials
     from genre_tf.serving.version_choice import remove_label, set_label
 
     if version is None:
         print_choice(remove_label(models, name, label), json, [])
         return
+    credentials = client_credentials(tls_ca, tls_cert, tls_key)
     choice = set_label(models, name, label, version, load=load)
-    if choice.waits_for is None:
-        wait_for(server, choice, version, wait_s)
-    elif server:
-        wait_for(server, choice, version, wait_s)
+    wait_for(server, wait_s, credentials, choice, version)
+    if choice.waits_for is not None and server:
         choice = set_label(models, name, label, version)
     print_choice(choice, json, ["genre", "label", str(models), name, label, str(version)])

@@ -8,6 +8,7 @@ import typer
 from genre_tf.cli.console import print_json, results
 from genre_tf.cli.tensorflow_notes import load_tensorflow
 from genre_tf.cli.texts import read_titles
+from genre_tf.cli.tls_options import TlsCa, TlsCert, TlsKey
 from genre_tf.errors import InputError
 
 
@@ -20,6 +21,9 @@ def recommend(
     ] = None,
     address: Annotated[str, typer.Option(help="HOST:PORT of the server's gRPC.")] = "127.0.0.1:8500",
     timeout_s: Annotated[float, typer.Option(min=0.001, help="Seconds to wait for the answer.")] = 10.0,
+    tls_ca: TlsCa = None,
+    tls_cert: TlsCert = None,
+    tls_key: TlsKey = None,
     json: Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")] = False,
 ) -> None:
     """Articles for a reader, best first.
@@ -30,8 +34,10 @@ def recommend(
         raise InputError("give --history (ids) or --history-text (titles), one of the two")
     load_tensorflow()
     from genre_tf.serving.client import GenreClient
+    from genre_tf.serving.tls import client_credentials
 
-    with GenreClient(address, timeout_s) as client:
+    credentials = client_credentials(tls_ca, tls_cert, tls_key)
+    with GenreClient(address, timeout_s, credentials=credentials) as client:
         if history is not None:
             found = client.recommend([history.split()])[0]
         else:

@@ -35,6 +35,14 @@ def refresh(
             "before a date such as 2019-11-15. Articles that nobody was shown yet stay."
         ),
     ] = None,
+    from_version: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            help="Version to build on. If not given, the one that models.config has servers load, the "
+            "highest if several (after a rollback not the newest); without models.config the newest.",
+        ),
+    ] = None,
     max_bad_rows: Annotated[int, typer.Option(help="Faulty rows that may be skipped in each file.")] = 0,
     json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
 ) -> None:
@@ -48,6 +56,9 @@ def refresh(
     """
     load_tensorflow()
     from genre_tf.export import refreshing
+    from genre_tf.export.names import RECOMMENDER
+    from genre_tf.serving.configuration import allowed_batch_sizes
+    from genre_tf.serving.version_choice import served_version
 
     changes = refreshing.Changes(
         news=news,
@@ -55,8 +66,13 @@ def refresh(
         expire=None if expire is None else refreshing.parse_expiry(expire),
         max_bad_rows=max_bad_rows,
     )
+    folder = models.parent if models.name == RECOMMENDER else models
     done = refreshing.refresh(
-        models, changes, lambda line: progress.print(line, markup=False, soft_wrap=True)
+        models,
+        changes,
+        lambda line: progress.print(line, markup=False, soft_wrap=True),
+        from_version or served_version(folder, RECOMMENDER),
+        allowed_batch_sizes(folder),
     )
     _print_refreshed(done, json)
 

@@ -1,5 +1,6 @@
 """`genre rollback MODELS NAME`: serve an earlier version, and hold it."""
 
+import functools
 import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -8,9 +9,12 @@ import typer
 
 from genre_tf.cli.console import print_json, progress, results
 from genre_tf.cli.tensorflow_notes import load_tensorflow
+from genre_tf.cli.tls_options import TlsCa, TlsCert, TlsKey
 from genre_tf.errors import InputError
 
 if TYPE_CHECKING:
+    import grpc
+
     from genre_tf.serving.version_choice import Choice
 
 LATEST = "latest"
@@ -36,6 +40,9 @@ def rollback(
     ] = None,
     server: ServerOption = None,
     wait_s: WaitOption = 600,
+    tls_ca: TlsCa = None,
+    tls_cert: TlsCert = None,
+    tls_key: TlsKey = None,
     json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
 ) -> None:
     """Go back to an earlier version; newer exports then wait until `--to latest`.
@@ -49,29 +56,39 @@ def rollback(
     if to is not None and to != LATEST and not (to.isascii() and to.isdecimal()):
         raise InputError(f"--to {to!r}: a version number or `{LATEST}`")
     load_tensorflow()
+    from genre_tf.serving.tls import client_credentials
     from genre_tf.serving.version_choice import follow_newest, roll_back
 
+    wait = functools.partial(wait_for, server, wait_s, client_credentials(tls_ca, tls_cert, tls_key))
     if to == LATEST:
         choice = follow_newest(models, name)
-        wait_for(server, choice, choice.default, wait_s)
+        wait(choice, choice.default)
     else:
         choice = roll_back(models, name, None if to is None else int(to))
         if choice.waits_for is not None and server:
             target = choice.waits_for
-            wait_for(server, choice, target, wait_s)
+            wait(choice, target)
             choice = roll_back(models, name, target)
         elif choice.waits_for is None:
-            wait_for(server, choice, choice.default, wait_s)
+            wait(choice, choice.default)
     print_choice(choice, json, ["genre", "rollback", str(models), name, "--to", str(choice.waits_for)])
 
 
-def wait_for(servers: list[str] | None, choice: "Choice", version: int, wait_s: float) -> None:
-    """Wait until every named server has loaded a version."""
+def wait_for(
+    servers: list[str] | None,
+    wait_s: float,
+    credentials: "grpc.ChannelCredentials | None",
+    choice: "Choice",
+    version: int | None,
+) -> None:
+    """Wait until every named server has loaded a version; None: there is nothing to wait for."""
     from genre_tf.serving.model_status import wait_until_loaded
 
     for server in servers or ():
+        if version is None:
+            return
         progress.print(f"waiting for {server} to load version {version} of {choice.model}", markup=False)
-        wait_until_loaded(server, choice.model, version, wait_s)
+        wait_until_loaded(server, choice.model, version, wait_s, credentials)
 
 
 def print_choice(choice: "Choice", json: bool, again: list[str]) -> None:
@@ -88,10 +105,11 @@ def print_choice(choice: "Choice", json: bool, again: list[str]) -> None:
             }
         )
         return
-    loaded = ", ".join(map(str, choice.loaded))
+    loaded = ", ".join(map(str, choice.loaded)) or "none"
     labels = "".join(f", {label} = {version}" for label, version in choice.labels.items())
     follow = "served as they appear" if choice.newest_follow else "not served until chosen"
-    results.print(f"{choice.model}: loaded {loaded}; without a label {choice.default}{labels}", markup=False)
+    default = "none" if choice.default is None else choice.default
+    results.print(f"{choice.model}: loaded {loaded}; without a label {default}{labels}", markup=False)
     results.print(f"newer exports: {follow}", markup=False)
     if choice.waits_for is not None:
         results.print(

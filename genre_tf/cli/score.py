@@ -9,6 +9,7 @@ import typer
 from genre_tf.cli.console import print_json, results
 from genre_tf.cli.tensorflow_notes import load_tensorflow
 from genre_tf.cli.texts import read_numbers, read_titles
+from genre_tf.cli.tls_options import TlsCa, TlsCert, TlsKey
 from genre_tf.errors import InputError
 
 if TYPE_CHECKING:
@@ -32,6 +33,9 @@ def score(
     age_hours: Annotated[str | None, typer.Option(help="Hours since each candidate came.")] = None,
     address: Annotated[str, typer.Option(help="HOST:PORT of the server's gRPC.")] = "127.0.0.1:8500",
     timeout_s: Annotated[float, typer.Option(min=0.001, help="Seconds to wait for the answer.")] = 10.0,
+    tls_ca: TlsCa = None,
+    tls_cert: TlsCert = None,
+    tls_key: TlsKey = None,
     json: Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")] = False,
 ) -> None:
     """Click probabilities of candidates, in the order given.
@@ -48,8 +52,10 @@ def score(
         raise InputError("--clicks, --views and --age-hours go together, and with --history and --candidates")
     load_tensorflow()
     from genre_tf.serving.client import GenreClient
+    from genre_tf.serving.tls import client_credentials
 
-    with GenreClient(address, timeout_s) as client:
+    credentials = client_credentials(tls_ca, tls_cert, tls_key)
+    with GenreClient(address, timeout_s, credentials=credentials) as client:
         if by_title:
             titles = read_titles(history_text or ""), read_titles(candidates_text or "")
             _print(client.score_text([titles[0]], [titles[1]])[0], json)

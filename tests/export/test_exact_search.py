@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from genre_tf.export.exact_search import BLOCK, top_columns
+from genre_tf.export.exact_search import BLOCK, ExactIndex, top_columns
 
 
 def columns_and_scores(found):
@@ -52,6 +52,25 @@ def test_sizes_may_change_from_request_to_request():
         scores = tf.constant(np.random.default_rng(1).normal(size=(2, articles)), tf.float32)
         expected = tf.math.top_k(scores, limit)
         assert columns_and_scores(traced(scores, limit)) == columns_and_scores(expected)
+
+
+@pytest.mark.parametrize("articles", [2, BLOCK - 1, BLOCK, BLOCK + 1, 3 * BLOCK + 5])
+@pytest.mark.parametrize("some_hidden", [False, True])
+def test_an_index_finds_every_article_and_nothing_behind_them(articles, some_hidden):
+    random = np.random.default_rng(articles)
+    vectors = -random.uniform(0.1, 1, (articles, 8)).astype(np.float32)  # all scores are below padding's 0
+    vectors[0] = 0
+    findable = np.arange(articles) % 5 != 1 if some_hidden else None
+    index = ExactIndex(vectors, findable)
+    assert index.matrix.shape[1] is None and index.matrix.numpy().shape[1] % BLOCK == 0
+    readers = random.uniform(0.1, 1, (3, 8)).astype(np.float32)
+    rows, found = index.search(readers, tf.constant([[0, 0], [1, 0], [2, 0]], tf.int64), 1000)
+    assert rows.shape == found.shape == (3, articles)
+    left = [row for row in range(1, articles) if findable is None or findable[row]]
+    for reader, of_reader, is_found in zip(readers, rows.numpy(), found.numpy(), strict=True):
+        best = sorted(left, key=lambda row: -float(reader @ vectors[row]))
+        assert of_reader[is_found].tolist() == best
+    np.testing.assert_array_equal(index.vectors(tf.constant([articles - 1, 0])), vectors[[articles - 1, 0]])
 
 
 def test_more_than_there_is_is_refused():

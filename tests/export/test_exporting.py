@@ -2,6 +2,8 @@
 
 import dataclasses
 import json
+import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -132,6 +134,21 @@ def test_the_pool_is_every_article_of_the_data_with_the_counts_of_its_logs(run, 
     assert (counters[:, 0] <= counters[:, 1]).all() and (counters[0] == 0).all()
 
 
+def test_views_of_a_log_without_labels_are_not_counted(run, data, tmp_path):
+    shutil.copytree(data, tmp_path / "news")
+    (tmp_path / "news" / "test").mkdir()
+    new = "NEW\tsports\t\tnobody was told who clicked\t\n"
+    (tmp_path / "news" / "test" / "news.tsv").write_text(new)
+    (tmp_path / "news" / "test" / "behaviors.tsv").write_text("1\tU1\t11/20/2030 9:00:00 AM\t\tNEW\n")
+    said = []
+    with_test, without = read_pool(run, [tmp_path / "news"], 0, said.append), read_pool(run, [data])
+    assert with_test.as_of == without.as_of
+    new_row = with_test.table.news_ids.index("NEW")
+    assert with_test.counters[new_row].tolist() == [0, 0, 0]
+    np.testing.assert_array_equal(np.delete(with_test.counters, new_row, axis=0), without.counters)
+    assert len(said) == 1 and "test/behaviors.tsv has no labels" in said[0]
+
+
 def test_the_pool_is_the_runs_own_where_no_data_are_given(run):
     table, counters, _ = read_pool(run, [])
     assert table.fingerprint == read_articles(run / "prepared").fingerprint
@@ -150,6 +167,18 @@ def test_a_folder_without_articles_is_wrong_input(run, tmp_path):
         read_pool(run, [tmp_path])
     with pytest.raises(InputError, match="no folder"):
         read_pool(run, [tmp_path / "nowhere"])
+
+
+def test_data_sets_are_told_apart_without_the_machines_paths(tmp_path, monkeypatch):
+    for name in ("mon/mind", "tue/mind", "a/b"):
+        (tmp_path / name).mkdir(parents=True)
+    mon, tue, other = (tmp_path / name for name in ("mon/mind", "tue/mind", "a/b"))
+    assert exporting._told_apart([mon]) == {"mind": mon}
+    assert exporting._told_apart([mon, tue, mon]) == {"mon/mind": mon, "tue/mind": tue}
+    assert exporting._told_apart([mon, tue, other]) == {"mon/mind": mon, "tue/mind": tue, "a/b": other}
+    assert exporting._told_apart([]) == {}
+    monkeypatch.chdir(other)
+    assert exporting._told_apart([Path()]) == {"b": other}
 
 
 def test_reports_of_the_run_go_into_the_contract(tmp_path):

@@ -147,6 +147,14 @@ def test_the_threshold_is_the_distance_of_the_loneliest_articles():
     assert closeness_threshold(vectors[:1]) == 0.0
 
 
+def test_the_threshold_is_the_same_in_chunks(monkeypatch):
+    vectors = np.random.default_rng(5).normal(size=(500, 8)).astype(np.float32)
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    at_once = closeness_threshold(vectors)
+    monkeypatch.setattr("genre_tf.export.evidence._CHUNK_ROWS", 77)
+    assert closeness_threshold(vectors) == pytest.approx(at_once, abs=1e-6)
+
+
 def test_a_text_is_unsafe_where_the_classifier_says_so_of_its_vector(ask, models, classifier):
     answer = generate(ask, *({"seed": seed} for seed in range(4)))
     texts = answer["text"].reshape(-1)

@@ -7,7 +7,7 @@ import tensorflow as tf
 from genre_tf.benchmarks.exported import ExportedSignature
 from genre_tf.errors import InputError
 from genre_tf.export.gate import portability_violations
-from genre_tf.export.partitioned_index import STORAGES, PartitionedIndex, PartitionedOptions
+from genre_tf.export.partitioned_index import PartitionedIndex, PartitionedOptions
 from genre_tf.export.partitions import PartitionSettings, k_means, part_into_blocks
 from genre_tf.export.saved_model import write_saved_model
 
@@ -69,9 +69,8 @@ def test_centres_of_apart_groups_are_their_means():
     np.testing.assert_allclose(sorted(centres.tolist()), expected, atol=1e-3)
 
 
-@pytest.mark.parametrize("storage", STORAGES)
-def test_most_of_the_nearest_are_found_in_a_tenth_of_the_pool(vectors, readers, storage):
-    index = PartitionedIndex(vectors, PartitionedOptions(partitions=SMALL, probes=38, storage=storage))
+def test_most_of_the_nearest_are_found_in_a_tenth_of_the_pool(vectors, readers):
+    index = PartitionedIndex(vectors, PartitionedOptions(partitions=SMALL, probes=38))
     rows, found = index.search(tf.constant(readers), tf.constant(NOBODY_READ), 50)
     assert found.numpy().all() and rows.shape == (30, 50)
     assert recall(rows.numpy(), exact(readers, vectors, 50)) >= 0.95
@@ -105,7 +104,7 @@ def test_a_small_pool_is_answered_without_results_beyond_it():
 
 
 def test_the_graph_is_portable_and_answers_by_session(vectors, readers, tmp_path):
-    index = PartitionedIndex(vectors, PartitionedOptions(partitions=SMALL, probes=38, storage="int8"))
+    index = PartitionedIndex(vectors, PartitionedOptions(partitions=SMALL, probes=38))
 
     def search(reader):
         numbers = tf.strings.to_number(tf.strings.split(reader).to_tensor())  # [B, 24]
@@ -121,8 +120,6 @@ def test_the_graph_is_portable_and_answers_by_session(vectors, readers, tmp_path
 
 
 def test_bad_input_is_refused_in_plain_words():
-    with pytest.raises(InputError, match="choose one of float32, bfloat16, int8"):
-        PartitionedOptions(storage="float8")
     with pytest.raises(InputError, match="1 block at least"):
         PartitionedOptions(probes=0)
     with pytest.raises(InputError, match="beside row 0"):

@@ -1,3 +1,4 @@
+import errno
 import os
 import signal
 import subprocess
@@ -9,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from genre_tf.errors import InputError
-from genre_tf.export import publishing
+from genre_tf.export import file_locks, publishing
 
 
 def write_version(servable, text):
@@ -80,10 +81,45 @@ def test_a_killed_exporter_leaves_no_version_and_is_cleaned_up_after(tmp_path):
     child.stdout.close()
     left = entries(servable)
     assert publishing.versions(servable) == []
-    assert len(left) == 1 and left[0].startswith(".")
+    assert len(left) == 2 and left[0].startswith(".") and left[1] == f"{left[0]}.lock"
     time.sleep(0.01)
     write_version(servable, "whole")
     assert entries(servable) == ["1"]
+
+
+def test_what_has_no_lock_is_abandoned_and_a_lock_alone_too(tmp_path):
+    servable = tmp_path / "toy"
+    (servable / ".unfinished-1").mkdir(parents=True)
+    (servable / ".unfinished-1" / "saved_model.pb").write_text("half")
+    (servable / ".unfinished-2.lock").write_text("")
+    write_version(servable, "whole")
+    assert entries(servable) == ["1"]
+
+
+def test_a_lock_that_was_removed_before_it_was_had_holds_nothing(tmp_path, monkeypatch):
+    file, flock = tmp_path / "some.lock", file_locks.fcntl.flock
+
+    def removed_meanwhile(descriptor, operation):
+        file.unlink()
+        flock(descriptor, operation)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(file_locks.fcntl, "flock", removed_meanwhile)
+        assert file_locks.hold(file, create=True) is None
+    held = file_locks.hold(file, create=True)
+    assert held is not None and file_locks.hold(file, wait=False) is None
+    os.close(held)
+    assert file_locks.hold(tmp_path / "absent.lock") is None
+
+
+def test_a_disk_without_locks_is_wrong_input_and_nothing_is_left(tmp_path, monkeypatch):
+    def refuse(*_):
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(file_locks.fcntl, "flock", refuse)
+    with pytest.raises(InputError, match=r"No locks available.*has locks"):
+        write_version(tmp_path / "models" / "toy", "whole")
+    assert entries(tmp_path) == []
 
 
 def test_a_folder_that_cannot_be_written_is_wrong_input(tmp_path):

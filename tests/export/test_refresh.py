@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from datetime import datetime, timedelta
@@ -11,6 +12,7 @@ import pytest
 
 from genre_tf.cli.refresh import refresh as refresh_verb
 from genre_tf.data.articles import Article, ArticleTable, Impression
+from genre_tf.data.counters import Counters
 from genre_tf.errors import FailureError, InputError
 from genre_tf.export import refreshing
 from genre_tf.export.contract import files_fingerprint, read_contract
@@ -18,13 +20,16 @@ from genre_tf.export.exchanges import Exchange, as_bytes
 from genre_tf.export.exporting import write_version
 from genre_tf.export.index import read_catalogue
 from genre_tf.export.index_changes import kept
-from genre_tf.export.pool import _count, _features, build_catalogue
+from genre_tf.export.names import RECOMMENDER
+from genre_tf.export.pool import _features, build_catalogue
 from genre_tf.export.publishing import publish, staged
 from genre_tf.export.reference import RecommenderReference
-from genre_tf.export.refreshing import Changes, parse_expiry, refresh
+from genre_tf.export.refreshing import Changes, refresh
 from genre_tf.export.selection import Rules
 from genre_tf.export.servables import recommender_servable
 from genre_tf.export.served_models import ServedModels, read_served
+from genre_tf.serving.configuration import BatchingOptions, write_configuration
+from genre_tf.serving.version_choice import roll_back
 
 SIZES = {"max_history": 5, "k": 5, "retrieve": 20}
 START = datetime(2019, 11, 10)
@@ -70,7 +75,9 @@ def behaviors_file(folder, log):
 def catalogue_of(models, articles, log):
     """A full export's catalogue of articles and logs, and when it is of."""
     table = ArticleTable(articles)
-    counters = _count([log])
+    counters = Counters()
+    for one in log:
+        counters.observe(one)
     as_of = counters.newest + timedelta(seconds=1)
     return build_catalogue(ServedModels(*models), table, _features(counters, table, as_of)), as_of
 
@@ -223,6 +230,27 @@ def test_where_nothing_changes_no_version_appears(served, refreshed, tmp_path, c
     assert len(list(refreshed.version.parent.iterdir())) == 2
 
 
+def test_after_a_rollback_the_served_version_is_refreshed(served, refreshed, first, tmp_path, monkeypatch):
+    assert refresh(served, Changes(news=news_file(tmp_path, OLD)), print, base=1).version == first
+    with pytest.raises(InputError, match=r"no version 9 in .*published: 1, 2"):
+        refresh(served, Changes(expire=1.0), print, base=9)
+    models, asked = tmp_path / "models", []
+    shutil.copytree(served, models)
+
+    def note(models, changes, report, *chosen):
+        asked.append(chosen)
+        return refreshed
+
+    monkeypatch.setattr(refreshing, "refresh", note)
+    refresh_verb(models, expire="1")
+    write_configuration(models, [RECOMMENDER], BatchingOptions(allowed_batch_sizes=(1, 4)))
+    refresh_verb(models, expire="1")
+    roll_back(models, RECOMMENDER, 1)
+    refresh_verb(models / RECOMMENDER, expire="1")
+    refresh_verb(models, expire="1", from_version=2)
+    assert asked == [(None, None), (2, (1, 4)), (1, (1, 4)), (2, (1, 4))]
+
+
 def test_a_broken_news_file_ends_with_status_2_and_leaves_nothing(served, refreshed, tmp_path):
     broken = tmp_path / "news.tsv"
     broken.write_text("N90\tsports\tonly three columns\n")
@@ -259,25 +287,10 @@ def test_wrong_input_is_told(served, refreshed, live, tmp_path):
         refresh(served, Changes(behaviors=behaviors_file(tmp_path, [impression(0, (30, 31), (30,))])), print)
     with pytest.raises(InputError, match="shows none of"):
         refresh(served, Changes(behaviors=behaviors_file(tmp_path, [impression(99, (999,), (999,))])), print)
-
-
-@pytest.mark.parametrize(
-    ("text", "limit"),
-    [
-        ("48", 48.0),
-        ("1.5", 1.5),
-        ("2019-11-15", datetime(2019, 11, 15)),
-        ("2019-11-15T12:30", datetime(2019, 11, 15, 12, 30)),
-    ],
-)
-def test_an_expiry_is_hours_or_a_date(text, limit):
-    assert parse_expiry(text) == limit
-
-
-@pytest.mark.parametrize("text", ["", "0", "-3", "nan", "inf", "yesterday", "2019-13-01"])
-def test_other_expiries_are_wrong_input(text):
-    with pytest.raises(InputError, match="--expire takes hours"):
-        parse_expiry(text)
+    with pytest.raises(InputError, match="has no labels"):
+        unlabelled = tmp_path / "unlabelled.tsv"
+        unlabelled.write_text("1\tU1\t11/20/2019 9:00:00 AM\tN1\tN30 N31\n")
+        refresh(served, Changes(behaviors=unlabelled), print)
 
 
 def _only(catalogue, news_ids):

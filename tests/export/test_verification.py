@@ -96,6 +96,8 @@ def test_the_newest_version_of_each_servable_is_found(tmp_path):
     assert find_versions(tmp_path) == [tmp_path / "other" / "2", tmp_path / "toy" / "10"]
     assert find_versions(tmp_path / "toy") == [tmp_path / "toy" / "10"]
     assert find_versions(tmp_path / "toy" / "9") == [tmp_path / "toy" / "9"]
+    (tmp_path / "models" / "20191115" / "toy" / "7").mkdir(parents=True)
+    assert find_versions(tmp_path / "models" / "20191115") == [tmp_path / "models" / "20191115" / "toy" / "7"]
     with pytest.raises(InputError, match="no exported version"):
         find_versions(tmp_path / "not_a_servable")
 

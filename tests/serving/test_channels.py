@@ -1,5 +1,6 @@
 """What is sent again and what is not, against servers that fail in given ways; and errors in plain words."""
 
+import time
 from collections.abc import Iterator
 from concurrent import futures
 from contextlib import contextmanager
@@ -48,6 +49,18 @@ def test_a_server_that_is_away_for_a_moment_is_asked_again() -> None:
     with serving(service) as address, GenreClient(address) as client:
         np.testing.assert_array_equal(client.embed_news(["a"]), [[1, 1]])
     assert service.asked == 3
+
+
+def test_all_servers_behind_a_name_are_asked() -> None:
+    services = [Failing(grpc.StatusCode.OK, "", failures=0) for _ in range(2)]
+    with serving(services[0]) as one, serving(services[1]) as two, GenreClient(f"ipv4:{one},{two}") as client:
+        deadline = time.monotonic() + 10
+        while not all(service.asked for service in services) and time.monotonic() < deadline:
+            client.embed_news(["a"])
+        before = [service.asked for service in services]
+        for _ in range(10):
+            client.embed_news(["a"])
+    assert [service.asked - asked for service, asked in zip(services, before, strict=True)] == [5, 5]
 
 
 def test_a_server_that_stays_away_is_not_asked_for_ever() -> None:

@@ -1,5 +1,7 @@
 """The configuration files parse as what TensorFlow Serving reads, and keep what people wrote."""
 
+import errno
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -7,7 +9,13 @@ import pytest
 from google.protobuf import text_format
 
 from genre_tf.errors import InputError
-from genre_tf.serving.configuration import BatchingOptions, render_batching, write_configuration
+from genre_tf.serving.configuration import (
+    BatchingOptions,
+    allowed_batch_sizes,
+    render_batching,
+    write_configuration,
+)
+from genre_tf.serving.models_config import edited
 
 
 def read_models(path: Path) -> Any:
@@ -60,7 +68,32 @@ def test_a_configuration_that_cannot_be_read_is_not_overwritten(tmp_path: Path) 
     with pytest.raises(InputError, match="no model_server_config"):
         write_configuration(tmp_path, ["genre_recommender"])
     assert (tmp_path / "models.config").read_text() == "nonsense: 1"
-    assert len(list(tmp_path.iterdir())) == 1
+    assert sorted(entry.name for entry in tmp_path.iterdir()) == [".lock", "models.config"]
+
+
+def test_a_folder_that_cannot_be_locked_is_wrong_input(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr("genre_tf.export.file_locks.fcntl.flock", refuse)
+    with pytest.raises(InputError, match=r"cannot lock .*No locks available"):
+        write_configuration(tmp_path, ["genre_recommender"])
+
+
+def test_editors_take_turns(tmp_path: Path) -> None:
+    (tmp_path / "genre_recommender").mkdir()
+    write_configuration(tmp_path, ["genre_recommender"])
+    with ThreadPoolExecutor(1) as other:
+        with edited(tmp_path) as config:
+            waiting = other.submit(write_configuration, tmp_path, ["second"])
+            with pytest.raises(TimeoutError):
+                waiting.result(timeout=0.1)
+            config.model_config_list.config.add(name="first", base_path="/first")
+        waiting.result(timeout=10)
+    names = [entry.name for entry in read_models(tmp_path / "models.config").model_config_list.config]
+    assert names == ["genre_recommender", "first", "second"]
 
 
 def test_batching_config_is_consistent(tmp_path: Path, serving_messages: dict[str, Any]) -> None:
@@ -72,6 +105,27 @@ def test_batching_config_is_consistent(tmp_path: Path, serving_messages: dict[st
     assert parsed.pad_variable_length_inputs is False
     assert not parsed.HasField("num_batch_threads")
     assert parsed.batch_timeout_micros.value == 0
+
+
+def test_what_people_tuned_stays_and_warmup_follows(tmp_path: Path) -> None:
+    assert allowed_batch_sizes(tmp_path) is None
+    write_configuration(tmp_path, ["genre_recommender"])
+    file = tmp_path / "batching.config"
+    assert allowed_batch_sizes(tmp_path) == BatchingOptions().allowed_batch_sizes
+    assert (
+        "Written once" in file.read_text() and "Written once" in (tmp_path / "monitoring.config").read_text()
+    )
+    mine = file.read_text().replace("{ value: 32 }", "{ value: 64 }") + "allowed_batch_sizes: 64\n"
+    file.write_text(mine)
+    (tmp_path / "monitoring.config").write_text("")
+    write_configuration(tmp_path, ["genre_recommender"])
+    assert file.read_text() == mine and (tmp_path / "monitoring.config").read_text() == ""
+    assert allowed_batch_sizes(tmp_path) == (1, 2, 4, 8, 16, 32, 64)
+    file.write_text("max_batch_size { value: 100 }")
+    assert allowed_batch_sizes(tmp_path) is None
+    file.write_text("max_batch_size: 100")
+    with pytest.raises(InputError, match="is no BatchingParameters"):
+        allowed_batch_sizes(tmp_path)
 
 
 def test_batch_threads_can_be_set(serving_messages: dict[str, Any]) -> None:

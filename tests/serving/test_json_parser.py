@@ -53,6 +53,8 @@ def test_errors_name_reason_and_offset(body: bytes, reason: str) -> None:
         (b'["\\ud83d\\ude00", "\\u4e2d"]', ["\U0001f600", "中"]),
         (b"[1e300, 18446744073709551615, 1e-400]", [1e300, 2**64 - 1, 0.0]),
         (b'["one1e999"]', ["one1e999"]),
+        (b'{"a": 1, "b": {"c": [2], "c": [3]}, "a": 4, "a": 5}', {"a": 1, "b": {"c": [2]}}),
+        (b'{"a": 1, "a": Inf}', {"a": 1}),
     ],
 )
 def test_what_rapidjson_takes_is_taken(body: bytes, value: Any) -> None:

@@ -1,6 +1,8 @@
 """The load generator: arrivals that wait for nobody, latencies that show queues, errors that are counted."""
 
 import os
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from concurrent import futures
@@ -19,7 +21,7 @@ from genre_tf.serving.client import RECOMMENDER
 from genre_tf.serving.load_generator import LoadResult, closed_loop, open_loop, poisson_arrivals
 from genre_tf.serving.memory_watch import MemoryWatch, memory_slope
 from genre_tf.serving.saturation import SearchOptions, find_saturation, keeps_up
-from genre_tf.serving.server_process import server_process
+from genre_tf.serving.server_process import _ready_address, server_process
 
 REQUESTS = [calls.recommend([[f"N{number}"]]).request(RECOMMENDER).SerializeToString() for number in (1, 2)]
 
@@ -145,3 +147,15 @@ def test_the_memory_of_a_process_is_watched() -> None:
 def test_a_server_that_does_not_start_says_why(tmp_path: Path) -> None:
     with pytest.raises(FailureError, match=r"did not start.*empty"), server_process(tmp_path / "empty"):
         pass
+
+
+def test_a_server_that_is_never_ready_is_not_waited_for_for_ever(tmp_path: Path) -> None:
+    hanging = [sys.executable, "-c", "import time; print('not yet', flush=True); time.sleep(60)"]
+    started = time.monotonic()
+    with (
+        subprocess.Popen(hanging, stdout=subprocess.PIPE, text=True) as process,
+        (tmp_path / "words").open("w+") as words,
+        pytest.raises(FailureError, match="did not start"),
+    ):
+        _ready_address(process, words, longest_s=0.5)
+    assert time.monotonic() - started < 30

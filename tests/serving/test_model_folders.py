@@ -6,7 +6,10 @@ from pathlib import Path
 import pytest
 
 from genre_tf.errors import InputError
+from genre_tf.serving.configuration import write_configuration
 from genre_tf.serving.model_folders import find_models, scan_models, version_fault
+from genre_tf.serving.model_server import _holds_here, local_config
+from genre_tf.serving.pruning import prune
 
 
 def make_version(folder: Path, shards: int = 1, promised: int = 1) -> Path:
@@ -113,6 +116,29 @@ def test_a_configuration_that_cannot_be_followed_is_an_error(tmp_path: Path, bod
     configure(tmp_path, body)
     with pytest.raises(InputError, match=words):
         find_models(tmp_path)
+
+
+def test_a_copy_of_a_folder_is_served_and_pruned_by_itself(tmp_path: Path) -> None:
+    original, copy = tmp_path / "models", tmp_path / "models2"
+    for version in ("1", "2", "3"):
+        make_version(original / "news" / version)
+    write_configuration(original, ["news"])
+    shutil.copytree(original, copy)
+    assert list(find_models(copy)[0].versions.values()) == [copy / "news" / "3"]
+    assert _holds_here(original) and not _holds_here(copy)
+    assert f'base_path: "{copy}/news"' in local_config(copy)
+    assert prune(copy, 1)[0].removed == [1, 2]
+    assert sorted(entry.name for entry in (copy / "news").iterdir() if entry.is_dir()) == ["3"]
+    assert sorted(entry.name for entry in (original / "news").iterdir() if entry.is_dir()) == ["1", "2", "3"]
+
+
+def test_a_model_that_lives_elsewhere_is_found_at_its_path(tmp_path: Path) -> None:
+    models = tmp_path / "models"
+    models.mkdir()
+    make_version(tmp_path / "elsewhere" / "news" / "1")
+    configure(models, f'name: "news" base_path: "{tmp_path}/elsewhere/news"')
+    assert list(find_models(models)[0].versions.values()) == [tmp_path / "elsewhere" / "news" / "1"]
+    assert _holds_here(models)
 
 
 def test_folders_without_models_are_an_error(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """`genre rollback` and `genre label`: what models.config says, and that a running server takes it."""
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from genre_tf.serving.version_choice import (
     loaded_versions,
     remove_label,
     roll_back,
+    served_version,
     set_label,
 )
 
@@ -195,6 +197,17 @@ def test_what_no_server_could_serve_is_refused_and_nothing_changes(models: Path)
     assert not list(models.glob(".models*"))
 
 
+def test_a_chosen_version_that_is_gone_from_the_disk_can_be_left(
+    models: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    set_label(models, NAME, "stable", 4)
+    shutil.rmtree(models / NAME / "4")
+    label_verb(models, NAME, "stable", remove=True)
+    assert "loaded none; without a label none" in capsys.readouterr().out
+    assert served_version(models, NAME) is served_version(models, "unlisted") is None
+    assert roll_back(models, NAME).loaded == [3] == [served_version(models, NAME)]
+
+
 def test_without_an_earlier_version_there_is_nothing_to_go_back_to(models: Path) -> None:
     roll_back(models, NAME, 1)
     with pytest.raises(InputError, match="no sound version before 1"):
@@ -275,7 +288,7 @@ def test_two_steps_are_one_command_where_a_server_can_be_asked(
     server = RunningServer(models)
     asked = []
 
-    def wait(address: str, name: str, version: int, longest_s: float) -> None:
+    def wait(address: str, name: str, version: int, longest_s: float, credentials: object) -> None:
         server.poll()
         assert version in server.loaded
         asked.append((address, name, version))
