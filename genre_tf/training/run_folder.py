@@ -27,7 +27,7 @@ from genre_tf.training.ranking import train_ranking
 from genre_tf.training.retrieval import train_retrieval
 from genre_tf.training.run_lock import run_lock
 from genre_tf.training.stage_data import StageData, load_stage_data
-from genre_tf.training.stage_files import StageFiles, fingerprint
+from genre_tf.training.stage_files import StageFiles, fingerprint, learned_settings
 
 STAGES = ("retrieval", "ranking", "generation")
 TRAINERS = {"retrieval": train_retrieval, "ranking": train_ranking, "generation": train_generation}
@@ -128,7 +128,7 @@ def stage_fingerprints(run: Path, config: RunConfig) -> dict[str, str]:
     ranking = dataclasses.replace(config.ranking, teacher=teacher_identity(config.ranking.teacher))
     known = dataclasses.replace(config, ranking=ranking)
     own = {
-        stage: fingerprint(shared, asdict(getattr(known, stage)), *start_fingerprint(run, config, stage))
+        stage: fingerprint(shared, learned_settings(getattr(known, stage)), *start_fingerprint(run, config, stage))
         for stage in STAGES
     }
     return {**own, "generation": fingerprint(own["generation"], own["retrieval"])}

@@ -156,6 +156,11 @@ def fingerprint(*parts: Any) -> str:
     return hashlib.sha256(text.encode("utf-8")).hexdigest()[:32]
 
 
+def learned_settings(settings: Any) -> dict[str, Any]:
+    """Those of a stage that decide what it becomes; how a trained writer writes is none of them."""
+    return {name: value for name, value in asdict(settings).items() if name != "writing"}
+
+
 def _unwritable(file: Path, error: OSError) -> FailureError:
     return FailureError(
         f"{file} cannot be written ({error.strerror or error}): make room, then give the same command again"
