@@ -55,7 +55,10 @@ def test_a_pretrained_writer_is_adapted_and_not_trained_as_one_from_scratch():
         ("[ranking]\nlabel_smoothing = 1", "ranking.label_smoothing lies within 0 and 0.99, not at 1"),
         ("[ranking]\nposition_propensities = [1.0, 0.0]", "position_propensities lies within 0.001 and 1"),
         ("[generation]\ncontext_weight = 1", "generation.context_weight lies within 0 and 0.99, not at 1"),
-        ("[generation.writing]\nstrategy = 'best'", "writing.strategy 'best': use one of sample, greedy, beam"),
+        (
+            "[generation.writing]\nstrategy = 'best'",
+            "writing.strategy 'best': use one of sample, greedy, beam",
+        ),
         ("[generation.writing]\ntop_p = 0.0", "generation.writing.top_p lies within 0.01 and 1, not at 0"),
         ("[generation.writing]\nsamples = 0", "generation.writing.samples lies within 1 and 64, not at 0"),
         ("[generation.writing]\ntop_q = 1", "generation: writing: unknown key 'top_q'"),

@@ -13,7 +13,13 @@ from genre_tf.config.recommending import (
     SignalsConfig,
 )
 from genre_tf.config.run import ContinualConfig, RunConfig, read_config, write_config
-from genre_tf.config.writing import GenerationConfig, PretrainConfig, SafetyConfig, TaskSharesConfig, WritingConfig
+from genre_tf.config.writing import (
+    GenerationConfig,
+    PretrainConfig,
+    SafetyConfig,
+    TaskSharesConfig,
+    WritingConfig,
+)
 
 __all__ = [
     "OBJECTIVES",

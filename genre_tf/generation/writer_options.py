@@ -76,8 +76,8 @@ def writer_options(
     needed = sum(map(len, required))
     if needed > room:
         raise InputError(
-            f"generation.writing.required_words take {needed} tokens, and a title of this writer has room for "
-            f"{room}: give fewer, or more title_tokens or max_tokens"
+            f"generation.writing.required_words take {needed} tokens, and a title of this writer has room "
+            f"for {room}: give fewer, or more title_tokens or max_tokens"
         )
     return WriterOptions(
         samples=1 if settings.strategy == "greedy" else wanted,

@@ -142,15 +142,20 @@ def test_drafts_from_the_source_change_no_text(writer: Writer, monkeypatch: pyte
     np.testing.assert_allclose(ahead.log_probability, plain.log_probability, atol=1e-5)
 
 
-def decoded(writer: Writer, settings: WritingConfig, samples: int | None = None) -> tuple[Any, list[str]]:
+def decoded(writer: Writer, settings: WritingConfig) -> tuple[Any, list[str]]:
     """Token ids and texts of all rows, written as settings say."""
     other = copy.copy(writer)
-    other.options = writer_options(settings, writer.prompts, samples=samples)
+    other.options = writer_options(settings, writer.prompts)
     columns = [tf.constant(column) for column in (HISTORY, SOURCE, KIND)]
     decode = tf.function(other.decode, autograph=False)
     ids = decode(*columns, tf.range(4, dtype=tf.int64), tf.ones([4, READER])).ids
     texts = writer.prompts.tokenizer.decode(tf.reshape(ids, [-1, ids.shape[2]])).numpy()
     return ids.numpy(), [text.decode() for text in texts]
+
+
+@pytest.fixture(scope="module")
+def usual(writer: Writer) -> tuple[Any, list[str]]:
+    return decoded(writer, WritingConfig())
 
 
 def test_the_usual_settings_are_the_usual_options(writer: Writer) -> None:
@@ -163,27 +168,26 @@ def test_a_strategy_and_a_number_of_texts_are_settings(writer: Writer) -> None:
     beam = WritingConfig(strategy="beam", samples=2, beam_groups=2, diversity=50.0)
     ids, _ = decoded(writer, beam)
     assert ids.shape[1] == 2 and (ids[:, 0, 0] != ids[:, 1, 0]).all()  # groups shun each other's first token
-    assert decoded(writer, beam, samples=5)[0].shape[1] == 5  # more than the beam is wide
-    nearly_greedy = WritingConfig(samples=3, temperature=0.01, top_k=2)
-    likeliest = decoded(writer, nearly_greedy)[0]
-    np.testing.assert_array_equal(likeliest, np.repeat(likeliest[:, :1], 3, axis=1))
+    wider = writer_options(beam, writer.prompts, samples=5)  # than the beam of the settings
+    assert (wider.samples, wider.rows) == (5, 6)
+    likeliest, _ = decoded(writer, WritingConfig(samples=3, top_k=1))
+    np.testing.assert_array_equal(likeliest, np.repeat(greedy, 3, axis=1))
 
 
-def test_forbidden_words_do_not_come_in_any_case(writer: Writer) -> None:
+def test_forbidden_words_do_not_come_in_any_case(writer: Writer, usual: tuple[Any, list[str]]) -> None:
     letters = tuple("abcdefghijklmnopqrstuvwxyz")
-    plain, _ = decoded(writer, WritingConfig())
     options = writer_options(WritingConfig(forbidden_words=letters), writer.prompts)
     single = [word[0] for word in options.constraints.forbidden_words if len(word) == 1]
     upper = writer.prompts.tokenizer.encode(tf.constant(["Q"])).flat_values.numpy()[0]
     assert upper in single
-    assert np.isin(plain, single).any()
+    assert np.isin(usual[0], single).any()
     without, texts = decoded(writer, WritingConfig(forbidden_words=letters))
     assert not np.isin(without, single).any() and any(texts)
 
 
-def test_required_words_come_in_every_text(writer: Writer) -> None:
+def test_required_words_come_in_every_text(writer: Writer, usual: tuple[Any, list[str]]) -> None:
     settings = WritingConfig(required_words=("AI", "42"), title_tokens=9)
-    assert not all("AI" in text for text in decoded(writer, WritingConfig())[1])
+    assert not all("AI" in text for text in usual[1])
     for text in decoded(writer, settings)[1]:
         assert "AI" in text and "42" in text
     with pytest.raises(InputError, match=r"required_words take \d+ tokens.*has room for 8"):
