@@ -44,7 +44,7 @@ from genre_tf.models.checkpoint import (
     load_ranker,
     load_two_tower,
 )
-from genre_tf.models.generator_checkpoint import load_generator
+from genre_tf.models.generator_checkpoint import check_towers, load_generator
 
 Say = Callable[[str], None]
 
@@ -59,7 +59,8 @@ class EvaluationOptions:
         generation: also the generator, where the run has one.
         readers: at most so many readers for whom texts are written (`personal_metrics`); each costs as much
             as two requests to a server. 0: none, and no cold start either.
-        samples: texts for each of these readers, of which the ranking chooses one; None: as many as are served.
+        samples: texts for each of these readers, of which the ranking chooses one; None: as many as
+            are served.
         max_bad_rows: rows of the split that may be skipped.
     """
 
@@ -110,11 +111,14 @@ def evaluate_run(
         retrieval and generation as before training), samples (what was written for some readers).
 
     Raises:
-        InputError: no run, no such split, no labels, or a model that the run has not trained.
+        InputError: no run, no such split, no labels, a model that the run has not trained, or a generator
+            that was trained on other towers.
     """
     options = options or EvaluationOptions()
     config = open_run(run)
     names = chosen_models(run, config, options.models)
+    if options.generation and has_generator(run):
+        check_towers(run)  # said before minutes of work
     log = read_log(run, config, data, split, max_bad_rows=options.max_bad_rows)
     clicked = log.clicked()
     slices = slice_masks(log.split.impressions, Seen.in_prepared(run / "prepared"))
