@@ -17,11 +17,12 @@ import tensorflow as tf
 
 from genre_tf.benchmarks.bench_data import bench_data
 from genre_tf.benchmarks.measuring import BenchOptions, Row, compare, rate_of
-from genre_tf.config import GenerationConfig
+from genre_tf.config import GenerationConfig, WritingConfig, read_config
 from genre_tf.data.articles import ArticleTable
 from genre_tf.data.mind import read_split
 from genre_tf.errors import FailureError, InputError
-from genre_tf.generation.writer import Writer, WriterOptions
+from genre_tf.generation.writer import Writer
+from genre_tf.generation.writer_options import writer_options
 from genre_tf.models.generator_checkpoint import TrainedGenerator, load_generator
 from genre_tf.training.generation import new_generator
 
@@ -41,19 +42,21 @@ def bench(options: BenchOptions) -> list[Row]:
     """Each writer at two batch sizes and two lengths of drafts (`quick`: one), beside itself without them.
 
     Raises:
-        InputError: the data set has no abstracts, or the run no generator.
+        InputError: the data set has no abstracts, or the run no generator, or one that writes with a beam.
         FailureError: drafts changed a text.
     """
     rows = []
     count = 1 if options.quick else len(BATCHES)  # each is another graph to trace
     with bench_data(options) as data, TemporaryDirectory(prefix="genre-bench-") as folder:
         sources = abstracts(data, max(BATCHES) * _ROUNDS_OF_SOURCES)
+        settings = WritingConfig() if options.run is None else _settings(options.run)
         for name, parts in _writers(options, data, Path(folder)):
             for batch in BATCHES[:count]:
-                plain = writing(parts, sources, batch, 0)
+                plain = writing(parts, sources, batch, replace(settings, draft_tokens=0))
                 for drafts in DRAFT_TOKENS[:count]:
                     case = f"{name}, batch {batch}, {drafts} ahead"
-                    rows += _compare(case, writing(parts, sources, batch, drafts), plain, batch, options)
+                    ours = writing(parts, sources, batch, replace(settings, draft_tokens=drafts))
+                    rows += _compare(case, ours, plain, batch, options)
     return rows
 
 
@@ -71,16 +74,16 @@ def abstracts(data: Path, count: int) -> list[str]:
     return [found[at % len(found)] for at in range(count)]
 
 
-def writing(parts: TrainedGenerator, sources: list[str], batch: int, draft_tokens: int) -> Write:
+def writing(parts: TrainedGenerator, sources: list[str], batch: int, settings: WritingConfig) -> Write:
     """The writer as it is served, up to the token ids: every text for nobody in particular.
 
     Args:
         parts: the writer.
         sources: abstracts.
         batch: of each request.
-        draft_tokens: copied ahead.
+        settings: how it writes.
     """
-    options = replace(WriterOptions(), draft_tokens=draft_tokens)
+    options = writer_options(settings, parts.prompts)
     writer = Writer(parts.generator, parts.prompts, options, parts.common_words)
     nobody = tf.zeros([batch, parts.generator.reader_prefix.user_dimension])
 
@@ -95,6 +98,11 @@ def writing(parts: TrainedGenerator, sources: list[str], batch: int, draft_token
         return found
 
     return request
+
+
+def _settings(run: Path) -> WritingConfig:
+    """Those that the run's export writes with."""
+    return read_config(run / "config.toml").generation.writing
 
 
 def _writers(options: BenchOptions, data: Path, folder: Path) -> Iterator[tuple[str, TrainedGenerator]]:
@@ -118,7 +126,7 @@ def _compare(case: str, ours: Write, plain: Write, batch: int, options: BenchOpt
             write(number)
 
     def rate(write: Write) -> Any:
-        texts = _ROUNDS_OF_SOURCES * batch * WriterOptions().samples
+        texts = _ROUNDS_OF_SOURCES * batch * plain(0).shape[1]
         return rate_of(lambda: all_requests(write), texts, options)
 
     return compare(case, UNIT, rate(ours), {"plain decoding": rate(plain)}, options, warm=False)  # just done

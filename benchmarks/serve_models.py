@@ -20,7 +20,8 @@ from genre_tf.export.generator import GeneratorServable
 from genre_tf.export.index import ArticleIndex, Catalogue
 from genre_tf.export.recommender import Recommender
 from genre_tf.export.saved_model import write_saved_model
-from genre_tf.generation.writer import Writer, WriterOptions
+from genre_tf.generation.writer import Writer
+from genre_tf.generation.writer_options import writer_options
 from genre_tf.models.backbone import Categories, load_news_backbone
 from genre_tf.models.news_encoder import NewsEncoder
 from genre_tf.models.ranker import Ranker
@@ -76,7 +77,8 @@ def write_models(models: Path, sizes: ServedSizes, news_backbone: str, scratch: 
     _write_naive(models / NAIVE / "1", two_tower, ranker, index, shape)
     table = ArticleTable(articles[:_WRITERS_CORPUS])
     trained = new_generator(sizes.generation, table, two_tower.news_tower.dimension, scratch)
-    writer = Writer(trained.generator, trained.prompts, WriterOptions(), trained.common_words)
+    options = writer_options(sizes.generation.writing, trained.prompts)
+    writer = Writer(trained.generator, trained.prompts, options, trained.common_words)
     servable = GeneratorServable(
         writer, two_tower, ranker, Evidence(catalogue), max_history=shape["max_history"]
     )

@@ -122,7 +122,14 @@ def _servables(
     else:
         report(f"safety: words and patterns{', and the trained classifier' if classifier else ' alone'}")
         yield generator_servable(
-            trained, two_tower, ranker, catalogue, max_history=history, safety=safety, classifier=classifier
+            trained,
+            two_tower,
+            ranker,
+            catalogue,
+            max_history=history,
+            writing=config.generation.writing,
+            safety=safety,
+            classifier=classifier,
         )
 
 

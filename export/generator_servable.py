@@ -1,14 +1,17 @@
 """The servable `genre_generator` of a run, with the requests and answers that it is verified with."""
 
+from dataclasses import asdict
 from typing import Any
 
+from genre_tf.config import WritingConfig
 from genre_tf.export import generator, generator_requests
 from genre_tf.export.evidence import Evidence
 from genre_tf.export.index import Catalogue
 from genre_tf.export.servables import Servable
 from genre_tf.generation.safety import SafetyList
 from genre_tf.generation.safety_classifier import SafetyClassifier
-from genre_tf.generation.writer import Writer, WriterOptions
+from genre_tf.generation.writer import Writer
+from genre_tf.generation.writer_options import writer_options
 from genre_tf.models.generator_checkpoint import TrainedGenerator
 
 
@@ -19,11 +22,16 @@ def generator_servable(
     catalogue: Catalogue,
     *,
     max_history: int,
+    writing: WritingConfig = WritingConfig(),  # noqa: B008  (frozen)
     safety: SafetyList = SafetyList(),  # noqa: B008  (frozen)
     classifier: SafetyClassifier | None = None,
 ) -> Servable:
-    """`genre_generator`; the catalogue gives the evidence of answers, and titles to verify with."""
-    options = WriterOptions(safety=safety)
+    """`genre_generator`; the catalogue gives the evidence of answers, and titles to verify with.
+
+    Raises:
+        InputError: the settings of the writing do not fit the writer.
+    """
+    options = writer_options(writing, trained.prompts, safety=safety)
     writer = Writer(trained.generator, trained.prompts, options, trained.common_words)
     evidence = Evidence(catalogue)
     servable = generator.GeneratorServable(
@@ -35,5 +43,10 @@ def generator_servable(
         servable.write,
         [reference.answer(request) for request in generator_requests.generator_requests(catalogue)],
         generator_requests.warmup_requests(catalogue),
-        {"max_history": max_history, "texts": writer.options.samples, "evidence": evidence.articles},
+        {
+            "max_history": max_history,
+            "texts": options.samples,
+            "evidence": evidence.articles,
+            "writing": asdict(writing),
+        },
     )

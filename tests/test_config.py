@@ -7,6 +7,7 @@ from genre_tf.config import (
     OptimizerConfig,
     RankingConfig,
     RunConfig,
+    WritingConfig,
     optimizer_of,
     read_config,
     with_optimizer,
@@ -17,8 +18,11 @@ from genre_tf.errors import InputError
 
 def test_settings_survive_a_file(tmp_path):
     optimizer = OptimizerConfig(optimizer="sgd", epochs=9)
+    writing = WritingConfig(strategy="beam", forbidden_words=("one", "two words"))
     config = RunConfig(
-        seed=3, ranking=RankingConfig(optimizer=optimizer, position_propensities=(1.0, 0.5, 0.25))
+        seed=3,
+        ranking=RankingConfig(optimizer=optimizer, position_propensities=(1.0, 0.5, 0.25)),
+        generation=GenerationConfig(writing=writing),
     )
     write_config(config, tmp_path / "config.toml")
     assert read_config(tmp_path / "config.toml") == config
@@ -51,6 +55,23 @@ def test_a_pretrained_writer_is_adapted_and_not_trained_as_one_from_scratch():
         ("[ranking]\nlabel_smoothing = 1", "ranking.label_smoothing lies within 0 and 0.99, not at 1"),
         ("[ranking]\nposition_propensities = [1.0, 0.0]", "position_propensities lies within 0.001 and 1"),
         ("[generation]\ncontext_weight = 1", "generation.context_weight lies within 0 and 0.99, not at 1"),
+        (
+            "[generation.writing]\nstrategy = 'best'",
+            "writing.strategy 'best': use one of sample, greedy, beam",
+        ),
+        ("[generation.writing]\ntop_p = 0.0", "generation.writing.top_p lies within 0.01 and 1, not at 0"),
+        ("[generation.writing]\nsamples = 0", "generation.writing.samples lies within 1 and 64, not at 0"),
+        ("[generation.writing]\ntop_q = 1", "generation: writing: unknown key 'top_q'"),
+        (
+            "[generation.writing]\nstrategy = 'beam'\nbeam_width = 3",
+            r"beam_width is at least samples \(4\) and a multiple of beam_groups \(1\), not 3",
+        ),
+        ("[generation.writing]\nstrategy = 'beam'\ndraft_tokens = 2", "a beam takes no drafts"),
+        ("[generation.writing]\nforbidden_words = [' ']", "forbidden_words holds an empty word"),
+        (
+            "[generation.writing]\nforbidden_words = ['ai']\nrequired_words = ['AI']",
+            "both requires and forbids 'AI'",
+        ),
         ("[generation.tasks]\nbody = -1", "generation.tasks.body lies within 0 and inf, not at -1"),
         ("[data]\nmax_history = 0", "data.max_history lies within 1 and inf, not at 0"),
         ("[news]\ncategory_dimension = 0", "news.category_dimension lies within 1 and inf, not at 0"),

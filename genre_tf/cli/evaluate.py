@@ -24,8 +24,11 @@ def evaluate(
         typer.Option(min=0, help="Readers to write for, each text beside one for another reader; 0: none."),
     ] = 200,
     samples: Annotated[
-        int, typer.Option(min=1, max=64, help="Texts for each of them, of which the ranking serves one.")
-    ] = 4,
+        int | None,
+        typer.Option(
+            min=1, max=64, help="Texts for each of them, of which the ranking serves one; default: as served."
+        ),
+    ] = None,
     max_bad_rows: Annotated[int, typer.Option(help="Faulty rows of the split that may be skipped.")] = 0,
     as_json: Annotated[bool, typer.Option("--json", help="The report as JSON instead of tables.")] = False,
 ) -> None:

@@ -13,7 +13,13 @@ from genre_tf.config.recommending import (
     SignalsConfig,
 )
 from genre_tf.config.run import ContinualConfig, RunConfig, read_config, write_config
-from genre_tf.config.writing import GenerationConfig, PretrainConfig, SafetyConfig, TaskSharesConfig
+from genre_tf.config.writing import (
+    GenerationConfig,
+    PretrainConfig,
+    SafetyConfig,
+    TaskSharesConfig,
+    WritingConfig,
+)
 
 __all__ = [
     "OBJECTIVES",
@@ -29,6 +35,7 @@ __all__ = [
     "SafetyConfig",
     "SignalsConfig",
     "TaskSharesConfig",
+    "WritingConfig",
     "optimizer_of",
     "read_config",
     "with_optimizer",

@@ -5,6 +5,7 @@ import math
 from dataclasses import dataclass, field
 
 from genre_tf.config.optimizer import OptimizerConfig, check_ranges
+from genre_tf.errors import InputError
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,6 +23,87 @@ class TaskSharesConfig:
         """Refuse a share below 0 with an `InputError`."""
         names = [each.name for each in dataclasses.fields(self)]
         check_ranges("generation.tasks", self, [(name, 0.0, math.inf) for name in names])
+
+
+STRATEGIES = ("sample", "greedy", "beam")
+_WRITING_RANGES = (
+    ("samples", 1, 64),
+    ("title_tokens", 4, 512),
+    ("temperature", 0.01, 10.0),
+    ("top_k", 0, 100_000),
+    ("top_p", 0.01, 1.0),
+    ("beam_width", 1, 64),
+    ("beam_groups", 1, 64),
+    ("length_penalty", -10.0, 10.0),
+    ("diversity", 0.0, 100.0),
+    ("min_tokens", 0, 512),
+    ("repetition_penalty", 1.0, 10.0),
+    ("no_repeat_ngram", 0, 512),
+    ("draft_tokens", 0, 64),
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class WritingConfig:
+    """How a trained writer writes: in what is exported, in evaluation and in benches.
+
+    Nothing here changes what is learned: `genre export` and `genre evaluate` read it from the run's
+    `config.toml`, where it may be changed after the training.
+    """
+
+    samples: int = 4  # texts of a request, of which the ranking chooses: each is one more row to decode
+    title_tokens: int = 32  # longest title, its end included; others may fill a quarter of `max_tokens`
+    strategy: str = "sample"  # or "greedy" (one text, always the same), "beam" (the likeliest ones)
+    # Sharper than the model: small models wander off in the tail of their distribution.
+    temperature: float = 0.7
+    top_k: int = 40  # likeliest tokens that are drawn from; 0: all
+    top_p: float = 0.9  # of these the fewest that reach this probability (Holtzman et al. 2020)
+    beam_width: int = 4  # beginnings kept at each step: at least the samples
+    beam_groups: int = 1  # above 1 texts differ more: each group shuns what earlier ones chose
+    length_penalty: float = 1.0  # of a beam: 1 compares means over tokens; above it longer texts win
+    diversity: float = 0.0  # nats for each earlier group that chose the same token; groups do nothing at 0
+    min_tokens: int = 4  # no title says anything in fewer
+    repetition_penalty: float = 1.0  # none: a headline has to repeat names; n-grams below hold loops back
+    no_repeat_ngram: int = 3  # no run of so many tokens twice; 0: no such rule
+    # As the tokenizer spells them, in any usual case, also within longer words. A word spelled in other
+    # tokens may still come: whatever must never be shown belongs into the safety list.
+    forbidden_words: tuple[str, ...] = ()
+    # In every text, such as a label of written ones; what does not come by itself fills the end of the room,
+    # and no text ends before.
+    required_words: tuple[str, ...] = ()
+    draft_tokens: int = 0  # copied ahead from the source; a small model seldom goes on as its source does
+
+    def __post_init__(self) -> None:
+        """Refuse with an `InputError` what is out of its range or does not go together."""
+        check_ranges("generation.writing", self, _WRITING_RANGES)
+        if self.strategy not in STRATEGIES:
+            raise InputError(
+                f"no generation.writing.strategy {self.strategy!r}: use one of {', '.join(STRATEGIES)}"
+            )
+        self._check_beam()
+        self._check_words()
+
+    def _check_beam(self) -> None:
+        if self.strategy != "beam":
+            return
+        if self.beam_width < self.samples or self.beam_width % self.beam_groups:
+            raise InputError(
+                f"generation.writing.beam_width is at least samples ({self.samples}) and a multiple of "
+                f"beam_groups ({self.beam_groups}), not {self.beam_width}"
+            )
+        if self.draft_tokens:
+            raise InputError(
+                f"generation.writing.draft_tokens is {self.draft_tokens}: a beam takes no drafts, give 0"
+            )
+
+    def _check_words(self) -> None:
+        for name in ("forbidden_words", "required_words"):
+            if not all(word.strip() for word in getattr(self, name)):
+                raise InputError(f"generation.writing.{name} holds an empty word: leave it out")
+        forbidden = {word.strip().lower() for word in self.forbidden_words}
+        for word in self.required_words:
+            if word.strip().lower() in forbidden:
+                raise InputError(f"generation.writing both requires and forbids {word.strip()!r}")
 
 
 _GENERATION_RANGES = (
@@ -65,6 +147,7 @@ class GenerationConfig:
     contrast: float = 0.0
     contrast_rows: float = 0.125  # share of the rows that are read a second time for it: what it costs
     max_examples: int = 0  # 0: all
+    writing: WritingConfig = field(default_factory=WritingConfig)  # after training
     # Of a pretrained one, which must not forget: larger batches, a lower rate; for `all` give a tenth of it.
     adaptation: OptimizerConfig = field(
         default_factory=lambda: OptimizerConfig(learning_rate=5e-4, batch_size=32, epochs=2)

@@ -36,7 +36,7 @@ from genre_tf.evaluation.slices import FEW_CLICKS, Seen, slice_masks
 from genre_tf.evaluation.text_samples import shown_samples
 from genre_tf.evaluation.title_vectors import title_vectors
 from genre_tf.generation.safety_classifier import load_classifier
-from genre_tf.generation.writer import WriterOptions
+from genre_tf.generation.writer_options import writer_options
 from genre_tf.models.checkpoint import (
     BACKBONE_FOLDER,
     WEIGHTS_FILE,
@@ -44,7 +44,7 @@ from genre_tf.models.checkpoint import (
     load_ranker,
     load_two_tower,
 )
-from genre_tf.models.generator_checkpoint import load_generator
+from genre_tf.models.generator_checkpoint import check_towers, load_generator
 
 Say = Callable[[str], None]
 
@@ -59,7 +59,8 @@ class EvaluationOptions:
         generation: also the generator, where the run has one.
         readers: at most so many readers for whom texts are written (`personal_metrics`); each costs as much
             as two requests to a server. 0: none, and no cold start either.
-        samples: texts for each of these readers, of which the ranking chooses one; 4 are served.
+        samples: texts for each of these readers, of which the ranking chooses one; None: as many as
+            are served.
         max_bad_rows: rows of the split that may be skipped.
     """
 
@@ -67,7 +68,7 @@ class EvaluationOptions:
     before: bool = True
     generation: bool = True
     readers: int = 200
-    samples: int = 4
+    samples: int | None = None
     max_bad_rows: int = 0
 
 
@@ -110,11 +111,14 @@ def evaluate_run(
         retrieval and generation as before training), samples (what was written for some readers).
 
     Raises:
-        InputError: no run, no such split, no labels, or a model that the run has not trained.
+        InputError: no run, no such split, no labels, a model that the run has not trained, or a generator
+            that was trained on other towers.
     """
     options = options or EvaluationOptions()
     config = open_run(run)
     names = chosen_models(run, config, options.models)
+    if options.generation and has_generator(run):
+        check_towers(run)  # said before minutes of work
     log = read_log(run, config, data, split, max_bad_rows=options.max_bad_rows)
     clicked = log.clicked()
     slices = slice_masks(log.split.impressions, Seen.in_prepared(run / "prepared"))
@@ -236,9 +240,9 @@ def _personal(
     if len(readers) < 2:
         say("no two readers of articles that the generator has not learned: nothing written for readers")
         return {}, []
-    say(f"writing {options.samples} texts for each of {len(readers)} readers, and for another one")
     histories = [reader.titles for reader in readers]
-    writer = _served_writer(run, config, histories, samples=options.samples)
+    writer = _served_writer(run, config, histories, options.samples)
+    say(f"writing {writer.samples} texts for each of {len(readers)} readers, and for another one")
     titles = [title for title in log.table.titles if title]
     metrics, samples = personal_metrics(writer, readers, titles, config.seed)
     return metrics, shown_samples(samples)
@@ -260,21 +264,22 @@ def _cold_start(
     say(f"filling the histories of {len(few)} impressions of readers with few clicks")
     cold, labels = [examples[at] for at in few], [clicked[at] for at in few]
     histories = [history_titles(log.table, example.history) for example in cold]
-    writer = _served_writer(run, config, histories, samples=FEW_CLICKS)
+    writer = _served_writer(run, config, histories, FEW_CLICKS)
     found = cold_start(cold, labels, scorers, len(log.table), from_interest(writer, log.table))
     return {**found, "of_impressions": there_are}
 
 
 def _served_writer(
-    run: Path, config: RunConfig, histories: Sequence[Sequence[str]], **options: Any
+    run: Path, config: RunConfig, histories: Sequence[Sequence[str]], samples: int | None
 ) -> ServedWriter:
-    """The run's writer for readers of these titles, `WriterOptions` changed as given."""
+    """The run's writer for readers of these titles, as it is served; None: so many samples too."""
     shared = load_backbone(run, config)
+    parts = load_generator(run)
     return ServedWriter(
-        load_generator(run),
+        parts,
         load_two_tower(run, shared=shared),
         load_ranker(run, shared=shared),
         histories,
-        WriterOptions(**options),
+        writer_options(config.generation.writing, parts.prompts, samples=samples),
         load_classifier(run, run / "ranking" / WEIGHTS_FILE),
     )

@@ -16,7 +16,8 @@ from genre_tf.evaluation.scored_log import ScoredLog
 from genre_tf.evaluation.scoring import TwoTowerScorer
 from genre_tf.evaluation.text_metrics import copy_rate, distinct, perplexity, rouge
 from genre_tf.generation.sampling import Greedy
-from genre_tf.generation.writer import Writer, WriterOptions
+from genre_tf.generation.writer import Writer
+from genre_tf.generation.writer_options import WriterOptions
 from genre_tf.models.generator_checkpoint import TrainedGenerator
 from genre_tf.models.prompts import Prompts
 from genre_tf.text.words import beginning, length_in_words

@@ -77,7 +77,7 @@ def profiles(
 
     Args:
         run: the run folder.
-        known: articles by id; clicks on others are left out.
+        known: articles by id; clicks on others are left out, and counted.
         histories: of the readers.
         safety: words of titles that it refuses are not named.
 
@@ -101,18 +101,12 @@ def profiles(
         all_shares = scorer.click_shares(rows)
     words = TitleWords(*zip(*((article.title, article.abstract) for article in known.values()), strict=True))
     for (reader, of_reader), shares in zip(clicks.items(), all_shares, strict=True):
-        weighed = zip(of_reader, shares.tolist(), strict=True)
-        yield (
-            reader,
-            profile(
-                [
-                    Click(one.news_id, one.title, one.category, one.subcategory, share)
-                    for one, share in weighed
-                ],
-                words,
-                safety,
-            ),
-        )
+        weighed = [
+            Click(one.news_id, one.title, one.category, one.subcategory, share)
+            for one, share in zip(of_reader, shares.tolist(), strict=True)
+        ]
+        unknown = sum(news_id not in known for news_id in histories[reader])
+        yield reader, profile(weighed, words, safety, unknown)
 
 
 def check_reader(reader: str, histories: Histories) -> None:

@@ -11,7 +11,8 @@ import tensorflow as tf
 
 from genre_tf.generation.ranking import RankingWeights, Written, rank
 from genre_tf.generation.safety_classifier import SafetyClassifier
-from genre_tf.generation.writer import Writer, WriterOptions, nothing_unsafe
+from genre_tf.generation.writer import Writer, nothing_unsafe
+from genre_tf.generation.writer_options import WriterOptions
 from genre_tf.models.generator_checkpoint import TrainedGenerator
 from genre_tf.models.ranker import Ranker
 from genre_tf.models.text_vectors import text_vectors
@@ -47,7 +48,7 @@ class ServedWriter:
         classifier: SafetyClassifier | None = None,
     ) -> None:
         self.samples = options.samples
-        self._batch_readers = max(1, BATCH_ROWS // options.samples)
+        self._batch_readers = max(1, BATCH_ROWS // options.rows)
         titles = list(dict.fromkeys(["", *chain.from_iterable(readers)]))  # "" fills up shorter histories
         self._rows = {title: row for row, title in enumerate(titles)}
         self._for_tower, self._for_ranker = (

@@ -2,7 +2,7 @@
 
 KerasHub's own cache is written with `slice_update`, an XLA operation that TensorFlow Serving refuses. Here
 the prompt's keys and values stay as the prefill left them, shared by all samples of a row; those of the
-written tokens are scattered into a cache of fixed size (`cache_attention.py`).
+written tokens are written in place into a cache of fixed size (`cache_attention.py`).
 """
 
 from typing import Any

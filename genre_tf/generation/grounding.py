@@ -53,6 +53,15 @@ def common_words(texts: Iterable[str], least: int = 2) -> list[str]:
     return sorted(common.union(FUNCTION_WORDS))
 
 
+def common_words_of(titles: Iterable[str], abstracts: Iterable[str]) -> list[str]:
+    """The common words of articles: of their abstracts, or of their titles where none has an abstract.
+
+    Without either, any word that a headline capitalises would count as a name.
+    """
+    written = [text for text in abstracts if text]
+    return common_words(written or titles)
+
+
 class Grounding(tf.Module):
     """Share of a text's claims that stand in the evidence.
 

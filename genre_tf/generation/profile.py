@@ -14,7 +14,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from genre_tf.generation.grounding import FUNCTION_WORDS, common_words
+from genre_tf.generation.grounding import FUNCTION_WORDS, common_words_of
 from genre_tf.generation.safety import SafetyList
 
 MOST_CATEGORIES, MOST_WORDS = 3, 4  # what a sentence holds
@@ -80,12 +80,14 @@ class Profile:
     Args:
         sentence: in English.
         clicks: that it was made from.
+        unknown: clicks on articles of which nothing is known, left out.
         categories: greatest share first.
         words: what marks the reader most first.
     """
 
     sentence: str
     clicks: int
+    unknown: int
     categories: tuple[LikedCategory, ...]
     words: tuple[LikedWord, ...]
 
@@ -95,14 +97,15 @@ class TitleWords:
 
     Args:
         titles: of a corpus.
-        abstracts: of the corpus; words that they write with a small letter are no names.
+        abstracts: of the corpus; words that they write with a small letter are no names. Without any, the
+            titles tell.
     """
 
     def __init__(self, titles: Iterable[str], abstracts: Iterable[str] = ()) -> None:
-        self._common = frozenset(common_words(abstracts))
-        self._titles, self._with_word = 0, Counter[str]()
-        for title in titles:
-            self._titles += 1
+        known = list(titles)
+        self._common = frozenset(common_words_of(known, abstracts))
+        self._titles, self._with_word = len(known), Counter[str]()
+        for title in known:
             self._with_word.update({_key(word) for word in _WORD.findall(title)})
 
     def value(self, key: str) -> float:
@@ -116,18 +119,24 @@ class TitleWords:
         return rarity if key in self._common else _NAME_VALUE * rarity
 
 
-def profile(clicks: Sequence[Click], words: TitleWords, safety: SafetyList | None = None) -> Profile:
+def profile(
+    clicks: Sequence[Click], words: TitleWords, safety: SafetyList | None = None, unknown: int = 0
+) -> Profile:
     """Say what a reader likes.
 
     Args:
         clicks: of the reader, oldest first; none for a new one.
         words: of a corpus of titles.
         safety: words of the titles that it refuses are not named; the default list if left out.
+        unknown: clicks beside these, on articles of which nothing is known.
     """
     often = 1 if len(clicks) <= FEW_CLICKS else 2
     categories = _categories(clicks, often)
     liked = _words(clicks, words, often, safety or SafetyList())
-    return Profile(_sentence(len(clicks), categories, liked, often), len(clicks), categories, liked)
+    sentence = _sentence(len(clicks), categories, liked, often) if clicks else _nothing_known(unknown)
+    if clicks and unknown:
+        sentence += f" Not counted: {_number(unknown, 'click')} on unknown articles."
+    return Profile(sentence, len(clicks), unknown, categories, liked)
 
 
 def _categories(clicks: Sequence[Click], often: int) -> tuple[LikedCategory, ...]:
@@ -209,21 +218,32 @@ def _stems(term: tuple[str, ...]) -> set[str]:
 def _sentence(
     clicks: int, categories: Sequence[LikedCategory], words: Sequence[LikedWord], often: int
 ) -> str:
-    if not clicks:
-        return "Has clicked nothing yet."
     named = _listed([word.text for word in words])
     several = "several of the titles name" if often > 1 else "the titles name"
     if categories:
         told = [
-            f"{_plain(one.name)} ({one.clicks} of {clicks} clicks{_most_of(one)})"
+            f"{_plain(one.name)} ({one.clicks} of {_number(clicks, 'click')}{_most_of(one)})"
             if place == 0
             else f"{_plain(one.name)} ({one.clicks}{_most_of(one)})"
             for place, one in enumerate(categories)
         ]
         return f"Likes {_listed(told)}" + (f"; {several} {named}." if words else ".")
+    if words and clicks == 1:
+        return f"Has clicked 1 article, whose title names {named}."
     if words:
         return f"Of {clicks} clicked articles {several} {named}."
-    return f"Has clicked {clicks} articles, which share neither a category nor a word."
+    have = "shows" if clicks == 1 else "share" if often > 1 else "show"
+    return f"Has clicked {_number(clicks, 'article')}, which {have} neither a category nor a word that tells."
+
+
+def _nothing_known(unknown: int) -> str:
+    if not unknown:
+        return "Has clicked nothing yet."
+    return f"Has clicked {_number(unknown, 'article')}, of which nothing is known."
+
+
+def _number(count: int, name: str) -> str:
+    return f"{count} {name}" if count == 1 else f"{count} {name}s"
 
 
 def _most_of(category: LikedCategory) -> str:
@@ -243,6 +263,7 @@ def as_json(found: Profile) -> Mapping[str, Any]:
     return {
         "sentence": found.sentence,
         "clicks": found.clicks,
+        "unknown": found.unknown,
         "categories": [vars(category) for category in found.categories],
         "words": [{"text": word.text, "news_ids": list(word.news_ids)} for word in found.words],
     }

@@ -108,7 +108,7 @@ def read_safety_list(file: Path) -> SafetyList:
             a comment line. It replaces the default words and patterns; personal data stay unsafe.
 
     Raises:
-        InputError: the file cannot be read, or an expression is not valid.
+        InputError: the file cannot be read, or an expression is empty, not valid, or found in every text.
     """
     try:
         lines = file.read_text(encoding="utf-8").splitlines()
@@ -124,8 +124,16 @@ def read_safety_list(file: Path) -> SafetyList:
 
 
 def _checked(pattern: str, where: str) -> str:
+    if not pattern:
+        raise InputError(f"{where}: no expression behind re:, so that no text would be safe; leave it out")
     try:
-        tf.strings.regex_full_match("", _anywhere(pattern))
+        tf.strings.regex_full_match("", pattern)  # by itself too: a)|(b becomes valid within brackets
+        in_all = tf.strings.regex_full_match("", _anywhere(pattern))
     except tf.errors.InvalidArgumentError as error:
         raise InputError(f"{where}: {pattern!r} is no regular expression of RE2: {error.message}") from None
+    if in_all:
+        raise InputError(
+            f"{where}: {pattern!r} is found even in an empty text, so that no text would be safe: ask for at "
+            "least one character"
+        )
     return pattern

@@ -1,18 +1,16 @@
 """Write for a reader: prompt, decode, score, rank, in one graph from raw strings."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 from typing import Any
 
 import tensorflow as tf
 
 from genre_tf.generation.cached_models import cached_decoder_of, refresh_decoder
-from genre_tf.generation.constraints import NOTHING, Constraints
+from genre_tf.generation.constraints import NOTHING
 from genre_tf.generation.decode import Decoded, DecodeOptions, decode
 from genre_tf.generation.grounding import FUNCTION_WORDS, Grounding
-from genre_tf.generation.ranking import RankingWeights, Written, rank
-from genre_tf.generation.safety import SafetyList
-from genre_tf.generation.sampling import Sample, Strategy
+from genre_tf.generation.ranking import Written, rank
+from genre_tf.generation.writer_options import WriterOptions
 from genre_tf.models.generator import Generator
 from genre_tf.models.prompts import Prompts
 
@@ -26,30 +24,6 @@ _CONTROL_CHARACTERS = r"[\x00-\x09\x0b-\x1f\x7f-\x{9f}]+"  # all but the line br
 def nothing_unsafe(texts: Any) -> Any:
     """No classifier: string [batch, n] -> bool [batch, n], all false."""
     return tf.zeros(tf.shape(texts), tf.bool)
-
-
-@dataclass(frozen=True, kw_only=True)
-class WriterOptions:
-    """How a writer writes.
-
-    Args:
-        samples: texts per request row; the best of them comes first.
-        title_tokens: longest title, its end included; summaries and bodies may fill the prompt's target room.
-        strategy: how a token is chosen.
-        constraints: lengths and repetitions.
-        draft_tokens: so many tokens are copied ahead from the source and read in one step; the texts stay the
-            same. 0: none.
-        weights: of the ranking.
-        safety: what makes a text unsafe.
-    """
-
-    samples: int = 4
-    title_tokens: int = 32
-    strategy: Strategy = field(default_factory=lambda: Sample(temperature=0.7, top_k=40, top_p=0.9))
-    constraints: Constraints = field(default_factory=lambda: Constraints(min_tokens=4, no_repeat_ngram=3))
-    draft_tokens: int = 0  # texts drawn by a small model seldom go on as their source does
-    weights: RankingWeights = field(default_factory=RankingWeights)
-    safety: SafetyList = field(default_factory=SafetyList)
 
 
 class Writer(tf.Module):
@@ -69,7 +43,7 @@ class Writer(tf.Module):
         self,
         generator: Generator,
         prompts: Prompts,
-        options: WriterOptions = WriterOptions(),
+        options: WriterOptions = WriterOptions(),  # noqa: B008  (frozen)
         common: Sequence[str] = FUNCTION_WORDS,
     ) -> None:
         super().__init__()
@@ -144,6 +118,7 @@ class Writer(tf.Module):
             seeds=seed,
             limits=tf.where(long, target_tokens, title_tokens),
             forbidden=self._forbidden(self.prompts.may_break_line(kind)),
+            required=self._required(tf.size(kind)),
             options=DecodeOptions(
                 end_id=self.prompts.end_id,
                 max_tokens=target_tokens,
@@ -159,6 +134,15 @@ class Writer(tf.Module):
         newline = tf.where(may_break_line, NOTHING, self._newline)[:, None]  # [batch, 1]
         controls = tf.repeat(tf.constant([self.prompts.control_ids]), tf.shape(newline)[0], axis=0)
         return tf.concat([controls, newline], axis=1)
+
+    def _required(self, batch: Any) -> Any:
+        """int32 [batch, words, longest]; None where nothing must come."""
+        words = self.options.required_words
+        if not words:
+            return None
+        longest = max(map(len, words))
+        rows = [[*word, *[NOTHING] * (longest - len(word))] for word in words]
+        return tf.ensure_shape(tf.repeat(tf.constant([rows]), batch, axis=0), [None, len(words), longest])
 
     def _text(self, decoded: Decoded, kind: Any) -> Any:
         shape = tf.shape(decoded.ids)

@@ -11,6 +11,7 @@ from genre_tf.backbones.language_models import (
     layers_of,
     parse_writer_trainable,
 )
+from genre_tf.data.manifest import file_fingerprint
 from genre_tf.errors import InputError
 from genre_tf.models.generator import Generator
 from genre_tf.models.prompts import CONTROL_TOKENS, Prompts, PromptSizes
@@ -31,6 +32,8 @@ class TrainedGenerator:
         common_words: words of its corpus that are no names, for grounding.
         config: its backbone's configuration, as Hugging Face writes it.
         trainable: what of the backbone is trained: none, lora R or all.
+        towers: SHA-256 of the weights of the two towers whose readers' vectors it learned to read; None where
+            that is not known.
     """
 
     generator: Generator
@@ -38,6 +41,7 @@ class TrainedGenerator:
     common_words: tuple[str, ...]
     config: dict[str, Any]
     trainable: str = "all"
+    towers: str | None = None
 
 
 def save_generator_sizes(parts: TrainedGenerator, folder: Path) -> None:
@@ -57,8 +61,51 @@ def save_generator_sizes(parts: TrainedGenerator, folder: Path) -> None:
         "prefix_tokens": generator.reader_prefix.prefix_tokens,
         "prompt": asdict(prompts.sizes),
         "common_words": list(parts.common_words),
+        **({"towers": parts.towers} if parts.towers else {}),
     }
     (folder / _SIZES_FILE).write_text(json.dumps(sizes, ensure_ascii=False) + "\n", "utf-8")
+
+
+def is_described_in(folder: Path) -> bool:
+    """Whether `save_generator_sizes` wrote into a folder."""
+    return (folder / _SIZES_FILE).is_file()
+
+
+def towers_fingerprint(run: Path) -> str | None:
+    """SHA-256 of the weights of a run's two towers; None where there are none."""
+    file = run / "retrieval" / WEIGHTS_FILE
+    return file_fingerprint(file) if file.is_file() else None
+
+
+def reads_towers_of(run: Path, folder: Path) -> bool:
+    """Whether a generator learned to read the readers' vectors of a run's towers as they are now.
+
+    Args:
+        run: the run folder.
+        folder: of the generator, as `save_generator_sizes` wrote it.
+
+    Returns:
+        True too where nothing tells.
+    """
+    try:
+        learned = json.loads((folder / _SIZES_FILE).read_text("utf-8")).get("towers")
+    except (OSError, ValueError, AttributeError):
+        return True
+    now = towers_fingerprint(run)
+    return learned is None or now is None or learned == now
+
+
+def check_towers(run: Path) -> None:
+    """See that the generator of a run belongs to its towers.
+
+    Raises:
+        InputError: the towers were trained again since: the reader's vector would tell it something else.
+    """
+    if not reads_towers_of(run, run / FOLDER):
+        raise InputError(
+            f"{run / FOLDER} was trained on other towers than {run} has now, for retrieval was trained again "
+            f"since: genre train generation --run {run}"
+        )
 
 
 def load_generator(run: Path, *, trained: bool = True) -> TrainedGenerator:
@@ -66,10 +113,11 @@ def load_generator(run: Path, *, trained: bool = True) -> TrainedGenerator:
 
     Args:
         run: the run folder.
-        trained: False gives it with new random weights, for comparison.
+        trained: False gives it with new random weights, for comparison or to start from others.
 
     Raises:
-        InputError: the run has no trained generator, or a file of it is missing or damaged.
+        InputError: the run has no trained generator, or one that was trained on other towers, or a file of it
+            is missing or damaged.
     """
     folder = run / FOLDER
     weights = folder / WEIGHTS_FILE
@@ -77,6 +125,8 @@ def load_generator(run: Path, *, trained: bool = True) -> TrainedGenerator:
         raise InputError(
             f"{run} has no trained generator ({weights} is missing): genre train generation --run {run}"
         )
+    if trained:
+        check_towers(run)
     try:
         sizes: dict[str, Any] = json.loads((folder / _SIZES_FILE).read_text("utf-8"))
         tokenizer = BytePair.from_folder(folder)
@@ -98,4 +148,4 @@ def load_generator(run: Path, *, trained: bool = True) -> TrainedGenerator:
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise InputError(f"{folder} is damaged ({error}): train the generation stage again") from None
     words = tuple(sizes["common_words"])
-    return TrainedGenerator(generator, prompts, words, config, sizes["trainable"])
+    return TrainedGenerator(generator, prompts, words, config, sizes["trainable"], sizes.get("towers"))

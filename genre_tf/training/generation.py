@@ -2,13 +2,12 @@
 
 import dataclasses
 import math
-from collections.abc import Callable, Sequence
+import shutil
 from pathlib import Path
 from typing import Any
 
 import keras
 import numpy as np
-import numpy.typing as npt
 import tensorflow as tf
 
 from genre_tf.backbones.gpt2 import new_gpt2
@@ -23,10 +22,16 @@ from genre_tf.config import GenerationConfig, RunConfig, optimizer_of
 from genre_tf.data.articles import ArticleTable
 from genre_tf.data.text_examples import TextExample, learning_split
 from genre_tf.errors import InputError
-from genre_tf.generation.grounding import common_words
-from genre_tf.models.checkpoint import load_two_tower
+from genre_tf.generation.grounding import common_words_of
 from genre_tf.models.generator import Generator
-from genre_tf.models.generator_checkpoint import TrainedGenerator, load_generator, save_generator_sizes
+from genre_tf.models.generator_checkpoint import (
+    TrainedGenerator,
+    is_described_in,
+    load_generator,
+    reads_towers_of,
+    save_generator_sizes,
+    towers_fingerprint,
+)
 from genre_tf.models.prompts import CONTROL_TOKENS, Prompts, PromptSizes
 from genre_tf.models.reader_prefix import UNSEEN
 from genre_tf.text.byte_pair import train_byte_pair
@@ -34,13 +39,13 @@ from genre_tf.training.distribution import Distribution
 from genre_tf.training.fit import fit
 from genre_tf.training.generation_loss import GenerationTrainer, token_losses
 from genre_tf.training.progress import FitResult, Goal, Report
+from genre_tf.training.reader_vectors import reader_vectors
 from genre_tf.training.stage_data import StageData
 from genre_tf.training.stage_files import StageFiles
 from genre_tf.training.text_batches import TextBatching, TextRows
 
 _TOKENS_PER_ROW = 64  # a batch has so many tokens for each row of the configured batch size
 _VALIDATION_ROWS = 400  # a validation is then some seconds, and its perplexity steady to a few percent
-_READERS_AT_ONCE = 256
 
 
 def train_generation(
@@ -68,15 +73,16 @@ def train_generation(
     check_precision(settings.precision)
     learned, *held_out = _examples(data, settings, config.seed)
     report(f"{len(learned)} texts to learn, {len(held_out[0])} to validate with")
-    to_vectors, dimension = _user_vectors(data.run, data)
-    files.folder.mkdir(parents=True, exist_ok=True)
+    to_vectors, dimension = reader_vectors(data.run, data)
+    _begin(data.run, files, report)
     keras.utils.set_random_seed(config.seed)
     devices = distribution or Distribution.one()
     with devices.scope():
         parts = _starting_parts(settings, data.table, dimension, files, config.seed)
+        parts = dataclasses.replace(parts, towers=towers_fingerprint(data.run))
         trainer = GenerationTrainer(parts.generator, devices.fixed_shapes, settings.contrast)
     report(trained_share(parts))
-    save_generator_sizes(parts, files.folder)
+    save_generator_sizes(parts, files.new)
     rows, *held_out_rows = (
         TextRows(texts, data.table, to_vectors(texts), parts.prompts) for texts in (learned, *held_out)
     )
@@ -115,6 +121,20 @@ def _named(texts: Sequence[TextExample], table: ArticleTable) -> str:
     return "texts of the articles " + ", ".join(table.news_ids[text.article] for text in texts)
 
 
+def _begin(run: Path, files: StageFiles, report: Report) -> None:
+    """Make an empty folder for what describes the new generator.
+
+    Until its first weights are there, those of an earlier training keep their own vocabulary. An unfinished
+    training is not gone on with where the towers, whose vectors it read, were trained again since.
+    """
+    described = files.new if is_described_in(files.new) else files.folder
+    if files.unfinished and not reads_towers_of(run, described):
+        report("retrieval was trained again since this training began: from the start")
+        files.forget()
+    shutil.rmtree(files.new, ignore_errors=True)
+    files.new.mkdir(parents=True)
+
+
 def _starting_parts(
     settings: GenerationConfig, table: ArticleTable, user_dimension: int, files: StageFiles, seed: int
 ) -> TrainedGenerator:
@@ -122,7 +142,7 @@ def _starting_parts(
     if files.start:
         parts = load_generator(files.start, trained=False)
     else:
-        parts = new_generator(settings, table, user_dimension, files.folder, seed)
+        parts = new_generator(settings, table, user_dimension, files.new, seed)
     compute_in(settings.precision, parts.generator.language_model)
     return parts
 
@@ -191,7 +211,7 @@ def new_generator(
         prefix_tokens=settings.prefix_tokens,
         prefix_bias=UNSEEN if settings.backbone else 0.0,
     )
-    words = tuple(common_words(table.abstracts))
+    words = tuple(common_words_of(table.titles, table.abstracts))
     return TrainedGenerator(generator, Prompts(prompts_of, sizes), words, model.config, settings.trainable)
 
 
@@ -260,39 +280,3 @@ def _some(examples: list[TextExample], most: int, random: np.random.Generator) -
     if not most or len(examples) <= most:
         return examples
     return [examples[index] for index in random.choice(len(examples), most, replace=False)]
-
-
-ToVectors = Callable[[Sequence[TextExample]], npt.NDArray[np.float32]]
-
-
-def _user_vectors(run: Path, data: StageData) -> tuple[ToVectors, int]:
-    """What gives the user vectors of examples, by the run's trained towers; and their dimension."""
-    towers = load_two_tower(run)
-    articles = towers.encoder.embed(data.features)  # [articles, dimension]
-    encode = tf.function(
-        lambda history, mask: towers.user_vector(history, mask),
-        input_signature=[
-            tf.TensorSpec([None, None, articles.shape[1]], articles.dtype),
-            tf.TensorSpec([None, None], tf.bool),
-        ],
-        autograph=False,
-    )
-
-    def to_vectors(examples: Sequence[TextExample]) -> npt.NDArray[np.float32]:
-        vectors = np.zeros((len(examples), articles.shape[1]), np.float32)
-        readers = sorted(
-            (x for x in range(len(examples)) if len(examples[x].history)), key=_length_in(examples)
-        )
-        for start in range(0, len(readers), _READERS_AT_ONCE):
-            rows = readers[start : start + _READERS_AT_ONCE]
-            history = np.zeros((len(rows), max(len(examples[row].history) for row in rows)), np.int32)
-            for place, row in enumerate(rows):
-                history[place, : len(examples[row].history)] = examples[row].history
-            vectors[rows] = encode(tf.constant(articles[history]), tf.constant(history > 0)).numpy()
-        return vectors
-
-    return to_vectors, articles.shape[1]
-
-
-def _length_in(examples: Sequence[TextExample]) -> Callable[[int], Any]:
-    return lambda row: len(examples[row].history)

@@ -18,6 +18,7 @@ from genre_tf.data.replay import write_older
 from genre_tf.errors import FailureError, InputError
 from genre_tf.models.backbone import Categories, check_news
 from genre_tf.models.checkpoint import BACKBONE_FOLDER, copy_backbone, save_backbone
+from genre_tf.models.generator_checkpoint import reads_towers_of
 from genre_tf.training.continual import (
     check_start,
     counters_of_start,
@@ -33,7 +34,7 @@ from genre_tf.training.ranking import train_ranking
 from genre_tf.training.retrieval import train_retrieval
 from genre_tf.training.run_lock import run_lock
 from genre_tf.training.stage_data import StageData, load_stage_data
-from genre_tf.training.stage_files import StageFiles, fingerprint
+from genre_tf.training.stage_files import StageFiles, fingerprint, learned_settings
 
 STAGES = ("retrieval", "ranking", "generation")
 _AGAIN = "again.json"  # there while a training with --again is unfinished
@@ -148,7 +149,10 @@ def _train_stages(
     stage_data: StageData | None = None
     for files in chosen:
         found = files.finished()
-        if found is not None:
+        if found is not None and files.stage == "generation" and not reads_towers_of(run, files.folder):
+            report("generation was trained on other towers than retrieval has now: trained anew")
+            files.forget()
+        elif found is not None:
             report(f"{files.stage} is trained with this data and these settings: kept (--again trains anew)")
             results[files.stage] = found
             continue
@@ -184,7 +188,9 @@ def stage_fingerprints(run: Path, config: RunConfig) -> dict[str, str]:
     ranking = dataclasses.replace(config.ranking, teacher=teacher_identity(config.ranking.teacher))
     known = dataclasses.replace(config, ranking=ranking)
     own = {
-        stage: fingerprint(shared, asdict(getattr(known, stage)), *start_fingerprint(run, config, stage))
+        stage: fingerprint(
+            shared, learned_settings(getattr(known, stage)), *start_fingerprint(run, config, stage)
+        )
         for stage in STAGES
     }
     return {**own, "generation": fingerprint(own["generation"], own["retrieval"])}

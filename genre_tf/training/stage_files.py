@@ -53,6 +53,15 @@ class StageFiles:
         return self.folder / WEIGHTS_FILE
 
     @property
+    def new(self) -> Path:
+        """Files that belong to weights which are still to come, such as a vocabulary.
+
+        They are moved into `folder` when these weights become `trained`, never before: an earlier training's
+        weights keep their own ones.
+        """
+        return self.folder / "new"
+
+    @property
     def start_weights(self) -> Path | None:
         """Those of the run to start from."""
         return None if self.start is None else self.start / self.stage / WEIGHTS_FILE
@@ -76,7 +85,10 @@ class StageFiles:
         part = self.folder / f"part.{WEIGHTS_FILE}"
         try:
             model.save_weights(part)
-            part.replace(self.weights)
+            if self.start is None:
+                self._take_over(part)
+            else:
+                part.replace(self.weights)
         except OSError as error:
             part.unlink(missing_ok=True)
             raise _unwritable(self.weights, error) from None
@@ -102,6 +114,8 @@ class StageFiles:
             self.forget()
             return None
         load_variables(state, _variables(trainer))
+        if self.start is None:  # they are beside the weights already
+            shutil.rmtree(self.new, ignore_errors=True)
         return Progress(**found)
 
     def finished(self) -> FitResult | None:
@@ -130,7 +144,7 @@ class StageFiles:
             try:
                 # A copy: ended in the midst of this, the training is judged again and not done again.
                 shutil.copyfile(self.weights, part)
-                part.replace(self.trained)
+                self._take_over(part)
             except OSError as error:
                 part.unlink(missing_ok=True)
                 raise _unwritable(self.trained, error) from None
@@ -138,6 +152,16 @@ class StageFiles:
         (self.folder / _STATE_FILE).unlink(missing_ok=True)
         if self.start is not None:
             self.weights.unlink(missing_ok=True)
+
+    def _take_over(self, part: Path) -> None:
+        """Make weights the trained ones, with what belongs to them."""
+        if self.new.is_dir():
+            # First: ended in the midst of this, there are no weights, and never old ones among new files.
+            self.trained.unlink(missing_ok=True)
+            for file in sorted(self.new.iterdir()):
+                file.replace(self.folder / file.name)
+            self.new.rmdir()
+        part.replace(self.trained)
 
     def refuse(self, result: FitResult) -> None:
         """Leave the run without weights of this stage, and write why; the state stays, to be judged again."""
@@ -154,6 +178,11 @@ def fingerprint(*parts: Any) -> str:
     """SHA-256 of plain values, shortened to 32 hexadecimal digits."""
     text = json.dumps(parts, sort_keys=True, default=str)
     return hashlib.sha256(text.encode("utf-8")).hexdigest()[:32]
+
+
+def learned_settings(settings: Any) -> dict[str, Any]:
+    """Those of a stage that decide what it becomes; how a trained writer writes is none of them."""
+    return {name: value for name, value in asdict(settings).items() if name != "writing"}
 
 
 def _unwritable(file: Path, error: OSError) -> FailureError:

@@ -2,6 +2,7 @@
 
 import json
 import math
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import tensorflow as tf
 
 from genre_tf.cli.evaluate import evaluate
 from genre_tf.data.articles import Article
+from genre_tf.errors import InputError
 from genre_tf.evaluation import generation_report
 from genre_tf.evaluation.evaluate import EvaluationOptions, evaluate_run
 from genre_tf.evaluation.generation_report import (
@@ -130,6 +132,19 @@ def test_the_report_measures_the_generator_before_and_after(
     kept = (writing_run / "reports" / "samples-dev.md").read_text("utf-8")
     assert kept.count("**Written, as served:**") == 4
     assert list((writing_run / "logs" / "evaluation" / "dev").glob("events*"))
+
+
+def test_a_generator_of_other_towers_is_refused_before_any_work(
+    writing_run: Path, tiny_data: Path, tmp_path: Path
+) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(writing_run, run)
+    sizes = json.loads((run / "generation" / "generator.json").read_text("utf-8"))
+    (run / "generation" / "generator.json").write_text(json.dumps({**sizes, "towers": "others"}), "utf-8")
+    said: list[str] = []
+    with pytest.raises(InputError, match=r"trained on other towers.*genre train generation --run"):
+        evaluate_run(run, tiny_data, "dev", say=said.append)
+    assert said == []
 
 
 def test_the_generator_can_be_left_out(

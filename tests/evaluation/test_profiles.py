@@ -20,8 +20,16 @@ from genre_tf.models.embedding import embed_articles
 def test_a_reader_by_ids(tiny_run: Path, capsys: pytest.CaptureFixture[str]) -> None:
     profile(tiny_run, history="N3  N6 N9 N12 N404")  # every third article is about sports
     printed = capsys.readouterr()
-    assert printed.out == ("Likes sports (4 of 4 clicks); several of the titles name sports.\n")
+    told = "Likes sports (4 of 4 clicks); several of the titles name sports."
+    assert printed.out == f"{told} Not counted: 1 click on unknown articles.\n"
     assert "left out" in printed.err and "N404" in printed.err
+
+
+def test_a_reader_of_unknown_articles_has_clicked(tiny_run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    profile(tiny_run, history="N404 N405", as_json=True)
+    found = json.loads(capsys.readouterr().out)
+    assert found["sentence"] == "Has clicked 2 articles, of which nothing is known."
+    assert (found["clicks"], found["unknown"]) == (0, 2)
 
 
 def test_a_reader_by_titles(tiny_run: Path, capsys: pytest.CaptureFixture[str]) -> None:

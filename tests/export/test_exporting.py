@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from genre_tf.config import GenerationConfig, NewsConfig, RunConfig, write_config
+from genre_tf.config import GenerationConfig, NewsConfig, RunConfig, WritingConfig, write_config
 from genre_tf.data.mind import read_split
 from genre_tf.data.records import prepare, read_articles
 from genre_tf.data.synth.newsroom import write_newsroom
@@ -40,7 +40,8 @@ def data(tmp_path_factory):
 def run(data):
     """A run folder as training leaves it, with weights that nobody trained."""
     folder = data.parent / "run"
-    config = RunConfig(news=NewsConfig(backbone="tiny"))
+    writing = GenerationConfig(writing=WritingConfig(samples=3, repetition_penalty=1.1))
+    config = RunConfig(news=NewsConfig(backbone="tiny"), generation=writing)
     prepare(data, folder / "prepared")
     write_config(config, folder / "config.toml")
     table = read_articles(folder / "prepared")
@@ -80,6 +81,9 @@ def test_a_run_becomes_two_verified_servables(run, data, tmp_path):
     contract = read_contract(published[0][0])
     assert contract["sizes"] == {"max_history": 50, "k": 3, "retrieve": 20, "articles": 120, "index": "exact"}
     assert contract["signatures"]["recommend"]["outputs"]["title"] == {"dtype": "string", "shape": [None, 3]}
+    written_with = read_contract(published[1][0])
+    assert written_with["sizes"]["texts"] == 3 == len(written[0]["text"][0])
+    assert written_with["sizes"]["writing"]["repetition_penalty"] == 1.1
     assert contract["sources"]["trained_on"] and contract["fingerprints"]["code"]
 
 

@@ -1,6 +1,9 @@
 """The generator over tiny random models, answered by a session."""
 
 import dataclasses
+import json
+import shutil
+import urllib.request
 
 import keras_hub
 import numpy as np
@@ -13,7 +16,7 @@ from genre_tf.export import replay
 from genre_tf.export.encoding import encode_titles
 from genre_tf.export.evidence import Evidence, closeness_threshold
 from genre_tf.export.gate import portability_violations
-from genre_tf.export.generator import GeneratorReference, GeneratorServable
+from genre_tf.export.generator import NAME, GeneratorReference, GeneratorServable
 from genre_tf.export.generator_requests import generator_requests
 from genre_tf.generation.grounding import FUNCTION_WORDS
 from genre_tf.generation.safety_classifier import SafetyClassifier
@@ -21,6 +24,9 @@ from genre_tf.generation.writer import Writer
 from genre_tf.models.generator import Generator
 from genre_tf.models.generator_checkpoint import TrainedGenerator
 from genre_tf.models.prompts import CONTROL_TOKENS, Prompts, PromptSizes
+from genre_tf.serving.client import GenreClient
+from genre_tf.serving.configuration import write_configuration
+from genre_tf.serving.embedded_server import EmbeddedServer, ServerOptions
 from genre_tf.text.byte_pair import train_byte_pair
 
 CORPUS = ["rates rise again in may", "rain ends the match", "a cure for colds is near"]
@@ -181,3 +187,62 @@ def test_evaluation_writes_as_the_server_does(ask, parts, models, classifier):
     np.testing.assert_allclose(served.interest, answer["interest"], atol=1e-5)
     texts = [[text.decode() for text in row] for row in served.text]
     np.testing.assert_allclose(writer.interest(readers, texts), served.interest, atol=1e-5)
+
+
+@pytest.fixture(scope="module")
+def server(exported, tmp_path_factory):
+    models = tmp_path_factory.mktemp("served")
+    shutil.copytree(exported, models / NAME / "1")
+    write_configuration(models, [NAME])
+    with EmbeddedServer(models, ServerOptions(grpc_port=0, rest_port=0, poll_s=0)) as opened:
+        yield opened
+
+
+def by_rest(server, signature, columns):
+    """The predictions for rows of raw strings, as any HTTP client asks for them."""
+    rows = [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
+    body = json.dumps({"signature_name": signature, "instances": rows}).encode()
+    url = f"{server.rest_address}/v1/models/{NAME}:predict"
+    with urllib.request.urlopen(url, body, timeout=120) as response:
+        return json.load(response)["predictions"]
+
+
+@pytest.mark.slow
+def test_a_server_writes_from_raw_strings_over_grpc_and_rest(server, ask):
+    columns = {
+        "history_text": ["rates rise\nélan vital", ""],
+        "source": ["The bank said rates rise in May.", ""],
+        "kind": ["title", "summary"],
+        "seed": [3, 4],
+    }
+    expected = ask("generate", **columns)
+    with GenreClient(server.grpc_address, timeout_s=120) as client:
+        histories = [["rates rise", "élan vital"], []]
+        written = client.generate(histories, columns["source"], columns["kind"], columns["seed"])
+    for row, found in enumerate(by_rest(server, "generate", columns)):
+        assert found["text"] == [text.decode() for text in expected["text"][row]]
+        assert found["safe"] == expected["safe"][row].tolist()
+        for name in ("interest", "log_probability", "grounding"):
+            np.testing.assert_allclose(found[name], expected[name][row], atol=1e-5)
+        said = [place for place, text in enumerate(found["text"]) if text]
+        assert [one.text for one in written[row]] == [found["text"][place] for place in said]
+        assert [one.safe for one in written[row]] == [found["safe"][place] for place in said]
+        interests = [found["interest"][place] for place in said]
+        np.testing.assert_allclose([one.interest for one in written[row]], interests, atol=1e-5)
+    assert all(written)
+
+
+@pytest.mark.slow
+def test_a_server_answers_questions_from_raw_strings_over_grpc_and_rest(server, ask):
+    columns = {"question": ["rates fall", " "], "history_text": ["rates rise", ""], "seed": [1, 1]}
+    expected = ask("answer", **columns)
+    with GenreClient(server.grpc_address, timeout_s=120) as client:
+        answered = client.answer(columns["question"], [["rates rise"], []], columns["seed"])
+    found = by_rest(server, "answer", columns)
+    for row, ours in enumerate(found):
+        for name in ("text", "evidence_id", "evidence_title"):
+            assert ours[name] == [value.decode() for value in expected[name][row]]
+        np.testing.assert_allclose(ours["interest"], expected["interest"][row], atol=1e-5)
+        assert [text for text, _ in answered[row].texts] == [text for text in ours["text"] if text]
+    assert answered[0].evidence[0][1] == "rates fall"
+    assert answered[1].texts == [] == answered[1].evidence and not any(found[1]["text"])

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from genre_tf.generation.grounding import Grounding, common_words
+from genre_tf.generation.grounding import Grounding, common_words, common_words_of
 
 SOURCE = 'Donald Trump\'s plan cost $1,200 on Friday. "We will never stop," he said in Zürich, up 3.5%.'
 CORPUS = ["the dog wins a big game", "a dog vows to win big as the game wins hearts", "he vows"]
@@ -90,3 +90,11 @@ def test_common_words_are_those_mostly_written_small() -> None:
     assert "pear" in words
     assert "apple" not in words
     assert "the" in words
+
+
+def test_titles_tell_common_words_where_no_article_has_an_abstract() -> None:
+    titles = ["Rain is heavy", "A heavy coat", "Rome is old"]
+    assert "heavy" in common_words_of(titles, ["", ""])
+    assert "heavy" not in common_words_of(titles, ["", "Rome is old."])
+    headline = Grounding(common_words_of(titles, []))(tf.constant([["Heavy Rome"]]), tf.constant(["rome"]))
+    assert float(headline[0, 0]) == 1.0

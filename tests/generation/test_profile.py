@@ -107,22 +107,55 @@ def test_clicks_count_as_they_are_weighed() -> None:
         ([], "Has clicked nothing yet."),
         (
             reader(("Bread and butter", "food", "")),
-            "Likes food (1 of 1 clicks); the titles name Bread and butter.",
+            "Likes food (1 of 1 click); the titles name Bread and butter.",
         ),
-        (reader(("It is what it is", "food", "")), "Likes food (1 of 1 clicks)."),
+        (reader(("It is what it is", "food", "")), "Likes food (1 of 1 click)."),
         (
             reader(("Bread", "", ""), ("Rain", "", "")),
             "Of 2 clicked articles the titles name Bread and Rain.",
         ),
         (
             reader(*((title, "", "") for title in ("Bread", "Rain", "Wind", "Snow"))),
-            "Has clicked 4 articles, which share neither a category nor a word.",
+            "Has clicked 4 articles, which share neither a category nor a word that tells.",
         ),
-        (reader(("新闻 今天", "news", "")), "Likes news (1 of 1 clicks)."),
+        (reader(("Bread", "", "")), "Has clicked 1 article, whose title names Bread."),
+        (
+            reader(("It is what it is", "", "")),
+            "Has clicked 1 article, which shows neither a category nor a word that tells.",
+        ),
+        (
+            reader(("It is", "", ""), ("Is it", "", "")),
+            "Has clicked 2 articles, which show neither a category nor a word that tells.",
+        ),
+        (reader(("新闻 今天", "news", "")), "Likes news (1 of 1 click)."),
     ],
 )
 def test_whatever_is_known_is_said_and_nothing_else(clicks: list[Click], sentence: str) -> None:
     assert profile(clicks, CORPUS).sentence == sentence
+
+
+@pytest.mark.parametrize(
+    ("clicks", "unknown", "sentence"),
+    [
+        ([], 1, "Has clicked 1 article, of which nothing is known."),
+        ([], 3, "Has clicked 3 articles, of which nothing is known."),
+        (
+            reader(("It is", "food", "")),
+            2,
+            "Likes food (1 of 1 click). Not counted: 2 clicks on unknown articles.",
+        ),
+    ],
+)
+def test_clicks_of_which_nothing_is_known_are_told(clicks: list[Click], unknown: int, sentence: str) -> None:
+    found = profile(clicks, CORPUS, unknown=unknown)
+    assert (found.sentence, found.clicks, found.unknown) == (sentence, len(clicks), unknown)
+
+
+def test_without_abstracts_the_titles_tell_what_is_no_name() -> None:
+    titles = ["A plant dies", "The dog dies", "Texas", "Texas again", "Texas is dry"]
+    clicks = reader(*((f"Texas: she dies {letter}", "", "") for letter in "abcdef"))
+    words = TitleWords([*titles, *"uvwxyz"])
+    assert [word.text for word in profile(clicks, words).words] == ["Texas", "dies"]
 
 
 def test_the_same_title_clicked_twice_is_one_title() -> None:

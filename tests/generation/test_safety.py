@@ -120,6 +120,23 @@ def test_a_bad_expression_is_named_with_its_line(tmp_path: Path) -> None:
         read_safety_list(file)
 
 
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ("re:", "no expression behind re:"),
+        ("re:  ", "no expression behind re:"),
+        ("re:foo)|(bar", r"'foo\)\|\(bar' is no regular expression"),
+        ("re:\\Qfoo", "is no regular expression"),  # what is quoted would not end within brackets
+        ("re:(foo)?", "found even in an empty text"),
+    ],
+)
+def test_an_expression_that_would_call_all_unsafe_is_refused(tmp_path: Path, line: str, said: str) -> None:
+    file = tmp_path / "list.txt"
+    file.write_text(f"word\n{line}\n", encoding="utf-8")
+    with pytest.raises(InputError, match=rf"list\.txt, line 2: .*{said}"):
+        read_safety_list(file)
+
+
 def test_an_absent_list_is_an_input_error(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="cannot be read"):
         read_safety_list(tmp_path / "none.txt")

@@ -11,10 +11,13 @@ import pytest
 import tensorflow as tf
 
 from genre_tf.backbones.gpt2_layers import Gpt2Layers
+from genre_tf.config import WritingConfig
+from genre_tf.errors import InputError
 from genre_tf.generation import drafting
 from genre_tf.generation.drafting import copied
 from genre_tf.generation.ranking import Written
-from genre_tf.generation.writer import Writer, WriterOptions
+from genre_tf.generation.writer import Writer
+from genre_tf.generation.writer_options import WriterOptions, writer_options
 from genre_tf.models.generator import Generator
 from genre_tf.models.prompts import CONTROL_TOKENS, Prompts, PromptSizes
 from genre_tf.text.byte_pair import train_byte_pair
@@ -129,14 +132,66 @@ def test_drafts_from_the_source_change_no_text(writer: Writer, monkeypatch: pyte
     drafted.options = dataclasses.replace(writer.options, draft_tokens=3)
     columns = [tf.constant(column) for column in (HISTORY, SOURCE, KIND)]
 
-    def decoded(writer: Writer) -> Any:
+    def ids_of(writer: Writer) -> Any:
         decode = tf.function(writer.decode, autograph=False)
         return decode(*columns, tf.range(4, dtype=tf.int64), tf.ones([4, READER]))
 
-    plain, ahead = decoded(writer), decoded(drafted)
+    plain, ahead = ids_of(writer), ids_of(drafted)
     assert len(asked) == 1 and asked[0].shape[1] == SIZES.source_tokens  # in the drafted graph alone
     np.testing.assert_array_equal(ahead.ids, plain.ids)
     np.testing.assert_allclose(ahead.log_probability, plain.log_probability, atol=1e-5)
+
+
+def decoded(writer: Writer, settings: WritingConfig) -> tuple[Any, list[str]]:
+    """Token ids and texts of all rows, written as settings say."""
+    other = copy.copy(writer)
+    other.options = writer_options(settings, writer.prompts)
+    columns = [tf.constant(column) for column in (HISTORY, SOURCE, KIND)]
+    decode = tf.function(other.decode, autograph=False)
+    ids = decode(*columns, tf.range(4, dtype=tf.int64), tf.ones([4, READER])).ids
+    texts = writer.prompts.tokenizer.decode(tf.reshape(ids, [-1, ids.shape[2]])).numpy()
+    return ids.numpy(), [text.decode() for text in texts]
+
+
+@pytest.fixture(scope="module")
+def usual(writer: Writer) -> tuple[Any, list[str]]:
+    return decoded(writer, WritingConfig())
+
+
+def test_the_usual_settings_are_the_usual_options(writer: Writer) -> None:
+    assert writer_options(WritingConfig(), writer.prompts) == WriterOptions()
+
+
+def test_a_strategy_and_a_number_of_texts_are_settings(writer: Writer) -> None:
+    greedy, _ = decoded(writer, WritingConfig(strategy="greedy", samples=1))
+    assert greedy.shape[1] == 1
+    beam = WritingConfig(strategy="beam", samples=2, beam_groups=2, diversity=50.0)
+    ids, _ = decoded(writer, beam)
+    assert ids.shape[1] == 2 and (ids[:, 0, 0] != ids[:, 1, 0]).all()  # groups shun each other's first token
+    wider = writer_options(beam, writer.prompts, samples=5)  # than the beam of the settings
+    assert (wider.samples, wider.rows) == (5, 6)
+    likeliest, _ = decoded(writer, WritingConfig(samples=3, top_k=1))
+    np.testing.assert_array_equal(likeliest, np.repeat(greedy, 3, axis=1))
+
+
+def test_forbidden_words_do_not_come_in_any_case(writer: Writer, usual: tuple[Any, list[str]]) -> None:
+    letters = tuple("abcdefghijklmnopqrstuvwxyz")
+    options = writer_options(WritingConfig(forbidden_words=letters), writer.prompts)
+    single = [word[0] for word in options.constraints.forbidden_words if len(word) == 1]
+    upper = writer.prompts.tokenizer.encode(tf.constant(["Q"])).flat_values.numpy()[0]
+    assert upper in single
+    assert np.isin(usual[0], single).any()
+    without, texts = decoded(writer, WritingConfig(forbidden_words=letters))
+    assert not np.isin(without, single).any() and any(texts)
+
+
+def test_required_words_come_in_every_text(writer: Writer, usual: tuple[Any, list[str]]) -> None:
+    settings = WritingConfig(required_words=("AI", "42"), title_tokens=9)
+    assert not all("AI" in text for text in usual[1])
+    for text in decoded(writer, settings)[1]:
+        assert "AI" in text and "42" in text
+    with pytest.raises(InputError, match=r"required_words take \d+ tokens.*has room for 8"):
+        writer_options(WritingConfig(required_words=("unbelievable",), title_tokens=9), writer.prompts)
 
 
 def test_the_source_of_a_prompt_is_what_stands_in_it(writer: Writer) -> None:

@@ -1,5 +1,6 @@
 """A training that is ended before its time goes on as if nothing had happened."""
 
+import contextlib
 import dataclasses
 import functools
 import os
@@ -135,6 +136,41 @@ def test_a_damaged_state_starts_anew(tmp_path):
     said = []
     _train(tmp_path, said=said)
     assert not any("going on" in line for line in said)
+
+
+class Killed(BaseException):
+    """As SIGKILL, nobody catches it."""
+
+
+@pytest.mark.parametrize("moment", range(1, 5))
+def test_old_weights_never_stand_among_the_files_of_new_ones(tmp_path, monkeypatch, moment):
+    class Model:
+        def save_weights(self, file):
+            file.write_text("new")
+
+    files = StageFiles(tmp_path, "generation", "same")
+    files.new.mkdir(parents=True)
+    files.trained.write_text("old")
+    beside = [files.folder / name for name in ("vocab.json", "generator.json")]
+    for file in beside:
+        file.write_text("old")
+        (files.new / file.name).write_text("new")
+    moves, move = [], Path.replace
+
+    def until_killed(path, target):
+        moves.append(path)
+        if len(moves) == moment:
+            raise Killed
+        return move(path, target)
+
+    monkeypatch.setattr(Path, "replace", until_killed)
+    with contextlib.suppress(Killed):
+        files.save_best(Model())
+    killed = moment <= 3  # two files and the weights are moved
+    assert files.trained.exists() != killed
+    if not killed:
+        assert {file.read_text() for file in (*beside, files.trained)} == {"new"}
+        assert not files.new.exists()
 
 
 def test_a_second_training_on_a_run_folder_is_refused(tmp_path):
