@@ -13,9 +13,10 @@ from genre_tf.backbones.language_models import family_of, load_language_model, s
 from genre_tf.backbones.precision import compute_in
 from genre_tf.backbones.trainable import parse_trainable
 from genre_tf.backbones.tuned_blocks import LoraBlock
-from genre_tf.config import RunConfig, read_config
+from genre_tf.config import RunConfig
 from genre_tf.data.whole_folder import whole_folder
 from genre_tf.errors import FailureError, InputError
+from genre_tf.evaluation.run_models import open_run
 from genre_tf.models.checkpoint import load_ranker, load_two_tower
 from genre_tf.models.generator_checkpoint import TrainedGenerator, load_generator
 
@@ -87,15 +88,14 @@ def write_transformers_folder(run: Path, stage: str, out: Path, overwrite: bool 
         The largest difference of the outputs.
 
     Raises:
-        InputError: the stage is not trained, `out` is taken, or something was trained that `transformers`
-            has no place for (adapters, prefixes).
+        InputError: no such run, the stage is not trained, `out` is taken or lies around or within the run, or
+            something was trained that `transformers` has no place for (adapters, prefixes).
         FailureError: `out` cannot be written, or does not compute what the run computes.
     """
     if stage not in STAGES:
         raise InputError(f"there is no stage {stage!r}; known: {', '.join(STAGES)}")
-    if out.exists() and not overwrite:
-        raise InputError(f"{out} is there already; give another folder, or --overwrite to replace it")
-    config = read_config(run / "config.toml")
+    config = open_run(run)
+    _check_place(run, out, overwrite)
     if stage != "generation":
         require_mergeable(config)
     with whole_folder(out) as folder:
@@ -117,6 +117,23 @@ def write_transformers_folder(run: Path, stage: str, out: Path, overwrite: bool 
         card["what"] = card["what"].format(**card)
         (folder / "README.md").write_text(_CARD.format(**card), "utf-8")
     return difference
+
+
+def _check_place(run: Path, out: Path, overwrite: bool) -> None:
+    """Refuses what would lose a run, or anything else that is no earlier folder of this kind."""
+    ours, theirs = run.resolve(), out.resolve()
+    if ours.is_relative_to(theirs) or theirs.is_relative_to(ours):
+        raise InputError(
+            f"{out} and the run {run} are one folder, or one holds the other: give one beside it"
+        )
+    if not out.exists():
+        return
+    if not overwrite:
+        raise InputError(f"{out} is there already; give another folder, or --overwrite to replace it")
+    if not out.is_dir() or (any(out.iterdir()) and not (out / "config.json").is_file()):
+        raise InputError(
+            f"{out} has no config.json, so it is no Hugging Face folder and is not replaced: give another one"
+        )
 
 
 def require_mergeable(config: RunConfig) -> None:

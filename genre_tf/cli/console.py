@@ -6,8 +6,9 @@ from typing import Any
 
 from rich.console import Console
 
-progress = Console(stderr=True, highlight=False)
-results = Console(highlight=False, soft_wrap=True)
+# Without emoji: rich would print `behaviors.tsv:100: time` as `behaviors.tsv💯 time`.
+progress = Console(stderr=True, highlight=False, emoji=False)
+results = Console(highlight=False, soft_wrap=True, emoji=False)
 
 
 def print_json(value: Any) -> None:

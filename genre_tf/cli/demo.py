@@ -155,10 +155,15 @@ def _show(out: Path, newsroom: dict[str, Any], report: dict[str, Any], address: 
     titles = _titles(out / "newsroom" / "dev" / "news.tsv")
     readers = newsroom["example_readers"][:2]
     seen = {news_id for reader in readers for news_id in reader["history"]}
-    source = next(text for news_id, text in reversed(list(titles.items())) if news_id not in seen and text[1])
+    title, source = next(
+        text for news_id, text in reversed(list(titles.items())) if news_id not in seen and text[1]
+    )
+    written = []
     with GenreClient(address, timeout_s=60.0) as client:
         for reader in readers:
-            _show_reader(client, reader, titles, source[1])
+            read, texts = _show_reader(client, reader, titles, source)
+            written.append({"titles": read, "source": source, "title": title, "written": texts})
+    _keep_written(written, out / "run")
 
 
 def _show_metrics(report: dict[str, Any], oracle: float) -> None:
@@ -174,7 +179,10 @@ def _show_metrics(report: dict[str, Any], oracle: float) -> None:
     results.print(f"  best baseline    {shown[best]['all']['auc']:.3f} ({best})", markup=False)
 
 
-def _show_reader(client: "GenreClient", reader: dict[str, Any], titles: dict[str, Any], source: str) -> None:
+def _show_reader(
+    client: "GenreClient", reader: dict[str, Any], titles: dict[str, Any], source: str
+) -> tuple[list[str], list[dict[str, Any]]]:
+    """Titles that the texts were written for, and what was written for them from the source."""
     history = reader["history"][-30:]
     read = [titles[news_id][0] for news_id in history if news_id in titles]
     results.print(f"\nReader {reader['user_id']}, who likes {', '.join(reader['interests'])}", markup=False)
@@ -186,6 +194,22 @@ def _show_reader(client: "GenreClient", reader: dict[str, Any], titles: dict[str
         written = client.generate([read[-8:]], [text], ["title"], [1])[0]
         lines = [f"{each.interest:.3f}  {each.text}" for each in written[:2]]
         results.print(f"  {label:17}  " + "\n                     ".join(lines), markup=False)
+    return read[-8:], [dataclasses.asdict(each) for each in written]  # the last: from the article
+
+
+def _keep_written(written: list[dict[str, Any]], run: Path) -> None:
+    """The server's texts for TensorBoard and the report, with the claims that the source does not support."""
+    from genre_tf.generation.grounding import Grounding
+    from genre_tf.models.generator_checkpoint import load_generator
+    from genre_tf.reporting.keeping import keep_written
+
+    grounding = Grounding(load_generator(run).common_words)
+    for sample in written:
+        texts = [text["text"] for text in sample["written"]]
+        claims = grounding.unsupported([texts], [sample["source"]]).numpy()[0]
+        for text, unsupported in zip(sample["written"], claims, strict=True):
+            text["unsupported"] = unsupported.decode()
+    keep_written(written, run, "dev")
 
 
 def _titles(news: Path) -> dict[str, tuple[str, str]]:

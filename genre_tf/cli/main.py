@@ -59,16 +59,19 @@ def _register(name: str) -> None:
     python_name = name.replace("-", "_")
     module = importlib.import_module(f"genre_tf.cli.{python_name}")
     verb: Any = getattr(module, python_name)
-    app.command(name)(_with_quiet(verb))
+    app.command(name)(_as_command(verb))
 
 
-def _with_quiet(verb: Callable[..., None]) -> Callable[..., None]:
-    """The verb with one more option, which every verb has."""
+def _as_command(verb: Callable[..., None]) -> Callable[..., None]:
+    """The verb with one more option, which every verb has, and with a word on Ctrl-C."""
 
     @functools.wraps(verb)
     def run(*, quiet: bool, **options: Any) -> None:
         progress.quiet = quiet
-        verb(**options)
+        try:
+            verb(**options)
+        except KeyboardInterrupt:  # Typer would end without a word
+            raise StoppedError("interrupted", 130) from None
 
     option = Annotated[bool, typer.Option("--quiet", help="No progress: only results, and errors.")]
     quiet = inspect.Parameter("quiet", inspect.Parameter.KEYWORD_ONLY, default=False, annotation=option)
@@ -85,9 +88,9 @@ def main() -> None:
     """
     # Read once by TensorFlow's C++ side when it loads: its start-up notes would bury our own messages.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    for name in VERBS:
-        _register(name)
     try:
+        for name in VERBS:
+            _register(name)
         app()
     except InputError as error:
         _stop(error, 2)
@@ -95,13 +98,8 @@ def main() -> None:
         _stop(error, 1)
     except StoppedError as error:
         _stop(error, error.status)
-    except KeyboardInterrupt:
-        progress.print("interrupted")
-        sys.exit(130)
-    except BrokenPipeError:
-        # The reader of our stdout has gone, as with `genre ... | head`.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(1)
+    except KeyboardInterrupt:  # while the verbs are imported
+        _stop(StoppedError("interrupted", 130), 130)
     except OSError as error:
         _stop(*_of_system(error))
 

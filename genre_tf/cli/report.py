@@ -7,7 +7,6 @@ import typer
 
 from genre_tf.cli.console import progress, results
 from genre_tf.cli.tensorflow_notes import load_tensorflow
-from genre_tf.errors import InputError
 
 
 def report(
@@ -23,14 +22,10 @@ def report(
 
     Example: genre report runs/mind
     """
-    if not run.is_dir():
-        raise InputError(f"{run} is no folder; give a run folder, as `genre train` leaves it")
     load_tensorflow(look_for_devices=False)
     from genre_tf.reporting.html_report import write_html
 
-    if out is None:
-        out = run / "reports" / f"report-{split}.html"
-        out.parent.mkdir(exist_ok=True)
-    for line in write_html(run, split, out):
+    file, missing = write_html(run, split, out)
+    for line in missing:
         progress.print(line, markup=False, soft_wrap=True)
-    results.print(str(out), markup=False)
+    results.print(str(file), markup=False)

@@ -1,18 +1,25 @@
 """Titles and articles on the command line: written out, or the name of a file that holds them."""
 
 import os
+import re
 from pathlib import Path
 
 from genre_tf.errors import InputError
+
+# One word with the ending of a text file, or a path that begins as one; "AC/DC" and "24/7" are texts.
+_FILE_NAME = re.compile(r"\S+\.(?:txt|md|tsv)|(?:~|\.{0,2})/\S+", re.IGNORECASE)
 
 
 def read_text(value: str) -> str:
     r"""The text of a file where `value` names one, else `value`, its `\n` read as a new line.
 
     Raises:
-        InputError: the file is not UTF-8 or cannot be read.
+        InputError: the file is not UTF-8 or cannot be read, or `value` looks like the name of one and there
+            is none.
     """
     if not value or "\n" in value or len(value) > 4096 or not os.path.isfile(value):  # noqa: PTH113
+        if _FILE_NAME.fullmatch(value):
+            raise InputError(f"there is no file {value}; give an existing one, or the text itself")
         return value.replace("\\n", "\n")
     try:
         return Path(value).read_text("utf-8")

@@ -19,7 +19,8 @@ def from_table(kind: type[Settings], table: dict[str, Any], where: str) -> Setti
         where: named in errors.
 
     Raises:
-        InputError: an unknown key, or a value of another type than the setting's.
+        InputError: an unknown key, a missing one that has no default, or a value of another type than the
+            setting's.
     """
     hints = typing.get_type_hints(kind)
     values = {}
@@ -27,6 +28,10 @@ def from_table(kind: type[Settings], table: dict[str, Any], where: str) -> Setti
         if key not in hints:
             raise InputError(f"{where}: unknown key {key!r}; known here: {', '.join(hints)}")
         values[key] = _convert(hints[key], value, f"{where}: {key}")
+    for each in dataclasses.fields(kind):  # type: ignore[arg-type]
+        optional = each.default is not dataclasses.MISSING or each.default_factory is not dataclasses.MISSING
+        if not optional and each.name not in values:
+            raise InputError(f"{where}: {each.name} is missing")
     return kind(**values)
 
 

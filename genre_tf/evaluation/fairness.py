@@ -46,8 +46,9 @@ def by_category(
     shown = _counts(kinds, len(names))
     clicks = _counts([kind[hit] for kind, hit in zip(kinds, clicked, strict=True)], len(names))
     first = {model: _counts(_first_places(kinds, scores), len(names)) for model, scores in models.items()}
+    clicked_in = _clicked_in(kinds, clicked)
     rows = []
-    for at in np.argsort(-shown, kind="stable"):
+    for at in np.argsort(-shown, kind="stable").tolist():
         if not shown[at]:
             break
         rows.append(
@@ -60,7 +61,10 @@ def by_category(
                 "first_share": {
                     model: float(counts[at] / max(1, counts.sum())) for model, counts in first.items()
                 },
-                "auc": {model: _auc_of(at, kinds, clicked, scores) for model, scores in models.items()},
+                "auc": {
+                    model: _auc_of(at, clicked_in.get(at, []), kinds, clicked, scores)
+                    for model, scores in models.items()
+                },
             }
         )
     return rows
@@ -105,14 +109,26 @@ def _first_places(kinds: Sequence[npt.NDArray[np.int64]], scores: Scores) -> lis
     ]
 
 
+def _clicked_in(kinds: Sequence[npt.NDArray[np.int64]], clicked: Bools) -> dict[int, list[int]]:
+    """Category -> the impressions with a click in it: few of all, where there are thousands of categories."""
+    found: dict[int, list[int]] = {}
+    for at, (kind, hit) in enumerate(zip(kinds, clicked, strict=True)):
+        for category in set(kind[hit].tolist()):
+            found.setdefault(category, []).append(at)
+    return found
+
+
 def _auc_of(
-    category: np.intp, kinds: Sequence[npt.NDArray[np.int64]], clicked: Bools, scores: Scores
+    category: int,
+    impressions: Sequence[int],
+    kinds: Sequence[npt.NDArray[np.int64]],
+    clicked: Bools,
+    scores: Scores,
 ) -> dict[str, Any] | None:
     chosen, hits = [], []
-    for kind, hit, values in zip(kinds, clicked, scores, strict=True):
-        ours = hit & (kind == category)
-        if ours.any():
-            kept = ours | ~hit
-            chosen.append(values[kept])
-            hits.append(ours[kept])
+    for at in impressions:
+        ours = clicked[at] & (kinds[at] == category)
+        kept = ours | ~clicked[at]
+        chosen.append(scores[at][kept])
+        hits.append(ours[kept])
     return mean_interval(ranking_metrics(chosen, hits)["auc"]) if chosen else None

@@ -56,19 +56,30 @@ def log_samples(samples: Sequence[dict[str, Any]], run: Path, split: str) -> Non
 
 
 def as_markdown(sample: dict[str, Any]) -> str:
-    """One reader: what he read, the source, the real title, and every text with its scores."""
+    """One reader: what he read, the source, the real title, and every text with its scores.
+
+    Args:
+        sample: of `personalisation.sample_of`; what was clicked, and the other reader, may be left out.
+    """
+    clicked, other = "", ""
+    if "clicked" in sample:
+        clicked = f" Clicked: {_escaped(sample['clicked'])} (interest {sample['clicked_interest']:.4f})"
+    if "for_other_reader" in sample:
+        other = (
+            f"**For another reader:** {_escaped(sample['for_other_reader']['text'])} "
+            f"(interest of this reader {sample['for_other_reader']['interest']:.4f})"
+        )
     lines = [
         f"## {_escaped(sample['title'])}",
-        f"The real title. Clicked: {_escaped(sample['clicked'])} (interest {sample['clicked_interest']:.4f})",
+        f"The real title.{clicked}",
         f"**Source:** {_escaped(sample['source'])}",
         "**The reader's newest titles:**",
         "\n".join(f"- {_escaped(title)}" for title in sample["titles"]),
         "**Written, as served:**",
         "\n".join(_line(text) for text in sample["written"]),
-        f"**For another reader:** {_escaped(sample['for_other_reader']['text'])} "
-        f"(interest of this reader {sample['for_other_reader']['interest']:.4f})",
+        other,
     ]
-    return "\n\n".join(lines)
+    return "\n\n".join(line for line in lines if line)
 
 
 def _line(text: dict[str, Any]) -> str:

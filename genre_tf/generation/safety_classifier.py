@@ -42,13 +42,18 @@ class SafetyClassifier:
         return (self.logits(vectors) >= self.threshold) & tf.reduce_any(vectors != 0, axis=-1)
 
 
+def classifier_file(run: Path) -> Path:
+    """Where a run keeps its classifier, if one was trained."""
+    return run / FOLDER / _FILE
+
+
 def save_classifier(classifier: SafetyClassifier, run: Path) -> Path:
     """Write a run's classifier, whole or not at all.
 
     Raises:
         FailureError: it cannot be written.
     """
-    file = run / FOLDER / _FILE
+    file = classifier_file(run)
     part = file.with_name(f".{_FILE}.part")
     try:
         file.parent.mkdir(exist_ok=True)
@@ -74,7 +79,7 @@ def load_classifier(run: Path, weights: Path) -> SafetyClassifier | None:
     Raises:
         InputError: it is damaged, or belongs to another ranker than the run has now.
     """
-    file = run / FOLDER / _FILE
+    file = classifier_file(run)
     if not file.exists():
         return None
     remedy = f"give `genre train safety --run {run}` again, or delete the file"

@@ -1,15 +1,11 @@
 """Which parts of a written text were taken from its source, word by word."""
 
-import re
 import unicodedata
 from collections import defaultdict
 from collections.abc import Sequence
 from typing import NamedTuple
 
-# Scripts that put no spaces between words are compared by characters.
-_WORD = re.compile(
-    r"[\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff]|[^\W_\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff]+"
-)
+from genre_tf.text.words import WORD
 
 
 class SourceSpan(NamedTuple):
@@ -74,7 +70,7 @@ def share_from_source(text: str, spans: Sequence[SourceSpan]) -> float:
 
 
 def _words(text: str) -> _Words:
-    found = list(_WORD.finditer(text))
+    found = list(WORD.finditer(text))
     folded = [unicodedata.normalize("NFKC", each[0]).casefold() for each in found]
     return _Words(folded, [each.span() for each in found])
 

@@ -1,5 +1,6 @@
 """An evaluation in TensorBoard, for a person who was not there when it ran."""
 
+import contextlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,9 +13,8 @@ from tensorboard.plugins.pr_curve import summary as pr_curve
 from genre_tf.evaluation.report import log_folder, log_scalars
 from genre_tf.evaluation.text_samples import log_samples
 from genre_tf.reporting.figures import as_pixels, attention, evaluation_figures
+from genre_tf.reporting.latency import latency_picture
 from genre_tf.training.board import write_layout
-
-_MOST_PICTURE_BYTES = 4_000_000
 
 
 def clear(run: Path, split: str) -> None:
@@ -103,11 +103,12 @@ def _charts(report: Mapping[str, Any]) -> dict[str, list[str]]:
 
 
 def _latency(run: Path) -> None:
-    """What `genre bench serve --picture RUN/reports/latency.png` drew, if it did."""
-    file = run / "reports" / "latency.png"
-    if file.is_file() and file.stat().st_size <= _MOST_PICTURE_BYTES:
-        picture = tf.io.decode_png(file.read_bytes(), channels=4)
-        tf.summary.image("serving/latency against load", picture[None])
+    picture = latency_picture(run)
+    if picture is None:
+        return
+    # A damaged picture is no reason to lose an evaluation.
+    with contextlib.suppress(tf.errors.InvalidArgumentError):
+        tf.summary.image("serving/latency against load", tf.io.decode_png(picture, channels=4)[None])
 
 
 def _table(report: Mapping[str, Any]) -> str:

@@ -68,13 +68,18 @@ def auc_by_slice(report: Mapping[str, Any]) -> Figure | None:
 
 def before_and_after(report: Mapping[str, Any]) -> Figure | None:
     """AUC of every model as it started and as it is."""
-    before = report["before"].get("models", {})
+    before = {
+        name: parts["all"]["auc"]
+        for name, parts in report["before"].get("models", {}).items()
+        # No impression has an AUC where all or nothing of what was shown was clicked.
+        if None not in (parts["all"]["auc"], report["models"][name]["all"]["auc"])
+    }
     if not before:
         return None
     figure = Figure(figsize=(8, 0.5 * len(before) + 1.4), layout="constrained")
     panel = figure.subplots()
-    for place, name in enumerate(before):
-        start, now = before[name]["all"]["auc"], report["models"][name]["all"]["auc"]
+    for place, (name, start) in enumerate(before.items()):
+        now = report["models"][name]["all"]["auc"]
         panel.plot([start, now], [place, place], color="grey")
         panel.plot(start, place, "o", color="C7", label="before" if not place else None)
         panel.plot(now, place, "o", color="C2", label="after" if not place else None)
@@ -235,8 +240,9 @@ def _drawing() -> Iterator[None]:
 
 def _best_baseline(report: Mapping[str, Any]) -> dict[str, Any]:
     found = report["baselines"]
-    name = max(found, key=lambda each: found[each]["all"]["auc"] or 0.0, default=None)
-    return {} if name is None else {name: found[name]}
+    known = [name for name in found if found[name]["all"]["auc"] is not None]
+    best = max(known, key=lambda name: found[name]["all"]["auc"], default=None)
+    return {} if best is None else {best: found[best]}
 
 
 def _fonts() -> list[str]:

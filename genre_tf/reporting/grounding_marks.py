@@ -34,7 +34,9 @@ def _pattern(claim: str) -> str:
     # Not within a longer word; Chinese has no spaces, so its signs have no such border.
     before = r"(?<![^\W_])" if claim[0].isascii() else ""
     after = r"(?![^\W_])" if claim[-1].isascii() else ""
-    return before + r"\W+".join(words) + after
+    # A claim of words that are written without spaces, "北 京", stands as "北京" in the text.
+    between = r"\W+" if claim.isascii() else r"\W*"
+    return before + between.join(words) + after
 
 
 def _of_word(word: str) -> str:

@@ -13,37 +13,40 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from genre_tf.config import RunConfig
 from genre_tf.errors import FailureError, InputError
 from genre_tf.evaluation.run_models import open_run
+from genre_tf.generation.safety_classifier import classifier_file
 from genre_tf.reporting.data_card import data_card
 from genre_tf.reporting.figures import as_png, evaluation_figures, lengths
 from genre_tf.reporting.findings import findings
 from genre_tf.reporting.grounding_marks import marked
 from genre_tf.reporting.keeping import samples_file
+from genre_tf.reporting.latency import latency_picture
 
 _STAGES = ("retrieval", "ranking", "generation")
 _MOST_REPORT_BYTES = 64 * 2**20
 _STRONGEST_CLICKS = 3
 
 
-def write_html(run: Path, split: str, out: Path) -> list[str]:
+def write_html(run: Path, split: str, out: Path | None = None) -> tuple[Path, list[str]]:
     """Write the report of a run.
 
     Args:
         run: the run folder.
         split: what it was evaluated on.
-        out: the file; replaced whole.
+        out: the file, replaced whole; None: `RUN/reports/report-SPLIT.html`.
 
     Returns:
-        What is missing, and the command that makes it, a line each.
+        The file, and what is missing with the command that makes it, a line each.
 
     Raises:
         InputError: no run folder, a damaged report in it, or no folder for the file.
         FailureError: the file cannot be written.
     """
     config = open_run(run)
-    if split != Path(split).name:
+    if not split or split != Path(split).name:
         raise InputError(f"--split {split}: give the name of the split, as `genre evaluate` was given it")
-    if out.is_dir() or not out.absolute().parent.is_dir():
+    if out is not None and (out.is_dir() or not out.absolute().parent.is_dir()):
         raise InputError(f"--out {out}: give a file in a folder that exists")
+    out = out or run / "reports" / f"report-{split}.html"
     evaluation = _read(run / "reports" / f"evaluation-{split}.json")
     samples = _read(samples_file(run, split))
     missing = _missing(run, split, evaluation, samples)
@@ -63,11 +66,11 @@ def write_html(run: Path, split: str, out: Path) -> list[str]:
             pictures=_pictures(run, card, evaluation),
             recommended=[_with_reasons(sample) for sample in samples.get("recommended", [])],
             written=[_with_marks(sample) for sample in samples.get("written", [])],
-            safety_classifier=any(run.glob("*/safety*")),
+            safety_classifier=classifier_file(run).is_file(),
         )
     )
     _replace(out, html)
-    return missing
+    return out, missing
 
 
 def _environment() -> Environment:
@@ -145,12 +148,8 @@ def _pictures(run: Path, card: Mapping[str, Any], evaluation: Mapping[str, Any])
     figures = {"Lengths": lengths(card["lengths"])} if card else {}
     figures |= evaluation_figures(evaluation) if evaluation else {}
     found = {title: _data_uri(as_png(figure)) for title, figure in figures.items()}
-    latency = run / "reports" / "latency.png"
-    if latency.is_file() and latency.stat().st_size < _MOST_REPORT_BYTES:
-        content = latency.read_bytes()
-        if content.startswith(b"\x89PNG"):
-            found["Latency against load"] = _data_uri(content)
-    return found
+    latency = latency_picture(run)
+    return found if latency is None else {**found, "Latency against load": _data_uri(latency)}
 
 
 def _data_uri(png: bytes) -> str:
@@ -182,6 +181,7 @@ def _with_marks(sample: dict[str, Any]) -> dict[str, Any]:
 def _replace(out: Path, html: str) -> None:
     unfinished = out.with_name(f".{out.name}.{os.getpid()}.part")
     try:
+        out.parent.mkdir(exist_ok=True)
         unfinished.write_text(html, "utf-8")
         unfinished.replace(out)
     except OSError as error:

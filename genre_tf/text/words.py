@@ -6,7 +6,9 @@ import re
 # have no words here.
 SPACELESS = r"\u3005-\u3007\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"
 _SPACELESS = re.compile(f"[{SPACELESS}]")
-_WORD = re.compile(rf"[{SPACELESS}]|[^\W_{SPACELESS}]+")
+WORD = re.compile(rf"[{SPACELESS}]|[^\W_{SPACELESS}]+")
+"""A word of letters and digits, or one ideograph or kana."""
+
 _TOKEN = re.compile(rf"[{SPACELESS}]|[^\s{SPACELESS}]+")
 # A Chinese word has 1.6 to 1.7 characters, counted over running text.
 _WORDS_A_CHARACTER = 0.6
@@ -14,7 +16,7 @@ _WORDS_A_CHARACTER = 0.6
 
 def words_of(text: str) -> list[str]:
     """Words of letters and digits, their case kept; ideographs and kana one by one."""
-    return _WORD.findall(text)
+    return WORD.findall(text)
 
 
 def written_tokens(text: str) -> list[str]:

@@ -22,6 +22,9 @@ _LOGGED_EVERY = 10
 _WAIT_TO_MENTION = 0.05
 """Share of the time of the steps: below it a faster input would hardly be noticed."""
 
+_IN_SECONDS = 100.0
+"""Below it the time that is left is told in seconds, above it in minutes."""
+
 
 class Watch(keras.callbacks.Callback):
     """Validates every N steps, keeps the best weights, saves the state, and stops when it is time.
@@ -56,7 +59,7 @@ class Watch(keras.callbacks.Callback):
         self.files, self.report, self.request, self.describe = files, report, request, describe
         self.board = StageBoard(files.logs, files.stage)
         self.resumed_with, self.started = progress.seconds, time.monotonic()
-        self.saved_at = self.started
+        self.saved_at, self.began_at = self.started, progress.step
         self.whole = Pace(seconds=progress.step_seconds, waited=progress.input_wait_seconds)
         self.since_written = self.since_validated = Pace()
 
@@ -132,7 +135,17 @@ class Watch(keras.callbacks.Callback):
         best = "  (best)" if better else ""
         share, self.since_validated = self.since_validated.input_wait_share, Pace()
         waited = f"  input wait {share:.0%}" if share > _WAIT_TO_MENTION else ""
-        self.report(f"step {progress.step}/{self.steps}  {mean}validation: {shown}{best}{waited}")
+        self.report(
+            f"step {progress.step}/{self.steps}{self._left()}  {mean}validation: {shown}{best}{waited}"
+        )
+
+    def _left(self) -> str:
+        """How long it still takes at most, at the pace so far, validations included."""
+        done, left = self.progress.step - self.began_at, self.steps - self.progress.step
+        if not (done and left):
+            return ""
+        seconds = (time.monotonic() - self.started) / done * left
+        return f", {seconds:.0f} s left" if seconds < _IN_SECONDS else f", {seconds / 60:.0f} min left"
 
     def seconds(self) -> float:
         """Of wall clock, those before a resumption included."""

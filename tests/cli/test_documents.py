@@ -2,7 +2,8 @@
 
 A block of `sh` or `python` is run unless `<!-- not run: why; tests/that_runs_it.py -->` stands before it.
 Commands of `genre` run in this process, `genre serve` beside it, at ports of its own instead of those in
-the documents. Blocks of `toml` must be settings; one that begins with the name of a file is written.
+the documents. Blocks of `toml` must be settings or column maps. One that begins with the name of a file is
+written, as any block with a file for its `title`.
 """
 
 import json
@@ -19,13 +20,16 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from genre_tf.cli.main import _register, app
-from genre_tf.config import read_config
+from genre_tf.cli.main import VERBS, _register, app
+from genre_tf.config import RunConfig, read_config
+from genre_tf.data.layouts.column_map import read_map
 
 ROOT = Path(__file__).resolve().parents[2]
 DOCS = ROOT / "docs"
 _FENCE = re.compile(
-    r"(?:<!-- not run: (?P<why>[^\n]*) -->\n)?```(?P<language>\w+)\n(?P<code>.*?)```", re.DOTALL
+    r"(?:<!-- not run: (?P<why>[^\n]*) -->\n)?"
+    r'```(?P<language>\w+)(?: title="(?P<title>[^"]+)")?\n(?P<code>.*?)```',
+    re.DOTALL,
 )
 _ELSEWHERE = re.compile(r"tests/[\w/]+\.py")
 _CLIENTS = ("recommend", "score", "generate", "ask")
@@ -33,17 +37,18 @@ _CLIENTS = ("recommend", "score", "generate", "ask")
 
 @dataclass(frozen=True)
 class Block:
-    """A fenced block of a page; `why` it is not run, or None."""
+    """A fenced block of a page; `why` it is not run, and the `title`, the file that it is; or None."""
 
     page: str
     language: str
     code: str
     why: str | None
+    title: str | None
 
 
 def _blocks(file: Path) -> list[Block]:
     return [
-        Block(file.name, found["language"], found["code"], found["why"])
+        Block(file.name, found["language"], found["code"], found["why"], found["title"])
         for found in _FENCE.finditer(file.read_text("utf-8"))
     ]
 
@@ -84,6 +89,10 @@ def test_every_page_is_in_the_navigation_and_has_its_commands_found():
     assert sum(len(_commands(block.code)) for block in BLOCKS if block.language == "sh") > 40
 
 
+def test_every_verb_is_in_the_documents():
+    assert set(VERBS) - {words[1] for words in _genre_commands(BLOCKS)} == set()
+
+
 @pytest.mark.parametrize("words", [*_genre_commands(BLOCKS), *_genre_commands(README)], ids=" ".join)
 def test_every_documented_verb_and_option_exists(words):
     if words[1].startswith("-"):
@@ -106,11 +115,13 @@ def test_what_is_not_run_has_a_reason_and_the_tests_it_names_exist():
 
 def test_settings_in_the_documents_are_settings(tmp_path):
     settings = [block for block in BLOCKS if block.language == "toml"]
-    assert len(settings) >= 2
+    assert len(settings) >= 3
     for block in settings:
         (tmp_path / "some.toml").write_text(block.code, "utf-8")
-        read_config(tmp_path / "some.toml")
-        assert tomllib.loads(block.code)
+        if "articles" in tomllib.loads(block.code):
+            assert read_map(str(tmp_path / "some.toml")).splits
+        else:
+            assert read_config(tmp_path / "some.toml") != RunConfig()
 
 
 class Reader:
@@ -129,10 +140,11 @@ class Reader:
 
     def follow(self, block: Block) -> None:
         """Run a block; what it runs must succeed."""
-        if block.language == "toml":
-            name = re.match(r"# (\S+\.toml)\n", block.code)
-            if name:
-                (self.folder / name[1]).write_text(block.code, "utf-8")
+        name = re.match(r"# (\S+\.toml)\n", block.code)
+        file = block.title or (name and name[1])
+        if file:
+            (self.folder / file).parent.mkdir(exist_ok=True)
+            (self.folder / file).write_text(block.code, "utf-8")
         elif block.why is None and block.language == "python":
             exec(self._there(block.code), {})
         elif block.why is None and block.language == "sh":
@@ -196,6 +208,9 @@ def test_following_the_documents_from_the_first_page_to_the_last(genre, tmp_path
     finally:
         reader.stop()
     assert (tmp_path / "prediction.txt").stat().st_size > 0
+    assert (tmp_path / "my-news" / "dev" / "behaviors.tsv").read_text().endswith("a2-0 a4-1\ta4:dwell=80\n")
+    assert (tmp_path / "runs" / "mind" / "reports" / "report-dev.html").is_file()
+    assert (tmp_path / "my-bert" / "config.json").is_file()
     assert (tmp_path / "deploy").is_dir() and (tmp_path / "vectors" / "news_ids.txt").is_file()
 
 
@@ -213,6 +228,9 @@ def _check_demo(said: str, demo: Path) -> None:
     assert "of the way" in said
     report = json.loads((demo / "run" / "reports" / "evaluation-dev.json").read_text("utf-8"))
     assert set(report["models"]) == {"two_tower", "ranker", "ranker_counters"}
+    samples = json.loads((demo / "run" / "reports" / "samples-dev.json").read_text("utf-8"))
+    assert len(samples["written"]) == 2 and samples["recommended"]
+    assert all(text["text"] in said for sample in samples["written"] for text in sample["written"][:2])
     for servable in ("genre_recommender", "genre_generator"):
         version = demo / "models" / servable / "1"
         assert (version / "saved_model.pb").is_file()

@@ -54,3 +54,9 @@ def test_prepare_says_what_it_wrote_and_that_it_is_up_to_date(write_split, tmp_p
     assert json.loads(again.stdout)["articles"] == 5
     assert "up to date" in genre("prepare", data, tmp_path / "out", "--validation-share", 0.25).stdout
     assert genre("prepare", data, tmp_path / "out").returncode == 2
+
+
+def test_the_hundredth_line_is_a_number_and_no_picture(write_split):
+    row = "\tU1\t11/9/2019 9:00:00 AM\tN1\tN3-1 N4-0"
+    behaviors = [f"{number}{row}" for number in range(1, 100)] + ["100\tU1\tnever\tN1\tN3-1 N4-0"]
+    assert "behaviors.tsv:100: time: 'never'" in genre("check", write_split(behaviors=behaviors)).stdout

@@ -169,6 +169,11 @@ def test_what_is_too_large_is_refused(source: Path, tmp_path: Path, monkeypatch:
     {
         "unknown key": ('title = "headline"', 'title = "headline"\nteaser = "x"', "unknown key 'teaser'"),
         "unknown table": ("[articles]", "[authors]", "unknown key 'authors'"),
+        "rule without column": (
+            'title = "headline"',
+            'title = "headline"\nskip = [{ value = "x" }]',
+            "articles: skip: column is missing",
+        ),
         "missing key": ('title = "headline"', "", "articles: title is missing"),
         "of another type": ('user_id = "reader"', "user_id = 3", "takes a value of type str"),
         "both labels": ('clicked = "clicked"', 'clicked = "clicked"\nlabels = "l"', "`clicked` or `labels`"),

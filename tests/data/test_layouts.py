@@ -12,7 +12,8 @@ import pyarrow.parquet
 import pytest
 
 from genre_tf.data.layouts import impression_rows
-from genre_tf.data.layouts.column_map import read_map
+from genre_tf.data.layouts.candidate_cells import read_candidates
+from genre_tf.data.layouts.column_map import ImpressionColumns, read_map
 from genre_tf.data.layouts.conversion import check_layout, convert
 from genre_tf.data.mind import read_split
 from genre_tf.data.mind_rows import parse_time
@@ -210,6 +211,13 @@ def test_a_faulty_row_of_many_rejects_its_impression(tmp_path: Path, monkeypatch
     first, last = read_split(tmp_path / "data", "train").impressions
     assert (first.candidates, first.clicked, first.signals) == (("N1", "N2"), (True, False), ())
     assert [(signal.news_id, signal.dwell) for signal in last.signals or ()] == [("N1", 12)]
+
+
+def test_a_label_is_cut_off_once() -> None:
+    columns = ImpressionColumns(user_id="reader", time="at", labelled="shown")
+    faults: list[tuple[str, str]] = []
+    found = read_candidates({"shown": "a-1-0 b-0-1 c"}, columns, " ", False, faults)
+    assert (found, faults) == (["a-1", "b-0", "c"], [])
 
 
 def article(news_id: str, title: str = "Storm nears the coast") -> dict[str, Any]:

@@ -58,3 +58,19 @@ def test_every_impression_is_in_one_group_of_activity():
     assert rows[2]["auc"]["model"]["impressions"] == 1  # one is not defined
     low, high = rows[4]["auc"]["model"]["low"], rows[4]["auc"]["model"]["high"]
     assert low < 0.3 < high
+
+
+def test_only_impressions_with_a_click_of_the_category_are_looked_at_for_its_auc():
+    class Counted(list):
+        looked_at = 0
+
+        def __getitem__(self, at):
+            Counted.looked_at += 1
+            return super().__getitem__(at)
+
+    table = ArticleTable(Article(f"N{at}", f"topic {at}", "", "Title", "") for at in range(1, 9))
+    examples = [example({1 + at % 8}) for at in range(80)]
+    scores = Counted([np.arange(8, 0, -1).astype(np.float32)] * 80)
+    rows = by_category(table, examples, [each.labels > 0 for each in examples], {"model": scores})
+    assert [row["auc"]["model"]["impressions"] for row in rows] == [10] * 8
+    assert Counted.looked_at == 80

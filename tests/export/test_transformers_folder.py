@@ -155,3 +155,23 @@ def test_wrong_input_is_told_and_a_difference_writes_nothing(
     out.mkdir()
     with pytest.raises(InputError, match="is there already"):
         write_transformers_folder(run, "ranking", out)
+
+
+def test_a_run_is_never_replaced_nor_anything_else_that_is_no_such_folder(tmp_path: Path) -> None:
+    run = ranking_run(tmp_path / "run", "lora 4")
+    for out in (run, run / "." / "ranking", run / "new", tmp_path):
+        with pytest.raises(InputError, match="one holds the other"):
+            write_transformers_folder(run, "ranking", out, overwrite=True)
+    thesis = tmp_path / "thesis" / "all.tex"
+    thesis.parent.mkdir()
+    thesis.write_text("years of work")
+    for out in (thesis.parent, thesis):
+        with pytest.raises(InputError, match=r"has no config\.json"):
+            write_transformers_folder(run, "ranking", out, overwrite=True)
+    with pytest.raises(InputError, match="is no folder; give a run folder"):
+        write_transformers_folder(tmp_path / "rum", "ranking", tmp_path / "out")
+    assert thesis.read_text() == "years of work" and (run / "ranking" / WEIGHTS_FILE).is_file()
+    (tmp_path / "out").mkdir()
+    for _ in range(2):  # an empty folder, and then what was written into it
+        write_transformers_folder(run, "ranking", tmp_path / "out", overwrite=True)
+    assert (tmp_path / "out" / "config.json").is_file()

@@ -39,6 +39,8 @@ def test_the_least_length_and_the_first_of_equal_runs() -> None:
 def test_chinese_is_compared_by_characters() -> None:
     text, source = "北京今日大雪", "气象台说,北京今天有雪,今日大风"
     assert taken(text, source) == [("北京今", "北京今"), ("日大", "日大")]
+    rare = "\U00020bb7\U0002000b"  # beyond the first 65,536 signs
+    assert taken(rare, f"说{rare}家") == [(rare, rare)]
 
 
 def test_the_share_counts_words() -> None:

@@ -5,6 +5,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import tensorflow as tf
+from tensorboard.plugins.hparams import api as hparams
 
 from genre_tf.evaluation.evaluate import EvaluationOptions, Measured, evaluate_run
 from genre_tf.reporting.figures import as_png, lengths
@@ -12,7 +14,7 @@ from genre_tf.reporting.keeping import keep_evaluation
 from genre_tf.reporting.looking import log_models
 from genre_tf.training.board import StageBoard
 
-from ..evaluation.conftest import build_run, tiny_data, tiny_run  # noqa: F401  (fixtures)
+from ..evaluation.conftest import build_run, tiny_data, tiny_run, writing_run  # noqa: F401  (fixtures)
 
 EVIL = "<script>alert('x')</script> & “Larry”"
 WRITTEN = {
@@ -45,6 +47,11 @@ def kept(tiny_run: Path, tiny_data: Path, tmp_path_factory: Any) -> tuple[Path, 
         board.scalars("validation", step, {"auc": 0.5 + step / 100, "ndcg@10": 0.3})
         board.scalars("train", step, {"loss": 1.0 - step / 100, "gradient_norm": 0.5})
     board.close()
+    trial = tf.summary.create_file_writer(str(run / "logs" / "tuning" / "ranking" / "search_0"))
+    with trial.as_default(step=10):  # as `genre tune` leaves one
+        hparams.hparams({"learning_rate": 0.001}, trial_id="search_0")
+        tf.summary.scalar("tuning/auc", 0.6)
+    trial.close()
 
     def look(measured: Measured) -> None:
         log_models(measured, run, "dev")

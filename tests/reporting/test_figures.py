@@ -42,6 +42,20 @@ def test_what_an_evaluation_lacks_is_not_drawn():
     assert set(figures.evaluation_figures(report)) == {"AUC by slice", "Before and after fine-tuning"}
 
 
+def test_where_no_impression_has_an_auc_nothing_is_compared():
+    def parts(auc):
+        return {"ranker": {"all": {"auc": auc}}}
+
+    def compared(before, now, random):
+        baselines = {"random": {"all": {"auc": random}}}
+        report = {"models": parts(now), "before": {"models": parts(before)}, "baselines": baselines}
+        return figures.before_and_after(report)
+
+    assert compared(None, None, None) is None
+    figure = compared(0.5, 0.6, None)
+    assert figure is not None and figures.as_png(figure)
+
+
 def test_a_slice_without_impressions_leaves_a_gap():
     report = {
         "models": {"ranker": {"all": {"auc": 0.6}, "no_history": {"auc": None}}},

@@ -15,6 +15,8 @@ from genre_tf.reporting.grounding_marks import marked
         ("The U.S. wins", "USA", ["U.S."]),
         ("NATO or NATOs", "NATO", ["NATO"]),
         ("北京赢了", "京", ["京"]),
+        ("他说「北京」", "北 京", ["北京"]),
+        ("他说「 北京」", "北 京", ["北京"]),
         ("Nothing here", "", []),
         ("Nothing here", "Elsewhere", []),
         ("a.c and abc", "a.c", ["a.c"]),

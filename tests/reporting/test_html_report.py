@@ -9,10 +9,16 @@ from pathlib import Path
 import pytest
 
 from genre_tf.cli.report import report as report_verb
-from genre_tf.errors import InputError
+from genre_tf.errors import FailureError, InputError
+from genre_tf.evaluation.evaluate import EvaluationOptions, evaluate_run
+from genre_tf.generation.safety_classifier import SafetyClassifier, save_classifier
+from genre_tf.reporting.board import _latency
 from genre_tf.reporting.data_card import data_card
 from genre_tf.reporting.findings import findings
 from genre_tf.reporting.html_report import write_html
+from genre_tf.reporting.keeping import keep_evaluation, keep_written
+
+from .conftest import EVIL, WRITTEN
 
 
 class Page(HTMLParser):
@@ -108,8 +114,8 @@ def test_the_data_card_counts_the_log(tiny_run: Path, tiny_data: Path):
 
 def test_a_run_without_an_evaluation_is_told_what_to_run(tiny_run: Path, tmp_path: Path):
     out = tmp_path / "report.html"
-    (missing,) = write_html(tiny_run, "nowhere", out)
-    assert "genre evaluate" in missing and "--split nowhere" in missing
+    file, (missing,) = write_html(tiny_run, "nowhere", out)
+    assert file == out and "genre evaluate" in missing and "--split nowhere" in missing
     assert missing in " ".join(Page(out.read_text("utf-8")).text.split())
 
 
@@ -122,7 +128,7 @@ def test_an_evaluation_of_an_earlier_version_is_told_of_what_it_lacks(kept, tmp_
         del old[key]
     file.write_text(json.dumps(old))
     (run / "reports" / "samples-dev.json").unlink()
-    (missing,) = write_html(run, "dev", tmp_path / "report.html")
+    _, (missing,) = write_html(run, "dev", tmp_path / "report.html")
     assert "calibration and fairness" in missing and "examples of recommendations" in missing
 
 
@@ -138,12 +144,96 @@ def test_a_damaged_report_is_named(kept, tmp_path: Path, damage: str):
 def test_a_place_that_takes_no_file_and_a_folder_that_is_no_run_are_refused(kept, tmp_path: Path):
     with pytest.raises(InputError, match="a folder that exists"):
         write_html(kept[0], "dev", tmp_path / "none" / "report.html")
-    with pytest.raises(InputError, match="name of the split"):
-        write_html(kept[0], "../dev", tmp_path / "report.html")
+    for split in ("../dev", ""):
+        with pytest.raises(InputError, match="name of the split"):
+            write_html(kept[0], split)
     with pytest.raises(InputError, match="is no folder"):
         report_verb(tmp_path / "none")
     with pytest.raises(InputError, match="no configuration"):
-        report_verb(tmp_path, out=tmp_path / "report.html")
+        report_verb(tmp_path)
+    assert not list(tmp_path.iterdir()), "nothing is made for what is refused"
+
+
+def test_a_run_that_may_only_be_read_is_a_failure_that_names_the_file(
+    tiny_run: Path, monkeypatch: pytest.MonkeyPatch
+):
+    def denied(*_: object, **__: object) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "mkdir", denied)
+    with pytest.raises(FailureError, match=r"report-nowhere\.html could not be written: .*Permission denied"):
+        write_html(tiny_run, "nowhere")
+
+
+def test_the_model_card_tells_of_a_trained_classifier(kept, tmp_path: Path):
+    run, words = tmp_path / "run", "a list of words and patterns and a trained classifier"
+    shutil.copytree(kept[0], run)
+    assert words not in _text(run)
+    save_classifier(SafetyClassifier(weights=(0.1,), bias=0.0, threshold=1.0, ranker=""), run)
+    assert words in _text(run)
+
+
+def test_a_picture_of_latency_that_is_none_is_left_out(kept, tmp_path: Path):
+    run = tmp_path / "run"
+    shutil.copytree(kept[0], run)
+    file = run / "reports" / "latency.png"
+    file.write_bytes(file.read_bytes()[:60])
+    _latency(run)  # of TensorBoard, which decodes it
+    file.write_text("no picture")
+    _latency(run)
+    assert "Latency against load" not in _text(run)
+
+
+def test_the_first_fifty_of_many_categories_are_shown(kept, tmp_path: Path):
+    run = tmp_path / "run"
+    shutil.copytree(kept[0], run)
+    file = run / "reports" / "evaluation-dev.json"
+    numbers = json.loads(file.read_text())
+    row = numbers["categories"][0]
+    numbers["categories"] = [{**row, "category": f"topic-{at}."} for at in range(53)]
+    file.write_text(json.dumps(numbers))
+    text = _text(run)
+    assert "topic-49." in text and "topic-50." not in text and "; 3 more are in" in text
+
+
+def test_texts_that_a_server_wrote_are_added_to_an_evaluation(kept, tmp_path: Path):
+    run = tmp_path / "run"
+    shutil.copytree(kept[0], run)
+    served = {name: WRITTEN[name] for name in ("titles", "source", "written")}
+    keep_written([{**served, "title": "Of a server"}], run, "dev")
+    text = _text(run)
+    assert "Of a server" in text and EVIL not in text
+    assert f"Reader {kept[1]['recommended'][0]['reader']}" in text, "recommendations stay"
+    written = (run / "reports" / "samples-dev.md").read_text("utf-8")
+    assert "The real title.\n" in written and "other reader" not in written
+    with pytest.raises(FailureError, match="evaluate the run again"):
+        keep_written([], run, "nowhere")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("readers", [0, 200])
+def test_what_was_measured_of_texts_stands_there(
+    writing_run: Path, tiny_data: Path, tmp_path: Path, readers: int
+):
+    run = tmp_path / "run"
+    shutil.copytree(writing_run, run)
+    options = EvaluationOptions(readers=readers)
+    report, _ = keep_evaluation(evaluate_run(run, tiny_data, "dev", options, lambda line: None), run)
+    text = _text(run)
+    assert f"Written: {report['generation']['headlines']} headlines from abstracts" in text
+    assert (
+        f"Unsafe among the headlines measured here: {100 * report['generation']['unsafe_rate']:.1f} %."
+        in text
+    )
+    for row in ("trained", "before training", "first 10 words"):
+        assert re.search(rf"{row} (–|\d+\.\d+) (–|\d\.\d+)", text), row
+    assert ("Among all samples for readers" in text) == bool(readers)
+    assert ("No texts were kept" in text) != bool(readers)
+
+
+def _text(run: Path) -> str:
+    file, _ = write_html(run, "dev")
+    return " ".join(Page(file.read_text("utf-8")).text.split())
 
 
 def test_findings_name_chance_few_impressions_and_texts_worse_than_copies():

@@ -1,6 +1,7 @@
 """The common fit: schedules, the best weights kept, early stopping, a loss that is no number."""
 
 import dataclasses
+import re
 
 import keras
 import numpy as np
@@ -51,6 +52,13 @@ def test_the_best_weights_are_kept_and_patience_ends_the_training(tmp_path):
     assert "stopping early" in said[-1]
     assert list((tmp_path / "logs" / "ranking" / "train").glob("events.*"))
     assert list((tmp_path / "logs" / "ranking" / "validation").glob("events.*"))
+
+
+def test_progress_says_how_long_the_rest_takes(tmp_path):
+    *_, said = _fit(tmp_path, iter([0.1] * 4), steps=4)
+    begin, middle, end = (line.split("  ")[0] for line in said if line.startswith("step"))
+    assert (begin, end) == ("step 0/4", "step 4/4")
+    assert re.fullmatch(r"step 2/4, \d+ s left", middle)
 
 
 def test_a_training_that_never_helps_leaves_the_weights_of_before(tmp_path):

@@ -1,5 +1,6 @@
 """What a row of a log showed and which of it was clicked, in any of the ways that a column map knows."""
 
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -8,6 +9,8 @@ from genre_tf.data.layouts import cells
 from genre_tf.data.layouts.catalogue import RowFaults, cell_of
 from genre_tf.data.layouts.column_map import ImpressionColumns
 from genre_tf.data.layouts.tables import Row
+
+_LABEL = re.compile(r"-[01]$")
 
 
 def read_candidates(
@@ -31,7 +34,7 @@ def read_candidates(
 
     if columns.labelled:
         found = ids(columns.labelled)
-        return found if labelled else [each.removesuffix("-0").removesuffix("-1") for each in found]
+        return found if labelled else [_LABEL.sub("", each) for each in found]
     news_ids = ids(columns.candidates)
     if not labelled or not (columns.clicked or columns.labels):
         return list(dict.fromkeys(news_ids)) if columns.merge_repeated else news_ids

@@ -1,6 +1,5 @@
 """A column map: which columns of somebody's files hold what. Read from TOML, or one of the ready maps."""
 
-import dataclasses
 import tomllib
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -186,10 +185,6 @@ Part = TypeVar("Part")
 def _part(kind: type[Part], table: Any, where: str) -> Part:
     if not isinstance(table, dict):
         raise InputError(f"{where} is a table of keys, and {table!r} was given")
-    fields = dataclasses.fields(kind)  # type: ignore[arg-type]
-    required = (each.name for each in fields if each.default is dataclasses.MISSING)
-    if missing := [name for name in required if name not in table]:
-        raise InputError(f"{where}: {missing[0]} is missing")
     return from_table(kind, table, where)
 
 
