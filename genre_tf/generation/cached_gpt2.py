@@ -2,7 +2,7 @@
 
 KerasHub's own cache is written with `slice_update`, an XLA operation that TensorFlow Serving refuses. Here
 the prompt's keys and values stay as the prefill left them, shared by all samples of a row; those of the
-written tokens are written in place into a cache of fixed size (`cache_attention.py`).
+written tokens are put into a cache of fixed size (`cache_attention.py`).
 """
 
 from typing import Any
@@ -12,6 +12,7 @@ import tensorflow as tf
 from genre_tf.backbones.causal_prefix import Prefix
 from genre_tf.generation import cache_attention
 from genre_tf.generation.cached_decoder import PromptCache, WrittenCache, prompt_positions
+from genre_tf.generation.kernels import Kernel, few_rows
 from genre_tf.generation.sampling import IMPOSSIBLE
 
 
@@ -24,8 +25,8 @@ class CachedGpt2(tf.Module):
     are added by themselves: without oneDNN, as on processors without AVX-512, a few rows times a transposed
     kernel take up to eight times longer, and one row in a product fused with its bias up to six times.
 
-    They are variables of their own, so that a served graph does not lay them out anew at each request and an
-    export carries them once. `refresh` takes over what the backbone has learned since.
+    They are variables of their own, so that a served graph does not lay them out anew at each request.
+    `refresh` takes over what the backbone has learned since.
 
     Args:
         backbone: a built `keras_hub.models.GPT2Backbone`.
@@ -71,8 +72,9 @@ class CachedGpt2(tf.Module):
         length = tf.reduce_sum(tf.cast(mask, tf.int32), axis=1)
         cache = PromptCache([], [], bias, length)
         states = self._enter(embeddings, prompt_positions(mask))  # [batch * time, hidden]
+        few = few_rows(states)
         for index, weights in enumerate(self.layers):
-            fused = self._query_key_value(weights, states)
+            fused = self._query_key_value(weights, states, few)
             fused = tf.reshape(fused, [batch, time, 3, self.heads, self.hidden // self.heads])
             # 3 x [batch, heads, time, depth]
             query, key, value = tf.unstack(tf.transpose(fused, [2, 0, 3, 1, 4]), num=3)
@@ -82,11 +84,11 @@ class CachedGpt2(tf.Module):
             score = tf.matmul(query, key, transpose_b=True) + tf.maximum(causal + bias, IMPOSSIBLE)
             mixed = tf.matmul(tf.nn.softmax(score), value)  # [batch, heads, time, depth]
             mixed = tf.reshape(tf.transpose(mixed, [0, 2, 1, 3]), [-1, self.hidden])  # [batch * time, hidden]
-            states = self._rest_of_layer(weights, states, mixed)
+            states = self._rest_of_layer(weights, states, mixed, few)
             cache.keys.append(key)
             cache.values.append(value)
         last = tf.reshape(states, [batch, time, self.hidden])[:, -1]  # [batch, hidden]
-        return self._logits(last), cache
+        return self._logits(last, few_rows(last)), cache
 
     def read(
         self, embeddings: Any, positions: Any, prompt: PromptCache, written: WrittenCache
@@ -95,15 +97,16 @@ class CachedGpt2(tf.Module):
         where = cache_attention.places(positions - prompt.length[:, None, None], written.keys[0])
         grown = WrittenCache([], [])
         states = self._enter(embeddings, positions)  # [batch * samples * columns, hidden]
+        few = few_rows(states)
         for index, weights in enumerate(self.layers):
-            query, key, value = tf.split(self._query_key_value(weights, states), 3, axis=1)
+            query, key, value = tf.split(self._query_key_value(weights, states, few), 3, axis=1)
             keys = cache_attention.write(written.keys[index], key, where)
             values = cache_attention.write(written.values[index], value, where)
             mixed = cache_attention.attend(query, prompt, index, keys, values, where)
-            states = self._rest_of_layer(weights, states, mixed)
+            states = self._rest_of_layer(weights, states, mixed, few)
             grown.keys.append(keys)
             grown.values.append(values)
-        return self._logits(states), grown
+        return self._logits(states, few), grown
 
     def nothing_written(self, batch: Any, samples: int, room: int) -> WrittenCache:
         """As in `CachedDecoder`."""
@@ -116,30 +119,36 @@ class CachedGpt2(tf.Module):
         embeddings -= tf.reduce_mean(embeddings, axis=-1, keepdims=True)
         return tf.reshape(embeddings + tf.gather(self.outer["positions"], positions), [-1, self.hidden])
 
-    def _query_key_value(self, weights: dict[str, Any], states: Any) -> Any:
+    def _query_key_value(self, weights: dict[str, Any], states: Any, few: Any) -> Any:
         """float32 [rows, 3 * hidden]; the query is scaled."""
-        return _product(self._norm(states), weights, "fused")
+        return _product(self._norm(states), weights, "fused", few)
 
-    def _rest_of_layer(self, weights: dict[str, Any], states: Any, mixed: Any) -> Any:
+    def _rest_of_layer(self, weights: dict[str, Any], states: Any, mixed: Any, few: Any) -> Any:
         """All of a layer behind its attention; `mixed` float32 [rows, hidden]."""
-        states += _product(mixed, weights, "project")
-        inner = self._activation(_product(self._norm(states), weights, "expand"))
-        return states + _product(inner, weights, "contract")
+        states += _product(mixed, weights, "project", few)
+        inner = self._activation(_product(self._norm(states), weights, "expand", few))
+        return states + _product(inner, weights, "contract", few)
 
     def _norm(self, states: Any) -> Any:
         """Layer normalization of states of mean 0, without scale and shift."""
         return states * tf.math.rsqrt(tf.reduce_mean(states * states, -1, keepdims=True) + self.epsilon)
 
-    def _logits(self, states: Any) -> Any:
-        return _product(self._norm(states), self.outer, "output")
+    def _logits(self, states: Any, few: Any) -> Any:
+        return _product(self._norm(states), self.outer, "output", few)
 
 
-def _product(states: Any, weights: dict[str, Any], name: str) -> Any:
-    return tf.matmul(states, weights[f"{name}_kernel"]) + weights[f"{name}_bias"]
+def _product(states: Any, weights: dict[str, Any], name: str, few: Any) -> Any:
+    return weights[f"{name}_kernel"](states, few) + weights[f"{name}_bias"]
 
 
 def _variables(values: dict[str, Any]) -> dict[str, Any]:
-    return {name: tf.Variable(value, trainable=False, name=name) for name, value in values.items()}
+    kernels = {name: Kernel(value, name) for name, value in values.items() if name.endswith("_kernel")}
+    others = {
+        name: tf.Variable(value, trainable=False, name=name)
+        for name, value in values.items()
+        if name not in kernels
+    }
+    return others | kernels
 
 
 def _outer_weights(backbone: Any) -> dict[str, Any]:

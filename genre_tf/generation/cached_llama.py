@@ -9,6 +9,7 @@ from genre_tf.backbones.llama_layers import LlamaLayers
 from genre_tf.backbones.rotary import rotary_turns, rotated
 from genre_tf.generation import cache_attention
 from genre_tf.generation.cached_decoder import PromptCache, WrittenCache, prompt_positions
+from genre_tf.generation.kernels import Kernel, few_rows
 from genre_tf.generation.sampling import IMPOSSIBLE
 
 
@@ -17,8 +18,8 @@ class CachedLlama(tf.Module):
     widening in one, the output matrix transposed; updates of low rank merged, norms' scales taken into the
     matrices behind them.
 
-    They are variables of their own, so that a served graph does not lay them out anew at each request and an
-    export carries them once. `refresh` takes over what the layers have learned since.
+    They are variables of their own, so that a served graph does not lay them out anew at each request.
+    `refresh` takes over what the layers have learned since.
 
     Args:
         layers: of the model, trained or not.
@@ -34,8 +35,7 @@ class CachedLlama(tf.Module):
         # Behind a function, the layers are not tracked: an export then holds each weight once.
         self._read = lambda: [_outer_weights(layers), *_layer_weights(layers)]
         self.outer, *self.layers = [
-            {name: tf.Variable(value, trainable=False, name=name) for name, value in weights.items()}
-            for weights in self._read()
+            {name: _variable(name, value) for name, value in weights.items()} for weights in self._read()
         ]
 
     def refresh(self) -> None:
@@ -62,8 +62,9 @@ class CachedLlama(tf.Module):
         scores_bias = tf.maximum(causal + bias, IMPOSSIBLE)[:, :, None]  # [batch, 1, 1, time, prefix + time]
         turns = self._turns(prompt_positions(mask))
         states = tf.reshape(embeddings, [-1, self.hidden])  # [batch * time, hidden]
+        few = few_rows(states)
         for index, weights in enumerate(self.layers):
-            query, key, value = self._query_key_value(weights, states, turns, [batch, time])
+            query, key, value = self._query_key_value(weights, states, few, turns, [batch, time])
             key, value = (tf.transpose(part, [0, 2, 1, 3]) for part in (key, value))
             if prefix is not None:
                 key = tf.concat([prefix.keys[index], key], axis=2)
@@ -71,11 +72,11 @@ class CachedLlama(tf.Module):
             query = tf.transpose(query, [0, 2, 3, 1, 4])  # [batch, key heads, groups, time, depth]
             score = _grouped(query, key, transpose_b=True) + scores_bias
             mixed = _grouped(tf.nn.softmax(score), value)  # [batch, key heads, groups, time, depth]
-            states = self._rest_of_layer(weights, states, tf.transpose(mixed, [0, 3, 1, 2, 4]))
+            states = self._rest_of_layer(weights, states, few, tf.transpose(mixed, [0, 3, 1, 2, 4]))
             cache.keys.append(key)
             cache.values.append(value)
         last = tf.reshape(states, [batch, time, self.hidden])[:, -1]  # [batch, hidden]
-        return self._logits(last), cache
+        return self._logits(last, few_rows(last)), cache
 
     def read(
         self, embeddings: Any, positions: Any, prompt: PromptCache, written: WrittenCache
@@ -87,15 +88,16 @@ class CachedLlama(tf.Module):
         turns, rows = self._turns(positions), tf.unstack(tf.shape(positions))
         grown = WrittenCache([], [])
         states = tf.reshape(embeddings, [-1, self.hidden])  # [batch * samples * columns, hidden]
+        few = few_rows(states)
         for index, weights in enumerate(self.layers):
-            query, key, value = self._query_key_value(weights, states, turns, rows)
+            query, key, value = self._query_key_value(weights, states, few, turns, rows)
             keys = cache_attention.write(written.keys[index], key, where)
             values = cache_attention.write(written.values[index], value, where)
             mixed = cache_attention.attend(query, prompt, index, keys, values, where)
-            states = self._rest_of_layer(weights, states, mixed)
+            states = self._rest_of_layer(weights, states, few, mixed)
             grown.keys.append(keys)
             grown.values.append(values)
-        return self._logits(states), grown
+        return self._logits(states, few), grown
 
     def nothing_written(self, batch: Any, samples: int, room: int) -> WrittenCache:
         """As in `CachedDecoder`."""
@@ -109,28 +111,33 @@ class CachedLlama(tf.Module):
         return tuple(turn[:, :, None] for turn in turns)
 
     def _query_key_value(
-        self, weights: dict[str, Any], states: Any, turns: tuple[Any, ...], rows: list[Any]
+        self, weights: dict[str, Any], states: Any, few: Any, turns: tuple[Any, ...], rows: list[Any]
     ) -> tuple[Any, Any, Any]:
         """Query float32 [batch, columns, key heads, groups, depth], scaled; the others without groups."""
-        fused = tf.matmul(self._norm(states), weights["fused"])
+        fused = weights["fused"](self._norm(states), few)
         fused = tf.reshape(fused, [*rows, self.heads + 2 * self.key_heads, self.depth])
         turned, value = tf.split(fused, [self.heads + self.key_heads, self.key_heads], axis=2)
         query, key = tf.split(rotated(turned, turns), [self.heads, self.key_heads], axis=2)
         groups = self.heads // self.key_heads
         return tf.reshape(query, [*rows, self.key_heads, groups, self.depth]), key, value
 
-    def _rest_of_layer(self, weights: dict[str, Any], states: Any, mixed: Any) -> Any:
-        states = states + tf.matmul(tf.reshape(mixed, [-1, self.hidden]), weights["project"])
-        gate, wide = tf.split(tf.matmul(self._norm(states), weights["expand"]), 2, axis=1)
-        return states + tf.matmul(gate * tf.sigmoid(gate) * wide, weights["contract"])
+    def _rest_of_layer(self, weights: dict[str, Any], states: Any, few: Any, mixed: Any) -> Any:
+        states = states + weights["project"](tf.reshape(mixed, [-1, self.hidden]), few)
+        gate, wide = tf.split(weights["expand"](self._norm(states), few), 2, axis=1)
+        return states + weights["contract"](gate * tf.sigmoid(gate) * wide, few)
 
     def _norm(self, states: Any) -> Any:
         """Normalized without a scale, which is in the matrix that comes next."""
         mean_square = tf.reduce_mean(tf.square(states), axis=-1, keepdims=True)
         return states * tf.math.rsqrt(mean_square + self.epsilon)
 
-    def _logits(self, states: Any) -> Any:
-        return tf.matmul(self._norm(states), self.outer["output"])
+    def _logits(self, states: Any, few: Any) -> Any:
+        return self.outer["output"](self._norm(states), few)
+
+
+def _variable(name: str, value: Any) -> Any:
+    """All but the embeddings are kernels."""
+    return tf.Variable(value, trainable=False, name=name) if name == "tokens" else Kernel(value, name)
 
 
 def _grouped(left: Any, right: Any, transpose_b: bool = False) -> Any:
