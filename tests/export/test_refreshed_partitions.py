@@ -65,7 +65,8 @@ def towers():
 def served(towers, tmp_path_factory):
     """MODELS with one version, which looks into 4 of its blocks."""
     folder = tmp_path_factory.mktemp("partitions")
-    counters = np.zeros((len(OLD) + 1, 3), np.float32)
+    counters = np.random.default_rng(4).integers(0, 200, (len(OLD) + 1, 3)).astype(np.float32)
+    counters[0] = 0
     catalogue = build_catalogue(ServedModels(*towers), ArticleTable(OLD), counters)
     servable = recommender_servable(*towers, catalogue, folder, **SIZES, partitioned=FEW)
     with staged(folder / "models" / servable.name) as version:
