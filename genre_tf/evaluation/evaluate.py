@@ -115,10 +115,7 @@ def evaluate_run(
             that was trained on other towers.
     """
     options = options or EvaluationOptions()
-    config = open_run(run)
-    names = chosen_models(run, config, options.models)
-    if options.generation and has_generator(run):
-        check_towers(run)  # said before minutes of work
+    config, names = _opened(run, options)
     log = read_log(run, config, data, split, max_bad_rows=options.max_bad_rows)
     clicked = log.clicked()
     slices = slice_masks(log.split.impressions, Seen.in_prepared(run / "prepared"))
@@ -156,6 +153,14 @@ def _size(log: ScoredLog) -> str:
     split = log.split
     skipped = f" (bad rows skipped: {split.bad_rows}, the first {split.faults[0]})" if split.bad_rows else ""
     return f"{len(split.impressions)} impressions of {split.name}{skipped}, {len(log.table) - 1} articles"
+
+
+def _opened(run: Path, options: EvaluationOptions) -> tuple[RunConfig, tuple[str, ...]]:
+    """Settings and models to measure; what is wrong with them is said before minutes of work."""
+    config = open_run(run)
+    if options.generation and has_generator(run):
+        check_towers(run)
+    return config, chosen_models(run, config, options.models)
 
 
 def _add_texts(
