@@ -1,4 +1,4 @@
-"""Locks that end with their process, whatever becomes of it: on regular files, NFS has none for folders."""
+"""Locks that end with their process, whatever becomes of it; on regular files: NFS has none for folders."""
 
 import fcntl
 import os

@@ -12,6 +12,16 @@ if TYPE_CHECKING:
     from genre_tf.export.refreshing import Refreshed
 
 
+FromVersion = Annotated[
+    int | None,
+    typer.Option(
+        min=1,
+        help="Version to build on. If not given, the one that models.config has servers load, the highest "
+        "if several (after a rollback not the newest); without models.config the newest.",
+    ),
+]
+
+
 def refresh(
     models: Annotated[Path, typer.Argument(help="Folder of served models, as `genre export` leaves it.")],
     news: Annotated[
@@ -35,14 +45,7 @@ def refresh(
             "before a date such as 2019-11-15. Articles that nobody was shown yet stay."
         ),
     ] = None,
-    from_version: Annotated[
-        int | None,
-        typer.Option(
-            min=1,
-            help="Version to build on. If not given, the one that models.config has servers load, the "
-            "highest if several (after a rollback not the newest); without models.config the newest.",
-        ),
-    ] = None,
+    from_version: FromVersion = None,
     max_bad_rows: Annotated[int, typer.Option(help="Faulty rows that may be skipped in each file.")] = 0,
     json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
 ) -> None:
