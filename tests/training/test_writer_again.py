@@ -140,7 +140,7 @@ def test_an_ended_training_goes_on_unless_the_towers_are_others_by_then(run: Pat
 def test_texts_without_a_reader_share_a_row_of_zeros(run: Path) -> None:
     to_vectors, dimension = reader_vectors(run, load_stage_data(run, CONFIG, print))
     titles = read_articles(run / "prepared").titles
-    histories: list[list[int]] = [[], [1, 2, 3], [], [4], []]
+    histories: list[list[int]] = [[], [1, 2, 3], [], [4, 5], []]
     found = to_vectors([TextExample("title", np.array(h, np.int32), "", titles[1], 1) for h in histories])
     assert isinstance(found, ReaderVectors) and found.shape == (5, dimension) == (len(found), dimension)
     assert found.vectors.shape == (3, dimension)
