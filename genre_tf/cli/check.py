@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+from rich.markup import escape
 from rich.table import Table
 
 from genre_tf.cli.console import print_json, progress, results
@@ -29,7 +30,7 @@ def check(
     """
     from genre_tf.data.checking import check_data
 
-    with progress.status(f"reading {data}"):
+    with progress.status(escape(f"reading {data}")):
         report = check_data(data, max_bad_rows)
     if json:
         splits = [split.as_values() for split in report.splits]

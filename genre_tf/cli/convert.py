@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+from rich.markup import escape
 
 from genre_tf.cli.console import print_json, progress, results
 
@@ -39,7 +40,7 @@ def convert(
 
     known = read_map(column_map)
     unusable = False
-    with progress.status(f"reading {source}"):
+    with progress.status(escape(f"reading {source}")):
         if check:
             splits, unusable = check_layout(source, known)
         else:

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from rich.markup import escape
 
 from genre_tf.cli.beam_options import RunnerName, RunnerOptions, beam_runner
 from genre_tf.cli.console import print_json, progress, results
@@ -45,7 +46,7 @@ def embed(
     from genre_tf.models.bulk_embedding import embed_split
 
     chosen_models(run, open_run(run), (model.value,))
-    with progress.status(f"embedding the articles of {split}") as status:
+    with progress.status(escape(f"embedding the articles of {split}")) as status:
         manifest = embed_split(
             run,
             data,

@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from rich.markup import escape
 from rich.table import Table
 
 from genre_tf.cli.console import print_json, progress, results
@@ -87,7 +88,7 @@ def _check(
 def _explained(
     run: Path, clicks: list[str], by_id: bool, candidate: str | None, title: str | None, news: Path | None
 ) -> "Explanation":
-    with progress.status(f"reading {run}"):
+    with progress.status(escape(f"reading {run}")):
         load_tensorflow()
         from genre_tf.evaluation.explanation import Explainer, articles_of_ids, titled
 

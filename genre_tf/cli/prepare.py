@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from rich.markup import escape
 
 from genre_tf.cli.beam_options import RunnerName, RunnerOptions, beam_runner
 from genre_tf.cli.console import print_json, progress, results
@@ -36,7 +37,7 @@ def prepare(
 
     Example: genre prepare mind prepared
     """
-    with progress.status(f"preparing {data}"):
+    with progress.status(escape(f"preparing {data}")):
         load_tensorflow()
         from genre_tf.data.records import prepare as write_folder
 

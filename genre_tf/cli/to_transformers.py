@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from rich.markup import escape
 
 from genre_tf.cli.console import print_json, progress, results
 from genre_tf.cli.tensorflow_notes import load_tensorflow
@@ -35,7 +36,7 @@ def to_transformers(
     load_tensorflow()
     from genre_tf.export.transformers_folder import write_transformers_folder
 
-    with progress.status(f"reading {run}"):
+    with progress.status(escape(f"reading {run}")):
         difference = write_transformers_folder(run, stage.value, out, overwrite)
     if json:
         print_json({"out": str(out), "stage": stage.value, "largest_difference": difference})
