@@ -43,4 +43,6 @@ def _opened(file: Path, create: bool) -> int:
     try:
         return os.open(file, os.O_RDWR | (os.O_CREAT if create else 0), 0o666)
     except PermissionError:
+        if not file.exists():  # it is the folder that may not be written, and nobody will make the file
+            raise
         return os.open(file, os.O_RDONLY)

@@ -112,6 +112,23 @@ def test_a_lock_that_was_removed_before_it_was_had_holds_nothing(tmp_path, monke
     assert file_locks.hold(tmp_path / "absent.lock") is None
 
 
+def test_a_folder_of_somebody_else_is_wrong_input_and_not_tried_for_ever(tmp_path, monkeypatch):
+    really = os.open
+
+    def refuse(file, flags, *mode):
+        if flags & os.O_CREAT:
+            raise PermissionError(errno.EACCES, "Permission denied", str(file))
+        return really(file, flags, *mode)
+
+    monkeypatch.setattr(file_locks.os, "open", refuse)  # root, who may run this, may write everywhere
+    with pytest.raises(InputError, match=r"Permission denied.*give a writable folder"):
+        write_version(tmp_path / "toy", "whole")
+    (tmp_path / "theirs.lock").write_text("")
+    held = file_locks.hold(tmp_path / "theirs.lock", create=True)
+    assert held is not None
+    os.close(held)
+
+
 def test_a_disk_without_locks_is_wrong_input_and_nothing_is_left(tmp_path, monkeypatch):
     def refuse(*_):
         raise OSError(errno.ENOLCK, "No locks available")
