@@ -16,8 +16,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from genre_tf.data.file_locks import hold
 from genre_tf.errors import FailureError, InputError
-from genre_tf.export.file_locks import hold
 
 STAGING_PREFIX = ".unfinished-"
 REMOVED_PREFIX = ".removed-"

@@ -14,8 +14,8 @@ from typing import Any
 
 from google.protobuf import text_format
 
+from genre_tf.data.file_locks import hold
 from genre_tf.errors import InputError
-from genre_tf.export.file_locks import hold
 from genre_tf.serving.model_folders import CONFIG_NAME, read_models_config
 
 CONTAINER_FOLDER = "/models"  # where the tensorflow/serving image expects them

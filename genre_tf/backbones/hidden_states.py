@@ -5,7 +5,6 @@ the trained layers. Only real tokens are stored (titles differ in length), as fl
 """
 
 import errno
-import fcntl
 import hashlib
 import json
 import os
@@ -22,6 +21,7 @@ import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 
+from genre_tf.data.file_locks import hold
 from genre_tf.errors import FailureError
 from genre_tf.text.wordpiece import WordPiece
 
@@ -225,11 +225,11 @@ def _key(texts: Sequence[str], max_tokens: int, identity: str) -> str:
 def _only_writer(cache: Path) -> Iterator[None]:
     """Wait until no other process writes into a cache: the second one then finds what the first has made."""
     with _disk_errors_told(cache):
-        cache.mkdir(parents=True, exist_ok=True)
-        lock = os.open(cache / _LOCK, os.O_RDWR | os.O_CREAT, 0o644)
+        lock = None
+        while lock is None:  # a training that is refused takes its new folder back, with the lock in it
+            cache.mkdir(parents=True, exist_ok=True)
+            lock = hold(cache / _LOCK, create=True)
     try:
-        with _disk_errors_told(cache):
-            fcntl.flock(lock, fcntl.LOCK_EX)  # given back by the kernel, however the process ends
         yield
     finally:
         os.close(lock)

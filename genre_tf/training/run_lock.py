@@ -1,12 +1,12 @@
 """One training at a time in a run folder, which a refused one leaves as it was."""
 
-import fcntl
 import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from genre_tf.data.file_locks import hold
 from genre_tf.errors import InputError
 
 _FILE = ".lock"
@@ -23,24 +23,11 @@ def run_lock(run: Path) -> Iterator[None]:
         run: the run folder, made if it is new.
 
     Raises:
-        InputError: another process holds it, or it cannot be written.
+        InputError: another process holds it, or it cannot be written or locked.
     """
     new, free = not run.exists(), not (run / _FILE).exists()
+    lock = _locked(run)
     try:
-        run.mkdir(parents=True, exist_ok=True)
-        file = os.open(run / _FILE, os.O_RDWR | os.O_CREAT, 0o644)
-    except OSError as error:
-        raise InputError(f"{run} cannot be written ({error.strerror}): give another --run") from None
-    try:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            holder = os.pread(file, 32, 0).decode("ascii", "replace").strip() or "unknown"
-            raise InputError(
-                f"{run} is being trained by process {holder}: wait for it, or give another --run"
-            ) from None
-        os.ftruncate(file, 0)
-        os.pwrite(file, f"{os.getpid()}\n".encode("ascii"), 0)
         # Listed by who holds the folder: nothing of another process is taken for ours.
         there = {path.name for path in run.iterdir()} - ({_FILE} if free else set())
         try:
@@ -49,7 +36,35 @@ def run_lock(run: Path) -> Iterator[None]:
             _take_back(run, there, new)
             raise
     finally:
-        os.close(file)
+        os.close(lock)
+
+
+def _locked(run: Path) -> int:
+    file = run / _FILE
+    try:
+        run.mkdir(parents=True, exist_ok=True)
+        lock = hold(file, create=True, wait=False)
+        if lock is not None:
+            _note_holder(lock)
+            return lock
+        holder = file.read_bytes()[:32].decode("ascii", "replace").strip() if file.exists() else ""
+    except OSError as error:
+        raise InputError(
+            f"{run} cannot be written or locked ({error.strerror}): give another --run, on a disk that has "
+            "locks"
+        ) from None
+    raise InputError(
+        f"{run} is being trained by process {holder or 'unknown'}: wait for it, or give another --run"
+    )
+
+
+def _note_holder(lock: int) -> None:
+    try:
+        os.ftruncate(lock, 0)
+        os.pwrite(lock, f"{os.getpid()}\n".encode("ascii"), 0)
+    except OSError:
+        os.close(lock)
+        raise
 
 
 def _take_back(run: Path, there: set[str], new: bool) -> None:

@@ -9,8 +9,9 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
+from genre_tf.data import file_locks
 from genre_tf.errors import InputError
-from genre_tf.export import file_locks, publishing
+from genre_tf.export import publishing
 
 
 def write_version(servable, text):

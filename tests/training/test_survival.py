@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import errno
 import functools
 import os
 import resource
@@ -190,6 +191,15 @@ def test_a_second_training_on_a_run_folder_is_refused(tmp_path):
         holder.kill()
         holder.wait()
     with run_lock(tmp_path):
+        pass
+
+
+def test_a_disk_without_locks_is_not_another_training(tmp_path, monkeypatch):
+    def refuse(*_):
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr("genre_tf.data.file_locks.fcntl.flock", refuse)
+    with pytest.raises(InputError, match=r"locked \(No locks available\)"), run_lock(tmp_path):
         pass
 
 
