@@ -11,6 +11,7 @@ from typing import Annotated, Any
 
 import typer
 
+from genre_tf import __version__
 from genre_tf.cli.console import progress
 from genre_tf.errors import FailureError, InputError, StoppedError
 
@@ -53,6 +54,21 @@ app = typer.Typer(
     rich_markup_mode="rich",
     help="Generative news recommendation on TensorFlow: click logs in, TensorFlow Serving out.",
 )
+
+
+def _tell_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"genre_tf {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _before_the_verb(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_tell_version, is_eager=True, help="Show the version, exit.")
+    ] = False,
+) -> None:
+    pass
 
 
 def _register(name: str) -> None:

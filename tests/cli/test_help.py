@@ -1,6 +1,7 @@
 """The command line teaches: examples, suggestions, silence on request, completion, tables."""
 
 import importlib
+import importlib.metadata
 import inspect
 import shlex
 
@@ -80,3 +81,8 @@ def test_a_training_ends_with_a_table(capsys):
         "12",
         "1.2",
     ]
+
+
+def test_the_version_is_that_of_the_installed_package(runner):
+    shown = runner.invoke(app, ["--version"]).output
+    assert shown == f"genre_tf {importlib.metadata.version('genre-tf')}\n"
