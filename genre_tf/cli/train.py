@@ -1,6 +1,8 @@
 """`genre train`: fine-tunes the stages into a run folder."""
 
 import dataclasses
+import importlib.util
+import re
 from enum import Enum
 from pathlib import Path
 from typing import Annotated, Any
@@ -22,6 +24,7 @@ from genre_tf.cli.train_options import (
     Optimizer,
     Precision,
     PrecisionOption,
+    ProfileOption,
     RecallOption,
     ReplayOption,
     Stage,
@@ -30,6 +33,7 @@ from genre_tf.cli.train_options import (
     TeacherOption,
     TpuOption,
     TrainableOption,
+    WandbOption,
     WriterBackboneOption,
     WriterTrainableOption,
 )
@@ -70,6 +74,8 @@ def train(
     tpu: TpuOption = None,
     fixed_shapes: FixedShapesOption = False,
     batch_articles: BatchArticlesOption = None,
+    wandb: WandbOption = None,
+    profile: ProfileOption = None,
     again: Annotated[bool, typer.Option("--again", help="Train anew what is already trained.")] = False,
     json: Annotated[bool, typer.Option("--json", help="Results as JSON, for programs.")] = False,
 ) -> None:
@@ -96,7 +102,9 @@ def train(
     settings = with_options(settings_of(run, config, from_run), changed)
     settings = with_optimizers(settings, stages, given(of_optimizer))
     check_given(stage, data, settings.continual.from_run, (replay, margin))
-    _train(stages, data, run, settings, again, json, (strategy.value, tpu, fixed_shapes, batch_articles))
+    observers = observers_of(stage, wandb, profile)
+    devices = (strategy.value, tpu, fixed_shapes, batch_articles)
+    _train(stages, data, run, settings, again, json, devices, observers)
 
 
 def ranking_options(objective: Objective | None, teacher: Path | None) -> dict[str, Any]:
@@ -138,6 +146,7 @@ def _train(
     again: bool,
     json: bool,
     devices: tuple[str, str | None, bool, int | None],
+    observers: dict[str, Any],
 ) -> None:
     from genre_tf.cli.tensorflow_notes import load_tensorflow
 
@@ -149,6 +158,7 @@ def _train(
         train_safety_stage(data, run, settings, json)
         return
     from genre_tf.training.distribution import make_strategy
+    from genre_tf.training.observers import Observers
     from genre_tf.training.progress import comparison
     from genre_tf.training.run_folder import train as train_stages
 
@@ -163,7 +173,9 @@ def _train(
 
     if distribution.replicas > 1:
         say(f"{distribution.replicas} replicas share each batch")
-    found = train_stages(stages, data, run, settings, say, distribution, again)
+    # The chief tells for all: several workers would log the same numbers.
+    told = Observers() if distribution.worker else Observers(**observers)
+    found = train_stages(stages, data, run, settings, say, distribution, again, told)
     if json:
         print_json({name: result.as_dict() for name, result in found.items()})
         return
@@ -209,6 +221,20 @@ def check_given(stage: Stage, data: Path, from_run: str, of_from: tuple[float | 
         check_data(data)
     elif not data.is_file():
         raise InputError(f"{data} is no file: give labelled texts, a label and a tab before each")
+
+
+def observers_of(stage: Stage, wandb: str | None, profile: str | None) -> dict[str, Any]:
+    """Who is told of a training, checked before TensorFlow is loaded."""
+    if stage is Stage.safety and (wandb or profile):
+        raise InputError("--wandb and --profile go with the stages that train in steps: safety does not")
+    if wandb and importlib.util.find_spec("wandb") is None:
+        raise InputError("--wandb needs the package wandb: pip install 'genre-tf[wandb]'")
+    if profile is None:
+        return {"wandb": wandb}
+    found = re.fullmatch(r"(\d{1,9})-(\d{1,9})", profile.strip())
+    if found is None or not 1 <= int(found[1]) <= int(found[2]):
+        raise InputError(f"--profile {profile!r} is no span of steps: give first and last, as 20-25")
+    return {"wandb": wandb, "profile": (int(found[1]), int(found[2]))}
 
 
 def check_data(data: Path) -> None:

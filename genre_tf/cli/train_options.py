@@ -100,6 +100,22 @@ AccumulateOption = Annotated[
 ExecutionOption = Annotated[
     int | None, typer.Option(min=1, help="Steps in one call of the compiled function, for TPU and GPU.")
 ]
+WandbOption = Annotated[
+    str | None,
+    typer.Option(
+        "--wandb",
+        metavar="PROJECT",
+        help="Scalars go to this project of Weights & Biases too; WANDB_MODE=offline keeps them here.",
+    ),
+]
+ProfileOption = Annotated[
+    str | None,
+    typer.Option(
+        "--profile",
+        metavar="FIRST-LAST",
+        help="Trace these steps of each stage, as 20-25, for TensorBoard's Profile tab.",
+    ),
+]
 RecallOption = Annotated[
     float | None, typer.Option(help="Of safety: share of unsafe texts to be caught (0.9).")
 ]

@@ -5,7 +5,7 @@ first samples, which nobody chose, are compared as well.
 """
 
 from collections.abc import Collection, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -195,18 +195,23 @@ def sample_of(
     reader: ReaderOfArticle, row: int, served: Written, for_other: str, judged: Judged
 ) -> dict[str, Any]:
     """What was written for a reader, with what it was written from, for people to look at."""
+    return {
+        **written_for(reader, row, served),
+        "clicked": reader.clicked,
+        "clicked_interest": float(judged.clicked_title[row]),
+        "for_other_reader": {"text": for_other, "interest": float(judged.for_other_reader[row])},
+    }
+
+
+def written_for(reader: ReaderOfArticle, row: int, served: Written) -> dict[str, Any]:
+    """The same without what it is compared with: "titles", "source", "title" and "written"."""
     columns = served._asdict()
     texts = [
         {name: _plain(column[row, place]) for name, column in columns.items()}
         for place in range(served.text.shape[1])
     ]
-    return {
-        **asdict(reader),
-        "titles": reader.titles[-_MOST_SHOWN_TITLES:],
-        "clicked_interest": float(judged.clicked_title[row]),
-        "written": texts,
-        "for_other_reader": {"text": for_other, "interest": float(judged.for_other_reader[row])},
-    }
+    titles = reader.titles[-_MOST_SHOWN_TITLES:]
+    return {"titles": titles, "source": reader.source, "title": reader.title, "written": texts}
 
 
 def _comparisons(judged: Judged, texts: Judged) -> dict[str, Any]:

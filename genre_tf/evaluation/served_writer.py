@@ -54,8 +54,14 @@ class ServedWriter:
         self._for_tower, self._for_ranker = (
             text_vectors(model.encoder, titles) for model in (two_tower, ranker)
         )
-        self._write = _write_function(parts, two_tower, ranker, options, classifier)
+        in_order = dataclasses.replace(options, weights=_IN_ORDER)
+        self._writer = Writer(parts.generator, parts.prompts, in_order, parts.common_words)
+        self._write = _write_function(self._writer, two_tower, ranker, options.weights, classifier)
         self._interest = _interest_function(ranker)
+
+    def refresh(self) -> None:
+        """Take over the generator's weights as they are now."""
+        self._writer.refresh()
 
     def __call__(
         self, readers: Sequence[Titles], sources: Titles, seeds: Sequence[int]
@@ -103,16 +109,12 @@ class ServedWriter:
 
 
 def _write_function(
-    parts: TrainedGenerator,
+    writer: Writer,
     two_tower: TwoTower,
     ranker: Ranker,
-    options: WriterOptions,
+    weights: RankingWeights,
     classifier: SafetyClassifier | None,
 ) -> Callable[..., Any]:
-    writer = Writer(
-        parts.generator, parts.prompts, dataclasses.replace(options, weights=_IN_ORDER), parts.common_words
-    )
-
     @tf.function(
         input_signature=[
             *(tf.TensorSpec([None], dtype) for dtype in (tf.string, tf.string, tf.int64)),
@@ -131,7 +133,7 @@ def _write_function(
         reader = two_tower.user_vector(for_tower, mask)
         kind = tf.fill(tf.shape(source), "title")
         drawn = writer(history, source, kind, seed, reader, interest, unsafe)
-        return drawn, rank(drawn, options.weights)
+        return drawn, rank(drawn, weights)
 
     return write
 

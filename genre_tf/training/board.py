@@ -10,6 +10,8 @@ import tensorflow as tf
 from tensorboard.plugins.custom_scalar import layout_pb2
 from tensorboard.plugins.custom_scalar import summary as custom_scalar
 
+from genre_tf.training.observers import ScalarLog
+
 PARTS = ("train", "validation")
 
 _MOST_VALUES = 20_000
@@ -30,10 +32,11 @@ class StageBoard:
     Args:
         logs: folder of the stage's logs.
         stage: its name, which begins every tag: TensorBoard groups by it.
+        beside: takes the same scalars; closed with the logs.
     """
 
-    def __init__(self, logs: Path, stage: str) -> None:
-        self.stage = stage
+    def __init__(self, logs: Path, stage: str, beside: ScalarLog | None = None) -> None:
+        self.stage, self.beside = stage, beside
         self.writers = {part: tf.summary.create_file_writer(str(logs / part)) for part in PARTS}
         self.charted = False
 
@@ -46,6 +49,14 @@ class StageBoard:
             for name, value in values.items():
                 tf.summary.scalar(f"{self.stage}/{name}", value)
         self.writers[part].flush()
+        if self.beside is not None:
+            self.beside.scalars(part, step, values)
+
+    def texts(self, step: int, texts: Mapping[str, str]) -> None:
+        """Write texts in Markdown, by name, beside the validation of a step."""
+        with self.writers["validation"].as_default(step=step):
+            for name, text in texts.items():
+                tf.summary.text(f"{self.stage}/{name}", text)
 
     def weights(self, step: int, weights: Iterable[Any]) -> None:
         """Write a histogram of each weight, of evenly picked values where they are very many."""
@@ -59,6 +70,8 @@ class StageBoard:
         """Close the logs."""
         for writer in self.writers.values():
             writer.close()
+        if self.beside is not None:
+            self.beside.close()
 
 
 def stage_charts(stage: str, metrics: Iterable[str]) -> dict[str, list[str]]:

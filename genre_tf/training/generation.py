@@ -39,6 +39,7 @@ from genre_tf.text.byte_pair import train_byte_pair
 from genre_tf.training.distribution import Distribution
 from genre_tf.training.fit import fit
 from genre_tf.training.generation_loss import GenerationTrainer, token_losses
+from genre_tf.training.headlines import headlines
 from genre_tf.training.progress import FitResult, Goal, Report
 from genre_tf.training.reader_vectors import reader_vectors
 from genre_tf.training.stage_data import StageData
@@ -93,6 +94,10 @@ def train_generation(
     in_epoch = rows.mean_batches(batching)
     steps, optimizer = optimizer.steps_of(in_epoch), optimizer.of_epoch(in_epoch)
     goal = _goal(*(Perplexity(parts.generator, each, batching.tokens) for each in held_out_rows))
+    if devices.replicas == 1:  # the weights of several would have to be gathered first
+        goal = dataclasses.replace(
+            goal, show=headlines(parts, data, {text.article for text in learned}, settings)
+        )
 
     def from_step(step: int) -> Any:
         start = step * optimizer.accumulate

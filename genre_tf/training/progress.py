@@ -18,12 +18,14 @@ class Goal:
         metric: the one that decides which weights are best.
         greater_is_better: its direction.
         validate_older: the same metrics on what an earlier run held out, for a training that goes on from it.
+        show: texts in Markdown for people to look at after each validation, by name.
     """
 
     validate: Callable[[], Mapping[str, float]]
     metric: str
     greater_is_better: bool
     validate_older: Callable[[], Mapping[str, float]] | None = None
+    show: Callable[[], Mapping[str, str]] | None = None
 
     def better(self, value: float, best: float) -> bool:
         """Whether a value beats the best so far; any value beats none, which is no number."""

@@ -29,6 +29,7 @@ from genre_tf.training.continual import (
 from genre_tf.training.distillation import check_teacher, teacher_identity
 from genre_tf.training.distribution import Distribution
 from genre_tf.training.generation import train_generation
+from genre_tf.training.observers import Observers
 from genre_tf.training.progress import FitResult, Report, comparison
 from genre_tf.training.ranking import train_ranking
 from genre_tf.training.retrieval import train_retrieval
@@ -49,6 +50,7 @@ def train(
     report: Report,
     distribution: Distribution | None = None,
     again: bool = False,
+    observers: Observers = Observers(),  # noqa: B008  (frozen)
 ) -> dict[str, FitResult]:
     """Train stages into a run folder, which is prepared first where it is new.
 
@@ -63,6 +65,7 @@ def train(
         report: takes a line of progress.
         distribution: where; None: on one device.
         again: trains from the start what is already trained.
+        observers: who else is told of the trainings.
 
     Returns:
         What each training came to; also in `run/reports/training-STAGE.json`.
@@ -85,7 +88,9 @@ def train(
         write_config(config, run / "config.toml")
         made_from = stage_fingerprints(run, config)
         start = start_run(config)
-        chosen = [StageFiles(run, stage, made_from[stage], start) for stage in STAGES if stage in stages]
+        chosen = [
+            StageFiles(run, stage, made_from[stage], start, observers) for stage in STAGES if stage in stages
+        ]
         if again:
             _begin_anew(run, chosen)
         results = _train_stages(chosen, run, config, report, distribution)

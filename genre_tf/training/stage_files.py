@@ -9,6 +9,7 @@ from typing import Any
 
 from genre_tf.errors import FailureError
 from genre_tf.models.checkpoint import WEIGHTS_FILE
+from genre_tf.training.observers import Observers, ScalarLog
 from genre_tf.training.progress import FitResult, Progress
 from genre_tf.training.training_state import load_progress, load_variables, save_state
 
@@ -25,12 +26,14 @@ class StageFiles:
         stage: "retrieval", "ranking" or "generation".
         made_from: fingerprint of the data and settings; what was made from others is not gone on with.
         start: run whose weights the training starts from; None: it starts from the beginning.
+        observers: who else is told of the training.
     """
 
     run: Path
     stage: str
     made_from: str
     start: Path | None = None
+    observers: Observers = Observers()  # noqa: RUF009  (frozen)
 
     @property
     def folder(self) -> Path:
@@ -41,6 +44,10 @@ class StageFiles:
     def logs(self) -> Path:
         """TensorBoard logs."""
         return self.run / "logs" / self.stage
+
+    def scalar_log(self, *, resumed: bool) -> ScalarLog | None:
+        """What takes the scalars of the training beside TensorBoard."""
+        return self.observers.scalar_log(self.run, self.stage, resumed)
 
     @property
     def weights(self) -> Path:

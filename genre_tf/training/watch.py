@@ -14,6 +14,7 @@ from genre_tf.training.memory import memory
 from genre_tf.training.pace import Pace
 from genre_tf.training.progress import Goal, Progress, Report
 from genre_tf.training.stage_files import StageFiles
+from genre_tf.training.step_trace import StepTrace
 from genre_tf.training.stopping import StopRequest
 
 _LOGGED_EVERY = 10
@@ -57,7 +58,8 @@ class Watch(keras.callbacks.Callback):
         super().__init__()
         self.progress, self.steps, self.config, self.goal = progress, steps, config, goal
         self.files, self.report, self.request, self.describe = files, report, request, describe
-        self.board = StageBoard(files.logs, files.stage)
+        self.board = StageBoard(files.logs, files.stage, files.scalar_log(resumed=progress.step > 0))
+        self.trace = StepTrace(files.logs, files.observers.profile)
         self.resumed_with, self.started = progress.seconds, time.monotonic()
         self.saved_at, self.began_at = self.started, progress.step
         self.whole = Pace(seconds=progress.step_seconds, waited=progress.input_wait_seconds)
@@ -68,6 +70,7 @@ class Watch(keras.callbacks.Callback):
         step, every = self.progress.step, self.config.validate_every
         left = min(every - step % every, self.steps - step)
         self.model.steps_at_once = min(self.config.steps_per_execution, left)
+        self.trace.before(step + 1, step + self.model.steps_at_once)
 
     def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
         """Note the losses; validate and save when it is time; stop if asked."""
@@ -77,6 +80,7 @@ class Watch(keras.callbacks.Callback):
             self._check("the loss", loss)
             progress.loss_sum, progress.loss_count = progress.loss_sum + loss, progress.loss_count + 1
         self._note(executed.pace)
+        self.trace.after(progress.step)
         step, ended = progress.step, progress.step == self.steps
         if step // _LOGGED_EVERY > before // _LOGGED_EVERY or ended:
             found = {
@@ -119,6 +123,8 @@ class Watch(keras.callbacks.Callback):
             self._check(f"{name} of the validation", number)
         self.board.scalars("validation", progress.step, found)
         self.board.weights(progress.step, model.model.trainable_weights)
+        if self.goal.show is not None:
+            self.board.texts(progress.step, self.goal.show())
         value = found[self.goal.metric]
         better = self.goal.better(value, progress.best)
         if progress.validated < 0:
@@ -171,4 +177,5 @@ class Watch(keras.callbacks.Callback):
 
     def close(self) -> None:
         """Close the logs."""
+        self.trace.close()
         self.board.close()

@@ -1,0 +1,72 @@
+"""What a writer in training writes for some readers, after each validation: for people to look at."""
+
+from collections.abc import Callable, Collection, Mapping
+from pathlib import Path
+
+from genre_tf.config import GenerationConfig
+from genre_tf.evaluation.personalisation import ReaderOfArticle, readers_of_articles, written_for
+from genre_tf.evaluation.served_writer import ServedWriter
+from genre_tf.evaluation.text_samples import as_markdown
+from genre_tf.generation.writer_options import writer_options
+from genre_tf.models.checkpoint import load_ranker, load_two_tower
+from genre_tf.models.generator_checkpoint import TrainedGenerator
+from genre_tf.training.stage_data import StageData
+from genre_tf.training.stage_files import StageFiles
+
+_READERS = 4  # more would cost a small training as much as its validation does
+_LEAST_WORDS = 8  # of an abstract that there is a title to make of
+
+
+def headlines(
+    parts: TrainedGenerator, data: StageData, learned: Collection[int], settings: GenerationConfig
+) -> Callable[[], Mapping[str, str]] | None:
+    """What writes titles for held-out readers of articles that are not learned, as the servable will.
+
+    Args:
+        parts: the writer, as it stands at each call.
+        data: of a run.
+        learned: rows of the articles that are learned.
+        settings: how it writes.
+
+    Returns:
+        A function that gives Markdown by name: the source, the real title, and each written one with interest
+        and grounding. None where nothing can be shown: no such reader, or no trained ranker to tell interest.
+    """
+    ids = {data.table.news_ids[row] for row in learned}
+    readers = readers_of_articles(data.table, data.validation, ids, _READERS, _LEAST_WORDS)
+    if not readers or not StageFiles(data.run, "ranking", "").trained.is_file():
+        return None
+    return Headlines(parts, data.run, readers, settings)
+
+
+class Headlines:
+    """Writes for the same readers, from the same sources, with the same seeds, at each call.
+
+    Args:
+        parts: the writer.
+        run: with trained retrieval and ranking.
+        readers: for whom, and of what.
+        settings: how it writes.
+    """
+
+    def __init__(
+        self, parts: TrainedGenerator, run: Path, readers: list[ReaderOfArticle], settings: GenerationConfig
+    ) -> None:
+        self.readers = readers
+        self.writer = ServedWriter(
+            parts,
+            load_two_tower(run),
+            load_ranker(run),
+            [reader.titles for reader in readers],
+            writer_options(settings.writing, parts.prompts),
+        )
+
+    def __call__(self) -> Mapping[str, str]:
+        """Markdown of what is written for each reader, by name."""
+        self.writer.refresh()
+        titles, sources = ([getattr(each, name) for each in self.readers] for name in ("titles", "source"))
+        _, served = self.writer(titles, sources, range(len(self.readers)))
+        return {
+            f"written/{row + 1}": as_markdown(written_for(reader, row, served))
+            for row, reader in enumerate(self.readers)
+        }
