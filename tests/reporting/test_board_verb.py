@@ -1,6 +1,7 @@
 """`genre board`: every tab of TensorBoard has the run's data, asked for by HTTP and seen in a browser."""
 
 import json
+import re
 import shutil
 import signal
 import subprocess
@@ -127,6 +128,8 @@ TABS = {
     "pr_curves": "precision and recall",
     "histograms": "probability of clicked articles",
     "text": "Lerry",
+    "timeseries": "ranking/validation",
+    "hparams": "learning_rate",
     "graphs": "click_model",
 }
 
@@ -153,6 +156,18 @@ def test_a_tab_shows_the_data_in_a_real_browser(board: str, page: Any, tab: str)
     page.get_by_text(TABS[tab]).first.wait_for(state="attached")
     if tab == "images":
         page.locator("tf-image-loader img, img.image").first.wait_for(state="visible")
+
+
+@pytest.mark.slow
+def test_the_projector_shows_every_article_and_reader_in_a_real_browser(board: str, page: Any):
+    _wait(lambda: DEV in _plugin(board, "projector/runs"))
+    page.goto("about:blank")
+    page.goto(f"{board}/#projector")
+    inside = page.frame_locator("iframe").frame_locator("iframe")
+    points = inside.locator(".numDataPoints", has_text=re.compile(r"^[1-9]\d*$"))  # 0 before
+    points.wait_for(state="attached")
+    (space,) = _plugin(board, "projector/info", run=DEV)["embeddings"]
+    assert int(points.inner_text()) == space["tensorShape"][0]
 
 
 @pytest.mark.slow
