@@ -3,7 +3,10 @@
 import importlib
 import importlib.metadata
 import inspect
+import os
 import shlex
+import subprocess
+import sys
 
 import pytest
 from typer.testing import CliRunner
@@ -81,6 +84,23 @@ def test_a_training_ends_with_a_table(capsys):
         "12",
         "1.2",
     ]
+
+
+@pytest.mark.parametrize(("columns", "lines"), [(None, 1), ("40", 3)])
+def test_a_table_in_a_pipe_is_cut_only_where_a_width_is_asked_for(columns, lines):
+    code = (
+        "from rich.table import Table\n"
+        "from genre_tf.cli.console import results\n"
+        "table = Table.grid()\n"
+        "table.add_row('word ' * 20)\n"
+        "results.print(table)"
+    )
+    asked = {} if columns is None else {"COLUMNS": columns}
+    environment = {name: value for name, value in os.environ.items() if name != "COLUMNS"} | asked
+    run = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, env=environment, check=True
+    )
+    assert len(run.stdout.strip().split("\n")) == lines and run.stdout.count("word") == 20
 
 
 def test_the_version_is_that_of_the_installed_package(runner):
