@@ -36,7 +36,7 @@ from genre_tf.export.index import ArticleIndex
 from genre_tf.export.names import RECOMMENDER
 from genre_tf.export.saved_model import EXAMPLES_INPUT, write_saved_model
 from genre_tf.export.selection import Rules, select
-from genre_tf.export.served_models import ServedModels
+from genre_tf.export.served_models import ServedModels, click_logits
 
 NAME = RECOMMENDER
 SIGNATURES = {
@@ -82,6 +82,7 @@ class Recommender:
     ) -> None:
         self.two_tower = two_tower
         self.ranker = ranker
+        self.models = ServedModels(two_tower, ranker)
         self.index = index
         self.max_history = max_history
         self.k = k
@@ -92,7 +93,7 @@ class Recommender:
         """The whole funnel for a reader known by article ids; string [B]."""
         rows = self._known_rows(history)
         newest, mask = _clicks(parsing.newest(rows, self.max_history))  # [B, H]
-        reader = self.two_tower.user_vector(self.index.retrieval_vectors(newest), mask)
+        reader = self.models.user_vector(self.index.retrieval_vectors(newest), mask)
         clicks = tf.gather(self.index.ranking_vectors, newest)  # [B, H, R]
         return self._funnel(reader, clicks, mask, self.index.keys_of_rows(rows))
 
@@ -104,7 +105,7 @@ class Recommender:
             newest.flat_values, self.two_tower.encoder, self.ranker.encoder
         )
         clicks, mask = _clicks(newest.with_flat_values(for_retrieval))  # [B, H, D]
-        reader = self.two_tower.user_vector(clicks, mask)
+        reader = self.models.user_vector(clicks, mask)
         clicks, _ = _clicks(newest.with_flat_values(for_ranking))  # [B, H, R]
         return self._funnel(reader, clicks, mask, self.index.keys_of_titles(titles))
 
@@ -139,7 +140,7 @@ class Recommender:
         count = tf.size(history.flat_values)
         clicks, mask = _clicks(history.with_flat_values(vectors[:count]))  # [B, H, R]
         shown, shown_mask = parsing.to_dense(candidates.with_flat_values(vectors[count:]))  # [B, C, R]
-        logits = self.ranker.click_logits(clicks, mask, shown, shown_mask, None)
+        logits = click_logits(self.models, clicks, mask, shown, shown_mask, None)
         return {"click_probability": tf.where(shown_mask, tf.sigmoid(logits), PADDING_SCORE)}
 
     def embed_news(self, text: tf.Tensor) -> Answer:
@@ -150,7 +151,7 @@ class Recommender:
     def embed_user(self, history: tf.Tensor) -> Answer:
         """Vectors of readers in the two-tower's space; string [B]."""
         newest, mask = _clicks(parsing.newest(self._known_rows(history), self.max_history))
-        return {"embedding": self.two_tower.user_vector(self.index.retrieval_vectors(newest), mask)}
+        return {"embedding": self.models.user_vector(self.index.retrieval_vectors(newest), mask)}
 
     def explain(self, history: tf.Tensor, candidates: tf.Tensor) -> Answer:
         """How much each click counts for each candidate: the ranker's own attention; two string [B].
@@ -162,7 +163,7 @@ class Recommender:
         newest, mask = _clicks(parsing.newest(self._known_rows(history), self.max_history))  # [B, H]
         shown, _ = parsing.to_dense(self.index.rows(parsing.split_ids(candidates)))  # [B, C]
         vectors = self.index.ranking_vectors
-        weights, _ = self.ranker.attention(tf.gather(vectors, newest), mask, tf.gather(vectors, shown))
+        weights, _ = self.models.attention(tf.gather(vectors, newest), mask, tf.gather(vectors, shown))
         known = tf.cast(shown > 0, tf.float32)[:, :, None]
         return {"history_id": tf.gather(self.index.news_ids, newest), "weight": weights * known}
 
@@ -185,8 +186,9 @@ class Recommender:
             for name, inputs in SIGNATURES.items()
         }
         # For `genre refresh`, which reads both back.
-        attached = {"index": self.index, "models": ServedModels(self.two_tower, self.ranker)}
-        write_saved_model(folder, [self.index, *tokenizers], signatures, attached)
+        attached = {"index": self.index, "models": self.models}
+        aliases = self.models.device_functions()
+        write_saved_model(folder, [self.index, *tokenizers], signatures, attached, aliases)
 
     def _known_rows(self, history: tf.Tensor) -> tf.RaggedTensor:
         rows = self.index.rows(parsing.split_ids(history))
@@ -201,7 +203,8 @@ class Recommender:
         """Click probabilities of rows of the index: string [B], int64 [B, C] -> float32 [B, C]."""
         newest, mask = _clicks(parsing.newest(self._known_rows(history), self.max_history))
         known = shown > 0
-        logits = self.ranker.click_logits(
+        logits = click_logits(
+            self.models,
             tf.gather(self.index.ranking_vectors, newest),
             mask,
             tf.gather(self.index.ranking_vectors, shown),
@@ -214,7 +217,7 @@ class Recommender:
         rows, found = self.index.search(reader, read, self.retrieve)  # [B, L]
         vectors = tf.gather(self.index.ranking_vectors, rows)  # [B, L, R]
         counters = tf.gather(self.index.counters, rows)  # [B, L, 3]
-        logits = self.ranker.click_logits(clicks, mask, vectors, found, counters)
+        logits = click_logits(self.models, clicks, mask, vectors, found, counters)
         probability = tf.where(found, tf.sigmoid(logits), PADDING_SCORE)
         if self.rules.plain:
             score, place = tf.math.top_k(probability, tf.minimum(self.k, tf.shape(rows)[1]))

@@ -22,6 +22,7 @@ def write_saved_model(
     resources: Sequence[Any],
     signatures: Mapping[str, tuple[Callable[..., Any], InputTypes]],
     attached: Mapping[str, tf.Module] | None = None,
+    aliases: Mapping[str, Any] | None = None,
 ) -> None:
     """Write signatures and everything they use.
 
@@ -32,6 +33,8 @@ def write_saved_model(
             its inputs. The first is the default one. One whose only input is `inputs` is of the Regress API.
         attached: modules that `tf.saved_model.load` gives back under these names, with their variables and
             functions; what their functions read must be read by a signature too.
+        aliases: functions that signatures call, under the names by which a converter for other devices finds
+            them in the graph (`function_aliases`).
     """
     import keras  # here, since a refresh writes without it, and it takes a second and a half to import
 
@@ -44,7 +47,8 @@ def write_saved_model(
     for name, module in (attached or {}).items():
         # Keras keeps variables and tables of what it tracks, and neither names nor functions: this does.
         setattr(archive._tf_trackable, name, module)
-    archive.write_out(str(folder), verbose=False)
+    options = tf.saved_model.SaveOptions(function_aliases=dict(aliases or {}))
+    archive.write_out(str(folder), options=options, verbose=False)
     _name_methods(
         folder, [name for name, (_, inputs) in signatures.items() if set(inputs) == {EXAMPLES_INPUT}]
     )

@@ -1,7 +1,8 @@
 """The models inside a recommender's SavedModel, as functions that can be read back from it.
 
-No signature needs them. `genre refresh` does: it encodes new articles with the very weights that are served,
-and computes the answers that the next version must give, without the run that the version was made from.
+Signatures compute by them, under names that a converter for other devices finds (`DEVICE_FUNCTIONS`); and
+`genre refresh` encodes new articles with the very weights that are served, and computes the answers that the
+next version must give, without the run that the version was made from.
 """
 
 import functools
@@ -22,6 +23,9 @@ _STRINGS = tf.TensorSpec([None], tf.string)
 _MASK = tf.TensorSpec([None, None], tf.bool)
 
 Vectors = npt.NDArray[np.float32]
+
+DEVICE_FUNCTIONS = ("user_vector", "attention", "click_logits", "click_logits_with_counters")
+"""Functions of tensors alone: no text, no table, and no shape that depends on values, so that XLA compiles them."""
 
 
 class ServedModels(tf.Module):
@@ -50,6 +54,28 @@ class ServedModels(tf.Module):
         self.click_logits = _traced(ranker.click_logits, *logits)
         self.click_logits_with_counters = _traced(ranker.click_logits, *logits, _vectors(len(COUNTERS)))
 
+    def device_functions(self) -> dict[str, Any]:
+        """Those of `DEVICE_FUNCTIONS` by name: what `function_aliases` of a SavedModel says."""
+        return {name: getattr(self, name) for name in DEVICE_FUNCTIONS}
+
+
+def click_logits(
+    models: Any,
+    history: tf.Tensor,
+    mask: tf.Tensor,
+    shown: tf.Tensor,
+    shown_mask: tf.Tensor,
+    counters: tf.Tensor | None,
+) -> tf.Tensor:
+    """As `Ranker.click_logits`, where nothing is trained.
+
+    Args:
+        models: a `ServedModels`, made or read back; the rest as there.
+    """
+    if counters is None:
+        return models.click_logits(history, mask, shown, shown_mask)
+    return models.click_logits_with_counters(history, mask, shown, shown_mask, counters)
+
 
 class ReadTwoTower:
     """The two-tower of a SavedModel, as far as `RecommenderReference` asks it."""
@@ -71,9 +97,7 @@ class ReadRanker:
         self, history: tf.Tensor, mask: tf.Tensor, shown: tf.Tensor, shown_mask: tf.Tensor, counters: Any
     ) -> tf.Tensor:
         """As `Ranker.click_logits`, where nothing is trained."""
-        if counters is None:
-            return self._models.click_logits(history, mask, shown, shown_mask)
-        return self._models.click_logits_with_counters(history, mask, shown, shown_mask, counters)
+        return click_logits(self._models, history, mask, shown, shown_mask, counters)
 
 
 class _ReadEncoder(NamedTuple):

@@ -1,0 +1,91 @@
+"""The functions that a converter may move to another device: named, called by the signatures, compiled by XLA."""
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from tensorflow.core.protobuf import saved_model_pb2
+
+from genre_tf.export.served_models import DEVICE_FUNCTIONS, ServedModels
+
+ROWS, CLICKS, SHOWN = 2, 5, 3
+CALLED = {
+    "recommend": {"user_vector", "click_logits_with_counters"},
+    "recommend_text": {"user_vector", "click_logits_with_counters"},
+    "score": {"click_logits"},
+    "score_text": {"click_logits"},
+    "score_counters": {"click_logits_with_counters"},
+    "embed_user": {"user_vector"},
+    "explain": {"attention"},
+    "regress": {"click_logits"},
+}
+
+
+@pytest.fixture(scope="module")
+def graph(exported):
+    """The MetaGraph of an exported recommender."""
+    saved = saved_model_pb2.SavedModel()
+    saved.ParseFromString((exported / "saved_model.pb").read_bytes())
+    return saved.meta_graphs[0]
+
+
+def called_by(graph, name):
+    """Names of all functions that a function or signature reaches."""
+    functions = {function.signature.name: function for function in graph.graph_def.library.function}
+    found, left = set(), [name]
+    while left:
+        for node in functions[left.pop()].node_def:
+            for attribute in node.attr.values():
+                names = {attribute.func.name, *(function.name for function in attribute.list.func)} - {""}
+                left += names - found
+                found |= names
+    return found
+
+
+def aliases(graph):
+    """Name of each aliased function in the graph -> its alias; TensorFlow names traces that it left out too."""
+    inside = {function.signature.name for function in graph.graph_def.library.function}
+    return {name: alias for name, alias in graph.meta_info_def.function_aliases.items() if name in inside}
+
+
+def test_every_device_function_has_an_alias(graph):
+    assert sorted(aliases(graph).values()) == sorted(DEVICE_FUNCTIONS)
+
+
+@pytest.mark.parametrize("signature", CALLED)
+def test_a_signature_computes_by_the_aliased_functions(graph, signature):
+    node = next(iter(graph.signature_def[signature].outputs.values())).name.split(":")[0]
+    (caller,) = [one for one in graph.graph_def.node if one.name == node]
+    named = aliases(graph)
+    reached = {named[name] for name in called_by(graph, caller.attr["f"].func.name) if name in named}
+    assert reached == CALLED[signature]
+
+
+def test_no_device_function_holds_text_or_tables(graph):
+    functions = {function.signature.name: function for function in graph.graph_def.library.function}
+    for name in aliases(graph):
+        reached = {name, *called_by(graph, name)}
+        operations = {node.op for inner in reached for node in functions[inner].node_def}
+        assert not [one for one in operations if "String" in one or "Lookup" in one or one == "Where"], name
+
+
+def test_xla_compiles_each_to_the_same_numbers(models):
+    served = ServedModels(*models)
+    random = np.random.default_rng(1)
+    in_retrieval, in_ranking = (model.encoder.dimension for model in models)
+
+    def vectors(count, width):
+        return tf.constant(random.normal(size=(ROWS, count, width)).astype(np.float32))
+
+    mask = tf.constant([[True] * CLICKS, [False] * (CLICKS - 1) + [True]])
+    shown_mask = tf.ones([ROWS, SHOWN], tf.bool)
+    history, shown = vectors(CLICKS, in_ranking), vectors(SHOWN, in_ranking)
+    inputs = {
+        "user_vector": (vectors(CLICKS, in_retrieval), mask),
+        "attention": (history, mask, shown),
+        "click_logits": (history, mask, shown, shown_mask),
+        "click_logits_with_counters": (history, mask, shown, shown_mask, tf.abs(vectors(SHOWN, 3))),
+    }
+    for name, function in served.device_functions().items():
+        compiled = tf.function(function, jit_compile=True, autograph=False)(*inputs[name])
+        for one, other in zip(tf.nest.flatten(compiled), tf.nest.flatten(function(*inputs[name])), strict=True):
+            np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-5, err_msg=name)
