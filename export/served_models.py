@@ -25,7 +25,7 @@ _MASK = tf.TensorSpec([None, None], tf.bool)
 Vectors = npt.NDArray[np.float32]
 
 DEVICE_FUNCTIONS = ("user_vector", "attention", "click_logits", "click_logits_with_counters")
-"""Functions of tensors alone: no text, no table, and no shape that depends on values, so that XLA compiles them."""
+"""Functions of tensors alone, which XLA compiles: no text, no table, no shape that depends on values."""
 
 
 class ServedModels(tf.Module):

@@ -77,7 +77,7 @@ def demo_config(news_backbone: str, seed: int) -> RunConfig:
     """Sizes at which two cores take some minutes."""
     # The towers start near their best here: a higher rate, or more steps, only lead away from it.
     towers = OptimizerConfig(learning_rate=2e-5, batch_size=16, steps=15, validate_every=15)
-    ranking = OptimizerConfig(learning_rate=5e-4, batch_size=16, steps=90, validate_every=45)
+    ranking = OptimizerConfig(learning_rate=5e-4, batch_size=16, steps=30, validate_every=30)
     return RunConfig(
         seed=seed,
         data=DataConfig(max_history=20),

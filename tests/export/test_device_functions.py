@@ -1,4 +1,4 @@
-"""The functions that a converter may move to another device: named, called by the signatures, compiled by XLA."""
+"""What a converter may move to another device: named, called by the signatures, compiled by XLA."""
 
 import numpy as np
 import pytest
@@ -42,7 +42,7 @@ def called_by(graph, name):
 
 
 def aliases(graph):
-    """Name of each aliased function in the graph -> its alias; TensorFlow names traces that it left out too."""
+    """Name of each aliased function in the graph -> its alias, without traces that nobody calls."""
     inside = {function.signature.name for function in graph.graph_def.library.function}
     return {name: alias for name, alias in graph.meta_info_def.function_aliases.items() if name in inside}
 
@@ -87,5 +87,5 @@ def test_xla_compiles_each_to_the_same_numbers(models):
     }
     for name, function in served.device_functions().items():
         compiled = tf.function(function, jit_compile=True, autograph=False)(*inputs[name])
-        for one, other in zip(tf.nest.flatten(compiled), tf.nest.flatten(function(*inputs[name])), strict=True):
+        for one, other in zip(*map(tf.nest.flatten, (compiled, function(*inputs[name]))), strict=True):
             np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-5, err_msg=name)
