@@ -113,7 +113,9 @@ def _write_naive(folder: Path, two_tower: Any, ranker: Any, index: ArticleIndex,
     """The funnel from titles that are encoded at each request; what is recommended has its vectors."""
     encoders = [NaiveEncoder(model.encoder.backbone, model.encoder.tower) for model in (two_tower, ranker)]
     towers = SimpleNamespace(user_vector=two_tower.user_vector, encoder=encoders[0])
-    clicks = SimpleNamespace(click_logits=ranker.click_logits, encoder=encoders[1])
+    clicks = SimpleNamespace(
+        click_logits=ranker.click_logits, attention=ranker.attention, encoder=encoders[1]
+    )
     naive = Recommender(towers, clicks, index, **shape)
     names = ("recommend_text", "score_text")
     signatures = {
