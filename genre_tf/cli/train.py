@@ -102,9 +102,8 @@ def train(
     settings = with_options(settings_of(run, config, from_run), changed)
     settings = with_optimizers(settings, stages, given(of_optimizer))
     check_given(stage, data, settings.continual.from_run, (replay, margin))
-    observers = observers_of(stage, wandb, profile)
     devices = (strategy.value, tpu, fixed_shapes, batch_articles)
-    _train(stages, data, run, settings, again, json, devices, observers)
+    _train(stages, data, run, settings, again, json, devices, observers_of(stage, wandb, profile))
 
 
 def ranking_options(objective: Objective | None, teacher: Path | None) -> dict[str, Any]:

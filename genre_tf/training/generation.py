@@ -95,9 +95,7 @@ def train_generation(
     steps, optimizer = optimizer.steps_of(in_epoch), optimizer.of_epoch(in_epoch)
     goal = _goal(*(Perplexity(parts.generator, each, batching.tokens) for each in held_out_rows))
     if devices.replicas == 1:  # the weights of several would have to be gathered first
-        goal = dataclasses.replace(
-            goal, show=headlines(parts, data, {text.article for text in learned}, settings)
-        )
+        goal = dataclasses.replace(goal, show=headlines(parts, data, learned, settings))
 
     def from_step(step: int) -> Any:
         start = step * optimizer.accumulate
@@ -109,10 +107,8 @@ def train_generation(
         numbers = rows.row_numbers(batching, config.seed, start, count)
         return _named([learned[number] for number in numbers], data.table)
 
-    compiled = devices.jit_compile
-    return fit(
-        trainer, from_step, steps, optimizer, goal, files, report, jit_compile=compiled, name_rows=name_rows
-    )
+    how: dict[str, Any] = {"jit_compile": devices.jit_compile, "name_rows": name_rows}
+    return fit(trainer, from_step, steps, optimizer, goal, files, report, **how)
 
 
 def _require_batch(texts: int, rows: int) -> None:

@@ -1,9 +1,10 @@
 """What a writer in training writes for some readers, after each validation: for people to look at."""
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
 from genre_tf.config import GenerationConfig
+from genre_tf.data.text_examples import TextExample
 from genre_tf.evaluation.personalisation import ReaderOfArticle, readers_of_articles, written_for
 from genre_tf.evaluation.served_writer import ServedWriter
 from genre_tf.evaluation.text_samples import as_markdown
@@ -18,21 +19,21 @@ _LEAST_WORDS = 8  # of an abstract that there is a title to make of
 
 
 def headlines(
-    parts: TrainedGenerator, data: StageData, learned: Collection[int], settings: GenerationConfig
+    parts: TrainedGenerator, data: StageData, learned: Iterable[TextExample], settings: GenerationConfig
 ) -> Callable[[], Mapping[str, str]] | None:
     """What writes titles for held-out readers of articles that are not learned, as the servable will.
 
     Args:
         parts: the writer, as it stands at each call.
         data: of a run.
-        learned: rows of the articles that are learned.
+        learned: texts whose articles are not shown.
         settings: how it writes.
 
     Returns:
         A function that gives Markdown by name: the source, the real title, and each written one with interest
         and grounding. None where nothing can be shown: no such reader, or no trained ranker to tell interest.
     """
-    ids = {data.table.news_ids[row] for row in learned}
+    ids = {data.table.news_ids[text.article] for text in learned}
     readers = readers_of_articles(data.table, data.validation, ids, _READERS, _LEAST_WORDS)
     if not readers or not StageFiles(data.run, "ranking", "").trained.is_file():
         return None
