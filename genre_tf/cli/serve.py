@@ -58,6 +58,8 @@ def _serve_embedded(
     # What was imported stays. Otherwise each full collection, in the midst of requests, walks all of it.
     gc.collect()
     gc.freeze()
+    # A request that a run of the graph has answered waits for other requests' Python: by default 5 ms each.
+    sys.setswitchinterval(2e-4)
     progress.print(NOTICE, style="yellow", markup=False)
     options = ServerOptions(
         host=host, grpc_port=grpc_port, rest_port=rest_port, poll_s=poll_s, batching=batching

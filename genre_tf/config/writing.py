@@ -114,6 +114,7 @@ _GENERATION_RANGES = (
     ("max_tokens", 1, math.inf),
     ("prefix_tokens", 1, math.inf),
     ("max_examples", 0, math.inf),
+    ("shown_readers", 0, 100),
     ("context_weight", 0.0, 0.99),  # a weight of 1 is the target's alone
     ("dropout", 0.0, 0.9),
     ("drop_source", 0.0, 1.0),
@@ -147,6 +148,7 @@ class GenerationConfig:
     contrast: float = 0.0
     contrast_rows: float = 0.125  # share of the rows that are read a second time for it: what it costs
     max_examples: int = 0  # 0: all
+    shown_readers: int = 4  # held-out ones whose titles TensorBoard shows at each validation; 0: none
     writing: WritingConfig = field(default_factory=WritingConfig)  # after training
     # Of a pretrained one, which must not forget: larger batches, a lower rate; for `all` give a tenth of it.
     adaptation: OptimizerConfig = field(

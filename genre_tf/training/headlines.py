@@ -14,7 +14,6 @@ from genre_tf.models.generator_checkpoint import TrainedGenerator
 from genre_tf.training.stage_data import StageData
 from genre_tf.training.stage_files import StageFiles
 
-_READERS = 4  # more would cost a small training as much as its validation does
 _LEAST_WORDS = 8  # of an abstract that there is a title to make of
 
 
@@ -31,10 +30,11 @@ def headlines(
 
     Returns:
         A function that gives Markdown by name: the source, the real title, and each written one with interest
-        and grounding. None where nothing can be shown: no such reader, or no trained ranker to tell interest.
+        and grounding. None where nothing can be shown: no such reader, none asked for, or no trained ranker
+        to tell interest.
     """
     ids = {data.table.news_ids[text.article] for text in learned}
-    readers = readers_of_articles(data.table, data.validation, ids, _READERS, _LEAST_WORDS)
+    readers = readers_of_articles(data.table, data.validation, ids, settings.shown_readers, _LEAST_WORDS)
     if not readers or not StageFiles(data.run, "ranking", "").trained.is_file():
         return None
     return Headlines(parts, data.run, readers, settings)

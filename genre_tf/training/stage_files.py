@@ -15,6 +15,7 @@ from genre_tf.training.training_state import load_progress, load_variables, save
 
 _STATE_FILE = "unfinished.npz"
 _MADE_FROM = "made_from"
+_NOT_LEARNED = ("writing", "shown_readers")  # what is done with a writer, and not what it learns
 
 
 @dataclass(frozen=True)
@@ -188,8 +189,8 @@ def fingerprint(*parts: Any) -> str:
 
 
 def learned_settings(settings: Any) -> dict[str, Any]:
-    """Those of a stage that decide what it becomes; how a trained writer writes is none of them."""
-    return {name: value for name, value in asdict(settings).items() if name != "writing"}
+    """Those of a stage that decide what it becomes; how a writer writes, and for whom, is none of them."""
+    return {name: value for name, value in asdict(settings).items() if name not in _NOT_LEARNED}
 
 
 def _unwritable(file: Path, error: OSError) -> FailureError:

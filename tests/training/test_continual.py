@@ -54,7 +54,14 @@ CONFIG = RunConfig(
     retrieval=RetrievalConfig(optimizer=STEPS),
     ranking=RankingConfig(optimizer=STEPS),
     generation=GenerationConfig(
-        vocabulary_size=300, layers=1, heads=2, hidden=16, max_tokens=48, max_examples=60, optimizer=STEPS
+        vocabulary_size=300,
+        layers=1,
+        heads=2,
+        hidden=16,
+        max_tokens=48,
+        max_examples=60,
+        shown_readers=0,
+        optimizer=STEPS,
     ),
 )
 

@@ -40,7 +40,14 @@ CONFIG = RunConfig(
     data=DataConfig(max_history=6, shards=1, validation_share=0.2),
     news=NewsConfig(backbone="tiny", category_dimension=4, max_title_tokens=8),
     generation=GenerationConfig(
-        vocabulary_size=300, layers=1, heads=2, hidden=16, max_tokens=48, max_examples=40, optimizer=STEPS
+        vocabulary_size=300,
+        layers=1,
+        heads=2,
+        hidden=16,
+        max_tokens=48,
+        max_examples=40,
+        shown_readers=0,
+        optimizer=STEPS,
     ),
 )
 

@@ -53,6 +53,7 @@ CONFIG = RunConfig(
         hidden=16,
         max_tokens=64,
         dropout=0.0,
+        shown_readers=0,
         contrast=0.1,
         contrast_rows=0.5,
         optimizer=optimizer("sgd", 0.5, 5),
