@@ -103,12 +103,12 @@ def train_generation(
             lambda layout: rows.batches(batching, seed=config.seed, epochs=None, layout=layout, start=start)
         )
 
-    def name_rows(start: int, count: int) -> str:
+    def names_of(start: int, count: int) -> str:
         numbers = rows.row_numbers(batching, config.seed, start, count)
         return _named([learned[number] for number in numbers], data.table)
 
-    how: dict[str, Any] = {"jit_compile": devices.jit_compile, "name_rows": name_rows}
-    return fit(trainer, from_step, steps, optimizer, goal, files, report, **how)
+    jit = devices.jit_compile
+    return fit(trainer, from_step, steps, optimizer, goal, files, report, jit_compile=jit, name_rows=names_of)
 
 
 def _require_batch(texts: int, rows: int) -> None:

@@ -28,7 +28,7 @@ from genre_tf.training.observers import Observers
 from genre_tf.training.progress import Goal
 from genre_tf.training.run_folder import STAGES, train
 from genre_tf.training.stage_data import load_stage_data
-from genre_tf.training.stage_files import StageFiles
+from genre_tf.training.stage_files import StageFiles, learned_settings
 
 SETTINGS = OptimizerConfig(learning_rate=0.1, validate_every=4)
 STEPS = 8
@@ -165,7 +165,10 @@ def test_what_the_writer_writes_is_shown_at_each_validation(tmp_path):
     before, _, after = (text.split("**Written, as served:**") for text in by_step)
     assert before[0] == after[0] and "**Source:**" in before[0]  # the same reader and article
     assert before[1] != after[1] and "interest" in after[1] and "grounding" in after[1]
-    # Without a ranker nobody can tell interest, and the writer learns all the same.
     run, settings = tmp_path / "run", config.generation
+    nobody = dataclasses.replace(settings, shown_readers=0)
+    assert headlines(None, load_stage_data(run, config, print), (), nobody) is None
+    assert learned_settings(nobody) == learned_settings(settings)  # whoever is shown, the same is learned
+    # Without a ranker nobody can tell interest, and the writer learns all the same.
     (run / "ranking" / "model.weights.h5").unlink()
     assert headlines(None, load_stage_data(run, config, print), (), settings) is None
