@@ -196,5 +196,5 @@ class PretrainConfig:
     masked_share: float = 0.15  # of BERT's tokens (Devlin et al. 2019)
     checkpoint_rate: float = 1e-4  # learning rate of what is trained already: it must not forget
     optimizer: OptimizerConfig = field(  # 4 packed rows, some 1,000 tokens: small batches, more updates
-        default_factory=lambda: OptimizerConfig(learning_rate=2e-3, batch_size=4, epochs=7, weight_decay=0.1)
+        default_factory=lambda: OptimizerConfig(learning_rate=2e-3, batch_size=4, epochs=3, weight_decay=0.1)
     )

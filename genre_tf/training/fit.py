@@ -11,7 +11,7 @@ import tensorflow as tf
 
 from genre_tf.config import OptimizerConfig
 from genre_tf.errors import InputError
-from genre_tf.training.memory import peak_memory_gb
+from genre_tf.training.memory import keep_freed_memory, peak_memory_gb
 from genre_tf.training.optimizers import make_optimizer
 from genre_tf.training.progress import FitResult, Goal, Progress, Report
 from genre_tf.training.replicas import ReplicatedModel, replica_count
@@ -87,6 +87,7 @@ def fit(
         InputError: there is no room for the files.
         StoppedError: SIGTERM or Ctrl-C; the state was saved.
     """
+    keep_freed_memory()
     files.folder.mkdir(parents=True, exist_ok=True)
     trainable = trainer.model.trainable_weights
     with trainer.distribute_strategy.scope():

@@ -1,10 +1,13 @@
-"""Resident memory of this process."""
+"""Resident memory of this process, and how its allocator treats what a step has freed."""
 
+import ctypes
 import resource
 import sys
 from pathlib import Path
 
 _STATUS = Path("/proc/self/statm")
+_M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4  # of glibc's malloc.h
+_NEVER = 2**31 - 1  # bytes at the end of the heap that are free before any go back
 
 
 def peak_memory_gb() -> float:
@@ -20,3 +23,19 @@ def memory() -> dict[str, float]:
     except (OSError, ValueError, IndexError):
         return {}
     return {"memory_gb": pages * resource.getpagesize() / 1e9}
+
+
+def keep_freed_memory() -> bool:
+    """Let this process keep what a training step frees, since the next step asks for as much.
+
+    glibc gives large blocks back to the system at once and gets them anew, page by page, at the next step: a
+    third of the time of a small GPT-2's step on two cores. Resident memory then stays at its peak.
+
+    Returns:
+        Whether the allocator has such settings; without them nothing is changed.
+    """
+    try:
+        mallopt = ctypes.CDLL(None).mallopt
+    except (AttributeError, OSError, TypeError):  # not glibc
+        return False
+    return bool(mallopt(_M_MMAP_MAX, 0)) and bool(mallopt(_M_TRIM_THRESHOLD, _NEVER))
