@@ -87,7 +87,6 @@ def fit(
         InputError: there is no room for the files.
         StoppedError: SIGTERM or Ctrl-C; the state was saved.
     """
-    keep_freed_memory()
     files.folder.mkdir(parents=True, exist_ok=True)
     trainable = trainer.model.trainable_weights
     with trainer.distribute_strategy.scope():
@@ -172,6 +171,7 @@ def _run(trainer: StageTrainer, batches_from: Callable[[int], Any], watch: Watch
     out_of_patience = progress.waited >= watch.config.patience and progress.validated == progress.step
     left = watch.steps - progress.step
     if left > 0 and not out_of_patience:
+        keep_freed_memory()
         batches = batches_from(progress.step)
         trainer.fit(batches, steps_per_epoch=left, epochs=1, verbose=0, shuffle=False, callbacks=[watch])
 
