@@ -7,7 +7,7 @@ from pathlib import Path
 
 _STATUS = Path("/proc/self/statm")
 _M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4  # of glibc's malloc.h
-_NEVER = 2**31 - 1  # bytes at the end of the heap that are free before any go back
+_NEVER = -1  # for the trim threshold, says mallopt(3)
 
 
 def peak_memory_gb() -> float:
