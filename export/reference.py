@@ -152,8 +152,8 @@ class RecommenderReference:
 
     def _funnel(self, clicks: Vectors, ranking_clicks: Vectors, rows: set[int], titles: set[str]) -> Row:
         reader = self._reader(clicks)
-        looked_at = self._looked_at(reader)
-        scores = self.catalogue.retrieval_vectors[looked_at] @ reader
+        looked_at, vectors = self._looked_at(reader)
+        scores = vectors @ reader
         scores[~self._may_be_found(rows, titles)[looked_at]] = -np.inf
         order = np.argsort(-scores, kind="stable")[: self.retrieve]
         best = looked_at[order[np.isfinite(scores[order])]]
@@ -166,12 +166,14 @@ class RecommenderReference:
             "score": list(probability[first]),
         }
 
-    def _looked_at(self, reader: Vectors) -> npt.NDArray[np.int64]:
-        """Rows that a search compares with the reader."""
+    def _looked_at(self, reader: Vectors) -> tuple[npt.NDArray[np.int64], Vectors]:
+        """Rows that a search compares with the reader, and their vectors."""
+        vectors = self.catalogue.retrieval_vectors
         if self.searched is None:
-            return np.arange(len(self.titles))
+            return np.arange(len(vectors)), vectors
         nearest = np.argsort(-(self.means @ reader), kind="stable")[: self.searched.probes]
-        return np.concatenate([self.searched.blocks[block] for block in sorted(nearest)])
+        rows = np.concatenate([self.searched.blocks[block] for block in sorted(nearest)])
+        return rows, vectors[rows]
 
     def _may_be_found(self, rows: set[int], titles: set[str]) -> npt.NDArray[np.bool_]:
         """Which articles are neither read nor too old: bool [N]."""

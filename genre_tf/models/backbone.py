@@ -1,13 +1,15 @@
 """The news backbone of a run: BERT, cut below its trained layers, and the categories that were trained."""
 
+import functools
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import keras
 import numpy as np
 import numpy.typing as npt
+import tensorflow as tf
 
 from genre_tf.backbones.bert import Bert, load_bert
 from genre_tf.backbones.layers import UpperLayers, split_layers
@@ -54,6 +56,26 @@ class NewsBackbone:
     categories: Categories
     config: NewsConfig
     identity: str
+
+    @functools.cached_property
+    def text_features(self) -> Callable[[tf.Tensor], dict[str, tf.Tensor]]:
+        """What a tower reads of raw text, string [N], categories unknown.
+
+        One traced function: a graph that reads text in several places holds the frozen layers once, which is
+        most of what there is to load.
+        """
+        tokenizer, lower, width = self.bert.tokenizer, self.lower, self.config.max_title_tokens
+
+        def features(texts: tf.Tensor) -> dict[str, tf.Tensor]:
+            token_ids = tokenizer(texts, width)  # [texts, tokens]
+            # [CLS] and [SEP] alone are no text; an empty article must be the zero vector as in a table.
+            written = tf.strings.length(tf.strings.strip(texts)) > 0
+            mask = (token_ids != tokenizer.pad_id) & written[:, None]
+            unknown = tf.zeros_like(token_ids[:, 0])
+            states = token_ids if lower is None else lower(token_ids)
+            return {"states": states, "mask": mask, "category": unknown, "subcategory": unknown}
+
+        return tf.function(features, input_signature=[tf.TensorSpec([None], tf.string)], autograph=False)  # type: ignore[no-any-return]
 
     @property
     def trained_parameters(self) -> int:

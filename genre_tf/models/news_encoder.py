@@ -37,13 +37,7 @@ class NewsEncoder:
 
     def text_features(self, texts: tf.Tensor) -> dict[str, tf.Tensor]:
         """What the tower reads of raw text, string [N]; stages with the same frozen layers can share it."""
-        tokenizer, lower = self.backbone.bert.tokenizer, self.backbone.lower
-        token_ids = tokenizer(texts, self.backbone.config.max_title_tokens)  # [texts, tokens]
-        # [CLS] and [SEP] alone are no text; an empty article must be the zero vector as in a table.
-        mask = (token_ids != tokenizer.pad_id) & (tf.strings.length(tf.strings.strip(texts)) > 0)[:, None]
-        unknown = tf.zeros_like(token_ids[:, 0])
-        states = token_ids if lower is None else lower(token_ids)
-        return {"states": states, "mask": mask, "category": unknown, "subcategory": unknown}
+        return self.backbone.text_features(texts)
 
     def embed(self, features: ArticleFeatures) -> npt.NDArray[np.float32]:
         """Encode every article of a table, float32 [N, D]; row 0, the padding article, is zeros."""
