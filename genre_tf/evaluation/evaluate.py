@@ -6,20 +6,10 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
-
 from genre_tf.backbones.bert import load_bert
 from genre_tf.config import RunConfig
-from genre_tf.data.counters import Counters
 from genre_tf.data.examples import ImpressionExample
-from genre_tf.data.manifest import COUNTERS_FILE
-from genre_tf.data.records import read_articles
-from genre_tf.data.text_examples import history_titles
 from genre_tf.evaluation import baselines
-from genre_tf.evaluation.cold_start import cold_impressions, cold_start, from_interest
-from genre_tf.evaluation.generation_report import MIN_ABSTRACT_WORDS, generation_metrics
-from genre_tf.evaluation.personalisation import personal_metrics, readers_of_articles
 from genre_tf.evaluation.ranking_report import click_report, ranking_report, retrieval_report
 from genre_tf.evaluation.report import finite
 from genre_tf.evaluation.run_models import chosen_models, has_generator, load_scorers, open_run
@@ -28,23 +18,13 @@ from genre_tf.evaluation.scoring import (
     ModelScorer,
     Scorer,
     Scores,
-    TwoTowerScorer,
     score_blocks,
 )
-from genre_tf.evaluation.served_writer import ServedWriter
-from genre_tf.evaluation.slices import FEW_CLICKS, Seen, slice_masks
-from genre_tf.evaluation.text_samples import shown_samples
+from genre_tf.evaluation.slices import Seen, slice_masks
 from genre_tf.evaluation.title_vectors import title_vectors
-from genre_tf.generation.safety_classifier import load_classifier
-from genre_tf.generation.writer_options import writer_options
-from genre_tf.models.checkpoint import (
-    BACKBONE_FOLDER,
-    WEIGHTS_FILE,
-    load_backbone,
-    load_ranker,
-    load_two_tower,
-)
-from genre_tf.models.generator_checkpoint import check_towers, load_generator
+from genre_tf.evaluation.writer_evaluation import WriterEvaluation
+from genre_tf.models.checkpoint import BACKBONE_FOLDER, WEIGHTS_FILE
+from genre_tf.models.generator_checkpoint import check_towers
 
 Say = Callable[[str], None]
 
@@ -145,7 +125,7 @@ def evaluate_run(
     if look is not None:
         look(Measured(log=log, examples=examples, scorers=scorers))
     if options.generation and has_generator(run):
-        _add_texts(run, config, log, examples, clicked, scorers, options, report, say)
+        _add_texts(WriterEvaluation(run, config, log, examples, clicked, scorers, say), options, report)
     return dict(finite(report))
 
 
@@ -163,27 +143,14 @@ def _opened(run: Path, options: EvaluationOptions) -> tuple[RunConfig, tuple[str
     return config, chosen_models(run, config, options.models)
 
 
-def _add_texts(
-    run: Path,
-    config: RunConfig,
-    log: ScoredLog,
-    examples: Sequence[ImpressionExample],
-    clicked: Sequence[npt.NDArray[np.bool_]],
-    scorers: Mapping[str, ModelScorer],
-    options: EvaluationOptions,
-    report: dict[str, Any],
-    say: Say,
-) -> None:
+def _add_texts(writer: WriterEvaluation, options: EvaluationOptions, report: dict[str, Any]) -> None:
     """Put into the report what the generator is worth, and samples of its texts."""
-    say("generator")
-    learned = _learned(run)
-    found = _generation(run, scorers, log, examples, learned, options.before)
-    report["generation"], report["before"]["generation"] = found
-    if options.readers and (run / "ranking" / WEIGHTS_FILE).is_file():
-        personal = _personal(run, config, log, examples, learned, options, say)
+    writer.say("generator")
+    report["generation"], report["before"]["generation"] = writer.metrics(before=options.before)
+    if options.readers and (writer.run / "ranking" / WEIGHTS_FILE).is_file():
+        personal = writer.personal(options.readers, options.samples)
         report["generation"]["personal"], report["samples"] = personal
-        cold = _cold_start(run, config, log, examples, clicked, scorers, say)
-        report["generation"]["cold_start"] = cold
+        report["generation"]["cold_start"] = writer.cold_start()
 
 
 def _scores(scorers: Mapping[str, Scorer], log: ScoredLog) -> dict[str, Scores]:
@@ -203,88 +170,3 @@ def _baselines(
         "bm25": baselines.bm25(examples, log.table),
         "untrained_embeddings": baselines.mean_of_history(examples, vectors),
     }
-
-
-def _generation(
-    run: Path,
-    scorers: Mapping[str, Scorer],
-    log: ScoredLog,
-    examples: Sequence[ImpressionExample],
-    learned: frozenset[str],
-    before: bool,
-) -> tuple[dict[str, Any], dict[str, Any]]:
-    """The generator's metrics, and those of one with new random weights if `before` wants them."""
-    towers = scorers.get("two_tower") or load_scorers(run, ("two_tower",), log.table)["two_tower"]
-    if not isinstance(towers, TwoTowerScorer):
-        raise TypeError(f"the two towers score as {type(towers).__name__}")
-
-    def measured(trained: bool) -> dict[str, Any]:
-        parts = load_generator(run, trained=trained)
-        return generation_metrics(parts, towers, log, examples, learned)
-
-    return measured(True), measured(False) if before else {}
-
-
-def _learned(run: Path) -> frozenset[str]:
-    # The counters also know what the runs before this one were shown, and learned.
-    counted = Counters.load(run / "prepared" / COUNTERS_FILE).views.keys()
-    return frozenset(read_articles(run / "prepared").news_ids) | counted
-
-
-def _personal(
-    run: Path,
-    config: RunConfig,
-    log: ScoredLog,
-    examples: Sequence[ImpressionExample],
-    learned: frozenset[str],
-    options: EvaluationOptions,
-    say: Say,
-) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-    """What is written for readers of the split, and some of it to look at."""
-    readers = readers_of_articles(log.table, examples, learned, options.readers, MIN_ABSTRACT_WORDS)
-    if len(readers) < 2:
-        say("no two readers of articles that the generator has not learned: nothing written for readers")
-        return {}, []
-    histories = [reader.titles for reader in readers]
-    writer = _served_writer(run, config, histories, options.samples)
-    say(f"writing {writer.samples} texts for each of {len(readers)} readers, and for another one")
-    titles = [title for title in log.table.titles if title]
-    metrics, samples = personal_metrics(writer, readers, titles, config.seed)
-    return metrics, shown_samples(samples)
-
-
-def _cold_start(
-    run: Path,
-    config: RunConfig,
-    log: ScoredLog,
-    examples: Sequence[ImpressionExample],
-    clicked: Sequence[npt.NDArray[np.bool_]],
-    scorers: Mapping[str, ModelScorer],
-    say: Say,
-) -> dict[str, Any]:
-    """What written articles do to the ranking of readers with few clicks; empty where there is none."""
-    few, there_are = cold_impressions(log)
-    if not few:
-        return {}
-    say(f"filling the histories of {len(few)} impressions of readers with few clicks")
-    cold, labels = [examples[at] for at in few], [clicked[at] for at in few]
-    histories = [history_titles(log.table, example.history) for example in cold]
-    writer = _served_writer(run, config, histories, FEW_CLICKS)
-    found = cold_start(cold, labels, scorers, len(log.table), from_interest(writer, log.table))
-    return {**found, "of_impressions": there_are}
-
-
-def _served_writer(
-    run: Path, config: RunConfig, histories: Sequence[Sequence[str]], samples: int | None
-) -> ServedWriter:
-    """The run's writer for readers of these titles, as it is served; None: so many samples too."""
-    shared = load_backbone(run, config)
-    parts = load_generator(run)
-    return ServedWriter(
-        parts,
-        load_two_tower(run, shared=shared),
-        load_ranker(run, shared=shared),
-        histories,
-        writer_options(config.generation.writing, parts.prompts, samples=samples),
-        load_classifier(run, run / "ranking" / WEIGHTS_FILE),
-    )

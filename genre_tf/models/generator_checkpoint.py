@@ -9,12 +9,14 @@ from genre_tf.backbones.language_models import (
     build_language_model,
     family_of,
     layers_of,
+    load_language_model,
     parse_writer_trainable,
 )
 from genre_tf.data.manifest import file_fingerprint
 from genre_tf.errors import InputError
 from genre_tf.models.generator import Generator
 from genre_tf.models.prompts import CONTROL_TOKENS, Prompts, PromptSizes
+from genre_tf.models.reader_prefix import UNSEEN
 from genre_tf.text.byte_pair import BytePair
 
 FOLDER = "generation"
@@ -113,7 +115,7 @@ def load_generator(run: Path, *, trained: bool = True) -> TrainedGenerator:
 
     Args:
         run: the run folder.
-        trained: False gives it with new random weights, for comparison or to start from others.
+        trained: False gives it with new random weights, to start from others.
 
     Raises:
         InputError: the run has no trained generator, or one that was trained on other towers, or a file of it
@@ -128,24 +130,56 @@ def load_generator(run: Path, *, trained: bool = True) -> TrainedGenerator:
     if trained:
         check_towers(run)
     try:
-        sizes: dict[str, Any] = json.loads((folder / _SIZES_FILE).read_text("utf-8"))
-        tokenizer = BytePair.from_folder(folder)
-        config = sizes["config"]
-        layers = layers_of(
-            build_language_model(config),
-            config,
-            parse_writer_trainable(sizes["trainable"]),
-            [tokenizer.token_id(token) for token in CONTROL_TOKENS],
-        )
-        generator = Generator(
-            layers,
-            user_dimension=sizes["user_dimension"],
-            prefix_tokens=sizes["prefix_tokens"],
-        )
-        prompts = Prompts(tokenizer, PromptSizes(**sizes["prompt"]))
+        sizes = json.loads((folder / _SIZES_FILE).read_text("utf-8"))
+        parts = _described(folder, sizes, build_language_model(sizes["config"]))
         if trained:
-            generator.load_weights(weights)
+            parts.generator.load_weights(weights)
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise InputError(f"{folder} is damaged ({error}): train the generation stage again") from None
+    return parts
+
+
+def untrained_generator(run: Path, backbone: str) -> TrainedGenerator:
+    """The generator of a run as its training began, for comparison.
+
+    Args:
+        run: the run folder.
+        backbone: name of the checkpoint that it was adapted from; empty: it began with random weights.
+
+    Raises:
+        InputError: as `load_generator`; or there is no such checkpoint, or it is another one by now.
+    """
+    if not backbone:
+        return load_generator(run, trained=False)
+    found = load_language_model(backbone, CONTROL_TOKENS)
+    folder = run / FOLDER
+    try:
+        sizes = json.loads((folder / _SIZES_FILE).read_text("utf-8"))
+        if json.loads(json.dumps(found.config)) != sizes["config"]:
+            raise InputError(f"{backbone} is not what {folder} was trained from")
+        return _described(folder, sizes, found.backbone, prefix_bias=UNSEEN)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise InputError(f"{folder} is damaged ({error}): train the generation stage again") from None
+
+
+def _described(
+    folder: Path, sizes: dict[str, Any], backbone: Any, *, prefix_bias: float = 0.0
+) -> TrainedGenerator:
+    """The generator that a folder describes, around a backbone."""
+    tokenizer = BytePair.from_folder(folder)
+    config = sizes["config"]
+    layers = layers_of(
+        backbone,
+        config,
+        parse_writer_trainable(sizes["trainable"]),
+        [tokenizer.token_id(token) for token in CONTROL_TOKENS],
+    )
+    generator = Generator(
+        layers,
+        user_dimension=sizes["user_dimension"],
+        prefix_tokens=sizes["prefix_tokens"],
+        prefix_bias=prefix_bias,
+    )
+    prompts = Prompts(tokenizer, PromptSizes(**sizes["prompt"]))
     words = tuple(sizes["common_words"])
     return TrainedGenerator(generator, prompts, words, config, sizes["trainable"], sizes.get("towers"))

@@ -5,27 +5,41 @@ import math
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import tensorflow as tf
 
+from genre_tf.backbones.gpt2 import new_gpt2, save_gpt2, tiny_byte_pair
 from genre_tf.cli.evaluate import evaluate
+from genre_tf.config import GenerationConfig, WritingConfig
 from genre_tf.data.articles import Article
+from genre_tf.data.records import read_articles
 from genre_tf.errors import InputError
 from genre_tf.evaluation import generation_report
 from genre_tf.evaluation.evaluate import EvaluationOptions, evaluate_run
 from genre_tf.evaluation.generation_report import (
     ClickedTitle,
     TitleLoss,
-    greedy_titles,
     headline_articles,
+    likeliest_titles,
     likelihood_metrics,
 )
+from genre_tf.generation.beam import Beam
+from genre_tf.generation.sampling import Greedy
+from genre_tf.generation.writer import Writer
 from genre_tf.models.generator_checkpoint import (
+    FOLDER,
+    WEIGHTS_FILE,
     TrainedGenerator,
     load_generator,
+    save_generator_sizes,
+    untrained_generator,
 )
+from genre_tf.models.prompts import CONTROL_TOKENS
+from genre_tf.models.reader_prefix import UNSEEN
+from genre_tf.training.generation import new_generator
 
 
 @pytest.fixture(scope="module")
@@ -96,7 +110,51 @@ def test_many_articles_are_sampled_evenly(monkeypatch: pytest.MonkeyPatch) -> No
 
 def test_without_texts_nothing_is_claimed(clueless: TrainedGenerator) -> None:
     assert set(likelihood_metrics(clueless, []).values()) == {None}
-    assert greedy_titles(clueless, []) == ([], None, None)
+    assert likeliest_titles(clueless, []) == ([], None, None)
+
+
+def test_headlines_are_searched_unless_the_run_writes_greedily(
+    writing_run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[object] = []
+
+    class Watched(Writer):
+        def __init__(self, *arguments: Any) -> None:
+            seen.append(arguments[2])
+            super().__init__(*arguments)
+
+    monkeypatch.setattr(generation_report, "Writer", Watched)
+    parts = load_generator(writing_run)
+    for strategy in ("sample", "greedy", "beam"):
+        settings = WritingConfig(strategy=strategy, samples=3, beam_width=6, beam_groups=2, min_tokens=2)
+        assert len(likeliest_titles(parts, ["Some text about food"], settings).titles) == 1
+    sampled, greedy, beam = seen
+    assert sampled == beam
+    assert (beam.strategy, beam.samples, beam.constraints.min_tokens) == (Beam(width=6), 1, 2)
+    assert greedy.strategy == Greedy()
+
+
+def test_before_training_an_adapted_writer_is_its_checkpoint(tiny_run: Path, tmp_path: Path) -> None:
+    tokenizer = tiny_byte_pair(CONTROL_TOKENS)
+    checkpoint = new_gpt2(tokenizer, layers=1, heads=2, hidden=16, max_tokens=96, seed=5)
+    save_gpt2(checkpoint, tmp_path / "checkpoint")
+    run = tmp_path / "run"
+    shutil.copytree(tiny_run, run)
+    settings = GenerationConfig(backbone=str(tmp_path / "checkpoint"), trainable="lora 2", max_tokens=96)
+    parts = new_generator(settings, read_articles(run / "prepared"), 8, run / FOLDER)
+    save_generator_sizes(parts, run / FOLDER)
+    for weight in parts.generator.weights:
+        weight.assign(weight + 0.1)
+    parts.generator.save_weights(run / FOLDER / WEIGHTS_FILE)
+    found = untrained_generator(run, settings.backbone).generator
+    for weight, expected in zip(found.backbone.weights, checkpoint.backbone.weights, strict=True):
+        np.testing.assert_array_equal(weight.numpy(), expected.numpy())
+    assert float(found.reader_prefix.bias) == UNSEEN
+    (run / FOLDER / "generator.json").write_text(
+        (run / FOLDER / "generator.json").read_text("utf-8").replace('"n_positions": 96', '"n_positions": 95')
+    )
+    with pytest.raises(InputError, match=r"is not what .* was trained from"):
+        untrained_generator(run, settings.backbone)
 
 
 @pytest.mark.slow
@@ -153,6 +211,6 @@ def test_the_generator_can_be_left_out(
     def refused(*_: object, **__: object) -> Callable[..., object]:
         raise AssertionError("the generator was loaded")
 
-    monkeypatch.setattr("genre_tf.evaluation.evaluate.load_generator", refused)
+    monkeypatch.setattr("genre_tf.evaluation.writer_evaluation.load_generator", refused)
     options = EvaluationOptions(models=("ranker",), before=False, generation=False)
     assert evaluate_run(writing_run, tiny_data, "dev", options, say=print)["generation"] == {}
