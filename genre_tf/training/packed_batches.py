@@ -1,6 +1,6 @@
 """Batches of packed rows for language modelling: the next token, or hidden words."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import islice
@@ -32,12 +32,15 @@ class TokenTexts:
         labels: the token after each, int32 [tokens]; None for masked models, which predict the inputs.
         masking: how words are hidden; None for causal models.
         numbers: the place of the text that each was cut from, among all.
+        contexts: of each token the numbers of its n-grams' contexts, a list for each length; see
+            `genre_tf.training.ngram_targets`. None of them: only the text's own tokens are learned.
     """
 
     inputs: list[npt.NDArray[np.int32]]
     labels: list[npt.NDArray[np.int32]] | None
     masking: Masking | None
     numbers: list[int]
+    contexts: tuple[list[npt.NDArray[np.int32]], ...] = ()
 
     @cached_property
     def lengths(self) -> npt.NDArray[np.int64]:
@@ -115,12 +118,22 @@ class PackedBatches:
         rows: of a batch.
         seed: of order and hidden words.
 
+    Attributes:
+        smoothing: of texts with contexts, the share of the n-grams in the targets of a batch, by its number.
+
     Raises:
         InputError: the texts fill less than one batch.
     """
 
-    def __init__(self, texts: TokenTexts, width: int, rows: int, seed: int) -> None:
+    def __init__(
+        self,
+        texts: TokenTexts,
+        width: int,
+        rows: int,
+        seed: int,
+    ) -> None:
         self.texts, self.width, self.rows, self.seed = texts, width, rows, seed
+        self.smoothing: Callable[[int], float] = lambda number: 0.0
         if self.in_epoch < 1:
             raise InputError(
                 f"{len(texts.inputs)} texts of {int(texts.lengths.sum())} tokens fill less than one batch "
@@ -147,6 +160,8 @@ class PackedBatches:
         Returns:
             Dataset of token_ids, text and position, int32 [rows, width] each; labels int32 and label_weight
             float32 [rows, width], of a masked model [rows, hidden tokens], with places int32 of that shape.
+            Of texts with contexts also contexts int32 [rows, width, lengths] and smoothing float32
+            [rows, width], the share of the n-grams in the target.
             What is left over at the end of an epoch, less than a batch, is left out.
 
         Raises:
@@ -159,9 +174,12 @@ class PackedBatches:
             )
 
         def each_part() -> Iterator[Arrays]:
-            for epoch, number, batch in self._from(start):
+            for at, (epoch, number, batch) in enumerate(self._from(start), start):
                 for part in layout.wanted:
-                    yield self._arrays(batch[part :: layout.parts], epoch, number + part, layout.parts)
+                    found = self._arrays(batch[part :: layout.parts], epoch, number + part, layout.parts)
+                    if self.texts.contexts:
+                        found["smoothing"] = np.full_like(found["label_weight"], self.smoothing(at))
+                    yield found
 
         wide = self.texts.masking.places(self.width) if self.texts.masking else self.width
         rows = self.rows // layout.parts
@@ -172,6 +190,9 @@ class PackedBatches:
         like["label_weight"] = tf.TensorSpec([rows, wide], tf.float32)
         if self.texts.masking:
             like["places"] = tf.TensorSpec([rows, wide], tf.int32)
+        if self.texts.contexts:
+            like["contexts"] = tf.TensorSpec([rows, self.width, len(self.texts.contexts)], tf.int32)
+            like["smoothing"] = tf.TensorSpec([rows, self.width], tf.float32)
         data = tf.data.Dataset.from_generator(each_part, output_signature=like)
         # Said, since a strategy asks all workers at each step if data is left.
         data = data.apply(tf.data.experimental.assert_cardinality(tf.data.INFINITE_CARDINALITY))
@@ -219,8 +240,10 @@ def packed_arrays(
 ) -> Arrays:
     """The batch of some rows; see `PackedBatches.batches`. Each row's seed decides what it hides."""
     columns = [texts.inputs] + ([texts.labels] if texts.labels is not None else [])
-    out, text, position = lay_out(columns, rows, width)
+    out, text, position = lay_out([*columns, *texts.contexts], rows, width)
     found: Arrays = {"token_ids": out[0], "text": text, "position": position}
+    if texts.contexts:
+        found["contexts"] = np.stack(out[len(columns) :], axis=-1)
     if texts.masking is None:
         return {**found, "labels": out[1], "label_weight": (text > 0).astype(np.float32)}
     return {**found, **_hidden(out[0], text, texts.masking, seeds)}

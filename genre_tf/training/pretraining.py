@@ -16,7 +16,6 @@ from genre_tf.data.corpus import Corpus, NewsTexts, read_corpus, read_unseen
 from genre_tf.errors import InputError
 from genre_tf.evaluation.perplexity import WORD_END_NOTE, TextLoss, UnigramModel, perplexity, word_count
 from genre_tf.training.distribution import Distribution
-from genre_tf.training.embedding_start import start_embeddings
 from genre_tf.training.fit import fit, load_weights
 from genre_tf.training.language_modelling import (
     LanguageModel,
@@ -26,7 +25,7 @@ from genre_tf.training.language_modelling import (
     masked_language_model,
     measured_kinds,
 )
-from genre_tf.training.packed_batches import PackedBatches, TokenTexts
+from genre_tf.training.packed_corpus import packed_corpus
 from genre_tf.training.progress import FitResult, Goal, Report
 from genre_tf.training.run_lock import run_lock
 from genre_tf.training.stage_files import StageFiles, fingerprint
@@ -37,6 +36,8 @@ _RANGES = (
     ("dropout", 0.0, 0.9),
     ("validation_share", 0.001, 0.9),
     ("masked_share", 0.01, 0.9),
+    ("smoothing_tokens", 0, 8),
+    ("smoothing_end", 0.0, 1.0),
     ("max_tokens", 8, 32768),
     ("layers", 1, 1000),
     ("hidden", 1, 65536),
@@ -177,11 +178,10 @@ def _train(
         return found
     if language_model.name:
         settings = dataclasses.replace(settings, learning_rate=config.pretrain.checkpoint_rate)
-    texts = language_model.tokenize(corpus.learned.all)
-    if language_model.name is None and config.pretrain.start_embeddings:
-        report("token embeddings start from what stands near each token")
-        _start(language_model, texts, config.seed)
-    packed = PackedBatches(texts, language_model.width, settings.batch_size, config.seed)
+    packed = packed_corpus(language_model, trainer, corpus.learned.all, config, settings, devices.jit_compile)
+    texts = packed.texts
+    if trainer.ngrams is not None:
+        report("a new model: it learns tokens, and at first more of their n-grams")
     full = packed.tokens / settings.batch_size / language_model.width
     report(
         f"{int(texts.lengths.sum())} tokens an epoch, {packed.in_epoch} batches of {settings.batch_size} "
@@ -212,12 +212,6 @@ def _train(
     )
     files.finish(result)
     return result
-
-
-def _start(language_model: LanguageModel, texts: TokenTexts, seed: int) -> None:
-    table = language_model.model.backbone.token_embedding.embeddings
-    vocabulary, width = table.shape
-    table.assign(start_embeddings(texts.inputs, vocabulary, width, seed))
 
 
 def _losses(measures: Measures) -> dict[str, dict[str, TextLoss]]:
