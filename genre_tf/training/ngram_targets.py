@@ -2,7 +2,7 @@
 
 A place of a text tells one next token; the corpus tells what else has followed the same few tokens, and how
 likely something new is. A model that learns both needs a fraction of the steps: after 100,000 tokens of news
-its perplexity a word was 28,000 instead of 56,000.
+the perplexity a word of held-out titles was 16,600 instead of 37,400.
 """
 
 from collections.abc import Sequence
