@@ -125,13 +125,7 @@ class PackedBatches:
         InputError: the texts fill less than one batch.
     """
 
-    def __init__(
-        self,
-        texts: TokenTexts,
-        width: int,
-        rows: int,
-        seed: int,
-    ) -> None:
+    def __init__(self, texts: TokenTexts, width: int, rows: int, seed: int) -> None:
         self.texts, self.width, self.rows, self.seed = texts, width, rows, seed
         self.smoothing: Callable[[int], float] = lambda number: 0.0
         if self.in_epoch < 1:

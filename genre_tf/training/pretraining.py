@@ -181,7 +181,7 @@ def _train(
     packed = packed_corpus(language_model, trainer, corpus.learned.all, config, settings, devices.jit_compile)
     texts = packed.texts
     if trainer.ngrams is not None:
-        report("a new model: it learns tokens, and at first more of their n-grams")
+        report(f"it begins with what n-grams of {config.pretrain.smoothing_tokens} tokens expect")
     full = packed.tokens / settings.batch_size / language_model.width
     report(
         f"{int(texts.lengths.sum())} tokens an epoch, {packed.in_epoch} batches of {settings.batch_size} "

@@ -4,6 +4,7 @@ import json
 import math
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ import tensorflow as tf
 
 from genre_tf.backbones.gpt2 import new_gpt2, save_gpt2, tiny_byte_pair
 from genre_tf.cli.evaluate import evaluate
-from genre_tf.config import GenerationConfig, WritingConfig
+from genre_tf.config import GenerationConfig, WritingConfig, read_config
 from genre_tf.data.articles import Article
 from genre_tf.data.records import read_articles
 from genre_tf.errors import InputError
@@ -26,6 +27,7 @@ from genre_tf.evaluation.generation_report import (
     likeliest_titles,
     likelihood_metrics,
 )
+from genre_tf.evaluation.writer_evaluation import WriterEvaluation
 from genre_tf.generation.beam import Beam
 from genre_tf.generation.sampling import Greedy
 from genre_tf.generation.writer import Writer
@@ -155,6 +157,19 @@ def test_before_training_an_adapted_writer_is_its_checkpoint(tiny_run: Path, tmp
     )
     with pytest.raises(InputError, match=r"is not what .* was trained from"):
         untrained_generator(run, settings.backbone)
+
+
+def test_a_checkpoint_that_is_gone_is_said_and_leaves_out_what_was_before(
+    writing_run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(WriterEvaluation, "_metrics_of", lambda self, parts: {"measured": True})
+    config = read_config(writing_run / "config.toml")
+    gone = replace(config, generation=replace(config.generation, backbone="no/such/folder"))
+    said: list[str] = []
+    for settings, before in ((config, {"measured": True}), (gone, {})):
+        writer = WriterEvaluation(writing_run, settings, None, (), (), {}, said.append)  # type: ignore[arg-type]
+        assert writer.metrics(before=True) == ({"measured": True}, before)
+    assert len(said) == 1 and "left out" in said[0] and "no/such/folder" in said[0]
 
 
 @pytest.mark.slow
