@@ -1,7 +1,9 @@
 """GGUF files, made once into Hugging Face folders that everything else here reads."""
 
+import contextlib
 import hashlib
 import importlib.util
+import io
 import json
 import os
 import tempfile
@@ -140,13 +142,14 @@ def _dequantised(file: Path) -> tuple[dict[str, Any], dict[str, Any]]:
     import torch
     from transformers import GgufConfig, LlamaForCausalLM
 
-    model = LlamaForCausalLM.from_pretrained(
-        file.parent,
-        gguf_file=file.name,
-        dtype=torch.float32,
-        quantization_config=GgufConfig(dequantize=True),
-        local_files_only=True,
-    )
+    with contextlib.redirect_stderr(io.StringIO()):  # its progress bars would break into our lines
+        model = LlamaForCausalLM.from_pretrained(
+            file.parent,
+            gguf_file=file.name,
+            dtype=torch.float32,
+            quantization_config=GgufConfig(dequantize=True),
+            local_files_only=True,
+        )
     # What is not of the weights (where the file lay, how it was packed) is of no use to a reader.
     config = {
         name: value

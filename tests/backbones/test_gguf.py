@@ -128,6 +128,14 @@ def test_a_second_load_reads_the_kept_folder_without_torch(small: Path) -> None:
     assert done.stdout.strip().endswith(str(folder))
 
 
+def test_the_readers_print_nothing_of_their_own(
+    small: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    gguf_folder(small)
+    assert capsys.readouterr() == ("", "")
+
+
 SPOILED: list[tuple[Callable[[bytes], bytes], str]] = [
     (lambda content: b"rubbish" + content, "does not begin with GGUF"),
     (lambda content: content[:100], "is damaged"),
