@@ -9,21 +9,27 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from genre_tf.environment import without_preferences
 from genre_tf.export import replay
 from genre_tf.export.exchanges import write_exchanges
-from genre_tf.export.warmup import WARMUP_FILE, read_warmup
 
 LONGEST_REPLAY_S = 3600
 
 
 @contextlib.contextmanager
-def fresh_process() -> Iterator["FreshProcess"]:
-    """Start one; it imports TensorFlow while a version is still being written. It ends with the context."""
-    command = [sys.executable, "-I", replay.__file__]
+def fresh_process(known_graph: bool = False) -> Iterator["FreshProcess"]:
+    """Start one; it imports TensorFlow while a version is still being written. It ends with the context.
+
+    Args:
+        known_graph: as in `replay.replay`.
+    """
+    command = [sys.executable, "-I", replay.__file__, *[replay.KNOWN_GRAPH] * known_graph]
     pipe = subprocess.PIPE
     with (
         tempfile.TemporaryDirectory() as scratch,
-        subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe, text=True) as process,  # noqa: S603  (our own program)
+        subprocess.Popen(  # noqa: S603  (our own program)
+            command, stdin=pipe, stdout=pipe, stderr=pipe, text=True, env=without_preferences()
+        ) as process,
     ):
         try:
             yield FreshProcess(process, Path(scratch))
@@ -42,19 +48,36 @@ class FreshProcess:
     def __init__(self, process: "subprocess.Popen[str]", scratch: Path) -> None:
         self._process = process
         self._scratch = scratch
+        self._reads: Path | None = None
+
+    def read_graph(self, version: Path) -> None:
+        """Let it prepare the signatures of a version that is still being written, without waiting for it.
+
+        Most of what a first answer takes goes into TensorFlow's optimizing of the graph.
+
+        Args:
+            version: folder with `saved_model.pb`, which stays as it is.
+        """
+        self._reads = version
+        self._say(version)
 
     def load(self, version: Path) -> None:
         """Let it load a version and answer the warmup requests, without waiting for it.
 
         Args:
-            version: folder with `saved_model.pb` and the warmup requests.
+            version: folder of the whole SavedModel, with the warmup requests.
 
         Raises:
             InputError: the warmup requests are missing or damaged.
         """
+        # Here, so that whoever starts a process need not have imported TensorFlow before.
+        from genre_tf.export.warmup import WARMUP_FILE, read_warmup
+
         requests = self._scratch / "warmup.npz"
         write_exchanges(requests, read_warmup(version / "assets.extra" / WARMUP_FILE))
-        self._say(version, requests)
+        if self._reads != version:
+            self.read_graph(version)
+        self._say(requests)
 
     def answers(self, parity: Path) -> tuple[list[dict[str, Any]], list[str]]:
         """Let it answer the recorded requests too, wait for it, and end it.

@@ -4,7 +4,7 @@ What `genre refresh` will rewrite without training lies in variables of open len
 in constants of the graph.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -151,27 +151,30 @@ class ArticleIndex(tf.Module):
         )
 
 
-def read_catalogue(index: Any) -> Catalogue:
-    """The articles of an index, made or read back from a SavedModel; their texts are but their titles."""
-    columns = (index.news_ids, index.titles, index.categories)
-    news_ids, titles, categories = ([text.decode("utf-8") for text in one.numpy()] for one in columns)
-    return Catalogue(
-        news_ids,
-        titles,
-        titles,
-        _vectors(index.nearest, len(news_ids)),
-        index.ranking_vectors.numpy(),
-        index.counters.numpy(),
-        categories,
+def read_catalogue(values: Mapping[str, Any]) -> Catalogue:
+    """The articles of an index; their texts are but their titles.
+
+    Args:
+        values: of its variables: `variable_values` of one that was made, `attached_values` of a SavedModel.
+
+    Raises:
+        KeyError: they are of another kind of index.
+    """
+    names = ("news_ids", "titles", "categories")
+    news_ids, titles, categories = (
+        [text.decode("utf-8") for text in np.asarray(values[name])] for name in names
     )
+    ranking_vectors, counters = (np.asarray(values[name]) for name in ("ranking_vectors", "counters"))
+    vectors = _vectors(values, len(news_ids))
+    return Catalogue(news_ids, titles, titles, vectors, ranking_vectors, counters, categories)
 
 
-def _vectors(nearest: Any, articles: int) -> npt.NDArray[np.float32]:
-    """What a search holds, float32 [N, D]."""
-    if hasattr(nearest, "matrix"):
-        return np.ascontiguousarray(nearest.matrix.numpy()[:, :articles].T)
-    blocks = nearest.blocks.numpy()
-    return blocks.reshape(-1, blocks.shape[-1])[nearest.places.numpy()]
+def _vectors(values: Mapping[str, Any], articles: int) -> npt.NDArray[np.float32]:
+    """What a search holds, float32 [N, D]; columns of a matrix stay where they are."""
+    if "nearest.matrix" in values:
+        return np.asarray(values["nearest.matrix"])[:, :articles].T
+    blocks, places = (np.asarray(values[f"nearest.{name}"]) for name in ("blocks", "places"))
+    return blocks.reshape(-1, blocks.shape[-1])[places]
 
 
 def older_than(counters: npt.NDArray[np.float32], hours: float) -> npt.NDArray[np.bool_]:

@@ -118,5 +118,8 @@ def kept(catalogue: Catalogue, rows: npt.NDArray[np.bool_]) -> Catalogue:
 
 
 def _grown(array: Vectors, size: int) -> Vectors:
-    """A copy with more rows, of zeros."""
-    return np.concatenate([array, np.zeros((size - len(array), array.shape[1]), np.float32)])
+    """A copy with more rows, of zeros, that lies in memory as the array does: by rows or by columns."""
+    by_columns = array.strides[0] < array.strides[1]
+    grown = np.empty((size, array.shape[1]), np.float32, order="F" if by_columns else "C")
+    grown[: len(array)], grown[len(array) :] = array, 0
+    return grown

@@ -54,7 +54,7 @@ def write_version(
 
     Args:
         servable: what to write.
-        folder: staged, empty.
+        folder: staged; empty, or what the servable's `write` expects.
         sources: for the contract.
         batch_sizes: that warmup covers.
         fresh: told of the version as soon as it can be loaded, while the answers are still being computed.

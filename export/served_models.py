@@ -17,6 +17,7 @@ import tensorflow as tf
 from genre_tf.data.articles import ArticleTable
 from genre_tf.data.counters import COUNTERS
 from genre_tf.errors import InputError
+from genre_tf.export.attached import attached_values, load_attached
 
 _BATCH_ARTICLES = 128  # with 32 tokens each, what two cores take at once
 _STRINGS = tf.TensorSpec([None], tf.string)
@@ -127,20 +128,19 @@ def read_models(models: Any, dimensions: tuple[int, int]) -> tuple[ReadTwoTower,
     return ReadTwoTower(models, in_retrieval), ReadRanker(models, in_ranking)
 
 
-def read_served(version: Path) -> Any:
-    """A version's SavedModel with its attached `index` and `models`.
+def read_served(version: Path) -> tuple[Any, dict[str, Any]]:
+    """An object whose `models` are a version's `ServedModels`, and the values of its `index`.
 
     Raises:
-        InputError: it cannot be loaded, or was exported with another kind of index.
+        InputError: they cannot be loaded, or were exported with another kind of index.
     """
     try:
-        loaded = tf.saved_model.load(str(version))
+        return load_attached(version, "models"), attached_values(version, "index")
     except (OSError, ValueError, tf.errors.OpError) as error:
         said = str(error).splitlines()[0][:200]
         raise InputError(f"{version} cannot be loaded ({said}): export again") from None
-    if not hasattr(loaded, "models") or not hasattr(getattr(loaded, "index", None), "nearest"):
-        raise InputError(f"{version} was exported by an earlier genre_tf with another index: export again")
-    return loaded
+    except KeyError:
+        raise InputError(f"{version} was exported by an earlier genre_tf: export again") from None
 
 
 def encode_table(

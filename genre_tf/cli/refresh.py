@@ -7,8 +7,11 @@ import typer
 
 from genre_tf.cli.console import print_json, progress, results
 from genre_tf.cli.tensorflow_notes import load_tensorflow
+from genre_tf.environment import prefer_onednn
 
 if TYPE_CHECKING:
+    from genre_tf.export.changes import Changes
+    from genre_tf.export.fresh_process import FreshProcess
     from genre_tf.export.refreshing import Refreshed
 
 
@@ -57,27 +60,36 @@ def refresh(
 
     Example: genre refresh models --news today/news.tsv --behaviors today/behaviors.tsv --expire 72
     """
-    load_tensorflow()
-    from genre_tf.export import refreshing
+    from genre_tf.export.fresh_process import fresh_process
+
+    prefer_onednn()
+    with fresh_process(known_graph=True) as fresh:
+        load_tensorflow()  # as the fresh process does at the same time
+        from genre_tf.export.changes import Changes, parse_expiry
+
+        until = None if expire is None else parse_expiry(expire)
+        changes = Changes(news=news, behaviors=behaviors, expire=until, max_bad_rows=max_bad_rows)
+        done = _refreshed(models, changes, from_version, fresh)
+    _print_refreshed(done, json)
+
+
+def _refreshed(
+    models: Path, changes: "Changes", from_version: int | None, fresh: "FreshProcess"
+) -> "Refreshed":
     from genre_tf.export.names import RECOMMENDER
+    from genre_tf.export.refreshing import refresh
     from genre_tf.serving.configuration import allowed_batch_sizes
     from genre_tf.serving.version_choice import served_version
 
-    changes = refreshing.Changes(
-        news=news,
-        behaviors=behaviors,
-        expire=None if expire is None else refreshing.parse_expiry(expire),
-        max_bad_rows=max_bad_rows,
-    )
     folder = models.parent if models.name == RECOMMENDER else models
-    done = refreshing.refresh(
+    return refresh(
         models,
         changes,
         lambda line: progress.print(line, markup=False, soft_wrap=True),
         from_version or served_version(folder, RECOMMENDER),
         allowed_batch_sizes(folder),
+        fresh,
     )
-    _print_refreshed(done, json)
 
 
 def _print_refreshed(done: "Refreshed", json: bool) -> None:

@@ -5,7 +5,7 @@ from datetime import datetime
 import pytest
 
 from genre_tf.errors import InputError
-from genre_tf.export.refreshing import parse_expiry
+from genre_tf.export.changes import parse_expiry
 
 
 @pytest.mark.parametrize(

@@ -119,7 +119,7 @@ def test_where_all_are_too_old_nothing_is_found(catalogue):
 @pytest.mark.parametrize("partitioned", [None, FEW, ALL])
 def test_the_vectors_are_held_once_and_read_back(catalogue, tmp_path, partitioned):
     index = ArticleIndex(catalogue, tmp_path / "ids.txt", partitioned=partitioned)
-    back = read_catalogue(index)
+    back = read_catalogue(variable_values(index))
     np.testing.assert_array_equal(back.retrieval_vectors, catalogue.retrieval_vectors)
     assert back.news_ids == catalogue.news_ids
     rows = np.array([[3, 0], [98, 3]])

@@ -15,6 +15,8 @@ from genre_tf.data.articles import Article, ArticleTable, Impression
 from genre_tf.data.counters import Counters
 from genre_tf.errors import FailureError, InputError
 from genre_tf.export import refreshing
+from genre_tf.export.attached import attached_values
+from genre_tf.export.changes import Changes
 from genre_tf.export.contract import files_fingerprint, read_contract
 from genre_tf.export.exchanges import Exchange, as_bytes
 from genre_tf.export.exporting import write_version
@@ -24,10 +26,10 @@ from genre_tf.export.names import RECOMMENDER
 from genre_tf.export.pool import _features, build_catalogue
 from genre_tf.export.publishing import publish, staged
 from genre_tf.export.reference import RecommenderReference
-from genre_tf.export.refreshing import Changes, refresh
+from genre_tf.export.refreshing import refresh
 from genre_tf.export.selection import Rules
 from genre_tf.export.servables import recommender_servable
-from genre_tf.export.served_models import ServedModels, read_served
+from genre_tf.export.served_models import ServedModels
 from genre_tf.serving.configuration import BatchingOptions, write_configuration
 from genre_tf.serving.version_choice import roll_back
 
@@ -153,7 +155,7 @@ def test_the_live_version_is_not_touched(refreshed, first, fingerprint):
 
 
 def test_the_index_equals_that_of_a_full_export(refreshed, full, live):
-    index = read_catalogue(read_served(refreshed.version).index)
+    index = read_catalogue(attached_values(refreshed.version, "index"))
     assert sorted(index.news_ids) == sorted(live)
     rows = [full.news_ids.index(news_id) for news_id in index.news_ids]
     assert index.titles == [full.titles[row] for row in rows]
@@ -237,8 +239,8 @@ def test_after_a_rollback_the_served_version_is_refreshed(served, refreshed, fir
     models, asked = tmp_path / "models", []
     shutil.copytree(served, models)
 
-    def note(models, changes, report, *chosen):
-        asked.append(chosen)
+    def note(models, changes, report, *chosen_and_process):
+        asked.append(chosen_and_process[:-1])
         return refreshed
 
     monkeypatch.setattr(refreshing, "refresh", note)

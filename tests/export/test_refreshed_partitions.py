@@ -10,6 +10,8 @@ import tensorflow as tf
 
 from genre_tf.config import NewsConfig, RunConfig
 from genre_tf.data.articles import Article, ArticleTable
+from genre_tf.export.attached import attached_values
+from genre_tf.export.changes import Changes
 from genre_tf.export.contract import read_contract
 from genre_tf.export.encoding import share_frozen_layers
 from genre_tf.export.index import read_catalogue
@@ -18,9 +20,9 @@ from genre_tf.export.partitioned_index import PartitionedIndex, PartitionedOptio
 from genre_tf.export.partitions import PartitionSettings
 from genre_tf.export.pool import build_catalogue
 from genre_tf.export.publishing import publish, staged
-from genre_tf.export.refreshing import Changes, refresh
+from genre_tf.export.refreshing import refresh
 from genre_tf.export.servables import recommender_servable, write_version
-from genre_tf.export.served_models import ServedModels, read_served
+from genre_tf.export.served_models import ServedModels
 from genre_tf.models.backbone import Categories, load_news_backbone
 from genre_tf.models.ranker import Ranker
 from genre_tf.models.two_tower import TwoTower
@@ -94,7 +96,7 @@ def test_new_articles_come_into_blocks_and_the_version_is_verified(refreshed, se
 
 
 def test_the_index_is_that_of_a_full_export(refreshed):
-    index = read_served(refreshed.version).index
-    vectors = read_catalogue(index).retrieval_vectors
+    values = attached_values(refreshed.version, "index")
+    vectors = read_catalogue(values).retrieval_vectors
     for name, value in variable_values(PartitionedIndex(vectors, FEW)).items():
-        np.testing.assert_array_equal(getattr(index.nearest, name), value)
+        np.testing.assert_array_equal(values[f"nearest.{name}"], value)

@@ -5,6 +5,7 @@ import sys
 
 import numpy as np
 import pytest
+from tensorflow.core.protobuf import saved_model_pb2
 
 from genre_tf.cli.verify import verify
 from genre_tf.errors import FailureError, InputError
@@ -39,6 +40,29 @@ def test_the_fresh_process_knows_nothing_of_this_package(models):
     answer = json.loads(subprocess.run([*command, records], capture_output=True, check=True).stdout)
     assert "tensorflow_text" in answer["modules"]
     assert not {"genre_tf", "keras_hub", "tensorflow_recommenders", "transformers"} & set(answer["modules"])
+
+
+def test_signatures_are_prepared_before_the_values_are_there(version, tmp_path):
+    variables = (version / "variables").rename(tmp_path / "later")
+
+    def told():
+        yield str(version)
+        variables.rename(version / "variables")  # asked for more, so it has read the graph
+        yield str(version / "assets.extra" / exchanges.PARITY_FILE)
+
+    answers = replay.replay(told())
+    assert {answer["signature"] for answer in answers} == {"count", "serving_default"}
+    assert not [fault for answer in answers for fault in answer["faults"]]
+
+
+def test_a_signature_that_cannot_be_run_is_the_fault_of_its_requests_alone(version):
+    file = version / "saved_model.pb"
+    model = saved_model_pb2.SavedModel.FromString(file.read_bytes())
+    for output in model.meta_graphs[0].signature_def["count"].outputs.values():
+        output.name = output.name.split(":")[0] + ":9"
+    file.write_bytes(model.SerializeToString())
+    checked = verify_version(version).signatures
+    assert "9" in checked["count"].faults[0] and not checked["serving_default"].faults
 
 
 def test_another_answer_than_the_python_models_ends_with_failure(tmp_path, publish_toy, capsys):

@@ -9,7 +9,7 @@ import pytest
 
 from genre_tf.backbones.gpt2 import new_gpt2, save_gpt2, tiny_byte_pair
 from genre_tf.config import OptimizerConfig, PretrainConfig, RunConfig
-from genre_tf.environment import prefer_onednn
+from genre_tf.environment import prefer_onednn, without_preferences
 from genre_tf.training import packed_corpus as module
 from genre_tf.training.language_modelling import LanguageTrainer, causal_language_model, masked_language_model
 from genre_tf.training.packed_batches import PackedBatches
@@ -76,6 +76,8 @@ def test_others_learn_without_ngrams(tmp_path: Path, monkeypatch: pytest.MonkeyP
 def test_onednn_is_preferred_where_nothing_else_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
     for machine, said, expected in (("x86_64", None, "1"), ("x86_64", "0", "0"), ("aarch64", None, None)):
         monkeypatch.setattr("platform.machine", lambda name=machine: name)
+        monkeypatch.setattr("genre_tf.environment._preferred", set())
         monkeypatch.setattr("os.environ", {} if said is None else {"TF_ENABLE_ONEDNN_OPTS": said})
         prefer_onednn()
         assert os.environ.get("TF_ENABLE_ONEDNN_OPTS") == expected
+        assert without_preferences().get("TF_ENABLE_ONEDNN_OPTS") == said

@@ -1,0 +1,106 @@
+"""What a refresh is given: news, a log since the last counters, and when articles expire."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+
+from genre_tf.data.articles import Article
+from genre_tf.data.counters import Counters
+from genre_tf.data.faults import FaultPolicy
+from genre_tf.data.mind import iterate_behaviors
+from genre_tf.errors import InputError
+from genre_tf.export.index import Catalogue
+
+
+@dataclass(frozen=True, kw_only=True)
+class Changes:
+    """What a refresh changes; at least one of the first three."""
+
+    news: Path | None = None  # articles in MIND's format; of known ids only those with another title count
+    behaviors: Path | None = None  # a log since the counters were taken
+    expire: float | datetime | None = None  # hours since an article was first shown, or a time before which
+    max_bad_rows: int = 0
+
+    def __post_init__(self) -> None:
+        if self.news is None and self.behaviors is None and self.expire is None:
+            raise InputError("nothing to refresh: give --news, --behaviors or --expire")
+
+
+def parse_expiry(text: str) -> float | datetime:
+    """Hours, or a date with or without a time.
+
+    Raises:
+        InputError: it is neither.
+    """
+    try:
+        hours = float(text)
+    except ValueError:
+        try:
+            return datetime.fromisoformat(text).replace(tzinfo=None)
+        except ValueError:
+            raise InputError(
+                f"--expire takes hours or a date such as 2019-11-15: received {text!r}"
+            ) from None
+    if not 0 < hours < float("inf"):
+        raise InputError(f"--expire takes hours above 0: received {text!r}")
+    return hours
+
+
+def read_log(
+    changes: Changes,
+    before: Catalogue,
+    articles: Mapping[str, Article],
+    counted_to: datetime | None,
+    report: Callable[[str], None],
+) -> Counters | None:
+    """Counters of the impressions that were not counted yet; None without a log.
+
+    Args:
+        changes: names the log.
+        before: the index that it is of.
+        articles: new ones by id, which the log may show too.
+        counted_to: when the counters of that index were taken; None: without any log.
+        report: takes a line of progress.
+
+    Raises:
+        InputError: the log has no clicks, ends too early, or is of other articles.
+    """
+    if changes.behaviors is None:
+        return None
+    known = _AnyId({news_id: news_id for news_id in (*before.news_ids[1:], *articles)})
+    counters, left_out = Counters(), 0
+    for impression in iterate_behaviors(changes.behaviors, known, FaultPolicy(changes.max_bad_rows)):
+        if impression.clicked is None:
+            raise InputError(
+                f"{changes.behaviors} has no labels (N1-0, N2-1): views without their clicks would make "
+                "every click rate too small; give a log that tells what was clicked"
+            )
+        if counted_to is not None and impression.time < counted_to:
+            left_out += 1
+        else:
+            counters.observe(impression)
+    if counters.newest is None:
+        raise InputError(
+            f"the log ends before {counted_to}, up to which the index counted already: give a later one"
+        )
+    if not known.keys() & counters.views.keys():
+        raise InputError(
+            f"{changes.behaviors} shows none of the {len(known)} articles: give the log of this index"
+        )
+    if left_out:
+        report(f"left out {left_out} impressions before {counted_to}: they were counted already")
+    return counters
+
+
+class _AnyId(dict[str, str]):
+    """Ids by themselves, unknown ones too: readers clicked, and saw, articles that have expired since."""
+
+    def __missing__(self, news_id: str) -> str:
+        return news_id
+
+
+def new_articles(before: Catalogue, articles: Mapping[str, Article]) -> list[Article]:
+    """Those whose id is not known, or was known with another title."""
+    titles = dict(zip(before.news_ids, before.titles, strict=True))
+    return [one for one in articles.values() if titles.get(one.news_id) != " ".join(one.title.split())]

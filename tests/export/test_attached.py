@@ -1,0 +1,69 @@
+"""Modules that a SavedModel has attached are read back without the rest of it."""
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from genre_tf.export.attached import attached_values, load_attached
+from genre_tf.export.saved_model import write_saved_model
+
+
+class Half(tf.Module):
+    """Halves numbers, by an inner function and a variable."""
+
+    def __init__(self):
+        super().__init__()
+        self.table = tf.lookup.StaticHashTable(
+            tf.lookup.KeyValueTensorInitializer(["a", "b"], tf.constant([1.0, 2.0])), 0.0
+        )
+        self.half = tf.Variable(0.5, trainable=False)
+        inner = tf.function(lambda numbers: numbers * self.half, autograph=False)
+        self.of = tf.function(
+            lambda texts: inner(self.table.lookup(texts)),
+            input_signature=[tf.TensorSpec([None], tf.string)],
+            autograph=False,
+        )
+
+
+class Shelf(tf.Module):
+    """Holds variables alone."""
+
+    def __init__(self):
+        super().__init__()
+        self.title = tf.Variable("news", trainable=False)
+        self.inner = Half()
+
+
+@pytest.fixture(scope="module")
+def version(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("attached") / "1"
+    half, shelf = Half(), Shelf()
+
+    def answer(text):
+        return {"half": half.of(text) + shelf.inner.of(text), "title": shelf.title + text}
+
+    attached = {"half": half, "shelf": shelf}
+    write_saved_model(
+        folder,
+        [half.table, shelf.inner.table],
+        {"answer": (answer, {"text": tf.string})},
+        attached,
+    )
+    return folder
+
+
+def test_functions_are_read_back_with_what_they_read_and_nothing_else(version):
+    loaded = load_attached(version, "half")
+    np.testing.assert_array_equal(loaded.half.of(tf.constant(["b", "c", "a"])), [1.0, 0.0, 0.5])
+    assert not {"shelf", "signatures", "answer"} & set(dir(loaded))
+
+
+def test_values_are_read_back_by_their_paths(version):
+    values = attached_values(version, "shelf")
+    assert values == {"title": b"news", "inner.half": np.float32(0.5)}
+
+
+@pytest.mark.parametrize("read", [load_attached, attached_values])
+def test_what_is_not_attached_is_no_module(version, read):
+    with pytest.raises(KeyError, match="shelves"):
+        read(version, "shelves")
