@@ -129,8 +129,8 @@ def replay(names: Iterator[str], known_graph: bool = False) -> list[dict[str, An
     """Load the SavedModel into a session and answer every recorded request.
 
     Args:
-        known_graph: the graph was replayed before with other values in its variables, as servers optimize it;
-            once over by half of TensorFlow's optimizers, in half the time, is enough then.
+        known_graph: the graph was replayed before with other values in its variables, as servers optimize it.
+            Then functions are but put into their places, which takes TensorFlow half as long.
         names: the version's folder, in which the graph alone need be complete, then files of records; when
             the first of these is told, all of the version is.
     """
@@ -141,6 +141,7 @@ def replay(names: Iterator[str], known_graph: bool = False) -> list[dict[str, An
     config = tf.compat.v1.ConfigProto()
     if known_graph:
         rewriting = config.graph_options.rewrite_options
+        rewriting.optimizers.extend(("pruning", "function", "dependency"))
         rewriting.meta_optimizer_iterations = rewriting.ONE
         rewriting.disable_tfg_optimizer = True
     with tf.Graph().as_default(), tf.compat.v1.Session(config=config) as session:
