@@ -4,6 +4,7 @@ Latencies count from the moment at which a request was meant to arrive (see `ser
 server runs in a process of its own; whatever asks it shares its processors, as a balancer would.
 """
 
+import gc
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -84,6 +85,7 @@ def bench(options: BenchOptions) -> list[Row]:
         scratch.mkdir()
         options.say(f"exporting models over {sizes.served.articles:,} articles")
         catalogue = write_models(models, sizes.served, options.news_backbone, scratch)
+        gc.freeze()  # or the collector would walk through all that in the middle of a measurement
         with server_process(models, ["--embedded"]) as server:
             return _measured(server, models, catalogue, sizes, options)
 
