@@ -129,10 +129,10 @@ def replay(names: Iterator[str], known_graph: bool = False) -> list[dict[str, An
     """Load the SavedModel into a session and answer every recorded request.
 
     Args:
-        known_graph: the graph was replayed before with other values in its variables, as servers optimize it.
-            Then functions are but put into their places, which takes TensorFlow half as long.
         names: the version's folder, in which the graph alone need be complete, then files of records; when
             the first of these is told, all of the version is.
+        known_graph: the graph was replayed before with other values in its variables, as servers optimize it.
+            Then functions are but put into their places, which takes TensorFlow half as long.
     """
     import tensorflow as tf
     import tensorflow_text  # noqa: F401  (registers its ops)
