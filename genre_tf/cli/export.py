@@ -7,7 +7,6 @@ import typer
 
 from genre_tf.cli.console import print_json, progress, results
 from genre_tf.cli.tensorflow_notes import load_tensorflow
-from genre_tf.environment import prefer_onednn
 from genre_tf.errors import InputError
 
 if TYPE_CHECKING:
@@ -80,7 +79,6 @@ def export(
     """
     if index not in INDEXES:
         raise InputError(f"--index {index!r} is not known: choose one of {', '.join(INDEXES)}")
-    prefer_onednn()  # for encoding; verification and servers do without, as TensorFlow chooses
     load_tensorflow()
     from genre_tf.export.exporting import ExportOptions, export_run
     from genre_tf.export.partitioned_index import PartitionedOptions
