@@ -8,7 +8,7 @@ import tensorflow as tf
 
 from genre_tf.config import RunConfig
 from genre_tf.models.article_features import batch_features
-from genre_tf.models.attention_pooling import masked_softmax, positions_from_newest
+from genre_tf.models.attention_pooling import positions_from_newest
 from genre_tf.models.backbone import NewsBackbone
 from genre_tf.models.counter_head import PACE, CounterHead
 from genre_tf.models.news_encoder import NewsEncoder
@@ -104,18 +104,19 @@ class Ranker(keras.Model):
 
         Returns:
             Weights float32 [B, C, H], which sum to 1 over real clicks, and similarities of each part of the
-            vectors, float32 [B, C, H, parts].
+            vectors, float32 [B, parts, C, H].
         """
         pairs = zip(tf.split(candidates, self.parts, -1), tf.split(history, self.parts, -1), strict=True)
-        alike = tf.stack([tf.einsum("bcd,bhd->bch", *pair) for pair in pairs], axis=-1)
+        # Parts stand before the clicks: with three numbers in the last axis no op below would vectorize.
+        alike = tf.stack([tf.matmul(*pair, transpose_b=True) for pair in pairs], axis=1)
         newest = tf.gather(self.recency_bias, positions_from_newest(history_mask, self.max_history))
-        scores = PACE * (
-            tf.linalg.matvec(alike, self.sharpness) + newest[:, None, :]
-        )  # [batch, candidates, clicks]
         if click_weights is not None:
-            scores += tf.math.log(click_weights)[:, None, :]
-        mask = tf.broadcast_to(history_mask[:, None, :], tf.shape(scores))
-        return masked_softmax(scores, mask), alike
+            newest += tf.math.log(click_weights) / PACE
+        sharpened = tf.reduce_sum(alike * self.sharpness[:, None, None], axis=1)
+        real = tf.cast(history_mask, tf.float32)[:, None, :]  # [batch, 1, clicks]
+        scores = PACE * (sharpened + newest[:, None, :]) + _below_all(real)  # [batch, candidates, clicks]
+        # The product is for a reader without a click, whose scores are all equal.
+        return tf.nn.softmax(scores) * real, alike
 
     def click_logits(
         self,
@@ -156,11 +157,11 @@ class Ranker(keras.Model):
         if click_weights is not None:
             click_weights = tf.pad(click_weights, [[0, 0], [0, 1]], constant_values=1.0)
         weights, alike = self.attention(history, mask, candidates, click_weights)
-        real = tf.cast(mask, tf.float32)[:, None, :, None]
-        attended = tf.einsum("bch,bchp->bcp", weights, alike)
-        mean = tf.reduce_sum(alike * real, 2) / tf.reduce_sum(real, 2)
-        greatest = tf.reduce_max(tf.where(real > 0, alike, -1.0), 2)
-        return tf.stack([attended, mean, greatest], 2)
+        real = tf.cast(mask, tf.float32)[:, None, None, :]
+        attended = tf.reduce_sum(weights[:, None] * alike, 3)  # [batch, parts, candidates]
+        mean = tf.reduce_sum(alike * real, 3) / tf.reduce_sum(real, 3)
+        greatest = tf.reduce_max(alike + _below_all(real), 3)
+        return tf.transpose(tf.stack([attended, mean, greatest], 1), [0, 3, 1, 2])
 
     def adapt(self, mean: tf.Tensor, spread: tf.Tensor, weights: tf.Tensor, bias: float) -> None:
         """Take how the similarities are spread, and weights to start from.
@@ -222,6 +223,11 @@ class Ranker(keras.Model):
         if self.counter_head is not None:
             logits["click_with_counters"] = self._with_counters(found, batch["counters"], batch["mask"])
         return logits
+
+
+def _below_all(real: tf.Tensor) -> tf.Tensor:
+    """What to add so that clicks that are not real (0 and not 1) count less than every real one."""
+    return 1e9 * (real - 1.0)
 
 
 def flat(similarities: tf.Tensor) -> tf.Tensor:
