@@ -1,32 +1,35 @@
 """Requests that share runs of the graph, by the rules of TensorFlow Serving's batching session.
 
-Follows batching_session.cc of TensorFlow Serving and shared_batch_scheduler.h of TensorFlow. One thing is
-done otherwise: there a batch goes to a thread of a pool; here the request that opened it runs it, so that
-a lone request pays for no hand-over between threads. How many run at a time is the same number.
+Follows batching_session.cc of TensorFlow Serving and shared_batch_scheduler.h of TensorFlow: a batch is given
+to a thread of a pool when it opens, or when its time is over, and others join it until that thread takes it.
 """
 
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
+from typing import Any
 
 import grpc
 import numpy as np
 
 from genre_tf.serving.batch_tensors import check_rows, joined, padded, split
+from genre_tf.serving.futures import AnyFuture, settle, settled
 from genre_tf.serving.metrics import ServerMetrics
 from genre_tf.serving.parameter_files import BatchingParameters
 from genre_tf.serving.statuses import ServingError, invalid_argument
 
 Feeds = Mapping[str, np.ndarray]
-Run = Callable[[dict[str, np.ndarray], Sequence[str]], list[np.ndarray]]
+Values = list[np.ndarray]
+Run = Callable[[dict[str, np.ndarray], Sequence[str]], Values]
 
 # Clients choose what tells queues apart (output filters, inner shapes); idle ones are forgotten beyond this.
 _MOST_QUEUES = 256
 
 
 class BatchScheduler:
-    """What the batches of all versions share: the parameters, and how many run at a time.
+    """What the batches of all versions share: the parameters, and the threads that run them.
 
     Args:
         parameters: sizes and limits.
@@ -36,59 +39,96 @@ class BatchScheduler:
     def __init__(self, parameters: BatchingParameters, metrics: ServerMetrics) -> None:
         self.parameters = parameters
         self.metrics = metrics
-        self.threads = threading.Semaphore(parameters.threads)
+        self.threads = ThreadPoolExecutor(parameters.threads, "batch")
+
+    def close(self) -> None:
+        """Let the threads end once what waits has run."""
+        self.threads.shutdown(wait=False)
+
+
+@dataclass(slots=True)
+class _Task:
+    """One request: what goes in, when it came, and who waits for what comes out."""
+
+    feeds: Feeds
+    rows: int
+    came: float
+    future: AnyFuture
 
 
 @dataclass(slots=True, eq=False)
 class _Batch:
-    """Requests that run together; the one that opened it runs it."""
+    """Requests that run together."""
 
-    tasks: list[Feeds] = field(default_factory=list)
-    opened: list[float] = field(default_factory=list)  # when each request came
+    tasks: list[_Task] = field(default_factory=list)
     rows: int = 0
-    closed: threading.Event = field(default_factory=threading.Event)  # it is full: nobody else may join
-    done: threading.Event = field(default_factory=threading.Event)
-    answers: list[list[np.ndarray]] = field(default_factory=list)
-    error: BaseException | None = None
+    launched: bool = False  # it has been given to the threads
+    timer: threading.Timer | None = None  # launches it where it does not fill up before
 
 
 class _Queue:
-    """The batches of one kind of request: those that wait to run, the last of them perhaps still open."""
+    """The batches of one kind of request: those that wait to run, the last of them perhaps still open.
 
-    def __init__(self, limit: int) -> None:
-        self.limit = limit  # rows of a batch
-        self.lock = threading.Lock()
+    Args:
+        fetches: what its requests ask for.
+        parameters: limits.
+        launch: gives a batch to the threads.
+    """
+
+    def __init__(
+        self,
+        fetches: Sequence[str],
+        parameters: BatchingParameters,
+        launch: Callable[["_Queue", _Batch], None],
+    ) -> None:
+        self.fetches = fetches
+        self._parameters = parameters
+        self._limit = parameters.max_execution_batch_size or parameters.max_batch_size  # rows of a batch
+        self._launch = launch
+        self._lock = threading.Lock()
         self.waiting: list[_Batch] = []
 
-    def join(self, task: Feeds, rows: int, most_waiting: int) -> tuple[_Batch, int]:
+    def add(self, task: _Task) -> None:
         """Put a request into the open batch, or into a new one where it does not fit.
-
-        Returns:
-            The batch, and the place of the request in it; who is at place 0 runs it.
 
         Raises:
             ServingError: too many batches wait already.
         """
-        with self.lock:
+        most, timeout_s = self._parameters.max_enqueued_batches, self._parameters.batch_timeout_s
+        with self._lock:
             last = self.waiting[-1] if self.waiting else None
-            if last is None or last.rows + rows > self.limit:
+            if last is None or last.rows + task.rows > self._limit:
                 if last is not None:
-                    if len(self.waiting) >= most_waiting:
-                        raise _full(len(self.waiting), most_waiting)
-                    last.closed.set()
+                    if len(self.waiting) >= most:
+                        raise _full(len(self.waiting), most)
+                    self._launch_once(last)
                 last = _Batch()
                 self.waiting.append(last)
             last.tasks.append(task)
-            last.opened.append(time.perf_counter())
-            last.rows += rows
-            if last.rows == self.limit:
-                last.closed.set()
-            return last, len(last.tasks) - 1
+            last.rows += task.rows
+            if last.rows == self._limit or not timeout_s:
+                self._launch_once(last)
+            elif len(last.tasks) == 1:
+                last.timer = threading.Timer(timeout_s, self._time_is_over, (last,))
+                last.timer.daemon = True
+                last.timer.start()
 
     def take(self, batch: _Batch) -> None:
         """Take a batch out, to run it: from now on nobody joins it."""
-        with self.lock:
+        with self._lock:
             self.waiting.remove(batch)
+
+    def _time_is_over(self, batch: _Batch) -> None:
+        with self._lock:
+            self._launch_once(batch)
+
+    def _launch_once(self, batch: _Batch) -> None:
+        if batch.launched:
+            return
+        batch.launched = True
+        if batch.timer is not None:
+            batch.timer.cancel()
+        self._launch(self, batch)
 
 
 class BatchingRunner:
@@ -107,7 +147,7 @@ class BatchingRunner:
         self._queues: dict[object, _Queue] = {}
         self._lock = threading.Lock()
 
-    def run(self, feeds: Feeds, fetches: Sequence[str]) -> list[np.ndarray]:
+    def run(self, feeds: Feeds, fetches: Sequence[str]) -> Values:
         """Run a request, together with others of its kind.
 
         Args:
@@ -121,6 +161,22 @@ class BatchingRunner:
             ServingError: it cannot be batched, the queue is full, or the graph refused the batch, for
                 which every request in it gets the same error, as on TensorFlow Serving.
         """
+        return _assembled([future.result() for future in self._submit(feeds, fetches, Future)])
+
+    async def run_async(self, feeds: Feeds, fetches: Sequence[str], new_future: Callable[[], Any]) -> Values:
+        """As `run`, without a thread that waits.
+
+        Args:
+            feeds: tensor name -> value [rows, …].
+            fetches: tensor names.
+            new_future: makes a future of the running loop.
+        """
+        futures = self._submit(feeds, fetches, new_future)
+        await settled(futures)
+        return _assembled([future.result() for future in futures])
+
+    def _submit(self, feeds: Feeds, fetches: Sequence[str], new_future: Callable[[], Any]) -> list[Any]:
+        """Put a request into its queue, in parts where it is larger than a batch that runs."""
         rows = check_rows(feeds)
         self._metrics.input_rows.add(rows)
         parameters = self._parameters
@@ -128,58 +184,58 @@ class BatchingRunner:
             raise invalid_argument(
                 f"Task size {rows} is larger than maximum input batch size {parameters.max_batch_size}"
             )
-        if rows == 0:  # TensorFlow Serving's scheduler never wakes for an empty batch
-            return self._run(dict(feeds), fetches)
         largest = parameters.max_execution_batch_size or parameters.max_batch_size
-        if rows > largest:
-            parts = [
-                self._run_batched(
-                    {name: value[first : first + largest] for name, value in feeds.items()}, fetches
-                )
-                for first in range(0, rows, largest)
-            ]
-            return [np.concatenate(values) for values in zip(*parts, strict=True)]
-        return self._run_batched(feeds, fetches)
+        parts: list[Feeds] = [
+            {name: value[first : first + largest] for name, value in feeds.items()}
+            for first in range(0, rows, largest)
+        ]
+        return [self._enqueue(part, fetches, new_future()) for part in parts or [feeds]]
 
-    def _run_batched(self, feeds: Feeds, fetches: Sequence[str]) -> list[np.ndarray]:
-        queue = self._queue(feeds, fetches)
+    def _enqueue(self, feeds: Feeds, fetches: Sequence[str], future: Any) -> Any:
         rows = len(next(iter(feeds.values())))
-        batch, place = queue.join(feeds, rows, self._parameters.max_enqueued_batches)
-        if place == 0:
-            self._lead(queue, batch, fetches)
-        else:
-            batch.done.wait()
-        if batch.error is not None:
-            raise batch.error
-        return batch.answers[place]
-
-    def _lead(self, queue: _Queue, batch: _Batch, fetches: Sequence[str]) -> None:
+        task = _Task(feeds, rows, time.perf_counter(), future)
+        if not rows:  # nobody may join: TensorFlow Serving's scheduler never wakes for an empty batch
+            self._scheduler.threads.submit(self._finish, [task], rows, fetches)
+            return future
         try:
-            if self._parameters.batch_timeout_s:
-                batch.closed.wait(self._parameters.batch_timeout_s)
-            with self._scheduler.threads:
-                queue.take(batch)
-                now = time.perf_counter()
-                for opened in batch.opened:
-                    self._metrics.queuing_latency.add((now - opened) * 1e6, "")
-                batch.answers = self._run_tasks(batch.tasks, batch.rows, fetches)
-        except BaseException as error:
-            batch.error = error
-        finally:
-            batch.done.set()
+            self._queue(feeds, fetches).add(task)
+        except ServingError as error:
+            settle([(future, error)])
+        return future
 
-    def _run_tasks(self, tasks: list[Feeds], rows: int, fetches: Sequence[str]) -> list[list[np.ndarray]]:
+    def _launch(self, queue: _Queue, batch: _Batch) -> None:
+        self._scheduler.threads.submit(self._run_batch, queue, batch)
+
+    def _run_batch(self, queue: _Queue, batch: _Batch) -> None:
+        queue.take(batch)
+        now = time.perf_counter()
+        for task in batch.tasks:
+            self._metrics.queuing_latency.add((now - task.came) * 1e6, "")
+        self._finish(batch.tasks, batch.rows, queue.fetches)
+
+    def _finish(self, tasks: list[_Task], rows: int, fetches: Sequence[str]) -> None:
+        """Run requests together, and tell those who wait for them."""
+        answers: Sequence[Values | BaseException]
+        try:
+            answers = self._answers(tasks, rows, fetches)
+        except BaseException as error:
+            answers = [error] * len(tasks)
+        settle(zip([task.future for task in tasks], answers, strict=True))
+
+    def _answers(self, tasks: list[_Task], rows: int, fetches: Sequence[str]) -> list[Values]:
+        feeds: Sequence[Feeds] = [task.feeds for task in tasks]
+        if not rows:
+            return [self._run(dict(feeds[0]), fetches)]
         size = next((size for size in self._parameters.allowed_batch_sizes if size >= rows), rows)
         self._metrics.padding_rows.add(size - rows, str(size))
         self._metrics.batch_rows.add(size)
-        if self._parameters.pad_variable_length_inputs and len(tasks) > 1:
-            tasks = padded(tasks)
-        feeds = joined(tasks, size - rows)
+        if self._parameters.pad_variable_length_inputs and len(feeds) > 1:
+            feeds = padded(feeds)
         try:
-            values = self._run(feeds, fetches)
+            values = self._run(joined(feeds, size - rows), fetches)
         finally:
             self._metrics.batches.add()
-        return split(values, [len(next(iter(task.values()))) for task in tasks], size)
+        return split(values, [task.rows for task in tasks], size)
 
     def _queue(self, feeds: Feeds, fetches: Sequence[str]) -> _Queue:
         if self._parameters.pad_variable_length_inputs:
@@ -196,8 +252,13 @@ class BatchingRunner:
         with self._lock:
             if len(self._queues) >= _MOST_QUEUES:
                 self._queues = {kept: queue for kept, queue in self._queues.items() if queue.waiting}
-            limit = self._parameters.max_execution_batch_size or self._parameters.max_batch_size
-            return self._queues.setdefault(key, _Queue(limit))
+            return self._queues.setdefault(key, _Queue(fetches, self._parameters, self._launch))
+
+
+def _assembled(parts: list[Values]) -> Values:
+    if len(parts) == 1:
+        return parts[0]
+    return [np.concatenate(values) for values in zip(*parts, strict=True)]
 
 
 def _full(waiting: int, most: int) -> ServingError:

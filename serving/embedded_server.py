@@ -3,6 +3,7 @@
 import signal
 import threading
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -11,7 +12,7 @@ from types import FrameType, TracebackType
 from genre_tf.serving.addresses import host_port
 from genre_tf.serving.batching import BatchScheduler
 from genre_tf.serving.configuration import BATCHING_NAME, MONITORING_NAME
-from genre_tf.serving.grpc_service import GrpcServer
+from genre_tf.serving.grpc_server import GrpcServer
 from genre_tf.serving.in_flight import InFlight
 from genre_tf.serving.metrics import ServerMetrics
 from genre_tf.serving.model_folders import find_models
@@ -32,7 +33,7 @@ class ServerOptions:
     host: str = "127.0.0.1"  # nobody else's machine unless asked for
     grpc_port: int = 8500  # TensorFlow Serving's; 0 takes a free one
     rest_port: int = 8501  # TensorFlow Serving's; 0 takes a free one
-    threads: int = 16  # gRPC requests at a time; a generation holds one for seconds
+    threads: int = 16  # graphs that run at a time without batching; a generation holds one for seconds
     max_request_bytes: int = 64 << 20  # far above any real request of ours, far below a laptop's memory
     poll_s: float = 1.0  # how often MODELS is looked at again, as TensorFlow Serving; 0: never
     batching: bool = True  # as MODELS/batching.config says, where there is one
@@ -60,38 +61,23 @@ class EmbeddedServer:
         self._metrics = ServerMetrics()
         self._in_flight = InFlight()
         self._manager = ModelManager()
-        scheduler = _scheduler(models, options, self._metrics)
-        loader = VersionLoader(
-            self._manager, partial(load_version, metrics=self._metrics, scheduler=scheduler), say
-        )
-        self._poller = ModelPoller(models, self._manager, loader, say)
-        monitoring = models / MONITORING_NAME
-        page = read_prometheus_path(monitoring) if monitoring.is_file() else None
-        # The ports first: an occupied one is known at once, while models take seconds to load.
-        self._rest = RestServer(
-            RestApi(self._manager, self._metrics, page),
-            options.host,
-            options.rest_port,
-            RestLimits(body_bytes=options.max_request_bytes),
-            self._in_flight,
-        )
-        try:
-            self._grpc = GrpcServer(
-                self._manager,
-                self._metrics,
-                self._in_flight,
-                host=options.host,
-                port=options.grpc_port,
-                threads=_threads(options, scheduler),
-                max_message_bytes=options.max_request_bytes,
-            )
+        with ExitStack() as opened:
+            opened.callback(self._manager.close)
+            scheduler = _scheduler(models, options, self._metrics)
+            if scheduler is not None:
+                opened.callback(scheduler.close)
+            # The ports first: an occupied one is known at once, while models take seconds to load.
+            self._rest = self._open_rest(models)
+            opened.callback(self._rest.server_close)
+            self._grpc = self._open_grpc()
+            opened.callback(self._grpc.stop)
+            load = partial(load_version, metrics=self._metrics, scheduler=scheduler)
+            loader = VersionLoader(self._manager, load, say)
             loader.start(folders)
-        except BaseException:
-            self._rest.server_close()
-            self._manager.close()
-            raise
+            self._opened = opened.pop_all()
         self._grpc.start()
         self._rest.start()
+        self._poller = ModelPoller(models, self._manager, loader, say)
         if options.poll_s:
             self._poller.start(options.poll_s)
         self.grpc_address = host_port(options.host, self._grpc.port)
@@ -107,9 +93,30 @@ class EmbeddedServer:
         self._poller.stop()
         self._grpc.say_not_serving()
         self._in_flight.drain(self._options.grace_s)
-        self._grpc.stop()
         self._rest.stop()
-        self._manager.close()
+        self._opened.close()
+
+    def _open_rest(self, models: Path) -> RestServer:
+        monitoring = models / MONITORING_NAME
+        page = read_prometheus_path(monitoring) if monitoring.is_file() else None
+        return RestServer(
+            RestApi(self._manager, self._metrics, page),
+            self._options.host,
+            self._options.rest_port,
+            RestLimits(body_bytes=self._options.max_request_bytes),
+            self._in_flight,
+        )
+
+    def _open_grpc(self) -> GrpcServer:
+        return GrpcServer(
+            self._manager,
+            self._metrics,
+            self._in_flight,
+            host=self._options.host,
+            port=self._options.grpc_port,
+            threads=self._options.threads,
+            max_message_bytes=self._options.max_request_bytes,
+        )
 
     def __enter__(self) -> "EmbeddedServer":
         return self
@@ -125,13 +132,6 @@ def _scheduler(models: Path, options: ServerOptions, metrics: ServerMetrics) -> 
     if not (options.batching and file.is_file()):
         return None
     return BatchScheduler(read_batching(file), metrics)
-
-
-def _threads(options: ServerOptions, scheduler: BatchScheduler | None) -> int:
-    """TensorFlow Serving's advice for batching: twice the largest batch, for most of them only wait."""
-    if scheduler is None:
-        return options.threads
-    return max(options.threads, min(2 * scheduler.parameters.max_batch_size, 256))
 
 
 def wait_for_signal() -> None:

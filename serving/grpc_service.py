@@ -1,29 +1,30 @@
-"""TensorFlow Serving's gRPC services, answered from a ModelManager."""
+"""TensorFlow Serving's gRPC services, answered from a ModelManager.
+
+One event loop, in a thread of its own, reads every request and writes every answer; graphs run in other
+threads. With a thread a request, each answer of a batch would wait for Python's lock behind all others.
+"""
 
 import time
-from collections.abc import Callable
-from concurrent import futures
-from typing import Any
+from collections.abc import Awaitable, Callable
+from typing import Any, TypeAlias
 
 import grpc
-from grpc_health.v1 import health, health_pb2, health_pb2_grpc
-from tensorflow_serving.apis import model_service_pb2_grpc, prediction_service_pb2_grpc
 
-from genre_tf.errors import InputError
-from genre_tf.serving.addresses import host_port
 from genre_tf.serving.in_flight import InFlight
-from genre_tf.serving.inference import classify, multi_inference, regress
+from genre_tf.serving.inference import classify_run, multi_inference_run, regress_run
 from genre_tf.serving.metrics import ServerMetrics
 from genre_tf.serving.model_info import model_metadata, model_status, read_spec
 from genre_tf.serving.model_manager import ModelManager, ModelSpec
-from genre_tf.serving.prediction import answer_predict
-from genre_tf.serving.servable import Servable
+from genre_tf.serving.prediction import predict_run
+from genre_tf.serving.servable import GraphRun, Servable
 from genre_tf.serving.statuses import ServingError
+
+Context: TypeAlias = grpc.aio.ServicerContext  # type: ignore[name-defined,unused-ignore]
 
 _DETAILS_BYTES = 6000
 
 
-class PredictionService(prediction_service_pb2_grpc.PredictionServiceServicer):
+class PredictionService:
     """Predict, Regress, Classify, MultiInference and GetModelMetadata.
 
     Args:
@@ -37,45 +38,46 @@ class PredictionService(prediction_service_pb2_grpc.PredictionServiceServicer):
         self._metrics = metrics
         self._in_flight = in_flight
 
-    def Predict(self, request: Any, context: grpc.ServicerContext) -> Any:
+    async def Predict(self, request: Any, context: Context) -> Any:
         """Run one signature."""
-        return self._counted(context, "Predict", answer_predict, request)
+        return await self._counted(context, "Predict", predict_run, request)
 
-    def GetModelMetadata(self, request: Any, context: grpc.ServicerContext) -> Any:
+    async def GetModelMetadata(self, request: Any, context: Context) -> Any:
         """The signatures of one version."""
-        fields = request.metadata_field
-        return _answered(
-            context, self._in_flight, lambda: model_metadata(self._manager, read_spec(request), fields)
-        )
 
-    def Regress(self, request: Any, context: grpc.ServicerContext) -> Any:
+        async def answer() -> Any:
+            return model_metadata(self._manager, read_spec(request), request.metadata_field)
+
+        return await _answered(context, self._in_flight, answer)
+
+    async def Regress(self, request: Any, context: Context) -> Any:
         """One number for each tf.Example."""
-        return self._counted(context, "Regress", regress, request)
+        return await self._counted(context, "Regress", regress_run, request)
 
-    def Classify(self, request: Any, context: grpc.ServicerContext) -> Any:
+    async def Classify(self, request: Any, context: Context) -> Any:
         """Labels and scores for each tf.Example."""
-        return self._counted(context, "Classify", classify, request)
+        return await self._counted(context, "Classify", classify_run, request)
 
-    def MultiInference(self, request: Any, context: grpc.ServicerContext) -> Any:
+    async def MultiInference(self, request: Any, context: Context) -> Any:
         """Several of both in one run."""
 
-        def answer() -> Any:
+        async def answer() -> Any:
             spec = read_spec(request.tasks[0]) if request.tasks else ModelSpec("")
             with self._manager.use(spec) as servable:
-                return multi_inference(servable, request)
+                return await servable.answer_async(multi_inference_run(servable, request))
 
-        return _answered(context, self._in_flight, answer)
+        return await _answered(context, self._in_flight, answer)
 
-    def _counted(
-        self, context: grpc.ServicerContext, api: str, run: Callable[[Servable, Any], Any], request: Any
+    async def _counted(
+        self, context: Context, api: str, prepare: Callable[[Servable, Any], GraphRun], request: Any
     ) -> Any:
         """Run a request, and count it as TensorFlow Serving counts these three APIs and no other."""
         started = time.perf_counter()
 
-        def answer() -> Any:
+        async def answer() -> Any:
             try:
                 with self._manager.use(read_spec(request)) as servable:
-                    response = run(servable, request)
+                    response = await servable.answer_async(prepare(servable, request))
             except ServingError as error:
                 self._metrics.requests.add(request.model_spec.name, error.code.name)
                 raise
@@ -84,10 +86,10 @@ class PredictionService(prediction_service_pb2_grpc.PredictionServiceServicer):
             self._metrics.requests.add(request.model_spec.name, "OK")
             return response
 
-        return _answered(context, self._in_flight, answer)
+        return await _answered(context, self._in_flight, answer)
 
 
-class ModelService(model_service_pb2_grpc.ModelServiceServicer):
+class ModelService:
     """GetModelStatus.
 
     Args:
@@ -99,80 +101,20 @@ class ModelService(model_service_pb2_grpc.ModelServiceServicer):
         self._manager = manager
         self._in_flight = in_flight
 
-    def GetModelStatus(self, request: Any, context: grpc.ServicerContext) -> Any:
+    async def GetModelStatus(self, request: Any, context: Context) -> Any:
         """How the versions of a model fare."""
-        return _answered(context, self._in_flight, lambda: model_status(self._manager, read_spec(request)))
+
+        async def answer() -> Any:
+            return model_status(self._manager, read_spec(request))
+
+        return await _answered(context, self._in_flight, answer)
 
 
-class GrpcServer:
-    """The services, and gRPC's standard health service, at a port but not started.
-
-    Args:
-        manager: the models to answer from.
-        metrics: counts requests.
-        in_flight: counts those that run.
-        host: the address to listen at.
-        port: the port, 0 for a free one.
-        threads: how many requests run at a time.
-        max_message_bytes: the largest request; a larger one is RESOURCE_EXHAUSTED.
-
-    Raises:
-        InputError: the port cannot be had.
-    """
-
-    def __init__(
-        self,
-        manager: ModelManager,
-        metrics: ServerMetrics,
-        in_flight: InFlight,
-        *,
-        host: str,
-        port: int,
-        threads: int,
-        max_message_bytes: int,
-    ) -> None:
-        options = [
-            ("grpc.so_reuseport", 0),  # with it a second server would quietly share an occupied port
-            ("grpc.max_receive_message_length", max_message_bytes),
-            ("grpc.max_send_message_length", -1),
-        ]
-        self._server = grpc.server(futures.ThreadPoolExecutor(threads, "grpc"), options=options)
-        prediction_service_pb2_grpc.add_PredictionServiceServicer_to_server(
-            PredictionService(manager, metrics, in_flight), self._server
-        )
-        model_service_pb2_grpc.add_ModelServiceServicer_to_server(
-            ModelService(manager, in_flight), self._server
-        )
-        self._health = health.HealthServicer()
-        for service in ("", "PredictionService", "ModelService"):  # the names that TensorFlow Serving sets
-            self._health.set(service, health_pb2.HealthCheckResponse.SERVING)
-        health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
-        try:
-            self.port: int = self._server.add_insecure_port(host_port(host, port))
-        except RuntimeError as error:
-            raise InputError(
-                f"port {port} of {host} cannot be had for gRPC (occupied, or not this machine's address): "
-                "choose another with --grpc-port, or 0 for a free one"
-            ) from error
-
-    def start(self) -> None:
-        """Answer from now on."""
-        self._server.start()
-
-    def say_not_serving(self) -> None:
-        """Tell whoever asks for the health of this server to send requests elsewhere."""
-        self._health.enter_graceful_shutdown()
-
-    def stop(self) -> None:
-        """End at once, with whatever still runs."""
-        self._server.stop(0).wait()
-
-
-def _answered(context: grpc.ServicerContext, in_flight: InFlight, answer: Callable[[], Any]) -> Any:
+async def _answered(context: Context, in_flight: InFlight, answer: Callable[[], Awaitable[Any]]) -> Any:
     try:
         with in_flight.request():
-            return answer()
+            return await answer()
     except ServingError as error:
         # Details travel in a header of some 8 kB, where what is not ASCII takes three times its bytes.
         most = _DETAILS_BYTES if error.message.isascii() else _DETAILS_BYTES // 9
-        return context.abort(error.code, error.message[:most])
+        return await context.abort(error.code, error.message[:most])

@@ -43,13 +43,17 @@ class Held:
             connection.close()
 
     def predict(self, channel: grpc.Channel) -> Any:
+        return self.predict_later(channel).result()
+
+    def predict_later(self, channel: grpc.Channel) -> Any:
         import tensorflow as tf
         from tensorflow_serving.apis import predict_pb2, prediction_service_pb2_grpc
 
         request = predict_pb2.PredictRequest()
         request.model_spec.name = "toy"
         request.inputs["x"].CopyFrom(tf.make_tensor_proto([1.0]))
-        return prediction_service_pb2_grpc.PredictionServiceStub(channel).Predict(request, timeout=30)
+        stub = prediction_service_pb2_grpc.PredictionServiceStub(channel)
+        return stub.Predict.future(request, timeout=30)
 
 
 @pytest.fixture
@@ -90,6 +94,31 @@ def test_a_server_that_ends_says_so_refuses_and_lets_requests_end(held: Held) ->
         ending.result(10)
         with pytest.raises(OSError):
             held.rest()
+
+
+def test_a_version_stays_while_a_request_runs_whose_client_has_hung_up(held: Held) -> None:
+    from genre_tf.serving.model_manager import ModelSpec
+
+    manager = held.server._manager
+    newest = manager.versions["toy"][0]
+
+    def state() -> str:
+        return manager.states(ModelSpec("toy", version=newest))[0].state
+
+    with grpc.insecure_channel(held.server.grpc_address) as channel:
+        asked = held.predict_later(channel)
+        assert held.entered.acquire(timeout=10)
+        asked.cancel()
+        time.sleep(0.3)
+        manager.remove("toy", newest)
+        time.sleep(0.3)
+        assert state() == "UNLOADING"
+        held.gate.set()
+        deadline = time.monotonic() + 10
+        while state() != "END" and time.monotonic() < deadline:
+            time.sleep(0.01)
+        assert state() == "END"
+    held.server.stop()
 
 
 def test_a_request_that_never_ends_does_not_keep_the_server(toy_models: Path) -> None:
