@@ -39,7 +39,7 @@ class ExportOptions:
     retrieve: int = (
         300  # that the towers hand to the ranker: "some hundreds", which cost it a millisecond or two
     )
-    batch_sizes: tuple[int, ...] = (1, 2, 4, 8, 16, 32)  # those that batching.config allows
+    batch_sizes: tuple[int, ...] = (1, 2, 4, 8, 16, 32)  # those of warmup
     rules: Rules = Rules()  # noqa: RUF009  (frozen)  # none: the best articles, whatever they are
     partitioned: PartitionedOptions | None = None  # None: exact, fast enough for a million articles
     max_bad_rows: int = 0

@@ -28,14 +28,14 @@ def write_warmup(file: Path, servable: str, examples: Mapping[str, Rows], batch_
         file: where to; in the version's `assets.extra`.
         servable: name of the servable.
         examples: signature to its inputs, name to array [rows]; rows are repeated up to each batch size.
-        batch_sizes: those that the server's batching allows; others never reach the graph.
+        batch_sizes: that the server's batching lets reach the graph.
 
     Raises:
         InputError: more records than TensorFlow Serving takes.
     """
     if len(examples) * len(batch_sizes) > MOST_RECORDS:
         raise InputError(
-            f"{len(examples)} signatures x {len(batch_sizes)} allowed batch sizes are more warmup requests "
+            f"{len(examples)} signatures x {len(batch_sizes)} batch sizes are more warmup requests "
             f"than TensorFlow Serving takes ({MOST_RECORDS}): allow fewer sizes in batching.config"
         )
     with tf.io.TFRecordWriter(str(file)) as writer:

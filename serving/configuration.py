@@ -24,7 +24,8 @@ _KEPT = """\
 _KEPT_BATCHING = (
     _KEPT
     + """\
-# The next export or refresh takes allowed_batch_sizes from here and warms each of them up.
+# The next export or refresh warms up the sizes that are allowed here; where all are, 1, 2, 4 and so on up to
+# max_batch_size, and 32 at the most.
 """
 )
 
@@ -33,16 +34,23 @@ _KEPT_BATCHING = (
 class BatchingOptions:
     """How TensorFlow Serving batches."""
 
-    allowed_batch_sizes: tuple[int, ...] = (1, 2, 4, 8, 16, 32)  # a doubling wastes at most half of a batch
+    batch_sizes: tuple[int, ...] = (
+        1,
+        2,
+        4,
+        8,
+        16,
+        32,
+    )  # of warmup; the last is the largest, on GPUs all allowed
     batch_timeout_us: int = 0  # TensorFlow Serving's advice for CPUs
     max_enqueued_batches: int = 16  # as many as threads is the advice; 16 cores is a usual server
     num_batch_threads: int | None = None  # None: the cores of the machine that serves
     gpu: bool = False  # whose advice stands beside the numbers
 
     def __post_init__(self) -> None:
-        sizes = self.allowed_batch_sizes
+        sizes = self.batch_sizes
         if not sizes or sizes[0] < 1 or list(sizes) != sorted(set(sizes)):
-            raise InputError(f"allowed batch sizes must be positive and increasing: received {sizes}")
+            raise InputError(f"batch sizes must be positive and increasing: received {sizes}")
 
 
 def write_configuration(
@@ -82,14 +90,19 @@ def write_configuration(
     return [models / name for name in (CONFIG_NAME, BATCHING_NAME, MONITORING_NAME)]
 
 
-def allowed_batch_sizes(models: Path) -> tuple[int, ...] | None:
-    """Batch sizes that the `batching.config` there allows, for warmup to cover; None without it, or any.
+def warmup_sizes(models: Path) -> tuple[int, ...] | None:
+    """Batch sizes for warmup to cover, by the `batching.config` there; None without it.
 
     Raises:
         InputError: the file cannot be followed.
     """
     file = models / BATCHING_NAME
-    return (read_batching(file).allowed_batch_sizes or None) if file.is_file() else None
+    if not file.is_file():
+        return None
+    batching = read_batching(file)
+    usual = BatchingOptions.batch_sizes
+    largest = min(batching.max_batch_size, usual[-1])
+    return batching.allowed_batch_sizes or (*(size for size in usual if size < largest), largest)
 
 
 def render_batching(options: BatchingOptions) -> str:

@@ -134,7 +134,7 @@ def _configuration(servables: list[DeployedServable], options: DeploymentOptions
     for servable in servables:
         for name, gpu in ((BATCHING_NAME, False), (GPU_BATCHING_NAME, True)):
             batching = BatchingOptions(
-                allowed_batch_sizes=servable.batch_sizes,
+                batch_sizes=servable.batch_sizes,
                 batch_timeout_us=_GPU_TIMEOUT_US if gpu else 0,
                 max_enqueued_batches=options.cpus,
                 num_batch_threads=options.cpus,

@@ -141,8 +141,8 @@ def _export(out: Path, say: Any) -> None:
     from genre_tf.export.exporting import ExportOptions, export_run
     from genre_tf.serving.configuration import BatchingOptions, write_configuration
 
-    batching = BatchingOptions(allowed_batch_sizes=_BATCH_SIZES)
-    options = ExportOptions(batch_sizes=batching.allowed_batch_sizes)
+    batching = BatchingOptions(batch_sizes=_BATCH_SIZES)
+    options = ExportOptions(batch_sizes=batching.batch_sizes)
     published = export_run(out / "run", out / "models", [out / "newsroom"], options, say)
     write_configuration(out / "models", [version.parent.name for version, _ in published], batching)
 

@@ -83,16 +83,16 @@ def export(
     from genre_tf.export.exporting import ExportOptions, export_run
     from genre_tf.export.partitioned_index import PartitionedOptions
     from genre_tf.export.selection import Rules
-    from genre_tf.serving.configuration import BatchingOptions, allowed_batch_sizes, write_configuration
+    from genre_tf.serving.configuration import BatchingOptions, warmup_sizes, write_configuration
     from genre_tf.serving.model_folders import CONFIG_NAME, read_models_config
 
-    there = allowed_batch_sizes(models)  # by hand, perhaps: then warmup follows
-    batching = BatchingOptions(allowed_batch_sizes=there) if there else BatchingOptions()
+    there = warmup_sizes(models)  # by hand, perhaps: then warmup follows
+    batching = BatchingOptions(batch_sizes=there) if there else BatchingOptions()
     options = ExportOptions(
         k=k,
         retrieve=retrieve,
         rules=Rules(max_age_hours=max_age_hours, max_per_category=max_per_category, diversity=diversity),
-        batch_sizes=batching.allowed_batch_sizes,
+        batch_sizes=batching.batch_sizes,
         max_bad_rows=max_bad_rows,
         safety_list=safety_list,
         partitioned=None if index == "exact" else PartitionedOptions(probes=probes),

@@ -78,7 +78,7 @@ def _refreshed(
 ) -> "Refreshed":
     from genre_tf.export.names import RECOMMENDER
     from genre_tf.export.refreshing import refresh
-    from genre_tf.serving.configuration import allowed_batch_sizes
+    from genre_tf.serving.configuration import warmup_sizes
     from genre_tf.serving.version_choice import served_version
 
     folder = models.parent if models.name == RECOMMENDER else models
@@ -87,7 +87,7 @@ def _refreshed(
         changes,
         lambda line: progress.print(line, markup=False, soft_wrap=True),
         from_version or served_version(folder, RECOMMENDER),
-        allowed_batch_sizes(folder),
+        warmup_sizes(folder),
         fresh,
     )
 

@@ -245,12 +245,12 @@ def test_after_a_rollback_the_served_version_is_refreshed(served, refreshed, fir
 
     monkeypatch.setattr(refreshing, "refresh", note)
     refresh_verb(models, expire="1")
-    write_configuration(models, [RECOMMENDER], BatchingOptions(allowed_batch_sizes=(1, 4)))
+    write_configuration(models, [RECOMMENDER], BatchingOptions(batch_sizes=(1, 4)))
     refresh_verb(models, expire="1")
     roll_back(models, RECOMMENDER, 1)
     refresh_verb(models / RECOMMENDER, expire="1")
     refresh_verb(models, expire="1", from_version=2)
-    assert asked == [(None, None), (2, (1, 4)), (1, (1, 4)), (2, (1, 4))]
+    assert asked == [(None, None), (2, (1, 2, 4)), (1, (1, 2, 4)), (2, (1, 2, 4))]
 
 
 def test_a_broken_news_file_ends_with_status_2_and_leaves_nothing(served, refreshed, tmp_path):

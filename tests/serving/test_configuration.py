@@ -11,8 +11,8 @@ from google.protobuf import text_format
 from genre_tf.errors import InputError
 from genre_tf.serving.configuration import (
     BatchingOptions,
-    allowed_batch_sizes,
     render_batching,
+    warmup_sizes,
     write_configuration,
 )
 from genre_tf.serving.models_config import edited
@@ -97,10 +97,13 @@ def test_editors_take_turns(tmp_path: Path) -> None:
 
 
 def test_batching_config_is_consistent(tmp_path: Path, serving_messages: dict[str, Any]) -> None:
-    write_configuration(tmp_path, ["genre_recommender"], BatchingOptions(allowed_batch_sizes=(1, 4, 16)))
+    write_configuration(tmp_path, ["genre_recommender"], BatchingOptions(batch_sizes=(1, 4, 16)))
     text = (tmp_path / "batching.config").read_text()
     parsed = text_format.Parse(text, serving_messages["BatchingParameters"]())
-    assert list(parsed.allowed_batch_sizes) == [1, 4, 16]
+    assert list(parsed.allowed_batch_sizes) == []
+    on_gpu = render_batching(BatchingOptions(batch_sizes=(1, 4, 16), gpu=True))
+    allowed = text_format.Parse(on_gpu, serving_messages["BatchingParameters"]()).allowed_batch_sizes
+    assert list(allowed) == [1, 4, 16]
     assert parsed.max_batch_size.value == 16  # must equal the last allowed size, or no version loads
     assert parsed.pad_variable_length_inputs is False
     assert not parsed.HasField("num_batch_threads")
@@ -108,24 +111,25 @@ def test_batching_config_is_consistent(tmp_path: Path, serving_messages: dict[st
 
 
 def test_what_people_tuned_stays_and_warmup_follows(tmp_path: Path) -> None:
-    assert allowed_batch_sizes(tmp_path) is None
+    assert warmup_sizes(tmp_path) is None
     write_configuration(tmp_path, ["genre_recommender"])
     file = tmp_path / "batching.config"
-    assert allowed_batch_sizes(tmp_path) == BatchingOptions().allowed_batch_sizes
+    assert warmup_sizes(tmp_path) == BatchingOptions().batch_sizes
     assert (
         "Written once" in file.read_text() and "Written once" in (tmp_path / "monitoring.config").read_text()
     )
-    mine = file.read_text().replace("{ value: 32 }", "{ value: 64 }") + "allowed_batch_sizes: 64\n"
+    mine = file.read_text().replace("{ value: 32 }", "{ value: 64 }") + "allowed_batch_sizes: [8, 64]\n"
     file.write_text(mine)
     (tmp_path / "monitoring.config").write_text("")
     write_configuration(tmp_path, ["genre_recommender"])
     assert file.read_text() == mine and (tmp_path / "monitoring.config").read_text() == ""
-    assert allowed_batch_sizes(tmp_path) == (1, 2, 4, 8, 16, 32, 64)
-    file.write_text("max_batch_size { value: 100 }")
-    assert allowed_batch_sizes(tmp_path) is None
+    assert warmup_sizes(tmp_path) == (8, 64)
+    for largest, sizes in ((100, (1, 2, 4, 8, 16, 32)), (6, (1, 2, 4, 6)), (1, (1,))):
+        file.write_text(f"max_batch_size {{ value: {largest} }}")
+        assert warmup_sizes(tmp_path) == sizes
     file.write_text("max_batch_size: 100")
     with pytest.raises(InputError, match="is no BatchingParameters"):
-        allowed_batch_sizes(tmp_path)
+        warmup_sizes(tmp_path)
 
 
 def test_batch_threads_can_be_set(serving_messages: dict[str, Any]) -> None:
@@ -140,7 +144,7 @@ def test_batch_threads_can_be_set(serving_messages: dict[str, Any]) -> None:
 @pytest.mark.parametrize("sizes", [(), (0, 1), (4, 2), (2, 2)])
 def test_batch_sizes_increase(sizes: tuple[int, ...]) -> None:
     with pytest.raises(InputError, match="positive and increasing"):
-        BatchingOptions(allowed_batch_sizes=sizes)
+        BatchingOptions(batch_sizes=sizes)
 
 
 def test_monitoring_config_turns_prometheus_on(tmp_path: Path, serving_messages: dict[str, Any]) -> None:

@@ -12,7 +12,7 @@ from genre_tf.serving.parameter_files import BatchingParameters, read_batching, 
 def test_the_files_that_an_export_writes_are_understood(tmp_path: Path) -> None:
     write_configuration(tmp_path, ["genre_recommender"])
     found = read_batching(tmp_path / "batching.config")
-    assert found.max_batch_size == found.allowed_batch_sizes[-1]
+    assert found.max_batch_size == 32 and found.allowed_batch_sizes == ()
     assert not found.pad_variable_length_inputs
     assert found.threads >= 1
     assert read_prometheus_path(tmp_path / "monitoring.config") == "/monitoring/prometheus/metrics"
