@@ -22,13 +22,13 @@ Rows = Mapping[str, np.ndarray]
 
 
 def write_warmup(file: Path, servable: str, examples: Mapping[str, Rows], batch_sizes: Sequence[int]) -> None:
-    """Write one request for each signature and allowed batch size.
+    """Write one request for each signature and batch size.
 
     Args:
         file: where to; in the version's `assets.extra`.
         servable: name of the servable.
         examples: signature to its inputs, name to array [rows]; rows are repeated up to each batch size.
-        batch_sizes: that the server's batching lets reach the graph.
+        batch_sizes: rows of the requests.
 
     Raises:
         InputError: more records than TensorFlow Serving takes.
@@ -36,7 +36,8 @@ def write_warmup(file: Path, servable: str, examples: Mapping[str, Rows], batch_
     if len(examples) * len(batch_sizes) > MOST_RECORDS:
         raise InputError(
             f"{len(examples)} signatures x {len(batch_sizes)} batch sizes are more warmup requests "
-            f"than TensorFlow Serving takes ({MOST_RECORDS}): allow fewer sizes in batching.config"
+            f"than TensorFlow Serving takes ({MOST_RECORDS}): allow fewer sizes in batching.config, or a "
+            "smaller max_batch_size"
         )
     with tf.io.TFRecordWriter(str(file)) as writer:
         for signature, rows in examples.items():

@@ -7,7 +7,7 @@ to a thread of a pool when it opens, or when its time is over, and others join i
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -16,6 +16,7 @@ import numpy as np
 
 from genre_tf.serving.batch_tensors import check_rows, joined, padded, split
 from genre_tf.serving.futures import AnyFuture, settle, settled
+from genre_tf.serving.in_flight import STOPPING
 from genre_tf.serving.metrics import ServerMetrics
 from genre_tf.serving.parameter_files import BatchingParameters
 from genre_tf.serving.statuses import ServingError, invalid_argument
@@ -88,30 +89,44 @@ class _Queue:
         self._lock = threading.Lock()
         self.waiting: list[_Batch] = []
 
-    def add(self, task: _Task) -> None:
-        """Put a request into the open batch, or into a new one where it does not fit.
+    def add(self, parts: Sequence[_Task]) -> None:
+        """Put the parts of a request into the open batch, or into new ones where they do not fit.
 
         Raises:
-            ServingError: too many batches wait already.
+            ServingError: too many batches would wait; then none of its parts does.
         """
-        most, timeout_s = self._parameters.max_enqueued_batches, self._parameters.batch_timeout_s
+        most = self._parameters.max_enqueued_batches
         with self._lock:
-            last = self.waiting[-1] if self.waiting else None
-            if last is None or last.rows + task.rows > self._limit:
-                if last is not None:
-                    if len(self.waiting) >= most:
-                        raise _full(len(self.waiting), most)
-                    self._launch_once(last)
-                last = _Batch()
-                self.waiting.append(last)
-            last.tasks.append(task)
-            last.rows += task.rows
-            if last.rows == self._limit or not timeout_s:
+            if len(self.waiting) + self._new_batches(parts) > most:
+                raise _full(len(self.waiting), most)
+            for task in parts:
+                self._add(task)
+
+    def _new_batches(self, parts: Sequence[_Task]) -> int:
+        """How many batches would be opened for a request."""
+        count, rows = 0, self.waiting[-1].rows if self.waiting else self._limit
+        for task in parts:
+            rows += task.rows
+            if rows > self._limit:
+                count, rows = count + 1, task.rows
+        return count
+
+    def _add(self, task: _Task) -> None:
+        last = self.waiting[-1] if self.waiting else None
+        if last is None or last.rows + task.rows > self._limit:
+            if last is not None:
                 self._launch_once(last)
-            elif len(last.tasks) == 1:
-                last.timer = threading.Timer(timeout_s, self._time_is_over, (last,))
-                last.timer.daemon = True
-                last.timer.start()
+            last = _Batch()
+            self.waiting.append(last)
+        last.tasks.append(task)
+        last.rows += task.rows
+        timeout_s = self._parameters.batch_timeout_s
+        if last.rows == self._limit or not timeout_s:
+            self._launch_once(last)
+        elif len(last.tasks) == 1:
+            last.timer = threading.Timer(timeout_s, self._time_is_over, (last,))
+            last.timer.daemon = True
+            last.timer.start()
 
     def take(self, batch: _Batch) -> None:
         """Take a batch out, to run it: from now on nobody joins it."""
@@ -161,7 +176,9 @@ class BatchingRunner:
             ServingError: it cannot be batched, the queue is full, or the graph refused the batch, for
                 which every request in it gets the same error, as on TensorFlow Serving.
         """
-        return _assembled([future.result() for future in self._submit(feeds, fetches, Future)])
+        futures = self._submit(feeds, fetches, Future)
+        wait(futures)  # for all, or a version could be unloaded below the parts that still run
+        return _assembled([future.result() for future in futures])
 
     async def run_async(self, feeds: Feeds, fetches: Sequence[str], new_future: Callable[[], Any]) -> Values:
         """As `run`, without a thread that waits.
@@ -189,22 +206,27 @@ class BatchingRunner:
             {name: value[first : first + largest] for name, value in feeds.items()}
             for first in range(0, rows, largest)
         ]
-        return [self._enqueue(part, fetches, new_future()) for part in parts or [feeds]]
-
-    def _enqueue(self, feeds: Feeds, fetches: Sequence[str], future: Any) -> Any:
-        rows = len(next(iter(feeds.values())))
-        task = _Task(feeds, rows, time.perf_counter(), future)
-        if not rows:  # nobody may join: TensorFlow Serving's scheduler never wakes for an empty batch
-            self._scheduler.threads.submit(self._finish, [task], rows, fetches)
-            return future
+        came = time.perf_counter()
+        tasks = [_Task(part, len(next(iter(part.values()))), came, new_future()) for part in parts or [feeds]]
         try:
-            self._queue(feeds, fetches).add(task)
+            if rows:
+                self._queue(feeds, fetches).add(tasks)
+            else:  # nobody may join: TensorFlow Serving's scheduler never wakes for an empty batch
+                self._start(tasks, self._finish, tasks, rows, fetches)
         except ServingError as error:
-            settle([(future, error)])
-        return future
+            settle([(task.future, error) for task in tasks])
+        return [task.future for task in tasks]
 
     def _launch(self, queue: _Queue, batch: _Batch) -> None:
-        self._scheduler.threads.submit(self._run_batch, queue, batch)
+        self._start(batch.tasks, self._run_batch, queue, batch)
+
+    def _start(self, tasks: list[_Task], call: Callable[..., None], *values: Any) -> None:
+        """Let a thread of the pool call a function that settles the tasks, or settle them now."""
+        try:
+            self._scheduler.threads.submit(call, *values)
+        except RuntimeError:  # the pool is closed
+            error = ServingError(grpc.StatusCode.UNAVAILABLE, STOPPING)
+            settle([(task.future, error) for task in tasks])
 
     def _run_batch(self, queue: _Queue, batch: _Batch) -> None:
         queue.take(batch)

@@ -34,14 +34,8 @@ _KEPT_BATCHING = (
 class BatchingOptions:
     """How TensorFlow Serving batches."""
 
-    batch_sizes: tuple[int, ...] = (
-        1,
-        2,
-        4,
-        8,
-        16,
-        32,
-    )  # of warmup; the last is the largest, on GPUs all allowed
+    # Those of warmup, the last the largest batch; on GPUs batches are rounded up to them.
+    batch_sizes: tuple[int, ...] = (1, 2, 4, 8, 16, 32)
     batch_timeout_us: int = 0  # TensorFlow Serving's advice for CPUs
     max_enqueued_batches: int = 16  # as many as threads is the advice; 16 cores is a usual server
     num_batch_threads: int | None = None  # None: the cores of the machine that serves

@@ -74,7 +74,7 @@ class EmbeddedServer:
             load = partial(load_version, metrics=self._metrics, scheduler=scheduler)
             loader = VersionLoader(self._manager, load, say)
             loader.start(folders)
-            self._opened = opened.pop_all()
+            self._opened: ExitStack | None = opened.pop_all()
         self._grpc.start()
         self._rest.start()
         self._poller = ModelPoller(models, self._manager, loader, say)
@@ -90,11 +90,14 @@ class EmbeddedServer:
 
     def stop(self) -> None:
         """Say that requests should go elsewhere, refuse new ones, let those that run end, free the models."""
-        self._poller.stop()
-        self._grpc.say_not_serving()
-        self._in_flight.drain(self._options.grace_s)
-        self._rest.stop()
-        self._opened.close()
+        opened, self._opened = self._opened, None
+        if opened is None:
+            return
+        with opened:
+            self._poller.stop()
+            self._grpc.say_not_serving()
+            self._in_flight.drain(self._options.grace_s)
+            self._rest.stop()
 
     def _open_rest(self, models: Path) -> RestServer:
         monitoring = models / MONITORING_NAME

@@ -9,17 +9,19 @@ from typing import Any
 import grpc
 from google.protobuf.message import DecodeError
 from google.protobuf.message_factory import GetMessageClass
-from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_health.v1 import health_pb2_grpc
 from tensorflow_serving.apis import model_service_pb2, prediction_service_pb2
 
 from genre_tf.errors import InputError
 from genre_tf.serving.addresses import host_port
 from genre_tf.serving.grpc_service import Context, ModelService, PredictionService
+from genre_tf.serving.health import HealthService
 from genre_tf.serving.in_flight import InFlight
 from genre_tf.serving.metrics import ServerMetrics
 from genre_tf.serving.model_manager import ModelManager
 
-_HEALTH = ("", "PredictionService", "ModelService")  # the names that TensorFlow Serving sets
+# Each holds its message, whether it runs or waits. As many connections as REST may have.
+_MOST_CALLS = 1000
 
 
 class GrpcServer:
@@ -64,6 +66,7 @@ class GrpcServer:
         self._loop.set_default_executor(ThreadPoolExecutor(threads, "graph"))
         self._thread = threading.Thread(target=self._loop.run_forever, name="grpc", daemon=True)
         self._thread.start()
+        self._started = False
         try:
             self.port: int = self._call(self._open(host, port))
         except BaseException:
@@ -72,24 +75,27 @@ class GrpcServer:
 
     def start(self) -> None:
         """Answer from now on."""
+        self._started = True
         self._call(self._server.start())
 
     def say_not_serving(self) -> None:
         """Tell whoever asks for the health of this server to send requests elsewhere."""
-        self._call(self._health.enter_graceful_shutdown())
+        self._loop.call_soon_threadsafe(self._health.say_not_serving)
 
     def stop(self) -> None:
         """End at once, with whatever still runs."""
-        self._call(self._server.stop(0))
-        self._end()
+        try:
+            if not self._started:  # or its port would stay occupied
+                self.start()
+            self._call(self._server.stop(0))
+        finally:
+            self._end()
 
     async def _open(self, host: str, port: int) -> int:
         """Everything that gRPC wants to be made in its loop; returns the port."""
-        self._server = grpc.aio.server(options=self._options)
+        self._server = grpc.aio.server(options=self._options, maximum_concurrent_rpcs=_MOST_CALLS)
         self._server.add_generic_rpc_handlers(self._handlers)
-        self._health = health.aio.HealthServicer()
-        for service in _HEALTH:
-            await self._health.set(service, health_pb2.HealthCheckResponse.SERVING)
+        self._health = HealthService()
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
         try:
             return self._server.add_insecure_port(host_port(host, port))

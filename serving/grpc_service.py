@@ -4,6 +4,7 @@ One event loop, in a thread of its own, reads every request and writes every ans
 threads. With a thread a request, each answer of a batch would wait for Python's lock behind all others.
 """
 
+import asyncio
 import time
 from collections.abc import Awaitable, Callable
 from typing import Any, TypeAlias
@@ -80,6 +81,9 @@ class PredictionService:
                     response = await servable.answer_async(prepare(servable, request))
             except ServingError as error:
                 self._metrics.requests.add(request.model_spec.name, error.code.name)
+                raise
+            except asyncio.CancelledError:
+                self._metrics.requests.add(request.model_spec.name, "CANCELLED")
                 raise
             elapsed_us = (time.perf_counter() - started) * 1e6
             self._metrics.request_latency.add(elapsed_us, request.model_spec.name, api, "GRPC")

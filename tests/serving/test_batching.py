@@ -214,6 +214,25 @@ def test_large_requests_are_split_where_the_file_says_so(make: Make) -> None:
     assert batched.graph.sizes() == [3, 3, 2]
 
 
+def test_a_split_request_waits_whole_or_not_at_all(make: Make) -> None:
+    batched = make(max_batch_size=8, max_execution_batch_size=2, max_enqueued_batches=3)
+    busy = batched.hold()
+    assert refused(lambda: batched.ask(range(8)))[0] is grpc.StatusCode.UNAVAILABLE
+    asked = batched.later(range(5))  # three batches, the last with room for one row
+    batched.graph.gate.set()
+    assert asked.result(10)[0].tolist() == [0, 2, 4, 6, 8]
+    busy.result(10)
+    assert batched.graph.sizes() == [1, 2, 2, 1]
+
+
+def test_after_the_end_nobody_waits(make: Make) -> None:
+    for timeout_s in (0.0, 0.01):
+        batched = make(max_batch_size=8, batch_timeout_s=timeout_s)
+        batched.runner._scheduler.close()
+        for values in ([1.0], []):
+            assert refused(lambda: batched.ask(values))[0] is grpc.StatusCode.UNAVAILABLE  # noqa: B023
+
+
 def test_an_error_is_that_of_every_request_in_the_batch_and_the_next_one_runs(make: Make) -> None:
     batched = make(max_batch_size=8)
     busy = batched.hold()

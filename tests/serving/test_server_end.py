@@ -132,6 +132,48 @@ def test_a_request_that_never_ends_does_not_keep_the_server(toy_models: Path) ->
     assert in_flight.drain(0.1)
 
 
+def test_who_watches_hears_of_the_end_though_another_has_left(toy_models: Path) -> None:
+    from grpc_health.v1 import health_pb2, health_pb2_grpc
+
+    from genre_tf.serving.embedded_server import EmbeddedServer, ServerOptions
+
+    server = EmbeddedServer(toy_models, ServerOptions(grpc_port=0, rest_port=0))
+    with grpc.insecure_channel(server.grpc_address) as channel:
+        health = health_pb2_grpc.HealthStub(channel)
+        stays, leaves = (health.Watch(health_pb2.HealthCheckRequest(), timeout=30) for _ in range(2))
+        unknown = health.Watch(health_pb2.HealthCheckRequest(service="none"), timeout=30)
+        assert next(stays).status == next(leaves).status == health_pb2.HealthCheckResponse.SERVING
+        assert next(unknown).status == health_pb2.HealthCheckResponse.SERVICE_UNKNOWN
+        with pytest.raises(grpc.RpcError) as caught:
+            health.Check(health_pb2.HealthCheckRequest(service="none"), timeout=30)
+        error: Any = caught.value
+        assert error.code() is grpc.StatusCode.NOT_FOUND
+        leaves.cancel()
+        time.sleep(0.2)
+        server._grpc.say_not_serving()
+        assert next(stays).status == health_pb2.HealthCheckResponse.NOT_SERVING
+        server.stop()
+        server.stop()  # has nothing left to do
+
+
+def test_a_server_that_does_not_start_leaves_its_ports(toy_models: Path, tmp_path: Path) -> None:
+    import socket
+
+    from genre_tf.errors import InputError
+    from genre_tf.serving.embedded_server import EmbeddedServer, ServerOptions
+
+    (tmp_path / "broken" / "1").mkdir(parents=True)
+    (tmp_path / "broken" / "1" / "saved_model.pb").write_bytes(b"\x00")
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    options = ServerOptions(grpc_port=port, rest_port=0)
+    for _ in range(2):
+        with pytest.raises(InputError, match="no version of model broken loads"):
+            EmbeddedServer(tmp_path, options)
+    with EmbeddedServer(toy_models, options) as server:
+        assert server.versions
+
+
 def test_idle_connections_and_watchers_do_not_hold_up_the_end(toy_models: Path) -> None:
     from grpc_health.v1 import health_pb2, health_pb2_grpc
 
