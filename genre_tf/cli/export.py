@@ -73,7 +73,7 @@ def export(
     Each becomes the next version, whole or not at all, after it answered every recorded request in a fresh
     process as the Python models do. The server's configuration files are written beside them; a
     batching.config and a monitoring.config that are there stay, and warmup covers the batch sizes that the
-    former allows.
+    former allows, or 1, 2, 4 and so on up to its largest, and 32 at the most, where it allows all.
 
     Example: genre export runs/mind models
     """
