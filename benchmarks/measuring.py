@@ -4,7 +4,7 @@ import os
 import platform
 import statistics
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -127,14 +127,22 @@ def rate_of(work: Callable[[], object], amount: float, options: BenchOptions) ->
     return measure
 
 
-def median_ms(work: Callable[[int], object], times: int) -> float:
-    """The median time of some work that is given its number, in milliseconds."""
-    taken = []
-    for number in range(times):
-        started = time.perf_counter()
-        work(number)
-        taken.append(time.perf_counter() - started)
-    return statistics.median(taken) * 1e3
+def medians_in_turns_ms(sides: Sequence[Callable[[int], object]], times: int, turn: int) -> list[float]:
+    """The median time of each of several works that are given their numbers, in milliseconds.
+
+    Args:
+        sides: the works.
+        times: how often each is done.
+        turn: how often each is done in a row, before the next one's turn.
+    """
+    taken: list[list[float]] = [[] for _ in sides]
+    for first in range(0, times, turn):
+        for work, times_s in zip(sides, taken, strict=True):
+            for number in range(first, min(first + turn, times)):
+                started = time.perf_counter()
+                work(number)
+                times_s.append(time.perf_counter() - started)
+    return [statistics.median(times_s) * 1e3 for times_s in taken]
 
 
 def threads() -> int:

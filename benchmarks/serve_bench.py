@@ -5,7 +5,7 @@ server runs in a process of its own; whatever asks it shares its processors, as 
 """
 
 import gc
-from collections.abc import Callable
+import statistics
 from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -15,7 +15,7 @@ import numpy as np
 
 from genre_tf.benchmarks.exported import ExportedSignature
 from genre_tf.benchmarks.latency_picture import Curve, check_picture, draw_latency
-from genre_tf.benchmarks.measuring import BenchOptions, Rate, Row, compare, median_ms
+from genre_tf.benchmarks.measuring import BenchOptions, Rate, Row, compare, medians_in_turns_ms
 from genre_tf.benchmarks.serve_models import NAIVE, ServedSizes, write_models
 from genre_tf.benchmarks.serve_requests import Readers
 from genre_tf.config import GenerationConfig
@@ -33,6 +33,7 @@ UNIT = "requests per second"
 LONE = "lone request's median"
 SESSION = "bare session"
 SHARES = (0.1, 0.25, 0.5, 0.75, 0.9)  # of the saturating rate
+_TURN = 20  # lone requests of one side in a row
 _TOLERANCE = 1e-3  # of scores: KerasHub's layers and ours add up in another order
 
 
@@ -124,26 +125,28 @@ def _own_cost(
     inputs = [np.array([join_ids(history).encode()], object) for history in readers.histories]
     requests = readers.recommend()
 
-    def through_session() -> float:
-        return median_ms(lambda number: signature(history=inputs[number % len(inputs)]), sizes.lone)
+    def through_session(number: int) -> object:
+        return signature(history=inputs[number % len(inputs)])
 
     with grpc.insecure_channel(server.address) as channel:
         call = channel.unary_unary(METHOD)
 
-        def through_server() -> float:
-            return median_ms(lambda number: call(requests[number % len(requests)]), sizes.lone)
+        def through_server(number: int) -> object:
+            return call(requests[number % len(requests)])
 
-        # `compare` takes rates, of which more is better.
-        sides = [_inverse(through_server), _inverse(through_session)]
-        [row] = compare("recommend, lone", "per ms", sides[0], {SESSION: sides[1]}, options)
+        # In short turns: both sides meet a machine's slow moments, which last for seconds.
+        medians_in_turns_ms((through_server, through_session), sizes.lone, _TURN)
+        rounds = []
+        for number in range(options.rounds):
+            rounds.append(medians_in_turns_ms((through_server, through_session), sizes.lone, _TURN))
+            options.say(
+                f"recommend, lone, round {number + 1} of {options.rounds}: "
+                f"server {rounds[-1][0]:.4g}, {SESSION} {rounds[-1][1]:.4g} ms"
+            )
     signature.close()
-    ours, bare = 1 / row.ours, 1 / row.peer
+    ours, bare = (statistics.median(side) for side in zip(*rounds, strict=True))
     note = f"the server's own cost is {ours - bare:.3g} ms"
-    return Row(row.case, ours, bare, SESSION, bare / ours, "ms", row.rounds, note)
-
-
-def _inverse(milliseconds: Callable[[], float]) -> Rate:
-    return lambda: 1 / milliseconds()
+    return Row("recommend, lone", ours, bare, SESSION, bare / ours, "ms", options.rounds, note)
 
 
 def _burst(server: ServerProcess, requests: list[bytes], count: int, at_once: int) -> Rate:

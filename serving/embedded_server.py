@@ -64,12 +64,10 @@ class EmbeddedServer:
         with ExitStack() as opened:
             opened.callback(self._manager.close)
             scheduler = _scheduler(models, options, self._metrics)
-            if scheduler is not None:
-                opened.callback(scheduler.close)
             # The ports first: an occupied one is known at once, while models take seconds to load.
             self._rest = self._open_rest(models)
             opened.callback(self._rest.server_close)
-            self._grpc = self._open_grpc()
+            self._grpc = self._open_grpc(scheduler)
             opened.callback(self._grpc.stop)
             load = partial(load_version, metrics=self._metrics, scheduler=scheduler)
             loader = VersionLoader(self._manager, load, say)
@@ -110,14 +108,14 @@ class EmbeddedServer:
             self._in_flight,
         )
 
-    def _open_grpc(self) -> GrpcServer:
+    def _open_grpc(self, scheduler: BatchScheduler | None) -> GrpcServer:
         return GrpcServer(
             self._manager,
             self._metrics,
             self._in_flight,
             host=self._options.host,
             port=self._options.grpc_port,
-            threads=self._options.threads,
+            threads=_threads(self._options, scheduler),
             max_message_bytes=self._options.max_request_bytes,
         )
 
@@ -135,6 +133,13 @@ def _scheduler(models: Path, options: ServerOptions, metrics: ServerMetrics) -> 
     if not (options.batching and file.is_file()):
         return None
     return BatchScheduler(read_batching(file), metrics)
+
+
+def _threads(options: ServerOptions, scheduler: BatchScheduler | None) -> int:
+    """TensorFlow Serving's advice for batching: twice the largest batch, for most of them only wait."""
+    if scheduler is None:
+        return options.threads
+    return max(options.threads, min(2 * scheduler.parameters.max_batch_size, 256))
 
 
 def wait_for_signal() -> None:

@@ -12,53 +12,45 @@ from tensorflow.core.framework import types_pb2
 from tensorflow_serving.apis import classification_pb2, inference_pb2, regression_pb2
 
 from genre_tf.serving.prediction import DEFAULT_SIGNATURE
-from genre_tf.serving.servable import GraphRun, Servable
+from genre_tf.serving.servable import Servable
 from genre_tf.serving.statuses import ServingError, invalid_argument
 
 REGRESS = "tensorflow/serving/regress"
 CLASSIFY = "tensorflow/serving/classify"
 
 
-def regress_run(servable: Servable, request: Any) -> GraphRun:
-    """What a RegressionRequest wants of the graph; its answer is the RegressionResponse.
+def regress(servable: Servable, request: Any) -> Any:
+    """The RegressionResponse to a RegressionRequest.
 
     Raises:
-        ServingError: no such signature, or no examples.
+        ServingError: no such signature, no examples, or the graph refused.
     """
     signature = _found(servable, request)
     _check_regression(signature)
-
-    def response(outputs: dict[str, np.ndarray]) -> Any:
-        response = regression_pb2.RegressionResponse()
-        _write_spec(response.model_spec, servable, request.model_spec.signature_name)
-        _write_regressions(response.result, signature, outputs, _count(request.input))
-        return response
-
-    return _run([signature], request.input, response, "Regress")
+    response = regression_pb2.RegressionResponse()
+    _write_spec(response.model_spec, servable, request.model_spec.signature_name)
+    outputs = _run(servable, [signature], request.input, "Regress")
+    _write_regressions(response.result, signature, outputs, _count(request.input))
+    return response
 
 
-def classify_run(servable: Servable, request: Any) -> GraphRun:
-    """What a ClassificationRequest wants of the graph; its answer is the ClassificationResponse.
+def classify(servable: Servable, request: Any) -> Any:
+    """The ClassificationResponse to a ClassificationRequest.
 
     Raises:
-        ServingError: no such signature, or no examples.
+        ServingError: no such signature, no examples, or the graph refused.
     """
     signature = _found(servable, request)
     _check_classification(signature)
-
-    def response(outputs: dict[str, np.ndarray]) -> Any:
-        response = classification_pb2.ClassificationResponse()
-        _write_spec(response.model_spec, servable, request.model_spec.signature_name)
-        _write_classifications(response.result, signature, outputs, _count(request.input))
-        return response
-
-    return _run([signature], request.input, response, "Classify")
+    response = classification_pb2.ClassificationResponse()
+    _write_spec(response.model_spec, servable, request.model_spec.signature_name)
+    outputs = _run(servable, [signature], request.input, "Classify")
+    _write_classifications(response.result, signature, outputs, _count(request.input))
+    return response
 
 
-def multi_inference_run(servable: Servable, request: Any) -> GraphRun:
-    """What a MultiInferenceRequest wants of the graph: several tasks, one run.
-
-    Its answer is the MultiInferenceResponse.
+def multi_inference(servable: Servable, request: Any) -> Any:
+    """The MultiInferenceResponse to a MultiInferenceRequest: several tasks, one run of the graph.
 
     Raises:
         ServingError: tasks that cannot go together, or what either task alone would raise.
@@ -78,21 +70,16 @@ def multi_inference_run(servable: Servable, request: Any) -> GraphRun:
             raise invalid_argument(f"Requested signature not found in model graph: {name}")
         signatures[name] = servable.signatures[name]
         _check_task(task.method_name)(signatures[name])
-
-    def response(outputs: dict[str, np.ndarray]) -> Any:
-        response = inference_pb2.MultiInferenceResponse()
-        for task, signature in zip(request.tasks, signatures.values(), strict=True):
-            result = response.results.add()
-            _write_spec(result.model_spec, servable, task.model_spec.signature_name)
-            if task.method_name == REGRESS:
-                _write_regressions(result.regression_result, signature, outputs, _count(request.input))
-            else:
-                _write_classifications(
-                    result.classification_result, signature, outputs, _count(request.input)
-                )
-        return response
-
-    return _run(list(signatures.values()), request.input, response)
+    outputs = _run(servable, list(signatures.values()), request.input)
+    response = inference_pb2.MultiInferenceResponse()
+    for task, signature in zip(request.tasks, signatures.values(), strict=True):
+        result = response.results.add()
+        _write_spec(result.model_spec, servable, task.model_spec.signature_name)
+        if task.method_name == REGRESS:
+            _write_regressions(result.regression_result, signature, outputs, _count(request.input))
+        else:
+            _write_classifications(result.classification_result, signature, outputs, _count(request.input))
+    return response
 
 
 def _found(servable: Servable, request: Any) -> Any:
@@ -158,16 +145,14 @@ def _serialized(examples: Any) -> list[bytes]:
     return rows
 
 
-def _run(
-    signatures: list[Any], examples: Any, read: Callable[[dict[str, np.ndarray]], Any], api: str = ""
-) -> GraphRun:
+def _run(servable: Servable, signatures: list[Any], examples: Any, api: str = "") -> dict[str, np.ndarray]:
     rows = np.array(_serialized(examples), object)  # [batch]
     feeds = {signature.inputs["inputs"].name: rows for signature in signatures}
     wanted = {"outputs", "classes", "scores"}
     fetches = sorted(
         {info.name for signature in signatures for name, info in signature.outputs.items() if name in wanted}
     )
-    return GraphRun(feeds, fetches, api, lambda values: read(dict(zip(fetches, values, strict=True))))
+    return dict(zip(fetches, servable.run(feeds, fetches, api), strict=True))
 
 
 def _write_spec(spec: Any, servable: Servable, signature_name: str) -> None:

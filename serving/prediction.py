@@ -3,39 +3,36 @@
 Follows predict_util.cc of TensorFlow Serving.
 """
 
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 import grpc
 import numpy as np
 from tensorflow_serving.apis import predict_pb2
 
-from genre_tf.serving.servable import GraphRun, Servable
+from genre_tf.serving.servable import Servable
 from genre_tf.serving.statuses import ServingError, invalid_argument
 from genre_tf.serving.tensors import to_array, write_proto
 
 DEFAULT_SIGNATURE = "serving_default"
 
 
-def predict_run(servable: Servable, request: Any) -> GraphRun:
-    """What a PredictRequest wants of the graph; its answer is the PredictResponse.
+def answer_predict(servable: Servable, request: Any) -> Any:
+    """The PredictResponse to a PredictRequest.
 
     Raises:
-        ServingError: no such signature, or inputs that are not its own.
+        ServingError: no such signature, inputs that are not its own, or the graph refused.
     """
     signature = predict_signature(servable, request.model_spec.signature_name)
     inputs = read_inputs(signature, request.inputs)
-
-    def response(outputs: dict[str, np.ndarray]) -> Any:
-        response = predict_pb2.PredictResponse()
-        response.model_spec.name = servable.name
-        response.model_spec.version.value = servable.version
-        response.model_spec.signature_name = request.model_spec.signature_name or DEFAULT_SIGNATURE
-        for name, value in outputs.items():
-            write_proto(value, response.outputs[name])
-        return response
-
-    return signature_run(signature, inputs, response, list(request.output_filter))
+    outputs = predict(servable, signature, inputs, list(request.output_filter))
+    response = predict_pb2.PredictResponse()
+    response.model_spec.name = servable.name
+    response.model_spec.version.value = servable.version
+    response.model_spec.signature_name = request.model_spec.signature_name or DEFAULT_SIGNATURE
+    for name, value in outputs.items():
+        write_proto(value, response.outputs[name])
+    return response
 
 
 def predict_signature(servable: Servable, name: str) -> Any:
@@ -92,22 +89,22 @@ def check_names(signature: Any, given: Collection[str]) -> None:
             )
 
 
-def signature_run(
-    signature: Any,
-    inputs: Mapping[str, np.ndarray],
-    read: Callable[[dict[str, np.ndarray]], Any],
-    output_filter: Sequence[str] = (),
-) -> GraphRun:
-    """The run of one signature.
+def predict(
+    servable: Servable, signature: Any, inputs: Mapping[str, np.ndarray], output_filter: Sequence[str] = ()
+) -> dict[str, np.ndarray]:
+    """Run one signature.
 
     Args:
-        signature: SignatureDef.
+        servable: the version that answers.
+        signature: one of its SignatureDefs.
         inputs: input name -> value, complete.
-        read: from output name -> value to the answer.
         output_filter: the outputs to compute; all where empty.
 
+    Returns:
+        Output name -> value.
+
     Raises:
-        ServingError: the filter names what is not there.
+        ServingError: the filter names what is not there, or the graph refused.
     """
     for position, name in enumerate(output_filter):
         if name not in signature.outputs:
@@ -118,12 +115,9 @@ def signature_run(
         if name in output_filter[:position]:
             raise invalid_argument(f"duplicate output tensor alias: {name}")
     wanted = list(output_filter) or sorted(signature.outputs)
-    return GraphRun(
-        {signature.inputs[name].name: value for name, value in inputs.items()},
-        [signature.outputs[name].name for name in wanted],
-        "Predict",
-        lambda values: read(dict(zip(wanted, values, strict=True))),
-    )
+    feeds = {signature.inputs[name].name: value for name, value in inputs.items()}
+    values = servable.run(feeds, [signature.outputs[name].name for name in wanted], "Predict")
+    return dict(zip(wanted, values, strict=True))
 
 
 def _names(names: Iterable[str]) -> str:

@@ -15,7 +15,7 @@ import numpy as np
 from google.protobuf import json_format
 from tensorflow_serving.apis import classification_pb2, get_model_metadata_pb2, regression_pb2
 
-from genre_tf.serving.inference import classify_run, regress_run
+from genre_tf.serving.inference import classify, regress
 from genre_tf.serving.json_examples import read_examples
 from genre_tf.serving.json_tensors import parse_request, read_tensors
 from genre_tf.serving.json_writer import (
@@ -29,7 +29,7 @@ from genre_tf.serving.json_writer import (
 from genre_tf.serving.metrics import ServerMetrics
 from genre_tf.serving.model_info import SIGNATURES, model_metadata, model_status
 from genre_tf.serving.model_manager import ModelManager, ModelSpec
-from genre_tf.serving.prediction import DEFAULT_SIGNATURE, check_names, signature_run
+from genre_tf.serving.prediction import DEFAULT_SIGNATURE, check_names, predict
 from genre_tf.serving.servable import Servable
 from genre_tf.serving.statuses import ServingError, invalid_argument
 
@@ -133,15 +133,14 @@ class RestApi:
         request = regression_pb2.RegressionRequest()
         read_examples(parse_request(body), _with_spec(request, spec))
         with self._manager.use(spec) as servable:
-            response = servable.answer(regress_run(servable, request))
-        values = [entry.value for entry in response.result.regressions]
+            values = [entry.value for entry in regress(servable, request).result.regressions]
         return results_body(float_texts(np.array(values, np.float32)))
 
     def _classify(self, spec: ModelSpec, body: bytes) -> bytes:
         request = classification_pb2.ClassificationRequest()
         read_examples(parse_request(body), _with_spec(request, spec))
         with self._manager.use(spec) as servable:
-            rows = servable.answer(classify_run(servable, request)).result.classifications
+            rows = classify(servable, request).result.classifications
         entries = []
         for row in rows:
             scores = float_texts(np.array([entry.score for entry in row.classes], np.float32))
@@ -174,7 +173,7 @@ def _run_document(servable: Servable, document: dict[str, Any]) -> tuple[dict[st
         raise invalid_argument(f"Failed to get input map for signature: {given}")
     arrays, in_rows = read_tensors(document, signature.inputs)
     check_names(signature, arrays)
-    return servable.answer(signature_run(signature, arrays, lambda outputs: outputs)), in_rows
+    return predict(servable, signature, arrays), in_rows
 
 
 def _with_spec(request: Any, spec: ModelSpec) -> Any:

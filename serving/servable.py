@@ -1,9 +1,7 @@
 """One version of one model, loaded by session as TensorFlow Serving loads it."""
 
-import asyncio
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,30 +11,12 @@ import tensorflow_text  # noqa: F401  (registers the ops that TensorFlow Serving
 from tensorflow.core.protobuf import config_pb2
 
 from genre_tf.serving.batching import BatchingRunner, BatchScheduler
-from genre_tf.serving.futures import settled
 from genre_tf.serving.metrics import ServerMetrics
 from genre_tf.serving.statuses import from_tensorflow, invalid_argument
 from genre_tf.serving.tensors import type_name
 
 # A client may name any set of outputs in its filter; each set costs one compiled call.
 _MAX_CALLS = 64
-
-
-@dataclass(frozen=True, slots=True)
-class GraphRun:
-    """What a request wants of a graph.
-
-    Attributes:
-        feeds: tensor name -> value.
-        fetches: tensor names.
-        api: the API that a successful run is counted for, as `Predict`; none where empty.
-        read: from one array a fetch to the answer; raises ServingError where they are none.
-    """
-
-    feeds: dict[str, np.ndarray]
-    fetches: Sequence[str]
-    api: str
-    read: Callable[[list[np.ndarray]], Any]
 
 
 class Servable:
@@ -84,32 +64,28 @@ class Servable:
             for info in signature.inputs.values()
         }
 
-    def answer(self, asked: GraphRun) -> Any:
-        """Run the graph once, together with other requests where there is batching, and read its values.
+    def run(self, feeds: dict[str, np.ndarray], fetches: Sequence[str], api: str = "") -> list[np.ndarray]:
+        """Run the graph once, together with other requests where there is batching.
+
+        Args:
+            feeds: tensor name -> value.
+            fetches: tensor names.
+            api: the API that a successful run is counted for, as `Predict`; none where empty.
+
+        Returns:
+            One array a fetch; strings are object arrays of bytes.
 
         Raises:
-            ServingError: the graph refused, in TensorFlow's own words, or the values are no answer.
+            ServingError: the graph refused, in TensorFlow's own words.
         """
-        feeds, started = self._checked(asked.feeds), time.perf_counter()
-        values = (self._batching.run if self._batching else self._run_graph)(feeds, asked.fetches)
-        self._count(asked, started)
-        return asked.read(values)
-
-    async def answer_async(self, asked: GraphRun) -> Any:
-        """As `answer`, without a thread that waits.
-
-        A run that has begun ends before this does, even where the task is cancelled.
-        """
-        feeds, started = self._checked(asked.feeds), time.perf_counter()
-        loop = asyncio.get_running_loop()
-        if self._batching:
-            values = await self._batching.run_async(feeds, asked.fetches, loop.create_future)
-        else:
-            future = loop.run_in_executor(None, self._run_graph, feeds, asked.fetches)
-            await settled([future])
-            values = future.result()
-        self._count(asked, started)
-        return asked.read(values)
+        feeds = dict(sorted(feeds.items()))  # TensorFlow counts its `arg[i]` in this order
+        self._check_types(feeds)
+        started = time.perf_counter()
+        values = (self._batching.run if self._batching else self._run_graph)(feeds, fetches)
+        if api:
+            elapsed_us = (time.perf_counter() - started) * 1e6
+            self._metrics.runtime_latency.add(elapsed_us, self.name, api, "TF1")
+        return values
 
     def _run_graph(self, feeds: dict[str, np.ndarray], fetches: Sequence[str]) -> list[np.ndarray]:
         call = self._call(tuple(feeds), tuple(fetches))
@@ -125,13 +101,7 @@ class Servable:
         self._calls.clear()
         self._session.close()
 
-    def _count(self, asked: GraphRun, started: float) -> None:
-        if asked.api:
-            elapsed_us = (time.perf_counter() - started) * 1e6
-            self._metrics.runtime_latency.add(elapsed_us, self.name, asked.api, "TF1")
-
-    def _checked(self, feeds: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-        feeds = dict(sorted(feeds.items()))  # TensorFlow counts its `arg[i]` in this order
+    def _check_types(self, feeds: dict[str, np.ndarray]) -> None:
         for position, (name, value) in enumerate(feeds.items()):
             expected = self._types[name]
             if expected != value.dtype:
@@ -139,7 +109,6 @@ class Servable:
                     f"Expects arg[{position}] to be {type_name(expected)} "
                     f"but {type_name(value.dtype)} is provided"
                 )
-        return feeds
 
     def _call(self, feeds: tuple[str, ...], fetches: tuple[str, ...]) -> Any:
         call = self._calls.get((feeds, fetches))

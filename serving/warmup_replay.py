@@ -12,19 +12,19 @@ from google.protobuf.message import DecodeError
 from tensorflow_serving.apis import prediction_log_pb2
 
 from genre_tf.export.warmup import MOST_RECORDS, WARMUP_FILE
-from genre_tf.serving.inference import classify_run, multi_inference_run, regress_run
-from genre_tf.serving.prediction import predict_run
+from genre_tf.serving.inference import classify, multi_inference, regress
+from genre_tf.serving.prediction import answer_predict
 from genre_tf.serving.servable import Servable
 from genre_tf.serving.statuses import ServingError, from_tensorflow, invalid_argument
 
 # Far above what 1,000 requests of ours take (some 100 kB each at the most), far below a laptop's memory.
 MOST_FILE_BYTES = 256 << 20
 
-_RUNS = {
-    "predict_log": predict_run,
-    "classify_log": classify_run,
-    "regress_log": regress_run,
-    "multi_inference_log": multi_inference_run,
+_ANSWERS = {
+    "predict_log": answer_predict,
+    "classify_log": classify,
+    "regress_log": regress,
+    "multi_inference_log": multi_inference,
 }
 
 
@@ -76,8 +76,8 @@ def _replay(servable: Servable, record: bytes, file: Path) -> None:
     kind = log.WhichOneof("log_type")
     if kind is None:  # nothing to run, as there
         return
-    if kind not in _RUNS:
+    if kind not in _ANSWERS:
         number = log.DESCRIPTOR.fields_by_name[kind].number
         text = f"Unsupported log_type for warmup: {number}"
         raise ServingError(grpc.StatusCode.UNIMPLEMENTED, text)
-    servable.answer(_RUNS[kind](servable, getattr(log, kind).request))
+    _ANSWERS[kind](servable, getattr(log, kind).request)

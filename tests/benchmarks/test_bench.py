@@ -3,6 +3,7 @@
 import json
 import re
 import sys
+import time
 
 import numpy as np
 import pytest
@@ -14,7 +15,7 @@ from genre_tf.backbones.tiny import tiny_vocabulary
 from genre_tf.benchmarks.conventional import each_article_again, unshared
 from genre_tf.benchmarks.encode_bench import _require_equal
 from genre_tf.benchmarks.generate_bench import require_same_tokens
-from genre_tf.benchmarks.measuring import BenchOptions, compare
+from genre_tf.benchmarks.measuring import BenchOptions, compare, medians_in_turns_ms
 from genre_tf.benchmarks.peers import peer_module
 from genre_tf.cli import main
 from genre_tf.data.batches import impression_batches
@@ -93,6 +94,18 @@ def test_a_missing_peer_is_told_in_one_line(monkeypatch):
     with pytest.raises(InputError, match=r"pip install 'genre-tf\[bench\]'") as told:
         peer_module("torch")
     assert "\n" not in str(told.value)
+
+
+def test_lone_requests_of_both_sides_come_in_short_turns():
+    asked = []
+
+    def side(name, seconds):
+        return lambda number: (asked.append((name, number)), time.sleep(seconds))
+
+    fast, slow = medians_in_turns_ms((side("a", 0.0), side("b", 0.002)), times=5, turn=2)
+    assert [name for name, _ in asked] == list("aabbaabbab")
+    assert [number for name, number in asked if name == "b"] == list(range(5))
+    assert fast < 2 <= slow
 
 
 def test_sides_that_compute_different_things_are_not_compared():

@@ -1,6 +1,5 @@
 """Requests that share runs: who runs with whom, how batches are filled, refused, padded and cut apart."""
 
-import asyncio
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -94,9 +93,12 @@ def refused(call: Callable[[], Any]) -> tuple[grpc.StatusCode, str]:
     return caught.value.code, caught.value.message
 
 
-def test_a_lone_request_waits_for_nobody(make: Make) -> None:
+def test_a_lone_request_runs_at_once_and_in_its_own_thread(make: Make) -> None:
     batched = make(allowed_batch_sizes=(1, 2, 8), max_batch_size=8)
+    threads: list[str] = []
+    batched.graph.answer = lambda x: (threads.append(threading.current_thread().name), x + 1)[1]  # type: ignore[func-returns-value]
     assert batched.ask([1.0])[0].tolist() == [2.0]
+    assert threads == [threading.current_thread().name]
     assert batched.graph.sizes() == [1]
 
 
@@ -108,25 +110,6 @@ def test_requests_that_wait_run_together_and_each_gets_its_rows(make: Make) -> N
     assert busy.result(10)[0].tolist() == [0.0]
     assert [answer.result(10)[0].tolist() for answer in asked] == [[0], [2, 3], [4], [6, 7], [8]]
     assert batched.graph.sizes() == [1, 7]
-
-
-def test_a_loop_waits_for_its_answers_without_threads(make: Make) -> None:
-    batched = make(max_batch_size=8, max_enqueued_batches=1000, max_execution_batch_size=4)
-
-    async def ask(values: list[float]) -> list[float]:
-        feeds = {"x": np.asarray(values, np.float32)}
-        new_future = asyncio.get_running_loop().create_future
-        answer: list[float] = (await batched.runner.run_async(feeds, ("y",), new_future))[0].tolist()
-        return answer
-
-    async def ask_all(rows: list[list[float]]) -> list[Any]:
-        return await asyncio.gather(*(ask(values) for values in rows), return_exceptions=True)
-
-    rows = [[float(number)] * (1 + number % 6) for number in range(200)]
-    assert asyncio.run(ask_all(rows)) == [[2 * value for value in values] for values in rows]
-    assert max(batched.graph.sizes()) == 4  # shared, and parts of what is larger
-    batched.graph.answer = lambda x: np.sum(x)
-    assert {type(error) for error in asyncio.run(ask_all(rows[:20]))} == {ServingError}
 
 
 def test_a_batch_is_padded_to_an_allowed_size_with_the_last_requests_first_row(make: Make) -> None:
@@ -223,14 +206,6 @@ def test_a_split_request_waits_whole_or_not_at_all(make: Make) -> None:
     assert asked.result(10)[0].tolist() == [0, 2, 4, 6, 8]
     busy.result(10)
     assert batched.graph.sizes() == [1, 2, 2, 1]
-
-
-def test_after_the_end_nobody_waits(make: Make) -> None:
-    for timeout_s in (0.0, 0.01):
-        batched = make(max_batch_size=8, batch_timeout_s=timeout_s)
-        batched.runner._scheduler.close()
-        for values in ([1.0], []):
-            assert refused(lambda: batched.ask(values))[0] is grpc.StatusCode.UNAVAILABLE  # noqa: B023
 
 
 def test_an_error_is_that_of_every_request_in_the_batch_and_the_next_one_runs(make: Make) -> None:

@@ -76,13 +76,13 @@ def test_every_kind_of_request_is_replayed(warm: Warm, monkeypatch: pytest.Monke
     from genre_tf.serving.servable import Servable
 
     ran: list[tuple[int, int]] = []
-    answer = Servable.answer
+    run = Servable.run
 
-    def spy(self: Any, asked: Any) -> Any:
-        ran.append((self.version, len(next(iter(asked.feeds.values())))))
-        return answer(self, asked)
+    def spy(self: Any, feeds: dict[str, Any], fetches: Sequence[str], api: str = "") -> list[Any]:
+        ran.append((self.version, len(next(iter(feeds.values())))))
+        return run(self, feeds, fetches, api)
 
-    monkeypatch.setattr(Servable, "answer", spy)
+    monkeypatch.setattr(Servable, "run", spy)
     logs = [predict_log(rows=rows) for rows in (1, 4)]
     logs += [example_log(kind) for kind in ("regress_log", "classify_log", "multi_inference_log")]
     versions, _, _ = load(warm([log.SerializeToString() for log in logs] + [b""]))
