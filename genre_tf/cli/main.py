@@ -5,8 +5,10 @@ import functools
 import importlib
 import inspect
 import os
+import signal
 import sys
 from collections.abc import Callable
+from types import FrameType
 from typing import Annotated, Any
 
 import typer
@@ -104,6 +106,7 @@ def main() -> None:
     """
     # Read once by TensorFlow's C++ side when it loads: its start-up notes would bury our own messages.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    signal.signal(signal.SIGTERM, _end)
     try:
         for name in VERBS:
             _register(name)
@@ -118,6 +121,12 @@ def main() -> None:
         _stop(StoppedError("interrupted", 130), 130)
     except OSError as error:
         _stop(*_of_system(error))
+
+
+def _end(number: int, _: FrameType | None) -> None:
+    """End as Ctrl-C does: no server, process or half-written folder is left. A second one acts at once."""
+    signal.signal(number, signal.SIG_DFL)
+    sys.exit(128 + number)
 
 
 def _of_system(error: OSError) -> tuple[Exception, int]:

@@ -1,4 +1,9 @@
-"""Ctrl-C ends any verb with a word and the exit status that shells expect."""
+"""Ctrl-C and SIGTERM end any verb with the exit status that shells expect, and with what it opened closed."""
+
+import os
+import signal
+import time
+from contextlib import ExitStack
 
 import pytest
 
@@ -14,3 +19,21 @@ def test_ctrl_c_is_said(genre, monkeypatch, tmp_path, where):
     monkeypatch.setattr(where, _interrupted)
     ended = genre("check", tmp_path)
     assert (ended.returncode, ended.stdout, ended.stderr) == (130, "", "genre: interrupted\n")
+
+
+def test_sigterm_closes_what_is_open(genre, monkeypatch, tmp_path):
+    closed = []
+
+    def ended(*_):
+        with ExitStack() as stack:
+            stack.callback(closed.append, "server")
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(10)
+
+    monkeypatch.setattr("genre_tf.data.checking.check_data", ended)
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        assert genre("check", tmp_path).returncode == 143 and closed == ["server"]
+        assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL  # a second one ends it at once
+    finally:
+        signal.signal(signal.SIGTERM, before)
