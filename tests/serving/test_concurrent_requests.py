@@ -64,7 +64,7 @@ def test_batched_answers_equal_lone_ones(batched: Any) -> None:
         stub = prediction_service_pb2_grpc.PredictionServiceStub(channel)
         together = list(pool.map(lambda request: stub.Predict(request, timeout=60), requests))
     runs = batched._metrics.batches._values[()]
-    assert runs < REQUESTS / 2  # they did meet
+    assert runs < 0.8 * REQUESTS  # they did meet
     from genre_tf.serving.prediction import answer_predict
     from genre_tf.serving.servable import Servable
 
