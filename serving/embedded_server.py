@@ -33,7 +33,7 @@ class ServerOptions:
     host: str = "127.0.0.1"  # nobody else's machine unless asked for
     grpc_port: int = 8500  # TensorFlow Serving's; 0 takes a free one
     rest_port: int = 8501  # TensorFlow Serving's; 0 takes a free one
-    threads: int = 16  # graphs that run at a time without batching; a generation holds one for seconds
+    threads: int = 16  # gRPC requests at a time, more with batching; a generation holds one for seconds
     max_request_bytes: int = 64 << 20  # far above any real request of ours, far below a laptop's memory
     poll_s: float = 1.0  # how often MODELS is looked at again, as TensorFlow Serving; 0: never
     batching: bool = True  # as MODELS/batching.config says, where there is one
