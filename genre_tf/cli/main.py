@@ -106,7 +106,7 @@ def main() -> None:
     """
     # Read once by TensorFlow's C++ side when it loads: its start-up notes would bury our own messages.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    signal.signal(signal.SIGTERM, _end)
+    before = signal.signal(signal.SIGTERM, _end)
     try:
         for name in VERBS:
             _register(name)
@@ -121,6 +121,8 @@ def main() -> None:
         _stop(StoppedError("interrupted", 130), 130)
     except OSError as error:
         _stop(*_of_system(error))
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _end(number: int, _: FrameType | None) -> None:

@@ -23,6 +23,8 @@ from genre_tf.training.distribution import make_strategy
 from genre_tf.training.pace import Pace
 from genre_tf.training.run_folder import train
 
+# As in the tests' own process: see tests/conftest.py.
+tf.config.optimizer.set_experimental_options({"disable_meta_optimizer": True})
 STEPS = 30  # the scalars of every tenth step are logged
 
 
