@@ -6,13 +6,7 @@ from pathlib import Path
 import pytest
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-import tensorflow as tf
-
 import genre_tf  # noqa: F401  (before TensorFlow's Keras is touched)
-
-# Graphs of tests run once or twice: to optimize each takes a sixth of the suite's processor time. Exports are
-# replayed, and commands served, in processes of their own, which do optimize; so do sessions in this one.
-tf.config.optimizer.set_experimental_options({"disable_meta_optimizer": True})
 
 # Begun first, so that no worker is left alone with one of them at the end; whole files, as their tests share
 # fixtures.

@@ -23,7 +23,7 @@ from genre_tf.training.distribution import make_strategy
 from genre_tf.training.pace import Pace
 from genre_tf.training.run_folder import train
 
-# As in the tests' own process: see tests/conftest.py.
+# Graphs of a few steps: to optimize them takes a third of the time of the test.
 tf.config.optimizer.set_experimental_options({"disable_meta_optimizer": True})
 STEPS = 30  # the scalars of every tenth step are logged
 
