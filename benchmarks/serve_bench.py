@@ -20,8 +20,8 @@ from genre_tf.benchmarks.serve_models import NAIVE, ServedSizes, write_models
 from genre_tf.benchmarks.serve_requests import Readers
 from genre_tf.config import GenerationConfig
 from genre_tf.errors import FailureError
-from genre_tf.export.index import Catalogue
-from genre_tf.export.recommender import NAME
+from genre_tf.funnel.index import Catalogue
+from genre_tf.funnel.recommender import NAME
 from genre_tf.serving.client import GenreClient
 from genre_tf.serving.joining import join_ids
 from genre_tf.serving.load_generator import METHOD, LoadResult, closed_loop, open_loop

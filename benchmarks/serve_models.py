@@ -14,12 +14,12 @@ from genre_tf.data.articles import Article, ArticleTable
 from genre_tf.data.synth.catalogue import write_catalogue
 from genre_tf.data.synth.settings import NewsroomSettings
 from genre_tf.export import generator, recommender
-from genre_tf.export.encoding import encode_titles, share_frozen_layers
 from genre_tf.export.evidence import Evidence
 from genre_tf.export.generator import GeneratorServable
-from genre_tf.export.index import ArticleIndex, Catalogue
-from genre_tf.export.recommender import Recommender
 from genre_tf.export.saved_model import write_saved_model
+from genre_tf.funnel.encoding import encode_titles, share_frozen_layers
+from genre_tf.funnel.index import ArticleIndex, Catalogue
+from genre_tf.funnel.recommender import Recommender
 from genre_tf.generation.writer import Writer
 from genre_tf.generation.writer_options import writer_options
 from genre_tf.models.backbone import Categories, load_news_backbone

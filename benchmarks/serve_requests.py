@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from genre_tf.benchmarks.serve_models import NAIVE
-from genre_tf.export.index import Catalogue
+from genre_tf.funnel.index import Catalogue
 from genre_tf.serving import calls
 from genre_tf.serving.client import GENERATOR, RECOMMENDER
 

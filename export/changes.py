@@ -10,7 +10,7 @@ from genre_tf.data.counters import Counters
 from genre_tf.data.faults import FaultPolicy
 from genre_tf.data.mind import iterate_behaviors
 from genre_tf.errors import InputError
-from genre_tf.export.index import Catalogue
+from genre_tf.funnel.index import Catalogue
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -19,12 +19,13 @@ class Changes:
 
     news: Path | None = None  # articles in MIND's format; of known ids only those with another title count
     behaviors: Path | None = None  # a log since the counters were taken
-    expire: float | datetime | None = None  # hours since an article was first shown, or a time before which
+    expire: float | datetime | None = None  # hours above which an article is stale, or a time before which
+    withdraw: frozenset[str] = frozenset()  # ids of articles that are never to be shown again
     max_bad_rows: int = 0
 
     def __post_init__(self) -> None:
-        if self.news is None and self.behaviors is None and self.expire is None:
-            raise InputError("nothing to refresh: give --news, --behaviors or --expire")
+        if self.news is None and self.behaviors is None and self.expire is None and not self.withdraw:
+            raise InputError("nothing to refresh: give --news, --behaviors, --expire or --withdraw")
 
 
 def parse_expiry(text: str) -> float | datetime:
@@ -101,6 +102,10 @@ class _AnyId(dict[str, str]):
 
 
 def new_articles(before: Catalogue, articles: Mapping[str, Article]) -> list[Article]:
-    """Those whose id is not known, or was known with another title."""
+    """Those whose id is not known, was known with another title, or is withdrawn now."""
     titles = dict(zip(before.news_ids, before.titles, strict=True))
-    return [one for one in articles.values() if titles.get(one.news_id) != " ".join(one.title.split())]
+    return [
+        one
+        for one in articles.values()
+        if one.withdrawn or titles.get(one.news_id) != " ".join(one.title.split())
+    ]

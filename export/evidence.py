@@ -9,9 +9,9 @@ import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 
-from genre_tf.export.index import Catalogue
-from genre_tf.export.open_variables import open_variable
-from genre_tf.export.parsing import clean_text
+from genre_tf.funnel.index import Catalogue
+from genre_tf.funnel.open_variables import open_variable
+from genre_tf.funnel.parsing import clean_text
 
 _SAMPLE = 1000  # articles that the threshold is measured on
 _CHUNK_ROWS = 16_384  # compared with the sample at a time: 64 MB of similarities, whatever the pool

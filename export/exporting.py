@@ -9,19 +9,24 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from genre_tf.config import read_config
 from genre_tf.data.manifest import load_manifest
+from genre_tf.data.records import read_examples
 from genre_tf.errors import InputError
 from genre_tf.export.contract import files_fingerprint
-from genre_tf.export.encoding import share_frozen_layers
 from genre_tf.export.generator_servable import generator_servable
-from genre_tf.export.partitioned_index import PartitionedOptions
 from genre_tf.export.pool import build_catalogue, read_pool
 from genre_tf.export.publishing import publish, staged
-from genre_tf.export.selection import Rules
 from genre_tf.export.servables import Servable, recommender_servable, write_version
-from genre_tf.export.served_models import ServedModels
 from genre_tf.export.verification import Verification, require_passed, verify_version
+from genre_tf.funnel.encoding import share_frozen_layers
+from genre_tf.funnel.freshness import learned_age_limit
+from genre_tf.funnel.index import Catalogue, may_be_found
+from genre_tf.funnel.partitioned_index import PartitionedOptions
+from genre_tf.funnel.selection import Rules
+from genre_tf.funnel.served_models import ServedModels
 from genre_tf.generation.safety import SafetyList, read_safety_list
 from genre_tf.generation.safety_classifier import load_classifier
 from genre_tf.models.checkpoint import WEIGHTS_FILE, load_ranker, load_two_tower
@@ -40,7 +45,8 @@ class ExportOptions:
         300  # that the towers hand to the ranker: "some hundreds", which cost it a millisecond or two
     )
     batch_sizes: tuple[int, ...] = (1, 2, 4, 8, 16, 32)  # those of warmup
-    rules: Rules = Rules()  # noqa: RUF009  (frozen)  # none: the best articles, whatever they are
+    rules: Rules = Rules()  # noqa: RUF009  (frozen)
+    learn_age_limit: bool = True  # from the newest clicks of the run's log, instead of `rules.max_age_hours`
     partitioned: PartitionedOptions | None = None  # None: exact, fast enough for a million articles
     max_bad_rows: int = 0
     safety_list: Path | None = None  # words and patterns in place of the default ones
@@ -105,6 +111,10 @@ def _servables(
     report(f"encoding {len(pool.table) - 1} articles")
     catalogue = build_catalogue(ServedModels(two_tower, ranker), pool.table, pool.counters)
     history = config.data.max_history
+    rules = options.rules
+    if options.learn_age_limit and pool.as_of is not None:
+        rules = replace(rules, max_age_hours=age_limit(run))
+    report(_pool_line(catalogue, rules))
     yield recommender_servable(
         two_tower,
         ranker,
@@ -113,7 +123,7 @@ def _servables(
         max_history=history,
         k=options.k,
         retrieve=options.retrieve,
-        rules=options.rules,
+        rules=rules,
         partitioned=options.partitioned,
         as_of=pool.as_of,
     )
@@ -131,6 +141,22 @@ def _servables(
             safety=safety,
             classifier=classifier,
         )
+
+
+def age_limit(run: Path) -> float | None:
+    """The age in hours below which 99 % of the newest clicks of a run's log fall; None where none has an age."""
+    clicked = [one.counters[one.labels > 0] for one in read_examples(run / "prepared", "validation")]
+    return learned_age_limit(np.concatenate(clicked)) if clicked else None
+
+
+def _pool_line(catalogue: Catalogue, rules: Rules) -> str:
+    shown = int(may_be_found(catalogue, rules.max_age_hours).sum())
+    limit = (
+        "of any age"
+        if rules.max_age_hours is None
+        else f"up to {rules.max_age_hours:g} hours old or still read (--max-age-hours)"
+    )
+    return f"{shown} of {len(catalogue.news_ids) - 1} articles may be recommended: {limit}"
 
 
 def _sources(run: Path, data: Sequence[Path]) -> dict[str, Any]:

@@ -6,7 +6,7 @@ import numpy as np
 
 from genre_tf.export.exchanges import Exchange, as_bytes
 from genre_tf.export.generator import DEFAULT, SIGNATURES
-from genre_tf.export.index import Catalogue
+from genre_tf.funnel.index import Catalogue
 
 _USUAL_HISTORY = 10
 _ODD_BYTES = b"\xff\xfe\n" + "新闻 😀".encode()

@@ -6,8 +6,8 @@ from typing import Any
 from genre_tf.config import WritingConfig
 from genre_tf.export import generator, generator_requests
 from genre_tf.export.evidence import Evidence
-from genre_tf.export.index import Catalogue
 from genre_tf.export.servables import Servable
+from genre_tf.funnel.index import Catalogue
 from genre_tf.generation.safety import SafetyList
 from genre_tf.generation.safety_classifier import SafetyClassifier
 from genre_tf.generation.writer import Writer

@@ -1,24 +1,30 @@
-"""A catalogue with more articles, with newer counters, with fewer articles."""
+"""A catalogue with more articles, with newer counters, with withdrawn articles."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
 
 import numpy as np
 import numpy.typing as npt
 
-from genre_tf.data.articles import Article
-from genre_tf.data.counters import Counters
-from genre_tf.errors import InputError
-from genre_tf.export.index import Catalogue, older_than
+from genre_tf.data.articles import Article, ArticleTable
+from genre_tf.data.counters import COUNTERS, Counters, epoch_seconds
+from genre_tf.data.decay import UNKNOWN_TIME, merged
+from genre_tf.funnel.index import Catalogue
 
 _HOUR = timedelta(hours=1)
-_CLICKS, _VIEWS, _AGE_HOURS = range(3)
+_AGE_HOURS = COUNTERS.index("age_hours")
+_JUST_NOW_HOURS = 1e-3  # the age of an article that nobody knew before: above 0, which would be no age
 
 Vectors = npt.NDArray[np.float32]
 
 
-def joined(catalogue: Catalogue, new: Sequence[Article], retrieval: Vectors, ranking: Vectors) -> Catalogue:
+def joined(
+    catalogue: Catalogue,
+    new: Sequence[Article],
+    retrieval: Vectors,
+    ranking: Vectors,
+) -> Catalogue:
     """A catalogue with articles put in, those of known ids in their old places.
 
     Args:
@@ -43,7 +49,46 @@ def joined(catalogue: Catalogue, new: Sequence[Article], retrieval: Vectors, ran
     vectors = [_grown(old, size) for old in (catalogue.retrieval_vectors, catalogue.ranking_vectors)]
     vectors[0][rows], vectors[1][rows] = retrieval, ranking
     counters = _grown(catalogue.counters, size)
-    return Catalogue(list(row_of), titles, texts, *vectors, counters, categories)
+    gone = np.zeros(size, bool)
+    gone[: len(catalogue.news_ids)] = catalogue.withdrawn
+    gone[rows] = [one.withdrawn for one in new]
+    return Catalogue(list(row_of), titles, texts, *vectors, counters, categories, gone)
+
+
+def dated(catalogue: Catalogue, new: Sequence[Article], as_of: datetime | None) -> Catalogue:
+    """A catalogue whose new articles have an age: of their publishing, of the log, or else from now on.
+
+    Args:
+        catalogue: with the new articles and the counts of the log.
+        new: M articles of it.
+        as_of: when its counters were taken; None without any log: there are no ages.
+    """
+    if as_of is None or not new:
+        return catalogue
+    row_of = {news_id: row for row, news_id in enumerate(catalogue.news_ids)}
+    rows = np.array([row_of[one.news_id] for one in new], np.int64)
+    counters = catalogue.counters.copy()
+    known = with_published_ages(counters[rows], ArticleTable(new).published[1:], as_of)
+    known[known[:, _AGE_HOURS] == 0, _AGE_HOURS] = _JUST_NOW_HOURS
+    counters[rows] = known
+    return replace(catalogue, counters=counters)
+
+
+def with_published_ages(counters: Vectors, published: npt.NDArray[np.int64], as_of: datetime) -> Vectors:
+    """Counters whose ages are those of publishing, where that is known: negative before it.
+
+    Args:
+        counters: float32 [M, 9].
+        published: int64 [M], seconds since 1970; `UNKNOWN_TIME` where unknown.
+        as_of: when the counters were taken.
+    """
+    known = published != UNKNOWN_TIME
+    hours = (epoch_seconds(as_of) - np.where(known, published, 0)) / 3600
+    never_shown = counters[:, COUNTERS.index("views")] == 0  # a view before publishing says that it was out
+    age = counters[:, _AGE_HOURS]
+    counters = counters.copy()
+    counters[:, _AGE_HOURS] = np.where(known & (never_shown | (hours > age)), hours, age)
+    return counters
 
 
 def add_counts(
@@ -62,59 +107,16 @@ def add_counts(
     if log is None or log.newest is None:
         return catalogue, as_of
     now = log.newest + timedelta(seconds=1)
-    found = log.features(catalogue.news_ids, now)  # [N, 3]
-    counters = catalogue.counters.astype(np.float64)
     older = 0.0 if as_of is None else (now - as_of) / _HOUR
-    shown_before = counters[:, _VIEWS] > 0
-    age = np.where(shown_before, counters[:, _AGE_HOURS] + older, found[:, _AGE_HOURS])
-    counters = np.column_stack([counters[:, :_AGE_HOURS] + found[:, :_AGE_HOURS], age])
+    counters = merged(catalogue.counters, older, log.features(catalogue.news_ids, now))
     counters[0] = 0
-    return replace(catalogue, counters=counters.astype(np.float32)), now
+    return replace(catalogue, counters=counters), now
 
 
-def expired_rows(
-    catalogue: Catalogue, as_of: datetime | None, limit: float | datetime | None
-) -> npt.NDArray[np.bool_]:
-    """Which articles were first shown too long ago; one that nobody was shown yet has no age.
-
-    Args:
-        catalogue: N articles.
-        as_of: when its counters were taken.
-        limit: hours, or the time before which an article was first shown; None: nothing is too old.
-
-    Returns:
-        bool [N].
-
-    Raises:
-        InputError: there are no ages, as no log was ever counted.
-    """
-    if limit is None:
-        return np.zeros(len(catalogue.news_ids), bool)
-    if as_of is None:
-        raise InputError(
-            "--expire needs to know when articles were shown: export with a log, or give --behaviors"
-        )
-    hours = limit if isinstance(limit, float) else (as_of - limit) / _HOUR
-    return older_than(catalogue.counters, hours)
-
-
-def kept(catalogue: Catalogue, rows: npt.NDArray[np.bool_]) -> Catalogue:
-    """A catalogue of some of its rows, bool [N]."""
-    if rows.all():
-        return catalogue
-
-    def some(column: Sequence[str]) -> list[str]:
-        return [value for value, keep in zip(column, rows, strict=True) if keep]
-
-    return Catalogue(
-        some(catalogue.news_ids),
-        some(catalogue.titles),
-        some(catalogue.texts),
-        catalogue.retrieval_vectors[rows],
-        catalogue.ranking_vectors[rows],
-        catalogue.counters[rows],
-        some(catalogue.categories),
-    )
+def withdrawn(catalogue: Catalogue, news_ids: Collection[str]) -> Catalogue:
+    """A catalogue in which some articles are never shown again; those not known are passed over."""
+    gone = np.asarray([news_id in news_ids for news_id in catalogue.news_ids])
+    return replace(catalogue, withdrawn=np.asarray(catalogue.withdrawn) | gone)
 
 
 def _grown(array: Vectors, size: int) -> Vectors:

@@ -9,15 +9,16 @@ import numpy as np
 import numpy.typing as npt
 
 from genre_tf.data.articles import Article, ArticleTable
-from genre_tf.data.counters import Counters
+from genre_tf.data.counters import COUNTERS, Counters
 from genre_tf.data.faults import FaultPolicy
 from genre_tf.data.lines import find_file
 from genre_tf.data.manifest import COUNTERS_FILE
 from genre_tf.data.mind import BEHAVIORS, NEWS, iterate_behaviors, read_news, split_names
 from genre_tf.data.records import read_articles
 from genre_tf.errors import InputError
-from genre_tf.export.index import Catalogue
-from genre_tf.export.served_models import encode_table
+from genre_tf.export.index_changes import with_published_ages
+from genre_tf.funnel.index import Catalogue
+from genre_tf.funnel.served_models import encode_table
 
 
 class Pool(NamedTuple):
@@ -25,7 +26,7 @@ class Pool(NamedTuple):
 
     Attributes:
         table: the articles, row 0 the padding article.
-        counters: clicks, views and age in hours, float32 [len(table), 3]; row 0 is zeros.
+        counters: float32 [len(table), 9], the columns of `COUNTERS`; row 0 is zeros.
         as_of: when that was so, on the clock of the logs; None where no log was read.
     """
 
@@ -78,13 +79,13 @@ def build_catalogue(
     Args:
         models: a `ServedModels`, made or read back.
         table: the articles.
-        counters: float32 [len(table), 3].
+        counters: float32 [len(table), 9].
         on_progress: called with (articles done, all articles).
     """
     vectors = encode_table(models, table, on_progress)
     titles = [" ".join(title.split()) for title in table.titles]
     texts = [_text(*parts) for parts in zip(titles, table.abstracts, strict=True)]
-    return Catalogue(table.news_ids, titles, texts, *vectors, counters, table.categories)
+    return Catalogue(table.news_ids, titles, texts, *vectors, counters, table.categories, table.withdrawn)
 
 
 def _text(title: str, abstract: str) -> str:
@@ -125,7 +126,8 @@ def _count(log: Path, articles: Iterable[str], counters: Counters, policy: Fault
 
 def _features(counters: Counters, table: ArticleTable, as_of: datetime | None) -> npt.NDArray[np.float32]:
     if as_of is None:
-        return np.zeros((len(table), 3), np.float32)
-    features = counters.features(table.news_ids, as_of)
+        return np.zeros((len(table), len(COUNTERS)), np.float32)
+    counters.publish(table.articles)
+    features = with_published_ages(counters.features(table.news_ids, as_of), table.published, as_of)
     features[0] = 0
     return features

@@ -5,18 +5,21 @@ independent roads, and batched answers with unbatched ones.
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 
+from genre_tf.data.counters import COUNTERS
 from genre_tf.export.exchanges import Exchange
-from genre_tf.export.index import Catalogue
-from genre_tf.export.parsing import LARGEST_NUMBER
-from genre_tf.export.partitions import Searched
-from genre_tf.export.recommender import PADDING_SCORE
-from genre_tf.export.selection import Rules
+from genre_tf.funnel.freshness import NEW_VIEWS, STILL_READ, exploration_noise
+from genre_tf.funnel.index import Catalogue
+from genre_tf.funnel.parsing import LARGEST_NUMBER
+from genre_tf.funnel.partitions import Searched
+from genre_tf.funnel.recommender import KEY_BUCKETS, MOST_LIVE, PADDING_SCORE
+from genre_tf.funnel.selection import Rules
 
 Vectors = npt.NDArray[np.float32]
 Row = dict[str, Any]
@@ -31,6 +34,7 @@ class RecommenderReference:
         two_tower: as in `Recommender`.
         ranker: as in `Recommender`.
         catalogue: the articles.
+        bias: float32 [N], what the counters of each article add to its score.
         max_history: newest clicks that make the reader.
         k: articles to recommend.
         retrieve: articles that the towers hand to the ranker.
@@ -43,6 +47,7 @@ class RecommenderReference:
         two_tower: Any,
         ranker: Any,
         catalogue: Catalogue,
+        bias: Vectors,
         *,
         max_history: int,
         k: int,
@@ -63,8 +68,11 @@ class RecommenderReference:
         for row, title in enumerate(self.titles):
             self.rows_of_title.setdefault(title, []).append(row)
         self.searched = searched
+        self.vectors = np.column_stack([catalogue.retrieval_vectors, bias])
+        self.shown = _may_be_shown(catalogue, rules.max_age_hours)
         blocks = searched.blocks if searched else []
-        vectors = catalogue.retrieval_vectors
+        vectors = self.vectors
+        self.also: list[int] = []
         self.means = np.array([vectors[rows].sum(0) / max(1, len(rows)) for rows in blocks], np.float32)
 
     def answer(self, request: Exchange) -> Exchange:
@@ -82,7 +90,34 @@ class RecommenderReference:
         newest = rows[-self.max_history :]
         read = set(rows), {self.titles[row] for row in rows}
         catalogue = self.catalogue
-        return self._funnel(catalogue.retrieval_vectors[newest], catalogue.ranking_vectors[newest], *read)
+        clicks = catalogue.retrieval_vectors[newest], catalogue.ranking_vectors[newest]
+        return self._funnel(*clicks, *read, history)
+
+    def _recommend_live(self, history: bytes, news_id: bytes, **counters: bytes) -> Row:
+        columns = [counters[name].split() for name in COUNTERS]
+        known, found = self.catalogue.counters.copy(), set()
+        for place, one in enumerate(news_id.split()[:MOST_LIVE]):
+            row = self.row_of.get(one, 0)
+            if row and row not in found:
+                found.add(row)
+                known[row] = [_number(column[place]) if place < len(column) else 0.0 for column in columns]
+        named = sorted(found)
+        bias = self.vectors[:, -1].copy()
+        bias[named] = np.asarray(self.two_tower.moment_bias(tf.constant(known[None, named])))[0]
+        catalogue = replace(self.catalogue, counters=known)
+        sizes = {"max_history": self.max_history, "k": self.k, "retrieve": self.retrieve}
+        refreshed = RecommenderReference(
+            self.two_tower,
+            self.ranker,
+            catalogue,
+            bias,
+            **sizes,
+            rules=self.rules,
+            searched=self.searched,
+        )
+        if self.searched:  # blocks are those of the index, and what is named is looked at besides
+            refreshed.means, refreshed.also = self.means, named
+        return refreshed._recommend(history)
 
     _serving_default = _recommend
 
@@ -90,7 +125,7 @@ class RecommenderReference:
         titles = _titles(history_text)
         newest = titles[-self.max_history :]
         clicks, ranking_clicks = (_encode(model.encoder, newest) for model in (self.two_tower, self.ranker))
-        return self._funnel(clicks, ranking_clicks, set(), set(titles))
+        return self._funnel(clicks, ranking_clicks, set(), set(titles), history_text)
 
     def _score(self, history: bytes, candidates: bytes) -> Row:
         return self._click_probabilities(history, candidates, None)
@@ -98,7 +133,7 @@ class RecommenderReference:
     def _score_counters(
         self, history: bytes, candidates: bytes, clicks: bytes, views: bytes, age_hours: bytes
     ) -> Row:
-        counters = np.zeros((len(candidates.split()), 3), np.float32)
+        counters = np.zeros((len(candidates.split()), len(COUNTERS)), np.float32)
         for column, text in enumerate((clicks, views, age_hours)):
             for row, part in enumerate(text.split()[: len(counters)]):
                 counters[row, column] = _number(part)
@@ -150,38 +185,63 @@ class RecommenderReference:
         probability = np.where(known, self._ranked(clicks, shown, known, counters), 0.0)
         return {"click_probability": list(probability), "known": list(known)}
 
-    def _funnel(self, clicks: Vectors, ranking_clicks: Vectors, rows: set[int], titles: set[str]) -> Row:
+    def _funnel(
+        self, clicks: Vectors, ranking_clicks: Vectors, rows: set[int], titles: set[str], request: bytes
+    ) -> Row:
         reader = self._reader(clicks)
-        looked_at, vectors = self._looked_at(reader)
-        scores = vectors @ reader
-        scores[~self._may_be_found(rows, titles)[looked_at]] = -np.inf
+        query = np.asarray(self.two_tower.query(tf.constant(reader[None])))[0]
+        looked_at, vectors = self._looked_at(query)
+        scores = vectors @ query
+        found = self._may_be_found(rows, titles)
+        scores[~found[looked_at]] = -np.inf
         order = np.argsort(-scores, kind="stable")[: self.retrieve]
         best = looked_at[order[np.isfinite(scores[order])]]
-        shown, counters = self.catalogue.ranking_vectors[best], self.catalogue.counters[best]
-        probability = self._ranked(ranking_clicks, shown, np.ones(len(best), bool), counters)
+        probability = self._pool_probability(ranking_clicks, best)
         first = self._chosen(probability, best)
+        chosen, score = list(best[first]), list(probability[first])
+        self._explore(reader, found, request, chosen, score, ranking_clicks)
         return {
-            "news_id": [self.catalogue.news_ids[row].encode() for row in best[first]],
-            "title": [self.catalogue.titles[row].encode() for row in best[first]],
-            "score": list(probability[first]),
+            "news_id": [self.catalogue.news_ids[row].encode() for row in chosen],
+            "title": [self.catalogue.titles[row].encode() for row in chosen],
+            "score": score,
         }
 
-    def _looked_at(self, reader: Vectors) -> tuple[npt.NDArray[np.int64], Vectors]:
+    def _explore(
+        self,
+        reader: Vectors,
+        found: npt.NDArray[np.bool_],
+        request: bytes,
+        chosen: list[int],
+        score: list[float],
+        ranking_clicks: Vectors,
+    ) -> None:
+        """Put a new article into the last place of what was chosen, where this request explores."""
+        key = tf.strings.to_hash_bucket_fast(tf.constant([request]), KEY_BUCKETS)
+        new = np.flatnonzero(found & (self.catalogue.counters[:, 1] < NEW_VIEWS))
+        if not len(new) or np.float32(key.numpy()[0]) >= np.float32(self.rules.exploration * KEY_BUCKETS):
+            return
+        noise = exploration_noise(key, tf.constant(new[None]))
+        drawn = int(new[np.argmax(self.catalogue.retrieval_vectors[new] @ reader + np.asarray(noise)[0])])
+        if drawn in chosen:
+            return
+        place = min(len(chosen), self.k - 1)
+        del chosen[place:], score[place:]
+        chosen.append(drawn)
+        score.append(self._pool_probability(ranking_clicks, np.asarray([drawn]))[0])
+
+    def _looked_at(self, query: Vectors) -> tuple[npt.NDArray[np.int64], Vectors]:
         """Rows that a search compares with the reader, and their vectors."""
-        vectors = self.catalogue.retrieval_vectors
         if self.searched is None:
-            return np.arange(len(vectors)), vectors
-        nearest = np.argsort(-(self.means @ reader), kind="stable")[: self.searched.probes]
+            return np.arange(len(self.vectors)), self.vectors
+        nearest = np.argsort(-(self.means @ query), kind="stable")[: self.searched.probes]
         rows = np.concatenate([self.searched.blocks[block] for block in sorted(nearest)])
-        return rows, vectors[rows]
+        rows = np.concatenate([rows, np.setdiff1d(self.also, rows)])
+        return rows, self.vectors[rows]
 
     def _may_be_found(self, rows: set[int], titles: set[str]) -> npt.NDArray[np.bool_]:
-        """Which articles are neither read nor too old: bool [N]."""
+        """Which articles may be shown, and were not read: bool [N]."""
         read = [0, *rows, *(row for title in titles if title for row in self.rows_of_title.get(title, ()))]
-        found = np.ones(len(self.titles), bool)
-        if self.rules.max_age_hours is not None:
-            _, views, age_hours = self.catalogue.counters.T
-            found = ~((views > 0) & (age_hours > self.rules.max_age_hours))
+        found = self.shown.copy()
         found[read] = False
         return found
 
@@ -213,6 +273,14 @@ class RecommenderReference:
         history, mask = _history(clicks, self.two_tower.encoder.dimension)
         return np.asarray(self.two_tower.user_vector(history, mask))[0]
 
+    def _pool_probability(self, clicks: Vectors, rows: npt.NDArray[np.int64]) -> Vectors:
+        if not len(rows):
+            return np.zeros(0, np.float32)
+        history, mask = _history(clicks, self.ranker.encoder.dimension)
+        shown, counters = self.catalogue.ranking_vectors[rows], self.catalogue.counters[rows]
+        logits = self.ranker.pool_logits(history, mask, tf.constant(shown[None]), tf.constant(counters[None]))
+        return np.asarray(tf.sigmoid(logits))[0]
+
     def _ranked(self, clicks: Vectors, shown: Vectors, mask: Any, counters: Vectors | None) -> Vectors:
         if not len(shown):
             return np.zeros(0, np.float32)
@@ -222,6 +290,17 @@ class RecommenderReference:
             history, history_mask, tf.constant(shown[None]), tf.constant(mask[None]), live
         )
         return np.asarray(tf.sigmoid(logits))[0]
+
+
+def _may_be_shown(catalogue: Catalogue, limit: float | None) -> npt.NDArray[np.bool_]:
+    """Articles that are published, not withdrawn, and neither stale nor without any time: bool [N]."""
+    counters = dict(zip(COUNTERS, catalogue.counters.T, strict=True))
+    age = counters["age_hours"]
+    shown = (age >= 0) & ~np.asarray(catalogue.withdrawn)
+    if limit is not None:
+        timed = (counters["views"] > 0) | (age != 0)
+        shown &= timed & ((age <= np.float32(limit)) | (counters["clicks_24h"] >= STILL_READ))
+    return shown
 
 
 def _history(clicks: Vectors, dimension: int) -> tuple[tf.Tensor, tf.Tensor]:

@@ -26,18 +26,19 @@ from genre_tf.export.changes import Changes, new_articles, read_log
 from genre_tf.export.contract import files_fingerprint, read_contract
 from genre_tf.export.exchanges import Exchange
 from genre_tf.export.fresh_process import FreshProcess, fresh_process
-from genre_tf.export.index import IDS_FILE, ArticleIndex, Catalogue, read_catalogue
-from genre_tf.export.index_changes import add_counts, expired_rows, joined, kept
+from genre_tf.export.index_changes import add_counts, dated, joined, withdrawn
 from genre_tf.export.names import GENERATOR, RECOMMENDER
-from genre_tf.export.open_variables import variable_values
-from genre_tf.export.partitioned_index import options_of
 from genre_tf.export.publishing import publish, staged, versions
 from genre_tf.export.reference import RecommenderReference
 from genre_tf.export.rewriting import copy_graph, write_values
-from genre_tf.export.selection import Rules
 from genre_tf.export.servables import COUNTERS_AS_OF, Servable, indexed_servable, write_version
-from genre_tf.export.served_models import encode_table, read_models, read_served
+from genre_tf.export.served_models import read_models, read_served
 from genre_tf.export.verification import Verification, require_passed, verify_version
+from genre_tf.funnel.index import IDS_FILE, ArticleIndex, Catalogue, may_be_found, read_catalogue
+from genre_tf.funnel.open_variables import variable_values
+from genre_tf.funnel.partitioned_index import options_of
+from genre_tf.funnel.selection import Rules
+from genre_tf.funnel.served_models import encode_table, moment_biases
 
 
 @dataclass(frozen=True)
@@ -48,8 +49,9 @@ class Refreshed:
         version: the published folder; the old one where nothing changed.
         added: new articles.
         changed: known articles with another title.
-        expired: articles that are no longer in the index.
-        articles: in the index now.
+        expired: articles that may no longer be recommended; histories know them still.
+        articles: known now.
+        recommendable: of these, how many may be recommended.
         verification: of the new version; None where nothing changed.
     """
 
@@ -58,6 +60,7 @@ class Refreshed:
     changed: int
     expired: int
     articles: int
+    recommendable: int
     verification: Verification | None
 
 
@@ -122,22 +125,28 @@ def _refreshed(
     new = new_articles(before, articles)
     if new:
         report(f"encoding {len(new)} articles")
-    catalogue = joined(before, *_encoded(served.models, new))
-    catalogue, as_of = add_counts(catalogue, counted_to, log)
-    gone = expired_rows(catalogue, as_of, changes.expire)
-    catalogue = kept(catalogue, ~gone)
-    if len(catalogue.news_ids) == 1:
+    catalogue, as_of = add_counts(joined(before, *_encoded(served.models, new)), counted_to, log)
+    catalogue = withdrawn(dated(catalogue, new, as_of), changes.withdraw)
+    rules, limit = _rules(contract["sizes"]), _age_limit(changes.expire, as_of)
+    was_shown = may_be_found(before, rules.max_age_hours)
+    if limit is not None:
+        rules = replace(rules, max_age_hours=limit)
+    shown = may_be_found(catalogue, rules.max_age_hours)
+    if not shown.any():
         raise InputError(
-            f"--expire leaves none of {len(gone) - 1} articles: give more hours or an earlier date"
+            f"none of {len(shown) - 1} articles could be recommended: give --expire more hours or an earlier date"
         )
     known = set(before.news_ids)
     added = sum(article.news_id not in known for article in new)
-    numbers = (added, len(new) - added, int(gone.sum()), len(catalogue.news_ids) - 1)
-    if not new and log is None and not gone.any():
+    expired = int((was_shown & ~shown[: len(was_shown)]).sum())
+    numbers = (added, len(new) - added, expired, len(catalogue.news_ids) - 1, int(shown.sum()))
+    if not new and log is None and not changes.withdraw and limit is None:
         return Refreshed(version, *numbers, None)
     told = {"from_version": version.name, **dict(zip(("added", "changed", "expired"), numbers, strict=False))}
     files = {file.name: files_fingerprint(file) for file in (changes.news, changes.behaviors) if file}
-    servable = _servable(version, served.models, catalogue, as_of, contract["sizes"], workplace.scratch)
+    servable = _servable(
+        version, served.models, catalogue, as_of, rules, contract["sizes"], workplace.scratch
+    )
     servable = replace(servable, sources={**servable.sources, "refreshed": {**told, "files": files}})
     published, checked = _publish(servable, contract, workplace, report)
     if versions(version.parent.with_name(GENERATOR)):
@@ -168,6 +177,25 @@ def _catalogue(version: Path, values: Mapping[str, Any]) -> Catalogue:
         ) from None
 
 
+def _rules(sizes: Mapping[str, Any]) -> Rules:
+    return Rules(**{name: value for name, value in sizes.items() if name in vars(Rules())})
+
+
+def _age_limit(expire: float | datetime | None, as_of: datetime | None) -> float | None:
+    """Hours above which an article is stale from now on; None: as before.
+
+    Raises:
+        InputError: there are no ages, as no log was ever counted.
+    """
+    if expire is None:
+        return None
+    if as_of is None:
+        raise InputError(
+            "--expire needs to know when articles were shown: export with a log, or give --behaviors"
+        )
+    return expire if isinstance(expire, float) else max(1e-3, (as_of - expire).total_seconds() / 3600)
+
+
 def _encoded(models: Any, new: list[Article]) -> tuple[list[Article], np.ndarray, np.ndarray]:
     retrieval, ranking = encode_table(models, ArticleTable(new))
     return new, retrieval[1:], ranking[1:]
@@ -183,13 +211,14 @@ def _servable(
     models: Any,
     catalogue: Catalogue,
     as_of: datetime | None,
+    rules: Rules,
     sizes: Mapping[str, Any],
     scratch: Path,
 ) -> Servable:
     limits = {name: sizes[name] for name in ("max_history", "k", "retrieve")}
-    rules = Rules(**{name: value for name, value in sizes.items() if name in vars(Rules())})
     ids_file = scratch / IDS_FILE
-    index = ArticleIndex(catalogue, ids_file, rules.max_age_hours, options_of(sizes))
+    bias = moment_biases(models, catalogue.counters)
+    index = ArticleIndex(catalogue, bias, ids_file, rules.max_age_hours, options_of(sizes))
 
     def write(folder: Path) -> None:
         write_values(version, folder, "index", variable_values(index))
@@ -198,7 +227,7 @@ def _servable(
     dimensions = (catalogue.retrieval_vectors.shape[1], catalogue.ranking_vectors.shape[1])
     two_tower, ranker = read_models(models, dimensions)
     reference = RecommenderReference(
-        two_tower, ranker, catalogue, **limits, rules=rules, searched=index.nearest.searched()
+        two_tower, ranker, catalogue, bias, **limits, rules=rules, searched=index.nearest.searched()
     )
     return indexed_servable(write, reference, catalogue, {**limits, **rules.as_sizes()}, index, as_of)
 

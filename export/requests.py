@@ -5,10 +5,10 @@ from collections.abc import Sequence
 import numpy as np
 import tensorflow as tf
 
+from genre_tf.data.counters import COUNTERS
 from genre_tf.export.exchanges import Exchange, as_bytes
-from genre_tf.export.index import Catalogue
-from genre_tf.export.recommender import SIGNATURES
-from genre_tf.export.saved_model import EXAMPLES_INPUT
+from genre_tf.funnel.index import Catalogue
+from genre_tf.funnel.recommender import EXAMPLES_INPUT, SIGNATURES
 
 _LONG_HISTORY = 10_000
 _USUAL_HISTORY, _USUAL_CANDIDATES = 20, 30
@@ -57,9 +57,8 @@ class _Rows:
             "candidates": self._ids(_USUAL_CANDIDATES),
             "history_text": self._titles(_USUAL_HISTORY),
             "candidates_text": self._titles(_USUAL_CANDIDATES),
-            "clicks": self._numbers(_USUAL_CANDIDATES),
-            "views": self._numbers(_USUAL_CANDIDATES),
-            "age_hours": self._numbers(_USUAL_CANDIDATES),
+            "news_id": self._ids(_USUAL_CANDIDATES),
+            **{name: self._numbers(_USUAL_CANDIDATES) for name in COUNTERS},
             "text": self._titles(1),
         }
         self.usual_rows[EXAMPLES_INPUT] = example(
@@ -75,9 +74,9 @@ class _Rows:
             "candidates": self._odd_candidates(),
             "history_text": self._odd_history_texts(),
             "candidates_text": self._odd_candidate_texts(),
-            "clicks": self._odd_numbers(),
+            "news_id": self._odd_candidates(),
+            **{name: self._odd_numbers() for name in COUNTERS},
             "views": self._odd_numbers()[::-1],
-            "age_hours": self._odd_numbers(),
             "text": self._odd_texts(),
             EXAMPLES_INPUT: self._odd_examples(),
         }

@@ -10,8 +10,8 @@ from typing import Any
 
 import tensorflow as tf
 
-EXAMPLES_INPUT = "inputs"
-"""The one input of a signature that takes serialized `tf.Example`s, as TensorFlow Serving wants it named."""
+from genre_tf.funnel.recommender import EXAMPLES_INPUT
+
 REGRESS_METHOD = "tensorflow/serving/regress"
 
 InputTypes = Mapping[str, tf.DType]

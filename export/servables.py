@@ -6,16 +6,21 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+import tensorflow as tf
+
 from genre_tf.export import requests
 from genre_tf.export.contract import write_contract
 from genre_tf.export.exchanges import PARITY_FILE, Exchange, write_exchanges
 from genre_tf.export.fresh_process import FreshProcess
-from genre_tf.export.index import IDS_FILE, ArticleIndex, Catalogue
-from genre_tf.export.partitioned_index import PartitionedOptions
-from genre_tf.export.recommender import NAME, Recommender
+from genre_tf.export.names import RECOMMENDER as NAME
 from genre_tf.export.reference import RecommenderReference
-from genre_tf.export.selection import Rules
+from genre_tf.export.saved_model import write_saved_model
 from genre_tf.export.warmup import WARMUP_FILE, write_warmup
+from genre_tf.funnel.index import IDS_FILE, ArticleIndex, Catalogue
+from genre_tf.funnel.partitioned_index import PartitionedOptions
+from genre_tf.funnel.recommender import SIGNATURES, Recommender
+from genre_tf.funnel.selection import Rules
+from genre_tf.funnel.served_models import ServedModels, moment_biases
 
 COUNTERS_AS_OF = "counters_as_of"
 """Among a contract's sources: when the counters were so, on the clock of the logs; null without logs."""
@@ -97,12 +102,49 @@ def recommender_servable(
         as_of: when the counters of the catalogue were so, on the clock of the logs; None without any.
     """
     sizes = {"max_history": max_history, "k": k, "retrieve": retrieve}
-    index = ArticleIndex(catalogue, scratch / IDS_FILE, rules.max_age_hours, partitioned)
-    write = Recommender(two_tower, ranker, index, **sizes, rules=rules).write
-    reference = RecommenderReference(
-        two_tower, ranker, catalogue, **sizes, rules=rules, searched=index.nearest.searched()
+    recommender = new_recommender(
+        two_tower, ranker, catalogue, scratch, **sizes, rules=rules, partitioned=partitioned
     )
+    index, bias = recommender.index, moment_biases(recommender.models, catalogue.counters)
+    reference = RecommenderReference(
+        two_tower, ranker, catalogue, bias, **sizes, rules=rules, searched=index.nearest.searched()
+    )
+
+    def write(folder: Path) -> None:
+        write_recommender(recommender, folder)
+
     return indexed_servable(write, reference, catalogue, {**sizes, **rules.as_sizes()}, index, as_of)
+
+
+def new_recommender(
+    two_tower: Any,
+    ranker: Any,
+    catalogue: Catalogue,
+    scratch: Path,
+    *,
+    rules: Rules = Rules(),  # noqa: B008  (frozen)
+    partitioned: PartitionedOptions | None = None,
+    **sizes: int,
+) -> Recommender:
+    """The signatures over an index of a catalogue; arguments as in `recommender_servable`."""
+    models = ServedModels(two_tower, ranker)
+    bias = moment_biases(models, catalogue.counters)
+    index = ArticleIndex(catalogue, bias, scratch / IDS_FILE, rules.max_age_hours, partitioned)
+    return Recommender(two_tower, ranker, index, rules=rules, models=models, **sizes)
+
+
+def write_recommender(recommender: Recommender, folder: Path) -> None:
+    """Write the SavedModel, every signature in it."""
+    models = (recommender.two_tower, recommender.ranker)
+    tokenizers = [model.encoder.backbone.bert.tokenizer for model in models]
+    signatures = {
+        name: (getattr(recommender, name), dict.fromkeys(inputs, tf.string))
+        for name, inputs in SIGNATURES.items()
+    }
+    # For `genre refresh`, which reads both back.
+    attached = {"index": recommender.index, "models": recommender.models}
+    aliases = recommender.models.device_functions()
+    write_saved_model(folder, [recommender.index, *tokenizers], signatures, attached, aliases)
 
 
 def indexed_servable(

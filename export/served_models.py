@@ -1,6 +1,5 @@
-"""The models inside a recommender's SavedModel, as functions that can be read back from it.
+"""The models of a recommender's SavedModel, read back from it.
 
-Signatures compute by them, under names that a converter for other devices finds (`DEVICE_FUNCTIONS`); and
 `genre refresh` encodes new articles with the very weights that are served, and computes the answers that the
 next version must give, without the run that the version was made from.
 """
@@ -10,72 +9,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
-import numpy.typing as npt
 import tensorflow as tf
 
-from genre_tf.data.articles import ArticleTable
-from genre_tf.data.counters import COUNTERS
 from genre_tf.errors import InputError
 from genre_tf.export.attached import attached_values, load_attached
-
-_BATCH_ARTICLES = 128  # with 32 tokens each, what two cores take at once
-_STRINGS = tf.TensorSpec([None], tf.string)
-_MASK = tf.TensorSpec([None, None], tf.bool)
-
-Vectors = npt.NDArray[np.float32]
-
-DEVICE_FUNCTIONS = ("user_vector", "attention", "click_logits", "click_logits_with_counters")
-"""Functions of tensors alone, which XLA compiles: no text, no table, no shape that depends on values."""
-
-
-class ServedModels(tf.Module):
-    """Both models as functions without Python state, to be attached to a SavedModel.
-
-    Args:
-        two_tower: has `user_vector` and `encoder`.
-        ranker: has `click_logits`, `attention` and `encoder`.
-    """
-
-    def __init__(self, two_tower: Any, ranker: Any) -> None:
-        super().__init__(name="served_models")
-        encoders = (two_tower.encoder, ranker.encoder)
-        # Tables are attached and models are not: of Keras layers TensorFlow would write functions of its own.
-        self.tables = [_category_table(encoder.backbone.categories.names) for encoder in encoders]
-        tables = tuple(self.tables)
-
-        def encode_articles(*columns: tf.Tensor) -> tuple[tf.Tensor, ...]:
-            return _encode_articles(encoders, tables, *columns)
-
-        self.encode_articles = _traced(encode_articles, *[_STRINGS] * 4)
-        in_retrieval, in_ranking = (_vectors(encoder.dimension) for encoder in encoders)
-        self.user_vector = _traced(two_tower.user_vector, in_retrieval, _MASK)
-        self.attention = _traced(ranker.attention, in_ranking, _MASK, in_ranking)
-        logits = (in_ranking, _MASK, in_ranking, _MASK)
-        self.click_logits = _traced(ranker.click_logits, *logits)
-        self.click_logits_with_counters = _traced(ranker.click_logits, *logits, _vectors(len(COUNTERS)))
-
-    def device_functions(self) -> dict[str, Any]:
-        """Those of `DEVICE_FUNCTIONS` by name: what `function_aliases` of a SavedModel says."""
-        return {name: getattr(self, name) for name in DEVICE_FUNCTIONS}
-
-
-def click_logits(
-    models: Any,
-    history: tf.Tensor,
-    mask: tf.Tensor,
-    shown: tf.Tensor,
-    shown_mask: tf.Tensor,
-    counters: tf.Tensor | None,
-) -> tf.Tensor:
-    """As `Ranker.click_logits`, where nothing is trained.
-
-    Args:
-        models: a `ServedModels`, made or read back; the rest as there.
-    """
-    if counters is None:
-        return models.click_logits(history, mask, shown, shown_mask)
-    return models.click_logits_with_counters(history, mask, shown, shown_mask, counters)
+from genre_tf.funnel.served_models import click_logits
 
 
 class ReadTwoTower:
@@ -84,6 +22,8 @@ class ReadTwoTower:
     def __init__(self, models: Any, encoder: "_ReadEncoder") -> None:
         self.encoder = encoder
         self.user_vector = models.user_vector
+        self.query = models.query
+        self.moment_bias = models.moment_bias
 
 
 class ReadRanker:
@@ -92,6 +32,7 @@ class ReadRanker:
     def __init__(self, models: Any, encoder: "_ReadEncoder") -> None:
         self.encoder = encoder
         self.attention = models.attention
+        self.pool_logits = models.pool_logits
         self._models = models
 
     def click_logits(
@@ -141,69 +82,3 @@ def read_served(version: Path) -> tuple[Any, dict[str, Any]]:
         raise InputError(f"{version} cannot be loaded ({said}): export again") from None
     except KeyError:
         raise InputError(f"{version} was exported by an earlier genre_tf: export again") from None
-
-
-def encode_table(
-    models: Any, table: ArticleTable, on_progress: Callable[[int, int], None] | None = None
-) -> tuple[Vectors, Vectors]:
-    """Encode every article of a table: title, abstract and categories.
-
-    Nothing is rounded on the way, unlike in training, which reads the frozen layers' states as float16: so an
-    article has the same vectors to 1e-5 whichever articles it is encoded with, in an export or a refresh.
-
-    Args:
-        models: a `ServedModels`, made or read back.
-        table: N articles, row 0 the padding article.
-        on_progress: called with (articles done, all articles).
-
-    Returns:
-        float32 [N, D] of the two-tower and [N, R] of the ranker; row 0 is zeros.
-    """
-    columns = [table.titles, table.abstracts, table.categories, table.subcategories]
-    # Texts of about one length together: a batch is padded to its longest.
-    lengths = np.array([len(title) + len(text) for title, text in zip(*columns[:2], strict=True)])
-    order = np.argsort(lengths, kind="stable")
-    parts: list[Any] = []
-    for start in range(0, len(order), _BATCH_ARTICLES):
-        rows = order[start : start + _BATCH_ARTICLES]
-        batch = [tf.constant([column[row] for row in rows]) for column in columns]
-        parts.append([vectors.numpy() for vectors in models.encode_articles(*batch)])
-        if on_progress:
-            on_progress(min(start + _BATCH_ARTICLES, len(order)), len(order))
-    back = np.argsort(order, kind="stable")
-    retrieval, ranking = (np.concatenate(vectors)[back] for vectors in zip(*parts, strict=True))
-    retrieval[0], ranking[0] = 0, 0
-    return retrieval, ranking
-
-
-def _encode_articles(
-    encoders: tuple[Any, Any],
-    tables: tuple[Any, ...],
-    titles: tf.Tensor,
-    abstracts: tf.Tensor,
-    category: tf.Tensor,
-    subcategory: tf.Tensor,
-) -> tuple[tf.Tensor, ...]:
-    found = []
-    features: dict[int, Any] = {}  # of each backbone: stages that share one read the same
-    for encoder, table in zip(encoders, tables, strict=True):
-        backbone = encoder.backbone
-        if id(backbone) not in features:
-            whole = tf.strings.strip(tf.strings.join([titles, abstracts], " "))
-            features[id(backbone)] = encoder.text_features(whole if backbone.config.use_abstract else titles)
-        known = {"category": table.lookup(category), "subcategory": table.lookup(subcategory)}
-        found.append(encoder.tower({**features[id(backbone)], **known}, training=False))
-    return tuple(found)
-
-
-def _category_table(names: tuple[str, ...]) -> Any:
-    rows = tf.range(len(names), dtype=tf.int32)
-    return tf.lookup.StaticHashTable(tf.lookup.KeyValueTensorInitializer(tf.constant(names), rows), 0)
-
-
-def _vectors(dimension: int) -> tf.TensorSpec:
-    return tf.TensorSpec([None, None, dimension], tf.float32)
-
-
-def _traced(function: Callable[..., Any], *inputs: tf.TensorSpec) -> Any:
-    return tf.function(lambda *tensors: function(*tensors), input_signature=inputs, autograph=False)

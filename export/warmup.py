@@ -13,7 +13,7 @@ from tensorflow_serving.apis import predict_pb2, prediction_log_pb2, regression_
 
 from genre_tf.errors import InputError
 from genre_tf.export.exchanges import Exchange, as_bytes
-from genre_tf.export.saved_model import EXAMPLES_INPUT
+from genre_tf.funnel.recommender import EXAMPLES_INPUT
 
 WARMUP_FILE = "tf_serving_warmup_requests"  # the name that TensorFlow Serving looks for in assets.extra
 MOST_RECORDS = 1000  # more of them TensorFlow Serving refuses

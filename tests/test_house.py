@@ -22,6 +22,7 @@ FLOORS = [
     {"training"},
     {"evaluation"},
     {"generation"},
+    {"funnel"},
     {"models"},
     {"backbones"},
     {"text", "data"},

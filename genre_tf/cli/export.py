@@ -14,9 +14,17 @@ if TYPE_CHECKING:
 
 INDEXES = ("exact", "partitioned")
 MaxAgeHours = Annotated[
-    float | None,
+    str | None,
     typer.Option(
-        help="Never recommend what was first shown longer before the end of the log; `score` knows it."
+        help="Hours after which an article is stale: it is recommended only while it is still clicked. "
+        "`none` for no limit. If not given, the age below which 99 % of the run's newest clicks fall. "
+        "Histories and `score` know articles of any age."
+    ),
+]
+Exploration = Annotated[
+    float,
+    typer.Option(
+        help="Share of the answers whose last place goes to a new article, which nobody clicked yet."
     ),
 ]
 MaxPerCategory = Annotated[
@@ -47,6 +55,23 @@ SafetyListFile = Annotated[
 ]
 
 
+def parse_age_limit(text: str | None) -> float | None:
+    """Hours, or None where there is no limit.
+
+    Raises:
+        InputError: it is neither a number above 0 nor `none`.
+    """
+    if text is None or text == "none":
+        return None
+    try:
+        hours = float(text)
+    except ValueError:
+        hours = 0.0
+    if not 0 < hours < float("inf"):
+        raise InputError(f"--max-age-hours must be a number above 0, or none; got {text!r}")
+    return hours
+
+
 def export(
     run: Annotated[Path, typer.Argument(help="Run folder, as `genre train` leaves it.")],
     models: Annotated[Path, typer.Argument(help="Folder of served models; made if absent.")],
@@ -62,6 +87,7 @@ def export(
     max_age_hours: MaxAgeHours = None,
     max_per_category: MaxPerCategory = None,
     diversity: Diversity = 1.0,
+    exploration: Exploration = 0.1,
     index: Index = "exact",
     probes: Probes = 64,
     safety_list: SafetyListFile = None,
@@ -81,8 +107,8 @@ def export(
         raise InputError(f"--index {index!r} is not known: choose one of {', '.join(INDEXES)}")
     load_tensorflow()
     from genre_tf.export.exporting import ExportOptions, export_run
-    from genre_tf.export.partitioned_index import PartitionedOptions
-    from genre_tf.export.selection import Rules
+    from genre_tf.funnel.partitioned_index import PartitionedOptions
+    from genre_tf.funnel.selection import Rules
     from genre_tf.serving.configuration import BatchingOptions, warmup_sizes, write_configuration
     from genre_tf.serving.model_folders import CONFIG_NAME, read_models_config
 
@@ -91,7 +117,13 @@ def export(
     options = ExportOptions(
         k=k,
         retrieve=retrieve,
-        rules=Rules(max_age_hours=max_age_hours, max_per_category=max_per_category, diversity=diversity),
+        rules=Rules(
+            max_age_hours=parse_age_limit(max_age_hours),
+            max_per_category=max_per_category,
+            diversity=diversity,
+            exploration=exploration,
+        ),
+        learn_age_limit=max_age_hours is None,
         batch_sizes=batching.batch_sizes,
         max_bad_rows=max_bad_rows,
         safety_list=safety_list,

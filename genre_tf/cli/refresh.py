@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from genre_tf.export.fresh_process import FreshProcess
     from genre_tf.export.refreshing import Refreshed
 
+_NUMBERS = ("added", "changed", "expired", "articles", "recommendable")
 
 FromVersion = Annotated[
     int | None,
@@ -31,8 +32,7 @@ def refresh(
         Path | None,
         typer.Option(
             help="News file in MIND's format. Articles that the index does not know are encoded and added, "
-            "those that it knows by another title are encoded again, others are passed over. One that "
-            "expired comes back if it stands here again."
+            "those that it knows by another title are encoded again, others are passed over."
         ),
     ] = None,
     behaviors: Annotated[
@@ -44,15 +44,20 @@ def refresh(
     expire: Annotated[
         str | None,
         typer.Option(
-            help="Drop articles that were first shown more than so many hours before the end of the log, or "
-            "before a date such as 2019-11-15. Articles that nobody was shown yet stay."
+            help="New age limit: articles published (or first shown) more than so many hours before the end "
+            "of the log, or before a date such as 2019-11-15, are recommended only while they are still "
+            "clicked. Histories and `score` know them as before."
         ),
+    ] = None,
+    withdraw: Annotated[
+        list[str] | None,
+        typer.Option(help="Id of an article that is never to be recommended again; repeatable."),
     ] = None,
     from_version: FromVersion = None,
     max_bad_rows: Annotated[int, typer.Option(help="Faulty rows that may be skipped in each file.")] = 0,
     json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
 ) -> None:
-    """Write the next version of genre_recommender with another index; the live one is only read.
+    """Write the next version of genre_recommender with another index or other counters; the live one is only read.
 
     New articles are encoded with the served model itself: neither the run nor its data are needed. The
     version appears whole or not at all, after it was verified as an export is. genre_generator keeps the
@@ -68,7 +73,13 @@ def refresh(
         from genre_tf.export.changes import Changes, parse_expiry
 
         until = None if expire is None else parse_expiry(expire)
-        changes = Changes(news=news, behaviors=behaviors, expire=until, max_bad_rows=max_bad_rows)
+        changes = Changes(
+            news=news,
+            behaviors=behaviors,
+            expire=until,
+            withdraw=frozenset(withdraw or ()),
+            max_bad_rows=max_bad_rows,
+        )
         done = _refreshed(models, changes, from_version, fresh)
     _print_refreshed(done, json)
 
@@ -97,7 +108,7 @@ def _print_refreshed(done: "Refreshed", json: bool) -> None:
     from genre_tf.cli.verify import print_verification
     from genre_tf.serving.version_choice import held_back
 
-    numbers = {name: getattr(done, name) for name in ("added", "changed", "expired", "articles")}
+    numbers = {name: getattr(done, name) for name in _NUMBERS}
     if json:
         checked = done.verification.as_json() if done.verification else None
         waiting = held_back(done.version)

@@ -45,7 +45,13 @@ _NEWS_RANGES = (
     ("interest_dimension", 0, math.inf),
     ("dropout", 0.0, 0.9),
 )
-_RETRIEVAL_RANGES = (("heads", 1, math.inf), ("temperature", 1e-3, 100.0), ("negatives", 0, math.inf))
+_RETRIEVAL_RANGES = (
+    ("heads", 1, math.inf),
+    ("dimension", 0, math.inf),
+    ("negatives", 0, math.inf),
+    ("pool_negatives", 1, math.inf),
+    ("most_clicks", 1, math.inf),
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,9 +95,12 @@ class RetrievalConfig:
     """The two towers."""
 
     heads: int = 8
-    temperature: float = 0.05  # of the softmax over cosine-like scores
-    negatives: int = 4  # shown and not clicked, per click, beside the other clicks of the batch
-    popularity_correction: bool = True  # logQ
+    # Width of the vectors that are searched: the principal directions of the news tower's parts; 0: all of them.
+    dimension: int = 128
+    view_counters: bool = True  # views too say what is read now; False: clicks and age alone
+    negatives: int = 4  # shown and not clicked, per click: few and hard
+    pool_negatives: int = 60  # of all else that could be shown at that moment, per click: many and easy
+    most_clicks: int = 100_000  # that are learned from: each keeps its negatives in memory, 3 kB
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
 
     def __post_init__(self) -> None:

@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from datetime import datetime
 from functools import cached_property
 from itertools import repeat
@@ -13,16 +13,40 @@ import numpy.typing as npt
 from genre_tf.data.faults import Fault
 from genre_tf.data.signals import Signals
 
+TEXT_FIELDS = ("news_id", "category", "subcategory", "title", "abstract")
+"""The fields of an article that are text, in the order of the columns of `news.tsv`."""
+
+PUBLISHED_UNKNOWN = int(np.iinfo(np.int64).min)
+"""Stands in `ArticleTable.published` where nobody knows when an article was published."""
+
 
 @dataclass(frozen=True, slots=True)
 class Article:
-    """One news article; what a catalogue does not know is an empty string."""
+    """One news article; what a catalogue does not know is an empty string.
+
+    Args:
+        news_id: unique in a catalogue.
+        category: such as `sports`.
+        subcategory: such as `soccer`.
+        title: what readers see in a list.
+        abstract: the sentences below the title.
+        published: naive, in whole seconds, on the clock of the log; later than now for an article under
+            embargo; None where it is unknown.
+        withdrawn: whether the newsroom took the article back.
+    """
 
     news_id: str
     category: str
     subcategory: str
     title: str
     abstract: str
+    published: datetime | None = None
+    withdrawn: bool = False
+
+    @property
+    def has_status(self) -> bool:
+        """Whether anything is known of the article's publishing time or state."""
+        return self.published is not None or self.withdrawn
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,13 +172,34 @@ class ArticleTable:
         return [article.subcategory for article in self.articles]
 
     @cached_property
+    def published(self) -> npt.NDArray[np.int64]:
+        """Publishing times in the order of the rows.
+
+        Returns:
+            int64 [rows], seconds since 1970 as `genre_tf.data.counters.epoch_seconds` counts them;
+            `PUBLISHED_UNKNOWN` for the padding article and where the time is unknown.
+        """
+        times = [article.published for article in self.articles]
+        return np.array(times, "datetime64[s]").astype(np.int64)  # NumPy's "not a time" is the smallest int64
+
+    @cached_property
+    def withdrawn(self) -> npt.NDArray[np.bool_]:
+        """Whether each article was taken back, in the order of the rows: bool [rows]."""
+        return np.array([article.withdrawn for article in self.articles], np.bool_)
+
+    @cached_property
     def fingerprint(self) -> str:
         """SHA-256 over every field of every row; equal tables have equal fingerprints."""
         digest = hashlib.sha256()
         for article in self.articles:
-            for field in fields(article):
-                encoded = getattr(article, field.name).encode()
+            for name in TEXT_FIELDS:
+                encoded = getattr(article, name).encode()
                 # The length before each field keeps "ab"+"c" apart from "a"+"bc".
                 digest.update(len(encoded).to_bytes(8, "little"))
                 digest.update(encoded)
+        # Only where there is any, so that tables of texts alone keep the fingerprint of older versions.
+        if any(article.has_status for article in self.articles):
+            digest.update(b"published, withdrawn")
+            digest.update(self.published.astype("<i8").tobytes())
+            digest.update(self.withdrawn.tobytes())
         return digest.hexdigest()

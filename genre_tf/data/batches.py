@@ -19,13 +19,14 @@ from genre_tf.data.batch_layout import (
     of_candidates,
     part_of,
 )
+from genre_tf.data.counters import COUNTERS
 from genre_tf.data.examples import WEIGHTS, ImpressionExample
 from genre_tf.errors import InputError
 
 Batch = dict[str, tf.Tensor]
 Log = dict[str, Any]
 """Ragged columns of impressions: history int32 [n, None], candidates int32 [n, None],
-labels float32 [n, None], counters float32 [n, None, 3], impression int64 [n]; of a log with signals also
+labels float32 [n, None], counters float32 [n, None, 9], impression int64 [n]; of a log with signals also
 history_weights float32 [n, None], label_weights float32 [n, None]."""
 
 Columns = Mapping[str, Sequence[npt.NDArray[np.float32]]]
@@ -76,7 +77,7 @@ def impression_batches(
             candidates: int32 [B, C], positions in `articles`.
             labels: float32 [B, C], 1 for a click.
             mask: bool [B, C], False where padded.
-            counters: float32 [B, C, 3]: clicks, views, age in hours.
+            counters: float32 [B, C, 9], in the order of `COUNTERS`.
             impression: int64 [B], row number of the impression in its split.
             history_weights, label_weights: float32 [B, H], [B, C], of clicks with signals, others 1; or none.
 
@@ -185,7 +186,7 @@ def assemble_batch(log: Log, part: tf.Tensor, max_history: int, layout: BatchLay
         "candidates": candidates.with_flat_values(shown).to_tensor(shape=(None, wide)),
         "labels": log["labels"].to_tensor(shape=(None, wide)),
         "mask": tf.sequence_mask(candidates.row_lengths(), wide),
-        "counters": log["counters"].to_tensor(shape=(None, wide, 3)),
+        "counters": log["counters"].to_tensor(shape=(None, wide, len(COUNTERS))),
         "impression": log["impression"],
     }
     if "history_weights" in log:
@@ -237,7 +238,7 @@ def _columns(examples: Sequence[ImpressionExample], more: Columns, weighted: boo
         "history": ragged("history", np.int32),
         "candidates": ragged("candidates", np.int32),
         "labels": ragged("labels", np.float32),
-        "counters": ragged("counters", np.float32, (3,)),
+        "counters": ragged("counters", np.float32, (len(COUNTERS),)),
         "impression": tf.constant([example.impression for example in examples], tf.int64),
         **{name: ragged(name, np.float32) for name in (WEIGHTS if signals else ())},
         **{name: ragged(name, np.float32, parts[0].shape[1:]) for name, parts in more.items()},

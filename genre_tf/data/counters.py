@@ -4,41 +4,94 @@ Counters that look into the future add 4 AUC points from nowhere, which no live 
 """
 
 from collections.abc import Iterable, Sequence
+from copy import deepcopy
 from datetime import datetime, timedelta
-from itertools import groupby
+from itertools import chain, repeat
 from pathlib import Path
+from typing import Any
 from zipfile import BadZipFile
 
 import numpy as np
 import numpy.typing as npt
 
-from genre_tf.data.articles import Impression
+from genre_tf.data.articles import Article, Impression
+from genre_tf.data.decay import (
+    COUNTERS,
+    COUNTS,
+    UNKNOWN_TIME,
+    CounterState,
+    age_seconds,
+    counter_columns,
+    earliest,
+    halved,
+    remaining,
+)
+from genre_tf.data.view_log import ViewLog
 from genre_tf.errors import InputError
 
-COUNTERS = ("clicks", "views", "age_hours")
+__all__ = ["COUNTERS", "Counters", "epoch_seconds", "epoch_time", "impression_counters"]
 
 _EPOCH = datetime(1970, 1, 1)
-_HOUR = timedelta(hours=1)
+_FORMAT = 2
+_COUNTED_TOGETHER = 1024  # impressions: one by one takes ten times as long
 
 
 class Counters:
-    """Counts clicks and views of articles, and remembers when each was first shown.
+    """Counts clicks and views of articles, and remembers when each was published or first shown.
 
     An impression without labels adds views only.
+
+    >>> counters = Counters()
+    >>> counters.observe(Impression("1", "U1", datetime(2025, 3, 3, 8), (), ("N1", "N2"), (True, False)))
+    >>> counters.features(["N1", "N2", "N3"], datetime(2025, 3, 3, 9))[:, :4].tolist()
+    [[1.0, 1.0, 1.0, 0.5], [0.0, 1.0, 1.0, 0.0], [0.0, 0.0, 0.0, 0.0]]
     """
 
     def __init__(self) -> None:
-        self.clicks: dict[str, int] = {}
-        self.views: dict[str, int] = {}
-        self.first_seen: dict[str, datetime] = {}
         self.newest: datetime | None = None
+        # An article's counts are of the time of its newest event; row 0 stands for all that are not known.
+        self._row_of: dict[str, int] = {}
+        self._counts = np.zeros((1, len(COUNTS)))  # [rows, 8]
+        self._counted_at = np.zeros(1, np.int64)
+        self._first = np.full(1, UNKNOWN_TIME)
+        self._waiting: list[Impression] = []
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Counters):
+            return NotImplemented
+        pairs = zip(self._arrays().values(), other._arrays().values(), strict=True)
+        return all(np.array_equal(*pair) for pair in pairs)
+
+    __hash__ = None  # type: ignore[assignment]
+
+    @property
+    def clicks(self) -> dict[str, int]:
+        """The clicks of every article that was clicked, by its id."""
+        return self._whole("clicks")
+
+    @property
+    def views(self) -> dict[str, int]:
+        """The views of every article that was shown, by its id."""
+        return self._whole("views")
 
     def copy(self) -> "Counters":
         """Counters that know the same and may learn other things."""
-        other = Counters()
-        other.clicks, other.views = dict(self.clicks), dict(self.views)
-        other.first_seen, other.newest = dict(self.first_seen), self.newest
-        return other
+        self._count_waiting()
+        return deepcopy(self)
+
+    def publish(self, articles: Iterable[Article]) -> None:
+        """Learns when articles were published; their age is counted from then, or from an earlier view.
+
+        Args:
+            articles: those without a time change nothing.
+        """
+        times = {
+            article.news_id: epoch_seconds(article.published)
+            for article in articles
+            if article.published is not None
+        }
+        rows = self._rows(list(times))
+        self._first[rows] = earliest(self._first[rows], np.fromiter(times.values(), np.int64, len(times)))
 
     def observe(self, impression: Impression) -> None:
         """Counts what was shown and clicked in an impression.
@@ -46,14 +99,10 @@ class Counters:
         Args:
             impression: not necessarily newer than those before.
         """
-        time = impression.time
-        for news_id in impression.candidates:
-            self.views[news_id] = self.views.get(news_id, 0) + 1
-            self.first_seen[news_id] = min(time, self.first_seen.get(news_id, time))
-        for news_id, clicked in zip(impression.candidates, impression.clicked or (), strict=False):
-            if clicked:
-                self.clicks[news_id] = self.clicks.get(news_id, 0) + 1
-        self.newest = time if self.newest is None else max(time, self.newest)
+        self.newest = impression.time if self.newest is None else max(impression.time, self.newest)
+        self._waiting.append(impression)
+        if len(self._waiting) >= _COUNTED_TOGETHER:
+            self._count_waiting()
 
     def features(self, news_ids: Sequence[str], time: datetime) -> npt.NDArray[np.float32]:
         """What is known about articles at a moment.
@@ -63,24 +112,52 @@ class Counters:
             time: the moment; later than everything observed.
 
         Returns:
-            float32 [C, 3]: clicks, views, hours since it was first shown; zeros for an article never shown.
+            float32 [C, 9], in the order of `COUNTERS`; zeros for an article never shown nor published.
 
         Raises:
             InputError: something at or after `time` was observed: the counters would look into the future.
         """
+        self.require_before(time)
+        rows, seconds = self._known_rows(news_ids), epoch_seconds(time)
+        ages = age_seconds(self._first[rows], seconds)
+        return counter_columns(self._counts[rows], seconds - self._counted_at[rows], ages).astype(np.float32)
+
+    def require_before(self, time: datetime) -> None:
+        """Raises an `InputError` if something at or after a moment was observed."""
         if self.newest is not None and time <= self.newest:
             raise InputError(
                 f"the counters already know what happened at {self.newest}, and were asked about {time}: "
                 "they would look into the future. Give logs in the order of time, without overlap"
             )
-        return counter_rows(
-            (
-                self.clicks.get(news_id, 0),
-                self.views.get(news_id, 0),
-                (time - self.first_seen.get(news_id, time)) / _HOUR,
-            )
-            for news_id in news_ids
-        )
+
+    def state(self, news_ids: Sequence[str]) -> CounterState:
+        """What is known of N articles, as of the newest impression.
+
+        Args:
+            news_ids: article ids, known or not.
+        """
+        rows = self._known_rows(news_ids)
+        counts = self._counts[rows]
+        if self.newest is None:
+            return CounterState(counts, self._first[rows])
+        newest = epoch_seconds(self.newest)
+        counts[:, 2:] = halved(counts[:, 2:], newest - self._counted_at[rows])
+        return CounterState(counts, self._first[rows], newest)
+
+    def replace(self, news_ids: Sequence[str], state: CounterState) -> None:
+        """Takes over what is now known of N articles.
+
+        Args:
+            news_ids: their ids, each once.
+            state: of these articles, later than what was known before.
+        """
+        self._count_waiting()
+        known = (state.first != UNKNOWN_TIME).tolist()
+        rows = self._rows([news_id for news_id, one in zip(news_ids, known, strict=True) if one])
+        self._counts[rows], self._first[rows] = state.counts[known], state.first[known]
+        if state.seconds is not None:
+            self._counted_at[rows] = state.seconds
+            self.newest = epoch_time(state.seconds)
 
     def save(self, file: Path) -> None:
         """Writes the counters as `.npz` without pickles; equal counters give equal bytes.
@@ -88,18 +165,8 @@ class Counters:
         Args:
             file: path, ending in `.npz`.
         """
-        news_ids = sorted(self.views)
-        newest = [] if self.newest is None else [epoch_seconds(self.newest)]
-        np.savez(
-            file,
-            news_ids=np.asarray(news_ids, np.str_),
-            clicks=np.asarray([self.clicks.get(news_id, 0) for news_id in news_ids], np.int64),
-            views=np.asarray([self.views[news_id] for news_id in news_ids], np.int64),
-            first_seen_seconds=np.asarray(
-                [epoch_seconds(self.first_seen[news_id]) for news_id in news_ids], np.int64
-            ),
-            newest_seconds=np.asarray(newest, np.int64),
-        )
+        arrays: dict[str, Any] = {"format": np.int64(_FORMAT), **self._arrays()}
+        np.savez(file, **arrays)
 
     @classmethod
     def load(cls, file: Path) -> "Counters":
@@ -109,26 +176,71 @@ class Counters:
             file: the `.npz` file.
 
         Raises:
-            InputError: there is no such file, or it holds no counters.
+            InputError: there is no such file, or it holds no counters, or those of another version.
         """
         counters = cls()
         try:
             # Opened here: NumPy leaves the file open when it is no archive.
             with file.open("rb") as stream, np.load(stream, allow_pickle=False) as arrays:
-                news_ids = arrays["news_ids"].tolist()
-                columns = [arrays[name].tolist() for name in ("clicks", "views", "first_seen_seconds")]
-                newest = arrays["newest_seconds"].tolist()
-        except (OSError, ValueError, KeyError, EOFError, TypeError, BadZipFile) as error:
+                news_ids, newest = arrays["news_ids"].tolist(), arrays["newest_seconds"].tolist()
+                written_as = int(arrays["format"]) if "format" in arrays else 1
+                if written_as == _FORMAT:
+                    state = CounterState(arrays["counts"], arrays["first_seconds"], *newest)
+                    counters.replace(news_ids, state)
+        except (OSError, ValueError, KeyError, IndexError, EOFError, TypeError, BadZipFile) as error:
             raise InputError(f"{file} holds no counters ({error}); run `genre prepare` again") from None
-        counters.clicks = {
-            news_id: count for news_id, count in zip(news_ids, columns[0], strict=True) if count
-        }
-        counters.views = dict(zip(news_ids, columns[1], strict=True))
-        counters.first_seen = {
-            news_id: epoch_time(at) for news_id, at in zip(news_ids, columns[2], strict=True)
-        }
-        counters.newest = epoch_time(newest[0]) if newest else None
+        if written_as != _FORMAT:
+            raise InputError(f"{file} holds the counters of another version; run `genre prepare` again")
         return counters
+
+    def _arrays(self) -> dict[str, npt.NDArray[Any]]:
+        self._count_waiting()
+        news_ids = sorted(self._row_of)
+        state = self.state(news_ids)
+        return {
+            "news_ids": np.asarray(news_ids, np.str_),
+            "counts": state.counts,
+            "first_seconds": state.first,
+            "newest_seconds": np.asarray([] if state.seconds is None else [state.seconds], np.int64),
+        }
+
+    def _count_waiting(self) -> None:
+        """Counts what was observed since the last time."""
+        if not self._waiting:
+            return
+        news_ids, seconds, clicked = _views_of(self._waiting)
+        self._waiting = []
+        rows, row_of_view = np.unique(self._rows(news_ids), return_inverse=True)
+        before, counts = self._counted_at[rows], self._counts[rows]
+        counted_at, first = before.copy(), np.full(len(rows), np.iinfo(np.int64).max)
+        np.maximum.at(counted_at, row_of_view, seconds)
+        np.minimum.at(first, row_of_view, seconds)
+        counts[:, 2:] = halved(counts[:, 2:], counted_at - before)
+        left = remaining(counted_at[row_of_view] - seconds)  # [views, 3]
+        clicks = clicked[:, None].astype(np.float64)
+        np.add.at(counts, row_of_view, np.hstack([clicks, np.ones_like(clicks), clicks * left, left]))
+        self._counts[rows], self._counted_at[rows] = counts, counted_at
+        self._first[rows] = earliest(self._first[rows], first)
+
+    def _whole(self, name: str) -> dict[str, int]:
+        self._count_waiting()
+        column = self._counts[:, COUNTS.index(name)].astype(np.int64).tolist()
+        return {news_id: column[row] for news_id, row in self._row_of.items() if column[row]}
+
+    def _known_rows(self, news_ids: Sequence[str]) -> npt.NDArray[np.int64]:
+        self._count_waiting()
+        return np.fromiter(map(self._row_of.get, news_ids, repeat(0)), np.int64, len(news_ids))
+
+    def _rows(self, news_ids: Sequence[str]) -> npt.NDArray[np.int64]:
+        """Rows of articles, int64 [n]; new ones for those not known yet."""
+        row_of = self._row_of
+        rows = [row_of.setdefault(news_id, len(row_of) + 1) for news_id in news_ids]
+        if len(row_of) >= len(self._first):
+            more = len(row_of) + 1  # at least doubled, so that growing costs little
+            self._counts = np.pad(self._counts, ((0, more), (0, 0)))
+            self._counted_at = np.pad(self._counted_at, (0, more))
+            self._first = np.pad(self._first, (0, more), constant_values=UNKNOWN_TIME)
+        return np.asarray(rows, np.int64)
 
 
 def impression_counters(
@@ -144,32 +256,37 @@ def impression_counters(
         counters: what is known before the log; afterwards knows the whole log.
 
     Returns:
-        float32 [C, 3] for each impression, in the order of the log.
+        float32 [C, 9] for each impression, in the order of the log.
 
     Raises:
         InputError: the counters know something that is not earlier than the log.
     """
-    known: list[npt.NDArray[np.float32]] = [np.zeros((0, len(COUNTERS)), np.float32)] * len(impressions)
-    in_time = sorted(range(len(impressions)), key=lambda number: impressions[number].time)
-    for time, same_time in groupby(in_time, key=lambda number: impressions[number].time):
-        numbers = list(same_time)
-        for number in numbers:
-            known[number] = counters.features(impressions[number].candidates, time)
-        for number in numbers:
-            counters.observe(impressions[number])
-    return known
+    if not impressions:
+        return []
+    counters.require_before(min(impression.time for impression in impressions))
+    shown, seconds, clicked = _views_of(impressions)
+    news_ids = ["", *dict.fromkeys(shown)]
+    row_of = {news_id: row for row, news_id in enumerate(news_ids)}
+    rows = np.fromiter((row_of[news_id] for news_id in shown), np.int32, len(shown))
+    log = ViewLog(len(news_ids), rows, seconds, clicked, counters.state(news_ids))
+    counters.replace(news_ids, log.state())
+    counters.newest = max(impression.time for impression in impressions)
+    ends = np.cumsum([len(impression.candidates) for impression in impressions])
+    return np.split(log.before(rows, seconds), ends[:-1])
 
 
-def counter_rows(known: Iterable[tuple[int, int, float]]) -> npt.NDArray[np.float32]:
-    """What is known of C articles, as an array.
-
-    Args:
-        known: clicks, views and age in hours of each.
-
-    Returns:
-        float32 [C, 3].
-    """
-    return np.asarray(list(known), np.float32).reshape(-1, len(COUNTERS))  # [candidates, 3]
+def _views_of(
+    impressions: Sequence[Impression],
+) -> tuple[list[str], npt.NDArray[np.int64], npt.NDArray[np.bool_]]:
+    """Each view of some impressions: the article, the second and whether it was clicked."""
+    sizes = [len(impression.candidates) for impression in impressions]
+    times = np.array([epoch_seconds(impression.time) for impression in impressions], np.int64)
+    clicked = chain.from_iterable(one.clicked or repeat(False, len(one.candidates)) for one in impressions)
+    return (
+        [news_id for impression in impressions for news_id in impression.candidates],
+        np.repeat(times, sizes),
+        np.fromiter(clicked, bool, sum(sizes)),
+    )
 
 
 def epoch_seconds(time: datetime) -> int:

@@ -29,7 +29,7 @@ class ImpressionExample:
         history: int32 [h], rows of the newest known clicks, oldest first; empty for a new reader.
         candidates: int32 [c], rows; 0 where the table does not know the article.
         labels: float32 [c], 1 for a click; zeros for a log without labels.
-        counters: float32 [c, 3]: clicks, views, age in hours.
+        counters: float32 [c, 9], in the order of `COUNTERS`.
         history_weights: float32 [h], how much each click of the history counts, 1 where nothing is known of
             it; None: 1 everywhere, as in a log without signals.
         label_weights: float32 [c], the same of the clicked candidates, 1 for all others; None likewise.
@@ -60,7 +60,7 @@ def build_example(
         number: row number of the impression in its split.
         impression: the impression.
         table: knows the articles' rows.
-        counters: float32 [c, 3], what was known before the impression.
+        counters: float32 [c, 9], what was known before the impression.
         max_history: the newest clicks that are kept.
         signals: what makes a weight of dwell time, comments and shares.
 
@@ -98,7 +98,8 @@ def build_examples(
     Args:
         split: the log.
         table: knows the articles' rows; usually built of this split among others.
-        counters: what is known before the log; afterwards knows the whole log.
+        counters: what is known before the log; afterwards knows the whole log, and when the table's articles
+            were published.
         max_history: the newest clicks that are kept of each history.
 
     Returns:
@@ -107,6 +108,7 @@ def build_examples(
     Raises:
         InputError: the counters know something that is not earlier than the log.
     """
+    counters.publish(table.articles)
     known = impression_counters(split.impressions, counters)
     return [
         build_example(number, impression, table, known[number], max_history)

@@ -14,7 +14,7 @@ ARTICLES_FILE = "articles.tfrecord"
 COUNTERS_FILE = "counters.npz"
 SPLITS = ("train", "validation")
 
-FORMAT = 1
+FORMAT = 2
 """Raised when the records change, so that folders of an older program are made anew."""
 
 Manifest = dict[str, Any]

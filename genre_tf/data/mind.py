@@ -1,7 +1,8 @@
 """Reads MIND's files: `news.tsv` and `behaviors.tsv`, plain or gzipped, labelled or not.
 
 A sixth column of `behaviors.tsv`, which MIND does not have, may tell what readers did beyond clicking: see
-`genre_tf.data.signals`.
+`genre_tf.data.signals`. A ninth and a tenth column of `news.tsv` may tell when an article was published and
+whether it was withdrawn.
 
 Format: https://github.com/msnews/msnews.github.io/blob/master/assets/doc/introduction.md
 """
@@ -75,7 +76,8 @@ def read_news(path: Path, policy: FaultPolicy | None = None) -> dict[str, Articl
     """Reads a news file.
 
     Args:
-        path: `news.tsv` or `news.tsv.gz`; 5 to 8 columns (the last three are not read), all rows alike.
+        path: `news.tsv` or `news.tsv.gz`; 5 to 10 columns (the sixth to the eighth are not read), the same
+            number in every row.
         policy: what to do with faulty rows; stops at the first if not given.
 
     Returns:

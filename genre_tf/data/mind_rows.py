@@ -4,15 +4,18 @@ import re
 from collections import Counter
 from collections.abc import Container, Mapping
 from contextlib import suppress
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import NamedTuple
 
 from genre_tf.data.articles import Article, Impression
 from genre_tf.data.faults import Fault, FaultPolicy, shown
 from genre_tf.data.signals import Signals, parse_signals
 
-NEWS_COLUMNS = range(5, 9)
-"""MIND writes 8; copies without the url and the two entity columns, which are not read, have 5 to 7."""
+NEWS_COLUMNS = range(5, 11)
+"""MIND writes 8; the last three are not read and may be left out; publishing time and state may follow."""
+
+WITHDRAWN = "withdrawn"
+"""The state of an article that the newsroom took back."""
 
 BEHAVIORS_COLUMNS = range(5, 7)
 """MIND writes 5; a sixth may hold what readers did beyond clicking."""
@@ -64,6 +67,28 @@ def parse_time(text: str) -> datetime | None:
         return None
 
 
+def parse_iso_time(text: str) -> datetime | None:
+    """Reads a date or a date-time of ISO 8601, such as `2026-03-02T08:15:00+01:00`; None if it is not one.
+
+    As `naive_time`. Digits alone are refused: whoever writes `1483225203` means seconds since 1970.
+    """
+    if text.isdigit():
+        return None
+    try:
+        return naive_time(datetime.fromisoformat(text))
+    except ValueError:
+        return None
+
+
+def naive_time(time: datetime) -> datetime | None:
+    """A time in whole seconds and without a zone, in UTC if it had one; None where UTC cannot hold it."""
+    try:
+        naive = time if time.tzinfo is None else time.astimezone(UTC).replace(tzinfo=None)
+    except OverflowError:  # in the first or the last hours that there are
+        return None
+    return naive.replace(microsecond=0)
+
+
 def id_fault(value: str) -> str | None:
     """What is wrong with an id, if anything: it must stand alone in a list joined by spaces."""
     if not value:
@@ -90,37 +115,50 @@ class NewsRow:
             policy: gets the faults.
         """
         fields = text.split("\t")
-        faults = [Fault(self.file, number, *fault) for fault in self._faults(fields)]
-        if faults:
-            policy.reject(faults)
+        faults = self._column_faults(len(fields))
+        article = None if faults else self._article(fields, faults)
+        if article is None or faults:
+            policy.reject([Fault(self.file, number, *fault) for fault in faults])
             return
         self._columns = len(fields)
-        self.articles[fields[0]] = Article(*fields[:5])
+        self.articles[article.news_id] = article
 
-    def _faults(self, fields: list[str]) -> list[tuple[str, str]]:
-        if len(fields) not in NEWS_COLUMNS:
-            return [
-                (
-                    "columns",
-                    f"{len(fields)} received, 8 expected (5 to 7 without url and entities), tabs between",
-                )
-            ]
-        if self._columns not in (0, len(fields)):
+    def _column_faults(self, columns: int) -> RowFaults:
+        if columns not in NEWS_COLUMNS:
+            expected = "8 expected (5 to 7 without url and entities, 9 or 10 with published and state)"
+            return [("columns", f"{columns} received, {expected}, tabs between")]
+        if self._columns not in (0, columns):
             # A tab inside a title would otherwise shift the columns of a short row unnoticed.
-            return [
-                (
-                    "columns",
-                    f"{len(fields)} received, {self._columns} in the rows before; is there a tab in a text?",
-                )
-            ]
-        faults = []
-        if wrong := id_fault(fields[0]):
+            before = f"{self._columns} in the rows before; is there a tab in a text?"
+            return [("columns", f"{columns} received, {before}")]
+        return []
+
+    def _article(self, fields: list[str], faults: RowFaults) -> Article:
+        news_id, category, subcategory, title, abstract = fields[:5]
+        if wrong := id_fault(news_id):
             faults.append(("news_id", wrong))
-        elif fields[0] in self.articles:
-            faults.append(("news_id", f"{shown(fields[0])} stood in an earlier row; keep one of them"))
-        if not fields[3].strip():
+        elif news_id in self.articles:
+            faults.append(("news_id", f"{shown(news_id)} stood in an earlier row; keep one of them"))
+        if not title.strip():
             faults.append(("title", "is empty; an article is known by its title"))
-        return faults
+        published = _published(fields[8], faults) if len(fields) > 8 else None
+        withdrawn = _withdrawn(fields[9], faults) if len(fields) > 9 else False
+        return Article(news_id, category, subcategory, title, abstract, published, withdrawn)
+
+
+def _published(cell: str, faults: RowFaults) -> datetime | None:
+    text = cell.strip()
+    time = parse_iso_time(text) if text else None
+    if text and time is None:
+        faults.append(("published", f"{shown(cell)} is no time; write ISO 8601: 2026-03-02T08:15:00+01:00"))
+    return time
+
+
+def _withdrawn(cell: str, faults: RowFaults) -> bool:
+    state = cell.strip()
+    if state not in ("", WITHDRAWN):
+        faults.append(("state", f"{shown(cell)} is no state; write {WITHDRAWN} or leave it empty"))
+    return state == WITHDRAWN
 
 
 class BehaviorsRow:

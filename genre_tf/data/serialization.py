@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from genre_tf.data.articles import Article
+from genre_tf.data.articles import TEXT_FIELDS, Article
+from genre_tf.data.counters import COUNTERS, epoch_seconds, epoch_time
 from genre_tf.data.examples import WEIGHTS, ImpressionExample
 from genre_tf.data.manifest import damaged
 
@@ -20,18 +21,26 @@ READ_TOGETHER = 1024
 
 _FLOATS = ("labels", "counters", *WEIGHTS)
 
-ARTICLE_FIELDS = ("news_id", "category", "subcategory", "title", "abstract")
-
 
 def article_record(article: Article) -> bytes:
     """Serializes an article; equal articles give equal bytes."""
-    return _serialized({name: [getattr(article, name).encode()] for name in ARTICLE_FIELDS})
+    features: dict[str, list[Any]] = {name: [getattr(article, name).encode()] for name in TEXT_FIELDS}
+    # Left out where unknown: articles without them give the same bytes as in older versions.
+    if article.published is not None:
+        features["published_seconds"] = [epoch_seconds(article.published)]
+    if article.withdrawn:
+        features["withdrawn"] = [1]
+    return _serialized(features)
 
 
 def parse_article(record: bytes) -> Article:
     """Reads what `article_record` wrote."""
     feature = tf.train.Example.FromString(record).features.feature
-    return Article(*(feature[name].bytes_list.value[0].decode() for name in ARTICLE_FIELDS))
+    texts: dict[str, Any] = {name: feature[name].bytes_list.value[0].decode() for name in TEXT_FIELDS}
+    published = None
+    if "published_seconds" in feature:
+        published = epoch_time(feature["published_seconds"].int64_list.value[0])
+    return Article(**texts, published=published, withdrawn="withdrawn" in feature)
 
 
 def example_record(example: ImpressionExample) -> bytes:
@@ -44,7 +53,7 @@ def example_record(example: ImpressionExample) -> bytes:
         "history": example.history.tolist(),
         "candidates": example.candidates.tolist(),
         "labels": example.labels.tolist(),
-        "counters": example.counters.ravel().tolist(),  # [candidates * 3]
+        "counters": example.counters.ravel().tolist(),  # [candidates * 9]
     }
     for name in WEIGHTS:
         weights = getattr(example, name)
@@ -64,8 +73,8 @@ def parse_example(record: bytes) -> ImpressionExample:
         candidates=np.asarray(feature["candidates"].int64_list.value, np.int32),
         labels=np.asarray(feature["labels"].float_list.value, np.float32),
         counters=np.asarray(feature["counters"].float_list.value, np.float32).reshape(
-            -1, 3
-        ),  # [candidates, 3]
+            -1, len(COUNTERS)
+        ),  # [candidates, 9]
         **{
             name: np.asarray(feature[name].float_list.value, np.float32)
             for name in WEIGHTS
@@ -84,7 +93,7 @@ def parse_columns(records: tf.Tensor, names: Sequence[str]) -> dict[str, Any]:
 
     Returns:
         impression int64 [n]; history, candidates int32 [n, None]; labels float32 [n, None];
-        counters float32 [n, None, 3]; weights float32 [n, None].
+        counters float32 [n, None, 9]; weights float32 [n, None].
     """
     kinds = {name: tf.float32 if name in _FLOATS else tf.int64 for name in names}
     columns: dict[str, Any] = tf.io.parse_example(
@@ -95,7 +104,7 @@ def parse_columns(records: tf.Tensor, names: Sequence[str]) -> dict[str, Any]:
     if "impression" in columns:
         columns["impression"] = columns["impression"].flat_values
     if "counters" in columns:
-        values = tf.reshape(columns["counters"].flat_values, (-1, 3))  # [candidates of all, 3]
+        values = tf.reshape(columns["counters"].flat_values, (-1, len(COUNTERS)))  # [candidates of all, 9]
         columns["counters"] = columns["candidates"].with_flat_values(values)
     return columns
 

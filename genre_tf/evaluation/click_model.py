@@ -32,11 +32,7 @@ def click_quality(
     flat = np.concatenate([np.asarray(row, np.float64) for row in logits])
     hits = np.concatenate([np.asarray(row, bool) for row in clicked])
     probability = click_probability(flat)
-    groups = [
-        _group(probability[rows], hits[rows])
-        for rows in np.array_split(np.argsort(probability, kind="stable"), CALIBRATION_GROUPS)
-        if len(rows)
-    ]
+    groups = calibration_groups(probability, hits)
     bins = np.floor(probability * (THRESHOLDS - 1)).astype(np.int64)
     distance = sum(group["shown"] * abs(group["probability"] - group["rate"]) for group in groups)
     return {
@@ -53,6 +49,26 @@ def click_quality(
             "clicked": np.bincount(bins[hits], minlength=THRESHOLDS).tolist(),
         },
     }
+
+
+def calibration_groups(
+    probability: npt.NDArray[np.float64], hits: npt.NDArray[np.bool_], groups: int = CALIBRATION_GROUPS
+) -> list[dict[str, Any]]:
+    """Click rates of groups of equally many articles, from the least probability to the greatest.
+
+    Args:
+        probability: float64 [articles].
+        hits: bool [articles], clicked.
+        groups: how many; fewer where there are not as many articles.
+
+    Returns:
+        For each "shown", "probability" (its mean), "rate", and its 95% interval "low" to "high".
+    """
+    return [
+        _group(probability[rows], hits[rows])
+        for rows in np.array_split(np.argsort(probability, kind="stable"), groups)
+        if len(rows)
+    ]
 
 
 def click_probability(logits: npt.NDArray[np.floating]) -> npt.NDArray[np.float64]:

@@ -16,8 +16,10 @@ from rich.console import Console
 from rich.table import Table
 
 from genre_tf.errors import FailureError
+from genre_tf.evaluation.pool_tables import pool_tables
 from genre_tf.evaluation.ranking import METRICS, mean_metrics
 from genre_tf.evaluation.significance import mean_interval, paired_bootstrap
+from genre_tf.evaluation.tables import percent, plain_table
 
 Measured = Mapping[str, Mapping[str, npt.NDArray[np.float64]]]
 """Per scorer, per metric, float64 [impressions]."""
@@ -142,6 +144,9 @@ def log_scalars(report: dict[str, Any], run: Path) -> None:
 def print_report(report: dict[str, Any], console: Console) -> None:
     """Write a report for people."""
     for table in _tables(report):
+        if isinstance(table, str):
+            console.print(table)
+            continue
         # Not as rich's own title, which is folded to the width of a narrow table.
         title, table.title = table.title, None
         console.print(f"\n[bold]{title}[/bold]")
@@ -157,15 +162,17 @@ def _scalars(part: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, f
             yield name, float(value)
 
 
-def _tables(report: dict[str, Any]) -> Iterator[Table]:
+def _tables(report: dict[str, Any]) -> Iterator[Table | str]:
     yield _ranking_table(report)
     yield _slice_table(report)
     if report.get("retrieval"):
-        yield _plain_table(
+        yield plain_table(
             f"Retrieval: clicked articles found among all {report['retrieval']['pool']} of the split",
             {"trained": report["retrieval"], "before": report["before"].get("retrieval", {})},
             [name for name in report["retrieval"] if name.startswith("recall@")],
         )
+    if report.get("pool"):
+        yield from pool_tables(report["pool"], report["split"])
     if report.get("generation"):
         yield _generation_table(report["generation"], report["before"].get("generation", {}))
         if report["generation"].get("personal"):
@@ -175,7 +182,7 @@ def _tables(report: dict[str, Any]) -> Iterator[Table]:
             yield _cold_start_table(report["generation"]["cold_start"])
     if report.get("significance"):
         rows = {name: dict(part) for name, part in report["significance"].items()}
-        yield _plain_table("Differences in AUC, 95% interval", rows, ["difference", "low", "high"])
+        yield plain_table("Differences in AUC, 95% interval", rows, ["difference", "low", "high"])
 
 
 def _generation_table(written: dict[str, Any], before: dict[str, Any]) -> Table:
@@ -184,7 +191,7 @@ def _generation_table(written: dict[str, Any], before: dict[str, Any]) -> Table:
     title = (
         f"Written: {written['headlines']} headlines, and {written['clicked_titles']} clicked titles expected"
     )
-    return _plain_table(title, rows, ["perplexity", *headings, "grounding"], headings)
+    return plain_table(title, rows, ["perplexity", *headings, "grounding"], headings)
 
 
 def _personal_table(personal: dict[str, Any]) -> Table:
@@ -205,7 +212,7 @@ def _personal_table(personal: dict[str, Any]) -> Table:
         "same sources (chance wins 0.5 of the pairs)"
     )
     columns = ["interest", "share_above", "share_above_low", "share_above_high", "share_equal"]
-    return _plain_table(title, rows, [*columns, "win_rate", "low", "high"], _SHORT_HEADINGS)
+    return plain_table(title, rows, [*columns, "win_rate", "low", "high"], _SHORT_HEADINGS)
 
 
 def _margin_table(personal: dict[str, Any]) -> Table:
@@ -221,7 +228,7 @@ def _margin_table(personal: dict[str, Any]) -> Table:
         f"Of {personal['samples']} samples, over the first one (interest {interest['first_sample']:.4f}), "
         "95% interval"
     )
-    return _plain_table(title, rows, ["interest", "mean", "low", "high"], {"mean": "more"}, digits=4)
+    return plain_table(title, rows, ["interest", "mean", "low", "high"], {"mean": "more"}, digits=4)
 
 
 def _cold_start_table(found: dict[str, Any]) -> Table:
@@ -232,7 +239,7 @@ def _cold_start_table(found: dict[str, Any]) -> Table:
         f"Readers of few clicks: AUC in {found['impressions']} of {found['of_impressions']} impressions, "
         f"without and with {found['written']} written articles in their histories, 95% interval"
     )
-    return _plain_table(title, rows, ["auc", "auc_filled", "difference", "low", "high"])
+    return plain_table(title, rows, ["auc", "auc_filled", "difference", "low", "high"])
 
 
 def _ranking_table(report: dict[str, Any]) -> Table:
@@ -242,8 +249,8 @@ def _ranking_table(report: dict[str, Any]) -> Table:
     for kind in ("models", "baselines"):
         for name, parts in report[kind].items():
             before = report["before"].get("models", {}).get(name, {}).get("all", {})
-            cells = [_percent(parts["all"][metric]) for metric in METRICS]
-            table.add_row(name.replace("_", " "), *cells, _percent(before.get("auc")))
+            cells = [percent(parts["all"][metric]) for metric in METRICS]
+            table.add_row(name.replace("_", " "), *cells, percent(before.get("auc")))
         table.add_section()
     return table
 
@@ -255,38 +262,6 @@ def _slice_table(report: dict[str, Any]) -> Table:
         table.add_column(f"{name.replace('_', ' ')}\n({count})", justify="right")
     for kind in ("models", "baselines"):
         for name, parts in report[kind].items():
-            table.add_row(
-                name.replace("_", " "), *(_percent(parts[part]["auc"]) for part in report["slices"])
-            )
+            table.add_row(name.replace("_", " "), *(percent(parts[part]["auc"]) for part in report["slices"]))
         table.add_section()
     return table
-
-
-def _plain_table(
-    title: str,
-    rows: Mapping[str, Mapping[str, Any]],
-    columns: list[str],
-    headings: Mapping[str, str] = MappingProxyType({}),
-    digits: int = 3,
-) -> Table:
-    table = Table(title=title)
-    for column in ("", *columns):
-        table.add_column(headings.get(column, column), justify="right" if column else "left")
-    for name, values in rows.items():
-        if values:
-            table.add_row(name.replace("_", " "), *(_cell(values.get(column), digits) for column in columns))
-    return table
-
-
-def _number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
-
-
-def _cell(value: Any, digits: int) -> str:
-    if not _number(value):
-        return ""
-    return f"{value:.{digits}f}" if isinstance(value, float) else str(value)
-
-
-def _percent(value: float | None) -> str:
-    return "" if value is None else f"{100 * value:.1f}"

@@ -27,7 +27,7 @@ class ScoredLog:
     Args:
         split: articles and impressions.
         table: the articles that the log mentions; an article no impression names costs no embedding.
-        counters: per impression float32 [candidates, 3], strictly of the past; None when none are needed.
+        counters: per impression float32 [candidates, 9], strictly of the past; None when none are needed.
         max_history: the newest clicks that a model reads.
     """
 
@@ -97,6 +97,7 @@ def read_log(
     counters = None
     if with_counters:
         state = counters_before(run, log.impressions)
+        state.publish(log.articles.values())
         counters = _past_of(log, [_read_folder(folder, max_bad_rows) for folder in counters_from], state)
     return ScoredLog(log, _mentioned(log), counters, config.data.max_history)
 

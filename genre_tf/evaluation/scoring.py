@@ -8,6 +8,7 @@ import numpy.typing as npt
 import tensorflow as tf
 
 from genre_tf.data.articles import ArticleTable
+from genre_tf.data.counters import COUNTERS
 from genre_tf.data.examples import ImpressionExample
 from genre_tf.evaluation.scored_log import ScoredLog
 from genre_tf.models.embedding import embed_articles
@@ -115,7 +116,7 @@ class RankerScorer:
                 tf.TensorSpec([None, None], tf.bool),
                 tf.TensorSpec([None, None], tf.int32),
                 tf.TensorSpec([None, None], tf.bool),
-                tf.TensorSpec([None, None, 3], tf.float32),
+                tf.TensorSpec([None, None, len(COUNTERS)], tf.float32),
             ],
             autograph=False,
         )
@@ -138,7 +139,7 @@ class RankerScorer:
             chosen = [examples[at] for at in batch]
             history = _padded([example.history for example in chosen])
             candidates = _padded([example.candidates for example in chosen])
-            counters = np.zeros((*candidates[0].shape, 3), np.float32)  # [batch, candidates, counters]
+            counters = np.zeros((*candidates[0].shape, len(COUNTERS)), np.float32)  # [batch, candidates, 9]
             for row, example in zip(counters, chosen, strict=True):
                 row[: len(example.counters)] = example.counters
             logits = self._click_logits(*history, *candidates, counters).numpy()

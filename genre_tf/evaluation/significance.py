@@ -1,6 +1,7 @@
 """Paired bootstrap: is a difference between two models more than the luck of these impressions?"""
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -65,16 +66,65 @@ def paired_bootstrap(
     )
 
 
+def bootstrap_intervals(
+    values: npt.NDArray[np.floating],
+    *,
+    samples: int = 2000,
+    confidence: float = 0.95,
+    seed: int = 0,
+) -> npt.NDArray[np.float64]:
+    """Percentile bootstrap intervals of the means of many metrics, on the same draws of impressions.
+
+    Args:
+        values: float [impressions, metrics]; NaN where undefined: such an impression is not drawn for this
+            metric.
+        samples: bootstrap samples.
+        confidence: share of the bootstrap's means that lies inside the interval.
+        seed: of the draws; the same seed gives the same intervals.
+
+    Returns:
+        float64 [metrics, 2], the ends; NaN where no impression has a value.
+    """
+    ends = np.full((values.shape[1], 2), np.nan)
+    known = ~np.isnan(values)
+    # Metrics that are undefined for the same impressions are drawn together: one product of matrices.
+    patterns, group = np.unique(known, axis=1, return_inverse=True)
+    for number in range(patterns.shape[1]):
+        columns = np.flatnonzero(group.reshape(-1) == number)
+        rows = patterns[:, number]
+        if rows.any():
+            means = _resampled_columns(
+                values[rows][:, columns].astype(np.float64), samples, np.random.default_rng(seed)
+            )
+            ends[columns] = np.quantile(means, [(1 - confidence) / 2, (1 + confidence) / 2], axis=0).T
+    return ends
+
+
 def _resampled_means(
     gain: npt.NDArray[np.float64], samples: int, generator: np.random.Generator
 ) -> npt.NDArray[np.float64]:
-    per_block = max(1, _BLOCK_DRAWS // len(gain))
+    return np.concatenate([gain[draws].mean(axis=1) for draws in _draws(len(gain), samples, generator)])
+
+
+def _resampled_columns(
+    values: npt.NDArray[np.float64], samples: int, generator: np.random.Generator
+) -> npt.NDArray[np.float64]:
+    """float64 [samples, metrics], of values [impressions, metrics]."""
+    count = len(values)
     means = []
+    for draws in _draws(count, samples, generator):
+        cells = draws + count * np.arange(len(draws))[:, None]
+        times = np.bincount(cells.reshape(-1), minlength=draws.size).reshape(draws.shape)
+        means.append(times @ values / count)  # how often each impression was drawn, as its weight
+    return np.concatenate(means)
+
+
+def _draws(count: int, samples: int, generator: np.random.Generator) -> Iterator[npt.NDArray[np.int32]]:
+    """Row numbers int32 [samples, count], some samples at a time."""
+    per_block = max(1, _BLOCK_DRAWS // count)
     for start in range(0, samples, per_block):
         rows = min(per_block, samples - start)
-        draws = generator.integers(len(gain), size=(rows, len(gain)), dtype=np.int32)
-        means.append(gain[draws].mean(axis=1))
-    return np.concatenate(means)
+        yield generator.integers(count, size=(rows, count), dtype=np.int32)
 
 
 def mean_interval(values: npt.NDArray[np.floating]) -> dict[str, Any] | None:

@@ -47,7 +47,8 @@ class CounterHead(keras.layers.Layer):
 
         Args:
             similarities: float32 [B, C, S].
-            counters: float32 [B, C, 3]: clicks, views, age in hours; negative ones count as zero.
+            counters: float32 [B, C, 3 or more]: clicks, views, age in hours, of which the halved counts that may
+                follow are not looked at (they rank impressions no better); negative ones count as zero.
             mask: bool [B, C], candidates to compare with each other.
 
         Returns:
@@ -80,13 +81,13 @@ def counter_features(counters: tf.Tensor, mask: tf.Tensor) -> tf.Tensor:
     """Log clicks, log views, smoothed log click rate, log age, never shown; standardised within each row.
 
     Args:
-        counters: float32 [B, C, 3].
+        counters: float32 [B, C, 3 or more], of which the first three count.
         mask: bool [B, C].
 
     Returns:
         float32 [B, C, 5], of order one and finite for any finite counters.
     """
-    clicks, views, age_hours = tf.unstack(tf.maximum(counters, 0.0), axis=-1)
+    clicks, views, age_hours = tf.unstack(tf.maximum(counters[..., :3], 0.0), axis=-1)
     rate = tf.math.log((clicks + _PRIOR_CLICKS) / (tf.maximum(views, clicks) + _PRIOR_VIEWS))
     unseen = tf.cast(views == 0, tf.float32)
     columns = [tf.math.log1p(clicks), tf.math.log1p(views), rate, tf.math.log1p(age_hours), unseen]

@@ -47,15 +47,32 @@ class NewsEncoder:
         """The tower's text vectors of every article of a table, float32 [N, hidden], not centred."""
         return self._over_table(self.tower.text_vectors, features, self.tower.text_dimension)
 
+    def whole(self, features: ArticleFeatures) -> npt.NDArray[np.float32]:
+        """Vectors of every article before they are reduced, float32 [N, sum of the tower's parts]."""
+        vectors = self._over_table(self.tower.whole, features, sum(self.tower.parts))
+        vectors[0] = 0
+        return vectors
+
+    def embed_rows(
+        self, features: ArticleFeatures, rows: npt.NDArray[np.integer]
+    ) -> npt.NDArray[np.float32]:
+        """Encode some articles of a table: int [M] -> float32 [M, D]."""
+        return self._over_table(lambda batch: self.tower(batch, training=False), features, self.dimension, rows)
+
     def _over_table(
-        self, encode: Callable[[Any], tf.Tensor], features: ArticleFeatures, width: int
+        self,
+        encode: Callable[[Any], tf.Tensor],
+        features: ArticleFeatures,
+        width: int,
+        rows: npt.NDArray[np.integer] | None = None,
     ) -> npt.NDArray[np.float32]:
         lengths = np.diff(features.states.offsets)
-        order = np.argsort(lengths, kind="stable")
-        vectors = np.zeros((len(lengths), width), np.float32)
+        rows = np.arange(len(lengths)) if rows is None else rows
+        order = np.argsort(lengths[rows], kind="stable")
+        vectors = np.zeros((len(rows), width), np.float32)
         compiled = tf.function(encode, reduce_retracing=True, autograph=False)
         for start in range(0, len(order), _BATCH_ARTICLES):
-            rows = order[start : start + _BATCH_ARTICLES]
-            batch = {name: tf.constant(value) for name, value in features.gather(rows).items()}
-            vectors[rows] = compiled(batch).numpy()
+            places = order[start : start + _BATCH_ARTICLES]
+            batch = {name: tf.constant(value) for name, value in features.gather(rows[places]).items()}
+            vectors[places] = compiled(batch).numpy()
         return vectors

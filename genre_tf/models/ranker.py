@@ -11,6 +11,7 @@ from genre_tf.models.article_features import batch_features
 from genre_tf.models.attention_pooling import positions_from_newest
 from genre_tf.models.backbone import NewsBackbone
 from genre_tf.models.counter_head import PACE, CounterHead
+from genre_tf.models.pool_head import PoolHead
 from genre_tf.models.news_encoder import NewsEncoder
 from genre_tf.models.news_tower import NewsTower
 
@@ -59,6 +60,7 @@ class Ranker(keras.Model):
         rate = min(max(click_rate, 1e-4), 1 - 1e-4)
         logit = math.log(rate / (1 - rate))
         self.counter_head = CounterHead(3 * len(self.parts), logit) if config.ranking.counters else None
+        self.pool_head = PoolHead(3 * len(self.parts), config.retrieval.view_counters)
         self._build_weights(logit)
 
     def _build_weights(self, logit: float) -> None:
@@ -134,7 +136,7 @@ class Ranker(keras.Model):
             history_mask: bool [B, H].
             candidates: float32 [B, C, D].
             candidate_mask: bool [B, C]; the counters are compared among these.
-            counters: float32 [B, C, 3], clicks, views and age in hours; None leaves them out.
+            counters: float32 [B, C, 3 or more], clicks, views and age in hours; None leaves them out.
             training: whether dropout acts.
 
         Returns:
@@ -144,6 +146,30 @@ class Ranker(keras.Model):
         if counters is None or self.counter_head is None:
             return self._interest(found) + self._attractiveness_of(candidates, training)
         return self._with_counters(found, counters, candidate_mask)
+
+    def pool_logits(
+        self,
+        history: tf.Tensor,
+        history_mask: tf.Tensor,
+        candidates: tf.Tensor,
+        counters: tf.Tensor,
+    ) -> tf.Tensor:
+        """Logits of the probability that the reader, shown anything of the pool, clicks each candidate.
+
+        Unlike `click_logits` with counters, nothing is compared among the candidates: an article's logit is
+        the same whatever is retrieved with it.
+
+        Args:
+            history: float32 [B, H, D], vectors of the newest clicks, oldest first.
+            history_mask: bool [B, H].
+            candidates: float32 [B, C, D].
+            counters: float32 [B, C, 9], the columns of `COUNTERS`.
+
+        Returns:
+            float32 [B, C].
+        """
+        found = self.similarities(history, history_mask, candidates)
+        return self.pool_head(flat(found), counters)
 
     def similarities(
         self,

@@ -1,5 +1,6 @@
 """Two-tower retrieval: readers and articles in one space, where the dot product is the score."""
 
+import math
 from typing import Any
 
 import keras
@@ -8,13 +9,19 @@ import tensorflow as tf
 from genre_tf.config import RunConfig
 from genre_tf.models.article_features import batch_features
 from genre_tf.models.backbone import NewsBackbone
+from genre_tf.models.moment import MomentBias
 from genre_tf.models.news_encoder import NewsEncoder
 from genre_tf.models.news_tower import NewsTower
 from genre_tf.models.user_tower import UserTower
 
 
 class TwoTower(keras.Model):
-    """A news tower and a user tower.
+    """A news tower, a user tower, and what is read now.
+
+    The logit of an article for a reader at a moment is `reader · article + weight(reader) * bias(counters)`.
+    The bias is one more dimension of the article's vector (`article_vectors`) and the weight one more of the
+    reader's (`query`), so that any search by dot products finds the articles with the greatest logits. How
+    much the moment weighs depends on the reader: one without history has nothing else.
 
     Args:
         backbone: of the news tower.
@@ -25,10 +32,21 @@ class TwoTower(keras.Model):
 
     def __init__(self, backbone: NewsBackbone, config: RunConfig) -> None:
         super().__init__(name="two_tower")
-        self.news_tower = NewsTower(backbone)
+        settings = config.retrieval
+        self.news_tower = NewsTower(backbone, settings.dimension)
         self.user_tower = UserTower(
-            self.news_tower.dimension, config.retrieval.heads, config.data.max_history, config.news.dropout
+            self.news_tower.dimension, settings.heads, config.data.max_history, config.news.dropout
         )
+        self.moment_bias = MomentBias(settings.view_counters)
+        self.moment_weight = keras.layers.Dense(
+            1,
+            activation="softplus",
+            kernel_initializer="zeros",
+            bias_initializer=keras.initializers.Constant(math.log(math.e - 1)),  # a weight of 1
+            name="moment_weight",
+            dtype="float32",
+        )
+        self.moment_weight.build((None, self.news_tower.dimension))
         self.encoder = NewsEncoder(backbone, self.news_tower)
         self.built = True
 
@@ -41,6 +59,20 @@ class TwoTower(keras.Model):
     ) -> tf.Tensor:
         """Encode readers: float32 [B, H, D] oldest first, bool and float32 [B, H] -> float32 [B, D]."""
         return self.user_tower(history_vectors, mask, training=training, click_weights=click_weights)
+
+    def query(self, readers: tf.Tensor) -> tf.Tensor:
+        """What a search multiplies articles with: readers float32 [B, D] -> float32 [B, D + 1]."""
+        return tf.concat([readers, self.moment_weight(readers)], axis=-1)
+
+    def article_vectors(self, vectors: tf.Tensor, counters: tf.Tensor) -> tf.Tensor:
+        """What a search looks among: float32 [..., D] and counters [..., 9] -> float32 [..., D + 1]."""
+        return tf.concat([vectors, self.moment_bias(counters)[..., None]], axis=-1)
+
+    def pool_logits(self, batch: dict[str, Any], training: bool | None = None) -> tf.Tensor:
+        """Logits of the candidates of a batch with their counters, float32 [B, C]."""
+        readers, candidates = self(batch, training=training)
+        articles = self.article_vectors(candidates, batch["counters"])  # [batch, candidates, D + 1]
+        return tf.linalg.matvec(articles, self.query(readers))
 
     def call(self, batch: dict[str, Any], training: bool | None = None) -> tuple[tf.Tensor, tf.Tensor]:
         """Encode a batch of impressions with the features of its articles.

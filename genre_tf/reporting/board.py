@@ -10,6 +10,7 @@ import tensorflow as tf
 from tensorboard.plugins.histogram import metadata as histogram
 from tensorboard.plugins.pr_curve import summary as pr_curve
 
+from genre_tf.evaluation.pool_tables import pool_rows
 from genre_tf.evaluation.report import log_folder, log_scalars
 from genre_tf.evaluation.text_samples import log_samples
 from genre_tf.reporting.figures import as_pixels, attention, evaluation_figures
@@ -98,6 +99,11 @@ def _charts(report: Mapping[str, Any]) -> dict[str, list[str]]:
     ]
     charts["calibration error"] = [
         f"{split}/click_model/{name}/calibration_error" for name in report.get("click_model", {})
+    ]
+    pool = report.get("pool") or {}
+    charts["recall@10 of the whole pool"] = [
+        f"{split}/pool/{name if name in pool else f'baselines/{name}'}/all/recall_at_10"
+        for name in (pool_rows(pool) if pool else ())
     ]
     return {title: tags for title, tags in charts.items() if tags}
 

@@ -26,6 +26,7 @@ def evaluation_figures(report: Mapping[str, Any]) -> dict[str, Figure]:
         "Calibration of click probabilities": calibration,
         "Scores of clicked and of all shown articles": score_distributions,
         "Exposure by category": exposure,
+        "Reliability of recommendations out of the whole pool": pool_calibration,
     }
     found = {title: draw(report) for title, draw in drawn.items()}
     return {title: figure for title, figure in found.items() if figure is not None}
@@ -102,10 +103,33 @@ def calibration(report: Mapping[str, Any]) -> Figure | None:
     models = report.get("click_model")
     if not models:
         return None
+    return _reliability(
+        {
+            f"{name.replace('_', ' ')}: off by {found['calibration_error']:.4f}": found["calibration"]
+            for name, found in models.items()
+        },
+        "click probability",
+        "share that was clicked",
+    )
+
+
+def pool_calibration(report: Mapping[str, Any]) -> Figure | None:
+    """Click rate against the score of `recommend` out of the whole pool."""
+    found = report.get("pool", {}).get("calibration", {})
+    if not found.get("bins"):
+        return None
+    groups = [
+        {**part, "probability": part["mean_score"], "rate": part["click_rate"]} for part in found["bins"]
+    ]
+    label = f"recommend: Brier score {found['brier']:.4f}"
+    return _reliability({label: groups}, "score of `recommend`", "share that was clicked")
+
+
+def _reliability(curves: Mapping[str, Sequence[Mapping[str, float]]], x_label: str, y_label: str) -> Figure:
+    """Rates with their intervals against probabilities, by label, beside the line where both are equal."""
     figure = Figure(figsize=(5, 4.5), layout="constrained")
     panel = figure.subplots()
-    for number, (name, found) in enumerate(models.items()):
-        groups = found["calibration"]
+    for number, (label, groups) in enumerate(curves.items()):
         rate = np.array([group["rate"] for group in groups])
         panel.errorbar(
             [group["probability"] for group in groups],
@@ -118,11 +142,11 @@ def calibration(report: Mapping[str, Any]) -> Figure | None:
             markersize=4,
             capsize=2,
             color=f"C{number}",
-            label=f"{name.replace('_', ' ')}: off by {found['calibration_error']:.4f}",
+            label=label,
         )
     most = max(panel.get_xlim()[1], panel.get_ylim()[1])
     panel.plot([0, most], [0, most], color="grey", linestyle=":", label="perfect")
-    panel.set(xlabel="click probability", ylabel="share that was clicked")
+    panel.set(xlabel=x_label, ylabel=y_label)
     panel.legend(fontsize="small")
     return figure
 

@@ -12,6 +12,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from genre_tf.config import RunConfig
 from genre_tf.errors import FailureError, InputError
+from genre_tf.evaluation.pool_tables import FOUND, QUALITIES, calibration_line, pool_line, pool_rows
 from genre_tf.evaluation.run_models import open_run
 from genre_tf.generation.safety_classifier import classifier_file
 from genre_tf.reporting.data_card import data_card
@@ -64,6 +65,7 @@ def write_html(run: Path, split: str, out: Path | None = None) -> tuple[Path, li
             config=_described(config),
             findings=findings(evaluation) if evaluation else [],
             pictures=_pictures(run, card, evaluation),
+            pool=_pool(evaluation.get("pool") or {}),
             recommended=[_with_reasons(sample) for sample in samples.get("recommended", [])],
             written=[_with_marks(sample) for sample in samples.get("written", [])],
             safety_classifier=classifier_file(run).is_file(),
@@ -113,6 +115,7 @@ def _missing(run: Path, split: str, evaluation: Mapping[str, Any], samples: Mapp
             ("intervals, calibration and fairness", "click_model" in evaluation),
             ("the models before training", evaluation["before"].get("models")),
             ("retrieval", evaluation.get("retrieval")),
+            ("the whole pool", evaluation.get("pool")),
             ("written text", evaluation.get("generation")),
             ("examples of recommendations", samples.get("recommended")),
             ("examples of written text", samples.get("written")),
@@ -129,6 +132,20 @@ def _missing(run: Path, split: str, evaluation: Mapping[str, Any], samples: Mapp
 def _training(run: Path) -> dict[str, Any]:
     found = {stage: _read(run / "reports" / f"training-{stage}.json") for stage in _STAGES}
     return {stage: result for stage, result in found.items() if result}
+
+
+def _pool(section: Mapping[str, Any]) -> dict[str, Any]:
+    """What the section on the whole pool shows; empty where it was not measured."""
+    if not section:
+        return {}
+    found = section["calibration"]
+    return {
+        "section": section,
+        "rows": pool_rows(section),
+        "columns": {**FOUND, **QUALITIES},
+        "line": pool_line(section["pool"]),
+        "calibration": calibration_line(found) if found.get("mean_score") is not None else "",
+    }
 
 
 def _described(config: RunConfig) -> dict[str, Any]:

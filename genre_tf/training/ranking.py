@@ -24,6 +24,7 @@ from genre_tf.training.objectives import (
     softmax_loss,
     teacher_loss,
 )
+from genre_tf.training.pool_ranking import fit_pool_head
 from genre_tf.training.progress import FitResult, Goal, Report
 from genre_tf.training.ranker_start import start_ranker
 from genre_tf.training.stage_data import StageData
@@ -144,5 +145,6 @@ def train_ranking(
     )
     if moves_probabilities(stage, data.train):
         calibrate(ranker, data)
-        files.save_best(ranker)
+    fit_pool_head(ranker, data, config, report)
+    files.save_best(ranker)
     return result

@@ -11,6 +11,7 @@ import numpy.typing as npt
 from genre_tf.config import RunConfig
 from genre_tf.data.articles import ArticleTable
 from genre_tf.data.examples import ImpressionExample
+from genre_tf.data.moment_pool import MomentPool
 from genre_tf.data.records import read_articles, read_examples
 from genre_tf.data.replay import read_older
 from genre_tf.errors import InputError
@@ -36,6 +37,7 @@ class StageData:
         run: its folder.
         older: what the earlier run held out, where the run goes on from one.
         unlearned: rows of the articles that only `older` showed to the earlier run.
+        replayed: how many of `train`, its last ones, are examples of the earlier run.
     """
 
     table: ArticleTable
@@ -46,11 +48,25 @@ class StageData:
     run: Path
     older: list[ImpressionExample] = field(default_factory=list)
     unlearned: frozenset[int] = frozenset()
+    replayed: int = 0
 
     @property
     def of_earlier(self) -> "StageData":
         """The same, to be validated on what the earlier run held out."""
         return replace(self, validation=self.older)
+
+    @cached_property
+    def pool(self) -> MomentPool:
+        """What could be shown at each moment of the training log, validation included.
+
+        Of the earlier run's log a part alone is here, from which no counters can be made.
+        """
+        known = [*self.train[: len(self.train) - self.replayed], *self.validation]
+        return MomentPool(known, len(self.table), published=self.table.published)
+
+    def learning_from(self, examples: list[ImpressionExample]) -> "StageData":
+        """The same, with other examples to learn from."""
+        return replace(self, train=examples)
 
     def backbone(self) -> NewsBackbone:
         """A backbone for one stage, with trainable layers of its own."""
@@ -82,12 +98,13 @@ def load_stage_data(run: Path, config: RunConfig, report: Report) -> StageData:
     _require_clicks(validation, f"{run / 'prepared'}")
     older: list[ImpressionExample] = []
     unlearned: frozenset[int] = frozenset()
+    replayed = 0
     if config.continual.from_run:
         kept = read_older(run)
         table, older, unlearned = kept.table, kept.validation, kept.unlearned
         _require_clicks(older, f"what {config.continual.from_run} held out")
         report(f"{len(train)} examples of the new log and {len(kept.train)} older ones to learn")
-        train += kept.train
+        train, replayed = train + kept.train, len(kept.train)
     needed = named_articles(table, (*train, *validation, *older))
     backbone = load_backbone(run, config)
     report(backbone.trained_share())
@@ -96,7 +113,7 @@ def load_stage_data(run: Path, config: RunConfig, report: Report) -> StageData:
         report(f"{len(unknown)} categories are new and count as unknown: {', '.join(unknown[:5])}")
     report(f"frozen layers over {int(needed.sum())} articles, once")
     features = ArticleFeatures.of(table, backbone, run / CACHE_FOLDER, Tenths(report), needed)
-    return StageData(table, train, validation, features, config, run, older, unlearned)
+    return StageData(table, train, validation, features, config, run, older, unlearned, replayed)
 
 
 def _require_clicks(validation: Sequence[ImpressionExample], where: str) -> None:

@@ -9,14 +9,17 @@ import tensorflow as tf
 
 from genre_tf.config import RunConfig
 from genre_tf.data.batches import impression_batches
+from genre_tf.data.moment_pool import moment
 from genre_tf.evaluation.ranking import mean_metrics, ranking_metrics
-from genre_tf.evaluation.retrieval_metrics import click_ranks
+from genre_tf.evaluation.retrieval_metrics import click_ranks, recall
 from genre_tf.training.stage_data import StageData
 
 _BATCH_IMPRESSIONS = 32
 _MOST_IMPRESSIONS = (
     20_000  # their AUC is known to 0.002; all of a large log would cost more than its training
 )
+
+_MOST_IN_POOL = 2_000  # impressions that are placed in their whole pool
 
 
 class Validation:
@@ -29,6 +32,7 @@ class Validation:
     """
 
     def __init__(self, model: Any, data: StageData, config: RunConfig) -> None:
+        self.model, self.data = model, data
         self.examples = data.validation[:: math.ceil(len(data.validation) / _MOST_IMPRESSIONS) or 1]
         self.clicked = [example.labels > 0 for example in self.examples]
         batches = impression_batches(
@@ -59,35 +63,45 @@ class Validation:
         return {**found, "auc_mean": float(np.mean(both))}
 
     def retrieval(self) -> dict[str, float]:
-        """How the two towers place the clicked articles: in the whole pool, and within their impression.
+        """How the two towers place the clicked articles: in the pool of the moment, and in the impression.
 
         Returns:
-            "pool_auc", the chance that a clicked article stands above another one of the pool of all shown
-            articles (recall averaged over every k); "auc", the same within the impression.
+            "pool_ndcg", the mean over clicks of 1 / log2(1 + rank) among all that could be shown then and was
+            not read; "pool_recall@10" and "pool_recall@300"; "auc", of the texts within the impression.
         """
-        scores, readers = [], []
-        pool: dict[int, npt.NDArray[np.float32]] = {}
+        readers, scores = [], []
         for batch in self.batches:
             vectors, candidates = self.forward(batch)
             scores += _rows(tf.einsum("bd,bcd->bc", vectors, candidates), batch["mask"])
-            readers.append(vectors.numpy())
-            rows = tf.boolean_mask(tf.gather(batch["articles"], batch["candidates"]), batch["mask"]).numpy()
-            pool.update(zip(rows.tolist(), tf.boolean_mask(candidates, batch["mask"]).numpy(), strict=True))
+            readers.append(vectors)
         auc = self._metrics(scores)["auc"]
-        # What is no number stands nowhere, and would seem to stand first.
-        placed = math.nan if math.isnan(auc) else self._pool_auc(np.concatenate(readers), pool)
-        return {"pool_auc": placed, "auc": auc}
+        # What is NaN stands nowhere, and would seem to stand first.
+        if math.isnan(auc):
+            return dict.fromkeys(("pool_ndcg", "pool_recall@10", "pool_recall@300", "auc"), math.nan)
+        ranks = self._pool_ranks(self.model.query(tf.concat(readers, 0)).numpy())
+        found = np.concatenate(ranks)
+        return {
+            "pool_ndcg": float(np.mean(1 / np.log2(1 + found))),
+            **{f"pool_{name}": value or 0.0 for name, value in recall(ranks, (10, 300)).items()},
+            "auc": auc,
+        }
 
-    def _pool_auc(self, readers: npt.NDArray[np.float32], pool: dict[int, npt.NDArray[np.float32]]) -> float:
-        place = {row: position for position, row in enumerate(pool)}
-        clicked = [self._places(example.candidates[example.labels > 0], place) for example in self.examples]
-        read = [self._places(example.history, place) for example in self.examples]
-        ranks = np.concatenate(click_ranks(readers, np.stack(list(pool.values())), clicked, read))
-        return float(np.mean(1.0 - (ranks - 1) / max(1, len(pool) - 1)))
-
-    @staticmethod
-    def _places(rows: npt.NDArray[np.int32], place: dict[int, int]) -> npt.NDArray[np.int64]:
-        return np.asarray([place[row] for row in rows.tolist() if row in place], np.int64)
+    def _pool_ranks(self, queries: npt.NDArray[np.float32]) -> list[npt.NDArray[np.int64]]:
+        """Ranks of the clicked articles of each impression that has some: queries float32 [I, D + 1]."""
+        pool, features = self.data.pool, self.data.features
+        needed = np.unique(np.concatenate([pool.rows(moment(one)) for one in self.examples]))
+        vectors = dict(zip(needed.tolist(), self.model.encoder.embed_rows(features, needed), strict=True))
+        ranks = []
+        for number in np.flatnonzero([clicked.any() for clicked in self.clicked])[:_MOST_IN_POOL]:
+            one = self.examples[number]
+            rows = pool.rows(moment(one))
+            bias = self.model.moment_bias(pool.counters(rows, moment(one))).numpy()
+            articles = np.column_stack([np.stack([vectors[row] for row in rows.tolist()]), bias])
+            clicked, read = (
+                np.flatnonzero(np.isin(rows, of)) for of in (one.candidates[one.labels > 0], one.history)
+            )
+            ranks += click_ranks(queries[[number]], articles, [clicked], [read])
+        return ranks
 
     def _metrics(self, scores: list[Any]) -> dict[str, float]:
         """AUC and nDCG@10; no numbers where a score is none, for the training to say at which step."""

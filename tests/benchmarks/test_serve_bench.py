@@ -15,7 +15,7 @@ from genre_tf.benchmarks.serve_bench import SHARES, require_same_answers
 from genre_tf.benchmarks.serve_requests import Readers
 from genre_tf.cli import main
 from genre_tf.errors import FailureError, InputError
-from genre_tf.export.index import Catalogue
+from genre_tf.funnel.index import Catalogue
 from genre_tf.serving.load_generator import LoadResult
 from genre_tf.text.wordpiece import WordPiece
 

@@ -22,7 +22,7 @@ def example(number, history, candidates, clicked):
         history=np.asarray(history, np.int32),
         candidates=rows,
         labels=np.isin(rows, clicked).astype(np.float32),
-        counters=np.stack([rows, rows * 10, rows * 100], 1).astype(np.float32).reshape(-1, 3),
+        counters=np.stack([rows * scale for scale in range(1, 10)], 1).astype(np.float32).reshape(-1, 9),
     )
 
 
@@ -114,7 +114,7 @@ def test_a_fixed_shape_in_which_all_fits_holds_the_same_rows(negatives):
     assert all(spec.shape.is_fully_defined() for spec in dataset.element_spec.values())
     shapes = {name: tuple(spec.shape) for name, spec in dataset.element_spec.items()}
     assert shapes["articles"] == (61,) and shapes["history"] == (8, 50)
-    assert shapes["counters"] == (8, fixed.candidates, 3)
+    assert shapes["counters"] == (8, fixed.candidates, 9)
     loose = batches(negatives=negatives, drop_remainder=True)
     found = [rows_of(batch) for batch in dataset]
     assert found == [rows_of(batch) for batch in loose] and len(found) >= 3
@@ -157,7 +157,7 @@ def test_of_too_many_candidates_the_clicked_ones_stay_and_others_are_drawn():
         long, short = rows_of(batch)
         assert len(long[2]) == 4 and {3, 8} < set(long[2]) and sorted(long[2]) == long[2]
         assert long[3] == [float(row in (3, 8)) for row in long[2]]
-        assert long[4] == [[row, 10 * row, 100 * row] for row in long[2]]
+        assert long[4] == [[row * scale for scale in range(1, 10)] for row in long[2]]
         assert short[2:4] == ([1, 2], [0, 1])
         drawn |= set(long[2])
     assert drawn == set(range(1, 11))

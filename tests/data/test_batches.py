@@ -17,7 +17,7 @@ def example(number: int, history: list[int], candidates: list[int], clicked: lis
         history=np.asarray(history, np.int32),
         candidates=rows,
         labels=np.isin(rows, clicked).astype(np.float32),
-        counters=np.stack([rows, rows * 10, rows * 100], 1).astype(np.float32).reshape(-1, 3),
+        counters=np.stack([rows * scale for scale in range(1, 10)], 1).astype(np.float32).reshape(-1, 9),
     )
 
 
@@ -103,7 +103,7 @@ def test_shapes_and_types_are_as_promised():
     }
     assert rows == 8
     assert batch["labels"].shape == batch["mask"].shape == (rows, columns)
-    assert batch["counters"].shape == (rows, columns, 3)
+    assert batch["counters"].shape == (rows, columns, 9)
 
 
 def test_counters_go_with_their_candidates():
@@ -111,7 +111,7 @@ def test_counters_go_with_their_candidates():
         batches = epoch(impression_batches(random_examples(), batch_size=8, negatives=negatives, seed=1))
         for batch in batches:
             rows = batch["articles"][batch["candidates"]]
-            assert np.array_equal(batch["counters"][..., 1], rows * 10 * batch["mask"])
+            assert np.array_equal(batch["counters"][..., 1], rows * 2 * batch["mask"])
 
 
 def test_padding_is_on_the_right_and_marked():

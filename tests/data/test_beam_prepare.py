@@ -71,6 +71,22 @@ def test_a_runner_writes_the_bytes_of_one_process(newsroom, tmp_path, shards, sh
     assert b'"signals": true' in local["manifest.json"]
 
 
+def test_ages_of_published_articles_are_those_of_one_process(newsroom, tmp_path):
+    folder = tmp_path / "data" / "train"
+    folder.mkdir(parents=True)
+    log = (newsroom / "train" / "behaviors.tsv").read_bytes()
+    (folder / "behaviors.tsv").write_bytes(log)
+    rows = (newsroom / "train" / "news.tsv").read_text("utf-8").splitlines()
+    times = ["\t", "\t2025-03-01T10:30:00", "\t2025-03-04T10:30:00", "\t2025-03-09T10:30:00"]
+    news = [row + times[number % 4] for number, row in enumerate(rows)]
+    unseen = rows[0].replace(rows[0].split("\t")[0], "Nunseen", 1) + "\t2025-03-01T10:30:00"
+    (folder / "news.tsv").write_text("\n".join([*news, unseen]) + "\n", "utf-8")
+    local, beam = both(tmp_path / "data", tmp_path)
+    assert beam == local
+    prepare(newsroom, tmp_path / "without")
+    assert local["counters.npz"] != files_of(tmp_path / "without")["counters.npz"]
+
+
 def test_a_gzipped_log_and_results_by_way_of_temp_location(newsroom, tmp_path):
     data, temporary = tmp_path / "data" / "train", tmp_path / "temporary"
     data.mkdir(parents=True)

@@ -7,7 +7,7 @@ from datetime import datetime, timedelta
 import numpy as np
 import pytest
 
-from genre_tf.data.articles import Impression
+from genre_tf.data.articles import Article, Impression
 from genre_tf.data.counters import Counters, impression_counters
 from genre_tf.data.mind import read_split
 from genre_tf.errors import InputError
@@ -22,12 +22,80 @@ def impression(hours: float, candidates: str, clicked: str | None = "") -> Impre
 
 
 def test_an_impression_does_not_know_itself():
-    assert impression_counters([impression(0, "ab", "a")], Counters())[0].tolist() == [[0, 0, 0], [0, 0, 0]]
+    assert impression_counters([impression(0, "ab", "a")], Counters())[0].tolist() == [[0] * 9] * 2
 
 
 def test_an_impression_knows_clicks_views_and_age_from_before():
     log = [impression(0, "ab", "a"), impression(2, "abc", "a"), impression(5, "abcd", "d")]
-    assert impression_counters(log, Counters())[2].tolist() == [[2, 2, 5], [0, 2, 5], [0, 1, 3], [0, 0, 0]]
+    known = impression_counters(log, Counters())[2]
+    assert known[:, :3].tolist() == [[2, 2, 5], [0, 2, 5], [0, 1, 3], [0, 0, 0]]
+    halved = [0.5 ** (5 / hours) + 0.5 ** (3 / hours) for hours in (1, 6, 24)]
+    np.testing.assert_allclose(known[0, 3:], [*halved, *halved], rtol=1e-6)
+    np.testing.assert_allclose(known[1, 3:], [0, 0, 0, *halved], rtol=1e-6)
+
+
+def test_the_age_is_counted_from_publishing_where_it_is_known():
+    counters = Counters()
+    times = {"a": -2, "b": 3, "c": 20, "d": None}
+    counters.publish(
+        Article(name, "", "", "", "", None if hours is None else NINE + timedelta(hours=hours))
+        for name, hours in times.items()
+    )
+    # Shown before it was published, as clocks differ: that view is older.
+    log = [impression(1, "bd"), impression(4, "abcd"), impression(8, "abcd")]
+    first, second, third = (known[:, 2].tolist() for known in impression_counters(log, counters))
+    assert (first, second, third) == ([0, 0], [6, 3, 0, 3], [10, 7, 4, 7])
+    ages = counters.features(list("abcdx"), NINE + timedelta(hours=30))[:, 2]
+    assert ages.tolist() == [32, 29, 26, 29, 0]
+
+
+def test_an_article_that_was_published_and_never_shown_has_an_age_alone(tmp_path):
+    counters = Counters()
+    counters.publish([Article("a", "", "", "", "", NINE)])
+    counters.save(tmp_path / "one.npz")
+    for known in (counters, Counters.load(tmp_path / "one.npz")):
+        assert known.features("a", NINE + timedelta(hours=3)).tolist() == [[0, 0, 3, 0, 0, 0, 0, 0, 0]]
+        assert known.views == {}
+
+
+def test_observing_in_any_order_counts_what_a_log_counts():
+    rng = random.Random(6)
+    log = [impression(rng.randrange(40) / 4, rng.sample("abcdef", 3), "ab") for _ in range(200)]
+    counters, observed = Counters(), Counters()
+    impression_counters(log, counters)
+    for number, seen in enumerate(log):
+        observed.observe(seen)
+        if number % 50 == 0:
+            assert sum(observed.views.values()) == 3 * (number + 1)
+    end = NINE + timedelta(hours=12)
+    np.testing.assert_allclose(
+        observed.features("abcdefx", end), counters.features("abcdefx", end), rtol=1e-6
+    )
+    assert (observed.clicks, observed.views, observed.newest) == (
+        counters.clicks,
+        counters.views,
+        counters.newest,
+    )
+    last = impression_counters([*log, impression(12, "abcdef")], Counters())[-1]
+    np.testing.assert_allclose(observed.features("abcdef", end), last, rtol=1e-5)
+
+
+def test_a_copy_learns_by_itself():
+    counters = Counters()
+    counters.observe(impression(0, "a", "a"))
+    copy = counters.copy()
+    copy.observe(impression(1, "ab", "b"))
+    assert (counters.views, copy.views, counters.newest) == ({"a": 1}, {"a": 2, "b": 1}, NINE)
+
+
+@pytest.mark.parametrize("kept", [{}, {"format": np.int64(99)}])
+def test_counters_of_another_version_are_to_be_made_again(tmp_path, kept):
+    Counters().save(tmp_path / "one.npz")
+    with np.load(tmp_path / "one.npz") as arrays:
+        older = {name: array for name, array in arrays.items() if name != "format"}
+    np.savez(tmp_path / "one.npz", **older, **kept)
+    with pytest.raises(InputError, match="another version; run `genre prepare` again"):
+        Counters.load(tmp_path / "one.npz")
 
 
 def test_impressions_of_the_same_moment_do_not_know_each_other():
@@ -69,20 +137,23 @@ def test_counts_agree_with_counting_by_hand(mind_sample):
             clicks = sum(other.clicked[other.candidates.index(news_id)] for other in shown)
             oldest = min((other.time for other in shown), default=seen.time)
             age = (seen.time - oldest).total_seconds() / 3600
-            assert known[number][place] == pytest.approx([clicks, len(shown), age], rel=1e-6)
+            assert known[number][place, :3] == pytest.approx([clicks, len(shown), age], rel=1e-6)
 
 
 def test_a_log_without_labels_adds_views_only():
     counters = Counters()
     known = impression_counters([impression(0, "ab", None), impression(1, "ab", None)], counters)
-    assert known[1].tolist() == [[0, 1, 1], [0, 1, 1]]
+    assert known[1][:, :4].tolist() == [[0, 1, 1, 0], [0, 1, 1, 0]]
+    assert known[1][:, 6].tolist() == [0.5, 0.5]
     assert counters.clicks == {}
 
 
 def test_a_second_log_goes_on_from_the_first():
     counters = Counters()
     impression_counters([impression(0, "a", "a")], counters)
-    assert impression_counters([impression(24, "a", "a")], counters)[0].tolist() == [[1, 1, 24]]
+    assert impression_counters([impression(24, "a", "a")], counters)[0][:, :3].tolist() == [[1, 1, 24]]
+    known = impression_counters([impression(30, "a", "a")], counters)[0][0]
+    np.testing.assert_allclose(known[[4, 7]], 0.5**5 + 0.5, rtol=1e-6)
 
 
 @pytest.mark.parametrize("hours", [0, 4, 5])
@@ -100,18 +171,18 @@ def test_counters_are_read_back_as_they_were_saved(tmp_path):
     impression_counters([impression(0, "aé北", "a"), impression(2, "b", None)], counters)
     counters.save(tmp_path / "one.npz")
     again = Counters.load(tmp_path / "one.npz")
-    assert vars(again) == vars(counters)
+    assert again == counters != Counters()
     again.save(tmp_path / "two.npz")
     assert (tmp_path / "one.npz").read_bytes() == (tmp_path / "two.npz").read_bytes()
 
 
 def test_empty_counters_are_read_back(tmp_path):
     Counters().save(tmp_path / "none.npz")
-    assert vars(Counters.load(tmp_path / "none.npz")) == vars(Counters())
+    assert Counters.load(tmp_path / "none.npz") == Counters()
 
 
 def test_no_candidates_are_no_rows():
-    assert Counters().features([], NINE).shape == (0, 3)
+    assert Counters().features([], NINE).shape == (0, 9)
 
 
 def array_file() -> bytes:

@@ -242,6 +242,40 @@ def test_what_would_break_a_line_of_mind_becomes_a_space(tmp_path: Path) -> None
     assert split.impressions[0].time == datetime(2019, 11, 9, 9)
 
 
+STATUS = 'published = "out"\nwithdrawn = "gone"\n[reading]\ntime_unit = "ms"\n\n[impressions]'
+NINE = datetime(2019, 11, 9, 9)
+
+
+@pytest.mark.parametrize(
+    ("name", "cells", "expected"),
+    [
+        ("csv", [("2019-11-09T10:00:00+01:00", "withdrawn"), ("", "false")], [(NINE, True), (None, False)]),
+        ("csv", [(1573290000000, ""), ("", 1), ("soon", ""), ("", "perhaps")], [(NINE, False), (None, True)]),
+        ("parquet", [(NINE, True), (None, None)], [(NINE, True), (None, False)]),
+        ("parquet", [(None, False), (None, None)], [(None, False), (None, False)]),
+    ],
+)
+def test_publishing_times_and_states_are_carried_over(
+    tmp_path: Path, name: str, cells: list[tuple[Any, Any]], expected: list[tuple[datetime | None, bool]]
+) -> None:
+    source, data = tmp_path / "logs", tmp_path / "data"
+    source.mkdir()
+    rows = [{**article(f"N{row}"), "out": out, "gone": gone} for row, (out, gone) in enumerate(cells, 1)]
+    (write_csv if name == "csv" else write_parquet)(source / f"articles.{name}", rows)
+    log = {"impression": 1, "reader": "U1", "at": "2019-11-09", "read": "", "shown": "N1-1 N2-0"}
+    write_csv(source / "log.csv", [log])
+    file = Path(map_file(source, IN_ONE))
+    file.write_text(file.read_text().replace("[impressions]", STATUS))
+    splits = convert(source, data, read_map(str(file)), max_bad_rows=2)
+    told = read_split(data, "train").articles.values()
+    assert [(one.published, one.withdrawn) for one in told] == expected
+    # The two columns are written where any article has one of them, and only there.
+    columns = 10 if any(published or withdrawn for published, withdrawn in expected) else 5
+    assert {len(row) for row in rows_of(data / "train" / "news.tsv")} == {columns}
+    faults = [(fault.line, fault.field) for fault in splits["train"].faults]
+    assert faults == [(4, "out"), (5, "gone")][: len(cells) - 2]
+
+
 def test_a_taken_folder_is_left_alone_and_a_failure_leaves_nothing(tmp_path: Path) -> None:
     source = tmp_path / "logs"
     source.mkdir()

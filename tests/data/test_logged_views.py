@@ -5,7 +5,7 @@ from datetime import datetime, timedelta
 
 import numpy as np
 
-from genre_tf.data import log_writing
+from genre_tf.data import log_writing, logged_views
 from genre_tf.data.articles import Article, ArticleTable, Impression
 from genre_tf.data.counters import Counters, impression_counters
 from genre_tf.data.logged_views import LoggedViews
@@ -33,7 +33,7 @@ def test_every_impression_knows_the_same_past():
     for impression in log:
         views.add(impression)
     counted = views.count()
-    assert vars(counted) == vars(counters)
+    assert counted == counters
     for number, known in enumerate(expected):
         np.testing.assert_array_equal(views.known_before(number), known)
         assert views.known_before(number).dtype == known.dtype
@@ -54,10 +54,32 @@ def test_a_log_that_goes_on_from_another_knows_what_one_whole_log_knows():
     later = LoggedViews(listed, known_before)
     for impression in log[begins:]:
         later.add(impression)
-    assert vars(later.count()) == vars(counters)
+    counted = later.count()
+    assert (counted.clicks, counted.views, counted.newest) == (
+        counters.clicks,
+        counters.views,
+        counters.newest,
+    )
+    end = counters.newest + timedelta(seconds=1)
+    found, wanted = (each.features([*NAMES, "u", "unseen"], end) for each in (counted, counters))
+    np.testing.assert_allclose(found, wanted, rtol=1e-6)
     for number, known in enumerate(expected[begins:]):
-        np.testing.assert_array_equal(later.known_before(number), known)
-    assert vars(known_before) == vars(earlier.count())
+        np.testing.assert_allclose(later.known_before(number), known, rtol=1e-6)
+    assert known_before == earlier.count()
+
+
+def test_ages_are_counted_from_the_publishing_times_of_the_table(monkeypatch):
+    monkeypatch.setattr(logged_views, "_BLOCK_IMPRESSIONS", 7)
+    published = datetime(2019, 11, 9, 3)
+    articles = [Article(name, "", "", name, "", published if name in "abc" else None) for name in NAMES]
+    log, counters, views = shuffled_log(), Counters(), LoggedViews(ArticleTable(articles))
+    counters.publish(articles)
+    expected = impression_counters(log, counters)
+    for impression in log:
+        views.add(impression)
+    assert views.count() == counters
+    for number in random.Random(1).sample(range(len(log)), len(log)):
+        np.testing.assert_array_equal(views.known_before(number), expected[number])
 
 
 def test_a_log_without_labels_counts_views_alone():

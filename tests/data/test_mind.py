@@ -4,9 +4,12 @@ import gzip
 from datetime import datetime
 from pathlib import Path
 
+import numpy as np
 import pytest
 
-from genre_tf.data.articles import Article, ArticleTable
+from genre_tf.data.articles import PUBLISHED_UNKNOWN, Article, ArticleTable
+from genre_tf.data.checking import check_data
+from genre_tf.data.counters import epoch_seconds
 from genre_tf.data.mind import read_split
 from genre_tf.data.mind_rows import parse_time
 from genre_tf.errors import InputError
@@ -91,6 +94,98 @@ def test_news_without_url_and_entities_is_read(write_split):
 )
 def test_time_is_read_as_mind_writes_it(text, time):
     assert parse_time(text) == time
+
+
+STORM = "N1\tnews\tworld\tStorm nears the coast\tSchools close.\t\t[]\t[]"
+ONE_CLICK = ["1\tU1\t11/9/2019 9:00:00 AM\t\tN1-1"]
+
+
+@pytest.mark.parametrize(
+    ("cell", "published"),
+    [
+        ("", None),
+        (" ", None),
+        ("2019-11-09", datetime(2019, 11, 9)),
+        ("2019-11-09T08:15:30", datetime(2019, 11, 9, 8, 15, 30)),
+        ("2019-11-09 08:15", datetime(2019, 11, 9, 8, 15)),
+        ("2019-11-09T08:15:30.75Z", datetime(2019, 11, 9, 8, 15, 30)),
+        ("2019-11-09T00:15:00+01:00", datetime(2019, 11, 8, 23, 15)),
+        ("2999-01-01", datetime(2999, 1, 1)),
+    ],
+)
+def test_a_ninth_column_tells_when_an_article_was_published(write_split, cell, published):
+    split = read_split(write_split(news=[f"{STORM}\t{cell}"], behaviors=ONE_CLICK), "train")
+    assert split.articles["N1"].published == published
+    assert not split.articles["N1"].withdrawn
+
+
+@pytest.mark.parametrize(("cell", "withdrawn"), [("", False), ("withdrawn", True)])
+def test_a_tenth_column_tells_whether_an_article_was_withdrawn(write_split, cell, withdrawn):
+    split = read_split(write_split(news=[f"{STORM}\t\t{cell}"], behaviors=ONE_CLICK), "train")
+    assert split.articles["N1"].withdrawn is withdrawn
+    assert split.articles["N1"].published is None
+
+
+def test_wrong_times_and_states_are_faults_that_can_be_skipped(write_split):
+    bad = [
+        ("soon\t", "published", "'soon' is no time"),
+        ("11/9/2019 9:00:00 AM\t", "published", "is no time; write ISO 8601"),
+        ("1573290000\t", "published", "'1573290000' is no time"),
+        ("0001-01-01T00:00:00+10:00\t", "published", "is no time"),
+        ("\tgone", "state", "'gone' is no state; write withdrawn or leave it empty"),
+        ("\tWithdrawn", "state", "'Withdrawn' is no state"),
+    ]
+    rows = [f"{STORM.replace('N1', f'N{row}')}\t{cells}" for row, (cells, _, _) in enumerate(bad, start=2)]
+    both = f"{STORM.replace('N1', 'N9')}\tnever\tgone"
+    data = write_split(news=[f"{STORM}\t2019-11-09\t", *rows, both], behaviors=ONE_CLICK)
+    split = read_split(data, "train", max_bad_rows=7)
+    assert list(split.articles) == ["N1"]
+    expected = [(line, field) for line, (_, field, _) in enumerate(bad, start=2)]
+    expected += [(8, "published"), (8, "state")]
+    assert [(fault.line, fault.field) for fault in split.faults] == expected
+    assert {fault.file for fault in split.faults} == {str(data / "train" / "news.tsv")}
+    for fault, (_, _, message) in zip(split.faults, bad, strict=False):
+        assert message in fault.message
+    assert check_data(data).faults == split.faults
+    with pytest.raises(InputError, match=r"news\.tsv:2: published: 'soon' is no time"):
+        read_split(data, "train")
+
+
+def test_a_file_has_the_added_columns_in_all_rows_or_in_none(write_split):
+    news = [STORM, f"{STORM.replace('N1', 'N2')}\t2019-11-09\t"]
+    with pytest.raises(InputError, match=r":2: columns: 10 received, 8 in the rows before"):
+        read_split(write_split(news=news, behaviors=ONE_CLICK), "train")
+    with pytest.raises(InputError, match=r":1: columns: 11 received, 8 expected .*published and state"):
+        read_split(write_split(news=[f"{STORM}\t\t\t"], behaviors=ONE_CLICK), "train")
+
+
+def test_the_table_knows_times_and_states_by_row():
+    times = [datetime(2019, 11, 9, 8, 15), None, datetime(1969, 12, 31), datetime(2999, 1, 1)]
+    table = ArticleTable(
+        Article(f"N{number}", "", "", "Title", "", time, withdrawn=number == 1)
+        for number, time in enumerate(times)
+    )
+    known = [PUBLISHED_UNKNOWN if time is None else epoch_seconds(time) for time in times]
+    assert table.published.tolist() == [PUBLISHED_UNKNOWN, *known]
+    assert table.withdrawn.tolist() == [False, False, True, False, False]
+    assert (table.published.dtype, table.withdrawn.dtype) == (np.int64, np.bool_)
+    assert np.iinfo(np.int64).min == PUBLISHED_UNKNOWN
+
+
+def test_the_fingerprint_of_a_table_changes_with_times_and_states_and_only_with_them():
+    texts = ("N1", "news", "world", "Storm nears the coast", "")
+    now, later = datetime(2019, 11, 9), datetime(2019, 11, 10)
+    kinds = [
+        Article(*texts),
+        Article(*texts, now),
+        Article(*texts, later),
+        Article(*texts, None, True),
+        Article(*texts, now, True),
+    ]
+    prints = [ArticleTable([kind]).fingerprint for kind in kinds]
+    assert len(set(prints)) == len(kinds)
+    # As it was before articles had either, so that folders prepared then are still up to date.
+    assert prints[0] == "307b6662efb7275a9a80662cd54470905d788cc4f040da20778be96744df5ace"
 
 
 @pytest.mark.parametrize("name", ["dev", "", "../nowhere"])

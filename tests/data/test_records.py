@@ -1,13 +1,15 @@
 """A prepared folder is whole, repeatable, up to date or refused, and reads back as what went in."""
 
+import hashlib
 import json
+from datetime import datetime
 
 import numpy as np
 import pytest
 
 from genre_tf.config import SignalsConfig
 from genre_tf.data import faults, serialization
-from genre_tf.data.articles import ArticleTable
+from genre_tf.data.articles import Article, ArticleTable
 from genre_tf.data.counters import Counters
 from genre_tf.data.examples import build_examples, split_by_time
 from genre_tf.data.mind import read_split
@@ -48,12 +50,37 @@ def test_what_was_prepared_is_read_back(data, tmp_path):
     assert read_articles(out).articles == table.articles
     assert as_tuples(read_examples(out, "train")) == as_tuples(training)
     assert as_tuples(read_examples(out, "validation")) == as_tuples(validation)
-    assert vars(Counters.load(out / "counters.npz")) == vars(counters)
+    assert Counters.load(out / "counters.npz") == counters
     assert manifest == load_manifest(out)
     assert manifest["splits"]["train"]["impressions"] == 3
     assert manifest["splits"]["validation"]["clicks"] == 1
     assert (manifest["articles"], manifest["bad_rows"]) == (5, 0)
     assert len(manifest["outputs"]) == 2 + 2 * 3
+
+
+def test_publishing_times_and_states_are_read_back(write_split, tmp_path):
+    cells = ["2019-11-09T09:00:00+01:00\t", "\twithdrawn", "2999-01-01\twithdrawn", "\t", "\t"]
+    news = [f"N{row}\tnews\tworld\tTitle\t\t\t[]\t[]\t{both}" for row, both in enumerate(cells, start=1)]
+    data, out = write_split(news=news), tmp_path / "out"
+    manifest = prepare(data, out, validation_share=0).manifest
+    table = read_articles(out)
+    assert [(one.published, one.withdrawn) for one in table.articles] == [
+        (None, False),
+        (datetime(2019, 11, 9, 8), False),
+        (None, True),
+        (datetime(2999, 1, 1), True),
+        (None, False),
+        (None, False),
+    ]
+    assert table.fingerprint == manifest["article_table"]
+    assert table.fingerprint == ArticleTable.of(read_split(data, "train")).fingerprint
+    assert not prepare(data, out, validation_share=0).written
+
+
+def test_articles_without_time_and_state_are_written_as_in_older_versions():
+    record = serialization.article_record(Article("N1", "news", "world", "Title", ""))
+    before = "d42b550b30dd00b8a34ed8f2387d9052ee3e71d2fee71e363a8a22a1f1ceb98d"
+    assert hashlib.sha256(record).hexdigest() == before
 
 
 def test_types_survive(data, tmp_path):

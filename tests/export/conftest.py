@@ -7,10 +7,10 @@ import tensorflow as tf
 
 from genre_tf.config import NewsConfig, RunConfig
 from genre_tf.export import contract, exchanges, warmup
-from genre_tf.export.encoding import share_frozen_layers
-from genre_tf.export.index import ArticleIndex, Catalogue
+from genre_tf.funnel.encoding import share_frozen_layers
+from genre_tf.funnel.index import ArticleIndex, Catalogue
 from genre_tf.export.publishing import publish, staged
-from genre_tf.export.recommender import Recommender
+from genre_tf.funnel.recommender import Recommender
 from genre_tf.models.backbone import Categories, load_news_backbone
 from genre_tf.models.ranker import Ranker
 from genre_tf.models.two_tower import TwoTower

@@ -1,10 +1,10 @@
-"""The table of `genre_tf.export.recommender`: what odd rows are answered with, and their neighbours."""
+"""The table of `genre_tf.funnel.recommender`: what odd rows are answered with, and their neighbours."""
 
 import numpy as np
 import pytest
 
 from genre_tf.export import replay
-from genre_tf.export.recommender import SIGNATURES
+from genre_tf.funnel.recommender import SIGNATURES
 from genre_tf.export.requests import example
 
 ODD = {

@@ -6,8 +6,8 @@ import tensorflow as tf
 
 from genre_tf.export import parsing, replay
 from genre_tf.export.gate import portability_violations
-from genre_tf.export.index import ArticleIndex, Catalogue
-from genre_tf.export.recommender import SIGNATURES, Recommender
+from genre_tf.funnel.index import ArticleIndex, Catalogue
+from genre_tf.funnel.recommender import SIGNATURES, Recommender
 from genre_tf.export.reference import RecommenderReference
 from genre_tf.export.requests import recommender_requests
 

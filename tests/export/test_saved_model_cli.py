@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from genre_tf.export.index import ArticleIndex
-from genre_tf.export.recommender import Recommender
+from genre_tf.funnel.index import ArticleIndex
+from genre_tf.funnel.recommender import Recommender
 
 
 @pytest.mark.slow

@@ -9,11 +9,11 @@ import tensorflow as tf
 from genre_tf.errors import InputError
 from genre_tf.export import replay
 from genre_tf.export.gate import portability_violations
-from genre_tf.export.index import ArticleIndex
-from genre_tf.export.recommender import Recommender
+from genre_tf.funnel.index import ArticleIndex
+from genre_tf.funnel.recommender import Recommender
 from genre_tf.export.reference import RecommenderReference
 from genre_tf.export.requests import recommender_requests
-from genre_tf.export.selection import NO_CATEGORY, Rules, select
+from genre_tf.funnel.selection import NO_CATEGORY, Rules, select
 
 SIZES = {"max_history": 50, "k": 10, "retrieve": 30}
 RULES = Rules(max_age_hours=150, max_per_category=2, diversity=0.6)

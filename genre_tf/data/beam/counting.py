@@ -1,20 +1,23 @@
 """The counters of every impression, strictly of the past, computed on many workers.
 
-One reader counts along the log; here each article is counted by itself, hour by hour: what an hour adds is
-summed first, then what was known before each hour, then the few events within it are put in order. No worker
-ever holds more than one article's hours, or the views of one article in one hour, however long the log is.
+One reader counts a whole log at once; here each article is counted by itself, hour by hour: what an hour adds
+is summed first, then what was known before each hour, then the few events within it are looked up in a
+`ViewLog` of their own. No worker ever holds more than one article's hours, or the views of one article in one
+hour, however long the log is.
 """
 
 from collections.abc import Iterable, Iterator
-from itertools import groupby
 from typing import Any
 
 import apache_beam as beam
+import numpy as np
+import numpy.typing as npt
 
 from genre_tf.data.articles import Impression
-from genre_tf.data.counters import Counters, epoch_seconds, epoch_time
-
-_HOUR_SECONDS = 3600
+from genre_tf.data.beam.log_rows import TableFile
+from genre_tf.data.counters import Counters, epoch_seconds
+from genre_tf.data.decay import HOUR_SECONDS, UNKNOWN_TIME, CounterState, earliest, halved
+from genre_tf.data.view_log import WEIGHTS, ViewLog, carried, from_units
 
 # Plain tuples: Beam pickles anything else, which takes far longer, and a log has some 40 views an impression.
 Hour = tuple[str, int]
@@ -23,11 +26,16 @@ Hour = tuple[str, int]
 View = tuple[int, int, int, int]
 """One article shown once: seconds since 1970, clicks (0 or 1), row number of the impression, slot."""
 
-Total = tuple[int, int, int, int]
-"""What views of an article add up to: clicks, views, seconds of the oldest and of the newest."""
+Total = tuple[int, ...]
+"""What views of an article in an hour add up to: clicks, views, six sums of `WEIGHTS` (of the clicks, of the
+views), seconds of the oldest and of the newest."""
 
-Known = tuple[int, tuple[int, int, float]]
-"""A slot, with the clicks, views and age in hours of its article just before the impression."""
+State = tuple[list[float], int, int, int]
+"""What is known of an article after an hour: counts as in `CounterState`, as of the beginning of that hour;
+in seconds, when it was published or first shown; that beginning; its newest view of all."""
+
+Known = tuple[int, list[float]]
+"""A slot, with the nine counters of its article just before the impression."""
 
 
 class KnownBefore(beam.PTransform):
@@ -35,31 +43,68 @@ class KnownBefore(beam.PTransform):
 
     They come under `known`; under `counters` comes one `Counters`: a row per article, gathered by one worker,
     since they become one file.
+
+    Args:
+        articles: the log's articles, some with their publishing times.
     """
+
+    def __init__(self, articles: TableFile) -> None:
+        super().__init__()
+        self._articles = articles
 
     def expand(self, impressions: beam.PCollection) -> Any:
         """Build the steps."""
         views = impressions | "Views" >> beam.FlatMap(_views)
-        per_hour = (
+        states = (
             views
             | "ViewTotal" >> beam.Map(_view_total)
             | "PerHour" >> beam.CombinePerKey(_sum)
-            | "ByArticle" >> beam.Map(_by_article)
+            | "ByArticle" >> beam.MapTuple(lambda hour, total: (hour[0], (hour[1], total)))
             | "Hours" >> beam.GroupByKey()
+            | "Along" >> beam.ParDo(CountHours(self._articles)).with_outputs("end", main="before")
         )
-        before = per_hour | "Before" >> beam.FlatMap(_before_each_hour)
         known = (
-            {"views": views, "before": before}
+            {"views": views, "before": states.before}
             | "JoinHours" >> beam.CoGroupByKey()
             | "Within" >> beam.FlatMap(_within_hour)
         )
         counters = (
-            per_hour
-            | "PerArticle" >> beam.Map(_article_total)
+            states.end
             | "AllArticles" >> beam.combiners.ToList()
-            | "Counters" >> beam.Map(_counters)
+            | "Counters" >> beam.Map(_counters, self._articles)
         )
         return {"known": known, "counters": counters}
+
+
+class CountHours(beam.DoFn):
+    """(article, its hours with their totals) -> (`Hour`, `State` before it); `end`: (article, `State`)."""
+
+    def __init__(self, articles: TableFile) -> None:
+        self._articles = articles
+
+    def setup(self) -> None:
+        """Read the table once."""
+        self._table = self._articles.load()
+
+    def process(self, article: tuple[str, Iterable[tuple[int, Total]]]) -> Iterator[Any]:
+        """Go along the hours of one article."""
+        news_id, hours = article[0], sorted(article[1])
+        totals = np.array([total for _, total in hours], np.int64)  # [hours, 10]
+        begins = HOUR_SECONDS * np.array([hour for hour, _ in hours], np.int64)
+        published = self._table.published[[self._table.row(news_id)]]
+        first, newest = int(earliest(published, totals[:1, 8])[0]), int(totals[-1, 9])
+        within = from_units(totals[:, 2:8])
+        left = carried(within, begins, np.zeros(1, np.int64), np.zeros((1, 6)))
+        whole = np.cumsum(totals[:, :2], axis=0)  # [hours, 2]
+        # Before the first hour comes nothing, and before each other one what is known of the one before it.
+        states = np.concatenate([np.zeros((1, 8)), np.hstack([whole, left + within])])  # [1 + hours, 8]
+        moments = np.concatenate([begins[:1], begins]).tolist()
+        known = [
+            (counts, first, moment, newest) for counts, moment in zip(states.tolist(), moments, strict=True)
+        ]
+        for (hour, _), before in zip(hours, known[:-1], strict=True):
+            yield (news_id, hour), before
+        yield beam.pvalue.TaggedOutput("end", (news_id, known[-1]))
 
 
 def _views(element: tuple[int, Impression]) -> Iterator[tuple[Hour, View]]:
@@ -67,57 +112,45 @@ def _views(element: tuple[int, Impression]) -> Iterator[tuple[Hour, View]]:
     seconds = epoch_seconds(impression.time)
     clicked = impression.clicked or (False,) * len(impression.candidates)
     for slot, news_id in enumerate(impression.candidates):
-        yield (news_id, seconds // _HOUR_SECONDS), (seconds, int(clicked[slot]), number, slot)
+        yield (news_id, seconds // HOUR_SECONDS), (seconds, int(clicked[slot]), number, slot)
 
 
 def _view_total(element: tuple[Hour, View]) -> tuple[Hour, Total]:
     hour, (seconds, clicks, _, _) = element
-    return hour, (clicks, 1, seconds, seconds)
+    weights = WEIGHTS[seconds % HOUR_SECONDS].tolist()
+    return hour, (clicks, 1, *(clicks * weight for weight in weights), *weights, seconds, seconds)
 
 
 def _sum(totals: Iterable[Total]) -> Total:
-    """The sum of totals of any times; clicks and views 0 without any."""
-    columns = list(zip(*(total for total in totals if total[1]), strict=True))
-    return (sum(columns[0]), sum(columns[1]), min(columns[2]), max(columns[3])) if columns else (0, 0, 0, 0)
-
-
-def _by_article(element: tuple[Hour, Total]) -> tuple[str, tuple[int, Total]]:
-    (news_id, hour), total = element
-    return news_id, (hour, total)
-
-
-def _before_each_hour(article: tuple[str, Iterable[tuple[int, Total]]]) -> Iterator[tuple[Hour, Total]]:
-    known = _sum(())
-    for hour, total in sorted(article[1]):
-        yield (article[0], hour), known
-        known = _sum((known, total))
+    """The sum of totals of one article and hour, in any order; empty without any."""
+    columns = list(zip(*(total for total in totals if total), strict=True))
+    return (*map(sum, columns[:8]), min(columns[8]), max(columns[9])) if columns else ()
 
 
 def _within_hour(joined: tuple[Hour, dict[str, Any]]) -> Iterator[tuple[int, Known]]:
-    (before,) = joined[1]["before"]
-    clicks, views, first, _ = before
-    for seconds, same_time in groupby(sorted(joined[1]["views"]), key=lambda view: view[0]):
-        first = first if views else seconds
-        age_hours = (seconds - first) / _HOUR_SECONDS
-        shown = list(same_time)
-        # Views of one second do not know each other.
-        for _, _, number, slot in shown:
-            yield number, (slot, (clicks, views, age_hours))
-        clicks += sum(view[1] for view in shown)
-        views += len(shown)
+    views: list[View] = list(joined[1]["views"])
+    ((counts, first, begins, _),) = joined[1]["before"]
+    seconds, clicked = (np.array([view[part] for view in views], np.int64) for part in (0, 1))
+    rows = np.ones(len(views), np.int32)
+    before = CounterState(_below_padding([counts]), _below_padding([first], UNKNOWN_TIME), begins)
+    known = ViewLog(2, rows, seconds, clicked.astype(np.uint8), before).before(rows, seconds)
+    for (_, _, number, slot), values in zip(views, known.tolist(), strict=True):
+        yield number, (slot, values)
 
 
-def _article_total(article: tuple[str, Iterable[tuple[int, Total]]]) -> tuple[str, Total]:
-    return article[0], _sum(total for _, total in article[1])
+def _below_padding(rows: list[Any], padding: int = 0) -> npt.NDArray[Any]:
+    """Rows of articles behind one for the padding article."""
+    known = np.array(rows)
+    return np.concatenate([np.full_like(known[:1], padding), known])
 
 
-def _counters(articles: list[tuple[str, Total]]) -> Counters:
+def _counters(articles: list[tuple[str, State]], table: TableFile) -> Counters:
+    """The counters of all articles, each brought to the moment of the log's newest view."""
     counters = Counters()
-    for news_id, (clicks, views, first, last) in articles:
-        if clicks:
-            counters.clicks[news_id] = clicks
-        counters.views[news_id] = views
-        counters.first_seen[news_id] = epoch_time(first)
-        newest = epoch_time(last)
-        counters.newest = newest if counters.newest is None else max(counters.newest, newest)
+    if articles:
+        news_ids, states = zip(*articles, strict=True)
+        counts, first, begins, newest = (np.array(part) for part in zip(*states, strict=True))
+        counts[:, 2:] = halved(counts[:, 2:], newest.max() - begins)
+        counters.replace(news_ids, CounterState(counts, first, int(newest.max())))
+    counters.publish(table.load().articles)
     return counters

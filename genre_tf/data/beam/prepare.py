@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import apache_beam as beam
+import numpy as np
 from apache_beam.pvalue import AsSingleton
 from apache_beam.utils.shared import Shared
 
@@ -29,7 +30,7 @@ from genre_tf.data.beam.log_rows import (
 )
 from genre_tf.data.beam.runners import Runner
 from genre_tf.data.beam.staging import Staging, write_whole
-from genre_tf.data.counters import Counters, counter_rows, epoch_seconds
+from genre_tf.data.counters import COUNTERS, Counters, epoch_seconds
 from genre_tf.data.examples import ImpressionExample, build_example, validation_size
 from genre_tf.data.faults import Fault
 from genre_tf.data.lines import EMPTY
@@ -116,7 +117,7 @@ def _write(
     rows: AsSingleton, impressions: beam.PCollection, articles: TableFile, task: LogTask, address: str
 ) -> None:
     """Writes shards, counters and a report of what the starting machine must know."""
-    counted = impressions | KnownBefore()
+    counted = impressions | KnownBefore(articles)
     begins = AsSingleton(_first_of_validation(impressions, task.validation_share))
     examples = (
         {"impression": impressions, "known": counted["known"]}
@@ -160,7 +161,8 @@ class MakeExample(beam.DoFn):
         number, joined = element
         (impression,) = joined["impression"]
         known: list[Known] = sorted(joined["known"])
-        counters = counter_rows(values for _, values in known)
+        counters = np.array([values for _, values in known], np.float32)
+        counters = counters.reshape(-1, len(COUNTERS))  # [candidates, 9], also of no candidates
         yield build_example(number, impression, self._table, counters, self._max_history, self._signals)
 
 

@@ -5,7 +5,7 @@ from typing import Any
 
 from genre_tf.data.articles import Article
 from genre_tf.data.faults import shown
-from genre_tf.data.layouts.cells import CellError, first_text, one_id, text
+from genre_tf.data.layouts.cells import CellError, first_text, moment_if_any, one_id, text, withdrawn
 from genre_tf.data.layouts.column_map import ArticleColumns
 from genre_tf.data.layouts.source_files import Source
 from genre_tf.data.layouts.tables import Row
@@ -28,9 +28,10 @@ def read_catalogue(source: Source, patterns: Sequence[str], columns: ArticleColu
         InputError: an unusable file, or the policy stops.
     """
     articles: dict[str, Article] = {}
-    wanted = (columns.news_id, columns.title, columns.abstract, columns.category, columns.subcategory)
+    of_text = (columns.news_id, columns.title, columns.abstract, columns.category, columns.subcategory)
+    wanted = (*of_text, columns.published, columns.withdrawn)
     for path, number, row in source.rows(patterns, wanted, columns.skip):
-        article, faults = _article(row, columns)
+        article, faults = _article(row, columns, source.reading.time_unit)
         if article is not None and article.news_id in articles:
             if columns.repeated:
                 continue
@@ -43,7 +44,7 @@ def read_catalogue(source: Source, patterns: Sequence[str], columns: ArticleColu
     return articles
 
 
-def _article(row: Row, columns: ArticleColumns) -> tuple[Article | None, RowFaults]:
+def _article(row: Row, columns: ArticleColumns, time_unit: str) -> tuple[Article | None, RowFaults]:
     faults: RowFaults = []
 
     def cell(column: str, read: Callable[[Any], str]) -> str:
@@ -56,7 +57,15 @@ def _article(row: Row, columns: ArticleColumns) -> tuple[Article | None, RowFaul
     if columns.category_separator:
         category, _, inner = category.partition(columns.category_separator)
         subcategory = subcategory or inner.partition(columns.category_separator)[0]
-    article = Article(news_id, category, subcategory, title, cell(columns.abstract, text))
+    article = Article(
+        news_id,
+        category,
+        subcategory,
+        title,
+        cell(columns.abstract, text),
+        cell_of(row, columns.published, lambda value: moment_if_any(value, time_unit), faults),
+        bool(cell_of(row, columns.withdrawn, withdrawn, faults)),
+    )
     return (article if news_id else None), faults
 
 

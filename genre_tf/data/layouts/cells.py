@@ -4,12 +4,13 @@ import json
 import math
 import re
 from collections.abc import Sequence
-from datetime import UTC, date, datetime, timedelta
+from datetime import date, datetime, timedelta
 from typing import Any
 
 from genre_tf.data.faults import shown
-from genre_tf.data.mind_rows import id_fault, parse_time
+from genre_tf.data.mind_rows import WITHDRAWN, id_fault, naive_time, parse_iso_time, parse_time
 
+_WITHDRAWN = {"": False, "0": False, "false": False, "1": True, "true": True, WITHDRAWN: True}
 _NUMBER = re.compile(r"-?\d{1,18}(\.\d*)?", re.ASCII)
 _EPOCH = datetime(1970, 1, 1)
 _ODD = re.compile("[\t\n\r\0\ud800-\udfff]")
@@ -130,15 +131,31 @@ def moment(value: Any, unit: str) -> datetime:
     if isinstance(value, date) and found is None:
         found = datetime(value.year, value.month, value.day)
     elif isinstance(value, str):
-        found = parse_time(value.strip()) or _iso(value.strip())
+        found = parse_time(value.strip()) or parse_iso_time(value.strip())
         value = float(value) if found is None and _NUMBER.fullmatch(value.strip()) else value
     if found is None and isinstance(value, int | float) and not isinstance(value, bool):
         found = _since_epoch(value, unit)
-    if found is not None and found.tzinfo is not None:
-        found = _in_utc(found)
+    found = None if found is None else naive_time(found)
     if found is None:
         raise CellError(f"{shown(text(value))} is no time; write ISO 8601, or seconds since 1970")
-    return found.replace(microsecond=0)
+    return found
+
+
+def moment_if_any(value: Any, unit: str) -> datetime | None:
+    """As `moment`; None where the cell is empty."""
+    return None if is_missing(value) else moment(value, unit)
+
+
+def withdrawn(value: Any) -> bool:
+    """Whether an article was taken back: a label as of `flag`, or the state as in `news.tsv`.
+
+    Raises:
+        CellError: it is neither, and not empty.
+    """
+    found = text(value).strip().lower()
+    if found not in _WITHDRAWN:
+        raise CellError(f"{shown(found)} is no state; write {WITHDRAWN}, 1 or true, else 0, false or nothing")
+    return _WITHDRAWN[found]
 
 
 def mind_time(found: datetime) -> str:
@@ -146,23 +163,6 @@ def mind_time(found: datetime) -> str:
     half = "PM" if found.hour >= 12 else "AM"
     clock = f"{found.hour % 12 or 12}:{found.minute:02d}:{found.second:02d}"
     return f"{found.month}/{found.day}/{found.year:04d} {clock} {half}"
-
-
-def _iso(value: str) -> datetime | None:
-    # "20190301" is a date in ISO 8601, but a log that writes 1483225203 means seconds.
-    if value.isdigit():
-        return None
-    try:
-        return datetime.fromisoformat(value)
-    except ValueError:
-        return None
-
-
-def _in_utc(found: datetime) -> datetime | None:
-    try:
-        return found.astimezone(UTC).replace(tzinfo=None)
-    except OverflowError:  # in the first or the last hours that there are
-        return None
 
 
 def _since_epoch(value: float, unit: str) -> datetime | None:

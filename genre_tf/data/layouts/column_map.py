@@ -44,6 +44,8 @@ class ArticleColumns:
     abstract: str = ""
     category: str = ""
     subcategory: str = ""
+    published: str = ""  # when it was or will be published; an empty cell: unknown
+    withdrawn: str = ""  # withdrawn, 1 or true where it was taken back; 0, false or empty elsewhere
     category_separator: str = ""  # cuts a category such as news|local into category and subcategory
     repeated: bool = False  # an article may stand in many rows, of which the first counts
     skip: tuple[SkipRule, ...] = ()

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
-from genre_tf.data.articles import Article
+from genre_tf.data.articles import TEXT_FIELDS, Article
 from genre_tf.data.faults import Fault, FaultPolicy
 from genre_tf.data.layouts.catalogue import read_catalogue
 from genre_tf.data.layouts.click_log import read_clicks
@@ -17,6 +17,7 @@ from genre_tf.data.layouts.impression_rows import ImpressionLines, LogLine
 from genre_tf.data.layouts.made_impressions import DEV, TRAIN, MadeImpressions
 from genre_tf.data.layouts.source_files import Source
 from genre_tf.data.mind import BEHAVIORS, NEWS
+from genre_tf.data.mind_rows import WITHDRAWN
 from genre_tf.data.whole_folder import whole_folder
 from genre_tf.errors import InputError
 
@@ -147,7 +148,7 @@ def _written(
     folder: Path | None, ending: str, articles: Iterable[Article], lines: Iterable[LogLine], source: Source
 ) -> SplitSummary:
     """Writes a split, its articles last; without a folder only reads it."""
-    impressions = clicks = told = 0
+    impressions = clicks = 0
     with ExitStack() as files:
         log = news = None
         if folder is not None:
@@ -158,15 +159,15 @@ def _written(
         for line in lines:
             impressions, clicks = impressions + 1, clicks + line.clicks
             _write(log, line.text)
-        for article in articles:
-            told += 1
-            fields = (article.category, article.subcategory, article.title, article.abstract)
-            _write(news, "\t".join((article.news_id, *fields)))
-    if not (impressions and told):
+        written = list(articles)
+        with_status = any(article.has_status for article in written)
+        for article in written:
+            _write(news, _news_line(article, with_status))
+    if not (impressions and written):
         _refuse_empty(source, folder)
     policy = source.policy
     return SplitSummary(
-        articles=told,
+        articles=len(written),
         impressions=impressions,
         clicks=clicks,
         left_out=source.left_out,
@@ -174,6 +175,15 @@ def _written(
         bad_rows=policy.bad_rows,
         faults=tuple(policy.faults),
     )
+
+
+def _news_line(article: Article, with_status: bool) -> str:
+    texts = [getattr(article, name) for name in TEXT_FIELDS]
+    if not with_status:
+        return "\t".join(texts)
+    published = article.published.isoformat() if article.published else ""
+    url_and_entities = ("", "", "")
+    return "\t".join((*texts, *url_and_entities, published, WITHDRAWN if article.withdrawn else ""))
 
 
 def _refuse_empty(source: Source, folder: Path | None) -> None:

@@ -19,17 +19,19 @@ class Rules:
     """What is recommended beside the order of the click probabilities.
 
     Attributes:
-        max_age_hours: articles first shown longer ago, as of the last export or refresh, are not recommended;
-            one that nobody was shown yet has no age.
+        max_age_hours: articles published (or first shown) longer ago, as of the last export or refresh, are
+            not recommended unless they are still read; nor are those without any time; see `freshness`.
         max_per_category: most articles of one category among those that are recommended; one without a
             category stands for itself. Fewer than K are recommended where the retrieved ones do not suffice.
         diversity: lambda of maximal marginal relevance: 1 is the plain order; less weighs against an article
             how much it resembles one that stands before it.
+        exploration: share of the answers whose last place goes to a new article, which has no counters yet.
     """
 
     max_age_hours: float | None = None
     max_per_category: int | None = None
     diversity: float = 1.0
+    exploration: float = 0.1  # a site's new articles get a percent of all places; recall@10 pays 0.001
 
     def __post_init__(self) -> None:
         if self.max_age_hours is not None and not 0 < self.max_age_hours < float("inf"):
@@ -40,6 +42,8 @@ class Rules:
             )
         if not 0 <= self.diversity <= 1:
             raise InputError(f"diversity is lambda, between 0 and 1: {self.diversity} was given")
+        if not 0 <= self.exploration <= 1:
+            raise InputError(f"exploration is a share of the answers, 0 to 1: {self.exploration} was given")
 
     @property
     def plain(self) -> bool:

@@ -11,8 +11,8 @@ import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 
-from genre_tf.export.open_variables import open_variable
-from genre_tf.export.partitions import Searched
+from genre_tf.funnel.open_variables import open_variable
+from genre_tf.funnel.partitions import Searched
 
 EXCLUDED = -1e30  # the score of what is not to be found: below every real one, and finite
 BLOCK = 32  # scores a block: near the root of (articles / limit), where both rounds look at least
@@ -54,7 +54,7 @@ class ExactIndex(tf.Module):
 
     Args:
         vectors: float32 [N, D]; row 0 is the padding article.
-        findable: bool [N], which of them a search may find; None: all, now and after every refresh.
+        findable: bool [N], which of them a search may find; None: all.
     """
 
     def __init__(
@@ -67,11 +67,17 @@ class ExactIndex(tf.Module):
         columns[:, :articles] = vectors.T
         self.matrix = open_variable(columns, "matrix", open_axis=1)  # [D, columns]
         self.articles = tf.Variable(articles, trainable=False, name="articles", dtype=tf.int64)
-        self.hidden: tf.Variable | None = None
-        if findable is not None:
-            hidden = np.ones(columns.shape[1], bool)
-            hidden[:articles] = ~findable
-            self.hidden = open_variable(hidden, "hidden")  # [columns]
+        hidden = np.ones(columns.shape[1], bool)
+        hidden[:articles] = False if findable is None else ~findable
+        self.hidden = open_variable(hidden, "hidden")  # [columns]
+
+    def update(self, bias: npt.NDArray[np.float32], findable: npt.NDArray[np.bool_]) -> None:
+        """Take other last numbers of the vectors, float32 [N], and other articles to find, bool [N]."""
+        columns = self.matrix.shape[0], len(bias)
+        hidden = np.ones(self.matrix.value().shape[1], bool)
+        hidden[: columns[1]] = ~findable
+        self.hidden.assign(hidden)
+        self.matrix[-1:, : columns[1]].assign(bias[None])
 
     def searched(self) -> Searched | None:
         """What a search chooses from: no part of the articles, but all."""
@@ -84,6 +90,10 @@ class ExactIndex(tf.Module):
     def vectors(self, rows: tf.Tensor) -> tf.Tensor:
         """Vectors of rows: int64 [M] -> float32 [M, D]."""
         return tf.transpose(tf.gather(self.matrix, rows, axis=1))
+
+    def bias(self, rows: tf.Tensor) -> tf.Tensor:
+        """The last number of the vectors of rows: int64 [M] -> float32 [M]."""
+        return tf.gather(self.matrix[-1], rows)
 
     def search(self, readers: tf.Tensor, excluded: tf.Tensor, limit: int) -> tuple[tf.Tensor, tf.Tensor]:
         """The articles with the greatest dot products.
@@ -98,17 +108,9 @@ class ExactIndex(tf.Module):
             whichever is smaller.
         """
         scores = tf.matmul(readers, self.matrix)  # [B, columns]
-        if self.hidden is not None:
-            scores = tf.where(self.hidden[None, :], EXCLUDED, scores)
-        excluded = tf.concat([excluded, self._behind(tf.shape(readers, tf.int64)[0])], axis=0)
+        scores = tf.where(self.hidden[None, :], EXCLUDED, scores)  # those behind the articles too
         lowest = tf.fill([tf.shape(excluded)[0]], EXCLUDED)
         # In place, as nothing else reads the scores before.
         scores = tf.tensor_scatter_nd_update(scores, excluded, lowest)
         best, rows = top_columns(scores, tf.minimum(limit, tf.cast(self.articles, tf.int32)))
         return tf.cast(rows, tf.int64), best > EXCLUDED / 2
-
-    def _behind(self, readers: tf.Tensor) -> tf.Tensor:
-        """Every reader with every column behind the articles, int64 [readers x columns, 2]."""
-        behind = tf.range(self.articles, tf.shape(self.matrix, tf.int64)[1])
-        pairs = tf.meshgrid(tf.range(readers), behind, indexing="ij")  # two of [readers, columns]
-        return tf.reshape(tf.stack(pairs, axis=2), [-1, 2])

@@ -15,6 +15,7 @@ import tensorflow as tf
 
 LARGEST_NUMBER = 1e9
 _NUMBER = r"[+]?([0-9]{1,30}[.]?[0-9]{0,30}|[.][0-9]{1,30})([eE][+-]?[0-9]{1,2})?"
+_PLAIN_NUMBERS = r"\s*([0-9]{1,15}([.][0-9]{1,15})?\s+)*([0-9]{1,15}([.][0-9]{1,15})?)?"
 
 
 def clean_text(text: tf.Tensor) -> tf.Tensor:
@@ -82,8 +83,13 @@ def split_numbers(text: tf.Tensor) -> tf.RaggedTensor:
     """
     parts = split_ids(text)
     values = parts.flat_values
-    readable = tf.strings.regex_full_match(values, _NUMBER)
-    numbers = tf.strings.to_number(tf.where(readable, values, "0"), tf.float32)
+
+    def one_by_one() -> tf.Tensor:
+        return tf.where(tf.strings.regex_full_match(values, _NUMBER), values, "0")
+
+    # Whole rows are looked at first: thousands of numbers would take a match each.
+    plain = tf.reduce_all(tf.strings.regex_full_match(text, _PLAIN_NUMBERS))
+    numbers = tf.strings.to_number(tf.cond(plain, lambda: values, one_by_one), tf.float32)
     return parts.with_flat_values(tf.clip_by_value(numbers, 0.0, LARGEST_NUMBER))
 
 
@@ -125,6 +131,19 @@ def newest(rows: tf.RaggedTensor, limit: int) -> tf.RaggedTensor:
     positions = tf.ragged.range(lengths).flat_values
     first = tf.gather(tf.maximum(lengths - limit, 0), rows.value_rowids())
     return keep_entries(rows, positions >= first)
+
+
+def first(rows: tf.RaggedTensor, limit: int) -> tf.RaggedTensor:
+    """Keep the first entries of each row.
+
+    Args:
+        rows: [B, (parts)].
+        limit: entries to keep.
+
+    Returns:
+        [B, (at most limit)].
+    """
+    return keep_entries(rows, tf.ragged.range(rows.row_lengths()).flat_values < limit)
 
 
 def _lines(text: tf.Tensor) -> tf.RaggedTensor:

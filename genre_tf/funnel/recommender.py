@@ -17,6 +17,10 @@ more clicks than max_history   by the newest `max_history` known ones; all of th
 a candidate given twice        twice, with equal answers; a click given twice counts twice
 invalid UTF-8                  in ids as unknown ids are; in titles with U+FFFD in place of each wrong byte
 control characters             in ids as unknown ids are; in titles as BERT does, which leaves them out
+counters of `recommend_live`   the n-th number belongs to the n-th id; missing ones are 0, more are not looked
+                               at, nor are ids that are not known, a second mention of an article, and all
+                               after the first 2,000 ids
+a number that is none          as 0: letters, negative and infinite ones; above 1e9 as 1e9
 fewer columns than the batch   with padding: -1, false or "", in `explain` weights of 0
 =============================  ===============================================================================
 
@@ -25,23 +29,26 @@ that are no `tf.Example`, or a feature that holds numbers, are refused by Tensor
 with them. Through the APIs Regress and MultiInference the former cannot come.
 """
 
-from pathlib import Path
 from typing import Any
 
 import tensorflow as tf
 
-from genre_tf.export import parsing
-from genre_tf.export.encoding import encode_titles
-from genre_tf.export.index import ArticleIndex
-from genre_tf.export.names import RECOMMENDER
-from genre_tf.export.saved_model import EXAMPLES_INPUT, write_saved_model
-from genre_tf.export.selection import Rules, select
-from genre_tf.export.served_models import ServedModels, click_logits
+from genre_tf.data.counters import COUNTERS
+from genre_tf.funnel import parsing
+from genre_tf.funnel.encoding import encode_titles
+from genre_tf.funnel.index import ArticleIndex, Found, Live
+from genre_tf.funnel.selection import Rules, select
+from genre_tf.funnel.served_models import ServedModels, click_logits
 
-NAME = RECOMMENDER
+EXAMPLES_INPUT = "inputs"
+"""The one input of a signature that takes serialized `tf.Example`s, as TensorFlow Serving wants it named."""
+MOST_LIVE = 2_000
+"""Articles whose counters `recommend_live` takes; of more, the first ones."""
+KEY_BUCKETS = 2**30
 SIGNATURES = {
     "recommend": ("history",),  # the first is the default
     "recommend_text": ("history_text",),
+    "recommend_live": ("history", "news_id", *COUNTERS),
     "score": ("history", "candidates"),
     "score_text": ("history_text", "candidates_text"),
     "score_counters": ("history", "candidates", "clicks", "views", "age_hours"),
@@ -67,6 +74,7 @@ class Recommender:
         k: articles to recommend.
         retrieve: articles that the towers hand to the ranker.
         rules: what is recommended beside the order of the click probabilities.
+        models: both models as functions, where they were made already.
     """
 
     def __init__(
@@ -79,10 +87,11 @@ class Recommender:
         k: int,
         retrieve: int,
         rules: Rules = Rules(),  # noqa: B008  (frozen)
+        models: ServedModels | None = None,
     ) -> None:
         self.two_tower = two_tower
         self.ranker = ranker
-        self.models = ServedModels(two_tower, ranker)
+        self.models = models or ServedModels(two_tower, ranker)
         self.index = index
         self.max_history = max_history
         self.k = k
@@ -91,11 +100,41 @@ class Recommender:
 
     def recommend(self, history: tf.Tensor) -> Answer:
         """The whole funnel for a reader known by article ids; string [B]."""
+        return self._recommend(history, None)
+
+    def recommend_live(self, history: tf.Tensor, news_id: tf.Tensor, **counters: tf.Tensor) -> Answer:
+        """As `recommend`, with the counters of the moment for the articles that `news_id` names.
+
+        The answer is that of a version which was refreshed with these counters, so that a server need not load
+        a new one to know what is read now.
+
+        Args:
+            history: string [B].
+            news_id: string [B], up to 2,000 ids.
+            counters: string [B] for each of `COUNTERS`, numbers in the order of `news_id`.
+        """
+        rows = self.index.rows(parsing.first(parsing.split_ids(news_id), MOST_LIVE))
+        named, _ = parsing.to_dense(rows)  # [B, W]
+        width = tf.shape(named, tf.int64)[1]
+        columns = [parsing.to_dense(parsing.split_numbers(counters[name]), width)[0] for name in COUNTERS]
+        known = tf.stack(columns, axis=-1)  # [B, W, 9]
+        return self._recommend(history, Live(_each_once(named), known, self.models.moment_bias(known)))
+
+    def retrieved(self, history: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        """What the towers hand to the ranker, in their order: string [B] -> rows int64 [B, L], real bool [B, L]."""
+        rows = self._known_rows(history)
+        newest, mask = _clicks(parsing.newest(rows, self.max_history))
+        reader = self.models.user_vector(self.index.retrieval_vectors(newest), mask)
+        found = self.index.search(self.models.query(reader), self.index.keys_of_rows(rows), self.retrieve)
+        return found.rows, found.real
+
+    def _recommend(self, history: tf.Tensor, live: Live | None) -> Answer:
         rows = self._known_rows(history)
         newest, mask = _clicks(parsing.newest(rows, self.max_history))  # [B, H]
         reader = self.models.user_vector(self.index.retrieval_vectors(newest), mask)
         clicks = tf.gather(self.index.ranking_vectors, newest)  # [B, H, R]
-        return self._funnel(reader, clicks, mask, self.index.keys_of_rows(rows))
+        read = self.index.keys_of_rows(rows)
+        return self._funnel(reader, clicks, mask, read, _request_keys(history), live)
 
     def recommend_text(self, history_text: tf.Tensor) -> Answer:
         """The whole funnel for a reader known by titles, which the index need not know; string [B]."""
@@ -107,7 +146,8 @@ class Recommender:
         clicks, mask = _clicks(newest.with_flat_values(for_retrieval))  # [B, H, D]
         reader = self.models.user_vector(clicks, mask)
         clicks, _ = _clicks(newest.with_flat_values(for_ranking))  # [B, H, R]
-        return self._funnel(reader, clicks, mask, self.index.keys_of_titles(titles))
+        keys = _request_keys(history_text)
+        return self._funnel(reader, clicks, mask, self.index.keys_of_titles(titles), keys, None)
 
     def score(self, history: tf.Tensor, candidates: tf.Tensor) -> Answer:
         """Click probabilities from texts and categories alone; two string [B]."""
@@ -129,7 +169,8 @@ class Recommender:
         width = parsing.widest(rows)
         counters = [parsing.split_numbers(text) for text in (clicks, views, age_hours)]
         columns = [parsing.to_dense(numbers, width)[0] for numbers in counters]  # 3 x [B, C]
-        return self._score(history, rows, tf.stack(columns, axis=-1))
+        halved = tf.zeros([*tf.unstack(tf.shape(columns[0])), len(COUNTERS) - len(columns)])  # not looked at
+        return self._score(history, rows, tf.concat([tf.stack(columns, axis=-1), halved], axis=-1))
 
     def score_text(self, history_text: tf.Tensor, candidates_text: tf.Tensor) -> Answer:
         """Click probabilities of titles, which the index need not know; two string [B]."""
@@ -178,18 +219,6 @@ class Recommender:
         shown, _ = parsing.to_dense(rows, tf.constant(1, tf.int64))  # [B, 1]
         return {"outputs": self._probabilities(history, shown, None)[:, 0]}
 
-    def write(self, folder: Path) -> None:
-        """Write the SavedModel, every signature in it."""
-        tokenizers = [model.encoder.backbone.bert.tokenizer for model in (self.two_tower, self.ranker)]
-        signatures = {
-            name: (getattr(self, name), dict.fromkeys(inputs, tf.string))
-            for name, inputs in SIGNATURES.items()
-        }
-        # For `genre refresh`, which reads both back.
-        attached = {"index": self.index, "models": self.models}
-        aliases = self.models.device_functions()
-        write_saved_model(folder, [self.index, *tokenizers], signatures, attached, aliases)
-
     def _known_rows(self, history: tf.Tensor) -> tf.RaggedTensor:
         rows = self.index.rows(parsing.split_ids(history))
         return parsing.keep_entries(rows, rows.flat_values > 0)
@@ -213,26 +242,53 @@ class Recommender:
         )
         return tf.where(known, tf.sigmoid(logits), 0.0)
 
-    def _funnel(self, reader: tf.Tensor, clicks: tf.Tensor, mask: tf.Tensor, read: tf.RaggedTensor) -> Answer:
-        rows, found = self.index.search(reader, read, self.retrieve)  # [B, L]
+    def _funnel(
+        self,
+        reader: tf.Tensor,
+        clicks: tf.Tensor,
+        mask: tf.Tensor,
+        read: tf.RaggedTensor,
+        keys: tf.Tensor,
+        live: Live | None,
+    ) -> Answer:
+        """Retrieve, rank, choose: readers float32 [B, D], their clicks [B, H, R], what they read, their keys."""
+        found = self.index.search(self.models.query(reader), read, self.retrieve, live)
+        rows, counters = found.rows, found.counters  # [B, L], [B, L, 9]
+        explores = self.rules.exploration > 0
+        if explores:
+            fresh, of_fresh, there = self.index.explore(reader, read, keys, live)
+            rows = tf.concat([rows, fresh[:, None]], axis=1)  # ranked with the others, and chosen by itself
+            counters = tf.concat([counters, of_fresh[:, None]], axis=1)
         vectors = tf.gather(self.index.ranking_vectors, rows)  # [B, L, R]
-        counters = tf.gather(self.index.counters, rows)  # [B, L, 3]
-        logits = click_logits(self.models, clicks, mask, vectors, found, counters)
-        probability = tf.where(found, tf.sigmoid(logits), PADDING_SCORE)
-        if self.rules.plain:
-            score, place = tf.math.top_k(probability, tf.minimum(self.k, tf.shape(rows)[1]))
-            real = score > PADDING_SCORE
-        else:
-            kinds = tf.gather(self.index.category_numbers, rows)  # [B, L]
-            directions = self.index.retrieval_vectors(rows)  # [B, L, D]
-            place, real = select(probability, found, directions, kinds, self.k, self.rules)
-            score = tf.gather(probability, place, batch_dims=1)
-        chosen = tf.gather(rows, place, batch_dims=1)  # [B, at most k]
+        probability = tf.sigmoid(self.models.pool_logits(clicks, mask, vectors, counters))
+        retrieved = tf.shape(found.rows)[1]
+        place, real = self._best(tf.where(found.real, probability[:, :retrieved], PADDING_SCORE), found)
         missing = tf.stack([[0, 0], [0, self.k - tf.shape(place)[1]]])
+        place, real = tf.pad(place, missing), tf.pad(real, missing)  # [B, k]
+        chosen, score = (tf.gather(values, place, batch_dims=1) for values in (rows, probability))
+        if explores:
+            there &= _explores(keys, self.rules.exploration)
+            there &= ~tf.reduce_any((chosen == fresh[:, None]) & real, axis=1)
+            last = tf.minimum(tf.reduce_sum(tf.cast(real, tf.int32), axis=1), self.k - 1)  # [B]
+            taken = there[:, None] & tf.one_hot(last, self.k, on_value=True, off_value=False)
+            chosen = tf.where(taken, fresh[:, None], chosen)
+            score = tf.where(taken, probability[:, retrieved:], score)
+            real |= taken
+        return self._answer(chosen, score, real)
 
+    def _best(self, probability: tf.Tensor, found: Found) -> tuple[tf.Tensor, tf.Tensor]:
+        """Places of what is recommended, best first, and which of them are real: 2 x [B, at most k]."""
+        if self.rules.plain:
+            score, place = tf.math.top_k(probability, tf.minimum(self.k, tf.shape(probability)[1]))
+            return place, score > PADDING_SCORE
+        kinds = tf.gather(self.index.category_numbers, found.rows)  # [B, L]
+        directions = self.index.retrieval_vectors(found.rows)  # [B, L, D]
+        place, real = select(probability, found.real, directions, kinds, self.k, self.rules)
+        return tf.cast(place, tf.int32), real
+
+    def _answer(self, chosen: tf.Tensor, score: tf.Tensor, real: tf.Tensor) -> Answer:
         def padded(values: tf.Tensor, padding: Any) -> tf.Tensor:
-            filled = tf.pad(tf.where(real, values, padding), missing, constant_values=padding)
-            return tf.ensure_shape(filled, [None, self.k])  # [B, k]
+            return tf.ensure_shape(tf.where(real, values, padding), [None, self.k])  # [B, k]
 
         return {
             "news_id": padded(tf.gather(self.index.news_ids, chosen), ""),
@@ -244,3 +300,21 @@ class Recommender:
 def _clicks(rows: tf.RaggedTensor) -> tuple[tf.Tensor, tf.Tensor]:
     """Histories as dense rows and their mask; the models want room for one click at least."""
     return parsing.to_dense(rows, tf.maximum(parsing.widest(rows), 1))
+
+
+def _request_keys(text: tf.Tensor) -> tf.Tensor:
+    """What the exploration of a request depends on: string [B] -> int64 [B], the same for the same history."""
+    return tf.strings.to_hash_bucket_fast(text, KEY_BUCKETS)
+
+
+def _explores(keys: tf.Tensor, share: float) -> tf.Tensor:
+    return tf.cast(keys, tf.float32) < share * KEY_BUCKETS
+
+
+def _each_once(rows: tf.Tensor) -> tf.Tensor:
+    """int64 [B, W] with 0 in place of every second mention of a row."""
+    order = tf.argsort(rows, axis=1, stable=True)
+    sorted_rows = tf.gather(rows, order, batch_dims=1)
+    again = tf.pad(sorted_rows[:, 1:] == sorted_rows[:, :-1], [[0, 0], [1, 0]])[:, : tf.shape(rows)[1]]
+    back = tf.argsort(order, axis=1, stable=True)
+    return tf.where(tf.gather(again, back, batch_dims=1), tf.zeros_like(rows), rows)

@@ -15,9 +15,9 @@ import numpy.typing as npt
 import tensorflow as tf
 
 from genre_tf.errors import InputError
-from genre_tf.export.exact_search import EXCLUDED, top_columns
-from genre_tf.export.open_variables import open_variable
-from genre_tf.export.partitions import PartitionSettings, Rows, Searched, part_into_blocks
+from genre_tf.funnel.exact_search import EXCLUDED, top_columns
+from genre_tf.funnel.open_variables import open_variable
+from genre_tf.funnel.partitions import PartitionSettings, Rows, Searched, part_into_blocks
 
 _KIND = "partitioned"
 
@@ -113,6 +113,10 @@ class PartitionedIndex(tf.Module):
         """Vectors of rows: int64 [M] -> float32 [M, D]."""
         places = tf.gather(self.places, rows)
         return tf.gather(tf.reshape(self.blocks, [-1, self.blocks.shape[2]]), places)
+
+    def bias(self, rows: tf.Tensor) -> tf.Tensor:
+        """The last number of the vectors of rows: int64 [M] -> float32 [M]."""
+        return self.vectors(rows)[:, -1]
 
     def search(self, readers: tf.Tensor, excluded: tf.Tensor, limit: int) -> tuple[tf.Tensor, tf.Tensor]:
         """The articles with the greatest dot product, as far as the nearest blocks hold them.

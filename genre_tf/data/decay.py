@@ -1,0 +1,159 @@
+"""What is counted of an article, and how counts decay: each click and view halves with every half-life."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from genre_tf.data.articles import PUBLISHED_UNKNOWN
+
+COUNTERS = (
+    "clicks",
+    "views",
+    "age_hours",
+    "clicks_1h",
+    "clicks_6h",
+    "clicks_24h",
+    "views_1h",
+    "views_6h",
+    "views_24h",
+)
+"""What is counted of an article; `clicks_6h` are its clicks, each halved for every 6 hours since."""
+
+HALF_LIVES_HOURS = (1, 6, 24)
+
+COUNTS = tuple(name for name in COUNTERS if name != "age_hours")
+"""The counters that events add to, in the order of `CounterState.counts`: two whole ones, six halved ones."""
+
+UNKNOWN_TIME = PUBLISHED_UNKNOWN
+"""Stands where no time is known: the smallest int64."""
+
+HOUR_SECONDS = 3600
+
+_HALF_LIVES_SECONDS = HOUR_SECONDS * np.array(HALF_LIVES_HOURS, np.float64)
+_VIEWS, _AGE_HOURS = COUNTERS.index("views"), COUNTERS.index("age_hours")
+_NEVER = 1 << 62  # later than any time, and small enough to subtract
+
+Ints = npt.NDArray[np.int64]
+Floats = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True, eq=False)
+class CounterState:
+    """What is known of N articles at a moment.
+
+    Args:
+        counts: float64 [N, 8]: clicks, views, the halved clicks, the halved views.
+        first: int64 [N], seconds since 1970: when each was published, or first shown where that was earlier
+            or is all that is known; `UNKNOWN_TIME` for an article with neither.
+        seconds: the moment, that of the newest event; None if nothing happened yet.
+    """
+
+    counts: Floats
+    first: Ints
+    seconds: int | None = None
+
+
+def remaining(seconds: npt.ArrayLike) -> Floats:
+    """The part of a click or view that still counts so many seconds later.
+
+    Args:
+        seconds: [...].
+
+    Returns:
+        float64 [..., 3], for each half-life.
+    """
+    return np.exp2(-np.asarray(seconds, np.float64)[..., None] / _HALF_LIVES_SECONDS)
+
+
+def halved(counts: npt.ArrayLike, seconds: npt.ArrayLike) -> Floats:
+    """What is left of halved clicks and views so many seconds later.
+
+    Args:
+        counts: [..., 6].
+        seconds: [...].
+
+    Returns:
+        float64 [..., 6].
+    """
+    return np.asarray(counts, np.float64) * np.tile(remaining(seconds), 2)
+
+
+def counter_columns(counts: npt.ArrayLike, seconds: npt.ArrayLike, ages: npt.ArrayLike) -> Floats:
+    """The counters of some articles, some time after they were counted.
+
+    Args:
+        counts: [..., 8], as in `CounterState`.
+        seconds: [...], since the counts were taken; negative ones are 0.
+        ages: [...], as of `age_seconds`.
+
+    Returns:
+        float64 [..., 9], in the order of `COUNTERS`.
+    """
+    counts = np.asarray(counts, np.float64)
+    columns = np.empty((*counts.shape[:-1], len(COUNTERS)))
+    columns[..., :2] = counts[..., :2]
+    columns[..., 2] = np.asarray(ages) / HOUR_SECONDS
+    columns[..., 3:] = halved(counts[..., 2:], np.maximum(seconds, 0))
+    return columns
+
+
+def age_seconds(first: Ints, seconds: npt.ArrayLike) -> Ints:
+    """How old articles are at a moment: int64 [...]; 0 where `first` is unknown or later."""
+    return np.maximum(np.asarray(seconds, np.int64) - _never_if_unknown(first), 0)
+
+
+def earliest(*times: Ints) -> Ints:
+    """The earliest known of several times: int64 [N] each; `UNKNOWN_TIME` where none is known."""
+    return _unknown_again(np.minimum.reduce([_never_if_unknown(each) for each in times]))
+
+
+def decayed(counters: npt.NDArray[np.float32], hours: float) -> npt.NDArray[np.float32]:
+    """Counters of some articles so many hours later, if nothing has happened since.
+
+    Args:
+        counters: float32 [N, 9]; the age of an article under embargo may be negative.
+        hours: since they were taken.
+
+    Returns:
+        float32 [N, 9]; an article that was neither shown nor published has no age then either.
+    """
+    return _later(counters, hours).astype(np.float32)
+
+
+def merged(
+    before: npt.NDArray[np.float32], hours: float, log: npt.NDArray[np.float32]
+) -> npt.NDArray[np.float32]:
+    """Counters that know what was known before and what a later log adds.
+
+    Args:
+        before: float32 [N, 9].
+        hours: from when they were taken to the moment of `log`.
+        log: float32 [N, 9], of the log alone.
+
+    Returns:
+        float32 [N, 9], as of the moment of `log`; the age is that of `before`, where it had one.
+    """
+    earlier = _later(before, hours)
+    both = earlier + log
+    both[:, _AGE_HOURS] = np.where(_has_age(before), earlier[:, _AGE_HOURS], log[:, _AGE_HOURS])
+    return both.astype(np.float32)
+
+
+def _later(counters: npt.NDArray[np.float32], hours: float) -> npt.NDArray[np.float64]:
+    later = counters.astype(np.float64)
+    later[:, _AGE_HOURS] += np.where(_has_age(counters), hours, 0)
+    later[:, _AGE_HOURS + 1 :] = halved(later[:, _AGE_HOURS + 1 :], hours * HOUR_SECONDS)
+    return later
+
+
+def _has_age(counters: npt.NDArray[np.float32]) -> npt.NDArray[np.bool_]:
+    return (counters[:, _VIEWS] > 0) | (counters[:, _AGE_HOURS] != 0)
+
+
+def _never_if_unknown(times: Ints) -> Ints:
+    return np.where(times == UNKNOWN_TIME, _NEVER, times)
+
+
+def _unknown_again(times: Ints) -> Ints:
+    return np.where(times == _NEVER, UNKNOWN_TIME, times)

@@ -1,0 +1,144 @@
+"""What could be shown at a moment of a log: the articles of its day, each with its counters of that moment."""
+
+import dataclasses
+from collections.abc import Sequence
+from functools import cached_property
+
+import numpy as np
+import numpy.typing as npt
+
+from genre_tf.data.examples import ImpressionExample
+from genre_tf.data.view_log import CounterState, ViewLog
+
+_DAY_SECONDS = 86_400
+
+Rows = npt.NDArray[np.int32]
+
+
+class MomentPool:
+    """The pool of any moment of a log: every article that the log shows to anyone on that day.
+
+    What a site had published at a moment is seldom in its log; what it showed within the day is, and the two
+    differ little. Counters know only what happened before the moment.
+
+    Args:
+        examples: the impressions of the log, in any order.
+        articles: rows of the article table.
+        earlier: what was known before the log.
+        published: int64 [articles], seconds since 1970; see `ViewLog`.
+    """
+
+    def __init__(
+        self,
+        examples: Sequence[ImpressionExample],
+        articles: int,
+        earlier: CounterState | None = None,
+        published: npt.NDArray[np.int64] | None = None,
+    ) -> None:
+        self._examples, self._articles = examples, articles
+        seconds = np.asarray([moment(example) for example in examples], np.int64)
+        shown = [len(example.candidates) for example in examples]
+        rows = np.concatenate([np.zeros(0, np.int32), *(example.candidates for example in examples)])
+        clicked = np.concatenate([np.zeros(0), *(example.labels for example in examples)]) > 0
+        self._log = ViewLog(articles, rows, np.repeat(seconds, shown), clicked, earlier, published)
+        self._days = np.repeat(seconds // _DAY_SECONDS, shown), rows
+
+    @cached_property
+    def _rows_of_day(self) -> dict[int, Rows]:
+        days, rows = self._days
+        found = {}
+        for day in np.unique(days).tolist():
+            of_day = np.unique(rows[days == day])
+            found[day] = of_day[of_day > 0].astype(np.int32)
+        return found
+
+    def rows(self, seconds: int) -> Rows:
+        """The articles that could be shown at a moment, int32 [N]; none on a day that the log does not know."""
+        return self._rows_of_day.get(seconds // _DAY_SECONDS, np.zeros(0, np.int32))
+
+    def counters(self, rows: npt.ArrayLike, seconds: int) -> npt.NDArray[np.float32]:
+        """What was known of articles just before a moment: rows int [N] -> float32 [N, 9]."""
+        return self._log.before(rows, seconds)
+
+
+def moment(example: ImpressionExample) -> int:
+    """When an impression was shown, in whole seconds since 1970."""
+    return round(example.time_hours * 3600)
+
+
+def draw_from_pool(
+    examples: Sequence[ImpressionExample],
+    pool: MomentPool,
+    *,
+    shown: int,
+    drawn: int,
+    seed: int,
+    most: int,
+) -> tuple[list[ImpressionExample], list[npt.NDArray[np.float32]]]:
+    """For each click an example: the click, some shown and not clicked, some of the pool of its moment.
+
+    Shown articles are few and hard, the rest of the pool is large and easy, so each part is drawn from by
+    itself (stratified sampling). How likely each was to be drawn goes with it, to be corrected for. Nothing
+    that was clicked in the impression, or read before, is drawn.
+
+    Args:
+        examples: impressions.
+        pool: what could be shown at their moments.
+        shown: negatives of the impression for each click.
+        drawn: negatives of the rest of the pool for each click.
+        seed: of the draws.
+        most: clicks at most; of more, so many are drawn.
+
+    Returns:
+        The examples, the click first among the candidates, and for each float32 [C], the probabilities.
+    """
+    generator = np.random.default_rng(seed)
+    clicks = [
+        (number, place)
+        for number, example in enumerate(examples)
+        for place in np.flatnonzero((example.labels > 0) & (example.candidates > 0))
+    ]
+    chosen = generator.permutation(len(clicks))[:most]
+    made, probabilities = [], []
+    for number, place in (clicks[each] for each in np.sort(chosen)):
+        example, probability = _with_pool(examples[number], int(place), pool, shown, drawn, generator)
+        if len(probability) > 1:
+            made.append(example)
+            probabilities.append(probability)
+    return made, probabilities
+
+
+def _with_pool(
+    example: ImpressionExample,
+    click: int,
+    pool: MomentPool,
+    shown: int,
+    drawn: int,
+    generator: np.random.Generator,
+) -> tuple[ImpressionExample, npt.NDArray[np.float32]]:
+    seconds = moment(example)
+    passed = np.flatnonzero((example.labels <= 0) & (example.candidates > 0))
+    beside = generator.permutation(passed)[:shown]
+    rest = pool.rows(seconds)
+    if shown:  # the part that is drawn from by itself
+        rest = rest[~np.isin(rest, example.candidates)]
+    rest = rest[~np.isin(rest, np.concatenate([example.history, example.candidates[example.labels > 0]]))]
+    others = generator.permutation(rest)[:drawn]
+    candidates = np.concatenate([example.candidates[[click]], example.candidates[beside], others])
+    counters = [example.counters[[click]], example.counters[beside], pool.counters(others, seconds)]
+    shares = (len(beside) / max(1, len(passed)), len(others) / max(1, len(rest)))
+    probability = np.repeat([1.0, *shares], [1, len(beside), len(others)]).astype(np.float32)
+    labels = np.zeros(len(candidates), np.float32)
+    labels[0] = 1
+    weights = example.label_weights
+    if weights is not None:
+        weights = np.ones(len(candidates), np.float32)
+        weights[0] = example.label_weights[click]  # type: ignore[index]
+    one = dataclasses.replace(
+        example,
+        candidates=candidates.astype(np.int32),
+        labels=labels,
+        counters=np.concatenate(counters).astype(np.float32),
+        label_weights=weights,
+    )
+    return one, probability

@@ -1,0 +1,297 @@
+"""What a list out of the whole pool is worth: clicks found, diversity, novelty, freshness, coverage.
+
+Positions number the articles of the pool from 0; `-1` in a list is a place without an article.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from genre_tf.evaluation.click_model import CALIBRATION_GROUPS, calibration_groups
+
+Floats = npt.NDArray[np.float64]
+Positions = npt.NDArray[np.int64]
+
+CUTOFFS = (10, 50, 100, 300)
+SHOWN = 10
+"""Places of a list that a reader sees: nDCG and the qualities of lists are taken from these."""
+
+FRESH_HOURS = 24.0
+RANK_METRICS = (*(f"recall@{cutoff}" for cutoff in CUTOFFS), f"ndcg@{SHOWN}", "mrr")
+LIST_QUALITIES = ("diversity", "category_diversity", "novelty", "fresh")
+
+# Title vectors of so many lists at a time: 1024 lists x 10 x 768 float32 are 31 MB.
+_BLOCK_LISTS = 1024
+
+
+def list_metrics(lists: Positions, clicked: Sequence[npt.NDArray[np.integer]]) -> dict[str, Floats]:
+    """Recall, nDCG and MRR of lists, which end somewhere; what stands in no place was not found.
+
+    Args:
+        lists: int64 [impressions, places], positions in the pool, best first; -1 where there is none. A
+            cutoff beyond the last place counts what there is.
+        clicked: per impression int [clicks], different positions in the pool; negative ones are clicks on
+            articles outside the pool, which count as not found.
+
+    Returns:
+        As `rank_metrics`.
+
+    Raises:
+        ValueError: when the lists are no table, or not of the same impressions as the clicks.
+    """
+    if lists.ndim != 2 or len(lists) != len(clicked):
+        raise ValueError(f"lists of shape {lists.shape} cannot be of the {len(clicked)} impressions clicked.")
+    return rank_metrics([_places(row, wanted) for row, wanted in zip(lists, clicked, strict=True)])
+
+
+def rank_metrics(ranks: Sequence[npt.NDArray[np.floating | np.integer]]) -> dict[str, Floats]:
+    """Recall, nDCG and MRR where the whole pool is ordered.
+
+    nDCG has binary gains and the ideal order of as many clicks (Järvelin and Kekäläinen, 2002). MRR is
+    MIND's: the mean reciprocal rank over *all* clicked articles, not of the first one alone.
+
+    Args:
+        ranks: per impression int or float [clicks], from 1 for the best; the mean rank of tied articles may
+            lie between two places; infinity: not found.
+
+    Returns:
+        Per name of `RANK_METRICS` float64 [impressions], as fractions; NaN for an impression without a
+        click.
+    """
+    count = len(ranks)
+    flat = np.concatenate([np.empty(0), *(np.asarray(row, np.float64) for row in ranks)])
+    clicks = np.array([len(row) for row in ranks], np.int64)
+    impression = np.repeat(np.arange(count), clicks)
+
+    def summed(gain: npt.NDArray[Any]) -> Floats:
+        """Sums what each clicked article is worth over its impression; NaN without a click."""
+        total = np.bincount(impression, weights=gain, minlength=count).astype(np.float64)
+        return np.where(clicks > 0, total, np.nan)
+
+    shares = 1.0 / np.maximum(1, clicks)
+    ideal = np.concatenate([[1.0], np.cumsum(1.0 / np.log2(np.arange(SHOWN) + 2.0))])
+    gain = np.where(flat <= SHOWN, 1.0 / np.log2(flat + 1.0), 0.0)
+    return {
+        **{f"recall@{cutoff}": summed(flat <= cutoff) * shares for cutoff in CUTOFFS},
+        f"ndcg@{SHOWN}": summed(gain) / ideal[np.minimum(clicks, SHOWN)],
+        "mrr": summed(1.0 / flat) * shares,
+    }
+
+
+def list_qualities(
+    lists: Positions,
+    *,
+    vectors: npt.NDArray[np.floating],
+    category_of: npt.NDArray[np.integer],
+    views: npt.NDArray[np.floating],
+    all_views: npt.NDArray[np.floating],
+    pool_articles: npt.NDArray[np.integer] | int,
+    age_hours: npt.NDArray[np.floating],
+) -> dict[str, Floats]:
+    """What the first ten of each list are like, whatever was clicked.
+
+    Args:
+        lists: as in `list_metrics`.
+        vectors: as in `diversity`.
+        category_of: as in `category_diversity`.
+        views: as in `novelty`.
+        all_views: as in `novelty`.
+        pool_articles: as in `novelty`.
+        age_hours: as in `fresh`.
+
+    Returns:
+        Per name of `LIST_QUALITIES` float64 [impressions].
+    """
+    return {
+        "diversity": diversity(lists, vectors),
+        "category_diversity": category_diversity(lists, category_of),
+        "novelty": novelty(lists, views, all_views, pool_articles),
+        "fresh": fresh(lists, age_hours),
+    }
+
+
+def diversity(lists: Positions, vectors: npt.NDArray[np.floating]) -> Floats:
+    """Intra-list distance of titles: the mean of 1 - cosine over the pairs of the first ten.
+
+    Smyth and McClave, "Similarity vs. Diversity", 2001; Ziegler et al., "Improving Recommendation Lists
+    Through Topic Diversification", 2005.
+
+    Args:
+        lists: int64 [impressions, places], positions in the pool; -1 where there is none.
+        vectors: float [pool, dimension], of titles; a vector of zeros is similar to nothing.
+
+    Returns:
+        float64 [impressions], 0 (all the same) to 2; NaN for fewer than two articles.
+    """
+    if not len(vectors):
+        return np.full(len(lists), np.nan)
+    found = [
+        _mean_distance(lists[start : start + _BLOCK_LISTS, :SHOWN], vectors)
+        for start in range(0, len(lists), _BLOCK_LISTS)
+    ]
+    return np.concatenate([np.empty(0), *found])
+
+
+def category_diversity(lists: Positions, category_of: npt.NDArray[np.integer]) -> Floats:
+    """The share of pairs of the first ten whose categories differ: intra-list distance of 0 or 1.
+
+    Args:
+        lists: int64 [impressions, places], positions in the pool; -1 where there is none.
+        category_of: int [pool], the category of each article.
+
+    Returns:
+        float64 [impressions], 0 to 1; NaN for fewer than two articles.
+    """
+    shown = lists[:, :SHOWN]
+    there = shown >= 0
+    if not len(category_of):
+        return np.full(len(lists), np.nan)
+    categories = category_of[np.maximum(shown, 0)]
+    pairs = there[:, :, None] & there[:, None, :]  # [impressions, 10, 10], each pair twice and its diagonal
+    different = (categories[:, :, None] != categories[:, None, :]) & pairs
+    count = there.sum(axis=1)
+    return _divided(different.sum(axis=(1, 2)), count * (count - 1))
+
+
+def novelty(
+    lists: Positions,
+    views: npt.NDArray[np.floating],
+    all_views: npt.NDArray[np.floating],
+    pool_articles: npt.NDArray[np.integer] | int,
+) -> Floats:
+    """Mean self-information of the first ten, -log2 of how often an article was shown before the moment.
+
+    Zhou et al., "Solving the Apparent Diversity-Accuracy Dilemma of Recommender Systems", 2010; Castells,
+    Hurley and Vargas, "Novelty and Diversity in Recommender Systems", 2015. An article's probability is
+    (its views + 1) / (views of all + articles of the pool), so that one never shown has one too.
+
+    Args:
+        lists: int64 [impressions, places], positions in the pool; -1 where there is none.
+        views: float [impressions, places or 10], views of the article in each place before the moment;
+            anything where there is none.
+        all_views: float [impressions], views of the pool's articles before the moment.
+        pool_articles: int [impressions] or one number, articles of the pool at the moment.
+
+    Returns:
+        float64 [impressions], in bits; NaN for an empty list.
+    """
+    there = lists[:, :SHOWN] >= 0
+    shown = np.where(there, np.asarray(views, np.float64)[:, :SHOWN], 0.0)
+    bits = np.log2(np.asarray(all_views, np.float64) + pool_articles)[:, None] - np.log2(shown + 1.0)
+    return _divided((bits * there).sum(axis=1), there.sum(axis=1))
+
+
+def fresh(lists: Positions, age_hours: npt.NDArray[np.floating]) -> Floats:
+    """The share of the first ten that are younger than a day at the moment.
+
+    Args:
+        lists: int64 [impressions, places], positions in the pool; -1 where there is none.
+        age_hours: float [impressions, places or 10], age of the article in each place at the moment; NaN
+            where it is not known, which counts as not fresh.
+
+    Returns:
+        float64 [impressions], 0 to 1; NaN for an empty list.
+    """
+    there = lists[:, :SHOWN] >= 0
+    young = (np.asarray(age_hours)[:, :SHOWN] < FRESH_HOURS) & there
+    return _divided(young.sum(axis=1), there.sum(axis=1))
+
+
+def coverage(lists: Positions, pool_articles: int) -> float | None:
+    """Catalogue coverage: the share of the pool's articles among the first ten of at least one list.
+
+    Ge, Delgado-Battenfeld and Jannach, "Beyond Accuracy: Evaluating Recommender Systems by Coverage and
+    Serendipity", 2010.
+
+    Args:
+        lists: int64 [impressions, places], positions in the pool; -1 where there is none.
+        pool_articles: articles that were in the pool at any moment.
+
+    Returns:
+        0 to 1; None for an empty pool.
+    """
+    shown = np.unique(lists[:, :SHOWN])
+    return int((shown >= 0).sum()) / pool_articles if pool_articles else None
+
+
+def answer_accuracy(
+    probability: npt.NDArray[np.floating], clicked: npt.NDArray[np.bool_]
+) -> dict[str, float | None]:
+    """How often "a click" (probability 0.5 or more) and "no click" are right, beside always saying no.
+
+    Args:
+        probability: float [shown].
+        clicked: bool [shown].
+
+    Returns:
+        "accuracy" and "always_no", fractions; None where nothing was shown.
+    """
+    if not len(clicked):
+        return {"accuracy": None, "always_no": None}
+    right = (np.asarray(probability) >= 0.5) == clicked
+    return {"accuracy": float(right.mean()), "always_no": float(1.0 - clicked.mean())}
+
+
+def calibration(
+    scores: npt.NDArray[np.floating], clicked: npt.NDArray[np.bool_], bins: int = CALIBRATION_GROUPS
+) -> dict[str, Any]:
+    """Scores that should be click probabilities, beside what was clicked.
+
+    The Brier score is the mean squared distance of probability and click (Brier, "Verification of Forecasts
+    Expressed in Terms of Probability", 1950); giving the click rate to every article is the one to beat.
+
+    Args:
+        scores: float [articles], 0 to 1.
+        clicked: bool [articles].
+        bins: groups of equally many articles, from the least score to the greatest.
+
+    Returns:
+        "mean_score", "click_rate", "ratio" (mean score by click rate: above 1 promises too much), "brier",
+        "brier_of_click_rate", and "bins", for each "mean_score", "click_rate", the click rate's 95% interval
+        "low" to "high", and "count". None, and no bins, where there is no article; no ratio without a click.
+
+    Raises:
+        ValueError: when there are not as many scores as clicks.
+    """
+    if scores.shape != clicked.shape:
+        raise ValueError(f"{scores.shape} scores and {clicked.shape} clicks are not of the same articles.")
+    names = ("mean_score", "click_rate", "ratio", "brier", "brier_of_click_rate")
+    if not len(scores):
+        return {**dict.fromkeys(names), "bins": []}
+    exact, hits = np.asarray(scores, np.float64), np.asarray(clicked, bool)
+    mean, rate = float(exact.mean()), float(hits.mean())
+    values = (mean, rate, mean / rate if rate else None, float(((exact - hits) ** 2).mean()))
+    groups = calibration_groups(exact, hits, bins)
+    renamed = {"mean_score": "probability", "click_rate": "rate", "low": "low", "high": "high"}
+    return {
+        **dict(zip(names, (*values, rate * (1.0 - rate)), strict=True)),
+        "bins": [
+            {**{new: part[old] for new, old in renamed.items()}, "count": part["shown"]} for part in groups
+        ],
+    }
+
+
+def _places(row: Positions, wanted: npt.NDArray[np.integer]) -> Floats:
+    """float64 [clicks], the place of each clicked article in a list, from 1; infinity where it has none."""
+    if not len(row):
+        return np.full(len(wanted), np.inf)
+    same = (row[None, :] == np.asarray(wanted)[:, None]) & (row >= 0)  # [clicks, places]
+    return np.where(same.any(axis=1), same.argmax(axis=1) + 1.0, np.inf)
+
+
+def _mean_distance(shown: Positions, vectors: npt.NDArray[np.floating]) -> Floats:
+    there = shown >= 0
+    chosen = np.asarray(vectors[np.maximum(shown, 0)], np.float64) * there[:, :, None]
+    lengths = np.linalg.norm(chosen, axis=2, keepdims=True)
+    unit = chosen / np.where(lengths > 0, lengths, 1.0)  # [lists, 10, dimension]
+    # The square of the sum holds each pair's cosine twice, and each vector's own square.
+    cosines = (unit.sum(axis=1) ** 2).sum(axis=1) - (unit**2).sum(axis=(1, 2))
+    count = there.sum(axis=1)
+    return 1.0 - _divided(cosines, count * (count - 1))
+
+
+def _divided(total: npt.NDArray[Any], count: npt.NDArray[Any]) -> Floats:
+    """Quotients, NaN where there is nothing to divide by."""
+    return np.where(count > 0, total / np.maximum(1, count), np.nan)

@@ -1,0 +1,122 @@
+"""The part of an evaluation on the whole pool: what `recommend` would answer, beside its rivals."""
+
+from collections.abc import Mapping
+from dataclasses import asdict
+from types import MappingProxyType
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from genre_tf.evaluation.pool_rules import POOL_RULES
+from genre_tf.evaluation.ranking import mean_metrics
+from genre_tf.evaluation.report import Measured, Slices, finite, sliced
+from genre_tf.evaluation.significance import bootstrap_intervals, paired_bootstrap
+
+POOL_MODELS = ("recommend", "retrieval", "without_views")
+"""What is served, its first stage alone, and the same as served without counts of views."""
+
+COMPARED_METRICS = ("recall@10", "ndcg@10")
+_ALWAYS_COMPARED = "clicks_1h"  # the strongest simple rule on MIND
+
+
+def pool_section(
+    measured: Measured,
+    slices: Slices,
+    *,
+    articles: int,
+    per_moment: npt.NDArray[np.integer],
+    rule: str,
+    coverage: Mapping[str, float | None] = MappingProxyType({}),
+    calibration: Mapping[str, Any] | None = None,
+) -> dict[str, Any]:
+    """The whole pool's part of a report.
+
+    Args:
+        measured: "recommend", the other `POOL_MODELS` that were measured, and baselines by their names ->
+            metric -> float64 [impressions], NaN where undefined.
+        slices: what `slice_masks` returns, of the same impressions.
+        articles: articles that were in the pool at any moment.
+        per_moment: int [impressions], articles of the pool at the moment of each.
+        rule: the name out of `POOL_RULES` by which they were in it.
+        coverage: of models and baselines, what `pool_metrics.coverage` returns.
+        calibration: what `pool_metrics.calibration` returns, of the scores of `recommend`.
+
+    Returns:
+        Ready for JSON; rates are fractions: "recommend", "retrieval", "without_views" (slice > metric > mean,
+        {} where not measured), "baselines" (name > slice > metric > mean), "coverage" (name > fraction),
+        "intervals" (name > slice > metric > ends of the 95% interval by bootstrap), "significance" ("ours
+        over theirs" > metric > the fields of `significance.Difference`), "slices" (measured impressions in
+        each), "pool" ("articles", "per_moment" with "mean", "least" and "most", "rule", "reason",
+        "impressions"), "calibration". A number that is undefined is None.
+
+    Raises:
+        ValueError: "recommend" was not measured.
+    """
+    if "recommend" not in measured:
+        raise ValueError(f"`recommend` was not measured, but {', '.join(measured) or 'nothing'}.")
+    means = sliced(measured, slices)
+    baselines = {name: parts for name, parts in measured.items() if name not in POOL_MODELS}
+    defined = ~np.isnan(measured["recommend"]["recall@10"])
+    section = {
+        **{name: means.get(name, {}) for name in POOL_MODELS},
+        "baselines": {name: means[name] for name in baselines},
+        "coverage": dict(coverage),
+        "intervals": _intervals(measured, slices),
+        "significance": _compared(measured, baselines),
+        "slices": {part: int((mask & defined).sum()) for part, mask in slices.items()},
+        "pool": _pool(articles, per_moment, rule),
+        "calibration": dict(calibration or {}),
+    }
+    return dict(finite(section))
+
+
+def _pool(articles: int, per_moment: npt.NDArray[np.integer], rule: str) -> dict[str, Any]:
+    sizes = np.asarray(per_moment)
+    there = len(sizes) > 0
+    return {
+        "articles": int(articles),
+        "per_moment": {
+            "mean": float(sizes.mean()) if there else None,
+            "least": int(sizes.min()) if there else None,
+            "most": int(sizes.max()) if there else None,
+        },
+        "rule": rule,
+        "reason": POOL_RULES[rule],
+        "impressions": len(sizes),
+    }
+
+
+def _intervals(measured: Measured, slices: Slices) -> dict[str, dict[str, dict[str, list[float] | None]]]:
+    """name > slice > metric > ends; None where nothing is defined."""
+    columns = [(name, metric) for name, metrics in measured.items() for metric in metrics]
+    values = np.stack([measured[name][metric] for name, metric in columns], axis=1)  # [impressions, columns]
+    found: dict[str, dict[str, dict[str, list[float] | None]]] = {
+        name: {part: {} for part in slices} for name in measured
+    }
+    for part, mask in slices.items():
+        for (name, metric), ends in zip(columns, bootstrap_intervals(values[mask]), strict=True):
+            found[name][part][metric] = None if np.isnan(ends).any() else ends.tolist()
+    return found
+
+
+def _compared(measured: Measured, baselines: Measured) -> dict[str, dict[str, Any]]:
+    """`recommend` against the other models, the best baseline and clicks of now."""
+    rivals = [name for name in POOL_MODELS[1:] if name in measured]
+    recalls = {name: mean_metrics(metrics)["recall@10"] or 0.0 for name, metrics in baselines.items()}
+    best = sorted(recalls, key=lambda name: -recalls[name])[:1]
+    rivals += [name for name in dict.fromkeys([*best, _ALWAYS_COMPARED]) if name in baselines]
+    found = {
+        rival: {
+            metric: paired_bootstrap(measured["recommend"][metric], measured[rival][metric])
+            for metric in COMPARED_METRICS
+        }
+        for rival in rivals
+    }
+    return {
+        f"recommend over {rival}": {
+            metric: asdict(each) for metric, each in parts.items() if each is not None
+        }
+        for rival, parts in found.items()
+        if any(parts.values())
+    }

@@ -1,0 +1,48 @@
+"""Which articles a product could show at a moment: the pool that `recommend` is measured on."""
+
+from types import MappingProxyType
+
+import numpy as np
+import numpy.typing as npt
+
+from genre_tf.data.articles import PUBLISHED_UNKNOWN
+from genre_tf.errors import InputError
+
+POOL_RULES = MappingProxyType(
+    {
+        "split": "every article that the split shows to anyone, also later: one pool for all moments",
+        "first_seen": "articles that were shown at or before the moment: the log alone tells what was out",
+        "published": "articles published at or before the moment; shown before it where no time is known",
+    }
+)
+"""Name of a rule: what is in the pool, and why."""
+
+
+def pool_mask(
+    rule: str,
+    first_seconds: npt.NDArray[np.int64],
+    moment_seconds: int,
+    shown_now: npt.NDArray[np.bool_],
+) -> npt.NDArray[np.bool_]:
+    """The articles of the pool at a moment.
+
+    Args:
+        rule: a name out of `POOL_RULES`.
+        first_seconds: int64 [articles], seconds since 1970 from which an article is out: "first_seen": when
+            it was first shown; "published": when it was published, or first shown where that is not known;
+            `PUBLISHED_UNKNOWN` where neither is known: such an article is out only while it is shown.
+        moment_seconds: the moment, in seconds since 1970.
+        shown_now: bool [articles], shown by the impression of this moment, which proves that it is out.
+
+    Returns:
+        bool [articles].
+
+    Raises:
+        InputError: no such rule.
+    """
+    if rule not in POOL_RULES:
+        raise InputError(f"the pool's rule must be one of {', '.join(POOL_RULES)}; got {rule!r}")
+    if rule == "split":
+        return np.ones(len(first_seconds), bool)
+    known = first_seconds != PUBLISHED_UNKNOWN
+    return np.asarray(shown_now | (known & (first_seconds <= moment_seconds)))

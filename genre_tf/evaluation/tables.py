@@ -1,0 +1,47 @@
+"""Tables for people, as a terminal shows them."""
+
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Any
+
+from rich.table import Table
+
+
+def plain_table(
+    title: str,
+    rows: Mapping[str, Mapping[str, Any]],
+    columns: list[str],
+    headings: Mapping[str, str] = MappingProxyType({}),
+    digits: int = 3,
+) -> Table:
+    """A table of numbers.
+
+    Args:
+        title: what it shows.
+        rows: name of a row -> its numbers; a row without any is left out.
+        columns: the numbers to show; a cell is empty where a row lacks one.
+        headings: what a column is called, where not by its name.
+        digits: behind the point, of floats.
+    """
+    table = Table(title=title)
+    for column in ("", *columns):
+        table.add_column(headings.get(column, column), justify="right" if column else "left")
+    for name, values in rows.items():
+        if values:
+            table.add_row(name.replace("_", " "), *(_cell(values.get(column), digits) for column in columns))
+    return table
+
+
+def _number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _cell(value: Any, digits: int) -> str:
+    if not _number(value):
+        return ""
+    return f"{value:.{digits}f}" if isinstance(value, float) else str(value)
+
+
+def percent(value: float | None) -> str:
+    """A fraction in percent, empty for None."""
+    return "" if value is None else f"{100 * value:.1f}"

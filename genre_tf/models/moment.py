@@ -1,0 +1,70 @@
+"""What is read now: features of an article's live counters, and the bias that they give it."""
+
+import keras
+import numpy as np
+import numpy.typing as npt
+import tensorflow as tf
+
+from genre_tf.data.counters import COUNTERS
+
+_CLICKS = tuple(place for place, name in enumerate(COUNTERS) if name.startswith("clicks"))
+_VIEWS = tuple(place for place, name in enumerate(COUNTERS) if name.startswith("views"))
+_WHOLE_VIEWS, _AGE = COUNTERS.index("views"), COUNTERS.index("age_hours")
+_FRESH_HOURS = 12.0  # an article loses most of its readers within half a day
+# A handful of weights decides much and must move far: they are kept this many times smaller than they act.
+_PACE = 10.0
+
+
+def moment_features(counters: tf.Tensor, view_counters: bool) -> tf.Tensor:
+    """Logarithms of counts and rates, and functions of age: the same for a lone article as among others.
+
+    Each count enters twice: `log(1 + n)` tells large counts apart, `log(n + 0.05)` small ones that have faded.
+
+    Args:
+        counters: float32 [..., 9], the columns of `COUNTERS`; negative numbers count as 0.
+        view_counters: whether views may be looked at; they are another recommender's choice.
+
+    Returns:
+        float32 [..., F], finite for finite counters.
+    """
+    counters = tf.maximum(counters, 0.0)
+    clicks, views = (tf.gather(counters, places, axis=-1) for places in (_CLICKS, _VIEWS))  # 2 x [..., 4]
+    age_hours = counters[..., _AGE : _AGE + 1]
+    parts = [
+        tf.math.log1p(clicks),
+        tf.math.log(clicks + 0.05),
+        tf.math.log1p(age_hours),
+        tf.exp(-age_hours / _FRESH_HOURS),
+    ]
+    if view_counters:
+        never_shown = tf.cast(counters[..., _WHOLE_VIEWS : _WHOLE_VIEWS + 1] == 0, tf.float32)
+        rate = tf.math.log((clicks + 0.4) / (views + 10.0))  # 4 clicks in 100 views until told otherwise
+        parts += [tf.math.log1p(views), tf.math.log(views + 0.3), rate, never_shown]
+    return tf.concat(parts, axis=-1)
+
+
+class MomentBias(keras.layers.Layer):
+    """A linear layer over `moment_features`: how much more any reader clicks an article now.
+
+    Args:
+        view_counters: whether it knows views.
+    """
+
+    def __init__(self, view_counters: bool, name: str = "moment_bias") -> None:
+        super().__init__(name=name, dtype="float32")  # counts of thousands, whatever the policy
+        self.view_counters = view_counters
+        features = moment_features(tf.zeros([1, len(COUNTERS)]), view_counters).shape[-1]
+        self.kernel = self.add_weight(shape=(features,), initializer="zeros", name="kernel")
+        # Keeps the bias of an article that nobody knows at zero, so that texts alone stay comparable.
+        self.rest = self.add_weight(shape=(features,), initializer="zeros", trainable=False, name="rest")
+        self.rest.assign(moment_features(tf.zeros([len(COUNTERS)]), view_counters))
+        self.built = True
+
+    def call(self, counters: tf.Tensor) -> tf.Tensor:
+        """Biases of articles: float32 [..., 9] -> float32 [...]; 0 for counters of zeros."""
+        features = moment_features(counters, self.view_counters) - self.rest
+        return tf.linalg.matvec(features, _PACE * self.kernel)
+
+    def assign(self, weights: npt.NDArray[np.floating]) -> None:
+        """Take weights that act on `moment_features` as they are, float [F]."""
+        self.kernel.assign(np.asarray(weights, np.float32) / _PACE)

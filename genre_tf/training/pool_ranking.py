@@ -1,0 +1,157 @@
+"""The ranker's weights for its task behind retrieval: which of what was retrieved out of the pool is clicked."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import tensorflow as tf
+
+from genre_tf.config import RunConfig
+from genre_tf.data.examples import ImpressionExample
+from genre_tf.data.moment_pool import MomentPool, moment
+from genre_tf.evaluation.scoring import TwoTowerScorer
+from genre_tf.models.checkpoint import WEIGHTS_FILE, load_two_tower
+from genre_tf.models.ranker import Ranker, flat
+from genre_tf.models.two_tower import TwoTower
+from genre_tf.training.progress import Report
+from genre_tf.training.ranker_start import logistic_regression
+from genre_tf.training.softmax_regression import Choices, softmax_regression
+from genre_tf.training.stage_data import StageData
+
+_MOST_IMPRESSIONS = 2_500  # a few dozen weights are steady long before
+_RETRIEVED = 300  # what `genre export` hands to the ranker by default
+_DRAWN_RETRIEVED, _DRAWN_REST = 60, 40
+_TOP = 30  # places of a list by which its scores become probabilities: those that readers may get to see
+
+Vectors = npt.NDArray[np.float32]
+
+
+class _Lists(NamedTuple):
+    """For each impression: the pool of its moment, best first as the towers order it, and what was clicked."""
+
+    examples: list[ImpressionExample]
+    rows: list[npt.NDArray[np.int32]]
+
+
+def fit_pool_head(ranker: Ranker, data: StageData, config: RunConfig, report: Report) -> None:
+    """Give the ranker's `pool_head` the weights that explain clicks out of the whole pool, and calibrate it.
+
+    Of each click's pool some of the best 300 and some of the rest are drawn, and count for those that they
+    stand for. So the weights are those of a choice out of the whole pool; then the probabilities are fitted to
+    the newest part of the log, which nothing was learned from.
+
+    Args:
+        ranker: after its training.
+        data: its log.
+        config: settings of the run.
+        report: takes a line of progress.
+    """
+    towers = load_two_tower(data.run) if (data.run / "retrieval" / WEIGHTS_FILE).is_file() else None
+    if towers is None:
+        report("no trained retrieval stage: the ranker learns from articles drawn evenly from the pool")
+    features = _Features(ranker, data)
+    learned = data.train[: len(data.train) - data.replayed]
+    chosen = sorted((one for one in learned if _counts(one, data.pool)), key=moment)
+    # The newest: at the beginning of a log there is nothing in the counters yet.
+    lists = _lists(towers, data, chosen[-_MOST_IMPRESSIONS:])
+    if not lists.examples:
+        report("no impression shows what the pool of its moment was: nothing to learn from it")
+        return
+    kernel = softmax_regression(_choices(features, lists, data.pool, config.seed))
+    ranker.pool_head.assign(kernel, 0.0)
+    held_out = [one for one in data.validation if _counts(one, data.pool)]
+    slope, bias = _calibrated(features, _lists(towers, data, held_out[:_MOST_IMPRESSIONS]), data.pool, kernel)
+    ranker.pool_head.assign(kernel * slope, bias)
+
+
+def _counts(example: ImpressionExample, pool: MomentPool) -> bool:
+    return bool((example.labels > 0).any()) and len(pool.rows(moment(example))) > 1
+
+
+class _Features:
+    """What `pool_head` weighs, of an impression's reader and any rows of the table."""
+
+    def __init__(self, ranker: Ranker, data: StageData) -> None:
+        articles = tf.constant(ranker.encoder.embed(data.features))
+        rows = tf.TensorSpec([None], tf.int32)
+
+        def features(history: tf.Tensor, candidates: tf.Tensor, counters: tf.Tensor) -> tf.Tensor:
+            clicks, mask = tf.gather(articles, history)[None], (history > 0)[None]
+            found = ranker.similarities(clicks, mask, tf.gather(articles, candidates)[None])
+            return ranker.pool_head.features(flat(found)[0], counters)
+
+        signature = [rows, rows, tf.TensorSpec([None, None], tf.float32)]
+        self._features = tf.function(features, input_signature=signature, autograph=False)
+        self._pool = data.pool
+
+    def __call__(self, example: ImpressionExample, rows: npt.NDArray[np.int32]) -> Vectors:
+        """Features of rows just before an impression, float32 [len(rows), S + F]."""
+        history = example.history if len(example.history) else np.zeros(1, np.int32)
+        counters = self._pool.counters(rows, moment(example))
+        return np.asarray(self._features(history, rows.astype(np.int32), counters))
+
+
+def _lists(towers: TwoTower | None, data: StageData, examples: Sequence[ImpressionExample]) -> _Lists:
+    pool = data.pool
+    if towers is None:
+        generator = np.random.default_rng(0)
+        return _Lists(list(examples), [generator.permutation(_unread(one, pool)) for one in examples])
+    vectors = towers.encoder.embed(data.features)
+    queries = towers.query(TwoTowerScorer(towers, vectors).user_vectors(examples))
+    ordered = []
+    for one, query in zip(examples, queries, strict=True):
+        rows = _unread(one, pool)
+        articles = towers.article_vectors(vectors[rows], pool.counters(rows, moment(one)))
+        scores = np.asarray(tf.linalg.matvec(articles, query))
+        ordered.append(rows[np.argsort(-scores, kind="stable")])
+    return _Lists(list(examples), ordered)
+
+
+def _unread(example: ImpressionExample, pool: MomentPool) -> npt.NDArray[np.int32]:
+    rows = pool.rows(moment(example))
+    clicked = example.candidates[example.labels > 0]
+    return rows[~np.isin(rows, np.setdiff1d(example.history, clicked))]
+
+
+def _choices(features: _Features, lists: _Lists, pool: MomentPool, seed: int) -> Choices:
+    generator = np.random.default_rng(seed)
+    found: list[Vectors] = []
+    sizes: list[int] = []
+    probabilities: list[Vectors] = []
+    for one, rows in zip(lists.examples, lists.rows, strict=True):
+        clicked = one.candidates[(one.labels > 0) & (one.candidates > 0)]
+        parts = []
+        for part, most in ((rows[:_RETRIEVED], _DRAWN_RETRIEVED), (rows[_RETRIEVED:], _DRAWN_REST)):
+            others = part[~np.isin(part, clicked)]
+            drawn = generator.permutation(others)[:most]
+            parts.append((drawn, len(drawn) / max(1, len(others))))
+        negatives = np.concatenate([drawn for drawn, _ in parts])
+        known = features(one, np.concatenate([clicked, negatives]))
+        shares = np.repeat([share for _, share in parts], [len(drawn) for drawn, _ in parts])
+        for number in range(len(clicked)):
+            found.append(np.concatenate([known[[number]], known[len(clicked) :]]))
+            sizes.append(1 + len(negatives))
+            probabilities.append(np.concatenate([[1.0], shares]).astype(np.float32))
+    return Choices(np.concatenate(found), np.asarray(sizes), np.concatenate(probabilities))
+
+
+def _calibrated(features: _Features, lists: _Lists, pool: MomentPool, kernel: Vectors) -> tuple[float, float]:
+    """Slope and bias that turn logits of a choice into those of a click probability (Platt 1999).
+
+    They are fitted where they are read: on the best of what is retrieved.
+    """
+    logits, labels = [], []
+    for one, rows in zip(lists.examples, lists.rows, strict=True):
+        retrieved = rows[:_RETRIEVED]
+        scores = features(one, retrieved) @ kernel
+        best = np.argsort(-scores, kind="stable")[:_TOP]
+        logits.append(scores[best])
+        labels.append(np.isin(retrieved[best], one.candidates[one.labels > 0]))
+    if not logits or not np.concatenate(labels).any():
+        return 1.0, 0.0
+    together = np.concatenate(logits)
+    mean, spread = float(together.mean()), max(float(together.std()), 1e-3)
+    weights, bias = logistic_regression(((together - mean) / spread)[:, None], np.concatenate(labels))
+    slope = max(float(weights[0]) / spread, 1e-3)  # the order stays
+    return slope, bias - slope * mean

@@ -1,0 +1,171 @@
+"""Lists out of the whole pool, by small lists whose numbers can be worked out by hand."""
+
+import numpy as np
+import pytest
+
+from genre_tf.evaluation.pool_metrics import (
+    LIST_QUALITIES,
+    RANK_METRICS,
+    answer_accuracy,
+    calibration,
+    category_diversity,
+    coverage,
+    diversity,
+    fresh,
+    list_metrics,
+    list_qualities,
+    novelty,
+    rank_metrics,
+)
+
+
+def rows(*each: list[int]) -> list[np.ndarray]:
+    return [np.array(row, np.int64) for row in each]
+
+
+def test_a_click_at_the_third_place_and_one_that_was_not_found():
+    found = list_metrics(np.array([[7, 5, 3, -1]]), rows([3, 9]))
+    assert set(found) == set(RANK_METRICS)
+    assert found["recall@10"].tolist() == [0.5]
+    assert found["recall@300"].tolist() == [0.5], "a cutoff beyond the list counts what there is"
+    assert found["mrr"][0] == pytest.approx((1 / 3 + 0) / 2)
+    assert found["ndcg@10"][0] == pytest.approx((1 / 2) / (1 + 1 / np.log2(3)))
+    assert all(values.dtype == np.float64 and values.shape == (1,) for values in found.values())
+
+
+def test_cutoffs_count_the_places_up_to_k():
+    found = list_metrics(np.arange(400)[None].repeat(2, 0), rows([9, 10, 99, 299], [300, 350]))
+    assert [found[f"recall@{k}"].tolist() for k in (10, 50, 100, 300)] == [
+        [0.25, 0.0],
+        [0.5, 0.0],
+        [0.75, 0.0],
+        [1.0, 0.0],
+    ]
+    assert found["ndcg@10"][1] == 0
+    assert found["mrr"][1] == pytest.approx((1 / 301 + 1 / 351) / 2)
+
+
+def test_more_clicks_than_places_can_still_be_ordered_ideally():
+    assert list_metrics(np.arange(10)[None], rows(list(range(12))))["ndcg@10"][0] == pytest.approx(1)
+
+
+def test_an_empty_list_finds_nothing_and_a_click_outside_the_pool_is_no_empty_place():
+    for lists in (np.full((2, 5), -1), np.empty((2, 0), np.int64)):
+        found = list_metrics(lists, rows([1], [-1]))
+        assert all(values.tolist() == [0, 0] for values in found.values())
+
+
+def test_an_impression_without_a_click_is_undefined_and_no_impressions_are_none():
+    found = list_metrics(np.array([[1, 2], [1, 2]]), rows([], [1]))
+    assert all(np.isnan(values[0]) and values[1] == 1 for values in found.values())
+    assert all(values.shape == (0,) for values in list_metrics(np.empty((0, 5), np.int64), []).values())
+
+
+def test_ranks_of_the_whole_pool_give_the_same_numbers_as_its_list_and_may_be_halves():
+    order = np.random.default_rng(0).permutation(500)
+    clicked = rows([3, 77, 401])
+    ranks = [np.argsort(order)[clicked[0]] + 1]
+    by_list, by_rank = list_metrics(order[None], clicked), rank_metrics(ranks)
+    assert {name: values.tolist() for name, values in by_list.items()} == {
+        name: values.tolist() for name, values in by_rank.items()
+    }
+    tied = rank_metrics([np.array([10.5]), np.array([1.5])])
+    assert tied["recall@10"].tolist() == [0, 1]
+    assert tied["ndcg@10"].tolist() == [0, 1 / np.log2(2.5)]
+
+
+def test_lists_of_other_impressions_are_refused():
+    with pytest.raises(ValueError, match="2 impressions"):
+        list_metrics(np.zeros((1, 3), np.int64), rows([1], [2]))
+
+
+def test_diversity_is_the_mean_distance_of_pairs_of_titles():
+    vectors = np.array([[2, 0], [0, 3], [-1, 0], [1, 0], [0, 0]], np.float32)
+    lists = np.array([[0, 1, -1], [0, 2, -1], [0, 3, -1], [0, 1, 2], [0, 4, -1], [0, -1, -1], [-1, -1, -1]])
+    assert diversity(lists, vectors)[:5] == pytest.approx([1, 2, 0, (1 + 2 + 1) / 3, 1])
+    assert np.isnan(diversity(lists, vectors)[5:]).all(), "one article has no pair"
+
+
+def test_diversity_is_the_same_in_blocks_of_any_size(monkeypatch: pytest.MonkeyPatch):
+    generator = np.random.default_rng(1)
+    vectors, lists = generator.normal(size=(30, 4)), generator.integers(-1, 30, (7, 12))
+    whole = diversity(lists, vectors)
+    monkeypatch.setattr("genre_tf.evaluation.pool_metrics._BLOCK_LISTS", 3)
+    assert diversity(lists, vectors) == pytest.approx(whole)
+    unit = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+    first = [at for at in lists[0, :10] if at >= 0]
+    pairs = [1 - unit[a] @ unit[b] for place, a in enumerate(first) for b in first[:place]]
+    assert whole[0] == pytest.approx(np.mean(pairs))
+
+
+def test_category_diversity_is_the_share_of_pairs_that_differ():
+    lists = np.array([[0, 1, 2], [0, 1, -1], [0, -1, -1]])
+    found = category_diversity(lists, np.array([4, 4, 5]))
+    assert found[:2].tolist() == [pytest.approx(2 / 3), 0]
+    assert np.isnan(found[2])
+
+
+def test_novelty_is_the_bits_of_an_articles_share_of_views():
+    views = np.array([[3.0, 0.0, np.nan], [np.nan] * 3])
+    found = novelty(np.array([[0, 1, -1], [-1, -1, -1]]), views, np.array([12.0, 12.0]), 4)
+    assert found[0] == pytest.approx((np.log2(16 / 4) + np.log2(16 / 1)) / 2)
+    assert np.isnan(found[1])
+
+
+def test_fresh_is_younger_than_a_day_and_only_the_first_ten_places_count():
+    lists = np.array([[0, 1, 2, -1]])
+    assert fresh(lists, np.array([[1.0, 24.0, np.nan, 0.0]])).tolist() == [pytest.approx(1 / 3)]
+    long = np.arange(20)[None]
+    assert fresh(long, np.where(long < 10, 0.0, 99.0)).tolist() == [1]
+
+
+def test_coverage_counts_what_any_list_shows_first():
+    lists = np.array([[0, 1, -1], [1, 2, -1]])
+    assert coverage(lists, 6) == 0.5
+    assert coverage(np.arange(20)[None], 20) == 0.5, "the first ten of each"
+    assert coverage(np.full((2, 3), -1), 6) == 0
+    assert coverage(lists, 0) is None
+
+
+def test_all_qualities_come_together_one_number_an_impression():
+    lists = np.array([[0, 1], [-1, -1]])
+    found = list_qualities(
+        lists,
+        vectors=np.eye(2, dtype=np.float32),
+        category_of=np.array([0, 1]),
+        views=np.zeros((2, 2)),
+        all_views=np.zeros(2),
+        pool_articles=np.array([2, 2]),
+        age_hours=np.zeros((2, 2)),
+    )
+    assert tuple(found) == LIST_QUALITIES
+    assert [values[0] for values in found.values()] == [1, 1, 1, 1]
+    assert all(np.isnan(values[1]) for values in found.values())
+
+
+def test_accuracy_stands_beside_always_saying_no():
+    found = answer_accuracy(np.array([0.5, 0.4, 0.9, 0.1]), np.array([True, True, False, False]))
+    assert found == {"accuracy": 0.5, "always_no": 0.5}
+    assert answer_accuracy(np.empty(0), np.empty(0, bool)) == {"accuracy": None, "always_no": None}
+
+
+def test_calibration_by_hand():
+    scores, clicked = np.array([0.8, 0.2, 0.4, 0.2]), np.array([True, False, False, False])
+    found = calibration(scores, clicked, bins=2)
+    assert found["mean_score"] == pytest.approx(0.4) and found["click_rate"] == 0.25
+    assert found["ratio"] == pytest.approx(1.6)
+    assert found["brier"] == pytest.approx((0.04 + 0.04 + 0.16 + 0.04) / 4)
+    assert found["brier_of_click_rate"] == pytest.approx(0.25 * 0.75)
+    low, high = found["bins"]
+    assert (low["mean_score"], low["click_rate"], low["count"]) == (pytest.approx(0.2), 0, 2)
+    assert (high["mean_score"], high["click_rate"], high["count"]) == (pytest.approx(0.6), 0.5, 2)
+    assert high["low"] < 0.5 < high["high"]
+
+
+def test_calibration_of_nothing_and_without_a_click():
+    assert calibration(np.empty(0), np.empty(0, bool))["bins"] == []
+    assert calibration(np.empty(0), np.empty(0, bool))["brier"] is None
+    found = calibration(np.array([0.1]), np.array([False]))
+    assert found["ratio"] is None and len(found["bins"]) == 1
+    with pytest.raises(ValueError, match="not of the same articles"):
+        calibration(np.ones(2), np.ones(3, bool))
