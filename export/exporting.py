@@ -9,12 +9,10 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from genre_tf.config import read_config
 from genre_tf.data.manifest import load_manifest
-from genre_tf.data.records import read_examples
 from genre_tf.errors import InputError
+from genre_tf.evaluation.whole_pool import learned_limit
 from genre_tf.export.contract import files_fingerprint
 from genre_tf.export.generator_servable import generator_servable
 from genre_tf.export.pool import build_catalogue, read_pool
@@ -22,7 +20,6 @@ from genre_tf.export.publishing import publish, staged
 from genre_tf.export.servables import Servable, recommender_servable, write_version
 from genre_tf.export.verification import Verification, require_passed, verify_version
 from genre_tf.funnel.encoding import share_frozen_layers
-from genre_tf.funnel.freshness import learned_age_limit
 from genre_tf.funnel.index import Catalogue, may_be_found
 from genre_tf.funnel.partitioned_index import PartitionedOptions
 from genre_tf.funnel.selection import Rules
@@ -113,7 +110,7 @@ def _servables(
     history = config.data.max_history
     rules = options.rules
     if options.learn_age_limit and pool.as_of is not None:
-        rules = replace(rules, max_age_hours=age_limit(run))
+        rules = replace(rules, max_age_hours=learned_limit(run))
     report(_pool_line(catalogue, rules))
     yield recommender_servable(
         two_tower,
@@ -141,12 +138,6 @@ def _servables(
             safety=safety,
             classifier=classifier,
         )
-
-
-def age_limit(run: Path) -> float | None:
-    """The age in hours below which 99 % of the newest clicks of a run's log fall; None where none has an age."""
-    clicked = [one.counters[one.labels > 0] for one in read_examples(run / "prepared", "validation")]
-    return learned_age_limit(np.concatenate(clicked)) if clicked else None
 
 
 def _pool_line(catalogue: Catalogue, rules: Rules) -> str:

@@ -5,11 +5,11 @@ from typing import Any, NamedTuple
 
 import tensorflow as tf
 
-from genre_tf.export import parsing
 from genre_tf.export.evidence import Evidence
 from genre_tf.export.exchanges import Exchange
 from genre_tf.export.names import GENERATOR
 from genre_tf.export.saved_model import write_saved_model
+from genre_tf.funnel import parsing
 from genre_tf.funnel.encoding import encode_once, encode_titles
 from genre_tf.generation.safety_classifier import SafetyClassifier
 from genre_tf.generation.writer import nothing_unsafe

@@ -1,4 +1,4 @@
-"""The house: small files and functions, imports that run downwards, one place for the environment."""
+"""The house: no file or function too long, imports that run downwards, one place for the environment."""
 
 import ast
 import subprocess
@@ -33,12 +33,13 @@ FLOOR = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}
 
 
 @pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(ROOT)))
-def test_files_and_functions_are_small(path):
+def test_no_file_has_over_500_lines_and_no_function_over_80(path):
+    """Sizes are a smell, not a law: whoever comes here looks twice at what grew."""
     text = path.read_text("utf-8")
-    assert text.count("\n") <= 300
+    assert text.count("\n") <= 500
     for node in ast.walk(ast.parse(text)):
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
-            assert (node.end_lineno or node.lineno) - node.lineno < 60, node.name
+            assert (node.end_lineno or node.lineno) - node.lineno < 80, node.name
 
 
 def _room(path: Path) -> str:

@@ -1,5 +1,6 @@
 """`genre evaluate`: every metric, per slice, beside the baselines."""
 
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
@@ -7,6 +8,15 @@ import typer
 
 from genre_tf.cli.console import print_json, progress, results
 from genre_tf.cli.tensorflow_notes import load_tensorflow
+
+
+class PoolRule(StrEnum):
+    """What is in the pool of a moment."""
+
+    split = "split"
+    first_seen = "first_seen"
+    published = "published"
+    none = "none"
 
 
 def evaluate(
@@ -29,6 +39,21 @@ def evaluate(
             min=1, max=64, help="Texts for each of them, of which the ranking serves one; default: as served."
         ),
     ] = None,
+    pool: Annotated[
+        PoolRule,
+        typer.Option(
+            help="What `recommend` may choose from at the moment of an impression: every article of the split, "
+            "those shown or those published before; none: the whole pool is not measured."
+        ),
+    ] = PoolRule.split,
+    refresh_hours: Annotated[
+        float,
+        typer.Option(
+            min=0.0,
+            help="Measure the whole pool with the counters of a server that is refreshed every so many hours; "
+            "0: with those of the very moment.",
+        ),
+    ] = 0.0,
     max_bad_rows: Annotated[int, typer.Option(help="Faulty rows of the split that may be skipped.")] = 0,
     as_json: Annotated[bool, typer.Option("--json", help="The report as JSON instead of tables.")] = False,
 ) -> None:
@@ -39,6 +64,7 @@ def evaluate(
     load_tensorflow()
     from genre_tf.evaluation.evaluate import EvaluationOptions, Measured, evaluate_run
     from genre_tf.evaluation.report import print_report
+    from genre_tf.evaluation.whole_pool import PoolOptions
     from genre_tf.reporting.board import clear
     from genre_tf.reporting.keeping import keep_evaluation
     from genre_tf.reporting.looking import log_models
@@ -50,6 +76,7 @@ def evaluate(
         readers=readers,
         samples=samples,
         max_bad_rows=max_bad_rows,
+        pool=None if pool is PoolRule.none else PoolOptions(rule=pool.value, refresh_hours=refresh_hours),
     )
 
     def say(line: str) -> None:

@@ -57,7 +57,7 @@ def refresh(
     max_bad_rows: Annotated[int, typer.Option(help="Faulty rows that may be skipped in each file.")] = 0,
     json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
 ) -> None:
-    """Write the next version of genre_recommender with another index or other counters; the live one is only read.
+    """Write the next version of genre_recommender, with another index or other counters; reads the live one.
 
     New articles are encoded with the served model itself: neither the run nor its data are needed. The
     version appears whole or not at all, after it was verified as an export is. genre_generator keeps the

@@ -95,7 +95,7 @@ class RetrievalConfig:
     """The two towers."""
 
     heads: int = 8
-    # Width of the vectors that are searched: the principal directions of the news tower's parts; 0: all of them.
+    # Width of the vectors that are searched: principal directions of the news tower's parts; 0: all of them.
     dimension: int = 128
     view_counters: bool = True  # views too say what is read now; False: clicks and age alone
     negatives: int = 4  # shown and not clicked, per click: few and hard

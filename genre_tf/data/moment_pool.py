@@ -1,4 +1,4 @@
-"""What could be shown at a moment of a log: the articles of its day, each with its counters of that moment."""
+"""What could be shown at a moment of a log: the articles of its day, with their counters of that moment."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -53,7 +53,7 @@ class MomentPool:
         return found
 
     def rows(self, seconds: int) -> Rows:
-        """The articles that could be shown at a moment, int32 [N]; none on a day that the log does not know."""
+        """The articles that could be shown at a moment, int32 [N]; none on a day without impressions."""
         return self._rows_of_day.get(seconds // _DAY_SECONDS, np.zeros(0, np.int32))
 
     def counters(self, rows: npt.ArrayLike, seconds: int) -> npt.NDArray[np.float32]:
@@ -117,12 +117,13 @@ def _with_pool(
     generator: np.random.Generator,
 ) -> tuple[ImpressionExample, npt.NDArray[np.float32]]:
     seconds = moment(example)
-    passed = np.flatnonzero((example.labels <= 0) & (example.candidates > 0))
+    never = np.concatenate([example.history, example.candidates[example.labels > 0]])
+    passed = np.flatnonzero((example.candidates > 0) & ~np.isin(example.candidates, never))
     beside = generator.permutation(passed)[:shown]
     rest = pool.rows(seconds)
     if shown:  # the part that is drawn from by itself
         rest = rest[~np.isin(rest, example.candidates)]
-    rest = rest[~np.isin(rest, np.concatenate([example.history, example.candidates[example.labels > 0]]))]
+    rest = rest[~np.isin(rest, never)]
     others = generator.permutation(rest)[:drawn]
     candidates = np.concatenate([example.candidates[[click]], example.candidates[beside], others])
     counters = [example.counters[[click]], example.counters[beside], pool.counters(others, seconds)]

@@ -11,17 +11,20 @@ from genre_tf.config import RunConfig
 from genre_tf.data.examples import ImpressionExample
 from genre_tf.evaluation import baselines
 from genre_tf.evaluation.ranking_report import click_report, ranking_report, retrieval_report
-from genre_tf.evaluation.report import finite
+from genre_tf.evaluation.report import Slices, finite
 from genre_tf.evaluation.run_models import chosen_models, has_generator, load_scorers, open_run
 from genre_tf.evaluation.scored_log import ScoredLog, read_log
 from genre_tf.evaluation.scoring import (
     ModelScorer,
+    RankerScorer,
     Scorer,
     Scores,
+    TwoTowerScorer,
     score_blocks,
 )
 from genre_tf.evaluation.slices import Seen, slice_masks
 from genre_tf.evaluation.title_vectors import title_vectors
+from genre_tf.evaluation.whole_pool import PoolOptions, pool_report
 from genre_tf.evaluation.writer_evaluation import WriterEvaluation
 from genre_tf.models.checkpoint import BACKBONE_FOLDER, WEIGHTS_FILE
 from genre_tf.models.generator_checkpoint import check_towers
@@ -42,6 +45,7 @@ class EvaluationOptions:
         samples: texts for each of these readers, of which the ranking chooses one; None: as many as
             are served.
         max_bad_rows: rows of the split that may be skipped.
+        pool: how the whole pool is measured; None: not at all.
     """
 
     models: tuple[str, ...] = ()
@@ -50,6 +54,7 @@ class EvaluationOptions:
     readers: int = 200
     samples: int | None = None
     max_bad_rows: int = 0
+    pool: PoolOptions | None = PoolOptions()  # noqa: RUF009  (frozen)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,7 +92,8 @@ def evaluate_run(
 
     Returns:
         The report, ready for JSON; rates are fractions: split, impressions, slices (impressions in each),
-        what `ranking_report` and `click_report` give, retrieval (recall@k), generation, before (models,
+        what `ranking_report` and `click_report` give, pool (what `recommend` would answer out of the whole
+        pool, see `pool_section`), retrieval (recall@k of the texts alone), generation, before (models,
         retrieval and generation as before training), samples (what was written for some readers).
 
     Raises:
@@ -122,11 +128,28 @@ def evaluate_run(
         "generation": {},
     }
     report["before"] |= {"retrieval": retrieval_report(untrained, examples), "generation": {}}
+    report["pool"] = _whole_pool(run, log, scorers, slices, options, say)
     if look is not None:
         look(Measured(log=log, examples=examples, scorers=scorers))
     if options.generation and has_generator(run):
         _add_texts(WriterEvaluation(run, config, log, examples, clicked, scorers, say), options, report)
     return dict(finite(report))
+
+
+def _whole_pool(
+    run: Path,
+    log: ScoredLog,
+    scorers: Mapping[str, Scorer],
+    slices: Slices,
+    options: EvaluationOptions,
+    say: Say,
+) -> dict[str, Any]:
+    """What `recommend` would answer; nothing where one of the two stages was not trained or not asked for."""
+    towers = scorers.get("two_tower")
+    ranker = scorers.get("ranker_counters") or scorers.get("ranker")
+    if options.pool is None or not isinstance(towers, TwoTowerScorer) or not isinstance(ranker, RankerScorer):
+        return {}
+    return pool_report(run, log, towers, ranker, slices, options.pool, say)
 
 
 def _size(log: ScoredLog) -> str:

@@ -16,6 +16,8 @@ import tensorflow as tf
 from genre_tf.data.counters import epoch_seconds
 from genre_tf.data.decay import UNKNOWN_TIME, earliest
 from genre_tf.data.examples import ImpressionExample
+from genre_tf.data.manifest import SPLITS
+from genre_tf.data.records import read_examples
 from genre_tf.data.view_log import ViewLog
 from genre_tf.evaluation import pool_metrics
 from genre_tf.evaluation.pool_baselines import BASELINES, ranks_of
@@ -24,6 +26,7 @@ from genre_tf.evaluation.pool_rules import pool_mask
 from genre_tf.evaluation.report import Slices
 from genre_tf.evaluation.scored_log import ScoredLog, counters_before
 from genre_tf.evaluation.scoring import RankerScorer, TwoTowerScorer
+from genre_tf.funnel.freshness import learned_age_limit
 from genre_tf.funnel.index import ArticleIndex, Catalogue
 from genre_tf.funnel.recommender import Recommender
 from genre_tf.funnel.selection import Rules
@@ -45,12 +48,21 @@ class PoolOptions:
         rule: a name out of `POOL_RULES`.
         refresh_hours: 0: counters of the very moment, as `recommend_live` brings them; above: those of the last
             full period, as a server has them that is refreshed so often.
-        rules: as exported.
+        rules: as exported; None: those that an export has by default.
     """
 
     rule: str = "split"
     refresh_hours: float = 0.0
-    rules: Rules = Rules()  # noqa: RUF009  (frozen)
+    rules: Rules | None = None
+
+
+def learned_limit(run: Path) -> float | None:
+    """The age in hours below which 99 % of a run's newest clicks fall, unless still read; None: none has an age.
+
+    The newest part of the training log alone is looked at: at the beginning of a log everything seems young.
+    """
+    clicked = [one.counters[one.labels > 0] for one in read_examples(run / "prepared", SPLITS[1])]
+    return learned_age_limit(np.concatenate(clicked)) if clicked else None
 
 
 class PoolAnswers:
@@ -152,8 +164,9 @@ def pool_report(
     known = np.flatnonzero([(one.labels > 0).any() for one in examples])
     known = known[:: 1 + len(known) // _MOST_IMPRESSIONS]
     moments = _Moments(run, log, examples, options)
+    rules = options.rules or Rules(max_age_hours=learned_limit(run))
     say(f"whole pool: {len(known)} impressions with a click, {moments.articles} articles")
-    answers = PoolAnswers(towers, ranker, log, options.rules, log.max_history)
+    answers = PoolAnswers(towers, ranker, log, rules, log.max_history)
     collected = _Collected(towers.vectors, log, moments)
     order = sorted(known, key=lambda number: moments.seconds[number])
     for number in order:
@@ -288,7 +301,7 @@ class _Collected:
         hits = np.stack([np.isin(*pair) for pair in zip(shown, self.clicked, strict=True)])
         scores = np.stack(self.scores)
         real = shown >= 0
-        return pool_section(
+        section = pool_section(
             measured,
             slices,
             articles=self.articles,
@@ -301,3 +314,5 @@ class _Collected:
                 **pool_metrics.answer_accuracy(scores[real], hits[real]),
             },
         )
+        section["recommend"]["all"]["coverage"] = section["coverage"]["recommend"]
+        return section

@@ -102,7 +102,7 @@ class Recommender:
         """The whole funnel for a reader known by article ids; string [B]."""
         return self._recommend(history, None)
 
-    def recommend_live(self, history: tf.Tensor, news_id: tf.Tensor, **counters: tf.Tensor) -> Answer:
+    def recommend_live(self, history: tf.Tensor, news_id: tf.Tensor, *counters: tf.Tensor) -> Answer:
         """As `recommend`, with the counters of the moment for the articles that `news_id` names.
 
         The answer is that of a version which was refreshed with these counters, so that a server need not load
@@ -111,12 +111,12 @@ class Recommender:
         Args:
             history: string [B].
             news_id: string [B], up to 2,000 ids.
-            counters: string [B] for each of `COUNTERS`, numbers in the order of `news_id`.
+            counters: string [B] for each of `COUNTERS`, in its order; numbers in the order of `news_id`.
         """
         rows = self.index.rows(parsing.first(parsing.split_ids(news_id), MOST_LIVE))
         named, _ = parsing.to_dense(rows)  # [B, W]
         width = tf.shape(named, tf.int64)[1]
-        columns = [parsing.to_dense(parsing.split_numbers(counters[name]), width)[0] for name in COUNTERS]
+        columns = [parsing.to_dense(parsing.split_numbers(column), width)[0] for column in counters]
         known = tf.stack(columns, axis=-1)  # [B, W, 9]
         return self._recommend(history, Live(_each_once(named), known, self.models.moment_bias(known)))
 

@@ -88,7 +88,7 @@ class ArticleFeatures:
 
         Args:
             batches: of `impression_batches`.
-            tokens: T, the same for every batch, at least that of the longest text; None: each batch's longest.
+            tokens: T, the same for every batch, at least that of the longest text; None: the longest of each.
         """
 
         # AutoGraph would convert this whole class for one method that has nothing to convert.

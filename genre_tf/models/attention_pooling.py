@@ -33,9 +33,7 @@ class AttentionPooling(keras.layers.Layer):
             )
         self.built = True
 
-    def weights_of(
-        self, elements: tf.Tensor, mask: tf.Tensor, counted: tf.Tensor | None = None
-    ) -> tf.Tensor:
+    def weights_of(self, elements: tf.Tensor, mask: tf.Tensor, counted: tf.Tensor | None = None) -> tf.Tensor:
         """Attention weights, float32 [B, T]; they sum to 1 over real elements, 0 where there is none."""
         scores = self.score(self.score_hidden(elements))[..., 0]  # [batch, elements]
         if self.positions:

@@ -85,7 +85,8 @@ class NewsBackbone:
     def trained_share(self) -> str:
         """What is trained of the backbone, in one line for the progress of a training."""
         mode, whole = self.config.trainable, self.bert.backbone.count_params()
-        return f"news backbone, {mode}: {self.trained_parameters:,} trained parameters beside {whole:,} in all"
+        trained = self.trained_parameters
+        return f"news backbone, {mode}: {trained:,} trained parameters beside {whole:,} in all"
 
 
 def load_news_backbone(name: str | Path, config: NewsConfig, categories: Categories) -> NewsBackbone:

@@ -1,8 +1,9 @@
 """Vectors of every article of a catalogue, in files that any program can read.
 
-The files of a folder: `news_ids.txt`, an id a line; `embeddings-00000-of-00003.npy` and so on, float32 matrices
-whose rows, one shard after another, are those of the ids; and `manifest.json`. NumPy's own format without pickles
-is read by every language that has a reader for arrays, can be mapped into memory, and needs no TensorFlow.
+The files of a folder: `news_ids.txt`, an id a line; `embeddings-00000-of-00003.npy` and so on, float32
+matrices whose rows, one shard after another, are those of the ids; and `manifest.json`. NumPy's own format
+without pickles is read by every language that has a reader for arrays, can be mapped into memory, and needs
+no TensorFlow.
 """
 
 import json
@@ -17,7 +18,13 @@ from genre_tf.data.articles import Article, ArticleTable
 from genre_tf.data.beam.runners import Runner
 from genre_tf.data.faults import FaultPolicy
 from genre_tf.data.lines import find_file
-from genre_tf.data.manifest import MANIFEST_FILE, Manifest, file_fingerprint, output_fingerprints, write_manifest
+from genre_tf.data.manifest import (
+    MANIFEST_FILE,
+    Manifest,
+    file_fingerprint,
+    output_fingerprints,
+    write_manifest,
+)
 from genre_tf.data.mind import NEWS, read_news, split_files
 from genre_tf.data.whole_folder import whole_folder
 from genre_tf.errors import InputError

@@ -14,12 +14,12 @@ PACE = 10.0
 
 
 class CounterHead(keras.layers.Layer):
-    """A linear layer over what the text and the counters say of each candidate, beside the other candidates.
+    """A linear layer over what text and counters say of each candidate, compared with the other candidates.
 
     Everything is standardised within the impression: a quiet night and a busy noon then look alike, and so do
     the first day of a log and its tenth, a reader of one interest and a reader of many. Without that it ranks
-    the next day worse (measured: of the counters 1.4 points of AUC, of the similarities 0.7). A lone candidate
-    has nothing to be compared with: it gets the click rate.
+    the next day worse (measured: of the counters 1.4 points of AUC, of the similarities 0.7). A lone
+    candidate has nothing to be compared with: it gets the click rate.
 
     Args:
         similarities: S, the number of similarities to the history.
@@ -47,8 +47,8 @@ class CounterHead(keras.layers.Layer):
 
         Args:
             similarities: float32 [B, C, S].
-            counters: float32 [B, C, 3 or more]: clicks, views, age in hours, of which the halved counts that may
-                follow are not looked at (they rank impressions no better); negative ones count as zero.
+            counters: float32 [B, C, 3 or more]: clicks, views, age in hours; negative ones count as zero. The
+                halved counts that may follow are not looked at: they rank impressions no better.
             mask: bool [B, C], candidates to compare with each other.
 
         Returns:

@@ -18,7 +18,7 @@ _PACE = 10.0
 def moment_features(counters: tf.Tensor, view_counters: bool) -> tf.Tensor:
     """Logarithms of counts and rates, and functions of age: the same for a lone article as among others.
 
-    Each count enters twice: `log(1 + n)` tells large counts apart, `log(n + 0.05)` small ones that have faded.
+    Each count enters twice: `log(1 + n)` tells large counts apart, `log(n + 0.05)` small, faded ones.
 
     Args:
         counters: float32 [..., 9], the columns of `COUNTERS`; negative numbers count as 0.

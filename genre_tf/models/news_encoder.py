@@ -53,11 +53,11 @@ class NewsEncoder:
         vectors[0] = 0
         return vectors
 
-    def embed_rows(
-        self, features: ArticleFeatures, rows: npt.NDArray[np.integer]
-    ) -> npt.NDArray[np.float32]:
+    def embed_rows(self, features: ArticleFeatures, rows: npt.NDArray[np.integer]) -> npt.NDArray[np.float32]:
         """Encode some articles of a table: int [M] -> float32 [M, D]."""
-        return self._over_table(lambda batch: self.tower(batch, training=False), features, self.dimension, rows)
+        return self._over_table(
+            lambda batch: self.tower(batch, training=False), features, self.dimension, rows
+        )
 
     def _over_table(
         self,

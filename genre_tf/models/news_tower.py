@@ -28,8 +28,7 @@ class NewsTower(keras.Model):
 
     Args:
         backbone: gives the trained layers (shared with whoever else uses this object) and the categories.
-        directions: D, into how many directions the vector is brought, which `reduce` gives; 0: as it is. A dot
-            product over fewer numbers costs a search less.
+        directions: D, the width to which vectors are reduced, so that a search costs less; 0: as they are.
 
     Source: Wu et al., "Empowering News Recommendation with Pre-trained Language Models", 2021.
     """
@@ -98,7 +97,7 @@ class NewsTower(keras.Model):
         self.directions.assign(directions)
 
     def text_vectors(self, features: dict[str, Any], training: bool | None = None) -> tf.Tensor:
-        """Texts before they are centred; features as in `call` -> float32 [U, hidden] of length one, or zero."""
+        """Texts, not centred: features as in `call` -> float32 [U, hidden], of length one or zero."""
         states, mask = features["states"], features["mask"]
         if not training or not self.chunk:
             return self._text_vectors(states, mask, training)
@@ -130,7 +129,7 @@ class NewsTower(keras.Model):
         return whole @ self.directions if self.reduced else whole
 
     def whole(self, features: dict[str, Any], training: bool | None = None) -> tf.Tensor:
-        """All parts beside each other, before they are reduced: float32 [U, sum of parts]; features as `call`."""
+        """All parts, before they are reduced: features as in `call` -> float32 [U, sum of parts]."""
         text = self.text_vectors(features, training)  # [articles, hidden]
         has_text = tf.reduce_any(features["mask"], axis=1)[:, None]
         centred = tf.where(has_text, text - self.centre, tf.zeros_like(text))

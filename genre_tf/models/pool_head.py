@@ -12,9 +12,9 @@ from genre_tf.models.moment import moment_features
 class PoolHead(keras.layers.Layer):
     """A linear layer over an article's similarities to the history and its `moment_features`.
 
-    Its features mean the same for one of forty shown articles and for one of three hundred retrieved ones. Its
-    few weights are found exactly after the training of the ranker (`training/pool_ranking.py`), and gradient
-    steps leave them alone: what the counters explain must not leave the text.
+    Its features mean the same for one of forty shown articles and for one of three hundred retrieved ones.
+    Its few weights are found exactly after the training of the ranker (`training/pool_ranking.py`), and
+    gradient steps leave them alone: what the counters explain must not leave the text.
 
     Args:
         similarities: S, the number of similarities to the history.

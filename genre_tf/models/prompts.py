@@ -2,9 +2,10 @@
 
     <|reader|> titles, oldest first <|source|> source <|title|> target <|end|>
 
-The reader's vector enters apart, as keys and values in front of it all; see `reader_prefix.py`. Training and the served graph use the
-same functions. Prompts to be continued are padded on the left, so that each ends in the last column; rows to
-be learned are padded on the right, where causal attention alone keeps the padding out of sight.
+The reader's vector enters apart, as keys and values in front of it all; see `reader_prefix.py`. Training and
+the served graph use the same functions. Prompts to be continued are padded on the left, so that each ends in
+the last column; rows to be learned are padded on the right, where causal attention alone keeps the padding
+out of sight.
 """
 
 from dataclasses import dataclass
@@ -68,7 +69,7 @@ class Prompt(NamedTuple):
         token_ids: int32 [batch, time], padded on the left.
         mask: bool [batch, time], false where there is padding.
         has_reader: bool [batch], whether the reader has any title in the history.
-        source: int32 [batch, source_tokens], the tokens of the source that stand in the prompt, -1 behind them.
+        source: int32 [batch, source_tokens], the tokens of the source that are in the prompt, then -1.
     """
 
     token_ids: Any

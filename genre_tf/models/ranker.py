@@ -11,9 +11,9 @@ from genre_tf.models.article_features import batch_features
 from genre_tf.models.attention_pooling import positions_from_newest
 from genre_tf.models.backbone import NewsBackbone
 from genre_tf.models.counter_head import PACE, CounterHead
-from genre_tf.models.pool_head import PoolHead
 from genre_tf.models.news_encoder import NewsEncoder
 from genre_tf.models.news_tower import NewsTower
+from genre_tf.models.pool_head import PoolHead
 
 # How much similarities of titles, and of categories, differ before `adapt` has measured it.
 _TEXT_SPREAD, _CATEGORY_SPREAD = 0.1, 0.05
@@ -259,4 +259,3 @@ def _below_all(real: tf.Tensor) -> tf.Tensor:
 def flat(similarities: tf.Tensor) -> tf.Tensor:
     """Similarities in one row: [B, C, 3, parts] -> [B, C, 3 * parts]."""
     return tf.reshape(similarities, [*tf.unstack(tf.shape(similarities)[:2]), 3 * similarities.shape[-1]])
-

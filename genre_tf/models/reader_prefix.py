@@ -26,8 +26,8 @@ class ReaderPrefix(keras.layers.Layer):
         bias: added to the scores of the prefix; trained from there.
         width: of the narrow layer.
 
-    Source: Li and Liang, "Prefix-Tuning", 2021, equation 3 and section 4.3 (a network makes the prefix); there
-    the prefix is that of a task, here it is a function of the reader.
+    Source: Li and Liang, "Prefix-Tuning", 2021, equation 3 and section 4.3 (a network makes the prefix);
+    there the prefix is that of a task, here it is a function of the reader.
     """
 
     def __init__(

@@ -23,7 +23,7 @@ _SIZES = {
         "category_dimension",
         "interest_dimension",
     ),
-    "retrieval": ("heads",),
+    "retrieval": ("heads", "dimension", "view_counters"),
     "ranking": ("counters",),
     "generation": (
         "backbone",

@@ -1,4 +1,4 @@
-"""The ranker's weights for its task behind retrieval: which of what was retrieved out of the pool is clicked."""
+"""The ranker's weights behind retrieval: which of the articles retrieved from the pool is clicked."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -22,24 +22,24 @@ from genre_tf.training.stage_data import StageData
 _MOST_IMPRESSIONS = 2_500  # a few dozen weights are steady long before
 _RETRIEVED = 300  # what `genre export` hands to the ranker by default
 _DRAWN_RETRIEVED, _DRAWN_REST = 60, 40
-_TOP = 30  # places of a list by which its scores become probabilities: those that readers may get to see
+_TOP = 30  # the best of a list, on which its scores become probabilities: what readers may get to see
 
 Vectors = npt.NDArray[np.float32]
 
 
 class _Lists(NamedTuple):
-    """For each impression: the pool of its moment, best first as the towers order it, and what was clicked."""
+    """Impressions, and for each the pool of its moment, best first as the towers order it."""
 
     examples: list[ImpressionExample]
     rows: list[npt.NDArray[np.int32]]
 
 
 def fit_pool_head(ranker: Ranker, data: StageData, config: RunConfig, report: Report) -> None:
-    """Give the ranker's `pool_head` the weights that explain clicks out of the whole pool, and calibrate it.
+    """Give the ranker's `pool_head` the weights that explain clicks from the whole pool; calibrate it.
 
     Of each click's pool some of the best 300 and some of the rest are drawn, and count for those that they
-    stand for. So the weights are those of a choice out of the whole pool; then the probabilities are fitted to
-    the newest part of the log, which nothing was learned from.
+    stand for. So the weights are those of a choice from the whole pool. Then the probabilities are fitted to
+    the newest part of the log, from which nothing was learned.
 
     Args:
         ranker: after its training.

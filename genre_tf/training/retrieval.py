@@ -6,6 +6,7 @@ import tensorflow_recommenders as tfrs
 
 from genre_tf.config import RunConfig
 from genre_tf.data.moment_pool import draw_from_pool
+from genre_tf.errors import InputError
 from genre_tf.models.two_tower import TwoTower
 from genre_tf.training.click_batches import ClickBatches
 from genre_tf.training.distribution import Distribution
@@ -82,6 +83,10 @@ def train_retrieval(
         seed=config.seed,
         most=stage.most_clicks,
     )
+    if not examples:
+        raise InputError(
+            f"{len(data.train)} impressions hold nothing to learn from: no click beside another article"
+        )
     drawn = data.learning_from(examples)
     batches = ClickBatches(drawn, config, settings, None, devices, {DRAWN: probabilities})
     keras.utils.set_random_seed(config.seed)

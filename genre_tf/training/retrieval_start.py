@@ -1,7 +1,8 @@
 """Where the towers start: how much each part of a vector counts, and what the counters weigh.
 
-A few dozen weights decide most of what is found in a pool, and their best values are found exactly in seconds.
-Gradient steps are left with what they are needed for: which clicks count, and for whom the moment weighs more.
+A few dozen weights decide most of what is found in a pool, and their best values are found exactly in
+seconds. Gradient steps are left with what they are needed for: which clicks count, and for whom the moment
+weighs more.
 """
 
 from collections.abc import Sequence

@@ -10,6 +10,8 @@ import numpy.typing as npt
 
 from genre_tf.config import RunConfig
 from genre_tf.data.articles import ArticleTable
+from genre_tf.data.counters import Counters
+from genre_tf.data.decay import CounterState
 from genre_tf.data.examples import ImpressionExample
 from genre_tf.data.moment_pool import MomentPool
 from genre_tf.data.records import read_articles, read_examples
@@ -21,6 +23,7 @@ from genre_tf.models.checkpoint import CACHE_FOLDER, load_backbone
 from genre_tf.models.interest_space import InterestSpace, interest_space
 from genre_tf.models.news_encoder import NewsEncoder
 from genre_tf.models.news_tower import NewsTower
+from genre_tf.training.continual import counters_of_start
 from genre_tf.training.progress import Report
 
 
@@ -38,6 +41,7 @@ class StageData:
         older: what the earlier run held out, where the run goes on from one.
         unlearned: rows of the articles that only `older` showed to the earlier run.
         replayed: how many of `train`, its last ones, are examples of the earlier run.
+        earlier: what was counted of each article before the training log, where the run goes on from another.
     """
 
     table: ArticleTable
@@ -49,11 +53,12 @@ class StageData:
     older: list[ImpressionExample] = field(default_factory=list)
     unlearned: frozenset[int] = frozenset()
     replayed: int = 0
+    earlier: CounterState | None = None
 
     @property
     def of_earlier(self) -> "StageData":
-        """The same, to be validated on what the earlier run held out."""
-        return replace(self, validation=self.older)
+        """The same, to be validated on what the earlier run held out, which the earlier counters know."""
+        return replace(self, validation=self.older, earlier=None)
 
     @cached_property
     def pool(self) -> MomentPool:
@@ -62,7 +67,7 @@ class StageData:
         Of the earlier run's log a part alone is here, from which no counters can be made.
         """
         known = [*self.train[: len(self.train) - self.replayed], *self.validation]
-        return MomentPool(known, len(self.table), published=self.table.published)
+        return MomentPool(known, len(self.table), self.earlier, self.table.published)
 
     def learning_from(self, examples: list[ImpressionExample]) -> "StageData":
         """The same, with other examples to learn from."""
@@ -98,13 +103,15 @@ def load_stage_data(run: Path, config: RunConfig, report: Report) -> StageData:
     _require_clicks(validation, f"{run / 'prepared'}")
     older: list[ImpressionExample] = []
     unlearned: frozenset[int] = frozenset()
-    replayed = 0
+    replayed, earlier = 0, None
     if config.continual.from_run:
         kept = read_older(run)
         table, older, unlearned = kept.table, kept.validation, kept.unlearned
         _require_clicks(older, f"what {config.continual.from_run} held out")
         report(f"{len(train)} examples of the new log and {len(kept.train)} older ones to learn")
         train, replayed = train + kept.train, len(kept.train)
+        counters = counters_of_start(config)
+        earlier = None if counters is None else Counters.load(counters).state(table.news_ids)
     needed = named_articles(table, (*train, *validation, *older))
     backbone = load_backbone(run, config)
     report(backbone.trained_share())
@@ -113,7 +120,7 @@ def load_stage_data(run: Path, config: RunConfig, report: Report) -> StageData:
         report(f"{len(unknown)} categories are new and count as unknown: {', '.join(unknown[:5])}")
     report(f"frozen layers over {int(needed.sum())} articles, once")
     features = ArticleFeatures.of(table, backbone, run / CACHE_FOLDER, Tenths(report), needed)
-    return StageData(table, train, validation, features, config, run, older, unlearned, replayed)
+    return StageData(table, train, validation, features, config, run, older, unlearned, replayed, earlier)
 
 
 def _require_clicks(validation: Sequence[ImpressionExample], where: str) -> None:

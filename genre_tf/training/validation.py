@@ -15,10 +15,8 @@ from genre_tf.evaluation.retrieval_metrics import click_ranks, recall
 from genre_tf.training.stage_data import StageData
 
 _BATCH_IMPRESSIONS = 32
-_MOST_IMPRESSIONS = (
-    20_000  # their AUC is known to 0.002; all of a large log would cost more than its training
-)
-
+# Their AUC is known to 0.002; all of a large log would cost more than its training.
+_MOST_IMPRESSIONS = 20_000
 _MOST_IN_POOL = 2_000  # impressions that are placed in their whole pool
 
 
@@ -75,13 +73,13 @@ class Validation:
             scores += _rows(tf.einsum("bd,bcd->bc", vectors, candidates), batch["mask"])
             readers.append(vectors)
         auc = self._metrics(scores)["auc"]
-        # What is NaN stands nowhere, and would seem to stand first.
-        if math.isnan(auc):
-            return dict.fromkeys(("pool_ndcg", "pool_recall@10", "pool_recall@300", "auc"), math.nan)
         ranks = self._pool_ranks(self.model.query(tf.concat(readers, 0)).numpy())
-        found = np.concatenate(ranks)
+        found = np.concatenate([*ranks, np.zeros(0, np.int64)])
+        # What is NaN is no better than itself: it would seem to stand before the first.
+        if math.isnan(auc) or not found.all():
+            return dict.fromkeys(("pool_ndcg", "pool_recall@10", "pool_recall@300", "auc"), math.nan)
         return {
-            "pool_ndcg": float(np.mean(1 / np.log2(1 + found))),
+            "pool_ndcg": float(np.sum(1 / np.log2(1 + found)) / max(1, len(found))),
             **{f"pool_{name}": value or 0.0 for name, value in recall(ranks, (10, 300)).items()},
             "auc": auc,
         }

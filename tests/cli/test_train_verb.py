@@ -97,7 +97,7 @@ def test_a_run_goes_on_with_the_same_settings_and_refuses_others(tmp_path, data,
     common = ("--data", data, "--run", tmp_path / "run", "--steps", 2)
     first = genre("train", "retrieval", *common, "--news-backbone", "tiny")
     assert first.returncode == 0, first.stderr
-    assert re.search(r"^retrieval +pool_auc +0\.\d{4} ", first.stdout, re.MULTILINE)
+    assert re.search(r"^retrieval +pool_ndcg +0\.\d{4} ", first.stdout, re.MULTILINE)
     second = genre("train", "ranking", *common, "--accumulate", 2, "--steps-per-execution", 2, "--json")
     assert second.returncode == 0, second.stderr
     result = json.loads(second.stdout)["ranking"]

@@ -153,9 +153,7 @@ def test_tensorboard_has_its_numbers_chart_and_picture(report: dict[str, Any]):
     assert "dev/pool/calibration/brier" in tags
     chart = _charts(report)["recall@10 of the whole pool"]
     assert len(chart) == 5 and set(chart) <= tags
-    (figure,) = evaluation_figures(
-        {key: report[key] for key in ("pool", "baselines", "before")}
-    ).values()
+    (figure,) = evaluation_figures({key: report[key] for key in ("pool", "baselines", "before")}).values()
     assert as_png(figure).startswith(b"\x89PNG")
     assert evaluation_figures({**report, "pool": section(calibration=None)}) == {}
 

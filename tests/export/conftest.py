@@ -6,12 +6,14 @@ import pytest
 import tensorflow as tf
 
 from genre_tf.config import NewsConfig, RunConfig
+from genre_tf.data.counters import COUNTERS
 from genre_tf.export import contract, exchanges, warmup
-from genre_tf.funnel.encoding import share_frozen_layers
-from genre_tf.funnel.index import ArticleIndex, Catalogue
 from genre_tf.export.publishing import publish, staged
-from genre_tf.funnel.recommender import Recommender
+from genre_tf.export.servables import new_recommender, write_recommender
+from genre_tf.funnel.encoding import share_frozen_layers
+from genre_tf.funnel.index import Catalogue
 from genre_tf.models.backbone import Categories, load_news_backbone
+from genre_tf.models.moment import moment_features
 from genre_tf.models.ranker import Ranker
 from genre_tf.models.two_tower import TwoTower
 
@@ -78,6 +80,7 @@ def models():
     backbones = [load_news_backbone("tiny", config.news, categories) for _ in range(2)]
     two_tower = random_weights(TwoTower(backbones[0], config), 1)
     ranker = random_weights(Ranker(backbones[1], config), 2)
+    weigh_the_moment(two_tower, ranker)
     assert share_frozen_layers(two_tower, ranker)
     return two_tower, ranker
 
@@ -91,9 +94,17 @@ def catalogue(models):
     for part in vectors:
         part /= np.linalg.norm(part, axis=1, keepdims=True)
         part[0] = 0
-    counters = random.integers(0, 200, (len(titles), 3))
+    counters = random.integers(0, 200, (len(titles), len(COUNTERS)))
+    counters[:, 3:] = np.maximum(counters[:, 3:] - 100, 0) // 10  # of half of them nothing is read now
+    counters[0] = 0
     texts = [f"{title} at length" if title else "" for title in titles]
     return Catalogue(news_ids, titles, texts, *(part.astype(np.float32) for part in (*vectors, counters)))
+
+
+@pytest.fixture(scope="session")
+def bias(models, catalogue):
+    """What the counters of the catalogue add to each article's score."""
+    return np.asarray(models[0].moment_bias(catalogue.counters))
 
 
 @pytest.fixture(scope="session")
@@ -101,7 +112,7 @@ def exported(models, catalogue, tmp_path_factory):
     """A recommender of the tiny models, MODELS/genre_recommender/1."""
     folder = tmp_path_factory.mktemp("exported") / "models" / "genre_recommender" / "1"
     ids_file = folder.parents[2] / "news_ids.txt"
-    Recommender(*models, ArticleIndex(catalogue, ids_file), **SIZES).write(folder)
+    write_recommender(new_recommender(*models, catalogue, folder.parents[2], **SIZES), folder)
     ids_file.unlink()  # the SavedModel must carry its own copy
     return folder
 
@@ -137,6 +148,18 @@ def open_session():
 
 def feed(rows):
     return np.array(rows, np.int64) if rows and isinstance(rows[0], int) else exchanges.as_bytes(rows)
+
+
+def weigh_the_moment(two_tower, ranker):
+    """Small random weights of the counters: more clicks count more, and no probability is 0 or 1."""
+    random = np.random.default_rng(4)
+    bias, head = two_tower.moment_bias, ranker.pool_head
+    size = bias.kernel.shape[0]
+    weights = random.normal(scale=0.05, size=size)
+    weights[:8] = np.abs(weights[:8])  # of clicks
+    bias.rest.assign(moment_features(tf.zeros([len(COUNTERS)]), bias.view_counters))
+    bias.assign(weights)
+    head.assign(np.concatenate([random.normal(size=head.kernel.shape[0] - size), weights]), -3.0)
 
 
 def random_weights(model, seed):

@@ -13,11 +13,11 @@ import tensorflow as tf
 from genre_tf.backbones.gpt2_layers import Gpt2Layers
 from genre_tf.evaluation.served_writer import ServedWriter
 from genre_tf.export import replay
-from genre_tf.funnel.encoding import encode_titles
 from genre_tf.export.evidence import Evidence, closeness_threshold
 from genre_tf.export.gate import portability_violations
 from genre_tf.export.generator import NAME, GeneratorReference, GeneratorServable
 from genre_tf.export.generator_requests import generator_requests
+from genre_tf.funnel.encoding import encode_titles
 from genre_tf.generation.grounding import FUNCTION_WORDS
 from genre_tf.generation.safety_classifier import SafetyClassifier
 from genre_tf.generation.writer import Writer

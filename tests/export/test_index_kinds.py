@@ -6,19 +6,19 @@ import tensorflow as tf
 
 from genre_tf.errors import InputError
 from genre_tf.export.contract import read_contract
-from genre_tf.funnel.exact_search import ExactIndex
 from genre_tf.export.exchanges import Exchange, as_bytes
+from genre_tf.export.publishing import publish, staged
+from genre_tf.export.reference import RecommenderReference
+from genre_tf.export.replay import compare
+from genre_tf.export.requests import recommender_requests
+from genre_tf.export.servables import recommender_servable, write_version
+from genre_tf.funnel.exact_search import ExactIndex
 from genre_tf.funnel.index import ArticleIndex, read_catalogue
 from genre_tf.funnel.open_variables import variable_values
 from genre_tf.funnel.partitioned_index import PartitionedIndex, PartitionedOptions, options_of
 from genre_tf.funnel.partitions import PartitionSettings
-from genre_tf.export.publishing import publish, staged
 from genre_tf.funnel.recommender import Recommender
-from genre_tf.export.reference import RecommenderReference
-from genre_tf.export.replay import compare
-from genre_tf.export.requests import recommender_requests
 from genre_tf.funnel.selection import Rules
-from genre_tf.export.servables import recommender_servable, write_version
 
 SIZES = {"max_history": 50, "k": 10, "retrieve": 30}
 BLOCKS = PartitionSettings(block=8)

@@ -20,16 +20,16 @@ from genre_tf.export.changes import Changes
 from genre_tf.export.contract import files_fingerprint, read_contract
 from genre_tf.export.exchanges import Exchange, as_bytes
 from genre_tf.export.exporting import write_version
-from genre_tf.funnel.index import read_catalogue
 from genre_tf.export.index_changes import kept
 from genre_tf.export.names import RECOMMENDER
 from genre_tf.export.pool import _features, build_catalogue
 from genre_tf.export.publishing import publish, staged
 from genre_tf.export.reference import RecommenderReference
 from genre_tf.export.refreshing import refresh
-from genre_tf.funnel.selection import Rules
 from genre_tf.export.servables import recommender_servable
 from genre_tf.export.served_models import ServedModels
+from genre_tf.funnel.index import read_catalogue
+from genre_tf.funnel.selection import Rules
 from genre_tf.serving.configuration import BatchingOptions, write_configuration
 from genre_tf.serving.version_choice import roll_back
 

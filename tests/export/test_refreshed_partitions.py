@@ -13,16 +13,16 @@ from genre_tf.data.articles import Article, ArticleTable
 from genre_tf.export.attached import attached_values
 from genre_tf.export.changes import Changes
 from genre_tf.export.contract import read_contract
-from genre_tf.funnel.encoding import share_frozen_layers
-from genre_tf.funnel.index import read_catalogue
-from genre_tf.funnel.open_variables import variable_values
-from genre_tf.funnel.partitioned_index import PartitionedIndex, PartitionedOptions
-from genre_tf.funnel.partitions import PartitionSettings
 from genre_tf.export.pool import build_catalogue
 from genre_tf.export.publishing import publish, staged
 from genre_tf.export.refreshing import refresh
 from genre_tf.export.servables import recommender_servable, write_version
 from genre_tf.export.served_models import ServedModels
+from genre_tf.funnel.encoding import share_frozen_layers
+from genre_tf.funnel.index import read_catalogue
+from genre_tf.funnel.open_variables import variable_values
+from genre_tf.funnel.partitioned_index import PartitionedIndex, PartitionedOptions
+from genre_tf.funnel.partitions import PartitionSettings
 from genre_tf.models.backbone import Categories, load_news_backbone
 from genre_tf.models.ranker import Ranker
 from genre_tf.models.two_tower import TwoTower

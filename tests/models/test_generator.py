@@ -104,7 +104,9 @@ def test_a_decoder_takes_over_what_was_learned_and_leaves_the_frozen_weights(gen
         weight.assign(weight * 1.1)
     refresh_decoder(decoder, generator.language_model)
     prefix = generator.reader_prefix(inputs["user_vector"], inputs["has_reader"])
-    logits, _ = decoder.prefill(decoder.embed(inputs["token_ids"]), tf.ones([1, len(ROWS[0])], tf.bool), prefix)
+    logits, _ = decoder.prefill(
+        decoder.embed(inputs["token_ids"]), tf.ones([1, len(ROWS[0])], tf.bool), prefix
+    )
     np.testing.assert_allclose(logits, generator(inputs)[:, -1], atol=2e-5)
     for weight, value in zip(trained, kept, strict=True):
         weight.assign(value)

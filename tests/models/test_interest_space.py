@@ -1,5 +1,7 @@
 """The directions that tell readers apart."""
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 
@@ -7,7 +9,7 @@ from genre_tf.models.interest_space import _common_moment, interest_space
 
 
 def _readers(seed: int = 0) -> tuple[np.ndarray, list[np.ndarray]]:
-    """600 texts whose first two values are their topic and whose other ten, louder, say nothing of readers."""
+    """600 texts: their first two values are their topic, the other ten, louder, say nothing of readers."""
     random = np.random.default_rng(seed)
     topic = random.integers(0, 4, 600)
     corners = np.array([[1, 1], [1, -1], [-1, 1], [-1, -1]])
@@ -19,12 +21,11 @@ def _readers(seed: int = 0) -> tuple[np.ndarray, list[np.ndarray]]:
     return texts, histories
 
 
-
 def _loyalty(vectors: np.ndarray, histories: list[np.ndarray]) -> float:
     """How much nearer two clicks of one reader are than those of two readers."""
     pairs = [(history[0], history[1]) for history in histories]
     own = np.mean([vectors[a] @ vectors[b] for a, b in pairs])
-    others = np.mean([vectors[a] @ vectors[b] for (a, _), (b, _) in zip(pairs, pairs[1:], strict=False)])
+    others = np.mean([vectors[a] @ vectors[b] for (a, _), (b, _) in pairwise(pairs)])
     return float(own - others)
 
 

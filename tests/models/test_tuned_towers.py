@@ -136,7 +136,7 @@ def test_every_mode_is_exported_with_portable_ops_and_answers_as_trained(tiny_be
         untrained = NewsEncoder(backbone, tower)(tf.constant(TITLES)).numpy()
         random = np.random.default_rng(number)
         for weight in backbone.upper.trainable_weights:
-            weight.assign_add(random.normal( size=weight.shape))
+            weight.assign_add(random.normal(size=weight.shape))
         encoder = NewsEncoder(backbone, tower)
         folder = tmp_path / str(number)
         _export(encoder, folder)

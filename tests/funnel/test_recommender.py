@@ -4,12 +4,15 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from genre_tf.export import parsing, replay
+from genre_tf.data.counters import COUNTERS
+from genre_tf.export import replay
 from genre_tf.export.gate import portability_violations
-from genre_tf.funnel.index import ArticleIndex, Catalogue
-from genre_tf.funnel.recommender import SIGNATURES, Recommender
 from genre_tf.export.reference import RecommenderReference
 from genre_tf.export.requests import recommender_requests
+from genre_tf.export.servables import new_recommender
+from genre_tf.funnel import parsing
+from genre_tf.funnel.index import Catalogue
+from genre_tf.funnel.recommender import SIGNATURES
 
 SIZES = {"max_history": 50, "k": 10, "retrieve": 30}  # as in conftest.py
 
@@ -19,8 +22,8 @@ def test_the_graph_is_portable(exported):
 
 
 @pytest.mark.parametrize("signature", [*SIGNATURES, "serving_default"])
-def test_every_signature_answers_as_the_models_do_row_by_row(signature, ask, models, catalogue):
-    reference = RecommenderReference(*models, catalogue, **SIZES)
+def test_every_signature_answers_as_the_models_do_row_by_row(signature, ask, models, catalogue, bias):
+    reference = RecommenderReference(*models, catalogue, bias, **SIZES)
     for request in recommender_requests(catalogue):
         if request.signature == signature:
             expected = reference.answer(request).outputs
@@ -105,10 +108,9 @@ def test_more_titles_than_one_chunk_are_scored_in_their_order(ask):
 
 def test_a_pool_smaller_than_the_answer_is_answered(models, tmp_path):
     vectors = [np.eye(3, model.encoder.dimension, dtype=np.float32) for model in models]
-    small = Catalogue(
-        ["", "N1", "N2"], ["", "a", "b"], ["", "a", "b"], *vectors, np.zeros((3, 3), np.float32)
-    )
-    recommender = Recommender(*models, ArticleIndex(small, tmp_path / "ids.txt"), **SIZES)
+    counters = np.zeros((3, len(COUNTERS)), np.float32)
+    small = Catalogue(["", "N1", "N2"], ["", "a", "b"], ["", "a", "b"], *vectors, counters)
+    recommender = new_recommender(*models, small, tmp_path, **SIZES)
     answer = recommender.recommend(tf.constant(["", "N1", "N1 N2"]))
     found = [sum(value != b"" for value in row) for row in answer["news_id"].numpy()]
     assert found == [2, 1, 0]

@@ -9,10 +9,11 @@ import tensorflow as tf
 from genre_tf.errors import InputError
 from genre_tf.export import replay
 from genre_tf.export.gate import portability_violations
-from genre_tf.funnel.index import ArticleIndex
-from genre_tf.funnel.recommender import Recommender
 from genre_tf.export.reference import RecommenderReference
 from genre_tf.export.requests import recommender_requests
+from genre_tf.export.servables import new_recommender, write_recommender
+from genre_tf.funnel.freshness import may_be_shown
+from genre_tf.funnel.index import may_be_found
 from genre_tf.funnel.selection import NO_CATEGORY, Rules, select
 
 SIZES = {"max_history": 50, "k": 10, "retrieve": 30}
@@ -72,6 +73,8 @@ def test_what_was_not_found_is_not_chosen_and_equal_probabilities_are_no_fault()
         ({"max_per_category": 0}, "1 article at least"),
         ({"diversity": 1.5}, "between 0 and 1"),
         ({"diversity": float("nan")}, "between 0 and 1"),
+        ({"exploration": -0.1}, "share of the answers"),
+        ({"exploration": float("nan")}, "share of the answers"),
     ],
 )
 def test_impossible_rules_are_wrong_input(rules, message):
@@ -82,6 +85,7 @@ def test_impossible_rules_are_wrong_input(rules, message):
 def test_the_contract_holds_only_rules_that_are_on():
     assert Rules().as_sizes() == {}
     assert Rules(max_per_category=3, diversity=0.7).as_sizes() == {"max_per_category": 3, "diversity": 0.7}
+    assert Rules(exploration=0).as_sizes() == {"exploration": 0}
 
 
 @pytest.fixture(scope="module")
@@ -96,8 +100,7 @@ def categorized(catalogue):
 @pytest.fixture(scope="module")
 def ruled(models, categorized, tmp_path_factory):
     folder = tmp_path_factory.mktemp("ruled")
-    index = ArticleIndex(categorized, folder / "news_ids.txt", RULES.max_age_hours)
-    Recommender(*models, index, **SIZES, rules=RULES).write(folder / "1")
+    write_recommender(new_recommender(*models, categorized, folder, **SIZES, rules=RULES), folder / "1")
     return folder / "1"
 
 
@@ -118,20 +121,21 @@ def test_rules_hold_in_the_served_graph(ask_ruled, categorized):
         kinds = [categorized.categories[row] for row in rows]
         assert len(rows) > 4 and len(set(rows)) == len(rows)
         assert all(kinds.count(kind) <= 2 for kind in set(kinds) - {""})
-        assert (categorized.counters[rows, 2] <= 150).all()
+        assert may_be_shown(categorized.counters[rows], 150).all()
 
 
 def test_articles_that_are_too_old_are_still_known(ask_ruled, categorized):
-    old = [i for i, row in zip(categorized.news_ids, categorized.counters, strict=True) if row[2] > 150]
+    shown = may_be_found(categorized, 150)
+    old = [news_id for news_id, found in zip(categorized.news_ids[1:], shown[1:], strict=True) if not found]
     assert len(old) > 5
     assert ask_ruled("score", history=["N1"], candidates=[" ".join(old)])["known"].all()
     assert ask_ruled("explain", history=[" ".join(old)], candidates=["N1"])["weight"].sum() > 0.99
 
 
-def test_the_graph_recommends_as_the_reference_does(ask_ruled, models, categorized):
-    reference = RecommenderReference(*models, categorized, **SIZES, rules=RULES)
+def test_the_graph_recommends_as_the_reference_does(ask_ruled, models, categorized, bias):
+    reference = RecommenderReference(*models, categorized, bias, **SIZES, rules=RULES)
     for request in recommender_requests(categorized):
-        if request.signature in ("recommend", "recommend_text"):
+        if request.signature in ("recommend", "recommend_text", "recommend_live"):
             rows = {name: list(values) for name, values in request.inputs.items()}
             expected, actual = reference.answer(request).outputs, ask_ruled(request.signature, **rows)
             assert replay.compare(expected, actual)[1] == [], request.case
@@ -140,9 +144,9 @@ def test_the_graph_recommends_as_the_reference_does(ask_ruled, models, categoriz
 
 def test_rules_at_their_plainest_recommend_as_none(models, categorized, ask, tmp_path):
     """Lambda 1 and a cap that nothing reaches: the loop chooses what the plain top-k does."""
-    index = ArticleIndex(categorized, tmp_path / "ids.txt")
     rules = Rules(max_per_category=SIZES["k"])
-    answer = Recommender(*models, index, **SIZES, rules=rules).recommend(tf.constant(["N1 N2", "", "N9"]))
+    recommender = new_recommender(*models, categorized, tmp_path, **SIZES, rules=rules)
+    answer = recommender.recommend(tf.constant(["N1 N2", "", "N9"]))
     plain = ask("recommend", history=["N1 N2", "", "N9"])
     assert answer["news_id"].numpy().tolist() == plain["news_id"].tolist()
     np.testing.assert_allclose(answer["score"].numpy(), plain["score"], rtol=1e-3)

@@ -3,9 +3,10 @@
 import numpy as np
 import pytest
 
+from genre_tf.data.counters import COUNTERS
 from genre_tf.export import replay
-from genre_tf.funnel.recommender import SIGNATURES
 from genre_tf.export.requests import example
+from genre_tf.funnel.recommender import SIGNATURES
 
 ODD = {
     # case: (ids, the plain ids that must get the same answer)
@@ -24,14 +25,15 @@ TITLES = {
     "nothing but white space": (b" \n\t ", ""),
     "invalid UTF-8": (b"caf\xe9 \xff", "caf\ufffd \ufffd"),
 }
-IDS = ("recommend", "score", "score_counters", "embed_user", "explain", "regress")
+IDS = ("recommend", "recommend_live", "score", "score_counters", "embed_user", "explain", "regress")
 
 
 def rows_of(signature, history):
     """The inputs of one row whose history is given, all else plain."""
     if signature == "regress":
         return {"inputs": example(history=[history], candidate=["N5"])}
-    plain = {"candidates": "N5 N6", "clicks": "1 2", "views": "3 4", "age_hours": "5 6"}
+    plain = {"candidates": "N5 N6", "news_id": "N5 N6", **dict.fromkeys(COUNTERS, "1 2")}
+    plain |= {"views": "3 4", "age_hours": "5 6"}
     plain |= {"candidates_text": "rain ends\na cure", "history": history, "history_text": history}
     return {name: plain[name] for name in SIGNATURES[signature]}
 
@@ -84,7 +86,7 @@ def test_of_ten_thousand_ids_the_newest_make_the_reader(signature, ask):
     long = " ".join(f"N{1 + number % 60}" for number in range(10_000))
     newest = " ".join(long.split()[-50:])
     answer = together(ask, signature, rows_of(signature, long), rows_of(signature, newest))
-    if signature == "recommend":  # and all of them are read
+    if signature.startswith("recommend"):  # and all of them are read
         assert not {f"N{number}".encode() for number in range(1, 61)} & set(answer["news_id"][0].tolist())
     else:
         same(answer, 0, 1)

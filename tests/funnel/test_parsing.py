@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from genre_tf.export import parsing
+from genre_tf.funnel import parsing
 
 
 def rows(ragged):
