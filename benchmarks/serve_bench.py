@@ -21,8 +21,7 @@ from genre_tf.benchmarks.serve_requests import Readers
 from genre_tf.config import GenerationConfig
 from genre_tf.errors import FailureError
 from genre_tf.funnel.index import Catalogue
-from genre_tf.funnel.recommender import NAME
-from genre_tf.serving.client import GenreClient
+from genre_tf.serving.client import RECOMMENDER, GenreClient
 from genre_tf.serving.joining import join_ids
 from genre_tf.serving.load_generator import METHOD, LoadResult, closed_loop, open_loop
 from genre_tf.serving.memory_watch import MemoryWatch
@@ -121,7 +120,7 @@ def _own_cost(
     server: ServerProcess, models: Path, readers: Readers, sizes: _Sizes, options: BenchOptions
 ) -> Row:
     """A lone `recommend` through the server, and through a session alone."""
-    signature = ExportedSignature(models / NAME / "1", "recommend")
+    signature = ExportedSignature(models / RECOMMENDER / "1", "recommend")
     inputs = [np.array([join_ids(history).encode()], object) for history in readers.histories]
     requests = readers.recommend()
 

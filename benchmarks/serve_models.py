@@ -11,15 +11,18 @@ import tensorflow as tf
 
 from genre_tf.config import GenerationConfig, NewsConfig, RunConfig
 from genre_tf.data.articles import Article, ArticleTable
+from genre_tf.data.counters import COUNTERS
 from genre_tf.data.synth.catalogue import write_catalogue
 from genre_tf.data.synth.settings import NewsroomSettings
-from genre_tf.export import generator, recommender
 from genre_tf.export.evidence import Evidence
 from genre_tf.export.generator import GeneratorServable
+from genre_tf.export.names import GENERATOR, RECOMMENDER
 from genre_tf.export.saved_model import write_saved_model
+from genre_tf.export.servables import new_recommender, write_recommender
 from genre_tf.funnel.encoding import encode_titles, share_frozen_layers
-from genre_tf.funnel.index import ArticleIndex, Catalogue
-from genre_tf.funnel.recommender import Recommender
+from genre_tf.funnel.index import Catalogue
+from genre_tf.funnel.recommender import SIGNATURES, Recommender
+from genre_tf.funnel.selection import Rules
 from genre_tf.generation.writer import Writer
 from genre_tf.generation.writer_options import writer_options
 from genre_tf.models.backbone import Categories, load_news_backbone
@@ -30,6 +33,7 @@ from genre_tf.serving.configuration import write_configuration
 from genre_tf.training.generation import new_generator
 
 NAIVE = "genre_naive"
+_RULES = Rules(exploration=0)  # a reader's ids and their titles explore different articles
 _WRITERS_CORPUS = 2000  # articles: its vocabulary has 4,000 tokens
 
 
@@ -71,10 +75,10 @@ def write_models(models: Path, sizes: ServedSizes, news_backbone: str, scratch: 
     share_frozen_layers(two_tower, ranker)
     articles = _articles(sizes.articles)
     catalogue = _catalogue(articles, two_tower, ranker)
-    index = ArticleIndex(catalogue, scratch / "news_ids.txt")
     shape = {"max_history": config.data.max_history, "k": sizes.k, "retrieve": sizes.retrieve}
-    Recommender(two_tower, ranker, index, **shape).write(models / recommender.NAME / "1")
-    _write_naive(models / NAIVE / "1", two_tower, ranker, index, shape)
+    recommender = new_recommender(two_tower, ranker, catalogue, scratch, **shape, rules=_RULES)
+    write_recommender(recommender, models / RECOMMENDER / "1")
+    _write_naive(models / NAIVE / "1", recommender)
     table = ArticleTable(articles[:_WRITERS_CORPUS])
     trained = new_generator(sizes.generation, table, two_tower.news_tower.dimension, scratch)
     options = writer_options(sizes.generation.writing, trained.prompts)
@@ -82,8 +86,8 @@ def write_models(models: Path, sizes: ServedSizes, news_backbone: str, scratch: 
     servable = GeneratorServable(
         writer, two_tower, ranker, Evidence(catalogue), max_history=shape["max_history"]
     )
-    servable.write(models / generator.NAME / "1")
-    write_configuration(models, [recommender.NAME, NAIVE, generator.NAME])
+    servable.write(models / GENERATOR / "1")
+    write_configuration(models, [RECOMMENDER, NAIVE, GENERATOR])
     return catalogue
 
 
@@ -109,19 +113,18 @@ class NaiveEncoder(NewsEncoder):
         }
 
 
-def _write_naive(folder: Path, two_tower: Any, ranker: Any, index: ArticleIndex, shape: Any) -> None:
+def _write_naive(folder: Path, ours: Recommender) -> None:
     """The funnel from titles that are encoded at each request; what is recommended has its vectors."""
-    encoders = [NaiveEncoder(model.encoder.backbone, model.encoder.tower) for model in (two_tower, ranker)]
-    towers = SimpleNamespace(user_vector=two_tower.user_vector, encoder=encoders[0])
-    clicks = SimpleNamespace(
-        click_logits=ranker.click_logits, attention=ranker.attention, encoder=encoders[1]
-    )
-    naive = Recommender(towers, clicks, index, **shape)
+    sides = [
+        SimpleNamespace(encoder=NaiveEncoder(model.encoder.backbone, model.encoder.tower))
+        for model in (ours.two_tower, ours.ranker)
+    ]
+    sizes: dict[str, Any] = {"max_history": ours.max_history, "k": ours.k, "retrieve": ours.retrieve}
+    naive = Recommender(sides[0], sides[1], ours.index, **sizes, rules=_RULES, models=ours.models)
     names = ("recommend_text", "score_text")
-    signatures = {
-        name: (getattr(naive, name), dict.fromkeys(recommender.SIGNATURES[name], tf.string)) for name in names
-    }
-    write_saved_model(folder, [index, encoders[0].backbone.bert.tokenizer], signatures)
+    signatures = {name: (getattr(naive, name), dict.fromkeys(SIGNATURES[name], tf.string)) for name in names}
+    tracked = [ours.index, ours.models, sides[0].encoder.backbone.bert.tokenizer]
+    write_saved_model(folder, tracked, signatures)
 
 
 def _articles(count: int) -> list[Article]:
@@ -133,7 +136,8 @@ def _catalogue(articles: list[Article], two_tower: Any, ranker: Any) -> Catalogu
     """The pool as text alone, so that an article's vector is that of its title in a request."""
     encode = tf.function(lambda texts: encode_titles(texts, two_tower.encoder, ranker.encoder))
     titles = ["", *(article.title for article in articles)]
-    vectors = [part.numpy() for part in encode(tf.constant(titles))]
-    counters = np.random.default_rng(0).integers(0, 200, (len(titles), 3)).astype(np.float32)
+    in_retrieval, in_ranking = (part.numpy() for part in encode(tf.constant(titles)))
+    counters = np.random.default_rng(0).integers(0, 200, (len(titles), len(COUNTERS))).astype(np.float32)
     counters[0] = 0
-    return Catalogue(["", *(article.news_id for article in articles)], titles, titles, *vectors, counters)
+    ids = ["", *(article.news_id for article in articles)]
+    return Catalogue(ids, titles, titles, in_retrieval, in_ranking, counters)

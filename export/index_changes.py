@@ -46,13 +46,15 @@ def joined(
     for row, one in zip(rows, new, strict=True):
         titles[row] = texts[row] = " ".join(one.title.split())
         categories[row] = one.category
-    vectors = [_grown(old, size) for old in (catalogue.retrieval_vectors, catalogue.ranking_vectors)]
-    vectors[0][rows], vectors[1][rows] = retrieval, ranking
+    in_retrieval, in_ranking = (
+        _grown(old, size) for old in (catalogue.retrieval_vectors, catalogue.ranking_vectors)
+    )
+    in_retrieval[rows], in_ranking[rows] = retrieval, ranking
     counters = _grown(catalogue.counters, size)
     gone = np.zeros(size, bool)
     gone[: len(catalogue.news_ids)] = catalogue.withdrawn
     gone[rows] = [one.withdrawn for one in new]
-    return Catalogue(list(row_of), titles, texts, *vectors, counters, categories, gone)
+    return Catalogue(list(row_of), titles, texts, in_retrieval, in_ranking, counters, categories, gone)
 
 
 def dated(catalogue: Catalogue, new: Sequence[Article], as_of: datetime | None) -> Catalogue:
@@ -84,6 +86,7 @@ def with_published_ages(counters: Vectors, published: npt.NDArray[np.int64], as_
     """
     known = published != UNKNOWN_TIME
     hours = (epoch_seconds(as_of) - np.where(known, published, 0)) / 3600
+    hours = np.where(hours == 0, _JUST_NOW_HOURS, hours)
     never_shown = counters[:, COUNTERS.index("views")] == 0  # a view before publishing says that it was out
     age = counters[:, _AGE_HOURS]
     counters = counters.copy()
@@ -109,6 +112,8 @@ def add_counts(
     now = log.newest + timedelta(seconds=1)
     older = 0.0 if as_of is None else (now - as_of) / _HOUR
     counters = merged(catalogue.counters, older, log.features(catalogue.news_ids, now))
+    just_out = (catalogue.counters[:, _AGE_HOURS] < 0) & (counters[:, _AGE_HOURS] == 0)
+    counters[just_out, _AGE_HOURS] = _JUST_NOW_HOURS
     counters[0] = 0
     return replace(catalogue, counters=counters), now
 

@@ -18,7 +18,7 @@ from genre_tf.funnel.freshness import NEW_VIEWS, STILL_READ, exploration_noise
 from genre_tf.funnel.index import Catalogue
 from genre_tf.funnel.parsing import LARGEST_NUMBER
 from genre_tf.funnel.partitions import Searched
-from genre_tf.funnel.recommender import KEY_BUCKETS, MOST_LIVE, PADDING_SCORE
+from genre_tf.funnel.recommender import KEY_BUCKETS, KEY_SEPARATOR, MOST_LIVE, PADDING_SCORE
 from genre_tf.funnel.selection import Rules
 
 Vectors = npt.NDArray[np.float32]
@@ -91,7 +91,7 @@ class RecommenderReference:
         read = set(rows), {self.titles[row] for row in rows}
         catalogue = self.catalogue
         clicks = catalogue.retrieval_vectors[newest], catalogue.ranking_vectors[newest]
-        return self._funnel(*clicks, *read, history)
+        return self._funnel(*clicks, *read, [catalogue.news_ids[row] for row in newest])
 
     def _recommend_live(self, history: bytes, news_id: bytes, **counters: bytes) -> Row:
         columns = [counters[name].split() for name in COUNTERS]
@@ -125,7 +125,7 @@ class RecommenderReference:
         titles = _titles(history_text)
         newest = titles[-self.max_history :]
         clicks, ranking_clicks = (_encode(model.encoder, newest) for model in (self.two_tower, self.ranker))
-        return self._funnel(clicks, ranking_clicks, set(), set(titles), history_text)
+        return self._funnel(clicks, ranking_clicks, set(), set(titles), newest)
 
     def _score(self, history: bytes, candidates: bytes) -> Row:
         return self._click_probabilities(history, candidates, None)
@@ -186,7 +186,7 @@ class RecommenderReference:
         return {"click_probability": list(probability), "known": list(known)}
 
     def _funnel(
-        self, clicks: Vectors, ranking_clicks: Vectors, rows: set[int], titles: set[str], request: bytes
+        self, clicks: Vectors, ranking_clicks: Vectors, rows: set[int], titles: set[str], newest: list[str]
     ) -> Row:
         reader = self._reader(clicks)
         query = np.asarray(self.two_tower.query(tf.constant(reader[None])))[0]
@@ -199,7 +199,7 @@ class RecommenderReference:
         probability = self._pool_probability(ranking_clicks, best)
         first = self._chosen(probability, best)
         chosen, score = list(best[first]), list(probability[first])
-        self._explore(reader, found, request, chosen, score, ranking_clicks)
+        self._explore(reader, found, newest, chosen, score, ranking_clicks)
         return {
             "news_id": [self.catalogue.news_ids[row].encode() for row in chosen],
             "title": [self.catalogue.titles[row].encode() for row in chosen],
@@ -210,13 +210,13 @@ class RecommenderReference:
         self,
         reader: Vectors,
         found: npt.NDArray[np.bool_],
-        request: bytes,
+        newest: list[str],
         chosen: list[int],
         score: list[float],
         ranking_clicks: Vectors,
     ) -> None:
         """Put a new article into the last place of what was chosen, where this request explores."""
-        key = tf.strings.to_hash_bucket_fast(tf.constant([request]), KEY_BUCKETS)
+        key = tf.strings.to_hash_bucket_fast([KEY_SEPARATOR.join(newest)], KEY_BUCKETS)
         new = np.flatnonzero(found & (self.catalogue.counters[:, 1] < NEW_VIEWS))
         if not len(new) or np.float32(key.numpy()[0]) >= np.float32(self.rules.exploration * KEY_BUCKETS):
             return

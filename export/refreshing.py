@@ -134,13 +134,14 @@ def _refreshed(
     shown = may_be_found(catalogue, rules.max_age_hours)
     if not shown.any():
         raise InputError(
-            f"none of {len(shown) - 1} articles could be recommended: give --expire more hours or an earlier date"
+            f"none of the {len(shown) - 1} articles may be recommended: "
+            "give --expire more hours or an earlier date"
         )
     known = set(before.news_ids)
     added = sum(article.news_id not in known for article in new)
     expired = int((was_shown & ~shown[: len(was_shown)]).sum())
     numbers = (added, len(new) - added, expired, len(catalogue.news_ids) - 1, int(shown.sum()))
-    if not new and log is None and not changes.withdraw and limit is None:
+    if not new and log is None and rules == _rules(contract["sizes"]) and _same_state(before, catalogue):
         return Refreshed(version, *numbers, None)
     told = {"from_version": version.name, **dict(zip(("added", "changed", "expired"), numbers, strict=False))}
     files = {file.name: files_fingerprint(file) for file in (changes.news, changes.behaviors) if file}
@@ -194,6 +195,10 @@ def _age_limit(expire: float | datetime | None, as_of: datetime | None) -> float
             "--expire needs to know when articles were shown: export with a log, or give --behaviors"
         )
     return expire if isinstance(expire, float) else max(1e-3, (as_of - expire).total_seconds() / 3600)
+
+
+def _same_state(before: Catalogue, after: Catalogue) -> bool:
+    return np.array_equal(np.asarray(before.withdrawn), np.asarray(after.withdrawn))
 
 
 def _encoded(models: Any, new: list[Article]) -> tuple[list[Article], np.ndarray, np.ndarray]:

@@ -1,7 +1,7 @@
 """Ask a running server from `asyncio`: as `GenreClient`, with many questions under way at a time."""
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from types import TracebackType
 from typing import Any
 
@@ -67,6 +67,12 @@ class AsyncGenreClient:
     async def recommend(self, histories: Sequence[Ids]) -> list[list[Recommendation]]:
         """Articles for readers known by what they clicked."""
         return await self._ask(calls.recommend(histories))
+
+    async def recommend_live(
+        self, histories: Sequence[Ids], live: Sequence[Mapping[str, Sequence[float]]]
+    ) -> list[list[Recommendation]]:
+        """As `recommend`, with the counters of the moment; see `GenreClient.recommend_live`."""
+        return await self._ask(calls.recommend_live(histories, live))
 
     async def recommend_text(self, histories: Sequence[Titles]) -> list[list[Recommendation]]:
         """Articles for readers known by the titles they clicked."""

@@ -7,6 +7,7 @@ from typing import Any, Generic, TypeVar
 import numpy as np
 from tensorflow_serving.apis import predict_pb2
 
+from genre_tf.data.decay import COUNTERS
 from genre_tf.errors import FailureError, InputError
 from genre_tf.serving.answers import (
     CandidateScore,
@@ -75,6 +76,29 @@ class Call(Generic[Answer]):
 def recommend(histories: Sequence[Ids]) -> Call[list[list[Recommendation]]]:
     """Articles for readers known by what they clicked."""
     return Call("recommend", {"history": _joined_ids(histories)}, _recommendations)
+
+
+def recommend_live(
+    histories: Sequence[Ids], live: Sequence[Mapping[str, Sequence[float]]]
+) -> Call[list[list[Recommendation]]]:
+    """As `recommend`, with the counters of the moment: for each reader, id -> the numbers of `COUNTERS`."""
+    for of_reader in live:
+        for news_id, numbers in of_reader.items():
+            if len(numbers) != len(COUNTERS):
+                raise InputError(
+                    f"the counters of {news_id!r} must be {len(COUNTERS)} numbers ({', '.join(COUNTERS)}); "
+                    f"got {len(numbers)}"
+                )
+    columns = {
+        name: _strings([join_numbers([row[place] for row in one.values()]) for one in live])
+        for place, name in enumerate(COUNTERS)
+    }
+    inputs = {
+        "history": _joined_ids(histories),
+        "news_id": _joined_ids([list(one) for one in live]),
+        **columns,
+    }
+    return Call("recommend_live", inputs, _recommendations)
 
 
 def recommend_text(histories: Sequence[Titles]) -> Call[list[list[Recommendation]]]:

@@ -1,7 +1,7 @@
 """Ask a running server, TensorFlow Serving or the embedded one, over gRPC."""
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from types import TracebackType
 from typing import Any
 
@@ -71,6 +71,20 @@ class GenreClient:
             histories: clicked ids of each reader, oldest first; empty for a new reader.
         """
         return self._ask(calls.recommend(histories))
+
+    def recommend_live(
+        self, histories: Sequence[Ids], live: Sequence[Mapping[str, Sequence[float]]]
+    ) -> list[list[Recommendation]]:
+        """As `recommend`, with the counters of the moment for up to 2,000 articles.
+
+        The answer is that of a version refreshed with these counters.
+
+        Args:
+            histories: clicked ids of each reader, oldest first.
+            live: for each reader, article id -> its counters in the order of `genre_tf.data.decay.COUNTERS`:
+                clicks, views, age in hours, clicks halved every 1, 6 and 24 hours, views likewise.
+        """
+        return self._ask(calls.recommend_live(histories, live))
 
     def recommend_text(self, histories: Sequence[Titles]) -> list[list[Recommendation]]:
         """Articles for readers known by the titles they clicked, oldest first."""

@@ -23,7 +23,7 @@ NEW_VIEWS = 10
 
 _VIEWS, _AGE, _CLICKS_24H = (COUNTERS.index(name) for name in ("views", "age_hours", "clicks_24h"))
 _LOW_BITS = (1 << 62) - 1  # so that no shift meets a sign
-_UNIFORM_BITS = 24
+_UNIFORM_BITS = 23  # with one bit more, float32 would round the greatest to 1, whose noise is infinite
 
 
 def may_be_shown(counters: Any, limit_hours: Any) -> Any:
@@ -31,7 +31,7 @@ def may_be_shown(counters: Any, limit_hours: Any) -> Any:
 
     Args:
         counters: float32 [..., 9], of NumPy or TensorFlow; an article under embargo has a negative age.
-        limit_hours: an article older than this is stale, unless it is still read; a number, or a scalar of the
+        limit_hours: older articles are stale, unless they are still read; a number, or a scalar of the
             library; `NO_LIMIT`: none is.
 
     Returns:

@@ -38,7 +38,7 @@ class Catalogue:
         texts: of N rows, the first ""; title and abstract, what an answer may be written from.
         retrieval_vectors: float32 [N, D], of the two-tower; row 0 is zeros.
         ranking_vectors: float32 [N, R], of the ranker; row 0 is zeros.
-        counters: float32 [N, 9], the columns of `COUNTERS`; a negative age is that of an article under embargo.
+        counters: float32 [N, 9], the columns of `COUNTERS`; under embargo, the age is negative.
         categories: of N rows, "" where unknown; none at all if left out.
         withdrawn: bool [N], what is known and never shown again; nothing if left out.
     """
@@ -58,7 +58,14 @@ class Catalogue:
         if self.withdrawn is None:
             object.__setattr__(self, "withdrawn", np.zeros(len(self.news_ids), bool))
         vectors = (self.retrieval_vectors, self.ranking_vectors)
-        parts = (self.titles, self.texts, *vectors, self.counters, self.categories, self.withdrawn)
+        parts = (
+            self.titles,
+            self.texts,
+            *vectors,
+            self.counters,
+            self.categories,
+            np.asarray(self.withdrawn),
+        )
         if {len(part) for part in parts} != {len(self.news_ids)} or not self.news_ids or self.news_ids[0]:
             raise ValueError(
                 "a catalogue needs equally many rows in all its parts, and row 0 for the padding"

@@ -44,7 +44,7 @@ EXAMPLES_INPUT = "inputs"
 """The one input of a signature that takes serialized `tf.Example`s, as TensorFlow Serving wants it named."""
 MOST_LIVE = 2_000
 """Articles whose counters `recommend_live` takes; of more, the first ones."""
-KEY_BUCKETS = 2**30
+KEY_BUCKETS, KEY_SEPARATOR = 2**30, "\n"
 SIGNATURES = {
     "recommend": ("history",),  # the first is the default
     "recommend_text": ("history_text",),
@@ -105,8 +105,8 @@ class Recommender:
     def recommend_live(self, history: tf.Tensor, news_id: tf.Tensor, *counters: tf.Tensor) -> Answer:
         """As `recommend`, with the counters of the moment for the articles that `news_id` names.
 
-        The answer is that of a version which was refreshed with these counters, so that a server need not load
-        a new one to know what is read now.
+        The answer is that of a version that was refreshed with these counters: a server knows what is read
+        now without loading a new version.
 
         Args:
             history: string [B].
@@ -121,7 +121,14 @@ class Recommender:
         return self._recommend(history, Live(_each_once(named), known, self.models.moment_bias(known)))
 
     def retrieved(self, history: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        """What the towers hand to the ranker, in their order: string [B] -> rows int64 [B, L], real bool [B, L]."""
+        """What the towers hand to the ranker, best first.
+
+        Args:
+            history: string [B].
+
+        Returns:
+            Rows int64 [B, L], and bool [B, L], which of them are real.
+        """
         rows = self._known_rows(history)
         newest, mask = _clicks(parsing.newest(rows, self.max_history))
         reader = self.models.user_vector(self.index.retrieval_vectors(newest), mask)
@@ -130,11 +137,13 @@ class Recommender:
 
     def _recommend(self, history: tf.Tensor, live: Live | None) -> Answer:
         rows = self._known_rows(history)
-        newest, mask = _clicks(parsing.newest(rows, self.max_history))  # [B, H]
+        of_reader = parsing.newest(rows, self.max_history)
+        newest, mask = _clicks(of_reader)  # [B, H]
         reader = self.models.user_vector(self.index.retrieval_vectors(newest), mask)
         clicks = tf.gather(self.index.ranking_vectors, newest)  # [B, H, R]
         read = self.index.keys_of_rows(rows)
-        return self._funnel(reader, clicks, mask, read, _request_keys(history), live)
+        ids = of_reader.with_flat_values(tf.gather(self.index.news_ids, of_reader.flat_values))
+        return self._funnel(reader, clicks, mask, read, _request_keys(ids), live)
 
     def recommend_text(self, history_text: tf.Tensor) -> Answer:
         """The whole funnel for a reader known by titles, which the index need not know; string [B]."""
@@ -146,8 +155,8 @@ class Recommender:
         clicks, mask = _clicks(newest.with_flat_values(for_retrieval))  # [B, H, D]
         reader = self.models.user_vector(clicks, mask)
         clicks, _ = _clicks(newest.with_flat_values(for_ranking))  # [B, H, R]
-        keys = _request_keys(history_text)
-        return self._funnel(reader, clicks, mask, self.index.keys_of_titles(titles), keys, None)
+        read = self.index.keys_of_titles(titles)
+        return self._funnel(reader, clicks, mask, read, _request_keys(newest), None)
 
     def score(self, history: tf.Tensor, candidates: tf.Tensor) -> Answer:
         """Click probabilities from texts and categories alone; two string [B]."""
@@ -251,7 +260,7 @@ class Recommender:
         keys: tf.Tensor,
         live: Live | None,
     ) -> Answer:
-        """Retrieve, rank, choose: readers float32 [B, D], their clicks [B, H, R], what they read, their keys."""
+        """Retrieve, rank, choose: readers float32 [B, D], clicks [B, H, R], titles read, keys int64 [B]."""
         found = self.index.search(self.models.query(reader), read, self.retrieve, live)
         rows, counters = found.rows, found.counters  # [B, L], [B, L, 9]
         explores = self.rules.exploration > 0
@@ -302,9 +311,12 @@ def _clicks(rows: tf.RaggedTensor) -> tuple[tf.Tensor, tf.Tensor]:
     return parsing.to_dense(rows, tf.maximum(parsing.widest(rows), 1))
 
 
-def _request_keys(text: tf.Tensor) -> tf.Tensor:
-    """What the exploration of a request depends on: string [B] -> int64 [B], the same for the same history."""
-    return tf.strings.to_hash_bucket_fast(text, KEY_BUCKETS)
+def _request_keys(newest: tf.RaggedTensor) -> tf.Tensor:
+    """What the exploration of a request depends on, its newest clicks: string [B, (ids)] -> int64 [B]."""
+    joined = tf.strings.unsorted_segment_join(
+        newest.flat_values, newest.value_rowids(), newest.nrows(), separator=KEY_SEPARATOR
+    )
+    return tf.strings.to_hash_bucket_fast(joined, KEY_BUCKETS)
 
 
 def _explores(keys: tf.Tensor, share: float) -> tf.Tensor:

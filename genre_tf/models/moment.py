@@ -38,7 +38,8 @@ def moment_features(counters: tf.Tensor, view_counters: bool) -> tf.Tensor:
     ]
     if view_counters:
         never_shown = tf.cast(counters[..., _WHOLE_VIEWS : _WHOLE_VIEWS + 1] == 0, tf.float32)
-        rate = tf.math.log((clicks + 0.4) / (views + 10.0))  # 4 clicks in 100 views until told otherwise
+        # 4 clicks in 100 views until told otherwise; a quotient of huge numbers would be 0.
+        rate = tf.math.log(clicks + 0.4) - tf.math.log(views + 10.0)
         parts += [tf.math.log1p(views), tf.math.log(views + 0.3), rate, never_shown]
     return tf.concat(parts, axis=-1)
 

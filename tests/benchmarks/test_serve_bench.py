@@ -95,7 +95,7 @@ def test_readers_ask_the_naive_export_for_the_same_in_titles():
     )
     vectors = np.zeros((number, 2), np.float32)
     readers = Readers.of(
-        Catalogue(ids, titles, titles, vectors, vectors, np.zeros((number, 3), np.float32)), 4, 5
+        Catalogue(ids, titles, titles, vectors, vectors, np.zeros((number, 9), np.float32)), 4, 5
     )
     assert len(readers.histories) == len(readers.recommend()) == len(readers.naive_score())
     for history, clicked, shown in zip(readers.histories, readers.titles, readers.candidates, strict=True):

@@ -5,9 +5,11 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from genre_tf.cli.evaluate import evaluate
+from genre_tf.data.counters import COUNTERS
 from genre_tf.errors import InputError
 from genre_tf.evaluation.cold_start import cold_impressions, cold_start
 from genre_tf.evaluation.evaluate import EvaluationOptions, evaluate_run
@@ -53,8 +55,11 @@ def test_counters_change_the_ranker_with_counters_only(tiny_run: Path, tiny_data
     examples = log.examples()
     more = log.examples()
     for example in more:
-        example.counters = example.counters + [[5, 0, 0]] * len(example.counters)
+        clicked = np.zeros_like(example.counters)
+        clicked[0, COUNTERS.index("clicks")] = 5
+        example.counters = example.counters + clicked
     assert (scorers["ranker"](examples)[3] == scorers["ranker"](more)[3]).all()
+    assert (scorers["ranker_counters"](examples)[3] != scorers["ranker_counters"](more)[3]).any()
     assert set(scorers) == {"ranker", "ranker_counters"}
 
 

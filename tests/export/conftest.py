@@ -156,7 +156,7 @@ def weigh_the_moment(two_tower, ranker):
     bias, head = two_tower.moment_bias, ranker.pool_head
     size = bias.kernel.shape[0]
     weights = random.normal(scale=0.05, size=size)
-    weights[:8] = np.abs(weights[:8])  # of clicks
+    weights[:8] = 0.1 + np.abs(weights[:8])  # of clicks
     bias.rest.assign(moment_features(tf.zeros([len(COUNTERS)]), bias.view_counters))
     bias.assign(weights)
     head.assign(np.concatenate([random.normal(size=head.kernel.shape[0] - size), weights]), -3.0)

@@ -5,12 +5,14 @@ import pytest
 import tensorflow as tf
 from tensorflow.core.protobuf import saved_model_pb2
 
-from genre_tf.export.served_models import DEVICE_FUNCTIONS, ServedModels
+from genre_tf.data.counters import COUNTERS
+from genre_tf.funnel.served_models import DEVICE_FUNCTIONS, ServedModels
 
 ROWS, CLICKS, SHOWN = 2, 5, 3
 CALLED = {
-    "recommend": {"user_vector", "click_logits_with_counters"},
-    "recommend_text": {"user_vector", "click_logits_with_counters"},
+    "recommend": {"user_vector", "query", "pool_logits"},
+    "recommend_text": {"user_vector", "query", "pool_logits"},
+    "recommend_live": {"user_vector", "query", "moment_bias", "pool_logits"},
     "score": {"click_logits"},
     "score_text": {"click_logits"},
     "score_counters": {"click_logits_with_counters"},
@@ -79,11 +81,15 @@ def test_xla_compiles_each_to_the_same_numbers(models):
     mask = tf.constant([[True] * CLICKS, [False] * (CLICKS - 1) + [True]])
     shown_mask = tf.ones([ROWS, SHOWN], tf.bool)
     history, shown = vectors(CLICKS, in_ranking), vectors(SHOWN, in_ranking)
+    counters = tf.abs(vectors(SHOWN, len(COUNTERS)))
     inputs = {
         "user_vector": (vectors(CLICKS, in_retrieval), mask),
+        "query": (vectors(1, in_retrieval)[:, 0],),
+        "moment_bias": (counters,),
         "attention": (history, mask, shown),
         "click_logits": (history, mask, shown, shown_mask),
-        "click_logits_with_counters": (history, mask, shown, shown_mask, tf.abs(vectors(SHOWN, 3))),
+        "click_logits_with_counters": (history, mask, shown, shown_mask, counters),
+        "pool_logits": (history, mask, shown, counters),
     }
     for name, function in served.device_functions().items():
         compiled = tf.function(function, jit_compile=True, autograph=False)(*inputs[name])

@@ -11,20 +11,19 @@ from genre_tf.export.publishing import publish, staged
 from genre_tf.export.reference import RecommenderReference
 from genre_tf.export.replay import compare
 from genre_tf.export.requests import recommender_requests
-from genre_tf.export.servables import recommender_servable, write_version
+from genre_tf.export.servables import new_recommender, recommender_servable, write_version
 from genre_tf.funnel.exact_search import ExactIndex
-from genre_tf.funnel.index import ArticleIndex, read_catalogue
+from genre_tf.funnel.index import ArticleIndex, may_be_found, read_catalogue
 from genre_tf.funnel.open_variables import variable_values
 from genre_tf.funnel.partitioned_index import PartitionedIndex, PartitionedOptions, options_of
 from genre_tf.funnel.partitions import PartitionSettings
-from genre_tf.funnel.recommender import Recommender
 from genre_tf.funnel.selection import Rules
 
 SIZES = {"max_history": 50, "k": 10, "retrieve": 30}
 BLOCKS = PartitionSettings(block=8)
 FEW = PartitionedOptions(partitions=BLOCKS, probes=4)
 ALL = PartitionedOptions(partitions=BLOCKS, probes=1000)
-INDEXED = ("recommend", "recommend_text", "score", "embed_user", "explain")
+INDEXED = ("recommend", "recommend_live", "recommend_text", "score", "embed_user", "explain")
 
 
 @pytest.fixture(scope="module")
@@ -54,7 +53,7 @@ def test_where_all_blocks_are_looked_into_the_funnel_answers_as_with_the_exact_i
     models, catalogue, tmp_path
 ):
     sides = [
-        Recommender(*models, ArticleIndex(catalogue, tmp_path / "ids.txt", partitioned=partitioned), **SIZES)
+        new_recommender(*models, catalogue, tmp_path, **SIZES, partitioned=partitioned)
         for partitioned in (None, ALL)
     ]
     assert [type(side.index.nearest) for side in sides] == [ExactIndex, PartitionedIndex]
@@ -65,10 +64,12 @@ def test_where_all_blocks_are_looked_into_the_funnel_answers_as_with_the_exact_i
         assert compare(exact, parted)[1] == [], (request.signature, request.case)
 
 
-def test_an_exported_search_in_few_blocks_answers_as_the_reference(ask_first, models, catalogue, tmp_path):
-    index = ArticleIndex(catalogue, tmp_path / "ids.txt", partitioned=FEW)
-    reference = RecommenderReference(*models, catalogue, **SIZES, searched=index.nearest.searched())
-    everywhere = RecommenderReference(*models, catalogue, **SIZES)
+def test_an_exported_search_in_few_blocks_answers_as_the_reference(
+    ask_first, models, catalogue, bias, tmp_path
+):
+    index = ArticleIndex(catalogue, bias, tmp_path / "ids.txt", partitioned=FEW)
+    reference = RecommenderReference(*models, catalogue, bias, **SIZES, searched=index.nearest.searched())
+    everywhere = RecommenderReference(*models, catalogue, bias, **SIZES)
     rows = {"history": as_bytes([f"N{one} N{one + 7}" for one in range(1, 60, 3)])}
     answer = ask_first("recommend", **{name: list(values) for name, values in rows.items()})
     expected, exact = (
@@ -88,8 +89,7 @@ def test_what_was_read_is_never_recommended(ask_first, catalogue):
 
 def test_of_one_who_read_all_of_his_blocks_nothing_is_recommended(models, catalogue, tmp_path):
     one_block = PartitionedOptions(partitions=BLOCKS, probes=1)
-    index = ArticleIndex(catalogue, tmp_path / "ids.txt", partitioned=one_block)
-    recommender = Recommender(*models, index, **SIZES)
+    recommender = new_recommender(*models, catalogue, tmp_path, **SIZES, partitioned=one_block)
     history = " ".join(catalogue.news_ids[1:])
     answer = recommender.recommend(tf.constant([history]))
     assert set(answer["news_id"].numpy()[0]) == {b""} and (answer["score"].numpy() == -1).all()
@@ -97,11 +97,13 @@ def test_of_one_who_read_all_of_his_blocks_nothing_is_recommended(models, catalo
 
 def test_what_is_too_old_is_known_and_never_found(models, catalogue, tmp_path):
     rules = Rules(max_age_hours=100)
-    old = (catalogue.counters[:, 1] > 0) & (catalogue.counters[:, 2] > 100)
+    old = ~may_be_found(catalogue, 100)
     assert 10 < old.sum() < len(old) - 10
     for partitioned in (None, ALL):
-        index = ArticleIndex(catalogue, tmp_path / "ids.txt", rules.max_age_hours, partitioned)
-        recommender = Recommender(*models, index, **{**SIZES, "k": 99, "retrieve": 99}, rules=rules)
+        sizes = {**SIZES, "k": 99, "retrieve": 99}
+        recommender = new_recommender(
+            *models, catalogue, tmp_path, **sizes, rules=rules, partitioned=partitioned
+        )
         readers = tf.constant(["", "N1 N2"])  # Keras warns at attention to a lone click
         shown = recommender.recommend(readers)["news_id"].numpy()[0]
         found = {one.decode() for one in shown} - {""}
@@ -117,8 +119,8 @@ def test_where_all_are_too_old_nothing_is_found(catalogue):
 
 
 @pytest.mark.parametrize("partitioned", [None, FEW, ALL])
-def test_the_vectors_are_held_once_and_read_back(catalogue, tmp_path, partitioned):
-    index = ArticleIndex(catalogue, tmp_path / "ids.txt", partitioned=partitioned)
+def test_the_vectors_are_held_once_and_read_back(catalogue, bias, tmp_path, partitioned):
+    index = ArticleIndex(catalogue, bias, tmp_path / "ids.txt", partitioned=partitioned)
     back = read_catalogue(variable_values(index))
     np.testing.assert_array_equal(back.retrieval_vectors, catalogue.retrieval_vectors)
     assert back.news_ids == catalogue.news_ids
@@ -129,7 +131,7 @@ def test_the_vectors_are_held_once_and_read_back(catalogue, tmp_path, partitione
     assert held == ["matrix" if partitioned is None else "blocks"]
 
 
-def test_the_contract_tells_the_kind_of_index(served, catalogue, tmp_path):
+def test_the_contract_tells_the_kind_of_index(served, catalogue, bias, tmp_path):
     sizes = read_contract(served / "genre_recommender" / "1")["sizes"]
     assert {name: sizes[name] for name in ("index", "probes", "block")} == {
         "index": "partitioned",
@@ -137,7 +139,7 @@ def test_the_contract_tells_the_kind_of_index(served, catalogue, tmp_path):
         "block": 8,
     }
     assert options_of(sizes) == FEW
-    exact = ArticleIndex(catalogue, tmp_path / "ids.txt").nearest.as_sizes()
+    exact = ArticleIndex(catalogue, bias, tmp_path / "ids.txt").nearest.as_sizes()
     assert exact == {"index": "exact"} and options_of(exact) is None
 
 

@@ -10,6 +10,7 @@ import tensorflow as tf
 
 from genre_tf.config import NewsConfig, RunConfig
 from genre_tf.data.articles import Article, ArticleTable
+from genre_tf.data.counters import COUNTERS
 from genre_tf.export.attached import attached_values
 from genre_tf.export.changes import Changes
 from genre_tf.export.contract import read_contract
@@ -17,12 +18,12 @@ from genre_tf.export.pool import build_catalogue
 from genre_tf.export.publishing import publish, staged
 from genre_tf.export.refreshing import refresh
 from genre_tf.export.servables import recommender_servable, write_version
-from genre_tf.export.served_models import ServedModels
 from genre_tf.funnel.encoding import share_frozen_layers
-from genre_tf.funnel.index import read_catalogue
+from genre_tf.funnel.index import may_be_found, read_catalogue
 from genre_tf.funnel.open_variables import variable_values
 from genre_tf.funnel.partitioned_index import PartitionedIndex, PartitionedOptions
 from genre_tf.funnel.partitions import PartitionSettings
+from genre_tf.funnel.served_models import ServedModels
 from genre_tf.models.backbone import Categories, load_news_backbone
 from genre_tf.models.ranker import Ranker
 from genre_tf.models.two_tower import TwoTower
@@ -67,7 +68,7 @@ def towers():
 def served(towers, tmp_path_factory):
     """MODELS with one version, which looks into 4 of its blocks."""
     folder = tmp_path_factory.mktemp("partitions")
-    counters = np.random.default_rng(4).integers(0, 200, (len(OLD) + 1, 3)).astype(np.float32)
+    counters = np.random.default_rng(4).integers(0, 200, (len(OLD) + 1, len(COUNTERS))).astype(np.float32)
     counters[0] = 0
     catalogue = build_catalogue(ServedModels(*towers), ArticleTable(OLD), counters)
     servable = recommender_servable(*towers, catalogue, folder, **SIZES, partitioned=FEW)
@@ -95,8 +96,10 @@ def test_new_articles_come_into_blocks_and_the_version_is_verified(refreshed, se
     assert after == {**before, "articles": refreshed.articles}
 
 
-def test_the_index_is_that_of_a_full_export(refreshed):
+def test_the_index_is_that_of_a_full_export(refreshed, towers):
     values = attached_values(refreshed.version, "index")
-    vectors = read_catalogue(values).retrieval_vectors
-    for name, value in variable_values(PartitionedIndex(vectors, FEW)).items():
+    index = read_catalogue(values)
+    bias = np.asarray(towers[0].moment_bias(index.counters))
+    vectors, shown = np.column_stack([index.retrieval_vectors, bias]), may_be_found(index, None)
+    for name, value in variable_values(PartitionedIndex(vectors, FEW, shown)).items():
         np.testing.assert_array_equal(values[f"nearest.{name}"], value)

@@ -3,7 +3,7 @@
 import numpy as np
 
 from genre_tf.data.articles import Article, ArticleTable
-from genre_tf.export.served_models import ServedModels, encode_table
+from genre_tf.funnel.served_models import ServedModels, encode_table
 from genre_tf.models.embedding import embed_articles
 
 TOPICS = ("rates", "match", "storm", "cure", "vote")

@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from genre_tf.config import NewsConfig, RunConfig
+from genre_tf.config import NewsConfig, RetrievalConfig, RunConfig
 from genre_tf.data.articles import Article, ArticleTable
+from genre_tf.data.counters import COUNTERS
 from genre_tf.models.article_features import ArticleFeatures
 from genre_tf.models.backbone import load_news_backbone
 from genre_tf.models.embedding import embed_articles
@@ -50,6 +51,70 @@ def test_text_alone_equals_an_article_without_categories(backbone):
     np.testing.assert_allclose(text[0], table[3], atol=2e-3)  # tables keep their states as float16
     assert not text[1:].any(), "an empty text is the zero vector"
     assert np.abs(table[1] - table[3]).max() > 0.01, "categories are part of the vector"
+
+
+@pytest.fixture
+def moved_towers(backbone):
+    """Towers of 24 dimensions, with a bias, a weight and a user tower that are not those of the start."""
+    towers = TwoTower(backbone, RunConfig(retrieval=RetrievalConfig(dimension=24, heads=4)))
+    random = np.random.default_rng(3)
+    for weight in towers.trainable_weights:
+        weight.assign(weight + random.normal(0, 0.1, weight.shape))
+    return towers
+
+
+def _batch(towers, backbone):
+    random = np.random.default_rng(4)
+    features = ArticleFeatures.of(TABLE, backbone).gather(np.arange(4))
+    return {f"article_{name}": value for name, value in features.items()} | {
+        "history": tf.constant([[1, 2, 0], [0, 0, 0]]),
+        "candidates": tf.constant([[1, 2, 3, 0], [3, 1, 0, 0]]),
+        "counters": tf.constant(random.uniform(0, 50, (2, 4, len(COUNTERS))), tf.float32),
+    }
+
+
+def test_a_search_by_dot_products_finds_the_logits_of_text_and_moment(moved_towers, backbone):
+    batch = _batch(moved_towers, backbone)
+    readers, candidates = moved_towers(batch)
+    queries, articles = (
+        moved_towers.query(readers),
+        moved_towers.article_vectors(candidates, batch["counters"]),
+    )
+    assert queries.shape == (2, 25) and articles.shape == (2, 4, 25)
+    found = np.einsum("bd,bcd->bc", queries, articles)
+    texts = np.einsum("bd,bcd->bc", readers, candidates)
+    bias, weight = moved_towers.moment_bias(batch["counters"]), moved_towers.moment_weight(readers)
+    np.testing.assert_allclose(found, texts + weight * bias, rtol=1e-4, atol=1e-5)
+    assert np.abs(weight * bias).min() > 1e-3 and (weight > 0).numpy().all()
+    np.testing.assert_allclose(moved_towers.pool_logits(batch), found, rtol=1e-4, atol=1e-5)
+
+
+def test_the_moment_weighs_1_for_everybody_before_training_and_adds_nothing(backbone):
+    towers = TwoTower(backbone, RunConfig(retrieval=RetrievalConfig(dimension=24, heads=4)))
+    batch = _batch(towers, backbone)
+    readers, candidates = towers(batch)
+    np.testing.assert_allclose(towers.query(readers)[:, -1], 1.0, rtol=1e-6)
+    assert not towers.article_vectors(candidates, batch["counters"])[..., -1].numpy().any()
+
+
+def test_reduced_vectors_keep_the_dot_products_that_their_directions_hold(backbone):
+    whole = TwoTower(backbone, RunConfig(retrieval=RetrievalConfig(dimension=0))).news_tower
+    reduced = TwoTower(backbone, RunConfig(retrieval=RetrievalConfig(dimension=24, heads=4))).news_tower
+    features = ArticleFeatures.of(TABLE, backbone).gather(np.arange(4))
+    vectors = whole(features).numpy()
+    assert vectors.shape[1] == whole.dimension == sum(whole.parts) and reduced.dimension == 24
+    _, _, axes = np.linalg.svd(vectors)  # three articles lie in three directions
+    reduced.reduce(axes[:24].T)
+    found = reduced(features).numpy()
+    assert found.shape == (4, 24) and not found[0].any()
+    np.testing.assert_allclose(found @ found.T, vectors @ vectors.T, atol=1e-4)
+    np.testing.assert_allclose(reduced.whole(features), vectors, atol=1e-6)
+
+
+def test_more_directions_than_there_are_leave_the_vectors_as_they_are(backbone):
+    towers = TwoTower(backbone, RunConfig(retrieval=RetrievalConfig(dimension=100_000)))
+    assert towers.news_tower.reduced == 0
+    assert towers.news_tower.dimension == sum(towers.news_tower.parts)
 
 
 def test_an_untrained_reader_is_the_mean_of_the_history():

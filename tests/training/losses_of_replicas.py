@@ -1,7 +1,8 @@
-"""Every loss of the ranker with its gradient, on one device and on two: `python losses_of_replicas.py`."""
+"""The losses of ranker and retrieval with their gradients, on one device and two: `losses_of_replicas.py`."""
 
 import json
 
+import keras
 import numpy as np
 import tensorflow as tf
 
@@ -13,6 +14,7 @@ from genre_tf.training.objectives import (
     softmax_loss,
     teacher_loss,
 )
+from genre_tf.training.retrieval import DRAWN, RetrievalTrainer
 
 random = np.random.default_rng(4)
 LOGITS = random.normal(size=(5, 4)).astype(np.float32)
@@ -25,6 +27,31 @@ TEXTS /= np.linalg.norm(TEXTS, axis=1, keepdims=True)
 TEXTS[0] = 0.0
 CLICKED = (random.random((5, 9)) < 0.5).astype(np.float32)
 CLICKED[:, 0] = 0.0
+PROBABILITY = random.uniform(0.05, 1.0, (5, 4)).astype(np.float32)
+
+
+class Towers(keras.Model):
+    """Logits as they are given, in place of two towers."""
+
+    def pool_logits(self, batch, training=None):
+        return batch["logits"]
+
+
+RETRIEVAL = RetrievalTrainer(Towers())
+
+
+def retrieval_loss(logits, rows):
+    """Of clicks that stand first, each of its own weight."""
+    batch = {
+        "logits": logits,
+        "labels": np.eye(4, dtype=np.float32)[np.zeros(len(rows), int)],
+        "mask": MASK[rows],
+        "label_weights": WEIGHTS[rows],
+        DRAWN: PROBABILITY[rows],
+    }
+    return RETRIEVAL.loss_of(batch, True)
+
+
 LOSSES = {
     "click": lambda logits, rows: click_loss(logits, LABELS[rows], MASK[rows], WEIGHTS[rows], 0.1),
     "softmax": lambda logits, rows: softmax_loss(logits, LABELS[rows], MASK[rows], WEIGHTS[rows], 0.1),
@@ -32,6 +59,7 @@ LOSSES = {
         logits, LABELS[rows], MASK[rows], WEIGHTS[rows], 0.1
     ),
     "teacher": lambda logits, rows: teacher_loss(logits, TEACHER[rows], MASK[rows], 2.0),
+    "retrieval": retrieval_loss,
 }
 
 

@@ -19,7 +19,9 @@ from genre_tf.config import (
 from genre_tf.data.articles import Article, ArticleTable
 from genre_tf.data.batch_layout import WHOLE, BatchLayout, FixedShape
 from genre_tf.data.batches import impression_batches
+from genre_tf.data.counters import COUNTERS
 from genre_tf.data.examples import ImpressionExample
+from genre_tf.data.moment_pool import MomentPool, draw_from_pool
 from genre_tf.data.text_examples import TextExample, article_examples
 from genre_tf.models.article_features import ArticleFeatures
 from genre_tf.models.backbone import Categories, NewsBackbone, load_news_backbone
@@ -31,7 +33,7 @@ from genre_tf.training.fit import StageTrainer
 from genre_tf.training.generation import new_generator
 from genre_tf.training.generation_loss import GenerationTrainer
 from genre_tf.training.ranking import CLICK_WEIGHT, TEACHER, RankingTrainer
-from genre_tf.training.retrieval import RetrievalTrainer
+from genre_tf.training.retrieval import DRAWN, RetrievalTrainer
 from genre_tf.training.text_batches import TextBatching, TextRows
 
 STAGES = ("retrieval", "ranking", "generation")
@@ -39,7 +41,7 @@ ROWS = 4
 CONFIG = RunConfig(
     data=DataConfig(max_history=3),
     news=NewsConfig(backbone="tiny", trainable="last 1", dropout=0.0, max_title_tokens=10),
-    retrieval=RetrievalConfig(heads=2, negatives=2),
+    retrieval=RetrievalConfig(heads=2, dimension=16, negatives=2, pool_negatives=3),
     ranking=RankingConfig(counters=True),
     generation=GenerationConfig(
         vocabulary_size=300, layers=1, heads=2, hidden=16, max_tokens=48, prefix_tokens=2
@@ -78,7 +80,7 @@ def impressions() -> list[ImpressionExample]:
                 history=random.integers(1, 21, number % 4).astype(np.int32),
                 candidates=shown,
                 labels=np.eye(len(shown), dtype=np.float32)[number % 2],
-                counters=random.integers(0, 9, (len(shown), 3)).astype(np.float32),
+                counters=random.integers(0, 9, (len(shown), len(COUNTERS))).astype(np.float32),
                 history_weights=np.linspace(0.25, 4, number % 4, dtype=np.float32),
                 label_weights=np.linspace(0.5, 2, len(shown), dtype=np.float32),
             )
@@ -87,8 +89,11 @@ def impressions() -> list[ImpressionExample]:
 
 
 def clicks(stage: str, backbone: NewsBackbone) -> tuple[StageTrainer, tf.data.Dataset, tf.data.Dataset]:
-    negatives = CONFIG.retrieval.negatives if stage == "retrieval" else None
-    columns = {}
+    examples, columns = impressions(), {}
+    if stage == "retrieval":
+        pool = MomentPool(examples, len(TABLE))
+        examples, chances = draw_from_pool(examples, pool, shown=2, drawn=3, seed=1, most=99)
+        columns = {DRAWN: chances}
     if stage == OBJECTIVES:
         random = np.random.default_rng(2)
         logits = [random.normal(size=(len(each.labels), 2)).astype(np.float32) for each in impressions()]
@@ -96,15 +101,14 @@ def clicks(stage: str, backbone: NewsBackbone) -> tuple[StageTrainer, tf.data.Da
     features = ArticleFeatures.of(TABLE, backbone)
 
     def batches(layout: BatchLayout) -> tf.data.Dataset:
-        options: dict[str, Any] = {"negatives": negatives, "seed": 1, "layout": layout, "columns": columns}
-        logs = impression_batches(impressions(), batch_size=ROWS, max_history=3, **options)
+        options: dict[str, Any] = {"seed": 1, "layout": layout, "columns": columns}
+        logs = impression_batches(examples, batch_size=ROWS, max_history=3, **options)
         return features.pipeline(logs, 10 if layout.fixed else None)
 
-    shape = FixedShape.of(ROWS, 3, 1 + negatives if negatives else 5, len(TABLE))
+    widest = max(len(each.candidates) for each in examples)
+    shape = FixedShape.of(ROWS, 3, widest + (stage == "retrieval"), len(TABLE))
     if stage == "retrieval":
-        trainer: StageTrainer = RetrievalTrainer(
-            TwoTower(backbone, CONFIG), 0.1, np.full(len(TABLE), 1 / len(TABLE), np.float32)
-        )
+        trainer: StageTrainer = RetrievalTrainer(TwoTower(backbone, CONFIG))
     else:
         trainer = RankingTrainer(Ranker(backbone, CONFIG), ALL_OBJECTIVES if columns else CONFIG.ranking)
     return trainer, batches(BatchLayout(fixed=shape)), batches(WHOLE)

@@ -190,7 +190,7 @@ def test_two_replicas_have_together_the_losses_and_gradients_of_one():
     found = subprocess.run([sys.executable, script], capture_output=True, text=True, timeout=300)
     assert found.returncode == 0, found.stderr[-3000:]
     answers = json.loads(found.stdout.splitlines()[-1])
-    assert set(answers) == {"click", "softmax", "click+softmax", "teacher", "contrastive"}
+    assert set(answers) == {"click", "softmax", "click+softmax", "teacher", "retrieval", "contrastive"}
     for one, two in answers.values():
         np.testing.assert_allclose(two, one, rtol=1e-4, atol=1e-6)
 
@@ -203,7 +203,7 @@ def _example(candidates, labels):
         history=np.array([], np.int32),
         candidates=np.array(candidates, np.int32),
         labels=np.array(labels, np.float32),
-        counters=np.zeros((len(labels), 3), np.float32),
+        counters=np.zeros((len(labels), 9), np.float32),
     )
 
 

@@ -1,0 +1,173 @@
+"""A day of a log asked of a live server: does it answer what `genre evaluate` measured?
+
+An export is served by the embedded server and refreshed at every full hour with the log of the hour before.
+Each impression is asked twice: `recommend`, with the counters of the last refresh, and `recommend_live`, with
+those of its very moment. Both are compared with what the evaluation finds for the same counters.
+
+    python -m genre_tf.benchmarks.pool_replay RUN --data MIND --split dev [--impressions 200] [--json]
+"""
+
+import itertools
+import tempfile
+from collections.abc import Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import typer
+
+from genre_tf.cli.console import print_json, progress
+from genre_tf.data.articles import Article, Impression
+from genre_tf.data.counters import COUNTERS, Counters
+from genre_tf.data.mind import read_split
+
+HOUR_S = 3600
+_MOST_LIVE = 2_000
+
+
+def replay(
+    run: Annotated[Path, typer.Argument(help="Run folder with both stages.")],
+    data: Annotated[Path, typer.Option(help="MIND-format data set.")],
+    split: Annotated[str, typer.Option(help="The split to ask for; later than the run's log.")] = "dev",
+    impressions: Annotated[int, typer.Option(help="Ask for the first so many; 0: all.")] = 0,
+    json: Annotated[bool, typer.Option("--json", help="One JSON document.")] = False,
+) -> None:
+    """Ask a live server for every impression of a day, refreshing it each hour."""
+    log = read_split(data, split)
+    asked = sorted(log.impressions, key=lambda one: one.time)[: impressions or None]
+    asked = [one for one in asked if one.clicked and any(one.clicked)]
+    with tempfile.TemporaryDirectory() as scratch:
+        found = _served(run, data, log.articles, log.impressions, asked, Path(scratch))
+    report = {name: _recall(asked, lists) for name, lists in found.items()}
+    report["impressions"] = len(asked)
+    if json:
+        print_json(report)
+        return
+    for name, value in report.items():
+        print(f"{name}: {value:.4f}" if isinstance(value, float) else f"{name}: {value}")
+
+
+def _served(
+    run: Path,
+    data: Path,
+    articles: dict[str, Article],
+    log: Sequence[Impression],
+    asked: Sequence[Impression],
+    scratch: Path,
+) -> dict[str, list[list[str]]]:
+    """The ids of each answer, under `recommend` and `recommend_live`."""
+    from genre_tf.serving.client import GenreClient
+    from genre_tf.serving.embedded_server import EmbeddedServer, ServerOptions
+
+    models = scratch / "models"
+    _export_the_day(run, data, articles, log, models, scratch)
+    counters = _Moments(run, log)
+    answers: dict[str, list[list[str]]] = {"recommend": [], "recommend_live": []}
+    options = ServerOptions(grpc_port=0, rest_port=0, poll_s=0.2)
+    with EmbeddedServer(models, options) as server, GenreClient(server.grpc_address, 60.0) as client:
+        waiting: list[Impression] = []
+        pending = sorted(log, key=lambda one: one.time)
+        for hour, of_hour in itertools.groupby(asked, key=lambda one: _hour(one.time)):
+            waiting = [one for one in pending if _hour(one.time) < hour]
+            pending = pending[len(waiting) :]
+            if waiting:
+                _refresh(models, server, waiting, scratch)
+            batch = list(of_hour)
+            progress.print(f"hour {hour % 24}: {len(batch)} impressions", markup=False)
+            histories = [list(one.history) for one in batch]
+            for some in (histories[start : start + 32] for start in range(0, len(histories), 32)):
+                answers["recommend"] += _ids(client.recommend(some))
+            for one in batch:
+                live = counters.live(one)
+                answers["recommend_live"] += _ids(client.recommend_live([list(one.history)], [live]))
+    return answers
+
+
+def _export_the_day(
+    run: Path,
+    data: Path,
+    articles: dict[str, Article],
+    log: Sequence[Impression],
+    models: Path,
+    scratch: Path,
+) -> None:
+    """Export the run with the articles of the split; those that it never shows are in no pool."""
+    from genre_tf.export.changes import Changes
+    from genre_tf.export.exporting import ExportOptions, export_run
+    from genre_tf.export.refreshing import refresh
+    from genre_tf.serving.configuration import BatchingOptions, write_configuration
+
+    folder = scratch / "articles" / "dev"
+    folder.mkdir(parents=True)
+    named = {news_id for one in log for ids in (one.history, one.candidates) for news_id in ids}
+    lines = (
+        "\t".join((one.news_id, one.category, one.subcategory, one.title, one.abstract, "", "", "")) + "\n"
+        for one in articles.values()
+        if one.news_id in named
+    )
+    (folder / "news.tsv").write_text("".join(lines), encoding="utf-8")
+    say = lambda line: progress.print(line, markup=False)  # noqa: E731
+    export_run(run, models, [folder.parent], ExportOptions(batch_sizes=(1,)), say)
+    shown = {news_id for one in log for news_id in one.candidates}
+    refresh(models, Changes(withdraw=frozenset(named - shown)), say, batch_sizes=(1,))
+    write_configuration(models, ["genre_recommender"], BatchingOptions(batch_sizes=(1, 32)))
+
+
+def _refresh(models: Path, server: Any, log: Sequence[Impression], scratch: Path) -> None:
+    from genre_tf.export.changes import Changes
+    from genre_tf.export.refreshing import refresh
+    from genre_tf.serving.model_status import wait_until_loaded
+
+    file = scratch / "behaviors.tsv"
+    file.write_text("".join(_line(one) for one in log), encoding="utf-8")
+    done = refresh(models, Changes(behaviors=file), lambda line: None, batch_sizes=(1,))
+    wait_until_loaded(server.grpc_address, "genre_recommender", int(done.version.name), 120.0)
+
+
+class _Moments:
+    """Counters of the whole day's articles at the moment of each impression."""
+
+    def __init__(self, run: Path, log: Sequence[Impression]) -> None:
+        self._counters = Counters.load(run / "prepared" / "counters.npz")
+        self._log = sorted(log, key=lambda one: one.time)
+        self._next = 0
+        self._ids = sorted({news_id for one in log for news_id in one.candidates})
+
+    def live(self, impression: Impression) -> dict[str, list[float]]:
+        """The counters of up to 2,000 articles: those with the most views just now."""
+        while self._log[self._next].time < impression.time:
+            self._counters.observe(self._log[self._next])
+            self._next += 1
+        known = self._counters.features(self._ids, impression.time)
+        most = np.argsort(-known[:, COUNTERS.index("views_6h")], kind="stable")[:_MOST_LIVE]
+        return {self._ids[row]: known[row].tolist() for row in most if known[row, 1] > 0}
+
+
+def _ids(answers: Sequence[Sequence[Any]]) -> list[list[str]]:
+    return [[article.news_id for article in row] for row in answers]
+
+
+def _recall(asked: Sequence[Impression], lists: Sequence[Sequence[str]]) -> float:
+    """recall@10: the share of an impression's clicked articles that were recommended, mean."""
+    shares = []
+    for one, ids in zip(asked, lists, strict=True):
+        clicked = {news_id for news_id, click in zip(one.candidates, one.clicked or (), strict=True) if click}
+        shares.append(len(clicked & set(ids)) / len(clicked))
+    return float(np.mean(shares))
+
+
+def _hour(time: datetime) -> int:
+    return int((time - datetime(1970, 1, 1)).total_seconds()) // HOUR_S
+
+
+def _line(one: Impression) -> str:
+    shown = " ".join(
+        f"{news_id}-{int(click)}" for news_id, click in zip(one.candidates, one.clicked or (), strict=True)
+    )
+    time = one.time.strftime("%m/%d/%Y %I:%M:%S %p")
+    return "\t".join((one.impression_id, one.user_id, time, " ".join(one.history), shown)) + "\n"
+
+
+if __name__ == "__main__":
+    typer.run(replay)

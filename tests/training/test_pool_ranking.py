@@ -1,0 +1,176 @@
+"""The ranker's head for what was retrieved: fitted to choices from the pool of a moment, then calibrated."""
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from genre_tf.config import DataConfig, NewsConfig, RetrievalConfig, RunConfig
+from genre_tf.data.articles import Article, ArticleTable
+from genre_tf.data.counters import COUNTERS
+from genre_tf.data.examples import ImpressionExample
+from genre_tf.data.moment_pool import moment
+from genre_tf.models.article_features import ArticleFeatures
+from genre_tf.models.backbone import Categories, load_news_backbone
+from genre_tf.models.checkpoint import WEIGHTS_FILE
+from genre_tf.models.ranker import Ranker
+from genre_tf.models.two_tower import TwoTower
+from genre_tf.training.pool_ranking import fit_pool_head
+from genre_tf.training.stage_data import StageData
+
+CONFIG = RunConfig(
+    data=DataConfig(max_history=5),
+    news=NewsConfig(backbone="tiny", max_title_tokens=8, interest_dimension=0),
+    retrieval=RetrievalConfig(heads=2, dimension=16),
+)
+DAYS, ARTICLES_A_DAY, IMPRESSIONS = 3, 60, 900
+FIRST = 20_150 * 86_400
+
+
+def world() -> list[ImpressionExample]:
+    """Readers who are shown 6 of the day's 60 articles, and click by topic and by how good an article is."""
+    random = np.random.default_rng(3)
+    good = random.normal(size=DAYS * ARTICLES_A_DAY + 1)
+    examples = []
+    for number in range(IMPRESSIONS):
+        seconds = FIRST + number * (DAYS * 86_400 // IMPRESSIONS)
+        day = (seconds - FIRST) // 86_400
+        there = np.arange(1, ARTICLES_A_DAY + 1) + day * ARTICLES_A_DAY
+        likes = random.integers(0, 3)
+        shown = random.choice(there, 6, replace=False)
+        history = random.choice(there[there % 3 == likes], random.integers(0, 4), replace=False)
+        logits = 1.5 * good[shown] + 1.5 * (shown % 3 == likes) - 3.0
+        examples.append(
+            ImpressionExample(
+                impression=number,
+                user_id="U",
+                time_hours=seconds / 3600,
+                history=history.astype(np.int32),
+                candidates=shown.astype(np.int32),
+                labels=(random.random(6) < 1 / (1 + np.exp(-logits))).astype(np.float32),
+                counters=np.zeros((6, len(COUNTERS)), np.float32),
+            )
+        )
+    return examples
+
+
+TABLE = ArticleTable(
+    [Article(f"N{n}", "abc"[n % 3], "", f"goal {n} late", "") for n in range(1, 1 + DAYS * ARTICLES_A_DAY)]
+)
+CATEGORIES = Categories.of(TABLE.categories, TABLE.subcategories)
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: Any) -> StageData:
+    examples = world()
+    run: Path = tmp_path_factory.mktemp("run")
+    features = ArticleFeatures.of(TABLE, load_news_backbone("tiny", CONFIG.news, CATEGORIES))
+    return StageData(TABLE, examples[:700], examples[700:], features, CONFIG, run)
+
+
+def new_ranker() -> Ranker:
+    keras.utils.set_random_seed(1)
+    return Ranker(load_news_backbone("tiny", CONFIG.news, CATEGORIES), CONFIG)
+
+
+def fitted(data: StageData, report: Any = print) -> tuple[Ranker, list[tuple[np.ndarray, float]]]:
+    """A ranker with its fitted head, and the weights that the head was given, one after the other."""
+    ranker, given = new_ranker(), []
+    assign = ranker.pool_head.assign
+
+    def spied(kernel: Any, bias: float) -> None:
+        given.append((np.array(kernel), float(bias)))
+        assign(kernel, bias)
+
+    ranker.pool_head.assign = spied
+    fit_pool_head(ranker, data, CONFIG, report)
+    return ranker, given
+
+
+@pytest.fixture(scope="module")
+def head(data: StageData) -> tuple[Ranker, list[tuple[np.ndarray, float]]]:
+    return fitted(data)
+
+
+def lists(ranker: Ranker, data: StageData) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """For each held-out impression with a click: logits of its unread pool, best first; what was clicked."""
+    vectors = tf.constant(ranker.encoder.embed(data.features))
+    for one in data.validation:
+        clicked = one.candidates[one.labels > 0]
+        if len(clicked):
+            rows = data.pool.rows(moment(one))
+            rows = rows[~np.isin(rows, one.history) | np.isin(rows, clicked)]
+            counters = data.pool.counters(rows, moment(one))[None]
+            history = one.history if len(one.history) else np.zeros(1, np.int32)
+            read, there = (tf.gather(vectors, each)[None] for each in (history, rows))
+            logits = ranker.pool_logits(read, (history > 0)[None], there, counters).numpy()[0]
+            order = np.argsort(-logits, kind="stable")
+            yield logits[order], np.isin(rows[order], clicked)
+
+
+def mean_rank(ranker: Ranker, data: StageData) -> float:
+    return float(np.mean(np.concatenate([np.flatnonzero(clicked) for _, clicked in lists(ranker, data)])))
+
+
+def test_the_fitted_head_places_the_clicks_of_later_days_before_what_was_not_clicked(
+    data: StageData, head: Any
+) -> None:
+    assert mean_rank(head[0], data) < 0.6 * mean_rank(new_ranker(), data)
+
+
+def test_the_probabilities_of_the_best_of_a_list_are_those_of_clicks(data: StageData, head: Any) -> None:
+    best = [(logits[:30], clicked[:30]) for logits, clicked in lists(head[0], data)]
+    logits, clicked = (np.concatenate(each) for each in zip(*best, strict=True))
+    probabilities = 1 / (1 + np.exp(-logits))
+    assert clicked.mean() / 1.5 < probabilities.mean() < 1.5 * clicked.mean()
+    likely = probabilities > np.quantile(probabilities, 0.9)
+    assert clicked[likely].mean() / 1.5 < probabilities[likely].mean() < 1.5 * clicked[likely].mean()
+
+
+def test_the_calibration_changes_no_order(head: Any) -> None:
+    (kernel, bias), (calibrated, calibrated_bias) = head[1]
+    slope = calibrated[np.abs(kernel).argmax()] / kernel[np.abs(kernel).argmax()]
+    assert bias == 0 and slope > 0 and calibrated_bias != 0
+    np.testing.assert_allclose(calibrated, slope * kernel, rtol=1e-5)
+
+
+def test_clicks_that_are_held_out_calibrate_and_teach_no_order(data: StageData, head: Any) -> None:
+    """The future turned round: what is held out is flipped, and the weights are the same to the last bit."""
+    other = [replace(one, labels=1 - one.labels) for one in data.validation]
+    turned_round = replace(data, validation=other)
+    _, ((kernel, _), (calibrated, _)) = fitted(turned_round)
+    np.testing.assert_array_equal(kernel, head[1][0][0])
+    assert not np.array_equal(calibrated, head[1][1][0])
+
+
+def test_gradient_steps_leave_the_head_alone() -> None:
+    ranker = new_ranker()
+    trained = {id(weight) for weight in ranker.trainable_weights}
+    assert not trained & {id(weight) for weight in ranker.pool_head.weights}
+
+
+def test_it_learns_from_what_the_towers_retrieve_and_says_so_where_there_are_none(
+    data: StageData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said: list[str] = []
+    fitted(data, said.append)
+    assert said == ["no trained retrieval stage: the ranker learns from articles drawn evenly from the pool"]
+    towers = TwoTower(load_news_backbone("tiny", CONFIG.news, CATEGORIES), CONFIG)
+    monkeypatch.setattr("genre_tf.training.pool_ranking.load_two_tower", lambda run: towers)
+    (tmp_path / "retrieval").mkdir()
+    (tmp_path / "retrieval" / WEIGHTS_FILE).touch()
+    ranker, given = fitted(replace(data, run=tmp_path), said.append)
+    assert len(said) == 1 and len(given) == 2
+    assert mean_rank(ranker, data) < 0.6 * mean_rank(new_ranker(), data)
+
+
+def test_a_log_without_a_pool_leaves_the_head_as_it_was(data: StageData) -> None:
+    said: list[str] = []
+    replayed = replace(data, replayed=len(data.train))  # nothing but examples of an earlier run
+    _, given = fitted(replayed, said.append)
+    assert not given and "nothing to learn" in said[-1]
