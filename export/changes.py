@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
+import numpy as np
+
 from genre_tf.data.articles import Article
 from genre_tf.data.counters import Counters
 from genre_tf.data.faults import FaultPolicy
@@ -102,10 +104,12 @@ class _AnyId(dict[str, str]):
 
 
 def new_articles(before: Catalogue, articles: Mapping[str, Article]) -> list[Article]:
-    """Those whose id is not known, was known with another title, or is withdrawn now."""
-    titles = dict(zip(before.news_ids, before.titles, strict=True))
-    return [
-        one
-        for one in articles.values()
-        if one.withdrawn or titles.get(one.news_id) != " ".join(one.title.split())
-    ]
+    """Those whose id is not known, was known with another title, or is withdrawn only now."""
+    states = zip(before.titles, np.asarray(before.withdrawn).tolist(), strict=True)
+    known = dict(zip(before.news_ids, states, strict=True))
+
+    def is_known(one: Article) -> bool:
+        title, gone = known.get(one.news_id, (None, False))
+        return title == " ".join(one.title.split()) and (gone or not one.withdrawn)
+
+    return [one for one in articles.values() if not is_known(one)]

@@ -9,9 +9,9 @@ import pytest
 from genre_tf.data.articles import Article, ArticleTable, Impression
 from genre_tf.data.counters import COUNTERS, Counters
 from genre_tf.errors import InputError
-from genre_tf.export.changes import Changes, parse_expiry
+from genre_tf.export.changes import Changes, new_articles, parse_expiry
 from genre_tf.export.contract import read_contract
-from genre_tf.export.index_changes import add_counts, with_published_ages
+from genre_tf.export.index_changes import add_counts, joined, with_published_ages, withdrawn
 from genre_tf.export.pool import _features, build_catalogue
 from genre_tf.export.publishing import publish, staged
 from genre_tf.export.refreshing import refresh
@@ -147,6 +147,20 @@ def test_the_limit_stays_in_the_contract_of_later_versions(served, later):
     sizes = [read_contract(served / "genre_recommender" / name)["sizes"] for name in "123"]
     assert [one.get("max_age_hours") for one in sizes] == [None, 48.0, 48.0]
     assert {one["articles"] for one in sizes} == {12}
+
+
+def test_what_was_withdrawn_does_not_return_with_another_title(catalogue):
+    gone = withdrawn(catalogue, ["N1", "N2"])
+    same, other = (
+        Article(f"N{row}", "", "", title, "", withdrawn=True)
+        for row, title in ((1, catalogue.titles[1]), (2, "corrected"))
+    )
+    assert new_articles(gone, {"N1": same, "N2": other}) == [other]
+    assert new_articles(catalogue, {"N1": same}) == [same]
+    other = replace(other, withdrawn=False)
+    vectors = [part[2:3] for part in (catalogue.retrieval_vectors, catalogue.ranking_vectors)]
+    after = joined(gone, [other], *vectors)
+    assert after.titles[2] == "corrected" and np.flatnonzero(after.withdrawn).tolist() == [1, 2]
 
 
 def test_an_embargo_that_ends_at_the_very_moment_of_the_counters_is_over():

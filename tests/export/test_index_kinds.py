@@ -17,6 +17,7 @@ from genre_tf.funnel.index import ArticleIndex, may_be_found, read_catalogue
 from genre_tf.funnel.open_variables import variable_values
 from genre_tf.funnel.partitioned_index import PartitionedIndex, PartitionedOptions, options_of
 from genre_tf.funnel.partitions import PartitionSettings
+from genre_tf.funnel.recommender import SIGNATURES
 from genre_tf.funnel.selection import Rules
 
 SIZES = {"max_history": 50, "k": 10, "retrieve": 30}
@@ -43,10 +44,9 @@ def ask_first(served, open_session):
 
 
 def asked(recommender, request):
-    inputs = {name: tf.constant(rows) for name, rows in request.inputs.items()}
-    return {
-        name: tensor.numpy() for name, tensor in getattr(recommender, request.signature)(**inputs).items()
-    }
+    inputs = [tf.constant(request.inputs[name]) for name in SIGNATURES[request.signature]]
+    answer = getattr(recommender, request.signature)(*inputs)
+    return {name: tensor.numpy() for name, tensor in answer.items()}
 
 
 def test_where_all_blocks_are_looked_into_the_funnel_answers_as_with_the_exact_index(

@@ -10,77 +10,22 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from genre_tf.config import DataConfig, NewsConfig, RetrievalConfig, RunConfig
-from genre_tf.data.articles import Article, ArticleTable
-from genre_tf.data.counters import COUNTERS
-from genre_tf.data.examples import ImpressionExample
 from genre_tf.data.moment_pool import moment
-from genre_tf.models.article_features import ArticleFeatures
-from genre_tf.models.backbone import Categories, load_news_backbone
 from genre_tf.models.checkpoint import WEIGHTS_FILE
 from genre_tf.models.ranker import Ranker
 from genre_tf.models.two_tower import TwoTower
 from genre_tf.training.pool_ranking import fit_pool_head
 from genre_tf.training.stage_data import StageData
 
-CONFIG = RunConfig(
-    data=DataConfig(max_history=5),
-    news=NewsConfig(backbone="tiny", max_title_tokens=8, interest_dimension=0),
-    retrieval=RetrievalConfig(heads=2, dimension=16),
-)
-DAYS, ARTICLES_A_DAY, IMPRESSIONS = 3, 60, 900
-FIRST = 20_150 * 86_400
 
-
-def world() -> list[ImpressionExample]:
-    """Readers who are shown 6 of the day's 60 articles, and click by topic and by how good an article is."""
-    random = np.random.default_rng(3)
-    good = random.normal(size=DAYS * ARTICLES_A_DAY + 1)
-    examples = []
-    for number in range(IMPRESSIONS):
-        seconds = FIRST + number * (DAYS * 86_400 // IMPRESSIONS)
-        day = (seconds - FIRST) // 86_400
-        there = np.arange(1, ARTICLES_A_DAY + 1) + day * ARTICLES_A_DAY
-        likes = random.integers(0, 3)
-        shown = random.choice(there, 6, replace=False)
-        history = random.choice(there[there % 3 == likes], random.integers(0, 4), replace=False)
-        logits = 1.5 * good[shown] + 1.5 * (shown % 3 == likes) - 3.0
-        examples.append(
-            ImpressionExample(
-                impression=number,
-                user_id="U",
-                time_hours=seconds / 3600,
-                history=history.astype(np.int32),
-                candidates=shown.astype(np.int32),
-                labels=(random.random(6) < 1 / (1 + np.exp(-logits))).astype(np.float32),
-                counters=np.zeros((6, len(COUNTERS)), np.float32),
-            )
-        )
-    return examples
-
-
-TABLE = ArticleTable(
-    [Article(f"N{n}", "abc"[n % 3], "", f"goal {n} late", "") for n in range(1, 1 + DAYS * ARTICLES_A_DAY)]
-)
-CATEGORIES = Categories.of(TABLE.categories, TABLE.subcategories)
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory: Any) -> StageData:
-    examples = world()
-    run: Path = tmp_path_factory.mktemp("run")
-    features = ArticleFeatures.of(TABLE, load_news_backbone("tiny", CONFIG.news, CATEGORIES))
-    return StageData(TABLE, examples[:700], examples[700:], features, CONFIG, run)
-
-
-def new_ranker() -> Ranker:
+def new_ranker(data: StageData) -> Ranker:
     keras.utils.set_random_seed(1)
-    return Ranker(load_news_backbone("tiny", CONFIG.news, CATEGORIES), CONFIG)
+    return Ranker(data.backbone(), data.config)
 
 
 def fitted(data: StageData, report: Any = print) -> tuple[Ranker, list[tuple[np.ndarray, float]]]:
     """A ranker with its fitted head, and the weights that the head was given, one after the other."""
-    ranker, given = new_ranker(), []
+    ranker, given = new_ranker(data), []
     assign = ranker.pool_head.assign
 
     def spied(kernel: Any, bias: float) -> None:
@@ -88,13 +33,13 @@ def fitted(data: StageData, report: Any = print) -> tuple[Ranker, list[tuple[np.
         assign(kernel, bias)
 
     ranker.pool_head.assign = spied
-    fit_pool_head(ranker, data, CONFIG, report)
+    fit_pool_head(ranker, data, data.config, report)
     return ranker, given
 
 
 @pytest.fixture(scope="module")
-def head(data: StageData) -> tuple[Ranker, list[tuple[np.ndarray, float]]]:
-    return fitted(data)
+def head(pool_world: StageData) -> tuple[Ranker, list[tuple[np.ndarray, float]]]:
+    return fitted(pool_world)
 
 
 def lists(ranker: Ranker, data: StageData) -> Iterator[tuple[np.ndarray, np.ndarray]]:
@@ -118,13 +63,15 @@ def mean_rank(ranker: Ranker, data: StageData) -> float:
 
 
 def test_the_fitted_head_places_the_clicks_of_later_days_before_what_was_not_clicked(
-    data: StageData, head: Any
+    pool_world: StageData, head: Any
 ) -> None:
-    assert mean_rank(head[0], data) < 0.6 * mean_rank(new_ranker(), data)
+    assert mean_rank(head[0], pool_world) < 0.6 * mean_rank(new_ranker(pool_world), pool_world)
 
 
-def test_the_probabilities_of_the_best_of_a_list_are_those_of_clicks(data: StageData, head: Any) -> None:
-    best = [(logits[:30], clicked[:30]) for logits, clicked in lists(head[0], data)]
+def test_the_probabilities_of_the_best_of_a_list_are_those_of_clicks(
+    pool_world: StageData, head: Any
+) -> None:
+    best = [(logits[:30], clicked[:30]) for logits, clicked in lists(head[0], pool_world)]
     logits, clicked = (np.concatenate(each) for each in zip(*best, strict=True))
     probabilities = 1 / (1 + np.exp(-logits))
     assert clicked.mean() / 1.5 < probabilities.mean() < 1.5 * clicked.mean()
@@ -139,38 +86,38 @@ def test_the_calibration_changes_no_order(head: Any) -> None:
     np.testing.assert_allclose(calibrated, slope * kernel, rtol=1e-5)
 
 
-def test_clicks_that_are_held_out_calibrate_and_teach_no_order(data: StageData, head: Any) -> None:
+def test_clicks_that_are_held_out_calibrate_and_teach_no_order(pool_world: StageData, head: Any) -> None:
     """The future turned round: what is held out is flipped, and the weights are the same to the last bit."""
-    other = [replace(one, labels=1 - one.labels) for one in data.validation]
-    turned_round = replace(data, validation=other)
+    other = [replace(one, labels=1 - one.labels) for one in pool_world.validation]
+    turned_round = replace(pool_world, validation=other)
     _, ((kernel, _), (calibrated, _)) = fitted(turned_round)
     np.testing.assert_array_equal(kernel, head[1][0][0])
     assert not np.array_equal(calibrated, head[1][1][0])
 
 
-def test_gradient_steps_leave_the_head_alone() -> None:
-    ranker = new_ranker()
+def test_gradient_steps_leave_the_head_alone(pool_world: StageData) -> None:
+    ranker = new_ranker(pool_world)
     trained = {id(weight) for weight in ranker.trainable_weights}
     assert not trained & {id(weight) for weight in ranker.pool_head.weights}
 
 
 def test_it_learns_from_what_the_towers_retrieve_and_says_so_where_there_are_none(
-    data: StageData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    pool_world: StageData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     said: list[str] = []
-    fitted(data, said.append)
+    fitted(pool_world, said.append)
     assert said == ["no trained retrieval stage: the ranker learns from articles drawn evenly from the pool"]
-    towers = TwoTower(load_news_backbone("tiny", CONFIG.news, CATEGORIES), CONFIG)
+    towers = TwoTower(pool_world.backbone(), pool_world.config)
     monkeypatch.setattr("genre_tf.training.pool_ranking.load_two_tower", lambda run: towers)
     (tmp_path / "retrieval").mkdir()
     (tmp_path / "retrieval" / WEIGHTS_FILE).touch()
-    ranker, given = fitted(replace(data, run=tmp_path), said.append)
+    ranker, given = fitted(replace(pool_world, run=tmp_path), said.append)
     assert len(said) == 1 and len(given) == 2
-    assert mean_rank(ranker, data) < 0.6 * mean_rank(new_ranker(), data)
+    assert mean_rank(ranker, pool_world) < 0.6 * mean_rank(new_ranker(pool_world), pool_world)
 
 
-def test_a_log_without_a_pool_leaves_the_head_as_it_was(data: StageData) -> None:
+def test_a_log_without_a_pool_leaves_the_head_as_it_was(pool_world: StageData) -> None:
     said: list[str] = []
-    replayed = replace(data, replayed=len(data.train))  # nothing but examples of an earlier run
+    replayed = replace(pool_world, replayed=len(pool_world.train))  # nothing but examples of an earlier run
     _, given = fitted(replayed, said.append)
     assert not given and "nothing to learn" in said[-1]
