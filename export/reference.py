@@ -235,7 +235,7 @@ class RecommenderReference:
             return np.arange(len(self.vectors)), self.vectors
         nearest = np.argsort(-(self.means @ query), kind="stable")[: self.searched.probes]
         rows = np.concatenate([self.searched.blocks[block] for block in sorted(nearest)])
-        rows = np.concatenate([rows, np.setdiff1d(self.also, rows)])
+        rows = np.concatenate([rows, np.setdiff1d(np.array(self.also, np.int64), rows)])
         return rows, self.vectors[rows]
 
     def _may_be_found(self, rows: set[int], titles: set[str]) -> npt.NDArray[np.bool_]:

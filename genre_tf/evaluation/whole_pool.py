@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 
-from genre_tf.data.counters import epoch_seconds
+from genre_tf.data.counters import COUNTERS, epoch_seconds
 from genre_tf.data.decay import UNKNOWN_TIME, earliest
 from genre_tf.data.examples import ImpressionExample
 from genre_tf.data.manifest import SPLITS
@@ -80,7 +80,7 @@ class PoolAnswers:
         self, towers: TwoTowerScorer, ranker: RankerScorer, log: ScoredLog, rules: Rules, max_history: int
     ) -> None:
         table = log.table
-        nothing = np.zeros((len(table), 9), np.float32)
+        nothing = np.zeros((len(table), len(COUNTERS)), np.float32)
         titles = [" ".join(title.split()) for title in table.titles]
         self.catalogue = Catalogue(
             table.news_ids, titles, titles, towers.vectors, ranker.vectors, nothing, table.categories

@@ -37,7 +37,7 @@ def moment_features(counters: tf.Tensor, view_counters: bool) -> tf.Tensor:
         tf.exp(-age_hours / _FRESH_HOURS),
     ]
     if view_counters:
-        never_shown = tf.cast(counters[..., _WHOLE_VIEWS : _WHOLE_VIEWS + 1] == 0, tf.float32)
+        never_shown = tf.cast(tf.equal(counters[..., _WHOLE_VIEWS : _WHOLE_VIEWS + 1], 0.0), tf.float32)
         # 4 clicks in 100 views until told otherwise; a quotient of huge numbers would be 0.
         rate = tf.math.log(clicks + 0.4) - tf.math.log(views + 10.0)
         parts += [tf.math.log1p(views), tf.math.log(views + 0.3), rate, never_shown]

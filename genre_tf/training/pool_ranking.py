@@ -34,7 +34,9 @@ class _Lists(NamedTuple):
     rows: list[npt.NDArray[np.int32]]
 
 
-def fit_pool_head(ranker: Ranker, data: StageData, config: RunConfig, report: Report) -> None:
+def fit_pool_head(
+    ranker: Ranker, data: StageData, config: RunConfig, report: Report, *, goes_on: bool = False
+) -> None:
     """Give the ranker's `pool_head` the weights that explain clicks from the whole pool; calibrate it.
 
     Of each click's pool some of the best 300 and some of the rest are drawn, and count for those that they
@@ -46,6 +48,7 @@ def fit_pool_head(ranker: Ranker, data: StageData, config: RunConfig, report: Re
         data: its log.
         config: settings of the run.
         report: takes a line of progress.
+        goes_on: whether the head has the weights of an earlier log, which a new one then only corrects.
     """
     towers = load_two_tower(data.run) if (data.run / "retrieval" / WEIGHTS_FILE).is_file() else None
     if towers is None:
@@ -58,7 +61,8 @@ def fit_pool_head(ranker: Ranker, data: StageData, config: RunConfig, report: Re
     if not lists.examples:
         report("no impression shows what the pool of its moment was: nothing to learn from it")
         return
-    kernel = softmax_regression(_choices(features, lists, data.pool, config.seed))
+    prior = np.asarray(ranker.pool_head.kernel) if goes_on else None
+    kernel = softmax_regression(_choices(features, lists, data.pool, config.seed), prior)
     ranker.pool_head.assign(kernel, 0.0)
     held_out = [one for one in data.validation if _counts(one, data.pool)]
     slope, bias = _calibrated(features, _lists(towers, data, held_out[:_MOST_IMPRESSIONS]), data.pool, kernel)

@@ -145,6 +145,6 @@ def train_ranking(
     )
     if moves_probabilities(stage, data.train):
         calibrate(ranker, data)
-    fit_pool_head(ranker, data, config, report)
+    fit_pool_head(ranker, data, config, report, goes_on=files.start is not None)
     files.save_best(ranker)
     return result

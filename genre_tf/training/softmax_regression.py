@@ -26,11 +26,15 @@ class Choices(NamedTuple):
     probability: Floats
 
 
-def softmax_regression(choices: Choices) -> npt.NDArray[np.float32]:
+def softmax_regression(choices: Choices, prior: Floats | None = None) -> npt.NDArray[np.float32]:
     """Weights under which the clicks are likeliest, with a ridge, by Newton's method.
 
     Features are standardised within, so that the ridge means the same for all. A candidate that was drawn
     with probability p stands for 1 / p candidates.
+
+    Args:
+        choices: clicks, and what they were chosen from.
+        prior: [F], weights towards which the ridge pulls, such as those of an earlier log; None: zero.
 
     Returns:
         float32 [F], for the features as they are.
@@ -43,11 +47,13 @@ def softmax_regression(choices: Choices) -> npt.NDArray[np.float32]:
     features = (choices.features - mean) / spread  # [n, F]
     starts = np.concatenate([[0], np.cumsum(choices.sizes)[:-1]])
     offset = -np.log(choices.probability.astype(np.float64))
-    weights = np.zeros(features.shape[1])
+    centre = np.zeros(features.shape[1]) if prior is None else np.asarray(prior, np.float64) * spread
+    weights = centre.copy()
     loss = np.inf
     step = np.zeros_like(weights)
     for _ in range(_NEWTON_STEPS):
         found, chances = _loss(features, weights, offset, starts, choices.sizes)
+        found += 0.5 * _RIDGE * float((weights - centre) @ (weights - centre))
         if found > loss + 1e-9:  # too far: go half way back
             step /= 2
             weights -= step
@@ -57,7 +63,7 @@ def softmax_regression(choices: Choices) -> npt.NDArray[np.float32]:
         loss = found
         weighed = features * chances[:, None]
         means = np.add.reduceat(weighed, starts, axis=0)  # [clicks, F]
-        gradient = features[starts].sum(0) - means.sum(0) - _RIDGE * weights
+        gradient = features[starts].sum(0) - means.sum(0) - _RIDGE * (weights - centre)
         curvature = weighed.T @ features - means.T @ means + _RIDGE * np.eye(len(weights))
         step = np.linalg.solve(curvature, gradient)
         weights = weights + step
@@ -75,5 +81,4 @@ def _loss(
     exponentials = np.exp(logits - greatest)
     sums = np.add.reduceat(exponentials, starts)
     log_chance = (logits - greatest)[starts] - np.log(sums)
-    loss = -log_chance.sum() + 0.5 * _RIDGE * weights @ weights
-    return float(loss), exponentials / np.repeat(sums, sizes)
+    return float(-log_chance.sum()), exponentials / np.repeat(sums, sizes)

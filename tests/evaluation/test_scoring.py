@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from genre_tf.data.counters import COUNTERS
 from genre_tf.data.examples import ImpressionExample
 from genre_tf.evaluation.scoring import RankerScorer, TwoTowerScorer
 
@@ -39,7 +40,7 @@ def log_of(count: int) -> list[ImpressionExample]:
     for number in range(count):
         history = generator.integers(1, 20, generator.integers(0, 6)).astype(np.int32)
         candidates = generator.integers(0, 20, generator.integers(1, 9)).astype(np.int32)
-        counters = generator.random((len(candidates), 3)).astype(np.float32)
+        counters = generator.random((len(candidates), len(COUNTERS))).astype(np.float32)
         examples.append(ImpressionExample(number, "U", 0.0, history, candidates, counters[:, 0], counters))
     return examples
 

@@ -8,7 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from genre_tf.cli.export import parse_age_limit
 from genre_tf.config import GenerationConfig, NewsConfig, RunConfig, WritingConfig, write_config
+from genre_tf.data.counters import COUNTERS
 from genre_tf.data.mind import read_split
 from genre_tf.data.records import prepare, read_articles
 from genre_tf.data.synth.newsroom import write_newsroom
@@ -79,7 +81,10 @@ def test_a_run_becomes_two_verified_servables(run, data, tmp_path):
     written = [one.outputs for one in recorded if "safe" in one.outputs]
     assert written and not any(found["safe"][found["text"] != b""].any() for found in written)
     contract = read_contract(published[0][0])
-    assert contract["sizes"] == {"max_history": 50, "k": 3, "retrieve": 20, "articles": 120, "index": "exact"}
+    sizes = dict(contract["sizes"])
+    assert sizes.pop("max_age_hours") >= 24  # learned from the clicks of the run's log
+    assert sizes == {"max_history": 50, "k": 3, "retrieve": 20, "articles": 120, "index": "exact"}
+    assert any("articles may be recommended: up to" in line for line in said)
     assert contract["signatures"]["recommend"]["outputs"]["title"] == {"dtype": "string", "shape": [None, 3]}
     written_with = read_contract(published[1][0])
     assert written_with["sizes"]["texts"] == 3 == len(written[0]["text"][0])
@@ -121,6 +126,17 @@ def test_a_wrong_safety_list_ends_an_export_at_once(run, tmp_path):
     assert said == [] and not (tmp_path / "models").exists()
 
 
+@pytest.mark.parametrize(("text", "hours"), [(None, None), ("none", None), ("36", 36.0), ("0.5", 0.5)])
+def test_an_age_limit_is_hours_or_none(text, hours):
+    assert parse_age_limit(text) == hours
+
+
+@pytest.mark.parametrize("text", ["", "0", "-1", "nan", "inf", "2019-11-15"])
+def test_other_age_limits_are_wrong_input(text):
+    with pytest.raises(InputError, match="--max-age-hours must be a number above 0, or none"):
+        parse_age_limit(text)
+
+
 def test_impossible_sizes_are_wrong_input():
     with pytest.raises(InputError, match="retrieve at least k"):
         ExportOptions(k=20, retrieve=10)
@@ -148,7 +164,7 @@ def test_views_of_a_log_without_labels_are_not_counted(run, data, tmp_path):
     with_test, without = read_pool(run, [tmp_path / "news"], 0, said.append), read_pool(run, [data])
     assert with_test.as_of == without.as_of
     new_row = with_test.table.news_ids.index("NEW")
-    assert with_test.counters[new_row].tolist() == [0, 0, 0]
+    assert with_test.counters[new_row].tolist() == [0] * len(COUNTERS)
     np.testing.assert_array_equal(np.delete(with_test.counters, new_row, axis=0), without.counters)
     assert len(said) == 1 and "test/behaviors.tsv has no labels" in said[0]
 

@@ -22,7 +22,7 @@ CONFIG = RunConfig(
         optimizer=OptimizerConfig(steps=4, batch_size=32, validate_every=4),
     ),
 )
-DAYS, ARTICLES_A_DAY, IMPRESSIONS, LEARNED = 3, 60, 900, 700
+DAYS, ARTICLES_A_DAY, IMPRESSIONS, LEARNED = 3, 60, 600, 450
 FIRST = 20_150 * 86_400  # a midnight, in seconds since 1970
 TABLE = ArticleTable(
     [Article(f"N{n}", "abc"[n % 3], "", f"goal {n} late", "") for n in range(1, 1 + DAYS * ARTICLES_A_DAY)]

@@ -32,6 +32,7 @@ from genre_tf.config import (
 )
 from genre_tf.data.manifest import file_fingerprint
 from genre_tf.data.mind import read_split
+from genre_tf.data.moment_pool import moment
 from genre_tf.data.records import read_articles
 from genre_tf.data.synth.newsroom import write_newsroom
 from genre_tf.data.synth.settings import NewsroomSettings
@@ -43,6 +44,7 @@ from genre_tf.training.continual import judge
 from genre_tf.training.generation import new_generator
 from genre_tf.training.progress import FitResult
 from genre_tf.training.run_folder import STAGES, train
+from genre_tf.training.stage_data import load_stage_data
 
 pytestmark = pytest.mark.slow
 STEPS = OptimizerConfig(
@@ -171,6 +173,20 @@ def test_every_stage_starts_at_the_weights_of_the_earlier_run(earlier: Path, lat
     assert new == old
 
 
+def test_the_pools_of_a_later_log_know_what_the_earlier_one_counted(earlier: Path, later: Path) -> None:
+    data = load_stage_data(later, _from(earlier), _quiet)
+    assert 0 < data.replayed < len(data.train)
+    for example in (*data.train[: -data.replayed], *data.validation):
+        known = example.candidates > 0
+        found = data.pool.counters(example.candidates[known], moment(example))
+        np.testing.assert_allclose(found, example.counters[known], rtol=1e-4, atol=1e-5)
+    first = min(data.train[: -data.replayed], key=moment)
+    assert data.pool.counters(first.candidates, moment(first))[:, 1].any(), "shown in the earlier log"
+    for example in data.older:  # of which the counters of the earlier log's end would be the future
+        found = data.of_earlier.pool.counters(example.candidates, moment(example))
+        assert (found[:, :2] <= example.counters[:, :2]).all()
+
+
 def test_a_category_that_the_earlier_run_did_not_know_is_the_unknown_one(earlier: Path, later: Path) -> None:
     names = load_backbone(later, CONFIG).categories
     assert names == load_backbone(earlier, CONFIG).categories
@@ -189,6 +205,9 @@ def test_a_training_that_was_stopped_goes_on_to_the_same_weights(
     with pytest.raises(StoppedError, match="after step 2 of 4"):
         train(["ranking"], days / "two", run, config, stop)
     assert not (run / "ranking" / "model.weights.h5").exists()  # nobody may use what was not judged
+    shutil.copytree(
+        later / "retrieval", run / "retrieval"
+    )  # the ranker's pool head is fitted to these towers
     said: list[str] = []
     train(["ranking"], days / "two", run, config, said.append)
     assert "going on after step 2 of 4" in said

@@ -1,0 +1,107 @@
+"""The whole pool: evaluated answers are a server's, counters are of the past, and stale articles stay out."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from genre_tf.config import read_config
+from genre_tf.data.counters import COUNTERS
+from genre_tf.evaluation.run_models import load_scorers
+from genre_tf.evaluation.scored_log import read_log
+from genre_tf.evaluation.slices import slice_masks
+from genre_tf.evaluation.whole_pool import PoolAnswers, PoolOptions, _Moments, pool_report
+from genre_tf.export.servables import new_recommender, write_recommender
+from genre_tf.funnel.selection import Rules
+
+RULES = Rules(exploration=0.5, max_age_hours=1000.0)
+
+
+@pytest.fixture(scope="module")
+def world(tiny_run: Path, tiny_data: Path):
+    config = read_config(tiny_run / "config.toml")
+    log = read_log(tiny_run, config, tiny_data, "dev")
+    scorers = load_scorers(tiny_run, ("two_tower", "ranker"), log.table)
+    return tiny_run, log, scorers["two_tower"], scorers["ranker"]
+
+
+def test_the_evaluated_answer_is_that_of_an_export_with_the_same_counters(world, tmp_path):
+    run, log, towers, ranker = world
+    moments = _Moments(run, log, log.examples(), PoolOptions())
+    answers = PoolAnswers(towers, ranker, log, RULES, log.max_history)
+    counters, in_pool = moments.at(17)
+    answers.set_moment(counters, in_pool)
+    catalogue = replace(answers.catalogue, counters=counters, withdrawn=~in_pool)
+    recommender = new_recommender(
+        towers.two_tower,
+        ranker.ranker,
+        catalogue,
+        tmp_path,
+        max_history=log.max_history,
+        k=10,
+        retrieve=300,
+        rules=RULES,
+    )
+    write_recommender(recommender, tmp_path / "1")
+    histories = [" ".join(impression.history) for impression in log.split.impressions[:12]]
+    evaluated = [answers.served(history) for history in histories]
+    with tf.compat.v1.Session(graph=tf.Graph()) as session:
+        graph = tf.compat.v1.saved_model.loader.load(session, ["serve"], str(tmp_path / "1"))
+        signature = graph.signature_def["recommend"]
+        outputs = {name: info.name for name, info in signature.outputs.items()}
+        for history, (rows, scores) in zip(histories, evaluated, strict=True):
+            served = session.run(outputs, {signature.inputs["history"].name: [history.encode()]})
+            ids = [log.table.news_ids[row] if row >= 0 else "" for row in rows]
+            assert ids == [one.decode() for one in served["news_id"][0]]
+            np.testing.assert_allclose(scores, served["score"][0], atol=1e-5)
+
+
+def test_the_report_has_the_pool_with_baselines_intervals_and_calibration(world):
+    run, log, towers, ranker = world
+    slices = slice_masks(log.split.impressions, None)
+    found = pool_report(run, log, towers, ranker, slices, PoolOptions(rules=RULES), lambda line: None)
+    everyone = found["recommend"]["all"]
+    assert {"recall@10", "recall@300", "ndcg@10", "mrr", "fresh", "coverage", "diversity", "novelty"} <= {
+        *everyone
+    }
+    assert 0 < everyone["recall@10"] <= found["recommend"]["all"]["recall@300"] <= 1
+    assert {"clicks_1h", "clicks_6h", "clicks_of_categories", "chance"} <= {*found["baselines"]}
+    assert found["pool"]["articles"] == 39 and found["pool"]["rule"] == "split"
+    low, high = found["intervals"]["recommend"]["all"]["recall@10"]
+    assert low <= everyone["recall@10"] <= high
+    assert found["calibration"]["bins"]
+
+
+def test_counters_of_a_moment_know_only_what_happened_before(world):
+    run, log, *_ = world
+    examples = log.examples()
+    before = _Moments(run, log, examples, PoolOptions())
+    number = 11
+    now = before.seconds[number]
+    for example, seconds in zip(examples, before.seconds, strict=True):
+        if seconds >= now:
+            example.labels = 1 - example.labels
+    after = _Moments(run, log, examples, PoolOptions())
+    assert before.at(number)[0][:, COUNTERS.index("clicks")].any()
+    np.testing.assert_array_equal(before.at(number)[0], after.at(number)[0])
+
+
+def test_a_refreshed_server_knows_what_was_counted_up_to_the_last_full_period(world):
+    run, log, *_ = world
+    examples = log.examples()
+    live, daily = (
+        _Moments(run, log, examples, PoolOptions(refresh_hours=hours)).at(29)[0] for hours in (0.0, 24.0)
+    )
+    clicks = COUNTERS.index("clicks")
+    assert live[:, clicks].sum() > daily[:, clicks].sum()
+
+
+def test_before_a_first_showing_an_article_is_in_no_pool_of_what_was_seen(world):
+    run, log, *_ = world
+    first_seen = _Moments(run, log, log.examples(), PoolOptions(rule="first_seen"))
+    sizes = [int(first_seen.at(number)[1].sum()) for number in range(30)]
+    assert sizes == sorted(sizes) and sizes[0] < sizes[-1]
+    for number, example in enumerate(log.examples()):
+        assert first_seen.at(number)[1][example.candidates].all()
