@@ -53,7 +53,8 @@ def joined(
     counters = _grown(catalogue.counters, size)
     gone = np.zeros(size, bool)
     gone[: len(catalogue.news_ids)] = catalogue.withdrawn
-    gone[rows] |= [one.withdrawn for one in new]  # what was withdrawn once does not return with a new title
+    # What was withdrawn once does not return with another title.
+    gone[rows] |= np.array([one.withdrawn for one in new], bool)
     return Catalogue(list(row_of), titles, texts, in_retrieval, in_ranking, counters, categories, gone)
 
 

@@ -50,7 +50,9 @@ class RetrievalTrainer(StageTrainer):
         logits = self.model.pool_logits(batch, training=training)  # [rows, candidates]
         corrected = self._correct(logits, batch[DRAWN]) if DRAWN in batch else logits
         corrected = tf.where(batch["mask"], corrected, _LOWEST)
-        losses = tf.nn.softmax_cross_entropy_with_logits(batch["labels"], corrected)  # [rows]
+        # TensorFlow's own op refuses a replica without rows, which has no candidates either.
+        clicked = tf.reduce_sum(batch["labels"] * corrected, axis=1)
+        losses = tf.reduce_logsumexp(corrected, axis=1) - clicked  # [rows]
         weights = tf.ones_like(losses)
         if "label_weights" in batch:
             weights = tf.reduce_sum(batch["label_weights"] * batch["labels"], axis=1)

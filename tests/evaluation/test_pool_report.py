@@ -133,7 +133,7 @@ def test_people_read_the_pool_its_slices_and_its_calibration(report: dict[str, A
     found, described = (
         line for line in text.splitlines() if line.startswith("│ recommend ") and "│ 1.000" in line
     )
-    assert f"{report['whole_pool']['recommend']['all']['recall@10']:.3f}" in found
+    assert f"{report['pool']['recommend']['all']['recall@10']:.3f}" in found
     assert "0.250" in described, "coverage"
     text = " ".join(text.split())  # lines may be folded
     for part in (

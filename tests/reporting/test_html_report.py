@@ -54,9 +54,8 @@ def page(kept: tuple[Path, dict]) -> Page:
 def test_the_file_needs_nothing_else(page: Page):
     assert page.addresses and all(each.startswith(("data:image/png;base64,", "#")) for each in page.addresses)
     assert not {"script", "link", "iframe"} & set(page.tags)
-    assert (
-        page.tags.count("img") == 7
-    )  # lengths, slices, before and after, calibration, scores, exposure, latency
+    # Lengths, slices, before and after, calibration, that of the whole pool, scores, exposure, latency.
+    assert page.tags.count("img") == 8
 
 
 def test_text_of_the_data_is_text(page: Page):

@@ -2,6 +2,7 @@
 
 import keras
 import numpy as np
+import pytest
 import tensorflow as tf
 
 from genre_tf.training.retrieval import DRAWN, RetrievalTrainer
@@ -68,6 +69,18 @@ def test_padding_counts_for_nothing_and_leaves_the_gradient_finite():
         loss = RetrievalTrainer(Towers()).loss_of(batch_of(logits, chance, mask), True)
     gradient = tape.gradient(loss, logits).numpy()
     assert np.isfinite(gradient).all() and not gradient[:, 5:].any()
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+def test_a_replica_without_rows_adds_nothing(monkeypatch, weighted):
+    monkeypatch.setattr("genre_tf.training.retrieval.sum_over_replicas", lambda own: own + 3.0)
+    nothing = tf.Variable(np.zeros((0, 0), np.float32))
+    batch = batch_of(nothing, np.zeros((0, 0)), np.zeros((0, 0), bool))
+    if weighted:
+        batch["label_weights"] = tf.zeros([0, 0])
+    with tf.GradientTape() as tape:
+        loss = tf.function(RetrievalTrainer(Towers()).loss_of)(batch | {"logits": nothing}, True)
+    assert loss.numpy() == 0 and tape.gradient(loss, nothing).shape == (0, 0)
 
 
 def test_a_row_weighs_as_much_as_its_click_and_its_other_candidates_nothing():
