@@ -79,6 +79,7 @@ class NewsTower(keras.Model):
                 shape=(sum(self.parts), self.reduced),
                 initializer=keras.initializers.Orthogonal(seed=1),  # keeps dot products until `reduce`
                 trainable=False,
+                autocast=False,  # the parts are float32, whatever the policy
             )
         self.built = True
 

@@ -58,7 +58,8 @@ class TwoTower(keras.Model):
         click_weights: tf.Tensor | None = None,
     ) -> tf.Tensor:
         """Encode readers: float32 [B, H, D] oldest first, bool and float32 [B, H] -> float32 [B, D]."""
-        return self.user_tower(history_vectors, mask, training=training, click_weights=click_weights)
+        readers = self.user_tower(history_vectors, mask, training=training, click_weights=click_weights)
+        return tf.cast(readers, tf.float32)  # the tower itself may compute in bfloat16
 
     def query(self, readers: tf.Tensor) -> tf.Tensor:
         """What a search multiplies articles with: readers float32 [B, D] -> float32 [B, D + 1]."""
