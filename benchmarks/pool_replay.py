@@ -8,6 +8,8 @@ those of its very moment. Both are compared with what the evaluation finds for t
 """
 
 import itertools
+import json as json_format
+import sys
 import tempfile
 from collections.abc import Sequence
 from datetime import datetime
@@ -17,7 +19,6 @@ from typing import Annotated, Any
 import numpy as np
 import typer
 
-from genre_tf.cli.console import print_json, progress
 from genre_tf.data.articles import Article, Impression
 from genre_tf.data.counters import COUNTERS, Counters
 from genre_tf.data.mind import read_split
@@ -42,7 +43,7 @@ def replay(
     report = {name: _recall(asked, lists) for name, lists in found.items()}
     report["impressions"] = len(asked)
     if json:
-        print_json(report)
+        print(json_format.dumps(report))
         return
     for name, value in report.items():
         print(f"{name}: {value:.4f}" if isinstance(value, float) else f"{name}: {value}")
@@ -74,7 +75,7 @@ def _served(
             if waiting:
                 _refresh(models, server, waiting, scratch)
             batch = list(of_hour)
-            progress.print(f"hour {hour % 24}: {len(batch)} impressions", markup=False)
+            _say(f"hour {hour % 24}: {len(batch)} impressions")
             histories = [list(one.history) for one in batch]
             for some in (histories[start : start + 32] for start in range(0, len(histories), 32)):
                 answers["recommend"] += _ids(client.recommend(some))
@@ -107,10 +108,9 @@ def _export_the_day(
         if one.news_id in named
     )
     (folder / "news.tsv").write_text("".join(lines), encoding="utf-8")
-    say = lambda line: progress.print(line, markup=False)  # noqa: E731
-    export_run(run, models, [folder.parent], ExportOptions(batch_sizes=(1,)), say)
+    export_run(run, models, [folder.parent], ExportOptions(batch_sizes=(1,)), _say)
     shown = {news_id for one in log for news_id in one.candidates}
-    refresh(models, Changes(withdraw=frozenset(named - shown)), say, batch_sizes=(1,))
+    refresh(models, Changes(withdraw=frozenset(named - shown)), _say, batch_sizes=(1,))
     write_configuration(models, ["genre_recommender"], BatchingOptions(batch_sizes=(1, 32)))
 
 
@@ -142,6 +142,10 @@ class _Moments:
         known = self._counters.features(self._ids, impression.time)
         most = np.argsort(-known[:, COUNTERS.index("views_6h")], kind="stable")[:_MOST_LIVE]
         return {self._ids[row]: known[row].tolist() for row in most if known[row, 1] > 0}
+
+
+def _say(line: str) -> None:
+    print(line, file=sys.stderr)
 
 
 def _ids(answers: Sequence[Sequence[Any]]) -> list[list[str]]:

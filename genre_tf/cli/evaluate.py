@@ -1,6 +1,6 @@
 """`genre evaluate`: every metric, per slice, beside the baselines."""
 
-from enum import StrEnum
+from enum import Enum
 from pathlib import Path
 from typing import Annotated
 
@@ -10,7 +10,7 @@ from genre_tf.cli.console import print_json, progress, results
 from genre_tf.cli.tensorflow_notes import load_tensorflow
 
 
-class PoolRule(StrEnum):
+class PoolRule(Enum):
     """What is in the pool of a moment."""
 
     split = "split"
@@ -42,16 +42,16 @@ def evaluate(
     pool: Annotated[
         PoolRule,
         typer.Option(
-            help="What `recommend` may choose from at the moment of an impression: every article of the split, "
-            "those shown or those published before; none: the whole pool is not measured."
+            help="What `recommend` may choose from at the moment of an impression: every article of the "
+            "split, those shown before or those published before; none: the whole pool is not measured."
         ),
     ] = PoolRule.split,
     refresh_hours: Annotated[
         float,
         typer.Option(
             min=0.0,
-            help="Measure the whole pool with the counters of a server that is refreshed every so many hours; "
-            "0: with those of the very moment.",
+            help="Measure the whole pool with the counters of a server that is refreshed every so many "
+            "hours; 0: with those of the very moment.",
         ),
     ] = 0.0,
     max_bad_rows: Annotated[int, typer.Option(help="Faulty rows of the split that may be skipped.")] = 0,

@@ -46,8 +46,8 @@ class PoolOptions:
 
     Attributes:
         rule: a name out of `POOL_RULES`.
-        refresh_hours: 0: counters of the very moment, as `recommend_live` brings them; above: those of the last
-            full period, as a server has them that is refreshed so often.
+        refresh_hours: 0: counters of the very moment, as `recommend_live` brings them; above: those of the
+            last full period, as a server has them that is refreshed so often.
         rules: as exported; None: those that an export has by default.
     """
 
@@ -57,7 +57,7 @@ class PoolOptions:
 
 
 def learned_limit(run: Path) -> float | None:
-    """The age in hours below which 99 % of a run's newest clicks fall, unless still read; None: none has an age.
+    """The age in hours below which 99 % of a run's newest clicks fall; None where none has an age.
 
     The newest part of the training log alone is looked at: at the beginning of a log everything seems young.
     """
@@ -113,7 +113,7 @@ class PoolAnswers:
         )
 
     def set_moment(self, counters: Floats, in_pool: npt.NDArray[np.bool_]) -> None:
-        """Bring the index to a moment: counters float32 [N, 9], and which articles could be shown, bool [N]."""
+        """Bring the index to a moment: counters float32 [N, 9], and what could be shown then, bool [N]."""
         catalogue = replace(self.catalogue, counters=counters.astype(np.float32), withdrawn=~in_pool)
         self.index.update(catalogue, moment_biases(self._models, catalogue.counters))
 
@@ -168,7 +168,7 @@ def pool_report(
     say(f"whole pool: {len(known)} impressions with a click, {moments.articles} articles")
     answers = PoolAnswers(towers, ranker, log, rules, log.max_history)
     collected = _Collected(towers.vectors, log, moments)
-    order = sorted(known, key=lambda number: moments.seconds[number])
+    order = sorted(known.tolist(), key=lambda number: int(moments.seconds[number]))
     for number in order:
         counters, in_pool = moments.at(number)
         answers.set_moment(counters, in_pool)

@@ -198,7 +198,8 @@ def stage_fingerprints(run: Path, config: RunConfig) -> dict[str, str]:
         )
         for stage in STAGES
     }
-    return {**own, "generation": fingerprint(own["generation"], own["retrieval"])}
+    # The ranker's pool head is fitted to what the towers retrieve, and a writer reads their vectors.
+    return own | {stage: fingerprint(own[stage], own["retrieval"]) for stage in ("ranking", "generation")}
 
 
 def open_run(run: Path, data: Path, config: RunConfig, report: Report) -> None:
