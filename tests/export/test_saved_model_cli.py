@@ -8,14 +8,13 @@ from pathlib import Path
 
 import pytest
 
-from genre_tf.funnel.index import ArticleIndex
-from genre_tf.funnel.recommender import Recommender
+from genre_tf.export.servables import new_recommender, write_recommender
 
 
 @pytest.mark.slow
 def test_score_text_is_answered_from_raw_strings(models, catalogue, tmp_path):
-    index = ArticleIndex(catalogue, tmp_path / "news_ids.txt")
-    Recommender(*models, index, max_history=50, k=10, retrieve=30).write(tmp_path / "1")
+    recommender = new_recommender(*models, catalogue, tmp_path, max_history=50, k=10, retrieve=30)
+    write_recommender(recommender, tmp_path / "1")
     rows = {"history_text": ["rates rise\nrates fall"], "candidates_text": ["rain ends\ncolds"]}
     inputs = ";".join(f"{name}={json.dumps(texts)}" for name, texts in rows.items())
     command = [Path(sys.executable).with_name("saved_model_cli"), "run", "--dir", tmp_path / "1"]
