@@ -125,7 +125,7 @@ def test_the_conventional_batch_reads_every_article_again_and_says_the_same():
     def example(history, candidates):
         size = len(candidates)
         rows = [np.asarray(part, np.int32) for part in (history, candidates)]
-        return ImpressionExample(0, "", 0.0, *rows, np.eye(1, size)[0], np.zeros((size, 3)))
+        return ImpressionExample(0, "", 0.0, *rows, np.eye(1, size)[0], np.zeros((size, 9)))
 
     examples = [example([3, 4], [5, 6, 3]), example([], [5, 4]), example([4], [6, 5, 3])]
     batch = next(iter(impression_batches(examples, batch_size=3)))
@@ -146,7 +146,7 @@ def test_the_conventional_batch_is_padded_to_a_fixed_width():
             return {**batch, "article_states": ones, "article_mask": ones > 0}
 
     rows = np.asarray([1, 2], np.int32)
-    example = ImpressionExample(0, "", 0.0, rows, rows, np.eye(1, 2)[0], np.zeros((2, 3)))
+    example = ImpressionExample(0, "", 0.0, rows, rows, np.eye(1, 2)[0], np.zeros((2, 9)))
     batch = next(iter(unshared(impression_batches([example], batch_size=1), Features(), 7)))
     assert batch["article_states"].shape == (5, 7)
     np.testing.assert_array_equal(batch["article_mask"].numpy().sum(1), 4)

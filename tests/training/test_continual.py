@@ -154,7 +154,8 @@ def test_every_stage_starts_at_the_weights_of_the_earlier_run(earlier: Path, lat
     for stage in ("retrieval", "ranking"):
         old, new = _weights(earlier, stage), _weights(later, stage)
         assert old.keys() == new.keys()
-        for name in (name for name in old if old[name].ndim):
+        # The pool head is fitted anew to each log, and only drawn towards the earlier weights.
+        for name in (name for name in old if old[name].ndim and "pool_head" not in name):
             # Four small steps away; a new start would be of other random values altogether.
             np.testing.assert_allclose(new[name], old[name], atol=0.05, err_msg=name)
     old_ranker, new_ranker = load_ranker(earlier), load_ranker(later)
