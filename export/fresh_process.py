@@ -5,7 +5,7 @@ import json
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,13 +17,16 @@ LONGEST_REPLAY_S = 3600
 
 
 @contextlib.contextmanager
-def fresh_process(known_graph: bool = False) -> Iterator["FreshProcess"]:
+def fresh_process(known_graph: bool = False, only: Sequence[str] = ()) -> Iterator["FreshProcess"]:
     """Start one; it imports TensorFlow while a version is still being written. It ends with the context.
 
     Args:
         known_graph: as in `replay.replay`.
+        only: as there.
     """
     command = [sys.executable, "-I", replay.__file__, *[replay.KNOWN_GRAPH] * known_graph]
+    if only:
+        command += [replay.ONLY, ",".join(only)]
     pipe = subprocess.PIPE
     with (
         tempfile.TemporaryDirectory() as scratch,
@@ -32,7 +35,7 @@ def fresh_process(known_graph: bool = False) -> Iterator["FreshProcess"]:
         ) as process,
     ):
         try:
-            yield FreshProcess(process, Path(scratch))
+            yield FreshProcess(process, Path(scratch), only)
         finally:
             process.kill()
 
@@ -43,9 +46,11 @@ class FreshProcess:
     Args:
         process: runs `replay` and was told nothing yet.
         scratch: folder for a file of requests.
+        only: the signatures that it answers for; all, if none is named.
     """
 
-    def __init__(self, process: "subprocess.Popen[str]", scratch: Path) -> None:
+    def __init__(self, process: "subprocess.Popen[str]", scratch: Path, only: Sequence[str] = ()) -> None:
+        self.only = only
         self._process = process
         self._scratch = scratch
         self._reads: Path | None = None

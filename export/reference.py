@@ -5,6 +5,7 @@ independent roads, and batched answers with unbatched ones.
 """
 
 from collections.abc import Sequence
+from copy import copy
 from dataclasses import replace
 from typing import Any
 
@@ -104,19 +105,11 @@ class RecommenderReference:
         named = sorted(found)
         bias = self.vectors[:, -1].copy()
         bias[named] = np.asarray(self.two_tower.moment_bias(tf.constant(known[None, named])))[0]
-        catalogue = replace(self.catalogue, counters=known)
-        sizes = {"max_history": self.max_history, "k": self.k, "retrieve": self.retrieve}
-        refreshed = RecommenderReference(
-            self.two_tower,
-            self.ranker,
-            catalogue,
-            bias,
-            **sizes,
-            rules=self.rules,
-            searched=self.searched,
-        )
-        if self.searched:  # blocks are those of the index, and what is named is looked at besides
-            refreshed.means, refreshed.also = self.means, named
+        refreshed = copy(self)
+        refreshed.catalogue = replace(self.catalogue, counters=known)
+        refreshed.vectors = np.column_stack([self.catalogue.retrieval_vectors, bias])
+        refreshed.shown = _may_be_shown(refreshed.catalogue, self.rules.max_age_hours)
+        refreshed.also = named  # a search in blocks, which stay as they are, looks at them besides
         return refreshed._recommend(history)
 
     _serving_default = _recommend

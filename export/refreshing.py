@@ -8,7 +8,7 @@ quick, but each recorded answer must then be written again and verified, minutes
 """
 
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
@@ -24,7 +24,7 @@ from genre_tf.data.mind import read_news
 from genre_tf.errors import InputError
 from genre_tf.export.changes import Changes, new_articles, read_log
 from genre_tf.export.contract import files_fingerprint, read_contract
-from genre_tf.export.exchanges import Exchange
+from genre_tf.export.exchanges import PARITY_FILE, Exchange, read_exchanges
 from genre_tf.export.fresh_process import FreshProcess, fresh_process
 from genre_tf.export.index_changes import add_counts, dated, joined, withdrawn
 from genre_tf.export.names import GENERATOR, RECOMMENDER
@@ -94,7 +94,7 @@ def refresh(
     # the served version, while this one reads that and encodes.
     with ExitStack() as stack:
         folder = stack.enter_context(staged(version.parent))
-        fresh = fresh or stack.enter_context(fresh_process(known_graph=True))
+        fresh = fresh or stack.enter_context(fresh_process(known_graph=True, only=changes.answers))
         scratch = stack.enter_context(tempfile.TemporaryDirectory())
         copy_graph(version, folder)
         fresh.read_graph(folder)
@@ -145,10 +145,12 @@ def _refreshed(
         return Refreshed(version, *numbers, None)
     told = {"from_version": version.name, **dict(zip(("added", "changed", "expired"), numbers, strict=False))}
     files = {file.name: files_fingerprint(file) for file in (changes.news, changes.behaviors) if file}
-    servable = _servable(
-        version, served.models, catalogue, as_of, rules, contract["sizes"], workplace.scratch
+    servable = _servable(version, served.models, catalogue, as_of, rules, contract["sizes"], workplace)
+    servable = replace(
+        servable,
+        exchanges=_exchanges(version, servable.exchanges, workplace.fresh.only),
+        sources={**servable.sources, "refreshed": {**told, "files": files}},
     )
-    servable = replace(servable, sources={**servable.sources, "refreshed": {**told, "files": files}})
     published, checked = _publish(servable, contract, workplace, report)
     if versions(version.parent.with_name(GENERATOR)):
         report(f"{GENERATOR} answers questions from the articles of its last export, until the next one")
@@ -218,10 +220,10 @@ def _servable(
     as_of: datetime | None,
     rules: Rules,
     sizes: Mapping[str, Any],
-    scratch: Path,
+    workplace: _Workplace,
 ) -> Servable:
     limits = {name: sizes[name] for name in ("max_history", "k", "retrieve")}
-    ids_file = scratch / IDS_FILE
+    ids_file = workplace.scratch / IDS_FILE
     bias = moment_biases(models, catalogue.counters)
     index = ArticleIndex(catalogue, bias, ids_file, rules.max_age_hours, options_of(sizes))
 
@@ -234,7 +236,18 @@ def _servable(
     reference = RecommenderReference(
         two_tower, ranker, catalogue, bias, **limits, rules=rules, searched=index.nearest.searched()
     )
-    return indexed_servable(write, reference, catalogue, {**limits, **rules.as_sizes()}, index, as_of)
+    sizes = {**limits, **rules.as_sizes()}
+    return indexed_servable(write, reference, catalogue, sizes, index, as_of, workplace.fresh.only)
+
+
+def _exchanges(version: Path, new: Iterable[Exchange], only: Sequence[str]) -> Iterator[Exchange]:
+    """The requests to verify with: those of signatures that answer as before keep their recorded answers."""
+    if not only:
+        yield from new
+        return
+    kept = read_exchanges(version / "assets.extra" / PARITY_FILE)
+    yield from (exchange for exchange in kept if exchange.signature not in only)
+    yield from new
 
 
 def _publish(

@@ -5,7 +5,7 @@ nothing but the SavedModel can have answered. Run it in a fresh process, isolate
 
     python -I replay.py VERSION_FOLDER RECORDS.npz [RECORDS.npz …]
 
-prints one JSON document (with --known-graph before them: see `replay`):
+prints one JSON document (with --known-graph, or --only and names of signatures, before them: see `replay`):
 {"modules": […], "exchanges": [{"signature", "case", "known", "rows", "difference", "faults"}, …]}.
 
 Without arguments it reads them from its input, a JSON string a line, and takes up each one as it comes:
@@ -16,7 +16,7 @@ session gets what the loader gives it, in the loader's own order: graph, variabl
 import itertools
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,7 @@ import numpy as np
 
 TOLERANCE = 1e-5  # absolute and relative, of float32 outputs
 SHOWN_FAULTS = 3
-KNOWN_GRAPH = "--known-graph"
+KNOWN_GRAPH, ONLY = "--known-graph", "--only"
 Tensors = dict[str, np.ndarray]
 
 
@@ -125,7 +125,9 @@ def _differing(name: str, equal: np.ndarray, want: np.ndarray, got: np.ndarray) 
     return faults
 
 
-def replay(names: Iterator[str], known_graph: bool = False) -> list[dict[str, Any]]:
+def replay(
+    names: Iterator[str], known_graph: bool = False, only: Collection[str] = ()
+) -> list[dict[str, Any]]:
     """Load the SavedModel into a session and answer every recorded request.
 
     Args:
@@ -133,6 +135,7 @@ def replay(names: Iterator[str], known_graph: bool = False) -> list[dict[str, An
             the first of these is told, all of the version is.
         known_graph: the graph was replayed before with other values in its variables, as servers optimize it.
             Then functions are but put into their places, which takes TensorFlow half as long.
+        only: the signatures to answer for; all, if none is named.
     """
     import tensorflow as tf
     import tensorflow_text  # noqa: F401  (registers its ops)
@@ -148,12 +151,21 @@ def replay(names: Iterator[str], known_graph: bool = False) -> list[dict[str, An
         loader = SavedModelLoader(next(names))
         saver, _ = loader.load_graph(session.graph, ["serve"])
         definitions = loader.get_meta_graph_def_from_tags(["serve"]).signature_def
-        signatures = {name: _Signature(session, one) for name, one in definitions.items() if one.inputs}
+        asked = only or definitions.keys()
+        signatures = {
+            name: _Signature(session, one)
+            for name, one in definitions.items()
+            if one.inputs and name in asked
+        }
         files = itertools.chain([next(names, None)], names)  # waits for the first
         loader.restore_variables(session, saver)
         loader.run_init_ops(session, ["serve"])
         records = (record for file in files if file for record in read_records(Path(file)))
-        return [_answer(signatures.get(record["signature"]), record) for record in records]
+        return [
+            _answer(signatures.get(record["signature"]), record)
+            for record in records
+            if not only or record["signature"] in only
+        ]
 
 
 class _Signature:
@@ -211,8 +223,12 @@ def _answer(signature: _Signature | None, record: dict[str, Any]) -> dict[str, A
 
 def main() -> None:
     """Replay what the command line names, or the input; JSON on stdout."""
-    known_graph = sys.argv[1:2] == [KNOWN_GRAPH]
-    results = replay(iter(sys.argv[1 + known_graph :] or map(json.loads, sys.stdin)), known_graph)
+    arguments = sys.argv[1:]
+    known_graph = arguments[:1] == [KNOWN_GRAPH]
+    arguments = arguments[known_graph:]
+    only = arguments[1].split(",") if arguments[:1] == [ONLY] else []
+    arguments = arguments[2 * bool(only) :]
+    results = replay(iter(arguments or map(json.loads, sys.stdin)), known_graph, only)
     modules = sorted({name.split(".")[0] for name in sys.modules})
     json.dump({"modules": modules, "exchanges": results}, sys.stdout)
 

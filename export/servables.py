@@ -1,6 +1,6 @@
 """Servables, with the requests and answers that each is verified with; and `genre_recommender`."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -154,12 +154,17 @@ def indexed_servable(
     sizes: dict[str, Any],
     index: ArticleIndex,
     as_of: datetime | None,
+    only: Collection[str] = (),
 ) -> Servable:
-    """`genre_recommender` of a catalogue and its index, however it is written."""
+    """`genre_recommender` of a catalogue and its index, however it is written.
+
+    Its exchanges are of the signatures in `only`; of all, if none is named.
+    """
+    asked = requests.recommender_requests(catalogue)
     return Servable(
         NAME,
         write,
-        (reference.answer(request) for request in requests.recommender_requests(catalogue)),
+        (reference.answer(request) for request in asked if not only or request.signature in only),
         requests.warmup_requests(catalogue),
         {**sizes, **index.nearest.as_sizes(), "articles": len(catalogue.news_ids) - 1},
         {COUNTERS_AS_OF: as_of and as_of.isoformat()},

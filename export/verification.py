@@ -122,7 +122,7 @@ def verify_version(version: Path, name: str | None = None, fresh: FreshProcess |
     checks: dict[str, SignatureCheck] = defaultdict(SignatureCheck)
     for answer in answers:
         _count(checks[answer["signature"]], answer)
-    for signature in sorted(signatures(version)):
+    for signature in sorted(fresh.only or signatures(version)):
         check = checks[signature]
         if answers and not (check.requests and check.warmups):
             check.faults.append("no recorded request" if not check.requests else "no warmup request")

@@ -36,12 +36,14 @@ def moment_features(counters: tf.Tensor, view_counters: bool) -> tf.Tensor:
         tf.math.log1p(age_hours),
         tf.exp(-age_hours / _FRESH_HOURS),
     ]
+    # Whether anyone was shown the article; without views its age tells it, which is 0 until then.
+    seen = counters[..., _WHOLE_VIEWS : _WHOLE_VIEWS + 1] if view_counters else age_hours
+    never_shown = tf.cast(tf.equal(seen, 0.0), tf.float32)
     if view_counters:
-        never_shown = tf.cast(tf.equal(counters[..., _WHOLE_VIEWS : _WHOLE_VIEWS + 1], 0.0), tf.float32)
         # 4 clicks in 100 views until told otherwise; a quotient of huge numbers would be 0.
         rate = tf.math.log(clicks + 0.4) - tf.math.log(views + 10.0)
-        parts += [tf.math.log1p(views), tf.math.log(views + 0.3), rate, never_shown]
-    return tf.concat(parts, axis=-1)
+        parts += [tf.math.log1p(views), tf.math.log(views + 0.3), rate]
+    return tf.concat([*parts, never_shown], axis=-1)
 
 
 class MomentBias(keras.layers.Layer):

@@ -21,13 +21,15 @@ from genre_tf.export.changes import Changes
 from genre_tf.export.contract import files_fingerprint, read_contract
 from genre_tf.export.exchanges import Exchange, as_bytes
 from genre_tf.export.exporting import write_version
-from genre_tf.export.names import RECOMMENDER
+from genre_tf.export.names import COUNTED, RECOMMENDER
 from genre_tf.export.pool import _features, build_catalogue
 from genre_tf.export.publishing import publish, staged
 from genre_tf.export.reference import RecommenderReference
 from genre_tf.export.refreshing import refresh
 from genre_tf.export.servables import recommender_servable
+from genre_tf.export.verification import verify_version
 from genre_tf.funnel.index import read_catalogue
+from genre_tf.funnel.recommender import SIGNATURES
 from genre_tf.funnel.selection import Rules
 from genre_tf.funnel.served_models import ServedModels
 from genre_tf.serving.configuration import BatchingOptions, write_configuration
@@ -297,3 +299,24 @@ def test_wrong_input_is_told(served, refreshed, tmp_path):
         unlabelled = tmp_path / "unlabelled.tsv"
         unlabelled.write_text("1\tU1\t11/20/2019 9:00:00 AM\tN1\tN30 N31\n")
         refresh(served, Changes(behaviors=unlabelled), print)
+
+
+def test_counters_alone_are_verified_where_they_count_and_all_answers_stay_true(
+    refreshed, ask_new, open_session, tmp_path
+):
+    shutil.copytree(refreshed.version, tmp_path / RECOMMENDER / "2")
+    log = behaviors_file(tmp_path, [impression(40, range(20, 44), (21, 30, 43))])
+    done = refresh(tmp_path, Changes(behaviors=log), print)
+    assert sorted(done.verification.signatures) == sorted(COUNTED) and done.verification.passed
+    whole = verify_version(done.version)
+    assert whole.passed and set(whole.signatures) == {*SIGNATURES, "serving_default"}
+    ask = open_session(done.version)
+    for signature, names in SIGNATURES.items():
+        if signature in COUNTED or signature == "regress":
+            continue
+        rows = {name: ["N35 N36 N38", "N30 N2 N5"] for name in names}
+        before, after = ask_new(signature, **rows), ask(signature, **rows)
+        for name in before:
+            np.testing.assert_array_equal(before[name], after[name], err_msg=f"{signature}: {name}")
+    changed = [ask_one("recommend", history=["N35 N36"])["score"] for ask_one in (ask_new, ask)]
+    assert not np.array_equal(*changed)
