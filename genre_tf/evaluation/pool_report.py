@@ -13,8 +13,8 @@ from genre_tf.evaluation.ranking import mean_metrics
 from genre_tf.evaluation.report import Measured, Slices, finite, sliced
 from genre_tf.evaluation.significance import bootstrap_intervals, paired_bootstrap
 
-POOL_MODELS = ("recommend", "retrieval", "without_views")
-"""What is served, its first stage alone, and the same as served without counts of views."""
+POOL_MODELS = ("recommend", "retrieval")
+"""What is served, and its first stage alone."""
 
 COMPARED_METRICS = ("recall@10", "ndcg@10")
 _ALWAYS_COMPARED = "clicks_1h"  # the strongest simple rule on MIND
@@ -43,8 +43,8 @@ def pool_section(
         calibration: what `pool_metrics.calibration` returns, of the scores of `recommend`.
 
     Returns:
-        Ready for JSON; rates are fractions: "recommend", "retrieval", "without_views" (slice > metric > mean,
-        {} where not measured), "baselines" (name > slice > metric > mean), "coverage" (name > fraction),
+        Ready for JSON; rates are fractions: "recommend", "retrieval" (slice > metric > mean, {} where not
+        measured), "baselines" (name > slice > metric > mean), "coverage" (name > fraction),
         "intervals" (name > slice > metric > ends of the 95% interval by bootstrap), "significance" ("ours
         over theirs" > metric > the fields of `significance.Difference`), "slices" (measured impressions in
         each), "pool" ("articles", "per_moment" with "mean", "least" and "most", "rule", "reason",

@@ -62,7 +62,7 @@ def pool_tables(section: Mapping[str, Any], split: str) -> Iterator[Table | str]
 
 def pool_rows(section: Mapping[str, Any]) -> dict[str, Any]:
     """Models and baselines that were measured: name > slice > metric."""
-    models = {name: section[name] for name in ("recommend", "retrieval", "without_views")}
+    models = {name: section[name] for name in ("recommend", "retrieval")}
     return {name: parts for name, parts in {**models, **section["baselines"]}.items() if parts}
 
 
