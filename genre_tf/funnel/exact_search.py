@@ -5,7 +5,7 @@ product before it as soon as some requests share a batch. The greatest of each b
 vectorized pass, and the best K scores can only lie in the K blocks whose greatest are best.
 """
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -15,6 +15,7 @@ from genre_tf.funnel.open_variables import open_variable
 from genre_tf.funnel.partitions import Searched
 
 EXCLUDED = -1e30  # the score of what is not to be found: below every real one, and finite
+_PAIR_BASE = 2**31  # more than there are rows
 BLOCK = 32  # scores a block: near the root of (articles / limit), where both rounds look at least
 
 
@@ -44,6 +45,34 @@ def top_columns(scores: tf.Tensor, limit: int | tf.Tensor) -> tuple[tf.Tensor, t
     candidates = tf.reshape(tf.gather(blocks, best_blocks, batch_dims=1), [rows, kept * BLOCK])
     best, places = tf.math.top_k(candidates, limit)  # [B, K]
     return best, tf.gather(best_blocks, places // BLOCK, batch_dims=1) * BLOCK + places % BLOCK
+
+
+def among(pairs: tf.Tensor, excluded: tf.Tensor, shape: tf.Tensor) -> tf.Tensor:
+    """Which pairs of a reader and a row are excluded: two int64 [..., 2] -> bool of a shape."""
+    keys, others = (side[:, 0] * _PAIR_BASE + side[:, 1] for side in (pairs, excluded))
+    others = tf.concat([tf.sort(others), [_PAIR_BASE * _PAIR_BASE]], 0)  # a last one that nothing equals
+    found = tf.gather(others, tf.searchsorted(others, keys))
+    return tf.reshape(found == keys, shape)
+
+
+class Changed(NamedTuple):
+    """Articles of which a request brings other last numbers than the index has.
+
+    Attributes:
+        rows: int64 [B, W], each once in its row of the batch; 0 where there is none.
+        bias: float32 [B, W], their last numbers.
+        findable: bool [B, W], which of them may be found; never row 0.
+    """
+
+    rows: tf.Tensor
+    bias: tf.Tensor
+    findable: tf.Tensor
+
+
+def reader_pairs(rows: tf.Tensor) -> tf.Tensor:
+    """A reader and a row each: int64 [B, W] -> int64 [B x W, 2]."""
+    reader = tf.range(tf.shape(rows, tf.int64)[0])[:, None]
+    return tf.reshape(tf.stack([reader + tf.zeros_like(rows), rows], axis=2), [-1, 2])
 
 
 class ExactIndex(tf.Module):
@@ -91,26 +120,53 @@ class ExactIndex(tf.Module):
         """Vectors of rows: int64 [M] -> float32 [M, D]."""
         return tf.transpose(tf.gather(self.matrix, rows, axis=1))
 
-    def bias(self, rows: tf.Tensor) -> tf.Tensor:
-        """The last number of the vectors of rows: int64 [M] -> float32 [M]."""
-        return tf.gather(self.matrix[-1], rows)
+    def ask(self, readers: tf.Tensor) -> "ExactQueries":
+        """Queries for some readers, float32 [B, D]."""
+        return ExactQueries(self, readers)
 
     def search(self, readers: tf.Tensor, excluded: tf.Tensor, limit: int) -> tuple[tf.Tensor, tf.Tensor]:
+        """As `ExactQueries.best` of `ask`."""
+        return self.ask(readers).best(excluded, limit)
+
+
+class ExactQueries:
+    """What one request asks of an index: the scores of all articles are computed once.
+
+    Args:
+        index: of the articles.
+        readers: float32 [B, D].
+    """
+
+    def __init__(self, index: ExactIndex, readers: tf.Tensor) -> None:
+        self._index = index
+        self._weight = readers[:, -1:]
+        self._scores = tf.matmul(readers, index.matrix)  # [B, columns]
+
+    def products(self, rows: tf.Tensor, bias: tf.Tensor | float = 0.0) -> tf.Tensor:
+        """Dot products of some articles, with another last number: int64 [B, M] -> float32 [B, M]."""
+        known = tf.gather(self._index.matrix[-1], rows)
+        return tf.gather(self._scores, rows, batch_dims=1) + self._weight * (bias - known)
+
+    def best(
+        self, excluded: tf.Tensor, limit: int, changed: Changed | None = None
+    ) -> tuple[tf.Tensor, tf.Tensor]:
         """The articles with the greatest dot products.
 
         Args:
-            readers: float32 [B, D].
-            excluded: int64 [M, 2]: a reader, and a row that is not to be found for him.
+            excluded: int64 [M, 2]: a reader, and a row that is not to be found for this reader.
             limit: most articles to find.
+            changed: articles with other last numbers.
 
         Returns:
             Rows int64 [B, L], best first, and bool [B, L], which of them are results; L is `limit` or N,
             whichever is smaller.
         """
-        scores = tf.matmul(readers, self.matrix)  # [B, columns]
-        scores = tf.where(self.hidden[None, :], EXCLUDED, scores)  # those behind the articles too
+        scores = tf.where(self._index.hidden[None, :], EXCLUDED, self._scores)  # those behind them too
+        if changed is not None:
+            new = tf.where(changed.findable, self.products(changed.rows, changed.bias), EXCLUDED)
+            scores = tf.tensor_scatter_nd_update(scores, reader_pairs(changed.rows), tf.reshape(new, [-1]))
         lowest = tf.fill([tf.shape(excluded)[0]], EXCLUDED)
         # In place, as nothing else reads the scores before.
         scores = tf.tensor_scatter_nd_update(scores, excluded, lowest)
-        best, rows = top_columns(scores, tf.minimum(limit, tf.cast(self.articles, tf.int32)))
+        best, rows = top_columns(scores, tf.minimum(limit, tf.cast(self._index.articles, tf.int32)))
         return tf.cast(rows, tf.int64), best > EXCLUDED / 2

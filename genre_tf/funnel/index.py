@@ -13,18 +13,17 @@ import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 
-from genre_tf.funnel.exact_search import EXCLUDED, ExactIndex
+from genre_tf.funnel.exact_search import EXCLUDED, Changed, ExactIndex, ExactQueries, among, reader_pairs
 from genre_tf.funnel.freshness import NO_LIMIT, exploration_noise, is_new, may_be_shown
 from genre_tf.funnel.open_variables import open_variable
 from genre_tf.funnel.parsing import clean_text
-from genre_tf.funnel.partitioned_index import PartitionedIndex, PartitionedOptions
+from genre_tf.funnel.partitioned_index import PartitionedIndex, PartitionedOptions, PartitionedQueries
 from genre_tf.funnel.selection import NO_CATEGORY
 
 IDS_FILE = "news_ids.txt"
 """Name of the asset that holds an id a line."""
 
 _MOST_NEW = 2_000  # new articles that one is drawn from: each costs every exploring answer a dot product
-_PAIR_BASE = 2**31  # more than there are rows
 _KEY_BUCKETS = 2**62  # wide enough that two titles of a pool never share a key
 
 
@@ -186,13 +185,21 @@ class ArticleIndex(tf.Module):
         """Title keys of titles as text, int64 [B, (titles)]."""
         return titles.with_flat_values(_hashed(titles.flat_values))
 
+    def ask(self, queries: tf.Tensor) -> ExactQueries | PartitionedQueries:
+        """What `search` and `explore` take: queries float32 [B, D + 1], the last the moment's weight."""
+        return self.nearest.ask(queries)
+
     def search(
-        self, queries: tf.Tensor, read: tf.RaggedTensor, limit: int, live: Live | None = None
+        self,
+        asked: ExactQueries | PartitionedQueries,
+        read: tf.RaggedTensor,
+        limit: int,
+        live: Live | None = None,
     ) -> Found:
         """The articles with the greatest dot product that may be shown, without what was read.
 
         Args:
-            queries: float32 [B, D + 1], of readers; the last number is the weight of the moment.
+            asked: what `ask` gave.
             read: title keys of everything the reader has read, int64 [B, (keys)]; of any length.
             limit: most articles to find.
             live: counters that the request brought: they replace those of the index.
@@ -200,36 +207,27 @@ class ArticleIndex(tf.Module):
         Returns:
             L is `limit` or what the search has looked at, whichever is smaller.
         """
-        excluded = self._excluded(read)
-        if live is None:
-            rows, real = self.nearest.search(queries, excluded, limit)
-            return Found(rows, real, tf.gather(self.counters, rows))
-        # The named ones are searched by themselves, with their new counters.
-        owner = tf.broadcast_to(tf.range(tf.shape(live.rows, tf.int64)[0])[:, None], tf.shape(live.rows))
-        named = tf.reshape(tf.stack([owner, live.rows], axis=2), [-1, 2])
-        rows, real = self.nearest.search(queries, tf.concat([excluded, named], 0), limit)  # [B, L]
-        vectors = self.retrieval_vectors(tf.concat([rows, live.rows], axis=1))  # [B, L + W, D]
-        known_bias = self.nearest.bias(tf.reshape(rows, [-1]))
-        bias = tf.concat([tf.reshape(known_bias, tf.shape(rows)), live.bias], axis=1)
-        scores = tf.linalg.matvec(vectors, queries[:, :-1]) + queries[:, -1:] * bias
-        shown = self._live_may_be_shown(live) & ~_among(named, excluded, tf.shape(live.rows))
-        scores = tf.where(tf.concat([real, shown], axis=1), scores, EXCLUDED)
-        best, places = tf.math.top_k(scores, tf.minimum(limit, tf.shape(scores)[1]))
-        counters = tf.concat([tf.gather(self.counters, rows), live.counters], axis=1)
-        together = tf.concat([rows, live.rows], axis=1)
-        return Found(
-            tf.gather(together, places, batch_dims=1),
-            best > EXCLUDED / 2,
-            tf.gather(counters, places, batch_dims=1),
-        )
+        changed = None if live is None else Changed(live.rows, live.bias, self._live_may_be_shown(live))
+        rows, real = asked.best(self._excluded(read), limit, changed)
+        counters = tf.gather(self.counters, rows)
+        if live is not None:
+            named, place = _find(live.rows, rows)
+            # One row more, so that there is one to gather where nothing is named.
+            of_live = tf.gather(tf.pad(live.counters, [[0, 0], [0, 1], [0, 0]]), place, batch_dims=1)
+            counters = tf.where(named[:, :, None], of_live, counters)
+        return Found(rows, real, counters)
 
     def explore(
-        self, readers: tf.Tensor, read: tf.RaggedTensor, keys: tf.Tensor, live: Live | None = None
+        self,
+        asked: ExactQueries | PartitionedQueries,
+        read: tf.RaggedTensor,
+        keys: tf.Tensor,
+        live: Live | None = None,
     ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
         """One new article for each reader, drawn by their interest alone (a softmax of the dot products).
 
         Args:
-            readers: float32 [B, D].
+            asked: what `ask` gave.
             read: as in `search`.
             keys: int64 [B], which the draw depends on.
             live: counters that the request brought.
@@ -237,20 +235,17 @@ class ArticleIndex(tf.Module):
         Returns:
             Row int64 [B], its counters float32 [B, 9], and bool [B], whether there is one.
         """
-        batch = tf.shape(readers)[0]
-        rows = tf.repeat(self.new_rows.value()[None], batch, axis=0)  # [B, F]
+        rows = tf.repeat(self.new_rows.value()[None], tf.shape(keys)[0], axis=0)  # [B, F]
         fresh = tf.ones_like(rows, tf.bool)
         counters = tf.gather(self.counters, rows)
         if live is not None:
-            named = tf.reduce_any(rows[:, :, None] == live.rows[:, None, :], axis=2)
             of_live = self._live_may_be_shown(live) & is_new(live.counters)
-            fresh = tf.concat([fresh & ~named, of_live], axis=1)
+            fresh = tf.concat([fresh & ~_find(live.rows, rows)[0], of_live], axis=1)
             rows = tf.concat([rows, live.rows], axis=1)
             counters = tf.concat([counters, live.counters], axis=1)
-        owner = tf.broadcast_to(tf.range(tf.cast(batch, tf.int64))[:, None], tf.shape(rows))
-        pairs = tf.reshape(tf.stack([owner, rows], axis=2), [-1, 2])
-        fresh &= ~_among(pairs, self._excluded(read), tf.shape(rows))
-        drawn = tf.linalg.matvec(self.retrieval_vectors(rows), readers) + exploration_noise(keys, rows)
+        pairs = reader_pairs(rows)
+        fresh &= ~among(pairs, self._excluded(read), tf.shape(rows))
+        drawn = asked.products(rows) + exploration_noise(keys, rows)
         drawn = tf.where(fresh, drawn, EXCLUDED)
         # One column more, so that there is something to choose where nothing is new.
         drawn = tf.pad(drawn, [[0, 0], [0, 1]], constant_values=EXCLUDED)
@@ -324,12 +319,14 @@ def _newest_of(new: npt.NDArray[np.bool_], catalogue: Catalogue) -> npt.NDArray[
     return np.sort(rows[youngest]).astype(np.int64)
 
 
-def _among(pairs: tf.Tensor, excluded: tf.Tensor, shape: tf.Tensor) -> tf.Tensor:
-    """Which pairs of a reader and a row are excluded: two int64 [..., 2] -> bool of a shape."""
-    keys, others = (side[:, 0] * _PAIR_BASE + side[:, 1] for side in (pairs, excluded))
-    others = tf.concat([tf.sort(others), [_PAIR_BASE * _PAIR_BASE]], 0)  # a last one that nothing equals
-    found = tf.gather(others, tf.searchsorted(others, keys))
-    return tf.reshape(found == keys, shape)
+def _find(named: tf.Tensor, rows: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    """Where rows stand among those that a request names: int64 [B, W] and [B, L] -> bool, int64 [B, L]."""
+    named = tf.pad(named, [[0, 0], [0, 1]])  # a last one, so that there is one
+    order = tf.argsort(named, axis=1)
+    in_order = tf.gather(named, order, batch_dims=1)
+    place = tf.minimum(tf.searchsorted(in_order, rows), tf.shape(named)[1] - 1)
+    found = (tf.gather(in_order, place, batch_dims=1) == rows) & (rows > 0)
+    return found, tf.where(found, tf.gather(order, place, batch_dims=1), 0)
 
 
 def _numbered(categories: Sequence[str]) -> npt.NDArray[np.int32]:

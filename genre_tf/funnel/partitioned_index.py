@@ -15,7 +15,7 @@ import numpy.typing as npt
 import tensorflow as tf
 
 from genre_tf.errors import InputError
-from genre_tf.funnel.exact_search import EXCLUDED, top_columns
+from genre_tf.funnel.exact_search import EXCLUDED, Changed, among, reader_pairs, top_columns
 from genre_tf.funnel.open_variables import open_variable
 from genre_tf.funnel.partitions import PartitionSettings, Rows, Searched, part_into_blocks
 
@@ -114,22 +114,16 @@ class PartitionedIndex(tf.Module):
         places = tf.gather(self.places, rows)
         return tf.gather(tf.reshape(self.blocks, [-1, self.blocks.shape[2]]), places)
 
-    def bias(self, rows: tf.Tensor) -> tf.Tensor:
-        """The last number of the vectors of rows: int64 [M] -> float32 [M]."""
-        return self.vectors(rows)[:, -1]
+    def ask(self, readers: tf.Tensor) -> "PartitionedQueries":
+        """Queries for some readers, float32 [B, D]."""
+        return PartitionedQueries(self, readers)
 
     def search(self, readers: tf.Tensor, excluded: tf.Tensor, limit: int) -> tuple[tf.Tensor, tf.Tensor]:
-        """The articles with the greatest dot product, as far as the nearest blocks hold them.
+        """As `PartitionedQueries.best` of `ask`."""
+        return self.ask(readers).best(excluded, limit)
 
-        Args:
-            readers: float32 [B, D].
-            excluded: int64 [M, 2]: a reader, and a row that is not to be found for him.
-            limit: most articles to find.
-
-        Returns:
-            Rows int64 [B, L], best first, and bool [B, L], which of them are results (others are 0); L is
-            `limit` or the room of the blocks looked into, whichever is smaller.
-        """
+    def best_scores(self, readers: tf.Tensor, excluded: tf.Tensor, limit: int) -> tuple[tf.Tensor, tf.Tensor]:
+        """The greatest dot products in the nearest blocks, best first, and their rows: 2 x [B, L]."""
         nearness = tf.matmul(readers, self.means)  # [B, blocks]
         probes = tf.minimum(self.options.probes, tf.shape(nearness)[1])
         _, chosen = tf.math.top_k(nearness, probes, sorted=False)
@@ -141,8 +135,7 @@ class PartitionedIndex(tf.Module):
         scores = tf.where(rows < 0, EXCLUDED, self._scores(readers, chosen, shape))
         scores = self._without(scores, chosen, excluded)
         best, columns = top_columns(scores, tf.minimum(limit, shape[1]))
-        found = best > EXCLUDED / 2
-        return tf.where(found, tf.gather(rows, columns, batch_dims=1), 0), found
+        return best, tf.gather(rows, columns, batch_dims=1)
 
     def _scores(self, readers: tf.Tensor, chosen: tf.Tensor, shape: list[tf.Tensor]) -> tf.Tensor:
         kept = tf.gather(self.blocks, chosen)  # [B, probes, block, D]
@@ -157,6 +150,52 @@ class PartitionedIndex(tf.Module):
         columns = hit[:, 1] * size + tf.gather(place, hit[:, 0]) % size
         at = tf.stack([tf.gather(reader, hit[:, 0]), columns], axis=1)
         return tf.tensor_scatter_nd_update(scores, at, tf.fill([tf.shape(at)[0]], EXCLUDED))
+
+
+class PartitionedQueries:
+    """What one request asks of an index.
+
+    Args:
+        index: of the articles.
+        readers: float32 [B, D].
+    """
+
+    def __init__(self, index: PartitionedIndex, readers: tf.Tensor) -> None:
+        self._index = index
+        self._readers = readers
+
+    def products(self, rows: tf.Tensor, bias: tf.Tensor | float = 0.0) -> tf.Tensor:
+        """Dot products of some articles, with another last number: int64 [B, M] -> float32 [B, M]."""
+        vectors = self._index.vectors(tf.reshape(rows, [-1]))  # [B x M, D]
+        vectors = tf.reshape(vectors, [*tf.unstack(tf.shape(rows)), vectors.shape[1]])
+        return tf.linalg.matvec(vectors[:, :, :-1], self._readers[:, :-1]) + self._readers[:, -1:] * bias
+
+    def best(
+        self, excluded: tf.Tensor, limit: int, changed: Changed | None = None
+    ) -> tuple[tf.Tensor, tf.Tensor]:
+        """The articles with the greatest dot products, as far as the nearest blocks hold them.
+
+        Args:
+            excluded: int64 [M, 2]: a reader, and a row that is not to be found for this reader.
+            limit: most articles to find.
+            changed: articles with other last numbers, which are looked at wherever they are.
+
+        Returns:
+            Rows int64 [B, L], best first, and bool [B, L], which of them are results (others are 0); L is
+            `limit` or the room of what is looked at, whichever is smaller.
+        """
+        if changed is None:
+            best, rows = self._index.best_scores(self._readers, excluded, limit)
+        else:
+            pairs = reader_pairs(changed.rows)
+            best, rows = self._index.best_scores(self._readers, tf.concat([excluded, pairs], 0), limit)
+            allowed = changed.findable & ~among(pairs, excluded, tf.shape(changed.rows))
+            more = tf.where(allowed, self.products(changed.rows, changed.bias), EXCLUDED)
+            scores = tf.concat([best, more], axis=1)
+            best, places = tf.math.top_k(scores, tf.minimum(limit, tf.shape(scores)[1]))
+            rows = tf.gather(tf.concat([rows, changed.rows], axis=1), places, batch_dims=1)
+        found = best > EXCLUDED / 2
+        return tf.where(found, rows, 0), found
 
 
 def _in_rows(blocks: list[Rows], size: int) -> Rows:

@@ -29,6 +29,7 @@ that are no `tf.Example`, or a feature that holds numbers, are refused by Tensor
 with them. Through the APIs Regress and MultiInference the former cannot come.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 import tensorflow as tf
@@ -116,8 +117,7 @@ class Recommender:
         rows = self.index.rows(parsing.first(parsing.split_ids(news_id), MOST_LIVE))
         named, _ = parsing.to_dense(rows)  # [B, W]
         width = tf.shape(named, tf.int64)[1]
-        columns = [parsing.to_dense(parsing.split_numbers(column), width)[0] for column in counters]
-        known = tf.stack(columns, axis=-1)  # [B, W, 9]
+        known = _columns(counters, width)  # [B, W, 9]
         return self._recommend(history, Live(_each_once(named), known, self.models.moment_bias(known)))
 
     def retrieved(self, history: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
@@ -132,7 +132,8 @@ class Recommender:
         rows = self._known_rows(history)
         newest, mask = _clicks(parsing.newest(rows, self.max_history))
         reader = self.models.user_vector(self.index.retrieval_vectors(newest), mask)
-        found = self.index.search(self.models.query(reader), self.index.keys_of_rows(rows), self.retrieve)
+        asked = self.index.ask(self.models.query(reader))
+        found = self.index.search(asked, self.index.keys_of_rows(rows), self.retrieve)
         return found.rows, found.real
 
     def _recommend(self, history: tf.Tensor, live: Live | None) -> Answer:
@@ -175,11 +176,9 @@ class Recommender:
         The n-th number belongs to the n-th candidate; missing ones are 0, and more are not looked at.
         """
         rows = self.index.rows(parsing.split_ids(candidates))
-        width = parsing.widest(rows)
-        counters = [parsing.split_numbers(text) for text in (clicks, views, age_hours)]
-        columns = [parsing.to_dense(numbers, width)[0] for numbers in counters]  # 3 x [B, C]
-        halved = tf.zeros([*tf.unstack(tf.shape(columns[0])), len(COUNTERS) - len(columns)])  # not looked at
-        return self._score(history, rows, tf.concat([tf.stack(columns, axis=-1), halved], axis=-1))
+        known = _columns((clicks, views, age_hours), parsing.widest(rows))  # [B, C, 3]
+        halved = [[0, 0], [0, 0], [0, len(COUNTERS) - known.shape[2]]]  # not looked at
+        return self._score(history, rows, tf.pad(known, halved))
 
     def score_text(self, history_text: tf.Tensor, candidates_text: tf.Tensor) -> Answer:
         """Click probabilities of titles, which the index need not know; two string [B]."""
@@ -261,11 +260,12 @@ class Recommender:
         live: Live | None,
     ) -> Answer:
         """Retrieve, rank, choose: readers float32 [B, D], clicks [B, H, R], titles read, keys int64 [B]."""
-        found = self.index.search(self.models.query(reader), read, self.retrieve, live)
+        asked = self.index.ask(self.models.query(reader))
+        found = self.index.search(asked, read, self.retrieve, live)
         rows, counters = found.rows, found.counters  # [B, L], [B, L, 9]
         explores = self.rules.exploration > 0
         if explores:
-            fresh, of_fresh, there = self.index.explore(reader, read, keys, live)
+            fresh, of_fresh, there = self.index.explore(asked, read, keys, live)
             rows = tf.concat([rows, fresh[:, None]], axis=1)  # ranked with the others, and chosen by itself
             counters = tf.concat([counters, of_fresh[:, None]], axis=1)
         vectors = tf.gather(self.index.ranking_vectors, rows)  # [B, L, R]
@@ -309,6 +309,12 @@ class Recommender:
 def _clicks(rows: tf.RaggedTensor) -> tuple[tf.Tensor, tf.Tensor]:
     """Histories as dense rows and their mask; the models want room for one click at least."""
     return parsing.to_dense(rows, tf.maximum(parsing.widest(rows), 1))
+
+
+def _columns(texts: Sequence[tf.Tensor], width: tf.Tensor) -> tf.Tensor:
+    """Numbers of several inputs side by side, read at once: F x string [B] -> float32 [B, W, F]."""
+    numbers, _ = parsing.to_dense(parsing.split_numbers(tf.concat(texts, 0)), width)  # [F x B, W]
+    return tf.stack(tf.split(numbers, len(texts)), axis=-1)
 
 
 def _request_keys(newest: tf.RaggedTensor) -> tf.Tensor:

@@ -32,6 +32,9 @@ DEVICE_FUNCTIONS = (
 )
 """Functions of tensors alone, which XLA compiles: no text, no table, no shape that depends on values."""
 
+ENCODER = ("encode_articles", "tables")
+"""Attributes of `ServedModels` that nothing but the encoding of articles needs."""
+
 
 class ServedModels(tf.Module):
     """Both models as functions without Python state, to be attached to a SavedModel.
