@@ -5,7 +5,7 @@ recommender of 50,000 articles three seconds and twice its index in memory.
 """
 
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,12 +18,13 @@ _GRAPH_KEY = "_CHECKPOINTABLE_OBJECT_GRAPH"
 _VARIABLES = "_all_variables"  # where Keras' archive keeps every variable
 
 
-def load_attached(version: Path, name: str) -> Any:
+def load_attached(version: Path, name: str, without: Collection[str] = ()) -> Any:
     """A SavedModel with a module, its functions, and no variables but those that they read.
 
     Args:
         version: folder of the SavedModel.
         name: of the module.
+        without: names of its functions and modules that are left out.
 
     Returns:
         An object with the module as attribute; the variables live as long as the object.
@@ -33,7 +34,7 @@ def load_attached(version: Path, name: str) -> Any:
         Exception: whatever TensorFlow says when the version does not load.
     """
     model = read_saved_model(version)
-    _keep_module(model.meta_graphs[0], name)
+    _keep_module(model.meta_graphs[0], name, without)
     with tempfile.TemporaryDirectory() as scratch:
         for part in ("variables", "assets"):
             (Path(scratch) / part).symlink_to((version / part).resolve())
@@ -82,11 +83,13 @@ def attached_keys(reader: Any, name: str) -> dict[str, str]:
     return keys
 
 
-def _keep_module(graph: Any, name: str) -> None:
+def _keep_module(graph: Any, name: str, without: Collection[str]) -> None:
     """Take everything out of a MetaGraphDef that a module does not need; numbers of objects stay."""
     objects = graph.object_graph_def
     root = objects.nodes[0]
     module, variables = _child(root, name), _child(root, _VARIABLES)
+    children = objects.nodes[module.node_id].children
+    _set(children, [child for child in children if child.local_name not in without])
     kept, functions = _reachable(objects, module.node_id)
     holder = objects.nodes[variables.node_id]
     needed = _copies(child for child in holder.children if child.node_id in kept)

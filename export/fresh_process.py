@@ -69,6 +69,8 @@ class FreshProcess:
     def load(self, version: Path) -> None:
         """Let it load a version and answer the warmup requests, without waiting for it.
 
+        Where it answers for some signatures only, the graph has answered these requests before.
+
         Args:
             version: folder of the whole SavedModel, with the warmup requests.
 
@@ -79,21 +81,26 @@ class FreshProcess:
         from genre_tf.export.warmup import WARMUP_FILE, read_warmup
 
         requests = self._scratch / "warmup.npz"
-        write_exchanges(requests, read_warmup(version / "assets.extra" / WARMUP_FILE))
+        warmup = read_warmup(version / "assets.extra" / WARMUP_FILE)
+        write_exchanges(requests, () if self.only else warmup)
         if self._reads != version:
             self.read_graph(version)
         self._say(requests)
 
-    def answers(self, parity: Path) -> tuple[list[dict[str, Any]], list[str]]:
-        """Let it answer the recorded requests too, wait for it, and end it.
+    def ask(self, parity: Path) -> None:
+        """Let it answer the recorded requests too, without waiting for it.
 
         Args:
             parity: file of recorded requests with known answers.
+        """
+        self._say(parity)
+
+    def answers(self) -> tuple[list[dict[str, Any]], list[str]]:
+        """Wait for all answers, and end the process.
 
         Returns:
             What `replay` found for each request, and what is wrong with the process itself, in words.
         """
-        self._say(parity)
         said, notes = self._process.communicate(timeout=LONGEST_REPLAY_S)
         if self._process.returncode != 0:
             last = (notes.strip().splitlines() or ["no message"])[-1]

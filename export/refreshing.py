@@ -118,14 +118,15 @@ def _refreshed(
     report: Callable[[str], None],
 ) -> Refreshed:
     report(f"reading {version}")
-    served, values = read_served(version)
+    served, values = read_served(version, encodes=bool(changes.news))
     before = _catalogue(version, values)
     counted_to = _time(contract)
     log = read_log(changes, before, articles, counted_to, report)
     new = new_articles(before, articles)
     if new:
         report(f"encoding {len(new)} articles")
-    catalogue, as_of = add_counts(joined(before, *_encoded(served.models, new)), counted_to, log)
+    known = joined(before, *_encoded(served.models, new)) if new else before
+    catalogue, as_of = add_counts(known, counted_to, log)
     catalogue = withdrawn(dated(catalogue, new, as_of), changes.withdraw)
     rules, limit = _rules(contract["sizes"]), _age_limit(changes.expire, as_of)
     was_shown = may_be_found(before, rules.max_age_hours)
@@ -137,8 +138,8 @@ def _refreshed(
             f"none of the {len(shown) - 1} articles may be recommended: "
             "give --expire more hours or an earlier date"
         )
-    known = set(before.news_ids)
-    added = sum(article.news_id not in known for article in new)
+    old_ids = set(before.news_ids)
+    added = sum(article.news_id not in old_ids for article in new)
     expired = int((was_shown & ~shown[: len(was_shown)]).sum())
     numbers = (added, len(new) - added, expired, len(catalogue.news_ids) - 1, int(shown.sum()))
     if not new and log is None and rules == _rules(contract["sizes"]) and _same_state(before, catalogue):
@@ -237,7 +238,7 @@ def _servable(
         two_tower, ranker, catalogue, bias, **limits, rules=rules, searched=index.nearest.searched()
     )
     sizes = {**limits, **rules.as_sizes()}
-    return indexed_servable(write, reference, catalogue, sizes, index, as_of, workplace.fresh.only)
+    return indexed_servable(write, reference, catalogue, sizes, index, as_of, bool(workplace.fresh.only))
 
 
 def _exchanges(version: Path, new: Iterable[Exchange], only: Sequence[str]) -> Iterator[Exchange]:

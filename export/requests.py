@@ -7,6 +7,7 @@ import tensorflow as tf
 
 from genre_tf.data.counters import COUNTERS
 from genre_tf.export.exchanges import Exchange, as_bytes
+from genre_tf.export.names import COUNTED
 from genre_tf.funnel.index import Catalogue
 from genre_tf.funnel.recommender import EXAMPLES_INPUT, SIGNATURES
 
@@ -29,6 +30,16 @@ def recommender_requests(catalogue: Catalogue, seed: int = 0) -> list[Exchange]:
         requests.append(Exchange(signature, "alone", rows.usual(names)))
         requests.append(Exchange(signature, "all kinds of rows", rows.odd(names)))
     return requests
+
+
+def counted_requests(catalogue: Catalogue, seed: int = 0) -> list[Exchange]:
+    """Those requests whose answers follow from counters, without any that has a title to encode."""
+    known = [one for one in recommender_requests(catalogue, seed) if one.signature in COUNTED]
+    text, case = "recommend_text", "a reader without titles"
+    return [
+        *(one for one in known if one.signature != text),
+        Exchange(text, case, {"history_text": as_bytes([""])}),
+    ]
 
 
 def warmup_requests(catalogue: Catalogue, seed: int = 0) -> dict[str, dict[str, np.ndarray]]:

@@ -10,6 +10,7 @@ from typing import Any
 
 import tensorflow as tf
 
+from genre_tf.export.gate import read_saved_model
 from genre_tf.funnel.recommender import EXAMPLES_INPUT
 
 REGRESS_METHOD = "tensorflow/serving/regress"
@@ -49,9 +50,21 @@ def write_saved_model(
         setattr(archive._tf_trackable, name, module)
     options = tf.saved_model.SaveOptions(function_aliases=dict(aliases or {}))
     archive.write_out(str(folder), options=options, verbose=False)
+    _share_default(folder, next(iter(signatures)))
     _name_methods(
         folder, [name for name, (_, inputs) in signatures.items() if set(inputs) == {EXAMPLES_INPUT}]
     )
+
+
+def _share_default(folder: Path, name: str) -> None:
+    """Let the default signature be a second name of another one; Keras writes its graph twice.
+
+    Whoever loads the model optimizes and warms up one graph less.
+    """
+    model = read_saved_model(folder)
+    definitions = model.meta_graphs[0].signature_def
+    definitions["serving_default"].CopyFrom(definitions[name])
+    (folder / "saved_model.pb").write_bytes(model.SerializeToString(deterministic=True))
 
 
 def _name_methods(folder: Path, regressions: Sequence[str]) -> None:

@@ -1,6 +1,6 @@
 """Servables, with the requests and answers that each is verified with; and `genre_recommender`."""
 
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -62,7 +62,7 @@ def write_version(
         folder: staged; empty, or what the servable's `write` expects.
         sources: for the contract.
         batch_sizes: that warmup covers.
-        fresh: told of the version as soon as it can be loaded, while the answers are still being computed.
+        fresh: loads the version as soon as that is possible, while the answers are still being computed.
     """
     servable.write(folder)
     extra = folder / "assets.extra"
@@ -71,6 +71,8 @@ def write_version(
     if fresh is not None:
         fresh.load(folder)
     write_exchanges(extra / PARITY_FILE, servable.exchanges)
+    if fresh is not None:
+        fresh.ask(extra / PARITY_FILE)
     write_contract(folder, servable.name, servable.sizes, batch_sizes, {**sources, **servable.sources})
 
 
@@ -154,17 +156,17 @@ def indexed_servable(
     sizes: dict[str, Any],
     index: ArticleIndex,
     as_of: datetime | None,
-    only: Collection[str] = (),
+    counted: bool = False,
 ) -> Servable:
     """`genre_recommender` of a catalogue and its index, however it is written.
 
-    Its exchanges are of the signatures in `only`; of all, if none is named.
+    Its exchanges are of all signatures, or of those whose answers follow from counters.
     """
-    asked = requests.recommender_requests(catalogue)
+    asked = (requests.counted_requests if counted else requests.recommender_requests)(catalogue)
     return Servable(
         NAME,
         write,
-        (reference.answer(request) for request in asked if not only or request.signature in only),
+        (reference.answer(request) for request in asked),
         requests.warmup_requests(catalogue),
         {**sizes, **index.nearest.as_sizes(), "articles": len(catalogue.news_ids) - 1},
         {COUNTERS_AS_OF: as_of and as_of.isoformat()},

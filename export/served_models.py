@@ -13,7 +13,7 @@ import tensorflow as tf
 
 from genre_tf.errors import InputError
 from genre_tf.export.attached import attached_values, load_attached
-from genre_tf.funnel.served_models import click_logits
+from genre_tf.funnel.served_models import ENCODER, click_logits
 
 
 class ReadTwoTower:
@@ -69,14 +69,19 @@ def read_models(models: Any, dimensions: tuple[int, int]) -> tuple[ReadTwoTower,
     return ReadTwoTower(models, in_retrieval), ReadRanker(models, in_ranking)
 
 
-def read_served(version: Path) -> tuple[Any, dict[str, Any]]:
+def read_served(version: Path, encodes: bool = True) -> tuple[Any, dict[str, Any]]:
     """An object whose `models` are a version's `ServedModels`, and the values of its `index`.
+
+    Args:
+        version: folder of the SavedModel.
+        encodes: False: without the encoder of articles, which is most of what is to be loaded.
 
     Raises:
         InputError: they cannot be loaded, or were exported with another kind of index.
     """
     try:
-        return load_attached(version, "models"), attached_values(version, "index")
+        without = () if encodes else ENCODER
+        return load_attached(version, "models", without), attached_values(version, "index")
     except (OSError, ValueError, tf.errors.OpError) as error:
         said = str(error).splitlines()[0][:200]
         raise InputError(f"{version} cannot be loaded ({said}): export again") from None

@@ -102,7 +102,7 @@ def verify_version(version: Path, name: str | None = None, fresh: FreshProcess |
     Args:
         version: folder with `saved_model.pb`.
         name: what to call the version, if not by the folder.
-        fresh: a process that was told to load it already; None starts one.
+        fresh: a process that was asked to load it and to answer already; None starts one.
 
     Raises:
         InputError: the folder is no complete export.
@@ -117,15 +117,18 @@ def verify_version(version: Path, name: str | None = None, fresh: FreshProcess |
         if fresh is None:
             fresh = stack.enter_context(fresh_process())
             fresh.load(version)
-        answers, faults = fresh.answers(extra / PARITY_FILE)
+            fresh.ask(extra / PARITY_FILE)
+        answers, faults = fresh.answers()
     result.faults += faults
     checks: dict[str, SignatureCheck] = defaultdict(SignatureCheck)
     for answer in answers:
         _count(checks[answer["signature"]], answer)
     for signature in sorted(fresh.only or signatures(version)):
         check = checks[signature]
-        if answers and not (check.requests and check.warmups):
-            check.faults.append("no recorded request" if not check.requests else "no warmup request")
+        if answers and not check.requests:
+            check.faults.append("no recorded request")
+        elif answers and not (check.warmups or fresh.only):
+            check.faults.append("no warmup request")
     result.signatures = dict(sorted(checks.items()))
     return result
 

@@ -38,8 +38,8 @@ def test_the_fresh_process_knows_nothing_of_this_package(models):
     command = [sys.executable, "-I", replay.__file__, str(models / "toy" / "1")]
     records = str(models / "toy" / "1" / "assets.extra" / exchanges.PARITY_FILE)
     answer = json.loads(subprocess.run([*command, records], capture_output=True, check=True).stdout)
-    assert "tensorflow_text" in answer["modules"]
-    assert not {"genre_tf", "keras_hub", "tensorflow_recommenders", "transformers"} & set(answer["modules"])
+    others = {"genre_tf", "keras_hub", "tensorflow_recommenders", "tensorflow_text", "transformers"}
+    assert "tensorflow" in answer["modules"] and not others & set(answer["modules"])
 
 
 def test_signatures_are_prepared_before_the_values_are_there(version, tmp_path):
@@ -67,7 +67,7 @@ def test_a_signature_that_cannot_be_run_is_the_fault_of_its_requests_alone(versi
 
 def test_another_answer_than_the_python_models_ends_with_failure(tmp_path, publish_toy, capsys):
     publish_toy(tmp_path / "models", wrong_by=1e-3)
-    with pytest.raises(FailureError, match="not fit to be served"):
+    with pytest.raises(FailureError, match="must not be served"):
         verify(tmp_path / "models", json=True)
     printed = json.loads(capsys.readouterr().out)["models"][0]
     assert not printed["passed"]
