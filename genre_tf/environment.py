@@ -1,4 +1,4 @@
-"""The one thing that must be decided before TensorFlow's Keras is touched.
+"""Environment variables that must be set before TensorFlow's Keras is first used.
 
 TensorFlow Recommenders is written for Keras 2 and refuses to import unless TF_USE_LEGACY_KERAS=1 was set
 before `tf.keras` was first used. `import keras` stays Keras 3, and both live in one process.
@@ -9,7 +9,7 @@ import platform
 import sys
 
 _ONEDNN = "TF_ENABLE_ONEDNN_OPTS"
-_preferred: set[str] = set()  # variables that nobody but `prefer_onednn` has set
+_preferred: set[str] = set()  # variables that `prefer_onednn` itself has set
 
 
 def prepare_environment() -> None:
@@ -34,10 +34,10 @@ def prepare_environment() -> None:
 
 
 def prefer_onednn() -> None:
-    """Let oneDNN multiply matrices also on x86 processors for which TensorFlow leaves it out by itself.
+    """Turn on oneDNN also on x86 processors where TensorFlow leaves it off by default.
 
     On AVX2 a step of a small GPT-2 and the encoding of articles take a fifth to a quarter less time with it.
-    To be called before TensorFlow is imported; what TF_ENABLE_ONEDNN_OPTS says already stays.
+    Call this before TensorFlow is imported; an existing TF_ENABLE_ONEDNN_OPTS is kept.
     """
     if platform.machine() in ("x86_64", "AMD64") and _ONEDNN not in os.environ:
         os.environ[_ONEDNN] = "1"
@@ -45,13 +45,13 @@ def prefer_onednn() -> None:
 
 
 def without_preferences() -> dict[str, str]:
-    """The environment without what `prefer_onednn` set: TensorFlow then does as on a server, by itself."""
+    """The environment without what `prefer_onednn` set: TensorFlow then uses its defaults, as on a server."""
     return {name: value for name, value in os.environ.items() if name not in _preferred}
 
 
 def _keras_3_behind_tf_keras() -> bool:
     tensorflow = sys.modules.get("tensorflow")
-    # TensorFlow puts a lazy loader there (which has no name) and replaces it by the module at the first use.
+    # TensorFlow puts a lazy loader there (which has no name) and replaces it with the module on first use.
     loaded = getattr(tensorflow, "__dict__", {}).get("keras")
     name = getattr(loaded, "__dict__", {}).get("__name__", "")
     return str(name).split(".")[0] == "keras"

@@ -1,20 +1,20 @@
-"""The two errors that people meet; the command line prints them without a traceback."""
+"""The errors that users see; the command line prints them without a traceback."""
 
 
 class InputError(Exception):
-    """What the user gave is wrong: says what happened, what was received and what to do. Exit status 2."""
+    """Wrong input; the message says what happened, what was received and what to do. Exit status 2."""
 
 
 class FailureError(Exception):
-    """The input was right and the work still failed, such as a check that did not hold. Exit status 1."""
+    """The input was valid but the work failed, for example a check did not pass. Exit status 1."""
 
 
 class StoppedError(Exception):
-    """Somebody asked for the end, and it was prepared for.
+    """The command was stopped, by Ctrl-C or a signal.
 
     Args:
-        message: what was saved and how to go on.
-        status: exit status, 128 and the signal's number as shells have it.
+        message: what was saved and how to continue.
+        status: exit status, 128 plus the number of the signal, as in shells.
     """
 
     def __init__(self, message: str, status: int) -> None:

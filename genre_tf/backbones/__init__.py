@@ -1,1 +1,1 @@
-"""Pretrained BERT and GPT-2, and which of their layers are trained."""
+"""Pretrained backbones (BERT, GPT-2, Llama) and the choice of which parts are trained."""

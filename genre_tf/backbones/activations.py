@@ -1,11 +1,11 @@
-"""Activations by the names that Hugging Face configurations give them."""
+"""Activations by their names in Hugging Face configurations."""
 
 import functools
 
 import keras
 
 _tanh_gelu = functools.partial(keras.activations.gelu, approximate=True)
-# KerasHub always takes the tanh approximation of GELU; a checkpoint may have been trained with the exact one.
+# KerasHub always uses the tanh approximation of GELU; a checkpoint may have been trained with the exact one.
 ACTIVATIONS = {
     "gelu": functools.partial(keras.activations.gelu, approximate=False),
     "gelu_new": _tanh_gelu,

@@ -1,4 +1,4 @@
-"""BERT from a Hugging Face folder, a Keras preset or from nothing, and back to a folder."""
+"""BERT from a Hugging Face folder, a Keras preset or newly initialized; and writing it to a folder."""
 
 import json
 from collections.abc import Iterator
@@ -34,8 +34,8 @@ class Bert:
     """A BERT and its tokenizer.
 
     Attributes:
-        backbone: the layers.
-        tokenizer: strings to token ids.
+        backbone: the KerasHub layers.
+        tokenizer: converts strings to token ids.
         folder: the Hugging Face folder it was read from; None for a preset or a new one.
         config: the content of its Hugging Face `config.json`.
     """
@@ -47,14 +47,14 @@ class Bert:
 
 
 def load_bert(name: str, *, dropout: float | None = None) -> Bert:
-    """Reads a BERT.
+    """Read a BERT.
 
     Args:
-        name: a backbone in any of the ways of `resolve_backbone`.
-        dropout: share dropped in training; None keeps the checkpoint's own.
+        name: a backbone name in any form of `resolve_backbone`.
+        dropout: dropout rate in training; None: the checkpoint's own.
 
     Raises:
-        InputError: when files are missing, damaged or not of a BERT, or do not fit each other.
+        InputError: files are missing, damaged or not of a BERT, or do not match each other.
     """
     source = resolve_backbone(name)
     if source.kind == "tiny":
@@ -65,8 +65,8 @@ def load_bert(name: str, *, dropout: float | None = None) -> Bert:
     tokenizer = WordPiece.from_folder(source.folder)
     if tokenizer.vocabulary_size != config["vocab_size"]:
         raise InputError(
-            f"{source.folder}: the vocabulary has {tokenizer.vocabulary_size} tokens, config.json says "
-            f"vocab_size {config['vocab_size']}. Put the vocabulary of this very model into the folder."
+            f"{source.folder}: the vocabulary has {tokenizer.vocabulary_size} tokens, but config.json says "
+            f"vocab_size {config['vocab_size']}. Put this model's own vocabulary into the folder."
         )
     backbone = _build(config, dropout)
     read_weights(source.folder, bert_weights(backbone), ("", "bert."))
@@ -83,16 +83,16 @@ def new_bert(
     dropout: float = 0.1,
     seed: int = 0,
 ) -> Bert:
-    """A BERT with random weights, the same ones for the same seed.
+    """A BERT with random weights; the same seed gives the same weights.
 
     Args:
         tokenizer: gives the vocabulary.
         layers: number of transformer layers.
-        heads: attention heads per layer; divides `hidden`.
+        heads: attention heads per layer; `hidden` must be a multiple of it.
         hidden: width of the hidden states; the feed-forward layers are four times as wide.
-        max_tokens: longest input.
-        dropout: share dropped in training.
-        seed: of the weights.
+        max_tokens: length of the longest input.
+        dropout: dropout rate in training.
+        seed: seed of the weights.
     """
     config = {
         "vocab_size": tokenizer.vocabulary_size,
@@ -111,7 +111,7 @@ def new_bert(
 
 
 def save_bert(bert: Bert, folder: Path) -> None:
-    """Writes a folder that `load_bert` and `transformers` read: configuration, vocabulary, safetensors."""
+    """Write a folder that `load_bert` and `transformers` can read: configuration, vocabulary, safetensors."""
     folder.mkdir(parents=True, exist_ok=True)
     config = {
         "hidden_act": "gelu",
@@ -146,7 +146,7 @@ def bert_weights(backbone: keras_hub.models.BertBackbone) -> list[Weight]:
     ]
     for number, layer in enumerate(backbone.transformer_layers):
         weights += _layer_weights(layer, f"encoder.layer.{number}.", hidden, backbone.intermediate_dim)
-    # Language-model checkpoints come without a pooler, and nothing here reads it.
+    # Language-model checkpoints have no pooler, and nothing here uses it.
     weights += _dense_weights("pooler.dense", pooler, (hidden, hidden), optional=True)
     return weights
 
@@ -235,14 +235,14 @@ def _read_config(folder: Path) -> dict[str, Any]:
             f"{path}: hidden_act {config['hidden_act']!r} is unknown; known are {', '.join(ACTIVATIONS)}."
         )
     if config.get("position_embedding_type", "absolute") != "absolute":
-        raise InputError(f"{path}: only absolute position embeddings are read, not relative ones.")
+        raise InputError(f"{path}: only absolute position embeddings are supported, not relative ones.")
     return config
 
 
 def _check_sizes(config: dict[str, Any], where: str) -> None:
     for key in _SIZES:
         if not isinstance(config.get(key), int) or config[key] < 1:
-            raise InputError(f"{where}: {key} must be a positive whole number; received {config.get(key)!r}.")
+            raise InputError(f"{where}: {key} must be a positive whole number; got {config.get(key)!r}.")
     if config["hidden_size"] % config["num_attention_heads"]:
         raise InputError(
             f"{where}: a hidden_size of {config['hidden_size']} cannot be divided among "

@@ -1,15 +1,16 @@
-"""Keys and values that stand in front of a text, for every layer of a causal language model."""
+"""Trained keys and values before the text, for every layer of a causal language model."""
 
 from typing import Any, NamedTuple
 
 
 class Prefix(NamedTuple):
-    """What every token sees in front of the text; it takes no positions.
+    """Keys and values that every token sees before the text; they have no positions.
 
     Args:
-        keys: per layer float32 [batch, key_heads, prefix, depth]; not rotated.
-        values: per layer, the same shape.
-        bias: float32 [], added to the scores of the prefix; a new one starts almost unseen with -4.
+        keys: for each layer float32 [batch, key_heads, prefix, depth]; not rotated.
+        values: for each layer, the same shape.
+        bias: float32 [], added to the scores of the prefix; starts at -4, which makes the prefix almost
+            invisible.
 
     Source: Li and Liang, "Prefix-Tuning", 2021.
     """

@@ -1,4 +1,4 @@
-"""Gradient checkpointing by rows: a few texts at a time, computed again for their gradient, none kept."""
+"""Gradient checkpointing by rows: some texts at a time, recomputed for the gradient, never all in memory."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -13,21 +13,21 @@ def in_chunks(
     rows: Sequence[tf.Tensor],
     size: int,
 ) -> tf.Tensor:
-    """Applies layers in training to some rows at a time, so that memory does not grow with their number.
+    """In training, apply layers to some rows at a time, so that memory does not grow with their number.
 
-    Values and gradients equal those of one call for each chunk, dropout included: both times a chunk begins
-    with the random states that it began with the first time. (`tf.recompute_grad` knows no loop, and
-    `keras.remat` draws other dropout the second time.) Gradients reach the trained weights of the layers,
-    not the rows; of frozen weights none is computed.
+    Values and gradients equal those of one call per chunk, including dropout: the recomputation of a chunk
+    starts from the random states of its first computation. (`tf.recompute_grad` does not support loops, and
+    `keras.remat` draws different dropout the second time.) Gradients flow to the trained weights of the
+    layers, not to the rows; none are computed for frozen weights.
 
     Args:
-        function: calls the layers; treats each row by itself. Gives float32 [n, ...] for n rows.
-        layers: built; all that `function` uses.
+        function: calls the layers; must treat each row separately. Returns float32 [n, ...] for n rows.
+        layers: all layers that `function` uses, already built.
         rows: tensors of N rows each, [N, ...].
-        size: rows of a chunk; the last one is filled up with zeros.
+        size: rows in a chunk; the last chunk is padded with zeros.
 
     Returns:
-        What `function` gives, float32 [N, ...].
+        The results of `function`, float32 [N, ...].
 
     Source: Chen et al., "Training Deep Nets with Sublinear Memory Cost", 2016; Gao et al., "Scaling Deep
     Contrastive Learning Batch Size under Memory Limited Setup", 2021 (chunks of a batch).
@@ -64,7 +64,7 @@ class _Chunk:
         self.function, self.rows = function, rows
         self.trained = [weight for layer in layers for weight in layer.trainable_variables]
         others = [weight for layer in layers for weight in layer.non_trainable_variables]
-        self.states = [weight for weight in others if "int" in weight.dtype]  # of dropout
+        self.states = [weight for weight in others if "int" in weight.dtype]  # random states of dropout
         self.start = [tf.convert_to_tensor(state.value) for state in self.states]
         frozen = [weight for weight in others if "int" not in weight.dtype]
         self.frozen = [(weight, tf.convert_to_tensor(weight.value)) for weight in frozen]
@@ -124,7 +124,7 @@ def _length(rows: tf.Tensor) -> Any:
 
 
 def _cut(rows: tf.Tensor, chunks: Any, size: int) -> tf.Tensor:
-    """[N, ...] -> [chunks, size, ...], the last chunk filled up with zeros."""
+    """[N, ...] -> [chunks, size, ...]; the last chunk is padded with zeros."""
     missing = chunks * size - _length(rows)
     filled = tf.pad(rows, [[0, missing], *[[0, 0]] * (len(rows.shape) - 1)])
     cut = tf.reshape(filled, tf.concat([[chunks, size], tf.shape(rows)[1:]], 0))

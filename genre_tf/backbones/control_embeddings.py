@@ -1,4 +1,4 @@
-"""Where the embeddings of new control tokens begin: at the words that stand in their names."""
+"""Initial embeddings of new control tokens, taken from the words in their names."""
 
 from collections.abc import Sequence
 
@@ -15,16 +15,17 @@ _END = "<|end|>"
 def control_embeddings(
     tokenizer: BytePair, embeddings: npt.NDArray[np.float32], tokens: Sequence[str]
 ) -> npt.NDArray[np.float32]:
-    """First embeddings of tokens that a pretrained model does not have.
+    """Initial embeddings of tokens that a pretrained model does not have.
 
     Args:
-        tokenizer: the model's own.
-        embeddings: float32 [vocabulary, hidden], the model's.
+        tokenizer: the model's tokenizer.
+        embeddings: float32 [vocabulary, hidden], the model's embeddings.
         tokens: n control tokens, such as `<|title|>`.
 
     Returns:
-        float32 [n, hidden]: of `<|title|>` the mean over the tokens of " title"; `<|end|>` begins as the
-        model's end of a text, where it has one. So a model that knows the words begins to listen at once.
+        float32 [n, hidden]: for `<|title|>` the mean over the tokens of " title"; `<|end|>` starts as the
+        model's end-of-text token, if it has one. So a model that knows the words reacts to the tokens at
+        once.
     """
     return np.stack([embeddings[_meaning(tokenizer, token)].mean(0) for token in tokens])
 

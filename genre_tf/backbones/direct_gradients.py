@@ -1,7 +1,7 @@
-"""Activations and normalizations for training, with gradients in closed form.
+"""Activations and normalizations for training, with closed-form gradients.
 
-Differentiated op by op, each is a dozen passes over memory that wait for it more than they compute; a quarter
-of a BERT training step on a CPU went there. In closed form there are about half as many.
+Differentiated op by op, each of them takes a dozen passes that are limited by memory bandwidth; they took a
+quarter of a BERT training step on a CPU. In closed form there are about half as many passes.
 """
 
 import math
@@ -14,9 +14,9 @@ Gradient = Callable[[tf.Tensor], tf.Tensor]
 
 @tf.custom_gradient
 def exact_gelu(x: tf.Tensor) -> tuple[tf.Tensor, Gradient]:
-    """`x` times the normal distribution function of `x`, elementwise.
+    """`x` times the normal distribution function of `x`, elementwise: exact GELU.
 
-    Source: Hendrycks and Gimpel, "Gaussian Error Linear Units", 2016; not its tanh approximation.
+    Source: Hendrycks and Gimpel, "Gaussian Error Linear Units", 2016; without the tanh approximation.
     """
     share = 0.5 * (1.0 + tf.math.erf(x * math.sqrt(0.5)))
 
@@ -29,7 +29,7 @@ def exact_gelu(x: tf.Tensor) -> tuple[tf.Tensor, Gradient]:
 
 @tf.custom_gradient
 def tanh_gelu(x: tf.Tensor) -> tuple[tf.Tensor, Gradient]:
-    """The tanh approximation of GELU, elementwise, as GPT-2 has it; source as above."""
+    """The tanh approximation of GELU, elementwise, as in GPT-2; source as above."""
     factor, cube = math.sqrt(2.0 / math.pi), 0.044715
     square = tf.square(x)
     bent = tf.tanh(factor * x * (1.0 + cube * square))
@@ -66,7 +66,7 @@ def layer_norm(
     def gradient(upstream: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor, None]:
         to_scale = upstream * normal
         scaled = upstream * scale
-        # What moves all values alike, or stretches them, is undone by the normalization: it has no gradient.
+        # The normalization cancels a common shift or scale of all values, so these have no gradient.
         shift = tf.reduce_mean(scaled, -1, keepdims=True)
         stretch = tf.reduce_mean(to_scale * scale, -1, keepdims=True)
         to_x = inverse * (scaled - shift - normal * stretch)
@@ -79,7 +79,7 @@ def layer_norm(
 def rms_norm(
     x: tf.Tensor, scale: tf.Tensor, epsilon: tf.Tensor
 ) -> tuple[tf.Tensor, Callable[[tf.Tensor], tuple[tf.Tensor, tf.Tensor, None]]]:
-    """Division by the root of the mean square over the last axis.
+    """Division by the root mean square over the last axis.
 
     Args:
         x: float [M, D].
@@ -106,7 +106,7 @@ def rms_norm(
 def gated_silu(
     gate: tf.Tensor, x: tf.Tensor
 ) -> tuple[tf.Tensor, Callable[[tf.Tensor], tuple[tf.Tensor, tf.Tensor]]]:
-    """`silu(gate)` times `x`, elementwise; keeps nothing for the gradient but the two.
+    """`silu(gate)` times `x`, elementwise; keeps only these two tensors for the gradient.
 
     Source: Shazeer, "GLU Variants Improve Transformer", 2020 (SwiGLU).
     """

@@ -1,4 +1,4 @@
-"""KerasHub's BERT layer with the same weights and values, computed in fewer passes over memory."""
+"""KerasHub's BERT layer with the same weights and results, computed in fewer passes over memory."""
 
 from typing import Any
 
@@ -10,25 +10,26 @@ from genre_tf.backbones.activations import ACTIVATIONS
 from genre_tf.backbones.direct_gradients import exact_gelu, layer_norm
 from genre_tf.backbones.token_layout import Packed, Padded
 
-_MASKED = -1e9  # far below any attention score, and finite: a row without tokens must not become no number
+_MASKED = -1e9  # far below any attention score, and finite, so that a row without tokens does not become NaN
 
 
 class TransformerEncoder(keras_hub.layers.TransformerEncoder):
     """Self-attention and feed-forward layers of a BERT over flat tokens.
 
-    All matrix products are of rank 2 with the bias right behind, which oneDNN computes as one; Keras' own
-    layers go through `einsum`, and leave normalization and GELU to be differentiated op by op. An export
-    holds plain ops alone; the closed gradients are used in training only.
+    All matrix products have rank 2 and are followed by their bias, which oneDNN computes as one operation;
+    Keras' own layers use `einsum`, and differentiate normalization and GELU op by op. An export contains
+    plain ops only; the closed-form gradients are used in training only.
 
-    Has the name of its base: Keras names weights in files after the class, and presets must stay readable.
+    The class has the name of its base class: Keras names weights in files after it, and presets must stay
+    readable.
 
     Source: Devlin et al., "BERT", 2018 (normalization after the residual).
     """
 
     @classmethod
     def take_over(cls, block: keras_hub.layers.TransformerEncoder) -> None:
-        """Make a layer that a KerasHub backbone has built compute this way; its weights stay."""
-        # The backbone builds its own layers and has no hook for another class.
+        """Make a layer that a KerasHub backbone has built compute this way; its weights do not change."""
+        # The backbone creates its own layers and offers no hook for another class.
         block.__class__ = cls
 
     def call(
@@ -44,9 +45,9 @@ class TransformerEncoder(keras_hub.layers.TransformerEncoder):
         Args:
             inputs: float [N, T, hidden].
             padding_mask: bool [N, T], True for real tokens.
-            attention_mask: bool [N, T, T]; with it KerasHub's own computation is used, as in 16 bits.
-            training: whether dropout acts.
-            return_attention_scores: likewise KerasHub's.
+            attention_mask: bool [N, T, T]; if given, KerasHub's own computation is used, as in 16 bits.
+            training: whether dropout is active.
+            return_attention_scores: if set, KerasHub's own computation is used.
 
         Returns:
             float [N, T, hidden].
@@ -59,12 +60,12 @@ class TransformerEncoder(keras_hub.layers.TransformerEncoder):
         return tf.ensure_shape(states, inputs.shape)
 
     def encode(self, flat: tf.Tensor, layout: Padded | Packed, training: bool | None) -> tf.Tensor:
-        """Encode the tokens of several texts; asks for `is_plain`.
+        """Encode the tokens of several texts; requires `is_plain`.
 
         Args:
             flat: float32 [tokens, hidden].
-            layout: which text each token is of.
-            training: whether dropout acts.
+            layout: which text each token belongs to.
+            training: whether dropout is active.
 
         Returns:
             float32 [tokens, hidden].
@@ -79,14 +80,14 @@ class TransformerEncoder(keras_hub.layers.TransformerEncoder):
         return _normalized(flat + narrowed, self._feedforward_layer_norm, training)
 
     def is_plain(self) -> bool:
-        """Whether every part is what KerasHub built, in float32; else each must be called itself."""
+        """Whether every part is what KerasHub built, in float32; otherwise the parts must be called."""
         attention = self._self_attention_layer
         projections = (*_projections(attention), attention.output_dense)
         dense = (self._feedforward_intermediate_dense, self._feedforward_output_dense)
         return (
             not self.normalize_first
             and self.compute_dtype == "float32"
-            # Within a layer of 16 bits Keras casts weights that are read outside of their own layer's call.
+            # In a 16-bit layer, Keras casts weights that are read outside their own layer's call.
             and tf.convert_to_tensor(dense[0].bias).dtype == tf.float32
             and type(attention) is keras.layers.MultiHeadAttention
             and all(type(part) is keras.layers.EinsumDense for part in projections)
@@ -100,7 +101,7 @@ class TransformerEncoder(keras_hub.layers.TransformerEncoder):
         kernels, biases = zip(
             *(_matrix(part, flat.shape[-1]) for part in _projections(attention)), strict=True
         )
-        scale = attention.key_dim**-0.5  # of the scores, at the smallest place
+        scale = attention.key_dim**-0.5  # scales the scores; applied to the smallest tensor
         kernel = tf.concat([kernels[0] * scale, *kernels[1:]], 1)  # [hidden, 3 * heads * width]
         bias = tf.concat([biases[0] * scale, *biases[1:]], 0)
         fused = tf.nn.bias_add(tf.matmul(flat, kernel), bias)
@@ -112,7 +113,7 @@ class TransformerEncoder(keras_hub.layers.TransformerEncoder):
         if attention.dropout:
             weights = attention._dropout_layer(weights, training=training)
         mixed = layout.joined(tf.matmul(weights, value), training)
-        # Where TensorFlow sees that shapes are equal, it adds what comes next within the product.
+        # If TensorFlow sees equal shapes, it fuses the following addition into the product.
         return _product(tf.reshape(mixed, tf.shape(flat)), attention.output_dense)
 
     def _activated(self, values: tf.Tensor, training: bool | None) -> tf.Tensor:

@@ -1,4 +1,4 @@
-"""GPT-2 from a Hugging Face folder, a Keras preset or from nothing, and back to a folder."""
+"""GPT-2 from a Hugging Face folder, a Keras preset or newly initialized; and writing it to a folder."""
 
 import json
 from collections.abc import Iterator, Sequence
@@ -27,8 +27,8 @@ class Gpt2:
     """A GPT-2 and its tokenizer. Its logits are its last hidden states times its token embeddings.
 
     Attributes:
-        backbone: the layers.
-        tokenizer: strings to token ids and back.
+        backbone: the KerasHub layers.
+        tokenizer: converts strings to token ids and back.
         folder: the Hugging Face folder it was read from; None for a preset or a new one.
         config: the content of its Hugging Face `config.json`.
     """
@@ -40,16 +40,15 @@ class Gpt2:
 
 
 def load_gpt2(name: str, *, dropout: float | None = None, special_tokens: Sequence[str] = ()) -> Gpt2:
-    """Reads a GPT-2.
+    """Read a GPT-2.
 
     Args:
-        name: a backbone in any of the ways of `resolve_backbone`.
-        dropout: share dropped in training; None keeps the checkpoint's own.
-        special_tokens: control tokens that it must have; those it lacks are added, see
-            `control_embeddings`.
+        name: a backbone name in any form of `resolve_backbone`.
+        dropout: dropout rate in training; None: the checkpoint's own.
+        special_tokens: control tokens that it must have; missing ones are added, see `control_embeddings`.
 
     Raises:
-        InputError: when files are missing, damaged or not of a GPT-2, or do not fit each other.
+        InputError: files are missing, damaged or not of a GPT-2, or do not match each other.
     """
     source = resolve_backbone(name)
     if source.kind == "tiny":
@@ -61,8 +60,8 @@ def load_gpt2(name: str, *, dropout: float | None = None, special_tokens: Sequen
     tokenizer = BytePair.from_folder(source.folder)
     if tokenizer.vocabulary_size != config["vocab_size"]:
         raise InputError(
-            f"{source.folder}: the vocabulary has {tokenizer.vocabulary_size} tokens, config.json says "
-            f"vocab_size {config['vocab_size']}. Put the vocabulary of this very model into the folder."
+            f"{source.folder}: the vocabulary has {tokenizer.vocabulary_size} tokens, but config.json says "
+            f"vocab_size {config['vocab_size']}. Put this model's own vocabulary into the folder."
         )
     backbone = build_backbone(config, dropout)
     read_weights(source.folder, gpt2_weights(backbone), ("", "transformer."))
@@ -79,22 +78,22 @@ def new_gpt2(
     dropout: float = 0.1,
     seed: int = 0,
 ) -> Gpt2:
-    """A GPT-2 with random weights, the same ones for the same seed.
+    """A GPT-2 with random weights; the same seed gives the same weights.
 
     Args:
         tokenizer: gives the vocabulary.
         layers: number of transformer layers.
-        heads: attention heads per layer; divides `hidden`.
+        heads: attention heads per layer; `hidden` must be a multiple of it.
         hidden: width of the hidden states; the feed-forward layers are four times as wide.
-        max_tokens: longest text.
-        dropout: share dropped in training.
-        seed: of the weights.
+        max_tokens: length of the longest text.
+        dropout: dropout rate in training.
+        seed: seed of the weights.
 
     Raises:
-        InputError: when the heads do not divide the width.
+        InputError: the width is not a multiple of the heads.
 
-    Source: Radford et al. 2019; weights are drawn as there, those before a residual sum scaled down by
-    the square root of the number of such sums.
+    Source: Radford et al. 2019; weights are drawn as described there, those before a residual sum divided
+    by the square root of the number of such sums.
     """
     config = {
         "vocab_size": tokenizer.vocabulary_size,
@@ -113,7 +112,7 @@ def new_gpt2(
 
 
 def save_gpt2(gpt2: Gpt2, folder: Path) -> None:
-    """Writes a folder that `load_gpt2` and `transformers` read: configuration, vocabulary, safetensors."""
+    """Write a folder that `load_gpt2` and `transformers` can read: configuration, vocabulary, safetensors."""
     folder.mkdir(parents=True, exist_ok=True)
     has_end = END_OF_TEXT in gpt2.tokenizer.special_tokens
     end = gpt2.tokenizer.token_id(END_OF_TEXT) if has_end else None
@@ -133,7 +132,7 @@ def save_gpt2(gpt2: Gpt2, folder: Path) -> None:
 
 
 def tiny_byte_pair(special_tokens: Sequence[str] = ()) -> BytePair:
-    """A vocabulary of the 256 bytes, the end of a text and the given special tokens; it merges nothing."""
+    """A vocabulary of the 256 bytes, the end of a text and the given special tokens, without merges."""
     tokens = dict.fromkeys([*printable_bytes(), END_OF_TEXT, *special_tokens])
     return BytePair({token: number for number, token in enumerate(tokens)}, [])
 
@@ -174,11 +173,11 @@ def _dense_weights(name: str, layers: tuple[Any, ...], shape: tuple[int, int]) -
 
 
 def build_backbone(config: dict[str, Any], dropout: float | None) -> keras_hub.models.GPT2Backbone:
-    """The layers that a Hugging Face `config.json` describes, their weights yet to be read.
+    """The layers that a Hugging Face `config.json` describes, with weights still to be loaded.
 
     Args:
-        config: its content.
-        dropout: share dropped in training; None keeps the configuration's own.
+        config: the content of the file.
+        dropout: dropout rate in training; None: the configuration's own.
     """
     backbone = keras_hub.models.GPT2Backbone(
         vocabulary_size=config["vocab_size"],
@@ -260,7 +259,7 @@ def _read_config(folder: Path) -> dict[str, Any]:
 def _check_sizes(config: dict[str, Any], where: str) -> None:
     for key in _SIZES:
         if not isinstance(config.get(key), int) or config[key] < 1:
-            raise InputError(f"{where}: {key} must be a positive whole number; received {config.get(key)!r}.")
+            raise InputError(f"{where}: {key} must be a positive whole number; got {config.get(key)!r}.")
     if config["n_embd"] % config["n_head"]:
         raise InputError(
             f"{where}: a width of {config['n_embd']} cannot be divided among {config['n_head']} heads."

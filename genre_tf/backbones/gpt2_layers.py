@@ -1,4 +1,4 @@
-"""GPT-2 for training: KerasHub's weights and values, computed in fewer passes over memory."""
+"""GPT-2 for training: KerasHub's weights and results, computed in fewer passes over memory."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -18,14 +18,14 @@ _MASKED = -1e9  # far below any attention score, and finite
 
 
 class Gpt2Layers(keras.layers.Layer):
-    """A GPT-2 over flat tokens, trained whole, by updates of low rank, or not at all.
+    """A GPT-2 over flat tokens, trained completely, by low-rank updates, or not at all.
 
-    All matrix products are of rank 2 with the bias right behind, query, key and value in one; normalization
-    and GELU have closed gradients.
+    All matrix products have rank 2 and are followed by their bias; query, key and value are one product.
+    Normalization and GELU have closed-form gradients.
 
     Args:
         backbone: a built `keras_hub.models.GPT2Backbone`; its weights are shared, not copied.
-        trainable: the whole of it, "lora" (six kernels of each layer) or nothing.
+        trainable: train everything, "lora" (six kernels of each layer) or nothing.
         control_ids: tokens whose embeddings are trained even if the others are not.
 
     Source: Radford et al., "Language Models are Unsupervised Multitask Learners", 2019.
@@ -61,8 +61,8 @@ class Gpt2Layers(keras.layers.Layer):
 
         Args:
             embeddings: float32 [batch, time, hidden], without positions; rows are padded on the right.
-            prefix: what stands in front of the text, without positions.
-            training: whether dropout is on.
+            prefix: keys and values before the text, without positions.
+            training: whether dropout is active.
 
         Returns:
             float32 [batch, time, hidden], normalized.
@@ -94,7 +94,7 @@ class Gpt2Layers(keras.layers.Layer):
 
     @contextmanager
     def merged(self) -> Iterator[Any]:
-        """The backbone with all that was trained beside it in its own weights, while the context lasts."""
+        """The backbone with everything trained beside it merged into its weights, while the context lasts."""
         values = list(self._merged_values())
         with assigned(values):
             yield self.backbone
@@ -140,7 +140,7 @@ class Gpt2Layers(keras.layers.Layer):
 
 
 class _LayerUpdates(keras.layers.Layer):
-    """Updates of the six kernels of one layer."""
+    """Low-rank updates of the six kernels of one layer."""
 
     def __init__(self, backbone: Any, rank: int) -> None:
         super().__init__(name="updates")

@@ -1,6 +1,6 @@
-"""Token states of the frozen layers: computed once per article, kept on disk, gathered per batch.
+"""Token states of the frozen layers: computed once per article, cached on disk, gathered per batch.
 
-A frozen layer gives the same states at every step, so a step that reads them from here costs nothing below
+A frozen layer gives the same states at every step, so a step that reads them from here computes nothing below
 the trained layers. Only real tokens are stored (titles differ in length), as float16.
 """
 
@@ -25,13 +25,13 @@ from genre_tf.data.file_locks import hold
 from genre_tf.errors import FailureError
 from genre_tf.text.wordpiece import WordPiece
 
-# Texts of like length are encoded together, this many tokens at a time: large enough for two cores, and small
-# enough that the widest layer's values (four times the states) stay in a processor's cache.
+# Texts of similar length are encoded together, this many tokens at a time: enough for two cores, and few
+# enough that the widest layer's values (four times the states) fit into a processor's cache.
 _BATCH_TOKENS = 2048
 _TOKENIZED_TEXTS = 1024
 _VALUES, _OFFSETS, _LOCK = "values.npy", "offsets.npy", ".lock"
 
-# types-tensorflow does not know its class methods.
+# types-tensorflow does not declare its class methods.
 RaggedTensor: Any = tf.RaggedTensor
 
 
@@ -40,7 +40,7 @@ class HiddenStates:
     """Ragged token states of N texts.
 
     Attributes:
-        values: float16 [tokens, hidden], or int32 [tokens] token ids where no layer is frozen.
+        values: float16 [tokens, hidden], or int32 [tokens] token ids if no layer is frozen.
         offsets: int64 [N + 1]; text n owns values[offsets[n]:offsets[n + 1]].
     """
 
@@ -49,7 +49,7 @@ class HiddenStates:
 
     @property
     def dtype(self) -> npt.DTypeLike:
-        """Of what `gather` gives."""
+        """The dtype of the results of `gather`."""
         return np.int32 if self.values.dtype == np.int32 else np.float32
 
     def gather(self, rows: npt.NDArray[np.integer]) -> tuple[npt.NDArray[Any], npt.NDArray[np.bool_]]:
@@ -79,22 +79,22 @@ def hidden_states(
     identity: str = "",
     on_progress: Callable[[int, int], None] | None = None,
 ) -> HiddenStates:
-    """Compute the states of texts once, or read them where they were kept.
+    """Compute the states of texts once, or read them from the cache.
 
     Args:
         texts: N texts; an empty one has no tokens.
-        tokenizer: strings to token ids.
+        tokenizer: converts strings to token ids.
         lower: the frozen layers; None keeps token ids instead of states.
         max_tokens: longer texts are cut.
-        cache: a folder to keep results in; None computes in memory.
-        identity: names the weights of `lower`; part of the key.
+        cache: a folder to keep results in; None: keep them in memory only.
+        identity: identifies the weights of `lower`; part of the cache key.
         on_progress: called with (texts done, all texts).
 
     Returns:
-        The states; memory-mapped where they came from the cache.
+        The states; memory-mapped if they come from the cache.
 
     Raises:
-        FailureError: the cache cannot be written, or its disk has not enough room.
+        FailureError: the cache cannot be written, or its disk is too full.
     """
     encode = StateEncoder(tokenizer, lower, max_tokens)
     if cache is None:
@@ -102,7 +102,7 @@ def hidden_states(
     folder = cache / _key(texts, max_tokens, identity)
     if not (folder / _OFFSETS).is_file():
         with _only_writer(cache):
-            if not (folder / _OFFSETS).is_file():  # else another process has just written them
+            if not (folder / _OFFSETS).is_file():  # unless another process has just written them
                 _write(encode, texts, on_progress, folder)
     return HiddenStates(
         np.load(folder / _VALUES, mmap_mode="r", allow_pickle=False),
@@ -111,17 +111,17 @@ def hidden_states(
 
 
 class StateEncoder:
-    """Texts to token states; its graphs are traced once, for any number of texts.
+    """Encodes texts to token states; its graphs are traced once, for any number of texts.
 
     Args:
-        tokenizer: strings to token ids.
+        tokenizer: converts strings to token ids.
         lower: the frozen layers; None keeps token ids instead of states.
         max_tokens: longer texts are cut.
     """
 
     def __init__(self, tokenizer: WordPiece, lower: keras.Model | None, max_tokens: int) -> None:
         self.lower = lower
-        layers: Any = lower  # without any, `encode` is never called
+        layers: Any = lower  # if None, `encode` is never called
 
         @tf.function(input_signature=[tf.TensorSpec([None], tf.string)], autograph=False)
         def tokenize(texts: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
@@ -146,19 +146,19 @@ class StateEncoder:
         on_progress: Callable[[int, int], None] | None = None,
         new_array: Callable[[tuple[int, ...]], npt.NDArray[np.float16]] | None = None,
     ) -> HiddenStates:
-        """States of texts, in their order; see `hidden_states`.
+        """States of texts, in order; see `hidden_states`.
 
         Args:
             texts: N texts.
             on_progress: called with (texts done, all texts).
-            new_array: where the states go: shape -> float16 array of it, its values yet to be written; None:
-                into memory. Not called for token ids.
+            new_array: creates the array for the states: shape -> float16 array, not yet filled; None: in
+                memory. Not called for token ids.
         """
         ids, lengths = self._token_ids(texts)
         offsets = np.concatenate([[0], np.cumsum(lengths)])
         if self.lower is None:
             return HiddenStates(ids, offsets)
-        # Sorted by their number of tokens, texts share a batch with their like, and attention pads little.
+        # Sorted by length, texts share a batch with similar ones, and attention needs little padding.
         order = np.argsort(lengths, kind="stable")
         order = order[np.searchsorted(lengths[order], 1) :]
         batches = _by_tokens(order, lengths)
@@ -168,12 +168,12 @@ class StateEncoder:
         def encode(rows: npt.NDArray[np.int64]) -> int:
             places = _places(offsets[rows], lengths[rows])
             states = self._encode(tf.constant(ids[places]), tf.constant(lengths[rows])).numpy()
-            # Halved here and not in the graph, where oneDNN says each time that it has no float16.
+            # Cast here, not in the graph, where oneDNN warns each time that it has no float16.
             values[places] = states
             return len(rows)
 
         done = 0
-        # Two batches at once: each has products too small to keep several cores busy.
+        # Two batches at once: the products of one are too small to keep several cores busy.
         with ThreadPoolExecutor(2) as pool:
             for count in pool.map(encode, batches):
                 done += count
@@ -185,7 +185,7 @@ class StateEncoder:
         return int(self._encode(self._one_token, tf.constant([1], tf.int64)).shape[1])
 
     def _token_ids(self, texts: Sequence[str]) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.int64]]:
-        """Token ids of all texts one after another, int32 [tokens], and how many each has, int64 [N]."""
+        """Token ids of all texts one after another, int32 [tokens], and the number in each, int64 [N]."""
         lengths = np.zeros(len(texts), np.int64)
         flat = [np.zeros(0, np.int32)]
         filled = np.asarray([row for row, text in enumerate(texts) if text], np.int64)
@@ -198,7 +198,7 @@ class StateEncoder:
 
 
 def _by_tokens(order: npt.NDArray[np.int64], lengths: npt.NDArray[np.int64]) -> list[npt.NDArray[np.int64]]:
-    """Cut rows, in order, into batches of at most `_BATCH_TOKENS` tokens; a longer text is one by itself."""
+    """Split rows, in order, into batches of at most `_BATCH_TOKENS` tokens; a longer text is one batch."""
     ends = np.cumsum(lengths[order])
     batches, done = [], 0
     while done < len(order):
@@ -209,7 +209,7 @@ def _by_tokens(order: npt.NDArray[np.int64], lengths: npt.NDArray[np.int64]) -> 
 
 
 def _places(starts: npt.NDArray[np.int64], lengths: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
-    """Positions that some texts own: `starts[n]`, `starts[n] + 1`, ... for one text after another."""
+    """Positions that belong to some texts: `starts[n]`, `starts[n] + 1`, ... for one text after another."""
     before = np.cumsum(lengths) - lengths
     return np.arange(int(lengths.sum())) + np.repeat(starts - before, lengths)
 
@@ -223,10 +223,10 @@ def _key(texts: Sequence[str], max_tokens: int, identity: str) -> str:
 
 @contextmanager
 def _only_writer(cache: Path) -> Iterator[None]:
-    """Wait until no other process writes into a cache: the second one then finds what the first has made."""
+    """Wait until no other process writes to a cache; a second process then finds the results of the first."""
     with _disk_errors_told(cache):
         lock = None
-        while lock is None:  # a training that is refused takes its new folder back, with the lock in it
+        while lock is None:  # a rejected training removes its new folder, and the lock with it
             cache.mkdir(parents=True, exist_ok=True)
             lock = hold(cache / _LOCK, create=True)
     try:
@@ -241,10 +241,10 @@ def _write(
     on_progress: Callable[[int, int], None] | None,
     folder: Path,
 ) -> None:
-    """Write the folder whole or not at all, the states straight into their file: there may be gigabytes."""
+    """Write the folder completely or not at all; states, maybe gigabytes, go straight to their file."""
     part = folder.with_name(folder.name + ".part")
     with _disk_errors_told(folder):
-        shutil.rmtree(part, ignore_errors=True)  # of a process that was killed
+        shutil.rmtree(part, ignore_errors=True)  # left by a process that was killed
         part.mkdir()
     try:
         states = encode(texts, on_progress, lambda shape: _new_file(part / _VALUES, shape))
@@ -261,7 +261,7 @@ def _write(
 
 
 def _new_file(file: Path, shape: tuple[int, ...]) -> npt.NDArray[np.float16]:
-    """A file's array, its room taken now: on a full disk, writing into mapped memory ends a process."""
+    """A file's array with reserved space; on a full disk, writing to mapped memory would kill the process."""
     needed = int(np.prod(shape, dtype=np.int64)) * np.dtype(np.float16).itemsize
     with _disk_errors_told(file.parent):
         free = shutil.disk_usage(file.parent).free
@@ -274,7 +274,7 @@ def _new_file(file: Path, shape: tuple[int, ...]) -> npt.NDArray[np.float16]:
             try:
                 os.posix_fallocate(stream.fileno(), 0, max(1, file.stat().st_size))
             except OSError as error:
-                if error.errno not in (errno.EOPNOTSUPP, errno.EINVAL):  # a file system that cannot promise
+                if error.errno not in (errno.EOPNOTSUPP, errno.EINVAL):  # else it cannot reserve space
                     raise
     return values
 
@@ -285,6 +285,6 @@ def _disk_errors_told(place: Path) -> Iterator[None]:
         yield
     except OSError as error:
         raise FailureError(
-            f"frozen states cannot be kept in {place} ({error.strerror or error}): make room, or check its "
-            "rights; then give the same command again"
+            f"frozen states cannot be written to {place} ({error.strerror or error}); free some space or "
+            "check the permissions, then repeat the command"
         ) from None

@@ -1,4 +1,4 @@
-"""Language models of either family, by name or by configuration, and their layers in training."""
+"""Language models of both families (GPT-2, Llama), by name or configuration, and their training layers."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -24,11 +24,11 @@ class LanguageModel(Protocol):
 
     @property
     def tokenizer(self) -> BytePair:
-        """Strings to token ids and back."""
+        """Converts strings to token ids and back."""
 
     @property
     def folder(self) -> Path | None:
-        """The Hugging Face folder it was read from; None for others."""
+        """The Hugging Face folder it was read from; None if it was not read from one."""
 
     @property
     def config(self) -> dict[str, Any]:
@@ -36,14 +36,14 @@ class LanguageModel(Protocol):
 
 
 def load_language_model(name: str, special_tokens: Sequence[str] = ()) -> LanguageModel:
-    """Read a language model of the family that its configuration names.
+    """Read a language model; its configuration determines the family.
 
     Args:
-        name: a backbone in any of the ways of `resolve_backbone`.
-        special_tokens: control tokens that it must have; those it lacks are added.
+        name: a backbone name in any form of `resolve_backbone`.
+        special_tokens: control tokens that it must have; missing ones are added.
 
     Raises:
-        InputError: when files are missing, damaged or of another family, or do not fit each other.
+        InputError: files are missing, damaged or of another family, or do not match each other.
     """
     folder = resolve_backbone(name).folder
     if folder is not None and family_of(read_json_object(folder / "config.json")) == LLAMA:
@@ -55,13 +55,13 @@ def load_language_model(name: str, special_tokens: Sequence[str] = ()) -> Langua
 
 
 def save_language_model(backbone: Any, tokenizer: BytePair, config: dict[str, Any], folder: Path) -> None:
-    """Write a folder that `load_language_model` and `transformers` read.
+    """Write a folder that `load_language_model` and `transformers` can read.
 
     Args:
         backbone: as KerasHub built it.
-        tokenizer: its own, control tokens in it.
+        tokenizer: its tokenizer, including control tokens.
         config: its `config.json`.
-        folder: made where it is absent.
+        folder: created if it does not exist.
     """
     if family_of(config) == LLAMA:
         from genre_tf.backbones.llama import Llama, save_llama
@@ -72,12 +72,12 @@ def save_language_model(backbone: Any, tokenizer: BytePair, config: dict[str, An
 
 
 def family_of(config: dict[str, Any]) -> str:
-    """The family that a Hugging Face `config.json` tells of; GPT-2 where it says nothing."""
+    """The family that a Hugging Face `config.json` names; GPT-2 if it names none."""
     return LLAMA if config.get("model_type") == LLAMA else GPT2
 
 
 def build_language_model(config: dict[str, Any], dropout: float | None = None) -> Any:
-    """The KerasHub backbone that a `config.json` describes, its weights yet to be read."""
+    """The KerasHub backbone that a `config.json` describes, with weights still to be loaded."""
     if family_of(config) == LLAMA:
         from genre_tf.backbones.llama import build_llama
 
@@ -86,12 +86,12 @@ def build_language_model(config: dict[str, Any], dropout: float | None = None) -
 
 
 def layers_of(backbone: Any, config: dict[str, Any], trainable: Trainable, control_ids: Sequence[int]) -> Any:
-    """Its layers in training.
+    """The layers of a language model in training.
 
     Args:
         backbone: as KerasHub built it.
         config: its `config.json`.
-        trainable: what of it is trained; see `parse_writer_trainable`.
+        trainable: what to train; see `parse_writer_trainable`.
         control_ids: tokens whose embeddings are trained even if the others are not.
     """
     if family_of(config) == LLAMA:
@@ -102,14 +102,14 @@ def layers_of(backbone: Any, config: dict[str, Any], trainable: Trainable, contr
 
 
 def parse_writer_trainable(text: str) -> Trainable:
-    """Reads `none`, `lora R` or `all`.
+    """Parse `none`, `lora R` or `all`.
 
     Raises:
-        InputError: for anything else.
+        InputError: the text is anything else.
     """
     found = parse_trainable(text)
     if found.last is None and found.method in ("layers", "lora"):
         return found
     if found == Trainable(last=0):
         return found
-    raise InputError(f"Of a writer is trained none, lora R (such as lora 8) or all; received {text!r}.")
+    raise InputError(f"a writer's trainable must be none, lora R (such as lora 8) or all; got {text!r}")

@@ -1,4 +1,4 @@
-"""A BERT cut in two: lower layers that stay as they are, upper layers that are trained."""
+"""A BERT split in two: lower layers that stay frozen, and upper layers that are trained."""
 
 from typing import Any
 
@@ -21,21 +21,21 @@ def split_layers(
     *,
     precision: str = "float32",
 ) -> tuple["LowerLayers | None", "UpperLayers"]:
-    """Cuts a BERT below its trained layers; both parts share the backbone's weights.
+    """Split a BERT below its trained layers; both parts share the backbone's weights.
 
     Args:
-        backbone: the whole.
-        trainable: what of it is trained.
-        pad_id: the token id that stands for no token.
-        precision: the policy that the upper layers compute in; their weights stay float32.
+        backbone: the complete BERT.
+        trainable: what to train.
+        pad_id: the token id of padding.
+        precision: policy that the upper layers compute in; their weights stay float32.
 
     Returns:
-        The frozen part (None where every layer is trained or added to), and the trained part (without any
-        layer for `none`).
+        The frozen part (None if every layer is trained or modified), and the trained part (without layers
+        for `none`).
 
     Raises:
-        InputError: when more layers are to be trained than there are, what is added is too large, or the
-            precision is unknown.
+        InputError: there are fewer layers than should be trained, an addition is too large, or the precision
+            is unknown.
     """
     layers = list(backbone.transformer_layers)
     check_precision(precision)
@@ -46,7 +46,8 @@ def split_layers(
     for block in blocks:
         compute_in(precision, block)
     if trainable.last is None:
-        # Token ids are four bytes, states of the frozen embeddings hundreds: cheaper to look up than to keep.
+        # Token ids take four bytes, states of the frozen embeddings hundreds: looking up is cheaper than
+        # storing.
         return None, UpperLayers(blocks, embeddings, pad_id)
     lower = LowerLayers(embeddings, layers[:cut], pad_id)
     return lower, UpperLayers(blocks, None, pad_id)
@@ -55,8 +56,8 @@ def split_layers(
 class Embeddings(keras.layers.Layer):
     """Sum of token, position and segment embeddings, normalized: int32 [N, T] -> float [N, T, hidden].
 
-    In the place of token ids their embeddings can be given, float [N, T, hidden], to see how much depends on
-    them.
+    Instead of token ids, their embeddings can be given, float [N, T, hidden], to measure how the result
+    depends on them.
     """
 
     def __init__(self, backbone: keras_hub.models.BertBackbone) -> None:
@@ -73,7 +74,7 @@ class Embeddings(keras.layers.Layer):
         """Embeds the tokens of padded texts: int32 [N, T] -> float [tokens, hidden]."""
         length = token_ids.shape[1]
         if length is not None and length > self.max_tokens:
-            raise InputError(f"This BERT reads at most {self.max_tokens} tokens; received {length}.")
+            raise InputError(f"This BERT reads at most {self.max_tokens} tokens; got {length}.")
         given = layout.flat(token_ids)
         states = given if given.dtype.is_floating else self.token(given)
         states += tf.gather(tf.convert_to_tensor(self.position.position_embeddings), layout.positions())
@@ -84,8 +85,8 @@ class Embeddings(keras.layers.Layer):
 class LowerLayers(keras.Model):
     """The frozen part of a BERT: embeddings and first layers, without dropout.
 
-    Call with token ids, int32 [N, T] right padded (or their embeddings, float [N, T, hidden], and which are
-    real, bool [N, T]); gives states, float [N, T, hidden].
+    Call it with token ids, int32 [N, T] padded on the right (or with their embeddings, float [N, T, hidden],
+    and a mask of real tokens, bool [N, T]); returns states, float [N, T, hidden].
     """
 
     def __init__(self, embeddings: Embeddings, blocks: list[Any], pad_id: int = 0) -> None:
@@ -94,7 +95,7 @@ class LowerLayers(keras.Model):
         self.blocks = blocks
         self.pad_id = pad_id
         for block in blocks:
-            compute_in("float32", block)  # an earlier cut of the same backbone may have set another precision
+            compute_in("float32", block)  # an earlier split of this backbone may have set another precision
         set_trainable(self, False)
         self.built = True
 
@@ -107,10 +108,10 @@ class LowerLayers(keras.Model):
 
 
 class UpperLayers(keras.Model):
-    """The trained part of a BERT: its last layers or all of it, trained themselves or added to.
+    """The trained part of a BERT: its last layers or all of it, either trained themselves or with additions.
 
-    Call with states, float [N, T, hidden] (token ids, int32 [N, T], when it has the embeddings), and a mask,
-    bool [N, T], of the real tokens; gives states, float32 [N, T, hidden] whatever it computes in.
+    Call it with states, float [N, T, hidden] (token ids, int32 [N, T], if it has the embeddings), and a mask
+    of the real tokens, bool [N, T]; returns states, float32 [N, T, hidden] in every precision.
     """
 
     def __init__(
@@ -124,11 +125,11 @@ class UpperLayers(keras.Model):
         self.blocks = blocks
         self.pad_id = pad_id
         self._freeze()
-        self.supports_masking = True  # else Keras warns at each call that a mask was given
+        self.supports_masking = True  # otherwise Keras warns at each call with a mask
         self.built = True
 
     def _freeze(self) -> None:
-        set_trainable(self, True)  # an earlier cut of the same backbone may have frozen these layers
+        set_trainable(self, True)  # an earlier split of this backbone may have frozen these layers
         added_to = [block for block in self.blocks if isinstance(block, TunedBlock)]
         for block in added_to:
             block.freeze()
@@ -136,7 +137,7 @@ class UpperLayers(keras.Model):
             set_trainable(self.embeddings, False)
 
     def compute_mask(self, inputs: tf.Tensor, previous_mask: tf.Tensor | None) -> None:
-        """Attach no mask to the states: whoever reads them is given it."""
+        """Attach no mask to the states; their readers receive it separately."""
 
     def call(
         self, states: tf.Tensor, mask: tf.Tensor | None = None, training: bool | None = None

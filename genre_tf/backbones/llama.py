@@ -1,4 +1,4 @@
-"""Models of Llama architecture, such as SmolLM2, from a Hugging Face folder or a GGUF file, and back."""
+"""Models of Llama architecture, such as SmolLM2: from a Hugging Face folder or GGUF file, and to a folder."""
 
 import json
 from collections.abc import Iterator, Sequence
@@ -26,7 +26,7 @@ _SIZES = (
     "num_key_value_heads",
     "max_position_embeddings",
 )
-# Other values change the arithmetic.
+# Other values would change the arithmetic.
 _ONLY = {
     "model_type": "llama",
     "hidden_act": "silu",
@@ -41,8 +41,8 @@ class Llama:
     """A model of Llama architecture and its tokenizer; its logits are last states times token embeddings.
 
     Attributes:
-        backbone: the layers.
-        tokenizer: strings to token ids and back.
+        backbone: the KerasHub layers.
+        tokenizer: converts strings to token ids and back.
         folder: the Hugging Face folder it was read from; None for a new one.
         config: the content of its Hugging Face `config.json`.
     """
@@ -54,15 +54,14 @@ class Llama:
 
 
 def load_llama(name: str, special_tokens: Sequence[str] = ()) -> Llama:
-    """Reads a model of Llama architecture.
+    """Read a model of Llama architecture.
 
     Args:
-        name: a backbone in any of the ways of `resolve_backbone` but a Keras preset.
-        special_tokens: control tokens that it must have; those it lacks are added, see
-            `control_embeddings`.
+        name: a backbone name in any form of `resolve_backbone` except a Keras preset.
+        special_tokens: control tokens that it must have; missing ones are added, see `control_embeddings`.
 
     Raises:
-        InputError: when files are missing, damaged or of another model, or do not fit each other.
+        InputError: files are missing, damaged or of another model, or do not match each other.
     """
     source = resolve_backbone(name)
     if source.kind == "tiny":
@@ -74,8 +73,8 @@ def load_llama(name: str, special_tokens: Sequence[str] = ()) -> Llama:
     tokenizer = BytePair.from_folder(source.folder)
     if tokenizer.vocabulary_size != config["vocab_size"]:
         raise InputError(
-            f"{source.folder}: the vocabulary has {tokenizer.vocabulary_size} tokens, config.json says "
-            f"vocab_size {config['vocab_size']}. Put the vocabulary of this very model into the folder."
+            f"{source.folder}: the vocabulary has {tokenizer.vocabulary_size} tokens, but config.json says "
+            f"vocab_size {config['vocab_size']}. Put this model's own vocabulary into the folder."
         )
     backbone = build_llama(config)
     read_weights(source.folder, llama_weights(backbone), ("model.", ""))
@@ -93,20 +92,20 @@ def new_llama(
     max_tokens: int,
     seed: int = 0,
 ) -> Llama:
-    """A Llama with random weights, the same ones for the same seed.
+    """A Llama with random weights; the same seed gives the same weights.
 
     Args:
         tokenizer: gives the vocabulary.
         layers: number of transformer layers.
-        heads: query heads per layer; divides `hidden`.
-        key_heads: key and value heads per layer; divides `heads`.
+        heads: query heads per layer; `hidden` must be a multiple of it.
+        key_heads: key and value heads per layer; `heads` must be a multiple of it.
         hidden: width of the hidden states.
         intermediate: width of the feed-forward layers.
-        max_tokens: longest text.
-        seed: of the weights.
+        max_tokens: length of the longest text.
+        seed: seed of the weights.
 
     Raises:
-        InputError: when the sizes do not divide each other.
+        InputError: the sizes are not multiples of each other.
     """
     config = {
         "model_type": "llama",
@@ -130,7 +129,7 @@ def new_llama(
 
 
 def save_llama(llama: Llama, folder: Path) -> None:
-    """Writes a folder that `load_llama` and `transformers` read: configuration, vocabulary, safetensors."""
+    """Write a folder that `load_llama` and `transformers` read: configuration, vocabulary, safetensors."""
     folder.mkdir(parents=True, exist_ok=True)
     has_end = END_OF_TEXT in llama.tokenizer.special_tokens
     end = llama.tokenizer.token_id(END_OF_TEXT) if has_end else None
@@ -142,7 +141,7 @@ def save_llama(llama: Llama, folder: Path) -> None:
         "tie_word_embeddings": True,
         "architectures": ["LlamaForCausalLM"],
     }
-    # Its old place: `transformers` 5 keeps it in rope_parameters, and would read this one as a wish.
+    # Its old place: `transformers` 5 keeps it in rope_parameters, and would treat this one as a request.
     config.pop("rope_scaling")
     (folder / "config.json").write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", "utf-8")
     llama.tokenizer.save(folder)
@@ -150,7 +149,7 @@ def save_llama(llama: Llama, folder: Path) -> None:
 
 
 def build_llama(config: dict[str, Any]) -> keras_hub.models.Llama3Backbone:
-    """The layers that a Hugging Face `config.json` describes, their weights yet to be read."""
+    """The layers that a Hugging Face `config.json` describes, with weights still to be loaded."""
     backbone = keras_hub.models.Llama3Backbone(
         vocabulary_size=config["vocab_size"],
         num_layers=config["num_hidden_layers"],
@@ -162,13 +161,13 @@ def build_llama(config: dict[str, Any]) -> keras_hub.models.Llama3Backbone:
         layer_norm_epsilon=config.get("rms_norm_eps", 1e-6),
         tie_word_embeddings=True,
     )
-    # KerasHub's Llama knows no longest text, its GPT-2 does, under this name.
+    # KerasHub's Llama has no maximum length; its GPT-2 has one, under this name.
     backbone.max_sequence_length = config["max_position_embeddings"]
     return backbone
 
 
 def rotary_base(config: dict[str, Any]) -> float:
-    """The longest wavelength of the rotary positions, over 2 pi tokens; `transformers` 5 moved its place."""
+    """The longest wavelength of the rotary positions, over 2 pi tokens; `transformers` 5 moved it."""
     given = (config.get("rope_parameters") or {}).get("rope_theta", config.get("rope_theta"))
     return 10_000.0 if given is None else float(given)
 
@@ -192,7 +191,7 @@ def _layer_weights(layer: Any, prefix: str, hidden: int) -> Iterator[Weight]:
         ("mlp.gate_proj", layer._feedforward_gate_dense),
         ("mlp.up_proj", layer._feedforward_intermediate_dense),
     ):
-        # All read the hidden states: the heads of the output product are as wide together.
+        # All of them read the hidden states: the heads of the output product have the same total width.
         shape = (hidden, int(np.prod(dense.kernel.shape)) // hidden)
         yield Weight(f"{prefix}{name}.weight", (dense.kernel,), shape, transposed=True)
     down = layer._feedforward_output_dense.kernel
@@ -241,17 +240,17 @@ def _read_config(folder: Path) -> dict[str, Any]:
     }
     for name, value in read.items():
         if found[name] != value:
-            raise InputError(f"{path}: {name} is {found[name]!r}; only models with {value!r} are read.")
+            raise InputError(f"{path}: {name} is {found[name]!r}; only models with {value!r} are supported.")
     return config
 
 
 def _check_sizes(config: dict[str, Any], where: str) -> None:
     for key in _SIZES:
         if not isinstance(config.get(key), int) or config[key] < 1:
-            raise InputError(f"{where}: {key} must be a positive whole number; received {config.get(key)!r}.")
+            raise InputError(f"{where}: {key} must be a positive whole number; got {config.get(key)!r}.")
     hidden, heads, key_heads = (config[key] for key in (_SIZES[1], *_SIZES[4:6]))
     if hidden % (2 * heads) or heads % key_heads:
         raise InputError(
             f"{where}: a width of {hidden} cannot be divided among {heads} heads (of an even width each), "
-            f"or these not among {key_heads} key heads."
+            f"or {heads} heads cannot be divided among {key_heads} key heads."
         )

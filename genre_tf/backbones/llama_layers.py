@@ -1,4 +1,4 @@
-"""Llama for training: KerasHub's weights and values, computed in fewer passes over memory."""
+"""Llama for training: KerasHub's weights and results, computed in fewer passes over memory."""
 
 import math
 from collections.abc import Iterator, Sequence
@@ -20,18 +20,18 @@ MASKED = -1e9  # far below any attention score, and finite
 
 
 class LlamaLayers(keras.layers.Layer):
-    """A Llama over flat tokens, trained whole, by updates of low rank, or not at all.
+    """A Llama over flat tokens, trained completely, by low-rank updates, or not at all.
 
-    All matrix products of the weights are of rank 2; normalization and gates have closed gradients, and the
-    query heads of one key head share its keys without copies of them.
+    All matrix products with weights have rank 2; normalization and gates have closed-form gradients, and the
+    query heads of one key head share its keys without copying them.
 
     Args:
-        backbone: of `build_llama`; its weights are shared, not copied.
-        trainable: the whole of it, "lora" (seven kernels of each layer) or nothing.
+        backbone: from `build_llama`; its weights are shared, not copied.
+        trainable: train everything, "lora" (seven kernels of each layer) or nothing.
         control_ids: tokens whose embeddings are trained even if the others are not.
 
     Raises:
-        InputError: when something else is to be trained, or the rank is as large as what it adds to.
+        InputError: something else should be trained, or the rank is as large as the kernel it updates.
 
     Source: Touvron et al., "LLaMA", 2023; grouped keys: Ainslie et al., "GQA", 2023.
     """
@@ -68,8 +68,8 @@ class LlamaLayers(keras.layers.Layer):
 
         Args:
             embeddings: float32 [batch, time, hidden]; rows are padded on the right, positions count from 0.
-            prefix: what stands in front of the text, without positions.
-            training: changes nothing, for there is no dropout.
+            prefix: keys and values before the text, without positions.
+            training: has no effect, because there is no dropout.
 
         Returns:
             float32 [batch, time, hidden], normalized.
@@ -78,7 +78,7 @@ class LlamaLayers(keras.layers.Layer):
         flat = tf.reshape(embeddings, [-1, self.hidden])  # [batch * time, hidden]
         flat = tf.cast(flat, self.compute_dtype)
         turns = tuple(
-            tf.cast(turn, flat.dtype)[:, None]  # [time, 1, depth], for heads stand behind the time
+            tf.cast(turn, flat.dtype)[:, None]  # [time, 1, depth]: the head axis comes after the time axis
             for turn in rotary_turns(tf.range(time), self.depth, self.backbone.rope_max_wavelength)
         )
         bias = _causal_bias(time, prefix)  # [time, prefix + time]
@@ -104,7 +104,7 @@ class LlamaLayers(keras.layers.Layer):
 
     @contextmanager
     def merged(self) -> Iterator[Any]:
-        """The backbone with all that was trained beside it in its own weights, while the context lasts."""
+        """The backbone with everything trained beside it merged into its weights, while the context lasts."""
         values = [(self.backbone.token_embedding.embeddings, self.merged_embeddings())]
         for layer, kernels in zip(self.backbone.transformer_layers, self.merged_kernels(), strict=True):
             values += [(dense.kernel, kernels[name]) for name, dense in _denses(layer).items()]
@@ -112,12 +112,12 @@ class LlamaLayers(keras.layers.Layer):
             yield self.backbone
 
     def merged_embeddings(self) -> tf.Tensor:
-        """The embeddings with all that was trained beside them: float32 [vocabulary, hidden]."""
+        """The embeddings with everything trained beside them: float32 [vocabulary, hidden]."""
         table = tf.convert_to_tensor(self.backbone.token_embedding.embeddings)
         return table if self.token_rows is None else self.token_rows.added_to(table)
 
     def merged_kernels(self) -> Iterator[dict[str, tf.Tensor]]:
-        """Of each layer the kernels with what was trained beside them: float32 [inputs, outputs] by name."""
+        """Kernels of each layer with everything trained beside them: name -> float32 [inputs, outputs]."""
         for number, layer in enumerate(self.backbone.transformer_layers):
             updates = self.updates[number] if self.updates else None
             flat = {name: _flat_kernel(name, dense) for name, dense in _denses(layer).items()}
@@ -149,7 +149,7 @@ class LlamaLayers(keras.layers.Layer):
         )
         query = rotated(query * self.depth**-0.5, turns)
         query = tf.reshape(query, [*rows, self.key_heads, groups, self.depth])
-        # The query heads of a key head, one below the other: [batch, key heads, groups * time, depth].
+        # The query heads of a key head, one after another: [batch, key heads, groups * time, depth].
         query = tf.reshape(tf.transpose(query, [0, 2, 3, 1, 4]), [rows[0], self.key_heads, -1, self.depth])
         key, value = tf.transpose(rotated(key, turns), [0, 2, 1, 3]), tf.transpose(value, [0, 2, 1, 3])
         if prefix is not None:  # [batch, key heads, prefix + time, depth]
@@ -167,7 +167,7 @@ class LlamaLayers(keras.layers.Layer):
 
 
 class _LayerUpdates(keras.layers.Layer):
-    """Updates of the seven kernels of one layer."""
+    """Low-rank updates of the seven kernels of one layer."""
 
     def __init__(self, layer: Any, rank: int) -> None:
         super().__init__(name="updates")
@@ -178,7 +178,7 @@ class _LayerUpdates(keras.layers.Layer):
 
 
 class _Products:
-    """Products with the kernels of one layer, their updates added where there are any."""
+    """Products with the kernels of one layer, with their updates if there are any."""
 
     def __init__(self, updates: Any) -> None:
         self.updates = updates
@@ -203,7 +203,7 @@ def _denses(layer: Any) -> dict[str, Any]:
 
 
 def _flat_shape(name: str, dense: Any) -> tuple[int, int]:
-    """Inputs and outputs of a kernel that may be split by heads, on the side where the heads are."""
+    """Inputs and outputs of a kernel that may be split by heads, on the side that the heads are on."""
     shape = tuple(dense.kernel.shape)
     joined = 2 if name == "project" else 1
     return math.prod(shape[:joined]), math.prod(shape[joined:])
@@ -229,9 +229,9 @@ def _normalized(flat: tf.Tensor, norm: Any) -> tf.Tensor:
 def _check_trainable(trainable: Trainable, backbone: Any) -> None:
     whole = trainable.method == "layers" and trainable.last in (None, 0)
     if not whole and (trainable.method != "lora" or trainable.last is not None):
-        raise InputError("Of a Llama is trained none, lora R (such as lora 16) or all.")
+        raise InputError("a Llama's trainable must be none, lora R (such as lora 16) or all")
     least = min(backbone.hidden_dim, backbone.intermediate_dim)
     if trainable.size > least:
         raise InputError(
-            f"lora {trainable.size} is too much for this backbone: at most {least}, usual are 4 to 64."
+            f"lora {trainable.size} is too large for this backbone: at most {least}; 4 to 64 are usual."
         )

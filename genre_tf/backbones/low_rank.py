@@ -1,4 +1,4 @@
-"""What is trained beside a frozen language model: updates of low rank, and rows of its embeddings."""
+"""Trained additions to a frozen language model: low-rank updates, and rows of its embeddings."""
 
 import math
 from collections.abc import Iterator, Sequence
@@ -11,14 +11,14 @@ import tensorflow as tf
 
 
 class LowRank(keras.layers.Layer):
-    """A trained update of a frozen kernel, computed beside it: `x W + x A B`, where B starts at zero.
+    """A trained low-rank update of a frozen kernel, computed beside it: `x W + x A B`; B starts at zero.
 
-    No gradient as large as the kernel is ever computed. The scale alpha / rank is 1.
+    No gradient of the kernel's size is ever computed. The scale alpha / rank is 1.
 
     Args:
-        inputs: rows of the kernel.
-        outputs: its columns.
-        rank: of the update.
+        inputs: number of rows of the kernel.
+        outputs: number of its columns.
+        rank: rank of the update.
 
     Source: Hu et al., "LoRA: Low-Rank Adaptation of Large Language Models", 2021, equation 3.
     """
@@ -31,30 +31,30 @@ class LowRank(keras.layers.Layer):
         self.built = True
 
     def update(self, flat: tf.Tensor) -> tf.Tensor:
-        """What is added to the kernel's product: [M, inputs] -> [M, outputs]."""
+        """The addition to the kernel's product: [M, inputs] -> [M, outputs]."""
         down, up = (tf.cast(tf.convert_to_tensor(each), flat.dtype) for each in (self.down, self.up))
         return tf.matmul(tf.matmul(flat, down), up)
 
     def added(self) -> tf.Tensor:
-        """What it adds to the kernel, float32 [inputs, outputs]: for weights that are only read."""
+        """The addition to the kernel itself, float32 [inputs, outputs]: for weights that are only read."""
         return tf.matmul(tf.convert_to_tensor(self.down), tf.convert_to_tensor(self.up))
 
 
 class TokenRows(keras.layers.Layer):
-    """What is added to the embeddings of a few tokens, going in and coming out; starts as nothing.
+    """An addition to the input and output embeddings of a few tokens; starts at zero.
 
-    Control tokens are new to a pretrained model: its other tokens may stay as they are, these may not.
+    Control tokens are new to a pretrained model: its other tokens may stay frozen, but these must be trained.
 
     Args:
-        ids: of the tokens.
-        vocabulary: number of all tokens.
-        hidden: width of an embedding.
+        ids: ids of the tokens.
+        vocabulary: total number of tokens.
+        hidden: embedding width.
     """
 
     def __init__(self, ids: Sequence[int], vocabulary: int, hidden: int) -> None:
         super().__init__(name="token_rows")
         self.ids = np.asarray(ids, np.int32)
-        self._place = np.zeros(vocabulary, np.int32)  # 0: a token that nothing is added to
+        self._place = np.zeros(vocabulary, np.int32)  # 0: a token without an addition
         self._place[self.ids] = np.arange(1, len(ids) + 1)
         self._column = np.zeros((len(ids), vocabulary), np.float32)
         self._column[np.arange(len(ids)), self.ids] = 1.0
@@ -62,23 +62,23 @@ class TokenRows(keras.layers.Layer):
         self.built = True
 
     def embed(self, token_ids: tf.Tensor) -> tf.Tensor:
-        """What is added to embeddings: int32 [...] -> float32 [..., hidden]."""
+        """The addition to embeddings: int32 [...] -> float32 [..., hidden]."""
         rows = tf.pad(tf.convert_to_tensor(self.rows), [[1, 0], [0, 0]])
         return tf.gather(rows, tf.gather(self._place, token_ids))
 
     def logits(self, states: tf.Tensor) -> tf.Tensor:
-        """What is added to logits: [n, hidden] -> [n, vocabulary]."""
+        """The addition to logits: [n, hidden] -> [n, vocabulary]."""
         rows = tf.cast(tf.convert_to_tensor(self.rows), states.dtype)
         return tf.matmul(tf.matmul(states, rows, transpose_b=True), tf.cast(self._column, states.dtype))
 
     def added_to(self, table: tf.Tensor) -> tf.Tensor:
-        """The embeddings with these rows in them: float32 [vocabulary, hidden]."""
+        """The embeddings with these rows added: float32 [vocabulary, hidden]."""
         return tf.tensor_scatter_nd_add(table, self.ids[:, None], tf.convert_to_tensor(self.rows))
 
 
 @contextmanager
 def assigned(values: Sequence[tuple[Any, tf.Tensor]]) -> Iterator[None]:
-    """Give variables other values, of as many numbers, while the context lasts."""
+    """Give variables other values of the same size while the context lasts."""
     before = [tf.identity(tf.convert_to_tensor(variable)) for variable, _ in values]
     try:
         for variable, value in values:

@@ -1,4 +1,4 @@
-"""GPT-2 and BERT over rows that hold several texts, none of which sees another; for training."""
+"""GPT-2 and BERT for training over rows that hold several texts, none of which sees another."""
 
 import math
 from collections.abc import Callable
@@ -11,7 +11,7 @@ import tensorflow as tf
 from genre_tf.backbones.activations import ACTIVATIONS
 from genre_tf.backbones.direct_gradients import exact_gelu, layer_norm
 
-_MASKED = -1e9  # far below any attention score, and finite: a row without texts must not become no number
+_MASKED = -1e9  # far below any attention score, and finite, so that a row without texts does not become NaN
 _CUBIC, _SLOPE = 0.044715, math.sqrt(2.0 / math.pi)
 
 
@@ -20,8 +20,8 @@ class PackedRows(NamedTuple):
 
     Attributes:
         token_ids: int32 [rows, time].
-        text: int32 [rows, time], the number of each token's text in its row, from 1; 0 where there is none.
-        position: int32 [rows, time], of each token in its own text, from 0.
+        text: int32 [rows, time], the number of each token's text in its row, from 1; 0 for padding.
+        position: int32 [rows, time], position of each token in its own text, from 0.
     """
 
     token_ids: tf.Tensor
@@ -32,12 +32,12 @@ class PackedRows(NamedTuple):
 def gpt2_states(
     backbone: keras_hub.models.GPT2Backbone, rows: PackedRows, training: bool = False
 ) -> tf.Tensor:
-    """Last hidden states of packed texts, each as if it were alone.
+    """Last hidden states of packed texts, each computed as if it were alone.
 
     Args:
-        backbone: its weights are used; the products of its layers compute in their own precision.
-        rows: packed texts; none is longer than the backbone's positions.
-        training: whether dropout acts, on states and not on attention.
+        backbone: the model; its layers' products are computed in their own precision.
+        rows: packed texts; none may be longer than the backbone's positions.
+        training: whether dropout is active, on states but not on attention.
 
     Returns:
         float32 [rows, time, hidden].
@@ -60,7 +60,7 @@ def gpt2_states(
 def bert_states(
     backbone: keras_hub.models.BertBackbone, rows: PackedRows, training: bool = False
 ) -> tf.Tensor:
-    """Last hidden states of packed texts, each as if it were alone; arguments and result as `gpt2_states`.
+    """Last hidden states of packed texts, each computed as if it were alone; see `gpt2_states`.
 
     Source: Devlin et al. 2019 (normalization after each sum); Krell et al. 2021.
     """
@@ -80,7 +80,7 @@ def bert_states(
 
 
 def dense_layers(backbone: keras_hub.models.GPT2Backbone | keras_hub.models.BertBackbone) -> list[Any]:
-    """The layers whose matrix products may compute in another precision than float32."""
+    """The layers whose matrix products may be computed in a precision other than float32."""
     found: list[Any] = []
     for layer in backbone.transformer_layers:
         attention = layer._self_attention_layer
@@ -90,13 +90,13 @@ def dense_layers(backbone: keras_hub.models.GPT2Backbone | keras_hub.models.Bert
 
 
 def product(flat: tf.Tensor, kernel: tf.Tensor, precision: str, transposed: bool = False) -> tf.Tensor:
-    """A matrix product in some precision: float32 [M, in] x [in, out] -> float32 [M, out].
+    """A matrix product in a given precision: float32 [M, in] x [in, out] -> float32 [M, out].
 
     Args:
         flat: the left side.
-        kernel: the right side; [out, in] where it is transposed.
+        kernel: the right side; [out, in] if it is transposed.
         precision: data type that both sides are cast to.
-        transposed: of the kernel.
+        transposed: whether the kernel is transposed.
     """
     left, right = tf.cast(flat, precision), tf.cast(kernel, precision)
     return tf.cast(tf.matmul(left, right, transpose_b=transposed), tf.float32)
@@ -107,7 +107,7 @@ def _looked_up(table: Any, ids: tf.Tensor) -> tf.Tensor:
 
 
 def _hidden_from(text: tf.Tensor, *, causal: bool) -> tf.Tensor:
-    """What is added to the scores: [rows, 1, time, time], far below zero where a token must not look."""
+    """The addition to the scores: [rows, 1, time, time], far below zero where a token must not look."""
     seen = text[:, :, None] == text[:, None, :]
     if causal:
         place = tf.range(tf.shape(text)[1])
@@ -128,7 +128,7 @@ def _attended(
 
     query = by_head(attention.query_dense) * width**-0.5
     scores = tf.matmul(query, by_head(attention.key_dense), transpose_b=True)
-    # Not dropped, unlike states: so many random numbers cost a tenth of the step.
+    # No dropout here, unlike on states: that many random numbers would cost a tenth of the step.
     weights = tf.nn.softmax(scores + hidden_from)  # [rows, heads, time, time]
     mixed = tf.transpose(tf.matmul(weights, by_head(attention.value_dense)), [0, 2, 1, 3])
     mixed = _dense(tf.reshape(mixed, [-1, heads * width]), attention.output_dense)
@@ -161,7 +161,7 @@ def _normalized(flat: tf.Tensor, norm: keras.layers.LayerNormalization) -> tf.Te
 
 @tf.custom_gradient
 def tanh_gelu(x: tf.Tensor) -> tuple[tf.Tensor, Callable[[tf.Tensor], tf.Tensor]]:
-    """The tanh approximation of GELU, elementwise, with its gradient in closed form.
+    """The tanh approximation of GELU, elementwise, with a closed-form gradient.
 
     Source: Hendrycks and Gimpel, "Gaussian Error Linear Units", 2016.
     """

@@ -1,4 +1,4 @@
-"""How many values each way of training a backbone trains."""
+"""Number of trained parameters for each way to train a backbone."""
 
 from collections.abc import Sequence
 
@@ -10,23 +10,23 @@ COMMON = ("none", "last 1", "last 2", "all", "lora 8", "lora 8 last 2", "adapter
 
 
 def trained_parameters(backbone: keras_hub.models.BertBackbone, trainable: Trainable) -> int:
-    """Number of values of the backbone, or added to it, that are trained.
+    """Number of trained parameters in the backbone or added to it.
 
     Args:
-        backbone: the whole; it is not changed.
-        trainable: what of it is trained.
+        backbone: the complete backbone; it is not changed.
+        trainable: what to train.
 
     Raises:
-        InputError: when it does not fit the backbone.
+        InputError: `trainable` does not fit the backbone.
     """
     layers = backbone.transformer_layers
     hidden, heads, size = backbone.hidden_dim, backbone.num_heads, trainable.size
     check_fits(trainable, len(layers), hidden, backbone.max_sequence_length)
     per_layer = {
         "layers": layers[0].count_params(),
-        "lora": 2 * size * 2 * hidden,  # query and value; down and up
-        "adapters": 2 * (2 * hidden * size + size + hidden) + 4 * hidden,  # with biases; and two norms
-        "prefix": 2 * size * hidden + heads,  # keys and values; gates
+        "lora": 2 * size * 2 * hidden,  # for query and value: down and up
+        "adapters": 2 * (2 * hidden * size + size + hidden) + 4 * hidden,  # with biases; plus two norms
+        "prefix": 2 * size * hidden + heads,  # keys and values, plus gates
     }[trainable.method]
     if trainable.last is not None:
         return per_layer * trainable.last
@@ -38,13 +38,13 @@ def trained_parameters(backbone: keras_hub.models.BertBackbone, trainable: Train
 def trained_parameter_counts(
     backbone: keras_hub.models.BertBackbone, modes: Sequence[str] = COMMON
 ) -> dict[str, int]:
-    """Trained values by mode, for a choice among them.
+    """Numbers of trained parameters by mode, to choose a mode.
 
     Args:
-        backbone: the whole; it is not changed.
-        modes: as `parse_trainable` reads them; all must fit the backbone.
+        backbone: the complete backbone; it is not changed.
+        modes: in the form of `parse_trainable`; all must fit the backbone.
 
     Raises:
-        InputError: a mode that is none, or does not fit the backbone.
+        InputError: a mode is invalid or does not fit the backbone.
     """
     return {mode: trained_parameters(backbone, parse_trainable(mode)) for mode in modes}

@@ -1,4 +1,4 @@
-"""Mixed precision of single layers: they compute in 16 bits, their weights stay float32."""
+"""Mixed precision of single layers: they compute in 16 bits, and their weights stay float32."""
 
 from collections.abc import Iterable
 from typing import Any
@@ -12,24 +12,24 @@ _MARK = "gradient_passes_float16"
 
 
 def check_precision(precision: str) -> None:
-    """Refuses what is not in `PRECISIONS`.
+    """Check that a precision is one of `PRECISIONS`.
 
     Raises:
-        InputError: saying what can be given.
+        InputError: it is not; the message lists the valid ones.
     """
     if precision not in PRECISIONS:
-        raise InputError(f"Precision is one of {', '.join(PRECISIONS)}; received {precision!r}.")
+        raise InputError(f"precision must be one of {', '.join(PRECISIONS)}; got {precision!r}")
 
 
 def compute_in(precision: str, layer: keras.layers.Layer) -> None:
-    """Lets a built layer, and every layer inside it, compute in a precision.
+    """Let a built layer, and every layer inside it, compute in a precision.
 
-    Keras has a global policy for this; here it is set on the trained BERT layers alone, so that pooling,
-    user tower, scores and losses stay float32.
+    Keras has a global policy for this. Here it is only set on the trained BERT layers, so that pooling, user
+    tower, scores and losses stay float32.
 
     Args:
-        precision: a policy out of `PRECISIONS`.
-        layer: with float32 weights, which it keeps.
+        precision: one of `PRECISIONS`.
+        layer: a layer with float32 weights, which it keeps.
 
     Source: Micikevicius et al., "Mixed Precision Training", 2018.
     """

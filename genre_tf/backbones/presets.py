@@ -13,10 +13,10 @@ Read = TypeVar("Read")
 def read_bert_preset(
     name: str, dropout: float | None
 ) -> tuple[keras_hub.models.BertBackbone, list[str], bool]:
-    """The BERT of a preset, its vocabulary in the order of the ids, and whether it lower-cases.
+    """The BERT of a preset, its vocabulary in the order of ids, and whether it lower-cases.
 
     Raises:
-        InputError: when the preset cannot be fetched or is not a BERT.
+        InputError: the preset cannot be fetched or is not a BERT.
     """
     options = {} if dropout is None else {"dropout": dropout}
     backbone = _fetched(name, lambda: keras_hub.models.BertBackbone.from_preset(name, **options))
@@ -30,7 +30,7 @@ def read_gpt2_preset(
     """The GPT-2 of a preset, its vocabulary with ids, and its merges, best first.
 
     Raises:
-        InputError: when the preset cannot be fetched or is not a GPT-2.
+        InputError: the preset cannot be fetched or is not a GPT-2.
     """
     options = {} if dropout is None else {"dropout": dropout}
     backbone = _fetched(name, lambda: keras_hub.models.GPT2Backbone.from_preset(name, **options))
@@ -42,7 +42,7 @@ def read_gpt2_preset(
 def _fetched(name: str, read: Callable[[], Read]) -> Read:
     try:
         return read()
-    # KerasHub passes on the errors of whichever hub it asked, and those change with its version.
+    # KerasHub passes on errors of the hub that it used, and these change with its version.
     except Exception as error:
         lines = str(error).strip().splitlines()
         reason = lines[0][:200] if lines else type(error).__name__

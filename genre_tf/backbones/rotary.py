@@ -1,4 +1,4 @@
-"""Rotary positions, as `transformers` lays them out: the first half of each head turns with the second."""
+"""Rotary positions in the layout of `transformers`: the first half of each head rotates with the second."""
 
 from typing import Any
 
@@ -6,7 +6,7 @@ import tensorflow as tf
 
 
 def rotary_turns(positions: Any, depth: int, base: float) -> tuple[tf.Tensor, tf.Tensor]:
-    """What `rotated` multiplies with.
+    """Factors for `rotated`.
 
     Args:
         positions: int32 [...].

@@ -1,4 +1,4 @@
-"""Where a backbone comes from: the ways to name one, resolved to a folder or a preset."""
+"""Where a backbone comes from: the forms of its name, resolved to a folder or a preset."""
 
 import importlib.util
 import re
@@ -13,20 +13,20 @@ FORMS = (
     "a local folder, a GGUF file, hf://org/name, package:NAME/SUBFOLDER, a Keras preset such as "
     "bert_tiny_en_uncased, kaggle://…, or tiny"
 )
-# Everything that a backbone is made of here. Pickled weights (.bin) are never fetched: reading a pickle
-# runs whatever its author put into it.
+# All files that a backbone can consist of. Pickled weights (.bin) are never fetched: reading a pickle runs
+# whatever code its author put into it.
 _HUB_FILES = ["*.json", "vocab.txt", "merges.txt", "*.safetensors"]
 _PRESET = re.compile(r"[a-z0-9_.]+")
 
 
 @dataclass(frozen=True)
 class BackboneSource:
-    """What a backbone's name stands for.
+    """A resolved backbone name.
 
     Attributes:
         kind: "folder" (Hugging Face layout), "preset" (read by KerasHub) or "tiny" (small and random).
-        name: the name as it was given.
-        folder: the folder of kind "folder"; None for the others.
+        name: the name as given.
+        folder: the folder, for kind "folder"; else None.
     """
 
     kind: Literal["folder", "preset", "tiny"]
@@ -35,18 +35,18 @@ class BackboneSource:
 
 
 def resolve_backbone(name: str) -> BackboneSource:
-    """Finds the folder or preset that a name means, fetching it from a hub where the name says so.
+    """Find the folder or preset for a name; fetch it from a hub if the name says so.
 
     Args:
-        name: a Hugging Face id (`hf://org/name`), a Keras preset, a local folder, a GGUF file (made into
-            a folder at the first time), `package:NAME/SUBFOLDER` or `package:NAME/FILE.gguf` (inside an
-            installed Python package, which is not imported) or `tiny`.
+        name: a Hugging Face id (`hf://org/name`), a Keras preset, a local folder, a GGUF file (converted to a
+            folder the first time), `package:NAME/SUBFOLDER` or `package:NAME/FILE.gguf` (in an installed
+            Python package, which is not imported) or `tiny`.
 
     Raises:
-        InputError: when there is no such thing, with the names that can be given.
+        InputError: nothing has this name; the message lists the possible forms.
     """
     if not name.strip():
-        raise InputError(f"A backbone needs a name; received an empty one. Give {FORMS}.")
+        raise InputError(f"the backbone name is empty. Give {FORMS}.")
     if name == "tiny":
         return BackboneSource("tiny", name)
     if name.endswith(".gguf"):
@@ -67,7 +67,7 @@ def resolve_backbone(name: str) -> BackboneSource:
 
 def _of_folder(name: str, folder: Path) -> BackboneSource:
     if (folder / "metadata.json").is_file() and not (folder / "model.safetensors").is_file():
-        return BackboneSource("preset", str(folder))  # a Keras preset that was saved into a folder
+        return BackboneSource("preset", str(folder))  # a Keras preset saved to a folder
     return BackboneSource("folder", name, folder)
 
 
@@ -84,7 +84,7 @@ def _in_package(name: str) -> Path:
     root = _package_root(name)
     path = (root / name.removeprefix("package:").partition("/")[2]).resolve()
     if not path.is_relative_to(root):
-        raise InputError(f"Backbone {name!r} leads out of the package {root.name}. Name a folder inside it.")
+        raise InputError(f"Backbone {name!r} is outside the package {root.name}. Name a folder inside it.")
     return path
 
 
@@ -109,7 +109,7 @@ def _hub_folder(name: str) -> Path:
     try:
         return Path(snapshot_download(repository, allow_patterns=_HUB_FILES, etag_timeout=10))
     except HFValidationError as error:
-        raise InputError(f"{name!r} is no Hugging Face id. Write it as hf://org/name.") from error
+        raise InputError(f"{name!r} is not a Hugging Face id. Write it as hf://org/name.") from error
     # The hub's client raises errors of several libraries, which change with its version.
     except Exception as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__

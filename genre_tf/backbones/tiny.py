@@ -1,4 +1,4 @@
-"""Vocabularies of the `tiny` backbones: built in, or counted from given texts."""
+"""Vocabularies of the `tiny` backbones: built in, or built from given texts."""
 
 from collections import Counter
 from collections.abc import Iterable
@@ -11,11 +11,11 @@ _PUNCTUATION = "!\"#$%&'()*+,-./:;<=>?@[\\]^_`{|}~"
 
 
 def tiny_vocabulary(texts: Iterable[str] = (), words: int = 1000) -> list[str]:
-    """A WordPiece vocabulary that can spell any English text; others as far as the given texts go.
+    """A WordPiece vocabulary that can spell any English text; others if the given texts have the characters.
 
     Args:
-        texts: their most frequent words become tokens of their own.
-        words: how many of them at most.
+        texts: their most frequent words become tokens.
+        words: maximum number of such words.
 
     Returns:
         Special tokens, characters, continuations, then words; the same for the same texts.

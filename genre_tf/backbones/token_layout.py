@@ -1,7 +1,7 @@
-"""Texts as flat tokens and back: padded texts are computed without their padding.
+"""Texts as flat tokens and back: padded texts are processed without their padding.
 
-Products, norms and feed-forward treat every token by itself, so they need no text at all; attention alone
-does, and pads for itself.
+Products, norms and feed-forward layers treat every token separately, so they need no text boundaries. Only
+attention does, and it pads for itself.
 """
 
 from typing import Any
@@ -10,20 +10,20 @@ import tensorflow as tf
 
 
 def layout_of(mask: tf.Tensor) -> "Padded | Packed":
-    """How padded texts are best laid out flat.
+    """Choose the best flat layout for padded texts.
 
     Args:
         mask: bool [N, T], True for real tokens.
     """
-    # Shapes are fixed for the sake of XLA, where no shape may depend on values.
+    # XLA needs fixed shapes, which cannot depend on values.
     return Padded(mask) if tf.TensorShape(mask.shape).is_fully_defined() else Packed(mask)
 
 
 class Padded:
-    """Every position of N texts, padding too: N * T tokens.
+    """Every position of N texts, including padding: N * T tokens.
 
     Args:
-        mask: bool [N, T], True for real tokens; None where all are.
+        mask: bool [N, T], True for real tokens; None if all are real.
         shape: int32 [2], that of the mask.
     """
 
@@ -57,10 +57,10 @@ class Padded:
 
 
 class Packed:
-    """The real tokens of N texts one after another, and the first position of a text without any.
+    """The real tokens of N texts one after another, and the first position of each text without tokens.
 
-    Padding and turning to heads are one gather of short rows; where they are put back, their gradient is the
-    opposite gather, as no row is taken twice but for padding, which has no gradient.
+    Removing padding and rearranging by heads is one gather of short rows. Its gradient is the opposite
+    gather, because no row is taken twice except for padding, which has no gradient.
 
     Args:
         mask: bool [N, T], True for real tokens.
@@ -72,10 +72,10 @@ class Packed:
     def __init__(self, mask: tf.Tensor) -> None:
         self.mask = mask
         self.texts, self.columns = _sizes(mask)
-        # A flat batch that is not empty leaves every gather something to read, even for padding.
+        # A flat batch that is never empty gives every gather something to read, even for padding.
         kept = tf.reshape(mask | (tf.range(self.columns) == 0), [-1])
-        self.kept = tf.cast(tf.where(kept)[:, 0], tf.int32)  # [tokens], of N * T
-        self.place = tf.cumsum(tf.cast(kept, tf.int32)) - 1  # [N * T], of the tokens
+        self.kept = tf.cast(tf.where(kept)[:, 0], tf.int32)  # [tokens], indices into N * T
+        self.place = tf.cumsum(tf.cast(kept, tf.int32)) - 1  # [N * T], indices into the tokens
         self.real = tf.reshape(tf.cast(kept, tf.float32), [self.texts, self.columns])
 
     def flat(self, padded: tf.Tensor) -> tf.Tensor:
@@ -83,7 +83,7 @@ class Packed:
         return tf.gather(tf.reshape(padded, [self.texts * self.columns, *padded.shape[2:]]), self.kept)
 
     def padded(self, flat: tf.Tensor, training: bool | None) -> tf.Tensor:
-        """[tokens, width] -> [N, T, width], zero where no token is."""
+        """[tokens, width] -> [N, T, width], zero where there is no token."""
         rows = _moved(flat, self.place, self.kept, training)
         return (
             tf.reshape(rows, [self.texts, self.columns, flat.shape[-1]])
@@ -102,7 +102,7 @@ class Packed:
     def joined(self, by_head: tf.Tensor, training: bool | None) -> tf.Tensor:
         """[N, heads, T, width] -> [tokens, heads * width]."""
         heads, width = by_head.shape[1], by_head.shape[3]
-        if training:  # the gradient that the gather below would copy to padding ends here
+        if training:  # stops the gradient that the gather below would copy to padding
             by_head *= self.real[:, None, :, None]
         rows = tf.reshape(by_head, [-1, width])
         rows = _moved(rows, self._from_heads(1, heads), self._to_heads(1, heads), training)
@@ -123,8 +123,8 @@ class Packed:
 
 
 def _moved(rows: tf.Tensor, there: tf.Tensor, back: tf.Tensor, training: bool | None) -> tf.Tensor:
-    """`rows[there]`, in training with the gradient `upstream[back]`: TensorFlow's adds row by row."""
-    if not training:  # an export holds plain operations alone
+    """`rows[there]`, in training with the gradient `upstream[back]`: TensorFlow's own adds row by row."""
+    if not training:  # an export contains plain operations only
         return tf.gather(rows, there)
 
     @tf.custom_gradient
@@ -139,5 +139,5 @@ def _moved(rows: tf.Tensor, there: tf.Tensor, back: tf.Tensor, training: bool | 
 
 
 def _sizes(mask: tf.Tensor) -> list[Any]:
-    """N and T, as numbers where they are known."""
+    """N and T, as numbers if they are known."""
     return [tf.shape(mask)[axis] if mask.shape[axis] is None else mask.shape[axis] for axis in (0, 1)]

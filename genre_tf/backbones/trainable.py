@@ -1,4 +1,4 @@
-"""What of a backbone is trained: whole layers, or small additions to layers that stay as they are."""
+"""Which part of a backbone is trained: whole layers, or small additions to frozen layers."""
 
 import re
 from dataclasses import dataclass
@@ -15,10 +15,10 @@ class Trainable:
     """Which weights of a BERT are trained.
 
     Attributes:
-        method: "layers" trains whole layers; "lora", "adapters" and "prefix" leave them as they are and
-            train what they add to each.
+        method: "layers" trains whole layers; "lora", "adapters" and "prefix" keep them frozen and train small
+            additions to each.
         size: rank of "lora", width of "adapters", number of vectors of "prefix"; 0 for "layers".
-        last: how many of the last layers; None for every one (for "layers" the embeddings with them).
+        last: number of last layers; None: all layers (for "layers" including the embeddings).
     """
 
     method: Literal["layers", "lora", "adapters", "prefix"] = "layers"
@@ -27,14 +27,14 @@ class Trainable:
 
 
 WHOLE = Trainable()
-"""All of it."""
+"""Train everything."""
 
 
 def parse_trainable(text: str) -> Trainable:
-    """Reads `none`, `last N`, `all`, `lora R`, `adapters N` or `prefix N`, the last three also with `last N`.
+    """Parse `none`, `last N`, `all`, `lora R`, `adapters N` or `prefix N`; the last three may add `last N`.
 
     Raises:
-        InputError: for anything else.
+        InputError: the text is anything else.
     """
     cleaned = text.strip().lower()
     if cleaned in ("none", "all"):
@@ -45,30 +45,30 @@ def parse_trainable(text: str) -> Trainable:
         method, size, last = found.groups()
         return Trainable(method, int(size), None if last is None else int(last))  # type: ignore[arg-type]
     raise InputError(
-        "Trained is one of none, last N (such as last 2), all, lora R, adapters N, prefix N, "
-        f"or one of the last three in some layers (such as lora 8 last 2); received {text!r}."
+        "trainable must be none, last N (such as last 2), all, lora R, adapters N, prefix N, "
+        f"or one of the last three in some layers (such as lora 8 last 2); got {text!r}"
     )
 
 
 def check_fits(trainable: Trainable, layers: int, hidden: int, max_tokens: int) -> None:
-    """Refuses what a BERT of these sizes cannot do.
+    """Check that a BERT of these sizes can be trained this way.
 
     Args:
-        trainable: what is to be trained.
-        layers: of the BERT.
+        trainable: what to train.
+        layers: number of layers of the BERT.
         hidden: width of its states.
-        max_tokens: its longest input.
+        max_tokens: length of its longest input.
 
     Raises:
-        InputError: more layers than there are, or an addition as large as what it adds to.
+        InputError: there are fewer layers, or an addition is as large as what it modifies.
     """
     if (trainable.last or 0) > layers:
         raise InputError(
-            f"The backbone has {layers} layers; received last {trainable.last}. Use all of them."
+            f"the backbone has {layers} layers; got last {trainable.last}. Use 'all' for all of them."
         )
     most = max_tokens if trainable.method == "prefix" else hidden
     if trainable.size > most:
         raise InputError(
-            f"{trainable.method} {trainable.size} is too much for this backbone: "
-            f"at most {most}, usual are 4 to 64."
+            f"{trainable.method} {trainable.size} is too large for this backbone: "
+            f"at most {most}; 4 to 64 are usual."
         )

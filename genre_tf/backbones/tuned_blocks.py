@@ -1,6 +1,6 @@
-"""Transformer layers that stay as they are, each with a small trained addition.
+"""Frozen transformer layers, each with a small trained addition.
 
-Every addition starts as nothing, so training starts exactly at the pretrained function. The arithmetic of
+Every addition starts at zero, so that training starts exactly at the pretrained function. The arithmetic of
 the frozen layer is that of KerasHub's `TransformerEncoder`, written out where an addition enters.
 """
 
@@ -13,12 +13,12 @@ import tensorflow as tf
 
 from genre_tf.backbones.trainable import Trainable
 
-_ADAPTER_SPREAD = 1e-2  # as Houlsby et al. draw their weights
-_PREFIX_SPREAD = 0.5  # about that of the keys and values of real words
+_ADAPTER_SPREAD = 1e-2  # as in Houlsby et al.
+_PREFIX_SPREAD = 0.5  # similar to keys and values of real words
 
 
 def tuned(layer: keras_hub.layers.TransformerEncoder, trainable: Trainable) -> Any:
-    """The layer with what `trainable` adds to it; the layer itself where that is nothing."""
+    """The layer with the additions of `trainable`; the layer itself if there are none."""
     if trainable.method == "layers":
         return layer
     kinds = {"lora": LoraBlock, "adapters": AdapterBlock, "prefix": PrefixBlock}
@@ -26,10 +26,10 @@ def tuned(layer: keras_hub.layers.TransformerEncoder, trainable: Trainable) -> A
 
 
 class TunedBlock(keras.layers.Layer):
-    """A frozen transformer layer (normalized after each sum, as BERT's are); subclasses add to it.
+    """A frozen transformer layer (normalized after each sum, as in BERT); subclasses add to it.
 
     Args:
-        layer: built; its weights are shared, not copied.
+        layer: a built layer; its weights are shared, not copied.
     """
 
     def __init__(self, layer: keras_hub.layers.TransformerEncoder) -> None:
@@ -41,7 +41,7 @@ class TunedBlock(keras.layers.Layer):
         self.supports_masking = True
 
     def freeze(self) -> None:
-        """Train the additions alone."""
+        """Train only the additions."""
         set_trainable(self.layer, False)
 
     def query(self, states: tf.Tensor) -> tf.Tensor:
@@ -53,15 +53,15 @@ class TunedBlock(keras.layers.Layer):
         return self.attention.value_dense(states)
 
     def attend_also(self, query: tf.Tensor, training: bool | None) -> tf.Tensor | None:
-        """What is added to each head's answer, [N, T, heads, head width]."""
+        """The addition to each head's output, [N, T, heads, head width]."""
         return None
 
     def after_attention(self, states: tf.Tensor) -> tf.Tensor:
-        """What becomes of the attention's output before it is added to the layer's input, [N, T, hidden]."""
+        """Transforms the attention's output before it is added to the layer's input, [N, T, hidden]."""
         return states
 
     def after_feed_forward(self, states: tf.Tensor) -> tf.Tensor:
-        """What becomes of the feed-forward output before it is added to its input, [N, T, hidden]."""
+        """Transforms the feed-forward output before it is added to its input, [N, T, hidden]."""
         return states
 
     def call(
@@ -85,16 +85,16 @@ class TunedBlock(keras.layers.Layer):
 
 
 class LoraBlock(TunedBlock):
-    """Query and value with a trained update of low rank: `x W + x A B`, where B starts at zero.
+    """Query and value with a trained low-rank update: `x W + x A B`, where B starts at zero.
 
     A and B are those of the paper, for the whole matrix. `enable_lora` of Keras' EinsumDense gives every head
-    an A of its own and all of them one B, and adds the product to the kernel, so that the whole kernel's
-    gradient is computed on the way. Everything else is frozen, norms and biases too, as in the paper; the
-    scale alpha / rank is 1.
+    its own A and one B to all of them, and adds the product to the kernel, so that the whole kernel's
+    gradient is computed on the way. Everything else is frozen, including norms and biases, as in the paper;
+    the scale alpha / rank is 1.
 
     Args:
-        layer: built.
-        rank: of each update.
+        layer: a built layer.
+        rank: rank of each update.
 
     Source: Hu et al., "LoRA: Low-Rank Adaptation of Large Language Models", 2021, equation 3.
     """
@@ -121,11 +121,11 @@ class LoraBlock(TunedBlock):
 
 
 class Adapter(keras.layers.Layer):
-    """A bottleneck with a bridge over it, `x + up(gelu(down(x)))`; `up` starts at zero, all as the identity.
+    """A bottleneck with a residual connection, `x + up(gelu(down(x)))`; `up` starts at zero: the identity.
 
     Args:
         hidden: width of the states.
-        width: of the bottleneck.
+        width: width of the bottleneck.
     """
 
     def __init__(self, hidden: int, width: int, name: str) -> None:
@@ -143,13 +143,13 @@ class Adapter(keras.layers.Layer):
 
 
 class AdapterBlock(TunedBlock):
-    """An adapter after attention and one after feed-forward, each before the sum with what the part read.
+    """An adapter after attention and one after feed-forward, each before the residual sum.
 
     The layer's two norms are trained with it, as in the paper; everything else is frozen.
 
     Args:
-        layer: built.
-        width: of the bottlenecks.
+        layer: a built layer.
+        width: width of the bottlenecks.
 
     Source: Houlsby et al., "Parameter-Efficient Transfer Learning for NLP", 2019, figure 2.
     """
@@ -176,16 +176,16 @@ class AdapterBlock(TunedBlock):
 
 
 class PrefixBlock(TunedBlock):
-    """Trained keys and values that every token can attend to, beside those of the text.
+    """Trained keys and values that every token can attend to, in addition to those of the text.
 
-    In the paper they share the softmax of the text, so that untrained ones already take attention away from
-    it. Here, as in LLaMA-Adapter, they have a softmax of their own, whose answer each head adds through a
-    gate that starts at zero: training starts exactly at the pretrained function. The vectors are trained
-    directly, without the paper's network over them. All else is frozen, norms too, as in the paper.
+    In the paper they share the softmax of the text, so that even untrained ones take attention away from it.
+    Here, as in LLaMA-Adapter, they have their own softmax, and each head adds its result through a gate that
+    starts at zero: training starts exactly at the pretrained function. The vectors are trained directly,
+    without the paper's network over them. Everything else is frozen, including norms, as in the paper.
 
     Args:
-        layer: built.
-        vectors: number of keys, and of values.
+        layer: a built layer.
+        vectors: number of keys and of values.
 
     Source: Li and Liang, "Prefix-Tuning", 2021; the gate: Zhang et al., "LLaMA-Adapter", 2023, equation 6.
     """
@@ -200,7 +200,7 @@ class PrefixBlock(TunedBlock):
         self.built = True
 
     def attend_also(self, query: tf.Tensor, training: bool | None) -> tf.Tensor:
-        """The gated answer of the trained vectors."""
+        """The gated output of the trained vectors."""
         scores = tf.einsum("btnh,snh->bnts", query, self.prefix_keys)
         weights = tf.nn.softmax(tf.cast(scores, tf.float32) / math.sqrt(self.head_width))
         weights = self.attention._dropout_layer(tf.cast(weights, query.dtype), training=training)
@@ -209,8 +209,8 @@ class PrefixBlock(TunedBlock):
 
 
 def set_trainable(layer: keras.layers.Layer, value: bool) -> None:
-    """Freezes or thaws a layer and every layer inside it."""
-    # Keras ignores an assignment of the value that is already there, without looking at the layers inside.
+    """Freeze or unfreeze a layer and every layer inside it."""
+    # Keras ignores an assignment that does not change the layer's own value, even if inner layers differ.
     layer.trainable = not value
     layer.trainable = value
 

@@ -19,10 +19,10 @@ class Weight:
 
     Attributes:
         name: its name in the checkpoint, without the prefix of a task model (`bert.`, `transformer.`).
-        variables: Keras variables; several where the checkpoint keeps them side by side on the last axis.
-        shape: of each part before any transposition; a Keras variable may split these axes further.
-        transposed: whether the checkpoint keeps it the other way round, as PyTorch's Linear does.
-        optional: may be absent from the checkpoint.
+        variables: Keras variables; several if the checkpoint keeps them side by side on the last axis.
+        shape: shape of each part before any transposition; a Keras variable may split these axes further.
+        transposed: whether the checkpoint stores it transposed, as PyTorch's Linear does.
+        optional: whether the checkpoint may lack it.
     """
 
     name: str
@@ -38,13 +38,13 @@ class Weight:
         return whole[::-1] if self.transposed else whole
 
     def read(self, tensor: np.ndarray) -> None:
-        """Puts the checkpoint's tensor into the variables."""
+        """Assign the checkpoint's tensor to the variables."""
         whole = np.asarray(tensor.T if self.transposed else tensor, np.float32)
         for variable, part in zip(self.variables, np.split(whole, len(self.variables), -1), strict=True):
             variable.assign(part.reshape(variable.shape))
 
     def write(self) -> np.ndarray:
-        """The checkpoint's tensor, made from the variables: float32."""
+        """The checkpoint's tensor, built from the variables: float32."""
         parts = [np.asarray(v, np.float32).reshape(self.shape) for v in self.variables]
         whole = np.concatenate(parts, -1)
         return np.ascontiguousarray(whole.T if self.transposed else whole)
@@ -56,15 +56,15 @@ def weight_of(name: str, variable: Any, **options: Any) -> Weight:
 
 
 def read_weights(folder: Path, weights: Iterable[Weight], prefixes: tuple[str, ...]) -> None:
-    """Fills Keras variables from the safetensors of a Hugging Face folder.
+    """Load Keras variables from the safetensors of a Hugging Face folder.
 
     Args:
-        folder: holds `model.safetensors`, or its shards with `model.safetensors.index.json`.
-        weights: what to fill.
-        prefixes: that task models put before the names; the empty one is always tried.
+        folder: contains `model.safetensors`, or its shards with `model.safetensors.index.json`.
+        weights: what to load.
+        prefixes: prefixes that task models put before the names; the empty one is always tried.
 
     Raises:
-        InputError: when a file is missing or damaged, or a tensor is missing, misshapen or not finite.
+        InputError: a file is missing or damaged, or a tensor is missing, has a wrong shape or is not finite.
     """
     tensors = _read_tensors(folder)
     prefix = _prefix(tensors, weights := list(weights), prefixes)
@@ -76,16 +76,16 @@ def read_weights(folder: Path, weights: Iterable[Weight], prefixes: tuple[str, .
             raise InputError(f"{folder}: the weights lack {weight.name}. Name a folder with the whole model.")
         if tensor.shape != weight.stored_shape:
             raise InputError(
-                f"{folder}: {weight.name} has shape {list(tensor.shape)} where config.json asks for "
-                f"{list(weight.stored_shape)}. The weights and the configuration are not of one model."
+                f"{folder}: {weight.name} has shape {list(tensor.shape)}, but config.json requires "
+                f"{list(weight.stored_shape)}. The weights and the configuration are from different models."
             )
         if not np.isfinite(tensor).all():
-            raise InputError(f"{folder}: {weight.name} holds values that are not finite. Fetch it again.")
+            raise InputError(f"{folder}: {weight.name} has values that are not finite. Fetch it again.")
         weight.read(tensor)
 
 
 def write_weights(folder: Path, weights: Iterable[Weight], prefix: str = "") -> None:
-    """Writes `model.safetensors` as `transformers` reads it, with a task model's prefix before the names."""
+    """Write `model.safetensors` as `transformers` reads it, with a task model's prefix before the names."""
     tensors = {prefix + weight.name: weight.write() for weight in weights}
     safetensors.numpy.save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
 
@@ -124,7 +124,7 @@ def _read_file(folder: Path, file: Path) -> dict[str, np.ndarray]:
     try:
         return dict(safetensors.numpy.load_file(file))
     except (safetensors.SafetensorError, OSError, ValueError, KeyError, TypeError) as error:
-        raise InputError(f"{file} is damaged or no safetensors file ({error}). Fetch it again.") from error
+        raise InputError(f"{file} is damaged or not a safetensors file ({error}). Fetch it again.") from error
 
 
 def _modern(name: str) -> str:

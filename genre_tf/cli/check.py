@@ -19,12 +19,12 @@ def check(
     data: Annotated[
         Path, typer.Argument(help="Data set folder: train/, dev/, ... with MIND's two files each.")
     ],
-    max_bad_rows: Annotated[int, typer.Option(help="Bad rows that each split may have.")] = 0,
+    max_bad_rows: Annotated[int, typer.Option(help="Bad rows allowed in each split.")] = 0,
     json: Annotated[bool, typer.Option("--json", help="One JSON document, for programs.")] = False,
 ) -> None:
-    """Validate a data set: every fault by file, line and field, and what is in it.
+    """Validate a data set: list every fault by file, line and field, and count what is in it.
 
-    Exit status: 0 in order, 1 more bad rows than allowed or an unusable file, 2 no data set there.
+    Exit status: 0 valid, 1 more bad rows than allowed or an unusable file, 2 no data set in the folder.
 
     Example: genre check mind
     """

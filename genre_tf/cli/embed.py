@@ -20,17 +20,17 @@ class Model(StrEnum):
 
 
 def embed(
-    run: Annotated[Path, typer.Argument(help="Run folder, as `genre train` leaves it.")],
+    run: Annotated[Path, typer.Argument(help="Run folder that `genre train` wrote.")],
     data: Annotated[Path, typer.Option(help="Folder of a MIND-format data set.")],
-    split: Annotated[str, typer.Option(help="Folder of the split in it; only its news file is read.")],
+    split: Annotated[
+        str, typer.Option(help="Split of the data set, such as dev; only its news file is read.")
+    ],
     out: Annotated[Path, typer.Option(help="Folder to write: news_ids.txt beside .npy shards.")],
     model: Annotated[
-        Model, typer.Option(help="Whose article vectors; the two tower's are for retrieval.")
+        Model, typer.Option(help="Model that computes the vectors; those of two_tower are for retrieval.")
     ] = Model.two_tower,
     max_bad_rows: Annotated[int, typer.Option(help="Faulty rows that may be skipped.")] = 0,
-    overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Replace embeddings that are there already.")
-    ] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace existing embeddings.")] = False,
     runner: RunnerName = None,
     runner_option: RunnerOptions = None,
     as_json: Annotated[bool, typer.Option("--json", help="The manifest as JSON, for programs.")] = False,
@@ -62,6 +62,7 @@ def embed(
         print_json(manifest)
         return
     results.print(
-        f"{out}: {manifest['articles']:,} articles as vectors of {manifest['dimension']} by {model.value}",
+        f"{out}: vectors of {manifest['articles']:,} articles by {model.value}, "
+        f"{manifest['dimension']} dimensions each",
         markup=False,
     )

@@ -11,7 +11,7 @@ from genre_tf.cli.tensorflow_notes import load_tensorflow
 
 
 class PoolRule(Enum):
-    """What is in the pool of a moment."""
+    """Which articles the pool of a moment holds."""
 
     split = "split"
     first_seen = "first_seen"
@@ -20,9 +20,9 @@ class PoolRule(Enum):
 
 
 def evaluate(
-    run: Annotated[Path, typer.Argument(help="Run folder, as `genre train` leaves it.")],
+    run: Annotated[Path, typer.Argument(help="Run folder that `genre train` wrote.")],
     data: Annotated[Path, typer.Option(help="Folder of a MIND-format data set.")],
-    split: Annotated[str, typer.Option(help="Folder of a labelled split in it.")] = "dev",
+    split: Annotated[str, typer.Option(help="Labelled split of the data set.")] = "dev",
     models: Annotated[
         str,
         typer.Option(help="Comma-separated: two_tower, ranker, ranker_counters. Default: all trained ones."),
@@ -31,33 +31,35 @@ def evaluate(
     generation: Annotated[bool, typer.Option(help="Also measure the generator.")] = True,
     readers: Annotated[
         int,
-        typer.Option(min=0, help="Readers to write for, each text beside one for another reader; 0: none."),
+        typer.Option(
+            min=0, help="Readers to write for (0: none); each text is compared with one for another."
+        ),
     ] = 200,
     samples: Annotated[
         int | None,
         typer.Option(
-            min=1, max=64, help="Texts for each of them, of which the ranking serves one; default: as served."
+            min=1, max=64, help="Texts per reader, of which the best-ranked is served; default: as served."
         ),
     ] = None,
     pool: Annotated[
         PoolRule,
         typer.Option(
-            help="What `recommend` may choose from at the moment of an impression: every article of the "
-            "split, those shown before or those published before; none: the whole pool is not measured."
+            help="Articles that `recommend` may choose from at an impression: split: all of the split; "
+            "first_seen: those shown before; published: those published before; none: skip the whole pool."
         ),
     ] = PoolRule.split,
     refresh_hours: Annotated[
         float,
         typer.Option(
             min=0.0,
-            help="Measure the whole pool with the counters of a server that is refreshed every so many "
-            "hours; 0: with those of the very moment.",
+            help="Measure the whole pool with counters that the server refreshes only every so many hours; "
+            "0: with counters that are always current.",
         ),
     ] = 0.0,
     max_bad_rows: Annotated[int, typer.Option(help="Faulty rows of the split that may be skipped.")] = 0,
     as_json: Annotated[bool, typer.Option("--json", help="The report as JSON instead of tables.")] = False,
 ) -> None:
-    """Measure a run on a split; the report is kept in RUN/reports, its numbers in RUN/logs/evaluation.
+    """Measure a run on a split; the report goes to RUN/reports, its numbers to RUN/logs/evaluation.
 
     Example: genre evaluate runs/mind --data mind --split dev
     """
@@ -91,4 +93,4 @@ def evaluate(
         print_json(report)
     else:
         print_report(report, results)
-    say(f"kept in {', '.join(map(str, files))}; look: genre board {run}, genre report {run}")
+    say(f"written: {', '.join(map(str, files))}; next: genre board {run}, genre report {run}")

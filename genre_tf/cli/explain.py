@@ -1,4 +1,4 @@
-"""`genre explain`: why this article for this reader, and which words of a written text its source had."""
+"""`genre explain`: why this article for this reader, and which words of a text come from its source."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -17,31 +17,35 @@ if TYPE_CHECKING:
 
 
 def explain(
-    run: Annotated[Path, typer.Argument(help="Run folder, as `genre train` leaves it.")],
+    run: Annotated[Path, typer.Argument(help="Run folder that `genre train` wrote.")],
     history: Annotated[
         str | None, typer.Option(help='Ids that the reader clicked, oldest first; "" for a new reader.')
     ] = None,
     history_text: Annotated[
-        str | None, typer.Option(help="Instead of ids: titles, one a line, or a file of them.")
+        str | None, typer.Option(help="Titles instead of ids, one per line; or a file with them.")
     ] = None,
     candidate: Annotated[str | None, typer.Option(help="Id of the article to explain.")] = None,
-    candidate_text: Annotated[str | None, typer.Option(help="Instead of its id: its title.")] = None,
-    text: Annotated[str | None, typer.Option(help="A text that was written, or a file with it.")] = None,
-    source: Annotated[str | None, typer.Option(help="What it was written from, or a file with it.")] = None,
-    news: Annotated[
-        Path | None, typer.Option(help="news.tsv with articles that came after the training.")
+    candidate_text: Annotated[
+        str | None, typer.Option(help="Title of the article to explain, instead of its id.")
     ] = None,
-    least_words: Annotated[int, typer.Option(min=1, help="Shortest run of words taken from the source.")] = 2,
-    top: Annotated[int, typer.Option(min=1, help="Clicks and words to print.")] = 10,
-    json: Annotated[bool, typer.Option("--json", help="One JSON document: all of it.")] = False,
+    text: Annotated[str | None, typer.Option(help="Generated text to explain, or a file with it.")] = None,
+    source: Annotated[str | None, typer.Option(help="Source of --text, or a file with it.")] = None,
+    news: Annotated[
+        Path | None, typer.Option(help="news.tsv with articles that are newer than the training data.")
+    ] = None,
+    least_words: Annotated[
+        int, typer.Option(min=1, help="Shortest run of words that counts as taken from the source.")
+    ] = 2,
+    top: Annotated[int, typer.Option(min=1, help="Number of clicks and of words to print.")] = 10,
+    json: Annotated[bool, typer.Option("--json", help="Everything as one JSON document.")] = False,
 ) -> None:
-    """Why this article for this reader, and where the words of a written text come from.
+    """Explain why a reader gets an article, and where the words of a generated text come from.
 
     Example: genre explain runs/mind --history "N55528 N19639" --candidate N37178
 
-    Clicks: the ranker's attention, and how the probability moves if one had not been. Words: integrated
-    gradients of the click logit. With --text and --source: the runs of words that stand in both; the text is
-    explained as a candidate too, where none is given and a reader is.
+    Clicks: the ranker's attention, and how the probability changes without each click. Words: integrated
+    gradients of the click logit. With --text and --source: the runs of words that are in both; with a reader
+    but no article, the text is also explained as the candidate.
     """
     has_reader = history is not None or history_text is not None
     _check(text, source, (history, history_text), (candidate, candidate_text))
@@ -71,7 +75,7 @@ def _check(
     article: tuple[str | None, str | None],
 ) -> None:
     if (text is None) != (source is None):
-        raise InputError("--text and --source go together: what was written, and what from")
+        raise InputError("--text and --source go together: give both, or neither")
     if None not in reader:
         raise InputError("give --history (ids) or --history-text (titles), not both")
     if None not in article:
@@ -119,7 +123,7 @@ def _spans(written: str, source: str, least_words: int) -> dict[str, Any]:
 def _print_article(explanation: "Explanation", top: int) -> None:
     results.print(f"{explanation.title}  {explanation.news_id}".strip(), markup=False)
     results.print(
-        f"click probability {explanation.probability:.4f}; of a reader of whom nothing is known "
+        f"click probability {explanation.probability:.4f}; for a reader without history "
         f"{explanation.probability_without_history:.4f} (both without counters)"
     )
     if explanation.clicks:
@@ -130,7 +134,7 @@ def _print_article(explanation: "Explanation", top: int) -> None:
         results.print(table)
     words = explanation.words
     results.print(
-        f"words: {words.logit - words.without_words:+.3f} of the logit, beside a text that says nothing"
+        f"words: {words.logit - words.without_words:+.3f} of the logit, compared with a masked text"
     )
     table = Table("adds", "word", box=None)
     for word in sorted(words.words, key=lambda word: -abs(word.score))[:top]:
@@ -139,7 +143,9 @@ def _print_article(explanation: "Explanation", top: int) -> None:
 
 
 def _print_spans(told: dict[str, Any]) -> None:
-    results.print(f"{told['share_from_source']:.0%} of the words stand in the source in runs:", markup=False)
+    results.print(
+        f"{told['share_from_source']:.0%} of the words are in runs taken from the source:", markup=False
+    )
     for span in told["spans"]:
         first, end = span["source"]
         results.print(f"  {span['written']!r}  (characters {first} to {end} of the source)", markup=False)

@@ -16,41 +16,37 @@ INDEXES = ("exact", "partitioned")
 MaxAgeHours = Annotated[
     str | None,
     typer.Option(
-        help="Hours after which an article is stale: it is recommended only while it is still clicked. "
-        "`none` for no limit. If not given, the age below which 99 % of the run's newest clicks fall. "
-        "Histories and `score` know articles of any age."
+        help="Age in hours beyond which an article is recommended only while it is still clicked; `none`: "
+        "no limit. Default: the age below which 99 % of the run's newest clicks fall. Histories and `score` "
+        "accept articles of any age."
     ),
 ]
 Exploration = Annotated[
     float,
-    typer.Option(
-        help="Share of the answers whose last place goes to a new article, which nobody clicked yet."
-    ),
+    typer.Option(help="Share of the answers whose last place goes to a new article without clicks."),
 ]
 MaxPerCategory = Annotated[
-    int | None, typer.Option(help="Most articles of one category among the recommended ones.")
+    int | None, typer.Option(help="Maximum number of recommended articles of one category.")
 ]
 Diversity = Annotated[
     float,
     typer.Option(
-        help="Lambda of maximal marginal relevance; below 1, an article like one above it ranks lower."
+        help="Lambda of maximal marginal relevance; below 1, articles similar to better ones rank lower."
     ),
 ]
 Index = Annotated[
     str,
     typer.Option(
-        help="exact looks at every article; partitioned, for pools beyond a million, into the --probes "
+        help="exact searches all articles; partitioned, for more than a million, searches only the --probes "
         "blocks of neighbours that are nearest to the reader."
     ),
 ]
-Probes = Annotated[
-    int, typer.Option(help="Blocks of 128 articles that a search of a partitioned index looks into.")
-]
+Probes = Annotated[int, typer.Option(help="Blocks of 128 articles searched in a partitioned index.")]
 SafetyListFile = Annotated[
     Path | None,
     typer.Option(
-        help="File of what makes a text unsafe, in place of the default: a word or phrase a line, or "
-        "re: and a regular expression (RE2); personal data stay unsafe."
+        help="File that replaces the default list of unsafe words: one word or phrase per line, or re: and "
+        "a regular expression (RE2). Personal data are unsafe in any case."
     ),
 ]
 
@@ -73,17 +69,19 @@ def parse_age_limit(text: str | None) -> float | None:
 
 
 def export(
-    run: Annotated[Path, typer.Argument(help="Run folder, as `genre train` leaves it.")],
-    models: Annotated[Path, typer.Argument(help="Folder of served models; made if absent.")],
+    run: Annotated[Path, typer.Argument(help="Run folder that `genre train` wrote.")],
+    models: Annotated[Path, typer.Argument(help="Folder of served models; created if missing.")],
     data: Annotated[
         list[Path] | None,
         typer.Option(
-            help="MIND-format data set whose articles are indexed, with the counts of its logs; repeatable. "
-            "The articles that the run was trained with, if not given."
+            help="MIND-format data set whose articles are indexed, with the counters of its logs; "
+            "repeatable. Default: the articles that the run was trained on."
         ),
     ] = None,
-    k: Annotated[int, typer.Option(help="Articles that `recommend` answers with.")] = 10,
-    retrieve: Annotated[int, typer.Option(help="Articles that the towers hand to the ranker.")] = 300,
+    k: Annotated[int, typer.Option(help="Number of articles that `recommend` returns.")] = 10,
+    retrieve: Annotated[
+        int, typer.Option(help="Number of articles that the towers pass to the ranker.")
+    ] = 300,
     max_age_hours: MaxAgeHours = None,
     max_per_category: MaxPerCategory = None,
     diversity: Diversity = 1.0,
@@ -96,15 +94,15 @@ def export(
 ) -> None:
     """Export a run as the servables genre_recommender and genre_generator, for TensorFlow Serving.
 
-    Each becomes the next version, whole or not at all, after it answered every recorded request in a fresh
-    process as the Python models do. The server's configuration files are written beside them; a
-    batching.config and a monitoring.config that are there stay, and warmup covers the batch sizes that the
-    former allows, or 1, 2, 4 and so on up to its largest, and 32 at the most, where it allows all.
+    Each is published as the next version, whole or not at all, once it has answered every recorded request in
+    a fresh process as the Python models do. The server's configuration files are written beside them; an
+    existing batching.config or monitoring.config is kept. Warmup covers the batch sizes that batching.config
+    lists; if it lists none, 1, 2, 4 and so on up to its largest, but at most 32.
 
     Example: genre export runs/mind models
     """
     if index not in INDEXES:
-        raise InputError(f"--index {index!r} is not known: choose one of {', '.join(INDEXES)}")
+        raise InputError(f"--index must be one of {', '.join(INDEXES)}; got {index!r}")
     load_tensorflow()
     from genre_tf.export.exporting import ExportOptions, export_run
     from genre_tf.funnel.partitioned_index import PartitionedOptions
@@ -112,7 +110,7 @@ def export(
     from genre_tf.serving.configuration import BatchingOptions, warmup_sizes, write_configuration
     from genre_tf.serving.model_folders import CONFIG_NAME, read_models_config
 
-    there = warmup_sizes(models)  # by hand, perhaps: then warmup follows
+    there = warmup_sizes(models)  # perhaps edited by hand: warmup follows it
     batching = BatchingOptions(batch_sizes=there) if there else BatchingOptions()
     options = ExportOptions(
         k=k,
@@ -130,7 +128,7 @@ def export(
         partitioned=None if index == "exact" else PartitionedOptions(probes=probes),
     )
     if (models / CONFIG_NAME).is_file():
-        read_models_config(models / CONFIG_NAME)  # a damaged one is told now, and not after minutes of work
+        read_models_config(models / CONFIG_NAME)  # report a damaged file now, not after minutes of work
     published = export_run(
         run, models, data or [], options, lambda line: progress.print(line, markup=False, soft_wrap=True)
     )
@@ -157,7 +155,7 @@ def _print_published(published: "list[tuple[Path, Verification]]", files: "list[
 
 
 def print_held_back(*versions: Path) -> None:
-    """Say which published versions no server will load as `models.config` is, and what to do."""
+    """Print which published versions no server will load with this `models.config`, and what to do."""
     from genre_tf.serving.version_choice import held_back
 
     for version in versions:

@@ -13,29 +13,29 @@ from genre_tf.cli.tls_options import TlsCa, TlsCert, TlsKey
 
 def generate(
     history_text: Annotated[
-        str, typer.Option(help="Titles that the reader clicked, one a line, or a file of them.")
+        str, typer.Option(help="Titles that the reader clicked, one per line; or a file with them.")
     ] = "",
     source: Annotated[
-        str, typer.Option(help="Article to write from, or a file with it; without it, from interest alone.")
+        str, typer.Option(help="Article to write from, or a file with it; default: from interest alone.")
     ] = "",
     kind: Annotated[str, typer.Option(help="What to write: title, summary or body.")] = "title",
     seed: Annotated[
         int, typer.Option(min=-(2**63), max=2**63 - 1, help="The same seed writes the same text.")
     ] = 0,
-    address: Annotated[str, typer.Option(help="HOST:PORT of the server's gRPC.")] = "127.0.0.1:8500",
+    address: Annotated[str, typer.Option(help="gRPC address of the server, HOST:PORT.")] = "127.0.0.1:8500",
     timeout_s: Annotated[float, typer.Option(min=0.001, help="Seconds to wait for the answer.")] = 60.0,
     tls_ca: TlsCa = None,
     tls_cert: TlsCert = None,
     tls_key: TlsKey = None,
     json: Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")] = False,
 ) -> None:
-    """Write a title, a summary or an article for a reader; best first, unsafe ones last.
+    """Write a title, a summary or an article for a reader; best texts first, unsafe ones last.
 
     Example: genre generate --history-text "Storm closes schools" --source article.txt --kind title
     """
     from genre_tf.serving.joining import check_kinds
 
-    check_kinds([kind])  # said at once, before TensorFlow takes its seconds to import
+    check_kinds([kind])  # report a wrong kind before the slow import of TensorFlow
     load_tensorflow()
     from genre_tf.serving.client import GenreClient
     from genre_tf.serving.tls import client_credentials

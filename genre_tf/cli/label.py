@@ -14,12 +14,12 @@ from genre_tf.errors import InputError
 def label(
     models: Annotated[Path, typer.Argument(help="Folder that `genre export` wrote.")],
     name: Annotated[str, typer.Argument(help="Servable, such as genre_recommender.")],
-    label: Annotated[str, typer.Argument(help="Such as stable or canary.")],
-    version: Annotated[int | None, typer.Argument(min=1, help="Version that the label means.")] = None,
+    label: Annotated[str, typer.Argument(help="Label, such as stable or canary.")],
+    version: Annotated[int | None, typer.Argument(min=1, help="Version that the label points to.")] = None,
     load: Annotated[
-        bool, typer.Option("--load", help="Have servers load the version too, beside the present ones.")
+        bool, typer.Option("--load", help="Also make servers load this version, beside the present ones.")
     ] = False,
-    remove: Annotated[bool, typer.Option("--remove", help="Take the label away.")] = False,
+    remove: Annotated[bool, typer.Option("--remove", help="Remove the label.")] = False,
     server: ServerOption = None,
     wait_s: WaitOption = 600,
     tls_ca: TlsCa = None,
@@ -29,14 +29,14 @@ def label(
 ) -> None:
     """Set, move or remove the label of a version.
 
-    Requests name a label in place of a version (REST: /v1/models/NAME/labels/stable:predict); those without
-    either get the highest version that is loaded, so with a canary loaded let clients ask for `stable`.
-    A labelled version stays loaded: from then on newer exports wait to be chosen.
+    A request may name a label instead of a version (REST: /v1/models/NAME/labels/stable:predict); with
+    neither, it gets the highest loaded version, so let clients ask for `stable` while a canary is loaded.
+    A labelled version stays loaded; newer exports are then not served until chosen.
 
     Example: genre label models genre_recommender canary 4 --load
     """
     if (version is None) != remove:
-        raise InputError("give a VERSION to set the label, or --remove to take it away")
+        raise InputError("give a VERSION to set the label, or --remove without one")
     load_tensorflow()
     from genre_tf.serving.tls import client_credentials
     from genre_tf.serving.version_choice import remove_label, set_label

@@ -67,7 +67,8 @@ def _tell_version(wanted: bool) -> None:
 @app.callback()
 def _before_the_verb(
     version: Annotated[
-        bool, typer.Option("--version", callback=_tell_version, is_eager=True, help="Show the version, exit.")
+        bool,
+        typer.Option("--version", callback=_tell_version, is_eager=True, help="Show the version and exit."),
     ] = False,
 ) -> None:
     pass
@@ -81,17 +82,17 @@ def _register(name: str) -> None:
 
 
 def _as_command(verb: Callable[..., None]) -> Callable[..., None]:
-    """The verb with one more option, which every verb has, and with a word on Ctrl-C."""
+    """The verb with the option --quiet, which every verb has, and with a message on Ctrl-C."""
 
     @functools.wraps(verb)
     def run(*, quiet: bool, **options: Any) -> None:
         progress.quiet = quiet
         try:
             verb(**options)
-        except KeyboardInterrupt:  # Typer would end without a word
+        except KeyboardInterrupt:  # Typer would exit without a message
             raise StoppedError("interrupted", 130) from None
 
-    option = Annotated[bool, typer.Option("--quiet", help="No progress: only results, and errors.")]
+    option = Annotated[bool, typer.Option("--quiet", help="Print only results and errors, no progress.")]
     quiet = inspect.Parameter("quiet", inspect.Parameter.KEYWORD_ONLY, default=False, annotation=option)
     described = inspect.signature(verb)
     run.__signature__ = described.replace(parameters=[*described.parameters.values(), quiet])  # type: ignore[attr-defined]
@@ -104,7 +105,7 @@ def main() -> None:
 
     Exit status: 0 done, 1 the work failed, 2 the input was wrong, 130 interrupted, 143 ended by SIGTERM.
     """
-    # Read once by TensorFlow's C++ side when it loads: its start-up notes would bury our own messages.
+    # TensorFlow's C++ side reads this once, on loading: its start-up messages would bury our own.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     before = signal.signal(signal.SIGTERM, _end)
     try:
@@ -126,19 +127,19 @@ def main() -> None:
 
 
 def _end(number: int, _: FrameType | None) -> None:
-    """End as Ctrl-C does: no server, process or half-written folder is left. A second one acts at once."""
+    """End as Ctrl-C does: no servers, processes or partial folders are left. A second signal ends at once."""
     signal.signal(number, signal.SIG_DFL)
     sys.exit(128 + number)
 
 
 def _of_system(error: OSError) -> tuple[Exception, int]:
-    """What the system refused, as people and shells are told it: a wrong path is wrong input."""
+    """An error of the operating system as a message and an exit status: a wrong path is wrong input."""
     reason = error.strerror or str(error) or type(error).__name__
     if isinstance(error, (FileNotFoundError, IsADirectoryError, NotADirectoryError, PermissionError)):
-        return InputError(f"{error.filename or 'a file'}: {reason}: check the path and its rights"), 2
+        return InputError(f"{error.filename or 'a file'}: {reason}: check the path and its permissions"), 2
     where = f"{error.filename}: " if error.filename else ""
     full = error.errno in (errno.ENOSPC, errno.EDQUOT)
-    return FailureError(f"{where}{reason}{': make room, then give the same command again' * full}"), 1
+    return FailureError(f"{where}{reason}{': free disk space, then repeat the command' * full}"), 1
 
 
 def _stop(error: Exception, status: int) -> None:

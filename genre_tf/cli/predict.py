@@ -11,7 +11,7 @@ from genre_tf.cli.tensorflow_notes import load_tensorflow
 
 
 class Model(StrEnum):
-    """The models that give scores."""
+    """The models that score candidates."""
 
     two_tower = "two_tower"
     ranker = "ranker"
@@ -19,21 +19,19 @@ class Model(StrEnum):
 
 
 def predict(
-    run: Annotated[Path, typer.Argument(help="Run folder, as `genre train` leaves it.")],
+    run: Annotated[Path, typer.Argument(help="Run folder that `genre train` wrote.")],
     data: Annotated[Path, typer.Option(help="Folder of a MIND-format data set.")],
-    split: Annotated[
-        str, typer.Option(help="Folder of the split in it, such as dev; labels are not needed.")
-    ],
-    model: Annotated[Model, typer.Option(help="Which model ranks.")],
+    split: Annotated[str, typer.Option(help="Split of the data set, such as dev; labels are not needed.")],
+    model: Annotated[Model, typer.Option(help="Model that ranks.")],
     out: Annotated[Path, typer.Option(help="File to write.")],
     counters_from: Annotated[
         list[Path] | None,
-        typer.Option(help="Folder of an earlier labelled log whose clicks count too; repeatable."),
+        typer.Option(help="Folder of an earlier labelled log to count clicks in as well; repeatable."),
     ] = None,
     max_bad_rows: Annotated[int, typer.Option(help="Faulty rows that may be skipped in each log.")] = 0,
-    as_json: Annotated[bool, typer.Option("--json", help="Say what was written as JSON.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print a summary as JSON.")] = False,
 ) -> None:
-    """Rank the candidates of every impression of a log: an id and its ranks, a line each.
+    """Rank the candidates of every impression of a log; writes a line with its id and ranks for each.
 
     Example: genre predict runs/mind --data mind --split dev --model ranker --out prediction.txt
     """

@@ -15,12 +15,12 @@ MAX_PRINTED_FAULTS = 50
 
 def prepare(
     data: Annotated[Path, typer.Argument(help="Data set folder, with MIND's two files in its train/.")],
-    out: Annotated[Path, typer.Argument(help="Folder to write; left alone while it is up to date.")],
+    out: Annotated[Path, typer.Argument(help="Folder to write; not changed if it is up to date.")],
     max_history: Annotated[int, typer.Option(help="Newest clicks kept of each history.")] = 50,
     validation_share: Annotated[
-        float, typer.Option(help="Newest share of the log, kept apart for validation.")
+        float, typer.Option(help="Newest share of the log, held out for validation.")
     ] = 0.1,
-    shards: Annotated[int, typer.Option(help="Files for each of training and validation.")] = 4,
+    shards: Annotated[int, typer.Option(help="Files per split (training, validation).")] = 4,
     max_bad_rows: Annotated[
         int, typer.Option(help="Faulty rows that may be skipped; 0 stops at the first.")
     ] = 0,
@@ -31,7 +31,7 @@ def prepare(
     runner_option: RunnerOptions = None,
     json: Annotated[bool, typer.Option("--json", help="The manifest as JSON, for programs.")] = False,
 ) -> None:
-    """Turn the training log into examples: TFRecord shards beside a manifest.
+    """Turn the training log into examples: TFRecord shards and a manifest.
 
     The same data and options give the same bytes, in this process and with any Beam runner.
 

@@ -33,53 +33,64 @@ class Model(str, Enum):  # noqa: UP042  (typer shows the value of a plain string
 BackboneOption = Annotated[
     str | None,
     typer.Option(
-        help="Checkpoint to adapt: hf://ORG/NAME, preset, folder, package:NAME/SUB; or new, with a "
-        "vocabulary of the data. Left out: a new GPT-2, the default BERT."
+        help="Checkpoint to adapt: hf://ORG/NAME, preset, folder or package:NAME/SUB; or new, with a "
+        "vocabulary learned from the data. Default: new for gpt2, the default BERT for bert."
     ),
 ]
 SplitOption = Annotated[
-    list[str] | None, typer.Option("--split", help="Whose articles are learned (train); repeatable.")
+    list[str] | None,
+    typer.Option("--split", help="Split whose articles are learned (default: train); repeatable."),
 ]
 EvaluateOption = Annotated[
     list[str] | None,
-    typer.Option("--evaluate", metavar="DIR:SPLIT", help="Measure its unseen articles too; repeatable."),
+    typer.Option(
+        "--evaluate", metavar="DIR:SPLIT", help="Also measure the unseen articles of this split; repeatable."
+    ),
 ]
 
 
 def pretrain(
-    model: Annotated[Model, typer.Argument(help="gpt2: the next token; bert: hidden words.")],
+    model: Annotated[
+        Model, typer.Argument(help="gpt2 learns to predict the next token; bert, masked words.")
+    ],
     data: Annotated[Path, typer.Option(help="Data set folder in MIND's format.")],
     out: Annotated[Path, typer.Option(help="Hugging Face folder to write.")],
-    config: Annotated[Path | None, typer.Option(help="TOML file of settings; options win over it.")] = None,
+    config: Annotated[Path | None, typer.Option(help="TOML file of settings; options override it.")] = None,
     split: SplitOption = None,
     evaluate: EvaluateOption = None,
     backbone: BackboneOption = None,
-    vocabulary_size: Annotated[int | None, typer.Option(min=257, help="Of a new model.")] = None,
-    layers: Annotated[int | None, typer.Option(min=1, help="Of a new model.")] = None,
-    hidden: Annotated[int | None, typer.Option(min=1, help="Of a new model.")] = None,
-    heads: Annotated[int | None, typer.Option(min=1, help="Of a new model.")] = None,
-    max_tokens: Annotated[int | None, typer.Option(min=8, help="Of a packed row, and a new model.")] = None,
-    dropout: Annotated[float | None, typer.Option(min=0.0, max=0.9, help="In training.")] = None,
-    precision: Annotated[Precision | None, typer.Option(help="Of the matrix products.")] = None,
-    optimizer: Annotated[Optimizer | None, typer.Option(help="By name.")] = None,
-    learning_rate: Annotated[float | None, typer.Option(min=0.0, help="Peak value.")] = None,
-    batch_size: Annotated[int | None, typer.Option(min=1, help="Packed rows.")] = None,
+    vocabulary_size: Annotated[
+        int | None, typer.Option(min=257, help="Vocabulary size (new models only).")
+    ] = None,
+    layers: Annotated[int | None, typer.Option(min=1, help="Number of layers (new models only).")] = None,
+    hidden: Annotated[int | None, typer.Option(min=1, help="Hidden width (new models only).")] = None,
+    heads: Annotated[int | None, typer.Option(min=1, help="Attention heads (new models only).")] = None,
+    max_tokens: Annotated[
+        int | None, typer.Option(min=8, help="Tokens of a packed row; positions of a new model.")
+    ] = None,
+    dropout: Annotated[float | None, typer.Option(min=0.0, max=0.9, help="Dropout rate.")] = None,
+    precision: Annotated[Precision | None, typer.Option(help="Precision of matrix products.")] = None,
+    optimizer: Annotated[Optimizer | None, typer.Option(help="Optimizer.")] = None,
+    learning_rate: Annotated[float | None, typer.Option(min=0.0, help="Peak learning rate.")] = None,
+    batch_size: Annotated[int | None, typer.Option(min=1, help="Packed rows per batch.")] = None,
     accumulate: AccumulateOption = None,
     steps_per_execution: ExecutionOption = None,
-    epochs: Annotated[int | None, typer.Option(min=1, help="At most; patience may end it before.")] = None,
-    steps: Annotated[int | None, typer.Option(min=1, help="Instead of epochs.")] = None,
+    epochs: Annotated[
+        int | None, typer.Option(min=1, help="Maximum epochs; patience may stop earlier.")
+    ] = None,
+    steps: Annotated[int | None, typer.Option(min=1, help="Number of steps, instead of epochs.")] = None,
     max_bad_rows: Annotated[int | None, typer.Option(min=0, help="Faulty rows that may be skipped.")] = None,
-    seed: Annotated[int | None, typer.Option(help="Of order, draws and new weights.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Seed of order, draws and new weights.")] = None,
     strategy: StrategyOption = Strategy.auto,
     tpu: TpuOption = None,
     fixed_shapes: FixedShapesOption = False,
-    again: Annotated[bool, typer.Option("--again", help="Train anew what is already trained.")] = False,
+    again: Annotated[bool, typer.Option("--again", help="Train again what is already trained.")] = False,
     json: Annotated[bool, typer.Option("--json", help="The report as JSON, for programs.")] = False,
 ) -> None:
-    """Learn a language from article text alone: GPT-2 (causal) or BERT (masked words).
+    """Train a language model on article text alone: GPT-2 (causal) or BERT (masked words).
 
-    Titles and abstracts are learned; articles that only the newest part of the log shows are held out. The
-    same command goes on where an earlier one stopped, even by SIGKILL. The folder is a backbone for `genre
+    The model learns titles and abstracts; articles that only the newest part of the log shows are held out.
+    After an interruption, even SIGKILL, repeat the command to continue. The folder is a backbone for `genre
     train --news-backbone` or `--writer-backbone`, and loads in transformers.
 
     Example: genre pretrain gpt2 --data mind --out models/gpt2-news --evaluate mind:dev
@@ -99,7 +110,7 @@ def pretrain(
     named = settings.pretrain.backbone or ("" if model is Model.gpt2 else "its default")
     _check_sizes(given(sizes), named not in ("", "new"))
     if not data.is_dir():
-        raise InputError(f"{data} is no folder: give a data set in MIND's format")
+        raise InputError(f"{data} is not a folder: give a data set in MIND's format")
     sets = [_data_and_split(each) for each in evaluate or ()]
     splits = tuple(split or ("train",))
     _pretrain(
@@ -111,7 +122,7 @@ def _check_sizes(sizes: dict[str, Any], checkpoint: bool) -> None:
     if sizes and checkpoint:
         option = "--" + next(iter(sizes)).replace("_", "-")
         raise InputError(
-            f"{option} is of a new model, and a checkpoint has sizes of its own: leave it out, or give "
+            f"{option} is for new models only, and a checkpoint has its own sizes: leave it out, or give "
             "--backbone new"
         )
 
@@ -119,7 +130,7 @@ def _check_sizes(sizes: dict[str, Any], checkpoint: bool) -> None:
 def _data_and_split(text: str) -> tuple[Path, str]:
     folder, separator, split = text.rpartition(":")
     if not (separator and folder and split):
-        raise InputError(f"--evaluate takes DIR:SPLIT, such as mind:dev, and {text!r} was given")
+        raise InputError(f"--evaluate must be DIR:SPLIT, such as mind:dev; got {text!r}")
     return Path(folder), split
 
 
@@ -137,13 +148,13 @@ def _pretrain(
     from genre_tf.cli.tensorflow_notes import load_tensorflow
 
     prefer_onednn()
-    # Several workers can only be joined before anything else.
+    # Several workers can only be joined before TensorFlow initialises devices.
     load_tensorflow(look_for_devices=devices[0] != Strategy.multiworker.value)
     from genre_tf.training.distribution import make_strategy
     from genre_tf.training.pretraining import pretrain as pretrain_model
 
     distribution = make_strategy(*devices)
-    if distribution.worker:  # the chief's files are the result, which the others must not write into
+    if distribution.worker:  # the chief's files are the result; other workers must not write to them
         out = out / f"worker-{distribution.worker}"
 
     def say(line: str) -> None:
@@ -170,7 +181,7 @@ def _pretrain(
 
 
 def summary(report: dict[str, Any]) -> list[str]:
-    """Perplexities of a report in a line for each kind of text."""
+    """Perplexities of a report, one line for each kind of text."""
     lines = []
     for name, kinds in report["perplexity"].items():
         for kind, row in kinds.items():

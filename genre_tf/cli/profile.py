@@ -1,4 +1,4 @@
-"""`genre profile`: what readers like, in a sentence each, from what they clicked."""
+"""`genre profile`: what readers like, one sentence per reader, from their clicks."""
 
 import json
 from collections.abc import Container, Sequence
@@ -17,36 +17,40 @@ if TYPE_CHECKING:
 
 
 def profile(
-    run: Annotated[Path, typer.Argument(help="Run folder, as `genre train` leaves it.")],
+    run: Annotated[Path, typer.Argument(help="Run folder that `genre train` wrote.")],
     history: Annotated[
         str | None, typer.Option(help='Ids that the reader clicked, oldest first; "" for a new reader.')
     ] = None,
     history_text: Annotated[
-        str | None, typer.Option(help="Titles that the reader clicked, one a line, or a file of them.")
+        str | None, typer.Option(help="Titles that the reader clicked, one per line; or a file with them.")
     ] = None,
     data: Annotated[
         Path | None,
-        typer.Option(help="MIND-format data set: its readers are described, or its articles known too."),
+        typer.Option(
+            help="MIND-format data set: its readers are described; with --history, its articles are known."
+        ),
     ] = None,
-    split: Annotated[str, typer.Option(help="Folder of the split in it; labels are not needed.")] = "dev",
+    split: Annotated[str, typer.Option(help="Split of the data set; labels are not needed.")] = "dev",
     reader: Annotated[
-        str | None, typer.Option(help="One reader of that log; all of them by default.")
+        str | None, typer.Option(help="Id of one reader of that log; default: all readers.")
     ] = None,
     safety_list: Annotated[
-        Path | None, typer.Option(help="File of words that are not to be named, as `genre export` takes it.")
+        Path | None, typer.Option(help="File of words that must not be named, as for `genre export`.")
     ] = None,
     max_bad_rows: Annotated[int, typer.Option(help="Faulty rows of the split that may be skipped.")] = 0,
-    as_json: Annotated[bool, typer.Option("--json", help="A JSON document a line, for each reader.")] = False,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="One JSON document per reader, each on a line.")
+    ] = False,
 ) -> None:
-    """Say what readers like: categories and words of what they clicked, and nothing else.
+    """Describe what readers like, using only the categories and words of their clicks.
 
-    Clicks count as the run's user tower weighs them; each word comes with the clicks that show it (--json).
+    The run's user tower weighs the clicks; --json lists the clicks behind each word.
 
     Example: genre profile runs/mind --history "N55528 N19639"
     """
     one_reader = history is not None or history_text is not None
     if (history is not None and history_text is not None) or (one_reader and reader is not None):
-        raise InputError("give --history (ids), --history-text (titles) or --reader, one of them")
+        raise InputError("give only one of --history (ids), --history-text (titles) and --reader")
     if not one_reader and data is None:
         raise InputError("give --history (ids), --history-text (titles), or --data for the readers of a log")
     load_tensorflow()
@@ -81,7 +85,7 @@ def _say_unknown(history: Sequence[str], known: Container[str]) -> None:
     unknown = [news_id for news_id in history if news_id not in known]
     if unknown:
         progress.print(
-            f"left out, for the run does not know them (give --data): {', '.join(unknown)}", markup=False
+            f"left out, as the run does not know them (give --data): {', '.join(unknown)}", markup=False
         )
 
 

@@ -1,4 +1,4 @@
-"""`genre prune MODELS`: remove old versions that nobody is served from."""
+"""`genre prune MODELS`: remove old versions that are not served."""
 
 from pathlib import Path
 from typing import Annotated
@@ -10,19 +10,21 @@ from genre_tf.cli.console import print_json, results
 
 def prune(
     models: Annotated[Path, typer.Argument(help="Folder that `genre export` wrote.")],
-    name: Annotated[str | None, typer.Argument(help="One servable; all of the folder if not given.")] = None,
+    name: Annotated[str | None, typer.Argument(help="Servable; default: all of the folder.")] = None,
     keep: Annotated[
         int,
         typer.Option(
-            min=1, help="Newest sound versions that stay: the live one, one to go back to, one more."
+            min=1, help="Newest valid versions to keep: the live one, one to roll back to, one more."
         ),
     ] = 3,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Remove nothing; say what would go.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Remove nothing; print what would be removed.")
+    ] = False,
     json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
 ) -> None:
     """Remove old versions; never one that is loaded, listed in the version policy, labelled, or the newest.
 
-    Each goes whole: renamed to a hidden folder that no server looks at, then deleted.
+    Each is first renamed to a hidden folder that servers ignore, then deleted.
 
     Example: genre prune models --keep 3
     """

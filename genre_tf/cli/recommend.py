@@ -17,21 +17,21 @@ def recommend(
         str | None, typer.Option(help='Ids that the reader clicked, oldest first; "" for a new reader.')
     ] = None,
     history_text: Annotated[
-        str | None, typer.Option(help="Titles that the reader clicked, one a line, or a file of them.")
+        str | None, typer.Option(help="Titles that the reader clicked, one per line; or a file with them.")
     ] = None,
-    address: Annotated[str, typer.Option(help="HOST:PORT of the server's gRPC.")] = "127.0.0.1:8500",
+    address: Annotated[str, typer.Option(help="gRPC address of the server, HOST:PORT.")] = "127.0.0.1:8500",
     timeout_s: Annotated[float, typer.Option(min=0.001, help="Seconds to wait for the answer.")] = 10.0,
     tls_ca: TlsCa = None,
     tls_cert: TlsCert = None,
     tls_key: TlsKey = None,
     json: Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")] = False,
 ) -> None:
-    """Articles for a reader, best first.
+    """Recommend articles for a reader, best first.
 
     Example: genre recommend --history "N55528 N19639"
     """
     if (history is None) == (history_text is None):
-        raise InputError("give --history (ids) or --history-text (titles), one of the two")
+        raise InputError("give either --history (ids) or --history-text (titles)")
     load_tensorflow()
     from genre_tf.serving.client import GenreClient
     from genre_tf.serving.tls import client_credentials

@@ -1,4 +1,4 @@
-"""`genre report`: one HTML file that tells of a run."""
+"""`genre report`: a run as one HTML file."""
 
 from pathlib import Path
 from typing import Annotated
@@ -10,15 +10,15 @@ from genre_tf.cli.tensorflow_notes import load_tensorflow
 
 
 def report(
-    run: Annotated[Path, typer.Argument(help="Run folder, as `genre train` leaves it.")],
-    split: Annotated[str, typer.Option(help="The split that `genre evaluate` was given.")] = "dev",
+    run: Annotated[Path, typer.Argument(help="Run folder that `genre train` wrote.")],
+    split: Annotated[str, typer.Option(help="Split that `genre evaluate` measured.")] = "dev",
     out: Annotated[
         Path | None, typer.Option(help="File to write. Default: RUN/reports/report-SPLIT.html.")
     ] = None,
 ) -> None:
-    """Tell of a run in one HTML file: its data, its models, what they are worth and where they fail.
+    """Write a report of a run as one HTML file: its data, its models, their quality and where they fail.
 
-    Needs no network and makes no request; prints well. Run `genre evaluate` before it.
+    The file works without a network and prints well. Run `genre evaluate` first.
 
     Example: genre report runs/mind
     """

@@ -1,4 +1,4 @@
-"""`genre rollback MODELS NAME`: serve an earlier version, and hold it."""
+"""`genre rollback MODELS NAME`: serve an earlier version, and stay on it."""
 
 import functools
 import shlex
@@ -21,8 +21,8 @@ LATEST = "latest"
 ServerOption = Annotated[
     list[str] | None,
     typer.Option(
-        help="HOST:PORT (gRPC) of a running server to wait for; repeatable. A change that needs two steps "
-        "is then finished at once."
+        help="gRPC address of a running server to wait for, HOST:PORT; repeatable. Both steps of a change "
+        "that needs two are then done at once."
     ),
 ]
 WaitOption = Annotated[float, typer.Option(min=1, help="Seconds to wait for a server to load a version.")]
@@ -34,8 +34,8 @@ def rollback(
     to: Annotated[
         str | None,
         typer.Option(
-            help="Version to serve; `latest` serves the newest again and each new export. The newest sound "
-            "version before the present one if not given."
+            help="Version to serve; `latest`: the newest again, and each new export. Default: the newest "
+            "valid version before the present one."
         ),
     ] = None,
     server: ServerOption = None,
@@ -45,16 +45,16 @@ def rollback(
     tls_key: TlsKey = None,
     json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
 ) -> None:
-    """Go back to an earlier version; newer exports then wait until `--to latest`.
+    """Go back to an earlier version; newer exports are not served until `--to latest`.
 
-    Edits models.config by one rename; servers that were started with --model_config_file_poll_wait_seconds
-    follow by themselves, and load the version before they let go of the other. Labels of newer versions move
-    to it. Nothing is deleted.
+    Replaces models.config by one rename; servers started with --model_config_file_poll_wait_seconds follow by
+    themselves, and load the version before they unload the other. Labels of newer versions move to it.
+    Nothing is deleted.
 
     Example: genre rollback models genre_recommender
     """
     if to is not None and to != LATEST and not (to.isascii() and to.isdecimal()):
-        raise InputError(f"--to {to!r}: a version number or `{LATEST}`")
+        raise InputError(f"--to must be a version number or `{LATEST}`; got {to!r}")
     load_tensorflow()
     from genre_tf.serving.tls import client_credentials
     from genre_tf.serving.version_choice import follow_newest, roll_back
@@ -81,7 +81,7 @@ def wait_for(
     choice: "Choice",
     version: int | None,
 ) -> None:
-    """Wait until every named server has loaded a version; None: there is nothing to wait for."""
+    """Wait until every named server has loaded a version; None: return at once."""
     from genre_tf.serving.model_status import wait_until_loaded
 
     for server in servers or ():
@@ -92,7 +92,7 @@ def wait_for(
 
 
 def print_choice(choice: "Choice", json: bool, again: list[str]) -> None:
-    """Say what is served now, and the command that finishes what is only half done."""
+    """Print what is served now, and the command that completes a half-done change."""
     if json:
         print_json(
             {
@@ -106,10 +106,12 @@ def print_choice(choice: "Choice", json: bool, again: list[str]) -> None:
         )
         return
     loaded = ", ".join(map(str, choice.loaded)) or "none"
-    labels = "".join(f", {label} = {version}" for label, version in choice.labels.items())
+    labels = "".join(f"; {label} = {version}" for label, version in choice.labels.items())
     follow = "served as they appear" if choice.newest_follow else "not served until chosen"
     default = "none" if choice.default is None else choice.default
-    results.print(f"{choice.model}: loaded {loaded}; without a label {default}{labels}", markup=False)
+    results.print(
+        f"{choice.model}: loaded {loaded}; requests without a label get {default}{labels}", markup=False
+    )
     results.print(f"newer exports: {follow}", markup=False)
     if choice.waits_for is not None:
         results.print(

@@ -23,22 +23,22 @@ def score(
     ] = None,
     candidates: Annotated[str | None, typer.Option(help="Ids to score, separated by spaces.")] = None,
     history_text: Annotated[
-        str | None, typer.Option(help="Titles that the reader clicked, one a line, or a file of them.")
+        str | None, typer.Option(help="Titles that the reader clicked, one per line; or a file with them.")
     ] = None,
     candidates_text: Annotated[
-        str | None, typer.Option(help="Titles to score, one a line, or a file of them.")
+        str | None, typer.Option(help="Titles to score, one per line; or a file with them.")
     ] = None,
-    clicks: Annotated[str | None, typer.Option(help="Clicks of each candidate, with --candidates.")] = None,
-    views: Annotated[str | None, typer.Option(help="Views of each candidate.")] = None,
-    age_hours: Annotated[str | None, typer.Option(help="Hours since each candidate came.")] = None,
-    address: Annotated[str, typer.Option(help="HOST:PORT of the server's gRPC.")] = "127.0.0.1:8500",
+    clicks: Annotated[str | None, typer.Option(help="Clicks of each of the --candidates.")] = None,
+    views: Annotated[str | None, typer.Option(help="Views of each of the --candidates.")] = None,
+    age_hours: Annotated[str | None, typer.Option(help="Age of each of the --candidates in hours.")] = None,
+    address: Annotated[str, typer.Option(help="gRPC address of the server, HOST:PORT.")] = "127.0.0.1:8500",
     timeout_s: Annotated[float, typer.Option(min=0.001, help="Seconds to wait for the answer.")] = 10.0,
     tls_ca: TlsCa = None,
     tls_cert: TlsCert = None,
     tls_key: TlsKey = None,
     json: Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")] = False,
 ) -> None:
-    """Click probabilities of candidates, in the order given.
+    """Print the click probabilities of candidates, in the order given.
 
     Example: genre score --history-text "Storm closes schools" --candidates-text "Snow on the way"
     """
@@ -49,7 +49,7 @@ def score(
     if by_id == by_title:
         raise InputError("give --history with --candidates (ids), or --history-text with --candidates-text")
     if given and (by_title or len(given) < len(counters)):
-        raise InputError("--clicks, --views and --age-hours go together, and with --history and --candidates")
+        raise InputError("--clicks, --views and --age-hours go together, with --history and --candidates")
     load_tensorflow()
     from genre_tf.serving.client import GenreClient
     from genre_tf.serving.tls import client_credentials

@@ -1,4 +1,4 @@
-"""`genre serve`: TensorFlow Serving on a folder of models, or the embedded server where there is none."""
+"""`genre serve`: TensorFlow Serving on a folder of models, or the embedded server if it is not installed."""
 
 import gc
 import shutil
@@ -15,15 +15,15 @@ from genre_tf.cli.tensorflow_notes import load_tensorflow
 def serve(
     models: Annotated[Path, typer.Argument(help="Folder that `genre export` wrote.")],
     host: Annotated[
-        str, typer.Option(help="Address to listen at (embedded server; TensorFlow Serving takes every one).")
+        str, typer.Option(help="Address to listen on (embedded server; TensorFlow Serving uses all).")
     ] = "127.0.0.1",
-    grpc_port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes a free one.")] = 8500,
-    rest_port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes a free one.")] = 8501,
+    grpc_port: Annotated[int, typer.Option(min=0, max=65535, help="gRPC port; 0 picks a free one.")] = 8500,
+    rest_port: Annotated[int, typer.Option(min=0, max=65535, help="REST port; 0 picks a free one.")] = 8501,
     embedded: Annotated[
-        bool, typer.Option("--embedded", help="Even if TensorFlow Serving is there.")
+        bool, typer.Option("--embedded", help="Use the embedded server in any case.")
     ] = False,
     poll_seconds: Annotated[
-        float, typer.Option(min=0, help="Between looks at the folder for new versions; 0: never look.")
+        float, typer.Option(min=0, help="Seconds between checks for new versions; 0: never check.")
     ] = 1.0,
     batching: Annotated[
         bool, typer.Option("--batching/--no-batching", help="Batch requests as batching.config says.")
@@ -31,21 +31,21 @@ def serve(
 ) -> None:
     """Serve models over gRPC and REST.
 
-    Runs tensorflow_model_server wherever that is on the PATH, else the embedded server, which is for
-    laptops and tests. Prints one line that begins with `ready` once every model answers.
+    Runs tensorflow_model_server if it is on the PATH, otherwise the embedded server, which is for laptops
+    and tests. Prints one line that begins with `ready` once every model answers.
 
     Example: genre serve models
     """
     from genre_tf.serving.model_folders import find_models
 
-    find_models(models)  # a wrong folder is said at once, before TensorFlow takes its seconds to import
+    find_models(models)  # report a wrong folder before the slow import of TensorFlow
     binary = None if embedded else shutil.which("tensorflow_model_server")
     if binary is None:
         _serve_embedded(models, host, grpc_port, rest_port, poll_seconds, batching)
         return
     from genre_tf.serving.model_server import run_model_server
 
-    progress.print(f"running {binary}, which listens at every address of this machine", markup=False)
+    progress.print(f"running {binary}, which listens on every address of this machine", markup=False)
     run_model_server(binary, models, grpc_port, rest_port, _ready)
 
 
@@ -55,10 +55,10 @@ def _serve_embedded(
     load_tensorflow()
     from genre_tf.serving.embedded_server import NOTICE, EmbeddedServer, ServerOptions, wait_for_signal
 
-    # What was imported stays. Otherwise each full collection, in the midst of requests, walks all of it.
+    # Imports are never freed: without this each full garbage collection, amid requests, walks all of them.
     gc.collect()
     gc.freeze()
-    # A request that a run of the graph has answered waits for other requests' Python: by default 5 ms each.
+    # After its graph has run, a request waits for the Python of other requests: by default 5 ms for each.
     sys.setswitchinterval(2e-4)
     progress.print(NOTICE, style="yellow", markup=False)
     options = ServerOptions(
@@ -67,7 +67,7 @@ def _serve_embedded(
     with EmbeddedServer(models, options, lambda text: progress.print(text, markup=False)) as server:
         _ready(server.grpc_address, server.rest_address, server.versions)
         wait_for_signal()
-        progress.print("stopping: requests that run are let end", markup=False)
+        progress.print("stopping: waiting for running requests", markup=False)
 
 
 def _ready(grpc_address: str, rest_address: str, versions: dict[str, list[int]]) -> None:

@@ -16,33 +16,33 @@ def serving_files(
     image: Annotated[
         str, typer.Option(help="Name of the image that the Dockerfile builds.")
     ] = "genre-serving",
-    serving_version: Annotated[str, typer.Option(help="Of tensorflow/serving.")] = "2.20.0",
-    namespace: Annotated[str, typer.Option(help="Of Kubernetes.")] = "genre",
+    serving_version: Annotated[str, typer.Option(help="Version of tensorflow/serving.")] = "2.20.0",
+    namespace: Annotated[str, typer.Option(help="Kubernetes namespace.")] = "genre",
     cpus: Annotated[int, typer.Option(min=1, help="Cores of each server.")] = 4,
     memory_gib: Annotated[
-        int | None, typer.Option(min=1, help="Memory of each server; from the models' sizes if not given.")
+        int | None, typer.Option(min=1, help="Memory of each server; default: by the models' sizes.")
     ] = None,
-    min_replicas: Annotated[int, typer.Option(min=1, help="Of each servable.")] = 2,
-    max_replicas: Annotated[int, typer.Option(min=1, help="Of each servable.")] = 10,
+    min_replicas: Annotated[int, typer.Option(min=1, help="Minimum replicas of each servable.")] = 2,
+    max_replicas: Annotated[int, typer.Option(min=1, help="Maximum replicas of each servable.")] = 10,
     gpu: Annotated[bool, typer.Option("--gpu", help="Kubernetes: a GPU for each server.")] = False,
-    bfloat16: Annotated[bool, typer.Option("--bfloat16", help="CPU servers multiply in 16 bits.")] = False,
+    bfloat16: Annotated[bool, typer.Option("--bfloat16", help="CPU servers multiply in bfloat16.")] = False,
     tls_cert: Annotated[
-        Path | None, typer.Option(help="Server's certificate chain (PEM): gRPC by TLS.")
+        Path | None, typer.Option(help="Server's certificate chain (PEM); turns on TLS for gRPC.")
     ] = None,
-    tls_key: Annotated[Path | None, typer.Option(help="Its private key (PEM).")] = None,
+    tls_key: Annotated[Path | None, typer.Option(help="Private key of --tls-cert (PEM).")] = None,
     tls_ca: Annotated[
-        Path | None, typer.Option(help="Who signs clients' certificates (PEM); asks for them.")
+        Path | None, typer.Option(help="Authority that signs client certificates (PEM); makes them required.")
     ] = None,
     json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
 ) -> None:
-    """Write what TensorFlow Serving is run with: images, containers, manifests, alerts, a dashboard.
+    """Write the files that deploy TensorFlow Serving: images, containers, manifests, alerts, a dashboard.
 
-    Every number has its reason beside it. Nothing is started.
+    Each number in them has its reason beside it. Nothing is started.
 
     Example: genre serving-files models deploy
     """
     if (tls_cert is None) != (tls_key is None) or (tls_ca is not None and tls_cert is None):
-        raise InputError("TLS takes --tls-cert and --tls-key together, and --tls-ca only beside them")
+        raise InputError("give --tls-cert and --tls-key together, and --tls-ca only with both")
     load_tensorflow()
     from genre_tf.serving.deployment import DeploymentOptions
     from genre_tf.serving.serving_files import write_serving_files, write_ssl_config

@@ -13,19 +13,19 @@ _DEFAULTS = NewsroomSettings()
 
 
 def synth(
-    out: Annotated[Path, typer.Argument(help="folder to write: train/, dev/ and newsroom.json")],
-    articles: Annotated[int, typer.Option(help="articles, of the days before the log too")] = (
+    out: Annotated[Path, typer.Argument(help="Folder to write: train/, dev/ and newsroom.json.")],
+    articles: Annotated[int, typer.Option(help="Number of articles, with those from before the log.")] = (
         _DEFAULTS.articles
     ),
-    readers: Annotated[int, typer.Option(help="readers")] = _DEFAULTS.readers,
-    days: Annotated[int, typer.Option(help="logged days; the last one is dev")] = _DEFAULTS.days,
-    impressions: Annotated[int, typer.Option(help="of all logged days")] = _DEFAULTS.impressions,
-    seed: Annotated[int, typer.Option(help="equal seeds write equal files")] = _DEFAULTS.seed,
+    readers: Annotated[int, typer.Option(help="Number of readers.")] = _DEFAULTS.readers,
+    days: Annotated[int, typer.Option(help="Logged days; the last one is dev.")] = _DEFAULTS.days,
+    impressions: Annotated[int, typer.Option(help="Impressions of all logged days.")] = _DEFAULTS.impressions,
+    seed: Annotated[int, typer.Option(help="Equal seeds write equal files.")] = _DEFAULTS.seed,
     signals: Annotated[
-        bool, typer.Option("--signals", help="logs tell how long each click was read")
+        bool, typer.Option("--signals", help="Log how long each click was read.")
     ] = _DEFAULTS.signals,
-    overwrite: Annotated[bool, typer.Option(help="replace OUT if it is there")] = False,
-    json: Annotated[bool, typer.Option(help="print newsroom.json")] = False,
+    overwrite: Annotated[bool, typer.Option(help="Replace OUT if it exists.")] = False,
+    json: Annotated[bool, typer.Option(help="Print newsroom.json.")] = False,
 ) -> None:
     """Write a synthetic newsroom: articles in plain English, readers with tastes, and their clicks.
 
@@ -43,7 +43,7 @@ def synth(
         return
     for split, metrics in report["oracle"].items():
         results.print(
-            f"{out / split}: {metrics['impressions']:,} impressions; who knows the true click probabilities "
-            f"reaches AUC {metrics['auc']:.3f}, MRR {metrics['mrr']:.3f}, nDCG@10 {metrics['ndcg@10']:.3f}",
+            f"{out / split}: {metrics['impressions']:,} impressions; ranked by the true click probabilities: "
+            f"AUC {metrics['auc']:.3f}, MRR {metrics['mrr']:.3f}, nDCG@10 {metrics['ndcg@10']:.3f}",
             markup=False,
         )

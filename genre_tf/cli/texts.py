@@ -6,7 +6,7 @@ from pathlib import Path
 
 from genre_tf.errors import InputError
 
-# One word with the ending of a text file, or a path that begins as one; "AC/DC" and "24/7" are texts.
+# One word that ends as a text file or begins as a path does; "AC/DC" and "24/7" are texts.
 _FILE_NAME = re.compile(r"\S+\.(?:txt|md|tsv)|(?:~|\.{0,2})/\S+", re.IGNORECASE)
 
 
@@ -14,8 +14,8 @@ def read_text(value: str) -> str:
     r"""The text of a file where `value` names one, else `value`, its `\n` read as a new line.
 
     Raises:
-        InputError: the file is not UTF-8 or cannot be read, or `value` looks like the name of one and there
-            is none.
+        InputError: the file is not UTF-8 or cannot be read, or `value` looks like a file name and there is no
+            such file.
     """
     if not value or "\n" in value or len(value) > 4096 or not os.path.isfile(value):  # noqa: PTH113
         if _FILE_NAME.fullmatch(value):
@@ -28,7 +28,7 @@ def read_text(value: str) -> str:
 
 
 def read_titles(value: str) -> list[str]:
-    """The titles in a text, one a line; blank lines are none."""
+    """The titles in a text, one per line; blank lines are skipped."""
     return [line.strip() for line in read_text(value).splitlines() if line.strip()]
 
 
@@ -36,9 +36,9 @@ def read_numbers(value: str, option: str) -> list[float]:
     """The numbers in a text, separated by spaces.
 
     Raises:
-        InputError: one is no number.
+        InputError: a word is not a number.
     """
     try:
         return [float(word) for word in value.split()]
     except ValueError as error:
-        raise InputError(f"{option} takes numbers separated by spaces: received {value!r}") from error
+        raise InputError(f"{option} must be numbers separated by spaces; got {value!r}") from error

@@ -1,4 +1,4 @@
-"""The options of every verb that asks a server which may speak TLS."""
+"""TLS options of the verbs that send requests to a server."""
 
 from pathlib import Path
 from typing import Annotated
@@ -7,10 +7,10 @@ import typer
 
 TlsCa = Annotated[
     Path | None,
-    typer.Option("--tls-ca", help="Who signed the server's certificate (PEM): ask it by TLS."),
+    typer.Option("--tls-ca", help="Authority that signed the server's certificate (PEM); turns on TLS."),
 ]
 TlsCert = Annotated[
     Path | None,
     typer.Option("--tls-cert", help="This client's certificate (PEM), for a server that asks for one."),
 ]
-TlsKey = Annotated[Path | None, typer.Option("--tls-key", help="Its private key (PEM).")]
+TlsKey = Annotated[Path | None, typer.Option("--tls-key", help="Private key of --tls-cert (PEM).")]

@@ -1,4 +1,4 @@
-"""`genre to-transformers`: what a run fine-tuned, as a Hugging Face folder."""
+"""`genre to-transformers`: a fine-tuned model of a run, as a Hugging Face folder."""
 
 from enum import StrEnum
 from pathlib import Path
@@ -20,18 +20,18 @@ class Stage(StrEnum):
 
 
 def to_transformers(
-    run: Annotated[Path, typer.Argument(help="Run folder, as `genre train` leaves it.")],
+    run: Annotated[Path, typer.Argument(help="Run folder that `genre train` wrote.")],
     out: Annotated[Path, typer.Argument(help="Folder to write.")],
-    stage: Annotated[Stage, typer.Option(help="Whose language model.")],
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace OUT if it is there.")] = False,
-    json: Annotated[bool, typer.Option("--json", help="Say what was written as JSON.")] = False,
+    stage: Annotated[Stage, typer.Option(help="Stage whose language model is saved.")],
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace OUT if it exists.")] = False,
+    json: Annotated[bool, typer.Option("--json", help="Print a summary as JSON.")] = False,
 ) -> None:
     """Save a fine-tuned BERT, GPT-2 or Llama as a folder that Hugging Face transformers loads.
 
     Example: genre to-transformers runs/mind my-bert --stage ranking
 
-    LoRA is merged into its kernels, and the folder is read back and compared before it appears. PyTorch's
-    AutoModel.from_pretrained(OUT) loads it, and so does genre wherever a backbone is named.
+    LoRA is merged into the kernels, and the folder is read back and compared before it appears. PyTorch's
+    AutoModel.from_pretrained(OUT) loads it, and genre accepts it as a backbone.
     """
     load_tensorflow()
     from genre_tf.export.transformers_folder import write_transformers_folder

@@ -45,10 +45,10 @@ STAGES = ("retrieval", "ranking", "generation")
 
 
 def train(
-    stage: Annotated[Stage, typer.Argument(help="What to train; all is the first three in this order.")],
-    data: Annotated[Path, typer.Option(help="Data set folder, MIND's two files in train/; or a TSV.")],
+    stage: Annotated[Stage, typer.Argument(help="Stage to train; all: the first three in this order.")],
+    data: Annotated[Path, typer.Option(help="Data set folder (MIND's files in train/); for safety a TSV.")],
     run: Annotated[Path, typer.Option(help="Run folder to write, or to add a stage to.")],
-    config: Annotated[Path | None, typer.Option(help="TOML file of settings; options win over it.")] = None,
+    config: Annotated[Path | None, typer.Option(help="TOML file of settings; options override it.")] = None,
     news_backbone: NewsBackboneOption = None,
     writer_backbone: WriterBackboneOption = None,
     writer_trainable: WriterTrainableOption = None,
@@ -61,28 +61,32 @@ def train(
     from_run: FromOption = None,
     replay: ReplayOption = None,
     margin: MarginOption = None,
-    optimizer: Annotated[Optimizer | None, typer.Option(help="Of the stages trained now.")] = None,
-    learning_rate: Annotated[float | None, typer.Option(min=0.0, help="Peak value.")] = None,
-    batch_size: Annotated[int | None, typer.Option(min=1, help="Of the stages trained now.")] = None,
+    optimizer: Annotated[Optimizer | None, typer.Option(help="Optimizer of the stages trained now.")] = None,
+    learning_rate: Annotated[float | None, typer.Option(min=0.0, help="Peak learning rate.")] = None,
+    batch_size: Annotated[
+        int | None, typer.Option(min=1, help="Batch size of the stages trained now.")
+    ] = None,
     accumulate: AccumulateOption = None,
     steps_per_execution: ExecutionOption = None,
-    epochs: Annotated[int | None, typer.Option(min=1, help="Of the stages trained now.")] = None,
-    steps: Annotated[int | None, typer.Option(min=1, help="Instead of epochs.")] = None,
+    epochs: Annotated[
+        int | None, typer.Option(min=1, help="Maximum epochs; patience may stop earlier.")
+    ] = None,
+    steps: Annotated[int | None, typer.Option(min=1, help="Number of steps, instead of epochs.")] = None,
     max_bad_rows: Annotated[int | None, typer.Option(min=0, help="Faulty rows that may be skipped.")] = None,
-    seed: Annotated[int | None, typer.Option(help="Of order, draws and new weights.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Seed of order, draws and new weights.")] = None,
     strategy: StrategyOption = Strategy.auto,
     tpu: TpuOption = None,
     fixed_shapes: FixedShapesOption = False,
     batch_articles: BatchArticlesOption = None,
     wandb: WandbOption = None,
     profile: ProfileOption = None,
-    again: Annotated[bool, typer.Option("--again", help="Train anew what is already trained.")] = False,
+    again: Annotated[bool, typer.Option("--again", help="Train again what is already trained.")] = False,
     json: Annotated[bool, typer.Option("--json", help="Results as JSON, for programs.")] = False,
 ) -> None:
-    """Fine-tune on clicks: two-tower retrieval, ranker, generator. Or safety: a classifier of labelled texts.
+    """Fine-tune on clicks: two-tower retrieval, ranker, generator; or train the safety classifier.
 
-    Ended before its time, even by SIGKILL, the same command goes on where it stopped. With --from, an earlier
-    run and a later log become a new run, refused where it forgets more than the margin.
+    After an interruption, even SIGKILL, repeat the command to continue. With --from, an earlier run and a
+    later log become a new run, which is refused if it forgets more than --margin.
 
     Example: genre train all --data mind --run runs/mind
     """
@@ -107,7 +111,7 @@ def train(
 
 
 def ranking_options(objective: Objective | None, teacher: Path | None) -> dict[str, Any]:
-    """What the ranker learns from, as settings have it."""
+    """The settings of what the ranker learns from, as far as they were given."""
     return {
         "objective": objective,
         "teacher": str(teacher.resolve()) if teacher else None,
@@ -122,7 +126,7 @@ def writer_options(
 
 
 def with_options(settings: RunConfig, changed: dict[str, dict[str, Any]]) -> RunConfig:
-    """The settings with what was given for each part of them; "" stands for the whole."""
+    """The settings with the given options of each section; "" is the top level."""
     for part, options in changed.items():
         if part:
             options = {part: dataclasses.replace(getattr(settings, part), **given(options))}
@@ -131,7 +135,7 @@ def with_options(settings: RunConfig, changed: dict[str, dict[str, Any]]) -> Run
 
 
 def with_optimizers(settings: RunConfig, stages: tuple[str, ...], changed: dict[str, Any]) -> RunConfig:
-    """The settings with other ones for the optimizer of each of the stages."""
+    """The settings with changed ones for the optimizer of each of the stages."""
     for name in set(stages) - {Stage.safety.value}:
         settings = dataclasses.replace(settings, **{name: with_optimizer(getattr(settings, name), changed)})
     return settings
@@ -149,7 +153,7 @@ def _train(
 ) -> None:
     from genre_tf.cli.tensorflow_notes import load_tensorflow
 
-    # Several workers can only be joined before anything else.
+    # Several workers can only be joined before TensorFlow initialises devices.
     load_tensorflow(look_for_devices=devices[0] != Strategy.multiworker.value)
     if stages == (Stage.safety.value,):
         from genre_tf.cli.train_safety import train_safety_stage
@@ -163,8 +167,8 @@ def _train(
 
     distribution = make_strategy(*devices)
     if distribution.worker:
-        # All workers end with the same weights: those of the chief are the result, the others must not write
-        # into its files.
+        # All workers end with the same weights. The chief's files are the result; the others must not write
+        # to them.
         run = run / f"worker-{distribution.worker}"
 
     def say(line: str) -> None:
@@ -172,7 +176,7 @@ def _train(
 
     if distribution.replicas > 1:
         say(f"{distribution.replicas} replicas share each batch")
-    # The chief tells for all: several workers would log the same numbers.
+    # Only the chief logs: the other workers would log the same numbers.
     told = Observers() if distribution.worker else Observers(**observers)
     found = train_stages(stages, data, run, settings, say, distribution, again, told)
     if json:
@@ -192,19 +196,19 @@ def settings_of(run: Path, config: Path | None, from_run: Path | None = None) ->
         if folder is not None and (folder / "config.toml").is_file():
             return read_config(folder / "config.toml")
     if from_run is not None:
-        raise InputError(f"--from {from_run} is no run folder: give one that `genre train` wrote")
+        raise InputError(f"--from {from_run} is not a run folder: give one that `genre train` wrote")
     return RunConfig()
 
 
 def continual_options(from_run: Path | None, replay: float | None, margin: float | None) -> dict[str, Any]:
-    """The settings of a training that goes on from a run, as far as they were given."""
-    # Absolute: the new run's own settings name it, wherever a later command is given.
+    """The settings of a training that continues from a run, as far as they were given."""
+    # Absolute: the new run's settings keep it, and later commands may run in another folder.
     start = None if from_run is None else str(from_run.resolve())
     return {"from_run": start, "replay_share": replay, "margin": margin}
 
 
 def given(options: dict[str, Any]) -> dict[str, Any]:
-    """The options that were given, those out of a list by their name."""
+    """The options that were given, enum members by their value."""
     return {
         name: value.value if isinstance(value, Enum) else value
         for name, value in options.items()
@@ -213,30 +217,32 @@ def given(options: dict[str, Any]) -> dict[str, Any]:
 
 
 def check_given(stage: Stage, data: Path, from_run: str, of_from: tuple[float | None, ...]) -> None:
-    """Said before TensorFlow is loaded: what does not go together, and a wrong path."""
+    """Refuse options that do not go together and wrong paths before TensorFlow is loaded."""
     if not from_run and any(value is not None for value in of_from):
-        raise InputError("--replay and --margin go with --from: give the run to go on from")
+        raise InputError("--replay and --margin need --from: give the run to continue from")
     if stage is not Stage.safety:
         check_data(data)
     elif not data.is_file():
-        raise InputError(f"{data} is no file: give labelled texts, a label and a tab before each")
+        raise InputError(f"{data} is not a file: give labelled texts, with a label and a tab before each")
 
 
 def observers_of(stage: Stage, wandb: str | None, profile: str | None) -> dict[str, Any]:
-    """Who is told of a training, checked before TensorFlow is loaded."""
+    """The settings of what observes a training, checked before TensorFlow is loaded."""
     if stage is Stage.safety and (wandb or profile):
-        raise InputError("--wandb and --profile go with the stages that train in steps: safety does not")
+        raise InputError(
+            "--wandb and --profile are for stages that train in steps, which safety does not: leave them out"
+        )
     if wandb and importlib.util.find_spec("wandb") is None:
         raise InputError("--wandb needs the package wandb: pip install 'genre-tf[wandb]'")
     if profile is None:
         return {"wandb": wandb}
     found = re.fullmatch(r"(\d{1,9})-(\d{1,9})", profile.strip())
     if found is None or not 1 <= int(found[1]) <= int(found[2]):
-        raise InputError(f"--profile {profile!r} is no span of steps: give first and last, as 20-25")
+        raise InputError(f"--profile must be FIRST-LAST, such as 20-25; got {profile!r}")
     return {"wandb": wandb, "profile": (int(found[1]), int(found[2]))}
 
 
 def check_data(data: Path) -> None:
-    """Said before TensorFlow is loaded, since a wrong path is the commonest mistake."""
+    """Refuse a wrong path, the most common mistake, before TensorFlow is loaded."""
     if not (data / "train").is_dir():
         raise InputError(f"{data} holds no train folder: give the folder of a MIND-format data set")

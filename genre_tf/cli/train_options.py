@@ -1,4 +1,4 @@
-"""What `genre train` is asked with, and verbs like it."""
+"""Options of `genre train` and of similar verbs."""
 
 from enum import Enum
 from pathlib import Path
@@ -18,7 +18,7 @@ class Stage(str, Enum):  # noqa: UP042  (typer shows the value of a plain string
 
 
 class Optimizer(str, Enum):  # noqa: UP042
-    """By name."""
+    """Optimizers by name."""
 
     adamw = "adamw"
     sgd = "sgd"
@@ -35,7 +35,7 @@ class Strategy(str, Enum):  # noqa: UP042
 
 
 class Objective(str, Enum):  # noqa: UP042
-    """Of the ranker."""
+    """Objectives of the ranker."""
 
     click = "click"
     softmax = "softmax"
@@ -43,7 +43,7 @@ class Objective(str, Enum):  # noqa: UP042
 
 
 class Precision(str, Enum):  # noqa: UP042
-    """Of matrix products in training."""
+    """Precision of matrix products in training."""
 
     float32 = "float32"
     mixed_bfloat16 = "mixed_bfloat16"
@@ -55,57 +55,63 @@ NewsBackboneOption = Annotated[
     typer.Option(help="BERT of the news tower: hf://ORG/NAME, preset, folder, package:NAME/SUB."),
 ]
 WriterBackboneOption = Annotated[
-    str | None, typer.Option(help="GPT-2 or Llama of the generator, named likewise; else a small new GPT-2.")
+    str | None,
+    typer.Option(help="GPT-2 or Llama of the generator, named likewise; default: a small new GPT-2."),
 ]
 WriterTrainableOption = Annotated[
-    str | None, typer.Option(help="What of the generator's backbone is trained: none, 'lora RANK' or all.")
+    str | None, typer.Option(help="Trained part of the generator's backbone: none, 'lora RANK' or all.")
 ]
 PrecisionOption = Annotated[
     Precision | None,
-    typer.Option(help="Of the trained layers of the backbones; weights and what follows stay float32."),
+    typer.Option(help="Precision of the trained backbone layers; weights and later layers stay float32."),
 ]
 ContrastOption = Annotated[
     float | None,
-    typer.Option(min=0.0, help="Weight of the loss by which a title must be likelier before its own reader."),
+    typer.Option(min=0.0, help="Weight of the loss that makes a title more likely for its own reader."),
 ]
 TrainableOption = Annotated[
     str | None,
     typer.Option(
-        help="What of the news backbone is trained: none, 'last N' or all; or small additions to it, "
-        "'lora RANK', 'adapters WIDTH' or 'prefix VECTORS', these also as 'lora 8 last 2'."
+        help="Trained part of the news backbone: none, 'last N' layers or all; or small additions, "
+        "'lora RANK', 'adapters WIDTH' or 'prefix VECTORS', also in the last layers only: 'lora 8 last 2'."
     ),
 ]
 ObjectiveOption = Annotated[
     Objective | None,
-    typer.Option(help="Of the ranker: each click by itself, a softmax over what was shown, or both."),
+    typer.Option(
+        help="Objective of the ranker: each click by itself, a softmax over the shown articles, or both."
+    ),
 ]
 TeacherOption = Annotated[
-    Path | None, typer.Option(help="Run folder whose ranker the new one learns from, beside the clicks.")
+    Path | None,
+    typer.Option(help="Run folder whose ranker is the teacher of the new one, beside the clicks."),
 ]
 StrategyOption = Annotated[
-    Strategy, typer.Option(help="One device, all GPUs, machines by TF_CONFIG, a TPU; auto: what is here.")
+    Strategy,
+    typer.Option(
+        help="one (device), mirrored (all GPUs), multiworker (TF_CONFIG) or tpu; auto: what is available."
+    ),
 ]
 TpuOption = Annotated[
-    str | None, typer.Option(help="Name or grpc:// address of the TPU; else TPU_NAME, else this machine's.")
+    str | None, typer.Option(help="Name or grpc:// address of the TPU; default: TPU_NAME, or this machine's.")
 ]
 FixedShapesOption = Annotated[
-    bool, typer.Option("--fixed-shapes", help="Batches as a TPU needs them, compiled by XLA, anywhere.")
+    bool, typer.Option("--fixed-shapes", help="Use fixed (TPU-style) batch shapes and XLA on any device.")
 ]
 BatchArticlesOption = Annotated[
-    int | None, typer.Option(min=1, help="Articles of such a batch; oldest clicks beyond are left out.")
+    int | None,
+    typer.Option(min=1, help="Articles per batch of fixed shape; oldest clicks beyond are left out."),
 ]
-AccumulateOption = Annotated[
-    int | None, typer.Option(min=1, help="Batches whose mean gradient makes one step.")
-]
+AccumulateOption = Annotated[int | None, typer.Option(min=1, help="Batches averaged into one step.")]
 ExecutionOption = Annotated[
-    int | None, typer.Option(min=1, help="Steps in one call of the compiled function, for TPU and GPU.")
+    int | None, typer.Option(min=1, help="Steps per call of the compiled function, for TPU and GPU.")
 ]
 WandbOption = Annotated[
     str | None,
     typer.Option(
         "--wandb",
         metavar="PROJECT",
-        help="Scalars go to this project of Weights & Biases too; WANDB_MODE=offline keeps them here.",
+        help="Also log scalars to this Weights & Biases project; WANDB_MODE=offline keeps them here.",
     ),
 ]
 ProfileOption = Annotated[
@@ -113,20 +119,22 @@ ProfileOption = Annotated[
     typer.Option(
         "--profile",
         metavar="FIRST-LAST",
-        help="Trace these steps of each stage, as 20-25, for TensorBoard's Profile tab.",
+        help="Trace these steps of each stage, such as 20-25, for TensorBoard's Profile tab.",
     ),
 ]
 RecallOption = Annotated[
-    float | None, typer.Option(help="Of safety: share of unsafe texts to be caught (0.9).")
+    float | None, typer.Option(help="Safety only: share of unsafe texts to catch (default: 0.9).")
 ]
 FromOption = Annotated[
-    Path | None, typer.Option("--from", help="Run to go on from with a later log; it is left as it is.")
+    Path | None, typer.Option("--from", help="Run to continue from with a later log; it is not changed.")
 ]
 ReplayOption = Annotated[
     float | None,
-    typer.Option(min=0.0, max=0.99, help="With --from: share of its older examples among those learned."),
+    typer.Option(
+        min=0.0, max=0.99, help="With --from: share of training examples drawn from the earlier run."
+    ),
 ]
 MarginOption = Annotated[
     float | None,
-    typer.Option(min=0.0, help="With --from: what AUC may lose on older days (0.01), or perplexity (1 %)."),
+    typer.Option(min=0.0, help="With --from: allowed loss on older days, in AUC (0.01) or perplexity (1 %)."),
 ]

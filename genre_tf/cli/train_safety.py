@@ -1,4 +1,4 @@
-"""`genre train safety`: what it says of the classifier that it trained."""
+"""`genre train safety`: trains the classifier and prints how good it is."""
 
 from pathlib import Path
 
@@ -21,9 +21,9 @@ def train_safety_stage(file: Path, run: Path, settings: RunConfig, json: bool) -
     if json:
         print_json(found)
         return
-    precision = "none" if found["precision"] is None else f"{found['precision']:.3f}"
+    precision = "undefined" if found["precision"] is None else f"{found['precision']:.3f}"
     results.print(
-        f"safety: AUC {found['auc']:.3f}, precision {precision}, recall {found['recall']:.3f} (asked "
+        f"safety: AUC {found['auc']:.3f}, precision {precision}, recall {found['recall']:.3f} (target "
         f"{found['asked_recall']}) on {found['measured']} texts, {found['unsafe_measured']} of them unsafe",
         markup=False,
     )

@@ -1,4 +1,4 @@
-"""What a training came to, as a table at its end."""
+"""The results of a training as a table."""
 
 from collections.abc import Mapping
 from typing import TYPE_CHECKING

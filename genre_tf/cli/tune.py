@@ -16,24 +16,24 @@ from genre_tf.errors import InputError
 def tune(
     stage: Annotated[Stage, typer.Argument(help="What to tune: retrieval, ranking or generation.")],
     data: Annotated[Path, typer.Option(help="Data set folder, with MIND's two files in its train/.")],
-    run: Annotated[Path, typer.Option(help="Run folder; trials go to its tuning/.")],
+    run: Annotated[Path, typer.Option(help="Run folder; its tuning/ keeps the trials.")],
     search: Annotated[
-        str, typer.Option(help="Hyper-parameters, by comma; a wrong one is answered with those known.")
+        str, typer.Option(help="Comma-separated hyper-parameters; an unknown name lists the known ones.")
     ] = "learning_rate,batch_size",
-    trials: Annotated[int, typer.Option(min=1, help="To make in all, earlier ones included.")] = 10,
+    trials: Annotated[int, typer.Option(min=1, help="Trials in all, earlier ones included.")] = 10,
     config: Annotated[Path | None, typer.Option(help="TOML file of the settings not searched.")] = None,
     news_backbone: Annotated[str | None, typer.Option(help="BERT of the news tower.")] = None,
-    steps: Annotated[int | None, typer.Option(min=1, help="Of each trial.")] = None,
+    steps: Annotated[int | None, typer.Option(min=1, help="Steps of each trial.")] = None,
     json: Annotated[bool, typer.Option("--json", help="Trials as JSON, for programs.")] = False,
 ) -> None:
     """Search hyper-parameters by Bayesian optimisation, judged on the newest training days.
 
-    Ended before its time, the same command goes on; TensorBoard shows the trials under HParams.
+    After an interruption, repeat the command to continue. TensorBoard shows the trials under HParams.
 
     Example: genre tune ranking --data mind --run runs/mind --search learning_rate,dropout --trials 20
     """
     if stage in (Stage.all, Stage.safety):
-        raise InputError("one stage is tuned at a time: give retrieval, ranking or generation")
+        raise InputError("only one stage can be tuned at a time: give retrieval, ranking or generation")
     settings = settings_of(run, config)
     settings = with_options(settings, {"news": {"backbone": news_backbone}})
     settings = with_optimizers(settings, (stage.value,), given({"steps": steps}))

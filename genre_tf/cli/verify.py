@@ -15,14 +15,15 @@ if TYPE_CHECKING:
 
 def verify(
     models: Annotated[
-        Path, typer.Argument(help="What `genre export` wrote: MODELS, MODELS/NAME or MODELS/NAME/VERSION.")
+        Path,
+        typer.Argument(help="Folder that `genre export` wrote: MODELS, MODELS/NAME or MODELS/NAME/VERSION."),
     ],
     json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
 ) -> None:
     """Check exported models: portable ops only, and every signature equal to the Python model.
 
-    The newest version of each servable answers its recorded requests by session, in a fresh process that
-    imports TensorFlow and TensorFlow Text only. Exit status 0 if all is well, 1 if not.
+    The newest version of each servable answers its recorded requests in a session of a fresh process that
+    imports only TensorFlow and TensorFlow Text. Exit status 0 if all checks pass, 1 if not.
 
     Example: genre verify models
     """
@@ -40,7 +41,7 @@ def verify(
             print_verification(verification)
     failed = [f"{entry.servable} version {entry.version}" for entry in checked if not entry.passed]
     if failed:
-        raise FailureError(f"{', '.join(failed)}: not fit to be served; the table says why. Export again.")
+        raise FailureError(f"{', '.join(failed)}: must not be served; the table says why. Export again.")
 
 
 def print_verification(verification: "Verification") -> None:

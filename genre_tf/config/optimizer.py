@@ -1,4 +1,4 @@
-"""How a stage is optimised, and the ranges of settings."""
+"""How a stage is optimised, and the check of settings against their ranges."""
 
 import dataclasses
 import math
@@ -32,56 +32,56 @@ _RANGES = (
 class OptimizerConfig:
     """Optimizer, schedule and stopping of one stage.
 
-    A step is one update of the weights, whatever number of batches it reads: warm-up, decay, `steps`,
-    `validate_every` and `patience` mean the same with `accumulate` as without.
+    A step is one update of the weights, however many batches it reads: warm-up, decay, `steps`,
+    `validate_every` and `patience` mean the same with and without `accumulate`.
     """
 
     optimizer: str = "adamw"  # or "sgd"
-    learning_rate: float = 3e-4  # above it small logs are overfitted within an epoch (measured)
-    warmup_share: float = 0.1  # of all steps, linear from zero
+    learning_rate: float = 3e-4  # at higher rates small logs overfit within an epoch (measured)
+    warmup_share: float = 0.1  # share of all steps; linear from zero
     decay: str = "cosine"  # or "linear", "none"; down to zero at the last step
-    weight_decay: float = 0.01  # not on biases, norms and scales
+    weight_decay: float = 0.01  # not applied to biases, norms and scales
     clip_norm: float = 1.0  # 0: gradients are not clipped
     momentum: float = 0.9  # sgd only
     batch_size: int = 32
-    accumulate: int = 1  # batches whose gradients make one step: large batches in the memory of small ones
-    steps_per_execution: int = 1  # steps in one call of the compiled function; saves calls, for TPU and GPU
+    accumulate: int = 1  # batches averaged into one step: large batches in the memory of small ones
+    steps_per_execution: int = 1  # steps per call of the compiled function; fewer calls, for TPU and GPU
     epochs: int = 3
     steps: int = 0  # above zero: this many steps instead of epochs
-    validate_every: int = 0  # steps; 0: four times an epoch, whatever the size of the log
-    patience: int = 5  # validations without a better one before stopping
-    save_every_seconds: float = 30.0  # the state is saved at each validation too: what a kill can cost
+    validate_every: int = 0  # in steps; 0: four times per epoch
+    patience: int = 5  # validations without improvement before training stops
+    save_every_seconds: float = 30.0  # the most that a kill can lose; each validation saves the state too
 
     def __post_init__(self) -> None:
         """Refuse a value out of its range with an `InputError`."""
         check_ranges("optimizer", self, _RANGES)
 
     def steps_of(self, batches: int) -> int:
-        """How many steps a training has.
+        """Number of training steps.
 
         Args:
-            batches: of an epoch.
+            batches: batches per epoch.
         """
         return self.steps or max(1, math.ceil(self.epochs * batches / self.accumulate))
 
     def of_epoch(self, batches: int) -> "OptimizerConfig":
-        """The same settings with `validate_every` in steps, for epochs of so many batches."""
+        """The same settings with `validate_every` as a number of steps, for epochs of `batches` batches."""
         quarter = max(1, round(batches / self.accumulate / 4))
         return dataclasses.replace(self, validate_every=self.validate_every or quarter)
 
 
 def optimizer_of(stage: Any) -> OptimizerConfig:
-    """The optimizer in force with a stage's settings: a stage may have several, and then names one."""
+    """The optimizer settings that apply to a stage; a stage with several names one in `optimizer_name`."""
     settings: OptimizerConfig = getattr(stage, _name(stage))
     return settings
 
 
 def with_optimizer(stage: Stage, changed: Mapping[str, Any]) -> Stage:
-    """A stage's settings with other values for the optimizer that is in force.
+    """A stage's settings with other values for the optimizer that applies.
 
     Args:
-        stage: a dataclass.
-        changed: fields of `OptimizerConfig`.
+        stage: the settings, a dataclass.
+        changed: new values for fields of `OptimizerConfig`.
     """
     optimizer = dataclasses.replace(optimizer_of(stage), **changed)
     return dataclasses.replace(stage, **{_name(stage): optimizer})
@@ -93,18 +93,19 @@ def _name(stage: Any) -> str:
 
 
 def check_ranges(section: str, settings: Any, ranges: Sequence[tuple[str, float, float]]) -> None:
-    """See that settings lie within their ranges.
+    """Check that settings are within their ranges.
 
     Args:
-        section: its name in a TOML file.
+        section: name of the settings in a TOML file.
         settings: the dataclass.
-        ranges: name, least and greatest value of each number, or of each number of a tuple.
+        ranges: name, least and greatest value of each setting; for a tuple, of each number in it.
 
     Raises:
-        InputError: one does not.
+        InputError: a value is out of its range.
     """
     for name, least, most in ranges:
         value = getattr(settings, name)
         for each in value if isinstance(value, tuple) else (value,):
             if not least <= each <= most:
-                raise InputError(f"{section}.{name} lies within {least:g} and {most:g}, not at {each:g}")
+                expected = f"at least {least:g}" if most == math.inf else f"between {least:g} and {most:g}"
+                raise InputError(f"{section}.{name} must be {expected}; got {each:g}")

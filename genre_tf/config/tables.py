@@ -1,4 +1,4 @@
-"""Settings from tables of plain values, as TOML gives them."""
+"""Builds settings from tables of plain values, as TOML gives them."""
 
 import dataclasses
 import types
@@ -16,17 +16,16 @@ def from_table(kind: type[Settings], table: dict[str, Any], where: str) -> Setti
     Args:
         kind: the dataclass.
         table: names to values, as TOML gives them.
-        where: named in errors.
+        where: place of the table, for error messages.
 
     Raises:
-        InputError: an unknown key, a missing one that has no default, or a value of another type than the
-            setting's.
+        InputError: an unknown key, a missing key without a default, or a value of the wrong type.
     """
     hints = typing.get_type_hints(kind)
     values = {}
     for key, value in table.items():
         if key not in hints:
-            raise InputError(f"{where}: unknown key {key!r}; known here: {', '.join(hints)}")
+            raise InputError(f"{where}: unknown key {key!r}; known keys: {', '.join(hints)}")
         values[key] = _convert(hints[key], value, f"{where}: {key}")
     for each in dataclasses.fields(kind):  # type: ignore[arg-type]
         optional = each.default is not dataclasses.MISSING or each.default_factory is not dataclasses.MISSING
@@ -38,14 +37,14 @@ def from_table(kind: type[Settings], table: dict[str, Any], where: str) -> Setti
 def _convert(kind: Any, value: Any, where: str) -> Any:
     if dataclasses.is_dataclass(kind):
         if not isinstance(value, dict):
-            raise InputError(f"{where} is a table of settings, and {value!r} was given")
+            raise InputError(f"{where} must be a table of settings; got {value!r}")
         return from_table(typing.cast(type, kind), value, where)
     if isinstance(kind, types.GenericAlias):  # tuple[float, ...] and its like
         if not isinstance(value, list):
-            raise InputError(f"{where} takes a list, and {value!r} was given")
+            raise InputError(f"{where} must be a list; got {value!r}")
         return tuple(_convert(typing.get_args(kind)[0], each, where) for each in value)
     if kind is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
     if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
-        raise InputError(f"{where} takes a value of type {kind.__name__}, and {value!r} was given")
+        raise InputError(f"{where} must be of type {kind.__name__}; got {value!r}")
     return value

@@ -1,4 +1,4 @@
-"""Settings of what writes: the generator, its pretraining, the classifier of unsafe texts."""
+"""Settings of the writer, its pretraining and the safety classifier."""
 
 import dataclasses
 import math
@@ -10,14 +10,14 @@ from genre_tf.errors import InputError
 
 @dataclass(frozen=True, kw_only=True)
 class TaskSharesConfig:
-    """How much of what the writer learns is of each task; relative to each other, 0 leaves one out."""
+    """Share of each task in what the writer learns; relative to each other, 0 leaves a task out."""
 
-    title: float = 0.3  # from an abstract, for a reader or for nobody: what is asked for most
-    interest: float = 0.2  # a title from the reader alone: the histories hold most of all clicks
+    title: float = 0.3  # a title from an abstract, with or without a reader: requested most
+    interest: float = 0.2  # a title from the reader alone: histories hold most of all clicks
     plain: float = 0.25  # a title from nothing: short rows, the cheapest way to learn how news is worded
     summary: float = 0.1  # an abstract from title and category
     body: float = 0.1  # title and abstract: long, and half of it is the summary's task again
-    answer: float = 0.05  # titles that ask are few; more would only repeat them
+    answer: float = 0.05  # few titles are questions; a larger share would only repeat them
 
     def __post_init__(self) -> None:
         """Refuse a share below 0 with an `InputError`."""
@@ -45,40 +45,40 @@ _WRITING_RANGES = (
 
 @dataclass(frozen=True, kw_only=True)
 class WritingConfig:
-    """How a trained writer writes: in what is exported, in evaluation and in benches.
+    """How a trained writer writes: in exports, evaluation and benchmarks.
 
     Nothing here changes what is learned: `genre export` and `genre evaluate` read it from the run's
-    `config.toml`, where it may be changed after the training.
+    `config.toml`, where it may be changed after training.
     """
 
-    samples: int = 4  # texts of a request, of which the ranking chooses: each is one more row to decode
-    title_tokens: int = 32  # longest title, its end included; others may fill a quarter of `max_tokens`
+    samples: int = 4  # texts per request, which are then ranked; each is one more row to decode
+    title_tokens: int = 32  # longest title, end token included; other kinds may use a quarter of `max_tokens`
     strategy: str = "sample"  # or "greedy" (one text, always the same), "beam" (the likeliest ones)
-    # Sharper than the model: small models wander off in the tail of their distribution.
+    # Below 1, since small models wander off in the tail of their distribution.
     temperature: float = 0.7
-    top_k: int = 40  # likeliest tokens that are drawn from; 0: all
-    top_p: float = 0.9  # of these the fewest that reach this probability (Holtzman et al. 2020)
-    beam_width: int = 4  # beginnings kept at each step: at least the samples
-    beam_groups: int = 1  # above 1 texts differ more: each group shuns what earlier ones chose
-    length_penalty: float = 1.0  # of a beam: 1 compares means over tokens; above it longer texts win
-    diversity: float = 0.0  # nats for each earlier group that chose the same token; groups do nothing at 0
-    min_tokens: int = 4  # no title says anything in fewer
-    repetition_penalty: float = 1.0  # none: a headline has to repeat names; n-grams below hold loops back
-    no_repeat_ngram: int = 3  # no run of so many tokens twice; 0: no such rule
-    # As the tokenizer spells them, in any usual case, also within longer words. A word spelled in other
-    # tokens may still come: whatever must never be shown belongs into the safety list.
+    top_k: int = 40  # draws from the most likely tokens only; 0: from all
+    top_p: float = 0.9  # of these, from the fewest that reach this probability (Holtzman et al. 2020)
+    beam_width: int = 4  # hypotheses kept at each step; at least `samples`
+    beam_groups: int = 1  # above 1 texts differ more: each group avoids what earlier groups chose
+    length_penalty: float = 1.0  # beam only: 1 compares means over tokens; higher values favour longer texts
+    diversity: float = 0.0  # penalty in nats for each earlier group that chose the same token; 0: none
+    min_tokens: int = 4  # a shorter title says nothing
+    repetition_penalty: float = 1.0  # 1: no penalty, as headlines repeat names; `no_repeat_ngram` stops loops
+    no_repeat_ngram: int = 3  # no n-gram of this many tokens appears twice; 0: no limit
+    # As the tokenizer spells them, in any usual case, also within longer words. A word that is spelled with
+    # other tokens may still appear: what must never be shown belongs in the safety list.
     forbidden_words: tuple[str, ...] = ()
-    # In every text, such as a label of written ones; what does not come by itself fills the end of the room,
-    # and no text ends before.
+    # Appear in every text, for example to mark it as generated. Words that the model does not write by itself
+    # are put at the end of the longest text; no text ends without them.
     required_words: tuple[str, ...] = ()
-    draft_tokens: int = 0  # copied ahead from the source; a small model seldom goes on as its source does
+    draft_tokens: int = 0  # tokens drafted from the source; a small model seldom goes on as its source does
 
     def __post_init__(self) -> None:
-        """Refuse with an `InputError` what is out of its range or does not go together."""
+        """Raise an `InputError` for values that are out of range or in conflict."""
         check_ranges("generation.writing", self, _WRITING_RANGES)
         if self.strategy not in STRATEGIES:
             raise InputError(
-                f"no generation.writing.strategy {self.strategy!r}: use one of {', '.join(STRATEGIES)}"
+                f"generation.writing.strategy must be one of {', '.join(STRATEGIES)}; got {self.strategy!r}"
             )
         self._check_beam()
         self._check_words()
@@ -88,12 +88,12 @@ class WritingConfig:
             return
         if self.beam_width < self.samples or self.beam_width % self.beam_groups:
             raise InputError(
-                f"generation.writing.beam_width is at least samples ({self.samples}) and a multiple of "
-                f"beam_groups ({self.beam_groups}), not {self.beam_width}"
+                f"generation.writing.beam_width must be at least samples ({self.samples}) and a multiple of "
+                f"beam_groups ({self.beam_groups}); got {self.beam_width}"
             )
         if self.draft_tokens:
             raise InputError(
-                f"generation.writing.draft_tokens is {self.draft_tokens}: a beam takes no drafts, give 0"
+                f"generation.writing.draft_tokens must be 0 for strategy beam; got {self.draft_tokens}"
             )
 
     def _check_words(self) -> None:
@@ -103,7 +103,7 @@ class WritingConfig:
         forbidden = {word.strip().lower() for word in self.forbidden_words}
         for word in self.required_words:
             if word.strip().lower() in forbidden:
-                raise InputError(f"generation.writing both requires and forbids {word.strip()!r}")
+                raise InputError(f"generation.writing both requires and forbids {word.strip()!r}: keep one")
 
 
 _GENERATION_RANGES = (
@@ -115,7 +115,7 @@ _GENERATION_RANGES = (
     ("prefix_tokens", 1, math.inf),
     ("max_examples", 0, math.inf),
     ("shown_readers", 0, 100),
-    ("context_weight", 0.0, 0.99),  # a weight of 1 is the target's alone
+    ("context_weight", 0.0, 0.99),  # only the words of the target weigh 1
     ("dropout", 0.0, 0.9),
     ("drop_source", 0.0, 1.0),
     ("drop_reader", 0.0, 1.0),
@@ -129,8 +129,8 @@ class GenerationConfig:
     """The writer."""
 
     backbone: str = ""  # a language model by name; empty: a GPT-2 from scratch with a vocabulary of its own
-    trainable: str = "all"  # of it: none, lora R or all, which one from scratch needs
-    precision: str = "float32"  # of its layers in training; or "mixed_bfloat16", "mixed_float16"
+    trainable: str = "all"  # its trained part: none, lora R or all; a model from scratch needs all
+    precision: str = "float32"  # for its layers in training; or "mixed_bfloat16", "mixed_float16"
     # From scratch: a small model that sees much learns more in the same minutes than a larger one (measured).
     vocabulary_size: int = 4000
     layers: int = 3
@@ -138,23 +138,23 @@ class GenerationConfig:
     hidden: int = 192
     max_tokens: int = 256  # prompt and text together
     prefix_tokens: int = 4  # keys and values made from the reader, in every layer
-    dropout: float = 0.1  # of one from scratch; others bring their own
+    dropout: float = 0.1  # for a model from scratch; other backbones have their own
     tasks: TaskSharesConfig = field(default_factory=TaskSharesConfig)
-    context_weight: float = 0.2  # of the words of history and source in the loss: they are news too
-    drop_source: float = 0.2  # of rows with a reader: most of what is learned without one are other rows
-    drop_reader: float = 0.1  # of rows with a reader: nobody is a reader too
-    # Weight of the loss by which a title must be likelier before its own reader than before another one.
-    # 0: from scratch it hurts much (measured: perplexity 334 instead of 194 after 550 steps on a newsroom).
+    context_weight: float = 0.2  # weight of the words of history and source in the loss: they are news too
+    drop_source: float = 0.2  # share of rows with a reader that lose their source; many others have none
+    drop_reader: float = 0.1  # share of rows with a reader that lose it: requests come without a reader too
+    # Weight of the loss that makes a title more likely for its own reader than for another one. 0, since it
+    # hurts a model from scratch (measured: perplexity 334 instead of 194 after 550 steps on a newsroom).
     contrast: float = 0.0
-    contrast_rows: float = 0.125  # share of the rows that are read a second time for it: what it costs
+    contrast_rows: float = 0.125  # share of the rows that this loss reads a second time: its cost
     max_examples: int = 0  # 0: all
-    shown_readers: int = 4  # held-out ones whose titles TensorBoard shows at each validation; 0: none
+    shown_readers: int = 4  # held-out readers whose titles TensorBoard shows at each validation; 0: none
     writing: WritingConfig = field(default_factory=WritingConfig)  # after training
-    # Of a pretrained one, which must not forget: larger batches, a lower rate; for `all` give a tenth of it.
+    # For a pretrained backbone, which must not forget: larger batches, a lower rate; for `all` a tenth of it.
     adaptation: OptimizerConfig = field(
         default_factory=lambda: OptimizerConfig(learning_rate=5e-4, batch_size=32, epochs=2)
     )
-    # Many small updates beat few large ones from scratch (measured): some 15 minutes on two cores.
+    # From scratch, many small updates beat few large ones (measured); about 15 minutes on two cores.
     optimizer: OptimizerConfig = field(
         default_factory=lambda: OptimizerConfig(
             learning_rate=4e-3, batch_size=8, steps=6000, validate_every=1000, patience=10
@@ -163,11 +163,11 @@ class GenerationConfig:
 
     @property
     def optimizer_name(self) -> str:
-        """Which of the two is in force."""
+        """Which of the two optimizer settings applies: `adaptation` or `optimizer`."""
         return "adaptation" if self.backbone not in ("", "tiny") else "optimizer"
 
     def __post_init__(self) -> None:
-        """Refuse a value out of its range with an `InputError`: a training reads these after minutes."""
+        """Refuse a value out of its range with an `InputError`: training reads these only after minutes."""
         check_ranges("generation", self, _GENERATION_RANGES)
 
 
@@ -175,7 +175,7 @@ class GenerationConfig:
 class SafetyConfig:
     """The safety classifier."""
 
-    recall: float = 0.9  # of unsafe texts; a safe one held back costs little, for others stand beside it
+    recall: float = 0.9  # share of unsafe texts caught; a safe one held back costs little, others remain
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -184,22 +184,22 @@ class PretrainConfig:
 
     # By name; "new": from scratch; empty: a GPT-2 from scratch, or the news backbone's default for BERT.
     backbone: str = ""
-    vocabulary_size: int = 8000  # of a new model, with its special tokens
+    vocabulary_size: int = 8000  # for a new model, special tokens included
     layers: int = 6
     hidden: int = 384
     heads: int = 6
     max_tokens: int = 256  # positions of a new model, and tokens of a packed row
-    start_embeddings: bool = True  # of a new model from which tokens stand near each other, not at random
-    # Of a new GPT-2: its targets are at first what n-grams of so many tokens expect, and more and more the
-    # text's own next tokens; so many of the n-grams remain at the end. 0 tokens: none.
+    start_embeddings: bool = True  # new model: from co-occurrence of tokens instead of at random
+    # New GPT-2 only: its targets begin as the predictions of n-grams of this many tokens and move towards the
+    # text's own next tokens; `smoothing_end` is the share of the n-grams at the end. 0 tokens: no smoothing.
     smoothing_tokens: int = 4
     smoothing_end: float = 0.4
     dropout: float = 0.1
-    precision: str = "float32"  # of the matrix products; or "mixed_bfloat16", "mixed_float16"
-    validation_share: float = 0.1  # as `data.validation_share`: what a writer is validated on is not learned
-    masked_share: float = 0.15  # of BERT's tokens (Devlin et al. 2019)
-    checkpoint_rate: float = 1e-4  # learning rate of what is trained already: it must not forget
-    # 4 packed rows, some 1,000 tokens: small batches, more updates. A new GPT-2 takes higher rates badly: of
+    precision: str = "float32"  # for matrix products; or "mixed_bfloat16", "mixed_float16"
+    validation_share: float = 0.1  # as `data.validation_share`: a writer's validation texts are not learned
+    masked_share: float = 0.15  # share of BERT's tokens to mask (Devlin et al. 2019)
+    checkpoint_rate: float = 1e-4  # learning rate of a pretrained checkpoint, which must not forget
+    # 4 packed rows, about 1,000 tokens: small batches, more updates. High rates suit a new GPT-2 badly: of
     # 4e-3, 2e-3, 1e-3 and 5e-4 each was better than the one before (measured).
     optimizer: OptimizerConfig = field(
         default_factory=lambda: OptimizerConfig(learning_rate=7e-4, batch_size=4, epochs=3, weight_decay=0.1)

@@ -17,12 +17,12 @@ TEXT_FIELDS = ("news_id", "category", "subcategory", "title", "abstract")
 """The fields of an article that are text, in the order of the columns of `news.tsv`."""
 
 PUBLISHED_UNKNOWN = int(np.iinfo(np.int64).min)
-"""Stands in `ArticleTable.published` where nobody knows when an article was published."""
+"""Marks an unknown publishing time in `ArticleTable.published`."""
 
 
 @dataclass(frozen=True, slots=True)
 class Article:
-    """One news article; what a catalogue does not know is an empty string.
+    """One news article; unknown texts are empty strings.
 
     Args:
         news_id: unique in a catalogue.
@@ -51,7 +51,7 @@ class Article:
 
 @dataclass(frozen=True, slots=True)
 class Impression:
-    """What one reader was shown at one moment, and what he clicked.
+    """What one reader was shown at one moment, and what they clicked.
 
     Args:
         impression_id: unique within a log.
@@ -60,7 +60,7 @@ class Impression:
         history: article ids the reader clicked before, oldest first; empty for a new reader.
         candidates: article ids shown, in the order of the log.
         clicked: one flag per candidate; None for a log without labels.
-        signals: what the reader did beyond clicking, with articles of `history` and `candidates`; None for a
+        signals: what the reader did beyond clicking, for articles of `history` and `candidates`; None for a
             log without such a column.
     """
 
@@ -77,7 +77,7 @@ class Impression:
 class Split:
     """One folder of a data set: its articles, its log, and the faults of the rows that were skipped.
 
-    `bad_rows` is the number of these rows; of very many, not all faults are listed.
+    `bad_rows` is the number of these rows; if they are very many, not all faults are listed.
     """
 
     name: str
@@ -88,12 +88,12 @@ class Split:
 
     @property
     def labelled(self) -> bool:
-        """Whether the log tells which candidates were clicked (a log is wholly labelled or wholly not)."""
+        """Whether the log says which candidates were clicked; all of its rows are labelled, or none."""
         return bool(self.impressions) and self.impressions[0].clicked is not None
 
 
 PADDING_ARTICLE = Article("", "", "", "", "")
-"""Row 0 of every table: the padding of batches, and every article that is not known."""
+"""Row 0 of every table: the padding of batches, and every unknown article."""
 
 
 class ArticleTable:
@@ -148,7 +148,7 @@ class ArticleTable:
 
     @cached_property
     def known_ids(self) -> dict[str, str]:
-        """The ids of all articles but the padding one, by themselves: see `parse_behaviors`."""
+        """The ids of all articles except the padding one, each mapped to itself; see `parse_behaviors`."""
         return {news_id: news_id for news_id in self.news_ids[1:]}
 
     @cached_property
@@ -197,7 +197,7 @@ class ArticleTable:
                 # The length before each field keeps "ab"+"c" apart from "a"+"bc".
                 digest.update(len(encoded).to_bytes(8, "little"))
                 digest.update(encoded)
-        # Only where there is any, so that tables of texts alone keep the fingerprint of older versions.
+        # Only if any is known, so that tables of texts alone keep the fingerprint of older versions.
         if any(article.has_status for article in self.articles):
             digest.update(b"published, withdrawn")
             digest.update(self.published.astype("<i8").tobytes())

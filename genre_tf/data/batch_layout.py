@@ -1,4 +1,4 @@
-"""How a batch is laid out for the devices that train on it: cut among replicas, and of fixed shape."""
+"""How a batch is laid out for the devices that train on it: parts for replicas, and fixed shapes."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -13,7 +13,7 @@ RaggedTensor: Any = tf.RaggedTensor
 
 @dataclass(frozen=True, kw_only=True)
 class FixedShape:
-    """Sizes that every batch has, as a compiler for TPU needs them: nothing is padded to the longest.
+    """Fixed sizes of every batch, as a TPU compiler needs them, instead of padding to the longest row.
 
     Args:
         candidates: C. Of an impression with more, the clicked ones are kept first, then others at random.
@@ -31,11 +31,11 @@ class FixedShape:
         """The shape in which nothing is left out, or one with fewer articles.
 
         Args:
-            rows: of one replica's batch.
+            rows: rows of one replica's batch.
             max_history: H.
             candidates: C.
-            table: number of articles that there are, the padding article included.
-            articles: U; None: as many as could ever meet in a batch, `rows * (H + C) + 1` or all there are.
+            table: number of articles, the padding article included.
+            articles: U; None: the most that a batch can hold, `rows * (H + C) + 1` or all of them.
 
         Raises:
             InputError: too few articles for the candidates alone.
@@ -43,7 +43,7 @@ class FixedShape:
         least, most = (min(rows * width + 1, table) for width in (candidates, max_history + candidates))
         if articles is not None and articles < least:
             raise InputError(
-                f"{articles} articles do not hold the {rows} x {candidates} candidates of a batch: "
+                f"{articles} articles per batch cannot hold its {rows} x {candidates} candidates: "
                 f"give at least {least}"
             )
         return cls(candidates=candidates, articles=min(articles or most, most))
@@ -75,7 +75,7 @@ class BatchLayout:
         if self.fixed and batch_size % self.parts:
             raise InputError(
                 f"a batch of {batch_size} rows cannot be cut into {self.parts} equal parts: give a "
-                f"--batch-size that {self.parts} divides"
+                f"--batch-size divisible by {self.parts}"
             )
         return batch_size // self.parts
 
@@ -113,12 +113,12 @@ def cut_batches(batches: tf.data.Dataset, layout: BatchLayout) -> tf.data.Datase
 
 
 def fewer_candidates(log: dict[str, Any], draw: tf.Tensor, most: int) -> dict[str, Any]:
-    """Leaves out candidates of impressions that have too many: clicked ones stay, of the others some drawn.
+    """Leaves out candidates of impressions that have too many: keeps clicked ones and a draw of the others.
 
     Args:
         log: ragged columns of B impressions, among them labels float32 [B, None].
         draw: int64 [2], random seed of this batch.
-        most: candidates that are kept.
+        most: most candidates to keep.
 
     Returns:
         The columns; those of the candidates have at most `most` values a row, in their old order.

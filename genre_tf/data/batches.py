@@ -1,6 +1,6 @@
-"""Batches of impressions in which every article stands once: an article is then encoded once a step.
+"""Batches of impressions that hold every article once, so that an article is encoded once per step.
 
-The work after reading is TensorFlow's own (no Python per batch), so that it runs beside training.
+After reading, all work is done by TensorFlow (no Python per batch), so that it runs beside training.
 """
 
 from collections.abc import Mapping, Sequence
@@ -30,7 +30,7 @@ labels float32 [n, None], counters float32 [n, None, 9], impression int64 [n]; o
 history_weights float32 [n, None], label_weights float32 [n, None]."""
 
 Columns = Mapping[str, Sequence[npt.NDArray[np.float32]]]
-"""More of each candidate, by name: for every example float32 [c, ...]."""
+"""Further columns of the candidates, by name: for every example float32 [c, ...]."""
 
 # types-tensorflow does not know its class methods.
 RaggedTensor: Any = tf.RaggedTensor
@@ -61,14 +61,14 @@ def impression_batches(
             click, then k articles of the same impression that were shown and not clicked, drawn anew each
             epoch (some twice only where there are fewer than k); impressions without such an article or
             without a click are left out.
-        seed: of the order and of the draw; the same seed gives the same batches, epoch by epoch.
+        seed: random seed of order and draw; the same seed gives the same batches, epoch by epoch.
         shuffle: another order each epoch; otherwise the order of `examples`.
-        repeat: without end; otherwise one epoch each time the dataset is gone through.
+        repeat: repeat without end; otherwise each iteration over the dataset is one epoch.
         drop_remainder: leaves out a last batch that is not full.
-        start: leaves out so many batches at the beginning, at hardly any cost: where a training goes on.
-        layout: parts of each batch, for replicas, and fixed shapes, which leave out such a last batch too.
-        weighted: False leaves the weights of signals out: what a served model sees.
-        columns: what else goes with the candidates and into the batch, float32 [B, C, ...].
+        start: batches to skip at the beginning, at hardly any cost: where a training continues.
+        layout: parts of each batch, for replicas, and fixed shapes, which leave out a partial last batch too.
+        weighted: False leaves out the weights of signals, as a served model does.
+        columns: further columns of the candidates for the batch, float32 [B, C, ...].
 
     Returns:
         A dataset of dicts; U articles of the batch, longest history H, most candidates C:
@@ -79,11 +79,12 @@ def impression_batches(
             mask: bool [B, C], False where padded.
             counters: float32 [B, C, 9], in the order of `COUNTERS`.
             impression: int64 [B], row number of the impression in its split.
-            history_weights, label_weights: float32 [B, H], [B, C], of clicks with signals, others 1; or none.
+            history_weights, label_weights: float32 [B, H], [B, C], 1 for clicks without signals; absent in a
+                batch without signals.
 
     Raises:
-        InputError: there is nothing to make a batch of, or not one full batch of a fixed shape, or the parts
-            of such a batch would differ.
+        InputError: there are no examples to learn from, or fewer than one full batch of a fixed shape, or the
+            parts of such a batch would differ.
     """
     log = _columns(examples, columns or {}, weighted)
     rows, clicks = map(tf.constant, _rows_of(examples, negatives, batch_size if layout.fixed else 1))
@@ -108,14 +109,14 @@ def numbered_batches(
     start: int = 0,
     layout: BatchLayout = WHOLE,
 ) -> tf.data.Dataset:
-    """Groups rows into batches, and gives each batch a number of its own to draw negatives from.
+    """Groups rows into batches, and gives each batch its own random seed to draw negatives with.
 
     Args:
         rows: the rows in the order of one epoch.
         assemble: (columns of the rows..., int64 [2] random seed, int64 [] part) -> batch.
         batch_size: rows of a batch.
-        seed: of the numbers.
-        repeat: without end.
+        seed: random seed of these seeds.
+        repeat: repeat without end.
         drop_remainder: leaves out a last batch that is not full.
         start: number of the first batch that is made.
         layout: the parts of each batch, one after another; a fixed shape drops the remainder.
@@ -128,12 +129,12 @@ def numbered_batches(
     batches = tf.data.Dataset.zip(rows, draws)
     if repeat:
         batches = batches.repeat()
-    # AutoGraph would read and rewrite all that it calls, where there is nothing to convert.
+    # AutoGraph would rewrite every called function, although there is nothing to convert.
     plain = tf.autograph.experimental.do_not_convert(assemble)
     batches = cut_batches(batches.skip(start), layout).map(
         plain, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True
     )
-    if repeat:  # said, since the cutting hides it: a strategy asks all workers at each step if data is left
+    if repeat:  # stated, as cutting hides it: else a strategy asks all workers at each step if data is left
         batches = batches.apply(tf.data.experimental.assert_cardinality(tf.data.INFINITE_CARDINALITY))
     return batches.prefetch(tf.data.AUTOTUNE)
 
@@ -203,7 +204,7 @@ def assemble_batch(log: Log, part: tf.Tensor, max_history: int, layout: BatchLay
 
 
 def draw_negatives(labels: tf.RaggedTensor, click: tf.Tensor, draw: tf.Tensor, negatives: int) -> tf.Tensor:
-    """Draws shown and not clicked candidates of the same impression, without replacement as far as they go.
+    """Draws shown and not clicked candidates of an impression, without replacement while there are enough.
 
     Args:
         labels: float32 [B, None]; at least one zero in each row.
@@ -247,7 +248,7 @@ def _columns(examples: Sequence[ImpressionExample], more: Columns, weighted: boo
 
 def _values(example: ImpressionExample, name: str) -> Any:
     values = getattr(example, name)
-    if values is None:  # of a log without signals, beside others that have them
+    if values is None:  # an example without signals, beside others that have them
         return np.ones(len(getattr(example, WEIGHTS[name])), np.float32)
     return values
 
@@ -264,7 +265,7 @@ def _rows_of(
     ]
     if not pairs:
         raise InputError(
-            f"{len(examples)} impressions hold nothing to learn from: clicked and not clicked ones needed"
+            f"{len(examples)} impressions hold nothing to learn from: give clicked and unclicked articles"
         )
     check_full_batch(len(pairs), least)
     rows, clicks = np.asarray(pairs, np.int64).reshape(-1, 2).T
@@ -272,15 +273,15 @@ def _rows_of(
 
 
 def check_full_batch(rows: int, least: int) -> None:
-    """See that so many rows make one batch, where one that is not full is left out.
+    """Check that the rows fill one batch, as a partial batch is left out.
 
     Raises:
-        InputError: they do not.
+        InputError: they are too few.
     """
     if rows < least:
         raise InputError(
-            f"{rows} rows are less than one batch of {least}, and a fixed shape leaves out a batch "
-            "that is not full: give a smaller --batch-size"
+            f"{rows} rows are less than one batch of {least}, and with fixed shapes a partial batch is left "
+            "out: give a smaller --batch-size"
         )
 
 

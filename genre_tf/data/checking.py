@@ -22,14 +22,14 @@ class SplitReport:
         articles: usable articles.
         articles_with_abstract: share of them, 0 to 1.
         impressions: usable impressions.
-        labelled: whether the log tells the clicks.
+        labelled: whether the log has the clicks.
         readers: different readers.
         readers_without_history: readers, all of whose impressions have an empty history.
         clicks: clicked candidates.
         candidates: shown candidates.
-        signals: articles of a row of which the log tells dwell time, comments or shares; all rows together.
-        first: time of the oldest impression; None without any.
-        last: time of the newest.
+        signals: articles with dwell time, comments or shares, counted in each row.
+        first: time of the oldest impression; None if there is none.
+        last: time of the newest impression.
         bad_rows: rows with at least one fault.
         unusable_files: files that are missing, empty or unreadable.
         faults: all faults, up to the listing limit.
@@ -100,16 +100,16 @@ def check_data(data: Path, max_bad_rows: int = 0) -> CheckReport:
         The report.
 
     Raises:
-        InputError: no data set there, or a file whose rights forbid reading.
+        InputError: no data set in the folder, or a file that may not be read.
     """
     if max_bad_rows < 0:
-        raise InputError(f"--max-bad-rows is 0 or more, and {max_bad_rows} was given")
+        raise InputError(f"--max-bad-rows must be at least 0; got {max_bad_rows}")
     if not data.is_dir():
-        raise InputError(f"{data} is no folder; give a data set folder that holds train/{NEWS}")
+        raise InputError(f"{data} is not a folder; give a data set folder that holds train/{NEWS}")
     names = split_names(data)
     if not names:
         hint = (
-            "that is a split; give the folder around it" if find_file(data, BEHAVIORS) else "no split in it"
+            "this is a split; give the folder around it" if find_file(data, BEHAVIORS) else "no split in it"
         )
         raise InputError(
             f"{data}: {hint} (a data set holds folders such as train/ with {NEWS} and {BEHAVIORS})"

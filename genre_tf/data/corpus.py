@@ -41,7 +41,7 @@ class NewsTexts:
 
     @property
     def kinds(self) -> dict[str, tuple[str, ...]]:
-        """The kinds of which there are any, by name."""
+        """The kinds that have texts, by name."""
         return {name: found for name in ("titles", "abstracts") if (found := getattr(self, name))}
 
 
@@ -50,9 +50,9 @@ class Corpus:
     """Texts to learn, and newer ones to validate with.
 
     Attributes:
-        learned: of every article but those held out.
-        held_out: of the articles that only the newest part of the log shows.
-        article_ids: of all these articles.
+        learned: texts of every article except those held out.
+        held_out: texts of the articles that only the newest part of the log shows.
+        article_ids: ids of all these articles.
     """
 
     learned: NewsTexts
@@ -76,16 +76,16 @@ def read_corpus(
 ) -> Corpus:
     """Reads the articles of some splits and holds the newest out, by the first time that a log shows them.
 
-    Held out is the very set of articles that `genre train generation` holds out of the same log with the same
-    share and `max_history` (`genre_tf.data.text_examples.first_shown_in`): what a writer is validated on has
-    not been learned here either. Texts that an older article has word for word are not held out.
+    The held-out articles are those that `genre train generation` holds out of the same log with the same
+    share and `max_history` (`genre_tf.data.text_examples.first_shown_in`), so that a writer is not validated
+    on what was learned here. Texts that an older article has word for word are not held out.
 
     Args:
         data: folder of the data set.
-        splits: names of the splits; a reported one is none of them.
-        validation_share: newest share of the impressions; what they alone show is held out.
+        splits: names of the splits, without those to report on.
+        validation_share: newest share of the impressions; articles that only they show are held out.
         max_bad_rows: rows of each split that may be skipped.
-        max_history: the newest clicks of a history, which are all that a training sees of it.
+        max_history: newest clicks of a history that training sees.
 
     Raises:
         InputError: a wrong path or file, or nothing to learn or to hold out.
@@ -111,12 +111,12 @@ def read_corpus(
 def first_shown_at_the_end(
     impressions: Sequence[Impression], share: float, max_history: int
 ) -> frozenset[str]:
-    """Ids of the articles that the newest impressions show and no earlier one names, nor its history.
+    """Ids of articles that the newest impressions show and that no earlier impression or history holds.
 
     Args:
         impressions: in any order.
-        share: of them, newest by time; those of one moment stay together.
-        max_history: clicks of a history that count, the newest.
+        share: share of the impressions, newest by time; those of one moment stay together.
+        max_history: newest clicks of a history that count.
     """
     seconds = [round((each.time - _EPOCH).total_seconds()) for each in impressions]
     first = first_of_validation(seconds, share) if impressions else None
@@ -133,7 +133,7 @@ def first_shown_at_the_end(
 
 
 def read_unseen(data: Path, split: str, corpus: Corpus, max_bad_rows: int = 0) -> NewsTexts:
-    """Texts of another split's articles that are in no split of the corpus, nor their texts.
+    """Texts of another split's articles; articles and texts of the corpus are left out.
 
     Raises:
         InputError: a wrong path or file, or no such article.
@@ -145,6 +145,6 @@ def read_unseen(data: Path, split: str, corpus: Corpus, max_bad_rows: int = 0) -
     )
     if not texts.titles:
         raise InputError(
-            f"{data / split} has no article that is not in the training data: give a later split"
+            f"{data / split} has no articles beyond those of the training data: give a later split"
         )
     return texts

@@ -1,6 +1,6 @@
-"""Live popularity: clicks, views and age of every article, knowing only the past.
+"""Live popularity: clicks, views and age of every article, from the past alone.
 
-Counters that look into the future add 4 AUC points from nowhere, which no live system sees again.
+Counters that look into the future add 4 points of AUC in evaluation, which no live system can reach.
 """
 
 from collections.abc import Iterable, Sequence
@@ -49,7 +49,7 @@ class Counters:
 
     def __init__(self) -> None:
         self.newest: datetime | None = None
-        # An article's counts are of the time of its newest event; row 0 stands for all that are not known.
+        # An article's counts are as of its newest event; row 0 stands for all unknown articles.
         self._row_of: dict[str, int] = {}
         self._counts = np.zeros((1, len(COUNTS)))  # [rows, 8]
         self._counted_at = np.zeros(1, np.int64)
@@ -75,12 +75,12 @@ class Counters:
         return self._whole("views")
 
     def copy(self) -> "Counters":
-        """Counters that know the same and may learn other things."""
+        """Independent counters of the same state."""
         self._count_waiting()
         return deepcopy(self)
 
     def publish(self, articles: Iterable[Article]) -> None:
-        """Learns when articles were published; their age is counted from then, or from an earlier view.
+        """Takes in when articles were published; their age is counted from then, or from an earlier view.
 
         Args:
             articles: those without a time change nothing.
@@ -109,7 +109,7 @@ class Counters:
 
         Args:
             news_ids: C article ids.
-            time: the moment; later than everything observed.
+            time: the moment; must be later than everything observed.
 
         Returns:
             float32 [C, 9], in the order of `COUNTERS`; zeros for an article never shown nor published.
@@ -126,8 +126,8 @@ class Counters:
         """Raises an `InputError` if something at or after a moment was observed."""
         if self.newest is not None and time <= self.newest:
             raise InputError(
-                f"the counters already know what happened at {self.newest}, and were asked about {time}: "
-                "they would look into the future. Give logs in the order of time, without overlap"
+                f"the counters already include events at {self.newest} and cannot be used for {time}: they "
+                "would look into the future. Give logs in the order of time, without overlap"
             )
 
     def state(self, news_ids: Sequence[str]) -> CounterState:
@@ -145,11 +145,11 @@ class Counters:
         return CounterState(counts, self._first[rows], newest)
 
     def replace(self, news_ids: Sequence[str], state: CounterState) -> None:
-        """Takes over what is now known of N articles.
+        """Replaces what is known of N articles.
 
         Args:
             news_ids: their ids, each once.
-            state: of these articles, later than what was known before.
+            state: what is known of these articles, later than what was known before.
         """
         self._count_waiting()
         known = (state.first != UNKNOWN_TIME).tolist()
@@ -176,11 +176,11 @@ class Counters:
             file: the `.npz` file.
 
         Raises:
-            InputError: there is no such file, or it holds no counters, or those of another version.
+            InputError: the file is missing, or holds no counters or those of another version.
         """
         counters = cls()
         try:
-            # Opened here: NumPy leaves the file open when it is no archive.
+            # Opened here: NumPy leaves the file open if it is not an archive.
             with file.open("rb") as stream, np.load(stream, allow_pickle=False) as arrays:
                 news_ids, newest = arrays["news_ids"].tolist(), arrays["newest_seconds"].tolist()
                 written_as = int(arrays["format"]) if "format" in arrays else 1
@@ -246,20 +246,20 @@ class Counters:
 def impression_counters(
     impressions: Sequence[Impression], counters: Counters
 ) -> list[npt.NDArray[np.float32]]:
-    """What was known about each impression's candidates just before it; strictly past.
+    """What was known about each impression's candidates just before it, strictly from the past.
 
-    Impressions of the same time do not know each other. To let a log see earlier logs that overlap with it,
-    pass them all in one sequence and take the rows of the log.
+    Impressions of the same time do not count for each other. To let a log see earlier logs that overlap with
+    it, pass them all in one sequence and take the rows of the log.
 
     Args:
         impressions: a log in any order.
-        counters: what is known before the log; afterwards knows the whole log.
+        counters: what is known before the log; afterwards they include the whole log.
 
     Returns:
         float32 [C, 9] for each impression, in the order of the log.
 
     Raises:
-        InputError: the counters know something that is not earlier than the log.
+        InputError: the counters include events that are not earlier than the log.
     """
     if not impressions:
         return []

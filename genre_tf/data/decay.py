@@ -1,4 +1,4 @@
-"""What is counted of an article, and how counts decay: each click and view halves with every half-life."""
+"""What is counted for an article, and how counts decay: each click and view halves with every half-life."""
 
 from dataclasses import dataclass
 
@@ -18,15 +18,15 @@ COUNTERS = (
     "views_6h",
     "views_24h",
 )
-"""What is counted of an article; `clicks_6h` are its clicks, each halved for every 6 hours since."""
+"""The counters of an article; `clicks_6h` are its clicks, each halved for every 6 hours since then."""
 
 HALF_LIVES_HOURS = (1, 6, 24)
 
 COUNTS = tuple(name for name in COUNTERS if name != "age_hours")
-"""The counters that events add to, in the order of `CounterState.counts`: two whole ones, six halved ones."""
+"""The counters that events add to, in the order of `CounterState.counts`: two plain and six halved ones."""
 
 UNKNOWN_TIME = PUBLISHED_UNKNOWN
-"""Stands where no time is known: the smallest int64."""
+"""Marks an unknown time: the smallest int64."""
 
 HOUR_SECONDS = 3600
 
@@ -55,7 +55,7 @@ class CounterState:
 
 
 def remaining(seconds: npt.ArrayLike) -> Floats:
-    """The part of a click or view that still counts so many seconds later.
+    """The part of a click or view that still counts after some seconds.
 
     Args:
         seconds: [...].
@@ -67,7 +67,7 @@ def remaining(seconds: npt.ArrayLike) -> Floats:
 
 
 def halved(counts: npt.ArrayLike, seconds: npt.ArrayLike) -> Floats:
-    """What is left of halved clicks and views so many seconds later.
+    """What is left of halved clicks and views after some seconds.
 
     Args:
         counts: [..., 6].
@@ -84,8 +84,8 @@ def counter_columns(counts: npt.ArrayLike, seconds: npt.ArrayLike, ages: npt.Arr
 
     Args:
         counts: [..., 8], as in `CounterState`.
-        seconds: [...], since the counts were taken; negative ones are 0.
-        ages: [...], as of `age_seconds`.
+        seconds: [...], since the counts were taken; negative values count as 0.
+        ages: [...], from `age_seconds`.
 
     Returns:
         float64 [..., 9], in the order of `COUNTERS`.
@@ -109,11 +109,11 @@ def earliest(*times: Ints) -> Ints:
 
 
 def decayed(counters: npt.NDArray[np.float32], hours: float) -> npt.NDArray[np.float32]:
-    """Counters of some articles so many hours later, if nothing has happened since.
+    """Counters of some articles some hours later, if nothing has happened since.
 
     Args:
         counters: float32 [N, 9]; the age of an article under embargo may be negative.
-        hours: since they were taken.
+        hours: hours since they were taken.
 
     Returns:
         float32 [N, 9]; an article that was neither shown nor published has no age then either.
@@ -124,11 +124,11 @@ def decayed(counters: npt.NDArray[np.float32], hours: float) -> npt.NDArray[np.f
 def merged(
     before: npt.NDArray[np.float32], hours: float, log: npt.NDArray[np.float32]
 ) -> npt.NDArray[np.float32]:
-    """Counters that know what was known before and what a later log adds.
+    """Earlier counters and those of a later log, added up.
 
     Args:
         before: float32 [N, 9].
-        hours: from when they were taken to the moment of `log`.
+        hours: hours from when they were taken to the moment of `log`.
         log: float32 [N, 9], of the log alone.
 
     Returns:

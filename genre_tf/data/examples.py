@@ -13,7 +13,7 @@ from genre_tf.data.counters import Counters, impression_counters
 from genre_tf.data.signals import DEFAULTS, click_weights
 
 WEIGHTS = {"history_weights": "history", "label_weights": "labels"}
-"""What examples of a log with signals have besides, and what each weighs."""
+"""Further columns of examples of a log with signals, and the column that each one weights."""
 
 _EPOCH = datetime(1970, 1, 1)
 
@@ -30,9 +30,9 @@ class ImpressionExample:
         candidates: int32 [c], rows; 0 where the table does not know the article.
         labels: float32 [c], 1 for a click; zeros for a log without labels.
         counters: float32 [c, 9], in the order of `COUNTERS`.
-        history_weights: float32 [h], how much each click of the history counts, 1 where nothing is known of
-            it; None: 1 everywhere, as in a log without signals.
-        label_weights: float32 [c], the same of the clicked candidates, 1 for all others; None likewise.
+        history_weights: float32 [h], how much each click of the history counts, 1 where no signals are known;
+            None: 1 everywhere, as in a log without signals.
+        label_weights: float32 [c], the same for the clicked candidates, 1 for all others; None likewise.
     """
 
     impression: int
@@ -59,10 +59,10 @@ def build_example(
     Args:
         number: row number of the impression in its split.
         impression: the impression.
-        table: knows the articles' rows.
+        table: gives the articles' rows.
         counters: float32 [c, 9], what was known before the impression.
         max_history: the newest clicks that are kept.
-        signals: what makes a weight of dwell time, comments and shares.
+        signals: how dwell time, comments and shares become weights.
 
     Returns:
         The example.
@@ -97,16 +97,16 @@ def build_examples(
 
     Args:
         split: the log.
-        table: knows the articles' rows; usually built of this split among others.
-        counters: what is known before the log; afterwards knows the whole log, and when the table's articles
-            were published.
+        table: gives the articles' rows; usually built from this split and others.
+        counters: what is known before the log; afterwards they include the whole log, and when the table's
+            articles were published.
         max_history: the newest clicks that are kept of each history.
 
     Returns:
         One example per impression, in the order of the log, readers without history included.
 
     Raises:
-        InputError: the counters know something that is not earlier than the log.
+        InputError: the counters include events that are not earlier than the log.
     """
     counters.publish(table.articles)
     known = impression_counters(split.impressions, counters)
@@ -156,5 +156,5 @@ def first_of_validation(
 
 
 def validation_size(impressions: int, validation_share: float) -> int:
-    """Impressions to hold out; those of the same moment as the oldest of them come on top."""
+    """Number of impressions to hold out, not counting others of the same moment as the oldest of them."""
     return round(impressions * validation_share)

@@ -73,10 +73,10 @@ class FaultPolicy:
         """A policy for `--max-bad-rows`.
 
         Raises:
-            InputError: a negative number.
+            InputError: the number is negative.
         """
         if max_bad_rows < 0:
-            raise InputError(f"--max-bad-rows is 0 or more, and {max_bad_rows} was given")
+            raise InputError(f"--max-bad-rows must be at least 0; got {max_bad_rows}")
         return cls(max_bad_rows)
 
     def reject(self, faults: list[Fault]) -> None:
@@ -86,7 +86,7 @@ class FaultPolicy:
             faults: every fault of the row; at least one.
 
         Raises:
-            InputError: when the row is one more than may be skipped, or a whole file is unusable.
+            InputError: more rows are bad than may be skipped, or a whole file is unusable.
         """
         room = MAX_LISTED_FAULTS - len(self.faults)
         self.faults.extend(faults[:room])

@@ -1,4 +1,4 @@
-"""Locks that end with their process, whatever becomes of it; on regular files: NFS has none for folders."""
+"""Locks that end with their process, however it ends; on regular files, as NFS cannot lock folders."""
 
 import fcntl
 import os
@@ -9,14 +9,14 @@ def hold(file: Path, *, create: bool = False, wait: bool = True) -> int | None:
     """Lock a file against every other holder, also on another machine of the same NFS.
 
     Args:
-        file: it; opened for writing, without which NFS grants no exclusive lock, or for reading where another
-            user's may only be read, which is enough on a disk of this machine.
-        create: make it if it is absent.
-        wait: until another holder lets go.
+        file: the file to lock; opened for writing, which NFS needs for an exclusive lock, or for reading if
+            it is another user's and may only be read, which is enough on a disk of this machine.
+        create: create it if it is missing.
+        wait: wait until another holder releases it.
 
     Returns:
-        A descriptor; closing it lets go. None where there is no such file or folder, another holds it and
-        `wait` is false, or its holder removed it before it let go.
+        A descriptor; closing it releases the lock. None if there is no such file or folder, if another holds
+        the lock and `wait` is false, or if its holder removed the file before releasing it.
 
     Raises:
         OSError: it cannot be opened, or its file system has no locks.
@@ -27,7 +27,7 @@ def hold(file: Path, *, create: bool = False, wait: bool = True) -> int | None:
         return None
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
-        # What was opened may have been removed before it was locked: a lock on it would keep nobody out.
+        # The file may have been removed before it was locked: a lock on it would keep nobody out.
         if os.path.samestat(os.fstat(descriptor), file.stat()):
             return descriptor
     except (BlockingIOError, FileNotFoundError):
@@ -43,6 +43,6 @@ def _opened(file: Path, create: bool) -> int:
     try:
         return os.open(file, os.O_RDWR | (os.O_CREAT if create else 0), 0o666)
     except PermissionError:
-        if not file.exists():  # it is the folder that may not be written, and nobody will make the file
+        if not file.exists():  # the folder may not be written, so nobody can create the file
             raise
         return os.open(file, os.O_RDONLY)

@@ -14,7 +14,7 @@ LABELS = {"safe": False, "0": False, "unsafe": True, "1": True}
 
 @dataclass(frozen=True)
 class LabelledTexts:
-    """Different texts and what was said of them.
+    """Distinct texts and their labels.
 
     Args:
         texts: n texts.
@@ -30,8 +30,8 @@ def read_labelled_texts(file: Path, policy: FaultPolicy) -> LabelledTexts:
 
     Args:
         file: UTF-8, gzipped if its name ends in `.gz`; labels are safe or 0, and unsafe or 1. Blank lines are
-            skipped; a text that comes again with its label counts once.
-        policy: decides what a faulty line does: one without a tab, with another label, without text, or
+            skipped; a text that is repeated with its label counts once.
+        policy: decides what happens to a faulty line: one without a tab, with another label, without text, or
             with a text that had the other label before.
 
     Raises:
@@ -53,9 +53,9 @@ def read_labelled_texts(file: Path, policy: FaultPolicy) -> LabelledTexts:
 def _fault(label: str, text: str, found: dict[str, tuple[bool, int]]) -> tuple[str, str] | None:
     """Field and message of what is wrong with a line; None for nothing."""
     if label.lower() not in LABELS:
-        return "label", f"{shown(label)} is none; give safe or unsafe (0 or 1), a tab, and the text"
+        return "label", f"{shown(label)} is not a label; give safe or unsafe (0 or 1), a tab, and the text"
     if not text:
-        return "text", "there is none; give the label, a tab, and the text"
+        return "text", "is missing; give the label, a tab, and the text"
     earlier = found.get(text)
     if earlier is not None and earlier[0] != LABELS[label.lower()]:
         return "label", f"line {earlier[1]} has the same text with the other label; keep one of them"

@@ -41,7 +41,7 @@ def find_file(folder: Path, name: str) -> Path | None:
         The path, or None if there is neither.
 
     Raises:
-        InputError: both are there, so that it is not clear which is meant.
+        InputError: both are there, so it is unclear which one is meant.
     """
     found = [path for path in (folder / name, folder / f"{name}.gz") if path.exists()]
     if len(found) == 2:
@@ -54,7 +54,7 @@ def read_lines(path: Path, policy: FaultPolicy) -> Iterator[tuple[int, str]]:
 
     Args:
         path: a UTF-8 text file, gzipped if its name ends in `.gz`.
-        policy: decides what a line that is too long or not UTF-8 does.
+        policy: decides what happens to a line that is too long or not UTF-8.
 
     Yields:
         The 1-based line number and the text without its line end.
@@ -79,18 +79,18 @@ def read_lines(path: Path, policy: FaultPolicy) -> Iterator[tuple[int, str]]:
         policy.reject([whole_file_fault(path, undecompressed(number, error))])
     except OSError as error:
         raise InputError(
-            f"{path} cannot be read: {error.strerror or error}; check the path and its rights"
+            f"{path} cannot be read: {error.strerror or error}; check the path and its permissions"
         ) from None
     if number == 0:
         policy.reject([whole_file_fault(path, EMPTY)])
 
 
 def raw_lines(stream: BinaryIO | gzip.GzipFile, limit: int) -> Iterator[tuple[bytes, int]]:
-    """Cuts a stream into lines, from where it stands.
+    """Cuts a stream into lines, from its present position.
 
     Args:
         stream: decompressed bytes.
-        limit: bytes after which the rest of an endless line is not read any more.
+        limit: bytes after which the rest of an endless line is not read.
 
     Yields:
         A line with its end, or the first `MAX_LINE_BYTES` of a longer one; and the bytes read so far.
@@ -139,7 +139,7 @@ def skip_line(stream: BinaryIO | gzip.GzipFile, limit: int) -> int:
 
 
 def undecompressed(lines: int, error: Exception) -> str:
-    """The message for a file that breaks off: lines read before, and the error."""
+    """The message for a file that cannot be read to its end: lines read before, and the error."""
     return f"cannot be decompressed after line {lines} ({error}); copy it again"
 
 

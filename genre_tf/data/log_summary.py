@@ -1,4 +1,4 @@
-"""What the manifest says of a prepared log, added up example by example in any order."""
+"""What the manifest says about a prepared log, added up example by example in any order."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
@@ -11,14 +11,14 @@ from genre_tf.errors import InputError
 
 @dataclass(frozen=True)
 class SplitSummary:
-    """What is in one split; the fields stand in the manifest in this order.
+    """What is in one split; the manifest has the fields in this order.
 
     Args:
         impressions: examples.
         candidates: shown articles of all of them.
         clicks: clicked ones.
-        first_hours: time of the oldest, in hours since 1970; None without any.
-        last_hours: time of the newest.
+        first_hours: time of the oldest impression, in hours since 1970; None if there is none.
+        last_hours: time of the newest impression.
     """
 
     impressions: int = 0
@@ -35,7 +35,7 @@ class SplitSummary:
 
     @classmethod
     def merged(cls, summaries: Iterable["SplitSummary"]) -> Self:
-        """The summary of everything that several summaries know."""
+        """The sum of several summaries."""
         impressions = candidates = clicks = 0
         first: float | None = None
         last: float | None = None
@@ -55,7 +55,7 @@ class LogSummary:
 
     Args:
         splits: by name; a split without examples may be missing.
-        signals: whether it tells what readers did beyond clicking.
+        signals: whether it has what readers did beyond clicking.
     """
 
     splits: Mapping[str, SplitSummary]
@@ -70,29 +70,31 @@ def require_labels(labelled: bool, folder: Any) -> None:
     """Refuses a log without clicks.
 
     Args:
-        labelled: whether the log tells what was clicked.
-        folder: of the split, for the message.
+        labelled: whether the log has the clicks.
+        folder: folder of the split, for the message.
 
     Raises:
         InputError: it does not.
     """
     if not labelled:
-        raise InputError(f"the log of {folder} has no clicks to learn from; give N1-0 N2-1 labels")
+        raise InputError(
+            f"the log of {folder} has no clicks to learn from; label its articles, as in N1-0 N2-1"
+        )
 
 
 def require_training(impressions: int, to_train_on: int, validation_share: float) -> None:
     """Refuses a log that is too small to split.
 
     Args:
-        impressions: of the whole log.
-        to_train_on: those that validation leaves.
-        validation_share: what was asked for.
+        impressions: number of impressions of the whole log.
+        to_train_on: number of impressions that validation leaves.
+        validation_share: the requested share.
 
     Raises:
         InputError: validation leaves none.
     """
     if not to_train_on:
         raise InputError(
-            f"{impressions} impressions leave none to train on beside a validation share of "
-            f"{validation_share}; give a longer log or a smaller share"
+            f"a validation share of {validation_share} leaves none of the {impressions} impressions to train "
+            "on; give a longer log or a smaller share"
         )

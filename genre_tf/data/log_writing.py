@@ -1,4 +1,4 @@
-"""The log of a data set as example files, written by one process that reads it twice and never holds it."""
+"""Writes a log as example files in one process, which reads it twice and never holds all of it."""
 
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -21,21 +21,21 @@ from genre_tf.data.signals import DEFAULTS
 from genre_tf.errors import InputError
 
 OPEN_SHARDS = 128
-"""Shards of each split written at a time, in one reading of the log: a process may open some 1000 files."""
+"""Shards of each split written in one reading of the log: a process may open some 1000 files."""
 
 
 @dataclass(frozen=True)
 class LogTask:
-    """What is to be made of a log.
+    """A log, and how to prepare it.
 
     Args:
         log: the behaviours file.
         table: every article of the split's news file.
         policy: what to do with faulty rows; gets the faults.
         max_history: newest clicks kept of each history.
-        validation_share: newest share of the impressions, kept apart for validation.
-        shards: files for each of training and validation.
-        signals: what makes a weight of dwell time, comments and shares.
+        validation_share: newest share of the impressions, held out for validation.
+        shards: files per split (training, validation).
+        signals: how dwell time, comments and shares become weights.
         earlier: counters as of the end of an earlier log; None: nothing is known before this one.
     """
 
@@ -55,14 +55,14 @@ def write_log(task: LogTask, folder: Path) -> LogSummary:
     The first reading finds faults, times and counters; the next one makes the examples.
 
     Args:
-        task: what to make of which log.
+        task: the log, and how to prepare it.
         folder: where to write.
 
     Returns:
         What was written.
 
     Raises:
-        InputError: faults that the policy does not pass, or a log that cannot be learnt from.
+        InputError: more faults than the policy allows, or a log that cannot be trained on.
         OSError: the folder cannot be written.
     """
     views, labelled, signals = LoggedViews(task.table, task.earlier), False, False
@@ -100,7 +100,7 @@ def _write_shards(
             for split in SPLITS
             for shard in shards
         }
-        # The faults were told at the first reading.
+        # The first reading reported the faults.
         for number, impression in enumerate(_impressions(task, FaultPolicy(None))):
             shard = shard_of(number, task.shards)
             if shard not in shards:
@@ -116,8 +116,8 @@ def _require_later(task: LogTask, first: int) -> None:
     newest = None if task.earlier is None else task.earlier.newest
     if newest is not None and epoch_time(first) <= newest:
         raise InputError(
-            f"the log of {task.log.parent} begins at {epoch_time(first)}, and the earlier log, which it goes "
-            f"on from, ends at {newest}: give a log that begins after it"
+            f"the log of {task.log.parent} begins at {epoch_time(first)}, but the earlier log that it "
+            f"continues ends at {newest}: give a log that begins after it"
         )
 
 

@@ -1,4 +1,4 @@
-"""The counters of a whole log in little memory: some 30 bytes for each article that it shows."""
+"""The counters of a whole log in little memory: about 30 bytes for each view."""
 
 from array import array
 
@@ -14,10 +14,10 @@ _BLOCK_IMPRESSIONS = 4096
 
 
 class LoggedViews:
-    """What the counters need of a log, in its order; gives what `impression_counters` gives.
+    """Collects what the counters need from a log, in its order; gives the results of `impression_counters`.
 
     Args:
-        table: knows every article of the log, and when it was published, where anyone knows.
+        table: every article of the log, with its publishing time where it is known.
         earlier: what is known before the log, all of it older; None: nothing.
     """
 

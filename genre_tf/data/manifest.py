@@ -15,7 +15,7 @@ COUNTERS_FILE = "counters.npz"
 SPLITS = ("train", "validation")
 
 FORMAT = 2
-"""Raised when the records change, so that folders of an older program are made anew."""
+"""Raised when the records change, so that folders of an older program are prepared again."""
 
 Manifest = dict[str, Any]
 
@@ -42,13 +42,13 @@ def shard_paths(folder: Path, split: str) -> list[Path]:
     """
     manifest = load_manifest(folder)
     if split not in SPLITS:
-        raise InputError(f"a prepared folder holds {' and '.join(SPLITS)}, and {split!r} was asked for")
+        raise InputError(f"the split of a prepared folder must be {' or '.join(SPLITS)}; got {split!r}")
     shards = manifest["settings"]["shards"]
     return [folder / shard_name(split, shard, shards) for shard in range(shards)]
 
 
 def damaged(path: Path) -> InputError:
-    """The error for a file of a prepared folder that is not as it was written."""
+    """The error for a file of a prepared folder that is missing or has changed."""
     return InputError(f"{path} is missing or damaged; run `genre prepare` again with --overwrite")
 
 
@@ -64,7 +64,7 @@ def input_fingerprints(data: Path, split: str) -> dict[str, str]:
 
 
 def output_fingerprints(folder: Path) -> dict[str, dict[str, Any]]:
-    """Size in bytes and SHA-256 of every file of a prepared folder but the manifest, by name."""
+    """Size in bytes and SHA-256 of every file of a prepared folder except the manifest, by name."""
     paths = sorted(path for path in folder.iterdir() if path.name != MANIFEST_FILE)
     return {path.name: {"bytes": path.stat().st_size, "sha256": file_fingerprint(path)} for path in paths}
 
@@ -100,13 +100,13 @@ def load_manifest(folder: Path) -> Manifest:
         `bad_rows` and `faults`; `signals`, true, where the examples have weights.
 
     Raises:
-        InputError: the folder is not there, not prepared, or of another version of this program.
+        InputError: the folder is missing, not prepared, or of another version of this program.
     """
     try:
         manifest = json.loads((folder / MANIFEST_FILE).read_text(encoding="utf-8"))
     except (FileNotFoundError, NotADirectoryError):
         raise InputError(
-            f"{folder} is no prepared folder (no {MANIFEST_FILE}); run `genre prepare`"
+            f"{folder} is not a prepared folder (no {MANIFEST_FILE}); run `genre prepare`"
         ) from None
     except (OSError, ValueError) as error:
         raise InputError(
@@ -130,7 +130,7 @@ def is_current(folder: Path, settings: dict[str, Any], inputs: dict[str, str], m
     """Whether a folder holds, undamaged, what these settings make of these inputs.
 
     Args:
-        folder: perhaps a prepared folder.
+        folder: folder to look at.
         settings: as the manifest keeps them.
         inputs: fingerprints of the input files.
         max_bad_rows: rows that may be skipped now.

@@ -1,4 +1,4 @@
-"""Masked language modelling: which words are hidden, and what stands in their place."""
+"""Masked language modelling: which words are hidden, and what replaces them."""
 
 from dataclasses import dataclass
 
@@ -6,7 +6,7 @@ import numpy as np
 import numpy.typing as npt
 
 MASK_SHARE, KEEP_SHARE = 0.8, 0.1
-"""Of the chosen tokens: replaced by the mask, left as they are; the others become a random token."""
+"""Shares of the chosen tokens that become the mask and that stay as they are; the others become random."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -14,9 +14,9 @@ class Masking:
     """How tokens are hidden.
 
     Attributes:
-        share: of the tokens of each row, special ones not counted.
+        share: share of tokens to hide in each row, special ones not counted.
         mask_id: stands for a hidden token.
-        begins_word: bool [vocabulary], whether a token begins a word (a piece that goes on begins none).
+        begins_word: bool [vocabulary], whether a token begins a word (a continuing piece does not).
         special: bool [vocabulary], tokens that are neither hidden nor drawn.
     """
 
@@ -26,7 +26,7 @@ class Masking:
     special: npt.NDArray[np.bool_]
 
     def places(self, width: int) -> int:
-        """The most tokens that are hidden in a row of so many."""
+        """The most tokens that are hidden in a row of `width` tokens."""
         return max(1, round(self.share * width))
 
 
@@ -40,8 +40,8 @@ def mask_words(
 
     Args:
         ids: tokens of a row, int32 [n].
-        masking: how.
-        random: draws.
+        masking: how tokens are hidden.
+        random: the generator that draws.
 
     Returns:
         The ids as the model sees them, int32 [n]; the places to be predicted, int64 [k], ascending.
@@ -51,7 +51,7 @@ def mask_words(
     ordinary = np.flatnonzero(~masking.special[ids])
     if not len(ordinary):
         return ids.copy(), ordinary
-    # A piece after a special token begins a word whatever it is: a cut text may begin within one.
+    # A piece after a special token always begins a word: a cut text may begin within one.
     begins = masking.begins_word[ids[ordinary]] | (np.diff(ordinary, prepend=-2) > 1)
     words = np.split(ordinary, np.flatnonzero(begins)[1:])
     budget = max(1, round(masking.share * len(ordinary)))

@@ -1,7 +1,7 @@
 """Reads MIND's files: `news.tsv` and `behaviors.tsv`, plain or gzipped, labelled or not.
 
-A sixth column of `behaviors.tsv`, which MIND does not have, may tell what readers did beyond clicking: see
-`genre_tf.data.signals`. A ninth and a tenth column of `news.tsv` may tell when an article was published and
+A sixth column of `behaviors.tsv`, which MIND does not have, may hold what readers did beyond clicking: see
+`genre_tf.data.signals`. A ninth and a tenth column of `news.tsv` may hold when an article was published and
 whether it was withdrawn.
 
 Format: https://github.com/msnews/msnews.github.io/blob/master/assets/doc/introduction.md
@@ -51,18 +51,18 @@ def split_files(data: Path, name: str) -> tuple[Path, Path]:
         Paths of the news and of the behaviours file.
 
     Raises:
-        InputError: a folder or a file is not there; names what is.
+        InputError: a folder or a file is missing; the message names what is there.
     """
     folder = data / name
     if not data.is_dir():
-        raise InputError(f"{data} is no folder; give a data set folder that holds {name}/{NEWS}")
+        raise InputError(f"{data} is not a folder; give a data set folder that holds {name}/{NEWS}")
     if not name or not folder.is_dir():
         there = ", ".join(split_names(data)) or "none"
         raise InputError(f"{data} has no split {name!r} (splits found: {there}); give one of those")
     paths = [find_file(folder, file) for file in (NEWS, BEHAVIORS)]
     for path, file in zip(paths, (NEWS, BEHAVIORS), strict=True):
         if path is None:
-            raise InputError(f"{folder} holds no {file} and no {file}.gz; MIND's two files belong there")
+            raise InputError(f"{folder} holds no {file} or {file}.gz; a split needs MIND's two files")
     return Path(str(paths[0])), Path(str(paths[1]))
 
 
@@ -119,7 +119,7 @@ def iterate_behaviors(path: Path, known: Mapping[str, str], policy: FaultPolicy)
 
     Args:
         path: `behaviors.tsv` or `behaviors.tsv.gz`.
-        known: the ids of the split's articles by themselves.
+        known: the ids of the split's articles, each mapped to itself.
         policy: what to do with faulty rows.
 
     Yields:
@@ -138,7 +138,7 @@ def iterate_behaviors(path: Path, known: Mapping[str, str], policy: FaultPolicy)
 
 
 def require_rows(path: Path, rows: object, policy: FaultPolicy) -> None:
-    """Tells the policy of a file that holds no usable row, unless it knows already that it is unusable.
+    """Reports a file without usable rows to the policy, unless it was already reported as unusable.
 
     Raises:
         InputError: the policy stops.

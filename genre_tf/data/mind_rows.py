@@ -1,4 +1,4 @@
-"""Rows of MIND's two files: each is taken whole, or rejected with all of its faults and leaves no trace."""
+"""Rows of MIND's two files: each is taken whole, or rejected with all of its faults."""
 
 import re
 from collections import Counter
@@ -32,7 +32,7 @@ class LogForm(NamedTuple):
     """What all rows of a behaviours file have in common.
 
     Args:
-        labelled: whether they tell the clicks.
+        labelled: whether they have the clicks.
         signals: whether they have the sixth column.
     """
 
@@ -41,7 +41,7 @@ class LogForm(NamedTuple):
 
     @classmethod
     def of(cls, impression: Impression) -> "LogForm":
-        """The form of the log that a row stands in."""
+        """The form of the log that a row belongs to."""
         return cls(impression.clicked is not None, impression.signals is not None)
 
 
@@ -70,7 +70,7 @@ def parse_time(text: str) -> datetime | None:
 def parse_iso_time(text: str) -> datetime | None:
     """Reads a date or a date-time of ISO 8601, such as `2026-03-02T08:15:00+01:00`; None if it is not one.
 
-    As `naive_time`. Digits alone are refused: whoever writes `1483225203` means seconds since 1970.
+    The result is as of `naive_time`. Digits alone are refused: `1483225203` means seconds since 1970.
     """
     if text.isdigit():
         return None
@@ -84,13 +84,13 @@ def naive_time(time: datetime) -> datetime | None:
     """A time in whole seconds and without a zone, in UTC if it had one; None where UTC cannot hold it."""
     try:
         naive = time if time.tzinfo is None else time.astimezone(UTC).replace(tzinfo=None)
-    except OverflowError:  # in the first or the last hours that there are
+    except OverflowError:  # within hours of the earliest or the latest possible time
         return None
     return naive.replace(microsecond=0)
 
 
 def id_fault(value: str) -> str | None:
-    """What is wrong with an id, if anything: it must stand alone in a list joined by spaces."""
+    """What is wrong with an id, if anything: it must be one word, as lists of ids are joined by spaces."""
     if not value:
         return "is empty; every row needs an id"
     if len(value.split()) != 1 or value != value.strip():
@@ -126,7 +126,7 @@ class NewsRow:
     def _column_faults(self, columns: int) -> RowFaults:
         if columns not in NEWS_COLUMNS:
             expected = "8 expected (5 to 7 without url and entities, 9 or 10 with published and state)"
-            return [("columns", f"{columns} received, {expected}, tabs between")]
+            return [("columns", f"{columns} received, {expected}, separated by tabs")]
         if self._columns not in (0, columns):
             # A tab inside a title would otherwise shift the columns of a short row unnoticed.
             before = f"{self._columns} in the rows before; is there a tab in a text?"
@@ -138,9 +138,9 @@ class NewsRow:
         if wrong := id_fault(news_id):
             faults.append(("news_id", wrong))
         elif news_id in self.articles:
-            faults.append(("news_id", f"{shown(news_id)} stood in an earlier row; keep one of them"))
+            faults.append(("news_id", f"{shown(news_id)} is also in an earlier row; keep one of them"))
         if not title.strip():
-            faults.append(("title", "is empty; an article is known by its title"))
+            faults.append(("title", "is empty; every article needs a title"))
         published = _published(fields[8], faults) if len(fields) > 8 else None
         withdrawn = _withdrawn(fields[9], faults) if len(fields) > 9 else False
         return Article(news_id, category, subcategory, title, abstract, published, withdrawn)
@@ -150,14 +150,16 @@ def _published(cell: str, faults: RowFaults) -> datetime | None:
     text = cell.strip()
     time = parse_iso_time(text) if text else None
     if text and time is None:
-        faults.append(("published", f"{shown(cell)} is no time; write ISO 8601: 2026-03-02T08:15:00+01:00"))
+        faults.append(
+            ("published", f"{shown(cell)} is not a time; write ISO 8601: 2026-03-02T08:15:00+01:00")
+        )
     return time
 
 
 def _withdrawn(cell: str, faults: RowFaults) -> bool:
     state = cell.strip()
     if state not in ("", WITHDRAWN):
-        faults.append(("state", f"{shown(cell)} is no state; write {WITHDRAWN} or leave it empty"))
+        faults.append(("state", f"{shown(cell)} is not a state; write {WITHDRAWN} or leave it empty"))
     return state == WITHDRAWN
 
 
@@ -202,9 +204,9 @@ def parse_behaviors(
 
     Args:
         text: the row without its line end.
-        known: the articles' ids by themselves, so that a log which repeats them need not copy them.
+        known: the articles' ids, each mapped to itself, so that a log shares the strings that it repeats.
         seen: impression ids of the rows taken before.
-        form: of the rows taken before; None if there are none.
+        form: form of the rows taken before; None if there are none.
 
     Returns:
         The impression, or every fault of the row: at least one.
@@ -217,12 +219,14 @@ def parse_behaviors(
     if wrong := id_fault(impression_id):
         faults.append(("impression_id", wrong))
     elif impression_id in seen:
-        faults.append(("impression_id", f"{shown(impression_id)} stood in an earlier row; keep one of them"))
+        faults.append(
+            ("impression_id", f"{shown(impression_id)} is also in an earlier row; keep one of them")
+        )
     if wrong := id_fault(user_id):
         faults.append(("user_id", wrong))
     time = parse_time(time_text)
     if time is None:
-        faults.append(("time", f"{shown(time_text)} is no time; write it as 11/9/2019 12:01:13 AM"))
+        faults.append(("time", f"{shown(time_text)} is not a time; write it as 11/9/2019 12:01:13 AM"))
     history = _known_ids(history_text.split(), known, "history", faults)
     candidates = _candidates(candidates_text.split(), known, form.labelled if form else None, faults)
     signals = _signals(fields[5], history, candidates, faults) if len(fields) > 5 else None
@@ -236,12 +240,13 @@ def _column_faults(columns: int, form: LogForm | None) -> RowFaults:
     if columns not in BEHAVIORS_COLUMNS:
         return [("columns", f"{columns} received, {expected}")]
     if form is not None and columns != 5 + form.signals:
-        return [("columns", f"{columns} received, {5 + form.signals} in the rows before; all rows or none")]
+        advice = "give signals in all rows or in none"
+        return [("columns", f"{columns} received, {5 + form.signals} in the rows before; {advice}")]
     return []
 
 
 def _signals(text: str, history: tuple[str, ...], candidates: Candidates, faults: RowFaults) -> Signals:
-    of_row = None  # of a row with unknown articles only the form is judged
+    of_row = None  # if the row has unknown articles, only the form of its signals is checked
     if not any(field in ("history", "impressions") for field, _ in faults):
         of_row = {news_id: news_id for news_id in (*history, *candidates.news_ids)}
     signals, wrong = parse_signals(text, of_row)
@@ -252,7 +257,7 @@ def _signals(text: str, history: tuple[str, ...], candidates: Candidates, faults
 def _known_ids(
     news_ids: list[str], known: Mapping[str, str], field: str, faults: RowFaults
 ) -> tuple[str, ...]:
-    # A log has a hundred ids a row: the loop below is for rows with a fault alone.
+    # A log has a hundred ids per row: the loop below is only for rows with a fault.
     with suppress(KeyError):
         return tuple(map(known.__getitem__, news_ids))
     found = tuple(known[news_id] for news_id in news_ids if news_id in known)
@@ -270,24 +275,24 @@ def _candidates(
     labels = [None if token in known else _label(token) for token in tokens]
     without = labels.count(None)
     if not tokens:
-        faults.append((field, "is empty; at least one article was shown"))
+        faults.append((field, "is empty; an impression shows at least one article"))
     elif 0 < without < len(tokens):
         token = tokens[labels.index(None)]
-        faults.append((field, f"{shown(token)} has no label -0 or -1 and others have; label all or none"))
+        faults.append((field, f"{shown(token)} has no label -0 or -1, but others have; label all or none"))
     elif labelled not in (None, without == 0):
-        kinds = ("has labels", "has none") if without == 0 else ("has no labels", "has them")
+        kinds = ("has labels", "have none") if without == 0 else ("has no labels", "have them")
         faults.append(
-            (field, f"the row {kinds[0]} and the log before it {kinds[1]}; keep them in separate logs")
+            (field, f"the row {kinds[0]}, but the rows before {kinds[1]}; keep them in separate logs")
         )
     elif without == 0 and not any(labels):
-        faults.append((field, "no click among them; a labelled impression has at least one"))
+        faults.append((field, "holds no click; a labelled impression has at least one"))
     bare = tokens if without else [token[:-2] for token in tokens]
     if 0 < without < len(tokens):
         return Candidates((), None)
     news_ids = _known_ids(bare, known, field, faults)
     if len(set(bare)) < len(bare):
         twice = Counter(bare).most_common(1)[0][0]
-        faults.append((field, f"{shown(twice)} stands there twice; an article is shown once"))
+        faults.append((field, f"{shown(twice)} is listed twice; list an article once"))
     return Candidates(news_ids, None if without else tuple(label is True for label in labels))
 
 

@@ -75,19 +75,19 @@ def draw_from_pool(
     seed: int,
     most: int,
 ) -> tuple[list[ImpressionExample], list[npt.NDArray[np.float32]]]:
-    """For each click an example: the click, some shown and not clicked, some of the pool of its moment.
+    """Make an example of each click: the click, some articles shown but not clicked, some of its pool.
 
-    Shown articles are few and hard, the rest of the pool is large and easy, so each part is drawn from by
-    itself (stratified sampling). How likely each was to be drawn goes with it, to be corrected for. Nothing
-    that was clicked in the impression, or read before, is drawn.
+    Shown articles are few and hard, the rest of the pool is large and easy, so each part is sampled by itself
+    (stratified sampling). Each draw comes with its probability, to correct for it. Articles that were clicked
+    in the impression or read before are not drawn.
 
     Args:
         examples: impressions.
         pool: what could be shown at their moments.
-        shown: negatives of the impression for each click.
-        drawn: negatives of the rest of the pool for each click.
-        seed: of the draws.
-        most: clicks at most; of more, so many are drawn.
+        shown: negatives from the impression for each click.
+        drawn: negatives from the rest of the pool for each click.
+        seed: random seed of the draws.
+        most: most clicks; if there are more, this many are drawn.
 
     Returns:
         The examples, the click first among the candidates, and for each float32 [C], the probabilities.
@@ -121,7 +121,7 @@ def _with_pool(
     passed = np.flatnonzero((example.candidates > 0) & ~np.isin(example.candidates, never))
     beside = generator.permutation(passed)[:shown]
     rest = pool.rows(seconds)
-    if shown:  # the part that is drawn from by itself
+    if shown:  # this part is sampled separately
         rest = rest[~np.isin(rest, example.candidates)]
     rest = rest[~np.isin(rest, never)]
     others = generator.permutation(rest)[:drawn]

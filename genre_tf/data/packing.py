@@ -1,4 +1,4 @@
-"""Packing: short texts side by side in rows of one length, so that hardly a place of a batch is padding."""
+"""Packing: short texts side by side in rows of one length, so that a batch has hardly any padding."""
 
 from bisect import bisect_left, insort
 from collections.abc import Sequence
@@ -6,8 +6,8 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-# Rows that are still filled at a time: enough to find room for nearly every text, and few enough that the
-# rows of an epoch stay as mixed as its order.
+# Rows being filled at a time: enough to find room for nearly every text, and few enough that the rows of an
+# epoch stay as mixed as its order.
 _OPEN_ROWS = 64
 
 

@@ -1,6 +1,6 @@
 """Prepared folders: a training log as TFRecord shards beside a manifest, written whole or not at all.
 
-TensorFlow is imported where records are written or read: it takes seconds, and wrong input is told at once.
+TensorFlow is imported only where records are written or read: wrong input is reported before its slow import.
 """
 
 from collections.abc import Callable
@@ -43,7 +43,7 @@ class Prepared:
 
     Args:
         manifest: see `load_manifest`.
-        written: False where the folder was up to date already and was left alone.
+        written: False if the folder was already up to date and was not changed.
     """
 
     manifest: Manifest
@@ -66,26 +66,26 @@ def prepare(
     """Turns the training log of a MIND-format data set into examples.
 
     The same data and settings give the same bytes in every file, with any runner. The newest part of the log
-    is kept apart for validation; `counters.npz` holds the counters as of the end of the whole log.
+    is held out for validation; `counters.npz` holds the counters as of the end of the whole log.
 
     Args:
         data: folder of the data set, with a `train` folder in it.
-        out: folder to write; left alone if it is up to date.
+        out: folder to write; not changed if it is up to date.
         max_history: newest clicks kept of each history.
-        validation_share: newest share of the impressions, kept apart for validation.
-        shards: files for each of training and validation.
+        validation_share: newest share of the impressions, held out for validation.
+        shards: files per split (training, validation).
         max_bad_rows: faulty rows that may be skipped.
         overwrite: replace a prepared folder that is out of date.
         runner: the Beam runner that reads the log and writes the examples; None does it in this process.
-        signals: what makes a weight of dwell time, comments and shares, where the log has them.
-        counters_from: `counters.npz` of an earlier log, from which this one's start; not with a runner.
+        signals: how dwell time, comments and shares become weights, where the log has them.
+        counters_from: `counters.npz` of an earlier log, which these counters continue; not with a runner.
 
     Returns:
         The manifest, and whether anything was written.
 
     Raises:
-        InputError: faulty data or settings, a log without labels, too small to split or not wholly later than
-            the earlier one, or an `out` that is taken.
+        InputError: faulty data or settings; a log without labels, too small to split or not entirely later
+            than the earlier one; or an `out` that holds something else.
         FailureError: `out` cannot be written, or the runner failed.
     """
     settings = _checked_settings(max_history, validation_share, shards, signals)
@@ -187,11 +187,11 @@ def _checked_settings(
     max_history: int, validation_share: float, shards: int, signals: SignalsConfig
 ) -> dict[str, Any]:
     if max_history < 1:
-        raise InputError(f"--max-history is 1 or more, and {max_history} was given")
+        raise InputError(f"--max-history must be at least 1; got {max_history}")
     if not 0 <= validation_share < 1:
-        raise InputError(f"--validation-share is at least 0 and below 1, and {validation_share} was given")
+        raise InputError(f"--validation-share must be at least 0 and below 1; got {validation_share}")
     if not 1 <= shards <= 99_999:
-        raise InputError(f"--shards is between 1 and 99999, and {shards} was given")
+        raise InputError(f"--shards must be between 1 and 99999; got {shards}")
     settings: dict[str, Any] = {
         "max_history": max_history,
         "validation_share": validation_share,
@@ -208,7 +208,7 @@ def _require_runner(runner: Runner | None, counters_from: Path | None) -> None:
     runner.require()
     if counters_from is not None:
         raise InputError(
-            "a Beam runner counts from nothing: prepare a log that goes on from another without it"
+            "a Beam runner cannot continue the counters of an earlier log: prepare this log without --runner"
         )
 
 
@@ -216,6 +216,6 @@ def _require_free(out: Path, overwrite: bool) -> None:
     if not out.exists() or (out.is_dir() and not any(out.iterdir())):
         return
     if not is_prepared(out):
-        raise InputError(f"{out} exists and is no prepared folder; give a new one")
+        raise InputError(f"{out} exists and is not a prepared folder; give a new one")
     if not overwrite:
         raise InputError(f"{out} was prepared from other data or settings; give --overwrite to replace it")

@@ -1,4 +1,4 @@
-"""Examples of an earlier run beside those of a new log: to learn again, and to see what was forgotten."""
+"""Examples of an earlier run beside those of a new log: to train on again, and to measure forgetting."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -36,10 +36,10 @@ _UNLEARNED = "unlearned"
 
 @dataclass(frozen=True)
 class OlderExamples:
-    """What a run takes over from an earlier one.
+    """Examples that a run takes over from an earlier one.
 
     Attributes:
-        table: the articles of the new log, in their rows, then the further ones that these examples name.
+        table: the articles of the new log, in their rows, then the others that these examples use.
         train: examples to learn again.
         validation: every example that the earlier run held out.
         unlearned: rows of the articles that only its held-out examples show.
@@ -52,24 +52,23 @@ class OlderExamples:
 
 
 def write_older(run: Path, earlier_run: Path, replay_share: float, seed: int) -> None:
-    """Draw examples of an earlier run into `run/older`, a prepared folder; left alone if it is up to date.
+    """Draw examples of an earlier run into `run/older`, a prepared folder; not changed if it is up to date.
 
     They are drawn evenly from what the earlier run learned from, which may itself be such a mixture: at a
-    share of one half, every past day counts half as much with each day that passes, and the folder does not
-    grow.
+    share of one half, every past day counts half as much with each new day, and the folder does not grow.
 
     Args:
         run: the new run, its log prepared.
-        earlier_run: the run that it goes on from.
-        replay_share: of the training examples of both together, at least 0 and below 1.
-        seed: of the draw.
+        earlier_run: the run that it continues from.
+        replay_share: share of old examples in the training examples of both; at least 0 and below 1.
+        seed: random seed of the draw.
 
     Raises:
         InputError: a wrong share, or the earlier run lost its prepared examples.
         FailureError: the folder cannot be written.
     """
     if not 0 <= replay_share < 1:
-        raise InputError(f"--replay is at least 0 and below 1, and {replay_share} was given")
+        raise InputError(f"--replay must be at least 0 and below 1; got {replay_share}")
     sources = [
         folder
         for folder in (earlier_run / PREPARED_FOLDER, earlier_run / OLDER_FOLDER)
@@ -127,9 +126,9 @@ def _joined(
     validation: Sequence[ImpressionExample],
     first_number: int,
 ) -> tuple[ArticleTable, dict[str, list[ImpressionExample]]]:
-    """A table of new articles and those that the examples name, and the examples in its rows.
+    """A table of the new articles and those that the examples use, and the examples with its rows.
 
-    The examples are numbered behind those of the new log, so that a number names one impression of a run.
+    The examples are numbered after those of the new log, so that a number identifies one impression of a run.
     """
     named = {
         row

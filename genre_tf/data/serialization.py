@@ -88,7 +88,7 @@ def parse_columns(records: tf.Tensor, names: Sequence[str]) -> dict[str, Any]:
 
     Args:
         records: string [n], as `example_record` wrote them.
-        names: of `impression`, `history`, `candidates`, `labels`, `counters` (which needs `candidates`) and,
+        names: some of `impression`, `history`, `candidates`, `labels`, `counters` (needs `candidates`) and,
             where the log had signals, `history_weights`, `label_weights`.
 
     Returns:
@@ -114,7 +114,7 @@ def write_records(path: Path, records: Iterable[bytes]) -> None:
 
     Args:
         path: the file.
-        records: in their order.
+        records: written in this order.
 
     Raises:
         OSError: the file cannot be written.

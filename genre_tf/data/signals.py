@@ -18,13 +18,13 @@ _NUMBER = re.compile(r"\d+(\.\d+)?([eE][+-]?\d+)?", re.ASCII)
 
 
 class Signal(NamedTuple):
-    """What a log tells of one reader and one article.
+    """What a log says about one reader and one article.
 
     Args:
         news_id: the article.
-        dwell: seconds that it was read; None where the log does not tell.
-        comments: that the reader wrote.
-        shares: how often he passed it on.
+        dwell: seconds that it was read; None if unknown.
+        comments: number of comments that the reader wrote.
+        shares: how often the reader shared it.
     """
 
     news_id: str
@@ -41,8 +41,8 @@ def parse_signals(text: str, news_ids: Mapping[str, str] | None) -> tuple[Signal
 
     Args:
         text: the column; may be empty.
-        news_ids: the articles of the row, its history and its candidates, by themselves, so that signals need
-            not copy them; None: any.
+        news_ids: ids of the row's history and candidates, each mapped to itself, so that signals share the
+            strings; None: any id is allowed.
 
     Returns:
         One signal per article, and what is wrong with the column, if anything.
@@ -53,11 +53,11 @@ def parse_signals(text: str, news_ids: Mapping[str, str] | None) -> tuple[Signal
         # An id may hold a colon, a number may not.
         news_id, colon, pairs = token.rpartition(":")
         if not colon:
-            wrong.append(f"{shown(token)} is no signal; write it as N1:dwell=35,shares=1")
+            wrong.append(f"{shown(token)} is not a signal; write it as N1:dwell=35,shares=1")
         elif news_ids is not None and news_id not in news_ids:
             wrong.append(f"{shown(news_id)} is neither in the row's history nor among its candidates")
         elif news_id in found:
-            wrong.append(f"{shown(news_id)} stands there twice; give its signals once, joined by commas")
+            wrong.append(f"{shown(news_id)} is listed twice; list its signals once, joined by commas")
         else:
             values, faults = _values(pairs)
             wrong += [f"{shown(news_id)}: {fault}" for fault in faults]
@@ -71,28 +71,28 @@ def _values(pairs: str) -> tuple[dict[str, float], list[str]]:
     for pair in pairs.split(","):
         key, _, number = pair.partition("=")
         if key not in KEYS:
-            wrong.append(f"unknown signal {shown(key)}; known: {', '.join(KEYS)}")
+            wrong.append(f"unknown signal {shown(key)}; known signals: {', '.join(KEYS)}")
         elif key in values:
-            wrong.append(f"{key} stands there twice; give it once")
+            wrong.append(f"{key} is given twice; give it once")
         elif not _NUMBER.fullmatch(number) or not math.isfinite(float(number)):
-            wrong.append(f"{key}={shown(number)} is no finite number of at least 0, such as 35")
+            wrong.append(f"{key}={shown(number)} is not a finite number of at least 0, such as 35")
         else:
             values[key] = float(number)
     return values, wrong
 
 
 def click_weight(signal: Signal, settings: SignalsConfig = DEFAULTS) -> float:
-    """How much a click with these signals counts, beside 1 for a click of which nothing is known.
+    """Weight of a click with these signals; a click without any weighs 1.
 
         clip(log(1 + dwell) / log(1 + satisfied_seconds)
              + comment_bonus log2(1 + comments) + share_bonus log2(1 + shares), least, most)
 
-    with 1 for the first term where the dwell time is not known. The logarithm, as dwell times are about
-    log-normal; with the defaults 5 s weigh 0.52, 30 s 1, 300 s 1.66.
+    The first term is 1 if the dwell time is unknown; it uses the logarithm, as dwell times are about
+    log-normal. With the defaults 5 s weigh 0.52, 30 s 1, 300 s 1.66.
 
     Args:
-        signal: of one reader and one article.
-        settings: of the formula.
+        signal: signal of one reader and one article.
+        settings: settings of the formula.
 
     Source: Fox et al., "Evaluating Implicit Measures to Improve Web Search", 2005 (30 s: a satisfied click);
     Yi et al., "Beyond Clicks: Dwell Time for Personalization", RecSys 2014 (the logarithm of it).
@@ -111,11 +111,11 @@ def click_weights(
 
     Args:
         news_ids: n article ids.
-        signals: of the row.
-        settings: of the formula.
+        signals: signals of the row.
+        settings: settings of the formula.
 
     Returns:
-        float32 [n], 1 where nothing is known.
+        float32 [n], 1 where no signals are known.
     """
     weights = {signal.news_id: click_weight(signal, settings) for signal in signals}
     return np.asarray([weights.get(news_id, 1.0) for news_id in news_ids], np.float32)

@@ -17,7 +17,7 @@ class TextExample:
 
     Args:
         kind: "title", "summary", "body" or "answer".
-        history: int32 [h], article rows the reader clicked before, oldest first; empty: no reader.
+        history: int32 [h], article rows that the reader clicked before, oldest first; empty: no reader.
         source: a text to write from; "" if there is none.
         target: the text to write.
         article: row of the article that the target comes from.
@@ -31,7 +31,7 @@ class TextExample:
 
     @property
     def task(self) -> str:
-        """What it teaches: a title without a source is "interest" or, without a reader, "plain"."""
+        """Its task: a title without a source is "interest" or, without a reader, "plain"."""
         if self.kind != "title" or self.source:
             return self.kind
         return "interest" if len(self.history) else "plain"
@@ -82,7 +82,7 @@ def history_examples(table: ArticleTable, examples: Iterable[ImpressionExample])
         examples: impressions; of each reader the longest history counts.
 
     Returns:
-        At most eight titles of a reader, evenly spread over the history but its first click, and no source.
+        At most eight titles per reader, spread evenly over the history except its first click; no sources.
     """
     longest: dict[str, npt.NDArray[np.int32]] = {}
     for example in examples:
@@ -99,9 +99,9 @@ def history_examples(table: ArticleTable, examples: Iterable[ImpressionExample])
 
 
 def article_examples(table: ArticleTable, rows: Iterable[int]) -> list[TextExample]:
-    """What articles teach without any reader: the title from the abstract (or from nothing, where there is no
-    abstract), from title and category the abstract, and both together; and of a title that asks something the
-    answer, which is how the abstract begins.
+    """Examples of articles without a reader: the title from the abstract (or from nothing if there is none),
+    the abstract from title and category, and both together; and for a title that is a question the answer,
+    which is the beginning of the abstract.
 
     Args:
         table: texts of the articles.
@@ -111,7 +111,7 @@ def article_examples(table: ArticleTable, rows: Iterable[int]) -> list[TextExamp
         One to four examples per article with a title.
     """
     texts = []
-    another = ""  # evidence beside the right one, for an answer must find it
+    another = ""  # evidence beside the right one, which an answer must find
     for row in rows:
         title, abstract = table.titles[row], table.abstracts[row]
         if not title:
@@ -130,7 +130,7 @@ def article_examples(table: ArticleTable, rows: Iterable[int]) -> list[TextExamp
 
 
 def question_source(question: str, evidence: Iterable[str]) -> str:
-    """What an answer is written from: the question, then a line of each text that may know it."""
+    """The source of an answer: the question, then one line for each text that may hold the answer."""
     return "\n".join(" ".join(text.split()) for text in (question, *evidence) if text.strip())
 
 
@@ -140,7 +140,7 @@ def _about(table: ArticleTable, row: int) -> str:
 
 
 def _beginning(text: str, sentences: int) -> str:
-    """The first sentences; what ends one is guessed from the letters alone."""
+    """The first sentences; where one ends is guessed from the characters alone."""
     ends = [found.end() for found in _SENTENCE_END.finditer(text)]
     return text[: ends[sentences - 1]].strip() if len(ends) >= sentences else text
 
@@ -153,9 +153,9 @@ def body(title: str, abstract: str) -> str:
 def first_shown_in(
     later: Sequence[ImpressionExample], earlier: Sequence[ImpressionExample]
 ) -> frozenset[int]:
-    """Rows of the articles that later impressions show and earlier ones do not, nor their histories.
+    """Rows of the articles that later impressions show and that no earlier impression or history holds.
 
-    What is learned without them can be honestly measured on them.
+    A model that is trained without these articles can be measured on them.
     """
     seen = {int(row) for example in earlier for row in (*example.candidates, *example.history)}
     return frozenset({int(row) for example in later for row in example.candidates} - seen - {0})
@@ -174,10 +174,10 @@ def learning_split(
         validation: later ones.
 
     Returns:
-        Training texts: clicks of `train`, also those within its histories, and every article but those that
-        only `validation` shows.
-        Validation texts: clicks of `validation` on exactly those, and what those articles teach; clicks of
-        `validation` on any article, if there are none such.
+        Training texts: clicks of `train`, also those within its histories, and every article except those
+        that only `validation` shows.
+        Validation texts: clicks of `validation` on exactly those, and examples of those articles; if there
+        are none, clicks of `validation` on any article.
     """
     unseen = first_shown_in(validation, train)
     known = [row for row in range(1, len(table)) if row not in unseen]

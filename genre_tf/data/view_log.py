@@ -1,8 +1,8 @@
-"""The counters of a log before any moment: how often and how lately each article was shown and clicked.
+"""The counters of a log before any moment: how often and how recently each article was shown and clicked.
 
 One process and Beam's workers count in the same steps, so that both get the same numbers to the last bit: the
-events of an hour are summed in whole units, which no order changes, and the sums of the hours are added one
-by one, each to what is left of those before. No step subtracts large sums, so nothing cancels.
+events of an hour are summed as integers, so their order does not matter, and the sums of the hours are added
+one by one, each to what is left of those before. No step subtracts large sums, so no digits are lost.
 """
 
 import numpy as np
@@ -26,13 +26,13 @@ from genre_tf.data.decay import (
 
 __all__ = ["UNKNOWN_TIME", "WEIGHTS", "CounterState", "ViewLog", "carried", "from_units"]
 
-_UNIT = 2.0**-36  # of weights: 67 million views of an article in one hour fit into an int64 of them
+_UNIT = 2.0**-36  # unit of weights: an int64 holds 67 million views of an article in one hour
 _QUERIES_TOGETHER = 1 << 18  # so that what `before` needs besides its answer stays small
 
 WEIGHTS: Ints = np.rint(1 / remaining(np.arange(HOUR_SECONDS)) / _UNIT).astype(np.int64)
-"""What an event of each second of an hour weighs as of the beginning of the hour: int64 [3600, 3], in units.
+"""Weight of an event in each second of an hour, as of the beginning of the hour: int64 [3600, 3], in units.
 
-An event of its first second weighs one; a later one more, as it loses less until any moment after the hour.
+An event in the first second weighs one; later ones weigh more, as they decay less until the hour ends.
 """
 
 
@@ -46,7 +46,7 @@ def carried(totals: npt.ArrayLike, hours: Ints, firsts: Ints, known: npt.ArrayLi
 
     Args:
         totals: [H, 6], halved clicks and views that each hour of each article adds, as of its beginning.
-        hours: int64 [H], when it began, in seconds; those of an article stand together, oldest first.
+        hours: int64 [H], when each began, in seconds; hours of an article are adjacent, oldest first.
         firsts: int64 [A], increasing from 0: the place of each article's first hour.
         known: [A, 6], what is left of earlier logs at the beginning of each article's first hour.
 
@@ -72,7 +72,7 @@ def carried(totals: npt.ArrayLike, hours: Ints, firsts: Ints, known: npt.ArrayLi
 class ViewLog:
     """Views and clicks of a log, and what was known of any article just before any moment.
 
-    Some 24 bytes a view and 24 a click, and 100 for each hour in which an article was shown.
+    Takes some 24 bytes per view, 24 per click, and 100 for each hour in which an article was shown.
 
     >>> rows, seconds = np.array([1, 1, 2], np.int32), np.array([0, 7200, 7200])
     >>> log = ViewLog(3, rows, seconds, clicked=np.array([True, False, True]))
@@ -80,7 +80,7 @@ class ViewLog:
     [1.0, 1.0, 2.0, 0.25]
 
     Args:
-        articles: N, with the padding article in row 0, of which nothing is ever known.
+        articles: N, with the padding article in row 0, for which nothing is counted.
         rows: int32 [E], the article of each view, in any order.
         seconds: int64 [E], when, since 1970.
         clicked: bool or uint8 [E], whether it was clicked.
@@ -117,7 +117,7 @@ class ViewLog:
         self._first[0] = UNKNOWN_TIME
 
     def before(self, rows: npt.ArrayLike, seconds: npt.ArrayLike) -> npt.NDArray[np.float32]:
-        """What was known of articles strictly before a moment: events of one second do not know each other.
+        """What was known of articles strictly before a moment; events of that very second are not counted.
 
         Args:
             rows: int [...].
@@ -151,7 +151,7 @@ class ViewLog:
     def _sort(
         self, rows: npt.NDArray[np.int32], seconds: Ints, clicked: npt.ArrayLike
     ) -> npt.NDArray[np.bool_]:
-        """Sorts the events by article, then time; tells which are clicks."""
+        """Sorts the events by article, then time; returns which are clicks."""
         keys = rows.astype(np.int64) * self._seconds_long + (seconds - self._origin)
         order = np.argsort(keys)[np.count_nonzero(rows == 0) :]
         # A first event that counts nothing, of the padding article, so that every query has one before it.
@@ -214,9 +214,9 @@ def _span(seconds: Ints) -> tuple[int, int]:
 
 
 def _sum_within(keys: Ints, hour_of: npt.NDArray[np.int32], totals: Floats) -> npt.NDArray[np.float32]:
-    """What the events of an hour add to it up to each of them, as of its beginning: float32 [E, 3].
+    """Sum of an hour's events up to each of them, as of the beginning of the hour: float32 [E, 3].
 
-    What all events of an hour add goes into `totals`, [hours, 3].
+    The sum of all events of each hour goes into `totals`, [hours, 3].
     """
     seconds = keys % HOUR_SECONDS
     begins = np.flatnonzero(np.diff(hour_of, prepend=-1))
@@ -225,7 +225,7 @@ def _sum_within(keys: Ints, hour_of: npt.NDArray[np.int32], totals: Floats) -> n
     sums = np.empty((len(keys), len(HALF_LIVES_HOURS)), np.float32)
     for column in range(len(HALF_LIVES_HOURS)):
         weight_of = WEIGHTS[seconds, column]
-        # May pass the largest int64 and begin again at the smallest: the differences are right all the same.
+        # May overflow int64 and wrap around: the differences are right all the same.
         total = np.cumsum(weight_of)
         before = total[begins] - weight_of[begins]
         sums[:, column] = from_units(total - np.repeat(before, lengths))

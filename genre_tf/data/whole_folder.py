@@ -11,10 +11,10 @@ from genre_tf.errors import FailureError
 
 @contextlib.contextmanager
 def whole_folder(out: Path) -> Iterator[Path]:
-    """Gives a folder to write into that becomes `out` at the end, or is gone if anything fails.
+    """Gives a folder to write into; it becomes `out` at the end, or is removed if anything fails.
 
     Args:
-        out: replaced if it is there.
+        out: replaced if it exists.
 
     Raises:
         FailureError: it cannot be written.
@@ -30,7 +30,7 @@ def whole_folder(out: Path) -> Iterator[Path]:
         partial.rename(out)
     except OSError as error:
         raise FailureError(
-            f"{out} could not be written: {error}; check the path, its rights and the disk"
+            f"{out} could not be written: {error}; check the path, its permissions and the disk"
         ) from None
     finally:
         if replaced.exists() and not out.exists():

@@ -1,4 +1,4 @@
-"""What a model must beat: scores of every impression from simple rules that learn nothing by gradient."""
+"""Baselines that a model must beat: scores of every impression from simple rules, without training."""
 
 from collections.abc import Callable, Sequence
 
@@ -13,11 +13,11 @@ Scores = list[npt.NDArray[np.float32]]
 
 
 def random_scores(examples: Sequence[ImpressionExample], seed: int = 0) -> Scores:
-    """Uniform random scores, the same for the same seed: the floor of every metric.
+    """Uniform random scores, the same for the same seed: the lower bound for every metric.
 
     Args:
         examples: the impressions.
-        seed: of the draws.
+        seed: seed of the random numbers.
 
     Returns:
         Per impression float32 [candidates].
@@ -30,7 +30,7 @@ def popularity(examples: Sequence[ImpressionExample]) -> Scores:
     """Clicks of each candidate before the impression.
 
     Args:
-        examples: the impressions, with counters of their past.
+        examples: the impressions, with counters of what happened before them.
 
     Returns:
         Per impression float32 [candidates].
@@ -40,15 +40,15 @@ def popularity(examples: Sequence[ImpressionExample]) -> Scores:
 
 def click_through_rate(
     examples: Sequence[ImpressionExample],
-    prior_rate: float = 0.04,  # of all shown articles of MIND, one in 25 is clicked
-    prior_views: float = 10.0,  # so a first click at the first view is no certainty yet
+    prior_rate: float = 0.04,  # on MIND, one in 25 shown articles is clicked
+    prior_views: float = 10.0,  # so that a first click at the first view does not mean certainty
 ) -> Scores:
-    """Clicks per view before the impression, drawn towards a prior while views are few.
+    """Clicks per view before the impression, smoothed towards a prior while views are few.
 
     Args:
-        examples: the impressions, with counters of their past.
-        prior_rate: the rate of an article that was never shown.
-        prior_views: how many views the prior is worth.
+        examples: the impressions, with counters of what happened before them.
+        prior_rate: rate of an article that was never shown.
+        prior_views: number of views that the prior counts as.
 
     Returns:
         Per impression float32 [candidates].
@@ -60,11 +60,11 @@ def click_through_rate(
 
 
 def category_counts(examples: Sequence[ImpressionExample], table: ArticleTable) -> Scores:
-    """How many articles of the reader's history share the candidate's category.
+    """Number of articles in the reader's history with the candidate's category.
 
     Args:
         examples: the impressions.
-        table: the articles that their rows point into.
+        table: the table of articles that the rows refer to.
 
     Returns:
         Per impression float32 [candidates].
@@ -84,7 +84,7 @@ def bm25(examples: Sequence[ImpressionExample], table: ArticleTable) -> Scores:
 
     Args:
         examples: the impressions.
-        table: the articles that their rows point into; word frequencies are counted over all its titles.
+        table: the table of articles that the rows refer to; word frequencies are counted over all its titles.
 
     Returns:
         Per impression float32 [candidates]; zeros for a reader without history.
@@ -112,7 +112,7 @@ def mean_of_history(examples: Sequence[ImpressionExample], vectors: npt.NDArray[
 
 def _bm25_scorer(
     titles: Sequence[str],
-    saturation: float = 1.2,  # k1 and b: the values of Lucene, and of most of the literature
+    saturation: float = 1.2,  # k1 and b: the values of Lucene and of most of the literature
     length_weight: float = 0.75,
 ) -> Callable[[npt.NDArray[np.int32], npt.NDArray[np.int32]], npt.NDArray[np.float32]]:
     """Robertson and Zaragoza, "The Probabilistic Relevance Framework: BM25 and Beyond", 2009."""
@@ -129,14 +129,14 @@ def _bm25_scorer(
     def score(history: npt.NDArray[np.int32], candidates: npt.NDArray[np.int32]) -> npt.NDArray[np.float32]:
         np.add.at(query, terms[history], counts[history])
         scores = (query[terms[candidates]] * weights[candidates]).sum(axis=1)
-        query[terms[history]] = 0  # cheaper than a new array of the whole vocabulary per impression
+        query[terms[history]] = 0  # cheaper than a new vocabulary-sized array per impression
         return np.asarray(scores, np.float32)
 
     return score
 
 
 def _term_matrix(titles: Sequence[str]) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.float32], int]:
-    """Different words of each title and how often each stands there, padded with word 0 of count 0."""
+    """The distinct words of each title and their counts, padded with word 0 and count 0."""
     vocabulary: dict[str, int] = {}
     rows = []
     for title in titles:

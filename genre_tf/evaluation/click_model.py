@@ -1,4 +1,4 @@
-"""What click probabilities are worth as probabilities: calibration, and where the clicks lie."""
+"""Quality of click probabilities: calibration, and how clicks are distributed over them."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -7,10 +7,10 @@ import numpy as np
 import numpy.typing as npt
 
 THRESHOLDS = 201
-"""Bins of probability, 0.005 wide: what TensorBoard's precision-recall curves are drawn of."""
+"""Number of probability bins, 0.005 wide each; TensorBoard's precision-recall curves are drawn from them."""
 
 CALIBRATION_GROUPS = 10
-_SURE = 1.96  # standard errors of a 95% interval
+_SURE = 1.96  # standard errors on either side of a 95% interval
 
 
 def click_quality(
@@ -19,15 +19,15 @@ def click_quality(
     """Compare click probabilities with clicks, over all shown articles.
 
     Args:
-        logits: per impression float [candidates], of the click probability.
+        logits: per impression float [candidates], logits of the click probability.
         clicked: per impression bool [candidates].
 
     Returns:
-        "shown" and "clicked" (how many), "click_rate", "mean_probability", "log_loss" in nats,
-        "calibration_error" (mean distance of probability and rate over the groups), "calibration": for
-        groups of equally many shown articles, from the least probability to the greatest, "shown",
-        "probability", "rate", and its 95% interval "low" to "high"; "histogram": shown and clicked articles
-        for each of `THRESHOLDS` equally wide bins of probability, the last of which holds 1 alone.
+        "shown" and "clicked" (counts), "click_rate", "mean_probability", "log_loss" in nats,
+        "calibration_error" (mean difference between probability and rate over the groups); "calibration": for
+        groups with equal numbers of shown articles, in order of probability, "shown", "probability", "rate"
+        and its 95% interval "low" to "high"; "histogram": shown and clicked articles for each of `THRESHOLDS`
+        probability bins of equal width, the last of which only holds probability 1.
     """
     flat = np.concatenate([np.asarray(row, np.float64) for row in logits])
     hits = np.concatenate([np.asarray(row, bool) for row in clicked])
@@ -40,7 +40,7 @@ def click_quality(
         "clicked": int(hits.sum()),
         "click_rate": float(hits.mean()),
         "mean_probability": float(probability.mean()),
-        # softplus of the logit, less the logit where it was clicked: never the logarithm of 0
+        # softplus of the logit, minus the logit where it was clicked: never takes the logarithm of 0
         "log_loss": float(np.mean(np.logaddexp(0.0, flat) - flat * hits)),
         "calibration_error": distance / len(flat),
         "calibration": groups,
@@ -54,15 +54,15 @@ def click_quality(
 def calibration_groups(
     probability: npt.NDArray[np.float64], hits: npt.NDArray[np.bool_], groups: int = CALIBRATION_GROUPS
 ) -> list[dict[str, Any]]:
-    """Click rates of groups of equally many articles, from the least probability to the greatest.
+    """Click rates of groups with equal numbers of articles, in order of probability.
 
     Args:
         probability: float64 [articles].
         hits: bool [articles], clicked.
-        groups: how many; fewer where there are not as many articles.
+        groups: number of groups; fewer if there are fewer articles.
 
     Returns:
-        For each "shown", "probability" (its mean), "rate", and its 95% interval "low" to "high".
+        For each group "shown", "probability" (mean), "rate", and its 95% interval "low" to "high".
     """
     return [
         _group(probability[rows], hits[rows])
@@ -72,7 +72,7 @@ def calibration_groups(
 
 
 def click_probability(logits: npt.NDArray[np.floating]) -> npt.NDArray[np.float64]:
-    """The sigmoid of logits of any size, float64 of their shape."""
+    """The sigmoid of logits of any size, as float64 of the same shape."""
     return np.exp(-np.logaddexp(0.0, -np.asarray(logits, np.float64)))
 
 
@@ -88,7 +88,7 @@ def _group(probability: npt.NDArray[np.float64], hits: npt.NDArray[np.bool_]) ->
 
 
 def share_interval(hits: int, count: int) -> tuple[float, float]:
-    """95% interval of a share (Wilson, "Probable Inference", 1927): right near 0 too, where clicks are."""
+    """95% interval of a share (Wilson, "Probable Inference", 1927), correct for rates near 0 too."""
     share, square = hits / count, _SURE**2
     middle = (share + square / (2 * count)) / (1 + square / count)
     half = _SURE * np.sqrt(share * (1 - share) / count + square / (4 * count**2)) / (1 + square / count)

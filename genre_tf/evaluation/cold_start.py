@@ -1,7 +1,7 @@
-"""Cold start: what written articles in the history of readers with few clicks do to their ranking.
+"""Cold start: how written articles, added to the histories of readers with few clicks, change their ranking.
 
 Source: the idea of GENRE (Liu et al., "ONCE: Boosting Content-based Recommendation with Both Open- and
-Closed-source Large Language Models", WSDM 2024), which writes news for readers of at most five clicks.
+Closed-source Large Language Models", WSDM 2024), which writes news for readers with at most five clicks.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -21,22 +21,22 @@ from genre_tf.evaluation.served_writer import ServedWriter
 from genre_tf.evaluation.significance import paired_bootstrap
 from genre_tf.evaluation.slices import FEW_CLICKS
 
-# Written for 5 times; of more readers the interval would be narrower than any difference that matters.
+# Writing for them costs 5 texts each; more readers would only make the interval narrower than matters.
 MOST_IMPRESSIONS = 1000
 
 Write = Callable[[Sequence[ImpressionExample], int], list[list[str]]]
-"""(one example for each reader, n) -> n titles for each, best first, written from interest alone."""
+"""(one example per reader, n) -> n titles for each, best first, written from interest alone."""
 
 
 def cold_impressions(log: ScoredLog, most: int = MOST_IMPRESSIONS) -> tuple[list[int], int]:
-    """Impressions whose reader has at most `FEW_CLICKS`.
+    """Impressions whose reader has at most `FEW_CLICKS` clicks.
 
     Args:
         log: the split.
-        most: of more, so many are evenly picked.
+        most: maximum number; if there are more, they are picked evenly.
 
     Returns:
-        Their places in the split, and how many there are.
+        Their positions in the split, and their total number.
     """
     few = [at for at, row in enumerate(log.split.impressions) if len(row.history) <= FEW_CLICKS]
     picked = [few[at * len(few) // most] for at in range(most)] if len(few) > most else few
@@ -50,21 +50,21 @@ def cold_start(
     articles: int,
     write: Write,
 ) -> dict[str, Any]:
-    """Score impressions of readers with few clicks with and without written articles in their histories.
+    """Score impressions of readers with few clicks, with and without written articles in their histories.
 
-    A history is filled up to `FEW_CLICKS`; written articles stand before the real ones, as the oldest.
+    A history is filled up to `FEW_CLICKS`; written articles come before the real ones, as if they were older.
 
     Args:
-        examples: impressions of `cold_impressions`; one at least.
-        clicked: of each, bool [candidates].
+        examples: impressions from `cold_impressions`; at least one.
+        clicked: for each impression, bool [candidates].
         scorers: models by name.
-        articles: rows of the table that they know.
-        write: the generator.
+        articles: number of table rows that the models know.
+        write: writes the titles.
 
     Returns:
-        "impressions", "readers" and "written" (articles), and for each model "auc" without and
-        "auc_filled" with the written articles, and their "difference" with its 95% bootstrap interval over
-        impressions ("low" to "high").
+        "impressions", "readers" and "written" (articles); for each model "auc" without and "auc_filled" with
+        the written articles, and their "difference" with its 95% bootstrap interval over impressions ("low"
+        to "high").
     """
     readers = list({reader_of(example): example for example in examples}.values())
     titles = dict(zip(map(reader_of, readers), write(readers, FEW_CLICKS), strict=True))
@@ -84,7 +84,7 @@ def cold_start(
 
 
 def from_interest(writer: ServedWriter, table: ArticleTable) -> Write:
-    """Titles written from a reader's titles alone, as it is served; unsafe ones are left out."""
+    """Titles written from a reader's titles alone, as the server does; unsafe titles are left out."""
 
     def write(readers: Sequence[ImpressionExample], count: int) -> list[list[str]]:
         histories = [history_titles(table, example.history) for example in readers]
@@ -100,15 +100,15 @@ def from_interest(writer: ServedWriter, table: ArticleTable) -> Write:
 def fill_histories(
     examples: Sequence[ImpressionExample], titles: Mapping[tuple[Any, ...], Sequence[str]], first_row: int
 ) -> tuple[list[ImpressionExample], list[Article]]:
-    """Put written articles before the clicks of readers who have few.
+    """Put written articles before the clicks of readers with few clicks.
 
     Args:
-        examples: impressions of such readers.
-        titles: written for each reader, best first, by `reader_of`.
-        first_row: row of the first written article, behind all others of the table.
+        examples: impressions of these readers.
+        titles: titles written for each reader (see `reader_of`), best first.
+        first_row: row of the first written article, after all others in the table.
 
     Returns:
-        The examples with histories of at most `FEW_CLICKS`, and the written articles, each once.
+        The examples with histories of at most `FEW_CLICKS`, and the written articles without duplicates.
     """
     rows: dict[str, int] = {}
     filled = []
@@ -122,5 +122,5 @@ def fill_histories(
 
 
 def reader_of(example: ImpressionExample) -> tuple[Any, ...]:
-    """Who a text is written for: a reader whose clicks change between impressions is another one."""
+    """The reader that a text is written for; after further clicks they count as another reader."""
     return (example.user_id, *example.history.tolist())

@@ -1,4 +1,4 @@
-"""`genre evaluate`: every metric of a run on one split, beside the baselines and the untrained models."""
+"""`genre evaluate`: every metric of a run on one split, with baselines and the untrained models."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -34,18 +34,17 @@ Say = Callable[[str], None]
 
 @dataclass(frozen=True, kw_only=True)
 class EvaluationOptions:
-    """What an evaluation measures.
+    """What to measure in an evaluation.
 
     Args:
-        models: names out of `run_models.MODELS`; empty: every one that the run has trained.
-        before: also the same models as they were before training.
-        generation: also the generator, where the run has one.
-        readers: at most so many readers for whom texts are written (`personal_metrics`); each costs as much
-            as two requests to a server. 0: none, and no cold start either.
-        samples: texts for each of these readers, of which the ranking chooses one; None: as many as
-            are served.
-        max_bad_rows: rows of the split that may be skipped.
-        pool: how the whole pool is measured; None: not at all.
+        models: some of `run_models.MODELS`; empty: every model that the run has trained.
+        before: also measure the same models before training.
+        generation: also measure the generator, if the run has one.
+        readers: maximum number of readers to write texts for (`personal_metrics`); each costs as much as two
+            requests to a server. 0: write none, and skip the cold start too.
+        samples: texts per reader, from which the ranking chooses one; None: the served number.
+        max_bad_rows: number of rows of the split that may be skipped.
+        pool: how to measure the whole pool; None: not at all.
     """
 
     models: tuple[str, ...] = ()
@@ -59,7 +58,7 @@ class EvaluationOptions:
 
 @dataclass(frozen=True, kw_only=True)
 class Measured:
-    """What was measured, for who wants to look at more than the report.
+    """What was measured, for displays that need more than the report.
 
     Args:
         log: the split.
@@ -85,20 +84,20 @@ def evaluate_run(
     Args:
         run: the run folder.
         data: folder of a MIND-format data set.
-        split: folder of a labelled split in it.
+        split: folder of a labelled split in this data set.
         options: what to measure.
         say: takes a line of progress.
-        look: is shown the models and what they were measured on, while they are in memory.
+        look: receives the models and the data they were measured on, while they are in memory.
 
     Returns:
-        The report, ready for JSON; rates are fractions: split, impressions, slices (impressions in each),
-        what `ranking_report` and `click_report` give, pool (what `recommend` would answer out of the whole
-        pool, see `pool_section`), retrieval (recall@k of the texts alone), generation, before (models,
-        retrieval and generation as before training), samples (what was written for some readers).
+        The report, ready for JSON; rates are fractions: split, impressions, slices (impressions in each), the
+        results of `ranking_report` and `click_report`, pool (what `recommend` would answer from the whole
+        pool, see `pool_section`), retrieval (recall@k from texts alone), generation, before (models,
+        retrieval and generation before training), samples (texts written for some readers).
 
     Raises:
         InputError: no run, no such split, no labels, a model that the run has not trained, or a generator
-            that was trained on other towers.
+            that was trained with other towers.
     """
     options = options or EvaluationOptions()
     config, names = _opened(run, options)
@@ -110,7 +109,7 @@ def evaluate_run(
     scorers = load_scorers(run, names, log.table)
     untrained: dict[str, ModelScorer] = {}
     if options.before:
-        say("the same models before training")
+        say("measuring the same models before training")
         untrained = load_scorers(run, names, log.table, trained=False)
     say("baselines")
     scores = {
@@ -144,7 +143,7 @@ def _whole_pool(
     options: EvaluationOptions,
     say: Say,
 ) -> dict[str, Any]:
-    """What `recommend` would answer; nothing where one of the two stages was not trained or not asked for."""
+    """What `recommend` would answer; None if not requested or if one of the two stages is not trained."""
     towers = scorers.get("two_tower")
     ranker = scorers.get("ranker_counters") or scorers.get("ranker")
     if options.pool is None or not isinstance(towers, TwoTowerScorer) or not isinstance(ranker, RankerScorer):
@@ -154,12 +153,12 @@ def _whole_pool(
 
 def _size(log: ScoredLog) -> str:
     split = log.split
-    skipped = f" (bad rows skipped: {split.bad_rows}, the first {split.faults[0]})" if split.bad_rows else ""
+    skipped = f" (bad rows skipped: {split.bad_rows}; first: {split.faults[0]})" if split.bad_rows else ""
     return f"{len(split.impressions)} impressions of {split.name}{skipped}, {len(log.table) - 1} articles"
 
 
 def _opened(run: Path, options: EvaluationOptions) -> tuple[RunConfig, tuple[str, ...]]:
-    """Settings and models to measure; what is wrong with them is said before minutes of work."""
+    """Settings and models to measure; wrong input is reported here, before minutes of work."""
     config = open_run(run)
     if options.generation and has_generator(run):
         check_towers(run)
@@ -167,7 +166,7 @@ def _opened(run: Path, options: EvaluationOptions) -> tuple[RunConfig, tuple[str
 
 
 def _add_texts(writer: WriterEvaluation, options: EvaluationOptions, report: dict[str, Any]) -> None:
-    """Put into the report what the generator is worth, and samples of its texts."""
+    """Add the quality of the generator and samples of its texts to the report."""
     writer.say("generator")
     report["generation"], report["before"]["generation"] = writer.metrics(before=options.before)
     if options.readers and (writer.run / "ranking" / WEIGHTS_FILE).is_file():

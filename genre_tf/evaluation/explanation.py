@@ -1,4 +1,4 @@
-"""Why this article for this reader: what the click model looked at, and what it would say otherwise."""
+"""Explains a recommendation: what the click model attends to, and what it would say without each click."""
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -21,14 +21,14 @@ from genre_tf.models.checkpoint import load_ranker
 
 @dataclass(frozen=True)
 class ClickReason:
-    """What one click of the reader has to do with the candidate.
+    """One click of the reader and its effect on the candidate.
 
     Args:
-        news_id: empty where the click was given by its title.
-        title: of the article.
-        weight: the ranker's attention; sums to 1 over the clicks.
-        without: the click probability, had he never clicked it.
-        change: how much of the probability goes with it; below zero where the click speaks against.
+        news_id: empty if the click was given by its title.
+        title: title of the article.
+        weight: the ranker's attention; the weights sum to 1 over the clicks.
+        without: the click probability if the reader had never clicked it.
+        change: the part of the probability that is due to this click; negative if it lowers the probability.
     """
 
     news_id: str
@@ -43,12 +43,12 @@ class Explanation:
     """Why a candidate has its click probability.
 
     Args:
-        news_id: of the candidate, empty where it was given by its title.
-        title: of the candidate.
-        probability: that the reader clicks it, without live counters.
-        probability_without_history: of a reader of whom nothing is known.
-        clicks: the clicks that make the reader, oldest first.
-        words: what the candidate's words add to the logit.
+        news_id: id of the candidate; empty if it was given by its title.
+        title: title of the candidate.
+        probability: probability that the reader clicks it, without live counters.
+        probability_without_history: the same for a reader without history.
+        clicks: the reader's clicks, oldest first.
+        words: the contribution of the candidate's words to the logit.
     """
 
     news_id: str
@@ -65,20 +65,20 @@ class Explanation:
 
 
 def titled(title: str) -> Article:
-    """An article of which nothing but the title is known."""
+    """An article with nothing but a title."""
     return Article("", "", "", title, "")
 
 
 def articles_of_ids(run: Path, news: Path | None, news_ids: Sequence[str]) -> list[Article]:
-    """Looks articles up by their ids.
+    """Find articles by their ids.
 
     Args:
-        run: the run folder, whose own articles are known.
-        news: a news file whose articles are known too, and come first.
+        run: the run folder, whose articles are searched last.
+        news: a news file to search first, if given.
         news_ids: the ids.
 
     Raises:
-        InputError: an id that neither knows, or an unusable file.
+        InputError: an id is in neither, or a file cannot be used.
     """
     known = {} if news is None else read_news(news)
     missing = [news_id for news_id in news_ids if news_id not in known]
@@ -87,12 +87,12 @@ def articles_of_ids(run: Path, news: Path | None, news_ids: Sequence[str]) -> li
         missing = [news_id for news_id in news_ids if news_id not in known]
     if missing:
         where = f"the run's articles{f' nor in {news}' if news else ''}"
-        raise InputError(f"article {missing[0]!r} is not in {where}; give its news file, or titles")
+        raise InputError(f"article {missing[0]!r} is not in {where}; give its news file, or titles instead")
     return [known[news_id] for news_id in news_ids]
 
 
 class Explainer:
-    """Explains what the ranker of a run says.
+    """Explains the scores of a run's ranker.
 
     Args:
         run: the run folder.
@@ -110,11 +110,11 @@ class Explainer:
         """Explain one candidate for one reader.
 
         Args:
-            history: what the reader clicked, oldest first; the newest that the model reads count.
+            history: the reader's clicks, oldest first; the model reads only the newest.
             candidate: the article.
 
         Raises:
-            InputError: a candidate without text.
+            InputError: the candidate has no text.
         """
         if not self._text(candidate).strip():
             raise InputError("the candidate has no title; give the article or a title to explain")
@@ -157,7 +157,7 @@ class Explainer:
         return vectors
 
     def _weights(self, vectors: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-        """Attention of the candidate, the last of the vectors, to the clicks: float32 [H]."""
+        """Attention of the candidate (the last vector) to the clicks: float32 [H]."""
         clicks, candidate = tf.constant(vectors[None, :-1]), tf.constant(vectors[None, -1:])
         if not len(vectors) - 1:
             return np.zeros(0, np.float32)
@@ -166,12 +166,12 @@ class Explainer:
         return found
 
     def _probabilities(self, vectors: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-        """With all clicks, without each of them, without any: float32 [1 + H + 1]."""
+        """Click probability with all clicks, without each click, and without any: float32 [1 + H + 1]."""
         count = len(vectors) - 1
         kept = np.concatenate(
             [np.ones((1, count), bool), ~np.eye(count, dtype=bool), np.zeros((1, count), bool)]
         )
-        if not count:  # the models want room for one click at least
+        if not count:  # the models need room for at least one click
             vectors, kept = np.concatenate([np.zeros_like(vectors), vectors]), np.zeros((2, 1), bool)
         rows = len(kept)
         clicks = np.repeat(vectors[None, :-1], rows, 0)

@@ -1,4 +1,4 @@
-"""Who is served how well: articles by category, readers by how much they have read."""
+"""Quality by group: articles by category, and readers by how much they have read."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -15,10 +15,10 @@ Bools = Sequence[npt.NDArray[np.bool_]]
 Scores = Sequence[npt.NDArray[np.float32]]
 
 FIRST_PLACES = 5
-"""What a reader sees without looking for more: the places whose share is a category's exposure."""
+"""How many places a reader sees without scrolling; a category's share of them is its exposure."""
 
 ACTIVITY = (("none", 0, 0), ("1 to 5", 1, 5), ("6 to 20", 6, 20), ("21 to 50", 21, 50), ("over 50", 51, None))
-"""Groups of readers by their clicks so far."""
+"""Groups of readers by their number of clicks so far."""
 
 
 def by_category(
@@ -27,10 +27,10 @@ def by_category(
     clicked: Bools,
     models: Mapping[str, Scores],
 ) -> list[dict[str, Any]]:
-    """Exposure and AUC of every category, the most shown ones first.
+    """Exposure and AUC of every category, most shown first.
 
     Args:
-        table: knows the articles' categories.
+        table: gives the articles' categories.
         examples: the impressions.
         clicked: per impression bool [candidates].
         models: scores of each model, per impression float32 [candidates].
@@ -39,7 +39,7 @@ def by_category(
         For each category "category", "shown" and "clicked" (candidates), "shown_share", "click_share",
         "first_share" (model -> its share of the first `FIRST_PLACES` places, over impressions with more
         candidates than that) and "auc" (model -> `mean_interval` over impressions with a click in the
-        category, its clicked articles against all that were not clicked).
+        category: its clicked articles against all articles that were not clicked).
     """
     names, of_article = np.unique(np.array(table.categories), return_inverse=True)
     kinds = [of_article[example.candidates] for example in examples]
@@ -76,8 +76,8 @@ def by_activity(
     """AUC for readers by how much they had read.
 
     Args:
-        history_clicks: clicks before each impression, all of them.
-        auc: model -> float64 [impressions], NaN where it is not defined.
+        history_clicks: number of all clicks before each impression.
+        auc: model -> float64 [impressions], NaN if undefined.
 
     Returns:
         For each group of `ACTIVITY` "clicks" (its name), "impressions" and "auc" (model -> `mean_interval`).
@@ -110,7 +110,7 @@ def _first_places(kinds: Sequence[npt.NDArray[np.int64]], scores: Scores) -> lis
 
 
 def _clicked_in(kinds: Sequence[npt.NDArray[np.int64]], clicked: Bools) -> dict[int, list[int]]:
-    """Category -> the impressions with a click in it: few of all, where there are thousands of categories."""
+    """Category -> impressions with a click in it; few per category, even with thousands of categories."""
     found: dict[int, list[int]] = {}
     for at, (kind, hit) in enumerate(zip(kinds, clicked, strict=True)):
         for category in set(kind[hit].tolist()):

@@ -1,4 +1,4 @@
-"""How well the generator writes: headlines from abstracts, and how well it expects what readers clicked."""
+"""Quality of the generator: headlines written from abstracts, and perplexity of clicked titles."""
 
 import dataclasses
 import math
@@ -23,15 +23,15 @@ from genre_tf.models.generator_checkpoint import TrainedGenerator
 from genre_tf.models.prompts import Prompts
 from genre_tf.text.words import beginning, length_in_words
 
-MIN_ABSTRACT_WORDS = 8  # below it there is nothing to make a headline of
+MIN_ABSTRACT_WORDS = 8  # shorter abstracts give too little to write from
 MAX_HEADLINES = 200  # ROUGE moves by about 0.01 between samples
-MAX_CLICKS = 500  # perplexity is certain to about 4%; a writer of 135M reads them for 2 minutes on two cores
+MAX_CLICKS = 500  # perplexity is known to about 4%; a 135M writer reads them in 2 minutes on two cores
 _BATCH_TEXTS = 32
 
 
 @dataclass(frozen=True)
 class ClickedTitle:
-    """A title that a reader clicked: history text, a source to write it from, and the reader's vector."""
+    """A title that a reader clicked: history text, source to write it from, and the reader's vector."""
 
     history: str
     source: str
@@ -47,11 +47,11 @@ def generation_metrics(
     learned: Collection[str],
     writing: WritingConfig,
 ) -> dict[str, Any]:
-    """Measure a generator on articles that it has not learned.
+    """Measure a generator on articles that it was not trained on.
 
     Args:
         parts: the writer and what belongs to it.
-        towers: gives the readers' vectors.
+        towers: give the readers' vectors.
         log: the split.
         examples: its impressions.
         learned: ids of the articles that it was trained on.
@@ -60,8 +60,8 @@ def generation_metrics(
     Returns:
         "perplexity" and "bits_per_character" of clicked titles, given reader and abstract; the perplexity
         also without the abstract and without the reader; ROUGE, distinct-n, grounding, "copy_rate" and
-        "unsafe_rate" of the likeliest headlines written from abstracts without any reader; how many of each;
-        and the baselines that copy the beginning of the abstract. None where the split has no such article.
+        "unsafe_rate" of the likeliest headlines written from abstracts without a reader; the number of each;
+        and the baselines that copy the beginning of the abstract. None if the split has no such article.
     """
     clicks = clicked_titles(log.table, examples, towers, parts.prompts, learned)
     articles = headline_articles(log.split.articles.values(), learned)
@@ -87,7 +87,7 @@ def generation_metrics(
 
 
 def headline_articles(articles: Collection[Article], learned: Collection[str]) -> list[Article]:
-    """Articles with a title and an abstract worth summarising that were not learned, evenly picked."""
+    """Unlearned articles with a title and an abstract that is long enough, evenly picked."""
     fit = [
         article
         for article in articles
@@ -105,7 +105,7 @@ def clicked_titles(
     prompts: Prompts,
     learned: Collection[str],
 ) -> list[ClickedTitle]:
-    """Clicked titles of articles that were not learned, with their readers, evenly picked."""
+    """Clicked titles of unlearned articles, with their readers, evenly picked."""
     clicks = [
         (example, row)
         for example in examples
@@ -124,7 +124,7 @@ def clicked_titles(
 
 
 def likelihood_metrics(parts: TrainedGenerator, clicks: Sequence[ClickedTitle]) -> dict[str, float | None]:
-    """How well the generator expects clicked titles: with all it can know, and without parts of it."""
+    """Perplexity of clicked titles: with all context, and without parts of it."""
     title_loss = TitleLoss(parts)
     loss, tokens = title_loss(clicks)
     no_source = [ClickedTitle(row.history, "", row.title, row.user_vector) for row in clicks]
@@ -140,7 +140,7 @@ def likelihood_metrics(parts: TrainedGenerator, clicks: Sequence[ClickedTitle]) 
 
 
 class TitleLoss:
-    """The loss of titles under teacher forcing.
+    """The teacher-forcing loss of titles.
 
     Args:
         parts: the writer.
@@ -164,7 +164,7 @@ class TitleLoss:
         self._of_batch = of_batch
 
     def __call__(self, clicks: Sequence[ClickedTitle]) -> tuple[float, int]:
-        """Sum over all tokens of the titles, their ends included, in nats; and how many tokens that are."""
+        """Loss in nats, summed over all tokens of the titles and their ends, and the token count."""
         total, tokens = 0.0, 0
         in_length = sorted(clicks, key=lambda row: len(row.history) + len(row.source))
         for batch in _batches(in_length):
@@ -177,7 +177,7 @@ class TitleLoss:
 
 
 class Headlines(NamedTuple):
-    """A title per source, their mean grounding in it and the share that is unsafe (None without sources)."""
+    """One title per source, their mean grounding and the unsafe share (None without sources)."""
 
     titles: list[str]
     grounding: float | None
@@ -187,13 +187,13 @@ class Headlines(NamedTuple):
 def likeliest_titles(
     parts: TrainedGenerator, sources: Sequence[str], writing: WritingConfig | None = None
 ) -> Headlines:
-    """The likeliest title of each source, for no reader in particular.
+    """The likeliest title of each source, written for no particular reader.
 
     Args:
         parts: the writer.
         sources: texts to write from.
-        writing: its lengths, words and beam hold. A beam also takes the place of samples, which would be
-            others every time; it finds likelier titles than the greedy choice, which is kept where it is set.
+        writing: its lengths, words and beam are used. Samples, which differ every time, are replaced by a
+            beam search; it finds likelier titles than a greedy choice, which is kept if configured.
     """
     writing = writing or WritingConfig()
     strategy = "greedy" if writing.strategy == "greedy" else "beam"
@@ -211,7 +211,7 @@ def likeliest_titles(
             tf.fill(batch, "title"),
             tf.zeros(batch, tf.int64),
             tf.zeros([batch[0], dimension]),
-            lambda text: tf.zeros(tf.shape(text)),  # nobody's interest
+            lambda text: tf.zeros(tf.shape(text)),  # no reader's interest
         )
         return written.text[:, 0], written.grounding[:, 0], written.safe[:, 0]
 
@@ -234,7 +234,7 @@ def _batches(rows: Sequence[Any]) -> Iterator[Sequence[Any]]:
 
 
 def _evenly(rows: list[Any], count: int) -> list[Any]:
-    """At most `count` of the rows, spread over all of them."""
+    """At most `count` of the rows, evenly picked."""
     if len(rows) <= count:
         return rows
     return [rows[at * len(rows) // count] for at in range(count)]

@@ -1,4 +1,4 @@
-"""Perplexity of texts, per token and per word, and that of the simplest model of words beside it."""
+"""Perplexity of texts per token and per word, with that of a simple unigram model of words."""
 
 import math
 from collections import Counter
@@ -8,20 +8,20 @@ from dataclasses import dataclass
 from genre_tf.text.words import written_tokens
 
 WORD_END_NOTE = (
-    "per word: exp(nats of all texts, their ends included / their words, which stand between spaces; each "
-    "Chinese or Japanese character is one). Unigram: "
-    "p(w) = (count(w) + 1) / (N + V), N the training words and ends of texts, V the distinct training words, "
-    "the end and one unknown word, which stands for every word that is not among them"
+    "per word: exp(nats of all texts with their ends / number of words, separated by spaces; each "
+    "Chinese or Japanese character is one word). Unigram: "
+    "p(w) = (count(w) + 1) / (N + V), N the number of training words and text ends, V the number of distinct "
+    "training words plus the end and one unknown word, which stands for all other words"
 )
 
 
 @dataclass(frozen=True)
 class TextLoss:
-    """How surprising texts were.
+    """Total surprise of some texts.
 
     Attributes:
-        nats: of all predicted tokens together.
-        tokens: predicted, the end of each text among them; for masked models the masked ones.
+        nats: summed over all predicted tokens.
+        tokens: number of predicted tokens, with the end of each text; for masked models the masked tokens.
     """
 
     nats: float
@@ -34,20 +34,20 @@ class TextLoss:
 
 
 def perplexity(nats: float, count: int) -> float:
-    """exp(nats / count); infinity stays finite, so that a report of it is valid JSON."""
+    """exp(nats / count); infinity is replaced by a finite number, to keep reports valid JSON."""
     return math.exp(min(nats / max(count, 1), 700.0))
 
 
 def word_count(texts: Iterable[str]) -> int:
-    """Words between spaces, or characters where no spaces are written, in all texts together."""
+    """Number of words in all texts; in scripts without spaces, of characters."""
     return sum(len(written_tokens(text)) for text in texts)
 
 
 class UnigramModel:
-    """Probabilities of words by themselves, with add-one smoothing; see `WORD_END_NOTE`.
+    """Unigram word probabilities with add-one smoothing; see `WORD_END_NOTE`.
 
     Args:
-        texts: whose words are counted, as they are written: case and punctuation stay.
+        texts: texts whose words are counted unchanged, with case and punctuation.
     """
 
     def __init__(self, texts: Iterable[str]) -> None:
@@ -62,7 +62,7 @@ class UnigramModel:
         )  # N + V: all words, the end, the unknown word
 
     def nats(self, text: str) -> float:
-        """Minus the log probability of a text and its end."""
+        """Negative log probability of a text and its end."""
         probabilities = [self.counts[word] + 1 for word in written_tokens(text)] + [self.ends + 1]
         return sum(math.log(self.total / each) for each in probabilities)
 

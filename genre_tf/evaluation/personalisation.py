@@ -1,7 +1,7 @@
-"""Does a text written for a reader interest this reader more than one written for somebody else?
+"""Does a text written for a reader interest this reader more than a text written for another reader?
 
-The click model is the judge, and where the best of several samples is served it has chosen them too: so the
-first samples, which nobody chose, are compared as well.
+The click model is the judge. When the best of several samples is served, it has also chosen them. Therefore
+the first samples, which were not chosen by anything, are compared as well.
 """
 
 from collections.abc import Collection, Sequence
@@ -26,10 +26,10 @@ Floats = npt.NDArray[np.float32]
 
 @dataclass(frozen=True)
 class ReaderOfArticle:
-    """A reader, and an article to write a title of.
+    """A reader, and an article to write a title for.
 
     Args:
-        titles: of his earlier clicks, oldest first; at least one.
+        titles: titles of their earlier clicks, oldest first; at least one.
         source: the article's abstract.
         title: its real title.
         clicked: the title that the reader clicked in the impression.
@@ -42,15 +42,15 @@ class ReaderOfArticle:
 
 
 class Judged(NamedTuple):
-    """Texts for n readers: n strings each; or float32 [n], how probably the click model lets him click them.
+    """Texts for n readers: n strings each; or float32 [n], the click model's probabilities for them.
 
     Args:
-        written: the text that is served, which the whole ranking chose (`RankingWeights`).
-        most_interesting: of the texts that may be shown, the one that the click model alone would choose.
-        for_other_reader: the text that is served to another reader, from the same source.
-        most_interesting_for_other_reader: of those for the other reader the one that would interest him most.
-        first_sample: the text that was drawn first, which nobody chose.
-        first_sample_for_other_reader: the same of the other reader.
+        written: the served text, chosen by the complete ranking (`RankingWeights`).
+        most_interesting: among the texts that may be shown, the choice of the click model alone.
+        for_other_reader: the text served to another reader, from the same source.
+        most_interesting_for_other_reader: among the texts for the other reader, the best for this reader.
+        first_sample: the first text drawn, without any choice.
+        first_sample_for_other_reader: the same for the other reader.
         clicked_title: a real title that the reader clicked.
         random_title: any real title.
     """
@@ -72,17 +72,17 @@ def readers_of_articles(
     count: int,
     least_words: int,
 ) -> list[ReaderOfArticle]:
-    """Readers, evenly picked, at their first click, each with an article that the generator has not learned.
+    """Evenly picked readers at their first click, each with an article that the generator has not learned.
 
-    The article is the clicked one, else one shown with it, else any of the log: most readers click what was
-    in the news yesterday too.
+    The article is the clicked one, else another one of the impression, else any of the log: most readers
+    click articles that were in the news before.
 
     Args:
         table: the articles.
         examples: labelled impressions.
         learned: ids of the articles that the generator was trained on.
-        count: at most so many readers.
-        least_words: words of an abstract worth writing from.
+        count: maximum number of readers.
+        least_words: minimum number of words in an abstract.
     """
     new = {
         row
@@ -109,27 +109,27 @@ def readers_of_articles(
 def personal_metrics(
     writer: ServedWriter, readers: Sequence[ReaderOfArticle], titles: Sequence[str], seed: int = 0
 ) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-    """Write for each reader, and from the same source with the same seed for another one, and compare.
+    """Write for each reader and, from the same source with the same seed, for another reader; then compare.
 
     Args:
-        writer: knows the titles of these readers.
-        readers: two or more.
-        titles: real ones to draw the random title from.
-        seed: of who is the other reader, and of the random titles.
+        writer: must know the titles of these readers.
+        readers: at least two.
+        titles: real titles, from which random titles are drawn.
+        seed: seed of the choice of other readers and random titles.
 
     Returns:
-        The metrics, and for each reader what was written: see `sample_of`. Metrics: "readers", "samples" (for
-        each), "interest" (means of `Judged`), comparisons of what was written with the rest of `Judged`
-        (see `compared`), "best_of_samples_margin" and "most_interesting_margin" (interest of the text that
-        is served, and of the one that the click model likes best, minus that of the first sample: "mean",
-        and "low" to "high", 95% bootstrap over readers), "rouge1", "rouge2", "rougeL" against the articles'
-        titles, "distinct2", "copy_rate" and "grounding" of the first texts, "unsafe_rate" of all samples,
-        "unsafe_first" of the first texts, and "self_bleu" of the samples of one source.
+        The metrics, and for each reader what was written (see `sample_of`). Metrics: "readers", "samples"
+        (per reader), "interest" (means of `Judged`), comparisons of the served text with the rest of `Judged`
+        (see `compared`), "best_of_samples_margin" and "most_interesting_margin" (interest of the served text,
+        and of the text that the click model likes best, minus that of the first sample: "mean", and "low" to
+        "high", 95% bootstrap over readers), "rouge1", "rouge2", "rougeL" against the articles' titles,
+        "distinct2", "copy_rate" and "grounding" of the first texts, "unsafe_rate" of all samples,
+        "unsafe_first" of the first texts, and "self_bleu" of the samples from one source.
     """
     random = np.random.default_rng(seed)
     circle = random.permutation(len(readers))
     other = np.empty_like(circle)
-    other[circle] = np.roll(circle, 1)  # nobody is his own other
+    other[circle] = np.roll(circle, 1)  # nobody is their own other reader
     sources = [reader.source for reader in readers]
     histories = [reader.titles for reader in readers]
     seeds = list(range(len(readers)))
@@ -162,17 +162,17 @@ def personal_metrics(
 
 
 def compared(ours: Floats, theirs: Floats, equal: npt.NDArray[np.bool_]) -> dict[str, Any]:
-    """How often ours are above theirs.
+    """How often our values are above theirs.
 
     Args:
         ours: float32 [n], of n readers.
         theirs: float32 [n].
-        equal: bool [n], where the texts are the same.
+        equal: bool [n], whether the two texts are the same.
 
     Returns:
-        "pairs" (n); "share_above", the pairs in which ours is strictly above, from "share_above_low" to
-        "share_above_high"; "share_equal"; and "win_rate" from "low" to "high", in which a tie is half a win,
-        so that 0.5 is chance. Intervals are 95% bootstrap over readers. Nothing where there is no pair.
+        "pairs" (n); "share_above", the share of pairs in which ours is strictly above, from "share_above_low"
+        to "share_above_high"; "share_equal"; and "win_rate" from "low" to "high", which counts a tie as half
+        a win, so that 0.5 is chance. Intervals are 95% bootstrap over readers. Empty if there are no pairs.
     """
     wins = np.where(equal | (ours == theirs), 0.5, ours > theirs)
     above = paired_bootstrap((wins == 1).astype(np.float64), np.zeros_like(wins))
@@ -194,7 +194,7 @@ def compared(ours: Floats, theirs: Floats, equal: npt.NDArray[np.bool_]) -> dict
 def sample_of(
     reader: ReaderOfArticle, row: int, served: Written, for_other: str, judged: Judged
 ) -> dict[str, Any]:
-    """What was written for a reader, with what it was written from, for people to look at."""
+    """What was written for a reader and from what, for people to look at."""
     return {
         **written_for(reader, row, served),
         "clicked": reader.clicked,
@@ -204,7 +204,7 @@ def sample_of(
 
 
 def written_for(reader: ReaderOfArticle, row: int, served: Written) -> dict[str, Any]:
-    """The same without what it is compared with: "titles", "source", "title" and "written"."""
+    """The same without comparisons: "titles", "source", "title" and "written"."""
     columns = served._asdict()
     texts = [
         {name: _plain(column[row, place]) for name, column in columns.items()}
@@ -259,7 +259,7 @@ def _first(written: Written) -> list[str]:
 
 
 def _most_interesting(written: Written) -> list[str]:
-    """Of the texts of each row that may be shown, the one of greatest interest; else the first."""
+    """Per row, the most interesting of the texts that may be shown; if there is none, the first text."""
     shown = written.safe & (written.text != b"")
     place = np.argmax(np.where(shown, written.interest, -1.0), axis=1)
     return [_plain(row[at]) for row, at in zip(written.text, place, strict=True)]

@@ -1,4 +1,4 @@
-"""Orders of the whole pool by simple rules, which `recommend` must beat."""
+"""Simple rules that order the whole pool; `recommend` must beat them."""
 
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
@@ -44,7 +44,7 @@ def clicks_24h(
 def clicks_of_categories(
     counters: Counters, category_of: Integers, history: Integers, rng: np.random.Generator
 ) -> Floats:
-    """Clicks halved every 6 hours, times 1 + the articles of the same category in the reader's history."""
+    """Clicks halved every 6 hours, times 1 + the number of same-category articles in the reader's history."""
     known = history[history >= 0]
     read = np.bincount(known, minlength=int(max(category_of, default=-1)) + 1)
     same = np.where(category_of >= 0, read[category_of], 0) if len(read) else 0
@@ -52,14 +52,14 @@ def clicks_of_categories(
 
 
 def newest(counters: Counters, category_of: Integers, history: Integers, rng: np.random.Generator) -> Floats:
-    """The youngest first; articles that were neither shown nor published have no age: last, all tied."""
+    """Youngest first; articles that were neither shown nor published have no age and come last, tied."""
     age_hours = _column(counters, "age_hours")
     known = (_column(counters, "views") > 0) | (age_hours > 0)
     return np.where(known, -age_hours, -np.inf)
 
 
 def chance(counters: Counters, category_of: Integers, history: Integers, rng: np.random.Generator) -> Floats:
-    """Any order: the floor of every metric."""
+    """Random order: the lower bound for every metric."""
     return rng.random(len(counters))
 
 
@@ -74,22 +74,22 @@ BASELINES: Mapping[str, Rule] = MappingProxyType(
         "chance": chance,
     }
 )
-"""Name of a rule: its function, which gives a score to each article of the pool; larger is better.
+"""Name of a rule -> a function that scores each article of the pool; larger is better.
 
 Args of each:
-    counters: float32 [pool, 9], of the past of the moment, in the columns of `COUNTERS`.
+    counters: float32 [pool, 9], counted before the moment, with the columns of `COUNTERS`.
     category_of: int [pool], the category of each article; negative: none.
     history: int [read], the category of each article that the reader had read; negative: none.
-    rng: of draws, for `chance`.
+    rng: random numbers, for `chance`.
 """
 
 
 def ranks_of(scores: npt.NDArray[np.floating], clicked: Integers, read: Integers) -> Floats:
     """The rank of every clicked article in the order of the scores.
 
-    What the reader has read already is taken out first, as the served `recommend` does (unless it was
-    clicked again). Tied articles share the mean of their ranks: what a random order among them gives on
-    average, so that a rule which knows nothing finds no more than chance.
+    Articles that the reader has already read are removed first, as the served `recommend` does (unless they
+    were clicked again). Tied articles share the mean of their ranks, which is what a random order among them
+    gives on average; so a rule that knows nothing is no better than chance.
 
     Args:
         scores: float [pool]; larger is better.
@@ -100,16 +100,16 @@ def ranks_of(scores: npt.NDArray[np.floating], clicked: Integers, read: Integers
         float64 [clicks], from 1 for the best, as `pool_metrics.rank_metrics` takes them.
 
     Raises:
-        ValueError: when a score is NaN.
+        ValueError: a score is NaN.
     """
     if np.isnan(scores).any():
-        raise ValueError(f"{int(np.isnan(scores).sum())} of {len(scores)} scores are NaN: no order of them.")
+        raise ValueError(f"{int(np.isnan(scores).sum())} of {len(scores)} scores are NaN and have no order")
     kept = np.ones(len(scores), bool)
     kept[read] = False
     kept[clicked] = True
     rivals, targets = scores[kept][None, :], scores[clicked][:, None]
     better, equal = (rivals > targets).sum(axis=1), (rivals == targets).sum(axis=1)
-    return np.asarray(better + (equal + 1) / 2, np.float64)  # a target is equal to itself
+    return np.asarray(better + (equal + 1) / 2, np.float64)  # an article is tied with itself
 
 
 def _column(counters: Counters, name: str) -> Floats:

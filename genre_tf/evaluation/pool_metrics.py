@@ -1,6 +1,6 @@
-"""What a list out of the whole pool is worth: clicks found, diversity, novelty, freshness, coverage.
+"""Metrics of lists from the whole pool: clicks found, diversity, novelty, freshness, coverage.
 
-Positions number the articles of the pool from 0; `-1` in a list is a place without an article.
+Positions number the articles of the pool from 0; `-1` in a list marks a place without an article.
 """
 
 from collections.abc import Sequence
@@ -16,48 +16,48 @@ Positions = npt.NDArray[np.int64]
 
 CUTOFFS = (10, 50, 100, 300)
 SHOWN = 10
-"""Places of a list that a reader sees: nDCG and the qualities of lists are taken from these."""
+"""The places of a list that a reader sees; nDCG and the qualities of lists are computed from them."""
 
 FRESH_HOURS = 24.0
 RANK_METRICS = (*(f"recall@{cutoff}" for cutoff in CUTOFFS), f"ndcg@{SHOWN}", "mrr")
 LIST_QUALITIES = ("diversity", "category_diversity", "novelty", "fresh")
 
-# Title vectors of so many lists at a time: 1024 lists x 10 x 768 float32 are 31 MB.
+# Process title vectors of this many lists at a time: 1024 lists x 10 x 768 float32 are 31 MB.
 _BLOCK_LISTS = 1024
 
 
 def list_metrics(lists: Positions, clicked: Sequence[npt.NDArray[np.integer]]) -> dict[str, Floats]:
-    """Recall, nDCG and MRR of lists, which end somewhere; what stands in no place was not found.
+    """Recall, nDCG and MRR of finite lists; an article that is in no place was not found.
 
     Args:
-        lists: int64 [impressions, places], positions in the pool, best first; -1 where there is none. A
-            cutoff beyond the last place counts what there is.
-        clicked: per impression int [clicks], different positions in the pool; negative ones are clicks on
-            articles outside the pool, which count as not found.
+        lists: int64 [impressions, places], positions in the pool, best first; -1 for no article. A cutoff
+            beyond the last place uses the places there are.
+        clicked: per impression int [clicks], distinct positions in the pool; negative ones are clicks on
+            articles outside the pool and count as not found.
 
     Returns:
-        As `rank_metrics`.
+        The same as `rank_metrics`.
 
     Raises:
-        ValueError: when the lists are no table, or not of the same impressions as the clicks.
+        ValueError: the lists are not a matrix, or belong to other impressions than the clicks.
     """
     if lists.ndim != 2 or len(lists) != len(clicked):
-        raise ValueError(f"lists of shape {lists.shape} cannot be of the {len(clicked)} impressions clicked.")
+        raise ValueError(f"lists of shape {lists.shape} do not match clicks of {len(clicked)} impressions")
     return rank_metrics([_places(row, wanted) for row, wanted in zip(lists, clicked, strict=True)])
 
 
 def rank_metrics(ranks: Sequence[npt.NDArray[np.floating | np.integer]]) -> dict[str, Floats]:
-    """Recall, nDCG and MRR where the whole pool is ordered.
+    """Recall, nDCG and MRR when the whole pool is ordered.
 
-    nDCG has binary gains and the ideal order of as many clicks (Järvelin and Kekäläinen, 2002). MRR is
-    MIND's: the mean reciprocal rank over *all* clicked articles, not of the first one alone.
+    nDCG has binary gains and divides by the ideal order of as many clicks (Järvelin and Kekäläinen, 2002).
+    MRR is MIND's: the mean reciprocal rank over *all* clicked articles, not only the first.
 
     Args:
-        ranks: per impression int or float [clicks], from 1 for the best; the mean rank of tied articles may
-            lie between two places; infinity: not found.
+        ranks: per impression int or float [clicks], from 1 for the best; tied articles may have a fractional
+            mean rank; infinity: not found.
 
     Returns:
-        Per name of `RANK_METRICS` float64 [impressions], as fractions; NaN for an impression without a
+        For each name in `RANK_METRICS` float64 [impressions], as fractions; NaN for an impression without a
         click.
     """
     count = len(ranks)
@@ -66,7 +66,7 @@ def rank_metrics(ranks: Sequence[npt.NDArray[np.floating | np.integer]]) -> dict
     impression = np.repeat(np.arange(count), clicks)
 
     def summed(gain: npt.NDArray[Any]) -> Floats:
-        """Sums what each clicked article is worth over its impression; NaN without a click."""
+        """Sum the values of the clicked articles over each impression; NaN without a click."""
         total = np.bincount(impression, weights=gain, minlength=count).astype(np.float64)
         return np.where(clicks > 0, total, np.nan)
 
@@ -90,7 +90,7 @@ def list_qualities(
     pool_articles: npt.NDArray[np.integer] | int,
     age_hours: npt.NDArray[np.floating],
 ) -> dict[str, Floats]:
-    """What the first ten of each list are like, whatever was clicked.
+    """Qualities of the first ten of each list, independent of clicks.
 
     Args:
         lists: as in `list_metrics`.
@@ -102,7 +102,7 @@ def list_qualities(
         age_hours: as in `fresh`.
 
     Returns:
-        Per name of `LIST_QUALITIES` float64 [impressions].
+        For each name in `LIST_QUALITIES` float64 [impressions].
     """
     return {
         "diversity": diversity(lists, vectors),
@@ -119,11 +119,11 @@ def diversity(lists: Positions, vectors: npt.NDArray[np.floating]) -> Floats:
     Through Topic Diversification", 2005.
 
     Args:
-        lists: int64 [impressions, places], positions in the pool; -1 where there is none.
-        vectors: float [pool, dimension], of titles; a vector of zeros is similar to nothing.
+        lists: int64 [impressions, places], positions in the pool; -1 for no article.
+        vectors: float [pool, dimension], title vectors; a zero vector is similar to nothing.
 
     Returns:
-        float64 [impressions], 0 (all the same) to 2; NaN for fewer than two articles.
+        float64 [impressions], from 0 (all the same) to 2; NaN for fewer than two articles.
     """
     if not len(vectors):
         return np.full(len(lists), np.nan)
@@ -135,10 +135,10 @@ def diversity(lists: Positions, vectors: npt.NDArray[np.floating]) -> Floats:
 
 
 def category_diversity(lists: Positions, category_of: npt.NDArray[np.integer]) -> Floats:
-    """The share of pairs of the first ten whose categories differ: intra-list distance of 0 or 1.
+    """The share of pairs among the first ten whose categories differ.
 
     Args:
-        lists: int64 [impressions, places], positions in the pool; -1 where there is none.
+        lists: int64 [impressions, places], positions in the pool; -1 for no article.
         category_of: int [pool], the category of each article.
 
     Returns:
@@ -149,7 +149,7 @@ def category_diversity(lists: Positions, category_of: npt.NDArray[np.integer]) -
     if not len(category_of):
         return np.full(len(lists), np.nan)
     categories = category_of[np.maximum(shown, 0)]
-    pairs = there[:, :, None] & there[:, None, :]  # [impressions, 10, 10], each pair twice and its diagonal
+    pairs = there[:, :, None] & there[:, None, :]  # [impressions, 10, 10], each pair twice, and the diagonal
     different = (categories[:, :, None] != categories[:, None, :]) & pairs
     count = there.sum(axis=1)
     return _divided(different.sum(axis=(1, 2)), count * (count - 1))
@@ -161,18 +161,18 @@ def novelty(
     all_views: npt.NDArray[np.floating],
     pool_articles: npt.NDArray[np.integer] | int,
 ) -> Floats:
-    """Mean self-information of the first ten, -log2 of how often an article was shown before the moment.
+    """Mean self-information of the first ten: -log2 of how often an article was shown before the moment.
 
     Zhou et al., "Solving the Apparent Diversity-Accuracy Dilemma of Recommender Systems", 2010; Castells,
     Hurley and Vargas, "Novelty and Diversity in Recommender Systems", 2015. An article's probability is
-    (its views + 1) / (views of all + articles of the pool), so that one never shown has one too.
+    (its views + 1) / (views of all + articles of the pool), so that it is never zero.
 
     Args:
-        lists: int64 [impressions, places], positions in the pool; -1 where there is none.
+        lists: int64 [impressions, places], positions in the pool; -1 for no article.
         views: float [impressions, places or 10], views of the article in each place before the moment;
-            anything where there is none.
-        all_views: float [impressions], views of the pool's articles before the moment.
-        pool_articles: int [impressions] or one number, articles of the pool at the moment.
+            ignored where there is no article.
+        all_views: float [impressions], views of all articles of the pool before the moment.
+        pool_articles: int [impressions] or a single number, articles in the pool at the moment.
 
     Returns:
         float64 [impressions], in bits; NaN for an empty list.
@@ -187,9 +187,9 @@ def fresh(lists: Positions, age_hours: npt.NDArray[np.floating]) -> Floats:
     """The share of the first ten that are younger than a day at the moment.
 
     Args:
-        lists: int64 [impressions, places], positions in the pool; -1 where there is none.
-        age_hours: float [impressions, places or 10], age of the article in each place at the moment; NaN
-            where it is not known, which counts as not fresh.
+        lists: int64 [impressions, places], positions in the pool; -1 for no article.
+        age_hours: float [impressions, places or 10], age of the article in each place at the moment; NaN if
+            unknown, which counts as not fresh.
 
     Returns:
         float64 [impressions], 0 to 1; NaN for an empty list.
@@ -206,7 +206,7 @@ def coverage(lists: Positions, pool_articles: int) -> float | None:
     Serendipity", 2010.
 
     Args:
-        lists: int64 [impressions, places], positions in the pool; -1 where there is none.
+        lists: int64 [impressions, places], positions in the pool; -1 for no article.
         pool_articles: articles that were in the pool at any moment.
 
     Returns:
@@ -219,14 +219,14 @@ def coverage(lists: Positions, pool_articles: int) -> float | None:
 def answer_accuracy(
     probability: npt.NDArray[np.floating], clicked: npt.NDArray[np.bool_]
 ) -> dict[str, float | None]:
-    """How often "a click" (probability 0.5 or more) and "no click" are right, beside always saying no.
+    """How often "a click" (probability 0.5 or more) and "no click" are right, compared with always saying no.
 
     Args:
         probability: float [shown].
         clicked: bool [shown].
 
     Returns:
-        "accuracy" and "always_no", fractions; None where nothing was shown.
+        "accuracy" and "always_no", fractions; None if nothing was shown.
     """
     if not len(clicked):
         return {"accuracy": None, "always_no": None}
@@ -237,26 +237,28 @@ def answer_accuracy(
 def calibration(
     scores: npt.NDArray[np.floating], clicked: npt.NDArray[np.bool_], bins: int = CALIBRATION_GROUPS
 ) -> dict[str, Any]:
-    """Scores that should be click probabilities, beside what was clicked.
+    """Compare scores that should be click probabilities with the clicks.
 
-    The Brier score is the mean squared distance of probability and click (Brier, "Verification of Forecasts
-    Expressed in Terms of Probability", 1950); giving the click rate to every article is the one to beat.
+    The Brier score is the mean squared difference of probability and click (Brier, "Verification of Forecasts
+    Expressed in Terms of Probability", 1950); it should be below that of giving the click rate to every
+    article.
 
     Args:
         scores: float [articles], 0 to 1.
         clicked: bool [articles].
-        bins: groups of equally many articles, from the least score to the greatest.
+        bins: number of groups with equal numbers of articles, in order of score.
 
     Returns:
-        "mean_score", "click_rate", "ratio" (mean score by click rate: above 1 promises too much), "brier",
-        "brier_of_click_rate", and "bins", for each "mean_score", "click_rate", the click rate's 95% interval
-        "low" to "high", and "count". None, and no bins, where there is no article; no ratio without a click.
+        "mean_score", "click_rate", "ratio" (mean score divided by click rate: above 1 is too confident),
+        "brier", "brier_of_click_rate", and "bins", for each "mean_score", "click_rate", the click rate's 95%
+        interval "low" to "high", and "count". None, and no bins, if there are no articles; no ratio without a
+        click.
 
     Raises:
-        ValueError: when there are not as many scores as clicks.
+        ValueError: the numbers of scores and clicks differ.
     """
     if scores.shape != clicked.shape:
-        raise ValueError(f"{scores.shape} scores and {clicked.shape} clicks are not of the same articles.")
+        raise ValueError(f"{scores.shape} scores but {clicked.shape} clicks; the shapes must be equal")
     names = ("mean_score", "click_rate", "ratio", "brier", "brier_of_click_rate")
     if not len(scores):
         return {**dict.fromkeys(names), "bins": []}
@@ -274,7 +276,7 @@ def calibration(
 
 
 def _places(row: Positions, wanted: npt.NDArray[np.integer]) -> Floats:
-    """float64 [clicks], the place of each clicked article in a list, from 1; infinity where it has none."""
+    """float64 [clicks], the place of each clicked article in a list, from 1; infinity if it is missing."""
     if not len(row):
         return np.full(len(wanted), np.inf)
     same = (row[None, :] == np.asarray(wanted)[:, None]) & (row >= 0)  # [clicks, places]
@@ -286,12 +288,12 @@ def _mean_distance(shown: Positions, vectors: npt.NDArray[np.floating]) -> Float
     chosen = np.asarray(vectors[np.maximum(shown, 0)], np.float64) * there[:, :, None]
     lengths = np.linalg.norm(chosen, axis=2, keepdims=True)
     unit = chosen / np.where(lengths > 0, lengths, 1.0)  # [lists, 10, dimension]
-    # The square of the sum holds each pair's cosine twice, and each vector's own square.
+    # The square of the sum holds each pair's cosine twice, plus each vector's own square.
     cosines = (unit.sum(axis=1) ** 2).sum(axis=1) - (unit**2).sum(axis=(1, 2))
     count = there.sum(axis=1)
     return 1.0 - _divided(cosines, count * (count - 1))
 
 
 def _divided(total: npt.NDArray[Any], count: npt.NDArray[Any]) -> Floats:
-    """Quotients, NaN where there is nothing to divide by."""
+    """Quotients; NaN where the divisor is zero."""
     return np.where(count > 0, total / np.maximum(1, count), np.nan)

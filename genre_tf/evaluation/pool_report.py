@@ -1,4 +1,4 @@
-"""The part of an evaluation on the whole pool: what `recommend` would answer, beside its rivals."""
+"""The whole-pool part of an evaluation: what `recommend` would answer, compared with baselines."""
 
 from collections.abc import Mapping
 from dataclasses import asdict
@@ -14,7 +14,7 @@ from genre_tf.evaluation.report import Measured, Slices, finite, sliced
 from genre_tf.evaluation.significance import bootstrap_intervals, paired_bootstrap
 
 POOL_MODELS = ("recommend", "retrieval")
-"""What is served, and its first stage alone."""
+"""The served funnel, and its first stage alone."""
 
 COMPARED_METRICS = ("recall@10", "ndcg@10")
 _ALWAYS_COMPARED = "clicks_1h"  # the strongest simple rule on MIND
@@ -30,31 +30,31 @@ def pool_section(
     coverage: Mapping[str, float | None] = MappingProxyType({}),
     calibration: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """The whole pool's part of a report.
+    """The whole-pool part of a report.
 
     Args:
-        measured: "recommend", the other `POOL_MODELS` that were measured, and baselines by their names ->
-            metric -> float64 [impressions], NaN where undefined.
-        slices: what `slice_masks` returns, of the same impressions.
+        measured: "recommend", the other measured `POOL_MODELS`, and baselines by name -> metric -> float64
+            [impressions], NaN if undefined.
+        slices: result of `slice_masks` for the same impressions.
         articles: articles that were in the pool at any moment.
-        per_moment: int [impressions], articles of the pool at the moment of each.
-        rule: the name out of `POOL_RULES` by which they were in it.
-        coverage: of models and baselines, what `pool_metrics.coverage` returns.
-        calibration: what `pool_metrics.calibration` returns, of the scores of `recommend`.
+        per_moment: int [impressions], articles in the pool at the moment of each impression.
+        rule: the name in `POOL_RULES` that defines the pool.
+        coverage: result of `pool_metrics.coverage` for models and baselines.
+        calibration: result of `pool_metrics.calibration` for the scores of `recommend`.
 
     Returns:
-        Ready for JSON; rates are fractions: "recommend", "retrieval" (slice > metric > mean, {} where not
+        Ready for JSON; rates are fractions: "recommend", "retrieval" (slice > metric > mean, {} if not
         measured), "baselines" (name > slice > metric > mean), "coverage" (name > fraction),
-        "intervals" (name > slice > metric > ends of the 95% interval by bootstrap), "significance" ("ours
-        over theirs" > metric > the fields of `significance.Difference`), "slices" (measured impressions in
-        each), "pool" ("articles", "per_moment" with "mean", "least" and "most", "rule", "reason",
-        "impressions"), "calibration". A number that is undefined is None.
+        "intervals" (name > slice > metric > ends of the 95% bootstrap interval), "significance" ("ours over
+        theirs" > metric > the fields of `significance.Difference`), "slices" (measured impressions in each),
+        "pool" ("articles", "per_moment" with "mean", "least" and "most", "rule", "reason", "impressions"),
+        "calibration". Undefined values are None.
 
     Raises:
         ValueError: "recommend" was not measured.
     """
     if "recommend" not in measured:
-        raise ValueError(f"`recommend` was not measured, but {', '.join(measured) or 'nothing'}.")
+        raise ValueError(f"`recommend` was not measured; got {', '.join(measured) or 'nothing'}")
     means = sliced(measured, slices)
     baselines = {name: parts for name, parts in measured.items() if name not in POOL_MODELS}
     defined = ~np.isnan(measured["recommend"]["recall@10"])
@@ -88,7 +88,7 @@ def _pool(articles: int, per_moment: npt.NDArray[np.integer], rule: str) -> dict
 
 
 def _intervals(measured: Measured, slices: Slices) -> dict[str, dict[str, dict[str, list[float] | None]]]:
-    """name > slice > metric > ends; None where nothing is defined."""
+    """name > slice > metric > ends of the interval; None if undefined."""
     columns = [(name, metric) for name, metrics in measured.items() for metric in metrics]
     values = np.stack([measured[name][metric] for name, metric in columns], axis=1)  # [impressions, columns]
     found: dict[str, dict[str, dict[str, list[float] | None]]] = {
@@ -101,7 +101,7 @@ def _intervals(measured: Measured, slices: Slices) -> dict[str, dict[str, dict[s
 
 
 def _compared(measured: Measured, baselines: Measured) -> dict[str, dict[str, Any]]:
-    """`recommend` against the other models, the best baseline and clicks of now."""
+    """Compare `recommend` with the other models, the best baseline and current clicks."""
     rivals = [name for name in POOL_MODELS[1:] if name in measured]
     recalls = {name: mean_metrics(metrics)["recall@10"] or 0.0 for name, metrics in baselines.items()}
     best = sorted(recalls, key=lambda name: -recalls[name])[:1]

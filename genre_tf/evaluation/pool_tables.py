@@ -1,4 +1,4 @@
-"""The whole pool's part of a report, for people."""
+"""Printed tables of the whole-pool part of a report."""
 
 from collections.abc import Iterator, Mapping
 from types import MappingProxyType
@@ -18,7 +18,7 @@ FOUND = MappingProxyType(
         "mrr": "MRR",
     }
 )
-"""Metrics of the clicked articles, and their headings."""
+"""Metrics of the clicked articles, with headings."""
 
 QUALITIES = MappingProxyType(
     {
@@ -29,15 +29,15 @@ QUALITIES = MappingProxyType(
         "novelty": "novelty",
     }
 )
-"""Metrics of the lists themselves, and their headings."""
+"""Metrics of the lists themselves, with headings."""
 
 
 def pool_tables(section: Mapping[str, Any], split: str) -> Iterator[Table | str]:
-    """Tables and lines of what `recommend` would answer out of the whole pool.
+    """Tables and lines that show what `recommend` would answer from the whole pool.
 
     Args:
-        section: as `pool_section` gives it.
-        split: what it was measured on.
+        section: result of `pool_section`.
+        split: the split it was measured on.
     """
     scorers = pool_rows(section)
     rows = {
@@ -61,26 +61,26 @@ def pool_tables(section: Mapping[str, Any], split: str) -> Iterator[Table | str]
 
 
 def pool_rows(section: Mapping[str, Any]) -> dict[str, Any]:
-    """Models and baselines that were measured: name > slice > metric."""
+    """The measured models and baselines: name > slice > metric."""
     models = {name: section[name] for name in ("recommend", "retrieval")}
     return {name: parts for name, parts in {**models, **section["baselines"]}.items() if parts}
 
 
 def pool_line(pool: Mapping[str, Any]) -> str:
-    """What was in the pool, in a sentence."""
+    """One sentence about the content of the pool."""
     sizes = pool["per_moment"]
     if sizes["mean"] is None:
         return "No impression was measured."
     return (
-        f"{pool['impressions']} impressions; at the moment of one {sizes['mean']:.0f} articles on average "
-        f"({sizes['least']} to {sizes['most']}), {pool['articles']} in all: {pool['reason']}."
+        f"{pool['impressions']} impressions; pool of {sizes['mean']:.0f} articles on average "
+        f"({sizes['least']} to {sizes['most']}), {pool['articles']} in total: {pool['reason']}."
     )
 
 
 def calibration_line(found: Mapping[str, Any]) -> str:
-    """What the scores of `recommend` are worth as click probabilities, in a sentence."""
+    """One sentence about the scores of `recommend` as click probabilities."""
     ratio = "" if found["ratio"] is None else f" (ratio {found['ratio']:.2f})"
     return (
-        f"Scores of `recommend`: mean {found['mean_score']:.4f}, clicked {found['click_rate']:.4f}{ratio}; "
-        f"Brier score {found['brier']:.4f}, of the click rate alone {found['brier_of_click_rate']:.4f}."
+        f"Scores of `recommend`: mean {found['mean_score']:.4f}, click rate {found['click_rate']:.4f}{ratio};"
+        f" Brier score {found['brier']:.4f} (constant click rate: {found['brier_of_click_rate']:.4f})."
     )

@@ -11,10 +11,10 @@ from genre_tf.evaluation.scoring import Scorer, score_blocks
 
 
 def check_output(file: Path) -> None:
-    """See that a file can be written before the models are loaded.
+    """Check that a file can be written, before the models are loaded.
 
     Raises:
-        InputError: its folder is not there, or it is a folder itself.
+        InputError: its folder does not exist, or the path is a folder.
     """
     if file.is_dir():
         raise InputError(f"--out {file} is a folder; name a file in it, such as {file / 'prediction.txt'}")
@@ -23,15 +23,15 @@ def check_output(file: Path) -> None:
 
 
 def write_predictions(file: Path, log: ScoredLog, scorer: Scorer) -> int:
-    """Write `ImpressionID [rank,rank,…]`, one line an impression, in the order of the log.
+    """Write `ImpressionID [rank,rank,…]`, one line per impression, in the order of the log.
 
     Args:
-        file: replaced as a whole once everything is written; left alone when anything fails.
+        file: replaced once everything is written; unchanged if anything fails.
         log: the impressions.
         scorer: gives the scores.
 
     Returns:
-        How many impressions were written.
+        Number of impressions written.
 
     Raises:
         InputError: the file cannot be written.

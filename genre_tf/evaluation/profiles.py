@@ -1,4 +1,4 @@
-"""`genre profile`: what readers of a run like, their clicks weighed as its user tower weighs them."""
+"""`genre profile`: what readers of a run like, their clicks weighted as its user tower weights them."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -19,16 +19,16 @@ from genre_tf.models.checkpoint import CACHE_FOLDER, load_two_tower
 from genre_tf.models.embedding import embed_articles
 
 Histories = Mapping[str, Sequence[str]]
-"""Reader to the ids of his clicks, oldest first."""
+"""Reader -> ids of their clicks, oldest first."""
 
 
 @dataclass(frozen=True)
 class KnownArticles:
-    """The articles that clicks may name.
+    """The articles and histories that a profile can use.
 
     Args:
-        articles: those that the run was trained with, and those of the log if one was given.
-        histories: of the log's readers; none without a log.
+        articles: the articles of the run's training, and of the log if one was given.
+        histories: histories of the log's readers; empty without a log.
     """
 
     articles: Mapping[str, Article]
@@ -36,16 +36,16 @@ class KnownArticles:
 
 
 def known_articles(run: Path, data: Path | None, split: str, max_bad_rows: int = 0) -> KnownArticles:
-    """Read what a run knows, and a log.
+    """Read the articles of a run and, if given, of a log.
 
     Args:
         run: the run folder.
         data: folder of a MIND-format data set, or None.
         split: folder of the split in it.
-        max_bad_rows: rows of the split that may be skipped.
+        max_bad_rows: number of rows of the split that may be skipped.
 
     Raises:
-        InputError: one of them cannot be read.
+        InputError: something cannot be read.
     """
     open_run(run)
     prepared = {article.news_id: article for article in read_articles(run / "prepared").articles[1:]}
@@ -56,7 +56,7 @@ def known_articles(run: Path, data: Path | None, split: str, max_bad_rows: int =
 
 
 def newest_histories(log: Split) -> Histories:
-    """The history of each reader in his newest impression, readers in the order of the log."""
+    """Each reader's history at their newest impression, with readers in the order of the log."""
     newest: dict[str, Impression] = {}
     for impression in log.impressions:
         earlier = newest.get(impression.user_id)
@@ -66,23 +66,23 @@ def newest_histories(log: Split) -> Histories:
 
 
 def articles_of_titles(titles: Sequence[str]) -> dict[str, Article]:
-    """Articles of which the titles alone are known, numbered from 1 in place of ids."""
+    """Articles with nothing but titles, with the numbers from 1 as ids."""
     return {str(place): Article(str(place), "", "", title, "") for place, title in enumerate(titles, 1)}
 
 
 def profiles(
     run: Path, known: Mapping[str, Article], histories: Histories, safety: SafetyList | None = None
 ) -> Iterator[tuple[str, Profile]]:
-    """What readers like.
+    """Profiles of readers.
 
     Args:
         run: the run folder.
-        known: articles by id; clicks on others are left out, and counted.
-        histories: of the readers.
-        safety: words of titles that it refuses are not named.
+        known: articles by id; clicks on other articles are left out and counted.
+        histories: histories of the readers.
+        safety: words of titles that it rejects are not shown.
 
     Yields:
-        Reader and profile, in the order given, made from the newest clicks that the run's models read.
+        Reader and profile, in the given order, from the newest clicks that the run's models read.
 
     Raises:
         InputError: the run has no trained towers.
@@ -96,7 +96,7 @@ def profiles(
     rows = [table.rows([article.news_id for article in of_reader]) for of_reader in clicks.values()]
     towers = load_two_tower(run)
     all_shares: list[npt.NDArray[np.float32]] = [np.zeros(0, np.float32)] * len(rows)
-    if len(table) > 1:  # any reader has clicked anything
+    if len(table) > 1:  # unless no reader has clicked anything
         scorer = TwoTowerScorer(towers, embed_articles(towers.encoder, table, run / CACHE_FOLDER))
         all_shares = scorer.click_shares(rows)
     words = TitleWords(*zip(*((article.title, article.abstract) for article in known.values()), strict=True))
@@ -110,11 +110,11 @@ def profiles(
 
 
 def check_reader(reader: str, histories: Histories) -> None:
-    """See that a log knows a reader.
+    """Check that a log contains a reader.
 
     Raises:
         InputError: it does not.
     """
     if reader not in histories:
         some = ", ".join(list(histories)[:3])
-        raise InputError(f"the log has no reader {reader!r}; it has {len(histories)}, such as {some}")
+        raise InputError(f"the log has no reader {reader!r}; it has {len(histories)} readers, such as {some}")

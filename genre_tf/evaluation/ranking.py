@@ -1,9 +1,9 @@
 """Ranking metrics per impression (AUC, MRR, nDCG) and the ranks of a MIND submission.
 
-Equal scores are an equal chance: every metric is its expected value over a random order of the tied
-candidates. For AUC that is the usual half credit (scikit-learn's `roc_auc_score`); for MRR and nDCG it
-keeps a log that happens to list the clicked candidate first from flattering a model that cannot tell
-candidates apart. See McSherry and Najork, "Computing Information Retrieval Performance Measures
+Candidates with equal scores share their chances: every metric is its expected value over a random order of
+the tied candidates. For AUC this is the usual half credit (scikit-learn's `roc_auc_score`). For MRR and nDCG
+it prevents a log that happens to list the clicked candidate first from flattering a model that cannot
+distinguish candidates. See McSherry and Najork, "Computing Information Retrieval Performance Measures
 Efficiently in the Presence of Tied Scores", 2008.
 """
 
@@ -17,7 +17,7 @@ Bools = npt.NDArray[np.bool_]
 
 METRICS = ("auc", "mrr", "ndcg@5", "ndcg@10")
 
-# Sorting blocks of this size stays in the processor's cache and bounds memory at MIND's full size.
+# Sorting blocks of this size fits the processor's cache and limits memory for all of MIND.
 _BLOCK_IMPRESSIONS = 8192
 
 
@@ -33,15 +33,15 @@ def ranking_metrics(
         clicked: per impression bool [candidates].
 
     Returns:
-        Per metric of `METRICS` float64 [impressions], as fractions; NaN where an impression has no click
-        or nothing but clicks, because AUC is not defined there.
+        For each metric in `METRICS` float64 [impressions], as fractions; NaN if an impression has no click or
+        only clicks, because AUC is then undefined.
 
     Raises:
-        ValueError: when the two do not have the same shape, or a score is not finite.
+        ValueError: the shapes differ, or a score is not finite.
     """
     if len(scores) != len(clicked):
         raise ValueError(
-            f"scores of {len(scores)} impressions, clicks of {len(clicked)}: they must be the same ones."
+            f"scores of {len(scores)} impressions but clicks of {len(clicked)}; the numbers must be equal"
         )
     blocks = [
         _block_metrics(
@@ -54,14 +54,14 @@ def ranking_metrics(
 
 
 def mean_metrics(per_impression: Mapping[str, Floats], mask: Bools | None = None) -> dict[str, float | None]:
-    """The mean of each metric over the impressions of a slice where it is defined.
+    """The mean of each metric over the impressions of a slice for which it is defined.
 
     Args:
-        per_impression: what `ranking_metrics` returns.
+        per_impression: result of `ranking_metrics`.
         mask: bool [impressions], the slice; None takes all.
 
     Returns:
-        Per metric a fraction, or None where the slice holds no impression to measure.
+        For each metric a fraction, or None if no impression of the slice can be measured.
     """
     means: dict[str, float | None] = {}
     for name, values in per_impression.items():
@@ -72,9 +72,9 @@ def mean_metrics(per_impression: Mapping[str, Floats], mask: Bools | None = None
 
 
 def rank_scores(scores: npt.NDArray[np.floating]) -> npt.NDArray[np.int64]:
-    """The rank of each candidate, 1 for the best, as MIND's `prediction.txt` wants them.
+    """The rank of each candidate, 1 for the best, in the format of MIND's `prediction.txt`.
 
-    Ties keep the order of the log, so that the same scores always give the same file.
+    Ties keep the order of the log, so that equal scores always give the same file.
 
     Args:
         scores: float [candidates].
@@ -96,7 +96,7 @@ def _block_metrics(
     hits = np.concatenate([np.asarray(row, bool) for row in clicked])
     if not np.isfinite(flat).all():
         at = int(np.repeat(np.arange(len(scores)), lengths)[~np.isfinite(flat)][0])
-        raise ValueError(f"impression {first + at} has a score that is not a finite number: {scores[at]}.")
+        raise ValueError(f"impression {first + at} has a score that is not finite: {scores[at]}")
     impression = np.repeat(np.arange(len(lengths)), lengths)
     order = np.lexsort((-flat, impression))
     position = np.arange(len(flat)) - np.repeat(np.cumsum(lengths) - lengths, lengths)  # 0 is the best
@@ -104,14 +104,14 @@ def _block_metrics(
     hits = hits[order]
 
     def summed(gain: npt.NDArray[np.floating]) -> Floats:
-        """Sum over an impression's clicked candidates of what their position is worth."""
+        """Sum over an impression's clicked candidates of the value of their position."""
         return _sum_by_impression(mean_over_ties(gain) * hits, impression, len(lengths))
 
     clicks = _sum_by_impression(hits.astype(np.float64), impression, len(lengths))
     misses = lengths - clicks
     with np.errstate(divide="ignore", invalid="ignore"):
-        # The clicked candidates' distances from the bottom, less what they take from each other, count
-        # the (clicked, not clicked) pairs in the right order: the Mann-Whitney form of AUC.
+        # The clicked candidates' distances from the bottom, minus the pairs among themselves, count the
+        # (clicked, not clicked) pairs in the right order: the Mann-Whitney form of AUC.
         from_bottom = summed(np.repeat(lengths, lengths) - 1.0 - position)
         metrics = {
             "auc": (from_bottom - clicks * (clicks - 1) / 2) / (clicks * misses),
@@ -132,7 +132,7 @@ def _check_shapes(
 ) -> None:
     for at, (length, row) in enumerate(zip(lengths, clicked, strict=True)):
         if length != len(row):
-            raise ValueError(f"impression {first + at}: {length} scores for {len(row)} candidates.")
+            raise ValueError(f"impression {first + at}: {length} scores for {len(row)} candidates")
 
 
 def _tie_averager(
@@ -145,7 +145,7 @@ def _tie_averager(
     sizes = np.diff(np.append(starts, len(ordered)))
 
     def average(values: npt.NDArray[np.floating]) -> Floats:
-        if len(starts) == len(ordered) or not len(ordered):  # no ties, the common case
+        if len(starts) == len(ordered) or not len(ordered):  # no ties: the common case
             return np.asarray(values, np.float64)
         return np.repeat(np.add.reduceat(values, starts) / sizes, sizes)
 

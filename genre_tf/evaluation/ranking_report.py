@@ -1,4 +1,4 @@
-"""The parts of an evaluation that come from the scores of a log: ranking, click probabilities, retrieval."""
+"""The parts of an evaluation that use the scores of a log: ranking, click probabilities, retrieval."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -55,14 +55,14 @@ def click_report(
     examples: Sequence[ImpressionExample],
     clicked: Sequence[npt.NDArray[np.bool_]],
 ) -> dict[str, Any]:
-    """What categories get of all models, and what the probabilities and reasons of the rankers are.
+    """Categories under all models; click probabilities and reasons of the rankers.
 
     Returns:
         categories (`by_category`), click_model (ranker > `click_quality`), recommended
         (`recommended_samples`).
     """
     rankers = {name: scorer for name, scorer in scorers.items() if isinstance(scorer, RankerScorer)}
-    best = list(rankers)[-1:]  # with counters, where there are any
+    best = list(rankers)[-1:]  # the ranker with counters, if there is one
     return {
         "categories": by_category(log.table, examples, clicked, scores),
         "click_model": {name: click_quality(scores[name], clicked) for name in rankers},
@@ -75,7 +75,7 @@ def click_report(
 
 
 def retrieval_report(scorers: Mapping[str, Scorer], examples: Sequence[ImpressionExample]) -> dict[str, Any]:
-    """Recall of the two towers, in the pool of all articles that the split shows to anyone."""
+    """Recall of the two towers in the pool of all articles that the split shows to anyone."""
     towers = scorers.get("two_tower")
     if not isinstance(towers, TwoTowerScorer):
         return {}

@@ -1,4 +1,4 @@
-"""Recommendations for people to look at: what a reader had read, what he gets, and which clicks led to it."""
+"""Sample recommendations: what a reader had read, what they get, and which clicks led to it."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -13,7 +13,7 @@ from genre_tf.evaluation.click_model import click_probability
 from genre_tf.evaluation.scoring import RankerScorer, Scores
 
 MOST_READERS = 8
-LEAST_CLICKS = 3  # with fewer there is little to choose a reason from
+LEAST_CLICKS = 3  # with fewer there is hardly a choice of reasons
 _FIRST_PLACES = 5
 
 
@@ -34,10 +34,10 @@ def recommended_samples(
         table: the articles.
 
     Returns:
-        For each of at most `MOST_READERS` readers, evenly picked, at their first impression with a history
-        and a click: "reader", "history" (titles, oldest first), "candidates" (how many were shown), and
-        "recommended", best first: "title", "category", "probability", "clicked", and "weights" over the
-        history, which sum to 1.
+        For each of at most `MOST_READERS` evenly picked readers, at their first impression with a history and
+        a click: "reader", "history" (titles, oldest first), "candidates" (number shown), and "recommended",
+        best first: "title", "category", "probability", "clicked", and "weights" over the history, which sum
+        to 1.
     """
     first: dict[str, int] = {}
     for at, example in enumerate(examples):

@@ -1,4 +1,4 @@
-"""The report of an evaluation: one JSON document for programs, tables for people, scalars for TensorBoard."""
+"""The report of an evaluation: a JSON document for programs, tables for people, scalars for TensorBoard."""
 
 import contextlib
 import json
@@ -36,10 +36,10 @@ def sliced(measured: Measured, slices: Slices) -> dict[str, dict[str, dict[str, 
 
     Args:
         measured: per-impression metrics of several scorers.
-        slices: what `slice_masks` returns.
+        slices: result of `slice_masks`.
 
     Returns:
-        scorer > slice > metric, as fractions; None where a slice holds nothing to measure.
+        scorer > slice > metric, as fractions; None if a slice has nothing to measure.
     """
     return {
         name: {part: mean_metrics(metrics, mask) for part, mask in slices.items()}
@@ -52,10 +52,10 @@ def intervals(measured: Measured, slices: Slices) -> dict[str, dict[str, list[fl
 
     Args:
         measured: per-impression metrics of several scorers.
-        slices: what `slice_masks` returns.
+        slices: result of `slice_masks`.
 
     Returns:
-        scorer > slice > its ends, as fractions; None where a slice holds nothing to measure.
+        scorer > slice > ends of the interval, as fractions; None if a slice has nothing to measure.
     """
     found = {
         name: {part: mean_interval(metrics["auc"][mask]) for part, mask in slices.items()}
@@ -68,12 +68,12 @@ def intervals(measured: Measured, slices: Slices) -> dict[str, dict[str, list[fl
 
 
 def compared(models: Measured, before: Measured, baselines: Measured) -> dict[str, dict[str, Any]]:
-    """Differences in AUC with 95% intervals: each model against the best baseline and against its own start.
+    """Differences in AUC with 95% intervals: each model against the best baseline and its initial state.
 
     Args:
-        models: of the trained models.
-        before: of the same models before training; may lack some.
-        baselines: of the baselines.
+        models: metrics of the trained models.
+        before: metrics of the same models before training; some may be missing.
+        baselines: metrics of the baselines.
 
     Returns:
         "ours over theirs" > the fields of `significance.Difference`.
@@ -93,7 +93,7 @@ def compared(models: Measured, before: Measured, baselines: Measured) -> dict[st
 
 
 def finite(value: Any) -> Any:
-    """The same document with None in place of numbers that JSON does not know."""
+    """The same document with None in place of numbers that JSON does not support."""
     if isinstance(value, dict):
         return {key: finite(part) for key, part in value.items()}
     if isinstance(value, list | tuple):
@@ -102,10 +102,10 @@ def finite(value: Any) -> Any:
 
 
 def save_report(report: dict[str, Any], run: Path) -> Path:
-    """Write `reports/evaluation-SPLIT.json`, whole or not at all.
+    """Write `reports/evaluation-SPLIT.json`, completely or not at all.
 
     Returns:
-        The file.
+        The path of the file.
 
     Raises:
         FailureError: it cannot be written.
@@ -120,13 +120,13 @@ def save_report(report: dict[str, Any], run: Path) -> Path:
         with contextlib.suppress(OSError):
             unfinished.unlink(missing_ok=True)
         raise FailureError(
-            f"{file} could not be written: {error}; check the folder's rights and the disk"
+            f"{file} could not be written: {error}; check the folder's permissions and the disk"
         ) from None
     return file
 
 
 def log_folder(run: Path, split: str) -> Path:
-    """Where TensorBoard finds what was measured on a split."""
+    """The TensorBoard folder for the results of a split."""
     return run / "logs" / "evaluation" / Path(split).name
 
 
@@ -142,12 +142,12 @@ def log_scalars(report: dict[str, Any], run: Path) -> None:
 
 
 def print_report(report: dict[str, Any], console: Console) -> None:
-    """Write a report for people."""
+    """Print a report."""
     for table in _tables(report):
         if isinstance(table, str):
             console.print(table)
             continue
-        # Not as rich's own title, which is folded to the width of a narrow table.
+        # Not rich's own title, which is wrapped to the width of a narrow table.
         title, table.title = table.title, None
         console.print(f"\n[bold]{title}[/bold]")
         console.print(table)
@@ -167,7 +167,7 @@ def _tables(report: dict[str, Any]) -> Iterator[Table | str]:
     yield _slice_table(report)
     if report.get("retrieval"):
         yield plain_table(
-            f"Retrieval: clicked articles found among all {report['retrieval']['pool']} of the split",
+            f"Retrieval: clicked articles found among all {report['retrieval']['pool']} articles",
             {"trained": report["retrieval"], "before": report["before"].get("retrieval", {})},
             [name for name in report["retrieval"] if name.startswith("recall@")],
         )
@@ -188,9 +188,7 @@ def _tables(report: dict[str, Any]) -> Iterator[Table | str]:
 def _generation_table(written: dict[str, Any], before: dict[str, Any]) -> Table:
     rows = {"trained": written, "before": before, **written.get("baselines", {})}
     headings = {"rouge1": "ROUGE-1", "rouge2": "ROUGE-2", "rougeL": "ROUGE-L", "distinct2": "distinct-2"}
-    title = (
-        f"Written: {written['headlines']} headlines, and {written['clicked_titles']} clicked titles expected"
-    )
+    title = f"Generator: {written['headlines']} headlines written, {written['clicked_titles']} clicked titles"
     return plain_table(title, rows, ["perplexity", *headings, "grounding"], headings)
 
 
@@ -208,8 +206,8 @@ def _personal_table(personal: dict[str, Any]) -> Table:
     }
     rows = {name: {"interest": interest[of], **personal[over]} for name, (of, over) in rivals.items()}
     title = (
-        f"Written for {personal['readers']} readers, interest {interest['written']:.4f}, beside texts of the "
-        "same sources (chance wins 0.5 of the pairs)"
+        f"Texts for {personal['readers']} readers, interest {interest['written']:.4f}, compared with texts "
+        "from the same sources (a win rate of 0.5 is chance)"
     )
     columns = ["interest", "share_above", "share_above_low", "share_above_high", "share_equal"]
     return plain_table(title, rows, [*columns, "win_rate", "low", "high"], _SHORT_HEADINGS)
@@ -225,7 +223,7 @@ def _margin_table(personal: dict[str, Any]) -> Table:
         },
     }
     title = (
-        f"Of {personal['samples']} samples, over the first one (interest {interest['first_sample']:.4f}), "
+        f"Best of {personal['samples']} samples minus the first (interest {interest['first_sample']:.4f}), "
         "95% interval"
     )
     return plain_table(title, rows, ["interest", "mean", "low", "high"], {"mean": "more"}, digits=4)
@@ -236,7 +234,7 @@ def _cold_start_table(found: dict[str, Any]) -> Table:
         name: {**part, **(part["difference"] or {})} for name, part in found.items() if isinstance(part, dict)
     }
     title = (
-        f"Readers of few clicks: AUC in {found['impressions']} of {found['of_impressions']} impressions, "
+        f"Readers with few clicks: AUC in {found['impressions']} of {found['of_impressions']} impressions, "
         f"without and with {found['written']} written articles in their histories, 95% interval"
     )
     return plain_table(title, rows, ["auc", "auc_filled", "difference", "low", "high"])

@@ -1,11 +1,11 @@
-"""How many of the clicked articles the two towers find in the whole pool: recall@k."""
+"""Recall@k of the two towers: the share of clicked articles that they find in the whole pool."""
 
 from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
 
-# Readers scored at a time: 256 readers x 100,000 articles of float32 are 100 MB.
+# Score 256 readers at a time: 256 readers x 100,000 articles of float32 are 100 MB.
 _BLOCK_READERS = 256
 
 
@@ -17,8 +17,9 @@ def click_ranks(
 ) -> list[npt.NDArray[np.int64]]:
     """The rank of every clicked article among all articles of the pool, by dot product.
 
-    What the reader has read already is taken out first, as the served `recommend` does (unless it was
-    clicked again). Articles with an equal score count as better, so that a collapsed model finds nothing.
+    Articles that the reader has already read are removed first, as the served `recommend` does (unless they
+    were clicked again). Articles with an equal score count as better, so that a collapsed model finds
+    nothing.
 
     Args:
         user_vectors: float32 [impressions, dimension].
@@ -45,11 +46,11 @@ def recall(ranks: Sequence[npt.NDArray[np.int64]], cutoffs: Sequence[int]) -> di
     """The share of an impression's clicked articles among the first k, averaged over impressions.
 
     Args:
-        ranks: what `click_ranks` returns; impressions without a click are left out.
+        ranks: result of `click_ranks`; impressions without a click are left out.
         cutoffs: the values of k.
 
     Returns:
-        "recall@k" per cutoff, a fraction; None when no impression has a click.
+        "recall@k" for each cutoff, a fraction; None if no impression has a click.
     """
     found = [row for row in ranks if len(row)]
     return {

@@ -1,4 +1,4 @@
-"""The models of a run as scorers of a log, trained or as they were before."""
+"""The models of a run as scorers of a log, either trained or before training."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,10 +18,10 @@ def open_run(run: Path) -> RunConfig:
     """The settings of a run.
 
     Raises:
-        InputError: it is no run folder.
+        InputError: it is not a run folder.
     """
     if not run.is_dir():
-        raise InputError(f"{run} is no folder; give a run folder, as `genre train` leaves it")
+        raise InputError(f"{run} is not a folder; give a run folder made by `genre train`")
     return read_config(run / "config.toml")
 
 
@@ -31,17 +31,17 @@ def chosen_models(run: Path, config: RunConfig, asked: Sequence[str]) -> tuple[s
     Args:
         run: the run folder.
         config: its settings.
-        asked: names out of `MODELS`; empty: every one that the run has trained.
+        asked: some of `MODELS`; empty: every model that the run has trained.
 
     Raises:
-        InputError: a name that is none, or a model that the run has not trained.
+        InputError: a name is unknown, or the run has not trained that model.
     """
     unknown = [name for name in asked if name not in MODELS]
     if unknown:
         raise InputError(f"there is no model {unknown[0]!r}; known: {', '.join(MODELS)}")
     trained = [name for name, stage in STAGES.items() if (run / stage / WEIGHTS_FILE).is_file()]
     if not trained:
-        raise InputError(f"{run} holds no trained model; run: genre train all --run {run}")
+        raise InputError(f"{run} has no trained model; run: genre train all --run {run}")
     if not config.ranking.counters and "ranker_counters" in trained:
         trained.remove("ranker_counters")
         if "ranker_counters" in asked:
@@ -62,18 +62,18 @@ def load_scorers(
 
     Args:
         run: the run folder.
-        names: out of `MODELS`.
+        names: some of `MODELS`.
         table: the articles of the log to score.
-        trained: False for the models as they were before training.
+        trained: False: the models before training.
 
     Returns:
-        A scorer per name. The two rankers share their article vectors.
+        One scorer per name. The two rankers share their article vectors.
 
     Raises:
-        InputError: a stage that was not trained, or damaged files.
+        InputError: a stage is not trained, or files are damaged.
     """
     scorers: dict[str, ModelScorer] = {}
-    # Frozen states are kept for the length of the run: both stages, trained or not, begin with the same ones.
+    # Keep frozen states during this call: both stages, trained or not, start from the same ones.
     cache = run / CACHE_FOLDER
     shared = load_backbone(run, read_config(run / "config.toml"))
     if "two_tower" in names:

@@ -1,4 +1,4 @@
-"""The log that a run is measured on, or predicts: its impressions, articles and counters of the past."""
+"""The log that a run is measured on or predicts: its impressions, articles and past counters."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -17,18 +17,18 @@ from genre_tf.data.mind import read_split
 from genre_tf.errors import InputError
 
 BLOCK_IMPRESSIONS = 4096
-"""Examples held at a time: a log of millions of impressions must not be in memory twice."""
+"""Number of examples in memory at a time; a log of millions of impressions must not be in memory twice."""
 
 
 @dataclass(frozen=True)
 class ScoredLog:
-    """A split, made ready for any model.
+    """A split, prepared for any model.
 
     Args:
         split: articles and impressions.
-        table: the articles that the log mentions; an article no impression names costs no embedding.
-        counters: per impression float32 [candidates, 9], strictly of the past; None when none are needed.
-        max_history: the newest clicks that a model reads.
+        table: the articles in the log; an article in no impression is not embedded.
+        counters: per impression float32 [candidates, 9], counted before the impression; None if not needed.
+        max_history: number of newest clicks that a model reads.
     """
 
     split: Split
@@ -56,8 +56,8 @@ class ScoredLog:
         """
         if not self.split.labelled:
             raise InputError(
-                f"the log of split {self.split.name!r} has no labels (N1 instead of N1-0 or N1-1): nothing "
-                "can be measured on it; `genre predict` writes its ranks"
+                f"the log of split {self.split.name!r} has no labels (N1 instead of N1-0 or N1-1) and "
+                "cannot be measured; `genre predict` writes its ranks"
             )
         return [np.array(impression.clicked, bool) for impression in self.split.impressions]
 
@@ -76,10 +76,10 @@ def read_log(
     counters_from: Sequence[Path] = (),
     max_bad_rows: int = 0,
 ) -> ScoredLog:
-    """Read a split and what was known before each of its impressions.
+    """Read a split and the counters before each of its impressions.
 
-    Counters start from the state after the run's training log. A split that is not wholly later, such as
-    the training split itself, starts from empty counters instead: they would know its future.
+    Counters start from the state after the run's training log. If the split is not entirely later, for
+    example the training split itself, they start empty: otherwise they would know its future.
 
     Args:
         run: the run folder.
@@ -87,11 +87,11 @@ def read_log(
         data: folder of a MIND-format data set.
         split: folder of the split in it.
         with_counters: whether any model needs counters.
-        counters_from: folders of further logs to count; only what is older than an impression is seen by it.
-        max_bad_rows: rows that may be skipped in each log.
+        counters_from: folders of further logs to count; an impression only sees what is older than itself.
+        max_bad_rows: number of rows that may be skipped in each log.
 
     Raises:
-        InputError: something there cannot be read, or a log in `counters_from` was counted in training.
+        InputError: something cannot be read, or a log in `counters_from` was already counted in training.
     """
     log = read_split(data, split, max_bad_rows)
     counters = None
@@ -103,14 +103,14 @@ def read_log(
 
 
 def counters_before(run: Path, impressions: Sequence[Impression]) -> Counters:
-    """The run's counters after training, or empty ones for a log that is not wholly later.
+    """The run's counters after training, or empty counters for a log that is not entirely later.
 
     Args:
         run: the run folder.
-        impressions: the log to be counted next.
+        impressions: the log to count next.
 
     Raises:
-        InputError: the run folder holds no counters.
+        InputError: the run folder has no counters.
     """
     counters = Counters.load(run / "prepared" / "counters.npz")
     if counters.newest is not None and _first_time(impressions) <= counters.newest:
@@ -125,7 +125,7 @@ def _past_of(log: Split, others: Sequence[Split], state: Counters) -> list[npt.N
         begins = _first_time(other.impressions)
         if state.newest is not None and begins <= state.newest:
             raise InputError(
-                f"--counters-from {other.name}: its log begins at {begins}, and the run's counters know "
+                f"--counters-from {other.name} begins at {begins}, but the run's counters already include "
                 f"everything up to {state.newest} from training; leave it out"
             )
     for other in others:

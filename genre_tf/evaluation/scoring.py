@@ -1,4 +1,4 @@
-"""Scores of a whole log from a run's models: every article embedded once, impressions in batches."""
+"""Scores of a whole log from a run's models: every article is embedded once, impressions run in batches."""
 
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
@@ -21,19 +21,19 @@ Vectors = npt.NDArray[np.float32]
 Scores = list[npt.NDArray[np.float32]]
 Scorer = Callable[[Sequence[ImpressionExample]], Scores]
 
-# Impressions of about one length share a batch: padding is then a few percent, and 64 of MIND's longest
-# (300 candidates x 50 clicks) still fit into some hundred MB.
+# Impressions of similar length share a batch, so that padding is a few percent; 64 of MIND's longest
+# (300 candidates x 50 clicks) still fit into a few hundred MB.
 _BATCH_IMPRESSIONS = 64
 
 
 class ModelScorer(Protocol):
-    """A scorer that can take in articles which its log does not have."""
+    """A scorer that can accept articles that its log does not have."""
 
     def __call__(self, examples: Sequence[ImpressionExample]) -> Scores:
         """Per impression float32 [candidates]."""
 
     def with_articles(self, extra: ArticleTable) -> "ModelScorer":
-        """The same model with more articles: those of `extra`, without its padding row, behind its own."""
+        """The same model with further articles: those of `extra`, without its padding row, after its own."""
 
 
 class TwoTowerScorer:
@@ -41,7 +41,7 @@ class TwoTowerScorer:
 
     Args:
         two_tower: the retrieval model.
-        vectors: float32 [articles, dimension], by its news tower, one per row of the log's table.
+        vectors: float32 [articles, dimension] from its news tower, one per row of the log's table.
     """
 
     def __init__(self, two_tower: "TwoTower", vectors: Vectors) -> None:
@@ -66,7 +66,7 @@ class TwoTowerScorer:
         self._user_vectors, self._click_shares = user_vectors, click_shares
 
     def user_vectors(self, examples: Sequence[ImpressionExample]) -> Vectors:
-        """The reader of each impression, float32 [impressions, dimension]."""
+        """The vector of each impression's reader, float32 [impressions, dimension]."""
         found = np.zeros((len(examples), self.vectors.shape[1]), np.float32)
         for batch in _batches([len(example.history) for example in examples]):
             history, mask = _padded([examples[at].history for at in batch])
@@ -74,7 +74,7 @@ class TwoTowerScorer:
         return found
 
     def click_shares(self, histories: Sequence[npt.NDArray[np.int32]]) -> Scores:
-        """How much each click counts in its reader's vector: float32 [clicks] of each history, of sum 1."""
+        """Weight of each click in its reader's vector: float32 [clicks] for each history, with sum 1."""
         shares: Scores = [np.zeros(0, np.float32)] * len(histories)
         for batch in _batches([len(history) for history in histories]):
             history, mask = _padded([histories[at] for at in batch])
@@ -91,7 +91,7 @@ class TwoTowerScorer:
         ]
 
     def with_articles(self, extra: ArticleTable) -> "TwoTowerScorer":
-        """As in `ModelScorer`."""
+        """See `ModelScorer`."""
         return TwoTowerScorer(self.two_tower, _more(self.vectors, self.two_tower, extra))
 
 
@@ -100,8 +100,8 @@ class RankerScorer:
 
     Args:
         ranker: the click model.
-        vectors: float32 [articles, dimension], by its news tower, one per row of the log's table.
-        with_counters: whether it sees the live counters.
+        vectors: float32 [articles, dimension] from its news tower, one per row of the log's table.
+        with_counters: whether it uses live counters.
     """
 
     def __init__(self, ranker: "Ranker", vectors: Vectors, with_counters: bool) -> None:
@@ -148,25 +148,25 @@ class RankerScorer:
         return scores
 
     def with_articles(self, extra: ArticleTable) -> "RankerScorer":
-        """As in `ModelScorer`."""
+        """See `ModelScorer`."""
         return RankerScorer(self.ranker, _more(self.vectors, self.ranker, extra), self.with_counters)
 
 
 def _more(vectors: Vectors, model: Any, extra: ArticleTable) -> Vectors:
-    if len(extra) == 1:  # the padding row alone
+    if len(extra) == 1:  # only the padding row
         return vectors
     return np.concatenate([vectors, embed_articles(model.encoder, extra)[1:]])
 
 
 def score_blocks(log: ScoredLog, scorer: Scorer) -> Iterator[Scores]:
-    """Scores of a log in its order, a block of impressions at a time, so that memory stays bounded.
+    """Scores of a log in its order, one block of impressions at a time to limit memory.
 
     Args:
-        log: what to score.
+        log: the log to score.
         scorer: a model, or a baseline.
 
     Yields:
-        Per impression of the block float32 [candidates].
+        For each impression of the block float32 [candidates].
     """
     for examples in log.blocks():
         yield scorer(examples)
@@ -179,7 +179,7 @@ def _batches(lengths: Sequence[int]) -> Iterator[npt.NDArray[np.int64]]:
 
 
 def _padded(rows: Sequence[npt.NDArray[np.int32]]) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.bool_]]:
-    """Rows of unequal length as one array filled up with row 0, and which of its places are real."""
+    """Rows of unequal length as one array padded with row 0, and a mask of the real entries."""
     lengths = np.array([len(row) for row in rows])
     mask = np.arange(max(1, lengths.max())) < lengths[:, None]  # [batch, longest]
     padded = np.zeros(mask.shape, np.int32)

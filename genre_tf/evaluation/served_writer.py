@@ -1,4 +1,4 @@
-"""The writer as it is served, over readers of a log: titles in, ranked and scored texts out, in batches."""
+"""The writer as it is served, for readers of a log: titles in, ranked and scored texts out, in batches."""
 
 import dataclasses
 from collections.abc import Callable, Iterator, Sequence
@@ -18,7 +18,7 @@ from genre_tf.models.ranker import Ranker
 from genre_tf.models.text_vectors import text_vectors
 from genre_tf.models.two_tower import TwoTower
 
-BATCH_ROWS = 128  # readers times samples, decoded at a time: some hundred MB in a small model
+BATCH_ROWS = 128  # readers times samples decoded at a time: a few hundred MB for a small model
 _IN_ORDER = RankingWeights(interest=0.0, grounding=0.0, log_probability=0.0)
 Titles = Sequence[str]
 
@@ -26,16 +26,16 @@ Titles = Sequence[str]
 class ServedWriter:
     """Writes titles for readers and scores texts for them, from raw strings as the servable does.
 
-    A reader is what his titles say: categories and abstracts of his clicks are unknown here too. Titles are
-    encoded once, when the object is made.
+    A reader is described by titles only: as in the servable, categories and abstracts of clicks are unknown.
+    Titles are encoded once, when the object is created.
 
     Args:
         parts: the writer.
         two_tower: gives the readers' vectors.
         ranker: the click model.
-        readers: titles of every reader that will be asked for, oldest first.
-        options: how to write; the servable's own by default.
-        classifier: of unsafe texts.
+        readers: titles of every reader that will be used, oldest first.
+        options: how to write; by default as the servable does.
+        classifier: classifier of unsafe texts.
     """
 
     def __init__(
@@ -49,7 +49,7 @@ class ServedWriter:
     ) -> None:
         self.samples = options.samples
         self._batch_readers = max(1, BATCH_ROWS // options.rows)
-        titles = list(dict.fromkeys(["", *chain.from_iterable(readers)]))  # "" fills up shorter histories
+        titles = list(dict.fromkeys(["", *chain.from_iterable(readers)]))  # "" pads shorter histories
         self._rows = {title: row for row, title in enumerate(titles)}
         self._for_tower, self._for_ranker = (
             text_vectors(model.encoder, titles) for model in (two_tower, ranker)
@@ -60,7 +60,7 @@ class ServedWriter:
         self._interest = _interest_function(ranker)
 
     def refresh(self) -> None:
-        """Take over the generator's weights as they are now."""
+        """Update to the current weights of the generator."""
         self._writer.refresh()
 
     def __call__(
@@ -71,11 +71,11 @@ class ServedWriter:
         Args:
             readers: the titles of n readers.
             sources: n texts to write from.
-            seeds: n of them.
+            seeds: n seeds.
 
         Returns:
-            NumPy columns [n, samples]: in the order of drawing (what may not be shown, or repeats another,
-            behind), and as served.
+            NumPy columns [n, samples]: in drawing order (texts that may not be shown, and repeated ones, come
+            last), and in served order.
         """
         found = []
         for rows in self._batches(len(readers)):
@@ -87,7 +87,7 @@ class ServedWriter:
         return _joined([drawn for drawn, _ in found]), _joined([served for _, served in found])
 
     def interest(self, readers: Sequence[Titles], texts: Sequence[Titles]) -> npt.NDArray[np.float32]:
-        """Click probabilities: n readers, and k texts for each -> float32 [n, k]."""
+        """Click probabilities of k texts for each of n readers: float32 [n, k]."""
         found = []
         for rows in self._batches(len(readers)):
             _, ranked, mask = self._clicks([readers[row] for row in rows])

@@ -1,4 +1,4 @@
-"""Paired bootstrap: is a difference between two models more than the luck of these impressions?"""
+"""Paired bootstrap: is a difference between two models more than chance?"""
 
 import math
 from collections.abc import Iterator
@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-# Draws held in memory at a time: 2**22 int32 row numbers are 16 MB.
+# Draws in memory at a time: 2**22 int32 row numbers are 16 MB.
 _BLOCK_DRAWS = 2**22
 
 
@@ -27,30 +27,30 @@ def paired_bootstrap(
     ours: npt.NDArray[np.floating],
     theirs: npt.NDArray[np.floating],
     *,
-    samples: int = 2000,  # the ends of a 95% interval then move by about 3% of its width between seeds
+    samples: int = 2000,  # the ends of a 95% interval then vary by about 3% of its width between seeds
     confidence: float = 0.95,
     seed: int = 0,
 ) -> Difference | None:
     """The mean of `ours - theirs` over the same impressions, with a percentile interval.
 
-    Impressions are drawn with replacement, both models' values together (Koehn, "Statistical
+    Impressions are drawn with replacement, with both models' values together (Koehn, "Statistical
     Significance Tests for Machine Translation Evaluation", 2004).
 
     Args:
         ours: float [impressions], a metric per impression; NaN where undefined.
-        theirs: the same of the other model.
-        samples: bootstrap samples.
-        confidence: share of the bootstrap's means that lies inside the interval.
-        seed: of the draws; the same seed gives the same interval.
+        theirs: the same for the other model.
+        samples: number of bootstrap samples.
+        confidence: share of the bootstrap means inside the interval.
+        seed: seed of the draws; the same seed gives the same interval.
 
     Returns:
-        The difference, or None where no impression has both values.
+        The difference, or None if no impression has both values.
 
     Raises:
-        ValueError: when the shapes differ.
+        ValueError: the shapes differ.
     """
     if ours.shape != theirs.shape:
-        raise ValueError(f"values of {ours.shape} and {theirs.shape} impressions cannot be paired.")
+        raise ValueError(f"shapes {ours.shape} and {theirs.shape} differ; they must be equal")
     gain = np.asarray(ours, np.float64) - theirs
     gain = gain[~np.isnan(gain)]
     if not len(gain):
@@ -73,21 +73,21 @@ def bootstrap_intervals(
     confidence: float = 0.95,
     seed: int = 0,
 ) -> npt.NDArray[np.float64]:
-    """Percentile bootstrap intervals of the means of many metrics, on the same draws of impressions.
+    """Percentile bootstrap intervals for the means of many metrics, from the same draws of impressions.
 
     Args:
-        values: float [impressions, metrics]; NaN where undefined: such an impression is not drawn for this
+        values: float [impressions, metrics]; NaN where undefined: such an impression is not drawn for that
             metric.
-        samples: bootstrap samples.
-        confidence: share of the bootstrap's means that lies inside the interval.
-        seed: of the draws; the same seed gives the same intervals.
+        samples: number of bootstrap samples.
+        confidence: share of the bootstrap means inside the interval.
+        seed: seed of the draws; the same seed gives the same intervals.
 
     Returns:
-        float64 [metrics, 2], the ends; NaN where no impression has a value.
+        float64 [metrics, 2], the ends; NaN if no impression has a value.
     """
     ends = np.full((values.shape[1], 2), np.nan)
     known = ~np.isnan(values)
-    # Metrics that are undefined for the same impressions are drawn together: one product of matrices.
+    # Metrics that are undefined for the same impressions are drawn together, as one matrix product.
     patterns, group = np.unique(known, axis=1, return_inverse=True)
     for number in range(patterns.shape[1]):
         columns = np.flatnonzero(group.reshape(-1) == number)
@@ -115,7 +115,7 @@ def _resampled_columns(
     for draws in _draws(count, samples, generator):
         cells = draws + count * np.arange(len(draws))[:, None]
         times = np.bincount(cells.reshape(-1), minlength=draws.size).reshape(draws.shape)
-        means.append(times @ values / count)  # how often each impression was drawn, as its weight
+        means.append(times @ values / count)  # the weight of an impression is how often it was drawn
     return np.concatenate(means)
 
 
@@ -128,16 +128,17 @@ def _draws(count: int, samples: int, generator: np.random.Generator) -> Iterator
 
 
 def mean_interval(values: npt.NDArray[np.floating]) -> dict[str, Any] | None:
-    """A mean with its 95% interval, of 1.96 standard errors to either side.
+    """A mean with its 95% interval, 1.96 standard errors on either side.
 
-    Impressions count as independent; those of one reader are not quite, so it is a little narrow.
+    Impressions are treated as independent; those of one reader are not quite, so the interval is slightly
+    narrow.
 
     Args:
         values: float [impressions], fractions; NaN where undefined.
 
     Returns:
-        "mean", "low", "high" (None where a single impression tells nothing of the spread), "impressions";
-        None where nothing is defined.
+        "mean", "low", "high" (None if a single impression gives no spread), "impressions"; None if no value
+        is defined.
     """
     known = values[~np.isnan(values)]
     if not len(known):

@@ -1,4 +1,4 @@
-"""The kinds of impressions that are reported apart: new readers, new articles, and what lies between."""
+"""Slices of impressions that are reported separately: new readers, new articles and others."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ FEW_CLICKS = 5
 
 @dataclass(frozen=True, kw_only=True)
 class Seen:
-    """The readers and articles that the training log knows, in any role."""
+    """The readers and articles that occur in the training log, in any role."""
 
     user_ids: frozenset[str]
     news_ids: frozenset[str]
@@ -33,7 +33,7 @@ class Seen:
 
     @classmethod
     def in_prepared(cls, folder: Path) -> "Seen":
-        """Everything that the examples of a prepared folder mention, the ones kept for validation included.
+        """Everything that the examples of a prepared folder mention, including those kept for validation.
 
         Raises:
             InputError: not a prepared folder, or a damaged one.
@@ -52,12 +52,12 @@ def slice_masks(impressions: Sequence[Impression], seen: Seen | None) -> dict[st
 
     Args:
         impressions: a log.
-        seen: what the training log knows; None leaves out the two slices that need it.
+        seen: what occurs in the training log; None leaves out the two slices that need it.
 
     Returns:
-        Per slice bool [impressions]:
+        For each slice bool [impressions]:
         "all"; "no_history", readers without a click so far; "at_most_5_clicks", readers with five clicks
-        or fewer, none included; "unseen_reader", readers that the training log does not know;
+        or fewer, including none; "unseen_reader", readers that are not in the training log;
         "unseen_article", a clicked article that the training log neither shows nor has in a history.
     """
     clicks = np.array([len(row.history) for row in impressions], np.int64)
@@ -75,7 +75,7 @@ def slice_masks(impressions: Sequence[Impression], seen: Seen | None) -> dict[st
 
 
 def clicked_ids(impression: Impression) -> list[str]:
-    """The articles that were clicked in an impression; none when the log has no labels."""
+    """The articles that were clicked in an impression; empty if the log has no labels."""
     if impression.clicked is None:
         return []
     return [

@@ -1,4 +1,4 @@
-"""Tables for people, as a terminal shows them."""
+"""Tables for terminals."""
 
 from collections.abc import Mapping
 from types import MappingProxyType
@@ -17,11 +17,11 @@ def plain_table(
     """A table of numbers.
 
     Args:
-        title: what it shows.
-        rows: name of a row -> its numbers; a row without any is left out.
-        columns: the numbers to show; a cell is empty where a row lacks one.
-        headings: what a column is called, where not by its name.
-        digits: behind the point, of floats.
+        title: title of the table.
+        rows: row name -> its numbers; a row without numbers is left out.
+        columns: names of the numbers to show; a cell is empty if its row lacks the number.
+        headings: headings of columns that should not show their name.
+        digits: decimal places of floats.
     """
     table = Table(title=title)
     for column in ("", *columns):

@@ -1,4 +1,4 @@
-"""Metrics of written text: perplexity, ROUGE against the real text, how varied it is, how much is copied."""
+"""Metrics of written text: perplexity, ROUGE against the real text, diversity, and how much is copied."""
 
 import math
 import re
@@ -14,10 +14,10 @@ def perplexity(negative_log_likelihood: float, tokens: int) -> float | None:
 
     Args:
         negative_log_likelihood: the sum over all tokens, in nats.
-        tokens: how many tokens were predicted.
+        tokens: number of predicted tokens.
 
     Returns:
-        exp(mean); None without tokens; infinity where the mean is beyond a float.
+        exp(mean); None without tokens; infinity if the mean is too large for a float.
     """
     if tokens <= 0:
         return None
@@ -28,9 +28,9 @@ def perplexity(negative_log_likelihood: float, tokens: int) -> float | None:
 
 
 class _RougeWords:
-    """What `rouge-score` takes for its tokenizer: its own words, and those of scripts that it leaves out."""
+    """The tokenizer for `rouge-score`: its own words, plus those of scripts that it ignores."""
 
-    # Latin letters with accents part words, as they do there.
+    # Accented Latin letters separate words, as they do there.
     _WORD = re.compile(rf"[a-z0-9]+|[{SPACELESS}]|[^\W_\u0000-\u024f{SPACELESS}]+")
 
     def __init__(self) -> None:
@@ -39,7 +39,7 @@ class _RougeWords:
         self._latin = DefaultTokenizer(use_stemmer=True)
 
     def tokenize(self, text: str) -> list[str]:
-        """Words of a text, in lower case, Latin ones stemmed."""
+        """Words of a text, in lower case; Latin ones are stemmed."""
         found = self._WORD.findall(text.lower())
         return [part for word in found for part in (self._latin.tokenize(word) if word.isascii() else [word])]
 
@@ -47,8 +47,9 @@ class _RougeWords:
 def rouge(written: Sequence[str], real: Sequence[str]) -> dict[str, float | None]:
     """Mean ROUGE-1, ROUGE-2 and ROUGE-L F1 with stemming, by Google's `rouge-score`.
 
-    Texts of Latin letters have its own words (a-z and digits, stemmed), so numbers compare with published
-    ones. It sees nothing in other scripts; here these have words too, in Chinese and Japanese each character.
+    Texts in Latin letters are split like `rouge-score` does (a-z and digits, stemmed), so results compare
+    with published ones. Other scripts, which it ignores, have words here too; in Chinese and Japanese each
+    character.
 
     Args:
         written: what the model wrote, one per sample.
@@ -58,10 +59,10 @@ def rouge(written: Sequence[str], real: Sequence[str]) -> dict[str, float | None
         "rouge1", "rouge2", "rougeL" as fractions; None without samples.
 
     Raises:
-        ValueError: when there are not as many written as real texts.
+        ValueError: the numbers of written and real texts differ.
     """
     if len(written) != len(real):
-        raise ValueError(f"{len(written)} written texts, {len(real)} real ones: they must be pairs.")
+        raise ValueError(f"{len(written)} written texts but {len(real)} real ones; give one for each")
     if not written:
         return dict.fromkeys(ROUGE)
     from rouge_score import rouge_scorer
@@ -72,17 +73,17 @@ def rouge(written: Sequence[str], real: Sequence[str]) -> dict[str, float | None
 
 
 def distinct(texts: Sequence[str], size: int) -> float | None:
-    """The share of different word n-grams among all of them (distinct-n).
+    """The share of distinct word n-grams among all of them (distinct-n).
 
-    Li et al., "A Diversity-Promoting Objective Function for Neural Conversation Models", 2016. It falls
-    with the amount of text, so only sets of one size may be compared.
+    Li et al., "A Diversity-Promoting Objective Function for Neural Conversation Models", 2016. It falls with
+    the amount of text, so compare only sets of equal size.
 
     Args:
         texts: the written texts.
-        size: n, the words of one n-gram; Chinese and Japanese characters are words.
+        size: n, the number of words in an n-gram; Chinese and Japanese characters are words.
 
     Returns:
-        A fraction, or None where no text has an n-gram.
+        A fraction, or None if no text has an n-gram.
     """
     grams = [
         tuple(words[at : at + size])
@@ -93,15 +94,15 @@ def distinct(texts: Sequence[str], size: int) -> float | None:
 
 
 def self_bleu(texts: Sequence[str]) -> float | None:
-    """How alike several texts from one source are: each one's mean BLEU-4 against all the others.
+    """How similar several texts from one source are: the mean BLEU-4 of each against all the others.
 
     Zhu et al., "Texygen", 2018; precisions of zero are smoothed by epsilon (0.1), which is smoothing 1 of
     Chen and Cherry, "A Systematic Comparison of Smoothing Techniques for Sentence-Level BLEU", 2014. Words
-    are in lower case, split at spaces, Chinese and Japanese characters one by one; texts of fewer than four
-    words have low values even where they are equal.
+    are in lower case and split at spaces; Chinese and Japanese characters count one by one. Texts of fewer
+    than four words have low values even if they are equal.
 
     Args:
-        texts: what was written from one source.
+        texts: texts written from one source.
 
     Returns:
         From 0 to 1, 1 for equal texts; None for fewer than two.
@@ -120,22 +121,22 @@ def self_bleu(texts: Sequence[str]) -> float | None:
 
 
 def copy_rate(texts: Sequence[str], sources: Sequence[str], run: int = 4) -> float | None:
-    """Share of all words of texts that stand in a run of at least `run` words copied from the source.
+    """Share of all words that are in a run of at least `run` words copied from the source.
 
     See et al., "Get To The Point", 2017, and Grusky et al., "Newsroom", 2018, look at such runs. Words are
     letters and digits in lower case, or single Chinese and Japanese characters; punctuation between them is
-    left aside.
+    ignored.
 
     Args:
-        texts: what was written.
-        sources: what each was written from.
-        run: words of the shortest run that counts.
+        texts: the written texts.
+        sources: the source of each text.
+        run: number of words in the shortest run that counts.
 
     Returns:
-        A fraction, or None where there is no word.
+        A fraction, or None if there are no words.
 
     Raises:
-        ValueError: when there are not as many texts as sources.
+        ValueError: the numbers of texts and sources differ.
     """
     copied = total = 0
     for text, source in zip(texts, sources, strict=True):

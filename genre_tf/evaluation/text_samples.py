@@ -1,4 +1,4 @@
-"""Written texts for people to look at: a Markdown file in the run's reports, and TensorBoard's text tab."""
+"""Written texts to look at: a Markdown file in the run's reports, and TensorBoard's text tab."""
 
 import re
 from collections.abc import Sequence
@@ -13,7 +13,7 @@ _SIGNS = re.compile(r"([\\`*_{}\[\]<>#|~])")
 
 
 def shown_samples(samples: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """At most `MOST_SHOWN` of them, evenly picked."""
+    """At most `MOST_SHOWN` samples, evenly picked."""
     count = min(MOST_SHOWN, len(samples))
     return [samples[at * len(samples) // count] for at in range(count)]
 
@@ -22,12 +22,12 @@ def save_samples(samples: Sequence[dict[str, Any]], run: Path, split: str) -> Pa
     """Write `reports/samples-SPLIT.md`.
 
     Args:
-        samples: as `personalisation.sample_of` gives them.
+        samples: results of `personalisation.sample_of`.
         run: the run folder.
-        split: what they were written of.
+        split: the split that they were written for.
 
     Returns:
-        The file.
+        The path of the file.
 
     Raises:
         FailureError: it cannot be written.
@@ -39,7 +39,7 @@ def save_samples(samples: Sequence[dict[str, Any]], run: Path, split: str) -> Pa
         file.write_text("\n\n".join(parts) + "\n", "utf-8")
     except OSError as error:
         raise FailureError(
-            f"{file} could not be written: {error}; check the folder's rights and the disk"
+            f"{file} could not be written: {error}; check the folder's permissions and the disk"
         ) from None
     return file
 
@@ -56,10 +56,10 @@ def log_samples(samples: Sequence[dict[str, Any]], run: Path, split: str) -> Non
 
 
 def as_markdown(sample: dict[str, Any]) -> str:
-    """One reader: what he read, the source, the real title, and every text with its scores.
+    """One reader: what they read, the source, the real title, and every text with its scores.
 
     Args:
-        sample: of `personalisation.sample_of`; what was clicked, and the other reader, may be left out.
+        sample: from `personalisation.sample_of`; the clicked title and the other reader may be missing.
     """
     clicked, other = "", ""
     if "clicked" in sample:

@@ -1,4 +1,4 @@
-"""Titles as vectors of a backbone that has learned nothing from clicks: the strongest simple baseline."""
+"""Titles as vectors of a backbone without click training: the strongest simple baseline."""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
@@ -10,18 +10,18 @@ import tensorflow as tf
 if TYPE_CHECKING:
     from genre_tf.backbones.bert import Bert
 
-_BATCH_TITLES = 128  # of about one length each; larger batches gain nothing on a few cores
+_BATCH_TITLES = 128  # of similar length; larger batches gain nothing on a few cores
 
 
 def title_vectors(bert: "Bert", titles: Sequence[str], max_tokens: int = 32) -> npt.NDArray[np.float32]:
-    """Mean of a title's token states ([CLS] and [SEP] included), of length one.
+    """Mean of a title's token states ([CLS] and [SEP] included), normalised to length one.
 
-    That is how sentence-transformers pool MiniLM: Reimers and Gurevych, "Sentence-BERT", 2019.
+    This is how sentence-transformers pool MiniLM: Reimers and Gurevych, "Sentence-BERT", 2019.
 
     Args:
         bert: the backbone and its tokenizer.
         titles: N titles.
-        max_tokens: of a title; the rest is cut off.
+        max_tokens: maximum number of tokens of a title; the rest is cut off.
 
     Returns:
         float32 [N, hidden]; zeros for an empty title.
@@ -34,7 +34,7 @@ def title_vectors(bert: "Bert", titles: Sequence[str], max_tokens: int = 32) -> 
         inputs = {"token_ids": token_ids, "padding_mask": real, "segment_ids": tf.zeros_like(token_ids)}
         states = bert.backbone(inputs, training=False)["sequence_output"]  # [batch, tokens, hidden]
         weights = tf.cast(real, states.dtype)[:, :, tf.newaxis]
-        # The length of the sum is irrelevant once it is normalised.
+        # The length of the sum does not matter, because it is normalised.
         return tf.math.l2_normalize(tf.reduce_sum(states * weights, axis=1), axis=1)  # [batch, hidden]
 
     vectors = np.zeros((len(titles), bert.backbone.hidden_dim), np.float32)

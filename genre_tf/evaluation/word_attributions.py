@@ -1,4 +1,4 @@
-"""Which words of a candidate made its click logit: integrated gradients over its token embeddings."""
+"""The words behind a candidate's click logit: integrated gradients over its token embeddings."""
 
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
@@ -11,27 +11,27 @@ from genre_tf.models.backbone import NewsBackbone
 from genre_tf.models.ranker import Ranker
 
 FIRST_POINTS, MOST_POINTS = 16, 256
-"""Points of the path: doubled until what is missing in the sum is a hundredth of it, or at most so many."""
+"""Points of the path: doubled until at most a hundredth of the sum is missing, up to the last number."""
 
 _ENOUGH, _NEARLY_NOTHING = 0.01, 1e-4
 _AT_ONCE = 32
 
 
 class WordScore(NamedTuple):
-    """A word as the model reads it, and what it adds to the logit."""
+    """A word as the model reads it, and its contribution to the logit."""
 
     word: str
     score: float
 
 
 class WordAttributions(NamedTuple):
-    """What the words of a candidate add to its click logit.
+    """Contributions of a candidate's words to its click logit.
 
     Args:
-        words: in the order of the text.
-        logit: of the candidate.
-        without_words: the logit where every piece of every word is masked.
-        missing: `logit - without_words` less the sum of the scores: what the sum over the path is off by.
+        words: words and scores, in the order of the text.
+        logit: logit of the candidate.
+        without_words: the logit if every piece of every word is masked.
+        missing: `logit - without_words` minus the sum of the scores: the error of the numerical integration.
     """
 
     words: tuple[WordScore, ...]
@@ -43,16 +43,16 @@ class WordAttributions(NamedTuple):
 def word_attributions(
     ranker: Ranker, text: str, category: int, subcategory: int, history: tf.Tensor
 ) -> WordAttributions:
-    """Share out a candidate's click logit among its words.
+    """Attribute a candidate's click logit to its words.
 
-    The straight path leads from a text of as many masked pieces to the text itself. Scores are what the
-    gradient along it sums up to, so that together they are the difference of the two logits (completeness).
+    The straight path leads from a text with as many masked pieces to the text itself. Scores are integrals of
+    the gradient along it, so that together they equal the difference of the two logits (completeness).
 
     Args:
-        ranker: the click model, asked without counters.
-        text: of the candidate.
-        category: its row in the backbone's categories, 0 where unknown.
-        subcategory: likewise.
+        ranker: the click model, used without counters.
+        text: text of the candidate.
+        category: its row in the backbone's categories, 0 if unknown.
+        subcategory: the same for the subcategory.
         history: float32 [H, D], vectors of the reader's clicks, oldest first; H may be 0.
 
     Source: Sundararajan et al., "Axiomatic Attribution for Deep Networks", 2017; summed by Gauss-Legendre
@@ -79,7 +79,7 @@ def word_attributions(
 
 
 def _masked(backbone: NewsBackbone, ids: tf.Tensor, given: tf.Tensor) -> tf.Tensor:
-    """The embeddings of a text that says nothing: [MASK] for each piece; zeros without such a token."""
+    """The embeddings of a text without content: [MASK] for each piece; zeros without such a token."""
     tokenizer = backbone.bert.tokenizer
     vocabulary = tokenizer.vocabulary
     nothing = tf.zeros_like(given[0])
@@ -119,7 +119,7 @@ def _logits_of_embeddings(
 def _integrated(
     logits: Callable[[tf.Tensor], tf.Tensor], given: tf.Tensor, masked: tf.Tensor, points: int
 ) -> npt.NDArray[np.float64]:
-    """What each piece adds along the path: float64 [T]."""
+    """The contribution of each piece along the path: float64 [T]."""
     nodes, weights = np.polynomial.legendre.leggauss(points)
     total = np.zeros(given.shape, np.float64)
     for start in range(0, points, _AT_ONCE):

@@ -1,4 +1,4 @@
-"""What the writer of a run is worth on a split: what it writes, for whom, and what that does to ranking."""
+"""Quality of a run's writer on a split: its texts, their personalisation, and their effect on ranking."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -54,34 +54,34 @@ class WriterEvaluation:
     say: Callable[[str], None]
 
     def metrics(self, *, before: bool) -> tuple[dict[str, Any], dict[str, Any]]:
-        """`generation_metrics` and, if `before` wants them, those of what its training began with."""
+        """`generation_metrics` and, if `before` is set, those of the initial generator."""
         found = self._metrics_of(load_generator(self.run))
         untrained = self._untrained() if before else None
         return found, self._metrics_of(untrained) if untrained else {}
 
     def personal(self, most: int, samples: int | None) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-        """What is written for readers of the split, and some of it to look at.
+        """Metrics of texts written for readers of the split, and some samples.
 
         Args:
-            most: readers.
-            samples: texts for each, of which the ranking chooses one; None: as many as are served.
+            most: maximum number of readers.
+            samples: texts per reader, from which the ranking chooses one; None: the served number.
         """
         readers = readers_of_articles(self.log.table, self.examples, self._learned, most, MIN_ABSTRACT_WORDS)
         if len(readers) < 2:
-            self.say("no two readers of articles that the generator has not learned: nothing is written")
+            self.say("fewer than two readers have articles unknown to the generator; writing nothing")
             return {}, []
         writer = self._served([reader.titles for reader in readers], samples)
-        self.say(f"writing {writer.samples} texts for each of {len(readers)} readers, and for another one")
+        self.say(f"writing {writer.samples} texts for each of {len(readers)} readers and for another reader")
         titles = [title for title in self.log.table.titles if title]
         metrics, found = personal_metrics(writer, readers, titles, self.config.seed)
         return metrics, shown_samples(found)
 
     def cold_start(self) -> dict[str, Any]:
-        """What written articles do to the ranking of readers with few clicks; empty where there is none."""
+        """The effect of written articles on the ranking for readers with few clicks; empty if none."""
         few, there_are = cold_impressions(self.log)
         if not few:
             return {}
-        self.say(f"filling the histories of {len(few)} impressions of readers with few clicks")
+        self.say(f"adding written articles to the histories of {len(few)} impressions with few clicks")
         cold, labels = [self.examples[at] for at in few], [self.clicked[at] for at in few]
         writer = self._served([history_titles(self.log.table, row.history) for row in cold], FEW_CLICKS)
         filled = from_interest(writer, self.log.table)
@@ -90,7 +90,7 @@ class WriterEvaluation:
 
     @cached_property
     def _learned(self) -> frozenset[str]:
-        # The counters also know what the runs before this one were shown, and learned.
+        # The counters also include articles that earlier runs showed, and so learned.
         counted = Counters.load(self.run / "prepared" / COUNTERS_FILE).views.keys()
         return frozenset(read_articles(self.run / "prepared").news_ids) | counted
 
@@ -99,7 +99,7 @@ class WriterEvaluation:
         loaded = self.scorers.get("two_tower")
         towers = loaded or load_scorers(self.run, ("two_tower",), self.log.table)["two_tower"]
         if not isinstance(towers, TwoTowerScorer):
-            raise TypeError(f"the two towers score as {type(towers).__name__}")
+            raise TypeError(f"the two towers are scored by {type(towers).__name__}")
         return towers
 
     def _metrics_of(self, parts: TrainedGenerator) -> dict[str, Any]:
@@ -107,15 +107,15 @@ class WriterEvaluation:
         return generation_metrics(parts, self._towers, self.log, self.examples, self._learned, writing)
 
     def _untrained(self) -> TrainedGenerator | None:
-        """What the training began with; None where its checkpoint is not at hand any more."""
+        """The generator before training; None if its checkpoint is no longer available."""
         try:
             return untrained_generator(self.run, self.config.generation.backbone)
         except InputError as error:
-            self.say(f"the generator before training is left out: {error}")
+            self.say(f"skipping the generator before training: {error}")
             return None
 
     def _served(self, histories: Sequence[Sequence[str]], samples: int | None) -> ServedWriter:
-        """The writer for readers of these titles, as it is served; None: so many samples too."""
+        """The writer for readers with these titles, as it is served; None: the served number of samples."""
         shared = load_backbone(self.run, self.config)
         parts = load_generator(self.run)
         return ServedWriter(

@@ -1,4 +1,4 @@
-"""Beam search: the likeliest texts instead of drawn ones; in groups, texts that differ."""
+"""Beam search: the likeliest texts instead of random samples; with groups, different texts."""
 
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -14,17 +14,18 @@ _NEVER = -1e9  # as in `transformers`
 
 @dataclass(frozen=True, kw_only=True)
 class Beam:
-    """Keeps the `width` best beginnings at every step.
+    """Keeps the `width` best partial texts at every step.
 
-    The rules are those of `transformers`' beam search (`early_stopping=False`), whose texts it equals. A row
-    stops when its best beginning is worse than its worst finished text, whatever the rest of the batch does.
+    The rules and the resulting texts are those of `transformers`' beam search (`early_stopping=False`). A row
+    stops when its best partial text is worse than its worst finished text, independently of the rest of the
+    batch.
 
     Args:
-        width: beginnings of all groups together; at least the samples asked for.
+        width: partial texts in all groups together; at least the number of samples.
         length_penalty: scores are divided by the length to this power; above 0 favours longer texts.
-        groups: groups of equal size, searched one after the other at every step; the best text of each comes
-            first.
-        diversity: taken from a token's log probability for each time that an earlier group chose it at this
+        groups: number of groups of equal size, searched one after another at every step; the best text of
+            each comes first.
+        diversity: subtracted from a token's log probability for each earlier group that chose it at this
             step.
 
     Source: groups: Vijayakumar et al. 2018, "Diverse Beam Search", with Hamming diversity.
@@ -37,16 +38,16 @@ class Beam:
 
     def __post_init__(self) -> None:
         if self.width < 1 or self.groups < 1 or self.width % self.groups or self.diversity < 0:
-            raise ValueError(f"width in groups of equal size, and diversity from 0, are expected, got {self}")
+            raise ValueError(f"width must be a multiple of groups, and diversity at least 0; got {self}")
 
 
 class Finished(NamedTuple):
     """The best finished texts, best first within each group.
 
     Args:
-        ids: int32 [batch, width, max_tokens], NOTHING behind the end.
+        ids: int32 [batch, width, max_tokens], NOTHING after the end.
         score: float32 [batch, width].
-        log_probability: float32 [batch, width], the mean over a text's tokens, of the model alone.
+        log_probability: float32 [batch, width], the model's mean over a text's tokens.
     """
 
     ids: Any
@@ -58,7 +59,7 @@ class _Beams(NamedTuple):
     step: Any  # int32 []
     written: Any  # int32 [batch, width, filler + max_tokens], newest last
     score: Any  # float32 [batch, width], under all rules
-    of_model: Any  # float32 [batch, width], log probability of the model alone
+    of_model: Any  # float32 [batch, width], log probability under the model alone
     open: Any  # bool [batch, groups]
     finished: Finished
     cache: WrittenCache
@@ -66,15 +67,15 @@ class _Beams(NamedTuple):
 
 @dataclass(frozen=True)
 class BeamLoop:
-    """Searches.
+    """Runs a beam search.
 
     Args:
-        model: the weights.
-        prompt: of its prefill.
+        model: the language model.
+        prompt: cache from its prefill.
         start: int32 [batch, width], position of the first written token.
-        max_tokens: longest text.
-        rules: what may come, for rows = batch * width.
-        beam: how.
+        max_tokens: length of the longest text.
+        rules: which tokens are allowed, for rows = batch * width.
+        beam: how to search.
     """
 
     model: CachedDecoder
@@ -85,15 +86,15 @@ class BeamLoop:
     beam: Beam
 
     def run(self, logits: Any, samples: int) -> tuple[Any, Any]:
-        """Search.
+        """Run the search.
 
         Args:
-            logits: float32 [batch * width, vocabulary], of the first token.
-            samples: texts wanted, each group's best before any group's second.
+            logits: float32 [batch * width, vocabulary], for the first token.
+            samples: number of texts; the best of each group come before any group's second best.
 
         Returns:
-            int32 [batch, samples, longest], NOTHING behind the texts; float32 [batch, samples], the mean over
-            a text's tokens of the log probability that the model itself gives.
+            int32 [batch, samples, longest], NOTHING after the texts; float32 [batch, samples], the model's
+            own log probability, as the mean over a text's tokens.
         """
         batch, width, size = tf.shape(self.start)[0], self.beam.width, self.beam.width // self.beam.groups
         first_of_group = tf.constant([[0.0 if n % size == 0 else _NEVER for n in range(width)]])
@@ -128,7 +129,7 @@ class BeamLoop:
         return self._choose(beams._replace(cache=cache), logits)
 
     def _choose(self, beams: _Beams, logits: Any) -> _Beams:
-        """The best continuations of every group, and the cache in their order."""
+        """The best continuations of every group, and the cache in the same order."""
         width, vocabulary = self.beam.width, logits.shape[-1]
         of_model = tf.nn.log_softmax(logits)
         written = tf.reshape(beams.written, [-1, self.rules.filler + self.max_tokens])
@@ -163,23 +164,23 @@ class BeamLoop:
     def _choose_in_group(
         self, beams: _Beams, gain: Any, of_model: Any, taken: list[Any]
     ) -> tuple[_Beams, Any]:
-        """One group's step.
+        """One step of one group.
 
         Args:
-            beams: the group's part.
+            beams: the state of the group.
             gain: float32 [batch, size, vocabulary], log probabilities under all rules.
-            of_model: the same of the model alone.
-            taken: int32 [batch, size] for each earlier group.
+            of_model: the same under the model alone.
+            taken: for each earlier group int32 [batch, size], the tokens it chose.
 
         Returns:
-            The group's part behind this step, and int32 [batch, size], which beginning each one continues.
+            The group's state after this step, and int32 [batch, size], which partial text each one continues.
         """
         size, vocabulary = gain.shape[1], gain.shape[2]
         if taken and self.beam.diversity:
             others = tf.concat(taken, axis=1)
             gain -= self.beam.diversity * tf.reduce_sum(tf.one_hot(others, vocabulary), axis=1, keepdims=True)
         total = tf.reshape(beams.score[:, :, None] + gain, [-1, size * vocabulary])
-        # Twice as many, so that enough go on where all of the best ones end.
+        # Twice as many, so that enough remain if all of the best end.
         score, index = tf.math.top_k(total, 2 * size)
         origin, token = index // vocabulary, index % vocabulary  # [batch, 2 * size]
         model_total = tf.gather(beams.of_model, origin, batch_dims=1) + tf.gather(
@@ -204,7 +205,7 @@ class BeamLoop:
         return after, tf.gather(origin, order, batch_dims=1)
 
     def _finish(self, beams: _Beams, written: Any, score: Any, model_total: Any, ends: Any) -> Finished:
-        """The finished texts with those that end now; only the best `size` candidates may."""
+        """The finished texts, including those that end now; only the best `size` candidates may end."""
         size = beams.score.shape[1]
         length = beams.step + 1
         counts = ends & (tf.range(2 * size) < size) & beams.open & (score > _NEVER / 2)
@@ -222,7 +223,7 @@ class BeamLoop:
 
 
 def _left_aligned(written: Any, length: Any, longest: int) -> Any:
-    """The last `length` columns in front: int32 [batch, n, columns] -> [batch, n, longest]."""
+    """Move the last `length` columns to the front: int32 [batch, n, columns] -> [batch, n, longest]."""
     text = written[:, :, tf.shape(written)[2] - length :]
     text = tf.pad(text, [[0, 0], [0, 0], [0, longest - length]], constant_values=NOTHING)
     return tf.ensure_shape(text, [None, None, longest])

@@ -1,9 +1,9 @@
-"""Attention of new tokens to a prompt and to what their own sample wrote, over caches of fixed size.
+"""Attention of new tokens to a prompt and to their own sample's tokens, over caches of fixed size.
 
-The shapes are the same at every step: oneDNN prepares a product anew for each new shape, which costs more
-than the product itself. New keys are written into the cache's own memory: a scatter in a loop copies all of
-it, which took as long as the matrix products at eight rows.
-Where several query heads share a key head (grouped queries), they stand side by side as more queries of it.
+The shapes are the same at every step: oneDNN prepares a product again for each new shape, which costs more
+than the product itself. New keys are written to the cache's own memory: a scatter in a loop copies the whole
+cache, which took as long as the matrix products at eight rows.
+If several query heads share a key head (grouped queries), they are treated as further queries of it.
 """
 
 from typing import Any, NamedTuple
@@ -15,14 +15,15 @@ from genre_tf.generation.sampling import IMPOSSIBLE
 
 
 class Places(NamedTuple):
-    """Where new tokens go and what they see; the same for all layers.
+    """Where new tokens are stored and what they see; the same for all layers.
 
     Args:
         index: int32 [batch * samples * columns * key heads], rows of a cache flattened to [.., depth].
-        bias: float32 [batch, 1, samples, queries, room]; 0 for what a token sees, very low for the rest.
-        shape: int32 [5] of a cache: batch, key heads, samples, room, depth.
-        queries: of a sample to each key head, columns * groups, static where it can be.
-        groups: query heads that share a key head.
+        bias: float32 [batch, 1, samples, queries, room]; 0 for what a token sees, very low for everything
+            else.
+        shape: int32 [5], shape of a cache: batch, key heads, samples, room, depth.
+        queries: queries of a sample per key head, columns * groups; static if possible.
+        groups: number of query heads that share a key head.
         together: int32 [4]: batch, key heads, samples * queries, depth.
     """
 
@@ -38,9 +39,9 @@ def places(at: Any, cache: Any, groups: int = 1) -> Places:
     """Prepare a step.
 
     Args:
-        at: int32 [batch, samples, columns], the place of each new token.
+        at: int32 [batch, samples, columns], the position of each new token.
         cache: float32 [batch, key heads, samples, room, depth], of any layer.
-        groups: query heads that share a key head.
+        groups: number of query heads that share a key head.
     """
     batch, heads, samples, room, depth = (
         static if static is not None else dynamic
@@ -64,9 +65,9 @@ def places(at: Any, cache: Any, groups: int = 1) -> Places:
 
 
 def new_cache(batch: Any, heads: int, samples: int, room: int, depth: int) -> Any:
-    """Zeros float32 [batch, heads, samples, room, depth] in memory of their own, to be written in.
+    """Zeros float32 [batch, heads, samples, room, depth] in their own memory, which can be written to.
 
-    `tf.zeros` may become a constant of the graph, or one tensor with others like it.
+    `tf.zeros` may become a constant of the graph, or share one tensor with others like it.
     """
     shape = tf.stack([batch, heads, samples, room, depth])
     empty = tf.raw_ops.Empty(shape=shape, dtype=tf.float32, init=True)
@@ -74,12 +75,12 @@ def new_cache(batch: Any, heads: int, samples: int, room: int, depth: int) -> An
 
 
 def write(cache: Any, new: Any, where: Places) -> Any:
-    """Put the keys (or values) of new tokens in their places; the cache given is no longer valid.
+    """Write the keys (or values) of new tokens to their places; the old cache is no longer valid.
 
     Args:
-        cache: float32 [batch, key heads, samples, room, depth], of `new_cache` or its copy.
-        new: float32 [batch * samples * columns, key heads * depth], or of any shape in this order.
-        where: of `places`.
+        cache: float32 [batch, key heads, samples, room, depth], from `new_cache`, or a copy.
+        new: float32 [batch * samples * columns, key heads * depth], or any shape with this order of values.
+        where: result of `places`.
 
     Returns:
         The cache, of the same shape.
@@ -91,16 +92,16 @@ def write(cache: Any, new: Any, where: Places) -> Any:
 
 
 def attend(query: Any, prompt: PromptCache, index: int, keys: Any, values: Any, where: Places) -> Any:
-    """What new tokens take from a prompt and from their own sample.
+    """The attention output of new tokens over a prompt and their own sample.
 
     Args:
-        query: float32 [batch * samples * columns, heads * depth], or of any shape in this order; scaled. The
-            heads that share a key head stand together.
-        prompt: of the prefill.
-        index: number of the layer, in `prompt`.
-        keys: float32 [batch, key heads, samples, room, depth], with the new tokens.
+        query: float32 [batch * samples * columns, heads * depth], or any shape with this order of values;
+            scaled. Heads that share a key head are adjacent.
+        prompt: cache from the prefill.
+        index: number of the layer in `prompt`.
+        keys: float32 [batch, key heads, samples, room, depth], including the new tokens.
         values: the same shape.
-        where: of `places`.
+        where: result of `places`.
 
     Returns:
         float32 [batch * samples * columns, heads * depth].
@@ -109,7 +110,7 @@ def attend(query: Any, prompt: PromptCache, index: int, keys: Any, values: Any, 
     of_key_head = where.groups * depth
     single = samples == 1 and isinstance(where.queries, int) and where.queries == where.groups
     past: Any = tf.shape(prompt.bias)[-1]
-    if single:  # heads already stand where they should
+    if single:  # heads are already in the right order
         query = tf.reshape(query, where.together)
     else:
         query = tf.reshape(query, [where.together[0], -1, heads, of_key_head])

@@ -1,4 +1,4 @@
-"""What the decode loop asks of a language model, whatever its architecture."""
+"""The interface between the decode loop and a language model of any architecture."""
 
 from typing import Any, NamedTuple, Protocol
 
@@ -11,10 +11,10 @@ class PromptCache(NamedTuple):
     """What later tokens see of a prompt.
 
     Args:
-        keys: per layer float32 [batch, key heads, time, depth].
-        values: per layer, the same shape.
-        bias: float32 [batch, 1, 1, time]; 0 where a token stands, very low where there is padding.
-        length: int32 [batch], tokens of the prompt.
+        keys: for each layer float32 [batch, key heads, time, depth].
+        values: for each layer, the same shape.
+        bias: float32 [batch, 1, 1, time]; 0 for a token, very low for padding.
+        length: int32 [batch], number of tokens in the prompt.
     """
 
     keys: list[Any]
@@ -27,9 +27,9 @@ class WrittenCache(NamedTuple):
     """What later tokens see of the tokens written so far.
 
     Args:
-        keys: per layer float32 [batch, key heads, samples, room, depth]; all places for tokens are there from
+        keys: for each layer float32 [batch, key heads, samples, room, depth]; it has room for all tokens from
             the start, so that the shapes are the same at every step.
-        values: per layer, the same shape.
+        values: for each layer, the same shape.
     """
 
     keys: list[Any]
@@ -37,18 +37,18 @@ class WrittenCache(NamedTuple):
 
 
 class CachedDecoder(Protocol):
-    """A language model that reads a prompt once and then one token, or a few, at a time.
+    """A language model that reads a prompt once and then one or a few tokens at a time.
 
     Attributes:
         hidden: width of the embeddings.
-        max_positions: longest prompt with its text.
+        max_positions: longest prompt including its text.
     """
 
     hidden: int
     max_positions: int
 
     def refresh(self) -> None:
-        """Copy the trained weights as they are now."""
+        """Copy the current trained weights."""
 
     def embed(self, token_ids: Any) -> Any:
         """Token embeddings, without positions: int32 [...] -> float32 [..., hidden]."""
@@ -57,12 +57,13 @@ class CachedDecoder(Protocol):
         """Read a whole prompt.
 
         Args:
-            embeddings: float32 [batch, time, hidden], without positions; the last column is each row's last.
-            mask: bool [batch, time], false where there is padding.
-            prefix: keys and values in front of it, without positions; they come first in the cache.
+            embeddings: float32 [batch, time, hidden], without positions; each row's last token is in the last
+                column.
+            mask: bool [batch, time], False for padding.
+            prefix: keys and values before the prompt, without positions; they come first in the cache.
 
         Returns:
-            logits of the token after the last column, float32 [batch, vocabulary], and the cache.
+            Logits of the token after the last column, float32 [batch, vocabulary], and the cache.
         """
 
     def read(
@@ -70,17 +71,17 @@ class CachedDecoder(Protocol):
     ) -> tuple[Any, WrittenCache]:
         """Read the next tokens of every sample.
 
-        Each token's place in the cache follows from its position: what stood there is replaced, and what
-        stands behind it is not looked at, so that rejected tokens need not be taken away.
+        Each token's place in the cache follows from its position: the previous content is overwritten, and
+        later places are ignored, so that rejected tokens need not be removed.
 
         Args:
             embeddings: float32 [batch, samples, columns, hidden], without positions.
-            positions: int32 [batch, samples, columns], rising by one.
-            prompt: of `prefill`.
-            written: of the steps before; `nothing_written` at first.
+            positions: int32 [batch, samples, columns], consecutive.
+            prompt: result of `prefill`.
+            written: result of the previous step; `nothing_written` at first.
 
         Returns:
-            logits after every token, float32 [batch * samples * columns, vocabulary], and the cache.
+            Logits after every token, float32 [batch * samples * columns, vocabulary], and the cache.
         """
 
     def nothing_written(self, batch: Any, samples: int, room: int) -> WrittenCache:
@@ -88,5 +89,5 @@ class CachedDecoder(Protocol):
 
 
 def prompt_positions(mask: Any) -> Any:
-    """Positions counted from each row's first token that is no padding: bool -> int32 [batch, time]."""
+    """Positions counted from each row's first real token: bool -> int32 [batch, time]."""
     return tf.maximum(tf.cumsum(tf.cast(mask, tf.int32), axis=1) - 1, 0)

@@ -1,8 +1,8 @@
-"""GPT-2 a few tokens at a time: prefill once, then steps over a cache, in portable operations only.
+"""GPT-2 a few tokens at a time: prefill once, then steps with a cache, in portable operations only.
 
-KerasHub's own cache is written with `slice_update`, an XLA operation that TensorFlow Serving refuses. Here
-the prompt's keys and values stay as the prefill left them, shared by all samples of a row; those of the
-written tokens are put into a cache of fixed size (`cache_attention.py`).
+KerasHub's own cache uses `slice_update`, an XLA operation that TensorFlow Serving rejects. Here the prompt's
+keys and values stay as the prefill left them, shared by all samples of a row; those of written tokens go into
+a cache of fixed size (`cache_attention.py`).
 """
 
 from typing import Any
@@ -17,16 +17,17 @@ from genre_tf.generation.sampling import IMPOSSIBLE
 
 
 class CachedGpt2(tf.Module):
-    """The weights of a KerasHub GPT-2 in the layout that decodes fastest, the same function of its inputs.
+    """The weights of a KerasHub GPT-2 in the layout that decodes fastest; it computes the same function.
 
-    Query, key and value are one matrix. Each normalization's scale and shift are part of the product behind
-    it, and whatever is added to the states has mean 0, so that a normalization is a division by the root
-    mean square (Ashkboos et al. 2024, "SliceGPT", section 3.1). Kernels stand as [inputs, outputs] and biases
-    are added by themselves: without oneDNN, as on processors without AVX-512, a few rows times a transposed
-    kernel take up to eight times longer, and one row in a product fused with its bias up to six times.
+    Query, key and value are one matrix. Each normalization's scale and shift are merged into the product
+    after it, and everything added to the states has mean 0, so that a normalization is a division by the root
+    mean square (Ashkboos et al. 2024, "SliceGPT", section 3.1). Kernels are stored as [inputs, outputs] and
+    biases are added separately: without oneDNN, as on processors without AVX-512, a few rows times a
+    transposed kernel take up to eight times longer, and one row in a product fused with its bias up to six
+    times.
 
-    They are variables of their own, so that a served graph does not lay them out anew at each request.
-    `refresh` takes over what the backbone has learned since.
+    These are separate variables, so that a served graph does not convert the layout at each request.
+    `refresh` updates them to the backbone's current weights.
 
     Args:
         backbone: a built `keras_hub.models.GPT2Backbone`.
@@ -39,7 +40,7 @@ class CachedGpt2(tf.Module):
         self.max_positions: int = backbone.max_sequence_length
         self.epsilon: float = backbone.layer_norm.epsilon
         self._activation = backbone.transformer_layers[0]._feedforward_intermediate_dense.activation
-        # Behind a function, the backbone is not tracked: an export then holds each weight once.
+        # Inside a function, the backbone is not tracked, so that an export holds each weight once.
         self._read = lambda: (
             _outer_weights(backbone),
             [_layer_weights(x) for x in backbone.transformer_layers],
@@ -49,18 +50,18 @@ class CachedGpt2(tf.Module):
         self.layers = [_variables(layer) for layer in layers]
 
     def refresh(self) -> None:
-        """Copy the backbone's weights as they are now."""
+        """Copy the backbone's current weights."""
         outer, layers = self._read()
         for ours, theirs in zip([self.outer, *self.layers], [outer, *layers], strict=True):
             for name, variable in ours.items():
                 variable.assign(theirs[name])
 
     def embed(self, token_ids: Any) -> Any:
-        """As in `CachedDecoder`."""
+        """See `CachedDecoder`."""
         return tf.gather(self.outer["tokens"], token_ids)
 
     def prefill(self, embeddings: Any, mask: Any, prefix: Prefix | None = None) -> tuple[Any, PromptCache]:
-        """As in `CachedDecoder`."""
+        """See `CachedDecoder`."""
         batch, time = tf.shape(mask)[0], tf.shape(mask)[1]
         bias = tf.where(mask, 0.0, IMPOSSIBLE)[:, None, None, :]  # [batch, 1, 1, time]
         causal = IMPOSSIBLE * (1.0 - tf.linalg.band_part(tf.ones([time, time]), -1, 0))
@@ -93,7 +94,7 @@ class CachedGpt2(tf.Module):
     def read(
         self, embeddings: Any, positions: Any, prompt: PromptCache, written: WrittenCache
     ) -> tuple[Any, WrittenCache]:
-        """As in `CachedDecoder`."""
+        """See `CachedDecoder`."""
         where = cache_attention.places(positions - prompt.length[:, None, None], written.keys[0])
         grown = WrittenCache([], [])
         states = self._enter(embeddings, positions)  # [batch * samples * columns, hidden]
@@ -109,7 +110,7 @@ class CachedGpt2(tf.Module):
         return self._logits(states, few), grown
 
     def nothing_written(self, batch: Any, samples: int, room: int) -> WrittenCache:
-        """As in `CachedDecoder`."""
+        """See `CachedDecoder`."""
         new = (batch, self.heads, samples, room, self.hidden // self.heads)
         keys, values = ([cache_attention.new_cache(*new) for _ in self.layers] for _ in range(2))
         return WrittenCache(keys, values)
@@ -124,7 +125,7 @@ class CachedGpt2(tf.Module):
         return _product(self._norm(states), weights, "fused", few)
 
     def _rest_of_layer(self, weights: dict[str, Any], states: Any, mixed: Any, few: Any) -> Any:
-        """All of a layer behind its attention; `mixed` float32 [rows, hidden]."""
+        """Everything in a layer after attention; `mixed` float32 [rows, hidden]."""
         states += _product(mixed, weights, "project", few)
         inner = self._activation(_product(self._norm(states), weights, "expand", few))
         return states + _product(inner, weights, "contract", few)
@@ -165,7 +166,7 @@ def _outer_weights(backbone: Any) -> dict[str, Any]:
 def _layer_weights(layer: Any) -> dict[str, Any]:
     attention = layer._self_attention_layer
     hidden = attention._query_dense.kernel.shape[0]
-    scale = float(attention._key_dim) ** -0.5  # of the scores, folded into the query
+    scale = float(attention._key_dim) ** -0.5  # scale of the scores, merged into the query
     parts = (attention._query_dense, scale), (attention._key_dense, 1.0), (attention._value_dense, 1.0)
     fused = tf.concat([tf.reshape(part.kernel, [hidden, hidden]) * factor for part, factor in parts], axis=1)
     fused_bias = tf.concat([tf.reshape(part.bias, [hidden]) * factor for part, factor in parts], axis=0)
@@ -182,7 +183,7 @@ def _layer_weights(layer: Any) -> dict[str, Any]:
 
 
 def _behind_norm(norm: Any, kernel: Any, bias: Any) -> tuple[Any, Any]:
-    """A product with its normalization's scale and shift in it."""
+    """A product with its normalization's scale and shift merged in."""
     return norm.gamma[:, None] * kernel, bias + tf.linalg.matvec(kernel, norm.beta, transpose_a=True)
 
 

@@ -1,4 +1,4 @@
-"""Llama a few tokens at a time: prefill once, then steps over a cache, in portable operations only."""
+"""Llama a few tokens at a time: prefill once, then steps with a cache, in portable operations only."""
 
 from typing import Any
 
@@ -14,15 +14,16 @@ from genre_tf.generation.sampling import IMPOSSIBLE
 
 
 class CachedLlama(tf.Module):
-    """The weights of a Llama in the layout that decodes fastest: query, key and value in one matrix, gate and
-    widening in one, the output matrix transposed; updates of low rank merged, norms' scales taken into the
-    matrices behind them.
+    """The weights of a Llama in the layout that decodes fastest.
 
-    They are variables of their own, so that a served graph does not lay them out anew at each request.
-    `refresh` takes over what the layers have learned since.
+    Query, key and value are one matrix, gate and up projection another, and the output matrix is transposed.
+    Low-rank updates are merged, and the scales of norms are merged into the matrices after them.
+
+    These are separate variables, so that a served graph does not convert the layout at each request.
+    `refresh` updates them to the current weights of the layers.
 
     Args:
-        layers: of the model, trained or not.
+        layers: layers of the model, trained or not.
     """
 
     def __init__(self, layers: LlamaLayers) -> None:
@@ -32,24 +33,24 @@ class CachedLlama(tf.Module):
         self.max_positions = layers.max_positions
         self.epsilon: float = layers.backbone.layer_norm.epsilon
         self._rotary_base: float = layers.backbone.rope_max_wavelength
-        # Behind a function, the layers are not tracked: an export then holds each weight once.
+        # Inside a function, the layers are not tracked, so that an export holds each weight once.
         self._read = lambda: [_outer_weights(layers), *_layer_weights(layers)]
         self.outer, *self.layers = [
             {name: _variable(name, value) for name, value in weights.items()} for weights in self._read()
         ]
 
     def refresh(self) -> None:
-        """Copy the layers' weights as they are now."""
+        """Copy the layers' current weights."""
         for ours, theirs in zip([self.outer, *self.layers], self._read(), strict=True):
             for name, variable in ours.items():
                 variable.assign(theirs[name])
 
     def embed(self, token_ids: Any) -> Any:
-        """As in `CachedDecoder`."""
+        """See `CachedDecoder`."""
         return tf.gather(self.outer["tokens"], token_ids)
 
     def prefill(self, embeddings: Any, mask: Any, prefix: Prefix | None = None) -> tuple[Any, PromptCache]:
-        """As in `CachedDecoder`; the prefix stands in the first columns of the cache."""
+        """See `CachedDecoder`; the prefix is in the first columns of the cache."""
         batch, time = tf.shape(mask)[0], tf.shape(mask)[1]
         bias = tf.where(mask, 0.0, IMPOSSIBLE)[:, None, None, :]  # [batch, 1, 1, time]
         causal = IMPOSSIBLE * (1.0 - tf.linalg.band_part(tf.ones([time, time]), -1, 0))
@@ -81,7 +82,7 @@ class CachedLlama(tf.Module):
     def read(
         self, embeddings: Any, positions: Any, prompt: PromptCache, written: WrittenCache
     ) -> tuple[Any, WrittenCache]:
-        """As in `CachedDecoder`."""
+        """See `CachedDecoder`."""
         at = positions - prompt.length[:, None, None]
         where = cache_attention.places(at, written.keys[0], self.heads // self.key_heads)
         positions = tf.reshape(positions, [tf.shape(positions)[0], -1])  # [batch, samples * columns]
@@ -100,7 +101,7 @@ class CachedLlama(tf.Module):
         return self._logits(states, few), grown
 
     def nothing_written(self, batch: Any, samples: int, room: int) -> WrittenCache:
-        """As in `CachedDecoder`."""
+        """See `CachedDecoder`."""
         new = (batch, self.key_heads, samples, room, self.depth)
         keys, values = ([cache_attention.new_cache(*new) for _ in self.layers] for _ in range(2))
         return WrittenCache(keys, values)
@@ -127,7 +128,7 @@ class CachedLlama(tf.Module):
         return states + weights["contract"](gate * tf.sigmoid(gate) * wide, few)
 
     def _norm(self, states: Any) -> Any:
-        """Normalized without a scale, which is in the matrix that comes next."""
+        """Normalized without a scale; the scale is merged into the next matrix."""
         mean_square = tf.reduce_mean(tf.square(states), axis=-1, keepdims=True)
         return states * tf.math.rsqrt(mean_square + self.epsilon)
 
@@ -136,12 +137,12 @@ class CachedLlama(tf.Module):
 
 
 def _variable(name: str, value: Any) -> Any:
-    """All but the embeddings are kernels."""
+    """Whether this is a kernel; everything except the embeddings is."""
     return tf.Variable(value, trainable=False, name=name) if name == "tokens" else Kernel(value, name)
 
 
 def _grouped(left: Any, right: Any, transpose_b: bool = False) -> Any:
-    """Products of every group with what its key head holds once.
+    """Products of every group with the tensor that its key head holds once.
 
     Args:
         left: float32 [batch, key heads, a, b, x].

@@ -1,4 +1,4 @@
-"""The decoder of a language model, whatever its family."""
+"""The cached decoder of a language model of any family."""
 
 from typing import Any
 
@@ -8,10 +8,10 @@ from genre_tf.generation.cached_gpt2 import CachedGpt2
 
 
 def cached_decoder_of(language_model: Any) -> CachedDecoder:
-    """A language model's weights as they are now, in decoding layout; what is trained beside them merged in.
+    """A language model's current weights in decoding layout, with everything trained beside them merged in.
 
     Args:
-        language_model: of `backbones.language_models.layers_of`.
+        language_model: from `backbones.language_models.layers_of`.
     """
     if isinstance(language_model, Gpt2Layers):
         with language_model.merged() as backbone:
@@ -23,7 +23,7 @@ def cached_decoder_of(language_model: Any) -> CachedDecoder:
 
 
 def refresh_decoder(decoder: CachedDecoder, language_model: Any) -> None:
-    """Let a decoder take over what its language model has learned since."""
+    """Update a decoder to the current weights of its language model."""
     if isinstance(language_model, Gpt2Layers):
         with language_model.merged():
             decoder.refresh()

@@ -1,4 +1,4 @@
-"""One choice of a token under all rules, the same for every way through a text."""
+"""The choice of one token under all rules, the same for every decoding method."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -12,14 +12,14 @@ from genre_tf.generation.sampling import Greedy, Strategy, uniforms
 
 @dataclass(frozen=True)
 class Rules:
-    """What holds for the rows of a batch; what is None costs nothing.
+    """Rules for the rows of a batch; a rule that is None costs nothing.
 
     Args:
         end_id: the token that ends a text.
-        constraints: what may not come.
-        limits: int32 [rows], most tokens of a row.
-        ban: float32 [rows, vocabulary] of `constraints.banned`, or None.
-        required: int32 [rows, words, longest], words that must be written, NOTHING behind them; or None.
+        constraints: which tokens are not allowed.
+        limits: int32 [rows], maximum number of tokens in a row.
+        ban: float32 [rows, vocabulary] from `constraints.banned`, or None.
+        required: int32 [rows, words, longest], words that must be written, padded with NOTHING; or None.
     """
 
     end_id: int
@@ -30,7 +30,7 @@ class Rules:
 
     @property
     def filler(self) -> int:
-        """Columns of NOTHING that must stand before what is written."""
+        """Number of NOTHING columns needed before the written tokens."""
         longest = 0 if self.required is None else self.required.shape[2]
         return max(self.constraints.filler, longest)
 
@@ -40,15 +40,15 @@ class Rules:
         Args:
             logits: float32 [n, vocabulary].
             written: int32 [n, columns], newest last.
-            step: int32 [] or [n], tokens written.
-            rows: int32 [n], the row that each belongs to; each its own if left out.
+            step: int32 [] or [n], number of written tokens.
+            rows: int32 [n], the row that each belongs to; by default each is its own row.
         """
         shape = logits.shape
         logits = self.constraints.apply(logits, written, step, self.end_id, _of(self.ban, rows))
         if self.required is not None:
             lack = missing(_of(self.required, rows), written)
             logits = force(logits, lack, _of(self.limits, rows) - step, self.end_id)
-        return tf.ensure_shape(logits, shape)  # which conditions of unknown rank forget
+        return tf.ensure_shape(logits, shape)  # conditions of unknown rank lose the static shape
 
 
 def _of(values: Any | None, rows: Any | None) -> Any:
@@ -60,9 +60,9 @@ class Chooser:
     """Chooses one token per row.
 
     Args:
-        rules: what may come.
-        strategy: how.
-        uniform: float32 [rows, max_tokens] in [0, 1); None where the strategy draws nothing.
+        rules: which tokens are allowed.
+        strategy: how to choose.
+        uniform: float32 [rows, max_tokens] in [0, 1); None if the strategy needs no random numbers.
     """
 
     rules: Rules
@@ -70,10 +70,10 @@ class Chooser:
     uniform: Any | None
 
     def choose(self, logits: Any, written: Any, step: Any, rows: Any | None = None) -> tuple[Any, Any]:
-        """Choose; arguments as in `Rules.allowed`.
+        """Choose a token; arguments as in `Rules.allowed`.
 
         Returns:
-            int32 [n], and float32 [n], the log probability that the model itself gives.
+            int32 [n], and float32 [n], the model's own log probability.
         """
         allowed = self.rules.allowed(logits, written, step, rows)
         token = self.strategy.choose(allowed, self._draw(step, rows))
@@ -90,7 +90,7 @@ class Chooser:
 
 
 def draws(strategy: Strategy, seeds: Any, samples: int, steps: int) -> Any | None:
-    """The numbers that a strategy draws with, float32 [batch * samples, steps]; None where it is greedy."""
+    """The random numbers of a strategy, float32 [batch * samples, steps]; None if it is greedy."""
     if isinstance(strategy, Greedy):
         return None
     return tf.reshape(uniforms(seeds, samples, steps), [-1, steps])

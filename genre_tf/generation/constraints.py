@@ -1,4 +1,4 @@
-"""What may not be written: lengths, repetitions, forbidden ids and words."""
+"""What may not be written: constraints on length, repetition, token ids and words."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -8,22 +8,22 @@ import tensorflow as tf
 
 from genre_tf.generation.sampling import IMPOSSIBLE
 
-NOTHING = -1  # fills a row of ids where there is none
+NOTHING = -1  # padding in rows of ids
 
 
 @dataclass(frozen=True, kw_only=True)
 class Constraints:
     """Changes logits before a token is chosen.
 
-    Only what was written counts, not the prompt: a text made from a source has to repeat its names.
+    Only written tokens count, not the prompt: a text written from a source must be able to repeat its names.
 
     Args:
-        min_tokens: the end may not come before so many tokens.
+        min_tokens: minimum number of tokens before the end.
         repetition_penalty: positive logits of tokens already written are divided by it, negative ones
             multiplied (Keskar et al. 2019); 1.0: none.
-        no_repeat_ngram: no run of so many tokens is written twice; 0: no such rule.
-        forbidden_words: token sequences that may not be written; the last token of each is refused where the
-            others stand before it.
+        no_repeat_ngram: no sequence of this many tokens is written twice; 0: no such rule.
+        forbidden_words: token sequences that may not be written; the last token of each is forbidden after
+            the others.
     """
 
     min_tokens: int = 1
@@ -33,28 +33,30 @@ class Constraints:
 
     def __post_init__(self) -> None:
         if self.min_tokens < 0 or self.repetition_penalty < 1 or self.no_repeat_ngram < 0:
-            raise ValueError(f"min_tokens and no_repeat_ngram from 0, repetition_penalty from 1, got {self}")
+            raise ValueError(
+                f"min_tokens, no_repeat_ngram must be at least 0, repetition_penalty at least 1; got {self}"
+            )
         if not all(self.forbidden_words):
-            raise ValueError("forbidden_words holds an empty sequence, which would forbid everything")
+            raise ValueError("forbidden_words contains an empty sequence, which would forbid everything")
 
     @property
     def filler(self) -> int:
-        """Columns that `apply` needs of what was written, at least."""
+        """Minimum number of columns of written tokens that `apply` needs."""
         return max([self.no_repeat_ngram + 1, *map(len, self.forbidden_words)])
 
     def apply(self, logits: Any, written: Any, step: Any, end_id: int, ban: Any | None = None) -> Any:
-        """Lower what may not come next.
+        """Lower the logits of tokens that may not come next.
 
         Args:
             logits: float32 [rows, vocabulary].
-            written: int32 [rows, columns], the tokens so far, newest last, behind NOTHING; at least `filler`
+            written: int32 [rows, columns], the tokens so far, newest last, after NOTHING; at least `filler`
                 columns.
-            step: int32 [] or [rows], how many tokens a row has.
+            step: int32 [] or [rows], number of tokens in a row.
             end_id: the token that ends a text.
-            ban: float32 [rows, vocabulary] of `banned`, or None.
+            ban: float32 [rows, vocabulary] from `banned`, or None.
 
         Returns:
-            float32 [rows, vocabulary], finite; the same tensor where nothing is asked.
+            float32 [rows, vocabulary], finite; the same tensor if there is nothing to change.
         """
         if self.repetition_penalty != 1.0:
             logits = _penalise(logits, written, self.repetition_penalty)
@@ -73,10 +75,10 @@ class Constraints:
 
 
 def banned(ids: Any, vocabulary: int) -> Any:
-    """What to add to logits so that some ids never come, once for all steps.
+    """An addition to logits that forbids some ids, computed once for all steps.
 
     Args:
-        ids: int32 [rows, f]; NOTHING fills up.
+        ids: int32 [rows, f], padded with NOTHING.
         vocabulary: number of tokens.
 
     Returns:
@@ -103,7 +105,7 @@ def _forbid(logits: Any, ids: Any) -> Any:
 
 
 def _ends_of_repeats(written: Any, size: int) -> Any:
-    """Tokens that would complete a run written before: int32 [rows, windows], NOTHING elsewhere."""
+    """Tokens that would complete a sequence written before: int32 [rows, windows], NOTHING elsewhere."""
     windows = tf.shape(written)[1] - size + 1
     matches = tf.ones_like(written[:, :windows], tf.bool)
     for offset in range(size - 1):
@@ -114,9 +116,9 @@ def _ends_of_repeats(written: Any, size: int) -> Any:
 
 
 def _ends_of_words(written: Any, words: tuple[tuple[int, ...], ...]) -> Any:
-    """Last tokens of words of which all others stand at the end: int32 [rows, words], NOTHING elsewhere."""
+    """Last tokens of words whose other tokens were just written: int32 [rows, words], NOTHING elsewhere."""
     before = max(map(len, words)) - 1
-    # NOTHING in front of the shorter ones: whatever stands there
+    # shorter words have NOTHING in front, which matches anything
     heads = np.array([(NOTHING,) * (before + 1 - len(word)) + word[:-1] for word in words], np.int32)
     last = tf.constant([word[-1] for word in words])
     newest = written[:, tf.shape(written)[1] - before :]

@@ -1,4 +1,4 @@
-"""The decode loop: prompts in, token ids out, wholly in the graph."""
+"""The decode loop: prompts in, token ids out, entirely in the graph."""
 
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
@@ -15,12 +15,12 @@ from genre_tf.generation.sampling import Greedy, Strategy
 
 
 class Decoded(NamedTuple):
-    """What was written.
+    """The written texts.
 
     Attributes:
-        ids: int32 [batch, samples, longest], the end token included; NOTHING (-1) behind it.
-        log_probability: float32 [batch, samples], the mean over a text's tokens (its end included) of the log
-            probability that the model itself gives, before temperature, cuts and constraints.
+        ids: int32 [batch, samples, longest], including the end token; NOTHING (-1) after it.
+        log_probability: float32 [batch, samples], the model's own log probability as the mean over a text's
+            tokens (including its end), before temperature, cuts and constraints.
     """
 
     ids: Any
@@ -33,12 +33,12 @@ class DecodeOptions:
 
     Args:
         end_id: the token that ends a text.
-        max_tokens: the longest text that any row may ask for, the end included; static.
-        samples: texts per row.
-        strategy: how a token is chosen; a `Beam` searches instead.
-        constraints: what may not come.
-        draft_tokens: so many tokens are copied ahead from `copy_from` and checked in one step; the texts are
-            the same. 0: none, and nothing of it in the graph.
+        max_tokens: the longest text that any row may request, including the end; static.
+        samples: number of texts per row.
+        strategy: how to choose a token; a `Beam` searches instead.
+        constraints: which tokens are not allowed.
+        draft_tokens: number of tokens to copy ahead from `copy_from` and check in one step; the texts stay
+            the same. 0: none, and no such ops in the graph.
     """
 
     end_id: int
@@ -50,25 +50,25 @@ class DecodeOptions:
 
     def __post_init__(self) -> None:
         if isinstance(self.strategy, Beam) and not self.samples <= self.strategy.width:
-            raise ValueError(f"{self.samples} samples are asked of a beam of width {self.strategy.width}")
+            raise ValueError(f"a beam of width {self.strategy.width} cannot return {self.samples} samples")
         if self.draft_tokens < 0 or (self.draft_tokens and isinstance(self.strategy, Beam)):
-            raise ValueError("draft_tokens from 0, and 0 with a beam, are expected")
+            raise ValueError("draft_tokens must be at least 0, and 0 with a beam")
 
 
 class _Row(NamedTuple):
-    """What the loop carries, one row per sample (rows = batch * samples)."""
+    """The loop state, one row per sample (rows = batch * samples)."""
 
-    step: Any  # int32 [], tokens written
+    step: Any  # int32 [], number of written tokens
     token: Any  # int32 [rows], the last one
     written: Any  # int32 [rows, filler + step]
     log_probability: Any  # float32 [rows], a sum
     finished: Any  # bool [rows]
-    cache: WrittenCache  # of all tokens but the last
+    cache: WrittenCache  # of all tokens except the last
 
 
 @dataclass(frozen=True)
 class _Loop:
-    """What stays the same while the loop runs."""
+    """Values that do not change during the loop."""
 
     model: CachedDecoder
     prompt: PromptCache
@@ -125,26 +125,27 @@ def decode(
     """Write `options.samples` texts after each prompt.
 
     Args:
-        model: the weights.
-        embeddings: float32 [batch, time, hidden], of prompts that end in the last column, without positions.
-        mask: bool [batch, time], false where there is padding.
-        seeds: int64 [batch]; equal seed and equal prompt give equal text, whatever else is in the batch.
-        options: how.
-        limits: int32 [batch], most tokens per row, the end included; `options.max_tokens` if left out.
-        forbidden: int32 [batch, f], ids that may not be written; NOTHING fills up a row.
-        required: int32 [batch, words, longest], words that must be written, NOTHING behind them: no text ends
-            without them, and those that the model does not write by itself fill the end of the room, in
-            order.
-        copy_from: int32 [batch, n], tokens that the texts are likely to repeat, NOTHING among or behind them.
-        prefix: keys and values in front of the prompts.
+        model: the language model.
+        embeddings: float32 [batch, time, hidden], prompts that end in the last column, without positions.
+        mask: bool [batch, time], False for padding.
+        seeds: int64 [batch]; equal seed and prompt give equal text, whatever else is in the batch.
+        options: how to decode.
+        limits: int32 [batch], maximum tokens per row, including the end; by default `options.max_tokens`.
+        forbidden: int32 [batch, f], ids that may not be written, padded with NOTHING.
+        required: int32 [batch, words, longest], words that must be written, padded with NOTHING: no text ends
+            without them, and those that the model does not write by itself fill the end of the available
+            tokens, in order.
+        copy_from: int32 [batch, n], tokens that the texts are likely to repeat, with NOTHING among or after
+            them.
+        prefix: keys and values before the prompts.
 
     Returns:
-        The texts. The loop ends when every text has ended, so `longest` is often below `max_tokens`.
+        The texts. The loop ends when every text has ended, so `longest` is often less than `max_tokens`.
     """
     strategy = options.strategy
     copies = strategy.width if isinstance(strategy, Beam) else options.samples
     logits, prompt = model.prefill(embeddings, mask, prefix)
-    length = tf.reduce_sum(tf.cast(mask, tf.int32), axis=1)  # the position of the first written token
+    length = tf.reduce_sum(tf.cast(mask, tf.int32), axis=1)  # position of the first written token
     limits = tf.fill(tf.shape(length), options.max_tokens) if limits is None else limits
     logits = tf.repeat(logits, copies, axis=0)
     limits, forbidden, required, copy_from = (
@@ -166,7 +167,7 @@ def decode(
 
 
 def _shaped(ids: Any, total: Any, samples: int) -> Decoded:
-    """Of rows: int32 [rows, longest], and float32 [rows], the sum of a text's log probabilities."""
+    """Written rows: int32 [rows, longest], and float32 [rows], the sum of a text's log probabilities."""
     count = tf.reduce_sum(tf.cast(ids >= 0, tf.float32), axis=1)
     mean = total / tf.maximum(count, 1.0)
     return Decoded(tf.reshape(ids, [-1, samples, tf.shape(ids)[1]]), tf.reshape(mean, [-1, samples]))

@@ -1,8 +1,8 @@
-"""Decoding that copies ahead: what followed the last words in a source is tried several tokens at a time.
+"""Decoding with drafts: what followed the last words in a source is tried several tokens at a time.
 
-The draft is read in one step, and each of its tokens stays as long as it is the very token that would have
-been chosen there, with that step's own random number; so the text is the one that plain decoding writes, for
-greedy and for sampled texts (Saxena 2023, "Prompt Lookup Decoding"; Leviathan et al. 2023 for the check).
+The draft is read in one step, and each of its tokens is kept if it is exactly the token that would have been
+chosen there, with that step's own random number. So the text is the same as with plain decoding, for greedy
+and for sampled texts (Saxena 2023, "Prompt Lookup Decoding"; Leviathan et al. 2023 for the check).
 """
 
 from dataclasses import dataclass
@@ -14,19 +14,19 @@ from genre_tf.generation.cached_decoder import CachedDecoder, PromptCache, Writt
 from genre_tf.generation.choosing import Chooser
 from genre_tf.generation.constraints import NOTHING
 
-LONGEST_MATCH = 3  # last tokens that are looked for; the longest match counts
+LONGEST_MATCH = 3  # number of last tokens to look for; the longest match counts
 
 
 class _Drafted(NamedTuple):
-    """What the loop carries, one row per sample (rows = batch * samples).
+    """The loop state, one row per sample (rows = batch * samples).
 
     Args:
-        count: int32 [rows], tokens written.
+        count: int32 [rows], number of written tokens.
         written: int32 [rows, filler + max_tokens], newest last.
         log_probability: float32 [rows], a sum.
         finished: bool [rows].
-        reads: int32 [], steps of the model.
-        cache: of all tokens but the last.
+        reads: int32 [], number of model calls.
+        cache: cache of all tokens except the last.
     """
 
     count: Any
@@ -39,16 +39,16 @@ class _Drafted(NamedTuple):
 
 @dataclass(frozen=True)
 class DraftLoop:
-    """Writes with drafts.
+    """Writes texts with drafts.
 
     Args:
-        model: the weights.
-        prompt: of its prefill.
+        model: the language model.
+        prompt: cache from its prefill.
         start: int32 [batch, samples], position of the first written token.
-        source: int32 [rows, longest], the tokens to copy from; NOTHING where there is none.
-        draft_tokens: longest draft.
-        max_tokens: longest text.
-        chooser: how a token is chosen.
+        source: int32 [rows, longest], the tokens to copy from; NOTHING for none.
+        draft_tokens: length of the longest draft.
+        max_tokens: length of the longest text.
+        chooser: chooses tokens.
     """
 
     model: CachedDecoder
@@ -60,14 +60,14 @@ class DraftLoop:
     chooser: Chooser
 
     def run(self, logits: Any) -> tuple[Any, Any, Any]:
-        """Write.
+        """Write the texts.
 
         Args:
-            logits: float32 [rows, vocabulary], of the first token.
+            logits: float32 [rows, vocabulary], for the first token.
 
         Returns:
-            int32 [rows, longest], NOTHING behind the texts; float32 [rows], sums of log probabilities;
-            int32 [], how often the model was asked.
+            int32 [rows, longest], NOTHING after the texts; float32 [rows], sums of log probabilities; int32
+            [], number of model calls.
         """
         rows, (batch, samples) = tf.shape(logits)[0], (tf.shape(self.start)[0], self.start.shape[1])
         room = self.max_tokens + self.draft_tokens
@@ -99,14 +99,14 @@ class DraftLoop:
         tokens = tf.maximum(tf.concat([state.written[:, -1:], draft], axis=1), 0)
         columns, samples = tf.shape(tokens)[1], self.start.shape[1]
         ahead = tf.reshape(state.count, [-1, samples, 1]) - 1 + tf.range(columns)
-        # Behind the last position stand only tokens for which there is no room in the text.
+        # After the last position there are only tokens for which the text has no room.
         positions = tf.minimum(self.start[:, :, None] + ahead, self.model.max_positions - 1)
         embeddings = self.model.embed(tf.reshape(tokens, [-1, samples, columns]))
         logits, cache = self.model.read(embeddings, positions, self.prompt, state.cache)
         return self._accept(state._replace(cache=cache), logits, draft)
 
     def _accept(self, state: _Drafted, logits: Any, draft: Any) -> _Drafted:
-        """Choose behind every token of the draft, and keep what follows from kept tokens alone."""
+        """Choose a token after every token of the draft, and keep only what follows kept tokens."""
         rows, columns = tf.shape(draft)[0], tf.shape(draft)[1] + 1
         width = state.written.shape[1]
         tried = tf.concat([state.written, draft], axis=1)
@@ -123,7 +123,7 @@ class DraftLoop:
         ends = (chosen == rules.end_id) | (step + 1 >= rules.limits[:, None])
         goes_on = tf.cast((chosen[:, :-1] == draft) & ~ends[:, :-1], tf.int32)
         kept = tf.concat([tf.ones([rows, 1], tf.int32), tf.math.cumprod(goes_on, axis=1)], axis=1)
-        kept = (kept > 0) & ~state.finished[:, None]  # [rows, columns], the first ones of each row
+        kept = (kept > 0) & ~state.finished[:, None]  # [rows, columns], the leading columns of each row
         new = tf.reduce_sum(tf.cast(kept, tf.int32), axis=1)
         moved = tf.concat([state.written, chosen], axis=1)
         of_kept = tf.where(kept, tf.reshape(log_probability, [rows, columns]), 0.0)
@@ -137,15 +137,15 @@ class DraftLoop:
 
 
 def copied(source: Any, written: Any, length: int) -> Any:
-    """What follows in the source behind the longest match of the last written tokens.
+    """What follows the longest match of the last written tokens in the source.
 
     Args:
-        source: int32 [rows, longest]; NOTHING where there is none.
+        source: int32 [rows, longest]; NOTHING for none.
         written: int32 [rows, columns], newest last.
-        length: longest draft.
+        length: length of the longest draft.
 
     Returns:
-        int32 [rows, length], NOTHING behind each draft; of several equally long matches the first counts.
+        int32 [rows, length], NOTHING after each draft; the first of equally long matches counts.
     """
     written = tf.pad(written, [[0, 0], [LONGEST_MATCH, 0]], constant_values=NOTHING)
     matched = tf.zeros_like(source)
@@ -164,7 +164,7 @@ def copied(source: Any, written: Any, length: int) -> Any:
 
 
 def _left_aligned(drafted: _Drafted) -> Any:
-    """The texts from their first token, int32 [rows, longest], NOTHING behind them."""
+    """The texts from their first token, int32 [rows, longest], NOTHING after them."""
     width = tf.shape(drafted.written)[1]
     place = tf.range(tf.reduce_max(drafted.count))
     at = tf.minimum(width - drafted.count[:, None] + place, width - 1)

@@ -1,4 +1,4 @@
-"""How much of a text stands in what it was written from: names, numbers and quotes, in the graph."""
+"""How much of a text is supported by its source: names, numbers and quotes, in the graph."""
 
 import re
 from collections import Counter
@@ -21,7 +21,7 @@ while who whose why will with woman world would year years yet you your
 """
 FUNCTION_WORDS = tuple(_FUNCTION_WORDS.split())
 _WORD = re.compile(r"[^\W\d_]+")
-# Numbers to twenty; "one" claims nothing, for it is a pronoun too.
+# Numbers to twenty; "one" is not a claim, because it is also a pronoun.
 _NUMBER_WORDS = """
 zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen
 seventeen eighteen nineteen twenty
@@ -35,14 +35,15 @@ _NAME = r"\p{Lu}[\p{L}\p{M}\p{N}]+|\p{L}+\p{Lu}.*"
 
 
 def common_words(texts: Iterable[str], least: int = 2) -> list[str]:
-    """Words that a corpus writes with a small letter: no names, even where a headline capitalises them.
+    """Words that a corpus writes in lower case: they are not names, even if a headline capitalises them.
 
     Args:
-        texts: running text rather than headlines, such as abstracts.
-        least: a word must have been seen so often with a small letter, and as often as with a capital.
+        texts: running text such as abstracts, not headlines.
+        least: minimum number of lower-case occurrences, which must also be at least as many as capitalised
+            ones.
 
     Returns:
-        Sorted, lower case, with FUNCTION_WORDS.
+        Sorted, lower case, including FUNCTION_WORDS.
     """
     small: Counter[str] = Counter()
     capital: Counter[str] = Counter()
@@ -54,7 +55,7 @@ def common_words(texts: Iterable[str], least: int = 2) -> list[str]:
 
 
 def common_words_of(titles: Iterable[str], abstracts: Iterable[str]) -> list[str]:
-    """The common words of articles: of their abstracts, or of their titles where none has an abstract.
+    """The common words of articles: from their abstracts, or from their titles if no article has an abstract.
 
     Without either, any word that a headline capitalises would count as a name.
     """
@@ -63,17 +64,17 @@ def common_words_of(titles: Iterable[str], abstracts: Iterable[str]) -> list[str
 
 
 class Grounding(tf.Module):
-    """Share of a text's claims that stand in the evidence.
+    """Share of a text's claims that are supported by the evidence.
 
-    A claim is a name (a word with a capital that is no common word), a number, or two neighbouring words of a
-    quote (the word, where it is a quote's only one). It stands in the evidence if the same does there,
-    whatever its case. Left aside are thousands separators, currency signs, possessives, the points of U.S.,
-    the kind of quotation marks, and whether a number up to twenty is a word. Scripts without capitals have
-    no names here; where they put no spaces, quotes are compared by characters. A quote that is not closed is
-    none, and a text without a claim is wholly grounded.
+    A claim is a name (a capitalised word that is not a common word), a number, or two neighbouring words of a
+    quote (or the only word of a quote). It is supported if the evidence contains the same, in any case. The
+    comparison ignores thousands separators, currency signs, possessives, the points of U.S., the kind of
+    quotation marks, and whether a number up to twenty is written as a word. Scripts without capitals have no
+    names here; if they have no spaces, quotes are compared by characters. An unclosed quote does not count,
+    and a text without claims is fully grounded.
 
     Args:
-        common: words that are no names, lower case; see `common_words`.
+        common: words that are not names, lower case; see `common_words`.
     """
 
     def __init__(self, common: Sequence[str] = FUNCTION_WORDS) -> None:
@@ -87,7 +88,7 @@ class Grounding(tf.Module):
 
         Args:
             texts: string [batch, n], UTF-8.
-            evidence: string [batch], UTF-8; the source, or the reader's titles where there is no source.
+            evidence: string [batch], UTF-8; the source, or the reader's titles if there is no source.
 
         Returns:
             float32 [batch, n] from 0 to 1.
@@ -97,18 +98,18 @@ class Grounding(tf.Module):
         return tf.reshape(tf.where(total > 0, supported / tf.maximum(total, 1.0), 1.0), tf.shape(texts))
 
     def unsupported(self, texts: Any, evidence: Any) -> Any:
-        """Name the claims that do not stand in the evidence; arguments as in `__call__`.
+        """List the claims that the evidence does not support; arguments as in `__call__`.
 
         Returns:
-            string [batch, n]: the claims as they are compared, their case kept, joined by line breaks; ""
-            where all stand.
+            string [batch, n]: the claims as they are compared, with their case, joined by line breaks; "" if
+            all are supported.
         """
         claims, claimed, stands = self._claims(texts, evidence)
         lines = tf.strings.reduce_join(tf.where(claimed & ~stands, claims, ""), axis=-1, separator="\n")
         return tf.reshape(tf.strings.strip(tf.strings.regex_replace(lines, "\n+", "\n")), tf.shape(texts))
 
     def _claims(self, texts: Any, evidence: Any) -> tuple[Any, Any, Any]:
-        """Words and quotes of all texts, which of them are claims, and which stand: [batch * n, claims]."""
+        """Words and quotes of all texts: which are claims, and which are supported: [batch * n, claims]."""
         flat = tf.reshape(texts, [-1])  # [batch * n]
         words, quotes = _words(flat).to_tensor(), _quoted(flat).to_tensor()
         known = _words(evidence)
@@ -120,7 +121,7 @@ class Grounding(tf.Module):
         return claims, tf.concat([named | number, quotes != ""], axis=1), self._stand(claims, known)
 
     def _stand(self, claims: Any, known: Any) -> Any:
-        """Whether each claim is among its row's known ones: string [batch * n, claims] -> bool."""
+        """Whether each claim is among its row's known claims: string [batch * n, claims] -> bool."""
         ours = tf.reshape(self._fingerprint(claims), [known.nrows(), -1, 1])  # [batch, n * claims, 1]
         theirs = self._fingerprint(known.to_tensor())[:, None, :]  # [batch, 1, known]
         return tf.reshape(tf.reduce_any(ours == theirs, axis=-1), tf.shape(claims))
@@ -139,23 +140,23 @@ def _table(pairs: Mapping[str, str]) -> Any:
 
 
 def _words(text: Any) -> Any:
-    """Words and numbers, their case kept: string [n] -> ragged [n, words]."""
+    """Words and numbers with their case: string [n] -> ragged [n, words]."""
     text = _replaced(
         text,
         ("ʼ", "'"),
-        (r"(\d)[,'’\x{a0}\x{2009}\x{202f}](\d)", r"\1\2"),  # before `folded` makes plain spaces of them
+        (r"(\d)[,'’\x{a0}\x{2009}\x{202f}](\d)", r"\1\2"),  # before `folded` replaces them by plain spaces
     )
     text = _replaced(
         folded(text),
         (_NOT, "not"),
         (r"['’](?:[sS]|[rv]e|ll|[dm])\b", ""),
         (r"\b([A-Z])\.([A-Z])\b(?:\.([A-Z])\b)?(?:\.([A-Z])\b)?\.?", r"\1\2\3\4"),  # U.S., U.S.A.
-        (r"\bUS\b", "USA"),  # or it is the pronoun
+        (r"\bUS\b", "USA"),  # otherwise it is the pronoun
         (r"([\p{Han}\p{Hiragana}\p{Katakana}])", r" \1 "),  # written without spaces
         (r"(\p{N})(\p{Hangul})", r"\1 \2"),
         (r"(\p{L})\.(\p{N})", r"\1 \2"),  # No.1
         (r"[^\p{L}\p{M}\p{N}.]+", " "),
-        (r"\.($|[^0-9])", r" \1"),  # a point stays within numbers alone
+        (r"\.($|[^0-9])", r" \1"),  # points only stay inside numbers
     )
     return tf.strings.split(text)
 
@@ -177,14 +178,14 @@ def _pairs(words: Any) -> Any:
 
 
 def _quoted(text: Any) -> Any:
-    """Neighbouring words within quotes, and a quote's only word: string [n] -> ragged [n, claims]."""
+    """Neighbouring words in quotes, and a quote's only word: string [n] -> ragged [n, claims]."""
     text = _replaced(
         text,
         ("[“”„‟«»‹›「」『』《》〈〉＂]", '"'),
-        (r"(\p{L})['’](\p{L})", r"\1ʼ\2"),  # don't, within single quotes
+        (r"(\p{L})['’](\p{L})", r"\1ʼ\2"),  # such as don't, inside single quotes
         (r"(^|[\s([:—–-])['‘‚]([^'‘’]+)['’]($|[\s)\].,;:!?—–-])", r'\1"\2"\3'),
     )
-    parts = tf.strings.split(text, '"')  # ragged [n, parts]: every second one is a quote, if one more follows
+    parts = tf.strings.split(text, '"')  # ragged [n, parts]: every second one is a quote if one more follows
     place = tf.ragged.range(parts.row_lengths())
     last = tf.repeat(parts.row_lengths() - 1, parts.row_lengths())
     closed = (place.flat_values % 2 == 1) & (place.flat_values < last)

@@ -1,7 +1,7 @@
-"""What a reader likes, in a sentence, for explanations.
+"""One sentence about what a reader likes, for explanations.
 
-No language model writes it: categories, counts and words are those of the articles that he clicked, and each
-word comes with the clicks whose titles hold it, so that whatever the sentence says can be shown.
+It is not written by a language model: categories, counts and words come from the articles that the reader
+clicked, and each word comes with the clicks whose titles contain it, so that everything can be verified.
 """
 
 import math
@@ -17,12 +17,12 @@ import tensorflow as tf
 from genre_tf.generation.grounding import FUNCTION_WORDS, common_words_of
 from genre_tf.generation.safety import SafetyList
 
-MOST_CATEGORIES, MOST_WORDS = 3, 4  # what a sentence holds
-LEAST_SHARE = 0.15  # of a category among what counts: below it, it is no taste but a click now and then
-FEW_CLICKS = 3  # up to here nothing need come twice to be named
-_NAME_VALUE = 2.0  # of a name over another word as rare: "Texas" says what was read of, "dies" does not
-_LOOKED_AT = 32  # words of a reader that are held against the safety list
-# A word; one that begins with a digit names no topic, and scripts without spaces have no words here.
+MOST_CATEGORIES, MOST_WORDS = 3, 4  # in a sentence
+LEAST_SHARE = 0.15  # of a category among the counted clicks; a smaller share is chance, not taste
+FEW_CLICKS = 3  # up to this many clicks, a word or category may be named after a single click
+_NAME_VALUE = 2.0  # relative to an equally rare word: "Texas" names a topic, "dies" does not
+_LOOKED_AT = 32  # number of a reader's words that are checked against the safety list
+# A word. One that begins with a digit names no topic, and scripts without spaces have no words here.
 _WORD = re.compile(r"[^\W\d_][^\W_]*(?:[.&'’-][^\W_]+)*")
 _NO_SPACES = re.compile("[\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff]")
 _POSSESSIVE, _CONTRACTION = re.compile(r"['’]s$"), re.compile(r"['’](?:t|re|ve|ll|d|m)$")
@@ -34,11 +34,11 @@ class Click:
     """A click of a reader.
 
     Args:
-        news_id: of the article.
-        title: of the article.
-        category: of the article; "" where unknown.
-        subcategory: of the article; "" where unknown.
-        share: how much the click counts among all of the reader's, which sum to 1.
+        news_id: id of the article.
+        title: title of the article.
+        category: category of the article; "" if unknown.
+        subcategory: subcategory of the article; "" if unknown.
+        share: weight of the click among all of the reader's clicks, which sum to 1.
     """
 
     news_id: str
@@ -50,13 +50,13 @@ class Click:
 
 @dataclass(frozen=True)
 class LikedCategory:
-    """A category; `mostly` is a subcategory that makes at least half of it, else "".
+    """A category; `mostly` is a subcategory with at least half of its clicks, else "".
 
     Args:
-        name: as the data set writes it.
-        clicks: in it.
-        share: of what counts.
-        mostly: as the data set writes it.
+        name: its name in the data set.
+        clicks: number of clicks in it.
+        share: its share of the counted clicks.
+        mostly: name of the subcategory in the data set.
     """
 
     name: str
@@ -67,7 +67,7 @@ class LikedCategory:
 
 @dataclass(frozen=True)
 class LikedWord:
-    """A word, or two that stand side by side, as the titles write it; and the clicks that show it."""
+    """A word or two adjacent words, spelled as in the titles, and the clicks whose titles contain it."""
 
     text: str
     news_ids: tuple[str, ...]
@@ -78,11 +78,11 @@ class Profile:
     """What a reader likes.
 
     Args:
-        sentence: in English.
-        clicks: that it was made from.
-        unknown: clicks on articles of which nothing is known, left out.
-        categories: greatest share first.
-        words: what marks the reader most first.
+        sentence: the sentence, in English.
+        clicks: number of clicks that it is based on.
+        unknown: number of clicks on unknown articles, which are left out.
+        categories: categories, greatest share first.
+        words: words, most characteristic first.
     """
 
     sentence: str
@@ -93,12 +93,12 @@ class Profile:
 
 
 class TitleWords:
-    """What words are worth: of two in equally many clicks, the rarer one says more about the reader.
+    """How informative words are: of two with equally many clicks, the rarer one says more about the reader.
 
     Args:
-        titles: of a corpus.
-        abstracts: of the corpus; words that they write with a small letter are no names. Without any, the
-            titles tell.
+        titles: titles of a corpus.
+        abstracts: abstracts of the corpus; words that they write in lower case are not names. If empty, the
+            titles are used.
     """
 
     def __init__(self, titles: Iterable[str], abstracts: Iterable[str] = ()) -> None:
@@ -109,9 +109,9 @@ class TitleWords:
             self._with_word.update({_key(word) for word in _WORD.findall(title)})
 
     def value(self, key: str) -> float:
-        """Inverse document frequency in nats, more for a name; an unknown word counts as seen once.
+        """Inverse document frequency in nats, higher for names; an unknown word counts as seen once.
 
-        0 for a word of half of all titles: it tells no two readers apart.
+        0 for a word in half of all titles, because it does not distinguish readers.
         """
         rarity = math.log((self._titles + 1) / max(self._with_word[key], 1))
         if rarity < math.log(2):
@@ -122,13 +122,13 @@ class TitleWords:
 def profile(
     clicks: Sequence[Click], words: TitleWords, safety: SafetyList | None = None, unknown: int = 0
 ) -> Profile:
-    """Say what a reader likes.
+    """Describe what a reader likes.
 
     Args:
-        clicks: of the reader, oldest first; none for a new one.
-        words: of a corpus of titles.
-        safety: words of the titles that it refuses are not named; the default list if left out.
-        unknown: clicks beside these, on articles of which nothing is known.
+        clicks: the reader's clicks, oldest first; empty for a new reader.
+        words: words of a corpus of titles.
+        safety: words of the titles that it rejects are not named; by default the default list.
+        unknown: number of further clicks, on unknown articles.
     """
     often = 1 if len(clicks) <= FEW_CLICKS else 2
     categories = _categories(clicks, often)
@@ -193,7 +193,7 @@ def _allowed(terms: Sequence[tuple[str, ...]], safety: SafetyList) -> Iterator[t
 
 
 def _terms(title: str) -> Iterator[tuple[tuple[str, ...], str]]:
-    """Words of a title that may name a topic, and pairs of them side by side, each with how it is written."""
+    """Words of a title that may name a topic, and pairs of adjacent ones, each with its spelling."""
     found = list(_WORD.finditer(title))
     for match in found:
         if key := _key(match[0]):
@@ -205,7 +205,7 @@ def _terms(title: str) -> Iterator[tuple[tuple[str, ...], str]]:
 
 
 def _key(word: str) -> str:
-    """What a word is counted by, of any case and without a possessive; "" where it cannot name a topic."""
+    """The key under which a word is counted, without case and possessive; "" if it cannot name a topic."""
     key = _POSSESSIVE.sub("", word).lower()
     common = key in _COMMON or word.lower() in _COMMON or _CONTRACTION.search(key)
     return "" if len(key) < 2 or common or _NO_SPACES.search(key) else key
@@ -233,7 +233,7 @@ def _sentence(
     if words:
         return f"Of {clicks} clicked articles {several} {named}."
     have = "shows" if clicks == 1 else "share" if often > 1 else "show"
-    return f"Has clicked {_number(clicks, 'article')}, which {have} neither a category nor a word that tells."
+    return f"Has clicked {_number(clicks, 'article')}, which {have} neither a category nor a telling word."
 
 
 def _nothing_known(unknown: int) -> str:

@@ -1,4 +1,4 @@
-"""Which of the written texts comes first."""
+"""The order of the written texts."""
 
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -13,12 +13,12 @@ class Written(NamedTuple):
 
     Attributes:
         text: string [batch, n], UTF-8.
-        interest: float32 [batch, n], the click model's probability that this reader clicks.
-        log_probability: float32 [batch, n], the language model's, mean per token.
-        grounding: float32 [batch, n], share of the claims that stand in the evidence.
+        interest: float32 [batch, n], click probability for this reader according to the click model.
+        log_probability: float32 [batch, n], according to the language model, mean per token.
+        grounding: float32 [batch, n], share of the claims that the evidence supports.
         safe: bool [batch, n].
-        unsupported: string [batch, n], the claims that do not stand there, joined by line breaks; for
-            reports, no output of a server.
+        unsupported: string [batch, n], the claims that it does not support, joined by line breaks; for
+            reports, not an output of the server.
     """
 
     text: Any
@@ -37,16 +37,16 @@ class Written(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class RankingWeights:
-    """What a text is worth: a weighted sum.
+    """The value of a text: a weighted sum.
 
     Args:
-        interest: of the log odds of a click: click probabilities are small, and differ by hundredths where
-            one text is clicked twice as often as another.
-        grounding: of the grounded share; a wholly invented text loses as much as this: by default it stands
-            behind a grounded one unless its odds of a click are 1.6 times better.
-        log_probability: per nat per token; small, it only decides between texts of like interest.
-        near_duplicate: of the different words of two texts, the share in both from which the worse one counts
-            as a repetition (Jaccard index); 0.6 is two words changed in a title of eight.
+        interest: weight of the log odds of a click. Log odds, because click probabilities are small: they
+            differ by hundredths when one text is clicked twice as often as another.
+        grounding: weight of the grounded share. A completely invented text loses this much: by default it
+            comes after a grounded one unless its odds of a click are 1.6 times better.
+        log_probability: weight per nat per token; it is small and only decides between similar interests.
+        near_duplicate: shared part of the distinct words of two texts (Jaccard index) from which the worse
+            text counts as a repetition; 0.6 is two words changed in a title of eight.
     """
 
     interest: float = 1.0
@@ -58,15 +58,15 @@ class RankingWeights:
 def rank(written: Written, weights: RankingWeights) -> Written:
     """Sort each row, best first.
 
-    Unsafe texts come last, whatever they are worth; before them empty ones; before those repetitions: texts
-    that say almost the same as a better one which stays in front. Within each kind, the better comes first.
+    Unsafe texts come last, whatever their value; before them empty texts; before those repetitions: texts
+    that are almost the same as a better one in front. Within each of these groups, better texts come first.
 
     Args:
-        written: in any order.
-        weights: what counts how much.
+        written: texts in any order.
+        weights: weights of the criteria.
 
     Returns:
-        The same texts, sorted; numbers that were not finite are 0.
+        The same texts, sorted; numbers that were not finite become 0.
     """
     written = written._replace(
         interest=_finite(written.interest),
@@ -78,7 +78,7 @@ def rank(written: Written, weights: RankingWeights) -> Written:
         + weights.grounding * written.grounding
         + weights.log_probability * written.log_probability
     )
-    # Safe texts first, so that none of them is the repetition of one that may not be shown.
+    # Safe texts first, so that none of them counts as the repetition of a text that may not be shown.
     said = tf.strings.regex_full_match(written.text, r"(?s).*[\p{L}\p{N}].*")
     worse_kind = tf.where(written.safe, tf.where(said, 0, 1), 2)
     written, worse_kind = _sorted(written, worse_kind, tf.argsort(value, 1, "DESCENDING", stable=True))
@@ -103,9 +103,9 @@ def _log_odds(probability: Any) -> Any:
 
 
 def _words(text: Any) -> Any:
-    """Fingerprints of the words of texts, string [batch, n] -> int64 [batch, n, words], filled up with -1.
+    """Fingerprints of the words of texts, string [batch, n] -> int64 [batch, n, words], padded with -1.
 
-    Case and punctuation are left aside; scripts without spaces have their characters for words.
+    Case and punctuation are ignored; in scripts without spaces, characters count as words.
     """
     text = tf.strings.lower(folded(text), encoding="utf-8")
     text = tf.strings.regex_replace(text, r"([\p{Han}\p{Hiragana}\p{Katakana}])", r" \1 ")
@@ -116,7 +116,7 @@ def _words(text: Any) -> Any:
 
 
 def _alike(text: Any, near_duplicate: float) -> Any:
-    """Which texts of a row say almost the same: bool [batch, n, n]."""
+    """Which texts of a row are almost the same: bool [batch, n, n]."""
     words = _words(text)
     same = words[:, :, :, None] == words[:, :, None, :]  # [batch, n, words, words]
     place = tf.range(tf.shape(words)[2])
@@ -125,15 +125,15 @@ def _alike(text: Any, near_duplicate: float) -> Any:
     both = tf.reduce_sum(tf.cast(found & first[..., None], tf.float32), axis=2)  # [batch, n, n]
     size = tf.reduce_sum(tf.cast(first, tf.float32), axis=2)
     either = size[:, :, None] + size[:, None, :] - both
-    return both + 1e-4 >= near_duplicate * tf.maximum(either, 1.0)  # counts against a rounded share of them
+    return both + 1e-4 >= near_duplicate * tf.maximum(either, 1.0)  # tolerance for the rounded share
 
 
 def _repeated(alike: Any) -> Any:
-    """Whether a text is like one before it that is no repetition itself: bool [batch, n, n] -> [batch, n]."""
+    """Whether a text is similar to an earlier one that is no repetition: bool [batch, n, n] -> [batch, n]."""
     texts = tf.shape(alike)[1]
 
     def judge(at: Any, kept: Any) -> tuple[Any, Any]:
-        repeats = tf.reduce_any(alike[:, at] & kept, axis=1)  # kept knows those before it alone
+        repeats = tf.reduce_any(alike[:, at] & kept, axis=1)  # kept only has entries before it
         now = kept | (~repeats[:, None] & (tf.range(texts) == at))
         return at + 1, tf.ensure_shape(now, kept.shape)
 

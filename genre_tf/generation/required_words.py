@@ -1,4 +1,4 @@
-"""Words that must come: token sequences that a text may not end without."""
+"""Required words: token sequences without which a text may not end."""
 
 from typing import Any, NamedTuple
 
@@ -8,12 +8,13 @@ from genre_tf.generation.sampling import IMPOSSIBLE
 
 
 class Missing(NamedTuple):
-    """What a text still lacks.
+    """The words that a text still lacks.
 
     Args:
-        needed: int32 [rows], tokens that the missing words take. Those of a word that has been begun count in
-            full: any other token would lose them.
-        next_id: int32 [rows], the next token of the word begun furthest, else of the first missing one.
+        needed: int32 [rows], number of tokens that the missing words take. A word that has been begun counts
+            in full: any other token would interrupt it.
+        next_id: int32 [rows], next token of the word with the most tokens written, else of the first missing
+            word.
     """
 
     needed: Any
@@ -21,11 +22,11 @@ class Missing(NamedTuple):
 
 
 def missing(words: Any, written: Any) -> Missing:
-    """Which words are yet to come.
+    """Find the words that are still missing.
 
     Args:
-        words: int32 [rows, words, longest], negative ids behind each.
-        written: int32 [rows, columns], newest last, at least `longest` columns; negative where there is none.
+        words: int32 [rows, words, longest], each padded with negative ids.
+        written: int32 [rows, columns], newest last, at least `longest` columns; negative for no token.
     """
     longest = words.shape[2]
     behind = tf.pad(written, [[0, 0], [0, longest - 1]], constant_values=-1)
@@ -46,22 +47,22 @@ def missing(words: Any, written: Any) -> Missing:
 
 
 def force(logits: Any, lack: Missing, left: Any, end_id: int) -> Any:
-    """Keep a text open for its missing words, and write them when nothing else has room any more.
+    """Keep a text open for its missing words, and force them when there is only room for them.
 
     Args:
         logits: float32 [rows, vocabulary].
-        lack: of `missing`.
-        left: int32 [rows], tokens that a row may still write.
+        lack: result of `missing`.
+        left: int32 [rows], number of tokens that a row may still write.
         end_id: the token that ends a text.
 
     Returns:
-        float32 [rows, vocabulary]: the end is impossible while a word is missing; once the missing words
-        fill all that is left, everything else is.
+        float32 [rows, vocabulary]: the end is impossible while a word is missing; once the missing words fill
+        all remaining tokens, everything else is impossible too.
     """
     vocabulary = logits.shape[-1]
     end = tf.one_hot(end_id, vocabulary, on_value=IMPOSSIBLE, off_value=float("inf"))
     logits = tf.where((lack.needed > 0)[:, None], tf.minimum(logits, end), logits)
-    # Even where another rule refuses it; a beam still needs its logit.
+    # Even if another rule forbids it; a beam still needs its logit.
     next_one = tf.one_hot(lack.next_id, vocabulary, on_value=True, off_value=False)
     only = tf.where(next_one, tf.maximum(logits, IMPOSSIBLE / 2), IMPOSSIBLE)
     return tf.where(((lack.needed > 0) & (left <= lack.needed))[:, None], only, logits)

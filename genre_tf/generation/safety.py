@@ -15,11 +15,12 @@ _OCTET = r"(?:25[0-5]|2[0-4]\d|1\d\d|[1-9]?\d)"
 _LETTERS = r"[\p{L}\p{N}]"
 PERSONAL_DATA = (
     rf"[\p{{L}}\p{{N}}_.+-]+@{_LETTERS}(?:[\p{{L}}\p{{N}}-]*\.)+\p{{L}}{{2,}}",  # e-mail
-    # Telephone, international: 10 to 15 digits (ITU-T E.164). Fewer are more often a sum: +10 000 000.
+    # Telephone, international: 10 to 15 digits (ITU-T E.164). Shorter ones are more often amounts: +10 000
+    # 000.
     r"\+[1-9](?:[ ().-]{0,2}\d){9,14}\b",
     r"(?:\([2-9]\d{2}\) ?|\b[2-9]\d{2}[ .-])\d{3}[ .-]\d{4}\b",  # telephone, North American
-    # Street address, as a sentence goes on behind one: "3 Wall Street Stocks" is none. Public buildings too:
-    # a title held back costs less than a home address.
+    # Street address, followed by what usually follows one: "3 Wall Street Stocks" is not an address. Public
+    # buildings match too: rejecting a title costs less than showing a home address.
     r"(?:^|[^-\w#.])(?:\d{1,5}-)?\d{1,5} (?:(?:[A-Z]\w+\.?|[NSEW]\.?|[NS][EW]|\d{1,3}(?:st|nd|rd|th)) ){1,3}"
     r"(?:(?:Street|Avenue|Ave|Road|Boulevard|Blvd|Lane|Drive|Court)\.?"
     r"(?:$|[,;)\n]|\. | (?:in|near|on|at|Apt|Suite|Unit|#))|(?:St|Rd|Dr|Ln|Ct)\.?,)",
@@ -32,7 +33,7 @@ PERSONAL_DATA = (
     r"\b(?:4\d{3}|5[1-5]\d{2}|2[2-7]\d{2}|6(?:011|5\d{2}))(?:[ -]?\d{4}){3}\b",
     r"\b3[47]\d{2}[ -]?\d{6}[ -]?\d{5}\b",
     rf"(?:^|[^\d.])(?:{_OCTET}\.){{3}}{_OCTET}(?:$|[^\d.]|\.(?:$|\D))",  # IP address, version 4
-    r"\b(?:[0-9A-Fa-f]{1,4}:){7}[0-9A-Fa-f]{1,4}\b",  # version 6, written out
+    r"\b(?:[0-9A-Fa-f]{1,4}:){7}[0-9A-Fa-f]{1,4}\b",  # version 6, not abbreviated
 )
 _WORDS = """
 bastard bitch blowjob bullshit cunt dickhead faggot fuck fucked fucker fucking motherfucker nigger porn
@@ -44,37 +45,37 @@ DEFAULT_PATTERNS = (
     r"(?i)\bkill (yourself|himself|herself|themselves)\b",
     r"(?i)\bhow to (make|build) a bomb\b",
 )
-# What may stand beside a word: a script without spaces parts it from its own characters too.
+# What may stand beside a word: in a script without spaces, also letters of that script.
 _BESIDE = r"(?:[^\p{L}\p{N}]|[\p{Han}\p{Hiragana}\p{Katakana}])"
 _SPACELESS = re.compile(f"[{SPACELESS}]")
 _SPECIAL = re.compile(r"([^\w\s])")
-_WORDS_AT_ONCE = 500  # RE2 refuses expressions beyond its memory
+_WORDS_AT_ONCE = 500  # RE2 rejects expressions that exceed its memory
 
 
 @dataclass(frozen=True, kw_only=True)
 class SafetyList:
     """What makes a text unsafe.
 
-    Texts are looked at as `folding.folded` leaves them: zero-width characters, full-width letters and
-    repeated spaces hide nothing. RE2 takes a time in proportion to the text, whatever the expression.
+    Texts are checked in the form of `folding.folded`: zero-width characters, full-width letters and repeated
+    spaces hide nothing. RE2 takes time proportional to the text, whatever the expression.
 
     Args:
-        words: whole words and phrases, in any case; where one begins or ends with a Chinese or Japanese
-            character, any letter may stand beside it there, for these have no spaces between words.
-        patterns: regular expressions in RE2's syntax; found anywhere in the text.
+        words: whole words and phrases, in any case; a Chinese or Japanese character at the beginning or end
+            may be next to any letter, because these scripts have no spaces between words.
+        patterns: regular expressions in RE2's syntax, found anywhere in the text.
     """
 
     words: tuple[str, ...] = DEFAULT_WORDS
     patterns: tuple[str, ...] = (*DEFAULT_PATTERNS, *PERSONAL_DATA)
 
     def is_safe(self, texts: Any) -> Any:
-        """Look at texts, in the graph.
+        """Check texts, in the graph.
 
         Args:
             texts: string [...], UTF-8.
 
         Returns:
-            bool [...], true where neither a word nor a pattern is found.
+            bool [...], true if neither a word nor a pattern is found.
         """
         texts = folded(texts)
         unsafe: Any = tf.zeros(tf.shape(texts), tf.bool)
@@ -83,7 +84,7 @@ class SafetyList:
         return ~unsafe
 
     def _expressions(self) -> list[str]:
-        alike: dict[tuple[str, str], list[str]] = {}  # by what must stand before and behind
+        alike: dict[tuple[str, str], list[str]] = {}  # by what must stand before and after
         for word in filter(None, map(folded_word, self.words)):
             before = "" if _SPACELESS.match(word[0]) else f"(?:^|{_BESIDE})"
             behind = "" if _SPACELESS.match(word[-1]) else f"(?:$|{_BESIDE})"
@@ -104,11 +105,11 @@ def read_safety_list(file: Path) -> SafetyList:
     """Read an operator's list.
 
     Args:
-        file: UTF-8; a word or phrase per line, or `re:` and a regular expression in RE2's syntax; `#` begins
-            a comment line. It replaces the default words and patterns; personal data stay unsafe.
+        file: UTF-8; each line is a word or phrase, or `re:` and a regular expression in RE2's syntax; `#`
+            begins a comment line. It replaces the default words and patterns; personal data stay unsafe.
 
     Raises:
-        InputError: the file cannot be read, or an expression is empty, not valid, or found in every text.
+        InputError: the file cannot be read, or an expression is empty, invalid, or found in every text.
     """
     try:
         lines = file.read_text(encoding="utf-8").splitlines()
@@ -125,15 +126,15 @@ def read_safety_list(file: Path) -> SafetyList:
 
 def _checked(pattern: str, where: str) -> str:
     if not pattern:
-        raise InputError(f"{where}: no expression behind re:, so that no text would be safe; leave it out")
+        raise InputError(f"{where}: no expression after re:, so no text would be safe; remove the line")
     try:
-        tf.strings.regex_full_match("", pattern)  # by itself too: a)|(b becomes valid within brackets
+        tf.strings.regex_full_match("", pattern)  # alone first: a)|(b would be valid inside brackets
         in_all = tf.strings.regex_full_match("", _anywhere(pattern))
     except tf.errors.InvalidArgumentError as error:
-        raise InputError(f"{where}: {pattern!r} is no regular expression of RE2: {error.message}") from None
+        raise InputError(f"{where}: {pattern!r} is not a valid RE2 expression: {error.message}") from None
     if in_all:
         raise InputError(
-            f"{where}: {pattern!r} is found even in an empty text, so that no text would be safe: ask for at "
+            f"{where}: {pattern!r} matches even an empty text, so no text would be safe; require at "
             "least one character"
         )
     return pattern

@@ -1,7 +1,7 @@
-"""How the next token is chosen: one strategy, one frozen dataclass.
+"""How the next token is chosen: each strategy is one frozen dataclass.
 
-A strategy turns logits into token ids without any state: its randomness is one uniform number per row, given
-from outside, so that a row's text depends on its own seed alone, whatever else is in the batch.
+A strategy turns logits into token ids without any state. Its randomness is one uniform number per row, given
+from outside, so that a row's text depends only on its own seed, whatever else is in the batch.
 """
 
 from dataclasses import dataclass
@@ -9,18 +9,18 @@ from typing import Any, Protocol
 
 import tensorflow as tf
 
-IMPOSSIBLE = -1e9  # finite, so that a row in which everything is forbidden still gives numbers
+IMPOSSIBLE = -1e9  # finite, so that a row in which everything is forbidden does not become NaN
 
 
 class Strategy(Protocol):
     """Chooses one token per row."""
 
     def choose(self, logits: Any, uniform: Any) -> Any:
-        """Choose.
+        """Choose a token.
 
         Args:
             logits: float32 [rows, vocabulary].
-            uniform: float32 [rows] in [0, 1), fresh for each step.
+            uniform: float32 [rows] in [0, 1), new for each step.
 
         Returns:
             int32 [rows].
@@ -29,22 +29,22 @@ class Strategy(Protocol):
 
 @dataclass(frozen=True, kw_only=True)
 class Greedy:
-    """The likeliest token; of equals the one with the smaller id, as `transformers` takes it."""
+    """The likeliest token; of equal ones the one with the smallest id, as in `transformers`."""
 
     def choose(self, logits: Any, uniform: Any) -> Any:
-        """Choose; `uniform` is not looked at. Shapes as in `Strategy`."""
+        """Choose a token; `uniform` is ignored. Shapes as in `Strategy`."""
         del uniform
         return tf.argmax(logits, axis=-1, output_type=tf.int32)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Sample:
-    """Draws from the model's distribution, sharpened and cut.
+    """Samples from the model's distribution after temperature and cuts.
 
     Args:
-        temperature: divides the logits; towards 0 it becomes greedy.
-        top_k: only so many of the likeliest tokens; 0: all of them.
-        top_p: of these the fewest whose probability reaches this share.
+        temperature: divides the logits; near 0 it is greedy.
+        top_k: keep only this many of the likeliest tokens; 0: all of them.
+        top_p: of these, keep the fewest whose probabilities reach this sum.
 
     Source: Holtzman et al., "The Curious Case of Neural Text Degeneration", 2020 (nucleus sampling).
     """
@@ -55,13 +55,13 @@ class Sample:
 
     def __post_init__(self) -> None:
         if not (self.temperature > 0 and self.top_k >= 0 and 0 < self.top_p <= 1):
-            raise ValueError(f"temperature above 0, top_k from 0, top_p in (0, 1] are expected, got {self}")
+            raise ValueError(f"temperature must be above 0, top_k at least 0, top_p in (0, 1]; got {self}")
 
     def choose(self, logits: Any, uniform: Any) -> Any:
-        """Draw by the inverse of the cumulative distribution. Shapes as in `Strategy`."""
+        """Sample by the inverse of the cumulative distribution. Shapes as in `Strategy`."""
         vocabulary = logits.shape[-1]
         kept = min(self.top_k or vocabulary, vocabulary)
-        if kept == vocabulary and self.top_p == 1.0:  # no cut: no need to sort
+        if kept == vocabulary and self.top_p == 1.0:  # no cut, so no need to sort
             return _draw(tf.nn.softmax(logits / self.temperature), uniform)
         best, ids = tf.math.top_k(logits / self.temperature, k=kept)  # [rows, kept], likeliest first
         probability = tf.nn.softmax(best)
@@ -74,7 +74,7 @@ def _draw(weight: Any, uniform: Any) -> Any:
     cumulative = tf.cumsum(weight, axis=-1)
     threshold = uniform[:, None] * cumulative[:, -1:]  # weights need not sum to one
     index = tf.reduce_sum(tf.cast(cumulative <= threshold, tf.int32), axis=-1)
-    # Rounding can carry the threshold to the very end: step back to the last token that has any weight.
+    # Rounding can move the threshold to the very end: step back to the last token with a positive weight.
     last = weight.shape[-1] - 1 - tf.argmax(tf.reverse(weight, [-1]) > 0, axis=-1, output_type=tf.int32)
     return tf.minimum(index, last)
 
@@ -84,8 +84,8 @@ def uniforms(seeds: Any, samples: int, steps: int) -> Any:
 
     Args:
         seeds: int64 [batch].
-        samples: texts per row.
-        steps: tokens per text.
+        samples: number of texts per row.
+        steps: number of tokens per text.
 
     Returns:
         float32 [batch, samples, steps] in [0, 1). Equal seeds give equal numbers, on every device (Philox).

@@ -1,4 +1,4 @@
-"""Which parts of a written text were taken from its source, word by word."""
+"""Which parts of a written text come from its source, word by word."""
 
 import unicodedata
 from collections import defaultdict
@@ -9,12 +9,12 @@ from genre_tf.text.words import WORD
 
 
 class SourceSpan(NamedTuple):
-    """A run of words that stands in both texts.
+    """A run of words that is in both texts.
 
     Args:
-        words: how many.
-        text: first and end character in the written text.
-        source: first and end character in the source.
+        words: number of words.
+        text: first and last character position in the written text.
+        source: first and last character position in the source.
     """
 
     words: int
@@ -28,26 +28,26 @@ class _Words(NamedTuple):
 
 
 def source_spans(text: str, source: str, least_words: int = 2) -> list[SourceSpan]:
-    """Finds the longest common runs of words, the longest first, no word of the text in two of them.
+    """Find the longest common runs of words, longest first; no word of the text is in two of them.
 
-    Case, punctuation and full-width forms are not looked at.
+    Case, punctuation and full-width forms are ignored.
 
     Args:
-        text: what was written.
-        source: what it was written from.
-        least_words: of a run; one word alone says little, as both texts are of one language.
+        text: the written text.
+        source: its source.
+        least_words: minimum number of words in a run; a single common word means little.
 
     Returns:
-        Spans in the order of the text; of equal runs in the source the first is named.
+        Spans in the order of the text; if a run occurs several times in the source, the first one is given.
 
     Source: Wise, "String Similarity via Greedy String Tiling and Running Karp-Rabin Matching", 1993; without
-    its hashing, as a headline is short, and with words of the source free to be taken twice.
+        its hashing, because a headline is short; words of the source may be used twice.
     """
     ours, theirs = _words(text), _words(source)
     runs = _longest_runs(ours.folded, theirs.folded)
     taken = [False] * len(ours.folded)
     spans = []
-    # A run that was cut where a longer one begins may still be the longest of those that are left.
+    # A run that was cut where a longer one begins may still be the longest of the remaining runs.
     open_runs = {begin: run for begin, run in enumerate(runs) if run[0] >= max(1, least_words)}
     while open_runs:
         begin = max(open_runs, key=lambda at: (open_runs[at][0], -at))
@@ -76,12 +76,12 @@ def _words(text: str) -> _Words:
 
 
 def _longest_runs(ours: Sequence[str], theirs: Sequence[str]) -> list[tuple[int, int]]:
-    """Of each word of ours the longest run from there on: its length, and where it begins in theirs."""
+    """For each word of ours, the longest run that begins there: its length, and where it begins in theirs."""
     places: dict[str, list[int]] = defaultdict(list)
     for place, word in enumerate(theirs):
         places[word].append(place)
     runs = [(0, 0)] * len(ours)
-    after: dict[int, int] = {}  # length of the run that begins at each place of theirs and at our next word
+    after: dict[int, int] = {}  # length of the run that begins at each of their words and at our next word
     for at in range(len(ours) - 1, -1, -1):
         after = {place: 1 + after.get(place + 1, 0) for place in places.get(ours[at], ())}
         if after:

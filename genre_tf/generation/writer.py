@@ -1,4 +1,4 @@
-"""Write for a reader: prompt, decode, score, rank, in one graph from raw strings."""
+"""Write for a reader: prompt, decode, score and rank, in one graph from raw strings."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -18,25 +18,24 @@ Interest = Callable[[Any], Any]
 """texts string [batch, n] -> click probability float32 [batch, n], for the batch's own readers."""
 Unsafe = Callable[[Any], Any]
 """texts string [batch, n] -> bool [batch, n]."""
-_CONTROL_CHARACTERS = r"[\x00-\x09\x0b-\x1f\x7f-\x{9f}]+"  # all but the line break
+_CONTROL_CHARACTERS = r"[\x00-\x09\x0b-\x1f\x7f-\x{9f}]+"  # all except the line break
 
 
 def nothing_unsafe(texts: Any) -> Any:
-    """No classifier: string [batch, n] -> bool [batch, n], all false."""
+    """No classifier: string [batch, n] -> bool [batch, n], always False."""
     return tf.zeros(tf.shape(texts), tf.bool)
 
 
 class Writer(tf.Module):
-    """Writes texts for readers and ranks them. Portable operations only, so that it can be served.
+    """Writes texts for readers and ranks them. It uses portable operations only, so that it can be served.
 
-    It holds the generator's weights in decoding layout, as they were when it was made; `refresh` takes over
-    what was learned since.
+    It holds a copy of the generator's weights in decoding layout; `refresh` updates the copy.
 
     Args:
-        generator: trained.
-        prompts: with the generator's vocabulary.
-        options: how.
-        common: words that are no names; see `grounding.common_words`.
+        generator: a trained generator.
+        prompts: prompts with the generator's vocabulary.
+        options: how to write.
+        common: words that are not names; see `grounding.common_words`.
     """
 
     def __init__(
@@ -49,7 +48,7 @@ class Writer(tf.Module):
         super().__init__()
         language_model = generator.language_model
         self.model = cached_decoder_of(language_model)
-        # Behind a function, the generator's layers are not tracked: an export then holds each weight once.
+        # Inside a function, the generator's layers are not tracked, so that an export holds each weight once.
         self._refresh = lambda: refresh_decoder(self.model, language_model)
         self.reader_prefix = generator.reader_prefix
         self.prompts = prompts
@@ -63,7 +62,7 @@ class Writer(tf.Module):
             )
 
     def refresh(self) -> None:
-        """Take over the generator's weights as they are now."""
+        """Update to the current weights of the generator."""
         self._refresh()
 
     def __call__(
@@ -76,20 +75,21 @@ class Writer(tf.Module):
         interest: Interest,
         unsafe: Unsafe = nothing_unsafe,
     ) -> Written:
-        """Write, score and rank.
+        """Write, score and rank texts.
 
         Args:
             history_text: string [batch], titles joined by line breaks, oldest first; "" for a new reader.
             source: string [batch]; "" to write from interest alone.
-            kind: string [batch]: title, summary, body, answer; any other is taken for a title.
+            kind: string [batch]: title, summary, body, answer; any other value means title.
             seed: int64 [batch]; the same request with the same seed gives the same text in any batch.
-            user_vector: float32 [batch, user_dimension], of the reader behind history_text.
+            user_vector: float32 [batch, user_dimension], vector of the reader with this history_text.
             interest: the click model.
-            unsafe: a trained classifier, beside the lists of the options.
+            unsafe: a trained classifier, in addition to the lists of the options.
 
         Returns:
-            Texts and scores, best first, unsafe last; valid UTF-8 and finite numbers. The grounding is in the
-            source, or in the reader's titles where the source is empty: whatever the writer was given.
+            Texts and scores, best first, unsafe last; valid UTF-8 and finite numbers. The grounding is
+            relative to the source, or to the reader's titles if the source is empty: to whatever the writer
+            was given.
         """
         decoded = self.decode(history_text, source, kind, seed, user_vector)
         text = self._text(decoded, kind)
@@ -105,7 +105,7 @@ class Writer(tf.Module):
         return rank(written, self.options.weights)
 
     def decode(self, history_text: Any, source: Any, kind: Any, seed: Any, user_vector: Any) -> Decoded:
-        """Write token ids, unranked. Arguments as in `__call__`."""
+        """Write token ids without ranking. Arguments as in `__call__`."""
         prompt = self.prompts.to_continue(history_text, source, kind)
         target_tokens = self.prompts.sizes.target_tokens
         long = self.prompts.kind_index(kind) > 0
@@ -136,7 +136,7 @@ class Writer(tf.Module):
         return tf.concat([controls, newline], axis=1)
 
     def _required(self, batch: Any) -> Any:
-        """int32 [batch, words, longest]; None where nothing must come."""
+        """int32 [batch, words, longest]; None if no words are required."""
         words = self.options.required_words
         if not words:
             return None
@@ -146,7 +146,7 @@ class Writer(tf.Module):
 
     def _text(self, decoded: Decoded, kind: Any) -> Any:
         shape = tf.shape(decoded.ids)
-        ids = tf.where(decoded.ids == NOTHING, self.prompts.end_id, decoded.ids)  # special tokens are dropped
+        ids = tf.where(decoded.ids == NOTHING, self.prompts.end_id, decoded.ids)  # dropped in decoding
         text = self.prompts.tokenizer.decode(tf.reshape(ids, [-1, shape[2]]))  # [batch * samples]
         text = tf.strings.regex_replace(text, _CONTROL_CHARACTERS, " ")
         text = tf.reshape(tf.strings.strip(text), shape[:2])

@@ -1,4 +1,4 @@
-"""How a writer writes, and how that follows from the settings of a run."""
+"""Options of a writer, and how they follow from the settings of a run."""
 
 import math
 from collections.abc import Sequence
@@ -21,19 +21,20 @@ Tokens = tuple[int, ...]
 
 @dataclass(frozen=True, kw_only=True)
 class WriterOptions:
-    """How a writer writes.
+    """Options of a writer.
 
-    The defaults are those of `WritingConfig`; `writer_options` makes them of any.
+    The defaults are those of `WritingConfig`; `writer_options` converts any settings.
 
     Args:
-        samples: texts per request row; the best of them comes first.
-        title_tokens: longest title, its end included; summaries and bodies may fill the prompt's target room.
-        strategy: how a token is chosen; a `Beam` searches instead.
-        constraints: lengths and repetitions.
-        required_words: token sequences that every text holds.
-        draft_tokens: so many tokens are copied ahead from the source and read in one step; the texts stay the
+        samples: number of texts per request row; the best of them comes first.
+        title_tokens: longest title, including its end; summaries and bodies may fill the prompt's target
+            room.
+        strategy: how to choose a token; a `Beam` searches instead.
+        constraints: constraints on lengths and repetitions.
+        required_words: token sequences that every text must contain.
+        draft_tokens: number of tokens to copy ahead from the source and check in one step; the texts stay the
             same. 0: none.
-        weights: of the ranking.
+        weights: weights of the ranking.
         safety: what makes a text unsafe.
     """
 
@@ -48,7 +49,7 @@ class WriterOptions:
 
     @property
     def rows(self) -> int:
-        """Texts that are decoded at a time for each request row."""
+        """Number of texts decoded at a time for each request row."""
         return self.strategy.width if isinstance(self.strategy, Beam) else self.samples
 
 
@@ -59,12 +60,13 @@ def writer_options(
     samples: int | None = None,
     safety: SafetyList = SafetyList(),  # noqa: B008  (frozen)
 ) -> WriterOptions:
-    """What a run's settings say, for its vocabulary.
+    """Convert a run's settings, for its vocabulary.
 
     Args:
-        settings: of the run.
-        prompts: give the vocabulary, and the room of a text.
-        samples: other than the settings'; a beam becomes as wide as that asks. Greedy texts are one each.
+        settings: writing settings of the run.
+        prompts: give the vocabulary and the maximum length of a text.
+        samples: overrides the settings; a beam is widened accordingly. With greedy decoding there is one
+            text.
         safety: what makes a text unsafe.
 
     Raises:
@@ -72,12 +74,12 @@ def writer_options(
     """
     wanted = settings.samples if samples is None else samples
     required = _spelled([f" {word.strip()}" for word in settings.required_words], prompts.tokenizer)
-    room = min(settings.title_tokens, prompts.sizes.target_tokens) - 1  # behind them comes the end
+    room = min(settings.title_tokens, prompts.sizes.target_tokens) - 1  # the end token takes the last place
     needed = sum(map(len, required))
     if needed > room:
         raise InputError(
-            f"generation.writing.required_words take {needed} tokens, and a title of this writer has room "
-            f"for {room}: give fewer, or more title_tokens or max_tokens"
+            f"generation.writing.required_words take {needed} tokens, but a title of this writer has room "
+            f"for {room}; give fewer words, or increase title_tokens or max_tokens"
         )
     return WriterOptions(
         samples=1 if settings.strategy == "greedy" else wanted,
@@ -110,7 +112,7 @@ def _strategy(settings: WritingConfig, samples: int) -> Strategy | Beam:
 
 
 def _forms(words: Sequence[str]) -> list[str]:
-    """Words as they may stand in a text: in any usual case, at its beginning and behind a space."""
+    """Words as they may occur in a text: in any usual case, at its beginning and after a space."""
     forms = []
     for word in map(str.strip, words):
         cases = (word, word.lower(), word.upper(), word[:1].upper() + word[1:])

@@ -1,4 +1,4 @@
-"""A run's trained news tower as one function of articles, the same bytes in whatever process."""
+"""A run's trained news tower as a function of articles; it returns the same bytes in any process."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -15,9 +15,9 @@ from genre_tf.models.checkpoint import BACKBONE_FOLDER, WEIGHTS_FILE, load_ranke
 from genre_tf.models.news_encoder import NewsEncoder
 
 BATCH_ARTICLES = 1024
-"""Rows encoded together, by row number and not by who encodes them: so that all runners give equal bytes."""
+"""Rows encoded together, counted by row number and not by worker, so that all runners return equal bytes."""
 
-_STEP_ARTICLES = 128  # with 32 tokens each, what two cores take at once
+_STEP_ARTICLES = 128  # with 32 tokens each, what two cores can process at once
 _STAGES: dict[str, tuple[str, Callable[[Path], Any]]] = {
     "two_tower": ("retrieval", load_two_tower),
     "ranker": ("ranking", load_ranker),
@@ -25,14 +25,14 @@ _STAGES: dict[str, tuple[str, Callable[[Path], Any]]] = {
 
 
 class ArticleEncoder:
-    """A trained news tower as one function of articles.
+    """A trained news tower as a function of articles.
 
     Args:
         run: the run folder.
         model: `two_tower` or `ranker`.
 
     Raises:
-        InputError: the run has not trained that model, or a file of it is missing or damaged.
+        InputError: the run has not trained that model, or one of its files is missing or damaged.
     """
 
     def __init__(self, run: Path, model: str) -> None:
@@ -50,13 +50,13 @@ class ArticleEncoder:
         self._encode = tf.function(encode, input_signature=signature, autograph=False)
 
     def __call__(self, articles: Sequence[Article]) -> npt.NDArray[np.float32]:
-        """Encode articles: title, abstract and categories.
+        """Encode articles from title, abstract and categories.
 
-        Unlike `embed_articles`, which keeps the frozen layers' states as float16 for training to read again,
-        nothing is rounded on the way.
+        Unlike `embed_articles`, which stores the frozen layers' states as float16 so that training can reuse
+        them, this does not round anything.
 
         Args:
-            articles: N articles; equal articles in equal order give equal bytes on equal machines.
+            articles: N articles; equal articles in the same order give equal bytes on equal machines.
 
         Returns:
             float32 [N, D].
@@ -74,7 +74,7 @@ class ArticleEncoder:
         category = categories.rows([one.category for one in articles])
         subcategory = categories.rows([one.subcategory for one in articles])
         vectors = np.zeros((len(articles), self.dimension), np.float32)
-        # Texts of about one length together: a batch is padded to its longest.
+        # Texts of similar length together: a batch is padded to its longest.
         order = np.argsort([len(text) for text in texts], kind="stable")
         for start in range(0, len(order), _STEP_ARTICLES):
             rows = order[start : start + _STEP_ARTICLES]
@@ -88,7 +88,7 @@ def shard_name(shard: int, shards: int) -> str:
 
 
 def write_vectors(encoder: ArticleEncoder, articles: Sequence[Article], path: Path) -> None:
-    """Writes the vectors of one shard, the same in any process."""
+    """Write the vectors of one shard; the bytes are the same in any process."""
     np.save(path, encoder(articles), allow_pickle=False)
 
 
@@ -98,5 +98,5 @@ def weights_file(model: str) -> str:
 
 
 def run_members(model: str) -> list[str]:
-    """What of a run folder `ArticleEncoder` reads."""
+    """The parts of a run folder that `ArticleEncoder` reads."""
     return ["config.toml", BACKBONE_FOLDER, weights_file(model)]

@@ -1,4 +1,4 @@
-"""What the news tower reads of each article, as arrays: token states, category, subcategory."""
+"""The news tower's inputs for each article, as arrays: token states, category, subcategory."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -18,7 +18,7 @@ Features = dict[str, Any]
 
 
 def article_texts(titles: Sequence[str], abstracts: Sequence[str], config: NewsConfig) -> list[str]:
-    """The text that BERT reads of each article: the title, followed by the abstract where there is one."""
+    """The text of each article for BERT: the title, followed by the abstract if there is one."""
     if not config.use_abstract:
         return list(titles)
     return [f"{title} {abstract}".strip() for title, abstract in zip(titles, abstracts, strict=True)]
@@ -30,8 +30,8 @@ class ArticleFeatures:
 
     Attributes:
         states: token states (or ids) of the articles' texts.
-        categories: int32 [N], 0 where unknown.
-        subcategories: int32 [N], 0 where unknown.
+        categories: int32 [N], 0 if unknown.
+        subcategories: int32 [N], 0 if unknown.
     """
 
     states: HiddenStates
@@ -52,9 +52,9 @@ class ArticleFeatures:
         Args:
             table: N articles, the padding article first.
             backbone: tokenizer and frozen layers.
-            cache: folder where states are kept and found again.
+            cache: folder where states are stored and reused.
             on_progress: called with (articles done, all articles).
-            needed: bool [N]; the text of the others is left out, since encoding it is what costs.
+            needed: bool [N]; other articles get no text, because encoding text is expensive.
         """
         config = backbone.config
         texts = article_texts(table.titles, table.abstracts, config)
@@ -84,14 +84,15 @@ class ArticleFeatures:
         }
 
     def pipeline(self, batches: tf.data.Dataset, tokens: int | None = None) -> tf.data.Dataset:
-        """Batches with the features of their articles, gathered beside the training step.
+        """Batches with the features of their articles, gathered outside the training step.
 
         Args:
-            batches: of `impression_batches`.
-            tokens: T, the same for every batch, at least that of the longest text; None: the longest of each.
+            batches: batches from `impression_batches`.
+            tokens: T, the same for every batch, at least the longest text's; None: the longest text of each
+                batch.
         """
 
-        # AutoGraph would convert this whole class for one method that has nothing to convert.
+        # AutoGraph would convert this whole class for one method that does not need it.
         @tf.autograph.experimental.do_not_convert
         def join(batch: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
             return self.join(batch, tokens)
@@ -99,7 +100,7 @@ class ArticleFeatures:
         return batches.map(join, num_parallel_calls=2, deterministic=True).prefetch(2)
 
     def join(self, batch: dict[str, tf.Tensor], tokens: int | None = None) -> dict[str, tf.Tensor]:
-        """Add the features of a batch's `articles` to it, inside a `tf.data` pipeline on the host."""
+        """Add the features of a batch's `articles` to it, in a `tf.data` pipeline on the host."""
         kind = tf.as_dtype(self.states.dtype)
 
         def look_up(rows: npt.NDArray[np.integer]) -> tuple[Any, ...]:
@@ -121,7 +122,7 @@ class ArticleFeatures:
 
 
 def _widened(values: npt.NDArray[Any], tokens: int) -> npt.NDArray[Any]:
-    """Padded with zeros to so many tokens: [U, t, ...] -> [U, tokens, ...]."""
+    """Padded with zeros to this many tokens: [U, t, ...] -> [U, tokens, ...]."""
     return np.pad(values, [(0, 0), (0, tokens - values.shape[1]), *[(0, 0)] * (values.ndim - 2)])
 
 

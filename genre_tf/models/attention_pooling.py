@@ -1,4 +1,4 @@
-"""Additive attention pooling, which starts as the mean."""
+"""Additive attention pooling that starts as the mean."""
 
 import keras
 import tensorflow as tf
@@ -7,12 +7,12 @@ import tensorflow as tf
 class AttentionPooling(keras.layers.Layer):
     """Weighted mean of a sequence; the weights are learned from its elements.
 
-    The scoring vector starts at zero, so that the layer starts as the mean over the real elements: with a
-    pretrained encoder that was trained for mean pooling nothing is lost before the first step.
+    The scoring vector starts at zero, so that the layer starts as the mean over the real elements. A
+    pretrained encoder that was trained for mean pooling therefore loses nothing before the first step.
 
     Args:
         hidden: width of the scoring layer.
-        positions: above zero, a learned bias for each of the newest `positions` elements.
+        positions: if above zero, each of the newest `positions` elements has a learned bias.
 
     Source: Yang et al., "Hierarchical Attention Networks", 2016, equations 8-10 (masked).
     """
@@ -34,7 +34,7 @@ class AttentionPooling(keras.layers.Layer):
         self.built = True
 
     def weights_of(self, elements: tf.Tensor, mask: tf.Tensor, counted: tf.Tensor | None = None) -> tf.Tensor:
-        """Attention weights, float32 [B, T]; they sum to 1 over real elements, 0 where there is none."""
+        """Attention weights, float32 [B, T]; they sum to 1 over real elements and are 0 for padding."""
         scores = self.score(self.score_hidden(elements))[..., 0]  # [batch, elements]
         if self.positions:
             scores += tf.gather(self.recency_bias, positions_from_newest(mask, self.positions))
@@ -48,24 +48,24 @@ class AttentionPooling(keras.layers.Layer):
         Args:
             elements: float32 [B, T, D].
             mask: bool [B, T].
-            counted: float32 [B, T], above zero: an element that counts 2 weighs as two equal ones; None: all
-                count 1.
+            counted: float32 [B, T], above zero: an element with count 2 weighs like two equal elements; None:
+                all count 1.
 
         Returns:
-            float32 [B, D]; zeros where nothing is real.
+            float32 [B, D]; zeros if there are no real elements.
         """
         return tf.einsum("bt,btd->bd", self.weights_of(elements, mask, counted), elements)
 
 
 def masked_softmax(scores: tf.Tensor, mask: tf.Tensor) -> tf.Tensor:
-    """Softmax over the last axis where `mask` holds; zeros elsewhere, also where a row has nothing real."""
+    """Softmax over the last axis where `mask` is True; zeros elsewhere, and in rows without real elements."""
     lowest = tf.constant(-1e9, scores.dtype)
     weights = tf.nn.softmax(tf.where(mask, scores, lowest), axis=-1)
     return tf.where(mask, weights, tf.zeros_like(weights))
 
 
 def positions_from_newest(mask: tf.Tensor, positions: int) -> tf.Tensor:
-    """How many newer real elements each has, int32 [B, T], below `positions`; oldest come first."""
+    """How many real elements are newer than each, int32 [B, T], below `positions`; the oldest come first."""
     real = tf.cast(mask, tf.int32)
     newer = tf.cumsum(real, axis=1, reverse=True, exclusive=True)  # [batch, elements]
     return tf.minimum(newer, positions - 1)

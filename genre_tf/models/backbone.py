@@ -1,4 +1,4 @@
-"""The news backbone of a run: BERT, cut below its trained layers, and the categories that were trained."""
+"""The news backbone of a run: BERT, split below its trained layers, and the known categories."""
 
 import functools
 import hashlib
@@ -22,7 +22,7 @@ from genre_tf.errors import InputError
 
 @dataclass(frozen=True)
 class Categories:
-    """Names of categories and subcategories; row 0 is the unknown one."""
+    """Names of categories and subcategories; row 0 means unknown."""
 
     names: tuple[str, ...]
 
@@ -32,22 +32,22 @@ class Categories:
         return cls(("", *sorted({name for column in columns for name in column} - {""})))
 
     def rows(self, names: Sequence[str]) -> npt.NDArray[np.int32]:
-        """Rows of names, int32 [N]; 0 for a name that was not trained."""
+        """Rows of names, int32 [N]; 0 for an unknown name."""
         known = {name: row for row, name in enumerate(self.names)}
         return np.asarray([known.get(name, 0) for name in names], np.int32)
 
 
 @dataclass(frozen=True)
 class NewsBackbone:
-    """What every stage shares: tokenizer and frozen layers; and what each trains a copy of.
+    """What all stages share (tokenizer and frozen layers), and the layers of which each trains a copy.
 
     Attributes:
-        bert: the whole BERT and its tokenizer.
-        lower: the frozen layers below everything trained; None when no layer is.
-        upper: its trained layers, or those that something trained is added to.
-        categories: what the embedding of categories knows.
+        bert: the complete BERT and its tokenizer.
+        lower: the frozen layers below everything trained; None if no layer is frozen.
+        upper: the trained layers, or the layers with trained additions.
+        categories: the categories that the embedding knows.
         config: the settings of the news tower.
-        identity: names these frozen weights, for caches.
+        identity: identifies these frozen weights, for caches.
     """
 
     bert: Bert
@@ -59,16 +59,16 @@ class NewsBackbone:
 
     @functools.cached_property
     def text_features(self) -> Callable[[tf.Tensor], dict[str, tf.Tensor]]:
-        """What a tower reads of raw text, string [N], categories unknown.
+        """A tower's inputs for raw text, string [N], with unknown categories.
 
-        One traced function: a graph that reads text in several places holds the frozen layers once, which is
-        most of what there is to load.
+        One traced function: a graph that reads text in several places contains the frozen layers once, and
+        they are most of what must be loaded.
         """
         tokenizer, lower, width = self.bert.tokenizer, self.lower, self.config.max_title_tokens
 
         def features(texts: tf.Tensor) -> dict[str, tf.Tensor]:
             token_ids = tokenizer(texts, width)  # [texts, tokens]
-            # [CLS] and [SEP] alone are no text; an empty article must be the zero vector as in a table.
+            # [CLS] and [SEP] alone are not a text; an empty article must give the zero vector, as in a table.
             written = tf.strings.length(tf.strings.strip(texts)) > 0
             mask = (token_ids != tokenizer.pad_id) & written[:, None]
             unknown = tf.zeros_like(token_ids[:, 0])
@@ -79,26 +79,26 @@ class NewsBackbone:
 
     @property
     def trained_parameters(self) -> int:
-        """Number of values that a stage trains of its backbone, or beside it."""
+        """Number of parameters that a stage trains in its backbone or beside it."""
         return trained_parameters(self.bert.backbone, parse_trainable(self.config.trainable))
 
     def trained_share(self) -> str:
-        """What is trained of the backbone, in one line for the progress of a training."""
+        """What is trained of the backbone: one line of progress."""
         mode, whole = self.config.trainable, self.bert.backbone.count_params()
         trained = self.trained_parameters
-        return f"news backbone, {mode}: {trained:,} trained parameters beside {whole:,} in all"
+        return f"news backbone, {mode}: {trained:,} trained parameters; the backbone has {whole:,}"
 
 
 def load_news_backbone(name: str | Path, config: NewsConfig, categories: Categories) -> NewsBackbone:
-    """Load a BERT and cut it as the settings say.
+    """Load a BERT and split it as the settings say.
 
     Args:
-        name: any of the ways to name a backbone.
-        config: how much of it is trained.
+        name: a backbone name in any form of `resolve_backbone`.
+        config: which part of it is trained.
         categories: known categories and subcategories.
 
     Raises:
-        InputError: no such backbone, or settings that do not fit it.
+        InputError: there is no such backbone, or the settings do not fit it.
     """
     bert = load_bert(str(name), dropout=config.dropout)
     check_news(bert, config)
@@ -112,10 +112,10 @@ def load_news_backbone(name: str | Path, config: NewsConfig, categories: Categor
 
 
 def check_news(bert: Bert, config: NewsConfig) -> None:
-    """See that the settings of the news tower can be had with a BERT.
+    """Check that the settings of the news tower are possible with a BERT.
 
     Raises:
-        InputError: an unknown way of training or precision, or more layers, values or tokens than it has.
+        InputError: the way of training or the precision is unknown, or the BERT has fewer layers or tokens.
     """
     backbone = bert.backbone
     positions = backbone.max_sequence_length
@@ -124,8 +124,8 @@ def check_news(bert: Bert, config: NewsConfig) -> None:
     check_fits(trainable, len(backbone.transformer_layers), backbone.hidden_dim, positions)
     if config.max_title_tokens > positions:
         raise InputError(
-            f"news.max_title_tokens is {config.max_title_tokens}, and the news backbone reads at most "
-            f"{positions} tokens: give so many, or another backbone"
+            f"news.max_title_tokens is {config.max_title_tokens}, but the news backbone reads at most "
+            f"{positions} tokens; give at most that many, or another backbone"
         )
 
 

@@ -1,4 +1,4 @@
-"""Bulk embedding on the workers of a Beam runner: each takes shards, and loads the model once."""
+"""Bulk embedding on the workers of a Beam runner: each takes shards and loads the model once."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,17 +16,17 @@ from genre_tf.models.article_encoder import ArticleEncoder, run_members, shard_n
 def embed_with_beam(
     run: Path, model: str, pieces: Sequence[Sequence[Article]], folder: Path, runner: Runner
 ) -> None:
-    """Writes one file of vectors for each piece of a catalogue, the bytes that one process would write.
+    """Write one file of vectors for each piece of a catalogue, with the same bytes as a single process.
 
-    The catalogue itself is read and cut by the starting machine, since its rows have an order; a worker reads
-    and writes whole shards, so nothing is gathered.
+    The starting machine reads and splits the catalogue, because its rows have an order. A worker reads and
+    writes complete shards, so nothing is gathered.
 
     Args:
         run: the run folder.
         model: `two_tower` or `ranker`.
         pieces: the articles of each shard.
-        folder: where to write.
-        runner: does the work.
+        folder: the folder to write to.
+        runner: the Beam runner.
 
     Raises:
         InputError: the runner cannot be used.
@@ -62,7 +62,7 @@ class EmbedShard(beam.DoFn):
     Args:
         run: address of the run folder.
         model: `two_tower` or `ranker`.
-        out: address of the folder to write into.
+        out: address of the folder to write to.
     """
 
     def __init__(self, run: str, model: str, out: str) -> None:
@@ -72,7 +72,7 @@ class EmbedShard(beam.DoFn):
         self._shared = Shared()
 
     def setup(self) -> None:
-        """Load the model once for all threads of a worker's process."""
+        """Load the model once for all threads of a worker process."""
         self._encoder: ArticleEncoder = self._shared.acquire(self._load)
 
     def process(self, shard: tuple[str, str]) -> None:

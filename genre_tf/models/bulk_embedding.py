@@ -1,9 +1,9 @@
 """Vectors of every article of a catalogue, in files that any program can read.
 
-The files of a folder: `news_ids.txt`, an id a line; `embeddings-00000-of-00003.npy` and so on, float32
-matrices whose rows, one shard after another, are those of the ids; and `manifest.json`. NumPy's own format
-without pickles is read by every language that has a reader for arrays, can be mapped into memory, and needs
-no TensorFlow.
+A folder has these files: `news_ids.txt`, one id per line; `embeddings-00000-of-00003.npy` and so on, float32
+matrices whose rows, one shard after another, belong to the ids; and `manifest.json`. NumPy's own format
+without pickles can be read by every language with a reader for arrays, can be memory-mapped, and does not
+need TensorFlow.
 """
 
 import json
@@ -33,7 +33,7 @@ from genre_tf.models.article_encoder import ArticleEncoder, shard_name, weights_
 IDS_FILE = "news_ids.txt"
 
 SHARD_ARTICLES = 8192
-"""Rows of a file, and the least that one worker is given: some tens of seconds of work on two cores."""
+"""Rows in a file, the smallest unit for a worker: some tens of seconds of work on two cores."""
 
 _KIND = "article embeddings"
 
@@ -50,30 +50,30 @@ def embed_split(
     overwrite: bool = False,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> Manifest:
-    """Embeds every article of a split's news file.
+    """Embed every article of a split's news file.
 
     Args:
         run: the run folder.
         data: folder of a MIND-format data set.
-        split: folder of the split in it; only its news file is read.
+        split: folder of the split in this data set; only its news file is read.
         out: folder to write.
-        model: whose article vectors: `two_tower` (for retrieval) or `ranker`.
-        runner: the Beam runner that does the work; None does it in this process. The bytes are the same.
-        max_bad_rows: faulty rows that may be skipped.
-        overwrite: replace a folder that this function wrote.
+        model: whose article vectors to compute: `two_tower` (for retrieval) or `ranker`.
+        runner: the Beam runner to use; None: this process. The bytes are the same.
+        max_bad_rows: number of faulty rows that may be skipped.
+        overwrite: replace an existing folder that this function wrote.
         on_progress: called with (shards done, all shards), in this process only.
 
     Returns:
         The manifest.
 
     Raises:
-        InputError: faulty data, no such trained model, or an `out` that is taken.
+        InputError: faulty data, no such trained model, or `out` already exists.
         FailureError: `out` cannot be written, or the runner failed.
     """
     if runner is not None:
         runner.require()
     _require_free(out, overwrite)
-    news = find_file(data / split, NEWS) or split_files(data, split)[0]  # which says what is missing
+    news = find_file(data / split, NEWS) or split_files(data, split)[0]  # raises: names what is missing
     policy = FaultPolicy.allowing(max_bad_rows)
     articles = ArticleTable(read_news(news, policy).values()).articles[1:]
     pieces = [articles[start : start + SHARD_ARTICLES] for start in range(0, len(articles), SHARD_ARTICLES)]
@@ -101,13 +101,13 @@ def embed_split(
 
 
 def read_embeddings(folder: Path) -> tuple[list[str], npt.NDArray[np.float32]]:
-    """Reads what `embed_split` wrote.
+    """Read what `embed_split` wrote.
 
     Returns:
         N article ids, and their vectors, float32 [N, D].
 
     Raises:
-        InputError: no such folder, or a damaged one.
+        InputError: there is no such folder, or it is damaged.
     """
     try:
         manifest = json.loads((folder / MANIFEST_FILE).read_text("utf-8"))
@@ -117,7 +117,7 @@ def read_embeddings(folder: Path) -> tuple[list[str], npt.NDArray[np.float32]]:
         if vectors.shape != (len(ids), manifest["dimension"]):
             raise ValueError(f"{len(ids)} ids and vectors of shape {vectors.shape}")
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise InputError(f"{folder} holds no article embeddings ({error}); run `genre embed`") from None
+        raise InputError(f"{folder} has no article embeddings ({error}); run `genre embed`") from None
     return ids, vectors
 
 
@@ -143,6 +143,6 @@ def _require_free(out: Path, overwrite: bool) -> None:
     except (OSError, ValueError, KeyError, TypeError):
         ours = False
     if not ours:
-        raise InputError(f"{out} exists and holds no article embeddings; give a new folder")
+        raise InputError(f"{out} exists and does not contain article embeddings; give a new folder")
     if not overwrite:
-        raise InputError(f"{out} holds article embeddings already; give --overwrite to replace them")
+        raise InputError(f"{out} already contains article embeddings; give --overwrite to replace them")

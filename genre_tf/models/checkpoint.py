@@ -1,4 +1,4 @@
-"""A run's trained towers and ranker, read back from its folder."""
+"""A run's trained towers and ranker, loaded from its folder."""
 
 import dataclasses
 import json
@@ -16,22 +16,22 @@ from genre_tf.models.backbone import Categories, NewsBackbone, load_news_backbon
 from genre_tf.models.ranker import Ranker
 from genre_tf.models.two_tower import TwoTower
 
-BACKBONE_FOLDER = "backbone"  # the news backbone as it was before training, so that a run is whole by itself
-CACHE_FOLDER = "cache"  # frozen states; may be deleted at any time
+BACKBONE_FOLDER = "backbone"  # the news backbone before training, so that a run is complete
+CACHE_FOLDER = "cache"  # frozen states; can be deleted at any time
 WEIGHTS_FILE = "model.weights.h5"
 _CATEGORIES_FILE = "categories.json"
 
 
 def save_backbone(backbone: str | Bert, categories: Categories, run: Path) -> None:
-    """Put a copy of a news backbone and the known categories into a run folder; replaces an earlier one.
+    """Copy a news backbone and the known categories to a run folder, replacing an earlier one.
 
     Args:
-        backbone: by name, or as it was read.
-        categories: of the run's articles.
-        run: the folder.
+        backbone: its name, or a loaded one.
+        categories: categories of the run's articles.
+        run: the run folder.
 
     Raises:
-        InputError: no such backbone.
+        InputError: there is no such backbone.
     """
     bert = load_bert(backbone) if isinstance(backbone, str) else backbone
     part = run / f"{BACKBONE_FOLDER}.part"
@@ -43,33 +43,33 @@ def save_backbone(backbone: str | Bert, categories: Categories, run: Path) -> No
 
 
 def copy_backbone(source: Path, run: Path) -> None:
-    """Put the news backbone of another run into a run folder, with the categories that it was trained with.
+    """Copy the news backbone of another run, with the categories it was trained with, to a run folder.
 
     Raises:
-        InputError: the other run lost it.
+        InputError: the other run no longer has it.
     """
     part = run / f"{BACKBONE_FOLDER}.part"
     shutil.rmtree(part, ignore_errors=True)
     try:
         shutil.copytree(source / BACKBONE_FOLDER, part)
     except OSError as error:
-        raise InputError(f"{source / BACKBONE_FOLDER} cannot be copied ({error}): give a whole run") from None
+        raise InputError(f"{source / BACKBONE_FOLDER} cannot be copied ({error}); give a full run") from None
     shutil.rmtree(run / BACKBONE_FOLDER, ignore_errors=True)
     part.rename(run / BACKBONE_FOLDER)
 
 
 def load_backbone(run: Path, config: RunConfig) -> NewsBackbone:
-    """The news backbone of a run as it was before training.
+    """The news backbone of a run before training.
 
     Raises:
-        InputError: the folder is no run folder or lost a file.
+        InputError: the folder is not a run folder, or a file is missing.
     """
     file = run / BACKBONE_FOLDER / _CATEGORIES_FILE
     try:
         names = tuple(json.loads(file.read_text("utf-8")))
     except (OSError, ValueError) as error:
         raise InputError(
-            f"{file} cannot be read ({error}): {run} is no complete run folder; train it first"
+            f"{file} cannot be read ({error}); {run} is not a complete run folder, train it first"
         ) from None
     return load_news_backbone(run / BACKBONE_FOLDER, config.news, Categories(names))
 
@@ -79,11 +79,11 @@ def load_two_tower(run: Path, *, trained: bool = True, shared: NewsBackbone | No
 
     Args:
         run: the run folder.
-        trained: False gives them as they were before training.
-        shared: a backbone whose frozen layers are used instead of reading them again.
+        trained: False: the towers before training.
+        shared: a loaded backbone whose frozen layers are reused.
 
     Raises:
-        InputError: the run has no trained towers, or a file of it is missing or damaged.
+        InputError: the run has no trained towers, or one of its files is missing or damaged.
     """
     return _load(run, "retrieval", TwoTower, trained, shared)
 
@@ -106,7 +106,7 @@ def _load(
     file = run / stage / WEIGHTS_FILE
     if trained and not file.is_file():
         raise InputError(
-            f"{run} has no trained {stage} stage ({file} is missing): genre train {stage} --run {run}"
+            f"{run} has no trained {stage} stage ({file} is missing); run: genre train {stage} --run {run}"
         )
     config = read_config(run / "config.toml")
     backbone = load_backbone(run, config)
@@ -118,6 +118,6 @@ def _load(
             built.load_weights(file)
         except (OSError, ValueError, KeyError) as error:
             raise InputError(
-                f"{file} does not fit this run ({str(error).splitlines()[0]}): train the {stage} stage again"
+                f"{file} does not fit this run ({str(error).splitlines()[0]}); train the {stage} stage again"
             ) from None
     return built

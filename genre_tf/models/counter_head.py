@@ -1,33 +1,33 @@
-"""Click logits with live counters: similarities, clicks, views and age, compared among the candidates."""
+"""Click logits with live counters: similarities, clicks, views and age, compared between the candidates."""
 
 import keras
 import tensorflow as tf
 
-# A fresh article is taken to have been clicked 4 times in 100 views until its own numbers say otherwise:
-# about the click rate of a news page. A weaker prior trusts lucky newcomers (held-out training days said so).
+# A new article is assumed to have 4 clicks in 100 views until it has numbers of its own: about the click rate
+# of a news page. A weaker prior trusts lucky newcomers too much (measured on held-out training days).
 _PRIOR_CLICKS, _PRIOR_VIEWS = 4.0, 100.0
 COUNTER_FEATURES = 5
-_RATE = 2  # place of the click rate among them
-# A handful of weights decides much and must move far, thousands of others little, at one learning rate:
-# the few are kept this many times smaller than they act.
+_RATE = 2  # index of the click rate among them
+# A few weights decide much and must move far, thousands of others little, at one learning rate: these few are
+# stored divided by this number.
 PACE = 10.0
 
 
 class CounterHead(keras.layers.Layer):
-    """A linear layer over what text and counters say of each candidate, compared with the other candidates.
+    """A linear layer over text similarities and counters of each candidate, relative to the other candidates.
 
-    Everything is standardised within the impression: a quiet night and a busy noon then look alike, and so do
-    the first day of a log and its tenth, a reader of one interest and a reader of many. Without that it ranks
-    the next day worse (measured: of the counters 1.4 points of AUC, of the similarities 0.7). A lone
-    candidate has nothing to be compared with: it gets the click rate.
+    Everything is standardised within the impression: then a quiet night and a busy noon look the same, as do
+    the first and the tenth day of a log, or readers with one and with many interests. Without this it ranks
+    the next day worse (measured: 1.4 points of AUC for the counters, 0.7 for the similarities). A single
+    candidate cannot be compared with others and gets the click rate.
 
     Args:
         similarities: S, the number of similarities to the history.
-        logit: of the click rate.
+        logit: logit of the click rate.
     """
 
     def __init__(self, similarities: int, logit: float, name: str = "counter_head") -> None:
-        super().__init__(name=name, dtype="float32")  # counts of thousands, whatever the policy
+        super().__init__(name=name, dtype="float32")  # counts go into thousands: never in 16 bits
         self.width = similarities + COUNTER_FEATURES
         self.linear = keras.layers.Dense(
             1,
@@ -47,8 +47,8 @@ class CounterHead(keras.layers.Layer):
 
         Args:
             similarities: float32 [B, C, S].
-            counters: float32 [B, C, 3 or more]: clicks, views, age in hours; negative ones count as zero. The
-                halved counts that may follow are not looked at: they rank impressions no better.
+            counters: float32 [B, C, 3 or more]: clicks, views, age in hours; negative values count as zero.
+                Further columns (halved counts) are ignored: they do not rank impressions better.
             mask: bool [B, C], candidates to compare with each other.
 
         Returns:
@@ -57,21 +57,21 @@ class CounterHead(keras.layers.Layer):
         return PACE * self.linear(self.features(similarities, counters, mask))[..., 0]  # [batch, candidates]
 
     def features(self, similarities: tf.Tensor, counters: tf.Tensor, mask: tf.Tensor) -> tf.Tensor:
-        """What the layer weighs, float32 [B, C, S + 5], standardised within each row; arguments as `call`."""
+        """Inputs of the linear layer, float32 [B, C, S + 5], standardised per row; arguments as in `call`."""
         return tf.concat([standardise(similarities, mask), counter_features(counters, mask)], axis=-1)
 
     def assign(self, weights: tf.Tensor, bias: float) -> None:
-        """Take weights that act on `features` as they are, float32 [S + 5], and a bias."""
+        """Set weights for `features` as they are, float32 [S + 5], and a bias."""
         self.linear.kernel.assign(weights[:, None] / PACE)
         self.linear.bias.assign([bias / PACE])
 
     def shift(self, logit: float) -> None:
-        """Move all logits by as much."""
+        """Shift all logits by the same amount."""
         self.linear.bias.assign_add([logit / PACE])
 
 
 def _start(shape: tuple[int, ...], dtype: str | None = None) -> tf.Tensor:
-    """What every log says: the more alike, and the more clicked of an impression, the likelier."""
+    """Initial weights that hold for every log: more similar or more clicked than others means likelier."""
     similarities = shape[0] - COUNTER_FEATURES
     rate = tf.one_hot([_RATE], COUNTER_FEATURES, on_value=0.3 / PACE, axis=0, dtype=dtype or tf.float32)
     return tf.concat([tf.fill([similarities, 1], tf.cast(0.1 / PACE, rate.dtype)), rate], axis=0)
@@ -81,11 +81,11 @@ def counter_features(counters: tf.Tensor, mask: tf.Tensor) -> tf.Tensor:
     """Log clicks, log views, smoothed log click rate, log age, never shown; standardised within each row.
 
     Args:
-        counters: float32 [B, C, 3 or more], of which the first three count.
+        counters: float32 [B, C, 3 or more]; only the first three are used.
         mask: bool [B, C].
 
     Returns:
-        float32 [B, C, 5], of order one and finite for any finite counters.
+        float32 [B, C, 5], with magnitudes around one, and finite for any finite counters.
     """
     clicks, views, age_hours = tf.unstack(tf.maximum(counters[..., :3], 0.0), axis=-1)
     rate = tf.math.log((clicks + _PRIOR_CLICKS) / (tf.maximum(views, clicks) + _PRIOR_VIEWS))
@@ -95,7 +95,7 @@ def counter_features(counters: tf.Tensor, mask: tf.Tensor) -> tf.Tensor:
 
 
 def standardise(features: tf.Tensor, mask: tf.Tensor) -> tf.Tensor:
-    """Zero mean, unit spread among the real candidates of each row: [B, C, F], bool [B, C] -> [B, C, F]."""
+    """Zero mean and unit spread over the real candidates of each row: [B, C, F], bool [B, C] -> [B, C, F]."""
     real = tf.cast(mask, features.dtype)[..., None]
     count = tf.maximum(tf.reduce_sum(real, axis=1, keepdims=True), 1.0)
     mean = tf.reduce_sum(features * real, axis=1, keepdims=True) / count

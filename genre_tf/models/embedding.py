@@ -1,4 +1,4 @@
-"""Vectors of whole article tables."""
+"""Vectors of complete article tables."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -17,12 +17,12 @@ def embed_articles(
     cache: Path | None = None,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> npt.NDArray[np.float32]:
-    """Encode every article of a table: title, abstract and categories.
+    """Encode every article of a table from title, abstract and categories.
 
     Args:
-        encoder: of a two-tower model or a ranker.
+        encoder: encoder of a two-tower model or a ranker.
         table: N articles, row 0 the padding article.
-        cache: keeps the states of the frozen layers, which other models of the same backbone share.
+        cache: stores the states of the frozen layers; models with the same backbone share them.
         on_progress: called with (articles done, all articles).
 
     Returns:

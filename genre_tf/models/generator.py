@@ -8,12 +8,12 @@ from genre_tf.models.reader_prefix import ReaderPrefix
 
 
 class Generator(keras.Model):
-    """A language model behind keys and values made from the reader's vector.
+    """A language model with keys and values before the text, made from the reader's vector.
 
     Args:
-        language_model: its layers in training, as `backbones.language_models.layers_of` gives them.
-        user_dimension: of the two-tower's user vector.
-        prefix_tokens: columns of keys and values in front of every layer.
+        language_model: its layers for training, from `backbones.language_models.layers_of`.
+        user_dimension: dimension of the two-tower model's user vector.
+        prefix_tokens: number of columns of keys and values before every layer's own.
         prefix_bias: how visible they are at first; see `ReaderPrefix`.
     """
 
@@ -39,16 +39,16 @@ class Generator(keras.Model):
 
     @property
     def backbone(self) -> Any:
-        """The KerasHub backbone that the language model computes with."""
+        """The KerasHub backbone of the language model."""
         return self.language_model.backbone
 
     def call(self, inputs: dict[str, Any], training: bool | None = None) -> Any:
-        """Predict the next token everywhere.
+        """Predict the next token at every position.
 
         Args:
             inputs: token_ids int32 [batch, time], padded on the right; user_vector float32
                 [batch, user_dimension]; has_reader bool [batch].
-            training: whether dropout is on.
+            training: whether dropout is active.
 
         Returns:
             float32 [batch, time, vocabulary]: logits of the token after each.

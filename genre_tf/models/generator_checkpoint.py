@@ -1,4 +1,4 @@
-"""A run's generator: its vocabulary and sizes beside its weights, and back."""
+"""A run's generator: loading and saving its weights, vocabulary and sizes."""
 
 import json
 from dataclasses import asdict, dataclass
@@ -26,16 +26,16 @@ _SIZES_FILE = "generator.json"
 
 @dataclass(frozen=True)
 class TrainedGenerator:
-    """A generator and what belongs to it.
+    """A generator and everything that belongs to it.
 
     Attributes:
         generator: the model.
-        prompts: lays out what it reads, with its vocabulary.
-        common_words: words of its corpus that are no names, for grounding.
-        config: its backbone's configuration, as Hugging Face writes it.
-        trainable: what of the backbone is trained: none, lora R or all.
-        towers: SHA-256 of the weights of the two towers whose readers' vectors it learned to read; None where
-            that is not known.
+        prompts: lays out its inputs, with its vocabulary.
+        common_words: words of its corpus that are not names, for grounding.
+        config: its backbone's configuration, in Hugging Face's format.
+        trainable: what is trained of the backbone: none, lora R or all.
+        towers: SHA-256 of the weights of the two towers whose reader vectors it was trained with; None if
+            unknown.
     """
 
     generator: Generator
@@ -47,11 +47,11 @@ class TrainedGenerator:
 
 
 def save_generator_sizes(parts: TrainedGenerator, folder: Path) -> None:
-    """Write all but the weights: vocabulary, sizes, common words.
+    """Write everything except the weights: vocabulary, sizes, common words.
 
     Args:
         parts: the generator, trained or not.
-        folder: made where it is absent.
+        folder: created if it does not exist.
     """
     generator, prompts = parts.generator, parts.prompts
     prompts.tokenizer.save(folder)
@@ -69,25 +69,25 @@ def save_generator_sizes(parts: TrainedGenerator, folder: Path) -> None:
 
 
 def is_described_in(folder: Path) -> bool:
-    """Whether `save_generator_sizes` wrote into a folder."""
+    """Whether a folder was written by `save_generator_sizes`."""
     return (folder / _SIZES_FILE).is_file()
 
 
 def towers_fingerprint(run: Path) -> str | None:
-    """SHA-256 of the weights of a run's two towers; None where there are none."""
+    """SHA-256 of the weights of a run's two towers; None if there are none."""
     file = run / "retrieval" / WEIGHTS_FILE
     return file_fingerprint(file) if file.is_file() else None
 
 
 def reads_towers_of(run: Path, folder: Path) -> bool:
-    """Whether a generator learned to read the readers' vectors of a run's towers as they are now.
+    """Whether a generator was trained with the reader vectors of a run's current towers.
 
     Args:
         run: the run folder.
-        folder: of the generator, as `save_generator_sizes` wrote it.
+        folder: folder of the generator, written by `save_generator_sizes`.
 
     Returns:
-        True too where nothing tells.
+        True also if this is unknown.
     """
     try:
         learned = json.loads((folder / _SIZES_FILE).read_text("utf-8")).get("towers")
@@ -98,15 +98,15 @@ def reads_towers_of(run: Path, folder: Path) -> bool:
 
 
 def check_towers(run: Path) -> None:
-    """See that the generator of a run belongs to its towers.
+    """Check that the generator of a run belongs to its towers.
 
     Raises:
-        InputError: the towers were trained again since: the reader's vector would tell it something else.
+        InputError: the towers were trained again since, so the reader's vector would have another meaning.
     """
     if not reads_towers_of(run, run / FOLDER):
         raise InputError(
-            f"{run / FOLDER} was trained on other towers than {run} has now, for retrieval was trained again "
-            f"since: genre train generation --run {run}"
+            f"{run / FOLDER} was trained with other towers than {run} has now, because retrieval was trained "
+            f"again; run: genre train generation --run {run}"
         )
 
 
@@ -115,17 +115,17 @@ def load_generator(run: Path, *, trained: bool = True) -> TrainedGenerator:
 
     Args:
         run: the run folder.
-        trained: False gives it with new random weights, to start from others.
+        trained: False: return it with new random weights, into which others can be loaded.
 
     Raises:
-        InputError: the run has no trained generator, or one that was trained on other towers, or a file of it
+        InputError: the run has no trained generator, or it was trained with other towers, or one of its files
             is missing or damaged.
     """
     folder = run / FOLDER
     weights = folder / WEIGHTS_FILE
     if not weights.is_file():
         raise InputError(
-            f"{run} has no trained generator ({weights} is missing): genre train generation --run {run}"
+            f"{run} has no trained generator ({weights} is missing); run: genre train generation --run {run}"
         )
     if trained:
         check_towers(run)
@@ -135,19 +135,19 @@ def load_generator(run: Path, *, trained: bool = True) -> TrainedGenerator:
         if trained:
             parts.generator.load_weights(weights)
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise InputError(f"{folder} is damaged ({error}): train the generation stage again") from None
+        raise InputError(f"{folder} is damaged ({error}); train the generation stage again") from None
     return parts
 
 
 def untrained_generator(run: Path, backbone: str) -> TrainedGenerator:
-    """The generator of a run as its training began, for comparison.
+    """The generator of a run at the beginning of its training, for comparison.
 
     Args:
         run: the run folder.
-        backbone: name of the checkpoint that it was adapted from; empty: it began with random weights.
+        backbone: name of the checkpoint that it was adapted from; empty: it started with random weights.
 
     Raises:
-        InputError: as `load_generator`; or there is no such checkpoint, or it is another one by now.
+        InputError: as in `load_generator`; or the checkpoint does not exist or has changed.
     """
     if not backbone:
         return load_generator(run, trained=False)
@@ -156,16 +156,16 @@ def untrained_generator(run: Path, backbone: str) -> TrainedGenerator:
     try:
         sizes = json.loads((folder / _SIZES_FILE).read_text("utf-8"))
         if json.loads(json.dumps(found.config)) != sizes["config"]:
-            raise InputError(f"{backbone} is not what {folder} was trained from")
+            raise InputError(f"{backbone} is not the checkpoint that {folder} was trained from")
         return _described(folder, sizes, found.backbone, prefix_bias=UNSEEN)
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise InputError(f"{folder} is damaged ({error}): train the generation stage again") from None
+        raise InputError(f"{folder} is damaged ({error}); train the generation stage again") from None
 
 
 def _described(
     folder: Path, sizes: dict[str, Any], backbone: Any, *, prefix_bias: float = 0.0
 ) -> TrainedGenerator:
-    """The generator that a folder describes, around a backbone."""
+    """The generator that a folder describes, with a given backbone."""
     tokenizer = BytePair.from_folder(folder)
     config = sizes["config"]
     layers = layers_of(

@@ -1,4 +1,4 @@
-"""Directions of a text space that tell readers apart, measured on what they read."""
+"""Directions of a text space that distinguish readers, measured on what they read."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -6,19 +6,19 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-# Share of an even spread in the within-reader covariance: a small log measures few directions well.
+# Shrinkage of the within-reader covariance to an even spread: a small log measures few directions well.
 _SHRINKAGE = 0.8
 _HISTORIES_AT_ONCE = 4096
 
 
-_Reader = tuple[npt.NDArray[np.int32], npt.NDArray[np.float64]]  # rows of the clicks, how much each counts
+_Reader = tuple[npt.NDArray[np.int32], npt.NDArray[np.float64]]  # rows of the clicks, weight of each
 
 
 class InterestSpace(NamedTuple):
-    """An affine map out of a text space: `(text - centre) @ kernel`.
+    """An affine map from a text space: `(text - centre) @ kernel`.
 
     Attributes:
-        centre: float32 [hidden], the mean text of all clicks.
+        centre: float32 [hidden], the mean text vector of all clicks.
         kernel: float32 [hidden, dimension].
     """
 
@@ -32,21 +32,21 @@ def interest_space(
     dimension: int,
     weights: Sequence[npt.NDArray[np.floating] | None] | None = None,
 ) -> InterestSpace:
-    """Fisher's linear discriminant with readers for classes and their clicks for members.
+    """Fisher's linear discriminant, with readers as classes and their clicks as members.
 
-    What two clicks of one reader have in common (the between-reader covariance) is weighed against how the
-    clicks of one reader differ (the within-reader covariance). A pretrained encoder knows what texts say;
-    this keeps of it what readers are loyal to. Histories hold many times more clicks than impressions do, and
-    the solution is exact: no steps, no seeds.
+    It relates what two clicks of one reader have in common (between-reader covariance) to how the clicks of
+    one reader differ (within-reader covariance). A pretrained encoder knows what texts say; this keeps the
+    part that readers stay interested in. Histories contain many more clicks than impressions do, and the
+    solution is exact: no steps, no seeds.
 
     Args:
-        texts: [articles, hidden], vectors of length one, zero where there is no text.
+        texts: [articles, hidden], vectors of length one; zero for articles without text.
         histories: rows of the articles that each reader clicked; equal histories count once.
-        dimension: of the space; of more than `hidden`, so many.
-        weights: how much each click of each history counts, above zero; None: 1.
+        dimension: dimension of the space, limited to `hidden`.
+        weights: weight of each click of each history, above zero; None: 1.
 
     Returns:
-        The space; a kernel of zeros where no reader has two clicks with a text.
+        The space; its kernel is zero if no reader has two clicks with a text.
 
     Source: Fisher, "The use of multiple measurements in taxonomic problems", 1936; shrunk as in Friedman,
     "Regularized Discriminant Analysis", 1989.
@@ -81,7 +81,7 @@ def _counted(
     weights: npt.NDArray[np.floating] | None,
     has_text: npt.NDArray[np.bool_],
 ) -> tuple[bytes, bytes]:
-    """A history by value; lists of Python numbers would take gigabytes of a large log."""
+    """The identity of a history; lists of Python numbers would take gigabytes for a large log."""
     known = has_text[history]
     counts = b"" if weights is None else np.asarray(weights, np.float32)[known].tobytes()
     return np.asarray(history, np.int32)[known].tobytes(), counts
@@ -94,13 +94,13 @@ def _reader(history: bytes, weights: bytes) -> _Reader:
 
 
 def _common_moment(centred: npt.NDArray[np.float64], readers: Sequence[_Reader]) -> npt.NDArray[np.float64]:
-    """Sum over readers of their clicks' number times the mean of `x yT` over pairs of two of their clicks.
+    """Sum over readers of their number of clicks times the mean of `x yT` over pairs of two of their clicks.
 
-    Where clicks have weights, a pair weighs the product of its two, and the number is the sum.
+    If clicks have weights, a pair has the product of its two weights, and the number is the sum of weights.
     """
     hidden = centred.shape[1]
     found = np.zeros((hidden, hidden))
-    own = np.zeros(len(centred))  # what each click's product with itself adds, to be taken off again
+    own = np.zeros(len(centred))  # the product of each click with itself, to be subtracted
     for start in range(0, len(readers), _HISTORIES_AT_ONCE):
         some = readers[start : start + _HISTORIES_AT_ONCE]
         lengths = np.asarray([len(history) for history, _ in some])
@@ -120,7 +120,7 @@ def _shrunk(covariance: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
 
 
 def _inverse_root(covariance: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    """The symmetric `covariance ** -1/2`; directions without any spread are left out."""
+    """The symmetric `covariance ** -1/2`; directions without variance are left out."""
     spread, axes = np.linalg.eigh(covariance)
     kept = spread > 1e-12 * max(spread[-1], 1e-300)
     scale = np.where(kept, 1.0 / np.sqrt(np.where(kept, spread, 1.0)), 0.0)

@@ -10,25 +10,25 @@ from genre_tf.models.attention_pooling import AttentionPooling
 from genre_tf.models.backbone import NewsBackbone
 from genre_tf.models.interest_space import InterestSpace
 
-# Every token of a batch passes through it: wider costs much more than it was seen to bring.
+# Every token of a batch passes through it: a wider layer costs much more than it was found to gain.
 _POOLING_WIDTH = 64
-# The projection has more values than a small log has clicks: it moves slower than the rest.
+# The projection has more weights than a small log has clicks, so it moves slower than the rest.
 _PROJECTION_PACE = 0.1
 
 
 class NewsTower(keras.Model):
-    """Trained BERT layers, attention pooling, projection; categories beside the text.
+    """Trained BERT layers, attention pooling and projection; category embeddings beside the text.
 
     The text part has length one, so that dot products of untrained vectors are the cosines that sentence
-    encoders were made for; the projection is the identity plus a matrix that starts at zero, so that decay
-    pulls towards the pretrained space and not towards nothing. The interest part, of length one too, holds
-    the same text in the directions that tell readers apart; it is zero until `adapt` has given them. Each
-    category part starts small: same category adds about `0.4 ** 2` to a dot product, other categories about
-    nothing. An unknown category is a zero vector, so a vector made from text alone stays comparable.
+    encoders were made for. The projection is the identity plus a matrix that starts at zero, so that decay
+    pulls towards the pretrained space instead of zero. The interest part, also of length one, holds the same
+    text in the directions that distinguish readers; it is zero until `adapt` sets them. Each category part
+    starts small: the same category adds about `0.4 ** 2` to a dot product, different categories almost
+    nothing. An unknown category is a zero vector, so that a vector made from text alone stays comparable.
 
     Args:
-        backbone: gives the trained layers (shared with whoever else uses this object) and the categories.
-        directions: D, the width to which vectors are reduced, so that a search costs less; 0: as they are.
+        backbone: gives the categories and the trained layers (shared with other users of this object).
+        directions: D, the reduced width of vectors, which makes a search cheaper; 0: not reduced.
 
     Source: Wu et al., "Empowering News Recommendation with Pre-trained Language Models", 2021.
     """
@@ -37,7 +37,7 @@ class NewsTower(keras.Model):
         super().__init__(name=name)
         config = backbone.config
         self.upper = backbone.upper
-        self.chunk = config.chunk if backbone.upper.blocks else 0  # without trained layers little is kept
+        self.chunk = config.chunk if backbone.upper.blocks else 0  # without trained layers, little is kept
         self.text_dimension = int(backbone.bert.backbone.hidden_dim)
         self.pooling = AttentionPooling(_POOLING_WIDTH, name="pooling")
         self.dropout = keras.layers.Dropout(config.dropout)
@@ -79,26 +79,26 @@ class NewsTower(keras.Model):
                 shape=(sum(self.parts), self.reduced),
                 initializer=keras.initializers.Orthogonal(seed=1),  # keeps dot products until `reduce`
                 trainable=False,
-                autocast=False,  # the parts are float32, whatever the policy
+                autocast=False,  # the parts are float32 under every policy
             )
         self.built = True
 
     def adapt(self, space: InterestSpace) -> None:
-        """Take the centre and the directions of interest that were measured on histories.
+        """Set the centre and the interest directions that were measured on histories.
 
         Args:
-            space: of `text_vectors` of this tower before training.
+            space: the space of this tower's `text_vectors` before training.
         """
         self.centre.assign(space.centre)
         if self.interest_dimension:
             self.interest.assign(space.kernel)
 
     def reduce(self, directions: Any) -> None:
-        """Take the directions into which vectors are brought, float32 [sum of parts, D]."""
+        """Set the directions that vectors are reduced to, float32 [sum of parts, D]."""
         self.directions.assign(directions)
 
     def text_vectors(self, features: dict[str, Any], training: bool | None = None) -> tf.Tensor:
-        """Texts, not centred: features as in `call` -> float32 [U, hidden], of length one or zero."""
+        """Text vectors, not centred: features as in `call` -> float32 [U, hidden], of length one or zero."""
         states, mask = features["states"], features["mask"]
         if not training or not self.chunk:
             return self._text_vectors(states, mask, training)
@@ -121,7 +121,7 @@ class NewsTower(keras.Model):
         Args:
             features: states [U, T, hidden] (or token ids [U, T]), mask bool [U, T], category and subcategory
                 int32 [U].
-            training: whether dropout acts.
+            training: whether dropout is active.
 
         Returns:
             float32 [U, D]; a zero vector for an article without text and category.
@@ -130,7 +130,7 @@ class NewsTower(keras.Model):
         return whole @ self.directions if self.reduced else whole
 
     def whole(self, features: dict[str, Any], training: bool | None = None) -> tf.Tensor:
-        """All parts, before they are reduced: features as in `call` -> float32 [U, sum of parts]."""
+        """All parts before reduction: features as in `call` -> float32 [U, sum of parts]."""
         text = self.text_vectors(features, training)  # [articles, hidden]
         has_text = tf.reduce_any(features["mask"], axis=1)[:, None]
         centred = tf.where(has_text, text - self.centre, tf.zeros_like(text))

@@ -22,14 +22,14 @@ def packed_rows(batch: Batch) -> PackedRows:
 
 
 class CausalLanguageModel(keras.Model):
-    """GPT-2 that predicts the next token everywhere.
+    """GPT-2 that predicts the next token at every position.
 
     Args:
-        gpt2: whose weights are trained.
-        precision: of the matrix products; all else is float32.
+        gpt2: the GPT-2 to train.
+        precision: precision of the matrix products; everything else is float32.
 
     Raises:
-        InputError: an unknown precision.
+        InputError: the precision is unknown.
     """
 
     def __init__(self, gpt2: Gpt2, precision: str = "float32") -> None:
@@ -45,7 +45,7 @@ class CausalLanguageModel(keras.Model):
 
         Args:
             batch: `token_ids`, `text` and `position`, int32 [rows, time] each.
-            training: whether dropout acts.
+            training: whether dropout is active.
 
         Returns:
             float32 [rows * time, vocabulary].
@@ -57,14 +57,14 @@ class CausalLanguageModel(keras.Model):
 
 
 class MaskedLanguageModel(keras.Model):
-    """BERT that predicts hidden tokens, through a head tied to its token embeddings.
+    """BERT that predicts masked tokens, with a head tied to its token embeddings.
 
     Args:
-        bert: whose weights are trained.
-        precision: of the matrix products of the layers; all else is float32.
+        bert: the BERT to train.
+        precision: precision of the layers' matrix products; everything else is float32.
 
     Raises:
-        InputError: an unknown precision, or a damaged checkpoint.
+        InputError: the precision is unknown, or the checkpoint is damaged.
 
     Source: Devlin et al. 2019; the head is theirs: dense layer, activation, normalization, embeddings, bias.
     """
@@ -75,7 +75,7 @@ class MaskedLanguageModel(keras.Model):
         self.backbone = bert.backbone
         for layer in dense_layers(bert.backbone):
             compute_in(precision, layer)
-        bert.backbone.get_layer("pooled_dense").trainable = False  # no prediction reads it
+        bert.backbone.get_layer("pooled_dense").trainable = False  # no prediction uses it
         self.head = keras_hub.layers.MaskedLMHead(
             token_embedding=bert.backbone.get_layer("token_embedding"),
             intermediate_activation=ACTIVATIONS[bert.config.get("hidden_act", "gelu")],
@@ -85,20 +85,20 @@ class MaskedLanguageModel(keras.Model):
             name="head",
         )
         self.head.build((None, None, bert.backbone.hidden_dim), (None, None))
-        if bert.folder is not None:  # made new where the checkpoint has none
+        if bert.folder is not None:  # initialized if the checkpoint has none
             read_weights(bert.folder, head_weights(self.head), ("",))
         self.built = True
 
     def call(self, batch: Batch, training: bool | None = None) -> tf.Tensor:
-        """Logits of what was hidden.
+        """Logits of the masked tokens.
 
         Args:
             batch: `token_ids`, `text` and `position`, int32 [rows, time] each, and `places`, int32
-                [rows, hidden tokens], where in its row each was hidden.
-            training: whether dropout acts.
+                [rows, masked tokens], the position of each masked token in its row.
+            training: whether dropout is active.
 
         Returns:
-            float32 [rows * hidden tokens, vocabulary].
+            float32 [rows * masked tokens, vocabulary].
         """
         states = bert_states(self.backbone, packed_rows(batch), bool(training))
         logits = self.head(states, batch["places"])

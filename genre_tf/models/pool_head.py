@@ -1,4 +1,4 @@
-"""Click logits of what was retrieved from the whole pool: similarities to the history, and the moment."""
+"""Click logits of articles retrieved from the whole pool: similarities to the history, and the moment."""
 
 from typing import Any
 
@@ -12,13 +12,13 @@ from genre_tf.models.moment import moment_features
 class PoolHead(keras.layers.Layer):
     """A linear layer over an article's similarities to the history and its `moment_features`.
 
-    Its features mean the same for one of forty shown articles and for one of three hundred retrieved ones.
-    Its few weights are found exactly after the training of the ranker (`training/pool_ranking.py`), and
-    gradient steps leave them alone: what the counters explain must not leave the text.
+    Its features have the same meaning for one of forty shown articles and for one of three hundred retrieved
+    ones. Its few weights are computed exactly after the training of the ranker (`training/pool_ranking.py`),
+    and gradient steps do not change them: text must keep learning what the counters could explain.
 
     Args:
         similarities: S, the number of similarities to the history.
-        view_counters: whether it knows views.
+        view_counters: whether it may use views.
     """
 
     def __init__(self, similarities: int, view_counters: bool, name: str = "pool_head") -> None:
@@ -32,7 +32,7 @@ class PoolHead(keras.layers.Layer):
         self.built = True
 
     def features(self, similarities: tf.Tensor, counters: tf.Tensor) -> tf.Tensor:
-        """What the layer weighs: float32 [..., S] and [..., 9] -> float32 [..., S + F]."""
+        """The inputs of the linear layer: float32 [..., S] and [..., 9] -> float32 [..., S + F]."""
         return tf.concat([similarities, moment_features(counters, self.view_counters)], axis=-1)
 
     def call(self, similarities: tf.Tensor, counters: tf.Tensor) -> tf.Tensor:
@@ -40,13 +40,13 @@ class PoolHead(keras.layers.Layer):
         return tf.linalg.matvec(self.features(similarities, counters), self.kernel) + self.bias
 
     def assign(self, kernel: Any, bias: float) -> None:
-        """Take weights, float32 [S + F], and a bias."""
+        """Set weights, float32 [S + F], and a bias."""
         self.kernel.assign(kernel)
         self.bias.assign(bias)
 
 
 def _start(similarities: int) -> Any:
-    """Before anything was measured: the more alike the likelier."""
+    """Initial weights before anything was measured: more similar means likelier."""
 
     def start(shape: tuple[int, ...], dtype: Any = None) -> tf.Tensor:
         alike = tf.cast(tf.range(shape[0]) < similarities, dtype or tf.float32)

@@ -1,11 +1,10 @@
-"""What the generator reads: a prompt of token ids, laid out in the graph from raw strings.
+"""The generator's input: a prompt of token ids, built in the graph from raw strings.
 
     <|reader|> titles, oldest first <|source|> source <|title|> target <|end|>
 
-The reader's vector enters apart, as keys and values in front of it all; see `reader_prefix.py`. Training and
-the served graph use the same functions. Prompts to be continued are padded on the left, so that each ends in
-the last column; rows to be learned are padded on the right, where causal attention alone keeps the padding
-out of sight.
+The reader's vector enters separately, as keys and values before the prompt; see `reader_prefix.py`. Training
+and the served graph use the same functions. Prompts to be continued are padded on the left, so that each ends
+in the last column; rows to be learned are padded on the right, where causal attention hides the padding.
 """
 
 from dataclasses import dataclass
@@ -21,14 +20,14 @@ CONTROL_TOKENS = (END, READER, SOURCE, *(f"<|{kind}|>" for kind in KINDS))
 
 @dataclass(frozen=True, kw_only=True)
 class PromptSizes:
-    """Room of each part, in tokens.
+    """Maximum length of each part, in tokens.
 
     Args:
-        history_titles: at most so many of the newest titles.
-        title_tokens: of one title of the history.
-        history_tokens: of all of them, each with a line break behind it; whole titles only.
-        source_tokens: the beginning of the source.
-        target_tokens: the text to write, its end token included.
+        history_titles: maximum number of titles (the newest).
+        title_tokens: maximum length of one title in the history.
+        history_tokens: maximum length of all titles, with a line break after each; only complete titles.
+        source_tokens: maximum length of the source, which is cut at its end.
+        target_tokens: maximum length of the text to write, including its end token.
     """
 
     history_titles: int = 6
@@ -39,11 +38,11 @@ class PromptSizes:
 
     def __post_init__(self) -> None:
         if self.title_tokens + 1 > self.history_tokens:
-            raise ValueError(f"history_tokens must hold at least one title, got {self}")
+            raise ValueError(f"history_tokens must be large enough for one title; got {self}")
 
     @classmethod
     def within(cls, max_tokens: int) -> "PromptSizes":
-        """Share out `max_tokens` positions: a quarter for the text, the rest for history and source."""
+        """Divide `max_tokens` positions: a quarter for the text, the rest for history and source."""
         rest = max_tokens - 3  # three control tokens
         target = rest // 4
         history = (rest - target) * 4 // 10
@@ -58,7 +57,7 @@ class PromptSizes:
 
     @property
     def tokens(self) -> int:
-        """Longest prompt with its text."""
+        """Length of the longest prompt including its text."""
         return self.history_tokens + self.source_tokens + self.target_tokens + 3
 
 
@@ -67,9 +66,9 @@ class Prompt(NamedTuple):
 
     Args:
         token_ids: int32 [batch, time], padded on the left.
-        mask: bool [batch, time], false where there is padding.
-        has_reader: bool [batch], whether the reader has any title in the history.
-        source: int32 [batch, source_tokens], the tokens of the source that are in the prompt, then -1.
+        mask: bool [batch, time], False for padding.
+        has_reader: bool [batch], whether the history has any titles.
+        source: int32 [batch, source_tokens], the source tokens in the prompt, padded with -1.
     """
 
     token_ids: Any
@@ -82,9 +81,9 @@ class Prompts(tf.Module):
     """Lays out prompts.
 
     Args:
-        tokenizer: a `BytePair` whose special tokens include CONTROL_TOKENS. It never makes a special token
-            out of a text, so a source cannot smuggle in an instruction.
-        sizes: room of each part.
+        tokenizer: a `BytePair` whose special tokens include CONTROL_TOKENS. It never produces a special token
+            from a text, so a source cannot smuggle in an instruction.
+        sizes: maximum length of each part.
     """
 
     def __init__(self, tokenizer: Any, sizes: PromptSizes) -> None:
@@ -98,7 +97,7 @@ class Prompts(tf.Module):
 
     @property
     def control_ids(self) -> list[int]:
-        """Ids that may never be written: all special tokens but the end."""
+        """Ids that may never be written: all special tokens except the end."""
         return [self.tokenizer.token_id(token) for token in self.tokenizer.special_tokens if token != END]
 
     def to_continue(self, history_text: Any, source: Any, kind: Any) -> Prompt:
@@ -107,16 +106,16 @@ class Prompts(tf.Module):
         Args:
             history_text: string [batch], titles joined by line breaks, oldest first; "" for a new reader.
             source: string [batch], an article to write from; "" to write from interest alone.
-            kind: string [batch], one of KINDS; any other is taken for a title.
+            kind: string [batch], one of KINDS; any other value means title.
 
         Returns:
-            The prompts. Bytes that are not UTF-8 are read as U+FFFD.
+            The prompts. Invalid UTF-8 is read as U+FFFD.
         """
         history, has_reader = self._history(history_text)
         source_ids = self._source_ids(source)
         prompt = self._join(history, source_ids, kind)
         length = _lengths(prompt)[:, None]
-        dense = prompt.to_tensor()  # [batch, time], right padded
+        dense = prompt.to_tensor()  # [batch, time], padded on the right
         time = tf.shape(dense)[1]
         column = tf.range(time)[None, :] - (time - length)  # negative in the padding
         token_ids = tf.gather(dense, tf.maximum(column, 0), batch_dims=1)
@@ -140,12 +139,13 @@ class Prompts(tf.Module):
             source: string [batch].
             kind: string [batch].
             target: string [batch], the text to learn.
-            context_weight: weight of the words of history and source in the loss, beside 1 for the target's.
-            multiple: pads to a multiple of so many columns, up to `sizes.tokens`: few shapes occur then.
+            context_weight: loss weight of the words of history and source; the target's words have weight 1.
+            multiple: pad to a multiple of this many columns, up to `sizes.tokens`, to limit the number of
+                shapes.
 
         Returns:
             token_ids int32 [batch, time], padded on the right; labels int32 [batch, time], the next token;
-            label_weight float32 [batch, time], 0 where there is none to learn; has_reader bool [batch].
+            label_weight float32 [batch, time], 0 where nothing is learned; has_reader bool [batch].
         """
         history, has_reader = self._history(history_text)
         source_ids = self._source_ids(source)
@@ -164,7 +164,7 @@ class Prompts(tf.Module):
         }
 
     def _history(self, text: Any) -> tuple[Any, Any]:
-        """Newest titles as ragged int32 [batch, tokens], and whether there is any."""
+        """Newest titles as ragged int32 [batch, tokens], and whether there are any."""
         titles = tf.strings.split(_readable(text), "\n")  # ragged [batch, titles]
         titles = tf.ragged.map_flat_values(tf.strings.strip, titles)
         titles = tf.ragged.boolean_mask(titles, tf.strings.length(titles) > 0)
@@ -181,7 +181,7 @@ class Prompts(tf.Module):
         return ragged.from_value_rowids(ids, rows, titles.nrows()), titles.row_lengths() > 0
 
     def _source_ids(self, source: Any) -> Any:
-        # No token of a vocabulary covers more than some dozen letters: what lies beyond is not worth reading.
+        # No token of a vocabulary has more than a few dozen letters, so reading further is useless.
         beginning = tf.strings.substr(_readable(source), 0, 24 * self.sizes.source_tokens, unit="UTF8_CHAR")
         return self.tokenizer.encode(tf.strings.strip(beginning))[:, : self.sizes.source_tokens]
 
@@ -190,15 +190,15 @@ class Prompts(tf.Module):
         end = tf.fill([ids.nrows(), 1], self.end_id)
         return tf.concat([ids, end], axis=1)[
             :, : self.sizes.target_tokens
-        ]  # a text cut off has no end to learn
+        ]  # a truncated text has no end to learn
 
     def kind_index(self, kind: Any) -> Any:
-        """Place of each kind in KINDS: string [batch] -> int64 [batch]; 0, a title, for any other."""
+        """Position of each kind in KINDS: string [batch] -> int64 [batch]; 0 (title) for any other value."""
         known = tf.strings.strip(tf.strings.lower(kind))[:, None] == tf.constant(KINDS)
         return tf.argmax(tf.cast(known, tf.int32), axis=1)
 
     def may_break_line(self, kind: Any) -> Any:
-        """Whether a text of this kind has more than one line: string [batch] -> bool [batch]."""
+        """Whether a text of this kind may have several lines: string [batch] -> bool [batch]."""
         return self.kind_index(kind) == KINDS.index("body")
 
     def _join(self, history: Any, source_ids: Any, kind: Any) -> Any:
@@ -233,7 +233,7 @@ def _lengths(rows: Any) -> Any:
 
 
 def _padded(rows: Any, multiple: int, most: int) -> Any:
-    """Dense rows, padded to a multiple of so many columns, but never beyond the model's positions."""
+    """Dense rows, padded to a multiple of this many columns, but never beyond the model's positions."""
     dense: Any = rows.to_tensor()  # [batch, time]
     time: Any = tf.shape(dense)[1]
     return tf.pad(dense, [[0, 0], [0, tf.maximum(tf.minimum(-time % multiple, most - time), 0)]])

@@ -15,33 +15,34 @@ from genre_tf.models.news_encoder import NewsEncoder
 from genre_tf.models.news_tower import NewsTower
 from genre_tf.models.pool_head import PoolHead
 
-# How much similarities of titles, and of categories, differ before `adapt` has measured it.
+# Assumed spread of similarities of titles, and of categories, before `adapt` has measured it.
 _TEXT_SPREAD, _CATEGORY_SPREAD = 0.1, 0.05
-# What makes a title attractive on some days is half true of the next: held small (chosen on held-out days).
+# What makes a title attractive on some days only half holds on the next: kept small (held-out days).
 _ATTRACTIVENESS_L2 = 4e-4
 
 
 class Ranker(keras.Model):
-    """Candidate-aware attention over the history; the live counters enter as a second opinion on top.
+    """Candidate-aware attention over the history; live counters add a second logit.
 
-    Every candidate attends to the clicks that resemble it. What it finds (attended, mean and greatest
-    similarity, for each part of the articles' vectors) and how attractive its own text is make the click
-    logit. With live counters a linear head weighs the same similarities beside the counters, which stand in
-    for the attractiveness; one model answers both with and without.
+    Every candidate attends to the clicks that are similar to it. The result (attended, mean and greatest
+    similarity, for each part of the articles' vectors) and the attractiveness of the candidate's own text
+    give the click logit. With live counters, a linear head combines the same similarities with the counters,
+    which replace the attractiveness; one model gives both logits.
 
-    Where a log tells how long clicks were read, the attention weighs them so in training; a server is not
-    told, and its graph is the one with weights of 1.
+    If a log says how long clicks were read, attention is weighted by it in training. A server does not get
+    this, and its graph uses weights of 1.
 
     Args:
-        backbone: of the news tower.
+        backbone: the news backbone.
         config: settings of the run.
-        click_rate: share of shown articles that were clicked; the logit starts there.
+        click_rate: share of shown articles that were clicked; logits start there.
 
     Source: Zhou et al., "Deep Interest Network", 2018 (candidate-aware attention); Wu et al., "NPA", 2019.
     """
 
     def __init__(self, backbone: NewsBackbone, config: RunConfig, click_rate: float = 0.05) -> None:
-        # Counters go into thousands, and logits are compared: the towers may be bfloat16, this is not.
+        # Counters go into thousands, and logits are compared: the towers may be bfloat16, but this is
+        # float32.
         super().__init__(name="ranker", dtype="float32")
         self.news_tower = NewsTower(backbone)
         self.encoder = NewsEncoder(backbone, self.news_tower)
@@ -70,10 +71,11 @@ class Ranker(keras.Model):
         def weight(name: str, shape: tuple[int, ...], start: Any) -> Any:
             return self.add_weight(name=name, shape=shape, initializer=start)
 
-        # Sharp enough that a few alike clicks outweigh the rest, as untrained titles want it (measured).
+        # Sharp enough for a few similar clicks to outweigh the rest, which suits untrained titles best
+        # (measured).
         self.sharpness = weight("sharpness", (parts,), constant(8.0 / PACE))
         self.recency_bias = weight("recency_bias", (self.max_history,), "zeros")
-        # A start that already ranks: each similarity is standardised.
+        # Initial weights that already rank: each similarity is standardised.
         self.similarity_weights = weight("similarity_weights", (3, parts), constant(0.1 / PACE))
         spreads = [_TEXT_SPREAD] + [_CATEGORY_SPREAD] * (parts - 1)
         self.similarity_mean = self.add_weight(
@@ -84,7 +86,7 @@ class Ranker(keras.Model):
         )
         self.bias = weight("bias", (), constant(logit))
         self.no_history = weight("no_history", (dimension,), "zeros")
-        if self.counter_head is not None:  # now, so that weights can be loaded before the first call
+        if self.counter_head is not None:  # created now, so that weights can be loaded before the first call
             self.counter_head.build()
         self.built = True
 
@@ -101,15 +103,15 @@ class Ranker(keras.Model):
             history: float32 [B, H, D], oldest first.
             history_mask: bool [B, H].
             candidates: float32 [B, C, D].
-            click_weights: float32 [B, H], above zero: a click that weighs 2 is attended to as two equal ones
-                would be; None: 1 everywhere.
+            click_weights: float32 [B, H], above zero: a click with weight 2 is attended to like two equal
+                clicks; None: 1 everywhere.
 
         Returns:
-            Weights float32 [B, C, H], which sum to 1 over real clicks, and similarities of each part of the
+            Weights float32 [B, C, H], which sum to 1 over real clicks, and similarities for each part of the
             vectors, float32 [B, parts, C, H].
         """
         pairs = zip(tf.split(candidates, self.parts, -1), tf.split(history, self.parts, -1), strict=True)
-        # Parts stand before the clicks: with three numbers in the last axis no op below would vectorize.
+        # Parts come before the clicks: with three numbers in the last axis, no op below would vectorize.
         alike = tf.stack([tf.matmul(*pair, transpose_b=True) for pair in pairs], axis=1)
         newest = tf.gather(self.recency_bias, positions_from_newest(history_mask, self.max_history))
         if click_weights is not None:
@@ -117,7 +119,7 @@ class Ranker(keras.Model):
         sharpened = tf.reduce_sum(alike * self.sharpness[:, None, None], axis=1)
         real = tf.cast(history_mask, tf.float32)[:, None, :]  # [batch, 1, clicks]
         scores = PACE * (sharpened + newest[:, None, :]) + _below_all(real)  # [batch, candidates, clicks]
-        # The product is for a reader without a click, whose scores are all equal.
+        # The product handles a reader without clicks, whose scores are all equal.
         return tf.nn.softmax(scores) * real, alike
 
     def click_logits(
@@ -135,9 +137,9 @@ class Ranker(keras.Model):
             history: float32 [B, H, D], vectors of the newest clicks, oldest first.
             history_mask: bool [B, H].
             candidates: float32 [B, C, D].
-            candidate_mask: bool [B, C]; the counters are compared among these.
-            counters: float32 [B, C, 3 or more], clicks, views and age in hours; None leaves them out.
-            training: whether dropout acts.
+            candidate_mask: bool [B, C]; counters are compared among these.
+            counters: float32 [B, C, 3 or more], clicks, views and age in hours; None: do not use counters.
+            training: whether dropout is active.
 
         Returns:
             float32 [B, C]; `sigmoid` of it is the click probability.
@@ -154,10 +156,10 @@ class Ranker(keras.Model):
         candidates: tf.Tensor,
         counters: tf.Tensor,
     ) -> tf.Tensor:
-        """Logits of the probability that the reader, shown anything of the pool, clicks each candidate.
+        """Logits of the probability that the reader clicks each candidate of the pool, if it is shown.
 
-        Unlike `click_logits` with counters, nothing is compared among the candidates: an article's logit is
-        the same whatever is retrieved with it.
+        Unlike `click_logits` with counters, candidates are not compared with each other: an article's logit
+        does not depend on what is retrieved with it.
 
         Args:
             history: float32 [B, H, D], vectors of the newest clicks, oldest first.
@@ -190,13 +192,13 @@ class Ranker(keras.Model):
         return tf.transpose(tf.stack([attended, mean, greatest], 1), [0, 3, 1, 2])
 
     def adapt(self, mean: tf.Tensor, spread: tf.Tensor, weights: tf.Tensor, bias: float) -> None:
-        """Take how the similarities are spread, and weights to start from.
+        """Set the spread of the similarities, and initial weights.
 
         Args:
-            mean: float32 [3, parts], of the similarities of a log.
+            mean: float32 [3, parts], mean similarities of a log.
             spread: float32 [3, parts], their standard deviation.
-            weights: float32 [3, parts], of the similarities so standardised.
-            bias: of the logit.
+            weights: float32 [3, parts], weights of the standardised similarities.
+            bias: bias of the logit.
         """
         self.similarity_mean.assign(mean)
         self.similarity_spread.assign(tf.maximum(spread, 1e-3))
@@ -204,7 +206,7 @@ class Ranker(keras.Model):
         self.bias.assign(bias)
 
     def shift(self, click: float, with_counters: float) -> None:
-        """Move the logits without and with counters, each by as much everywhere; no order changes."""
+        """Shift the logits without and with counters, each by a constant; no order changes."""
         self.bias.assign_add(click)
         if self.counter_head is not None:
             self.counter_head.shift(with_counters)
@@ -217,16 +219,16 @@ class Ranker(keras.Model):
         return self.attractiveness(self.dropout(candidates, training=training))[..., 0]
 
     def _with_counters(self, similarities: tf.Tensor, counters: tf.Tensor, mask: tf.Tensor) -> tf.Tensor:
-        """Counters take the place of attractiveness: they measure what it guesses (both together rank worse).
+        """Counters replace attractiveness: they measure what it guesses (both together rank worse).
 
-        The text model learns from its own loss alone: what the counters explain must not leave it.
+        The text model learns from its own loss only, so that it also learns what the counters could explain.
         """
         if self.counter_head is None:
             raise ValueError("this ranker was built without counters")
         return self.counter_head(flat(tf.stop_gradient(similarities)), counters, mask)
 
     def _with_no_history(self, history: tf.Tensor, mask: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        """One more column: the learned vector, as the only click of a reader without any."""
+        """Add a column: the learned vector, as the only click of a reader without clicks."""
         empty = ~tf.reduce_any(mask, axis=1, keepdims=True)  # [batch, 1]
         column = tf.where(empty[..., None], self.no_history, tf.zeros_like(self.no_history)[None, None])
         return tf.concat([history, column], axis=1), tf.concat([mask, empty], axis=1)
@@ -235,14 +237,14 @@ class Ranker(keras.Model):
         """Logits of a batch of impressions with the features of its articles.
 
         Returns:
-            `click`, float32 [B, C], without counters; `click_with_counters` likewise, where they are trained.
+            `click`, float32 [B, C], without counters; `click_with_counters` likewise, if they are trained.
         """
         return self.logits_of(self.news_tower(batch_features(batch), training=training), batch, training)
 
     def logits_of(
         self, vectors: tf.Tensor, batch: dict[str, Any], training: bool | None = None
     ) -> dict[str, tf.Tensor]:
-        """As `call`, where the vectors of the batch's articles are at hand, float32 [U, D]."""
+        """Like `call`, with given vectors of the batch's articles, float32 [U, D]."""
         history, candidates = tf.gather(vectors, batch["history"]), tf.gather(vectors, batch["candidates"])
         found = self.similarities(history, batch["history"] > 0, candidates, batch.get("history_weights"))
         logits = {"click": self._interest(found) + self._attractiveness_of(candidates, training)}
@@ -252,7 +254,7 @@ class Ranker(keras.Model):
 
 
 def _below_all(real: tf.Tensor) -> tf.Tensor:
-    """What to add so that clicks that are not real (0 and not 1) count less than every real one."""
+    """An addition that makes clicks that are not real (0 and not 1) count less than every real one."""
     return 1e9 * (real - 1.0)
 
 

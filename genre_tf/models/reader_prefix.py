@@ -1,4 +1,4 @@
-"""The reader as keys and values in front of the text, in every layer of the language model."""
+"""The reader as keys and values before the text, in every layer of the language model."""
 
 from typing import Any
 
@@ -8,26 +8,27 @@ from keras import ops
 from genre_tf.backbones.causal_prefix import Prefix
 
 UNSEEN = -4.0
-"""Bias of a new prefix before a pretrained model: some words then see about one part in fifty of it."""
-_KEY_SPREAD = 0.05  # keys are then about as large as those of a new GPT-2
+"""Initial bias of a prefix for a pretrained model: about a fiftieth of a word's attention goes to it."""
+_KEY_SPREAD = 0.05  # keys then have about the size of those of a new GPT-2
 
 
 class ReaderPrefix(keras.layers.Layer):
-    """Makes keys and values of a reader's vector.
+    """Makes keys and values from a reader's vector.
 
-    A narrow layer between vector and keys keeps the parameters few beside those of a large language model.
+    A narrow layer between vector and keys limits the number of parameters, compared with a large language
+    model.
 
     Args:
-        user_dimension: of the two-tower's user vector.
-        prefix_tokens: columns of the prefix.
-        layers: of the language model.
-        key_heads: of each.
-        depth: of each head.
-        bias: added to the scores of the prefix; trained from there.
-        width: of the narrow layer.
+        user_dimension: dimension of the two-tower model's user vector.
+        prefix_tokens: number of columns of the prefix.
+        layers: number of layers of the language model.
+        key_heads: key heads of each layer.
+        depth: width of each head.
+        bias: initial value of the trained bias that is added to the scores of the prefix.
+        width: width of the narrow layer.
 
     Source: Li and Liang, "Prefix-Tuning", 2021, equation 3 and section 4.3 (a network makes the prefix);
-    there the prefix is that of a task, here it is a function of the reader.
+    there the prefix belongs to a task, here it is a function of the reader.
     """
 
     def __init__(
@@ -64,7 +65,7 @@ class ReaderPrefix(keras.layers.Layer):
         """Make the prefix.
 
         Args:
-            user_vector: float32 [batch, user_dimension]; looked at only where there is a reader.
+            user_vector: float32 [batch, user_dimension]; ignored if there is no reader.
             has_reader: bool [batch].
 
         Returns:

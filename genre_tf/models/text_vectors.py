@@ -1,4 +1,4 @@
-"""Vectors of raw texts as a server makes them, outside of a server."""
+"""Vectors of raw texts, computed as a server does but without a server."""
 
 from collections.abc import Sequence
 
@@ -8,14 +8,14 @@ import tensorflow as tf
 
 from genre_tf.models.news_encoder import NewsEncoder
 
-_BATCH_TEXTS = 128  # with 32 tokens each, what two cores take at once
+_BATCH_TEXTS = 128  # with 32 tokens each, what two cores can process at once
 
 
 def text_vectors(encoder: NewsEncoder, texts: Sequence[str]) -> npt.NDArray[np.float32]:
-    """Encode texts of which nothing else is known.
+    """Encode texts without categories.
 
     Args:
-        encoder: of a stage.
+        encoder: encoder of a stage.
         texts: n texts.
 
     Returns:

@@ -1,4 +1,4 @@
-"""Two-tower retrieval: readers and articles in one space, where the dot product is the score."""
+"""Two-tower retrieval: readers and articles in one space, in which the dot product is the score."""
 
 import math
 from typing import Any
@@ -16,15 +16,15 @@ from genre_tf.models.user_tower import UserTower
 
 
 class TwoTower(keras.Model):
-    """A news tower, a user tower, and what is read now.
+    """A news tower, a user tower, and a bias for what is read now.
 
     The logit of an article for a reader at a moment is `reader · article + weight(reader) * bias(counters)`.
     The bias is one more dimension of the article's vector (`article_vectors`) and the weight one more of the
-    reader's (`query`), so that any search by dot products finds the articles with the greatest logits. How
-    much the moment weighs depends on the reader: one without history has nothing else.
+    reader's (`query`), so that any search by dot products finds the articles with the greatest logits. The
+    weight of the moment depends on the reader: for one without history it is all there is.
 
     Args:
-        backbone: of the news tower.
+        backbone: the news backbone.
         config: settings of the run.
 
     Source: Yi et al., "Sampling-Bias-Corrected Neural Modeling for Large Corpus Item Recommendations", 2019.
@@ -62,11 +62,11 @@ class TwoTower(keras.Model):
         return tf.cast(readers, tf.float32)  # the tower itself may compute in bfloat16
 
     def query(self, readers: tf.Tensor) -> tf.Tensor:
-        """What a search multiplies articles with: readers float32 [B, D] -> float32 [B, D + 1]."""
+        """The vector to search with: readers float32 [B, D] -> float32 [B, D + 1]."""
         return tf.concat([readers, self.moment_weight(readers)], axis=-1)
 
     def article_vectors(self, vectors: tf.Tensor, counters: tf.Tensor) -> tf.Tensor:
-        """What a search looks among: float32 [..., D] and counters [..., 9] -> float32 [..., D + 1]."""
+        """The vectors to search in: float32 [..., D] and counters [..., 9] -> float32 [..., D + 1]."""
         return tf.concat([vectors, self.moment_bias(counters)[..., None]], axis=-1)
 
     def pool_logits(self, batch: dict[str, Any], training: bool | None = None) -> tf.Tensor:

@@ -9,16 +9,16 @@ from genre_tf.models.attention_pooling import AttentionPooling
 class UserTower(keras.layers.Layer):
     """Multi-head self-attention over the history, then attention pooling that knows how recent a click is.
 
-    The self-attention enters through a learned gate that starts at zero (ReZero), so that the tower starts as
-    the mean of the history, the strongest untrained reader vector. A reader without history is a learned
-    vector. Where a log tells how long clicks were read, the pooling weighs them so in training (the
-    self-attention does not); a server is not told, and its graph is the one with weights of 1.
+    The self-attention is added through a learned gate that starts at zero (ReZero), so that the tower starts
+    as the mean of the history, the strongest untrained reader vector. A reader without history is a learned
+    vector. If a log says how long clicks were read, the pooling is weighted by it in training (the
+    self-attention is not). A server does not get this, and its graph uses weights of 1.
 
     Args:
         dimension: D, the width of an article's vector.
-        heads: of the self-attention.
-        max_history: H, the newest clicks that have a recency of their own.
-        dropout: share dropped in training.
+        heads: number of heads of the self-attention.
+        max_history: H, number of newest clicks that have a recency of their own.
+        dropout: dropout rate in training.
 
     Source: Wu et al., "Neural News Recommendation with Multi-Head Self-Attention" (NRMS), 2019;
     Bachlechner et al., "ReZero is All You Need", 2020.
@@ -55,7 +55,7 @@ class UserTower(keras.layers.Layer):
         Args:
             history: float32 [B, H, D], oldest first.
             mask: bool [B, H], True for real clicks.
-            training: whether dropout acts.
+            training: whether dropout is active.
             click_weights: float32 [B, H], above zero; None: 1 everywhere.
 
         Returns:
@@ -66,14 +66,14 @@ class UserTower(keras.layers.Layer):
         return tf.where(tf.reduce_any(mask, axis=1)[:, None], vector, self.no_history[None, :])
 
     def click_shares(self, history: tf.Tensor, mask: tf.Tensor) -> tf.Tensor:
-        """How much each click counts in the reader's vector.
+        """The weight of each click in the reader's vector.
 
         Args:
             history: float32 [B, H, D], oldest first.
             mask: bool [B, H], True for real clicks.
 
         Returns:
-            float32 [B, H]: the pooling's weights, which sum to 1 over real clicks, and 0 elsewhere.
+            float32 [B, H]: the pooling's weights, which sum to 1 over real clicks and are 0 elsewhere.
         """
         return self.pooling.weights_of(self._mixed(history, mask, False), mask)
 

@@ -1,1 +1,1 @@
-"""What people look at: TensorBoard, and one HTML file that tells of a run."""
+"""Reports for people: TensorBoard, and one HTML file about a run."""

@@ -1,4 +1,4 @@
-"""An evaluation in TensorBoard, for a person who was not there when it ran."""
+"""An evaluation in TensorBoard, for readers who did not see it run."""
 
 import contextlib
 from collections.abc import Mapping, Sequence
@@ -19,7 +19,7 @@ from genre_tf.training.board import write_layout
 
 
 def clear(run: Path, split: str) -> None:
-    """Remove what an earlier evaluation of this split wrote, which TensorBoard would show too."""
+    """Remove the files of an earlier evaluation of this split, which TensorBoard would also show."""
     for file in log_folder(run, split).rglob("events.out.tfevents.*"):
         file.unlink(missing_ok=True)
 
@@ -33,10 +33,10 @@ def log_evaluation(
     """Write scalars, their charts, curves, histograms, pictures and texts into `logs/evaluation/SPLIT`.
 
     Args:
-        report: as `evaluate_run` gives it.
+        report: result of `evaluate_run`.
         run: the run folder.
-        written: samples of texts.
-        recommended: samples of recommendations.
+        written: sample texts.
+        recommended: sample recommendations.
     """
     split = report["split"]
     log_scalars(dict(report), run)
@@ -58,7 +58,7 @@ def log_evaluation(
 
 def _click_model(tag: str, found: Mapping[str, Any]) -> None:
     shown, clicked = (np.array(found["histogram"][kind], np.float64) for kind in ("shown", "clicked"))
-    # From a threshold on to 1, as the curve wants them.
+    # Cumulative from each threshold up to 1, as the curve needs it.
     hits, misses = clicked[::-1].cumsum()[::-1], (shown - clicked)[::-1].cumsum()[::-1]
     curve = pr_curve.raw_data_pb(
         f"{tag}/precision and recall",
@@ -69,13 +69,13 @@ def _click_model(tag: str, found: Mapping[str, Any]) -> None:
         precision=hits / np.maximum(1e-7, hits + misses),
         recall=hits / max(1e-7, hits[0]),
         num_thresholds=len(shown),
-        description="Click probability against clicks, over all shown articles.",
+        description="Precision and recall of click probabilities over all shown articles.",
     )
     tf.summary.experimental.write_raw_pb(curve.SerializeToString(), step=0)
     edges = np.linspace(0, 1, len(shown))
     for kind, counts in (("shown", shown), ("clicked", clicked)):
         rows = np.stack([edges[:-1], edges[1:], counts[:-1]], axis=1)
-        rows[-1, 2] += counts[-1]  # what is exactly 1
+        rows[-1, 2] += counts[-1]  # probability exactly 1
         described = histogram.create_summary_metadata(
             display_name=None, description=f"Click probabilities of {kind} articles."
         )
@@ -112,7 +112,7 @@ def _latency(run: Path) -> None:
     picture = latency_picture(run)
     if picture is None:
         return
-    # A damaged picture is no reason to lose an evaluation.
+    # A damaged picture must not make the evaluation fail.
     with contextlib.suppress(tf.errors.InvalidArgumentError):
         tf.summary.image("serving/latency against load", tf.io.decode_png(picture, channels=4)[None])
 

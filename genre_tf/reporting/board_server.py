@@ -1,4 +1,4 @@
-"""TensorBoard on a run's logs, in this process."""
+"""TensorBoard for a run's logs, in this process."""
 
 import contextlib
 import io
@@ -8,7 +8,7 @@ from genre_tf.errors import FailureError, InputError
 
 
 def logs_of(runs: Path) -> Path:
-    """The folder that TensorBoard is to read.
+    """The folder for TensorBoard to read.
 
     Args:
         runs: a run folder, or a folder of runs.
@@ -17,13 +17,13 @@ def logs_of(runs: Path) -> Path:
         The run's `logs`, or the folder of runs itself.
 
     Raises:
-        InputError: nothing is logged there.
+        InputError: it contains no logs.
     """
     if not runs.is_dir():
-        raise InputError(f"{runs} is no folder; give a run folder, or a folder of runs")
+        raise InputError(f"{runs} is not a folder; give a run folder, or a folder of runs")
     logs = runs / "logs" if (runs / "config.toml").is_file() else runs
     if next(logs.rglob("events.out.tfevents.*"), None) is None:
-        raise InputError(f"{runs} holds no TensorBoard logs; `genre train` and `genre evaluate` write them")
+        raise InputError(f"{runs} has no TensorBoard logs; `genre train` and `genre evaluate` write them")
     return logs
 
 
@@ -33,13 +33,13 @@ def start_board(logs: Path, host: str, port: int) -> str:
     Args:
         logs: folder of logs.
         host: address to listen on.
-        port: 0 takes any free one.
+        port: port to listen on; 0: any free one.
 
     Returns:
         Its URL.
 
     Raises:
-        InputError: the port is taken, or the address is none of this machine.
+        InputError: the port is taken, or the address does not belong to this machine.
         FailureError: TensorBoard did not start.
     """
     from tensorboard import default, program
@@ -51,7 +51,7 @@ def start_board(logs: Path, host: str, port: int) -> str:
     if not port:
         board.flags.port = 0
     try:
-        with contextlib.redirect_stderr(io.StringIO()):  # where it only says that it reads logs fast
+        with contextlib.redirect_stderr(io.StringIO()):  # it only announces that it loads logs fast
             return str(board.launch())
     except program.TensorBoardServerException as error:
         raise InputError(f"{error.msg} Give another --host or --port") from None

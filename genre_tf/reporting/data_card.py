@@ -1,4 +1,4 @@
-"""What a run was trained on, counted from its prepared folder, one record at a time."""
+"""What a run was trained on, counted from its prepared folder one record at a time."""
 
 from collections import Counter
 from datetime import datetime, timedelta
@@ -20,13 +20,13 @@ def data_card(prepared: Path) -> dict[str, Any]:
         prepared: the run's prepared folder.
 
     Returns:
-        "articles", "with_abstract" (share of them), "categories" (name and articles, most first), "readers",
-        "bad_rows", "splits" (for each: "impressions", "clicks", "candidates", "click_rate", "first", "last",
-        "no_history", and of validation "unseen_readers" and "unseen_clicks", the shares that training does
-        not know), and "lengths": label -> counts by length.
+        "articles", "with_abstract" (share), "categories" (names and article counts, largest first),
+        "readers", "bad_rows", "splits" (for each: "impressions", "clicks", "candidates", "click_rate",
+        "first", "last", "no_history", and for validation "unseen_readers" and "unseen_clicks", the shares
+        that do not occur in training), and "lengths": label -> counts by length.
 
     Raises:
-        InputError: no prepared folder, or a damaged one.
+        InputError: there is no prepared folder, or it is damaged.
     """
     manifest = load_manifest(prepared)
     table = read_articles(prepared)
@@ -91,7 +91,7 @@ def _moment(hours: float | None) -> str:
 
 
 def _up_to(counts: Counter[int], most: int) -> list[int]:
-    """Counts by length; longer ones than `most` in its last place."""
+    """Counts by length; lengths above `most` are counted in the last place."""
     kept = [0] * (min(most, max(counts, default=0)) + 1)
     for length, count in counts.items():
         kept[min(length, most)] += count

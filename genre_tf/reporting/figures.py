@@ -1,4 +1,4 @@
-"""Pictures of an evaluation, by matplotlib: the same ones for TensorBoard and for the report."""
+"""Figures of an evaluation, drawn with matplotlib: the same ones for TensorBoard and the HTML report."""
 
 import io
 import warnings
@@ -12,14 +12,14 @@ from matplotlib import font_manager, rc_context
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-_SHOWN_CLICKS = 12  # of a history, the newest: more labels cannot be read
+_SHOWN_CLICKS = 12  # newest clicks of a history; more labels would be unreadable
 _LONGEST_LABEL = 44
-# matplotlib's own font has no Chinese, Japanese or Korean; the first of these that is installed has.
+# matplotlib's own font has no Chinese, Japanese or Korean; the first installed one of these is used.
 _EASTERN_FONTS = ("Noto Sans CJK SC", "WenQuanYi Zen Hei", "Microsoft YaHei", "PingFang SC", "SimHei")
 
 
 def evaluation_figures(report: Mapping[str, Any]) -> dict[str, Figure]:
-    """All pictures that an evaluation has the numbers for, by title."""
+    """All figures that an evaluation has numbers for, by title."""
     drawn = {
         "AUC by slice": auc_by_slice,
         "Before and after fine-tuning": before_and_after,
@@ -68,11 +68,11 @@ def auc_by_slice(report: Mapping[str, Any]) -> Figure | None:
 
 
 def before_and_after(report: Mapping[str, Any]) -> Figure | None:
-    """AUC of every model as it started and as it is."""
+    """AUC of every model before and after training."""
     before = {
         name: parts["all"]["auc"]
         for name, parts in report["before"].get("models", {}).items()
-        # No impression has an AUC where all or nothing of what was shown was clicked.
+        # An impression has no AUC if all or none of the shown articles were clicked.
         if None not in (parts["all"]["auc"], report["models"][name]["all"]["auc"])
     }
     if not before:
@@ -99,7 +99,7 @@ def before_and_after(report: Mapping[str, Any]) -> Figure | None:
 
 
 def calibration(report: Mapping[str, Any]) -> Figure | None:
-    """Click rate against click probability, in groups of equally many shown articles."""
+    """Click rate against click probability, in groups with equal numbers of shown articles."""
     models = report.get("click_model")
     if not models:
         return None
@@ -114,7 +114,7 @@ def calibration(report: Mapping[str, Any]) -> Figure | None:
 
 
 def pool_calibration(report: Mapping[str, Any]) -> Figure | None:
-    """Click rate against the score of `recommend` out of the whole pool."""
+    """Click rate against the whole-pool score of `recommend`."""
     found = report.get("pool", {}).get("calibration", {})
     if not found.get("bins"):
         return None
@@ -126,7 +126,7 @@ def pool_calibration(report: Mapping[str, Any]) -> Figure | None:
 
 
 def _reliability(curves: Mapping[str, Sequence[Mapping[str, float]]], x_label: str, y_label: str) -> Figure:
-    """Rates with their intervals against probabilities, by label, beside the line where both are equal."""
+    """Rates with their intervals against probabilities, by label, with the line where both are equal."""
     figure = Figure(figsize=(5, 4.5), layout="constrained")
     panel = figure.subplots()
     for number, (label, groups) in enumerate(curves.items()):
@@ -152,7 +152,7 @@ def _reliability(curves: Mapping[str, Sequence[Mapping[str, float]]], x_label: s
 
 
 def score_distributions(report: Mapping[str, Any]) -> Figure | None:
-    """How the probabilities of clicked articles and of all shown ones are spread."""
+    """Distribution of the probabilities of clicked articles and of all shown articles."""
     models = report.get("click_model")
     if not models:
         return None
@@ -175,7 +175,7 @@ def score_distributions(report: Mapping[str, Any]) -> Figure | None:
 
 
 def exposure(report: Mapping[str, Any], most: int = 12) -> Figure | None:
-    """What share of the shown, of the clicked and of each model's first places a category has."""
+    """Each category's share of the shown articles, the clicks and each model's first places."""
     rows = report.get("categories", [])[:most]
     if not rows:
         return None
@@ -201,10 +201,10 @@ def exposure(report: Mapping[str, Any], most: int = 12) -> Figure | None:
 
 
 def attention(sample: Mapping[str, Any]) -> Figure:
-    """The attention of a reader's recommended articles over his newest clicks.
+    """The attention of a reader's recommended articles over their newest clicks.
 
     Args:
-        sample: of `reasons.recommended_samples`.
+        sample: from `reasons.recommended_samples`.
     """
     titles = sample["history"][-_SHOWN_CLICKS:]
     weights = np.array([article["weights"][-_SHOWN_CLICKS:] for article in sample["recommended"]])
@@ -228,7 +228,7 @@ def lengths(distributions: Mapping[str, Sequence[int]]) -> Figure:
     """Histograms of lengths.
 
     Args:
-        distributions: label -> counts by length, from 0 on; longer ones are in the last.
+        distributions: label -> counts by length, from 0; the last one counts all longer lengths.
     """
     figure = Figure(figsize=(9, 2.2 * ((len(distributions) + 1) // 2)), layout="constrained")
     panels = figure.subplots((len(distributions) + 1) // 2, 2, squeeze=False).reshape(-1)
@@ -240,7 +240,7 @@ def lengths(distributions: Mapping[str, Sequence[int]]) -> Figure:
 
 
 def as_png(figure: Figure) -> bytes:
-    """The picture as a PNG file."""
+    """The figure as a PNG file."""
     out = io.BytesIO()
     with _drawing():
         figure.savefig(out, format="png", dpi=130)
@@ -248,7 +248,7 @@ def as_png(figure: Figure) -> bytes:
 
 
 def as_pixels(figure: Figure) -> npt.NDArray[np.uint8]:
-    """The picture as uint8 [height, width, 4]."""
+    """The figure as uint8 [height, width, 4]."""
     canvas = FigureCanvasAgg(figure)
     with _drawing():
         canvas.draw()
@@ -258,7 +258,7 @@ def as_pixels(figure: Figure) -> npt.NDArray[np.uint8]:
 @contextmanager
 def _drawing() -> Iterator[None]:
     with rc_context({"font.family": _fonts()}), warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "Glyph .* missing")  # an emoji in a title is no reason to say so
+        warnings.filterwarnings("ignore", "Glyph .* missing")  # a missing emoji in a title needs no warning
         yield
 
 
@@ -279,7 +279,7 @@ def _short(text: str) -> str:
 
 
 def _plain(text: str) -> str:
-    """Without what matplotlib takes for mathematics, and in signs that the installed fonts have."""
+    """Without characters that matplotlib treats as mathematics or that the fonts lack."""
     if len(_fonts()) == 1:
         text = "".join(sign if ord(sign) < 0x2E80 else "·" for sign in text)
     return text.replace("$", r"\$")

@@ -1,14 +1,14 @@
-"""What the numbers of an evaluation warn of, in plain sentences."""
+"""Warnings that follow from the numbers of an evaluation, in plain sentences."""
 
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-_FEW_IMPRESSIONS = 200  # the AUC of so many is known to some 0.02
+_FEW_IMPRESSIONS = 200  # enough to know the AUC to about 0.02
 _WELL_CALIBRATED = 0.01
 
 
 def findings(report: Mapping[str, Any]) -> list[str]:
-    """Limits that this evaluation itself shows.
+    """The limits that this evaluation shows.
 
     Args:
         report: `evaluation-SPLIT.json`.
@@ -24,7 +24,7 @@ def _of_ranking(report: Mapping[str, Any]) -> Iterator[str]:
                 f"{found['high']:+.3f}), may be chance."
             )
         elif found["high"] < 0:
-            yield f"{name}: worse, by {-found['difference']:.3f} of AUC."
+            yield f"{name}: AUC is worse by {-found['difference']:.3f}."
     for part, count in report.get("slices", {}).items():
         if 0 < count < _FEW_IMPRESSIONS:
             yield f"Slice “{part.replace('_', ' ')}” has only {count} impressions: its numbers are uncertain."
@@ -35,7 +35,7 @@ def _of_click_model(report: Mapping[str, Any]) -> Iterator[str]:
         if found["calibration_error"] > _WELL_CALIBRATED:
             yield (
                 f"Probabilities of {name.replace('_', ' ')} are off by {found['calibration_error']:.3f} on "
-                f"average (rate {found['click_rate']:.3f}): use their order, not their level."
+                f"average (click rate {found['click_rate']:.3f}): use their order, not their values."
             )
 
 
@@ -43,19 +43,18 @@ def _of_text(generation: Mapping[str, Any]) -> Iterator[str]:
     copied = [each.get("rouge1") or 0.0 for each in generation.get("baselines", {}).values()]
     if copied and (generation.get("rouge1") or 0.0) < max(copied):
         yield (
-            f"Written headlines are less like the real ones (ROUGE-1 {generation.get('rouge1') or 0.0:.3f}) "
-            f"than the first words of the abstract are ({max(copied):.3f}): no text may go out unread."
+            f"Written headlines are less similar to real ones (ROUGE-1 {generation.get('rouge1') or 0.0:.3f}"
+            f") than the first words of the abstract ({max(copied):.3f}): publish no text without reading it."
         )
     personal = generation.get("personal") or {}
     grounding = personal.get("grounding", generation.get("grounding"))
     if grounding is not None and grounding < 0.95:
         yield (
-            f"Of the names, numbers and quotes in written texts {1 - grounding:.0%} do not stand in the "
-            "source."
+            f"{1 - grounding:.0%} of the names, numbers and quotes in written texts are not in the source."
         )
     over = personal.get("first_sample_over_other_reader") or {}
     if over and over["low"] <= 0.5 <= over["high"]:
         yield (
-            "A text written for a reader does not interest this reader more than one written for somebody "
-            f"else (first samples: wins {over['win_rate']:.2f} of the pairs, chance 0.50)."
+            "A text written for a reader does not interest this reader more than a text written for another "
+            f"reader (first samples: win rate {over['win_rate']:.2f}, chance is 0.50)."
         )

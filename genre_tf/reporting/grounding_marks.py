@@ -1,20 +1,20 @@
-"""Where in a written text the claims stand that its source does not support."""
+"""Positions of unsupported claims in a written text."""
 
 import re
 
 
 def marked(text: str, unsupported: str) -> list[tuple[str, bool]]:
-    """Cut a text into pieces.
+    """Split a text into pieces.
 
-    A claim is compared without the thousands separators of its numbers, the points of U.S. and the case of
-    its quotes; it is looked for the same way. What cannot be found again stays unmarked.
+    A claim is stored without the thousands separators of its numbers, the points of U.S. and the case of its
+    quotes; it is searched in the same form. A claim that is not found stays unmarked.
 
     Args:
-        text: as written.
-        unsupported: claims, a line each, as `Grounding.unsupported` names them.
+        text: the written text.
+        unsupported: claims, one per line, from `Grounding.unsupported`.
 
     Returns:
-        Pieces that join to the text, and whether each is an unsupported claim.
+        Pieces that join to the text, and whether each one is an unsupported claim.
     """
     claims = sorted({claim for claim in unsupported.split("\n") if claim.strip()}, key=len, reverse=True)
     if not claims:
@@ -31,10 +31,10 @@ def marked(text: str, unsupported: str) -> list[tuple[str, bool]]:
 
 def _pattern(claim: str) -> str:
     words = [_of_word(word) for word in claim.split()]
-    # Not within a longer word; Chinese has no spaces, so its signs have no such border.
+    # Not inside a longer word; Chinese has no spaces, so its characters have no such boundary.
     before = r"(?<![^\W_])" if claim[0].isascii() else ""
     after = r"(?![^\W_])" if claim[-1].isascii() else ""
-    # A claim of words that are written without spaces, "北 京", stands as "北京" in the text.
+    # A claim in a script without spaces, "北 京", appears as "北京" in the text.
     between = r"\W+" if claim.isascii() else r"\W*"
     return before + between.join(words) + after
 

@@ -1,4 +1,4 @@
-"""`genre report`: one HTML file that tells of a run; pictures inside, no request to anywhere."""
+"""`genre report`: one HTML file about a run, with embedded pictures and no external requests."""
 
 import base64
 import contextlib
@@ -32,21 +32,21 @@ def write_html(run: Path, split: str, out: Path | None = None) -> tuple[Path, li
 
     Args:
         run: the run folder.
-        split: what it was evaluated on.
-        out: the file, replaced whole; None: `RUN/reports/report-SPLIT.html`.
+        split: the split that it was evaluated on.
+        out: the file, replaced as a whole; None: `RUN/reports/report-SPLIT.html`.
 
     Returns:
-        The file, and what is missing with the command that makes it, a line each.
+        The file, and one line for each missing part with the command that makes it.
 
     Raises:
-        InputError: no run folder, a damaged report in it, or no folder for the file.
+        InputError: there is no run folder, a report in it is damaged, or the file's folder does not exist.
         FailureError: the file cannot be written.
     """
     config = open_run(run)
     if not split or split != Path(split).name:
-        raise InputError(f"--split {split}: give the name of the split, as `genre evaluate` was given it")
+        raise InputError(f"--split {split}: give the split name that was used with `genre evaluate`")
     if out is not None and (out.is_dir() or not out.absolute().parent.is_dir()):
-        raise InputError(f"--out {out}: give a file in a folder that exists")
+        raise InputError(f"--out {out}: give a file in an existing folder")
     out = out or run / "reports" / f"report-{split}.html"
     evaluation = _read(run / "reports" / f"evaluation-{split}.json")
     samples = _read(samples_file(run, split))
@@ -78,7 +78,7 @@ def write_html(run: Path, split: str, out: Path | None = None) -> tuple[Path, li
 def _environment() -> Environment:
     environment = Environment(
         loader=PackageLoader("genre_tf.reporting"),
-        autoescape=True,  # titles and names come from data: all of them are text, never markup
+        autoescape=True,  # titles and names come from data: they are text, never markup
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
@@ -91,24 +91,24 @@ def _environment() -> Environment:
 
 
 def _read(file: Path) -> dict[str, Any]:
-    """A JSON object; empty where there is no such file."""
+    """A JSON object; empty if there is no such file."""
     try:
         if file.stat().st_size > _MOST_REPORT_BYTES:
-            raise InputError(f"{file} is larger than {_MOST_REPORT_BYTES} bytes: no report of ours is")
+            raise InputError(f"{file} is larger than {_MOST_REPORT_BYTES} bytes; it is not our report")
         found = json.loads(file.read_text("utf-8"))
     except FileNotFoundError:
         return {}
     except (OSError, ValueError) as error:
-        raise InputError(f"{file} cannot be read ({error}): run `genre evaluate` again") from None
+        raise InputError(f"{file} cannot be read ({error}); run `genre evaluate` again") from None
     if not isinstance(found, dict):
-        raise InputError(f"{file} holds no report: run `genre evaluate` again")
+        raise InputError(f"{file} does not contain a report; run `genre evaluate` again")
     return found
 
 
 def _missing(run: Path, split: str, evaluation: Mapping[str, Any], samples: Mapping[str, Any]) -> list[str]:
     command = f"genre evaluate {run} --data DATA --split {split}"
     if not evaluation:
-        return [f"No evaluation on {split}: run {command}"]
+        return [f"No evaluation on {split}; run: {command}"]
     lacks = [
         name
         for name, there in (
@@ -123,7 +123,7 @@ def _missing(run: Path, split: str, evaluation: Mapping[str, Any], samples: Mapp
         if not there
     ]
     return (
-        [f"The evaluation lacks {', '.join(lacks)}: where the run can give it, run {command}"]
+        [f"The evaluation lacks {', '.join(lacks)}; if the run has these models, run: {command}"]
         if lacks
         else []
     )
@@ -135,7 +135,7 @@ def _training(run: Path) -> dict[str, Any]:
 
 
 def _pool(section: Mapping[str, Any]) -> dict[str, Any]:
-    """What the section on the whole pool shows; empty where it was not measured."""
+    """Contents of the whole-pool section; empty if the whole pool was not measured."""
     if not section:
         return {}
     found = section["calibration"]
@@ -151,12 +151,12 @@ def _pool(section: Mapping[str, Any]) -> dict[str, Any]:
 def _described(config: RunConfig) -> dict[str, Any]:
     return {
         "news backbone": config.news.backbone,
-        "trained of it": config.news.trainable,
-        "writer": config.generation.backbone or "a small GPT-2 from scratch",
+        "trained part": config.news.trainable,
+        "writer": config.generation.backbone or "a new small GPT-2",
         "ranking objective": config.ranking.objective,
         "counters": "yes" if config.ranking.counters else "no",
         "newest clicks read": config.data.max_history,
-        "goes on from": config.continual.from_run or "nothing earlier",
+        "continues from": config.continual.from_run or "no earlier run",
         "seed": config.seed,
     }
 
@@ -174,7 +174,7 @@ def _data_uri(png: bytes) -> str:
 
 
 def _with_reasons(sample: dict[str, Any]) -> dict[str, Any]:
-    """A recommendation's strongest clicks beside it."""
+    """A recommendation with its strongest clicks."""
     history = sample["history"]
     return {
         **sample,

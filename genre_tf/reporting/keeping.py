@@ -1,4 +1,4 @@
-"""Where an evaluation is kept: JSON and samples in `reports/`, everything to look at in `logs/`."""
+"""Where an evaluation is stored: JSON and samples in `reports/`, TensorBoard files in `logs/`."""
 
 import json
 from collections.abc import Sequence
@@ -12,18 +12,18 @@ from genre_tf.reporting.board import log_evaluation
 
 
 def keep_evaluation(report: dict[str, Any], run: Path) -> tuple[dict[str, Any], list[Path]]:
-    """Keep what `evaluate_run` gave.
+    """Store the result of `evaluate_run`.
 
     Args:
-        report: with its samples.
+        report: the report with its samples.
         run: the run folder.
 
     Returns:
-        The report without its samples, and the files written: `evaluation-SPLIT.json`, `samples-SPLIT.json`
-        (what was recommended and written for some readers) and, where texts were, `samples-SPLIT.md`.
+        The report without its samples, and the written files: `evaluation-SPLIT.json`, `samples-SPLIT.json`
+        (recommendations and texts for some readers) and, if there are texts, `samples-SPLIT.md`.
 
     Raises:
-        FailureError: one cannot be written.
+        FailureError: a file cannot be written.
     """
     numbers = dict(report)
     written, recommended = numbers.pop("samples", []), numbers.pop("recommended", [])
@@ -37,11 +37,11 @@ def keep_evaluation(report: dict[str, Any], run: Path) -> tuple[dict[str, Any], 
 
 
 def keep_written(written: Sequence[dict[str, Any]], run: Path, split: str) -> None:
-    """Add texts to an evaluation that measured none, as those that a server wrote.
+    """Add texts to an evaluation that measured none, for example texts written by a server.
 
     Args:
-        written: as `text_samples.as_markdown` takes them.
-        run: the run folder, evaluated on the split.
+        written: samples in the form of `text_samples.as_markdown`.
+        run: a run folder that was evaluated on the split.
         split: name of the split.
 
     Raises:
@@ -51,14 +51,14 @@ def keep_written(written: Sequence[dict[str, Any]], run: Path, split: str) -> No
     try:
         samples = json.loads(file.read_text("utf-8"))
     except (OSError, ValueError) as error:
-        raise FailureError(f"{file} cannot be read ({error}): evaluate the run again") from None
+        raise FailureError(f"{file} cannot be read ({error}); evaluate the run again") from None
     _write(file, {**samples, "written": list(written)})
     save_samples(written, run, split)
     log_samples(written, run, split)
 
 
 def samples_file(run: Path, split: str) -> Path:
-    """Where the samples of a split are kept."""
+    """Where the samples of a split are stored."""
     return run / "reports" / f"samples-{split}.json"
 
 

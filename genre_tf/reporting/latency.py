@@ -1,4 +1,4 @@
-"""Where a run keeps its picture of latency against load, which `genre bench serve` draws."""
+"""A run's figure of latency against load, drawn by `genre bench serve`."""
 
 from pathlib import Path
 
@@ -6,13 +6,13 @@ _MOST_PICTURE_BYTES = 4_000_000
 
 
 def latency_picture(run: Path) -> bytes | None:
-    """What `genre bench serve --picture RUN/reports/latency.png` drew.
+    """Read the figure that `genre bench serve --picture RUN/reports/latency.png` drew.
 
     Args:
         run: the run folder.
 
     Returns:
-        A PNG file, or None where there is none, or a file that is no PNG or too large to be one of ours.
+        A PNG file, or None if there is none, or if it is not a PNG or is too large to be ours.
     """
     file = run / "reports" / "latency.png"
     if not file.is_file() or file.stat().st_size > _MOST_PICTURE_BYTES:

@@ -1,4 +1,4 @@
-"""What TensorBoard shows of the models themselves: articles and readers in one space, and the graph."""
+"""The models themselves in TensorBoard: articles and readers in one space, and the graph."""
 
 import csv
 from pathlib import Path
@@ -12,14 +12,14 @@ from genre_tf.evaluation.evaluate import Measured
 from genre_tf.evaluation.report import log_folder
 from genre_tf.evaluation.scoring import RankerScorer, TwoTowerScorer
 
-MOST_ARTICLES = 2000  # a browser lays out some thousand points by t-SNE, and their file stays below 15 MB
+MOST_ARTICLES = 2000  # t-SNE in a browser handles some thousand points, and the file stays below 15 MB
 MOST_READERS = 400
 VECTORS_FILE, LABELS_FILE = "vectors.tsv", "labels.tsv"
 COLUMNS = ("label", "kind", "category", "clicks", "views")
 
 
 def log_models(measured: Measured, run: Path, split: str) -> None:
-    """Write the projector's files and the click model's graph into `logs/evaluation/SPLIT`."""
+    """Write the projector's files and the click model's graph to `logs/evaluation/SPLIT`."""
     folder = log_folder(run, split)
     folder.mkdir(parents=True, exist_ok=True)
     towers = measured.scorers.get("two_tower")
@@ -36,14 +36,14 @@ def log_models(measured: Measured, run: Path, split: str) -> None:
 
 
 def _write_space(measured: Measured, towers: TwoTowerScorer, folder: Path) -> None:
-    """The vectors whose dot products are the retrieval's scores, with what they stand for."""
+    """The vectors whose dot products are the retrieval scores, with their labels."""
     table, examples = measured.log.table, measured.examples
     views = np.zeros(len(table), np.int64)
     clicks = np.zeros(len(table), np.int64)
     for example in examples:
         np.add.at(views, example.candidates, 1)
         np.add.at(clicks, example.candidates, example.labels > 0)
-    views[0] = 0  # articles that the table does not know
+    views[0] = 0  # articles that are not in the table
     rows = [row for row in np.argsort(-views, kind="stable")[:MOST_ARTICLES].tolist() if views[row]]
     readers = list({example.user_id: example for example in examples if len(example.history)}.values())
     count = min(MOST_READERS, len(readers))
@@ -70,7 +70,7 @@ def _write_space(measured: Measured, towers: TwoTowerScorer, folder: Path) -> No
 
 
 def _graph_of(ranker: Any) -> Any:
-    """From the texts of a history and of candidates to click probabilities."""
+    """From texts of a history and candidates to click probabilities."""
     texts = tf.TensorSpec([None], tf.string)
 
     @tf.function(input_signature=[texts, texts], autograph=False)
@@ -87,5 +87,5 @@ def _graph_of(ranker: Any) -> Any:
 
 
 def _line(text: str) -> str:
-    """A cell of a TSV file, which has no way to write a tab, a line break or a quote of its own."""
+    """A cell of a TSV file, which cannot contain tabs, line breaks or quotes."""
     return " ".join(text.replace("\\", "/").split()) or "(no title)"

@@ -1,4 +1,4 @@
-"""What BERT's basic tokenizer does to each Unicode character, as tables that a graph can gather from."""
+"""The effect of BERT's basic tokenizer on each Unicode character, as tables that a graph can gather from."""
 
 import functools
 import unicodedata
@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-# Planes above hold private use (dropped), and nothing that has a case, an accent or a decomposition
-# besides the tags and variation selectors of plane 14; `bert_characters` treats those by rule.
+# Planes above this hold private use (dropped), and nothing with a case, an accent or a decomposition except
+# the tags and variation selectors of plane 14; `bert_characters` treats those by rule.
 TABLE_SIZE = 0x30000
 
 WORD, SPACE, ALONE = 0, 1, 2
@@ -20,14 +20,14 @@ _CJK_BLOCKS = (
     range(0x20000, 0x2A6E0),
     range(0x2A700, 0x2B740),
     range(0x2B740, 0x2B820),
-    # Unicode begins this block at 2B820; the fast tokenizer of `transformers` here, and it is the reference.
+    # Unicode begins this block at 2B820; the fast tokenizer of `transformers`, our reference, begins it here.
     range(0x2B920, 0x2CEB0),
     range(0x2F800, 0x2FA20),
 )
-# Looked up one by one. What is left out are ideographs, which stay as they are.
+# Looked up one by one. The omitted ones are ideographs, which do not change.
 _LISTED = (*range(0x3400), *range(0xA000, 0x20000), *range(0x2F800, 0x2FA20))
 _WHITE_CONTROLS = frozenset(map(ord, "\t\n\r"))
-_ASCII_SYMBOLS = frozenset(map(ord, "$+<=>^`|~"))  # punctuation to BERT, though not to Unicode
+_ASCII_SYMBOLS = frozenset(map(ord, "$+<=>^`|~"))  # punctuation to BERT, but not to Unicode
 
 
 @dataclass(frozen=True)
@@ -35,9 +35,9 @@ class CharacterTables:
     """Tables over code points below `TABLE_SIZE`.
 
     Attributes:
-        slot: int16 [TABLE_SIZE], row of `expansions`, or 0 for a character that stays as it is.
-        expansions: int32 [slots, 4], what the character turns into, padded with -1; empty if it is dropped.
-        kind: int8 [TABLE_SIZE], `WORD`, `SPACE` or `ALONE` (punctuation and CJK, each a word by itself).
+        slot: int16 [TABLE_SIZE], row of `expansions`, or 0 for a character that does not change.
+        expansions: int32 [slots, 4], what the character becomes, padded with -1; empty if it is dropped.
+        kind: int8 [TABLE_SIZE], `WORD`, `SPACE` or `ALONE` (punctuation and CJK, each a separate word).
     """
 
     slot: np.ndarray
@@ -47,17 +47,17 @@ class CharacterTables:
 
 @functools.cache
 def bert_characters(lowercase: bool, strip_accents: bool) -> CharacterTables:
-    """The tables of BERT's cleaning, accent stripping, lower-casing and splitting.
+    """Build the tables of BERT's cleaning, accent stripping, lower-casing and splitting.
 
     Args:
         lowercase: whether characters are lower-cased.
         strip_accents: whether characters are decomposed (NFD) and their marks dropped.
 
     Returns:
-        Tables computed from Python's Unicode data, so that they do not depend on the locale or the ICU
-        version of the server that runs the graph.
+        Tables computed from Python's Unicode data, so that they do not depend on the locale or ICU version of
+        the server that runs the graph.
 
-    Source: `BasicTokenizer` of Devlin et al. 2018 (google-research/bert), as `transformers` runs it.
+    Source: `BasicTokenizer` of Devlin et al. 2018 (google-research/bert), as implemented in `transformers`.
     """
     slot = np.zeros(TABLE_SIZE, np.int16)
     kind = np.zeros(TABLE_SIZE, np.int8)

@@ -20,34 +20,34 @@ from genre_tf.text.byte_pair_files import (
 from genre_tf.text.byte_pair_merge import PairMerger
 from genre_tf.text.byte_pair_split import split_words
 
-# Longer text is cut here before anything else sees it, so that no request can occupy the server with one
-# huge string: 10,000 characters of any script, and far more than GPT-2's 1,024 tokens of prose.
+# Longer text is cut here first, so that no request can occupy the server with one huge string: 10,000
+# characters of any script, and far more than GPT-2's 1,024 tokens of prose.
 MAX_TEXT_BYTES = 40_000
-# So many words of a corpus are looked up whole instead of being merged: nearly all of any day's news.
+# This many words of a corpus are looked up instead of merged: nearly all of a day's news.
 MAX_KNOWN_WORDS = 100_000
 MAX_KNOWN_WORD_BYTES = 64
 
-_NO_TOKEN = -1  # of a byte that the vocabulary lacks; it is left out of the text, as in the reference
+_NO_TOKEN = -1  # a byte that the vocabulary lacks; it is left out of the text, as in the reference
 
 _TEXTS = tf.TensorSpec([None], tf.string)
 
 
 class BytePair(tf.Module):
-    """Splits text as GPT-2 does, with core operations of TensorFlow alone.
+    """Splits text as GPT-2 does, using core TensorFlow operations only.
 
-    Never fails on any bytes: what is not UTF-8 is read as U+FFFD, as Python's `errors="replace"` does. A
-    special token written out in a text is read as its characters; it enters by `token_id` alone, so that no
-    reader can slip one in.
+    It accepts any bytes: invalid UTF-8 becomes U+FFFD, as with Python's `errors="replace"`. A special token
+    spelled out in a text is read as its characters; special tokens come from `token_id` only, so that no
+    reader can insert one.
 
     Args:
-        vocabulary: token (bytes written as GPT-2's printable characters) to id; the ids are 0, 1, 2, …
+        vocabulary: token (bytes written as GPT-2's printable characters) -> id; the ids are 0, 1, 2, …
         merges: pairs of tokens, best first.
-        known_words: words (as the splitting gives them, with their leading space) whose tokens are worked
-            out now and looked up later; they change the speed and nothing else.
-        split_digits: whether every digit is a word of its own, as in SmolLM2.
+        known_words: words (as split, with their leading space) whose tokens are computed now and looked up
+            later; they change only the speed.
+        split_digits: whether every digit is a separate word, as in SmolLM2.
 
     Raises:
-        InputError: when the vocabulary lacks an ASCII character or what a merge gives, or its ids have holes.
+        InputError: the vocabulary lacks an ASCII character or the result of a merge, or its ids have gaps.
 
     Source: Radford et al. 2019, "Language Models are Unsupervised Multitask Learners".
     """
@@ -61,7 +61,7 @@ class BytePair(tf.Module):
         split_digits: bool = False,
     ) -> None:
         super().__init__(name="byte_pair")
-        # Wrapped, because tf.Module takes bare dictionaries for things to be saved.
+        # Wrapped, because tf.Module treats plain dictionaries as things to save.
         self._described = ByteVocabulary(vocabulary, merges, known_words, split_digits=split_digits)
         ids = self._described.ids
         self._bytes = np.array([ids.get(token, _NO_TOKEN) for token in printable_bytes()], np.int32)
@@ -73,27 +73,27 @@ class BytePair(tf.Module):
 
     @classmethod
     def from_folder(cls, folder: Path) -> Self:
-        """Reads `vocab.json` and `merges.txt`, or `tokenizer.json`, of a Hugging Face folder.
+        """Read `vocab.json` and `merges.txt`, or `tokenizer.json`, from a Hugging Face folder.
 
         Raises:
-            InputError: when they are missing, damaged or not of a GPT-2.
+            InputError: the files are missing, damaged or not of a GPT-2.
         """
         read = read_byte_vocabulary(folder)
         return cls(read.ids, read.merges, read.known_words, split_digits=read.split_digits)
 
     def save(self, folder: Path) -> None:
-        """Writes a folder that `from_folder` and `transformers` read."""
+        """Write a folder that `from_folder` and `transformers` can read."""
         write_byte_vocabulary(self._described, folder)
 
     def with_special_tokens(self, tokens: Sequence[str]) -> "BytePair":
-        """The same tokenizer with more special tokens, numbered from the end."""
+        """The same tokenizer with more special tokens, whose ids follow the last one."""
         ids = dict(self._described.ids)
         for token in tokens:
             ids.setdefault(token, len(ids))
         return self._with(ids, self._described.known_words)
 
     def with_known_words(self, texts: Iterable[str]) -> "BytePair":
-        """The same tokenizer, faster on the most frequent words of a corpus."""
+        """The same tokenizer, but faster on the most frequent words of a corpus."""
         counts: Counter[bytes] = Counter()
         for batch in _batches(texts, 10_000):
             counts.update(self._split(_readable(tf.constant(batch)))[0].numpy())
@@ -110,23 +110,23 @@ class BytePair(tf.Module):
 
     @property
     def vocabulary_size(self) -> int:
-        """Number of tokens, special ones counted in."""
+        """Number of tokens, including special tokens."""
         return len(self._described.ids)
 
     @property
     def special_tokens(self) -> tuple[str, ...]:
-        """Tokens that no text leads to, in the order of their ids."""
+        """Tokens that no text produces, in the order of their ids."""
         return self._described.special_tokens
 
     def token_id(self, token: str) -> int:
         """The id of a special token.
 
         Raises:
-            InputError: when the vocabulary has no such special token.
+            InputError: the vocabulary has no such special token.
         """
         if token not in self.special_tokens:
             raise InputError(
-                f"{token!r} is no special token of this vocabulary; it has "
+                f"{token!r} is not a special token of this vocabulary; it has "
                 f"{', '.join(self.special_tokens) or 'none'}. Add it with with_special_tokens."
             )
         return self._described.ids[token]
@@ -138,7 +138,7 @@ class BytePair(tf.Module):
             text: string [N], any bytes; cut after 40,000 bytes.
 
         Returns:
-            ragged int32 [N, None]; never holds a special token.
+            ragged int32 [N, None]; never contains a special token.
         """
         return self._encode(tf.convert_to_tensor(text, tf.string))
 
@@ -158,13 +158,14 @@ class BytePair(tf.Module):
             pieces = ids.with_flat_values(pieces)
         return _readable(tf.strings.reduce_join(pieces, axis=-1))
 
-    # One traced function for every caller: its constants are then written once into a SavedModel.
+    # One traced function for all callers, so that a SavedModel contains its constants once.
     @tf.function(input_signature=[_TEXTS], autograph=False)
     def _encode(self, text: tf.Tensor) -> tf.RaggedTensor:
         words, owner = self._split(_readable(tf.strings.substr(text, 0, MAX_TEXT_BYTES)))
         known = self._known.lookup(words)
         spelled, lengths = self._merge(tf.boolean_mask(words, known < 0))
-        # The known words' tokens and those just merged, in one row, and where each word's begin in it.
+        # The tokens of known words and those just merged in one row, and where each word's tokens begin in
+        # it.
         pool = tf.concat([self._known_tokens, spelled], 0)
         starts = tf.concat(
             [self._known_starts[:-1], len(self._known_tokens) + tf.cumsum(lengths, exclusive=True)], 0
@@ -178,14 +179,14 @@ class BytePair(tf.Module):
         return by_text.merge_dims(1, 2)
 
     def _merge(self, words: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        """Tokens of words by the merge loop: int32 [tokens], and how many each word has: int32 [words]."""
+        """Tokens of words by the merge loop: int32 [tokens], and the number in each word: int32 [words]."""
         characters = tf.cast(tf.io.decode_raw(tf.strings.reduce_join(words), tf.uint8), tf.int32)
         word = tf.repeat(tf.range(tf.size(words)), tf.strings.length(words))
         if self._lacks_bytes:
             has_token = tf.gather(self._bytes, characters) != _NO_TOKEN
             characters, word = tf.boolean_mask(characters, has_token), tf.boolean_mask(word, has_token)
-        # Where no token holds two bytes side by side, no merge can join them: cut there, so that the loop
-        # takes as many steps as the longest part needs, and not the longest word.
+        # If no token contains these two bytes side by side, no merge can join them. Split there, so that the
+        # loop takes as many steps as the longest part needs, not the longest word.
         joinable = tf.gather(self._side_by_side, characters[:-1] * 256 + characters[1:])
         cuts = (word[:-1] != word[1:]) | (joinable == 0)
         part = tf.cumsum(tf.cast(tf.concat([[True], cuts], 0)[: tf.size(word)], tf.int32)) - 1
@@ -194,7 +195,7 @@ class BytePair(tf.Module):
         return ids, tf.math.bincount(word, minlength=tf.size(words), maxlength=tf.size(words))
 
     def _learn(self, words: Sequence[str]) -> None:
-        """Works out the tokens of words once and makes the read-only table that finds them."""
+        """Compute the tokens of words once, and create the read-only table that finds them."""
         keys = [word.encode("utf-8") for word in words]
         # Not compiled: a trace takes longer than the few operations of each round.
         tokens, lengths = self._merge(tf.constant(keys, tf.string, [len(keys)]))
@@ -206,23 +207,23 @@ class BytePair(tf.Module):
 
 
 def _readable(text: tf.Tensor) -> tf.Tensor:
-    """Valid UTF-8: string of any shape, what is not UTF-8 replaced by U+FFFD."""
+    """Valid UTF-8: string of any shape, with invalid bytes replaced by U+FFFD."""
     return tf.strings.unicode_transcode(text, "UTF-8", "UTF-8", errors="replace")
 
 
 def train_byte_pair(
     texts: Iterable[str], vocabulary_size: int, special_tokens: Sequence[str], folder: Path
 ) -> BytePair:
-    """Learns a vocabulary from a corpus and writes it into a folder.
+    """Learn a vocabulary from a corpus and write it to a folder.
 
     Args:
         texts: the corpus; its frequent words become known words.
-        vocabulary_size: most tokens there may be, 256 bytes and special tokens counted in.
-        special_tokens: numbered from 0 in this order.
-        folder: gets what `BytePair.from_folder` and `transformers` read.
+        vocabulary_size: maximum number of tokens, including 256 bytes and special tokens.
+        special_tokens: special tokens, numbered from 0 in this order.
+        folder: where to write the files that `BytePair.from_folder` and `transformers` read.
 
     Raises:
-        InputError: when the size leaves no room for the bytes and special tokens.
+        InputError: the size leaves no room for the bytes and special tokens.
     """
     corpus = list(texts)
     learned = learn_byte_vocabulary(corpus, vocabulary_size, special_tokens)
@@ -232,9 +233,9 @@ def train_byte_pair(
 
 
 def _side_by_side(tokens: Iterable[bytes]) -> np.ndarray:
-    """Whether some token holds byte a followed by byte b, at 256 a + b: int8 [65536], 0 or 1.
+    """Whether some token contains byte a followed by byte b, at 256 a + b: int8 [65536], 0 or 1.
 
-    TensorFlow writes a constant of booleans into a graph one by one, and of integers all at once.
+    TensorFlow writes a boolean constant to a graph element by element, but an integer constant all at once.
     """
     found = np.zeros(65_536, np.int8)
     for token in tokens:

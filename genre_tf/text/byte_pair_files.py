@@ -1,4 +1,4 @@
-"""Byte-pair vocabularies: what they must hold, how they lie in a folder, how they are trained."""
+"""Byte-pair vocabularies: their required content, their files in a folder, and their training."""
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
@@ -13,16 +13,16 @@ _KNOWN_WORDS_FILE = "known_words.json"
 
 
 class ByteVocabulary:
-    """Tokens, their ids and the merges between them, checked.
+    """Checked tokens, ids and merges.
 
     Args:
-        ids: token (bytes written as GPT-2's printable characters) to id.
+        ids: token (bytes written as GPT-2's printable characters) -> id.
         merges: pairs of tokens, best first.
-        known_words: words to be looked up whole.
-        split_digits: whether every digit is a word of its own.
+        known_words: words that are looked up instead of merged.
+        split_digits: whether every digit is a separate word.
 
     Raises:
-        InputError: when an ASCII character or the result of a merge is missing, or the ids are not 0, 1, 2, …
+        InputError: an ASCII character or the result of a merge is missing, or the ids are not 0, 1, 2, …
     """
 
     def __init__(
@@ -41,10 +41,10 @@ class ByteVocabulary:
         if not all(isinstance(n, int) for n in numbers) or sorted(numbers) != list(range(len(self.ids))):
             raise InputError(
                 f"The byte-pair vocabulary has {len(self.ids)} tokens, but their ids are not 0 to "
-                f"{len(self.ids) - 1}. Put vocab.json and the added tokens of one model together."
+                f"{len(self.ids) - 1}. Use vocab.json and added tokens of the same model."
             )
-        # Some vocabularies leave out bytes that no text they learned from had; the visible ASCII characters
-        # are in all of them.
+        # Some vocabularies lack bytes that did not occur in their training texts, but all have the visible
+        # ASCII characters.
         missing = [token for token in printable_bytes() if token not in self.ids]
         if any(token.isascii() for token in missing):
             raise InputError(
@@ -55,17 +55,17 @@ class ByteVocabulary:
             if not {left, right, left + right} <= self.ids.keys():
                 raise InputError(
                     f"The merge {left!r} + {right!r} needs a token that the vocabulary lacks. "
-                    "Put vocab.json and merges.txt of one model together."
+                    "Use vocab.json and merges.txt of the same model."
                 )
 
     @cached_property
     def special_tokens(self) -> tuple[str, ...]:
-        """Tokens that are neither a byte nor the result of a merge, so that no text leads to them."""
+        """Tokens that are neither a byte nor the result of a merge, so that no text produces them."""
         reached = {*printable_bytes(), *(left + right for left, right in self.merges)}
         return tuple(sorted(self.ids.keys() - reached, key=self.ids.__getitem__))
 
     def decoded_tokens(self) -> list[bytes]:
-        """The bytes of each token, in the order of the ids; none for a special token."""
+        """The bytes of each token, in the order of ids; empty for a special token."""
         byte_of = {character: value for value, character in enumerate(printable_bytes())}
         special = set(self.special_tokens)
         ordered = sorted(self.ids, key=self.ids.__getitem__)
@@ -73,17 +73,17 @@ class ByteVocabulary:
 
 
 def printable_bytes() -> list[str]:
-    """The printable character that GPT-2 writes for each byte from 0 to 255."""
+    """The printable character that GPT-2 uses for each byte from 0 to 255."""
     plain = {*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)}
     others = iter(range(0x100, 0x200))
     return [chr(byte) if byte in plain else chr(next(others)) for byte in range(256)]
 
 
 def read_byte_vocabulary(folder: Path) -> ByteVocabulary:
-    """Reads `vocab.json` and `merges.txt` (and added tokens), or else `tokenizer.json`.
+    """Read `vocab.json` and `merges.txt` (and added tokens), or else `tokenizer.json`.
 
     Raises:
-        InputError: when they are missing, damaged or not of a GPT-2.
+        InputError: the files are missing, damaged or not of a GPT-2.
     """
     described = read_json_object(folder / "tokenizer.json")
     split_digits = _splits_digits(described, folder)
@@ -92,7 +92,7 @@ def read_byte_vocabulary(folder: Path) -> ByteVocabulary:
     merges = _read_merges(folder / "merges.txt") or [_pair(rule) for rule in model.get("merges", [])]
     if not ids or not (merges or (folder / "merges.txt").is_file() or described):
         raise InputError(
-            f"{folder} holds no byte-pair vocabulary. Name a folder with vocab.json and merges.txt, "
+            f"{folder} has no byte-pair vocabulary. Name a folder with vocab.json and merges.txt, "
             "or tokenizer.json."
         )
     for token, number in read_json_object(folder / "added_tokens.json").items():
@@ -104,13 +104,13 @@ def read_byte_vocabulary(folder: Path) -> ByteVocabulary:
 
 
 def write_byte_vocabulary(vocabulary: ByteVocabulary, folder: Path) -> None:
-    """Writes what `read_byte_vocabulary` and `transformers` read, and the known words."""
+    """Write what `read_byte_vocabulary` and `transformers` read, and the known words."""
     folder.mkdir(parents=True, exist_ok=True)
     _write_json(folder / "vocab.json", vocabulary.ids)
     rules = "".join(f"{left} {right}\n" for left, right in vocabulary.merges)
     (folder / "merges.txt").write_text("#version: 0.2\n" + rules, "utf-8")
     _tokenizer(vocabulary).save(str(folder / "tokenizer.json"))
-    # GPT-2's class in `transformers` would cut words its own way, whatever tokenizer.json says.
+    # GPT-2's class in `transformers` would split words in its own way, whatever tokenizer.json says.
     kind = "PreTrainedTokenizerFast" if vocabulary.split_digits else "GPT2Tokenizer"
     _write_json(folder / "tokenizer_config.json", {"tokenizer_class": kind, **_ends(vocabulary)})
     _write_json(folder / _KNOWN_WORDS_FILE, {"words": vocabulary.known_words})
@@ -119,10 +119,10 @@ def write_byte_vocabulary(vocabulary: ByteVocabulary, folder: Path) -> None:
 def learn_byte_vocabulary(
     texts: Iterable[str], vocabulary_size: int, special_tokens: Sequence[str]
 ) -> ByteVocabulary:
-    """Learns merges from texts with the `tokenizers` library; the same ones for the same texts.
+    """Learn merges from texts with the `tokenizers` library; equal texts give equal merges.
 
     Raises:
-        InputError: when the size leaves no room for the 256 bytes and the special tokens.
+        InputError: the size leaves no room for the 256 bytes and the special tokens.
     """
     from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 
@@ -130,7 +130,7 @@ def learn_byte_vocabulary(
     if vocabulary_size < smallest:
         raise InputError(
             f"A vocabulary of {vocabulary_size} tokens has no room for 256 bytes and "
-            f"{len(set(special_tokens))} special tokens. Ask for at least {smallest}."
+            f"{len(set(special_tokens))} special tokens. Give at least {smallest}."
         )
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
@@ -166,7 +166,7 @@ def _ends(vocabulary: ByteVocabulary) -> dict[str, str]:
 
 
 def _splits_digits(described: dict[str, Any], folder: Path) -> bool:
-    """Whether a tokenizer.json cuts digits apart before it splits as GPT-2 does; refuses any other way."""
+    """Whether a tokenizer.json separates digits before it splits like GPT-2; rejects any other kind."""
     if not described:
         return False
     kind = described.get("model", {}).get("type", "BPE")
@@ -179,7 +179,7 @@ def _splits_digits(described: dict[str, Any], folder: Path) -> bool:
         raise InputError(
             f"{folder / 'tokenizer.json'} describes another tokenizer than GPT-2's ({kind} after "
             f"{' and '.join(map(str, names)) or splitting.get('type')}). Name a GPT-2 folder, or one that "
-            "differs only in cutting digits apart."
+            "differs only in separating digits."
         )
     if steps[-1].get("add_prefix_space"):
         raise InputError(f"{folder / 'tokenizer.json'} puts a space before each text, which GPT-2 does not.")
@@ -201,7 +201,7 @@ def _read_merges(path: Path) -> list[tuple[str, str]]:
 def _pair(rule: Any) -> tuple[str, str]:
     parts = rule.split(" ") if isinstance(rule, str) else rule
     if len(parts) != 2:
-        raise InputError(f"A merge names two tokens; received {rule!r}. Fetch merges.txt again.")
+        raise InputError(f"A merge must name two tokens; got {rule!r}. Fetch merges.txt again.")
     return parts[0], parts[1]
 
 

@@ -1,8 +1,8 @@
-"""GPT-2's way of cutting text into words, as arithmetic over code points.
+"""GPT-2's way to split text into words, as arithmetic over code points.
 
 The pattern is `'s|'t|'re|'ve|'m|'ll|'d| ?\\p{L}+| ?\\p{N}+| ?[^\\s\\p{L}\\p{N}]+|\\s+(?!\\S)|\\s+`, in
-Radford et al. 2019. TensorFlow's regular expressions have no lookahead, so it is spelled out: where does a
-word begin?
+Radford et al. 2019. TensorFlow's regular expressions have no lookahead, so this module computes where each
+word begins.
 """
 
 import functools
@@ -19,7 +19,7 @@ _SPACES += [0x2028, 0x2029, 0x202F, 0x205F, 0x3000]
 _NOTHING = -1  # stands for a code point before the first and after the last
 
 
-# Letters and numbers that Unicode 15 and 16 added, which not every Python knows yet; the reference
+# Letters and numbers that Unicode 15 and 16 added. Not every Python version knows them yet, but the reference
 # tokenizer does. First and last code point of each range.
 _NEW_LETTERS = (
     "1C89-1C8A A7CB-A7CD A7DA-A7DC 105C0-105F3 10D4A-10D65 10D6F-10D85 10EC2-10EC4 1123F-11240 11380-11389 "
@@ -49,15 +49,15 @@ def character_classes() -> np.ndarray:
 
 
 def split_words(text: tf.Tensor, split_digits: bool = False) -> tuple[tf.Tensor, tf.Tensor]:
-    """Cuts texts into the words within which byte pairs are merged.
+    """Split texts into the words within which byte pairs are merged.
 
     Args:
         text: string [N], valid UTF-8.
-        split_digits: whether every number is a word of its own, and what lies between two of them is cut as
-            if it were a whole text.
+        split_digits: whether every number is a separate word; the text between two of them is then split as
+            if it were a complete text.
 
     Returns:
-        The words, string [W], and the text each belongs to, int64 [W]. Joined, a text's words are the text.
+        The words, string [W], and the text that each belongs to, int64 [W]. Joined, they give the text again.
     """
     codes = tf.strings.unicode_decode(text, "UTF-8")
     flat, owner = codes.flat_values, codes.value_rowids()
@@ -78,7 +78,7 @@ def _kinds(codes: tf.Tensor) -> tf.Tensor:
 
 
 def _between_digits(codes: tf.Tensor, owner: tf.Tensor) -> tf.Tensor:
-    """Like `owner`, but another one for each number and for each stretch between numbers: int64 [M]."""
+    """Like `owner`, but different for each number and for each stretch between numbers: int64 [M]."""
     number = _kinds(codes) == NUMBER
     cuts = (owner[1:] != owner[:-1]) | number[1:] | number[:-1]
     first = tf.zeros_like(owner[:1])
@@ -94,7 +94,7 @@ def _begins(codes: tf.Tensor, owner: tf.Tensor) -> tf.Tensor:
     kind_after = tf.where(same_after, _shift(kind, -1), _NOTHING)
     code_before = tf.where(same_before, _shift(codes, 1), _NOTHING)
 
-    # The last space before something else goes with what follows, or stands alone: the lookahead.
+    # The last space before something else joins what follows or stands alone: the lookahead.
     last_of_spaces = same_after & (kind_after != SPACE)
     space_begins = (kind_before != SPACE) | last_of_spaces
     other_begins = (kind_before != kind) & (code_before != ord(" "))
@@ -103,7 +103,7 @@ def _begins(codes: tf.Tensor, owner: tf.Tensor) -> tf.Tensor:
 
 
 def _with_contractions(begins: tf.Tensor, codes: tf.Tensor, owner: tf.Tensor) -> tf.Tensor:
-    """Joins 's, 't, 'm, 'd, 're, 've and 'll to words of their own, where the apostrophe begins a word."""
+    """Make 's, 't, 'm, 'd, 're, 've and 'll separate words, if the apostrophe begins a word."""
     first, second = _following(codes, owner, 1), _following(codes, owner, 2)
     apostrophe = begins & (codes == ord("'"))
     short = apostrophe & _is_one_of(first, "stmd")
@@ -116,7 +116,7 @@ def _with_contractions(begins: tf.Tensor, codes: tf.Tensor, owner: tf.Tensor) ->
 
 
 def _following(codes: tf.Tensor, owner: tf.Tensor, distance: int) -> tf.Tensor:
-    """The code point that many places later in the same text, or -1."""
+    """The code point that many positions later in the same text, or -1."""
     return tf.where(_shift(owner, -distance) == owner, _shift(codes, -distance), _NOTHING)
 
 
@@ -125,12 +125,12 @@ def _is_one_of(codes: tf.Tensor, letters: str) -> tf.Tensor:
 
 
 def _shift(values: tf.Tensor, by: int) -> tf.Tensor:
-    """Values moved to the right (or left, if negative); what comes in is -1: [M]."""
+    """Values shifted to the right (or left, if negative); the gap is filled with -1: [M]."""
     filling = tf.fill([abs(by)], tf.cast(_NOTHING, values.dtype))
     joined = tf.concat([filling, values] if by > 0 else [values, filling], 0)
     return joined[: tf.size(values)] if by > 0 else joined[-by:]
 
 
 def _moved(flags: tf.Tensor, by: int) -> tf.Tensor:
-    """Flags moved to the right; what comes in is False: bool [M]."""
+    """Flags shifted to the right; the gap is filled with False: bool [M]."""
     return tf.concat([tf.zeros([by], tf.bool), flags], 0)[: tf.size(flags)]

@@ -1,4 +1,4 @@
-"""JSON files of Hugging Face folders, with errors for people."""
+"""JSON files of Hugging Face folders, with readable errors."""
 
 import json
 from pathlib import Path
@@ -8,10 +8,10 @@ from genre_tf.errors import InputError
 
 
 def read_json_object(path: Path) -> dict[str, Any]:
-    """The JSON object in a file; empty when there is no such file.
+    """The JSON object in a file; empty if there is no such file.
 
     Raises:
-        InputError: when the file is not JSON, or holds something else than an object.
+        InputError: the file is not JSON, or does not contain an object.
     """
     if not path.is_file():
         return {}

@@ -1,7 +1,7 @@
 """WordPiece's search: the longest known piece first, then the longest that continues it.
 
-In core TensorFlow operations. TensorFlow Text has one operation for it, but `saved_model_cli run`, and every
-server that is built without TensorFlow Text, refuse a graph that holds it.
+It uses core TensorFlow operations. TensorFlow Text has one operation for it, but `saved_model_cli run` and
+servers built without TensorFlow Text reject a graph that contains it.
 """
 
 from collections.abc import Sequence
@@ -13,11 +13,11 @@ _NONE, _DEAD_END = -1, -2
 
 
 class LongestMatch(tf.Module):
-    """Cuts words into the pieces of a vocabulary, with a read-only table.
+    """Splits words into the pieces of a vocabulary, with a read-only table.
 
     Args:
         vocabulary: the tokens, in the order of their ids; continuations begin with `##`.
-        unknown_id: stands for a word that cannot be cut.
+        unknown_id: id for a word that cannot be split.
 
     Source: Devlin et al. 2018 (greedy, longest match first).
     """
@@ -31,16 +31,16 @@ class LongestMatch(tf.Module):
         self._ids = tf.lookup.StaticHashTable(tokens, default_value=_NONE)
 
     def __call__(self, words: tf.Tensor) -> tf.RaggedTensor:
-        """Cut words.
+        """Split words.
 
         Args:
             words: string [M], UTF-8, none empty.
 
         Returns:
-            ragged int32 [M, None], at least one id a word.
+            ragged int32 [M, None], at least one id per word.
         """
         whole = self._ids.lookup(words)
-        # Most words are tokens themselves; only the others are worth a search.
+        # Most words are tokens themselves; only the others need a search.
         known, searched = tf.where(whole != _NONE)[:, 0], tf.where(whole == _NONE)[:, 0]
         pieces = self._search(tf.gather(words, searched))  # [searched, steps]
         place = tf.where(pieces != _NONE)  # [pieces, 2]
@@ -52,7 +52,7 @@ class LongestMatch(tf.Module):
         )
 
     def _search(self, words: tf.Tensor) -> tf.Tensor:
-        """Ids of the pieces of each word: string [K] -> int32 [K, steps], -1 behind the last."""
+        """Ids of the pieces of each word: string [K] -> int32 [K, steps], -1 after the last."""
         lengths = tf.strings.length(words, unit="UTF8_CHAR")
 
         def unfinished(position: tf.Tensor, _: tf.Tensor) -> tf.Tensor:
@@ -79,15 +79,15 @@ class LongestMatch(tf.Module):
         return tf.where(lost, unknown[None, :], pieces)
 
     def _longest_at(self, words: tf.Tensor, start: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        """The longest piece at a place of each word.
+        """The longest piece at a position of each word.
 
         Args:
             words: string [K].
-            start: int32 [K], characters before the place.
+            start: int32 [K], number of characters before the position.
 
         Returns:
             Its id, int32 [K] (`_DEAD_END` if no piece fits), and its length in characters, int32 [K], which
-            may reach beyond the word's end.
+            may extend beyond the word's end.
         """
         lengths = tf.range(self._longest, 0, -1)  # longest first
         rest = tf.strings.substr(words, start, tf.fill(tf.shape(start), self._longest), unit="UTF8_CHAR")
@@ -96,6 +96,6 @@ class LongestMatch(tf.Module):
         ends = lengths[None, :] + tf.where(inside, len(CONTINUATION), 0)[:, None]  # [K, lengths]
         whole = tf.broadcast_to(rest[:, None], tf.shape(ends))
         ids = self._ids.lookup(tf.strings.substr(whole, tf.zeros_like(ends), ends, unit="UTF8_CHAR"))
-        best = tf.argmax(ids != _NONE, axis=1, output_type=tf.int32)  # the first that is known
+        best = tf.argmax(ids != _NONE, axis=1, output_type=tf.int32)  # the first known one
         found = tf.gather(ids, best, batch_dims=1)
         return tf.where(found == _NONE, _DEAD_END, found), tf.gather(lengths, best)

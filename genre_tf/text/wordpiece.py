@@ -1,4 +1,4 @@
-"""BERT's tokenizer inside the graph: strings in, token ids out, nothing that learns or grows at run time."""
+"""BERT's tokenizer inside the graph: strings to token ids; nothing in it learns or grows at run time."""
 
 import json
 from collections.abc import Sequence
@@ -13,20 +13,20 @@ from genre_tf.text.bert_characters import ALONE, SPACE, TABLE_SIZE, WORD, bert_c
 from genre_tf.text.json_files import read_json_object
 from genre_tf.text.longest_match import LongestMatch
 
-# Longer text is cut here before anything else sees it, so that no request can occupy the server with
-# one huge string. Far more than the 512 tokens of a BERT need.
+# Longer text is cut here first, so that no request can occupy the server with one huge string. Far more than
+# the 512 tokens of a BERT need.
 MAX_TEXT_BYTES = 32_768
-# BERT calls a longer word unknown instead of searching for its pieces.
+# BERT treats longer words as unknown instead of searching for their pieces.
 MAX_WORD_CHARACTERS = 100
 
 _TEXTS = tf.TensorSpec([None], tf.string)
 
 
 class WordPiece(tf.Module):
-    """Splits text as BERT does, with core TensorFlow operations alone.
+    """Splits text as BERT does, using core TensorFlow operations only.
 
-    Never fails on any bytes: what is not UTF-8 is skipped as control characters are, and a special token
-    written out in a text (`[SEP]`) is read as the punctuation and letters that it consists of.
+    It accepts any bytes: invalid UTF-8 is skipped like control characters, and a special token spelled out in
+    a text (`[SEP]`) is read as its punctuation and letters.
 
     Args:
         vocabulary: the tokens, in the order of their ids; continuations begin with `##`.
@@ -34,7 +34,7 @@ class WordPiece(tf.Module):
         strip_accents: drop accents; None follows `lowercase`, as BERT does.
 
     Raises:
-        InputError: when the vocabulary lacks one of [PAD], [UNK], [CLS], [SEP], or holds a token twice.
+        InputError: the vocabulary lacks [PAD], [UNK], [CLS] or [SEP], or contains a token twice.
 
     Source: Devlin et al. 2018.
     """
@@ -55,10 +55,10 @@ class WordPiece(tf.Module):
 
     @classmethod
     def from_folder(cls, folder: Path) -> Self:
-        """Reads `vocab.txt`, or `tokenizer.json`, of a Hugging Face folder, and its casing.
+        """Read `vocab.txt` or `tokenizer.json`, and the casing, from a Hugging Face folder.
 
         Raises:
-            InputError: when neither file is there, or what is there is no WordPiece vocabulary.
+            InputError: neither file exists, or its content is not a WordPiece vocabulary.
         """
         described = read_json_object(folder / "tokenizer.json")
         settings = read_json_object(folder / "tokenizer_config.json")
@@ -69,7 +69,7 @@ class WordPiece(tf.Module):
             return cls(_read_vocabulary(folder / "vocab.txt"), bool(lowercase), strip_accents)
         model = described.get("model", {})
         if not described:
-            raise InputError(f"{folder} holds no tokenizer: neither vocab.txt nor tokenizer.json is there.")
+            raise InputError(f"{folder} has no tokenizer: neither vocab.txt nor tokenizer.json exists.")
         if model.get("type") != "WordPiece":
             raise InputError(
                 f"{folder / 'tokenizer.json'} describes a {model.get('type')} tokenizer; "
@@ -90,7 +90,7 @@ class WordPiece(tf.Module):
         return len(self._vocabulary)
 
     def save(self, folder: Path) -> None:
-        """Writes `vocab.txt` and `tokenizer_config.json` as Hugging Face's BERT tokenizers read them."""
+        """Write `vocab.txt` and `tokenizer_config.json` as Hugging Face's BERT tokenizers read them."""
         (folder / "vocab.txt").write_text("".join(f"{token}\n" for token in self._vocabulary), "utf-8")
         settings = {
             "tokenizer_class": "BertTokenizer",
@@ -104,13 +104,13 @@ class WordPiece(tf.Module):
 
         Args:
             text: string [N], any bytes; cut after 32,768 bytes.
-            max_tokens: longest row to give out, [CLS] and [SEP] counted in; the rest of a text is dropped.
+            max_tokens: length of the longest row, including [CLS] and [SEP]; the rest of a text is dropped.
 
         Returns:
-            int32 [N, T], right padded with `pad_id`; T is the longest row of the batch.
+            int32 [N, T], padded on the right with `pad_id`; T is the longest row of the batch.
         """
         if max_tokens < 2:
-            raise InputError(f"max_tokens must leave room for [CLS] and [SEP]; received {max_tokens}.")
+            raise InputError(f"max_tokens must leave room for [CLS] and [SEP]; got {max_tokens}.")
         ids = self.pieces(text)[:, : max_tokens - 2]
         rows = ids.nrows()
         start = tf.fill([rows, 1], self.start_id)
@@ -128,8 +128,8 @@ class WordPiece(tf.Module):
         """
         return self._pieces_of(tf.convert_to_tensor(text, tf.string))
 
-    # One traced function for every caller: its constants (the vocabulary above all) are then written
-    # once into a SavedModel, however many signatures tokenize.
+    # One traced function for all callers, so that a SavedModel contains its constants (mainly the vocabulary)
+    # once, however many signatures tokenize.
     @tf.function(input_signature=[_TEXTS], autograph=False)
     def _pieces_of(self, text: tf.Tensor) -> tf.RaggedTensor:
         words = self._words(tf.strings.substr(text, 0, MAX_TEXT_BYTES))
@@ -157,7 +157,7 @@ class WordPiece(tf.Module):
         )
 
     def _normalized(self, codes: tf.Tensor, owner: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        """Code points after cleaning, accents and case, and the text each belongs to: two int32 [M]."""
+        """Code points after cleaning, accents and case, and the text that each belongs to: two int32 [M]."""
         tables = self._tables
         inside = codes < TABLE_SIZE
         slot = tf.gather(tables.slot, tf.minimum(codes, TABLE_SIZE - 1))
@@ -193,7 +193,7 @@ def _check_vocabulary(vocabulary: Sequence[str], ids: dict[str, int]) -> None:
         )
     if len(ids) != len(vocabulary):
         twice = next(token for number, token in enumerate(vocabulary) if ids[token] != number)
-        raise InputError(f"The WordPiece vocabulary holds the token {twice!r} more than once.")
+        raise InputError(f"The WordPiece vocabulary contains the token {twice!r} more than once.")
 
 
 def _read_vocabulary(path: Path) -> list[str]:
@@ -201,5 +201,5 @@ def _read_vocabulary(path: Path) -> list[str]:
         text = path.read_text("utf-8")
     except UnicodeDecodeError as error:
         raise InputError(f"{path} is not UTF-8 text ({error.reason} at byte {error.start}).") from error
-    # Not splitlines(): a token may be a character that Python takes for the end of a line.
+    # Not splitlines(): a token may be a character that Python treats as the end of a line.
     return [line.rstrip("\r") for line in text.removesuffix("\n").split("\n")]

@@ -1,4 +1,4 @@
-"""A WordPiece vocabulary learned from a corpus, for languages that no checkpoint at hand knows."""
+"""A WordPiece vocabulary learned from a corpus, for languages that no available checkpoint covers."""
 
 from collections import Counter
 from collections.abc import Iterable
@@ -7,18 +7,18 @@ from genre_tf.errors import InputError
 from genre_tf.text.wordpiece import WordPiece
 
 SPECIAL_TOKENS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
-_LETTERS_SHARE = 0.75  # of the vocabulary, at most: the rest stays for words
+_LETTERS_SHARE = 0.75  # maximum share of the vocabulary; the rest is for words
 
 
 def learn_wordpiece(texts: Iterable[str], vocabulary_size: int, lowercase: bool = True) -> WordPiece:
-    """Learn BERT's kind of vocabulary; the same one for the same texts.
+    """Learn a vocabulary of BERT's kind; equal texts give equal vocabularies.
 
-    Chinese characters, each a word to BERT, are tokens by themselves; of other scripts frequent words and
-    pieces are. The rarest characters are unknown where there is no room for all.
+    Chinese characters, which are words to BERT, become single tokens; in other scripts frequent words and
+    pieces become tokens. The rarest characters are unknown if there is no room for all of them.
 
     Args:
         texts: the corpus.
-        vocabulary_size: most tokens there may be, the special ones counted in.
+        vocabulary_size: maximum number of tokens, including special tokens.
         lowercase: make an "uncased" vocabulary, without accents.
 
     Returns:
@@ -31,7 +31,7 @@ def learn_wordpiece(texts: Iterable[str], vocabulary_size: int, lowercase: bool 
 
     if vocabulary_size < 100:
         raise InputError(
-            f"a WordPiece vocabulary of {vocabulary_size} tokens has no room for letters: give 100 or more"
+            f"a WordPiece vocabulary of {vocabulary_size} tokens has no room for letters; give at least 100"
         )
     tokenizer = Tokenizer(models.WordPiece(unk_token="[UNK]"))  # noqa: S106
     tokenizer.normalizer = normalizers.BertNormalizer(lowercase=lowercase)
@@ -44,7 +44,7 @@ def learn_wordpiece(texts: Iterable[str], vocabulary_size: int, lowercase: bool 
     letters, continuing = _letters(words, int(vocabulary_size * _LETTERS_SHARE))
     trainer = trainers.WordPieceTrainer(
         vocab_size=vocabulary_size,
-        # The library numbers letters within words as its hash table meets them, and breaks ties by number.
+        # The library numbers letters within words in the order of its hash table, and breaks ties by number.
         special_tokens=[*SPECIAL_TOKENS, *(f"##{letter}" for letter in continuing)],
         initial_alphabet=letters,
         limit_alphabet=len(letters),
@@ -56,7 +56,7 @@ def learn_wordpiece(texts: Iterable[str], vocabulary_size: int, lowercase: bool 
 
 
 def _letters(words: Counter[str], most: int) -> tuple[list[str], list[str]]:
-    """The most frequent characters, and those of them that stand within words; so many tokens at most."""
+    """The most frequent characters, and those of them inside words; together at most this many tokens."""
     counts: Counter[str] = Counter()
     within: set[str] = set()
     for word, count in words.items():

@@ -1,1 +1,1 @@
-"""Fitting the stages into a run folder."""
+"""Training: every stage into one run folder."""

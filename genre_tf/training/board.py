@@ -1,4 +1,4 @@
-"""What a training writes for TensorBoard: scalars grouped by stage, their charts, histograms of weights."""
+"""What a training writes for TensorBoard: scalars grouped by stage, charts and histograms of weights."""
 
 import math
 from collections.abc import Iterable, Mapping
@@ -15,24 +15,24 @@ from genre_tf.training.observers import ScalarLog
 PARTS = ("train", "validation")
 
 _MOST_VALUES = 20_000
-"""Of one weight in its histogram: so many tell its shape, and an embedding's millions would cost a step."""
+"""Values per histogram: enough to show the shape; all values of a large embedding would cost a step."""
 
 _OF_TRAINING = {
     "learning rate": ("learning_rate",),
-    "gradient norm, before clipping": ("gradient_norm",),
-    "examples a second": ("examples_per_second",),
-    "input wait, ms a step": ("input_wait_ms",),
+    "gradient norm before clipping": ("gradient_norm",),
+    "examples per second": ("examples_per_second",),
+    "input wait, ms per step": ("input_wait_ms",),
     "memory, GB": ("memory_gb",),
 }
 
 
 class StageBoard:
-    """TensorBoard logs of one stage: a run for training beside one for validation, with the same tags.
+    """TensorBoard logs of one stage: one run for training and one for validation, with the same tags.
 
     Args:
         logs: folder of the stage's logs.
-        stage: its name, which begins every tag: TensorBoard groups by it.
-        beside: takes the same scalars; closed with the logs.
+        stage: its name; every tag begins with it, and TensorBoard groups by it.
+        beside: receives the same scalars; closed together with the logs.
     """
 
     def __init__(self, logs: Path, stage: str, beside: ScalarLog | None = None) -> None:
@@ -41,7 +41,7 @@ class StageBoard:
         self.charted = False
 
     def scalars(self, part: str, step: int, values: Mapping[str, float]) -> None:
-        """Write scalars of a step; the first of validation also say which charts there are."""
+        """Write the scalars of a step; the first validation also defines the charts."""
         with self.writers[part].as_default(step=step):
             if part == "validation" and not self.charted:
                 write_layout({f"Training: {self.stage}": stage_charts(self.stage, values)})
@@ -53,13 +53,13 @@ class StageBoard:
             self.beside.scalars(part, step, values)
 
     def texts(self, step: int, texts: Mapping[str, str]) -> None:
-        """Write texts in Markdown, by name, beside the validation of a step."""
+        """Write Markdown texts by name, for the validation at this step."""
         with self.writers["validation"].as_default(step=step):
             for name, text in texts.items():
                 tf.summary.text(f"{self.stage}/{name}", text)
 
     def weights(self, step: int, weights: Iterable[Any]) -> None:
-        """Write a histogram of each weight, of evenly picked values where they are very many."""
+        """Write a histogram of each weight; a very large weight is sampled evenly."""
         with self.writers["train"].as_default(step=step):
             for weight in weights:
                 values = keras.ops.convert_to_numpy(weight).reshape(-1)
@@ -75,11 +75,11 @@ class StageBoard:
 
 
 def stage_charts(stage: str, metrics: Iterable[str]) -> dict[str, list[str]]:
-    """Charts of a stage: what belongs together in one, training beside validation.
+    """The charts of a stage: related tags in one chart, for training and validation.
 
     Args:
         stage: its name.
-        metrics: names of what its validation measures.
+        metrics: names of its validation metrics.
 
     Returns:
         Title -> tags.
@@ -96,7 +96,7 @@ def write_layout(categories: Mapping[str, Mapping[str, Iterable[str]]]) -> None:
     """Write charts for TensorBoard's Custom Scalars, to the default writer.
 
     Args:
-        categories: title -> title of a chart -> the tags in it.
+        categories: category title -> chart title -> its tags.
     """
     layout = layout_pb2.Layout(
         category=[
@@ -116,5 +116,5 @@ def write_layout(categories: Mapping[str, Mapping[str, Iterable[str]]]) -> None:
 
 
 def _exactly(tag: str) -> str:
-    """The regular expression of one tag: TensorBoard would take all that begin with it."""
+    """A regular expression for exactly this tag; TensorBoard would match every tag that begins with it."""
     return "".join(sign if sign.isalnum() or sign in "_/-" else f"\\{sign}" for sign in tag) + "$"

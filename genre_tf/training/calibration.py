@@ -1,4 +1,4 @@
-"""Click probabilities of a ranker whose training left their level elsewhere than at the click rate."""
+"""Recalibrate a ranker whose training moved its mean click probability away from the click rate."""
 
 import numpy as np
 
@@ -7,18 +7,18 @@ from genre_tf.models.ranker import Ranker
 from genre_tf.training.ranker_start import logistic_regression
 from genre_tf.training.stage_data import StageData
 
-_MOST_CANDIDATES = 300_000  # one number is steady long before
+_MOST_CANDIDATES = 300_000  # one bias is stable long before that
 
 
 def calibrate(ranker: Ranker, data: StageData) -> None:
-    """Refit the biases of a ranker on its training log: mean probability and click rate are then equal.
+    """Refit the biases of a ranker on its training log, so that mean probability and click rate are equal.
 
-    A softmax leaves the bias where it was, as it cancels out; no order changes here. How far apart the
-    probabilities of two readers lie stays as the training left it.
+    A softmax loss does not train the bias, because it cancels out. The order of candidates does not change,
+    nor does how far apart the probabilities of two readers lie.
 
     Args:
-        ranker: after training.
-        data: its log.
+        ranker: the trained ranker.
+        data: its training log.
     """
     shown = sum(len(example.labels) for example in data.train)
     examples = data.train[:: 1 + shown // _MOST_CANDIDATES]

@@ -13,21 +13,21 @@ from genre_tf.data.batches import Columns, impression_batches
 from genre_tf.training.distribution import Distribution
 from genre_tf.training.stage_data import StageData, row_count
 
-# Where shapes are fixed and all candidates are kept: nine in ten impressions of MIND show fewer.
+# Used where shapes are fixed and all candidates are kept: nine in ten impressions of MIND show fewer.
 _MOST_CANDIDATES = 96
 
 
 @dataclass(frozen=True)
 class ClickBatches:
-    """Training batches of impressions, with the features of their articles, without end.
+    """Endless training batches of impressions, with the features of their articles.
 
     Attributes:
         data: examples and article features.
         config: settings of the run.
-        optimizer: those of the stage.
-        negatives: drawn per click; None keeps every candidate.
+        optimizer: optimizer settings of the stage.
+        negatives: how many are drawn per click; None keeps every candidate.
         distribution: where the training runs.
-        columns: what else goes with the candidates of the training examples.
+        columns: further columns for the candidates of the training examples.
     """
 
     data: StageData
@@ -39,14 +39,14 @@ class ClickBatches:
 
     @cached_property
     def in_epoch(self) -> int:
-        """How many batches an epoch has."""
+        """Number of batches in an epoch."""
         return math.ceil(row_count(self.data.train, self.negatives) / self.optimizer.batch_size)
 
     def from_step(self, step: int) -> Any:
-        """Batches for `fit` from a step on, shared among the replicas; the same at each call.
+        """Batches for `fit`, starting at a step and shared among the replicas; the same at each call.
 
         Raises:
-            InputError: a batch cannot have a fixed shape.
+            InputError: a batch cannot be given a fixed shape.
         """
         return self.distribution.distribute(partial(self._batches, step), self._fixed_shape())
 

@@ -1,4 +1,4 @@
-"""What each click weighs: less where the article or its place made it likely, whatever its reader's taste."""
+"""The weight of each click: less where the article or its position made a click likely for any reader."""
 
 from collections.abc import Sequence
 
@@ -8,33 +8,35 @@ import numpy.typing as npt
 from genre_tf.config import RankingConfig
 from genre_tf.data.examples import ImpressionExample
 
-# No click weighs more than so many median ones: a few rare clicks would otherwise decide the training.
+# No click weighs more than this many median clicks; otherwise a few rare ones would dominate the training.
 _MOST = 10.0
 
 
 def click_weights(
     examples: Sequence[ImpressionExample], config: RankingConfig
 ) -> list[npt.NDArray[np.float32]]:
-    """Weights of clicks by the inverse of their propensities.
+    """Weights of clicks: the inverse of their propensities.
 
-    An article's propensity is how often it was clicked in these impressions, to the power of
-    `popularity_debias`; a place's is given by `position_propensities`, whose last value stands for all places
-    beyond. The places are those of the log: one that shuffles its impressions, as MIND does, knows none.
+    The propensity of an article is its number of clicks in these impressions to the power of
+    `popularity_debias`. The propensity of a position comes from `position_propensities`, whose last value
+    holds for all further positions. Positions are those in the log; a log that shuffles its impressions, as
+    MIND does, has no meaningful ones.
 
-    Popularity weighs for the logit without counters alone: it is what counters are there to tell. (Weighed
-    for them too, power 1, their AUC on held-out training impressions was 0.658 after 240 steps, not 0.684.)
+    Popularity only weights the logit without counters: reporting popularity is what the counters are for.
+    (When it also weighted the logit with counters, at power 1, their AUC on held-out training impressions
+    was 0.658 after 240 steps instead of 0.684.)
 
     Args:
-        examples: the training impressions, candidates as they were shown.
+        examples: the training impressions, with candidates in the order shown.
         config: `popularity_debias` and `position_propensities`.
 
     Returns:
-        For each example float32 [c, 2], for the logits without and with counters; 1 where not clicked. The
-        mean over clicks is one, so that click probabilities keep their height.
+        For each example float32 [c, 2], for the logits without and with counters; 1 for candidates that were
+        not clicked. The mean over clicks is one, which keeps the level of the click probabilities.
 
     Source: Saito et al., "Unbiased Recommender Learning from Missing-Not-At-Random Implicit Feedback", WSDM
     2020 (popularity; clipping); Joachims et al., "Unbiased Learning-to-Rank with Biased Feedback", WSDM 2017
-    (places).
+    (positions).
     """
     clicked = [example.labels > 0 for example in examples]
     articles = np.concatenate([example.candidates[at] for example, at in zip(examples, clicked, strict=True)])

@@ -1,4 +1,4 @@
-"""Training that goes on from an earlier run: what must fit, and whether the new weights may take over."""
+"""Training that continues from an earlier run: which settings must match; when new weights are accepted."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,7 +11,7 @@ from genre_tf.errors import FailureError, InputError
 from genre_tf.training.progress import FitResult
 from genre_tf.training.stage_files import StageFiles
 
-# Settings that decide the shapes of weights, or what their inputs are.
+# Settings that determine the shapes or the inputs of weights.
 _SIZES = {
     "data": ("max_history",),
     "news": (
@@ -39,55 +39,53 @@ _SIZES = {
 
 
 def start_run(config: RunConfig) -> Path | None:
-    """The run that a training goes on from, or None."""
+    """The run that this training continues from, or None."""
     return Path(config.continual.from_run) if config.continual.from_run else None
 
 
 def check_start(stages: Sequence[str], run: Path, config: RunConfig) -> None:
-    """See that a run can be gone on from, before anything is written.
+    """Check that a run can be continued from, before anything is written.
 
     Args:
-        stages: to be trained.
+        stages: the stages to train.
         run: the new run folder.
-        config: its settings; without an earlier run in them there is nothing to see.
+        config: its settings; nothing is checked if they name no earlier run.
 
     Raises:
-        InputError: the earlier run is none, is the new one, has not finished a stage, or its settings do not
-            fit; names what differs.
+        InputError: the earlier run is not a run folder, is the new run itself, has an unfinished stage or
+        does not match the settings; the message names what differs.
     """
     start = start_run(config)
     if start is None:
         return
     if not (start / "config.toml").is_file():
-        raise InputError(f"--from {start} is no run folder: give one that `genre train` wrote")
+        raise InputError(f"--from {start} is not a run folder; give one that `genre train` wrote")
     if start.resolve() == run.resolve():
         raise InputError(
-            f"--from and --run are both {run}: give a new --run, the earlier one is left as it is"
+            f"--from and --run are both {run}; give a new --run (the earlier run is not changed)"
         )
     differing = _differing(read_config(start / "config.toml"), config)
     if differing:
         raise InputError(
-            f"the weights of {start} do not fit these settings: {'; '.join(differing)}. Leave them as they "
-            "were, or train from the beginning without --from"
+            f"the weights of {start} do not fit these settings: {'; '.join(differing)}. Keep the earlier "
+            "settings, or train from the beginning without --from"
         )
     for stage in stages:
         earlier = StageFiles(start, stage, "")
         if not earlier.trained.is_file():
-            raise InputError(f"{start} has no trained {stage} stage to go on from: give another --from")
+            raise InputError(f"{start} has no trained {stage} stage to continue from; give another --from")
         if earlier.unfinished:
-            raise InputError(
-                f"the {stage} stage of {start} is not finished: give its own command again first"
-            )
+            raise InputError(f"the {stage} stage of {start} is not finished; repeat its own command first")
 
 
 def counters_of_start(config: RunConfig) -> Path | None:
-    """The counters as of the end of the earlier run's log."""
+    """The counters at the end of the earlier run's log."""
     start = start_run(config)
     return None if start is None else start / PREPARED_FOLDER / COUNTERS_FILE
 
 
 def start_fingerprint(run: Path, config: RunConfig, stage: str) -> list[Any]:
-    """What a stage takes from the earlier run: its weights and its examples; nothing without such a run."""
+    """What a stage takes from the earlier run (weights and examples); nothing if there is no such run."""
     start = start_run(config)
     if start is None:
         return []
@@ -101,30 +99,30 @@ def start_fingerprint(run: Path, config: RunConfig, stage: str) -> list[Any]:
 def judge(stage: str, result: FitResult, config: RunConfig) -> None:
     """Refuse weights that have forgotten too much.
 
-    On the new log the best weights are never worse than those they started from, which are among the
-    candidates; so the judgement is about what the earlier run held out.
+    On the new log, the best weights are never worse than the starting weights, which are also candidates. So
+    the decision depends on what the earlier run held out.
 
     Args:
-        stage: that was trained.
-        result: what it came to.
-        config: gives the margin: points of an AUC, or the share by which a perplexity may grow.
+        stage: the trained stage.
+        result: its training result.
+        config: gives the margin: the allowed drop in AUC, or the relative increase of a perplexity.
 
     Raises:
-        FailureError: it fell by more than the margin, or is no number.
+        FailureError: the metric is worse by more than the margin, or is NaN.
     """
     before, after = result.older_before, result.older_after
     if before is None or after is None:
-        raise ValueError(f"{stage} was trained without what the earlier run held out")
+        raise ValueError(f"{stage} was not validated on what the earlier run held out")
     relative = result.metric == "perplexity"
     loss = after / before - 1 if relative else before - after
     margin = config.continual.margin
     if not loss <= margin:
         lost, allowed = (f"{x:.1%}" if relative else f"{x:.4f}" for x in (loss, margin))
         raise FailureError(
-            f"{stage} is refused: on what the earlier run held out, {result.metric} went from {before:.4f} "
-            f"to {after:.4f}, {lost} worse where --margin allows {allowed}. The run has no {stage} weights; "
-            "give the same command with more --replay or a lower --learning-rate, or accept these with a "
-            "wider --margin"
+            f"{stage} is rejected: on what the earlier run held out, {result.metric} went from {before:.4f} "
+            f"to {after:.4f}, {lost} worse; --margin allows {allowed}. The run has no {stage} weights now. "
+            "Repeat the command with more --replay or a lower --learning-rate, or accept these weights with "
+            "a larger --margin"
         )
 
 

@@ -1,4 +1,4 @@
-"""Rows of a batch that come a second time, before another reader, for the interest-contrastive loss."""
+"""Rows that appear twice in a batch, the second time with another reader: the interest-contrastive loss."""
 
 from typing import NamedTuple
 
@@ -6,17 +6,17 @@ import numpy as np
 import numpy.typing as npt
 
 ORDINARY, FILLER = -1, -2
-"""Of rows that come a second time `contrast_of` says which row; of others one of these."""
+"""Values of `contrast_of` for rows that are not a second copy; for a second copy it names the first row."""
 
 Rows = npt.NDArray[np.int64]
 
 
 class Second(NamedTuple):
-    """A row that comes a second time; both are places in the batch.
+    """A second copy of a row; both fields are positions in the batch.
 
     Args:
-        place: of the row.
-        reader: of the row whose reader it is given.
+        place: position of the row.
+        reader: position of the row whose reader it gets.
     """
 
     place: int
@@ -27,8 +27,8 @@ class PartRows(NamedTuple):
     """The rows of one replica.
 
     Args:
-        rows: int64 [n], whose target and source.
-        readers: int64 [n], whose history and vector.
+        rows: int64 [n], the rows that give target and source.
+        readers: int64 [n], the rows that give history and vector.
         contrast_of: int32 [n]; see `TextRows.batches`.
     """
 
@@ -38,15 +38,15 @@ class PartRows(NamedTuple):
 
 
 def second_rows(eligible: npt.NDArray[np.bool_], share: float, random: np.random.Generator) -> list[Second]:
-    """Draws rows and other readers for them.
+    """Draw rows to copy, and other readers for them.
 
     Args:
-        eligible: bool [batch], titles with a reader.
-        share: of the batch's rows, met on average.
-        random: draws.
+        eligible: bool [batch], rows with a title and a reader.
+        share: share of the batch's rows, on average.
+        random: source of random numbers.
 
     Returns:
-        None where there is no other reader.
+        None if there is no other reader.
     """
     places = np.flatnonzero(eligible)
     count = min(int(share * len(eligible) + random.random()), len(places))
@@ -59,14 +59,14 @@ def second_rows(eligible: npt.NDArray[np.bool_], share: float, random: np.random
 
 
 def rows_of_part(batch: Rows, seconds: list[Second], part: int, parts: int, room: int | None) -> PartRows:
-    """What one of several replicas gets: every `parts`-th row, and those of them that come a second time.
+    """The rows of one replica: every `parts`-th row, and the second copies of those rows.
 
     Args:
         batch: int64 [batch], row numbers.
-        seconds: of the whole batch.
+        seconds: second copies of the whole batch.
         part: number of the replica.
-        parts: how many there are.
-        room: so many second rows, filled up with a repeated row; None: as many as there are.
+        parts: number of replicas.
+        room: fixed number of second copies, padded with a repeated row; None: as many as there are.
     """
     own = np.arange(part, len(batch), parts)
     mine = [second for second in seconds if second.place % parts == part][:room]

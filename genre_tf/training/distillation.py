@@ -1,4 +1,4 @@
-"""A teacher for the ranker: another run's, whose click logits over the training log are computed once."""
+"""A teacher for the ranker: another run, whose click logits over the training log are computed once."""
 
 import dataclasses
 import hashlib
@@ -24,7 +24,7 @@ _ABSENT = "absent"
 
 
 def teacher_identity(teacher: str) -> str:
-    """Names a teacher by what it is and not where it lies: hash of its weights, backbone and settings.
+    """Identify a teacher by its content, not its path: a hash of its weights, backbone and settings.
 
     Args:
         teacher: a run folder; "" for none.
@@ -48,36 +48,37 @@ def teacher_identity(teacher: str) -> str:
 
 
 def check_teacher(config: RunConfig, run: Path) -> None:
-    """See that a teacher can teach; said before any work.
+    """Check, before any work, that a teacher can be used.
 
     Raises:
-        InputError: it has no trained ranker, is the student itself, or knows no counters where they are used.
+        InputError: it has no trained ranker, is the student itself, or was trained without counters that are
+            needed.
     """
     if not config.ranking.teacher:
         return
     teacher = Path(config.ranking.teacher)
     if teacher_identity(config.ranking.teacher) == _ABSENT:
         raise InputError(
-            f"the teacher {teacher} has no trained ranker: give the folder of a run that trained one"
+            f"the teacher {teacher} has no trained ranker; give the folder of a run that trained one"
         )
     if teacher.resolve() == run.resolve():
-        raise InputError(f"{run} cannot be its own teacher: give another --run, or another --teacher")
+        raise InputError(f"{run} cannot be its own teacher; give another --run or another --teacher")
     if config.ranking.counters and not read_config(teacher / "config.toml").ranking.counters:
         raise InputError(
-            f"the teacher {teacher} was trained without counters: set ranking.counters = false, or give "
-            "another"
+            f"the teacher {teacher} was trained without counters; set ranking.counters = false or give "
+            "another teacher"
         )
 
 
 def teacher_logits(data: StageData, report: Report) -> list[npt.NDArray[np.float32]]:
-    """Click logits of the teacher for the training log; kept in the run folder's cache.
+    """Click logits of the teacher for the training log, cached in the run folder.
 
     Args:
-        data: its log, and the settings that name the teacher.
+        data: the training log and the settings that name the teacher.
         report: takes a line of progress.
 
     Returns:
-        For each training example float32 [c, 1 or 2]: without counters, and with them where they are trained.
+        For each training example float32 [c, 1 or 2]: without counters, then with counters if they are used.
 
     Raises:
         InputError: the teacher's files are missing or damaged.
@@ -95,8 +96,8 @@ def teacher_logits(data: StageData, report: Report) -> list[npt.NDArray[np.float
 def _scores(data: StageData, report: Report) -> npt.NDArray[np.float32]:
     teacher = Path(data.config.ranking.teacher)
     ranker = load_ranker(teacher)
-    report(f"click probabilities of the teacher {teacher}, once")
-    # As a training on this log names them: their frozen states are then in the teacher's cache already.
+    report(f"computing the click probabilities of the teacher {teacher} (only once)")
+    # Under the name that training on this log uses: the teacher's cache then already holds the frozen states.
     named = named_articles(data.table, (*data.train, *data.validation))
     features = ArticleFeatures.of(
         data.table, ranker.encoder.backbone, teacher / CACHE_FOLDER, Tenths(report), named
@@ -110,7 +111,7 @@ def _scores(data: StageData, report: Report) -> npt.NDArray[np.float32]:
 
 
 def _write(file: Path, values: npt.NDArray[Any]) -> None:
-    """Whole or not at all, by a name that no other process writes to."""
+    """Write the file completely or not at all, under a temporary name that no other process uses."""
     part = file.with_name(f"part-{os.getpid()}-{file.name}")
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
@@ -119,6 +120,5 @@ def _write(file: Path, values: npt.NDArray[Any]) -> None:
     except OSError as error:
         part.unlink(missing_ok=True)
         raise FailureError(
-            f"{file} cannot be written ({error.strerror or error}): make room, then give the same command "
-            "again"
+            f"{file} cannot be written ({error.strerror or error}); free some space, then repeat the command"
         ) from None

@@ -1,10 +1,10 @@
-"""Where a training runs: on one device, several GPUs, several machines or a TPU, to the same losses.
+"""Where a training runs: one device, several GPUs, several machines or a TPU, all with the same losses.
 
-Every input pipeline draws the same batches from the same seed, and keeps the rows of its own replicas.
-Neither of the usual ways would do: `AutoShardPolicy.DATA` deals out whole batches or cuts every tensor along
-its first axis, and the articles of a batch are no rows; a seed for each worker shows some rows twice in an
-epoch and others never. What is drawn are row numbers; texts are gathered for the own rows alone, so drawing
-for all costs little.
+Every input pipeline draws the same batches from the same seed and keeps the rows of its own replicas. The
+two usual ways do not work here. `AutoShardPolicy.DATA` distributes whole batches or cuts every tensor along
+its first axis, but the articles of a batch are not rows. A different seed for each worker shows some rows
+twice in an epoch and others never. Drawing for all replicas is cheap, because only row numbers are drawn;
+texts are gathered for a worker's own rows only.
 """
 
 import json
@@ -27,20 +27,20 @@ _OF_SEVERAL = (
     tf.distribute.TPUStrategy,
 )
 _REMEDY = (
-    'give each process its own, such as {"cluster": {"worker": ["host1:2222", "host2:2222"]}, '
+    'give each process its own TF_CONFIG, for example {"cluster": {"worker": ["host1:2222", "host2:2222"]}, '
     '"task": {"type": "worker", "index": 0}}'
 )
 
 
 @dataclass(frozen=True)
 class Distribution:
-    """A strategy, and what batches must be like for it.
+    """A strategy and its requirements for batches.
 
     Attributes:
-        strategy: of `tf.distribute`.
-        fixed_shapes: whether every batch has the same shape, and one device compiles its step with XLA.
-        articles: so many in the batch of each replica, where shapes are fixed; None: as many as could meet.
-        worker: this process among several; 0 is the chief, or the only one.
+        strategy: a `tf.distribute` strategy.
+        fixed_shapes: whether every batch has the same shape; a single device then compiles its step with XLA.
+        articles: articles per replica and batch if shapes are fixed; None: the most that can occur.
+        worker: number of this process among several; 0 is the chief or the only process.
     """
 
     strategy: Any
@@ -55,33 +55,33 @@ class Distribution:
 
     @property
     def replicas(self) -> int:
-        """Devices that share each batch."""
+        """Number of devices that share each batch."""
         return int(self.strategy.num_replicas_in_sync)
 
     @property
     def jit_compile(self) -> bool:
-        """Whether Keras shall compile the step with XLA.
+        """Whether Keras should compile the step with XLA.
 
-        A TPU compiles whatever it runs, unasked; a step of several other devices cannot be compiled as one.
+        A TPU always compiles; a step on several other devices cannot be compiled as one.
         """
         return self.fixed_shapes and not isinstance(self.strategy, _OF_SEVERAL)
 
     def scope(self) -> AbstractContextManager[Any]:
-        """Models and optimizers are made inside."""
+        """Models and optimizers must be created inside this scope."""
         return self.strategy.scope()  # type: ignore[no-any-return]
 
     def distribute(self, make: Callable[[BatchLayout], Any], fixed: FixedShape | None = None) -> Any:
-        """Input of all replicas.
+        """The input of all replicas.
 
         Args:
-            make: gives the dataset of the wanted parts of every batch, one after another.
-            fixed: handed on to `make`.
+            make: returns the dataset that holds the given parts of every batch, one after another.
+            fixed: passed on to `make`.
 
         Returns:
-            A `tf.data.Dataset`, or a `tf.distribute.DistributedDataset`, for Keras' `fit`.
+            A `tf.data.Dataset`, or a `tf.distribute.DistributedDataset` for Keras' `fit`.
 
         Raises:
-            ValueError: shapes shall be fixed and are not.
+            ValueError: shapes must be fixed and are not.
         """
 
         def own_parts(context: Any) -> tf.data.Dataset:
@@ -97,10 +97,10 @@ class Distribution:
 
 
 def check_fixed_shapes(dataset: tf.data.Dataset) -> None:
-    """See that no batch of a dataset can have another shape than the next.
+    """Check that all batches of a dataset have the same shape.
 
     Raises:
-        ValueError: some dimension is unknown; names the tensors.
+        ValueError: a dimension is unknown; the message names the tensors.
     """
     loose = [name for name, spec in dataset.element_spec.items() if not spec.shape.is_fully_defined()]
     if loose:
@@ -110,22 +110,22 @@ def check_fixed_shapes(dataset: tf.data.Dataset) -> None:
 def make_strategy(
     name: str, tpu: str | None = None, fixed_shapes: bool = False, articles: int | None = None
 ) -> Distribution:
-    """The strategy of a name.
+    """The strategy with this name.
 
     Args:
-        name: `one`; `mirrored`, all GPUs of this machine; `multiworker`, this process and others, by
-            TF_CONFIG; `tpu`; or `auto`, which is `tpu` where there is one, else `mirrored` where there are
-            several GPUs, else `one`.
-        tpu: name or gRPC address of a TPU, `local` on a TPU machine; None: as TPU_NAME says.
-        fixed_shapes: batches of fixed shape and steps compiled by XLA, without a TPU too.
-        articles: of each replica's batch, where shapes are fixed.
+        name: `one`; `mirrored`, all GPUs of this machine; `multiworker`, this process and others as listed in
+            TF_CONFIG; `tpu`; or `auto`: `tpu` if there is one, else `mirrored` if there are several GPUs,
+            else `one`.
+        tpu: name or gRPC address of a TPU; `local` on a TPU machine; None: the value of TPU_NAME.
+        fixed_shapes: use batches of fixed shape and compile steps with XLA even without a TPU.
+        articles: articles in each replica's batch if shapes are fixed.
 
     Raises:
-        InputError: an unknown name, no TPU where one is asked for, a TF_CONFIG that is missing or wrong, or
-            TensorFlow was already at work when several workers were to be joined.
+        InputError: the name is unknown, no TPU is found, TF_CONFIG is missing or invalid, or TensorFlow was
+            already initialized before several workers were joined.
     """
     if name not in STRATEGIES:
-        raise InputError(f"unknown strategy {name!r}: use one of {', '.join(STRATEGIES)}")
+        raise InputError(f"unknown strategy {name!r}; use one of {', '.join(STRATEGIES)}")
     if name == "tpu" or (name == "auto" and tpu_address(tpu)):
         return Distribution(_tpu_strategy(tpu), True, articles)
     if name == "multiworker":
@@ -139,22 +139,22 @@ def make_strategy(
 
 
 def tpu_address(tpu: str | None) -> str | None:
-    """The TPU that is named, here or by TPU_NAME, else that of this machine; None: there is none."""
+    """The TPU named here or by TPU_NAME, else the one of this machine; None if there is none."""
     there = "local" if tf.config.list_physical_devices("TPU") else None
     return tpu or os.environ.get("TPU_NAME") or there
 
 
 def worker_index(config: str | None) -> int:
-    """This process' place among the workers, the chief first.
+    """The number of this process among the workers; the chief comes first.
 
     Args:
         config: the value of TF_CONFIG.
 
     Raises:
-        InputError: it is missing, no JSON, or does not name the workers and one of them as this process.
+        InputError: it is missing, is not JSON, or does not list the workers and this process among them.
     """
     if not config:
-        raise InputError(f"--strategy multiworker needs TF_CONFIG, which is not set: {_REMEDY}")
+        raise InputError(f"--strategy multiworker needs TF_CONFIG, which is not set; {_REMEDY}")
     try:
         value = json.loads(config)
         cluster, task = value["cluster"], value["task"]
@@ -162,12 +162,12 @@ def worker_index(config: str | None) -> int:
         workers = {name: len(list(cluster.get(name, []))) for name in ("chief", "worker")}
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise InputError(
-            f"TF_CONFIG cannot be read ({type(error).__name__}: {error}), received {config!r}: {_REMEDY}"
+            f"TF_CONFIG cannot be read ({type(error).__name__}: {error}); got {config!r}; {_REMEDY}"
         ) from None
     if kind not in workers or not 0 <= index < workers[kind]:
         raise InputError(
-            f"TF_CONFIG names this process {kind} {index}, and its cluster has {workers['chief']} chief and "
-            f"{workers['worker']} worker: {_REMEDY}"
+            f"TF_CONFIG calls this process {kind} {index}, but its cluster has {workers['chief']} chief and "
+            f"{workers['worker']} worker; {_REMEDY}"
         )
     return index if kind == "chief" else workers["chief"] + index
 
@@ -177,16 +177,16 @@ def _multi_worker_strategy() -> Any:
         return tf.distribute.MultiWorkerMirroredStrategy()
     except RuntimeError as error:
         raise InputError(
-            f"several workers must be joined before TensorFlow does anything else ({error}): "
-            "make the strategy first"
+            f"several workers must be joined before TensorFlow does anything else ({error}); "
+            "create the strategy first"
         ) from None
 
 
 def _tpu_strategy(tpu: str | None) -> Any:
     address = tpu_address(tpu)
-    remedy = "give --tpu or TPU_NAME its name or grpc:// address, or take another --strategy"
+    remedy = "give the TPU's name or grpc:// address as --tpu or TPU_NAME, or choose another --strategy"
     if address is None:
-        raise InputError(f"this machine has no TPU, and none is named: {remedy}")
+        raise InputError(f"this machine has no TPU and none is named; {remedy}")
     try:
         resolver = tf.distribute.cluster_resolver.TPUClusterResolver(tpu=address)
         _reach(resolver.master())
@@ -194,12 +194,12 @@ def _tpu_strategy(tpu: str | None) -> Any:
         tf.tpu.experimental.initialize_tpu_system(resolver)
     except (ValueError, RuntimeError, OSError, ImportError, tf.errors.OpError) as error:
         said = (str(error) or type(error).__name__).splitlines()[0][:120]
-        raise InputError(f"the TPU {address!r} cannot be used ({said}): {remedy}") from None
+        raise InputError(f"the TPU {address!r} cannot be used ({said}); {remedy}") from None
     return tf.distribute.TPUStrategy(resolver)
 
 
 def _reach(master: str) -> None:
-    """Fails at once where nobody listens: TensorFlow itself would wait without end."""
+    """Fail at once if nothing listens at the address; TensorFlow itself would wait forever."""
     if master.startswith("grpc://"):
         host, _, port = master.removeprefix("grpc://").rpartition(":")
         socket.create_connection((host, int(port)), timeout=10).close()

@@ -1,6 +1,6 @@
-"""Token embeddings of a new language model, started from which tokens stand near each other.
+"""Initial token embeddings of a new language model, computed from which tokens occur near each other.
 
-Gradients take a few hundred steps to find this, and a small corpus has few to spare.
+Gradient descent needs a few hundred steps to learn this, which a small corpus cannot spare.
 """
 
 from collections.abc import Sequence
@@ -10,9 +10,9 @@ import numpy.typing as npt
 import tensorflow as tf
 
 _WINDOW = 4  # tokens on either side; one at distance d counts 1 / d
-_SMOOTHING = 0.75  # of the frequencies of neighbours: else the rarest look closest
-_DEVIATION = 0.02  # of GPT-2's random embeddings, whose place these take
-_SPARE, _ROUNDS = 32, 3  # of the randomized decomposition
+_SMOOTHING = 0.75  # exponent for the frequencies of neighbours; otherwise the rarest seem closest
+_DEVIATION = 0.02  # standard deviation of GPT-2's random embeddings, which these replace
+_SPARE, _ROUNDS = 32, 3  # oversampling and power iterations of the randomized decomposition
 
 Sparse = tuple[npt.NDArray[np.int64], npt.NDArray[np.float64]]
 
@@ -20,16 +20,16 @@ Sparse = tuple[npt.NDArray[np.int64], npt.NDArray[np.float64]]
 def start_embeddings(
     texts: Sequence[npt.NDArray[np.int32]], vocabulary: int, width: int, seed: int
 ) -> npt.NDArray[np.float32]:
-    """Embeddings in which tokens are close that have the same neighbours.
+    """Embeddings in which tokens with the same neighbours are close.
 
     The leading singular vectors of the positive pointwise mutual information of token and neighbour, each
-    times the root of its singular value, turned at random so that every dimension carries as much.
+    times the root of its singular value, under a random rotation that gives every dimension the same share.
 
     Args:
         texts: tokens of each text, int32 [tokens].
         vocabulary: number of tokens.
-        width: of an embedding.
-        seed: of what is drawn.
+        width: embedding width.
+        seed: seed of the random numbers.
 
     Returns:
         float32 [vocabulary, width], of mean 0 and standard deviation 0.02 over all values.
@@ -66,8 +66,8 @@ def positive_information(texts: Sequence[npt.NDArray[np.int32]], vocabulary: int
         vocabulary: number of tokens.
 
     Returns:
-        Token times `vocabulary` plus neighbour, ascending, int64 [pairs]; and the information, float64
-        [pairs], above 0.
+        The pairs as token times `vocabulary` plus neighbour, ascending, int64 [pairs]; and their information,
+        float64 [pairs], above 0.
     """
     tokens = np.concatenate(texts).astype(np.int64)
     owner = np.repeat(np.arange(len(texts)), [len(text) for text in texts])

@@ -1,4 +1,4 @@
-"""One training of one stage: Keras' own `fit`, with validation every N steps, the best weights kept."""
+"""Train one stage: Keras' own `fit`, with validation every N steps; the best weights are kept."""
 
 import math
 from collections.abc import Callable
@@ -22,12 +22,12 @@ from genre_tf.training.watch import Watch
 
 
 class StageTrainer(ReplicatedModel):
-    """A stage's model with its loss, for `fit`: called with a batch it gives the loss.
+    """A stage's model with its loss, for `fit`: calling it on a batch returns the loss.
 
-    With several replicas, each gives its share of the loss: what its rows add to the mean over all rows.
+    With several replicas, each returns its share of the loss: what its rows add to the mean over all rows.
 
     Args:
-        model: what is trained; its weights are what is saved.
+        model: the model to train; its weights are what is saved.
     """
 
     def __init__(self, model: keras.Model) -> None:
@@ -44,8 +44,8 @@ class StageTrainer(ReplicatedModel):
         return self.loss_of(batch, bool(training))
 
     def compute_loss(self, x: Any, y: Any, y_pred: Any, *_: Any, **__: Any) -> tf.Tensor:
-        """What Keras minimises: the loss that `call` gave."""
-        return tf.add_n([y_pred, *(each / replica_count() for each in self.losses)])  # the regularizers'
+        """What Keras minimises: the loss that `call` returned, plus regularizers."""
+        return tf.add_n([y_pred, *(each / replica_count() for each in self.losses)])  # losses of regularizers
 
 
 def fit(
@@ -60,31 +60,32 @@ def fit(
     jit_compile: bool = False,
     name_rows: Callable[[int, int], str] | None = None,
 ) -> FitResult:
-    """Train a stage, from the weights of an earlier run if its files name one, and keep the best weights.
+    """Train a stage, starting from the weights of an earlier run if `files` names one; keep the best weights.
 
-    They are left both in the model and in the files. A training that was ended before its time, even by
-    SIGKILL, is gone on with: same weights, same random states, same batches.
+    The best weights end up both in the model and in the files. An interrupted training, even one ended by
+    SIGKILL, resumes with the same weights, the same random states and the same batches.
 
-    A step is one update of the weights by the mean gradient of `config.accumulate` batches: what one batch
-    with the rows of all of them would give, if the loss is a mean over rows and they are equally many. So it
-    is not where a loss is a mean over what rows hold (shown articles, weighted tokens), unless the batches
-    hold equally much, nor with the last, smaller batch of an epoch; and the negatives that a row of retrieval
-    finds in its batch are those of its own batch, N times fewer than in one large batch.
+    One step is one update of the weights by the mean gradient of `config.accumulate` batches. This equals one
+    large batch with all their rows, provided that the loss is a mean over rows and the batches have equally
+    many rows. It is not equal if the loss is a mean over the contents of rows (shown articles, weighted
+    tokens) and the batches hold different amounts, nor for the last, smaller batch of an epoch. In retrieval,
+    a row finds its negatives in its own batch only, so they are N times fewer than in one large batch.
 
     Args:
         trainer: the model and its loss; compiled here.
-        batches_from: batches without end, from those of a step on; the same at each call.
-        steps: to do at most.
-        config: `accumulate`, `steps_per_execution`, `validate_every` (in steps), `patience` and when to save.
-        goal: what the training is judged by.
-        files: of the stage.
+        batches_from: endless batches starting at a step; the same at each call.
+        steps: maximum number of steps.
+        config: `accumulate`, `steps_per_execution`, `validate_every` (in steps), `patience` and how often to
+            save.
+        goal: how the training is judged.
+        files: files of the stage.
         report: takes a line of progress.
         jit_compile: whether XLA compiles the step.
-        name_rows: (number of a batch, how many) -> what they hold; None: batches have a column `impression`.
+        name_rows: (number of a batch, count) -> its rows by name; None: batches have a column `impression`.
 
     Raises:
-        FailureError: the loss, or a metric, became infinite or no number, or a file cannot be written.
-        InputError: there is no room for the files.
+        FailureError: the loss or a metric became infinite or NaN, or a file cannot be written.
+        InputError: the disk has no room for the files.
         StoppedError: SIGTERM or Ctrl-C; the state was saved.
     """
     files.folder.mkdir(parents=True, exist_ok=True)
@@ -129,10 +130,10 @@ def _result(watch: Watch, trainable_parameters: int, older: dict[str, Any]) -> F
 
 
 def _begin(trainer: StageTrainer, files: StageFiles, steps: int, report: Report) -> Progress:
-    """Where an unfinished training stood; else the weights to start from, and no progress."""
+    """The progress of an unfinished training; else load the initial weights and return new progress."""
     progress = files.resume(trainer)
     if progress is not None:
-        report(f"going on after step {progress.step} of {steps}")
+        report(f"resuming after step {progress.step} of {steps}")
         return progress
     if files.start_weights is not None:
         load_weights(trainer.model, files.start_weights)
@@ -140,21 +141,21 @@ def _begin(trainer: StageTrainer, files: StageFiles, steps: int, report: Report)
 
 
 def load_weights(model: keras.Model, file: Path) -> None:
-    """Read a model's weights.
+    """Load a model's weights.
 
     Raises:
-        InputError: they are not those of such a model.
+        InputError: they do not belong to such a model.
     """
     try:
         model.load_weights(file)
     except (OSError, ValueError, KeyError) as error:
         raise InputError(
-            f"{file} does not fit these settings ({str(error).splitlines()[0]}): train from the beginning"
+            f"{file} does not fit these settings ({str(error).splitlines()[0]}); train from the beginning"
         ) from None
 
 
 def _on_older(model: keras.Model, goal: Goal, files: StageFiles) -> dict[str, float]:
-    """What the weights started from, and the best ones, are worth on what the earlier run held out."""
+    """Metric of the initial and of the best weights on what the earlier run held out."""
     if files.start_weights is None or goal.validate_older is None:
         return {}
     found = {}
@@ -179,7 +180,7 @@ def _run(trainer: StageTrainer, batches_from: Callable[[int], Any], watch: Watch
 def _describer(
     batches_from: Callable[[int], Any], accumulate: int, name_rows: Callable[[int, int], str] | None
 ) -> Callable[[int], str]:
-    """Names the rows that a step has learned from, else by making its batches again."""
+    """Names the rows that a step has learned from; if the batch does not say, its batches are rebuilt."""
 
     def describe(step: int) -> str:
         if name_rows is not None:
@@ -189,7 +190,7 @@ def _describer(
             if "impression" not in batch:
                 return "a batch without row numbers"
             found = batch["impression"]
-            for values in getattr(found, "values", (found,)):  # of one replica, or of several
+            for values in getattr(found, "values", (found,)):  # of one or of several replicas
                 rows += values.numpy().tolist()
         return "impressions " + ", ".join(map(str, rows))
 

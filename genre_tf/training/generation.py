@@ -1,4 +1,4 @@
-"""Training of the generator: the next token of what readers clicked and of what articles say."""
+"""Training of the generator: predict the next token of clicked titles and of article texts."""
 
 import dataclasses
 import math
@@ -46,8 +46,8 @@ from genre_tf.training.stage_data import StageData
 from genre_tf.training.stage_files import StageFiles
 from genre_tf.training.text_batches import TextBatching, TextRows
 
-_TOKENS_PER_ROW = 64  # a batch has so many tokens for each row of the configured batch size
-_VALIDATION_ROWS = 400  # a validation is then some seconds, and its perplexity steady to a few percent
+_TOKENS_PER_ROW = 64  # tokens in a batch for each row of the configured batch size
+_VALIDATION_ROWS = 400  # a validation takes some seconds, and its perplexity is stable to a few percent
 
 
 def train_generation(
@@ -60,21 +60,21 @@ def train_generation(
     """Train the generator and keep its best weights.
 
     Args:
-        data: of a run with trained retrieval, whose user vectors the generator reads.
+        data: data of a run with trained retrieval, whose user vectors the generator reads.
         config: settings of the run.
-        files: of the stage.
+        files: files of the stage.
         report: takes a line of progress.
-        distribution: where; None: on one device.
+        distribution: where to train; None: on one device.
 
     Raises:
-        InputError: the retrieval stage is not trained, the settings leave no room for a prompt or name no
-            precision, or there are fewer texts than a batch of fixed shape has.
+        InputError: the retrieval stage is not trained, the settings leave no room for a prompt or have an
+            unknown precision, or there are fewer texts than one batch of fixed shape needs.
     """
     settings = config.generation
-    parse_writer_trainable(settings.trainable)  # said before minutes of work
+    parse_writer_trainable(settings.trainable)  # checked before minutes of work
     check_precision(settings.precision)
     learned, *held_out = _examples(data, settings, config.seed)
-    report(f"{len(learned)} texts to learn, {len(held_out[0])} to validate with")
+    report(f"{len(learned)} texts for training, {len(held_out[0])} for validation")
     to_vectors, dimension = reader_vectors(data.run, data)
     _begin(data.run, files, report)
     keras.utils.set_random_seed(config.seed)
@@ -94,7 +94,7 @@ def train_generation(
     in_epoch = rows.mean_batches(batching)
     steps, optimizer = optimizer.steps_of(in_epoch), optimizer.of_epoch(in_epoch)
     goal = _goal(*(Perplexity(parts.generator, each, batching.tokens) for each in held_out_rows))
-    if devices.replicas == 1:  # the weights of several would have to be gathered first
+    if devices.replicas == 1:  # weights spread over several replicas would have to be gathered first
         goal = dataclasses.replace(goal, show=headlines(parts, data, learned, settings))
 
     def from_step(step: int) -> Any:
@@ -114,8 +114,8 @@ def train_generation(
 def _require_batch(texts: int, rows: int) -> None:
     if texts < rows:
         raise InputError(
-            f"{texts} texts are less than one batch of {rows}, and a fixed shape leaves out a batch that is "
-            "not full: give a smaller --batch-size"
+            f"{texts} texts do not fill one batch of {rows}, and with fixed shapes an incomplete batch is "
+            "skipped; give a smaller --batch-size"
         )
 
 
@@ -124,14 +124,14 @@ def _named(texts: Sequence[TextExample], table: ArticleTable) -> str:
 
 
 def _begin(run: Path, files: StageFiles, report: Report) -> None:
-    """Make an empty folder for what describes the new generator.
+    """Create an empty folder for the files that describe the new generator.
 
-    Until its first weights are there, those of an earlier training keep their own vocabulary. An unfinished
-    training is not gone on with where the towers, whose vectors it read, were trained again since.
+    Until its first weights are written, the weights of an earlier training keep their own vocabulary. An
+    unfinished training is not resumed if the towers, whose vectors it read, were trained again since.
     """
     described = files.new if is_described_in(files.new) else files.folder
     if files.unfinished and not reads_towers_of(run, described):
-        report("retrieval was trained again since this training began: from the start")
+        report("retrieval was trained again since this training began; starting over")
         files.forget()
     shutil.rmtree(files.new, ignore_errors=True)
     files.new.mkdir(parents=True)
@@ -140,7 +140,7 @@ def _begin(run: Path, files: StageFiles, report: Report) -> None:
 def _starting_parts(
     settings: GenerationConfig, table: ArticleTable, user_dimension: int, files: StageFiles, seed: int
 ) -> TrainedGenerator:
-    """A new generator or, since the vocabulary of an earlier run belongs to its weights, that run's."""
+    """A new generator, or the earlier run's, because the vocabulary belongs to its weights."""
     if files.start:
         parts = load_generator(files.start, trained=False)
     else:
@@ -156,7 +156,7 @@ def _goal(validate: "Perplexity", validate_older: "Perplexity | None" = None) ->
 
 
 def _batching(settings: GenerationConfig, sizes: PromptSizes, devices: Distribution) -> TextBatching:
-    """So many tokens a batch; of fixed shape as many full rows, the same number for each replica."""
+    """Tokens per batch; with fixed shapes, that many full rows, the same number for each replica."""
     tokens = optimizer_of(settings).batch_size * _TOKENS_PER_ROW
     each = max(1, round(tokens / sizes.tokens / devices.replicas)) if devices.fixed_shapes else 0
     return TextBatching(
@@ -171,7 +171,7 @@ def _batching(settings: GenerationConfig, sizes: PromptSizes, devices: Distribut
 
 
 def trained_share(parts: TrainedGenerator) -> str:
-    """What is trained of the language model and beside it, in one line for the progress of a training."""
+    """Which parts of the language model are trained, and what is trained besides: one line of progress."""
     trained, whole = (
         sum(math.prod(weight.shape) for weight in weights)
         for weights in (parts.generator.trainable_weights, parts.generator.backbone.weights)
@@ -182,14 +182,14 @@ def trained_share(parts: TrainedGenerator) -> str:
 def new_generator(
     settings: GenerationConfig, table: ArticleTable, user_dimension: int, folder: Path, seed: int = 0
 ) -> TrainedGenerator:
-    """A generator to be trained: the named GPT-2, or one from scratch with a vocabulary of the articles.
+    """A generator to train: the named GPT-2, or a new one with a vocabulary of the articles.
 
     Args:
-        settings: the name, or sizes.
+        settings: name of the model, or the sizes of a new one.
         table: the corpus.
-        user_dimension: of the reader's vector.
-        folder: gets a new vocabulary.
-        seed: of new weights.
+        user_dimension: dimension of the reader's vector.
+        folder: where a new vocabulary is written.
+        seed: seed of new weights.
 
     Raises:
         InputError: the settings leave no room for a prompt, or name a backbone that cannot be read.
@@ -232,12 +232,12 @@ def _language_model(settings: GenerationConfig, corpus: list[str], folder: Path,
 
 
 class Perplexity:
-    """Validation: perplexity per token of the target texts, given what they are written from.
+    """Validation: perplexity per token of the target texts, given their context.
 
     Args:
-        generator: as it stands at each call.
+        generator: used as it is at each call.
         rows: the validation texts.
-        batch_tokens: of a batch.
+        batch_tokens: tokens in a batch.
     """
 
     def __init__(self, generator: Generator, rows: TextRows, batch_tokens: int) -> None:
@@ -245,27 +245,27 @@ class Perplexity:
         self.batches = rows.batches(batching).cache()
         self.losses = tf.function(
             lambda batch: token_losses(generator, batch, False).losses,
-            input_signature=[self.batches.element_spec],  # the shapes of all batches: one trace
+            input_signature=[self.batches.element_spec],  # shapes of all batches: one trace
             autograph=False,
         )
 
     def __call__(self) -> dict[str, float]:
-        """The "perplexity", and the "loss" in nats per token that it is the exponential of."""
+        """The "perplexity" per token, and the "loss" in nats per token whose exponential it is."""
         losses = np.concatenate([self.losses(batch).numpy() for batch in self.batches])
         loss = float(losses.mean())
         return {"perplexity": float(np.exp(min(loss, 80.0))), "loss": loss}
 
 
 def _examples(data: StageData, settings: GenerationConfig, seed: int) -> list[list[TextExample]]:
-    """Texts to learn, to validate with, and, of a run that goes on from another, those that one held out."""
+    """Texts for training and validation; if the run continues an earlier one, also what that one held out."""
     learned, _ = learning_split(data.table, data.train, [*data.validation, *data.older])
     held_out = [learning_split(data.table, data.train, data.validation)[1]]
     if data.older:
         older = learning_split(data.table, data.train, data.older)[1]
-        # What the earlier run learned by heart would always look forgotten.
+        # Texts that the earlier run memorised would always look forgotten.
         held_out.append([text for text in older if text.article in data.unlearned] or older)
     if not learned or not all(held_out):
-        raise InputError("the log holds no clicked article with a title: there is nothing to learn to write")
+        raise InputError("the log holds no clicked article with a title, so there is nothing to train on")
     learned, *held_out = (_of_tasks(each, settings) for each in (learned, *held_out))
     random = np.random.default_rng(seed)
     learned = _some(learned, settings.max_examples, random)
@@ -273,7 +273,7 @@ def _examples(data: StageData, settings: GenerationConfig, seed: int) -> list[li
 
 
 def _of_tasks(examples: list[TextExample], settings: GenerationConfig) -> list[TextExample]:
-    """Those of the tasks that are learned; all, where none is."""
+    """The examples of the selected tasks; all examples if none is selected."""
     shares = dataclasses.asdict(settings.tasks)
     return [text for text in examples if shares[text.task] > 0] or examples
 

@@ -1,4 +1,4 @@
-"""Losses of the generator: the next token, and that a reader's title is likelier before that reader."""
+"""Losses of the generator: next-token cross-entropy, and a contrast between the right and another reader."""
 
 from typing import Any, NamedTuple
 
@@ -25,14 +25,14 @@ class TokenLosses(NamedTuple):
 
 
 class GenerationTrainer(StageTrainer):
-    """Cross-entropy of the next token, weighted: the target's words fully, those of its context a little.
+    """Weighted cross-entropy of the next token: full weight on target words, a small weight on context words.
 
-    With a contrast, rows that come a second time before another reader are not learned but compared.
+    With a contrast, second copies of rows (before another reader) are not learned, only compared.
 
     Args:
         model: the generator.
-        fixed_shapes: computes logits at every position, since how many count differs from batch to batch.
-        contrast_weight: of the interest-contrastive loss.
+        fixed_shapes: compute logits at every position, because the number of counted positions varies.
+        contrast_weight: weight of the interest-contrastive loss.
     """
 
     def __init__(self, model: Generator, fixed_shapes: bool = False, contrast_weight: float = 0.0) -> None:
@@ -41,7 +41,7 @@ class GenerationTrainer(StageTrainer):
         self.contrast_weight = contrast_weight
 
     def loss_of(self, batch: dict[str, tf.Tensor], training: bool) -> tf.Tensor:
-        """Weighted mean loss of a batch, float32 []; of several replicas the share of this one."""
+        """Weighted mean loss of a batch, float32 []; with several replicas this replica's share."""
         take = all_token_losses if self.fixed_shapes else token_losses
         found = take(self.model, batch, training)
         weights = found.weights
@@ -54,25 +54,25 @@ class GenerationTrainer(StageTrainer):
         return loss
 
     def examples_in(self, batch: Any) -> tf.Tensor:
-        """Rows of this replica's batch without those that come a second time, float32 []."""
+        """Number of rows in this replica's batch, without second copies, float32 []."""
         if "contrast_of" not in batch:
             return super().examples_in(batch)
         return tf.reduce_sum(tf.cast(batch["contrast_of"] == ORDINARY, tf.float32))
 
 
 def contrast_loss(found: TokenLosses, contrast_of: tf.Tensor) -> tf.Tensor:
-    """How surely a title tells its own reader from another one.
+    """How clearly a title identifies its own reader among two.
 
-    Of a title y, its reader r and another reader s it is -log p(y|r) / (p(y|r) + p(y|s)): the surprise at the
-    right reader, where both were equally likely before the title was seen.
+    For a title y, its reader r and another reader s it is -log p(y|r) / (p(y|r) + p(y|s)): the surprise at
+    the correct reader, if both were equally likely before the title was seen.
 
     Args:
-        found: of the tokens of a batch.
+        found: losses of the tokens of a batch.
         contrast_of: int32 [batch]; see `TextRows.batches`.
 
     Returns:
-        Mean over the rows that came a second time, in nats, float32 []; 0 where there is none. Of several
-        replicas the share of this one.
+        Mean over the second copies, in nats, float32 []; 0 if there are none. With several replicas this
+        replica's share.
 
     Source: Qian et al., "Controllable Natural Language Generation with Contrastive Prefixes", 2022
     (their discriminative loss over prefixes).
@@ -86,14 +86,14 @@ def contrast_loss(found: TokenLosses, contrast_of: tf.Tensor) -> tf.Tensor:
 
 
 def token_losses(generator: Generator, batch: dict[str, tf.Tensor], training: bool) -> TokenLosses:
-    """Cross-entropy of each token that counts.
+    """Cross-entropy of each counted token.
 
-    Padding and control tokens are left out before the output matrix, which costs a third of the whole model.
+    Padding and control tokens skip the output matrix, which costs a third of the whole model.
 
     Args:
-        generator: the model.
-        batch: of `TextRows.batches`.
-        training: whether dropout is on.
+        generator: the generator.
+        batch: batch of `TextRows.batches`.
+        training: whether dropout is active.
     """
     states = generator.states(batch, training=training)  # [batch, time, hidden]
     counts = tf.where(batch["label_weight"] > 0)  # [n, 2]
@@ -104,7 +104,7 @@ def token_losses(generator: Generator, batch: dict[str, tf.Tensor], training: bo
 
 
 def all_token_losses(generator: Generator, batch: dict[str, tf.Tensor], training: bool) -> TokenLosses:
-    """The same of every position, for fixed shapes; those that do not count have weight 0."""
+    """The same for every position, for fixed shapes; positions that do not count have weight 0."""
     logits = tf.cast(generator(batch, training=training), tf.float32)
     losses = tf.nn.sparse_softmax_cross_entropy_with_logits(batch["labels"], logits)
     shape = tf.shape(losses, tf.int64)

@@ -1,4 +1,4 @@
-"""What a writer in training writes for some readers, after each validation: for people to look at."""
+"""Sample headlines that a writer in training produces for some readers after each validation."""
 
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
@@ -14,24 +14,24 @@ from genre_tf.models.generator_checkpoint import TrainedGenerator
 from genre_tf.training.stage_data import StageData
 from genre_tf.training.stage_files import StageFiles
 
-_LEAST_WORDS = 8  # of an abstract that there is a title to make of
+_LEAST_WORDS = 8  # of an abstract, for a title to be written from it
 
 
 def headlines(
     parts: TrainedGenerator, data: StageData, learned: Iterable[TextExample], settings: GenerationConfig
 ) -> Callable[[], Mapping[str, str]] | None:
-    """What writes titles for held-out readers of articles that are not learned, as the servable will.
+    """Returns a function that writes titles of unlearned articles for held-out readers, as the servable will.
 
     Args:
-        parts: the writer, as it stands at each call.
-        data: of a run.
-        learned: texts whose articles are not shown.
-        settings: how it writes.
+        parts: the writer, used as it is at each call.
+        data: data of a run.
+        learned: training texts; their articles are not shown.
+        settings: how to write.
 
     Returns:
-        A function that gives Markdown by name: the source, the real title, and each written one with interest
-        and grounding. None where nothing can be shown: no such reader, none asked for, or no trained ranker
-        to tell interest.
+        A function that returns Markdown by name: the source, the real title, and each written title with
+        interest and grounding. None if nothing can be shown: there are no such readers, none were requested,
+        or no trained ranker can score interest.
     """
     ids = {data.table.news_ids[text.article] for text in learned}
     readers = readers_of_articles(data.table, data.validation, ids, settings.shown_readers, _LEAST_WORDS)
@@ -41,13 +41,13 @@ def headlines(
 
 
 class Headlines:
-    """Writes for the same readers, from the same sources, with the same seeds, at each call.
+    """Writes for the same readers, from the same sources and with the same seeds at each call.
 
     Args:
         parts: the writer.
-        run: with trained retrieval and ranking.
-        readers: for whom, and of what.
-        settings: how it writes.
+        run: a run with trained retrieval and ranking.
+        readers: the readers and the sources of their texts.
+        settings: how to write.
     """
 
     def __init__(
@@ -63,7 +63,7 @@ class Headlines:
         )
 
     def __call__(self) -> Mapping[str, str]:
-        """Markdown of what is written for each reader, by name."""
+        """Markdown of what was written for each reader, by name."""
         self.writer.refresh()
         titles, sources = ([getattr(each, name) for each in self.readers] for name in ("titles", "source"))
         _, served = self.writer(titles, sources, range(len(self.readers)))

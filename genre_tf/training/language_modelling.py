@@ -1,4 +1,4 @@
-"""What pretraining trains and measures: a language model, its tokenizer, and how texts become its batches."""
+"""What pretraining trains and measures: a language model, its tokenizer, and batches of texts for it."""
 
 import dataclasses
 import json
@@ -26,20 +26,20 @@ from genre_tf.training.ngram_targets import SmoothedNgrams
 from genre_tf.training.packed_batches import TokenTexts, causal_texts, masked_texts, measured_batches
 from genre_tf.training.replicas import sum_over_replicas
 
-NEW = "new"  # in place of a checkpoint's name
-_MEASURED_ROWS = 8  # of a batch: its logits over GPT-2's own vocabulary take some 400 MB
+NEW = "new"  # instead of a checkpoint's name
+_MEASURED_ROWS = 8  # rows in a batch: its logits over GPT-2's own vocabulary take about 400 MB
 
 
 @dataclass(frozen=True, kw_only=True)
 class LanguageModel:
-    """A model to be pretrained.
+    """A language model to pretrain.
 
     Attributes:
-        model: gives logits of what a batch's labels are.
-        width: tokens of its rows.
-        tokenize: texts to what packed batches are made of.
+        model: returns logits for the labels of a batch.
+        width: tokens in a row.
+        tokenize: converts texts to the tokens that batches are packed from.
         save: writes a Hugging Face folder.
-        name: of the checkpoint that it started from; None for one from scratch.
+        name: name of the initial checkpoint; None for a new model.
     """
 
     model: keras.Model
@@ -50,23 +50,23 @@ class LanguageModel:
 
     @cached_property
     def measure(self) -> Callable[[Batch], tuple[tf.Tensor, tf.Tensor]]:
-        """`summed_losses` of a batch without dropout, compiled once for all that is measured."""
+        """`summed_losses` of a batch without dropout, compiled once for all measurements."""
         return tf.function(lambda batch: summed_losses(self.model, batch, False), autograph=False)  # type: ignore[no-any-return]
 
 
 def causal_language_model(
     config: PretrainConfig, corpus: Sequence[str], folder: Path, seed: int
 ) -> LanguageModel:
-    """A GPT-2 by name, or a new one with a vocabulary of the corpus.
+    """A named GPT-2, or a new one with a vocabulary of the corpus.
 
     Args:
-        config: name, or sizes.
-        corpus: texts to learn.
-        folder: gets a new vocabulary.
-        seed: of new weights.
+        config: name of the model, or sizes of a new one.
+        corpus: training texts.
+        folder: where a new vocabulary is written.
+        seed: seed of new weights.
 
     Raises:
-        InputError: no such backbone, or sizes that do not fit each other.
+        InputError: no such backbone, or the sizes do not fit each other.
     """
     checkpoint = config.backbone not in ("", NEW)
     if checkpoint:
@@ -97,15 +97,16 @@ def _new_gpt2(config: PretrainConfig, corpus: Sequence[str], folder: Path, seed:
 
 
 def masked_language_model(config: PretrainConfig, corpus: Sequence[str], seed: int) -> LanguageModel:
-    """A BERT by name, with the head of its checkpoint or a new one; or a new BERT.
+    """A named BERT, with its checkpoint's head or a new head; or a new BERT.
 
     Args:
-        config: name; or "new", and sizes.
-        corpus: texts to learn; a new BERT has a vocabulary of them.
-        seed: of new weights.
+        config: name of the model; or "new" and its sizes.
+        corpus: training texts; a new BERT learns its vocabulary from them.
+        seed: seed of new weights.
 
     Raises:
-        InputError: no such backbone, or it cannot be trained on hidden words, or sizes that do not fit.
+        InputError: no such backbone, it cannot be trained on masked words, or the sizes do not fit each
+            other.
     """
     name = config.backbone or NewsConfig().backbone
     checkpoint = name != NEW
@@ -143,16 +144,17 @@ def _new_bert(config: PretrainConfig, corpus: Sequence[str], seed: int) -> Bert:
 
 
 class LanguageTrainer(StageTrainer):
-    """Cross-entropy of the tokens to be predicted, each as heavy as any other.
+    """Cross-entropy of the predicted tokens, each with the same weight.
 
     Attributes:
-        ngrams: of texts with contexts, whose `smoothing` share the targets are; None: of others.
+        ngrams: the n-grams for batches with contexts, mixed into the targets with the share `smoothing`; else
+            None.
     """
 
     ngrams: SmoothedNgrams | None = None
 
     def loss_of(self, batch: Batch, training: bool) -> tf.Tensor:
-        """Mean loss of a batch in nats per token, float32 []; of several replicas the share of this one."""
+        """Mean loss of a batch in nats per token, float32 []; with several replicas this replica's share."""
         if self.ngrams is None:
             nats, tokens = summed_losses(self.model, batch, training)
         else:
@@ -164,9 +166,9 @@ def summed_losses(model: keras.Model, batch: Batch, training: bool) -> tuple[tf.
     """Cross-entropy of a batch.
 
     Args:
-        model: of `genre_tf.models.packed_models`.
-        batch: of `PackedBatches`.
-        training: whether dropout acts.
+        model: a model of `genre_tf.models.packed_models`.
+        batch: batch of `PackedBatches`.
+        training: whether dropout is active.
 
     Returns:
         Its sum in nats, and the number of predicted tokens: float32 [] each.
@@ -180,7 +182,7 @@ def summed_losses(model: keras.Model, batch: Batch, training: bool) -> tuple[tf.
 def smoothed_losses(
     model: keras.Model, batch: Batch, ngrams: SmoothedNgrams, training: bool
 ) -> tuple[tf.Tensor, tf.Tensor]:
-    """`summed_losses` against targets of which the batch's `smoothing` share is what n-grams expect."""
+    """`summed_losses` against targets that contain n-gram expectations with the batch's share `smoothing`."""
     logits = model(batch, training=training)  # [labels, vocabulary]
     labels, weight, share = (
         tf.reshape(batch[name], [-1]) for name in ("labels", "label_weight", "smoothing")
@@ -193,11 +195,11 @@ def smoothed_losses(
 
 
 class Measured:
-    """Texts that a model is measured on, as it stands at each call; of a masked one always the same words.
+    """Texts to measure a model on, as it is at each call; a masked model always hides the same words.
 
     Args:
         language_model: the model.
-        texts: any, at least one.
+        texts: at least one text.
     """
 
     def __init__(self, language_model: LanguageModel, texts: Sequence[str]) -> None:
@@ -206,7 +208,7 @@ class Measured:
         self.measure = language_model.measure
 
     def loss(self) -> TextLoss:
-        """Of all texts together."""
+        """Loss over all texts together."""
         found = [
             self.measure({name: tf.constant(column) for name, column in batch.items()})
             for batch in self.batches
@@ -217,11 +219,11 @@ class Measured:
         return TextLoss(nats, round(tokens))
 
     def __call__(self) -> dict[str, float]:
-        """The "perplexity" per predicted token, and the "loss" in nats that it is the exponential of."""
+        """The "perplexity" per predicted token, and the "loss" in nats per token whose exponential it is."""
         found = self.loss()
         return {"perplexity": found.per_token, "loss": found.nats / max(1, found.tokens)}
 
 
 def measured_kinds(language_model: LanguageModel, texts: NewsTexts) -> dict[str, Measured]:
-    """Titles and abstracts, each by themselves."""
+    """Titles and abstracts separately."""
     return {name: Measured(language_model, found) for name, found in texts.kinds.items()}

@@ -1,4 +1,4 @@
-"""Resident memory of this process, and how its allocator treats what a step has freed."""
+"""Resident memory of this process, and how its allocator handles memory that a step has freed."""
 
 import ctypes
 import resource
@@ -6,18 +6,18 @@ import sys
 from pathlib import Path
 
 _STATUS = Path("/proc/self/statm")
-_M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4  # of glibc's malloc.h
-_NEVER = -1  # for the trim threshold, says mallopt(3)
+_M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4  # from glibc's malloc.h
+_NEVER = -1  # value of the trim threshold, see mallopt(3)
 
 
 def peak_memory_gb() -> float:
-    """The most that was resident so far, in 1e9 bytes."""
+    """Peak resident memory so far, in 1e9 bytes."""
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak / 1e9 if sys.platform == "darwin" else peak * 1024 / 1e9  # bytes there, kibibytes elsewhere
+    return peak / 1e9 if sys.platform == "darwin" else peak * 1024 / 1e9  # bytes on macOS, KiB elsewhere
 
 
 def memory() -> dict[str, float]:
-    """For TensorBoard: `memory_gb`, resident now, in 1e9 bytes; nothing where the system does not tell."""
+    """For TensorBoard: `memory_gb`, resident now, in 1e9 bytes; empty if the system does not report it."""
     try:
         pages = int(_STATUS.read_text("ascii").split()[1])
     except (OSError, ValueError, IndexError):
@@ -26,13 +26,13 @@ def memory() -> dict[str, float]:
 
 
 def keep_freed_memory() -> bool:
-    """Let this process keep what a training step frees, since the next step asks for as much.
+    """Let this process keep memory that a training step frees, because the next step needs as much.
 
-    glibc gives large blocks back to the system at once and gets them anew, page by page, at the next step: a
-    third of the time of a small GPT-2's step on two cores. Resident memory then stays at its peak.
+    glibc returns large blocks to the system at once and gets them back, page by page, in the next step. For a
+    small GPT-2 on two cores this is a third of the step time. Resident memory then stays at its peak.
 
     Returns:
-        Whether the allocator has such settings; without them nothing is changed.
+        Whether the allocator has these settings; if not, nothing is changed.
     """
     try:
         mallopt = ctypes.CDLL(None).mallopt

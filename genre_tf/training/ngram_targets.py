@@ -1,8 +1,8 @@
-"""Next tokens as the n-grams of a corpus expect them: targets of a new language model beside the text's own.
+"""Next-token targets from the n-grams of a corpus: extra targets for a new language model.
 
-A place of a text tells one next token; the corpus tells what else has followed the same few tokens, and how
-likely something new is. A model that learns both needs a fraction of the steps: after 100,000 tokens of news
-the perplexity a word of held-out titles was 16,600 instead of 37,400.
+Each position of a text shows one next token. The corpus also shows which other tokens followed the same few
+tokens, and how likely a new token is. A model that learns both needs a fraction of the steps: after 100,000
+tokens of news the perplexity per word of held-out titles was 16,600 instead of 37,400.
 """
 
 from collections.abc import Sequence
@@ -13,22 +13,22 @@ import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 
-LONGEST_CORPUS = 20_000_000  # tokens; a larger one teaches by itself, and its n-grams would fill the memory
+LONGEST_CORPUS = 20_000_000  # tokens; a larger corpus does not need it, and its n-grams would fill the memory
 
 Numbers = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True)
 class Ngrams:
-    """The n-grams of one length, by their contexts, which are all tokens but the last.
+    """The n-grams of one length, grouped by context; the context is all tokens except the last.
 
     Attributes:
-        context: of each token of the corpus, the number of the context that ends with it; -1 where the text
-            has fewer tokens before. int64 [tokens]
-        first: where the n-grams of each context begin, and where the last ones end, int64 [contexts + 1].
+        context: for each token of the corpus, the number of the context that ends with it; -1 if the text has
+            too few tokens before it. int64 [tokens]
+        first: where the n-grams of each context begin, then the end of the last, int64 [contexts + 1].
         token: last token of each n-gram, int32 [ngrams].
-        probability: of it after the context, discounted, float32 [ngrams].
-        left: what the discounts leave for shorter n-grams, float32 [contexts].
+        probability: discounted probability of that token after the context, float32 [ngrams].
+        left: probability that the discounts leave for shorter n-grams, float32 [contexts].
     """
 
     context: Numbers
@@ -39,16 +39,16 @@ class Ngrams:
 
 
 class SmoothedNgrams:
-    """Interpolated Kneser-Ney probabilities of the next token, at the places of the corpus itself.
+    """Interpolated Kneser-Ney probabilities of the next token, at the positions of the corpus itself.
 
     Args:
-        inputs: tokens of each text, int32 [tokens], the first of which begins it.
+        inputs: tokens of each text, int32 [tokens]; the first one begins the text.
         labels: the token after each, int32 [tokens].
         vocabulary: number of tokens.
-        longest: tokens of the longest n-grams, at least 2.
+        longest: length of the longest n-grams in tokens, at least 2.
 
     Source: Kneser and Ney, "Improved backing-off for m-gram language modeling", 1995, interpolated, with one
-    discount a length as in Chen and Goodman, "An empirical study of smoothing techniques for language
+    discount per length as in Chen and Goodman, "An empirical study of smoothing techniques for language
     modeling", 1999; as targets of a neural model: Malagutti et al., "The Role of n-gram Smoothing in the Age
     of Neural Networks", 2024.
     """
@@ -65,7 +65,7 @@ class SmoothedNgrams:
         self.contexts: tuple[list[npt.NDArray[np.int32]], ...] = tuple(
             np.split(each.context.astype(np.int32), ends) for each in ngrams
         )
-        """Of each token of each text its contexts' numbers, shortest contexts first; -1: there is none."""
+        """For each token of each text, the numbers of its contexts, shortest first; -1 if there is none."""
         self._single = tf.constant(single)
         self._tables = [
             tuple(map(tf.constant, (each.first.astype(np.int32), each.token, each.probability, each.left)))
@@ -73,11 +73,11 @@ class SmoothedNgrams:
         ]
 
     def expected(self, logits: Any, contexts: Any) -> Any:
-        """Mean of the logits under the n-grams' probabilities: their cross-entropy lacks only the normalizer.
+        """Mean of the logits under the n-gram probabilities: the cross-entropy without its normalizer.
 
         Args:
             logits: float32 [tokens, vocabulary].
-            contexts: numbers out of `contexts`, int32 [tokens, lengths].
+            contexts: context numbers from `contexts`, int32 [tokens, lengths].
 
         Returns:
             float32 [tokens].
@@ -104,10 +104,10 @@ def count_ngrams(
     vocabulary: int,
     longest: int,
 ) -> tuple[list[Ngrams], npt.NDArray[np.float32]]:
-    """Counts a corpus; arguments as of `SmoothedNgrams`.
+    """Count the n-grams of a corpus; arguments as in `SmoothedNgrams`.
 
     Returns:
-        n-grams of 2 tokens up to the longest; and probabilities of single tokens, float32 [vocabulary].
+        n-grams of 2 tokens up to `longest`; and probabilities of single tokens, float32 [vocabulary].
     """
     tokens, following = (np.concatenate(texts).astype(np.int64) for texts in (inputs, labels))
     position = np.concatenate([np.arange(len(text)) for text in inputs])
@@ -116,16 +116,16 @@ def count_ngrams(
     ngrams = []
     for place, (context, kind) in enumerate(zip(contexts, kinds, strict=True)):
         counts = kind.counts
-        if place + 1 < len(kinds):  # of all but the longest it counts before how many tokens they stand
+        if place + 1 < len(kinds):  # except for the longest, count the distinct tokens that they follow
             begins = np.bincount(kind.number[position == place], minlength=len(counts))
             before = np.bincount(kind.number[kinds[place + 1].example], minlength=len(counts))
-            counts = np.maximum(before, begins)  # nothing stands before what begins a text
+            counts = np.maximum(before, begins)  # nothing precedes an n-gram at the start of a text
         ngrams.append(_discounted(context, kind, counts, vocabulary if place == 0 else 0))
     return ngrams, _single(np.bincount(following[kinds[0].example], minlength=vocabulary))
 
 
 def _contexts(tokens: Numbers, position: Numbers, vocabulary: int, longest: int) -> list[Numbers]:
-    """Of each token the number of the context of 1, 2, … tokens that ends with it."""
+    """For each token, the number of the context of 1, 2, … tokens that ends with it."""
     found = [tokens]
     for before in range(1, longest - 1):
         older = np.zeros_like(tokens)
@@ -138,14 +138,14 @@ def _contexts(tokens: Numbers, position: Numbers, vocabulary: int, longest: int)
 
 @dataclass(frozen=True)
 class _Kinds:
-    """The distinct n-grams of one length, ordered by context, then by last token.
+    """The distinct n-grams of one length, sorted by context, then by last token.
 
     Attributes:
-        context: its number, int64 [ngrams].
-        token: the last, int64 [ngrams].
-        counts: how often each is there, int64 [ngrams].
-        example: a place of each, int64 [ngrams].
-        number: of the n-gram at each place, -1 where there is none, int64 [tokens].
+        context: number of its context, int64 [ngrams].
+        token: last token, int64 [ngrams].
+        counts: how often each n-gram occurs, int64 [ngrams].
+        example: one position of each n-gram, int64 [ngrams].
+        number: number of the n-gram at each position, -1 if there is none, int64 [tokens].
     """
 
     context: Numbers
@@ -167,7 +167,7 @@ class _Kinds:
 
 
 def _discounted(context: Numbers, kind: _Kinds, counts: Numbers, least: int) -> Ngrams:
-    """Probabilities out of counts; there are at least so many contexts, some perhaps without n-grams."""
+    """Probabilities from counts, for at least that many contexts; some contexts may have no n-grams."""
     contexts = max(least, int(context.max(initial=-1)) + 1)
     once, twice = int((counts == 1).sum()), int((counts == 2).sum())
     discount = once / (once + 2 * twice) if once else 0.5
@@ -184,7 +184,7 @@ def _discounted(context: Numbers, kind: _Kinds, counts: Numbers, least: int) -> 
 
 
 def _single(counts: Numbers) -> npt.NDArray[np.float32]:
-    """Single tokens by how many stand before them, discounted for those that never come."""
+    """Single tokens by the number of distinct tokens before them, discounted in favour of unseen tokens."""
     discount = 0.75
     left = discount * np.count_nonzero(counts) / counts.sum()
     found = np.maximum(counts - discount, 0) / counts.sum() + left / len(counts)

@@ -1,14 +1,14 @@
-"""What the ranker may learn from: clicks one by one, clicks among their neighbours, a teacher, its readers.
+"""Losses of the ranker: single clicks, clicks against other candidates, a teacher, and contrasts of readers.
 
-Each loss is a mean over the batch. With several replicas it is the share of this one in the mean over all:
-sums are its own, counts are of all.
+Each loss is a mean over the batch. With several replicas it is this replica's share of the mean over all:
+sums cover its own rows, counts cover all rows.
 """
 
 import tensorflow as tf
 
 from genre_tf.training.replicas import rows_of_replicas, sum_over_replicas
 
-_LOWEST = -1e9  # a logit that takes no part in a softmax, and leaves its gradient finite
+_LOWEST = -1e9  # excludes a logit from a softmax and keeps its gradient finite
 
 
 def click_loss(
@@ -20,21 +20,21 @@ def click_loss(
 ) -> tf.Tensor:
     """Binary cross-entropy, -[y log p + (1 - y) log(1 - p)].
 
-    Smoothed labels go towards the click rate of the batch and not towards one half, so that their mean, and
-    with it the mean click probability, stays what it is.
+    Labels are smoothed towards the click rate of the batch, not towards one half, so that their mean and the
+    mean click probability do not change.
 
     Args:
         logits: float32 [B, C].
         labels: float32 [B, C], 1 for a click.
         mask: bool [B, C], real candidates.
-        weights: float32 [B, C], of the clicks, 1 for the others; None: 1 for all.
-        smoothing: share of each label that is replaced by the click rate.
+        weights: float32 [B, C], weights of clicks, 1 for other candidates; None: 1 everywhere.
+        smoothing: share of each label to replace by the click rate.
 
     Returns:
-        float32 [], the mean over real candidates.
+        float32 [], mean over real candidates.
 
     Source: Pereyra et al., "Regularizing Neural Networks by Penalizing Confident Output Distributions", 2017
-    (its smoothing towards the frequency of each label).
+    (smoothing towards the frequency of each label).
     """
     real = _count(mask)
     if smoothing:
@@ -52,20 +52,20 @@ def softmax_loss(
     weights: tf.Tensor | None = None,
     smoothing: float = 0.0,
 ) -> tf.Tensor:
-    """Cross-entropy of a softmax for each click, over it and what its row shows and was not clicked.
+    """Softmax cross-entropy of each click against the candidates of its row that were not clicked.
 
-    Other clicks of the row take no part. A row without a click or without anything else says nothing. The
-    loss knows differences within a row only: it learns an order, and no probability.
+    Other clicks of the row are left out. A row without a click, or with nothing else, is ignored. The loss
+    only compares candidates of one row, so it learns an order but no probabilities.
 
     Args:
         logits: float32 [B, C].
         labels: float32 [B, C], 1 for a click.
         mask: bool [B, C], real candidates.
-        weights: float32 [B, C], of the clicks; None: 1.
-        smoothing: share of the target that is spread evenly over the softmax.
+        weights: float32 [B, C], weights of clicks; None: 1.
+        smoothing: share of the target to spread evenly over the softmax.
 
     Returns:
-        float32 [], the mean over clicks beside something not clicked.
+        float32 [], mean over clicks that have a candidate to compare with.
 
     Source: Bruch et al., "An Analysis of the Softmax Cost Function for Learning to Rank", ICTIR 2019; with
     drawn negatives Wu et al., "NPA", KDD 2019.
@@ -90,18 +90,18 @@ def click_and_softmax_loss(
     weights: tf.Tensor | None = None,
     smoothing: float = 0.0,
 ) -> tf.Tensor:
-    """Probabilities and order at once: both losses, summed over the batch, over its real candidates.
+    """Probabilities and order together: both losses, summed over the batch, divided by its real candidates.
 
     Args:
         logits: float32 [B, C].
         labels: float32 [B, C], 1 for a click.
         mask: bool [B, C], real candidates.
-        weights: float32 [B, C], of the clicks; None: 1.
-        smoothing: as in each of the two.
+        weights: float32 [B, C], weights of clicks; None: 1.
+        smoothing: as in each of the two losses.
 
     Returns:
-        float32 [], the click loss plus the softmax loss times clicks per candidate, so that an impression
-        says about as much in the one as in the other.
+        float32 [], the click loss plus the softmax loss times clicks per candidate, so that both losses give
+        an impression about the same weight.
     """
     clicks = sum_over_replicas(_sum(tf.cast(labels > 0, tf.float32), mask)) / tf.maximum(_count(mask), 1.0)
     order = softmax_loss(logits, labels, mask, weights, smoothing)
@@ -111,19 +111,19 @@ def click_and_softmax_loss(
 def teacher_loss(logits: tf.Tensor, teacher: tf.Tensor, mask: tf.Tensor, temperature: float) -> tf.Tensor:
     """Cross-entropy with a teacher's click probabilities, both softened by a temperature, times its square.
 
-    The square keeps the gradient's size, whatever the temperature. Probabilities are of each candidate by
-    itself, so that a student learns them too, and no order alone.
+    The square keeps the scale of the gradient at any temperature. Each candidate has a probability of its
+    own, so a student learns probabilities and not just an order.
 
     Args:
         logits: float32 [B, C].
-        teacher: float32 [B, C], its logits.
+        teacher: float32 [B, C], the teacher's logits.
         mask: bool [B, C], real candidates.
-        temperature: T, divides both logits.
+        temperature: T; both logits are divided by it.
 
     Returns:
-        float32 [], the mean over real candidates; least, but not zero, where the logits are the teacher's.
+        float32 [], mean over real candidates; minimal, but not zero, where the logits equal the teacher's.
 
-    Source: Hinton et al., "Distilling the Knowledge in a Neural Network", 2015, 2.
+    Source: Hinton et al., "Distilling the Knowledge in a Neural Network", 2015, section 2.
     """
     wanted = tf.sigmoid(teacher / temperature)
     losses = tf.nn.sigmoid_cross_entropy_with_logits(wanted, logits / temperature)
@@ -135,19 +135,19 @@ def contrastive_loss(
 ) -> tf.Tensor:
     """Supervised contrastive loss: readers are the classes, their clicks the samples.
 
-    Of reader b each click i is drawn to b's other clicks P, and pushed away from the clicks of other readers:
-    `log(sum over P of e^s + sum over others' clicks of e^s) - mean over P of s`, s the cosine with i over the
-    temperature. An article that b clicked too is not pushed away where another reader clicked it. All clicks
-    share one product of articles by articles.
+    Each click i of reader b is pulled towards b's other clicks P and pushed away from the clicks of other
+    readers: `log(sum over P of e^s + sum over others' clicks of e^s) - mean over P of s`, where s is the
+    cosine with i divided by the temperature. A click of another reader is not pushed away if b clicked that
+    article too. All clicks share one product of articles by articles.
 
     Args:
-        texts: float32 [U, D], texts of the batch's articles, of length one or zero.
-        articles: int32 [U], their rows.
-        clicked: float32 [B, U], 1 where the reader clicked the article; not the padding article.
-        temperature: of the cosines.
+        texts: float32 [U, D], text vectors of the batch's articles, of length one or zero.
+        articles: int32 [U], table rows of the articles.
+        clicked: float32 [B, U], 1 where the reader clicked the article; 0 for the padding article.
+        temperature: divides the cosines.
 
     Returns:
-        float32 [], the mean over the clicks of readers with two and more.
+        float32 [], mean over the clicks of readers with at least two.
 
     Source: Khosla et al., "Supervised Contrastive Learning", NeurIPS 2020, equation 2.
     """
@@ -155,21 +155,21 @@ def contrastive_loss(
     times_clicked = rows_of_replicas(tf.reduce_sum(clicked, axis=0))  # [all]
     same = tf.cast(articles[:, None] == every_article[None, :], tf.float32)  # [articles, all]
     of_others = times_clicked * (1.0 - tf.minimum(clicked @ same, 1.0))  # [batch, all]
-    # A cosine is at most one: nothing overflows. Rows of this replica come first among all.
+    # A cosine is at most one, so nothing overflows. The rows of this replica come first.
     alike = tf.exp((tf.matmul(texts, every_text, transpose_b=True) - 1.0) / temperature)  # [articles, all]
     count = tf.shape(texts)[0]
     beside = alike[:, :count] * (1.0 - tf.eye(count))  # [articles, articles]
     compared = tf.matmul(beside, clicked, transpose_b=True) + tf.matmul(alike, of_others, transpose_b=True)
     own = tf.matmul(texts, clicked @ texts, transpose_b=True) - tf.reduce_sum(texts**2, 1, keepdims=True)
     clicks = tf.reduce_sum(clicked, axis=1)  # [batch]
-    drawn = own / tf.maximum(clicks - 1.0, 1.0)  # [articles, batch], mean cosine with the reader's others
+    drawn = own / tf.maximum(clicks - 1.0, 1.0)  # [articles, batch], mean cosine with the other clicks
     losses = tf.math.log(tf.maximum(compared, 1e-30)) + (1.0 - drawn) / temperature
     told = tf.transpose(clicked) * tf.cast(clicks > 1.0, tf.float32)  # [articles, batch]
     return tf.reduce_sum(told * losses) / tf.maximum(sum_over_replicas(tf.reduce_sum(told)), 1.0)
 
 
 def clicked_articles(batch: dict[str, tf.Tensor]) -> tf.Tensor:
-    """Which articles of a batch each reader clicked, earlier or now: float32 [B, U]; never the padding."""
+    """Which articles of a batch each reader clicked, earlier or now: float32 [B, U]; 0 for padding."""
     places = tf.concat([batch["history"], batch["candidates"]], axis=1)  # [batch, clicks]
     now = batch["mask"] & (batch["labels"] > 0)
     clicks = tf.cast(tf.concat([batch["history"] > 0, now & (batch["candidates"] > 0)], axis=1), tf.float32)

@@ -11,7 +11,7 @@ from genre_tf.errors import InputError
 
 OPTIMIZERS = ("adamw", "sgd")
 DECAYS = ("cosine", "linear", "none")
-# Decay pulls towards zero, which is wrong for offsets, scales, gates and what starts at a chosen value.
+# Decay pulls towards zero, which is wrong for offsets, scales, gates and weights with a chosen start value.
 _NOT_DECAYED = ("bias", "gamma", "beta", "gate", "sharpness", "similarity_weights", "no_history", "recency")
 
 
@@ -20,10 +20,10 @@ def learning_rate(config: OptimizerConfig, steps: int) -> Any:
 
     Args:
         config: `learning_rate`, `warmup_share`, `decay`.
-        steps: of the whole training.
+        steps: number of steps of the whole training.
 
     Raises:
-        InputError: an unknown decay.
+        InputError: the decay is unknown.
     """
     schedules = keras.optimizers.schedules
     warmup = min(steps - 1, max(0, round(config.warmup_share * steps)))
@@ -40,12 +40,12 @@ def learning_rate(config: OptimizerConfig, steps: int) -> Any:
         return LinearWarmupDecay(config.learning_rate, warmup, rest)
     if config.decay == "none":
         return LinearWarmupDecay(config.learning_rate, warmup, 0)
-    raise InputError(f"unknown decay {config.decay!r}: use one of {', '.join(DECAYS)}")
+    raise InputError(f"unknown decay {config.decay!r}; use one of {', '.join(DECAYS)}")
 
 
 @keras.saving.register_keras_serializable(package="genre_tf")
 class LinearWarmupDecay(keras.optimizers.schedules.LearningRateSchedule):
-    """Linear up, then linear down to zero; `decay_steps` 0 stays at the peak.
+    """Linear warm-up, then linear decay to zero; `decay_steps` 0 stays at the peak.
 
     Args:
         peak: learning rate after the warm-up.
@@ -64,20 +64,20 @@ class LinearWarmupDecay(keras.optimizers.schedules.LearningRateSchedule):
         return self.peak * keras.ops.clip(keras.ops.minimum(up, down), 0.0, 1.0)
 
     def get_config(self) -> dict[str, Any]:
-        """Arguments, to build it again."""
+        """Arguments to rebuild it."""
         return {"peak": self.peak, "warmup_steps": self.warmup_steps, "decay_steps": self.decay_steps}
 
 
 def make_optimizer(config: OptimizerConfig, steps: int, weights: Iterable[Any]) -> keras.optimizers.Optimizer:
-    """Build the optimizer of a stage; it scales the loss where gradients pass through float16.
+    """Build the optimizer of a stage; it scales the loss if gradients pass through float16.
 
     Args:
         config: its settings.
-        steps: of the whole training, for the schedule.
-        weights: the trained weights, of which offsets and scales are not decayed.
+        steps: number of steps of the whole training, for the schedule.
+        weights: the trained weights; offsets and scales among them are not decayed.
 
     Raises:
-        InputError: an unknown optimizer or decay.
+        InputError: the optimizer or decay is unknown.
     """
     rate, weights = learning_rate(config, steps), list(weights)
     clip = config.clip_norm if config.clip_norm > 0 else None
@@ -87,10 +87,10 @@ def make_optimizer(config: OptimizerConfig, steps: int, weights: Iterable[Any]) 
     elif config.optimizer == "sgd":
         optimizer = keras.optimizers.SGD(rate, momentum=config.momentum, **common)
     else:
-        raise InputError(f"unknown optimizer {config.optimizer!r}: use one of {', '.join(OPTIMIZERS)}")
+        raise InputError(f"unknown optimizer {config.optimizer!r}; use one of {', '.join(OPTIMIZERS)}")
     if config.weight_decay:
         optimizer.exclude_from_weight_decay(
             var_list=[weight for weight in weights if any(name in weight.path for name in _NOT_DECAYED)]
         )
-    # Keras would do so by itself if the whole model had that policy, heads and losses with it.
+    # Keras only does so if the whole model, including heads and losses, has that policy.
     return keras.optimizers.LossScaleOptimizer(optimizer) if wants_loss_scaling(weights) else optimizer

@@ -1,4 +1,4 @@
-"""What the steps of a training took: rows, seconds, and how long they waited for their batches."""
+"""Measured pace of training steps: rows, seconds, and time spent waiting for batches."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -6,14 +6,14 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, kw_only=True)
 class Pace:
-    """What some steps took; paces add up.
+    """The pace of some steps; paces can be added.
 
     Attributes:
-        steps: how many.
-        examples: rows of their batches.
-        seconds: of wall clock, from the call of the compiled function until its losses were there. The
-            first call holds its tracing; validation and saving are not in it.
-        waited: seconds of these in which the step had no batch yet.
+        steps: number of steps.
+        examples: rows in their batches.
+        seconds: wall-clock time from the call of the compiled function until its losses were available. The
+            first call includes tracing; validation and saving are not included.
+        waited: how many of these seconds a step waited for its batch.
     """
 
     steps: int = 0
@@ -31,12 +31,12 @@ class Pace:
 
     @property
     def input_wait_share(self) -> float:
-        """Share of the seconds that was spent waiting, 0 to 1."""
+        """Share of the time that was spent waiting, 0 to 1."""
         return self.waited / self.seconds if self.seconds else 0.0
 
     @property
     def scalars(self) -> dict[str, float]:
-        """For TensorBoard: `input_wait_ms` of a mean step, `examples_per_second`."""
+        """For TensorBoard: `input_wait_ms` per step and `examples_per_second`."""
         return {
             "input_wait_ms": 1000.0 * self.waited / max(1, self.steps),
             "examples_per_second": self.examples / self.seconds if self.seconds else 0.0,
@@ -45,11 +45,11 @@ class Pace:
 
 @dataclass(frozen=True)
 class Executed:
-    """What one call of the compiled function did.
+    """The result of one call of the compiled function.
 
     Attributes:
-        losses: of each step.
-        pace: of all of them.
+        losses: loss of each step.
+        pace: pace of all its steps.
     """
 
     losses: Sequence[float]

@@ -1,4 +1,4 @@
-"""Batches of packed rows for language modelling: the next token, or hidden words."""
+"""Batches of packed rows for language modelling: predict the next token, or masked words."""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -25,15 +25,15 @@ Arrays = dict[str, npt.NDArray[Any]]
 
 @dataclass(frozen=True)
 class TokenTexts:
-    """Tokenized texts, cut where they are longer than a row.
+    """Tokenized texts; texts longer than a row are cut.
 
     Attributes:
-        inputs: the tokens of each text as the model reads them, int32 [tokens].
+        inputs: input tokens of each text, int32 [tokens].
         labels: the token after each, int32 [tokens]; None for masked models, which predict the inputs.
-        masking: how words are hidden; None for causal models.
-        numbers: the place of the text that each was cut from, among all.
-        contexts: of each token the numbers of its n-grams' contexts, a list for each length; see
-            `genre_tf.training.ngram_targets`. None of them: only the text's own tokens are learned.
+        masking: how words are masked; None for causal models.
+        numbers: for each piece, the number of the text that it was cut from.
+        contexts: for each token the numbers of its n-gram contexts, one list per length; see
+            `genre_tf.training.ngram_targets`. Empty: only the text's own tokens are learned.
     """
 
     inputs: list[npt.NDArray[np.int32]]
@@ -49,15 +49,15 @@ class TokenTexts:
 
 
 def causal_texts(texts: Sequence[str], tokenizer: BytePair, width: int) -> TokenTexts:
-    """Texts for a causal model: the end of text stands before each and is to be predicted after it.
+    """Texts for a causal model: the end-of-text token stands before each text and is predicted after it.
 
-    Between two texts of a row the same token ends the one and begins the other. Of a text that is longer than
-    a row each piece begins with the last token of the piece before it, so that all tokens are predicted.
+    Between two texts in a row, the same token ends one and begins the other. If a text is longer than a row,
+    each piece begins with the last token of the previous piece, so that all tokens are predicted.
 
     Args:
-        texts: to be tokenized.
-        tokenizer: knows `<|endoftext|>`.
-        width: tokens of a row.
+        texts: texts to tokenize.
+        tokenizer: must have `<|endoftext|>`.
+        width: tokens in a row.
     """
     end = np.asarray([tokenizer.token_id(END_OF_TEXT)], np.int32)
     inputs, labels, numbers = [], [], []
@@ -72,13 +72,13 @@ def causal_texts(texts: Sequence[str], tokenizer: BytePair, width: int) -> Token
 
 
 def masked_texts(texts: Sequence[str], tokenizer: WordPiece, width: int, share: float) -> TokenTexts:
-    """Texts for a masked model, each piece of at most `width` tokens between [CLS] and [SEP].
+    """Texts for a masked model: pieces of at most `width` tokens between [CLS] and [SEP].
 
     Args:
-        texts: to be tokenized.
-        tokenizer: has [MASK].
-        width: tokens of a row.
-        share: of the tokens that is hidden.
+        texts: texts to tokenize.
+        tokenizer: must have [MASK].
+        width: tokens in a row.
+        share: share of tokens to mask.
 
     Raises:
         InputError: the vocabulary has no [MASK].
@@ -86,8 +86,8 @@ def masked_texts(texts: Sequence[str], tokenizer: WordPiece, width: int, share: 
     vocabulary = tokenizer.vocabulary
     if "[MASK]" not in vocabulary:
         raise InputError(
-            f"the vocabulary ({len(vocabulary)} tokens) lacks [MASK], which masked language modelling needs: "
-            "name a BERT folder whose vocab.txt is complete"
+            f"the vocabulary ({len(vocabulary)} tokens) has no [MASK] for masked language modelling; "
+            "name a BERT folder with a complete vocab.txt"
         )
     mask = vocabulary.index("[MASK]")
     special = np.zeros(len(vocabulary), bool)
@@ -110,19 +110,19 @@ def _encoded(texts: Sequence[str], encode: Any) -> Iterator[npt.NDArray[np.int32
 
 
 class PackedBatches:
-    """Batches of one shape out of tokenized texts; packed anew, and hidden anew, each epoch.
+    """Batches of one shape from tokenized texts; packing and masks change in each epoch.
 
     Args:
-        texts: what is packed.
-        width: tokens of a row.
-        rows: of a batch.
-        seed: of order and hidden words.
+        texts: the texts to pack.
+        width: tokens in a row.
+        rows: rows in a batch.
+        seed: seed of order and masks.
 
     Attributes:
-        smoothing: of texts with contexts, the share of the n-grams in the targets of a batch, by its number.
+        smoothing: batch number -> share of the n-grams in its targets, for texts with contexts.
 
     Raises:
-        InputError: the texts fill less than one batch.
+        InputError: the texts do not fill one batch.
     """
 
     def __init__(self, texts: TokenTexts, width: int, rows: int, seed: int) -> None:
@@ -130,41 +130,42 @@ class PackedBatches:
         self.smoothing: Callable[[int], float] = lambda number: 0.0
         if self.in_epoch < 1:
             raise InputError(
-                f"{len(texts.inputs)} texts of {int(texts.lengths.sum())} tokens fill less than one batch "
-                f"of {rows} rows of {width} tokens: give a smaller --batch-size"
+                f"{len(texts.inputs)} texts of {int(texts.lengths.sum())} tokens do not fill one batch "
+                f"of {rows} rows of {width} tokens; give a smaller --batch-size"
             )
 
     @cached_property
     def in_epoch(self) -> int:
-        """Full batches of the first epoch; others have as many, or one more or less."""
+        """Full batches in the first epoch; other epochs may have one more or less."""
         return len(self._packed(0)) // self.rows
 
     @property
     def tokens(self) -> float:
-        """Mean tokens of a batch, padding not counted."""
+        """Mean tokens in a batch, without padding."""
         return float(self.texts.lengths.sum()) * self.rows / len(self._packed(0))
 
     def batches(self, layout: BatchLayout = WHOLE, start: int = 0) -> tf.data.Dataset:
-        """Batches without end.
+        """Endless batches.
 
         Args:
-            layout: the wanted parts of each batch, one after another; what a row holds does not depend on it.
-            start: leaves out so many batches at the beginning, at the cost of packing their epochs.
+            layout: the parts of each batch to return, one after another; the content of a row does not depend
+                on it.
+            start: number of batches to skip; their epochs must still be packed.
 
         Returns:
             Dataset of token_ids, text and position, int32 [rows, width] each; labels int32 and label_weight
-            float32 [rows, width], of a masked model [rows, hidden tokens], with places int32 of that shape.
-            Of texts with contexts also contexts int32 [rows, width, lengths] and smoothing float32
-            [rows, width], the share of the n-grams in the target.
-            What is left over at the end of an epoch, less than a batch, is left out.
+            float32 [rows, width], for a masked model [rows, masked tokens], with places int32 of that shape.
+            For texts with contexts also contexts int32 [rows, width, lengths] and smoothing float32 [rows,
+            width], the share of the n-grams in the target. An incomplete batch at the end of an epoch is
+            skipped.
 
         Raises:
-            InputError: the rows of a batch cannot be dealt out evenly.
+            InputError: the rows of a batch cannot be divided evenly.
         """
         if self.rows % layout.parts:
             raise InputError(
-                f"a batch of {self.rows} rows cannot be cut into {layout.parts} equal parts: give a "
-                f"--batch-size that {layout.parts} divides"
+                f"a batch of {self.rows} rows cannot be divided into {layout.parts} equal parts; give a "
+                f"--batch-size that is a multiple of {layout.parts}"
             )
 
         def each_part() -> Iterator[Arrays]:
@@ -188,17 +189,17 @@ class PackedBatches:
             like["contexts"] = tf.TensorSpec([rows, self.width, len(self.texts.contexts)], tf.int32)
             like["smoothing"] = tf.TensorSpec([rows, self.width], tf.float32)
         data = tf.data.Dataset.from_generator(each_part, output_signature=like)
-        # Said, since a strategy asks all workers at each step if data is left.
+        # Set explicitly; otherwise a strategy asks all workers at each step whether data is left.
         data = data.apply(tf.data.experimental.assert_cardinality(tf.data.INFINITE_CARDINALITY))
         return data.prefetch(8)
 
     def text_numbers(self, start: int, count: int) -> list[int]:
-        """Which of the texts are in some batches, wholly or in part: `count` batches from `start` on."""
+        """Which texts occur, wholly or in part, in `count` batches starting at `start`."""
         batches = islice(self._from(start), count)
         return sorted({self.texts.numbers[piece] for _, _, rows in batches for row in rows for piece in row})
 
     def _from(self, start: int) -> Iterator[tuple[int, int, list[list[int]]]]:
-        """Epoch, number of the first row, and the texts of the rows of each batch from `start` on."""
+        """For each batch from `start` on: epoch, number of its first row, and the texts of its rows."""
         epoch = 0
         while True:
             packed = self._packed(epoch)
@@ -220,7 +221,7 @@ class PackedBatches:
 
 
 def measured_batches(texts: TokenTexts, width: int, rows: int) -> list[Arrays]:
-    """All texts once, in batches of one shape, the last filled up with empty rows; the same at each call."""
+    """All texts once, in batches of one shape; the last is padded with empty rows. The same at each call."""
     packed = pack(texts.lengths, width, range(len(texts.inputs)))
     packed += [[]] * (-len(packed) % rows)
     return [
@@ -232,7 +233,7 @@ def measured_batches(texts: TokenTexts, width: int, rows: int) -> list[Arrays]:
 def packed_arrays(
     texts: TokenTexts, rows: list[list[int]], width: int, seeds: Sequence[Sequence[int]]
 ) -> Arrays:
-    """The batch of some rows; see `PackedBatches.batches`. Each row's seed decides what it hides."""
+    """The batch of some rows; see `PackedBatches.batches`. The seed of each row decides what it masks."""
     columns = [texts.inputs] + ([texts.labels] if texts.labels is not None else [])
     out, text, position = lay_out([*columns, *texts.contexts], rows, width)
     found: Arrays = {"token_ids": out[0], "text": text, "position": position}

@@ -1,4 +1,4 @@
-"""A corpus as the batches of a pretraining; a new model has a head start by what can be counted in it."""
+"""A corpus as pretraining batches; a new model gets a head start from corpus statistics."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -18,18 +18,19 @@ def packed_corpus(
     optimizer: OptimizerConfig,
     jit_compile: bool,
 ) -> PackedBatches:
-    """Batches to train with.
+    """Batches to train on.
 
-    A new model's token embeddings start from what stands near each token. A new causal model on a corpus that
-    fits into memory also learns from n-grams, which fall from all of its targets to what is set for the end.
+    The token embeddings of a new model start from which tokens occur near each other. A new causal model
+    whose corpus fits into memory also learns from n-grams; their share of the targets falls from all to the
+    configured final value.
 
     Args:
-        language_model: at its start.
-        trainer: of it; is given the n-grams.
-        corpus: texts to learn.
+        language_model: the model before training.
+        trainer: its trainer, which receives the n-grams.
+        corpus: training texts.
         config: its `pretrain` section, and the seed.
-        optimizer: gives the rows of a batch and how many batches there will be.
-        jit_compile: leaves out n-grams, whose numbers differ from batch to batch.
+        optimizer: gives the rows per batch and the number of batches.
+        jit_compile: leave out n-grams, because their number varies from batch to batch.
     """
     texts, settings, width = language_model.tokenize(corpus), config.pretrain, language_model.width
     if language_model.name is not None:

@@ -1,4 +1,4 @@
-"""The ranker's weights behind retrieval: which of the articles retrieved from the pool is clicked."""
+"""The ranker's weights for whole-pool ranking: which of the retrieved articles is clicked."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -19,16 +19,16 @@ from genre_tf.training.ranker_start import logistic_regression
 from genre_tf.training.softmax_regression import Choices, softmax_regression
 from genre_tf.training.stage_data import StageData
 
-_MOST_IMPRESSIONS = 2_500  # a few dozen weights are steady long before
-_RETRIEVED = 300  # what `genre export` hands to the ranker by default
+_MOST_IMPRESSIONS = 2_500  # a few dozen weights are stable long before that
+_RETRIEVED = 300  # how many articles `genre export` hands to the ranker by default
 _DRAWN_RETRIEVED, _DRAWN_REST = 60, 40
-_TOP = 30  # the best of a list, on which its scores become probabilities: what readers may get to see
+_TOP = 30  # where scores become probabilities: the top of the list, which readers may see
 
 Vectors = npt.NDArray[np.float32]
 
 
 class _Lists(NamedTuple):
-    """Impressions, and for each the pool of its moment, best first as the towers order it."""
+    """Impressions, each with the pool of its moment, best first according to the towers."""
 
     examples: list[ImpressionExample]
     rows: list[npt.NDArray[np.int32]]
@@ -37,29 +37,29 @@ class _Lists(NamedTuple):
 def fit_pool_head(
     ranker: Ranker, data: StageData, config: RunConfig, report: Report, *, goes_on: bool = False
 ) -> None:
-    """Give the ranker's `pool_head` the weights that explain clicks from the whole pool; calibrate it.
+    """Fit the weights of the ranker's `pool_head` to clicks from the whole pool, then calibrate it.
 
-    Of each click's pool some of the best 300 and some of the rest are drawn, and count for those that they
-    stand for. So the weights are those of a choice from the whole pool. Then the probabilities are fitted to
-    the newest part of the log, from which nothing was learned.
+    From the pool of each click, some of the best 300 and some of the rest are drawn, and each counts for as
+    many as it stands for. So the weights are those of a choice from the whole pool. Then the probabilities
+    are fitted to the newest part of the log, which was not used for training.
 
     Args:
-        ranker: after its training.
-        data: its log.
+        ranker: the trained ranker.
+        data: its training log.
         config: settings of the run.
         report: takes a line of progress.
-        goes_on: whether the head has the weights of an earlier log, which a new one then only corrects.
+        goes_on: whether the head has the weights of an earlier log, which the new log then only corrects.
     """
     towers = load_two_tower(data.run) if (data.run / "retrieval" / WEIGHTS_FILE).is_file() else None
     if towers is None:
-        report("no trained retrieval stage: the ranker learns from articles drawn evenly from the pool")
+        report("no trained retrieval stage; the ranker learns from articles drawn evenly from the pool")
     features = _Features(ranker, data)
     learned = data.train[: len(data.train) - data.replayed]
     chosen = sorted((one for one in learned if _counts(one, data.pool)), key=moment)
-    # The newest: at the beginning of a log there is nothing in the counters yet.
+    # The newest impressions: at the beginning of a log the counters are still empty.
     lists = _lists(towers, data, chosen[-_MOST_IMPRESSIONS:])
     if not lists.examples:
-        report("no impression shows what the pool of its moment was: nothing to learn from it")
+        report("no impression has a known pool; the pool head is not trained")
         return
     prior = np.asarray(ranker.pool_head.kernel) if goes_on else None
     kernel = softmax_regression(_choices(features, lists, data.pool, config.seed), prior)
@@ -74,7 +74,7 @@ def _counts(example: ImpressionExample, pool: MomentPool) -> bool:
 
 
 class _Features:
-    """What `pool_head` weighs, of an impression's reader and any rows of the table."""
+    """The inputs of `pool_head`: features of an impression's reader and any rows of the table."""
 
     def __init__(self, ranker: Ranker, data: StageData) -> None:
         articles = tf.constant(ranker.encoder.embed(data.features))
@@ -141,9 +141,9 @@ def _choices(features: _Features, lists: _Lists, pool: MomentPool, seed: int) ->
 
 
 def _calibrated(features: _Features, lists: _Lists, pool: MomentPool, kernel: Vectors) -> tuple[float, float]:
-    """Slope and bias that turn logits of a choice into those of a click probability (Platt 1999).
+    """Slope and bias that turn logits of a choice into logits of click probabilities (Platt 1999).
 
-    They are fitted where they are read: on the best of what is retrieved.
+    They are fitted where they are used: on the best of the retrieved articles.
     """
     logits, labels = [], []
     for one, rows in zip(lists.examples, lists.rows, strict=True):
@@ -157,5 +157,5 @@ def _calibrated(features: _Features, lists: _Lists, pool: MomentPool, kernel: Ve
     together = np.concatenate(logits)
     mean, spread = float(together.mean()), max(float(together.std()), 1e-3)
     weights, bias = logistic_regression(((together - mean) / spread)[:, None], np.concatenate(labels))
-    slope = max(float(weights[0]) / spread, 1e-3)  # the order stays
+    slope = max(float(weights[0]) / spread, 1e-3)  # keeps the order
     return slope, bias - slope * mean

@@ -1,4 +1,4 @@
-"""`genre pretrain`: a language model adapted to, or learned from, unlabelled article text."""
+"""`genre pretrain`: adapt a language model to unlabelled article text, or train a new one on it."""
 
 import dataclasses
 import hashlib
@@ -45,7 +45,7 @@ _RANGES = (
 )
 
 Measures = dict[str, dict[str, Measured]]
-"""By name of the set (`held_out`, or a split), then by kind of text."""
+"""By name of the set (`held_out` or a split), then by kind of text."""
 
 
 def pretrain(
@@ -62,27 +62,27 @@ def pretrain(
 ) -> dict[str, Any]:
     """Pretrain into a Hugging Face folder, and measure before and after.
 
-    The same call again goes on with what was ended before its time, and keeps what is done.
+    The same call again resumes an interrupted training, and keeps a finished one.
 
     Args:
-        kind: of `MODELS`.
+        kind: one of `MODELS`.
         data: a data set.
         out: the folder: a model for `transformers` and for every `--…backbone`, with `pretraining/` (state),
             `logs/` (TensorBoard) and `reports/` beside it.
         config: its `pretrain` section, and the seed.
         report: takes a line of progress.
-        splits: whose articles are learned.
-        evaluate: data sets and splits whose unseen articles are measured besides.
-        distribution: where; None: on one device.
-        again: trains from the start what is already trained.
+        splits: splits whose articles are learned.
+        evaluate: data sets and splits whose unseen articles are also measured.
+        distribution: where to train; None: on one device.
+        again: train again from the start, even if already trained.
 
     Returns:
-        What is also in `out/reports/pretraining.json`.
+        The content of `out/reports/pretraining.json`.
 
     Raises:
-        InputError: wrong data or settings, or a folder that holds something else or is in use.
-        FailureError: a file cannot be written, or a loss became no number.
-        StoppedError: SIGTERM or Ctrl-C came, and the state was saved.
+        InputError: wrong data or settings, or the folder is in use or holds something else.
+        FailureError: a file cannot be written, or a loss became NaN.
+        StoppedError: SIGTERM or Ctrl-C was received, and the state was saved.
     """
     _check(config.pretrain, out)
     settings = config.data
@@ -93,11 +93,11 @@ def pretrain(
     for folder, split in evaluate:
         sets[f"{folder}:{split}"] = read_unseen(folder, split, corpus, settings.max_bad_rows)
     report(
-        f"{len(corpus.learned.titles)} titles and {len(corpus.learned.abstracts)} abstracts to learn, "
+        f"{len(corpus.learned.titles)} titles and {len(corpus.learned.abstracts)} abstracts for training, "
         f"{len(corpus.held_out.titles)} and {len(corpus.held_out.abstracts)} held out"
     )
     with run_lock(out):
-        (out / STAGE).mkdir(exist_ok=True)  # from now on the folder is ours, however soon this ends
+        (out / STAGE).mkdir(exist_ok=True)  # from here on the folder is a pretraining, even if interrupted
         return _pretrain(kind, corpus, sets, out, config, report, distribution or Distribution.one(), again)
 
 
@@ -116,11 +116,11 @@ def _pretrain(
         language_model = _language_model(kind, config, corpus, out)
         trainer = LanguageTrainer(language_model.model)
     files = StageFiles(out, STAGE, _made_from(kind, config, corpus, language_model))
-    if again and files.finished() is not None:  # else it is under way: the same command goes on
+    if again and files.finished() is not None:  # else it is unfinished: the same command resumes it
         files.forget()
     written = _written(files, sets)
     if written is not None:
-        report(f"{out} is pretrained with this data and these settings: kept (--again trains anew)")
+        report(f"{out} is pretrained with this data and these settings; kept (--again trains again)")
         return written
     measures = {name: measured_kinds(language_model, texts) for name, texts in sets.items()}
     before = _losses(measures)
@@ -136,24 +136,24 @@ def _check(config: PretrainConfig, out: Path) -> None:
     for name, least, most in _RANGES:
         value = getattr(config, name)
         if not least <= value <= most:
-            raise InputError(f"pretrain.{name} lies within {least:g} and {most:g}, not at {value:g}")
+            raise InputError(f"pretrain.{name} must be between {least:g} and {most:g}; got {value:g}")
     if out.exists() and not out.is_dir():
-        raise InputError(f"{out} is a file: give a folder to write")
+        raise InputError(f"{out} is a file; give a folder")
     if out.is_dir() and not (out / STAGE).is_dir() and {each.name for each in out.iterdir()} - {".lock"}:
-        raise InputError(f"{out} holds something else than a pretraining: give a new folder")
+        raise InputError(f"{out} holds something other than a pretraining; give a new folder")
     if config.backbone and Path(config.backbone).resolve() == out.resolve():
-        raise InputError(f"{out} is the backbone itself: give another --out")
+        raise InputError(f"{out} is the backbone itself; give another --out")
 
 
 def _language_model(kind: str, config: RunConfig, corpus: Corpus, out: Path) -> LanguageModel:
     if kind == "bert":
         return masked_language_model(config.pretrain, corpus.learned.all, config.seed)
-    # Not beside the weights yet: those of an earlier training there have a vocabulary of their own.
+    # Not beside the weights yet: weights of an earlier training in that folder have their own vocabulary.
     return causal_language_model(config.pretrain, corpus.learned.all, out / STAGE, config.seed)
 
 
 def _made_from(kind: str, config: RunConfig, corpus: Corpus, language_model: LanguageModel) -> str:
-    """Fingerprint of all that decides what the training comes to, also the weights that it starts from."""
+    """Fingerprint of everything that determines the result, including the initial weights."""
     weights = hashlib.sha256()
     if language_model.name:
         for weight in language_model.model.weights:
@@ -170,7 +170,7 @@ def _train(
     report: Report,
     devices: Distribution,
 ) -> FitResult:
-    """Train, go on, or read back what was trained; leaves the best weights in the model."""
+    """Train, resume, or load what was trained; the model then has the best weights."""
     settings = config.pretrain.optimizer
     found = files.finished()
     if found is not None:
@@ -181,11 +181,11 @@ def _train(
     packed = packed_corpus(language_model, trainer, corpus.learned.all, config, settings, devices.jit_compile)
     texts = packed.texts
     if trainer.ngrams is not None:
-        report(f"it begins with what n-grams of {config.pretrain.smoothing_tokens} tokens expect")
+        report(f"the first targets are n-gram expectations ({config.pretrain.smoothing_tokens} tokens)")
     full = packed.tokens / settings.batch_size / language_model.width
     report(
-        f"{int(texts.lengths.sum())} tokens an epoch, {packed.in_epoch} batches of {settings.batch_size} "
-        f"rows of {language_model.width}, {full:.1%} full"
+        f"{int(texts.lengths.sum())} tokens per epoch, {packed.in_epoch} batches of {settings.batch_size} "
+        f"rows of {language_model.width} tokens, {full:.1%} full"
     )
 
     def from_step(step: int) -> Any:
@@ -247,7 +247,7 @@ def _report(
         "learned": {name: len(texts) for name, texts in corpus.learned.kinds.items()},
         "training": result.as_dict(),
         "perplexity": {name: {each: row(name, each) for each in kinds} for name, kinds in after.items()},
-        "definition": WORD_END_NOTE if unigram is not None else "per hidden token, always the same ones",
+        "definition": WORD_END_NOTE if unigram is not None else "per masked token, always the same tokens",
     }
 
 

@@ -1,4 +1,4 @@
-"""How far a training has come, and what it came to."""
+"""The progress of a training, and its result."""
 
 import math
 from collections.abc import Callable, Mapping
@@ -11,14 +11,15 @@ Report = Callable[[str], None]
 
 @dataclass(frozen=True, kw_only=True)
 class Goal:
-    """What a training is judged by.
+    """How a training is judged.
 
     Args:
-        validate: computes validation metrics, by name.
-        metric: the one that decides which weights are best.
-        greater_is_better: its direction.
-        validate_older: the same metrics on what an earlier run held out, for a training that goes on from it.
-        show: texts in Markdown for people to look at after each validation, by name.
+        validate: computes the validation metrics by name.
+        metric: the metric that decides which weights are best.
+        greater_is_better: whether a greater value is better.
+        validate_older: the same metrics on what an earlier run held out, for a training that continues from
+            it.
+        show: Markdown texts by name, to look at after each validation.
     """
 
     validate: Callable[[], Mapping[str, float]]
@@ -28,26 +29,26 @@ class Goal:
     show: Callable[[], Mapping[str, str]] | None = None
 
     def better(self, value: float, best: float) -> bool:
-        """Whether a value beats the best so far; any value beats none, which is no number."""
+        """Whether a value beats the best so far. NaN means no value yet; anything beats it."""
         return math.isnan(best) or (value > best if self.greater_is_better else value < best)
 
 
 @dataclass
 class Progress:
-    """How far a training has come; saved and read back with its state.
+    """The progress of a training; saved and loaded with its state.
 
     Attributes:
-        step: steps done.
-        before: the metric before the first step; no number until then, as `best`.
-        best: its best value, whose weights are kept.
-        best_step: when.
-        waited: validations since then.
+        step: number of steps done.
+        before: the metric before the first step; NaN until then, like `best`.
+        best: its best value; those weights are kept.
+        best_step: the step of the best value.
+        waited: validations since the best value.
         validated: step of the last validation, -1 before the first.
-        loss_sum: of the steps since the last validation.
-        loss_count: those steps.
-        seconds: of wall clock so far.
-        step_seconds: of these, those of the steps themselves.
-        input_wait_seconds: of these again, those in which a step had no batch yet.
+        loss_sum: sum of the losses since the last validation.
+        loss_count: number of these losses.
+        seconds: wall-clock seconds so far.
+        step_seconds: how many of them the steps themselves took.
+        input_wait_seconds: how many of these a step waited for its batch.
     """
 
     step: int = 0
@@ -65,24 +66,24 @@ class Progress:
 
 @dataclass(frozen=True)
 class FitResult:
-    """What a training came to.
+    """The result of a training.
 
     Attributes:
         metric: name of the validation metric.
         before: its value before the first step.
-        best: its best value, whose weights were kept.
-        best_step: when; 0 if no step made it better.
-        steps: done.
+        best: its best value; those weights were kept.
+        best_step: the step of the best value; 0 if no step improved it.
+        steps: number of steps done.
         stopped_early: whether patience ran out.
-        seconds: of wall clock, all resumptions together.
-        steps_per_second: over the whole training, validations included.
-        input_wait_share: of the time of the steps, without validation and saving, the share that was spent
-            waiting for batches.
-        peak_memory_gb: the most that the process had resident until then, in 1e9 bytes.
-        trainable_parameters: number of trained values.
-        older_before: of a training that goes on from an earlier run: the metric of that run's weights on what
-            it held out itself; None for one from the beginning.
-        older_after: that of the new weights.
+        seconds: wall-clock seconds, including all resumptions.
+        steps_per_second: over the whole training, including validation.
+        input_wait_share: share of the step time (without validation and saving) that was spent waiting for
+            batches.
+        peak_memory_gb: peak resident memory of the process until then, in 1e9 bytes.
+        trainable_parameters: number of trainable parameters.
+        older_before: if the training continues from an earlier run: the metric of that run's weights on what
+            it held out; else None.
+        older_after: the same metric of the new weights.
     """
 
     metric: str
@@ -105,13 +106,13 @@ class FitResult:
 
 
 def comparison(results: Mapping[str, FitResult]) -> list[str]:
-    """A table of what the weights that trainings started from, and the new ones, are worth.
+    """A table that compares initial and new weights on the held-out data.
 
     Args:
-        results: of trainings that go on from an earlier run, by stage; others are left out.
+        results: training results by stage; only those that continue from an earlier run are shown.
 
     Returns:
-        Its lines; none where no training went on from another.
+        Its lines; empty if no training continues from another.
     """
     rows: list[tuple[str, float, float]] = []
     for stage, result in results.items():

@@ -1,7 +1,7 @@
-"""Where the ranker starts: the weights that logistic regression finds for its similarities and counters.
+"""Initial weights of the ranker: logistic regression on its similarities and counters.
 
-A few dozen weights decide most of a ranking, and their best values are found exactly in a second. Gradient
-steps are left with what they are needed for: the text itself.
+A few dozen weights decide most of a ranking, and their best values can be computed exactly in a second.
+Gradient steps are then left for what needs them: the text itself.
 """
 
 from typing import Any, NamedTuple
@@ -16,17 +16,17 @@ from genre_tf.models.ranker import Ranker, flat
 from genre_tf.training.stage_data import StageData
 
 _BATCH_IMPRESSIONS = 64
-_MOST_CANDIDATES = 300_000  # the weights are steady long before
-_RIDGE = 10.0  # in candidates; the weights of alike similarities would otherwise play against each other
+_MOST_CANDIDATES = 300_000  # the weights are stable long before that
+_RIDGE = 10.0  # in candidates; otherwise the weights of similar features would cancel each other
 _NEWTON_STEPS = 12
 
 
 def start_ranker(ranker: Ranker, data: StageData, config: RunConfig) -> None:
-    """Measure the similarities of a training log, and give the ranker the weights that explain its clicks.
+    """Measure the similarities in a training log, and give the ranker the weights that explain its clicks.
 
     Args:
-        ranker: before training.
-        data: its log.
+        ranker: the ranker before training.
+        data: its training log.
         config: settings of the run.
     """
     seen = _similarities(ranker, data, config)
@@ -40,8 +40,8 @@ def start_ranker(ranker: Ranker, data: StageData, config: RunConfig) -> None:
 
 
 class _Seen(NamedTuple):
-    """Of n candidates: similarities [n, S], features of the counter head [n, S + 5] or [n, 0], labels [n],
-    and how much each counts [n], where signals tell it.
+    """For n candidates: similarities [n, S], counter-head features [n, S + 5] or [n, 0], labels [n], and
+    the weight of each [n] if signals define one.
     """
 
     similarities: npt.NDArray[np.float32]
@@ -89,13 +89,13 @@ def logistic_regression(
     counted: npt.NDArray[np.floating] | None = None,
     offset: npt.NDArray[np.floating] | float = 0.0,
 ) -> tuple[npt.NDArray[np.float32], float]:
-    """Weights and bias of the smallest cross-entropy with a ridge on the weights, by Newton's method.
+    """Weights and bias with the smallest cross-entropy, with a ridge on the weights, by Newton's method.
 
     Args:
-        features: [n, F], of order one.
+        features: [n, F], with magnitudes around one.
         labels: [n], 0 or 1.
-        counted: [n], how much each row counts; None: 1 each.
-        offset: [n], added to the logits as it is.
+        counted: [n], weight of each row; None: 1 each.
+        offset: [n], added to the logits unchanged.
 
     Returns:
         float32 [F], and the bias.

@@ -32,17 +32,17 @@ from genre_tf.training.stage_files import StageFiles
 from genre_tf.training.validation import Validation
 
 CLICK_WEIGHT, TEACHER = "click_weight", "teacher"
-"""Columns of a batch where the settings ask for them: float32 [B, C, 2], without and with counters."""
+"""Columns of a batch if the settings need them: float32 [B, C, 2], without and with counters."""
 
 _LOSSES = {"click": click_loss, "softmax": softmax_loss, "click+softmax": click_and_softmax_loss}
 
 
 class RankingTrainer(StageTrainer):
-    """The mission's loss, -[y log p + (1 - y) log(1 - p)], mean over the shown articles; or others.
+    """The main loss, -[y log p + (1 - y) log(1 - p)], as a mean over the shown articles; or other losses.
 
     Args:
         model: the ranker.
-        config: which losses, and how much of each.
+        config: which losses to use, and their weights.
     """
 
     def __init__(self, model: Ranker, config: RankingConfig | None = None) -> None:
@@ -50,7 +50,7 @@ class RankingTrainer(StageTrainer):
         self.config = config or RankingConfig()
 
     def loss_of(self, batch: dict[str, tf.Tensor], training: bool) -> tf.Tensor:
-        """Loss of a batch, float32 []; with live counters the mean of both logits' losses."""
+        """Loss of a batch, float32 []; with live counters, the mean over the losses of both logits."""
         vectors = self.model.news_tower(batch_features(batch), training=training)  # [articles, dimension]
         logits = self.model.logits_of(vectors, batch, training)
         losses = [self._of_logits(each, batch, place) for place, each in enumerate(logits.values())]
@@ -67,7 +67,7 @@ class RankingTrainer(StageTrainer):
         weights, wanted = (
             batch[name][..., place] if name in batch else None for name in (CLICK_WEIGHT, TEACHER)
         )
-        if "label_weights" in batch:  # of signals
+        if "label_weights" in batch:  # from signals
             weights = batch["label_weights"] * (1.0 if weights is None else weights)
         loss = _LOSSES[self.config.objective](logits, labels, mask, weights, self.config.label_smoothing)
         if wanted is None:
@@ -78,17 +78,18 @@ class RankingTrainer(StageTrainer):
 
 
 def moves_probabilities(config: RankingConfig, examples: Sequence[ImpressionExample]) -> bool:
-    """Whether a training leaves the mean click probability elsewhere than at the click rate of its log.
+    """Whether a training moves the mean click probability away from the click rate of its log.
 
-    A softmax leaves their level to itself; drawn negatives are fewer than were shown, so that clicks seem
-    more frequent; and a click that weighs more or less than one by its signals counts as more or fewer.
+    A softmax does not determine the level of probabilities; drawn negatives are fewer than the shown
+    articles, which makes clicks seem more frequent; and clicks weighted by signals count as more or fewer
+    clicks.
     """
     weighted = any(example.label_weights is not None for example in examples)
     return config.objective != "click" or config.negatives > 0 or weighted
 
 
 def columns_of(data: StageData, config: RankingConfig, report: Report) -> Columns:
-    """What the settings ask for beside each training candidate: weights of clicks, a teacher's logits."""
+    """What the settings need beside each training candidate: click weights, a teacher's logits."""
     columns = {}
     if config.popularity_debias or config.position_propensities:
         columns[CLICK_WEIGHT] = click_weights(data.train, config)
@@ -109,9 +110,9 @@ def train_ranking(
     Args:
         data: examples and article features.
         config: settings of the run.
-        files: of the stage.
+        files: files of the stage.
         report: takes a line of progress.
-        distribution: where; None: on one device.
+        distribution: where to train; None: on one device.
     """
     clicks = sum(float(example.labels.sum()) for example in data.train)
     shown = sum(len(example.labels) for example in data.train)
@@ -119,7 +120,7 @@ def train_ranking(
     devices = distribution or Distribution.one()
     columns = columns_of(data, stage, report)
     batches = ClickBatches(data, config, settings, stage.negatives or None, devices, columns)
-    interest = None if files.start else data.interest  # an earlier run's are among its weights
+    interest = None if files.start else data.interest  # an earlier run's weights already contain it
     keras.utils.set_random_seed(config.seed)
     with devices.scope():
         ranker = Ranker(data.backbone(), config, click_rate=clicks / shown)

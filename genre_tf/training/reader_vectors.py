@@ -1,4 +1,4 @@
-"""The readers' vectors of the texts that the generator learns, by the run's trained towers."""
+"""Reader vectors for the texts that the generator learns, computed by the run's trained towers."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -17,12 +17,12 @@ Floats = npt.NDArray[np.float32]
 
 
 class ReaderVectors:
-    """A vector for each text, of which many have no reader: these share one row of zeros.
+    """One vector per text; the many texts without a reader share one row of zeros.
 
-    It is read as the array [n, D] would be that it stands for.
+    It can be indexed like the array [n, D] that it stands for.
 
     Args:
-        vectors: float32 [1 + readers, D]; the first is nobody's, zeros.
+        vectors: float32 [1 + readers, D]; the first row is zeros, for no reader.
         rows: int32 [n], the row of each text.
     """
 
@@ -32,7 +32,7 @@ class ReaderVectors:
 
     @property
     def shape(self) -> tuple[int, int]:
-        """Texts, and the dimension of a vector."""
+        """Number of texts, and dimension of a vector."""
         return len(self.rows), self.vectors.shape[1]
 
     def __len__(self) -> int:
@@ -45,11 +45,11 @@ class ReaderVectors:
 
 
 ToVectors = Callable[[Sequence[TextExample]], Any]
-"""Texts -> their `ReaderVectors`, typed as whatever array they are taken for."""
+"""Texts -> their `ReaderVectors`, typed as the array that they stand for."""
 
 
 def reader_vectors(run: Path, data: StageData) -> tuple[ToVectors, int]:
-    """What gives the readers' vectors of examples, and their dimension.
+    """A function that returns reader vectors of examples, and their dimension.
 
     Raises:
         InputError: the run has no trained towers.
@@ -72,7 +72,7 @@ def reader_vectors(run: Path, data: StageData) -> tuple[ToVectors, int]:
         return encode(tf.constant(articles[history]), tf.constant(history > 0)).numpy()
 
     def to_vectors(examples: Sequence[TextExample]) -> ReaderVectors:
-        # In order of length, so that little of a batch is padding.
+        # Sorted by length, so that little of a batch is padding.
         texts = sorted(
             (text for text, example in enumerate(examples) if len(example.history)),
             key=lambda text: len(examples[text].history),

@@ -1,4 +1,4 @@
-"""Losses, gradients and Keras' `fit` over several replicas: what one replica alone would have computed."""
+"""Losses, gradients and Keras' `fit` over several replicas, with the results of a single replica."""
 
 import time
 from typing import Any
@@ -11,15 +11,15 @@ from genre_tf.training.steps import compiled_steps
 
 
 def replica_count() -> int:
-    """How many replicas share the batch that is being trained on; 1 outside a strategy."""
+    """Number of replicas that share the current batch; 1 outside a strategy."""
     return int(tf.distribute.get_strategy().num_replicas_in_sync)
 
 
 def sum_over_replicas(values: Any) -> Any:
-    """Sums of the same tensors of all replicas; the tensors themselves where there is one replica.
+    """Sums of the same tensors over all replicas; with one replica, the tensors themselves.
 
     Args:
-        values: a float tensor or a list of them, of the same shapes in each replica.
+        values: a float tensor or a list of them, with the same shapes in each replica.
     """
     if replica_count() == 1:
         return values
@@ -27,10 +27,10 @@ def sum_over_replicas(values: Any) -> Any:
 
 
 def rows_of_replicas(values: tf.Tensor) -> tf.Tensor:
-    """The rows of all replicas, this one's first; gradients flow back to the replica that a row is of.
+    """The rows of all replicas, this one's first; gradients flow back to the replica of each row.
 
     Args:
-        values: [n, ...]; n may differ among replicas.
+        values: [n, ...]; n may differ between replicas.
 
     Returns:
         [n of all, ...].
@@ -46,31 +46,32 @@ def rows_of_replicas(values: tf.Tensor) -> tf.Tensor:
 def _context() -> Any:
     context = tf.distribute.get_replica_context()
     if context is None:
-        raise RuntimeError("a loss of several replicas is computed inside strategy.run")
+        raise RuntimeError("losses over several replicas must be computed inside strategy.run")
     return context
 
 
 class ReplicatedModel(keras.Model):
     """A Keras model whose `fit` works under every strategy; its losses are shares of one global mean.
 
-    `call` gives this replica's share of the loss: what its rows add to the mean over the rows of all of them.
-    Gradients of shares add up to the gradient of the mean; they are added *before* they are clipped.
+    `call` returns this replica's share of the loss: what its rows add to the mean over the rows of all
+    replicas. The gradients of the shares add up to the gradient of the mean; they are summed *before*
+    clipping.
 
-    Keras 3.15's own training function fails under MultiWorkerMirroredStrategy, in `_maybe_symbolic_build`
-    (takes the mean over replicas of a batch, strings of different shapes included) and in
-    `reduce_per_replica` (reduces scalar logs over axis 0). Both are replaced here;
-    `tests/training/test_distribution.py` tells when Keras needs it no more.
+    Keras 3.15's own training function fails under MultiWorkerMirroredStrategy: in `_maybe_symbolic_build`,
+    which averages a batch over replicas (even strings of different shapes), and in `reduce_per_replica`,
+    which reduces scalar logs over axis 0. Both are replaced here; `tests/training/test_distribution.py` fails
+    when Keras no longer needs this.
     """
 
     train_function: Any
     accumulate: int = 1
     most_steps: int = 1
     steps_at_once: int = 1
-    """Steps of the next call of the train function; at most `most_steps`."""
+    """Number of steps in the next call of the train function; at most `most_steps`."""
     executed: Executed
-    """What the last call did."""
+    """The result of the last call."""
     gradient_norm: Any = None
-    """Variable float32 []: of the last step, before it was clipped; None without `compile_replicated`."""
+    """Gradient norm of the last step before clipping: a float32 [] variable, or None until compiled."""
 
     def compile_replicated(
         self,
@@ -80,25 +81,26 @@ class ReplicatedModel(keras.Model):
         accumulate: int = 1,
         most_steps: int = 1,
     ) -> None:
-        """As `compile`; call it in the scope of the strategy.
+        """Like `compile`; call it in the scope of the strategy.
 
         Args:
-            optimizer: made in that scope; gets its variables now, since none can be made inside a step.
+            optimizer: created in that scope; gets its variables now, because none can be created inside a
+                step.
             jit_compile: whether XLA compiles the step.
-            accumulate: batches of one step; it applies the mean of their gradients.
-            most_steps: in one call of the train function.
+            accumulate: number of batches per step; the step applies the mean of their gradients.
+            most_steps: maximum number of steps in one call of the train function.
         """
         take_added_gradients(optimizer)
         optimizer.build(self.trainable_variables)
         self.accumulate, self.most_steps = accumulate, most_steps
-        # For the logs alone, so not a variable of Keras'.
+        # For the logs only, so it is not a Keras variable.
         self.gradient_norm = tf.Variable(
             0.0,
             trainable=False,
             synchronization=tf.VariableSynchronization.ON_READ,
             aggregation=tf.VariableAggregation.ONLY_FIRST_REPLICA,
         )
-        if accumulate > 1:  # empty between two steps, so no part of what is saved: not Keras' variables
+        if accumulate > 1:  # empty between steps, so it need not be saved and is not a Keras variable
             self.gradient_sums = [
                 tf.Variable(tf.zeros(weight.shape), False, synchronization=tf.VariableSynchronization.ON_READ)
                 for weight in self.trainable_weights
@@ -106,17 +108,17 @@ class ReplicatedModel(keras.Model):
         self.compile(optimizer=optimizer, jit_compile=jit_compile)
 
     def _maybe_symbolic_build(self, *_: Any, **__: Any) -> None:
-        """Nothing: every layer is built when it is made, and a batch less would be trained on."""
+        """Do nothing: layers are built when they are created, and a symbolic build would consume a batch."""
 
     def make_train_function(self, force: bool = False) -> Any:
-        """`steps_at_once` steps on the next batches of an iterator; gives no logs, but sets `executed`."""
+        """Run `steps_at_once` steps on the next batches of an iterator; sets `executed`, returns no logs."""
         if self.train_function is None or force:
             next_steps = compiled_steps(self)
 
             def without_logs(iterator: Any) -> dict[str, Any]:
                 began, steps = time.perf_counter(), self.steps_at_once
                 losses, examples, waited = next_steps(iterator, tf.constant(steps))
-                losses = losses.numpy()[:steps].tolist()  # waits until it is done
+                losses = losses.numpy()[:steps].tolist()  # waits for the result
                 seconds = time.perf_counter() - began
                 pace = Pace(steps=steps, examples=float(examples), seconds=seconds, waited=float(waited))
                 self.executed = Executed(losses, pace)
@@ -136,7 +138,7 @@ class ReplicatedModel(keras.Model):
         return found
 
     def add_step(self, data: Any) -> tuple[tf.Tensor, tf.Tensor]:
-        """Adds the gradients of one of several batches of a step; gives what `train_step` gives."""
+        """Add the gradients of one of several batches of a step; returns the same as `train_step`."""
         found, gradients = self._learn(data)
         for total, gradient in zip(self.gradient_sums, gradients, strict=True):
             if gradient is not None:
@@ -144,13 +146,13 @@ class ReplicatedModel(keras.Model):
         return found
 
     def update_step(self) -> None:
-        """Ends a step of several batches: applies the mean of their gradients."""
+        """End a step of several batches: apply the mean of their gradients."""
         self._apply([total.read_value() / self.accumulate for total in self.gradient_sums])
         for total in self.gradient_sums:
             total.assign(tf.zeros(total.shape))
 
     def examples_in(self, batch: Any) -> tf.Tensor:
-        """Rows of this replica's batch, float32 []: those of its `labels`; 0 where it has none."""
+        """Number of rows in this replica's batch (in `labels`), float32 []; 0 if it has none."""
         if "labels" not in batch:
             return tf.zeros([])
         return tf.cast(tf.shape(batch["labels"])[0], tf.float32)
@@ -158,13 +160,13 @@ class ReplicatedModel(keras.Model):
     def _learn(self, data: Any) -> tuple[tuple[tf.Tensor, tf.Tensor], list[Any]]:
         with tf.GradientTape() as tape:
             loss = self.compute_loss(x=data, y=None, y_pred=self(data, training=True))
-            scaled = self.optimizer.scale_loss(loss)  # where gradients pass through float16; else the same
+            scaled = self.optimizer.scale_loss(loss)  # if gradients pass through float16; else unchanged
         loss, examples = sum_over_replicas([loss, self.examples_in(data)])
         return (loss, examples), tape.gradient(scaled, self.trainable_weights)
 
     def _apply(self, gradients: list[Any]) -> None:
-        # Dense, since Keras takes the norm of a sparse gradient row by row, where one embedding may have
-        # several rows, more of them in fewer replicas.
+        # Dense, because Keras computes the norm of a sparse gradient row by row; one embedding may have
+        # several rows, and more of them with fewer replicas.
         dense = [tf.convert_to_tensor(each) for each in gradients if each is not None]
         summed = sum_over_replicas(dense)
         if self.gradient_norm is not None:
@@ -175,13 +177,13 @@ class ReplicatedModel(keras.Model):
 
 
 def take_added_gradients(optimizer: keras.optimizers.Optimizer) -> None:
-    """Let an optimizer take gradients that are added over the replicas already.
+    """Let an optimizer accept gradients that are already summed over the replicas.
 
-    Keras clips each replica's gradient and adds what is left: N replicas would take up to N times the step of
-    one. And where it scales losses, it asks the first replica alone whether the gradients are finite.
+    Keras clips each replica's gradient and then adds them, so that N replicas could take N times the step of
+    one. With loss scaling, it checks only the first replica for finite gradients.
 
     Args:
         optimizer: changed in place.
     """
-    optimizer = getattr(optimizer, "inner_optimizer", optimizer)  # of one that scales losses
+    optimizer = getattr(optimizer, "inner_optimizer", optimizer)  # the optimizer inside a loss scaler
     optimizer._all_reduce_sum_gradients = lambda pairs: pairs

@@ -19,17 +19,17 @@ from genre_tf.training.stage_files import StageFiles
 from genre_tf.training.validation import Validation
 
 DRAWN = "draw_probability"
-"""Column of a batch, float32 [B, C]: how likely each candidate was to be drawn."""
+"""Column of a batch, float32 [B, C]: the probability that each candidate was drawn."""
 
-_LOWEST = -1e9  # a logit that takes no part in a softmax, and leaves its gradient finite
+_LOWEST = -1e9  # excludes a logit from a softmax and keeps its gradient finite
 
 
 class RetrievalTrainer(StageTrainer):
     """Sampled softmax over the pool of the moment of each click.
 
     The candidates of a row are a click, some articles shown beside it and some of the rest of the pool, each
-    with its counters of that moment. The log of how likely a candidate was to be drawn is taken off its logit
-    (logQ): one drawn with probability 1/50 stands for 50 of the pool.
+    with its counters at that moment. The log of the probability that a candidate was drawn is subtracted from
+    its logit (logQ): a candidate drawn with probability 1/50 stands for 50 articles of the pool.
 
     Args:
         model: the towers.
@@ -43,14 +43,14 @@ class RetrievalTrainer(StageTrainer):
         self._correct = tfrs.layers.loss.SamplingProbablityCorrection()
 
     def loss_of(self, batch: dict[str, tf.Tensor], training: bool) -> tf.Tensor:
-        """Mean loss of a batch, float32 []; of several replicas the share of this one.
+        """Mean loss of a batch, float32 []; with several replicas this replica's share.
 
-        Where the batch has weights of signals, each row counts as much as its click.
+        If the batch has weights from signals, each row is weighted by its click.
         """
         logits = self.model.pool_logits(batch, training=training)  # [rows, candidates]
         corrected = self._correct(logits, batch[DRAWN]) if DRAWN in batch else logits
         corrected = tf.where(batch["mask"], corrected, _LOWEST)
-        # TensorFlow's own op refuses a replica without rows, which has no candidates either.
+        # TensorFlow's own op fails on a replica without rows, which has no candidates either.
         clicked = tf.reduce_sum(batch["labels"] * corrected, axis=1)
         losses = tf.reduce_logsumexp(corrected, axis=1) - clicked  # [rows]
         weights = tf.ones_like(losses)
@@ -71,9 +71,9 @@ def train_retrieval(
     Args:
         data: examples and article features.
         config: settings of the run.
-        files: of the stage.
+        files: files of the stage.
         report: takes a line of progress.
-        distribution: where; None: on one device.
+        distribution: where to train; None: on one device.
     """
     stage, settings = config.retrieval, config.retrieval.optimizer
     devices = distribution or Distribution.one()
@@ -87,7 +87,7 @@ def train_retrieval(
     )
     if not examples:
         raise InputError(
-            f"{len(data.train)} impressions hold nothing to learn from: no click beside another article"
+            f"{len(data.train)} impressions cannot be used for training: none has a click and another article"
         )
     drawn = data.learning_from(examples)
     batches = ClickBatches(drawn, config, settings, None, devices, {DRAWN: probabilities})
@@ -95,7 +95,7 @@ def train_retrieval(
     with devices.scope():
         towers = TwoTower(data.backbone(), config)
         trainer = RetrievalTrainer(towers)
-    if not files.start:  # an earlier run's are among its weights
+    if not files.start:  # an earlier run's weights already contain it
         towers.news_tower.adapt(data.interest)
         start_towers(towers, data, examples, probabilities, config.seed)
     goal = Goal(

@@ -1,8 +1,8 @@
-"""Where the towers start: how much each part of a vector counts, and what the counters weigh.
+"""Initial weights of the towers: the weight of each part of a vector, and of the counters.
 
-A few dozen weights decide most of what is found in a pool, and their best values are found exactly in
-seconds. Gradient steps are left with what they are needed for: which clicks count, and for whom the moment
-weighs more.
+A few dozen weights decide most of what is found in a pool, and their best values can be computed exactly in
+seconds. Gradient steps are then left for what needs them: which clicks count, and for which readers the
+moment matters more.
 """
 
 from collections.abc import Sequence
@@ -16,9 +16,9 @@ from genre_tf.models.two_tower import TwoTower
 from genre_tf.training.softmax_regression import Choices, softmax_regression
 from genre_tf.training.stage_data import StageData
 
-_MOST_CLICKS = 6_000  # the weights are steady long before
-_LEAST_WEIGHT = 0.1  # a part that seems to count for nothing on a small log still tells articles apart
-_MOST_ARTICLES = 50_000  # whose spread says which directions matter
+_MOST_CLICKS = 6_000  # the weights are stable long before that
+_LEAST_WEIGHT = 0.1  # a part that seems useless on a small log still distinguishes articles
+_MOST_ARTICLES = 50_000  # articles whose spread shows which directions matter
 
 
 def start_towers(
@@ -28,14 +28,14 @@ def start_towers(
     probabilities: Sequence[npt.NDArray[np.float32]],
     seed: int,
 ) -> None:
-    """Measure what decides the clicks of a training log, and let the towers start from it.
+    """Measure what explains the clicks of a training log, and set the initial weights of the towers.
 
     Args:
-        towers: before training, adapted to the log's interest space.
-        data: its articles.
-        examples: clicks with candidates out of the pool of their moments, the click first.
-        probabilities: of each, how likely its candidates were to be drawn.
-        seed: of the choice of clicks.
+        towers: the towers before training, adapted to the log's interest space.
+        data: the articles.
+        examples: clicks with candidates from the pools of their moments; the click comes first.
+        probabilities: for each example, the probability that each candidate was drawn.
+        seed: seed of the choice of clicks.
     """
     chosen = np.random.default_rng(seed).permutation(len(examples))[:_MOST_CLICKS]
     some = [examples[number] for number in chosen]
@@ -60,14 +60,14 @@ def start_towers(
 def part_similarities(
     example: ImpressionExample, vectors: npt.NDArray[np.float32], parts: Sequence[int]
 ) -> npt.NDArray[np.float32]:
-    """Mean dot product of each part of the candidates with the clicks of the history, float32 [C, parts]."""
+    """Mean dot product of each part of the candidates with the history's articles, float32 [C, parts]."""
     reader = vectors[example.history].sum(axis=0) / max(1, len(example.history))
     products = vectors[example.candidates] * reader
     return np.add.reduceat(products, np.concatenate([[0], np.cumsum(parts)[:-1]]), axis=1)
 
 
 def _directions(vectors: npt.NDArray[np.float32], count: int, seed: int) -> npt.NDArray[np.float32]:
-    """The directions in which dot products lie, float32 [width, count]: principal ones, not centred."""
+    """Principal directions of the vectors, without centring: float32 [width, count]."""
     real = vectors[np.abs(vectors).max(axis=1) > 0]
     real = np.random.default_rng(seed).permutation(real)[:_MOST_ARTICLES].astype(np.float64)
     _, axes = np.linalg.eigh(real.T @ real)  # ascending

@@ -1,4 +1,4 @@
-"""A run folder: made once with all settings, gone on with by later stages."""
+"""A run folder: created once with all settings, extended by later stages."""
 
 import dataclasses
 import json
@@ -38,7 +38,7 @@ from genre_tf.training.stage_data import StageData, load_stage_data
 from genre_tf.training.stage_files import StageFiles, fingerprint, learned_settings
 
 STAGES = ("retrieval", "ranking", "generation")
-_AGAIN = "again.json"  # there while a training with --again is unfinished
+_AGAIN = "again.json"  # exists while a training with --again is unfinished
 TRAINERS = {"retrieval": train_retrieval, "ranking": train_ranking, "generation": train_generation}
 
 
@@ -52,30 +52,30 @@ def train(
     again: bool = False,
     observers: Observers = Observers(),  # noqa: B008  (frozen)
 ) -> dict[str, FitResult]:
-    """Train stages into a run folder, which is prepared first where it is new.
+    """Train stages into a run folder; a new run folder is prepared first.
 
-    A stage that was trained with the same data and settings is kept, and one that was ended before its time
-    is gone on with: the same command, given again, finishes what it began.
+    A stage that was already trained with the same data and settings is kept, and an interrupted one is
+    resumed: repeating the same command finishes its work.
 
     Args:
-        stages: of `STAGES`; trained in that order.
+        stages: some of `STAGES`, trained in that order.
         data: a data set with a labelled `train` split.
         run: the run folder; a new one, or one made with the same data, settings and earlier run.
         config: all settings.
         report: takes a line of progress.
-        distribution: where; None: on one device.
-        again: trains from the start what is already trained.
-        observers: who else is told of the trainings.
+        distribution: where to train; None: on one device.
+        again: train again from the start, even if already trained.
+        observers: further observers of the trainings.
 
     Returns:
-        What each training came to; also in `run/reports/training-STAGE.json`.
+        The result of each training; also in `run/reports/training-STAGE.json`.
 
     Raises:
-        InputError: wrong data or settings, a run folder made with others or in use, or generation before
-            retrieval; an earlier run that does not fit, or a log that is not later than its own.
-        FailureError: a file cannot be written, a loss became no number, or weights that go on from an earlier
+        InputError: wrong data or settings; the run folder was made with others or is in use; generation
+            before retrieval; the earlier run does not match, or the log is not later than its own.
+        FailureError: a file cannot be written, a loss became NaN, or weights that continue from an earlier
             run have forgotten too much.
-        StoppedError: SIGTERM or Ctrl-C came, and the state was saved.
+        StoppedError: SIGTERM or Ctrl-C was received, and the state was saved.
     """
     check_start(stages, run, config)
     if "ranking" in stages:
@@ -99,28 +99,28 @@ def train(
 
 
 def with_trained(run: Path, stages: Sequence[str], config: RunConfig, report: Report) -> RunConfig:
-    """The settings, but those of stages that are trained and not to be trained now as they were.
+    """The settings, except that trained stages which are not trained now keep theirs.
 
-    A file of settings for one stage says nothing of the others, whose weights fit what they were made with.
+    Settings for one stage say nothing about the others, whose weights fit their own settings.
 
     Args:
-        run: a run folder with settings.
-        stages: to be trained.
-        config: what is asked for.
-        report: takes a line for each stage that keeps others than asked for.
+        run: an existing run folder.
+        stages: the stages to train.
+        config: the requested settings.
+        report: takes a line for each stage that does not get the requested settings.
     """
     earlier, kept = read_config(run / "config.toml"), {}
     for stage in STAGES:
         settings = getattr(earlier, stage)
         trained = StageFiles(run, stage, "").trained.is_file()
         if stage not in stages and trained and settings != getattr(config, stage):
-            report(f"{stage} is trained and is not trained now: it keeps its own settings")
+            report(f"{stage} is already trained and not part of this command; it keeps its settings")
             kept[stage] = settings
     return dataclasses.replace(config, **kept)
 
 
 def _begin_anew(run: Path, chosen: Sequence[StageFiles]) -> None:
-    """Forget what is trained, once: the same command, given again after a kill, goes on with its new work."""
+    """Forget the trained stages once; after an interruption the same command resumes the new training."""
     marker, begun = run / _AGAIN, json.dumps({files.stage: files.made_from for files in chosen})
     if marker.is_file() and marker.read_text("utf-8") == begun:
         return
@@ -130,7 +130,7 @@ def _begin_anew(run: Path, chosen: Sequence[StageFiles]) -> None:
 
 
 def _check_writer(stages: Sequence[str], run: Path, config: RunConfig) -> None:
-    """Said before the hour of the stages that come before it."""
+    """Checked before the stages that come first, which may take an hour."""
     settings = config.generation
     parse_writer_trainable(settings.trainable)
     check_precision(settings.precision)
@@ -138,8 +138,8 @@ def _check_writer(stages: Sequence[str], run: Path, config: RunConfig) -> None:
         resolve_backbone(settings.backbone)
     if "retrieval" not in stages and not StageFiles(run, "retrieval", "").trained.is_file():
         raise InputError(
-            f"{run} has no trained retrieval stage, whose readers the generator writes for: "
-            f"genre train retrieval --run {run}, or genre train all"
+            f"{run} has no trained retrieval stage, which the generator needs; run "
+            f"'genre train retrieval --run {run}' or 'genre train all'"
         )
 
 
@@ -155,10 +155,10 @@ def _train_stages(
     for files in chosen:
         found = files.finished()
         if found is not None and files.stage == "generation" and not reads_towers_of(run, files.folder):
-            report("generation was trained on other towers than retrieval has now: trained anew")
+            report("generation was trained with other towers than the run has now; it is trained again")
             files.forget()
         elif found is not None:
-            report(f"{files.stage} is trained with this data and these settings: kept (--again trains anew)")
+            report(f"{files.stage} is trained with this data and these settings; kept (--again trains again)")
             results[files.stage] = found
             continue
         stage_data = stage_data or load_stage_data(run, config, report)
@@ -182,14 +182,14 @@ def _accept(result: FitResult, files: StageFiles, config: RunConfig, report: Rep
 
 
 def stage_fingerprints(run: Path, config: RunConfig) -> dict[str, str]:
-    """Fingerprint of all that decides what each stage becomes; the writer reads the vectors of retrieval."""
+    """Fingerprint of everything that determines each stage; the writer also depends on retrieval."""
     shared = (
         load_manifest(run / "prepared")["outputs"],
         config.seed,
         asdict(config.data),
         asdict(config.news),
     )
-    # A teacher is what it knows and not where it lies.
+    # A teacher is identified by its content, not its path.
     ranking = dataclasses.replace(config.ranking, teacher=teacher_identity(config.ranking.teacher))
     known = dataclasses.replace(config, ranking=ranking)
     own = {
@@ -198,15 +198,15 @@ def stage_fingerprints(run: Path, config: RunConfig) -> dict[str, str]:
         )
         for stage in STAGES
     }
-    # The ranker's pool head is fitted to what the towers retrieve, and a writer reads their vectors.
+    # The ranker's pool head depends on what the towers retrieve, and a writer reads their vectors.
     return own | {stage: fingerprint(own[stage], own["retrieval"]) for stage in ("ranking", "generation")}
 
 
 def open_run(run: Path, data: Path, config: RunConfig, report: Report) -> None:
-    """Make the folder, or see that it was made with the same settings where they matter to all stages.
+    """Create the folder, or check that an existing one has the same settings where all stages depend on them.
 
-    The settings of a folder that is there are left as they are: `train` alone writes new ones. They are
-    written last: a folder without them is of an attempt that was refused or ended, and is made anew.
+    The settings of an existing folder do not change here: only `train` writes new ones. They are written
+    last: a folder without settings belongs to a failed attempt, and is created again.
     """
     file, start = run / "config.toml", start_run(config)
     new = not file.is_file()
@@ -216,7 +216,7 @@ def open_run(run: Path, data: Path, config: RunConfig, report: Report) -> None:
     check_precision(config.news.precision)
     bert = None
     if start is None and (new or not (run / BACKBONE_FOLDER).is_dir()):
-        # Read before anything is written: what is wrong with it must not become a setting of the run.
+        # Read before anything is written, so that wrong settings never enter the run.
         bert = load_bert(config.news.backbone)
         check_news(bert, config.news)
     _prepare(run, data, config, report, overwrite=new)
@@ -236,13 +236,13 @@ def _require_same(run: Path, config: RunConfig) -> None:
     earlier, start = read_config(file), start_run(config)
     if (earlier.data, earlier.news) != (config.data, config.news):
         raise InputError(
-            f"{run} was made with other data or news settings (see {file}): give another --run, "
-            "or the same settings"
+            f"{run} was made with other data or news settings (see {file}); give another --run or "
+            "the same settings"
         )
     if start_run(earlier) != start:
         raise InputError(
-            f"{run} goes on from {start_run(earlier) or 'no other run'}, and --from gives "
-            f"{start or 'none'}: give another --run"
+            f"{run} continues from {start_run(earlier) or 'no other run'}, but --from is "
+            f"{start or 'not given'}; give another --run"
         )
 
 
@@ -264,7 +264,7 @@ def _prepare(run: Path, data: Path, config: RunConfig, report: Report, *, overwr
         first = done.manifest["faults"][0]
         place = f"{first['file']}:{first['line']}: {first['field']}"
         report(
-            f"bad rows skipped: {skipped}, the first {place}: {first['message']} "
+            f"bad rows skipped: {skipped}; first: {place}: {first['message']} "
             f"(listed in {run / 'prepared' / MANIFEST_FILE})"
         )
 

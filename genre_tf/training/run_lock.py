@@ -1,4 +1,4 @@
-"""One training at a time in a run folder, which a refused one leaves as it was."""
+"""One training at a time in a run folder; a rejected training leaves no files."""
 
 import os
 import shutil
@@ -14,13 +14,13 @@ _FILE = ".lock"
 
 @contextmanager
 def run_lock(run: Path) -> Iterator[None]:
-    """Hold a run folder; the kernel gives it back when the process ends, however it ends.
+    """Lock a run folder; the kernel releases it when the process ends, in whatever way.
 
-    Whatever was put into the folder is gone again if the input is refused (`InputError`) before any weights
-    were written or frozen states computed: a corrected command finds nothing of the wrong one.
+    If the input is rejected (`InputError`) before any weights or frozen states were written, everything that
+    was put into the folder is removed again: a corrected command starts clean.
 
     Args:
-        run: the run folder, made if it is new.
+        run: the run folder, created if it is new.
 
     Raises:
         InputError: another process holds it, or it cannot be written or locked.
@@ -28,7 +28,7 @@ def run_lock(run: Path) -> Iterator[None]:
     new, free = not run.exists(), not (run / _FILE).exists()
     lock = _locked(run)
     try:
-        # Listed by who holds the folder: nothing of another process is taken for ours.
+        # Listed while we hold the lock, so that no file of another process is taken for ours.
         there = {path.name for path in run.iterdir()} - ({_FILE} if free else set())
         try:
             yield
@@ -50,11 +50,11 @@ def _locked(run: Path) -> int:
         holder = file.read_bytes()[:32].decode("ascii", "replace").strip() if file.exists() else ""
     except OSError as error:
         raise InputError(
-            f"{run} cannot be written or locked ({error.strerror}): give another --run, on a disk that has "
-            "locks"
+            f"{run} cannot be written or locked ({error.strerror}); give another --run, on a disk that "
+            "supports locks"
         ) from None
     raise InputError(
-        f"{run} is being trained by process {holder or 'unknown'}: wait for it, or give another --run"
+        f"{run} is being trained by process {holder or 'unknown'}; wait for it or give another --run"
     )
 
 
@@ -68,8 +68,8 @@ def _note_holder(lock: int) -> None:
 
 
 def _take_back(run: Path, there: set[str], new: bool) -> None:
-    """Remove what was not there before, unless work would be lost with it."""
-    if any(run.rglob("*.weights.h5")) or any(run.glob("*/*/offsets.npy")):  # of frozen states
+    """Remove what was not there before, unless that would lose work."""
+    if any(run.rglob("*.weights.h5")) or any(run.glob("*/*/offsets.npy")):  # offsets.npy: frozen states
         return
     for path in [path for path in run.iterdir() if path.name not in there]:
         if path.is_dir() and not path.is_symlink():
@@ -77,5 +77,5 @@ def _take_back(run: Path, there: set[str], new: bool) -> None:
         else:
             path.unlink(missing_ok=True)
     if new:
-        with suppress(OSError):  # what could not be removed is in it
+        with suppress(OSError):  # not empty: something could not be removed
             run.rmdir()

@@ -1,4 +1,4 @@
-"""`genre train safety`: a linear classifier of labelled texts, on a trained ranker's title vectors."""
+"""`genre train safety`: a linear classifier from labelled texts, on a trained ranker's title vectors."""
 
 import json
 import math
@@ -18,38 +18,38 @@ from genre_tf.models.text_vectors import text_vectors
 from genre_tf.training.progress import Report
 from genre_tf.training.ranker_start import logistic_regression
 
-LEAST_OF_EACH = 25  # five of each label then choose the threshold, and five judge it
-_SHARES = (0.6, 0.8)  # learned from; then the threshold; the rest is reported on
+LEAST_OF_EACH = 25  # then five of each label choose the threshold, and five measure it
+_SHARES = (0.6, 0.8)  # end of the texts to learn from, end of those for the threshold; the rest measures
 Vectors = npt.NDArray[np.float32]
 
 
 def train_safety(
     file: Path, run: Path, *, recall: float, seed: int, max_bad_rows: int = 0, report: Report = print
 ) -> dict[str, Any]:
-    """Learn what is unsafe from labelled texts, and put the classifier into `RUN/safety`.
+    """Learn from labelled texts what is unsafe, and write the classifier to `RUN/safety`.
 
-    Three fifths of the texts (of each label) are learned from, one fifth chooses the threshold, and what is
-    returned was measured on the last one, which neither saw. Weights are exact (Newton's method, a ridge).
+    Three fifths of the texts of each label are learned from and one fifth chooses the threshold. The returned
+    values are measured on the last fifth. Weights are exact (Newton's method, with a ridge).
 
     Args:
         file: labels and texts; see `read_labelled_texts`.
         run: a run folder with a trained ranker.
-        recall: share of unsafe texts to be caught among those that choose the threshold, above 0, at most 1.
-        seed: of the division.
-        max_bad_rows: faulty lines that may be skipped.
+        recall: share of unsafe texts to catch among those that choose the threshold; above 0, at most 1.
+        seed: seed of the split.
+        max_bad_rows: number of faulty lines that may be skipped.
         report: takes a line of progress.
 
     Returns:
-        "auc", "precision", "recall" and "flagged" (share of all texts called unsafe) as fractions,
-        "threshold" as a probability, "asked_recall", how many texts were "learned", "unsafe_learned", and
-        "measured" and "unsafe_measured". Also kept in `RUN/reports/training-safety.json`.
+        "auc", "precision", "recall" and "flagged" (share of all texts called unsafe) as fractions;
+        "threshold" as a probability; "asked_recall"; and the numbers of texts "learned", "unsafe_learned",
+        "measured" and "unsafe_measured". Also written to `RUN/reports/training-safety.json`.
 
     Raises:
         InputError: no such file, faulty lines, too few texts of a label, or a run without a ranker.
         FailureError: the run folder cannot be written.
     """
     if not 0 < recall <= 1:
-        raise InputError(f"a recall is above 0 and at most 1, and {recall} was given")
+        raise InputError(f"the recall must be above 0 and at most 1; got {recall}")
     examples = read_labelled_texts(file, FaultPolicy.allowing(max_bad_rows))
     _check_counts(examples, file)
     weights_file = run / "ranking" / WEIGHTS_FILE
@@ -74,25 +74,25 @@ def train_safety(
     reports = run / "reports" / "training-safety.json"
     reports.parent.mkdir(exist_ok=True)
     reports.write_text(json.dumps(found, indent=2) + "\n", "utf-8")
-    report(f"kept in {file}")
+    report(f"written to {file}")
     return found
 
 
 def threshold_for(unsafe_logits: npt.NDArray[np.floating], recall: float) -> float:
-    """The highest threshold that catches a share of these: float [n], all unsafe -> a logit."""
+    """The highest threshold that catches this share of unsafe texts: their logits, float [n] -> a logit."""
     needed = math.ceil(recall * len(unsafe_logits) - 1e-9)
-    # A hair below, since a server adds in float32.
+    # Slightly lower, because a server adds in float32.
     return float(np.sort(unsafe_logits)[len(unsafe_logits) - needed] - 1e-4)
 
 
 def judged(
     logits: npt.NDArray[np.floating], unsafe: npt.NDArray[np.bool_], threshold: float
 ) -> dict[str, float | int | None]:
-    """How well a threshold tells texts apart; precision is None where nothing is called unsafe.
+    """How well a threshold separates the texts; precision is None if nothing is called unsafe.
 
     Args:
         logits: float [n].
-        unsafe: bool [n], with both labels.
+        unsafe: bool [n]; both labels occur.
         threshold: as a logit.
     """
     called = logits >= threshold
@@ -108,7 +108,7 @@ def judged(
 
 
 def area_under_curve(logits: npt.NDArray[np.floating], positive: npt.NDArray[np.bool_]) -> float:
-    """Share of pairs (positive, negative) in the right order, ties by half: float and bool [n]."""
+    """Share of pairs (positive, negative) in the right order, ties counting half: float and bool [n]."""
     negatives = np.sort(logits[~positive])
     below = np.searchsorted(negatives, logits[positive], "left")
     not_above = np.searchsorted(negatives, logits[positive], "right")
@@ -120,12 +120,12 @@ def _check_counts(examples: LabelledTexts, file: Path) -> None:
     for label, count in (("unsafe", unsafe), ("safe", len(examples.texts) - unsafe)):
         if count < LEAST_OF_EACH:
             raise InputError(
-                f"{file} holds {count} different {label} texts: give at least {LEAST_OF_EACH} of each label"
+                f"{file} holds {count} different {label} texts; give at least {LEAST_OF_EACH} of each label"
             )
 
 
 def _divided(unsafe: npt.NDArray[np.bool_], seed: int) -> list[npt.NDArray[np.int64]]:
-    """Rows to learn from, to choose the threshold with and to measure, each with its share of both labels."""
+    """Rows to learn from, to choose the threshold and to measure, each with its share of both labels."""
     random = np.random.default_rng(seed)
     parts: list[list[npt.NDArray[np.int64]]] = [[], [], []]
     for label in (False, True):
@@ -137,8 +137,8 @@ def _divided(unsafe: npt.NDArray[np.bool_], seed: int) -> list[npt.NDArray[np.in
 
 
 def _fitted(vectors: Vectors, unsafe: npt.NDArray[np.bool_]) -> tuple[npt.NDArray[np.float64], float]:
-    """Weights and bias of the vectors themselves; the regression sees them standardised."""
+    """Weights and bias for the raw vectors; the regression sees standardised ones."""
     mean, spread = vectors.mean(0, dtype=np.float64), vectors.std(0, dtype=np.float64)
-    spread[spread < 1e-6] = 1.0  # categories are unknown of a text: always zero
+    spread[spread < 1e-6] = 1.0  # texts have no category: those dimensions are always zero
     weights, bias = logistic_regression((vectors - mean) / spread, unsafe.astype(np.float64))
     return weights / spread, bias - float(mean @ (weights / spread))

@@ -1,11 +1,11 @@
-"""The weights of a linear choice model, exactly: each click against what stood beside it."""
+"""Exact weights of a linear choice model: each click against its alternatives."""
 
 from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-_RIDGE = 6.0  # in clicks; alike features would otherwise play against each other
+_RIDGE = 6.0  # in clicks; otherwise the weights of similar features would cancel each other
 _NEWTON_STEPS = 25
 _SMALLEST_SPREAD = 1e-3
 
@@ -13,12 +13,12 @@ Floats = npt.NDArray[np.floating]
 
 
 class Choices(NamedTuple):
-    """Clicks, each with what it was chosen from.
+    """Clicks, each with its candidates.
 
     Attributes:
-        features: [n, F], of all candidates of all choices, one choice after the other, the click first.
-        sizes: int [clicks], candidates of each choice; they sum to n.
-        probability: [n], how likely each candidate was to be drawn; 1 for all that were not drawn.
+        features: [n, F], of all candidates of all choices, one choice after another, the click first.
+        sizes: int [clicks], number of candidates of each choice; they sum to n.
+        probability: [n], the probability that each candidate was drawn; 1 if it was not drawn by chance.
     """
 
     features: Floats
@@ -27,17 +27,17 @@ class Choices(NamedTuple):
 
 
 def softmax_regression(choices: Choices, prior: Floats | None = None) -> npt.NDArray[np.float32]:
-    """Weights under which the clicks are likeliest, with a ridge, by Newton's method.
+    """Weights that make the clicks most likely, with a ridge, by Newton's method.
 
-    Features are standardised within, so that the ridge means the same for all. A candidate that was drawn
+    Features are standardised internally, so that the ridge affects all of them equally. A candidate drawn
     with probability p stands for 1 / p candidates.
 
     Args:
-        choices: clicks, and what they were chosen from.
-        prior: [F], weights towards which the ridge pulls, such as those of an earlier log; None: zero.
+        choices: clicks and their candidates.
+        prior: [F], weights that the ridge pulls towards, such as those of an earlier log; None: zero.
 
     Returns:
-        float32 [F], for the features as they are.
+        float32 [F], for features that are not standardised.
 
     Source: McFadden, "Conditional Logit Analysis of Qualitative Choice Behavior", 1974; drawn alternatives as
     in McFadden, "Modelling the Choice of Residential Location", 1978.
@@ -54,7 +54,7 @@ def softmax_regression(choices: Choices, prior: Floats | None = None) -> npt.NDA
     for _ in range(_NEWTON_STEPS):
         found, chances = _loss(features, weights, offset, starts, choices.sizes)
         found += 0.5 * _RIDGE * float((weights - centre) @ (weights - centre))
-        if found > loss + 1e-9:  # too far: go half way back
+        if found > loss + 1e-9:  # too far: halve the step
             step /= 2
             weights -= step
             if np.abs(step).max() < 1e-6:
@@ -75,7 +75,7 @@ def softmax_regression(choices: Choices, prior: Floats | None = None) -> npt.NDA
 def _loss(
     features: Floats, weights: Floats, offset: Floats, starts: npt.NDArray, sizes: npt.NDArray
 ) -> tuple[float, Floats]:
-    """The loss of all clicks, and how likely each candidate is to be the one, float [n]."""
+    """Loss of all clicks, and the probability of each candidate to be the click, float [n]."""
     logits = features @ weights + offset
     greatest = np.repeat(np.maximum.reduceat(logits, starts), sizes)
     exponentials = np.exp(logits - greatest)

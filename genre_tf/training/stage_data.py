@@ -32,16 +32,17 @@ class StageData:
     """Examples and features of a run.
 
     Attributes:
-        table: every article of the training log, and of older examples.
-        train: examples to learn from; where the run goes on from another, some of that one's among them.
-        validation: newest examples of the training log.
-        features: of every article that an example names.
+        table: every article of the training log and of older examples.
+        train: examples to learn from; if the run continues an earlier one, this includes some of its
+            examples.
+        validation: the newest examples of the training log.
+        features: features of every article in an example.
         config: settings of the run.
-        run: its folder.
-        older: what the earlier run held out, where the run goes on from one.
-        unlearned: rows of the articles that only `older` showed to the earlier run.
-        replayed: how many of `train`, its last ones, are examples of the earlier run.
-        earlier: what was counted of each article before the training log, where the run goes on from another.
+        run: the run folder.
+        older: what the earlier run held out, if the run continues one.
+        unlearned: rows of articles that the earlier run saw in `older` only.
+        replayed: how many of `train` (at its end) are examples of the earlier run.
+        earlier: counters of each article before the training log, if the run continues an earlier one.
     """
 
     table: ArticleTable
@@ -57,29 +58,29 @@ class StageData:
 
     @property
     def of_earlier(self) -> "StageData":
-        """The same, to be validated on what the earlier run held out, which the earlier counters know."""
+        """The same data, validated on what the earlier run held out, with the earlier counters."""
         return replace(self, validation=self.older, earlier=None)
 
     @cached_property
     def pool(self) -> MomentPool:
-        """What could be shown at each moment of the training log, validation included.
+        """What could be shown at each moment of the training log, including validation.
 
-        Of the earlier run's log a part alone is here, from which no counters can be made.
+        Only part of the earlier run's log is available, which is not enough for counters.
         """
         known = [*self.train[: len(self.train) - self.replayed], *self.validation]
         return MomentPool(known, len(self.table), self.earlier, self.table.published)
 
     def learning_from(self, examples: list[ImpressionExample]) -> "StageData":
-        """The same, with other examples to learn from."""
+        """The same data, with other training examples."""
         return replace(self, train=examples)
 
     def backbone(self) -> NewsBackbone:
-        """A backbone for one stage, with trainable layers of its own."""
+        """A backbone for one stage, with its own trainable layers."""
         return load_backbone(self.run, self.config)
 
     @cached_property
     def interest(self) -> InterestSpace:
-        """What the readers of the training log are loyal to, in the texts as they are before training."""
+        """What readers of the training log stay interested in, computed from the texts before training."""
         backbone = self.backbone()
         texts = NewsEncoder(backbone, NewsTower(backbone)).text_vectors(self.features)
         histories = [example.history for example in self.train]
@@ -88,15 +89,15 @@ class StageData:
 
 
 def load_stage_data(run: Path, config: RunConfig, report: Report) -> StageData:
-    """Read a run's prepared examples and compute (or find again) its articles' frozen states.
+    """Load a run's prepared examples, and compute (or load) the frozen states of its articles.
 
     Args:
-        run: a run folder with `prepared` and `backbone` in it.
+        run: a run folder that contains `prepared` and `backbone`.
         config: settings of the run.
         report: takes a line of progress.
 
     Raises:
-        InputError: nothing to validate on.
+        InputError: there is nothing to validate on.
     """
     table = read_articles(run / "prepared")
     train, validation = (read_examples(run / "prepared", split) for split in ("train", "validation"))
@@ -108,7 +109,7 @@ def load_stage_data(run: Path, config: RunConfig, report: Report) -> StageData:
         kept = read_older(run)
         table, older, unlearned = kept.table, kept.validation, kept.unlearned
         _require_clicks(older, f"what {config.continual.from_run} held out")
-        report(f"{len(train)} examples of the new log and {len(kept.train)} older ones to learn")
+        report(f"{len(train)} examples of the new log and {len(kept.train)} older ones for training")
         train, replayed = train + kept.train, len(kept.train)
         counters = counters_of_start(config)
         earlier = None if counters is None else Counters.load(counters).state(table.news_ids)
@@ -116,9 +117,9 @@ def load_stage_data(run: Path, config: RunConfig, report: Report) -> StageData:
     backbone = load_backbone(run, config)
     report(backbone.trained_share())
     unknown = sorted({*table.categories, *table.subcategories} - {*backbone.categories.names})
-    if unknown:  # of an earlier run: the backbone of a new one knows all
-        report(f"{len(unknown)} categories are new and count as unknown: {', '.join(unknown[:5])}")
-    report(f"frozen layers over {int(needed.sum())} articles, once")
+    if unknown:  # in an earlier run; the backbone of a new run knows all categories
+        report(f"{len(unknown)} categories are new and treated as unknown: {', '.join(unknown[:5])}")
+    report(f"computing frozen layers for {int(needed.sum())} articles (only once)")
     features = ArticleFeatures.of(table, backbone, run / CACHE_FOLDER, Tenths(report), needed)
     return StageData(table, train, validation, features, config, run, older, unlearned, replayed, earlier)
 
@@ -126,13 +127,13 @@ def load_stage_data(run: Path, config: RunConfig, report: Report) -> StageData:
 def _require_clicks(validation: Sequence[ImpressionExample], where: str) -> None:
     if not any(example.labels.any() and not example.labels.all() for example in validation):
         raise InputError(
-            f"{where}: {len(validation)} validation impressions hold no click beside others: "
+            f"{where}: none of {len(validation)} validation impressions has a click and another article; "
             "raise data.validation_share"
         )
 
 
 def named_articles(table: ArticleTable, examples: Iterable[ImpressionExample]) -> npt.NDArray[np.bool_]:
-    """Which articles of a table examples name, bool [N]."""
+    """Which articles of a table occur in examples, bool [N]."""
     named = np.zeros(len(table), bool)
     for example in examples:
         named[example.history] = named[example.candidates] = True
@@ -140,7 +141,7 @@ def named_articles(table: ArticleTable, examples: Iterable[ImpressionExample]) -
 
 
 def row_count(examples: Sequence[ImpressionExample], negatives: int | None) -> int:
-    """Rows of one epoch: impressions, or clicks where negatives are drawn for each."""
+    """Rows in one epoch: impressions, or clicks if negatives are drawn for each."""
     if negatives is None:
         return len(examples)
     return sum(int(example.labels.sum()) for example in examples if not example.labels.all())
@@ -157,7 +158,7 @@ class Tenths:
         self.report, self.said = report, 0
 
     def __call__(self, done: int, total: int) -> None:
-        """Take how many articles are done."""
+        """Receive the number of articles done."""
         tenth = 10 * done // max(1, total)
         if tenth > self.said:
             self.said = tenth

@@ -1,4 +1,4 @@
-"""The files of one stage in a run folder, and what they were made from."""
+"""The files of one stage in a run folder, and a fingerprint of what they were made from."""
 
 import hashlib
 import json
@@ -15,19 +15,19 @@ from genre_tf.training.training_state import load_progress, load_variables, save
 
 _STATE_FILE = "unfinished.npz"
 _MADE_FROM = "made_from"
-_NOT_LEARNED = ("writing", "shown_readers")  # what is done with a writer, and not what it learns
+_NOT_LEARNED = ("writing", "shown_readers")  # how a writer is used; does not change what it learns
 
 
 @dataclass(frozen=True)
 class StageFiles:
-    """Where a stage keeps its best weights, its unfinished state, its logs and what it came to.
+    """Where a stage keeps its best weights, its unfinished state, its logs and its result.
 
     Args:
         run: the run folder.
         stage: "retrieval", "ranking" or "generation".
-        made_from: fingerprint of the data and settings; what was made from others is not gone on with.
-        start: run whose weights the training starts from; None: it starts from the beginning.
-        observers: who else is told of the training.
+        made_from: fingerprint of data and settings; a training with another fingerprint is not resumed.
+        start: run whose weights are the initial weights; None: start from the beginning.
+        observers: further observers of the training.
     """
 
     run: Path
@@ -38,21 +38,21 @@ class StageFiles:
 
     @property
     def folder(self) -> Path:
-        """Weights and state."""
+        """The folder of weights and state."""
         return self.run / self.stage
 
     @property
     def logs(self) -> Path:
-        """TensorBoard logs."""
+        """The folder of TensorBoard logs."""
         return self.run / "logs" / self.stage
 
     def scalar_log(self, *, resumed: bool) -> ScalarLog | None:
-        """What takes the scalars of the training beside TensorBoard."""
+        """The receiver of the training's scalars besides TensorBoard."""
         return self.observers.scalar_log(self.run, self.stage, resumed)
 
     @property
     def weights(self) -> Path:
-        """The best weights of the training; where it goes on from a run, nobody uses them before `finish`."""
+        """The best weights of the training; if it continues from a run, nothing uses them before `finish`."""
         return self.trained if self.start is None else self.folder / f"unjudged.{WEIGHTS_FILE}"
 
     @property
@@ -62,30 +62,30 @@ class StageFiles:
 
     @property
     def new(self) -> Path:
-        """Files that belong to weights which are still to come, such as a vocabulary.
+        """Files that belong to weights which do not exist yet, such as a vocabulary.
 
-        They are moved into `folder` when these weights become `trained`, never before: an earlier training's
-        weights keep their own ones.
+        They move into `folder` when these weights become `trained`, not before: until then, the weights of an
+        earlier training keep their own files.
         """
         return self.folder / "new"
 
     @property
     def start_weights(self) -> Path | None:
-        """Those of the run to start from."""
+        """The weights of the run to start from."""
         return None if self.start is None else self.start / self.stage / WEIGHTS_FILE
 
     @property
     def unfinished(self) -> bool:
-        """Whether there is a state to go on from."""
+        """Whether there is a state to resume from."""
         return (self.folder / _STATE_FILE).is_file()
 
     @property
     def report(self) -> Path:
-        """What the training came to."""
+        """The result of the training."""
         return self.run / "reports" / f"training-{self.stage}.json"
 
     def save_best(self, model: Any) -> None:
-        """Write a model's weights as the best, whole or not at all.
+        """Write a model's weights as the best, completely or not at all.
 
         Raises:
             FailureError: the disk is full or may not be written.
@@ -102,7 +102,7 @@ class StageFiles:
             raise _unwritable(self.weights, error) from None
 
     def save_state(self, trainer: Any, progress: Progress) -> None:
-        """Write the state of an unfinished training; raises as `save_state` does."""
+        """Write the state of an unfinished training; raises the same as `save_state`."""
         save_state(
             self.folder / _STATE_FILE,
             _variables(trainer),
@@ -110,11 +110,11 @@ class StageFiles:
         )
 
     def resume(self, trainer: Any) -> Progress | None:
-        """Bring a compiled trainer to where an unfinished training of the same data and settings stood.
+        """Restore a compiled trainer from an unfinished training with the same data and settings.
 
         Returns:
-            How far it had come; None where there is nothing to go on with. Then earlier results and states
-            are forgotten, for the weights that they tell of are about to be overwritten.
+            Its progress; None if there is nothing to resume. Then earlier results and states are deleted,
+                because the weights that they describe will be overwritten.
         """
         state = self.folder / _STATE_FILE
         found = load_progress(state)
@@ -122,12 +122,12 @@ class StageFiles:
             self.forget()
             return None
         load_variables(state, _variables(trainer))
-        if self.start is None:  # they are beside the weights already
+        if self.start is None:  # its files are beside the weights already
             shutil.rmtree(self.new, ignore_errors=True)
         return Progress(**found)
 
     def finished(self) -> FitResult | None:
-        """What an earlier training of the same data and settings came to, if its weights are still there."""
+        """The result of a finished training with the same data and settings, if its weights still exist."""
         try:
             found = json.loads(self.report.read_text("utf-8"))
             if found.pop(_MADE_FROM, None) != self.made_from or not self.trained.is_file():
@@ -137,12 +137,12 @@ class StageFiles:
             return None
 
     def forget(self) -> None:
-        """Remove the state and the result of earlier trainings, not the weights."""
+        """Delete the state and the result of earlier trainings, but not the weights."""
         for file in (self.folder / _STATE_FILE, self.report):
             file.unlink(missing_ok=True)
 
     def finish(self, result: FitResult) -> None:
-        """Write what the training came to; its unfinished state is no longer needed then.
+        """Write the result of the training and delete its unfinished state.
 
         Raises:
             FailureError: the disk is full or may not be written.
@@ -150,7 +150,7 @@ class StageFiles:
         if self.start is not None:
             part = self.folder / f"part.{WEIGHTS_FILE}"
             try:
-                # A copy: ended in the midst of this, the training is judged again and not done again.
+                # A copy: if interrupted here, the training is judged again, not repeated.
                 shutil.copyfile(self.weights, part)
                 self._take_over(part)
             except OSError as error:
@@ -162,9 +162,9 @@ class StageFiles:
             self.weights.unlink(missing_ok=True)
 
     def _take_over(self, part: Path) -> None:
-        """Make weights the trained ones, with what belongs to them."""
+        """Make these weights the trained ones, together with their files."""
         if self.new.is_dir():
-            # First: ended in the midst of this, there are no weights, and never old ones among new files.
+            # First: if interrupted here, there are no weights, but never old weights with new files.
             self.trained.unlink(missing_ok=True)
             for file in sorted(self.new.iterdir()):
                 file.replace(self.folder / file.name)
@@ -172,7 +172,7 @@ class StageFiles:
         part.replace(self.trained)
 
     def refuse(self, result: FitResult) -> None:
-        """Leave the run without weights of this stage, and write why; the state stays, to be judged again."""
+        """Remove the stage's weights from the run and write why; the state stays, to be judged again."""
         self.trained.unlink(missing_ok=True)
         self._write_report({**result.as_dict(), "refused": True})
 
@@ -189,18 +189,18 @@ def fingerprint(*parts: Any) -> str:
 
 
 def learned_settings(settings: Any) -> dict[str, Any]:
-    """Those of a stage that decide what it becomes; how a writer writes, and for whom, is none of them."""
+    """The settings that determine what a stage learns; how and for whom a writer writes is not among them."""
     return {name: value for name, value in asdict(settings).items() if name not in _NOT_LEARNED}
 
 
 def _unwritable(file: Path, error: OSError) -> FailureError:
     return FailureError(
-        f"{file} cannot be written ({error.strerror or error}): make room, then give the same command again"
+        f"{file} cannot be written ({error.strerror or error}); free some space, then repeat the command"
     )
 
 
 def _variables(trainer: Any) -> list[Any]:
-    """All that the next step depends on, in an order that stays: weights, random states, the optimizer."""
+    """Everything that the next step depends on, in a fixed order: weights, random states, the optimizer."""
     passing = {id(variable) for variable in trainer.metrics_variables}
     kept = [variable for variable in trainer.variables if id(variable) not in passing]
     return [*kept, *trainer.optimizer.variables]

@@ -1,4 +1,4 @@
-"""The compiled function of a training: several steps in one call, each of one batch or of several."""
+"""The compiled function of a training: several steps in one call, each with one or several batches."""
 
 from collections.abc import Callable
 from typing import Any
@@ -6,29 +6,29 @@ from typing import Any
 import tensorflow as tf
 
 Found = tuple[tf.Tensor, tf.Tensor, tf.Tensor]
-"""Loss, rows, seconds waited."""
+"""Loss, rows, seconds spent waiting."""
 
 
 def compiled_steps(model: Any) -> Callable[[Any, tf.Tensor], Found]:
-    """The next steps of a `ReplicatedModel`.
+    """A function that runs the next steps of a `ReplicatedModel`.
 
     Keras' own gradient accumulation is not used. It updates the weights in a branch of the graph, where
-    strategies of several replicas cannot join these (RuntimeError: "merge_call called while defining a new
-    graph"), and a state saved between two updates would keep the sums of the first replica alone. Here the
-    batches of a step are gone through inside of it: the schedule counts updates, replicas speak to each other
-    once a step, and what is saved lies between steps.
+    strategies cannot merge several replicas (RuntimeError: "merge_call called while defining a new graph"),
+    and a state saved between two updates would hold the sums of the first replica only. Here the loop over
+    the batches of a step is inside the step: the schedule counts updates, replicas communicate once per step,
+    and states are saved between steps.
 
-    Waiting is measured inside, by the clock before a batch is drawn and after: Keras' loop around this
-    function sees whole calls only, and drawing outside would give each batch its own shapes, and a trace. In
-    a call of several steps the host of a GPU or TPU may run ahead of it; what it waits for then is not yet
-    missing, and the time told is an upper bound.
+    Waiting is measured inside the graph, by the clock before and after a batch is drawn. Keras' loop around
+    this function sees whole calls only, and drawing outside would give each batch its own shapes and a new
+    trace. In a call of several steps the host of a GPU or TPU may run ahead of the device; a wait of the host
+    is then not yet a wait of the device, so the reported time is an upper bound.
 
     Args:
-        model: compiled; its `train_step`, or `add_step` and `update_step`, are run on every replica.
+        model: the compiled model; every replica runs its `train_step`, or its `add_step` and `update_step`.
 
     Returns:
-        (iterator of batches, int32 [] number of steps) -> losses float32 [most_steps], of which so many are
-        meant; rows of all their batches, float32 []; seconds waited for them, float64 [].
+        (iterator of batches, int32 [] number of steps) -> losses float32 [most_steps]; only the first `steps`
+        are valid; rows of all their batches, float32 []; seconds spent waiting for them, float64 [].
     """
     strategy, batches = model.distribute_strategy, model.accumulate
 
@@ -45,7 +45,7 @@ def compiled_steps(model: Any) -> Callable[[Any, tf.Tensor], Found]:
             waited = tf.timestamp() - before
 
         def on_replica(batch: Any, clock: tf.Tensor) -> Any:
-            # Else work on the batch could come before the clock is read, and count as waiting.
+            # Otherwise work on the batch could start before the clock is read and would count as waiting.
             with tf.control_dependencies([clock]):
                 batch = tf.nest.map_structure(tf.identity, batch, expand_composites=True)
             return step(batch)
@@ -61,7 +61,7 @@ def compiled_steps(model: Any) -> Callable[[Any, tf.Tensor], Found]:
         strategy.run(update_step)
         return tf.reduce_mean(losses), examples, waited
 
-    # Batches are fetched inside, where their shapes are those of all batches and not of the next.
+    # Batches are fetched inside, where their shapes are those of all batches, not those of the next one.
     @tf.function(reduce_retracing=True, autograph=False)
     def next_steps(iterator: Any, steps: tf.Tensor) -> Found:
         return in_turn(lambda: one_step(iterator), steps, model.most_steps)
@@ -70,23 +70,23 @@ def compiled_steps(model: Any) -> Callable[[Any, tf.Tensor], Found]:
 
 
 def in_turn(one: Callable[[], Found], times: tf.Tensor, most: int) -> Found:
-    """Do something several times, each after the other has ended.
+    """Run a step several times, each after the previous one has ended.
 
     Args:
-        one: to be done; traced once.
+        one: the step; traced once.
         times: int32 [], at most `most`.
-        most: room for losses.
+        most: size of the array of losses.
 
     Returns:
-        Losses float32 [most], zeros beyond `times`; sums of rows and of seconds.
+        Losses float32 [most], zeros beyond `times`; total rows and total seconds.
     """
-    if most == 1:  # spares the loop
+    if most == 1:  # avoids the loop
         loss, examples, waited = one()
         return loss[tf.newaxis], examples, waited
 
     def body(place: tf.Tensor, losses: tf.Tensor, examples: tf.Tensor, waited: tf.Tensor) -> tuple[Any, ...]:
         loss, more, longer = one()
-        losses = tf.where(tf.range(most) == place, loss, losses)  # one that is no number stays alone
+        losses = tf.where(tf.range(most) == place, loss, losses)  # a NaN stays in its own place
         return place + 1, losses, examples + more, waited + longer
 
     start = (tf.constant(0), tf.zeros([most]), tf.zeros([]), tf.zeros([], tf.float64))

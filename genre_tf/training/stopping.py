@@ -1,4 +1,4 @@
-"""Stopping from outside: a signal is heard at the end of a step, when everything can be saved."""
+"""Stopping from outside: a signal takes effect at the end of a step, when everything can be saved."""
 
 import signal
 import threading
@@ -11,10 +11,10 @@ _HEARD = (signal.SIGTERM, signal.SIGINT)
 
 
 class StopRequest:
-    """Whether somebody asked for the end.
+    """Whether a stop was requested.
 
     Attributes:
-        signal: the first one heard, or None.
+        signal: the first signal received, or None.
     """
 
     def __init__(self) -> None:
@@ -23,9 +23,9 @@ class StopRequest:
 
 @contextmanager
 def stop_request() -> Iterator[StopRequest]:
-    """Hear SIGTERM (how preemptible machines and Kubernetes say it) and Ctrl-C; a second one acts at once.
+    """Catch SIGTERM (sent by preemptible machines and Kubernetes) and Ctrl-C; a second signal stops at once.
 
-    In a thread other than the main one nothing can be heard, and nothing changes.
+    Outside the main thread no signal can be caught, and nothing changes.
     """
     request = StopRequest()
     if threading.current_thread() is not threading.main_thread():

@@ -1,4 +1,4 @@
-"""Batches for the generator: rows of like length together, so that padding is little of the work."""
+"""Batches for the generator: rows of similar length together, to keep padding small."""
 
 import itertools
 from collections.abc import Iterator, Mapping, Sequence
@@ -15,7 +15,7 @@ from genre_tf.data.text_examples import TextExample, history_text
 from genre_tf.models.prompts import Prompts
 from genre_tf.training.contrast_rows import ORDINARY, PartRows, rows_of_part, second_rows
 
-_POOL = 4096  # rows sorted together: enough to find like lengths, few enough to stay mixed
+_POOL = 4096  # rows sorted together: enough to find similar lengths, few enough to stay shuffled
 _COLUMNS = ("history", "source", "kind", "target")
 _ENCODED_AT_ONCE = 4096
 
@@ -25,15 +25,15 @@ class TextBatching:
     """How batches are made.
 
     Args:
-        tokens: of a batch, padding included; the number of rows follows from their length.
-        multiple: rows are padded to a multiple of so many tokens.
-        rows: of a batch, each padded to the longest that prompts can be, for devices that need fixed shapes;
-            a last batch that is not full is left out. 0: as many as the tokens allow.
-        context_weight: of the words of history and source in the loss: they are news too, and news is scarce.
-        drop_source: share of the rows with reader and source that must do without the source.
-        drop_reader: share of the rows with a reader that must do without the reader.
-        shares: of each task in an epoch, by name, relative to each other; none: every row once.
-        contrast: share of the rows that come a second time, before another reader of the batch.
+        tokens: tokens in a batch, including padding; the number of rows follows from their length.
+        multiple: rows are padded to a multiple of this many tokens.
+        rows: rows in a batch, each padded to the longest possible prompt, for devices that need fixed shapes;
+            an incomplete last batch is skipped. 0: as many as the tokens allow.
+        context_weight: loss weight of the words of history and source: they are news too, and news is scarce.
+        drop_source: share of the rows with reader and source that lose the source.
+        drop_reader: share of the rows with a reader that lose the reader.
+        shares: relative share of each task in an epoch, by name; empty: every row once.
+        contrast: share of the rows that appear a second time, with another reader of the batch.
     """
 
     tokens: int = 2048
@@ -47,12 +47,12 @@ class TextBatching:
 
 
 class TextRows:
-    """Texts to learn, ready to be cut into batches.
+    """Training texts, ready to be cut into batches.
 
     Args:
-        examples: n texts to learn.
-        table: titles of the histories.
-        user_vectors: float32 [n, D], the reader's vector of each example; zeros where there is none.
+        examples: n training texts.
+        table: gives the titles of histories.
+        user_vectors: float32 [n, D], the reader's vector of each example; zeros if there is no reader.
         prompts: lays out the rows.
     """
 
@@ -64,7 +64,7 @@ class TextRows:
         prompts: Prompts,
     ) -> None:
         if len(examples) != len(user_vectors):
-            raise ValueError(f"{len(user_vectors)} user vectors for {len(examples)} examples: give one each")
+            raise ValueError(f"{len(user_vectors)} user vectors but {len(examples)} examples; give one each")
         newest = prompts.sizes.history_titles
         texts = {
             "history": [history_text(table, example.history[-newest:]) for example in examples],
@@ -90,7 +90,7 @@ class TextRows:
         return len(self.user_vectors)
 
     def mean_batches(self, batching: TextBatching) -> int:
-        """About how many batches an epoch has."""
+        """Approximate number of batches in an epoch."""
         random = np.random.default_rng(0)
         order = self._order(batching, random)
         return len(_cut(order, self._row_tokens(self._kept(batching, random)), batching))
@@ -107,18 +107,18 @@ class TextRows:
         """Batches of token ids.
 
         Args:
-            batching: how.
-            seed: shuffles, and drops readers and sources, anew each epoch; None: neither.
-            epochs: None: without end.
-            layout: the wanted parts of each batch, one after another.
-            start: leaves out so many batches at the beginning, at hardly any cost.
+            batching: how to make batches.
+            seed: seed for shuffling and for dropping readers and sources, anew each epoch; None: neither.
+            epochs: number of epochs; None: endless.
+            layout: the parts of each batch to return, one after another.
+            start: number of batches to skip, at almost no cost.
 
         Returns:
-            Dataset of what `Prompts.to_learn` gives, with user_vector float32 [batch, D]; and with a contrast
-            contrast_of int32 [batch]: of a row that came a second time, with the words of its target alone to
-            be learned, the place of the first; ORDINARY, or FILLER, in the others.
+            Dataset of what `Prompts.to_learn` returns, with user_vector float32 [batch, D]. With a contrast
+            also contrast_of int32 [batch]: for a second copy of a row (only its target words are learned) the
+            position of the first copy; ORDINARY or FILLER for other rows.
         """
-        # All parts have the same number of rows where it is fixed.
+        # With fixed shapes all parts have the same number of rows.
         rows = batching.rows // layout.parts + _second_room(batching, layout) if batching.rows else None
         numbers = {
             "user_vector": tf.TensorSpec([rows, self.user_vectors.shape[1]], tf.float32),
@@ -149,18 +149,18 @@ class TextRows:
 
         plain = tf.autograph.experimental.do_not_convert(lay_out)
         data = data.skip(start * len(layout.wanted)).map(plain, num_parallel_calls=1, deterministic=True)
-        if epochs is None:  # said, since a strategy asks all workers at each step if data is left
+        if epochs is None:  # otherwise a strategy asks all workers at each step whether data is left
             data = data.apply(tf.data.experimental.assert_cardinality(tf.data.INFINITE_CARDINALITY))
         return data.prefetch(8)
 
     def row_numbers(self, batching: TextBatching, seed: int, start: int, count: int) -> list[int]:
-        """Which rows are in some of the shuffled batches, without second ones.
+        """Which rows are in some of the shuffled batches, without second copies.
 
         Args:
-            batching: how they are made.
-            seed: that shuffles.
-            start: number of the first.
-            count: how many.
+            batching: how batches are made.
+            seed: seed for shuffling.
+            start: number of the first batch.
+            count: number of batches.
         """
         randoms = (np.random.default_rng([seed, epoch]) for epoch in itertools.count())
         batches = itertools.chain.from_iterable(self._epoch(batching, random)[1] for random in randoms)
@@ -177,7 +177,7 @@ class TextRows:
                 eligible = kept["history"][batch] & (self.texts["kind"][batch] == "title")
                 seconds = [] if random is None else second_rows(eligible, batching.contrast, random)
                 room = _second_room(batching, layout) if batching.rows else None
-                # Sorted by length: every part gets long and short ones.
+                # Sorted by length, so that every part gets long and short rows.
                 for part in layout.wanted:
                     yield self._columns(rows_of_part(batch, seconds, part, layout.parts, room), kept)
             done += 1
@@ -200,7 +200,7 @@ class TextRows:
         return texts, {"user_vector": vectors, "contrast_of": part.contrast_of}
 
     def _order(self, batching: TextBatching, random: np.random.Generator | None) -> npt.NDArray[np.int64]:
-        """Row numbers of an epoch: all, or of each task as many as its share says, in no order."""
+        """Row numbers of an epoch: all rows, or for each task the number that its share allows; unordered."""
         if random is None:
             return np.arange(len(self))
         rows_of = {task: np.flatnonzero(self.tasks == task) for task in batching.shares}
@@ -208,7 +208,7 @@ class TextRows:
         if not sum(shares.values()):
             return random.permutation(len(self))
         drawn = [
-            # Shuffled first: what there is not room for differs from epoch to epoch.
+            # Shuffled first, so that different rows are left out in each epoch.
             np.resize(random.permutation(rows_of[task]), round(len(self) * share / sum(shares.values())))
             for task, share in shares.items()
         ]
@@ -234,7 +234,7 @@ class TextRows:
 
 
 def _second_room(batching: TextBatching, layout: BatchLayout) -> int:
-    """Second rows of each part, where their number is fixed."""
+    """Number of second copies in each part, if it is fixed."""
     return round(batching.contrast * batching.rows / layout.parts + 0.49)
 
 
@@ -244,8 +244,8 @@ def _cut(
     batching: TextBatching,
     random: np.random.Generator | None = None,
 ) -> list[npt.NDArray[np.int64]]:
-    """Row numbers of each batch of an epoch, rows of like length together."""
-    if batching.rows:  # all are padded alike
+    """Row numbers of each batch of an epoch, rows of similar length together."""
+    if batching.rows:  # all are padded to the same length
         return list(order[: len(order) - len(order) % batching.rows].reshape(-1, batching.rows))
     batches = []
     for start in range(0, len(order), _POOL):
@@ -259,8 +259,8 @@ def _cut(
 
 
 def _token_counts(texts: npt.NDArray[np.object_], prompts: Prompts) -> npt.NDArray[np.int64]:
-    """How many tokens each text has: int64 [n]. Equal texts are read once."""
-    # Not `np.unique`, whose array of strings is as wide in every row as the longest text.
+    """Number of tokens of each text: int64 [n]. Equal texts are tokenized once."""
+    # Not `np.unique`: its string array gives every row the width of the longest text.
     places: dict[str, int] = {}
     rows = np.fromiter((places.setdefault(text, len(places)) for text in texts), np.int64, len(texts))
     unique = list(places)

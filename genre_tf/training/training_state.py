@@ -17,11 +17,11 @@ _PROGRESS = "progress"
 
 
 def save_state(file: Path, variables: Sequence[Any], progress: dict[str, Any]) -> None:
-    """Write variables and progress whole or not at all; what was there before stays until then.
+    """Write variables and progress completely or not at all; until then the previous file stays.
 
     Args:
-        file: an `.npz`, without pickles.
-        variables: of the model, its random generators and its optimizer, in an order that stays.
+        file: an `.npz` file without pickles.
+        variables: variables of the model, its random generators and its optimizer, in a fixed order.
         progress: plain values.
 
     Raises:
@@ -41,13 +41,13 @@ def save_state(file: Path, variables: Sequence[Any], progress: dict[str, Any]) -
     except OSError as error:
         part.unlink(missing_ok=True)
         raise FailureError(
-            f"{file} cannot be written ({error.strerror}): make room, then give the same command again; "
-            "it goes on from what was saved before"
+            f"{file} cannot be written ({error.strerror}); free some space, then repeat the command; "
+            "it resumes from the last saved state"
         ) from None
 
 
 def load_progress(file: Path) -> dict[str, Any] | None:
-    """The progress that was saved, or None where there is none or it is damaged."""
+    """The saved progress, or None if there is none or it is damaged."""
     if not file.is_file():
         return None
     try:
@@ -59,24 +59,24 @@ def load_progress(file: Path) -> dict[str, Any] | None:
 
 
 def load_variables(file: Path, variables: Sequence[Any]) -> None:
-    """Assign what `save_state` wrote to the same variables.
+    """Assign the values that `save_state` wrote to the same variables.
 
     Raises:
-        InputError: they are not the same.
+        InputError: the variables are not the same.
     """
     with file.open("rb") as stream, np.load(stream, allow_pickle=False) as arrays:
         shapes = [arrays[name].shape for name in arrays.files if name != _PROGRESS]
         if shapes != [tuple(variable.shape) for variable in variables]:
-            raise InputError(f"{file} belongs to another model: delete it to train from the start")
+            raise InputError(f"{file} belongs to another model; delete it to train from the start")
         for place, variable in enumerate(variables):
             variable.assign(arrays[_name(place)])
 
 
 def check_room(folder: Path, variables: Sequence[Any]) -> None:
-    """See before any work that a training's files will fit: two states for a while, and the best weights.
+    """Check before any work that the disk has room for two states (briefly) and the best weights.
 
     Raises:
-        InputError: the disk has not enough room, or the folder may not be written.
+        InputError: the disk is too full, or the folder may not be written.
     """
     needed = 3 * sum(map(_bytes, variables))
     try:
@@ -85,11 +85,11 @@ def check_room(folder: Path, variables: Sequence[Any]) -> None:
         probe.unlink()
         free = shutil.disk_usage(folder).free
     except OSError as error:
-        raise InputError(f"{folder} cannot be written ({error.strerror}): give another --run") from None
+        raise InputError(f"{folder} cannot be written ({error.strerror}); give another --run") from None
     if free < needed:
         raise InputError(
-            f"{folder} has {free / 2**20:,.0f} MiB free, and this training needs {needed / 2**20:,.0f} MiB: "
-            "make room, or give a --run elsewhere"
+            f"{folder} has {free / 2**20:,.0f} MiB free, but this training needs {needed / 2**20:,.0f} MiB; "
+            "free some space, or give a --run on another disk"
         )
 
 

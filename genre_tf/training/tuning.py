@@ -1,4 +1,4 @@
-"""Search of hyper-parameters: Bayesian optimisation by keras-tuner over named settings of a stage."""
+"""Hyper-parameter search: Bayesian optimisation by keras-tuner over named settings of a stage."""
 
 import contextlib
 import dataclasses
@@ -25,15 +25,15 @@ _STAGE, _OPTIMIZER, _NEWS = "stage", "optimizer", "news"
 
 @dataclass(frozen=True)
 class HyperParameter:
-    """A setting that may be searched.
+    """A setting that can be searched.
 
     Attributes:
-        place: "stage", "optimizer" or "news": which settings it belongs to.
+        place: which settings it belongs to: "stage", "optimizer" or "news".
         low: least value.
         high: greatest value.
         log: whether values are drawn evenly on a logarithmic scale.
-        choices: instead of a range.
-        stages: that have it; empty: all.
+        choices: the allowed values, instead of a range.
+        stages: the stages that have it; empty: all.
     """
 
     place: str
@@ -64,13 +64,13 @@ HYPER_PARAMETERS: Mapping[str, HyperParameter] = {
 
 @dataclass(frozen=True)
 class Tuned:
-    """What a search found.
+    """The result of a search.
 
     Attributes:
-        best: the best trial's settings.
+        best: settings of the best trial.
         value: its validation metric.
-        metric: name of it.
-        trials: of every trial: its number, settings, metric and weights, best first.
+        metric: name of the metric.
+        trials: number, settings, metric and weights of every trial, best first.
         file: settings for `genre train --config`.
     """
 
@@ -95,22 +95,22 @@ def tune(
     trials: int,
     report: Report,
 ) -> Tuned:
-    """Search settings of a stage, judged by the validation part of the training days.
+    """Search settings of a stage; the metric is measured on the validation part of the training days.
 
-    Trials share the prepared data and the frozen states of the run folder. A search that was ended goes on
-    where it stopped, inside a trial too; one that was finished goes on if more trials are asked for.
+    Trials share the prepared data and the frozen states of the run folder. An interrupted search resumes
+    where it stopped, even inside a trial; a finished one continues if more trials are requested.
 
     Args:
         stage: "retrieval", "ranking" or "generation" (which needs trained retrieval in the run folder).
         data: a data set with a labelled `train` split.
         run: the run folder; trials and their weights go to its `tuning/STAGE`.
         config: the settings that are not searched.
-        names: of `HYPER_PARAMETERS`.
-        trials: to make in all.
+        names: some of `HYPER_PARAMETERS`.
+        trials: total number of trials.
         report: takes a line of progress.
 
     Raises:
-        InputError: an unknown name, keras-tuner is not installed, or what training raises.
+        InputError: a name is unknown, keras-tuner is not installed, or training rejects its input.
         StoppedError: SIGTERM or Ctrl-C; everything was saved.
     """
     _check(stage, names)
@@ -125,11 +125,9 @@ def _check(stage: str, names: Sequence[str]) -> None:
     known = known_names(stage)
     for name in names:
         if name not in known:
-            raise InputError(
-                f"{stage} has no hyper-parameter {name!r} to search: known are {', '.join(known)}"
-            )
+            raise InputError(f"{stage} has no hyper-parameter {name!r}; use one of {', '.join(known)}")
     if not names:
-        raise InputError(f"nothing to search: give some of {', '.join(known)}")
+        raise InputError(f"no hyper-parameter given; use some of {', '.join(known)}")
 
 
 class _Search:
@@ -144,7 +142,8 @@ class _Search:
     ) -> None:
         self.stage, self.data, self.config = stage, data, config
         self.names, self.trials, self.report = names, trials, report
-        # Another search has another folder: keras-tuner goes on with what it finds in its own.
+        # A different search gets a different folder, because keras-tuner resumes whatever it finds in its
+        # folder.
         searched = fingerprint(names, stage_fingerprints(data.run, config)[stage])
         self.folder = data.run / FOLDER / stage / searched[:12]
 
@@ -154,7 +153,7 @@ class _Search:
         for name in self.names:
             _declare(space, name)
         oracle = tuner.oracles.BayesianOptimizationOracle(
-            # Every trial is trained whole, so the sign of its best value says all.
+            # Every trial is trained completely, so its best value with the right sign is the score.
             objective=tuner.Objective("value", "max"),
             max_trials=self.trials,
             seed=self.config.seed,
@@ -162,7 +161,7 @@ class _Search:
             allow_new_entries=False,
             tune_new_entries=False,
         )
-        with contextlib.redirect_stdout(io.StringIO()):  # it says there that it goes on, where results belong
+        with contextlib.redirect_stdout(io.StringIO()):  # it prints that it resumes; stdout is for results
             search = _tuner_class(tuner, self._train)(oracle, self.folder.parent, self.folder.name)
         oracle.verbose = 0
         try:
@@ -199,7 +198,7 @@ class _Search:
     def _result(self, oracle: Any) -> Tuned:
         found = oracle.get_best_trials(self.trials)
         if not found:
-            raise InputError(f"no trial of {self.folder} came to an end: see what it said")
+            raise InputError(f"no trial of {self.folder} finished; see its messages above")
         listed = []
         for trial in found:
             files = StageFiles(self.folder / f"run_{trial.trial_id}", self.stage, "")
@@ -220,7 +219,7 @@ class _Search:
 
 
 def with_values(config: RunConfig, stage: str, values: Mapping[str, Any]) -> RunConfig:
-    """Settings with named hyper-parameters of a stage replaced."""
+    """The settings with named hyper-parameters of a stage replaced."""
     placed: dict[str, dict[str, Any]] = {_STAGE: {}, _OPTIMIZER: {}, _NEWS: {}}
     for name, value in values.items():
         placed[HYPER_PARAMETERS[name].place][name] = value
@@ -250,12 +249,12 @@ def _keras_tuner() -> Any:
     try:
         import keras_tuner
     except ImportError:
-        raise InputError("searching needs keras-tuner: pip install 'genre-tf[tune]'") from None
+        raise InputError("tuning needs keras-tuner; run: pip install 'genre-tf[tune]'") from None
     return keras_tuner
 
 
 def _tuner_class(tuner: Any, train: Callable[[str, dict[str, Any]], float]) -> Callable[..., Any]:
-    """A tuner whose trials are trainings of ours; keras-tuner is only imported where it is asked for."""
+    """A tuner whose trials are our trainings; keras-tuner is only imported when it is needed."""
 
     class StageTuner(tuner.engine.base_tuner.BaseTuner):  # type: ignore[misc, name-defined]
         def __init__(self, oracle: Any, folder: Path, name: str) -> None:
@@ -265,7 +264,7 @@ def _tuner_class(tuner: Any, train: Callable[[str, dict[str, Any]], float]) -> C
             try:
                 return {"value": train(trial.trial_id, dict(trial.hyperparameters.values))}
             except (InputError, StoppedError) as error:
-                # Anything else is a failed trial, of which the search may learn.
+                # Anything else is a failed trial, which the search can handle.
                 raise tuner.errors.FatalError from error
 
     return StageTuner

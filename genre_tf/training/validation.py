@@ -15,13 +15,13 @@ from genre_tf.evaluation.retrieval_metrics import click_ranks, recall
 from genre_tf.training.stage_data import StageData
 
 _BATCH_IMPRESSIONS = 32
-# Their AUC is known to 0.002; all of a large log would cost more than its training.
+# Enough to know the AUC to 0.002; scoring all of a large log would cost more than its training.
 _MOST_IMPRESSIONS = 20_000
-_MOST_IN_POOL = 2_000  # impressions that are placed in their whole pool
+_MOST_IN_POOL = 2_000  # impressions that are ranked in their whole pool
 
 
 class Validation:
-    """Scores the validation impressions, or as many as tell enough, with a model as it stands.
+    """Scores the validation impressions, or a sufficient sample, with the model as it is.
 
     Args:
         model: a `Ranker` or a `TwoTower`.
@@ -37,10 +37,10 @@ class Validation:
             self.examples,
             batch_size=_BATCH_IMPRESSIONS,
             max_history=config.data.max_history,
-            weighted=False,  # judged as it is served: no request tells how long a click was read
+            weighted=False,  # measured as served: a request does not say how long a click was read
         )
         self.batches = data.features.pipeline(batches)
-        # Told the shapes of all batches, and not of the first: one trace.
+        # Given the shapes of all batches, not those of the first, so that it is traced once.
         self.forward = tf.function(
             lambda batch: model(batch, training=False),
             input_signature=[self.batches.element_spec],
@@ -48,7 +48,7 @@ class Validation:
         )
 
     def ranking(self) -> dict[str, float]:
-        """AUC of the ranker without and with counters, nDCG@10 without, and the mean of the AUCs."""
+        """AUC of the ranker without and with counters, nDCG@10 without counters, and the mean of the AUCs."""
         logits: dict[str, list[Any]] = {}
         for batch in self.batches:
             for name, values in self.forward(batch).items():
@@ -61,11 +61,12 @@ class Validation:
         return {**found, "auc_mean": float(np.mean(both))}
 
     def retrieval(self) -> dict[str, float]:
-        """How the two towers place the clicked articles: in the pool of the moment, and in the impression.
+        """How the two towers rank the clicked articles: in the pool of the moment, and in the impression.
 
         Returns:
-            "pool_ndcg", the mean over clicks of 1 / log2(1 + rank) among all that could be shown then and was
-            not read; "pool_recall@10" and "pool_recall@300"; "auc", of the texts within the impression.
+            "pool_ndcg", the mean over clicks of 1 / log2(1 + rank) among all articles that could be shown
+            then and were not read; "pool_recall@10" and "pool_recall@300"; "auc", of the texts within the
+            impression.
         """
         readers, scores = [], []
         for batch in self.batches:
@@ -75,7 +76,7 @@ class Validation:
         auc = self._metrics(scores)["auc"]
         ranks = self._pool_ranks(self.model.query(tf.concat(readers, 0)).numpy())
         found = np.concatenate([*ranks, np.zeros(0, np.int64)])
-        # What is NaN is no better than itself: it would seem to stand before the first.
+        # NaN is not smaller than itself, so it would seem to be ranked before the first.
         if math.isnan(auc) or not found.all():
             return dict.fromkeys(("pool_ndcg", "pool_recall@10", "pool_recall@300", "auc"), math.nan)
         return {
@@ -85,7 +86,7 @@ class Validation:
         }
 
     def _pool_ranks(self, queries: npt.NDArray[np.float32]) -> list[npt.NDArray[np.int64]]:
-        """Ranks of the clicked articles of each impression that has some: queries float32 [I, D + 1]."""
+        """Ranks of the clicked articles of each impression that has any: queries float32 [I, D + 1]."""
         pool, features = self.data.pool, self.data.features
         needed = np.unique(np.concatenate([pool.rows(moment(one)) for one in self.examples]))
         vectors = dict(zip(needed.tolist(), self.model.encoder.embed_rows(features, needed), strict=True))
@@ -102,7 +103,7 @@ class Validation:
         return ranks
 
     def _metrics(self, scores: list[Any]) -> dict[str, float]:
-        """AUC and nDCG@10; no numbers where a score is none, for the training to say at which step."""
+        """AUC and nDCG@10; NaN if any score is NaN, so that the training can report the step."""
         if not all(np.isfinite(row).all() for row in scores):
             return {"auc": math.nan, "ndcg@10": math.nan}
         means = mean_metrics(ranking_metrics(scores, self.clicked))

@@ -1,4 +1,4 @@
-"""What goes on beside the steps of a training: scalars, validation, the best weights, saved states."""
+"""What happens between training steps: scalars, validation, best weights, saved states."""
 
 import math
 import time
@@ -21,26 +21,26 @@ _LOGGED_EVERY = 10
 """Steps from one TensorBoard scalar to the next."""
 
 _WAIT_TO_MENTION = 0.05
-"""Share of the time of the steps: below it a faster input would hardly be noticed."""
+"""Share of the step time; below it a faster input would hardly be noticed."""
 
 _IN_SECONDS = 100.0
-"""Below it the time that is left is told in seconds, above it in minutes."""
+"""Below this, the remaining time is reported in seconds, above in minutes."""
 
 
 class Watch(keras.callbacks.Callback):
-    """Validates every N steps, keeps the best weights, saves the state, and stops when it is time.
+    """Validates every N steps, keeps the best weights, saves the state, and stops in time.
 
-    What Keras calls a batch is one execution here, of `steps_per_execution` steps, or of fewer where a
-    validation or the end comes sooner. Saving, logging and the end that somebody asks for wait for its end.
+    What Keras calls a batch is one execution here, of `steps_per_execution` steps, or fewer if a validation
+    or the end comes sooner. Saving, logging and a requested stop wait for the end of an execution.
 
     Args:
-        progress: where the training stands.
-        steps: to do in all.
+        progress: progress of the training so far.
+        steps: total number of steps.
         config: `steps_per_execution`, `validate_every`, `patience` and `save_every_seconds`.
-        goal: what it is judged by.
-        files: takes the best weights, the state of the unfinished training, and TensorBoard logs.
+        goal: how the training is judged.
+        files: receives the best weights, the state of the unfinished training, and TensorBoard logs.
         report: takes a line of progress.
-        request: whether somebody asked for the end.
+        request: whether a stop was requested.
         describe: names the rows of the batch that a step has learned from.
     """
 
@@ -66,14 +66,14 @@ class Watch(keras.callbacks.Callback):
         self.since_written = self.since_validated = Pace()
 
     def on_train_batch_begin(self, batch: int, logs: dict[str, Any] | None = None) -> None:
-        """Say how many steps come next: at most so many as are left until a validation, or the end."""
+        """Set the number of next steps: at most as many as are left until a validation or the end."""
         step, every = self.progress.step, self.config.validate_every
         left = min(every - step % every, self.steps - step)
         self.model.steps_at_once = min(self.config.steps_per_execution, left)
         self.trace.before(step + 1, step + self.model.steps_at_once)
 
     def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
-        """Note the losses; validate and save when it is time; stop if asked."""
+        """Record the losses; validate and save when due; stop if requested."""
         progress, executed, before = self.progress, self.model.executed, self.progress.step
         for loss in executed.losses:
             progress.step += 1
@@ -94,19 +94,19 @@ class Watch(keras.callbacks.Callback):
         if due:
             self.validate_now(self.model)
             if progress.waited >= self.config.patience:
-                self.report(f"no better {self.goal.metric} in {progress.waited} validations: stopping early")
+                self.report(f"no better {self.goal.metric} in {progress.waited} validations; stopping early")
                 self.model.stop_training = True
         self._save_if_due(due)
-        if ended:  # Keras counts executions, of which there may be fewer than steps
+        if ended:  # Keras counts executions, and there may be fewer of them than steps
             self.model.stop_training = True
 
     def _check(self, name: str, value: float) -> None:
         step = self.progress.step
         if not math.isfinite(value):
-            cause = f"learning from {self.describe(step)}" if step else "before any learning"
+            cause = f"learning from {self.describe(step)}" if step else "before the first step"
             raise FailureError(
-                f"{name} became {value} at step {step}, {cause}: lower the learning rate "
-                f"({self.config.learning_rate}) or raise the clipping"
+                f"{name} became {value} at step {step}, {cause}; lower the learning rate "
+                f"({self.config.learning_rate}) or use stronger gradient clipping"
             )
 
     def _note(self, pace: Pace) -> None:
@@ -119,8 +119,8 @@ class Watch(keras.callbacks.Callback):
         """Validate, write scalars, and keep the weights if they are the best."""
         progress = self.progress
         found = dict(self.goal.validate())
-        for name, number in found.items():  # a step may ruin the weights after its own loss was right
-            self._check(f"{name} of the validation", number)
+        for name, number in found.items():  # a step may damage the weights although its own loss was finite
+            self._check(f"validation {name}", number)
         self.board.scalars("validation", progress.step, found)
         self.board.weights(progress.step, model.model.trainable_weights)
         if self.goal.show is not None:
@@ -146,7 +146,7 @@ class Watch(keras.callbacks.Callback):
         )
 
     def _left(self) -> str:
-        """How long it still takes at most, at the pace so far, validations included."""
+        """Upper bound for the remaining time at the pace so far, including validation."""
         done, left = self.progress.step - self.began_at, self.steps - self.progress.step
         if not (done and left):
             return ""
@@ -154,7 +154,7 @@ class Watch(keras.callbacks.Callback):
         return f", {seconds:.0f} s left" if seconds < _IN_SECONDS else f", {seconds / 60:.0f} min left"
 
     def seconds(self) -> float:
-        """Of wall clock, those before a resumption included."""
+        """Wall-clock seconds, including those before a resumption."""
         return self.resumed_with + time.monotonic() - self.started
 
     def save(self, model: Any) -> None:
@@ -170,8 +170,8 @@ class Watch(keras.callbacks.Callback):
             self.save(self.model)
         if asked:
             raise StoppedError(
-                f"stopped by {asked.name} after step {self.progress.step} of {self.steps}, which is saved: "
-                "the same command goes on from there",
+                f"stopped by {asked.name} after step {self.progress.step} of {self.steps}; the state is "
+                "saved and the same command resumes from it",
                 128 + asked,
             )
 

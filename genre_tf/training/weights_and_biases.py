@@ -1,4 +1,4 @@
-"""Scalars of a training as a run of Weights & Biases (the extra `wandb`)."""
+"""Scalars of a training as a Weights & Biases run (the extra `wandb`)."""
 
 from collections.abc import Mapping
 from dataclasses import asdict
@@ -12,15 +12,15 @@ _ID_FILE = "wandb.txt"
 
 
 class WeightsAndBiases:
-    """One stage as one run, in a group of the run folder's name.
+    """One stage as one run, in a group named after the run folder.
 
-    `WANDB_MODE=offline` keeps it on this machine, in `RUN/logs/wandb`, for `wandb sync` later.
+    With `WANDB_MODE=offline` it stays on this machine, in `RUN/logs/wandb`; `wandb sync` uploads it later.
 
     Args:
-        project: that it belongs to.
-        run: the run folder, with its settings.
+        project: project of the run.
+        run: the run folder, which holds the settings.
         stage: its name.
-        resumed: whether to go on with the run that an earlier process began.
+        resumed: whether to continue the run that an earlier process began.
     """
 
     def __init__(self, project: str, run: Path, stage: str, resumed: bool) -> None:

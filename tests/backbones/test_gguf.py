@@ -165,7 +165,7 @@ def test_refuses_other_architectures_vocabularies_and_sizes(
     with pytest.raises(InputError, match="pre is 'llama-bpe'"):
         gguf_folder(file)
     monkeypatch.setattr("genre_tf.backbones.gguf.MAX_FILE_BYTES", 1000)
-    with pytest.raises(InputError, match="Take a smaller model"):
+    with pytest.raises(InputError, match="Use a smaller model"):
         gguf_folder(file)
     with pytest.raises(InputError, match="There is no file"):
         gguf_folder(tmp_path / "absent.gguf")

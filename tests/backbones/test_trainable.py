@@ -51,8 +51,8 @@ def test_refuses_anything_else(text: str) -> None:
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("last 3", "has 2 layers; received last 3"),
-        ("lora 4 last 3", "has 2 layers; received last 3"),
+        ("last 3", "has 2 layers; got last 3"),
+        ("lora 4 last 3", "has 2 layers; got last 3"),
         ("lora 33", "at most 32"),
         ("adapters 100000", "at most 32"),
         ("prefix 513", "at most 512"),

@@ -22,5 +22,5 @@ def _demo(out: Path) -> "subprocess.CompletedProcess[str]":
 def test_a_folder_of_something_else_is_left_alone(tmp_path):
     (tmp_path / "thesis.tex").write_text("years of work")
     found = _demo(tmp_path)
-    assert found.returncode == 2 and "is no demo" in found.stderr
+    assert found.returncode == 2 and "not an earlier demo" in found.stderr
     assert (tmp_path / "thesis.tex").read_text() == "years of work"

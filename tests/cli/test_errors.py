@@ -12,7 +12,7 @@ from .conftest import Genre
     [
         (IsADirectoryError(21, "Is a directory", "mind/news.tsv"), 2, "mind/news.tsv: Is a directory"),
         (PermissionError(13, "Permission denied", "/private/mind"), 2, "/private/mind: Permission denied"),
-        (OSError(28, "No space left on device", "run/config.toml"), 1, "No space left on device: make room"),
+        (OSError(28, "No space left on device", "run/config.toml"), 1, "No space left on device: free disk"),
         (OSError("something else"), 1, "genre: something else"),
     ],
 )

@@ -76,7 +76,7 @@ def test_killed_trainings_end_in_the_same_weights(tmp_path: Path, genre: Genre) 
     when = random.Random(5)
     for _ in range(KILLS):
         _kill(_start(tmp_path, tmp_path / "parts"), tmp_path / "parts", when)
-    assert "going on after" in finished("parts")
+    assert "resuming after" in finished("parts")
     whole, parts = _weights(tmp_path / "whole"), _weights(tmp_path / "parts")
     assert whole.keys() == parts.keys() and len(whole) > 5
     for name, value in whole.items():

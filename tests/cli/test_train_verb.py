@@ -116,5 +116,5 @@ def test_a_strategy_that_cannot_be_had_is_said_before_any_work(tmp_path, data, g
     common = ("train", "all", "--data", data, "--run", tmp_path / "run")
     _refused(genre(*common, "--strategy", "several"), "several", "multiworker")
     _refused(genre(*common, "--strategy", "multiworker"), "TF_CONFIG, which is not set", '"cluster"')
-    _refused(genre(*common, "--strategy", "tpu"), "no TPU, and none is named", "--tpu")
+    _refused(genre(*common, "--strategy", "tpu"), "no TPU and none is named", "--tpu")
     assert not (tmp_path / "run").exists()

@@ -68,7 +68,7 @@ def test_faults_beyond_the_listing_limit_are_counted(write_split, monkeypatch):
 def test_a_wrong_path_is_refused(write_split, tmp_path, where):
     write_split()
     (tmp_path / "empty").mkdir()
-    with pytest.raises(InputError, match=r"is no folder|no split in it|give the folder around it"):
+    with pytest.raises(InputError, match=r"is not a folder|no split in it|give the folder around it"):
         check_data(tmp_path / where)
 
 

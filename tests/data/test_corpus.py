@@ -55,7 +55,7 @@ def test_unseen_articles_have_new_ids_and_new_texts(write_split):
     assert (unseen.titles, unseen.abstracts, list(unseen.kinds)) == (("Snow",), (), ["titles"])
     both = read_corpus(data, ("train", "dev"), validation_share=0.3)
     assert both.held_out.titles == ("Snow",) and both.fingerprint != corpus.fingerprint
-    with pytest.raises(InputError, match="no article that is not in the training data"):
+    with pytest.raises(InputError, match="no articles beyond those of the training data"):
         read_unseen(data, "dev", both)
 
 

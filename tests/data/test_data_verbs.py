@@ -17,7 +17,7 @@ def test_check_lists_every_fault_and_exits_with_1(write_split):
     data = write_split(behaviors=behaviors)
     done = genre("check", data)
     assert done.returncode == 1
-    assert f"{data}/train/behaviors.tsv:1: time: 'never' is no time" in done.stdout
+    assert f"{data}/train/behaviors.tsv:1: time: 'never' is not a time" in done.stdout
     assert "behaviors.tsv:3: columns" in done.stdout
     assert "failed: 2 bad rows" in done.stdout
     allowed = genre("check", data, "--max-bad-rows", 2, "--json")
@@ -40,7 +40,7 @@ def test_a_wrong_path_is_one_line_and_exit_status_2(tmp_path):
         done = genre(*verb)
         assert done.returncode == 2
         assert done.stdout == ""
-        assert "is no folder" in " ".join(done.stderr.split())
+        assert "is not a folder" in " ".join(done.stderr.split())
         assert "Traceback" not in done.stderr
 
 

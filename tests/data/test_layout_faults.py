@@ -39,25 +39,25 @@ ARTICLES = "id,headline\nN1,One\nN2,Two\nN3,Three\n"
 GOOD = {"impression": "1", "reader": "U1", "at": 1573290000, "read": ["N1"], "shown": ["N2", "N3"]}
 GOOD |= {"clicked": ["N3"], "seconds": 5}
 BAD = {
-    "impression id twice": ({}, "impression", "'1' stood in an earlier row"),
+    "impression id twice": ({}, "impression", "'1' is also in an earlier row"),
     "no impression id": ({"impression": None}, "impression", "is empty"),
     "reader": ({"reader": "U 1"}, "reader", "'U 1' holds white space"),
-    "reader is a list": ({"reader": ["U1"]}, "reader", "is no text and no number"),
-    "time": ({"at": "soon"}, "at", "'soon' is no time"),
-    "time is true": ({"at": True}, "at", "'true' is no time"),
-    "endless time": ({"at": 1e300}, "at", "is no time"),
-    "endless number": ({"at": 10**400}, "at", "is no time"),
-    "before all times": ({"at": "0001-01-01T00:00:00+10:00"}, "at", "is no time"),
-    "endless dwell": ({"seconds": 10**400}, "seconds", "is no number of seconds"),
+    "reader is a list": ({"reader": ["U1"]}, "reader", "is neither a text nor a number"),
+    "time": ({"at": "soon"}, "at", "'soon' is not a time"),
+    "time is true": ({"at": True}, "at", "'true' is not a time"),
+    "endless time": ({"at": 1e300}, "at", "is not a time"),
+    "endless number": ({"at": 10**400}, "at", "is not a time"),
+    "before all times": ({"at": "0001-01-01T00:00:00+10:00"}, "at", "is not a time"),
+    "endless dwell": ({"seconds": 10**400}, "seconds", "is not a number of seconds"),
     "unknown click": ({"read": ["N1", "N7"]}, "read", "'N7' is not in the split's news file"),
     "unknown candidate": ({"shown": ["N3", "N9"]}, "shown", "'N9' is not in"),
     "nothing shown": ({"shown": [], "clicked": []}, "shown", "is empty"),
     "no click": ({"clicked": []}, "shown", "no click"),
-    "click on what was not shown": ({"clicked": ["N1"]}, "clicked", "'N1' was clicked and is not among"),
-    "shown twice": ({"shown": ["N3", "N3"]}, "shown", "'N3' stands there twice"),
-    "dwell": ({"seconds": "long"}, "seconds", "'long' is no number of seconds"),
-    "negative dwell": ({"seconds": -3}, "seconds", "is no finite number"),
-    "a list that is none": ({"read": "[N1"}, "read", "begins as a JSON array and is none"),
+    "click on what was not shown": ({"clicked": ["N1"]}, "clicked", "'N1' was clicked but is not among"),
+    "shown twice": ({"shown": ["N3", "N3"]}, "shown", "'N3' is listed twice"),
+    "dwell": ({"seconds": "long"}, "seconds", "'long' is not a number of seconds"),
+    "negative dwell": ({"seconds": -3}, "seconds", "is not a finite number"),
+    "a list that is none": ({"read": "[N1"}, "read", "begins as a JSON array but is not one"),
 }
 
 
@@ -175,9 +175,9 @@ def test_what_is_too_large_is_refused(source: Path, tmp_path: Path, monkeypatch:
             "articles: skip: column is missing",
         ),
         "missing key": ('title = "headline"', "", "articles: title is missing"),
-        "of another type": ('user_id = "reader"', "user_id = 3", "takes a value of type str"),
-        "both labels": ('clicked = "clicked"', 'clicked = "clicked"\nlabels = "l"', "`clicked` or `labels`"),
-        "no candidates": ('candidates = "shown"\n', "", "`candidates`, or else `labelled`"),
+        "of another type": ('user_id = "reader"', "user_id = 3", "must be of type str"),
+        "both labels": ('clicked = "clicked"', 'clicked = "clicked"\nlabels = "l"', "only one of `clicked`"),
+        "no candidates": ('candidates = "shown"\n', "", "either `candidates` or `labelled`"),
         "no splits": ("[splits.train]", "[files]\nclicks = []", "unknown key 'impressions'"),
         "name of a split": ("[splits.train]", '[splits."../x"]', "cannot be the name of a split"),
         "both kinds": (
@@ -186,9 +186,9 @@ def test_what_is_too_large_is_refused(source: Path, tmp_path: Path, monkeypatch:
             "or \\[clicks\\] for a log",
         ),
         "no TOML": ("[articles]", "[articles", "cannot be read as TOML"),
-        "out of the folder": ('"log.*"', '"../log.*"', "is no place inside"),
+        "out of the folder": ('"log.*"', '"../log.*"', "is not a path inside"),
         "no such file": ('"log.*"', '"day.*"', "holds no file day"),
-        "no known ending": ('"log.*"', '"log.txt"', "its ending does not tell"),
+        "no known ending": ('"log.*"', '"log.txt"', "not clear from the ending"),
     }.values(),
 )
 def test_a_wrong_map_is_told(source: Path, tmp_path: Path, old: str, new: str, message: str) -> None:
@@ -210,7 +210,7 @@ def test_a_check_with_faults_exits_with_1(
     write_log(source, GOOD, {**GOOD, "impression": 2, "at": "soon"})
     with pytest.raises(typer.Exit):
         convert_verb(source, tmp_path / "data", column_map=str(tmp_path / "map.toml"), check=True)
-    assert "log.jsonl:2: at: 'soon' is no time" in capsys.readouterr().out
+    assert "log.jsonl:2: at: 'soon' is not a time" in capsys.readouterr().out
 
 
 ODD = [

@@ -284,11 +284,11 @@ def test_a_taken_folder_is_left_alone_and_a_failure_leaves_nothing(tmp_path: Pat
         source / "log.csv", [{"impression": 1, "reader": "U", "at": "never", "read": "", "shown": "N1-1"}]
     )
     column_map = read_map(map_file(source, IN_ONE))
-    with pytest.raises(InputError, match=r"log.csv:2: at: 'never' is no time"):
+    with pytest.raises(InputError, match=r"log.csv:2: at: 'never' is not a time"):
         convert(source, tmp_path / "data", column_map)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["logs", "logs.toml"]
     (tmp_path / "data").mkdir()
-    with pytest.raises(InputError, match="is there already"):
+    with pytest.raises(InputError, match="already exists"):
         convert(source, tmp_path / "data", column_map)
     for out in (source, tmp_path):
         with pytest.raises(InputError, match="holds the files that are read"):

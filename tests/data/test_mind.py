@@ -128,12 +128,12 @@ def test_a_tenth_column_tells_whether_an_article_was_withdrawn(write_split, cell
 
 def test_wrong_times_and_states_are_faults_that_can_be_skipped(write_split):
     bad = [
-        ("soon\t", "published", "'soon' is no time"),
-        ("11/9/2019 9:00:00 AM\t", "published", "is no time; write ISO 8601"),
-        ("1573290000\t", "published", "'1573290000' is no time"),
-        ("0001-01-01T00:00:00+10:00\t", "published", "is no time"),
-        ("\tgone", "state", "'gone' is no state; write withdrawn or leave it empty"),
-        ("\tWithdrawn", "state", "'Withdrawn' is no state"),
+        ("soon\t", "published", "'soon' is not a time"),
+        ("11/9/2019 9:00:00 AM\t", "published", "is not a time; write ISO 8601"),
+        ("1573290000\t", "published", "'1573290000' is not a time"),
+        ("0001-01-01T00:00:00+10:00\t", "published", "is not a time"),
+        ("\tgone", "state", "'gone' is not a state; write withdrawn or leave it empty"),
+        ("\tWithdrawn", "state", "'Withdrawn' is not a state"),
     ]
     rows = [f"{STORM.replace('N1', f'N{row}')}\t{cells}" for row, (cells, _, _) in enumerate(bad, start=2)]
     both = f"{STORM.replace('N1', 'N9')}\tnever\tgone"
@@ -147,7 +147,7 @@ def test_wrong_times_and_states_are_faults_that_can_be_skipped(write_split):
     for fault, (_, _, message) in zip(split.faults, bad, strict=False):
         assert message in fault.message
     assert check_data(data).faults == split.faults
-    with pytest.raises(InputError, match=r"news\.tsv:2: published: 'soon' is no time"):
+    with pytest.raises(InputError, match=r"news\.tsv:2: published: 'soon' is not a time"):
         read_split(data, "train")
 
 
@@ -195,7 +195,7 @@ def test_a_missing_split_names_those_that_are_there(write_split, name):
 
 
 def test_a_missing_data_set_is_named(tmp_path):
-    with pytest.raises(InputError, match="is no folder"):
+    with pytest.raises(InputError, match="is not a folder"):
         read_split(tmp_path / "nowhere", "train")
 
 

@@ -97,7 +97,7 @@ def test_the_share_decides_how_many_and_the_seed_which(days):
     draws = {tuple(drawn(1 / 3, seed)) for seed in range(9)}
     assert {len(draw) for draw in draws} == {1} and len(draws) > 1  # to two new ones, one of three older ones
     assert drawn(1 / 3, 4) == drawn(1 / 3, 4)
-    with pytest.raises(InputError, match="below 1, and 1"):
+    with pytest.raises(InputError, match="below 1; got 1"):
         drawn(1.0, 1)
 
 

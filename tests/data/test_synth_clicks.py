@@ -107,5 +107,5 @@ def test_equal_scores_are_worth_half() -> None:
     "wrong", [{"articles": 10}, {"readers": 0}, {"days": 1}, {"impressions": 3}, {"drift": 1.5}, {"seed": -1}]
 )
 def test_impossible_newsrooms_are_refused(wrong) -> None:
-    with pytest.raises(InputError, match=f"{next(iter(wrong))}.*give"):
+    with pytest.raises(InputError, match=rf"{next(iter(wrong))} must be .*; got"):
         NewsroomSettings(**wrong)

@@ -140,7 +140,7 @@ def test_a_folder_that_is_there_is_only_replaced_on_request(tmp_path: Path) -> N
     (tmp_path / "mine.txt").write_text("keep me")
     with pytest.raises(InputError, match="--overwrite"):
         write_newsroom(tmp_path, SMALL)
-    with pytest.raises(InputError, match="no newsroom"):
+    with pytest.raises(InputError, match="is not a newsroom"):
         write_newsroom(tmp_path, SMALL, overwrite=True)
     assert (tmp_path / "mine.txt").read_text() == "keep me"
     (tmp_path / "empty").mkdir()

@@ -70,7 +70,7 @@ def test_skipped_rows_are_told(tiny_run: Path, tiny_data: Path, tmp_path: Path) 
     said: list[str] = []
     options = EvaluationOptions(models=("two_tower",), before=False, max_bad_rows=1)
     evaluate_run(tiny_run, tmp_path, "dev", options, said.append)
-    assert "30 impressions of dev (bad rows skipped: 1, the first" in said[0]
+    assert "30 impressions of dev (bad rows skipped: 1; first: " in said[0]
     assert "behaviors.tsv:31" in said[0]
 
 
@@ -128,7 +128,7 @@ def test_what_cannot_be_measured_is_said_plainly(
 
 
 def test_a_folder_that_is_no_run_is_refused(tiny_data: Path, tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="is no folder"):
+    with pytest.raises(InputError, match="is not a folder"):
         evaluate(tmp_path / "none", data=tiny_data)
     with pytest.raises(InputError, match="no configuration"):
         evaluate(tmp_path, data=tiny_data)

@@ -155,7 +155,7 @@ def test_before_training_an_adapted_writer_is_its_checkpoint(tiny_run: Path, tmp
     (run / FOLDER / "generator.json").write_text(
         (run / FOLDER / "generator.json").read_text("utf-8").replace('"n_positions": 96', '"n_positions": 95')
     )
-    with pytest.raises(InputError, match=r"is not what .* was trained from"):
+    with pytest.raises(InputError, match=r"is not the checkpoint that .* was trained from"):
         untrained_generator(run, settings.backbone)
 
 
@@ -169,7 +169,7 @@ def test_a_checkpoint_that_is_gone_is_said_and_leaves_out_what_was_before(
     for settings, before in ((config, {"measured": True}), (gone, {})):
         writer = WriterEvaluation(writing_run, settings, None, (), (), {}, said.append)  # type: ignore[arg-type]
         assert writer.metrics(before=True) == ({"measured": True}, before)
-    assert len(said) == 1 and "left out" in said[0] and "no/such/folder" in said[0]
+    assert len(said) == 1 and "skipping" in said[0] and "no/such/folder" in said[0]
 
 
 @pytest.mark.slow
@@ -215,7 +215,7 @@ def test_a_generator_of_other_towers_is_refused_before_any_work(
     sizes = json.loads((run / "generation" / "generator.json").read_text("utf-8"))
     (run / "generation" / "generator.json").write_text(json.dumps({**sizes, "towers": "others"}), "utf-8")
     said: list[str] = []
-    with pytest.raises(InputError, match=r"trained on other towers.*genre train generation --run"):
+    with pytest.raises(InputError, match=r"trained with other towers.*genre train generation --run"):
         evaluate_run(run, tiny_data, "dev", say=said.append)
     assert said == []
 

@@ -167,5 +167,5 @@ def test_calibration_of_nothing_and_without_a_click():
     assert calibration(np.empty(0), np.empty(0, bool))["brier"] is None
     found = calibration(np.array([0.1]), np.array([False]))
     assert found["ratio"] is None and len(found["bins"]) == 1
-    with pytest.raises(ValueError, match="not of the same articles"):
+    with pytest.raises(ValueError, match="the shapes must be equal"):
         calibration(np.ones(2), np.ones(3, bool))

@@ -107,7 +107,7 @@ def test_no_impression_at_all_is_still_a_report():
 
 
 def test_what_is_served_must_be_measured():
-    with pytest.raises(ValueError, match="`recommend` was not measured, but chance"):
+    with pytest.raises(ValueError, match="`recommend` was not measured; got chance"):
         pool_section({"chance": ranked(9)}, SLICES, articles=9, per_moment=np.ones(COUNT), rule="split")
 
 

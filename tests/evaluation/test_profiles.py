@@ -77,8 +77,8 @@ def test_clicks_are_weighed_by_the_user_tower(tiny_run: Path) -> None:
     ("options", "message"),
     [
         ({}, "give --history"),
-        ({"history": "N1", "history_text": "a"}, "one of them"),
-        ({"history": "N1", "reader": "U1"}, "one of them"),
+        ({"history": "N1", "history_text": "a"}, "only one of"),
+        ({"history": "N1", "reader": "U1"}, "only one of"),
         ({"data": True, "reader": "nobody"}, "no reader 'nobody'; it has 7, such as"),
         ({"data": True, "split": "nowhere"}, "no split 'nowhere'"),
     ],
@@ -93,5 +93,5 @@ def test_what_cannot_be_told_is_said_plainly(
 
 
 def test_a_folder_that_is_no_run_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="is no folder"):
+    with pytest.raises(InputError, match="is not a folder"):
         profile(tmp_path / "none", history="N1")

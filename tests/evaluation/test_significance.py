@@ -41,5 +41,5 @@ def test_undefined_impressions_are_left_out_and_none_left_is_none() -> None:
 
 
 def test_values_of_different_impressions_are_refused() -> None:
-    with pytest.raises(ValueError, match="cannot be paired"):
+    with pytest.raises(ValueError, match="differ; they must be equal"):
         paired_bootstrap(np.ones(2), np.ones(3))

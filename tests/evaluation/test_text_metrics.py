@@ -32,7 +32,7 @@ def test_rouge_is_the_mean_over_samples() -> None:
 
 def test_rouge_without_samples_is_unknown_and_unpaired_texts_are_refused() -> None:
     assert rouge([], []) == {"rouge1": None, "rouge2": None, "rougeL": None}
-    with pytest.raises(ValueError, match="must be pairs"):
+    with pytest.raises(ValueError, match="give one for each"):
         rouge(["a"], [])
 
 

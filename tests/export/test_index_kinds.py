@@ -146,7 +146,7 @@ def test_the_contract_tells_the_kind_of_index(served, catalogue, bias, tmp_path)
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"index": "tree"}, "choose one of exact, partitioned"),
+        ({"index": "tree"}, "must be one of exact, partitioned; got 'tree'"),
         ({"index": "partitioned", "probes": 0}, "1 block at least"),
     ],
 )

@@ -26,7 +26,7 @@ def models(good, tmp_path):
 
 def faults(models, capsys):
     """Every line that a failed verification prints; exit status 1."""
-    with pytest.raises(FailureError, match="version 1: not fit to be served"):
+    with pytest.raises(FailureError, match="version 1: must not be served"):
         verify(models, json=True)
     (checked,) = json.loads(capsys.readouterr().out)["models"]
     found = [*checked["violations"], *checked["faults"]]

@@ -168,7 +168,7 @@ def test_a_run_is_never_replaced_nor_anything_else_that_is_no_such_folder(tmp_pa
     for out in (thesis.parent, thesis):
         with pytest.raises(InputError, match=r"has no config\.json"):
             write_transformers_folder(run, "ranking", out, overwrite=True)
-    with pytest.raises(InputError, match="is no folder; give a run folder"):
+    with pytest.raises(InputError, match="is not a folder; give a run folder"):
         write_transformers_folder(tmp_path / "rum", "ranking", tmp_path / "out")
     assert thesis.read_text() == "years of work" and (run / "ranking" / WEIGHTS_FILE).is_file()
     (tmp_path / "out").mkdir()

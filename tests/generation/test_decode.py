@@ -223,7 +223,7 @@ def test_what_does_not_fit_together_is_refused() -> None:
     for wrong in ({"samples": 3, "strategy": Beam(width=2)}, {"draft_tokens": 2, "strategy": Beam()}):
         with pytest.raises(ValueError, match=r"samples|draft_tokens"):
             DecodeOptions(end_id=0, max_tokens=4, **wrong)
-    with pytest.raises(ValueError, match="groups of equal size"):
+    with pytest.raises(ValueError, match="multiple of groups"):
         Beam(width=3, groups=2)
 
 

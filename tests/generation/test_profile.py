@@ -116,16 +116,16 @@ def test_clicks_count_as_they_are_weighed() -> None:
         ),
         (
             reader(*((title, "", "") for title in ("Bread", "Rain", "Wind", "Snow"))),
-            "Has clicked 4 articles, which share neither a category nor a word that tells.",
+            "Has clicked 4 articles, which share neither a category nor a telling word.",
         ),
         (reader(("Bread", "", "")), "Has clicked 1 article, whose title names Bread."),
         (
             reader(("It is what it is", "", "")),
-            "Has clicked 1 article, which shows neither a category nor a word that tells.",
+            "Has clicked 1 article, which shows neither a category nor a telling word.",
         ),
         (
             reader(("It is", "", ""), ("Is it", "", "")),
-            "Has clicked 2 articles, which show neither a category nor a word that tells.",
+            "Has clicked 2 articles, which show neither a category nor a telling word.",
         ),
         (reader(("新闻 今天", "news", "")), "Likes news (1 of 1 click)."),
     ],

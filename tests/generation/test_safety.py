@@ -123,11 +123,11 @@ def test_a_bad_expression_is_named_with_its_line(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("line", "said"),
     [
-        ("re:", "no expression behind re:"),
-        ("re:  ", "no expression behind re:"),
-        ("re:foo)|(bar", r"'foo\)\|\(bar' is no regular expression"),
-        ("re:\\Qfoo", "is no regular expression"),  # what is quoted would not end within brackets
-        ("re:(foo)?", "found even in an empty text"),
+        ("re:", "no expression after re:"),
+        ("re:  ", "no expression after re:"),
+        ("re:foo)|(bar", r"'foo\)\|\(bar' is not a valid RE2 expression"),
+        ("re:\\Qfoo", "is not a valid RE2 expression"),  # what is quoted would not end within brackets
+        ("re:(foo)?", "matches even an empty text"),
     ],
 )
 def test_an_expression_that_would_call_all_unsafe_is_refused(tmp_path: Path, line: str, said: str) -> None:

@@ -63,5 +63,5 @@ def test_a_row_of_numbers_depends_on_its_own_seed_alone() -> None:
 
 def test_impossible_settings_are_refused() -> None:
     for wrong in ({"temperature": 0.0}, {"top_k": -1}, {"top_p": 0.0}, {"top_p": 1.5}):
-        with pytest.raises(ValueError, match="are expected"):
+        with pytest.raises(ValueError, match="temperature must be above 0"):
             Sample(**wrong)

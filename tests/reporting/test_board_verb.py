@@ -185,9 +185,9 @@ def test_the_report_asks_for_nothing_in_a_real_browser(page: Any, kept, tmp_path
 def test_a_folder_of_runs_is_read_whole_and_one_without_logs_is_refused(kept, tmp_path: Path):
     assert logs_of(kept[0]) == kept[0] / "logs"
     assert logs_of(kept[0].parent) == kept[0].parent
-    with pytest.raises(InputError, match="holds no TensorBoard logs"):
+    with pytest.raises(InputError, match="has no TensorBoard logs"):
         logs_of(tmp_path)
-    with pytest.raises(InputError, match="is no folder"):
+    with pytest.raises(InputError, match="is not a folder"):
         logs_of(tmp_path / "none")
 
 

@@ -203,7 +203,7 @@ def test_a_chosen_version_that_is_gone_from_the_disk_can_be_left(
     set_label(models, NAME, "stable", 4)
     shutil.rmtree(models / NAME / "4")
     label_verb(models, NAME, "stable", remove=True)
-    assert "loaded none; without a label none" in capsys.readouterr().out
+    assert "loaded none; requests without a label get none" in capsys.readouterr().out
     assert served_version(models, NAME) is served_version(models, "unlisted") is None
     assert roll_back(models, NAME).loaded == [3] == [served_version(models, NAME)]
 
@@ -252,7 +252,7 @@ def test_the_verbs_print_what_is_served(models: Path, capsys: pytest.CaptureFixt
     rollback_verb(models, NAME, json=True)
     assert printed(capsys)["default"] == 3
     label_verb(models, NAME, "stable", 4, load=True)
-    assert "loaded 3, 4; without a label 4, stable = 4" in capsys.readouterr().out
+    assert "loaded 3, 4; requests without a label get 4; stable = 4" in capsys.readouterr().out
     rollback_verb(models, NAME, to="2")
     out = capsys.readouterr().out
     assert "half done" in out and f"genre rollback {models} {NAME} --to 2" in out

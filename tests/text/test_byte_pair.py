@@ -93,7 +93,7 @@ def test_adds_special_tokens_at_the_end(tokenizer: BytePair) -> None:
     larger = tokenizer.with_special_tokens(["<|title|>", "<|body|>"])
     assert larger.token_id("<|body|>") == tokenizer.vocabulary_size
     assert larger.vocabulary_size == tokenizer.vocabulary_size + 1
-    with pytest.raises(InputError, match="no special token"):
+    with pytest.raises(InputError, match="not a special token"):
         tokenizer.token_id("<|body|>")
 
 
@@ -127,10 +127,10 @@ def test_training_twice_gives_the_same_vocabulary(folder: Path, tmp_path: Path) 
 @pytest.mark.parametrize(
     ("files", "said"),
     [
-        ({}, "holds no byte-pair vocabulary"),
+        ({}, "has no byte-pair vocabulary"),
         ({"vocab.json": b'{"a": 0}', "merges.txt": b""}, "of the 256 bytes"),
         ({"vocab.json": b'{"a": 1}', "merges.txt": b""}, "ids are not 0 to 0"),
-        ({"vocab.json": b'{"a": 0}', "merges.txt": b"a b c\n"}, "A merge names two tokens"),
+        ({"vocab.json": b'{"a": 0}', "merges.txt": b"a b c\n"}, "A merge must name two tokens"),
         ({"vocab.json": b'{"a": 0}', "merges.txt": b"\xff\xfe"}, "not UTF-8"),
         ({"tokenizer.json": b'{"model": {"type": "WordPiece"}}'}, "another tokenizer than GPT-2's"),
     ],

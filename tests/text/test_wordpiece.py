@@ -106,7 +106,7 @@ def test_reads_tokenizer_json_alone(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("files", "said"),
     [
-        ({}, "holds no tokenizer"),
+        ({}, "has no tokenizer"),
         ({"vocab.txt": b"a\nb\n"}, r"lacks \[PAD\]"),
         ({"vocab.txt": "\n".join([*VOCABULARY, "a"]).encode()}, "'a' more than once"),
         ({"vocab.txt": b"\xff\xfe"}, "not UTF-8"),
@@ -123,5 +123,5 @@ def test_says_what_is_wrong_with_a_folder(files: dict[str, bytes], said: str, tm
 
 
 def test_refuses_a_length_without_room() -> None:
-    with pytest.raises(InputError, match="received 1"):
+    with pytest.raises(InputError, match="got 1"):
         WordPiece(VOCABULARY)(tf.constant(["a"]), max_tokens=1)

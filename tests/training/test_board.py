@@ -50,7 +50,7 @@ def test_what_is_not_known_by_its_name_has_a_chart_of_its_own():
     charts = stage_charts("generation", ["perplexity", "loss"])
     assert charts["perplexity"] == ["generation/perplexity"]
     assert charts["loss"] == ["generation/loss"]
-    assert charts["gradient norm, before clipping"] == ["generation/gradient_norm"]
+    assert charts["gradient norm before clipping"] == ["generation/gradient_norm"]
 
 
 def test_weights_are_histograms_and_of_a_large_one_some_values_are_enough(tmp_path):

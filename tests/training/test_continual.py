@@ -211,14 +211,14 @@ def test_a_training_that_was_stopped_goes_on_to_the_same_weights(
     )  # the ranker's pool head is fitted to these towers
     said: list[str] = []
     train(["ranking"], days / "two", run, config, said.append)
-    assert "going on after step 2 of 4" in said
+    assert "resuming after step 2 of 4" in said
     whole = _weights(later, "ranking")
     for name, value in _weights(run, "ranking").items():
         np.testing.assert_allclose(value, whole[name], rtol=1e-5, atol=1e-6, err_msg=name)
     said.clear()
     train(["ranking"], days / "two", run, config, said.append)
     assert any("kept" in line for line in said)
-    with pytest.raises(InputError, match=r"goes on from .*earlier, and --from gives none"):
+    with pytest.raises(InputError, match=r"continues from .*earlier, but --from is not given"):
         train(["ranking"], days / "two", run, replace(config, continual=ContinualConfig()), _quiet)
 
 
@@ -244,7 +244,7 @@ def test_what_forgets_the_earlier_days_is_refused_until_it_is_accepted(days: Pat
     found = _verb("ranking", *options, "--steps", 60)
     assert "ranking auc_mean, earlier log" in found.stderr and not found.stdout
     assert isinstance(found.exception, FailureError)
-    for words in ("ranking is refused", "where --margin allows 0.0100", "--replay", "--margin"):
+    for words in ("ranking is rejected", "--margin allows 0.0100", "--replay", "--margin"):
         assert words in str(found.exception)
     with pytest.raises(InputError, match="no trained ranking stage"):
         load_ranker(run)
@@ -254,7 +254,7 @@ def test_what_forgets_the_earlier_days_is_refused_until_it_is_accepted(days: Pat
     settings = read_config(run / "config.toml")
     assert settings.continual == ContinualConfig(from_run=str(earlier), replay_share=0.0)
     accepted = _verb("ranking", *options, "--steps", 60, "--margin", 0.9)
-    assert "going on after step 60 of 60" in accepted.stderr and "step 1" not in accepted.stderr
+    assert "resuming after step 60 of 60" in accepted.stderr and "step 1" not in accepted.stderr
     assert accepted.exit_code == 0 and "ranking auc_mean, earlier log" in accepted.stdout
     load_ranker(run)
 
@@ -282,9 +282,9 @@ def test_what_does_not_fit_is_refused_before_anything_is_written(days: Path, ear
             train(["ranking"], days / data, run, config, _quiet)
 
     config = _from(earlier)
-    refused("no run folder", _from(days / "gone"))
+    refused("not a run folder", _from(days / "gone"))
     refused("both", config, earlier)
-    refused("no run folder", _from(days / "room"))
+    refused("not a run folder", _from(days / "room"))
     (days / "empty").mkdir()
     write_config(CONFIG, days / "empty" / "config.toml")
     refused("no trained ranking stage", _from(days / "empty"))
@@ -294,7 +294,7 @@ def test_what_does_not_fit_is_refused_before_anything_is_written(days: Path, ear
         replace(config, news=wider),
     )
     alone = _verb("ranking", "--data", days / "two", "--run", days / "none", "--replay", 0.3)
-    assert isinstance(alone.exception, InputError) and "go with --from" in str(alone.exception)
+    assert isinstance(alone.exception, InputError) and "need --from" in str(alone.exception)
     assert not (days / "none").exists()
     refused("begins at .*ends at", config, data="one")
     assert not (days / "none" / "prepared").exists()

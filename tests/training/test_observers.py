@@ -84,7 +84,7 @@ def test_a_training_that_fails_within_the_span_ends_its_trace(tmp_path):
 def test_what_is_no_span_or_goes_with_no_stage_is_refused():
     assert observers_of(Stage.all, None, "20-25") == {"wandb": None, "profile": (20, 25)}
     for wrong in ("20", "0-3", "5-4", "a-b", ""):
-        with pytest.raises(InputError, match="no span of steps"):
+        with pytest.raises(InputError, match="must be FIRST-LAST"):
             observers_of(Stage.ranking, None, wrong)
     with pytest.raises(InputError, match="safety does not"):
         observers_of(Stage.safety, None, "1-2")

@@ -106,7 +106,7 @@ def test_it_learns_from_what_the_towers_retrieve_and_says_so_where_there_are_non
 ) -> None:
     said: list[str] = []
     fitted(pool_world, said.append)
-    assert said == ["no trained retrieval stage: the ranker learns from articles drawn evenly from the pool"]
+    assert said == ["no trained retrieval stage; the ranker learns from articles drawn evenly from the pool"]
     towers = TwoTower(pool_world.backbone(), pool_world.config)
     monkeypatch.setattr("genre_tf.training.pool_ranking.load_two_tower", lambda run: towers)
     (tmp_path / "retrieval").mkdir()
@@ -120,4 +120,4 @@ def test_a_log_without_a_pool_leaves_the_head_as_it_was(pool_world: StageData) -
     said: list[str] = []
     replayed = replace(pool_world, replayed=len(pool_world.train))  # nothing but examples of an earlier run
     _, given = fitted(replayed, said.append)
-    assert not given and "nothing to learn" in said[-1]
+    assert not given and "pool head is not trained" in said[-1]

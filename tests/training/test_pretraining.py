@@ -93,7 +93,7 @@ def test_ended_by_sigterm_it_goes_on_to_the_same_weights(newsroom, gpt2_folder, 
         pretrain("gpt2", newsroom, tmp_path / "parts", CONFIG, end)
     said: list[str] = []
     pretrain("gpt2", newsroom, tmp_path / "parts", CONFIG, said.append)
-    assert any("going on after step 10" in line for line in said)
+    assert any("resuming after step 10" in line for line in said)
     whole, parts = (load_file(folder / "model.safetensors") for folder in (gpt2_folder, tmp_path / "parts"))
     for name, value in whole.items():
         np.testing.assert_allclose(parts[name], value, rtol=1e-4, atol=1e-5, err_msg=name)
@@ -128,7 +128,7 @@ def test_the_folder_is_a_writer_backbone(gpt2_folder):
     ("changes", "said"),
     [
         ({"heads": 5}, "cannot be divided among 5 heads"),
-        ({"max_tokens": 4}, "max_tokens lies within 8"),
+        ({"max_tokens": 4}, "max_tokens must be between 8"),
         ({"optimizer": OptimizerConfig(batch_size=4000)}, "smaller --batch-size"),
     ],
 )
@@ -140,7 +140,7 @@ def test_wrong_settings_are_said(newsroom, tmp_path, changes, said):
 
 def test_a_folder_of_something_else_is_not_written_into(newsroom, tmp_path):
     (tmp_path / "config.json").write_text("{}")
-    with pytest.raises(InputError, match="holds something else"):
+    with pytest.raises(InputError, match="holds something other than a pretraining"):
         pretrain("gpt2", newsroom, tmp_path, CONFIG, _silent)
 
 
@@ -161,9 +161,9 @@ def test_options_become_settings_and_wrong_ones_are_refused(tmp_path, monkeypatc
     assert (settings.layers, settings.optimizer.learning_rate, settings.checkpoint_rate) == (3, 0.002, 0.002)
     assert given[0][4:6] == (("a",), [(Path("b/c"), "dev")])
     for options, said in (
-        (("bert", "--layers", "3"), "--layers is of a new model"),
-        (("gpt2", "--backbone", "tiny", "--hidden", "8"), "--hidden is of a new model"),
-        (("gpt2", "--evaluate", "dev"), "takes DIR:SPLIT"),
+        (("bert", "--layers", "3"), "--layers is for new models only"),
+        (("gpt2", "--backbone", "tiny", "--hidden", "8"), "--hidden is for new models only"),
+        (("gpt2", "--evaluate", "dev"), "must be DIR:SPLIT"),
     ):
         error = call(*options).exception
         assert isinstance(error, InputError) and said in str(error)

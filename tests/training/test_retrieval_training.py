@@ -94,6 +94,6 @@ def test_a_training_keeps_the_weights_that_place_clicks_best(pool_world: StageDa
 def test_a_log_without_a_choice_is_refused_before_the_training(pool_world: StageData, tmp_path: Path) -> None:
     ignored = [replace(one, labels=np.zeros_like(one.labels)) for one in pool_world.train]
     files = StageFiles(tmp_path, "retrieval", "these settings")
-    with pytest.raises(InputError, match="450 impressions hold nothing to learn from"):
+    with pytest.raises(InputError, match="450 impressions cannot be used for training"):
         train_retrieval(replace(pool_world, train=ignored), pool_world.config, files, print)
     assert not files.weights.exists()

@@ -179,4 +179,4 @@ def test_skipped_rows_are_told(tmp_path, data):
     config = dataclasses.replace(CONFIG, data=DataConfig(max_bad_rows=1))
     with run_lock(tmp_path / "run"):
         open_run(tmp_path / "run", tmp_path / "data", config, said.append)
-    assert "bad rows skipped: 1, the first train/behaviors.tsv:41: columns" in said[1]
+    assert "bad rows skipped: 1; first: train/behaviors.tsv:41: columns" in said[1]

@@ -74,7 +74,7 @@ def test_vectors_are_judged_in_a_graph_and_empty_texts_are_safe(found: dict, run
 def test_a_classifier_of_another_ranker_is_refused(found: dict, run: Path, tmp_path: Path) -> None:
     other = tmp_path / "other.h5"
     other.write_bytes(b"other")
-    with pytest.raises(InputError, match="learned from another ranker"):
+    with pytest.raises(InputError, match="trained with another ranker"):
         load_classifier(run, other)
     assert load_classifier(tmp_path, other) is None
     (tmp_path / "safety").mkdir()
@@ -105,9 +105,9 @@ def test_labels_are_read_with_faults_by_line(tmp_path: Path) -> None:
     assert read.texts == ["good", "bad\tindeed", "worse"]
     assert read.unsafe.tolist() == [False, True, True]
     faults = {
-        "safe\ta\nspam\tb\n": ":2: label: 'spam' is none; give safe or unsafe",
-        "safe good\n": ":1: label: 'safe good' is none",
-        "safe\t \n": ":1: text: there is none",
+        "safe\ta\nspam\tb\n": ":2: label: 'spam' is not a label; give safe or unsafe",
+        "safe good\n": ":1: label: 'safe good' is not a label",
+        "safe\t \n": ":1: text: is missing",
         "safe\ta\nunsafe\ta\n": ":2: label: line 1 has the same text with the other label",
     }
     for text, said in faults.items():
@@ -121,9 +121,9 @@ def test_labels_are_read_with_faults_by_line(tmp_path: Path) -> None:
 def test_what_cannot_be_learned_is_said(run: Path, examples: Path, tmp_path: Path) -> None:
     few = tmp_path / "few.tsv"
     few.write_text("".join(f"safe\ttext {number}\n" for number in range(30)) + "unsafe\tbad\n")
-    with pytest.raises(InputError, match="1 different unsafe texts: give at least 25"):
+    with pytest.raises(InputError, match="1 different unsafe texts; give at least 25"):
         train_safety(few, run, recall=0.9, seed=1)
-    with pytest.raises(InputError, match=r"above 0 and at most 1, and 1\.5"):
+    with pytest.raises(InputError, match=r"above 0 and at most 1; got 1\.5"):
         train_safety(examples, run, recall=1.5, seed=1)
     with pytest.raises(InputError, match="has no trained ranking stage"):
         (tmp_path / "empty").mkdir()
@@ -140,6 +140,6 @@ def test_the_verb_takes_its_recall_and_prints_what_it_measured(run: Path, exampl
     assert printed["asked_recall"] == 0.5
     assert printed["flagged"] <= 0.6
     refused = CliRunner().invoke(app, ["train", "safety", "--data", str(run), "--run", str(run)])
-    assert isinstance(refused.exception, InputError) and "is no file" in str(refused.exception)
+    assert isinstance(refused.exception, InputError) and "is not a file" in str(refused.exception)
     refused = CliRunner().invoke(app, ["tune", "safety", "--data", str(run), "--run", str(run)])
-    assert isinstance(refused.exception, InputError) and "one stage is tuned" in str(refused.exception)
+    assert isinstance(refused.exception, InputError) and "only one stage" in str(refused.exception)

@@ -99,7 +99,7 @@ def test_sigterm_saves_and_the_same_training_goes_on(tmp_path, accumulate, at_on
     assert stopped.value.status == 143
     said = []
     net, result, files = _train(tmp_path / "parts", said=said, settings=settings)
-    assert said[0] == f"going on after step {ended} of 12"
+    assert said[0] == f"resuming after step {ended} of 12"
     np.testing.assert_allclose(_kernel(net), _kernel(whole), rtol=1e-6)
     assert result.steps == expected.steps == STEPS
     assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
@@ -112,7 +112,7 @@ def test_other_settings_start_anew(tmp_path):
         _train(tmp_path, end_at=7, how=lambda: os.kill(os.getpid(), signal.SIGTERM))
     said = []
     _train(tmp_path, made_from="other", said=said)
-    assert not any("going on" in line for line in said)
+    assert not any("resuming" in line for line in said)
 
 
 def test_a_result_whose_weights_were_overwritten_is_forgotten(tmp_path):
@@ -125,7 +125,7 @@ def test_a_result_whose_weights_were_overwritten_is_forgotten(tmp_path):
         _train(tmp_path, 2, lambda: os.kill(os.getpid(), signal.SIGTERM), made_from="third")
     said = []
     _train(tmp_path, made_from="second", said=said)
-    assert not any("going on" in line for line in said)
+    assert not any("resuming" in line for line in said)
 
 
 def test_a_damaged_state_starts_anew(tmp_path):
@@ -136,7 +136,7 @@ def test_a_damaged_state_starts_anew(tmp_path):
     assert load_progress(state) is None
     said = []
     _train(tmp_path, said=said)
-    assert not any("going on" in line for line in said)
+    assert not any("resuming" in line for line in said)
 
 
 class Killed(BaseException):

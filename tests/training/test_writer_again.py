@@ -92,11 +92,11 @@ def test_a_writer_of_other_towers_is_refused_and_is_not_kept(run: Path, data: Pa
     said, _ = write_again(run, data)
     assert any("kept" in line for line in said)
     new_towers(run, seed=2)
-    with pytest.raises(InputError, match=r"trained on other towers.*genre train generation --run"):
+    with pytest.raises(InputError, match=r"trained with other towers.*genre train generation --run"):
         load_generator(run)
     load_generator(run, trained=False)  # to start from
     said, _ = write_again(run, data)
-    assert any("trained anew" in line for line in said)
+    assert any("it is trained again" in line for line in said)
     load_generator(run)
 
 
@@ -135,10 +135,10 @@ def test_an_ended_training_goes_on_unless_the_towers_are_others_by_then(run: Pat
     other = run.with_name("other")
     shutil.copytree(run, other)
     said, _ = write_again(run, data, config)
-    assert "going on after step 2 of 4" in said
+    assert "resuming after step 2 of 4" in said
     new_towers(other, seed=2)
     said, _ = write_again(other, data, config)
-    assert any("from the start" in line for line in said) and not any("going on" in line for line in said)
+    assert any("starting over" in line for line in said) and not any("resuming" in line for line in said)
     for folder in (run, other):
         load_generator(folder)
         assert not (folder / "generation" / "new").exists()

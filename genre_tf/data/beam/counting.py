@@ -1,4 +1,4 @@
-"""The counters of every impression, strictly of the past, computed on many workers.
+"""The counters of every impression, strictly from the past, computed on many workers.
 
 One reader counts a whole log at once; here each article is counted by itself, hour by hour: what an hour adds
 is summed first, then what was known before each hour, then the few events within it are looked up in a
@@ -96,7 +96,7 @@ class CountHours(beam.DoFn):
         within = from_units(totals[:, 2:8])
         left = carried(within, begins, np.zeros(1, np.int64), np.zeros((1, 6)))
         whole = np.cumsum(totals[:, :2], axis=0)  # [hours, 2]
-        # Before the first hour comes nothing, and before each other one what is known of the one before it.
+        # The state before the first hour is empty; before any other hour it is that after the previous one.
         states = np.concatenate([np.zeros((1, 8)), np.hstack([whole, left + within])])  # [1 + hours, 8]
         moments = np.concatenate([begins[:1], begins]).tolist()
         known = [
@@ -122,7 +122,7 @@ def _view_total(element: tuple[Hour, View]) -> tuple[Hour, Total]:
 
 
 def _sum(totals: Iterable[Total]) -> Total:
-    """The sum of totals of one article and hour, in any order; empty without any."""
+    """The sum of totals of one article and hour, in any order; empty if there are none."""
     columns = list(zip(*(total for total in totals if total), strict=True))
     return (*map(sum, columns[:8]), min(columns[8]), max(columns[9])) if columns else ()
 
@@ -139,7 +139,7 @@ def _within_hour(joined: tuple[Hour, dict[str, Any]]) -> Iterator[tuple[int, Kno
 
 
 def _below_padding(rows: list[Any], padding: int = 0) -> npt.NDArray[Any]:
-    """Rows of articles behind one for the padding article."""
+    """Rows of articles, after a row for the padding article."""
     known = np.array(rows)
     return np.concatenate([np.full_like(known[:1], padding), known])
 

@@ -1,4 +1,4 @@
-"""Reads a behaviours file on many workers, with the faults, line numbers and row numbers of one reader.
+"""Reads a behaviours file on many workers, with the same faults, line and row numbers as one reader.
 
 A plain file is cut into byte ranges that workers read side by side. A gzipped one cannot be entered in the
 middle: a single worker reads it. What depends on earlier rows is settled without putting rows in order:
@@ -137,11 +137,11 @@ class LogRows:
     """What is known of a log as a whole.
 
     Args:
-        lines: of the file.
-        lines_before: of each byte range.
-        rejected: rows in the order of the file, at most one more than may be.
-        form: of its rows; None without usable ones.
-        allowed: rows that may be rejected.
+        lines: number of lines of the file.
+        lines_before: number of lines before each byte range.
+        rejected: rejected rows in the order of the file, at most one more than allowed.
+        form: form of its rows; None if none is usable.
+        allowed: number of rows that may be rejected.
     """
 
     lines: int
@@ -161,10 +161,10 @@ class LogRows:
         """Puts together what the workers found.
 
         Args:
-            counts: lines of each byte range.
+            counts: number of lines of each byte range.
             rejected: the first rows that were rejected.
-            first: the first usable row, and its form.
-            allowed: rows that may be rejected.
+            first: place of the first usable row, and its form.
+            allowed: number of rows that may be rejected.
         """
         before, lines = {}, 0
         for number in sorted(counts):
@@ -174,22 +174,22 @@ class LogRows:
 
     @property
     def labelled(self) -> bool:
-        """Whether its rows tell the clicks."""
+        """Whether its rows have the clicks."""
         return self.form is not None and self.form.labelled
 
     @property
     def signals(self) -> bool:
-        """Whether its rows tell what readers did beyond clicking."""
+        """Whether its rows have what readers did beyond clicking."""
         return self.form is not None and self.form.signals
 
     @property
     def usable(self) -> bool:
-        """Whether examples are to be made; if not, this machine will say why."""
+        """Whether to make examples; if not, the starting machine reports why."""
         whole_file = any(faults[0][0] == "file" for _, faults in self.rejected)
         return self.labelled and len(self.rejected) <= self.allowed and not whole_file
 
     def row_number(self, place: Place) -> int:
-        """The number of a row that was taken, among those that were."""
+        """The number of a taken row among the taken rows."""
         return self._line(place) - bisect_left(self.rejected, (place, []))
 
     def rejected_rows(self) -> list[Rejected]:
@@ -208,7 +208,7 @@ class TableFile:
     """The article table, read once by each worker process.
 
     Args:
-        address: of the `articles.tfrecord`.
+        address: address of `articles.tfrecord`.
         shared: Beam's handle for what the threads of a process share.
     """
 
@@ -228,7 +228,7 @@ class TableFile:
 
 
 def earliest(places: Iterable[tuple[Place, LogForm] | None]) -> tuple[Place, LogForm] | None:
-    """The first usable row of a log; None without any."""
+    """The first usable row of a log; None if there is none."""
     return min((place for place in places if place is not None), default=None)
 
 
@@ -254,7 +254,7 @@ def range_lines(log: str, part: ByteRange) -> Iterator[str | BadLine]:
         part: the range.
 
     Yields:
-        Every line that begins in the range, whole; what is wrong with one that cannot be used.
+        Every line that begins in the range, whole; for an unusable line what is wrong with it.
     """
     with ExitStack() as files:
         stream = files.enter_context(open_address(log))

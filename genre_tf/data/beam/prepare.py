@@ -46,7 +46,7 @@ def write_log_with_beam(task: LogTask, folder: Path, runner: Runner) -> LogSumma
     """Writes the shards of both splits, and the counters as of the end of the log; see `write_log`.
 
     Args:
-        task: what to make of which log.
+        task: the log, and how to prepare it.
         folder: where to write; `articles.tfrecord` is in it already.
         runner: does the work.
 
@@ -54,7 +54,7 @@ def write_log_with_beam(task: LogTask, folder: Path, runner: Runner) -> LogSumma
         What was written.
 
     Raises:
-        InputError: as `write_log`, in the same words; or the runner cannot be used.
+        InputError: as `write_log`, with the same messages; or the runner cannot be used.
         FailureError: the runner failed.
         OSError: the folder cannot be written.
     """
@@ -116,7 +116,7 @@ def _numbered(element: tuple[Any, Impression], rows: LogRows) -> Iterator[tuple[
 def _write(
     rows: AsSingleton, impressions: beam.PCollection, articles: TableFile, task: LogTask, address: str
 ) -> None:
-    """Writes shards, counters and a report of what the starting machine must know."""
+    """Writes shards, counters and a report for the starting machine."""
     counted = impressions | KnownBefore(articles)
     begins = AsSingleton(_first_of_validation(impressions, task.validation_share))
     examples = (
@@ -186,7 +186,7 @@ def _first_of_validation(impressions: beam.PCollection, validation_share: float)
 
 
 def _choose_hour(counts: dict[int, int], validation_share: float) -> tuple[int, int] | None:
-    """The hour in which validation begins, and how many of its impressions are older; None without any."""
+    """The hour in which validation begins, and how many of it are older; None if none is held out."""
     impressions = sum(counts.values())
     held_out = validation_size(impressions, validation_share)
     return _nth(counts, impressions - held_out) if held_out else None
@@ -252,7 +252,7 @@ def _write_report(splits: dict[str, SplitSummary], rows: LogRows, address: str) 
 
 
 def _judged(report: dict[str, Any], task: LogTask) -> LogSummary:
-    """Tells the task's policy what the workers rejected, as if one reader had met it row by row."""
+    """Reports what the workers rejected to the task's policy, as if one reader had read the log."""
     for line, faults in (Rejected(*row) for row in report["rejected"]):
         task.policy.reject([Fault(str(task.log), line, field, message) for field, message in faults])
     if not report["lines"] and not report["rejected"]:

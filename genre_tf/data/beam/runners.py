@@ -44,7 +44,7 @@ class Runner:
                 f"--runner {self.name} needs Apache Beam, which is not installed; "
                 "run: pip install 'genre-tf[beam]'"
             )
-        # It would warn that the clients of Google Cloud, another extra, are not there.
+        # Beam would warn that the clients of Google Cloud, another extra, are not installed.
         logging.disable(logging.WARNING)
         try:
             import apache_beam  # noqa: F401
@@ -83,7 +83,7 @@ class Runner:
         from apache_beam.options.pipeline_options import PipelineOptions
 
         name = _IN_PROCESS if self.name.lower() in ("directrunner", "direct") else self.name
-        # Beam parses options with argparse, which prints its whole usage and leaves the program.
+        # Beam parses options with argparse, which prints its whole usage and exits the program.
         said = io.StringIO()
         try:
             with redirect_stderr(said):
@@ -92,7 +92,7 @@ class Runner:
             if name == _IN_PROCESS:  # other runners may know options that Beam's Python side does not
                 known = PipelineOptions([]).get_all_options()
                 for option in sorted(given.keys() - known.keys()):
-                    raise InputError(f"Beam knows no option {option!r}; look at --runner-option again")
+                    raise InputError(f"Beam has no option {option!r}; check --runner-option")
             return beam.Pipeline(runner=name, options=options)
         except (ValueError, ImportError, AttributeError) as error:
             raise InputError(f"Beam cannot use --runner {self.name}: {error}") from None

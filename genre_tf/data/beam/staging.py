@@ -18,10 +18,10 @@ _COPIED_BYTES = 1 << 20
 
 
 class Staging:
-    """Where workers find what they read and leave what they write.
+    """The place where workers find their input and leave their output.
 
     Args:
-        folder: local folder that the results are for.
+        folder: local folder for the results.
         temp_location: a folder that every worker reaches, such as `gs://bucket/job`. None: workers see this
             machine's files (they run on it, or share a mounted file system), and nothing is copied.
 
@@ -43,7 +43,7 @@ class Staging:
             ) from None
 
     def share(self, path: Path) -> str:
-        """Makes a file readable for workers.
+        """Makes a file readable by workers.
 
         Returns:
             Its address for them.
@@ -56,7 +56,7 @@ class Staging:
         return address
 
     def share_folder(self, folder: Path, members: Sequence[str]) -> str:
-        """Makes some files and folders of a folder readable for workers; see `local_folder`.
+        """Makes some files and folders of a folder readable by workers; see `local_folder`.
 
         Returns:
             The address of the folder, or of an archive of the members.
@@ -100,7 +100,7 @@ def open_address(address: str) -> Any:
 
 @contextmanager
 def local_copy(address: str) -> Iterator[Path]:
-    """The file as a local path: itself, or a copy while the block lasts."""
+    """The file as a local path: the file itself, or a copy while the block lasts."""
     if _is_local(address):
         yield Path(address)
         return
@@ -128,7 +128,7 @@ def write_whole(folder: str, name: str, write: Callable[[Path], None]) -> None:
 
     Args:
         folder: address of its folder.
-        name: of the file.
+        name: name of the file.
         write: writes it to a local path of the same ending.
     """
     with tempfile.TemporaryDirectory() as local:

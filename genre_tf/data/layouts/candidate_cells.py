@@ -1,4 +1,4 @@
-"""What a row of a log showed and which of it was clicked, in any of the ways that a column map knows."""
+"""What a row of a log shows and what of it was clicked, in any of the ways that a column map knows."""
 
 import re
 from collections.abc import Sequence
@@ -20,13 +20,13 @@ def read_candidates(
 
     Args:
         row: its cells.
-        columns: what stands where.
+        columns: which columns hold what.
         separator: between ids that are written as text.
-        labelled: whether clicks are to be told.
+        labelled: whether to read clicks.
         faults: gets what is wrong.
 
     Returns:
-        Ids; with -1 or -0 behind them, where clicks are told and known.
+        Ids; with -1 or -0 behind them if clicks are read and known.
     """
 
     def ids(column: str) -> list[str]:
@@ -42,13 +42,13 @@ def read_candidates(
         clicked = ids(columns.clicked)
         flags = [news_id in clicked for news_id in news_ids]
         if unknown := [news_id for news_id in clicked if news_id not in news_ids]:
-            wrong = f"{shown(unknown[0])} was clicked and is not among the candidates"
+            wrong = f"{shown(unknown[0])} was clicked but is not among the candidates"
             faults.append((columns.clicked, wrong))
     else:
         told = cell_of(row, columns.labels, lambda value: _flags(value, separator), faults)
         flags = told or []
         if told is not None and len(flags) != len(news_ids):
-            faults.append((columns.labels, f"{len(flags)} labels of {len(news_ids)} candidates"))
+            faults.append((columns.labels, f"{len(flags)} labels for {len(news_ids)} candidates"))
     return _labelled(news_ids, flags, columns.merge_repeated)
 
 

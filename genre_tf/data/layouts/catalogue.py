@@ -18,8 +18,8 @@ def read_catalogue(source: Source, patterns: Sequence[str], columns: ArticleColu
 
     Args:
         source: where they are.
-        patterns: of the files.
-        columns: what stands where.
+        patterns: patterns of the files.
+        columns: which columns hold what.
 
     Returns:
         Articles by id, in the order of the files.
@@ -35,7 +35,7 @@ def read_catalogue(source: Source, patterns: Sequence[str], columns: ArticleColu
         if article is not None and article.news_id in articles:
             if columns.repeated:
                 continue
-            wrong = f"{shown(article.news_id)} stood in an earlier row; keep one of them"
+            wrong = f"{shown(article.news_id)} is also in an earlier row; keep one of them"
             faults.append((columns.news_id, wrong))
         if faults or article is None:
             source.reject(path, number, faults)
@@ -52,7 +52,7 @@ def _article(row: Row, columns: ArticleColumns, time_unit: str) -> tuple[Article
 
     news_id, title = cell(columns.news_id, one_id), cell(columns.title, text)
     if not title.strip():
-        faults.append((columns.title, "is empty; an article is known by its title"))
+        faults.append((columns.title, "is empty; every article needs a title"))
     category, subcategory = cell(columns.category, first_text), cell(columns.subcategory, first_text)
     if columns.category_separator:
         category, _, inner = category.partition(columns.category_separator)
@@ -73,13 +73,13 @@ def cell_of(row: Row, column: str, read: Callable[[Any], Any], faults: RowFaults
     """Reads one cell.
 
     Args:
-        row: its row.
-        column: its name; empty: there is none.
-        read: makes its value, or raises `CellError`.
+        row: the row.
+        column: name of the column; empty: no such column.
+        read: makes the value of the cell, or raises `CellError`.
         faults: gets what is wrong.
 
     Returns:
-        The value; None where there is none or it is wrong.
+        The value; None if there is none or it is invalid.
     """
     if not column:
         return None

@@ -14,7 +14,7 @@ _WITHDRAWN = {"": False, "0": False, "false": False, "1": True, "true": True, WI
 _NUMBER = re.compile(r"-?\d{1,18}(\.\d*)?", re.ASCII)
 _EPOCH = datetime(1970, 1, 1)
 _ODD = re.compile("[\t\n\r\0\ud800-\udfff]")
-_HALVES = re.compile("[\ud800-\udfff]")  # JSON can escape half a character, UTF-8 cannot hold it
+_HALVES = re.compile("[\ud800-\udfff]")  # half a character: JSON can escape it, UTF-8 cannot hold it
 # What would break a line of MIND's files; no quoting exists there.
 _BREAKS = str.maketrans(dict.fromkeys("\t\n\r\0", " "))
 
@@ -24,7 +24,7 @@ class CellError(ValueError):
 
 
 def is_missing(value: Any) -> bool:
-    """Whether a cell holds nothing: absent, empty, or no number."""
+    """Whether a cell holds nothing: it is absent, empty or NaN."""
     return value is None or value == "" or (isinstance(value, float) and math.isnan(value))
 
 
@@ -41,7 +41,7 @@ def text(value: Any) -> str:
     if isinstance(value, float) and value.is_integer():
         value = int(value)  # a column of whole numbers with gaps is read as one of floats
     if not isinstance(value, int | float):
-        raise CellError(f"{shown(str(value))} is no text and no number")
+        raise CellError(f"{shown(str(value))} is neither a text nor a number")
     return str(value)
 
 
@@ -55,7 +55,7 @@ def first_text(value: Any) -> str:
 
 
 def one_id(value: Any) -> str:
-    """An id that may stand in a list joined by spaces.
+    """An id that can be part of a list joined by spaces.
 
     Raises:
         CellError: it is empty or holds white space.
@@ -80,7 +80,7 @@ def several(value: Any, separator: str) -> Sequence[Any]:
         try:
             found = json.loads(value)
         except (ValueError, RecursionError):
-            raise CellError(f"{shown(value)} begins as a JSON array and is none") from None
+            raise CellError(f"{shown(value)} begins as a JSON array but is not one") from None
         return list(found)
     if isinstance(value, str):
         return value.split() if separator == " " else [part.strip() for part in value.split(separator)]
@@ -90,7 +90,7 @@ def several(value: Any, separator: str) -> Sequence[Any]:
 def ids(value: Any, separator: str) -> list[str]:
     """As `several`, each of them an id."""
     if separator == " " and isinstance(value, str) and not value.startswith("["):
-        return text(value).split()  # what a log has most of
+        return text(value).split()  # the most common case
     return [one_id(each) for each in several(value, separator)]
 
 
@@ -102,7 +102,7 @@ def flag(value: Any) -> bool:
     """
     found = text(value).strip().lower()
     if found not in ("0", "1", "true", "false"):
-        raise CellError(f"{shown(found)} is no label; 1 or 0 for each candidate")
+        raise CellError(f"{shown(found)} is not a label; give 1 or 0 for each candidate")
     return found in ("1", "true")
 
 
@@ -113,19 +113,19 @@ def seconds(value: Any) -> float | None:
     try:
         return float(value)
     except (TypeError, ValueError, OverflowError):
-        raise CellError(f"{shown(str(value))} is no number of seconds") from None
+        raise CellError(f"{shown(str(value))} is not a number of seconds") from None
 
 
 def moment(value: Any, unit: str) -> datetime:
-    """A time, whole seconds, without a zone: what has one is turned into UTC.
+    """A time in whole seconds without a zone; a time with a zone is converted to UTC.
 
     Args:
         value: a time of Parquet, seconds or milliseconds since 1970, or text: MIND's form, ISO 8601 or such a
             number.
-        unit: `s` or `ms`, of numbers.
+        unit: unit of numbers, `s` or `ms`.
 
     Raises:
-        CellError: it is none of them.
+        CellError: it is none of these.
     """
     found = value if isinstance(value, datetime) else None
     if isinstance(value, date) and found is None:
@@ -137,7 +137,7 @@ def moment(value: Any, unit: str) -> datetime:
         found = _since_epoch(value, unit)
     found = None if found is None else naive_time(found)
     if found is None:
-        raise CellError(f"{shown(text(value))} is no time; write ISO 8601, or seconds since 1970")
+        raise CellError(f"{shown(text(value))} is not a time; write ISO 8601, or seconds since 1970")
     return found
 
 
@@ -154,7 +154,9 @@ def withdrawn(value: Any) -> bool:
     """
     found = text(value).strip().lower()
     if found not in _WITHDRAWN:
-        raise CellError(f"{shown(found)} is no state; write {WITHDRAWN}, 1 or true, else 0, false or nothing")
+        raise CellError(
+            f"{shown(found)} is not a state; write {WITHDRAWN}, 1 or true; else 0, false or nothing"
+        )
     return _WITHDRAWN[found]
 
 

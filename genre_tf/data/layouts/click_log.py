@@ -1,4 +1,4 @@
-"""A log of clicks alone, and the impressions that are made of it."""
+"""A log that has clicks alone, and each reader's clicks in it."""
 
 from array import array
 from collections.abc import Mapping
@@ -19,18 +19,18 @@ DAY_S = int(timedelta(days=1).total_seconds())
 
 
 class ClickLog:
-    """Clicks in the order of time: of each reader the first on each article.
+    """Clicks in the order of time: each reader's first click on each article.
 
-    A page that is loaded again is no new choice.
+    A page that is loaded again is not a new choice.
 
-    They are held, as their order needs all of them: 28 bytes a click while it is made.
+    All clicks are held in memory, as sorting needs them: 28 bytes per click meanwhile.
 
     Args:
         users: names of the readers.
         user: reader of each click, as a row of `users`.
         article: clicked article, as a row of the catalogue.
         time: seconds since 1970.
-        dwell: seconds that it was read, no number where it is not known.
+        dwell: seconds that each was read; NaN where unknown.
     """
 
     def __init__(
@@ -74,7 +74,7 @@ def read_clicks(source: Source, column_map: ColumnMap, known: Mapping[str, int])
 
     Args:
         source: where the files are.
-        column_map: what stands where; of a log of clicks.
+        column_map: which columns of a log of clicks hold what.
         known: rows of the articles by their ids.
 
     Raises:
@@ -95,7 +95,7 @@ def read_clicks(source: Source, column_map: ColumnMap, known: Mapping[str, int])
         if news_id is not None and news_id not in known:
             faults.append((columns.news_id, f"{shown(news_id)} is not among the articles; add the article"))
         if dwell is not None and not 0 <= dwell < float("inf"):
-            faults.append((columns.dwell, f"{dwell} is no finite number of seconds of at least 0"))
+            faults.append((columns.dwell, f"{dwell} is not a finite number of seconds of at least 0"))
         if faults or time is None:
             source.reject(path, number, faults)
             continue

@@ -1,4 +1,4 @@
-"""A column map: which columns of somebody's files hold what. Read from TOML, or one of the ready maps."""
+"""A column map: what the columns of a log's files hold. Read from TOML, or one of the ready maps."""
 
 import tomllib
 from dataclasses import dataclass, field
@@ -19,7 +19,7 @@ MAX_MAP_BYTES = 1 << 20
 
 @dataclass(frozen=True, kw_only=True)
 class SkipRule:
-    """Rows that are left out and are no faults: those where `column` holds `value`."""
+    """Rows that are left out without being faults: those where `column` holds `value`."""
 
     column: str
     value: str = ""  # empty: rows where the column is empty or absent
@@ -29,15 +29,15 @@ class SkipRule:
 class Reading:
     """How the files are written."""
 
-    format: str = ""  # csv, jsonl or parquet; empty: the file's ending tells
-    delimiter: str = ""  # of a CSV file; empty: a tab in .tsv and else a comma
+    format: str = ""  # csv, jsonl or parquet; empty: by the file's ending
+    delimiter: str = ""  # for CSV files; empty: a tab for .tsv, otherwise a comma
     separator: str = " "  # between the ids of a list that is written as text
-    time_unit: str = "s"  # s or ms since 1970, of times that are numbers
+    time_unit: str = "s"  # for times that are numbers: s or ms since 1970
 
 
 @dataclass(frozen=True, kw_only=True)
 class ArticleColumns:
-    """Columns that tell an article; an empty name: no such column."""
+    """Columns that describe an article; an empty name: no such column."""
 
     news_id: str
     title: str
@@ -68,7 +68,7 @@ class ImpressionColumns:
     # A row is one shown article, and rows of equal `impression_id` that follow each other are one impression.
     row_per_candidate: bool = False
     merge_repeated: bool = False  # a candidate that is listed twice counts once; else it is a fault
-    drop_unknown_history: bool = False  # clicks on articles that no file tells are left out; else a fault
+    drop_unknown_history: bool = False  # clicks on unknown articles are left out; else they are faults
     skip: tuple[SkipRule, ...] = ()
 
 
@@ -79,7 +79,7 @@ class HistoryColumns:
     user_id: str
     history: str
     dwell: str = ""  # seconds that each of them was read
-    newest: int = 0  # clicks kept of each; 0: all
+    newest: int = 0  # newest clicks kept of each; 0: all
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,11 +91,11 @@ class ClickColumns:
     time: str
     dwell: str = ""  # seconds that the click was read
     negatives: int = 20  # drawn for each click, as published work on Adressa does
-    pool_hours: float = 24.0  # an article is drawn if somebody clicked it in so many hours before
+    pool_hours: float = 24.0  # an article can be drawn if anyone clicked it in these hours before
     pool: str = "articles"  # each such article equally often; "clicks": as often as it was clicked
     newest: int = 0  # earlier clicks that make a history; 0: all
-    train_days: float = 0.0  # before these days clicks are history alone; 0: none are
-    dev_days: float = 1.0  # the newest days are judged on
+    train_days: float = 0.0  # before these days clicks are only history; 0: no limit
+    dev_days: float = 1.0  # the newest days, for evaluation
     seed: int = 7
     skip: tuple[SkipRule, ...] = ()
 
@@ -143,11 +143,11 @@ def read_map(name: str) -> ColumnMap:
         name: one of the ready maps, or a TOML file.
 
     Raises:
-        InputError: no such map, no TOML, an unknown or missing key, or keys that do not go together.
+        InputError: no such map, invalid TOML, an unknown or missing key, or keys that do not go together.
     """
     file = MAPS_FOLDER / f"{name}.toml" if name in ready_maps() else Path(name)
     if not file.is_file():
-        raise InputError(f"there is no column map {name!r}; give a TOML file or {' or '.join(ready_maps())}")
+        raise InputError(f"there is no column map {name!r}; give a TOML file, or {' or '.join(ready_maps())}")
     if file.stat().st_size > MAX_MAP_BYTES:
         raise InputError(f"{file} is larger than a column map can be ({MAX_MAP_BYTES >> 20} MiB)")
     try:
@@ -168,7 +168,7 @@ def _map_of(table: dict[str, Any], where: str) -> ColumnMap:
     }
     known = [*kinds, "splits"]
     if unknown := [key for key in table if key not in known]:
-        raise InputError(f"{where}: unknown key {unknown[0]!r}; known here: {', '.join(known)}")
+        raise InputError(f"{where}: unknown key {unknown[0]!r}; known keys: {', '.join(known)}")
     if "articles" not in table:
         raise InputError(f"{where}: [articles] is missing; name at least its news_id and title columns")
     parts: dict[str, Any] = {
@@ -176,7 +176,7 @@ def _map_of(table: dict[str, Any], where: str) -> ColumnMap:
     }
     splits = table.get("splits", {})
     if not isinstance(splits, dict):
-        raise InputError(f"{where}: splits holds a table for each split, such as [splits.train]")
+        raise InputError(f"{where}: splits must hold a table for each split, such as [splits.train]")
     each = {name: _part(SplitFiles, part, f"{where}: splits.{name}") for name, part in splits.items()}
     return ColumnMap(**parts, splits=each)
 
@@ -186,7 +186,7 @@ Part = TypeVar("Part")
 
 def _part(kind: type[Part], table: Any, where: str) -> Part:
     if not isinstance(table, dict):
-        raise InputError(f"{where} is a table of keys, and {table!r} was given")
+        raise InputError(f"{where} must be a table of keys; got {table!r}")
     return from_table(kind, table, where)
 
 
@@ -199,15 +199,18 @@ def _checked(found: ColumnMap, where: str) -> ColumnMap:
 def _choices(found: ColumnMap) -> list[str]:
     reading, clicks = found.reading, found.clicks
     return [
-        *[f"reading.format is one of {', '.join(FORMATS)}"] * (reading.format not in ("", *FORMATS)),
-        *["reading.delimiter is one character"] * (len(reading.delimiter) > 1),
-        *["reading.separator is empty"] * (not reading.separator),
-        *[f"reading.time_unit is one of {', '.join(TIME_UNITS)}"] * (reading.time_unit not in TIME_UNITS),
-        *[f"clicks.pool is one of {', '.join(POOLS)}"] * (clicks is not None and clicks.pool not in POOLS),
-        *["clicks.negatives is 1 to 1000"] * (clicks is not None and not 1 <= clicks.negatives <= 1000),
-        *["clicks.pool_hours and dev_days are above 0, train_days is not below it"]
+        *[f"reading.format must be one of {', '.join(FORMATS)}"] * (reading.format not in ("", *FORMATS)),
+        *["reading.delimiter must be one character"] * (len(reading.delimiter) > 1),
+        *["reading.separator must not be empty"] * (not reading.separator),
+        *[f"reading.time_unit must be one of {', '.join(TIME_UNITS)}"]
+        * (reading.time_unit not in TIME_UNITS),
+        *[f"clicks.pool must be one of {', '.join(POOLS)}"]
+        * (clicks is not None and clicks.pool not in POOLS),
+        *["clicks.negatives must be between 1 and 1000"]
+        * (clicks is not None and not 1 <= clicks.negatives <= 1000),
+        *["clicks.pool_hours and dev_days must be above 0, train_days at least 0"]
         * (clicks is not None and (min(clicks.pool_hours, clicks.dev_days) <= 0 or clicks.train_days < 0)),
-        *["newest is 0 or more"]
+        *["newest must be at least 0"]
         * any(part is not None and part.newest < 0 for part in (found.histories, clicks)),
     ]
 
@@ -216,12 +219,12 @@ def _layout(found: ColumnMap) -> list[str]:
     if (found.clicks is None) == (found.impressions is None):
         return ["give [impressions], or [clicks] for a log that has clicks alone"]
     if found.clicks is not None:
-        return ["[clicks] goes with [files]: articles and clicks"] * (found.files is None)
+        return ["[clicks] needs [files] with articles and clicks"] * (found.files is None)
     bad = [name for name in found.splits if not name.isidentifier()]
     needs = any(split.histories for split in found.splits.values())
     return [
-        *["[impressions] goes with [splits.train] and its like, which name the files"] * (not found.splits),
-        *[f"{name!r} cannot be the name of a split: letters, digits and _" for name in bad],
+        *["[impressions] needs tables such as [splits.train], which name the files"] * (not found.splits),
+        *[f"{name!r} cannot be the name of a split: use letters, digits and _" for name in bad],
         *["a split names histories: give their columns in [histories]"] * (needs and not found.histories),
     ]
 
@@ -232,15 +235,16 @@ def _columns(found: ColumnMap) -> list[str]:
         return []
     ways = bool(columns.labelled) + bool(columns.candidates)
     return [
-        *["impressions need `candidates`, or else `labelled`"] * (ways != 1),
-        *["impressions have `clicked` or `labels`, not both, and neither beside `labelled`"]
+        *["impressions need either `candidates` or `labelled`"] * (ways != 1),
+        *["impressions can have only one of `clicked`, `labels` and `labelled`"]
         * (bool(columns.clicked) + bool(columns.labels) + bool(columns.labelled) > 1),
         *["impressions with `row_per_candidate` need `impression_id`, `candidates` and `labels`"]
         * (
             columns.row_per_candidate
             and not (columns.impression_id and columns.candidates and columns.labels)
         ),
-        *["impressions have `dwell` or `signals`, not both"] * (bool(columns.dwell and columns.signals)),
-        *["histories.dwell does not go with impressions.signals, which tell it"]
+        *["impressions can have only one of `dwell` and `signals`"]
+        * (bool(columns.dwell and columns.signals)),
+        *["histories.dwell cannot be combined with impressions.signals, which hold dwell times"]
         * (bool(columns.signals and found.histories and found.histories.dwell)),
     ]

@@ -27,14 +27,14 @@ ADVICE = "--check lists every fault"
 
 @dataclass(frozen=True, kw_only=True)
 class SplitSummary:
-    """What became of one split.
+    """What was written of one split, and what was left out.
 
     Args:
-        articles: written.
-        impressions: written.
-        clicks: in them.
+        articles: articles written.
+        impressions: impressions written.
+        clicks: clicks in these.
         left_out: rows that the map's skip rules left out.
-        dropped: clicks of histories on articles that are not known.
+        dropped: clicks of histories on unknown articles.
         bad_rows: rows that were skipped for a fault.
         faults: their faults, up to the listing limit.
     """
@@ -62,21 +62,21 @@ def convert(
 ) -> Splits:
     """Turns logs of another layout into a data set in MIND's format.
 
-    Articles are held, and of a log of clicks every click; logs of impressions are read row by row.
+    Articles are held in memory, and every click of a log of clicks; logs of impressions are read row by row.
 
     Args:
         source: folder of the files.
         out: data set folder to write: a folder with MIND's two files for each split, and `conversion.json`.
-        column_map: what stands where.
+        column_map: which columns hold what.
         max_bad_rows: faulty rows that may be skipped in each split (in all, where clicks alone are given).
-        overwrite: replace `out` if it is there.
+        overwrite: replace `out` if it exists.
         compress: write `.tsv.gz`.
 
     Returns:
         What was written, by split.
 
     Raises:
-        InputError: faulty files, more bad rows than allowed, or an `out` that is taken.
+        InputError: faulty files, more bad rows than allowed, or an `out` that exists.
         FailureError: `out` cannot be written.
     """
     policy = replace(FaultPolicy.allowing(max_bad_rows), advice=ADVICE)
@@ -94,13 +94,13 @@ def check_layout(source: Path, column_map: ColumnMap) -> tuple[Splits, bool]:
 
     Args:
         source: folder of the files.
-        column_map: what stands where.
+        column_map: which columns hold what.
 
     Returns:
         What would be written, with every fault, and whether a whole file is unusable.
 
     Raises:
-        InputError: a file that the map names is not there.
+        InputError: a file that the map names is missing.
     """
     _require_folder(source)
     policy = FaultPolicy(None)
@@ -127,7 +127,7 @@ def _of_clicks(
 ) -> Iterator[tuple[str, SplitSummary]]:
     if column_map.clicks is None or column_map.files is None:
         raise ValueError("this map is not of a log of clicks")
-    # Where each click tells its article, the faults of a row are told once: when its click is read.
+    # If each click describes its article, faults of a row are reported only once, when its click is read.
     once = set(source.files(column_map.files.articles)) <= set(source.files(column_map.files.clicks))
     told = replace(source, policy=FaultPolicy(None) if once else source.policy)
     articles = read_catalogue(told, column_map.files.articles, column_map.articles)
@@ -188,8 +188,8 @@ def _news_line(article: Article, with_status: bool) -> str:
 
 def _refuse_empty(source: Source, folder: Path | None) -> None:
     message = (
-        "no usable row (of clicks: none with anything to draw beside it); is it the right map, with the "
-        "right columns, skip rules and days?"
+        "no usable row (of clicks: none with other articles to draw); does the map have the right columns, "
+        "skip rules and days?"
     )
     if folder is not None:
         raise InputError(f"{source.folder}: {folder.name}: {message}")
@@ -214,7 +214,7 @@ def _write(file: BinaryIO | None, line: str) -> None:
 
 def _require_folder(source: Path) -> None:
     if not source.is_dir():
-        raise InputError(f"{source} is no folder; give the folder that the files of the log are in")
+        raise InputError(f"{source} is not a folder; give the folder that holds the files of the log")
 
 
 def _require_places(source: Path, out: Path, overwrite: bool) -> None:
@@ -222,7 +222,7 @@ def _require_places(source: Path, out: Path, overwrite: bool) -> None:
     if source.resolve().is_relative_to(out.resolve()):
         raise InputError(f"{out} holds the files that are read; give another folder to write")
     if out.exists() and not overwrite:
-        raise InputError(f"{out} is there already; give another folder, or --overwrite to replace it")
+        raise InputError(f"{out} already exists; give another folder, or --overwrite to replace it")
 
 
 def summary_values(splits: Splits) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Histories that stand in files of their own, one row a reader."""
+"""Histories in files of their own, one row per reader."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
@@ -16,7 +16,7 @@ class History(NamedTuple):
 
     Args:
         news_ids: oldest first, joined by spaces.
-        signals: how long he read them, such as `N1:dwell=35`, joined by spaces.
+        signals: how long the reader read them, such as `N1:dwell=35`, joined by spaces.
     """
 
     news_ids: str = ""
@@ -26,14 +26,14 @@ class History(NamedTuple):
 def read_histories(
     source: Source, patterns: Sequence[str], columns: HistoryColumns, known: Mapping[str, str], drop: bool
 ) -> dict[str, History]:
-    """Reads histories by reader. They are held: some ten bytes a click.
+    """Reads histories by reader. They are held in memory: some ten bytes per click.
 
     Args:
         source: where the files are.
-        patterns: of the files.
-        columns: what stands where.
+        patterns: patterns of the files.
+        columns: which columns hold what.
         known: ids of the articles.
-        drop: unknown articles are left out; else they are faults.
+        drop: leave out unknown articles; else they are faults.
 
     Raises:
         InputError: an unusable file, or the policy stops.
@@ -45,7 +45,7 @@ def read_histories(
         clicks = _clicks(row, columns, source.reading.separator, faults)
         unknown = [news_id for news_id, _ in clicks if news_id not in known]
         if user in found:
-            faults.append((columns.user_id, f"{shown(user)} stood in an earlier row; keep one of them"))
+            faults.append((columns.user_id, f"{shown(user)} is also in an earlier row; keep one of them"))
         if unknown and not drop:
             faults.append(
                 (columns.history, f"{shown(unknown[0])} is not among the articles; add the article")
@@ -73,7 +73,7 @@ def _clicks(
     news_ids = cell_of(row, columns.history, lambda value: cells.ids(value, separator), faults) or []
     read = cell_of(row, columns.dwell, times, faults) or [None] * len(news_ids)
     if len(read) != len(news_ids):
-        faults.append((columns.dwell, f"{len(read)} dwell times of {len(news_ids)} clicks"))
+        faults.append((columns.dwell, f"{len(read)} dwell times for {len(news_ids)} clicks"))
     return list(zip(news_ids, read, strict=False))
 
 

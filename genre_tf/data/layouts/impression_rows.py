@@ -18,7 +18,7 @@ from genre_tf.data.mind_rows import LogForm, parse_behaviors
 
 NO_HISTORY = History()
 MAX_CANDIDATES = 10_000
-"""Rows that can make one impression: MIND's largest has 299."""
+"""Most rows that one impression can have: MIND's largest has 299."""
 
 NumberedRows = Iterator[tuple[Path, int, Row]]
 
@@ -33,14 +33,14 @@ class LogLine(NamedTuple):
 class ImpressionLines:
     """Makes the lines of one split's log, one after another.
 
-    Every line is read back by MIND's own rules before it is given out: what `genre prepare` would refuse is a
-    fault here, of the column that it came from.
+    Every line is checked by MIND's own rules before it is returned: what `genre prepare` would refuse is a
+    fault here, in the column that it came from.
 
     Args:
         source: where the files are.
-        column_map: what stands where; of a log of impressions.
-        files: of the split.
-        known: the ids of the split's articles by themselves.
+        column_map: which columns of a log of impressions hold what.
+        files: files of the split.
+        known: the ids of the split's articles, each mapped to itself.
     """
 
     def __init__(
@@ -121,7 +121,7 @@ class ImpressionLines:
     def _parsed(self, line: str) -> Impression | RowFaults:
         if len(line.encode()) >= MAX_LINE_BYTES:
             return [
-                ("line", f"is longer than {MAX_LINE_BYTES >> 20} MiB in MIND's form; shorten its history")
+                ("line", f"is longer than {MAX_LINE_BYTES >> 20} MiB in MIND's format; shorten its history")
             ]
         found = parse_behaviors(line, self._known, self._seen, self._form)
         if isinstance(found, Impression):
@@ -139,7 +139,7 @@ class ImpressionLines:
 
 
 def _grouped(rows: NumberedRows, columns: ImpressionColumns, source: Source) -> NumberedRows:
-    """Rows of one shown article each as rows of one impression each, under the number of the first."""
+    """Joins rows of one shown article each to rows of one impression each, numbered by their first row."""
 
     def impression_of(numbered: tuple[Path, int, Row]) -> tuple[Path, str]:
         path, _, row = numbered
@@ -149,13 +149,13 @@ def _grouped(rows: NumberedRows, columns: ImpressionColumns, source: Source) -> 
         shown_rows = list(islice(group, MAX_CANDIDATES + 1))
         _, number, first = shown_rows[0]
         if len(shown_rows) > MAX_CANDIDATES:
-            wrong = f"more than {MAX_CANDIDATES:,} rows in a row are of this impression"
+            wrong = f"more than {MAX_CANDIDATES:,} consecutive rows are of this impression"
             source.reject(path, number, [(columns.impression_id, wrong)])
             continue
         clicked = [row for _, _, row in shown_rows if str(row.get(columns.labels)).lower() in ("1", "true")]
         listed = {
             name: [row.get(name) for _, _, row in shown_rows] for name in (columns.candidates, columns.labels)
         }
-        # How long a click was read stands in its own row.
+        # The dwell time of a click is in its own row.
         dwell = {columns.dwell: clicked[0].get(columns.dwell)} if columns.dwell and clicked else {}
         yield path, number, {**first, **listed, **dwell}

@@ -1,4 +1,4 @@
-"""Impressions made of clicks: beside each, articles that were about and that this reader never clicked."""
+"""Impressions made from clicks: each click beside available articles that the reader never clicked."""
 
 import math
 import random
@@ -13,19 +13,19 @@ from genre_tf.data.layouts.impression_rows import LogLine
 
 TRAIN, DEV = "train", "dev"
 _TRIES = 4
-"""Draws for each wanted article, before what is left is listed: few hit what the reader read."""
+"""Draws for each wanted article before the rest is listed: few draws hit what the reader read."""
 
 
 class MadeImpressions:
     """Lines of a split's log.
 
-    An article can be drawn if anybody clicked it within `pool_hours` before, so nothing of the future is used
-    but that the reader will never click it himself. A click to whose time nothing can be drawn makes no
-    impression, and is history later like any other.
+    An article can be drawn if anyone clicked it within the `pool_hours` before, so the only use of the future
+    is that the reader never clicks it. A click without any article to draw makes no impression, but is later
+    history like any other.
 
     Args:
         log: the clicks.
-        news_ids: of the articles, by row.
+        news_ids: ids of the articles, by row.
         columns: how impressions are made.
     """
 
@@ -40,7 +40,7 @@ class MadeImpressions:
     def lines(self, split: str) -> Iterator[LogLine]:
         """Lines of `train` or `dev`, in the order of time; equal seeds give equal lines.
 
-        `named` then holds the articles that stand in them.
+        `named` then holds the articles that are in them.
         """
         after, until = self._periods[split]
         generator = random.Random(f"{self._columns.seed} {split}")
@@ -80,7 +80,7 @@ class MadeImpressions:
 
 
 class _Pool:
-    """Articles that were clicked within some seconds before a moment that moves on."""
+    """Articles that were clicked within some seconds before a moment, which moves forward."""
 
     def __init__(self, log: ClickLog, seconds: int, by_clicks: bool) -> None:
         self._log, self._seconds, self._by_clicks = log, seconds, by_clicks
@@ -92,7 +92,7 @@ class _Pool:
         self._places: dict[int, int] = {}
 
     def move(self, now: int) -> None:
-        """To a later moment; clicks of the very second are not in it yet."""
+        """Moves to a later moment; clicks of that very second are not in the pool yet."""
         time, article = self._log.time, self._log.article
         while self._next < len(time) and time[self._next] < now:
             self._add(int(article[self._next]))

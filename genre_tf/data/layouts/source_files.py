@@ -1,4 +1,4 @@
-"""Files of a source folder by pattern, and their rows but for those that the map leaves out."""
+"""Files of a source folder by pattern, and their rows except those that the map leaves out."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -19,7 +19,7 @@ class Source:
     Args:
         folder: where the files are.
         reading: how they are written.
-        policy: decides what a faulty row does.
+        policy: decides what happens to a faulty row.
         left_out: rows that skip rules left out so far.
         dropped: unknown articles that were left out of histories so far.
     """
@@ -37,7 +37,7 @@ class Source:
 
         Args:
             patterns: inside the folder, such as `articles.parquet` or `2017*`.
-            columns: those that are wanted; an empty name is none.
+            columns: wanted columns; empty names are ignored.
             skip: which rows are left out.
 
         Yields:
@@ -64,10 +64,12 @@ class Source:
         found: dict[Path, None] = {}
         for pattern in patterns:
             if not pattern or PurePath(pattern).is_absolute() or ".." in PurePath(pattern).parts:
-                raise InputError(f"{pattern!r} is no place inside {self.folder}; files are named from there")
+                raise InputError(
+                    f"{pattern!r} is not a path inside {self.folder}; give a path relative to it"
+                )
             matches = sorted(path for path in self.folder.glob(pattern) if path.is_file())
             if not matches:
-                raise InputError(f"{self.folder} holds no file {pattern}; the map names it")
+                raise InputError(f"{self.folder} holds no file {pattern}, which the map names")
             found |= dict.fromkeys(path for path in matches if not path.name.startswith("."))
         return list(found)
 

@@ -28,9 +28,9 @@ def read_table(
     Args:
         path: a CSV file with a header, JSON Lines (either may be gzipped, `.gz`), or Parquet.
         reading: how it is written.
-        columns: the wanted ones; a CSV or Parquet file must have them, an object may leave some out.
-        policy: decides what a faulty row does.
-        optional: wanted too, where the file has them.
+        columns: wanted columns; a CSV or Parquet file must have them, a JSON object may leave some out.
+        policy: decides what happens to a faulty row.
+        optional: columns to read if the file has them.
 
     Yields:
         1-based line (for Parquet: row) and its cells by column; absent ones are None or left out.
@@ -47,13 +47,13 @@ def read_table(
     if kind == "parquet":
         return _parquet(path, columns, optional, policy)
     raise InputError(
-        f"{path}: its ending does not tell what it is; known: {', '.join(ENDINGS)}, or name it in the map "
-        "([reading] format)"
+        f"{path}: the format is not clear from the ending; known endings: {', '.join(ENDINGS)}; or give the "
+        "format in the map ([reading] format)"
     )
 
 
 class _Lines:
-    """Lines for a reader that takes several for one row; `first` is the number of the row's first."""
+    """Lines for a CSV reader, whose rows may have several; `first` is the number of a row's first line."""
 
     def __init__(self, lines: Iterator[tuple[int, str]]) -> None:
         self._lines = lines
@@ -105,8 +105,8 @@ def _objects(path: Path, policy: FaultPolicy) -> Rows:
         if isinstance(found, dict):
             yield number, found
         else:
-            reason = found if isinstance(found, Exception) else "no JSON object"
-            policy.reject([Fault(str(path), number, "line", f"{shown(line)} is no row ({reason})")])
+            reason = found if isinstance(found, Exception) else "not a JSON object"
+            policy.reject([Fault(str(path), number, "line", f"{shown(line)} is not a row ({reason})")])
 
 
 def _parquet(path: Path, columns: Sequence[str], optional: Sequence[str], policy: FaultPolicy) -> Rows:

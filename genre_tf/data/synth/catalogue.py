@@ -1,4 +1,4 @@
-"""Every article that the newsroom writes, and what is true of each."""
+"""Every article that the newsroom writes, and the truth about each."""
 
 from dataclasses import dataclass
 
@@ -11,7 +11,7 @@ from genre_tf.data.synth.names import Names
 from genre_tf.data.synth.settings import NewsroomSettings
 
 ENTITIES_PER_TOPIC = 10
-# Some are in the news every day: only so does a reader meet again and again whom he follows.
+# Some are in the news every day, so that readers often meet the entities that they follow.
 ENTITY_SHARE = 1.0 / np.arange(1, ENTITIES_PER_TOPIC + 1)
 ENTITY_SHARE /= ENTITY_SHARE.sum()
 NO_ENTITY = -1
@@ -30,7 +30,7 @@ class Catalogue:
         quality: float64 [n], latent, standard normal.
         category_of_topic: int32 [topics].
         topics: the topics' names, `category/subcategory`.
-        entity_names: of every entity.
+        entity_names: names of all entities.
         entities_per_topic: the same for all topics.
     """
 
@@ -49,7 +49,7 @@ def write_catalogue(settings: NewsroomSettings, rng: np.random.Generator) -> Cat
     """Write the articles of all days, logged or not.
 
     Args:
-        settings: how many, and over which time.
+        settings: how many articles, and over which time.
         rng: the source of all randomness.
 
     Returns:

@@ -1,4 +1,4 @@
-"""Who is shown what, and what is clicked: position-free, with known probabilities."""
+"""Who is shown what, and what is clicked: without position bias, with known probabilities."""
 
 from dataclasses import dataclass
 
@@ -21,7 +21,7 @@ class Pools:
         hours: float64 [B], since the first logged midnight; ascending.
         articles: int64 [B, C], article rows in the (random) order in which they are shown.
         mask: bool [B, C], the real candidates.
-        probabilities: float64 [B, C], of a click, each by itself; 0 where padded.
+        probabilities: float64 [B, C], of each click by itself; 0 where padded.
     """
 
     readers: NDArray[np.int64]
@@ -50,7 +50,7 @@ def draw_pools(
         rng: the source of all randomness.
 
     Returns:
-        The pools, B rows. Which article stands where is chance alone, so a position means nothing.
+        The pools, B rows. The order of articles is random, so a position means nothing.
     """
     articles, mask = _draw_articles(hours, catalogue, settings, rng)
     age_days = (hours[:, None] - catalogue.published_hours[articles]) / 24.0

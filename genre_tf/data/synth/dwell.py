@@ -1,4 +1,4 @@
-"""How long the readers stay with what they click: longer where the click was likely, with noise."""
+"""How long readers stay with what they click: longer where the click was likely, with noise."""
 
 from collections.abc import Iterable
 
@@ -13,10 +13,10 @@ _LONGEST_SECONDS = 3600
 class Dwell:
     """Draws dwell times, and remembers them for the histories.
 
-    Its randomness is its own: with and without it the newsroom is otherwise the same.
+    It has its own random generator, so that the rest of the newsroom is the same with and without it.
 
     Args:
-        settings: seed, and what the times are like.
+        settings: seed, and distribution of the times.
     """
 
     def __init__(self, settings: NewsroomSettings) -> None:
@@ -25,10 +25,10 @@ class Dwell:
         self._seconds: list[dict[str, int]] = [{} for _ in range(settings.readers)]
 
     def read(self, reader: int, news_ids: list[str], probabilities: NDArray[np.float64]) -> None:
-        """Let a reader read what he clicked.
+        """Draw how long a reader reads what they clicked.
 
         Args:
-            reader: his number.
+            reader: the reader's number.
             news_ids: n clicked articles.
             probabilities: float64 [n], how likely each click was.
         """
@@ -39,6 +39,6 @@ class Dwell:
         self._seconds[reader].update(zip(news_ids, seconds.astype(int).tolist(), strict=True))
 
     def column(self, reader: int, news_ids: Iterable[str]) -> str:
-        """The log's column for those of the articles that the reader has read, in their order."""
+        """The log's column for those of the articles that the reader has read, in the order given."""
         seconds, once = self._seconds[reader], dict.fromkeys(news_ids)
         return " ".join(f"{news_id}:dwell={seconds[news_id]}" for news_id in once if news_id in seconds)

@@ -1,4 +1,4 @@
-"""Tells one event twice, as a headline and as an abstract, from templates of the same slots.
+"""Writes one event twice, as a headline and as an abstract, from templates with the same slots.
 
 The templates are text files, one a category, in `stories/`:
 
@@ -106,7 +106,7 @@ def _parse(category: str, text: str) -> list[Topic]:
 
 
 class Story:
-    """One event with its slots filled; what was drawn once is told everywhere."""
+    """One event with its slots filled; a slot has the same value everywhere."""
 
     def __init__(
         self,
@@ -123,10 +123,10 @@ class Story:
         Args:
             topic: where it belongs.
             event: what happens; one of the topic's.
-            star: name of the entity that it is about.
+            star: name of the entity that the story is about.
             other: name of the second entity, if the event has one.
-            weekday: of publication, 0 = Monday.
-            names: for everybody else.
+            weekday: weekday of publication, 0 = Monday.
+            names: draws all other names.
             rng: the source of all randomness.
         """
         self._topic, self._event, self._names, self._rng = topic, event, names, rng

@@ -1,4 +1,4 @@
-"""Invented names: nobody and nothing in the newsroom exists, so no pretrained model knows them."""
+"""Invented names: nobody and nothing in the newsroom exists, so no pretrained model knows the names."""
 
 import re
 from collections.abc import Mapping
@@ -61,10 +61,10 @@ def _words() -> dict[str, tuple[str, ...]]:
 
 
 class Names:
-    """Draws names; the names of entities never repeat, those of passers-by may."""
+    """Draws names; the names of entities never repeat, other names may."""
 
     def __init__(self, rng: np.random.Generator) -> None:
-        """Start with every name free.
+        """Start with every name available.
 
         Args:
             rng: the source of all randomness.
@@ -73,7 +73,7 @@ class Names:
         self._taken: set[str] = set()
 
     def any(self, kind: str) -> str:
-        """A name for somebody or something of `kind` that no reader follows.
+        """A name for a person or thing of `kind` that no reader follows.
 
         Args:
             kind: a key of `KINDS`.

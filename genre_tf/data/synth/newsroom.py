@@ -36,15 +36,15 @@ def write_newsroom(
             (impression id, then the true click probability of each candidate in its order), and
             `newsroom.json`.
         settings: what to write; the same settings give the same files.
-        overwrite: whether a folder that is there, with something in it, may be replaced.
+        overwrite: whether an existing newsroom may be replaced.
 
     Returns:
         The content of `newsroom.json`: settings, counts, the oracle's metrics of both splits, and some
         readers of different tastes.
 
     Raises:
-        InputError: `out` is there and holds something, and `overwrite` is not given or it is no newsroom; or
-            it cannot be written.
+        InputError: `out` is not empty, and `overwrite` is not given or `out` is not a newsroom; or it cannot
+            be written.
     """
     settings = settings or NewsroomSettings()
     out = out.resolve()
@@ -71,9 +71,9 @@ def _require_free(out: Path, overwrite: bool) -> None:
     if not out.exists() or (out.is_dir() and not any(out.iterdir())):
         return
     if not overwrite:
-        raise InputError(f"{out} is there already; give another folder, or --overwrite to replace it")
+        raise InputError(f"{out} already exists; give another folder, or --overwrite to replace it")
     if not (out / "newsroom.json").is_file():
-        raise InputError(f"{out} is not replaced, for it is no newsroom (no newsroom.json); remove it first")
+        raise InputError(f"{out} is not a newsroom (no newsroom.json) and is not replaced; remove it first")
 
 
 def _write_all(folder: Path, settings: NewsroomSettings) -> dict[str, Any]:
@@ -111,7 +111,7 @@ def _write_news(path: Path, catalogue: Catalogue, before_hours: float) -> None:
 
 
 class _Log:
-    """Days passing: pools, clicks, growing histories, drifting tastes."""
+    """Simulates the days: pools, clicks, growing histories, drifting tastes."""
 
     def __init__(
         self, settings: NewsroomSettings, catalogue: Catalogue, readers: Readers, rng: np.random.Generator
@@ -136,7 +136,7 @@ class _Log:
         self._log = self._truth = None
 
     def live_through_earlier_days(self) -> None:
-        """The days before the log, in which the known readers make their histories."""
+        """The days before the log, in which the known readers build up their histories."""
         settings = self._settings
         # Without a log readers differ in how much they have read, not in how often they appear later.
         sigma = 0.7
@@ -190,7 +190,7 @@ class _Log:
                 del history[: -self._settings.history_limit]
 
     def _again(self, probabilities: NDArray[np.float64]) -> tuple[NDArray[np.bool_], NDArray[np.float64]]:
-        """Clicks and truth of one pool from which the articles already read were taken."""
+        """Clicks and truth of one pool without the articles that were already read."""
         pool, mask = probabilities[None, :], np.ones((1, len(probabilities)), dtype=bool)
         return draw_clicks(pool, mask, self._rng)[0], logged_probabilities(pool, mask)[0]
 
@@ -218,7 +218,7 @@ class _Log:
         self._truth.write(f"{self._written}\t{' '.join(f'{value:.6g}' for value in probability.tolist())}\n")
 
     def example_readers(self) -> list[dict[str, Any]]:
-        """Readers with a history and no favourite category in common, as far as there are such."""
+        """Readers with a history and no favourite category in common, as far as there are any."""
         chosen: list[dict[str, Any]] = []
         seen: set[str] = set()
         per_topic = self._catalogue.entities_per_topic

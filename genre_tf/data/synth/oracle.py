@@ -1,4 +1,4 @@
-"""How well somebody ranks who knows the true click probabilities."""
+"""How good a ranking by the true click probabilities is."""
 
 from collections.abc import Iterator
 from itertools import islice
@@ -15,7 +15,7 @@ BLOCK = 2_048  # impressions at once; [BLOCK, C, C] comparisons stay within tens
 def ranking_metrics(
     scores: NDArray[np.float64], labels: NDArray[np.bool_], mask: NDArray[np.bool_]
 ) -> dict[str, NDArray[np.float64]]:
-    """MIND's metrics of every impression. Evaluation proper has its own; rooms below it need this one.
+    """MIND's metrics of every impression. `genre_tf.evaluation` has its own, which this room cannot import.
 
     Args:
         scores: float64 [B, C].
@@ -55,12 +55,12 @@ def oracle_metrics(folder: Path, split: str) -> dict[str, float]:
         `impressions`, their number.
 
     Raises:
-        InputError: no such split, or it has no truth.
+        InputError: there is no such split, or it has no truth.
     """
     truth, behaviors = folder / split / "truth.tsv", folder / split / "behaviors.tsv"
     for path in (truth, behaviors):
         if not path.is_file():
-            raise InputError(f"{path} is not there; the oracle needs a folder written by `genre synth`")
+            raise InputError(f"{path} is missing; the oracle needs a folder written by `genre synth`")
     totals: dict[str, float] = {}
     impressions = 0
     rows = _read_rows(truth, behaviors)
@@ -86,7 +86,7 @@ def _read_rows(truth: Path, behaviors: Path) -> Iterator[tuple[list[float], list
             labels = [candidate.endswith("-1") for candidate in candidates.split(" ")]
             if true_id != log_id or len(values) != len(labels):
                 raise InputError(
-                    f"{truth}:{number}: impression {true_id} with {len(values)} values stands beside "
+                    f"{truth}:{number}: impression {true_id} with {len(values)} values does not match "
                     f"impression {log_id} with {len(labels)} candidates; write the newsroom again"
                 )
             yield values, labels

@@ -10,14 +10,14 @@ from genre_tf.data.synth.settings import NewsroomSettings
 
 FOLLOWED = 3  # entities that a reader follows, spread over the interests
 FAVOURITES = (2, 3)  # categories, from and to
-INTERESTING_SHARE = 0.6  # of the subcategories of a favourite category
+INTERESTING_SHARE = 0.6  # share of the subcategories of a favourite category
 
 
 class Readers:
     """The taste of every reader, as it is on the present day.
 
     A reader has a few favourite categories, which last; interests (subcategories) within them, which come
-    and go; and follows some entities of those. Taste is thus in words: of the topic, and names.
+    and go; and some entities of these interests to follow. Taste thus shows in words: of topics, and names.
 
     Attributes:
         favourites: bool [readers, categories].
@@ -32,7 +32,7 @@ class Readers:
 
         Args:
             settings: the size of the newsroom and the pulls.
-            catalogue: the articles, topics and entities there are.
+            catalogue: the articles, topics and entities.
             rng: the source of all randomness.
         """
         self._settings = settings
@@ -40,7 +40,7 @@ class Readers:
         self.favourites = self._draw_favourites(rng)
         self.interests = self._draw_interests(rng)
         self.followed = self._follow(self.interests, rng)
-        # An exact number of equally active ones: a few busy ones by chance would move every mean.
+        # A fixed number, of equal activity: a few very active ones by chance would move every mean.
         anonymous = math.ceil(settings.anonymous_share * settings.readers)
         self.anonymous = rng.permutation(settings.readers) < anonymous
         activity = rng.lognormal(sigma=0.8, size=settings.readers)
@@ -56,7 +56,7 @@ class Readers:
         possible = self.favourites[:, self._catalogue.category_of_topic]  # [readers, topics]
         draw = rng.random(possible.shape) * possible
         interests = draw > 1.0 - INTERESTING_SHARE
-        interests[np.arange(len(draw)), draw.argmax(axis=1)] = True  # nobody is without any
+        interests[np.arange(len(draw)), draw.argmax(axis=1)] = True  # every reader has at least one
         return interests
 
     def _follow(self, interests: NDArray[np.bool_], rng: np.random.Generator) -> NDArray[np.int32]:
@@ -67,7 +67,7 @@ class Readers:
         return (topic * per_topic + rng.choice(per_topic, size=topic.shape, p=ENTITY_SHARE)).astype(np.int32)
 
     def drift(self, rng: np.random.Generator) -> None:
-        """Let a day pass: some readers lose an interest, and whom they follow in it, and find another.
+        """Let a day pass: some readers replace an interest, and the entities that they follow in it.
 
         Args:
             rng: the source of all randomness.
@@ -88,7 +88,7 @@ class Readers:
         self.followed[moved] = np.where(followed // per_topic == lost[:, None], new, followed)
 
     def taste(self, readers: NDArray[np.int64], articles: NDArray[np.int64]) -> NDArray[np.float64]:
-        """How each article pulls at its reader.
+        """How strongly each article attracts its reader.
 
         Args:
             readers: int64 [B], reader numbers.

@@ -1,4 +1,4 @@
-"""What a newsroom is asked to be."""
+"""Settings of a synthetic newsroom."""
 
 from dataclasses import dataclass, fields
 from datetime import datetime
@@ -11,12 +11,12 @@ FIRST_DAY = datetime(2025, 3, 3)  # a Monday, so that the weekdays in the texts 
 
 @dataclass(frozen=True, kw_only=True)
 class NewsroomSettings:
-    """The size of a newsroom, and how strongly each cause pulls at a click.
+    """The size of a newsroom, and how strongly each cause affects a click.
 
-    The pulls are in log-odds of a click. With these defaults the oracle's AUC is about 0.86, and who knows
-    only the topics and entities of the history gets 93 to 97 % of the way there from 0.5: an interest that
-    is new, popularity and freshness are the rest. Stronger pulls of `interest`, `followed_entity`,
-    `popularity` or `drift` make more of the truth unknowable from the log.
+    Effects are in log-odds of a click. With these defaults the oracle's AUC is about 0.86; a ranking by only
+    the topics and entities of the history gets 93 to 97 % of the way there from 0.5, and new interests,
+    popularity and freshness are the rest. Larger values of `interest`, `followed_entity`, `popularity` or
+    `drift` make more of the truth unknowable from the log.
     """
 
     articles: int = 2_000
@@ -27,7 +27,7 @@ class NewsroomSettings:
 
     earlier_days: int = 6  # not logged; give the readers their first histories
     earlier_impressions: float = 16.0  # per reader, on average: some 35 clicks, as in MIND-small
-    pool_size: float = 22.0  # candidates an impression, median; MIND-small's is 24
+    pool_size: float = 22.0  # median of candidates per impression; MIND-small's is 24
     largest_pool: int = 60
     window_hours: float = 48.0  # how long an article stays in the pools
     history_limit: int = 100  # newest clicks that a log line shows; bounds memory and file size
@@ -41,13 +41,13 @@ class NewsroomSettings:
     popularity: float = 0.15  # standard deviation of the articles' latent quality
     freshness_decay: float = 0.1  # lost per day of age
 
-    signals: bool = False  # a sixth column of the logs tells how long each click was read
+    signals: bool = False  # a sixth column of the logs holds how long each click was read
     dwell_seconds: float = 30.0  # median, of a click that was as likely as not
-    dwell_pull: float = 0.6  # in log-seconds per log-odds of the click: what a reader likes he reads longer
-    dwell_noise: float = 0.8  # standard deviation in log-seconds; titles deceive, and telephones ring
+    dwell_pull: float = 0.6  # in log-seconds per log-odds of the click: readers read longer what they like
+    dwell_noise: float = 0.8  # standard deviation in log-seconds; titles mislead, and readers are interrupted
 
     def __post_init__(self) -> None:
-        """Refuse what cannot become a newsroom.
+        """Refuse values out of range.
 
         Raises:
             InputError: a value is out of range.
@@ -72,9 +72,7 @@ class NewsroomSettings:
         for field in fields(self):
             value: Any = getattr(self, field.name)
             if field.name in least and not value >= least[field.name]:
-                raise InputError(
-                    f"a newsroom cannot have {field.name} = {value}; give at least {least[field.name]:g}"
-                )
+                raise InputError(f"{field.name} must be at least {least[field.name]:g}; got {value}")
         for name in ("anonymous_share", "drift"):
             if getattr(self, name) > 1:
-                raise InputError(f"{name} is a share, received {getattr(self, name)}; give 0 to 1")
+                raise InputError(f"{name} must be between 0 and 1; got {getattr(self, name)}")
