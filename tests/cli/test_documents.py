@@ -194,7 +194,7 @@ class Reader:
             self.server = None
 
 
-@pytest.mark.slow
+@pytest.mark.proof
 @pytest.mark.timeout(1800)
 def test_following_the_documents_from_the_first_page_to_the_last(genre, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)

@@ -16,7 +16,7 @@ def test_it_is_kept_without_results_and_opens_where_notebooks_do():
     assert not any(cell.get("outputs") for cell in notebook.cells)
 
 
-@pytest.mark.slow
+@pytest.mark.proof
 def test_it_runs_from_top_to_bottom(tmp_path, monkeypatch):
     monkeypatch.setenv("JUPYTER_PLATFORM_DIRS", "1")  # else its paths come with a warning
     monkeypatch.setenv("IPYTHONDIR", str(tmp_path / "ipython"))

@@ -65,7 +65,7 @@ def _kill(process: "subprocess.Popen[str]", run: Path, when: random.Random) -> N
     process.communicate()
 
 
-@pytest.mark.slow
+@pytest.mark.proof
 def test_killed_trainings_end_in_the_same_weights(tmp_path: Path, genre: Genre) -> None:
     def finished(run: str) -> str:
         return genre(*_arguments(tmp_path, tmp_path / run)).stderr

@@ -79,7 +79,7 @@ def staging(servable: Path) -> list[str]:
     return [entry.name for entry in servable.iterdir() if entry.name.startswith(STAGING_PREFIX)]
 
 
-@pytest.mark.slow
+@pytest.mark.proof
 def test_killed_exporters_show_no_part_of_a_version(tmp_path: Path) -> None:
     servable, moments = tmp_path / "toy", random.Random(11)
     said: list[int] = []

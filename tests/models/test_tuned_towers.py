@@ -128,7 +128,7 @@ def test_the_progress_line_says_what_is_trained(tiny_bert):
     assert backbone.trained_share().startswith("news backbone, lora 4 last 1: 512 trained parameters")
 
 
-@pytest.mark.slow
+@pytest.mark.proof
 def test_every_mode_is_exported_with_portable_ops_and_answers_as_trained(tiny_bert, tmp_path):
     expected = {}
     for number, mode in enumerate(MODES):

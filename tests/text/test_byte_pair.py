@@ -162,7 +162,7 @@ def test_gives_the_ids_of_the_reference_with_the_vocabulary_of_gpt2(
     assert tokenizer.encode(tf.constant(awkward_texts)).to_list() == expected
 
 
-@pytest.mark.slow
+@pytest.mark.proof
 def test_gives_the_ids_of_the_reference_on_every_character_and_title(
     gpt2_vocabulary: Path, titles: list[str], characters: list[str]
 ) -> None:

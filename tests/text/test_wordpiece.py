@@ -38,7 +38,7 @@ def test_gives_the_ids_of_the_reference_on_every_title_of_the_sample(minilm: Pat
     assert tokenizer.pieces(tf.constant(titles)).to_list() == expected
 
 
-@pytest.mark.slow
+@pytest.mark.proof
 def test_differs_on_no_character_that_unicode_has_known_for_ten_years(
     minilm: Path, characters: list[str]
 ) -> None:

@@ -150,7 +150,7 @@ def the_same_curves(one: Any, several: Any) -> None:
         assert len(losses) == 3 and len(set(losses)) == 3
 
 
-@pytest.mark.slow
+@pytest.mark.proof
 def test_two_devices_and_two_processes_train_to_the_losses_of_one(data: Path, tmp_path: Path) -> None:
     stages = ",".join(STAGES)
     one, mirrored = answers(start("train_in_process.py", data, tmp_path, 2, stages, "one", "mirrored"))
@@ -168,7 +168,7 @@ def test_two_devices_and_two_processes_train_to_the_losses_of_one(data: Path, tm
         assert other[stage] == chief[stage]
 
 
-@pytest.mark.slow
+@pytest.mark.proof
 def test_keras_own_fit_still_fails_with_several_workers() -> None:
     """When this fails, `ReplicatedModel` needs no train function of its own any more: take it out."""
     addresses = two_addresses()
