@@ -1,5 +1,6 @@
 """Shared fixtures: transcripts, and the real data beside the checkout, skipped aloud where absent."""
 
+import gc
 import os
 from pathlib import Path
 
@@ -7,6 +8,9 @@ import pytest
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 import genre_tf  # noqa: F401  (before TensorFlow's Keras is touched)
+
+# Graphs are millions of objects that live long: the collector need not go through them every few seconds.
+gc.set_threshold(100_000, 50, 50)
 
 # Begun first, so that no worker is left alone with one of them at the end; whole files, as their tests share
 # fixtures.

@@ -49,5 +49,5 @@ def test_the_loss_is_scaled_where_gradients_pass_through_float16_alone() -> None
 
 
 def test_refuses_unknown_precisions_whatever_is_trained() -> None:
-    with pytest.raises(InputError, match="mixed_bfloat16, mixed_float16; received 'float16'"):
+    with pytest.raises(InputError, match="mixed_bfloat16, mixed_float16; got 'float16'"):
         split_layers(load_bert("tiny").backbone, parse_trainable("none"), precision="float16")

@@ -203,7 +203,7 @@ def test_a_faulty_row_of_many_rejects_its_impression(tmp_path: Path, monkeypatch
     convert(source, tmp_path / "data", read_map(map_file(source, clicks)), max_bad_rows=1)
     monkeypatch.setattr(impression_rows, "MAX_CANDIDATES", 1)
     splits, _ = check_layout(source, read_map(map_file(source, clicks)))
-    assert [fault.line for fault in splits["train"].faults if "more than 1 rows" in fault.message] == [
+    assert [fault.line for fault in splits["train"].faults if "more than 1 consecutive" in fault.message] == [
         2,
         4,
         6,

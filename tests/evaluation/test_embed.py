@@ -84,7 +84,7 @@ def test_only_our_own_files_are_replaced_and_only_when_told(
     with pytest.raises(InputError, match="--overwrite"):
         embed_split(tiny_run, tiny_data, "train", tmp_path / "out")
     assert embed_split(tiny_run, tiny_data, "train", tmp_path / "out", overwrite=True)["articles"] == 29
-    with pytest.raises(InputError, match="no article embeddings"):
+    with pytest.raises(InputError, match="does not contain article embeddings"):
         embed_split(tiny_run, tiny_data, "dev", tiny_data, overwrite=True)
     (tmp_path / "out" / "embeddings-00001-of-00002.npy").unlink()
     with pytest.raises(InputError, match="genre embed"):

@@ -79,7 +79,7 @@ def test_clicks_are_weighed_by_the_user_tower(tiny_run: Path) -> None:
         ({}, "give --history"),
         ({"history": "N1", "history_text": "a"}, "only one of"),
         ({"history": "N1", "reader": "U1"}, "only one of"),
-        ({"data": True, "reader": "nobody"}, "no reader 'nobody'; it has 7, such as"),
+        ({"data": True, "reader": "nobody"}, "no reader 'nobody'; it has 7 readers, such as"),
         ({"data": True, "split": "nowhere"}, "no split 'nowhere'"),
     ],
 )

@@ -67,12 +67,12 @@ def test_a_training_that_never_helps_leaves_the_weights_of_before(tmp_path):
 
 
 def test_a_loss_that_is_no_number_stops_with_the_step_and_its_rows(tmp_path):
-    with pytest.raises(FailureError, match="step 1, learning from impressions 5:"):
+    with pytest.raises(FailureError, match="step 1, learning from impressions 5;"):
         _fit(tmp_path, iter([0.5] * 30), goal=float("nan"))
 
 
 def test_a_metric_that_is_no_number_after_a_bad_update_stops_likewise(tmp_path):
-    with pytest.raises(FailureError, match="quality of the validation became nan at step 2, learn"):
+    with pytest.raises(FailureError, match="validation quality became nan at step 2, learn"):
         _fit(tmp_path, iter([0.5, float("nan")]))
     kept = Point()
     kept.load_weights(tmp_path / "ranking" / "model.weights.h5")

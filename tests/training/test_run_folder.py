@@ -129,7 +129,7 @@ def test_a_trained_stage_keeps_its_settings_when_another_is_trained(tmp_path, da
     )
     found = with_trained(run, ("ranking",), asked, said.append)
     assert found == dataclasses.replace(asked, retrieval=CONFIG.retrieval)
-    assert len(said) == 1 and "retrieval is trained" in said[0]
+    assert len(said) == 1 and "retrieval is already trained" in said[0]
 
 
 def test_training_again_forgets_once_and_goes_on_after_a_kill(tmp_path, data, monkeypatch):

@@ -136,7 +136,7 @@ def test_a_scaled_loss_gives_the_same_steps_and_one_overflow_leaves_out_one(tmp_
 def test_a_loss_that_is_no_number_names_its_step_and_all_its_rows(tmp_path, accumulate, at_once):
     config = dataclasses.replace(SETTINGS, accumulate=accumulate, steps_per_execution=at_once)
     listed = ", ".join(str(row) for row in range(2 * ROWS, 3 * ROWS))
-    with pytest.raises(FailureError, match=f"became nan at step 3, learning from impressions {listed}:"):
+    with pytest.raises(FailureError, match=f"became nan at step 3, learning from impressions {listed};"):
         _fit(tmp_path, config, _rows(bad=2 * ROWS + 7).batch(ROWS // accumulate))
 
 
