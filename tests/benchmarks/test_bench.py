@@ -54,7 +54,7 @@ def _printed(options, name):
     return json.loads(answer.stdout)
 
 
-@pytest.mark.slow
+@pytest.mark.proof
 @pytest.mark.parametrize(
     ("name", "cases"),
     [

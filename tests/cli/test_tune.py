@@ -32,7 +32,7 @@ def test_every_named_setting_finds_its_place(stage):
         assert getattr(place, name) == value
 
 
-@pytest.mark.slow
+@pytest.mark.proof
 def test_a_search_leaves_the_best_settings_and_goes_on_with_more_trials(tmp_path: Path, genre: Genre):
     write_newsroom(tmp_path / "room", SMALL_ROOM)
     common = ["ranking", "--data", tmp_path / "room", "--run", tmp_path / "run", "--news-backbone", "tiny"]

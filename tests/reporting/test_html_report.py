@@ -209,7 +209,7 @@ def test_texts_that_a_server_wrote_are_added_to_an_evaluation(kept, tmp_path: Pa
         keep_written([], run, "nowhere")
 
 
-@pytest.mark.slow
+@pytest.mark.proof
 def test_what_was_measured_of_texts_stands_there(writing_run: Path, tiny_data: Path, tmp_path: Path):
     run = tmp_path / "run"
     shutil.copytree(writing_run, run)
