@@ -124,7 +124,7 @@ def export_search(
         readers = tf.reshape(readers, [-1, dimension])
         everyone = tf.range(tf.shape(readers, tf.int64)[0])
         padding = tf.stack([everyone, tf.zeros_like(everyone)], axis=1)
-        return {"rows": index.search(readers, padding, limit)[0] - 1}
+        return {"rows": index.ask(readers).best(padding, limit)[0] - 1}
 
     return _by_session(folder, index, search)
 

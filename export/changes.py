@@ -12,7 +12,6 @@ from genre_tf.data.counters import Counters
 from genre_tf.data.faults import FaultPolicy
 from genre_tf.data.mind import iterate_behaviors
 from genre_tf.errors import InputError
-from genre_tf.export.names import COUNTED
 from genre_tf.funnel.index import Catalogue
 
 
@@ -25,11 +24,6 @@ class Changes:
     expire: float | datetime | None = None  # hours above which an article is stale, or a time before which
     withdraw: frozenset[str] = frozenset()  # ids of articles that are never to be shown again
     max_bad_rows: int = 0
-
-    @property
-    def answers(self) -> tuple[str, ...]:
-        """The signatures that may answer otherwise than before; none: all of them."""
-        return COUNTED if self.news is None else ()
 
     def __post_init__(self) -> None:
         if self.news is None and self.behaviors is None and self.expire is None and not self.withdraw:

@@ -27,7 +27,7 @@ from genre_tf.export.contract import files_fingerprint, read_contract
 from genre_tf.export.exchanges import PARITY_FILE, Exchange, read_exchanges
 from genre_tf.export.fresh_process import FreshProcess, fresh_process
 from genre_tf.export.index_changes import add_counts, dated, joined, withdrawn
-from genre_tf.export.names import GENERATOR, RECOMMENDER
+from genre_tf.export.names import GENERATOR, RECOMMENDER, changed_answers
 from genre_tf.export.publishing import publish, staged, versions
 from genre_tf.export.reference import RecommenderReference
 from genre_tf.export.rewriting import copy_graph, write_values
@@ -80,7 +80,8 @@ def refresh(
         report: takes a line of progress.
         base: the version to build on, which after a rollback is not the newest; None: the newest.
         batch_sizes: that warmup covers; None: those of the version before.
-        fresh: a process to verify with, started for a known graph; None starts one.
+        fresh: a process to verify with, started for a known graph and for the signatures that
+            `changed_answers` gives for the news; None starts one.
 
     Raises:
         InputError: no version, wrong data, or nothing would be left. Nothing is left behind.
@@ -94,7 +95,9 @@ def refresh(
     # the served version, while this one reads that and encodes.
     with ExitStack() as stack:
         folder = stack.enter_context(staged(version.parent))
-        fresh = fresh or stack.enter_context(fresh_process(known_graph=True, only=changes.answers))
+        fresh = fresh or stack.enter_context(
+            fresh_process(known_graph=True, only=changed_answers(changes.news))
+        )
         scratch = stack.enter_context(tempfile.TemporaryDirectory())
         copy_graph(version, folder)
         fresh.read_graph(folder)
@@ -118,7 +121,7 @@ def _refreshed(
     report: Callable[[str], None],
 ) -> Refreshed:
     report(f"reading {version}")
-    served, values = read_served(version, encodes=bool(changes.news))
+    served, values = read_served(version, encodes=not workplace.fresh.only)
     before = _catalogue(version, values)
     counted_to = _time(contract)
     log = read_log(changes, before, articles, counted_to, report)

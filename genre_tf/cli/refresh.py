@@ -66,11 +66,11 @@ def refresh(
     Example: genre refresh models --news today/news.tsv --behaviors today/behaviors.tsv --expire 72
     """
     from genre_tf.export.fresh_process import fresh_process
-    from genre_tf.export.names import COUNTED
+    from genre_tf.export.names import changed_answers
 
     prefer_onednn()
     # Without new articles only the counters change, and what answers by them.
-    with fresh_process(known_graph=True, only=COUNTED if news is None else ()) as fresh:
+    with fresh_process(known_graph=True, only=changed_answers(news)) as fresh:
         load_tensorflow()  # as the fresh process does at the same time
         from genre_tf.export.changes import Changes, parse_expiry
 

@@ -124,10 +124,6 @@ class ExactIndex(tf.Module):
         """Queries for some readers, float32 [B, D]."""
         return ExactQueries(self, readers)
 
-    def search(self, readers: tf.Tensor, excluded: tf.Tensor, limit: int) -> tuple[tf.Tensor, tf.Tensor]:
-        """As `ExactQueries.best` of `ask`."""
-        return self.ask(readers).best(excluded, limit)
-
 
 class ExactQueries:
     """What one request asks of an index: the scores of all articles are computed once.

@@ -118,10 +118,6 @@ class PartitionedIndex(tf.Module):
         """Queries for some readers, float32 [B, D]."""
         return PartitionedQueries(self, readers)
 
-    def search(self, readers: tf.Tensor, excluded: tf.Tensor, limit: int) -> tuple[tf.Tensor, tf.Tensor]:
-        """As `PartitionedQueries.best` of `ask`."""
-        return self.ask(readers).best(excluded, limit)
-
     def best_scores(self, readers: tf.Tensor, excluded: tf.Tensor, limit: int) -> tuple[tf.Tensor, tf.Tensor]:
         """The greatest dot products in the nearest blocks, best first, and their rows: 2 x [B, L]."""
         nearness = tf.matmul(readers, self.means)  # [B, blocks]

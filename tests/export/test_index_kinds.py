@@ -114,7 +114,7 @@ def test_what_is_too_old_is_known_and_never_found(models, catalogue, tmp_path):
 
 def test_where_all_are_too_old_nothing_is_found(catalogue):
     index = PartitionedIndex(catalogue.retrieval_vectors, FEW, np.zeros(len(catalogue.news_ids), bool))
-    _, found = index.search(tf.ones([2, index.means.shape[0]]), tf.zeros([0, 2], tf.int64), 10)
+    _, found = index.ask(tf.ones([2, index.means.shape[0]])).best(tf.zeros([0, 2], tf.int64), 10)
     assert found.shape == (2, 8) and not found.numpy().any()
 
 

@@ -3,6 +3,7 @@
 import numpy as np
 
 from genre_tf.data.articles import Article, ArticleTable
+from genre_tf.export.gate import read_saved_model
 from genre_tf.funnel.served_models import ServedModels, encode_table
 from genre_tf.models.embedding import embed_articles
 
@@ -28,3 +29,8 @@ def test_an_article_has_the_same_vectors_whatever_it_is_encoded_with(models):
     alone = encode_table(served, ArticleTable(OLD[6:7]))
     for many, one in zip(together, alone, strict=True):
         np.testing.assert_allclose(one[1], many[7], atol=1e-6)
+
+
+def test_the_default_signature_is_a_second_name_of_recommend(exported):
+    definitions = read_saved_model(exported).meta_graphs[0].signature_def
+    assert definitions["serving_default"] == definitions["recommend"]

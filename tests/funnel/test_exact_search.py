@@ -64,7 +64,7 @@ def test_an_index_finds_every_article_and_nothing_behind_them(articles, some_hid
     index = ExactIndex(vectors, findable)
     assert index.matrix.shape[1] is None and index.matrix.numpy().shape[1] % BLOCK == 0
     readers = random.uniform(0.1, 1, (3, 8)).astype(np.float32)
-    rows, found = index.search(readers, tf.constant([[0, 0], [1, 0], [2, 0]], tf.int64), 1000)
+    rows, found = index.ask(readers).best(tf.constant([[0, 0], [1, 0], [2, 0]], tf.int64), 1000)
     assert rows.shape == found.shape == (3, articles)
     left = [row for row in range(1, articles) if findable is None or findable[row]]
     for reader, of_reader, is_found in zip(readers, rows.numpy(), found.numpy(), strict=True):

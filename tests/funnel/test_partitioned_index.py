@@ -71,25 +71,25 @@ def test_centres_of_apart_groups_are_their_means():
 
 def test_most_of_the_nearest_are_found_in_a_tenth_of_the_pool(vectors, readers):
     index = PartitionedIndex(vectors, PartitionedOptions(partitions=SMALL, probes=38))
-    rows, found = index.search(tf.constant(readers), tf.constant(NOBODY_READ), 50)
+    rows, found = index.ask(tf.constant(readers)).best(tf.constant(NOBODY_READ), 50)
     assert found.numpy().all() and rows.shape == (30, 50)
     assert recall(rows.numpy(), exact(readers, vectors, 50)) >= 0.95
 
 
 def test_in_all_blocks_the_search_is_exact(vectors, readers):
     index = PartitionedIndex(vectors, PartitionedOptions(partitions=SMALL, probes=10_000))
-    rows, found = index.search(tf.constant(readers), tf.constant(NOBODY_READ), 50)
+    rows, found = index.ask(tf.constant(readers)).best(tf.constant(NOBODY_READ), 50)
     np.testing.assert_array_equal(rows, exact(readers, vectors, 50))
     assert found.numpy().all()
 
 
 def test_what_a_reader_has_read_is_not_found_for_him_alone(vectors, readers):
     index = PartitionedIndex(vectors, PartitionedOptions(partitions=SMALL, probes=38))
-    before, _ = index.search(tf.constant(readers[:3]), tf.constant(NOBODY_READ), 20)
+    before, _ = index.ask(tf.constant(readers[:3])).best(tf.constant(NOBODY_READ), 20)
     read = before.numpy()[1, [0, 3, 19]]
     # The padding article and an unknown row's place harm nothing.
     excluded = np.array([*([1, row] for row in read), [0, 0]], np.int64)
-    after, _ = index.search(tf.constant(readers[:3]), tf.constant(excluded), 20)
+    after, _ = index.ask(tf.constant(readers[:3])).best(tf.constant(excluded), 20)
     np.testing.assert_array_equal(after.numpy()[[0, 2]], before.numpy()[[0, 2]])
     kept = [row for row in before.numpy()[1] if row not in read]
     assert after.numpy()[1, :17].tolist() == kept and not set(after.numpy()[1]) & set(read)
@@ -98,7 +98,7 @@ def test_what_a_reader_has_read_is_not_found_for_him_alone(vectors, readers):
 def test_a_small_pool_is_answered_without_results_beyond_it():
     vectors = np.concatenate([np.zeros((1, 24), np.float32), clustered(5, 2)])
     index = PartitionedIndex(vectors, PartitionedOptions(partitions=SMALL))
-    rows, found = index.search(tf.constant(vectors[1:2]), tf.constant([[0, 2]], tf.int64), 10)
+    rows, found = index.ask(tf.constant(vectors[1:2])).best(tf.constant([[0, 2]], tf.int64), 10)
     assert found.numpy()[0].tolist() == [True] * 4 + [False] * 6
     assert sorted(rows.numpy()[0, :4].tolist()) == [1, 3, 4, 5] and rows.numpy()[0, 4:].tolist() == [0] * 6
 
@@ -108,11 +108,11 @@ def test_the_graph_is_portable_and_answers_by_session(vectors, readers, tmp_path
 
     def search(reader):
         numbers = tf.strings.to_number(tf.strings.split(reader).to_tensor())  # [B, 24]
-        return {"rows": index.search(numbers, tf.constant(NOBODY_READ), 20)[0]}
+        return {"rows": index.ask(numbers).best(tf.constant(NOBODY_READ), 20)[0]}
 
     write_saved_model(tmp_path / "1", [index], {"search": (search, {"reader": tf.string})})
     assert portability_violations(tmp_path / "1") == []
-    expected, _ = index.search(tf.constant(readers), tf.constant(NOBODY_READ), 20)
+    expected, _ = index.ask(tf.constant(readers)).best(tf.constant(NOBODY_READ), 20)
     ask = ExportedSignature(tmp_path / "1", "search")
     joined = np.array([" ".join(map(str, reader)) for reader in readers], object)
     np.testing.assert_array_equal(ask(reader=joined)["rows"], expected)
