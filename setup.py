@@ -4,8 +4,8 @@ from pathlib import Path
 
 from setuptools import find_packages, setup
 
-# Lower bounds: what was tried; versions below may work. Upper bounds: where something is known, or likely, to
-# break. The exact versions that tests run with are in constraints.txt, which `make` uses.
+# Tests run with the exact versions of constraints.txt, which `make` uses. Others within these bounds should
+# work and were not tried. An upper bound stands where something is known, or likely, to break.
 REQUIRED = [
     "tensorflow>=2.21,<2.22",  # tensorflow-text is built for one minor version of TensorFlow
     "tensorflow-text>=2.21.1,<2.22",  # 2.21.0 does not load (missing ICU symbol)
