@@ -226,13 +226,15 @@ def _answer(signature: _Signature | None, record: dict[str, Any]) -> dict[str, A
 
 def main() -> None:
     """Replay what the command line names, or the input; JSON on stdout."""
+    # As on a server: TensorFlow would import Keras, and Keras scikit-learn and Matplotlib.
+    sys.modules["keras"] = None  # type: ignore[assignment]
     arguments = sys.argv[1:]
     known_graph = arguments[:1] == [KNOWN_GRAPH]
     arguments = arguments[known_graph:]
     only = arguments[1].split(",") if arguments[:1] == [ONLY] else []
     arguments = arguments[2 * bool(only) :]
     results = replay(iter(arguments or map(json.loads, sys.stdin)), known_graph, only)
-    modules = sorted({name.split(".")[0] for name in sys.modules})
+    modules = sorted({name.split(".")[0] for name, module in sys.modules.items() if module is not None})
     json.dump({"modules": modules, "exchanges": results}, sys.stdout)
     gc.freeze()  # else the collector takes a second to go through TensorFlow's modules at the exit
 
