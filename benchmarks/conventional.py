@@ -8,14 +8,14 @@ from genre_tf.models.article_features import ArticleFeatures
 
 
 def each_article_again(batch: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
-    """The same impressions without sharing: an article that stands in the batch twice is encoded twice.
+    """The same impressions without sharing: an article that occurs twice in the batch is encoded twice.
 
     Args:
-        batch: as `impression_batches` gives it.
+        batch: from `impression_batches`.
 
     Returns:
-        The same, where `articles` names the padding article, then the article of every real candidate and of
-        every click of every history.
+        The batch with a longer `articles`: the padding article, then one entry for each real candidate and
+        for each click of each history.
     """
     shown, read = batch["mask"], batch["history"] > 0
     rows = [
@@ -49,6 +49,6 @@ def unshared(batches: tf.data.Dataset, features: ArticleFeatures, tokens: int) -
 
 
 def _numbered(real: tf.Tensor, first: Any) -> tf.Tensor:
-    """Ascending positions from `first` where `real`, 0 elsewhere: int32, of the shape of `real`."""
+    """Consecutive positions from `first` where `real` is True, 0 elsewhere: int32, same shape as `real`."""
     counted = tf.cumsum(tf.cast(tf.reshape(real, [-1]), tf.int32), exclusive=True)
     return tf.where(real, tf.reshape(counted, tf.shape(real)) + first, 0)

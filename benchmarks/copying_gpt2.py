@@ -1,8 +1,7 @@
 """A GPT-2 whose greedy text copies its prompt, as a title copies names and numbers of its article.
 
-No trained weights are needed for that: the first layer looks one prompt length back by position and adds the
-token that it finds there; all other layers keep their random weights, so every product is done at its full
-size.
+This needs no trained weights: the first layer attends by position to the token one prompt length back and
+adds it. All other layers keep their random weights, so every matrix product has its full size.
 """
 
 from typing import Any
@@ -12,19 +11,19 @@ import numpy as np
 from genre_tf.backbones.gpt2 import gpt2_weights
 from genre_tf.backbones.weights import Weight
 
-OWN_TOKEN_EVERY = 16  # at each such position the text goes its own way for one token
-_SHARPNESS = 5.0  # of the attention; the token looked at then has nearly all of it
-_GAIN = 8.0  # of the copied token over the current one
-_OWN = 100.0  # of a position's own token over all else
+OWN_TOKEN_EVERY = 16  # positions from one token that is not copied to the next
+_SHARPNESS = 5.0  # scale of the attention scores: the copied token gets nearly all of the attention
+_GAIN = 8.0  # weight of the copied token relative to the current one
+_OWN = 100.0  # weight of a token that is not copied, far above all other terms
 
 
 def make_copying(backbone: Any, distance: int, seed: int = 0) -> None:
-    """Change the weights of a random GPT-2 so that it writes again what stood `distance` tokens before.
+    """Change the weights of a random GPT-2 so that it repeats the token `distance` tokens back.
 
     Args:
         backbone: a `keras_hub.models.GPT2Backbone`.
-        distance: length of the prompts.
-        seed: of the position codes and of the tokens that are not copied.
+        distance: length of the prompts in tokens.
+        seed: seed of the position codes and of the tokens that are not copied.
     """
     random = np.random.default_rng(seed)
     weights = {weight.name: weight for weight in gpt2_weights(backbone)}
@@ -43,11 +42,11 @@ def make_copying(backbone: Any, distance: int, seed: int = 0) -> None:
 
 
 def _look_back(backbone: Any, turn: Any) -> Any:
-    """Query, key and value: every head compares positions, and takes its part of what stands there."""
+    """Kernel of query, key and value, [hidden, 3 * hidden]: attention by position, values copied as is."""
     hidden, heads = backbone.hidden_dim, backbone.num_heads
     depth = hidden // heads
     cosine, sine = np.diag(np.cos(turn)), np.diag(np.sin(turn))
-    rotation = np.block([[cosine, -sine], [sine, cosine]])  # of [cos, sin] by -turn, from the right
+    rotation = np.block([[cosine, -sine], [sine, cosine]])  # [cos, sin] @ rotation turns by -turn
     query, key = np.zeros((2, hidden, hidden))
     for head in range(heads):
         query[:depth, head * depth : (head + 1) * depth] = _SHARPNESS * rotation

@@ -1,4 +1,4 @@
-"""The field's recipe in PyTorch: history and candidate in one text, a BERT and a head over it."""
+"""The usual recipe, in PyTorch: history and candidate as one text, read by a BERT with a linear head."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -14,12 +14,12 @@ _LEARNING_RATE = 2e-5
 
 
 class CrossEncoder:
-    """One click probability for each pair of a reader's history and a candidate, 128 tokens a pair.
+    """Predicts the click probability of a reader's history paired with a candidate; 128 tokens per pair.
 
     Args:
         folder: Hugging Face folder of the BERT.
-        dropout: share dropped in the trained layers.
-        trained_layers: the last ones; with 0 the BERT runs all the same, without gradients.
+        dropout: dropout rate of the trained layers.
+        trained_layers: number of trained layers, counted from the last; with 0 the BERT has no gradients.
 
     Source: Nogueira and Cho, "Passage Re-ranking with BERT", 2019; Zhang et al., "UNBERT", 2021.
     """
@@ -37,7 +37,7 @@ class CrossEncoder:
         self.optimizer = self.torch.optim.AdamW(weights, lr=_LEARNING_RATE, fused=True)
 
     def trainer(self, examples: Sequence[ImpressionExample], titles: Sequence[str]) -> Callable[[], float]:
-        """One step over the next 16 pairs at each call, which gives its loss; tokenized beforehand."""
+        """A function that trains on the next 16 pairs and returns the loss; all texts are tokenized first."""
         histories, candidates, labels = _pairs(examples, titles)
         read = self.bert.tokenizer(
             histories,
@@ -74,11 +74,11 @@ class CrossEncoder:
 def _pairs(
     examples: Sequence[ImpressionExample], titles: Sequence[str]
 ) -> "tuple[list[str], list[str], np.ndarray[tuple[int], np.dtype[np.float32]]]":
-    """Text of the history, newest click first since the end is cut; text of the candidate; label."""
+    """Texts of histories (newest click first, because the end is cut), texts of candidates, labels."""
     histories, candidates = [], []
     for example in examples:
         history = " ".join(titles[row] for row in example.history[::-1])
         histories += [history] * len(example.candidates)
-        # Two thirds of the tokens stay for the history, however long a title is.
+        # A long title may not take more than about a third of the tokens; the rest is for the history.
         candidates += [" ".join(titles[row].split()[:32]) for row in example.candidates]
     return histories, candidates, np.concatenate([example.labels for example in examples])

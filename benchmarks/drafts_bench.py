@@ -1,7 +1,7 @@
-"""`genre bench drafts`: titles written from abstracts with and without drafts copied from them.
+"""`genre bench drafts`: titles written from abstracts, with and without drafts copied from the abstracts.
 
-How many drafts are kept depends on what a writer has learned: `--run` measures a trained one. Without it the
-writers have random weights, keep next to nothing, and show what drafts cost at least.
+How many drafted tokens are kept depends on what the writer has learned: `--run` measures a trained one.
+Without `--run` the writers have random weights and keep almost none, which shows the overhead of drafts.
 """
 
 from collections.abc import Callable, Iterator
@@ -27,26 +27,26 @@ from genre_tf.models.generator_checkpoint import TrainedGenerator, load_generato
 from genre_tf.training.generation import new_generator
 
 UNIT = "texts per second"
-BATCHES = (1, 8)  # readers, each with the samples that are served
+BATCHES = (1, 8)  # number of readers; each gets as many samples as in serving
 DRAFT_TOKENS = (3, 7)
 SHAPES = {"3 x 192": (3, 192), "6 x 384": (6, 384)}  # layers and width
-LEAST_WORDS = 8  # of an abstract to write from
-_ROUNDS_OF_SOURCES = 4  # requests that a measurement goes through, so that no single abstract decides
+LEAST_WORDS = 8  # minimum length of an abstract to write from
+_ROUNDS_OF_SOURCES = 4  # requests per measurement, so that no single abstract decides
 
 Ids = npt.NDArray[np.int32]
 Write = Callable[[int], Ids]
-"""The number of a request -> token ids [batch, samples, longest]."""
+"""Number of the request -> token ids int32 [batch, samples, longest]."""
 
 
 def bench(options: BenchOptions) -> list[Row]:
-    """Each writer at two batch sizes and two lengths of drafts (`quick`: one), beside itself without them.
+    """Compare writing with and without drafts, at two batch sizes and two draft lengths (`quick`: one).
 
     Raises:
-        InputError: the data set has no abstracts, or the run no generator, or one that writes with a beam.
+        InputError: the data set has no abstracts; or the run has no generator, or one that uses beam search.
         FailureError: drafts changed a text.
     """
     rows = []
-    count = 1 if options.quick else len(BATCHES)  # each is another graph to trace
+    count = 1 if options.quick else len(BATCHES)  # each combination traces another graph
     with bench_data(options) as data, TemporaryDirectory(prefix="genre-bench-") as folder:
         sources = abstracts(data, max(BATCHES) * _ROUNDS_OF_SOURCES)
         settings = WritingConfig() if options.run is None else _settings(options.run)
@@ -61,27 +61,29 @@ def bench(options: BenchOptions) -> list[Row]:
 
 
 def abstracts(data: Path, count: int) -> list[str]:
-    """Abstracts of the newest split, from the newest article on; again from there where there are fewer.
+    """Abstracts of the newest split, newest articles first; repeated if there are fewer than `count`.
 
     Raises:
-        InputError: there is none that says enough.
+        InputError: no abstract is long enough.
     """
     split = "dev" if (data / "dev").is_dir() else "train"
     texts = [article.abstract for article in read_split(data, split).articles.values()]
     found = [text for text in texts if len(text.split()) >= LEAST_WORDS][::-1]
     if not found:
-        raise InputError(f"{data} has no abstract of {LEAST_WORDS} words in {split}: give another --data")
+        raise InputError(
+            f"{data} has no abstract of {LEAST_WORDS} words or more in {split}: choose another --data"
+        )
     return [found[at % len(found)] for at in range(count)]
 
 
 def writing(parts: TrainedGenerator, sources: list[str], batch: int, settings: WritingConfig) -> Write:
-    """The writer as it is served, up to the token ids: every text for nobody in particular.
+    """A function that writes token ids as the served writer does, for a reader without history.
 
     Args:
-        parts: the writer.
+        parts: the loaded writer.
         sources: abstracts.
-        batch: of each request.
-        settings: how it writes.
+        batch: rows per request.
+        settings: settings of the writer.
     """
     options = writer_options(settings, parts.prompts)
     writer = Writer(parts.generator, parts.prompts, options, parts.common_words)
@@ -101,7 +103,7 @@ def writing(parts: TrainedGenerator, sources: list[str], batch: int, settings: W
 
 
 def _settings(run: Path) -> WritingConfig:
-    """Those that the run's export writes with."""
+    """The settings that an export of the run writes with."""
     return read_config(run / "config.toml").generation.writing
 
 
@@ -129,10 +131,11 @@ def _compare(case: str, ours: Write, plain: Write, batch: int, options: BenchOpt
         texts = _ROUNDS_OF_SOURCES * batch * plain(0).shape[1]
         return rate_of(lambda: all_requests(write), texts, options)
 
-    return compare(case, UNIT, rate(ours), {"plain decoding": rate(plain)}, options, warm=False)  # just done
+    # Without warming up: both have just run.
+    return compare(case, UNIT, rate(ours), {"plain decoding": rate(plain)}, options, warm=False)
 
 
 def require_same_texts(case: str, ours: Ids, plain: Ids) -> None:
-    """Raises FailureError where drafts changed a text: int32 [batch, samples, longest] each."""
+    """Raise FailureError if drafts changed a text; both arguments are int32 [batch, samples, longest]."""
     if ours.shape != plain.shape or (ours != plain).any():
-        raise FailureError(f"{case}: with drafts other texts are written, so speed says nothing")
+        raise FailureError(f"{case}: drafts changed the written texts, so the speeds cannot be compared")

@@ -1,7 +1,7 @@
-"""`genre bench encode`: the package's BERT beside PyTorch's, with the same weights, inputs and threads.
+"""`genre bench encode`: the package's BERT compared with PyTorch's; same weights, inputs and threads.
 
-Both sides are given the same padded batch in `forward` and `train step`. The package leaves padding out of
-its products, PyTorch's BERT computes it. The cases `full` have no padding: both compute the same tokens.
+In `forward` and `train step` both sides get the same padded batch. The package computes no padding, PyTorch's
+BERT does. The `full` cases have no padding, so both sides compute the same tokens.
 """
 
 from collections.abc import Callable, Iterator
@@ -25,12 +25,12 @@ from genre_tf.errors import FailureError, InputError
 from genre_tf.training.fit import StageTrainer
 from genre_tf.training.optimizers import make_optimizer
 
-UNIT = "titles per second"  # but for the case `titles`, each is padded (or repeated, `full`) to 32 tokens
+UNIT = "titles per second"  # each padded to 32 tokens, or repeated up to 32 (`full`); `titles` is not padded
 PEER = "torch"
 MAX_TOKENS = 32
 _BATCH = 64
-_TITLES = 1024  # some seconds of work for each side
-_DROPOUT = 0.1  # what the checkpoint was trained with, and the package's default
+_TITLES = 1024  # a few seconds of work for each side
+_DROPOUT = 0.1  # as in the checkpoint's training, and the package's default
 _TOLERANCE = 1e-4
 _LEARNING_RATE = 1e-5
 
@@ -38,15 +38,18 @@ Array = npt.NDArray[Any]
 
 
 def bench(options: BenchOptions) -> list[Row]:
-    """Forward, training step and titles.
+    """Compare the forward pass, the training step, and the encoding of titles.
 
     Raises:
-        InputError: a peer is not installed, no such backbone, or no titles.
-        FailureError: the two sides do not compute the same.
+        InputError: a peer is not installed, the backbone does not exist, or there are too few titles.
+        FailureError: the results of the two sides differ.
     """
     bert = load_bert(options.news_backbone, dropout=_DROPOUT)
     if bert.folder is None:
-        raise InputError(f"{options.news_backbone} is no Hugging Face folder, which PyTorch could read too")
+        raise InputError(
+            f"{options.news_backbone} is not a Hugging Face folder, so PyTorch cannot read it: "
+            "choose another --news-backbone"
+        )
     peer = TorchBert(bert.folder, _DROPOUT)
     with bench_data(options) as data:
         titles = _titles(data)[: 64 if options.quick else _TITLES]
@@ -67,12 +70,14 @@ def _titles(data: Path) -> list[str]:
     news, _ = split_files(data, "train")
     titles = [article.title for article in read_news(news).values() if article.title]
     if len(titles) < _BATCH:
-        raise InputError(f"{data}: {len(titles)} titles, and a batch takes {_BATCH}: give a larger data set")
+        raise InputError(
+            f"{data} has {len(titles)} titles, but a batch needs {_BATCH}: choose a larger data set"
+        )
     return titles
 
 
 def _padded(bert: Bert, titles: list[str]) -> Array:
-    """The first titles as one batch of `MAX_TOKENS` columns, int32 [64, 32]."""
+    """Token ids of the first titles, padded to `MAX_TOKENS`: int32 [64, 32]."""
     ids = bert.tokenizer(tf.constant(titles[:_BATCH]), MAX_TOKENS).numpy()
     width = MAX_TOKENS - ids.shape[1]
     return np.pad(ids, ((0, 0), (0, width)), constant_values=bert.tokenizer.pad_id)
@@ -96,11 +101,11 @@ def _forward(
 def _titles_as_they_come(
     encoder: StateEncoder, titles: list[str], peer: TorchBert, options: BenchOptions
 ) -> list[Row]:
-    """Strings in, states of every token out; each side tokenizes and batches in its own way."""
+    """From strings to the states of all tokens; each side tokenizes and batches in its own way."""
     ours, theirs = encoder(titles), peer.encode(titles, _BATCH, MAX_TOKENS)
     rows = np.arange(min(_BATCH, len(titles)))
     states, mask = ours.gather(rows)
-    # The package keeps states as float16, whose rounding is compared away.
+    # The package keeps states as float16, so the peer's states are rounded too.
     expected = theirs[0][:, : states.shape[1]][mask].astype(np.float16).astype(np.float32)
     _require_equal("titles", states[mask], expected, rounding=2**-10)
     return compare(
@@ -109,12 +114,12 @@ def _titles_as_they_come(
         rate_of(lambda: encoder(titles), len(titles), options),
         {PEER: rate_of(lambda: peer.encode(titles, _BATCH, MAX_TOKENS), len(titles), options)},
         options,
-        warm=False,  # just done
+        warm=False,  # both have just run
     )
 
 
 class PooledTrainer(StageTrainer):
-    """Squared distance of mean-pooled states to given vectors, through the package's own training step."""
+    """Trains mean-pooled states towards target vectors (squared distance) with the package's step."""
 
     def loss_of(self, batch: dict[str, tf.Tensor], training: bool) -> tf.Tensor:
         """Mean loss of a batch, float32 []."""
@@ -139,12 +144,12 @@ def _train_step(case: str, bert: Bert, token_ids: Array, peer: TorchBert, option
 
 
 def _trainer(upper: UpperLayers, batch: dict[str, Array]) -> Callable[[], float]:
-    """One step of Keras' own train function at each call, as `fit` runs it; gives the loss."""
+    """A function that does one step of Keras' train function, as `fit` runs it, and returns the loss."""
     settings = OptimizerConfig(learning_rate=_LEARNING_RATE, decay="none", clip_norm=0.0)
     trainer = PooledTrainer(upper)
     trainer.compile(make_optimizer(settings, 1000, upper.trainable_weights), jit_compile=False)
     trainer.make_train_function()
-    # Not `from_tensors`: it fixes the batch's shape, as is done for TPUs alone.
+    # `from_tensors` would fix the shape of the batch, which training does only on TPUs.
     given = tf.data.Dataset.from_tensor_slices(batch).batch(_BATCH).cache().repeat()
     batches: Iterator[Any] = iter(given)
 
@@ -156,9 +161,10 @@ def _trainer(upper: UpperLayers, batch: dict[str, Array]) -> Callable[[], float]
 
 
 def _require_equal(case: str, ours: Array, theirs: Array, rounding: float = 0.0) -> None:
-    """Raises FailureError where values differ by more than 1e-4 (and a given share of them)."""
+    """Raise FailureError if values differ by more than 1e-4 plus `rounding` times the value."""
     excess = np.abs(ours - theirs) - rounding * np.abs(theirs)
     if not float(excess.max()) <= _TOLERANCE:
         raise FailureError(
-            f"{case}: the two sides differ by {np.abs(ours - theirs).max():.2g}, so speed says nothing"
+            f"{case}: the two sides differ by {np.abs(ours - theirs).max():.2g}, "
+            "so the speeds cannot be compared"
         )

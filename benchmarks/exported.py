@@ -1,4 +1,4 @@
-"""A signature of a SavedModel as a function, run by session as TensorFlow Serving runs it."""
+"""A signature of a SavedModel as a function, run in a session as TensorFlow Serving runs it."""
 
 from pathlib import Path
 from typing import Any
@@ -13,11 +13,11 @@ Array = npt.NDArray[Any]
 
 
 class ExportedSignature:
-    """One signature, loaded into a session of its own.
+    """One signature, loaded into its own session.
 
     Args:
-        folder: the SavedModel.
-        name: of the signature.
+        folder: folder of the SavedModel.
+        name: name of the signature.
     """
 
     def __init__(self, folder: Path, name: str) -> None:
@@ -33,7 +33,7 @@ class ExportedSignature:
         )
 
     def __call__(self, **inputs: Array) -> dict[str, Array]:
-        """The outputs by name."""
+        """Run the signature; returns the outputs by name."""
         values = self._call(*(inputs[name] for name in self._inputs))
         return dict(zip(self._outputs, map(np.asarray, values), strict=True))
 

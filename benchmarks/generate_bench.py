@@ -1,4 +1,4 @@
-"""`genre bench generate`: the exported decoder beside PyTorch and CTranslate2; same weights, same prompts."""
+"""`genre bench generate`: the exported decoder against PyTorch and CTranslate2; same weights and prompts."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -30,7 +30,7 @@ class _Sizes:
     layers: int
     heads: int
     hidden: int
-    tokens: int  # of the prompt, and as many written
+    tokens: int  # length of the prompt, and of the written text
 
 
 _GPT2 = _Sizes(vocabulary=50257, layers=12, heads=12, hidden=768, tokens=64)
@@ -38,7 +38,7 @@ _QUICK = _Sizes(vocabulary=300, layers=2, heads=2, hidden=128, tokens=20)
 
 
 def bench(options: BenchOptions) -> list[Row]:
-    """Random weights of GPT-2's size at three batch sizes, and a text that copies its prompt.
+    """Compare a random GPT-2 at three batch sizes, and one that copies its prompt.
 
     Raises:
         InputError: a peer is not installed.
@@ -51,7 +51,7 @@ def bench(options: BenchOptions) -> list[Row]:
         ours, peers = _sides(sizes, Path(folder) / "random", options, copying=False)
         for batch in BATCHES:
             rows += _compare(f"batch {batch}", ours, peers, prompts[:batch], options)
-        del ours, peers  # a gigabyte each
+        del ours, peers  # frees about a gigabyte each
         ours, peers = _sides(sizes, Path(folder) / "copying", options, copying=True)
         rows += _compare("copied, batch 1", ours, peers, prompts[:1], options)
     return rows
@@ -92,10 +92,12 @@ def _compare(
         return rate_of(lambda: side(prompts), written.size, options)
 
     sides = {name: rate(peer) for name, peer in peers.items()}
-    return compare(case, UNIT, rate(ours), sides, options, warm=False)  # just done
+    return compare(case, UNIT, rate(ours), sides, options, warm=False)  # all have just run
 
 
 def require_same_tokens(case: str, ours: Array, name: str, theirs: Array) -> None:
-    """Raises FailureError where two sides did not write the same: int [B, new tokens] each."""
+    """Raise FailureError if two sides wrote different tokens; both arguments are int [B, new tokens]."""
     if ours.shape != theirs.shape or (ours != theirs).any():
-        raise FailureError(f"{case}: ours and {name} write different tokens, so speed says nothing")
+        raise FailureError(
+            f"{case}: ours and {name} write different tokens, so the speeds cannot be compared"
+        )

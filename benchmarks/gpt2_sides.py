@@ -1,5 +1,4 @@
-"""The sides of `genre bench generate`: each reads one checkpoint and writes greedily behind prompts of token
-ids."""
+"""The sides of `genre bench generate`: each loads the same checkpoint and continues prompts greedily."""
 
 import json
 from pathlib import Path
@@ -23,21 +22,21 @@ _INPUTS = {"token_ids": tf.string, "seed": tf.int64}
 
 
 class Side(Protocol):
-    """Writes a fixed number of tokens behind each prompt: int [B, time] -> int [B, new tokens]."""
+    """Continues each prompt by a fixed number of tokens: int [B, time] -> int [B, new tokens]."""
 
     def __call__(self, prompts: Array) -> Array:
-        """Write."""
+        """Continue the prompts."""
 
 
 class ExportedGpt2:
-    """Ours: the decode loop in a SavedModel of the package's own export, run by session as TensorFlow
-    Serving does.
+    """Ours: the decode loop in a SavedModel that the package exported, run in a session as TensorFlow Serving
+    runs it.
 
     Args:
-        gpt2: the weights.
-        folder: to export to.
-        new_tokens: per prompt; the end of a text may not come before.
-        draft_tokens: copied ahead from the prompt.
+        gpt2: model to export.
+        folder: folder to export to.
+        new_tokens: new tokens per prompt; the text cannot end earlier.
+        draft_tokens: tokens drafted ahead by copying from the prompt; 0: none.
     """
 
     def __init__(self, gpt2: Gpt2, folder: Path, new_tokens: int, draft_tokens: int = 0) -> None:
@@ -81,8 +80,8 @@ class TorchGpt2:
 
     Args:
         folder: Hugging Face folder.
-        new_tokens: per prompt.
-        draft_tokens: copied ahead from the prompt ("prompt lookup"); 0: none.
+        new_tokens: new tokens per prompt.
+        draft_tokens: tokens drafted ahead by copying from the prompt ("prompt lookup"); 0: none.
     """
 
     def __init__(self, folder: Path, new_tokens: int, draft_tokens: int = 0) -> None:
@@ -109,12 +108,12 @@ class TorchGpt2:
 
 
 class CTranslate2Gpt2:
-    """CTranslate2 in float32, converted by its own converter.
+    """CTranslate2 in float32, with a checkpoint converted by its own converter.
 
     Args:
         folder: Hugging Face folder.
-        converted: to convert to.
-        new_tokens: per prompt.
+        converted: folder for the converted checkpoint.
+        new_tokens: new tokens per prompt.
     """
 
     def __init__(self, folder: Path, converted: Path, new_tokens: int) -> None:

@@ -1,4 +1,4 @@
-"""Latency against rate, as a picture."""
+"""A plot of latency against request rate."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,13 +14,13 @@ SUFFIXES = (".png", ".svg", ".pdf")
 
 @dataclass(frozen=True)
 class Curve:
-    """What was measured of one signature.
+    """Measurements of one signature.
 
     Attributes:
-        name: of the signature.
-        lone_ms: median latency of a lone request.
-        saturation: the highest rate that was kept up with.
-        runs: at several rates, ascending.
+        name: name of the signature.
+        lone_ms: median latency of a lone request, milliseconds.
+        saturation: highest rate that the server kept up with, requests per second.
+        runs: runs at several rates, ascending.
     """
 
     name: str
@@ -30,28 +30,28 @@ class Curve:
 
 
 def check_picture(file: Path) -> None:
-    """See that a picture can be drawn, before minutes of measuring.
+    """Check that the picture can be drawn, before minutes of measuring.
 
     Raises:
-        InputError: it cannot.
+        InputError: unknown file type, missing folder, or Matplotlib is not installed.
     """
     if file.suffix.lower() not in SUFFIXES:
-        raise InputError(f"--picture {file}: give a file that ends in one of {', '.join(SUFFIXES)}")
+        raise InputError(f"--picture must be a file that ends in one of {', '.join(SUFFIXES)}; got {file}")
     if not file.parent.is_dir():
-        raise InputError(f"--picture {file}: there is no folder {file.parent}")
+        raise InputError(f"--picture {file}: there is no folder {file.parent}; create it first")
     peer_module("matplotlib")
 
 
 def draw_latency(curves: Sequence[Curve], file: Path) -> None:
-    """Draw median, 95th and 99th percentile of each signature against the rate.
+    """Plot median, 95th and 99th percentile of the latency of each signature against the rate.
 
     Args:
-        curves: one a panel.
+        curves: measurements, one panel each.
         file: PNG, SVG or PDF.
     """
     figure = peer_module("matplotlib.figure").Figure(
         figsize=(5 * len(curves), 4), layout="constrained"
-    )  # not pyplot, which looks for a screen
+    )  # not pyplot, which looks for a display
     panels = figure.subplots(1, len(curves), squeeze=False)[0]
     for panel, curve in zip(panels, curves, strict=True):
         rates = [run.rate for run in curve.runs]
@@ -61,7 +61,7 @@ def draw_latency(curves: Sequence[Curve], file: Path) -> None:
         panel.axhline(curve.lone_ms, color="grey", linestyle=":", label="a lone request's median")
         panel.axvline(curve.saturation, color="black", linestyle="--", label="saturating rate")
         panel.set(
-            title=curve.name, xlabel="requests a second", ylabel="latency, ms", yscale="log", xlim=(0, None)
+            title=curve.name, xlabel="requests per second", ylabel="latency, ms", yscale="log", xlim=(0, None)
         )
         panel.legend(fontsize="small")
         panel.grid(True, which="both", alpha=0.3)

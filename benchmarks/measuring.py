@@ -1,4 +1,4 @@
-"""How a comparison is measured: both sides in one run, taking turns, the median of all rounds."""
+"""How comparisons are measured: all sides in one run, taking turns; medians of all rounds."""
 
 import os
 import platform
@@ -11,25 +11,25 @@ from pathlib import Path
 from typing import Any
 
 Rate = Callable[[], float]
-"""One measurement: works for a while and gives units per second."""
+"""One measurement: works for a while and returns units per second."""
 
-_LEAST_SECONDS = 1.0  # of work per measurement: far above what a clock or a scheduler can blur
+_LEAST_SECONDS = 1.0  # minimum work per measurement, far above the noise of clock and scheduler
 _QUICK_SECONDS = 0.01
 _PACKAGES = ("tensorflow", "keras", "torch", "transformers", "ctranslate2", "faiss-cpu", "grpcio")
 
 
 @dataclass(frozen=True, kw_only=True)
 class BenchOptions:
-    """What the command line asks of a bench.
+    """Options of a bench, from the command line.
 
     Attributes:
         rounds: measurements of each side.
-        quick: as little work as shows that everything runs; its numbers mean nothing.
-        data: a MIND-format data set; None writes the package's own newsroom.
+        quick: minimal work, to see that everything runs; the numbers mean nothing.
+        data: a MIND-format data set; None: a synthetic newsroom.
         news_backbone: the BERT that both sides load.
-        say: takes a line of progress.
-        picture: file for a picture of what was measured, where a bench draws one.
-        run: a run folder, where a bench measures what was trained.
+        say: called with each line of progress.
+        picture: file for a plot of the measurements, for benches that draw one.
+        run: a run folder, for benches that measure a trained model.
     """
 
     rounds: int
@@ -49,11 +49,11 @@ class Row:
         case: what was done.
         ours: median, in `unit`.
         peer: median, in `unit`.
-        peer_name: with whom.
-        ratio: above 1 means that ours is better.
-        unit: of `ours` and `peer`.
+        peer_name: name of the peer.
+        ratio: above 1: ours is better.
+        unit: unit of `ours` and `peer`.
         rounds: measurements of each side.
-        note: what else must be known to judge it, if anything.
+        note: what else is needed to judge the numbers; may be empty.
     """
 
     case: str
@@ -66,7 +66,7 @@ class Row:
     note: str = ""
 
     def as_dict(self) -> dict[str, Any]:
-        """Plain values, for JSON; four significant digits, which is more than a machine repeats."""
+        """Plain values for JSON; four significant digits, more than measurements can reproduce."""
         return {
             name: float(f"{value:.4g}") if isinstance(value, float) else value
             for name, value in asdict(self).items()
@@ -77,7 +77,7 @@ class Row:
 def compare(
     case: str, unit: str, ours: Rate, peers: Mapping[str, Rate], options: BenchOptions, warm: bool = True
 ) -> list[Row]:
-    """Measure all sides in turns, so that whatever else the machine does falls on all of them.
+    """Measure all sides in turns, so that other load on the machine affects all of them.
 
     Args:
         case: what is done.
@@ -85,10 +85,10 @@ def compare(
         ours: our side.
         peers: the other sides, by name.
         options: `rounds` and `say`.
-        warm: whether each side works once before, unmeasured; graphs are built and memory is found then.
+        warm: run each side once before, unmeasured, so that graphs are built and memory is allocated.
 
     Returns:
-        One row for each peer.
+        One row per peer.
     """
     sides = {"ours": ours, **peers}
     if warm:
@@ -108,12 +108,12 @@ def compare(
 
 
 def rate_of(work: Callable[[], object], amount: float, options: BenchOptions) -> Rate:
-    """A measurement that repeats some work until it took long enough.
+    """A measurement that repeats work until enough time has passed.
 
     Args:
-        work: what is timed; waits for its own result.
-        amount: units that it does.
-        options: `quick` measures hardly anything.
+        work: what is timed; must wait for its own result.
+        amount: units done by one call.
+        options: with `quick`, about one call is measured.
     """
     least = _QUICK_SECONDS if options.quick else _LEAST_SECONDS
 
@@ -128,12 +128,12 @@ def rate_of(work: Callable[[], object], amount: float, options: BenchOptions) ->
 
 
 def medians_in_turns_ms(sides: Sequence[Callable[[int], object]], times: int, turn: int) -> list[float]:
-    """The median time of each of several works that are given their numbers, in milliseconds.
+    """Median time of a call of each side in milliseconds, measured in turns.
 
     Args:
-        sides: the works.
-        times: how often each is done.
-        turn: how often each is done in a row, before the next one's turn.
+        sides: functions to time; each call gets its number, from 0 to `times` - 1.
+        times: calls of each side.
+        turn: calls of one side in a row, before the next side takes its turn.
     """
     taken: list[list[float]] = [[] for _ in sides]
     for first in range(0, times, turn):
@@ -146,15 +146,15 @@ def medians_in_turns_ms(sides: Sequence[Callable[[int], object]], times: int, tu
 
 
 def threads() -> int:
-    """Processors that this process may use; both sides get as many threads."""
+    """Number of processors that this process may use; every side gets as many threads."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def machine() -> dict[str, Any]:
-    """What the numbers depend on: processor, threads, versions, and who else was busy on it.
+    """What the numbers depend on: processor, threads, versions, and the load of the machine.
 
-    Where `load_average` is far above `threads`, others took the processors, and PyTorch, whose threads wait
-    for each other at every operation, suffers more from that than TensorFlow.
+    If `load_average` is far above `threads`, other processes used the processors. PyTorch suffers from that
+    more than TensorFlow, because its threads wait for each other in every operation.
     """
     versions = {}
     for package in _PACKAGES:

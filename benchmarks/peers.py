@@ -1,4 +1,4 @@
-"""Peers are an extra: they are imported here, and a missing one is told in one line."""
+"""Import of the peers, which are an optional extra; a missing one is reported in one line."""
 
 import importlib
 from types import ModuleType
@@ -10,7 +10,7 @@ def peer_module(name: str) -> ModuleType:
     """Import a peer's module.
 
     Raises:
-        InputError: it is not installed.
+        InputError: the module cannot be imported.
     """
     try:
         return importlib.import_module(name)

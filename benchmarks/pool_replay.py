@@ -1,8 +1,8 @@
-"""A day of a log asked of a live server: does it answer what `genre evaluate` measured?
+"""A day of a log replayed against a live server: does it give the answers that `genre evaluate` measured?
 
-An export is served by the embedded server and refreshed at every full hour with the log of the hour before.
-Each impression is asked twice: `recommend`, with the counters of the last refresh, and `recommend_live`, with
-those of its very moment. Both are compared with what the evaluation finds for the same counters.
+The embedded server serves an export, which is refreshed at every full hour with the log up to that hour. For
+each impression two requests are sent: `recommend`, with the counters of the last refresh, and
+`recommend_live`, with the counters of that moment. The recall of both can be compared with the evaluation.
 
     python -m genre_tf.benchmarks.pool_replay RUN --data MIND --split dev [--impressions 200] [--json]
 """
@@ -28,13 +28,13 @@ _MOST_LIVE = 2_000
 
 
 def replay(
-    run: Annotated[Path, typer.Argument(help="Run folder with both stages.")],
+    run: Annotated[Path, typer.Argument(help="Run folder with both trained stages, retrieval and ranking.")],
     data: Annotated[Path, typer.Option(help="MIND-format data set.")],
-    split: Annotated[str, typer.Option(help="The split to ask for; later than the run's log.")] = "dev",
-    impressions: Annotated[int, typer.Option(help="Ask for the first so many; 0: all.")] = 0,
+    split: Annotated[str, typer.Option(help="Split to replay; it must be later than the run's log.")] = "dev",
+    impressions: Annotated[int, typer.Option(help="Replay only the first N impressions; 0: all.")] = 0,
     json: Annotated[bool, typer.Option("--json", help="One JSON document.")] = False,
 ) -> None:
-    """Ask a live server for every impression of a day, refreshing it each hour."""
+    """Replay a day of impressions against a live server that is refreshed every hour."""
     log = read_split(data, split)
     asked = sorted(log.impressions, key=lambda one: one.time)[: impressions or None]
     asked = [one for one in asked if one.clicked and any(one.clicked)]
@@ -57,7 +57,7 @@ def _served(
     asked: Sequence[Impression],
     scratch: Path,
 ) -> dict[str, list[list[str]]]:
-    """The ids of each answer, under `recommend` and `recommend_live`."""
+    """Recommended ids for each impression, by signature: `recommend` and `recommend_live`."""
     from genre_tf.serving.client import GenreClient
     from genre_tf.serving.embedded_server import EmbeddedServer, ServerOptions
 
@@ -93,7 +93,7 @@ def _export_the_day(
     models: Path,
     scratch: Path,
 ) -> None:
-    """Export the run with the articles of the split; those that it never shows are in no pool."""
+    """Export the run with the articles of the split; articles that were never shown are withdrawn."""
     from genre_tf.export.changes import Changes
     from genre_tf.export.exporting import ExportOptions, export_run
     from genre_tf.export.refreshing import refresh
@@ -126,7 +126,7 @@ def _refresh(models: Path, server: Any, log: Sequence[Impression], scratch: Path
 
 
 class _Moments:
-    """Counters of the whole day's articles at the moment of each impression."""
+    """Counters of all articles of the day at the time of each impression."""
 
     def __init__(self, run: Path, log: Sequence[Impression]) -> None:
         self._counters = Counters.load(run / "prepared" / "counters.npz")
@@ -135,7 +135,7 @@ class _Moments:
         self._ids = sorted({news_id for one in log for news_id in one.candidates})
 
     def live(self, impression: Impression) -> dict[str, list[float]]:
-        """The counters of up to 2,000 articles: those with the most views just now."""
+        """Counters of up to 2,000 articles, those with the most views in the last hours."""
         while self._log[self._next].time < impression.time:
             self._counters.observe(self._log[self._next])
             self._next += 1
@@ -153,7 +153,7 @@ def _ids(answers: Sequence[Sequence[Any]]) -> list[list[str]]:
 
 
 def _recall(asked: Sequence[Impression], lists: Sequence[Sequence[str]]) -> float:
-    """recall@10: the share of an impression's clicked articles that were recommended, mean."""
+    """recall@10: mean share of the clicked articles of an impression that were recommended."""
     shares = []
     for one, ids in zip(asked, lists, strict=True):
         clicked = {news_id for news_id, click in zip(one.candidates, one.clicked or (), strict=True) if click}

@@ -1,8 +1,8 @@
-"""`genre bench retrieve`: search in an exported graph beside FAISS; same vectors, same readers, same threads.
+"""`genre bench retrieve`: search in an exported graph against FAISS; same vectors, readers and threads.
 
-Both sides give the 100 articles of a million with the greatest dot products. FAISS' `IndexFlatIP` is the
-exact search that the field uses. The partitioned index looks into a part of the pool only: its row says how
-much of the exact answer it finds.
+Both sides find the 100 of a million articles with the greatest dot products. FAISS' `IndexFlatIP` is the
+standard exact search. The partitioned index searches only a part of the pool: the note of its rows gives its
+recall of the exact answer.
 """
 
 from collections.abc import Callable
@@ -27,10 +27,10 @@ from genre_tf.funnel.partitions import PartitionSettings
 UNIT = "readers per second"
 BATCHES = (1, 8, 64)
 EXACT = "exact in the graph"
-_TOLERANCE = 1e-4  # two articles whose scores differ by less may change places
+_TOLERANCE = 1e-4  # articles whose scores differ by less may swap places
 _READERS_OF_RECALL = 200
 _ARTICLES_A_CLUSTER = 500
-_SPREAD = 0.6  # of a cluster, relative to the distance of its centre from the origin
+_SPREAD = 0.6  # standard deviation within a cluster; that of the centres is 1
 
 Vectors = npt.NDArray[np.float32]
 Found = npt.NDArray[np.int64]
@@ -50,7 +50,7 @@ _QUICK = _Sizes(20_000, 16, 10, PartitionedOptions(partitions=PartitionSettings(
 
 
 def bench(options: BenchOptions) -> list[Row]:
-    """Three batch sizes beside FAISS, and the partitioned index beside the exact one.
+    """Compare exact search with FAISS at three batch sizes, and the partitioned index with exact search.
 
     Raises:
         InputError: a peer is not installed.
@@ -66,7 +66,7 @@ def bench(options: BenchOptions) -> list[Row]:
         rows = []
         for batch in BATCHES:
             rows += _beside(f"batch {batch}", exact, {"faiss": faiss}, vectors, readers[:batch], options)
-        options.say("parting the vectors into blocks")
+        options.say("partitioning the vectors into blocks")
         parted = export_search(vectors, sizes.limit, Path(folder) / "partitioned", sizes.options)
         found = recall(parted(readers), exact(readers))
         rows += [
@@ -83,10 +83,10 @@ def bench(options: BenchOptions) -> list[Row]:
 
 
 def clustered(sizes: _Sizes) -> tuple[Vectors, Vectors]:
-    """Articles in clusters, and readers who clicked four articles of two of them.
+    """Draw articles in clusters, and readers who clicked four articles from two clusters.
 
     Returns:
-        Articles float32 [N, D] and readers float32 [200, D], all of length one.
+        Articles float32 [N, D] and readers float32 [200, D]; all vectors have length one.
     """
     random = np.random.default_rng(0)
     clusters = max(2, sizes.articles // _ARTICLES_A_CLUSTER)
@@ -106,13 +106,13 @@ def clustered(sizes: _Sizes) -> tuple[Vectors, Vectors]:
 def export_search(
     vectors: Vectors, limit: int, folder: Path, partitioned: PartitionedOptions | None = None
 ) -> Search:
-    """The index that exports hold as a SavedModel, loaded by session; row 0 is excluded as it is there.
+    """The index of an export as a SavedModel, loaded in a session; as in an export, row 0 is excluded.
 
     Args:
         vectors: float32 [N, D].
-        limit: articles to find.
-        folder: to write.
-        partitioned: how to search in a part of the pool; None: exactly.
+        limit: number of articles to find.
+        folder: folder for the SavedModel.
+        partitioned: options of a partitioned index; None: exact search.
     """
     dimension = vectors.shape[1]
     rows = np.concatenate([np.zeros((1, dimension), np.float32), vectors])
@@ -165,16 +165,18 @@ def _rate(search: Search, readers: Vectors, options: BenchOptions) -> Any:
 def require_same_articles(
     case: str, vectors: Vectors, readers: Vectors, ours: Found, name: str, theirs: Found
 ) -> None:
-    """Raises FailureError where two sides found other articles: rows int [B, K], best first.
+    """Raise FailureError if two sides found different articles; `ours`, `theirs` int [B, K], best first.
 
-    Articles of nearly equal scores may change places, also with the first one that is no longer found.
+    Articles with nearly equal scores may swap places, also with one just below the limit.
     """
     scores = [np.einsum("bkd,bd->bk", vectors[rows], readers) for rows in (ours, theirs)]
     if ours.shape != theirs.shape or not np.abs(scores[0] - scores[1]).max() <= _TOLERANCE:
-        raise FailureError(f"{case}: ours and {name} find different articles, so speed says nothing")
+        raise FailureError(
+            f"{case}: ours and {name} find different articles, so the speeds cannot be compared"
+        )
 
 
 def recall(found: Found, exact: Found) -> float:
-    """Mean share of the exact answer that was found: rows int [B, K] each."""
+    """Mean share of the exact answer that was found; both arguments are rows, int [B, K]."""
     shares = [len(np.intersect1d(*rows)) / len(rows[1]) for rows in zip(found, exact, strict=True)]
     return float(np.mean(shares))

@@ -1,7 +1,7 @@
-"""`genre bench serve`: the embedded server under open-loop load, beside a naive export and the bare session.
+"""`genre bench serve`: the embedded server under open-loop load, against a naive export and a bare session.
 
-Latencies count from the moment at which a request was meant to arrive (see `serving/load_generator.py`). The
-server runs in a process of its own; whatever asks it shares its processors, as a balancer would.
+Latencies count from the intended arrival of a request (see `serving/load_generator.py`). The server runs in
+its own process and shares the processors with the load generator.
 """
 
 import gc
@@ -31,9 +31,9 @@ from genre_tf.serving.server_process import ServerProcess, server_process
 UNIT = "requests per second"
 LONE = "lone request's median"
 SESSION = "bare session"
-SHARES = (0.1, 0.25, 0.5, 0.75, 0.9)  # of the saturating rate
+SHARES = (0.1, 0.25, 0.5, 0.75, 0.9)  # shares of the saturating rate
 _TURN = 20  # lone requests of one side in a row
-_TOLERANCE = 1e-3  # of scores: KerasHub's layers and ours add up in another order
+_TOLERANCE = 1e-3  # of scores: KerasHub's layers add in another order than ours
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,13 +41,13 @@ class _Sizes:
     served: ServedSizes
     clicks: int = 50
     candidates: int = 100
-    lone: int = 200  # requests of a median
-    burst: int = 100  # requests of a throughput
+    lone: int = 200  # requests for a median
+    burst: int = 100  # requests for a throughput
     burst_naive: int = 32
     at_once: int = 16
-    long_run: int = 24_000  # requests at half load whose memory is watched
+    long_run: int = 24_000  # requests at half load, while memory is watched
     search: SearchOptions = field(default_factory=SearchOptions)
-    writes: int = 20  # generated texts of a median; of one run at a rate twice as many
+    writes: int = 20  # generated texts for a median; a run at one rate has twice as many
 
 
 _FULL = _Sizes(served=ServedSizes(articles=50_000, k=20, retrieve=200, generation=GenerationConfig()))
@@ -71,11 +71,11 @@ _QUICK = _Sizes(
 
 
 def bench(options: BenchOptions) -> list[Row]:
-    """Throughput beside the naive export, latency at several rates, memory, and the server's own cost.
+    """Measure throughput against a naive export, latency at several rates, memory, and the server's own cost.
 
     Raises:
-        InputError: no such backbone, or no picture can be drawn.
-        FailureError: a request fails, or the naive export answers otherwise.
+        InputError: the backbone does not exist, or the picture cannot be drawn.
+        FailureError: a request fails, or the naive export gives different answers.
     """
     if options.picture is not None:
         check_picture(options.picture)
@@ -85,7 +85,7 @@ def bench(options: BenchOptions) -> list[Row]:
         scratch.mkdir()
         options.say(f"exporting models over {sizes.served.articles:,} articles")
         catalogue = write_models(models, sizes.served, options.news_backbone, scratch)
-        gc.freeze()  # or the collector would walk through all that in the middle of a measurement
+        gc.freeze()  # keeps garbage collection of these objects out of the measurements
         with server_process(models, ["--embedded"]) as server:
             return _measured(server, models, catalogue, sizes, options)
 
@@ -119,7 +119,7 @@ def _measured(
 def _own_cost(
     server: ServerProcess, models: Path, readers: Readers, sizes: _Sizes, options: BenchOptions
 ) -> Row:
-    """A lone `recommend` through the server, and through a session alone."""
+    """Latency of a lone `recommend` request: through the server, and in a bare session."""
     signature = ExportedSignature(models / RECOMMENDER / "1", "recommend")
     inputs = [np.array([join_ids(history).encode()], object) for history in readers.histories]
     requests = readers.recommend()
@@ -133,7 +133,7 @@ def _own_cost(
         def through_server(number: int) -> object:
             return call(requests[number % len(requests)])
 
-        # In short turns: both sides meet a machine's slow moments, which last for seconds.
+        # Short turns, so that slow moments of the machine, which last seconds, affect both sides.
         medians_in_turns_ms((through_server, through_session), sizes.lone, _TURN)
         rounds = []
         for number in range(options.rounds):
@@ -156,7 +156,7 @@ def _curve(
     name: str, server: ServerProcess, requests: list[bytes], sizes: _Sizes, options: BenchOptions
 ) -> Curve:
     address, writes = server.address, name == "generate"
-    # Shapes of batches that were never seen cost a graph its first second.
+    # Warm up: a batch shape that is new to a graph takes up to a second.
     closed_loop(address, requests, 4 * sizes.at_once, at_once=sizes.at_once)
     lone = _answered(closed_loop(address, requests, sizes.writes if writes else sizes.lone)).percentile_ms(50)
     found = find_saturation(
@@ -215,7 +215,7 @@ def _answered(result: LoadResult) -> LoadResult:
 
 
 def require_same_answers(address: str, readers: Readers) -> None:
-    """Raises FailureError where ours and the naive export recommend or score otherwise."""
+    """Raise FailureError if ours and the naive export recommend or score differently."""
     few = slice(4)
     with GenreClient(address, 120.0) as ours, GenreClient(address, 120.0, recommender=NAIVE) as naive:
         recommended = [
@@ -231,4 +231,4 @@ def require_same_answers(address: str, readers: Readers) -> None:
         ]
     for what, (first, second) in (("recommend", recommended), ("score", scored)):
         if not np.allclose(first, second, rtol=0, atol=_TOLERANCE):
-            raise FailureError(f"{what}: ours and naive answer differently, so speed says nothing")
+            raise FailureError(f"{what}: ours and naive answer differently, so the speeds cannot be compared")

@@ -1,5 +1,5 @@
-"""What `genre bench serve` serves: untrained models of real size over a pool of the newsroom's articles, and
-a naive export of the same models."""
+"""The models of `genre bench serve`: untrained models of realistic size over a pool of synthetic articles,
+and a naive export of the same models."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,18 +33,18 @@ from genre_tf.serving.configuration import write_configuration
 from genre_tf.training.generation import new_generator
 
 NAIVE = "genre_naive"
-_RULES = Rules(exploration=0)  # a reader's ids and their titles explore different articles
-_WRITERS_CORPUS = 2000  # articles: its vocabulary has 4,000 tokens
+_RULES = Rules(exploration=0)  # off: requests by ids and by titles would explore different articles
+_WRITERS_CORPUS = 2000  # articles that the writer's vocabulary of 4,000 tokens is learned from
 
 
 @dataclass(frozen=True, kw_only=True)
 class ServedSizes:
-    """How large what is served is.
+    """Sizes of the served models.
 
     Attributes:
-        articles: of the pool.
-        k: articles that are recommended.
-        retrieve: articles that the towers hand to the ranker.
+        articles: articles in the pool.
+        k: number of recommended articles.
+        retrieve: number of articles that the towers pass to the ranker.
         generation: settings of the writer.
     """
 
@@ -55,19 +55,19 @@ class ServedSizes:
 
 
 def write_models(models: Path, sizes: ServedSizes, news_backbone: str, scratch: Path) -> Catalogue:
-    """Export recommender, generator and the naive recommender, with the server's configuration.
+    """Export the recommender, the generator and the naive recommender, with the server's configuration.
 
     Args:
-        models: folder to write.
-        sizes: of what is served.
-        news_backbone: the BERT, by name.
-        scratch: folder for files that exports copy.
+        models: folder to write the exports to.
+        sizes: sizes of the served models.
+        news_backbone: name of the BERT.
+        scratch: folder for files that are copied into the exports.
 
     Returns:
-        The pool.
+        The articles of the pool.
 
     Raises:
-        InputError: no such backbone.
+        InputError: the backbone does not exist.
     """
     config = RunConfig(news=NewsConfig(backbone=news_backbone, trainable="none"))
     backbones = [load_news_backbone(news_backbone, config.news, Categories.of()) for _ in range(2)]
@@ -92,10 +92,10 @@ def write_models(models: Path, sizes: ServedSizes, news_backbone: str, scratch: 
 
 
 class NaiveEncoder(NewsEncoder):
-    """The same encoder as it is conventionally exported: KerasHub's BERT over rows of a fixed width."""
+    """The same encoder as usually exported: KerasHub's BERT on rows padded to a fixed width."""
 
     def text_features(self, texts: tf.Tensor) -> dict[str, tf.Tensor]:
-        """As `NewsEncoder.text_features`, the padding computed too."""
+        """As `NewsEncoder.text_features`, but padding is computed too."""
         bert, width = self.backbone.bert, self.backbone.config.max_title_tokens
         token_ids = bert.tokenizer(texts, width)  # [texts, longest]
         missing = width - tf.shape(token_ids)[1]
@@ -114,7 +114,7 @@ class NaiveEncoder(NewsEncoder):
 
 
 def _write_naive(folder: Path, ours: Recommender) -> None:
-    """The funnel from titles that are encoded at each request; what is recommended has its vectors."""
+    """The funnel that encodes the titles of each request; only recommended articles have stored vectors."""
     sides = [
         SimpleNamespace(encoder=NaiveEncoder(model.encoder.backbone, model.encoder.tower))
         for model in (ours.two_tower, ours.ranker)
@@ -133,7 +133,7 @@ def _articles(count: int) -> list[Article]:
 
 
 def _catalogue(articles: list[Article], two_tower: Any, ranker: Any) -> Catalogue:
-    """The pool as text alone, so that an article's vector is that of its title in a request."""
+    """A pool of titles only, so that an article has the same vector as its title in a request."""
     encode = tf.function(lambda texts: encode_titles(texts, two_tower.encoder, ranker.encoder))
     titles = ["", *(article.title for article in articles)]
     in_retrieval, in_ranking = (part.numpy() for part in encode(tf.constant(titles)))

@@ -1,4 +1,4 @@
-"""Requests of `genre bench serve`: the same readers for every servable, serialized beforehand."""
+"""Requests of `genre bench serve`: the same readers for every servable, serialized in advance."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -10,7 +10,7 @@ from genre_tf.funnel.index import Catalogue
 from genre_tf.serving import calls
 from genre_tf.serving.client import GENERATOR, RECOMMENDER
 
-_READERS = 200  # different ones: no cache of anything could hold their answers
+_READERS = 200  # all different, so that caching of answers would not help
 
 
 @dataclass(frozen=True)
@@ -18,10 +18,10 @@ class Readers:
     """Readers drawn from a pool.
 
     Attributes:
-        histories: clicked articles of each, ids.
-        titles: their titles.
-        candidates: articles to score for each, ids.
-        candidate_titles: their titles.
+        histories: ids of the clicked articles, one list per reader.
+        titles: titles of the same articles.
+        candidates: ids of the articles to score, one list per reader.
+        candidate_titles: titles of the candidates.
     """
 
     histories: list[list[str]]
@@ -31,7 +31,7 @@ class Readers:
 
     @classmethod
     def of(cls, catalogue: Catalogue, clicks: int, candidates: int) -> "Readers":
-        """Readers with so many clicks and candidates, all different articles."""
+        """Draw readers, each with `clicks` clicks and `candidates` candidates, all different articles."""
         random = np.random.default_rng(0)
         rows = [
             1 + random.choice(len(catalogue.titles) - 1, clicks + candidates, replace=False)
@@ -50,25 +50,25 @@ class Readers:
         )
 
     def recommend(self) -> list[bytes]:
-        """Of the recommender."""
+        """Requests to `recommend` of the recommender."""
         return _serialized(RECOMMENDER, [calls.recommend([history]) for history in self.histories])
 
     def score(self) -> list[bytes]:
-        """Of the recommender."""
+        """Requests to `score` of the recommender."""
         pairs = zip(self.histories, self.candidates, strict=True)
         return _serialized(RECOMMENDER, [calls.score([history], [shown]) for history, shown in pairs])
 
     def generate(self) -> list[bytes]:
-        """Of the generator: titles from interest alone."""
+        """Requests to `generate` of the generator: titles from interest alone."""
         asked = [calls.generate([titles], [""], ["title"], [seed]) for seed, titles in enumerate(self.titles)]
         return _serialized(GENERATOR, asked)
 
     def naive_recommend(self) -> list[bytes]:
-        """The readers of `recommend`, by titles."""
+        """Requests of the same readers to the naive `recommend_text`."""
         return _serialized(NAIVE, [calls.recommend_text([titles]) for titles in self.titles])
 
     def naive_score(self) -> list[bytes]:
-        """The readers and candidates of `score`, by titles."""
+        """Requests of the same readers and candidates to the naive `score_text`."""
         pairs = zip(self.titles, self.candidate_titles, strict=True)
         return _serialized(NAIVE, [calls.score_text([titles], [shown]) for titles, shown in pairs])
 

@@ -1,4 +1,4 @@
-"""Rows of a bench as a table for people."""
+"""The rows of a bench as a printed table."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -9,11 +9,11 @@ from genre_tf.benchmarks.measuring import Row
 
 
 def bench_table(name: str, machine: Mapping[str, Any], rows: Sequence[Row]) -> Table:
-    """A table of the comparisons.
+    """Make a table of the comparisons.
 
     Args:
-        name: of the bench.
-        machine: as `measuring.machine` gives it; stands below the table.
+        name: name of the bench.
+        machine: from `measuring.machine`; printed below the table.
         rows: the comparisons.
     """
     table = Table(

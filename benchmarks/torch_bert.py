@@ -1,4 +1,4 @@
-"""The peer of the encoder: PyTorch with `transformers`' BertModel, read from the same folder."""
+"""The encoder's peer: `transformers`' BertModel on PyTorch, loaded from the same folder."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -13,10 +13,10 @@ Array = npt.NDArray[Any]
 
 
 def torch_as_configured() -> Any:
-    """PyTorch with as many threads as TensorFlow has, and always the same random numbers.
+    """PyTorch with as many threads as TensorFlow and a fixed seed.
 
     Raises:
-        InputError: it is not installed.
+        InputError: PyTorch is not installed.
     """
     torch = peer_module("torch")
     torch.set_num_threads(threads())
@@ -25,17 +25,17 @@ def torch_as_configured() -> Any:
 
 
 class TorchBert:
-    """A BERT as the field runs it on a CPU: eager, with PyTorch's own fused attention.
+    """A BERT as usually run on a CPU: eager, with PyTorch's fused attention.
 
     Args:
         folder: Hugging Face folder.
-        dropout: share dropped in training.
+        dropout: dropout rate in training.
     """
 
     def __init__(self, folder: Path, dropout: float) -> None:
         self.torch = torch_as_configured()
         transformers = peer_module("transformers")
-        transformers.utils.logging.set_verbosity_error()  # it reports that the pooler is not used
+        transformers.utils.logging.set_verbosity_error()  # silences the report of the unused pooler
         transformers.utils.logging.disable_progress_bar()
         self.model = transformers.BertModel.from_pretrained(
             folder,
@@ -51,7 +51,7 @@ class TorchBert:
             return self._forward(self.torch.as_tensor(token_ids), self.torch.as_tensor(mask)).numpy()
 
     def encode(self, titles: Sequence[str], batch_size: int, max_tokens: int) -> list[Array]:
-        """States of titles in their order, each batch padded to its longest; float32 [n, T, hidden] each."""
+        """States of titles in order: float32 [n, T, hidden] per batch, padded to its longest title."""
         found = []
         for start in range(0, len(titles), batch_size):
             some = list(titles[start : start + batch_size])
@@ -65,11 +65,11 @@ class TorchBert:
     def trainer(
         self, token_ids: Array, mask: Array, target: Array, learning_rate: float
     ) -> Callable[[], float]:
-        """One step over all layers at each call, which gives its loss; see `encode_bench`."""
+        """A function that trains all layers for one step and returns the loss; see `encode_bench`."""
         torch = self.torch
         ids, real = torch.as_tensor(token_ids), torch.as_tensor(mask)
         goal, share = torch.as_tensor(target), torch.as_tensor(mask / mask.sum(1, keepdims=True)).float()
-        # The fused one is PyTorch's fastest here; its default goes over the weights one by one.
+        # fused=True is PyTorch's fastest here; the default updates the weights one by one.
         optimizer = torch.optim.AdamW(self.model.parameters(), lr=learning_rate, fused=True)
         self.model.train()
 

@@ -1,4 +1,4 @@
-"""`genre bench train`: the ranker's training beside the field's recipe and the conventional batch."""
+"""`genre bench train`: training the ranker, against a cross-encoder in PyTorch and conventional batches."""
 
 import dataclasses
 import time
@@ -30,14 +30,14 @@ CASES = {"frozen": "none", "last 2": "last 2"}
 # Steps of one measurement: at least a second of work for each side.
 _STEPS = {"frozen": 20, "last 2": 1}
 _PEER_STEPS = 2
-_CONVENTIONAL_IMPRESSIONS = 4  # more of them need many gigabytes, and are not faster
+_CONVENTIONAL_IMPRESSIONS = 4  # more take many gigabytes and are not faster
 
 
 def bench(options: BenchOptions) -> list[Row]:
-    """Frozen and last two layers, each beside both peers.
+    """Compare with both peers: with a frozen encoder, and training its last two layers.
 
     Raises:
-        InputError: a peer is not installed, no such backbone, or unusable data.
+        InputError: a peer is not installed, the backbone does not exist, or the data are unusable.
     """
     rows = []
     with bench_data(options) as data, TemporaryDirectory(prefix="genre-bench-run-") as folder:
@@ -54,7 +54,7 @@ def bench(options: BenchOptions) -> list[Row]:
 
 
 def _prepared(options: BenchOptions, data: Path, run: Path) -> RunConfig:
-    """A run folder as `genre train` makes it with default settings."""
+    """Prepare a run folder as `genre train` does, with default settings."""
     config = RunConfig()
     config = dataclasses.replace(
         config, news=dataclasses.replace(config.news, backbone=options.news_backbone)
@@ -73,15 +73,15 @@ def _prepared(options: BenchOptions, data: Path, run: Path) -> RunConfig:
 
 
 class _Ours:
-    """The package's own training, the frozen layers' one run spread over the epochs of the default settings.
+    """The package's training; the run of the frozen layers is spread over the default number of epochs.
 
-    No side counts validation.
+    Validation is not counted on any side.
 
     Args:
-        case: for progress.
+        case: name of the case, for progress lines.
         config: settings of the run.
-        run: its folder.
-        options: of the bench.
+        run: run folder.
+        options: options of the bench.
     """
 
     def __init__(self, case: str, config: RunConfig, run: Path, options: BenchOptions) -> None:
@@ -94,19 +94,19 @@ class _Ours:
         once = time.perf_counter() - started
         impressions = config.ranking.optimizer.epochs * len(self.data.train)
         self.once_per_impression = once / impressions
-        options.say(f"{case}: {once:.1f} s once, over {impressions} impressions of all epochs")
+        options.say(f"{case}: {once:.1f} s before the first step, shared by {impressions} impressions")
         batches = self.data.features.pipeline(_batches(self.data, config, self.batch_size))
         self.step = _stepper(ranker, batches, config)
         self.steps = 1 if options.quick else _STEPS[case]
 
     def rate(self) -> float:
-        """Impressions per second, with the share of what is done once."""
+        """Impressions per second, including a share of the time before the first step."""
         seconds = _seconds(self.step, self.steps) / (self.steps * self.batch_size)
         return 1.0 / (seconds + self.once_per_impression)
 
 
 def _conventional(run: Path, config: RunConfig, options: BenchOptions) -> Rate:
-    """Every article encoded again for every impression, all layers trained."""
+    """Rate of training that encodes every article again for every impression and trains all layers."""
     config = dataclasses.replace(config, news=dataclasses.replace(config.news, trainable="all"))
     data = load_stage_data(run, config, lambda line: None)
     batches = _batches(data, config, _CONVENTIONAL_IMPRESSIONS)
@@ -119,7 +119,7 @@ def _cross_encoder(data: StageData, trained_layers: int, options: BenchOptions) 
     config = data.config.news
     shown = [len(example.candidates) for example in data.train]
     peer = CrossEncoder(data.run / BACKBONE_FOLDER, config.dropout, trained_layers)
-    # A few hundred impressions hold more pairs than are ever reached.
+    # 200 impressions have more pairs than all measured steps use.
     step = peer.trainer(data.train[:200], data.table.titles)
     steps = 1 if options.quick else _PEER_STEPS
     return lambda: steps * PAIRS / float(np.mean(shown)) / _seconds(step, steps)
@@ -134,12 +134,12 @@ def _batches(data: StageData, config: RunConfig, batch_size: int) -> tf.data.Dat
         seed=config.seed,
         shuffle=True,
         repeat=True,
-        drop_remainder=True,  # so that every step counts the same
+        drop_remainder=True,  # so that all steps have equally many impressions
     )
 
 
 def _stepper(ranker: Ranker, batches: tf.data.Dataset, config: RunConfig) -> Callable[[], float]:
-    """One step of Keras' own train function at each call, as `fit` runs it; gives the loss."""
+    """A function that does one step of Keras' train function, as `fit` runs it, and returns the loss."""
     trainer = RankingTrainer(ranker)
     trainer.compile_replicated(
         make_optimizer(config.ranking.optimizer, 1000, ranker.trainable_weights), jit_compile=False

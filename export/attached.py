@@ -1,7 +1,7 @@
-"""Reading back a module that `write_saved_model` attached: its functions, or the values of its variables.
+"""Read back a module that `write_saved_model` attached: its functions, or the values of its variables.
 
-`tf.saved_model.load` would make every function of every signature anew, and a variable of each value: for a
-recommender of 50,000 articles three seconds and twice its index in memory.
+`tf.saved_model.load` would create every function of every signature again, and a variable for each value. For
+a recommender with 50,000 articles this takes three seconds and twice the memory of its index.
 """
 
 import tempfile
@@ -15,23 +15,23 @@ from tensorflow.core.protobuf import trackable_object_graph_pb2
 from genre_tf.export.gate import read_saved_model
 
 _GRAPH_KEY = "_CHECKPOINTABLE_OBJECT_GRAPH"
-_VARIABLES = "_all_variables"  # where Keras' archive keeps every variable
+_VARIABLES = "_all_variables"  # the node in which Keras' archive keeps all variables
 
 
 def load_attached(version: Path, name: str, without: Collection[str] = ()) -> Any:
-    """A SavedModel with a module, its functions, and no variables but those that they read.
+    """Load one module of a SavedModel with its functions, and only the variables that they read.
 
     Args:
         version: folder of the SavedModel.
-        name: of the module.
-        without: names of its functions and modules that are left out.
+        name: name of the module.
+        without: names of functions and submodules of the module that are not loaded.
 
     Returns:
-        An object with the module as attribute; the variables live as long as the object.
+        An object with the module as an attribute; the variables exist as long as the object.
 
     Raises:
         KeyError: the version has no such module.
-        Exception: whatever TensorFlow says when the version does not load.
+        Exception: any error that TensorFlow raises if the version does not load.
     """
     model = read_saved_model(version)
     _keep_module(model.meta_graphs[0], name, without)
@@ -43,11 +43,11 @@ def load_attached(version: Path, name: str, without: Collection[str] = ()) -> An
 
 
 def attached_values(version: Path, name: str) -> dict[str, Any]:
-    """Values of the module's variables by their paths in it (`titles`, `nearest.blocks`), as NumPy arrays.
+    """Values of a module's variables as NumPy arrays, by their paths in it (`titles`, `nearest.blocks`).
 
     Args:
         version: folder of a SavedModel.
-        name: of the module.
+        name: name of the module.
 
     Raises:
         KeyError: the version has no such module.
@@ -58,12 +58,12 @@ def attached_values(version: Path, name: str) -> dict[str, Any]:
 
 
 def open_checkpoint(version: Path) -> Any:
-    """A reader of a SavedModel's variables."""
+    """A checkpoint reader for a SavedModel's variables."""
     return tf.train.load_checkpoint(str(version / "variables" / "variables"))
 
 
 def attached_keys(reader: Any, name: str) -> dict[str, str]:
-    """Keys in a checkpoint of a module's variables, by their paths in the module.
+    """Checkpoint keys of a module's variables, by their paths in the module.
 
     Raises:
         KeyError: there is no such module.
@@ -84,7 +84,7 @@ def attached_keys(reader: Any, name: str) -> dict[str, str]:
 
 
 def _keep_module(graph: Any, name: str, without: Collection[str]) -> None:
-    """Take everything out of a MetaGraphDef that a module does not need; numbers of objects stay."""
+    """Remove everything from a MetaGraphDef that a module does not need; object numbers do not change."""
     objects = graph.object_graph_def
     root = objects.nodes[0]
     module, variables = _child(root, name), _child(root, _VARIABLES)
@@ -109,7 +109,7 @@ def _keep_module(graph: Any, name: str, without: Collection[str]) -> None:
 
 
 def _reachable(objects: Any, start: int) -> tuple[set[int], set[str]]:
-    """Objects and functions of a SavedObjectGraph that an object needs: numbers and names."""
+    """What an object of a SavedObjectGraph needs: numbers of objects, names of functions."""
     kept: set[int] = set()
     functions: set[str] = set()
     waiting = [start]
@@ -130,7 +130,7 @@ def _reachable(objects: Any, start: int) -> tuple[set[int], set[str]]:
 
 
 def _called(library: dict[str, Any], names: Iterable[str]) -> set[str]:
-    """Names of functions and of all that they call."""
+    """Names of functions and of all functions that they call, directly or indirectly."""
     called: set[str] = set()
     waiting = list(names)
     while waiting:
@@ -156,7 +156,7 @@ def _child(node: Any, name: str) -> Any:
 
 
 def _set(field: Any, messages: Iterable[Any]) -> None:
-    """Replace the messages of a repeated field by some of its own."""
+    """Replace the messages of a repeated field; the new ones may come from the field itself."""
     copies = _copies(messages)
     del field[:]
     field.extend(copies)

@@ -1,4 +1,4 @@
-"""What a refresh is given: news, a log since the last counters, and when articles expire."""
+"""Inputs of a refresh: news, a log since the last counters, an age limit and withdrawn articles."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -17,12 +17,12 @@ from genre_tf.funnel.index import Catalogue
 
 @dataclass(frozen=True, kw_only=True)
 class Changes:
-    """What a refresh changes; at least one of the first three."""
+    """What a refresh changes; at least one of the first four is required."""
 
-    news: Path | None = None  # articles in MIND's format; of known ids only those with another title count
-    behaviors: Path | None = None  # a log since the counters were taken
-    expire: float | datetime | None = None  # hours above which an article is stale, or a time before which
-    withdraw: frozenset[str] = frozenset()  # ids of articles that are never to be shown again
+    news: Path | None = None  # articles in MIND's format; known ids are used only if the title has changed
+    behaviors: Path | None = None  # a log; impressions before the counters were taken are left out
+    expire: float | datetime | None = None  # articles older than these hours, or than this time, are stale
+    withdraw: frozenset[str] = frozenset()  # ids of articles that are never shown again
     max_bad_rows: int = 0
 
     def __post_init__(self) -> None:
@@ -31,10 +31,10 @@ class Changes:
 
 
 def parse_expiry(text: str) -> float | datetime:
-    """Hours, or a date with or without a time.
+    """Parse hours, or a date with or without a time.
 
     Raises:
-        InputError: it is neither.
+        InputError: the text is neither.
     """
     try:
         hours = float(text)
@@ -42,11 +42,9 @@ def parse_expiry(text: str) -> float | datetime:
         try:
             return datetime.fromisoformat(text).replace(tzinfo=None)
         except ValueError:
-            raise InputError(
-                f"--expire takes hours or a date such as 2019-11-15: received {text!r}"
-            ) from None
+            raise InputError(f"--expire must be hours or a date such as 2019-11-15; got {text!r}") from None
     if not 0 < hours < float("inf"):
-        raise InputError(f"--expire takes hours above 0: received {text!r}")
+        raise InputError(f"--expire must be hours above 0; got {text!r}")
     return hours
 
 
@@ -57,17 +55,17 @@ def read_log(
     counted_to: datetime | None,
     report: Callable[[str], None],
 ) -> Counters | None:
-    """Counters of the impressions that were not counted yet; None without a log.
+    """Count the impressions that were not counted yet; None without a log.
 
     Args:
-        changes: names the log.
-        before: the index that it is of.
-        articles: new ones by id, which the log may show too.
-        counted_to: when the counters of that index were taken; None: without any log.
-        report: takes a line of progress.
+        changes: contains the path of the log.
+        before: the index that the log belongs to.
+        articles: new articles by id; the log may contain them too.
+        counted_to: time when the counters of that index were taken; None: no log was counted so far.
+        report: called with each line of progress.
 
     Raises:
-        InputError: the log has no clicks, ends too early, or is of other articles.
+        InputError: the log has no clicks, ends too early, or contains only other articles.
     """
     if changes.behaviors is None:
         return None
@@ -76,8 +74,8 @@ def read_log(
     for impression in iterate_behaviors(changes.behaviors, known, FaultPolicy(changes.max_bad_rows)):
         if impression.clicked is None:
             raise InputError(
-                f"{changes.behaviors} has no labels (N1-0, N2-1): views without their clicks would make "
-                "every click rate too small; give a log that tells what was clicked"
+                f"{changes.behaviors} has no labels (such as N1-0, N2-1); views without their clicks would "
+                "make every click rate too low. Give a log with clicks"
             )
         if counted_to is not None and impression.time < counted_to:
             left_out += 1
@@ -85,26 +83,26 @@ def read_log(
             counters.observe(impression)
     if counters.newest is None:
         raise InputError(
-            f"the log ends before {counted_to}, up to which the index counted already: give a later one"
+            f"the log ends before {counted_to}; the index has already counted up to then. Give a later log"
         )
     if not known.keys() & counters.views.keys():
         raise InputError(
-            f"{changes.behaviors} shows none of the {len(known)} articles: give the log of this index"
+            f"{changes.behaviors} shows none of the {len(known)} articles: give a log that shows them"
         )
     if left_out:
-        report(f"left out {left_out} impressions before {counted_to}: they were counted already")
+        report(f"left out {left_out} impressions before {counted_to}: they are already counted")
     return counters
 
 
 class _AnyId(dict[str, str]):
-    """Ids by themselves, unknown ones too: readers clicked, and saw, articles that have expired since."""
+    """Maps every id to itself, unknown ids too: a log also contains articles that have expired since."""
 
     def __missing__(self, news_id: str) -> str:
         return news_id
 
 
 def new_articles(before: Catalogue, articles: Mapping[str, Article]) -> list[Article]:
-    """Those whose id is not known, was known with another title, or is withdrawn only now."""
+    """Articles whose id is unknown, whose title has changed, or which are newly withdrawn."""
     states = zip(before.titles, np.asarray(before.withdrawn).tolist(), strict=True)
     known = dict(zip(before.news_ids, states, strict=True))
 

@@ -1,7 +1,7 @@
-"""`assets.extra/contract.json`: what a version promises, and what it was made from.
+"""`assets.extra/contract.json`: what a version guarantees, and what it was made from.
 
-A team that serves the model reads it with any JSON reader: signatures with names, dtypes and shapes, sizes,
-versions of the libraries, fingerprints of data, weights and code, metrics of the run.
+The team that serves the model can read it with any JSON reader. It contains the signatures with names, dtypes
+and shapes, sizes, library versions, fingerprints of data, weights and code, and the metrics of the run.
 """
 
 import hashlib
@@ -37,14 +37,14 @@ def write_contract(
     batch_sizes: Iterable[int],
     sources: Mapping[str, Any],
 ) -> None:
-    """Write the contract of a SavedModel beside it.
+    """Write the contract of a SavedModel into its `assets.extra`.
 
     Args:
-        folder: the version's folder, with `saved_model.pb` and `assets.extra` in it.
-        servable: its name.
-        sizes: what bounds requests and answers, such as {"articles": 48915, "max_history": 50}, and the rules
-            of what is recommended that are not the default.
-        batch_sizes: the sizes that warmup covers.
+        folder: the version's folder, which contains `saved_model.pb` and `assets.extra`.
+        servable: name of the servable.
+        sizes: limits of requests and answers, such as {"articles": 48915, "max_history": 50}, and
+            recommendation rules that differ from the default.
+        batch_sizes: batch sizes that warmup covers.
         sources: JSON values: fingerprints of data and run, metrics.
     """
     contract = {
@@ -65,7 +65,7 @@ def read_contract(folder: Path) -> dict[str, Any]:
     """Read a version's contract.
 
     Raises:
-        InputError: it is missing or no JSON object.
+        InputError: the file is missing or is not a JSON object.
     """
     file = folder / "assets.extra" / CONTRACT_FILE
     try:
@@ -75,37 +75,37 @@ def read_contract(folder: Path) -> dict[str, Any]:
     except (OSError, ValueError) as error:
         raise InputError(f"{file} cannot be read ({error}): export again") from None
     if not isinstance(contract, dict):
-        raise InputError(f"{file} holds no JSON object: export again")
+        raise InputError(f"{file} is not a JSON object: export again")
     return contract
 
 
 def contract_faults(folder: Path, contract: Mapping[str, Any]) -> list[str]:
-    """What of a contract is not true of the version that it lies in.
+    """Where a contract contradicts the version that it belongs to, in words.
 
     Args:
         folder: MODELS/NAME/VERSION.
-        contract: as `read_contract` gave it.
+        contract: returned by `read_contract`.
     """
     faults = []
     if contract.get("servable") != folder.resolve().parent.name:
         faults.append(
-            f"contract.json is of servable {contract.get('servable')!r}, and the folder is of "
+            f"contract.json is for servable {contract.get('servable')!r}, but the folder is for "
             f"{folder.resolve().parent.name!r}"
         )
     if contract.get("signatures") != signatures(folder):
-        faults.append("contract.json promises other signatures than the graph has")
+        faults.append("contract.json lists other signatures than the graph has")
     fingerprints = contract.get("fingerprints")
     promised = fingerprints.get("weights") if isinstance(fingerprints, dict) else None
     if promised != files_fingerprint(folder / "variables"):
-        faults.append("variables/ holds other files than those that contract.json was written with")
+        faults.append("the files in variables/ are not those that contract.json was written for")
     return faults
 
 
 def signatures(folder: Path) -> dict[str, dict[str, dict[str, Any]]]:
-    """Names, dtypes and shapes of every signature, as the graph itself declares them.
+    """Names, dtypes and shapes of all signatures, as declared by the graph itself.
 
     Returns:
-        {signature: {"inputs": {name: {"dtype", "shape"}}, "outputs": {…}}}; an open dimension is null.
+        {signature: {"inputs": {name: {"dtype", "shape"}}, "outputs": {…}}}; an open dimension is None.
     """
     declared = read_saved_model(folder).meta_graphs[0].signature_def
     return {
@@ -119,9 +119,9 @@ def signatures(folder: Path) -> dict[str, dict[str, dict[str, Any]]]:
 
 
 def code_fingerprint() -> str:
-    """SHA-256 over every source file that makes an export: the same code gives the same one anywhere."""
+    """SHA-256 of all source files that take part in an export; equal code has an equal hash anywhere."""
     files = {}
-    # Installed from a wheel, export/ stands inside genre_tf/; in a checkout beside it.
+    # A wheel installs export/ inside genre_tf/; in a checkout it is beside genre_tf/.
     for prefix, folder in (("", Path(genre_tf.__file__).parent), ("export/", Path(__file__).parent)):
         files.update({prefix + file.relative_to(folder).as_posix(): file for file in folder.rglob("*.py")})
     digest = hashlib.sha256()
@@ -132,7 +132,7 @@ def code_fingerprint() -> str:
 
 
 def files_fingerprint(*places: Path) -> str:
-    """SHA-256 over names and contents of files; folders with everything in them."""
+    """SHA-256 of names and contents of files; a folder stands for all files in it."""
     digest = hashlib.sha256()
     for place in places:
         for file in sorted(place.rglob("*")) if place.is_dir() else [place]:

@@ -1,6 +1,6 @@
-"""Evidence for questions: the pool's articles by meaning, and what counts as close enough.
+"""Evidence for questions: search of the pool's articles by meaning, with a threshold of similarity.
 
-The vectors are the two-tower's, compared by cosine: a question is read as a title is.
+It compares vectors of the two-tower model by cosine similarity; a question is encoded like a title.
 """
 
 from typing import Any
@@ -13,18 +13,18 @@ from genre_tf.funnel.index import Catalogue
 from genre_tf.funnel.open_variables import open_variable
 from genre_tf.funnel.parsing import clean_text
 
-_SAMPLE = 1000  # articles that the threshold is measured on
-_CHUNK_ROWS = 16_384  # compared with the sample at a time: 64 MB of similarities, whatever the pool
-_LOOSEST = 0.05  # share of articles whose own nearest neighbour is farther than a question may be
+_SAMPLE = 1000  # number of articles that the threshold is measured on
+_CHUNK_ROWS = 16_384  # rows compared with the sample at a time: 64 MB of similarities for a pool of any size
+_LOOSEST = 0.05  # share of articles whose own nearest neighbour is less similar than the threshold
 
 
 class Evidence(tf.Module):
-    """Looks up the articles that a question is about.
+    """Finds the articles that a question is about.
 
     Args:
-        catalogue: the articles; those without a title and repetitions of a title are left out.
-        articles: most of them for one question.
-        threshold: least cosine similarity; None measures it, see `closeness_threshold`.
+        catalogue: the articles; articles without a title and repeated titles are left out.
+        articles: maximum number of articles for one question.
+        threshold: lowest cosine similarity; None: measure it with `closeness_threshold`.
     """
 
     def __init__(self, catalogue: Catalogue, articles: int = 3, threshold: float | None = None) -> None:
@@ -48,10 +48,10 @@ class Evidence(tf.Module):
         """Exact search.
 
         Args:
-            questions: float32 [B, D], of the two-tower's news tower.
+            questions: float32 [B, D], vectors from the two-tower model's news tower.
 
         Returns:
-            Rows int64 [B, E], nearest first, and bool [B, E], which of them are close enough; E is
+            Rows int64 [B, E], nearest first, and bool [B, E], True for those that are close enough; E is
             `articles`.
         """
         similarity = tf.matmul(tf.math.l2_normalize(questions, axis=1), self.matrix)  # [B, N]
@@ -62,7 +62,7 @@ class Evidence(tf.Module):
         return tf.cast(tf.pad(rows, missing), tf.int64), tf.ensure_shape(close, [None, self.articles])
 
     def columns(self, rows: tf.Tensor, close: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-        """Ids, titles and texts of what `search` found, string [B, E]; "" where it is not close."""
+        """Ids, titles and texts of the rows that `search` found, 3 x string [B, E]; "" where not close."""
         ids, titles, texts = (
             tf.where(close, tf.gather(column, rows), "")
             for column in (self.news_ids, self.titles, self.texts)
@@ -73,16 +73,16 @@ class Evidence(tf.Module):
 def closeness_threshold(vectors: npt.NDArray[np.float32], seed: int = 0) -> float:
     """How similar a question must be to an article, measured on the articles themselves.
 
-    Nearly all articles of a pool have a neighbour of some related news. A question that is farther from all
-    articles than that is about none of them.
+    Nearly all articles of a pool have a neighbour about related news. If a question is farther from every
+    article than that, no article is about it.
 
     Args:
         vectors: float32 [N, D], of length 1.
-        seed: of the sample.
+        seed: seed of the sample.
 
     Returns:
-        The similarity to their nearest neighbour that all but the loneliest twentieth of the articles have;
-        0 where there are fewer than two.
+        The 5 % quantile of the articles' similarities to their nearest neighbours; 0 for fewer than two
+        articles.
     """
     if len(vectors) < 2:
         return 0.0
@@ -101,7 +101,7 @@ def _different_titles(titles: list[str]) -> list[int]:
     for row, title in enumerate(titles):
         if title.strip():
             first.setdefault(title.strip().casefold(), row)
-    return list(first.values()) or [0]  # a pool without any title: the row of the unknown article
+    return list(first.values()) or [0]  # no titles at all: the row of the unknown article
 
 
 def _unit(vectors: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:

@@ -1,4 +1,4 @@
-"""Recorded requests and, where known, the Python model's answers: what `genre verify` replays."""
+"""Recorded requests with the Python model's answers, if known; `genre verify` replays them."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -14,13 +14,13 @@ PARITY_FILE = "parity.npz"
 
 @dataclass(frozen=True)
 class Exchange:
-    """One request of a signature, and the answer that it must get.
+    """One request to a signature, and the answer that it must get.
 
     Attributes:
-        signature: its name.
+        signature: name of the signature.
         case: what the request is an example of, in a few words.
         inputs: name to array, bytes or int64 [rows].
-        outputs: name to array, [rows, …]; empty where only the request is known.
+        outputs: name to array, [rows, …]; empty if only the request is known.
     """
 
     signature: str
@@ -30,7 +30,7 @@ class Exchange:
 
 
 def write_exchanges(file: Path, exchanges: Iterable[Exchange]) -> None:
-    """Write exchanges as a compressed `.npz` without pickled parts.
+    """Write exchanges to a compressed `.npz` file without pickled parts.
 
     Raises:
         ValueError: a string ends with a zero byte, which NumPy's byte arrays would drop.
@@ -41,12 +41,12 @@ def write_exchanges(file: Path, exchanges: Iterable[Exchange]) -> None:
             for name, array in tensors.items():
                 key = "|".join((f"{number:05d}", exchange.signature, exchange.case, side, name))
                 arrays[key] = _storable(array)
-    # np.savez would take the names as keywords; a mapping keeps them free.
+    # The names are not Python identifiers, so they are passed as a mapping.
     np.savez_compressed(file, **arrays)  # type: ignore[arg-type]
 
 
 def read_exchanges(file: Path) -> list[Exchange]:
-    """Read what `write_exchanges` wrote.
+    """Read a file that `write_exchanges` wrote.
 
     Raises:
         InputError: the file is missing or damaged.
@@ -55,7 +55,7 @@ def read_exchanges(file: Path) -> list[Exchange]:
         return [Exchange(**record) for record in read_records(file)]
     except FileNotFoundError:
         raise InputError(f"no recorded answers at {file}: export again") from None
-    except Exception as error:  # zipfile, zlib and NumPy each raise their own for a damaged file
+    except Exception as error:  # for a damaged file, zipfile, zlib and NumPy each raise their own error
         raise InputError(f"{file} cannot be read ({error}): export again") from None
 
 
@@ -72,5 +72,5 @@ def _storable(array: np.ndarray) -> np.ndarray:
         return array
     values = [value if isinstance(value, bytes) else str(value).encode("utf-8") for value in array.ravel()]
     if any(value.endswith(b"\0") for value in values):
-        raise ValueError("a recorded string ends with a zero byte, which the file cannot hold")
+        raise ValueError("a recorded string ends with a zero byte, which the file format cannot store")
     return np.array(values, dtype=bytes).reshape(array.shape) if values else np.zeros(array.shape, "S1")

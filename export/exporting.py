@@ -1,4 +1,4 @@
-"""From a run folder to published versions: write, verify, publish, in that order."""
+"""Export a run folder: write the versions, verify them, publish them, in that order."""
 
 import json
 import tempfile
@@ -35,50 +35,49 @@ STAGES = ("retrieval", "ranking", "generation")
 
 @dataclass(frozen=True, kw_only=True)
 class ExportOptions:
-    """What goes into the versions."""
+    """Settings of an export."""
 
-    k: int = 10  # articles to recommend
-    retrieve: int = (
-        300  # that the towers hand to the ranker: "some hundreds", which cost it a millisecond or two
-    )
-    batch_sizes: tuple[int, ...] = (1, 2, 4, 8, 16, 32)  # those of warmup
+    k: int = 10  # number of recommended articles
+    retrieve: int = 300  # number of articles passed to the ranker; some hundreds take it 1 or 2 milliseconds
+    batch_sizes: tuple[int, ...] = (1, 2, 4, 8, 16, 32)  # covered by warmup
     rules: Rules = Rules()  # noqa: RUF009  (frozen)
     learn_age_limit: bool = True  # from the newest clicks of the run's log, instead of `rules.max_age_hours`
-    partitioned: PartitionedOptions | None = None  # None: exact, fast enough for a million articles
+    partitioned: PartitionedOptions | None = None  # None: exact search, fast enough for a million articles
     max_bad_rows: int = 0
-    safety_list: Path | None = None  # words and patterns in place of the default ones
+    safety_list: Path | None = None  # file of words and patterns that replace the default list
 
     def __post_init__(self) -> None:
         if self.k < 1 or self.retrieve < self.k:
             raise InputError(
-                f"k is 1 or more and retrieve at least k, and {self.k} and {self.retrieve} were given"
+                f"k must be at least 1 and retrieve at least k; got k {self.k} and retrieve {self.retrieve}"
             )
 
 
 def export_run(
     run: Path, models: Path, data: Sequence[Path], options: ExportOptions, report: Report
 ) -> list[tuple[Path, Verification]]:
-    """Export what a run has trained: the recommender, and the generator if there is one.
+    """Export the trained models of a run: the recommender, and the generator if there is one.
 
     Args:
         run: run folder with trained retrieval and ranking.
-        models: MODELS; gets `genre_recommender/VERSION` and `genre_generator/VERSION`.
-        data: data sets whose articles are indexed; the run's own if empty.
-        options: sizes.
-        report: takes a line of progress.
+        models: MODELS; `genre_recommender/VERSION` and `genre_generator/VERSION` are written in it.
+        data: data sets whose articles are indexed; if empty, the articles of the run.
+        options: settings of the export.
+        report: called with each line of progress.
 
     Returns:
-        The published versions and how they were verified.
+        The published versions and their verifications.
 
     Raises:
-        InputError: an incomplete run, wrong data, or an unwritable folder. Nothing is left behind.
-        FailureError: what was written did not pass verification; nothing was published.
+        InputError: the run is incomplete, the data are wrong, or the folder cannot be written. No files are
+            left behind.
+        FailureError: a written version did not pass verification; nothing was published.
     """
     if not run.is_dir():
         raise InputError(f"no run folder {run}: give one that `genre train` wrote")
     with ExitStack() as stack:
         scratch = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-        # One servable is verified in its own process while the next one is still being written.
+        # One servable is verified in its own process while the next one is being written.
         verifier = stack.enter_context(ThreadPoolExecutor(1))
         written = []
         for servable in _servables(run, data, options, scratch, report):
@@ -96,7 +95,7 @@ def _servables(
     run: Path, data: Sequence[Path], options: ExportOptions, scratch: Path, report: Report
 ) -> Iterator[Servable]:
     config = read_config(run / "config.toml")
-    # Read before minutes of work, since a wrong one ends the export.
+    # Read before minutes of work, because a wrong list stops the export.
     safety = read_safety_list(options.safety_list) if options.safety_list else SafetyList()
     two_tower = load_two_tower(run)
     ranker = load_ranker(run)
@@ -127,7 +126,7 @@ def _servables(
     if trained is None:
         report(f"{run} has no trained generation stage: only the recommender is exported")
     else:
-        report(f"safety: words and patterns{', and the trained classifier' if classifier else ' alone'}")
+        report(f"safety: words and patterns{', and the trained classifier' if classifier else ' only'}")
         yield generator_servable(
             trained,
             two_tower,
@@ -145,13 +144,13 @@ def _pool_line(catalogue: Catalogue, rules: Rules) -> str:
     limit = (
         "of any age"
         if rules.max_age_hours is None
-        else f"up to {rules.max_age_hours:g} hours old or still read (--max-age-hours)"
+        else f"up to {rules.max_age_hours:g} hours old, or still clicked (--max-age-hours)"
     )
     return f"{shown} of {len(catalogue.news_ids) - 1} articles may be recommended: {limit}"
 
 
 def _sources(run: Path, data: Sequence[Path]) -> dict[str, Any]:
-    """Where a version comes from: settings, fingerprints of data and weights, what was measured."""
+    """What a version was made from: settings, fingerprints of data and weights, and metrics."""
     manifest = load_manifest(run / "prepared")
     weights = {stage: run / stage / WEIGHTS_FILE for stage in STAGES}
     return {
@@ -165,10 +164,10 @@ def _sources(run: Path, data: Sequence[Path]) -> dict[str, Any]:
 
 
 def _told_apart(folders: Sequence[Path]) -> dict[str, Path]:
-    """Folders by the ends of their paths, as long as it takes to tell them apart: `mon/mind`, `tue/mind`.
+    """Folders by the shortest ends of their paths that distinguish them: `mon/mind`, `tue/mind`.
 
-    Not by whole paths: a contract goes to servers and clients, which the exporting machine's folders are no
-    business of.
+    Complete paths are not used: servers and clients read the contract, and they must not see the folders of
+    the exporting machine.
     """
     found = list(dict.fromkeys(folder.resolve() for folder in folders))
     for length in range(1, max((len(folder.parts) for folder in found), default=0) + 1):
@@ -179,11 +178,11 @@ def _told_apart(folders: Sequence[Path]) -> dict[str, Path]:
 
 
 def _metrics(reports: Path) -> dict[str, Any]:
-    """Every report of the run that is plain JSON, by name."""
+    """The run's JSON reports by name; NaN and infinite values become None."""
     found = {}
     for file in sorted(reports.glob("*.json")):
         try:
             found[file.stem] = json.loads(file.read_text("utf-8"), parse_constant=lambda name: None)
         except (OSError, ValueError):
-            continue  # a report that cannot be read says nothing, and is no reason against an export
+            continue  # an unreadable report is left out; it must not stop an export
     return found

@@ -1,4 +1,4 @@
-"""A fresh process that answers the recorded requests of a version: see `replay`, which it runs."""
+"""A fresh process that runs `replay` to answer the recorded requests of a version."""
 
 import contextlib
 import json
@@ -18,11 +18,11 @@ LONGEST_REPLAY_S = 3600
 
 @contextlib.contextmanager
 def fresh_process(known_graph: bool = False, only: Sequence[str] = ()) -> Iterator["FreshProcess"]:
-    """Start one; it imports TensorFlow while a version is still being written. It ends with the context.
+    """Start a process that imports TensorFlow while a version is being written; it ends with the context.
 
     Args:
         known_graph: as in `replay.replay`.
-        only: as there.
+        only: as in `replay.replay`.
     """
     command = [sys.executable, "-I", replay.__file__, *[replay.KNOWN_GRAPH] * known_graph]
     if only:
@@ -44,9 +44,9 @@ class FreshProcess:
     """Answers the requests of one version.
 
     Args:
-        process: runs `replay` and was told nothing yet.
+        process: runs `replay` and has received no input yet.
         scratch: folder for a file of requests.
-        only: the signatures that it answers for; all, if none is named.
+        only: the signatures whose requests it answers; if empty, all.
     """
 
     def __init__(self, process: "subprocess.Popen[str]", scratch: Path, only: Sequence[str] = ()) -> None:
@@ -56,28 +56,29 @@ class FreshProcess:
         self._reads: Path | None = None
 
     def read_graph(self, version: Path) -> None:
-        """Let it prepare the signatures of a version that is still being written, without waiting for it.
+        """Make it prepare the signatures of a version that is still being written; does not wait for it.
 
-        Most of what a first answer takes goes into TensorFlow's optimizing of the graph.
+        TensorFlow spends most of the time of a first answer on optimizing the graph.
 
         Args:
-            version: folder with `saved_model.pb`, which stays as it is.
+            version: folder with `saved_model.pb`, which must not change afterwards.
         """
         self._reads = version
         self._say(version)
 
     def load(self, version: Path) -> None:
-        """Let it load a version and answer the warmup requests, without waiting for it.
+        """Make it load a version and answer the warmup requests; does not wait for it.
 
-        Where it answers for some signatures only, the graph has answered these requests before.
+        If it answers only some signatures, the warmup requests are skipped: the same graph has answered them
+        before.
 
         Args:
-            version: folder of the whole SavedModel, with the warmup requests.
+            version: folder of the complete SavedModel, with the warmup requests.
 
         Raises:
             InputError: the warmup requests are missing or damaged.
         """
-        # Here, so that whoever starts a process need not have imported TensorFlow before.
+        # Imported here, so that a process can be started before TensorFlow is imported.
         from genre_tf.export.warmup import WARMUP_FILE, read_warmup
 
         requests = self._scratch / "warmup.npz"
@@ -88,7 +89,7 @@ class FreshProcess:
         self._say(requests)
 
     def ask(self, parity: Path) -> None:
-        """Let it answer the recorded requests too, without waiting for it.
+        """Make it answer the recorded requests too; does not wait for it.
 
         Args:
             parity: file of recorded requests with known answers.
@@ -96,22 +97,22 @@ class FreshProcess:
         self._say(parity)
 
     def answers(self) -> tuple[list[dict[str, Any]], list[str]]:
-        """Wait for all answers, and end the process.
+        """Wait for all answers and for the end of the process.
 
         Returns:
-            What `replay` found for each request, and what is wrong with the process itself, in words.
+            The result of `replay` for each request, and what is wrong with the process itself, in words.
         """
         said, notes = self._process.communicate(timeout=LONGEST_REPLAY_S)
         if self._process.returncode != 0:
             last = (notes.strip().splitlines() or ["no message"])[-1]
-            return [], [f"the model does not load by session: {last[:300]}"]
+            return [], [f"the model does not load in a session: {last[:300]}"]
         found = json.loads(said)
         if "genre_tf" in found["modules"]:
-            return [], ["the fresh process had loaded genre_tf: its answers prove nothing"]
+            return [], ["the fresh process has imported genre_tf, so its answers prove nothing"]
         return found["exchanges"], []
 
     def _say(self, *names: Path) -> None:
-        # One that has ended already says so by its status.
+        # If the process has ended, `answers` reports it from the exit status.
         with contextlib.suppress(BrokenPipeError):
             if self._process.stdin is not None:
                 self._process.stdin.write("".join(json.dumps(str(name.resolve())) + "\n" for name in names))

@@ -1,6 +1,6 @@
-"""The portability gate: will TensorFlow Serving run this SavedModel, on any machine?
+"""The portability gate: checks whether TensorFlow Serving can run a SavedModel on any machine.
 
-It reads the graph and runs nothing, because a graph with a wrong op *loads* on TensorFlow Serving and then
+It reads the graph and does not run it, because a graph with a wrong op *loads* on TensorFlow Serving and then
 fails each request (BUILD_NOTES.md, Facts 2 and 3).
 """
 
@@ -31,16 +31,16 @@ GROWING_TABLE_OPS = frozenset(
 )
 INPUT_TYPES = (types_pb2.DT_STRING, types_pb2.DT_INT64)
 MUST_COMPILE = "_XlaMustCompile"
-INITIALIZER = "__saved_model_init_op"  # TensorFlow's own: runs at load, takes and answers nothing
+INITIALIZER = "__saved_model_init_op"  # TensorFlow's own: runs on loading, has no inputs and no real outputs
 
 
 @dataclass(frozen=True, slots=True)
 class Violation:
-    """One thing that TensorFlow Serving would not take.
+    """One part of a graph that TensorFlow Serving would not accept.
 
     Attributes:
         subject: the op, function, signature or input.
-        places: where it stands, such as the names of functions.
+        places: where it is used, such as the names of functions.
         reason: why it is refused and what to do.
     """
 
@@ -55,7 +55,7 @@ class Violation:
 
 @cache
 def servable_ops() -> frozenset[str]:
-    """Names of the ops that TensorFlow Serving 2.20 knows; the file says how the list was made."""
+    """Names of the ops in TensorFlow Serving 2.20; the file explains how the list was made."""
     lines = Path(__file__).with_name("serving_2_20_ops.txt").read_text(encoding="ascii").splitlines()
     return frozenset(name for line in lines if not line.startswith("#") for name in line.split())
 
@@ -64,7 +64,7 @@ def read_saved_model(version: Path) -> saved_model_pb2.SavedModel:
     """Parse `saved_model.pb`.
 
     Raises:
-        InputError: there is none in the folder, or it cannot be parsed.
+        InputError: the file is missing, or it cannot be parsed.
     """
     file = version / "saved_model.pb"
     if not file.is_file():
@@ -72,7 +72,7 @@ def read_saved_model(version: Path) -> saved_model_pb2.SavedModel:
     try:
         model = saved_model_pb2.SavedModel.FromString(file.read_bytes())
     except DecodeError:
-        raise InputError(f"{file} is damaged (no SavedModel protobuf): export again") from None
+        raise InputError(f"{file} is damaged (not a SavedModel protobuf): export again") from None
     if not model.meta_graphs:
         raise InputError(f"{file} is empty (no graph in it): export again")
     return model
@@ -88,7 +88,7 @@ def portability_violations(version: Path) -> list[Violation]:
         Every violation found; an empty list if TensorFlow Serving can run the model as it is.
 
     Raises:
-        InputError: the folder holds no readable SavedModel.
+        InputError: the folder has no readable SavedModel.
     """
     found: list[Violation] = []
     for graph in read_saved_model(version).meta_graphs:
@@ -104,7 +104,7 @@ def portability_violations(version: Path) -> list[Violation]:
 
 
 def missing_assets(version: Path) -> list[str]:
-    """Files that tables are read from at load and that are not there, in words.
+    """Missing files of look-up tables, which TensorFlow reads on loading, in words.
 
     Args:
         version: a SavedModel folder.
@@ -136,18 +136,18 @@ def _op_violations(graph: meta_graph_pb2.MetaGraphDef) -> list[Violation]:
 
 def _refusal(op: str) -> str:
     if op.startswith("Xla"):
-        return "XLA op: TensorFlow Serving fails each request with it; write it with portable ops"
+        return "XLA op: TensorFlow Serving fails each request that runs it; use portable ops"
     if op in PYTHON_OPS:
-        return "calls Python, which a server does not have; write it with TensorFlow ops"
+        return "calls Python, which a server does not have; use TensorFlow ops"
     if op in GROWING_TABLE_OPS:
         return "a table that grows with the traffic; use a read-only table"
     if op not in servable_ops():
-        return "neither TensorFlow's nor TensorFlow Text's as of TensorFlow Serving 2.20"
+        return "not an op of TensorFlow or TensorFlow Text in TensorFlow Serving 2.20"
     return ""
 
 
 def _compile_violations(graph: meta_graph_pb2.MetaGraphDef) -> list[Violation]:
-    reason = "must be compiled by XLA, which TensorFlow Serving refuses; drop jit_compile=True"
+    reason = "must be compiled by XLA, which TensorFlow Serving refuses; remove jit_compile=True"
     places = [
         function.signature.name
         for function in graph.graph_def.library.function
@@ -174,16 +174,16 @@ def _signature_violations(graph: meta_graph_pb2.MetaGraphDef) -> list[Violation]
         for key, tensor in sorted(signature.outputs.items()):
             dims = [dim.size for dim in tensor.tensor_shape.dim]
             if tensor.tensor_shape.unknown_rank or not dims or dims[0] != -1:
-                reason = f"shape {dims or 'scalar or unknown'}: the first dimension must be the open batch"
+                reason = f"shape {dims or 'scalar or unknown'}: dimension 0 must be the open batch dimension"
                 found.append(Violation(f"output {key}", (f"signature {name}",), reason))
     return found
 
 
 def _input_faults(tensor: meta_graph_pb2.TensorInfo) -> Iterator[str]:
     if tensor.dtype not in INPUT_TYPES:
-        yield f"dtype {tf.as_dtype(tensor.dtype).name}: inputs are string or int64"
+        yield f"dtype {tf.as_dtype(tensor.dtype).name}: inputs must be string or int64"
     dims = [dim.size for dim in tensor.tensor_shape.dim]
     if tensor.tensor_shape.unknown_rank or len(dims) != 1:
-        yield f"shape {dims or 'scalar or unknown'}: inputs have rank 1, server batching pads nothing then"
+        yield f"shape {dims or 'scalar or unknown'}: inputs must have rank 1, so that batching pads nothing"
     elif dims[0] != -1:
         yield f"batch fixed to {dims[0]}: the batch dimension must be open"

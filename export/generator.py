@@ -1,4 +1,4 @@
-"""The servable `genre_generator`: texts written for one reader, scored by the click model, best first."""
+"""The servable `genre_generator`: texts written for a reader, scored by the click model, best first."""
 
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -19,7 +19,7 @@ SIGNATURES = {
     "generate": {"history_text": tf.string, "source": tf.string, "kind": tf.string, "seed": tf.int64},
     "answer": {"question": tf.string, "history_text": tf.string, "seed": tf.int64},
 }
-"""Inputs of each signature, all rank 1; the first is the default."""
+"""Inputs of each signature, all rank 1; the first signature is the default."""
 DEFAULT = "generate"
 NO_INTEREST = -1.0
 
@@ -27,12 +27,12 @@ Answer = dict[str, tf.Tensor]
 
 
 class _Reader(NamedTuple):
-    """A reader as both click models see him.
+    """A reader, encoded for both click models.
 
     Args:
-        vector: float32 [B, D], of the two-tower.
-        clicks: float32 [B, H, R], for the ranker.
-        mask: bool [B, H].
+        vector: float32 [B, D], the reader's vector for the two-tower model.
+        clicks: float32 [B, H, R], vectors of the clicks for the ranker.
+        mask: bool [B, H], True for real clicks.
     """
 
     vector: tf.Tensor
@@ -45,11 +45,11 @@ class GeneratorServable:
 
     Args:
         writer: a `generation.writer.Writer`.
-        two_tower: gives the reader's vector; has `user_vector` and `encoder`.
-        ranker: gives the interest; has `click_logits` and `encoder`.
-        evidence: what answers are written from.
-        max_history: newest titles that make the reader.
-        classifier: of unsafe texts, on the ranker's vectors; None: lists and patterns alone judge.
+        two_tower: computes the reader's vector; has `user_vector` and `encoder`.
+        ranker: computes the interest; has `click_logits` and `encoder`.
+        evidence: the articles that answers are written from.
+        max_history: number of newest titles that represent the reader.
+        classifier: finds unsafe texts from the ranker's vectors; None: only lists and patterns are used.
     """
 
     def __init__(
@@ -68,8 +68,8 @@ class GeneratorServable:
         self.evidence = evidence
         self.max_history = max_history
         self.classifier = classifier
-        # Traced once, for the SavedModel and for its reference, and the decode loop once for both
-        # signatures: they are the largest graphs here.
+        # Each is traced once for both the SavedModel and its reference, and the decode loop once for both
+        # signatures, because these are the largest graphs here.
         self._write = tf.function(self._write_for, autograph=False)
         self.traced = {
             name: tf.function(
@@ -83,13 +83,13 @@ class GeneratorServable:
     def generate(
         self, history_text: tf.Tensor, source: tf.Tensor, kind: tf.Tensor, seed: tf.Tensor
     ) -> Answer:
-        """Write for readers.
+        """Write texts for readers.
 
         Args:
             history_text: string [B], titles joined by newlines, oldest first; "" for a new reader.
             source: string [B], an article to write from; "" to write from interest alone.
-            kind: string [B]: title, summary or body; any other is taken for a title.
-            seed: int64 [B]; equal requests with equal seeds get equal texts, whatever shares their batch.
+            kind: string [B]: title, summary or body; any other value means title.
+            seed: int64 [B]; equal requests with equal seeds get equal texts in any batch.
 
         Returns:
             text string [B, N], interest, log_probability and grounding float32 [B, N], safe bool [B, N]; best
@@ -99,7 +99,7 @@ class GeneratorServable:
         return self._write(parsing.clean_text(history_text), source, kind, seed)
 
     def answer(self, question: tf.Tensor, history_text: tf.Tensor, seed: tf.Tensor) -> Answer:
-        """Answer questions from the articles that are nearest to them.
+        """Answer questions from the nearest articles.
 
         Args:
             question: string [B].
@@ -108,8 +108,8 @@ class GeneratorServable:
 
         Returns:
             text string [B, N], interest float32 [B, N], best first; evidence_id and evidence_title string
-            [B, E], nearest first. A blank question, and one that no article is close to, has no answer: its
-            texts are "", its interest -1, its evidence "".
+            [B, E], nearest first. A blank question, or a question without a close article, has no answer: its
+            texts are "", its interest is -1 and its evidence is "".
         """
         question = tf.strings.strip(parsing.clean_text(question))
         (vectors,) = encode_titles(question, self.two_tower.encoder)
@@ -157,21 +157,21 @@ class GeneratorServable:
         return _Reader(vector, clicks, mask)
 
     def _interest(self, shown: tf.Tensor, reader: _Reader) -> tf.Tensor:
-        """Click probability of texts by [B, N, R]: float32 [B, N]."""
+        """Click probabilities of texts: vectors float32 [B, N, R] -> float32 [B, N]."""
         everything = tf.ones(tf.shape(shown)[:2], tf.bool)
         return tf.sigmoid(self.ranker.click_logits(reader.clicks, reader.mask, shown, everything, None))
 
 
 class GeneratorReference:
-    """What the servable must answer: the same writer and models in this process, one row at a time."""
+    """Computes the expected answers with the same writer and models in this process, one row at a time."""
 
     def __init__(self, servable: GeneratorServable) -> None:
         self.servable = servable
-        # The default signature is asked what the one behind it was, and a text takes its time.
+        # The default signature gets the same requests as `generate`, and writing a text is slow.
         self._answered: dict[tuple[Any, ...], Answer] = {}
 
     def answer(self, request: Exchange) -> Exchange:
-        """The request with its answer."""
+        """Return the request with its answer."""
         name = DEFAULT if request.signature == "serving_default" else request.signature
         columns = (request.inputs[key].tolist() for key in SIGNATURES[name])
         rows = [self._row(name, row) for row in zip(*columns, strict=True)]

@@ -1,4 +1,4 @@
-"""Requests that every export of the generator is verified with: usual ones, and all that is odd."""
+"""Requests that verify every export of the generator: usual ones and unusual ones."""
 
 from typing import Any
 
@@ -13,11 +13,11 @@ _ODD_BYTES = b"\xff\xfe\n" + "新闻 😀".encode()
 
 
 def generator_requests(catalogue: Catalogue, seed: int = 0) -> list[Exchange]:
-    """Requests without answers: a usual row alone, and all kinds of rows in one batch.
+    """Requests without answers: one usual row alone, and all kinds of rows in one batch.
 
     Args:
         catalogue: articles to ask about.
-        seed: of the texts.
+        seed: first seed of the texts.
     """
     usual = warmup_requests(catalogue)
     odd = {name: _columns(name, rows, seed) for name, rows in _odd_rows(catalogue).items()}
@@ -30,7 +30,7 @@ def generator_requests(catalogue: Catalogue, seed: int = 0) -> list[Exchange]:
 
 
 def warmup_requests(catalogue: Catalogue) -> dict[str, Any]:
-    """One usual row of each signature: a title from a source, and a question, for a reader of some titles."""
+    """One usual row for each signature: a title from a source, and a question, both with a history."""
     titles = _titles(catalogue)
     history = "\n".join(titles[:_USUAL_HISTORY])
     rows = {
@@ -62,7 +62,7 @@ def _odd_rows(catalogue: Catalogue) -> dict[str, list[tuple[str | bytes, ...]]]:
 
 
 def _columns(signature: str, rows: list[Any], seed: int) -> dict[str, Any]:
-    """Rows without their seeds as the inputs of a signature; the seeds count up."""
+    """Rows as the inputs of a signature; seeds are added, counting up from `seed`."""
     seeds = np.arange(seed, seed + len(rows), dtype=np.int64)
     strings = [as_bytes(column) for column in zip(*rows, strict=True)]
     return dict(zip(SIGNATURES[signature], [*strings, seeds], strict=True))

@@ -1,4 +1,4 @@
-"""The servable `genre_generator` of a run, with the requests and answers that it is verified with."""
+"""The servable `genre_generator` of a run, with the requests and answers that verify it."""
 
 from dataclasses import asdict
 from typing import Any
@@ -26,10 +26,10 @@ def generator_servable(
     safety: SafetyList = SafetyList(),  # noqa: B008  (frozen)
     classifier: SafetyClassifier | None = None,
 ) -> Servable:
-    """`genre_generator`; the catalogue gives the evidence of answers, and titles to verify with.
+    """Build `genre_generator`; the catalogue supplies evidence for answers, and titles for verification.
 
     Raises:
-        InputError: the settings of the writing do not fit the writer.
+        InputError: the settings of `writing` do not fit the writer.
     """
     options = writer_options(writing, trained.prompts, safety=safety)
     writer = Writer(trained.generator, trained.prompts, options, trained.common_words)

@@ -1,4 +1,4 @@
-"""A catalogue with more articles, with newer counters, with withdrawn articles."""
+"""Changes of a catalogue: more articles, newer counters, withdrawn articles."""
 
 from collections.abc import Collection, Sequence
 from dataclasses import replace
@@ -14,7 +14,7 @@ from genre_tf.funnel.index import Catalogue
 
 _HOUR = timedelta(hours=1)
 _AGE_HOURS = COUNTERS.index("age_hours")
-_JUST_NOW_HOURS = 1e-3  # the age of an article that nobody knew before: above 0, which would be no age
+_JUST_NOW_HOURS = 1e-3  # the age of a new article; above 0, because 0 means an unknown age
 
 Vectors = npt.NDArray[np.float32]
 
@@ -25,16 +25,16 @@ def joined(
     retrieval: Vectors,
     ranking: Vectors,
 ) -> Catalogue:
-    """A catalogue with articles put in, those of known ids in their old places.
+    """Add articles to a catalogue; articles with known ids replace their old rows.
 
     Args:
-        catalogue: what is known.
+        catalogue: the known articles.
         new: M articles.
-        retrieval: float32 [M, D].
-        ranking: float32 [M, R].
+        retrieval: float32 [M, D], their vectors for the two-tower model.
+        ranking: float32 [M, R], their vectors for the ranker.
 
     Returns:
-        Old rows keep their numbers; new articles have no clicks, views and age yet.
+        The catalogue; old rows keep their numbers, new articles have no clicks, views or age yet.
     """
     row_of = {news_id: row for row, news_id in enumerate(catalogue.news_ids)}
     rows = np.array([row_of.setdefault(one.news_id, len(row_of)) for one in new], np.int64)
@@ -53,18 +53,18 @@ def joined(
     counters = _grown(catalogue.counters, size)
     gone = np.zeros(size, bool)
     gone[: len(catalogue.news_ids)] = catalogue.withdrawn
-    # What was withdrawn once does not return with another title.
+    # A withdrawn article stays withdrawn if it gets another title.
     gone[rows] |= np.array([one.withdrawn for one in new], bool)
     return Catalogue(list(row_of), titles, texts, in_retrieval, in_ranking, counters, categories, gone)
 
 
 def dated(catalogue: Catalogue, new: Sequence[Article], as_of: datetime | None) -> Catalogue:
-    """A catalogue whose new articles have an age: of their publishing, of the log, or else from now on.
+    """A catalogue whose new articles have an age: since publication, else from the log, else starting now.
 
     Args:
-        catalogue: with the new articles and the counts of the log.
-        new: M articles of it.
-        as_of: when its counters were taken; None without any log: there are no ages.
+        catalogue: the catalogue with the new articles and the counts of the log.
+        new: the M new articles in it.
+        as_of: time when its counters were taken; None: no log was counted, so there are no ages.
     """
     if as_of is None or not new:
         return catalogue
@@ -78,17 +78,18 @@ def dated(catalogue: Catalogue, new: Sequence[Article], as_of: datetime | None) 
 
 
 def with_published_ages(counters: Vectors, published: npt.NDArray[np.int64], as_of: datetime) -> Vectors:
-    """Counters whose ages are those of publishing, where that is known: negative before it.
+    """Counters with ages since publication, if it is known; ages are negative before publication.
 
     Args:
         counters: float32 [M, 9].
-        published: int64 [M], seconds since 1970; `UNKNOWN_TIME` where unknown.
-        as_of: when the counters were taken.
+        published: int64 [M], seconds since 1970; `UNKNOWN_TIME` if unknown.
+        as_of: time when the counters were taken.
     """
     known = published != UNKNOWN_TIME
     hours = (epoch_seconds(as_of) - np.where(known, published, 0)) / 3600
     hours = np.where(hours == 0, _JUST_NOW_HOURS, hours)
-    never_shown = counters[:, COUNTERS.index("views")] == 0  # a view before publishing says that it was out
+    # Views before the publication time show that the article was already out.
+    never_shown = counters[:, COUNTERS.index("views")] == 0
     age = counters[:, _AGE_HOURS]
     counters = counters.copy()
     counters[:, _AGE_HOURS] = np.where(known & (never_shown | (hours > age)), hours, age)
@@ -98,15 +99,15 @@ def with_published_ages(counters: Vectors, published: npt.NDArray[np.int64], as_
 def add_counts(
     catalogue: Catalogue, as_of: datetime | None, log: Counters | None
 ) -> tuple[Catalogue, datetime | None]:
-    """Counters that know a later log too.
+    """Add the counts of a later log to the counters of a catalogue.
 
     Args:
-        catalogue: the articles, with their counters.
-        as_of: when those counters were taken, on the clock of the logs; None without any log so far.
-        log: of what happened since then, at least one impression; None without a log.
+        catalogue: the articles with their counters.
+        as_of: time when those counters were taken, on the clock of the logs; None: no log was counted so far.
+        log: counts since then, from at least one impression; None without a log.
 
     Returns:
-        The catalogue, and when its counters are of: just after the log.
+        The catalogue, and the time of its counters: just after the log's end.
     """
     if log is None or log.newest is None:
         return catalogue, as_of
@@ -120,13 +121,13 @@ def add_counts(
 
 
 def withdrawn(catalogue: Catalogue, news_ids: Collection[str]) -> Catalogue:
-    """A catalogue in which some articles are never shown again; those not known are passed over."""
+    """A catalogue in which some articles are never shown again; unknown ids are ignored."""
     gone = np.asarray([news_id in news_ids for news_id in catalogue.news_ids])
     return replace(catalogue, withdrawn=np.asarray(catalogue.withdrawn) | gone)
 
 
 def _grown(array: Vectors, size: int) -> Vectors:
-    """A copy with more rows, of zeros, that lies in memory as the array does: by rows or by columns."""
+    """A copy with more rows, filled with zeros, in the same memory order (by rows or by columns)."""
     by_columns = array.strides[0] < array.strides[1]
     grown = np.empty((size, array.shape[1]), np.float32, order="F" if by_columns else "C")
     grown[: len(array)], grown[len(array) :] = array, 0

@@ -1,4 +1,4 @@
-"""The articles that a version knows: where they come from, and their vectors."""
+"""The articles of a version: reading them and encoding them."""
 
 from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime, timedelta
@@ -22,12 +22,12 @@ from genre_tf.funnel.served_models import encode_table
 
 
 class Pool(NamedTuple):
-    """Articles, and what is known of them.
+    """Articles and their counters.
 
     Attributes:
-        table: the articles, row 0 the padding article.
+        table: the articles; row 0 is the padding article.
         counters: float32 [len(table), 9], the columns of `COUNTERS`; row 0 is zeros.
-        as_of: when that was so, on the clock of the logs; None where no log was read.
+        as_of: time when the counters were taken, on the clock of the logs; None if no log was read.
     """
 
     table: ArticleTable
@@ -41,16 +41,16 @@ def read_pool(
     max_bad_rows: int = 0,
     report: Callable[[str], None] = lambda line: None,
 ) -> Pool:
-    """Articles and their counters as of now.
+    """Read articles and their current counters.
 
     Args:
-        run: run folder; its prepared articles and counters where `data` says nothing else.
+        run: run folder; its prepared articles and counters are used if `data` has none.
         data: MIND-format data sets: every article of every split, with the counts of labelled logs.
-        max_bad_rows: faulty rows that may be skipped in each file.
-        report: told of the logs that are left out.
+        max_bad_rows: number of faulty rows that may be skipped in each file.
+        report: called with a line for each log that is left out.
 
     Raises:
-        InputError: a folder that holds no such data, or no article at all.
+        InputError: a folder does not contain such data, or there is no article at all.
     """
     prepared = run / "prepared"
     counters = Counters.load(prepared / COUNTERS_FILE)
@@ -63,7 +63,7 @@ def read_pool(
         counters = counters if counted.newest is None else counted
     if len(table) == 1:
         raise InputError(f"no article in {', '.join(map(str, data)) or prepared}: nothing to recommend")
-    # As of just after the newest thing that is known.
+    # Just after the newest counted event.
     as_of = counters.newest and counters.newest + timedelta(seconds=1)
     return Pool(table, _features(counters, table, as_of), as_of)
 
@@ -77,7 +77,7 @@ def build_catalogue(
     """Encode every article with both stages.
 
     Args:
-        models: a `ServedModels`, made or read back.
+        models: a `ServedModels`, new or read back.
         table: the articles.
         counters: float32 [len(table), 9].
         on_progress: called with (articles done, all articles).
@@ -89,7 +89,7 @@ def build_catalogue(
 
 
 def _text(title: str, abstract: str) -> str:
-    """Title and abstract as one line, a stop between them."""
+    """Title and abstract as one line, separated by a full stop."""
     stop = "" if not title or title[-1] in ".!?。！？" else "."
     return f"{title}{stop} {' '.join(abstract.split())}".strip()
 
@@ -97,9 +97,9 @@ def _text(title: str, abstract: str) -> str:
 def _read_data(
     data: Path, counters: Counters, max_bad_rows: int, report: Callable[[str], None]
 ) -> list[dict[str, Article]]:
-    """Articles of every split; their logs go into `counters`, row by row, as a log may be large."""
+    """Articles of every split; their logs are counted into `counters` row by row, as they may be large."""
     if not data.is_dir():
-        raise InputError(f"{data} is no folder; give a data set folder in MIND's format")
+        raise InputError(f"{data} is not a folder; give a data set folder in MIND's format")
     read = []
     for name in split_names(data):
         news, behaviors = (find_file(data / name, file) for file in (NEWS, BEHAVIORS))
@@ -108,17 +108,20 @@ def _read_data(
         articles = read_news(news, FaultPolicy(max_bad_rows))
         read.append(articles)
         if behaviors is not None and not _count(behaviors, articles, counters, FaultPolicy(max_bad_rows)):
-            report(f"{behaviors} has no labels: its articles are indexed, its views are not counted")
+            report(
+                f"{behaviors} has no labels: the articles of its split are indexed, but its views are not "
+                "counted"
+            )
     if not read:
-        raise InputError(f"{data} holds no split with a {NEWS}; give a data set folder in MIND's format")
+        raise InputError(f"{data} has no split with a {NEWS}; give a data set folder in MIND's format")
     return read
 
 
 def _count(log: Path, articles: Iterable[str], counters: Counters, policy: FaultPolicy) -> bool:
-    """False for a log without labels: its views without its clicks would make every click rate too small."""
+    """Count a log; False if it has no labels: without clicks its views would make all click rates too low."""
     known = {news_id: news_id for news_id in articles}
     for impression in iterate_behaviors(log, known, policy):
-        if impression.clicked is None:  # a log is wholly labelled or wholly not
+        if impression.clicked is None:  # a log has labels everywhere or nowhere
             return False
         counters.observe(impression)
     return True

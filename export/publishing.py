@@ -1,11 +1,12 @@
-"""A version of a servable appears whole or not at all.
+"""Publish versions of a servable: a version appears completely or not at all.
 
-It is written beside, in a hidden folder whose name is no number, so that no server looks at it; everything is
-flushed to the disk; one rename to the next number publishes it. Whoever is killed before leaves only a hidden
-folder, which the next exporter removes. A version goes the same way back: renamed, then deleted.
+A version is written beside the others, in a hidden folder whose name is not a number, so that servers ignore
+it. Everything is flushed to the disk; then one rename to the next number publishes it. An exporter that is
+killed earlier leaves only a hidden folder, which the next exporter removes. A version is removed in the
+opposite order: first renamed, then deleted.
 
-A hidden folder has a lock file beside it, made before and removed after it, and held as long as its exporter
-lives. So a folder without one, and one whose lock can be had, is nobody's any more.
+Each hidden folder has a lock file beside it, created before the folder, deleted after it, and locked as long
+as its exporter lives. So a folder is abandoned if it has no lock file or if its lock can be acquired.
 """
 
 import errno
@@ -38,10 +39,10 @@ def versions(servable: Path) -> list[int]:
 
 @contextmanager
 def staged(servable: Path) -> Iterator[Path]:
-    """A hidden folder beside the versions, to write the next version into; gone at the end if not published.
+    """A hidden folder beside the versions for writing the next version; removed at the end if not published.
 
     Args:
-        servable: MODELS/NAME; made if absent, and then removed again if nothing was published.
+        servable: MODELS/NAME; created if missing, and then removed again if nothing was published.
 
     Yields:
         An empty folder, locked as long as this process lives.
@@ -56,7 +57,7 @@ def staged(servable: Path) -> Iterator[Path]:
     except OSError as error:
         _remove_empty(absent)
         raise InputError(
-            f"cannot write to {servable} ({error.strerror}): give a writable folder, on a disk that has locks"
+            f"cannot write to {servable} ({error.strerror}): give a writable folder that supports file locks"
         ) from None
     try:
         yield folder
@@ -69,13 +70,13 @@ def publish(folder: Path) -> Path:
     """Make a staged folder the next version.
 
     Args:
-        folder: what `staged` yielded, filled.
+        folder: the folder that `staged` yielded, with the complete version in it.
 
     Returns:
         MODELS/NAME/VERSION. Exporters that publish at the same time get different versions.
 
     Raises:
-        FailureError: the disk refused.
+        FailureError: writing to the disk failed.
     """
     servable = folder.parent
     try:
@@ -83,19 +84,19 @@ def publish(folder: Path) -> Path:
         version = _rename_to_next(folder)
         _flush(servable)
     except OSError as error:
-        raise FailureError(f"{servable}: the new version could not be written ({error.strerror})") from None
+        raise FailureError(f"{servable}: cannot write the new version ({error.strerror})") from None
     return version
 
 
 def remove_version(servable: Path, version: int) -> None:
-    """Take a version away: hidden by one rename, so that no server sees half of it, then deleted.
+    """Remove a version: hide it by one rename, so that no server sees half of it, then delete it.
 
     Args:
         servable: MODELS/NAME.
-        version: its number.
+        version: number of the version.
 
     Raises:
-        FailureError: the disk refused.
+        FailureError: renaming or deleting failed.
     """
     hidden = servable / f"{REMOVED_PREFIX}{version}-{secrets.token_hex(4)}"
     try:
@@ -103,11 +104,11 @@ def remove_version(servable: Path, version: int) -> None:
         _flush(servable)
         shutil.rmtree(hidden)
     except OSError as error:
-        raise FailureError(f"{servable}: version {version} could not be removed ({error.strerror})") from None
+        raise FailureError(f"{servable}: cannot remove version {version} ({error.strerror})") from None
 
 
 def remove_leftovers(servable: Path) -> None:
-    """Delete what killed exporters and killed removals left; living exporters keep their work."""
+    """Delete what killed exporters and interrupted removals left behind; folders in use are kept."""
     _remove_abandoned(servable)
     for folder in servable.glob(f"{REMOVED_PREFIX}*"):
         shutil.rmtree(folder, ignore_errors=True)
@@ -119,7 +120,7 @@ def _rename_to_next(folder: Path) -> Path:
         try:
             return folder.rename(version)
         except OSError as error:
-            # The name was free and is not empty now: another exporter was first.
+            # The name was free, but another exporter has used it in the meantime.
             if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
                 raise
 
@@ -131,7 +132,7 @@ def _locked_folder(servable: Path) -> tuple[Path, int]:
         try:
             servable.mkdir(parents=True, exist_ok=True)
             lock = hold(_lock_file(folder), create=True)
-            # None where another exporter took away the empty servable, or this lock before it was held.
+            # None: another exporter removed the empty servable folder, or this file before it was locked.
             if lock is not None:
                 folder.mkdir()
                 return folder, lock
@@ -145,12 +146,12 @@ def _locked_folder(servable: Path) -> tuple[Path, int]:
 
 
 def _remove_abandoned(servable: Path) -> None:
-    """Remove the staging folders of exporters that no longer live: a lock dies with its process."""
+    """Remove the staging folders of exporters that no longer run: a lock ends with its process."""
     for file in servable.glob(f"{STAGING_PREFIX}*{LOCK_SUFFIX}"):
         try:
             lock = hold(file, wait=False)
         except OSError:
-            continue  # whose it is cannot be told, so it stays
+            continue  # its owner is unknown, so the folder is kept
         if lock is not None:
             _remove_staging(file.with_suffix(""), lock)
     for folder in servable.glob(f"{STAGING_PREFIX}*"):
@@ -159,7 +160,7 @@ def _remove_abandoned(servable: Path) -> None:
 
 
 def _remove_staging(folder: Path, lock: int) -> None:
-    """Remove a folder and then its lock file, which must be there as long as the folder is."""
+    """Remove a folder and then its lock file, which must exist as long as the folder does."""
     shutil.rmtree(folder, ignore_errors=True)
     if not folder.exists():
         _lock_file(folder).unlink(missing_ok=True)

@@ -1,7 +1,7 @@
-"""What the servable must answer, from the Keras models and plain Python, one row at a time.
+"""Expected answers of the servable, computed with the Keras models and plain Python, one row at a time.
 
-It shares no parsing, padding, look-up or search with the graph, so that `genre verify` compares two
-independent roads, and batched answers with unbatched ones.
+It shares no parsing, padding, look-up or search with the graph. So `genre verify` compares two independent
+implementations, and batched answers with unbatched ones.
 """
 
 from collections.abc import Sequence
@@ -29,18 +29,18 @@ _PADDING: dict[str, Any] = {"click_probability": PADDING_SCORE, "score": PADDING
 
 
 class RecommenderReference:
-    """Answers requests as `Recommender` must, row by row and outside any graph.
+    """Computes the answers that `Recommender` must give, row by row and outside any graph.
 
     Args:
         two_tower: as in `Recommender`.
         ranker: as in `Recommender`.
         catalogue: the articles.
-        bias: float32 [N], what the counters of each article add to its score.
-        max_history: newest clicks that make the reader.
-        k: articles to recommend.
-        retrieve: articles that the towers hand to the ranker.
+        bias: float32 [N], the term that the counters of each article add to its score.
+        max_history: number of newest clicks that represent the reader.
+        k: number of recommended articles.
+        retrieve: number of articles that the towers pass to the ranker.
         rules: as in `Recommender`.
-        searched: blocks, where the index looks into some of them alone; None: it looks at all articles.
+        searched: the blocks of a partitioned index; None: the index searches all articles.
     """
 
     def __init__(
@@ -77,7 +77,7 @@ class RecommenderReference:
         self.means = np.array([vectors[rows].sum(0) / max(1, len(rows)) for rows in blocks], np.float32)
 
     def answer(self, request: Exchange) -> Exchange:
-        """The request with its answer; each row is computed alone."""
+        """Return the request with its answer; each row is computed alone."""
         method = getattr(self, f"_{request.signature}")
         names = list(request.inputs)
         columns = [request.inputs[name] for name in names]
@@ -109,7 +109,7 @@ class RecommenderReference:
         refreshed.catalogue = replace(self.catalogue, counters=known)
         refreshed.vectors = np.column_stack([self.catalogue.retrieval_vectors, bias])
         refreshed.shown = _may_be_shown(refreshed.catalogue, self.rules.max_age_hours)
-        refreshed.also = named  # a search in blocks, which stay as they are, looks at them besides
+        refreshed.also = named  # the blocks of the index do not change, so these are searched as well
         return refreshed._recommend(history)
 
     _serving_default = _recommend
@@ -157,7 +157,7 @@ class RecommenderReference:
                 attended, _ = self.ranker.attention(clicks, mask, tf.constant(vectors[row][None, None]))
                 weight[column] = np.asarray(attended)[0, 0, : len(newest)]
         ids = [self.catalogue.news_ids[row].encode() for row in newest]
-        return {"history_id": ids or [b""], "weight": weight}  # there is one column at least
+        return {"history_id": ids or [b""], "weight": weight}  # at least one column
 
     def _regress(self, inputs: bytes) -> Row:
         features = tf.train.Example.FromString(inputs).features.feature
@@ -208,7 +208,7 @@ class RecommenderReference:
         score: list[float],
         ranking_clicks: Vectors,
     ) -> None:
-        """Put a new article into the last place of what was chosen, where this request explores."""
+        """If this request explores, put a new article in the last place of the chosen articles."""
         key = tf.strings.to_hash_bucket_fast([KEY_SEPARATOR.join(newest)], KEY_BUCKETS)
         new = np.flatnonzero(found & (self.catalogue.counters[:, 1] < NEW_VIEWS))
         if not len(new) or np.float32(key.numpy()[0]) >= np.float32(self.rules.exploration * KEY_BUCKETS):
@@ -223,7 +223,7 @@ class RecommenderReference:
         score.append(self._pool_probability(ranking_clicks, np.asarray([drawn]))[0])
 
     def _looked_at(self, query: Vectors) -> tuple[npt.NDArray[np.int64], Vectors]:
-        """Rows that a search compares with the reader, and their vectors."""
+        """Rows that a search compares with the reader, int64 [M], and their vectors, float32 [M, D]."""
         if self.searched is None:
             return np.arange(len(self.vectors)), self.vectors
         nearest = np.argsort(-(self.means @ query), kind="stable")[: self.searched.probes]
@@ -232,14 +232,14 @@ class RecommenderReference:
         return rows, self.vectors[rows]
 
     def _may_be_found(self, rows: set[int], titles: set[str]) -> npt.NDArray[np.bool_]:
-        """Which articles may be shown, and were not read: bool [N]."""
+        """Which articles may be shown and have not been read: bool [N]."""
         read = [0, *rows, *(row for title in titles if title for row in self.rows_of_title.get(title, ()))]
         found = self.shown.copy()
         found[read] = False
         return found
 
     def _chosen(self, probability: Vectors, rows: npt.NDArray[np.int64]) -> list[int]:
-        """Places of what is recommended among the retrieved rows, in order."""
+        """Positions of the recommended articles among the retrieved rows, best first."""
         best = np.argsort(-probability, kind="stable")
         if self.rules.plain:
             return best[: self.k].tolist()
@@ -286,7 +286,7 @@ class RecommenderReference:
 
 
 def _may_be_shown(catalogue: Catalogue, limit: float | None) -> npt.NDArray[np.bool_]:
-    """Articles that are published, not withdrawn, and neither stale nor without any time: bool [N]."""
+    """Articles that are published, not withdrawn and, with an age limit, dated and not stale: bool [N]."""
     counters = dict(zip(COUNTERS, catalogue.counters.T, strict=True))
     age = counters["age_hours"]
     shown = (age >= 0) & ~np.asarray(catalogue.withdrawn)
@@ -297,7 +297,7 @@ def _may_be_shown(catalogue: Catalogue, limit: float | None) -> npt.NDArray[np.b
 
 
 def _history(clicks: Vectors, dimension: int) -> tuple[tf.Tensor, tf.Tensor]:
-    """A history as a batch of one row, with room for two clicks: Keras warns at attention to a lone one."""
+    """A history as a batch of one row, padded to two clicks: Keras warns about attention to a single one."""
     room = np.zeros((max(2, len(clicks)), dimension), np.float32)
     room[: len(clicks)] = clicks
     mask = np.arange(len(room)) < len(clicks)
@@ -324,7 +324,7 @@ def _number(text: bytes) -> float:
 
 
 def _stack(name: str, rows: list[Any], width: int | None) -> npt.NDArray[Any]:
-    """Rows of different lengths as one array, padded as the contract says."""
+    """Rows of different lengths as one array, with the padding that the graph uses."""
     dtype: Any = object if name in _STRINGS else bool if name == "known" else np.float32
     arrays = [np.array(row, dtype) for row in rows]
     shape = np.max([array.shape for array in arrays], axis=0).astype(int).tolist()

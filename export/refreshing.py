@@ -1,10 +1,10 @@
-"""New articles, new counts and expired articles into the next version of the index, without training.
+"""Build the next version of the index with new articles, new counts and expired articles, without training.
 
-Only what is new is encoded, with the models inside the served version itself, so that neither the run nor its
-data are needed. The graph is copied as it is; variables of the index and the file of ids are written anew.
+Only new articles are encoded, with the models inside the served version, so the run and its data are not
+needed. The graph is copied unchanged; the variables of the index and the file of ids are written again.
 
-`genre_generator` stays as it is, with the articles of its last export as evidence: to write those anew is as
-quick, but each recorded answer must then be written again and verified, minutes of work for a language model.
+`genre_generator` does not change and keeps the articles of its last export as evidence. New evidence could be
+written as quickly, but then a language model must write each recorded answer again, which takes minutes.
 """
 
 import tempfile
@@ -43,16 +43,16 @@ from genre_tf.funnel.served_models import encode_table, moment_biases
 
 @dataclass(frozen=True)
 class Refreshed:
-    """What became of a version.
+    """The result of a refresh.
 
     Attributes:
-        version: the published folder; the old one where nothing changed.
-        added: new articles.
-        changed: known articles with another title.
-        expired: articles that may no longer be recommended; histories know them still.
-        articles: known now.
-        recommendable: of these, how many may be recommended.
-        verification: of the new version; None where nothing changed.
+        version: the published folder; the old version if nothing changed.
+        added: number of new articles.
+        changed: number of known articles with another title.
+        expired: number of articles that may no longer be recommended; histories may still contain them.
+        articles: number of articles in the index.
+        recommendable: number of these that may be recommended.
+        verification: verification of the new version; None if nothing changed.
     """
 
     version: Path
@@ -77,22 +77,23 @@ def refresh(
     Args:
         models: MODELS, or MODELS/genre_recommender.
         changes: what to change.
-        report: takes a line of progress.
-        base: the version to build on, which after a rollback is not the newest; None: the newest.
-        batch_sizes: that warmup covers; None: those of the version before.
-        fresh: a process to verify with, started for a known graph and for the signatures that
-            `changed_answers` gives for the news; None starts one.
+        report: called with each line of progress.
+        base: the version to build on, which is not the newest after a rollback; None: the newest.
+        batch_sizes: batch sizes that warmup covers; None: those of the base version.
+        fresh: a process for verification, started with `known_graph` and with the signatures that
+            `changed_answers` returns for the news; None: start one.
 
     Raises:
-        InputError: no version, wrong data, or nothing would be left. Nothing is left behind.
-        FailureError: what was written did not pass verification; nothing was published.
+        InputError: there is no version, the data are wrong, or no article could be recommended any more. No
+            files are left behind.
+        FailureError: the written version did not pass verification; nothing was published.
     """
     version = _version(models, base)
     contract = read_contract(version)
     contract["batch_sizes"] = list(batch_sizes or contract["batch_sizes"])
     articles = read_news(changes.news, FaultPolicy(changes.max_bad_rows)) if changes.news else {}
-    # Before anything is known to be new, the fresh process prepares the signatures, whose graph is that of
-    # the served version, while this one reads that and encodes.
+    # The fresh process prepares the signatures while this process reads and encodes. It needs only the graph,
+    # which does not change.
     with ExitStack() as stack:
         folder = stack.enter_context(staged(version.parent))
         fresh = fresh or stack.enter_context(
@@ -107,8 +108,8 @@ def refresh(
 
 @dataclass(frozen=True)
 class _Workplace:
-    folder: Path  # staged, with the graph
-    fresh: FreshProcess  # preparing that
+    folder: Path  # staged, with the graph in it
+    fresh: FreshProcess  # is preparing that graph
     scratch: Path
 
 
@@ -139,7 +140,7 @@ def _refreshed(
     if not shown.any():
         raise InputError(
             f"none of the {len(shown) - 1} articles may be recommended: "
-            "give --expire more hours or an earlier date"
+            "give --expire a larger number of hours or an earlier date"
         )
     old_ids = set(before.news_ids)
     added = sum(article.news_id not in old_ids for article in new)
@@ -157,7 +158,7 @@ def _refreshed(
     )
     published, checked = _publish(servable, contract, workplace, report)
     if versions(version.parent.with_name(GENERATOR)):
-        report(f"{GENERATOR} answers questions from the articles of its last export, until the next one")
+        report(f"{GENERATOR} is unchanged: it answers questions from the articles of its last export")
     return Refreshed(published, *numbers, checked)
 
 
@@ -180,7 +181,7 @@ def _catalogue(version: Path, values: Mapping[str, Any]) -> Catalogue:
         return read_catalogue(values)
     except KeyError:
         raise InputError(
-            f"{version} was exported by an earlier genre_tf with another index: export again"
+            f"{version} was exported by an earlier version of genre_tf with another index: export again"
         ) from None
 
 
@@ -189,16 +190,16 @@ def _rules(sizes: Mapping[str, Any]) -> Rules:
 
 
 def _age_limit(expire: float | datetime | None, as_of: datetime | None) -> float | None:
-    """Hours above which an article is stale from now on; None: as before.
+    """The new age limit in hours; None: as before.
 
     Raises:
-        InputError: there are no ages, as no log was ever counted.
+        InputError: there are no ages, because no log was ever counted.
     """
     if expire is None:
         return None
     if as_of is None:
         raise InputError(
-            "--expire needs to know when articles were shown: export with a log, or give --behaviors"
+            "--expire needs the ages of articles, which come from a log: give --behaviors, or export with one"
         )
     return expire if isinstance(expire, float) else max(1e-3, (as_of - expire).total_seconds() / 3600)
 
@@ -245,7 +246,7 @@ def _servable(
 
 
 def _exchanges(version: Path, new: Iterable[Exchange], only: Sequence[str]) -> Iterator[Exchange]:
-    """The requests to verify with: those of signatures that answer as before keep their recorded answers."""
+    """The requests for verification; signatures with unchanged answers keep their recorded ones."""
     if not only:
         yield from new
         return
@@ -260,7 +261,7 @@ def _publish(
     report(f"writing {servable.name}, and verifying it in a fresh process")
     folder, fresh = workplace.folder, workplace.fresh
     with ThreadPoolExecutor(1) as pool:
-        # The answers are computed while the variables go to the disk: neither waits for Python.
+        # The answers are computed while the variables are written to the disk: both run outside Python.
         answers = pool.submit(list, servable.exchanges)
         servable = replace(servable, exchanges=_result(answers))
         write_version(servable, folder, contract["sources"], contract["batch_sizes"], fresh)

@@ -1,16 +1,18 @@
-"""Answer recorded requests from a SavedModel by session, the way TensorFlow Serving runs it.
+"""Answer recorded requests from a SavedModel in a session, as TensorFlow Serving runs it.
 
-A program of its own: it imports TensorFlow and NumPy and no part of genre_tf, so that nothing but the
-SavedModel can have answered. Run it in a fresh process, isolated from this folder:
+This is a separate program. It imports TensorFlow and NumPy, but no part of genre_tf, so only the SavedModel
+can have produced the answers. Run it in a fresh process, isolated from this folder:
 
     python -I replay.py VERSION_FOLDER RECORDS.npz [RECORDS.npz …]
 
-prints one JSON document (with --known-graph, or --only and names of signatures, before them: see `replay`):
+It prints one JSON document:
 {"modules": […], "exchanges": [{"signature", "case", "known", "rows", "difference", "faults"}, …]}.
+The options --known-graph and --only SIGNATURE[,SIGNATURE …] come before the folder, in this order; they are
+the arguments of `replay`.
 
-Without arguments it reads them from its input, a JSON string a line, and takes up each one as it comes:
-whoever writes a version starts it before, so that it imports TensorFlow, loads and answers meanwhile. The
-session gets what the loader gives it, in the loader's own order: graph, variables, tables.
+Without a folder it reads the folder and the files from its input, one JSON string per line, and processes
+each as it arrives. So it can be started before a version is complete, and imports TensorFlow, loads and
+answers meanwhile. The session is filled in the order of TensorFlow's own loader: graph, variables, tables.
 """
 
 import gc
@@ -36,8 +38,8 @@ def read_records(file: Path) -> list[dict[str, Any]]:
         file: an `.npz` without pickled parts; names are `NUMBER|SIGNATURE|CASE|inputs or outputs|TENSOR`.
 
     Returns:
-        In order of their numbers: {"signature", "case", "inputs": {name: array}, "outputs": {name: array}};
-        outputs are empty where only the request was recorded.
+        Records in the order of their numbers: {"signature", "case", "inputs": {name: array}, "outputs":
+        {name: array}}; outputs are empty if only the request was recorded.
     """
     records: dict[str, dict[str, Any]] = {}
     with file.open("rb") as opened, np.load(opened, allow_pickle=False) as arrays:
@@ -51,22 +53,22 @@ def read_records(file: Path) -> list[dict[str, Any]]:
 
 
 def compare(expected: Tensors, actual: Tensors) -> tuple[float, list[str]]:
-    """Compare the answers of a signature with what the Python model answers.
+    """Compare the answers of a signature with the answers of the Python model.
 
-    Strings, booleans and integers must be equal, floats within `TOLERANCE`. Where rows are ordered by
-    `score`, neighbours whose scores tie within the tolerance may stand in another order.
+    Strings, booleans and integers must be equal, floats within `TOLERANCE`. If rows are ordered by `score`,
+    neighbours whose scores are equal within the tolerance may be in another order.
 
     Args:
-        expected: name to array; of no entries when only soundness is asked.
-        actual: name to array, as the session gave them.
+        expected: name to array; empty to check only that the answers are finite and UTF-8.
+        actual: name to array, as returned by the session.
 
     Returns:
-        The greatest absolute difference of floats, and what is wrong, in words.
+        The largest absolute difference of floats, and the faults, in words.
     """
     faults = [fault for name, array in sorted(actual.items()) for fault in _unsound(name, array)]
     difference = 0.0
     if expected and set(expected) != set(actual):
-        faults.append(f"outputs {sorted(actual)} where {sorted(expected)} were expected")
+        faults.append(f"outputs {sorted(actual)}, expected {sorted(expected)}")
     for name in sorted(set(expected) & set(actual)):
         want, got = expected[name], actual[name]
         if want.shape != got.shape:
@@ -88,7 +90,7 @@ def _bytes(array: np.ndarray) -> np.ndarray:
 
 
 def _ties(score: np.ndarray | None, shape: tuple[int, ...]) -> np.ndarray:
-    """Bool, `shape`: the entry's score is within the tolerance of another one of its row, or of the last."""
+    """Entries whose score is within the tolerance of another one in the row, or of the last: bool `shape`."""
     if score is None or score.shape != shape or len(shape) != 2:
         return np.zeros(shape, bool)
     apart = np.abs(score[:, :, None] - score[:, None, :])  # [rows, K, K]
@@ -101,7 +103,7 @@ def _ties(score: np.ndarray | None, shape: tuple[int, ...]) -> np.ndarray:
 
 
 def _unsound(name: str, array: np.ndarray) -> list[str]:
-    """JSON can carry neither numbers that are not finite nor strings that are not UTF-8."""
+    """Faults of values that JSON cannot represent: NaN, infinite numbers and invalid UTF-8."""
     if array.dtype.kind == "f":
         return [] if np.isfinite(array).all() else [f"{name}: {int((~np.isfinite(array)).sum())} not finite"]
     if array.dtype.kind not in "SO":
@@ -112,7 +114,7 @@ def _unsound(name: str, array: np.ndarray) -> list[str]:
             value.decode("utf-8")
         except UnicodeDecodeError:
             broken += 1
-    return [f"{name}: {broken} strings that are no UTF-8"] if broken else []
+    return [f"{name}: {broken} not valid UTF-8"] if broken else []
 
 
 def _differing(name: str, equal: np.ndarray, want: np.ndarray, got: np.ndarray) -> list[str]:
@@ -122,7 +124,7 @@ def _differing(name: str, equal: np.ndarray, want: np.ndarray, got: np.ndarray) 
         at = tuple(int(part) for part in place)
         faults.append(f"{name}{list(at)}: {got[at]!r}, expected {want[at]!r}")
     if len(places) > SHOWN_FAULTS:
-        faults.append(f"{name}: {len(places) - SHOWN_FAULTS} more")
+        faults.append(f"{name}: {len(places) - SHOWN_FAULTS} more differences")
     return faults
 
 
@@ -132,13 +134,16 @@ def replay(
     """Load the SavedModel into a session and answer every recorded request.
 
     Args:
-        names: the version's folder, in which the graph alone need be complete, then files of records; when
-            the first of these is told, all of the version is.
-        known_graph: the graph was replayed before with other values in its variables, as servers optimize it.
-            Then functions are but put into their places, which takes TensorFlow half as long.
-        only: the signatures to answer for; all, if none is named.
+        names: the version's folder, which need contain only the graph at first, then files of records. The
+            version must be complete when the first of these files is given.
+        known_graph: the same graph was replayed before, fully optimized as on a server, with other values in
+            its variables. Then only functions are inlined, which takes TensorFlow half as long.
+        only: the signatures whose requests are answered; if empty, all.
+
+    Returns:
+        One result per record: {"signature", "case", "known", "rows", "difference", "faults"}.
     """
-    gc.disable()  # nothing is garbage while TensorFlow's modules are imported: a fifth faster
+    gc.disable()  # importing TensorFlow makes no garbage; without the collector it is a fifth faster
     import tensorflow as tf
     from tensorflow.python.saved_model.loader_impl import SavedModelLoader  # the steps of the public `load`
 
@@ -160,7 +165,7 @@ def replay(
             if definitions[name].inputs:
                 key = definitions[name].SerializeToString(deterministic=True)
                 made[key] = signatures[name] = made.get(key) or _Signature(session, definitions[name])
-        files = itertools.chain([next(names, None)], names)  # waits for the first
+        files = itertools.chain([next(names, None)], names)  # waits for the first file
         loader.restore_variables(session, saver)
         loader.run_init_ops(session, ["serve"])
         records = (record for file in files if file for record in read_records(Path(file)))
@@ -172,10 +177,10 @@ def replay(
 
 
 class _Signature:
-    """A signature of a session's graph, optimized for running when it is made: no value is needed for that.
+    """A signature of a session's graph; its graph is optimized on creation, which needs no variables' values.
 
     Args:
-        session: of the graph; its variables may be missing yet.
+        session: session of the graph; its variables need not have values yet.
         definition: SignatureDef.
     """
 
@@ -189,7 +194,7 @@ class _Signature:
         feeds = [definition.inputs[name].name for name in self._inputs]
         fetches = [definition.outputs[name].name for name in self._outputs]
         try:
-            # The public `make_callable` would wait with all this for the first request.
+            # The public `make_callable` would do all this only at the first request.
             self._call = session._make_callable_from_options(CallableOptions(feed=feeds, fetch=fetches))
         except errors.OpError as error:
             self._refused = error
@@ -198,12 +203,13 @@ class _Signature:
         """Answer one request.
 
         Raises:
-            Exception: what TensorFlow says of the graph or the request; ValueError: inputs with other names.
+            Exception: TensorFlow's error for the graph or the request.
+            ValueError: the inputs have other names.
         """
         if self._refused is not None:
             raise self._refused
         if set(inputs) != set(self._inputs):
-            raise ValueError(f"inputs {sorted(inputs)} where {sorted(self._inputs)} are expected")
+            raise ValueError(f"inputs {sorted(inputs)}, expected {sorted(self._inputs)}")
         values = self._call(*(np.asarray(inputs[name], dtype) for name, dtype in self._inputs.items()))
         return dict(zip(self._outputs, map(np.asarray, values), strict=True))
 
@@ -225,8 +231,8 @@ def _answer(signature: _Signature | None, record: dict[str, Any]) -> dict[str, A
 
 
 def main() -> None:
-    """Replay what the command line names, or the input; JSON on stdout."""
-    # As on a server: TensorFlow would import Keras, and Keras scikit-learn and Matplotlib.
+    """Replay the files named on the command line, or else in the input; print JSON."""
+    # As on a server, without Keras: TensorFlow would import it, and Keras scikit-learn and Matplotlib.
     sys.modules["keras"] = None  # type: ignore[assignment]
     arguments = sys.argv[1:]
     known_graph = arguments[:1] == [KNOWN_GRAPH]
@@ -236,7 +242,7 @@ def main() -> None:
     results = replay(iter(arguments or map(json.loads, sys.stdin)), known_graph, only)
     modules = sorted({name.split(".")[0] for name, module in sys.modules.items() if module is not None})
     json.dump({"modules": modules, "exchanges": results}, sys.stdout)
-    gc.freeze()  # else the collector takes a second to go through TensorFlow's modules at the exit
+    gc.freeze()  # otherwise the collector spends a second on TensorFlow's modules at the exit
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Requests that every export of the recommender is verified with: usual ones, and all that is odd."""
+"""Requests that verify every export of the recommender: usual ones and unusual ones."""
 
 from collections.abc import Sequence
 
@@ -17,11 +17,11 @@ _ODD_BYTES = b"\xff\xfe \xc3( caf\xe9"
 
 
 def recommender_requests(catalogue: Catalogue, seed: int = 0) -> list[Exchange]:
-    """Requests without answers, for every signature: a usual row alone, and all kinds of rows in one batch.
+    """Requests without answers for every signature: a usual row alone, and all kinds of rows in one batch.
 
     Args:
         catalogue: articles to ask about.
-        seed: of the choice of articles.
+        seed: seed of the random choice of articles.
     """
     rows = _Rows(catalogue, seed)
     requests = []
@@ -33,7 +33,7 @@ def recommender_requests(catalogue: Catalogue, seed: int = 0) -> list[Exchange]:
 
 
 def counted_requests(catalogue: Catalogue, seed: int = 0) -> list[Exchange]:
-    """Those requests whose answers follow from counters, without any that has a title to encode."""
+    """The requests whose answers depend on counters; none of them has titles to encode."""
     known = [one for one in recommender_requests(catalogue, seed) if one.signature in COUNTED]
     text, case = "recommend_text", "a reader without titles"
     return [
@@ -58,7 +58,7 @@ def example(**features: Sequence[str | bytes]) -> bytes:
 
 
 class _Rows:
-    """Chooses articles and joins them as requests do."""
+    """Chooses articles and joins them into the strings of requests."""
 
     def __init__(self, catalogue: Catalogue, seed: int) -> None:
         self.catalogue = catalogue

@@ -1,4 +1,4 @@
-"""The next version of a SavedModel with other values in a few of its variables: same graph, no tracing."""
+"""Write the next version of a SavedModel with other values in a few variables: same graph, no tracing."""
 
 import shutil
 from collections.abc import Mapping
@@ -12,23 +12,23 @@ from genre_tf.export.attached import attached_keys, open_checkpoint
 
 
 def copy_graph(version: Path, folder: Path) -> None:
-    """Copy a SavedModel, but for its variables and its `assets.extra`.
+    """Copy a SavedModel without its variables and its `assets.extra`.
 
     Args:
         version: folder of the SavedModel; it is only read.
-        folder: where to; may exist and be empty.
+        folder: folder to write; may exist if it is empty.
     """
-    # TensorFlow's fingerprint is of these very files, and nobody misses it.
+    # TensorFlow's fingerprint would no longer match the files, and nothing needs it.
     left_out = shutil.ignore_patterns("variables", "assets.extra", "fingerprint.pb")
     shutil.copytree(version, folder, ignore=left_out, dirs_exist_ok=True)
 
 
 def write_values(version: Path, folder: Path, module: str, values: Mapping[str, Any]) -> None:
-    """Write the variables of a SavedModel anew, those of an attached module with other values.
+    """Write the variables of a SavedModel again, with other values for an attached module.
 
     Args:
         version: folder of the SavedModel; it is only read.
-        folder: where to; has a copy of the graph.
+        folder: folder to write, with a copy of the graph in it.
         module: name of a module that `write_saved_model` attached.
         values: path of a variable in the module (`titles`, `nearest.blocks`) to its value; the shape may
             differ along an open axis.

@@ -1,7 +1,7 @@
-"""Writing a SavedModel that TensorFlow Serving can answer from.
+"""Write a SavedModel that TensorFlow Serving can serve.
 
-`keras.export.ExportArchive` and never `tf.saved_model.save`: what the latter makes of a Keras 3 model loads
-on TensorFlow Serving and then fails every request (BUILD_NOTES.md, Fact 2).
+Use `keras.export.ExportArchive`, never `tf.saved_model.save`: a Keras 3 model saved with the latter loads on
+TensorFlow Serving and then fails every request (BUILD_NOTES.md, Fact 2).
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -25,19 +25,20 @@ def write_saved_model(
     attached: Mapping[str, tf.Module] | None = None,
     aliases: Mapping[str, Any] | None = None,
 ) -> None:
-    """Write signatures and everything they use.
+    """Write signatures and everything that they use.
 
     Args:
-        folder: to write; may exist and be empty.
-        resources: whatever holds look-up tables; variables are found by themselves.
-        signatures: name to a function of tensors [B], which gives {output: tensor [B, …]}, and the dtypes of
-            its inputs. The first is the default one. One whose only input is `inputs` is of the Regress API.
-        attached: modules that `tf.saved_model.load` gives back under these names, with their variables and
-            functions; what their functions read must be read by a signature too.
-        aliases: functions that signatures call, under the names by which a converter for other devices finds
+        folder: folder to write; may exist if it is empty.
+        resources: objects with look-up tables; variables need not be listed.
+        signatures: name to a function of tensors [B] that returns {output: tensor [B, …]}, and the dtypes of
+            its inputs. The first is the default. A signature whose only input is `inputs` belongs to the
+            Regress API.
+        attached: modules that `tf.saved_model.load` returns under these names, with their variables and
+            functions. A signature must also read every variable and table that their functions read.
+        aliases: functions that signatures call, by the names under which a converter for other devices finds
             them in the graph (`function_aliases`).
     """
-    import keras  # here, since a refresh writes without it, and it takes a second and a half to import
+    import keras  # here, because it takes 1.5 seconds to import and a refresh does not need it
 
     archive = keras.export.ExportArchive()
     for resource in resources:
@@ -46,7 +47,7 @@ def write_saved_model(
         specs = [tf.TensorSpec([None], dtype, key) for key, dtype in inputs.items()]
         archive.add_endpoint(name, function, specs)
     for name, module in (attached or {}).items():
-        # Keras keeps variables and tables of what it tracks, and neither names nor functions: this does.
+        # Keras stores only variables and tables of what it tracks; this also stores names and functions.
         setattr(archive._tf_trackable, name, module)
     options = tf.saved_model.SaveOptions(function_aliases=dict(aliases or {}))
     archive.write_out(str(folder), options=options, verbose=False)
@@ -57,9 +58,9 @@ def write_saved_model(
 
 
 def _share_default(folder: Path, name: str) -> None:
-    """Let the default signature be a second name of another one; Keras writes its graph twice.
+    """Make the default signature a second name of another signature; Keras writes its graph twice.
 
-    Whoever loads the model optimizes and warms up one graph less.
+    Then a server has one graph less to optimize and to warm up.
     """
     model = read_saved_model(folder)
     definitions = model.meta_graphs[0].signature_def
@@ -68,9 +69,9 @@ def _share_default(folder: Path, name: str) -> None:
 
 
 def _name_methods(folder: Path, regressions: Sequence[str]) -> None:
-    """Say that signatures are of the Regress API; Keras calls each one Predict's.
+    """Mark signatures as Regress API; Keras marks all of them as Predict.
 
-    TFX's InfraValidator chooses the API by this name, and TensorFlow Serving checks it where
+    TFX's InfraValidator chooses the API by this method name, and TensorFlow Serving checks it if
     `--enable_signature_method_name_check` is set.
     """
     if not regressions:

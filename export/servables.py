@@ -1,4 +1,4 @@
-"""Servables, with the requests and answers that each is verified with; and `genre_recommender`."""
+"""Servables with the requests and answers that verify them, and the servable `genre_recommender`."""
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
@@ -23,21 +23,21 @@ from genre_tf.funnel.selection import Rules
 from genre_tf.funnel.served_models import ServedModels, moment_biases
 
 COUNTERS_AS_OF = "counters_as_of"
-"""Among a contract's sources: when the counters were so, on the clock of the logs; null without logs."""
+"""Key in a contract's sources: when the counters were taken, on the clock of the logs; null without logs."""
 
 
 @dataclass(frozen=True)
 class Servable:
-    """One servable, ready to be written.
+    """A servable, ready to be written.
 
     Attributes:
-        name: of the servable.
+        name: name of the servable.
         write: writes its SavedModel into a folder.
-        exchanges: recorded requests with the answers of the Python models; these may be computed as they are
-            read, once.
+        exchanges: recorded requests with the answers of the Python models; may be an iterator that computes
+            the answers, so it is read only once.
         warmup: signature to the inputs of one usual row.
-        sizes: what bounds requests and answers, for the contract.
-        sources: where it comes from beside the run, JSON values for the contract.
+        sizes: limits of requests and answers, for the contract.
+        sources: JSON values for the contract: what it was made from, in addition to the run.
     """
 
     name: str
@@ -55,14 +55,14 @@ def write_version(
     batch_sizes: Sequence[int],
     fresh: FreshProcess | None = None,
 ) -> None:
-    """Write a SavedModel with all of its `assets.extra`.
+    """Write a SavedModel and all files of its `assets.extra`.
 
     Args:
-        servable: what to write.
-        folder: staged; empty, or what the servable's `write` expects.
-        sources: for the contract.
-        batch_sizes: that warmup covers.
-        fresh: loads the version as soon as that is possible, while the answers are still being computed.
+        servable: the servable to write.
+        folder: staged folder; empty, or as the servable's `write` expects it.
+        sources: JSON values for the contract.
+        batch_sizes: batch sizes that warmup covers.
+        fresh: process that loads the version as early as possible, while the answers are being computed.
     """
     servable.write(folder)
     extra = folder / "assets.extra"
@@ -89,19 +89,19 @@ def recommender_servable(
     partitioned: PartitionedOptions | None = None,
     as_of: datetime | None = None,
 ) -> Servable:
-    """`genre_recommender`.
+    """Build `genre_recommender`.
 
     Args:
         two_tower: has `user_vector` and `encoder`.
         ranker: has `click_logits` and `encoder`.
         catalogue: the articles.
-        scratch: folder for a file that the SavedModel copies.
-        max_history: newest clicks that make the reader.
-        k: articles to recommend.
-        retrieve: articles that the towers hand to the ranker.
-        rules: what is recommended beside the order of the click probabilities.
-        partitioned: how to search in a part of the pool alone; None: exactly.
-        as_of: when the counters of the catalogue were so, on the clock of the logs; None without any.
+        scratch: folder for a file that is copied into the SavedModel.
+        max_history: number of newest clicks that represent the reader.
+        k: number of recommended articles.
+        retrieve: number of articles that the towers pass to the ranker.
+        rules: recommendation rules in addition to the order of click probabilities.
+        partitioned: options of a partitioned index, which searches a part of the pool; None: exact search.
+        as_of: time when the catalogue's counters were taken, on the clock of the logs; None without a log.
     """
     sizes = {"max_history": max_history, "k": k, "retrieve": retrieve}
     recommender = new_recommender(
@@ -128,7 +128,7 @@ def new_recommender(
     partitioned: PartitionedOptions | None = None,
     **sizes: int,
 ) -> Recommender:
-    """The signatures over an index of a catalogue; arguments as in `recommender_servable`."""
+    """Build the signatures with an index of a catalogue; arguments as in `recommender_servable`."""
     models = ServedModels(two_tower, ranker)
     bias = moment_biases(models, catalogue.counters)
     index = ArticleIndex(catalogue, bias, scratch / IDS_FILE, rules.max_age_hours, partitioned)
@@ -136,14 +136,14 @@ def new_recommender(
 
 
 def write_recommender(recommender: Recommender, folder: Path) -> None:
-    """Write the SavedModel, every signature in it."""
+    """Write the SavedModel with every signature."""
     models = (recommender.two_tower, recommender.ranker)
     tokenizers = [model.encoder.backbone.bert.tokenizer for model in models]
     signatures = {
         name: (getattr(recommender, name), dict.fromkeys(inputs, tf.string))
         for name, inputs in SIGNATURES.items()
     }
-    # For `genre refresh`, which reads both back.
+    # `genre refresh` reads both back.
     attached = {"index": recommender.index, "models": recommender.models}
     aliases = recommender.models.device_functions()
     write_saved_model(folder, [recommender.index, *tokenizers], signatures, attached, aliases)
@@ -158,9 +158,9 @@ def indexed_servable(
     as_of: datetime | None,
     counted: bool = False,
 ) -> Servable:
-    """`genre_recommender` of a catalogue and its index, however it is written.
+    """`genre_recommender` with a catalogue, its index and any way to write it.
 
-    Its exchanges are of all signatures, or of those whose answers follow from counters.
+    If `counted`, its exchanges cover only the signatures whose answers depend on counters, otherwise all.
     """
     asked = (requests.counted_requests if counted else requests.recommender_requests)(catalogue)
     return Servable(

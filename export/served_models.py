@@ -1,7 +1,7 @@
 """The models of a recommender's SavedModel, read back from it.
 
-`genre refresh` encodes new articles with the very weights that are served, and computes the answers that the
-next version must give, without the run that the version was made from.
+With them `genre refresh` encodes new articles with the same weights that are served, and computes the
+expected answers of the next version, without the run that the version was made from.
 """
 
 import functools
@@ -17,7 +17,7 @@ from genre_tf.funnel.served_models import ENCODER, click_logits
 
 
 class ReadTwoTower:
-    """The two-tower of a SavedModel, as far as `RecommenderReference` asks it."""
+    """The two-tower model of a SavedModel, with the functions that `RecommenderReference` needs."""
 
     def __init__(self, models: Any, encoder: "_ReadEncoder") -> None:
         self.encoder = encoder
@@ -27,7 +27,7 @@ class ReadTwoTower:
 
 
 class ReadRanker:
-    """The ranker of a SavedModel, as far as `RecommenderReference` asks it."""
+    """The ranker of a SavedModel, with the functions that `RecommenderReference` needs."""
 
     def __init__(self, models: Any, encoder: "_ReadEncoder") -> None:
         self.encoder = encoder
@@ -38,7 +38,7 @@ class ReadRanker:
     def click_logits(
         self, history: tf.Tensor, mask: tf.Tensor, shown: tf.Tensor, shown_mask: tf.Tensor, counters: Any
     ) -> tf.Tensor:
-        """As `Ranker.click_logits`, where nothing is trained."""
+        """The same as `Ranker.click_logits` without training."""
         return click_logits(self._models, history, mask, shown, shown_mask, counters)
 
 
@@ -52,11 +52,11 @@ class _ReadEncoder(NamedTuple):
 
 
 def read_models(models: Any, dimensions: tuple[int, int]) -> tuple[ReadTwoTower, ReadRanker]:
-    """Both models of a SavedModel; what one has encoded the other one need not encode again.
+    """Both models of a SavedModel; texts that one has encoded are not encoded again by the other.
 
     Args:
         models: a `ServedModels` that was read back.
-        dimensions: D of the two-tower's vectors, and R of the ranker's.
+        dimensions: D of the two-tower model's vectors, and R of the ranker's.
     """
 
     @functools.cache
@@ -70,11 +70,11 @@ def read_models(models: Any, dimensions: tuple[int, int]) -> tuple[ReadTwoTower,
 
 
 def read_served(version: Path, encodes: bool = True) -> tuple[Any, dict[str, Any]]:
-    """An object whose `models` are a version's `ServedModels`, and the values of its `index`.
+    """Load an object whose `models` are a version's `ServedModels`, and the values of its `index`.
 
     Args:
         version: folder of the SavedModel.
-        encodes: False: without the encoder of articles, which is most of what is to be loaded.
+        encodes: False: do not load the encoder of articles, which takes most of the loading time.
 
     Raises:
         InputError: they cannot be loaded, or were exported with another kind of index.
@@ -86,4 +86,4 @@ def read_served(version: Path, encodes: bool = True) -> tuple[Any, dict[str, Any
         said = str(error).splitlines()[0][:200]
         raise InputError(f"{version} cannot be loaded ({said}): export again") from None
     except KeyError:
-        raise InputError(f"{version} was exported by an earlier genre_tf: export again") from None
+        raise InputError(f"{version} was exported by an earlier version of genre_tf: export again") from None

@@ -1,4 +1,4 @@
-"""A run's fine-tuned language model as a folder that Hugging Face `transformers` loads, and we do too."""
+"""Write a run's fine-tuned language model as a folder that Hugging Face `transformers` and genre_tf load."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -22,7 +22,7 @@ from genre_tf.models.generator_checkpoint import TrainedGenerator, load_generato
 
 STAGES = ("retrieval", "ranking", "generation")
 TOLERANCE = 1e-5
-"""Largest difference of what the folder computes from what the run computes."""
+"""Largest allowed difference between the outputs of the folder and of the run."""
 
 _LOADERS: dict[str, Callable[[Path], Any]] = {"retrieval": load_two_tower, "ranking": load_ranker}
 _CHECKED_TOKENS = 16
@@ -34,8 +34,8 @@ tags: [news-recommendation, genre-tf]
 
 {what}
 
-Made by genre_tf of the {stage} stage of a run. Every additional matrix (LoRA) is merged into its kernel; this
-folder was read back and computed what the run computes to {tolerance:g}.
+Made by genre_tf from the {stage} stage of a run. Every additional matrix (LoRA) is merged into its kernel.
+This folder was read back, and its outputs are those of the run to within {tolerance:g}.
 
 ```python
 from transformers import AutoTokenizer, {auto}
@@ -49,13 +49,13 @@ model = {auto}.from_pretrained("{name}")
 _BERT_CARD = {
     "auto": "AutoModel",
     "what": (
-        'A BERT, fine-tuned on clicks (`news.trainable = "{trainable}"`), that reads at most {tokens} tokens '
+        'A BERT, fine-tuned on clicks (`news.trainable = "{trainable}"`). It reads at most {tokens} tokens '
         "of a title."
     ),
     "left_out": (
-        "Not in here, for no `transformers` class has it: what genre_tf puts on top of the token states "
-        "(attention pooling, projection, interest space, categories, the click model). `genre export` serves "
-        "the whole."
+        "Not included, because `transformers` has no class for it: the parts of genre_tf above the token "
+        "states (attention pooling, projection, interest space, categories, the click model). `genre export` "
+        "exports everything."
     ),
 }
 _WRITER_CARD = {
@@ -65,35 +65,35 @@ _WRITER_CARD = {
         "tokens ({tokens}) are special tokens of the tokenizer."
     ),
     "left_out": (
-        "Not in here, for no `transformers` class has it: the keys and values that stand for the reader in "
-        "front of every layer. This model was trained behind them, and writes for nobody without. `genre "
-        "export` serves the whole."
+        "Not included, because `transformers` has no class for it: the keys and values before every layer "
+        "that represent the reader. This model was trained with them; without them its texts are not "
+        "personal. `genre export` exports everything."
     ),
 }
 
 
 def write_transformers_folder(run: Path, stage: str, out: Path, overwrite: bool = False) -> float:
-    """Writes what a stage fine-tuned as a `transformers` folder, whole or not at all.
+    """Write the fine-tuned language model of a stage as a `transformers` folder, completely or not at all.
 
-    The folder has `config.json`, `model.safetensors`, the tokenizer's files and a model card. Before it
-    appears it is read back and compared with the run.
+    The folder has `config.json`, `model.safetensors`, the tokenizer's files and a model card. It is read back
+    and compared with the run before it appears.
 
     Args:
         run: the run folder.
-        stage: of `STAGES`; retrieval and ranking give a BERT, generation a GPT-2 or a Llama.
+        stage: one of `STAGES`; retrieval and ranking give a BERT, generation a GPT-2 or a Llama.
         out: the folder to write.
-        overwrite: replace it if it is there.
+        overwrite: replace `out` if it exists.
 
     Returns:
         The largest difference of the outputs.
 
     Raises:
-        InputError: no such run, the stage is not trained, `out` is taken or lies around or within the run, or
-            something was trained that `transformers` has no place for (adapters, prefixes).
-        FailureError: `out` cannot be written, or does not compute what the run computes.
+        InputError: there is no such run, the stage is not trained, `out` exists, or `out` contains the run or
+            lies in it, or the run trained parts that `transformers` does not have (adapters, prefixes).
+        FailureError: `out` cannot be written, or its outputs differ from the run's.
     """
     if stage not in STAGES:
-        raise InputError(f"there is no stage {stage!r}; known: {', '.join(STAGES)}")
+        raise InputError(f"the stage must be one of {', '.join(STAGES)}; got {stage!r}")
     config = open_run(run)
     _check_place(run, out, overwrite)
     if stage != "generation":
@@ -111,7 +111,7 @@ def write_transformers_folder(run: Path, stage: str, out: Path, overwrite: bool 
             card |= _BERT_CARD | {"trainable": config.news.trainable, "tokens": tokens}
         if not difference <= TOLERANCE:
             raise FailureError(
-                f"the folder computes something else than the run (by {difference:.2g}, at most "
+                f"the outputs of the folder differ from the run's by {difference:.2g} (allowed: "
                 f"{TOLERANCE:g}): nothing was written"
             )
         card["what"] = card["what"].format(**card)
@@ -120,39 +120,39 @@ def write_transformers_folder(run: Path, stage: str, out: Path, overwrite: bool 
 
 
 def _check_place(run: Path, out: Path, overwrite: bool) -> None:
-    """Refuses what would lose a run, or anything else that is no earlier folder of this kind."""
+    """Refuse to overwrite a run, or anything else that is not an earlier folder of this kind."""
     ours, theirs = run.resolve(), out.resolve()
     if ours.is_relative_to(theirs) or theirs.is_relative_to(ours):
         raise InputError(
-            f"{out} and the run {run} are one folder, or one holds the other: give one beside it"
+            f"{out} and the run {run} are the same folder, or one contains the other: give another folder"
         )
     if not out.exists():
         return
     if not overwrite:
-        raise InputError(f"{out} is there already; give another folder, or --overwrite to replace it")
+        raise InputError(f"{out} already exists; give another folder, or --overwrite to replace it")
     if not out.is_dir() or (any(out.iterdir()) and not (out / "config.json").is_file()):
         raise InputError(
-            f"{out} has no config.json, so it is no Hugging Face folder and is not replaced: give another one"
+            f"{out} has no config.json, so it is not a Hugging Face folder and is not replaced: give another"
         )
 
 
 def require_mergeable(config: RunConfig) -> None:
-    """Refuses a run whose BERT has parts that no `transformers` class has.
+    """Refuse a run whose BERT has parts that no `transformers` class has.
 
     Raises:
         InputError: adapters or prefixes were trained.
     """
     if parse_trainable(config.news.trainable).method in ("adapters", "prefix"):
         raise InputError(
-            f"news.trainable is {config.news.trainable!r}: adapters and prefixes are no part of a BERT in "
-            "transformers and cannot be merged into its kernels. Train with last N, all or lora R."
+            f"news.trainable is {config.news.trainable!r}: a BERT in transformers has no adapters or "
+            "prefixes, and they cannot be merged into its kernels. Train with last N, all or lora R."
         )
 
 
 def _write_bert(news: Any, folder: Path) -> float:
-    """Writes a news backbone; the difference of its last states on a text of its own vocabulary."""
+    """Write a news backbone; returns the difference of its last states on ids from its vocabulary."""
     bert: Bert = news.bert
-    for block in news.upper.blocks:  # weights are float32 whatever a run computes in, and compared as such
+    for block in news.upper.blocks:  # weights are always float32, so outputs are compared in float32
         compute_in("float32", block)
     ids = _some_ids(bert.tokenizer.vocabulary_size, int(bert.config["max_position_embeddings"]))
     mask = tf.ones_like(ids, tf.bool)
@@ -167,10 +167,10 @@ def _write_bert(news: Any, folder: Path) -> float:
 
 @contextmanager
 def merged_bert(news: Any) -> Iterator[Bert]:
-    """A run's BERT with its LoRA updates in its own kernels, while the context lasts.
+    """A run's BERT with its LoRA updates merged into its kernels, until the context ends.
 
     Args:
-        news: its `NewsBackbone`.
+        news: the run's `NewsBackbone`.
     """
     changed = []
     for block in news.upper.blocks:
@@ -187,7 +187,7 @@ def merged_bert(news: Any) -> Iterator[Bert]:
 
 
 def _write_writer(parts: TrainedGenerator, folder: Path) -> float:
-    """Writes the language model of a generator; the difference of its logits, without a reader."""
+    """Write the language model of a generator; returns the difference of its logits, without a reader."""
     layers, tokenizer = parts.generator.language_model, parts.prompts.tokenizer
     ids = _some_ids(tokenizer.vocabulary_size, layers.max_positions)
     of_run = layers.logits(layers.states(layers.embed(tf.constant(ids)), training=False)).numpy()
@@ -197,11 +197,11 @@ def _write_writer(parts: TrainedGenerator, folder: Path) -> float:
     inputs = {"token_ids": ids, "padding_mask": np.ones_like(ids)}
     logits = again.backbone.token_embedding(again.backbone(inputs), reverse=True).numpy()
     if family_of(again.config) != family_of(parts.config):
-        raise FailureError(f"{folder} came back as another family of models: nothing was written")
+        raise FailureError(f"{folder} was read back as another model family: nothing was written")
     return float(np.abs(logits - of_run).max())
 
 
 def _some_ids(vocabulary: int, longest: int) -> np.ndarray:
-    """Two rows of tokens from the whole of a vocabulary, none of them padding."""
+    """Two rows of random tokens from the whole vocabulary, without padding: int32 [2, T]."""
     generator = np.random.default_rng(0)
     return generator.integers(1, vocabulary, (2, min(longest, _CHECKED_TOKENS)), dtype=np.int32)

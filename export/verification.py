@@ -1,4 +1,4 @@
-"""Is a version what it promises? The gate, and each recorded request answered in a fresh process."""
+"""Verify a version: run the gate, and answer each recorded request in a fresh process."""
 
 from collections import defaultdict
 from contextlib import ExitStack
@@ -17,13 +17,13 @@ from genre_tf.export.publishing import versions
 
 @dataclass
 class SignatureCheck:
-    """What the fresh process answered for one signature.
+    """Results of the fresh process for one signature.
 
     Attributes:
-        requests: recorded requests with known answers.
-        warmups: warmup requests.
-        rows: rows in all of them.
-        difference: greatest absolute difference of a float from the Python model's.
+        requests: number of recorded requests with known answers.
+        warmups: number of warmup requests.
+        rows: number of rows in all these requests.
+        difference: largest absolute difference of a float from the Python model's.
         faults: what was wrong, in words.
     """
 
@@ -36,7 +36,7 @@ class SignatureCheck:
 
 @dataclass
 class Verification:
-    """The verdict on one version of one servable."""
+    """The result of verifying one version of a servable."""
 
     servable: str
     version: str
@@ -46,7 +46,7 @@ class Verification:
 
     @property
     def passed(self) -> bool:
-        """No violation, no fault."""
+        """Whether there are no violations and no faults."""
         return not self.all_faults()
 
     def all_faults(self) -> list[str]:
@@ -57,7 +57,7 @@ class Verification:
         return [*self.violations, *self.faults, *of_signatures]
 
     def as_json(self) -> dict[str, Any]:
-        """For programs."""
+        """The result as JSON values."""
         return {**asdict(self), "passed": self.passed, "tolerance": replay.TOLERANCE}
 
 
@@ -77,17 +77,17 @@ def find_versions(models: Path) -> list[Path]:
     servables = [models, *sorted(entry for entry in models.iterdir() if entry.is_dir())]
     found = [servable / str(versions(servable)[-1]) for servable in servables if versions(servable)]
     if not found and models.name.isdecimal():
-        return [models]  # a version without its graph, which whoever reads it will be told
+        return [models]  # a version without its graph; reading it reports that
     if not found:
         raise InputError(f"no exported version in {models}: give the folder that `genre export` wrote")
     return found
 
 
 def require_passed(checked: Verification) -> Verification:
-    """A verification that found nothing.
+    """Return a verification that passed.
 
     Raises:
-        FailureError: it did; names the first fault.
+        FailureError: it did not pass; the message has the first fault.
     """
     if not checked.passed:
         faults = checked.all_faults()
@@ -97,20 +97,20 @@ def require_passed(checked: Verification) -> Verification:
 
 
 def verify_version(version: Path, name: str | None = None, fresh: FreshProcess | None = None) -> Verification:
-    """Check the portability of a version, and its answers in a process that has no part of genre_tf.
+    """Check the portability of a version, and its answers in a process without any part of genre_tf.
 
     Args:
         version: folder with `saved_model.pb`.
-        name: what to call the version, if not by the folder.
-        fresh: a process that was asked to load it and to answer already; None starts one.
+        name: name of the version in the result; None: the folder's name.
+        fresh: a process that is already loading the version and answering; None: start one.
 
     Raises:
-        InputError: the folder is no complete export.
+        InputError: the folder is not a complete export.
     """
     extra = version / "assets.extra"
     contract = read_contract(version)
     violations = [str(violation) for violation in portability_violations(version)]
-    read_exchanges(extra / PARITY_FILE)  # a damaged file is told in plain words
+    read_exchanges(extra / PARITY_FILE)  # reports a damaged file in plain words
     result = Verification(str(contract.get("servable")), name or version.name, violations, {}, [])
     result.faults += [*missing_assets(version), *contract_faults(version, contract)]
     with ExitStack() as stack:

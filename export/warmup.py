@@ -1,6 +1,7 @@
-"""Warmup records: TensorFlow Serving replays them when a version loads, so that no user meets a slow one.
+"""Warmup records: TensorFlow Serving replays them when a version loads, so that no user's request is slow.
 
-One bad record keeps a version from loading (seen on it), so `genre verify` replays them too.
+One bad record prevents a version from loading (observed on TensorFlow Serving), so `genre verify` replays the
+records too.
 """
 
 from collections.abc import Mapping, Sequence
@@ -16,7 +17,7 @@ from genre_tf.export.exchanges import Exchange, as_bytes
 from genre_tf.funnel.recommender import EXAMPLES_INPUT
 
 WARMUP_FILE = "tf_serving_warmup_requests"  # the name that TensorFlow Serving looks for in assets.extra
-MOST_RECORDS = 1000  # more of them TensorFlow Serving refuses
+MOST_RECORDS = 1000  # TensorFlow Serving refuses more
 
 Rows = Mapping[str, np.ndarray]
 
@@ -25,19 +26,19 @@ def write_warmup(file: Path, servable: str, examples: Mapping[str, Rows], batch_
     """Write one request for each signature and batch size.
 
     Args:
-        file: where to; in the version's `assets.extra`.
+        file: file to write, in the version's `assets.extra`.
         servable: name of the servable.
         examples: signature to its inputs, name to array [rows]; rows are repeated up to each batch size.
-        batch_sizes: rows of the requests.
+        batch_sizes: numbers of rows in the requests.
 
     Raises:
-        InputError: more records than TensorFlow Serving takes.
+        InputError: there are more records than TensorFlow Serving accepts.
     """
     if len(examples) * len(batch_sizes) > MOST_RECORDS:
         raise InputError(
             f"{len(examples)} signatures x {len(batch_sizes)} batch sizes are more warmup requests "
-            f"than TensorFlow Serving takes ({MOST_RECORDS}): allow fewer sizes in batching.config, or a "
-            "smaller max_batch_size"
+            f"than TensorFlow Serving accepts ({MOST_RECORDS}): set fewer allowed_batch_sizes or a smaller "
+            "max_batch_size in batching.config"
         )
     with tf.io.TFRecordWriter(str(file)) as writer:
         for signature, rows in examples.items():
@@ -61,7 +62,7 @@ def read_warmup(file: Path) -> list[Exchange]:
     except (tf.errors.DataLossError, DecodeError) as error:
         raise InputError(f"{file} is damaged ({str(error).splitlines()[0]}): export again") from None
     if not exchanges:
-        raise InputError(f"{file} holds no request: export again")
+        raise InputError(f"{file} has no requests: export again")
     return exchanges
 
 

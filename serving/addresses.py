@@ -1,12 +1,12 @@
-"""Hosts and ports as they stand in addresses."""
+"""Hosts and ports in addresses."""
 
 
 def host_port(host: str, port: int) -> str:
-    """HOST:PORT, an IPv6 address in brackets: without them its end would be taken for the port."""
+    """HOST:PORT; an IPv6 address is put in brackets, otherwise its end would be read as the port."""
     bare = bare_host(host)
     return f"[{bare}]:{port}" if ":" in bare else f"{bare}:{port}"
 
 
 def bare_host(host: str) -> str:
-    """A host as sockets take it, without the brackets of an IPv6 address in a URL."""
+    """The host in the form that sockets take: an IPv6 address without the brackets of a URL."""
     return host[1:-1] if host.startswith("[") and host.endswith("]") else host

@@ -1,11 +1,11 @@
-"""What a server's answers mean: one row of a request each, padding already gone."""
+"""The answers of a server as objects: one per row of a request, without padding."""
 
 from dataclasses import dataclass
 
 
 @dataclass(frozen=True, slots=True)
 class Recommendation:
-    """An article to show, and the ranker's score of it; a list of them is best first."""
+    """An article to show, with the ranker's score; lists are sorted best first."""
 
     news_id: str
     title: str
@@ -14,7 +14,7 @@ class Recommendation:
 
 @dataclass(frozen=True, slots=True)
 class CandidateScore:
-    """How likely the reader clicks an article; `known` says whether the index holds it."""
+    """Probability that the reader clicks an article; `known` says whether the index contains it."""
 
     news_id: str
     click_probability: float
@@ -23,7 +23,7 @@ class CandidateScore:
 
 @dataclass(frozen=True, slots=True)
 class TitleScore:
-    """How likely the reader clicks an article of this title."""
+    """Probability that the reader clicks an article with this title."""
 
     title: str
     click_probability: float
@@ -31,9 +31,9 @@ class TitleScore:
 
 @dataclass(frozen=True, slots=True)
 class Explanation:
-    """Which clicks count for a candidate: id and weight of each click that is known, oldest first.
+    """How much each click counts for a candidate: id and weight of every known click, oldest first.
 
-    The weights of a candidate that the index knows sum to 1.
+    The weights sum to 1 if the index contains the candidate.
     """
 
     news_id: str
@@ -42,14 +42,14 @@ class Explanation:
 
 @dataclass(frozen=True, slots=True)
 class GeneratedText:
-    """A text written for a reader; a list of them is best first, unsafe ones last.
+    """A text written for a reader; lists are sorted best first, unsafe texts last.
 
     Args:
-        text: what was written.
+        text: the text.
         interest: the click model's probability that this reader clicks it.
-        log_probability: of the text under the language model.
-        grounding: how much of it the source supports, 0 to 1.
-        safe: whether it passed the safety rules.
+        log_probability: log probability of the text under the language model.
+        grounding: how much of the text the source supports, 0 to 1.
+        safe: whether the text passed the safety rules.
     """
 
     text: str
@@ -61,12 +61,12 @@ class GeneratedText:
 
 @dataclass(frozen=True, slots=True)
 class QuestionAnswer:
-    """What was answered to a question, and the articles that it was written from.
+    """The answer to a question, and the articles that it was written from.
 
     Args:
-        texts: with the click model's probability for this reader each, best first; empty where no article
-            is close to the question.
-        evidence: id and title of each article, nearest first.
+        texts: (text, probability by the click model that this reader clicks it), best first; empty if no
+            article is close to the question.
+        evidence: (id, title) of each article, nearest first.
     """
 
     texts: list[tuple[str, float]]

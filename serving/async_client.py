@@ -1,4 +1,4 @@
-"""Ask a running server from `asyncio`: as `GenreClient`, with many questions under way at a time."""
+"""Ask a running server from `asyncio`: like `GenreClient`, with many requests in flight at once."""
 
 import copy
 from collections.abc import Mapping, Sequence
@@ -25,19 +25,19 @@ from genre_tf.serving.client import GENERATOR, RECOMMENDER
 
 
 class AsyncGenreClient:
-    """Requests to both servables, over one channel that is kept open; an asynchronous context manager.
+    """Requests to both servables over one open channel; an asynchronous context manager.
 
-    Methods, arguments, answers and errors are those of `GenreClient`. Make it where an event loop runs.
+    Methods, arguments, answers and errors are those of `GenreClient`. Create it inside a running event loop.
 
     Args:
-        address: HOST:PORT of gRPC.
-        timeout_s: deadline of each request; the server drops what is late.
-        recommender: name of the recommending servable.
-        generator: name of the writing servable.
-        credentials: for a server that speaks TLS, as `grpc.ssl_channel_credentials` gives them.
+        address: gRPC address of the server, HOST:PORT.
+        timeout_s: deadline of each request in seconds; the server drops late requests.
+        recommender: name of the servable that recommends.
+        generator: name of the servable that writes.
+        credentials: for a server with TLS, made by `grpc.ssl_channel_credentials`; None: no encryption.
 
     Raises:
-        InputError: the address is none.
+        InputError: `address` is not HOST:PORT, or `timeout_s` is not a number of seconds above 0.
     """
 
     def __init__(
@@ -65,17 +65,17 @@ class AsyncGenreClient:
         return other
 
     async def recommend(self, histories: Sequence[Ids]) -> list[list[Recommendation]]:
-        """Articles for readers known by what they clicked."""
+        """Recommend articles to readers, given the ids of the articles that they clicked."""
         return await self._ask(calls.recommend(histories))
 
     async def recommend_live(
         self, histories: Sequence[Ids], live: Sequence[Mapping[str, Sequence[float]]]
     ) -> list[list[Recommendation]]:
-        """As `recommend`, with the counters of the moment; see `GenreClient.recommend_live`."""
+        """Like `recommend`, with current counters; see `GenreClient.recommend_live`."""
         return await self._ask(calls.recommend_live(histories, live))
 
     async def recommend_text(self, histories: Sequence[Titles]) -> list[list[Recommendation]]:
-        """Articles for readers known by the titles they clicked."""
+        """Recommend articles to readers, given the titles that they clicked."""
         return await self._ask(calls.recommend_text(histories))
 
     async def score(self, histories: Sequence[Ids], candidates: Sequence[Ids]) -> list[list[CandidateScore]]:
@@ -90,18 +90,18 @@ class AsyncGenreClient:
         views: Sequence[Sequence[float]],
         age_hours: Sequence[Sequence[float]],
     ) -> list[list[CandidateScore]]:
-        """As `score`, with the live counters of each candidate."""
+        """Like `score`, with the live counters of each candidate."""
         counters = {"clicks": clicks, "views": views, "age_hours": age_hours}
         return await self._ask(calls.score_counters(histories, candidates, counters))
 
     async def score_text(
         self, histories: Sequence[Titles], candidates: Sequence[Titles]
     ) -> list[list[TitleScore]]:
-        """Click probabilities of titles that no index needs to know."""
+        """Click probabilities of titles, which need not be in the index."""
         return await self._ask(calls.score_text(histories, candidates))
 
     async def explain(self, histories: Sequence[Ids], candidates: Sequence[Ids]) -> list[list[Explanation]]:
-        """Which clicks of a reader count for each candidate."""
+        """How much each click of a reader counts for each candidate."""
         return await self._ask(calls.explain(histories, candidates))
 
     async def embed_news(self, texts: Sequence[str]) -> np.ndarray:
@@ -115,7 +115,7 @@ class AsyncGenreClient:
     async def generate(
         self, histories: Sequence[Titles], sources: Sequence[str], kinds: Sequence[str], seeds: Sequence[int]
     ) -> list[list[GeneratedText]]:
-        """Write for readers."""
+        """Write texts for readers."""
         return await self._ask(calls.generate(histories, sources, kinds, seeds))
 
     async def answer(

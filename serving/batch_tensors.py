@@ -1,4 +1,4 @@
-"""Tensors of several requests made one, and answers cut apart again.
+"""Joins the tensors of several requests into one batch, and splits the answers again.
 
 Follows batching_session.cc and batching_util.cc of TensorFlow Serving.
 """
@@ -15,10 +15,10 @@ Feeds = Mapping[str, np.ndarray]
 
 
 def check_rows(feeds: Feeds) -> int:
-    """The rows of a request, the same for each of its tensors.
+    """The number of rows of a request: the first dimension of each of its tensors.
 
     Raises:
-        ServingError: they are not, or there is no tensor, or one is a scalar.
+        ServingError: the tensors differ in their rows, there is no tensor, or one is a scalar.
     """
     if not feeds:
         raise invalid_argument("Batching Run() must have at least one input tensor")
@@ -33,7 +33,7 @@ def check_rows(feeds: Feeds) -> int:
 
 
 def joined(tasks: Sequence[Feeds], padding_rows: int) -> dict[str, np.ndarray]:
-    """The tensors of a batch: those of its requests, then copies of the last request's first row."""
+    """The tensors of a batch: the rows of its requests; padding repeats the first row of the last request."""
     if len(tasks) == 1 and not padding_rows:
         return dict(tasks[0])
     return {
@@ -45,9 +45,9 @@ def joined(tasks: Sequence[Feeds], padding_rows: int) -> dict[str, np.ndarray]:
 
 
 def padded(tasks: Sequence[Feeds]) -> list[Feeds]:
-    """The requests' tensors made equally long in each dimension but the first.
+    """The tensors of the requests, padded to the same size in every dimension except the first.
 
-    What is added is the first element of the request's own tensor, wherever it is added.
+    The padding repeats the first element of the request's own tensor.
     """
     longest = {
         name: np.max([task[name].shape[1:] for task in tasks], axis=0).astype(int).tolist()
@@ -57,18 +57,18 @@ def padded(tasks: Sequence[Feeds]) -> list[Feeds]:
 
 
 def split(values: Sequence[np.ndarray], rows: Sequence[int], size: int) -> list[list[np.ndarray]]:
-    """The answers of each request.
+    """Split the answers of a batch by request.
 
     Args:
-        values: one array a fetch, [size, …].
-        rows: of each request.
-        size: rows of the batch, with those of padding at its end.
+        values: one array per fetch, [size, …].
+        rows: number of rows of each request.
+        size: number of rows of the batch, including the padding at its end.
 
     Returns:
-        For each request one array a fetch.
+        For each request, one array per fetch, [rows of the request, …].
 
     Raises:
-        ServingError: an output has not one row for each row of the batch.
+        ServingError: an output does not have one row for each row of the batch.
     """
     for value in values:
         if value.ndim == 0:

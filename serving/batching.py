@@ -1,8 +1,8 @@
 """Requests that share runs of the graph, by the rules of TensorFlow Serving's batching session.
 
-Follows batching_session.cc of TensorFlow Serving and shared_batch_scheduler.h of TensorFlow. One thing is
-done otherwise: there a batch goes to a thread of a pool; here the request that opened it runs it, so that
-a lone request pays for no hand-over between threads. How many run at a time is the same number.
+Follows batching_session.cc of TensorFlow Serving and shared_batch_scheduler.h of TensorFlow, with one
+difference: there a thread pool runs the batches; here the request that opened a batch runs it, so that a lone
+request needs no hand-over between threads. The number of batches that run at once is the same.
 """
 
 import threading
@@ -21,16 +21,16 @@ from genre_tf.serving.statuses import ServingError, invalid_argument
 Feeds = Mapping[str, np.ndarray]
 Run = Callable[[dict[str, np.ndarray], Sequence[str]], list[np.ndarray]]
 
-# Clients choose what tells queues apart (output filters, inner shapes); idle ones are forgotten beyond this.
+# Each output filter and inner shape that clients send makes a queue; above this number idle ones are dropped.
 _MOST_QUEUES = 256
 
 
 class BatchScheduler:
-    """What the batches of all versions share: the parameters, and how many run at a time.
+    """Shared by the batches of all versions: the parameters, and the limit of batches that run at once.
 
     Args:
         parameters: sizes and limits.
-        metrics: counts batches and what they wait.
+        metrics: counts batches and their waiting times.
     """
 
     def __init__(self, parameters: BatchingParameters, metrics: ServerMetrics) -> None:
@@ -41,19 +41,19 @@ class BatchScheduler:
 
 @dataclass(slots=True, eq=False)
 class _Batch:
-    """Requests that run together; the one that opened it runs it."""
+    """Requests that run together; the request that opened the batch runs it."""
 
     tasks: list[Feeds] = field(default_factory=list)
-    opened: list[float] = field(default_factory=list)  # when each request came
+    opened: list[float] = field(default_factory=list)  # arrival time of each request (time.perf_counter)
     rows: int = 0
-    closed: threading.Event = field(default_factory=threading.Event)  # it is full: nobody else may join
+    closed: threading.Event = field(default_factory=threading.Event)  # set: full, no request may join
     done: threading.Event = field(default_factory=threading.Event)
     answers: list[list[np.ndarray]] = field(default_factory=list)
     error: BaseException | None = None
 
 
 class _Queue:
-    """The batches of one kind of request: those that wait to run, the last of them perhaps still open."""
+    """The batches of one kind of request that wait to run; the last one may still be open."""
 
     def __init__(self, limit: int) -> None:
         self.limit = limit  # rows of a batch
@@ -61,13 +61,13 @@ class _Queue:
         self.waiting: list[_Batch] = []
 
     def join(self, parts: Sequence[Feeds], most_waiting: int) -> list[tuple[_Batch, int]]:
-        """Put the parts of a request into the open batch, or into new ones where they do not fit.
+        """Add the parts of a request to the open batch, or to new ones if they do not fit.
 
         Returns:
-            For each part its batch, and its place there; whose part is at place 0 runs it.
+            For each part its batch, and its place in it; the request at place 0 runs the batch.
 
         Raises:
-            ServingError: too many batches would wait; then none of the parts does.
+            ServingError: too many batches would wait; in this case no part is added.
         """
         with self.lock:
             if len(self.waiting) + self._new_batches(parts) > most_waiting:
@@ -75,7 +75,7 @@ class _Queue:
             return [self._add(part) for part in parts]
 
     def _new_batches(self, parts: Sequence[Feeds]) -> int:
-        """How many batches would be opened for a request."""
+        """The number of batches that a request would open."""
         count, rows = 0, self.waiting[-1].rows if self.waiting else self.limit
         for part in parts:
             rows += _rows(part)
@@ -98,7 +98,7 @@ class _Queue:
         return last, len(last.tasks) - 1
 
     def take(self, batch: _Batch) -> None:
-        """Take a batch out, to run it: from now on nobody joins it."""
+        """Remove a batch in order to run it; no request can join it afterwards."""
         with self.lock:
             self.waiting.remove(batch)
 
@@ -108,7 +108,7 @@ class BatchingRunner:
 
     Args:
         scheduler: shared by all versions.
-        run: runs the version's graph, from feeds and the names of fetches.
+        run: runs the version's graph, given feeds and the names of fetches.
     """
 
     def __init__(self, scheduler: BatchScheduler, run: Run) -> None:
@@ -124,14 +124,14 @@ class BatchingRunner:
 
         Args:
             feeds: tensor name -> value [rows, …].
-            fetches: tensor names.
+            fetches: names of the tensors to compute.
 
         Returns:
-            One array a fetch, [rows, …].
+            One array per fetch, [rows, …].
 
         Raises:
-            ServingError: it cannot be batched, the queue is full, or the graph refused the batch, for
-                which every request in it gets the same error, as on TensorFlow Serving.
+            ServingError: the request cannot be batched, the queue is full, or the graph rejected the batch;
+                then every request in the batch gets the same error, as in TensorFlow Serving.
         """
         rows = check_rows(feeds)
         self._metrics.input_rows.add(rows)
@@ -140,7 +140,7 @@ class BatchingRunner:
             raise invalid_argument(
                 f"Task size {rows} is larger than maximum input batch size {parameters.max_batch_size}"
             )
-        if rows == 0:  # TensorFlow Serving's scheduler never wakes for an empty batch
+        if rows == 0:  # TensorFlow Serving's scheduler would never run an empty batch
             return self._run(dict(feeds), fetches)
         largest = parameters.max_execution_batch_size or parameters.max_batch_size
         if rows <= largest:
@@ -157,7 +157,7 @@ class BatchingRunner:
         for batch, place in joined_batches:
             if place == 0:
                 self._lead(queue, batch, fetches)
-        for batch, _ in joined_batches:  # all, or a version could be unloaded below the parts that still run
+        for batch, _ in joined_batches:  # all: a version must not be unloaded while parts still run
             batch.done.wait()
         for batch, _ in joined_batches:
             if batch.error is not None:

@@ -1,4 +1,4 @@
-"""Every question to the servables: what is sent, and what its answer means; no network in here."""
+"""Every request to the servables: what is sent, and how the answer is read. No network here."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -28,13 +28,13 @@ Answer = TypeVar("Answer")
 
 @dataclass(frozen=True)
 class Call(Generic[Answer]):
-    """One question.
+    """One request.
 
     Attributes:
-        signature: of the servable.
-        inputs: one entry a reader.
-        read: the meaning of the signature's outputs.
-        writes: whether the writing servable answers it, not the recommending one.
+        signature: name of the signature to call.
+        inputs: input name -> array with one entry per reader.
+        read: turns the signature's outputs into the answer.
+        writes: True: the servable that writes answers; False: the one that recommends.
     """
 
     signature: str
@@ -46,11 +46,11 @@ class Call(Generic[Answer]):
         """The PredictRequest.
 
         Raises:
-            InputError: the inputs are not equally long.
+            InputError: the inputs differ in length.
         """
         lengths = {name: len(value) for name, value in self.inputs.items()}
         if len(set(lengths.values())) > 1:
-            raise InputError(f"every argument needs one entry a reader: received {lengths}")
+            raise InputError(f"every argument must have one entry per reader; got {lengths}")
         request = predict_pb2.PredictRequest()
         request.model_spec.name = model
         request.model_spec.signature_name = self.signature
@@ -59,10 +59,10 @@ class Call(Generic[Answer]):
         return request
 
     def answer(self, response: Any) -> Answer:
-        """What a PredictResponse says.
+        """Read a PredictResponse.
 
         Raises:
-            FailureError: it is no answer of this signature.
+            FailureError: the response does not fit this signature.
         """
         try:
             return self.read({name: to_array(proto) for name, proto in response.outputs.items()})
@@ -74,14 +74,14 @@ class Call(Generic[Answer]):
 
 
 def recommend(histories: Sequence[Ids]) -> Call[list[list[Recommendation]]]:
-    """Articles for readers known by what they clicked."""
+    """Recommend articles to readers, given the ids of the articles that they clicked."""
     return Call("recommend", {"history": _joined_ids(histories)}, _recommendations)
 
 
 def recommend_live(
     histories: Sequence[Ids], live: Sequence[Mapping[str, Sequence[float]]]
 ) -> Call[list[list[Recommendation]]]:
-    """As `recommend`, with the counters of the moment: for each reader, id -> the numbers of `COUNTERS`."""
+    """Like `recommend`, with current counters: for each reader, article id -> one number per `COUNTERS`."""
     for of_reader in live:
         for news_id, numbers in of_reader.items():
             if len(numbers) != len(COUNTERS):
@@ -102,7 +102,7 @@ def recommend_live(
 
 
 def recommend_text(histories: Sequence[Titles]) -> Call[list[list[Recommendation]]]:
-    """Articles for readers known by the titles they clicked."""
+    """Recommend articles to readers, given the titles that they clicked."""
     return Call("recommend_text", {"history_text": _joined_titles(histories)}, _recommendations)
 
 
@@ -114,7 +114,7 @@ def score(histories: Sequence[Ids], candidates: Sequence[Ids]) -> Call[list[list
 def score_counters(
     histories: Sequence[Ids], candidates: Sequence[Ids], counters: Mapping[str, Sequence[Sequence[float]]]
 ) -> Call[list[list[CandidateScore]]]:
-    """As `score`; counters are `clicks`, `views` and `age_hours`, one number for each candidate."""
+    """Like `score`; `counters` has `clicks`, `views` and `age_hours`, each with one number per candidate."""
     for name, rows in counters.items():
         if [len(row) for row in rows] != [len(row) for row in candidates]:
             raise InputError(f"{name} must give one number for each candidate of each reader")
@@ -135,7 +135,7 @@ def score_text(histories: Sequence[Titles], candidates: Sequence[Titles]) -> Cal
 
 
 def explain(histories: Sequence[Ids], candidates: Sequence[Ids]) -> Call[list[list[Explanation]]]:
-    """Which clicks of a reader count for each candidate."""
+    """How much each click of a reader counts for each candidate."""
 
     def read(outputs: Outputs) -> list[list[Explanation]]:
         clicks = _texts(outputs["history_id"])
@@ -218,7 +218,7 @@ def _scores(outputs: Outputs, candidates: Sequence[Ids]) -> list[list[CandidateS
 
 
 def _own(values: np.ndarray, candidates: Sequence[Sequence[str]]) -> list[list[Any]]:
-    """Each row cut to its own candidates: it is as wide as the widest of its batch, the rest padding."""
+    """Each row without its padding: the server pads rows to the one with the most candidates."""
     widest = max(map(len, candidates), default=0)
     if values.shape[1] < widest:
         raise FailureError(
@@ -247,7 +247,7 @@ def _seeds(seeds: Sequence[int]) -> np.ndarray:
     try:
         return np.array(seeds, np.int64)  # [readers]
     except (OverflowError, TypeError, ValueError) as error:
-        raise InputError(f"seeds are whole numbers of 64 bits: received {list(seeds)[:5]!r}") from error
+        raise InputError(f"seeds must be 64-bit integers; got {list(seeds)[:5]!r}") from error
 
 
 def _texts(values: np.ndarray) -> list[list[str]]:

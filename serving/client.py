@@ -26,21 +26,23 @@ GENERATOR = "genre_generator"
 
 
 class GenreClient:
-    """Requests to both servables, over one channel that is kept open; a context manager.
+    """Requests to both servables over one open channel; a context manager.
 
-    Every method takes one entry a reader and gives one entry a reader. Threads may share a client. A request
-    that found no server is sent again a few times within its deadline; no answer changes by that.
+    Every method takes one entry per reader and returns one entry per reader. Threads may share a client. A
+    request that found no available server is sent again a few times within its deadline, which changes no
+    answer.
 
     Args:
-        address: HOST:PORT of gRPC.
-        timeout_s: deadline of each request; the server drops what is late.
-        recommender: name of the recommending servable.
-        generator: name of the writing servable.
-        credentials: for a server that speaks TLS, as `grpc.ssl_channel_credentials` gives them.
+        address: gRPC address of the server, HOST:PORT.
+        timeout_s: deadline of each request in seconds; the server drops late requests.
+        recommender: name of the servable that recommends.
+        generator: name of the servable that writes.
+        credentials: for a server with TLS, made by `grpc.ssl_channel_credentials`; None: no encryption.
 
     Raises:
-        InputError: the address is none. Methods raise it where the server refuses the request.
-        FailureError: by methods, where there is no server, no answer in time, or an error in the server.
+        InputError: `address` is not HOST:PORT, or `timeout_s` is not a number of seconds above 0. Methods
+            raise it if the server refuses the request.
+        FailureError: from methods only: no server, no answer in time, or an error in the server.
     """
 
     def __init__(
@@ -65,7 +67,7 @@ class GenreClient:
         return other
 
     def recommend(self, histories: Sequence[Ids]) -> list[list[Recommendation]]:
-        """Articles for readers known by what they clicked.
+        """Recommend articles to readers, given the ids of the articles that they clicked.
 
         Args:
             histories: clicked ids of each reader, oldest first; empty for a new reader.
@@ -75,19 +77,20 @@ class GenreClient:
     def recommend_live(
         self, histories: Sequence[Ids], live: Sequence[Mapping[str, Sequence[float]]]
     ) -> list[list[Recommendation]]:
-        """As `recommend`, with the counters of the moment for up to 2,000 articles.
+        """Like `recommend`, with current counters for up to 2,000 articles.
 
-        The answer is that of a version refreshed with these counters.
+        The answer is the same as that of a version refreshed with these counters.
 
         Args:
             histories: clicked ids of each reader, oldest first.
             live: for each reader, article id -> its counters in the order of `genre_tf.data.decay.COUNTERS`:
-                clicks, views, age in hours, clicks halved every 1, 6 and 24 hours, views likewise.
+                clicks, views, age in hours, clicks halved every 1, 6 and 24 hours, then views halved
+                every 1, 6 and 24 hours.
         """
         return self._ask(calls.recommend_live(histories, live))
 
     def recommend_text(self, histories: Sequence[Titles]) -> list[list[Recommendation]]:
-        """Articles for readers known by the titles they clicked, oldest first."""
+        """Recommend articles to readers, given the titles that they clicked, oldest first."""
         return self._ask(calls.recommend_text(histories))
 
     def score(self, histories: Sequence[Ids], candidates: Sequence[Ids]) -> list[list[CandidateScore]]:
@@ -95,7 +98,7 @@ class GenreClient:
 
         Args:
             histories: clicked ids of each reader, oldest first.
-            candidates: ids for each reader.
+            candidates: ids of the candidates of each reader.
         """
         return self._ask(calls.score(histories, candidates))
 
@@ -107,16 +110,16 @@ class GenreClient:
         views: Sequence[Sequence[float]],
         age_hours: Sequence[Sequence[float]],
     ) -> list[list[CandidateScore]]:
-        """As `score`, with the live counters of each candidate: clicks, views, hours since it came."""
+        """Like `score`, with the live counters of each candidate: clicks, views and age in hours."""
         counters = {"clicks": clicks, "views": views, "age_hours": age_hours}
         return self._ask(calls.score_counters(histories, candidates, counters))
 
     def score_text(self, histories: Sequence[Titles], candidates: Sequence[Titles]) -> list[list[TitleScore]]:
-        """Click probabilities of titles that no index needs to know, in the order given."""
+        """Click probabilities of titles, in the order given; they need not be in the index."""
         return self._ask(calls.score_text(histories, candidates))
 
     def explain(self, histories: Sequence[Ids], candidates: Sequence[Ids]) -> list[list[Explanation]]:
-        """Which clicks of a reader count for each candidate, in the order given."""
+        """How much each click of a reader counts for each candidate, in the order given."""
         return self._ask(calls.explain(histories, candidates))
 
     def embed_news(self, texts: Sequence[str]) -> np.ndarray:
@@ -130,25 +133,25 @@ class GenreClient:
     def generate(
         self, histories: Sequence[Titles], sources: Sequence[str], kinds: Sequence[str], seeds: Sequence[int]
     ) -> list[list[GeneratedText]]:
-        """Write for readers.
+        """Write texts for readers.
 
         Args:
             histories: titles that each reader clicked, oldest first.
-            sources: the article to write from, or "" to write from interest alone.
-            kinds: `title`, `summary` or `body`.
-            seeds: the same seed writes the same text.
+            sources: the article to write from for each reader, or "" to write from interest alone.
+            kinds: `title`, `summary` or `body` for each reader.
+            seeds: an int64 for each reader; the same seed writes the same text.
         """
         return self._ask(calls.generate(histories, sources, kinds, seeds))
 
     def answer(
         self, questions: Sequence[str], histories: Sequence[Titles], seeds: Sequence[int]
     ) -> list[QuestionAnswer]:
-        """Answer readers' questions from the articles that are nearest to them.
+        """Answer readers' questions from the articles closest to each question.
 
         Args:
-            questions: one a reader.
+            questions: one question per reader.
             histories: titles that each reader clicked, oldest first.
-            seeds: the same seed writes the same text.
+            seeds: an int64 for each reader; the same seed writes the same text.
         """
         return self._ask(calls.answer(questions, histories, seeds))
 

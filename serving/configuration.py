@@ -1,7 +1,7 @@
 """The three files beside the models that TensorFlow Serving starts from.
 
 `models.config` (ModelServerConfig), `batching.config` (BatchingParameters) and `monitoring.config`
-(MonitoringConfig), in protobuf's text format, each number with the reason for it.
+(MonitoringConfig), in protobuf's text format; each number has its reason beside it.
 """
 
 from collections.abc import Sequence
@@ -19,32 +19,32 @@ MONITORING_NAME = "monitoring.config"
 BATCHING_TEMPLATE = "config/batching.config"
 MONITORING_TEMPLATE = "config/monitoring.config"
 _KEPT = """\
-# Written once: later exports leave this file as you change it. Delete it to have it written anew.
+# Written once: later exports keep this file and your changes. Delete it to have it written again.
 """
 _KEPT_BATCHING = (
     _KEPT
     + """\
-# The next export or refresh warms up the sizes that are allowed here; where all are, 1, 2, 4 and so on up to
-# max_batch_size, and 32 at the most.
+# The next export or refresh warms up the allowed_batch_sizes; if there are none, 1, 2, 4 and so on up to
+# max_batch_size, but at most 32.
 """
 )
 
 
 @dataclass(frozen=True, kw_only=True)
 class BatchingOptions:
-    """How TensorFlow Serving batches."""
+    """How TensorFlow Serving batches requests."""
 
-    # Those of warmup, the last the largest batch; on GPUs batches are rounded up to them.
+    # Sizes that warmup covers; the last is the largest batch. On GPUs batches are rounded up to one of them.
     batch_sizes: tuple[int, ...] = (1, 2, 4, 8, 16, 32)
     batch_timeout_us: int = 0  # TensorFlow Serving's advice for CPUs
-    max_enqueued_batches: int = 16  # as many as threads is the advice; 16 cores is a usual server
-    num_batch_threads: int | None = None  # None: the cores of the machine that serves
-    gpu: bool = False  # whose advice stands beside the numbers
+    max_enqueued_batches: int = 16  # advice: one per thread; a usual server has 16 cores
+    num_batch_threads: int | None = None  # None: number of cores of the serving machine
+    gpu: bool = False  # follow TensorFlow Serving's advice for GPUs, not CPUs
 
     def __post_init__(self) -> None:
         sizes = self.batch_sizes
         if not sizes or sizes[0] < 1 or list(sizes) != sorted(set(sizes)):
-            raise InputError(f"batch sizes must be positive and increasing: received {sizes}")
+            raise InputError(f"batch sizes must be positive and increasing; got {sizes}")
 
 
 def write_configuration(
@@ -53,18 +53,18 @@ def write_configuration(
     """Write the three files into a MODELS folder; each appears whole or not at all.
 
     Models that `models.config` already lists keep their version policy and their labels. `batching.config`
-    and `monitoring.config` are written where they are absent: what people tuned in them stays.
+    and `monitoring.config` are written only if they are missing, so changes by people are kept.
 
     Args:
-        models: the folder that holds NAME/VERSION folders.
-        names: the models to serve, as `genre_recommender`.
+        models: the folder that contains NAME/VERSION folders.
+        names: the models to serve, such as `genre_recommender`.
         batching: sizes and limits of a new `batching.config`.
 
     Returns:
-        The files.
+        The paths of the three files.
 
     Raises:
-        InputError: a `models.config` is there already and cannot be read.
+        InputError: an existing `models.config` cannot be read.
     """
     with edited(models) as config:
         entries = config.model_config_list.config
@@ -85,10 +85,10 @@ def write_configuration(
 
 
 def warmup_sizes(models: Path) -> tuple[int, ...] | None:
-    """Batch sizes for warmup to cover, by the `batching.config` there; None without it.
+    """Batch sizes for warmup to cover, by `batching.config`; None if that file is missing.
 
     Raises:
-        InputError: the file cannot be followed.
+        InputError: the file is invalid.
     """
     file = models / BATCHING_NAME
     if not file.is_file():

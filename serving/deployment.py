@@ -1,4 +1,4 @@
-"""What server files are rendered from: options of a deployment, and the servables of a MODELS folder."""
+"""The values that server files are rendered from: deployment options and the servables of a MODELS folder."""
 
 import math
 import re
@@ -18,63 +18,67 @@ _VERSION = re.compile(r"[0-9]+\.[0-9]+\.[0-9]+")
 _SLOW_MS: Mapping[str, tuple[int, str]] = {
     "genre_generator": (20_000, "Texts are written token by token: seconds on CPUs are usual."),
 }
-_SLOW_USUAL = (200, "A page waits for this; measure what yours does and set it above that.")
+_SLOW_USUAL = (200, "A page waits for this: measure your own latency, and set the limit above it.")
 _BYTES_PER_GIB = 1 << 30
 
 
 @dataclass(frozen=True, kw_only=True)
 class DeploymentOptions:
-    """How the servables are run."""
+    """How the servables are deployed."""
 
-    image: str = (
-        "genre-serving"  # what the Dockerfile builds; a registry's address and a tag may be part of it
-    )
-    serving_version: str = "2.20.0"  # the newest release; `genre verify` holds exports to its ops
+    image: str = "genre-serving"  # what the Dockerfile builds; may include a registry's address and a tag
+    serving_version: str = "2.20.0"  # the newest release; `genre verify` checks that exports use only its ops
     namespace: str = "genre"
-    cpus: int = 4  # of each server; batching and thread pools follow
-    memory_gib: int | None = None  # None: from the size of the models
-    min_replicas: int = 2  # one may be moved or be loading
+    cpus: int = 4  # cores of each server; batching and thread pools follow
+    memory_gib: int | None = None  # None: by the size of the models
+    min_replicas: int = 2  # while one is moved or loads, the other answers
     max_replicas: int = 10
-    gpu: bool = False  # Kubernetes; for docker compose there is a second file
-    bfloat16: bool = (
-        False  # matrix products of float32 in 16 bits, where the processor has them (AMX, AVX512_BF16)
-    )
-    tls: bool = False  # gRPC by ssl.config
+    gpu: bool = False  # for Kubernetes; docker compose has a second file for it
+    bfloat16: bool = False  # multiply float32 matrices in bfloat16 if the CPU can (AMX, AVX512_BF16)
+    tls: bool = False  # TLS for gRPC, by ssl.config
 
     def __post_init__(self) -> None:
-        """Refuse what would break the files, or mean something else in them."""
+        """Reject values that would break the files or change their meaning."""
         if not _IMAGE.fullmatch(self.image):
             raise InputError(
-                f"image {self.image!r} is no name of an image, as registry.example/genre-serving:1"
+                f"image must be an image name, such as registry.example/genre-serving:1; got {self.image!r}"
             )
         if not _VERSION.fullmatch(self.serving_version):
             raise InputError(
-                f"version {self.serving_version!r} of TensorFlow Serving: three numbers, as 2.20.0"
+                "the version of TensorFlow Serving must be three numbers, such as 2.20.0; "
+                f"got {self.serving_version!r}"
             )
         if not _HOST.fullmatch(self.namespace):
-            raise InputError(f"namespace {self.namespace!r}: small letters, digits and -, at most 50")
+            raise InputError(
+                "the namespace must be 1 to 50 lowercase letters, digits and - (first a letter, last not -); "
+                f"got {self.namespace!r}"
+            )
         if self.cpus < 1 or (self.memory_gib is not None and self.memory_gib < 1):
             raise InputError(
-                f"each server needs 1 core and 1 GiB or more: received {self.cpus}, {self.memory_gib}"
+                "each server needs at least 1 core and 1 GiB; "
+                f"got cpus {self.cpus}, memory_gib {self.memory_gib}"
             )
         if not 1 <= self.min_replicas <= self.max_replicas:
             raise InputError(
-                f"replicas from 1 up, the least first: received {self.min_replicas} to {self.max_replicas}"
+                "replicas must be at least 1, and the minimum not above the maximum; "
+                f"got {self.min_replicas} to {self.max_replicas}"
             )
 
 
 @dataclass(frozen=True, kw_only=True)
 class DeployedServable:
-    """One servable as server files name it.
+    """One servable, with the values that server files need.
 
     Attributes:
-        name: in requests.
-        host: in the network and in Kubernetes.
-        batch_sizes: that its warmup covers.
-        memory_gib: what its servers may use.
-        size_gib: of its newest version on the disk.
-        grpc_port: on the machine of docker compose; likewise rest_port.
-        slow_ms: p99 that is worth a warning, and why.
+        name: its name in requests.
+        host: its host name in the network and in Kubernetes.
+        batch_sizes: batch sizes that its warmup covers.
+        memory_gib: memory that each of its servers may use.
+        size_gib: size of its newest version on disk.
+        grpc_port: gRPC port on the machine that runs docker compose.
+        rest_port: REST port on the machine that runs docker compose.
+        slow_ms: p99 latency above which an alert warns.
+        slow_reason: the reason for `slow_ms`, for people.
     """
 
     name: str
@@ -89,28 +93,30 @@ class DeployedServable:
 
 
 def deployed_servables(models: Path, options: DeploymentOptions) -> list[DeployedServable]:
-    """The servables that `models.config` lists, with what their newest versions say of themselves.
+    """The servables that `models.config` lists, with the batch sizes and disk sizes of their newest versions.
 
     Raises:
-        InputError: no configuration, a name that cannot be a host's, or a version without contract.
+        InputError: there is no `models.config`, a name cannot become a host name, or a version has no
+            contract.
     """
     config = models / CONFIG_NAME
     if not config.is_file():
-        raise InputError(f"no {config}: give the folder that `genre export` wrote")
+        raise InputError(f"there is no {config}: give the folder that `genre export` wrote")
     found: list[DeployedServable] = []
     for number, entry in enumerate(read_models_config(config).model_config_list.config):
         if not NAME.fullmatch(entry.name):
             raise InputError(
-                f"servable {entry.name!r}: letters, digits, - and _ in a name that servers are made for"
+                f"servable {entry.name!r} cannot be deployed: rename it to letters, digits, - and _ (at most "
+                "63 characters)"
             )
         host = entry.name.lower().replace("_", "-")
         if not _HOST.fullmatch(host) or host in {other.host for other in found}:
             raise InputError(
-                f"servable {entry.name!r} would be the host {host!r}, which is taken or no host name"
+                f"servable {entry.name!r} needs the host name {host!r}, which is taken or invalid: rename it"
             )
         folder = base_folder(models, entry.name, entry.base_path)
         if not versions(folder):
-            raise InputError(f"{folder} has no version: `genre export` first")
+            raise InputError(f"{folder} has no version: run `genre export` first")
         newest = folder / str(versions(folder)[-1])
         size_gib = sum(file.stat().st_size for file in newest.rglob("*") if file.is_file()) / _BYTES_PER_GIB
         slow_ms, slow_reason = _SLOW_MS.get(entry.name, _SLOW_USUAL)
@@ -128,12 +134,12 @@ def deployed_servables(models: Path, options: DeploymentOptions) -> list[Deploye
             )
         )
     if not found:
-        raise InputError(f"{config} lists no model: `genre export` first")
+        raise InputError(f"{config} lists no model: run `genre export` first")
     return found
 
 
 def memory_gib(size_gib: float) -> int:
-    """Memory of a server: two versions during a reload, each twice while it is read, and 2 GiB to work in."""
+    """Memory of a server: two versions during a reload, each twice while it is read, plus 2 GiB for work."""
     return math.ceil(2 + 4 * size_gib)
 
 
@@ -144,5 +150,5 @@ def _batch_sizes(version: Path) -> tuple[int, ...]:
         or not all(isinstance(size, int) and size > 0 for size in sizes)
         or not sizes
     ):
-        raise InputError(f"{version}: contract.json names no batch sizes: export again")
+        raise InputError(f"{version}: contract.json has no valid batch sizes: export again")
     return tuple(sorted(set(sizes)))

@@ -28,29 +28,28 @@ NOTICE = "embedded server: for laptops and tests; in production run tensorflow_m
 
 @dataclass(frozen=True, kw_only=True)
 class ServerOptions:
-    """How the embedded server listens, and what it looks at."""
+    """How the embedded server listens, and which files it follows."""
 
-    host: str = "127.0.0.1"  # nobody else's machine unless asked for
-    grpc_port: int = 8500  # TensorFlow Serving's; 0 takes a free one
-    rest_port: int = 8501  # TensorFlow Serving's; 0 takes a free one
-    threads: int = 16  # gRPC requests at a time, more with batching; a generation holds one for seconds
-    max_request_bytes: int = 64 << 20  # far above any real request of ours, far below a laptop's memory
-    poll_s: float = 1.0  # how often MODELS is looked at again, as TensorFlow Serving; 0: never
-    batching: bool = True  # as MODELS/batching.config says, where there is one
-    grace_s: float = 10.0  # what running requests get when the server is told to stop
+    host: str = "127.0.0.1"  # only this machine can connect, unless asked for
+    grpc_port: int = 8500  # TensorFlow Serving's default; 0 picks a free one
+    rest_port: int = 8501  # TensorFlow Serving's default; 0 picks a free one
+    threads: int = 16  # gRPC requests at a time, more with batching; writing a text takes one for seconds
+    max_request_bytes: int = 64 << 20  # far above any real request, far below a laptop's memory
+    poll_s: float = 1.0  # seconds between checks of MODELS, as in TensorFlow Serving; 0: never
+    batching: bool = True  # by MODELS/batching.config, if it exists
+    grace_s: float = 10.0  # seconds that running requests get when the server is stopped
 
 
 class EmbeddedServer:
-    """gRPC and REST over the models of one folder; a context manager, serving while it is open.
+    """gRPC and REST over the models of one folder; a context manager that serves while it is open.
 
     Args:
-        models: what `genre export` wrote, or any folder of NAME/VERSION SavedModels.
+        models: folder that `genre export` wrote, or any folder of NAME/VERSION SavedModels.
         options: addresses and limits.
-        say: told what is loaded, and what is not and why.
+        say: called with a line for each version that is loaded, or left out and why.
 
     Raises:
-        InputError: no usable model, a file beside the models that cannot be followed, or a port that
-            cannot be had.
+        InputError: there is no usable model, a configuration file is invalid, or a port cannot be opened.
     """
 
     def __init__(
@@ -64,7 +63,7 @@ class EmbeddedServer:
         with ExitStack() as opened:
             opened.callback(self._manager.close)
             scheduler = _scheduler(models, options, self._metrics)
-            # The ports first: an occupied one is known at once, while models take seconds to load.
+            # The ports first: an occupied one is reported at once, before the models take seconds to load.
             self._rest = self._open_rest(models)
             opened.callback(self._rest.server_close)
             self._grpc = self._open_grpc(scheduler)
@@ -87,7 +86,7 @@ class EmbeddedServer:
         return self._manager.versions
 
     def stop(self) -> None:
-        """Say that requests should go elsewhere, refuse new ones, let those that run end, free the models."""
+        """Report NOT_SERVING, refuse new requests, wait for running ones, then free the models."""
         opened, self._opened = self._opened, None
         if opened is None:
             return
@@ -136,7 +135,7 @@ def _scheduler(models: Path, options: ServerOptions, metrics: ServerMetrics) -> 
 
 
 def _threads(options: ServerOptions, scheduler: BatchScheduler | None) -> int:
-    """TensorFlow Serving's advice for batching: twice the largest batch, for most of them only wait."""
+    """TensorFlow Serving's advice for batching: twice the largest batch, as most threads only wait."""
     if scheduler is None:
         return options.threads
     return max(options.threads, min(2 * scheduler.parameters.max_batch_size, 256))

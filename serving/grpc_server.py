@@ -1,4 +1,4 @@
-"""The gRPC server: its port, its services, and the threads that they answer in."""
+"""The gRPC server: its port, its services and their threads."""
 
 from concurrent.futures import ThreadPoolExecutor
 
@@ -13,24 +13,24 @@ from genre_tf.serving.in_flight import InFlight
 from genre_tf.serving.metrics import ServerMetrics
 from genre_tf.serving.model_manager import ModelManager
 
-# Each holds its message, whether it runs or waits. As many connections as REST may have.
+# Each call holds its message in memory, running or waiting. The same limit as REST's for connections.
 _MOST_CALLS = 1000
 
 
 class GrpcServer:
-    """The services, and gRPC's standard health service, at a port but not started.
+    """The services and gRPC's standard health service, bound to a port but not started.
 
     Args:
         manager: the models to answer from.
         metrics: counts requests.
-        in_flight: counts those that run.
-        host: the address to listen at.
-        port: the port, 0 for a free one.
-        threads: how many requests run at a time.
-        max_message_bytes: the largest request; a larger one is RESOURCE_EXHAUSTED.
+        in_flight: counts running requests.
+        host: address to listen on.
+        port: port to listen on; 0: any free one.
+        threads: number of requests that run at a time.
+        max_message_bytes: size of the largest request; a larger one gets RESOURCE_EXHAUSTED.
 
     Raises:
-        InputError: the port cannot be had.
+        InputError: the port is occupied, or the address does not belong to this machine.
     """
 
     def __init__(
@@ -45,7 +45,7 @@ class GrpcServer:
         max_message_bytes: int,
     ) -> None:
         options = [
-            ("grpc.so_reuseport", 0),  # with it a second server would quietly share an occupied port
+            ("grpc.so_reuseport", 0),  # otherwise a second server would silently share an occupied port
             ("grpc.max_receive_message_length", max_message_bytes),
             ("grpc.max_send_message_length", -1),
         ]
@@ -67,21 +67,21 @@ class GrpcServer:
             self.port: int = self._server.add_insecure_port(host_port(host, port))
         except RuntimeError as error:
             raise InputError(
-                f"port {port} of {host} cannot be had for gRPC (occupied, or not this machine's address): "
-                "choose another with --grpc-port, or 0 for a free one"
+                f"cannot listen on {host_port(host, port)} (gRPC): the port is occupied, or the host is not "
+                "this machine; choose another port with --grpc-port, or 0 for a free one"
             ) from error
 
     def start(self) -> None:
-        """Answer from now on."""
+        """Start to answer."""
         self._started = True
         self._server.start()
 
     def say_not_serving(self) -> None:
-        """Tell whoever asks for the health of this server to send requests elsewhere."""
+        """Report NOT_SERVING to health checks, so that requests are sent elsewhere."""
         self._health.enter_graceful_shutdown()
 
     def stop(self) -> None:
-        """End at once, with whatever still runs."""
-        if not self._started:  # or its port would stay occupied
+        """Stop at once, without waiting for running requests."""
+        if not self._started:  # only a started server releases its port
             self.start()
         self._server.stop(0).wait()

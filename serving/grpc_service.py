@@ -25,7 +25,7 @@ class PredictionService(prediction_service_pb2_grpc.PredictionServiceServicer):
     Args:
         manager: the models to answer from.
         metrics: counts requests.
-        in_flight: counts those that run.
+        in_flight: counts running requests.
     """
 
     def __init__(self, manager: ModelManager, metrics: ServerMetrics, in_flight: InFlight) -> None:
@@ -53,7 +53,7 @@ class PredictionService(prediction_service_pb2_grpc.PredictionServiceServicer):
         return self._counted(context, "Classify", classify, request)
 
     def MultiInference(self, request: Any, context: grpc.ServicerContext) -> Any:
-        """Several of both in one run."""
+        """Several Regress and Classify tasks in one run of the graph."""
 
         def answer() -> Any:
             spec = read_spec(request.tasks[0]) if request.tasks else ModelSpec("")
@@ -65,7 +65,7 @@ class PredictionService(prediction_service_pb2_grpc.PredictionServiceServicer):
     def _counted(
         self, context: grpc.ServicerContext, api: str, run: Callable[[Servable, Any], Any], request: Any
     ) -> Any:
-        """Run a request, and count it as TensorFlow Serving counts these three APIs and no other."""
+        """Run and count a request; like TensorFlow Serving, count only Predict, Regress and Classify."""
         started = time.perf_counter()
 
         def answer() -> Any:
@@ -88,7 +88,7 @@ class ModelService(model_service_pb2_grpc.ModelServiceServicer):
 
     Args:
         manager: the models to answer from.
-        in_flight: counts the requests that run.
+        in_flight: counts running requests.
     """
 
     def __init__(self, manager: ModelManager, in_flight: InFlight) -> None:
@@ -96,7 +96,7 @@ class ModelService(model_service_pb2_grpc.ModelServiceServicer):
         self._in_flight = in_flight
 
     def GetModelStatus(self, request: Any, context: grpc.ServicerContext) -> Any:
-        """How the versions of a model fare."""
+        """The states of a model's versions."""
         return _answered(context, self._in_flight, lambda: model_status(self._manager, read_spec(request)))
 
 
@@ -105,6 +105,6 @@ def _answered(context: grpc.ServicerContext, in_flight: InFlight, answer: Callab
         with in_flight.request():
             return answer()
     except ServingError as error:
-        # Details travel in a header of some 8 kB, where what is not ASCII takes three times its bytes.
+        # Details travel in a header of about 8 kB, where each byte that is not ASCII takes three bytes.
         most = _DETAILS_BYTES if error.message.isascii() else _DETAILS_BYTES // 9
         return context.abort(error.code, error.message[:most])

@@ -1,4 +1,4 @@
-"""The requests that run: counted, so that a server can end when the last of them has."""
+"""Counts running requests, so that a server can stop after the last one."""
 
 import threading
 from collections.abc import Iterator
@@ -12,7 +12,7 @@ STOPPING = "The server is shutting down"
 
 
 class InFlight:
-    """Counts requests of all protocols, and refuses new ones once the server is told to end."""
+    """Counts requests of all protocols, and refuses new ones once the server is stopping."""
 
     def __init__(self) -> None:
         self._changed = threading.Condition()
@@ -24,7 +24,7 @@ class InFlight:
         """Count one request while the context is open.
 
         Raises:
-            ServingError: UNAVAILABLE, which clients may send elsewhere, since the server is ending.
+            ServingError: UNAVAILABLE, as the server is stopping; clients may retry elsewhere.
         """
         with self._changed:
             if self._draining:
@@ -39,13 +39,13 @@ class InFlight:
                     self._changed.notify_all()
 
     def drain(self, timeout_s: float) -> bool:
-        """Refuse new requests from now on, and wait for those that run.
+        """Refuse new requests from now on, and wait for running ones.
 
         Args:
-            timeout_s: how long to wait at the most.
+            timeout_s: maximum wait in seconds.
 
         Returns:
-            Whether all have ended.
+            Whether all requests have ended.
         """
         with self._changed:
             self._draining = True

@@ -23,7 +23,7 @@ def regress(servable: Servable, request: Any) -> Any:
     """The RegressionResponse to a RegressionRequest.
 
     Raises:
-        ServingError: no such signature, no examples, or the graph refused.
+        ServingError: the signature is missing or does not fit, there are no examples, or the graph failed.
     """
     signature = _found(servable, request)
     _check_regression(signature)
@@ -38,7 +38,7 @@ def classify(servable: Servable, request: Any) -> Any:
     """The ClassificationResponse to a ClassificationRequest.
 
     Raises:
-        ServingError: no such signature, no examples, or the graph refused.
+        ServingError: the signature is missing or does not fit, there are no examples, or the graph failed.
     """
     signature = _found(servable, request)
     _check_classification(signature)
@@ -53,7 +53,7 @@ def multi_inference(servable: Servable, request: Any) -> Any:
     """The MultiInferenceResponse to a MultiInferenceRequest: several tasks, one run of the graph.
 
     Raises:
-        ServingError: tasks that cannot go together, or what either task alone would raise.
+        ServingError: the tasks cannot be combined, or one of them alone would raise it.
     """
     signatures: dict[str, Any] = {}
     for task in request.tasks:
@@ -123,7 +123,7 @@ def _check_classification(signature: Any) -> None:
 
 
 def _quoted(signature: Any) -> str:
-    # protobuf's C++ DebugString begins with this mark, so that nobody parses it.
+    # protobuf's C++ DebugString begins with this mark, to keep programs from parsing it.
     return f"goo.gle/debugstr   \n{signature}"
 
 
@@ -132,7 +132,7 @@ def _count(examples: Any) -> int:
 
 
 def _serialized(examples: Any) -> list[bytes]:
-    """The rows of an Input; a context is merged into each by joining the two serialized messages."""
+    """The serialized examples of an Input; a context is merged into each by concatenating both messages."""
     kind = examples.WhichOneof("kind")
     if kind == "example_list_with_context":
         listed = examples.example_list_with_context

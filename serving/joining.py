@@ -1,7 +1,7 @@
-"""Rows as the served models take them: one string a row, ids joined by spaces, titles by newlines.
+"""The rows that the served models take: one string per row, ids joined by spaces, titles by newlines.
 
-TensorFlow Serving pads variable-length inputs with the first element of the request's own tensor, so a
-history as a matrix would grow copies of its first click in a shared batch. A joined row needs no padding.
+TensorFlow Serving pads variable-length inputs with the first element of the request's own tensor, so in a
+shared batch a history given as a matrix would get copies of its first click. A joined row needs no padding.
 """
 
 from collections.abc import Sequence
@@ -15,20 +15,20 @@ def join_ids(ids: Sequence[str]) -> str:
     """Ids joined by spaces, as in MIND.
 
     Raises:
-        InputError: an id is empty or has a space in it, and would be read as none or as two.
+        InputError: an id is empty or contains whitespace, so it would be read as no id or as two.
     """
     _refuse_bare_string(ids)
     for news_id in ids:
         if len(news_id.split()) != 1 or news_id != news_id.strip():
-            raise InputError(f"an article id is one word: received {news_id!r} among {len(ids)} ids")
+            raise InputError(f"an article id must be one word; got {news_id!r} among {len(ids)} ids")
     return " ".join(ids)
 
 
 def join_titles(titles: Sequence[str]) -> str:
-    """Titles joined by newlines; whitespace inside a title, newlines too, becomes one space.
+    """Titles joined by newlines; any run of whitespace inside a title, including newlines, becomes one space.
 
     Raises:
-        InputError: a title is blank, and would be left out of the answer.
+        InputError: a title is blank, so it would be missing from the answer.
     """
     _refuse_bare_string(titles)
     cleaned = [clean_text(title) for title in titles]
@@ -38,14 +38,14 @@ def join_titles(titles: Sequence[str]) -> str:
 
 
 def join_numbers(numbers: Sequence[float]) -> str:
-    """Numbers joined by spaces, in as few digits as bring them back.
+    """Numbers joined by spaces, with as few digits as restore them exactly.
 
     Raises:
-        InputError: one is negative or not finite.
+        InputError: a number is negative or not finite.
     """
     for number in numbers:
         if not 0 <= number < float("inf"):
-            raise InputError(f"clicks, views and hours are numbers from 0 on: received {number}")
+            raise InputError(f"clicks, views and hours must be finite numbers of at least 0; got {number}")
     return " ".join(f"{number:.0f}" if number == int(number) else repr(float(number)) for number in numbers)
 
 
@@ -55,16 +55,16 @@ def clean_text(text: str) -> str:
 
 
 def check_kinds(kinds: Sequence[str]) -> None:
-    """See that each kind of text is one that the generator writes.
+    """Check that the generator can write each kind of text.
 
     Raises:
-        InputError: one is not.
+        InputError: a kind is unknown.
     """
     for kind in kinds:
         if kind not in KINDS:
-            raise InputError(f"kind {kind!r} is not known: choose one of {', '.join(KINDS)}")
+            raise InputError(f"kind must be one of {', '.join(KINDS)}; got {kind!r}")
 
 
 def _refuse_bare_string(values: Sequence[str]) -> None:
     if isinstance(values, str):
-        raise InputError(f"a row is a list of strings: received the string {values[:40]!r}")
+        raise InputError(f"a row must be a list of strings; got the string {values[:40]!r}")

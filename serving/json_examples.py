@@ -18,7 +18,7 @@ def read_examples(document: dict[str, Any], request: Any) -> None:
         request: RegressionRequest or ClassificationRequest.
 
     Raises:
-        ServingError: the object holds no usable examples.
+        ServingError: the object contains no valid examples.
     """
     request.model_spec.signature_name = _valid(document.get("signature_name", ""))
     given = request.input
@@ -52,7 +52,7 @@ def _fill(example: Any, content: Any) -> None:
 
 
 def _valid(text: str) -> str:
-    """Text that a proto takes: bytes that are no UTF-8 become replacement characters."""
+    """Text that a proto accepts: bytes that are not UTF-8 become replacement characters."""
     return to_bytes(text).decode("utf-8", "replace")
 
 

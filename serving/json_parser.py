@@ -1,7 +1,7 @@
-"""JSON as RapidJSON reads it, which is what TensorFlow Serving uses: same errors, at the same offsets.
+"""JSON as RapidJSON, the parser of TensorFlow Serving, reads it: same errors, at the same offsets.
 
-The standard library's parser is some fifty times faster and agrees on well-formed documents, so it goes
-first; this one answers where the two could differ, and gives the error where there is one.
+The standard library's parser is about fifty times faster and agrees on well-formed documents, so it is tried
+first; the parser here reads documents on which the two could differ, and reports the error if there is one.
 """
 
 import json
@@ -12,7 +12,7 @@ from genre_tf.serving.statuses import invalid_argument
 
 MAX_DEPTH = 256  # TensorFlow's tensors have at most 254 dimensions
 
-# What RapidJSON refuses and the standard library would not: numbers beyond a double, half a surrogate pair.
+# RapidJSON refuses these, the standard library does not: numbers beyond a double, half a surrogate pair.
 _DOUBTFUL = re.compile(rb"\d[eE]\+?0*\d{3}|\d{300}|\\u[dD][89a-fA-F]")
 _SPACES = (b" ", b"\t", b"\r", b"\n")
 _NUMBER = re.compile(rb"-?(?:0|[1-9][0-9]*)(\.[0-9]+)?([eE][+-]?[0-9]+)?")
@@ -30,14 +30,14 @@ def parse_json(body: bytes) -> Any:
     """Read one JSON document.
 
     Args:
-        body: UTF-8; bytes that are none come through as lone surrogates (`surrogateescape`), so that
-            encoding a string the same way gives the client's own bytes.
+        body: UTF-8; invalid bytes become lone surrogates (`surrogateescape`), so that encoding a string the
+            same way restores the client's bytes.
 
     Returns:
         dict, list, str, int, float, bool or None.
 
     Raises:
-        ServingError: it is no JSON.
+        ServingError: the body is not valid JSON.
     """
     if not body:
         raise invalid_argument("JSON Parse error: The document is empty")
@@ -52,7 +52,7 @@ def parse_json(body: bytes) -> Any:
 
 
 def _first_of_equal_names(members: list[tuple[str, Any]]) -> dict[str, Any]:
-    """An object with the first of members of one name, which RapidJSON's lookup finds; Python's, the last."""
+    """An object; of members with equal names it keeps the first, like RapidJSON (Python keeps the last)."""
     found = dict(members)
     if len(found) < len(members):
         for name, value in reversed(members):
@@ -66,7 +66,7 @@ class _Reader:
         self._at = 3 if body.startswith(b"\xef\xbb\xbf") else 0
 
     def document(self) -> Any:
-        """The first value; RapidJSON is told to ignore what follows it."""
+        """The first value; like TensorFlow Serving, ignore anything after it."""
         if self._peek() not in b'[{"tfn-0123456789NI' or self._peek() == b"":
             self._fail("The document is empty.")
         return self._value(1)
@@ -138,7 +138,7 @@ class _Reader:
         if match[1] is None and match[2] is None and match.end() - start <= 20:
             whole = int(match[0])
             if -(2**63) <= whole < 2**64:
-                return whole  # what is larger becomes a double
+                return whole  # larger numbers become a double
         value = float(match[0])
         if value in (float("inf"), float("-inf")):
             self._fail("Number too big to be stored in double.", start)
@@ -151,7 +151,7 @@ class _Reader:
         same = 0
         while same < len(word) and self._body[at + same : at + same + 1] == word[same : same + 1]:
             same += 1
-        if same != len(word) and not (word == b"Infinity" and same == 3):  # `Inf` will do
+        if same != len(word) and not (word == b"Infinity" and same == 3):  # `Inf` is valid too
             self._fail("Invalid value.", at + same)
         self._at = at + same
         value = float(word)

@@ -17,7 +17,7 @@ from genre_tf.serving.json_writer import debug_text
 from genre_tf.serving.statuses import ServingError, invalid_argument
 from genre_tf.serving.tensors import type_name
 
-_MAX_RANK = 60  # numpy stops at 64 dimensions
+_MAX_RANK = 60  # numpy allows at most 64 dimensions
 _BASE64 = re.compile(r"[A-Za-z0-9+/]*={0,2}")
 _JSON_TYPES = {
     dict: "Object",
@@ -38,7 +38,7 @@ def _is_integer(low: int, high: int) -> Callable[[Any], bool]:
 
 
 _INT32 = _is_integer(-(2**31), 2**31)
-# type -> which JSON values it takes, the array they are gathered in, the array that is fed
+# type -> (whether it takes a JSON value, dtype of the array that gathers values, dtype of the array to feed)
 _TYPES: dict[int, tuple[Callable[[Any], bool], Any, Any]] = {
     types_pb2.DT_FLOAT: (_is_number, np.float64, np.float32),
     types_pb2.DT_DOUBLE: (_is_number, np.float64, np.float64),
@@ -58,7 +58,7 @@ def parse_request(body: bytes) -> dict[str, Any]:
     """The JSON object of any REST request.
 
     Raises:
-        ServingError: no JSON, no object, or a signature name that is no string.
+        ServingError: the body is not JSON or not an object, or its signature name is not a string.
     """
     document = parse_json(body)
     if not isinstance(document, dict):
@@ -76,7 +76,7 @@ def read_tensors(document: dict[str, Any], inputs: Mapping[str, Any]) -> tuple[d
 
     Args:
         document: the JSON object.
-        inputs: input name -> TensorInfo, of the signature.
+        inputs: input name -> TensorInfo, from the signature.
 
     Returns:
         Input name -> array, and whether the request is in row form.
@@ -112,7 +112,7 @@ def decode_base64(value: Any) -> bytes:
     """The bytes of `{"b64": "…"}`, standard alphabet, padding optional.
 
     Raises:
-        ServingError: it is something else.
+        ServingError: the value has another form.
     """
     if not is_base64(value):
         raise invalid_argument(f"JSON Value: {debug_text(value)} not formatted correctly for base64 data")
@@ -124,14 +124,14 @@ def decode_base64(value: Any) -> bytes:
 
 
 def json_type(value: Any) -> str:
-    """RapidJSON's name of a value's type."""
+    """RapidJSON's name for the type of a value."""
     if isinstance(value, bool):
         return str(value)
     return _JSON_TYPES[type(value)]
 
 
 def to_bytes(text: str) -> bytes:
-    """The bytes of a JSON string as the client sent them."""
+    """The bytes of a JSON string, as the client sent them."""
     return text.encode("utf-8", "surrogateescape")
 
 
@@ -207,10 +207,10 @@ class _Gathered:
         self._values: list[Any] = []
 
     def add(self, value: Any) -> None:
-        """Take the value of one more row."""
+        """Add the value of one more row."""
         shape = _shape(value)
         if len(shape) > _MAX_RANK:
-            raise invalid_argument(f"Lists are nested {len(shape)} deep, and {_MAX_RANK} is the limit")
+            raise invalid_argument(f"Lists are nested {len(shape)} deep; the limit is {_MAX_RANK}")
         before = len(self._values)
         self._fill(value, 0, shape)
         size = len(self._values) - before
@@ -222,11 +222,11 @@ class _Gathered:
             raise invalid_argument(f"Expecting shape {_shape_text(self.shape)} but got: {_shape_text(shape)}")
 
     def array(self, leading: list[int]) -> np.ndarray:
-        """All values as one array, its shape `leading` and then that of a row."""
+        """All values as one array of shape [*leading, *shape of a row]."""
         _, gather, feed = _TYPES.get(self._dtype, (None, np.float64, np.float64))
         values = np.empty(len(self._values), gather)
         values[:] = self._values
-        with np.errstate(over="ignore"):  # beyond float32 is infinite, as in C++
+        with np.errstate(over="ignore"):  # values beyond float32 become infinite, as in C++
             return values.astype(feed, copy=False).reshape([*leading, *(self.shape or [])])
 
     def _fill(self, value: Any, level: int, shape: list[int]) -> None:

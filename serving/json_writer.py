@@ -1,7 +1,7 @@
-"""JSON as TensorFlow Serving writes it: the shortest digits of a float, bare NaN, strings as they are.
+"""JSON as TensorFlow Serving writes it: floats in their shortest digits, bare NaN, text without \\u escapes.
 
-Follows json_tensor.cc of TensorFlow Serving. Texts are str in which bytes that are no UTF-8 stand as lone
-surrogates (`surrogateescape`): such a string goes out raw, and the body is then no UTF-8.
+Follows json_tensor.cc of TensorFlow Serving. In a str, bytes that are not UTF-8 are lone surrogates
+(`surrogateescape`): such bytes are sent unchanged, and the body is then not valid UTF-8.
 """
 
 import base64
@@ -15,7 +15,7 @@ import numpy as np
 
 from genre_tf.serving.statuses import invalid_argument
 
-_DEBUG_LIMIT = 256  # bytes of a value that an error text quotes
+_DEBUG_LIMIT = 256  # bytes of a value that an error message quotes
 _DIGITS = {np.dtype(np.float32): 9, np.dtype(np.float64): 17}
 
 
@@ -25,10 +25,10 @@ def error_body(message: str) -> bytes:
 
 
 def row_body(outputs: Mapping[str, np.ndarray]) -> bytes:
-    """The body of a row answer: `predictions`, one entry a row.
+    """The body of a row answer: `predictions`, one entry per row.
 
     Raises:
-        ServingError: an output has no rows, or not as many as another.
+        ServingError: an output has no rows, or another number of rows than the others.
     """
     rows: int | None = None
     for name, value in outputs.items():
@@ -52,7 +52,7 @@ def row_body(outputs: Mapping[str, np.ndarray]) -> bytes:
 
 
 def column_body(outputs: Mapping[str, np.ndarray]) -> bytes:
-    """The body of a column answer: `outputs`, one entry an output."""
+    """The body of a column answer: `outputs`, one entry per output."""
     texts = {name: _nested(_element_texts(name, value), value.shape) for name, value in outputs.items()}
     if len(texts) == 1:
         body = next(iter(texts.values()))
@@ -63,12 +63,12 @@ def column_body(outputs: Mapping[str, np.ndarray]) -> bytes:
 
 
 def results_body(entries: Sequence[str]) -> bytes:
-    """The body of a Classify or Regress answer from JSON texts, one a row."""
+    """The body of a Classify or Regress answer, from one JSON text per row."""
     return _encode('{\n    "results": [' + ", ".join(entries) + "]\n}")
 
 
 def float_texts(values: np.ndarray) -> list[str]:
-    """Six digits where they give the float back, else all it has; whole numbers end in `.0`."""
+    """Floats as text: six digits if they restore the float, otherwise all; whole numbers end in `.0`."""
     flat = values.ravel()
     numbers = flat.astype(np.float64).tolist()
     short = [f"{number:g}" for number in numbers]
@@ -84,7 +84,7 @@ def float_texts(values: np.ndarray) -> list[str]:
 
 
 def debug_text(value: Any) -> str:
-    """A value of the request as an error text quotes it: indented, cut after some 256 bytes."""
+    """A value of the request as error messages quote it: indented, cut after about 256 bytes."""
     parts: list[str] = []
     with contextlib.suppress(_Full):
         _write_debug(value, 0, parts)
@@ -125,7 +125,7 @@ def _debug_scalar(value: Any) -> str:
         return encode_basestring(value)
     if isinstance(value, float):
         if not math.isfinite(value):
-            return ""  # RapidJSON's writer refuses them
+            return ""  # RapidJSON's writer refuses NaN and infinity
         return repr(value).replace("e+", "e")
     if value is None or isinstance(value, bool):
         return str(value).lower().replace("none", "null")
@@ -165,7 +165,7 @@ def _nested(texts: Sequence[str], shape: Sequence[int]) -> str:
 
 
 def string_text(element: bytes) -> str:
-    """A string as JSON; bytes that are no UTF-8 stay what they are."""
+    """A string as JSON; bytes that are not UTF-8 are kept."""
     encode: Callable[[str], str] = encode_basestring
     return encode(element.decode("utf-8", "surrogateescape"))
 

@@ -1,12 +1,11 @@
-"""Load for a server: requests at random moments that were drawn before, whatever the server does meanwhile.
+"""Load for a server: requests at random times that are drawn beforehand, whatever the server does.
 
-Real readers do not wait for each other. A generator that sends its next request when the last is answered
-asks the less the slower the server is, and so leaves out the very delays that readers would see (coordinated
-omission). Here arrivals are a Poisson process, and a latency counts from the moment at which a request was
-meant to go out.
+Real readers do not wait for each other. A generator that sends its next request only after the last answer
+sends fewer requests to a slower server, and so misses the very delays that readers would see (coordinated
+omission). Here arrivals are a Poisson process, and a latency counts from the intended arrival of its request.
 
-Requests are serialized beforehand and answers stay bytes, so that one asyncio loop in a small share of a
-core is enough.
+Requests are serialized beforehand and answers stay bytes, so one asyncio loop needs only a small share of a
+core.
 """
 
 import asyncio
@@ -21,12 +20,12 @@ import numpy as np
 import numpy.typing as npt
 
 METHOD = "/tensorflow.serving.PredictionService/Predict"
-"""Of gRPC; without serializers it carries requests and answers as bytes."""
+"""The gRPC method; called without serializers, so requests and answers are bytes."""
 
 _OPTIONS = [
-    ("grpc.enable_retries", 0),  # an error is to be counted, not to be covered
+    ("grpc.enable_retries", 0),  # errors are counted, not hidden by a retry
     ("grpc.max_receive_message_length", -1),
-    ("grpc.use_local_subchannel_pool", 1),  # a connection of its own for each run
+    ("grpc.use_local_subchannel_pool", 1),  # each run has its own connection
 ]
 
 Times = npt.NDArray[np.float64]
@@ -34,17 +33,17 @@ Times = npt.NDArray[np.float64]
 
 @dataclass(frozen=True)
 class LoadResult:
-    """What came of one run.
+    """The result of one run.
 
     Attributes:
-        rate: requests a second that were meant to arrive.
-        sent: requests.
-        latencies_ms: of those that were answered, from their intended arrival, in order of arrival.
-        errors: status name -> requests.
-        seconds: from the first intended arrival to the last answer.
-        drain_s: from the last intended arrival to the last answer: the queue that was left.
-        late_ms: by how much the generator itself sent a request late, 99th percentile; small beside the
-            latencies, or this machine had no time for the generator.
+        rate: intended requests per second; in a closed loop, those that were reached.
+        sent: number of requests sent.
+        latencies_ms: float64 [answers], time from the intended arrival to the answer, in order of arrival.
+        errors: gRPC status name -> number of requests.
+        seconds: time from the first intended arrival to the last answer.
+        drain_s: time from the last intended arrival to the last answer, needed for the remaining queue.
+        late_ms: 99th percentile of the delay with which the generator itself sent requests; if it is not
+            small compared with the latencies, this machine was too busy for the generator.
     """
 
     rate: float
@@ -57,7 +56,7 @@ class LoadResult:
 
     @property
     def throughput(self) -> float:
-        """Answers a second."""
+        """Answers per second."""
         return len(self.latencies_ms) / self.seconds
 
     @property
@@ -66,12 +65,12 @@ class LoadResult:
         return sum(self.errors.values())
 
     def percentile_ms(self, share: float) -> float:
-        """Latency that a share (0 to 100) of the answers keep to; infinite without any answer."""
+        """The latency in ms that `share` percent of the answers do not exceed; infinite without answers."""
         return float(np.percentile(self.latencies_ms, share)) if len(self.latencies_ms) else float("inf")
 
 
 def poisson_arrivals(rate: float, count: int, seed: int = 0) -> Times:
-    """Moments of arrival, seconds from the start, float64 [count]: independent, `rate` a second."""
+    """Arrival times of a Poisson process, `rate` per second, in seconds from the start: float64 [count]."""
     return np.cumsum(np.random.default_rng(seed).exponential(1.0 / rate, count))
 
 
@@ -84,15 +83,15 @@ def open_loop(
     timeout_s: float = 30.0,
     seed: int = 0,
 ) -> LoadResult:
-    """Send requests at random moments.
+    """Send requests at random times.
 
     Args:
-        address: HOST:PORT of gRPC.
+        address: gRPC address of the server, HOST:PORT.
         requests: serialized PredictRequests, sent in turn.
-        rate: requests a second.
-        count: how many.
-        timeout_s: after which a request counts as an error.
-        seed: of the moments.
+        rate: mean requests per second.
+        count: number of requests.
+        timeout_s: seconds after which a request counts as an error.
+        seed: seed of the arrival times.
     """
     arrivals = poisson_arrivals(rate, count, seed)
     return asyncio.run(_drive(address, requests, arrivals, rate, timeout_s))
@@ -101,20 +100,20 @@ def open_loop(
 def closed_loop(
     address: str, requests: Sequence[bytes], count: int, *, at_once: int = 1, timeout_s: float = 120.0
 ) -> LoadResult:
-    """Send each request when an earlier one is answered: what a lone reader sees, or what a server can do.
+    """Send each request when an earlier one is answered; measures a lone reader's latency, or the capacity.
 
     Args:
-        address: HOST:PORT of gRPC.
+        address: gRPC address of the server, HOST:PORT.
         requests: serialized PredictRequests, sent in turn.
-        count: how many.
-        at_once: readers that each wait for their answer.
-        timeout_s: after which a request counts as an error.
+        count: number of requests.
+        at_once: number of readers, who each wait for an answer before their next request.
+        timeout_s: seconds after which a request counts as an error.
     """
     return asyncio.run(_in_turns(address, requests, count, at_once, timeout_s))
 
 
 class _Sender:
-    """Sends requests over one channel and keeps count of what came of them."""
+    """Sends requests over one channel and records the outcomes."""
 
     def __init__(self, channel: Any, requests: Sequence[bytes], timeout_s: float) -> None:
         self._call = channel.unary_unary(METHOD)
@@ -126,7 +125,7 @@ class _Sender:
         self.last_answer = 0.0
 
     async def send(self, number: int, intended: float) -> None:
-        """Send one request that was meant to go out at a moment of the loop's clock."""
+        """Send one request; `intended` is its intended arrival by the loop's clock."""
         self.late.append(self._loop.time() - intended)
         try:
             await self._call(self._requests[number % len(self._requests)], timeout=self._timeout_s)
@@ -137,7 +136,7 @@ class _Sender:
         self.last_answer = self._loop.time()
 
     def result(self, rate: float, started: float, last_arrival: float) -> LoadResult:
-        """Of everything sent."""
+        """The result of all requests sent."""
         ordered = np.array([self.latencies[number] for number in sorted(self.latencies)])
         return LoadResult(
             rate=rate,

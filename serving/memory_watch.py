@@ -1,4 +1,4 @@
-"""How a process's memory goes while it works: a server must not grow with its traffic."""
+"""The memory of a process while it works: a server must not grow with its traffic."""
 
 import os
 import threading
@@ -10,18 +10,18 @@ import numpy as np
 
 from genre_tf.errors import FailureError
 
-_TRUSTED = 2.0  # standard errors: some 95 of 100
+_TRUSTED = 2.0  # standard errors of a 95 % confidence interval
 
 
 @dataclass(frozen=True)
 class MemorySlope:
-    """A line through samples of resident memory.
+    """A line fitted to samples of resident memory.
 
     Attributes:
-        kb_a_second: growth.
-        error_kb: 95 % of such lines are nearer than this to the truth, were samples independent.
-        first_mb: mean of the first half of the samples.
-        last_mb: mean of the second half.
+        kb_a_second: growth in kB per second.
+        error_kb: half width of its 95 % confidence interval in kB per second, for independent samples.
+        first_mb: mean of the first half of the samples in MB.
+        last_mb: mean of the second half in MB.
     """
 
     kb_a_second: float
@@ -34,11 +34,11 @@ class MemoryWatch:
     """Samples the resident memory of another process; a context manager.
 
     Args:
-        pid: of the process.
+        pid: id of the process.
         every_s: seconds between samples.
 
     Raises:
-        FailureError: on entering, this system does not tell the memory of that process.
+        FailureError: on entering, if the memory of the process cannot be read.
     """
 
     def __init__(self, pid: int, every_s: float = 0.5) -> None:
@@ -48,10 +48,10 @@ class MemoryWatch:
         self.samples_mb: list[float] = []
 
     def slope(self) -> MemorySlope:
-        """The line through the samples of the second half: the first one is warm-up.
+        """The line through the second half of the samples; the first half is warm-up.
 
         Raises:
-            FailureError: there are fewer than six samples.
+            FailureError: there are fewer than five samples.
         """
         return memory_slope(self.samples_mb[len(self.samples_mb) // 2 :], self._every_s)
 
@@ -70,25 +70,25 @@ class MemoryWatch:
         while not self._stopped.wait(self._every_s):
             try:
                 self._read()
-            except FailureError:  # it has ended
+            except FailureError:  # the process has ended
                 return
 
     def _read(self) -> None:
         try:
             pages = int(self._statm.read_text("ascii").split()[1])
         except (OSError, ValueError, IndexError) as error:
-            raise FailureError(f"no memory of the process to be read at {self._statm} ({error})") from None
+            raise FailureError(f"cannot read the memory of a process: {self._statm} ({error})") from None
         self.samples_mb.append(pages * os.sysconf("SC_PAGE_SIZE") / 1e6)
 
 
 def memory_slope(samples_mb: list[float], every_s: float) -> MemorySlope:
-    """Least squares through samples that were taken every so many seconds.
+    """The least-squares line through samples that were taken every `every_s` seconds.
 
     Raises:
         FailureError: there are fewer than three samples.
     """
     if len(samples_mb) < 3:
-        raise FailureError(f"{len(samples_mb)} samples of memory say nothing: let it run longer")
+        raise FailureError(f"at least 3 memory samples are needed; got {len(samples_mb)}: let it run longer")
     memory = np.array(samples_mb) * 1e3  # kB
     seconds = np.arange(len(memory)) * every_s
     centred = seconds - seconds.mean()

@@ -1,4 +1,4 @@
-"""What the server counts, and Prometheus' page of it, in TensorFlow Serving's names and format.
+"""The metrics of the server, and their Prometheus page, with TensorFlow Serving's names and format.
 
 Follows prometheus_exporter.cc of TensorFlow Serving and monitoring/sampler.h of TensorFlow.
 """
@@ -8,18 +8,18 @@ from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
-# Requests may name any model: without an end, so would the page.
+# Requests may name any model: without a limit the page could grow without end.
 _MOST_CELLS = 1000
 _OTHER = "(other)"
 
 
 @dataclass(eq=False)
 class Counter:
-    """A number for each combination of label values.
+    """A count for each combination of label values.
 
     Args:
-        name: as on the page.
-        labels: their names.
+        name: name on the page.
+        labels: names of the labels.
     """
 
     name: str
@@ -28,14 +28,14 @@ class Counter:
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def add(self, *values: str, by: int = 1) -> None:
-        """Count `by` more for these label values."""
+        """Add `by` to the count of these label values."""
         with self._lock:
             if values not in self._values and len(self._values) >= _MOST_CELLS:
                 values = (_OTHER,) * len(values)
             self._values[values] = self._values.get(values, 0) + by
 
     def lines(self) -> Iterator[str]:
-        """Its part of the page."""
+        """The lines of this metric on the page."""
         yield f"# TYPE {self.name} counter"
         with self._lock:
             found = sorted(self._values.items())
@@ -51,14 +51,14 @@ class _Cell:
 
 @dataclass(eq=False)
 class Histogram:
-    """How often a value fell below each of growing limits, for each combination of label values.
+    """Counts of values in buckets with growing limits, for each combination of label values.
 
     Args:
-        name: as on the page.
-        labels: their names.
+        name: name on the page.
+        labels: names of the labels.
         scale: the first limit.
-        growth: each limit over the one before.
-        limits: how many there are; above the last there is no end.
+        growth: ratio of each limit to the one before.
+        limits: number of limits; one more bucket, without a limit, takes larger values.
     """
 
     name: str
@@ -85,7 +85,7 @@ class Histogram:
             cell.total += value
 
     def lines(self) -> Iterator[str]:
-        """Its part of the page."""
+        """The lines of this metric on the page."""
         yield f"# TYPE {self.name} histogram"
         with self._lock:
             found = [(values, list(cell.counts), cell.total) for values, cell in sorted(self._cells.items())]
@@ -106,7 +106,7 @@ def _latency(name: str, *labels: str) -> Histogram:
 
 
 class ServerMetrics:
-    """Everything that one server counts. Times are in microseconds, as TensorFlow Serving's."""
+    """All metrics of one server. Times are in microseconds, as in TensorFlow Serving."""
 
     def __init__(self) -> None:
         serving, saved_model = ":tensorflow:serving:", ":tensorflow:cc:saved_model:"
@@ -141,5 +141,5 @@ def _labels(names: Sequence[str], values: Sequence[str]) -> str:
 
 
 def _escaped(value: str) -> str:
-    # A line feed is left as it is there, which breaks the page; Prometheus' own format escapes it.
+    # TensorFlow Serving does not escape a line feed, which breaks the page; Prometheus' format requires it.
     return value.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")

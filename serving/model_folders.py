@@ -1,4 +1,4 @@
-"""Which versions of which models a MODELS folder offers, as TensorFlow Serving would choose them."""
+"""The models and versions that a MODELS folder offers, chosen as TensorFlow Serving chooses them."""
 
 import re
 from collections.abc import Callable, Iterable
@@ -22,7 +22,7 @@ class ModelFolder:
     Args:
         name: the name that requests use.
         versions: complete version folders, chosen by the version policy.
-        labels: label -> version, as `stable` -> 3.
+        labels: label -> version, such as `stable` -> 3.
         left_out: version folder that the policy asks for -> why it is not loaded.
     """
 
@@ -33,10 +33,11 @@ class ModelFolder:
 
 
 def find_models(models: Path) -> list[ModelFolder]:
-    """What `scan_models` finds, if a server can start from it.
+    """The models that `scan_models` finds, after a check that a server can start from them.
 
     Raises:
-        InputError: as `scan_models`; or a model has no complete version, or a label one that is not served.
+        InputError: as `scan_models`; or a model has no complete version, or a label points to a version that
+            is not served.
     """
     found = scan_models(models)
     for model in found:
@@ -49,28 +50,29 @@ def find_models(models: Path) -> list[ModelFolder]:
         for label, version in model.labels.items():
             if version not in model.versions:
                 raise InputError(
-                    f"label {label} of model {model.name} points to version {version}, and served are "
-                    f"{_join(model.versions)}: change the label or the version policy in {CONFIG_NAME}"
+                    f"label {label} of model {model.name} points to version {version}, which is not served "
+                    f"(served: {_join(model.versions)}): change the label or the version policy in "
+                    f"{CONFIG_NAME}"
                 )
     return found
 
 
 def scan_models(models: Path, fault: Fault | None = None) -> list[ModelFolder]:
-    """Read `models.config` where there is one, else take every folder that holds numbered folders.
+    """Read `models.config` if there is one, otherwise take every folder that contains numbered folders.
 
     Without a configuration all complete versions are served, the newest by default; with one, its
     version policy decides (TensorFlow Serving's default is the newest version only).
 
     Args:
         models: the folder.
-        fault: why a version (its model's name, its number, its folder) is not to be served, or None;
-            by default what `version_fault` says.
+        fault: returns why a version (name of its model, number, folder) must not be served, or None;
+            default: `version_fault` of the folder.
 
     Returns:
-        The models, some of them perhaps without a version to serve, or with labels of none.
+        The models; some may have no version to serve, or labels of versions that are not served.
 
     Raises:
-        InputError: there is no such folder, no model in it, or its configuration cannot be followed.
+        InputError: the folder does not exist, contains no model, or its configuration is invalid.
     """
     if not models.is_dir():
         raise InputError(f"{models} is not a folder: give the folder that `genre export` wrote")
@@ -80,10 +82,10 @@ def scan_models(models: Path, fault: Fault | None = None) -> list[ModelFolder]:
 
 
 def version_fault(folder: Path) -> str | None:
-    """Why a version folder is half-written, or None where it is complete.
+    """Why a version folder is half-written, or None if it is complete.
 
-    A SavedModel is complete with its graph (`saved_model.pb`) and every shard that the names of its
-    variable files promise.
+    A SavedModel is complete if it has its graph (`saved_model.pb`) and every shard that the names of its
+    variable files announce.
     """
     graph = folder / "saved_model.pb"
     if not graph.is_file():
@@ -116,7 +118,7 @@ def _configured(models: Path, config: Path, fault: Fault) -> list[ModelFolder]:
     entries = parsed.model_config_list.config
     names = [entry.name for entry in entries]
     if not names or len(set(names)) != len(names):
-        raise InputError(f"{config} must list each model once, and at least one: it lists {names}")
+        raise InputError(f"{config} must list at least one model, and each only once; it lists {names}")
     found = []
     for entry in entries:
         policy = entry.model_version_policy
@@ -131,35 +133,36 @@ def read_models_config(path: Path) -> Any:
     """The ModelServerConfig of a file.
 
     Raises:
-        InputError: it is none.
+        InputError: the file is not a ModelServerConfig.
     """
     from tensorflow_serving.config import model_server_config_pb2
 
     try:
         return text_format.Parse(path.read_text("utf-8"), model_server_config_pb2.ModelServerConfig())
     except (text_format.ParseError, UnicodeDecodeError) as error:
-        raise InputError(f"{path} is no model_server_config: {error}") from error
+        raise InputError(f"{path} is not a valid ModelServerConfig: {error}") from error
 
 
 def base_folder(models: Path, name: str, base_path: str) -> Path:
-    """Where a configured model lives: in MODELS/NAME if there is such a folder, else at its own path.
+    """The folder of a configured model: MODELS/NAME if that folder exists, otherwise its own path.
 
-    The path in `models.config` is absolute. In a copy of MODELS it still names the original, and elsewhere a
-    container's folder; what lies beside the file is what was meant.
+    The path in `models.config` is absolute: in a copy of MODELS it still points to the original, or to a
+    folder inside a container. The folder beside the file is the one that is meant.
 
     Args:
         models: the MODELS folder.
-        name: of the model.
+        name: name of the model.
         base_path: its path in `models.config`.
 
     Raises:
-        InputError: there is neither.
+        InputError: neither folder exists.
     """
     for candidate in (models / name, Path(base_path)):
         if base_path and candidate.is_dir():
             return candidate
     raise InputError(
-        f"{models / CONFIG_NAME} names {base_path!r} for model {name}: no such folder, nor {models / name}"
+        f"{models / CONFIG_NAME}: no folder for model {name}, neither {models / name} nor its base_path "
+        f"{base_path!r}: correct the base_path"
     )
 
 
@@ -182,16 +185,16 @@ def _model(
         else:
             complete[version] = folder
     for version in sorted((versions or set()) - set(complete)):
-        left_out.setdefault(base / str(version), "listed in models.config and not there")
+        left_out.setdefault(base / str(version), "listed in models.config but missing")
     if newest is not None:
         complete = dict(list(complete.items())[:newest])
-        oldest = min(complete, default=0)  # an older half-written folder is nobody's concern any more
+        oldest = min(complete, default=0)  # older half-written folders do not matter
         left_out = {path: reason for path, reason in left_out.items() if int(path.name) > oldest}
     return ModelFolder(name, complete, labels, left_out)
 
 
 def _numbered(base: Path) -> list[tuple[int, Path]]:
-    """Version folders, newest first; whatever is no number (`3.tmp`, `.staging`) is no version."""
+    """Version folders, newest first; names that are not numbers (`3.tmp`, `.staging`) are not versions."""
     folders = [
         path for path in base.iterdir() if path.is_dir() and path.name.isascii() and path.name.isdigit()
     ]

@@ -1,4 +1,4 @@
-"""What a server tells about its models: version states and signatures."""
+"""What a server reports about its models: version states and signatures."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -15,7 +15,7 @@ def read_spec(request: Any) -> ModelSpec:
     """The ModelSpec of any gRPC request that has one.
 
     Raises:
-        ServingError: the request has none.
+        ServingError: the request has no ModelSpec.
     """
     if not request.HasField("model_spec"):
         raise invalid_argument("Missing ModelSpec")

@@ -1,4 +1,4 @@
-"""The models that a server answers for: which version a request means, and how each version fares."""
+"""The models that a server answers for: which version a request gets, and the state of each version."""
 
 import threading
 from collections.abc import Iterator, Mapping
@@ -10,13 +10,13 @@ import grpc
 from genre_tf.serving.servable import Servable
 from genre_tf.serving.statuses import ServingError, invalid_argument
 
-# A server that lives for months sees many versions come and go; TensorFlow Serving remembers them all.
+# A server that runs for months sees many versions come and go; TensorFlow Serving remembers all of them.
 _REMEMBERED_ENDS = 100
 
 
 @dataclass(frozen=True, slots=True)
 class ModelSpec:
-    """What a request asks for: a model, and perhaps a version or the label of one."""
+    """What a request asks for: a model, and optionally a version or a label."""
 
     name: str
     version: int | None = None
@@ -25,7 +25,7 @@ class ModelSpec:
 
 @dataclass(frozen=True, slots=True)
 class VersionState:
-    """How one version fares: `state` as in ModelVersionStatus, error code 0 where all is well."""
+    """The state of one version: `state` as in ModelVersionStatus; error code 0: no error."""
 
     version: int
     state: str
@@ -35,7 +35,7 @@ class VersionState:
 
 @dataclass(slots=True, eq=False)
 class _Live:
-    """A version that answers, and how many requests are using it."""
+    """A version that answers, and the number of requests that use it."""
 
     servable: Servable
     users: int = 0
@@ -49,7 +49,7 @@ class _Model:
 
 
 class ModelManager:
-    """Finds the version that a request means, and keeps it until no request uses it.
+    """Finds the version that a request asks for, and keeps it loaded until no request uses it.
 
     All methods may be called from any thread.
     """
@@ -69,7 +69,7 @@ class ModelManager:
 
     @contextmanager
     def use(self, spec: ModelSpec) -> Iterator[Servable]:
-        """The servable that `spec` means, kept from being unloaded while the context is open.
+        """The servable that `spec` asks for; it stays loaded while the context is open.
 
         Raises:
             ServingError: no such model, version or label.
@@ -86,7 +86,7 @@ class ModelManager:
                     self._changed.notify_all()
 
     def states(self, spec: ModelSpec) -> list[VersionState]:
-        """How the versions of a model fare, newest first; a label does not narrow them, a version does.
+        """The states of a model's versions, newest first; only one if `spec` has a version. Ignores labels.
 
         Raises:
             ServingError: no such model or version.
@@ -109,17 +109,17 @@ class ModelManager:
             return dict(self._models[name].labels) if name in self._models else {}
 
     def set_labels(self, name: str, labels: Mapping[str, int]) -> None:
-        """Let the labels of a model mean these versions, and no other label anything."""
+        """Replace all labels of a model."""
         with self._changed:
             self._models.setdefault(name, _Model()).labels = dict(labels)
 
     def set_state(self, name: str, state: VersionState) -> None:
-        """Say how a version fares that does not answer: START, LOADING or END."""
+        """Set the state of a version that does not answer: START, LOADING or END."""
         with self._changed:
             self._note(name, state)
 
     def add(self, servable: Servable) -> None:
-        """Let a version answer from now on."""
+        """Let a version answer requests from now on."""
         with self._changed:
             if not self._closed:
                 self._note(servable.name, VersionState(servable.version, "AVAILABLE"))
@@ -128,20 +128,20 @@ class ModelManager:
         servable.close()
 
     def remove(self, name: str, version: int) -> None:
-        """Let no new request use a version; it is freed, in a thread of its own, once none uses it."""
+        """Let no new request use a version; a separate thread frees it once no request uses it."""
         with self._changed:
             live = self._models[name].live.pop(version)
             self._note(name, VersionState(version, "UNLOADING"))
         threading.Thread(target=self._free, args=(live,), name=f"unload {name}", daemon=True).start()
 
     def is_unloading(self, name: str, version: int) -> bool:
-        """Whether a version no longer answers and is not freed yet."""
+        """Whether a version no longer answers but is not freed yet."""
         with self._changed:
             state = self._models[name].states.get(version) if name in self._models else None
         return state is not None and state.state == "UNLOADING"
 
     def close(self) -> None:
-        """Free every session, whoever still uses it."""
+        """Free every session, even if requests still use it."""
         with self._changed:
             servables = [live.servable for model in self._models.values() for live in model.live.values()]
             self._models.clear()

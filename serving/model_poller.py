@@ -1,4 +1,4 @@
-"""Watching a MODELS folder: new versions, versions that are gone, a changed models.config."""
+"""Watches a MODELS folder for new versions, removed versions and a changed models.config."""
 
 import logging
 import threading
@@ -14,13 +14,13 @@ _log = logging.getLogger(__name__)
 
 
 class ModelPoller:
-    """Looks at a MODELS folder again and again, and has the loader follow it.
+    """Checks a MODELS folder at intervals, and makes the loader follow its changes.
 
     Args:
         models: the folder.
-        manager: what is served now.
-        loader: what changes it.
-        say: told, once each, what keeps the folder from being followed.
+        manager: knows what is served now.
+        loader: loads and unloads versions.
+        say: called once with each reason why the folder cannot be followed.
     """
 
     def __init__(
@@ -36,34 +36,34 @@ class ModelPoller:
         self._thread: threading.Thread | None = None
 
     def start(self, interval_s: float) -> None:
-        """Look every `interval_s` seconds from now on, in a thread of its own."""
+        """Check every `interval_s` seconds from now on, in a separate thread."""
         self._thread = threading.Thread(target=self._run, args=(interval_s,), name="poll", daemon=True)
         self._thread.start()
 
     def stop(self) -> None:
-        """Look no more; a load that runs is not waited for beyond a second."""
+        """Stop checking; wait at most one second for a running load."""
         self._told.set()
         if self._thread is not None:
             self._thread.join(1.0)
 
     def poll(self) -> None:
-        """Look once. Whatever cannot be followed is said, and what is served stays as it is."""
+        """Check once. If the folder cannot be followed, report why and keep the served versions."""
         try:
             config = (self._models / CONFIG_NAME).is_file()
             if self._configured and not config:
-                raise InputError(f"{self._models / CONFIG_NAME} is gone: what is served stays as it is")
+                raise InputError(f"{self._models / CONFIG_NAME} is gone: the served versions are kept")
             folders = scan_models(self._models, self._fault)
             self._configured = config
-        except (InputError, OSError) as error:  # OSError: a folder went while it was looked at
+        except (InputError, OSError) as error:  # OSError: a folder vanished during the check
             if str(error) != self._said:
                 self._said = str(error)
-                self._say(f"not followed: {error}")
+                self._say(f"cannot follow the models folder: {error}")
             return
         self._said = ""
         self._loader.follow(folders, only=config)
 
     def _fault(self, name: str, version: int, folder: Path) -> str | None:
-        # What is served is in memory: TensorFlow Serving does not look at its files again either.
+        # A served version is in memory: like TensorFlow Serving, do not check its files again.
         if version in self._manager.versions.get(name, []):
             return None
         return version_fault(folder)
@@ -73,4 +73,4 @@ class ModelPoller:
             try:
                 self.poll()
             except Exception:
-                _log.exception("looking at %s failed", self._models)
+                _log.exception("checking %s failed", self._models)

@@ -1,4 +1,4 @@
-"""Running the real thing: `tensorflow_model_server` on a MODELS folder, where it is installed."""
+"""Runs TensorFlow Serving (`tensorflow_model_server`) on a MODELS folder, if it is installed."""
 
 import contextlib
 import os
@@ -20,7 +20,7 @@ from genre_tf.serving.model_status import available_versions, wait_until
 from genre_tf.serving.server_arguments import CONFIG_POLL_S
 
 BINARY = "tensorflow_model_server"
-_START_S = 600  # loading a large model from a slow disk
+_START_S = 600  # enough to load a large model from a slow disk
 
 
 def run_model_server(
@@ -30,18 +30,19 @@ def run_model_server(
     rest_port: int,
     ready: Callable[[str, str, dict[str, list[int]]], None],
 ) -> None:
-    """Run TensorFlow Serving until it ends or is told to; signals go on to it.
+    """Run TensorFlow Serving until it ends; SIGTERM and Ctrl-C are passed on to it.
 
     Args:
-        binary: its path.
+        binary: path of the executable.
         models: the folder to serve.
-        grpc_port: 0 takes a free one.
-        rest_port: 0 takes a free one.
-        ready: called once every model answers, with both addresses and the versions of each model.
+        grpc_port: gRPC port; 0 picks a free one.
+        rest_port: REST port; 0 picks a free one.
+        ready: called once all models answer, with the gRPC address, the REST address and the versions of each
+            model.
 
     Raises:
-        InputError: no usable model, or an occupied port.
-        FailureError: it ended by itself.
+        InputError: there is no usable model, or a port is occupied.
+        FailureError: the server ended by itself, with an error status.
     """
     folders = find_models(models)
     ports = [free_port(grpc_port, "--grpc-port"), free_port(rest_port, "--rest-port")]
@@ -57,11 +58,11 @@ def run_model_server(
             ready(*addresses, {folder.name: list(folder.versions) for folder in folders})
         status = _ended(process)
     if status and not told:
-        raise FailureError(f"{BINARY} ended with status {status}: its own messages are above")
+        raise FailureError(f"{BINARY} ended with exit status {status}: see its messages above")
 
 
 def command(binary: str, models: Path, config: Path, grpc_port: int, rest_port: int) -> list[str]:
-    """The command line of TensorFlow Serving for a MODELS folder, with whatever files are in it."""
+    """The command line of TensorFlow Serving for a MODELS folder, with the configuration files in it."""
     arguments = [
         binary,
         f"--port={grpc_port}",
@@ -80,7 +81,7 @@ def command(binary: str, models: Path, config: Path, grpc_port: int, rest_port: 
 
 
 def local_config(models: Path) -> str:
-    """`models.config` with the paths that hold here, wherever the folder was written for or moved to."""
+    """`models.config` with paths that are valid here, even if the folder was moved or written elsewhere."""
     from tensorflow_serving.config import model_server_config_pb2
 
     config = model_server_config_pb2.ModelServerConfig()
@@ -97,7 +98,7 @@ def local_config(models: Path) -> str:
 
 
 def _holds_here(models: Path) -> bool:
-    """Whether the server can read the very file that is edited: all of its paths are those that hold here."""
+    """Whether all paths in `models.config` are valid here, so that the server can read that file itself."""
     config = models / CONFIG_NAME
     if not config.is_file():
         return False
@@ -109,10 +110,10 @@ def _holds_here(models: Path) -> bool:
 
 
 def free_port(port: int, option: str) -> int:
-    """`port`, or a free one for 0.
+    """`port`, or a free port if it is 0.
 
     Raises:
-        InputError: it is occupied.
+        InputError: the port cannot be opened.
     """
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -121,7 +122,7 @@ def free_port(port: int, option: str) -> int:
         except (OSError, OverflowError) as error:
             reason = getattr(error, "strerror", None) or error
             raise InputError(
-                f"port {port} cannot be had ({reason}): choose another with {option}, or 0 for a free one"
+                f"cannot listen on port {port}: {reason}; choose another with {option}, or 0 for a free one"
             ) from error
         return int(probe.getsockname()[1])
 
@@ -140,7 +141,7 @@ def _pass_signals_on(process: "subprocess.Popen[bytes]") -> list[int]:
 
 
 def _ended(process: "subprocess.Popen[bytes]") -> int:
-    """Wait for the end; each second a signal that another thread took can be handled too."""
+    """Wait for the end of the process; wake each second to handle signals that another thread received."""
     while True:
         with contextlib.suppress(subprocess.TimeoutExpired):
             return process.wait(timeout=1.0)

@@ -1,4 +1,4 @@
-"""Asking a running server which versions it has loaded."""
+"""Asks a running server which versions it has loaded."""
 
 import time
 from collections.abc import Callable
@@ -9,11 +9,11 @@ from genre_tf.errors import FailureError
 from genre_tf.serving.channels import open_channel
 
 _POLL_S = 0.2
-_ANSWER_S = 5  # of one status request: a server that loads a model on all cores answers late
+_ANSWER_S = 5  # for one status request: a server that loads a model on all cores answers late
 
 
 def available_versions(channel: grpc.Channel, name: str) -> set[int]:
-    """Versions of a model that answer; empty while the server cannot be reached."""
+    """Versions of a model that answer; empty if the server cannot be reached."""
     from tensorflow_serving.apis import get_model_status_pb2, model_service_pb2_grpc
 
     request = get_model_status_pb2.GetModelStatusRequest()
@@ -45,19 +45,19 @@ def wait_until_loaded(
     """Wait until a server answers for a version.
 
     Args:
-        address: host:port of its gRPC.
-        name: of the model.
-        version: to wait for.
-        longest_s: seconds.
-        credentials: for a server that speaks TLS.
+        address: gRPC address of the server, HOST:PORT.
+        name: name of the model.
+        version: version to wait for.
+        longest_s: maximum wait in seconds.
+        credentials: for a server with TLS; None: no encryption.
 
     Raises:
-        FailureError: it did not within that time.
+        FailureError: the version was not loaded within that time.
     """
     with open_channel(address, credentials) as channel:
         if not wait_until(lambda: version in available_versions(channel, name), longest_s):
             has = ", ".join(map(str, sorted(available_versions(channel, name)))) or "none"
             raise FailureError(
                 f"{address} has not loaded version {version} of {name} after {longest_s:.0f} s (it has: "
-                f"{has}): does it run with --model_config_file_poll_wait_seconds, and what does its log say?"
+                f"{has}): check that it runs with --model_config_file_poll_wait_seconds, and read its log"
             )

@@ -1,8 +1,8 @@
 """`models.config`: which models are served, from where, in which versions, under which labels.
 
-MODELS/models.config is the one that people and verbs edit. Beside it, MODELS/NAME/models.config repeats the
-entry of one servable with the paths of a container that has MODELS at /models, so that each servable can have
-servers of its own and one edit reaches all of them.
+People and verbs edit MODELS/models.config. MODELS/NAME/models.config repeats the entry of one servable, with
+the paths of a container that has MODELS at /models; so each servable can have its own servers, and one edit
+reaches all of them.
 """
 
 import os
@@ -18,28 +18,28 @@ from genre_tf.data.file_locks import hold
 from genre_tf.errors import InputError
 from genre_tf.serving.model_folders import CONFIG_NAME, read_models_config
 
-CONTAINER_FOLDER = "/models"  # where the tensorflow/serving image expects them
+CONTAINER_FOLDER = "/models"  # where the tensorflow/serving image expects models
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,62}")
-_LOCK = ".lock"  # of a MODELS folder; stays there
-_GENERATED = "#:"  # begins comments that are written anew each time; all others are kept
+_LOCK = ".lock"  # lock file in a MODELS folder; never removed
+_GENERATED = "#:"  # begins generated comments, which each edit replaces; all others are kept
 
 _HEADER = """\
-# What is served, from where, in which versions: tensorflow_model_server --model_config_file=THIS
+# The models to serve, their folders, versions and labels: tensorflow_model_server --model_config_file=THIS
 #   --model_config_file_poll_wait_seconds=10 --allow_version_labels_for_unavailable_models=true
-# Edited by `genre rollback`, `genre label` and `genre export`, each by one rename, so that no server reads
-# half a file. Comments are kept and stand at the top; those that begin with #: are written anew.
+# Edited by `genre rollback`, `genre label` and `genre export`, each by one rename, so no server reads half a
+# file. Comments are kept and moved to the top; those that begin with #: are generated and replaced.
 """
 
 
 @contextmanager
 def edited(models: Path) -> Iterator[Any]:
-    """The ModelServerConfig of a MODELS folder, to change; written at the end unless an error comes first.
+    """The ModelServerConfig of a MODELS folder, for editing; written at the end unless there is an error.
 
     Args:
-        models: the folder that holds NAME/VERSION folders; locked against other editors meanwhile.
+        models: the folder that contains NAME/VERSION folders; locked against other editors meanwhile.
 
     Yields:
-        The message; empty where there is no `models.config` yet.
+        The message; empty if there is no `models.config` yet.
 
     Raises:
         InputError: `models.config` cannot be read, or the folder cannot be written.
@@ -61,10 +61,10 @@ def edited(models: Path) -> Iterator[Any]:
 
 @contextmanager
 def locked(models: Path) -> Iterator[None]:
-    """Keep other editors of a MODELS folder out; a lock ends with its process, whatever becomes of that.
+    """Lock a MODELS folder against other editors; the lock ends with its process, however that ends.
 
     Raises:
-        InputError: there is no such folder, or it cannot be written or locked.
+        InputError: the folder does not exist, or cannot be written or locked.
     """
     if not models.is_dir():
         raise InputError(f"no folder of models at {models}: give the one that `genre export` wrote")
@@ -72,7 +72,7 @@ def locked(models: Path) -> Iterator[None]:
         lock = hold(models / _LOCK, create=True)
     except OSError as error:
         raise InputError(
-            f"cannot lock {models} ({error.strerror}): give a writable folder, on a disk that has locks"
+            f"cannot lock {models} ({error.strerror}): give a writable folder, on a disk that supports locks"
         ) from None
     if lock is None:
         raise InputError(f"{models} was removed meanwhile: export again")
@@ -83,9 +83,9 @@ def locked(models: Path) -> Iterator[None]:
 
 
 def render(config: Any, comments: str = _HEADER) -> str:
-    """The text of a ModelServerConfig, with what each version policy means above its entry."""
+    """The text of a ModelServerConfig; a comment above each entry explains its version policy."""
     entries = "".join(
-        f"  {_GENERATED} {' '.join(policy_in_words(entry).split())}\n"  # one line, whatever the name
+        f"  {_GENERATED} {' '.join(policy_in_words(entry).split())}\n"  # one line, for any name
         f"  config {{\n{text_format.MessageToString(entry, indent=4)}  }}\n"
         for entry in config.model_config_list.config
     )
@@ -93,26 +93,26 @@ def render(config: Any, comments: str = _HEADER) -> str:
 
 
 def policy_in_words(entry: Any) -> str:
-    """What the version policy of a ModelConfig means for whoever exports the next version."""
+    """What the version policy of a ModelConfig means for the next export."""
     policy = entry.model_version_policy
     if policy.HasField("specific"):
         listed = ", ".join(map(str, sorted(policy.specific.versions)))
         return (
-            f"{entry.name}: version {listed} and no other; newer exports wait for "
+            f"{entry.name}: only version {listed}; newer exports are not served until "
             f"`genre label --load` or `genre rollback --to latest`"
         )
     if policy.HasField("all"):
         return f"{entry.name}: every version"
     count = max(policy.latest.num_versions, 1)
     newest = "the newest version" if count == 1 else f"the newest {count} versions"
-    return f"{entry.name}: {newest}; a new export is served as soon as it is there"
+    return f"{entry.name}: {newest}; a new export is served as soon as it is published"
 
 
 def write_container_configs(models: Path) -> None:
-    """Write the file of each servable as MODELS/models.config has it now.
+    """Write the file of each servable from its entry in MODELS/models.config.
 
     Raises:
-        InputError: it cannot be read, or the folder cannot be written.
+        InputError: `models.config` cannot be read, or the folder cannot be written.
     """
     with locked(models):
         for entry in read_models_config(models / CONFIG_NAME).model_config_list.config:
@@ -121,13 +121,13 @@ def write_container_configs(models: Path) -> None:
 
 def _write_container_config(models: Path, entry: Any) -> None:
     if not NAME.fullmatch(entry.name) or not (models / entry.name).is_dir():
-        return  # it lives elsewhere, and so do its servers
+        return  # the model is elsewhere, and so are its servers
     note = f"{_GENERATED} {entry.name} alone, for containers: written whenever ../{CONFIG_NAME} is edited.\n"
     write_atomically(models / entry.name / CONFIG_NAME, render_for_containers([entry], note))
 
 
 def render_for_containers(entries: Iterable[Any], comments: str) -> str:
-    """The text of a configuration of these entries for a container that has MODELS at /models."""
+    """The text of a configuration with these entries, for a container that has MODELS at /models."""
     from tensorflow_serving.config import model_server_config_pb2
 
     config = model_server_config_pb2.ModelServerConfig()
@@ -139,10 +139,10 @@ def render_for_containers(entries: Iterable[Any], comments: str) -> str:
 
 
 def write_atomically(file: Path, content: str) -> None:
-    """Write a file that readers see whole: the old one or the new one, also after a power cut.
+    """Write a file so that readers see the old or the new one, never a part, even after a power cut.
 
     Raises:
-        InputError: the disk refused.
+        InputError: the file cannot be written.
     """
     beside = file.with_name(f".{file.name}.{os.getpid()}")
     try:

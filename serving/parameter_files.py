@@ -1,6 +1,6 @@
-"""Reading `batching.config` and `monitoring.config` as TensorFlow Serving reads them.
+"""Read `batching.config` and `monitoring.config` as TensorFlow Serving does.
 
-The messages are not in the tensorflow-serving-api package, so they are described here.
+The protobuf messages are not in the tensorflow-serving-api package, so they are defined here.
 Sources: servables/tensorflow/session_bundle_config.proto, config/monitoring_config.proto.
 """
 
@@ -20,27 +20,27 @@ _PROMETHEUS_PATH = "/monitoring/prometheus/metrics"
 
 @dataclass(frozen=True, kw_only=True)
 class BatchingParameters:
-    """How requests share runs of the graph; the defaults are TensorFlow Serving's."""
+    """How requests are batched; the defaults are TensorFlow Serving's."""
 
-    max_batch_size: int = 1000  # rows; a request with more is refused
-    batch_timeout_s: float = 0.0  # what a batch that is not full waits for others
-    max_enqueued_batches: int = 10  # that wait for a thread, of each signature; more is UNAVAILABLE
-    num_batch_threads: int = 0  # batches that run at a time; 0: as many as cores
-    allowed_batch_sizes: tuple[int, ...] = ()  # sizes that a batch is padded to; none: no padding
+    max_batch_size: int = 1000  # rows; larger requests are refused
+    batch_timeout_s: float = 0.0  # how long a batch that is not full waits for more requests
+    max_enqueued_batches: int = 10  # batches per signature that wait for a thread; beyond: UNAVAILABLE
+    num_batch_threads: int = 0  # batches that run in parallel; 0: one per core
+    allowed_batch_sizes: tuple[int, ...] = ()  # batches are padded to one of these; empty: no padding
     pad_variable_length_inputs: bool = False  # pads inner dimensions with the request's first element
     max_execution_batch_size: int = 0  # above 0: larger requests are split into batches of this size
 
     @property
     def threads(self) -> int:
-        """Batches that run at a time."""
+        """Number of batches that run in parallel."""
         return self.num_batch_threads or os.cpu_count() or 1
 
 
 def read_batching(file: Path) -> BatchingParameters:
-    """The BatchingParameters of a file.
+    """Read the BatchingParameters of a file.
 
     Raises:
-        InputError: it holds none, or TensorFlow Serving would refuse them.
+        InputError: the file cannot be parsed, or TensorFlow Serving would refuse its values.
     """
     parsed = _read(file, "BatchingParameters")
     given = {
@@ -65,37 +65,43 @@ def read_batching(file: Path) -> BatchingParameters:
 
 
 def read_prometheus_path(file: Path) -> str | None:
-    """Where `monitoring.config` wants the metrics page, or None where it wants none.
+    """Read the path of the metrics page from `monitoring.config`; None if the page is not enabled.
 
     Raises:
-        InputError: it holds no MonitoringConfig.
+        InputError: the file cannot be parsed, or the path does not begin with a slash.
     """
     wanted = _read(file, "MonitoringConfig").prometheus_config
     if not wanted.enable:
         return None
     path = wanted.path or _PROMETHEUS_PATH
     if not path.startswith("/"):
-        raise InputError(f"{file}: the path of a page begins with a slash: received {path!r}")
+        raise InputError(f"{file}: prometheus_config.path must begin with a slash; got {path!r}")
     return str(path)
 
 
 def _fault(parameters: BatchingParameters, threads_given: bool) -> str:
     sizes = parameters.allowed_batch_sizes
     if parameters.max_batch_size < 1 or parameters.max_enqueued_batches < 1:
-        return "max_batch_size and max_enqueued_batches are at least 1"
+        return (
+            f"max_batch_size and max_enqueued_batches must be at least 1; got {parameters.max_batch_size} "
+            f"and {parameters.max_enqueued_batches}"
+        )
     if threads_given and parameters.num_batch_threads < 1:
-        return f"num_batch_threads is at least 1: received {parameters.num_batch_threads}"
+        return f"num_batch_threads must be at least 1; got {parameters.num_batch_threads}"
     if parameters.batch_timeout_s < 0:
-        return "batch_timeout_micros is not negative"
+        return f"batch_timeout_micros must not be negative; got {parameters.batch_timeout_s * 1e6:.0f}"
     if sizes and (sizes[0] < 1 or list(sizes) != sorted(set(sizes))):
-        return f"allowed_batch_sizes are positive and increasing: received {list(sizes)}"
+        return f"allowed_batch_sizes must be positive and increasing; got {list(sizes)}"
     if sizes and sizes[-1] != parameters.max_batch_size:
         return (
             f"Last entry in allowed_batch_sizes must match max_batch_size; last entry was {sizes[-1]}; "
             f"expected {parameters.max_batch_size}"
         )
     if not 0 <= parameters.max_execution_batch_size <= parameters.max_batch_size:
-        return "max_execution_batch_size is at most max_batch_size"
+        return (
+            f"max_execution_batch_size must be between 0 and max_batch_size ({parameters.max_batch_size}); "
+            f"got {parameters.max_execution_batch_size}"
+        )
     return ""
 
 
@@ -103,7 +109,7 @@ def _read(file: Path, name: str) -> Any:
     try:
         return text_format.Parse(file.read_text("utf-8"), _messages()[name]())
     except (text_format.ParseError, UnicodeDecodeError) as error:
-        raise InputError(f"{file} is no {name}: {error}") from error
+        raise InputError(f"{file} cannot be parsed as {name}: {error}") from error
 
 
 @cache

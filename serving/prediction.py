@@ -1,4 +1,4 @@
-"""Predict: named tensors in, named tensors out, with TensorFlow Serving's checks in its order.
+"""Predict: named tensors in, named tensors out, with TensorFlow Serving's checks in the same order.
 
 Follows predict_util.cc of TensorFlow Serving.
 """
@@ -18,10 +18,10 @@ DEFAULT_SIGNATURE = "serving_default"
 
 
 def answer_predict(servable: Servable, request: Any) -> Any:
-    """The PredictResponse to a PredictRequest.
+    """Answer a PredictRequest with a PredictResponse.
 
     Raises:
-        ServingError: no such signature, inputs that are not its own, or the graph refused.
+        ServingError: unknown signature, inputs that do not match it, or an error of the graph.
     """
     signature = predict_signature(servable, request.model_spec.signature_name)
     inputs = read_inputs(signature, request.inputs)
@@ -36,10 +36,10 @@ def answer_predict(servable: Servable, request: Any) -> Any:
 
 
 def predict_signature(servable: Servable, name: str) -> Any:
-    """The SignatureDef that a Predict request names.
+    """Return the SignatureDef that a Predict request names.
 
     Raises:
-        ServingError: there is none of that name.
+        ServingError: the servable has no signature of that name.
     """
     name = name or DEFAULT_SIGNATURE
     if name not in servable.signatures:
@@ -48,14 +48,17 @@ def predict_signature(servable: Servable, name: str) -> Any:
 
 
 def read_inputs(signature: Any, protos: Mapping[str, Any]) -> dict[str, np.ndarray]:
-    """The arrays of a gRPC request.
+    """Convert the inputs of a gRPC request to arrays.
 
     Args:
-        signature: SignatureDef.
+        signature: SignatureDef of the request.
         protos: input name -> TensorProto.
 
+    Returns:
+        Input name -> array; missing inputs have the signature's default.
+
     Raises:
-        ServingError: a name is missing or too many, or a tensor cannot be read.
+        ServingError: an input is missing or unknown, or a tensor cannot be read.
     """
     check_names(signature, protos)
     arrays = {}
@@ -68,10 +71,10 @@ def read_inputs(signature: Any, protos: Mapping[str, Any]) -> dict[str, np.ndarr
 
 
 def check_names(signature: Any, given: Collection[str]) -> None:
-    """See that the inputs of a request are those of the signature.
+    """Check that the inputs of a request are those of the signature.
 
     Raises:
-        ServingError: they are not.
+        ServingError: an input is unknown, or missing and without a default.
     """
     expected = signature.inputs
     if len(given) > len(expected) or (len(given) < len(expected) and not signature.defaults):
@@ -95,16 +98,16 @@ def predict(
     """Run one signature.
 
     Args:
-        servable: the version that answers.
+        servable: version that answers.
         signature: one of its SignatureDefs.
-        inputs: input name -> value, complete.
-        output_filter: the outputs to compute; all where empty.
+        inputs: input name -> array, for every input.
+        output_filter: names of the outputs to compute; all outputs if empty.
 
     Returns:
-        Output name -> value.
+        Output name -> array.
 
     Raises:
-        ServingError: the filter names what is not there, or the graph refused.
+        ServingError: the filter names an unknown output or one output twice, or an error of the graph.
     """
     for position, name in enumerate(output_filter):
         if name not in signature.outputs:

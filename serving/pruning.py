@@ -1,4 +1,4 @@
-"""Old versions go, so that the disk does not fill; never one that a server needs or may be asked for."""
+"""Remove old versions to free disk space, but no version that a server needs or a request may name."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,12 +13,12 @@ from genre_tf.serving.version_choice import loaded_versions
 
 @dataclass(frozen=True, kw_only=True)
 class Pruned:
-    """What became of the versions of one servable.
+    """What was kept and removed of one servable.
 
     Attributes:
-        model: its name.
-        kept: version to the reason, such as {3: "label stable", 5: "loaded"}.
-        removed: versions that went, or would go.
+        model: name of the servable.
+        kept: version -> why it is kept, such as {3: "label stable", 5: "loaded"}.
+        removed: versions that were removed; after a dry run, versions that would be.
     """
 
     model: str
@@ -29,27 +29,27 @@ class Pruned:
 def prune(models: Path, keep: int, *, name: str | None = None, dry_run: bool = False) -> list[Pruned]:
     """Remove old versions.
 
-    A version stays if it is among the newest `keep` sound ones, is loaded by the version policy, is listed in
-    it, or has a label. A broken version stays only if it is newer than the oldest of those `keep`.
+    A version is kept if it is among the newest `keep` valid ones, is loaded by the version policy, is listed
+    in it, or has a label. A broken version is also kept if it is newer than the oldest of those `keep`.
 
     Args:
-        models: the MODELS folder; its configuration is locked meanwhile.
-        keep: sound versions of each servable that stay in any case; 1 or more.
-        name: of one servable; every servable of the folder where None.
-        dry_run: remove nothing, only tell.
+        models: the MODELS folder; its configuration is locked while this runs.
+        keep: number of newest valid versions of each servable that are always kept; at least 1.
+        name: servable to prune; None: every servable of the folder.
+        dry_run: remove nothing, only return what would be removed.
 
     Raises:
         InputError: no such folder or servable, or `keep` below 1.
-        FailureError: the disk refused.
+        FailureError: a version could not be removed.
     """
     if keep < 1:
-        raise InputError(f"--keep {keep}: the newest version always stays, so give 1 or more")
+        raise InputError(f"--keep must be at least 1, as the newest version is always kept; got {keep}")
     with locked(models):
         configured = _configured(models)
         found = {folder.name: folder for folder in sorted(models.iterdir()) if versions(folder)}
         found |= {entry: base_folder(models, entry, config.base_path) for entry, config in configured.items()}
         if name is not None and name not in found:
-            raise InputError(f"no servable {name!r} in {models}; there are: {', '.join(found) or 'none'}")
+            raise InputError(f"no servable {name!r} in {models}; available: {', '.join(found) or 'none'}")
         chosen = [name] if name is not None else list(found)
         return [_prune(found[one], one, configured.get(one), keep, dry_run) for one in chosen]
 
@@ -75,8 +75,10 @@ def _reasons(folder: Path, there: list[int], entry: Any | None, keep: int) -> di
     sound = [version for version in there if version_fault(folder / str(version)) is None]
     newest = sound[-keep:]
     reasons = dict.fromkeys(newest, f"among the newest {keep}")
-    # Broken, and perhaps what somebody is looking into: age alone decides.
-    reasons |= {v: "newer than what is kept" for v in there if v not in sound and v > min(newest, default=0)}
+    # Somebody may still examine a recent broken version, so only old ones are removed.
+    reasons |= {
+        v: "broken, newer than a kept version" for v in there if v not in sound and v > min(newest, default=0)
+    }
     if entry is None:
         return reasons
     reasons |= dict.fromkeys(loaded_versions(entry, folder), "loaded")

@@ -1,4 +1,4 @@
-"""Server files from `templates/`: real files with Jinja's marks, strict about what is missing."""
+"""Render the server files in `templates/` with Jinja; a missing value is an error."""
 
 import json
 from functools import cache
@@ -9,17 +9,17 @@ import jinja2
 
 
 def rendered(template: str, **values: Any) -> str:
-    """A template of this package, filled in.
+    """Render a template of this package.
 
     Args:
-        template: path within `templates/`, as `docker/Dockerfile`.
-        values: every name that it uses; a missing one is an error of ours.
+        template: path within `templates/`, such as `docker/Dockerfile`.
+        values: a value for every name in the template; a missing one raises jinja2.UndefinedError.
     """
     return _environment().get_template(template).render(**values)
 
 
 def verbatim(template: str) -> str:
-    """A file of `templates/` that has nothing to fill in."""
+    """Return a file of `templates/` as it is."""
     return resources.files("genre_tf.serving").joinpath("templates", template).read_text("utf-8")
 
 
@@ -40,15 +40,15 @@ def _environment() -> jinja2.Environment:
 
 
 def quoted(value: object) -> str:
-    """A YAML scalar that means exactly this string: a JSON string is one."""
+    """Quote a string for YAML; every JSON string is also a YAML string."""
     return json.dumps(str(value), ensure_ascii=False)
 
 
 def compose_quoted(value: object) -> str:
-    """The same for docker-compose, which replaces $NAME inside of strings."""
+    """Quote a string for docker-compose, which replaces $NAME inside strings."""
     return quoted(str(value).replace("$", "$$"))
 
 
 def kubernetes_quoted(value: object) -> str:
-    """The same for arguments of containers in Kubernetes, which replaces $(NAME) inside of them."""
+    """Quote a container argument for Kubernetes, which replaces $(NAME) inside arguments."""
     return quoted(str(value).replace("$(", "$$("))

@@ -1,4 +1,4 @@
-"""TensorFlow Serving's REST API, from method, path and body to status, type and body.
+"""TensorFlow Serving's REST API: method, path and body in; status, content type and body out.
 
 Follows http_rest_api_handler.cc and http_rest_api_util.cc of TensorFlow Serving.
 """
@@ -57,7 +57,7 @@ class RestApi:
     Args:
         manager: the models to answer from.
         metrics: counts requests.
-        metrics_path: where Prometheus finds them; None for nowhere.
+        metrics_path: path of the metrics page for Prometheus; None: no such page.
     """
 
     def __init__(
@@ -75,12 +75,12 @@ class RestApi:
         }
 
     def answer(self, method: str, path: str, body: bytes, origin: str = "") -> Answer:
-        """Answer one request; an error is an answer like any other.
+        """Answer one request; a ServingError becomes an answer with its status and text.
 
         Args:
-            method: HTTP's method, upper case.
-            path: as the request gives it, with its query.
-            body: as the request gives it.
+            method: HTTP method, upper case.
+            path: path of the request, with its query.
+            body: body of the request.
             origin: the Origin header, which browsers send with OPTIONS.
         """
         if not path.lower().startswith("/v1/"):
@@ -163,7 +163,7 @@ class RestApi:
 
 
 def _run_document(servable: Servable, document: dict[str, Any]) -> tuple[dict[str, np.ndarray], bool]:
-    """The outputs, and whether they were asked for row by row."""
+    """Return the outputs, and whether the request is in row form (`instances`)."""
     name = document.get("signature_name") or DEFAULT_SIGNATURE
     signature = servable.signatures.get(name)
     if signature is None:
@@ -190,6 +190,6 @@ def _proto_json(message: Any) -> str:
         return json_format.MessageToJson(
             message, preserving_proto_field_name=True, always_print_fields_with_no_presence=True, indent=1
         )
-    except (ValueError, TypeError) as error:  # such as a tensor name that is no UTF-8
+    except (ValueError, TypeError) as error:  # for example a tensor name that is not UTF-8
         text = f"Failed to convert proto to json. Error: {error}"
         raise ServingError(grpc.StatusCode.INTERNAL, text) from error

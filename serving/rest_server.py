@@ -1,4 +1,4 @@
-"""The HTTP server behind the REST API: keep-alive, limits of size and time, an end that lets answers out."""
+"""The HTTP server of the REST API: keep-alive, size and time limits, and errors that reach the client."""
 
 import contextlib
 import io
@@ -11,7 +11,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 from genre_tf.errors import InputError
-from genre_tf.serving.addresses import bare_host
+from genre_tf.serving.addresses import bare_host, host_port
 from genre_tf.serving.in_flight import InFlight
 from genre_tf.serving.json_writer import error_body
 from genre_tf.serving.rest_api import Answer, RestApi
@@ -20,35 +20,35 @@ from genre_tf.serving.timed_reading import TimedReader
 
 _log = logging.getLogger(__name__)
 _JSON = "application/json"
-_LINGER_S = 1.0  # what a refused client gets to stop sending
+_LINGER_S = 1.0  # how long a refused client may go on sending before its connection is closed
 
 
 @dataclass(frozen=True, kw_only=True)
 class RestLimits:
-    """What a client may take of the server. Lines of 64 kB and 100 headers are http.server's own limits."""
+    """Limits for each client. http.server adds its own: lines of 64 kB and 100 headers."""
 
-    body_bytes: int = 64 << 20  # far above any real request of ours, far below a laptop's memory
-    connections: int = 1000  # each holds a thread, which is cheap while it waits
-    idle_s: float = 60.0  # between requests of a connection; balancers keep theirs about as long
-    request_s: float = 30.0  # from a request's first byte to its last: 64 MB at 20 Mbit/s
-    answer_s: float = 30.0  # to take an answer
+    body_bytes: int = 64 << 20  # far above any real request, far below the memory of a laptop
+    connections: int = 1000  # each takes a thread, which costs little while it waits
+    idle_s: float = 60.0  # between requests of a connection; load balancers wait about as long
+    request_s: float = 30.0  # from the first byte of a request to its last; enough for 64 MB at 20 Mbit/s
+    answer_s: float = 30.0  # for a client to receive an answer
 
 
 class RestServer(ThreadingHTTPServer):
-    """Serves a RestApi, one thread a connection.
+    """Serves a RestApi with one thread per connection.
 
     Args:
-        api: what answers.
-        host: the address to listen at.
-        port: the port, 0 for a free one.
-        limits: of sizes and times.
-        in_flight: counts the requests that run.
+        api: answers the requests.
+        host: address to listen on.
+        port: port to listen on; 0 picks a free one.
+        limits: size and time limits.
+        in_flight: counts the running requests.
 
     Raises:
-        InputError: the port cannot be had.
+        InputError: the server cannot listen on this address.
     """
 
-    daemon_threads = True  # an idle keep-alive connection may not hold up the end
+    daemon_threads = True  # an idle keep-alive connection must not delay the shutdown
     request_queue_size = 128
 
     def __init__(self, api: RestApi, host: str, port: int, limits: RestLimits, in_flight: InFlight) -> None:
@@ -64,23 +64,27 @@ class RestServer(ThreadingHTTPServer):
         except (OSError, OverflowError) as error:
             reason = getattr(error, "strerror", None) or error
             raise InputError(
-                f"port {port} of {host} cannot be had for REST ({reason}): "
-                "choose another with --rest-port, or 0 for a free one"
+                f"cannot listen on {host_port(host, port)} (REST): {reason}; "
+                "choose another port with --rest-port, or 0 for a free one"
             ) from error
 
     def start(self) -> None:
-        """Accept connections in a thread of their own."""
+        """Accept connections in a background thread."""
         threading.Thread(target=self.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True).start()
 
     def stop(self) -> None:
-        """Accept nothing more."""
+        """Stop accepting connections."""
         self.shutdown()
         self.server_close()
 
     def process_request(self, request: Any, client_address: Any) -> None:
-        """Give a connection a thread, or close it where too many are open."""
+        """Serve a connection in a thread, or close it if too many are open."""
         if not self._free.acquire(blocking=False):
-            _log.warning("connection from %s closed: %d are open", client_address, self.limits.connections)
+            _log.warning(
+                "connection from %s closed: %d connections are open, the limit",
+                client_address,
+                self.limits.connections,
+            )
             self.shutdown_request(request)
             return
         super().process_request(request, client_address)
@@ -93,7 +97,7 @@ class RestServer(ThreadingHTTPServer):
             self._free.release()
 
     def handle_error(self, request: object, client_address: object) -> None:
-        """A client that hangs up is no news."""
+        """Log at debug level only, because clients may hang up at any time."""
         _log.debug("connection from %s ended", client_address, exc_info=True)
 
 
@@ -110,9 +114,9 @@ class _Handler(BaseHTTPRequestHandler):
         self._unread = False
 
     def finish(self) -> None:
-        """Close; what a refused client still sends is thrown away for a while first.
+        """Close the connection; before that, discard for a while what a refused client still sends.
 
-        Closed with bytes unread, the connection would be reset, and the client might never see why.
+        Closing with unread bytes would reset the connection, and the client might never see the error.
         """
         if self._unread:
             with contextlib.suppress(OSError):
@@ -153,15 +157,15 @@ class _Handler(BaseHTTPRequestHandler):
             return Answer(500, _JSON, error_body("Internal error of the embedded server"))
 
     def _read_body(self) -> tuple[bytes, Answer | None]:
-        """The body, or the answer that refuses it."""
+        """Return the body, or an answer that refuses it."""
         limit = self.server.limits.body_bytes
         if "chunked" in self.headers.get("Transfer-Encoding", "").lower():
             return self._read_chunks(limit)
         length = self.headers.get("Content-Length", "0").strip()
         if not (length.isascii() and length.isdigit()):
-            return b"", self._refused(400, f"Content-Length is no number: {length!r}")
+            return b"", self._refused(400, f"Content-Length must be a number; got {length!r}")
         if len(length) > 18 or int(length) > limit:
-            return b"", self._refused(413, f"The body has {length} bytes, and {limit} is the limit")
+            return b"", self._refused(413, f"The body has {length} bytes; the limit is {limit}")
         body = self.rfile.read(int(length))
         if len(body) < int(length):
             return b"", self._refused(400, f"The body ended after {len(body)} of {length} bytes")
@@ -174,23 +178,23 @@ class _Handler(BaseHTTPRequestHandler):
             try:
                 size = int(head, 16)
             except ValueError:
-                return b"", self._refused(400, f"Chunk size is no number: {head[:20]!r}")
+                return b"", self._refused(400, f"Chunk size must be a hexadecimal number; got {head[:20]!r}")
             if size < 0 or len(body) + size > limit:
-                return b"", self._refused(413, f"The body has more than {limit} bytes, which is the limit")
+                return b"", self._refused(413, f"The body is larger than the limit of {limit} bytes")
             body += self.rfile.read(size)
             if size and self.rfile.readline(3) != b"\r\n":
-                return b"", self._refused(400, "A chunk does not end where it says")
+                return b"", self._refused(400, "A chunk does not end after its declared size")
             if size == 0:
                 while self.rfile.readline(65537).strip():
                     pass  # trailers
                 return bytes(body), None
 
     def _refused(self, status: int, message: str) -> Answer:
-        self.close_connection = self._unread = True  # the rest of the body is not wanted
+        self.close_connection = self._unread = True  # the rest of the body stays unread
         return Answer(status, _JSON, error_body(message))
 
     def _send(self, answer: Answer) -> None:
-        """Send head and body together: apart, delayed acknowledgements would cost 40 ms."""
+        """Send head and body in one call: separately, delayed acknowledgements would cost 40 ms."""
         lines = [
             f"HTTP/1.1 {answer.status} {self.responses.get(answer.status, ('Unknown',))[0]}",
             f"Server: {self.version_string()}",
@@ -205,9 +209,9 @@ class _Handler(BaseHTTPRequestHandler):
         self.connection.sendall(head if self.command == "HEAD" else head + answer.body)
 
     def log_message(self, format: str, *args: object) -> None:
-        """Requests are not logged, as TensorFlow Serving does not."""
+        """Log requests at debug level only; TensorFlow Serving does not log them either."""
         _log.debug(format, *args)
 
     def version_string(self) -> str:
-        """The Server header."""
+        """Return the value of the Server header."""
         return "genre_tf embedded server"

@@ -1,4 +1,4 @@
-"""One version of one model, loaded by session as TensorFlow Serving loads it."""
+"""One version of a model, loaded into a session as TensorFlow Serving does."""
 
 import time
 from collections.abc import Sequence
@@ -15,25 +15,25 @@ from genre_tf.serving.metrics import ServerMetrics
 from genre_tf.serving.statuses import from_tensorflow, invalid_argument
 from genre_tf.serving.tensors import type_name
 
-# A client may name any set of outputs in its filter; each set costs one compiled call.
+# Clients may filter any set of outputs, and each set needs its own compiled call: limit their number.
 _MAX_CALLS = 64
 
 
 class Servable:
-    """A SavedModel in a graph and a session of its own.
+    """A SavedModel with its own graph and session.
 
-    Loading through the session, not `tf.saved_model.load`, is what makes a request here fail or succeed
-    as it would on TensorFlow Serving: Python's functions and trackables are not there to help.
+    It is loaded through the session, not by `tf.saved_model.load`, so that requests fail or succeed here as
+    on TensorFlow Serving: Python functions and trackable objects are not available.
 
     Args:
-        name: the model's name.
-        version: the version's number.
-        folder: its SavedModel.
-        metrics: counts the time of its runs.
-        scheduler: lets requests share runs; without one each runs by itself.
+        name: name of the model.
+        version: number of the version.
+        folder: folder of the SavedModel.
+        metrics: records the run times.
+        scheduler: batches requests; None: every request runs separately.
 
     Raises:
-        Exception: whatever TensorFlow says when the folder does not load.
+        Exception: any error of TensorFlow, if the folder does not load.
     """
 
     def __init__(
@@ -57,7 +57,7 @@ class Servable:
             self._session.close()
             raise
         self.signatures: dict[str, Any] = dict(meta_graph.signature_def)
-        # tensor name -> NumPy's type, of every input
+        # tensor name -> NumPy dtype, for every input
         self._types = {
             info.name: np.dtype(tf.dtypes.as_dtype(info.dtype).as_numpy_dtype)
             for signature in self.signatures.values()
@@ -65,20 +65,20 @@ class Servable:
         }
 
     def run(self, feeds: dict[str, np.ndarray], fetches: Sequence[str], api: str = "") -> list[np.ndarray]:
-        """Run the graph once, together with other requests where there is batching.
+        """Run the graph once; with batching, together with other requests.
 
         Args:
-            feeds: tensor name -> value.
+            feeds: tensor name -> array.
             fetches: tensor names.
-            api: the API that a successful run is counted for, as `Predict`; none where empty.
+            api: API that a successful run is counted for, such as `Predict`; if empty, it is not counted.
 
         Returns:
-            One array a fetch; strings are object arrays of bytes.
+            One array per fetch; strings are object arrays of bytes.
 
         Raises:
-            ServingError: the graph refused, in TensorFlow's own words.
+            ServingError: an error of the graph, with TensorFlow's text.
         """
-        feeds = dict(sorted(feeds.items()))  # TensorFlow counts its `arg[i]` in this order
+        feeds = dict(sorted(feeds.items()))  # `arg[i]` in TensorFlow's error texts follows this order
         self._check_types(feeds)
         started = time.perf_counter()
         values = (self._batching.run if self._batching else self._run_graph)(feeds, fetches)
@@ -93,11 +93,11 @@ class Servable:
             return [_array(value) for value in call(*feeds.values())]
         except tf.errors.OpError as error:
             raise from_tensorflow(error) from error
-        except UnicodeDecodeError as error:  # the graph refused, and its words quote bytes of the request
+        except UnicodeDecodeError as error:  # an error text that quotes non-UTF-8 bytes of the request
             raise invalid_argument(error.object.decode("utf-8", "replace")) from error
 
     def close(self) -> None:
-        """Free the session; requests that still run end first."""
+        """Close the session; running requests finish first."""
         self._calls.clear()
         self._session.close()
 
@@ -114,7 +114,7 @@ class Servable:
         call = self._calls.get((feeds, fetches))
         if call is None:
             options = config_pb2.CallableOptions(feed=feeds, fetch=fetches)
-            # The public `run` refuses ranks that TensorFlow Serving accepts and rewrites error texts.
+            # The public `run` refuses ranks that TensorFlow Serving accepts, and changes error texts.
             call = self._session._make_callable_from_options(options)
             if len(self._calls) >= _MAX_CALLS:
                 self._calls.clear()

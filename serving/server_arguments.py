@@ -8,7 +8,7 @@ from genre_tf.serving.models_config import CONTAINER_FOLDER
 
 CONFIG_FOLDER = "/config"
 TLS_FILE = "/tls/ssl.config"
-CONFIG_POLL_S = 10  # `genre rollback` and `genre label` take effect this soon; a poll reads one small file
+CONFIG_POLL_S = 10  # delay of `genre rollback` and `genre label`; short, as a poll reads one small file
 
 
 @dataclass(frozen=True)
@@ -16,8 +16,8 @@ class Argument:
     """One flag.
 
     Attributes:
-        flag: as the server takes it.
-        why: for whoever reads the file.
+        flag: the flag with its value, as on the command line.
+        why: the reason, written as a comment beside the flag.
     """
 
     flag: str
@@ -27,56 +27,59 @@ class Argument:
 def server_arguments(
     name: str, options: DeploymentOptions, *, batching_file: str, gpu: bool
 ) -> list[Argument]:
-    """Flags for the servers of one servable.
+    """Return the flags for the servers of one servable.
 
     Args:
-        name: of the servable.
-        options: of the deployment.
-        batching_file: name of its batching file in the folder of configuration.
-        gpu: whether a GPU computes.
+        name: name of the servable.
+        options: options of the deployment.
+        batching_file: name of its batching file in the configuration folder.
+        gpu: whether the servers run on GPUs.
     """
     cpus = options.cpus
     arguments = [
-        Argument("--port=8500", "gRPC."),
-        Argument("--rest_api_port=8501", "REST, and the metrics."),
+        Argument("--port=8500", "gRPC port."),
+        Argument("--rest_api_port=8501", "Port of REST and of the metrics."),
         Argument(
             f"--model_config_file={CONTAINER_FOLDER}/{name}/{CONFIG_NAME}",
-            "In the volume of the models: an edit there reaches every server.",
+            "In the models volume, so that an edit reaches every server.",
         ),
         Argument(
             f"--model_config_file_poll_wait_seconds={CONFIG_POLL_S}",
-            "How soon a rollback or a label is followed.",
+            "How often the file is read: the delay of a rollback or a label.",
         ),
         Argument(
             "--allow_version_labels_for_unavailable_models=true",
-            "A label may be there when the server starts, before its version has loaded.",
+            "When the server starts, a label may be set before its version is loaded.",
         ),
-        Argument("--enable_batching=true", "Requests of several users share a run of the graph."),
+        Argument("--enable_batching=true", "Requests of several users run in one batch."),
         Argument(
-            f"--batching_parameters_file={CONFIG_FOLDER}/{batching_file}", "Its numbers and their reasons."
+            f"--batching_parameters_file={CONFIG_FOLDER}/{batching_file}",
+            "Batching parameters, with a reason for each.",
         ),
         Argument(f"--monitoring_config_file={CONFIG_FOLDER}/monitoring.config", "Metrics for Prometheus."),
-        Argument("--enable_grpc_healthcheck_service=true", "For probes and balancers."),
+        Argument("--enable_grpc_healthcheck_service=true", "For probes and load balancers."),
         Argument(
             f"--tensorflow_intra_op_parallelism={cpus}",
-            "The server counts the cores of the machine, not those that the container may use.",
+            "By default the server counts the cores of the machine, not of the container.",
         ),
-        Argument(f"--tensorflow_inter_op_parallelism={cpus}", "Likewise."),
-        Argument(f"--rest_api_num_threads={4 * cpus}", "Likewise: four for each core is its own default."),
+        Argument(f"--tensorflow_inter_op_parallelism={cpus}", "For the same reason."),
+        Argument(f"--rest_api_num_threads={4 * cpus}", "For the same reason; four per core is the default."),
         Argument(
             "--num_load_threads=1",
             "By default versions load in the manager's own loop, which may delay requests.",
         ),
-        Argument("--num_unload_threads=1", "Likewise."),
-        Argument("--max_num_load_retries=1", "A broken version is told soon; the one before it stays."),
+        Argument("--num_unload_threads=1", "For the same reason."),
+        Argument(
+            "--max_num_load_retries=1", "Report a broken version soon; the version before it stays loaded."
+        ),
     ]
     if options.bfloat16 and not gpu:
         arguments.append(
             Argument(
                 "--mixed_precision=bfloat16",
-                "Products in 16 bits where the processor has them; compare answers before you rely on it.",
+                "Multiply in bfloat16 if the CPU supports it; compare answers before you rely on it.",
             )
         )
     if options.tls:
-        arguments.append(Argument(f"--ssl_config_file={TLS_FILE}", "gRPC by TLS; REST stays as it is."))
+        arguments.append(Argument(f"--ssl_config_file={TLS_FILE}", "TLS for gRPC; REST stays unencrypted."))
     return arguments

@@ -1,4 +1,4 @@
-"""`genre serve` in a process of its own, for whoever measures it or shows it."""
+"""Run `genre serve` in a separate process, for benchmarks and demos."""
 
 import subprocess
 import sys
@@ -12,17 +12,17 @@ from typing import IO
 
 from genre_tf.errors import FailureError
 
-_START_S = 600.0  # loading a large model from a slow disk, and its warmup
+_START_S = 600.0  # enough to load a large model from a slow disk and to warm it up
 _STOP_S = 30.0
 
 
 @dataclass(frozen=True)
 class ServerProcess:
-    """A server that answers.
+    """A running server.
 
     Attributes:
-        address: HOST:PORT of gRPC.
-        pid: of its process.
+        address: gRPC address, HOST:PORT.
+        pid: id of its process.
     """
 
     address: str
@@ -31,18 +31,18 @@ class ServerProcess:
 
 @contextmanager
 def server_process(models: Path, arguments: Sequence[str] = ()) -> Iterator[ServerProcess]:
-    """A server on free ports of this machine, for as long as the context lasts.
+    """Run a server on free ports of this machine until the context ends.
 
     Args:
-        models: the folder to serve.
-        arguments: further ones of `genre serve`, such as `--embedded`.
+        models: folder to serve.
+        arguments: further arguments of `genre serve`, such as `--embedded`.
 
     Raises:
-        FailureError: it did not get ready; its last words are told.
+        FailureError: the server did not start; the message quotes the end of its output.
     """
     command = [sys.executable, "-m", "genre_tf.cli.main", "serve", str(models)]
     command += ["--grpc-port", "0", "--rest-port", "0", *arguments]
-    # A file and not a pipe: nobody would read it while a server talks for hours.
+    # A file, because nobody would read a pipe while the server runs, and a full pipe blocks it.
     with tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace") as words:
         process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=words, text=True)  # noqa: S603
         try:
@@ -59,7 +59,7 @@ def server_process(models: Path, arguments: Sequence[str] = ()) -> Iterator[Serv
 
 
 def _ready_address(process: "subprocess.Popen[str]", words: IO[str], longest_s: float = _START_S) -> str:
-    # Reading a line waits as long as the process lives, and whoever is not ready in time is of no use.
+    # Reading a line waits as long as the process lives; the timer ends a server that is not ready in time.
     too_long = threading.Timer(longest_s, process.kill)
     too_long.start()
     try:

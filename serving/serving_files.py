@@ -1,4 +1,4 @@
-"""`genre serving-files`: everything between exported models and running servers, with the reasons in it."""
+"""`genre serving-files`: the files that deploy exported models, with a reason for each setting."""
 
 import hashlib
 import os
@@ -25,10 +25,11 @@ from genre_tf.serving.tls import read_pem
 GPU_BATCHING_NAME = "batching-gpu.config"
 SERVER_ERRORS = "UNAVAILABLE|INTERNAL|UNKNOWN|DEADLINE_EXCEEDED|RESOURCE_EXHAUSTED|FAILED_PRECONDITION"
 _ONE_SERVER = """\
-# For one server of every servable, as of now. The containers of this folder serve one servable each and
-# take /models/NAME/models.config, which follows `genre rollback` and `genre label`; this copy does not.
+# For one server of all servables: a copy made when these files were written. The containers of this folder
+# serve one servable each and read /models/NAME/models.config instead. `genre rollback` and `genre label`
+# update that file, not this copy.
 """
-_GPU_TIMEOUT_US = 2000  # "typically a few milliseconds"
+_GPU_TIMEOUT_US = 2000  # TensorFlow Serving's advice: "typically a few milliseconds"
 _AS_THEY_ARE = (
     "monitoring/grafana/dashboards/genre.json",
     "monitoring/grafana/dashboards/genre.yml",
@@ -38,23 +39,23 @@ _VERSIONS_KEPT = 5  # three that `genre prune` keeps, one that is being written,
 
 
 def write_serving_files(models: Path, out: Path, options: DeploymentOptions) -> list[Path]:
-    """Render the server files of a MODELS folder.
+    """Write the server files of a MODELS folder.
 
     Args:
-        models: what `genre export` wrote; each servable's models.config for containers is written there too.
+        models: folder that `genre export` wrote; each servable's models.config for containers goes there too.
         out: folder to write; files of the same names are replaced, each whole or not at all.
         options: how the servables are run.
 
     Returns:
-        The files in `out`.
+        The written files in `out`.
 
     Raises:
-        InputError: no servable, a path that no file can carry, or an unwritable folder.
+        InputError: no servable, unprintable characters in the path, or an unwritable folder.
     """
     servables = deployed_servables(models, options)
     folder = str(models.resolve())
     if not folder.isprintable():
-        raise InputError(f"{folder!r} has characters that no configuration file should carry: rename it")
+        raise InputError(f"{folder!r} contains unprintable characters: rename it")
     write_container_configs(models)
     entries = read_models_config(models / CONFIG_NAME).model_config_list.config
     models_config = render_for_containers(entries, _ONE_SERVER)
@@ -71,7 +72,7 @@ def write_serving_files(models: Path, out: Path, options: DeploymentOptions) -> 
 def render_all(
     models: str, models_config: str, servables: list[DeployedServable], options: DeploymentOptions
 ) -> dict[str, str]:
-    """Every file by its path in the folder."""
+    """Render every file: path within the folder -> text."""
     configuration = _configuration(servables, options)
     values: dict[str, Any] = {
         **{name: getattr(options, name) for name in options.__dataclass_fields__},
@@ -104,16 +105,17 @@ def render_all(
 
 
 def write_ssl_config(file: Path, key: Path, certificate: Path, authority: Path | None) -> None:
-    """Write an SSLConfig of TensorFlow Serving, which holds the PEM texts themselves; for its owner alone.
+    """Write an SSLConfig for TensorFlow Serving; it contains the private key, so only its owner may read it.
 
     Args:
-        file: to write, mode 0600.
+        file: file to write, mode 0600.
         key: private key of the server, PEM.
-        certificate: of the server, with its chain, PEM.
-        authority: certificates of whoever signs clients' certificates, PEM; clients need none where None.
+        certificate: certificate of the server with its chain, PEM.
+        authority: certificates of the authority that signs client certificates, PEM; None: clients need no
+            certificate.
 
     Raises:
-        InputError: a file cannot be read or is no PEM of its kind.
+        InputError: a file cannot be read or is not a PEM file of its kind.
     """
     texts = {"server_key": read_pem(key, "PRIVATE KEY"), "server_cert": read_pem(certificate, "CERTIFICATE")}
     if authority is not None:
@@ -123,13 +125,13 @@ def write_ssl_config(file: Path, key: Path, certificate: Path, authority: Path |
     file.parent.mkdir(parents=True, exist_ok=True)
     beside = file.with_name(f".{file.name}.{os.getpid()}")
     beside.unlink(missing_ok=True)
-    beside.touch(mode=0o600, exist_ok=False)  # before the key is in it
+    beside.touch(mode=0o600, exist_ok=False)  # set the mode before the key is written
     beside.write_text("\n".join(lines) + "\n", encoding="ascii")
     beside.replace(file)
 
 
 def _configuration(servables: list[DeployedServable], options: DeploymentOptions) -> dict[str, str]:
-    """The files that servers read from /config."""
+    """Render the files that servers read from /config: name -> text."""
     files = {MONITORING_NAME: render_monitoring()}
     for servable in servables:
         for name, gpu in ((BATCHING_NAME, False), (GPU_BATCHING_NAME, True)):

@@ -1,10 +1,10 @@
-"""Errors as TensorFlow Serving gives them: one code for gRPC, its HTTP status for REST, and a text."""
+"""Errors as TensorFlow Serving reports them: a gRPC code, its HTTP status for REST, and a text."""
 
 from typing import Any
 
 import grpc
 
-# As `ToHTTPStatusCode` in TensorFlow Serving's http_server.cc.
+# The same as `ToHTTPStatusCode` in TensorFlow Serving's http_server.cc.
 HTTP_STATUS = {
     grpc.StatusCode.OK: 200,
     grpc.StatusCode.INVALID_ARGUMENT: 400,
@@ -28,11 +28,11 @@ _BY_NUMBER = {code.value[0]: code for code in grpc.StatusCode}
 
 
 class ServingError(Exception):
-    """A request that gets an error for an answer.
+    """An error that is sent as the answer to a request.
 
     Args:
         code: what gRPC clients see; `http_status` is what REST clients see.
-        message: the text of the answer, word for word as TensorFlow Serving's.
+        message: text of the answer, word for word as TensorFlow Serving writes it.
     """
 
     def __init__(self, code: grpc.StatusCode, message: str) -> None:
@@ -47,16 +47,16 @@ class ServingError(Exception):
 
     @property
     def text(self) -> str:
-        """The error as it is quoted inside another one, such as `INVALID_ARGUMENT: …`."""
+        """The error as other errors quote it, such as `INVALID_ARGUMENT: …`."""
         return f"{self.code.name}: {self.message}"
 
 
 def invalid_argument(message: str) -> ServingError:
-    """The most frequent error: the request itself is wrong."""
+    """Return an INVALID_ARGUMENT error: the request is wrong."""
     return ServingError(grpc.StatusCode.INVALID_ARGUMENT, message)
 
 
 def from_tensorflow(error: Any) -> ServingError:
-    """The error of a graph (`tf.errors.OpError`) with its code and its text untouched."""
+    """Convert an error of a graph (`tf.errors.OpError`), with its code and text unchanged."""
     code = _BY_NUMBER.get(error.error_code, grpc.StatusCode.UNKNOWN)
     return ServingError(code, error.message)

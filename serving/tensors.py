@@ -1,4 +1,4 @@
-"""TensorProto <-> numpy, as TensorFlow's C++ does it: short value lists repeat their last value."""
+"""TensorProto <-> NumPy, as in TensorFlow's C++: short value lists repeat their last value."""
 
 import math
 from typing import Any
@@ -7,7 +7,7 @@ import numpy as np
 import tensorflow as tf
 from tensorflow.core.framework import tensor_pb2, types_pb2
 
-# A shape is a promise: 20 bytes of request could ask for terabytes of repeated values.
+# Limits the declared shape: a request of 20 bytes could ask for terabytes of repeated values.
 MAX_ELEMENTS = 1 << 26
 
 _FIELDS: dict[int, tuple[str, Any]] = {
@@ -27,20 +27,20 @@ _ENUMS = {np.dtype(dtype): (enum, field) for enum, (field, dtype) in _FIELDS.ite
 
 
 def to_array(proto: tensor_pb2.TensorProto) -> np.ndarray:
-    """The value of a TensorProto.
+    """Convert a TensorProto to an array.
 
     Raises:
-        ValueError: shape, type and content do not agree.
+        ValueError: shape, type and content do not match, or the shape is too large.
     """
     shape = [dim.size for dim in proto.tensor_shape.dim]
     size = math.prod(shape)
     if proto.tensor_shape.unknown_rank or any(length < 0 for length in shape) or size > MAX_ELEMENTS:
-        raise ValueError(f"no usable shape: {shape}")
+        raise ValueError(f"the shape is unknown, negative or too large: {shape}")
     field, dtype = _FIELDS.get(proto.dtype, ("", None))
     if dtype is None or (proto.tensor_content and dtype is np.object_):
         return _by_tensorflow(proto)
     if proto.tensor_content:
-        return np.frombuffer(proto.tensor_content, dtype).reshape(shape)  # its own shape, or ValueError
+        return np.frombuffer(proto.tensor_content, dtype).reshape(shape)  # ValueError if the size differs
     values = _values(getattr(proto, field), dtype)[:size]
     if len(values) < size:
         last = values[-1:] if len(values) else np.array([b""] if dtype is np.object_ else [0], dtype)
@@ -49,19 +49,19 @@ def to_array(proto: tensor_pb2.TensorProto) -> np.ndarray:
 
 
 def write_proto(array: np.ndarray, proto: tensor_pb2.TensorProto) -> None:
-    """Write a value into an empty TensorProto, in the typed fields that TensorFlow Serving answers with."""
+    """Write an array into an empty TensorProto, in the typed fields that TensorFlow Serving uses."""
     if array.dtype not in _ENUMS:
         proto.CopyFrom(tf.make_tensor_proto(array))
         return
     proto.dtype, field = _ENUMS[array.dtype]
-    proto.tensor_shape.SetInParent()  # a scalar has a shape too: an empty one
+    proto.tensor_shape.SetInParent()  # even a scalar has a shape, an empty one
     for length in array.shape:
         proto.tensor_shape.dim.add(size=length)
     getattr(proto, field).extend(array.ravel().tolist())
 
 
 def type_name(dtype: Any) -> str:
-    """TensorFlow's C++ name of a type, as error texts quote it: `float`, not `float32`."""
+    """Return TensorFlow's C++ name of a type, as in its error texts: `float`, not `float32`."""
     name = tf.dtypes.as_dtype(dtype).name
     return {"float32": "float", "float64": "double", "float16": "half"}.get(name, name)
 
@@ -71,7 +71,7 @@ def _values(field: Any, dtype: Any) -> np.ndarray:
         values = np.empty(len(field), object)
         values[:] = list(field)
         return values
-    if dtype in (np.int8, np.int16, np.uint8):  # int_val is 32 bits wide; C++ cuts, numpy would refuse
+    if dtype in (np.int8, np.int16, np.uint8):  # int_val has 32 bits: C++ truncates, NumPy would refuse
         return np.array(field, np.int32).astype(dtype)
     return np.array(field, dtype)
 

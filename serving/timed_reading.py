@@ -1,4 +1,4 @@
-"""Reading from a client who may be slow: silence has an end, and so has a request."""
+"""Read from a client that may be slow, with a time limit for silence and one for a whole request."""
 
 import io
 import socket
@@ -6,15 +6,15 @@ import time
 
 
 class TimedReader(io.RawIOBase):
-    """The bytes of a connection; each request has a time to arrive in, however its bytes trickle.
+    """Reads from a connection; each request has a time limit, even if it arrives byte by byte.
 
     Args:
-        connection: where they come from.
+        connection: connection to read from.
         idle_s: how long a connection may be silent between requests.
         request_s: how long a request may take from its first byte to its last.
 
     Raises:
-        TimeoutError: while reading, where a time is over.
+        TimeoutError: while reading, if a time limit is exceeded.
     """
 
     def __init__(self, connection: socket.socket, idle_s: float, request_s: float) -> None:
@@ -24,15 +24,15 @@ class TimedReader(io.RawIOBase):
         self._deadline: float | None = None
 
     def next_request(self) -> None:
-        """Wait for the next request from now on: its time begins with its first byte."""
+        """Start over for the next request: its time begins with its first byte."""
         self._deadline = None
 
     def readable(self) -> bool:
-        """Always, as `io.BufferedReader` wants to know."""
+        """Return True, as `io.BufferedReader` requires."""
         return True
 
     def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]
-        """Read what is there, or wait for it as long as the times allow."""
+        """Read the available bytes; if there are none, wait for them within the time limits."""
         if self._deadline is None:
             self._connection.settimeout(self._idle_s)
             count = self._connection.recv_into(buffer)

@@ -1,4 +1,4 @@
-"""Keys and certificates: read from PEM files, and made into what gRPC takes."""
+"""Read keys and certificates from PEM files, and turn them into gRPC credentials."""
 
 from pathlib import Path
 
@@ -8,42 +8,42 @@ from genre_tf.errors import InputError
 
 
 def read_pem(file: Path, kind: str) -> bytes:
-    """The text of a PEM file.
+    """Read a PEM file.
 
     Args:
-        file: it.
-        kind: what must be in it: `CERTIFICATE` or `PRIVATE KEY`.
+        file: file to read.
+        kind: what it must contain: `CERTIFICATE` or `PRIVATE KEY`.
 
     Raises:
-        InputError: it cannot be read, or holds no such thing.
+        InputError: the file cannot be read, or does not contain `kind`.
     """
     try:
         text = file.read_bytes()
     except OSError as error:
         raise InputError(f"{file} cannot be read ({error.strerror})") from None
     if b"-----BEGIN " not in text or f"{kind}-----".encode() not in text:
-        raise InputError(f"{file} is no PEM file with a {kind.lower()}")
+        raise InputError(f"{file} is not a PEM file with a {kind.lower()}")
     return text
 
 
 def client_credentials(
     authority: Path | None, certificate: Path | None = None, key: Path | None = None
 ) -> grpc.ChannelCredentials | None:
-    """What a client asks a server with.
+    """Read the TLS credentials of a client.
 
     Args:
-        authority: certificates of whoever signed the server's, PEM; None: no TLS.
-        certificate: of this client, with its chain, PEM; for a server that asks for one.
-        key: its private key, PEM.
+        authority: certificates of the authority that signed the server's certificate, PEM; None: no TLS.
+        certificate: certificate of the client with its chain, PEM; for servers that require one.
+        key: private key of `certificate`, PEM.
 
     Returns:
-        For `GenreClient`; None without TLS.
+        Credentials for `GenreClient`; None without TLS.
 
     Raises:
-        InputError: a file cannot be read or is no PEM of its kind, or one of them is missing.
+        InputError: a file cannot be read or is not a PEM file of its kind, or one of them is missing.
     """
     if (certificate is None) != (key is None) or (authority is None and key is not None):
-        raise InputError("TLS takes --tls-ca, and --tls-cert and --tls-key together beside it")
+        raise InputError("give --tls-cert and --tls-key together, and only with --tls-ca")
     if authority is None:
         return None
     return grpc.ssl_channel_credentials(

@@ -1,9 +1,10 @@
-"""Which versions of a servable are loaded, which one a request gets, and what a label means.
+"""Which versions of a servable are loaded, which one a request gets, and which version a label points to.
 
-Rules of TensorFlow Serving that decide here (tensorflow/serving, model_servers/server_core.cc): a request
-without a label gets the highest version that is loaded. A configuration is refused as a whole if a label
-*moves* to a version that is not loaded yet, even with --allow_version_labels_for_unavailable_models, which is
-for new labels; so such a move takes two configurations, the first of which only loads the version.
+Two rules of TensorFlow Serving matter here (tensorflow/serving, model_servers/server_core.cc). A request
+without version and label gets the highest loaded version. And a configuration is refused as a whole if it
+*moves* a label to a version that is not loaded yet, even with --allow_version_labels_for_unavailable_models,
+which is for new labels; such a move therefore needs two configurations, the first of which only loads the
+version.
 """
 
 import re
@@ -22,15 +23,15 @@ LABEL = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,62}")
 
 @dataclass(frozen=True, kw_only=True)
 class Choice:
-    """What `models.config` says of a servable now.
+    """The settings of a servable in `models.config` after a change.
 
     Attributes:
-        model: its name.
+        model: name of the servable.
         loaded: versions that servers load, ascending.
-        labels: label to version.
-        newest_follow: whether a new export is served as soon as it is there.
-        waits_for: a version that servers must have loaded before the rest of the change can be written, by
-            the same command again; None where all is done.
+        labels: label -> version.
+        newest_follow: whether a new export is served as soon as it appears.
+        waits_for: version that servers must load before the same command is run again to complete the
+            change; None: the change is complete.
     """
 
     model: str
@@ -41,12 +42,12 @@ class Choice:
 
     @property
     def default(self) -> int | None:
-        """The version that a request without version and label gets; None where nothing is loaded."""
+        """The version that a request without version and label gets; None if no version is loaded."""
         return max(self.loaded, default=None)
 
 
 def loaded_versions(entry: Any, folder: Path) -> list[int]:
-    """Versions that TensorFlow Serving loads by the policy of a ModelConfig, ascending.
+    """Return the versions that TensorFlow Serving loads by the policy of a ModelConfig, ascending.
 
     Args:
         entry: the ModelConfig.
@@ -61,14 +62,14 @@ def loaded_versions(entry: Any, folder: Path) -> list[int]:
 
 
 def served_version(models: Path, name: str) -> int | None:
-    """The version that a request without version and label gets.
+    """Return the version that a request without version and label gets.
 
     Args:
         models: the MODELS folder.
-        name: of the servable.
+        name: name of the servable.
 
     Returns:
-        Its number; None where `models.config` is absent, does not list the servable, or loads nothing of it.
+        Its number; None if `models.config` is missing, does not list the servable, or loads no version of it.
 
     Raises:
         InputError: `models.config` cannot be read.
@@ -80,7 +81,7 @@ def served_version(models: Path, name: str) -> int | None:
 
 
 def held_back(version: Path) -> str | None:
-    """What keeps servers from loading a published version, and what to do; None where nothing does.
+    """Explain why servers do not load a published version, and what to do; None if nothing prevents it.
 
     Args:
         version: MODELS/NAME/VERSION.
@@ -96,25 +97,25 @@ def held_back(version: Path) -> str | None:
     if int(version.name) in loaded:
         return None
     again = ["genre", "rollback", str(models), name, "--to", "latest"]
-    if entry.version_labels:  # which would lose their versions under the policy of the newest
+    if entry.version_labels:  # the policy `latest` might unload their versions
         label = sorted(entry.version_labels)[0]
         again = ["genre", "label", str(models), name, label, version.name, "--load"]
     return (
-        f"{name} version {version.name} is not served: {CONFIG_NAME} holds servers to version "
-        f"{_join(loaded)}, by a rollback or a label. To serve it: {shlex.join(again)}"
+        f"{name} version {version.name} is not served: after a rollback or a label, {CONFIG_NAME} limits "
+        f"servers to version {_join(loaded)}. To serve it: {shlex.join(again)}"
     )
 
 
 def roll_back(models: Path, name: str, to: int | None = None) -> Choice:
-    """Serve an earlier version, and hold it when newer ones are exported.
+    """Serve an earlier version, and stay on it when newer ones are exported.
 
-    Labels of newer versions go to it too, so that no request gets a newer version than `to`; labels of older
-    ones stay, with their versions.
+    Labels of newer versions move to it, so that no request gets a newer version than `to`; labels of older
+    versions stay, and so do these versions.
 
     Args:
         models: the MODELS folder.
-        name: of the servable.
-        to: version to serve; the newest sound one before the present one where None.
+        name: name of the servable.
+        to: version to serve; None: the newest valid version before the present one.
 
     Raises:
         InputError: no such servable or version, or the version is broken.
@@ -135,10 +136,10 @@ def roll_back(models: Path, name: str, to: int | None = None) -> Choice:
 
 
 def follow_newest(models: Path, name: str) -> Choice:
-    """Serve the newest version again, and each newer export as soon as it is there.
+    """Serve the newest version again, and each newer export as soon as it appears.
 
     Raises:
-        InputError: no such servable, or labels that would lose their versions.
+        InputError: no such servable, or it has labels, whose versions might be unloaded.
     """
     with edited(models) as config:
         entry, folder = _entry(config, models, name)
@@ -147,7 +148,7 @@ def follow_newest(models: Path, name: str) -> Choice:
                 f"{label} = {version}" for label, version in sorted(entry.version_labels.items())
             )
             raise InputError(
-                f"{name} has labels ({given}), and the newest version alone would be loaded: take them away "
+                f"{name} has labels ({given}), but only the newest version would be loaded: remove them "
                 f"first with `genre label MODELS {name} LABEL --remove`"
             )
         entry.model_version_policy.latest.num_versions = 1
@@ -155,22 +156,22 @@ def follow_newest(models: Path, name: str) -> Choice:
 
 
 def set_label(models: Path, name: str, label: str, version: int, *, load: bool = False) -> Choice:
-    """Let a label mean a version. The versions that are loaded now stay so: newer exports then wait.
+    """Set or move a label. The loaded versions stay loaded; newer exports are then not served until chosen.
 
     Args:
         models: the MODELS folder.
-        name: of the servable.
-        label: such as `stable` or `canary`.
-        version: which it means.
-        load: load the version too where the policy does not.
+        name: name of the servable.
+        label: label, such as `stable` or `canary`.
+        version: version that the label points to.
+        load: also load the version if the policy does not.
 
     Raises:
         InputError: no such servable or version, a broken version, a version that the policy does not load, or
-            a label that no server takes.
+            an invalid label.
     """
     if not LABEL.fullmatch(label):
         raise InputError(
-            f"label {label!r}: letters, digits, - and _, at most 63 (it stands in the address of requests)"
+            f"a label must be 1 to 63 letters, digits, - or _ and begin with a letter or digit; got {label!r}"
         )
     with edited(models) as config:
         entry, folder = _entry(config, models, name)
@@ -178,11 +179,11 @@ def set_label(models: Path, name: str, label: str, version: int, *, load: bool =
         loaded = loaded_versions(entry, folder)
         if version not in loaded and not load:
             raise InputError(
-                f"servers load {_join(loaded)} of {name}, not {version}, and would refuse the label: "
-                "add --load to have it loaded beside them"
+                f"servers load version {_join(loaded)} of {name}, not {version}, and would refuse the label: "
+                "add --load to load this version too"
             )
         if not entry.model_version_policy.HasField("all"):
-            # By `latest` the next export would push the labelled version out, and its requests would fail.
+            # With `latest` the next export would unload the labelled version, and its requests would fail.
             _load_only(entry, {*loaded, version})
         if version not in loaded and entry.version_labels.get(label, version) != version:
             return _choice(entry, folder, waits_for=version)
@@ -191,7 +192,7 @@ def set_label(models: Path, name: str, label: str, version: int, *, load: bool =
 
 
 def remove_label(models: Path, name: str, label: str) -> Choice:
-    """Take a label away; the versions that are loaded stay so.
+    """Remove a label; the loaded versions stay loaded.
 
     Raises:
         InputError: no such servable or label.
@@ -209,7 +210,7 @@ def check_version(folder: Path, name: str, version: int) -> None:
     """Refuse a version that no server could load.
 
     Raises:
-        InputError: it is not there, not whole, or its graph cannot be read.
+        InputError: the version is missing or incomplete, or its graph cannot be read.
     """
     from genre_tf.export.gate import read_saved_model
 
@@ -238,14 +239,14 @@ def _entry(config: Any, models: Path, name: str) -> tuple[Any, Path]:
 
 
 def _before(folder: Path, name: str, entry: Any, loaded: list[int]) -> int:
-    # Where all listed versions are gone from the disk, the last of them is what servers were meant to have.
+    # If all listed versions are gone from the disk, the last of them counts as the present one.
     present = max(loaded or entry.model_version_policy.specific.versions, default=0)
     earlier = [version for version in versions(folder) if version < present]
     for version in reversed(earlier):
         if version_fault(folder / str(version)) is None:
             return version
     raise InputError(
-        f"{name} has no sound version before {present} in {folder} (published: {_join(versions(folder))})"
+        f"{name} has no valid version before {present} in {folder} (published: {_join(versions(folder))})"
     )
 
 

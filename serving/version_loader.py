@@ -1,4 +1,4 @@
-"""Bringing what is served in line with what a MODELS folder offers: load first, then unload.
+"""Load and unload versions until they match a MODELS folder: load first, then unload.
 
 Follows aspired_versions_manager.cc and availability_preserving_policy.cc of TensorFlow Serving.
 """
@@ -25,15 +25,16 @@ Fault = str | tuple[tuple[str, int, int], ...]
 
 
 class VersionLoader:
-    """Loads the versions that are wanted, newest first, and unloads those that are not.
+    """Loads the wanted versions, newest first, and unloads all others.
 
-    Serving goes on meanwhile: what is live stays so until something wanted is, and a version that fails
-    to load leaves everything as it was. One that failed is tried again only once its files have changed.
+    Serving continues: live versions stay until a wanted version is live, and a version that fails to load
+    changes nothing. It is tried again only after its files have changed.
 
     Args:
-        manager: told of each change.
-        open_version: makes a version ready to answer, from its model's name, its number and its folder.
-        say: told what is loaded, unloaded, left out and why, each once.
+        manager: holds the live versions; it is updated on each change.
+        open_version: loads a version, given the name of its model, its number and its folder.
+        say: called with a line for each version that is loaded, unloaded or left out; never twice in a row
+            for the same fault.
     """
 
     def __init__(
@@ -45,14 +46,14 @@ class VersionLoader:
         self._manager = manager
         self._open = open_version
         self._say = say
-        self._faults: dict[tuple[str, int], Fault] = {}  # what was wrong, or the files that did not load
+        self._faults: dict[tuple[str, int], Fault] = {}  # the reason, or the files that did not load
         self._unmet_labels: set[tuple[str, str, int]] = set()
 
     def start(self, folders: Collection[ModelFolder]) -> None:
-        """Load what a server starts with.
+        """Load the versions that a server starts with.
 
         Raises:
-            InputError: a model has no version that loads.
+            InputError: no version of a model loads.
         """
         self.follow(folders)
         served = self._manager.versions
@@ -64,12 +65,12 @@ class VersionLoader:
                 )
 
     def follow(self, folders: Collection[ModelFolder], only: bool = False) -> None:
-        """Load and unload until what is served is what `folders` ask for.
+        """Load and unload until the served versions are those that `folders` ask for.
 
         Args:
             folders: the models.
-            only: whether models that are not among them are unloaded, as TensorFlow Serving does with
-                those that have left `models.config`.
+            only: also unload models that are not among `folders`, as TensorFlow Serving does with models
+                that were removed from `models.config`.
         """
         for folder in folders:
             self._follow(folder)
@@ -101,7 +102,7 @@ class VersionLoader:
     def _load(self, name: str, version: int, paths: dict[int, Path]) -> None:
         path = paths[version]
         self._manager.set_state(name, VersionState(version, "LOADING"))
-        files = _fingerprint(path)  # before the load: what is written meanwhile is worth another one
+        files = _fingerprint(path)  # before the load, so that a later change of the files causes another load
         try:
             servable = self._open(name, version, path)
         except Exception as error:  # TensorFlow raises half a dozen unrelated types here
@@ -126,11 +127,11 @@ class VersionLoader:
         live = self._live(folder.name)
         unwanted = sorted(set(live) - set(folder.versions))
         if len(unwanted) == len(live):
-            unwanted = unwanted[:-1]  # nothing wanted answers: the newest of the others goes on
+            unwanted = unwanted[:-1]  # no wanted version is live: keep the newest of the others
         labelled = set(self._manager.labels(folder.name).values()) if loading else set()
         for version in unwanted:
-            if version not in labelled:  # until what its label is to mean is there
-                self._unload(folder.name, version, "the version policy no longer asks for it, or it is gone")
+            if version not in labelled:  # it stays until the next version of its label is loaded
+                self._unload(folder.name, version, "it was deleted, or the version policy excludes it")
 
     def _unload(self, name: str, version: int, reason: str) -> None:
         self._manager.remove(name, version)
@@ -168,12 +169,12 @@ def _code(error: Exception) -> int:
 
 
 def _fingerprint(folder: Path) -> tuple[tuple[str, int, int], ...]:
-    """Name, size and time of every file, so that a change shows."""
+    """Name, size and modification time of every file, to detect changes."""
     found = []
     for path in sorted(folder.rglob("*")):
         try:
             status = path.stat()
-        except OSError:  # gone since
+        except OSError:  # deleted meanwhile
             continue
         found.append((str(path.relative_to(folder)), status.st_size, status.st_mtime_ns))
     return tuple(found)
@@ -189,14 +190,14 @@ def load_version(
     """Load a version and replay its warmup requests.
 
     Args:
-        name: the model's name.
-        version: the version's number.
-        folder: its SavedModel.
+        name: name of the model.
+        version: number of the version.
+        folder: folder of the SavedModel.
         metrics: counts loads and warmup requests.
-        scheduler: lets requests share runs of the graph.
+        scheduler: batches requests; None: every request runs separately.
 
     Raises:
-        Exception: whatever TensorFlow or the warmup says.
+        Exception: any error of TensorFlow or of the warmup.
     """
     metrics = metrics or ServerMetrics()
     started = time.perf_counter()

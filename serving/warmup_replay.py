@@ -1,4 +1,4 @@
-"""Warmup: the requests that an export carries are answered before its version becomes available.
+"""Warmup: answer the recorded requests of an export before its version becomes available.
 
 Follows saved_model_warmup.cc and saved_model_warmup_util.cc of TensorFlow Serving.
 """
@@ -17,7 +17,7 @@ from genre_tf.serving.prediction import answer_predict
 from genre_tf.serving.servable import Servable
 from genre_tf.serving.statuses import ServingError, from_tensorflow, invalid_argument
 
-# Far above what 1,000 requests of ours take (some 100 kB each at the most), far below a laptop's memory.
+# Far above 1,000 of our requests (at most about 100 kB each), far below the memory of a laptop.
 MOST_FILE_BYTES = 256 << 20
 
 _ANSWERS = {
@@ -29,25 +29,25 @@ _ANSWERS = {
 
 
 def replay_warmup(servable: Servable, folder: Path) -> int | None:
-    """Answer the warmup requests of a version, so that its first user does not wait for preparations.
+    """Answer the warmup requests of a version, so that its first real request is not slow.
 
     Args:
-        servable: the version, loaded.
-        folder: its SavedModel.
+        servable: the loaded version.
+        folder: folder of its SavedModel.
 
     Returns:
-        How many records were replayed; None where there is no warmup file, which is not required.
+        Number of replayed records; None if there is no warmup file, which is optional.
 
     Raises:
-        ServingError: a record that cannot be read or answered, or more of them than TensorFlow Serving
-            takes. It does not serve such a version.
+        ServingError: a record cannot be read or answered, or there are more records than TensorFlow Serving
+            accepts. It does not serve such a version.
     """
     file = folder / "assets.extra" / WARMUP_FILE
     if not file.is_file():
         return None
     if file.stat().st_size > MOST_FILE_BYTES:
         raise invalid_argument(
-            f"{file} has {file.stat().st_size} bytes, and {MOST_FILE_BYTES} are the most that are replayed"
+            f"{file} has {file.stat().st_size} bytes; warmup replays at most {MOST_FILE_BYTES}"
         )
     count = 0
     for record in _records(file):
@@ -74,7 +74,7 @@ def _replay(servable: Servable, record: bytes, file: Path) -> None:
     except DecodeError as error:
         raise invalid_argument(f"Failed to parse warmup record: {record[:100]!r} from {file}") from error
     kind = log.WhichOneof("log_type")
-    if kind is None:  # nothing to run, as there
+    if kind is None:  # nothing to run; TensorFlow Serving ignores it too
         return
     if kind not in _ANSWERS:
         number = log.DESCRIPTOR.fields_by_name[kind].number

@@ -94,7 +94,7 @@ class Gpt2Layers(keras.layers.Layer):
 
     @contextmanager
     def merged(self) -> Iterator[Any]:
-        """The backbone with everything trained beside it merged into its weights, while the context lasts."""
+        """The backbone with all trained additions merged into its weights, while the context lasts."""
         values = list(self._merged_values())
         with assigned(values):
             yield self.backbone

@@ -104,7 +104,7 @@ class LlamaLayers(keras.layers.Layer):
 
     @contextmanager
     def merged(self) -> Iterator[Any]:
-        """The backbone with everything trained beside it merged into its weights, while the context lasts."""
+        """The backbone with all trained additions merged into its weights, while the context lasts."""
         values = [(self.backbone.token_embedding.embeddings, self.merged_embeddings())]
         for layer, kernels in zip(self.backbone.transformer_layers, self.merged_kernels(), strict=True):
             values += [(dense.kernel, kernels[name]) for name, dense in _denses(layer).items()]
@@ -112,12 +112,12 @@ class LlamaLayers(keras.layers.Layer):
             yield self.backbone
 
     def merged_embeddings(self) -> tf.Tensor:
-        """The embeddings with everything trained beside them: float32 [vocabulary, hidden]."""
+        """The embeddings with their trained additions: float32 [vocabulary, hidden]."""
         table = tf.convert_to_tensor(self.backbone.token_embedding.embeddings)
         return table if self.token_rows is None else self.token_rows.added_to(table)
 
     def merged_kernels(self) -> Iterator[dict[str, tf.Tensor]]:
-        """Kernels of each layer with everything trained beside them: name -> float32 [inputs, outputs]."""
+        """Kernels of each layer with their trained updates: name -> float32 [inputs, outputs]."""
         for number, layer in enumerate(self.backbone.transformer_layers):
             updates = self.updates[number] if self.updates else None
             flat = {name: _flat_kernel(name, dense) for name, dense in _denses(layer).items()}

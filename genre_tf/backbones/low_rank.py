@@ -11,7 +11,7 @@ import tensorflow as tf
 
 
 class LowRank(keras.layers.Layer):
-    """A trained low-rank update of a frozen kernel, computed beside it: `x W + x A B`; B starts at zero.
+    """A trained low-rank update of a frozen kernel, computed separately: `x W + x A B`; B starts at zero.
 
     No gradient of the kernel's size is ever computed. The scale alpha / rank is 1.
 

@@ -18,9 +18,9 @@ def board(
     ] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535, help="Port; 0 picks a free one.")] = 6006,
 ) -> None:
-    """Show a run, or several beside each other, in TensorBoard until Ctrl-C.
+    """Show one run, or several side by side, in TensorBoard until Ctrl-C.
 
-    Begin with Custom Scalars: its charts put training beside validation, stage by stage.
+    Start with Custom Scalars: its charts show training and validation together, one group per stage.
 
     Example: genre board runs/mind
     """

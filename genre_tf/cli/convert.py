@@ -1,4 +1,4 @@
-"""`genre convert`: logs of another layout as a data set in MIND's format."""
+"""`genre convert`: converts logs in another layout to MIND's format."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -28,7 +28,7 @@ def convert(
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace OUT if it exists.")] = False,
     json: Annotated[bool, typer.Option("--json", help="One JSON document, for programs.")] = False,
 ) -> None:
-    """Turn logs of any layout into a data set that every other verb reads.
+    """Convert logs in any layout to MIND's format, which all other commands read.
 
     Example: genre convert ebnerd_small data --map ebnerd
 

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 _MARKER = "demo.json"  # marks a folder that a demo may replace
 _PARTS = ("newsroom", "run", "models")
-# One reader, and a few; each size is warmed up for every signature, in verification and at server start.
+# For one reader and for a few. Verification and server start warm up every signature at each size.
 _BATCH_SIZES = (1, 8)
 
 
@@ -72,7 +72,7 @@ def demo(
 
 
 def demo_config(news_backbone: str, seed: int) -> RunConfig:
-    """Sizes that take two cores some minutes."""
+    """Settings for a few minutes on two cores."""
     # The towers start near their best: more steps than these gain little.
     towers = OptimizerConfig(steps=40, validate_every=20)
     return RunConfig(

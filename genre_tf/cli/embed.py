@@ -1,4 +1,4 @@
-"""`genre embed`: the vectors of every article, for an index elsewhere."""
+"""`genre embed`: the vectors of every article, for use in another index."""
 
 from enum import StrEnum
 from pathlib import Path

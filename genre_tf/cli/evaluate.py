@@ -1,4 +1,4 @@
-"""`genre evaluate`: every metric, per slice, beside the baselines."""
+"""`genre evaluate`: all metrics of models and baselines, also per slice."""
 
 from enum import Enum
 from pathlib import Path
@@ -11,7 +11,7 @@ from genre_tf.cli.tensorflow_notes import load_tensorflow
 
 
 class PoolRule(Enum):
-    """Which articles the pool of a moment holds."""
+    """Which articles are in the pool of an impression."""
 
     split = "split"
     first_seen = "first_seen"
@@ -59,7 +59,7 @@ def evaluate(
     max_bad_rows: Annotated[int, typer.Option(help="Faulty rows of the split that may be skipped.")] = 0,
     as_json: Annotated[bool, typer.Option("--json", help="The report as JSON instead of tables.")] = False,
 ) -> None:
-    """Measure a run on a split; the report goes to RUN/reports, its numbers to RUN/logs/evaluation.
+    """Measure a run on a split; write the report to RUN/reports and its numbers to RUN/logs/evaluation.
 
     Example: genre evaluate runs/mind --data mind --split dev
     """

@@ -1,4 +1,4 @@
-"""`genre refresh MODELS`: new articles, new counts and expired articles, without training."""
+"""`genre refresh MODELS`: new articles, new counters and expired articles, without training."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -20,48 +20,49 @@ FromVersion = Annotated[
     int | None,
     typer.Option(
         min=1,
-        help="Version to build on. If not given, the one that models.config has servers load, the highest "
-        "if several (after a rollback not the newest); without models.config the newest.",
+        help="Version to build on. Default: the highest version that servers load by models.config (after a "
+        "rollback this is not the newest); without models.config, the newest.",
     ),
 ]
 
 
 def refresh(
-    models: Annotated[Path, typer.Argument(help="Folder of served models, as `genre export` leaves it.")],
+    models: Annotated[Path, typer.Argument(help="Folder of served models that `genre export` wrote.")],
     news: Annotated[
         Path | None,
         typer.Option(
-            help="News file in MIND's format. Articles that the index does not know are encoded and added, "
-            "those that it knows by another title are encoded again, others are passed over."
+            help="News file in MIND's format. Articles that are not in the index are encoded and added; "
+            "articles with a changed title are encoded again; others are skipped."
         ),
     ] = None,
     behaviors: Annotated[
         Path | None,
         typer.Option(
-            help="Log in MIND's format since the last export or refresh; its clicks and views are added."
+            help="Log in MIND's format since the last export or refresh; its clicks and views are added to "
+            "the counters."
         ),
     ] = None,
     expire: Annotated[
         str | None,
         typer.Option(
-            help="New age limit: articles published (or first shown) more than so many hours before the end "
-            "of the log, or before a date such as 2019-11-15, are recommended only while they are still "
-            "clicked. Histories and `score` know them as before."
+            help="New age limit: a number of hours before the end of the log, or a date such as 2019-11-15. "
+            "Articles published (or first shown) earlier are recommended only while they are still clicked. "
+            "Histories and `score` accept them as before."
         ),
     ] = None,
     withdraw: Annotated[
         list[str] | None,
-        typer.Option(help="Id of an article that is never to be recommended again; repeatable."),
+        typer.Option(help="Id of an article that must never be recommended again; repeatable."),
     ] = None,
     from_version: FromVersion = None,
     max_bad_rows: Annotated[int, typer.Option(help="Faulty rows that may be skipped in each file.")] = 0,
     json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
 ) -> None:
-    """Write the next version of genre_recommender, with another index or other counters; reads the live one.
+    """Write the next version of genre_recommender with new articles and counters; only read the live one.
 
-    New articles are encoded with the served model itself: neither the run nor its data are needed. The
-    version appears whole or not at all, after it was verified as an export is. genre_generator keeps the
-    articles that its answers are written from until the next export.
+    New articles are encoded with the served model itself; neither the run nor its data are needed. The
+    version is published whole or not at all, once it is verified like an export. genre_generator keeps the
+    articles that it writes answers from until the next export.
 
     Example: genre refresh models --news today/news.tsv --behaviors today/behaviors.tsv --expire 72
     """
@@ -69,9 +70,9 @@ def refresh(
     from genre_tf.export.names import changed_answers
 
     prefer_onednn()
-    # Without new articles only the counters change, and what answers by them.
+    # Without new articles only the counters change, and the answers that depend on them.
     with fresh_process(known_graph=True, only=changed_answers(news)) as fresh:
-        load_tensorflow()  # as the fresh process does at the same time
+        load_tensorflow()  # in parallel with the fresh process, which loads it too
         from genre_tf.export.changes import Changes, parse_expiry
 
         until = None if expire is None else parse_expiry(expire)

@@ -55,10 +55,10 @@ def _serve_embedded(
     load_tensorflow()
     from genre_tf.serving.embedded_server import NOTICE, EmbeddedServer, ServerOptions, wait_for_signal
 
-    # Imports are never freed: without this each full garbage collection, amid requests, walks all of them.
+    # Imports are never freed; without this, each full garbage collection walks all of them amid requests.
     gc.collect()
     gc.freeze()
-    # After its graph has run, a request waits for the Python of other requests: by default 5 ms for each.
+    # After its graph has run, a request waits for other Python threads: by default 5 ms for each.
     sys.setswitchinterval(2e-4)
     progress.print(NOTICE, style="yellow", markup=False)
     options = ServerOptions(

@@ -20,11 +20,11 @@ def serving_files(
     namespace: Annotated[str, typer.Option(help="Kubernetes namespace.")] = "genre",
     cpus: Annotated[int, typer.Option(min=1, help="Cores of each server.")] = 4,
     memory_gib: Annotated[
-        int | None, typer.Option(min=1, help="Memory of each server; default: by the models' sizes.")
+        int | None, typer.Option(min=1, help="Memory of each server; default: from the sizes of the models.")
     ] = None,
     min_replicas: Annotated[int, typer.Option(min=1, help="Minimum replicas of each servable.")] = 2,
     max_replicas: Annotated[int, typer.Option(min=1, help="Maximum replicas of each servable.")] = 10,
-    gpu: Annotated[bool, typer.Option("--gpu", help="Kubernetes: a GPU for each server.")] = False,
+    gpu: Annotated[bool, typer.Option("--gpu", help="Give each Kubernetes server one GPU.")] = False,
     bfloat16: Annotated[bool, typer.Option("--bfloat16", help="CPU servers multiply in bfloat16.")] = False,
     tls_cert: Annotated[
         Path | None, typer.Option(help="Server's certificate chain (PEM); turns on TLS for gRPC.")
@@ -37,7 +37,7 @@ def serving_files(
 ) -> None:
     """Write the files that deploy TensorFlow Serving: images, containers, manifests, alerts, a dashboard.
 
-    Each number in them has its reason beside it. Nothing is started.
+    Each setting has its reason in a comment. Nothing is started.
 
     Example: genre serving-files models deploy
     """

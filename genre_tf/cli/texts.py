@@ -1,4 +1,4 @@
-"""Titles and articles on the command line: written out, or the name of a file that holds them."""
+"""Titles and articles on the command line, given as text or as the name of a text file."""
 
 import os
 import re
@@ -11,7 +11,7 @@ _FILE_NAME = re.compile(r"\S+\.(?:txt|md|tsv)|(?:~|\.{0,2})/\S+", re.IGNORECASE)
 
 
 def read_text(value: str) -> str:
-    r"""The text of a file where `value` names one, else `value`, its `\n` read as a new line.
+    r"""The text of the file that `value` names, else `value` itself, in which `\n` means a line break.
 
     Raises:
         InputError: the file is not UTF-8 or cannot be read, or `value` looks like a file name and there is no

@@ -111,7 +111,7 @@ def train(
 
 
 def ranking_options(objective: Objective | None, teacher: Path | None) -> dict[str, Any]:
-    """The settings of what the ranker learns from, as far as they were given."""
+    """Objective and teacher of the ranker; None if not given."""
     return {
         "objective": objective,
         "teacher": str(teacher.resolve()) if teacher else None,
@@ -121,7 +121,7 @@ def ranking_options(objective: Objective | None, teacher: Path | None) -> dict[s
 def writer_options(
     backbone: str | None, trainable: str | None, contrast: float | None, precision: Precision | None
 ) -> dict[str, Any]:
-    """The settings of the generator, as far as they were given."""
+    """Settings of the generator; None if not given."""
     return {"backbone": backbone, "trainable": trainable, "contrast": contrast, "precision": precision}
 
 
@@ -135,7 +135,7 @@ def with_options(settings: RunConfig, changed: dict[str, dict[str, Any]]) -> Run
 
 
 def with_optimizers(settings: RunConfig, stages: tuple[str, ...], changed: dict[str, Any]) -> RunConfig:
-    """The settings with changed ones for the optimizer of each of the stages."""
+    """The settings with changed optimizer settings for each of the stages."""
     for name in set(stages) - {Stage.safety.value}:
         settings = dataclasses.replace(settings, **{name: with_optimizer(getattr(settings, name), changed)})
     return settings
@@ -201,7 +201,7 @@ def settings_of(run: Path, config: Path | None, from_run: Path | None = None) ->
 
 
 def continual_options(from_run: Path | None, replay: float | None, margin: float | None) -> dict[str, Any]:
-    """The settings of a training that continues from a run, as far as they were given."""
+    """Settings of a training that continues from a run; None if not given."""
     # Absolute: the new run's settings keep it, and later commands may run in another folder.
     start = None if from_run is None else str(from_run.resolve())
     return {"from_run": start, "replay_share": replay, "margin": margin}
@@ -227,7 +227,7 @@ def check_given(stage: Stage, data: Path, from_run: str, of_from: tuple[float | 
 
 
 def observers_of(stage: Stage, wandb: str | None, profile: str | None) -> dict[str, Any]:
-    """The settings of what observes a training, checked before TensorFlow is loaded."""
+    """Settings of Weights & Biases and of profiling, checked before TensorFlow is loaded."""
     if stage is Stage.safety and (wandb or profile):
         raise InputError(
             "--wandb and --profile are for stages that train in steps, which safety does not: leave them out"

@@ -79,12 +79,12 @@ TrainableOption = Annotated[
 ObjectiveOption = Annotated[
     Objective | None,
     typer.Option(
-        help="Objective of the ranker: each click by itself, a softmax over the shown articles, or both."
+        help="Objective of the ranker: each click independently, a softmax over the shown articles, or both."
     ),
 ]
 TeacherOption = Annotated[
     Path | None,
-    typer.Option(help="Run folder whose ranker is the teacher of the new one, beside the clicks."),
+    typer.Option(help="Run folder whose ranker is a teacher; the new ranker learns from it and from clicks."),
 ]
 StrategyOption = Annotated[
     Strategy,

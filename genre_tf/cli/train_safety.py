@@ -1,4 +1,4 @@
-"""`genre train safety`: trains the classifier and prints how good it is."""
+"""`genre train safety`: trains the classifier and prints its metrics."""
 
 from pathlib import Path
 
@@ -7,7 +7,7 @@ from genre_tf.config import RunConfig
 
 
 def train_safety_stage(file: Path, run: Path, settings: RunConfig, json: bool) -> None:
-    """Train on a file of labelled texts, and print what was measured; raises as `train_safety` does."""
+    """Train on a file of labelled texts and print the metrics; raises the errors of `train_safety`."""
     from genre_tf.training.safety import train_safety
 
     found = train_safety(

@@ -1,6 +1,6 @@
 """The settings of every stage: frozen dataclasses that read and write TOML.
 
-A reason stands beside each default. A run folder keeps its own, fully resolved, in `config.toml`.
+Each default has its reason beside it. A run folder keeps its settings, fully resolved, in `config.toml`.
 """
 
 from genre_tf.config.optimizer import OptimizerConfig, optimizer_of, with_optimizer

@@ -40,7 +40,7 @@ _DATA_RANGES = (
 )
 _NEWS_RANGES = (
     ("chunk", 0, math.inf),
-    ("max_title_tokens", 3, math.inf),  # one between the two tokens that mark start and end of a text
+    ("max_title_tokens", 3, math.inf),  # at least one token between those that mark start and end of a text
     ("category_dimension", 1, math.inf),
     ("interest_dimension", 0, math.inf),
     ("dropout", 0.0, 0.9),
@@ -97,7 +97,7 @@ class RetrievalConfig:
     heads: int = 8
     # Width of the searched vectors: principal directions of the news tower's parts; 0: all of them.
     dimension: int = 128
-    view_counters: bool = True  # views also show what is read now; False: clicks and age only
+    view_counters: bool = True  # views also show current popularity; False: clicks and age only
     negatives: int = 4  # shown but not clicked, per click: few and hard
     pool_negatives: int = 60  # anything else that could be shown at that moment, per click: many and easy
     most_clicks: int = 100_000  # clicks to learn from; each keeps its negatives in memory, 3 kB

@@ -57,7 +57,7 @@ class WritingConfig:
     # Below 1, since small models wander off in the tail of their distribution.
     temperature: float = 0.7
     top_k: int = 40  # draws from the most likely tokens only; 0: from all
-    top_p: float = 0.9  # of these, from the fewest that reach this probability (Holtzman et al. 2020)
+    top_p: float = 0.9  # of these, only the fewest that reach this probability in sum (Holtzman et al. 2020)
     beam_width: int = 4  # hypotheses kept at each step; at least `samples`
     beam_groups: int = 1  # above 1 texts differ more: each group avoids what earlier groups chose
     length_penalty: float = 1.0  # beam only: 1 compares means over tokens; higher values favour longer texts
@@ -65,13 +65,13 @@ class WritingConfig:
     min_tokens: int = 4  # a shorter title says nothing
     repetition_penalty: float = 1.0  # 1: no penalty, as headlines repeat names; `no_repeat_ngram` stops loops
     no_repeat_ngram: int = 3  # no n-gram of this many tokens appears twice; 0: no limit
-    # As the tokenizer spells them, in any usual case, also within longer words. A word that is spelled with
-    # other tokens may still appear: what must never be shown belongs in the safety list.
+    # Words that must not appear: as the tokenizer spells them, in any usual case, also within longer words. A
+    # word spelled with other tokens may still appear; the safety list is for words that must never be shown.
     forbidden_words: tuple[str, ...] = ()
-    # Appear in every text, for example to mark it as generated. Words that the model does not write by itself
-    # are put at the end of the longest text; no text ends without them.
+    # Words that must appear in every text, for example to mark it as generated. Words that the model does not
+    # write by itself are put at the end of the longest text; no text ends without them.
     required_words: tuple[str, ...] = ()
-    draft_tokens: int = 0  # tokens drafted from the source; a small model seldom goes on as its source does
+    draft_tokens: int = 0  # tokens drafted from the source; a small model rarely continues as its source does
 
     def __post_init__(self) -> None:
         """Raise an `InputError` for values that are out of range or in conflict."""

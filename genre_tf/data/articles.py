@@ -31,8 +31,8 @@ class Article:
         title: what readers see in a list.
         abstract: the sentences below the title.
         published: naive, in whole seconds, on the clock of the log; later than now for an article under
-            embargo; None where it is unknown.
-        withdrawn: whether the newsroom took the article back.
+            embargo; None if it is unknown.
+        withdrawn: whether the newsroom has withdrawn the article.
     """
 
     news_id: str
@@ -45,13 +45,13 @@ class Article:
 
     @property
     def has_status(self) -> bool:
-        """Whether anything is known of the article's publishing time or state."""
+        """Whether the article has a known publishing time or a state."""
         return self.published is not None or self.withdrawn
 
 
 @dataclass(frozen=True, slots=True)
 class Impression:
-    """What one reader was shown at one moment, and what they clicked.
+    """The list that one reader was shown at one time, and the clicks on it.
 
     Args:
         impression_id: unique within a log.
@@ -77,7 +77,7 @@ class Impression:
 class Split:
     """One folder of a data set: its articles, its log, and the faults of the rows that were skipped.
 
-    `bad_rows` is the number of these rows; if they are very many, not all faults are listed.
+    `bad_rows` is the number of these rows; if there are very many, not all faults are listed.
     """
 
     name: str
@@ -177,14 +177,14 @@ class ArticleTable:
 
         Returns:
             int64 [rows], seconds since 1970 as `genre_tf.data.counters.epoch_seconds` counts them;
-            `PUBLISHED_UNKNOWN` for the padding article and where the time is unknown.
+            `PUBLISHED_UNKNOWN` for the padding article and if the time is unknown.
         """
         times = [article.published for article in self.articles]
         return np.array(times, "datetime64[s]").astype(np.int64)  # NumPy's "not a time" is the smallest int64
 
     @cached_property
     def withdrawn(self) -> npt.NDArray[np.bool_]:
-        """Whether each article was taken back, in the order of the rows: bool [rows]."""
+        """Whether each article was withdrawn, in the order of the rows: bool [rows]."""
         return np.array([article.withdrawn for article in self.articles], np.bool_)
 
     @cached_property
@@ -197,7 +197,7 @@ class ArticleTable:
                 # The length before each field keeps "ab"+"c" apart from "a"+"bc".
                 digest.update(len(encoded).to_bytes(8, "little"))
                 digest.update(encoded)
-        # Only if any is known, so that tables of texts alone keep the fingerprint of older versions.
+        # Only if any time or state is known, so that other tables keep the fingerprint of older versions.
         if any(article.has_status for article in self.articles):
             digest.update(b"published, withdrawn")
             digest.update(self.published.astype("<i8").tobytes())

@@ -1,4 +1,4 @@
-"""How a batch is laid out for the devices that train on it: parts for replicas, and fixed shapes."""
+"""Layout of batches for the training devices: parts for replicas, and fixed shapes."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -16,7 +16,7 @@ class FixedShape:
     """Fixed sizes of every batch, as a TPU compiler needs them, instead of padding to the longest row.
 
     Args:
-        candidates: C. Of an impression with more, the clicked ones are kept first, then others at random.
+        candidates: C. If an impression has more, its clicked ones are kept first, then others at random.
         articles: U of each replica. Clicks on articles that do not fit are left out, oldest first (by their
             place in the history, over all rows), so a batch whose articles fit is complete.
     """
@@ -51,10 +51,10 @@ class FixedShape:
 
 @dataclass(frozen=True, kw_only=True)
 class BatchLayout:
-    """Which parts of every batch are wanted, and whether their shape is fixed.
+    """Which parts of every batch are made, and whether their shape is fixed.
 
-    Each part is a batch of its own, with articles of its own. Which rows a batch holds, and what is drawn for
-    them, does not depend on the number of parts: together the parts are the batch that one device would see.
+    Each part is a separate batch with its own articles. The rows of a batch and the random draws for them do
+    not depend on the number of parts: together the parts are the batch that one device would get.
 
     Args:
         parts: number of replicas that share each batch.
@@ -113,7 +113,7 @@ def cut_batches(batches: tf.data.Dataset, layout: BatchLayout) -> tf.data.Datase
 
 
 def fewer_candidates(log: dict[str, Any], draw: tf.Tensor, most: int) -> dict[str, Any]:
-    """Leaves out candidates of impressions that have too many: keeps clicked ones and a draw of the others.
+    """Leaves out candidates of impressions that have too many: keeps clicked ones and random others.
 
     Args:
         log: ragged columns of B impressions, among them labels float32 [B, None].
@@ -121,7 +121,7 @@ def fewer_candidates(log: dict[str, Any], draw: tf.Tensor, most: int) -> dict[st
         most: most candidates to keep.
 
     Returns:
-        The columns; those of the candidates have at most `most` values a row, in their old order.
+        The columns; those of the candidates have at most `most` values per row, in their original order.
     """
     labels = log["labels"]
     dense = labels.to_tensor(default_value=-2.0)  # [batch, candidates]; padding comes last
@@ -141,7 +141,7 @@ def of_candidates(log: dict[str, Any]) -> list[str]:
 def articles_of(
     shown: tf.Tensor, history: tf.RaggedTensor, layout: BatchLayout
 ) -> tuple[tf.Tensor, tf.Tensor, tf.RaggedTensor, tf.RaggedTensor | None]:
-    """The articles of a batch, each once, and where candidates and clicks find theirs.
+    """The articles of a batch, each once, and the positions of candidates and clicks among them.
 
     Args:
         shown: int32 [n], rows of all candidates.
@@ -149,8 +149,9 @@ def articles_of(
         layout: says how many articles there may be.
 
     Returns:
-        articles int32 [U], the first the padding article 0; positions in it of `shown`, int32 [n], and of the
-        clicks, ragged int32 [B, None]; which clicks fit, bool as `history`, None where all do.
+        articles int32 [U], first the padding article 0; positions of `shown` in it, int32 [n]; positions of
+        the clicks in it, ragged int32 [B, None]; whether each click fits, ragged bool [B, None], or None if
+        all fit.
     """
     read, end = history.flat_values, tf.size(shown) + 1
     if layout.fixed is None:

@@ -1,6 +1,7 @@
 """Batches of impressions that hold every article once, so that an article is encoded once per step.
 
-After reading, all work is done by TensorFlow (no Python per batch), so that it runs beside training.
+After reading, all work is done by TensorFlow (no Python per batch), so that it runs in parallel with
+training.
 """
 
 from collections.abc import Mapping, Sequence
@@ -26,7 +27,7 @@ from genre_tf.errors import InputError
 Batch = dict[str, tf.Tensor]
 Log = dict[str, Any]
 """Ragged columns of impressions: history int32 [n, None], candidates int32 [n, None],
-labels float32 [n, None], counters float32 [n, None, 9], impression int64 [n]; of a log with signals also
+labels float32 [n, None], counters float32 [n, None, 9], impression int64 [n]; for a log with signals also
 history_weights float32 [n, None], label_weights float32 [n, None]."""
 
 Columns = Mapping[str, Sequence[npt.NDArray[np.float32]]]
@@ -58,15 +59,16 @@ def impression_batches(
         batch_size: B, rows of a batch: impressions, or clicks if `negatives` is given.
         max_history: the newest clicks that are kept.
         negatives: None keeps every candidate of an impression. A number k makes one row per click: the
-            click, then k articles of the same impression that were shown and not clicked, drawn anew each
-            epoch (some twice only where there are fewer than k); impressions without such an article or
+            click, then k articles of the same impression that were shown and not clicked, drawn again each
+            epoch (with repetition only if there are fewer than k); impressions without such an article or
             without a click are left out.
         seed: random seed of order and draw; the same seed gives the same batches, epoch by epoch.
         shuffle: another order each epoch; otherwise the order of `examples`.
         repeat: repeat without end; otherwise each iteration over the dataset is one epoch.
         drop_remainder: leaves out a last batch that is not full.
-        start: batches to skip at the beginning, at hardly any cost: where a training continues.
-        layout: parts of each batch, for replicas, and fixed shapes, which leave out a partial last batch too.
+        start: number of batches to skip at the beginning, at almost no cost; used to resume training.
+        layout: parts of each batch for replicas, and fixed shapes, with which a partial last batch is left
+            out.
         weighted: False leaves out the weights of signals, as a served model does.
         columns: further columns of the candidates for the batch, float32 [B, C, ...].
 
@@ -134,7 +136,7 @@ def numbered_batches(
     batches = cut_batches(batches.skip(start), layout).map(
         plain, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True
     )
-    if repeat:  # stated, as cutting hides it: else a strategy asks all workers at each step if data is left
+    if repeat:  # `cut_batches` hides it; otherwise a strategy asks all workers at each step if data is left
         batches = batches.apply(tf.data.experimental.assert_cardinality(tf.data.INFINITE_CARDINALITY))
     return batches.prefetch(tf.data.AUTOTUNE)
 
@@ -169,8 +171,8 @@ def assemble_batch(log: Log, part: tf.Tensor, max_history: int, layout: BatchLay
         log: ragged columns of the impressions of the whole batch, with their chosen candidates.
         part: int64 [], the part's number.
         max_history: the newest clicks that are kept.
-        layout: into how many parts, and whether of fixed shape.
-        size: rows of the part where the shape is fixed.
+        layout: number of parts, and whether shapes are fixed.
+        size: rows of the part if the shape is fixed.
 
     Returns:
         The batch; see `impression_batches`.
@@ -204,7 +206,7 @@ def assemble_batch(log: Log, part: tf.Tensor, max_history: int, layout: BatchLay
 
 
 def draw_negatives(labels: tf.RaggedTensor, click: tf.Tensor, draw: tf.Tensor, negatives: int) -> tf.Tensor:
-    """Draws shown and not clicked candidates of an impression, without replacement while there are enough.
+    """Draws candidates that were shown and not clicked, without replacement if there are enough.
 
     Args:
         labels: float32 [B, None]; at least one zero in each row.
@@ -248,7 +250,7 @@ def _columns(examples: Sequence[ImpressionExample], more: Columns, weighted: boo
 
 def _values(example: ImpressionExample, name: str) -> Any:
     values = getattr(example, name)
-    if values is None:  # an example without signals, beside others that have them
+    if values is None:  # an example without signals, in a batch with others that have them
         return np.ones(len(getattr(example, WEIGHTS[name])), np.float32)
     return values
 
@@ -256,7 +258,7 @@ def _values(example: ImpressionExample, name: str) -> Any:
 def _rows_of(
     examples: Sequence[ImpressionExample], negatives: int | None, least: int
 ) -> tuple[np.ndarray[Any, np.dtype[np.int64]], np.ndarray[Any, np.dtype[np.int64]]]:
-    """The example of each row, and the position of its click (-1 where all candidates are kept)."""
+    """The example of each row, and the position of its click (-1 if all candidates are kept)."""
     pairs = [
         (number, click)
         for number, example in enumerate(examples)

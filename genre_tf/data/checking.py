@@ -1,4 +1,4 @@
-"""Reads a whole data set and reports every fault of it, instead of stopping at the first."""
+"""Reads a whole data set and reports all of its faults, instead of stopping at the first."""
 
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
@@ -15,16 +15,16 @@ from genre_tf.errors import InputError
 
 @dataclass(frozen=True, kw_only=True)
 class SplitReport:
-    """What is in one split, and what is wrong with it.
+    """Contents and faults of one split.
 
     Args:
         name: folder of the split.
         articles: usable articles.
         articles_with_abstract: share of them, 0 to 1.
         impressions: usable impressions.
-        labelled: whether the log has the clicks.
+        labelled: whether the log has labels.
         readers: different readers.
-        readers_without_history: readers, all of whose impressions have an empty history.
+        readers_without_history: readers whose impressions all have an empty history.
         clicks: clicked candidates.
         candidates: shown candidates.
         signals: articles with dwell time, comments or shares, counted in each row.
@@ -63,11 +63,11 @@ class SplitReport:
 
 @dataclass(frozen=True)
 class CheckReport:
-    """What `check_data` found.
+    """The result of `check_data`.
 
     Args:
         splits: one report per split, sorted by name.
-        max_bad_rows: what was allowed in each split.
+        max_bad_rows: bad rows that were allowed in each split.
     """
 
     splits: list[SplitReport]

@@ -1,4 +1,4 @@
-"""Unlabelled article text for language modelling: what is learned, and what is held out by time."""
+"""Unlabelled article texts for language modelling: texts to learn, and newer texts to hold out."""
 
 import hashlib
 from collections.abc import Collection, Iterable, Sequence
@@ -16,7 +16,7 @@ _EPOCH = datetime(1970, 1, 1)
 
 @dataclass(frozen=True)
 class NewsTexts:
-    """Texts of articles, each once: titles, and abstracts where there are any."""
+    """Texts of articles, each once: titles, and abstracts if there are any."""
 
     titles: tuple[str, ...]
     abstracts: tuple[str, ...]
@@ -74,11 +74,11 @@ def read_corpus(
     max_bad_rows: int = 0,
     max_history: int = 50,
 ) -> Corpus:
-    """Reads the articles of some splits and holds the newest out, by the first time that a log shows them.
+    """Reads the articles of some splits and holds out those that a log first shows in its newest part.
 
     The held-out articles are those that `genre train generation` holds out of the same log with the same
     share and `max_history` (`genre_tf.data.text_examples.first_shown_in`), so that a writer is not validated
-    on what was learned here. Texts that an older article has word for word are not held out.
+    on texts that were learned here. Texts that an older article has verbatim are not held out.
 
     Args:
         data: folder of the data set.
@@ -115,7 +115,7 @@ def first_shown_at_the_end(
 
     Args:
         impressions: in any order.
-        share: share of the impressions, newest by time; those of one moment stay together.
+        share: share of the impressions, newest by time; those of the same time stay together.
         max_history: newest clicks of a history that count.
     """
     seconds = [round((each.time - _EPOCH).total_seconds()) for each in impressions]

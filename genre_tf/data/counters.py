@@ -1,4 +1,4 @@
-"""Live popularity: clicks, views and age of every article, from the past alone.
+"""Live popularity: clicks, views and age of every article, from the past only.
 
 Counters that look into the future add 4 points of AUC in evaluation, which no live system can reach.
 """
@@ -80,7 +80,7 @@ class Counters:
         return deepcopy(self)
 
     def publish(self, articles: Iterable[Article]) -> None:
-        """Takes in when articles were published; their age is counted from then, or from an earlier view.
+        """Takes in publishing times; an article's age counts from its publication, or from an earlier view.
 
         Args:
             articles: those without a time change nothing.
@@ -94,7 +94,7 @@ class Counters:
         self._first[rows] = earliest(self._first[rows], np.fromiter(times.values(), np.int64, len(times)))
 
     def observe(self, impression: Impression) -> None:
-        """Counts what was shown and clicked in an impression.
+        """Counts the views and clicks of an impression.
 
         Args:
             impression: not necessarily newer than those before.
@@ -105,7 +105,7 @@ class Counters:
             self._count_waiting()
 
     def features(self, news_ids: Sequence[str], time: datetime) -> npt.NDArray[np.float32]:
-        """What is known about articles at a moment.
+        """Counters of articles at a moment.
 
         Args:
             news_ids: C article ids.
@@ -131,7 +131,7 @@ class Counters:
             )
 
     def state(self, news_ids: Sequence[str]) -> CounterState:
-        """What is known of N articles, as of the newest impression.
+        """The state of N articles, as of the newest impression.
 
         Args:
             news_ids: article ids, known or not.
@@ -145,11 +145,11 @@ class Counters:
         return CounterState(counts, self._first[rows], newest)
 
     def replace(self, news_ids: Sequence[str], state: CounterState) -> None:
-        """Replaces what is known of N articles.
+        """Replaces the state of N articles.
 
         Args:
             news_ids: their ids, each once.
-            state: what is known of these articles, later than what was known before.
+            state: the new state of these articles, later than the present one.
         """
         self._count_waiting()
         known = (state.first != UNKNOWN_TIME).tolist()
@@ -246,14 +246,14 @@ class Counters:
 def impression_counters(
     impressions: Sequence[Impression], counters: Counters
 ) -> list[npt.NDArray[np.float32]]:
-    """What was known about each impression's candidates just before it, strictly from the past.
+    """Counters of each impression's candidates just before it, strictly from the past.
 
     Impressions of the same time do not count for each other. To let a log see earlier logs that overlap with
     it, pass them all in one sequence and take the rows of the log.
 
     Args:
         impressions: a log in any order.
-        counters: what is known before the log; afterwards they include the whole log.
+        counters: the counters before the log; afterwards they include the whole log.
 
     Returns:
         float32 [C, 9] for each impression, in the order of the log.

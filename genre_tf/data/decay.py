@@ -1,4 +1,4 @@
-"""What is counted for an article, and how counts decay: each click and view halves with every half-life."""
+"""The counters of an article and their decay: the weight of a click or view halves with every half-life."""
 
 from dataclasses import dataclass
 
@@ -40,13 +40,13 @@ Floats = npt.NDArray[np.float64]
 
 @dataclass(frozen=True, eq=False)
 class CounterState:
-    """What is known of N articles at a moment.
+    """State of N articles at a moment.
 
     Args:
         counts: float64 [N, 8]: clicks, views, the halved clicks, the halved views.
-        first: int64 [N], seconds since 1970: when each was published, or first shown where that was earlier
-            or is all that is known; `UNKNOWN_TIME` for an article with neither.
-        seconds: the moment, that of the newest event; None if nothing happened yet.
+        first: int64 [N], seconds since 1970: publication of each article, or its first view if that was
+            earlier or no publication is known; `UNKNOWN_TIME` for an article with neither.
+        seconds: the moment, which is the time of the newest event; None if nothing has happened yet.
     """
 
     counts: Floats
@@ -67,7 +67,7 @@ def remaining(seconds: npt.ArrayLike) -> Floats:
 
 
 def halved(counts: npt.ArrayLike, seconds: npt.ArrayLike) -> Floats:
-    """What is left of halved clicks and views after some seconds.
+    """Decayed clicks and views after some seconds.
 
     Args:
         counts: [..., 6].
@@ -99,12 +99,12 @@ def counter_columns(counts: npt.ArrayLike, seconds: npt.ArrayLike, ages: npt.Arr
 
 
 def age_seconds(first: Ints, seconds: npt.ArrayLike) -> Ints:
-    """How old articles are at a moment: int64 [...]; 0 where `first` is unknown or later."""
+    """Age of articles at a moment in seconds: int64 [...]; 0 if `first` is unknown or later."""
     return np.maximum(np.asarray(seconds, np.int64) - _never_if_unknown(first), 0)
 
 
 def earliest(*times: Ints) -> Ints:
-    """The earliest known of several times: int64 [N] each; `UNKNOWN_TIME` where none is known."""
+    """The earliest known of several times: int64 [N] each; `UNKNOWN_TIME` if none is known."""
     return _unknown_again(np.minimum.reduce([_never_if_unknown(each) for each in times]))
 
 
@@ -116,7 +116,7 @@ def decayed(counters: npt.NDArray[np.float32], hours: float) -> npt.NDArray[np.f
         hours: hours since they were taken.
 
     Returns:
-        float32 [N, 9]; an article that was neither shown nor published has no age then either.
+        float32 [N, 9]; the age of an article that was neither shown nor published stays 0.
     """
     return _later(counters, hours).astype(np.float32)
 
@@ -128,11 +128,11 @@ def merged(
 
     Args:
         before: float32 [N, 9].
-        hours: hours from when they were taken to the moment of `log`.
+        hours: hours between the times of `before` and `log`.
         log: float32 [N, 9], of the log alone.
 
     Returns:
-        float32 [N, 9], as of the moment of `log`; the age is that of `before`, where it had one.
+        float32 [N, 9], as of the moment of `log`; the age comes from `before` if it has one.
     """
     earlier = _later(before, hours)
     both = earlier + log

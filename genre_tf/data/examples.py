@@ -27,10 +27,10 @@ class ImpressionExample:
         user_id: the reader.
         time_hours: hours since 1970 on the log's own clock.
         history: int32 [h], rows of the newest known clicks, oldest first; empty for a new reader.
-        candidates: int32 [c], rows; 0 where the table does not know the article.
+        candidates: int32 [c], rows; 0 if the table does not know the article.
         labels: float32 [c], 1 for a click; zeros for a log without labels.
         counters: float32 [c, 9], in the order of `COUNTERS`.
-        history_weights: float32 [h], how much each click of the history counts, 1 where no signals are known;
+        history_weights: float32 [h], how much each click of the history counts, 1 if no signals are known;
             None: 1 everywhere, as in a log without signals.
         label_weights: float32 [c], the same for the clicked candidates, 1 for all others; None likewise.
     """
@@ -60,7 +60,7 @@ def build_example(
         number: row number of the impression in its split.
         impression: the impression.
         table: gives the articles' rows.
-        counters: float32 [c, 9], what was known before the impression.
+        counters: float32 [c, 9], as of just before the impression.
         max_history: the newest clicks that are kept.
         signals: how dwell time, comments and shares become weights.
 
@@ -98,8 +98,8 @@ def build_examples(
     Args:
         split: the log.
         table: gives the articles' rows; usually built from this split and others.
-        counters: what is known before the log; afterwards they include the whole log, and when the table's
-            articles were published.
+        counters: counters before the log; afterwards they include the whole log, and the publishing times of
+            the table's articles.
         max_history: the newest clicks that are kept of each history.
 
     Returns:
@@ -148,7 +148,7 @@ def first_of_validation(
         validation_share: share of them, newest by time.
 
     Returns:
-        Time of the oldest impression of validation, in seconds; None where nothing is held out.
+        Time of the oldest impression of validation, in seconds; None if nothing is held out.
     """
     held_out = validation_size(len(seconds), validation_share)
     rank = len(seconds) - held_out
@@ -156,5 +156,5 @@ def first_of_validation(
 
 
 def validation_size(impressions: int, validation_share: float) -> int:
-    """Number of impressions to hold out, not counting others of the same moment as the oldest of them."""
+    """Number of impressions to hold out, without others at the same time as the oldest of them."""
     return round(impressions * validation_share)

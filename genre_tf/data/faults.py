@@ -6,10 +6,10 @@ from typing import Self
 from genre_tf.errors import InputError
 
 MAX_LISTED_FAULTS = 10_000
-"""Faults kept to be listed; a broken file of millions of rows must not fill the memory with messages."""
+"""Maximum number of listed faults, so that a broken file of millions of rows does not fill the memory."""
 
 MAX_SHOWN_CHARACTERS = 80
-"""A received value is quoted up to this length, so that a message stays a line or two."""
+"""Received values are quoted up to this length, so that a message stays one or two lines."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,7 +19,7 @@ class Fault:
     Args:
         file: path as the user gave it.
         line: 1-based line number; 0 concerns the whole file, which no `--max-bad-rows` can skip.
-        field: column of the row, such as `time`; `line` or `file` where no column can be named.
+        field: column of the row, such as `time`; `line` or `file` if no column can be named.
         message: the received value, what is wrong with it and what to do.
     """
 

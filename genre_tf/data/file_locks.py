@@ -27,7 +27,7 @@ def hold(file: Path, *, create: bool = False, wait: bool = True) -> int | None:
         return None
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
-        # The file may have been removed before it was locked: a lock on it would keep nobody out.
+        # The file may have been removed before it was locked; such a lock would exclude no other process.
         if os.path.samestat(os.fstat(descriptor), file.stat()):
             return descriptor
     except (BlockingIOError, FileNotFoundError):
@@ -43,6 +43,6 @@ def _opened(file: Path, create: bool) -> int:
     try:
         return os.open(file, os.O_RDWR | (os.O_CREAT if create else 0), 0o666)
     except PermissionError:
-        if not file.exists():  # the folder may not be written, so nobody can create the file
+        if not file.exists():  # the folder is not writable, so the file cannot be created
             raise
         return os.open(file, os.O_RDONLY)

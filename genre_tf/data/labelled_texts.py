@@ -51,7 +51,7 @@ def read_labelled_texts(file: Path, policy: FaultPolicy) -> LabelledTexts:
 
 
 def _fault(label: str, text: str, found: dict[str, tuple[bool, int]]) -> tuple[str, str] | None:
-    """Field and message of what is wrong with a line; None for nothing."""
+    """Field and message of a line's fault; None if the line is valid."""
     if label.lower() not in LABELS:
         return "label", f"{shown(label)} is not a label; give safe or unsafe (0 or 1), a tab, and the text"
     if not text:

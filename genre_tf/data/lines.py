@@ -1,4 +1,4 @@
-"""Lines of plain or gzipped text files, decoded one by one, with limits on what a file may cost."""
+"""Lines of plain or gzipped text files, decoded one by one, with limits on their size."""
 
 import gzip
 import zlib
@@ -14,7 +14,7 @@ MAX_LINE_BYTES = 1 << 20
 """1 MiB, decompressed: MIND's longest line is under 10 KiB; 10,000 clicks of history are under 100 KiB."""
 
 MAX_FILE_BYTES = 16 << 30
-"""16 GiB, decompressed: ten times MIND's largest log; it bounds what a malicious .gz can cost."""
+"""16 GiB, decompressed: ten times MIND's largest log; it limits the cost of a malicious .gz."""
 
 TOO_LARGE = f"holds more than {MAX_FILE_BYTES >> 30} GiB; split the log"
 EMPTY = "is empty; give a file with at least one row"
@@ -86,7 +86,7 @@ def read_lines(path: Path, policy: FaultPolicy) -> Iterator[tuple[int, str]]:
 
 
 def raw_lines(stream: BinaryIO | gzip.GzipFile, limit: int) -> Iterator[tuple[bytes, int]]:
-    """Cuts a stream into lines, from its present position.
+    """Splits a stream into lines, from its current position.
 
     Args:
         stream: decompressed bytes.
@@ -107,7 +107,7 @@ def line_text(raw: bytes, first: bool) -> str | BadLine:
     """Decodes a line.
 
     Args:
-        raw: as `raw_lines` gives it.
+        raw: a line from `raw_lines`.
         first: whether it is the first of its file, which may begin with a byte order mark.
 
     Returns:

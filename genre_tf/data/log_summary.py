@@ -1,4 +1,4 @@
-"""What the manifest says about a prepared log, added up example by example in any order."""
+"""The summary of a prepared log in the manifest, added up example by example in any order."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
@@ -11,7 +11,7 @@ from genre_tf.errors import InputError
 
 @dataclass(frozen=True)
 class SplitSummary:
-    """What is in one split; the manifest has the fields in this order.
+    """Counts of one split; the manifest has the fields in this order.
 
     Args:
         impressions: examples.
@@ -51,11 +51,11 @@ class SplitSummary:
 
 @dataclass(frozen=True)
 class LogSummary:
-    """What is in a whole log.
+    """Summary of a whole log.
 
     Args:
         splits: by name; a split without examples may be missing.
-        signals: whether it has what readers did beyond clicking.
+        signals: whether the log has signals.
     """
 
     splits: Mapping[str, SplitSummary]
@@ -70,11 +70,11 @@ def require_labels(labelled: bool, folder: Any) -> None:
     """Refuses a log without clicks.
 
     Args:
-        labelled: whether the log has the clicks.
+        labelled: whether the log has labels.
         folder: folder of the split, for the message.
 
     Raises:
-        InputError: it does not.
+        InputError: it has none.
     """
     if not labelled:
         raise InputError(
@@ -87,11 +87,11 @@ def require_training(impressions: int, to_train_on: int, validation_share: float
 
     Args:
         impressions: number of impressions of the whole log.
-        to_train_on: number of impressions that validation leaves.
+        to_train_on: number of impressions that are left for training.
         validation_share: the requested share.
 
     Raises:
-        InputError: validation leaves none.
+        InputError: none is left for training.
     """
     if not to_train_on:
         raise InputError(

@@ -36,7 +36,7 @@ class LogTask:
         validation_share: newest share of the impressions, held out for validation.
         shards: files per split (training, validation).
         signals: how dwell time, comments and shares become weights.
-        earlier: counters as of the end of an earlier log; None: nothing is known before this one.
+        earlier: counters as of the end of an earlier log; None: there is no earlier log.
     """
 
     log: Path

@@ -14,11 +14,11 @@ _BLOCK_IMPRESSIONS = 4096
 
 
 class LoggedViews:
-    """Collects what the counters need from a log, in its order; gives the results of `impression_counters`.
+    """Collects a log's views in order and computes counters from them, equal to `impression_counters`.
 
     Args:
-        table: every article of the log, with its publishing time where it is known.
-        earlier: what is known before the log, all of it older; None: nothing.
+        table: every article of the log, with its publishing time if it is known.
+        earlier: state before the log, with only older events; None: empty.
     """
 
     def __init__(self, table: ArticleTable, earlier: Counters | None = None) -> None:
@@ -60,7 +60,7 @@ class LoggedViews:
         return counters
 
     def known_before(self, number: int) -> npt.NDArray[np.float32]:
-        """What was known of an impression's candidates just before it, once the log is counted.
+        """Counters of an impression's candidates just before it; call `count` first.
 
         Args:
             number: row number of the impression; quickest in the order of the log.

@@ -1,4 +1,4 @@
-"""Layout and manifest of a prepared folder: what it was made of, with which settings, what is in it."""
+"""Layout and manifest of a prepared folder; the manifest lists its inputs, settings and contents."""
 
 import hashlib
 import json
@@ -97,7 +97,7 @@ def load_manifest(folder: Path) -> Manifest:
     Returns:
         `format`, `settings`, `inputs`, `outputs`, `articles`, `article_table` (fingerprint), `splits`
         (`train` and `validation`: impressions, clicks, candidates, first and last time in hours),
-        `bad_rows` and `faults`; `signals`, true, where the examples have weights.
+        `bad_rows` and `faults`; `signals`, true, if the examples have weights.
 
     Raises:
         InputError: the folder is missing, not prepared, or of another version of this program.
@@ -127,11 +127,11 @@ def is_prepared(folder: Path) -> bool:
 
 
 def is_current(folder: Path, settings: dict[str, Any], inputs: dict[str, str], max_bad_rows: int) -> bool:
-    """Whether a folder holds, undamaged, what these settings make of these inputs.
+    """Whether a folder holds the undamaged result of these settings and inputs.
 
     Args:
         folder: folder to look at.
-        settings: as the manifest keeps them.
+        settings: settings in the form of the manifest.
         inputs: fingerprints of the input files.
         max_bad_rows: rows that may be skipped now.
 

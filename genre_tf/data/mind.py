@@ -1,7 +1,7 @@
 """Reads MIND's files: `news.tsv` and `behaviors.tsv`, plain or gzipped, labelled or not.
 
-A sixth column of `behaviors.tsv`, which MIND does not have, may hold what readers did beyond clicking: see
-`genre_tf.data.signals`. A ninth and a tenth column of `news.tsv` may hold when an article was published and
+A sixth column of `behaviors.tsv`, which MIND does not have, may hold signals, such as reading times: see
+`genre_tf.data.signals`. A ninth and a tenth column of `news.tsv` may say when an article was published and
 whether it was withdrawn.
 
 Format: https://github.com/msnews/msnews.github.io/blob/master/assets/doc/introduction.md
@@ -28,7 +28,7 @@ def read_split(data: Path, name: str, max_bad_rows: int = 0) -> Split:
         max_bad_rows: rows of both files together that may be skipped; 0 stops at the first.
 
     Returns:
-        The split, with the faults of the rows that were skipped. A skipped row leaves nothing behind.
+        The split, with the faults of the rows that were skipped. Nothing of a skipped row is kept.
 
     Raises:
         InputError: a wrong path, an unusable file, or more bad rows than allowed.

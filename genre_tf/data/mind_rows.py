@@ -1,4 +1,4 @@
-"""Rows of MIND's two files: each is taken whole, or rejected with all of its faults."""
+"""Rows of MIND's two files: each is accepted whole, or rejected with all of its faults."""
 
 import re
 from collections import Counter
@@ -12,16 +12,16 @@ from genre_tf.data.faults import Fault, FaultPolicy, shown
 from genre_tf.data.signals import Signals, parse_signals
 
 NEWS_COLUMNS = range(5, 11)
-"""MIND writes 8; the last three are not read and may be left out; publishing time and state may follow."""
+"""MIND has 8; the last three are not read and may be left out; publishing time and state may follow."""
 
 WITHDRAWN = "withdrawn"
-"""The state of an article that the newsroom took back."""
+"""The state of an article that the newsroom has withdrawn."""
 
 BEHAVIORS_COLUMNS = range(5, 7)
-"""MIND writes 5; a sixth may hold what readers did beyond clicking."""
+"""MIND has 5; a sixth may hold signals, such as reading times."""
 
 RowFaults = list[tuple[str, str]]
-"""What is wrong with a row: columns and messages."""
+"""Faults of a row: columns and messages."""
 
 _LABELS = {"-0": False, "-1": True}
 
@@ -29,10 +29,10 @@ _TIME = re.compile(r"(\d{1,2})/(\d{1,2})/(\d{4}) (\d{1,2}):(\d{2}):(\d{2}) ([AP]
 
 
 class LogForm(NamedTuple):
-    """What all rows of a behaviours file have in common.
+    """The form that all rows of a behaviours file share.
 
     Args:
-        labelled: whether they have the clicks.
+        labelled: whether they have labels.
         signals: whether they have the sixth column.
     """
 
@@ -81,7 +81,7 @@ def parse_iso_time(text: str) -> datetime | None:
 
 
 def naive_time(time: datetime) -> datetime | None:
-    """A time in whole seconds and without a zone, in UTC if it had one; None where UTC cannot hold it."""
+    """A time in whole seconds and without a zone, in UTC if it had one; None if UTC cannot represent it."""
     try:
         naive = time if time.tzinfo is None else time.astimezone(UTC).replace(tzinfo=None)
     except OverflowError:  # within hours of the earliest or the latest possible time
@@ -90,7 +90,7 @@ def naive_time(time: datetime) -> datetime | None:
 
 
 def id_fault(value: str) -> str | None:
-    """What is wrong with an id, if anything: it must be one word, as lists of ids are joined by spaces."""
+    """The fault of an id, if any: it must be one word, because lists of ids are joined by spaces."""
     if not value:
         return "is empty; every row needs an id"
     if len(value.split()) != 1 or value != value.strip():
@@ -99,7 +99,7 @@ def id_fault(value: str) -> str | None:
 
 
 class NewsRow:
-    """Takes rows of a news file one after another into `articles`."""
+    """Reads rows of a news file one by one into `articles`."""
 
     def __init__(self, file: str) -> None:
         self.file = file
@@ -164,7 +164,7 @@ def _withdrawn(cell: str, faults: RowFaults) -> bool:
 
 
 class BehaviorsRow:
-    """Takes rows of a behaviours file one after another.
+    """Reads rows of a behaviours file one by one.
 
     Args:
         file: path, for messages.

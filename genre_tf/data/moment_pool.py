@@ -1,4 +1,4 @@
-"""What could be shown at a moment of a log: the articles of its day, with their counters of that moment."""
+"""The articles that could be shown at a moment of a log: those of its day, with counters of that moment."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -18,13 +18,13 @@ Rows = npt.NDArray[np.int32]
 class MomentPool:
     """The pool of any moment of a log: every article that the log shows to anyone on that day.
 
-    What a site had published at a moment is seldom in its log; what it showed within the day is, and the two
-    differ little. Counters know only what happened before the moment.
+    A log rarely says which articles a site had published at a moment, but it says which ones it showed on
+    that day, and the two differ little. Counters know only what happened before the moment.
 
     Args:
         examples: the impressions of the log, in any order.
         articles: rows of the article table.
-        earlier: what was known before the log.
+        earlier: state before the log.
         published: int64 [articles], seconds since 1970; see `ViewLog`.
     """
 
@@ -57,7 +57,7 @@ class MomentPool:
         return self._rows_of_day.get(seconds // _DAY_SECONDS, np.zeros(0, np.int32))
 
     def counters(self, rows: npt.ArrayLike, seconds: int) -> npt.NDArray[np.float32]:
-        """What was known of articles just before a moment: rows int [N] -> float32 [N, 9]."""
+        """Counters of articles just before a moment: rows int [N] -> float32 [N, 9]."""
         return self._log.before(rows, seconds)
 
 
@@ -75,15 +75,15 @@ def draw_from_pool(
     seed: int,
     most: int,
 ) -> tuple[list[ImpressionExample], list[npt.NDArray[np.float32]]]:
-    """Make an example of each click: the click, some articles shown but not clicked, some of its pool.
+    """Make an example from each click: the click, some articles shown but not clicked, some of the pool.
 
-    Shown articles are few and hard, the rest of the pool is large and easy, so each part is sampled by itself
-    (stratified sampling). Each draw comes with its probability, to correct for it. Articles that were clicked
-    in the impression or read before are not drawn.
+    Shown articles are few and hard, the rest of the pool is large and easy, so each part is sampled
+    separately (stratified sampling). Each draw comes with its probability, to correct for it. Articles that
+    were clicked in the impression or read before are not drawn.
 
     Args:
         examples: impressions.
-        pool: what could be shown at their moments.
+        pool: articles that could be shown at their moments.
         shown: negatives from the impression for each click.
         drawn: negatives from the rest of the pool for each click.
         seed: random seed of the draws.

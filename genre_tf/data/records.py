@@ -1,4 +1,4 @@
-"""Prepared folders: a training log as TFRecord shards beside a manifest, written whole or not at all.
+"""Prepared folders: a training log as TFRecord shards with a manifest, written whole or not at all.
 
 TensorFlow is imported only where records are written or read: wrong input is reported before its slow import.
 """

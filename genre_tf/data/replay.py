@@ -1,4 +1,4 @@
-"""Examples of an earlier run beside those of a new log: to train on again, and to measure forgetting."""
+"""Examples of an earlier run, added to a new log: to train on them again and to measure forgetting."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -54,12 +54,12 @@ class OlderExamples:
 def write_older(run: Path, earlier_run: Path, replay_share: float, seed: int) -> None:
     """Draw examples of an earlier run into `run/older`, a prepared folder; not changed if it is up to date.
 
-    They are drawn evenly from what the earlier run learned from, which may itself be such a mixture: at a
-    share of one half, every past day counts half as much with each new day, and the folder does not grow.
+    They are drawn evenly from the training examples of the earlier run, which may itself be such a mixture.
+    At a share of one half, the share of a past day halves with each new day, and the folder does not grow.
 
     Args:
         run: the new run, its log prepared.
-        earlier_run: the run that it continues from.
+        earlier_run: the run that it continues.
         replay_share: share of old examples in the training examples of both; at least 0 and below 1.
         seed: random seed of the draw.
 
@@ -86,7 +86,7 @@ def write_older(run: Path, earlier_run: Path, replay_share: float, seed: int) ->
     learned = [example for folder in sources for example in read_examples(folder, SPLITS[0])]
     held_out = read_examples(sources[0], SPLITS[1])
     drawn = _drawn(learned, round(counts[0] * replay_share / (1 - replay_share)), seed)
-    # The last folder's table holds the rows of both.
+    # The table of the last folder has the rows of both.
     table, examples = _joined(run, read_articles(sources[-1]), drawn, held_out, sum(counts))
     unlearned = first_shown_in(held_out, learned)
     news_ids = read_articles(sources[-1]).news_ids

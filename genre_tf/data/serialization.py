@@ -1,6 +1,6 @@
 """Articles and examples as records of TFRecord files, and back.
 
-The records depend on nothing but the object, so that any runner writes the same bytes.
+The records depend only on the object, so every runner writes the same bytes.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -25,7 +25,7 @@ _FLOATS = ("labels", "counters", *WEIGHTS)
 def article_record(article: Article) -> bytes:
     """Serializes an article; equal articles give equal bytes."""
     features: dict[str, list[Any]] = {name: [getattr(article, name).encode()] for name in TEXT_FIELDS}
-    # Left out where unknown: articles without them give the same bytes as in older versions.
+    # Left out if unknown: articles without them give the same bytes as in older versions.
     if article.published is not None:
         features["published_seconds"] = [epoch_seconds(article.published)]
     if article.withdrawn:
@@ -89,7 +89,7 @@ def parse_columns(records: tf.Tensor, names: Sequence[str]) -> dict[str, Any]:
     Args:
         records: string [n], as `example_record` wrote them.
         names: some of `impression`, `history`, `candidates`, `labels`, `counters` (needs `candidates`) and,
-            where the log had signals, `history_weights`, `label_weights`.
+            if the log has signals, `history_weights`, `label_weights`.
 
     Returns:
         impression int64 [n]; history, candidates int32 [n, None]; labels float32 [n, None];

@@ -1,4 +1,4 @@
-"""What readers did beyond clicking (dwell time, comments, shares), and the weight that it gives a click."""
+"""Signals of readers besides clicks (dwell time, comments, shares), and the weight that they give a click."""
 
 import math
 import re
@@ -18,7 +18,7 @@ _NUMBER = re.compile(r"\d+(\.\d+)?([eE][+-]?\d+)?", re.ASCII)
 
 
 class Signal(NamedTuple):
-    """What a log says about one reader and one article.
+    """The signals of one reader for one article.
 
     Args:
         news_id: the article.
@@ -45,7 +45,7 @@ def parse_signals(text: str, news_ids: Mapping[str, str] | None) -> tuple[Signal
             strings; None: any id is allowed.
 
     Returns:
-        One signal per article, and what is wrong with the column, if anything.
+        One signal per article, and the fault of the column, if any.
     """
     found: dict[str, Signal] = {}
     wrong = []
@@ -115,7 +115,7 @@ def click_weights(
         settings: settings of the formula.
 
     Returns:
-        float32 [n], 1 where no signals are known.
+        float32 [n], 1 if no signals are known.
     """
     weights = {signal.news_id: click_weight(signal, settings) for signal in signals}
     return np.asarray([weights.get(news_id, 1.0) for news_id in news_ids], np.float32)

@@ -1,4 +1,4 @@
-"""What the generator learns from: titles that readers clicked, and what articles say about themselves."""
+"""Training texts of the generator: titles that readers clicked, and the articles' own titles and texts."""
 
 import re
 from collections.abc import Collection, Iterable, Sequence
@@ -48,7 +48,7 @@ _EVIDENCE_SENTENCES = 2
 def click_examples(
     table: ArticleTable, examples: Iterable[ImpressionExample], *, articles: Collection[int] | None = None
 ) -> list[TextExample]:
-    """The title of every clicked article, given its reader, and at an article's first click its body too.
+    """The title of every clicked article, given the reader, and at an article's first click also its body.
 
     Args:
         table: texts of the articles.
@@ -75,7 +75,7 @@ def click_examples(
 
 
 def history_examples(table: ArticleTable, examples: Iterable[ImpressionExample]) -> list[TextExample]:
-    """Titles within histories, each given the clicks before it: by far the most clicks of a log.
+    """Titles within histories, which have by far the most clicks of a log, each given the clicks before it.
 
     Args:
         table: texts of the articles.
@@ -111,7 +111,7 @@ def article_examples(table: ArticleTable, rows: Iterable[int]) -> list[TextExamp
         One to four examples per article with a title.
     """
     texts = []
-    another = ""  # evidence beside the right one, which an answer must find
+    another = ""  # another text, from which an answer must distinguish the right one
     for row in rows:
         title, abstract = table.titles[row], table.abstracts[row]
         if not title:

@@ -1,4 +1,4 @@
-"""The counters of a log before any moment: how often and how recently each article was shown and clicked.
+"""The counters of a log just before any moment: how often and how recently articles were shown and clicked.
 
 One process and Beam's workers count in the same steps, so that both get the same numbers to the last bit: the
 events of an hour are summed as integers, so their order does not matter, and the sums of the hours are added
@@ -42,13 +42,13 @@ def from_units(sums: npt.ArrayLike) -> npt.NDArray[np.float32]:
 
 
 def carried(totals: npt.ArrayLike, hours: Ints, firsts: Ints, known: npt.ArrayLike) -> Floats:
-    """What is left, at the beginning of each hour, of what happened before it.
+    """Decayed sums at the beginning of each hour, of all events before it.
 
     Args:
         totals: [H, 6], halved clicks and views that each hour of each article adds, as of its beginning.
         hours: int64 [H], when each began, in seconds; hours of an article are adjacent, oldest first.
         firsts: int64 [A], increasing from 0: the place of each article's first hour.
-        known: [A, 6], what is left of earlier logs at the beginning of each article's first hour.
+        known: [A, 6], decayed sums of earlier logs at the beginning of each article's first hour.
 
     Returns:
         float64 [H, 6].
@@ -70,9 +70,9 @@ def carried(totals: npt.ArrayLike, hours: Ints, firsts: Ints, known: npt.ArrayLi
 
 
 class ViewLog:
-    """Views and clicks of a log, and what was known of any article just before any moment.
+    """Views and clicks of a log, and the counters of any article just before any moment.
 
-    Takes some 24 bytes per view, 24 per click, and 100 for each hour in which an article was shown.
+    Takes about 24 bytes per view, 24 per click, and 100 for each hour in which an article was shown.
 
     >>> rows, seconds = np.array([1, 1, 2], np.int32), np.array([0, 7200, 7200])
     >>> log = ViewLog(3, rows, seconds, clicked=np.array([True, False, True]))
@@ -84,8 +84,8 @@ class ViewLog:
         rows: int32 [E], the article of each view, in any order.
         seconds: int64 [E], when, since 1970.
         clicked: bool or uint8 [E], whether it was clicked.
-        earlier: what was known of the N articles before, all of it older; None: nothing.
-        published: int64 [N], when each article was published, since 1970; `UNKNOWN_TIME` where unknown.
+        earlier: earlier state of the N articles, with only older events; None: empty.
+        published: int64 [N], seconds since 1970, when each article was published; `UNKNOWN_TIME` if unknown.
     """
 
     def __init__(
@@ -117,7 +117,7 @@ class ViewLog:
         self._first[0] = UNKNOWN_TIME
 
     def before(self, rows: npt.ArrayLike, seconds: npt.ArrayLike) -> npt.NDArray[np.float32]:
-        """What was known of articles strictly before a moment; events of that very second are not counted.
+        """Counters of articles strictly before a moment; events in that second are not counted.
 
         Args:
             rows: int [...].
@@ -135,7 +135,7 @@ class ViewLog:
         return known.reshape(*shape, len(COUNTERS))
 
     def state(self) -> CounterState:
-        """What is known of the N articles after the whole log, as of its newest event."""
+        """The state of the N articles after the whole log, as of its newest event."""
         counts = self._base.copy()  # [articles, 8]
         if self._newest is None:
             return CounterState(counts, self._first.copy())
@@ -195,7 +195,7 @@ class ViewLog:
         hour = self._hour_of[last]
         in_all = self._carried[hour]  # [queries, 6]
         in_all[:, 3:] += self._views_within[last]
-        # The last click may be of an earlier hour, and is carried over then.
+        # The last click may be in an earlier hour; then it is carried over.
         of_hour = (clicks > 0) & (self._click_hour_of[last_click] == hour)
         in_all[:, :3] += np.where(of_hour[:, None], self._clicks_within[last_click], 0)
         counts[:, 2:] = np.where(views[:, None] > 0, in_all, counts[:, 2:])

@@ -58,7 +58,7 @@ class EvaluationOptions:
 
 @dataclass(frozen=True, kw_only=True)
 class Measured:
-    """What was measured, for displays that need more than the report.
+    """The measured models and data, for displays that need more than the report.
 
     Args:
         log: the split.

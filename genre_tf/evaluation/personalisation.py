@@ -194,7 +194,7 @@ def compared(ours: Floats, theirs: Floats, equal: npt.NDArray[np.bool_]) -> dict
 def sample_of(
     reader: ReaderOfArticle, row: int, served: Written, for_other: str, judged: Judged
 ) -> dict[str, Any]:
-    """What was written for a reader and from what, for people to look at."""
+    """The texts written for a reader and their source, for people to look at."""
     return {
         **written_for(reader, row, served),
         "clicked": reader.clicked,

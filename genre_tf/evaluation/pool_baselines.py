@@ -23,7 +23,7 @@ def clicks(counters: Counters, category_of: Integers, history: Integers, rng: np
 def clicks_1h(
     counters: Counters, category_of: Integers, history: Integers, rng: np.random.Generator
 ) -> Floats:
-    """Clicks that lose half of their weight every hour: what is read now."""
+    """Clicks that lose half of their weight every hour: current popularity."""
     return _column(counters, "clicks_1h")
 
 

@@ -1,6 +1,6 @@
-"""What the served `recommend` would answer at the moment of each impression, out of all that could be shown.
+"""Evaluates the served `recommend` on all articles that could be shown at the moment of each impression.
 
-The answers come from the very graph that is exported, over an index with the counters of that moment.
+The answers come from the same graph that is exported, with an index that has the counters of that moment.
 """
 
 import tempfile
@@ -34,7 +34,7 @@ from genre_tf.funnel.served_models import moment_biases
 
 SHOWN = 10
 RETRIEVED = max(pool_metrics.CUTOFFS)
-_MOST_IMPRESSIONS = 20_000  # their recall is known to 0.003
+_MOST_IMPRESSIONS = 20_000  # enough to know recall to about 0.003
 
 Floats = npt.NDArray[np.floating]
 Measured = dict[str, dict[str, npt.NDArray[np.float64]]]
@@ -42,13 +42,13 @@ Measured = dict[str, dict[str, npt.NDArray[np.float64]]]
 
 @dataclass(frozen=True, kw_only=True)
 class PoolOptions:
-    """How the whole pool is measured.
+    """Options for measuring the whole pool.
 
     Attributes:
-        rule: a name out of `POOL_RULES`.
-        refresh_hours: 0: counters of the very moment, as `recommend_live` brings them; above: those of the
-            last full period, as a server has them that is refreshed so often.
-        rules: as exported; None: those that an export has by default.
+        rule: a name in `POOL_RULES`.
+        refresh_hours: 0: current counters, as in requests to `recommend_live`; above 0: counters at the last
+            refresh of a server that is refreshed at this interval.
+        rules: rules of the export; None: the defaults of an export.
     """
 
     rule: str = "split"
@@ -57,23 +57,23 @@ class PoolOptions:
 
 
 def learned_limit(run: Path) -> float | None:
-    """The age in hours below which 99 % of a run's newest clicks fall; None where none has an age.
+    """The age in hours below which 99 % of a run's newest clicks fall; None if no click has an age.
 
-    The newest part of the training log alone is looked at: at the beginning of a log everything seems young.
+    Only the newest part of the training log is used, because at its beginning all articles seem young.
     """
     clicked = [one.counters[one.labels > 0] for one in read_examples(run / "prepared", SPLITS[1])]
     return learned_age_limit(np.concatenate(clicked)) if clicked else None
 
 
 class PoolAnswers:
-    """The served funnel over the articles of a log, as of any moment.
+    """The served funnel over the articles of a log, at any moment.
 
     Args:
         towers: the retrieval model with the articles' vectors.
         ranker: the click model with the articles' vectors.
         log: the split.
         rules: as exported.
-        max_history: newest clicks that make the reader.
+        max_history: number of newest clicks of a reader that are used.
     """
 
     def __init__(
@@ -113,7 +113,7 @@ class PoolAnswers:
         )
 
     def set_moment(self, counters: Floats, in_pool: npt.NDArray[np.bool_]) -> None:
-        """Bring the index to a moment: counters float32 [N, 9], and what could be shown then, bool [N]."""
+        """Set the index to a moment: counters float32 [N, 9], and whether articles may be shown, bool [N]."""
         catalogue = replace(self.catalogue, counters=counters.astype(np.float32), withdrawn=~in_pool)
         self.index.update(catalogue, moment_biases(self._models, catalogue.counters))
 
@@ -123,7 +123,7 @@ class PoolAnswers:
         return self._rows(answer), answer["score"].numpy()[0]
 
     def ranked(self, history: str) -> npt.NDArray[np.int64]:
-        """Rows in the order of the ranker, as many as are retrieved: int64 [300]; -1 for none."""
+        """All retrieved rows in the order of the ranker: int64 [300]; -1 for none."""
         return self._rows(self._whole(tf.constant([history])))
 
     def retrieved(self, history: str) -> npt.NDArray[np.int64]:
@@ -153,12 +153,12 @@ def pool_report(
         log: the split.
         towers: the retrieval model.
         ranker: the click model.
-        slices: of its impressions.
-        options: how.
+        slices: slices of its impressions.
+        options: how to measure.
         say: takes a line of progress.
 
     Returns:
-        What `pool_section` gives.
+        The result of `pool_section`.
     """
     examples = log.examples()
     known = np.flatnonzero([(one.labels > 0).any() for one in examples])
@@ -179,7 +179,7 @@ def pool_report(
 
 
 class _Moments:
-    """Counters and pool of the moment of each impression."""
+    """Counters and pool at the moment of each impression."""
 
     def __init__(
         self, run: Path, log: ScoredLog, examples: list[ImpressionExample], options: PoolOptions
@@ -216,7 +216,7 @@ class _Moments:
 
 
 class _Collected:
-    """What was answered and measured, impression by impression."""
+    """Answers and metrics, collected impression by impression."""
 
     def __init__(self, vectors: Floats, log: ScoredLog, moments: _Moments) -> None:
         self.vectors, self.log, self.articles = vectors, log, moments.articles
@@ -240,12 +240,12 @@ class _Collected:
         in_pool: npt.NDArray[np.bool_],
         example: ImpressionExample,
     ) -> None:
-        """Ask for the answers of one impression, and measure the baselines."""
+        """Collect the answers for one impression, and measure the baselines."""
         history = " ".join(self.log.split.impressions[number].history)
         clicked = example.candidates[example.labels > 0]
         rows, scores = answers.served(history)
         ranked = answers.ranked(history)
-        ranked[:SHOWN] = rows  # with what exploration puts there
+        ranked[:SHOWN] = rows  # including an article put there by exploration
         for name, found in (
             ("recommend", ranked),
             ("retrieval", answers.retrieved(history)),
@@ -282,7 +282,7 @@ class _Collected:
             self.ranks[name].append(np.concatenate([ranks_of(scores, wanted, read), missing]))
 
     def section(self, slices: Slices, rule: str) -> dict[str, Any]:
-        """The part of the report."""
+        """The whole-pool part of the report."""
         shown = np.stack(self.lists["shown"])
         measured: Measured = {
             name: pool_metrics.list_metrics(np.stack(self.lists[name]), self.clicked)

@@ -1,1 +1,1 @@
-"""From a reader to what is recommended now: the pool of the moment, search, ranking, rules."""
+"""The funnel from a reader to the recommended articles: current pool, search, ranking, rules."""

@@ -1,4 +1,4 @@
-"""Titles to article vectors inside the served graph, at a bounded cost of time and memory."""
+"""Encode titles to article vectors inside the served graph, with bounded time and memory."""
 
 import functools
 from collections.abc import Callable
@@ -6,18 +6,18 @@ from typing import Any
 
 import tensorflow as tf
 
-_CHUNK_TITLES = 256  # encoded at a time, so that one long request cannot take all of a server's memory
+_CHUNK_TITLES = 256  # titles encoded at a time, so that one long request cannot use up a server's memory
 
 
 def share_frozen_layers(first: Any, second: Any) -> bool:
-    """Let two stages use one copy of their frozen BERT layers, if these are the same.
+    """Make two stages use one copy of their frozen BERT layers, if these are the same.
 
     Args:
-        first: a two-tower or ranker, with `encoder`.
+        first: a two-tower model or ranker, with `encoder`.
         second: another one; its encoder takes over the frozen layers of `first`.
 
     Returns:
-        Whether they share them now: an export then holds them once and computes them once per title.
+        Whether they share the layers now; an export then contains them once and computes them once per title.
     """
     ours, theirs = first.encoder.backbone, second.encoder.backbone
     same_text = ours.config == theirs.config and ours.categories == theirs.categories
@@ -28,17 +28,17 @@ def share_frozen_layers(first: Any, second: Any) -> bool:
 
 
 def encode_titles(titles: tf.Tensor, *encoders: Any) -> list[tf.Tensor]:
-    """Encode titles, each different one once.
+    """Encode titles; equal titles are encoded once.
 
     Args:
         titles: string [M].
-        encoders: `NewsEncoder`s; where they share their frozen layers these are computed once.
+        encoders: `NewsEncoder`s; frozen layers that they share are computed once.
 
     Returns:
-        float32 [M, D] of each encoder.
+        One float32 [M, D] for each encoder.
     """
     different, place = tf.unique(titles)
-    # Where there is no title at all, a blank one is encoded: tokenizer and loop want something to do.
+    # Without any title a blank one is encoded, because tokenizer and loop need at least one.
     different = tf.concat([different, tf.fill([tf.cast(tf.size(titles) == 0, tf.int32)], "")], 0)
     chunks = (tf.size(different) + _CHUNK_TITLES - 1) // _CHUNK_TITLES
     arrays = [_vectors_of_chunks(chunks, encoder.dimension) for encoder in encoders]
@@ -56,13 +56,13 @@ def encode_titles(titles: tf.Tensor, *encoders: Any) -> list[tf.Tensor]:
 
 
 def encode_once(encoder: Any) -> Callable[[tf.Tensor], tf.Tensor]:
-    """Vectors of written texts for all who ask for those of the same tensor, computed once.
+    """A function that encodes texts, and encodes each tensor of texts only once however often it is called.
 
     Args:
         encoder: a `NewsEncoder`.
 
     Returns:
-        A function of string [B, N] to float32 [B, N, D], for one trace of a graph.
+        A function from string [B, N] to float32 [B, N, D], valid within one trace of a graph.
     """
 
     @functools.cache
@@ -71,7 +71,7 @@ def encode_once(encoder: Any) -> Callable[[tf.Tensor], tf.Tensor]:
         (encoded,) = encode_titles(tf.reshape(texts.deref(), [-1]), encoder)
         return tf.reshape(encoded, [shape[0], shape[1], encoder.dimension])
 
-    return lambda texts: vectors(texts.ref())  # tensors themselves have no hash
+    return lambda texts: vectors(texts.ref())  # tensors are not hashable, their references are
 
 
 def _encode(texts: tf.Tensor, encoders: tuple[Any, ...]) -> list[tf.Tensor]:

@@ -1,9 +1,8 @@
-"""Which known articles may be shown now, and which of them are new: from their counters alone.
+"""Which known articles may be shown now, and which of them are new, decided by their counters alone.
 
-Histories are read by every article that was ever known; the pool is the part of them that may be shown. An
-article is stale when it is older than the limit and no longer read. One without any time (never published,
-never shown, as far as anyone knows) is not new, and is not shown either. Without a limit everything that is
-published is shown.
+Histories may contain every known article; the pool consists of the articles that may be shown. An article is
+stale if it is older than the limit and no longer clicked. With a limit, an article without any known time
+(neither published nor shown) is not shown. Without a limit every published article may be shown.
 """
 
 from typing import Any
@@ -15,27 +14,27 @@ import tensorflow as tf
 from genre_tf.data.counters import COUNTERS
 
 STILL_READ = 0.5
-"""Clicks, halved every 24 hours, from which an article of any age counts as still read."""
+"""From this number of clicks (halved every 24 hours) an article of any age counts as still clicked."""
 NO_LIMIT = 1e30
-"""The age limit in hours where there is none."""
+"""The age limit in hours that means no limit."""
 NEW_VIEWS = 10
-"""An article that was shown less often has no counters worth the name."""
+"""An article with fewer views is new: its counters say too little."""
 
 _VIEWS, _AGE, _CLICKS_24H = (COUNTERS.index(name) for name in ("views", "age_hours", "clicks_24h"))
-_LOW_BITS = (1 << 62) - 1  # so that no shift meets a sign
-_UNIFORM_BITS = 23  # with one bit more, float32 would round the greatest to 1, whose noise is infinite
+_LOW_BITS = (1 << 62) - 1  # keeps values positive, so that shifts ignore the sign
+_UNIFORM_BITS = 23  # with one bit more, float32 would round the greatest value to 1, with infinite noise
 
 
 def may_be_shown(counters: Any, limit_hours: Any) -> Any:
     """Which articles are published and not stale.
 
     Args:
-        counters: float32 [..., 9], of NumPy or TensorFlow; an article under embargo has a negative age.
-        limit_hours: older articles are stale, unless they are still read; a number, or a scalar of the
-            library; `NO_LIMIT`: none is.
+        counters: float32 [..., 9], from NumPy or TensorFlow; an article under embargo has a negative age.
+        limit_hours: older articles are stale unless they are still clicked; a number, or a scalar from the
+            same library; `NO_LIMIT`: no article is stale.
 
     Returns:
-        bool [...], of the same library.
+        bool [...], from the same library.
     """
     age = counters[..., _AGE]
     timed = (counters[..., _VIEWS] > 0) | (age > 0)
@@ -44,19 +43,21 @@ def may_be_shown(counters: Any, limit_hours: Any) -> Any:
 
 
 def is_new(counters: Any) -> Any:
-    """Which articles hardly anyone was shown yet: [..., 9] -> bool [...]."""
+    """Which articles have fewer than `NEW_VIEWS` views: [..., 9] -> bool [...]."""
     return counters[..., _VIEWS] < NEW_VIEWS
 
 
 def learned_age_limit(counters: npt.NDArray[np.float32], share: float = 0.99) -> float | None:
-    """The age below which so many of a log's clicks fall, those on articles that are still read left out.
+    """The age limit that keeps a given share of a log's clicks.
+
+    Clicks on articles that were still clicked count as age 0, because such articles are shown at any age.
 
     Args:
-        counters: float32 [n, 9], of each clicked article just before its click.
-        share: of the clicks that the limit keeps.
+        counters: float32 [n, 9], counters of each clicked article just before its click.
+        share: share of the clicks that the limit keeps.
 
     Returns:
-        Hours, at least 24, rounded up to whole ones; None where no click tells an age.
+        Hours, at least 24, rounded up to whole hours; None if there are no clicks.
     """
     if not len(counters):
         return None
@@ -66,11 +67,11 @@ def learned_age_limit(counters: npt.NDArray[np.float32], share: float = 0.99) ->
 
 
 def exploration_noise(keys: tf.Tensor, rows: tf.Tensor) -> tf.Tensor:
-    """Standard Gumbel noise that depends on nothing but a request and an article.
+    """Standard Gumbel noise that depends only on the request and the article.
 
     Args:
-        keys: int64 [B], of the requests.
-        rows: int64 [B, F] or [1, F].
+        keys: int64 [B], keys of the requests.
+        rows: int64 [B, F] or [1, F], rows of the articles.
 
     Returns:
         float32 [B, F].

@@ -1,7 +1,7 @@
-"""The articles of a version, baked into its graph: ids, titles, vectors of both stages, counters.
+"""The articles of a version inside its graph: ids, titles, vectors of both stages, counters.
 
-What `genre refresh` will rewrite without training lies in variables of open length and one text file, and not
-in constants of the graph.
+Everything that `genre refresh` rewrites is in variables of open length and one text file, not in constants of
+the graph.
 """
 
 from collections.abc import Mapping, Sequence
@@ -21,25 +21,25 @@ from genre_tf.funnel.partitioned_index import PartitionedIndex, PartitionedOptio
 from genre_tf.funnel.selection import NO_CATEGORY
 
 IDS_FILE = "news_ids.txt"
-"""Name of the asset that holds an id a line."""
+"""Name of the asset with one id per line."""
 
-_MOST_NEW = 2_000  # new articles that one is drawn from: each costs every exploring answer a dot product
-_KEY_BUCKETS = 2**62  # wide enough that two titles of a pool never share a key
+_MOST_NEW = 2_000  # limits the new articles of a draw: each costs every exploring answer one dot product
+_KEY_BUCKETS = 2**62  # so many that different titles of a pool have different keys in practice
 
 
 @dataclass(frozen=True)
 class Catalogue:
-    """Everything that is known of the articles; row 0 is the padding and unknown article.
+    """All data of N - 1 articles in N rows; row 0 is the padding article, which also stands for unknown ones.
 
     Attributes:
-        news_ids: of N rows, the first "".
-        titles: of N rows, the first "".
-        texts: of N rows, the first ""; title and abstract, what an answer may be written from.
-        retrieval_vectors: float32 [N, D], of the two-tower; row 0 is zeros.
-        ranking_vectors: float32 [N, R], of the ranker; row 0 is zeros.
-        counters: float32 [N, 9], the columns of `COUNTERS`; under embargo, the age is negative.
-        categories: of N rows, "" where unknown; none at all if left out.
-        withdrawn: bool [N], what is known and never shown again; nothing if left out.
+        news_ids: N strings, the first "".
+        titles: N strings, the first "".
+        texts: N strings, the first ""; title and abstract, from which an answer may be written.
+        retrieval_vectors: float32 [N, D], from the two-tower model; row 0 is zeros.
+        ranking_vectors: float32 [N, R], from the ranker; row 0 is zeros.
+        counters: float32 [N, 9], the columns of `COUNTERS`; the age is negative under embargo.
+        categories: N strings, "" if unknown; default: all unknown.
+        withdrawn: bool [N], True for articles that are never shown again; default: all False.
     """
 
     news_ids: list[str]
@@ -67,17 +67,17 @@ class Catalogue:
         )
         if {len(part) for part in parts} != {len(self.news_ids)} or not self.news_ids or self.news_ids[0]:
             raise ValueError(
-                "a catalogue needs equally many rows in all its parts, and row 0 for the padding"
+                "all parts of a catalogue must have equally many rows, and the id of row 0 must be empty"
             )
 
 
 class Live(NamedTuple):
-    """Counters of the moment that come with a request.
+    """Current counters that come with a request.
 
     Attributes:
-        rows: int64 [B, W], the articles that they are of, each once; 0 where there is none.
+        rows: int64 [B, W], the articles of the counters, without repetitions; 0 for padding.
         counters: float32 [B, W, 9].
-        bias: float32 [B, W], what they add to an article's score.
+        bias: float32 [B, W], the term that they add to an article's score.
     """
 
     rows: tf.Tensor
@@ -86,12 +86,12 @@ class Live(NamedTuple):
 
 
 class Found(NamedTuple):
-    """What a search found.
+    """The results of a search.
 
     Attributes:
         rows: int64 [B, L], best first.
-        real: bool [B, L], which of them are results.
-        counters: float32 [B, L, 9], of the moment where the request brought some.
+        real: bool [B, L], True for real results, False for padding.
+        counters: float32 [B, L, 9], from the request if it has counters of the article.
     """
 
     rows: tf.Tensor
@@ -102,14 +102,15 @@ class Found(NamedTuple):
 class ArticleIndex(tf.Module):
     """Look-up and search of articles inside the graph.
 
-    Every article is known, to histories and as a candidate; a search finds those that may be shown.
+    Every article can be in a history and can be a candidate; a search finds only those that may be shown.
 
     Args:
         catalogue: the articles.
-        bias: float32 [N], what each article's counters add to its score: one more dimension of its vector.
-        ids_file: written here; becomes an asset of the SavedModel.
-        max_age_hours: older articles that are no longer read are not found by a search; None: all are.
-        partitioned: how to search in a part of the pool alone; None: exactly.
+        bias: float32 [N], the term that each article's counters add to its score; stored as one more
+            component of its vector.
+        ids_file: file that is written here and becomes an asset of the SavedModel.
+        max_age_hours: a search does not find older articles that are no longer clicked; None: no limit.
+        partitioned: options of a partitioned index, which searches a part of the pool; None: exact search.
     """
 
     def __init__(
@@ -121,7 +122,7 @@ class ArticleIndex(tf.Module):
         partitioned: PartitionedOptions | None = None,
     ) -> None:
         super().__init__(name="article_index")
-        # Row 0 has no line, as TensorFlow takes no empty ones: an article's row is its line's number plus 1.
+        # TensorFlow accepts no empty lines, so row 0 has no line: an article's row is its line number plus 1.
         ids_file.write_text("".join(f"{news_id}\n" for news_id in catalogue.news_ids[1:]), encoding="utf-8")
         lines = tf.lookup.TextFileInitializer(
             str(ids_file),
@@ -148,7 +149,7 @@ class ArticleIndex(tf.Module):
         self.age_limit = tf.Variable(limit, trainable=False, name="age_limit", dtype=tf.float32)
         shown = may_be_found(catalogue, max_age_hours)
         self.new_rows = open_variable(_newest_of(shown & is_new(catalogue.counters), catalogue), "new_rows")
-        vectors = np.column_stack([catalogue.retrieval_vectors, bias])  # held by the search alone
+        vectors = np.column_stack([catalogue.retrieval_vectors, bias])  # stored only in `nearest`
         self.nearest: ExactIndex | PartitionedIndex = (
             ExactIndex(vectors, shown)
             if partitioned is None
@@ -156,11 +157,11 @@ class ArticleIndex(tf.Module):
         )
 
     def update(self, catalogue: Catalogue, bias: npt.NDArray[np.float32]) -> None:
-        """Take other counters, biases and withdrawals of the same articles; exact search alone.
+        """Replace counters, biases and withdrawals of the same articles; only with exact search.
 
         Args:
-            catalogue: of the N articles.
-            bias: float32 [N].
+            catalogue: the same N articles with other counters and withdrawals.
+            bias: float32 [N], the new biases.
         """
         shown = may_be_found(catalogue, float(self.age_limit.numpy()))
         self.counters.assign(catalogue.counters)
@@ -169,24 +170,24 @@ class ArticleIndex(tf.Module):
         self.nearest.update(bias, shown)
 
     def rows(self, news_ids: tf.RaggedTensor) -> tf.RaggedTensor:
-        """Rows of ids: string [B, (ids)] -> int64 [B, (ids)]; 0 for an unknown one."""
+        """Rows of ids: string [B, (ids)] -> int64 [B, (ids)]; 0 for unknown ids."""
         return news_ids.with_flat_values(self.line_of_id.lookup(news_ids.flat_values) + 1)
 
     def retrieval_vectors(self, rows: tf.Tensor) -> tf.Tensor:
-        """The two-tower's vectors of rows: int64 [B, H] -> float32 [B, H, D]."""
+        """The two-tower model's vectors of rows: int64 [B, H] -> float32 [B, H, D]."""
         vectors = self.nearest.vectors(tf.reshape(rows, [-1]))[:, :-1]  # [B x H, D]
         return tf.reshape(vectors, [*tf.unstack(tf.shape(rows)), vectors.shape[1]])  # [B, H, D]
 
     def keys_of_rows(self, rows: tf.RaggedTensor) -> tf.RaggedTensor:
-        """Title keys of rows, int64 [B, (rows)]: articles of one title share a key."""
+        """Title keys of rows, int64 [B, (rows)]: articles with the same title have the same key."""
         return rows.with_flat_values(tf.gather(self.title_keys, rows.flat_values))
 
     def keys_of_titles(self, titles: tf.RaggedTensor) -> tf.RaggedTensor:
-        """Title keys of titles as text, int64 [B, (titles)]."""
+        """Title keys of titles: string [B, (titles)] -> int64 [B, (titles)]."""
         return titles.with_flat_values(_hashed(titles.flat_values))
 
     def ask(self, queries: tf.Tensor) -> ExactQueries | PartitionedQueries:
-        """What `search` and `explore` take: queries float32 [B, D + 1], the last the moment's weight."""
+        """Queries for `search` and `explore`: float32 [B, D + 1]; the last component weighs the bias."""
         return self.nearest.ask(queries)
 
     def search(
@@ -196,23 +197,23 @@ class ArticleIndex(tf.Module):
         limit: int,
         live: Live | None = None,
     ) -> Found:
-        """The articles with the greatest dot product that may be shown, without what was read.
+        """The articles with the greatest dot products that may be shown and were not read.
 
         Args:
-            asked: what `ask` gave.
-            read: title keys of everything the reader has read, int64 [B, (keys)]; of any length.
-            limit: most articles to find.
-            live: counters that the request brought: they replace those of the index.
+            asked: returned by `ask`.
+            read: title keys of everything that the reader has read, int64 [B, (keys)]; any length.
+            limit: maximum number of articles to find.
+            live: counters from the request, which replace those of the index.
 
         Returns:
-            L is `limit` or what the search has looked at, whichever is smaller.
+            The results; L is the smaller of `limit` and the number of articles that the search examined.
         """
         changed = None if live is None else Changed(live.rows, live.bias, self._live_may_be_shown(live))
         rows, real = asked.best(self._excluded(read), limit, changed)
         counters = tf.gather(self.counters, rows)
         if live is not None:
             named, place = _find(live.rows, rows)
-            # One row more, so that there is one to gather where nothing is named.
+            # One more row, so that there is a row to gather if the request names no articles.
             of_live = tf.gather(tf.pad(live.counters, [[0, 0], [0, 1], [0, 0]]), place, batch_dims=1)
             counters = tf.where(named[:, :, None], of_live, counters)
         return Found(rows, real, counters)
@@ -224,16 +225,16 @@ class ArticleIndex(tf.Module):
         keys: tf.Tensor,
         live: Live | None = None,
     ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-        """One new article for each reader, drawn by their interest alone (a softmax of the dot products).
+        """One new article for each reader, drawn from a softmax of the dot products without the bias.
 
         Args:
-            asked: what `ask` gave.
+            asked: returned by `ask`.
             read: as in `search`.
-            keys: int64 [B], which the draw depends on.
-            live: counters that the request brought.
+            keys: int64 [B], keys that determine the draw.
+            live: counters from the request.
 
         Returns:
-            Row int64 [B], its counters float32 [B, 9], and bool [B], whether there is one.
+            Row int64 [B], its counters float32 [B, 9], and bool [B], whether an article was found.
         """
         rows = tf.repeat(self.new_rows.value()[None], tf.shape(keys)[0], axis=0)  # [B, F]
         fresh = tf.ones_like(rows, tf.bool)
@@ -247,7 +248,7 @@ class ArticleIndex(tf.Module):
         fresh &= ~among(pairs, self._excluded(read), tf.shape(rows))
         drawn = asked.products(rows) + exploration_noise(keys, rows)
         drawn = tf.where(fresh, drawn, EXCLUDED)
-        # One column more, so that there is something to choose where nothing is new.
+        # One more column, so that there is a column to choose if no article is new.
         drawn = tf.pad(drawn, [[0, 0], [0, 1]], constant_values=EXCLUDED)
         rows = tf.pad(rows, [[0, 0], [0, 1]])
         counters = tf.pad(counters, [[0, 0], [0, 1], [0, 0]])
@@ -263,7 +264,7 @@ class ArticleIndex(tf.Module):
         )
 
     def _excluded(self, read: tf.RaggedTensor) -> tf.Tensor:
-        """Readers and rows, int64 [excluded, 2]: every row whose title was read, and row 0."""
+        """Pairs of (reader, row), int64 [excluded, 2]: every row whose title was read, and row 0."""
         keys = read.flat_values
         first = tf.searchsorted(self.sorted_keys, keys, side="left", out_type=tf.int64)
         behind = tf.searchsorted(self.sorted_keys, keys, side="right", out_type=tf.int64)
@@ -277,13 +278,14 @@ class ArticleIndex(tf.Module):
 
 
 def read_catalogue(values: Mapping[str, Any]) -> Catalogue:
-    """The articles of an index; their texts are but their titles.
+    """The articles of an index; their texts contain only the titles.
 
     Args:
-        values: of its variables: `variable_values` of one that was made, `attached_values` of a SavedModel.
+        values: values of its variables, from `variable_values` (of a new index) or `attached_values` (of a
+            SavedModel).
 
     Raises:
-        KeyError: they are of another kind of index.
+        KeyError: the values belong to another kind of index.
     """
     names = ("news_ids", "titles", "categories")
     news_ids, titles, categories = (
@@ -292,12 +294,12 @@ def read_catalogue(values: Mapping[str, Any]) -> Catalogue:
     ranking_vectors, counters, withdrawn = (
         np.asarray(values[name]) for name in ("ranking_vectors", "counters", "withdrawn")
     )
-    vectors = _vectors(values, len(news_ids))[:, :-1]  # the last number is the bias
+    vectors = _vectors(values, len(news_ids))[:, :-1]  # the last component is the bias
     return Catalogue(news_ids, titles, titles, vectors, ranking_vectors, counters, categories, withdrawn)
 
 
 def _vectors(values: Mapping[str, Any], articles: int) -> npt.NDArray[np.float32]:
-    """What a search holds, float32 [N, D]; columns of a matrix stay where they are."""
+    """Vectors of the search, float32 [N, D]; those of an exact index are a view, not a copy."""
     if "nearest.matrix" in values:
         return np.asarray(values["nearest.matrix"])[:, :articles].T
     blocks, places = (np.asarray(values[f"nearest.{name}"]) for name in ("blocks", "places"))
@@ -305,7 +307,7 @@ def _vectors(values: Mapping[str, Any], articles: int) -> npt.NDArray[np.float32
 
 
 def may_be_found(catalogue: Catalogue, max_age_hours: float | None) -> npt.NDArray[np.bool_]:
-    """Which articles of a catalogue a search may find, bool [N]; see `may_be_shown`."""
+    """Which articles of a catalogue a search may find: bool [N]; see `may_be_shown`."""
     limit = NO_LIMIT if max_age_hours is None else max_age_hours
     shown = may_be_shown(catalogue.counters, limit) & ~np.asarray(catalogue.withdrawn)
     shown[0] = False
@@ -313,15 +315,15 @@ def may_be_found(catalogue: Catalogue, max_age_hours: float | None) -> npt.NDArr
 
 
 def _newest_of(new: npt.NDArray[np.bool_], catalogue: Catalogue) -> npt.NDArray[np.int64]:
-    """Rows of new articles, int64 [F]: of more than `_MOST_NEW` the youngest."""
+    """Rows of new articles, int64 [F]; if there are more than `_MOST_NEW`, the youngest."""
     rows = np.flatnonzero(new)
     youngest = np.argsort(catalogue.counters[rows, 2], kind="stable")[:_MOST_NEW]
     return np.sort(rows[youngest]).astype(np.int64)
 
 
 def _find(named: tf.Tensor, rows: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-    """Where rows stand among those that a request names: int64 [B, W] and [B, L] -> bool, int64 [B, L]."""
-    named = tf.pad(named, [[0, 0], [0, 1]])  # a last one, so that there is one
+    """Whether and where rows are in `named`: int64 [B, W] and [B, L] -> bool [B, L] and int64 [B, L]."""
+    named = tf.pad(named, [[0, 0], [0, 1]])  # so that there is at least one
     order = tf.argsort(named, axis=1)
     in_order = tf.gather(named, order, batch_dims=1)
     place = tf.minimum(tf.searchsorted(in_order, rows), tf.shape(named)[1] - 1)
@@ -330,13 +332,13 @@ def _find(named: tf.Tensor, rows: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
 
 
 def _numbered(categories: Sequence[str]) -> npt.NDArray[np.int32]:
-    """int32 [N]: equal categories have equal numbers, and an unknown one is none."""
+    """Numbers of categories, int32 [N]; equal categories have equal numbers, unknown ones `NO_CATEGORY`."""
     numbers = {name: number for number, name in enumerate(sorted(set(categories) - {""}))}
     return np.array([numbers.get(name, NO_CATEGORY) for name in categories], np.int32)
 
 
 def _title_keys(titles: tf.Tensor) -> tf.Tensor:
-    """int64 [N]; an article without title shares its key with no other."""
+    """Keys of titles, int64 [N]; each article without a title has a key of its own."""
     own = -1 - tf.range(tf.size(titles, tf.int64))
     stripped = tf.strings.strip(titles)
     return tf.where(stripped == "", own, _hashed(stripped))

@@ -1,4 +1,4 @@
-"""Variables that a refresh can rewrite: open along one axis, and found by their names."""
+"""Variables that a refresh can rewrite: of open length along one axis, and listed by name."""
 
 from typing import Any
 
@@ -15,14 +15,14 @@ def open_variable(value: npt.NDArray[Any] | tf.Tensor, name: str, open_axis: int
 
 
 def variable_values(module: tf.Module, prefix: str = "") -> dict[str, tf.Tensor]:
-    """Values of the variables that a module and its submodules hold.
+    """Values of the variables in a module and its submodules.
 
     Args:
-        module: variables and modules are found where they are attributes.
-        prefix: of all names.
+        module: a module whose variables and submodules are attributes.
+        prefix: prefix of all names.
 
     Returns:
-        By path: `titles`, `nearest.blocks`.
+        Path (such as `titles` or `nearest.blocks`) to value.
     """
     values: dict[str, tf.Tensor] = {}
     for name, held in vars(module).items():

@@ -1,12 +1,12 @@
-"""Joined strings of a request into rows of ids, titles and numbers, inside the graph.
+"""Split the joined strings of a request into ids, titles and numbers, inside the graph.
 
-Every input of a signature is one string a row (DESIGN.md, Contract 2): ids and numbers joined by white space,
-titles by newlines. No content of a row can fail the batch that it shares with others:
+Every input of a signature is one string per row (DESIGN.md, Contract 2): ids and numbers joined by white
+space, titles joined by newlines. The content of one row can never fail the other rows of its batch:
 
 - invalid UTF-8 becomes U+FFFD, the replacement character;
-- runs of spaces, tabs and newlines part ids and numbers just as one space does;
-- a number that cannot be read, is negative or not finite counts as 0; large ones are cut to `LARGEST_NUMBER`;
-- a row may be empty, and may hold any number of parts.
+- ids and numbers are separated by any run of spaces, tabs and newlines;
+- an unreadable, negative or infinite number becomes 0; a number above `LARGEST_NUMBER` is reduced to it;
+- a row may be empty, and may have any number of parts.
 """
 
 from collections.abc import Sequence
@@ -19,7 +19,7 @@ _PLAIN_NUMBERS = r"\s*([0-9]{1,15}([.][0-9]{1,15})?\s+)*([0-9]{1,15}([.][0-9]{1,
 
 
 def clean_text(text: tf.Tensor) -> tf.Tensor:
-    """Replace what is no UTF-8 by U+FFFD.
+    """Replace invalid UTF-8 by U+FFFD.
 
     Args:
         text: string, any shape.
@@ -37,35 +37,35 @@ def split_ids(text: tf.Tensor) -> tf.RaggedTensor:
         text: string [B].
 
     Returns:
-        string [B, (parts)]; an empty row has none.
+        string [B, (parts)]; an empty row has no parts.
     """
     return tf.strings.split(text)
 
 
 def split_history_titles(text: tf.Tensor) -> tf.RaggedTensor:
-    """Split rows at newlines; blank lines are no titles.
+    """Split rows at newlines; blank lines are left out.
 
     Args:
         text: string [B].
 
     Returns:
-        string [B, (titles)], valid UTF-8, without white space around.
+        string [B, (titles)], valid UTF-8, without white space at their ends.
     """
     lines = _lines(text)
     return keep_entries(lines, tf.not_equal(lines.flat_values, ""))
 
 
 def split_candidate_titles(text: tf.Tensor) -> tf.RaggedTensor:
-    """Split rows at newlines, one candidate a line; a blank line within is a candidate without a title.
+    """Split rows at newlines, one candidate per line; a blank line is a candidate without a title.
 
-    A newline at the end of a row begins no further candidate, and an empty row has none, so that the n-th
-    answer always belongs to the n-th line that was sent.
+    A newline at the end of a row does not begin another candidate, and an empty row has no candidates, so the
+    n-th answer always belongs to the n-th line of the request.
 
     Args:
         text: string [B].
 
     Returns:
-        string [B, (titles)], valid UTF-8, without white space around.
+        string [B, (titles)], valid UTF-8, without white space at their ends.
     """
     ended = tf.strings.regex_replace(text, r"\r?\n\z", "", replace_global=False)
     lines = _lines(ended)
@@ -79,7 +79,7 @@ def split_numbers(text: tf.Tensor) -> tf.RaggedTensor:
         text: string [B].
 
     Returns:
-        float32 [B, (parts)], each between 0 and `LARGEST_NUMBER`; 0 where it could not be read.
+        float32 [B, (parts)], between 0 and `LARGEST_NUMBER`; 0 for unreadable numbers.
     """
     parts = split_ids(text)
     values = parts.flat_values
@@ -87,7 +87,7 @@ def split_numbers(text: tf.Tensor) -> tf.RaggedTensor:
     def one_by_one() -> tf.Tensor:
         return tf.where(tf.strings.regex_full_match(values, _NUMBER), values, "0")
 
-    # Whole rows are looked at first: thousands of numbers would take a match each.
+    # Complete rows are checked first, because it is slow to match thousands of numbers one by one.
     plain = tf.reduce_all(tf.strings.regex_full_match(text, _PLAIN_NUMBERS))
     numbers = tf.strings.to_number(tf.cond(plain, lambda: values, one_by_one), tf.float32)
     return parts.with_flat_values(tf.clip_by_value(numbers, 0.0, LARGEST_NUMBER))
@@ -97,15 +97,15 @@ def read_examples(serialized: tf.Tensor, names: Sequence[str]) -> list[tf.Tensor
     """Read bytes features of serialized `tf.Example`s as joined rows.
 
     A feature may be missing, empty, one joined string or a list of ids: its values are joined by spaces.
-    Other features are not looked at. Bytes that are no `tf.Example`, and a feature that holds numbers, are
-    refused by TensorFlow's own parser, and the whole request with them.
+    Other features are ignored. If a row is not a `tf.Example`, or its feature has numbers, TensorFlow's own
+    parser refuses the whole request.
 
     Args:
         serialized: string [B].
-        names: of the features.
+        names: names of the features.
 
     Returns:
-        string [B] for each name; "" where an example has no such feature.
+        string [B] for each name; "" if an example has no such feature.
     """
     features = {name: tf.io.RaggedFeature(tf.string, row_splits_dtype=tf.int64) for name in names}
     parsed = tf.io.parse_example(serialized, features)
@@ -118,11 +118,11 @@ def read_examples(serialized: tf.Tensor, names: Sequence[str]) -> list[tf.Tensor
 
 
 def newest(rows: tf.RaggedTensor, limit: int) -> tf.RaggedTensor:
-    """Keep the last `limit` entries of each row: histories are oldest first.
+    """Keep the last `limit` entries of each row, the newest in a history.
 
     Args:
         rows: [B, (parts)].
-        limit: entries to keep.
+        limit: maximum number of entries to keep.
 
     Returns:
         [B, (at most limit)].
@@ -138,7 +138,7 @@ def first(rows: tf.RaggedTensor, limit: int) -> tf.RaggedTensor:
 
     Args:
         rows: [B, (parts)].
-        limit: entries to keep.
+        limit: maximum number of entries to keep.
 
     Returns:
         [B, (at most limit)].
@@ -152,7 +152,7 @@ def _lines(text: tf.Tensor) -> tf.RaggedTensor:
 
 
 def widest(rows: tf.RaggedTensor) -> tf.Tensor:
-    """Length of the longest row; int64 [], 0 if there is none."""
+    """Length of the longest row: int64 [], 0 without rows."""
     return tf.reduce_max(tf.concat([[0], rows.row_lengths()], 0))
 
 
@@ -161,26 +161,26 @@ def to_dense(rows: tf.RaggedTensor, width: tf.Tensor | None = None) -> tuple[tf.
 
     Args:
         rows: numbers [B, (parts), …].
-        width: longer rows are cut to it; the longest row's length if left out.
+        width: W; longer rows are cut to it. None: the length of the longest row.
 
     Returns:
-        [B, W, …] in the type of `rows`, and bool [B, W], which of them are a row's own.
+        [B, W, …] with the dtype of `rows`, and bool [B, W], True for entries, False for padding.
     """
     width = widest(rows) if width is None else width
     own = tf.sequence_mask(rows.row_lengths(), width)  # [B, W]
     places = rows.row_starts()[:, None] + tf.range(width)[None, :]  # [B, W]
-    # The padding stands behind all parts, and is there even if there are no parts at all.
+    # One padding entry after all parts; it exists even if there are no parts.
     padding = tf.zeros([1, *rows.flat_values.shape[1:]], rows.dtype)
     behind = tf.shape(rows.flat_values, tf.int64)[0]
     return tf.gather(tf.concat([rows.flat_values, padding], 0), tf.where(own, places, behind)), own
 
 
 def keep_entries(rows: tf.RaggedTensor, keep: tf.Tensor) -> tf.RaggedTensor:
-    """Drop entries; a row may become empty, and no row goes.
+    """Remove entries; a row may become empty, but is never removed.
 
     Args:
         rows: [B, (parts)].
-        keep: bool [all parts of all rows].
+        keep: bool [all parts of all rows], False for entries to remove.
 
     Returns:
         [B, (kept parts)].

@@ -1,7 +1,7 @@
-"""Articles parted into blocks of neighbours, for a search that looks into few of them.
+"""Split articles into blocks of neighbours, for a search that examines only a few blocks.
 
-Partitions come from k-means. A large one is cut along its widest direction, again and again, so that every
-block has room for equally many articles: a search then gathers blocks of one size, in one operation.
+Partitions come from k-means. Large ones are split repeatedly along their widest direction, so that all blocks
+have the same size and a search can gather them in one operation.
 """
 
 from dataclasses import dataclass
@@ -12,36 +12,36 @@ import numpy.typing as npt
 Vectors = npt.NDArray[np.float32]
 Rows = npt.NDArray[np.int64]
 
-_CHUNK_ROWS = 16_384  # compared with all centres at a time: some 100 MB of distances
-_POWER_STEPS = 6  # towards the widest direction; a cut need not be the best one
+_CHUNK_ROWS = 16_384  # rows compared with all centres at a time: some 100 MB of distances
+_POWER_STEPS = 6  # steps towards the widest direction; an approximate one is enough
 
 
 @dataclass(frozen=True, kw_only=True)
 class PartitionSettings:
-    """How a pool is parted.
+    """How a pool is split into partitions and blocks.
 
     Attributes:
-        block: articles a block.
-        blocks_a_partition: blocks that a partition of usual size fills.
-        sample_a_partition: articles that its centre is found from.
-        rounds: of k-means.
-        seed: of the sample and the first centres.
+        block: articles per block.
+        blocks_a_partition: blocks in a partition of average size.
+        sample_a_partition: articles per partition in the sample for k-means.
+        rounds: rounds of k-means.
+        seed: seed of the sample and the first centres.
     """
 
-    block: int = 128  # 64 kB of 128 numbers: long enough to be read at full speed
-    blocks_a_partition: int = 4  # the last block of each is half empty: an eighth of the memory
-    sample_a_partition: int = 40  # more hardly moves the centres (FAISS asks for 39)
+    block: int = 128  # 64 kB for vectors of 128 components: large enough to be read at full speed
+    blocks_a_partition: int = 4  # the last block is half empty on average: an eighth of the memory
+    sample_a_partition: int = 40  # a larger sample hardly moves the centres (FAISS asks for 39)
     rounds: int = 8
     seed: int = 0
 
 
 @dataclass(frozen=True)
 class Searched:
-    """What a search chooses from.
+    """The blocks that a search chooses from.
 
     Attributes:
-        blocks: rows of each.
-        probes: of them, how many it looks into: those whose means are nearest to a reader.
+        blocks: rows of each block.
+        probes: number of blocks that a search examines: those whose means are nearest to the reader.
     """
 
     blocks: list[Rows]
@@ -49,14 +49,14 @@ class Searched:
 
 
 def part_into_blocks(vectors: Vectors, settings: PartitionSettings) -> list[Rows]:
-    """Part rows so that neighbours come into one block.
+    """Split rows into blocks so that neighbours are in the same block.
 
     Args:
         vectors: float32 [N, D].
         settings: sizes.
 
     Returns:
-        Rows of each block, at most `settings.block` each; every row is in one block.
+        The rows of each block, at most `settings.block`; every row is in exactly one block.
     """
     if not len(vectors):
         return []
@@ -80,14 +80,14 @@ def k_means(vectors: Vectors, count: int, settings: PartitionSettings) -> Vector
         used, first = np.unique(nearest[order], return_index=True)
         sums = np.add.reduceat(sample[order], first, axis=0)
         sizes = np.diff(np.append(first, size))
-        # A centre without articles moves to the article of a random other one: two then share that region.
+        # A centre without articles moves to a random article, so two centres then share that region.
         centres = sample[random.choice(size, count, replace=False)]
         centres[used] = sums / sizes[:, None]
     return centres
 
 
 def _nearest(vectors: Vectors, centres: Vectors) -> Rows:
-    """The centre that is nearest to each vector, int64 [N]."""
+    """The nearest centre of each vector, int64 [N]."""
     halves = (centres**2).sum(axis=1) / 2
     nearest = np.empty(len(vectors), np.int64)
     for start in range(0, len(vectors), _CHUNK_ROWS):
@@ -101,20 +101,20 @@ def _cut(rows: Rows, vectors: Vectors, block: int) -> list[Rows]:
         return [rows] if len(rows) else []
     place = _along_widest_direction(vectors[rows])
     blocks = -(-len(rows) // block)
-    # The first part is full blocks, so that only the last block of a partition has room left.
+    # The first half consists of full blocks, so that only the last block of a partition has unused space.
     order = rows[np.argsort(place, kind="stable")]
     middle = blocks // 2 * block
     return [*_cut(order[:middle], vectors, block), *_cut(order[middle:], vectors, block)]
 
 
 def _along_widest_direction(vectors: Vectors) -> Vectors:
-    """Places along the direction in which vectors differ most, by power iteration: float32 [N]."""
+    """Coordinates along the direction of greatest variance, by power iteration: float32 [N]."""
     centred = vectors - vectors.mean(axis=0)
     direction = centred[np.argmax((centred**2).sum(axis=1))]
     for _ in range(_POWER_STEPS):
         direction = centred.T @ (centred @ direction)
         length = np.linalg.norm(direction)
-        if length == 0:  # all are equal
+        if length == 0:  # all vectors are equal
             break
         direction = direction / length
     return centred @ direction

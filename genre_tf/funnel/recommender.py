@@ -1,32 +1,33 @@
 """The servable `genre_recommender`: from a reader's history to articles and click probabilities.
 
-Every signature takes joined strings, one a row (see `parsing`). No row fails the batch that it shares, or
-changes the answer to another row; whatever stands in it, what comes out is finite and UTF-8:
+Every signature takes joined strings, one string per row (see `parsing`). No row can fail its batch or change
+the answer for another row; every answer is finite and valid UTF-8, whatever the row contains:
 
 =============================  ===============================================================================
-a row with                     is answered
+a row with                     is answered like this
 =============================  ===============================================================================
-nothing, or white space alone  as that of a reader without history; as one without candidates: its columns are
-                               padding; as a text without words: the zero vector; by `regress` with 0
-white space around its ids     as one without: spaces, tabs and line ends part ids as one space does
-white space around its titles  as one without; blank lines of a history are no titles, a blank line among
-                               candidates is a candidate without a title
-ids that are not known         in a history as if they did not stand there; among candidates each in its own
-                               column, with `known` false, the click probability 0 and weights of 0
-more clicks than max_history   by the newest `max_history` known ones; all of them, 10,000 too, count as read
+nothing, or only white space   a history: as for a reader without history; candidates: padding in all columns;
+                               a text: the zero vector; `regress`: 0
+white space around its ids     ids are separated by any run of spaces, tabs and newlines
+white space around its titles  white space around titles is ignored; blank lines are ignored in a history, but
+                               are candidates without a title among candidates
+unknown ids                    in a history they are ignored; among candidates each keeps its own column, with
+                               `known` false, click probability 0 and weights of 0
+more clicks than max_history   from the newest `max_history` known clicks; all clicks, even 10,000, count as
+                               read
 a candidate given twice        twice, with equal answers; a click given twice counts twice
-invalid UTF-8                  in ids as unknown ids are; in titles with U+FFFD in place of each wrong byte
-control characters             in ids as unknown ids are; in titles as BERT does, which leaves them out
-counters of `recommend_live`   the n-th number belongs to the n-th id; missing ones are 0, more are not looked
-                               at, nor are ids that are not known, a second mention of an article, and all
-                               after the first 2,000 ids
-a number that is none          as 0: letters, negative and infinite ones; above 1e9 as 1e9
-fewer columns than the batch   with padding: -1, false or "", in `explain` weights of 0
+invalid UTF-8                  an id is unknown; in a title, U+FFFD replaces each invalid byte
+control characters             an id is unknown; in a title they are left out, as BERT does
+counters of `recommend_live`   the n-th number belongs to the n-th id; missing numbers are 0; ignored are
+                               further numbers, unknown ids, an article's second mention, and everything after
+                               the first 2,000 ids
+an invalid number              letters, negative and infinite numbers count as 0; numbers above 1e9 as 1e9
+fewer columns than the batch   with padding: -1, false or "", and weights of 0 in `explain`
 =============================  ===============================================================================
 
-Read means the same article, or another one of the same title. `regress` alone can fail for one row: bytes
-that are no `tf.Example`, or a feature that holds numbers, are refused by TensorFlow's parser, and the request
-with them. Through the APIs Regress and MultiInference the former cannot come.
+An article counts as read if it, or another article with the same title, is in the history. Only `regress` can
+fail because of one row: TensorFlow's parser refuses the whole request if a row is not a `tf.Example` or if a
+feature has numbers. The former cannot happen through the Regress and MultiInference APIs.
 """
 
 from collections.abc import Sequence
@@ -42,12 +43,12 @@ from genre_tf.funnel.selection import Rules, select
 from genre_tf.funnel.served_models import ServedModels, click_logits
 
 EXAMPLES_INPUT = "inputs"
-"""The one input of a signature that takes serialized `tf.Example`s, as TensorFlow Serving wants it named."""
+"""The only input of signatures that take serialized `tf.Example`s; TensorFlow Serving requires this name."""
 MOST_LIVE = 2_000
-"""Articles whose counters `recommend_live` takes; of more, the first ones."""
+"""`recommend_live` takes the counters of at most this many articles, the first ones."""
 KEY_BUCKETS, KEY_SEPARATOR = 2**30, "\n"
 SIGNATURES = {
-    "recommend": ("history",),  # the first is the default
+    "recommend": ("history",),  # the first signature is the default
     "recommend_text": ("history_text",),
     "recommend_live": ("history", "news_id", *COUNTERS),
     "score": ("history", "candidates"),
@@ -71,11 +72,11 @@ class Recommender:
         two_tower: has `user_vector` and `encoder`.
         ranker: has `click_logits` and `encoder`.
         index: the articles.
-        max_history: newest clicks that make the reader.
-        k: articles to recommend.
-        retrieve: articles that the towers hand to the ranker.
-        rules: what is recommended beside the order of the click probabilities.
-        models: both models as functions, where they were made already.
+        max_history: number of newest clicks that represent the reader.
+        k: number of recommended articles.
+        retrieve: number of articles that the towers pass to the ranker.
+        rules: recommendation rules in addition to the order of click probabilities.
+        models: both models as functions; None: make them.
     """
 
     def __init__(
@@ -100,13 +101,13 @@ class Recommender:
         self.rules = rules
 
     def recommend(self, history: tf.Tensor) -> Answer:
-        """The whole funnel for a reader known by article ids; string [B]."""
+        """Recommend articles to a reader whose history consists of article ids; string [B]."""
         return self._recommend(history, None)
 
     def recommend_live(self, history: tf.Tensor, news_id: tf.Tensor, *counters: tf.Tensor) -> Answer:
-        """As `recommend`, with the counters of the moment for the articles that `news_id` names.
+        """As `recommend`, with current counters for the articles in `news_id`.
 
-        The answer is that of a version that was refreshed with these counters: a server knows what is read
+        The answer is the same as from a version refreshed with these counters: a server knows what is popular
         now without loading a new version.
 
         Args:
@@ -121,13 +122,13 @@ class Recommender:
         return self._recommend(history, Live(_each_once(named), known, self.models.moment_bias(known)))
 
     def retrieved(self, history: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        """What the towers hand to the ranker, best first.
+        """The articles that the towers pass to the ranker, best first.
 
         Args:
             history: string [B].
 
         Returns:
-            Rows int64 [B, L], and bool [B, L], which of them are real.
+            Rows int64 [B, L], and bool [B, L], True for real results.
         """
         rows = self._known_rows(history)
         newest, mask = _clicks(parsing.newest(rows, self.max_history))
@@ -147,7 +148,7 @@ class Recommender:
         return self._funnel(reader, clicks, mask, read, _request_keys(ids), live)
 
     def recommend_text(self, history_text: tf.Tensor) -> Answer:
-        """The whole funnel for a reader known by titles, which the index need not know; string [B]."""
+        """Recommend articles to a reader whose history is titles, also unknown ones; string [B]."""
         titles = parsing.split_history_titles(history_text)
         newest = parsing.newest(titles, self.max_history)
         for_retrieval, for_ranking = encode_titles(
@@ -160,7 +161,7 @@ class Recommender:
         return self._funnel(reader, clicks, mask, read, _request_keys(newest), None)
 
     def score(self, history: tf.Tensor, candidates: tf.Tensor) -> Answer:
-        """Click probabilities from texts and categories alone; two string [B]."""
+        """Click probabilities from texts and categories alone; 2 x string [B]."""
         return self._score(history, self.index.rows(parsing.split_ids(candidates)), None)
 
     def score_counters(
@@ -171,17 +172,17 @@ class Recommender:
         views: tf.Tensor,
         age_hours: tf.Tensor,
     ) -> Answer:
-        """Click probabilities that know the live counters; five string [B], numbers joined by spaces.
+        """Click probabilities with live counters; 5 x string [B], numbers joined by spaces.
 
-        The n-th number belongs to the n-th candidate; missing ones are 0, and more are not looked at.
+        The n-th number belongs to the n-th candidate; missing numbers are 0, further numbers are ignored.
         """
         rows = self.index.rows(parsing.split_ids(candidates))
         known = _columns((clicks, views, age_hours), parsing.widest(rows))  # [B, C, 3]
-        halved = [[0, 0], [0, 0], [0, len(COUNTERS) - known.shape[2]]]  # not looked at
+        halved = [[0, 0], [0, 0], [0, len(COUNTERS) - known.shape[2]]]  # the model does not use these columns
         return self._score(history, rows, tf.pad(known, halved))
 
     def score_text(self, history_text: tf.Tensor, candidates_text: tf.Tensor) -> Answer:
-        """Click probabilities of titles, which the index need not know; two string [B]."""
+        """Click probabilities of titles, also unknown ones; 2 x string [B]."""
         history = parsing.newest(parsing.split_history_titles(history_text), self.max_history)
         candidates = parsing.split_candidate_titles(candidates_text)
         titles = tf.concat([history.flat_values, candidates.flat_values], 0)
@@ -193,21 +194,21 @@ class Recommender:
         return {"click_probability": tf.where(shown_mask, tf.sigmoid(logits), PADDING_SCORE)}
 
     def embed_news(self, text: tf.Tensor) -> Answer:
-        """Vectors of articles (title, or title and abstract) in the two-tower's space; string [B]."""
+        """Vectors of articles (title, or title and abstract) from the two-tower model; string [B]."""
         (vectors,) = encode_titles(parsing.clean_text(text), self.two_tower.encoder)
         return {"embedding": vectors}
 
     def embed_user(self, history: tf.Tensor) -> Answer:
-        """Vectors of readers in the two-tower's space; string [B]."""
+        """Vectors of readers from the two-tower model; string [B]."""
         newest, mask = _clicks(parsing.newest(self._known_rows(history), self.max_history))
         return {"embedding": self.models.user_vector(self.index.retrieval_vectors(newest), mask)}
 
     def explain(self, history: tf.Tensor, candidates: tf.Tensor) -> Answer:
-        """How much each click counts for each candidate: the ranker's own attention; two string [B].
+        """How much each click counts for each candidate: the ranker's own attention; 2 x string [B].
 
-        `history_id` string [B, H] are the clicks that make the reader, oldest first, and `weight` float32
-        [B, C, H] sums to 1 over them. It is 0 for all clicks where there is nothing to weigh: a candidate
-        that is not known, a reader without a known click, and columns that pad a row.
+        `history_id`, string [B, H], are the clicks that represent the reader, oldest first; `weight`, float32
+        [B, C, H], sums to 1 over them. All weights are 0 for an unknown candidate, for a reader without known
+        clicks and for padding.
         """
         newest, mask = _clicks(parsing.newest(self._known_rows(history), self.max_history))  # [B, H]
         shown, _ = parsing.to_dense(self.index.rows(parsing.split_ids(candidates)))  # [B, C]
@@ -217,10 +218,10 @@ class Recommender:
         return {"history_id": tf.gather(self.index.news_ids, newest), "weight": weights * known}
 
     def regress(self, inputs: tf.Tensor) -> Answer:
-        """TensorFlow Serving's Regress API: the click probability of one candidate; serialized tf.Examples.
+        """Regress API of TensorFlow Serving: click probability of one candidate; serialized tf.Examples [B].
 
-        The answer to `score` for the features `history` and `candidate` (the first id, where there are
-        several), and 0 where there is no candidate.
+        The answer is that of `score` for the features `history` and `candidate` (the first id, if there are
+        several), and 0 without a candidate.
         """
         history, candidate = parsing.read_examples(inputs, ("history", "candidate"))
         rows = self.index.rows(parsing.split_ids(candidate))
@@ -259,14 +260,23 @@ class Recommender:
         keys: tf.Tensor,
         live: Live | None,
     ) -> Answer:
-        """Retrieve, rank, choose: readers float32 [B, D], clicks [B, H, R], titles read, keys int64 [B]."""
+        """Retrieve, rank, choose.
+
+        Args:
+            reader: float32 [B, D].
+            clicks: float32 [B, H, R], for the ranker.
+            mask: bool [B, H], True for real clicks.
+            read: title keys of everything read, int64 [B, (keys)].
+            keys: int64 [B], keys of the requests, which determine exploration.
+            live: counters from the request.
+        """
         asked = self.index.ask(self.models.query(reader))
         found = self.index.search(asked, read, self.retrieve, live)
         rows, counters = found.rows, found.counters  # [B, L], [B, L, 9]
         explores = self.rules.exploration > 0
         if explores:
             fresh, of_fresh, there = self.index.explore(asked, read, keys, live)
-            rows = tf.concat([rows, fresh[:, None]], axis=1)  # ranked with the others, and chosen by itself
+            rows = tf.concat([rows, fresh[:, None]], axis=1)  # ranked with the others, but chosen separately
             counters = tf.concat([counters, of_fresh[:, None]], axis=1)
         vectors = tf.gather(self.index.ranking_vectors, rows)  # [B, L, R]
         probability = tf.sigmoid(self.models.pool_logits(clicks, mask, vectors, counters))
@@ -286,7 +296,7 @@ class Recommender:
         return self._answer(chosen, score, real)
 
     def _best(self, probability: tf.Tensor, found: Found) -> tuple[tf.Tensor, tf.Tensor]:
-        """Places of what is recommended, best first, and which of them are real: 2 x [B, at most k]."""
+        """Positions of the recommended articles, best first, and which are real: 2 x [B, at most k]."""
         if self.rules.plain:
             score, place = tf.math.top_k(probability, tf.minimum(self.k, tf.shape(probability)[1]))
             return place, score > PADDING_SCORE
@@ -307,18 +317,18 @@ class Recommender:
 
 
 def _clicks(rows: tf.RaggedTensor) -> tuple[tf.Tensor, tf.Tensor]:
-    """Histories as dense rows and their mask; the models want room for one click at least."""
+    """Histories as dense rows and their mask; the models need at least one column."""
     return parsing.to_dense(rows, tf.maximum(parsing.widest(rows), 1))
 
 
 def _columns(texts: Sequence[tf.Tensor], width: tf.Tensor) -> tf.Tensor:
-    """Numbers of several inputs side by side, read at once: F x string [B] -> float32 [B, W, F]."""
+    """Numbers of several inputs side by side, parsed together: F x string [B] -> float32 [B, W, F]."""
     numbers, _ = parsing.to_dense(parsing.split_numbers(tf.concat(texts, 0)), width)  # [F x B, W]
     return tf.stack(tf.split(numbers, len(texts)), axis=-1)
 
 
 def _request_keys(newest: tf.RaggedTensor) -> tf.Tensor:
-    """What the exploration of a request depends on, its newest clicks: string [B, (ids)] -> int64 [B]."""
+    """Keys that decide exploration, from the newest clicks: string [B, (ids)] -> int64 [B]."""
     joined = tf.strings.unsorted_segment_join(
         newest.flat_values, newest.value_rowids(), newest.nrows(), separator=KEY_SEPARATOR
     )
@@ -330,7 +340,7 @@ def _explores(keys: tf.Tensor, share: float) -> tf.Tensor:
 
 
 def _each_once(rows: tf.Tensor) -> tf.Tensor:
-    """int64 [B, W] with 0 in place of every second mention of a row."""
+    """Rows int64 [B, W], with 0 for every repetition of a row."""
     order = tf.argsort(rows, axis=1, stable=True)
     sorted_rows = tf.gather(rows, order, batch_dims=1)
     again = tf.pad(sorted_rows[:, 1:] == sorted_rows[:, :-1], [[0, 0], [1, 0]])[:, : tf.shape(rows)[1]]

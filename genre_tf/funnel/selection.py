@@ -1,6 +1,6 @@
-"""Which of the ranked candidates are recommended: the best ones, or the best ones of different kinds.
+"""Choose which of the ranked candidates are recommended: the best ones, or the best of different kinds.
 
-Inside the graph, with portable ops. Without rules it is a plain top-k.
+It runs inside the graph, with portable ops. Without rules it is a plain top-k.
 """
 
 from dataclasses import dataclass
@@ -16,42 +16,40 @@ _NEVER = -1e30  # below every real value, and finite
 
 @dataclass(frozen=True, kw_only=True)
 class Rules:
-    """What is recommended beside the order of the click probabilities.
+    """Recommendation rules in addition to the order of click probabilities.
 
     Attributes:
         max_age_hours: articles published (or first shown) longer ago, as of the last export or refresh, are
-            not recommended unless they are still read; nor are those without any time; see `freshness`.
-        max_per_category: most articles of one category among those that are recommended; one without a
-            category stands for itself. Fewer than K are recommended where the retrieved ones do not suffice.
-        diversity: lambda of maximal marginal relevance: 1 is the plain order; less weighs against an article
-            how much it resembles one that stands before it.
+            not recommended unless they are still clicked; nor are articles without any time; see `freshness`.
+        max_per_category: maximum number of recommended articles of one category; articles without a category
+            are not limited. Fewer than K are recommended if there are not enough retrieved articles.
+        diversity: lambda of maximal marginal relevance: 1 is the plain order; below 1, an article ranks lower
+            the more it is similar to an article above it.
         exploration: share of the answers whose last place goes to a new article, which has no counters yet.
     """
 
     max_age_hours: float | None = None
     max_per_category: int | None = None
     diversity: float = 1.0
-    exploration: float = 0.1  # a site's new articles get a percent of all places; recall@10 pays 0.001
+    exploration: float = 0.1  # new articles get a percent of all places, and recall@10 falls by 0.001
 
     def __post_init__(self) -> None:
         if self.max_age_hours is not None and not 0 < self.max_age_hours < float("inf"):
-            raise InputError(f"a greatest age is a number of hours above 0: {self.max_age_hours} was given")
+            raise InputError(f"max_age_hours must be a finite number above 0; got {self.max_age_hours}")
         if self.max_per_category is not None and self.max_per_category < 1:
-            raise InputError(
-                f"a category needs room for 1 article at least: {self.max_per_category} was given"
-            )
+            raise InputError(f"max_per_category must be at least 1; got {self.max_per_category}")
         if not 0 <= self.diversity <= 1:
-            raise InputError(f"diversity is lambda, between 0 and 1: {self.diversity} was given")
+            raise InputError(f"diversity must be between 0 and 1; got {self.diversity}")
         if not 0 <= self.exploration <= 1:
-            raise InputError(f"exploration is a share of the answers, 0 to 1: {self.exploration} was given")
+            raise InputError(f"exploration must be between 0 and 1; got {self.exploration}")
 
     @property
     def plain(self) -> bool:
-        """Whether the best K are recommended, whatever they are."""
+        """Whether simply the best K articles are recommended."""
         return self.max_per_category is None and self.diversity == 1
 
     def as_sizes(self) -> dict[str, Any]:
-        """Those that are not the default, for the contract."""
+        """Rules that differ from the default, for the contract."""
         return {name: value for name, value in vars(self).items() if value != getattr(Rules, name)}
 
 
@@ -63,21 +61,22 @@ def select(
     k: int,
     rules: Rules,
 ) -> tuple[tf.Tensor, tf.Tensor]:
-    """Choose one after another, as maximal marginal relevance does, within the cap of each category.
+    """Choose one article after the other by maximal marginal relevance, within the cap of each category.
 
-    Relevance is the click probability, scaled to 0 to 1 among the candidates of the row, since similarities
-    are of that order and click probabilities are not; similarity is the cosine.
+    Similarity is the cosine. Relevance is the click probability, scaled to 0 to 1 among the candidates of the
+    row, because similarities have that magnitude and click probabilities do not.
 
     Args:
         probability: float32 [B, L].
-        found: bool [B, L], the candidates.
-        vectors: float32 [B, L, D]; not looked at where lambda is 1.
-        categories: int32 [B, L]; `NO_CATEGORY` for none.
-        k: how many.
+        found: bool [B, L], True for candidates, False for padding.
+        vectors: float32 [B, L, D]; not used if lambda is 1.
+        categories: int32 [B, L]; `NO_CATEGORY` if unknown.
+        k: number of articles to choose.
         rules: the cap and lambda.
 
     Returns:
-        Places int64 [B, k] among the candidates in the order of choice, and bool [B, k], which are real.
+        Positions int64 [B, k] among the candidates, in the order of choice, and bool [B, k], True for real
+        choices.
 
     Source: Carbonell & Goldstein, "The Use of MMR, Diversity-Based Reranking", 1998.
     """
@@ -111,7 +110,7 @@ def select(
 
 
 def _scaled(probability: tf.Tensor, found: tf.Tensor) -> tf.Tensor:
-    """Between 0 and 1 among the candidates of each row; 0 where all are equal."""
+    """Probabilities scaled to 0 to 1 among the candidates of each row; 0 if all are equal."""
     least = tf.reduce_min(tf.where(found, probability, 1.0), axis=1, keepdims=True)
     greatest = tf.reduce_max(tf.where(found, probability, 0.0), axis=1, keepdims=True)
     return tf.math.divide_no_nan(probability - least, tf.maximum(greatest - least, 0.0))

@@ -1,8 +1,8 @@
 """The models inside a recommender's SavedModel, as functions that can be read back from it.
 
-Signatures compute by them, under names that a converter for other devices finds (`DEVICE_FUNCTIONS`); and
-`genre refresh` encodes new articles with the very weights that are served, and computes the answers that the
-next version must give, without the run that the version was made from.
+The signatures call these functions, under names that a converter for other devices can find
+(`DEVICE_FUNCTIONS`). With them `genre refresh` encodes new articles with the same weights that are served,
+and computes the expected answers of the next version, without the run that the version was made from.
 """
 
 from collections.abc import Callable
@@ -15,7 +15,7 @@ import tensorflow as tf
 from genre_tf.data.articles import ArticleTable
 from genre_tf.data.counters import COUNTERS
 
-_BATCH_ARTICLES = 128  # with 32 tokens each, what two cores take at once
+_BATCH_ARTICLES = 128  # with 32 tokens each, what two cores can process at once
 _STRINGS = tf.TensorSpec([None], tf.string)
 _MASK = tf.TensorSpec([None, None], tf.bool)
 
@@ -30,14 +30,14 @@ DEVICE_FUNCTIONS = (
     "click_logits_with_counters",
     "pool_logits",
 )
-"""Functions of tensors alone, which XLA compiles: no text, no table, no shape that depends on values."""
+"""Functions that XLA can compile: no strings, no tables, no shapes that depend on values."""
 
 ENCODER = ("encode_articles", "tables")
-"""Attributes of `ServedModels` that nothing but the encoding of articles needs."""
+"""Attributes of `ServedModels` that only the encoding of articles needs."""
 
 
 class ServedModels(tf.Module):
-    """Both models as functions without Python state, to be attached to a SavedModel.
+    """Both models as functions without Python state, which can be attached to a SavedModel.
 
     Args:
         two_tower: has `user_vector`, `query`, `moment_bias` and `encoder`.
@@ -47,7 +47,7 @@ class ServedModels(tf.Module):
     def __init__(self, two_tower: Any, ranker: Any) -> None:
         super().__init__(name="served_models")
         encoders = (two_tower.encoder, ranker.encoder)
-        # Tables are attached and models are not: of Keras layers TensorFlow would write functions of its own.
+        # Tables are attributes, models are not: TensorFlow would write functions of its own for Keras layers.
         self.tables = [_category_table(encoder.backbone.categories.names) for encoder in encoders]
         tables = tuple(self.tables)
 
@@ -67,7 +67,7 @@ class ServedModels(tf.Module):
         self.pool_logits = _traced(ranker.pool_logits, in_ranking, _MASK, in_ranking, counters)
 
     def device_functions(self) -> dict[str, Any]:
-        """Those of `DEVICE_FUNCTIONS` by name: what `function_aliases` of a SavedModel says."""
+        """The `DEVICE_FUNCTIONS` by name, for `function_aliases` of a SavedModel."""
         return {name: getattr(self, name) for name in DEVICE_FUNCTIONS}
 
 
@@ -79,10 +79,10 @@ def click_logits(
     shown_mask: tf.Tensor,
     counters: tf.Tensor | None,
 ) -> tf.Tensor:
-    """As `Ranker.click_logits`, where nothing is trained.
+    """The same as `Ranker.click_logits` without training.
 
     Args:
-        models: a `ServedModels`, made or read back; the rest as there.
+        models: a `ServedModels`, new or read back; the other arguments are those of `Ranker.click_logits`.
     """
     if counters is None:
         return models.click_logits(history, mask, shown, shown_mask)
@@ -90,11 +90,11 @@ def click_logits(
 
 
 def moment_biases(models: Any, counters: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-    """What the counters of articles add to their scores: float32 [N, 9] -> float32 [N].
+    """The terms that counters add to the scores of articles: float32 [N, 9] -> float32 [N].
 
     Args:
-        models: a `ServedModels`, made or read back.
-        counters: of the articles.
+        models: a `ServedModels`, new or read back.
+        counters: counters of the articles.
     """
     return np.asarray(models.moment_bias(tf.constant(counters[None], tf.float32)))[0]
 
@@ -102,21 +102,21 @@ def moment_biases(models: Any, counters: npt.NDArray[np.float32]) -> npt.NDArray
 def encode_table(
     models: Any, table: ArticleTable, on_progress: Callable[[int, int], None] | None = None
 ) -> tuple[Vectors, Vectors]:
-    """Encode every article of a table: title, abstract and categories.
+    """Encode every article of a table from title, abstract and categories.
 
-    Nothing is rounded on the way, unlike in training, which reads the frozen layers' states as float16: so an
-    article has the same vectors to 1e-5 whichever articles it is encoded with, in an export or a refresh.
+    Nothing is rounded, unlike in training, which stores the states of the frozen layers as float16. So the
+    vectors of an article are the same to within 1e-5, whatever other articles are encoded with it.
 
     Args:
-        models: a `ServedModels`, made or read back.
-        table: N articles, row 0 the padding article.
+        models: a `ServedModels`, new or read back.
+        table: N rows of articles; row 0 is the padding article.
         on_progress: called with (articles done, all articles).
 
     Returns:
-        float32 [N, D] of the two-tower and [N, R] of the ranker; row 0 is zeros.
+        float32 [N, D] from the two-tower model and float32 [N, R] from the ranker; row 0 is zeros.
     """
     columns = [table.titles, table.abstracts, table.categories, table.subcategories]
-    # Texts of about one length together: a batch is padded to its longest.
+    # Texts of similar length together: a batch is padded to its longest.
     lengths = np.array([len(title) + len(text) for title, text in zip(*columns[:2], strict=True)])
     order = np.argsort(lengths, kind="stable")
     parts: list[Any] = []
@@ -141,7 +141,7 @@ def _encode_articles(
     subcategory: tf.Tensor,
 ) -> tuple[tf.Tensor, ...]:
     found = []
-    features: dict[int, Any] = {}  # of each backbone: stages that share one read the same
+    features: dict[int, Any] = {}  # by backbone: stages that share one also share its features
     for encoder, table in zip(encoders, tables, strict=True):
         backbone = encoder.backbone
         if id(backbone) not in features:

@@ -8,7 +8,7 @@ from genre_tf.generation.cached_gpt2 import CachedGpt2
 
 
 def cached_decoder_of(language_model: Any) -> CachedDecoder:
-    """A language model's current weights in decoding layout, with everything trained beside them merged in.
+    """A language model's current weights in decoding layout, with all trained additions merged in.
 
     Args:
         language_model: from `backbones.language_models.layers_of`.

@@ -45,7 +45,7 @@ DEFAULT_PATTERNS = (
     r"(?i)\bkill (yourself|himself|herself|themselves)\b",
     r"(?i)\bhow to (make|build) a bomb\b",
 )
-# What may stand beside a word: in a script without spaces, also letters of that script.
+# What may be next to a word: in a script without spaces, also letters of that script.
 _BESIDE = r"(?:[^\p{L}\p{N}]|[\p{Han}\p{Hiragana}\p{Katakana}])"
 _SPACELESS = re.compile(f"[{SPACELESS}]")
 _SPECIAL = re.compile(r"([^\w\s])")

@@ -79,7 +79,7 @@ class NewsBackbone:
 
     @property
     def trained_parameters(self) -> int:
-        """Number of parameters that a stage trains in its backbone or beside it."""
+        """Number of parameters that a stage trains in its backbone, including additions to it."""
         return trained_parameters(self.bert.backbone, parse_trainable(self.config.trainable))
 
     def trained_share(self) -> str:

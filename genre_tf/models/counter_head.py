@@ -3,12 +3,12 @@
 import keras
 import tensorflow as tf
 
-# A new article is assumed to have 4 clicks in 100 views until it has numbers of its own: about the click rate
-# of a news page. A weaker prior trusts lucky newcomers too much (measured on held-out training days).
+# A new article is assumed to have 4 clicks in 100 views until it has its own: about the click rate of a news
+# page. A weaker prior trusts lucky newcomers too much (measured on held-out training days).
 _PRIOR_CLICKS, _PRIOR_VIEWS = 4.0, 100.0
 COUNTER_FEATURES = 5
 _RATE = 2  # index of the click rate among them
-# A few weights decide much and must move far, thousands of others little, at one learning rate: these few are
+# At one learning rate, a few important weights must move far and thousands of others little: these few are
 # stored divided by this number.
 PACE = 10.0
 
@@ -71,7 +71,7 @@ class CounterHead(keras.layers.Layer):
 
 
 def _start(shape: tuple[int, ...], dtype: str | None = None) -> tf.Tensor:
-    """Initial weights that hold for every log: more similar or more clicked than others means likelier."""
+    """Initial weights for every log: articles that are more similar or more clicked are likelier."""
     similarities = shape[0] - COUNTER_FEATURES
     rate = tf.one_hot([_RATE], COUNTER_FEATURES, on_value=0.3 / PACE, axis=0, dtype=dtype or tf.float32)
     return tf.concat([tf.fill([similarities, 1], tf.cast(0.1 / PACE, rate.dtype)), rate], axis=0)

@@ -15,7 +15,7 @@ _BATCH_ARTICLES = 512
 
 
 class NewsEncoder:
-    """A stage's news tower with what stands before it; serves text, and embeds whole article tables.
+    """A stage's news tower with its tokenizer and frozen layers; encodes text and whole article tables.
 
     Args:
         backbone: tokenizer and frozen layers.
@@ -39,7 +39,7 @@ class NewsEncoder:
         return self.tower(self.text_features(texts), training=False)
 
     def text_features(self, texts: tf.Tensor) -> dict[str, tf.Tensor]:
-        """What the tower reads of raw text, string [N]; stages with the same frozen layers can share it."""
+        """The tower's inputs for raw text, string [N]; stages with the same frozen layers can share them."""
         return self.backbone.text_features(texts)
 
     def embed(self, features: ArticleFeatures) -> npt.NDArray[np.float32]:

@@ -10,14 +10,14 @@ from genre_tf.models.attention_pooling import AttentionPooling
 from genre_tf.models.backbone import NewsBackbone
 from genre_tf.models.interest_space import InterestSpace
 
-# Every token of a batch passes through it: a wider layer costs much more than it was found to gain.
+# Every token of a batch passes through it: a wider layer costs much and gained little (measured).
 _POOLING_WIDTH = 64
 # The projection has more weights than a small log has clicks, so it moves slower than the rest.
 _PROJECTION_PACE = 0.1
 
 
 class NewsTower(keras.Model):
-    """Trained BERT layers, attention pooling and projection; category embeddings beside the text.
+    """Trained BERT layers, attention pooling and projection of the text, and category embeddings.
 
     The text part has length one, so that dot products of untrained vectors are the cosines that sentence
     encoders were made for. The projection is the identity plus a matrix that starts at zero, so that decay

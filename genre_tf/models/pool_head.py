@@ -1,4 +1,4 @@
-"""Click logits of articles retrieved from the whole pool: similarities to the history, and the moment."""
+"""Click logits of articles retrieved from the whole pool, from similarities to the history and counters."""
 
 from typing import Any
 
@@ -46,7 +46,7 @@ class PoolHead(keras.layers.Layer):
 
 
 def _start(similarities: int) -> Any:
-    """Initial weights before anything was measured: more similar means likelier."""
+    """Initial weights before anything was measured: more similar articles are clicked more."""
 
     def start(shape: tuple[int, ...], dtype: Any = None) -> tf.Tensor:
         alike = tf.cast(tf.range(shape[0]) < similarities, dtype or tf.float32)

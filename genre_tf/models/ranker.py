@@ -17,7 +17,7 @@ from genre_tf.models.pool_head import PoolHead
 
 # Assumed spread of similarities of titles, and of categories, before `adapt` has measured it.
 _TEXT_SPREAD, _CATEGORY_SPREAD = 0.1, 0.05
-# What makes a title attractive on some days only half holds on the next: kept small (held-out days).
+# A title's attractiveness holds only half on the next days, so it is kept small (held-out days).
 _ATTRACTIVENESS_L2 = 4e-4
 
 
@@ -219,7 +219,7 @@ class Ranker(keras.Model):
         return self.attractiveness(self.dropout(candidates, training=training))[..., 0]
 
     def _with_counters(self, similarities: tf.Tensor, counters: tf.Tensor, mask: tf.Tensor) -> tf.Tensor:
-        """Counters replace attractiveness: they measure what it guesses (both together rank worse).
+        """Counters replace attractiveness, because they measure what it predicts (both together rank worse).
 
         The text model learns from its own loss only, so that it also learns what the counters could explain.
         """

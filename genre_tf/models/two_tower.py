@@ -16,12 +16,12 @@ from genre_tf.models.user_tower import UserTower
 
 
 class TwoTower(keras.Model):
-    """A news tower, a user tower, and a bias for what is read now.
+    """A news tower, a user tower, and a bias for current popularity.
 
     The logit of an article for a reader at a moment is `reader · article + weight(reader) * bias(counters)`.
     The bias is one more dimension of the article's vector (`article_vectors`) and the weight one more of the
     reader's (`query`), so that any search by dot products finds the articles with the greatest logits. The
-    weight of the moment depends on the reader: for one without history it is all there is.
+    weight of this bias depends on the reader; for a reader without history only the bias matters.
 
     Args:
         backbone: the news backbone.

@@ -1,4 +1,4 @@
-"""What a training writes for TensorBoard: scalars grouped by stage, charts and histograms of weights."""
+"""TensorBoard logs of a training: scalars grouped by stage, charts, and histograms of weights."""
 
 import math
 from collections.abc import Iterable, Mapping

@@ -100,7 +100,7 @@ def judge(stage: str, result: FitResult, config: RunConfig) -> None:
     """Refuse weights that have forgotten too much.
 
     On the new log, the best weights are never worse than the starting weights, which are also candidates. So
-    the decision depends on what the earlier run held out.
+    the decision depends on the examples that the earlier run held out.
 
     Args:
         stage: the trained stage.

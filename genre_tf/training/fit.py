@@ -155,7 +155,7 @@ def load_weights(model: keras.Model, file: Path) -> None:
 
 
 def _on_older(model: keras.Model, goal: Goal, files: StageFiles) -> dict[str, float]:
-    """Metric of the initial and of the best weights on what the earlier run held out."""
+    """Metric of the initial and of the best weights on the examples that the earlier run held out."""
     if files.start_weights is None or goal.validate_older is None:
         return {}
     found = {}

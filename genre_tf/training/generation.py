@@ -171,7 +171,7 @@ def _batching(settings: GenerationConfig, sizes: PromptSizes, devices: Distribut
 
 
 def trained_share(parts: TrainedGenerator) -> str:
-    """Which parts of the language model are trained, and what is trained besides: one line of progress."""
+    """A line of progress: how much is trained, and how large the language model is."""
     trained, whole = (
         sum(math.prod(weight.shape) for weight in weights)
         for weights in (parts.generator.trainable_weights, parts.generator.backbone.weights)
@@ -235,7 +235,7 @@ class Perplexity:
     """Validation: perplexity per token of the target texts, given their context.
 
     Args:
-        generator: used as it is at each call.
+        generator: the generator, with its weights at the time of each call.
         rows: the validation texts.
         batch_tokens: tokens in a batch.
     """
@@ -257,7 +257,7 @@ class Perplexity:
 
 
 def _examples(data: StageData, settings: GenerationConfig, seed: int) -> list[list[TextExample]]:
-    """Texts for training and validation; if the run continues an earlier one, also what that one held out."""
+    """Texts for training and validation; if the run continues an earlier one, also its held-out texts."""
     learned, _ = learning_split(data.table, data.train, [*data.validation, *data.older])
     held_out = [learning_split(data.table, data.train, data.validation)[1]]
     if data.older:

@@ -27,7 +27,7 @@ class TokenLosses(NamedTuple):
 class GenerationTrainer(StageTrainer):
     """Weighted cross-entropy of the next token: full weight on target words, a small weight on context words.
 
-    With a contrast, second copies of rows (before another reader) are not learned, only compared.
+    With a contrast, second copies of rows (with another reader) are not learned, only compared.
 
     Args:
         model: the generator.

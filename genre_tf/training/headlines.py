@@ -14,7 +14,7 @@ from genre_tf.models.generator_checkpoint import TrainedGenerator
 from genre_tf.training.stage_data import StageData
 from genre_tf.training.stage_files import StageFiles
 
-_LEAST_WORDS = 8  # of an abstract, for a title to be written from it
+_LEAST_WORDS = 8  # minimum length of an abstract that a title is written from
 
 
 def headlines(
@@ -23,7 +23,7 @@ def headlines(
     """Returns a function that writes titles of unlearned articles for held-out readers, as the servable will.
 
     Args:
-        parts: the writer, used as it is at each call.
+        parts: the writer, with its weights at the time of each call.
         data: data of a run.
         learned: training texts; their articles are not shown.
         settings: how to write.
@@ -63,7 +63,7 @@ class Headlines:
         )
 
     def __call__(self) -> Mapping[str, str]:
-        """Markdown of what was written for each reader, by name."""
+        """Markdown of the texts written for each reader, by name."""
         self.writer.refresh()
         titles, sources = ([getattr(each, name) for each in self.readers] for name in ("titles", "source"))
         _, served = self.writer(titles, sources, range(len(self.readers)))

@@ -1,4 +1,4 @@
-"""What pretraining trains and measures: a language model, its tokenizer, and batches of texts for it."""
+"""The model that pretraining trains and measures: a language model, its tokenizer, and batches of texts."""
 
 import dataclasses
 import json
@@ -195,7 +195,7 @@ def smoothed_losses(
 
 
 class Measured:
-    """Texts to measure a model on, as it is at each call; a masked model always hides the same words.
+    """Texts to measure the current model on; for a masked model the same words are always hidden.
 
     Args:
         language_model: the model.

@@ -22,7 +22,7 @@ from genre_tf.training.stage_data import StageData
 _MOST_IMPRESSIONS = 2_500  # a few dozen weights are stable long before that
 _RETRIEVED = 300  # how many articles `genre export` hands to the ranker by default
 _DRAWN_RETRIEVED, _DRAWN_REST = 60, 40
-_TOP = 30  # where scores become probabilities: the top of the list, which readers may see
+_TOP = 30  # places used for calibration: the top of the list, which readers may see
 
 Vectors = npt.NDArray[np.float32]
 
@@ -39,9 +39,9 @@ def fit_pool_head(
 ) -> None:
     """Fit the weights of the ranker's `pool_head` to clicks from the whole pool, then calibrate it.
 
-    From the pool of each click, some of the best 300 and some of the rest are drawn, and each counts for as
-    many as it stands for. So the weights are those of a choice from the whole pool. Then the probabilities
-    are fitted to the newest part of the log, which was not used for training.
+    From the pool of each click, some of the best 300 articles and some of the rest are drawn, each weighted
+    by the number of articles that it represents. So the weights are those of a choice from the whole pool.
+    Then the probabilities are fitted to the newest part of the log, which was not used for training.
 
     Args:
         ranker: the trained ranker.

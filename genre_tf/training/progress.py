@@ -17,8 +17,8 @@ class Goal:
         validate: computes the validation metrics by name.
         metric: the metric that decides which weights are best.
         greater_is_better: whether a greater value is better.
-        validate_older: the same metrics on what an earlier run held out, for a training that continues from
-            it.
+        validate_older: the same metrics on the examples that an earlier run held out, for a training that
+            continues from it.
         show: Markdown texts by name, to look at after each validation.
     """
 
@@ -81,8 +81,8 @@ class FitResult:
             batches.
         peak_memory_gb: peak resident memory of the process until then, in 1e9 bytes.
         trainable_parameters: number of trainable parameters.
-        older_before: if the training continues from an earlier run: the metric of that run's weights on what
-            it held out; else None.
+        older_before: if the training continues from an earlier run: the metric of that run's weights on its
+            held-out examples; else None.
         older_after: the same metric of the new weights.
     """
 

@@ -89,7 +89,7 @@ def moves_probabilities(config: RankingConfig, examples: Sequence[ImpressionExam
 
 
 def columns_of(data: StageData, config: RankingConfig, report: Report) -> Columns:
-    """What the settings need beside each training candidate: click weights, a teacher's logits."""
+    """Additional columns of training candidates that the settings need: click weights, a teacher's logits."""
     columns = {}
     if config.popularity_debias or config.position_propensities:
         columns[CLICK_WEIGHT] = click_weights(data.train, config)

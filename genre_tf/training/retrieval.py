@@ -27,7 +27,7 @@ _LOWEST = -1e9  # excludes a logit from a softmax and keeps its gradient finite
 class RetrievalTrainer(StageTrainer):
     """Sampled softmax over the pool of the moment of each click.
 
-    The candidates of a row are a click, some articles shown beside it and some of the rest of the pool, each
+    The candidates of a row are a click, some articles shown with it and some of the rest of the pool, each
     with its counters at that moment. The log of the probability that a candidate was drawn is subtracted from
     its logit (logQ): a candidate drawn with probability 1/50 stands for 50 articles of the pool.
 

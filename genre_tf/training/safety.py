@@ -26,10 +26,10 @@ Vectors = npt.NDArray[np.float32]
 def train_safety(
     file: Path, run: Path, *, recall: float, seed: int, max_bad_rows: int = 0, report: Report = print
 ) -> dict[str, Any]:
-    """Learn from labelled texts what is unsafe, and write the classifier to `RUN/safety`.
+    """Train a classifier of unsafe texts on labelled ones, and write it to `RUN/safety`.
 
-    Three fifths of the texts of each label are learned from and one fifth chooses the threshold. The returned
-    values are measured on the last fifth. Weights are exact (Newton's method, with a ridge).
+    Three fifths of the texts of each label are used for training, and one fifth to choose the threshold. The
+    returned values are measured on the last fifth. Weights are exact (Newton's method, with a ridge).
 
     Args:
         file: labels and texts; see `read_labelled_texts`.

@@ -1,4 +1,4 @@
-"""What the stages train on: the prepared examples, and the features of the articles in them."""
+"""Training data of the stages: the prepared examples, and the features of their articles."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
@@ -39,7 +39,7 @@ class StageData:
         features: features of every article in an example.
         config: settings of the run.
         run: the run folder.
-        older: what the earlier run held out, if the run continues one.
+        older: examples that the earlier run held out, if the run continues one.
         unlearned: rows of articles that the earlier run saw in `older` only.
         replayed: how many of `train` (at its end) are examples of the earlier run.
         earlier: counters of each article before the training log, if the run continues an earlier one.
@@ -58,12 +58,12 @@ class StageData:
 
     @property
     def of_earlier(self) -> "StageData":
-        """The same data, validated on what the earlier run held out, with the earlier counters."""
+        """The same data, validated on the earlier run's held-out examples, with the earlier counters."""
         return replace(self, validation=self.older, earlier=None)
 
     @cached_property
     def pool(self) -> MomentPool:
-        """What could be shown at each moment of the training log, including validation.
+        """The articles that could be shown at each moment of the training log, including validation.
 
         Only part of the earlier run's log is available, which is not enough for counters.
         """
@@ -80,7 +80,7 @@ class StageData:
 
     @cached_property
     def interest(self) -> InterestSpace:
-        """What readers of the training log stay interested in, computed from the texts before training."""
+        """Directions of readers' lasting interests in the log, computed from the texts before training."""
         backbone = self.backbone()
         texts = NewsEncoder(backbone, NewsTower(backbone)).text_vectors(self.features)
         histories = [example.history for example in self.train]

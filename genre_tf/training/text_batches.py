@@ -108,7 +108,7 @@ class TextRows:
 
         Args:
             batching: how to make batches.
-            seed: seed for shuffling and for dropping readers and sources, anew each epoch; None: neither.
+            seed: seed for shuffling and for dropping readers and sources, again in each epoch; None: neither.
             epochs: number of epochs; None: endless.
             layout: the parts of each batch to return, one after another.
             start: number of batches to skip, at almost no cost.

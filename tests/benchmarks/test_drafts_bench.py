@@ -46,14 +46,14 @@ def test_abstracts_begin_with_the_newest_and_are_taken_again(tmp_path):
     (tmp_path / "dev" / "behaviors.tsv").write_text(log, "utf-8")
     assert [text.split()[0] for text in abstracts(tmp_path, 3)] == ["news", "word", "news"]
     (tmp_path / "dev" / "news.tsv").write_text(lines[1].replace("N1", "N0") + "\n", "utf-8")
-    with pytest.raises(InputError, match="no abstract of 8 words"):
+    with pytest.raises(InputError, match="no abstract of 8 words or more"):
         abstracts(tmp_path, 3)
 
 
 def test_other_texts_are_not_compared():
     texts = np.array([[[1, 2, 0], [3, 0, -1]]])
     require_same_texts("a case", texts, texts.copy())
-    with pytest.raises(FailureError, match="other texts are written"):
+    with pytest.raises(FailureError, match="drafts changed the written texts"):
         require_same_texts("a case", texts, texts[:, ::-1])
-    with pytest.raises(FailureError, match="other texts are written"):
+    with pytest.raises(FailureError, match="drafts changed the written texts"):
         require_same_texts("a case", texts, texts[:, :, :2])

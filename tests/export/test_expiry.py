@@ -46,7 +46,7 @@ def test_an_expiry_is_hours_or_a_date(text, limit):
 
 @pytest.mark.parametrize("text", ["", "0", "-3", "nan", "inf", "yesterday", "2019-13-01"])
 def test_other_expiries_are_wrong_input(text):
-    with pytest.raises(InputError, match="--expire takes hours"):
+    with pytest.raises(InputError, match="--expire must be hours"):
         parse_expiry(text)
 
 

@@ -147,7 +147,7 @@ def test_the_contract_tells_the_kind_of_index(served, catalogue, bias, tmp_path)
     ("options", "message"),
     [
         ({"index": "tree"}, "must be one of exact, partitioned; got 'tree'"),
-        ({"index": "partitioned", "probes": 0}, "1 block at least"),
+        ({"index": "partitioned", "probes": 0}, "probes .* must be at least 1; got 0"),
     ],
 )
 def test_a_wrong_index_is_wrong_input(tmp_path, options, message):

@@ -291,7 +291,7 @@ def test_wrong_input_is_told(served, refreshed, tmp_path):
     with pytest.raises(InputError, match="none of the 52 articles may be recommended"):
         log = behaviors_file(tmp_path, [impression(500, (30, 999), (999,))])
         refresh(served, Changes(expire=datetime(2100, 1, 1), behaviors=log), print)
-    with pytest.raises(InputError, match="counted already"):
+    with pytest.raises(InputError, match="already counted up to then"):
         refresh(served, Changes(behaviors=behaviors_file(tmp_path, [impression(0, (30, 31), (30,))])), print)
     with pytest.raises(InputError, match="shows none of"):
         refresh(served, Changes(behaviors=behaviors_file(tmp_path, [impression(99, (999,), (999,))])), print)

@@ -144,23 +144,23 @@ def test_wrong_input_is_told_and_a_difference_writes_nothing(
     run, out = ranking_run(tmp_path / "run", "lora 4"), tmp_path / "out"
     with pytest.raises(InputError, match="no trained retrieval stage"):
         write_transformers_folder(run, "retrieval", out)
-    with pytest.raises(InputError, match="there is no stage 'safety'"):
+    with pytest.raises(InputError, match=r"the stage must be one of .*; got 'safety'"):
         write_transformers_folder(run, "safety", out)
     with pytest.raises(InputError, match="no configuration"):
         write_transformers_folder(tmp_path, "ranking", out)
     monkeypatch.setattr(transformers_folder, "LoraBlock", int)  # a merge that forgets the updates
-    with pytest.raises(FailureError, match="computes something else than the run"):
+    with pytest.raises(FailureError, match="outputs of the folder differ from the run's"):
         write_transformers_folder(run, "ranking", out)
     assert not out.exists()
     out.mkdir()
-    with pytest.raises(InputError, match="is there already"):
+    with pytest.raises(InputError, match="already exists"):
         write_transformers_folder(run, "ranking", out)
 
 
 def test_a_run_is_never_replaced_nor_anything_else_that_is_no_such_folder(tmp_path: Path) -> None:
     run = ranking_run(tmp_path / "run", "lora 4")
     for out in (run, run / "." / "ranking", run / "new", tmp_path):
-        with pytest.raises(InputError, match="one holds the other"):
+        with pytest.raises(InputError, match="one contains the other"):
             write_transformers_folder(run, "ranking", out, overwrite=True)
     thesis = tmp_path / "thesis" / "all.tex"
     thesis.parent.mkdir()

@@ -88,7 +88,7 @@ def test_every_fault_of_a_version_is_listed(version):
     assert not checked.passed
     assert "warmup, batch 1" in checked.signatures["count"].faults[0]
     assert checked.signatures["serving_default"].faults == ["no recorded request"]
-    assert "promises other signatures" in checked.faults[0]
+    assert "lists other signatures" in checked.faults[0]
 
 
 def test_weights_that_are_damaged_are_a_fault(version):
@@ -150,7 +150,7 @@ def test_rows_that_tie_may_change_places_and_others_may_not():
 
 def test_answers_that_json_cannot_carry_are_faults():
     actual = {"score": np.array([[np.nan, np.inf]], np.float32), "text": np.array([b"\xff", b"ok"], object)}
-    assert replay.compare({}, actual)[1] == ["score: 2 not finite", "text: 1 strings that are no UTF-8"]
+    assert replay.compare({}, actual)[1] == ["score: 2 not finite", "text: 1 not valid UTF-8"]
 
 
 def test_exchanges_survive_the_file(tmp_path):

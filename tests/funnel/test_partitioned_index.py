@@ -120,9 +120,9 @@ def test_the_graph_is_portable_and_answers_by_session(vectors, readers, tmp_path
 
 
 def test_bad_input_is_refused_in_plain_words():
-    with pytest.raises(InputError, match="1 block at least"):
+    with pytest.raises(InputError, match=r"probes .* must be at least 1; got 0"):
         PartitionedOptions(probes=0)
-    with pytest.raises(InputError, match="beside row 0"):
+    with pytest.raises(InputError, match="at least one article after row 0"):
         PartitionedIndex(np.zeros((1, 4), np.float32), PartitionedOptions())
     with pytest.raises(InputError, match="finite"):
         PartitionedIndex(np.full((3, 4), np.nan, np.float32), PartitionedOptions())

@@ -68,13 +68,13 @@ def test_what_was_not_found_is_not_chosen_and_equal_probabilities_are_no_fault()
 @pytest.mark.parametrize(
     ("rules", "message"),
     [
-        ({"max_age_hours": 0}, "hours above 0"),
-        ({"max_age_hours": float("nan")}, "hours above 0"),
-        ({"max_per_category": 0}, "1 article at least"),
-        ({"diversity": 1.5}, "between 0 and 1"),
-        ({"diversity": float("nan")}, "between 0 and 1"),
-        ({"exploration": -0.1}, "share of the answers"),
-        ({"exploration": float("nan")}, "share of the answers"),
+        ({"max_age_hours": 0}, "max_age_hours must be a finite number above 0; got 0"),
+        ({"max_age_hours": float("nan")}, "max_age_hours must be a finite number above 0; got nan"),
+        ({"max_per_category": 0}, "max_per_category must be at least 1; got 0"),
+        ({"diversity": 1.5}, "diversity must be between 0 and 1; got 1.5"),
+        ({"diversity": float("nan")}, "diversity must be between 0 and 1; got nan"),
+        ({"exploration": -0.1}, "exploration must be between 0 and 1; got -0.1"),
+        ({"exploration": float("nan")}, "exploration must be between 0 and 1; got nan"),
     ],
 )
 def test_impossible_rules_are_wrong_input(rules, message):

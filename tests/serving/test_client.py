@@ -78,15 +78,21 @@ def test_answers_name_their_evidence(client: Any) -> None:
 @pytest.mark.parametrize(
     ("call", "words"),
     [
-        (lambda client: client.recommend([["N1 N2"]]), "an article id is one word"),
-        (lambda client: client.recommend(["N1"]), "a row is a list of strings"),
+        (lambda client: client.recommend([["N1 N2"]]), "an article id must be one word; got 'N1 N2'"),
+        (lambda client: client.recommend(["N1"]), "a row must be a list of strings; got the string 'N1'"),
         (lambda client: client.recommend_text([["a", " \n"]]), "title 2 of 2 is blank"),
-        (lambda client: client.generate([["a"]], [""], ["poem"], [1]), "kind 'poem' is not known"),
-        (lambda client: client.score([["N1"]], [["N2"], ["N3"]]), "one entry a reader"),
+        (
+            lambda client: client.generate([["a"]], [""], ["poem"], [1]),
+            "kind must be one of title, summary, body; got 'poem'",
+        ),
+        (lambda client: client.score([["N1"]], [["N2"], ["N3"]]), "must have one entry per reader; got"),
         (lambda client: client.embed_user([["N1"]]), 'Serving signature key "embed_user" not found'),
-        (lambda client: client.score_counters([[]], [["N1"]], [[-1]], [[1]], [[1]]), "numbers from 0 on"),
-        (lambda client: client.generate([["a"]], [""], ["title"], [2**63]), "whole numbers of 64 bits"),
-        (lambda client: client.generate([["a"]], [""], ["title"], ["x"]), "whole numbers of 64 bits"),
+        (
+            lambda client: client.score_counters([[]], [["N1"]], [[-1]], [[1]], [[1]]),
+            "numbers of at least 0; got -1",
+        ),
+        (lambda client: client.generate([["a"]], [""], ["title"], [2**63]), "seeds must be 64-bit integers"),
+        (lambda client: client.generate([["a"]], [""], ["title"], ["x"]), "seeds must be 64-bit integers"),
     ],
 )
 def test_wrong_input_is_said_plainly(client: Any, call: Any, words: str) -> None:

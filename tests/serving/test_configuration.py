@@ -65,7 +65,7 @@ def test_writing_again_keeps_labels_policies_and_other_models(tmp_path: Path) ->
 
 def test_a_configuration_that_cannot_be_read_is_not_overwritten(tmp_path: Path) -> None:
     (tmp_path / "models.config").write_text("nonsense: 1")
-    with pytest.raises(InputError, match="no model_server_config"):
+    with pytest.raises(InputError, match="is not a valid ModelServerConfig"):
         write_configuration(tmp_path, ["genre_recommender"])
     assert (tmp_path / "models.config").read_text() == "nonsense: 1"
     assert sorted(entry.name for entry in tmp_path.iterdir()) == [".lock", "models.config"]
@@ -128,7 +128,7 @@ def test_what_people_tuned_stays_and_warmup_follows(tmp_path: Path) -> None:
         file.write_text(f"max_batch_size {{ value: {largest} }}")
         assert warmup_sizes(tmp_path) == sizes
     file.write_text("max_batch_size: 100")
-    with pytest.raises(InputError, match="is no BatchingParameters"):
+    with pytest.raises(InputError, match="cannot be parsed as BatchingParameters"):
         warmup_sizes(tmp_path)
 
 

@@ -106,9 +106,12 @@ def test_a_scan_reports_what_a_server_could_not_start_from(tmp_path: Path) -> No
 @pytest.mark.parametrize(
     ("body", "words"),
     [
-        ('name: "news" base_path: "/nowhere/news" version_labels { key: "stable" value: 7 }', "label stable"),
-        ('name: "other" base_path: "/nowhere/other"', "no such folder"),
-        ('name: "news" nonsense: 3', "no model_server_config"),
+        (
+            'name: "news" base_path: "/nowhere/news" version_labels { key: "stable" value: 7 }',
+            "label stable .* version 7, which is not served",
+        ),
+        ('name: "other" base_path: "/nowhere/other"', "no folder for model other"),
+        ('name: "news" nonsense: 3', "is not a valid ModelServerConfig"),
     ],
 )
 def test_a_configuration_that_cannot_be_followed_is_an_error(tmp_path: Path, body: str, words: str) -> None:

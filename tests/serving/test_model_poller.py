@@ -257,7 +257,7 @@ def test_a_configuration_that_cannot_be_followed_changes_nothing(latest: Served,
         config.write_text('model_config_list { config { name: "cups" base_path: "/models/cups" } }')
     for _ in range(2):
         assert latest.poll() == [1]
-    assert len([line for line in latest.said if line.startswith("not followed: ")]) == 1
+    assert len([line for line in latest.said if line.startswith("cannot follow the models folder: ")]) == 1
     latest.configure("")
     assert latest.poll() == [2]
 

@@ -46,14 +46,17 @@ def test_what_is_left_out_is_tensorflow_servings_default(tmp_path: Path) -> None
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("max_batch_size: 8", "is no BatchingParameters"),
+        ("max_batch_size: 8", "cannot be parsed as BatchingParameters"),
         ("max_batch_size { value: 8 } allowed_batch_sizes: 4", "must match max_batch_size; last entry was 4"),
         ("max_batch_size { value: 2 } allowed_batch_sizes: 3 allowed_batch_sizes: 2", "increasing"),
-        ("max_batch_size { value: 0 }", "at least 1"),
-        ("num_batch_threads { value: 0 }", "at least 1: received 0"),
-        ("batch_timeout_micros { value: -1 }", "not negative"),
-        ("enable_large_batch_splitting { value: true } max_execution_batch_size { value: 2000 }", "at most"),
-        ("\x00", "is no BatchingParameters"),
+        ("max_batch_size { value: 0 }", "must be at least 1; got 0 and 10"),
+        ("num_batch_threads { value: 0 }", "num_batch_threads must be at least 1; got 0"),
+        ("batch_timeout_micros { value: -1 }", "must not be negative; got -1"),
+        (
+            "enable_large_batch_splitting { value: true } max_execution_batch_size { value: 2000 }",
+            r"max_batch_size \(1000\); got 2000",
+        ),
+        ("\x00", "cannot be parsed as BatchingParameters"),
     ],
 )
 def test_a_file_that_cannot_be_followed_is_an_error(tmp_path: Path, text: str, words: str) -> None:
@@ -81,5 +84,5 @@ def test_the_metrics_page_is_where_the_file_says(tmp_path: Path, text: str, path
 def test_a_page_without_a_slash_is_an_error(tmp_path: Path) -> None:
     file = tmp_path / "monitoring.config"
     file.write_text('prometheus_config { enable: true path: "metrics" }')
-    with pytest.raises(InputError, match="begins with a slash"):
+    with pytest.raises(InputError, match="must begin with a slash"):
         read_prometheus_path(file)

@@ -54,7 +54,7 @@ def test_a_body_may_come_in_chunks(connection: http.client.HTTPConnection) -> No
 def test_a_body_over_the_limit_is_refused_unread(toy_server: Any) -> None:
     answer = raw(toy_server, b"POST %s HTTP/1.1\r\nContent-Length: 99999999999\r\n\r\n" % PREDICT.encode())
     assert answer.startswith(b"HTTP/1.1 413 ")
-    assert b"is the limit" in answer
+    assert b"bytes; the limit is " in answer
 
 
 @pytest.mark.parametrize("length", [b"-1", b"many", b"1e3"])
@@ -101,8 +101,8 @@ def test_an_occupied_port_is_said_before_models_are_loaded(toy_server: Any, toy_
     rest = int(urlsplit(toy_server.rest_address).port or 0)
     grpc = int(toy_server.grpc_address.rpartition(":")[2])
     said: list[str] = []
-    with pytest.raises(InputError, match=f"port {rest} .* --rest-port"):
+    with pytest.raises(InputError, match=rf":{rest} \(REST\): .* --rest-port"):
         EmbeddedServer(toy_models, ServerOptions(grpc_port=0, rest_port=rest), said.append)
-    with pytest.raises(InputError, match=f"port {grpc} .* --grpc-port"):
+    with pytest.raises(InputError, match=rf":{grpc} \(gRPC\): .* --grpc-port"):
         EmbeddedServer(toy_models, ServerOptions(grpc_port=grpc, rest_port=0), said.append)
     assert said == []

@@ -258,11 +258,11 @@ def test_wrong_input(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"no .*models.config"):
         write_serving_files(tmp_path, tmp_path / "out", DeploymentOptions())
     twins = write_models(tmp_path / "twins", ["a_b", "a-b"])
-    with pytest.raises(InputError, match="host 'a-b'"):
+    with pytest.raises(InputError, match="host name 'a-b'"):
         write_serving_files(twins, tmp_path / "out", DeploymentOptions())
     for number, sizes in enumerate(([], ["1"], [0], None)):
         models = write_models(tmp_path / str(number), batch_sizes=sizes)
-        with pytest.raises(InputError, match="no batch sizes"):
+        with pytest.raises(InputError, match="no valid batch sizes"):
             write_serving_files(models, tmp_path / "out", DeploymentOptions())
     models = write_models(tmp_path / "two\nlines")
     with pytest.raises(InputError, match="rename it"):
@@ -295,5 +295,5 @@ def test_tls_by_the_verb(
     assert not parsed.client_verify and not parsed.custom_ca
     with pytest.raises(InputError, match="together"):
         serving_files(models, tmp_path / "out", tls_key=key)
-    with pytest.raises(InputError, match="no PEM file with a private key"):
+    with pytest.raises(InputError, match="not a PEM file with a private key"):
         serving_files(models, tmp_path / "out", tls_cert=certificate, tls_key=certificate)

@@ -158,9 +158,9 @@ def test_wrong_files_are_wrong_input(authority: Authority, tmp_path: Path) -> No
     for files in ((authority.file, certificate), (authority.file, None, key), (None, certificate, key)):
         with pytest.raises(InputError, match="--tls-cert and --tls-key together"):
             client_credentials(*files)
-    with pytest.raises(InputError, match="no PEM file with a certificate"):
+    with pytest.raises(InputError, match="not a PEM file with a certificate"):
         client_credentials(key)
-    with pytest.raises(InputError, match="no PEM file with a private key"):
+    with pytest.raises(InputError, match="not a PEM file with a private key"):
         client_credentials(authority.file, certificate, certificate)
     with pytest.raises(InputError, match="cannot be read"):
         client_credentials(tmp_path / "absent.pem")

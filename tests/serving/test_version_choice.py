@@ -91,7 +91,7 @@ def test_a_version_that_no_server_will_load_is_told_with_the_remedy(models: Path
     assert held_back(newest) is None
     roll_back(models, NAME, 2)
     told = str(held_back(newest))
-    assert "version 4 is not served" in told and "holds servers to version 2" in told
+    assert "version 4 is not served" in told and "limits servers to version 2" in told
     assert told.endswith(f"genre rollback {models} {NAME} --to latest")
     assert held_back(models / NAME / "2") is None
     set_label(models, NAME, "stable", 2)
@@ -143,7 +143,7 @@ def test_a_canary_beside_a_stable_version(models: Path) -> None:
     assert (choice.loaded, choice.newest_follow) == ([4], False)
     add_version(models, 5)
     server = RunningServer(models)
-    with pytest.raises(InputError, match=r"load 4 .*not 5.*--load"):
+    with pytest.raises(InputError, match=r"load version 4 .*not 5.*--load"):
         set_label(models, NAME, "canary", 5)
     assert set_label(models, NAME, "canary", 5, load=True).loaded == [4, 5]
     server.poll()
@@ -210,7 +210,7 @@ def test_a_chosen_version_that_is_gone_from_the_disk_can_be_left(
 
 def test_without_an_earlier_version_there_is_nothing_to_go_back_to(models: Path) -> None:
     roll_back(models, NAME, 1)
-    with pytest.raises(InputError, match="no sound version before 1"):
+    with pytest.raises(InputError, match="no valid version before 1"):
         roll_back(models, NAME)
 
 
@@ -231,7 +231,7 @@ def test_comments_of_people_stay_and_ours_are_written_anew(models: Path) -> None
     text = file.read_text()
     assert "# on call: ask the newsroom first" in text and "# mine" in text
     assert text.count("#:") == 2  # one of the header, which explains them, and one of the policy
-    assert "version 3 and no other" in text and "the newest version;" not in text
+    assert "only version 3;" in text and "the newest version;" not in text
     roll_back(models, NAME, 2)
     assert file.read_text().count("# mine") == 1
 

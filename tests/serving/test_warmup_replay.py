@@ -147,4 +147,4 @@ def test_a_file_beyond_the_limit_is_not_read(warm: Warm, monkeypatch: pytest.Mon
     monkeypatch.setattr(warmup_replay, "MOST_FILE_BYTES", 10)
     versions, said, _ = load(warm([predict_log().SerializeToString()]))
     assert versions == {"toy": [1]}
-    assert "are the most that are replayed" in said[0]
+    assert "bytes; warmup replays at most " in said[0]

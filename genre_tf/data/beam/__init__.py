@@ -1,1 +1,1 @@
-"""The same examples with Apache Beam: reading, counting and writing spread over the workers of any runner."""
+"""The same examples, made with Apache Beam: the workers of any runner share reading, counting and writing."""

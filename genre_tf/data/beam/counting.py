@@ -1,9 +1,9 @@
 """The counters of every impression, strictly from the past, computed on many workers.
 
-One reader counts a whole log at once; here each article is counted by itself, hour by hour: what an hour adds
-is summed first, then what was known before each hour, then the few events within it are looked up in a
-`ViewLog` of their own. No worker ever holds more than one article's hours, or the views of one article in one
-hour, however long the log is.
+A single process counts a whole log at once. Here each article is counted separately, hour by hour. First the
+events of each hour are summed, then the state before each hour is computed from these sums, then the few
+events within an hour are looked up in their own `ViewLog`. A worker never holds more than the hours of one
+article, or the views of one article in one hour, however long the log is.
 """
 
 from collections.abc import Iterable, Iterator
@@ -27,12 +27,12 @@ View = tuple[int, int, int, int]
 """One article shown once: seconds since 1970, clicks (0 or 1), row number of the impression, slot."""
 
 Total = tuple[int, ...]
-"""What views of an article in an hour add up to: clicks, views, six sums of `WEIGHTS` (of the clicks, of the
-views), seconds of the oldest and of the newest."""
+"""Sums over the views of an article in an hour: clicks, views, six sums of `WEIGHTS` (of the clicks, of the
+views), seconds of the oldest and of the newest view."""
 
 State = tuple[list[float], int, int, int]
-"""What is known of an article after an hour: counts as in `CounterState`, as of the beginning of that hour;
-in seconds, when it was published or first shown; that beginning; its newest view of all."""
+"""The state of an article after an hour: counts as in `CounterState`, as of the beginning of that hour; and
+in seconds, the time when it was published or first shown, the beginning of that hour, and its newest view."""
 
 Known = tuple[int, list[float]]
 """A slot, with the nine counters of its article just before the impression."""
@@ -41,8 +41,8 @@ Known = tuple[int, list[float]]
 class KnownBefore(beam.PTransform):
     """(row number, impression) -> (row number, `Known`) for every candidate, and the log's counters.
 
-    They come under `known`; under `counters` comes one `Counters`: a row per article, gathered by one worker,
-    since they become one file.
+    The output `known` has these pairs; `counters` has one `Counters` with a row per article, gathered on one
+    worker because it becomes one file.
 
     Args:
         articles: the log's articles, some with their publishing times.
@@ -87,7 +87,7 @@ class CountHours(beam.DoFn):
         self._table = self._articles.load()
 
     def process(self, article: tuple[str, Iterable[tuple[int, Total]]]) -> Iterator[Any]:
-        """Go along the hours of one article."""
+        """Process the hours of one article in order."""
         news_id, hours = article[0], sorted(article[1])
         totals = np.array([total for _, total in hours], np.int64)  # [hours, 10]
         begins = HOUR_SECONDS * np.array([hour for hour, _ in hours], np.int64)
@@ -145,7 +145,7 @@ def _below_padding(rows: list[Any], padding: int = 0) -> npt.NDArray[Any]:
 
 
 def _counters(articles: list[tuple[str, State]], table: TableFile) -> Counters:
-    """The counters of all articles, each brought to the moment of the log's newest view."""
+    """The counters of all articles, as of the log's newest view."""
     counters = Counters()
     if articles:
         news_ids, states = zip(*articles, strict=True)

@@ -1,10 +1,9 @@
 """Reads a behaviours file on many workers, with the same faults, line and row numbers as one reader.
 
-A plain file is cut into byte ranges that workers read side by side. A gzipped one cannot be entered in the
-middle: a single worker reads it. What depends on earlier rows is settled without putting rows in order:
-whether the log has labels by its first usable row, repeated impression ids by grouping on the id, and a row's
-number from its line by counting the rejected rows before it, which are few (`--max-bad-rows`; else nothing is
-written).
+A plain file is cut into byte ranges, which workers read in parallel. A gzipped file can only be read from its
+beginning, so a single worker reads it. Checks that depend on earlier rows work without sorting: the first
+usable row says whether the log has labels, grouping by impression id finds repeated ids, and the number of a
+row is its line less the rejected rows before it, which are few (`--max-bad-rows`; else nothing is written).
 """
 
 import gzip
@@ -35,7 +34,7 @@ RANGE_BYTES = 16 << 20
 """16 MiB, some 25,000 impressions: small enough to keep many workers busy."""
 
 Place = tuple[int, int]
-"""Where a line stands: its byte range, and its number within it from 0; in the order of the file."""
+"""Position of a line: its byte range and its number in the range, from 0; sorts in the order of the file."""
 
 _END_OF_FILE = 1 << 62
 
@@ -94,7 +93,7 @@ class ReadRange(beam.DoFn):
 
 
 class TakeRows(beam.DoFn):
-    """Takes the rows of one impression id in their order, as one reader of the whole log would.
+    """Takes the rows of one impression id in order, as a single reader of the whole log would.
 
     Gives (place, impression); and (place, faults) of the others under `rejected`.
     """
@@ -126,7 +125,7 @@ class TakeRows(beam.DoFn):
 
 
 class Rejected(NamedTuple):
-    """A row that was not taken: its line, counted from 1, or 0 for the whole file."""
+    """A rejected row: its line, counted from 1, or 0 for the whole file."""
 
     line: int
     faults: RowFaults
@@ -134,7 +133,7 @@ class Rejected(NamedTuple):
 
 @dataclass(frozen=True)
 class LogRows:
-    """What is known of a log as a whole.
+    """Facts about the whole log.
 
     Args:
         lines: number of lines of the file.
@@ -158,7 +157,7 @@ class LogRows:
         first: tuple[Place, LogForm] | None,
         allowed: int,
     ) -> "LogRows":
-        """Puts together what the workers found.
+        """Combines the results of the workers.
 
         Args:
             counts: number of lines of each byte range.
@@ -174,12 +173,12 @@ class LogRows:
 
     @property
     def labelled(self) -> bool:
-        """Whether its rows have the clicks."""
+        """Whether its rows have labels."""
         return self.form is not None and self.form.labelled
 
     @property
     def signals(self) -> bool:
-        """Whether its rows have what readers did beyond clicking."""
+        """Whether its rows have signals."""
         return self.form is not None and self.form.signals
 
     @property
@@ -189,7 +188,7 @@ class LogRows:
         return self.labelled and len(self.rejected) <= self.allowed and not whole_file
 
     def row_number(self, place: Place) -> int:
-        """The number of a taken row among the taken rows."""
+        """The number of an accepted row among the accepted rows."""
         return self._line(place) - bisect_left(self.rejected, (place, []))
 
     def rejected_rows(self) -> list[Rejected]:
@@ -254,7 +253,7 @@ def range_lines(log: str, part: ByteRange) -> Iterator[str | BadLine]:
         part: the range.
 
     Yields:
-        Every line that begins in the range, whole; for an unusable line what is wrong with it.
+        Every line that begins in the range, whole; for an unusable line, its fault.
     """
     with ExitStack() as files:
         stream = files.enter_context(open_address(log))
@@ -270,7 +269,7 @@ def range_lines(log: str, part: ByteRange) -> Iterator[str | BadLine]:
         try:
             while position + size < part.stop and (line := next(lines, None)):
                 raw, size = line
-                # A plain file costs what it shows; this is for a small .gz that holds a huge log.
+                # A plain file is as large as it looks; this limit is for a small .gz with a huge log.
                 if gzipped and size > MAX_FILE_BYTES:
                     yield _BadFile(TOO_LARGE)
                     return

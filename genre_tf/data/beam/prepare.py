@@ -1,9 +1,9 @@
-"""A log as example files, written by the workers of a Beam runner: the bytes that one process would write.
+"""Writes a log as example files on the workers of a Beam runner, with the bytes that one process would write.
 
-Order is kept by number, not by place: an example carries its row number, so any worker can make it, and a
-shard's records are sorted by it at the end. Gathered on one worker, since they become one file: each shard
-(choose `--shards` so that one fits into a worker's memory), and the counters (a row per article). The
-catalogue is read by the starting machine: it is small beside a log, its rows have an order, and every worker
+Order is kept by row numbers: each example has its row number, so any worker can make it, and the records of a
+shard are sorted by it at the end. Each shard becomes one file, so it is gathered on one worker (choose
+`--shards` so that a shard fits into a worker's memory); so are the counters (a row per article). The starting
+machine reads the catalogue, because it is small compared with a log, its rows have an order, and every worker
 needs its ids.
 """
 
@@ -48,7 +48,7 @@ def write_log_with_beam(task: LogTask, folder: Path, runner: Runner) -> LogSumma
     Args:
         task: the log, and how to prepare it.
         folder: where to write; `articles.tfrecord` is in it already.
-        runner: does the work.
+        runner: the Beam runner that does the work.
 
     Returns:
         What was written.
@@ -85,7 +85,7 @@ def _allowed(task: LogTask) -> int:
 def _read(
     pipeline: beam.Pipeline, ranges: list[Any], log: str, articles: TableFile, allowed: int
 ) -> tuple[AsSingleton, beam.PCollection]:
-    """Gives `LogRows`, and (row number, impression)."""
+    """Yields `LogRows`, and (row number, impression)."""
     read = (
         pipeline
         | "Ranges" >> beam.Create(ranges)
@@ -162,12 +162,12 @@ class MakeExample(beam.DoFn):
         (impression,) = joined["impression"]
         known: list[Known] = sorted(joined["known"])
         counters = np.array([values for _, values in known], np.float32)
-        counters = counters.reshape(-1, len(COUNTERS))  # [candidates, 9], also of no candidates
+        counters = counters.reshape(-1, len(COUNTERS))  # [candidates, 9], also if there are no candidates
         yield build_example(number, impression, self._table, counters, self._max_history, self._signals)
 
 
 def _first_of_validation(impressions: beam.PCollection, validation_share: float) -> beam.PCollection:
-    """The second at which validation begins, or None: counted by hours, then within the one that holds it."""
+    """The second at which validation begins, or None; hours are counted first, then seconds of one hour."""
     seconds = impressions | "Seconds" >> beam.MapTuple(lambda _, one: epoch_seconds(one.time))
     hours = (
         seconds
@@ -202,7 +202,7 @@ def _choose_second(counts: dict[int, int], hour: tuple[int, int] | None) -> int 
 
 
 def _nth(counts: dict[int, int], rank: int) -> tuple[int, int]:
-    """The value of rank `rank` from 0 among counted values, and its rank among those equal to it."""
+    """The value with rank `rank` (from 0) among counted values, and its rank among equal values."""
     for value in sorted(counts):
         if rank < counts[value]:
             return value, rank

@@ -1,4 +1,4 @@
-"""Which Beam runner does the work, and with which options; Beam itself is imported when it is needed."""
+"""The Beam runner that does the work, and its options; Beam itself is imported only when needed."""
 
 import io
 import logging
@@ -14,7 +14,7 @@ from genre_tf.errors import FailureError, InputError
 if TYPE_CHECKING:
     import apache_beam as beam
 
-# Beam's DirectRunner first fetches a Go program (Prism) from the net; this is its in-process half.
+# Beam's DirectRunner first downloads a Go program (Prism); this runner works in the process itself.
 _IN_PROCESS = "FnApiRunner"
 
 
@@ -54,14 +54,14 @@ class Runner:
 
     @property
     def temp_location(self) -> str | None:
-        """A folder of this job alone below the `temp_location` that was given; None if none was."""
+        """A folder for this job below the given `temp_location`; None if none was given."""
         name = "temp_location="
         given = [value.removeprefix(name) for value in self.options if value.startswith(name)]
         return f"{given[-1].rstrip('/')}/genre-{uuid.uuid4().hex}" if given else None
 
     @contextmanager
     def pipeline(self) -> Iterator["beam.Pipeline"]:
-        """A pipeline to fill; runs to its end when the block ends.
+        """A pipeline to fill; it is run when the block ends.
 
         Raises:
             InputError: no such runner or option.

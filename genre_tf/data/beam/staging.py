@@ -90,11 +90,11 @@ class Staging:
             shutil.rmtree(self.address, ignore_errors=True)
             return
         with suppress(BeamIOError):
-            FileSystems.delete([f"{self.address}/"])  # object stores delete what lies below a closing slash
+            FileSystems.delete([f"{self.address}/"])  # object stores delete everything below a trailing slash
 
 
 def open_address(address: str) -> Any:
-    """Opens a file of any file system for reading bytes, as they are."""
+    """Opens a file of any file system for reading its raw bytes."""
     return FileSystems.open(address, compression_type=CompressionTypes.UNCOMPRESSED)
 
 
@@ -124,7 +124,7 @@ def local_folder(address: str) -> Iterator[Path]:
 
 
 def write_whole(folder: str, name: str, write: Callable[[Path], None]) -> None:
-    """Writes a file whole or not at all: runners repeat work that failed, and may do it twice at once.
+    """Writes a file whole or not at all: runners repeat failed work and may do work twice in parallel.
 
     Args:
         folder: address of its folder.

@@ -1,1 +1,1 @@
-"""Logs of other layouts, turned into data sets in MIND's format."""
+"""Converts logs in other layouts to data sets in MIND's format."""

@@ -1,4 +1,4 @@
-"""What a row of a log shows and what of it was clicked, in any of the ways that a column map knows."""
+"""The candidates and clicks of a log row, in any form that a column map can describe."""
 
 import re
 from collections.abc import Sequence
@@ -21,12 +21,12 @@ def read_candidates(
     Args:
         row: its cells.
         columns: which columns hold what.
-        separator: between ids that are written as text.
+        separator: separator between ids in a text.
         labelled: whether to read clicks.
-        faults: gets what is wrong.
+        faults: list to which faults are added.
 
     Returns:
-        Ids; with -1 or -0 behind them if clicks are read and known.
+        Ids; with the suffix -1 or -0 if clicks are read and known.
     """
 
     def ids(column: str) -> list[str]:

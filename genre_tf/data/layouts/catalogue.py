@@ -1,4 +1,4 @@
-"""Articles of other layouts, as MIND's news file holds them."""
+"""Reads articles in other layouts as rows of MIND's news file."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -76,7 +76,7 @@ def cell_of(row: Row, column: str, read: Callable[[Any], Any], faults: RowFaults
         row: the row.
         column: name of the column; empty: no such column.
         read: makes the value of the cell, or raises `CellError`.
-        faults: gets what is wrong.
+        faults: list to which faults are added.
 
     Returns:
         The value; None if there is none or it is invalid.

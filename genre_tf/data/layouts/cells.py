@@ -1,4 +1,4 @@
-"""Values of CSV, JSON and Parquet cells as the strings that MIND's files hold."""
+"""Converts CSV, JSON and Parquet cells to the strings of MIND's files."""
 
 import json
 import math
@@ -15,21 +15,21 @@ _NUMBER = re.compile(r"-?\d{1,18}(\.\d*)?", re.ASCII)
 _EPOCH = datetime(1970, 1, 1)
 _ODD = re.compile("[\t\n\r\0\ud800-\udfff]")
 _HALVES = re.compile("[\ud800-\udfff]")  # half a character: JSON can escape it, UTF-8 cannot hold it
-# What would break a line of MIND's files; no quoting exists there.
+# Characters that would break a line of MIND's files, which have no quoting.
 _BREAKS = str.maketrans(dict.fromkeys("\t\n\r\0", " "))
 
 
 class CellError(ValueError):
-    """What is wrong with a cell."""
+    """A cell has an invalid value; the message says what is wrong."""
 
 
 def is_missing(value: Any) -> bool:
-    """Whether a cell holds nothing: it is absent, empty or NaN."""
+    """Whether a cell is absent, empty or NaN."""
     return value is None or value == "" or (isinstance(value, float) and math.isnan(value))
 
 
 def text(value: Any) -> str:
-    """A cell as one line of text: tabs, line ends and zero bytes are spaces, half characters are U+FFFD."""
+    """A cell as one line of text: tabs, line ends and zero bytes become spaces, half characters U+FFFD."""
     if isinstance(value, bytes):
         value = value.decode("utf-8", "replace")
     if isinstance(value, str):
@@ -39,7 +39,7 @@ def text(value: Any) -> str:
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, float) and value.is_integer():
-        value = int(value)  # a column of whole numbers with gaps is read as one of floats
+        value = int(value)  # a column of integers with missing values is read as floats
     if not isinstance(value, int | float):
         raise CellError(f"{shown(str(value))} is neither a text nor a number")
     return str(value)
@@ -50,7 +50,7 @@ def _one_line(value: str) -> str:
 
 
 def first_text(value: Any) -> str:
-    """As `text`; of a list its first element."""
+    """As `text`; for a list its first element."""
     return text((value or [""])[0] if isinstance(value, list) else value)
 
 
@@ -107,7 +107,7 @@ def flag(value: Any) -> bool:
 
 
 def seconds(value: Any) -> float | None:
-    """A dwell time; None where there is none."""
+    """A dwell time; None if the cell is empty."""
     if is_missing(value):
         return None
     try:
@@ -142,12 +142,12 @@ def moment(value: Any, unit: str) -> datetime:
 
 
 def moment_if_any(value: Any, unit: str) -> datetime | None:
-    """As `moment`; None where the cell is empty."""
+    """As `moment`; None if the cell is empty."""
     return None if is_missing(value) else moment(value, unit)
 
 
 def withdrawn(value: Any) -> bool:
-    """Whether an article was taken back: a label as of `flag`, or the state as in `news.tsv`.
+    """Whether an article was withdrawn: a label as in `flag`, or the state as in `news.tsv`.
 
     Raises:
         CellError: it is neither, and not empty.

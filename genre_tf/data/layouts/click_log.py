@@ -1,4 +1,4 @@
-"""A log that has clicks alone, and each reader's clicks in it."""
+"""A log with clicks only, and the clicks of each reader."""
 
 from array import array
 from collections.abc import Mapping
@@ -23,14 +23,14 @@ class ClickLog:
 
     A page that is loaded again is not a new choice.
 
-    All clicks are held in memory, as sorting needs them: 28 bytes per click meanwhile.
+    All clicks are held in memory for sorting: 28 bytes per click.
 
     Args:
         users: names of the readers.
         user: reader of each click, as a row of `users`.
         article: clicked article, as a row of the catalogue.
         time: seconds since 1970.
-        dwell: seconds that each was read; NaN where unknown.
+        dwell: reading time of each click in seconds; NaN if unknown.
     """
 
     def __init__(
@@ -81,7 +81,7 @@ def read_clicks(source: Source, column_map: ColumnMap, known: Mapping[str, int])
         InputError: an unusable file, or the policy stops.
     """
     if column_map.clicks is None or column_map.files is None:
-        raise ValueError("this map is not of a log of clicks")
+        raise ValueError("this map does not describe a log of clicks")
     columns, users = column_map.clicks, dict[str, int]()
     user_of, article_of, time_of, dwell_of = array("q"), array("q"), array("q"), array("d")
     wanted = (columns.user_id, columns.news_id, columns.time, columns.dwell)

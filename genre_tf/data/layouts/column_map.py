@@ -1,4 +1,4 @@
-"""A column map: what the columns of a log's files hold. Read from TOML, or one of the ready maps."""
+"""A column map says what the columns of a log's files contain; read from TOML, or a ready map."""
 
 import tomllib
 from dataclasses import dataclass, field
@@ -31,7 +31,7 @@ class Reading:
 
     format: str = ""  # csv, jsonl or parquet; empty: by the file's ending
     delimiter: str = ""  # for CSV files; empty: a tab for .tsv, otherwise a comma
-    separator: str = " "  # between the ids of a list that is written as text
+    separator: str = " "  # separates the ids of a list that is text
     time_unit: str = "s"  # for times that are numbers: s or ms since 1970
 
 
@@ -44,28 +44,28 @@ class ArticleColumns:
     abstract: str = ""
     category: str = ""
     subcategory: str = ""
-    published: str = ""  # when it was or will be published; an empty cell: unknown
-    withdrawn: str = ""  # withdrawn, 1 or true where it was taken back; 0, false or empty elsewhere
-    category_separator: str = ""  # cuts a category such as news|local into category and subcategory
-    repeated: bool = False  # an article may stand in many rows, of which the first counts
+    published: str = ""  # time of publication, past or future; an empty cell: unknown
+    withdrawn: str = ""  # withdrawn, 1 or true if it was withdrawn; 0, false or empty if not
+    category_separator: str = ""  # splits a category such as news|local into category and subcategory
+    repeated: bool = False  # an article may be in several rows; the first one counts
     skip: tuple[SkipRule, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
 class ImpressionColumns:
-    """Columns of a log of impressions: one row is what one reader was shown at one moment."""
+    """Columns of a log of impressions: one row is the list that one reader was shown at one time."""
 
     user_id: str
     time: str
     impression_id: str = ""  # empty: rows are numbered
-    history: str = ""  # ids that the reader clicked before, oldest first
-    candidates: str = ""  # ids that were shown
-    clicked: str = ""  # those of them that were clicked
+    history: str = ""  # ids of the reader's earlier clicks, oldest first
+    candidates: str = ""  # ids of the articles shown
+    clicked: str = ""  # ids of the articles clicked
     labels: str = ""  # instead of `clicked`: 1 or 0 for each candidate
-    labelled: str = ""  # instead of all three: ids with -1 or -0 behind them, as MIND writes
-    dwell: str = ""  # seconds that the click was read; left out where several were clicked
+    labelled: str = ""  # instead of all three: ids with the suffix -1 or -0, as in MIND
+    dwell: str = ""  # seconds that the click was read; left out if several were clicked
     signals: str = ""  # instead of `dwell`: N1:dwell=35,shares=1 N3:dwell=120
-    # A row is one shown article, and rows of equal `impression_id` that follow each other are one impression.
+    # Each row is one shown article; consecutive rows with the same `impression_id` are one impression.
     row_per_candidate: bool = False
     merge_repeated: bool = False  # a candidate that is listed twice counts once; else it is a fault
     drop_unknown_history: bool = False  # clicks on unknown articles are left out; else they are faults
@@ -74,26 +74,26 @@ class ImpressionColumns:
 
 @dataclass(frozen=True, kw_only=True)
 class HistoryColumns:
-    """Columns of a file of histories, one row a reader."""
+    """Columns of a file of histories, one row per reader."""
 
     user_id: str
     history: str
-    dwell: str = ""  # seconds that each of them was read
+    dwell: str = ""  # seconds that each click was read
     newest: int = 0  # newest clicks kept of each; 0: all
 
 
 @dataclass(frozen=True, kw_only=True)
 class ClickColumns:
-    """Columns of a log that has clicks alone, and how impressions are made of them."""
+    """Columns of a log with clicks only, and how impressions are made from the clicks."""
 
     user_id: str
     news_id: str
     time: str
     dwell: str = ""  # seconds that the click was read
-    negatives: int = 20  # drawn for each click, as published work on Adressa does
+    negatives: int = 20  # drawn for each click, as in published work on Adressa
     pool_hours: float = 24.0  # an article can be drawn if anyone clicked it in these hours before
-    pool: str = "articles"  # each such article equally often; "clicks": as often as it was clicked
-    newest: int = 0  # earlier clicks that make a history; 0: all
+    pool: str = "articles"  # every such article equally often; "clicks": in proportion to its clicks
+    newest: int = 0  # number of earlier clicks in a history; 0: all
     train_days: float = 0.0  # before these days clicks are only history; 0: no limit
     dev_days: float = 1.0  # the newest days, for evaluation
     seed: int = 7
@@ -107,7 +107,7 @@ class SplitFiles:
     articles: tuple[str, ...]
     impressions: tuple[str, ...]
     histories: tuple[str, ...] = ()
-    labelled: bool = True  # False: clicks are not known, whatever the map says
+    labelled: bool = True  # False: clicks are unknown, whatever the map says
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -217,7 +217,7 @@ def _choices(found: ColumnMap) -> list[str]:
 
 def _layout(found: ColumnMap) -> list[str]:
     if (found.clicks is None) == (found.impressions is None):
-        return ["give [impressions], or [clicks] for a log that has clicks alone"]
+        return ["give [impressions], or [clicks] for a log with clicks only"]
     if found.clicks is not None:
         return ["[clicks] needs [files] with articles and clicks"] * (found.files is None)
     bad = [name for name in found.splits if not name.isidentifier()]

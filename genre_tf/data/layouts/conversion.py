@@ -1,4 +1,4 @@
-"""Turns logs of another layout into a data set in MIND's format, written whole or not at all."""
+"""Converts logs in another layout to a data set in MIND's format, written whole or not at all."""
 
 import gzip
 import json
@@ -27,7 +27,7 @@ ADVICE = "--check lists every fault"
 
 @dataclass(frozen=True, kw_only=True)
 class SplitSummary:
-    """What was written of one split, and what was left out.
+    """Counts of what was written and left out in one split.
 
     Args:
         articles: articles written.
@@ -62,18 +62,18 @@ def convert(
 ) -> Splits:
     """Turns logs of another layout into a data set in MIND's format.
 
-    Articles are held in memory, and every click of a log of clicks; logs of impressions are read row by row.
+    Articles are held in memory, and so are all clicks of a log of clicks; impressions are read row by row.
 
     Args:
         source: folder of the files.
         out: data set folder to write: a folder with MIND's two files for each split, and `conversion.json`.
         column_map: which columns hold what.
-        max_bad_rows: faulty rows that may be skipped in each split (in all, where clicks alone are given).
+        max_bad_rows: faulty rows that may be skipped in each split (in total, for a log with clicks only).
         overwrite: replace `out` if it exists.
         compress: write `.tsv.gz`.
 
     Returns:
-        What was written, by split.
+        Counts of what was written, by split.
 
     Raises:
         InputError: faulty files, more bad rows than allowed, or an `out` that exists.
@@ -97,7 +97,7 @@ def check_layout(source: Path, column_map: ColumnMap) -> tuple[Splits, bool]:
         column_map: which columns hold what.
 
     Returns:
-        What would be written, with every fault, and whether a whole file is unusable.
+        Counts of what would be written, with every fault, and whether a whole file is unusable.
 
     Raises:
         InputError: a file that the map names is missing.
@@ -126,7 +126,7 @@ def _of_clicks(
     source: Source, column_map: ColumnMap, folder: Path | None, ending: str
 ) -> Iterator[tuple[str, SplitSummary]]:
     if column_map.clicks is None or column_map.files is None:
-        raise ValueError("this map is not of a log of clicks")
+        raise ValueError("this map does not describe a log of clicks")
     # If each click describes its article, faults of a row are reported only once, when its click is read.
     once = set(source.files(column_map.files.articles)) <= set(source.files(column_map.files.clicks))
     told = replace(source, policy=FaultPolicy(None) if once else source.policy)
@@ -188,7 +188,7 @@ def _news_line(article: Article, with_status: bool) -> str:
 
 def _refuse_empty(source: Source, folder: Path | None) -> None:
     message = (
-        "no usable row (of clicks: none with other articles to draw); does the map have the right columns, "
+        "no usable row (for clicks: none with other articles to draw); does the map have the right columns, "
         "skip rules and days?"
     )
     if folder is not None:

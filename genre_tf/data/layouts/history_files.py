@@ -1,4 +1,4 @@
-"""Histories in files of their own, one row per reader."""
+"""Histories in separate files, one row per reader."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
@@ -12,7 +12,7 @@ from genre_tf.data.layouts.tables import Row
 
 
 class History(NamedTuple):
-    """What a reader clicked before, as a line of MIND's format holds it.
+    """A reader's earlier clicks, in the form of a line in MIND's format.
 
     Args:
         news_ids: oldest first, joined by spaces.
@@ -26,7 +26,7 @@ class History(NamedTuple):
 def read_histories(
     source: Source, patterns: Sequence[str], columns: HistoryColumns, known: Mapping[str, str], drop: bool
 ) -> dict[str, History]:
-    """Reads histories by reader. They are held in memory: some ten bytes per click.
+    """Reads histories by reader. They are held in memory: about ten bytes per click.
 
     Args:
         source: where the files are.
@@ -60,7 +60,7 @@ def read_histories(
 
 
 def dwell_text(read_seconds: float) -> str:
-    """A dwell time as the column of signals holds it."""
+    """A dwell time in the form of the column of signals."""
     return f"dwell={read_seconds:g}"
 
 

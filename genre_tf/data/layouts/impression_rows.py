@@ -1,4 +1,4 @@
-"""Rows of a log of impressions, of whatever layout, as lines of MIND's behaviours file."""
+"""Converts rows of a log of impressions, in any layout, to lines of MIND's behaviours file."""
 
 from collections.abc import Iterator, Mapping
 from itertools import groupby, islice
@@ -31,10 +31,10 @@ class LogLine(NamedTuple):
 
 
 class ImpressionLines:
-    """Makes the lines of one split's log, one after another.
+    """Makes the lines of one split's log, one by one.
 
-    Every line is checked by MIND's own rules before it is returned: what `genre prepare` would refuse is a
-    fault here, in the column that it came from.
+    Every line is checked by MIND's own rules before it is returned: a value that `genre prepare` would refuse
+    is a fault here, in the column of the source that it came from.
 
     Args:
         source: where the files are.
@@ -47,7 +47,7 @@ class ImpressionLines:
         self, source: Source, column_map: ColumnMap, files: SplitFiles, known: Mapping[str, str]
     ) -> None:
         if column_map.impressions is None:
-            raise ValueError("this map is not of a log of impressions")
+            raise ValueError("this map does not describe a log of impressions")
         self.columns, self.files = column_map.impressions, files
         self._source, self._known = source, known
         self._histories: dict[str, History] = {}

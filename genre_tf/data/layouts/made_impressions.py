@@ -1,4 +1,4 @@
-"""Impressions made from clicks: each click beside available articles that the reader never clicked."""
+"""Impressions made from clicks: each click with available articles that the reader never clicked."""
 
 import math
 import random
@@ -13,7 +13,7 @@ from genre_tf.data.layouts.impression_rows import LogLine
 
 TRAIN, DEV = "train", "dev"
 _TRIES = 4
-"""Draws for each wanted article before the rest is listed: few draws hit what the reader read."""
+"""Random draws per wanted article before all unread articles are listed; few draws hit read ones."""
 
 
 class MadeImpressions:
@@ -57,7 +57,7 @@ class MadeImpressions:
                 yield LogLine(self._line(click, number, others, generator), 1)
 
     def _line(self, click: int, number: int, others: list[int], generator: random.Random) -> str:
-        log, before = self._log, self._log.before(click)[-self._columns.newest :]  # all for 0
+        log, before = self._log, self._log.before(click)[-self._columns.newest :]  # 0 keeps all
         clicked = int(log.article[click])
         shown = [clicked, *others]
         generator.shuffle(shown)
@@ -85,7 +85,7 @@ class _Pool:
     def __init__(self, log: ClickLog, seconds: int, by_clicks: bool) -> None:
         self._log, self._seconds, self._by_clicks = log, seconds, by_clicks
         self._oldest = self._next = (
-            0  # clicks of the log: those from the first to before the second are in it
+            0  # clicks from number `_oldest` up to, not including, `_next` are in the pool
         )
         self._counts: dict[int, int] = {}
         self._articles: list[int] = []

@@ -18,7 +18,7 @@ class Source:
 
     Args:
         folder: where the files are.
-        reading: how they are written.
+        reading: format of the files.
         policy: decides what happens to a faulty row.
         left_out: rows that skip rules left out so far.
         dropped: unknown articles that were left out of histories so far.

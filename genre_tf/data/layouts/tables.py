@@ -27,7 +27,7 @@ def read_table(
 
     Args:
         path: a CSV file with a header, JSON Lines (either may be gzipped, `.gz`), or Parquet.
-        reading: how it is written.
+        reading: format of the file.
         columns: wanted columns; a CSV or Parquet file must have them, a JSON object may leave some out.
         policy: decides what happens to a faulty row.
         optional: columns to read if the file has them.

@@ -1,4 +1,4 @@
-"""Every article that the newsroom writes, and the truth about each."""
+"""Every article of the newsroom, with its true topic, entities and quality."""
 
 from dataclasses import dataclass
 
@@ -59,7 +59,7 @@ def write_catalogue(settings: NewsroomSettings, rng: np.random.Generator) -> Cat
     categories = sorted({topic.category for topic in topics})
     names = Names(rng)
     entity_names = [names.entity(topic.kind) for topic in topics for _ in range(ENTITIES_PER_TOPIC)]
-    # Some subcategories are larger than others, as everywhere.
+    # Some subcategories are larger than others, as in real news.
     weight = rng.uniform(0.6, 1.6, size=len(topics))
     topic = rng.choice(len(topics), size=settings.articles, p=weight / weight.sum()).astype(np.int32)
     published = _publication_hours(settings, rng)

@@ -1,4 +1,4 @@
-"""Who is shown what, and what is clicked: without position bias, with known probabilities."""
+"""Draws pools and clicks of readers, without position bias and with known probabilities."""
 
 from dataclasses import dataclass
 
@@ -21,7 +21,7 @@ class Pools:
         hours: float64 [B], since the first logged midnight; ascending.
         articles: int64 [B, C], article rows in the (random) order in which they are shown.
         mask: bool [B, C], the real candidates.
-        probabilities: float64 [B, C], of each click by itself; 0 where padded.
+        probabilities: float64 [B, C], of each click independently; 0 where padded.
     """
 
     readers: NDArray[np.int64]
@@ -62,7 +62,7 @@ def draw_pools(
 def _draw_articles(
     hours: NDArray[np.float64], catalogue: Catalogue, settings: NewsroomSettings, rng: np.random.Generator
 ) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
-    """Draw with repetition, newer ones more often; a repeated article keeps its first place only."""
+    """Draw with repetition, newer articles more often; a repeated article keeps only its first place."""
     published = catalogue.published_hours
     size = rng.lognormal(np.log(settings.pool_size), 0.45, size=len(hours)).round().astype(np.int64)
     size = size.clip(5, settings.largest_pool)
@@ -81,13 +81,13 @@ def _draw_articles(
 def draw_clicks(
     probabilities: NDArray[np.float64], mask: NDArray[np.bool_], rng: np.random.Generator
 ) -> NDArray[np.bool_]:
-    """Draw each click by itself, again and again until at least one is clicked and at least one is not.
+    """Draw each click independently; repeat until at least one candidate is clicked and one is not.
 
-    That is MIND's rule. Rejection changes the probabilities to those of `logged_probabilities`.
+    That is MIND's rule. The repetition changes the probabilities to those of `logged_probabilities`.
 
     Args:
         probabilities: float64 [B, C].
-        mask: bool [B, C]; at least two candidates a row.
+        mask: bool [B, C]; at least two candidates per row.
         rng: the source of all randomness.
 
     Returns:
@@ -104,13 +104,13 @@ def draw_clicks(
 
 
 def logged_probabilities(probabilities: NDArray[np.float64], mask: NDArray[np.bool_]) -> NDArray[np.float64]:
-    """The chance of each click in an impression that is known to hold a click and a non-click.
+    """The probability of each click in an impression that has at least one click and one non-click.
 
     With independent clicks, and N and A for "none" and "all" of them: (p - P(A)) / (1 - P(N) - P(A)).
     Within an impression this grows with p, so the order, and every ranking metric, is the same.
 
     Args:
-        probabilities: float64 [B, C], of each click by itself.
+        probabilities: float64 [B, C], of each click independently.
         mask: bool [B, C].
 
     Returns:

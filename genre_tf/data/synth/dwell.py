@@ -1,4 +1,4 @@
-"""How long readers stay with what they click: longer where the click was likely, with noise."""
+"""Reading times of clicks: longer if the click was likely, with noise."""
 
 from collections.abc import Iterable
 
@@ -25,7 +25,7 @@ class Dwell:
         self._seconds: list[dict[str, int]] = [{} for _ in range(settings.readers)]
 
     def read(self, reader: int, news_ids: list[str], probabilities: NDArray[np.float64]) -> None:
-        """Draw how long a reader reads what they clicked.
+        """Draw the reading times of a reader's clicks.
 
         Args:
             reader: the reader's number.

@@ -1,4 +1,4 @@
-"""Invented names: nobody and nothing in the newsroom exists, so no pretrained model knows the names."""
+"""Invented names: no person or thing in the newsroom is real, so no pretrained model knows the names."""
 
 import re
 from collections.abc import Mapping
@@ -84,7 +84,7 @@ class Names:
         return self._draw(kind)
 
     def entity(self, kind: str) -> str:
-        """A name that is kept for one entity.
+        """A name that no other entity gets.
 
         Args:
             kind: a key of `KINDS`.

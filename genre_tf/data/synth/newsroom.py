@@ -1,4 +1,4 @@
-"""Writes a newsroom: two splits in MIND's format, the truth beside them, and what it was made from."""
+"""Writes a newsroom: two splits in MIND's format, with true click probabilities and the settings."""
 
 import json
 import shutil
@@ -126,7 +126,7 @@ class _Log:
 
     @contextmanager
     def writing_to(self, folder: Path) -> Iterator[None]:
-        """Log what happens meanwhile; impressions are numbered from 1 in each split, as in MIND."""
+        """Log the impressions within the block, numbered from 1 in each split, as in MIND."""
         with (
             (folder / "behaviors.tsv").open("w", encoding="utf-8", newline="\n") as self._log,
             (folder / "truth.tsv").open("w", encoding="utf-8", newline="\n") as self._truth,
@@ -136,7 +136,7 @@ class _Log:
         self._log = self._truth = None
 
     def live_through_earlier_days(self) -> None:
-        """The days before the log, in which the known readers build up their histories."""
+        """Simulate the days before the log, in which the known readers build up their histories."""
         settings = self._settings
         # Without a log readers differ in how much they have read, not in how often they appear later.
         sigma = 0.7
@@ -149,7 +149,7 @@ class _Log:
             self._day(today, self._rng.permutation(readers[day == today]))
 
     def live_through(self, day: int) -> None:
-        """A logged day."""
+        """Simulate a logged day."""
         settings = self._settings
         share = np.diff(np.linspace(0, settings.impressions, settings.days + 1).astype(np.int64))
         readers = self._rng.choice(settings.readers, size=int(share[day]), p=self._readers.activity)
@@ -190,7 +190,7 @@ class _Log:
                 del history[: -self._settings.history_limit]
 
     def _again(self, probabilities: NDArray[np.float64]) -> tuple[NDArray[np.bool_], NDArray[np.float64]]:
-        """Clicks and truth of one pool without the articles that were already read."""
+        """Clicks and true probabilities of one pool, without the articles already read."""
         pool, mask = probabilities[None, :], np.ones((1, len(probabilities)), dtype=bool)
         return draw_clicks(pool, mask, self._rng)[0], logged_probabilities(pool, mask)[0]
 
