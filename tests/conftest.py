@@ -2,38 +2,66 @@
 
 import gc
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+import tensorflow as tf
+
 import genre_tf  # noqa: F401  (before TensorFlow's Keras is touched)
 
-# Graphs are millions of objects that live long: the collector need not go through them every few seconds.
-gc.set_threshold(100_000, 50, 50)
+from . import world
 
-# Begun first, so that no worker is left alone with one of them at the end; whole files, as their tests share
-# fixtures.
-LONGEST_FILES = ("test_exporting.py", "test_html_report.py", "test_board_verb.py", "test_writer_again.py")
+# Most graphs run once or twice here: TensorFlow would spend a third of the time on optimizing them. Exports
+# are replayed, and commands served, in processes that do optimize, and sessions in this one do too.
+tf.config.optimizer.set_experimental_options({"disable_meta_optimizer": True})
+
 DAYS = 7
-SHARED = Path(__file__).resolve().parents[2] / "shared"
+TESTS = Path(__file__).parent
+SHARED = TESTS.parents[1] / "shared"
+# Files that take more than about five seconds, longest first (`pytest --durations=0`): begun first, so that
+# no worker is left alone with one of them at the end, and left out by `make quick`.
+SLOW_FILES = TESTS.joinpath("slow_files.txt").read_text("utf-8").split()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--day", type=int, help="Of the proofs, run the files of one day in seven: 0 to 6.")
 
 
-def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    def place(item: pytest.Item) -> int:
-        name = item.path.name
-        return LONGEST_FILES.index(name) if name in LONGEST_FILES else len(LONGEST_FILES)
+def pytest_configure(config: pytest.Config) -> None:
+    if not hasattr(config, "workerinput"):
+        world.remove_older()
 
-    items.sort(key=place)
+
+@pytest.hookimpl(tryfirst=True)  # before `-m` is applied
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    places = {TESTS / name: place for place, name in enumerate(SLOW_FILES)}
+    for item in items:
+        if item.path in places:
+            item.add_marker(pytest.mark.slow)
+    items.sort(key=lambda item: places.get(item.path, len(places)))
     day = config.getoption("--day")
     if day is not None:
         proofs = sorted({item.path for item in items if item.get_closest_marker("proof")})
         others = set(proofs) - set(proofs[day % DAYS :: DAYS])
         items[:] = [item for item in items if item.path not in others]
+
+
+def pytest_collection_finish() -> None:
+    """What is imported stays. Graphs are millions of objects: a search for garbage takes long."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(100_000, 50, 1_000_000)
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> Iterator[None]:
+    """The garbage of a file is collected at its end: a process that grows becomes slow."""
+    yield
+    if nextitem is None or nextitem.path != item.path:
+        gc.collect()
 
 
 def _shared(name: str) -> Path:

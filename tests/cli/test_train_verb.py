@@ -75,7 +75,6 @@ def test_options_become_settings_of_their_stage(tmp_path, data, monkeypatch):
     assert generation.adaptation.learning_rate == 0.25 != generation.optimizer.learning_rate
 
 
-@pytest.mark.slow
 def test_wrong_backbones(tmp_path, data, genre):
     run = tmp_path / "run"
     common = ("--data", data, "--run", run)
@@ -92,7 +91,6 @@ def test_wrong_backbones(tmp_path, data, genre):
     assert not (run / "ranking").exists()
 
 
-@pytest.mark.slow
 def test_a_run_goes_on_with_the_same_settings_and_refuses_others(tmp_path, data, genre):
     common = ("--data", data, "--run", tmp_path / "run", "--steps", 2)
     first = genre("train", "retrieval", *common, "--news-backbone", "tiny")
@@ -109,7 +107,6 @@ def test_a_run_goes_on_with_the_same_settings_and_refuses_others(tmp_path, data,
     _refused(genre("train", "ranking", *common, "--trainable", "last 1"), "made with other")
 
 
-@pytest.mark.slow
 def test_a_strategy_that_cannot_be_had_is_said_before_any_work(tmp_path, data, genre, monkeypatch):
     for name in ("TF_CONFIG", "TPU_NAME"):
         monkeypatch.delenv(name, raising=False)

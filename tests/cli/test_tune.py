@@ -53,7 +53,6 @@ def test_a_search_leaves_the_best_settings_and_goes_on_with_more_trials(tmp_path
     assert len(list((tmp_path / "run" / "logs" / "tuning" / "ranking").iterdir())) == 3
 
 
-@pytest.mark.slow
 def test_a_search_leaves_the_settings_of_a_run_alone(tmp_path: Path, genre: Genre):
     write_newsroom(tmp_path / "room", SMALL_ROOM)
     run = tmp_path / "run"
@@ -65,7 +64,6 @@ def test_a_search_leaves_the_settings_of_a_run_alone(tmp_path: Path, genre: Genr
     assert read_config(run / "config.toml") == kept
 
 
-@pytest.mark.slow
 def test_an_unknown_name_is_answered_with_those_known(tmp_path: Path, genre: Genre):
     (tmp_path / "data" / "train").mkdir(parents=True)
     found = genre(

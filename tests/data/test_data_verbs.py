@@ -4,8 +4,6 @@ import json
 import subprocess
 import sys
 
-import pytest
-
 
 def genre(*arguments):
     command = [sys.executable, "-m", "genre_tf.cli.main", *map(str, arguments)]
@@ -44,7 +42,6 @@ def test_a_wrong_path_is_one_line_and_exit_status_2(tmp_path):
         assert "Traceback" not in done.stderr
 
 
-@pytest.mark.slow
 def test_prepare_says_what_it_wrote_and_that_it_is_up_to_date(write_split, tmp_path):
     data = write_split()
     done = genre("prepare", data, tmp_path / "out", "--validation-share", 0.25)

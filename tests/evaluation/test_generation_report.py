@@ -172,7 +172,6 @@ def test_a_checkpoint_that_is_gone_is_said_and_leaves_out_what_was_before(
     assert len(said) == 1 and "skipping" in said[0] and "no/such/folder" in said[0]
 
 
-@pytest.mark.slow
 def test_the_report_measures_the_generator_before_and_after(
     writing_run: Path, tiny_data: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

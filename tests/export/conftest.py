@@ -9,13 +9,15 @@ from genre_tf.config import NewsConfig, RunConfig
 from genre_tf.data.counters import COUNTERS
 from genre_tf.export import contract, exchanges, warmup
 from genre_tf.export.publishing import publish, staged
-from genre_tf.export.servables import new_recommender, write_recommender
+from genre_tf.export.servables import recommender_servable, write_version
 from genre_tf.funnel.encoding import share_frozen_layers
 from genre_tf.funnel.index import Catalogue
 from genre_tf.models.backbone import Categories, load_news_backbone
 from genre_tf.models.moment import moment_features
 from genre_tf.models.ranker import Ranker
 from genre_tf.models.two_tower import TwoTower
+
+from ..world import built
 
 SIZES = {"max_history": 50, "k": 10, "retrieve": 30}
 TITLES = [
@@ -108,13 +110,17 @@ def bias(models, catalogue):
 
 
 @pytest.fixture(scope="session")
-def exported(models, catalogue, tmp_path_factory):
-    """A recommender of the tiny models, MODELS/genre_recommender/1."""
-    folder = tmp_path_factory.mktemp("exported") / "models" / "genre_recommender" / "1"
-    ids_file = folder.parents[2] / "news_ids.txt"
-    write_recommender(new_recommender(*models, catalogue, folder.parents[2], **SIZES), folder)
-    ids_file.unlink()  # the SavedModel must carry its own copy
-    return folder
+def exported(models, catalogue):
+    """A recommender of the tiny models as `genre export` publishes it: MODELS/genre_recommender/1."""
+
+    def build(folder):
+        servable = recommender_servable(*models, catalogue, folder, **SIZES)
+        with staged(folder / "models" / servable.name) as version:
+            write_version(servable, version, {}, (8, 16))
+            publish(version)
+        (folder / "news_ids.txt").unlink()  # the SavedModel must carry its own copy
+
+    return built("exported", build) / "models" / "genre_recommender" / "1"
 
 
 @pytest.fixture(scope="session")

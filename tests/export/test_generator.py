@@ -207,7 +207,6 @@ def by_rest(server, signature, columns):
         return json.load(response)["predictions"]
 
 
-@pytest.mark.slow
 def test_a_server_writes_from_raw_strings_over_grpc_and_rest(server, ask):
     columns = {
         "history_text": ["rates rise\nélan vital", ""],
@@ -232,7 +231,6 @@ def test_a_server_writes_from_raw_strings_over_grpc_and_rest(server, ask):
     assert all(written)
 
 
-@pytest.mark.slow
 def test_a_server_answers_questions_from_raw_strings_over_grpc_and_rest(server, ask):
     columns = {"question": ["rates fall", " "], "history_text": ["rates rise", ""], "seed": [1, 1]}
     expected = ask("answer", **columns)

@@ -1,5 +1,6 @@
 """`genre verify` refuses what is broken or not portable: a line for each fault, and an exit status."""
 
+import contextlib
 import json
 import shutil
 
@@ -9,7 +10,9 @@ from tensorflow.core.protobuf import saved_model_pb2
 from genre_tf.cli import main
 from genre_tf.cli.verify import verify
 from genre_tf.errors import FailureError, InputError
-from genre_tf.export import contract
+from genre_tf.export import contract, verification
+from genre_tf.export.exchanges import PARITY_FILE
+from genre_tf.export.fresh_process import FreshProcess, fresh_process
 
 
 @pytest.fixture(scope="module")
@@ -17,6 +20,36 @@ def good(tmp_path_factory, publish_toy):
     root = tmp_path_factory.mktemp("refused") / "models"
     publish_toy(root)
     return root
+
+
+@pytest.fixture(scope="module")
+def answers(good):
+    """What a fresh process answers of the good version."""
+    version = good / "toy" / "1"
+    with fresh_process() as process:
+        process.load(version)
+        process.ask(version / "assets.extra" / PARITY_FILE)
+        return process.answers()
+
+
+@pytest.fixture
+def answered(answers, monkeypatch):
+    """For what is wrong beside the answers: these are known, no process computes them again."""
+
+    class Answered(FreshProcess):
+        def __init__(self):
+            self.only = ()
+
+        def load(self, version):
+            pass
+
+        def ask(self, parity):
+            pass
+
+        def answers(self):
+            return answers
+
+    monkeypatch.setattr(verification, "fresh_process", lambda: contextlib.nullcontext(Answered()))
 
 
 @pytest.fixture
@@ -47,13 +80,13 @@ def test_a_missing_or_cut_variables_file(models, capsys):
     data = next(variables.glob("*.data-*"))
     data.write_bytes(data.read_bytes()[:-4])
     cut = faults(models, capsys)
-    assert "other files than those that contract.json was written with" in cut[0]
-    assert "does not load by session" in cut[1]
+    assert "the files in variables/ are not those that contract.json was written for" in cut[0]
+    assert "does not load in a session" in cut[1]
     data.unlink()
-    assert "does not load by session" in faults(models, capsys)[1]
+    assert "does not load in a session" in faults(models, capsys)[1]
 
 
-def test_a_missing_asset(models, capsys):
+def test_a_missing_asset(models, capsys, answered):
     edit_graph(models, lambda graph: graph.asset_file_def.add(filename="news_ids.txt"))
     assert "assets/news_ids.txt is missing" in faults(models, capsys)
 
@@ -61,13 +94,13 @@ def test_a_missing_asset(models, capsys):
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ({"servable": "other"}, "is of servable 'other', and the folder is of 'toy'"),
-        ({"signatures": {}}, "promises other signatures"),
-        ({"fingerprints": {"weights": "0"}}, "other files than those"),
-        ({"fingerprints": None}, "other files than those"),
+        ({"servable": "other"}, "is for servable 'other', but the folder is for 'toy'"),
+        ({"signatures": {}}, "lists other signatures"),
+        ({"fingerprints": {"weights": "0"}}, "not those that contract.json"),
+        ({"fingerprints": None}, "not those that contract.json"),
     ],
 )
-def test_a_wrong_contract(models, capsys, change, words):
+def test_a_wrong_contract(models, capsys, answered, change, words):
     file = models / "toy" / "1" / "assets.extra" / contract.CONTRACT_FILE
     file.write_text(json.dumps(json.loads(file.read_text()) | change))
     (fault,) = faults(models, capsys)
@@ -80,14 +113,19 @@ def test_a_wrong_contract(models, capsys, change, words):
         ("XlaSort", "XLA op"),
         ("PyFunc", "calls Python"),
         ("MutableHashTableV2", "grows with the traffic"),
-        ("DecodeJxl", "as of TensorFlow Serving 2.20"),
-        ("SomethingOfOurs", "neither TensorFlow's nor TensorFlow Text's"),
+        ("DecodeJxl", "in TensorFlow Serving 2.20"),
+        ("SomethingOfOurs", "not an op of TensorFlow or TensorFlow Text"),
     ],
 )
-def test_an_op_that_no_server_runs(models, capsys, op, words):
+def test_an_op_that_no_server_runs(models, capsys, answered, op, words):
     edit_graph(models, lambda graph: graph.graph_def.node.add(name="stranger", op=op))
     found = faults(models, capsys)
     assert found[0].startswith(f"op {op} in the main graph: ") and words in found[0]
+
+
+def test_an_op_that_no_process_loads(models, capsys):
+    edit_graph(models, lambda graph: graph.graph_def.node.add(name="stranger", op="SomethingOfOurs"))
+    assert any("does not load in a session" in fault for fault in faults(models, capsys))
 
 
 @pytest.mark.parametrize("share", [0.0, 0.3, 0.9, 0.999])

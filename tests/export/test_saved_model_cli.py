@@ -6,18 +6,11 @@ import subprocess
 import sys
 from pathlib import Path
 
-import pytest
 
-from genre_tf.export.servables import new_recommender, write_recommender
-
-
-@pytest.mark.slow
-def test_score_text_is_answered_from_raw_strings(models, catalogue, tmp_path):
-    recommender = new_recommender(*models, catalogue, tmp_path, max_history=50, k=10, retrieve=30)
-    write_recommender(recommender, tmp_path / "1")
+def test_score_text_is_answered_from_raw_strings(exported):
     rows = {"history_text": ["rates rise\nrates fall"], "candidates_text": ["rain ends\ncolds"]}
     inputs = ";".join(f"{name}={json.dumps(texts)}" for name, texts in rows.items())
-    command = [Path(sys.executable).with_name("saved_model_cli"), "run", "--dir", tmp_path / "1"]
+    command = [Path(sys.executable).with_name("saved_model_cli"), "run", "--dir", exported]
     command += ["--tag_set", "serve", "--signature_def", "score_text", "--input_exprs", inputs]
     answer = subprocess.run(command, capture_output=True, text=True, check=False)
     assert answer.returncode == 0, answer.stderr[-500:]

@@ -3,6 +3,7 @@
 import base64
 import json
 import random
+import shutil
 import urllib.request
 from concurrent.futures import ThreadPoolExecutor
 
@@ -13,13 +14,10 @@ from tensorflow_serving.apis import predict_pb2, prediction_service_pb2_grpc
 
 from genre_tf.export.exchanges import PARITY_FILE, as_bytes, read_exchanges
 from genre_tf.export.names import RECOMMENDER
-from genre_tf.export.publishing import publish, staged
 from genre_tf.export.replay import compare
-from genre_tf.export.servables import recommender_servable, write_version
 from genre_tf.serving.embedded_server import EmbeddedServer, ServerOptions
 from genre_tf.serving.tensors import to_array, write_proto
 
-pytestmark = pytest.mark.slow
 REQUESTS, THREADS = 1000, 32
 BATCHING = """
 max_batch_size { value: 16 } allowed_batch_sizes: 8 allowed_batch_sizes: 16
@@ -28,15 +26,12 @@ batch_timeout_micros { value: 2000 } max_enqueued_batches { value: 1000 } num_ba
 
 
 @pytest.fixture(scope="module")
-def version(models, catalogue, tmp_path_factory):
-    """MODELS/genre_recommender/1 as `genre export` publishes it."""
-    folder = tmp_path_factory.mktemp("served")
-    servable = recommender_servable(*models, catalogue, folder, max_history=50, k=10, retrieve=30)
-    with staged(folder / "models" / servable.name) as staging:
-        write_version(servable, staging, {}, (8, 16))
-        published = publish(staging)
-    (folder / "models" / "batching.config").write_text(BATCHING)
-    return published
+def version(exported, tmp_path_factory):
+    """MODELS/genre_recommender/1 of a folder that batches."""
+    models = tmp_path_factory.mktemp("served") / "models"
+    shutil.copytree(exported.parents[1], models)
+    (models / "batching.config").write_text(BATCHING)
+    return models / RECOMMENDER / "1"
 
 
 @pytest.fixture(scope="module")

@@ -148,7 +148,6 @@ def page(board: str) -> Iterator[Any]:
         browser.close()
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("tab", TABS)
 def test_a_tab_shows_the_data_in_a_real_browser(board: str, page: Any, tab: str):
     page.goto("about:blank")
@@ -158,7 +157,6 @@ def test_a_tab_shows_the_data_in_a_real_browser(board: str, page: Any, tab: str)
         page.locator("tf-image-loader img, img.image").first.wait_for(state="visible")
 
 
-@pytest.mark.slow
 def test_the_projector_shows_every_article_and_reader_in_a_real_browser(board: str, page: Any):
     _wait(lambda: DEV in _plugin(board, "projector/runs"))
     page.goto("about:blank")
@@ -170,7 +168,6 @@ def test_the_projector_shows_every_article_and_reader_in_a_real_browser(board: s
     assert int(points.inner_text()) == space["tensorShape"][0]
 
 
-@pytest.mark.slow
 def test_the_report_asks_for_nothing_in_a_real_browser(page: Any, kept, tmp_path: Path):
     from genre_tf.reporting.html_report import write_html
 

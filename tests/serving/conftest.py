@@ -5,6 +5,7 @@ import json
 import shutil
 import socket
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -47,9 +48,16 @@ def toy_models(transcripts: Path, tmp_path_factory: pytest.TempPathFactory) -> P
 
 @pytest.fixture(scope="session")
 def toy_server(toy_models: Path) -> Iterator[Any]:
+    """Optimizes its graphs as TensorFlow Serving does: that decides how some errors are worded."""
+    import tensorflow as tf
+
     from genre_tf.serving.embedded_server import EmbeddedServer, ServerOptions
 
-    with EmbeddedServer(toy_models, ServerOptions(grpc_port=0, rest_port=0)) as server:
+    usual = tf.config.optimizer.get_experimental_options()
+    with ExitStack() as stack:
+        tf.config.optimizer.set_experimental_options({"disable_meta_optimizer": False})
+        server = stack.enter_context(EmbeddedServer(toy_models, ServerOptions(grpc_port=0, rest_port=0)))
+        tf.config.optimizer.set_experimental_options(usual)  # its sessions keep theirs
         yield server
 
 

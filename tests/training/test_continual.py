@@ -46,7 +46,6 @@ from genre_tf.training.progress import FitResult
 from genre_tf.training.run_folder import STAGES, train
 from genre_tf.training.stage_data import load_stage_data
 
-pytestmark = pytest.mark.slow
 STEPS = OptimizerConfig(
     steps=4, batch_size=8, validate_every=2, patience=99, save_every_seconds=0.0, learning_rate=3e-3
 )

@@ -191,7 +191,6 @@ def test_a_loss_of_selected_tokens_is_seen_to_depend_on_values(tmp_path: Any) ->
     assert "Where" in operations(loss, next(iter(fixed)))
 
 
-@pytest.mark.slow
 def test_xla_compiles_the_whole_step_and_it_learns(stage: Any) -> None:
     trainer, fixed, _ = stage
     step, losses = compiled_step(trainer), []
@@ -245,7 +244,6 @@ def test_a_pipeline_whose_shapes_are_not_fixed_is_refused() -> None:
         distribution.distribute(lambda layout: loose)
 
 
-@pytest.mark.slow
 def test_bfloat16_towers_give_nearly_the_same_loss(name: str, stage: Any, tmp_path: Any) -> None:
     """What a TPU computes in: set by Keras' policy before the models are made; losses stay float32."""
     losses = {}

@@ -144,7 +144,6 @@ def _texts(run):
     return found
 
 
-@pytest.mark.slow
 def test_what_the_writer_writes_is_shown_at_each_validation(tmp_path):
     write_newsroom(tmp_path / "room", NewsroomSettings(articles=160, readers=24, impressions=120))
     steps = {"batch_size": 4, "validate_every": 2, "patience": 99}
