@@ -21,8 +21,8 @@ tf.config.optimizer.set_experimental_options({"disable_meta_optimizer": True})
 DAYS = 7
 TESTS = Path(__file__).parent
 SHARED = TESTS.parents[1] / "shared"
-# Files that take more than about five seconds, longest first (`pytest --durations=0`): begun first, so that
-# no worker is left alone with one of them at the end, and left out by `make quick`.
+# Files that take more than about five seconds (`pytest --durations=0`), those first whose fixtures do: begun
+# first, so that no worker is left alone with one of them at the end, and left out by `make quick`.
 SLOW_FILES = TESTS.joinpath("slow_files.txt").read_text("utf-8").split()
 
 

@@ -1,5 +1,6 @@
 """A tiny run that was trained for a look, evaluated, and kept with samples."""
 
+import json
 import shutil
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from genre_tf.reporting.looking import log_models
 from genre_tf.training.board import StageBoard
 
 from ..evaluation.conftest import build_run, tiny_data, tiny_run, writing_run  # noqa: F401  (fixtures)
+from ..world import built
 
 EVIL = "<script>alert('x')</script> & “Larry”"
 WRITTEN = {
@@ -38,9 +40,14 @@ WRITTEN = {
 
 
 @pytest.fixture(scope="session")
-def kept(tiny_run: Path, tiny_data: Path, tmp_path_factory: Any) -> tuple[Path, dict[str, Any]]:  # noqa: F811
-    """The run folder, and the report as `evaluate_run` gave it."""
-    run = tmp_path_factory.mktemp("kept") / "run"
+def kept(tiny_run: Path, tiny_data: Path) -> tuple[Path, dict[str, Any]]:  # noqa: F811
+    """The run folder, which nobody changes, and the report as `evaluate_run` gave it."""
+    folder = built("kept", lambda folder: _keep(folder, tiny_run, tiny_data))
+    return folder / "run", json.loads((folder / "report.json").read_text("utf-8"))
+
+
+def _keep(folder: Path, tiny_run: Path, tiny_data: Path) -> None:  # noqa: F811
+    run = folder / "run"
     shutil.copytree(tiny_run, run)
     board = StageBoard(run / "logs" / "ranking", "ranking")
     for step in (0, 10, 20):
@@ -62,4 +69,4 @@ def kept(tiny_run: Path, tiny_data: Path, tmp_path_factory: Any) -> tuple[Path, 
     picture = as_png(lengths({"as `genre bench serve --picture` leaves one": [1, 2]}))
     (run / "reports" / "latency.png").write_bytes(picture)
     keep_evaluation(report, run)
-    return run, report
+    (folder / "report.json").write_text(json.dumps(report), "utf-8")

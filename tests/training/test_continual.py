@@ -193,6 +193,7 @@ def test_a_category_that_the_earlier_run_did_not_know_is_the_unknown_one(earlier
     assert "sports" in names.names and names.rows(["olympics"]).tolist() == [0]
 
 
+@pytest.mark.proof
 def test_a_training_that_was_stopped_goes_on_to_the_same_weights(
     days: Path, earlier: Path, later: Path
 ) -> None:

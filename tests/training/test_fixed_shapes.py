@@ -191,6 +191,7 @@ def test_a_loss_of_selected_tokens_is_seen_to_depend_on_values(tmp_path: Any) ->
     assert "Where" in operations(loss, next(iter(fixed)))
 
 
+@pytest.mark.proof
 def test_xla_compiles_the_whole_step_and_it_learns(stage: Any) -> None:
     trainer, fixed, _ = stage
     step, losses = compiled_step(trainer), []

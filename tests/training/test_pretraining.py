@@ -84,6 +84,7 @@ def test_the_same_call_keeps_what_is_there_and_another_measures_without_training
     assert held_out[0] == pytest.approx(held_out[1], rel=1e-6)
 
 
+@pytest.mark.proof
 def test_ended_by_sigterm_it_goes_on_to_the_same_weights(newsroom, gpt2_folder, tmp_path):
     def end(line: str) -> None:
         if line.startswith("step 10/"):

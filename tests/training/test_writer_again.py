@@ -122,6 +122,7 @@ def test_the_earlier_writer_stays_until_a_new_one_has_weights(
     assert load_generator(run).prompts.tokenizer.vocabulary_size == 300
 
 
+@pytest.mark.proof
 def test_an_ended_training_goes_on_unless_the_towers_are_others_by_then(run: Path, data: Path) -> None:
     def stop(line: str) -> None:
         if line.startswith("step 2/4"):
