@@ -6,6 +6,7 @@ import logging
 import socket
 import threading
 import time
+import zlib
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
@@ -27,7 +28,7 @@ _LINGER_S = 1.0  # how long a refused client may go on sending before its connec
 class RestLimits:
     """Limits for each client. http.server adds its own: lines of 64 kB and 100 headers."""
 
-    body_bytes: int = 64 << 20  # far above any real request, far below the memory of a laptop
+    body_bytes: int = 64 << 20  # also once inflated; far above any real request, far below a laptop's memory
     connections: int = 1000  # each takes a thread, which costs little while it waits
     idle_s: float = 60.0  # between requests of a connection; load balancers wait about as long
     request_s: float = 30.0  # from the first byte of a request to its last; enough for 64 MB at 20 Mbit/s
@@ -157,8 +158,17 @@ class _Handler(BaseHTTPRequestHandler):
             return Answer(500, _JSON, error_body("Internal error of the embedded server"))
 
     def _read_body(self) -> tuple[bytes, Answer | None]:
-        """Return the body, or an answer that refuses it."""
+        """Return the body, inflated if the client compressed it, or an answer that refuses it."""
         limit = self.server.limits.body_bytes
+        encoding = ", ".join(self.headers.get_all("Content-Encoding", [])).strip().lower()
+        if encoding not in ("", "identity", "gzip", "x-gzip"):
+            return b"", self._refused(415, f"Content-Encoding must be gzip or absent; got {encoding[:40]!r}")
+        sent, refusal = self._read_sent(limit)
+        if refusal is None and sent and encoding.endswith("gzip"):
+            return _inflated(sent, limit)
+        return sent, refusal
+
+    def _read_sent(self, limit: int) -> tuple[bytes, Answer | None]:
         if "chunked" in self.headers.get("Transfer-Encoding", "").lower():
             return self._read_chunks(limit)
         length = self.headers.get("Content-Length", "0").strip()
@@ -191,7 +201,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _refused(self, status: int, message: str) -> Answer:
         self.close_connection = self._unread = True  # the rest of the body stays unread
-        return Answer(status, _JSON, error_body(message))
+        return _refusal(status, message)
 
     def _send(self, answer: Answer) -> None:
         """Send head and body in one call: separately, delayed acknowledgements would cost 40 ms."""
@@ -215,3 +225,21 @@ class _Handler(BaseHTTPRequestHandler):
     def version_string(self) -> str:
         """Return the value of the Server header."""
         return "genre_tf embedded server"
+
+
+def _inflated(sent: bytes, limit: int) -> tuple[bytes, Answer | None]:
+    """Inflate a gzip body; stop one byte above the limit, because a few kB can inflate to gigabytes."""
+    stream = zlib.decompressobj(wbits=16 + zlib.MAX_WBITS)  # 16: gzip's header and checksum
+    try:
+        body = stream.decompress(sent, limit + 1)
+    except zlib.error as error:
+        return b"", _refusal(400, f"The body is not gzip, as its Content-Encoding says: {error}")
+    if len(body) > limit:
+        return b"", _refusal(413, f"The body inflates to more than the limit of {limit} bytes")
+    if not stream.eof or stream.unused_data:
+        return b"", _refusal(400, "The body must be one whole gzip stream: it is cut short, or more follows")
+    return body, None
+
+
+def _refusal(status: int, message: str) -> Answer:
+    return Answer(status, _JSON, error_body(message))

@@ -1,8 +1,11 @@
 """What one REST client may take of the server: bytes, headers, time, connections; others still answer."""
 
+import gzip
 import socket
 import threading
 import time
+import tracemalloc
+import zlib
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -19,7 +22,7 @@ class Api:
         from genre_tf.serving.rest_api import Answer
 
         self.requests += 1
-        content = b"x" * (32 << 20) if path == "/large" else str(len(body)).encode()
+        content = b"x" * (32 << 20) if path == "/large" else body if path == "/echo" else b"%d" % len(body)
         return Answer(200, "text/plain", content)
 
 
@@ -164,6 +167,64 @@ def test_what_is_too_long_or_no_http_is_refused(start: Start, request_bytes: byt
     )
     assert server.api.requests == 0
     assert still_answers(server)
+
+
+def encoded(body: bytes, encoding: bytes, *, chunked: bool = False) -> bytes:
+    head = b"POST /echo HTTP/1.1\r\nContent-Encoding: %s\r\n" % encoding
+    if chunked:
+        return head + b"Transfer-Encoding: chunked\r\n\r\n%x\r\n%s\r\n0\r\n\r\n" % (len(body), body)
+    return head + b"Content-Length: %d\r\n\r\n" % len(body) + body
+
+
+@pytest.mark.parametrize("encoding", [b"gzip", b"GZIP", b"x-gzip"])
+@pytest.mark.parametrize("chunked", [False, True])
+def test_a_gzip_body_is_inflated(start: Start, encoding: bytes, chunked: bool) -> None:
+    answer = ask(start(), encoded(gzip.compress(b"news"), encoding, chunked=chunked))
+    assert answer.startswith(b"HTTP/1.1 200 ") and answer.endswith(b"\r\n\r\nnews")
+
+
+def test_an_uncompressed_body_may_say_so_and_no_body_needs_no_gzip(start: Start) -> None:
+    assert ask(start(), encoded(b"news", b"identity")).endswith(b"\r\n\r\nnews")
+    assert ask(start(), encoded(b"", b"gzip")).startswith(b"HTTP/1.1 200 ")
+
+
+@pytest.mark.parametrize(
+    ("body", "encoding", "status", "reason"),
+    [
+        (gzip.compress(b"x" * 101), b"gzip", 413, b"inflates to more than the limit of 100 bytes"),
+        (gzip.compress(b"x" * 20_000), b"gzip", 413, b"inflates to more than the limit of 100 bytes"),
+        (b"{}", b"gzip", 400, b"is not gzip"),
+        (zlib.compress(b"{}"), b"gzip", 400, b"is not gzip"),
+        (gzip.compress(b"news")[:-5], b"gzip", 400, b"cut short"),
+        (gzip.compress(b"news") + b"more", b"gzip", 400, b"more follows"),
+        (zlib.compress(b"{}"), b"deflate", 415, b"must be gzip or absent; got 'deflate'"),
+        (b"{}", b"gzip, br", 415, b"got 'gzip, br'"),
+    ],
+)
+def test_an_encoded_body_that_is_too_long_or_no_gzip_is_refused(
+    start: Start, body: bytes, encoding: bytes, status: int, reason: bytes
+) -> None:
+    server = start(body_bytes=100)
+    answer = ask(server, encoded(body, encoding))
+    assert answer.startswith(b"HTTP/1.1 %d " % status) and reason in answer
+    assert server.api.requests == 0
+    assert still_answers(server)
+
+
+def test_a_gzip_body_of_exactly_the_limit_is_accepted(start: Start) -> None:
+    assert ask(start(body_bytes=100), encoded(gzip.compress(b"x" * 100), b"gzip")).endswith(b"x" * 100)
+
+
+def test_no_more_than_the_limit_is_ever_inflated() -> None:
+    from genre_tf.serving.rest_server import _inflated
+
+    bomb = gzip.compress(bytes(32 << 20))
+    tracemalloc.start()
+    body, refusal = _inflated(bomb, 1000)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert (body, refusal and refusal.status) == (b"", 413)
+    assert peak < 1 << 20
 
 
 def test_a_client_that_sends_on_regardless_still_reads_why_it_was_refused(start: Start) -> None:

@@ -1,5 +1,6 @@
 """The HTTP server: limits, keep-alive, chunks, odd requests; afterwards it still answers."""
 
+import gzip
 import http.client
 import json
 import socket
@@ -49,6 +50,18 @@ def test_a_body_may_come_in_chunks(connection: http.client.HTTPConnection) -> No
         "POST", PREDICT, body=parts, encode_chunked=True, headers={"Transfer-Encoding": "chunked"}
     )
     assert json.loads(connection.getresponse().read()) == {"predictions": [3.5]}
+
+
+def test_a_compressed_body_gets_the_same_answer_and_a_bad_one_leaves_the_connection_open(
+    connection: http.client.HTTPConnection,
+) -> None:
+    document = json.dumps({"instances": [1, 2]}).encode()
+    for body, status in ((document, 400), (gzip.compress(document), 200)):
+        connection.request("POST", PREDICT, body=body, headers={"Content-Encoding": "gzip"})
+        response = connection.getresponse()
+        answer = json.loads(response.read())
+        assert response.status == status, answer
+    assert (200, answer) == ask(connection, {"instances": [1, 2]}) == (200, {"predictions": [3.5, 4.0]})
 
 
 def test_a_body_over_the_limit_is_refused_unread(toy_server: Any) -> None:
