@@ -11,7 +11,7 @@ from pathlib import Path
 from genre_tf.errors import InputError
 from genre_tf.serving.model_folders import CONFIG_NAME
 from genre_tf.serving.models_config import edited, write_atomically
-from genre_tf.serving.parameter_files import read_batching
+from genre_tf.serving.parameter_files import BatchingParameters, read_batching
 from genre_tf.serving.rendering import rendered, verbatim
 
 BATCHING_NAME = "batching.config"
@@ -45,6 +45,15 @@ class BatchingOptions:
         sizes = self.batch_sizes
         if not sizes or sizes[0] < 1 or list(sizes) != sorted(set(sizes)):
             raise InputError(f"batch sizes must be positive and increasing; got {sizes}")
+
+    @property
+    def parameters(self) -> BatchingParameters:
+        """The limits that decide how many requests a server holds."""
+        return BatchingParameters(
+            max_batch_size=self.batch_sizes[-1],
+            max_enqueued_batches=self.max_enqueued_batches,
+            num_batch_threads=self.num_batch_threads or 0,
+        )
 
 
 def write_configuration(

@@ -17,7 +17,8 @@ from genre_tf.errors import FailureError, InputError
 from genre_tf.serving.configuration import BATCHING_NAME, MONITORING_NAME
 from genre_tf.serving.model_folders import CONFIG_NAME, base_folder, find_models, read_models_config
 from genre_tf.serving.model_status import available_versions, wait_until
-from genre_tf.serving.server_arguments import CONFIG_POLL_S
+from genre_tf.serving.parameter_files import read_batching
+from genre_tf.serving.server_arguments import Batching, server_arguments
 
 BINARY = "tensorflow_model_server"
 _START_S = 600  # enough to load a large model from a slow disk
@@ -29,6 +30,8 @@ def run_model_server(
     grpc_port: int,
     rest_port: int,
     ready: Callable[[str, str, dict[str, list[int]]], None],
+    *,
+    batching: bool = True,
 ) -> None:
     """Run TensorFlow Serving until it ends; SIGTERM and Ctrl-C are passed on to it.
 
@@ -39,9 +42,10 @@ def run_model_server(
         rest_port: REST port; 0 picks a free one.
         ready: called once all models answer, with the gRPC address, the REST address and the versions of each
             model.
+        batching: batch requests as `batching.config` says, if there is one.
 
     Raises:
-        InputError: there is no usable model, or a port is occupied.
+        InputError: there is no usable model, a configuration file is invalid, or a port is occupied.
         FailureError: the server ended by itself, with an error status.
     """
     folders = find_models(models)
@@ -51,7 +55,7 @@ def run_model_server(
         if not _holds_here(models):
             config = Path(scratch) / CONFIG_NAME
             config.write_text(local_config(models), encoding="utf-8")
-        process = subprocess.Popen(command(binary, models, config, *ports))  # noqa: S603  (a list, no shell)
+        process = subprocess.Popen(command(binary, models, config, *ports, batching))  # noqa: S603  (a list, no shell)
         told = _pass_signals_on(process)
         addresses = f"127.0.0.1:{ports[0]}", f"http://127.0.0.1:{ports[1]}"
         if _wait_until_ready(process, addresses[0], [folder.name for folder in folders]):
@@ -61,23 +65,22 @@ def run_model_server(
         raise FailureError(f"{BINARY} ended with exit status {status}: see its messages above")
 
 
-def command(binary: str, models: Path, config: Path, grpc_port: int, rest_port: int) -> list[str]:
+def command(
+    binary: str, models: Path, config: Path, grpc_port: int, rest_port: int, with_batching: bool = True
+) -> list[str]:
     """The command line of TensorFlow Serving for a MODELS folder, with the configuration files in it."""
-    arguments = [
-        binary,
-        f"--port={grpc_port}",
-        f"--rest_api_port={rest_port}",
-        f"--model_config_file={config}",
-        f"--model_config_file_poll_wait_seconds={CONFIG_POLL_S}",
-        # A label may name a version that is still loading; without this the server would not start.
-        "--allow_version_labels_for_unavailable_models=true",
-        "--enable_grpc_healthcheck_service=true",
-    ]
-    if (models / BATCHING_NAME).is_file():
-        arguments += ["--enable_batching=true", f"--batching_parameters_file={models / BATCHING_NAME}"]
-    if (models / MONITORING_NAME).is_file():
-        arguments += [f"--monitoring_config_file={models / MONITORING_NAME}"]
-    return arguments
+    batching, monitoring = models / BATCHING_NAME, models / MONITORING_NAME
+    arguments = server_arguments(
+        str(config),
+        cpus=os.cpu_count() or 1,
+        batching=Batching(file=str(batching), parameters=read_batching(batching))
+        if with_batching and batching.is_file()
+        else None,
+        monitoring_file=str(monitoring) if monitoring.is_file() else None,
+        grpc_port=grpc_port,
+        rest_port=rest_port,
+    )
+    return [binary, *(argument.flag for argument in arguments)]
 
 
 def local_config(models: Path) -> str:

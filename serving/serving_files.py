@@ -19,7 +19,7 @@ from genre_tf.serving.deployment import DeployedServable, DeploymentOptions, dep
 from genre_tf.serving.model_folders import CONFIG_NAME, read_models_config
 from genre_tf.serving.models_config import render_for_containers, write_atomically, write_container_configs
 from genre_tf.serving.rendering import rendered, verbatim
-from genre_tf.serving.server_arguments import CONFIG_POLL_S, server_arguments
+from genre_tf.serving.server_arguments import CONFIG_POLL_S, Batching, container_arguments
 from genre_tf.serving.tls import read_pem
 
 GPU_BATCHING_NAME = "batching-gpu.config"
@@ -134,24 +134,31 @@ def _configuration(servables: list[DeployedServable], options: DeploymentOptions
     """Render the files that servers read from /config: name -> text."""
     files = {MONITORING_NAME: render_monitoring()}
     for servable in servables:
-        for name, gpu in ((BATCHING_NAME, False), (GPU_BATCHING_NAME, True)):
-            batching = BatchingOptions(
-                batch_sizes=servable.batch_sizes,
-                batch_timeout_us=_GPU_TIMEOUT_US if gpu else 0,
-                max_enqueued_batches=options.cpus,
-                num_batch_threads=options.cpus,
-                gpu=gpu,
-            )
-            files[f"{servable.host}-{name}"] = render_batching(batching)
+        for gpu in (False, True):
+            name, batching = _batching(servable, options, gpu)
+            files[name] = render_batching(batching)
     return files
+
+
+def _batching(
+    servable: DeployedServable, options: DeploymentOptions, gpu: bool
+) -> tuple[str, BatchingOptions]:
+    """Return the name of a batching file in /config, and what is in it."""
+    return f"{servable.host}-{GPU_BATCHING_NAME if gpu else BATCHING_NAME}", BatchingOptions(
+        batch_sizes=servable.batch_sizes,
+        batch_timeout_us=_GPU_TIMEOUT_US if gpu else 0,
+        max_enqueued_batches=options.cpus,
+        num_batch_threads=options.cpus,
+        gpu=gpu,
+    )
 
 
 def _for_template(servable: DeployedServable, options: DeploymentOptions) -> dict[str, Any]:
     values = {name: getattr(servable, name) for name in servable.__dataclass_fields__}
-    for kind, file, gpu in (("arguments", BATCHING_NAME, False), ("gpu_arguments", GPU_BATCHING_NAME, True)):
-        values[kind] = server_arguments(
-            servable.name, options, batching_file=f"{servable.host}-{file}", gpu=gpu
-        )
+    for kind, gpu in (("arguments", False), ("gpu_arguments", True)):
+        file, settings = _batching(servable, options, gpu)
+        batching = Batching(file=file, parameters=settings.parameters)
+        values[kind] = container_arguments(servable.name, options, batching=batching, gpu=gpu)
     return values
 
 

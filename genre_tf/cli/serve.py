@@ -23,7 +23,11 @@ def serve(
         bool, typer.Option("--embedded", help="Use the embedded server in any case.")
     ] = False,
     poll_seconds: Annotated[
-        float, typer.Option(min=0, help="Seconds between checks for new versions; 0: never check.")
+        float,
+        typer.Option(
+            min=0,
+            help="Seconds between checks for new versions (embedded server); 0: never check.",
+        ),
     ] = 1.0,
     batching: Annotated[
         bool, typer.Option("--batching/--no-batching", help="Batch requests as batching.config says.")
@@ -46,7 +50,7 @@ def serve(
     from genre_tf.serving.model_server import run_model_server
 
     progress.print(f"running {binary}, which listens on every address of this machine", markup=False)
-    run_model_server(binary, models, grpc_port, rest_port, _ready)
+    run_model_server(binary, models, grpc_port, rest_port, _ready, batching=batching)
 
 
 def _serve_embedded(

@@ -131,6 +131,9 @@ def test_tensorflow_serving_is_run_where_it_is_installed(contract_models: Path, 
     assert f"--batching_parameters_file={contract_models}/batching.config" in called
     assert f"--monitoring_config_file={contract_models}/monitoring.config" in called
     assert "--enable_batching=true" in called
+    assert {"--num_load_threads=1", "--max_num_load_retries=1"} <= set(called)
+    (threads,) = [int(flag.split("=")[1]) for flag in called if flag.startswith("--grpc_max_threads=")]
+    assert threads >= 256
     assert f'base_path: "{contract_models}/genre_generator"' in (binary.parent / "config").read_text()
 
 

@@ -19,7 +19,10 @@ from genre_tf.errors import InputError
 from genre_tf.serving.configuration import write_configuration
 from genre_tf.serving.deployment import DeploymentOptions, memory_gib
 from genre_tf.serving.model_folders import read_models_config
+from genre_tf.serving.model_server import command
 from genre_tf.serving.models_config import edited
+from genre_tf.serving.parameter_files import BatchingParameters
+from genre_tf.serving.server_arguments import grpc_threads
 from genre_tf.serving.serving_files import write_serving_files
 
 NAMES = ["genre_recommender", "genre_generator"]
@@ -110,8 +113,10 @@ def test_containers_find_what_their_flags_name(written: tuple[str, Path], models
             ("genre_recommender", "/models/genre_recommender")
         ]
         assert ("ssl_config_file" in given) == (kind == "tls")
+        assert (given["num_load_threads"], given["max_num_load_retries"]) == ("1", "1")
+        assert given["grpc_max_threads"] == "256"  # 8 rows in 4 running and 4 waiting batches are fewer
     assert ("--mixed_precision=bfloat16" in args) == (kind == "cpu")
-    assert ("gpu" in args[6]) == (kind == "gpu")
+    assert any("batching-gpu.config" in flag for flag in args) == (kind == "gpu")
 
 
 def test_servers_write_nothing_and_are_nobody(written: tuple[str, Path]) -> None:
@@ -216,6 +221,37 @@ def test_a_rollback_is_in_what_containers_read(tmp_path: Path) -> None:
     write_serving_files(models, tmp_path / "out", DeploymentOptions())
     config = read_models_config(models / "genre_recommender" / "models.config").model_config_list.config[0]
     assert list(config.model_version_policy.specific.versions) == [3]
+
+
+@pytest.mark.parametrize(
+    ("cpus", "batching", "threads"),
+    [
+        (2, None, 256),
+        (100, None, 400),  # TensorFlow Serving's own default is kept where it is more
+        (16, BatchingParameters(max_batch_size=32, max_enqueued_batches=16), 1024),
+        (16, BatchingParameters(max_batch_size=64, max_enqueued_batches=6, num_batch_threads=2), 512),
+    ],
+)
+def test_grpc_threads_hold_every_request_that_batching_holds(
+    cpus: int, batching: BatchingParameters | None, threads: int
+) -> None:
+    assert grpc_threads(cpus, batching) == threads
+
+
+def test_the_servers_of_genre_serve_and_of_containers_have_the_same_flags(
+    models: Path, written: tuple[str, Path]
+) -> None:
+    flags = [flag.split("=")[0] for flag in command("server", models, models / "models.config", 1, 2)[1:]]
+    container = documents(written[1] / "docker-compose.yml")[0]["services"]["genre-recommender"]["command"]
+    assert [flag.split("=")[0] for flag in container][: len(flags)] == flags
+    further = {flag.split("=")[0] for flag in container[len(flags) :]}
+    assert further <= {
+        "--tensorflow_intra_op_parallelism",  # a container has fewer cores than its machine
+        "--tensorflow_inter_op_parallelism",
+        "--rest_api_num_threads",
+        "--mixed_precision",
+        "--ssl_config_file",
+    }
 
 
 def test_memory_is_enough_for_a_reload() -> None:
