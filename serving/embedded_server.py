@@ -141,8 +141,8 @@ def _threads(options: ServerOptions, scheduler: BatchScheduler | None) -> int:
     return max(options.threads, min(2 * scheduler.parameters.max_batch_size, 256))
 
 
-def wait_for_signal() -> None:
-    """Block until SIGTERM or Ctrl-C; a second one ends the process at once."""
+def told_to_stop() -> threading.Event:
+    """Return an event that SIGTERM or Ctrl-C sets; a second one ends the process at once."""
     told = threading.Event()
 
     def tell(number: int, frame: FrameType | None) -> None:
@@ -151,4 +151,4 @@ def wait_for_signal() -> None:
 
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, tell)
-    told.wait()
+    return told

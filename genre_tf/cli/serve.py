@@ -57,7 +57,7 @@ def _serve_embedded(
     models: Path, host: str, grpc_port: int, rest_port: int, poll_s: float, batching: bool
 ) -> None:
     load_tensorflow()
-    from genre_tf.serving.embedded_server import NOTICE, EmbeddedServer, ServerOptions, wait_for_signal
+    from genre_tf.serving.embedded_server import NOTICE, EmbeddedServer, ServerOptions, told_to_stop
 
     # Imports are never freed; without this, each full garbage collection walks all of them amid requests.
     gc.collect()
@@ -69,8 +69,9 @@ def _serve_embedded(
         host=host, grpc_port=grpc_port, rest_port=rest_port, poll_s=poll_s, batching=batching
     )
     with EmbeddedServer(models, options, lambda text: progress.print(text, markup=False)) as server:
+        told = told_to_stop()  # first, as whoever reads `ready` may end the server at once
         _ready(server.grpc_address, server.rest_address, server.versions)
-        wait_for_signal()
+        told.wait()
         progress.print("stopping: waiting for running requests", markup=False)
 
 
