@@ -13,6 +13,7 @@ from types import FrameType
 import grpc
 from google.protobuf import text_format
 
+from genre_tf.environment import without_preferences
 from genre_tf.errors import FailureError, InputError
 from genre_tf.serving.configuration import BATCHING_NAME, MONITORING_NAME
 from genre_tf.serving.model_folders import CONFIG_NAME, base_folder, find_models, read_models_config
@@ -55,7 +56,10 @@ def run_model_server(
         if not _holds_here(models):
             config = Path(scratch) / CONFIG_NAME
             config.write_text(local_config(models), encoding="utf-8")
-        process = subprocess.Popen(command(binary, models, config, *ports, batching))  # noqa: S603  (a list, no shell)
+        process = subprocess.Popen(  # noqa: S603  (a list, no shell)
+            command(binary, models, config, *ports, batching),
+            env=without_preferences(),  # our log level would silence it
+        )
         told = _pass_signals_on(process)
         addresses = f"127.0.0.1:{ports[0]}", f"http://127.0.0.1:{ports[1]}"
         if _wait_until_ready(process, addresses[0], [folder.name for folder in folders]):

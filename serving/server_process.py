@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
+from genre_tf.environment import without_preferences
 from genre_tf.errors import FailureError
 
 _START_S = 600.0  # enough to load a large model from a slow disk and to warm it up
@@ -44,7 +45,9 @@ def server_process(models: Path, arguments: Sequence[str] = ()) -> Iterator[Serv
     command += ["--grpc-port", "0", "--rest-port", "0", *arguments]
     # A file, because nobody would read a pipe while the server runs, and a full pipe blocks it.
     with tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace") as words:
-        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=words, text=True)  # noqa: S603
+        process = subprocess.Popen(  # noqa: S603  (our own program)
+            command, stdout=subprocess.PIPE, stderr=words, text=True, env=without_preferences()
+        )
         try:
             yield ServerProcess(_ready_address(process, words), process.pid)
         finally:

@@ -4,7 +4,6 @@ import errno
 import functools
 import importlib
 import inspect
-import os
 import signal
 import sys
 from collections.abc import Callable
@@ -15,6 +14,7 @@ import typer
 
 from genre_tf import __version__
 from genre_tf.cli.console import progress
+from genre_tf.environment import prefer_silence
 from genre_tf.errors import FailureError, InputError, StoppedError
 
 VERBS = (
@@ -105,8 +105,7 @@ def main() -> None:
 
     Exit status: 0 done, 1 the work failed, 2 the input was wrong, 130 interrupted, 143 ended by SIGTERM.
     """
-    # TensorFlow's C++ side reads this once, on loading: its start-up messages would bury our own.
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    prefer_silence()
     before = signal.signal(signal.SIGTERM, _end)
     try:
         for name in VERBS:

@@ -22,6 +22,7 @@ FAKE = """#!{python}
 import os, sys
 open(os.path.join(os.path.dirname(__file__), "called"), "w").write("\\n".join(sys.argv[1:]))
 flags = dict(argument[2:].split("=", 1) for argument in sys.argv[1:])
+open(os.path.join(os.path.dirname(__file__), "level"), "w").write(os.environ.get("TF_CPP_MIN_LOG_LEVEL", ""))
 config = open(flags["model_config_file"]).read()
 open(os.path.join(os.path.dirname(__file__), "config"), "w").write(config)
 from concurrent import futures
@@ -117,7 +118,13 @@ def test_embedded_server_looks_at_the_folder_and_batches_unless_told_otherwise(
             assert len(json.load(answer)["predictions"]) == 2
 
 
-def test_tensorflow_serving_is_run_where_it_is_installed(contract_models: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("level", [None, "1"])
+def test_tensorflow_serving_is_run_where_it_is_installed(
+    contract_models: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, level: str | None
+) -> None:
+    monkeypatch.delenv("TF_CPP_MIN_LOG_LEVEL", raising=False)
+    if level is not None:
+        monkeypatch.setenv("TF_CPP_MIN_LOG_LEVEL", level)
     binary = tmp_path / "bin" / "tensorflow_model_server"
     binary.parent.mkdir()
     binary.write_text(FAKE.format(python=sys.executable))
@@ -127,6 +134,7 @@ def test_tensorflow_serving_is_run_where_it_is_installed(contract_models: Path, 
         process.send_signal(signal.SIGTERM)
         ended(process)
         assert process.returncode == 0
+    assert (binary.parent / "level").read_text() == (level or "")  # the user's, never ours, which is silence
     called = (binary.parent / "called").read_text().splitlines()
     assert f"--batching_parameters_file={contract_models}/batching.config" in called
     assert f"--monitoring_config_file={contract_models}/monitoring.config" in called
