@@ -23,7 +23,8 @@ from genre_tf.serving.server_arguments import CONFIG_POLL_S, Batching, container
 from genre_tf.serving.tls import read_pem
 
 GPU_BATCHING_NAME = "batching-gpu.config"
-SERVER_ERRORS = "UNAVAILABLE|INTERNAL|UNKNOWN|DEADLINE_EXCEEDED|RESOURCE_EXHAUSTED|FAILED_PRECONDITION"
+SERVER_ERRORS = "UNAVAILABLE|INTERNAL|UNKNOWN|DEADLINE_EXCEEDED|RESOURCE_EXHAUSTED"
+CLIENT_ERRORS = "INVALID_ARGUMENT|NOT_FOUND|FAILED_PRECONDITION"  # the last: no such signature
 _ONE_SERVER = """\
 # For one server of all servables: a copy made when these files were written. The containers of this folder
 # serve one servable each and read /models/NAME/models.config instead. `genre rollback` and `genre label`
@@ -79,6 +80,7 @@ def render_all(
         "models": models,
         "poll_s": CONFIG_POLL_S,
         "server_errors": SERVER_ERRORS,
+        "client_errors": CLIENT_ERRORS,
         "servables": [_for_template(servable, options) for servable in servables],
         "storage_gib": max(1, round(_VERSIONS_KEPT * sum(servable.size_gib for servable in servables) + 0.5)),
         "configuration": configuration,

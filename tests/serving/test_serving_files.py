@@ -197,6 +197,28 @@ def test_every_expression_is_promql_over_metrics_that_were_seen(
     assert not any(":tensorflow:" not in expression and "up{" not in expression for expression in found)
 
 
+def alerts(out: Path) -> dict[str, Any]:
+    groups = documents(out / "monitoring" / "alerts.yml")[0]["groups"]
+    return {rule["alert"]: rule for group in groups for rule in group["rules"]}
+
+
+def test_a_signature_that_a_client_made_up_is_no_error_of_the_server(written: tuple[str, Path]) -> None:
+    found = alerts(written[1])
+    assert "FAILED_PRECONDITION" not in found["GenreErrors"]["expr"]
+    assert "FAILED_PRECONDITION" in found["GenreWrongRequests"]["expr"]
+    errors = [expression for expression in expressions(written[1]) if "UNAVAILABLE|" in expression]
+    assert len(errors) == 2  # the alert and the panel of the dashboard
+    assert not any("FAILED_PRECONDITION" in expression for expression in errors)
+
+
+def test_a_version_that_stays_loading_raises_an_alert(written: tuple[str, Path]) -> None:
+    rule = alerts(written[1])["GenreVersionStaysLoading"]
+    loaded, warm = rule["expr"].split("unless on (instance, model_path)")
+    assert ':load_attempt_count{status="success"}' in loaded
+    assert warm.strip() == ':tensorflow:serving:model_warmup_latency_count{status="OK"}'
+    assert rule["for"] == "10m"
+
+
 def test_the_dashboard_and_the_rest_load(written: tuple[str, Path]) -> None:
     dashboard = json.loads((written[1] / "monitoring/grafana/dashboards/genre.json").read_text("utf-8"))
     titles = [panel["title"] for panel in dashboard["panels"]]

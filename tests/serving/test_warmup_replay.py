@@ -148,3 +148,21 @@ def test_a_file_beyond_the_limit_is_not_read(warm: Warm, monkeypatch: pytest.Mon
     versions, said, _ = load(warm([predict_log().SerializeToString()]))
     assert versions == {"toy": [1]}
     assert "bytes; warmup replays at most " in said[0]
+
+
+@pytest.mark.parametrize(("signature", "ended"), [("serving_default", True), ("made_up", False)])
+def test_only_a_warmup_that_succeeded_is_on_the_page_of_metrics(
+    warm: Warm, signature: str, ended: bool
+) -> None:
+    from genre_tf.serving.metrics import ServerMetrics
+    from genre_tf.serving.version_loader import load_version
+
+    version = warm([predict_log(signature).SerializeToString()]) / "toy" / "2"
+    metrics = ServerMetrics()
+    try:
+        load_version("toy", 2, version, metrics).close()
+    except Exception:
+        assert not ended
+    page = metrics.page().decode()
+    assert f'load_attempt_count{{model_path="{version}",status="success"}} 1' in page
+    assert (f'model_warmup_latency_count{{model_path="{version}",status="OK"}} 1' in page) == ended
