@@ -18,6 +18,7 @@ from genre_tf.errors import FailureError, InputError
 from genre_tf.serving.configuration import BATCHING_NAME, MONITORING_NAME
 from genre_tf.serving.model_folders import CONFIG_NAME, base_folder, find_models, read_models_config
 from genre_tf.serving.model_status import available_versions, wait_until
+from genre_tf.serving.models_config import write_atomically
 from genre_tf.serving.parameter_files import read_batching
 from genre_tf.serving.server_arguments import Batching, server_arguments
 
@@ -33,8 +34,12 @@ def run_model_server(
     ready: Callable[[str, str, dict[str, list[int]]], None],
     *,
     batching: bool = True,
+    say: Callable[[str], None] = lambda text: None,
 ) -> None:
     """Run TensorFlow Serving until it ends; SIGTERM and Ctrl-C are passed on to it.
+
+    In a copy of a MODELS folder the paths in `models.config` are those of the original: the server then reads
+    a corrected file, which is written again after each change of `models.config`.
 
     Args:
         binary: path of the executable.
@@ -44,6 +49,7 @@ def run_model_server(
         ready: called once all models answer, with the gRPC address, the REST address and the versions of each
             model.
         batching: batch requests as `batching.config` says, if there is one.
+        say: called with a line for each change of `models.config` that cannot be followed.
 
     Raises:
         InputError: there is no usable model, a configuration file is invalid, or a port is occupied.
@@ -52,10 +58,10 @@ def run_model_server(
     folders = find_models(models)
     ports = [free_port(grpc_port, "--grpc-port"), free_port(rest_port, "--rest-port")]
     with tempfile.TemporaryDirectory() as scratch:
-        config = models / CONFIG_NAME
+        config, follow = models / CONFIG_NAME, lambda: None
         if not _holds_here(models):
             config = Path(scratch) / CONFIG_NAME
-            config.write_text(local_config(models), encoding="utf-8")
+            follow = CorrectedConfig(models, config, say).follow
         process = subprocess.Popen(  # noqa: S603  (a list, no shell)
             command(binary, models, config, *ports, batching),
             env=without_preferences(),  # our log level would silence it
@@ -64,7 +70,7 @@ def run_model_server(
         addresses = f"127.0.0.1:{ports[0]}", f"http://127.0.0.1:{ports[1]}"
         if _wait_until_ready(process, addresses[0], [folder.name for folder in folders]):
             ready(*addresses, {folder.name: list(folder.versions) for folder in folders})
-        status = _ended(process)
+        status = _ended(process, follow)
     if status and not told:
         raise FailureError(f"{BINARY} ended with exit status {status}: see its messages above")
 
@@ -85,6 +91,38 @@ def command(
         rest_port=rest_port,
     )
     return [binary, *(argument.flag for argument in arguments)]
+
+
+class CorrectedConfig:
+    """A copy of `models.config` with paths that are valid here, which follows the edits of the original.
+
+    Args:
+        models: the MODELS folder.
+        file: the copy, for the server.
+        say: called with a line if the original can no longer be followed.
+
+    Raises:
+        InputError: `models.config` is invalid.
+    """
+
+    def __init__(self, models: Path, file: Path, say: Callable[[str], None]) -> None:
+        self._models, self._file, self._say = models, file, say
+        self._fault = ""
+        self._content = local_config(models)
+        write_atomically(file, self._content)
+
+    def follow(self) -> None:
+        """Write the copy again if `models.config` has changed; keep it, and say why, if that is invalid."""
+        before, self._fault = self._fault, ""
+        try:
+            content = local_config(self._models)
+            if content != self._content:
+                write_atomically(self._file, content)
+                self._content = content
+        except (InputError, OSError) as error:
+            self._fault = str(error)
+            if self._fault != before:
+                self._say(f"the server keeps its models, versions and labels: {error}")
 
 
 def local_config(models: Path) -> str:
@@ -147,11 +185,12 @@ def _pass_signals_on(process: "subprocess.Popen[bytes]") -> list[int]:
     return told
 
 
-def _ended(process: "subprocess.Popen[bytes]") -> int:
+def _ended(process: "subprocess.Popen[bytes]", each_second: Callable[[], None]) -> int:
     """Wait for the end of the process; wake each second to handle signals that another thread received."""
     while True:
         with contextlib.suppress(subprocess.TimeoutExpired):
             return process.wait(timeout=1.0)
+        each_second()
 
 
 def _wait_until_ready(process: "subprocess.Popen[bytes]", address: str, names: list[str]) -> bool:

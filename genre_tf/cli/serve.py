@@ -50,7 +50,15 @@ def serve(
     from genre_tf.serving.model_server import run_model_server
 
     progress.print(f"running {binary}, which listens on every address of this machine", markup=False)
-    run_model_server(binary, models, grpc_port, rest_port, _ready, batching=batching)
+    run_model_server(
+        binary,
+        models,
+        grpc_port,
+        rest_port,
+        _ready,
+        batching=batching,
+        say=lambda text: progress.print(text, markup=False),
+    )
 
 
 def _serve_embedded(

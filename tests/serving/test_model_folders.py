@@ -7,8 +7,9 @@ import pytest
 
 from genre_tf.errors import InputError
 from genre_tf.serving.configuration import write_configuration
-from genre_tf.serving.model_folders import find_models, scan_models, version_fault
-from genre_tf.serving.model_server import _holds_here, local_config
+from genre_tf.serving.model_folders import find_models, read_models_config, scan_models, version_fault
+from genre_tf.serving.model_server import CorrectedConfig, _holds_here, local_config
+from genre_tf.serving.models_config import edited
 from genre_tf.serving.pruning import prune
 
 
@@ -133,6 +134,28 @@ def test_a_copy_of_a_folder_is_served_and_pruned_by_itself(tmp_path: Path) -> No
     assert prune(copy, 1)[0].removed == [1, 2]
     assert sorted(entry.name for entry in (copy / "news").iterdir() if entry.is_dir()) == ["3"]
     assert sorted(entry.name for entry in (original / "news").iterdir() if entry.is_dir()) == ["1", "2", "3"]
+
+
+def test_the_server_of_a_copy_follows_edits_of_its_models_config(tmp_path: Path) -> None:
+    copy, file, said = tmp_path / "models2", tmp_path / "scratch.config", list[str]()
+    for version in ("1", "2"):
+        make_version(tmp_path / "models" / "news" / version)
+    write_configuration(tmp_path / "models", ["news"])
+    shutil.copytree(tmp_path / "models", copy)
+    corrected = CorrectedConfig(copy, file, said.append)
+    with edited(copy) as config:  # as `genre rollback` and `genre label` do
+        config.model_config_list.config[0].model_version_policy.specific.versions.append(1)
+        config.model_config_list.config[0].version_labels["stable"] = 1
+    corrected.follow()
+    entry = read_models_config(file).model_config_list.config[0]
+    assert (entry.base_path, list(entry.model_version_policy.specific.versions)) == (f"{copy}/news", [1])
+    assert dict(entry.version_labels) == {"stable": 1}
+    followed = file.read_text()
+    (copy / "models.config").write_text("model_config_list { config {")
+    corrected.follow()
+    corrected.follow()
+    assert file.read_text() == followed
+    assert len(said) == 1 and "is not a valid ModelServerConfig" in said[0]
 
 
 def test_a_model_that_lives_elsewhere_is_found_at_its_path(tmp_path: Path) -> None:

@@ -67,6 +67,14 @@ def serving(
         process.stderr.close()
 
 
+def fake_server(folder: Path) -> Path:
+    folder.mkdir()
+    binary = folder / "tensorflow_model_server"
+    binary.write_text(FAKE.format(python=sys.executable))
+    binary.chmod(0o755)
+    return folder
+
+
 def ended(process: subprocess.Popen[str]) -> str:
     _, messages = process.communicate(timeout=300)
     return " ".join(messages.split())
@@ -125,24 +133,41 @@ def test_tensorflow_serving_is_run_where_it_is_installed(
     monkeypatch.delenv("TF_CPP_MIN_LOG_LEVEL", raising=False)
     if level is not None:
         monkeypatch.setenv("TF_CPP_MIN_LOG_LEVEL", level)
-    binary = tmp_path / "bin" / "tensorflow_model_server"
-    binary.parent.mkdir()
-    binary.write_text(FAKE.format(python=sys.executable))
-    binary.chmod(0o755)
-    with serving(contract_models, path=str(binary.parent)) as (process, ready):
+    folder = fake_server(tmp_path / "bin")
+    with serving(contract_models, path=str(folder)) as (process, ready):
         assert ready["grpc"].startswith("127.0.0.1:")
         process.send_signal(signal.SIGTERM)
         ended(process)
         assert process.returncode == 0
-    assert (binary.parent / "level").read_text() == (level or "")  # the user's, never ours, which is silence
-    called = (binary.parent / "called").read_text().splitlines()
+    assert (folder / "level").read_text() == (level or "")  # the user's, never ours, which is silence
+    called = (folder / "called").read_text().splitlines()
     assert f"--batching_parameters_file={contract_models}/batching.config" in called
     assert f"--monitoring_config_file={contract_models}/monitoring.config" in called
     assert "--enable_batching=true" in called
     assert {"--num_load_threads=1", "--max_num_load_retries=1"} <= set(called)
     (threads,) = [int(flag.split("=")[1]) for flag in called if flag.startswith("--grpc_max_threads=")]
     assert threads >= 256
-    assert f'base_path: "{contract_models}/genre_generator"' in (binary.parent / "config").read_text()
+    assert f'base_path: "{contract_models}/genre_generator"' in (folder / "config").read_text()
+
+
+def test_tensorflow_serving_of_a_copied_folder_sees_a_label_of_the_copy(
+    contract_models: Path, tmp_path: Path
+) -> None:
+    from genre_tf.serving.version_choice import set_label
+
+    models, folder = tmp_path / "copy", tmp_path / "bin"
+    shutil.copytree(contract_models, models)
+    with serving(models, path=str(fake_server(folder))) as (process, _):
+        set_label(models, "genre_recommender", "stable", 1)
+        flags = dict(flag[2:].split("=", 1) for flag in (folder / "called").read_text().splitlines())
+        followed = Path(flags["model_config_file"])
+        deadline = time.monotonic() + 60
+        while '"stable"' not in followed.read_text() and time.monotonic() < deadline:
+            time.sleep(0.05)
+        assert '"stable"' in followed.read_text()
+        assert f'base_path: "{models}/genre_recommender"' in followed.read_text()
+        process.send_signal(signal.SIGTERM)
+        ended(process)
 
 
 def test_an_occupied_port_is_two_lines_and_status_2(contract_models: Path) -> None:
