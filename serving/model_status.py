@@ -1,7 +1,7 @@
-"""Asks a running server which versions it has loaded."""
+"""Asks a running server which versions it has loaded, and which one answers."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import grpc
 
@@ -23,6 +23,22 @@ def available_versions(channel: grpc.Channel, name: str) -> set[int]:
     except grpc.RpcError:
         return set()
     return {state.version for state in answer.model_version_status if state.state == state.AVAILABLE}
+
+
+def answering_version(channel: grpc.Channel, name: str, label: str = "") -> int | None:
+    """The version that answers a request with this label, or without one; None if there is no answer."""
+    from tensorflow_serving.apis import get_model_metadata_pb2, prediction_service_pb2_grpc
+
+    # GetModelStatus ignores labels; this is the cheapest request that finds its version as a Predict does.
+    request = get_model_metadata_pb2.GetModelMetadataRequest(metadata_field=["signature_def"])
+    request.model_spec.name = name
+    if label:
+        request.model_spec.version_label = label
+    stub = prediction_service_pb2_grpc.PredictionServiceStub(channel)
+    try:
+        return int(stub.GetModelMetadata(request, timeout=_ANSWER_S).model_spec.version.value)
+    except grpc.RpcError:
+        return None
 
 
 def wait_until(condition: Callable[[], bool], longest_s: float) -> bool:
@@ -61,3 +77,41 @@ def wait_until_loaded(
                 f"{address} has not loaded version {version} of {name} after {longest_s:.0f} s (it has: "
                 f"{has}): check that it runs with --model_config_file_poll_wait_seconds, and read its log"
             )
+
+
+def wait_until_answers(
+    address: str,
+    name: str,
+    expected: Mapping[str, int | None],
+    longest_s: float,
+    credentials: grpc.ChannelCredentials | None = None,
+) -> None:
+    """Wait until requests get the versions that `models.config` chooses for them.
+
+    Args:
+        address: gRPC address of the server, HOST:PORT.
+        name: name of the model.
+        expected: label, or "" for requests without one -> its version; None: the label is removed.
+        longest_s: maximum wait in seconds.
+        credentials: for a server with TLS; None: no encryption.
+
+    Raises:
+        FailureError: a request still got another version after that time.
+    """
+    with open_channel(address, credentials) as channel:
+
+        def answered() -> dict[str, int | None]:
+            return {label: answering_version(channel, name, label) for label in expected}
+
+        # A label that is removed gets no answer, but neither does any request to a server that is down.
+        if wait_until(lambda: answered() == expected and bool(available_versions(channel, name)), longest_s):
+            return
+        got = "; ".join(
+            f"{f'label {label}' if label else 'no label'}: {version or 'no answer'}, not "
+            f"{expected[label] or 'removed'}"
+            for label, version in answered().items()
+        )
+        raise FailureError(
+            f"{address} does not answer for {name} as models.config says after {longest_s:.0f} s ({got}): "
+            "check that it reads this file, and read its log"
+        )

@@ -41,12 +41,14 @@ def label(
     from genre_tf.serving.tls import client_credentials
     from genre_tf.serving.version_choice import remove_label, set_label
 
-    if version is None:
-        print_choice(remove_label(models, name, label), json, [])
-        return
     credentials = client_credentials(tls_ca, tls_cert, tls_key)
-    choice = set_label(models, name, label, version, load=load)
-    wait_for(server, wait_s, credentials, choice, version)
-    if choice.waits_for is not None and server:
-        choice = set_label(models, name, label, version)
+    if version is None:
+        choice = remove_label(models, name, label)
+    else:
+        choice = set_label(models, name, label, version, load=load)
+        if choice.waits_for is not None and server:
+            wait_for(server, wait_s, credentials, choice, version)
+            choice = set_label(models, name, label, version)
+    if choice.waits_for is None:
+        wait_for(server, wait_s, credentials, choice, version, {label: version})
     print_choice(choice, json, ["genre", "label", str(models), name, label, str(version)])

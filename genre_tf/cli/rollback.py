@@ -2,6 +2,7 @@
 
 import functools
 import shlex
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -21,11 +22,13 @@ LATEST = "latest"
 ServerOption = Annotated[
     list[str] | None,
     typer.Option(
-        help="gRPC address of a running server to wait for, HOST:PORT; repeatable. Both steps of a change "
-        "that needs two are then done at once."
+        help="gRPC address of a running server, HOST:PORT; repeatable. Waits until it answers as chosen, and "
+        "does both steps of a change that needs two."
     ),
 ]
-WaitOption = Annotated[float, typer.Option(min=1, help="Seconds to wait for a server to load a version.")]
+WaitOption = Annotated[
+    float, typer.Option(min=1, help="Seconds to wait for a server to load a version, and to use it.")
+]
 
 
 def rollback(
@@ -62,15 +65,15 @@ def rollback(
     wait = functools.partial(wait_for, server, wait_s, client_credentials(tls_ca, tls_cert, tls_key))
     if to == LATEST:
         choice = follow_newest(models, name)
-        wait(choice, choice.default)
     else:
         choice = roll_back(models, name, None if to is None else int(to))
         if choice.waits_for is not None and server:
             target = choice.waits_for
             wait(choice, target)
             choice = roll_back(models, name, target)
-        elif choice.waits_for is None:
-            wait(choice, choice.default)
+    if choice.waits_for is None and choice.default is not None:
+        moved = {label: version for label, version in choice.labels.items() if version == choice.default}
+        wait(choice, choice.default, {"": choice.default, **moved})
     print_choice(choice, json, ["genre", "rollback", str(models), name, "--to", str(choice.waits_for)])
 
 
@@ -80,15 +83,27 @@ def wait_for(
     credentials: "grpc.ChannelCredentials | None",
     choice: "Choice",
     version: int | None,
+    answers: Mapping[str, int | None] | None = None,
 ) -> None:
-    """Wait until every named server has loaded a version; None: return at once."""
-    from genre_tf.serving.model_status import wait_until_loaded
+    """Wait until every named server has loaded a version, then until requests get the expected versions.
+
+    Args:
+        servers: gRPC addresses; None: return at once.
+        wait_s: maximum wait for each of the two, in seconds.
+        credentials: for servers with TLS.
+        choice: the change.
+        version: version to load; None: do not wait for one.
+        answers: as `expected` of `wait_until_answers`; None: do not wait for answers.
+    """
+    from genre_tf.serving.model_status import wait_until_answers, wait_until_loaded
 
     for server in servers or ():
-        if version is None:
-            return
-        progress.print(f"waiting for {server} to load version {version} of {choice.model}", markup=False)
-        wait_until_loaded(server, choice.model, version, wait_s, credentials)
+        if version is not None:
+            progress.print(f"waiting for {server} to load version {version} of {choice.model}", markup=False)
+            wait_until_loaded(server, choice.model, version, wait_s, credentials)
+        if answers is not None:
+            progress.print(f"waiting for {server} to answer accordingly", markup=False)
+            wait_until_answers(server, choice.model, answers, wait_s, credentials)
 
 
 def print_choice(choice: "Choice", json: bool, again: list[str]) -> None:

@@ -286,15 +286,51 @@ def test_two_steps_are_one_command_where_a_server_can_be_asked(
 ) -> None:
     set_label(models, NAME, "stable", 4)
     server = RunningServer(models)
-    asked = []
+    asked, answered = [], []
 
     def wait(address: str, name: str, version: int, longest_s: float, credentials: object) -> None:
         server.poll()
         assert version in server.loaded
         asked.append((address, name, version))
 
+    def wait_for_answers(
+        address: str, name: str, expected: dict[str, int], longest_s: float, credentials: object
+    ) -> None:
+        server.poll()
+        assert {label: server.answer(label or None) for label in expected} == expected
+        answered.append((address, expected))
+
     monkeypatch.setattr("genre_tf.serving.model_status.wait_until_loaded", wait)
+    monkeypatch.setattr("genre_tf.serving.model_status.wait_until_answers", wait_for_answers)
     rollback_verb(models, NAME, server=["one:8500", "two:8500"])
-    server.poll()
-    assert asked == [("one:8500", NAME, 3), ("two:8500", NAME, 3)]
+    assert asked == [("one:8500", NAME, 3), ("two:8500", NAME, 3)] * 2  # each step
+    assert answered == [("one:8500", {"": 3, "stable": 3}), ("two:8500", {"": 3, "stable": 3})]
     assert (server.answer(), server.answer("stable")) == (3, 3)
+
+
+def test_the_verbs_return_once_a_server_answers_as_chosen(toy_models: Path, tmp_path: Path) -> None:
+    import grpc
+
+    from genre_tf.serving.embedded_server import EmbeddedServer, ServerOptions
+    from genre_tf.serving.model_status import answering_version
+
+    shutil.copytree(toy_models, tmp_path / "models")
+    models, options = tmp_path / "models", ServerOptions(grpc_port=0, rest_port=0, poll_s=0.3)
+    with EmbeddedServer(models, options) as server, grpc.insecure_channel(server.grpc_address) as channel:
+        told: Any = {"server": [server.grpc_address], "wait_s": 30}
+        label_verb(models, "toy", "stable", 2, **told)
+        assert answering_version(channel, "toy", "stable") == 2
+        label_verb(models, "toy", "canary", remove=True, **told)
+        assert answering_version(channel, "toy", "canary") is None
+        assert answering_version(channel, "toy") == 2
+        rollback_verb(models, "toy", to="1", **told)
+        assert (answering_version(channel, "toy"), answering_version(channel, "toy", "stable")) == (1, 1)
+
+
+def test_a_server_of_another_folder_is_a_failure(toy_server: Any, toy_models: Path, tmp_path: Path) -> None:
+    shutil.copytree(toy_models, tmp_path / "models")
+    told: Any = {"server": [toy_server.grpc_address], "wait_s": 0.1}
+    with pytest.raises(FailureError, match=r"label canary: 2, not 1\): check that it reads this file"):
+        label_verb(tmp_path / "models", "toy", "canary", 1, **told)
+    with pytest.raises(FailureError, match=r"label stable: 1, not removed"):
+        label_verb(tmp_path / "models", "toy", "stable", remove=True, **told)
