@@ -63,7 +63,7 @@ def run_model_server(
             config = Path(scratch) / CONFIG_NAME
             follow = CorrectedConfig(models, config, say).follow
         process = subprocess.Popen(  # noqa: S603  (a list, no shell)
-            command(binary, models, config, *ports, batching),
+            command(binary, models, config, *ports, with_batching=batching),
             env=without_preferences(),  # our log level would silence it
         )
         told = _pass_signals_on(process)
@@ -76,7 +76,7 @@ def run_model_server(
 
 
 def command(
-    binary: str, models: Path, config: Path, grpc_port: int, rest_port: int, with_batching: bool = True
+    binary: str, models: Path, config: Path, grpc_port: int, rest_port: int, *, with_batching: bool = True
 ) -> list[str]:
     """The command line of TensorFlow Serving for a MODELS folder, with the configuration files in it."""
     batching, monitoring = models / BATCHING_NAME, models / MONITORING_NAME

@@ -63,7 +63,7 @@ def server_arguments(
         Argument(f"--port={grpc_port}", "gRPC port."),
         Argument(f"--rest_api_port={rest_port}", "Port of REST and of the metrics."),
         Argument(
-            f"--grpc_max_threads={grpc_threads(cpus, batching and batching.parameters)}",
+            f"--grpc_max_threads={grpc_threads(cpus, None if batching is None else batching.parameters)}",
             "All rows that may run or wait in batches, at least 256. The default, 4 per core, refuses bursts "
             "(RESOURCE_EXHAUSTED).",
         ),
