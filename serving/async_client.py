@@ -8,7 +8,6 @@ from typing import Any
 import grpc
 import grpc.aio
 import numpy as np
-from tensorflow_serving.apis import prediction_service_pb2_grpc
 
 from genre_tf.serving import calls
 from genre_tf.serving.answers import (
@@ -22,6 +21,7 @@ from genre_tf.serving.answers import (
 from genre_tf.serving.calls import Call, Ids, Titles
 from genre_tf.serving.channels import OPTIONS, check_target, plain_error
 from genre_tf.serving.client import GENERATOR, RECOMMENDER
+from genre_tf.serving.messages import PREDICT, PredictRequest, PredictResponse
 
 
 class AsyncGenreClient:
@@ -55,7 +55,9 @@ class AsyncGenreClient:
             self._channel = grpc.aio.insecure_channel(address, OPTIONS)
         else:
             self._channel = grpc.aio.secure_channel(address, credentials, OPTIONS)
-        self._predict = prediction_service_pb2_grpc.PredictionServiceStub(self._channel).Predict
+        self._predict = self._channel.unary_unary(
+            PREDICT, PredictRequest.SerializeToString, PredictResponse.FromString
+        )
 
     def within(self, timeout_s: float) -> "AsyncGenreClient":
         """The same client, over the same channel, with another deadline."""

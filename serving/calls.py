@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
 import numpy as np
-from tensorflow_serving.apis import predict_pb2
 
 from genre_tf.data.decay import COUNTERS
 from genre_tf.errors import FailureError, InputError
@@ -18,6 +17,7 @@ from genre_tf.serving.answers import (
     TitleScore,
 )
 from genre_tf.serving.joining import check_kinds, join_ids, join_numbers, join_titles
+from genre_tf.serving.messages import PredictRequest
 from genre_tf.serving.tensors import to_array, write_proto
 
 Ids = Sequence[str]
@@ -51,7 +51,7 @@ class Call(Generic[Answer]):
         lengths = {name: len(value) for name, value in self.inputs.items()}
         if len(set(lengths.values())) > 1:
             raise InputError(f"every argument must have one entry per reader; got {lengths}")
-        request = predict_pb2.PredictRequest()
+        request = PredictRequest()
         request.model_spec.name = model
         request.model_spec.signature_name = self.signature
         for name, value in self.inputs.items():

@@ -13,6 +13,8 @@ _REFUSALS = (
     grpc.StatusCode.FAILED_PRECONDITION,
     grpc.StatusCode.OUT_OF_RANGE,
 )
+# No server has this method: any server answers UNIMPLEMENTED at once, without work.
+_NO_METHOD = "/tensorflow.serving.PredictionService/Ping"
 _QUEUE_FULL = "batch scheduling queue"  # part of TensorFlow Serving's message
 
 # A Predict changes nothing in the server and always gives the same answer, so sending it again is safe,
@@ -51,6 +53,20 @@ def open_channel(address: str, credentials: grpc.ChannelCredentials | None = Non
     if credentials is None:
         return grpc.insecure_channel(address, OPTIONS)
     return grpc.secure_channel(address, credentials, OPTIONS)
+
+
+def check_server(address: str, timeout_s: float, credentials: grpc.ChannelCredentials | None = None) -> None:
+    """Check that a server answers, at once: a request would first be sent again, for about a second.
+
+    Raises:
+        FailureError: no server answers within the deadline.
+    """
+    with open_channel(address, credentials) as channel:
+        try:
+            channel.unary_unary(_NO_METHOD)(b"", timeout=timeout_s)
+        except grpc.RpcError as error:
+            if error.code() in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED):
+                raise plain_error(error, address, timeout_s) from error
 
 
 def check_target(address: str, timeout_s: float) -> None:

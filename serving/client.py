@@ -7,7 +7,6 @@ from typing import Any
 
 import grpc
 import numpy as np
-from tensorflow_serving.apis import prediction_service_pb2_grpc
 
 from genre_tf.serving import calls
 from genre_tf.serving.answers import (
@@ -20,6 +19,7 @@ from genre_tf.serving.answers import (
 )
 from genre_tf.serving.calls import Call, Ids, Titles
 from genre_tf.serving.channels import check_target, open_channel, plain_error
+from genre_tf.serving.messages import PREDICT, PredictRequest, PredictResponse
 
 RECOMMENDER = "genre_recommender"
 GENERATOR = "genre_generator"
@@ -57,7 +57,9 @@ class GenreClient:
         self._address, self._timeout_s = address, timeout_s
         self._recommender, self._generator = recommender, generator
         self._channel = open_channel(address, credentials)
-        self._predict = prediction_service_pb2_grpc.PredictionServiceStub(self._channel).Predict
+        self._predict = self._channel.unary_unary(
+            PREDICT, PredictRequest.SerializeToString, PredictResponse.FromString
+        )
 
     def within(self, timeout_s: float) -> "GenreClient":
         """The same client, over the same channel, with another deadline."""

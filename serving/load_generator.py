@@ -19,7 +19,9 @@ import grpc.aio
 import numpy as np
 import numpy.typing as npt
 
-METHOD = "/tensorflow.serving.PredictionService/Predict"
+from genre_tf.serving.messages import PREDICT
+
+METHOD = PREDICT
 """The gRPC method; called without serializers, so requests and answers are bytes."""
 
 _OPTIONS = [

@@ -1,32 +1,35 @@
-"""TensorProto <-> NumPy, as in TensorFlow's C++: short value lists repeat their last value."""
+"""TensorProto <-> NumPy, as in TensorFlow's C++: short value lists repeat their last value.
+
+A `proto` is TensorFlow's own message or that of `messages`. TensorFlow is only imported for rare types.
+"""
 
 import math
 from typing import Any
 
 import numpy as np
-import tensorflow as tf
-from tensorflow.core.framework import tensor_pb2, types_pb2
+
+from genre_tf.serving import messages
 
 # Limits the declared shape: a request of 20 bytes could ask for terabytes of repeated values.
 MAX_ELEMENTS = 1 << 26
 
 _FIELDS: dict[int, tuple[str, Any]] = {
-    types_pb2.DT_FLOAT: ("float_val", np.float32),
-    types_pb2.DT_DOUBLE: ("double_val", np.float64),
-    types_pb2.DT_INT32: ("int_val", np.int32),
-    types_pb2.DT_INT16: ("int_val", np.int16),
-    types_pb2.DT_INT8: ("int_val", np.int8),
-    types_pb2.DT_UINT8: ("int_val", np.uint8),
-    types_pb2.DT_INT64: ("int64_val", np.int64),
-    types_pb2.DT_UINT32: ("uint32_val", np.uint32),
-    types_pb2.DT_UINT64: ("uint64_val", np.uint64),
-    types_pb2.DT_BOOL: ("bool_val", np.bool_),
-    types_pb2.DT_STRING: ("string_val", np.object_),
+    messages.FLOAT: ("float_val", np.float32),
+    messages.DOUBLE: ("double_val", np.float64),
+    messages.INT32: ("int_val", np.int32),
+    messages.INT16: ("int_val", np.int16),
+    messages.INT8: ("int_val", np.int8),
+    messages.UINT8: ("int_val", np.uint8),
+    messages.INT64: ("int64_val", np.int64),
+    messages.UINT32: ("uint32_val", np.uint32),
+    messages.UINT64: ("uint64_val", np.uint64),
+    messages.BOOL: ("bool_val", np.bool_),
+    messages.STRING: ("string_val", np.object_),
 }
 _ENUMS = {np.dtype(dtype): (enum, field) for enum, (field, dtype) in _FIELDS.items()}
 
 
-def to_array(proto: tensor_pb2.TensorProto) -> np.ndarray:
+def to_array(proto: Any) -> np.ndarray:
     """Convert a TensorProto to an array.
 
     Raises:
@@ -48,10 +51,12 @@ def to_array(proto: tensor_pb2.TensorProto) -> np.ndarray:
     return values.reshape(shape)
 
 
-def write_proto(array: np.ndarray, proto: tensor_pb2.TensorProto) -> None:
+def write_proto(array: np.ndarray, proto: Any) -> None:
     """Write an array into an empty TensorProto, in the typed fields that TensorFlow Serving uses."""
     if array.dtype not in _ENUMS:
-        proto.CopyFrom(tf.make_tensor_proto(array))
+        import tensorflow as tf
+
+        proto.ParseFromString(tf.make_tensor_proto(array).SerializeToString())
         return
     proto.dtype, field = _ENUMS[array.dtype]
     proto.tensor_shape.SetInParent()  # even a scalar has a shape, an empty one
@@ -62,6 +67,8 @@ def write_proto(array: np.ndarray, proto: tensor_pb2.TensorProto) -> None:
 
 def type_name(dtype: Any) -> str:
     """Return TensorFlow's C++ name of a type, as in its error texts: `float`, not `float32`."""
+    import tensorflow as tf
+
     name = tf.dtypes.as_dtype(dtype).name
     return {"float32": "float", "float64": "double", "float16": "half"}.get(name, name)
 
@@ -76,7 +83,9 @@ def _values(field: Any, dtype: Any) -> np.ndarray:
     return np.array(field, dtype)
 
 
-def _by_tensorflow(proto: tensor_pb2.TensorProto) -> np.ndarray:
+def _by_tensorflow(proto: Any) -> np.ndarray:
+    import tensorflow as tf
+
     try:
         return tf.io.parse_tensor(proto.SerializeToString(), tf.dtypes.as_dtype(proto.dtype)).numpy()
     except (tf.errors.OpError, TypeError) as error:

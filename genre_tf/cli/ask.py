@@ -5,8 +5,8 @@ from typing import Annotated
 
 import typer
 
+from genre_tf.cli.asking import open_client
 from genre_tf.cli.console import print_json, results
-from genre_tf.cli.tensorflow_notes import load_tensorflow
 from genre_tf.cli.texts import read_titles
 from genre_tf.cli.tls_options import TlsCa, TlsCert, TlsKey
 from genre_tf.errors import InputError
@@ -33,12 +33,7 @@ def ask(
     """
     if not question.strip():
         raise InputError('the question is blank: give one, such as genre ask "What happened in Ravenwater?"')
-    load_tensorflow()
-    from genre_tf.serving.client import GenreClient
-    from genre_tf.serving.tls import client_credentials
-
-    credentials = client_credentials(tls_ca, tls_cert, tls_key)
-    with GenreClient(address, timeout_s, credentials=credentials) as client:
+    with open_client(address, timeout_s, tls_ca, tls_cert, tls_key) as client:
         found = client.answer([question], [read_titles(history_text)], [seed])[0]
     if json:
         print_json(asdict(found))

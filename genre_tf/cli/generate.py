@@ -5,8 +5,8 @@ from typing import Annotated
 
 import typer
 
+from genre_tf.cli.asking import open_client
 from genre_tf.cli.console import print_json, results
-from genre_tf.cli.tensorflow_notes import load_tensorflow
 from genre_tf.cli.texts import read_text, read_titles
 from genre_tf.cli.tls_options import TlsCa, TlsCert, TlsKey
 
@@ -35,13 +35,8 @@ def generate(
     """
     from genre_tf.serving.joining import check_kinds
 
-    check_kinds([kind])  # report a wrong kind before the slow import of TensorFlow
-    load_tensorflow()
-    from genre_tf.serving.client import GenreClient
-    from genre_tf.serving.tls import client_credentials
-
-    credentials = client_credentials(tls_ca, tls_cert, tls_key)
-    with GenreClient(address, timeout_s, credentials=credentials) as client:
+    check_kinds([kind])  # before a server is looked for
+    with open_client(address, timeout_s, tls_ca, tls_cert, tls_key) as client:
         texts = client.generate([read_titles(history_text)], [read_text(source)], [kind], [seed])[0]
     if json:
         print_json({"texts": [asdict(text) for text in texts]})

@@ -5,8 +5,8 @@ from typing import Annotated
 
 import typer
 
+from genre_tf.cli.asking import open_client
 from genre_tf.cli.console import print_json, results
-from genre_tf.cli.tensorflow_notes import load_tensorflow
 from genre_tf.cli.texts import read_titles
 from genre_tf.cli.tls_options import TlsCa, TlsCert, TlsKey
 from genre_tf.errors import InputError
@@ -32,12 +32,7 @@ def recommend(
     """
     if (history is None) == (history_text is None):
         raise InputError("give either --history (ids) or --history-text (titles)")
-    load_tensorflow()
-    from genre_tf.serving.client import GenreClient
-    from genre_tf.serving.tls import client_credentials
-
-    credentials = client_credentials(tls_ca, tls_cert, tls_key)
-    with GenreClient(address, timeout_s, credentials=credentials) as client:
+    with open_client(address, timeout_s, tls_ca, tls_cert, tls_key) as client:
         if history is not None:
             found = client.recommend([history.split()])[0]
         else:

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from genre_tf.cli.asking import open_client
 from genre_tf.cli.console import print_json, results
-from genre_tf.cli.tensorflow_notes import load_tensorflow
 from genre_tf.cli.texts import read_numbers, read_titles
 from genre_tf.cli.tls_options import TlsCa, TlsCert, TlsKey
 from genre_tf.errors import InputError
@@ -50,12 +50,7 @@ def score(
         raise InputError("give --history with --candidates (ids), or --history-text with --candidates-text")
     if given and (by_title or len(given) < len(counters)):
         raise InputError("--clicks, --views and --age-hours go together, with --history and --candidates")
-    load_tensorflow()
-    from genre_tf.serving.client import GenreClient
-    from genre_tf.serving.tls import client_credentials
-
-    credentials = client_credentials(tls_ca, tls_cert, tls_key)
-    with GenreClient(address, timeout_s, credentials=credentials) as client:
+    with open_client(address, timeout_s, tls_ca, tls_cert, tls_key) as client:
         if by_title:
             titles = read_titles(history_text or ""), read_titles(candidates_text or "")
             _print(client.score_text([titles[0]], [titles[1]])[0], json)

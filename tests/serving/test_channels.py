@@ -13,6 +13,7 @@ from tensorflow_serving.apis import predict_pb2, prediction_service_pb2_grpc
 
 from genre_tf.errors import FailureError, InputError
 from genre_tf.serving import calls
+from genre_tf.serving.channels import check_server
 from genre_tf.serving.client import GenreClient
 
 
@@ -111,3 +112,17 @@ def test_explanations_lose_their_padding() -> None:
     )
     assert [(one.news_id, one.weights) for one in first] == [("N4", [("N1", 0.25), ("N2", 0.75)])]
     assert [(one.news_id, one.weights) for one in second] == [("N5", [("N3", 1.0)]), ("N6", [("N3", 1.0)])]
+
+
+def test_a_check_for_a_server_does_not_wait_for_retries() -> None:
+    started = time.monotonic()
+    with pytest.raises(FailureError, match="genre serve MODELS"):
+        check_server("127.0.0.1:1", timeout_s=10)
+    assert time.monotonic() - started < 0.5
+
+
+def test_a_check_for_a_server_is_no_request() -> None:
+    service = Failing(grpc.StatusCode.INTERNAL, "because", failures=1)
+    with serving(service) as address:
+        check_server(address, timeout_s=10)
+    assert service.asked == 0

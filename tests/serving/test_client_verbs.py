@@ -1,6 +1,8 @@
 """`genre recommend`, `score`, `generate` and `ask` against a live server."""
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -87,3 +89,29 @@ def test_ask(contract_server: Any, capsys: pytest.CaptureFixture[str]) -> None:
     assert capsys.readouterr().out.startswith("no answer")
     with pytest.raises(InputError, match="blank"):
         ask(" ")
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("recommend", "--history", "N1"),
+        ("score", "--history", "N1", "--candidates", "N2"),
+        ("generate",),
+        ("ask", "What?"),
+    ],
+)
+def test_a_client_imports_no_tensorflow_and_says_at_once_that_no_server_answers(arguments: Any) -> None:
+    code = """
+import sys, time
+from genre_tf.cli.main import main
+started = time.monotonic()
+try:
+    main()
+finally:
+    heavy = {"tensorflow", "tensorflow_serving", "keras"} & set(sys.modules)
+    print(sorted(heavy), time.monotonic() - started < 3)
+"""
+    command = [sys.executable, "-c", code, *arguments, "--address", "127.0.0.1:1"]
+    found = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert found.returncode == 1 and found.stdout == "[] True\n"
+    assert "no server answers at 127.0.0.1:1" in found.stderr and "genre serve MODELS" in found.stderr
