@@ -1,9 +1,8 @@
 """`genre profile`: what readers like, one sentence per reader, from their clicks."""
 
-import json
 from collections.abc import Container, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -70,7 +69,8 @@ def profile(
         histories = {reader: histories[reader]}
     for name, described in profiles(run, known, histories, _safety(safety_list)):
         if as_json:
-            _print_line({"reader": name} | dict(plain(described)), len(histories) > 1)
+            indent = None if len(histories) > 1 else 2  # one document per line, or one to read
+            print_json({"reader": name} | dict(plain(described)), indent)
         else:
             results.print(f"{name}: {described.sentence}" if name else described.sentence, markup=False)
 
@@ -87,10 +87,3 @@ def _say_unknown(history: Sequence[str], known: Container[str]) -> None:
         progress.print(
             f"left out, as the run does not know them (give --data): {', '.join(unknown)}", markup=False
         )
-
-
-def _print_line(document: dict[str, Any], one_of_many: bool) -> None:
-    if one_of_many:
-        typer.echo(json.dumps(document, ensure_ascii=False, allow_nan=False))
-    else:
-        print_json(document)

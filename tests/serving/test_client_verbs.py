@@ -1,6 +1,7 @@
 """`genre recommend`, `score`, `generate` and `ask` against a live server."""
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -115,3 +116,19 @@ finally:
     found = subprocess.run(command, capture_output=True, text=True, timeout=60)
     assert found.returncode == 1 and found.stdout == "[] True\n"
     assert "no server answers at 127.0.0.1:1" in found.stderr and "genre serve MODELS" in found.stderr
+
+
+def in_ascii(*arguments: str) -> str:
+    """What a client process writes into a pipe that takes only ASCII."""
+    environment = os.environ | {"LC_ALL": "C", "PYTHONIOENCODING": "ascii"}
+    command = [sys.executable, "-m", "genre_tf.cli.main", *arguments]
+    found = subprocess.run(command, capture_output=True, env=environment, timeout=60, check=True)
+    return found.stdout.decode("ascii")
+
+
+def test_a_pipe_that_takes_only_ascii_gets_the_whole_answer(contract_server: Any) -> None:
+    asked = ("recommend", "--history", "N1 N2", "--address", contract_server.grpc_address)
+    lines = in_ascii(*asked).splitlines()
+    assert len(lines) == 2 and lines[1].endswith("?? today")
+    found = json.loads(in_ascii(*asked, "--json"))["recommendations"]
+    assert [entry["title"] for entry in found] == ["Bank raises rates", "新闻 today"]
