@@ -3,16 +3,43 @@
 import io
 import json
 import os
+import re
 import sys
+from collections.abc import Iterable
 from typing import Any
 
-from rich.console import Console
+from rich.console import Console, ConsoleOptions, RenderableType
+from rich.segment import Segment
+
+# C0 except tabs and line ends, DEL, C1, and what overrides or isolates the direction of text: a title could
+# rewrite the screen with them, or show other letters than it has.
+_CONTROLS = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
+
+
+def without_controls(text: str) -> str:
+    """The text with U+FFFD in the place of each control character and each override of its direction.
+
+    Example:
+        >>> without_controls("a" + chr(27) + "[2J")
+        'a\ufffd[2J'
+    """
+    return _CONTROLS.sub("\ufffd", text)
+
+
+class SafeConsole(Console):
+    """A console whose texts cannot control the terminal; its own styles and progress displays can."""
+
+    def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
+        """Render as rich does, with harmless text."""
+        for segment in super().render(renderable, options):
+            yield segment if segment.control else Segment(without_controls(segment.text), segment.style)
+
 
 # Without emoji: rich would print `behaviors.tsv:100: time` as `behaviors.tsv💯 time`.
-progress = Console(stderr=True, highlight=False, emoji=False)
+progress = SafeConsole(stderr=True, highlight=False, emoji=False)
 # In a file or a pipe rich would cut tables at 80 columns without need.
 _unknown_width = not sys.stdout.isatty() and "COLUMNS" not in os.environ
-results = Console(highlight=False, soft_wrap=True, emoji=False, width=200 if _unknown_width else None)
+results = SafeConsole(highlight=False, soft_wrap=True, emoji=False, width=200 if _unknown_width else None)
 
 
 def replace_unknown_characters() -> None:
@@ -24,8 +51,8 @@ def replace_unknown_characters() -> None:
 def print_json(value: Any, indent: int | None = 2) -> None:
     """Write `value` as one JSON document on stdout, for programs; None as `indent`: on one line.
 
-    Escapes stand for all but ASCII if stdout is not UTF-8.
+    Escapes stand for control characters, and for all but ASCII if stdout is not UTF-8.
     """
     unicode = (sys.stdout.encoding or "utf-8").lower().startswith("utf")
     text = json.dumps(value, ensure_ascii=not unicode, indent=indent, allow_nan=False)
-    sys.stdout.write(text + "\n")
+    sys.stdout.write(_CONTROLS.sub(lambda found: f"\\u{ord(found[0]):04x}", text) + "\n")

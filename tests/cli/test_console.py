@@ -1,12 +1,20 @@
-"""What the console writes: whole JSON documents in any encoding."""
+"""What the console writes: whole JSON documents in any encoding, and no control characters of others."""
 
 import io
 import json
 import sys
 
 import pytest
+from rich.markup import escape
+from rich.table import Table
 
-from genre_tf.cli.console import print_json
+from genre_tf.cli import console
+from genre_tf.cli.console import SafeConsole, print_json, without_controls
+
+from .conftest import Genre
+
+# Clears the screen, sets the window's title, turns text red by one C1 character, reverses letters.
+HOSTILE = "Storm\x1b[2J \x1b]0;owned\x07 \x9b31m\x7f\x08 \u202etxt.exe\u2066"
 
 
 @pytest.mark.parametrize(("encoding", "raw"), [("utf-8", True), ("ascii", False), ("latin-1", False)])
@@ -22,3 +30,50 @@ def test_a_json_document_is_whole_in_any_encoding(encoding, raw, monkeypatch):
 def test_a_document_may_be_one_line(capsys):
     print_json({"reader": "U1", "words": ["storm"]}, indent=None)
     assert capsys.readouterr().out == '{"reader": "U1", "words": ["storm"]}\n'
+
+
+def controls(text: str) -> set[str]:
+    return {character for character in text if without_controls(character) != character}
+
+
+def test_letters_of_all_scripts_tabs_and_lines_stay():
+    text = "Élan\t新闻 🎈\nשלום\u200f עולם می\u200cخواهم"
+    assert without_controls(text) == text
+
+
+def test_one_character_stands_for_each_control_character():
+    assert without_controls("a\x1b[2J\x85b\r\u202e") == "a\ufffd[2J\ufffdb\ufffd\ufffd"
+
+
+@pytest.mark.parametrize("terminal", [False, True])
+def test_no_text_that_is_printed_controls_the_terminal(terminal):
+    written = io.StringIO()
+    screen = SafeConsole(file=written, force_terminal=terminal, color_system=None, width=200)
+    screen.print(HOSTILE, markup=False)
+    table = Table("title")
+    table.add_row(escape(HOSTILE))
+    screen.print(table)
+    assert not controls(written.getvalue()) and written.getvalue().count("31m") == 2
+
+
+def test_styles_of_our_own_reach_a_terminal():
+    written = io.StringIO()
+    SafeConsole(file=written, force_terminal=True, color_system="standard").print("[red]no[/red]")
+    assert written.getvalue() == "\x1b[31mno\x1b[0m\n"
+
+
+def test_the_consoles_of_the_command_line_are_safe():
+    assert isinstance(console.results, SafeConsole) and isinstance(console.progress, SafeConsole)
+
+
+def test_an_error_that_quotes_hostile_text_is_harmless(genre: Genre):
+    found = genre("generate", "--kind", "title\x1b[2J", "--source", f"/{HOSTILE}".replace(" ", ""))
+    assert found.returncode == 2 and not controls(found.stderr)
+    found = genre("check", f"no_folder{HOSTILE}")
+    assert found.returncode == 2 and "Storm" in found.stderr and not controls(found.stderr)
+
+
+def test_json_carries_hostile_text_as_escapes(capsys):
+    print_json({"title": HOSTILE})
+    text = capsys.readouterr().out
+    assert not controls(text) and json.loads(text) == {"title": HOSTILE}
