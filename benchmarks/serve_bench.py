@@ -10,7 +10,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-import grpc
 import numpy as np
 
 from genre_tf.benchmarks.exported import ExportedSignature
@@ -21,6 +20,7 @@ from genre_tf.benchmarks.serve_requests import Readers
 from genre_tf.config import GenerationConfig
 from genre_tf.errors import FailureError
 from genre_tf.funnel.index import Catalogue
+from genre_tf.serving.channels import open_channel
 from genre_tf.serving.client import RECOMMENDER, GenreClient
 from genre_tf.serving.joining import join_ids
 from genre_tf.serving.load_generator import METHOD, LoadResult, closed_loop, open_loop
@@ -127,7 +127,7 @@ def _own_cost(
     def through_session(number: int) -> object:
         return signature(history=inputs[number % len(inputs)])
 
-    with grpc.insecure_channel(server.address) as channel:
+    with open_channel(server.address) as channel:
         call = channel.unary_unary(METHOD)
 
         def through_server(number: int) -> object:

@@ -19,7 +19,7 @@ from genre_tf.serving.answers import (
     TitleScore,
 )
 from genre_tf.serving.calls import Call, Ids, Titles
-from genre_tf.serving.channels import OPTIONS, check_target, plain_error
+from genre_tf.serving.channels import check_target, options, plain_error
 from genre_tf.serving.client import GENERATOR, RECOMMENDER
 from genre_tf.serving.messages import PREDICT, PredictRequest, PredictResponse
 
@@ -52,9 +52,9 @@ class AsyncGenreClient:
         self._address, self._timeout_s = address, timeout_s
         self._recommender, self._generator = recommender, generator
         if credentials is None:
-            self._channel = grpc.aio.insecure_channel(address, OPTIONS)
+            self._channel = grpc.aio.insecure_channel(address, options(address))
         else:
-            self._channel = grpc.aio.secure_channel(address, credentials, OPTIONS)
+            self._channel = grpc.aio.secure_channel(address, credentials, options(address))
         self._predict = self._channel.unary_unary(
             PREDICT, PredictRequest.SerializeToString, PredictResponse.FromString
         )

@@ -1,11 +1,14 @@
 """gRPC channels of the clients: retries, waiting times, and errors in plain words."""
 
 import json
+import os
+import re
 from typing import Any
 
 import grpc
 
 from genre_tf.errors import FailureError, InputError
+from genre_tf.serving.addresses import bare_host, is_loopback
 
 _REFUSALS = (
     grpc.StatusCode.INVALID_ARGUMENT,
@@ -39,20 +42,31 @@ _SERVICE_CONFIG = {
     ],
     "retryThrottling": {"maxTokens": 10, "tokenRatio": 0.1},
 }
-OPTIONS = [
+_OPTIONS: list[tuple[str, Any]] = [
     ("grpc.max_receive_message_length", -1),  # a batch of texts may exceed gRPC's limit of 4 MiB
     ("grpc.service_config", json.dumps(_SERVICE_CONFIG)),
     # Reconnect to a restarted server within seconds; gRPC would wait up to two minutes between attempts.
     ("grpc.max_reconnect_backoff_ms", 2000),
 ]
-"""Options of every channel. No keep-alive pings: TensorFlow Serving disconnects clients that ping often."""
+_PROXIES = ("grpc_proxy", "https_proxy", "http_proxy")  # gRPC takes the first that is set
+_EXCEPTIONS = ("no_grpc_proxy", "no_proxy")
+
+
+def options(address: str) -> list[tuple[str, Any]]:
+    """Options of a channel. No keep-alive pings: TensorFlow Serving disconnects clients that ping often."""
+    return _OPTIONS + proxy_options(address)
+
+
+def proxy_options(address: str) -> list[tuple[str, Any]]:
+    """The option that keeps a channel to this machine away from the environment's proxy."""
+    return [("grpc.enable_http_proxy", 0)] if all(map(is_loopback, _hosts(address))) else []
 
 
 def open_channel(address: str, credentials: grpc.ChannelCredentials | None = None) -> grpc.Channel:
     """A channel to a server; without credentials it is not encrypted."""
     if credentials is None:
-        return grpc.insecure_channel(address, OPTIONS)
-    return grpc.secure_channel(address, credentials, OPTIONS)
+        return grpc.insecure_channel(address, options(address))
+    return grpc.secure_channel(address, credentials, options(address))
 
 
 def check_server(address: str, timeout_s: float, credentials: grpc.ChannelCredentials | None = None) -> None:
@@ -94,19 +108,41 @@ def plain_error(error: Any, address: str, timeout_s: float) -> Exception:
         InputError if the server refused the request, otherwise FailureError.
     """
     code, details = error.code(), error.details()
+    proxy = _proxy(address)
+    through, unset = (f" through the proxy in {proxy}", f", or unset {proxy}") if proxy else ("", "")
     if code in _REFUSALS:
         return InputError(f"the server at {address} refused the request: {details}")
     if code is grpc.StatusCode.DEADLINE_EXCEEDED:
-        return FailureError(f"no answer from {address} within {timeout_s:g} s: wait longer, or ask for less")
+        return FailureError(
+            f"no answer from {address} within {timeout_s:g} s{through}: wait longer, or ask for less{unset}"
+        )
     if code is grpc.StatusCode.UNAVAILABLE and _QUEUE_FULL in str(details):
         return FailureError(
             f"the server at {address} is overloaded, its queue is full: ask less often, or run more servers"
         )
     if code is grpc.StatusCode.UNAVAILABLE:
         return FailureError(
-            f"no server answers at {address} ({str(details).rpartition(': ')[2]}): start one with "
-            "`genre serve MODELS`, or give its address"
+            f"no server answers at {address}{through} ({str(details).rpartition(': ')[2]}): start one with "
+            f"`genre serve MODELS`, or give its address{unset}"
         )
     if code is grpc.StatusCode.RESOURCE_EXHAUSTED:
         return FailureError(f"the request is too large for the server at {address} ({details}): ask for less")
     return FailureError(f"the server at {address} failed ({code.name}): {details}")
+
+
+def _proxy(address: str) -> str | None:
+    """The environment variable whose proxy gRPC uses for an address."""
+    name = next((name for name in _PROXIES if name in os.environ), None)
+    if name is None or not os.environ[name] or proxy_options(address):
+        return None
+    from urllib.request import proxy_bypass_environment  # only errors need it, and it imports much
+
+    excepted = next((os.environ[name] for name in _EXCEPTIONS if name in os.environ), "")
+    direct = all(proxy_bypass_environment(host, {"no": excepted}) for host in _hosts(address))
+    return None if direct else name
+
+
+def _hosts(address: str) -> list[str]:
+    """The hosts of HOST:PORT, or of a gRPC name such as dns:///HOST:PORT or ipv4:HOST:PORT,HOST:PORT."""
+    bare = re.sub(r"^(?:dns:(?://[^/]*/)?|ipv[46]:)", "", address)
+    return [bare_host(part.rpartition(":")[0]) for part in bare.split(",")]

@@ -19,12 +19,13 @@ import grpc.aio
 import numpy as np
 import numpy.typing as npt
 
+from genre_tf.serving.channels import proxy_options
 from genre_tf.serving.messages import PREDICT
 
 METHOD = PREDICT
 """The gRPC method; called without serializers, so requests and answers are bytes."""
 
-_OPTIONS = [
+_OPTIONS: list[tuple[str, Any]] = [
     ("grpc.enable_retries", 0),  # errors are counted, not hidden by a retry
     ("grpc.max_receive_message_length", -1),
     ("grpc.use_local_subchannel_pool", 1),  # each run has its own connection
@@ -155,7 +156,7 @@ async def _drive(
     address: str, requests: Sequence[bytes], arrivals: Times, rate: float, timeout_s: float
 ) -> LoadResult:
     loop = asyncio.get_running_loop()
-    async with grpc.aio.insecure_channel(address, _OPTIONS) as channel:
+    async with grpc.aio.insecure_channel(address, _OPTIONS + proxy_options(address)) as channel:
         await asyncio.wait_for(channel.channel_ready(), timeout_s)
         sender = _Sender(channel, requests, timeout_s)
         started, running = loop.time(), []
@@ -171,7 +172,7 @@ async def _in_turns(
     address: str, requests: Sequence[bytes], count: int, at_once: int, timeout_s: float
 ) -> LoadResult:
     loop = asyncio.get_running_loop()
-    async with grpc.aio.insecure_channel(address, _OPTIONS) as channel:
+    async with grpc.aio.insecure_channel(address, _OPTIONS + proxy_options(address)) as channel:
         await asyncio.wait_for(channel.channel_ready(), timeout_s)
         sender = _Sender(channel, requests, timeout_s)
         numbers, started = iter(range(count)), loop.time()

@@ -10,11 +10,11 @@ from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
 
-import grpc
 from google.protobuf import text_format
 
 from genre_tf.environment import without_preferences
 from genre_tf.errors import FailureError, InputError
+from genre_tf.serving.channels import open_channel
 from genre_tf.serving.configuration import BATCHING_NAME, MONITORING_NAME
 from genre_tf.serving.model_folders import CONFIG_NAME, base_folder, find_models, read_models_config
 from genre_tf.serving.model_status import available_versions, wait_until
@@ -194,7 +194,7 @@ def _ended(process: "subprocess.Popen[bytes]", each_second: Callable[[], None]) 
 
 
 def _wait_until_ready(process: "subprocess.Popen[bytes]", address: str, names: list[str]) -> bool:
-    with grpc.insecure_channel(address) as channel:
+    with open_channel(address) as channel:
         for name in names:
             wait_until(
                 lambda name=name: process.poll() is not None or bool(available_versions(channel, name)),  # type: ignore[misc]

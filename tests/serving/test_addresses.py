@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from genre_tf.serving.addresses import bare_host, host_port
+from genre_tf.serving.addresses import bare_host, host_port, is_loopback
 from genre_tf.serving.client import GenreClient
 
 
@@ -32,6 +32,20 @@ def has_ipv6() -> bool:
 )
 def test_an_ipv6_address_stands_in_brackets(host: str, address: str, bare: str) -> None:
     assert (host_port(host, 8500), bare_host(host)) == (address, bare)
+
+
+@pytest.mark.parametrize(
+    "host", ["localhost", "LOCALHOST.", "127.0.0.1", "127.8.0.1", "::1", "[::1]", "0.0.0.0"]
+)
+def test_this_machine_is_known_by_its_names(host: str) -> None:
+    assert is_loopback(host)
+
+
+@pytest.mark.parametrize(
+    "host", ["news.example", "10.0.0.1", "[2001:db8::1]", "localhost.example", "1270.0.0.1"]
+)
+def test_other_machines_are_not_this_one(host: str) -> None:
+    assert not is_loopback(host)
 
 
 @pytest.mark.skipif(not has_ipv6(), reason="this machine has no IPv6")

@@ -1,5 +1,6 @@
 """What is sent again and what is not, against servers that fail in given ways; and errors in plain words."""
 
+import asyncio
 import time
 from collections.abc import Iterator
 from concurrent import futures
@@ -13,6 +14,7 @@ from tensorflow_serving.apis import predict_pb2, prediction_service_pb2_grpc
 
 from genre_tf.errors import FailureError, InputError
 from genre_tf.serving import calls
+from genre_tf.serving.async_client import AsyncGenreClient
 from genre_tf.serving.channels import check_server
 from genre_tf.serving.client import GenreClient
 
@@ -126,3 +128,56 @@ def test_a_check_for_a_server_is_no_request() -> None:
     with serving(service) as address:
         check_server(address, timeout_s=10)
     assert service.asked == 0
+
+
+PROXIES = ("grpc_proxy", "https_proxy", "http_proxy")
+
+
+@pytest.fixture
+def no_proxy_set(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in (*PROXIES, "all_proxy", "no_proxy", "no_grpc_proxy"):
+        monkeypatch.delenv(name, raising=False)
+
+
+@pytest.mark.usefixtures("no_proxy_set")
+@pytest.mark.parametrize("variable", [*PROXIES, "all_proxy"])
+def test_a_server_on_this_machine_is_never_asked_through_a_proxy(
+    variable: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(variable, "http://127.0.0.1:1")
+    with serving(Failing(grpc.StatusCode.OK, "", failures=0)) as address:
+        for name in (address, address.replace("127.0.0.1", "localhost"), f"dns:///{address}"):
+            check_server(name, timeout_s=5)
+            with GenreClient(name) as client:
+                assert client.embed_news(["a"]).shape == (1, 2)
+
+
+@pytest.mark.usefixtures("no_proxy_set")
+@pytest.mark.parametrize("variable", PROXIES)
+def test_an_unreachable_server_elsewhere_names_the_proxy(
+    variable: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(variable, "http://127.0.0.1:1")
+    words = f"at news.invalid:8500 through the proxy in {variable} .* or unset {variable}"
+    with pytest.raises(FailureError, match=words):
+        check_server("news.invalid:8500", timeout_s=5)
+
+
+@pytest.mark.usefixtures("no_proxy_set")
+def test_a_host_that_needs_no_proxy_blames_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("http_proxy", "http://127.0.0.1:1")
+    monkeypatch.setenv("no_proxy", "news.invalid")
+    with pytest.raises(FailureError, match=r"or give its address$"):
+        check_server("news.invalid:8500", timeout_s=5)
+
+
+@pytest.mark.usefixtures("no_proxy_set")
+def test_the_asynchronous_client_reaches_this_machine_past_a_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("http_proxy", "http://127.0.0.1:1")
+
+    async def ask(address: str) -> Any:
+        async with AsyncGenreClient(address) as client:
+            return await client.embed_news(["a"])
+
+    with serving(Failing(grpc.StatusCode.OK, "", failures=0)) as address:
+        assert asyncio.run(ask(address)).shape == (1, 2)
