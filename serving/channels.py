@@ -19,11 +19,14 @@ _REFUSALS = (
 # No server has this method: any server answers UNIMPLEMENTED at once, without work.
 _NO_METHOD = "/tensorflow.serving.PredictionService/Ping"
 _QUEUE_FULL = "batch scheduling queue"  # part of TensorFlow Serving's message
+# Parts of the messages of TensorFlow Serving and of the embedded server.
+_NO_THREAD = ("Threadpool Exhausted", "Concurrent RPC limit exceeded")
 
 # A Predict changes nothing in the server and always gives the same answer, so sending it again is safe,
-# however far the first attempt got. Only UNAVAILABLE is retried: no connection, a server that is stopping, a
-# full queue. gRPC draws each wait at random, keeps to the deadline of the whole call, and stops retrying when
-# too many calls fail, so that retries do not add to the load of an overloaded server.
+# however far the first attempt got. Retried are UNAVAILABLE (no connection, a server that is stopping, a full
+# queue) and RESOURCE_EXHAUSTED (no free thread; it also says that a request is too large, but gRPC keeps only
+# small ones for a retry). gRPC draws each wait at random, keeps to the deadline of the whole call, and stops
+# retrying when too many calls fail, so that retries do not add to the load of an overloaded server.
 _SERVICE_CONFIG = {
     # A name may resolve to several servers (dns:///…-pods in the Kubernetes files): use them in turn. By
     # default gRPC stays with the first that answers.
@@ -36,7 +39,7 @@ _SERVICE_CONFIG = {
                 "initialBackoff": "0.1s",
                 "maxBackoff": "1s",
                 "backoffMultiplier": 2,
-                "retryableStatusCodes": ["UNAVAILABLE"],
+                "retryableStatusCodes": ["UNAVAILABLE", "RESOURCE_EXHAUSTED"],
             },
         }
     ],
@@ -124,6 +127,11 @@ def plain_error(error: Any, address: str, timeout_s: float) -> Exception:
         return FailureError(
             f"no server answers at {address}{through} ({str(details).rpartition(': ')[2]}): start one with "
             f"`genre serve MODELS`, or give its address{unset}"
+        )
+    if code is grpc.StatusCode.RESOURCE_EXHAUSTED and any(part in str(details) for part in _NO_THREAD):
+        return FailureError(
+            f"the server at {address} has no free thread ({details}): ask again, or start "
+            "tensorflow_model_server with a higher --grpc_max_threads"
         )
     if code is grpc.StatusCode.RESOURCE_EXHAUSTED:
         return FailureError(f"the request is too large for the server at {address} ({details}): ask for less")

@@ -83,13 +83,48 @@ def test_a_server_that_stays_away_is_not_asked_for_ever() -> None:
     [
         (grpc.StatusCode.INVALID_ARGUMENT, InputError, "refused the request: because"),
         (grpc.StatusCode.INTERNAL, FailureError, r"failed \(INTERNAL\): because"),
-        (grpc.StatusCode.RESOURCE_EXHAUSTED, FailureError, r"too large for the server at .* \(because\)"),
     ],
 )
 def test_what_would_fail_again_is_asked_once(code: grpc.StatusCode, error: Any, words: str) -> None:
     service = Failing(code, "because", failures=1)
     with serving(service) as address, GenreClient(address) as client, pytest.raises(error, match=words):
         client.embed_news(["a"])
+    assert service.asked == 1
+
+
+def test_a_server_without_a_free_thread_is_asked_again() -> None:
+    service = Failing(grpc.StatusCode.RESOURCE_EXHAUSTED, "Server Threadpool Exhausted", failures=2)
+    with serving(service) as address, GenreClient(address) as client:
+        np.testing.assert_array_equal(client.embed_news(["a"]), [[1, 1]])
+    assert service.asked == 3
+
+
+@pytest.mark.parametrize(
+    ("details", "words"),
+    [
+        ("Server Threadpool Exhausted", "has no free thread .*: ask again, or .* --grpc_max_threads"),
+        ("Concurrent RPC limit exceeded!", "has no free thread .*: ask again"),
+        ("Received message larger than max (9 vs. 8)", r"too large for the server at .*: ask for less"),
+    ],
+)
+def test_exhausted_threads_and_a_large_request_are_told_apart(details: str, words: str) -> None:
+    service = Failing(grpc.StatusCode.RESOURCE_EXHAUSTED, details, failures=1000)
+    with (
+        serving(service) as address,
+        GenreClient(address) as client,
+        pytest.raises(FailureError, match=words),
+    ):
+        client.embed_news(["a"])
+
+
+def test_a_request_of_megabytes_that_is_too_large_is_sent_once() -> None:
+    service = Failing(grpc.StatusCode.RESOURCE_EXHAUSTED, "Received message larger than max", failures=1000)
+    with (
+        serving(service) as address,
+        GenreClient(address) as client,
+        pytest.raises(FailureError, match="ask for less"),
+    ):
+        client.embed_news(["word " * 400_000])
     assert service.asked == 1
 
 
