@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from genre_tf.cli.asking import open_client
+from genre_tf.cli.asking import open_client, report_unknown
 from genre_tf.cli.console import print_json, results
 from genre_tf.cli.texts import read_titles
 from genre_tf.cli.tls_options import TlsCa, TlsCert, TlsKey
@@ -35,6 +35,7 @@ def recommend(
     with open_client(address, timeout_s, tls_ca, tls_cert, tls_key) as client:
         if history is not None:
             found = client.recommend([history.split()])[0]
+            report_unknown(client, history.split())
         else:
             found = client.recommend_text([read_titles(history_text or "")])[0]
     if json:

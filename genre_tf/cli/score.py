@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from genre_tf.cli.asking import open_client
+from genre_tf.cli.asking import open_client, report_unknown
 from genre_tf.cli.console import print_json, results
 from genre_tf.cli.texts import read_numbers, read_titles
 from genre_tf.cli.tls_options import TlsCa, TlsCert, TlsKey
@@ -56,7 +56,10 @@ def score(
             _print(client.score_text([titles[0]], [titles[1]])[0], json)
         else:
             numbers = [read_numbers(value, option) for option, value in counters.items() if value is not None]
-            _print(_score_ids(client, (history or "").split(), (candidates or "").split(), numbers), json)
+            clicked = (history or "").split()
+            scores = _score_ids(client, clicked, (candidates or "").split(), numbers)
+            report_unknown(client, clicked)
+            _print(scores, json)
 
 
 def _score_ids(

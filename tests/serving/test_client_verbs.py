@@ -1,15 +1,17 @@
 """`genre recommend`, `score`, `generate` and `ask` against a live server."""
 
+import functools
 import json
 import os
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
 from genre_tf.cli.ask import ask
+from genre_tf.cli.asking import report_unknown
 from genre_tf.cli.generate import generate
 from genre_tf.cli.recommend import recommend
 from genre_tf.cli.score import score
@@ -132,3 +134,35 @@ def test_a_pipe_that_takes_only_ascii_gets_the_whole_answer(contract_server: Any
     assert len(lines) == 2 and lines[1].endswith("?? today")
     found = json.loads(in_ascii(*asked, "--json"))["recommendations"]
     assert [entry["title"] for entry in found] == ["Bank raises rates", "新闻 today"]
+
+
+@pytest.mark.parametrize("verb", [recommend, functools.partial(score, candidates="N2 N9")])
+def test_ids_that_the_index_does_not_contain_are_reported(
+    verb: Any, contract_server: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    address = contract_server.grpc_address
+    verb(history="N1 N77 N1 N78", address=address, json=True)
+    said = capsys.readouterr()
+    assert "ignored 2 of 3 ids in --history, which are not in the index: N77, N78" in said.err
+    assert json.loads(said.out)
+    verb(history="N1 N3", address=address)
+    verb(history="", address=address)
+    assert not capsys.readouterr().err
+    with pytest.raises(
+        InputError, match=r"none of the ids in --history \(N71, .*, N75, \.\.\.\): give the ids"
+    ):
+        verb(history=" ".join(f"N7{number}" for number in range(1, 8)), address=address)
+    with pytest.raises(InputError, match="these look like reader ids: give the ids of articles"):
+        verb(history="U123", address=address)
+    assert not capsys.readouterr().out
+
+
+def test_a_server_that_cannot_say_which_ids_it_knows_still_answers(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    class WithoutScore:
+        def score(self, histories: Any, candidates: Any) -> Any:
+            raise InputError('Serving signature key "score" not found')
+
+    report_unknown(cast(Any, WithoutScore()), ["N77"])
+    assert capsys.readouterr() == ("", "")
