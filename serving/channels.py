@@ -143,7 +143,8 @@ def _proxy(address: str) -> str | None:
     name = next((name for name in _PROXIES if name in os.environ), None)
     if name is None or not os.environ[name] or proxy_options(address):
         return None
-    from urllib.request import proxy_bypass_environment  # only errors need it, and it imports much
+    # Only errors need it, and it imports much; typeshed does not list it.
+    from urllib.request import proxy_bypass_environment  # type: ignore[attr-defined]
 
     excepted = next((os.environ[name] for name in _EXCEPTIONS if name in os.environ), "")
     direct = all(proxy_bypass_environment(host, {"no": excepted}) for host in _hosts(address))
