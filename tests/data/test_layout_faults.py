@@ -15,6 +15,7 @@ from genre_tf.data import lines
 from genre_tf.data.checking import check_data
 from genre_tf.data.layouts.column_map import read_map
 from genre_tf.data.layouts.conversion import check_layout, convert
+from genre_tf.data.mind import read_split
 from genre_tf.errors import InputError
 
 MAP = """
@@ -110,6 +111,42 @@ def test_csv_tells_rows_of_another_width_and_quotes_that_do_not_close(source: Pa
     assert [(fault.line, fault.field) for fault in splits["train"].faults] == [(3, "columns"), (4, "line")]
 
 
+def converted_titles(source: Path, name: str, text: str, reading: str = "") -> tuple[list[str], list[int]]:
+    """Titles by the order of the file, and the lines of its faults."""
+    (source / name).write_text(text)
+    (source.parent / "map.toml").write_text(MAP.replace("articles.csv", name) + f"[reading]\n{reading}\n")
+    known = column_map(write_log(source, {**GOOD, "read": [], "shown": ["N1"], "clicked": ["N1"]}))
+    splits = convert(source, source.parent / "data", known, max_bad_rows=9, overwrite=True)
+    articles = read_split(source.parent / "data", "train").articles
+    return [each.title for each in articles.values()], [fault.line for fault in splits["train"].faults]
+
+
+OPEN = 'id,headline\nN1,One\nN2,"Two\nN3,Three\nN4,Four of 85"\n'
+LITERAL = ["One", '"Two', "Three", 'Four of 85"']
+
+
+def test_a_quote_is_an_ordinary_character_where_tabs_separate_columns(source: Path) -> None:
+    tabs = OPEN.replace(",", "\t")
+    assert converted_titles(source, "articles.tsv", tabs) == (LITERAL, [])
+    assert converted_titles(source, "tabs.csv", tabs, 'delimiter = "\\t"') == (LITERAL, [])
+    quoted = 'id\theadline\nN1\t"One\tand ""two"""\n'
+    assert converted_titles(source, "articles.tsv", quoted, 'quotes = "line"') == (['One and "two"'], [])
+
+
+def test_a_quote_that_is_left_open_never_joins_rows_in_silence(source: Path) -> None:
+    assert converted_titles(source, "articles.csv", OPEN) == (["One"], [3])
+    assert converted_titles(source, "articles.csv", OPEN, 'quotes = "none"') == (LITERAL, [])
+    kept = ["One", "Three", 'Four of 85"']
+    assert converted_titles(source, "articles.csv", OPEN, 'quotes = "line"') == (kept, [3])
+
+
+def test_a_quoted_cell_may_span_lines_that_are_no_rows_or_if_the_map_says_so(source: Path) -> None:
+    text = 'id,headline\nN1,"One\ntwo, three, four"\n'
+    assert converted_titles(source, "articles.csv", text) == (["One two, three, four"], [])
+    joined = ["One", "Two N3,Three N4,Four of 85"]
+    assert converted_titles(source, "articles.csv", OPEN, 'quotes = "lines"') == (joined, [])
+
+
 def test_articles_are_told_too(source: Path) -> None:
     (source / "articles.csv").write_text(ARTICLES + "N1,Again\nN 4,Four\nN5,\n")
     splits, _ = check_layout(write_log(source, GOOD), column_map(source))
@@ -187,6 +224,7 @@ def test_what_is_too_large_is_refused(source: Path, tmp_path: Path, monkeypatch:
         ),
         "no TOML": ("[articles]", "[articles", "cannot be read as TOML"),
         "out of the folder": ('"log.*"', '"../log.*"', "is not a path inside"),
+        "quotes": ("[articles]", '[reading]\nquotes = "all"\n[articles]', "must be one of none, line, lines"),
         "no such file": ('"log.*"', '"day.*"', "holds no file day"),
         "no known ending": ('"log.*"', '"log.txt"', "not clear from the ending"),
     }.values(),

@@ -88,7 +88,8 @@ def with_lists(row: dict[str, Any]) -> dict[str, Any]:
 
 def write_csv(path: Path, rows: list[dict[str, Any]], delimiter: str = ",") -> None:
     with path.open("w", encoding="utf-8", newline="") as file:
-        writer = csv.DictWriter(file, list(rows[0]), delimiter=delimiter)
+        quoting: Any = {"quoting": csv.QUOTE_NONE, "quotechar": None} if delimiter == "\t" else {}
+        writer = csv.DictWriter(file, list(rows[0]), delimiter=delimiter, **quoting)
         writer.writeheader()
         writer.writerows(rows)
 

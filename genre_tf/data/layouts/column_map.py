@@ -12,6 +12,7 @@ MAPS_FOLDER = Path(__file__).with_name("maps")
 FORMATS = ("csv", "jsonl", "parquet")
 POOLS = ("articles", "clicks")
 TIME_UNITS = ("s", "ms")
+QUOTES = ("none", "line", "lines")
 
 MAX_MAP_BYTES = 1 << 20
 """1 MiB: a map has a few dozen lines."""
@@ -31,6 +32,10 @@ class Reading:
 
     format: str = ""  # csv, jsonl or parquet; empty: by the file's ending
     delimiter: str = ""  # for CSV files; empty: a tab for .tsv, otherwise a comma
+    # For CSV files: none (a quotation mark is an ordinary character), line (quoted cells end on their line),
+    # lines (quoted cells may span lines). Empty: none if tabs separate columns; otherwise lines, but a cell
+    # whose further lines are all rows of their own is a fault: its quotation mark was left open.
+    quotes: str = ""
     separator: str = " "  # separates the ids of a list that is text
     time_unit: str = "s"  # for times that are numbers: s or ms since 1970
 
@@ -201,6 +206,7 @@ def _choices(found: ColumnMap) -> list[str]:
     return [
         *[f"reading.format must be one of {', '.join(FORMATS)}"] * (reading.format not in ("", *FORMATS)),
         *["reading.delimiter must be one character"] * (len(reading.delimiter) > 1),
+        *[f"reading.quotes must be one of {', '.join(QUOTES)}"] * (reading.quotes not in ("", *QUOTES)),
         *["reading.separator must not be empty"] * (not reading.separator),
         *[f"reading.time_unit must be one of {', '.join(TIME_UNITS)}"]
         * (reading.time_unit not in TIME_UNITS),

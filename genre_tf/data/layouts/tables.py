@@ -41,7 +41,9 @@ def read_table(
     ending = path.with_suffix("").suffix if path.suffix == ".gz" else path.suffix
     kind = reading.format or ENDINGS.get(ending, "")
     if kind == "csv":
-        return _delimited(path, reading.delimiter or ("\t" if ending == ".tsv" else ","), columns, policy)
+        delimiter = reading.delimiter or ("\t" if ending == ".tsv" else ",")
+        quotes = reading.quotes or ("none" if delimiter == "\t" else "")
+        return _delimited(path, delimiter, quotes, columns, policy)
     if kind == "jsonl":
         return _objects(path, policy)
     if kind == "parquet":
@@ -53,27 +55,42 @@ def read_table(
 
 
 class _Lines:
-    """Lines for a CSV reader, whose rows may have several; `first` is the number of a row's first line."""
+    """Lines for a CSV reader, which takes more than one for a row if a quoted cell spans lines.
 
-    def __init__(self, lines: Iterator[tuple[int, str]]) -> None:
-        self._lines = lines
-        self.first = 0
+    Args:
+        lines: numbered lines of the file.
+        several: whether a row may have several lines; otherwise the reader finds no more lines.
+    """
+
+    def __init__(self, lines: Iterator[tuple[int, str]], several: bool) -> None:
+        self._lines, self._several = lines, several
+        self.begin_row()
+
+    def begin_row(self) -> None:
+        """Forgets the lines of the last row."""
+        self.first = 0  # number of the row's first line
+        self.further: list[str] = []
 
     def __iter__(self) -> "_Lines":
         return self
 
     def __next__(self) -> str:
+        if self.first and not self._several:
+            raise StopIteration
         number, line = next(self._lines)
+        if self.first:
+            self.further.append(line)
         self.first = self.first or number
         return line + "\n"
 
 
-def _delimited(path: Path, delimiter: str, columns: Sequence[str], policy: FaultPolicy) -> Rows:
-    lines = _Lines(read_lines(path, policy))
-    reader = csv.reader(lines, delimiter=delimiter, strict=True)
+def _delimited(path: Path, delimiter: str, quotes: str, columns: Sequence[str], policy: FaultPolicy) -> Rows:
+    lines = _Lines(read_lines(path, policy), several=quotes in ("", "lines"))
+    quoting = csv.QUOTE_NONE if quotes == "none" else csv.QUOTE_MINIMAL
+    reader = csv.reader(lines, delimiter=delimiter, quoting=quoting, strict=True)
     header: list[str] | None = None
     while True:
-        lines.first = 0
+        lines.begin_row()
         try:
             cells = next(reader)
         except StopIteration:
@@ -90,8 +107,21 @@ def _delimited(path: Path, delimiter: str, columns: Sequence[str], policy: Fault
         elif len(cells) != len(header):
             message = f"{len(cells)} received, {len(header)} in the header; is a quote missing?"
             policy.reject([Fault(str(path), lines.first, "columns", message)])
+        elif not quotes and _are_rows(lines.further, delimiter, len(header)):
+            message = (
+                f"a quote opens here and closes {len(lines.further)} lines below, but each of them is a row; "
+                'close it, or set quotes in [reading]: "none" (a quote is a character) or "lines" (cells '
+                "may span lines)"
+            )
+            policy.reject([Fault(str(path), lines.first, "line", message)])
         else:
             yield lines.first, dict(zip(header, cells, strict=True))
+
+
+def _are_rows(lines: Sequence[str], delimiter: str, columns: int) -> bool:
+    """Whether there are lines and each of them, taken alone, has as many columns as the header."""
+    rows = csv.reader(lines, delimiter=delimiter, quoting=csv.QUOTE_NONE)
+    return bool(lines) and all(len(row) == columns for row in rows if row)
 
 
 def _objects(path: Path, policy: FaultPolicy) -> Rows:
