@@ -15,6 +15,7 @@ from genre_tf.data import lines
 from genre_tf.data.checking import check_data
 from genre_tf.data.layouts.column_map import read_map
 from genre_tf.data.layouts.conversion import check_layout, convert
+from genre_tf.data.layouts.tables import MAX_CELL_CHARACTERS
 from genre_tf.data.mind import read_split
 from genre_tf.errors import InputError
 
@@ -145,6 +146,40 @@ def test_a_quoted_cell_may_span_lines_that_are_no_rows_or_if_the_map_says_so(sou
     assert converted_titles(source, "articles.csv", text) == (["One two, three, four"], [])
     joined = ["One", "Two N3,Three N4,Four of 85"]
     assert converted_titles(source, "articles.csv", OPEN, 'quotes = "lines"') == (joined, [])
+
+
+def write_articles(source: Path, name: str, titles: list[str]) -> None:
+    rows = [{"id": f"N{number}", "headline": title} for number, title in enumerate(titles, 1)]
+    if name.endswith("parquet"):
+        pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), source / name)
+    elif name.endswith("jsonl"):
+        (source / name).write_text("".join(json.dumps(row) + "\n" for row in rows))
+    else:
+        tab = "\t" if name.endswith("tsv") else ","
+        lines_of = [tab.join(rows[0]), *(tab.join(row.values()) for row in rows)]
+        (source / name).write_text("\n".join(lines_of) + "\n")
+    (source.parent / "map.toml").write_text(MAP.replace("articles.csv", name))
+
+
+@pytest.mark.parametrize("name", ["a.csv", "a.tsv", "a.jsonl", "a.parquet"])
+def test_a_cell_has_one_limit_in_all_formats(source: Path, tmp_path: Path, name: str) -> None:
+    most = MAX_CELL_CHARACTERS
+    write_articles(source, name, ["1" * most, "2" * (most + 1), "Three"])
+    write_log(source, {**GOOD, "shown": ["N1", "N3"], "clicked": ["N3"]})
+    splits = convert(source, tmp_path / "data", column_map(source), max_bad_rows=1)
+    assert list(read_split(tmp_path / "data", "train").articles) == ["N1", "N3"]
+    (fault,) = splits["train"].faults
+    assert (fault.field, fault.message[:34]) == ("headline", "holds more than 250,000 characters")
+
+
+def test_an_article_that_no_line_of_mind_holds_is_told(source: Path) -> None:
+    rows = [{"id": f"N{row}", "headline": "\U0001f600" * count} for row, count in enumerate((1, 250_000), 1)]
+    rows = [{**row, "lead": row["headline"]} for row in rows]
+    pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), source / "a.parquet")
+    text = MAP.replace("articles.csv", "a.parquet").replace('"headline"', '"headline"\nabstract = "lead"')
+    (source.parent / "map.toml").write_text(text)
+    splits, _ = check_layout(write_log(source), column_map(source))
+    assert [(each.line, each.field) for each in splits["train"].faults if each.line] == [(2, "line")]
 
 
 def test_articles_are_told_too(source: Path) -> None:

@@ -3,14 +3,17 @@
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from genre_tf.data.articles import Article
+from genre_tf.data.articles import TEXT_FIELDS, Article
 from genre_tf.data.faults import shown
 from genre_tf.data.layouts.cells import CellError, first_text, moment_if_any, one_id, text, withdrawn
 from genre_tf.data.layouts.column_map import ArticleColumns
 from genre_tf.data.layouts.source_files import Source
 from genre_tf.data.layouts.tables import Row
+from genre_tf.data.lines import MAX_LINE_BYTES
 
 RowFaults = list[tuple[str, str]]
+OTHER_BYTES = 200
+"""More than a line of MIND's news file has beside the texts: tabs, a time and a state."""
 
 
 def read_catalogue(source: Source, patterns: Sequence[str], columns: ArticleColumns) -> dict[str, Article]:
@@ -66,6 +69,10 @@ def _article(row: Row, columns: ArticleColumns, time_unit: str) -> tuple[Article
         cell_of(row, columns.published, lambda value: moment_if_any(value, time_unit), faults),
         bool(cell_of(row, columns.withdrawn, withdrawn, faults)),
     )
+    if sum(len(getattr(article, name).encode()) for name in TEXT_FIELDS) >= MAX_LINE_BYTES - OTHER_BYTES:
+        faults.append(
+            ("line", f"is longer than {MAX_LINE_BYTES >> 20} MiB in MIND's format; shorten its texts")
+        )
     return (article if news_id else None), faults
 
 

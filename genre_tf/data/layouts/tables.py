@@ -8,7 +8,7 @@ from typing import Any
 
 from genre_tf.data.faults import Fault, FaultPolicy, shown
 from genre_tf.data.layouts.column_map import Reading
-from genre_tf.data.lines import MAX_FILE_BYTES, TOO_LARGE, read_lines, whole_file_fault
+from genre_tf.data.lines import MAX_FILE_BYTES, MAX_LINE_BYTES, TOO_LARGE, read_lines, whole_file_fault
 from genre_tf.errors import InputError
 
 Row = Mapping[str, Any]
@@ -16,6 +16,13 @@ Rows = Iterator[tuple[int, Row]]
 
 ENDINGS = {".csv": "csv", ".tsv": "csv", ".jsonl": "jsonl", ".ndjson": "jsonl", ".json": "jsonl"}
 ENDINGS |= {".parquet": "parquet"}
+MAX_CELL_CHARACTERS = 250_000
+"""Most characters of a cell of any format, a list counted as its texts with a space after each.
+
+A line of MIND's files (1 MiB) holds that many in any script.
+"""
+
+TOO_LONG = f"holds more than {MAX_CELL_CHARACTERS:,} characters; shorten it (or is a quote missing?)"
 PARQUET_ROWS = 1024
 """Rows decoded at a time: with histories of 1,500 clicks some tens of megabytes."""
 
@@ -38,6 +45,27 @@ def read_table(
     Raises:
         InputError: the file cannot be read or is too large, or the policy stops.
     """
+    for number, row in _rows(path, reading, columns, policy, optional):
+        faults = [
+            Fault(str(path), number, column, TOO_LONG)
+            for column in columns
+            if _characters(row.get(column)) > MAX_CELL_CHARACTERS
+        ]
+        if faults:
+            policy.reject(faults)
+        else:
+            yield number, row
+
+
+def _characters(value: Any) -> int:
+    if isinstance(value, str | bytes):
+        return len(value)
+    return sum(_characters(each) + 1 for each in value) if isinstance(value, list) else 0
+
+
+def _rows(
+    path: Path, reading: Reading, columns: Sequence[str], policy: FaultPolicy, optional: Sequence[str]
+) -> Rows:
     ending = path.with_suffix("").suffix if path.suffix == ".gz" else path.suffix
     kind = reading.format or ENDINGS.get(ending, "")
     if kind == "csv":
@@ -86,6 +114,7 @@ class _Lines:
 
 def _delimited(path: Path, delimiter: str, quotes: str, columns: Sequence[str], policy: FaultPolicy) -> Rows:
     lines = _Lines(read_lines(path, policy), several=quotes in ("", "lines"))
+    csv.field_size_limit(MAX_LINE_BYTES)  # one for the process; only an open quote gets that far
     quoting = csv.QUOTE_NONE if quotes == "none" else csv.QUOTE_MINIMAL
     reader = csv.reader(lines, delimiter=delimiter, quoting=quoting, strict=True)
     header: list[str] | None = None
@@ -96,7 +125,8 @@ def _delimited(path: Path, delimiter: str, quotes: str, columns: Sequence[str], 
         except StopIteration:
             return
         except csv.Error as error:
-            policy.reject([Fault(str(path), lines.first, "line", f"{error}; is a quote missing?")])
+            wrong = TOO_LONG if "field limit" in str(error) else f"{error}; is a quote missing?"
+            policy.reject([Fault(str(path), lines.first, "line", wrong)])
             continue
         if not cells:  # a blank line
             continue
