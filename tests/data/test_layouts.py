@@ -243,6 +243,26 @@ def test_what_would_break_a_line_of_mind_becomes_a_space(tmp_path: Path) -> None
     assert split.impressions[0].time == datetime(2019, 11, 9, 9)
 
 
+@pytest.mark.parametrize("name", ["csv", "tsv", "jsonl.gz", "parquet"])
+def test_a_rule_for_empty_cells_skips_empty_lists_in_any_format(tmp_path: Path, name: str) -> None:
+    source = tmp_path / "logs"
+    source.mkdir()
+    write_csv(source / "articles.csv", [article("N1"), article("N2")])
+    row = {"reader": "U1", "at": "2019-11-09", "read": None, "shown": ["N1", "N2"]}
+    clicks: list[Any] = [["N1"], [], None]
+    if name in ("csv", "tsv"):
+        row["shown"], clicks = "N1 N2", ["N1", "[]", "[ ]", "", " "]
+    rows = [{"impression": number, **row, "clicked": each} for number, each in enumerate(clicks, 1)]
+    if name in ("csv", "tsv"):
+        write_csv(source / f"log.{name}", rows, "," if name == "csv" else "\t")
+    else:
+        (write_parquet if name == "parquet" else write_json_lines)(source / f"log.{name}", rows)
+    skip = 'skip = [{ column = "clicked" }]'
+    splits, _ = check_layout(source, read_map(map_file(source, f"{APART}\n{skip}")))
+    counts = splits["train"]
+    assert (counts.impressions, counts.left_out, counts.bad_rows) == (1, len(clicks) - 1, 0)
+
+
 STATUS = 'published = "out"\nwithdrawn = "gone"\n[reading]\ntime_unit = "ms"\n\n[impressions]'
 NINE = datetime(2019, 11, 9, 9)
 

@@ -24,8 +24,10 @@ class CellError(ValueError):
 
 
 def is_missing(value: Any) -> bool:
-    """Whether a cell is absent, empty or NaN."""
-    return value is None or value == "" or (isinstance(value, float) and math.isnan(value))
+    """Whether a cell is absent, blank, NaN or an empty list (also as a JSON array in a text)."""
+    if isinstance(value, str):
+        return "".join(value.split()) in ("", "[]")
+    return value is None or value == [] or (isinstance(value, float) and math.isnan(value))
 
 
 def text(value: Any) -> str:

@@ -85,5 +85,5 @@ class Source:
 def _matches(rule: SkipRule, row: Row) -> bool:
     value: Any = row.get(rule.column)
     if rule.value:
-        return not is_missing(value) and not isinstance(value, list | dict) and text(value) == rule.value
+        return not isinstance(value, list | dict) and text(value) == rule.value
     return is_missing(value)
