@@ -11,6 +11,7 @@ import pyarrow
 import pyarrow.parquet
 import pytest
 
+from genre_tf.data.layouts import cells as layout_cells
 from genre_tf.data.layouts import impression_rows
 from genre_tf.data.layouts.candidate_cells import read_candidates
 from genre_tf.data.layouts.column_map import ImpressionColumns, read_map
@@ -261,6 +262,70 @@ def test_a_rule_for_empty_cells_skips_empty_lists_in_any_format(tmp_path: Path, 
     splits, _ = check_layout(source, read_map(map_file(source, f"{APART}\n{skip}")))
     counts = splits["train"]
     assert (counts.impressions, counts.left_out, counts.bad_rows) == (1, len(clicks) - 1, 0)
+
+
+def written_log(source: Path, name: str, rows: list[dict[str, Any]], clicks: str) -> Any:
+    """The one impression of a log that has articles with the ids 101 and 102."""
+    source.mkdir(exist_ok=True)
+    write_csv(source / "articles.csv", [article("101"), article("102")])
+    write = {"csv": write_csv, "jsonl.gz": write_json_lines, "parquet": write_parquet}[name]
+    write(source / f"log.{name}", rows)
+    convert(source, source.parent / "data", read_map(map_file(source, clicks)), overwrite=True)
+    (impression,) = read_split(source.parent / "data", "train").impressions
+    return impression
+
+
+@pytest.mark.parametrize("name", ["csv", "jsonl.gz", "parquet"])
+@pytest.mark.parametrize("labels", [(0.0, 1.0), (0, 1), (False, True), ("0", " 1"), ("0.0", "1.00")])
+def test_one_rule_for_a_label_gives_the_click_its_dwell_time(
+    tmp_path: Path, name: str, labels: tuple[Any, Any]
+) -> None:
+    row = {"reader": 7.0, "at": "2019-11-09", "read": ""}
+    rows = [
+        {**row, "impression": impression, "shown": shown, "flag": label, "s": seconds}
+        for impression, shown, label, seconds in zip((1, 1), (101.0, 102.0), labels, (0, 35), strict=True)
+    ]
+    if name != "parquet":
+        rows[1]["impression"] = 1.0
+    clicks = 'candidates = "shown"\nlabels = "flag"\nrow_per_candidate = true\ndwell = "s"'
+    found = written_log(tmp_path / "logs", name, rows, clicks)
+    assert (found.impression_id, found.user_id, found.candidates) == ("1", "7", ("101", "102"))
+    assert found.clicked == (False, True)
+    assert [(signal.news_id, signal.dwell) for signal in found.signals] == [("102", 35)]
+
+
+@pytest.mark.parametrize("form", ["101.0-0 102.0-1", "101.0-0.0 102-1.0"])
+def test_ids_with_labels_and_signals_may_be_whole_numbers_written_as_floats(
+    tmp_path: Path, form: str
+) -> None:
+    row = {"impression": 1, "reader": "U1", "at": "2019-11-09", "read": "101.0", "shown": form}
+    clicks = f'{IN_ONE}\nsignals = "signals"'
+    found = written_log(tmp_path / "logs", "csv", [{**row, "signals": "102.0:dwell=35"}], clicks)
+    assert (found.history, found.candidates, found.clicked) == (("101",), ("101", "102"), (False, True))
+    assert [(signal.news_id, signal.dwell) for signal in found.signals] == [("102", 35)]
+
+
+def test_signals_that_are_no_text_are_a_fault_of_their_row(tmp_path: Path) -> None:
+    source = tmp_path / "logs"
+    source.mkdir()
+    write_csv(source / "articles.csv", [article("N1")])
+    row = {"impression": 1, "reader": "U1", "at": "2019-11-09", "shown": "N1-1", "signals": {"N1": 3}}
+    write_json_lines(source / "log.jsonl.gz", [row])
+    column_map = read_map(map_file(source, f'{IN_ONE}\nsignals = "signals"'))
+    faults = check_layout(source, column_map)[0]["train"].faults
+    assert "is neither a text nor a number" in faults[0].message
+
+
+def test_floats_that_are_no_whole_numbers_stay_and_inexact_ids_are_refused() -> None:
+    assert [layout_cells.one_id(each) for each in ("1.5", "v1.0", "1.0.0", 1.5)] == [
+        "1.5",
+        "v1.0",
+        "1.0.0",
+        "1.5",
+    ]
+    assert layout_cells.text("2.0") == "2.0"  # a title
+    with pytest.raises(layout_cells.CellError, match="not exact as a float"):
+        layout_cells.one_id(2.0**60)
 
 
 STATUS = 'published = "out"\nwithdrawn = "gone"\n[reading]\ntime_unit = "ms"\n\n[impressions]'

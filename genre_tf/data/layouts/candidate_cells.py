@@ -33,7 +33,7 @@ def read_candidates(
         return cell_of(row, column, lambda value: cells.ids(value, separator), faults) or []
 
     if columns.labelled:
-        found = ids(columns.labelled)
+        found = [cells.labelled_id(each) for each in ids(columns.labelled)]
         return found if labelled else [_LABEL.sub("", each) for each in found]
     news_ids = ids(columns.candidates)
     if not labelled or not (columns.clicked or columns.labels):

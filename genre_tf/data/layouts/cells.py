@@ -12,6 +12,8 @@ from genre_tf.data.mind_rows import WITHDRAWN, id_fault, naive_time, parse_iso_t
 
 _WITHDRAWN = {"": False, "0": False, "false": False, "1": True, "true": True, WITHDRAWN: True}
 _NUMBER = re.compile(r"-?\d{1,18}(\.\d*)?", re.ASCII)
+_WHOLE = re.compile(r"(-?\d+)\.0+", re.ASCII)
+_EXACT = 1 << 53  # above it, floats skip whole numbers
 _EPOCH = datetime(1970, 1, 1)
 _ODD = re.compile("[\t\n\r\0\ud800-\udfff]")
 _HALVES = re.compile("[\ud800-\udfff]")  # half a character: JSON can escape it, UTF-8 cannot hold it
@@ -51,18 +53,26 @@ def _one_line(value: str) -> str:
     return _HALVES.sub("\ufffd", value.translate(_BREAKS))
 
 
+def whole(value: str) -> str:
+    """A text; a whole number written as a float, such as `12.0`, without its fraction."""
+    found = _WHOLE.fullmatch(value) if "." in value else None
+    return found[1] if found else value
+
+
 def first_text(value: Any) -> str:
-    """As `text`; for a list its first element."""
-    return text((value or [""])[0] if isinstance(value, list) else value)
+    """As `text` and `whole`; for a list its first element."""
+    return whole(text((value or [""])[0] if isinstance(value, list) else value))
 
 
 def one_id(value: Any) -> str:
-    """An id that can be part of a list joined by spaces.
+    """An id that can be part of a list joined by spaces; `12.0` is `12`.
 
     Raises:
-        CellError: it is empty or holds white space.
+        CellError: it is empty, holds white space, or is a float too large to be exact.
     """
-    found = text(value)
+    if isinstance(value, float) and abs(value) > _EXACT:
+        raise CellError(f"{value} is not exact as a float; write ids as integers or as text")
+    found = whole(text(value))
     if wrong := id_fault(found):
         raise CellError(wrong)
     return found
@@ -92,8 +102,23 @@ def several(value: Any, separator: str) -> Sequence[Any]:
 def ids(value: Any, separator: str) -> list[str]:
     """As `several`, each of them an id."""
     if separator == " " and isinstance(value, str) and not value.startswith("["):
-        return text(value).split()  # the most common case
+        found = text(value).split()  # the most common case
+        return [whole(each) for each in found] if "." in value else found
     return [one_id(each) for each in several(value, separator)]
+
+
+def labelled_id(value: str) -> str:
+    """A candidate with the suffix -1 or -0, its id and label as `whole`; others as they are."""
+    if "." not in value:
+        return value
+    news_id, _, label = value.rpartition("-")
+    return f"{whole(news_id)}-{whole(label)}" if news_id and whole(label) in ("0", "1") else value
+
+
+def signals(value: Any) -> str:
+    """Signals such as `N1:dwell=35`, their ids as `whole`."""
+    parts = ((each, *each.rpartition(":")) for each in text(value).split())
+    return " ".join(f"{whole(news_id)}:{values}" if colon else each for each, news_id, colon, values in parts)
 
 
 def flag(value: Any) -> bool:
@@ -102,7 +127,7 @@ def flag(value: Any) -> bool:
     Raises:
         CellError: it is not 1, 0, true or false.
     """
-    found = text(value).strip().lower()
+    found = whole(text(value).strip().lower())
     if found not in ("0", "1", "true", "false"):
         raise CellError(f"{shown(found)} is not a label; give 1 or 0 for each candidate")
     return found in ("1", "true")
@@ -154,7 +179,7 @@ def withdrawn(value: Any) -> bool:
     Raises:
         CellError: it is neither, and not empty.
     """
-    found = text(value).strip().lower()
+    found = whole(text(value).strip().lower())
     if found not in _WITHDRAWN:
         raise CellError(
             f"{shown(found)} is not a state; write {WITHDRAWN}, 1 or true; else 0, false or nothing"

@@ -109,7 +109,7 @@ class ImpressionLines:
     def _signals(self, row: Row, before: History, candidates: list[str], faults: RowFaults) -> str:
         columns = self.columns
         if columns.signals:
-            return cells.text(row.get(columns.signals))
+            return cell_of(row, columns.signals, cells.signals, faults) or ""
         told = dict(each.rpartition(":")[::2] for each in before.signals.split())
         clicked = [each[:-2] for each in candidates if each.endswith("-1")]
         if columns.dwell and self.files.labelled and len(clicked) == 1:
@@ -143,7 +143,8 @@ def _grouped(rows: NumberedRows, columns: ImpressionColumns, source: Source) -> 
 
     def impression_of(numbered: tuple[Path, int, Row]) -> tuple[Path, str]:
         path, _, row = numbered
-        return path, str(row.get(columns.impression_id))
+        found = cell_of(row, columns.impression_id, cells.one_id, [])
+        return path, found or str(row.get(columns.impression_id))
 
     for (path, _), group in groupby(rows, impression_of):
         shown_rows = list(islice(group, MAX_CANDIDATES + 1))
@@ -152,7 +153,7 @@ def _grouped(rows: NumberedRows, columns: ImpressionColumns, source: Source) -> 
             wrong = f"more than {MAX_CANDIDATES:,} consecutive rows are of this impression"
             source.reject(path, number, [(columns.impression_id, wrong)])
             continue
-        clicked = [row for _, _, row in shown_rows if str(row.get(columns.labels)).lower() in ("1", "true")]
+        clicked = [row for _, _, row in shown_rows if cell_of(row, columns.labels, cells.flag, [])]
         listed = {
             name: [row.get(name) for _, _, row in shown_rows] for name in (columns.candidates, columns.labels)
         }

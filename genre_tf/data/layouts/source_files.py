@@ -6,7 +6,7 @@ from pathlib import Path, PurePath
 from typing import Any
 
 from genre_tf.data.faults import Fault, FaultPolicy
-from genre_tf.data.layouts.cells import is_missing, text
+from genre_tf.data.layouts.cells import is_missing, text, whole
 from genre_tf.data.layouts.column_map import Reading, SkipRule
 from genre_tf.data.layouts.tables import Row, read_table
 from genre_tf.errors import InputError
@@ -85,5 +85,5 @@ class Source:
 def _matches(rule: SkipRule, row: Row) -> bool:
     value: Any = row.get(rule.column)
     if rule.value:
-        return not isinstance(value, list | dict) and text(value) == rule.value
+        return not isinstance(value, list | dict) and whole(text(value)) == whole(rule.value)
     return is_missing(value)
