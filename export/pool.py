@@ -13,7 +13,7 @@ from genre_tf.data.counters import COUNTERS, Counters
 from genre_tf.data.faults import FaultPolicy
 from genre_tf.data.lines import find_file
 from genre_tf.data.manifest import COUNTERS_FILE
-from genre_tf.data.mind import BEHAVIORS, NEWS, iterate_behaviors, read_news, split_names
+from genre_tf.data.mind import BEHAVIORS, NEWS, inner_splits, iterate_behaviors, read_news, split_names
 from genre_tf.data.records import read_articles
 from genre_tf.errors import InputError
 from genre_tf.export.index_changes import with_published_ages
@@ -113,7 +113,8 @@ def _read_data(
                 "counted"
             )
     if not read:
-        raise InputError(f"{data} has no split with a {NEWS}; give a data set folder in MIND's format")
+        advice = inner_splits(data) or "give a data set folder in MIND's format"
+        raise InputError(f"{data} has no split with a {NEWS}; {advice}")
     return read
 
 

@@ -9,7 +9,7 @@ from typing import Any
 from genre_tf.data.articles import Article, Impression
 from genre_tf.data.faults import Fault, FaultPolicy
 from genre_tf.data.lines import find_file
-from genre_tf.data.mind import BEHAVIORS, NEWS, read_behaviors, read_news, split_names
+from genre_tf.data.mind import BEHAVIORS, NEWS, inner_splits, read_behaviors, read_news, split_names
 from genre_tf.errors import InputError
 
 
@@ -108,9 +108,11 @@ def check_data(data: Path, max_bad_rows: int = 0) -> CheckReport:
         raise InputError(f"{data} is not a folder; give a data set folder that holds train/{NEWS}")
     names = split_names(data)
     if not names:
-        hint = (
-            "this is a split; give the folder around it" if find_file(data, BEHAVIORS) else "no split in it"
-        )
+        is_split = find_file(data, BEHAVIORS) or find_file(data, NEWS)
+        inner = inner_splits(data)
+        hint = "this is a split; give the folder around it" if is_split else "no split in it"
+        if inner and not is_split:
+            raise InputError(f"{data}: {hint}; {inner}")
         raise InputError(
             f"{data}: {hint} (a data set holds folders such as train/ with {NEWS} and {BEHAVIORS})"
         )

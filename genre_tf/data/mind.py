@@ -57,12 +57,15 @@ def split_files(data: Path, name: str) -> tuple[Path, Path]:
     if not data.is_dir():
         raise InputError(f"{data} is not a folder; give a data set folder that holds {name}/{NEWS}")
     if not name or not folder.is_dir():
-        there = ", ".join(split_names(data)) or "none"
-        raise InputError(f"{data} has no split {name!r} (splits found: {there}); give one of those")
+        there = ", ".join(split_names(data))
+        advice = "give one of those" if there else inner_splits(data) or "give another folder"
+        raise InputError(f"{data} has no split {name!r} (splits found: {there or 'none'}); {advice}")
     paths = [find_file(folder, file) for file in (NEWS, BEHAVIORS)]
     for path, file in zip(paths, (NEWS, BEHAVIORS), strict=True):
         if path is None:
-            raise InputError(f"{folder} holds no {file} or {file}.gz; a split needs MIND's two files")
+            inner = [data / name / each for each in split_names(folder)]
+            advice = f"; move the files of {inner[0]} into it" if inner else ""
+            raise InputError(f"{folder} holds no {file} or {file}.gz; a split needs MIND's two files{advice}")
     return Path(str(paths[0])), Path(str(paths[1]))
 
 
@@ -70,6 +73,15 @@ def split_names(data: Path) -> list[str]:
     """Names of the folders in a data set that hold at least one of MIND's two files, sorted."""
     patterns = (f"*/{file}{ending}" for file in (NEWS, BEHAVIORS) for ending in ("", ".gz"))
     return sorted({path.parent.name for pattern in patterns for path in data.glob(pattern)})
+
+
+def inner_splits(data: Path) -> str:
+    """What to do if the splits are one folder too deep, as archives often unpack; empty if they are not."""
+    folders = [path for path in sorted(data.iterdir()) if path.is_dir() and split_names(path)]
+    if len(folders) < 2:
+        return "".join(f"its splits are in {folder}; give that folder" for folder in folders)
+    inner = ", ".join(str(folder / name) for folder in folders for name in split_names(folder))
+    return f"its splits are one folder too deep ({inner}); move them up"
 
 
 def read_news(path: Path, policy: FaultPolicy | None = None) -> dict[str, Article]:

@@ -25,7 +25,7 @@ RowFaults = list[tuple[str, str]]
 
 _LABELS = {"-0": False, "-1": True}
 
-_TIME = re.compile(r"(\d{1,2})/(\d{1,2})/(\d{4}) (\d{1,2}):(\d{2}):(\d{2}) ([AP]M)", re.ASCII)
+_TIME = re.compile(r"(\d{1,2})/(\d{1,2})/(\d{4}) (\d{1,2}):(\d{2}):(\d{2}) ([AP]M)(?: UTC)?", re.ASCII)
 
 
 class LogForm(NamedTuple):
@@ -53,7 +53,7 @@ class Candidates(NamedTuple):
 
 
 def parse_time(text: str) -> datetime | None:
-    """Reads MIND's time, such as `11/9/2019 12:01:13 AM`; None if it is not one.
+    """Reads MIND's time, such as `11/9/2019 12:01:13 AM`, also with ` UTC` after it; None if it is not one.
 
     By hand: `strptime` takes several times as long, and a log has a time in every row.
     """
@@ -70,12 +70,14 @@ def parse_time(text: str) -> datetime | None:
 def parse_iso_time(text: str) -> datetime | None:
     """Reads a date or a date-time of ISO 8601, such as `2026-03-02T08:15:00+01:00`; None if it is not one.
 
-    The result is as of `naive_time`. Digits alone are refused: `1483225203` means seconds since 1970.
+    The zone may also be written ` UTC`, as data warehouses do. The result is as of `naive_time`. Digits alone
+    are refused: `1483225203` means seconds since 1970.
     """
     if text.isdigit():
         return None
     try:
-        return naive_time(datetime.fromisoformat(text))
+        zoned = f"{text.removesuffix(' UTC')}Z" if text.endswith(" UTC") else text
+        return naive_time(datetime.fromisoformat(zoned))
     except ValueError:
         return None
 

@@ -2,6 +2,7 @@
 
 import json
 import random
+import re
 from pathlib import Path
 from typing import Any
 
@@ -45,7 +46,11 @@ BAD = {
     "no impression id": ({"impression": None}, "impression", "is empty"),
     "reader": ({"reader": "U 1"}, "reader", "'U 1' holds white space"),
     "reader is a list": ({"reader": ["U1"]}, "reader", "is neither a text nor a number"),
-    "time": ({"at": "soon"}, "at", "'soon' is not a time"),
+    "time": (
+        {"at": "soon"},
+        "at",
+        "'soon' is not a time; write ISO 8601, MIND's form (11/9/2019 12:01:13 AM), or sec",
+    ),
     "time is true": ({"at": True}, "at", "'true' is not a time"),
     "endless time": ({"at": 1e300}, "at", "is not a time"),
     "endless number": ({"at": 10**400}, "at", "is not a time"),
@@ -217,6 +222,14 @@ def test_a_damaged_parquet_file_is_refused(source: Path, tmp_path: Path, damage:
     with pytest.raises(InputError, match=r"log.parquet: file: .*(cannot be read as Parquet|is empty)"):
         convert(source, tmp_path / "data", column_map(source), max_bad_rows=1000)
     assert not (tmp_path / "data").exists()
+
+
+def test_files_in_a_folder_of_the_same_name_are_named(source: Path, tmp_path: Path) -> None:
+    inner = write_log(source, GOOD).rename(tmp_path / "inner")
+    source.mkdir()
+    inner = inner.rename(source / "logs")
+    with pytest.raises(InputError, match=re.escape(f"names; {inner} does: give that folder")):
+        convert(source, tmp_path / "data", column_map(source))
 
 
 def test_what_is_too_large_is_refused(source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,6 +1,7 @@
 """MIND's two files are read as they stand, plain or gzipped, labelled or not."""
 
 import gzip
+import re
 from datetime import datetime
 from pathlib import Path
 
@@ -11,7 +12,7 @@ from genre_tf.data.articles import PUBLISHED_UNKNOWN, Article, ArticleTable
 from genre_tf.data.checking import check_data
 from genre_tf.data.counters import epoch_seconds
 from genre_tf.data.mind import read_split
-from genre_tf.data.mind_rows import parse_time
+from genre_tf.data.mind_rows import parse_iso_time, parse_time
 from genre_tf.errors import InputError
 
 
@@ -186,6 +187,42 @@ def test_the_fingerprint_of_a_table_changes_with_times_and_states_and_only_with_
     assert len(set(prints)) == len(kinds)
     # As it was before articles had either, so that folders prepared then are still up to date.
     assert prints[0] == "307b6662efb7275a9a80662cd54470905d788cc4f040da20778be96744df5ace"
+
+
+def test_a_data_folder_in_a_folder_of_the_same_name_is_named(write_split, tmp_path):
+    inner = tmp_path / "mind" / "mind"
+    inner.parent.mkdir()
+    write_split().rename(inner)
+    for read in (lambda: read_split(inner.parent, "train"), lambda: check_data(inner.parent)):
+        with pytest.raises(InputError, match=re.escape(f"its splits are in {inner}; give that folder")):
+            read()
+
+
+def test_splits_in_folders_of_the_same_name_are_named(write_split, tmp_path):
+    data = tmp_path / "mind"
+    for name in ("dev", "train"):
+        (data / name).mkdir(parents=True)
+        (write_split(name) / name).rename(data / name / name)
+    with pytest.raises(InputError, match=re.escape(f"({data}/dev/dev, {data}/train/train); move them up")):
+        check_data(data)
+    with pytest.raises(InputError, match=re.escape(f"move the files of {data}/train/train into it")):
+        read_split(data, "train")
+
+
+@pytest.mark.parametrize("time", ["11/9/2019 9:00:00 AM UTC", "11/9/2019 9:00:00 AM"])
+def test_a_time_may_end_in_utc(time):
+    assert parse_time(time) == datetime(2019, 11, 9, 9)
+
+
+@pytest.mark.parametrize(
+    "time", ["2019-11-09 09:00:00 UTC", "2019-11-09T09:00:00.25 UTC", "2019-11-09 09:00Z"]
+)
+def test_an_iso_time_may_end_in_utc(time):
+    assert parse_iso_time(time) == datetime(2019, 11, 9, 9)
+
+
+def test_a_time_with_two_zones_is_none():
+    assert parse_iso_time("2019-11-09 09:00:00+01:00 UTC") is None
 
 
 @pytest.mark.parametrize("name", ["dev", "", "../nowhere"])

@@ -164,7 +164,8 @@ def moment(value: Any, unit: str) -> datetime:
         found = _since_epoch(value, unit)
     found = None if found is None else naive_time(found)
     if found is None:
-        raise CellError(f"{shown(text(value))} is not a time; write ISO 8601, or seconds since 1970")
+        forms = "ISO 8601, MIND's form (11/9/2019 12:01:13 AM), or seconds since 1970"
+        raise CellError(f"{shown(text(value))} is not a time; write {forms}")
     return found
 
 

@@ -69,7 +69,9 @@ class Source:
                 )
             matches = sorted(path for path in self.folder.glob(pattern) if path.is_file())
             if not matches:
-                raise InputError(f"{self.folder} holds no file {pattern}, which the map names")
+                inner = [path for path in self.folder.iterdir() if path.is_dir() and any(path.glob(pattern))]
+                advice = f"; {min(inner)} does: give that folder" if inner else ""
+                raise InputError(f"{self.folder} holds no file {pattern}, which the map names{advice}")
             found |= dict.fromkeys(path for path in matches if not path.name.startswith("."))
         return list(found)
 
