@@ -30,7 +30,8 @@ def from_table(kind: type[Settings], table: dict[str, Any], where: str) -> Setti
     for each in dataclasses.fields(kind):  # type: ignore[arg-type]
         optional = each.default is not dataclasses.MISSING or each.default_factory is not dataclasses.MISSING
         if not optional and each.name not in values:
-            raise InputError(f"{where}: {each.name} is missing")
+            given = ", ".join(table) or "none"
+            raise InputError(f"{where}: {each.name} is missing; keys given: {given}")
     return kind(**values)
 
 

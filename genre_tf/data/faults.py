@@ -1,5 +1,6 @@
 """Faults of input rows, and the policy that stops at them or skips and counts them."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Self
 
@@ -10,6 +11,9 @@ MAX_LISTED_FAULTS = 10_000
 
 MAX_SHOWN_CHARACTERS = 80
 """Received values are quoted up to this length, so that a message stays one or two lines."""
+
+MAX_LISTED_NAMES = 40
+"""Maximum number of names of columns or keys in a message: the widest of the known logs has 23."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +54,14 @@ def shown(value: str) -> str:
     if len(value) <= MAX_SHOWN_CHARACTERS:
         return repr(value)
     return f"{value[:MAX_SHOWN_CHARACTERS]!r}… ({len(value)} characters)"
+
+
+def listed(names: Iterable[str]) -> str:
+    """Names of columns or keys for a message: escaped, cut when long, and at most `MAX_LISTED_NAMES`."""
+    found = list(names)
+    more = len(found) - MAX_LISTED_NAMES
+    parts = [repr(name[:MAX_SHOWN_CHARACTERS])[1:-1] for name in found[:MAX_LISTED_NAMES]]
+    return ", ".join(parts) + (f" and {more:,} more" if more > 0 else "")
 
 
 @dataclass

@@ -201,7 +201,7 @@ def test_a_column_that_is_not_there_names_those_that_are(source: Path, tmp_path:
     write_log(source, GOOD)
     (source / "articles.csv").write_text("id,title\nN1,One\n")
     with pytest.raises(
-        InputError, match=r"articles.csv: file: has no column 'headline'; its columns: 'id, title'"
+        InputError, match=r"articles.csv: file: has no column 'headline'; its columns: id, title"
     ):
         convert(source, tmp_path / "data", column_map(source), max_bad_rows=1000)
     (source / "articles.csv").write_text("id,headline,headline\nN1,One,One\n")
@@ -222,6 +222,37 @@ def test_a_damaged_parquet_file_is_refused(source: Path, tmp_path: Path, damage:
     with pytest.raises(InputError, match=r"log.parquet: file: .*(cannot be read as Parquet|is empty)"):
         convert(source, tmp_path / "data", column_map(source), max_bad_rows=1000)
     assert not (tmp_path / "data").exists()
+
+
+@pytest.mark.parametrize("key", ["reader", "at", "shown", "clicked", "read", "seconds"])
+def test_a_key_that_no_json_row_has_names_those_that_are(source: Path, tmp_path: Path, key: str) -> None:
+    rows = [{**GOOD, "impression": number, "other": 1} for number in (1, 2)]
+    write_log(source, *({("no" + name if name == key else name): row[name] for name in row} for row in rows))
+    keys = ", ".join("no" + name if name == key else name for name in rows[0])
+    with pytest.raises(InputError, match=f"no row up to here has {key}; keys found: {keys}"):
+        convert(source, tmp_path / "data", column_map(source))
+    assert check_layout(source, column_map(source))[1]
+
+
+def test_a_key_may_be_left_out_of_some_rows(source: Path, tmp_path: Path) -> None:
+    short = {name: value for name, value in GOOD.items() if name not in ("read", "seconds")}
+    write_log(source, {**short, "impression": 2}, GOOD)
+    assert convert(source, tmp_path / "data", column_map(source))["train"].impressions == 2
+
+
+def test_all_columns_of_a_wide_file_are_listed(source: Path, tmp_path: Path) -> None:
+    names = [f"a_rather_long_column_{number}" for number in range(30)]
+    (source / "articles.csv").write_text(",".join(names) + "\n")
+    with pytest.raises(InputError, match="its columns: " + ", ".join(names)):
+        convert(write_log(source, GOOD), tmp_path / "data", column_map(source))
+
+
+def test_a_rule_for_empty_cells_of_a_column_that_is_not_there_is_told(source: Path, tmp_path: Path) -> None:
+    (source.parent / "map.toml").write_text(
+        MAP.replace('"headline"', '"headline"\nskip = [{ column = "lead" }]')
+    )
+    with pytest.raises(InputError, match="has no column 'lead'; its columns: id, headline"):
+        convert(write_log(source, GOOD), tmp_path / "data", column_map(source))
 
 
 def test_files_in_a_folder_of_the_same_name_are_named(source: Path, tmp_path: Path) -> None:
@@ -259,7 +290,7 @@ def test_what_is_too_large_is_refused(source: Path, tmp_path: Path, monkeypatch:
             'title = "headline"\nskip = [{ value = "x" }]',
             "articles: skip: column is missing",
         ),
-        "missing key": ('title = "headline"', "", "articles: title is missing"),
+        "missing key": ('title = "headline"', "", "articles: title is missing; keys given: news_id"),
         "of another type": ('user_id = "reader"', "user_id = 3", "must be of type str"),
         "both labels": ('clicked = "clicked"', 'clicked = "clicked"\nlabels = "l"', "only one of `clicked`"),
         "no candidates": ('candidates = "shown"\n', "", "either `candidates` or `labelled`"),

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterable
+from dataclasses import replace
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from genre_tf.data.checking import check_data
 from genre_tf.data.layouts.column_map import ColumnMap, read_map
 from genre_tf.data.layouts.conversion import check_layout, convert
 from genre_tf.data.mind import read_split
+from genre_tf.errors import InputError
 
 MONDAY = datetime(2023, 5, 22, 7, 30)
 DAY_ONE = 1483225200  # 2016-12-31 23:00 UTC, when Adressa's week begins
@@ -139,7 +141,7 @@ def test_only_what_somebody_clicked_in_the_hours_before_and_the_reader_never_did
 ) -> None:
     hour = 3600
     clicks = [
-        event("old", 1, 0),
+        event("old", 1, 0, activeTime=5),
         event("older", 7, hour),  # more than 24 hours before
         event("b", 2, 30 * hour),
         event("c", 3, 31 * hour),
@@ -175,8 +177,6 @@ def test_equal_seeds_draw_equally_and_at_most_what_was_asked_for(
 
 
 def of_clicks(**changes: Any) -> ColumnMap:
-    from dataclasses import replace
-
     ready = read_map("adressa")
     assert ready.clicks is not None
     return replace(ready, clicks=replace(ready.clicks, **changes))
@@ -194,6 +194,15 @@ def test_a_faulty_event_is_told_once_by_file_line_and_column(adressa: Path, tmp_
     columns = ["userId", "time", "activeTime"]
     assert told == [("20170101", line - 1, "line"), *(("20170101", line, column) for column in columns)]
     convert(adressa, tmp_path / "data", read_map("adressa"), max_bad_rows=2)
+
+
+def test_a_key_that_no_event_has_names_those_that_are(adressa: Path, tmp_path: Path) -> None:
+    ready = read_map("adressa")
+    misspelt = replace(ready, articles=replace(ready.articles, title="titel"))
+    with pytest.raises(
+        InputError, match="no row up to here has titel; keys found: eventId, userId, time, url"
+    ):
+        convert(adressa, tmp_path / "data", misspelt)
 
 
 def test_the_verb_says_what_it_wrote(

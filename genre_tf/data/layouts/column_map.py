@@ -175,7 +175,10 @@ def _map_of(table: dict[str, Any], where: str) -> ColumnMap:
     if unknown := [key for key in table if key not in known]:
         raise InputError(f"{where}: unknown key {unknown[0]!r}; known keys: {', '.join(known)}")
     if "articles" not in table:
-        raise InputError(f"{where}: [articles] is missing; name at least its news_id and title columns")
+        given = ", ".join(table) or "none"
+        raise InputError(
+            f"{where}: [articles] is missing (keys given: {given}); name its news_id and title columns"
+        )
     parts: dict[str, Any] = {
         key: _part(kind, table[key], f"{where}: {key}") for key, kind in kinds.items() if key in table
     }

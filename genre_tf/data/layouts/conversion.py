@@ -129,7 +129,7 @@ def _of_clicks(
         raise ValueError("this map does not describe a log of clicks")
     # If each click describes its article, faults of a row are reported only once, when its click is read.
     once = set(source.files(column_map.files.articles)) <= set(source.files(column_map.files.clicks))
-    told = replace(source, policy=FaultPolicy(None) if once else source.policy)
+    told = replace(source, policy=_OfWholeFiles(source.policy) if once else source.policy)
     articles = read_catalogue(told, column_map.files.articles, column_map.articles)
     catalogue = list(articles.values())
     rows = {news_id: row for row, news_id in enumerate(articles)}
@@ -142,6 +142,18 @@ def _of_clicks(
     for name in (TRAIN, DEV):
         split = None if folder is None else folder / name
         yield name, _written(split, ending, named(), made.lines(name), source)
+
+
+class _OfWholeFiles(FaultPolicy):
+    """Passes on faults of whole files, such as a missing column, and no others."""
+
+    def __init__(self, policy: FaultPolicy) -> None:
+        super().__init__(None)
+        self._policy = policy
+
+    def reject(self, faults: list[Fault]) -> None:
+        if faults[0].whole_file:
+            self._policy.reject(faults)
 
 
 def _written(

@@ -1,11 +1,11 @@
 """Files of a source folder by pattern, and their rows except those that the map leaves out."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path, PurePath
 from typing import Any
 
-from genre_tf.data.faults import Fault, FaultPolicy
+from genre_tf.data.faults import MAX_LISTED_NAMES, Fault, FaultPolicy, listed
 from genre_tf.data.layouts.cells import is_missing, text, whole
 from genre_tf.data.layouts.column_map import Reading, SkipRule
 from genre_tf.data.layouts.tables import Row, read_table
@@ -29,6 +29,8 @@ class Source:
     policy: FaultPolicy
     left_out: int = 0
     dropped: int = 0
+    _unseen: set[str] = field(default_factory=set, init=False)  # wanted columns that no row has had so far
+    _keys: dict[str, None] = field(default_factory=dict, init=False)  # some columns that rows have had
 
     def rows(
         self, patterns: Sequence[str], columns: Sequence[str], skip: Sequence[SkipRule] = ()
@@ -37,7 +39,7 @@ class Source:
 
         Args:
             patterns: inside the folder, such as `articles.parquet` or `2017*`.
-            columns: wanted columns; empty names are ignored.
+            columns: wanted columns; empty names are ignored. Each must be in at least one row.
             skip: which rows are left out.
 
         Yields:
@@ -46,14 +48,24 @@ class Source:
         Raises:
             InputError: a pattern that names no file, an unusable file, or the policy stops.
         """
-        wanted = [*dict.fromkeys(filter(None, columns))]
+        # Where the column of a rule for empty cells is misspelt, it would leave out every row.
+        needed = (*columns, *(rule.column for rule in skip if not rule.value))
+        wanted = [*dict.fromkeys(filter(None, needed))]
         asked = [*dict.fromkeys(rule.column for rule in skip)]
+        self._unseen, self._keys = set(wanted), {}
+        path = self.folder
         for path in self.files(patterns):
             for number, row in read_table(path, self.reading, wanted, self.policy, asked):
+                if self._unseen:
+                    self._unseen -= row.keys()
+                    self._keys |= dict.fromkeys(list(row)[: MAX_LISTED_NAMES - len(self._keys)])
                 if any(_matches(rule, row) for rule in skip):
                     self.left_out += 1
                 else:
                     yield path, number, row
+        if self._keys and self._unseen:
+            message = f"{self._unseen_keys()}; correct them in the map or leave them out"
+            self.policy.reject([Fault(str(path), 0, "file", message)])
 
     def files(self, patterns: Sequence[str]) -> list[Path]:
         """The files that patterns name, each once, sorted.
@@ -76,12 +88,16 @@ class Source:
         return list(found)
 
     def reject(self, path: Path, number: int, faults: Sequence[tuple[str, str]]) -> None:
-        """Give a row's faults, columns and messages, to the policy.
+        """Give a row's faults, columns and messages, to the policy; names keys that may be misspelt.
 
         Raises:
             InputError: the policy stops.
         """
-        self.policy.reject([Fault(str(path), number, column, message) for column, message in faults])
+        hint = f"; {self._unseen_keys()}" if self._unseen else ""
+        self.policy.reject([Fault(str(path), number, column, message + hint) for column, message in faults])
+
+    def _unseen_keys(self) -> str:
+        return f"no row up to here has {listed(sorted(self._unseen))}; keys found: {listed(self._keys)}"
 
 
 def _matches(rule: SkipRule, row: Row) -> bool:

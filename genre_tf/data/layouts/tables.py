@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from genre_tf.data.faults import Fault, FaultPolicy, shown
+from genre_tf.data.faults import Fault, FaultPolicy, listed, shown
 from genre_tf.data.layouts.column_map import Reading
 from genre_tf.data.lines import MAX_FILE_BYTES, MAX_LINE_BYTES, TOO_LARGE, read_lines, whole_file_fault
 from genre_tf.errors import InputError
@@ -211,8 +211,8 @@ def _has_columns(path: Path, names: Sequence[str], columns: Sequence[str], polic
     missing = [name for name in columns if name not in names]
     twice = [name for name in columns if list(names).count(name) > 1]
     if missing:
-        listed = shown(", ".join(names))
-        policy.reject([whole_file_fault(path, f"has no column {missing[0]!r}; its columns: {listed}")])
+        message = f"has no column {missing[0]!r}; its columns: {listed(names)}"
+        policy.reject([whole_file_fault(path, message)])
     elif twice:
         policy.reject([whole_file_fault(path, f"has the column {twice[0]!r} more than once; rename one")])
     return not missing and not twice
