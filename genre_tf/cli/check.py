@@ -34,7 +34,8 @@ def check(
         report = check_data(data, max_bad_rows)
     if json:
         splits = [split.as_values() for split in report.splits]
-        print_json({"passed": report.passed, "max_bad_rows": max_bad_rows, "splits": splits})
+        values = {"passed": report.passed, "warnings": report.warnings, "max_bad_rows": max_bad_rows}
+        print_json({**values, "splits": splits})
     else:
         _print_report(report)
     if not report.passed:
@@ -48,6 +49,8 @@ def _print_report(report: "CheckReport") -> None:
         left = report.fault_count - MAX_PRINTED_FAULTS
         results.print(f"... and {left:,} more faults (--json lists up to 10,000 of each split)")
     results.print(_counts(report))
+    for warning in report.warnings:
+        results.print(f"warning: {warning}", markup=False)
     bad_rows = sum(split.bad_rows for split in report.splits)
     unusable = sum(split.unusable_files for split in report.splits)
     verdict = "passed" if report.passed else "failed"

@@ -84,6 +84,16 @@ class CheckReport:
         return [fault for split in self.splits for fault in split.faults]
 
     @property
+    def warnings(self) -> list[str]:
+        """What is allowed in a data set but unlikely to be meant, one line each."""
+        return [
+            f"{split.name}: no reader has a history (readers: {split.readers:,}); is the column of histories "
+            "empty or misplaced?"
+            for split in self.splits
+            if split.readers and split.readers_without_history == split.readers
+        ]
+
+    @property
     def fault_count(self) -> int:
         """Faults of all splits, listed or not."""
         return sum(len(split.faults) + split.unlisted for split in self.splits)

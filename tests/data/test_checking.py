@@ -29,6 +29,15 @@ def test_a_reader_is_without_history_only_if_all_of_his_impressions_are(write_sp
     assert check_data(write_split(behaviors=behaviors)).splits[0].readers_without_history == 0
 
 
+def test_a_split_in_which_no_reader_has_a_history_is_warned_of(write_split):
+    write_split("train")
+    rows = ["1\tU1\t11/9/2019 9:00:00 AM\t\tN3-1 N4-0", "2\tU2\t11/9/2019 9:30:00 AM\t\tN3-1 N4-0"]
+    report = check_data(write_split("dev", behaviors=rows))
+    assert report.passed
+    (warning,) = report.warnings
+    assert warning.startswith("dev: no reader has a history (readers: 2)")
+
+
 def test_every_fault_is_listed_and_the_allowance_is_per_split(write_split):
     bad = ["1\tU1\tnever\t\tN9-1", "2\tU1\t11/9/2019 9:00:00 AM\t\tN3-1", "x"]
     write_split("train", behaviors=bad)

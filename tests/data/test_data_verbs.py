@@ -33,6 +33,14 @@ def test_check_prints_a_few_faults_and_the_count_of_the_rest(write_split):
     assert "more faults" in done.stdout
 
 
+def test_check_warns_where_no_reader_has_a_history(write_split):
+    data = write_split(behaviors=["1\tU1\t11/9/2019 9:00:00 AM\t\tN3-1 N4-0"])
+    done, as_json = genre("check", data), genre("check", data, "--json")
+    assert done.returncode == as_json.returncode == 0
+    assert "warning: train: no reader has a history (readers: 1)" in done.stdout
+    assert json.loads(as_json.stdout)["warnings"][0].startswith("train: no reader has a history")
+
+
 def test_a_wrong_path_is_one_line_and_exit_status_2(tmp_path):
     for verb in (["check", tmp_path / "nowhere"], ["prepare", tmp_path / "nowhere", tmp_path / "out"]):
         done = genre(*verb)
