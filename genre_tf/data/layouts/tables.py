@@ -115,8 +115,12 @@ class _Lines:
 def _delimited(path: Path, delimiter: str, quotes: str, columns: Sequence[str], policy: FaultPolicy) -> Rows:
     lines = _Lines(read_lines(path, policy), several=quotes in ("", "lines"))
     csv.field_size_limit(MAX_LINE_BYTES)  # one for the process; only an open quote gets that far
-    quoting = csv.QUOTE_NONE if quotes == "none" else csv.QUOTE_MINIMAL
-    reader = csv.reader(lines, delimiter=delimiter, quoting=quoting, strict=True)
+    reader = csv.reader(
+        lines,
+        delimiter=delimiter,
+        quoting=csv.QUOTE_NONE if quotes == "none" else csv.QUOTE_MINIMAL,
+        strict=True,
+    )
     header: list[str] | None = None
     while True:
         lines.begin_row()
