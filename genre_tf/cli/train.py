@@ -245,4 +245,7 @@ def observers_of(stage: Stage, wandb: str | None, profile: str | None) -> dict[s
 def check_data(data: Path) -> None:
     """Refuse a wrong path, the most common mistake, before TensorFlow is loaded."""
     if not (data / "train").is_dir():
-        raise InputError(f"{data} holds no train folder: give the folder of a MIND-format data set")
+        from genre_tf.data.mind import inner_splits
+
+        advice = (data.is_dir() and inner_splits(data)) or "give the folder of a MIND-format data set"
+        raise InputError(f"{data} holds no train folder: {advice}")

@@ -139,6 +139,13 @@ def test_a_quote_is_an_ordinary_character_where_tabs_separate_columns(source: Pa
     assert converted_titles(source, "articles.tsv", quoted, 'quotes = "line"') == (['One and "two"'], [])
 
 
+def test_a_quoted_cell_with_a_tab_is_told_with_the_key_that_reads_it(source: Path) -> None:
+    (source.parent / "map.toml").write_text(MAP.replace("articles.csv", "articles.tsv"))
+    (source / "articles.tsv").write_text('id\theadline\nN1\t"One\ttwo"\n')
+    with pytest.raises(InputError, match=r'3 received, 2 in the header; .* set quotes = "line"'):
+        convert(write_log(source, GOOD), source.parent / "data", column_map(source))
+
+
 def test_a_quote_that_is_left_open_never_joins_rows_in_silence(source: Path) -> None:
     assert converted_titles(source, "articles.csv", OPEN) == (["One"], [3])
     assert converted_titles(source, "articles.csv", OPEN, 'quotes = "none"') == (LITERAL, [])

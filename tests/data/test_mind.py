@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from genre_tf.cli import train
 from genre_tf.data.articles import PUBLISHED_UNKNOWN, Article, ArticleTable
 from genre_tf.data.checking import check_data
 from genre_tf.data.counters import epoch_seconds
@@ -193,9 +194,13 @@ def test_a_data_folder_in_a_folder_of_the_same_name_is_named(write_split, tmp_pa
     inner = tmp_path / "mind" / "mind"
     inner.parent.mkdir()
     write_split().rename(inner)
-    for read in (lambda: read_split(inner.parent, "train"), lambda: check_data(inner.parent)):
+
+    def read_train(data):
+        return read_split(data, "train")
+
+    for read in (read_train, check_data, train.check_data):
         with pytest.raises(InputError, match=re.escape(f"its splits are in {inner}; give that folder")):
-            read()
+            read(inner.parent)
 
 
 def test_splits_in_folders_of_the_same_name_are_named(write_split, tmp_path):

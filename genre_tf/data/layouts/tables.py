@@ -121,6 +121,9 @@ def _delimited(path: Path, delimiter: str, quotes: str, columns: Sequence[str], 
         quoting=csv.QUOTE_NONE if quotes == "none" else csv.QUOTE_MINIMAL,
         strict=True,
     )
+    hint = "is a quote missing?"
+    if quotes == "none":
+        hint = 'if cells are quoted, set quotes = "line" or "lines" in the map ([reading])'
     header: list[str] | None = None
     while True:
         lines.begin_row()
@@ -129,7 +132,7 @@ def _delimited(path: Path, delimiter: str, quotes: str, columns: Sequence[str], 
         except StopIteration:
             return
         except csv.Error as error:
-            wrong = TOO_LONG if "field limit" in str(error) else f"{error}; is a quote missing?"
+            wrong = TOO_LONG if "field limit" in str(error) else f"{error}; {hint}"
             policy.reject([Fault(str(path), lines.first, "line", wrong)])
             continue
         if not cells:  # a blank line
@@ -139,7 +142,7 @@ def _delimited(path: Path, delimiter: str, quotes: str, columns: Sequence[str], 
             if not _has_columns(path, header, columns, policy):
                 return
         elif len(cells) != len(header):
-            message = f"{len(cells)} received, {len(header)} in the header; is a quote missing?"
+            message = f"{len(cells)} received, {len(header)} in the header; {hint}"
             policy.reject([Fault(str(path), lines.first, "columns", message)])
         elif not quotes and _are_rows(lines.further, delimiter, len(header)):
             message = (
