@@ -14,7 +14,7 @@ from genre_tf.backbones.encoder_block import TransformerEncoder
 from genre_tf.backbones.presets import read_bert_preset
 from genre_tf.backbones.sources import resolve_backbone
 from genre_tf.backbones.tiny import tiny_vocabulary
-from genre_tf.backbones.weights import Weight, read_weights, weight_of, write_weights
+from genre_tf.backbones.weights import Weight, read_weights, weight_of, without_padding, write_weights
 from genre_tf.errors import InputError
 from genre_tf.text.json_files import read_json_object
 from genre_tf.text.wordpiece import WordPiece
@@ -63,11 +63,7 @@ def load_bert(name: str, *, dropout: float | None = None) -> Bert:
         return _load_preset(source.name, dropout)
     config = _read_config(source.folder)
     tokenizer = WordPiece.from_folder(source.folder)
-    if tokenizer.vocabulary_size != config["vocab_size"]:
-        raise InputError(
-            f"{source.folder}: the vocabulary has {tokenizer.vocabulary_size} tokens, but config.json says "
-            f"vocab_size {config['vocab_size']}. Put this model's own vocabulary into the folder."
-        )
+    config = without_padding(config, tokenizer.vocabulary_size, source.folder)
     backbone = _build(config, dropout)
     read_weights(source.folder, bert_weights(backbone), ("", "bert."))
     return Bert(backbone, tokenizer, source.folder, config)
@@ -133,7 +129,12 @@ def bert_weights(backbone: keras_hub.models.BertBackbone) -> list[Weight]:
     pooler = backbone.get_layer("pooled_dense")
     hidden = backbone.hidden_dim
     weights = [
-        weight_of("embeddings.word_embeddings.weight", backbone.get_layer("token_embedding").embeddings),
+        weight_of(
+            "embeddings.word_embeddings.weight",
+            backbone.get_layer("token_embedding").embeddings,
+            of_tokens=True,
+            tied="cls.predictions.decoder.weight",
+        ),
         weight_of(
             "embeddings.position_embeddings.weight",
             backbone.get_layer("position_embedding").position_embeddings,

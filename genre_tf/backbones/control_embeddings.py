@@ -27,7 +27,8 @@ def control_embeddings(
         model's end-of-text token, if it has one. So a model that knows the words reacts to the tokens at
         once.
     """
-    return np.stack([embeddings[_meaning(tokenizer, token)].mean(0) for token in tokens])
+    rows = [embeddings[_meaning(tokenizer, token)].mean(0) for token in tokens]
+    return np.reshape(rows, (len(tokens), embeddings.shape[1])).astype(np.float32)
 
 
 def _meaning(tokenizer: BytePair, token: str) -> list[int]:

@@ -13,7 +13,7 @@ from genre_tf.backbones.activations import ACTIVATIONS
 from genre_tf.backbones.control_embeddings import END_OF_TEXT, control_embeddings
 from genre_tf.backbones.presets import read_gpt2_preset
 from genre_tf.backbones.sources import resolve_backbone
-from genre_tf.backbones.weights import Weight, read_weights, weight_of, write_weights
+from genre_tf.backbones.weights import Weight, read_weights, weight_of, without_padding, write_weights
 from genre_tf.errors import InputError
 from genre_tf.text.byte_pair import BytePair
 from genre_tf.text.byte_pair_files import printable_bytes
@@ -58,11 +58,7 @@ def load_gpt2(name: str, *, dropout: float | None = None, special_tokens: Sequen
         return _extended(_load_preset(source.name, dropout), special_tokens)
     config = _read_config(source.folder)
     tokenizer = BytePair.from_folder(source.folder)
-    if tokenizer.vocabulary_size != config["vocab_size"]:
-        raise InputError(
-            f"{source.folder}: the vocabulary has {tokenizer.vocabulary_size} tokens, but config.json says "
-            f"vocab_size {config['vocab_size']}. Put this model's own vocabulary into the folder."
-        )
+    config = without_padding(config, tokenizer.vocabulary_size, source.folder)
     backbone = build_backbone(config, dropout)
     read_weights(source.folder, gpt2_weights(backbone), ("", "transformer."))
     return _extended(Gpt2(backbone, tokenizer, source.folder, config), special_tokens)
@@ -140,7 +136,7 @@ def tiny_byte_pair(special_tokens: Sequence[str] = ()) -> BytePair:
 def gpt2_weights(backbone: keras_hub.models.GPT2Backbone) -> list[Weight]:
     """Every weight of a GPT-2 under its Hugging Face name."""
     weights = [
-        weight_of("wte.weight", backbone.token_embedding.embeddings),
+        weight_of("wte.weight", backbone.token_embedding.embeddings, of_tokens=True, tied="lm_head.weight"),
         weight_of("wpe.weight", backbone.position_embedding.position_embeddings),
     ]
     for number, layer in enumerate(backbone.transformer_layers):
@@ -208,16 +204,17 @@ def _draw_weights(backbone: keras_hub.models.GPT2Backbone, seed: int) -> None:
 
 
 def _extended(gpt2: Gpt2, special_tokens: Sequence[str]) -> Gpt2:
-    """The same GPT-2 with a larger vocabulary, or itself if it has all these tokens."""
+    """The same GPT-2 with one embedding for each token, these included; itself if nothing changes."""
     tokenizer = gpt2.tokenizer.with_special_tokens(special_tokens)
     added = [token for token in tokenizer.special_tokens if token not in gpt2.tokenizer.special_tokens]
-    if not added:
+    if not added and gpt2.backbone.vocabulary_size == tokenizer.vocabulary_size:
         return gpt2
     config = {**gpt2.config, "vocab_size": tokenizer.vocabulary_size}
     backbone = build_backbone(config, gpt2.backbone.dropout)
     for old, new in zip(gpt2_weights(gpt2.backbone), gpt2_weights(backbone), strict=True):
         tensor = old.write()
         if old.name == "wte.weight":
+            tensor = tensor[: gpt2.tokenizer.vocabulary_size]  # a preset may have more rows
             tensor = np.concatenate([tensor, control_embeddings(gpt2.tokenizer, tensor, added)])
         new.read(tensor)
     return Gpt2(backbone, tokenizer, gpt2.folder, config)
@@ -235,7 +232,7 @@ def _load_preset(name: str, dropout: float | None) -> Gpt2:
         "resid_pdrop": backbone.dropout,
     }
     pairs = [(left, right) for left, right in (rule.split(" ") for rule in merges)]
-    return Gpt2(backbone, BytePair(vocabulary, pairs), None, config)
+    return Gpt2(backbone, BytePair(vocabulary, pairs), None, without_padding(config, len(vocabulary), name))
 
 
 def _read_config(folder: Path) -> dict[str, Any]:

@@ -12,7 +12,7 @@ import numpy as np
 from genre_tf.backbones.control_embeddings import END_OF_TEXT, control_embeddings
 from genre_tf.backbones.gpt2 import tiny_byte_pair
 from genre_tf.backbones.sources import resolve_backbone
-from genre_tf.backbones.weights import Weight, read_weights, weight_of, write_weights
+from genre_tf.backbones.weights import Weight, read_weights, weight_of, without_padding, write_weights
 from genre_tf.errors import InputError
 from genre_tf.text.byte_pair import BytePair
 from genre_tf.text.json_files import read_json_object
@@ -71,11 +71,7 @@ def load_llama(name: str, special_tokens: Sequence[str] = ()) -> Llama:
         raise InputError(f"{name} is a Keras preset. Name a Hugging Face folder or a GGUF file of a Llama.")
     config = _read_config(source.folder)
     tokenizer = BytePair.from_folder(source.folder)
-    if tokenizer.vocabulary_size != config["vocab_size"]:
-        raise InputError(
-            f"{source.folder}: the vocabulary has {tokenizer.vocabulary_size} tokens, but config.json says "
-            f"vocab_size {config['vocab_size']}. Put this model's own vocabulary into the folder."
-        )
+    config = without_padding(config, tokenizer.vocabulary_size, source.folder)
     backbone = build_llama(config)
     read_weights(source.folder, llama_weights(backbone), ("model.", ""))
     return _extended(Llama(backbone, tokenizer, source.folder, config), special_tokens)
@@ -174,7 +170,11 @@ def rotary_base(config: dict[str, Any]) -> float:
 
 def llama_weights(backbone: keras_hub.models.Llama3Backbone) -> list[Weight]:
     """Every weight of a Llama under its Hugging Face name."""
-    weights = [weight_of("embed_tokens.weight", backbone.token_embedding.embeddings)]
+    weights = [
+        weight_of(
+            "embed_tokens.weight", backbone.token_embedding.embeddings, of_tokens=True, tied="lm_head.weight"
+        )
+    ]
     for number, layer in enumerate(backbone.transformer_layers):
         weights += _layer_weights(layer, f"layers.{number}.", backbone.hidden_dim)
     return [*weights, weight_of("norm.weight", backbone.layer_norm.scale)]

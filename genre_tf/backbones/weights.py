@@ -1,6 +1,6 @@
 """Weights between Hugging Face safetensors and Keras variables, through a flat list of pairs."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,6 +11,10 @@ import safetensors.numpy
 
 from genre_tf.errors import InputError
 from genre_tf.text.json_files import read_json_object
+
+# Rows beyond the tokens that a checkpoint may have: more than a rounded number of rows needs (102,400 for
+# 100,015 tokens is the most that is known), fewer than between the vocabularies of well-known models.
+_PADDING_ROWS, _PADDING_SHARE = 128, 0.05
 
 
 @dataclass(frozen=True)
@@ -23,6 +27,9 @@ class Weight:
         shape: shape of each part before any transposition; a Keras variable may split these axes further.
         transposed: whether the checkpoint stores it transposed, as PyTorch's Linear does.
         optional: whether the checkpoint may lack it.
+        of_tokens: whether its first axis is the vocabulary; the checkpoint may have more rows, see
+            `without_padding`.
+        tied: another tensor of a checkpoint that is the same matrix, by its full name; "": none.
     """
 
     name: str
@@ -30,6 +37,8 @@ class Weight:
     shape: tuple[int, ...]
     transposed: bool = False
     optional: bool = False
+    of_tokens: bool = False
+    tied: str = ""
 
     @property
     def stored_shape(self) -> tuple[int, ...]:
@@ -67,18 +76,8 @@ def read_weights(folder: Path, weights: Iterable[Weight], prefixes: tuple[str, .
         InputError: a file is missing or damaged, or a tensor is missing, has a wrong shape or is not finite.
     """
     tensors = _read_tensors(folder)
-    prefix = _prefix(tensors, weights := list(weights), prefixes)
-    for weight in weights:
-        tensor = tensors.get(prefix + weight.name)
-        if tensor is None and weight.optional:
-            continue
-        if tensor is None:
-            raise InputError(f"{folder}: the weights lack {weight.name}. Name a folder with the whole model.")
-        if tensor.shape != weight.stored_shape:
-            raise InputError(
-                f"{folder}: {weight.name} has shape {list(tensor.shape)}, but config.json requires "
-                f"{list(weight.stored_shape)}. The weights and the configuration are from different models."
-            )
+    for weight, name in _found(folder, list(weights), {n: t.shape for n, t in tensors.items()}, prefixes):
+        tensor = tensors[name][: weight.stored_shape[0]]  # without the rows of no token
         if not np.isfinite(tensor).all():
             raise InputError(f"{folder}: {weight.name} has values that are not finite. Fetch it again.")
         weight.read(tensor)
@@ -90,9 +89,55 @@ def write_weights(folder: Path, weights: Iterable[Weight], prefix: str = "") -> 
     safetensors.numpy.save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
 
 
-def _prefix(tensors: Mapping[str, np.ndarray], weights: list[Weight], prefixes: tuple[str, ...]) -> str:
-    first = weights[0].name
-    return next((prefix for prefix in prefixes if prefix + first in tensors), "")
+def without_padding(config: dict[str, Any], tokens: int, where: Path | str) -> dict[str, Any]:
+    """The configuration of a checkpoint without the embedding rows that belong to no token.
+
+    Many checkpoints round their rows up, for example to a multiple of 64 (30,528 rows for 30,522 tokens). No
+    text has these ids and no text may be written with them, so that they are left out when weights are read.
+
+    Args:
+        config: the content of its `config.json`.
+        tokens: size of its vocabulary.
+        where: its folder or name, for the message.
+
+    Raises:
+        InputError: there are more tokens than rows, or so many rows that they are another vocabulary's.
+    """
+    if not _may_be_padded(config["vocab_size"], tokens):
+        raise InputError(
+            f"{where}: the vocabulary has {tokens} tokens, but config.json says "
+            f"vocab_size {config['vocab_size']}. Put this model's own vocabulary into the folder."
+        )
+    return {**config, "vocab_size": tokens}
+
+
+def _may_be_padded(rows: int, tokens: int) -> bool:
+    return tokens <= rows <= tokens + max(_PADDING_ROWS, tokens * _PADDING_SHARE)
+
+
+def _found(
+    folder: Path,
+    weights: list[Weight],
+    shapes: Mapping[str, tuple[int, ...]],
+    prefixes: tuple[str, ...],
+) -> Iterator[tuple[Weight, str]]:
+    """Each weight that a checkpoint holds, and its full name there; raises an error for a wrong one."""
+    prefix = max((*prefixes, ""), key=lambda each: sum(each + weight.name in shapes for weight in weights))
+    for weight in weights:
+        name = next((each for each in (prefix + weight.name, weight.tied) if each in shapes), None)
+        if name is None and weight.optional:
+            continue
+        if name is None:
+            raise InputError(f"{folder}: the weights lack {weight.name}. Name a folder with the whole model.")
+        shape, expected = shapes[name], weight.stored_shape
+        if weight.of_tokens and shape and _may_be_padded(shape[0], expected[0]):
+            shape = (expected[0], *shape[1:])
+        if shape != expected:
+            raise InputError(
+                f"{folder}: {name.removeprefix(prefix)} has shape {list(shapes[name])}, but config.json and "
+                f"the vocabulary require {list(expected)}. The files are from different models."
+            )
+        yield weight, name
 
 
 def _read_tensors(folder: Path) -> dict[str, np.ndarray]:

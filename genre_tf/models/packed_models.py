@@ -110,7 +110,7 @@ def head_weights(head: Any) -> list[Weight]:
     dense, norm = head._intermediate_dense, head._intermediate_layer_norm
     transform = "cls.predictions.transform."
     return [
-        weight_of("cls.predictions.bias", head._bias, optional=True),
+        weight_of("cls.predictions.bias", head._bias, optional=True, of_tokens=True),
         Weight(
             transform + "dense.weight",
             (dense.kernel,),

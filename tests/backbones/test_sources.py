@@ -9,14 +9,19 @@ import keras_hub
 import numpy as np
 import pytest
 import tensorflow as tf
+from safetensors.numpy import load_file, save_file
 
 from genre_tf.backbones.bert import load_bert
 from genre_tf.backbones.gpt2 import load_gpt2, new_gpt2
+from genre_tf.backbones.llama import load_llama
 from genre_tf.backbones.sources import resolve_backbone
 from genre_tf.backbones.tiny import SPECIAL_TOKENS, tiny_vocabulary
 from genre_tf.errors import InputError
+from genre_tf.models.packed_models import MaskedLanguageModel
 from genre_tf.text.byte_pair import BytePair
 from genre_tf.text.byte_pair_files import printable_bytes
+
+from .conftest import write_bert, write_gpt2, write_llama
 
 
 def test_a_folder_is_itself(tmp_path: Path) -> None:
@@ -97,14 +102,15 @@ def test_reads_a_saved_keras_preset_of_bert(tmp_path: Path) -> None:
 def test_reads_a_saved_keras_preset_of_gpt2(tmp_path: Path) -> None:
     vocabulary = {**{token: number for number, token in enumerate(printable_bytes())}, "ab": 256}
     vocabulary["<|endoftext|>"] = 257
-    tokenizer = BytePair(vocabulary, [("a", "b")])
-    gpt2 = new_gpt2(tokenizer, layers=1, heads=2, hidden=16, max_tokens=8)
+    padded = BytePair({**vocabulary, "<|unused|>": 258}, [("a", "b")])  # a row more than the preset's tokens
+    gpt2 = new_gpt2(padded, layers=1, heads=2, hidden=16, max_tokens=8)
     gpt2.backbone.save_to_preset(str(tmp_path))
     keras_hub.models.GPT2Tokenizer(vocabulary=vocabulary, merges=["a b"]).save_to_preset(str(tmp_path))
     read = load_gpt2(str(tmp_path))
     assert read.tokenizer.encode(tf.constant(["abab"])).to_list() == [[256, 256]]
     for ours, theirs in zip(read.backbone.get_weights(), gpt2.backbone.get_weights(), strict=True):
-        np.testing.assert_array_equal(ours, theirs)
+        np.testing.assert_array_equal(ours, theirs[: len(ours)])
+    assert read.backbone.vocabulary_size == read.config["vocab_size"] == 258
 
 
 def change_config(folder: Path, **changes: Any) -> None:
@@ -130,6 +136,7 @@ SPOILED: list[tuple[Callable[[Path], Any], str]] = [
     (lambda folder: (folder / "model.safetensors").write_bytes(b"rubbish"), "is damaged"),
     (lambda folder: change_config(folder, model_type="t5"), "describes a 't5' model"),
     (lambda folder: change_config(folder, vocab_size=7), "vocab_size 7"),
+    (lambda folder: change_config(folder, vocab_size=5000), "vocab_size 5000"),
     (lambda folder: change_config(folder, vocab_size="many"), "got 'many'"),
 ]
 
@@ -170,9 +177,71 @@ def test_says_where_weights_and_configuration_disagree(
         load_bert(str(bert_folder))
 
 
-def test_refuses_weights_that_are_not_finite(bert_folder: Path) -> None:
-    from safetensors.numpy import load_file, save_file
+def test_rows_of_no_token_are_left_out(tmp_path: Path) -> None:
+    """Checkpoints round their rows up; no text has the ids beyond the vocabulary, and none is written."""
+    for write, load, rows in (
+        (write_bert, load_bert, 128),
+        (write_gpt2, load_gpt2, 320),
+        (write_llama, load_llama, 320),
+    ):
+        folder = tmp_path / load.__name__
+        model = write(folder, vocab_size=rows)
+        read = load(str(folder))
+        tokens = read.tokenizer.vocabulary_size
+        assert tokens < rows
+        assert read.config["vocab_size"] == read.backbone.vocabulary_size == tokens
+        theirs = model.get_input_embeddings().weight.detach().numpy()
+        table = read.backbone.get_layer("token_embedding").embeddings
+        np.testing.assert_array_equal(table, theirs[:tokens])
 
+
+def test_a_control_token_follows_the_last_token_not_the_last_row(tmp_path: Path) -> None:
+    for write, load in ((write_gpt2, load_gpt2), (write_llama, load_llama)):
+        write(tmp_path / load.__name__, vocab_size=320)
+        plain = load(str(tmp_path / load.__name__))
+        added = load(str(tmp_path / load.__name__), special_tokens=["<|body|>"])
+        tokens = plain.tokenizer.vocabulary_size
+        assert added.tokenizer.token_id("<|body|>") == tokens == added.backbone.vocabulary_size - 1
+
+
+def test_rows_of_no_token_are_left_out_of_the_head_for_masked_words(tmp_path: Path) -> None:
+    model = write_bert(tmp_path, "BertForMaskedLM", vocab_size=128)
+    masked = MaskedLanguageModel(bert := load_bert(str(tmp_path)))
+    bias = model.cls.predictions.bias.detach().numpy()
+    np.testing.assert_array_equal(masked.head._bias, bias[: bert.tokenizer.vocabulary_size])
+
+
+def keep_the_output_matrix_only(folder: Path, embedding: str, output: str) -> None:
+    tensors = load_file(folder / "model.safetensors")
+    tensors.pop(output, None)
+    tensors[output] = tensors.pop(embedding)
+    save_file(tensors, folder / "model.safetensors")
+
+
+@pytest.mark.parametrize("rows", [{}, {"vocab_size": 320}])
+def test_tied_embeddings_may_be_stored_as_the_output_matrix(rows: dict[str, int], tmp_path: Path) -> None:
+    for write, load, embedding, output in (
+        (write_gpt2, load_gpt2, "transformer.wte.weight", "lm_head.weight"),
+        (write_llama, load_llama, "model.embed_tokens.weight", "lm_head.weight"),
+    ):
+        folder = tmp_path / load.__name__
+        write(folder, **rows)
+        before = load(str(folder)).backbone.get_weights()
+        keep_the_output_matrix_only(folder, embedding, output)
+        for ours, theirs in zip(load(str(folder)).backbone.get_weights(), before, strict=True):
+            np.testing.assert_array_equal(ours, theirs)
+
+
+def test_the_input_matrix_is_the_one_that_is_read_where_both_are_stored(gpt2_folder: Path) -> None:
+    before = load_gpt2(str(gpt2_folder)).backbone.get_weights()
+    tensors = load_file(gpt2_folder / "model.safetensors")
+    tensors["lm_head.weight"] = np.zeros_like(tensors["transformer.wte.weight"])
+    save_file(tensors, gpt2_folder / "model.safetensors")
+    for ours, theirs in zip(load_gpt2(str(gpt2_folder)).backbone.get_weights(), before, strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+
+
+def test_refuses_weights_that_are_not_finite(bert_folder: Path) -> None:
     tensors = load_file(bert_folder / "model.safetensors")
     tensors["embeddings.word_embeddings.weight"][3, 3] = np.nan
     save_file(tensors, bert_folder / "model.safetensors")
