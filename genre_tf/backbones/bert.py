@@ -14,7 +14,15 @@ from genre_tf.backbones.encoder_block import TransformerEncoder
 from genre_tf.backbones.presets import read_bert_preset
 from genre_tf.backbones.sources import resolve_backbone
 from genre_tf.backbones.tiny import tiny_vocabulary
-from genre_tf.backbones.weights import Weight, read_weights, weight_of, without_padding, write_weights
+from genre_tf.backbones.weights import (
+    Weight,
+    check_weights,
+    of_layers,
+    read_weights,
+    weight_of,
+    without_padding,
+    write_weights,
+)
 from genre_tf.errors import InputError
 from genre_tf.text.json_files import read_json_object
 from genre_tf.text.wordpiece import WordPiece
@@ -27,6 +35,7 @@ _SIZES = (
     "intermediate_size",
     "max_position_embeddings",
 )
+_PREFIXES = ("", "bert.")
 
 
 @dataclass(frozen=True)
@@ -61,12 +70,18 @@ def load_bert(name: str, *, dropout: float | None = None) -> Bert:
         return new_bert(WordPiece(tiny_vocabulary()), layers=2, heads=2, hidden=32, dropout=dropout or 0.0)
     if source.folder is None:
         return _load_preset(source.name, dropout)
-    config = _read_config(source.folder)
-    tokenizer = WordPiece.from_folder(source.folder)
-    config = without_padding(config, tokenizer.vocabulary_size, source.folder)
+    config, tokenizer = _described(source.folder)
     backbone = _build(config, dropout)
-    read_weights(source.folder, bert_weights(backbone), ("", "bert."))
+    read_weights(source.folder, bert_weights(backbone), _PREFIXES)
     return Bert(backbone, tokenizer, source.folder, config)
+
+
+def check_bert(folder: Path) -> None:
+    """Check a Hugging Face folder without reading the values of its weights; raises as `load_bert` does."""
+    config, _ = _described(folder)
+    one = _build({**config, "num_hidden_layers": 1}, None)
+    layers = of_layers(bert_weights(one), "encoder.layer.{}.", config["num_hidden_layers"])
+    check_weights(folder, layers, _PREFIXES)
 
 
 def new_bert(
@@ -221,6 +236,11 @@ def _draw_weights(backbone: keras_hub.models.BertBackbone, seed: int) -> None:
     for weight in bert_weights(backbone):
         if len(weight.stored_shape) > 1:
             weight.read(generator.normal(0.0, 0.02, weight.stored_shape).astype(np.float32))
+
+
+def _described(folder: Path) -> tuple[dict[str, Any], WordPiece]:
+    config, tokenizer = _read_config(folder), WordPiece.from_folder(folder)
+    return without_padding(config, tokenizer.vocabulary_size, folder), tokenizer
 
 
 def _read_config(folder: Path) -> dict[str, Any]:

@@ -13,13 +13,22 @@ from genre_tf.backbones.activations import ACTIVATIONS
 from genre_tf.backbones.control_embeddings import END_OF_TEXT, control_embeddings
 from genre_tf.backbones.presets import read_gpt2_preset
 from genre_tf.backbones.sources import resolve_backbone
-from genre_tf.backbones.weights import Weight, read_weights, weight_of, without_padding, write_weights
+from genre_tf.backbones.weights import (
+    Weight,
+    check_weights,
+    of_layers,
+    read_weights,
+    weight_of,
+    without_padding,
+    write_weights,
+)
 from genre_tf.errors import InputError
 from genre_tf.text.byte_pair import BytePair
 from genre_tf.text.byte_pair_files import printable_bytes
 from genre_tf.text.json_files import read_json_object
 
 _SIZES = ("vocab_size", "n_layer", "n_head", "n_embd", "n_positions")
+_PREFIXES = ("", "transformer.")
 
 
 @dataclass(frozen=True)
@@ -56,12 +65,22 @@ def load_gpt2(name: str, *, dropout: float | None = None, special_tokens: Sequen
         return new_gpt2(tokenizer, layers=2, heads=2, hidden=32, max_tokens=256, dropout=dropout or 0.0)
     if source.folder is None:
         return _extended(_load_preset(source.name, dropout), special_tokens)
-    config = _read_config(source.folder)
-    tokenizer = BytePair.from_folder(source.folder)
-    config = without_padding(config, tokenizer.vocabulary_size, source.folder)
+    config, tokenizer = _described(source.folder)
     backbone = build_backbone(config, dropout)
-    read_weights(source.folder, gpt2_weights(backbone), ("", "transformer."))
+    read_weights(source.folder, gpt2_weights(backbone), _PREFIXES)
     return _extended(Gpt2(backbone, tokenizer, source.folder, config), special_tokens)
+
+
+def check_gpt2(folder: Path) -> Gpt2:
+    """Check a Hugging Face folder without reading the values of its weights; raises as `load_gpt2` does.
+
+    Returns:
+        A GPT-2 of these sizes with one layer and random weights.
+    """
+    config, tokenizer = _described(folder)
+    one = build_backbone({**config, "n_layer": 1}, None)
+    check_weights(folder, of_layers(gpt2_weights(one), "h.{}.", config["n_layer"]), _PREFIXES)
+    return Gpt2(one, tokenizer, folder, config)
 
 
 def new_gpt2(
@@ -233,6 +252,11 @@ def _load_preset(name: str, dropout: float | None) -> Gpt2:
     }
     pairs = [(left, right) for left, right in (rule.split(" ") for rule in merges)]
     return Gpt2(backbone, BytePair(vocabulary, pairs), None, without_padding(config, len(vocabulary), name))
+
+
+def _described(folder: Path) -> tuple[dict[str, Any], BytePair]:
+    config, tokenizer = _read_config(folder), BytePair.from_folder(folder)
+    return without_padding(config, tokenizer.vocabulary_size, folder), tokenizer
 
 
 def _read_config(folder: Path) -> dict[str, Any]:

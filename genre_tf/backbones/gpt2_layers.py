@@ -11,7 +11,7 @@ from genre_tf.backbones.activations import ACTIVATIONS
 from genre_tf.backbones.causal_prefix import Prefix
 from genre_tf.backbones.direct_gradients import layer_norm, tanh_gelu
 from genre_tf.backbones.low_rank import LowRank, TokenRows, assigned
-from genre_tf.backbones.trainable import WHOLE, Trainable
+from genre_tf.backbones.trainable import WHOLE, Trainable, check_fits
 from genre_tf.backbones.tuned_blocks import set_trainable
 
 _MASKED = -1e9  # far below any attention score, and finite
@@ -40,6 +40,7 @@ class Gpt2Layers(keras.layers.Layer):
         self.depth: int = self.hidden // self.key_heads
         self.vocabulary: int = backbone.vocabulary_size
         self.max_positions: int = backbone.max_sequence_length
+        check_fits(trainable, self.layers, self.hidden, self.max_positions)
         whole = trainable == WHOLE
         set_trainable(backbone, whole)
         self.token_rows = None if whole else TokenRows(control_ids, self.vocabulary, self.hidden)

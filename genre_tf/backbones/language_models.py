@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
-from genre_tf.backbones.gpt2 import Gpt2, build_backbone, load_gpt2, save_gpt2
+from genre_tf.backbones.gpt2 import Gpt2, build_backbone, check_gpt2, load_gpt2, save_gpt2
 from genre_tf.backbones.gpt2_layers import Gpt2Layers
 from genre_tf.backbones.sources import resolve_backbone
 from genre_tf.backbones.trainable import Trainable, parse_trainable
@@ -52,6 +52,30 @@ def load_language_model(name: str, special_tokens: Sequence[str] = ()) -> Langua
         llama: LanguageModel = load_llama(name, special_tokens)
         return llama
     return load_gpt2(name, special_tokens=special_tokens)
+
+
+def check_language_model(name: str) -> LanguageModel:
+    """Check a backbone before work that comes first: configuration, vocabulary, names and shapes of weights.
+
+    Args:
+        name: a backbone name in any form of `resolve_backbone`.
+
+    Returns:
+        A model of its sizes with at least one of its layers, to check settings against. Only of a Keras
+        preset, which has no such files, the weights are read.
+
+    Raises:
+        InputError: as in `load_language_model`, except for the values of weights.
+    """
+    folder = resolve_backbone(name).folder
+    if folder is None:
+        return load_gpt2(name)
+    if family_of(read_json_object(folder / "config.json")) == LLAMA:
+        from genre_tf.backbones.llama import check_llama
+
+        llama: LanguageModel = check_llama(folder)
+        return llama
+    return check_gpt2(folder)
 
 
 def save_language_model(backbone: Any, tokenizer: BytePair, config: dict[str, Any], folder: Path) -> None:

@@ -12,7 +12,15 @@ import numpy as np
 from genre_tf.backbones.control_embeddings import END_OF_TEXT, control_embeddings
 from genre_tf.backbones.gpt2 import tiny_byte_pair
 from genre_tf.backbones.sources import resolve_backbone
-from genre_tf.backbones.weights import Weight, read_weights, weight_of, without_padding, write_weights
+from genre_tf.backbones.weights import (
+    Weight,
+    check_weights,
+    of_layers,
+    read_weights,
+    weight_of,
+    without_padding,
+    write_weights,
+)
 from genre_tf.errors import InputError
 from genre_tf.text.byte_pair import BytePair
 from genre_tf.text.json_files import read_json_object
@@ -26,6 +34,7 @@ _SIZES = (
     "num_key_value_heads",
     "max_position_embeddings",
 )
+_PREFIXES = ("model.", "")
 # Other values would change the arithmetic.
 _ONLY = {
     "model_type": "llama",
@@ -69,12 +78,22 @@ def load_llama(name: str, special_tokens: Sequence[str] = ()) -> Llama:
         return new_llama(tiny_byte_pair(special_tokens), **sizes)
     if source.folder is None:
         raise InputError(f"{name} is a Keras preset. Name a Hugging Face folder or a GGUF file of a Llama.")
-    config = _read_config(source.folder)
-    tokenizer = BytePair.from_folder(source.folder)
-    config = without_padding(config, tokenizer.vocabulary_size, source.folder)
+    config, tokenizer = _described(source.folder)
     backbone = build_llama(config)
-    read_weights(source.folder, llama_weights(backbone), ("model.", ""))
+    read_weights(source.folder, llama_weights(backbone), _PREFIXES)
     return _extended(Llama(backbone, tokenizer, source.folder, config), special_tokens)
+
+
+def check_llama(folder: Path) -> Llama:
+    """Check a Hugging Face folder without reading the values of its weights; raises as `load_llama` does.
+
+    Returns:
+        A Llama of these sizes with one layer and random weights.
+    """
+    config, tokenizer = _described(folder)
+    one = build_llama({**config, "num_hidden_layers": 1})
+    check_weights(folder, of_layers(llama_weights(one), "layers.{}.", config["num_hidden_layers"]), _PREFIXES)
+    return Llama(one, tokenizer, folder, config)
 
 
 def new_llama(
@@ -213,6 +232,11 @@ def _extended(llama: Llama, special_tokens: Sequence[str]) -> Llama:
             tensor = np.concatenate([tensor, control_embeddings(llama.tokenizer, tensor, added)])
         new.read(tensor)
     return Llama(backbone, tokenizer, llama.folder, config)
+
+
+def _described(folder: Path) -> tuple[dict[str, Any], BytePair]:
+    config, tokenizer = _read_config(folder), BytePair.from_folder(folder)
+    return without_padding(config, tokenizer.vocabulary_size, folder), tokenizer
 
 
 def _read_config(folder: Path) -> dict[str, Any]:

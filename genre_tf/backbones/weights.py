@@ -1,5 +1,7 @@
 """Weights between Hugging Face safetensors and Keras variables, through a flat list of pairs."""
 
+import contextlib
+import dataclasses
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -83,6 +85,30 @@ def read_weights(folder: Path, weights: Iterable[Weight], prefixes: tuple[str, .
         weight.read(tensor)
 
 
+def check_weights(folder: Path, weights: Iterable[Weight], prefixes: tuple[str, ...]) -> None:
+    """Check names and shapes as `read_weights` does, without reading values; raises the same errors."""
+    shapes: dict[str, tuple[int, ...]] = {}
+    for file in _files(folder):
+        with _opened(folder, file) as opened:
+            shapes |= {_modern(name): tuple(opened.get_slice(name).get_shape()) for name in opened.keys()}  # noqa: SIM118
+    for _ in _found(folder, list(weights), shapes, prefixes):
+        pass
+
+
+def of_layers(weights: Iterable[Weight], layer: str, layers: int) -> Iterator[Weight]:
+    """The weights of a model with several equal layers, from those of one layer.
+
+    Args:
+        weights: weights of a model with a single layer.
+        layer: the beginning of the names in a layer, with {} for its number.
+        layers: number of layers.
+    """
+    first = layer.format(0)
+    for weight in weights:
+        for number in range(layers if weight.name.startswith(first) else 1):
+            yield dataclasses.replace(weight, name=weight.name.replace(first, layer.format(number), 1))
+
+
 def write_weights(folder: Path, weights: Iterable[Weight], prefix: str = "") -> None:
     """Write `model.safetensors` as `transformers` reads it, with a task model's prefix before the names."""
     tensors = {prefix + weight.name: weight.write() for weight in weights}
@@ -141,20 +167,25 @@ def _found(
 
 
 def _read_tensors(folder: Path) -> dict[str, np.ndarray]:
-    index = folder / "model.safetensors.index.json"
-    names = ["model.safetensors"]
-    if index.is_file():
-        places = read_json_object(index).get("weight_map")
-        if not isinstance(places, dict):
-            raise InputError(f"{index} has no weight_map. Fetch the file again.")
-        names = sorted(set(map(str, places.values())))
     tensors: dict[str, np.ndarray] = {}
-    for name in names:
-        tensors |= _read_file(folder, folder / Path(name).name)
-    return {_modern(name): tensor for name, tensor in tensors.items()}
+    for file in _files(folder):
+        with _opened(folder, file) as opened:
+            tensors |= {_modern(name): opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118
+    return tensors
 
 
-def _read_file(folder: Path, file: Path) -> dict[str, np.ndarray]:
+def _files(folder: Path) -> list[Path]:
+    index = folder / "model.safetensors.index.json"
+    if not index.is_file():
+        return [folder / "model.safetensors"]
+    places = read_json_object(index).get("weight_map")
+    if not isinstance(places, dict):
+        raise InputError(f"{index} has no weight_map. Fetch the file again.")
+    return [folder / Path(name).name for name in sorted(set(map(str, places.values())))]
+
+
+@contextlib.contextmanager
+def _opened(folder: Path, file: Path) -> Iterator[Any]:
     if not file.is_file():
         pickled = any(folder.glob("*.bin")) or any(folder.glob("*.pt"))
         raise InputError(
@@ -167,7 +198,8 @@ def _read_file(folder: Path, file: Path) -> dict[str, np.ndarray]:
             )
         )
     try:
-        return dict(safetensors.numpy.load_file(file))
+        with safetensors.safe_open(file, framework="np") as opened:
+            yield opened
     except (safetensors.SafetensorError, OSError, ValueError, KeyError, TypeError) as error:
         raise InputError(f"{file} is damaged or not a safetensors file ({error}). Fetch it again.") from error
 

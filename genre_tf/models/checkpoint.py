@@ -7,9 +7,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
 
+import h5py
 import keras
 
-from genre_tf.backbones.bert import Bert, load_bert, save_bert
+from genre_tf.backbones.bert import Bert, check_bert, load_bert, save_bert
 from genre_tf.config import RunConfig, read_config
 from genre_tf.errors import InputError
 from genre_tf.models.backbone import Categories, NewsBackbone, load_news_backbone
@@ -64,14 +65,25 @@ def load_backbone(run: Path, config: RunConfig) -> NewsBackbone:
     Raises:
         InputError: the folder is not a run folder, or a file is missing.
     """
+    return load_news_backbone(run / BACKBONE_FOLDER, config.news, _read_categories(run))
+
+
+def _read_categories(run: Path) -> Categories:
     file = run / BACKBONE_FOLDER / _CATEGORIES_FILE
     try:
-        names = tuple(json.loads(file.read_text("utf-8")))
+        return Categories(tuple(json.loads(file.read_text("utf-8"))))
     except (OSError, ValueError) as error:
         raise InputError(
             f"{file} cannot be read ({error}); {run} is not a complete run folder, train it first"
         ) from None
-    return load_news_backbone(run / BACKBONE_FOLDER, config.news, Categories(names))
+
+
+def _require_trained(run: Path, stage: str) -> None:
+    file = run / stage / WEIGHTS_FILE
+    if not file.is_file():
+        raise InputError(
+            f"{run} has no trained {stage} stage ({file} is missing); run: genre train {stage} --run {run}"
+        )
 
 
 def load_two_tower(run: Path, *, trained: bool = True, shared: NewsBackbone | None = None) -> TwoTower:
@@ -93,6 +105,27 @@ def load_ranker(run: Path, *, trained: bool = True, shared: NewsBackbone | None 
     return _load(run, "ranking", Ranker, trained, shared)
 
 
+def check_trained(run: Path, stage: str) -> None:
+    """Check that a trained stage of a run can be read, without reading weights.
+
+    Args:
+        run: the run folder.
+        stage: "retrieval" or "ranking".
+
+    Raises:
+        InputError: as in `load_two_tower`, except that a wrong shape inside its weights is not found.
+    """
+    file = run / stage / WEIGHTS_FILE
+    _require_trained(run, stage)
+    read_config(run / "config.toml")
+    _read_categories(run)
+    check_bert(run / BACKBONE_FOLDER)
+    try:
+        h5py.File(file).close()
+    except OSError as error:
+        raise InputError(f"{file} is damaged ({error}); train the {stage} stage again") from None
+
+
 Model = TypeVar("Model", bound=keras.Model)
 
 
@@ -104,10 +137,8 @@ def _load(
     shared: NewsBackbone | None,
 ) -> Model:
     file = run / stage / WEIGHTS_FILE
-    if trained and not file.is_file():
-        raise InputError(
-            f"{run} has no trained {stage} stage ({file} is missing); run: genre train {stage} --run {run}"
-        )
+    if trained:
+        _require_trained(run, stage)
     config = read_config(run / "config.toml")
     backbone = load_backbone(run, config)
     if shared is not None and shared.identity == backbone.identity:

@@ -116,6 +116,16 @@ def write_byte_vocabulary(vocabulary: ByteVocabulary, folder: Path) -> None:
     _write_json(folder / _KNOWN_WORDS_FILE, {"words": vocabulary.known_words})
 
 
+def check_vocabulary_size(vocabulary_size: int, special_tokens: Sequence[str]) -> None:
+    """Raise an `InputError` if the size leaves no room for the 256 bytes and the special tokens."""
+    smallest = 256 + len(set(special_tokens))
+    if vocabulary_size < smallest:
+        raise InputError(
+            f"A vocabulary of {vocabulary_size} tokens has no room for 256 bytes and "
+            f"{len(set(special_tokens))} special tokens. Give at least {smallest}."
+        )
+
+
 def learn_byte_vocabulary(
     texts: Iterable[str], vocabulary_size: int, special_tokens: Sequence[str]
 ) -> ByteVocabulary:
@@ -126,12 +136,7 @@ def learn_byte_vocabulary(
     """
     from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 
-    smallest = 256 + len(set(special_tokens))
-    if vocabulary_size < smallest:
-        raise InputError(
-            f"A vocabulary of {vocabulary_size} tokens has no room for 256 bytes and "
-            f"{len(set(special_tokens))} special tokens. Give at least {smallest}."
-        )
+    check_vocabulary_size(vocabulary_size, special_tokens)
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     trainer = trainers.BpeTrainer(

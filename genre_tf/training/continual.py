@@ -8,6 +8,7 @@ from genre_tf.config import RunConfig, read_config
 from genre_tf.data.manifest import COUNTERS_FILE, file_fingerprint, load_manifest
 from genre_tf.data.replay import OLDER_FOLDER, PREPARED_FOLDER
 from genre_tf.errors import FailureError, InputError
+from genre_tf.models.checkpoint import check_trained
 from genre_tf.training.progress import FitResult
 from genre_tf.training.stage_files import StageFiles
 
@@ -76,6 +77,8 @@ def check_start(stages: Sequence[str], run: Path, config: RunConfig) -> None:
             raise InputError(f"{start} has no trained {stage} stage to continue from; give another --from")
         if earlier.unfinished:
             raise InputError(f"the {stage} stage of {start} is not finished; repeat its own command first")
+        if stage != "generation":  # which has another form of files, see `check_generation`
+            check_trained(start, stage)
 
 
 def counters_of_start(config: RunConfig) -> Path | None:

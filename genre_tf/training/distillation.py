@@ -14,7 +14,7 @@ from genre_tf.data.manifest import load_manifest
 from genre_tf.errors import FailureError, InputError
 from genre_tf.evaluation.scoring import RankerScorer
 from genre_tf.models.article_features import ArticleFeatures
-from genre_tf.models.checkpoint import BACKBONE_FOLDER, CACHE_FOLDER, WEIGHTS_FILE, load_ranker
+from genre_tf.models.checkpoint import BACKBONE_FOLDER, CACHE_FOLDER, WEIGHTS_FILE, check_trained, load_ranker
 from genre_tf.training.continual import start_fingerprint
 from genre_tf.training.progress import Report
 from genre_tf.training.stage_data import StageData, Tenths, named_articles
@@ -68,6 +68,7 @@ def check_teacher(config: RunConfig, run: Path) -> None:
             f"the teacher {teacher} was trained without counters; set ranking.counters = false or give "
             "another teacher"
         )
+    check_trained(teacher, "ranking")
 
 
 def teacher_logits(data: StageData, report: Report) -> list[npt.NDArray[np.float32]]:

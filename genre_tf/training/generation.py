@@ -11,9 +11,10 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from genre_tf.backbones.gpt2 import new_gpt2
+from genre_tf.backbones.gpt2 import new_gpt2, tiny_byte_pair
 from genre_tf.backbones.language_models import (
     LanguageModel,
+    check_language_model,
     layers_of,
     load_language_model,
     parse_writer_trainable,
@@ -36,6 +37,7 @@ from genre_tf.models.generator_checkpoint import (
 from genre_tf.models.prompts import CONTROL_TOKENS, Prompts, PromptSizes
 from genre_tf.models.reader_prefix import UNSEEN
 from genre_tf.text.byte_pair import train_byte_pair
+from genre_tf.text.byte_pair_files import check_vocabulary_size
 from genre_tf.training.distribution import Distribution
 from genre_tf.training.fit import fit
 from genre_tf.training.generation_loss import GenerationTrainer, token_losses
@@ -203,10 +205,7 @@ def new_generator(
         parse_writer_trainable(settings.trainable),
         [model.tokenizer.token_id(token) for token in CONTROL_TOKENS],
     )
-    try:
-        sizes = PromptSizes.within(min(settings.max_tokens, layers.max_positions))
-    except ValueError as error:
-        raise InputError(f"generation.max_tokens: {error}") from None
+    sizes = _prompt_sizes(settings, layers)
     generator = Generator(
         layers,
         user_dimension=user_dimension,
@@ -215,6 +214,38 @@ def new_generator(
     )
     words = tuple(common_words_of(table.titles, table.abstracts))
     return TrainedGenerator(generator, Prompts(prompts_of, sizes), words, model.config, settings.trainable)
+
+
+def check_generation(settings: GenerationConfig, start: Path | None) -> None:
+    """Check what `train_generation` will need, in seconds and before the stages that come first.
+
+    Args:
+        settings: settings of the generator.
+        start: run to continue from, if any, whose generator is used instead of a named or a new one.
+
+    Raises:
+        InputError: as in `new_generator`, or the generator of the earlier run cannot be read.
+    """
+    trainable = parse_writer_trainable(settings.trainable)
+    check_precision(settings.precision)
+    if start is not None:
+        load_generator(start, trained=False)
+        return
+    if settings.backbone:
+        model = check_language_model(settings.backbone)
+    else:
+        check_vocabulary_size(settings.vocabulary_size, CONTROL_TOKENS)
+        tokenizer = tiny_byte_pair(CONTROL_TOKENS)
+        sizes = {"heads": settings.heads, "hidden": settings.hidden, "max_tokens": settings.max_tokens}
+        model = new_gpt2(tokenizer, layers=1, **sizes)
+    _prompt_sizes(settings, layers_of(model.backbone, model.config, trainable, [0]))
+
+
+def _prompt_sizes(settings: GenerationConfig, layers: Any) -> PromptSizes:
+    try:
+        return PromptSizes.within(min(settings.max_tokens, layers.max_positions))
+    except ValueError as error:
+        raise InputError(f"generation.max_tokens: {error}") from None
 
 
 def _language_model(settings: GenerationConfig, corpus: list[str], folder: Path, seed: int) -> LanguageModel:

@@ -7,9 +7,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from genre_tf.backbones.bert import load_bert
-from genre_tf.backbones.language_models import parse_writer_trainable
 from genre_tf.backbones.precision import check_precision
-from genre_tf.backbones.sources import resolve_backbone
 from genre_tf.backbones.trainable import parse_trainable
 from genre_tf.config import RunConfig, read_config, with_optimizer, write_config
 from genre_tf.data.manifest import MANIFEST_FILE, load_manifest
@@ -28,7 +26,7 @@ from genre_tf.training.continual import (
 )
 from genre_tf.training.distillation import check_teacher, teacher_identity
 from genre_tf.training.distribution import Distribution
-from genre_tf.training.generation import train_generation
+from genre_tf.training.generation import check_generation, train_generation
 from genre_tf.training.observers import Observers
 from genre_tf.training.progress import FitResult, Report, comparison
 from genre_tf.training.ranking import train_ranking
@@ -131,16 +129,12 @@ def _begin_anew(run: Path, chosen: Sequence[StageFiles]) -> None:
 
 def _check_writer(stages: Sequence[str], run: Path, config: RunConfig) -> None:
     """Checked before the stages that come first, which may take an hour."""
-    settings = config.generation
-    parse_writer_trainable(settings.trainable)
-    check_precision(settings.precision)
-    if settings.backbone:
-        resolve_backbone(settings.backbone)
     if "retrieval" not in stages and not StageFiles(run, "retrieval", "").trained.is_file():
         raise InputError(
             f"{run} has no trained retrieval stage, which the generator needs; run "
             f"'genre train retrieval --run {run}' or 'genre train all'"
         )
+    check_generation(config.generation, start_run(config))
 
 
 def _train_stages(

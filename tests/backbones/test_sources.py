@@ -11,11 +11,13 @@ import pytest
 import tensorflow as tf
 from safetensors.numpy import load_file, save_file
 
-from genre_tf.backbones.bert import load_bert
+from genre_tf.backbones.bert import check_bert, load_bert
 from genre_tf.backbones.gpt2 import load_gpt2, new_gpt2
+from genre_tf.backbones.language_models import check_language_model
 from genre_tf.backbones.llama import load_llama
 from genre_tf.backbones.sources import resolve_backbone
 from genre_tf.backbones.tiny import SPECIAL_TOKENS, tiny_vocabulary
+from genre_tf.backbones.weights import Weight
 from genre_tf.errors import InputError
 from genre_tf.models.packed_models import MaskedLanguageModel
 from genre_tf.text.byte_pair import BytePair
@@ -148,6 +150,8 @@ def test_says_what_is_wrong_with_a_bert_folder(
     spoil(bert_folder)
     with pytest.raises(InputError, match=said):
         load_bert(str(bert_folder))
+    with pytest.raises(InputError, match=said):
+        check_bert(bert_folder)
 
 
 @pytest.mark.parametrize(("spoil", "said"), SPOILED)
@@ -157,6 +161,8 @@ def test_says_what_is_wrong_with_a_gpt2_folder(
     spoil(gpt2_folder)
     with pytest.raises(InputError, match=said):
         load_gpt2(str(gpt2_folder))
+    with pytest.raises(InputError, match=said):
+        check_language_model(str(gpt2_folder))
 
 
 @pytest.mark.parametrize(
@@ -175,6 +181,20 @@ def test_says_where_weights_and_configuration_disagree(
     change_config(bert_folder, **changes)
     with pytest.raises(InputError, match=said):
         load_bert(str(bert_folder))
+    with pytest.raises(InputError, match=said):
+        check_bert(bert_folder)
+
+
+def test_a_check_reads_no_values_and_accepts_what_loads(
+    bert_folder: Path, gpt2_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_llama(tmp_path / "llama", vocab_size=320)
+    monkeypatch.setattr(Weight, "read", lambda *_: pytest.fail("reads a weight"))
+    check_bert(bert_folder)
+    for folder, positions in ((gpt2_folder, 32), (tmp_path / "llama", 64)):
+        checked = check_language_model(str(folder))
+        assert checked.backbone.num_layers == 1
+        assert checked.backbone.max_sequence_length == positions
 
 
 def test_rows_of_no_token_are_left_out(tmp_path: Path) -> None:

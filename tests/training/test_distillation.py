@@ -97,6 +97,19 @@ def test_who_cannot_teach_is_told_before_any_work(folder: Path, tmp_path: Path) 
         check_teacher(_student(tmp_path / "plain"), tmp_path / "run")
 
 
+def test_refuses_a_damaged_teacher_before_any_work(folder: Path, tmp_path: Path) -> None:
+    for name, said in (
+        ("backbone/model.safetensors", "is damaged"),
+        ("backbone/categories.json", "cannot be read"),
+        (f"ranking/{WEIGHTS_FILE}", "is damaged"),
+    ):
+        teacher = tmp_path / Path(name).name
+        shutil.copytree(folder / "teacher", teacher)
+        (teacher / name).write_bytes(b"rubbish")
+        with pytest.raises(InputError, match=said):
+            check_teacher(_student(teacher), tmp_path / "run")
+
+
 def test_logits_of_other_replayed_examples_are_not_taken_for_these(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -6,6 +6,7 @@ import shutil
 
 import pytest
 
+from genre_tf.backbones.gpt2 import load_gpt2, save_gpt2
 from genre_tf.config import (
     DataConfig,
     GenerationConfig,
@@ -68,6 +69,32 @@ def test_a_refused_news_setting_leaves_no_run_behind(tmp_path, data, wrong, said
     with pytest.raises(InputError):
         train(("retrieval",), data, run, config, silent)
     assert read_config(run / "config.toml") == CONFIG
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        ({"backbone": "{folder}"}, "vocab_size 7"),
+        ({"backbone": "no/such/folder"}, "no/such/folder"),
+        ({"trainable": "last 1"}, "none, lora R"),
+        ({"trainable": "lora 9999"}, "lora 9999 is too large"),
+        ({"precision": "float8"}, "'float8'"),
+        ({"vocabulary_size": 100}, "at least 26"),
+        ({"heads": 5}, "cannot be divided among 5 heads"),
+        ({"max_tokens": 16}, "generation.max_tokens: 16 tokens leave no room"),
+    ],
+)
+def test_a_refused_writer_setting_is_refused_before_anything_is_trained(tmp_path, data, wrong, said):
+    save_gpt2(load_gpt2("tiny"), tmp_path / "gpt2")
+    file = tmp_path / "gpt2" / "config.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), "vocab_size": 7}))
+    given = {name: tmp_path / "gpt2" if value == "{folder}" else value for name, value in wrong.items()}
+    writer = GenerationConfig(**{name: str(v) if name == "backbone" else v for name, v in given.items()})
+    with pytest.raises(InputError, match=said):
+        train(
+            run_folder.STAGES, data, tmp_path / "run", dataclasses.replace(CONFIG, generation=writer), silent
+        )
+    assert not (tmp_path / "run").exists()
 
 
 def test_a_refused_log_leaves_a_folder_as_it_was(tmp_path, data):
