@@ -4,29 +4,41 @@ TensorFlow Recommenders is written for Keras 2 and refuses to import unless TF_U
 before `tf.keras` was first used. `import keras` stays Keras 3, and both live in one process.
 """
 
+import json
 import os
 import platform
 import sys
+from pathlib import Path
 
 _ONEDNN = "TF_ENABLE_ONEDNN_OPTS"
 _LOG_LEVEL = "TF_CPP_MIN_LOG_LEVEL"
+# What Keras itself uses where no keras.json says otherwise. `backend` is not here: KERAS_BACKEND goes first.
+_KERAS_SETTINGS = {
+    "floatx": "float32",
+    "epsilon": 1e-7,
+    "image_data_format": "channels_last",
+    "nnx_enabled": False,
+}
 _preferred: set[str] = set()  # variables that this process has set for itself, not its user
 
 
 def prepare_environment() -> None:
     """Select Keras 3 on TensorFlow for `keras`, and Keras 2 for the `tf.keras` of TensorFlow Recommenders.
 
+    Both compute in float32. Other values in KERAS_BACKEND, TF_USE_LEGACY_KERAS and the user's `keras.json`
+    are overridden for this process and those that it starts.
+
     Raises:
-        ImportError: `tf.keras` was already loaded as Keras 3, or Keras runs on another backend.
+        ImportError: Keras was already imported with another backend or precision, or `tf.keras` was already
+            loaded as Keras 3.
     """
-    legacy = os.environ.setdefault("TF_USE_LEGACY_KERAS", "1")
-    backend = os.environ.setdefault("KERAS_BACKEND", "tensorflow")
-    if legacy not in ("1", "true", "True"):
-        raise ImportError(
-            f"TF_USE_LEGACY_KERAS is {legacy!r}; TensorFlow Recommenders needs 1: unset it and start again"
-        )
-    if backend != "tensorflow":
-        raise ImportError(f"KERAS_BACKEND is {backend!r}; genre_tf needs tensorflow: unset it")
+    _check_imported_keras()
+    os.environ["KERAS_BACKEND"] = "tensorflow"
+    os.environ["TF_USE_LEGACY_KERAS"] = "1"
+    if not _keras_file_agrees():
+        # Keras writes its own keras.json there; if it cannot, it uses the same values.
+        cache = os.environ.get("XDG_CACHE_HOME") or _home() / ".cache"
+        os.environ["KERAS_HOME"] = str(Path(cache, "genre_tf", "keras"))
     if _keras_3_behind_tf_keras():
         raise ImportError(
             "tf.keras was already loaded as Keras 3: import genre_tf before the first use of tf.keras, "
@@ -61,6 +73,35 @@ def _prefer(name: str, value: str) -> None:
 def without_preferences() -> dict[str, str]:
     """The environment for other programs: without what `prefer_…` set for this process alone."""
     return {name: value for name, value in os.environ.items() if name not in _preferred}
+
+
+def _check_imported_keras() -> None:
+    config = getattr(sys.modules.get("keras"), "config", None)
+    for name, needed in (("backend", "tensorflow"), ("floatx", "float32")):
+        read = getattr(config, name, None)
+        if read is not None and read() != needed:
+            raise ImportError(
+                f"Keras was already imported with {name} {read()!r}, and genre_tf needs {needed!r}: import "
+                "genre_tf before keras, or look at KERAS_BACKEND and keras.json"
+            )
+
+
+def _keras_file_agrees() -> bool:
+    """Whether the user's keras.json, if there is one, holds no other settings than ours."""
+    folder = os.environ.get("KERAS_HOME", _home() / ".keras")
+    try:
+        found = json.loads(Path(folder, "keras.json").read_text("utf-8"))
+        return all(found.get(name, value) == value for name, value in _KERAS_SETTINGS.items())
+    except FileNotFoundError:
+        return True
+    except (OSError, ValueError, AttributeError):
+        return False
+
+
+def _home() -> Path:
+    """The home folder as Keras finds it."""
+    home = os.path.expanduser("~")  # noqa: PTH111  (Path.home fails where there is none)
+    return Path(home if os.access(home, os.W_OK) else "/tmp")  # noqa: S108
 
 
 def _keras_3_behind_tf_keras() -> bool:

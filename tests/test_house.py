@@ -92,6 +92,48 @@ def test_a_loaded_keras_3_behind_tf_keras_is_refused_with_the_remedy():
     assert "import genre_tf before the first use of tf.keras" in found.stderr
 
 
-def test_a_foreign_setting_is_refused_with_the_remedy():
-    found = _python("import os\nos.environ['TF_USE_LEGACY_KERAS'] = '0'\nimport genre_tf")
-    assert found.returncode == 1 and "unset it" in found.stderr
+OURS = """
+import genre_tf, keras, tensorflow as tf
+print(keras.config.backend(), keras.config.floatx(), keras.config.image_data_format(), keras.config.epsilon())
+print(tf.keras.layers.Layer.__module__.split(".")[0], tf.keras.backend.floatx())
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "file",
+    [
+        '{"floatx": "float16", "epsilon": 1e-3, "backend": "jax", "image_data_format": "channels_first"}',
+        '{"floatx": "float8"}',
+        None,
+    ],
+)
+def test_keras_runs_with_our_backend_and_precision_whatever_the_user_has_set(file, tmp_path, monkeypatch):
+    for name, value in (("HOME", str(tmp_path)), ("KERAS_BACKEND", "jax"), ("TF_USE_LEGACY_KERAS", "0")):
+        monkeypatch.setenv(name, value)
+    for name in ("KERAS_HOME", "XDG_CACHE_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    if file is not None:
+        (tmp_path / ".keras").mkdir()
+        (tmp_path / ".keras" / "keras.json").write_text(file)
+    found = _python(OURS)
+    assert found.returncode == 0, found.stderr
+    assert found.stdout.split("\n")[:2] == ["tensorflow float32 channels_last 1e-07", "tf_keras float32"]
+    assert file is None or (tmp_path / ".keras" / "keras.json").read_text() == file
+
+
+@pytest.mark.slow
+def test_a_keras_that_was_imported_with_another_precision_is_refused_with_the_remedy():
+    found = _python("import keras\nkeras.config.set_floatx('float64')\nimport genre_tf")
+    assert found.returncode == 1
+    assert "already imported with floatx 'float64'" in found.stderr.splitlines()[-1]
+
+
+def test_a_keras_that_was_imported_with_another_backend_is_refused_with_the_remedy():
+    config = "types.SimpleNamespace(backend=lambda: 'jax')"
+    code = (
+        f"import sys, types\nsys.modules['keras'] = types.SimpleNamespace(config={config})\nimport genre_tf"
+    )
+    found = _python(code)
+    assert found.returncode == 1
+    assert "already imported with backend 'jax'" in found.stderr.splitlines()[-1]
