@@ -15,6 +15,7 @@ from genre_tf.errors import InputError
 from genre_tf.evaluation.whole_pool import learned_limit
 from genre_tf.export.contract import files_fingerprint
 from genre_tf.export.generator_servable import generator_servable
+from genre_tf.export.names import check_models_path
 from genre_tf.export.pool import build_catalogue, read_pool
 from genre_tf.export.publishing import publish, staged
 from genre_tf.export.servables import Servable, recommender_servable, write_version
@@ -73,6 +74,7 @@ def export_run(
             left behind.
         FailureError: a written version did not pass verification; nothing was published.
     """
+    check_models_path(models)
     if not run.is_dir():
         raise InputError(f"no run folder {run}: give one that `genre train` wrote")
     with ExitStack() as stack:

@@ -19,6 +19,7 @@ from genre_tf.config import (
     RunConfig,
 )
 from genre_tf.errors import InputError
+from genre_tf.export.names import check_models_path
 
 if TYPE_CHECKING:
     from genre_tf.serving.client import GenreClient
@@ -46,6 +47,7 @@ def demo(
 
     Example: genre demo --quick
     """
+    check_models_path(out / "models")
     _clear(out)
     started = time.monotonic()
 

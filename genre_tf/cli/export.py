@@ -8,6 +8,7 @@ import typer
 from genre_tf.cli.console import print_json, progress, results
 from genre_tf.cli.tensorflow_notes import load_tensorflow
 from genre_tf.errors import InputError
+from genre_tf.export.names import check_models_path
 
 if TYPE_CHECKING:
     from genre_tf.export.verification import Verification
@@ -103,6 +104,7 @@ def export(
     """
     if index not in INDEXES:
         raise InputError(f"--index must be one of {', '.join(INDEXES)}; got {index!r}")
+    check_models_path(models)
     load_tensorflow()
     from genre_tf.export.exporting import ExportOptions, export_run
     from genre_tf.funnel.partitioned_index import PartitionedOptions

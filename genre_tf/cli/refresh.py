@@ -67,8 +67,9 @@ def refresh(
     Example: genre refresh models --news today/news.tsv --behaviors today/behaviors.tsv --expire 72
     """
     from genre_tf.export.fresh_process import fresh_process
-    from genre_tf.export.names import changed_answers
+    from genre_tf.export.names import changed_answers, check_models_path
 
+    check_models_path(models)
     prefer_onednn()
     # Without new articles only the counters change, and the answers that depend on them.
     with fresh_process(known_graph=True, only=changed_answers(news)) as fresh:

@@ -10,6 +10,7 @@ import typer
 
 from genre_tf.cli.console import progress
 from genre_tf.cli.tensorflow_notes import load_tensorflow
+from genre_tf.export.names import check_models_path
 
 
 def serve(
@@ -42,6 +43,7 @@ def serve(
     """
     from genre_tf.serving.model_folders import find_models
 
+    check_models_path(models)
     find_models(models)  # report a wrong folder before the slow import of TensorFlow
     binary = None if embedded else shutil.which("tensorflow_model_server")
     if binary is None:

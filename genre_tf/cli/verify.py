@@ -8,6 +8,7 @@ import typer
 from genre_tf.cli.console import print_json, progress, results
 from genre_tf.cli.tensorflow_notes import load_tensorflow
 from genre_tf.errors import FailureError
+from genre_tf.export.names import check_models_path
 
 if TYPE_CHECKING:
     from genre_tf.export.verification import Verification
@@ -27,6 +28,7 @@ def verify(
 
     Example: genre verify models
     """
+    check_models_path(models)
     load_tensorflow()
     from genre_tf.export.verification import find_versions, verify_version
 

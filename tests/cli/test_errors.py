@@ -1,8 +1,11 @@
 """What the operating system refuses is said in a line, without a traceback."""
 
 import pytest
+import tensorflow as tf
 
 from genre_tf.data import checking
+from genre_tf.errors import InputError
+from genre_tf.export.names import check_models_path
 
 from .conftest import Genre
 
@@ -32,3 +35,27 @@ def test_a_folder_in_the_place_of_a_file_is_named(genre: Genre, tmp_path):
     found = genre("prepare", tmp_path, tmp_path / "out")
     assert found.returncode == 2 and "behaviors.tsv: Is a directory" in found.stderr
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("name", ["exp [lr=1e-3], v:2", "back\\slash"])
+@pytest.mark.parametrize("verb", [("export", "run"), ("verify",), ("serve",), ("refresh",), ("demo",)])
+def test_a_folder_from_which_tensorflow_loads_no_model_is_refused_at_once(genre: Genre, tmp_path, verb, name):
+    (tmp_path / name).mkdir()
+    found = genre(*verb, tmp_path / name / "models")
+    assert found.returncode == 2 and "as a file pattern: give a folder for the models" in found.stderr
+    assert not list((tmp_path / name).iterdir())
+
+
+def test_the_refused_folders_are_those_from_which_tensorflow_loads_no_model(tmp_path):
+    """Commas, colons, blanks, lone brackets, * and ? stand for themselves."""
+    module = tf.Module()
+    module.weight = tf.Variable([1.0, 2.0])
+    for name in ("a [b]", "a\\b", "exp [lr", "exp lr]", "a, v:2", "a*b", "a?b", "a{b}"):
+        tf.saved_model.save(module, str(tmp_path / name))
+        try:
+            tf.saved_model.load(str(tmp_path / name))
+        except (FileNotFoundError, ValueError, tf.errors.OpError):
+            with pytest.raises(InputError, match="as a file pattern"):
+                check_models_path(tmp_path / name)
+        else:
+            check_models_path(tmp_path / name)
