@@ -252,6 +252,17 @@ def test_tied_embeddings_may_be_stored_as_the_output_matrix(rows: dict[str, int]
             np.testing.assert_array_equal(ours, theirs)
 
 
+def test_a_bert_may_store_its_embeddings_as_the_matrix_of_its_head(tmp_path: Path) -> None:
+    write_bert(tmp_path, "BertForMaskedLM")
+    before = load_bert(str(tmp_path)).backbone.get_layer("token_embedding").get_weights()
+    keep_the_output_matrix_only(
+        tmp_path, "bert.embeddings.word_embeddings.weight", "cls.predictions.decoder.weight"
+    )
+    check_bert(tmp_path)
+    after = load_bert(str(tmp_path)).backbone.get_layer("token_embedding").get_weights()
+    np.testing.assert_array_equal(after[0], before[0])
+
+
 def test_the_input_matrix_is_the_one_that_is_read_where_both_are_stored(gpt2_folder: Path) -> None:
     before = load_gpt2(str(gpt2_folder)).backbone.get_weights()
     tensors = load_file(gpt2_folder / "model.safetensors")
