@@ -4,7 +4,7 @@ import pytest
 import tensorflow as tf
 
 from genre_tf.data import checking
-from genre_tf.errors import InputError
+from genre_tf.errors import FailureError, InputError
 from genre_tf.export.names import check_models_path
 
 from .conftest import Genre
@@ -27,6 +27,18 @@ def test_an_error_of_the_system_names_the_file_and_the_reason(genre: Genre, monk
     found = genre("check", "mind")
     assert found.returncode == status and not found.stdout
     assert said in found.stderr and "Traceback" not in found.stderr
+
+
+@pytest.mark.parametrize(("error", "status"), [(InputError("wrong"), 2), (FailureError("failed"), 1)])
+def test_wrong_input_and_failed_work_have_a_line_and_a_status_of_their_own(
+    genre: Genre, monkeypatch, error, status
+):
+    def refused(*_: object) -> None:
+        raise error
+
+    monkeypatch.setattr(checking, "check_data", refused)
+    found = genre("check", "mind")
+    assert (found.returncode, found.stderr) == (status, f"genre: {error}\n")
 
 
 def test_a_folder_in_the_place_of_a_file_is_named(genre: Genre, tmp_path):

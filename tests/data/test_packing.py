@@ -18,6 +18,7 @@ def test_every_text_is_packed_once_and_rows_are_full():
     filled = [int(lengths[row].sum()) for row in rows]
     assert max(filled) <= 64 and sum(filled) / (64 * len(rows)) > 0.97
     assert pack(lengths, 64, order) == rows
+    assert pack(np.array([40, 24, 64]), 64, [0, 1, 2]) == [[0, 1], [2]], "a text that just fits"
     with pytest.raises(ValueError, match="cut it first"):
         pack(lengths, int(lengths.max()) - 1, order)
 

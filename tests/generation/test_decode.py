@@ -11,7 +11,8 @@ import pytest
 import tensorflow as tf
 
 from genre_tf.backbones.gpt2 import gpt2_weights
-from genre_tf.generation.beam import Beam
+from genre_tf.generation.beam import Beam, BeamLoop
+from genre_tf.generation.cached_decoder import WrittenCache
 from genre_tf.generation.cached_gpt2 import CachedGpt2
 from genre_tf.generation.choosing import Chooser, Rules
 from genre_tf.generation.constraints import Constraints, banned
@@ -184,6 +185,34 @@ def test_beams_equal_transformers(
         settings = {"num_beams": 3, "num_return_sequences": 3, "length_penalty": length_penalty}
         theirs = generated(reference, prompt, max_new_tokens=20, **settings)
         assert [text[text >= 0].tolist() for text in ours] == theirs
+
+
+class OneOrTwoTokens:
+    """Ends at once with probability 0.37; after token 1 it ends with probability 0.91."""
+
+    AFTER = tf.constant([[0.37, 0.61, 0.02], [0.91, 0.05, 0.04], [0.5, 0.25, 0.25]])
+
+    def nothing_written(self, *_: Any) -> WrittenCache:
+        return WrittenCache([], [])
+
+    def embed(self, token_ids: Any) -> Any:
+        return token_ids
+
+    def read(self, token_ids: Any, _positions: Any, _prompt: Any, cache: WrittenCache) -> Any:
+        return tf.math.log(tf.gather(self.AFTER, tf.reshape(token_ids, [-1]))), cache
+
+
+@pytest.mark.parametrize(("length_penalty", "best"), [(0.0, [[1, END], [END]]), (-1.0, [[END], [1, END]])])
+def test_a_length_penalty_weighs_length_against_probability(
+    length_penalty: float, best: list[list[int]]
+) -> None:
+    model: Any = OneOrTwoTokens()
+    rules = Rules(END, Constraints(min_tokens=0), tf.constant([4, 4]), None, None)
+    beam = Beam(width=2, length_penalty=length_penalty)
+    no_prompt: Any = None
+    loop = BeamLoop(model, no_prompt, tf.zeros([1, 2], tf.int32), 4, rules, beam)
+    ids, _ = loop.run(tf.math.log(model.AFTER[:1]) + tf.zeros([2, 1]), 2)
+    assert [text[text >= 0].tolist() for text in ids.numpy()[0]] == best
 
 
 def test_beams_of_a_row_depend_on_it_alone_and_keep_the_rules(write: Callable[..., Decoded]) -> None:

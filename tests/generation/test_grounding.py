@@ -47,6 +47,7 @@ def test_share_of_claims(grounding: Grounding, text: str, share: float) -> None:
         ("Two dead, 3 hurt", "2 died and three were hurt", ""),
         ("Three dead", "2 died", "Three"),
         ("One of them won 1st place in 2 days", "first place, two days, one game", ""),
+        ("One must go", "all may stay", ""),
         ("It cost $1,200,000", "it cost 1200000 dollars", ""),
         ("It cost 1\u00a0200\u202f000", "it cost 1,200,000 dollars", ""),
         ("It cost 1'200.50.", "paid 1200.50 at once", ""),

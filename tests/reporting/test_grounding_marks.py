@@ -9,6 +9,7 @@ from genre_tf.reporting.grounding_marks import marked
     ("text", "unsupported", "expected"),
     [
         ("Lerry meets Larry", "Lerry", ["Lerry"]),
+        ("He said “No More taxes”", "no more", ["No More"]),
         ("A Dow,000's Mand", "Dow\n000\nMand", ["Dow", "000", "Mand"]),
         ("Rates rise to 1,200 points", "1200", ["1,200"]),
         ("He said “no more taxes” today", "no more\nmore taxes", ["no more"]),

@@ -6,6 +6,7 @@ import json
 import shutil
 from collections.abc import Callable, Iterator
 from concurrent import futures
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from genre_tf.cli.recommend import recommend
 from genre_tf.cli.rollback import rollback
 from genre_tf.cli.score import score
 from genre_tf.errors import FailureError, InputError
+from genre_tf.serving.embedded_server import EmbeddedServer, ServerOptions
 from genre_tf.serving.tls import client_credentials
 
 RECOMMENDER = "genre_recommender"
@@ -86,12 +88,13 @@ Start = Callable[..., str]
 
 @pytest.fixture(scope="module")
 def start(contract_server: Any, authority: Authority) -> Iterator[Start]:
-    """Start a server with TLS before the contract server; gives its address."""
+    """Start a server with TLS before another one, usually the contract server; gives its address."""
     certificate, key = (file.read_bytes() for file in authority.issue("server"))
     servers = []
-    with grpc.insecure_channel(contract_server.grpc_address) as channel:
+    with ExitStack() as stack:
 
-        def start_one(*, asks_for_certificates: bool) -> str:
+        def start_one(*, asks_for_certificates: bool, before: Any = contract_server) -> str:
+            channel = stack.enter_context(grpc.insecure_channel(before.grpc_address))
             server = grpc.server(futures.ThreadPoolExecutor(2), handlers=[Forwarding(channel)])
             credentials = grpc.ssl_server_credentials(
                 [(key, certificate)], authority.file.read_bytes(), asks_for_certificates
@@ -135,13 +138,15 @@ def test_a_server_is_waited_for_by_tls(
 ) -> None:
     models = tmp_path / "models"
     shutil.copytree(contract_models, models)
-    server: Any = {"server": [start(asks_for_certificates=False)], "json": True}
-    label(models, RECOMMENDER, "stable", 1, **server, tls_ca=authority.file)
-    assert printed(capsys)["labels"] == {"stable": 1}
-    rollback(models, RECOMMENDER, to="1", **server, tls_ca=authority.file)
-    assert printed(capsys)["default"] == 1
-    with pytest.raises(FailureError, match="has not loaded version 1"):
-        rollback(models, RECOMMENDER, to="1", **server, wait_s=0.1)
+    with EmbeddedServer(models, ServerOptions(grpc_port=0, rest_port=0, poll_s=0.1)) as served:
+        address = start(asks_for_certificates=False, before=served)
+        server: Any = {"server": [address], "json": True, "wait_s": 20.0}
+        label(models, RECOMMENDER, "stable", 1, **server, tls_ca=authority.file)
+        assert printed(capsys)["labels"] == {"stable": 1}
+        rollback(models, RECOMMENDER, to="1", **server, tls_ca=authority.file)
+        assert printed(capsys)["default"] == 1
+        with pytest.raises(FailureError, match="has not loaded version 1"):
+            rollback(models, RECOMMENDER, to="1", **{**server, "wait_s": 0.1})
 
 
 def test_who_is_not_trusted_is_not_asked(start: Start, authority: Authority, tmp_path: Path) -> None:

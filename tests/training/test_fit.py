@@ -1,6 +1,7 @@
 """The common fit: schedules, the best weights kept, early stopping, a loss that is no number."""
 
 import dataclasses
+import math
 import re
 
 import keras
@@ -52,6 +53,13 @@ def test_the_best_weights_are_kept_and_patience_ends_the_training(tmp_path):
     assert "stopping early" in said[-1]
     assert list((tmp_path / "logs" / "ranking" / "train").glob("events.*"))
     assert list((tmp_path / "logs" / "ranking" / "validation").glob("events.*"))
+
+
+def test_greater_or_smaller_is_better_and_anything_beats_no_value():
+    quality, loss = (Goal(validate=dict, metric="m", greater_is_better=greater) for greater in (True, False))
+    assert quality.better(2, 1) and not quality.better(1, 2) and not quality.better(1, 1)
+    assert loss.better(1, 2) and not loss.better(2, 1) and not loss.better(1, 1)
+    assert quality.better(-9, math.nan) and loss.better(9, math.nan)
 
 
 def test_progress_says_how_long_the_rest_takes(tmp_path):
