@@ -104,10 +104,10 @@ def test_an_input_that_batching_would_spoil_is_found(tmp_path, spec, reason):
     assert any(violation.startswith("input x") and reason in violation for violation in found)
 
 
-def test_an_output_without_batch_is_found(tmp_path):
-    for version, size in (("1", tf.size), ("2", lambda text: tf.reshape(tf.size(text), [1]))):
-        found = export(tmp_path / version, lambda text, size=size: {"size": size(text)})
-        assert any(violation.startswith("output size") for violation in found)
+@pytest.mark.parametrize("shape", [[], [1]])
+def test_an_output_without_batch_is_found(tmp_path, shape):
+    found = export(tmp_path / "1", lambda text: {"size": tf.reshape(tf.size(text), shape)})
+    assert any(violation.startswith("output size") for violation in found)
 
 
 def test_every_violation_is_listed(tmp_path):
