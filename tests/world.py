@@ -4,6 +4,7 @@ import fcntl
 import hashlib
 import shutil
 import sys
+import time
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
@@ -11,6 +12,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 WORLDS = ROOT / "build" / "test_world"
 _CODE = ("genre_tf", "export", "serving")
+_KEPT_S = 86_400
 
 
 @cache
@@ -45,7 +47,7 @@ def built(name: str, build: Callable[[Path], object]) -> Path:
 
 
 def remove_older() -> None:
-    """Delete what other code built."""
+    """Delete what other code built, unless it is of today: tests of that code may still be running."""
     for folder in WORLDS.glob("*"):
-        if folder.name != key():
+        if folder.name != key() and time.time() - folder.stat().st_mtime > _KEPT_S:
             shutil.rmtree(folder, ignore_errors=True)
