@@ -51,6 +51,11 @@ def _room(path: Path) -> str:
     return Path(parts[1]).stem if parts[0] == "genre_tf" else parts[0]
 
 
+def test_every_slow_file_that_is_listed_is_there():
+    files = (ROOT / "tests" / "slow_files.txt").read_text("utf-8").split()
+    assert [file for file in files if not (ROOT / "tests" / file).is_file()] == []
+
+
 def test_imports_run_downwards():
     upwards = []
     for path in SOURCES:
