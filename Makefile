@@ -5,6 +5,9 @@ STAMP := .venv/.installed
 # Exact versions; `pip install genre-tf` accepts a wider range (setup.py).
 PIP := $(BIN)/python -m pip install --quiet --constraint constraints.txt
 
+# Tests start many processes, each of which would compile the package anew.
+unexport PYTHONDONTWRITEBYTECODE
+
 .PHONY: install weights peers demo test check quick proofs docs clean
 
 install: $(STAMP)
