@@ -237,6 +237,17 @@ def parse_behaviors(
     return Impression(impression_id, user_id, time, history, *candidates, signals)
 
 
+def row_ids(text: str) -> dict[str, str]:
+    """The article ids of a behaviours row, each mapped to itself: for `parse_behaviors` without a news file.
+
+    The candidates count as labelled if all of them end in -0 or -1.
+    """
+    history, candidates = (column.split() for column in [*text.split("\t"), "", "", "", "", ""][3:5])
+    labelled = all(_label(token) is not None for token in candidates)
+    bare = (token[:-2] for token in candidates) if labelled else candidates
+    return {news_id: news_id for news_id in (*history, *bare)}
+
+
 def _column_faults(columns: int, form: LogForm | None) -> RowFaults:
     expected = "5 expected: id, user, time, history, impressions; signals may follow"
     if columns not in BEHAVIORS_COLUMNS:
