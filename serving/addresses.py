@@ -14,6 +14,11 @@ def bare_host(host: str) -> str:
     return host[1:-1] if host.startswith("[") and host.endswith("]") else host
 
 
+def is_url(address: str) -> bool:
+    """Whether an address is that of a REST server; those of gRPC servers are HOST:PORT or gRPC's names."""
+    return address.startswith(("http://", "https://"))
+
+
 def is_loopback(host: str) -> bool:
     """Whether a host is this machine: localhost, 127.0.0.0/8, ::1, or the address of all its interfaces."""
     try:

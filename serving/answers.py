@@ -42,7 +42,7 @@ class Explanation:
 
 @dataclass(frozen=True, slots=True)
 class GeneratedText:
-    """A text written for a reader; lists are sorted best first, unsafe texts last.
+    """A text written for a reader; lists are sorted best first, unsafe texts last, without repeated texts.
 
     Args:
         text: the text.

@@ -1,6 +1,6 @@
 """Every request to the servables: what is sent, and how the answer is read. No network here."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
@@ -16,14 +16,15 @@ from genre_tf.serving.answers import (
     Recommendation,
     TitleScore,
 )
-from genre_tf.serving.joining import check_kinds, join_ids, join_numbers, join_titles
+from genre_tf.serving.joining import check_kinds, clean_text, join_ids, join_numbers, join_titles
 from genre_tf.serving.messages import PredictRequest
-from genre_tf.serving.tensors import to_array, write_proto
+from genre_tf.serving.tensors import read_json, to_array, write_json, write_proto
 
 Ids = Sequence[str]
 Titles = Sequence[str]
 Outputs = Mapping[str, np.ndarray]
 Answer = TypeVar("Answer")
+Entry = TypeVar("Entry", bound=tuple[Any, ...])
 
 
 @dataclass(frozen=True)
@@ -35,12 +36,14 @@ class Call(Generic[Answer]):
         inputs: input name -> array with one entry per reader.
         read: turns the signature's outputs into the answer.
         writes: True: the servable that writes answers; False: the one that recommends.
+        sole_output: name of the output, of a signature with only one: REST answers it without a name.
     """
 
     signature: str
     inputs: Mapping[str, np.ndarray]
     read: Callable[[Outputs], Answer]
     writes: bool = False
+    sole_output: str = ""
 
     def request(self, model: str) -> Any:
         """The PredictRequest.
@@ -48,9 +51,7 @@ class Call(Generic[Answer]):
         Raises:
             InputError: the inputs differ in length.
         """
-        lengths = {name: len(value) for name, value in self.inputs.items()}
-        if len(set(lengths.values())) > 1:
-            raise InputError(f"every argument must have one entry per reader; got {lengths}")
+        self._check_lengths()
         request = PredictRequest()
         request.model_spec.name = model
         request.model_spec.signature_name = self.signature
@@ -58,19 +59,42 @@ class Call(Generic[Answer]):
             write_proto(value, request.inputs[name])
         return request
 
+    def document(self) -> dict[str, Any]:
+        """The JSON document of REST's Predict, in column form.
+
+        Raises:
+            InputError: the inputs differ in length.
+        """
+        self._check_lengths()
+        return {
+            "signature_name": self.signature,
+            "inputs": {name: write_json(value) for name, value in self.inputs.items()},
+        }
+
     def answer(self, response: Any) -> Answer:
-        """Read a PredictResponse.
+        """Read a PredictResponse, or the JSON document with which REST answers.
 
         Raises:
             FailureError: the response does not fit this signature.
         """
         try:
-            return self.read({name: to_array(proto) for name, proto in response.outputs.items()})
-        except (KeyError, IndexError, ValueError) as error:
+            return self.read(self._outputs(response))
+        except (KeyError, IndexError, TypeError, ValueError, AttributeError) as error:
             raise FailureError(
                 f"the server's answer to `{self.signature}` is not what genre_tf exports ({error}): "
                 "is another model served under this name?"
             ) from error
+
+    def _check_lengths(self) -> None:
+        lengths = {name: len(value) for name, value in self.inputs.items()}
+        if len(set(lengths.values())) > 1:
+            raise InputError(f"every argument must have one entry per reader; got {lengths}")
+
+    def _outputs(self, response: Any) -> Outputs:
+        if not isinstance(response, dict):
+            return {name: to_array(proto) for name, proto in response.outputs.items()}
+        outputs = {self.sole_output: response["outputs"]} if self.sole_output else response["outputs"]
+        return {name: read_json(values) for name, values in outputs.items()}
 
 
 def recommend(histories: Sequence[Ids]) -> Call[list[list[Recommendation]]]:
@@ -131,7 +155,7 @@ def score_text(histories: Sequence[Titles], candidates: Sequence[Titles]) -> Cal
         return [[TitleScore(*pair) for pair in zip(*row, strict=True)] for row in rows]
 
     inputs = {"history_text": _joined_titles(histories), "candidates_text": _joined_titles(candidates)}
-    return Call("score_text", inputs, read)
+    return Call("score_text", inputs, read, sole_output="click_probability")
 
 
 def explain(histories: Sequence[Ids], candidates: Sequence[Ids]) -> Call[list[list[Explanation]]]:
@@ -153,12 +177,12 @@ def explain(histories: Sequence[Ids], candidates: Sequence[Ids]) -> Call[list[li
 
 def embed_news(texts: Sequence[str]) -> Call[np.ndarray]:
     """Vectors of news texts."""
-    return Call("embed_news", {"text": _strings(texts)}, lambda outputs: outputs["embedding"])
+    return _embedding("embed_news", {"text": _strings(texts)})
 
 
 def embed_user(histories: Sequence[Ids]) -> Call[np.ndarray]:
     """Vectors of readers."""
-    return Call("embed_user", {"history": _joined_ids(histories)}, lambda outputs: outputs["embedding"])
+    return _embedding("embed_user", {"history": _joined_ids(histories)})
 
 
 def generate(
@@ -187,6 +211,10 @@ def answer(
     return Call("answer", inputs, _answers, writes=True)
 
 
+def _embedding(signature: str, inputs: Mapping[str, np.ndarray]) -> Call[np.ndarray]:
+    return Call(signature, inputs, lambda outputs: outputs["embedding"], sole_output="embedding")
+
+
 def _recommendations(outputs: Outputs) -> list[list[Recommendation]]:
     columns = _texts(outputs["news_id"]), _texts(outputs["title"]), outputs["score"].tolist()
     rows = zip(*columns, strict=True)
@@ -197,7 +225,7 @@ def _generated(outputs: Outputs) -> list[list[GeneratedText]]:
     names = ("interest", "log_probability", "grounding", "safe")
     values = zip(*(outputs[name].tolist() for name in names), strict=True)
     return [
-        [GeneratedText(*entry) for entry in zip(row, *columns, strict=True) if entry[0]]
+        [GeneratedText(*entry) for entry in _distinct(zip(row, *columns, strict=True))]
         for row, columns in zip(_texts(outputs["text"]), values, strict=True)
     ]
 
@@ -206,9 +234,20 @@ def _answers(outputs: Outputs) -> list[QuestionAnswer]:
     written = zip(_texts(outputs["text"]), outputs["interest"].tolist(), strict=True)
     found = zip(_texts(outputs["evidence_id"]), _texts(outputs["evidence_title"]), strict=True)
     return [
-        QuestionAnswer(*([pair for pair in zip(*pairs, strict=True) if pair[0]] for pairs in row))
-        for row in zip(written, found, strict=True)
+        QuestionAnswer(
+            _distinct(zip(*texts, strict=True)), [pair for pair in zip(*evidence, strict=True) if pair[0]]
+        )
+        for texts, evidence in zip(written, found, strict=True)
     ]
+
+
+def _distinct(entries: Iterable[Entry]) -> list[Entry]:
+    """Entries with a text, without those whose text differs from a better one only in case and whitespace."""
+    first: dict[str, Entry] = {}
+    for entry in entries:
+        first.setdefault(clean_text(entry[0]).casefold(), entry)
+    first.pop("", None)
+    return list(first.values())
 
 
 def _scores(outputs: Outputs, candidates: Sequence[Ids]) -> list[list[CandidateScore]]:

@@ -8,7 +8,9 @@ from typing import Any
 import grpc
 
 from genre_tf.errors import FailureError, InputError
-from genre_tf.serving.addresses import bare_host, is_loopback
+from genre_tf.serving.addresses import bare_host, is_loopback, is_url
+from genre_tf.serving.calls import Call
+from genre_tf.serving.messages import PREDICT, PredictRequest, PredictResponse
 
 _REFUSALS = (
     grpc.StatusCode.INVALID_ARGUMENT,
@@ -18,6 +20,7 @@ _REFUSALS = (
 )
 # No server has this method: any server answers UNIMPLEMENTED at once, without work.
 _NO_METHOD = "/tensorflow.serving.PredictionService/Ping"
+_REST_PORT = ("http1.x server", "Failed parsing HTTP/2")  # parts of gRPC's messages
 _QUEUE_FULL = "batch scheduling queue"  # part of TensorFlow Serving's message
 # Parts of the messages of TensorFlow Serving and of the embedded server.
 _NO_THREAD = ("Threadpool Exhausted", "Concurrent RPC limit exceeded")
@@ -93,10 +96,55 @@ def check_target(address: str, timeout_s: float) -> None:
         InputError: `address` is not HOST:PORT, or `timeout_s` is not a number of seconds above 0.
     """
     host, _, port = address.rpartition(":")
-    if not host or not port.isdigit() or int(port) > 65535:
+    if is_url(address) or not host or not port.isdigit() or int(port) > 65535:
         raise InputError(f"address {address!r} is not HOST:PORT: give one such as 127.0.0.1:8500")
+    check_timeout(timeout_s)
+
+
+def check_timeout(timeout_s: float) -> None:
+    """Check a deadline.
+
+    Raises:
+        InputError: it is not a number of seconds above 0.
+    """
     if not 0 < timeout_s < float("inf"):
         raise InputError(f"the deadline must be a number of seconds above 0; got {timeout_s}")
+
+
+class GrpcTransport:
+    """Sends requests over one open gRPC channel.
+
+    Args:
+        address: address of the server, HOST:PORT.
+        credentials: for a server with TLS; None: no encryption.
+
+    Raises:
+        InputError: `address` is not HOST:PORT.
+    """
+
+    def __init__(self, address: str, credentials: grpc.ChannelCredentials | None = None) -> None:
+        check_target(address, 1.0)
+        self._address = address
+        self._channel = open_channel(address, credentials)
+        self._predict = self._channel.unary_unary(
+            PREDICT, PredictRequest.SerializeToString, PredictResponse.FromString
+        )
+
+    def send(self, call: Call[Any], model: str, timeout_s: float) -> Any:
+        """The PredictResponse to a call.
+
+        Raises:
+            InputError: the server refuses the request.
+            FailureError: no server, no answer in time, or an error in the server.
+        """
+        try:
+            return self._predict(call.request(model), timeout=timeout_s)
+        except grpc.RpcError as error:
+            raise plain_error(error, self._address, timeout_s) from error
+
+    def close(self) -> None:
+        """Close the channel."""
+        self._channel.close()
 
 
 def plain_error(error: Any, address: str, timeout_s: float) -> Exception:
@@ -110,8 +158,21 @@ def plain_error(error: Any, address: str, timeout_s: float) -> Exception:
     Returns:
         InputError if the server refused the request, otherwise FailureError.
     """
-    code, details = error.code(), error.details()
-    proxy = _proxy(address)
+    return plain_failure(error.code(), str(error.details()), address, timeout_s, _proxy(address))
+
+
+def plain_failure(
+    code: grpc.StatusCode, details: str, address: str, timeout_s: float, proxy: str | None = None
+) -> Exception:
+    """The error of a status, over gRPC or REST.
+
+    Args:
+        code: the status; that of an HTTP status is in `genre_tf.serving.statuses`.
+        details: its text.
+        address: address of the server.
+        timeout_s: deadline of the call in seconds.
+        proxy: environment variable of the proxy that was used; None: no proxy.
+    """
     through, unset = (f" through the proxy in {proxy}", f", or unset {proxy}") if proxy else ("", "")
     if code in _REFUSALS:
         return InputError(f"the server at {address} refused the request: {details}")
@@ -119,16 +180,18 @@ def plain_error(error: Any, address: str, timeout_s: float) -> Exception:
         return FailureError(
             f"no answer from {address} within {timeout_s:g} s{through}: wait longer, or ask for less{unset}"
         )
-    if code is grpc.StatusCode.UNAVAILABLE and _QUEUE_FULL in str(details):
+    if code is grpc.StatusCode.UNAVAILABLE and any(part in details for part in _REST_PORT):
+        return FailureError(f"{address} is a REST port, not a gRPC port: add --rest, or give the gRPC port")
+    if code is grpc.StatusCode.UNAVAILABLE and _QUEUE_FULL in details:
         return FailureError(
             f"the server at {address} is overloaded, its queue is full: ask less often, or run more servers"
         )
     if code is grpc.StatusCode.UNAVAILABLE:
         return FailureError(
-            f"no server answers at {address}{through} ({str(details).rpartition(': ')[2]}): start one with "
+            f"no server answers at {address}{through} ({details.rpartition(': ')[2]}): start one with "
             f"`genre serve MODELS`, or give its address{unset}"
         )
-    if code is grpc.StatusCode.RESOURCE_EXHAUSTED and any(part in str(details) for part in _NO_THREAD):
+    if code is grpc.StatusCode.RESOURCE_EXHAUSTED and any(part in details for part in _NO_THREAD):
         return FailureError(
             f"the server at {address} has no free thread ({details}): ask again, or start "
             "tensorflow_model_server with a higher --grpc_max_threads"

@@ -1,14 +1,15 @@
-"""Ask a running server, TensorFlow Serving or the embedded one, over gRPC."""
+"""Ask a running server, TensorFlow Serving or the embedded one, over gRPC or REST."""
 
 import copy
 from collections.abc import Mapping, Sequence
 from types import TracebackType
-from typing import Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import grpc
 import numpy as np
 
 from genre_tf.serving import calls
+from genre_tf.serving.addresses import is_url
 from genre_tf.serving.answers import (
     CandidateScore,
     Explanation,
@@ -18,30 +19,44 @@ from genre_tf.serving.answers import (
     TitleScore,
 )
 from genre_tf.serving.calls import Call, Ids, Titles
-from genre_tf.serving.channels import check_target, open_channel, plain_error
-from genre_tf.serving.messages import PREDICT, PredictRequest, PredictResponse
+from genre_tf.serving.channels import GrpcTransport, check_timeout
+
+if TYPE_CHECKING:
+    import ssl
 
 RECOMMENDER = "genre_recommender"
 GENERATOR = "genre_generator"
 
 
+class Transport(Protocol):
+    """How requests reach a server."""
+
+    def send(self, call: Call[Any], model: str, timeout_s: float) -> Any:
+        """What the server answers, for `Call.answer`."""
+
+    def close(self) -> None:
+        """Close its connections."""
+
+
 class GenreClient:
-    """Requests to both servables over one open channel; a context manager.
+    """Requests to both servables of one server; a context manager.
 
     Every method takes one entry per reader and returns one entry per reader. Threads may share a client. A
     request that found no available server is sent again a few times within its deadline, which changes no
     answer.
 
     Args:
-        address: gRPC address of the server, HOST:PORT.
+        address: gRPC address of the server, HOST:PORT; or the URL of its REST port, such as
+            http://127.0.0.1:8501.
         timeout_s: deadline of each request in seconds; the server drops late requests.
         recommender: name of the servable that recommends.
         generator: name of the servable that writes.
-        credentials: for a server with TLS, made by `grpc.ssl_channel_credentials`; None: no encryption.
+        credentials: for a server with TLS, made by `grpc.ssl_channel_credentials`, for https:// by
+            `ssl.create_default_context`; None: no encryption, for https:// the system's authorities.
 
     Raises:
-        InputError: `address` is not HOST:PORT, or `timeout_s` is not a number of seconds above 0. Methods
-            raise it if the server refuses the request.
+        InputError: `address` is neither HOST:PORT nor a URL, or `timeout_s` is not a number of seconds above
+            0. Methods raise it if the server refuses the request.
         FailureError: from methods only: no server, no answer in time, or an error in the server.
     """
 
@@ -51,19 +66,16 @@ class GenreClient:
         timeout_s: float = 10.0,
         recommender: str = RECOMMENDER,
         generator: str = GENERATOR,
-        credentials: grpc.ChannelCredentials | None = None,
+        credentials: "grpc.ChannelCredentials | ssl.SSLContext | None" = None,
     ) -> None:
-        check_target(address, timeout_s)
-        self._address, self._timeout_s = address, timeout_s
+        check_timeout(timeout_s)
+        self._timeout_s = timeout_s
         self._recommender, self._generator = recommender, generator
-        self._channel = open_channel(address, credentials)
-        self._predict = self._channel.unary_unary(
-            PREDICT, PredictRequest.SerializeToString, PredictResponse.FromString
-        )
+        self._transport = _transport(address, credentials)
 
     def within(self, timeout_s: float) -> "GenreClient":
-        """The same client, over the same channel, with another deadline."""
-        check_target(self._address, timeout_s)
+        """The same client, over the same connections, with another deadline."""
+        check_timeout(timeout_s)
         other = copy.copy(self)
         other._timeout_s = timeout_s
         return other
@@ -158,8 +170,8 @@ class GenreClient:
         return self._ask(calls.answer(questions, histories, seeds))
 
     def close(self) -> None:
-        """Close the channel."""
-        self._channel.close()
+        """Close the connections."""
+        self._transport.close()
 
     def __enter__(self) -> "GenreClient":
         return self
@@ -170,9 +182,13 @@ class GenreClient:
         self.close()
 
     def _ask(self, call: Call[Any]) -> Any:
-        request = call.request(self._generator if call.writes else self._recommender)
-        try:
-            response = self._predict(request, timeout=self._timeout_s)
-        except grpc.RpcError as error:
-            raise plain_error(error, self._address, self._timeout_s) from error
-        return call.answer(response)
+        model = self._generator if call.writes else self._recommender
+        return call.answer(self._transport.send(call, model, self._timeout_s))
+
+
+def _transport(address: str, credentials: Any) -> Transport:
+    if not is_url(address):
+        return GrpcTransport(address, credentials)
+    from genre_tf.serving.rest_client import RestTransport
+
+    return RestTransport(address, credentials)

@@ -1,4 +1,4 @@
-"""TensorProto <-> NumPy, as in TensorFlow's C++: short value lists repeat their last value.
+"""TensorProto <-> NumPy, as in TensorFlow's C++: short value lists repeat their last value. JSON <-> NumPy.
 
 A `proto` is TensorFlow's own message or that of `messages`. TensorFlow is only imported for rare types.
 """
@@ -63,6 +63,32 @@ def write_proto(array: np.ndarray, proto: Any) -> None:
     for length in array.shape:
         proto.tensor_shape.dim.add(size=length)
     getattr(proto, field).extend(array.ravel().tolist())
+
+
+def write_json(array: np.ndarray) -> list[Any]:
+    """An array as REST takes it: nested lists of numbers, or of text, if its bytes are UTF-8.
+
+    Raises:
+        ValueError: bytes are not UTF-8.
+    """
+    if array.dtype == np.object_:
+        array = np.frompyfunc(bytes.decode, 1, 1)(array)
+    return array.tolist()
+
+
+def read_json(values: Any) -> np.ndarray:
+    """Convert nested lists of a REST answer to an array: of bytes, booleans or, for any number, float32.
+
+    Raises:
+        ValueError: the lists differ in length, or their elements in type.
+        TypeError: there is something else in them.
+    """
+    first = values
+    while isinstance(first, list) and first:
+        first = first[0]
+    if isinstance(first, str):
+        return np.frompyfunc(lambda text: text.encode("utf-8", "replace"), 1, 1)(np.array(values, object))
+    return np.array(values, np.bool_ if isinstance(first, bool) else np.float32)
 
 
 def type_name(dtype: Any) -> str:

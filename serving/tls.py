@@ -1,8 +1,12 @@
 """Read keys and certificates from PEM files, and turn them into gRPC credentials."""
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import grpc
+
+if TYPE_CHECKING:
+    import ssl
 
 from genre_tf.errors import InputError
 
@@ -29,7 +33,7 @@ def read_pem(file: Path, kind: str) -> bytes:
 def client_credentials(
     authority: Path | None, certificate: Path | None = None, key: Path | None = None
 ) -> grpc.ChannelCredentials | None:
-    """Read the TLS credentials of a client.
+    """Read the TLS credentials of a gRPC client.
 
     Args:
         authority: certificates of the authority that signed the server's certificate, PEM; None: no TLS.
@@ -42,8 +46,7 @@ def client_credentials(
     Raises:
         InputError: a file cannot be read or is not a PEM file of its kind, or one of them is missing.
     """
-    if (certificate is None) != (key is None) or (authority is None and key is not None):
-        raise InputError("give --tls-cert and --tls-key together, and only with --tls-ca")
+    _check_files(authority, certificate, key)
     if authority is None:
         return None
     return grpc.ssl_channel_credentials(
@@ -51,3 +54,28 @@ def client_credentials(
         None if key is None else read_pem(key, "PRIVATE KEY"),
         None if certificate is None else read_pem(certificate, "CERTIFICATE"),
     )
+
+
+def client_context(
+    authority: Path | None, certificate: Path | None = None, key: Path | None = None
+) -> "ssl.SSLContext | None":
+    """Read the TLS credentials of a REST client; arguments and errors as for `client_credentials`."""
+    import ssl
+
+    _check_files(authority, certificate, key)
+    if authority is None:
+        return None
+    context = ssl.create_default_context(cadata=read_pem(authority, "CERTIFICATE").decode("ascii", "replace"))
+    if certificate is not None and key is not None:
+        read_pem(certificate, "CERTIFICATE")
+        read_pem(key, "PRIVATE KEY")
+        try:
+            context.load_cert_chain(certificate, key)
+        except ssl.SSLError as error:
+            raise InputError(f"{certificate} and {key} cannot be used together ({error.reason})") from None
+    return context
+
+
+def _check_files(authority: Path | None, certificate: Path | None, key: Path | None) -> None:
+    if (certificate is None) != (key is None) or (authority is None and key is not None):
+        raise InputError("give --tls-cert and --tls-key together, and only with --tls-ca")
