@@ -1,64 +1,56 @@
-"""How the verbs that ask a running server reach it; no TensorFlow, so that they start at once."""
+"""Options of the verbs that ask a running server, and the client; no TensorFlow, so they start at once."""
 
-import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated, Any
 
-from genre_tf.cli.console import progress
-from genre_tf.errors import FailureError, InputError
+import typer
 
 if TYPE_CHECKING:
     from genre_tf.serving.client import GenreClient
 
-_READER_ID = re.compile(r"[Uu]\d+")  # as in MIND
-_MOST_NAMED = 5
+Address = Annotated[
+    str | None,
+    typer.Option(
+        help="Address of the server: HOST:PORT, for REST also a URL; default: 127.0.0.1:8500, with --rest "
+        "127.0.0.1:8501.",
+    ),
+]
+Rest = Annotated[bool, typer.Option("--rest", help="Ask over REST, not gRPC.")]
+TimeoutS = Annotated[float, typer.Option(min=0.001, help="Seconds to wait for the answer.")]
+Seed = Annotated[int, typer.Option(min=-(2**63), max=2**63 - 1, help="The same seed writes the same text.")]
+Json = Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")]
 
 
 @contextmanager
 def open_client(
-    address: str, timeout_s: float, tls_ca: Path | None, tls_cert: Path | None, tls_key: Path | None
+    address: str | None,
+    rest: bool,
+    timeout_s: float,
+    tls_ca: Path | None,
+    tls_cert: Path | None,
+    tls_key: Path | None,
 ) -> "Iterator[GenreClient]":
-    """A client of a server that answers.
+    """A client of a server; over gRPC, of one that answers.
 
     Raises:
         InputError: the address, the deadline or a TLS file is invalid.
         FailureError: no server answers.
     """
+    from genre_tf.serving.addresses import is_url
     from genre_tf.serving.channels import check_server
     from genre_tf.serving.client import GenreClient
-    from genre_tf.serving.tls import client_credentials
+    from genre_tf.serving.tls import client_context, client_credentials
 
-    credentials = client_credentials(tls_ca, tls_cert, tls_key)
+    credentials: Any
+    if rest or is_url(address or ""):
+        address = address or "127.0.0.1:8501"
+        url = address if "://" in address else f"{'http' if tls_ca is None else 'https'}://{address}"
+        with GenreClient(url, timeout_s, credentials=client_context(tls_ca, tls_cert, tls_key)) as client:
+            yield client
+        return
+    address, credentials = address or "127.0.0.1:8500", client_credentials(tls_ca, tls_cert, tls_key)
     with GenreClient(address, timeout_s, credentials=credentials) as client:
         check_server(address, timeout_s, credentials)
         yield client
-
-
-def report_unknown(client: "GenreClient", history: Sequence[str]) -> None:
-    """Report, on stderr, the ids of a history that the server ignored as its index does not contain them.
-
-    Raises:
-        InputError: the index contains none of them, so the answer would be that for a new reader.
-    """
-    ids = list(dict.fromkeys(history))
-    if not ids:
-        return
-    try:
-        unknown = [entry.news_id for entry in client.score([[]], [ids])[0] if not entry.known]
-    except (FailureError, InputError):  # another model, or too many ids: its answer does not say
-        return
-    named = ", ".join(unknown[:_MOST_NAMED]) + ", ..." * (len(unknown) > _MOST_NAMED)
-    if len(unknown) == len(ids):
-        readers = all(map(_READER_ID.fullmatch, ids))
-        hint = "these look like reader ids: " if readers else ""
-        raise InputError(
-            f"the index contains none of the ids in --history ({named}): {hint}give the ids of articles that "
-            'the reader clicked, or "" for a new reader'
-        )
-    if unknown:
-        progress.print(
-            f"ignored {len(unknown)} of {len(ids)} ids in --history, which are not in the index: {named}",
-            markup=False,
-        )

@@ -7,9 +7,11 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
+from genre_tf.cli.asking import Json
 from genre_tf.cli.console import print_json, progress, results
+from genre_tf.cli.readers import History, HistoryText, Log, Reader, User, find_reader
 from genre_tf.cli.tensorflow_notes import load_tensorflow
-from genre_tf.cli.texts import read_text, read_titles
+from genre_tf.cli.texts import read_text
 from genre_tf.errors import InputError
 
 if TYPE_CHECKING:
@@ -18,12 +20,10 @@ if TYPE_CHECKING:
 
 def explain(
     run: Annotated[Path, typer.Argument(help="Run folder that `genre train` wrote.")],
-    history: Annotated[
-        str | None, typer.Option(help='Ids that the reader clicked, oldest first; "" for a new reader.')
-    ] = None,
-    history_text: Annotated[
-        str | None, typer.Option(help="Titles instead of ids, one per line; or a file with them.")
-    ] = None,
+    history: History = None,
+    history_text: HistoryText = None,
+    user: User = None,
+    log: Log = None,
     candidate: Annotated[str | None, typer.Option(help="Id of the article to explain.")] = None,
     candidate_text: Annotated[
         str | None, typer.Option(help="Title of the article to explain, instead of its id.")
@@ -37,7 +37,7 @@ def explain(
         int, typer.Option(min=1, help="Shortest run of words that counts as taken from the source.")
     ] = 2,
     top: Annotated[int, typer.Option(min=1, help="Number of clicks and of words to print.")] = 10,
-    json: Annotated[bool, typer.Option("--json", help="Everything as one JSON document.")] = False,
+    json: Json = False,
 ) -> None:
     """Explain why a reader gets an article, and where the words of a generated text come from.
 
@@ -47,15 +47,14 @@ def explain(
     gradients of the click logit. With --text and --source: the runs of words that are in both; with a reader
     but no article, the text is also explained as the candidate.
     """
-    has_reader = history is not None or history_text is not None
-    _check(text, source, (history, history_text), (candidate, candidate_text))
+    reader = find_reader(history, history_text, user, log)
+    _check(text, source, reader, (candidate, candidate_text))
     written = None if text is None else read_text(text).strip()
     answer: dict[str, Any] = {}
     explanation = None
-    if has_reader:
-        clicks = history.split() if history is not None else read_titles(history_text or "")
+    if reader is not None:
         title = written if candidate_text is None else candidate_text
-        explanation = _explained(run, clicks, history is not None, candidate, title, news)
+        explanation = _explained(run, reader, candidate, title, news)
         answer["article"] = explanation.as_values()
     if written is not None:
         answer["text"] = _spans(written, read_text(source or ""), least_words)
@@ -71,35 +70,50 @@ def explain(
 def _check(
     text: str | None,
     source: str | None,
-    reader: tuple[str | None, str | None],
+    reader: Reader | None,
     article: tuple[str | None, str | None],
 ) -> None:
     if (text is None) != (source is None):
         raise InputError("--text and --source go together: give both, or neither")
-    if None not in reader:
-        raise InputError("give --history (ids) or --history-text (titles), not both")
     if None not in article:
         raise InputError("give --candidate (an id) or --candidate-text (a title), not both")
-    has_reader, has_article = (any(each is not None for each in given) for given in (reader, article))
-    if (has_reader != has_article and text is None) or (has_article and not has_reader):
+    has_article = article != (None, None)
+    if (reader is None) == has_article and (has_article or text is None):
         raise InputError(
-            "give a reader (--history or --history-text) and an article (--candidate or --candidate-text)"
+            "give a reader (--history, --history-text or --user) and an article (--candidate or "
+            "--candidate-text)"
         )
-    if text is None and not has_reader:
+    if text is None and reader is None:
         raise InputError("give a reader and an article, or --text and --source")
 
 
 def _explained(
-    run: Path, clicks: list[str], by_id: bool, candidate: str | None, title: str | None, news: Path | None
+    run: Path, reader: Reader, candidate: str | None, title: str | None, news: Path | None
 ) -> "Explanation":
     with progress.status(escape(f"reading {run}")):
         load_tensorflow()
-        from genre_tf.evaluation.explanation import Explainer, articles_of_ids, titled
+        from genre_tf.data.mind import read_news
+        from genre_tf.data.reader_logs import articles_of
+        from genre_tf.evaluation.explanation import Explainer, titled
+        from genre_tf.evaluation.run_models import run_articles
 
+        articles, where = run_articles(run), "the run"
+        if reader.log is not None:
+            articles |= articles_of(reader.log, [*reader.clicks, *([candidate] if candidate else [])])
+        if news is not None:
+            articles |= read_news(news)
+        if reader.log is not None or news is not None:
+            where += " or the given news"
+        if candidate is not None and candidate not in articles:
+            raise InputError(
+                f"article {candidate!r} is not in {where}: give --news with its news file, or its title"
+            )
+        if reader.by_id:
+            clicks = [articles[news_id] for news_id in reader.known(articles, where)]
+        else:
+            clicks = [titled(click) for click in reader.clicks]
         explainer = Explainer(run)
-        read = articles_of_ids(run, news, clicks) if by_id else [titled(one) for one in clicks]
-        shown = titled(title or "") if candidate is None else articles_of_ids(run, news, [candidate])[0]
-        return explainer(read, shown)
+        return explainer(clicks, titled(title or "") if candidate is None else articles[candidate])
 
 
 def _spans(written: str, source: str, least_words: int) -> dict[str, Any]:

@@ -10,8 +10,6 @@ import numpy.typing as npt
 import tensorflow as tf
 
 from genre_tf.data.articles import Article
-from genre_tf.data.mind import read_news
-from genre_tf.data.records import read_articles
 from genre_tf.errors import InputError
 from genre_tf.evaluation.run_models import open_run
 from genre_tf.evaluation.word_attributions import WordAttributions, word_attributions
@@ -67,28 +65,6 @@ class Explanation:
 def titled(title: str) -> Article:
     """An article with nothing but a title."""
     return Article("", "", "", title, "")
-
-
-def articles_of_ids(run: Path, news: Path | None, news_ids: Sequence[str]) -> list[Article]:
-    """Find articles by their ids.
-
-    Args:
-        run: the run folder, whose articles are searched last.
-        news: a news file to search first, if given.
-        news_ids: the ids.
-
-    Raises:
-        InputError: an id is in neither, or a file cannot be used.
-    """
-    known = {} if news is None else read_news(news)
-    missing = [news_id for news_id in news_ids if news_id not in known]
-    if missing:
-        known = {article.news_id: article for article in read_articles(run / "prepared").articles[1:]} | known
-        missing = [news_id for news_id in news_ids if news_id not in known]
-    if missing:
-        where = f"the run's articles{f' nor in {news}' if news else ''}"
-        raise InputError(f"article {missing[0]!r} is not in {where}; give its news file, or titles instead")
-    return [known[news_id] for news_id in news_ids]
 
 
 class Explainer:

@@ -1,16 +1,12 @@
 """`genre profile`: what readers of a run like, their clicks weighted as its user tower weights them."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
-from genre_tf.data.articles import Article, ArticleTable, Impression, Split
-from genre_tf.data.mind import read_split
-from genre_tf.data.records import read_articles
-from genre_tf.errors import InputError
+from genre_tf.data.articles import Article, ArticleTable
 from genre_tf.evaluation.run_models import open_run
 from genre_tf.evaluation.scoring import TwoTowerScorer
 from genre_tf.generation.profile import Click, Profile, TitleWords, profile
@@ -20,49 +16,6 @@ from genre_tf.models.embedding import embed_articles
 
 Histories = Mapping[str, Sequence[str]]
 """Reader -> ids of their clicks, oldest first."""
-
-
-@dataclass(frozen=True)
-class KnownArticles:
-    """The articles and histories that a profile can use.
-
-    Args:
-        articles: the articles of the run's training, and of the log if one was given.
-        histories: histories of the log's readers; empty without a log.
-    """
-
-    articles: Mapping[str, Article]
-    histories: Histories
-
-
-def known_articles(run: Path, data: Path | None, split: str, max_bad_rows: int = 0) -> KnownArticles:
-    """Read the articles of a run and, if given, of a log.
-
-    Args:
-        run: the run folder.
-        data: folder of a MIND-format data set, or None.
-        split: folder of the split in it.
-        max_bad_rows: number of rows of the split that may be skipped.
-
-    Raises:
-        InputError: something cannot be read.
-    """
-    open_run(run)
-    prepared = {article.news_id: article for article in read_articles(run / "prepared").articles[1:]}
-    if data is None:
-        return KnownArticles(prepared, {})
-    log = read_split(data, split, max_bad_rows)
-    return KnownArticles({**prepared, **log.articles}, newest_histories(log))
-
-
-def newest_histories(log: Split) -> Histories:
-    """Each reader's history at their newest impression, with readers in the order of the log."""
-    newest: dict[str, Impression] = {}
-    for impression in log.impressions:
-        earlier = newest.get(impression.user_id)
-        if earlier is None or impression.time >= earlier.time:
-            newest[impression.user_id] = impression
-    return {reader: impression.history for reader, impression in newest.items()}
 
 
 def articles_of_titles(titles: Sequence[str]) -> dict[str, Article]:
@@ -107,14 +60,3 @@ def profiles(
         ]
         unknown = sum(news_id not in known for news_id in histories[reader])
         yield reader, profile(weighed, words, safety, unknown)
-
-
-def check_reader(reader: str, histories: Histories) -> None:
-    """Check that a log contains a reader.
-
-    Raises:
-        InputError: it does not.
-    """
-    if reader not in histories:
-        some = ", ".join(list(histories)[:3])
-        raise InputError(f"the log has no reader {reader!r}; it has {len(histories)} readers, such as {some}")

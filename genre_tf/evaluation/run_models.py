@@ -4,7 +4,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from genre_tf.config import RunConfig, read_config
-from genre_tf.data.articles import ArticleTable
+from genre_tf.data.articles import Article, ArticleTable
+from genre_tf.data.records import read_articles
 from genre_tf.errors import InputError
 from genre_tf.evaluation.scoring import ModelScorer, RankerScorer, TwoTowerScorer
 from genre_tf.models.checkpoint import CACHE_FOLDER, WEIGHTS_FILE, load_backbone, load_ranker, load_two_tower
@@ -23,6 +24,16 @@ def open_run(run: Path) -> RunConfig:
     if not run.is_dir():
         raise InputError(f"{run} is not a folder; give a run folder made by `genre train`")
     return read_config(run / "config.toml")
+
+
+def run_articles(run: Path) -> dict[str, Article]:
+    """The articles of a run's training, by id.
+
+    Raises:
+        InputError: it is not a run folder, or its prepared data cannot be read.
+    """
+    open_run(run)
+    return {article.news_id: article for article in read_articles(run / "prepared").articles[1:]}
 
 
 def chosen_models(run: Path, config: RunConfig, asked: Sequence[str]) -> tuple[str, ...]:

@@ -9,9 +9,8 @@ import tensorflow as tf
 
 from genre_tf.cli.explain import explain
 from genre_tf.config import NewsConfig, RunConfig
-from genre_tf.data.articles import Article
 from genre_tf.errors import InputError
-from genre_tf.evaluation.explanation import Explainer, Explanation, articles_of_ids, titled
+from genre_tf.evaluation.explanation import Explainer, Explanation, titled
 from genre_tf.evaluation.word_attributions import word_attributions
 from genre_tf.models.backbone import Categories, load_news_backbone
 from genre_tf.models.checkpoint import WEIGHTS_FILE, load_ranker
@@ -122,17 +121,23 @@ def test_scores_of_words_sum_to_the_difference_that_they_make(trainable: str) ->
     assert tokens.shape[1] > len(found.words)
 
 
-def test_ids_are_looked_up_in_the_run_and_in_a_news_file(moved_run: Path, tmp_path: Path) -> None:
-    (known,) = articles_of_ids(moved_run, None, ["N3"])
-    assert known.title == "News about sports number 3"
-    assert known.category == "sports"
+def test_ids_are_looked_up_in_the_run_in_a_news_file_and_in_the_log_of_a_reader(
+    moved_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     news = tmp_path / "news.tsv"
     news.write_text("N900\tsports\t\tA new article\t\n")
-    assert articles_of_ids(moved_run, news, ["N900", "N3"])[0] == Article(
-        "N900", "sports", "", "A new article", ""
-    )
-    with pytest.raises(InputError, match="article 'N901' is not in the run's articles nor in"):
-        articles_of_ids(moved_run, news, ["N3", "N901"])
+    explain(moved_run, history="N900 N3 N901", candidate="N900", news=news, json=True)
+    said = capsys.readouterr()
+    found = json.loads(said.out)["article"]
+    assert found["title"] == "A new article"
+    assert [click["title"] for click in found["clicks"]] == ["A new article", "News about sports number 3"]
+    assert "ignored 1 of 3 ids in --history, which are not in the run or the given news: N901" in said.err
+    (tmp_path / "behaviors.tsv").write_text("1\tU1\t11/9/2019 9:00:00 AM\tN3\tN900-1 N4-0\n")
+    explain(moved_run, user="U1", log=tmp_path, candidate="N4", json=True)
+    again = json.loads(capsys.readouterr().out)["article"]
+    assert [click["news_id"] for click in again["clicks"]] == ["N3", "N900"]
+    with pytest.raises(InputError, match="article 'N901' is not in the run or the given news: give --news"):
+        explain(moved_run, history="N3", candidate="N901", news=news)
 
 
 def test_the_verb_tells_it_as_json_and_as_text(moved_run: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -163,10 +168,11 @@ def test_a_text_is_compared_with_its_source_without_a_reader(
         ({"candidate": "N1"}, "give a reader"),
         ({}, "give a reader"),
         ({"text": "a"}, "--text and --source go together"),
-        ({"history": "", "history_text": ""}, "not both"),
+        ({"history": "", "history_text": ""}, "only one of"),
         ({"history": "", "candidate": "N1", "candidate_text": "a"}, "not both"),
         ({"history": "", "candidate_text": " "}, "has no title"),
-        ({"history": "N99", "candidate": "N1"}, "'N99' is not in the run's articles"),
+        ({"history": "N99", "candidate": "N1"}, r"the run contains none of the ids in --history \(N99\)"),
+        ({"history": "U9", "candidate": "N1"}, "these look like reader ids: give --user with --log"),
     ],
 )
 def test_wrong_input_is_told(moved_run: Path, given: dict[str, str], message: str) -> None:

@@ -1,17 +1,15 @@
 """`genre profile` on a tiny run: readers by ids, by titles and out of a log."""
 
 import json
-from datetime import datetime
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from genre_tf.cli.profile import profile
-from genre_tf.data.articles import ArticleTable, Impression, Split
+from genre_tf.data.articles import ArticleTable
 from genre_tf.data.records import read_articles
 from genre_tf.errors import InputError
-from genre_tf.evaluation.profiles import newest_histories
 from genre_tf.evaluation.scoring import TwoTowerScorer
 from genre_tf.models.checkpoint import load_two_tower
 from genre_tf.models.embedding import embed_articles
@@ -22,14 +20,7 @@ def test_a_reader_by_ids(tiny_run: Path, capsys: pytest.CaptureFixture[str]) -> 
     printed = capsys.readouterr()
     told = "Likes sports (4 of 4 clicks); several of the titles name sports."
     assert printed.out == f"{told} Not counted: 1 click on unknown articles.\n"
-    assert "left out" in printed.err and "N404" in printed.err
-
-
-def test_a_reader_of_unknown_articles_has_clicked(tiny_run: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    profile(tiny_run, history="N404 N405", as_json=True)
-    found = json.loads(capsys.readouterr().out)
-    assert found["sentence"] == "Has clicked 2 articles, of which nothing is known."
-    assert (found["clicks"], found["unknown"]) == (0, 2)
+    assert printed.err == "ignored 1 of 5 ids in --history, which are not in the run: N404\n"
 
 
 def test_a_reader_by_titles(tiny_run: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -43,21 +34,14 @@ def test_a_reader_by_titles(tiny_run: Path, capsys: pytest.CaptureFixture[str]) 
 
 
 def test_every_reader_of_a_log(tiny_run: Path, tiny_data: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    profile(tiny_run, data=tiny_data, split="test", as_json=True)
+    profile(tiny_run, log=tiny_data / "test", as_json=True)
     found = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert sorted(row["reader"] for row in found) == [f"U{at}-1" for at in range(7)]
     assert all(row["sentence"] for row in found)
-    profile(tiny_run, data=tiny_data, split="test", reader="U3-1")
+    profile(tiny_run, log=tiny_data / "test", user="U3-1")
     assert capsys.readouterr().out.startswith("U3-1: ")
-
-
-def test_the_newest_history_of_a_reader_counts() -> None:
-    log = [
-        Impression(str(hour), reader, datetime(2026, 1, 1, hour), history, ("N1",), None)
-        for reader, hour, history in (("U1", 5, ("N1", "N2")), ("U2", 1, ()), ("U1", 3, ("N1",)))
-    ]
-    found = newest_histories(Split("dev", {}, log, []))
-    assert found == {"U1": ("N1", "N2"), "U2": ()} and list(found) == ["U1", "U2"]
+    with pytest.raises(InputError, match="no reader 'nobody'; it has 7 readers, such as U0-1"):
+        profile(tiny_run, log=tiny_data / "test", user="nobody")
 
 
 def test_clicks_are_weighed_by_the_user_tower(tiny_run: Path) -> None:
@@ -78,16 +62,14 @@ def test_clicks_are_weighed_by_the_user_tower(tiny_run: Path) -> None:
     [
         ({}, "give --history"),
         ({"history": "N1", "history_text": "a"}, "only one of"),
-        ({"history": "N1", "reader": "U1"}, "only one of"),
-        ({"data": True, "reader": "nobody"}, "no reader 'nobody'; it has 7 readers, such as"),
-        ({"data": True, "split": "nowhere"}, "no split 'nowhere'"),
+        ({"history": "N1", "user": "U1"}, "only one of"),
+        ({"history": "N404 N405"}, r"the run contains none of the ids in --history \(N404, N405\)"),
+        ({"history": "U1"}, "these look like reader ids: give --user with --log"),
     ],
 )
-def test_what_cannot_be_told_is_said_plainly(
-    options: dict[str, object], message: str, tiny_run: Path, tiny_data: Path
+def test_what_cannot_be_described_is_refused(
+    options: dict[str, object], message: str, tiny_run: Path
 ) -> None:
-    if options.get("data"):
-        options = {"split": "test", **options, "data": tiny_data}
     with pytest.raises(InputError, match=message):
         profile(tiny_run, **options)  # type: ignore[arg-type]
 

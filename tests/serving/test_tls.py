@@ -4,9 +4,12 @@ import datetime
 import ipaddress
 import json
 import shutil
+import ssl
+import threading
 from collections.abc import Callable, Iterator
 from concurrent import futures
 from contextlib import ExitStack
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +28,7 @@ from genre_tf.cli.rollback import rollback
 from genre_tf.cli.score import score
 from genre_tf.errors import FailureError, InputError
 from genre_tf.serving.embedded_server import EmbeddedServer, ServerOptions
-from genre_tf.serving.tls import client_credentials
+from genre_tf.serving.tls import client_context, client_credentials
 
 RECOMMENDER = "genre_recommender"
 
@@ -123,7 +126,7 @@ def test_every_client_verb_asks_by_tls(
     assert [one["news_id"] for one in printed(capsys)["recommendations"]] == ["N3", "N4"]
     score(history="", candidates="N4", **options)
     assert printed(capsys)["scores"][0]["known"]
-    generate("a\nb", kind="summary", seed=3, **options)
+    generate(history_text="a\nb", kind="summary", seed=3, **options)
     assert printed(capsys)["texts"][0]["text"] == "summary|2|3"
     ask("What?", **options)
     assert printed(capsys)["evidence"] == [["N3", "N3"]]
@@ -157,6 +160,48 @@ def test_who_is_not_trusted_is_not_asked(start: Start, authority: Authority, tmp
             recommend(history="", address=address, timeout_s=3, **tls)
 
 
+class _Answering(BaseHTTPRequestHandler):
+    def do_POST(self) -> None:
+        self.rfile.read(int(self.headers["Content-Length"]))
+        self.send_response(200)
+        self.end_headers()
+        self.wfile.write(b'{"outputs": {"news_id": [["N3"]], "title": [["Snow"]], "score": [[0.5]]}}')
+
+    def log_message(self, *_: Any) -> None:
+        pass
+
+
+@pytest.fixture
+def https_port(authority: Authority) -> Iterator[int]:
+    """A REST server that asks clients for certificates."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(*authority.issue("rest"))
+    context.load_verify_locations(authority.file)
+    context.verify_mode = ssl.CERT_REQUIRED
+    with ThreadingHTTPServer(("127.0.0.1", 0), _Answering) as server:
+        server.handle_error = lambda *_: None  # type: ignore[method-assign]
+        server.socket = context.wrap_socket(server.socket, server_side=True)
+        threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
+        yield server.server_port
+        server.shutdown()
+
+
+def test_rest_is_asked_by_tls(
+    https_port: int, authority: Authority, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    certificate, key = authority.issue("client")
+    trusted: Any = {"tls_ca": authority.file, "tls_cert": certificate, "tls_key": key}
+    for address in (f"127.0.0.1:{https_port}", f"https://127.0.0.1:{https_port}"):
+        recommend(history_text="a", address=address, rest=True, json=True, **trusted)
+        assert printed(capsys)["recommendations"][0]["news_id"] == "N3"
+    stranger = Authority(tmp_path, "stranger")
+    for tls in ({"tls_ca": stranger.file}, {"tls_ca": authority.file}):
+        with pytest.raises(FailureError):
+            recommend(history_text="a", address=f"127.0.0.1:{https_port}", rest=True, timeout_s=3, **tls)
+    with pytest.raises(InputError, match="is not encrypted: give an address with https://"):
+        recommend(history_text="a", address=f"http://127.0.0.1:{https_port}", **trusted)
+
+
 def test_wrong_files_are_wrong_input(authority: Authority, tmp_path: Path) -> None:
     certificate, key = authority.issue("other")
     assert client_credentials(None) is None
@@ -167,5 +212,7 @@ def test_wrong_files_are_wrong_input(authority: Authority, tmp_path: Path) -> No
         client_credentials(key)
     with pytest.raises(InputError, match="not a PEM file with a private key"):
         client_credentials(authority.file, certificate, certificate)
+    with pytest.raises(InputError, match="cannot be used together"):
+        client_context(authority.file, authority.file, key)
     with pytest.raises(InputError, match="cannot be read"):
         client_credentials(tmp_path / "absent.pem")
