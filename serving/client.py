@@ -42,8 +42,8 @@ class GenreClient:
     """Requests to both servables of one server; a context manager.
 
     Every method takes one entry per reader and returns one entry per reader. Threads may share a client. A
-    request that found no available server is sent again a few times within its deadline, which changes no
-    answer.
+    request that found no available server, over REST only one that found a busy server, is sent again a few
+    times within its deadline, which changes no answer.
 
     Args:
         address: gRPC address of the server, HOST:PORT; or the URL of its REST port, such as

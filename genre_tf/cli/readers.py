@@ -149,8 +149,10 @@ def find_titles(
         InputError: as for `find_reader`, or there is no log with the titles.
     """
     reader = find_reader(history, history_text, user, log)
-    if reader is None or not (reader.by_id and reader.clicks):
-        return [] if reader is None else reader.clicks
+    if reader is None:
+        return []
+    if not reader.by_id or not reader.clicks:
+        return reader.clicks
     if reader.log is None:
         raise InputError(
             "texts are written from titles: add --log DATA, whose news.tsv has the titles of --history, or "
@@ -159,7 +161,7 @@ def find_titles(
     from genre_tf.data.reader_logs import articles_of
 
     articles = articles_of(reader.log, reader.clicks)
-    return [articles[news_id].title for news_id in reader.known(articles, f"the news of {reader.log}")]
+    return [articles[news_id].title for news_id in reader.known(articles, f"the news.tsv of {reader.log}")]
 
 
 def report_unknown(client: "GenreClient", reader: Reader) -> None:

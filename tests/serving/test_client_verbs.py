@@ -215,7 +215,7 @@ def test_texts_are_written_from_the_titles_in_the_log(
     by_log(history="N1 N2 N8 N404")
     said = capsys.readouterr()
     assert said.out.startswith("title|3|0\n")
-    assert f"ignored 1 of 4 ids in --history, which are not in the news of {log}: N404" in said.err
+    assert f"ignored 1 of 4 ids in --history, which are not in the news.tsv of {log}: N404" in said.err
     by_log(user="U2")
     assert "no clicks yet" in capsys.readouterr().err
     with pytest.raises(InputError, match=r"none of the ids in --history \(U1\): these look like reader ids"):
