@@ -76,7 +76,7 @@ def both(contract_server: Any) -> Iterator[tuple[GenreClient, GenreClient]]:
         lambda client: client.score([["N1"]], [[]]),
         lambda client: client.score_counters([["N1"]], [["N3", "N4"]], [[1, 3.0]], [[1, 3]], [[0.5, 1e-3]]),
         lambda client: client.score_text([["a"], []], [["four", "sixsix"], ["新闻"]]),
-        lambda client: client.generate([["a"], []], ["", "Café\nof today"], ["title", "body"], [-(2**63), 9]),
+        lambda client: client.generate([["a"], []], ["", "Né 🌪\ntoday"], ["title", "body"], [-(2**63), 9]),
         lambda client: client.answer(["What?", "Who?"], [["a", "b"], []], [7, 2**63 - 1]),
     ],
 )
