@@ -64,10 +64,11 @@ def pytest_collection_finish() -> None:
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)
 def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> Iterator[None]:
-    """The garbage of a file is collected at its end: a process that grows becomes slow."""
+    """The garbage of a file is collected at its end: a process that grows becomes slow. The rest stays."""
     yield
     if nextitem is None or nextitem.path != item.path:
         gc.collect()
+        gc.freeze()
 
 
 def _shared(name: str) -> Path:
