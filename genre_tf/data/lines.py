@@ -21,6 +21,7 @@ EMPTY = "is empty; give a file with at least one row"
 DECOMPRESSION_ERRORS = (EOFError, zlib.error, gzip.BadGzipFile)
 
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+_GZIP = b"\x1f\x8b"
 
 
 @dataclass(frozen=True)
@@ -64,7 +65,7 @@ def read_lines(path: Path, policy: FaultPolicy) -> Iterator[tuple[int, str]]:
     """
     number = 0
     try:
-        with gzip.open(path, "rb") if path.suffix == ".gz" else path.open("rb") as stream:
+        with open_bytes(path) as stream:
             for raw, size in raw_lines(stream, MAX_FILE_BYTES):
                 number += 1
                 if size > MAX_FILE_BYTES:
@@ -83,6 +84,16 @@ def read_lines(path: Path, policy: FaultPolicy) -> Iterator[tuple[int, str]]:
         ) from None
     if number == 0:
         policy.reject([whole_file_fault(path, EMPTY)])
+
+
+def open_bytes(path: Path) -> BinaryIO | gzip.GzipFile:
+    """Opens a file; one whose name ends in `.gz` is decompressed."""
+    return gzip.open(path, "rb") if is_gzip(path) else path.open("rb")
+
+
+def is_gzip(path: Path) -> bool:
+    """Whether a file is gzipped, by its name."""
+    return path.suffix.lower() == ".gz"
 
 
 def raw_lines(stream: BinaryIO | gzip.GzipFile, limit: int) -> Iterator[tuple[bytes, int]]:
@@ -121,6 +132,8 @@ def line_text(raw: bytes, first: bool) -> str | BadLine:
     try:
         text = raw.decode("utf-8")
     except UnicodeDecodeError as error:
+        if first and raw.startswith(_GZIP):
+            return BadLine("the file is gzipped; give it a name that ends in .gz")
         bad = f"byte 0x{raw[error.start]:02x} at position {error.start + 1} is not UTF-8"
         return BadLine(f"{bad}; save the file as UTF-8 (was it Latin-1 or UTF-16?)")
     if "\0" in text:
@@ -140,7 +153,8 @@ def skip_line(stream: BinaryIO | gzip.GzipFile, limit: int) -> int:
 
 def undecompressed(lines: int, error: Exception) -> str:
     """The message for a file that cannot be read to its end: lines read before, and the error."""
-    return f"cannot be decompressed after line {lines} ({error}); copy it again"
+    advice = "copy it again" if lines else "copy it again, or remove .gz from its name if it is not gzipped"
+    return f"cannot be decompressed after line {lines} ({error}); {advice}"
 
 
 def whole_file_fault(path: Path, message: str) -> Fault:

@@ -25,7 +25,17 @@ RowFaults = list[tuple[str, str]]
 
 _LABELS = {"-0": False, "-1": True}
 
+# A cell as writers of CSV quote it: in quotation marks, those inside doubled, and at least one pair inside.
+_QUOTED = re.compile(r'"(?:[^"]*"")+[^"]*"')
+
 _TIME = re.compile(r"(\d{1,2})/(\d{1,2})/(\d{4}) (\d{1,2}):(\d{2}):(\d{2}) ([AP]M)(?: UTC)?", re.ASCII)
+
+
+_ZONE = re.compile(r" (?:UTC|GMT|Z|([+-]\d\d:?(?:\d\d)?))$", re.ASCII)
+
+
+def _offset(zone: re.Match[str]) -> str:
+    return zone[1] or "Z"
 
 
 class LogForm(NamedTuple):
@@ -67,17 +77,25 @@ def parse_time(text: str) -> datetime | None:
         return None
 
 
+def unquoted(text: str) -> str:
+    """A text without the quoting of CSV, such as `"A ""late"" goal"`; any other text as it is.
+
+    MIND's format has no quoting, but copies that went through a CSV writer have such titles. A text that is
+    only between quotation marks stays: it may well be a headline.
+    """
+    return text[1:-1].replace('""', '"') if _QUOTED.fullmatch(text) else text
+
+
 def parse_iso_time(text: str) -> datetime | None:
     """Reads a date or a date-time of ISO 8601, such as `2026-03-02T08:15:00+01:00`; None if it is not one.
 
-    The zone may also be written ` UTC`, as data warehouses do. The result is as of `naive_time`. Digits alone
-    are refused: `1483225203` means seconds since 1970.
+    The zone may also be written ` UTC`, ` GMT` or ` +0100`, as data warehouses and logs do. The result is as
+    of `naive_time`. Digits alone are refused: `1483225203` means seconds since 1970.
     """
     if text.isdigit():
         return None
     try:
-        zoned = f"{text.removesuffix(' UTC')}Z" if text.endswith(" UTC") else text
-        return naive_time(datetime.fromisoformat(zoned))
+        return naive_time(datetime.fromisoformat(_ZONE.sub(_offset, text)))
     except ValueError:
         return None
 
@@ -136,13 +154,15 @@ class NewsRow:
         return []
 
     def _article(self, fields: list[str], faults: RowFaults) -> Article:
-        news_id, category, subcategory, title, abstract = fields[:5]
+        news_id, category, subcategory, title, abstract = map(unquoted, fields[:5])
         if wrong := id_fault(news_id):
             faults.append(("news_id", wrong))
         elif news_id in self.articles:
             faults.append(("news_id", f"{shown(news_id)} is also in an earlier row; keep one of them"))
         if not title.strip():
             faults.append(("title", "is empty; every article needs a title"))
+        elif not self.articles and (title.lower(), category.lower()) == ("title", "category"):
+            faults.append(("line", "is a header, which MIND's files do not have; remove the line"))
         published = _published(fields[8], faults) if len(fields) > 8 else None
         withdrawn = _withdrawn(fields[9], faults) if len(fields) > 9 else False
         return Article(news_id, category, subcategory, title, abstract, published, withdrawn)

@@ -1,5 +1,6 @@
 """A faulty row of another layout is named by file, row and column of the source; a faulty map by its key."""
 
+import gzip
 import json
 import random
 import re
@@ -55,6 +56,10 @@ BAD = {
     "endless time": ({"at": 1e300}, "at", "is not a time"),
     "endless number": ({"at": 10**400}, "at", "is not a time"),
     "before all times": ({"at": "0001-01-01T00:00:00+10:00"}, "at", "is not a time"),
+    "milliseconds": ({"at": 1573290000000}, "at", 'set time_unit = "ms" in [reading] if times are in milli'),
+    "nanoseconds": ({"at": "1573290000000000000"}, "at", "is outside the years 1 to 9999"),
+    "no zone of its own": ({"at": "2019-11-09 10:00:00 EST"}, "at", "is not a time"),
+    "a label for a list": ({"shown": "['N2' 'N3']"}, "shown", "begins as a JSON array but is not one"),
     "endless dwell": ({"seconds": 10**400}, "seconds", "is not a number of seconds"),
     "unknown click": ({"read": ["N1", "N7"]}, "read", "'N7' is not in the split's news file"),
     "unknown candidate": ({"shown": ["N3", "N9"]}, "shown", "'N9' is not in"),
@@ -147,9 +152,9 @@ def test_a_quoted_cell_with_a_tab_is_told_with_the_key_that_reads_it(source: Pat
 
 
 def test_a_quote_that_is_left_open_never_joins_rows_in_silence(source: Path) -> None:
-    assert converted_titles(source, "articles.csv", OPEN) == (["One"], [3])
-    assert converted_titles(source, "articles.csv", OPEN, 'quotes = "none"') == (LITERAL, [])
     kept = ["One", "Three", 'Four of 85"']
+    assert converted_titles(source, "articles.csv", OPEN) == (kept, [3])
+    assert converted_titles(source, "articles.csv", OPEN, 'quotes = "none"') == (LITERAL, [])
     assert converted_titles(source, "articles.csv", OPEN, 'quotes = "line"') == (kept, [3])
 
 
@@ -158,6 +163,73 @@ def test_a_quoted_cell_may_span_lines_that_are_no_rows_or_if_the_map_says_so(sou
     assert converted_titles(source, "articles.csv", text) == (["One two, three, four"], [])
     joined = ["One", "Two N3,Three N4,Four of 85"]
     assert converted_titles(source, "articles.csv", OPEN, 'quotes = "lines"') == (joined, [])
+
+
+@pytest.mark.parametrize(
+    "rows",
+    {
+        "closed by a quoted cell": 'N2,"Two\nN3,Three\nN4,"Four, too"\n',
+        "never closed": 'N2,"Two\nN3,Three\nN4,"Four, too"\n'.replace('"Four, too"', "Four"),
+        "closed in a cell of its own": 'N2,"Two\nN3,Three\nN4,",x"\n',
+        "in the last line": 'N3,Three\nN4,Four\nN2,"Two',
+    }.values(),
+)
+def test_a_quote_that_is_left_open_costs_no_row_but_its_own(source: Path, rows: str) -> None:
+    titles, lines_of = converted_titles(source, "articles.csv", f"id,headline\nN1,One\n{rows}")
+    assert "Three" in titles
+    assert not any("Two" in title for title in titles)
+    assert lines_of[0] == 3 + ("N2" not in rows[:2]) * 2
+
+
+def test_a_quoted_cell_with_quotes_inside_is_read_in_tab_separated_files_too(source: Path) -> None:
+    quoted = 'id\theadline\nN1\tOne\nN2\t"The ""late"" goal"\nN3\t"Three"\n'
+    assert converted_titles(source, "articles.tsv", quoted) == (["One", 'The "late" goal', '"Three"'], [])
+    read = ["One", 'The "late" goal', "Three"]
+    assert converted_titles(source, "articles.tsv", quoted, 'quotes = "line"') == (read, [])
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    {
+        "semicolons": ("a.csv", b"id;headline\nN1;One\n", 'set delimiter = ";" in [reading]'),
+        "tabs": ("a.csv", b"id\theadline\nN1\tOne\n", 'set delimiter = "\\t" in [reading]'),
+        "spaces": ("a.csv", b"id, headline\nN1, One\n", "is ' headline' meant?"),
+        "case": ("a.csv", b"id,Headline\nN1,One\n", "is 'Headline' meant?"),
+        "quoted header": ("a.tsv", b'"id"\t"headline"\n"N1"\t"One"\n', 'set quotes = "line" in [reading]'),
+        "twice": ("a.csv", b"id,headline,id\nN1,One,N1\n", "'id' more than once"),
+        "empty": ("a.csv", b"", "is empty"),
+        "blank": ("a.csv", b"\n\r\n\n", "is empty"),
+        "header only": ("a.csv", b"id,headline\n", "is empty"),
+        "bad header": ("a.csv", b"id,h\xe4dline\nid,headline\nN1,One\n", "is not UTF-8"),
+        "open quote in the header": ("a.csv", b'id,"headline\nN1,One\n', "the header cannot be read"),
+        "carriage returns": ("a.csv", b"id,headline\rN1,One\r", "carriage return"),
+        "UTF-16": ("a.csv", "id,headline\nN1,One\n".encode("utf-16"), "was it Latin-1 or UTF-16"),
+        "zero bytes": ("a.csv", b"id,headline\nN1,O\0ne\n", "zero byte"),
+        "no gzip": ("a.csv.gz", b"id,headline\nN1,One\n", "remove .gz from its name"),
+        "cut gzip": ("a.csv.gz", gzip.compress(b"id,headline\nN1,One\n")[:-9], "cannot be decompressed"),
+        "gzip without its ending": ("a.csv", gzip.compress(b"id,headline\n"), "a name that ends in .gz"),
+        "an array": ("a.json", b'[\n{"id": "N1", "headline": "One"}]', "holds one JSON array; write one obj"),
+        "objects of lines": ("a.json", b'{\n "id": "N1",\n "headline": "One"\n}\n', "one object a line"),
+        "a key twice": (
+            "a.json",
+            b'{"id": "N1", "id": "N2", "headline": "x"}',
+            "'id' is there more than onc",
+        ),
+    }.values(),
+)
+def test_a_file_of_another_form_is_refused_with_what_to_do(
+    source: Path, tmp_path: Path, name: str, content: bytes, message: str
+) -> None:
+    (source / name).write_bytes(content)
+    (tmp_path / "map.toml").write_text(MAP.replace("articles.csv", name))
+    with pytest.raises(InputError, match=re.escape(message)):
+        convert(write_log(source, GOOD), tmp_path / "data", column_map(source))
+    check_layout(source, column_map(source))
+
+
+def test_endings_may_be_in_capitals_and_begin_with_a_byte_order_mark(source: Path) -> None:
+    text = '\ufeffid,headline\r\nN1,"One\r\ntwo"\r\n'
+    assert converted_titles(source, "articles.CSV", text) == (["One two"], [])
 
 
 def write_articles(source: Path, name: str, titles: list[str]) -> None:
@@ -239,6 +311,17 @@ def test_a_key_that_no_json_row_has_names_those_that_are(source: Path, tmp_path:
     with pytest.raises(InputError, match=f"no row up to here has {key}; keys found: {keys}"):
         convert(source, tmp_path / "data", column_map(source))
     assert check_layout(source, column_map(source))[1]
+
+
+def test_a_key_may_be_left_out_of_a_split_that_is_read_after_one_with_it(
+    source: Path, tmp_path: Path
+) -> None:
+    dev = '[splits.dev]\narticles = ["articles.csv"]\nimpressions = ["dev.jsonl"]\n'
+    short = {name: value for name, value in GOOD.items() if name != "seconds"}
+    write_log(source, {**GOOD, "seconds": None})
+    (source / "dev.jsonl").write_text(json.dumps(short))
+    (tmp_path / "map.toml").write_text(MAP + dev)
+    assert convert(source, tmp_path / "data", column_map(source))["dev"].impressions == 1
 
 
 def test_a_key_may_be_left_out_of_some_rows(source: Path, tmp_path: Path) -> None:

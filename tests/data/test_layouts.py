@@ -4,6 +4,7 @@ import csv
 import gzip
 import json
 from datetime import datetime
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -326,6 +327,28 @@ def test_floats_that_are_no_whole_numbers_stay_and_inexact_ids_are_refused() -> 
     assert layout_cells.text("2.0") == "2.0"  # a title
     with pytest.raises(layout_cells.CellError, match="not exact as a float"):
         layout_cells.one_id(2.0**60)
+
+
+def test_numbers_and_bytes_of_other_programs_are_ids_or_a_fault() -> None:
+    found = [
+        layout_cells.one_id(each) for each in (Decimal("12"), Decimal("12.00"), Decimal("1.5"), b"N1", 10**30)
+    ]
+    assert found == ["12", "12", "1.5", "N1", str(10**30)]
+    with pytest.raises(layout_cells.CellError, match=r"'c3281f' \(bytes in hex\) is not UTF-8"):
+        layout_cells.one_id(b"\xc3\x28\x1f")
+    assert layout_cells.ids("['N1', 'N2']", " ") == layout_cells.ids('["N1", "N2"]', " ") == ["N1", "N2"]
+
+
+@pytest.mark.parametrize("zone", ["Z", " Z", " UTC", " GMT", "+00:00", " +0000", ".123456Z", ".5 UTC"])
+def test_a_zone_has_many_forms(zone: str) -> None:
+    assert layout_cells.moment(f"2019-11-09 09:00:00{zone}", "s") == NINE
+    assert layout_cells.moment("2019-11-09T10:00:00 +0100", "s") == NINE
+
+
+def test_seconds_that_are_read_as_milliseconds_are_told() -> None:
+    assert layout_cells.moment(1573290000000, "ms") == layout_cells.moment(Decimal(1573290000), "s") == NINE
+    with pytest.raises(layout_cells.CellError, match=r'18 days after 1970; .* set time_unit = "s"'):
+        layout_cells.moment("1573290000", "ms")
 
 
 STATUS = 'published = "out"\nwithdrawn = "gone"\n[reading]\ntime_unit = "ms"\n\n[impressions]'

@@ -72,6 +72,29 @@ def test_byte_order_mark_and_windows_line_ends_do_not_matter(write_split):
     assert read_split(data, "train") == plain
 
 
+@pytest.mark.parametrize(
+    ("cell", "title"),
+    {
+        "a quote inside": ('"The ""late"" goal"', 'The "late" goal'),
+        "a quote at each end": ('"""Late goal"""', '"Late goal"'),
+        "only at the ends": ('"Late goal"', '"Late goal"'),
+        "a quote that is not doubled": ('"Late" goal, "early" win', '"Late" goal, "early" win'),
+        "both": ('"A "late" ""goal"""', '"A "late" ""goal"""'),
+    }.values(),
+)
+def test_a_title_that_a_csv_writer_quoted_is_read_without_its_quoting(write_split, cell, title):
+    news = [f"N1\tc\ts\t{cell}\t{cell}", "N2\tc\ts\tTwo\t"]
+    behaviors = ["1\tU1\t11/9/2019 9:00:00 AM\t\tN1-1 N2-0"]
+    article = read_split(write_split(news=news, behaviors=behaviors), "train").articles["N1"]
+    assert (article.title, article.abstract) == (title, title)
+
+
+def test_a_header_is_no_article(write_split):
+    data = write_split(news=["news_id\tcategory\tsubcategory\ttitle\tabstract", "N1\tc\ts\tOne\t"])
+    with pytest.raises(InputError, match=r"news.tsv:1: line: is a header, .*; remove the line"):
+        read_split(data, "train")
+
+
 def test_news_without_url_and_entities_is_read(write_split):
     short = ["N1\tsports\tsoccer\tTitle one\tText", "N2\tsports\tsoccer\tTitle two\t"]
     behaviors = ["1\tU1\t11/9/2019 9:00:00 AM\t\tN1-1 N2-0"]

@@ -5,16 +5,21 @@ import math
 import re
 from collections.abc import Sequence
 from datetime import date, datetime, timedelta
+from decimal import Decimal
 from typing import Any
 
 from genre_tf.data.faults import shown
 from genre_tf.data.mind_rows import WITHDRAWN, id_fault, naive_time, parse_iso_time, parse_time
 
 _WITHDRAWN = {"": False, "0": False, "false": False, "1": True, "true": True, WITHDRAWN: True}
-_NUMBER = re.compile(r"-?\d{1,18}(\.\d*)?", re.ASCII)
+_NUMBER = re.compile(r"-?\d{1,20}(\.\d*)?", re.ASCII)
 _WHOLE = re.compile(r"(-?\d+)\.0+", re.ASCII)
 _EXACT = 1 << 53  # above it, floats skip whole numbers
+# A list of texts as Python prints it, which is how pandas writes lists to CSV.
+_PYTHON_LIST = re.compile(r"\[\s*'[^'\"\\]*'(?:\s*,\s*'[^'\"\\]*')*\s*\]")
 _EPOCH = datetime(1970, 1, 1)
+_NO_TIME = 1e20  # in no unit, not even nanoseconds
+_SECONDS_OF_TODAY = range(600_000_000, 4_100_000_000)  # since 1970: the years 1989 to 2099
 _ODD = re.compile("[\t\n\r\0\ud800-\udfff]")
 _HALVES = re.compile("[\ud800-\udfff]")  # half a character: JSON can escape it, UTF-8 cannot hold it
 # Characters that would break a line of MIND's files, which have no quoting.
@@ -42,6 +47,8 @@ def text(value: Any) -> str:
         return ""
     if isinstance(value, bool):
         return str(value).lower()
+    if isinstance(value, Decimal) and value.is_finite():
+        value = int(value) if value == value.to_integral_value() else float(value)
     if isinstance(value, float) and value.is_integer():
         value = int(value)  # a column of integers with missing values is read as floats
     if not isinstance(value, int | float):
@@ -72,14 +79,23 @@ def one_id(value: Any) -> str:
     """
     if isinstance(value, float) and abs(value) > _EXACT:
         raise CellError(f"{value} is not exact as a float; write ids as integers or as text")
+    if isinstance(value, bytes):
+        value = _decoded(value)
     found = whole(text(value))
     if wrong := id_fault(found):
         raise CellError(wrong)
     return found
 
 
+def _decoded(value: bytes) -> str:
+    try:
+        return value.decode("utf-8")
+    except UnicodeDecodeError:  # such as a UUID of 16 bytes
+        raise CellError(f"{shown(value.hex())} (bytes in hex) is not UTF-8; write ids as text") from None
+
+
 def several(value: Any, separator: str) -> Sequence[Any]:
-    """The elements of a list: a list itself, a JSON array, or text with a separator.
+    """The elements of a list: a list itself, a JSON array, a list as Python prints it, or separated text.
 
     Raises:
         CellError: it is something else.
@@ -90,7 +106,7 @@ def several(value: Any, separator: str) -> Sequence[Any]:
         return []
     if isinstance(value, str) and value.startswith("["):
         try:
-            found = json.loads(value)
+            found = json.loads(value.replace("'", '"') if _PYTHON_LIST.fullmatch(value) else value)
         except (ValueError, RecursionError):
             raise CellError(f"{shown(value)} begins as a JSON array but is not one") from None
         return list(found)
@@ -152,7 +168,7 @@ def moment(value: Any, unit: str) -> datetime:
         unit: unit of numbers, `s` or `ms`.
 
     Raises:
-        CellError: it is none of these.
+        CellError: it is none of these, or a number that is only plausible in another unit.
     """
     found = value if isinstance(value, datetime) else None
     if isinstance(value, date) and found is None:
@@ -160,7 +176,7 @@ def moment(value: Any, unit: str) -> datetime:
     elif isinstance(value, str):
         found = parse_time(value.strip()) or parse_iso_time(value.strip())
         value = float(value) if found is None and _NUMBER.fullmatch(value.strip()) else value
-    if found is None and isinstance(value, int | float) and not isinstance(value, bool):
+    if found is None and isinstance(value, int | float | Decimal) and not isinstance(value, bool):
         found = _since_epoch(value, unit)
     found = None if found is None else naive_time(found)
     if found is None:
@@ -195,8 +211,20 @@ def mind_time(found: datetime) -> str:
     return f"{found.month}/{found.day}/{found.year:04d} {clock} {half}"
 
 
-def _since_epoch(value: float, unit: str) -> datetime | None:
-    try:
-        return _EPOCH + timedelta(seconds=value / (1000 if unit == "ms" else 1))
-    except (OverflowError, ValueError):
+def _since_epoch(value: float | Decimal, unit: str) -> datetime | None:
+    if not abs(value) < _NO_TIME:
         return None
+    if unit == "ms" and int(value) in _SECONDS_OF_TODAY:
+        days = timedelta(milliseconds=float(value)).days
+        raise CellError(
+            f"{text(value)} ms are only {days} days after 1970; if times are in seconds, set "
+            'time_unit = "s" in [reading]'
+        )
+    try:
+        return _EPOCH + timedelta(seconds=float(value) / (1000 if unit == "ms" else 1))
+    except OverflowError:
+        advice = 'set time_unit = "ms" in [reading] if times are in milliseconds' if unit == "s" else ""
+        raise CellError(
+            f"{text(value)} {unit} after 1970 is outside the years 1 to 9999; "
+            f"{advice or 'write times in seconds or milliseconds'}"
+        ) from None

@@ -156,7 +156,7 @@ def read_map(name: str) -> ColumnMap:
     if file.stat().st_size > MAX_MAP_BYTES:
         raise InputError(f"{file} is larger than a column map can be ({MAX_MAP_BYTES >> 20} MiB)")
     try:
-        table = tomllib.loads(file.read_text("utf-8"))
+        table = tomllib.loads(file.read_text("utf-8-sig"))
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise InputError(f"{file} cannot be read as TOML: {error}") from None
     return _checked(_map_of(table, str(file)), str(file))

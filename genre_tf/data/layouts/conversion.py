@@ -114,8 +114,9 @@ def _splits(
     if column_map.clicks is not None:
         yield from _of_clicks(Source(source, column_map.reading, policy), column_map, folder, ending)
         return
+    seen: set[str] = set()
     for name, files in column_map.splits.items():
-        of_split = Source(source, column_map.reading, replace(policy, faults=[]))
+        of_split = Source(source, column_map.reading, replace(policy, faults=[]), seen=seen)
         articles = read_catalogue(of_split, files.articles, column_map.articles)
         lines = ImpressionLines(of_split, column_map, files, {news_id: news_id for news_id in articles})
         split = None if folder is None else folder / name

@@ -22,6 +22,7 @@ class Source:
         policy: decides what happens to a faulty row.
         left_out: rows that skip rules left out so far.
         dropped: unknown articles that were left out of histories so far.
+        seen: wanted columns that rows have had so far; splits share it, as they share the map.
     """
 
     folder: Path
@@ -29,6 +30,7 @@ class Source:
     policy: FaultPolicy
     left_out: int = 0
     dropped: int = 0
+    seen: set[str] = field(default_factory=set)
     _unseen: set[str] = field(default_factory=set, init=False)  # wanted columns that no row has had so far
     _keys: dict[str, None] = field(default_factory=dict, init=False)  # some columns that rows have had
 
@@ -39,7 +41,8 @@ class Source:
 
         Args:
             patterns: inside the folder, such as `articles.parquet` or `2017*`.
-            columns: wanted columns; empty names are ignored. Each must be in at least one row.
+            columns: wanted columns; empty names are ignored. Each must be in at least one row, here or in a
+                split that was read before.
             skip: which rows are left out.
 
         Yields:
@@ -63,9 +66,10 @@ class Source:
                     self.left_out += 1
                 else:
                     yield path, number, row
-        if self._keys and self._unseen:
-            message = f"{self._unseen_keys()}; correct them in the map or leave them out"
-            self.policy.reject([Fault(str(path), 0, "file", message)])
+        self.seen |= set(wanted) - self._unseen
+        if self._keys and self._unseen - self.seen:
+            advice = "correct them in the map or leave them out (a row where they are null counts)"
+            self.policy.reject([Fault(str(path), 0, "file", f"{self._unseen_keys()}; {advice}")])
 
     def files(self, patterns: Sequence[str]) -> list[Path]:
         """The files that patterns name, each once, sorted.

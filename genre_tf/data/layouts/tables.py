@@ -2,13 +2,25 @@
 
 import csv
 import json
+from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from genre_tf.data.faults import Fault, FaultPolicy, listed, shown
 from genre_tf.data.layouts.column_map import Reading
-from genre_tf.data.lines import MAX_FILE_BYTES, MAX_LINE_BYTES, TOO_LARGE, read_lines, whole_file_fault
+from genre_tf.data.lines import (
+    DECOMPRESSION_ERRORS,
+    EMPTY,
+    MAX_FILE_BYTES,
+    MAX_LINE_BYTES,
+    TOO_LARGE,
+    is_gzip,
+    open_bytes,
+    read_lines,
+    whole_file_fault,
+)
+from genre_tf.data.mind_rows import unquoted
 from genre_tf.errors import InputError
 
 Row = Mapping[str, Any]
@@ -23,6 +35,7 @@ A line of MIND's files (1 MiB) holds that many in any script.
 """
 
 TOO_LONG = f"holds more than {MAX_CELL_CHARACTERS:,} characters; shorten it (or is a quote missing?)"
+_LOOKED_AT = 1024  # bytes from which a JSON document is known
 PARQUET_ROWS = 1024
 """Rows decoded at a time: with histories of 1,500 clicks some tens of megabytes."""
 
@@ -66,12 +79,10 @@ def _characters(value: Any) -> int:
 def _rows(
     path: Path, reading: Reading, columns: Sequence[str], policy: FaultPolicy, optional: Sequence[str]
 ) -> Rows:
-    ending = path.with_suffix("").suffix if path.suffix == ".gz" else path.suffix
+    ending = (path.with_suffix("").suffix if is_gzip(path) else path.suffix).lower()
     kind = reading.format or ENDINGS.get(ending, "")
     if kind == "csv":
-        delimiter = reading.delimiter or ("\t" if ending == ".tsv" else ",")
-        quotes = reading.quotes or ("none" if delimiter == "\t" else "")
-        return _delimited(path, delimiter, quotes, columns, policy)
+        return _delimited(path, reading, "\t" if ending == ".tsv" else ",", columns, policy)
     if kind == "jsonl":
         return _objects(path, policy)
     if kind == "parquet":
@@ -92,27 +103,40 @@ class _Lines:
 
     def __init__(self, lines: Iterator[tuple[int, str]], several: bool) -> None:
         self._lines, self._several = lines, several
-        self.begin_row()
+        self._again: deque[tuple[int, str]] = deque()
+        self._row: list[tuple[int, str]] = []
+
+    @property
+    def first(self) -> int:
+        """Number of the row's first line; 0 if it has none yet."""
+        return self._row[0][0] if self._row else 0
+
+    @property
+    def further(self) -> list[str]:
+        """The row's other lines."""
+        return [line for _, line in self._row[1:]]
 
     def begin_row(self) -> None:
         """Forgets the lines of the last row."""
-        self.first = 0  # number of the row's first line
-        self.further: list[str] = []
+        self._row = []
+
+    def again(self) -> None:
+        """Returns all lines of the row but its first: a faulty row must not take others with it."""
+        self._again.extendleft(reversed(self._row[1:]))
 
     def __iter__(self) -> "_Lines":
         return self
 
     def __next__(self) -> str:
-        if self.first and not self._several:
+        if self._row and not self._several:
             raise StopIteration
-        number, line = next(self._lines)
-        if self.first:
-            self.further.append(line)
-        self.first = self.first or number
-        return line + "\n"
+        self._row.append(self._again.popleft() if self._again else next(self._lines))
+        return self._row[-1][1] + "\n"
 
 
-def _delimited(path: Path, delimiter: str, quotes: str, columns: Sequence[str], policy: FaultPolicy) -> Rows:
+def _delimited(path: Path, reading: Reading, usual: str, columns: Sequence[str], policy: FaultPolicy) -> Rows:
+    delimiter = reading.delimiter or usual
+    quotes = reading.quotes or ("none" if delimiter == "\t" else "")
     lines = _Lines(read_lines(path, policy), several=quotes in ("", "lines"))
     csv.field_size_limit(MAX_LINE_BYTES)  # one for the process; only an open quote gets that far
     reader = csv.reader(
@@ -121,38 +145,66 @@ def _delimited(path: Path, delimiter: str, quotes: str, columns: Sequence[str], 
         quoting=csv.QUOTE_NONE if quotes == "none" else csv.QUOTE_MINIMAL,
         strict=True,
     )
-    hint = "is a quote missing?"
-    if quotes == "none":
-        hint = 'if cells are quoted, set quotes = "line" or "lines" in the map ([reading])'
     header: list[str] | None = None
+    blank = rows = 0  # blank: lines before the header
     while True:
         lines.begin_row()
         try:
             cells = next(reader)
+            wrong = _row_fault(cells, header, lines.further, delimiter, quotes)
         except StopIteration:
+            if (header is None and blank) or (header and not rows and not policy.bad_rows):
+                policy.reject([whole_file_fault(path, EMPTY)])
             return
         except csv.Error as error:
-            wrong = TOO_LONG if "field limit" in str(error) else f"{error}; {hint}"
-            policy.reject([Fault(str(path), lines.first, "line", wrong)])
-            continue
-        if not cells:  # a blank line
-            continue
-        if header is None:
-            header = cells
-            if not _has_columns(path, header, columns, policy):
+            cells, wrong = [], _line_fault(str(error), quotes)
+        if header is None and (wrong or (cells and lines.first != blank + 1)):
+            # Otherwise the row after a faulty header would be taken for the header.
+            message = f"the header cannot be read ({wrong[1] if wrong else 'see the fault of its line'})"
+            policy.reject([whole_file_fault(path, message)])
+            return
+        if wrong:
+            policy.reject([Fault(str(path), lines.first, *wrong)])
+            lines.again()
+        elif header is None:
+            blank, header = lines.first, cells or None
+            if header and not _has_columns(path, header, columns, policy, delimiter):
                 return
-        elif len(cells) != len(header):
-            message = f"{len(cells)} received, {len(header)} in the header; {hint}"
-            policy.reject([Fault(str(path), lines.first, "columns", message)])
-        elif not quotes and _are_rows(lines.further, delimiter, len(header)):
-            message = (
-                f"a quote opens here and closes {len(lines.further)} lines below, but each of them is a row; "
-                'close it, or set quotes in [reading]: "none" (a quote is a character) or "lines" (cells '
-                "may span lines)"
-            )
-            policy.reject([Fault(str(path), lines.first, "line", message)])
-        else:
-            yield lines.first, dict(zip(header, cells, strict=True))
+        elif cells:  # not a blank line
+            rows += 1
+            # Where no key says how cells are quoted, they may still be, as pandas writes some.
+            texts = cells if reading.quotes or quotes != "none" else map(unquoted, cells)
+            yield lines.first, dict(zip(header, texts, strict=True))
+
+
+def _row_fault(
+    cells: Sequence[str], header: Sequence[str] | None, further: Sequence[str], delimiter: str, quotes: str
+) -> tuple[str, str] | None:
+    """The fault of a row that was read, if any: column and message."""
+    if header is None or not cells:
+        return None
+    if len(cells) != len(header):
+        return "columns", f"{len(cells)} received, {len(header)} in the header; {_hint(quotes)}"
+    if not quotes and _are_rows(further, delimiter, len(header)):
+        return "line", (
+            f"a quote opens here and closes {len(further)} lines below, but each of them is a row; close it, "
+            'or set quotes in [reading]: "none" (a quote is a character) or "lines" (cells may span lines)'
+        )
+    return None
+
+
+def _line_fault(error: str, quotes: str) -> tuple[str, str]:
+    if "field limit" in error:
+        return "line", TOO_LONG
+    if "new-line character" in error:  # the csv module advises its caller
+        return "line", "holds a carriage return in the middle; end lines with a line feed, or quote the cell"
+    return "line", f"{error}; {_hint(quotes)}"
+
+
+def _hint(quotes: str) -> str:
+    if quotes == "none":
+        return 'if cells are quoted, set quotes = "line" or "lines" in the map ([reading])'
+    return "is a quote missing?"
 
 
 def _are_rows(lines: Sequence[str], delimiter: str, columns: int) -> bool:
@@ -162,11 +214,14 @@ def _are_rows(lines: Sequence[str], delimiter: str, columns: int) -> bool:
 
 
 def _objects(path: Path, policy: FaultPolicy) -> Rows:
+    if wrong := _whole_document(path):
+        policy.reject([whole_file_fault(path, wrong)])
+        return
     for number, line in read_lines(path, policy):
         if not line.strip():
             continue
         try:
-            found = json.loads(line)
+            found = json.loads(line, object_pairs_hook=_object)
         except (ValueError, RecursionError) as error:
             found = error
         if isinstance(found, dict):
@@ -174,6 +229,31 @@ def _objects(path: Path, policy: FaultPolicy) -> Rows:
         else:
             reason = found if isinstance(found, Exception) else "not a JSON object"
             policy.reject([Fault(str(path), number, "line", f"{shown(line)} is not a row ({reason})")])
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        names = [name for name, _ in pairs]
+        twice = next(name for name in names if names.count(name) > 1)
+        raise ValueError(f"the key {shown(twice)} is there more than once")
+    return found
+
+
+def _whole_document(path: Path) -> str | None:
+    """What to do with a file that is one JSON document, such as an array of objects; None if it is not."""
+    try:
+        with open_bytes(path) as stream:
+            begins = stream.read(_LOOKED_AT).removeprefix(b"\xef\xbb\xbf").lstrip()
+    except (*DECOMPRESSION_ERRORS, OSError):
+        return None  # `read_lines` reports it
+    if begins.startswith(b"[") and begins[1:].lstrip()[:1] in (b"{", b""):
+        kind, command = "one JSON array", "jq -c '.[]'"
+    elif begins.startswith(b"{") and begins[1:].lstrip(b" \t\r").startswith(b"\n"):
+        kind, command = "objects of several lines", "jq -c ."
+    else:
+        return None
+    return f"holds {kind}; write one object a line ({command}; in pandas to_json with lines=True)"
 
 
 def _parquet(path: Path, columns: Sequence[str], optional: Sequence[str], policy: FaultPolicy) -> Rows:
@@ -214,12 +294,28 @@ def _plain(column: Any) -> Any:
     return column
 
 
-def _has_columns(path: Path, names: Sequence[str], columns: Sequence[str], policy: FaultPolicy) -> bool:
+def _has_columns(
+    path: Path, names: Sequence[str], columns: Sequence[str], policy: FaultPolicy, delimiter: str = ""
+) -> bool:
     missing = [name for name in columns if name not in names]
     twice = [name for name in columns if list(names).count(name) > 1]
     if missing:
-        message = f"has no column {missing[0]!r}; its columns: {listed(names)}"
+        meant = _meant(missing[0], names, delimiter)
+        message = f"has no column {missing[0]!r}; its columns: {listed(names)}{meant}"
         policy.reject([whole_file_fault(path, message)])
     elif twice:
         policy.reject([whole_file_fault(path, f"has the column {twice[0]!r} more than once; rename one")])
     return not missing and not twice
+
+
+def _meant(wanted: str, names: Sequence[str], delimiter: str) -> str:
+    """What may have been meant by a column that is not there."""
+    for other in ",;\t|" if delimiter and len(names) == 1 else "":
+        if wanted in [name.strip(' "') for name in names[0].split(other)]:
+            return f"; set delimiter = {json.dumps(other)} in [reading]"
+    for name in names:
+        if name.strip('"') == wanted:
+            return '; set quotes = "line" in [reading]'
+        if name.strip().casefold() == wanted.strip().casefold():
+            return f"; is {name!r} meant?"
+    return ""
