@@ -19,7 +19,7 @@ from genre_tf.serving.answers import (
     TitleScore,
 )
 from genre_tf.serving.calls import Call, Ids, Titles
-from genre_tf.serving.channels import check_target, options, plain_error
+from genre_tf.serving.channels import ask_async, check_target, options, plain_error
 from genre_tf.serving.client import GENERATOR, RECOMMENDER
 from genre_tf.serving.messages import PREDICT, PredictRequest, PredictResponse
 
@@ -141,7 +141,7 @@ class AsyncGenreClient:
     async def _ask(self, call: Call[Any]) -> Any:
         request = call.request(self._generator if call.writes else self._recommender)
         try:
-            response = await self._predict(request, timeout=self._timeout_s)
+            response = await ask_async(self._predict, request, self._timeout_s)
         except grpc.RpcError as error:
             raise plain_error(error, self._address, self._timeout_s) from error
         return call.answer(response)

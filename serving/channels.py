@@ -2,7 +2,10 @@
 
 import json
 import os
+import random
 import re
+import time
+from collections.abc import Callable
 from typing import Any
 
 import grpc
@@ -26,9 +29,8 @@ _QUEUE_FULL = "batch scheduling queue"  # part of TensorFlow Serving's message
 _NO_THREAD = ("Threadpool Exhausted", "Concurrent RPC limit exceeded")
 
 # A Predict changes nothing in the server and always gives the same answer, so sending it again is safe,
-# however far the first attempt got. Retried are UNAVAILABLE (no connection, a server that is stopping, a full
-# queue) and RESOURCE_EXHAUSTED (no free thread; it also says that a request is too large, but gRPC keeps only
-# small ones for a retry). gRPC draws each wait at random, keeps to the deadline of the whole call, and stops
+# however far the first attempt got. gRPC itself retries UNAVAILABLE: no connection, a server that is
+# stopping, a full queue. It draws each wait at random, keeps to the deadline of the whole call, and stops
 # retrying when too many calls fail, so that retries do not add to the load of an overloaded server.
 _SERVICE_CONFIG = {
     # A name may resolve to several servers (dns:///…-pods in the Kubernetes files): use them in turn. By
@@ -42,7 +44,7 @@ _SERVICE_CONFIG = {
                 "initialBackoff": "0.1s",
                 "maxBackoff": "1s",
                 "backoffMultiplier": 2,
-                "retryableStatusCodes": ["UNAVAILABLE", "RESOURCE_EXHAUSTED"],
+                "retryableStatusCodes": ["UNAVAILABLE"],
             },
         }
     ],
@@ -54,6 +56,9 @@ _OPTIONS: list[tuple[str, Any]] = [
     # Reconnect to a restarted server within seconds; gRPC would wait up to two minutes between attempts.
     ("grpc.max_reconnect_backoff_ms", 2000),
 ]
+# RESOURCE_EXHAUSTED says that no thread was free, or that a request is too large or memory is out: only the
+# message tells which, and gRPC's own retries do not read it. Longest waits between attempts, in seconds.
+_WAITS_S = (0.1, 0.2, 0.4)
 _PROXIES = ("grpc_proxy", "https_proxy", "http_proxy")  # gRPC takes the first that is set
 _EXCEPTIONS = ("no_grpc_proxy", "no_proxy")
 
@@ -73,6 +78,52 @@ def open_channel(address: str, credentials: grpc.ChannelCredentials | None = Non
     if credentials is None:
         return grpc.insecure_channel(address, options(address))
     return grpc.secure_channel(address, credentials, options(address))
+
+
+def ask(predict: Callable[..., Any], request: Any, timeout_s: float) -> Any:
+    """Calls a method; again a few times, within the deadline, while the server has no free thread.
+
+    Args:
+        predict: the method of a channel.
+        request: its message.
+        timeout_s: deadline of all attempts together, in seconds.
+
+    Raises:
+        grpc.RpcError: of the last attempt.
+    """
+    ends = time.monotonic() + timeout_s
+    for most_s in _WAITS_S:
+        try:
+            return predict(request, timeout=ends - time.monotonic())
+        except grpc.RpcError as error:
+            time.sleep(_wait_s(error, most_s, ends))
+    return predict(request, timeout=ends - time.monotonic())
+
+
+async def ask_async(predict: Callable[..., Any], request: Any, timeout_s: float) -> Any:
+    """As `ask`, for a method of a `grpc.aio` channel."""
+    from asyncio import sleep  # clients without asyncio start sooner
+
+    ends = time.monotonic() + timeout_s
+    for most_s in _WAITS_S:
+        try:
+            return await predict(request, timeout=ends - time.monotonic())
+        except grpc.RpcError as error:
+            await sleep(_wait_s(error, most_s, ends))
+    return await predict(request, timeout=ends - time.monotonic())
+
+
+def _wait_s(error: Any, most_s: float, ends: float) -> float:
+    """How long to wait before the next attempt; raises the error if there should be none."""
+    wait_s = random.uniform(0, most_s)
+    if not _no_thread(error.code(), str(error.details())) or time.monotonic() + wait_s >= ends:
+        raise error
+    return wait_s
+
+
+def _no_thread(code: grpc.StatusCode, details: str) -> bool:
+    exhausted = code is grpc.StatusCode.RESOURCE_EXHAUSTED
+    return exhausted and any(part in details for part in _NO_THREAD)
 
 
 def check_server(address: str, timeout_s: float, credentials: grpc.ChannelCredentials | None = None) -> None:
@@ -138,7 +189,7 @@ class GrpcTransport:
             FailureError: no server, no answer in time, or an error in the server.
         """
         try:
-            return self._predict(call.request(model), timeout=timeout_s)
+            return ask(self._predict, call.request(model), timeout_s)
         except grpc.RpcError as error:
             raise plain_error(error, self._address, timeout_s) from error
 
@@ -191,7 +242,7 @@ def plain_failure(
             f"no server answers at {address}{through} ({details.rpartition(': ')[2]}): start one with "
             f"`genre serve MODELS`, or give its address{unset}"
         )
-    if code is grpc.StatusCode.RESOURCE_EXHAUSTED and any(part in details for part in _NO_THREAD):
+    if _no_thread(code, details):
         return FailureError(
             f"the server at {address} has no free thread ({details}): ask again, or start "
             "tensorflow_model_server with a higher --grpc_max_threads"

@@ -1,5 +1,6 @@
 """A small stand-in for TensorFlow Serving, in Python: for laptops and tests, not for production."""
 
+import os
 import signal
 import threading
 from collections.abc import Callable
@@ -21,6 +22,7 @@ from genre_tf.serving.model_poller import ModelPoller
 from genre_tf.serving.parameter_files import read_batching, read_prometheus_path
 from genre_tf.serving.rest_api import RestApi
 from genre_tf.serving.rest_server import RestLimits, RestServer
+from genre_tf.serving.server_arguments import grpc_threads
 from genre_tf.serving.version_loader import VersionLoader, load_version
 
 NOTICE = "embedded server: for laptops and tests; in production run tensorflow_model_server on this folder"
@@ -115,6 +117,8 @@ class EmbeddedServer:
             host=self._options.host,
             port=self._options.grpc_port,
             threads=_threads(self._options, scheduler),
+            # As many as `genre serve` lets TensorFlow Serving hold: what it refuses is refused here too.
+            most_calls=grpc_threads(os.cpu_count() or 1, None if scheduler is None else scheduler.parameters),
             max_message_bytes=self._options.max_request_bytes,
         )
 

@@ -13,9 +13,6 @@ from genre_tf.serving.in_flight import InFlight
 from genre_tf.serving.metrics import ServerMetrics
 from genre_tf.serving.model_manager import ModelManager
 
-# Each call holds its message in memory, running or waiting. The same limit as REST's for connections.
-_MOST_CALLS = 1000
-
 
 class GrpcServer:
     """The services and gRPC's standard health service, bound to a port but not started.
@@ -27,6 +24,7 @@ class GrpcServer:
         host: address to listen on.
         port: port to listen on; 0: any free one.
         threads: number of requests that run at a time.
+        most_calls: number of requests that run or wait; those beyond get RESOURCE_EXHAUSTED.
         max_message_bytes: size of the largest request; a larger one gets RESOURCE_EXHAUSTED.
 
     Raises:
@@ -42,6 +40,7 @@ class GrpcServer:
         host: str,
         port: int,
         threads: int,
+        most_calls: int,
         max_message_bytes: int,
     ) -> None:
         options = [
@@ -50,7 +49,7 @@ class GrpcServer:
             ("grpc.max_send_message_length", -1),
         ]
         self._server = grpc.server(
-            ThreadPoolExecutor(threads, "grpc"), options=options, maximum_concurrent_rpcs=_MOST_CALLS
+            ThreadPoolExecutor(threads, "grpc"), options=options, maximum_concurrent_rpcs=most_calls
         )
         prediction_service_pb2_grpc.add_PredictionServiceServicer_to_server(
             PredictionService(manager, metrics, in_flight), self._server

@@ -117,15 +117,31 @@ def test_exhausted_threads_and_a_large_request_are_told_apart(details: str, word
         client.embed_news(["a"])
 
 
-def test_a_request_of_megabytes_that_is_too_large_is_sent_once() -> None:
-    service = Failing(grpc.StatusCode.RESOURCE_EXHAUSTED, "Received message larger than max", failures=1000)
+@pytest.mark.parametrize("details", ["Received message larger than max", "OOM when allocating tensor"])
+def test_a_request_that_is_too_large_is_sent_once(details: str) -> None:
+    service = Failing(grpc.StatusCode.RESOURCE_EXHAUSTED, details, failures=1000)
     with (
         serving(service) as address,
         GenreClient(address) as client,
         pytest.raises(FailureError, match="ask for less"),
     ):
-        client.embed_news(["word " * 400_000])
+        client.embed_news(["a"])
     assert service.asked == 1
+
+
+def test_an_asyncio_client_asks_again_while_no_thread_is_free_within_its_deadline() -> None:
+    async def vectors(address: str, timeout_s: float) -> Any:
+        async with AsyncGenreClient(address, timeout_s) as client:
+            return await client.embed_news(["a"])
+
+    service = Failing(grpc.StatusCode.RESOURCE_EXHAUSTED, "Server Threadpool Exhausted", failures=2)
+    with serving(service) as address:
+        np.testing.assert_array_equal(asyncio.run(vectors(address, 10)), [[1, 1]])
+        assert service.asked == 3
+        service.asked, service.failures = 0, 1000
+        with pytest.raises(FailureError, match="has no free thread"):
+            asyncio.run(vectors(address, 10))
+    assert service.asked == 4
 
 
 def test_another_model_under_the_name_is_said_plainly() -> None:

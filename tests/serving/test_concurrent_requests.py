@@ -1,7 +1,9 @@
-"""A thousand requests at once through batching: each answer is the one that it gets alone."""
+"""A thousand requests at once through batching are answered as alone; those beyond a limit are refused."""
 
 import random
 import shutil
+import threading
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -77,3 +79,34 @@ def test_batched_answers_equal_lone_ones(batched: Any) -> None:
         assert answer == answer_predict(alone, request)
     alone.close()
     assert sum(batched._metrics.batch_rows._cells[()].counts) == runs
+
+
+def test_requests_beyond_the_limit_are_refused_and_those_that_wait_are_answered() -> None:
+    from tensorflow_serving.apis import get_model_status_pb2, model_service_pb2_grpc
+
+    from genre_tf.serving.grpc_server import GrpcServer
+    from genre_tf.serving.in_flight import InFlight
+    from genre_tf.serving.metrics import ServerMetrics
+    from genre_tf.serving.model_manager import ModelManager
+
+    class Held(InFlight):
+        let_go = threading.Event()
+
+        def request(self) -> Any:
+            assert self.let_go.wait(10)
+            return super().request()
+
+    sizes = {"threads": 1, "most_calls": 3, "max_message_bytes": 1 << 20}
+    server = GrpcServer(ModelManager(), ServerMetrics(), Held(), host="127.0.0.1", port=0, **sizes)
+    server.start()
+    with grpc.insecure_channel(f"127.0.0.1:{server.port}") as channel:
+        ask = model_service_pb2_grpc.ModelServiceStub(channel).GetModelStatus
+        sent = [ask.future(get_model_status_pb2.GetModelStatusRequest()) for _ in range(8)]
+        deadline = time.monotonic() + 10
+        while sum(call.done() for call in sent) < 5 and time.monotonic() < deadline:
+            time.sleep(0.01)
+        Held.let_go.set()
+        codes = [call.code() for call in sent]
+    server.stop()
+    assert codes.count(grpc.StatusCode.RESOURCE_EXHAUSTED) == 5
+    assert codes.count(grpc.StatusCode.INVALID_ARGUMENT) == 3  # answered: they name no model
