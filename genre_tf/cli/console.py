@@ -27,7 +27,14 @@ def without_controls(text: str) -> str:
 
 
 class SafeConsole(Console):
-    """A console whose texts cannot control the terminal; its own styles and progress displays can."""
+    """A console that prints texts as they are, but none can control the terminal; its own styles can.
+
+    Without markup, as a title or a path may hold `[red]`; without emoji, as rich would print
+    `behaviors.tsv:100: time` as `behaviors.tsv💯 time`.
+    """
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(highlight=False, emoji=False, markup=False, **options)
 
     def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
         """Render as rich does, with harmless text."""
@@ -35,15 +42,21 @@ class SafeConsole(Console):
             yield segment if segment.control else Segment(without_controls(segment.text), segment.style)
 
 
-# Without emoji: rich would print `behaviors.tsv:100: time` as `behaviors.tsv💯 time`.
-progress = SafeConsole(stderr=True, highlight=False, emoji=False)
+progress = SafeConsole(stderr=True)
 # In a file or a pipe rich would cut tables at 80 columns without need.
-_unknown_width = not sys.stdout.isatty() and "COLUMNS" not in os.environ
-results = SafeConsole(highlight=False, soft_wrap=True, emoji=False, width=200 if _unknown_width else None)
+_unknown_width = not (sys.stdout and sys.stdout.isatty()) and "COLUMNS" not in os.environ
+results = SafeConsole(soft_wrap=True, width=200 if _unknown_width else None)
 
 
-def replace_unknown_characters() -> None:
-    """Let stdout write `?` for what its encoding lacks, rather than fail; Python's stderr never fails."""
+def prepare_streams() -> None:
+    """Let stdout write `?` for what its encoding lacks, rather than fail; Python's stderr never fails.
+
+    What is printed to a closed stream (`>&-`) is dropped. Its number is taken, or a file that is opened later
+    would get it, and with it what TensorFlow prints.
+    """
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, mode))  # noqa: PTH123, SIM115  (open until the process ends)
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="replace")
 

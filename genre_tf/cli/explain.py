@@ -144,7 +144,7 @@ def _print_article(explanation: "Explanation", top: int) -> None:
         table = Table("attention", "without it", "change", "click", box=None)
         for click in sorted(explanation.clicks, key=lambda click: -click.weight)[:top]:
             numbers = (f"{click.weight:.3f}", f"{click.without:.4f}", f"{click.change:+.4f}")
-            table.add_row(*numbers, _plain(f"{click.title}  {click.news_id}"))
+            table.add_row(*numbers, f"{click.title}  {click.news_id}".strip())
         results.print(table)
     words = explanation.words
     results.print(
@@ -152,7 +152,7 @@ def _print_article(explanation: "Explanation", top: int) -> None:
     )
     table = Table("adds", "word", box=None)
     for word in sorted(words.words, key=lambda word: -abs(word.score))[:top]:
-        table.add_row(f"{word.score:+.3f}", _plain(word.word))
+        table.add_row(f"{word.score:+.3f}", word.word.strip())
     results.print(table)
 
 
@@ -163,9 +163,3 @@ def _print_spans(told: dict[str, Any]) -> None:
     for span in told["spans"]:
         first, end = span["source"]
         results.print(f"  {span['written']!r}  (characters {first} to {end} of the source)", markup=False)
-
-
-def _plain(text: str) -> str:
-    from rich.markup import escape
-
-    return escape(text.strip())

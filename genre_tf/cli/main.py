@@ -13,7 +13,7 @@ from typing import Annotated, Any
 import typer
 
 from genre_tf import __version__
-from genre_tf.cli.console import progress, replace_unknown_characters
+from genre_tf.cli.console import prepare_streams, progress
 from genre_tf.environment import prefer_silence
 from genre_tf.errors import FailureError, InputError, StoppedError
 
@@ -106,7 +106,7 @@ def main() -> None:
     Exit status: 0 done, 1 the work failed, 2 the input was wrong, 130 interrupted, 143 ended by SIGTERM.
     """
     prefer_silence()
-    replace_unknown_characters()
+    prepare_streams()
     before = signal.signal(signal.SIGTERM, _end)
     try:
         # The modules of all verbs take a third of a second; only the general help needs them all.

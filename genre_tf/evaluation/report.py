@@ -149,7 +149,7 @@ def print_report(report: dict[str, Any], console: Console) -> None:
             continue
         # Not rich's own title, which is wrapped to the width of a narrow table.
         title, table.title = table.title, None
-        console.print(f"\n[bold]{title}[/bold]")
+        console.print(f"\n{title}", style="bold", markup=False)
         console.print(table)
 
 

@@ -2,10 +2,11 @@
 
 import io
 import json
+import subprocess
 import sys
+from pathlib import Path
 
 import pytest
-from rich.markup import escape
 from rich.table import Table
 
 from genre_tf.cli import console
@@ -49,21 +50,39 @@ def test_one_character_stands_for_each_control_character():
 def test_no_text_that_is_printed_controls_the_terminal(terminal):
     written = io.StringIO()
     screen = SafeConsole(file=written, force_terminal=terminal, color_system=None, width=200)
-    screen.print(HOSTILE, markup=False)
+    screen.print(HOSTILE)
     table = Table("title")
-    table.add_row(escape(HOSTILE))
+    table.add_row(HOSTILE)
     screen.print(table)
     assert not controls(written.getvalue()) and written.getvalue().count("31m") == 2
 
 
 def test_styles_of_our_own_reach_a_terminal():
     written = io.StringIO()
-    SafeConsole(file=written, force_terminal=True, color_system="standard").print("[red]no[/red]")
+    SafeConsole(file=written, force_terminal=True, color_system="standard").print("no", style="red")
     assert written.getvalue() == "\x1b[31mno\x1b[0m\n"
+
+
+def test_what_looks_like_markup_is_printed_as_it_is():
+    written, title = io.StringIO(), "Cup final [red] 2:0 [/] :smile: [link=x]"
+    screen = SafeConsole(file=written, force_terminal=True, color_system="standard", width=200)
+    table = Table(title, title=title, box=None)
+    table.add_row(title)
+    screen.print(title)
+    screen.print(table)
+    assert written.getvalue().count(title) == 4
 
 
 def test_the_consoles_of_the_command_line_are_safe():
     assert isinstance(console.results, SafeConsole) and isinstance(console.progress, SafeConsole)
+
+
+@pytest.mark.parametrize("closed", [">&-", "2>&-", "<&- >&- 2>&-"])
+def test_closed_streams_change_no_exit_status(closed: str, tmp_path: Path):
+    command = f'"$0" -m genre_tf.cli.main check "$1" {closed}'
+    found = subprocess.run(["sh", "-c", command, sys.executable, tmp_path / "none"], capture_output=True)
+    assert found.returncode == 2 and b"Traceback" not in found.stderr
+    assert (b"is not a folder" in found.stderr) == ("2>" not in closed)
 
 
 def test_an_error_that_quotes_hostile_text_is_harmless(genre: Genre):
