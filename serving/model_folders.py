@@ -138,7 +138,7 @@ def read_models_config(path: Path) -> Any:
     from tensorflow_serving.config import model_server_config_pb2
 
     try:
-        return text_format.Parse(path.read_text("utf-8"), model_server_config_pb2.ModelServerConfig())
+        return text_format.Parse(path.read_text("utf-8-sig"), model_server_config_pb2.ModelServerConfig())
     except (text_format.ParseError, UnicodeDecodeError) as error:
         raise InputError(f"{path} is not a valid ModelServerConfig: {error}") from error
 

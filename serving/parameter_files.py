@@ -107,7 +107,7 @@ def _fault(parameters: BatchingParameters, threads_given: bool) -> str:
 
 def _read(file: Path, name: str) -> Any:
     try:
-        return text_format.Parse(file.read_text("utf-8"), _messages()[name]())
+        return text_format.Parse(file.read_text("utf-8-sig"), _messages()[name]())
     except (text_format.ParseError, UnicodeDecodeError) as error:
         raise InputError(f"{file} cannot be parsed as {name}: {error}") from error
 

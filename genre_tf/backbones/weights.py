@@ -148,7 +148,7 @@ def _found(
     prefixes: tuple[str, ...],
 ) -> Iterator[tuple[Weight, str]]:
     """Each weight that a checkpoint holds, and its full name there; raises an error for a wrong one."""
-    prefix = max((*prefixes, ""), key=lambda each: sum(each + weight.name in shapes for weight in weights))
+    prefix = _prefix(weights, shapes, prefixes)
     for weight in weights:
         name = next((each for each in (prefix + weight.name, weight.tied) if each in shapes), None)
         if name is None and weight.optional:
@@ -164,6 +164,14 @@ def _found(
                 f"the vocabulary require {list(expected)}. The files are from different models."
             )
         yield weight, name
+
+
+def _prefix(weights: list[Weight], shapes: Mapping[str, tuple[int, ...]], prefixes: tuple[str, ...]) -> str:
+    """The prefix of most names: a known one, or a wrapper's, such as `module.`, if there is only one."""
+    first = next((weight for weight in weights if not weight.optional), weights[0]).name
+    others = {name.removesuffix(first) for name in shapes if name.endswith(f".{first}")} - {*prefixes}
+    tried = (*prefixes, "", *(others if len(others) == 1 else ()))
+    return max(tried, key=lambda each: sum(each + weight.name in shapes for weight in weights))
 
 
 def _read_tensors(folder: Path) -> dict[str, np.ndarray]:

@@ -22,7 +22,7 @@ def read_text(value: str) -> str:
             raise InputError(f"there is no file {value}; give an existing one, or the text itself")
         return value.replace("\\n", "\n")
     try:
-        return Path(value).read_text("utf-8")
+        return Path(value).read_text("utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"{value} cannot be read as UTF-8 text: {error}") from error
 

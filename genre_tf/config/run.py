@@ -52,7 +52,7 @@ def read_config(file: Path) -> RunConfig:
         InputError: the file is missing or not TOML, or holds an unknown key or an invalid value.
     """
     try:
-        table = tomllib.loads(file.read_text(encoding="utf-8"))
+        table = tomllib.loads(file.read_text(encoding="utf-8-sig"))
     except FileNotFoundError:
         raise InputError(f"no configuration at {file}: give an existing TOML file") from None
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:

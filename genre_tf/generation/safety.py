@@ -112,7 +112,7 @@ def read_safety_list(file: Path) -> SafetyList:
         InputError: the file cannot be read, or an expression is empty, invalid, or found in every text.
     """
     try:
-        lines = file.read_text(encoding="utf-8").splitlines()
+        lines = file.read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"the safety list {file} cannot be read: {error}") from None
     words, patterns = [], list(PERSONAL_DATA)

@@ -195,7 +195,7 @@ def _read_merges(path: Path) -> list[tuple[str, str]]:
     if not path.is_file():
         return []
     try:
-        lines = path.read_text("utf-8").split("\n")
+        lines = [line.removesuffix("\r") for line in path.read_text("utf-8-sig").split("\n")]
     except UnicodeDecodeError as error:
         raise InputError(f"{path} is not UTF-8 text ({error.reason} at byte {error.start}).") from error
     if lines and lines[0].startswith("#version"):

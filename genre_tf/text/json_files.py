@@ -16,7 +16,7 @@ def read_json_object(path: Path) -> dict[str, Any]:
     if not path.is_file():
         return {}
     try:
-        content = json.loads(path.read_text("utf-8"))
+        content = json.loads(path.read_text("utf-8-sig"))
     except (ValueError, OSError) as error:
         raise InputError(f"{path} is not valid JSON ({error}). Fetch the file again.") from error
     if not isinstance(content, dict):

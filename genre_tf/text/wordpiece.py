@@ -198,7 +198,7 @@ def _check_vocabulary(vocabulary: Sequence[str], ids: dict[str, int]) -> None:
 
 def _read_vocabulary(path: Path) -> list[str]:
     try:
-        text = path.read_text("utf-8")
+        text = path.read_text("utf-8-sig")
     except UnicodeDecodeError as error:
         raise InputError(f"{path} is not UTF-8 text ({error.reason} at byte {error.start}).") from error
     # Not splitlines(): a token may be a character that Python treats as the end of a line.

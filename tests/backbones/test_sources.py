@@ -231,6 +231,37 @@ def test_rows_of_no_token_are_left_out_of_the_head_for_masked_words(tmp_path: Pa
     np.testing.assert_array_equal(masked.head._bias, bias[: bert.tokenizer.vocabulary_size])
 
 
+@pytest.mark.parametrize("prefix", ["module.", "base_model.model.bert."])
+def test_a_wrapper_may_put_a_prefix_before_all_names(bert_folder: Path, prefix: str) -> None:
+    before = load_bert(str(bert_folder)).backbone.get_weights()
+    tensors = load_file(bert_folder / "model.safetensors")
+    save_file({prefix + name: tensor for name, tensor in tensors.items()}, bert_folder / "model.safetensors")
+    for ours, theirs in zip(load_bert(str(bert_folder)).backbone.get_weights(), before, strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+
+
+def test_two_models_in_one_file_are_refused(bert_folder: Path) -> None:
+    tensors = load_file(bert_folder / "model.safetensors")
+    both = {prefix + name: tensor for prefix in ("query.", "document.") for name, tensor in tensors.items()}
+    save_file(both, bert_folder / "model.safetensors")
+    with pytest.raises(InputError, match=r"lack embeddings\.word_embeddings"):
+        load_bert(str(bert_folder))
+
+
+def test_files_of_a_windows_editor_read_the_same(bert_folder: Path, gpt2_folder: Path) -> None:
+    text = tf.constant(["Storm reaches the coast"])
+    for folder, load in ((bert_folder, load_bert), (gpt2_folder, load_gpt2)):
+        before = load(str(folder)).tokenizer
+        for name in ("vocab.txt", "vocab.json", "merges.txt", "config.json", "tokenizer_config.json"):
+            if (folder / name).is_file():
+                content = (folder / name).read_bytes().replace(b"\n", b"\r\n")
+                (folder / name).write_bytes(b"\xef\xbb\xbf" + content)
+        after = load(str(folder)).tokenizer
+        assert after.vocabulary_size == before.vocabulary_size
+        pieces = [getattr(each, "encode", None) or each.pieces for each in (before, after)]
+        assert pieces[0](text).to_list() == pieces[1](text).to_list()
+
+
 def keep_the_output_matrix_only(folder: Path, embedding: str, output: str) -> None:
     tensors = load_file(folder / "model.safetensors")
     tensors.pop(output, None)

@@ -102,7 +102,7 @@ def test_a_hostile_expression_and_a_long_list_cost_no_more_than_their_text() -> 
 
 def test_an_operator_replaces_words_and_keeps_personal_data(tmp_path: Path) -> None:
     file = tmp_path / "list.txt"
-    file.write_text("# ours\n\nbanana split\nC++\nre: (?i)top \\d+ secrets\n", encoding="utf-8")
+    file.write_text("banana split\n# ours\n\nC++\nre: (?i)top \\d+ secrets\n", encoding="utf-8-sig")
     safety = read_safety_list(file)
     assert is_safe("What the fuck?", safety)
     for text in ("A Banana Split!", "learn c++ now", "Top 10 Secrets", "mail a@b.org"):
