@@ -15,7 +15,7 @@ from genre_tf.errors import InputError
 from genre_tf.evaluation.whole_pool import learned_limit
 from genre_tf.export.contract import files_fingerprint
 from genre_tf.export.generator_servable import generator_servable
-from genre_tf.export.names import check_models_path
+from genre_tf.export.names import RECOMMENDER, check_models_path
 from genre_tf.export.pool import build_catalogue, read_pool
 from genre_tf.export.publishing import publish, staged
 from genre_tf.export.servables import Servable, recommender_servable, write_version
@@ -77,6 +77,8 @@ def export_run(
     check_models_path(models)
     if not run.is_dir():
         raise InputError(f"no run folder {run}: give one that `genre train` wrote")
+    with staged(models / RECOMMENDER):
+        pass  # refuses a folder that cannot be written before the work, which takes minutes
     with ExitStack() as stack:
         scratch = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         # One servable is verified in its own process while the next one is being written.

@@ -68,7 +68,7 @@ def evaluate(
     from genre_tf.evaluation.report import print_report
     from genre_tf.evaluation.whole_pool import PoolOptions
     from genre_tf.reporting.board import clear
-    from genre_tf.reporting.keeping import keep_evaluation
+    from genre_tf.reporting.keeping import check_place, keep_evaluation
     from genre_tf.reporting.looking import log_models
 
     options = EvaluationOptions(
@@ -80,6 +80,9 @@ def evaluate(
         max_bad_rows=max_bad_rows,
         pool=None if pool is PoolRule.none else PoolOptions(rule=pool.value, refresh_hours=refresh_hours),
     )
+
+    if (run / "config.toml").is_file():
+        check_place(run)
 
     def say(line: str) -> None:
         progress.print(line, markup=False, soft_wrap=True)

@@ -1,6 +1,7 @@
 """Where an evaluation is stored: JSON and samples in `reports/`, TensorBoard files in `logs/`."""
 
 import json
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,23 @@ from genre_tf.errors import FailureError
 from genre_tf.evaluation.report import save_report
 from genre_tf.evaluation.text_samples import log_samples, save_samples
 from genre_tf.reporting.board import log_evaluation
+
+
+def check_place(run: Path) -> None:
+    """Check, before minutes of work, that an evaluation can be stored.
+
+    Raises:
+        FailureError: `reports/` or `logs/` of the run cannot be written.
+    """
+    for folder in (run / "reports", run / "logs"):
+        try:
+            folder.mkdir(exist_ok=True)
+            with tempfile.TemporaryFile(dir=folder):
+                pass
+        except OSError as error:
+            raise FailureError(
+                f"{folder} cannot be written ({error.strerror}); make it writable, or copy the run"
+            ) from None
 
 
 def keep_evaluation(report: dict[str, Any], run: Path) -> tuple[dict[str, Any], list[Path]]:

@@ -75,11 +75,7 @@ def train(
             run have forgotten too much.
         StoppedError: SIGTERM or Ctrl-C was received, and the state was saved.
     """
-    check_start(stages, run, config)
-    if "ranking" in stages:
-        check_teacher(config, run)
-    if "generation" in stages:
-        _check_writer(stages, run, config)
+    check_stages(stages, run, config)
     with run_lock(run):
         open_run(run, data, config, report)
         config = with_trained(run, stages, config, report)
@@ -125,6 +121,19 @@ def _begin_anew(run: Path, chosen: Sequence[StageFiles]) -> None:
     for files in chosen:
         files.forget()
     marker.write_text(begun, "utf-8")
+
+
+def check_stages(stages: Sequence[str], run: Path, config: RunConfig) -> None:
+    """Read all that the stages name, such as a teacher or a writer's backbone, before any work.
+
+    Raises:
+        InputError: one of them cannot be used.
+    """
+    check_start(stages, run, config)
+    if "ranking" in stages:
+        check_teacher(config, run)
+    if "generation" in stages:
+        _check_writer(stages, run, config)
 
 
 def _check_writer(stages: Sequence[str], run: Path, config: RunConfig) -> None:

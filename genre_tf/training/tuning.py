@@ -14,7 +14,7 @@ import tensorflow as tf
 from genre_tf.config import OBJECTIVES, RunConfig, with_optimizer, write_config
 from genre_tf.errors import InputError, StoppedError
 from genre_tf.training.progress import FitResult, Report
-from genre_tf.training.run_folder import TRAINERS, open_run, stage_fingerprints
+from genre_tf.training.run_folder import TRAINERS, check_stages, open_run, stage_fingerprints
 from genre_tf.training.run_lock import run_lock
 from genre_tf.training.stage_data import StageData, load_stage_data
 from genre_tf.training.stage_files import StageFiles, fingerprint
@@ -114,11 +114,13 @@ def tune(
         StoppedError: SIGTERM or Ctrl-C; everything was saved.
     """
     _check(stage, names)
+    tuner = _keras_tuner()
+    check_stages((stage,), run, config)
     with run_lock(run):
         open_run(run, data, config, report)
         stage_data = load_stage_data(run, config, report)
         search = _Search(stage, stage_data, config, tuple(names), trials, report)
-        return search.go()
+        return search.go(tuner)
 
 
 def _check(stage: str, names: Sequence[str]) -> None:
@@ -147,8 +149,7 @@ class _Search:
         searched = fingerprint(names, stage_fingerprints(data.run, config)[stage])
         self.folder = data.run / FOLDER / stage / searched[:12]
 
-    def go(self) -> Tuned:
-        tuner = _keras_tuner()
+    def go(self, tuner: Any) -> Tuned:
         space = tuner.HyperParameters()
         for name in self.names:
             _declare(space, name)

@@ -10,7 +10,7 @@ import pytest
 
 from genre_tf.cli.evaluate import evaluate
 from genre_tf.data.counters import COUNTERS
-from genre_tf.errors import InputError
+from genre_tf.errors import FailureError, InputError
 from genre_tf.evaluation.cold_start import cold_impressions, cold_start
 from genre_tf.evaluation.evaluate import EvaluationOptions, evaluate_run
 from genre_tf.evaluation.ranking import METRICS
@@ -125,6 +125,13 @@ def test_what_cannot_be_measured_is_said_plainly(
 ) -> None:
     with pytest.raises(InputError, match=message):
         evaluate(tiny_run, data=tiny_data, split=split, models=models)
+
+
+def test_a_run_that_cannot_keep_an_evaluation_is_refused_before_any_work(tmp_path: Path) -> None:
+    (tmp_path / "config.toml").write_text("")
+    (tmp_path / "logs").write_text("")
+    with pytest.raises(FailureError, match="logs cannot be written"):
+        evaluate(tmp_path, data=tmp_path)
 
 
 def test_a_folder_that_is_no_run_is_refused(tiny_data: Path, tmp_path: Path) -> None:

@@ -204,3 +204,9 @@ def test_reports_of_the_run_go_into_the_contract(tmp_path):
     (tmp_path / "training-ranking.json").write_text(json.dumps({"best": float("nan"), "steps": 3}))
     (tmp_path / "broken.json").write_text("{")
     assert exporting._metrics(tmp_path) == {"training-ranking": {"best": None, "steps": 3}}
+
+
+def test_a_folder_that_cannot_be_written_is_refused_before_any_work(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(InputError, match="cannot write to .*genre_recommender"):
+        export_run(tmp_path, tmp_path / "file" / "models", [], OPTIONS, print)
