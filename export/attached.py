@@ -13,6 +13,7 @@ import tensorflow as tf
 from tensorflow.core.protobuf import trackable_object_graph_pb2
 
 from genre_tf.export.gate import read_saved_model
+from genre_tf.export.names import read_as_pattern
 
 _GRAPH_KEY = "_CHECKPOINTABLE_OBJECT_GRAPH"
 _VARIABLES = "_all_variables"  # the node in which Keras' archive keeps all variables
@@ -35,7 +36,9 @@ def load_attached(version: Path, name: str, without: Collection[str] = ()) -> An
     """
     model = read_saved_model(version)
     _keep_module(model.meta_graphs[0], name, without)
-    with tempfile.TemporaryDirectory() as scratch:
+    # Beside the version, whose path was checked, if TensorFlow cannot load from the usual place.
+    place = version.parent.resolve() if read_as_pattern(tempfile.gettempdir()) else None
+    with tempfile.TemporaryDirectory(prefix=".reading-", dir=place) as scratch:
         for part in ("variables", "assets"):
             (Path(scratch) / part).symlink_to((version / part).resolve())
         (Path(scratch) / "saved_model.pb").write_bytes(model.SerializeToString())

@@ -15,6 +15,12 @@ COUNTED = ("recommend", "recommend_live", "recommend_text", "serving_default")
 _PATTERN = re.compile(r"\\|\[[^/]+\]")
 
 
+def read_as_pattern(path: str) -> str:
+    """The part of a path because of which TensorFlow cannot load a SavedModel from it; empty if it can."""
+    found = _PATTERN.search(path)
+    return found[0] if found else ""
+
+
 def check_models_path(models: Path) -> None:
     """Refuse, before any work, a folder from which TensorFlow cannot load a SavedModel.
 
@@ -22,9 +28,9 @@ def check_models_path(models: Path) -> None:
         InputError: its path has a backslash or a pair of brackets.
     """
     path = str(models.resolve())
-    if found := _PATTERN.search(path):
+    if part := read_as_pattern(path):
         raise InputError(
-            f"TensorFlow cannot load models from {path}, because it reads {found[0]!r} as a file pattern: "
+            f"TensorFlow cannot load models from {path}, because it reads {part!r} as a file pattern: "
             "give a folder for the models whose path has no brackets and no backslash"
         )
 

@@ -52,6 +52,16 @@ def version(tmp_path_factory):
     return folder
 
 
+def test_it_is_read_back_where_tensorflow_reads_the_temporary_folder_as_a_pattern(
+    version, tmp_path, monkeypatch
+):
+    (tmp_path / "tmp [lr=1]").mkdir()
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "tmp [lr=1]"))
+    loaded = load_attached(version, "half")
+    np.testing.assert_array_equal(loaded.half.of(tf.constant(["b"])), [1.0])
+    assert [path.name for path in version.parent.iterdir()] == ["1"]
+
+
 def test_functions_are_read_back_with_what_they_read_and_nothing_else(version):
     loaded = load_attached(version, "half")
     np.testing.assert_array_equal(loaded.half.of(tf.constant(["b", "c", "a"])), [1.0, 0.0, 0.5])
