@@ -211,7 +211,7 @@ def mind_time(found: datetime) -> str:
     return f"{found.month}/{found.day}/{found.year:04d} {clock} {half}"
 
 
-def _since_epoch(value: float | Decimal, unit: str) -> datetime | None:
+def _since_epoch(value: Any, unit: str) -> datetime | None:
     if not abs(value) < _NO_TIME:
         return None
     if unit == "ms" and int(value) in _SECONDS_OF_TODAY:
