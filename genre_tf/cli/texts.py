@@ -29,7 +29,8 @@ def read_text(value: str) -> str:
 
 def read_titles(value: str) -> list[str]:
     """The titles in a text, one per line; blank lines are skipped."""
-    return [line.strip() for line in read_text(value).splitlines() if line.strip()]
+    # Not splitlines(): it would also end a title at characters such as U+2028, which titles may hold.
+    return [line.strip() for line in read_text(value).split("\n") if line.strip()]
 
 
 def read_numbers(value: str, option: str) -> list[float]:

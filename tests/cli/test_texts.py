@@ -13,6 +13,11 @@ def test_a_file_is_read_and_anything_else_is_a_text(tmp_path):
     assert read_text("") == ""
 
 
+def test_a_file_of_a_windows_editor_has_a_title_on_each_line_and_no_more(tmp_path):
+    (tmp_path / "titles.txt").write_bytes("\ufeffStorm\u2028closes schools\r\nRain\r\n".encode())
+    assert read_titles(str(tmp_path / "titles.txt")) == ["Storm\u2028closes schools", "Rain"]
+
+
 @pytest.mark.parametrize(
     "text",
     ["Storm closes schools", "AC/DC", "24/7", "Read it in notes.txt", "北京今日大雪", "U.S.", "/", "Mr."],
