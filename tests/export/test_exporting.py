@@ -208,5 +208,5 @@ def test_reports_of_the_run_go_into_the_contract(tmp_path):
 
 def test_a_folder_that_cannot_be_written_is_refused_before_any_work(tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(InputError, match="cannot write to .*genre_recommender"):
+    with pytest.raises(InputError, match=r"cannot write to .*genre_recommender"):
         export_run(tmp_path, tmp_path / "file" / "models", [], OPTIONS, print)
