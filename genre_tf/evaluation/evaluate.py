@@ -11,6 +11,7 @@ from genre_tf.config import RunConfig
 from genre_tf.data.examples import ImpressionExample
 from genre_tf.evaluation import baselines
 from genre_tf.evaluation.ranking_report import click_report, ranking_report, retrieval_report
+from genre_tf.evaluation.reasons import sampled_impressions
 from genre_tf.evaluation.report import Slices, finite
 from genre_tf.evaluation.run_models import chosen_models, has_generator, load_scorers, open_run
 from genre_tf.evaluation.scored_log import ScoredLog, read_log
@@ -93,7 +94,8 @@ def evaluate_run(
         The report, ready for JSON; rates are fractions: split, impressions, slices (impressions in each), the
         results of `ranking_report` and `click_report`, pool (what `recommend` would answer from the whole
         pool, see `pool_section`), retrieval (recall@k from texts alone), generation, before (models,
-        retrieval and generation before training), samples (texts written for some readers).
+        retrieval, pool and generation before training), samples (texts written for some readers). With the
+        pool, each of "recommended" also has "from_pool", the first recommendations from the whole pool.
 
     Raises:
         InputError: no run, no such split, no labels, a model that the run has not trained, or a generator
@@ -125,9 +127,12 @@ def evaluate_run(
         **click_report(scorers, scores["models"], log, examples, clicked),
         "retrieval": retrieval_report(scorers, examples),
         "generation": {},
+        "pool": {},
     }
-    report["before"] |= {"retrieval": retrieval_report(untrained, examples), "generation": {}}
-    report["pool"] = _whole_pool(run, log, scorers, slices, options, say)
+    report["before"] |= {"retrieval": retrieval_report(untrained, examples), "generation": {}, "pool": {}}
+    if options.pool is not None:
+        shown = sampled_impressions(examples, clicked)
+        _add_pool(run, log, scorers, untrained, slices, shown, options.pool, say, report)
     if look is not None:
         look(Measured(log=log, examples=examples, scorers=scorers))
     if options.generation and has_generator(run):
@@ -135,20 +140,36 @@ def evaluate_run(
     return dict(finite(report))
 
 
-def _whole_pool(
+def _add_pool(
     run: Path,
     log: ScoredLog,
-    scorers: Mapping[str, Scorer],
+    scorers: Mapping[str, ModelScorer],
+    untrained: Mapping[str, ModelScorer],
     slices: Slices,
-    options: EvaluationOptions,
+    shown: Sequence[int],
+    options: PoolOptions,
     say: Say,
-) -> dict[str, Any]:
-    """What `recommend` would answer; None if not requested or if one of the two stages is not trained."""
+    report: dict[str, Any],
+) -> None:
+    """Add what `recommend` would answer; nothing if one of the two stages is not trained."""
+    trained = _funnel(scorers)
+    if trained is None:
+        return
+    start = _funnel(untrained)
+    found = pool_report(run, log, *trained, slices, options, say, untrained=start, shown=shown)
+    report["before"]["pool"] = found.pop("before", {})
+    for sample, from_pool in zip(report["recommended"], found.pop("shown"), strict=True):
+        sample["from_pool"] = from_pool
+    report["pool"] = found
+
+
+def _funnel(scorers: Mapping[str, ModelScorer]) -> tuple[TwoTowerScorer, RankerScorer] | None:
+    """The two stages behind `recommend`; None if one is missing."""
     towers = scorers.get("two_tower")
     ranker = scorers.get("ranker_counters") or scorers.get("ranker")
-    if options.pool is None or not isinstance(towers, TwoTowerScorer) or not isinstance(ranker, RankerScorer):
-        return {}
-    return pool_report(run, log, towers, ranker, slices, options.pool, say)
+    if isinstance(towers, TwoTowerScorer) and isinstance(ranker, RankerScorer):
+        return towers, ranker
+    return None
 
 
 def _size(log: ScoredLog) -> str:
@@ -170,7 +191,8 @@ def _add_texts(writer: WriterEvaluation, options: EvaluationOptions, report: dic
     writer.say("generator")
     report["generation"], report["before"]["generation"] = writer.metrics(before=options.before)
     if options.readers and (writer.run / "ranking" / WEIGHTS_FILE).is_file():
-        personal = writer.personal(options.readers, options.samples)
+        first = [sample["reader"] for sample in report["recommended"]]
+        personal = writer.personal(options.readers, options.samples, first)
         report["generation"]["personal"], report["samples"] = personal
         report["generation"]["cold_start"] = writer.cold_start()
 

@@ -33,12 +33,14 @@ class ReaderOfArticle:
         source: the article's abstract.
         title: its real title.
         clicked: the title that the reader clicked in the impression.
+        reader: the reader's id in the log.
     """
 
     titles: tuple[str, ...]
     source: str
     title: str
     clicked: str
+    reader: str = ""
 
 
 class Judged(NamedTuple):
@@ -71,6 +73,7 @@ def readers_of_articles(
     learned: Collection[str],
     count: int,
     least_words: int,
+    first: Collection[str] = (),
 ) -> list[ReaderOfArticle]:
     """Evenly picked readers at their first click, each with an article that the generator has not learned.
 
@@ -83,6 +86,7 @@ def readers_of_articles(
         learned: ids of the articles that the generator was trained on.
         count: maximum number of readers.
         least_words: minimum number of words in an abstract.
+        first: readers who are picked before all others.
     """
     new = {
         row
@@ -100,10 +104,18 @@ def readers_of_articles(
             rows = [row for row in clicked if row in new] or shown or sorted(new)
             row = rows[len(found) % len(rows)]
             found[example.user_id] = ReaderOfArticle(
-                titles, table.abstracts[row], table.titles[row], table.titles[clicked[0]]
+                titles,
+                table.abstracts[row],
+                table.titles[row],
+                table.titles[clicked[0]],
+                example.user_id,
             )
-    readers = list(found.values())
-    return [readers[at * len(readers) // count] for at in range(count)] if len(readers) > count else readers
+    if len(found) <= count:
+        return list(found.values())
+    named = [reader for name, reader in found.items() if name in first][:count]
+    others = [reader for name, reader in found.items() if name not in first]
+    rest = count - len(named)
+    return named + [others[at * len(others) // rest] for at in range(rest)]
 
 
 def personal_metrics(
@@ -204,14 +216,20 @@ def sample_of(
 
 
 def written_for(reader: ReaderOfArticle, row: int, served: Written) -> dict[str, Any]:
-    """The same without comparisons: "titles", "source", "title" and "written"."""
+    """The same without comparisons: "reader", "titles", "source", "title" and "written"."""
     columns = served._asdict()
     texts = [
         {name: _plain(column[row, place]) for name, column in columns.items()}
         for place in range(served.text.shape[1])
     ]
     titles = reader.titles[-_MOST_SHOWN_TITLES:]
-    return {"titles": titles, "source": reader.source, "title": reader.title, "written": texts}
+    return {
+        "reader": reader.reader,
+        "titles": titles,
+        "source": reader.source,
+        "title": reader.title,
+        "written": texts,
+    }
 
 
 def _comparisons(judged: Judged, texts: Judged) -> dict[str, Any]:

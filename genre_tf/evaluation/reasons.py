@@ -17,6 +17,28 @@ LEAST_CLICKS = 3  # with fewer there is hardly a choice of reasons
 _FIRST_PLACES = 5
 
 
+def sampled_impressions(
+    examples: Sequence[ImpressionExample], clicked: Sequence[npt.NDArray[np.bool_]]
+) -> list[int]:
+    """The numbers of the impressions that `recommended_samples` shows.
+
+    Args:
+        examples: the impressions.
+        clicked: per impression bool [candidates].
+
+    Returns:
+        The first impression with a history and a click of each of at most `MOST_READERS` evenly picked
+        readers.
+    """
+    first: dict[str, int] = {}
+    for at, example in enumerate(examples):
+        if len(example.history) >= LEAST_CLICKS and clicked[at].any():
+            first.setdefault(example.user_id, at)
+    rows = list(first.values())
+    count = min(MOST_READERS, len(rows))
+    return [rows[place * len(rows) // count] for place in range(count)]
+
+
 def recommended_samples(
     scorer: RankerScorer,
     scores: Scores,
@@ -34,18 +56,11 @@ def recommended_samples(
         table: the articles.
 
     Returns:
-        For each of at most `MOST_READERS` evenly picked readers, at their first impression with a history and
-        a click: "reader", "history" (titles, oldest first), "candidates" (number shown), and "recommended",
-        best first: "title", "category", "probability", "clicked", and "weights" over the history, which sum
-        to 1.
+        For each of the `sampled_impressions`: "reader", "history" (titles, oldest first), "candidates"
+        (number shown), and "recommended", best first: "title", "category", "probability", "clicked", and
+        "weights" over the history, which sum to 1.
     """
-    first: dict[str, int] = {}
-    for at, example in enumerate(examples):
-        if len(example.history) >= LEAST_CLICKS and clicked[at].any():
-            first.setdefault(example.user_id, at)
-    rows = list(first.values())
-    count = min(MOST_READERS, len(rows))
-    picked = [rows[place * len(rows) // count] for place in range(count)]
+    picked = sampled_impressions(examples, clicked)
     return [_sample(scorer, scores[at], examples[at], clicked[at], table) for at in picked]
 
 

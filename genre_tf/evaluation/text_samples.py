@@ -12,10 +12,12 @@ MOST_SHOWN = 20
 _SIGNS = re.compile(r"([\\`*_{}\[\]<>#|~])")
 
 
-def shown_samples(samples: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """At most `MOST_SHOWN` samples, evenly picked."""
-    count = min(MOST_SHOWN, len(samples))
-    return [samples[at * len(samples) // count] for at in range(count)]
+def shown_samples(samples: Sequence[dict[str, Any]], first: Sequence[str] = ()) -> list[dict[str, Any]]:
+    """At most `MOST_SHOWN` samples: those of the readers named first, then others, evenly picked."""
+    named = [sample for sample in samples if sample.get("reader") in first][:MOST_SHOWN]
+    others = [sample for sample in samples if sample not in named]
+    count = min(MOST_SHOWN - len(named), len(others))
+    return named + [others[at * len(others) // count] for at in range(count)]
 
 
 def save_samples(samples: Sequence[dict[str, Any]], run: Path, split: str) -> Path:
@@ -59,7 +61,8 @@ def as_markdown(sample: dict[str, Any]) -> str:
     """One reader: what they read, the source, the real title, and every text with its scores.
 
     Args:
-        sample: from `personalisation.sample_of`; the clicked title and the other reader may be missing.
+        sample: from `personalisation.sample_of`; the reader's id, the clicked title and the other reader may
+            be missing.
     """
     clicked, other = "", ""
     if "clicked" in sample:

@@ -4,7 +4,7 @@ The answers come from the same graph that is exported, with an index that has th
 """
 
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,7 @@ from genre_tf.evaluation import pool_metrics
 from genre_tf.evaluation.pool_baselines import BASELINES, ranks_of
 from genre_tf.evaluation.pool_report import pool_section
 from genre_tf.evaluation.pool_rules import pool_mask
+from genre_tf.evaluation.ranking import mean_metrics
 from genre_tf.evaluation.report import Slices
 from genre_tf.evaluation.scored_log import ScoredLog, counters_before
 from genre_tf.evaluation.scoring import RankerScorer, TwoTowerScorer
@@ -34,6 +35,7 @@ from genre_tf.funnel.served_models import moment_biases
 
 SHOWN = 10
 RETRIEVED = max(pool_metrics.CUTOFFS)
+_KEPT = 5  # recommendations of a sampled reader
 _MOST_IMPRESSIONS = 20_000  # enough to know recall to about 0.003
 
 Floats = npt.NDArray[np.floating]
@@ -145,6 +147,9 @@ def pool_report(
     slices: Slices,
     options: PoolOptions,
     say: Callable[[str], None],
+    *,
+    untrained: tuple[TwoTowerScorer, RankerScorer] | None = None,
+    shown: Sequence[int] = (),
 ) -> dict[str, Any]:
     """Measure the whole pool on a log.
 
@@ -156,9 +161,12 @@ def pool_report(
         slices: slices of its impressions.
         options: how to measure.
         say: takes a line of progress.
+        untrained: the same models before training, measured on the same impressions.
+        shown: numbers of impressions whose recommendations are kept.
 
     Returns:
-        The result of `pool_section`.
+        The result of `pool_section`; "shown", for each of these impressions the first recommendations, best
+        first: "title", "category", "score", "clicked"; and with `untrained` "before", model > "all" > metric.
     """
     examples = log.examples()
     known = np.flatnonzero([(one.labels > 0).any() for one in examples])
@@ -168,14 +176,40 @@ def pool_report(
     say(f"whole pool: {len(known)} impressions with a click, {moments.articles} articles")
     answers = PoolAnswers(towers, ranker, log, rules, log.max_history)
     collected = _Collected(towers.vectors, log, moments)
-    order = sorted(known.tolist(), key=lambda number: int(moments.seconds[number]))
+    start = PoolAnswers(*untrained, log, rules, log.max_history) if untrained else None
+    measured, kept = frozenset(known.tolist()), dict[int, list[dict[str, Any]]]()
+    order = sorted(measured | {*shown}, key=lambda number: int(moments.seconds[number]))
     for number in order:
         counters, in_pool = moments.at(number)
         answers.set_moment(counters, in_pool)
-        collected.add(number, answers, counters, in_pool, examples[number])
-    rows = np.asarray(order)
-    of_rows = {name: mask[rows] for name, mask in slices.items()}
-    return collected.section(of_rows, options.rule)
+        if number in shown:
+            kept[number] = _first_answers(answers, log, number, examples[number])
+        if number in measured:
+            collected.add(number, answers, counters, in_pool, examples[number])
+            if start is not None:
+                start.set_moment(counters, in_pool)
+                collected.add_start(number, start)
+    rows = np.asarray([number for number in order if number in measured], np.int64)
+    section = collected.section({name: mask[rows] for name, mask in slices.items()}, options.rule)
+    return {**section, "shown": [kept[number] for number in shown]}
+
+
+def _first_answers(
+    answers: PoolAnswers, log: ScoredLog, number: int, example: ImpressionExample
+) -> list[dict[str, Any]]:
+    rows, scores = answers.served(" ".join(log.split.impressions[number].history))
+    clicked = {*example.candidates[example.labels > 0].tolist()}
+    pairs = zip(rows[:_KEPT].tolist(), scores.tolist(), strict=False)
+    return [
+        {
+            "title": log.table.titles[row],
+            "category": log.table.categories[row],
+            "score": score,
+            "clicked": row in clicked,
+        }
+        for row, score in pairs
+        if row >= 0
+    ]
 
 
 class _Moments:
@@ -231,6 +265,13 @@ class _Collected:
         self.all_views: list[float] = []
         self.sizes: list[int] = []
         self.scores: list[Any] = []
+        self.start: dict[str, list[Any]] = {"recommend": [], "retrieval": []}
+
+    def add_start(self, number: int, answers: PoolAnswers) -> None:
+        """Collect the answers of the models before training for the impression that was added last."""
+        history = " ".join(self.log.split.impressions[number].history)
+        self.start["recommend"].append(answers.ranked(history))
+        self.start["retrieval"].append(answers.retrieved(history))
 
     def add(
         self,
@@ -315,4 +356,9 @@ class _Collected:
             },
         )
         section["recommend"]["all"]["coverage"] = section["coverage"]["recommend"]
+        if self.start["recommend"]:
+            section["before"] = {
+                name: {"all": mean_metrics(pool_metrics.list_metrics(np.stack(lists), self.clicked))}
+                for name, lists in self.start.items()
+            }
         return section

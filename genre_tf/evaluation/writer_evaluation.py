@@ -59,14 +59,20 @@ class WriterEvaluation:
         untrained = self._untrained() if before else None
         return found, self._metrics_of(untrained) if untrained else {}
 
-    def personal(self, most: int, samples: int | None) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    def personal(
+        self, most: int, samples: int | None, first: Sequence[str] = ()
+    ) -> tuple[dict[str, Any], list[dict[str, Any]]]:
         """Metrics of texts written for readers of the split, and some samples.
 
         Args:
             most: maximum number of readers.
             samples: texts per reader, from which the ranking chooses one; None: the served number.
+            first: readers who must be among them, and among the samples, if something can be written for
+                them.
         """
-        readers = readers_of_articles(self.log.table, self.examples, self._learned, most, MIN_ABSTRACT_WORDS)
+        readers = readers_of_articles(
+            self.log.table, self.examples, self._learned, most, MIN_ABSTRACT_WORDS, first
+        )
         if len(readers) < 2:
             self.say("fewer than two readers have articles unknown to the generator; writing nothing")
             return {}, []
@@ -74,7 +80,7 @@ class WriterEvaluation:
         self.say(f"writing {writer.samples} texts for each of {len(readers)} readers and for another reader")
         titles = [title for title in self.log.table.titles if title]
         metrics, found = personal_metrics(writer, readers, titles, self.config.seed)
-        return metrics, shown_samples(found)
+        return metrics, shown_samples(found, first)
 
     def cold_start(self) -> dict[str, Any]:
         """The effect of written articles on the ranking for readers with few clicks; empty if none."""

@@ -46,6 +46,8 @@ def test_the_report_has_every_model_and_baseline_in_every_slice_before_and_after
     # Nothing was trained in this run, so after is before.
     assert report["models"] == report["before"]["models"]
     assert report["retrieval"] == report["before"]["retrieval"]
+    assert report["before"]["pool"]["retrieval"]["all"] == report["pool"]["retrieval"]["all"]
+    assert all(1 <= len(sample["from_pool"]) <= 5 for sample in report["recommended"])
     assert report["significance"]["ranker over its start"]["difference"] == 0
 
 

@@ -139,6 +139,8 @@ def test_each_reader_counts_once_with_an_unlearned_article_that_says_enough() ->
     ]
     assert [reader.clicked for reader in readers_of_articles(table, examples, {"N4"}, 1, 3)] == ["Title  2"]
     assert readers_of_articles(table, examples, {"N3", "N4", "N5"}, 10, least_words=3) == []
+    named = readers_of_articles(table, examples, {"N4"}, 2, 3, first=["saw none"])
+    assert [reader.reader for reader in named] == ["saw none", "clicked a new one"]
 
 
 def test_a_sample_shows_titles_scores_and_unsupported_claims() -> None:
@@ -153,3 +155,6 @@ def test_a_sample_shows_titles_scores_and_unsupported_claims() -> None:
     ):
         assert part in text
     assert len(shown_samples(samples * 10)) == 20
+    many = [{"reader": f"U{number}"} for number in range(60)]
+    shown = [sample["reader"] for sample in shown_samples(many, ["U59", "U31"])]
+    assert shown[:3] == ["U31", "U59", "U0"] and len(set(shown)) == 20

@@ -58,10 +58,37 @@ def test_the_evaluated_answer_is_that_of_an_export_with_the_same_counters(world,
             np.testing.assert_allclose(scores, served["score"][0], atol=1e-5)
 
 
-def test_the_report_has_the_pool_with_baselines_intervals_and_calibration(world):
+@pytest.fixture(scope="module")
+def found(world):
+    """The pool of the log, with the same models as "before" and two impressions whose answers are kept."""
     run, log, towers, ranker = world
-    slices = slice_masks(log.split.impressions, None)
-    found = pool_report(run, log, towers, ranker, slices, PoolOptions(rules=RULES), lambda line: None)
+    slices, options = slice_masks(log.split.impressions, None), PoolOptions(rules=RULES)
+    untrained = (towers, ranker)
+    return pool_report(
+        run, log, towers, ranker, slices, options, lambda line: None, untrained=untrained, shown=[17, 3]
+    )
+
+
+def test_models_before_training_are_measured_on_the_same_impressions(found):
+    assert found["before"]["retrieval"]["all"] == found["retrieval"]["all"]
+    assert set(found["before"]["recommend"]["all"]) <= set(found["recommend"]["all"])
+
+
+def test_the_answers_of_some_impressions_are_kept_as_the_server_gives_them(world, found):
+    run, log, towers, ranker = world
+    examples = log.examples()
+    moments = _Moments(run, log, examples, PoolOptions())
+    answers = PoolAnswers(towers, ranker, log, RULES, log.max_history)
+    for number, kept in zip((17, 3), found["shown"], strict=True):
+        answers.set_moment(*moments.at(number))
+        rows, scores = answers.served(" ".join(log.split.impressions[number].history))
+        clicked = examples[number].candidates[examples[number].labels > 0]
+        assert [each["title"] for each in kept] == [log.table.titles[row] for row in rows[:5]]
+        assert [each["score"] for each in kept] == pytest.approx(scores[:5].tolist())
+        assert [each["clicked"] for each in kept] == [row in clicked for row in rows[:5]]
+
+
+def test_the_report_has_the_pool_with_baselines_intervals_and_calibration(found):
     everyone = found["recommend"]["all"]
     assert {"recall@10", "recall@300", "ndcg@10", "mrr", "fresh", "coverage", "diversity", "novelty"} <= {
         *everyone
