@@ -1,5 +1,6 @@
 """`genre demo`: the whole pipeline on a synthetic newsroom, ending with answers from a live server."""
 
+import contextlib
 import dataclasses
 import json
 import shutil
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 
 _MARKER = "demo.json"  # marks a folder that a demo may replace
 _PARTS = ("newsroom", "run", "models")
+_PRINTED_READERS, _KEPT_READERS = 2, 3  # the report's first screen shows three
 # For one reader and for a few. Verification and server start warm up every signature at each size.
 _BATCH_SIZES = (1, 8)
 
@@ -147,7 +149,7 @@ def _show(out: Path, newsroom: dict[str, Any], report: dict[str, Any], address: 
     oracle = json.loads((out / "newsroom" / "newsroom.json").read_text("utf-8"))["oracle"]["dev"]["auc"]
     _show_metrics(report, oracle)
     titles = _titles(out / "newsroom" / "dev" / "news.tsv")
-    readers = newsroom["example_readers"][:2]
+    readers = newsroom["example_readers"][:_KEPT_READERS]
     seen = {news_id for reader in readers for news_id in reader["history"]}
     title, source = next(
         text for news_id, text in reversed(list(titles.items())) if news_id not in seen and text[1]
@@ -155,8 +157,10 @@ def _show(out: Path, newsroom: dict[str, Any], report: dict[str, Any], address: 
     written = []
     with GenreClient(address, timeout_s=60.0) as client:
         for reader in readers:
-            read, texts = _show_reader(client, reader, titles, source)
-            written.append({"titles": read, "source": source, "title": title, "written": texts})
+            printed = len(written) < _PRINTED_READERS
+            with contextlib.nullcontext() if printed else results.capture():
+                found = _show_reader(client, reader, titles, source)
+            written.append({"source": source, "title": title, **found})
     _keep_written(written, out / "run")
 
 
@@ -176,8 +180,8 @@ def _show_metrics(report: dict[str, Any], oracle: float) -> None:
 
 def _show_reader(
     client: "GenreClient", reader: dict[str, Any], titles: dict[str, Any], source: str
-) -> tuple[list[str], list[dict[str, Any]]]:
-    """The titles that the texts were written for, and the texts written from the source."""
+) -> dict[str, Any]:
+    """Print what a reader gets; return it in the form of `keep_written`, without the source."""
     history = reader["history"][-30:]
     read = [titles[news_id][0] for news_id in history if news_id in titles]
     results.print(f"\nReader {reader['user_id']}, who likes {', '.join(reader['interests'])}", markup=False)
@@ -187,7 +191,12 @@ def _show_reader(
     for label, text in (("written for this reader", ""), ("written from an article", source)):
         written = client.generate([read[-8:]], [text], ["title"], [1])[0]
         _print_lines(label, [f"{each.interest:.3f}  {each.text}" for each in written[:2]])
-    return read[-8:], [dataclasses.asdict(each) for each in written]  # the last: from the article
+    return {
+        "reader": reader["user_id"],
+        "titles": read[-8:],
+        "recommended": [{"title": article.title, "score": article.score} for article in found],
+        "written": [dataclasses.asdict(each) for each in written],  # the last: from the article
+    }
 
 
 def _print_lines(label: str, lines: list[str]) -> None:

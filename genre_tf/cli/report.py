@@ -16,7 +16,7 @@ def report(
         Path | None, typer.Option(help="File to write. Default: RUN/reports/report-SPLIT.html.")
     ] = None,
 ) -> None:
-    """Write a report of a run as one HTML file: its data, its models, their quality and where they fail.
+    """Write a report of a run as one HTML file: whether it is good, what readers get, and the numbers.
 
     The file works without a network and prints well. Run `genre evaluate` first.
 
@@ -25,7 +25,7 @@ def report(
     load_tensorflow(look_for_devices=False)
     from genre_tf.reporting.html_report import write_html
 
-    file, missing = write_html(run, split, out)
-    for line in missing:
+    file, lines = write_html(run, split, out)
+    for line in lines:
         progress.print(line, markup=False, soft_wrap=True)
     results.print(str(file), markup=False)

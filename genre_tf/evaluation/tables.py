@@ -6,6 +6,27 @@ from typing import Any
 
 from rich.table import Table
 
+_SCORERS = MappingProxyType(
+    {
+        "two_tower": "two-tower model",
+        "ranker_counters": "ranker with counters",
+        "category": "categories read before",
+        "bm25": "BM25 of titles",
+        "click_through_rate": "click-through rate",
+        "clicks": "all clicks so far",
+        "clicks_1h": "clicks halved every hour",
+        "clicks_6h": "clicks halved every 6 hours",
+        "clicks_24h": "clicks halved every 24 hours",
+        "clicks_of_categories": "clicks in categories read before",
+        "newest": "newest first",
+    }
+)
+
+
+def scorer_name(name: str) -> str:
+    """A model, a baseline, or "one over another", as a report shows it: `bm25` is "BM25 of titles"."""
+    return " over ".join(_SCORERS.get(part, part.replace("_", " ")) for part in name.split(" over "))
+
 
 def plain_table(
     title: str,

@@ -4,13 +4,16 @@ import io
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 from matplotlib import font_manager, rc_context
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+
+from genre_tf.evaluation.tables import scorer_name
+from genre_tf.reporting.findings import best_baseline
 
 _SHOWN_CLICKS = 12  # newest clicks of a history; more labels would be unreadable
 _LONGEST_LABEL = 44
@@ -37,7 +40,8 @@ def auc_by_slice(report: Mapping[str, Any]) -> Figure | None:
     intervals = report.get("intervals")
     if not intervals:
         return None
-    scorers = {**_best_baseline(report), **report["models"]}
+    best = best_baseline(report["baselines"], "auc")
+    scorers = {**({} if best is None else {best: report["baselines"][best]}), **report["models"]}
     parts = list(report["slices"])
     figure = Figure(figsize=(8, 0.75 * len(parts) + 1.4), layout="constrained")
     panel = figure.subplots()
@@ -55,7 +59,7 @@ def auc_by_slice(report: Mapping[str, Any]) -> Figure | None:
                 markersize=4,
                 capsize=2,
                 color=f"C{number}",
-                label=name.replace("_", " ") if place == 0 else None,
+                label=scorer_name(name) if place == 0 else None,
             )
     panel.axvline(0.5, color="grey", linestyle=":")
     panel.set_yticks(
@@ -68,34 +72,104 @@ def auc_by_slice(report: Mapping[str, Any]) -> Figure | None:
 
 
 def before_and_after(report: Mapping[str, Any]) -> Figure | None:
-    """AUC of every model before and after training."""
-    before = {
-        name: parts["all"]["auc"]
-        for name, parts in report["before"].get("models", {}).items()
-        # An impression has no AUC if all or none of the shown articles were clicked.
-        if None not in (parts["all"]["auc"], report["models"][name]["all"]["auc"])
-    }
-    if not before:
+    """Models before and after training beside the best baseline: AUC of impressions, recall of the pool."""
+    panels = [panel for panel in (_auc_panel(report), _pool_panel(report)) if panel is not None]
+    if not panels:
         return None
-    figure = Figure(figsize=(8, 0.5 * len(before) + 1.4), layout="constrained")
-    panel = figure.subplots()
-    for place, (name, start) in enumerate(before.items()):
-        now = report["models"][name]["all"]["auc"]
-        panel.plot([start, now], [place, place], color="grey")
-        panel.plot(start, place, "o", color="C7", label="before" if not place else None)
-        panel.plot(now, place, "o", color="C2", label="after" if not place else None)
-    for name, metrics in _best_baseline(report).items():
-        panel.axvline(
-            metrics["all"]["auc"],
-            color="C3",
-            linestyle="--",
-            label=f"best baseline: {name.replace('_', ' ')}",
-        )
-    panel.set_yticks(range(len(before)), [name.replace("_", " ") for name in before])
-    panel.invert_yaxis()
-    panel.set_xlabel("AUC")
-    panel.legend(fontsize="small")
+    most = max(len(panel.rows) for panel in panels)
+    figure = Figure(figsize=(4.6 * len(panels), 0.42 * most + 1.6), layout="constrained")
+    for axes, panel in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels, strict=True):
+        _draw_panel(axes, panel)
+        axes.set_ylim(most - 0.5, -0.5)
+    marks = {
+        label: mark
+        for axes in figure.axes
+        for mark, label in zip(*axes.get_legend_handles_labels(), strict=True)
+    }
+    figure.legend(marks.values(), marks.keys(), loc="outside lower center", ncols=3, frameon=False)
     return figure
+
+
+class _Row(NamedTuple):
+    """One model in a panel; the interval is that of the value after training."""
+
+    name: str
+    before: float | None
+    after: float
+    ends: Sequence[float | None] | None
+
+
+class _Panel(NamedTuple):
+    title: str
+    rows: list[_Row]
+    baseline: tuple[str, float] | None
+
+
+def _auc_panel(report: Mapping[str, Any]) -> _Panel | None:
+    before, intervals = report["before"].get("models", {}), report.get("intervals", {})
+    rows = [
+        _Row(
+            scorer_name(name),
+            before.get(name, {}).get("all", {}).get("auc"),
+            parts["all"]["auc"],
+            intervals.get(name, {}).get("all"),
+        )
+        for name, parts in report.get("models", {}).items()
+        # An impression has no AUC if all or none of the shown articles were clicked.
+        if parts["all"]["auc"] is not None
+    ]
+    return _panel("Impressions: AUC", rows, report["baselines"], "auc")
+
+
+def _pool_panel(report: Mapping[str, Any]) -> _Panel | None:
+    pool = report.get("pool") or {}
+    before = report["before"].get("pool") or {}
+    rows = [
+        _Row(
+            label,
+            before.get(name, {}).get("all", {}).get("recall@10"),
+            pool[name]["all"]["recall@10"],
+            pool["intervals"][name]["all"]["recall@10"],
+        )
+        for name, label in (("recommend", "recommendations"), ("retrieval", "retrieval alone"))
+        if pool.get(name) and pool[name]["all"]["recall@10"] is not None
+    ]
+    return _panel("Whole pool: recall@10", rows, pool.get("baselines", {}), "recall@10")
+
+
+def _panel(title: str, rows: list[_Row], baselines: Mapping[str, Any], metric: str) -> _Panel | None:
+    if not rows:
+        return None
+    best = best_baseline(baselines, metric)
+    line = None if best is None else (scorer_name(best), baselines[best]["all"][metric])
+    return _Panel(title, rows, line)
+
+
+def _draw_panel(axes: Any, panel: _Panel) -> None:
+    for place, row in enumerate(panel.rows):
+        low, high = row.ends if row.ends and None not in row.ends else (row.after, row.after)
+        if row.before is not None:
+            axes.plot([row.before, row.after], [place, place], color="C7", linewidth=1, zorder=1)
+            axes.plot(row.before, place, "o", color="C7", label="before training")
+        axes.plot([low, high], [place, place], color="C0", linewidth=4, alpha=0.35, solid_capstyle="butt")
+        axes.plot(row.after, place, "o", color="C0", label="trained, with 95% interval")
+        axes.annotate(
+            f"{row.after:.3f}",
+            (1.02, place),
+            xycoords=("axes fraction", "data"),
+            va="center",
+            annotation_clip=False,
+        )
+    if panel.baseline is not None:
+        name, value = panel.baseline
+        axes.axvline(value, color="C3", linestyle="--", linewidth=1.2, label="best baseline", zorder=0)
+        axes.set_xlabel(f"best baseline {value:.3f}:\n{name}", color="C3")
+    axes.set_title(panel.title, loc="left", fontsize="medium", fontweight="bold")
+    axes.set_yticks(range(len(panel.rows)), [row.name for row in panel.rows])
+    axes.locator_params(axis="x", nbins=5)
+    axes.margins(x=0.08)
+    axes.spines[["top", "right", "left"]].set_visible(False)
+    axes.tick_params(left=False)
 
 
 def calibration(report: Mapping[str, Any]) -> Figure | None:
@@ -105,7 +179,7 @@ def calibration(report: Mapping[str, Any]) -> Figure | None:
         return None
     return _reliability(
         {
-            f"{name.replace('_', ' ')}: off by {found['calibration_error']:.4f}": found["calibration"]
+            f"{scorer_name(name)}: off by {found['calibration_error']:.4f}": found["calibration"]
             for name, found in models.items()
         },
         "click probability",
@@ -165,7 +239,7 @@ def score_distributions(report: Mapping[str, Any]) -> Figure | None:
             panel.step(edges, counts / max(1.0, counts.sum()), where="post", color=colour, label=kind)
         reached = np.cumsum(found["histogram"]["shown"]) / max(1, found["shown"])
         panel.set(
-            title=name.replace("_", " "),
+            title=scorer_name(name),
             xlabel="click probability",
             ylabel="share of articles",
             xlim=(0, max(0.05, float(edges[np.searchsorted(reached, 0.999, side="left")]) + 0.02)),
@@ -183,7 +257,7 @@ def exposure(report: Mapping[str, Any], most: int = 12) -> Figure | None:
         "shown": [row["shown_share"] for row in rows],
         "clicked": [row["click_share"] for row in rows],
         **{
-            f"first places, {name.replace('_', ' ')}": [row["first_share"][name] for row in rows]
+            f"first places, {scorer_name(name)}": [row["first_share"][name] for row in rows]
             for name in rows[0]["first_share"]
         },
     }
@@ -260,13 +334,6 @@ def _drawing() -> Iterator[None]:
     with rc_context({"font.family": _fonts()}), warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Glyph .* missing")  # a missing emoji in a title needs no warning
         yield
-
-
-def _best_baseline(report: Mapping[str, Any]) -> dict[str, Any]:
-    found = report["baselines"]
-    known = [name for name in found if found[name]["all"]["auc"] is not None]
-    best = max(known, key=lambda name: found[name]["all"]["auc"], default=None)
-    return {} if best is None else {best: found[best]}
 
 
 def _fonts() -> list[str]:

@@ -13,11 +13,13 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from genre_tf.config import RunConfig
 from genre_tf.errors import FailureError, InputError
 from genre_tf.evaluation.pool_tables import FOUND, QUALITIES, calibration_line, pool_line, pool_rows
-from genre_tf.evaluation.run_models import open_run
+from genre_tf.evaluation.run_models import has_generator, open_run
+from genre_tf.evaluation.tables import scorer_name
 from genre_tf.generation.safety_classifier import classifier_file
+from genre_tf.models.checkpoint import WEIGHTS_FILE
 from genre_tf.reporting.data_card import data_card
 from genre_tf.reporting.figures import as_png, evaluation_figures, lengths
-from genre_tf.reporting.findings import findings
+from genre_tf.reporting.findings import findings, verdicts
 from genre_tf.reporting.grounding_marks import marked
 from genre_tf.reporting.keeping import samples_file
 from genre_tf.reporting.latency import latency_picture
@@ -25,6 +27,7 @@ from genre_tf.reporting.latency import latency_picture
 _STAGES = ("retrieval", "ranking", "generation")
 _MOST_REPORT_BYTES = 64 * 2**20
 _STRONGEST_CLICKS = 3
+_FIRST_READERS, _LATELY_READ, _FIRST_ARTICLES = 3, 3, 4  # of the first screen
 
 
 def write_html(run: Path, split: str, out: Path | None = None) -> tuple[Path, list[str]]:
@@ -36,7 +39,7 @@ def write_html(run: Path, split: str, out: Path | None = None) -> tuple[Path, li
         out: the file, replaced as a whole; None: `RUN/reports/report-SPLIT.html`.
 
     Returns:
-        The file, and one line for each missing part with the command that makes it.
+        The file, and, if the run was not evaluated on the split, a line with the command that does it.
 
     Raises:
         InputError: there is no run folder, a report in it is damaged, or the file's folder does not exist.
@@ -50,7 +53,8 @@ def write_html(run: Path, split: str, out: Path | None = None) -> tuple[Path, li
     out = out or run / "reports" / f"report-{split}.html"
     evaluation = _read(run / "reports" / f"evaluation-{split}.json")
     samples = _read(samples_file(run, split))
-    missing = _missing(run, split, evaluation, samples)
+    training = _training(run)
+    lacking = _lacking(run, split, evaluation, samples)
     card = data_card(run / "prepared") if (run / "prepared").is_dir() else {}
     html = (
         _environment()
@@ -58,12 +62,15 @@ def write_html(run: Path, split: str, out: Path | None = None) -> tuple[Path, li
         .render(
             run=run.absolute().name,
             split=split,
-            missing=missing,
+            lacking=lacking,
+            not_measured=_not_measured(run, split, evaluation),
+            verdicts=verdicts(evaluation),
+            readers=_three_readers(samples),
             data=card,
             report=evaluation,
-            training=_training(run),
+            training=training,
             config=_described(config),
-            findings=findings(evaluation) if evaluation else [],
+            findings=findings(evaluation, training),
             pictures=_pictures(run, card, evaluation),
             pool=_pool(evaluation.get("pool") or {}),
             recommended=[_with_reasons(sample) for sample in samples.get("recommended", [])],
@@ -72,7 +79,7 @@ def write_html(run: Path, split: str, out: Path | None = None) -> tuple[Path, li
         )
     )
     _replace(out, html)
-    return out, missing
+    return out, [lacking["evaluation"]] if "evaluation" in lacking else []
 
 
 def _environment() -> Environment:
@@ -85,7 +92,7 @@ def _environment() -> Environment:
     )
     environment.filters["percent"] = lambda value: "–" if value is None else f"{100 * value:.1f}"
     environment.filters["number"] = lambda value, digits=3: "–" if value is None else f"{value:.{digits}f}"
-    environment.filters["words"] = lambda name: str(name).replace("_", " ")
+    environment.filters["words"] = scorer_name
     environment.filters["count"] = lambda value: f"{value:,}".replace(",", "\u202f")
     return environment
 
@@ -105,28 +112,90 @@ def _read(file: Path) -> dict[str, Any]:
     return found
 
 
-def _missing(run: Path, split: str, evaluation: Mapping[str, Any], samples: Mapping[str, Any]) -> list[str]:
-    command = f"genre evaluate {run} --data DATA --split {split}"
+def _lacking(
+    run: Path, split: str, evaluation: Mapping[str, Any], samples: Mapping[str, Any]
+) -> dict[str, str]:
+    """For each part of the first screen that has nothing to show, a line with the command that fills it."""
+    measure = _measure(run, split)
+    untrained = [stage for stage in _STAGES[:2] if not (run / stage / WEIGHTS_FILE).is_file()]
+    train = f"genre train {untrained[0] if len(untrained) == 1 else 'all'} --data DATA --run {run}"
+    found = {}
     if not evaluation:
-        return [f"No evaluation on {split}; run: {command}"]
-    lacks = [
-        name
-        for name, there in (
-            ("intervals, calibration and fairness", "click_model" in evaluation),
-            ("the models before training", evaluation["before"].get("models")),
-            ("retrieval", evaluation.get("retrieval")),
-            ("the whole pool", evaluation.get("pool")),
-            ("written text", evaluation.get("generation")),
-            ("examples of recommendations", samples.get("recommended")),
-            ("examples of written text", samples.get("written")),
+        if len(untrained) == 2:
+            found["evaluation"] = f"Nothing is trained yet. Train it: {train}"
+        else:
+            found["evaluation"] = f"Nothing has been measured on {split} yet. Measure it: {measure}"
+    elif not evaluation.get("pool"):
+        if untrained:
+            found["pool"] = (
+                f"The whole pool needs trained retrieval and ranking. Train what is missing: {train}"
+            )
+        else:
+            found["pool"] = f"The whole pool was not measured. Measure it: {measure}"
+    if not samples.get("written"):
+        if has_generator(run):
+            found["written"] = f"No text was written for readers. Write some: {measure}"
+        else:
+            found["written"] = (
+                f"The run has no writer. Train it: genre train generation --data DATA --run {run}"
+            )
+    if evaluation and not samples.get("recommended"):
+        found["readers"] = (
+            "The evaluation has no example readers, which need a trained ranker and 3 earlier clicks. "
+            f"Measure it: {measure}"
         )
-        if not there
-    ]
-    return (
-        [f"The evaluation lacks {', '.join(lacks)}; if the run has these models, run: {command}"]
-        if lacks
-        else []
+    return found
+
+
+def _not_measured(run: Path, split: str, evaluation: Mapping[str, Any]) -> str:
+    """A note on what this evaluation was not asked for, or did not know yet; empty if there is nothing."""
+    parts = (
+        ("intervals, calibration and fairness", "click_model" in evaluation),
+        ("the models before training", evaluation and evaluation["before"].get("models")),
+        ("the quality of written text", evaluation.get("generation") or not has_generator(run)),
     )
+    left_out = [name for name, measured in parts if not measured]
+    if not evaluation or not left_out:
+        return ""
+    return f"Not measured: {', '.join(left_out)}. To measure everything: {_measure(run, split)}"
+
+
+def _measure(run: Path, split: str) -> str:
+    return f"genre evaluate {run} --data DATA --split {split}"
+
+
+def _three_readers(samples: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """What readers had read, what they get, and what was written for them: from a server, or measured."""
+    recommended = {sample["reader"]: sample for sample in samples.get("recommended", [])}
+    written = {sample["reader"]: sample for sample in samples.get("written", []) if sample.get("reader")}
+    served = [name for name, sample in written.items() if sample.get("recommended")]
+    both = [name for name in recommended if name in written]
+    names = list(dict.fromkeys([*served, *both, *recommended]))[:_FIRST_READERS]
+    return [_first_screen(name, recommended.get(name, {}), written.get(name, {})) for name in names]
+
+
+def _first_screen(name: str, sample: Mapping[str, Any], text: Mapping[str, Any]) -> dict[str, Any]:
+    """One reader: "name", "read" (newest first), "articles", "source" of the articles, "title", "written"."""
+    served = text.get("recommended")
+    articles = served or sample.get("from_pool") or sample["recommended"]
+    if served:
+        source = "by the server"
+    elif sample.get("from_pool"):
+        source = "from the whole pool"
+    else:
+        source = f"of {sample['candidates']} shown articles"
+    read = text["titles"] if served else sample["history"]
+    return {
+        "name": name,
+        "read": read[::-1][:_LATELY_READ],
+        "articles": [
+            {"score": each.get("score", each.get("probability")), "clicked": False, **each}
+            for each in articles[:_FIRST_ARTICLES]
+        ],
+        "source": source,
+        "title": text.get("title", ""),
+        "written": next((each for each in text.get("written", []) if each["safe"] and each["text"]), None),
+    }
 
 
 def _training(run: Path) -> dict[str, Any]:

@@ -58,7 +58,8 @@ def keep_written(written: Sequence[dict[str, Any]], run: Path, split: str) -> No
     """Add texts to an evaluation that measured none, for example texts written by a server.
 
     Args:
-        written: samples in the form of `text_samples.as_markdown`.
+        written: samples in the form of `text_samples.as_markdown`; one that also has the "reader" and
+            "recommended" ("title" and "score", best first) is shown on the report's first screen.
         run: a run folder that was evaluated on the split.
         split: name of the split.
 

@@ -92,7 +92,7 @@ def test_only_the_models_that_were_asked_for_are_measured(tiny_run: Path, tiny_d
         tiny_run, tiny_data, "dev", EvaluationOptions(models=("ranker",), before=False), say=quiet
     )
     assert set(report["models"]) == {"ranker"}
-    assert report["before"] == {"models": {}, "retrieval": {}, "generation": {}}
+    assert report["before"] == {"models": {}, "retrieval": {}, "generation": {}, "pool": {}}
     assert report["retrieval"] == {}
 
 

@@ -153,9 +153,11 @@ def test_tensorboard_has_its_numbers_chart_and_picture(report: dict[str, Any]):
     assert "dev/pool/calibration/brier" in tags
     chart = _charts(report)["recall@10 of the whole pool"]
     assert len(chart) == 5 and set(chart) <= tags
-    (figure,) = evaluation_figures({key: report[key] for key in ("pool", "baselines", "before")}).values()
-    assert as_png(figure).startswith(b"\x89PNG")
-    assert evaluation_figures({**report, "pool": section(calibration=None)}) == {}
+    pictures = evaluation_figures({key: report[key] for key in ("pool", "baselines", "before")})
+    calibrated = "Reliability of recommendations out of the whole pool"
+    assert set(pictures) == {"Before and after fine-tuning", calibrated}
+    assert all(as_png(figure).startswith(b"\x89PNG") for figure in pictures.values())
+    assert calibrated not in evaluation_figures({**report, "pool": section(calibration=None)})
 
 
 def test_the_page_has_a_section_on_the_pool(report: dict[str, Any], tmp_path: Path):
@@ -163,7 +165,10 @@ def test_the_page_has_a_section_on_the_pool(report: dict[str, Any], tmp_path: Pa
     shared: dict[str, Any] = {
         "run": "r",
         "split": "dev",
-        "missing": [],
+        "lacking": {"evaluation": "", "pool": "The whole pool was not measured."},
+        "not_measured": "",
+        "verdicts": [],
+        "readers": [],
         "data": {},
         "training": {},
         "config": {},
@@ -172,9 +177,9 @@ def test_the_page_has_a_section_on_the_pool(report: dict[str, Any], tmp_path: Pa
     html = template.render(**shared, report={}, pool=_pool(report["pool"]))
     low, high = report["pool"]["intervals"]["clicks_1h"]["all"]["mrr"]
     for part in (
-        "<th>clicks 1h</th>",
+        "<th>clicks halved every hour</th>",
         f"{low:.3f}–{high:.3f}",
-        "recommend over clicks 6h",
+        "recommend over clicks halved every 6 hours",
         "<td>nDCG@10</td>",
     ):
         assert part in html, part

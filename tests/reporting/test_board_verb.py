@@ -177,6 +177,9 @@ def test_the_report_asks_for_nothing_in_a_real_browser(page: Any, kept, tmp_path
     page.goto((tmp_path / "report.html").as_uri())
     assert [url for url in asked if not url.startswith(("file:", "data:"))] == []
     assert page.evaluate("[...document.images].every(image => image.naturalWidth > 100)")
+    page.set_viewport_size({"width": 1280, "height": 800})
+    bottom = page.evaluate("document.querySelector('header').getBoundingClientRect().bottom")
+    assert bottom <= 800, "the first screen needs no scrolling"
 
 
 def test_a_folder_of_runs_is_read_whole_and_one_without_logs_is_refused(kept, tmp_path: Path):

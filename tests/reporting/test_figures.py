@@ -36,7 +36,8 @@ def test_any_category_is_drawn_too():
 def test_what_an_evaluation_lacks_is_not_drawn():
     numbers = {"auc": 0.6}
     report = {"models": {"ranker": {"all": numbers}}, "baselines": {}, "before": {}, "slices": {"all": 9}}
-    assert figures.evaluation_figures(report) == {}
+    assert set(figures.evaluation_figures(report)) == {"Before and after fine-tuning"}
+    assert figures.evaluation_figures({**report, "models": {"ranker": {"all": {"auc": None}}}}) == {}
     report["intervals"] = {"ranker": {"all": None}}
     report["before"] = {"models": {"ranker": {"all": {"auc": 0.5}}}}
     assert set(figures.evaluation_figures(report)) == {"AUC by slice", "Before and after fine-tuning"}
@@ -54,6 +55,38 @@ def test_where_no_impression_has_an_auc_nothing_is_compared():
     assert compared(None, None, None) is None
     figure = compared(0.5, 0.6, None)
     assert figure is not None and figures.as_png(figure)
+
+
+def test_the_first_picture_has_both_tasks_with_start_interval_and_best_baseline():
+    def of_all(metric, value):
+        return {"all": {metric: value}}
+
+    report = {
+        "models": {"ranker": of_all("auc", 0.6)},
+        "baselines": {"random": of_all("auc", 0.5), "bm25": of_all("auc", 0.55)},
+        "intervals": {"ranker": {"all": [0.58, 0.62]}},
+        "before": {
+            "models": {"ranker": of_all("auc", 0.52)},
+            "pool": {"recommend": of_all("recall@10", 0.02)},
+        },
+        "pool": {
+            "recommend": of_all("recall@10", 0.12),
+            "retrieval": {},
+            "baselines": {"clicks_6h": of_all("recall@10", 0.11)},
+            "intervals": {"recommend": of_all("recall@10", [0.1, 0.14])},
+        },
+    }
+    figure = figures.before_and_after(report)
+    assert figure is not None and figures.as_png(figure)
+    impressions, pool = figure.axes
+    assert impressions.get_xlabel() == "best baseline 0.550:\nBM25 of titles"
+    assert pool.get_xlabel() == "best baseline 0.110:\nclicks halved every 6 hours"
+    for axes, (before, after, low, high) in (
+        (impressions, (0.52, 0.6, 0.58, 0.62)),
+        (pool, (0.02, 0.12, 0.1, 0.14)),
+    ):
+        drawn = [list(line.get_xdata()) for line in axes.lines]
+        assert [before, after] in drawn and [low, high] in drawn and [before] in drawn and [after] in drawn
 
 
 def test_a_slice_without_impressions_leaves_a_gap():

@@ -12,6 +12,7 @@ from genre_tf.cli.report import report as report_verb
 from genre_tf.errors import FailureError, InputError
 from genre_tf.evaluation.evaluate import EvaluationOptions, evaluate_run
 from genre_tf.generation.safety_classifier import SafetyClassifier, save_classifier
+from genre_tf.models.checkpoint import WEIGHTS_FILE
 from genre_tf.reporting.board import _latency
 from genre_tf.reporting.data_card import data_card
 from genre_tf.reporting.findings import findings
@@ -85,6 +86,58 @@ def test_what_was_measured_stands_there_with_intervals_before_and_fairness(page:
     assert f"Reader {sample['reader']}, {len(sample['history'])} clicks" in words
 
 
+def test_the_first_screen_answers_whether_it_is_good_and_what_three_readers_get(page: Page, kept):
+    run, report = kept
+    screen = _screen(run / "reports" / "report-dev.html")
+    gain = report["significance"]["ranker_counters over untrained_embeddings"]
+    assert f"the difference of {gain['difference']:+.3f} (95% interval {gain['low']:+.3f}" in screen
+    assert f"contain {report['pool']['recommend']['all']['recall@10']:.1%} of the clicked" in screen
+    assert "Three readers" in screen and screen.count("Recommended from the whole pool") == 3
+    for sample in report["recommended"][:3]:
+        first = sample["from_pool"][0]
+        lately = " ".join(sample["history"][::-1][:3])
+        assert f"Reader {sample['reader']} Lately read {lately} Recommended from the whole pool" in screen
+        assert f"{100 * first['score']:.1f}% {first['title']}" in screen
+    assert screen.count("Written for them") == 1 and "Written for them Lerry <i>wins</i> 1,200" in screen
+
+
+def test_the_first_screen_has_at_most_five_worries_and_the_model_card_all(page: Page, kept):
+    lines = findings(json.loads((kept[0] / "reports" / "evaluation-dev.json").read_text()))
+    assert len(lines) > 5
+    screen, text = _screen(kept[0] / "reports" / "report-dev.html"), " ".join(page.text.split())
+    assert [line in screen for line in lines] == [True] * 5 + [False] * (len(lines) - 5)
+    assert f"{len(lines) - 5} more" in screen and all(line in text for line in lines)
+
+
+def test_what_was_left_out_is_a_note_in_the_data_card_and_no_warning(kept, tmp_path: Path):
+    run = tmp_path / "run"
+    shutil.copytree(kept[0], run)
+    (run / "generation").mkdir()
+    (run / "generation" / WEIGHTS_FILE).touch()  # a writer that was not measured, as in a demo
+    file, missing = write_html(run, "dev")
+    assert missing == []
+    assert "not measured" not in _screen(file).lower()
+    data = _words(file.read_text("utf-8").split("Data card")[1].split("Model card")[0])
+    assert f"Not measured: the quality of written text. To measure everything: genre evaluate {run}" in data
+
+
+def test_a_run_without_the_whole_pool_says_what_measures_it(kept, tmp_path: Path):
+    run = tmp_path / "run"
+    shutil.copytree(kept[0], run)
+    file = run / "reports" / "evaluation-dev.json"
+    numbers = json.loads(file.read_text())
+    for part in ("intervals", "click_model", "categories", "activity"):
+        del numbers[part]
+    file.write_text(json.dumps({**numbers, "pool": {}, "before": {"models": {}}}))
+    assert f"The whole pool was not measured. Measure it: genre evaluate {run}" in _screen(
+        write_html(run, "dev")[0]
+    )
+    shutil.rmtree(run / "ranking")
+    assert f"Train what is missing: genre train ranking --data DATA --run {run}" in _screen(
+        write_html(run, "dev")[0]
+    )
+
+
 def test_reasons_are_weights_that_sum_to_one_and_the_best_comes_first(kept):
     _, report = kept
     assert report["recommended"]
@@ -115,7 +168,13 @@ def test_a_run_without_an_evaluation_is_told_what_to_run(tiny_run: Path, tmp_pat
     out = tmp_path / "report.html"
     file, (missing,) = write_html(tiny_run, "nowhere", out)
     assert file == out and "genre evaluate" in missing and "--split nowhere" in missing
-    assert missing in " ".join(Page(out.read_text("utf-8")).text.split())
+    screen = _screen(out)
+    assert missing in screen and "The run has no writer. Train it: genre train generation" in screen
+    shutil.copytree(tiny_run, tmp_path / "untrained", ignore=shutil.ignore_patterns("*.weights.h5"))
+    _, (missing,) = write_html(tmp_path / "untrained", "dev", out)
+    assert (
+        missing == f"Nothing is trained yet. Train it: genre train all --data DATA --run {tmp_path}/untrained"
+    )
 
 
 def test_an_evaluation_of_an_earlier_version_is_told_of_what_it_lacks(kept, tmp_path: Path):
@@ -127,8 +186,9 @@ def test_an_evaluation_of_an_earlier_version_is_told_of_what_it_lacks(kept, tmp_
         del old[key]
     file.write_text(json.dumps(old))
     (run / "reports" / "samples-dev.json").unlink()
-    _, (missing,) = write_html(run, "dev", tmp_path / "report.html")
-    assert "calibration and fairness" in missing and "examples of recommendations" in missing
+    text = _text(run)
+    assert "Not measured: intervals, calibration and fairness" in text
+    assert "The evaluation has no example readers" in text
 
 
 @pytest.mark.parametrize("damage", ["{", "[1]", ""])
@@ -199,8 +259,13 @@ def test_texts_that_a_server_wrote_are_added_to_an_evaluation(kept, tmp_path: Pa
     run = tmp_path / "run"
     shutil.copytree(kept[0], run)
     served = {name: WRITTEN[name] for name in ("titles", "source", "written")}
+    served |= {"reader": "a guest", "recommended": [{"title": "北京今天下雪", "score": 0.125}]}
     keep_written([{**served, "title": "Of a server"}], run, "dev")
     text = _text(run)
+    assert (
+        "Reader a guest Lately read Earlier <b>title</b> Recommended by the server 12.5% 北京今天下雪 "
+        "Written for them Lerry <i>wins</i> 1,200 Real title: Of a server"
+    ) in text
     assert "Of a server" in text and EVIL not in text
     assert f"Reader {kept[1]['recommended'][0]['reader']}" in text, "recommendations stay"
     written = (run / "reports" / "samples-dev.md").read_text("utf-8")
@@ -227,22 +292,15 @@ def test_what_was_measured_of_texts_stands_there(writing_run: Path, tiny_data: P
     assert "Unsafe samples for readers" not in text and "The evaluation stored no texts" in text
 
 
+def _screen(file: Path) -> str:
+    """The words of the first screen."""
+    return _words(file.read_text("utf-8").split("</header>")[0])
+
+
 def _text(run: Path) -> str:
     file, _ = write_html(run, "dev")
-    return " ".join(Page(file.read_text("utf-8")).text.split())
+    return _words(file.read_text("utf-8"))
 
 
-def test_findings_name_chance_few_impressions_and_texts_worse_than_copies():
-    found = findings(
-        {
-            "significance": {"a over b": {"difference": 0.01, "low": -0.01, "high": 0.03}},
-            "slices": {"all": 5000, "no_history": 30},
-            "click_model": {"ranker": {"calibration_error": 0.05, "click_rate": 0.04}},
-            "generation": {"rouge1": 0.1, "baselines": {"first_10_words": {"rouge1": 0.2}}, "grounding": 0.5},
-        }
-    )
-    assert len(found) == 5
-    for part in ("may be chance", "only 30 impressions", "off by 0.050", "ROUGE-1 0.100", "50% of the names"):
-        assert any(part in line for line in found), part
-    assert not findings({"significance": {"a over b": {"difference": 0.02, "low": 0.01, "high": 0.03}}})
-    assert not re.search(r"nan|None", " ".join(found))
+def _words(html: str) -> str:
+    return " ".join(Page(html).text.split())
