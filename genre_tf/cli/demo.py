@@ -154,7 +154,7 @@ def _show(out: Path, newsroom: dict[str, Any], report: dict[str, Any], address: 
     title, source = next(
         text for news_id, text in reversed(list(titles.items())) if news_id not in seen and text[1]
     )
-    written = []
+    written: list[dict[str, Any]] = []
     with GenreClient(address, timeout_s=60.0) as client:
         for reader in readers:
             printed = len(written) < _PRINTED_READERS

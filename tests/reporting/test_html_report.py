@@ -97,7 +97,8 @@ def test_the_first_screen_answers_whether_it_is_good_and_what_three_readers_get(
         first = sample["from_pool"][0]
         lately = " ".join(sample["history"][::-1][:3])
         assert f"Reader {sample['reader']} Lately read {lately} Recommended from the whole pool" in screen
-        assert f"{100 * first['score']:.1f}% {first['title']}" in screen
+        mark = "✓ " if first["clicked"] else ""
+        assert f"{100 * first['score']:.1f}% {mark}{first['title']}" in screen
     assert screen.count("Written for them") == 1 and "Written for them Lerry <i>wins</i> 1,200" in screen
 
 
