@@ -73,6 +73,7 @@ def _counts(report: "CheckReport") -> Table:
             "without history": f"{split.readers_without_history:,}",
             "shown articles": f"{split.candidates:,}",
             "clicks": f"{split.clicks:,}" if split.labelled else "no labels",
+            "without click": f"{split.without_click:,}",
             "with signals": f"{split.signals:,}",
             "first": str(split.first or "-"),
             "last": str(split.last or "-"),

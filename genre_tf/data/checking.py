@@ -26,6 +26,7 @@ class SplitReport:
         readers: different readers.
         readers_without_history: readers whose impressions all have an empty history.
         clicks: clicked candidates.
+        without_click: impressions without a click.
         candidates: shown candidates.
         signals: articles with dwell time, comments or shares, counted in each row.
         first: time of the oldest impression; None if there is none.
@@ -44,6 +45,7 @@ class SplitReport:
     readers: int
     readers_without_history: int
     clicks: int
+    without_click: int
     candidates: int
     signals: int
     first: datetime | None
@@ -52,6 +54,24 @@ class SplitReport:
     unusable_files: int
     faults: list[Fault]
     unlisted: int
+
+    @property
+    def warnings(self) -> list[str]:
+        """What is allowed in a split but unlikely to be meant, one line each."""
+        no_history = self.readers > 0 and self.readers_without_history == self.readers
+        no_click = self.labelled and not self.clicks
+        return [
+            *[
+                f"{self.name}: no reader has a history (readers: {self.readers:,}); is the column of "
+                "histories empty or misplaced?"
+            ]
+            * no_history,
+            *[
+                f"{self.name}: no impression has a click (impressions: {self.impressions:,}), so nothing can "
+                "be learned or measured; are the labels right?"
+            ]
+            * no_click,
+        ]
 
     def as_values(self) -> dict[str, Any]:
         """The report as plain values for JSON; times in ISO form."""
@@ -86,12 +106,7 @@ class CheckReport:
     @property
     def warnings(self) -> list[str]:
         """What is allowed in a data set but unlikely to be meant, one line each."""
-        return [
-            f"{split.name}: no reader has a history (readers: {split.readers:,}); is the column of histories "
-            "empty or misplaced?"
-            for split in self.splits
-            if split.readers and split.readers_without_history == split.readers
-        ]
+        return [warning for split in self.splits for warning in split.warnings]
 
     @property
     def fault_count(self) -> int:
@@ -148,6 +163,7 @@ def _check_split(folder: Path) -> SplitReport:
         readers=len(readers),
         readers_without_history=len(readers - {seen.user_id for seen in impressions if seen.history}),
         clicks=sum(sum(impression.clicked or ()) for impression in impressions),
+        without_click=sum(not any(impression.clicked or (True,)) for impression in impressions),
         candidates=sum(len(impression.candidates) for impression in impressions),
         signals=sum(len(impression.signals or ()) for impression in impressions),
         first=min(times, default=None),

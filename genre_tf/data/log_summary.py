@@ -82,6 +82,24 @@ def require_labels(labelled: bool, folder: Any) -> None:
         )
 
 
+def require_clicks(summary: LogSummary, folder: Any) -> None:
+    """Refuses a log whose training part has no click.
+
+    Args:
+        summary: what was written.
+        folder: folder of the split, for the message.
+
+    Raises:
+        InputError: nothing was clicked.
+    """
+    train = summary.splits.get(SPLITS[0], SplitSummary())
+    if not train.clicks:
+        raise InputError(
+            f"none of the {train.impressions} impressions of {folder} to train on has a click (as in N1-1), "
+            "so there is nothing to learn; give a log with clicks"
+        )
+
+
 def require_training(impressions: int, to_train_on: int, validation_share: float) -> None:
     """Refuses a log that is too small to split.
 

@@ -317,8 +317,6 @@ def _candidates(
         faults.append(
             (field, f"the row {kinds[0]}, but the rows before {kinds[1]}; keep them in separate logs")
         )
-    elif without == 0 and not any(labels):
-        faults.append((field, "holds no click; a labelled impression has at least one"))
     bare = tokens if without else [token[:-2] for token in tokens]
     if 0 < without < len(tokens):
         return Candidates((), None)

@@ -14,7 +14,7 @@ from genre_tf.data.beam.runners import Runner
 from genre_tf.data.counters import Counters
 from genre_tf.data.examples import ImpressionExample
 from genre_tf.data.faults import FaultPolicy
-from genre_tf.data.log_summary import LogSummary
+from genre_tf.data.log_summary import LogSummary, require_clicks
 from genre_tf.data.log_writing import LogTask, write_log
 from genre_tf.data.manifest import (
     ARTICLES_FILE,
@@ -164,6 +164,7 @@ def _write_folder(
     with whole_folder(out) as folder:
         write_articles(folder / ARTICLES_FILE, table)
         summary = write_log(task, folder) if runner is None else _beam_writer()(task, folder, runner)
+        require_clicks(summary, task.log.parent)
         manifest = manifest | {
             "bad_rows": policy.bad_rows,
             "faults": fault_rows(policy.faults, data),

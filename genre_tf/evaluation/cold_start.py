@@ -29,7 +29,7 @@ Write = Callable[[Sequence[ImpressionExample], int], list[list[str]]]
 
 
 def cold_impressions(log: ScoredLog, most: int = MOST_IMPRESSIONS) -> tuple[list[int], int]:
-    """Impressions whose reader has at most `FEW_CLICKS` clicks.
+    """Impressions with an AUC (a click, and an article that was not clicked) of readers with few clicks.
 
     Args:
         log: the split.
@@ -38,7 +38,11 @@ def cold_impressions(log: ScoredLog, most: int = MOST_IMPRESSIONS) -> tuple[list
     Returns:
         Their positions in the split, and their total number.
     """
-    few = [at for at, row in enumerate(log.split.impressions) if len(row.history) <= FEW_CLICKS]
+    few = [
+        at
+        for at, row in enumerate(log.split.impressions)
+        if len(row.history) <= FEW_CLICKS and len({*(row.clicked or ())}) == 2
+    ]
     picked = [few[at * len(few) // most] for at in range(most)] if len(few) > most else few
     return picked, len(few)
 

@@ -91,11 +91,12 @@ def evaluate_run(
         look: receives the models and the data they were measured on, while they are in memory.
 
     Returns:
-        The report, ready for JSON; rates are fractions: split, impressions, slices (impressions in each), the
-        results of `ranking_report` and `click_report`, pool (what `recommend` would answer from the whole
-        pool, see `pool_section`), retrieval (recall@k from texts alone), generation, before (models,
-        retrieval, pool and generation before training), samples (texts written for some readers). With the
-        pool, each of "recommended" also has "from_pool", the first recommendations from the whole pool.
+        The report, ready for JSON; rates are fractions: split, impressions, without_click (impressions that
+        no ranking metric includes), slices (impressions in each), the results of `ranking_report` and
+        `click_report`, pool (what `recommend` would answer from the whole pool, see `pool_section`),
+        retrieval (recall@k from texts alone), generation, before (models, retrieval, pool and generation
+        before training), samples (texts written for some readers). With the pool, each of "recommended" also
+        has "from_pool", the first recommendations from the whole pool.
 
     Raises:
         InputError: no run, no such split, no labels, a model that the run has not trained, or a generator
@@ -107,7 +108,10 @@ def evaluate_run(
     clicked = log.clicked()
     slices = slice_masks(log.split.impressions, Seen.in_prepared(run / "prepared"))
     examples = log.examples()
+    without = sum(not row.any() for row in clicked)
     say(f"{_size(log)}: {', '.join(names)}")
+    if without:
+        say(f"{without} impressions without a click count as views; AUC, MRR, nDCG and recall leave them out")
     scorers = load_scorers(run, names, log.table)
     untrained: dict[str, ModelScorer] = {}
     if options.before:
@@ -122,6 +126,7 @@ def evaluate_run(
     report: dict[str, Any] = {
         "split": split,
         "impressions": len(examples),
+        "without_click": without,
         "slices": {name: int(mask.sum()) for name, mask in slices.items()},
         **ranking_report(scores, clicked, slices, log),
         **click_report(scorers, scores["models"], log, examples, clicked),

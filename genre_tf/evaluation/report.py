@@ -241,7 +241,10 @@ def _cold_start_table(found: dict[str, Any]) -> Table:
 
 
 def _ranking_table(report: dict[str, Any]) -> Table:
-    table = Table(title=f"Ranking on {report['split']}: {report['impressions']} impressions, in percent")
+    left_out = f", {report['without_click']} without a click left out" if report.get("without_click") else ""
+    table = Table(
+        title=f"Ranking on {report['split']}: {report['impressions']} impressions{left_out}, in percent"
+    )
     for heading in ("", *METRICS, "AUC before"):
         table.add_column(heading, justify="right" if heading else "left")
     for kind in ("models", "baselines"):

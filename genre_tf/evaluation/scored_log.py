@@ -52,14 +52,20 @@ class ScoredLog:
         """Per impression bool [candidates].
 
         Raises:
-            InputError: the log has no labels.
+            InputError: the log has no labels, or no click.
         """
         if not self.split.labelled:
             raise InputError(
                 f"the log of split {self.split.name!r} has no labels (N1 instead of N1-0 or N1-1) and "
                 "cannot be measured; `genre predict` writes its ranks"
             )
-        return [np.array(impression.clicked, bool) for impression in self.split.impressions]
+        clicked = [np.array(impression.clicked, bool) for impression in self.split.impressions]
+        if not any(row.any() for row in clicked):
+            raise InputError(
+                f"none of the {len(clicked)} impressions of split {self.split.name!r} has a click, so "
+                "nothing can be measured; give a split with clicks"
+            )
+        return clicked
 
     def _example(self, number: int, impression: Impression) -> ImpressionExample:
         known = self.counters[number] if self.counters is not None else _no_counters(impression)

@@ -125,6 +125,7 @@ def test_bad_rows_are_skipped_and_listed_alike(write_split, tmp_path, monkeypatc
         b"6 6\tU4\t11/9/2019 11:00:00 AM\tN5\tN1-1 N2-0",
         b"4\tU4\t11/9/2019 9:00:00 AM\tN5 N2\tN1-1 N2-0 N3-0",
         b"7\tU4\t11/9/2019 9:00:00 AM\tN5\tN1-1 N2-0\tN5:dwell=9",  # signals, after rows without
+        b"8\tU4\t11/9/2019 9:30:00 AM\tN5\tN1-0 N2-0",  # nothing was clicked, which is no fault
     ]
     local, beam = both(write_split(behaviors=b"\n".join(rows)), tmp_path, max_bad_rows=10, shards=2)
     assert beam == local

@@ -17,7 +17,7 @@ def test_a_clean_data_set_passes_with_its_counts(write_split):
     split = report.splits[1]
     assert (split.articles, split.articles_with_abstract, split.impressions) == (5, 0.6, 4)
     assert (split.readers, split.readers_without_history) == (3, 1)
-    assert (split.clicks, split.candidates) == (4, 12)
+    assert (split.clicks, split.without_click, split.candidates) == (4, 0, 12)
     assert (split.first, split.last) == (datetime(2019, 11, 9, 9), datetime(2019, 11, 10, 0, 30))
 
 
@@ -36,6 +36,17 @@ def test_a_split_in_which_no_reader_has_a_history_is_warned_of(write_split):
     assert report.passed
     (warning,) = report.warnings
     assert warning.startswith("dev: no reader has a history (readers: 2)")
+
+
+def test_impressions_without_a_click_are_counted_and_a_split_of_only_such_is_warned_of(write_split):
+    rows = ["1\tU1\t11/9/2019 9:00:00 AM\tN1\tN3-0 N4-0", "2\tU1\t11/9/2019 9:30:00 AM\tN1\tN3-1 N4-0"]
+    write_split("train", behaviors=rows)
+    write_split("dev", behaviors=rows[:1])
+    report = check_data(write_split("test", behaviors=["1\tU1\t11/9/2019 9:00:00 AM\tN1\tN3 N4"]))
+    assert report.passed
+    assert {split.name: split.without_click for split in report.splits} == {"dev": 1, "test": 0, "train": 1}
+    (warning,) = report.warnings  # the unlabelled split has no clicks to miss
+    assert warning.startswith("dev: no impression has a click (impressions: 1)")
 
 
 def test_every_fault_is_listed_and_the_allowance_is_per_split(write_split):

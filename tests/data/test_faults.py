@@ -35,7 +35,6 @@ BAD_BEHAVIORS = {
     "history": (f"3\tU1\t{TIME}\tN1 N7 N8\tN2-1", "history", "'N7' and 1 more are not in"),
     "unknown candidate": (f"3\tU1\t{TIME}\t\tN2-1 N7-0", "impressions", "'N7' is not in"),
     "no candidates": (f"3\tU1\t{TIME}\tN1\t ", "impressions", "is empty"),
-    "no click": (f"3\tU1\t{TIME}\tN1\tN2-0 N3-0", "impressions", "no click"),
     "half labelled": (f"3\tU1\t{TIME}\tN1\tN2-1 N3", "impressions", "'N3' has no label"),
     "label of another kind": (f"3\tU1\t{TIME}\tN1\tN2-1 N3-2", "impressions", "'N3-2' has no label"),
     "unlabelled row": (f"3\tU1\t{TIME}\tN1\tN2 N3", "impressions", "has no labels, but the rows before"),
@@ -92,6 +91,12 @@ def test_a_rejected_row_does_not_take_its_ids(write_split):
     assert [impression.impression_id for impression in split.impressions] == ["1"]
 
 
+def test_an_impression_without_a_click_is_valid_and_labelled(write_split):
+    split = read_split(write_split(news=NEWS, behaviors=[f"1\tU1\t{TIME}\tN1\tN2-0 N3-0", GOOD[1]]), "train")
+    assert split.labelled
+    assert [impression.clicked for impression in split.impressions] == [(False, False), (True, False)]
+
+
 def test_a_row_tells_all_of_its_faults(write_split):
     data = write_split(news=NEWS, behaviors=["\t\tnever\tN7\tN8-0", GOOD[0]])
     faults = read_split(data, "train", max_bad_rows=1).faults
@@ -100,7 +105,6 @@ def test_a_row_tells_all_of_its_faults(write_split):
         "user_id",
         "time",
         "history",
-        "impressions",
         "impressions",
     ]
     assert {fault.line for fault in faults} == {1}

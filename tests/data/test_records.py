@@ -92,6 +92,17 @@ def test_types_survive(data, tmp_path):
     assert read_examples(tmp_path / "out", "validation") == []
 
 
+def test_an_impression_without_a_click_is_an_example_and_counts_as_views(write_split, tmp_path):
+    rows = ["1\tU1\t11/9/2019 9:00:00 AM\tN1\tN3-0 N4-0", "2\tU2\t11/9/2019 10:00:00 AM\t\tN3-1 N5-0"]
+    manifest = prepare(write_split(behaviors=rows), tmp_path / "out", validation_share=0).manifest
+    summary = manifest["splits"]["train"]
+    assert (summary["impressions"], summary["candidates"], summary["clicks"]) == (2, 4, 1)
+    passed_over, clicked = read_examples(tmp_path / "out", "train")
+    assert passed_over.labels.tolist() == [0, 0]
+    assert clicked.counters[:, :2].tolist() == [[0, 1], [0, 0]]  # no click, one view
+    assert Counters.load(tmp_path / "out" / "counters.npz").views == {"N3": 2, "N4": 1, "N5": 1}
+
+
 BEHAVIORS = [
     "1\tU1\t11/9/2019 9:00:00 AM\tN1 N2\tN3-1 N4-0",
     "2\tU2\t11/9/2019 10:00:00 AM\t\tN3-0 N4-1 N5-0",
@@ -195,13 +206,17 @@ def test_rows_are_counted_beyond_the_faults_that_are_listed(write_split, tmp_pat
     [
         (["1\tU1\t11/9/2019 9:00:00 AM\tN1\tN3 N4"], "no clicks to learn from"),
         (["1\tU1\tnever\tN1\tN3-1 N4-0"], "is not a time"),
+        (
+            [f"{row}\tU1\t11/9/2019 {row}:00:00 AM\tN1\tN3-{row // 2} N4-0" for row in (1, 2)],
+            "none of the 1 impressions of .*train to train on has a click",
+        ),
         (["1\tU1\t11/9/2019 9:00:00 AM\tN1\tN3-1 N4-0"], "leaves none of the 1 impressions to train on"),
     ],
 )
 def test_a_log_that_cannot_be_learnt_from_leaves_nothing(write_split, tmp_path, rows, message):
     data = write_split(behaviors=rows)
     with pytest.raises(InputError, match=message):
-        prepare(data, tmp_path / "out", validation_share=0.9)
+        prepare(data, tmp_path / "out", validation_share=0.5 if len(rows) > 1 else 0.9)
     assert [path.name for path in tmp_path.iterdir()] == ["data"]
 
 

@@ -1,5 +1,6 @@
 """Written articles in the histories of readers with few clicks."""
 
+from dataclasses import replace
 from datetime import datetime
 
 import numpy as np
@@ -73,3 +74,9 @@ def test_the_report_says_what_written_articles_change(log):
 def test_only_readers_with_few_clicks_are_taken(log):
     assert cold_impressions(log) == ([0, 1], 2)
     assert cold_impressions(log, most=1) == ([0], 2)
+
+
+def test_impressions_without_a_click_are_not_written_for(log):
+    first, *others = log.split.impressions
+    log.split.impressions[:] = [replace(first, clicked=(False, False)), *others]
+    assert cold_impressions(log) == ([1], 1)

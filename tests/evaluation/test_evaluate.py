@@ -76,6 +76,25 @@ def test_skipped_rows_are_told(tiny_run: Path, tiny_data: Path, tmp_path: Path) 
     assert "behaviors.tsv:31" in said[0]
 
 
+def test_impressions_without_a_click_are_left_out_of_the_metrics_and_said(
+    tiny_run: Path, tiny_data: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(tiny_data / "dev", tmp_path / "dev")
+    shown = [line.split("\t") for line in (tmp_path / "dev" / "behaviors.tsv").read_text().splitlines()]
+    with (tmp_path / "dev" / "behaviors.tsv").open("a") as log:
+        for number, (_, user, _, history, candidates) in enumerate(shown[:5], start=31):
+            passed_over = candidates.replace("-1", "-0")
+            log.write(f"{number}\t{user}\t11/12/2019 11:00:00 PM\t{history}\t{passed_over}\n")
+    options = EvaluationOptions(models=("two_tower",), before=False, pool=None)
+    said: list[str] = []
+    with_them = evaluate_run(tiny_run, tmp_path, "dev", options, said.append)
+    without = evaluate_run(tiny_run, tiny_data, "dev", options, quiet)
+    assert "5 impressions without a click count as views; AUC, MRR, nDCG and recall leave them out" in said
+    assert (with_them["impressions"], with_them["without_click"], without["without_click"]) == (35, 5, 0)
+    assert with_them["models"]["two_tower"]["all"] == without["models"]["two_tower"]["all"]
+    assert with_them["retrieval"] == without["retrieval"]
+
+
 def test_readers_for_whom_nothing_was_written_are_scored_as_they_are(tiny_run: Path, tiny_data: Path) -> None:
     log = read_log(tiny_run, open_run(tiny_run), tiny_data, "dev")
     scorers = load_scorers(tiny_run, ("two_tower", "ranker"), log.table)

@@ -29,6 +29,7 @@ def data(tmp_path: Path) -> Path:
     write_log(
         data, "between", ["11/10/2019 9:00:00 AM\tN1\tN4-1 N2-0", "11/11/2019 8:30:00 AM\tN1\tN4-1 N2-0"]
     )
+    write_log(data, "unclicked", ["11/12/2019 9:00:00 AM\t\tN1-0 N4-0"])
     write_log(data, "unlabelled", ["11/12/2019 9:00:00 AM\t\tN1 N4", "11/12/2019 9:30:00 AM\t\tN1 N4"])
     return data
 
@@ -70,6 +71,11 @@ def test_a_log_without_labels_counts_views_only(run: Path, data: Path) -> None:
     assert seen(run, data, "unlabelled")[1] == [[2, 3], [0, 1]]
     with pytest.raises(InputError, match="has no labels"):
         read_log(run, RunConfig(), data, "unlabelled").clicked()
+
+
+def test_a_split_without_any_click_cannot_be_measured(run: Path, data: Path) -> None:
+    with pytest.raises(InputError, match="none of the 1 impressions of split 'unclicked' has a click"):
+        read_log(run, RunConfig(), data, "unclicked").clicked()
 
 
 def test_a_log_that_training_has_counted_is_not_counted_twice(run: Path, data: Path) -> None:

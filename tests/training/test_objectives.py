@@ -220,6 +220,13 @@ def test_click_weights_fall_with_the_clicks_on_the_article():
     assert all((row[one.labels == 0] == 1.0).all() for row, one in zip(weights, EXAMPLES, strict=True))
 
 
+def test_an_impression_without_a_click_changes_no_weight_of_a_click():
+    settings = RankingConfig(popularity_debias=0.5, position_propensities=(0.8, 0.4))
+    *others, unclicked = click_weights([*EXAMPLES, _example([4, 5], [0, 0])], settings)
+    assert (unclicked == 1.0).all()
+    np.testing.assert_array_equal(np.concatenate(others), np.concatenate(click_weights(EXAMPLES, settings)))
+
+
 def test_click_weights_rise_with_the_place_and_have_a_limit():
     by_place = click_weights(EXAMPLES, RankingConfig(popularity_debias=0.0, position_propensities=(0.8, 0.4)))
     np.testing.assert_allclose(by_place[4][2] / by_place[0][0], [2.0, 2.0], rtol=1e-6)
