@@ -63,10 +63,21 @@ def _print_splits(splits: "Splits", out: Path, check: bool) -> None:
     if len(faults) > MAX_PRINTED_FAULTS:
         (results if check else progress).print(f"... and {len(faults) - MAX_PRINTED_FAULTS:,} more faults")
     for name, split in splits.items():
+        without = f" ({split.without_click:,} without a click)" if split.without_click else ""
+        counts = {
+            "rows left out by the map": split.left_out,
+            "bad rows": split.bad_rows,
+            "clicks or events on unknown articles left out": split.dropped,
+            "clicks without a view, kept as history only": split.clicks_without_view,
+            "other events without a view or click before them, left out": split.unmatched,
+        }
+        notes = "".join(f"; {what}: {count:,}" for what, count in counts.items() if count)
+        notes += "; histories are made of earlier clicks in the log" if split.made_histories else ""
         results.print(
             f"{out / name}: {'would hold ' if check else ''}{split.articles:,} articles, "
-            f"{split.impressions:,} impressions, {split.clicks:,} clicks; rows left out by the map "
-            f"{split.left_out:,}, bad rows {split.bad_rows:,}, clicks on unknown articles left out "
-            f"{split.dropped:,}",
+            f"{split.impressions:,} impressions{without}, {split.clicks:,} clicks{notes}",
             markup=False,
         )
+    for name, split in splits.items():
+        for warning in split.warnings:
+            results.print(f"warning: {out / name}: {warning}", markup=False)

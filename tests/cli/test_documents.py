@@ -119,7 +119,8 @@ def test_settings_in_the_documents_are_settings(tmp_path):
     for block in settings:
         (tmp_path / "some.toml").write_text(block.code, "utf-8")
         if "articles" in tomllib.loads(block.code):
-            assert read_map(str(tmp_path / "some.toml")).splits
+            column_map = read_map(str(tmp_path / "some.toml"))
+            assert column_map.splits or column_map.files
         else:
             assert read_config(tmp_path / "some.toml") != RunConfig()
 
@@ -209,6 +210,7 @@ def test_following_the_documents_from_the_first_page_to_the_last(genre, tmp_path
         reader.stop()
     assert (tmp_path / "prediction.txt").stat().st_size > 0
     assert (tmp_path / "my-news" / "dev" / "behaviors.tsv").read_text().endswith("a2-0 a4-1\ta4:dwell=80\n")
+    assert (tmp_path / "site-news" / "dev" / "behaviors.tsv").read_text().endswith("five-sets:dwell=95\n")
     assert (tmp_path / "runs" / "mind" / "reports" / "report-dev.html").is_file()
     assert (tmp_path / "my-bert" / "config.json").is_file()
     assert (tmp_path / "deploy").is_dir() and (tmp_path / "vectors" / "news_ids.txt").is_file()

@@ -191,6 +191,77 @@ def test_a_row_for_each_shown_article_gives_the_same_impressions(mind: Path, tmp
     assert read_split(tmp_path / "data", "train").impressions == read_split(mind, "train").impressions
 
 
+HOURS = [("N1 N2", "N2"), ("N3 N1", "N1 N3"), ("N4 N2", ""), ("N2 N4", "N2")]
+
+
+def log_without_histories(source: Path, row_per_candidate: bool) -> list[dict[str, Any]]:
+    """Two days of two readers, the second of whom comes at 12 o'clock; a single click is read for 10 s."""
+    source.mkdir()
+    write_csv(source / "articles.csv", [article(f"N{number}") for number in range(1, 5)])
+    rows = []
+    for number, ((shown, clicked), day) in enumerate(zip(HOURS * 2, [9] * 4 + [10] * 4, strict=True)):
+        at = f"2019-11-{day:02d}T{9 + number % 4:02d}:00:00"
+        row = {
+            "impression": number,
+            "reader": f"U{number % 4 // 3}",
+            "at": at,
+            "shown": shown,
+            "clicked": clicked,
+        }
+        rows.append({**row, "s": 10 if len(clicked) == 2 else ""})
+    if not row_per_candidate:
+        return rows
+    return [
+        {**row, "shown": news_id, "flag": int(news_id in row["clicked"])}
+        for row in rows
+        for news_id in row["shown"].split()
+    ]
+
+
+@pytest.mark.parametrize("row_per_candidate", [False, True])
+def test_without_histories_they_are_made_of_earlier_clicks_of_all_splits(
+    tmp_path: Path, row_per_candidate: bool
+) -> None:
+    source = tmp_path / "logs"
+    rows = log_without_histories(source, row_per_candidate)
+    for name, day in (("log", "-09T"), ("later", "-10T")):  # the newest rows first
+        write_csv(source / f"{name}.csv", [row for row in rows[::-1] if day in row["at"]])
+    dev = '[splits.dev]\narticles = ["articles.*"]\nimpressions = ["later.csv"]\n'
+    clicks = FLAGS.replace("flags", "flag") + "\nrow_per_candidate = true" if row_per_candidate else APART
+    file = Path(map_file(source, f'{clicks}\ndwell = "s"\nnewest = 2', dev))
+    file.write_text(file.read_text().replace('history = "read"\n', ""))
+    convert(source, tmp_path / "data", read_map(str(file)))
+    found = {
+        name: {each.impression_id: each for each in read_split(tmp_path / "data", name).impressions}
+        for name in ("train", "dev")
+    }
+    histories = [found["train"][str(number)].history for number in range(4)]
+    assert [sorted(history) for history in histories] == [[], ["N2"], ["N1", "N3"], []]  # the newest two
+    assert found["dev"]["7"].history == ("N2",)  # the other reader's, from train
+    known = [(signal.news_id, signal.dwell) for signal in found["dev"]["4"].signals or ()]
+    assert known == [("N2", 10)]  # the new click's; the history's two newest have none
+
+
+def test_a_history_is_not_made_where_the_map_names_one(tmp_path: Path) -> None:
+    source = tmp_path / "logs"
+    rows = [{**row, "read": ""} for row in log_without_histories(source, False)]
+    write_csv(source / "log.csv", rows)
+    splits = convert(source, tmp_path / "data", read_map(map_file(source, APART)))
+    assert splits["train"].without_history == splits["train"].impressions == 8
+    assert (
+        splits["train"].warnings[0].startswith("no reader has a history: nobody clicked before an impression")
+    )
+
+
+def test_a_log_without_a_click_is_converted_with_a_warning(tmp_path: Path) -> None:
+    source = tmp_path / "logs"
+    rows = [{**row, "clicked": "", "read": "N1"} for row in log_without_histories(source, False)]
+    write_csv(source / "log.csv", rows)
+    summary = convert(source, tmp_path / "data", read_map(map_file(source, APART)))["train"]
+    assert (summary.clicks, summary.without_click) == (0, 8)
+    assert summary.warnings[0].startswith("no impression has a click; do the columns and values")
+
+
 def test_a_faulty_row_of_many_rejects_its_impression(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     source = tmp_path / "logs"
     source.mkdir()

@@ -3,12 +3,12 @@
 import json
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import date, datetime, timedelta
 from decimal import Decimal
 from typing import Any
 
-from genre_tf.data.faults import shown
+from genre_tf.data.faults import listed, shown
 from genre_tf.data.mind_rows import WITHDRAWN, id_fault, naive_time, parse_iso_time, parse_time
 
 _WITHDRAWN = {"": False, "0": False, "false": False, "1": True, "true": True, WITHDRAWN: True}
@@ -94,6 +94,11 @@ def _decoded(value: bytes) -> str:
         raise CellError(f"{shown(value.hex())} (bytes in hex) is not UTF-8; write ids as text") from None
 
 
+def id_if_any(value: Any) -> str | None:
+    """As `one_id`; None if the cell is empty."""
+    return None if is_missing(value) else one_id(value)
+
+
 def several(value: Any, separator: str) -> Sequence[Any]:
     """The elements of a list: a list itself, a JSON array, a list as Python prints it, or separated text.
 
@@ -151,12 +156,48 @@ def flag(value: Any) -> bool:
 
 def seconds(value: Any) -> float | None:
     """A dwell time; None if the cell is empty."""
+    return _number_if_any(value, "a number of seconds")
+
+
+def position(value: Any) -> float | None:
+    """A place in a list; None if the cell is empty.
+
+    Raises:
+        CellError: it is not a finite number.
+    """
+    found = _number_if_any(value, "a position")
+    if found is not None and not math.isfinite(found):
+        raise CellError(f"{found} is not a position; give a number such as 3")
+    return found
+
+
+def event(value: Any, kinds: Mapping[str, str]) -> str:
+    """What a row of a log of events is.
+
+    Args:
+        value: the cell.
+        kinds: known values in lower case, and what they mean.
+
+    Raises:
+        CellError: it is not one of them.
+    """
+    found = whole(text(value).strip().lower())
+    if found not in kinds:
+        wrong = f"{shown(found)} is not a known event" if found else "is empty"
+        advice = "add it to views, clicks, ... of [events]" if found else "give one of them"
+        raise CellError(
+            f"{wrong}; known events: {listed(kinds)}; {advice}, or leave such rows out (skip in the map)"
+        )
+    return kinds[found]
+
+
+def _number_if_any(value: Any, what: str) -> float | None:
     if is_missing(value):
         return None
     try:
         return float(value)
     except (TypeError, ValueError, OverflowError):
-        raise CellError(f"{shown(str(value))} is not a number of seconds") from None
+        raise CellError(f"{shown(str(value))} is not {what}") from None
 
 
 def moment(value: Any, unit: str) -> datetime:

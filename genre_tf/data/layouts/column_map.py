@@ -11,6 +11,18 @@ from genre_tf.errors import InputError
 MAPS_FOLDER = Path(__file__).with_name("maps")
 FORMATS = ("csv", "jsonl", "parquet")
 POOLS = ("articles", "clicks")
+NEWEST = 100
+"""Clicks in a history: MIND's format repeats them in each row, and training reads 50."""
+
+EVENTS = {
+    "views": ("view", "impression", "shown"),
+    "clicks": ("click", "open"),
+    "dwells": ("dwell", "read"),
+    "comments": ("comment",),
+    "shares": ("share",),
+    "hides": ("hide",),
+}
+"""What a row of a log of events can be, and the values that say so unless the map gives others."""
 TIME_UNITS = ("s", "ms")
 QUOTES = ("none", "line", "lines")
 
@@ -63,7 +75,9 @@ class ImpressionColumns:
     user_id: str
     time: str
     impression_id: str = ""  # empty: rows are numbered
-    history: str = ""  # ids of the reader's earlier clicks, oldest first
+    # Ids of the reader's earlier clicks, oldest first. If empty, and without [histories], they are the clicks
+    # in this log, of all splits.
+    history: str = ""
     candidates: str = ""  # ids of the articles shown
     clicked: str = ""  # ids of the articles clicked
     labels: str = ""  # instead of `clicked`: 1 or 0 for each candidate
@@ -74,6 +88,7 @@ class ImpressionColumns:
     row_per_candidate: bool = False
     merge_repeated: bool = False  # a candidate that is listed twice counts once; else it is a fault
     drop_unknown_history: bool = False  # clicks on unknown articles are left out; else they are faults
+    newest: int = NEWEST  # earlier clicks in a history that is made of this log; 0: all
     skip: tuple[SkipRule, ...] = ()
 
 
@@ -106,6 +121,41 @@ class ClickColumns:
 
 
 @dataclass(frozen=True, kw_only=True)
+class EventColumns:
+    """Columns of a log of events: one row is one view, click, share, ... of one article by one reader."""
+
+    user_id: str
+    news_id: str
+    time: str
+    event: str  # what the reader did; the values below, in any case
+    views: tuple[str, ...] = ()  # the article was shown; empty, as for all of these: see `EVENTS`
+    clicks: tuple[str, ...] = ()
+    dwells: tuple[str, ...] = ()  # the row's `dwell` is the reading time of an earlier click
+    comments: tuple[str, ...] = ()
+    shares: tuple[str, ...] = ()
+    hides: tuple[str, ...] = ()  # shown and not clicked, as its view says
+    dwell: str = ""  # seconds of reading, in rows that are clicks or `dwells`
+    position: str = ""  # place in the list, smallest first; empty: views are in the order of time
+    impression_id: str = ""  # of the page view or the session; empty: views are grouped by time
+    # While a reader scrolls, views are seconds apart; after a minute without any the reader was elsewhere and
+    # sees a new page.
+    gap_minutes: float = 1.0
+    # Half an hour is where web analytics end a visit: a later click came from somewhere else than the page.
+    click_minutes: float = 30.0
+    newest: int = NEWEST  # number of earlier clicks in a history; 0: all
+    train_days: float = 0.0  # before these days clicks are only history; 0: no limit
+    dev_days: float = 1.0  # the newest days, for evaluation
+    drop_unknown: bool = False  # events of unknown articles are left out; else they are faults
+    skip: tuple[SkipRule, ...] = ()
+
+    def kinds(self) -> dict[str, str]:
+        """The known values of `event`, in lower case, and for each the key of `EVENTS` that it belongs to."""
+        given = {value.strip().lower(): kind for kind in EVENTS for value in getattr(self, kind)}
+        usual = {value: kind for kind in EVENTS if not getattr(self, kind) for value in EVENTS[kind]}
+        return {**usual, **given}
+
+
+@dataclass(frozen=True, kw_only=True)
 class SplitFiles:
     """Files of one split, as patterns inside the source folder."""
 
@@ -116,24 +166,32 @@ class SplitFiles:
 
 
 @dataclass(frozen=True, kw_only=True)
-class ClickFiles:
-    """Files of a log of clicks, as patterns inside the source folder."""
+class LogFiles:
+    """Files of a log of clicks or events, as patterns inside the source folder."""
 
     articles: tuple[str, ...]
-    clicks: tuple[str, ...]
+    clicks: tuple[str, ...] = ()
+    events: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
 class ColumnMap:
-    """A whole map: either `impressions` with `splits`, or `clicks` with `files`."""
+    """A whole map: either `impressions` with `splits`, or `clicks` or `events` with `files`."""
 
     articles: ArticleColumns
     reading: Reading = field(default_factory=Reading)
     impressions: ImpressionColumns | None = None
     histories: HistoryColumns | None = None
     clicks: ClickColumns | None = None
+    events: EventColumns | None = None
     splits: dict[str, SplitFiles] = field(default_factory=dict)
-    files: ClickFiles | None = None
+    files: LogFiles | None = None
+
+    @property
+    def has_labels(self) -> bool:
+        """Whether the columns of a log of impressions say what was clicked."""
+        columns = self.impressions
+        return columns is not None and bool(columns.clicked or columns.labels or columns.labelled)
 
 
 def ready_maps() -> list[str]:
@@ -169,7 +227,8 @@ def _map_of(table: dict[str, Any], where: str) -> ColumnMap:
         "impressions": ImpressionColumns,
         "histories": HistoryColumns,
         "clicks": ClickColumns,
-        "files": ClickFiles,
+        "events": EventColumns,
+        "files": LogFiles,
     }
     known = [*kinds, "splits"]
     if unknown := [key for key in table if key not in known]:
@@ -205,7 +264,8 @@ def _checked(found: ColumnMap, where: str) -> ColumnMap:
 
 
 def _choices(found: ColumnMap) -> list[str]:
-    reading, clicks = found.reading, found.clicks
+    reading, clicks, events = found.reading, found.clicks, found.events
+    by_time = [(name, part) for name, part in (("clicks", clicks), ("events", events)) if part is not None]
     return [
         *[f"reading.format must be one of {', '.join(FORMATS)}"] * (reading.format not in ("", *FORMATS)),
         *["reading.delimiter must be one character"] * (len(reading.delimiter) > 1),
@@ -217,18 +277,45 @@ def _choices(found: ColumnMap) -> list[str]:
         * (clicks is not None and clicks.pool not in POOLS),
         *["clicks.negatives must be between 1 and 1000"]
         * (clicks is not None and not 1 <= clicks.negatives <= 1000),
-        *["clicks.pool_hours and dev_days must be above 0, train_days at least 0"]
-        * (clicks is not None and (min(clicks.pool_hours, clicks.dev_days) <= 0 or clicks.train_days < 0)),
+        *["clicks.pool_hours must be above 0"] * (clicks is not None and clicks.pool_hours <= 0),
+        *["events.gap_minutes must be above 0, click_minutes at least 0"]
+        * (events is not None and (events.gap_minutes <= 0 or events.click_minutes < 0)),
+        *[
+            f"{name}.dev_days must be above 0, train_days at least 0"
+            for name, part in by_time
+            if part.dev_days <= 0 or part.train_days < 0
+        ],
         *["newest must be at least 0"]
-        * any(part is not None and part.newest < 0 for part in (found.histories, clicks)),
+        * any(
+            part is not None and part.newest < 0
+            for part in (found.impressions, found.histories, clicks, events)
+        ),
+        *([] if events is None else _values_given_twice(events)),
+    ]
+
+
+def _values_given_twice(events: EventColumns) -> list[str]:
+    keys: dict[str, list[str]] = {}
+    for kind in EVENTS:
+        for value in getattr(events, kind):
+            keys.setdefault(value.strip().lower(), []).append(kind)
+    return [
+        f"events.{' and events.'.join(kinds)} hold the same value {value!r}; give it to one of them"
+        for value, kinds in keys.items()
+        if len(kinds) > 1
     ]
 
 
 def _layout(found: ColumnMap) -> list[str]:
-    if (found.clicks is None) == (found.impressions is None):
-        return ["give [impressions], or [clicks] for a log with clicks only"]
-    if found.clicks is not None:
-        return ["[clicks] needs [files] with articles and clicks"] * (found.files is None)
+    kinds = [name for name in ("impressions", "clicks", "events") if getattr(found, name) is not None]
+    if len(kinds) != 1:
+        return [
+            "give one of [impressions] (a row is a list that was shown), [events] (a row is a view, a click, "
+            f"...) and [clicks] (all rows are clicks); got {' and '.join(kinds) or 'no such table'}"
+        ]
+    if kinds != ["impressions"]:
+        files = getattr(found.files, kinds[0], ())
+        return [f"[{kinds[0]}] needs [files] with articles and {kinds[0]}"] * (not files)
     bad = [name for name in found.splits if not name.isidentifier()]
     needs = any(split.histories for split in found.splits.values())
     return [

@@ -8,13 +8,15 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
-from genre_tf.data.articles import TEXT_FIELDS, Article
+from genre_tf.data.articles import TEXT_FIELDS, Article, Impression
 from genre_tf.data.faults import Fault, FaultPolicy
 from genre_tf.data.layouts.catalogue import read_catalogue
 from genre_tf.data.layouts.click_log import read_clicks
-from genre_tf.data.layouts.column_map import ColumnMap
+from genre_tf.data.layouts.column_map import ColumnMap, SplitFiles
+from genre_tf.data.layouts.event_log import EventImpressions, read_events
+from genre_tf.data.layouts.histories import PastClicks
 from genre_tf.data.layouts.impression_rows import ImpressionLines, LogLine
-from genre_tf.data.layouts.made_impressions import DEV, TRAIN, MadeImpressions
+from genre_tf.data.layouts.made_impressions import DEV, TRAIN, DrawnImpressions, MadeImpressions
 from genre_tf.data.layouts.source_files import Source
 from genre_tf.data.mind import BEHAVIORS, NEWS
 from genre_tf.data.mind_rows import WITHDRAWN
@@ -23,6 +25,11 @@ from genre_tf.errors import InputError
 
 REPORT_FILE = "conversion.json"
 ADVICE = "--check lists every fault"
+NO_CLICK = "no impression has a click; do the columns and values of clicks in the map fit the log?"
+NO_HISTORY = (
+    "no reader has a history: nobody clicked before an impression, or the column of histories is empty; then "
+    "models can only learn what is popular"
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,19 +40,31 @@ class SplitSummary:
         articles: articles written.
         impressions: impressions written.
         clicks: clicks in these.
+        without_click: impressions without a click.
+        without_history: impressions without a history.
         left_out: rows that the map's skip rules left out.
-        dropped: clicks of histories on unknown articles.
+        dropped: clicks (or events) on unknown articles.
+        clicks_without_view: clicks of a log of events that are only history, in the whole log.
+        unmatched: its events without an earlier view or click of their article, which are left out.
         bad_rows: rows that were skipped for a fault.
         faults: their faults, up to the listing limit.
+        made_histories: whether histories are clicks of a log of impressions.
+        warnings: what is allowed but unlikely to be meant.
     """
 
     articles: int
     impressions: int
     clicks: int
+    without_click: int = 0
+    without_history: int = 0
     left_out: int = 0
     dropped: int = 0
+    clicks_without_view: int = 0
+    unmatched: int = 0
     bad_rows: int = 0
     faults: tuple[Fault, ...] = ()
+    made_histories: bool = False
+    warnings: tuple[str, ...] = ()
 
 
 Splits = dict[str, SplitSummary]
@@ -62,13 +81,14 @@ def convert(
 ) -> Splits:
     """Turns logs of another layout into a data set in MIND's format.
 
-    Articles are held in memory, and so are all clicks of a log of clicks; impressions are read row by row.
+    Articles are held in memory, and so are all rows of a log of clicks or events, and all clicks where
+    histories are made of them; impressions are read row by row.
 
     Args:
         source: folder of the files.
         out: data set folder to write: a folder with MIND's two files for each split, and `conversion.json`.
         column_map: which columns hold what.
-        max_bad_rows: faulty rows that may be skipped in each split (in total, for a log with clicks only).
+        max_bad_rows: faulty rows that may be skipped in each split (in total, for a log of clicks or events).
         overwrite: replace `out` if it exists.
         compress: write `.tsv.gz`.
 
@@ -111,38 +131,80 @@ def check_layout(source: Path, column_map: ColumnMap) -> tuple[Splits, bool]:
 def _splits(
     source: Path, column_map: ColumnMap, policy: FaultPolicy, folder: Path | None, ending: str
 ) -> Iterator[tuple[str, SplitSummary]]:
-    if column_map.clicks is not None:
-        yield from _of_clicks(Source(source, column_map.reading, policy), column_map, folder, ending)
+    if column_map.impressions is None:
+        yield from _of_whole_log(Source(source, column_map.reading, policy), column_map, folder, ending)
         return
     seen: set[str] = set()
+    splits = {}
     for name, files in column_map.splits.items():
         of_split = Source(source, column_map.reading, replace(policy, faults=[]), seen=seen)
         articles = read_catalogue(of_split, files.articles, column_map.articles)
-        lines = ImpressionLines(of_split, column_map, files, {news_id: news_id for news_id in articles})
+        splits[name] = (of_split, files, articles)
+    past = _past_clicks(column_map, splits)
+    for name, (of_split, files, articles) in splits.items():
+        made = None if files.histories else past
+        lines = ImpressionLines(of_split, column_map, files, _ids(articles), made)
         split = None if folder is None else folder / name
-        yield name, _written(split, ending, articles.values(), lines, of_split)
+        labelled = column_map.has_labels and files.labelled
+        counts = _written(split, ending, articles.values(), lines, of_split, labelled)
+        yield name, replace(counts, made_histories=made is not None)
 
 
-def _of_clicks(
+_OneSplit = tuple[Source, SplitFiles, dict[str, Article]]
+
+
+def _past_clicks(column_map: ColumnMap, splits: dict[str, _OneSplit]) -> PastClicks | None:
+    """The clicks of all splits, if a split has no other histories; the second reading reports all faults."""
+    columns = column_map.impressions
+    if columns is None or columns.history or all(files.histories for _, files, _ in splits.values()):
+        return None
+
+    def impressions() -> Iterator[Impression]:
+        for of_split, files, articles in splits.values():
+            if files.labelled:
+                unreported = Source(of_split.folder, of_split.reading, FaultPolicy(None))
+                only_log = replace(files, histories=())
+                lines = ImpressionLines(unreported, column_map, only_log, _ids(articles))
+                yield from (found for _, found in lines.impressions())
+
+    return PastClicks(impressions(), columns.newest)
+
+
+def _ids(articles: dict[str, Article]) -> dict[str, str]:
+    return {news_id: news_id for news_id in articles}
+
+
+def _of_whole_log(
     source: Source, column_map: ColumnMap, folder: Path | None, ending: str
 ) -> Iterator[tuple[str, SplitSummary]]:
-    if column_map.clicks is None or column_map.files is None:
-        raise ValueError("this map does not describe a log of clicks")
-    # If each click describes its article, faults of a row are reported only once, when its click is read.
-    once = set(source.files(column_map.files.articles)) <= set(source.files(column_map.files.clicks))
+    """Splits a log of clicks or events by time."""
+    files = column_map.files
+    if files is None:
+        raise ValueError("this map names no files of a log of clicks or events")
+    # If each row describes its article, faults of a row are reported only once, when its click is read.
+    once = set(source.files(files.articles)) <= set(source.files((*files.clicks, *files.events)))
     told = replace(source, policy=_OfWholeFiles(source.policy) if once else source.policy)
-    articles = read_catalogue(told, column_map.files.articles, column_map.articles)
+    articles = read_catalogue(told, files.articles, column_map.articles)
     catalogue = list(articles.values())
-    rows = {news_id: row for row, news_id in enumerate(articles)}
-    log = read_clicks(source, column_map, rows)
-    made = MadeImpressions(log, list(articles), column_map.clicks)
+    made = _made(source, column_map, list(articles))
 
     def named() -> Iterator[Article]:  # known when the log has been written
         yield from (catalogue[row] for row in sorted(made.named))
 
     for name in (TRAIN, DEV):
         split = None if folder is None else folder / name
-        yield name, _written(split, ending, named(), made.lines(name), source)
+        yield name, _written(split, ending, named(), made.lines(name), source, reach=made.reach)
+
+
+def _made(source: Source, column_map: ColumnMap, news_ids: list[str]) -> MadeImpressions:
+    rows = {news_id: row for row, news_id in enumerate(news_ids)}
+    if column_map.clicks is not None:
+        return DrawnImpressions(read_clicks(source, column_map, rows), news_ids, column_map.clicks)
+    if column_map.events is None:
+        raise ValueError("this map describes neither clicks nor events")
+    made = EventImpressions(read_events(source, column_map, rows), news_ids, column_map.events)
+    source.clicks_without_view, source.unmatched = made.clicks_without_view, made.unmatched
+    return made
 
 
 class _OfWholeFiles(FaultPolicy):
@@ -158,10 +220,16 @@ class _OfWholeFiles(FaultPolicy):
 
 
 def _written(
-    folder: Path | None, ending: str, articles: Iterable[Article], lines: Iterable[LogLine], source: Source
+    folder: Path | None,
+    ending: str,
+    articles: Iterable[Article],
+    lines: Iterable[LogLine],
+    source: Source,
+    labelled: bool = True,
+    reach: str = "",
 ) -> SplitSummary:
     """Writes a split, its articles last; without a folder only reads it."""
-    impressions = clicks = 0
+    impressions = clicks = without_click = without_history = 0
     with ExitStack() as files:
         log = news = None
         if folder is not None:
@@ -171,22 +239,32 @@ def _written(
             )
         for line in lines:
             impressions, clicks = impressions + 1, clicks + line.clicks
+            without_click += not line.clicks
+            without_history += not line.history
             _write(log, line.text)
         written = list(articles)
         with_status = any(article.has_status for article in written)
         for article in written:
             _write(news, _news_line(article, with_status))
     if not (impressions and written):
-        _refuse_empty(source, folder)
+        _refuse_empty(source, folder, reach)
     policy = source.policy
     return SplitSummary(
         articles=len(written),
         impressions=impressions,
         clicks=clicks,
+        without_click=without_click,
+        without_history=without_history,
         left_out=source.left_out,
         dropped=source.dropped,
+        clicks_without_view=source.clicks_without_view,
+        unmatched=source.unmatched,
         bad_rows=policy.bad_rows,
         faults=tuple(policy.faults),
+        warnings=(
+            *[NO_CLICK] * (labelled and impressions > 0 and not clicks),
+            *[NO_HISTORY] * (impressions > 0 and without_history == impressions),
+        ),
     )
 
 
@@ -199,11 +277,12 @@ def _news_line(article: Article, with_status: bool) -> str:
     return "\t".join((*texts, *url_and_entities, published, WITHDRAWN if article.withdrawn else ""))
 
 
-def _refuse_empty(source: Source, folder: Path | None) -> None:
-    message = (
-        "no usable row (for clicks: none with other articles to draw); does the map have the right columns, "
-        "skip rules and days?"
-    )
+def _refuse_empty(source: Source, folder: Path | None, reach: str) -> None:
+    message = "no usable row; does the map have the right columns and skip rules?"
+    if reach:
+        message = (
+            f"no impression in this part of the log: {reach}; do the map's columns and days fit the log?"
+        )
     if folder is not None:
         raise InputError(f"{source.folder}: {folder.name}: {message}")
     source.policy.reject([Fault(str(source.folder), 0, "file", message)])

@@ -10,7 +10,7 @@ from genre_tf.data.layouts import cells
 from genre_tf.data.layouts.candidate_cells import read_candidates
 from genre_tf.data.layouts.catalogue import RowFaults, cell_of
 from genre_tf.data.layouts.column_map import ColumnMap, ImpressionColumns, SplitFiles
-from genre_tf.data.layouts.history_files import History, dwell_text, read_histories
+from genre_tf.data.layouts.histories import History, PastClicks, dwell_text, read_histories
 from genre_tf.data.layouts.source_files import Source
 from genre_tf.data.layouts.tables import Row
 from genre_tf.data.lines import MAX_LINE_BYTES
@@ -24,10 +24,11 @@ NumberedRows = Iterator[tuple[Path, int, Row]]
 
 
 class LogLine(NamedTuple):
-    """A line of a behaviours file, and how many clicks are in its impression."""
+    """A line of a behaviours file, the number of clicks in its impression, and whether it has a history."""
 
     text: str
     clicks: int
+    history: bool
 
 
 class ImpressionLines:
@@ -41,15 +42,21 @@ class ImpressionLines:
         column_map: which columns of a log of impressions hold what.
         files: files of the split.
         known: the ids of the split's articles, each mapped to itself.
+        past: earlier clicks of the readers, if histories are made of them.
     """
 
     def __init__(
-        self, source: Source, column_map: ColumnMap, files: SplitFiles, known: Mapping[str, str]
+        self,
+        source: Source,
+        column_map: ColumnMap,
+        files: SplitFiles,
+        known: Mapping[str, str],
+        past: PastClicks | None = None,
     ) -> None:
         if column_map.impressions is None:
             raise ValueError("this map does not describe a log of impressions")
         self.columns, self.files = column_map.impressions, files
-        self._source, self._known = source, known
+        self._source, self._known, self._past = source, known, past
         self._histories: dict[str, History] = {}
         columns, histories = self.columns, column_map.histories
         if files.histories and histories is not None:
@@ -62,6 +69,15 @@ class ImpressionLines:
 
     def __iter__(self) -> Iterator[LogLine]:
         """Lines in the order of the files.
+
+        Raises:
+            InputError: an unusable file, or the policy stops.
+        """
+        for text, found in self.impressions():
+            yield LogLine(text, sum(found.clicked or ()), bool(found.history))
+
+    def impressions(self) -> Iterator[tuple[str, Impression]]:
+        """Lines in the order of the files, and the impression of each.
 
         Raises:
             InputError: an unusable file, or the policy stops.
@@ -80,7 +96,7 @@ class ImpressionLines:
             if isinstance(found, Impression):
                 self._seen.add(found.impression_id)
                 self._form = LogForm.of(found)
-                yield LogLine(line, sum(found.clicked or ()))
+                yield line, found
             else:
                 self._source.reject(path, number, found)
 
@@ -89,6 +105,9 @@ class ImpressionLines:
         user = cell_of(row, columns.user_id, cells.one_id, faults) or ""
         time = cell_of(row, columns.time, lambda value: cells.moment(value, reading.time_unit), faults)
         before = self._histories.get(user, NO_HISTORY)
+        if self._past is not None and time is not None:
+            before, dropped = self._past.before(user, time, self._known)
+            self._source.dropped += dropped
         own = cell_of(row, columns.history, lambda value: cells.ids(value, reading.separator), faults) or []
         if columns.drop_unknown_history:
             kept = [news_id for news_id in own if news_id in self._known]
@@ -108,15 +127,18 @@ class ImpressionLines:
 
     def _signals(self, row: Row, before: History, candidates: list[str], faults: RowFaults) -> str:
         columns = self.columns
-        if columns.signals:
-            return cell_of(row, columns.signals, cells.signals, faults) or ""
-        told = dict(each.rpartition(":")[::2] for each in before.signals.split())
+        own: list[str] = []
         clicked = [each[:-2] for each in candidates if each.endswith("-1")]
-        if columns.dwell and self.files.labelled and len(clicked) == 1:
+        if columns.signals:
+            own = (cell_of(row, columns.signals, cells.signals, faults) or "").split()
+        elif columns.dwell and self.files.labelled and len(clicked) == 1:
             read = cell_of(row, columns.dwell, cells.seconds, faults)
-            if read is not None:
-                told[clicked[0]] = dwell_text(read)
-        return " ".join(f"{news_id}:{values}" for news_id, values in told.items())
+            own = [] if read is None else [f"{clicked[0]}:{dwell_text(read)}"]
+        # What is known of an earlier click stays: a history must not know what follows.
+        earlier = {each.rpartition(":")[0]: each for each in before.signals.split()}
+        return " ".join(
+            [*earlier.values(), *(each for each in own if each.rpartition(":")[0] not in earlier)]
+        )
 
     def _parsed(self, line: str) -> Impression | RowFaults:
         if len(line.encode()) >= MAX_LINE_BYTES:

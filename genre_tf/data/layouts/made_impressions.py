@@ -1,14 +1,17 @@
-"""Impressions made from clicks: each click with available articles that the reader never clicked."""
+"""Impressions made from a log of clicks or events, split by time, with histories of the readers' clicks."""
 
-import math
 import random
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
+from itertools import compress
+from typing import NamedTuple
+
+import numpy as np
 
 from genre_tf.data.counters import epoch_time
 from genre_tf.data.layouts import cells
-from genre_tf.data.layouts.click_log import DAY_S, ClickLog
-from genre_tf.data.layouts.column_map import ClickColumns
-from genre_tf.data.layouts.history_files import dwell_text
+from genre_tf.data.layouts.click_log import DAY_S, ClickLog, Integers
+from genre_tf.data.layouts.column_map import ClickColumns, EventColumns
 from genre_tf.data.layouts.impression_rows import LogLine
 
 TRAIN, DEV = "train", "dev"
@@ -16,12 +19,96 @@ _TRIES = 4
 """Random draws per wanted article before all unread articles are listed; few draws hit read ones."""
 
 
-class MadeImpressions:
-    """Lines of a split's log.
+class Page(NamedTuple):
+    """What a reader was shown at one time.
+
+    Args:
+        user: row of the reader.
+        time: seconds since 1970.
+        shown: rows of the articles, in their order.
+        clicked: which of them were clicked.
+        signals: what followed each click, such as `dwell=35`; empty if nothing is known.
+    """
+
+    user: int
+    time: int
+    shown: list[int]
+    clicked: list[bool]
+    signals: list[str]
+
+
+class MadeImpressions(ABC):
+    """Lines of a split's log; the newest days are `dev`, the days before are `train`.
+
+    Args:
+        log: the clicks, of which histories are made.
+        news_ids: ids of the articles, by row.
+        columns: the days of each split, and the length of a history.
+        times: int64 [n], times of the impressions, in seconds since 1970.
+    """
+
+    def __init__(
+        self, log: ClickLog, news_ids: Sequence[str], columns: ClickColumns | EventColumns, times: Integers
+    ) -> None:
+        self.log, self._news_ids, self._newest_clicks = log, news_ids, columns.newest
+        self._dev_days, self._oldest = columns.dev_days, int(times.min(initial=1 << 62))
+        newest = int(times.max(initial=0))
+        dev_begins = newest - round(columns.dev_days * DAY_S)
+        train_begins = dev_begins - round(columns.train_days * DAY_S) if columns.train_days else -(1 << 62)
+        self._periods = {TRAIN: (train_begins, dev_begins), DEV: (dev_begins, newest)}
+        self.named: dict[int, None] = {}
+
+    @property
+    def reach(self) -> str:
+        """The time that the log covers, for the message that a split is empty."""
+        newest = self._periods[DEV][1]
+        if self._oldest > newest:
+            return "no row of it shows an article"
+        return (
+            f"it reaches from {epoch_time(self._oldest)} to {epoch_time(newest)}, and the newest "
+            f"{self._dev_days:g} days are dev (dev_days)"
+        )
+
+    @abstractmethod
+    def pages(self, split: str, after: int, until: int) -> Iterator[Page]:
+        """Impressions later than one time and not later than another, in the order of time."""
+
+    def lines(self, split: str) -> Iterator[LogLine]:
+        """Lines of `train` or `dev`, in the order of time.
+
+        `named` then holds the articles that are in them.
+        """
+        self.named = {}
+        for number, page in enumerate(self.pages(split, *self._periods[split]), start=1):
+            yield self._line(number, page)
+
+    def _line(self, number: int, page: Page) -> LogLine:
+        history, known = self.log.before(page.user, page.time, self._newest_clicks)
+        self.named |= dict.fromkeys([*history, *page.shown])
+        ids = self._news_ids
+        fields = [
+            str(number),
+            self.log.users[page.user],
+            cells.mind_time(epoch_time(page.time)),
+            " ".join(ids[row] for row in history),
+            " ".join(f"{ids[row]}-{int(hit)}" for row, hit in zip(page.shown, page.clicked, strict=True)),
+        ]
+        if self.log.has_signals:
+            # An article that was clicked before and now again keeps what was known of it: a history must not
+            # know what follows.
+            told = dict(zip(history, known, strict=True))
+            for row, followed in compress(zip(page.shown, page.signals, strict=True), page.clicked):
+                told.setdefault(row, followed)
+            fields.append(" ".join(f"{ids[row]}:{values}" for row, values in told.items() if values))
+        return LogLine("\t".join(fields), sum(page.clicked), bool(history))
+
+
+class DrawnImpressions(MadeImpressions):
+    """Impressions made of clicks: each click, and available articles that the reader never clicks.
 
     An article can be drawn if anyone clicked it within the `pool_hours` before, so the only use of the future
     is that the reader never clicks it. A click without any article to draw makes no impression, but is later
-    history like any other.
+    history like any other. Equal seeds give equal lines.
 
     Args:
         log: the clicks.
@@ -30,53 +117,25 @@ class MadeImpressions:
     """
 
     def __init__(self, log: ClickLog, news_ids: Sequence[str], columns: ClickColumns) -> None:
-        self._log, self._news_ids, self._columns = log, news_ids, columns
-        newest = int(log.time[-1]) if len(log) else 0
-        dev_begins = newest - round(columns.dev_days * DAY_S)
-        train_begins = dev_begins - round(columns.train_days * DAY_S) if columns.train_days else -(1 << 62)
-        self._periods = {TRAIN: (train_begins, dev_begins), DEV: (dev_begins, newest)}
-        self.named: dict[int, None] = {}
+        super().__init__(log, news_ids, columns, log.time)
+        self._columns = columns
 
-    def lines(self, split: str) -> Iterator[LogLine]:
-        """Lines of `train` or `dev`, in the order of time; equal seeds give equal lines.
-
-        `named` then holds the articles that are in them.
-        """
-        after, until = self._periods[split]
-        generator = random.Random(f"{self._columns.seed} {split}")
-        pool = _Pool(self._log, round(self._columns.pool_hours * 3600), self._columns.pool == "clicks")
-        self.named = {}
-        number = 0
-        for click in range(len(self._log)):
-            if not after < self._log.time[click] <= until:
+    def pages(self, split: str, after: int, until: int) -> Iterator[Page]:
+        """Impressions of the clicks within a period, in the order of time."""
+        columns, log = self._columns, self.log
+        generator = random.Random(f"{columns.seed} {split}")
+        pool = _Pool(log, round(columns.pool_hours * 3600), columns.pool == "clicks")
+        for click in np.flatnonzero((log.time > after) & (log.time <= until)).tolist():
+            user, time, clicked = int(log.user[click]), int(log.time[click]), int(log.article[click])
+            pool.move(time)
+            others = pool.draw(columns.negatives, log.ever_read(user), generator)
+            if not others:
                 continue
-            pool.move(int(self._log.time[click]))
-            others = pool.draw(self._columns.negatives, self._log.ever_read(click), generator)
-            if others:
-                number += 1
-                yield LogLine(self._line(click, number, others, generator), 1)
-
-    def _line(self, click: int, number: int, others: list[int], generator: random.Random) -> str:
-        log, before = self._log, self._log.before(click)[-self._columns.newest :]  # 0 keeps all
-        clicked = int(log.article[click])
-        shown = [clicked, *others]
-        generator.shuffle(shown)
-        history = log.article[before].tolist()
-        self.named |= dict.fromkeys([*history, *shown])
-        fields = [
-            str(number),
-            log.users[log.user[click]],
-            cells.mind_time(epoch_time(int(log.time[click]))),
-            " ".join(self._news_ids[row] for row in history),
-            " ".join(f"{self._news_ids[row]}-{int(row == clicked)}" for row in shown),
-        ]
-        if self._columns.dwell:
-            read = zip(
-                [*history, clicked], [*log.dwell[before].tolist(), float(log.dwell[click])], strict=True
-            )
-            told = (f"{self._news_ids[row]}:{dwell_text(time)}" for row, time in read if not math.isnan(time))
-            fields.append(" ".join(told))
-        return "\t".join(fields)
+            shown = [clicked, *others]
+            generator.shuffle(shown)
+            hits = [row == clicked for row in shown]
+            followed = log.signals_of(click)
+            yield Page(user, time, shown, hits, [followed if hit else "" for hit in hits])
 
 
 class _Pool:

@@ -21,8 +21,10 @@ class Source:
         reading: format of the files.
         policy: decides what happens to a faulty row.
         left_out: rows that skip rules left out so far.
-        dropped: unknown articles that were left out of histories so far.
+        dropped: clicks (or events) on unknown articles that were left out so far.
         seen: wanted columns that rows have had so far; splits share it, as they share the map.
+        clicks_without_view: clicks of a log of events that are only history.
+        unmatched: events that were left out, as no view or click of their article comes before them.
     """
 
     folder: Path
@@ -30,6 +32,8 @@ class Source:
     policy: FaultPolicy
     left_out: int = 0
     dropped: int = 0
+    clicks_without_view: int = 0
+    unmatched: int = 0
     seen: set[str] = field(default_factory=set)
     _unseen: set[str] = field(default_factory=set, init=False)  # wanted columns that no row has had so far
     _keys: dict[str, None] = field(default_factory=dict, init=False)  # some columns that rows have had
