@@ -102,6 +102,7 @@ SITE = [
     event("u2", "08:31:00", "view", "D"),  # one minute later: another page
     event("u2", "08:40:00", "hide", "D"),
     event("u2", "09:10:00", "share", "C"),  # not clicked: left out
+    event("u2", "09:11:00", "hide", "E"),  # not shown: left out
     event("u1", "10:00:00", "click", "E"),  # in the second of its view
     event("u1", "10:00:00", "view", "E", 1),
     event("u1", "10:00:00", "view", "D", 2),
@@ -136,7 +137,7 @@ def test_the_verb_says_what_became_of_the_events(tmp_path: Path, capsys: pytest.
     said = capsys.readouterr().out
     assert "train: 4 articles, 4 impressions (2 without a click), 2 clicks; " in said
     assert "clicks without a view, kept as history only: 1; " in said
-    assert "other events without a view or click before them, left out: 1\n" in said
+    assert "other events without a view or click before them, left out: 2\n" in said
     assert "warning" not in said
 
 
@@ -186,12 +187,14 @@ def test_a_reading_time_in_a_row_of_its_own_counts_once_it_is_over(tmp_path: Pat
         event("u1", "08:00:01", "click", "A", seconds=10),
         event("u1", "08:05:00", "view", "B"),
         event("u1", "08:06:00", "dwell", "A", seconds=30.5),
+        event("u1", "08:06:00", "view", "D"),  # in the second in which it is over: not yet known
         event("u1", "08:07:30", "view", "C"),
     ]
     found = lines_of(tmp_path, events, keys='dwell = "seconds"\ndev_days = 0.0001')
     assert [line.split("\t")[3:] for line in (*found["train"], *found["dev"])] == [
         ["", "A-1", "A:dwell=40.5"],
         ["A", "B-0", "A:dwell=10"],
+        ["A", "D-0", "A:dwell=10"],
         ["A", "C-0", "A:dwell=40.5"],
     ]
 

@@ -227,13 +227,17 @@ def test_without_histories_they_are_made_of_earlier_clicks_of_all_splits(
     for name, day in (("log", "-09T"), ("later", "-10T")):  # the newest rows first
         write_csv(source / f"{name}.csv", [row for row in rows[::-1] if day in row["at"]])
     dev = '[splits.dev]\narticles = ["articles.*"]\nimpressions = ["later.csv"]\n'
+    dev += dev.replace("dev", "test") + "labelled = false\n"
     clicks = FLAGS.replace("flags", "flag") + "\nrow_per_candidate = true" if row_per_candidate else APART
     file = Path(map_file(source, f'{clicks}\ndwell = "s"\nnewest = 2', dev))
     file.write_text(file.read_text().replace('history = "read"\n', ""))
     convert(source, tmp_path / "data", read_map(str(file)))
     found = {
         name: {each.impression_id: each for each in read_split(tmp_path / "data", name).impressions}
-        for name in ("train", "dev")
+        for name in ("train", "dev", "test")
+    }
+    assert {name: each.history for name, each in found["test"].items()} == {
+        name: each.history for name, each in found["dev"].items()
     }
     histories = [found["train"][str(number)].history for number in range(4)]
     assert [sorted(history) for history in histories] == [[], ["N2"], ["N1", "N3"], []]  # the newest two
