@@ -147,6 +147,7 @@ def test_rows_with_the_same_page_and_reader_are_one_impression_wherever_they_are
         event("u1", "08:00:00", "view", "A", page="p1"),
         event("u2", "08:00:00", "view", "C", page="p1"),  # another reader
         event("u1", "08:00:05", "view", "D", page="p2"),
+        event("u1", "08:00:05", "view", "A", page="p2"),  # later, but the click names its page
         event("u1", "08:20:00", "view", "B", page="p1"),
         event("u1", "08:21:00", "click", "A", page="p1"),
         event("u1", "08:21:00", "click", "D", page="p3"),  # the id of the article's own page
@@ -158,13 +159,13 @@ def test_rows_with_the_same_page_and_reader_are_one_impression_wherever_they_are
         "1\tu1\t3/2/2026 7:59:00 AM\t\tE-1",  # not in its own history
         "2\tu1\t3/2/2026 8:00:00 AM\tE\tA-1 B-1",
         "3\tu2\t3/2/2026 8:00:00 AM\t\tC-0",
-        "4\tu1\t3/2/2026 8:00:05 AM\tE\tD-1",
+        "4\tu1\t3/2/2026 8:00:05 AM\tE\tD-1 A-0",
     ]
 
 
 def test_a_click_belongs_to_the_latest_page_that_showed_its_article_if_that_is_recent(tmp_path: Path) -> None:
     views = [event("u1", clock, "view", "A") for clock in ("08:00:00", "08:10:00", "09:00:00")]
-    clicks = [event("u1", "08:15:00", "click", "A"), event("u1", "09:30:01", "click", "A")]
+    clicks = [event("u1", "08:15:00", "click", "A"), event("u1", "09:31:00", "click", "A")]
     found = lines_of(tmp_path, [*clicks, *views], keys="dev_days = 0.03")
     assert [line.split("\t")[4] for line in (*found["train"], *found["dev"])] == ["A-0", "A-1", "A-0"]
     longer = lines_of(tmp_path, [*clicks, *views], keys="dev_days = 0.03\nclick_minutes = 31")
@@ -197,6 +198,33 @@ def test_a_reading_time_in_a_row_of_its_own_counts_once_it_is_over(tmp_path: Pat
         ["A", "D-0", "A:dwell=10"],
         ["A", "C-0", "A:dwell=40.5"],
     ]
+
+
+def test_a_reading_time_of_a_click_is_known_when_it_is_over_and_a_new_click_does_not_change_it(
+    tmp_path: Path,
+) -> None:
+    events = [
+        event("u1", "08:00:00", "view", "A"),
+        event("u1", "08:00:01", "click", "A", seconds=299),
+        event("u1", "08:05:00", "view", "B"),  # in the second in which it is over
+        event("u1", "09:00:00", "view", "A"),
+        event("u1", "09:00:01", "click", "A", seconds=50),
+    ]
+    found = lines_of(tmp_path, events, keys='dwell = "seconds"\ndev_days = 0.0001')
+    assert [line.split("\t")[3:] for line in (*found["train"], *found["dev"])] == [
+        ["", "A-1", "A:dwell=299"],
+        ["A", "B-0", ""],
+        ["A", "A-1", "A:dwell=299"],
+    ]
+
+
+def test_impressions_of_one_second_are_in_the_order_of_their_rows(tmp_path: Path) -> None:
+    views = [
+        event("u1", "06:00:00", "view", "A"),
+        *(event(user, "08:00:00", "view", "A") for user in ("u2", "u1")),
+    ]
+    found = lines_of(tmp_path, views, keys="dev_days = 0.05")
+    assert [line.split("\t")[1] for line in found["dev"]] == ["u2", "u1"]
 
 
 def test_days_and_the_length_of_histories_are_as_the_map_says(tmp_path: Path) -> None:

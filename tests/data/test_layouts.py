@@ -246,6 +246,20 @@ def test_without_histories_they_are_made_of_earlier_clicks_of_all_splits(
     assert known == [("N2", 10)]  # the new click's; the history's two newest have none
 
 
+def test_a_made_history_leaves_out_articles_that_the_split_does_not_have(tmp_path: Path) -> None:
+    source = tmp_path / "logs"
+    rows = log_without_histories(source, False)
+    write_csv(source / "log.csv", rows[:2])  # clicks on N2, N1 and N3
+    write_csv(source / "later.csv", [{**rows[4], "clicked": ""}])
+    write_csv(source / "fewer.csv", [article("N1"), article("N2")])
+    dev = '[splits.dev]\narticles = ["fewer.csv"]\nimpressions = ["later.csv"]\n'
+    file = Path(map_file(source, APART, dev))
+    file.write_text(file.read_text().replace('history = "read"\n', ""))
+    summary = convert(source, tmp_path / "data", read_map(str(file)))["dev"]
+    (found,) = read_split(tmp_path / "data", "dev").impressions
+    assert (set(found.history), summary.dropped) == ({"N1", "N2"}, 1)
+
+
 def test_a_history_is_not_made_where_the_map_names_one(tmp_path: Path) -> None:
     source = tmp_path / "logs"
     rows = [{**row, "read": ""} for row in log_without_histories(source, False)]
