@@ -231,7 +231,12 @@ def test_without_histories_they_are_made_of_earlier_clicks_of_all_splits(
     clicks = FLAGS.replace("flags", "flag") + "\nrow_per_candidate = true" if row_per_candidate else APART
     file = Path(map_file(source, f'{clicks}\ndwell = "s"\nnewest = 2', dev))
     file.write_text(file.read_text().replace('history = "read"\n', ""))
-    convert(source, tmp_path / "data", read_map(str(file)))
+    splits = convert(source, tmp_path / "data", read_map(str(file)))
+    assert {name: (each.without_click, each.made_histories) for name, each in splits.items()} == {
+        "train": (1, True),
+        "dev": (1, True),
+        "test": (0, True),  # its clicks are unknown
+    }
     found = {
         name: {each.impression_id: each for each in read_split(tmp_path / "data", name).impressions}
         for name in ("train", "dev", "test")

@@ -156,7 +156,9 @@ _OneSplit = tuple[Source, SplitFiles, dict[str, Article]]
 def _past_clicks(column_map: ColumnMap, splits: dict[str, _OneSplit]) -> PastClicks | None:
     """The clicks of all splits, if a split has no other histories; the second reading reports all faults."""
     columns = column_map.impressions
-    if columns is None or columns.history or all(files.histories for _, files, _ in splits.values()):
+    if columns is None or columns.history or not column_map.has_labels:
+        return None
+    if all(files.histories for _, files, _ in splits.values()):
         return None
 
     def impressions() -> Iterator[Impression]:
@@ -239,7 +241,7 @@ def _written(
             )
         for line in lines:
             impressions, clicks = impressions + 1, clicks + line.clicks
-            without_click += not line.clicks
+            without_click += labelled and not line.clicks
             without_history += not line.history
             _write(log, line.text)
         written = list(articles)
