@@ -1,5 +1,7 @@
 """Settings: round trip, and errors that name the place."""
 
+import dataclasses
+
 import pytest
 
 from genre_tf.config import (
@@ -26,6 +28,27 @@ def test_settings_survive_a_file(tmp_path):
     )
     write_config(config, tmp_path / "config.toml")
     assert read_config(tmp_path / "config.toml") == config
+
+
+def test_what_a_file_leaves_out_keeps_the_default_of_its_stage(tmp_path):
+    file = tmp_path / "config.toml"
+    file.write_text("[ranking.optimizer]\nepochs = 5\n[generation.optimizer]\nsteps = 700\n")
+    found, default = read_config(file), RunConfig()
+    assert found.ranking.optimizer == dataclasses.replace(default.ranking.optimizer, epochs=5)
+    assert found.generation.optimizer == dataclasses.replace(default.generation.optimizer, steps=700)
+
+
+def test_a_small_corpus_gets_fewer_steps_and_a_large_one_the_most():
+    settings = OptimizerConfig(epochs=12, most_steps=6000)
+    assert [settings.steps_of(batches) for batches in (10, 400, 9000)] == [120, 4800, 6000]
+    every = [settings.of_epoch(batches).validate_every for batches in (10, 400, 9000)]
+    assert every == [10, 400, 1500]  # twelve validations, or four if the training is less than an epoch
+
+
+def test_an_epoch_has_four_validations_and_a_training_at_most_twelve():
+    assert OptimizerConfig(epochs=3).of_epoch(40).validate_every == 10
+    assert OptimizerConfig(epochs=30).of_epoch(40).validate_every == 100
+    assert OptimizerConfig(epochs=30, validate_every=7).of_epoch(40).validate_every == 7
 
 
 def test_steps_are_updates_of_the_weights():

@@ -10,6 +10,7 @@ from genre_tf.errors import InputError
 
 Stage = TypeVar("Stage", bound=Any)
 
+_MOST_VALIDATIONS = 12  # that of a small writer takes as long as forty of its steps
 
 _RANGES = (
     ("learning_rate", 0.0, math.inf),
@@ -22,6 +23,7 @@ _RANGES = (
     ("steps_per_execution", 1, math.inf),
     ("epochs", 1, math.inf),
     ("steps", 0, math.inf),
+    ("most_steps", 0, math.inf),
     ("validate_every", 0, math.inf),
     ("patience", 1, math.inf),
     ("save_every_seconds", 0.0, math.inf),
@@ -48,7 +50,8 @@ class OptimizerConfig:
     steps_per_execution: int = 1  # steps per call of the compiled function; fewer calls, for TPU and GPU
     epochs: int = 3
     steps: int = 0  # above zero: this many steps instead of epochs
-    validate_every: int = 0  # in steps; 0: four times per epoch
+    most_steps: int = 0  # limit of the steps that `epochs` gives; 0: no limit
+    validate_every: int = 0  # in steps; 0: four times per epoch, but at most twelve times in all
     patience: int = 5  # validations without improvement before training stops
     save_every_seconds: float = 30.0  # the most that a kill can lose; each validation saves the state too
 
@@ -62,12 +65,18 @@ class OptimizerConfig:
         Args:
             batches: batches per epoch.
         """
-        return self.steps or max(1, math.ceil(self.epochs * batches / self.accumulate))
+        if self.steps:
+            return self.steps
+        steps = max(1, math.ceil(self.epochs * batches / self.accumulate))
+        return min(steps, self.most_steps or steps)
 
     def of_epoch(self, batches: int) -> "OptimizerConfig":
         """The same settings with `validate_every` as a number of steps, for epochs of `batches` batches."""
-        quarter = max(1, round(batches / self.accumulate / 4))
-        return dataclasses.replace(self, validate_every=self.validate_every or quarter)
+        epoch = min(
+            batches / self.accumulate, self.most_steps or math.inf
+        )  # it may be longer than the training
+        every = max(1, round(epoch / 4), self.steps_of(batches) // _MOST_VALIDATIONS)
+        return dataclasses.replace(self, validate_every=self.validate_every or every)
 
 
 def optimizer_of(stage: Any) -> OptimizerConfig:

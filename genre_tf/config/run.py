@@ -57,7 +57,7 @@ def read_config(file: Path) -> RunConfig:
         raise InputError(f"no configuration at {file}: give an existing TOML file") from None
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise InputError(f"{file} cannot be read as TOML: {error}") from None
-    return from_table(RunConfig, table, str(file))
+    return from_table(RunConfig, table, str(file), RunConfig())
 
 
 def write_config(config: RunConfig, file: Path) -> None:

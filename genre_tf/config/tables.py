@@ -10,13 +10,16 @@ from genre_tf.errors import InputError
 Settings = TypeVar("Settings")
 
 
-def from_table(kind: type[Settings], table: dict[str, Any], where: str) -> Settings:
+def from_table(
+    kind: type[Settings], table: dict[str, Any], where: str, default: Settings | None = None
+) -> Settings:
     """Build a settings dataclass from a nested table of plain values.
 
     Args:
         kind: the dataclass.
         table: names to values, as TOML gives them.
         where: place of the table, for error messages.
+        default: gives what the table leaves out; None: the defaults of the dataclass.
 
     Raises:
         InputError: an unknown key, a missing key without a default, or a value of the wrong type.
@@ -26,7 +29,9 @@ def from_table(kind: type[Settings], table: dict[str, Any], where: str) -> Setti
     for key, value in table.items():
         if key not in hints:
             raise InputError(f"{where}: unknown key {key!r}; known keys: {', '.join(hints)}")
-        values[key] = _convert(hints[key], value, f"{where}: {key}")
+        values[key] = _convert(hints[key], value, f"{where}: {key}", getattr(default, key, None))
+    if default is not None:
+        return dataclasses.replace(default, **values)  # type: ignore[type-var]
     for each in dataclasses.fields(kind):  # type: ignore[arg-type]
         optional = each.default is not dataclasses.MISSING or each.default_factory is not dataclasses.MISSING
         if not optional and each.name not in values:
@@ -35,11 +40,11 @@ def from_table(kind: type[Settings], table: dict[str, Any], where: str) -> Setti
     return kind(**values)
 
 
-def _convert(kind: Any, value: Any, where: str) -> Any:
+def _convert(kind: Any, value: Any, where: str, default: Any = None) -> Any:
     if dataclasses.is_dataclass(kind):
         if not isinstance(value, dict):
             raise InputError(f"{where} must be a table of settings; got {value!r}")
-        return from_table(typing.cast(type, kind), value, where)
+        return from_table(typing.cast(type, kind), value, where, default)
     if isinstance(kind, types.GenericAlias):  # tuple[float, ...] and its like
         if not isinstance(value, list):
             raise InputError(f"{where} must be a list; got {value!r}")
