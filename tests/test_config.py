@@ -43,6 +43,7 @@ def test_a_small_corpus_gets_fewer_steps_and_a_large_one_the_most():
     assert [settings.steps_of(batches) for batches in (10, 400, 9000)] == [120, 4800, 6000]
     every = [settings.of_epoch(batches).validate_every for batches in (10, 400, 9000)]
     assert every == [10, 400, 1500]  # twelve validations, or four if the training is less than an epoch
+    assert dataclasses.replace(settings, steps=1200).of_epoch(9000).validate_every == 300
 
 
 def test_an_epoch_has_four_validations_and_a_training_at_most_twelve():

@@ -3,6 +3,7 @@
 import dataclasses
 import importlib.util
 import re
+from collections.abc import Sequence
 from enum import Enum
 from pathlib import Path
 from typing import Annotated, Any
@@ -28,6 +29,7 @@ from genre_tf.cli.train_options import (
     RecallOption,
     ReplayOption,
     Stage,
+    StepsOption,
     Strategy,
     StrategyOption,
     TeacherOption,
@@ -37,7 +39,7 @@ from genre_tf.cli.train_options import (
     WriterBackboneOption,
     WriterTrainableOption,
 )
-from genre_tf.cli.training_table import training_table
+from genre_tf.cli.training_table import quality_table, training_table
 from genre_tf.config import RunConfig, read_config, with_optimizer
 from genre_tf.errors import InputError
 
@@ -71,7 +73,7 @@ def train(
     epochs: Annotated[
         int | None, typer.Option(min=1, help="Maximum epochs; patience may stop earlier.")
     ] = None,
-    steps: Annotated[int | None, typer.Option(min=1, help="Number of steps, instead of epochs.")] = None,
+    steps: StepsOption = None,
     max_bad_rows: Annotated[int | None, typer.Option(min=0, help="Faulty rows that may be skipped.")] = None,
     seed: Annotated[int | None, typer.Option(help="Seed of order, draws and new weights.")] = None,
     strategy: StrategyOption = Strategy.auto,
@@ -102,9 +104,13 @@ def train(
     }
     of_optimizer: dict[str, Any] = {"optimizer": optimizer, "learning_rate": learning_rate}
     of_optimizer |= {"batch_size": batch_size, "accumulate": accumulate}
-    of_optimizer |= {"steps_per_execution": steps_per_execution, "epochs": epochs, "steps": steps}
+    of_optimizer |= {"steps_per_execution": steps_per_execution}
+    if epochs is not None:  # also where an earlier command or a default has limited the steps
+        of_optimizer |= {"epochs": epochs, "steps": 0, "most_steps": 0}
     settings = with_options(settings_of(run, config, from_run), changed)
     settings = with_optimizers(settings, stages, given(of_optimizer))
+    for name, count in steps_by_stage(steps or (), stages).items():
+        settings = with_optimizers(settings, (name,), {"steps": count})
     check_given(stage, data, settings.continual.from_run, (replay, margin))
     devices = (strategy.value, tpu, fixed_shapes, batch_articles)
     _train(stages, data, run, settings, again, json, devices, observers_of(stage, wandb, profile))
@@ -134,11 +140,39 @@ def with_options(settings: RunConfig, changed: dict[str, dict[str, Any]]) -> Run
     return settings
 
 
-def with_optimizers(settings: RunConfig, stages: tuple[str, ...], changed: dict[str, Any]) -> RunConfig:
+def with_optimizers(settings: RunConfig, stages: Sequence[str], changed: dict[str, Any]) -> RunConfig:
     """The settings with changed optimizer settings for each of the stages."""
     for name in set(stages) - {Stage.safety.value}:
         settings = dataclasses.replace(settings, **{name: with_optimizer(getattr(settings, name), changed)})
     return settings
+
+
+def steps_by_stage(texts: Sequence[str], stages: Sequence[str]) -> dict[str, int]:
+    """Number of steps of each stage, from the values of `--steps`.
+
+    Args:
+        texts: each a number for all stages, or STAGE=NUMBER, or several of these with commas between.
+        stages: the stages that are trained now.
+
+    Raises:
+        InputError: no such stage, a stage that is not trained now, or not a number of at least 1.
+    """
+    for_all: dict[str, int] = {}
+    named: dict[str, int] = {}
+    for part in (part.strip() for text in texts for part in text.split(",")):
+        stage, equals, number = part.rpartition("=")
+        if not re.fullmatch(r"[0-9]{1,9}", number.strip()) or int(number) < 1:
+            raise InputError(
+                f"--steps must be a number of at least 1, or STAGE=NUMBER with one of {', '.join(STAGES)}; "
+                f"got {part!r}"
+            )
+        if not equals:
+            for_all = dict.fromkeys(stages, int(number))
+        elif stage.strip() in stages:
+            named[stage.strip()] = int(number)
+        else:
+            raise InputError(f"--steps {part}: this command trains {', '.join(stages)}; give one of these")
+    return for_all | named
 
 
 def _train(
@@ -163,6 +197,7 @@ def _train(
     from genre_tf.training.distribution import make_strategy
     from genre_tf.training.observers import Observers
     from genre_tf.training.progress import comparison
+    from genre_tf.training.quality import evaluated
     from genre_tf.training.run_folder import train as train_stages
 
     distribution = make_strategy(*devices)
@@ -178,11 +213,14 @@ def _train(
         say(f"{distribution.replicas} replicas share each batch")
     # Only the chief logs: the other workers would log the same numbers.
     told = Observers() if distribution.worker else Observers(**observers)
-    found = train_stages(stages, data, run, settings, say, distribution, again, told)
+    found = train_stages(stages, data, run, settings, say, distribution, again, told, estimate=True)
     if json:
         print_json({name: result.as_dict() for name, result in found.items()})
         return
     results.print(training_table(found))
+    measured = [each for result in found.values() for each in result.quality]
+    results.print("\non held-out data, beside the best simple rule:", markup=False)
+    results.print(quality_table([*measured, *evaluated(run)]))
     for line in comparison(found):
         results.print(line, markup=False, soft_wrap=True)
     results.print(f"{run}: next: genre evaluate {run} --data {data}", markup=False)

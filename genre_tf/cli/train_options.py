@@ -106,6 +106,14 @@ AccumulateOption = Annotated[int | None, typer.Option(min=1, help="Batches avera
 ExecutionOption = Annotated[
     int | None, typer.Option(min=1, help="Steps per call of the compiled function, for TPU and GPU.")
 ]
+StepsOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--steps",
+        metavar="[STAGE=]N",
+        help="Number of steps, instead of epochs; or by stage: retrieval=200,generation=1000 (repeatable).",
+    ),
+]
 WandbOption = Annotated[
     str | None,
     typer.Option(

@@ -12,6 +12,25 @@ from genre_tf.text.words import words_of
 Scores = list[npt.NDArray[np.float32]]
 
 
+def simple_baselines(
+    examples: Sequence[ImpressionExample], table: ArticleTable, seed: int = 0
+) -> dict[str, Scores]:
+    """Every baseline that needs no language model, by name.
+
+    Args:
+        examples: the impressions, with counters of what happened before them.
+        table: the table of articles that the rows refer to.
+        seed: seed of the random scores.
+    """
+    return {
+        "random": random_scores(examples, seed),
+        "popularity": popularity(examples),
+        "click_through_rate": click_through_rate(examples),
+        "category": category_counts(examples, table),
+        "bm25": bm25(examples, table),
+    }
+
+
 def random_scores(examples: Sequence[ImpressionExample], seed: int = 0) -> Scores:
     """Uniform random scores, the same for the same seed: the lower bound for every metric.
 

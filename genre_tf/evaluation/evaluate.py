@@ -212,10 +212,6 @@ def _baselines(
     bert = load_bert(str(run / BACKBONE_FOLDER))
     vectors = title_vectors(bert, log.table.titles, config.news.max_title_tokens)
     return {
-        "random": baselines.random_scores(examples, config.seed),
-        "popularity": baselines.popularity(examples),
-        "click_through_rate": baselines.click_through_rate(examples),
-        "category": baselines.category_counts(examples, log.table),
-        "bm25": baselines.bm25(examples, log.table),
+        **baselines.simple_baselines(examples, log.table, config.seed),
         "untrained_embeddings": baselines.mean_of_history(examples, vectors),
     }

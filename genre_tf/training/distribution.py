@@ -66,6 +66,12 @@ class Distribution:
         """
         return self.fixed_shapes and not isinstance(self.strategy, _OF_SEVERAL)
 
+    @property
+    def slow_to_start(self) -> bool:
+        """Whether first steps take minutes (XLA) or other processes have to take part in each."""
+        several = (tf.distribute.MultiWorkerMirroredStrategy, tf.distribute.TPUStrategy)
+        return self.fixed_shapes or isinstance(self.strategy, several)
+
     def scope(self) -> AbstractContextManager[Any]:
         """Models and optimizers must be created inside this scope."""
         return self.strategy.scope()  # type: ignore[no-any-return]

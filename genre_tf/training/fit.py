@@ -1,7 +1,9 @@
 """Train one stage: Keras' own `fit`, with validation every N steps; the best weights are kept."""
 
 import math
+import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -11,6 +13,7 @@ import tensorflow as tf
 
 from genre_tf.config import OptimizerConfig
 from genre_tf.errors import InputError
+from genre_tf.training.estimate import Estimate, Stopwatch, seconds_of, validations_left
 from genre_tf.training.memory import keep_freed_memory, peak_memory_gb
 from genre_tf.training.optimizers import make_optimizer
 from genre_tf.training.progress import FitResult, Goal, Progress, Report
@@ -46,6 +49,69 @@ class StageTrainer(ReplicatedModel):
     def compute_loss(self, x: Any, y: Any, y_pred: Any, *_: Any, **__: Any) -> tf.Tensor:
         """What Keras minimises: the loss that `call` returned, plus regularizers."""
         return tf.add_n([y_pred, *(each / replica_count() for each in self.losses)])  # losses of regularizers
+
+
+@dataclass(frozen=True, kw_only=True)
+class Training:
+    """A stage that is ready to be trained: what `fit` takes, whose arguments these are.
+
+    Attributes:
+        trainer: the model and its loss.
+        batches_from: endless batches starting at a step.
+        steps: maximum number of steps.
+        config: optimizer settings, with `validate_every` as a number of steps.
+        goal: how the training is judged.
+        jit_compile: whether XLA compiles the step.
+        name_rows: names the rows of batches.
+    """
+
+    trainer: StageTrainer
+    batches_from: Callable[[int], Any]
+    steps: int
+    config: OptimizerConfig
+    goal: Goal
+    jit_compile: bool = False
+    name_rows: Callable[[int, int], str] | None = None
+
+    def fit(self, files: StageFiles, report: Report) -> FitResult:
+        """Train, as `fit` does."""
+        return fit(**vars(self), files=files, report=report)
+
+    def rehearse(self, began: float) -> Estimate:
+        """Time some steps and a validation; the model is of no further use.
+
+        Args:
+            began: `time.monotonic` before this was built, which takes as long again for the training itself.
+        """
+        _compile(self.trainer, self.steps, self.config, self.jit_compile)
+        self.trainer.steps_at_once = self.trainer.most_steps
+        stopwatch = Stopwatch()
+        keep_freed_memory()
+        batches, timed = self.batches_from(0), _UntilTimed(stopwatch)
+        self.trainer.fit(
+            batches, steps_per_epoch=self.steps, epochs=1, verbose=0, shuffle=False, callbacks=[timed]
+        )
+        validation_seconds = seconds_of(self.goal.look)
+        timed_seconds = stopwatch.timed.seconds + 2 * validation_seconds
+        return Estimate(
+            steps=self.steps,
+            step_seconds=stopwatch.rough,
+            validations=1 + validations_left(self.steps, 0, self.config.validate_every),
+            validation_seconds=validation_seconds,
+            other_seconds=max(0.0, time.monotonic() - began - timed_seconds),
+        )
+
+
+class _UntilTimed(keras.callbacks.Callback):
+    """Stops when the pace is known."""
+
+    def __init__(self, stopwatch: Stopwatch) -> None:
+        super().__init__()
+        self.stopwatch = stopwatch
+
+    def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
+        self.stopwatch.note(self.model.executed.pace)
+        self.model.stop_training = self.stopwatch.step_seconds is not None
 
 
 def fit(
@@ -89,14 +155,7 @@ def fit(
         StoppedError: SIGTERM or Ctrl-C; the state was saved.
     """
     files.folder.mkdir(parents=True, exist_ok=True)
-    trainable = trainer.model.trainable_weights
-    with trainer.distribute_strategy.scope():
-        trainer.compile_replicated(
-            make_optimizer(config, steps, trainable),
-            jit_compile,
-            accumulate=config.accumulate,
-            most_steps=min(config.steps_per_execution, config.validate_every),
-        )
+    _compile(trainer, steps, config, jit_compile)
     check_room(files.folder, [*trainer.variables, *trainer.optimizer.variables])
     progress = _begin(trainer, files, steps, report)
     with stop_request() as request:
@@ -106,12 +165,31 @@ def fit(
             _run(trainer, batches_from, watch)
         finally:
             watch.close()
-    older = _on_older(trainer.model, goal, files)
+    found: dict[str, Any] = _on_older(trainer.model, goal, files)
     load_weights(trainer.model, files.weights)
-    return _result(watch, sum(math.prod(weight.shape) for weight in trainable), older)
+    report(_kept(progress, goal.metric))
+    if goal.judge is not None:
+        found["quality"] = tuple(goal.judge())
+    return _result(watch, sum(math.prod(weight.shape) for weight in trainer.model.trainable_weights), found)
 
 
-def _result(watch: Watch, trainable_parameters: int, older: dict[str, Any]) -> FitResult:
+def _compile(trainer: StageTrainer, steps: int, config: OptimizerConfig, jit_compile: bool) -> None:
+    with trainer.distribute_strategy.scope():
+        trainer.compile_replicated(
+            make_optimizer(config, steps, trainer.model.trainable_weights),
+            jit_compile,
+            accumulate=config.accumulate,
+            most_steps=min(config.steps_per_execution, config.validate_every),
+        )
+
+
+def _kept(progress: Progress, metric: str) -> str:
+    if progress.best_step == 0:
+        return f"no step improved {metric} ({progress.best:.4f}); the weights from before training are kept"
+    return f"the weights of step {progress.best_step:,} are kept, with the best {metric}: {progress.best:.4f}"
+
+
+def _result(watch: Watch, trainable_parameters: int, found: dict[str, Any]) -> FitResult:
     done, seconds = watch.progress, watch.seconds()
     return FitResult(
         metric=watch.goal.metric,
@@ -125,7 +203,7 @@ def _result(watch: Watch, trainable_parameters: int, older: dict[str, Any]) -> F
         input_wait_share=round(watch.whole.input_wait_share, 3),
         peak_memory_gb=round(peak_memory_gb(), 2),
         trainable_parameters=trainable_parameters,
-        **older,
+        **found,
     )
 
 

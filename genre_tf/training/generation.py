@@ -3,7 +3,7 @@
 import dataclasses
 import math
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -39,16 +39,18 @@ from genre_tf.models.reader_prefix import UNSEEN
 from genre_tf.text.byte_pair import train_byte_pair
 from genre_tf.text.byte_pair_files import check_vocabulary_size
 from genre_tf.training.distribution import Distribution
-from genre_tf.training.fit import fit
+from genre_tf.training.fit import Training
 from genre_tf.training.generation_loss import GenerationTrainer, token_losses
 from genre_tf.training.headlines import headlines
 from genre_tf.training.progress import FitResult, Goal, Report
-from genre_tf.training.reader_vectors import reader_vectors
+from genre_tf.training.quality import Quality, judged, shares
+from genre_tf.training.reader_vectors import ToVectors, reader_vectors
 from genre_tf.training.stage_data import StageData
 from genre_tf.training.stage_files import StageFiles
 from genre_tf.training.text_batches import TextBatching, TextRows
 
 _TOKENS_PER_ROW = 64  # tokens in a batch for each row of the configured batch size
+_COUNTED_TEXTS = 20_000  # enough to know how frequent tokens are
 _VALIDATION_ROWS = 400  # a validation takes some seconds, and its perplexity is stable to a few percent
 
 
@@ -72,12 +74,40 @@ def train_generation(
         InputError: the retrieval stage is not trained, the settings leave no room for a prompt or have an
             unknown precision, or there are fewer texts than one batch of fixed shape needs.
     """
+    training = ready_generation(
+        data, config, files, report, distribution, readers=lambda: reader_vectors(data.run, data)
+    )
+    return training.fit(files, report)
+
+
+def ready_generation(
+    data: StageData,
+    config: RunConfig,
+    files: StageFiles,
+    report: Report,
+    distribution: Distribution | None = None,
+    *,
+    readers: Callable[[], tuple[ToVectors, int]],
+) -> Training:
+    """The training of a new writer, or of the earlier run's.
+
+    Args:
+        data: data of a run.
+        config: settings of the run.
+        files: files of the stage; receive the vocabulary.
+        report: takes a line of progress.
+        distribution: where to train; None: on one device.
+        readers: gives the readers' vectors, as `reader_vectors` does.
+
+    Raises:
+        InputError: as `train_generation`.
+    """
     settings = config.generation
     parse_writer_trainable(settings.trainable)  # checked before minutes of work
     check_precision(settings.precision)
     learned, *held_out = _examples(data, settings, config.seed)
-    report(f"{len(learned)} texts for training, {len(held_out[0])} for validation")
-    to_vectors, dimension = reader_vectors(data.run, data)
+    report(f"{len(learned):,} texts for training, {len(held_out[0]):,} for validation")
+    to_vectors, dimension = readers()
     _begin(data.run, files, report)
     keras.utils.set_random_seed(config.seed)
     devices = distribution or Distribution.one()
@@ -95,7 +125,14 @@ def train_generation(
     _require_batch(len(rows), batching.rows)
     in_epoch = rows.mean_batches(batching)
     steps, optimizer = optimizer.steps_of(in_epoch), optimizer.of_epoch(in_epoch)
-    goal = _goal(*(Perplexity(parts.generator, each, batching.tokens) for each in held_out_rows))
+    perplexity, *of_older = (Perplexity(parts.generator, each, batching.tokens) for each in held_out_rows)
+    goal = Goal(
+        validate=perplexity,
+        metric="perplexity",
+        greater_is_better=False,
+        validate_older=of_older[0] if of_older else None,
+        judge=lambda: perplexity.quality([text.target for text in learned]),
+    )
     if devices.replicas == 1:  # weights spread over several replicas would have to be gathered first
         goal = dataclasses.replace(goal, show=headlines(parts, data, learned, settings))
 
@@ -109,8 +146,15 @@ def train_generation(
         numbers = rows.row_numbers(batching, config.seed, start, count)
         return _named([learned[number] for number in numbers], data.table)
 
-    jit = devices.jit_compile
-    return fit(trainer, from_step, steps, optimizer, goal, files, report, jit_compile=jit, name_rows=names_of)
+    return Training(
+        trainer=trainer,
+        batches_from=from_step,
+        steps=steps,
+        config=optimizer,
+        goal=goal,
+        jit_compile=devices.jit_compile,
+        name_rows=names_of,
+    )
 
 
 def _require_batch(texts: int, rows: int) -> None:
@@ -149,12 +193,6 @@ def _starting_parts(
         parts = new_generator(settings, table, user_dimension, files.new, seed)
     compute_in(settings.precision, parts.generator.language_model)
     return parts
-
-
-def _goal(validate: "Perplexity", validate_older: "Perplexity | None" = None) -> Goal:
-    return Goal(
-        validate=validate, metric="perplexity", greater_is_better=False, validate_older=validate_older
-    )
 
 
 def _batching(settings: GenerationConfig, sizes: PromptSizes, devices: Distribution) -> TextBatching:
@@ -274,17 +312,42 @@ class Perplexity:
     def __init__(self, generator: Generator, rows: TextRows, batch_tokens: int) -> None:
         batching = TextBatching(tokens=batch_tokens, context_weight=0.0)
         self.batches = rows.batches(batching).cache()
-        self.losses = tf.function(
-            lambda batch: token_losses(generator, batch, False).losses,
-            input_signature=[self.batches.element_spec],  # shapes of all batches: one trace
-            autograph=False,
-        )
+        self.prompts = rows.prompts
+
+        def losses(batch: dict[str, tf.Tensor]) -> tuple[tf.Tensor, ...]:
+            found = token_losses(generator, batch, False)
+            labels = tf.gather_nd(batch["labels"], tf.where(batch["label_weight"] > 0))
+            return found.losses, labels, found.rows
+
+        # Given the shapes of all batches: one trace.
+        self.losses = tf.function(losses, input_signature=[self.batches.element_spec], autograph=False)
 
     def __call__(self) -> dict[str, float]:
         """The "perplexity" per token, and the "loss" in nats per token whose exponential it is."""
-        losses = np.concatenate([self.losses(batch).numpy() for batch in self.batches])
+        losses = np.concatenate([self.losses(batch)[0].numpy() for batch in self.batches])
         loss = float(losses.mean())
         return {"perplexity": float(np.exp(min(loss, 80.0))), "loss": loss}
+
+    def quality(self, learned: Sequence[str]) -> list[Quality]:
+        """The perplexity beside that of a model which only knows how frequent each token is.
+
+        Args:
+            learned: target texts of the training, in which tokens are counted.
+        """
+        ids = self.prompts.tokenizer.encode(tf.constant(list(learned)[:_COUNTED_TEXTS])).flat_values.numpy()
+        counts = 1 + np.bincount(ids, minlength=self.prompts.tokenizer.vocabulary_size)
+        counts[self.prompts.end_id] += min(len(learned), _COUNTED_TEXTS)
+        surprise = -np.log(counts / counts.sum())
+        ours, unigram, tokens = [], [], []
+        for batch in self.batches:
+            losses, labels, rows = (each.numpy() for each in self.losses(batch))
+            tokens.append(np.bincount(rows))
+            ours.append(np.bincount(rows, losses))
+            unigram.append(np.bincount(rows, surprise[labels]))
+        each = np.concatenate(tokens)
+        values, baseline = (shares(np.concatenate(sums), each) for sums in (ours, unigram))
+        found = judged("writer", "perplexity", values, {"unigram": baseline})
+        return [] if found is None else [found]
 
 
 def _examples(data: StageData, settings: GenerationConfig, seed: int) -> list[list[TextExample]]:

@@ -1,5 +1,6 @@
 """The ranker's weights for whole-pool ranking: which of the retrieved articles is clicked."""
 
+import time
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -20,6 +21,7 @@ from genre_tf.training.softmax_regression import Choices, softmax_regression
 from genre_tf.training.stage_data import StageData
 
 _MOST_IMPRESSIONS = 2_500  # a few dozen weights are stable long before that
+_FEW = 10  # impressions whose time is measured
 _RETRIEVED = 300  # how many articles `genre export` hands to the ranker by default
 _DRAWN_RETRIEVED, _DRAWN_REST = 60, 40
 _TOP = 30  # places used for calibration: the top of the list, which readers may see
@@ -35,7 +37,12 @@ class _Lists(NamedTuple):
 
 
 def fit_pool_head(
-    ranker: Ranker, data: StageData, config: RunConfig, report: Report, *, goes_on: bool = False
+    ranker: Ranker,
+    data: StageData,
+    config: RunConfig,
+    report: Report,
+    *,
+    goes_on: bool = False,
 ) -> None:
     """Fit the weights of the ranker's `pool_head` to clicks from the whole pool, then calibrate it.
 
@@ -53,11 +60,43 @@ def fit_pool_head(
     towers = load_two_tower(data.run) if (data.run / "retrieval" / WEIGHTS_FILE).is_file() else None
     if towers is None:
         report("no trained retrieval stage; the ranker learns from articles drawn evenly from the pool")
+    _fit_pool_head(ranker, towers, data, config, report, goes_on, _MOST_IMPRESSIONS)
+
+
+def pool_head_seconds(ranker: Ranker, data: StageData, config: RunConfig) -> float:
+    """How long `fit_pool_head` will take, from how long it takes for a few impressions and new towers.
+
+    Args:
+        ranker: a ranker, whose pool head is overwritten.
+        data: its training log.
+        config: settings of the run.
+    """
+    towers = TwoTower(data.backbone(), config)
+
+    def seconds(most: int) -> float:
+        began = time.monotonic()
+        _fit_pool_head(ranker, towers, data, config, lambda line: None, False, most)
+        return time.monotonic() - began
+
+    few, more = seconds(_FEW), seconds(3 * _FEW)
+    impressions = sum(min(len(each), _MOST_IMPRESSIONS) for each in (data.train, data.validation))
+    return few + max(0.0, more - few) / (4 * _FEW) * impressions
+
+
+def _fit_pool_head(
+    ranker: Ranker,
+    towers: TwoTower | None,
+    data: StageData,
+    config: RunConfig,
+    report: Report,
+    goes_on: bool,
+    most: int,
+) -> None:
     features = _Features(ranker, data)
     learned = data.train[: len(data.train) - data.replayed]
     chosen = sorted((one for one in learned if _counts(one, data.pool)), key=moment)
     # The newest impressions: at the beginning of a log the counters are still empty.
-    lists = _lists(towers, data, chosen[-_MOST_IMPRESSIONS:])
+    lists = _lists(towers, data, chosen[-most:])
     if not lists.examples:
         report("no impression has a known pool; the pool head is not trained")
         return
@@ -65,7 +104,7 @@ def fit_pool_head(
     kernel = softmax_regression(_choices(features, lists, data.pool, config.seed), prior)
     ranker.pool_head.assign(kernel, 0.0)
     held_out = [one for one in data.validation if _counts(one, data.pool)]
-    slope, bias = _calibrated(features, _lists(towers, data, held_out[:_MOST_IMPRESSIONS]), data.pool, kernel)
+    slope, bias = _calibrated(features, _lists(towers, data, held_out[:most]), data.pool, kernel)
     ranker.pool_head.assign(kernel * slope, bias)
 
 

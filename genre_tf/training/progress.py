@@ -1,9 +1,11 @@
 """The progress of a training, and its result."""
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
+
+from genre_tf.training.quality import Quality
 
 Report = Callable[[str], None]
 """Takes a line of progress."""
@@ -20,6 +22,7 @@ class Goal:
         validate_older: the same metrics on the examples that an earlier run held out, for a training that
             continues from it.
         show: Markdown texts by name, to look at after each validation.
+        judge: compares the best weights with baselines on the validation data.
     """
 
     validate: Callable[[], Mapping[str, float]]
@@ -27,6 +30,13 @@ class Goal:
     greater_is_better: bool
     validate_older: Callable[[], Mapping[str, float]] | None = None
     show: Callable[[], Mapping[str, str]] | None = None
+    judge: Callable[[], Sequence[Quality]] | None = None
+
+    def look(self) -> None:
+        """Do what each validation does, without a use of it: to see how long it takes."""
+        self.validate()
+        if self.show is not None:
+            self.show()
 
     def better(self, value: float, best: float) -> bool:
         """Whether a value beats the best so far. NaN means no value yet; anything beats it."""
@@ -49,6 +59,7 @@ class Progress:
         seconds: wall-clock seconds so far.
         step_seconds: how many of them the steps themselves took.
         input_wait_seconds: how many of these a step waited for its batch.
+        validation_seconds: how long the last validation took.
     """
 
     step: int = 0
@@ -62,6 +73,7 @@ class Progress:
     seconds: float = 0.0
     step_seconds: float = 0.0
     input_wait_seconds: float = 0.0
+    validation_seconds: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -84,6 +96,7 @@ class FitResult:
         older_before: if the training continues from an earlier run: the metric of that run's weights on its
             held-out examples; else None.
         older_after: the same metric of the new weights.
+        quality: the best weights on the validation data, beside the best baseline.
     """
 
     metric: str
@@ -99,6 +112,12 @@ class FitResult:
     trainable_parameters: int
     older_before: float | None = None
     older_after: float | None = None
+    quality: tuple[Quality, ...] = ()
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> "FitResult":
+        """The result that `as_dict` was called on."""
+        return cls(**{**values, "quality": tuple(Quality(**each) for each in values.get("quality", ()))})
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values, for a report."""

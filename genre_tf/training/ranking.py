@@ -1,6 +1,6 @@
 """Training of the ranker: binary cross-entropy on clicks, and other objectives."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import keras
 import tensorflow as tf
@@ -15,7 +15,7 @@ from genre_tf.training.click_batches import ClickBatches
 from genre_tf.training.click_weights import click_weights
 from genre_tf.training.distillation import teacher_logits
 from genre_tf.training.distribution import Distribution
-from genre_tf.training.fit import StageTrainer, fit
+from genre_tf.training.fit import StageTrainer, Training
 from genre_tf.training.objectives import (
     click_and_softmax_loss,
     click_loss,
@@ -114,38 +114,56 @@ def train_ranking(
         report: takes a line of progress.
         distribution: where to train; None: on one device.
     """
+    training, start = ready_ranking(data, config, files, report, distribution)
+    if not files.start:  # an earlier run's weights already contain it
+        start()
+    result = training.fit(files, report)
+    ranker = training.trainer.model
+    report("fitting the ranker's weights for the whole pool")
+    if moves_probabilities(config.ranking, data.train):
+        calibrate(ranker, data)
+    fit_pool_head(ranker, data, config, report, goes_on=files.start is not None)
+    files.save_best(ranker)
+    return result
+
+
+def ready_ranking(
+    data: StageData,
+    config: RunConfig,
+    files: StageFiles,
+    report: Report,
+    distribution: Distribution | None = None,
+) -> tuple[Training, Callable[[], None]]:
+    """The training of a new ranker, and a function that gives it initial weights measured on the log."""
     clicks = sum(float(example.labels.sum()) for example in data.train)
     shown = sum(len(example.labels) for example in data.train)
     stage, settings = config.ranking, config.ranking.optimizer
     devices = distribution or Distribution.one()
     columns = columns_of(data, stage, report)
     batches = ClickBatches(data, config, settings, stage.negatives or None, devices, columns)
-    interest = None if files.start else data.interest  # an earlier run's weights already contain it
     keras.utils.set_random_seed(config.seed)
     with devices.scope():
         ranker = Ranker(data.backbone(), config, click_rate=clicks / shown)
         trainer = RankingTrainer(ranker, stage)
-    if interest is not None:
-        ranker.news_tower.adapt(interest)
+
+    def start() -> None:
+        ranker.news_tower.adapt(data.interest)
         start_ranker(ranker, data, config)
+
+    validation = Validation(ranker, data, config)
     goal = Goal(
-        validate=Validation(ranker, data, config).ranking,
+        validate=validation.ranking,
         metric="auc_mean",
         greater_is_better=True,
         validate_older=Validation(ranker, data.of_earlier, config).ranking if files.start else None,
+        judge=validation.ranking_quality,
     )
-    result = fit(
-        trainer,
-        batches.from_step,
-        settings.steps_of(batches.in_epoch),
-        settings.of_epoch(batches.in_epoch),
-        goal,
-        files,
-        report,
+    training = Training(
+        trainer=trainer,
+        batches_from=batches.from_step,
+        steps=settings.steps_of(batches.in_epoch),
+        config=settings.of_epoch(batches.in_epoch),
+        goal=goal,
         jit_compile=devices.jit_compile,
     )
-    if moves_probabilities(stage, data.train):
-        calibrate(ranker, data)
-    fit_pool_head(ranker, data, config, report, goes_on=files.start is not None)
-    files.save_best(ranker)
-    return result
+    return training, start

@@ -1,5 +1,7 @@
 """Training of the two towers: each click against the pool of its moment."""
 
+from collections.abc import Callable
+
 import keras
 import tensorflow as tf
 import tensorflow_recommenders as tfrs
@@ -10,7 +12,7 @@ from genre_tf.errors import InputError
 from genre_tf.models.two_tower import TwoTower
 from genre_tf.training.click_batches import ClickBatches
 from genre_tf.training.distribution import Distribution
-from genre_tf.training.fit import StageTrainer, fit
+from genre_tf.training.fit import StageTrainer, Training
 from genre_tf.training.progress import FitResult, Goal, Report
 from genre_tf.training.replicas import sum_over_replicas
 from genre_tf.training.retrieval_start import start_towers
@@ -75,6 +77,16 @@ def train_retrieval(
         report: takes a line of progress.
         distribution: where to train; None: on one device.
     """
+    training, start = ready_retrieval(data, config, files, distribution)
+    if not files.start:  # an earlier run's weights already contain it
+        start()
+    return training.fit(files, report)
+
+
+def ready_retrieval(
+    data: StageData, config: RunConfig, files: StageFiles, distribution: Distribution | None = None
+) -> tuple[Training, Callable[[], None]]:
+    """The training of new towers, and a function that gives them initial weights measured on the log."""
     stage, settings = config.retrieval, config.retrieval.optimizer
     devices = distribution or Distribution.one()
     examples, probabilities = draw_from_pool(
@@ -95,22 +107,25 @@ def train_retrieval(
     with devices.scope():
         towers = TwoTower(data.backbone(), config)
         trainer = RetrievalTrainer(towers)
-    if not files.start:  # an earlier run's weights already contain it
+
+    def start() -> None:
         towers.news_tower.adapt(data.interest)
         start_towers(towers, data, examples, probabilities, config.seed)
+
+    validation = Validation(towers, data, config)
     goal = Goal(
-        validate=Validation(towers, data, config).retrieval,
+        validate=validation.retrieval,
         metric="pool_ndcg",
         greater_is_better=True,
         validate_older=Validation(towers, data.of_earlier, config).retrieval if files.start else None,
+        judge=validation.retrieval_quality,
     )
-    return fit(
-        trainer,
-        batches.from_step,
-        settings.steps_of(batches.in_epoch),
-        settings.of_epoch(batches.in_epoch),
-        goal,
-        files,
-        report,
+    training = Training(
+        trainer=trainer,
+        batches_from=batches.from_step,
+        steps=settings.steps_of(batches.in_epoch),
+        config=settings.of_epoch(batches.in_epoch),
+        goal=goal,
         jit_compile=devices.jit_compile,
     )
+    return training, start

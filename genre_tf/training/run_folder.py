@@ -30,6 +30,7 @@ from genre_tf.training.generation import check_generation, train_generation
 from genre_tf.training.observers import Observers
 from genre_tf.training.progress import FitResult, Report, comparison
 from genre_tf.training.ranking import train_ranking
+from genre_tf.training.rehearsal import foretell
 from genre_tf.training.retrieval import train_retrieval
 from genre_tf.training.run_lock import run_lock
 from genre_tf.training.stage_data import StageData, load_stage_data
@@ -49,6 +50,8 @@ def train(
     distribution: Distribution | None = None,
     again: bool = False,
     observers: Observers = Observers(),  # noqa: B008  (frozen)
+    *,
+    estimate: bool = False,
 ) -> dict[str, FitResult]:
     """Train stages into a run folder; a new run folder is prepared first.
 
@@ -64,6 +67,7 @@ def train(
         distribution: where to train; None: on one device.
         again: train again from the start, even if already trained.
         observers: further observers of the trainings.
+        estimate: first time a few steps of each stage, and report what the training will take.
 
     Returns:
         The result of each training; also in `run/reports/training-STAGE.json`.
@@ -87,7 +91,7 @@ def train(
         ]
         if again:
             _begin_anew(run, chosen)
-        results = _train_stages(chosen, run, config, report, distribution)
+        results = _train_stages(chosen, run, config, report, distribution, estimate)
         (run / _AGAIN).unlink(missing_ok=True)
         return results
 
@@ -152,10 +156,11 @@ def _train_stages(
     config: RunConfig,
     report: Report,
     distribution: Distribution | None,
+    estimate: bool,
 ) -> dict[str, FitResult]:
     results = {}
     stage_data: StageData | None = None
-    for files in chosen:
+    for place, files in enumerate(chosen):
         found = files.finished()
         if found is not None and files.stage == "generation" and not reads_towers_of(run, files.folder):
             report("generation was trained with other towers than the run has now; it is trained again")
@@ -164,7 +169,11 @@ def _train_stages(
             report(f"{files.stage} is trained with this data and these settings; kept (--again trains again)")
             results[files.stage] = found
             continue
-        stage_data = stage_data or load_stage_data(run, config, report)
+        if stage_data is None:
+            stage_data = load_stage_data(run, config, report)
+            if estimate:
+                to_train = [each for each in chosen[place:] if each.finished() is None]
+                foretell(to_train, stage_data, config, report, distribution)
         report(f"training {files.stage}")
         result = TRAINERS[files.stage](stage_data, config, files, report, distribution)
         _accept(result, files, config, report)

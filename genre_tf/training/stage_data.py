@@ -1,5 +1,6 @@
 """Training data of the stages: the prepared examples, and the features of their articles."""
 
+import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -25,6 +26,8 @@ from genre_tf.models.news_encoder import NewsEncoder
 from genre_tf.models.news_tower import NewsTower
 from genre_tf.training.continual import counters_of_start
 from genre_tf.training.progress import Report
+
+_BETWEEN_LINES_S = 2.0
 
 
 @dataclass(frozen=True)
@@ -148,18 +151,18 @@ def row_count(examples: Sequence[ImpressionExample], negatives: int | None) -> i
 
 
 class Tenths:
-    """Reports progress at every tenth.
+    """Reports progress at every tenth, but not more often than every two seconds.
 
     Args:
         report: takes a line.
     """
 
     def __init__(self, report: Report) -> None:
-        self.report, self.said = report, 0
+        self.report, self.said, self.at = report, 0, time.monotonic()
 
     def __call__(self, done: int, total: int) -> None:
         """Receive the number of articles done."""
-        tenth = 10 * done // max(1, total)
-        if tenth > self.said:
-            self.said = tenth
+        tenth, now = 10 * done // max(1, total), time.monotonic()
+        if tenth > self.said and now - self.at >= _BETWEEN_LINES_S:
+            self.said, self.at = tenth, now
             self.report(f"  {done} of {total} articles")

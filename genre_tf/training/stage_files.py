@@ -80,6 +80,11 @@ class StageFiles:
         return (self.folder / _STATE_FILE).is_file()
 
     @property
+    def resumable(self) -> bool:
+        """Whether there is a state of a training with the same data and settings."""
+        return (load_progress(self.folder / _STATE_FILE) or {}).get(_MADE_FROM) == self.made_from
+
+    @property
     def report(self) -> Path:
         """The result of the training."""
         return self.run / "reports" / f"training-{self.stage}.json"
@@ -132,7 +137,7 @@ class StageFiles:
             found = json.loads(self.report.read_text("utf-8"))
             if found.pop(_MADE_FROM, None) != self.made_from or not self.trained.is_file():
                 return None
-            return FitResult(**found)
+            return FitResult.from_dict(found)
         except (OSError, ValueError, TypeError, AttributeError):
             return None
 

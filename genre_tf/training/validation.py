@@ -1,6 +1,7 @@
 """Validation during training: the metrics of evaluation, on the newest part of the training log."""
 
 import math
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -9,10 +10,16 @@ import tensorflow as tf
 
 from genre_tf.config import RunConfig
 from genre_tf.data.batches import impression_batches
-from genre_tf.data.moment_pool import moment
+from genre_tf.data.examples import ImpressionExample
+from genre_tf.data.moment_pool import Rows, moment
+from genre_tf.evaluation.baselines import simple_baselines
+from genre_tf.evaluation.pool_baselines import BASELINES, ranks_of
 from genre_tf.evaluation.ranking import mean_metrics, ranking_metrics
 from genre_tf.evaluation.retrieval_metrics import click_ranks, recall
+from genre_tf.training.quality import Quality, judged, shares
 from genre_tf.training.stage_data import StageData
+
+Places = npt.NDArray[np.int64]
 
 _BATCH_IMPRESSIONS = 32
 # Enough to know the AUC to 0.002; scoring all of a large log would cost more than its training.
@@ -32,7 +39,9 @@ class Validation:
     def __init__(self, model: Any, data: StageData, config: RunConfig) -> None:
         self.model, self.data = model, data
         self.examples = data.validation[:: math.ceil(len(data.validation) / _MOST_IMPRESSIONS) or 1]
+        self.config = config
         self.clicked = [example.labels > 0 for example in self.examples]
+        self.with_click = np.flatnonzero([clicked.any() for clicked in self.clicked])[:_MOST_IN_POOL]
         batches = impression_batches(
             self.examples,
             batch_size=_BATCH_IMPRESSIONS,
@@ -49,16 +58,60 @@ class Validation:
 
     def ranking(self) -> dict[str, float]:
         """AUC of the ranker without and with counters, nDCG@10 without counters, and the mean of the AUCs."""
-        logits: dict[str, list[Any]] = {}
-        for batch in self.batches:
-            for name, values in self.forward(batch).items():
-                logits.setdefault(name, []).extend(_rows(values, batch["mask"]))
+        logits = self._logits()
         found = self._metrics(logits["click"])
         both = [found["auc"]]
         if "click_with_counters" in logits:
             found["auc_counters"] = self._metrics(logits["click_with_counters"])["auc"]
             both.append(found["auc_counters"])
         return {**found, "auc_mean": float(np.mean(both))}
+
+    def _logits(self) -> dict[str, list[Any]]:
+        logits: dict[str, list[Any]] = {}
+        for batch in self.batches:
+            for name, values in self.forward(batch).items():
+                logits.setdefault(name, []).extend(_rows(values, batch["mask"]))
+        return logits
+
+    def ranking_quality(self) -> list[Quality]:
+        """AUC of the ranker without and with counters, beside the best baseline."""
+        names = {"click": "ranker", "click_with_counters": "ranker_counters"}
+        return self._auc_quality({names[name]: scores for name, scores in self._logits().items()})
+
+    def retrieval_quality(self) -> list[Quality]:
+        """What `retrieval` measures in the pool and in the impression, beside the best baseline of each."""
+        queries, scores = self._towers()
+        ranks = self._pool_ranks(queries)
+        clicks = [len(each) for each in ranks]
+        in_pool = None
+        if sum(clicks):
+            found: dict[str, Sequence[npt.NDArray[Any]]] = {"two_tower": ranks, **self._baseline_ranks()}
+            gains = {
+                name: shares([np.sum(1 / np.log2(1 + each)) for each in of], clicks)
+                for name, of in found.items()
+            }
+            in_pool = judged("two_tower", "pool_ndcg", gains.pop("two_tower"), gains)
+        return [*([in_pool] if in_pool else []), *self._auc_quality({"two_tower": scores})]
+
+    def _auc_quality(self, models: dict[str, list[Any]]) -> list[Quality]:
+        scores = {**models, **simple_baselines(self.examples, self.data.table, self.config.seed)}
+        aucs = {name: ranking_metrics(each, self.clicked)["auc"] for name, each in scores.items()}
+        ours = {name: aucs.pop(name) for name in models}
+        found = [judged(name, "auc", values, aucs) for name, values in ours.items()]
+        return [each for each in found if each is not None]
+
+    def _baseline_ranks(self) -> dict[str, list[npt.NDArray[np.float64]]]:
+        """By baseline, the ranks of the clicked articles of the impressions of `_pool_ranks`."""
+        numbers = {name: number for number, name in enumerate(dict.fromkeys(self.data.table.categories))}
+        category_of = np.asarray([numbers[name] for name in self.data.table.categories])
+        generator = np.random.default_rng(self.config.seed)
+        found: dict[str, list[npt.NDArray[np.float64]]] = {name: [] for name in BASELINES}
+        for one, rows, clicked, read in self._in_pool():
+            counters = self.data.pool.counters(rows, moment(one))
+            for name, score in BASELINES.items():
+                scores = score(counters, category_of[rows], category_of[one.history], generator)
+                found[name].append(ranks_of(scores, clicked, read))
+        return found
 
     def retrieval(self) -> dict[str, float]:
         """How the two towers rank the clicked articles: in the pool of the moment, and in the impression.
@@ -68,13 +121,9 @@ class Validation:
             then and were not read; "pool_recall@10" and "pool_recall@300"; "auc", of the texts within the
             impression.
         """
-        readers, scores = [], []
-        for batch in self.batches:
-            vectors, candidates = self.forward(batch)
-            scores += _rows(tf.einsum("bd,bcd->bc", vectors, candidates), batch["mask"])
-            readers.append(vectors)
+        queries, scores = self._towers()
         auc = self._metrics(scores)["auc"]
-        ranks = self._pool_ranks(self.model.query(tf.concat(readers, 0)).numpy())
+        ranks = self._pool_ranks(queries)
         found = np.concatenate([*ranks, np.zeros(0, np.int64)])
         # NaN is not smaller than itself, so it would seem to be ranked before the first.
         if math.isnan(auc) or not found.all():
@@ -85,21 +134,33 @@ class Validation:
             "auc": auc,
         }
 
+    def _towers(self) -> tuple[npt.NDArray[np.float32], list[Any]]:
+        """Of each impression the query, float32 [I, D + 1], and the scores of its candidates."""
+        readers, scores = [], []
+        for batch in self.batches:
+            vectors, candidates = self.forward(batch)
+            scores += _rows(tf.einsum("bd,bcd->bc", vectors, candidates), batch["mask"])
+            readers.append(vectors)
+        return self.model.query(tf.concat(readers, 0)).numpy(), scores
+
+    def _in_pool(self) -> Iterator[tuple[ImpressionExample, Rows, Places, Places]]:
+        """Impressions with a click: rows of the pool, places of clicked and of read articles in it."""
+        for number in self.with_click:
+            one = self.examples[number]
+            rows = self.data.pool.rows(moment(one))
+            clicked = one.candidates[one.labels > 0]
+            yield one, rows, *(np.flatnonzero(np.isin(rows, each)) for each in (clicked, one.history))
+
     def _pool_ranks(self, queries: npt.NDArray[np.float32]) -> list[npt.NDArray[np.int64]]:
         """Ranks of the clicked articles of each impression that has any: queries float32 [I, D + 1]."""
         pool, features = self.data.pool, self.data.features
         needed = np.unique(np.concatenate([pool.rows(moment(one)) for one in self.examples]))
         vectors = dict(zip(needed.tolist(), self.model.encoder.embed_rows(features, needed), strict=True))
         ranks = []
-        for number in np.flatnonzero([clicked.any() for clicked in self.clicked])[:_MOST_IN_POOL]:
-            one = self.examples[number]
-            rows = pool.rows(moment(one))
+        for query, (one, rows, clicked, read) in zip(queries[self.with_click], self._in_pool(), strict=True):
             bias = self.model.moment_bias(pool.counters(rows, moment(one))).numpy()
             articles = np.column_stack([np.stack([vectors[row] for row in rows.tolist()]), bias])
-            clicked, read = (
-                np.flatnonzero(np.isin(rows, of)) for of in (one.candidates[one.labels > 0], one.history)
-            )
-            ranks += click_ranks(queries[[number]], articles, [clicked], [read])
+            ranks += click_ranks(query[None], articles, [clicked], [read])
         return ranks
 
     def _metrics(self, scores: list[Any]) -> dict[str, float]:

@@ -10,6 +10,7 @@ import keras
 from genre_tf.config import OptimizerConfig
 from genre_tf.errors import FailureError, StoppedError
 from genre_tf.training.board import StageBoard
+from genre_tf.training.estimate import Estimate, Stopwatch, duration, seconds_of, validations_left
 from genre_tf.training.memory import memory
 from genre_tf.training.pace import Pace
 from genre_tf.training.progress import Goal, Progress, Report
@@ -22,9 +23,6 @@ _LOGGED_EVERY = 10
 
 _WAIT_TO_MENTION = 0.05
 """Share of the step time; below it a faster input would hardly be noticed."""
-
-_IN_SECONDS = 100.0
-"""Below this, the remaining time is reported in seconds, above in minutes."""
 
 
 class Watch(keras.callbacks.Callback):
@@ -61,9 +59,10 @@ class Watch(keras.callbacks.Callback):
         self.board = StageBoard(files.logs, files.stage, files.scalar_log(resumed=progress.step > 0))
         self.trace = StepTrace(files.logs, files.observers.profile)
         self.resumed_with, self.started = progress.seconds, time.monotonic()
-        self.saved_at, self.began_at = self.started, progress.step
+        self.saved_at = self.started
         self.whole = Pace(seconds=progress.step_seconds, waited=progress.input_wait_seconds)
         self.since_written = self.since_validated = Pace()
+        self.stopwatch, self.announced = Stopwatch(), False
 
     def on_train_batch_begin(self, batch: int, logs: dict[str, Any] | None = None) -> None:
         """Set the number of next steps: at most as many as are left until a validation or the end."""
@@ -93,9 +92,14 @@ class Watch(keras.callbacks.Callback):
         due = step % self.config.validate_every == 0 or ended
         if due:
             self.validate_now(self.model)
-            if progress.waited >= self.config.patience:
-                self.report(f"no better {self.goal.metric} in {progress.waited} validations; stopping early")
+            if progress.waited >= self.config.patience and not ended:
+                self.report(
+                    f"stopping early at step {step:,}: {self.goal.metric} has not improved in "
+                    f"{progress.waited} validations"
+                )
                 self.model.stop_training = True
+        if not (ended or self.model.stop_training):
+            self._announce()
         self._save_if_due(due)
         if ended:  # Keras counts executions, and there may be fewer of them than steps
             self.model.stop_training = True
@@ -110,14 +114,34 @@ class Watch(keras.callbacks.Callback):
             )
 
     def _note(self, pace: Pace) -> None:
+        self.stopwatch.note(pace)
         self.whole, self.since_written = self.whole + pace, self.since_written + pace
         self.since_validated += pace
         self.progress.step_seconds = self.whole.seconds
         self.progress.input_wait_seconds = self.whole.waited
 
+    def _announce(self) -> None:
+        """Report once, as soon as enough steps were timed, what the rest of the training will take."""
+        if self.announced or self.stopwatch.step_seconds is None:
+            return
+        self.announced = True
+        progress = self.progress
+        if progress.validated == 0:  # the only validation so far was traced too
+            progress.validation_seconds = seconds_of(self.goal.look, progress.validation_seconds)
+        self.report(f"{self.files.stage}: {self._rest()}, less if {self.goal.metric} stops improving")
+
+    def _rest(self) -> Estimate:
+        """What the rest of the training will take, at the pace so far."""
+        return Estimate(
+            steps=self.steps - self.progress.step,
+            step_seconds=self.stopwatch.rough,
+            validations=validations_left(self.steps, self.progress.step, self.config.validate_every),
+            validation_seconds=self.progress.validation_seconds,
+        )
+
     def validate_now(self, model: Any) -> None:
         """Validate, write scalars, and keep the weights if they are the best."""
-        progress = self.progress
+        progress, began = self.progress, time.monotonic()
         found = dict(self.goal.validate())
         for name, number in found.items():  # a step may damage the weights although its own loss was finite
             self._check(f"validation {name}", number)
@@ -125,6 +149,7 @@ class Watch(keras.callbacks.Callback):
         self.board.weights(progress.step, model.model.trainable_weights)
         if self.goal.show is not None:
             self.board.texts(progress.step, self.goal.show())
+        progress.validation_seconds = time.monotonic() - began
         value = found[self.goal.metric]
         better = self.goal.better(value, progress.best)
         if progress.validated < 0:
@@ -146,12 +171,8 @@ class Watch(keras.callbacks.Callback):
         )
 
     def _left(self) -> str:
-        """Upper bound for the remaining time at the pace so far, including validation."""
-        done, left = self.progress.step - self.began_at, self.steps - self.progress.step
-        if not (done and left):
-            return ""
-        seconds = (time.monotonic() - self.started) / done * left
-        return f", {seconds:.0f} s left" if seconds < _IN_SECONDS else f", {seconds / 60:.0f} min left"
+        rest = self._rest()
+        return f", {duration(rest.seconds)} left" if self.stopwatch.timed.steps and rest.steps else ""
 
     def seconds(self) -> float:
         """Wall-clock seconds, including those before a resumption."""

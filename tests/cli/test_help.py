@@ -4,6 +4,7 @@ import importlib
 import importlib.metadata
 import inspect
 import os
+import re
 import shlex
 import subprocess
 import sys
@@ -13,8 +14,11 @@ from typer.testing import CliRunner
 
 from genre_tf.cli.console import progress
 from genre_tf.cli.main import VERBS, _register, app
-from genre_tf.cli.training_table import training_table
+from genre_tf.cli.training_table import quality_table, training_table
 from genre_tf.training.progress import FitResult
+from genre_tf.training.quality import Quality
+
+NOT_COMPARED = {"model": "writer", "metric": "perplexity", "measured_on": "dev", "value": 90.0}
 
 
 @pytest.fixture(scope="module")
@@ -62,6 +66,45 @@ def test_shells_complete_verbs(runner):
     asked = {"_GENRE_COMPLETE": "complete_bash", "COMP_WORDS": "genre ser", "COMP_CWORD": "1"}
     found = runner.invoke(app, [], env=asked, prog_name="genre").output.split()
     assert found == ["serve", "serving-files"]
+
+
+def test_the_last_table_tells_a_gain_from_chance(capsys):
+    from rich.console import Console
+
+    ends = {"low": 0.645, "high": 0.675, "gain": 0.021, "gain_low": 0.008, "gain_high": 0.034}
+    better = Quality(
+        model="ranker",
+        metric="auc",
+        measured_on="dev",
+        value=0.66,
+        baseline="category",
+        baseline_value=0.639,
+        **ends,
+    )
+    writer = Quality(
+        model="writer",
+        metric="perplexity",
+        measured_on="validation",
+        value=84.06,
+        low=80.0,
+        high=88.0,
+        baseline="unigram",
+        baseline_value=640.0,
+        gain=0.869,
+        gain_low=0.86,
+        gain_high=0.88,
+    )
+    Console(width=140).print(quality_table([better, writer, Quality(**NOT_COMPARED)]))
+    heads, *rows = (
+        [cell.strip() for cell in re.split(r" {2,}", line.strip())]
+        for line in capsys.readouterr().out.rstrip("\n").split("\n")
+    )
+    assert heads == ["model", "metric", "measured on", "value [95 %]", "best baseline", "gain [95 %]"]
+    gain, value = "+0.021 [+0.008, +0.034]", "0.660 [0.645, 0.675]"
+    assert rows[0] == ["ranker", "AUC", "dev", value, "category 0.639", gain, "better"]
+    gain, value = "+86.9% [+86.0%, +88.0%]", "84.1 [80.0, 88.0]"
+    assert rows[1] == ["writer", "perplexity", "validation", value, "unigram 640.0", gain, "better"]
+    assert rows[2] == ["writer", "perplexity", "dev", "90.0"]
 
 
 def test_a_training_ends_with_a_table(capsys):

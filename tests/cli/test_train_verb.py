@@ -12,6 +12,7 @@ from typer.testing import CliRunner
 
 from genre_tf.cli import train
 from genre_tf.config import read_config
+from genre_tf.errors import InputError
 
 ROWS = "\t".join(["N{0}", "sports", "tennis", "title number {0}", "", "", "[]", "[]"])
 
@@ -73,6 +74,46 @@ def test_options_become_settings_of_their_stage(tmp_path, data, monkeypatch):
     CliRunner().invoke(app, ["generation", "--data", str(data), "--run", "run", *options])
     generation = given[1][3].generation
     assert generation.adaptation.learning_rate == 0.25 != generation.optimizer.learning_rate
+
+
+@pytest.mark.parametrize(
+    ("given", "steps"),
+    [
+        (["40"], {"ranking": 40, "generation": 40}),
+        (["ranking=7"], {"ranking": 7}),
+        (["ranking=7, generation=9"], {"ranking": 7, "generation": 9}),
+        (["generation=9", "40"], {"ranking": 40, "generation": 9}),
+    ],
+)
+def test_steps_are_for_all_stages_or_for_one(given, steps):
+    assert train.steps_by_stage(given, ("ranking", "generation")) == steps
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ("retrieval=3", "this command trains ranking, generation"),
+        ("rank=3", "this command trains ranking, generation"),
+        ("0", "at least 1, or STAGE=NUMBER with one of retrieval, ranking, generation; got '0'"),
+        ("ranking=many", "got 'ranking=many'"),
+        ("ranking=3,", "got ''"),
+    ],
+)
+def test_wrong_steps_name_the_stages(given, said):
+    with pytest.raises(InputError, match=said):
+        train.steps_by_stage([given], ("ranking", "generation"))
+
+
+def test_epochs_end_a_limit_of_steps(tmp_path, data, monkeypatch):
+    given: list[tuple] = []
+    monkeypatch.setattr(train, "_train", lambda *arguments: given.append(arguments))
+    (tmp_path / "mine.toml").write_text("[generation.optimizer]\nsteps = 50\nmost_steps = 70\n")
+    app = typer.Typer()
+    app.command()(train.train)
+    options = ["--data", str(data), "--run", "run", "--config", str(tmp_path / "mine.toml")]
+    for more in ([], ["--epochs", "2"], ["--epochs", "2", "--steps", "generation=30"]):
+        assert CliRunner().invoke(app, ["all", *options, *more]).exit_code == 0
+    assert [each[3].generation.optimizer.steps_of(100) for each in given] == [50, 200, 30]
 
 
 def test_wrong_backbones(tmp_path, data, genre):

@@ -1,8 +1,10 @@
 """The common fit: schedules, the best weights kept, early stopping, a loss that is no number."""
 
 import dataclasses
+import itertools
 import math
 import re
+import time
 
 import keras
 import numpy as np
@@ -11,7 +13,7 @@ import tensorflow as tf
 
 from genre_tf.config import OptimizerConfig
 from genre_tf.errors import FailureError, InputError
-from genre_tf.training.fit import StageTrainer, fit
+from genre_tf.training.fit import StageTrainer, Training, fit
 from genre_tf.training.optimizers import learning_rate, make_optimizer
 from genre_tf.training.progress import Goal
 from genre_tf.training.stage_files import StageFiles
@@ -50,7 +52,10 @@ def test_the_best_weights_are_kept_and_patience_ends_the_training(tmp_path):
     again = Point()
     again.load_weights(tmp_path / "ranking" / "model.weights.h5")
     assert float(again.x) == float(point.x) > 0
-    assert "stopping early" in said[-1]
+    assert said[-2:] == [
+        "stopping early at step 8: quality has not improved in 2 validations",
+        "the weights of step 4 are kept, with the best quality: 0.9000",
+    ]
     assert list((tmp_path / "logs" / "ranking" / "train").glob("events.*"))
     assert list((tmp_path / "logs" / "ranking" / "validation").glob("events.*"))
 
@@ -72,6 +77,30 @@ def test_progress_says_how_long_the_rest_takes(tmp_path):
 def test_a_training_that_never_helps_leaves_the_weights_of_before(tmp_path):
     point, result, _ = _fit(tmp_path, iter([0.5] + [0.1] * 30))
     assert float(point.x) == 0.0 and result.best_step == 0
+
+
+def test_a_training_says_once_what_the_rest_will_take(tmp_path, monkeypatch):
+    *_, said = _fit(tmp_path / "short", itertools.repeat(0.1), steps=6)
+    assert not any(" per second" in line for line in said)  # over before it was timed
+    monkeypatch.setattr("genre_tf.training.estimate._ENOUGH_SECONDS", 0.0)
+    *_, said = _fit(tmp_path / "long", itertools.count(), steps=20)
+    (line,) = (line for line in said if " per second" in line)
+    # The first step does not count, and five are timed; validations follow at steps 8, 10, ... 20.
+    assert re.match(r"ranking: 14 steps, \d+ per second, 7 validations of 0\.0 s: about 0 s, less if", line)
+
+
+def test_a_rehearsal_times_a_few_steps_and_a_validation(monkeypatch):
+    monkeypatch.setattr("genre_tf.training.estimate._ENOUGH_SECONDS", 0.0)
+    point, asked = Point(), []
+    batches = tf.data.Dataset.from_tensors({"goal": tf.constant([3.0]), "impression": [5]}).repeat()
+    goal = Goal(validate=lambda: asked.append(1) or {}, metric="quality", greater_is_better=True)
+    training = Training(
+        trainer=Towards(point), batches_from=batches.skip, steps=20, config=SETTINGS, goal=goal
+    )
+    found = training.rehearse(time.monotonic())
+    assert (found.steps, found.validations) == (20, 11)  # one before the first step
+    assert 0 < found.step_seconds < 1 and found.other_seconds > 0 and len(asked) == 2
+    assert training.trainer.optimizer.iterations == 6
 
 
 def test_a_loss_that_is_no_number_stops_with_the_step_and_its_rows(tmp_path):

@@ -14,7 +14,8 @@ from genre_tf.data.moment_pool import moment
 from genre_tf.models.checkpoint import WEIGHTS_FILE
 from genre_tf.models.ranker import Ranker
 from genre_tf.models.two_tower import TwoTower
-from genre_tf.training.pool_ranking import fit_pool_head
+from genre_tf.training import pool_ranking
+from genre_tf.training.pool_ranking import fit_pool_head, pool_head_seconds
 from genre_tf.training.stage_data import StageData
 
 
@@ -121,3 +122,18 @@ def test_a_log_without_a_pool_leaves_the_head_as_it_was(pool_world: StageData) -
     replayed = replace(pool_world, replayed=len(pool_world.train))  # nothing but examples of an earlier run
     _, given = fitted(replayed, said.append)
     assert not given and "pool head is not trained" in said[-1]
+
+
+def test_its_time_is_known_from_a_few_impressions(
+    pool_world: StageData, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = [0.0]
+
+    def takes_5_s_and_a_tenth_for_each(*given: Any) -> None:
+        clock[0] += 5.0 + 0.1 * 2 * given[-1]  # of the log to learn from and of the validation
+
+    monkeypatch.setattr(pool_ranking, "_fit_pool_head", takes_5_s_and_a_tenth_for_each)
+    monkeypatch.setattr("time.monotonic", lambda: clock[0])
+    found = pool_head_seconds(new_ranker(pool_world), pool_world, pool_world.config)
+    impressions = len(pool_world.train) + len(pool_world.validation)
+    assert found == pytest.approx(5.0 + 0.1 * impressions, rel=0.05)

@@ -22,6 +22,7 @@ from genre_tf.training import run_folder
 from genre_tf.training.progress import FitResult
 from genre_tf.training.run_folder import open_run, train, with_trained
 from genre_tf.training.run_lock import run_lock
+from genre_tf.training.stage_data import Tenths
 
 NEWS = NewsConfig(backbone="tiny")
 CONFIG = RunConfig(news=NEWS, data=DataConfig(shards=1))
@@ -192,6 +193,39 @@ def test_training_again_forgets_once_and_goes_on_after_a_kill(tmp_path, data, mo
     assert trained[4:] == ["ranking"], "the first stage was trained again before the kill"
     train(stages, data, run, CONFIG, silent, again=True)
     assert trained[5:] == ["retrieval", "ranking"]
+
+
+def test_only_what_will_be_trained_is_timed_before(tmp_path, data, monkeypatch):
+    timed = []
+
+    def train_stage(data, config, files, report, distribution):
+        files.folder.mkdir(exist_ok=True)
+        files.weights.write_bytes(b"")
+        return RESULT
+
+    monkeypatch.setattr(run_folder, "TRAINERS", dict.fromkeys(run_folder.STAGES, train_stage))
+    monkeypatch.setattr(run_folder, "load_stage_data", lambda *_: object())
+    monkeypatch.setattr(run_folder, "foretell", lambda stages, *_: timed.append([x.stage for x in stages]))
+    run, stages = tmp_path / "run", ("retrieval", "ranking")
+    train(stages, data, run, CONFIG, silent)
+    assert not timed  # unless it is asked for
+    train(stages, data, run, CONFIG, silent, again=True, estimate=True)
+    (run / "reports" / "training-retrieval.json").unlink()
+    train(stages, data, run, CONFIG, silent, estimate=True)
+    assert timed == [["retrieval", "ranking"], ["retrieval"]]
+
+
+def test_progress_of_a_second_is_not_reported(monkeypatch):
+    def said_of():
+        said = []
+        tenths = Tenths(said.append)
+        for done in range(0, 101, 5):
+            tenths(done, 100)
+        return said
+
+    assert said_of() == []
+    monkeypatch.setattr("genre_tf.training.stage_data._BETWEEN_LINES_S", 0.0)
+    assert said_of() == [f"  {done} of 100 articles" for done in range(10, 101, 10)]
 
 
 def _made_from(run, stages):

@@ -7,7 +7,11 @@ import keras
 import numpy as np
 import pytest
 
+from genre_tf.data.counters import COUNTERS
 from genre_tf.data.moment_pool import moment
+from genre_tf.evaluation.baselines import simple_baselines
+from genre_tf.evaluation.pool_baselines import ranks_of
+from genre_tf.evaluation.ranking import ranking_metrics
 from genre_tf.models.two_tower import TwoTower
 from genre_tf.training.stage_data import StageData
 from genre_tf.training.validation import Validation
@@ -67,3 +71,35 @@ def test_clicks_of_articles_that_nobody_knows_are_placed_nowhere(
     data = replace(pool_world, validation=unknown)
     found = Validation(towers, data, data.config).retrieval()
     assert found["pool_ndcg"] == found["pool_recall@10"] == 0
+
+
+def test_the_towers_stand_beside_the_best_rule_on_the_same_clicks(
+    pool_world: StageData, towers: TwoTower
+) -> None:
+    data = replace(pool_world, validation=pool_world.validation[:25])
+    validation = Validation(towers, data, data.config)
+    in_pool, in_impression = validation.retrieval_quality()
+    metrics = validation.retrieval()
+    assert (in_pool.metric, in_impression.metric) == ("pool_ndcg", "auc")
+    assert in_pool.value == pytest.approx(metrics["pool_ndcg"])
+    assert in_impression.value == pytest.approx(metrics["auc"])
+    gains: dict[str, list[float]] = {name: [] for name in ("clicks", "clicks_24h")}
+    for one in data.validation:
+        rows = data.pool.rows(moment(one))
+        clicked = np.flatnonzero(np.isin(rows, one.candidates[one.labels > 0]))
+        rows_read = np.flatnonzero(np.isin(rows, one.history))
+        counters = data.pool.counters(rows, moment(one))
+        for name in gains:
+            scores = counters[:, COUNTERS.index(name)].astype(float)
+            gains[name] += (1 / np.log2(1 + ranks_of(scores, clicked, rows_read))).tolist()
+    assert in_pool.baseline_value is not None and in_pool.gain is not None
+    assert in_pool.baseline_value >= max(map(np.mean, gains.values()))
+    if in_pool.baseline in gains:
+        assert in_pool.baseline_value == pytest.approx(np.mean(gains[in_pool.baseline]))
+    assert in_pool.gain == pytest.approx(in_pool.value - in_pool.baseline_value)
+    aucs = {
+        name: np.nanmean(ranking_metrics(scores, validation.clicked)["auc"])
+        for name, scores in simple_baselines(data.validation, data.table, data.config.seed).items()
+    }
+    assert in_impression.baseline == max(aucs, key=lambda name: aucs[name])
+    assert in_impression.baseline_value == pytest.approx(max(aucs.values()))
