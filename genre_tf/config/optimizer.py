@@ -72,10 +72,10 @@ class OptimizerConfig:
 
     def of_epoch(self, batches: int) -> "OptimizerConfig":
         """The same settings with `validate_every` as a number of steps, for epochs of `batches` batches."""
-        epoch = min(
-            batches / self.accumulate, self.most_steps or math.inf
-        )  # it may be longer than the training
-        every = max(1, round(epoch / 4), self.steps_of(batches) // _MOST_VALIDATIONS)
+        epoch, steps = batches / self.accumulate, self.steps_of(batches)
+        if self.most_steps:  # an epoch may be longer than the training
+            epoch = min(epoch, steps)
+        every = max(1, round(epoch / 4), steps // _MOST_VALIDATIONS)
         return dataclasses.replace(self, validate_every=self.validate_every or every)
 
 

@@ -21,7 +21,7 @@ from genre_tf.training.softmax_regression import Choices, softmax_regression
 from genre_tf.training.stage_data import StageData
 
 _MOST_IMPRESSIONS = 2_500  # a few dozen weights are stable long before that
-_FEW = 10  # impressions whose time is measured
+_FEW = 30  # impressions whose time is measured
 _RETRIEVED = 300  # how many articles `genre export` hands to the ranker by default
 _DRAWN_RETRIEVED, _DRAWN_REST = 60, 40
 _TOP = 30  # places used for calibration: the top of the list, which readers may see
