@@ -39,15 +39,18 @@ def training_table(found: "Mapping[str, FitResult]") -> Table:
 
 
 def quality_table(found: "Iterable[Quality]") -> Table:
-    """A row for each model and each data set that it was measured on.
+    """A row for each metric of a model and each data set that it was measured on, those of a metric together.
 
     Args:
         found: the measurements.
     """
+    rows = list(found)
+    kinds = list(dict.fromkeys((each.model, each.metric) for each in rows))
+    rows.sort(key=lambda each: kinds.index((each.model, each.metric)))
     table = Table(box=None, pad_edge=False)
     for column in ("model", "metric", "measured on", "value [95 %]", "best baseline", "gain [95 %]", ""):
         table.add_column(column)
-    for each in found:
+    for each in rows:
         percents = each.metric == "perplexity"
         value = _number(each.value, percents)
         if each.low is not None and each.high is not None:

@@ -94,17 +94,17 @@ def test_the_last_table_tells_a_gain_from_chance(capsys):
         gain_low=0.86,
         gain_high=0.88,
     )
-    Console(width=140).print(quality_table([better, writer, Quality(**NOT_COMPARED)]))
+    Console(width=140).print(quality_table([writer, better, Quality(**NOT_COMPARED)]))
     heads, *rows = (
         [cell.strip() for cell in re.split(r" {2,}", line.strip())]
         for line in capsys.readouterr().out.rstrip("\n").split("\n")
     )
     assert heads == ["model", "metric", "measured on", "value [95 %]", "best baseline", "gain [95 %]"]
     gain, value = "+0.021 [+0.008, +0.034]", "0.660 [0.645, 0.675]"
-    assert rows[0] == ["ranker", "AUC", "dev", value, "category 0.639", gain, "better"]
+    assert rows[2] == ["ranker", "AUC", "dev", value, "category 0.639", gain, "better"]
     gain, value = "+86.9% [+86.0%, +88.0%]", "84.1 [80.0, 88.0]"
-    assert rows[1] == ["writer", "perplexity", "validation", value, "unigram 640.0", gain, "better"]
-    assert rows[2] == ["writer", "perplexity", "dev", "90.0"]
+    assert rows[0] == ["writer", "perplexity", "validation", value, "unigram 640.0", gain, "better"]
+    assert rows[1] == ["writer", "perplexity", "dev", "90.0"]
 
 
 def test_a_training_ends_with_a_table(capsys):
