@@ -10,15 +10,16 @@ from pathlib import Path
 import pytest
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-# Thousands of small files are written, synced and deleted: where memory can hold them, that takes no time.
-MEMORY, ROOM_BYTES = Path("/dev/shm"), 8 << 30
-if "TMPDIR" not in os.environ and os.access(MEMORY, os.W_OK) and shutil.disk_usage(MEMORY).free >= ROOM_BYTES:
-    os.environ["TMPDIR"] = tempfile.tempdir = str(MEMORY)
 import tensorflow as tf
 
 import genre_tf  # noqa: F401  (before TensorFlow's Keras is touched)
 
 from . import world
+
+# Thousands of small files are written, synced and deleted: where memory can hold them, that takes no time.
+MEMORY, ROOM_BYTES = Path("/dev/shm"), 8 << 30
+if "TMPDIR" not in os.environ and os.access(MEMORY, os.W_OK) and shutil.disk_usage(MEMORY).free >= ROOM_BYTES:
+    os.environ["TMPDIR"] = tempfile.tempdir = str(MEMORY)
 
 # Most graphs run once or twice here: TensorFlow would spend a third of the time on optimizing them. Exports
 # are replayed, and commands served, in processes that do optimize, and sessions in this one do too.
