@@ -75,7 +75,7 @@ class OptimizerConfig:
         epoch, steps = batches / self.accumulate, self.steps_of(batches)
         if self.most_steps:  # an epoch may be longer than the training
             epoch = min(epoch, steps)
-        every = max(1, round(epoch / 4), steps // _MOST_VALIDATIONS)
+        every = max(1, round(epoch / 4), math.ceil(steps / _MOST_VALIDATIONS))
         return dataclasses.replace(self, validate_every=self.validate_every or every)
 
 
