@@ -133,7 +133,7 @@ def _write_function(
         reader = two_tower.user_vector(for_tower, mask)
         kind = tf.fill(tf.shape(source), "title")
         drawn = writer(history, source, kind, seed, reader, interest, unsafe)
-        return drawn, rank(drawn, weights)
+        return drawn, rank(drawn, weights, writer.read_titles(history))
 
     return write
 

@@ -55,15 +55,17 @@ class RankingWeights:
     near_duplicate: float = 0.6
 
 
-def rank(written: Written, weights: RankingWeights) -> Written:
+def rank(written: Written, weights: RankingWeights, read: Any | None = None) -> Written:
     """Sort each row, best first.
 
     Unsafe texts come last, whatever their value; before them empty texts; before those repetitions: texts
-    that are almost the same as a better one in front. Within each of these groups, better texts come first.
+    that are almost the same as a better one in front, or as a title that the reader has already read. Within
+    each of these groups, better texts come first.
 
     Args:
         written: texts in any order.
         weights: weights of the criteria.
+        read: string [batch, m], titles that the reader has read, in any number; None: unknown.
 
     Returns:
         The same texts, sorted; numbers that were not finite become 0.
@@ -83,7 +85,10 @@ def rank(written: Written, weights: RankingWeights) -> Written:
     worse_kind = tf.where(written.safe, tf.where(said, 0, 1), 2)
     written, worse_kind = _sorted(written, worse_kind, tf.argsort(value, 1, "DESCENDING", stable=True))
     written, worse_kind = _sorted(written, worse_kind, tf.argsort(worse_kind, 1, stable=True))
-    repeated = _repeated(_alike(written.text, weights.near_duplicate)) & (worse_kind == 0)
+    repeated = _repeated(_alike(written.text, written.text, weights.near_duplicate))
+    if read is not None:
+        repeated |= tf.reduce_any(_alike(written.text, read, weights.near_duplicate), axis=2)
+    repeated &= worse_kind == 0
     place = 2 * worse_kind + tf.cast(repeated, tf.int32)  # 0 good, 1 repeated, 2 empty, 4 unsafe
     return _sorted(written, place, tf.argsort(place, 1, stable=True))[0]
 
@@ -115,17 +120,24 @@ def _words(text: Any) -> Any:
     return tf.reshape(numbers, tf.concat([tf.shape(text), tf.shape(numbers)[1:]], 0))
 
 
-def _alike(text: Any, near_duplicate: float) -> Any:
-    """Which texts of a row are almost the same: bool [batch, n, n]."""
-    words = _words(text)
+def _alike(texts: Any, others: Any, near_duplicate: float) -> Any:
+    """Which texts are almost the same as others: string [batch, n], [batch, m] -> bool [batch, n, m]."""
+    words, theirs = _words(texts), _words(others)
+    distinct = _first_ones(words)
+    found = tf.reduce_any(words[:, :, :, None, None] == theirs[:, None, None], axis=4)  # [batch, n, words, m]
+    both = tf.reduce_sum(tf.cast(found & distinct[..., None], tf.float32), axis=2)  # [batch, n, m]
+    size, their_size = (
+        tf.reduce_sum(tf.cast(each, tf.float32), axis=2) for each in (distinct, _first_ones(theirs))
+    )
+    either = size[:, :, None] + their_size[:, None, :] - both
+    return both + 1e-4 >= near_duplicate * tf.maximum(either, 1.0)  # tolerance for the rounded share
+
+
+def _first_ones(words: Any) -> Any:
+    """Where each distinct word of a text occurs first: int64 [batch, n, words] -> bool of the same shape."""
     same = words[:, :, :, None] == words[:, :, None, :]  # [batch, n, words, words]
     place = tf.range(tf.shape(words)[2])
-    first = (words >= 0) & ~tf.reduce_any(same & (place < place[:, None]), axis=3)  # a set has each word once
-    found = tf.reduce_any(words[:, :, :, None, None] == words[:, None, None], axis=4)  # [batch, n, words, n]
-    both = tf.reduce_sum(tf.cast(found & first[..., None], tf.float32), axis=2)  # [batch, n, n]
-    size = tf.reduce_sum(tf.cast(first, tf.float32), axis=2)
-    either = size[:, :, None] + size[:, None, :] - both
-    return both + 1e-4 >= near_duplicate * tf.maximum(either, 1.0)  # tolerance for the rounded share
+    return (words >= 0) & ~tf.reduce_any(same & (place < place[:, None]), axis=3)
 
 
 def _repeated(alike: Any) -> Any:

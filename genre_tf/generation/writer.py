@@ -102,7 +102,11 @@ class Writer(tf.Module):
             safe=self.options.safety.is_safe(text) & ~unsafe(text),
             unsupported=self.grounding.unsupported(text, evidence),
         )
-        return rank(written, self.options.weights)
+        return rank(written, self.options.weights, self.read_titles(history_text))
+
+    def read_titles(self, history_text: Any) -> Any:
+        """Titles that a text must not repeat: string [batch] -> string [batch, titles], padded with ""."""
+        return self.prompts.newest_titles(history_text).to_tensor("")
 
     def decode(self, history_text: Any, source: Any, kind: Any, seed: Any, user_vector: Any) -> Decoded:
         """Write token ids without ranking. Arguments as in `__call__`."""

@@ -163,12 +163,16 @@ class Prompts(tf.Module):
             "has_reader": has_reader,
         }
 
-    def _history(self, text: Any) -> tuple[Any, Any]:
-        """Newest titles as ragged int32 [batch, tokens], and whether there are any."""
-        titles = tf.strings.split(_readable(text), "\n")  # ragged [batch, titles]
+    def newest_titles(self, history_text: Any) -> Any:
+        """The titles that may enter the prompt: string [batch] -> ragged string [batch, titles]."""
+        titles = tf.strings.split(_readable(history_text), "\n")  # ragged [batch, titles]
         titles = tf.ragged.map_flat_values(tf.strings.strip, titles)
         titles = tf.ragged.boolean_mask(titles, tf.strings.length(titles) > 0)
-        titles = titles[:, -self.sizes.history_titles :]
+        return titles[:, -self.sizes.history_titles :]
+
+    def _history(self, text: Any) -> tuple[Any, Any]:
+        """Newest titles as ragged int32 [batch, tokens], and whether there are any."""
+        titles = self.newest_titles(text)
         tokens = self.tokenizer.encode(titles.flat_values)[:, : self.sizes.title_tokens]
         newline = self.tokenizer.encode(tf.constant(["\n"])).flat_values  # [1]
         tokens = tf.concat([tokens, tf.repeat(newline[None], tokens.nrows(), axis=0)], axis=1)

@@ -8,14 +8,14 @@ import tensorflow as tf
 from genre_tf.generation.ranking import RankingWeights, Written, rank
 
 
-def ranked(texts: list[str], interest: list[float], **other: Any) -> Written:
+def ranked(texts: list[str], interest: list[float], read: Any = None, **other: Any) -> Written:
     count = len(texts)
     usual = {"log_probability": [-1.0], "grounding": [1.0], "safe": [True], "unsupported": [""]}
     columns = {name: value * count for name, value in usual.items()} | other
     written = Written(
         tf.constant([texts]), tf.constant([interest]), **{k: tf.constant([v]) for k, v in columns.items()}
     )
-    return rank(written, RankingWeights())
+    return rank(written, RankingWeights(), read)
 
 
 def order(written: Written) -> list[str]:
@@ -51,6 +51,15 @@ def test_texts_of_almost_the_same_words_go_behind_others() -> None:
     kept = tf.constant([texts[:3]]), tf.constant([[0.5, 0.6, 0.1]]), -tf.ones([1, 3]), tf.ones([1, 3])
     strict = rank(Written(*kept, tf.ones([1, 3], tf.bool), kept[0]), RankingWeights(near_duplicate=0.9))
     assert order(strict) == [texts[1], title, texts[2]]
+
+
+def test_what_the_reader_has_read_goes_behind_others() -> None:
+    texts = ["Mayor of Rome wins a second term", "Mayor loses", "", "poor"]
+    interest = [0.9, 0.2, 0.8, 0.1]
+    read = tf.constant([["", "Mayor of Rome wins a SECOND term today", "Cats win"]])
+    assert order(ranked(texts, interest, read)) == [texts[1], "poor", texts[0], ""]
+    nothing = tf.zeros([1, 0], tf.string)
+    assert order(ranked(texts, interest, nothing)) == [texts[0], texts[1], "poor", ""]
 
 
 def test_what_is_like_a_dropped_text_alone_stays() -> None:

@@ -108,6 +108,20 @@ def test_grounding_and_what_is_unsupported_agree(write: Any) -> None:
         np.testing.assert_array_equal(written.grounding.numpy() == 1, written.unsupported.numpy() == b"")
 
 
+def test_a_title_that_the_reader_has_read_is_not_offered_first(
+    writer: Writer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    written = tf.constant([["Dogs lose!", "new", "other"]])
+    monkeypatch.setattr(writer, "_text", lambda decoded, kind: written)
+    texts = writer(
+        *(tf.constant([text]) for text in ("Cats win\nDogs lose", "", "title")),
+        tf.constant([1], tf.int64),
+        tf.zeros([1, READER]),
+        lambda text: tf.constant([[0.9, 0.5, 0.4]]),
+    ).text
+    assert texts[0, -1].numpy() == b"Dogs lose!"
+
+
 def test_another_seed_gives_other_texts(write: Any) -> None:
     assert write([0], [1]).text.numpy().tolist() != write([0], [2]).text.numpy().tolist()
 
