@@ -114,6 +114,7 @@ _GENERATION_RANGES = (
     ("max_tokens", 1, math.inf),
     ("prefix_tokens", 1, math.inf),
     ("max_examples", 0, math.inf),
+    ("validation_texts", 1, math.inf),
     ("shown_readers", 0, 100),
     ("context_weight", 0.0, 0.99),  # only the words of the target weigh 1
     ("dropout", 0.0, 0.9),
@@ -148,6 +149,7 @@ class GenerationConfig:
     contrast: float = 0.0
     contrast_rows: float = 0.125  # share of the rows that this loss reads a second time: its cost
     max_examples: int = 0  # 0: all
+    validation_texts: int = 400  # the most; takes a small writer seconds, and is stable to a few percent
     shown_readers: int = 4  # held-out readers whose titles TensorBoard shows at each validation; 0: none
     writing: WritingConfig = field(default_factory=WritingConfig)  # after training
     # For a pretrained backbone, which must not forget: larger batches, a lower rate; for `all` a tenth of it.

@@ -51,7 +51,6 @@ from genre_tf.training.text_batches import TextBatching, TextRows
 
 _TOKENS_PER_ROW = 64  # tokens in a batch for each row of the configured batch size
 _COUNTED_TEXTS = 20_000  # enough to know how frequent tokens are
-_VALIDATION_ROWS = 400  # a validation takes some seconds, and its perplexity is stable to a few percent
 
 
 def train_generation(
@@ -363,7 +362,7 @@ def _examples(data: StageData, settings: GenerationConfig, seed: int) -> list[li
     learned, *held_out = (_of_tasks(each, settings) for each in (learned, *held_out))
     random = np.random.default_rng(seed)
     learned = _some(learned, settings.max_examples, random)
-    return [learned, *(_some(each, _VALIDATION_ROWS, random) for each in held_out)]
+    return [learned, *(_some(each, settings.validation_texts, random) for each in held_out)]
 
 
 def _of_tasks(examples: list[TextExample], settings: GenerationConfig) -> list[TextExample]:

