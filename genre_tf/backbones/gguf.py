@@ -237,11 +237,8 @@ def _same(one: Any, other: Any) -> bool:
     """Whether two matrices have the same values, however they are packed."""
     if one.shape.tolist() != other.shape.tolist():
         return False
-    starts = range(0, len(one.data), _ROWS_AT_ONCE)
-    return all(
-        np.array_equal(*(_values(each, slice(start, start + _ROWS_AT_ONCE)) for each in (one, other)))
-        for start in starts
-    )
+    parts = [slice(start, start + _ROWS_AT_ONCE) for start in range(0, len(one.data), _ROWS_AT_ONCE)]
+    return all(np.array_equal(_values(one, rows), _values(other, rows)) for rows in parts)
 
 
 def _values(tensor: Any, rows: slice = slice(None)) -> np.ndarray:
