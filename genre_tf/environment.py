@@ -4,6 +4,7 @@ TensorFlow Recommenders is written for Keras 2 and refuses to import unless TF_U
 before `tf.keras` was first used. `import keras` stays Keras 3, and both live in one process.
 """
 
+import importlib.util
 import json
 import os
 import platform
@@ -54,6 +55,15 @@ def prefer_onednn() -> None:
     """
     if platform.machine() in ("x86_64", "AMD64"):
         _prefer(_ONEDNN, "1")
+
+
+def import_triton_first() -> None:
+    """Import Triton, a part of PyTorch's builds for GPUs, if it is installed and TensorFlow is not imported.
+
+    Imported after TensorFlow, by PyTorch or `transformers`, it crashes the process.
+    """
+    if "tensorflow" not in sys.modules and importlib.util.find_spec("triton"):
+        importlib.import_module("triton")
 
 
 def prefer_silence() -> None:

@@ -10,11 +10,12 @@ from pathlib import Path
 import pytest
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-import tensorflow as tf
+from genre_tf.environment import import_triton_first  # importing genre_tf also prepares Keras
 
-import genre_tf  # noqa: F401  (before TensorFlow's Keras is touched)
+import_triton_first()
+import tensorflow as tf  # noqa: E402
 
-from . import world
+from . import world  # noqa: E402
 
 # Thousands of small files are written, synced and deleted: where memory can hold them, that takes no time.
 MEMORY, ROOM_BYTES = Path("/dev/shm"), 8 << 30

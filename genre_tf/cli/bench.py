@@ -9,6 +9,7 @@ import typer
 
 from genre_tf.cli.console import print_json, progress, results
 from genre_tf.cli.tensorflow_notes import load_tensorflow
+from genre_tf.environment import import_triton_first
 from genre_tf.errors import InputError
 
 
@@ -52,6 +53,7 @@ def bench(
         raise InputError(f"--picture is for `genre bench serve`, not for {name.value}: leave it out")
     if run is not None and name is not Bench.DRAFTS:
         raise InputError(f"--run is for `genre bench drafts`, not for {name.value}: leave it out")
+    import_triton_first()
     load_tensorflow()
     from genre_tf.benchmarks.measuring import BenchOptions, machine
     from genre_tf.benchmarks.tables import bench_table

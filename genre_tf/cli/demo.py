@@ -210,7 +210,7 @@ def _show(out: Path, newsroom: dict[str, Any], report: dict[str, Any], address: 
             printed = len(written) < _PRINTED_READERS
             with contextlib.nullcontext() if printed else results.capture():
                 found = _show_reader(client, reader, titles, source)
-            written.append({"source": source, "title": title, **found})
+            written.append(found)
     _keep_written(written, out / "run")
 
 
@@ -231,7 +231,7 @@ def _show_metrics(report: dict[str, Any], oracle: float) -> None:
 def _show_reader(
     client: "GenreClient", reader: dict[str, Any], titles: dict[str, Any], source: str
 ) -> dict[str, Any]:
-    """Print what a reader gets; return it in the form of `keep_written`, without the source."""
+    """Print what a reader gets; return it in the form of `keep_written`."""
     history = reader["history"][-30:]
     read = [titles[news_id][0] for news_id in history if news_id in titles]
     results.print(f"\nReader {reader['user_id']}, who likes {', '.join(reader['interests'])}", markup=False)
@@ -239,15 +239,20 @@ def _show_reader(
     found = client.recommend([history])[0][:4]
     _print_lines("recommended", [f"{article.score:.3f}  {article.title}" for article in found])
     # From interest alone a writer invents news, and after two minutes of training it does so badly.
-    recommended = next((titles[article.news_id][1] for article in found if titles[article.news_id][1]), "")
-    for label, text in (("written for this reader", recommended), ("written from an article", source)):
-        written = client.generate([read[-8:]], [text], ["title"], [1])[0]
-        _print_lines(label, [f"{each.interest:.3f}  {each.text}" for each in written[:2]])
+    articles = [titles.get(article.news_id, ("", "")) for article in found]
+    title, recommended = next((article for article in articles if article[1]), ("", ""))
+    for_reader, from_article = (
+        client.generate([read[-8:]], [text], ["title"], [1])[0] for text in (recommended, source)
+    )
+    for label, texts in (("written for this reader", for_reader), ("written from an article", from_article)):
+        _print_lines(label, [f"{each.interest:.3f}  {each.text}" for each in texts[:2]])
     return {
         "reader": reader["user_id"],
         "titles": read[-8:],
+        "source": recommended,
+        "title": title,
         "recommended": [{"title": article.title, "score": article.score} for article in found],
-        "written": [dataclasses.asdict(each) for each in written],  # the last: from the article
+        "written": [dataclasses.asdict(each) for each in for_reader],
     }
 
 
@@ -281,5 +286,5 @@ Everything is in {out}/: newsroom/ (the data), run/ (settings, weights, logs, re
 Look:   genre board {out / "run"}     and   genre report {out / "run"}
 Serve:  genre serve {out / "models"}          then, in another shell:
         genre recommend --history-text "Some headline you liked"
-        genre generate --history-text "Some headline you liked" --kind title
+        genre generate --history-text "Some headline you liked" --source "Text of an article" --kind title
 Train:  genre train all --data MIND_FOLDER --run runs/mind"""
