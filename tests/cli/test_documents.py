@@ -226,7 +226,7 @@ def _as_your_own(folder: Path) -> None:
 
 
 def _check_demo(said: str, demo: Path) -> None:
-    assert said.count("recommended") == said.count("from an article") == 2, "two readers"
+    assert said.count("  recommended ") == said.count("  written from an article ") == 2, "two readers"
     assert "of the way" in said
     report = json.loads((demo / "run" / "reports" / "evaluation-dev.json").read_text("utf-8"))
     assert set(report["models"]) == {"two_tower", "ranker", "ranker_counters"}

@@ -39,4 +39,4 @@ def test_a_wheel_runs_the_demo_outside_the_clone(tmp_path: Path) -> None:
         timeout=900,
     )
     assert demo.returncode == 0, demo.stderr[-2000:]
-    assert demo.stdout.count("recommended") == 2 and "written for this reader" in demo.stdout
+    assert demo.stdout.count("  recommended ") == 2 and "written for this reader" in demo.stdout
