@@ -4,7 +4,6 @@ import gc
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -64,13 +63,19 @@ def pytest_collection_finish() -> None:
     gc.set_threshold(100_000, 50, 1_000_000)
 
 
-@pytest.hookimpl(wrapper=True, tryfirst=True)
-def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> Iterator[None]:
-    """The garbage of a file is collected at its end: a process that grows becomes slow. The rest stays."""
-    yield
-    if nextitem is None or nextitem.path != item.path:
+_last_file: list[Path] = []
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Before each file the garbage of the last one is collected: a process that grows becomes slow.
+
+    What is left then stays, and is not searched again. At the end of the last file its fixtures still were.
+    """
+    if _last_file != [item.path]:
         gc.collect()
         gc.freeze()
+        _last_file[:] = [item.path]
 
 
 def _shared(name: str) -> Path:

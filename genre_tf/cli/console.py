@@ -42,8 +42,8 @@ class SafeConsole(Console):
             yield segment if segment.control else Segment(without_controls(segment.text), segment.style)
 
 
-progress = SafeConsole(stderr=True)
-# In a file or a pipe rich would cut tables at 80 columns without need.
+# In a file or a pipe rich would break lines, and cut tables, at 80 columns without need.
+progress = SafeConsole(stderr=True, soft_wrap=not (sys.stderr and sys.stderr.isatty()))
 _unknown_width = not (sys.stdout and sys.stdout.isatty()) and "COLUMNS" not in os.environ
 results = SafeConsole(soft_wrap=True, width=200 if _unknown_width else None)
 
