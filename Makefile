@@ -40,8 +40,9 @@ peers: install .venv/.peers
 	$(PIP) -e ".[dev,bench,beam,gguf]"
 	touch .venv/.dev
 
+# DEMO=--quick shows in two minutes that it runs, not what it achieves.
 demo: install weights
-	$(BIN)/genre demo demo
+	$(BIN)/genre demo demo $(DEMO)
 
 check: install weights .venv/.dev
 	$(BIN)/ruff check .
