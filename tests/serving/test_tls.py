@@ -55,6 +55,12 @@ class Authority:
             .not_valid_after(now + datetime.timedelta(days=1))
             .add_extension(at_home, critical=False)
             .add_extension(x509.BasicConstraints(is_authority, None), critical=True)
+            # From here on what Python 3.13 asks of certificates by default.
+            .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
+            .add_extension(
+                x509.AuthorityKeyIdentifier.from_issuer_public_key(self._key.public_key()), critical=False
+            )
+            .add_extension(_uses(is_authority), critical=True)
             .sign(self._key, hashes.SHA256())
         )
 
@@ -64,6 +70,18 @@ class Authority:
         (self._folder / f"{name}-key.pem").write_bytes(private)
         (self._folder / f"{name}.pem").write_bytes(certificate.public_bytes(pem))
         return self._folder / f"{name}.pem"
+
+
+def _uses(is_authority: bool) -> x509.KeyUsage:
+    others = ("content_commitment", "key_encipherment", "data_encipherment", "key_agreement")
+    return x509.KeyUsage(
+        digital_signature=not is_authority,
+        key_cert_sign=is_authority,
+        crl_sign=is_authority,
+        encipher_only=False,
+        decipher_only=False,
+        **dict.fromkeys(others, False),
+    )
 
 
 def _named(name: str) -> x509.Name:
