@@ -263,7 +263,9 @@ def _read_config(folder: Path) -> dict[str, Any]:
     path = folder / "config.json"
     config = read_json_object(path)
     if not config:
-        raise InputError(f"{path} is missing. Name a folder with a GPT-2's config, weights and vocabulary.")
+        raise InputError(
+            f"{path} is missing or empty. Name a folder with a GPT-2's config, weights and vocabulary."
+        )
     if config.get("model_type", "gpt2") != "gpt2":
         raise InputError(f"{path} describes a {config['model_type']!r} model. Name the folder of a GPT-2.")
     _check_sizes(config, str(path))
