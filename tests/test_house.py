@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from genre_tf.environment import import_triton_first
+
 ROOT = Path(__file__).resolve().parents[1]
 SOURCES = [
     path
@@ -142,3 +144,15 @@ def test_a_keras_that_was_imported_with_another_backend_is_refused_with_the_reme
     found = _python(code)
     assert found.returncode == 1
     assert "already imported with backend 'jax'" in found.stderr.splitlines()[-1]
+
+
+def test_triton_is_imported_before_tensorflow_or_not_at_all(tmp_path, monkeypatch):
+    (tmp_path / "triton.py").touch()
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setitem(sys.modules, "triton", None)
+    del sys.modules["triton"]
+    import_triton_first()
+    assert "triton" not in sys.modules, "TensorFlow is imported here already"
+    monkeypatch.delitem(sys.modules, "tensorflow")
+    import_triton_first()
+    assert sys.modules["triton"].__file__ == str(tmp_path / "triton.py")
