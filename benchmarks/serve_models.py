@@ -19,16 +19,14 @@ from genre_tf.export.generator import GeneratorServable
 from genre_tf.export.names import GENERATOR, RECOMMENDER
 from genre_tf.export.saved_model import write_saved_model
 from genre_tf.export.servables import new_recommender, write_recommender
-from genre_tf.funnel.encoding import encode_titles, share_frozen_layers
+from genre_tf.funnel.encoding import encode_titles
 from genre_tf.funnel.index import Catalogue
 from genre_tf.funnel.recommender import SIGNATURES, Recommender
 from genre_tf.funnel.selection import Rules
 from genre_tf.generation.writer import Writer
 from genre_tf.generation.writer_options import writer_options
-from genre_tf.models.backbone import Categories, load_news_backbone
-from genre_tf.models.news_encoder import NewsEncoder
-from genre_tf.models.ranker import Ranker
-from genre_tf.models.two_tower import TwoTower
+from genre_tf.models.checkpoint import news_encoder_of, ranker_of, two_tower_of
+from genre_tf.models.news_encoder import Categories, NewsEncoder
 from genre_tf.serving.configuration import write_configuration
 from genre_tf.training.generation import new_generator
 
@@ -70,9 +68,8 @@ def write_models(models: Path, sizes: ServedSizes, news_backbone: str, scratch: 
         InputError: the backbone does not exist.
     """
     config = RunConfig(news=NewsConfig(backbone=news_backbone, trainable="none"))
-    backbones = [load_news_backbone(news_backbone, config.news, Categories.of()) for _ in range(2)]
-    two_tower, ranker = TwoTower(backbones[0], config), Ranker(backbones[1], config)
-    share_frozen_layers(two_tower, ranker)
+    news = news_encoder_of(news_backbone, config.news, Categories.of())
+    two_tower, ranker = two_tower_of(news, config), ranker_of(news, config)
     articles = _articles(sizes.articles)
     catalogue = _catalogue(articles, two_tower, ranker)
     shape = {"max_history": config.data.max_history, "k": sizes.k, "retrieve": sizes.retrieve}
@@ -80,7 +77,7 @@ def write_models(models: Path, sizes: ServedSizes, news_backbone: str, scratch: 
     write_recommender(recommender, models / RECOMMENDER / "1")
     _write_naive(models / NAIVE / "1", recommender)
     table = ArticleTable(articles[:_WRITERS_CORPUS])
-    trained = new_generator(sizes.generation, table, two_tower.news_tower.dimension, scratch)
+    trained = new_generator(sizes.generation, table, two_tower.news.dimension, scratch)
     options = writer_options(sizes.generation.writing, trained.prompts)
     writer = Writer(trained.generator, trained.prompts, options, trained.common_words)
     servable = GeneratorServable(
@@ -91,12 +88,19 @@ def write_models(models: Path, sizes: ServedSizes, news_backbone: str, scratch: 
     return catalogue
 
 
-class NaiveEncoder(NewsEncoder):
+class NaiveEncoder:
     """The same encoder as usually exported: KerasHub's BERT on rows padded to a fixed width."""
+
+    def __init__(self, news: NewsEncoder) -> None:
+        self.news, self.dimension, self.frozen = news, news.dimension, self
+
+    def __call__(self, texts: tf.Tensor, training: bool | None = None) -> tf.Tensor:
+        """As `NewsEncoder.call`."""
+        return self.news(self.text_features(texts) if not isinstance(texts, dict) else texts)
 
     def text_features(self, texts: tf.Tensor) -> dict[str, tf.Tensor]:
         """As `NewsEncoder.text_features`, but padding is computed too."""
-        bert, width = self.backbone.bert, self.backbone.config.max_title_tokens
+        bert, width = self.news.bert, self.news.max_tokens
         token_ids = bert.tokenizer(texts, width)  # [texts, longest]
         missing = width - tf.shape(token_ids)[1]
         token_ids = tf.pad(token_ids, [[0, 0], [0, missing]], constant_values=bert.tokenizer.pad_id)
@@ -115,15 +119,12 @@ class NaiveEncoder(NewsEncoder):
 
 def _write_naive(folder: Path, ours: Recommender) -> None:
     """The funnel that encodes the titles of each request; only recommended articles have stored vectors."""
-    sides = [
-        SimpleNamespace(encoder=NaiveEncoder(model.encoder.backbone, model.encoder.tower))
-        for model in (ours.two_tower, ours.ranker)
-    ]
+    sides = [SimpleNamespace(news=NaiveEncoder(model.news)) for model in (ours.two_tower, ours.ranker)]
     sizes: dict[str, Any] = {"max_history": ours.max_history, "k": ours.k, "retrieve": ours.retrieve}
     naive = Recommender(sides[0], sides[1], ours.index, **sizes, rules=_RULES, models=ours.models)
     names = ("recommend_text", "score_text")
     signatures = {name: (getattr(naive, name), dict.fromkeys(SIGNATURES[name], tf.string)) for name in names}
-    tracked = [ours.index, ours.models, sides[0].encoder.backbone.bert.tokenizer]
+    tracked = [ours.index, ours.models, sides[0].news.news.bert.tokenizer]
     write_saved_model(folder, tracked, signatures)
 
 
@@ -134,7 +135,7 @@ def _articles(count: int) -> list[Article]:
 
 def _catalogue(articles: list[Article], two_tower: Any, ranker: Any) -> Catalogue:
     """A pool of titles only, so that an article has the same vector as its title in a request."""
-    encode = tf.function(lambda texts: encode_titles(texts, two_tower.encoder, ranker.encoder))
+    encode = tf.function(lambda texts: encode_titles(texts, two_tower.news, ranker.news))
     titles = ["", *(article.title for article in articles)]
     in_retrieval, in_ranking = (part.numpy() for part in encode(tf.constant(titles)))
     counters = np.random.default_rng(0).integers(0, 200, (len(titles), len(COUNTERS))).astype(np.float32)

@@ -17,8 +17,8 @@ from genre_tf.benchmarks.measuring import BenchOptions, Rate, Row, compare
 from genre_tf.config import RunConfig
 from genre_tf.data.batches import impression_batches
 from genre_tf.data.records import prepare, read_articles
-from genre_tf.models.backbone import Categories
-from genre_tf.models.checkpoint import BACKBONE_FOLDER, save_backbone
+from genre_tf.models.checkpoint import BACKBONE_FOLDER, ranker_of, save_backbone
+from genre_tf.models.news_encoder import Categories
 from genre_tf.models.ranker import Ranker
 from genre_tf.training.optimizers import make_optimizer
 from genre_tf.training.ranker_start import start_ranker
@@ -88,8 +88,8 @@ class _Ours:
         started = time.perf_counter()
         self.data = load_stage_data(run, config, options.say)
         self.batch_size = min(config.ranking.optimizer.batch_size, len(self.data.train))
-        ranker = Ranker(self.data.backbone(), config)
-        ranker.news_tower.adapt(self.data.interest)
+        ranker = ranker_of(self.data.news_encoder(), config)
+        ranker.news.adapt(self.data.interest)
         start_ranker(ranker, self.data, config)
         once = time.perf_counter() - started
         impressions = config.ranking.optimizer.epochs * len(self.data.train)
@@ -111,7 +111,7 @@ def _conventional(run: Path, config: RunConfig, options: BenchOptions) -> Rate:
     data = load_stage_data(run, config, lambda line: None)
     batches = _batches(data, config, _CONVENTIONAL_IMPRESSIONS)
     batches = unshared(batches, data.features, config.news.max_title_tokens)
-    step = _stepper(Ranker(data.backbone(), config), batches, config)
+    step = _stepper(ranker_of(data.news_encoder(), config), batches, config)
     return lambda: _CONVENTIONAL_IMPRESSIONS / _seconds(step, 1)
 
 

@@ -20,7 +20,6 @@ from genre_tf.export.pool import build_catalogue, read_pool
 from genre_tf.export.publishing import publish, staged
 from genre_tf.export.servables import Servable, recommender_servable, write_version
 from genre_tf.export.verification import Verification, require_passed, verify_version
-from genre_tf.funnel.encoding import share_frozen_layers
 from genre_tf.funnel.index import Catalogue, may_be_found
 from genre_tf.funnel.partitioned_index import PartitionedOptions
 from genre_tf.funnel.selection import Rules
@@ -102,9 +101,8 @@ def _servables(
     # Read before minutes of work, because a wrong list stops the export.
     safety = read_safety_list(options.safety_list) if options.safety_list else SafetyList()
     two_tower = load_two_tower(run)
-    ranker = load_ranker(run)
+    ranker = load_ranker(run, shared=two_tower.news)
     classifier = load_classifier(run, run / "ranking" / WEIGHTS_FILE)
-    share_frozen_layers(two_tower, ranker)
     has_generator = (run / "generation" / WEIGHTS_FILE).is_file()
     trained = load_generator(run) if has_generator else None
     pool = read_pool(run, data, options.max_bad_rows, report)

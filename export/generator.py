@@ -112,7 +112,7 @@ class GeneratorServable:
             texts are "", its interest is -1 and its evidence is "".
         """
         question = tf.strings.strip(parsing.clean_text(question))
-        (vectors,) = encode_titles(question, self.two_tower.encoder)
+        (vectors,) = encode_titles(question, self.two_tower.news)
         rows, close = self.evidence.search(vectors)  # [B, E]
         close &= tf.not_equal(question, "")[:, None]
         ids, titles, texts = self.evidence.columns(rows, close)
@@ -129,7 +129,7 @@ class GeneratorServable:
 
     def write(self, folder: Path) -> None:
         """Write the SavedModel."""
-        tokenizer = self.ranker.encoder.backbone.bert.tokenizer
+        tokenizer = self.ranker.news.bert.tokenizer
         signatures = {name: (self.traced[name], inputs) for name, inputs in SIGNATURES.items()}
         write_saved_model(folder, [self.writer, self.evidence, tokenizer], signatures)
 
@@ -137,7 +137,7 @@ class GeneratorServable:
         self, history_text: tf.Tensor, source: tf.Tensor, kind: tf.Tensor, seed: tf.Tensor
     ) -> Answer:
         reader = self._read(history_text)
-        vectors = encode_once(self.ranker.encoder)
+        vectors = encode_once(self.ranker.news)
 
         def interest(texts: tf.Tensor) -> tf.Tensor:
             return self._interest(vectors(texts), reader)
@@ -149,7 +149,7 @@ class GeneratorServable:
 
     def _read(self, history_text: tf.Tensor) -> _Reader:
         titles = parsing.newest(parsing.split_history_titles(history_text), self.max_history)
-        for_tower, for_ranker = encode_titles(titles.flat_values, self.two_tower.encoder, self.ranker.encoder)
+        for_tower, for_ranker = encode_titles(titles.flat_values, self.two_tower.news, self.ranker.news)
         width = tf.maximum(parsing.widest(titles), 1)
         clicks, mask = parsing.to_dense(titles.with_flat_values(for_tower), width)  # [B, H, D]
         vector = self.two_tower.user_vector(clicks, mask)

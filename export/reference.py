@@ -117,7 +117,7 @@ class RecommenderReference:
     def _recommend_text(self, history_text: bytes) -> Row:
         titles = _titles(history_text)
         newest = titles[-self.max_history :]
-        clicks, ranking_clicks = (_encode(model.encoder, newest) for model in (self.two_tower, self.ranker))
+        clicks, ranking_clicks = (_encode(model.news, newest) for model in (self.two_tower, self.ranker))
         return self._funnel(clicks, ranking_clicks, set(), set(titles), newest)
 
     def _score(self, history: bytes, candidates: bytes) -> Row:
@@ -135,12 +135,12 @@ class RecommenderReference:
     def _score_text(self, history_text: bytes, candidates_text: bytes) -> Row:
         text = candidates_text.decode("utf-8", "replace")
         candidates = [line.strip() for line in text.removesuffix("\n").split("\n")] if text else []
-        clicks = _encode(self.ranker.encoder, _titles(history_text)[-self.max_history :])
-        shown = _encode(self.ranker.encoder, candidates)
+        clicks = _encode(self.ranker.news, _titles(history_text)[-self.max_history :])
+        shown = _encode(self.ranker.news, candidates)
         return {"click_probability": list(self._ranked(clicks, shown, np.ones(len(shown), bool), None))}
 
     def _embed_news(self, text: bytes) -> Row:
-        return {"embedding": list(_encode(self.two_tower.encoder, [text.decode("utf-8", "replace")])[0])}
+        return {"embedding": list(_encode(self.two_tower.news, [text.decode("utf-8", "replace")])[0])}
 
     def _embed_user(self, history: bytes) -> Row:
         newest = self._known(history)[-self.max_history :]
@@ -151,7 +151,7 @@ class RecommenderReference:
         shown = [self.row_of.get(news_id, 0) for news_id in candidates.split()]
         weight = np.zeros((len(shown), max(1, len(newest))), np.float32)
         vectors = self.catalogue.ranking_vectors
-        clicks, mask = _history(vectors[newest], self.ranker.encoder.dimension)
+        clicks, mask = _history(vectors[newest], self.ranker.news.dimension)
         for column, row in enumerate(shown):
             if row and newest:
                 attended, _ = self.ranker.attention(clicks, mask, tf.constant(vectors[row][None, None]))
@@ -263,13 +263,13 @@ class RecommenderReference:
         return chosen
 
     def _reader(self, clicks: Vectors) -> Vectors:
-        history, mask = _history(clicks, self.two_tower.encoder.dimension)
+        history, mask = _history(clicks, self.two_tower.news.dimension)
         return np.asarray(self.two_tower.user_vector(history, mask))[0]
 
     def _pool_probability(self, clicks: Vectors, rows: npt.NDArray[np.int64]) -> Vectors:
         if not len(rows):
             return np.zeros(0, np.float32)
-        history, mask = _history(clicks, self.ranker.encoder.dimension)
+        history, mask = _history(clicks, self.ranker.news.dimension)
         shown, counters = self.catalogue.ranking_vectors[rows], self.catalogue.counters[rows]
         logits = self.ranker.pool_logits(history, mask, tf.constant(shown[None]), tf.constant(counters[None]))
         return np.asarray(tf.sigmoid(logits))[0]
@@ -277,7 +277,7 @@ class RecommenderReference:
     def _ranked(self, clicks: Vectors, shown: Vectors, mask: Any, counters: Vectors | None) -> Vectors:
         if not len(shown):
             return np.zeros(0, np.float32)
-        history, history_mask = _history(clicks, self.ranker.encoder.dimension)
+        history, history_mask = _history(clicks, self.ranker.news.dimension)
         live = None if counters is None else tf.constant(counters[None])
         logits = self.ranker.click_logits(
             history, history_mask, tf.constant(shown[None]), tf.constant(mask[None]), live

@@ -138,7 +138,7 @@ def new_recommender(
 def write_recommender(recommender: Recommender, folder: Path) -> None:
     """Write the SavedModel with every signature."""
     models = (recommender.two_tower, recommender.ranker)
-    tokenizers = [model.encoder.backbone.bert.tokenizer for model in models]
+    tokenizers = [model.news.bert.tokenizer for model in models]
     signatures = {
         name: (getattr(recommender, name), dict.fromkeys(inputs, tf.string))
         for name, inputs in SIGNATURES.items()

@@ -106,7 +106,7 @@ def write_transformers_folder(run: Path, stage: str, out: Path, overwrite: bool 
             tokens = ", ".join(f"`{token}`" for token in parts.prompts.tokenizer.special_tokens)
             card |= _WRITER_CARD | {"trainable": parts.trainable, "tokens": tokens}
         else:
-            difference = _write_bert(_LOADERS[stage](run).encoder.backbone, folder)
+            difference = _write_bert(_LOADERS[stage](run).news, folder)
             tokens = str(config.news.max_title_tokens)
             card |= _BERT_CARD | {"trainable": config.news.trainable, "tokens": tokens}
         if not difference <= TOLERANCE:
@@ -156,7 +156,8 @@ def _write_bert(news: Any, folder: Path) -> float:
         compute_in("float32", block)
     ids = _some_ids(bert.tokenizer.vocabulary_size, int(bert.config["max_position_embeddings"]))
     mask = tf.ones_like(ids, tf.bool)
-    states = tf.constant(ids) if news.lower is None else news.lower(tf.constant(ids), training=False)
+    lower = news.frozen.lower
+    states = tf.constant(ids) if lower is None else lower(tf.constant(ids), training=False)
     of_run = news.upper(states, mask=mask, training=False).numpy()
     with merged_bert(news):
         save_bert(bert, folder)
@@ -170,7 +171,7 @@ def merged_bert(news: Any) -> Iterator[Bert]:
     """A run's BERT with its LoRA updates merged into its kernels, until the context ends.
 
     Args:
-        news: the run's `NewsBackbone`.
+        news: the run's `NewsEncoder`.
     """
     changed = []
     for block in news.upper.blocks:

@@ -25,11 +25,13 @@ FLOORS = [
     {"evaluation"},
     {"generation"},
     {"funnel"},
+    {"metrics"},
     {"models"},
     {"backbones"},
+    {"losses"},
     {"text", "data"},
     {"config"},
-    {"errors", "environment"},
+    {"errors", "environment", "lazy"},
 ]
 FLOOR = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}
 

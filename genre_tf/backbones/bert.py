@@ -54,6 +54,27 @@ class Bert:
     folder: Path | None
     config: dict[str, Any]
 
+    def get_config(self) -> dict[str, Any]:
+        """Sizes and tokenizer in plain data, from which `build_bert` makes a BERT with new weights."""
+        tokenizer = self.tokenizer
+        return {
+            "config": self.config,
+            "vocabulary": list(tokenizer.vocabulary),
+            "lowercase": tokenizer.lowercase,
+            "strip_accents": tokenizer.strip_accents,
+        }
+
+
+def build_bert(described: dict[str, Any], dropout: float | None = None) -> Bert:
+    """The BERT that `Bert.get_config` describes, with weights still to be loaded.
+
+    Args:
+        described: what `get_config` returned.
+        dropout: dropout rate in training; None: the checkpoint's own.
+    """
+    words = {name: described[name] for name in ("vocabulary", "lowercase", "strip_accents")}
+    return Bert(_build(described["config"], dropout), WordPiece(**words), None, described["config"])
+
 
 def load_bert(name: str, *, dropout: float | None = None) -> Bert:
     """Read a BERT.

@@ -78,6 +78,7 @@ def hidden_states(
     cache: Path | None = None,
     identity: str = "",
     on_progress: Callable[[int, int], None] | None = None,
+    encoder: "StateEncoder | None" = None,
 ) -> HiddenStates:
     """Compute the states of texts once, or read them from the cache.
 
@@ -89,6 +90,7 @@ def hidden_states(
         cache: a folder to keep results in; None: keep them in memory only.
         identity: identifies the weights of `lower`; part of the cache key.
         on_progress: called with (texts done, all texts).
+        encoder: made from the same tokenizer, layers and length, to be traced only once; None: a new one.
 
     Returns:
         The states; memory-mapped if they come from the cache.
@@ -96,7 +98,7 @@ def hidden_states(
     Raises:
         FailureError: the cache cannot be written, or its disk is too full.
     """
-    encode = StateEncoder(tokenizer, lower, max_tokens)
+    encode = encoder or StateEncoder(tokenizer, lower, max_tokens)
     if cache is None:
         return encode(texts, on_progress)
     folder = cache / _key(texts, max_tokens, identity)

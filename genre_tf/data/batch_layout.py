@@ -1,5 +1,6 @@
 """Layout of batches for the training devices: parts for replicas, and fixed shapes."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -81,6 +82,31 @@ class BatchLayout:
 
 
 WHOLE = BatchLayout()
+
+
+def for_replicas(strategy: Any, make: Callable[[BatchLayout], Any], fixed: FixedShape | None = None) -> Any:
+    """The input of all replicas of a strategy: each gets its part of every batch.
+
+    TensorFlow's own ways do not work here: they distribute whole batches, or cut every tensor along its first
+    axis, but the articles of a batch are not rows. Drawing for all replicas is cheap, because only row
+    numbers are drawn; texts are gathered for the own rows only.
+
+    Args:
+        strategy: a `tf.distribute` strategy.
+        make: returns the dataset that holds the given parts of every batch, one after another.
+        fixed: passed on to `make`.
+
+    Returns:
+        A `tf.data.Dataset`, or a `tf.distribute.DistributedDataset`.
+    """
+    replicas = int(strategy.num_replicas_in_sync)
+
+    def own_parts(context: Any) -> tf.data.Dataset:
+        here = replicas // context.num_input_pipelines
+        first = context.input_pipeline_id * here
+        return make(BatchLayout(parts=replicas, wanted=tuple(range(first, first + here)), fixed=fixed))
+
+    return strategy.distribute_datasets_from_function(own_parts)
 
 
 def part_of(rows: Any, part: tf.Tensor, layout: BatchLayout) -> Any:

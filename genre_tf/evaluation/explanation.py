@@ -80,7 +80,7 @@ class Explainer:
     def __init__(self, run: Path) -> None:
         self.config = open_run(run)
         self.ranker = load_ranker(run)
-        self._encoder = self.ranker.encoder
+        self._news = self.ranker.news
 
     def __call__(self, history: Sequence[Article], candidate: Article) -> Explanation:
         """Explain one candidate for one reader.
@@ -95,11 +95,11 @@ class Explainer:
         if not self._text(candidate).strip():
             raise InputError("the candidate has no title; give the article or a title to explain")
         clicks = list(history)[-self.ranker.max_history :]
-        vectors = self._vectors([*clicks, candidate])
+        vectors = self._news.encode([*clicks, candidate])
         weights = self._weights(vectors)
         with_all, *without = self._probabilities(vectors).tolist()
         reasons = zip(clicks, weights.tolist(), without, strict=False)
-        categories = self._encoder.backbone.categories
+        categories = self._news.categories
         return Explanation(
             news_id=candidate.news_id,
             title=candidate.title,
@@ -119,18 +119,7 @@ class Explainer:
         )
 
     def _text(self, article: Article) -> str:
-        return article_texts([article.title], [article.abstract], self.config.news)[0]
-
-    def _vectors(self, articles: Sequence[Article]) -> npt.NDArray[np.float32]:
-        """float32 [articles, D]."""
-        categories = self._encoder.backbone.categories
-        features = {
-            **self._encoder.text_features(tf.constant([self._text(article) for article in articles])),
-            "category": tf.constant(categories.rows([article.category for article in articles])),
-            "subcategory": tf.constant(categories.rows([article.subcategory for article in articles])),
-        }
-        vectors: npt.NDArray[np.float32] = self._encoder.tower(features, training=False).numpy()
-        return vectors
+        return article_texts([article.title], [article.abstract], self._news.use_abstract)[0]
 
     def _weights(self, vectors: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
         """Attention of the candidate (the last vector) to the clicks: float32 [H]."""

@@ -12,7 +12,6 @@ from genre_tf.evaluation.scoring import TwoTowerScorer
 from genre_tf.generation.profile import Click, Profile, TitleWords, profile
 from genre_tf.generation.safety import SafetyList
 from genre_tf.models.checkpoint import CACHE_FOLDER, load_two_tower
-from genre_tf.models.embedding import embed_articles
 
 Histories = Mapping[str, Sequence[str]]
 """Reader -> ids of their clicks, oldest first."""
@@ -50,7 +49,7 @@ def profiles(
     towers = load_two_tower(run)
     all_shares: list[npt.NDArray[np.float32]] = [np.zeros(0, np.float32)] * len(rows)
     if len(table) > 1:  # unless no reader has clicked anything
-        scorer = TwoTowerScorer(towers, embed_articles(towers.encoder, table, run / CACHE_FOLDER))
+        scorer = TwoTowerScorer(towers, towers.news.embed(towers.news.features(table, run / CACHE_FOLDER)))
         all_shares = scorer.click_shares(rows)
     words = TitleWords(*zip(*((article.title, article.abstract) for article in known.values()), strict=True))
     for (reader, of_reader), shares in zip(clicks.items(), all_shares, strict=True):

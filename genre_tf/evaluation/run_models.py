@@ -8,8 +8,13 @@ from genre_tf.data.articles import Article, ArticleTable
 from genre_tf.data.records import read_articles
 from genre_tf.errors import InputError
 from genre_tf.evaluation.scoring import ModelScorer, RankerScorer, TwoTowerScorer
-from genre_tf.models.checkpoint import CACHE_FOLDER, WEIGHTS_FILE, load_backbone, load_ranker, load_two_tower
-from genre_tf.models.embedding import embed_articles
+from genre_tf.models.checkpoint import (
+    CACHE_FOLDER,
+    WEIGHTS_FILE,
+    load_news_encoder,
+    load_ranker,
+    load_two_tower,
+)
 
 STAGES = {"two_tower": "retrieval", "ranker": "ranking", "ranker_counters": "ranking"}
 MODELS = tuple(STAGES)
@@ -86,13 +91,13 @@ def load_scorers(
     scorers: dict[str, ModelScorer] = {}
     # Keep frozen states during this call: both stages, trained or not, start from the same ones.
     cache = run / CACHE_FOLDER
-    shared = load_backbone(run, read_config(run / "config.toml"))
+    shared = load_news_encoder(run, read_config(run / "config.toml"))
     if "two_tower" in names:
         towers = load_two_tower(run, trained=trained, shared=shared)
-        scorers["two_tower"] = TwoTowerScorer(towers, embed_articles(towers.encoder, table, cache))
+        scorers["two_tower"] = TwoTowerScorer(towers, towers.news.embed(towers.news.features(table, cache)))
     if "ranker" in names or "ranker_counters" in names:
         ranker = load_ranker(run, trained=trained, shared=shared)
-        vectors = embed_articles(ranker.encoder, table, cache)
+        vectors = ranker.news.embed(ranker.news.features(table, cache))
         for name in ("ranker", "ranker_counters"):
             if name in names:
                 scorers[name] = RankerScorer(ranker, vectors, with_counters=name == "ranker_counters")

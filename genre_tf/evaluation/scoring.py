@@ -11,7 +11,6 @@ from genre_tf.data.articles import ArticleTable
 from genre_tf.data.counters import COUNTERS
 from genre_tf.data.examples import ImpressionExample
 from genre_tf.evaluation.scored_log import ScoredLog
-from genre_tf.models.embedding import embed_articles
 
 if TYPE_CHECKING:
     from genre_tf.models.ranker import Ranker
@@ -155,7 +154,7 @@ class RankerScorer:
 def _more(vectors: Vectors, model: Any, extra: ArticleTable) -> Vectors:
     if len(extra) == 1:  # only the padding row
         return vectors
-    return np.concatenate([vectors, embed_articles(model.encoder, extra)[1:]])
+    return np.concatenate([vectors, model.news.embed(model.news.features(extra))[1:]])
 
 
 def score_blocks(log: ScoredLog, scorer: Scorer) -> Iterator[Scores]:

@@ -15,7 +15,6 @@ from genre_tf.generation.writer import Writer, nothing_unsafe
 from genre_tf.generation.writer_options import WriterOptions
 from genre_tf.models.generator_checkpoint import TrainedGenerator
 from genre_tf.models.ranker import Ranker
-from genre_tf.models.text_vectors import text_vectors
 from genre_tf.models.two_tower import TwoTower
 
 BATCH_ROWS = 128  # readers times samples decoded at a time: a few hundred MB for a small model
@@ -51,9 +50,7 @@ class ServedWriter:
         self._batch_readers = max(1, BATCH_ROWS // options.rows)
         titles = list(dict.fromkeys(["", *chain.from_iterable(readers)]))  # "" pads shorter histories
         self._rows = {title: row for row, title in enumerate(titles)}
-        self._for_tower, self._for_ranker = (
-            text_vectors(model.encoder, titles) for model in (two_tower, ranker)
-        )
+        self._for_tower, self._for_ranker = (model.news.encode(titles) for model in (two_tower, ranker))
         in_order = dataclasses.replace(options, weights=_IN_ORDER)
         self._writer = Writer(parts.generator, parts.prompts, in_order, parts.common_words)
         self._write = _write_function(self._writer, two_tower, ranker, options.weights, classifier)
@@ -118,7 +115,7 @@ def _write_function(
     @tf.function(
         input_signature=[
             *(tf.TensorSpec([None], dtype) for dtype in (tf.string, tf.string, tf.int64)),
-            *(tf.TensorSpec([None, None, model.encoder.dimension]) for model in (two_tower, ranker)),
+            *(tf.TensorSpec([None, None, model.news.dimension]) for model in (two_tower, ranker)),
             tf.TensorSpec([None, None], tf.bool),
         ],
         autograph=False,
@@ -142,7 +139,7 @@ def _interest_function(ranker: Ranker) -> Callable[..., Any]:
     @tf.function(
         input_signature=[
             tf.TensorSpec([None, None], tf.string),
-            tf.TensorSpec([None, None, ranker.encoder.dimension]),
+            tf.TensorSpec([None, None, ranker.news.dimension]),
             tf.TensorSpec([None, None], tf.bool),
         ],
         autograph=False,
@@ -155,8 +152,8 @@ def _interest_function(ranker: Ranker) -> Callable[..., Any]:
 
 def _vectors(ranker: Ranker, texts: Any) -> Any:
     """string [batch, k] -> float32 [batch, k, D]."""
-    shape = tf.concat([tf.shape(texts), [ranker.encoder.dimension]], 0)
-    return tf.reshape(ranker.encoder(tf.reshape(texts, [-1])), shape)
+    shape = tf.concat([tf.shape(texts), [ranker.news.dimension]], 0)
+    return tf.reshape(ranker.news(tf.reshape(texts, [-1])), shape)
 
 
 def _click_probability(ranker: Ranker, texts: Any, clicks: Any, mask: Any) -> Any:

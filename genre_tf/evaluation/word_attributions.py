@@ -7,7 +7,7 @@ import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 
-from genre_tf.models.backbone import NewsBackbone
+from genre_tf.models.news_encoder import NewsEncoder
 from genre_tf.models.ranker import Ranker
 
 FIRST_POINTS, MOST_POINTS = 16, 256
@@ -51,19 +51,19 @@ def word_attributions(
     Args:
         ranker: the click model, used without counters.
         text: text of the candidate.
-        category: its row in the backbone's categories, 0 if unknown.
+        category: its row in the news encoder's categories, 0 if unknown.
         subcategory: the same for the subcategory.
         history: float32 [H, D], vectors of the reader's clicks, oldest first; H may be 0.
 
     Source: Sundararajan et al., "Axiomatic Attribution for Deep Networks", 2017; summed by Gauss-Legendre
     quadrature, which needs fewer points than an even sum.
     """
-    backbone = ranker.encoder.backbone
-    tokenizer = backbone.bert.tokenizer
-    ids = tokenizer(tf.constant([text]), backbone.config.max_title_tokens)  # [1, T]
-    embeddings = backbone.bert.backbone.get_layer("token_embedding").embeddings
+    news = ranker.news
+    tokenizer = news.bert.tokenizer
+    ids = tokenizer(tf.constant([text]), news.max_tokens)  # [1, T]
+    embeddings = news.bert.backbone.get_layer("token_embedding").embeddings
     given = tf.gather(tf.convert_to_tensor(embeddings), ids)[0]  # [T, hidden]
-    masked = _masked(backbone, ids[0], given)
+    masked = _masked(news, ids[0], given)
     logits = _logits_of_embeddings(ranker, category, subcategory, history)
     ends = logits(tf.stack([given, masked])).numpy()
     points = FIRST_POINTS
@@ -78,13 +78,13 @@ def word_attributions(
     return WordAttributions(words, float(ends[0]), float(ends[1]), missing)
 
 
-def _masked(backbone: NewsBackbone, ids: tf.Tensor, given: tf.Tensor) -> tf.Tensor:
+def _masked(news: NewsEncoder, ids: tf.Tensor, given: tf.Tensor) -> tf.Tensor:
     """The embeddings of a text without content: [MASK] for each piece; zeros without such a token."""
-    tokenizer = backbone.bert.tokenizer
+    tokenizer = news.bert.tokenizer
     vocabulary = tokenizer.vocabulary
     nothing = tf.zeros_like(given[0])
     if "[MASK]" in vocabulary:
-        table = tf.convert_to_tensor(backbone.bert.backbone.get_layer("token_embedding").embeddings)
+        table = tf.convert_to_tensor(news.bert.backbone.get_layer("token_embedding").embeddings)
         nothing = table[vocabulary.index("[MASK]")]
     frame = (ids == tokenizer.start_id) | (ids == tokenizer.end_id)
     return tf.where(frame[:, None], given, nothing)
@@ -94,7 +94,7 @@ def _logits_of_embeddings(
     ranker: Ranker, category: int, subcategory: int, history: tf.Tensor
 ) -> Callable[[tf.Tensor], tf.Tensor]:
     """Click logits as a function of the candidate's token embeddings: [S, T, hidden] -> [S]."""
-    lower = ranker.encoder.backbone.lower
+    lower = ranker.news.frozen.lower
     width = max(1, int(history.shape[0]))
     clicks = tf.pad(history, [[0, width - int(history.shape[0])], [0, 0]])[None]  # [1, H or 1, D]
     real = tf.fill([1, width], bool(history.shape[0]))
@@ -104,7 +104,7 @@ def _logits_of_embeddings(
         mask = tf.ones(embeddings.shape[:2], tf.bool)
         states = embeddings if lower is None else lower(embeddings, real=mask, training=False)
         known = {"category": tf.fill([rows], category), "subcategory": tf.fill([rows], subcategory)}
-        vectors = ranker.news_tower({"states": states, "mask": mask, **known}, training=False)
+        vectors = ranker.news({"states": states, "mask": mask, **known}, training=False)
         shown = ranker.click_logits(
             tf.repeat(clicks, rows, 0),
             tf.repeat(real, rows, 0),

@@ -27,7 +27,7 @@ from genre_tf.evaluation.slices import FEW_CLICKS
 from genre_tf.evaluation.text_samples import shown_samples
 from genre_tf.generation.safety_classifier import load_classifier
 from genre_tf.generation.writer_options import writer_options
-from genre_tf.models.checkpoint import WEIGHTS_FILE, load_backbone, load_ranker, load_two_tower
+from genre_tf.models.checkpoint import WEIGHTS_FILE, load_news_encoder, load_ranker, load_two_tower
 from genre_tf.models.generator_checkpoint import TrainedGenerator, load_generator, untrained_generator
 
 
@@ -122,7 +122,7 @@ class WriterEvaluation:
 
     def _served(self, histories: Sequence[Sequence[str]], samples: int | None) -> ServedWriter:
         """The writer for readers with these titles, as it is served; None: the served number of samples."""
-        shared = load_backbone(self.run, self.config)
+        shared = load_news_encoder(self.run, self.config)
         parts = load_generator(self.run)
         return ServedWriter(
             parts,

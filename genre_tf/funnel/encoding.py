@@ -9,24 +9,6 @@ import tensorflow as tf
 _CHUNK_TITLES = 256  # titles encoded at a time, so that one long request cannot use up a server's memory
 
 
-def share_frozen_layers(first: Any, second: Any) -> bool:
-    """Make two stages use one copy of their frozen BERT layers, if these are the same.
-
-    Args:
-        first: a two-tower model or ranker, with `encoder`.
-        second: another one; its encoder takes over the frozen layers of `first`.
-
-    Returns:
-        Whether they share the layers now; an export then contains them once and computes them once per title.
-    """
-    ours, theirs = first.encoder.backbone, second.encoder.backbone
-    same_text = ours.config == theirs.config and ours.categories == theirs.categories
-    if ours.lower is None or ours.identity != theirs.identity or not same_text:
-        return False
-    second.encoder.backbone = ours
-    return True
-
-
 def encode_titles(titles: tf.Tensor, *encoders: Any) -> list[tf.Tensor]:
     """Encode titles; equal titles are encoded once.
 
@@ -76,10 +58,10 @@ def encode_once(encoder: Any) -> Callable[[tf.Tensor], tf.Tensor]:
 
 def _encode(texts: tf.Tensor, encoders: tuple[Any, ...]) -> list[tf.Tensor]:
     first = encoders[0]
-    if any(encoder.backbone is not first.backbone or first.backbone.lower is None for encoder in encoders):
+    if any(encoder.frozen is not first.frozen for encoder in encoders):
         return [encoder(texts) for encoder in encoders]
     features = first.text_features(texts)
-    return [encoder.tower(features, training=False) for encoder in encoders]
+    return [encoder(features, training=False) for encoder in encoders]
 
 
 def _vectors_of_chunks(chunks: tf.Tensor, dimension: int) -> tf.TensorArray:

@@ -151,9 +151,7 @@ class Recommender:
         """Recommend articles to a reader whose history is titles, also unknown ones; string [B]."""
         titles = parsing.split_history_titles(history_text)
         newest = parsing.newest(titles, self.max_history)
-        for_retrieval, for_ranking = encode_titles(
-            newest.flat_values, self.two_tower.encoder, self.ranker.encoder
-        )
+        for_retrieval, for_ranking = encode_titles(newest.flat_values, self.two_tower.news, self.ranker.news)
         clicks, mask = _clicks(newest.with_flat_values(for_retrieval))  # [B, H, D]
         reader = self.models.user_vector(clicks, mask)
         clicks, _ = _clicks(newest.with_flat_values(for_ranking))  # [B, H, R]
@@ -186,7 +184,7 @@ class Recommender:
         history = parsing.newest(parsing.split_history_titles(history_text), self.max_history)
         candidates = parsing.split_candidate_titles(candidates_text)
         titles = tf.concat([history.flat_values, candidates.flat_values], 0)
-        (vectors,) = encode_titles(titles, self.ranker.encoder)
+        (vectors,) = encode_titles(titles, self.ranker.news)
         count = tf.size(history.flat_values)
         clicks, mask = _clicks(history.with_flat_values(vectors[:count]))  # [B, H, R]
         shown, shown_mask = parsing.to_dense(candidates.with_flat_values(vectors[count:]))  # [B, C, R]
@@ -195,7 +193,7 @@ class Recommender:
 
     def embed_news(self, text: tf.Tensor) -> Answer:
         """Vectors of articles (title, or title and abstract) from the two-tower model; string [B]."""
-        (vectors,) = encode_titles(parsing.clean_text(text), self.two_tower.encoder)
+        (vectors,) = encode_titles(parsing.clean_text(text), self.two_tower.news)
         return {"embedding": vectors}
 
     def embed_user(self, history: tf.Tensor) -> Answer:

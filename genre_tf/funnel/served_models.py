@@ -46,9 +46,9 @@ class ServedModels(tf.Module):
 
     def __init__(self, two_tower: Any, ranker: Any) -> None:
         super().__init__(name="served_models")
-        encoders = (two_tower.encoder, ranker.encoder)
+        encoders = (two_tower.news, ranker.news)
         # Tables are attributes, models are not: TensorFlow would write functions of its own for Keras layers.
-        self.tables = [_category_table(encoder.backbone.categories.names) for encoder in encoders]
+        self.tables = [_category_table(encoder.categories.names) for encoder in encoders]
         tables = tuple(self.tables)
 
         def encode_articles(*columns: tf.Tensor) -> tuple[tf.Tensor, ...]:
@@ -141,14 +141,13 @@ def _encode_articles(
     subcategory: tf.Tensor,
 ) -> tuple[tf.Tensor, ...]:
     found = []
-    features: dict[int, Any] = {}  # by backbone: stages that share one also share its features
+    features: dict[int, Any] = {}  # by frozen layers: encoders that share them also share their features
     for encoder, table in zip(encoders, tables, strict=True):
-        backbone = encoder.backbone
-        if id(backbone) not in features:
+        if id(encoder.frozen) not in features:
             whole = tf.strings.strip(tf.strings.join([titles, abstracts], " "))
-            features[id(backbone)] = encoder.text_features(whole if backbone.config.use_abstract else titles)
+            features[id(encoder.frozen)] = encoder.text_features(whole if encoder.use_abstract else titles)
         known = {"category": table.lookup(category), "subcategory": table.lookup(subcategory)}
-        found.append(encoder.tower({**features[id(backbone)], **known}, training=False))
+        found.append(encoder({**features[id(encoder.frozen)], **known}, training=False))
     return tuple(found)
 
 

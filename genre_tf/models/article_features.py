@@ -1,25 +1,72 @@
 """The news tower's inputs for each article, as arrays: token states, category, subcategory."""
 
+import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import keras
 import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 
-from genre_tf.backbones.hidden_states import HiddenStates, hidden_states
-from genre_tf.config import NewsConfig
-from genre_tf.data.articles import ArticleTable
-from genre_tf.models.backbone import NewsBackbone
+from genre_tf.backbones.bert import Bert
+from genre_tf.backbones.hidden_states import HiddenStates, StateEncoder, hidden_states
 
 Features = dict[str, Any]
 
 
-def article_texts(titles: Sequence[str], abstracts: Sequence[str], config: NewsConfig) -> list[str]:
+class FrozenText(keras.layers.Layer):
+    """Tokenizer and frozen layers: strings to token states. Encoders of one BERT can share it.
+
+    Args:
+        bert: gives tokenizer and layers.
+        lower: the layers below everything trained; None if no layer is frozen.
+        max_tokens: longer texts are cut.
+    """
+
+    def __init__(self, bert: Bert, lower: keras.Model | None, max_tokens: int) -> None:
+        super().__init__(name="frozen", trainable=False)
+        self.tokenizer = bert.tokenizer
+        self.lower = lower
+        self.max_tokens = max_tokens
+        self.states = StateEncoder(bert.tokenizer, lower, max_tokens)
+        self._identity: str | None = None
+        # One traced function: a graph that reads text in several places contains the frozen layers once, and
+        # they are most of what must be loaded.
+        signature = [tf.TensorSpec([None], tf.string)]
+        self.features = tf.function(self._features, input_signature=signature, autograph=False)
+        self.built = True
+
+    def _features(self, texts: tf.Tensor) -> dict[str, tf.Tensor]:
+        token_ids = self.tokenizer(texts, self.max_tokens)  # [texts, tokens]
+        # [CLS] and [SEP] alone are not a text; an empty article must give the zero vector, as in a table.
+        written = tf.strings.length(tf.strings.strip(texts)) > 0
+        mask = (token_ids != self.tokenizer.pad_id) & written[:, None]
+        return {"states": token_ids if self.lower is None else self.lower(token_ids), "mask": mask}
+
+    def call(self, texts: tf.Tensor) -> dict[str, tf.Tensor]:
+        """States [N, T, hidden] (or token ids [N, T]) and mask bool [N, T] of strings [N]."""
+        return self.features(texts)  # type: ignore[no-any-return]
+
+    def identity(self) -> str:
+        """Identifies tokenizer and frozen weights, for caches."""
+        if self._identity is None:
+            digest = hashlib.sha256()
+            if self.lower is not None:
+                for weight in (
+                    *self.lower.embeddings.weights,
+                    *(w for b in self.lower.blocks for w in b.weights),
+                ):
+                    digest.update(np.asarray(weight).tobytes())
+            self._identity = "token ids" if self.lower is None else digest.hexdigest()
+        return self._identity
+
+
+def article_texts(titles: Sequence[str], abstracts: Sequence[str], use_abstract: bool) -> list[str]:
     """The text of each article for BERT: the title, followed by the abstract if there is one."""
-    if not config.use_abstract:
+    if not use_abstract:
         return list(titles)
     return [f"{title} {abstract}".strip() for title, abstract in zip(titles, abstracts, strict=True)]
 
@@ -41,37 +88,35 @@ class ArticleFeatures:
     @classmethod
     def of(
         cls,
-        table: ArticleTable,
-        backbone: NewsBackbone,
+        texts: Sequence[str],
+        categories: npt.NDArray[np.int32],
+        subcategories: npt.NDArray[np.int32],
+        frozen: Any,
         cache: Path | None = None,
         on_progress: Callable[[int, int], None] | None = None,
-        needed: npt.NDArray[np.bool_] | None = None,
     ) -> "ArticleFeatures":
-        """Features of the articles of a table.
+        """Features of articles; `NewsEncoder.features` calls this for a table.
 
         Args:
-            table: N articles, the padding article first.
-            backbone: tokenizer and frozen layers.
+            texts: N texts, the padding article first; an empty one has no tokens.
+            categories: int32 [N].
+            subcategories: int32 [N].
+            frozen: tokenizer and frozen layers, a `FrozenText`.
             cache: folder where states are stored and reused.
             on_progress: called with (articles done, all articles).
-            needed: bool [N]; other articles get no text, because encoding text is expensive.
         """
-        config = backbone.config
-        texts = article_texts(table.titles, table.abstracts, config)
-        if needed is not None:
-            texts = [text if wanted else "" for text, wanted in zip(texts, needed, strict=True)]
+        identity = frozen.identity() if cache is not None else ""
         states = hidden_states(
             texts,
-            backbone.bert.tokenizer,
-            backbone.lower,
-            config.max_title_tokens,
+            frozen.tokenizer,
+            frozen.lower,
+            frozen.max_tokens,
             cache,
-            backbone.identity,
+            identity,
             on_progress,
+            frozen.states,
         )
-        return cls(
-            states, backbone.categories.rows(table.categories), backbone.categories.rows(table.subcategories)
-        )
+        return cls(states, categories, subcategories)
 
     def gather(self, rows: npt.NDArray[np.integer]) -> Features:
         """Features of rows: states [U, T, hidden], mask bool [U, T], category, subcategory int32 [U]."""

@@ -10,7 +10,8 @@ from genre_tf.data.articles import Article
 from genre_tf.data.beam.runners import Runner
 from genre_tf.data.beam.staging import Staging, local_copy, local_folder, write_whole
 from genre_tf.data.serialization import article_record, parse_article, read_records, write_records
-from genre_tf.models.article_encoder import ArticleEncoder, run_members, shard_name, write_vectors
+from genre_tf.models.bulk_embedding import load_encoder, run_members, shard_name, write_vectors
+from genre_tf.models.news_encoder import NewsEncoder
 
 
 def embed_with_beam(
@@ -73,7 +74,7 @@ class EmbedShard(beam.DoFn):
 
     def setup(self) -> None:
         """Load the model once for all threads of a worker process."""
-        self._encoder: ArticleEncoder = self._shared.acquire(self._load)
+        self._encoder: NewsEncoder = self._shared.acquire(self._load)
 
     def process(self, shard: tuple[str, str]) -> None:
         """Embed one shard."""
@@ -82,6 +83,6 @@ class EmbedShard(beam.DoFn):
             articles = [parse_article(record) for record in read_records(path)]
         write_whole(self._out, name, lambda path: write_vectors(self._encoder, articles, path))
 
-    def _load(self) -> ArticleEncoder:
+    def _load(self) -> NewsEncoder:
         with local_folder(self._run) as run:
-            return ArticleEncoder(run, self._model)
+            return load_encoder(run, self._model)

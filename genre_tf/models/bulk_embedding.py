@@ -28,7 +28,8 @@ from genre_tf.data.manifest import (
 from genre_tf.data.mind import NEWS, read_news, split_files
 from genre_tf.data.whole_folder import whole_folder
 from genre_tf.errors import InputError
-from genre_tf.models.article_encoder import ArticleEncoder, shard_name, weights_file, write_vectors
+from genre_tf.models.checkpoint import BACKBONE_FOLDER, WEIGHTS_FILE, load_ranker, load_two_tower
+from genre_tf.models.news_encoder import NewsEncoder
 
 IDS_FILE = "news_ids.txt"
 
@@ -36,6 +37,7 @@ SHARD_ARTICLES = 8192
 """Rows in a file, the smallest unit for a worker: some tens of seconds of work on two cores."""
 
 _KIND = "article embeddings"
+_STAGES = {"two_tower": "retrieval", "ranker": "ranking"}
 
 
 def embed_split(
@@ -89,7 +91,7 @@ def embed_split(
         manifest = {
             "kind": _KIND,
             "model": model,
-            "weights": file_fingerprint(run / weights_file(model)),
+            "weights": file_fingerprint(run / _STAGES[model] / WEIGHTS_FILE),
             "news": file_fingerprint(news),
             "articles": len(articles),
             "dimension": int(np.load(folder / shard_name(0, len(pieces)), mmap_mode="r").shape[1]),
@@ -98,6 +100,30 @@ def embed_split(
         }
         write_manifest(manifest, folder)
     return manifest
+
+
+def load_encoder(run: Path, model: str) -> NewsEncoder:
+    """The trained news encoder of a run's `two_tower` or `ranker`.
+
+    Raises:
+        InputError: the run has not trained that model, or one of its files is missing or damaged.
+    """
+    return (load_two_tower if model == "two_tower" else load_ranker)(run).news
+
+
+def run_members(model: str) -> list[str]:
+    """The parts of a run folder that `load_encoder` reads."""
+    return ["config.toml", BACKBONE_FOLDER, f"{_STAGES[model]}/{WEIGHTS_FILE}"]
+
+
+def shard_name(shard: int, shards: int) -> str:
+    """File name of a shard, such as `embeddings-00000-of-00003.npy`."""
+    return f"embeddings-{shard:05d}-of-{shards:05d}.npy"
+
+
+def write_vectors(news: NewsEncoder, articles: Sequence[Article], path: Path) -> None:
+    """Write the vectors of one shard; the bytes are the same in any process."""
+    np.save(path, news.encode(articles), allow_pickle=False)
 
 
 def read_embeddings(folder: Path) -> tuple[list[str], npt.NDArray[np.float32]]:
@@ -128,9 +154,9 @@ def _write_here(
     folder: Path,
     on_progress: Callable[[int, int], None] | None,
 ) -> None:
-    encoder = ArticleEncoder(run, model)
+    news = load_encoder(run, model)
     for shard, piece in enumerate(pieces):
-        write_vectors(encoder, piece, folder / shard_name(shard, len(pieces)))
+        write_vectors(news, piece, folder / shard_name(shard, len(pieces)))
         if on_progress:
             on_progress(shard + 1, len(pieces))
 

@@ -1,85 +1,451 @@
-"""Raw text to article vectors in one graph: tokenizer, frozen layers, news tower."""
+"""The news encoder: the one road from an article, as strings, to its vector."""
 
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
 
+import keras
 import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 
-from genre_tf.models.article_features import ArticleFeatures
-from genre_tf.models.backbone import NewsBackbone
-from genre_tf.models.news_tower import NewsTower
+from genre_tf.backbones.bert import Bert, build_bert, load_bert
+from genre_tf.backbones.chunks import in_chunks
+from genre_tf.backbones.layers import split_layers
+from genre_tf.backbones.parameter_counts import trained_parameters
+from genre_tf.backbones.precision import check_precision
+from genre_tf.backbones.trainable import check_fits, parse_trainable
+from genre_tf.data.articles import Article, ArticleTable
+from genre_tf.errors import InputError
+from genre_tf.models.article_features import ArticleFeatures, FrozenText, article_texts
+from genre_tf.models.attention_pooling import AttentionPooling
+from genre_tf.models.interest_space import InterestSpace
+from genre_tf.models.text_model import TextModel, is_preset
 
-_BATCH_ARTICLES = 512
+# Every token of a batch passes through it: a wider layer costs much and gained little (measured).
+_POOLING_WIDTH = 64
+# The projection has more weights than a small log has clicks, so it moves slower than the rest.
+_PROJECTION_PACE = 0.1
+_BATCH_TEXTS = 128  # with 32 tokens each, what two cores can process at once
+_BATCH_FEATURES = 512  # articles whose frozen layers are already computed
+
+Vectors = npt.NDArray[np.float32]
 
 
-class NewsEncoder:
-    """A stage's news tower with its tokenizer and frozen layers; encodes text and whole article tables.
+@dataclass(frozen=True)
+class Categories:
+    """Names of categories and subcategories; row 0 means unknown."""
+
+    names: tuple[str, ...]
+
+    @classmethod
+    def of(cls, *columns: Sequence[str]) -> "Categories":
+        """All names that occur, sorted."""
+        return cls(("", *sorted({name for column in columns for name in column} - {""})))
+
+    def rows(self, names: Sequence[str]) -> npt.NDArray[np.int32]:
+        """Rows of names, int32 [N]; 0 for an unknown name."""
+        known = {name: row for row, name in enumerate(self.names)}
+        return np.asarray([known.get(name, 0) for name in names], np.int32)
+
+
+@keras.saving.register_keras_serializable("genre_tf")
+class NewsEncoder(TextModel):
+    """Articles to vectors: BERT, attention pooling, a projection, and category embeddings.
+
+    The text part has length one, so that dot products of untrained vectors are the cosines that sentence
+    encoders were made for. The projection is the identity plus a matrix that starts at zero, so that decay
+    pulls towards the pretrained space instead of zero. The interest part, also of length one, holds the same
+    text in the directions that distinguish readers; it is zero until `adapt` sets them. Each category part
+    starts small: the same category adds about `0.4 ** 2` to a dot product, different categories almost
+    nothing. An unknown category is a zero vector, so that a vector made from text alone stays comparable.
 
     Args:
-        backbone: tokenizer and frozen layers.
-        tower: the stage's trained tower.
+        bert: a loaded BERT; `from_preset` loads one by name.
+        trained_layers: which part of the BERT is trained: "none", "last 2", "all", "lora 8", "lora 8 last 2",
+            "adapter 16", "prefix 8".
+        max_tokens: T; longer texts are cut.
+        use_abstract: whether an article's abstract follows its title.
+        categories: names of categories and subcategories that get an embedding; empty: text only.
+        category_dimension: width of each category part.
+        interest_dimension: width of the interest part; 0: none.
+        reduced_dimension: D, the width to which vectors are reduced; 0: not reduced.
+        dropout: dropout rate in training.
+        precision: policy of the trained BERT layers: "float32", "mixed_bfloat16" or "mixed_float16".
+        chunk: articles per pass through the trained layers, which bounds memory; 0: all at once.
+        frozen: tokenizer and frozen layers of another encoder with the same BERT, to share.
+
+    Raises:
+        InputError: the settings do not fit the BERT.
+
+    Example:
+        >>> news = genre_tf.models.NewsEncoder.from_preset("tiny")
+        >>> vectors = news.predict(["Storm closes schools", "Cup final tonight"], verbose=0)
+        >>> vectors.shape == (2, news.dimension)
+        True
+
+    Source: Wu et al., "Empowering News Recommendation with Pre-trained Language Models", 2021.
     """
 
-    def __init__(self, backbone: NewsBackbone, tower: NewsTower) -> None:
-        self.backbone = backbone
-        self.tower = tower
-        self._encode = _traced_once(lambda batch: tower(batch, training=False))
-        self._text_vectors = _traced_once(lambda batch: tower.text_vectors(batch))
-        self._whole = _traced_once(lambda batch: tower.whole(batch))
+    def __init__(
+        self,
+        bert: Bert,
+        *,
+        trained_layers: str = "none",
+        max_tokens: int = 32,
+        use_abstract: bool = True,
+        categories: Sequence[str] = (),
+        category_dimension: int = 32,
+        interest_dimension: int = 128,
+        reduced_dimension: int = 0,
+        dropout: float = 0.1,
+        precision: str = "float32",
+        chunk: int = 128,
+        frozen: FrozenText | None = None,
+        name: str = "news_encoder",
+    ) -> None:
+        super().__init__(name=name)
+        check_encoder(bert, trained_layers, max_tokens, precision)
+        hidden = int(bert.backbone.hidden_dim)
+        self.bert = bert
+        self.categories = Categories.of(categories)
+        self.use_abstract = use_abstract
+        self._arguments: dict[str, Any] = {
+            "trained_layers": trained_layers,
+            "max_tokens": max_tokens,
+            "use_abstract": use_abstract,
+            "category_dimension": category_dimension,
+            "interest_dimension": interest_dimension,
+            "reduced_dimension": reduced_dimension,
+            "dropout": dropout,
+            "precision": precision,
+            "chunk": chunk,
+        }
+        trainable, pad_id = parse_trainable(trained_layers), bert.tokenizer.pad_id
+        lower, self.upper = split_layers(bert.backbone, trainable, pad_id, precision=precision)
+        self.frozen = frozen or FrozenText(bert, lower, max_tokens)
+        self.chunk = chunk if self.upper.blocks else 0  # without trained layers, little is kept
+        self.text_dimension = hidden
+        self.pooling = AttentionPooling(_POOLING_WIDTH, name="pooling")
+        self.dropout = keras.layers.Dropout(dropout)
+        self.projection = keras.layers.Dense(
+            hidden, use_bias=False, kernel_initializer="zeros", name="projection"
+        )
+        self.category: keras.layers.Embedding | None = None
+        self.subcategory: keras.layers.Embedding | None = None
+        if categories:
+            self.category, self.subcategory = (
+                _category_embedding(len(self.categories.names), category_dimension, part)
+                for part in ("category", "subcategory")
+            )
+        self.interest_dimension = min(interest_dimension, hidden)
+        interest = (self.interest_dimension,) * (self.interest_dimension > 0)
+        self.parts = (hidden, *interest, *2 * (category_dimension,) * bool(categories))
+        self.reduced = 0 if reduced_dimension >= sum(self.parts) else reduced_dimension
+        self._build_layers()
+        rows = tf.TensorSpec([None], tf.int32)
+        strings = [tf.TensorSpec([None], tf.string), rows, rows]
+        self._of_strings = tf.function(self._encode_strings, input_signature=strings, autograph=False)
+        self._over_tables = {
+            name: tf.function(function, autograph=False)
+            for name, function in (
+                ("vectors", self.__call__),
+                ("whole", self.whole),
+                ("text", self.text_vectors),
+            )
+        }
 
     @property
     def dimension(self) -> int:
         """D, the width of an article's vector."""
-        return self.tower.dimension
+        return self.reduced or sum(self.parts)
 
-    def __call__(self, texts: tf.Tensor) -> tf.Tensor:
-        """Encode raw text, categories unknown: string [N] -> float32 [N, D], zeros for empty text."""
-        return self.tower(self.text_features(texts), training=False)
+    @property
+    def max_tokens(self) -> int:
+        """T, the longest text in tokens."""
+        return self.frozen.max_tokens
+
+    def _build_layers(self) -> None:
+        self.pooling.build((None, None, self.text_dimension))
+        self.projection.build((None, self.text_dimension))
+        for embedding in (self.category, self.subcategory):
+            if embedding is not None:
+                embedding.build((None,))
+        self.centre = self.add_weight(
+            name="centre", shape=(self.text_dimension,), initializer="zeros", trainable=False
+        )
+        if self.interest_dimension:
+            shape = (self.text_dimension, self.interest_dimension)
+            self.interest = self.add_weight(
+                name="interest", shape=shape, initializer="zeros", trainable=False
+            )
+        if self.reduced:
+            self.directions = self.add_weight(
+                name="directions",
+                shape=(sum(self.parts), self.reduced),
+                initializer=keras.initializers.Orthogonal(seed=1),  # keeps dot products until `reduce`
+                trainable=False,
+                autocast=False,  # the parts are float32 under every policy
+            )
+        self.built = True
+
+    @classmethod
+    def from_preset(cls, preset: str | Path, *, trainable: str = "none", **arguments: Any) -> Self:
+        """A news encoder on a BERT, or one that `save_to_preset` wrote.
+
+        Args:
+            preset: "tiny", a folder, `hf://org/name`, `package:NAME/FOLDER`, or a Keras preset.
+            trainable: which part of the BERT is trained, see `trained_layers`; not for a saved encoder.
+            arguments: further arguments of `NewsEncoder`; not for a saved encoder.
+
+        Raises:
+            InputError: there is no such BERT, or the arguments do not fit it.
+        """
+        if is_preset(preset):
+            if arguments or trainable != "none":
+                raise InputError(f"{preset} is a saved encoder and keeps its settings: give no arguments")
+            return super().from_preset(preset)
+        bert = load_bert(str(preset), dropout=arguments.get("dropout", 0.1))
+        return cls(bert, trained_layers=trainable, **arguments)
+
+    def get_config(self) -> dict[str, Any]:
+        """The arguments of this encoder, the BERT as its configuration and vocabulary."""
+        names = list(self.categories.names[1:])
+        return {"name": self.name, "bert": self.bert.get_config(), "categories": names, **self._arguments}
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any], custom_objects: Any = None) -> Self:
+        """An encoder with these arguments; its weights are new, even those of the BERT."""
+        return cls(**{**config, "bert": build_bert(config["bert"], config["dropout"])})
+
+    def own_copy(self, reduced_dimension: int = 0) -> "NewsEncoder":
+        """An encoder with the same weights, that shares the frozen layers and has its own trained ones.
+
+        Args:
+            reduced_dimension: D of the copy; 0: not reduced.
+        """
+        config = {**self.get_config(), "reduced_dimension": reduced_dimension}
+        config["bert"] = build_bert(config["bert"], config["dropout"])
+        config["bert"].backbone.set_weights(self.bert.backbone.get_weights())
+        copy = NewsEncoder(**config, frozen=self.frozen)
+        for ours, theirs in zip(copy.own_weights(), self.own_weights(), strict=True):
+            ours.assign(theirs)
+        if copy.reduced and copy.reduced == self.reduced:
+            copy.directions.assign(self.directions)
+        return copy
+
+    def own_weights(self) -> list[Any]:
+        """All weights except frozen layers and the directions of a reduction."""
+        left = [*self.frozen.weights, *([self.directions] if self.reduced else [])]
+        ids = {id(weight) for weight in left}
+        return [weight for weight in self.weights if id(weight) not in ids]
+
+    @property
+    def frozen_parts(self) -> list[Any]:
+        """The layers that no training changes."""
+        return [self.frozen]
+
+    @property
+    def trained_parameters(self) -> int:
+        """Number of trained parameters of the BERT, including additions to it."""
+        return trained_parameters(self.bert.backbone, parse_trainable(self._arguments["trained_layers"]))
+
+    def trained_share(self) -> str:
+        """What is trained of the BERT: one line of progress."""
+        mode, whole = self._arguments["trained_layers"], self.bert.backbone.count_params()
+        trained = f"{self.trained_parameters:,} trained parameters"
+        return f"news backbone, {mode}: {trained}; the backbone has {whole:,}"
+
+    def adapt(self, space: InterestSpace) -> None:
+        """Set the centre and the interest directions that were measured on histories.
+
+        Args:
+            space: the space of this encoder's `text_vectors` before training.
+        """
+        self.centre.assign(space.centre)
+        if self.interest_dimension:
+            self.interest.assign(space.kernel)
+
+    def reduce(self, directions: Any) -> None:
+        """Set the directions that vectors are reduced to, float32 [sum of parts, D]."""
+        self.directions.assign(directions)
 
     def text_features(self, texts: tf.Tensor) -> dict[str, tf.Tensor]:
-        """The tower's inputs for raw text, string [N]; stages with the same frozen layers can share them."""
-        return self.backbone.text_features(texts)
+        """Inputs of `call` for raw text with unknown categories: string [N]."""
+        features = self.frozen(texts)
+        unknown = tf.zeros_like(features["mask"][:, 0], tf.int32)
+        return {**features, "category": unknown, "subcategory": unknown}
 
-    def embed(self, features: ArticleFeatures) -> npt.NDArray[np.float32]:
-        """Encode every article of a table, float32 [N, D]; row 0, the padding article, is zeros."""
-        return _over_table(self._encode, features, self.dimension)
+    def call(self, features: Any, training: bool | None = None) -> tf.Tensor:
+        """Encode articles.
 
-    def text_vectors(self, features: ArticleFeatures) -> npt.NDArray[np.float32]:
-        """The tower's text vectors of every article of a table, float32 [N, hidden], not centred."""
-        return _over_table(self._text_vectors, features, self.tower.text_dimension)
+        Args:
+            features: strings [U]; or a dict with states [U, T, hidden] (or token ids [U, T]), mask bool
+                [U, T], category and subcategory int32 [U].
+            training: whether dropout is active.
 
-    def whole(self, features: ArticleFeatures) -> npt.NDArray[np.float32]:
-        """Vectors of every article before they are reduced, float32 [N, sum of the tower's parts]."""
-        vectors = _over_table(self._whole, features, sum(self.tower.parts))
+        Returns:
+            float32 [U, D]; a zero vector for an article without text and category.
+        """
+        if not isinstance(features, dict):
+            features = self.text_features(features)
+        whole = self.whole(features, training)
+        return whole @ self.directions if self.reduced else whole
+
+    def whole(self, features: dict[str, Any], training: bool | None = None) -> tf.Tensor:
+        """All parts before reduction: features as in `call` -> float32 [U, sum of parts]."""
+        text = self.text_vectors(features, training)  # [articles, hidden]
+        has_text = tf.reduce_any(features["mask"], axis=1)[:, None]
+        centred = tf.where(has_text, text - self.centre, tf.zeros_like(text))
+        parts = [tf.math.l2_normalize(centred, axis=-1)]
+        if self.interest_dimension:
+            parts += [tf.math.l2_normalize(centred @ self.interest, axis=-1)]
+        if self.category is not None:
+            parts += [_known(self.category, features["category"])]
+            parts += [_known(self.subcategory, features["subcategory"])]
+        return tf.concat(parts, axis=-1)
+
+    def text_vectors(self, features: dict[str, Any], training: bool | None = None) -> tf.Tensor:
+        """Text vectors, not centred: features as in `call` -> float32 [U, hidden], of length one or zero."""
+        states, mask = features["states"], features["mask"]
+        if not training or not self.chunk:
+            return self._text_vectors(states, mask, training)
+        layers = [self.upper, self.pooling, self.dropout, self.projection]
+        return in_chunks(
+            lambda states, mask: self._text_vectors(states, mask, True), layers, [states, mask], self.chunk
+        )
+
+    def _text_vectors(self, states: tf.Tensor, mask: tf.Tensor, training: bool | None) -> tf.Tensor:
+        if states.dtype != tf.int32:
+            states = tf.cast(states, self.compute_dtype)
+        states = self.upper(states, mask=mask, training=training)  # [articles, tokens, hidden]
+        pooled = self.pooling(states, mask)  # [articles, hidden]
+        projected = pooled + _PROJECTION_PACE * self.projection(self.dropout(pooled, training=training))
+        return tf.cast(tf.math.l2_normalize(projected, axis=-1), tf.float32)
+
+    # From here on: whole tables and lists, batched by length.
+
+    def features(
+        self,
+        table: ArticleTable,
+        cache: Path | None = None,
+        on_progress: Callable[[int, int], None] | None = None,
+        needed: npt.NDArray[np.bool_] | None = None,
+    ) -> ArticleFeatures:
+        """Inputs of `call` for every article of a table, with the frozen layers computed; see there."""
+        texts = article_texts(table.titles, table.abstracts, self.use_abstract)
+        if needed is not None:
+            texts = [text if wanted else "" for text, wanted in zip(texts, needed, strict=True)]
+        known = [self.categories.rows(names) for names in (table.categories, table.subcategories)]
+        return ArticleFeatures.of(texts, *known, self.frozen, cache, on_progress)
+
+    def embed(self, features: ArticleFeatures, rows: npt.NDArray[np.integer] | None = None) -> Vectors:
+        """Encode articles of a table, float32 [N, D], or its rows [M] only; row 0, the padding, is zeros."""
+        return self._over("vectors", features, self.dimension, rows)
+
+    def embed_whole(self, features: ArticleFeatures) -> Vectors:
+        """Vectors of every article before they are reduced, float32 [N, sum of parts]."""
+        vectors = self._over("whole", features, sum(self.parts))
         vectors[0] = 0
         return vectors
 
-    def embed_rows(self, features: ArticleFeatures, rows: npt.NDArray[np.integer]) -> npt.NDArray[np.float32]:
-        """Encode some articles of a table: int [M] -> float32 [M, D]."""
-        return _over_table(self._encode, features, self.dimension, rows)
+    def embed_texts(self, features: ArticleFeatures) -> Vectors:
+        """Text vectors of every article of a table, float32 [N, hidden], not centred."""
+        return self._over("text", features, self.text_dimension)
+
+    def encode(self, articles: Sequence[str] | Sequence[Article]) -> Vectors:
+        """Encode texts, or articles from title, abstract and categories; nothing is rounded.
+
+        Args:
+            articles: N strings or articles. Texts of similar length are encoded together.
+
+        Returns:
+            float32 [N, D]; zeros for an empty text.
+        """
+        if not len(articles):
+            return np.zeros((0, self.dimension), np.float32)
+        texts, known = self._columns(articles)
+        vectors = np.zeros((len(texts), self.dimension), np.float32)
+        order = np.argsort([len(text) for text in texts], kind="stable")  # a batch is padded to its longest
+        for start in range(0, len(order), _BATCH_TEXTS):
+            rows = order[start : start + _BATCH_TEXTS]
+            vectors[rows] = self._of_strings(
+                tf.constant(texts[rows]), *(column[rows] for column in known)
+            ).numpy()
+        return vectors
+
+    def _columns(self, articles: Sequence[Any]) -> tuple[Any, list[npt.NDArray[np.int32]]]:
+        if isinstance(articles[0], Article):
+            texts = article_texts(
+                [one.title for one in articles], [one.abstract for one in articles], self.use_abstract
+            )
+            names = ([one.category for one in articles], [one.subcategory for one in articles])
+            return np.asarray(texts, np.object_), [self.categories.rows(column) for column in names]
+        texts = [bytes_or_str(text) for text in articles]
+        return np.asarray(texts, np.object_), [np.zeros(len(texts), np.int32)] * 2
+
+    def _encode_strings(self, texts: tf.Tensor, category: tf.Tensor, subcategory: tf.Tensor) -> tf.Tensor:
+        return self({**self.frozen(texts), "category": category, "subcategory": subcategory}, training=False)
+
+    def _over(
+        self, method: str, features: ArticleFeatures, width: int, rows: npt.NDArray[np.integer] | None = None
+    ) -> Vectors:
+        encode = self._over_tables[method]
+        lengths = np.diff(features.states.offsets)
+        rows = np.arange(len(lengths)) if rows is None else rows
+        order = np.argsort(lengths[rows], kind="stable")
+        vectors = np.zeros((len(rows), width), np.float32)
+        for start in range(0, len(order), _BATCH_FEATURES):
+            places = order[start : start + _BATCH_FEATURES]
+            batch = {name: tf.constant(value) for name, value in features.gather(rows[places]).items()}
+            vectors[places] = encode.get_concrete_function(_of_any_length(batch))(batch).numpy()
+        return vectors
+
+    def predict(self, x: Any, batch_size: int | None = None, **options: Any) -> Any:
+        """Vectors of strings or articles, float32 [N, D]; datasets as in Keras."""
+        if isinstance(x, tf.data.Dataset):
+            return super().predict(x, batch_size, **options)
+        return self.encode(x)
+
+    def batches_of_texts(self, x: Any, y: Any, batch_size: int, shuffle: bool) -> Any:
+        """Strings [N] and wanted vectors float32 [N, D] as batches, for a loss between vectors."""
+        rows = tf.data.Dataset.from_tensor_slices((tf.constant([bytes_or_str(text) for text in x]), y))
+        rows = rows.shuffle(len(x), seed=0) if shuffle else rows
+        return rows.batch(batch_size)
+
+    def data_identity(self) -> tuple[Any, ...]:
+        """Tokenizer, frozen layers, lengths and categories."""
+        return (self.frozen.identity(), self.max_tokens, self.use_abstract, self.categories)
 
 
-def _traced_once(encode: Callable[[Any], tf.Tensor]) -> Any:
-    return tf.function(encode, autograph=False)
+def bytes_or_str(text: Any) -> Any:
+    """A text, checked.
+
+    Raises:
+        InputError: it is something else, such as a number.
+    """
+    if not isinstance(text, (str, bytes)):
+        raise InputError(f"texts must be strings; got {text!r} ({type(text).__name__})")
+    return text
 
 
-def _over_table(
-    encode: Any,
-    features: ArticleFeatures,
-    width: int,
-    rows: npt.NDArray[np.integer] | None = None,
-) -> npt.NDArray[np.float32]:
-    lengths = np.diff(features.states.offsets)
-    rows = np.arange(len(lengths)) if rows is None else rows
-    order = np.argsort(lengths[rows], kind="stable")
-    vectors = np.zeros((len(rows), width), np.float32)
-    for start in range(0, len(order), _BATCH_ARTICLES):
-        places = order[start : start + _BATCH_ARTICLES]
-        batch = {name: tf.constant(value) for name, value in features.gather(rows[places]).items()}
-        vectors[places] = encode.get_concrete_function(_of_any_length(batch))(batch).numpy()
-    return vectors
+def check_encoder(bert: Bert, trained_layers: str, max_tokens: int, precision: str) -> None:
+    """Check that a news encoder with these settings is possible with a BERT.
+
+    Raises:
+        InputError: the way of training or the precision is unknown, or the BERT has fewer layers or tokens.
+    """
+    backbone = bert.backbone
+    positions = backbone.max_sequence_length
+    check_precision(precision)
+    trainable = parse_trainable(trained_layers)
+    check_fits(trainable, len(backbone.transformer_layers), backbone.hidden_dim, positions)
+    if max_tokens > positions:
+        raise InputError(
+            f"news.max_title_tokens is {max_tokens}, but the news backbone reads at most {positions} tokens; "
+            "give at most that many, or another backbone"
+        )
 
 
 def _of_any_length(batch: dict[str, tf.Tensor]) -> dict[str, tf.TensorSpec]:
@@ -88,3 +454,13 @@ def _of_any_length(batch: dict[str, tf.Tensor]) -> dict[str, tf.TensorSpec]:
         name: tf.TensorSpec([None] * min(value.shape.rank, 2) + value.shape[2:], value.dtype)
         for name, value in batch.items()
     }
+
+
+def _category_embedding(names: int, width: int, name: str) -> keras.layers.Embedding:
+    start = keras.initializers.RandomNormal(stddev=0.4 / width**0.5, seed=1)
+    return keras.layers.Embedding(names, width, embeddings_initializer=start, name=name)
+
+
+def _known(embedding: Any, rows: tf.Tensor) -> tf.Tensor:
+    vectors = tf.cast(embedding(rows), tf.float32)  # [articles, width]
+    return tf.where((rows > 0)[:, None], vectors, tf.zeros_like(vectors))

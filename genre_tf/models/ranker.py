@@ -4,15 +4,13 @@ import math
 from typing import Any
 
 import keras
+import numpy as np
 import tensorflow as tf
 
-from genre_tf.config import RunConfig
-from genre_tf.models.article_features import batch_features
 from genre_tf.models.attention_pooling import positions_from_newest
-from genre_tf.models.backbone import NewsBackbone
 from genre_tf.models.counter_head import PACE, CounterHead
+from genre_tf.models.impression_model import ImpressionModel
 from genre_tf.models.news_encoder import NewsEncoder
-from genre_tf.models.news_tower import NewsTower
 from genre_tf.models.pool_head import PoolHead
 
 # Assumed spread of similarities of titles, and of categories, before `adapt` has measured it.
@@ -21,7 +19,8 @@ _TEXT_SPREAD, _CATEGORY_SPREAD = 0.1, 0.05
 _ATTRACTIVENESS_L2 = 4e-4
 
 
-class Ranker(keras.Model):
+@keras.saving.register_keras_serializable("genre_tf")
+class Ranker(ImpressionModel):
     """Candidate-aware attention over the history; live counters add a second logit.
 
     Every candidate attends to the clicks that are similar to it. The result (attended, mean and greatest
@@ -29,26 +28,52 @@ class Ranker(keras.Model):
     give the click logit. With live counters, a linear head combines the same similarities with the counters,
     which replace the attractiveness; one model gives both logits.
 
+    Calling it gives logits, for losses and metrics; `predict` gives click probabilities.
+
     If a log says how long clicks were read, attention is weighted by it in training. A server does not get
     this, and its graph uses weights of 1.
 
     Args:
-        backbone: the news backbone.
-        config: settings of the run.
+        news: the news encoder, of which this model trains a copy.
+        max_history: H, number of newest clicks that are read.
+        counters: whether it also learns a logit with live counters.
+        view_counters: whether whole-pool ranking may use views, which are another recommender's choice.
+        dropout: dropout rate in training.
         click_rate: share of shown articles that were clicked; logits start there.
+        share_news: train `news` itself instead of a copy.
+
+    Example:
+        >>> ranker = genre_tf.models.Ranker(genre_tf.models.NewsEncoder.from_preset("tiny"))
+        >>> question = {"history": [["Storm closes schools"]], "candidates": [["Flood warning", "Cup final"]]}
+        >>> ranker.predict(question, verbose=0).shape
+        (1, 2)
 
     Source: Zhou et al., "Deep Interest Network", 2018 (candidate-aware attention); Wu et al., "NPA", 2019.
     """
 
-    def __init__(self, backbone: NewsBackbone, config: RunConfig, click_rate: float = 0.05) -> None:
+    def __init__(
+        self,
+        news: NewsEncoder,
+        *,
+        max_history: int = 50,
+        counters: bool = False,
+        view_counters: bool = True,
+        dropout: float = 0.1,
+        click_rate: float = 0.05,
+        share_news: bool = False,
+        name: str = "ranker",
+    ) -> None:
         # Counters go into thousands, and logits are compared: the towers may be bfloat16, but this is
         # float32.
-        super().__init__(name="ranker", dtype="float32")
-        self.news_tower = NewsTower(backbone)
-        self.encoder = NewsEncoder(backbone, self.news_tower)
-        self.max_history = config.data.max_history
-        self.parts = self.news_tower.parts
-        self.dropout = keras.layers.Dropout(config.news.dropout, dtype="float32")
+        super().__init__(news, max_history, share_news, name=name, dtype="float32")
+        self._arguments = {
+            "counters": counters,
+            "view_counters": view_counters,
+            "dropout": dropout,
+            "click_rate": click_rate,
+        }
+        self.parts = self.news.parts
+        self.dropout = keras.layers.Dropout(dropout, dtype="float32")
         self.attractiveness = keras.layers.Dense(
             1,
             use_bias=False,
@@ -57,15 +82,20 @@ class Ranker(keras.Model):
             name="attractiveness",
             dtype="float32",
         )
-        self.attractiveness.build((None, None, self.news_tower.dimension))
+        self.attractiveness.build((None, None, self.news.dimension))
         rate = min(max(click_rate, 1e-4), 1 - 1e-4)
         logit = math.log(rate / (1 - rate))
-        self.counter_head = CounterHead(3 * len(self.parts), logit) if config.ranking.counters else None
-        self.pool_head = PoolHead(3 * len(self.parts), config.retrieval.view_counters)
+        self.counter_head = CounterHead(3 * len(self.parts), logit) if counters else None
+        self.pool_head = PoolHead(3 * len(self.parts), view_counters)
         self._build_weights(logit)
 
+    def get_config(self) -> dict[str, Any]:
+        """The arguments of this model, the news encoder as its own."""
+        news = self.news.get_config()
+        return {"name": self.name, "news": news, "max_history": self.max_history, **self._arguments}
+
     def _build_weights(self, logit: float) -> None:
-        dimension, parts = self.news_tower.dimension, len(self.parts)
+        dimension, parts = self.news.dimension, len(self.parts)
         constant = keras.initializers.Constant
 
         def weight(name: str, shape: tuple[int, ...], start: Any) -> Any:
@@ -237,9 +267,45 @@ class Ranker(keras.Model):
         """Logits of a batch of impressions with the features of its articles.
 
         Returns:
-            `click`, float32 [B, C], without counters; `click_with_counters` likewise, if they are trained.
+            `click`, float32 [B, C], without counters; `click_with_counters` likewise, if this ranker has
+            them and the batch too.
         """
-        return self.logits_of(self.news_tower(batch_features(batch), training=training), batch, training)
+        return self.logits_of(self.article_vectors_of(batch, training), batch, training)
+
+    def compute_loss(
+        self, x: Any = None, y: Any = None, y_pred: Any = None, sample_weight: Any = None, **rest: Any
+    ) -> Any:
+        """The compiled loss, as the mean over the logits without and with counters."""
+        loss_of = super().compute_loss
+        return sum(loss_of(x, y, each, sample_weight, **rest) for each in y_pred.values()) / len(y_pred)
+
+    def compute_metrics(self, x: Any, y: Any, y_pred: Any, sample_weight: Any = None) -> dict[str, Any]:
+        """Update the compiled metrics with the logits that `predict` uses."""
+        return super().compute_metrics(x, y, best_logits(y_pred), sample_weight)  # type: ignore[no-any-return]
+
+    def predict_step(self, data: Any) -> tf.Tensor:
+        """Click probabilities of a batch, float32 [B, C]; NaN where an impression is padded."""
+        x, _, _ = keras.utils.unpack_x_y_sample_weight(data)
+        probability = tf.sigmoid(best_logits(self(x, training=False)))
+        return tf.where(x["mask"], probability, math.nan)
+
+    def predict(self, x: Any, batch_size: int | None = None, **options: Any) -> Any:
+        """Click probabilities, with counters if both this ranker and the data have them.
+
+        Args:
+            x: batches of `ClickLog.batches`, or raw strings as in `ImpressionModel`.
+            batch_size: rows in a batch of raw strings; None: 32.
+            options: further arguments of `keras.Model.predict`.
+
+        Returns:
+            float32 [N, C]; a row with fewer candidates ends in NaN.
+
+        Raises:
+            InputError: the data does not fit this model.
+        """
+        found = super().predict(x, batch_size, **options)
+        rows = found if isinstance(found, np.ndarray) else found.to_tensor(math.nan).numpy()
+        return np.asarray(rows, np.float32)
 
     def logits_of(
         self, vectors: tf.Tensor, batch: dict[str, Any], training: bool | None = None
@@ -248,9 +314,14 @@ class Ranker(keras.Model):
         history, candidates = tf.gather(vectors, batch["history"]), tf.gather(vectors, batch["candidates"])
         found = self.similarities(history, batch["history"] > 0, candidates, batch.get("history_weights"))
         logits = {"click": self._interest(found) + self._attractiveness_of(candidates, training)}
-        if self.counter_head is not None:
+        if self.counter_head is not None and "counters" in batch:
             logits["click_with_counters"] = self._with_counters(found, batch["counters"], batch["mask"])
         return logits
+
+
+def best_logits(logits: dict[str, tf.Tensor]) -> tf.Tensor:
+    """The logits with counters if there are any, else those without."""
+    return logits.get("click_with_counters", logits["click"])
 
 
 def _below_all(real: tf.Tensor) -> tf.Tensor:

@@ -1,43 +1,88 @@
 """Two-tower retrieval: readers and articles in one space, in which the dot product is the score."""
 
+import functools
 import math
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
 import keras
+import numpy as np
 import tensorflow as tf
+import tensorflow_recommenders as tfrs
 
-from genre_tf.config import RunConfig
-from genre_tf.models.article_features import batch_features
-from genre_tf.models.backbone import NewsBackbone
+from genre_tf.data.articles import Article
+from genre_tf.data.click_log import ClickLog
+from genre_tf.data.moment_pool import MomentPool, draw_from_pool, moment
+from genre_tf.errors import InputError
+from genre_tf.models.impression_model import ImpressionModel, checked_titles
 from genre_tf.models.moment import MomentBias
-from genre_tf.models.news_encoder import NewsEncoder
-from genre_tf.models.news_tower import NewsTower
+from genre_tf.models.news_encoder import NewsEncoder, Vectors
 from genre_tf.models.user_tower import UserTower
 
+DRAWN = "draw_probability"
+"""Column of a batch, float32 [B, C]: the probability that each candidate was drawn."""
 
-class TwoTower(keras.Model):
-    """A news tower, a user tower, and a bias for current popularity.
+_BATCH_READERS = 256
+_SHOWN, _FROM_POOL, _MOST_CLICKS = 4, 60, 100_000  # negatives and clicks; see `RetrievalConfig`
+
+
+class Recommendation(NamedTuple):
+    """A found article and its logit."""
+
+    news_id: str
+    title: str
+    score: float
+
+
+@keras.saving.register_keras_serializable("genre_tf")
+class TwoTower(ImpressionModel):
+    """Two-tower retrieval: a news encoder, a user tower, and a bias for current popularity.
 
     The logit of an article for a reader at a moment is `reader · article + weight(reader) * bias(counters)`.
     The bias is one more dimension of the article's vector (`article_vectors`) and the weight one more of the
     reader's (`query`), so that any search by dot products finds the articles with the greatest logits. The
     weight of this bias depends on the reader; for a reader without history only the bias matters.
 
-    Args:
-        backbone: the news backbone.
-        config: settings of the run.
+    `fit` learns from clicks of a log: the candidates of each are the click, some articles shown with it and
+    some of the rest of the pool of that moment. The log of the probability that a candidate was drawn is
+    subtracted from its logit (logQ), so that it stands for all articles that it was drawn from.
 
-    Source: Yi et al., "Sampling-Bias-Corrected Neural Modeling for Large Corpus Item Recommendations", 2019.
+    Args:
+        news: the news encoder, of which this model trains a copy.
+        max_history: H, number of newest clicks that are read.
+        heads: number of heads of the self-attention over the history.
+        dimension: width of the searched vectors; 0: that of the news encoder.
+        view_counters: whether the popularity may use views, which are another recommender's choice.
+        dropout: dropout rate in training.
+        share_news: train `news` itself instead of a copy.
+
+    Example:
+        >>> towers = genre_tf.models.TwoTower(genre_tf.models.NewsEncoder.from_preset("tiny"))
+        >>> found = towers.recommend([["Storm closes schools"]], articles=log.articles, k=3)
+        >>> len(found[0])
+        3
+
+    Source: Yi et al., "Sampling-Bias-Corrected Neural Modeling for Large Corpus Item Recommendations", 2019;
+    Bengio and Senécal, "Adaptive Importance Sampling", 2008.
     """
 
-    def __init__(self, backbone: NewsBackbone, config: RunConfig) -> None:
-        super().__init__(name="two_tower")
-        settings = config.retrieval
-        self.news_tower = NewsTower(backbone, settings.dimension)
-        self.user_tower = UserTower(
-            self.news_tower.dimension, settings.heads, config.data.max_history, config.news.dropout
-        )
-        self.moment_bias = MomentBias(settings.view_counters)
+    def __init__(
+        self,
+        news: NewsEncoder,
+        *,
+        max_history: int = 50,
+        heads: int = 8,
+        dimension: int = 0,
+        view_counters: bool = True,
+        dropout: float = 0.1,
+        share_news: bool = False,
+        name: str = "two_tower",
+    ) -> None:
+        super().__init__(news, max_history, share_news, reduced_dimension=dimension, name=name)
+        self._arguments = {"heads": heads, "view_counters": view_counters, "dropout": dropout}
+        self._pool_metrics: Callable[[], list[Any]] = list
+        self.user_tower = UserTower(self.news.dimension, heads, max_history, dropout)
+        self.moment_bias = MomentBias(view_counters)
         self.moment_weight = keras.layers.Dense(
             1,
             activation="softplus",
@@ -46,9 +91,19 @@ class TwoTower(keras.Model):
             name="moment_weight",
             dtype="float32",
         )
-        self.moment_weight.build((None, self.news_tower.dimension))
-        self.encoder = NewsEncoder(backbone, self.news_tower)
+        self.moment_weight.build((None, self.news.dimension))
+        history = tf.TensorSpec([None, None, self.news.dimension]), tf.TensorSpec([None, None], tf.bool)
+        self._query = tf.function(
+            lambda vectors, mask: self.query(self.user_vector(vectors, mask)),
+            input_signature=history,
+            autograph=False,
+        )
         self.built = True
+
+    def get_config(self) -> dict[str, Any]:
+        """The arguments of this model, the news encoder as its own."""
+        news = self.news.get_config()
+        return {"name": self.name, "news": news, "max_history": self.max_history, **self._arguments}
 
     def user_vector(
         self,
@@ -69,19 +124,166 @@ class TwoTower(keras.Model):
         """The vectors to search in: float32 [..., D] and counters [..., 9] -> float32 [..., D + 1]."""
         return tf.concat([vectors, self.moment_bias(counters)[..., None]], axis=-1)
 
-    def pool_logits(self, batch: dict[str, Any], training: bool | None = None) -> tf.Tensor:
-        """Logits of the candidates of a batch with their counters, float32 [B, C]."""
-        readers, candidates = self(batch, training=training)
-        articles = self.article_vectors(candidates, batch["counters"])  # [batch, candidates, D + 1]
-        return tf.linalg.matvec(articles, self.query(readers))
-
-    def call(self, batch: dict[str, Any], training: bool | None = None) -> tuple[tf.Tensor, tf.Tensor]:
+    def vectors_of(self, batch: dict[str, Any], training: bool | None = None) -> tuple[tf.Tensor, tf.Tensor]:
         """Encode a batch of impressions with the features of its articles.
 
         Returns:
             Reader vectors float32 [B, D], and candidate vectors float32 [B, C, D].
         """
-        vectors = self.news_tower(batch_features(batch), training=training)  # [articles, dimension]
+        vectors = self.article_vectors_of(batch, training)  # [articles, dimension]
         history = tf.gather(vectors, batch["history"])  # [batch, clicks, dimension]
         readers = self.user_vector(history, batch["history"] > 0, training, batch.get("history_weights"))
         return readers, tf.gather(vectors, batch["candidates"])
+
+    def call(self, batch: dict[str, Any], training: bool | None = None) -> tf.Tensor:
+        """Logits of the candidates of a batch, with their counters if it has any: float32 [B, C]."""
+        readers, candidates = self.vectors_of(batch, training)
+        if "counters" not in batch:
+            return tf.linalg.matvec(candidates, readers)
+        articles = self.article_vectors(candidates, batch["counters"])  # [batch, candidates, D + 1]
+        return tf.linalg.matvec(articles, self.query(readers))
+
+    def corrected(self, logits: tf.Tensor, batch: dict[str, Any]) -> tf.Tensor:
+        """Logits minus the log of the probability that each candidate was drawn, if the batch knows it."""
+        return _correct_sampling()(logits, batch[DRAWN]) if DRAWN in batch else logits
+
+    def compute_loss(
+        self, x: Any = None, y: Any = None, y_pred: Any = None, sample_weight: Any = None, **rest: Any
+    ) -> Any:
+        """The compiled loss of corrected logits."""
+        return super().compute_loss(x, y, self.corrected(y_pred, x), sample_weight, **rest)
+
+    def batches(
+        self, log: ClickLog, batch_size: int = 32, *, shuffle: bool = False, seed: int | None = None
+    ) -> Any:
+        """Clicks of a log, each with negatives from the pool of its moment; see `ClickLog.batches`."""
+        pool = MomentPool(log.examples, len(log.table), None, log.table.published)
+        examples, probabilities = draw_from_pool(
+            log.examples, pool, shown=_SHOWN, drawn=_FROM_POOL, seed=seed or 0, most=_MOST_CLICKS
+        )
+        if not examples:
+            raise InputError(f"{log} has no click beside another article: nothing can be learned from it")
+        drawn = ClickLog(log.table, examples, {DRAWN: probabilities})
+        found = super().batches(drawn, batch_size, shuffle=shuffle, seed=seed)
+        found.log = log  # the whole log, for measures of the whole pool
+        return found
+
+    def queries(self, vectors: Any, histories: Sequence[Any]) -> Vectors:
+        """Vectors to search with.
+
+        Args:
+            vectors: float32 [N, D], article vectors.
+            histories: for each reader the rows of the clicks among them, int32 [h], oldest first.
+
+        Returns:
+            float32 [B, D + 1].
+        """
+        vectors, found = tf.constant(vectors), []
+        for start in range(0, len(histories), _BATCH_READERS):
+            rows = [
+                history[max(0, len(history) - self.max_history) :]
+                for history in histories[start:][:_BATCH_READERS]
+            ]
+            wide = max(1, *map(len, rows), 1)
+            places = np.zeros((len(rows), wide), np.int32)
+            mask = np.arange(wide) < np.asarray([[len(row)] for row in rows])  # [readers, clicks]
+            places[mask] = np.concatenate([np.zeros(0, np.int32), *rows])
+            found.append(self._query(tf.gather(vectors, places), tf.constant(mask)).numpy())
+        return np.concatenate([np.zeros((0, self.news.dimension + 1), np.float32), *found])
+
+    def recommend(
+        self, histories: Sequence[Sequence[str]], *, articles: Sequence[Article], k: int = 10
+    ) -> list[list[Recommendation]]:
+        """The articles with the greatest logits, without counters.
+
+        Args:
+            histories: for each reader the titles of clicks, oldest first; empty for a new reader.
+            articles: the pool to choose from.
+            k: how many; fewer if the pool has fewer.
+
+        Returns:
+            A list for each reader, best first, without articles whose title the reader has read.
+
+        Raises:
+            InputError: a history is not a list of titles, or k is below 1.
+        """
+        if k < 1:
+            raise InputError(f"k must be at least 1; got {k}")
+        read = list(
+            dict.fromkeys(title for history in checked_titles(histories, "histories") for title in history)
+        )
+        place = {title: number for number, title in enumerate(read)}
+        places = [np.asarray([place[title] for title in history], np.int32) for history in histories]
+        known = self.news.encode(read) if read else np.zeros((1, self.news.dimension), np.float32)
+        queries = self.queries(known, places)[:, :-1]
+        scores = queries @ self.news.encode(articles).T  # [readers, articles]
+        titles = np.asarray([article.title for article in articles], np.object_)
+        found = []
+        for row, history in zip(scores, histories, strict=True):
+            row = np.where(np.isin(titles, list(history)), -np.inf, row)
+            best = [number for number in np.argsort(-row, kind="stable")[:k] if np.isfinite(row[number])]
+            found.append(
+                [Recommendation(articles[n].news_id, articles[n].title, float(row[n])) for n in best]
+            )
+        return found
+
+    def evaluate(self, x: Any = None, y: Any = None, batch_size: int | None = None, **options: Any) -> Any:
+        """Measure; arguments and result are those of `keras.Model.evaluate`.
+
+        Metrics of the whole pool, such as `PoolRecall`, are measured on the log that `x` was made from: every
+        clicked article among all articles that could be shown at that moment and were not read.
+
+        Raises:
+            InputError: there is such a metric, but `x` was not made by `ClickLog.batches`.
+        """
+        as_dict = options.pop("return_dict", False)
+        found = super().evaluate(x, y, batch_size, return_dict=True, **options)
+        if of_pool := self._pool_metrics():
+            if getattr(x, "log", None) is None:
+                names = ", ".join(metric.name for metric in of_pool)
+                raise InputError(f"{names} needs the whole log: evaluate with log.batches(model)")
+            self._measure_pools(x.log, of_pool)
+            found |= {metric.name: float(metric.result()) for metric in of_pool}
+        return found if as_dict else list(found.values()) if len(found) > 1 else found["loss"]
+
+    def compile(
+        self, optimizer: Any = "rmsprop", *, metrics: Sequence[Any] | None = None, **options: Any
+    ) -> None:
+        """Configure for training; arguments are those of `keras.Model.compile`.
+
+        Metrics of the whole pool are measured by `evaluate`, after the metrics of single batches.
+        """
+        given = list(metrics or ())
+        of_pool = [metric for metric in given if getattr(metric, "of_pool", False)]
+        self._pool_metrics = lambda: of_pool  # a list would be tracked, and reported for each batch
+        of_batches = [metric for metric in given if not getattr(metric, "of_pool", False)]
+        super().compile(optimizer, metrics=of_batches or None, **options)
+
+    def get_compile_config(self) -> Any:
+        """What `compile` was given."""
+        found = super().get_compile_config()
+        if found and self._pool_metrics():
+            of_pool = [keras.saving.serialize_keras_object(metric) for metric in self._pool_metrics()]
+            found["metrics"] = [*(found.get("metrics") or ()), *of_pool]
+        return found
+
+    def _measure_pools(self, log: ClickLog, metrics: Sequence[Any]) -> None:
+        pool = MomentPool(log.examples, len(log.table), None, log.table.published)
+        vectors = self.news.embed(self.news.features(log.table, needed=log.named_articles()))
+        clicked = [one for one in log.examples if (one.labels > 0).any()]
+        queries = self.queries(vectors, [one.history for one in clicked])
+        for metric in metrics:
+            metric.reset_state()
+        for one, query in zip(clicked, queries, strict=True):
+            found = one.candidates[one.labels > 0]
+            rows = pool.rows(moment(one))
+            rows = rows[~np.isin(rows, np.setdiff1d(one.history, found))]
+            bias = self.moment_bias(pool.counters(rows, moment(one))).numpy()
+            scores = vectors[rows] @ query[:-1] + bias * query[-1]
+            for metric in metrics:
+                metric.update_state(np.isin(rows, found)[None], scores[None])
+
+
+@functools.cache
+def _correct_sampling() -> Any:
+    return tfrs.layers.loss.SamplingProbablityCorrection()

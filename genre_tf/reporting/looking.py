@@ -76,9 +76,9 @@ def _graph_of(ranker: Any) -> Any:
     @tf.function(input_signature=[texts, texts], autograph=False)
     def click_probability(history: Any, candidates: Any) -> Any:
         with tf.name_scope("history"):
-            clicks = ranker.encoder(history)[None]
+            clicks = ranker.news(history)[None]
         with tf.name_scope("candidates"):
-            shown = ranker.encoder(candidates)[None]
+            shown = ranker.news(candidates)[None]
         with tf.name_scope("click_model"):
             masks = [tf.ones(tf.shape(vectors)[:2], tf.bool) for vectors in (clicks, shown)]
             return tf.sigmoid(ranker.click_logits(clicks, masks[0], shown, masks[1], None))

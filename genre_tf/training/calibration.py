@@ -23,7 +23,7 @@ def calibrate(ranker: Ranker, data: StageData) -> None:
     shown = sum(len(example.labels) for example in data.train)
     examples = data.train[:: 1 + shown // _MOST_CANDIDATES]
     labels = np.concatenate([example.labels for example in examples])
-    vectors = ranker.encoder.embed(data.features)
+    vectors = ranker.news.embed(data.features)
     shifts = []
     for with_counters in (False, True):
         logits = np.concatenate(RankerScorer(ranker, vectors, with_counters)(examples))

@@ -13,7 +13,6 @@ from genre_tf.config import RunConfig, read_config
 from genre_tf.data.manifest import load_manifest
 from genre_tf.errors import FailureError, InputError
 from genre_tf.evaluation.scoring import RankerScorer
-from genre_tf.models.article_features import ArticleFeatures
 from genre_tf.models.checkpoint import BACKBONE_FOLDER, CACHE_FOLDER, WEIGHTS_FILE, check_trained, load_ranker
 from genre_tf.training.continual import start_fingerprint
 from genre_tf.training.progress import Report
@@ -100,10 +99,8 @@ def _scores(data: StageData, report: Report) -> npt.NDArray[np.float32]:
     report(f"computing the click probabilities of the teacher {teacher} (only once)")
     # Under the name that training on this log uses: the teacher's cache then already holds the frozen states.
     named = named_articles(data.table, (*data.train, *data.validation))
-    features = ArticleFeatures.of(
-        data.table, ranker.encoder.backbone, teacher / CACHE_FOLDER, Tenths(report), named
-    )
-    vectors = ranker.encoder.embed(features)
+    features = ranker.news.features(data.table, teacher / CACHE_FOLDER, Tenths(report), named)
+    vectors = ranker.news.embed(features)
     columns = [
         np.concatenate(RankerScorer(ranker, vectors, with_counters)(data.train))
         for with_counters in (False, True)[: 1 + data.config.ranking.counters]

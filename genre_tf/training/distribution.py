@@ -1,10 +1,7 @@
 """Where a training runs: one device, several GPUs, several machines or a TPU, all with the same losses.
 
-Every input pipeline draws the same batches from the same seed and keeps the rows of its own replicas. The
-two usual ways do not work here. `AutoShardPolicy.DATA` distributes whole batches or cuts every tensor along
-its first axis, but the articles of a batch are not rows. A different seed for each worker shows some rows
-twice in an epoch and others never. Drawing for all replicas is cheap, because only row numbers are drawn;
-texts are gathered for a worker's own rows only.
+Every input pipeline draws the same batches from the same seed and keeps the rows of its own replicas (see
+`for_replicas`); with a different seed for each worker, an epoch would show some rows twice and others never.
 """
 
 import json
@@ -17,7 +14,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from genre_tf.data.batch_layout import BatchLayout, FixedShape
+from genre_tf.data.batch_layout import BatchLayout, FixedShape, for_replicas
 from genre_tf.errors import InputError
 
 STRATEGIES = ("auto", "one", "mirrored", "multiworker", "tpu")
@@ -90,16 +87,13 @@ class Distribution:
             ValueError: shapes must be fixed and are not.
         """
 
-        def own_parts(context: Any) -> tf.data.Dataset:
-            here = self.replicas // context.num_input_pipelines
-            first = context.input_pipeline_id * here
-            wanted = tuple(range(first, first + here))
-            dataset = make(BatchLayout(parts=self.replicas, wanted=wanted, fixed=fixed))
+        def checked(layout: BatchLayout) -> Any:
+            dataset = make(layout)
             if self.fixed_shapes:
                 check_fixed_shapes(dataset)
             return dataset
 
-        return self.strategy.distribute_datasets_from_function(own_parts)
+        return for_replicas(self.strategy, checked, fixed)
 
 
 def check_fixed_shapes(dataset: tf.data.Dataset) -> None:

@@ -13,12 +13,14 @@ import tensorflow as tf
 
 from genre_tf.config import OptimizerConfig
 from genre_tf.errors import InputError
+from genre_tf.losses.replicas import replica_count
+from genre_tf.models.text_model import load_own_weights
 from genre_tf.training.estimate import Estimate, Stopwatch, seconds_of, validations_left
 from genre_tf.training.memory import keep_freed_memory, peak_memory_gb
 from genre_tf.training.optimizers import make_optimizer
 from genre_tf.training.progress import FitResult, Goal, Progress, Report
-from genre_tf.training.replicas import ReplicatedModel, replica_count
-from genre_tf.training.stage_files import StageFiles
+from genre_tf.training.replicas import ReplicatedModel
+from genre_tf.training.stage_files import StageFiles, lasting_variables
 from genre_tf.training.stopping import stop_request
 from genre_tf.training.training_state import check_room
 from genre_tf.training.watch import Watch
@@ -156,7 +158,7 @@ def fit(
     """
     files.folder.mkdir(parents=True, exist_ok=True)
     _compile(trainer, steps, config, jit_compile)
-    check_room(files.folder, [*trainer.variables, *trainer.optimizer.variables])
+    check_room(files.folder, lasting_variables(trainer))
     progress = _begin(trainer, files, steps, report)
     with stop_request() as request:
         describe = _describer(batches_from, config.accumulate, name_rows)
@@ -225,7 +227,7 @@ def load_weights(model: keras.Model, file: Path) -> None:
         InputError: they do not belong to such a model.
     """
     try:
-        model.load_weights(file)
+        load_own_weights(model, file)
     except (OSError, ValueError, KeyError) as error:
         raise InputError(
             f"{file} does not fit these settings ({str(error).splitlines()[0]}); train from the beginning"

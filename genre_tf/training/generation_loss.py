@@ -4,10 +4,10 @@ from typing import Any, NamedTuple
 
 import tensorflow as tf
 
+from genre_tf.losses.replicas import sum_over_replicas
 from genre_tf.models.generator import Generator
 from genre_tf.training.contrast_rows import ORDINARY
 from genre_tf.training.fit import StageTrainer
-from genre_tf.training.replicas import sum_over_replicas
 
 
 class TokenLosses(NamedTuple):

@@ -18,13 +18,13 @@ from genre_tf.backbones.weights import write_weights
 from genre_tf.config import NewsConfig, PretrainConfig
 from genre_tf.data.corpus import NewsTexts
 from genre_tf.evaluation.perplexity import TextLoss
+from genre_tf.losses.replicas import sum_over_replicas
 from genre_tf.models.packed_models import Batch, CausalLanguageModel, MaskedLanguageModel, head_weights
 from genre_tf.text.byte_pair import train_byte_pair
 from genre_tf.text.wordpiece_learning import learn_wordpiece
 from genre_tf.training.fit import StageTrainer
 from genre_tf.training.ngram_targets import SmoothedNgrams
 from genre_tf.training.packed_batches import TokenTexts, causal_texts, masked_texts, measured_batches
-from genre_tf.training.replicas import sum_over_replicas
 
 NEW = "new"  # instead of a checkpoint's name
 _MEASURED_ROWS = 8  # rows in a batch: its logits over GPT-2's own vocabulary take about 400 MB

@@ -12,7 +12,7 @@ from genre_tf.config import RunConfig
 from genre_tf.data.examples import ImpressionExample
 from genre_tf.data.moment_pool import MomentPool, moment
 from genre_tf.evaluation.scoring import TwoTowerScorer
-from genre_tf.models.checkpoint import WEIGHTS_FILE, load_two_tower
+from genre_tf.models.checkpoint import WEIGHTS_FILE, load_two_tower, two_tower_of
 from genre_tf.models.ranker import Ranker, flat
 from genre_tf.models.two_tower import TwoTower
 from genre_tf.training.progress import Report
@@ -71,7 +71,7 @@ def pool_head_seconds(ranker: Ranker, data: StageData, config: RunConfig) -> flo
         data: its training log.
         config: settings of the run.
     """
-    towers = TwoTower(data.backbone(), config)
+    towers = two_tower_of(data.news_encoder(config.retrieval.dimension), config)
 
     def seconds(most: int) -> float:
         began = time.monotonic()
@@ -116,7 +116,7 @@ class _Features:
     """The inputs of `pool_head`: features of an impression's reader and any rows of the table."""
 
     def __init__(self, ranker: Ranker, data: StageData) -> None:
-        articles = tf.constant(ranker.encoder.embed(data.features))
+        articles = tf.constant(ranker.news.embed(data.features))
         rows = tf.TensorSpec([None], tf.int32)
 
         def features(history: tf.Tensor, candidates: tf.Tensor, counters: tf.Tensor) -> tf.Tensor:
@@ -140,7 +140,7 @@ def _lists(towers: TwoTower | None, data: StageData, examples: Sequence[Impressi
     if towers is None:
         generator = np.random.default_rng(0)
         return _Lists(list(examples), [generator.permutation(_unread(one, pool)) for one in examples])
-    vectors = towers.encoder.embed(data.features)
+    vectors = towers.news.embed(data.features)
     queries = towers.query(TwoTowerScorer(towers, vectors).user_vectors(examples))
     ordered = []
     for one, query in zip(examples, queries, strict=True):

@@ -51,7 +51,7 @@ class _Seen(NamedTuple):
 
 
 def _similarities(ranker: Ranker, data: StageData, config: RunConfig) -> _Seen:
-    vectors = tf.constant(ranker.encoder.embed(data.features))  # [articles, dimension]
+    vectors = tf.constant(ranker.news.embed(data.features))  # [articles, dimension]
     batches = impression_batches(
         data.train,
         batch_size=_BATCH_IMPRESSIONS,

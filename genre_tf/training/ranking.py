@@ -8,15 +8,7 @@ import tensorflow as tf
 from genre_tf.config import RankingConfig, RunConfig
 from genre_tf.data.batches import Columns
 from genre_tf.data.examples import ImpressionExample
-from genre_tf.models.article_features import batch_features
-from genre_tf.models.ranker import Ranker
-from genre_tf.training.calibration import calibrate
-from genre_tf.training.click_batches import ClickBatches
-from genre_tf.training.click_weights import click_weights
-from genre_tf.training.distillation import teacher_logits
-from genre_tf.training.distribution import Distribution
-from genre_tf.training.fit import StageTrainer, Training
-from genre_tf.training.objectives import (
+from genre_tf.losses.clicks import (
     click_and_softmax_loss,
     click_loss,
     clicked_articles,
@@ -24,6 +16,14 @@ from genre_tf.training.objectives import (
     softmax_loss,
     teacher_loss,
 )
+from genre_tf.models.checkpoint import ranker_of
+from genre_tf.models.ranker import Ranker
+from genre_tf.training.calibration import calibrate
+from genre_tf.training.click_batches import ClickBatches
+from genre_tf.training.click_weights import click_weights
+from genre_tf.training.distillation import teacher_logits
+from genre_tf.training.distribution import Distribution
+from genre_tf.training.fit import StageTrainer, Training
 from genre_tf.training.pool_ranking import fit_pool_head
 from genre_tf.training.progress import FitResult, Goal, Report
 from genre_tf.training.ranker_start import start_ranker
@@ -51,7 +51,7 @@ class RankingTrainer(StageTrainer):
 
     def loss_of(self, batch: dict[str, tf.Tensor], training: bool) -> tf.Tensor:
         """Loss of a batch, float32 []; with live counters, the mean over the losses of both logits."""
-        vectors = self.model.news_tower(batch_features(batch), training=training)  # [articles, dimension]
+        vectors = self.model.article_vectors_of(batch, training)  # [articles, dimension]
         logits = self.model.logits_of(vectors, batch, training)
         losses = [self._of_logits(each, batch, place) for place, each in enumerate(logits.values())]
         loss = tf.add_n(losses) / len(losses)
@@ -143,11 +143,11 @@ def ready_ranking(
     batches = ClickBatches(data, config, settings, stage.negatives or None, devices, columns)
     keras.utils.set_random_seed(config.seed)
     with devices.scope():
-        ranker = Ranker(data.backbone(), config, click_rate=clicks / shown)
+        ranker = ranker_of(data.news_encoder(), config, clicks / shown)
         trainer = RankingTrainer(ranker, stage)
 
     def start() -> None:
-        ranker.news_tower.adapt(data.interest)
+        ranker.news.adapt(data.interest)
         start_ranker(ranker, data, config)
 
     validation = Validation(ranker, data, config)

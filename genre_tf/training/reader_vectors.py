@@ -55,7 +55,7 @@ def reader_vectors(run: Path, data: StageData) -> tuple[ToVectors, int]:
         InputError: the run has no trained towers.
     """
     towers = load_two_tower(run)
-    articles = towers.encoder.embed(data.features)  # [articles, dimension]
+    articles = towers.news.embed(data.features)  # [articles, dimension]
     encode = tf.function(
         lambda history, mask: towers.user_vector(history, mask),
         input_signature=[

@@ -10,7 +10,6 @@ import numpy as np
 
 from genre_tf.config import RunConfig, optimizer_of
 from genre_tf.data.text_examples import TextExample
-from genre_tf.models.news_tower import NewsTower
 from genre_tf.training.distribution import Distribution
 from genre_tf.training.estimate import Estimate, duration
 from genre_tf.training.fit import Training
@@ -92,7 +91,7 @@ def _silent(_: str) -> None:
 
 def _no_readers(data: StageData, config: RunConfig) -> tuple[ToVectors, int]:
     """Zeros in place of the vectors of towers that may not be trained yet."""
-    dimension = NewsTower(data.backbone(), config.retrieval.dimension).dimension
+    dimension = data.news_encoder(config.retrieval.dimension).dimension
 
     def zeros(texts: Sequence[TextExample]) -> np.ndarray:
         return np.broadcast_to(np.zeros((1, dimension), np.float32), (len(texts), dimension))

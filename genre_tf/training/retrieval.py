@@ -4,26 +4,21 @@ from collections.abc import Callable
 
 import keras
 import tensorflow as tf
-import tensorflow_recommenders as tfrs
 
 from genre_tf.config import RunConfig
 from genre_tf.data.moment_pool import draw_from_pool
 from genre_tf.errors import InputError
-from genre_tf.models.two_tower import TwoTower
+from genre_tf.losses.clicks import sampled_softmax_loss
+from genre_tf.models.checkpoint import two_tower_of
+from genre_tf.models.two_tower import DRAWN
 from genre_tf.training.click_batches import ClickBatches
 from genre_tf.training.distribution import Distribution
 from genre_tf.training.fit import StageTrainer, Training
 from genre_tf.training.progress import FitResult, Goal, Report
-from genre_tf.training.replicas import sum_over_replicas
 from genre_tf.training.retrieval_start import start_towers
 from genre_tf.training.stage_data import StageData
 from genre_tf.training.stage_files import StageFiles
 from genre_tf.training.validation import Validation
-
-DRAWN = "draw_probability"
-"""Column of a batch, float32 [B, C]: the probability that each candidate was drawn."""
-
-_LOWEST = -1e9  # excludes a logit from a softmax and keeps its gradient finite
 
 
 class RetrievalTrainer(StageTrainer):
@@ -40,25 +35,13 @@ class RetrievalTrainer(StageTrainer):
     Bengio and Senécal, "Adaptive Importance Sampling", 2008.
     """
 
-    def __init__(self, model: TwoTower) -> None:
-        super().__init__(model)
-        self._correct = tfrs.layers.loss.SamplingProbablityCorrection()
-
     def loss_of(self, batch: dict[str, tf.Tensor], training: bool) -> tf.Tensor:
         """Mean loss of a batch, float32 []; with several replicas this replica's share.
 
         If the batch has weights from signals, each row is weighted by its click.
         """
-        logits = self.model.pool_logits(batch, training=training)  # [rows, candidates]
-        corrected = self._correct(logits, batch[DRAWN]) if DRAWN in batch else logits
-        corrected = tf.where(batch["mask"], corrected, _LOWEST)
-        # TensorFlow's own op fails on a replica without rows, which has no candidates either.
-        clicked = tf.reduce_sum(batch["labels"] * corrected, axis=1)
-        losses = tf.reduce_logsumexp(corrected, axis=1) - clicked  # [rows]
-        weights = tf.ones_like(losses)
-        if "label_weights" in batch:
-            weights = tf.reduce_sum(batch["label_weights"] * batch["labels"], axis=1)
-        return tf.reduce_sum(losses * weights) / sum_over_replicas(tf.reduce_sum(weights))
+        logits = self.model.corrected(self.model(batch, training=training), batch)
+        return sampled_softmax_loss(logits, batch["labels"], batch["mask"], batch.get("label_weights"))
 
 
 def train_retrieval(
@@ -105,11 +88,11 @@ def ready_retrieval(
     batches = ClickBatches(drawn, config, settings, None, devices, {DRAWN: probabilities})
     keras.utils.set_random_seed(config.seed)
     with devices.scope():
-        towers = TwoTower(data.backbone(), config)
+        towers = two_tower_of(data.news_encoder(config.retrieval.dimension), config)
         trainer = RetrievalTrainer(towers)
 
     def start() -> None:
-        towers.news_tower.adapt(data.interest)
+        towers.news.adapt(data.interest)
         start_towers(towers, data, examples, probabilities, config.seed)
 
     validation = Validation(towers, data, config)

@@ -39,8 +39,8 @@ def start_towers(
     """
     chosen = np.random.default_rng(seed).permutation(len(examples))[:_MOST_CLICKS]
     some = [examples[number] for number in chosen]
-    vectors = towers.encoder.whole(data.features)  # [articles, sum of parts]
-    parts = towers.news_tower.parts
+    vectors = towers.news.embed_whole(data.features)  # [articles, sum of parts]
+    parts = towers.news.parts
     alike = np.concatenate([part_similarities(one, vectors, parts) for one in some])
     counters = np.concatenate([one.counters for one in some])
     known = moment_features(counters, towers.moment_bias.view_counters).numpy()
@@ -50,10 +50,8 @@ def start_towers(
     weights = softmax_regression(Choices(features, sizes, probability))
     scales = np.sqrt(np.maximum(weights[: len(parts)], _LEAST_WEIGHT))
     scaled = vectors * np.repeat(scales, parts)
-    if towers.news_tower.reduced:
-        towers.news_tower.reduce(
-            _directions(scaled, towers.news_tower.reduced, seed) * _column(scales, parts)
-        )
+    if towers.news.reduced:
+        towers.news.reduce(_directions(scaled, towers.news.reduced, seed) * _column(scales, parts))
     towers.moment_bias.assign(weights[len(parts) :])
 
 

@@ -14,9 +14,9 @@ from genre_tf.data.manifest import MANIFEST_FILE, load_manifest
 from genre_tf.data.records import prepare, read_articles
 from genre_tf.data.replay import write_older
 from genre_tf.errors import FailureError, InputError
-from genre_tf.models.backbone import Categories, check_news
 from genre_tf.models.checkpoint import BACKBONE_FOLDER, copy_backbone, save_backbone
 from genre_tf.models.generator_checkpoint import reads_towers_of
+from genre_tf.models.news_encoder import Categories, check_encoder
 from genre_tf.training.continual import (
     check_start,
     counters_of_start,
@@ -230,7 +230,7 @@ def open_run(run: Path, data: Path, config: RunConfig, report: Report) -> None:
     if start is None and (new or not (run / BACKBONE_FOLDER).is_dir()):
         # Read before anything is written, so that wrong settings never enter the run.
         bert = load_bert(config.news.backbone)
-        check_news(bert, config.news)
+        check_encoder(bert, config.news.trainable, config.news.max_title_tokens, config.news.precision)
     _prepare(run, data, config, report, overwrite=new)
     if start is not None:
         write_older(run, start, config.continual.replay_share, config.seed)

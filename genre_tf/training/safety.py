@@ -14,7 +14,6 @@ from genre_tf.data.manifest import file_fingerprint
 from genre_tf.errors import InputError
 from genre_tf.generation.safety_classifier import SafetyClassifier, save_classifier
 from genre_tf.models.checkpoint import WEIGHTS_FILE, load_ranker
-from genre_tf.models.text_vectors import text_vectors
 from genre_tf.training.progress import Report
 from genre_tf.training.ranker_start import logistic_regression
 
@@ -53,9 +52,9 @@ def train_safety(
     examples = read_labelled_texts(file, FaultPolicy.allowing(max_bad_rows))
     _check_counts(examples, file)
     weights_file = run / "ranking" / WEIGHTS_FILE
-    encoder = load_ranker(run).encoder
+    encoder = load_ranker(run).news
     report(f"{len(examples.texts)} texts, {int(examples.unsafe.sum())} of them unsafe")
-    vectors = text_vectors(encoder, examples.texts)
+    vectors = encoder.encode(examples.texts)
     learn, choose, judge = _divided(examples.unsafe, seed)
     weights, bias = _fitted(vectors[learn], examples.unsafe[learn])
     logits = vectors.astype(np.float64) @ weights + bias

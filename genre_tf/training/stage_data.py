@@ -19,11 +19,9 @@ from genre_tf.data.records import read_articles, read_examples
 from genre_tf.data.replay import read_older
 from genre_tf.errors import InputError
 from genre_tf.models.article_features import ArticleFeatures
-from genre_tf.models.backbone import NewsBackbone
-from genre_tf.models.checkpoint import CACHE_FOLDER, load_backbone
+from genre_tf.models.checkpoint import CACHE_FOLDER, load_news_encoder
 from genre_tf.models.interest_space import InterestSpace, interest_space
 from genre_tf.models.news_encoder import NewsEncoder
-from genre_tf.models.news_tower import NewsTower
 from genre_tf.training.continual import counters_of_start
 from genre_tf.training.progress import Report
 
@@ -77,15 +75,14 @@ class StageData:
         """The same data, with other training examples."""
         return replace(self, train=examples)
 
-    def backbone(self) -> NewsBackbone:
-        """A backbone for one stage, with its own trainable layers."""
-        return load_backbone(self.run, self.config)
+    def news_encoder(self, reduced_dimension: int = 0) -> NewsEncoder:
+        """A news encoder for one stage, with its own trainable layers."""
+        return load_news_encoder(self.run, self.config, reduced_dimension=reduced_dimension)
 
     @cached_property
     def interest(self) -> InterestSpace:
         """Directions of readers' lasting interests in the log, computed from the texts before training."""
-        backbone = self.backbone()
-        texts = NewsEncoder(backbone, NewsTower(backbone)).text_vectors(self.features)
+        texts = self.news_encoder().embed_texts(self.features)
         histories = [example.history for example in self.train]
         weights = [example.history_weights for example in self.train]
         return interest_space(texts, histories, self.config.news.interest_dimension, weights)
@@ -117,13 +114,13 @@ def load_stage_data(run: Path, config: RunConfig, report: Report) -> StageData:
         counters = counters_of_start(config)
         earlier = None if counters is None else Counters.load(counters).state(table.news_ids)
     needed = named_articles(table, (*train, *validation, *older))
-    backbone = load_backbone(run, config)
-    report(backbone.trained_share())
-    unknown = sorted({*table.categories, *table.subcategories} - {*backbone.categories.names})
+    news = load_news_encoder(run, config)
+    report(news.trained_share())
+    unknown = sorted({*table.categories, *table.subcategories} - {*news.categories.names})
     if unknown:  # in an earlier run; the backbone of a new run knows all categories
         report(f"{len(unknown)} categories are new and treated as unknown: {', '.join(unknown[:5])}")
     report(f"computing frozen layers for {int(needed.sum())} articles (only once)")
-    features = ArticleFeatures.of(table, backbone, run / CACHE_FOLDER, Tenths(report), needed)
+    features = news.features(table, run / CACHE_FOLDER, Tenths(report), needed)
     return StageData(table, train, validation, features, config, run, older, unlearned, replayed, earlier)
 
 

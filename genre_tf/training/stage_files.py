@@ -9,6 +9,7 @@ from typing import Any
 
 from genre_tf.errors import FailureError
 from genre_tf.models.checkpoint import WEIGHTS_FILE
+from genre_tf.models.text_model import frozen_parts, save_own_weights
 from genre_tf.training.observers import Observers, ScalarLog
 from genre_tf.training.progress import FitResult, Progress
 from genre_tf.training.training_state import load_progress, load_variables, save_state
@@ -97,7 +98,7 @@ class StageFiles:
         """
         part = self.folder / f"part.{WEIGHTS_FILE}"
         try:
-            model.save_weights(part)
+            save_own_weights(model, part)
             if self.start is None:
                 self._take_over(part)
             else:
@@ -110,7 +111,7 @@ class StageFiles:
         """Write the state of an unfinished training; raises the same as `save_state`."""
         save_state(
             self.folder / _STATE_FILE,
-            _variables(trainer),
+            lasting_variables(trainer),
             {_MADE_FROM: self.made_from, **asdict(progress)},
         )
 
@@ -126,7 +127,7 @@ class StageFiles:
         if found is None or found.pop(_MADE_FROM, None) != self.made_from or not self.weights.is_file():
             self.forget()
             return None
-        load_variables(state, _variables(trainer))
+        load_variables(state, lasting_variables(trainer))
         if self.start is None:  # its files are beside the weights already
             shutil.rmtree(self.new, ignore_errors=True)
         return Progress(**found)
@@ -204,8 +205,9 @@ def _unwritable(file: Path, error: OSError) -> FailureError:
     )
 
 
-def _variables(trainer: Any) -> list[Any]:
+def lasting_variables(trainer: Any) -> list[Any]:
     """Everything that the next step depends on, in a fixed order: weights, random states, the optimizer."""
-    passing = {id(variable) for variable in trainer.metrics_variables}
+    frozen = (variable for layer in frozen_parts(trainer.model) for variable in layer.variables)
+    passing = {id(variable) for variable in (*trainer.metrics_variables, *frozen)}
     kept = [variable for variable in trainer.variables if id(variable) not in passing]
     return [*kept, *trainer.optimizer.variables]

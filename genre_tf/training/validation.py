@@ -51,7 +51,7 @@ class Validation:
         self.batches = data.features.pipeline(batches)
         # Given the shapes of all batches, not those of the first, so that it is traced once.
         self.forward = tf.function(
-            lambda batch: model(batch, training=False),
+            lambda batch: getattr(model, "vectors_of", model)(batch, training=False),
             input_signature=[self.batches.element_spec],
             autograph=False,
         )
@@ -155,7 +155,7 @@ class Validation:
         """Ranks of the clicked articles of each impression that has any: queries float32 [I, D + 1]."""
         pool, features = self.data.pool, self.data.features
         needed = np.unique(np.concatenate([pool.rows(moment(one)) for one in self.examples]))
-        vectors = dict(zip(needed.tolist(), self.model.encoder.embed_rows(features, needed), strict=True))
+        vectors = dict(zip(needed.tolist(), self.model.news.embed(features, needed), strict=True))
         ranks = []
         for query, (one, rows, clicked, read) in zip(queries[self.with_click], self._in_pool(), strict=True):
             bias = self.model.moment_bias(pool.counters(rows, moment(one))).numpy()

@@ -13,10 +13,9 @@ from genre_tf.data.articles import ArticleTable
 from genre_tf.data.beam.runners import Runner
 from genre_tf.data.mind import read_split
 from genre_tf.errors import InputError
-from genre_tf.models import article_encoder, bulk_embedding
+from genre_tf.models import bulk_embedding, news_encoder
 from genre_tf.models.bulk_embedding import embed_split, read_embeddings
 from genre_tf.models.checkpoint import load_ranker, load_two_tower
-from genre_tf.models.embedding import embed_articles
 
 needs_beam = pytest.mark.skipif(
     find_spec("apache_beam") is None, reason="Apache Beam is not installed: pip install 'genre-tf[beam]'"
@@ -28,8 +27,7 @@ def small_files() -> Iterator[None]:
     """39 articles: three shards of two batches each, of two steps each, the last one shorter."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(bulk_embedding, "SHARD_ARTICLES", 16)
-        patch.setattr(article_encoder, "BATCH_ARTICLES", 8)
-        patch.setattr(article_encoder, "_STEP_ARTICLES", 5)
+        patch.setattr(news_encoder, "_BATCH_TEXTS", 5)
         yield
 
 
@@ -55,7 +53,8 @@ def test_the_vectors_are_those_that_evaluation_scores_with(
     ids, vectors = read_embeddings(embedded[model])
     table = ArticleTable.of(read_split(tiny_data, "dev"))
     load = load_two_tower if model is Model.two_tower else load_ranker
-    expected = embed_articles(load(tiny_run).encoder, table)[1:]
+    news = load(tiny_run).news
+    expected = news.embed(news.features(table))[1:]
     assert ids == table.news_ids[1:]
     assert vectors.dtype == np.float32
     # Evaluation keeps the states of frozen layers as float16.

@@ -12,8 +12,8 @@ from genre_tf.config import NewsConfig, RunConfig
 from genre_tf.errors import InputError
 from genre_tf.evaluation.explanation import Explainer, Explanation, titled
 from genre_tf.evaluation.word_attributions import word_attributions
-from genre_tf.models.backbone import Categories, load_news_backbone
-from genre_tf.models.checkpoint import WEIGHTS_FILE, load_ranker
+from genre_tf.models.checkpoint import WEIGHTS_FILE, load_ranker, news_encoder_of, ranker_of
+from genre_tf.models.news_encoder import Categories
 from genre_tf.models.ranker import Ranker
 
 TITLES = ["News about sports number 1", "Soup for winter", "Storm nears the coast", "The budget passes"]
@@ -53,15 +53,15 @@ def explanation(explainer: Explainer) -> Explanation:
 def probability(explainer: Explainer, titles: list[str], text: str) -> float:
     """As the server computes it of titles."""
     ranker = explainer.ranker
-    shown = ranker.encoder(tf.constant([text]))[None]
-    clicks = ranker.encoder(tf.constant(titles or [""]))[None]
+    shown = ranker.news(tf.constant([text]))[None]
+    clicks = ranker.news(tf.constant(titles or [""]))[None]
     mask = tf.fill([1, max(1, len(titles))], bool(titles))
     return float(tf.sigmoid(ranker.click_logits(clicks, mask, shown, tf.ones([1, 1], tf.bool)))[0, 0])
 
 
 def test_weights_are_the_attention_and_sum_to_1(explanation: Explanation, explainer: Explainer) -> None:
     ranker = explainer.ranker
-    clicks, shown = (ranker.encoder(tf.constant(texts))[None] for texts in (TITLES, [TEXT]))
+    clicks, shown = (ranker.news(tf.constant(texts))[None] for texts in (TITLES, [TEXT]))
     weights, _ = ranker.attention(clicks, tf.ones([1, len(TITLES)], tf.bool), shown)
     told = [click.weight for click in explanation.clicks]
     np.testing.assert_allclose(told, weights[0, 0], atol=1e-6)
@@ -102,9 +102,9 @@ def test_only_the_newest_clicks_that_the_model_reads_are_told(explainer: Explain
 @pytest.mark.parametrize("trainable", ["none", "all", "lora 4", "prefix 2 last 1"])
 def test_scores_of_words_sum_to_the_difference_that_they_make(trainable: str) -> None:
     config = RunConfig(news=NewsConfig(backbone="tiny", trainable=trainable, category_dimension=4))
-    backbone = load_news_backbone("tiny", config.news, Categories.of(["news"]))
-    ranker = shaken(Ranker(backbone, config), 0.2)
-    history = ranker.encoder(tf.constant(TITLES))
+    backbone = news_encoder_of("tiny", config.news, Categories.of(["news"]))
+    ranker = shaken(ranker_of(backbone, config), 0.2)
+    history = ranker.news(tf.constant(TITLES))
     found = word_attributions(ranker, TEXT, 1, 0, history)
     assert [word.word for word in found.words] == TEXT.lower().split()
     total = sum(word.score for word in found.words)
@@ -113,8 +113,8 @@ def test_scores_of_words_sum_to_the_difference_that_they_make(trainable: str) ->
     assert total + found.missing == pytest.approx(difference, abs=1e-5)
     assert abs(found.missing) <= max(1e-4, 0.01 * abs(difference))
     tokens = backbone.bert.tokenizer(tf.constant([TEXT]), 32)
-    features = ranker.encoder.text_features(tf.constant([TEXT]))
-    vector = ranker.news_tower({**features, "category": tf.constant([1])})
+    features = ranker.news.text_features(tf.constant([TEXT]))
+    vector = ranker.news({**features, "category": tf.constant([1])})
     mask = tf.ones([1, len(TITLES)], tf.bool)
     logit = ranker.click_logits(history[None], mask, vector[None], tf.ones([1, 1], tf.bool))
     assert found.logit == pytest.approx(float(logit[0, 0]), abs=1e-4)

@@ -12,7 +12,6 @@ from genre_tf.data.records import read_articles
 from genre_tf.errors import InputError
 from genre_tf.evaluation.scoring import TwoTowerScorer
 from genre_tf.models.checkpoint import load_two_tower
-from genre_tf.models.embedding import embed_articles
 
 
 def test_a_reader_by_ids(tiny_run: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -47,7 +46,7 @@ def test_every_reader_of_a_log(tiny_run: Path, tiny_data: Path, capsys: pytest.C
 def test_clicks_are_weighed_by_the_user_tower(tiny_run: Path) -> None:
     towers = load_two_tower(tiny_run)
     table: ArticleTable = read_articles(tiny_run / "prepared")
-    scorer = TwoTowerScorer(towers, embed_articles(towers.encoder, table))
+    scorer = TwoTowerScorer(towers, towers.news.embed(towers.news.features(table)))
     histories = [np.array(rows, np.int32) for rows in ((), (1, 2, 3), (4,))]
     for shares, history in zip(scorer.click_shares(histories), histories, strict=True):
         np.testing.assert_allclose(shares, np.full(len(history), 1 / max(len(history), 1)), atol=1e-6)

@@ -12,10 +12,9 @@ from genre_tf.export.publishing import publish, staged
 from genre_tf.export.servables import recommender_servable, write_version
 from genre_tf.funnel.encoding import share_frozen_layers
 from genre_tf.funnel.index import Catalogue
-from genre_tf.models.backbone import Categories, load_news_backbone
+from genre_tf.models.checkpoint import news_encoder_of, ranker_of, two_tower_of
 from genre_tf.models.moment import moment_features
-from genre_tf.models.ranker import Ranker
-from genre_tf.models.two_tower import TwoTower
+from genre_tf.models.news_encoder import Categories
 
 from ..world import built
 
@@ -79,9 +78,9 @@ def models():
     """A two-tower and a ranker with random weights over one frozen BERT layer."""
     config = RunConfig(news=NewsConfig(backbone="tiny", trainable="last 1"))
     categories = Categories.of(["sports", "finance"])
-    backbones = [load_news_backbone("tiny", config.news, categories) for _ in range(2)]
-    two_tower = random_weights(TwoTower(backbones[0], config), 1)
-    ranker = random_weights(Ranker(backbones[1], config), 2)
+    backbones = [news_encoder_of("tiny", config.news, categories) for _ in range(2)]
+    two_tower = random_weights(two_tower_of(backbones[0], config), 1)
+    ranker = random_weights(ranker_of(backbones[1], config), 2)
     weigh_the_moment(two_tower, ranker)
     assert share_frozen_layers(two_tower, ranker)
     return two_tower, ranker
@@ -92,7 +91,7 @@ def catalogue(models):
     random = np.random.default_rng(3)
     titles = ["", *TITLES, *(f"story {number} of {number % 7}" for number in range(90)), "rates fall", "", ""]
     news_ids = ["", *(f"N{number}" for number in range(1, len(titles)))]
-    vectors = [random.normal(size=(len(titles), model.encoder.dimension)) for model in models]
+    vectors = [random.normal(size=(len(titles), model.news.dimension)) for model in models]
     for part in vectors:
         part /= np.linalg.norm(part, axis=1, keepdims=True)
         part[0] = 0

@@ -73,7 +73,7 @@ def test_no_device_function_holds_text_or_tables(graph):
 def test_xla_compiles_each_to_the_same_numbers(models):
     served = ServedModels(*models)
     random = np.random.default_rng(1)
-    in_retrieval, in_ranking = (model.encoder.dimension for model in models)
+    in_retrieval, in_ranking = (model.news.dimension for model in models)
 
     def vectors(count, width):
         return tf.constant(random.normal(size=(ROWS, count, width)).astype(np.float32))

@@ -21,11 +21,9 @@ from genre_tf.export.contract import read_contract
 from genre_tf.export.exchanges import PARITY_FILE, read_exchanges
 from genre_tf.export.exporting import ExportOptions, export_run
 from genre_tf.export.pool import read_pool
-from genre_tf.models.backbone import Categories
-from genre_tf.models.checkpoint import load_backbone, save_backbone
+from genre_tf.models.checkpoint import load_news_encoder, ranker_of, save_backbone, two_tower_of
 from genre_tf.models.generator_checkpoint import save_generator_sizes
-from genre_tf.models.ranker import Ranker
-from genre_tf.models.two_tower import TwoTower
+from genre_tf.models.news_encoder import Categories
 from genre_tf.training.generation import new_generator
 
 OPTIONS = ExportOptions(k=3, retrieve=20, batch_sizes=(1, 2))
@@ -48,11 +46,14 @@ def run(data):
     write_config(config, folder / "config.toml")
     table = read_articles(folder / "prepared")
     save_backbone("tiny", Categories.of(table.categories, table.subcategories), folder)
-    backbone = load_backbone(folder, config)
-    for stage, model in (("retrieval", TwoTower(backbone, config)), ("ranking", Ranker(backbone, config))):
+    backbone = load_news_encoder(folder, config)
+    for stage, model in (
+        ("retrieval", two_tower_of(backbone, config)),
+        ("ranking", ranker_of(backbone, config)),
+    ):
         (folder / stage).mkdir()
         model.save_weights(folder / stage / exporting.WEIGHTS_FILE)
-    write_generator(folder / "generation", table, TwoTower(backbone, config).news_tower.dimension)
+    write_generator(folder / "generation", table, two_tower_of(backbone, config).news.dimension)
     return folder
 
 

@@ -46,7 +46,7 @@ def parts(models, tmp_path_factory):
         max_sequence_length=96,
     )
     layers = Gpt2Layers(backbone)
-    generator = Generator(layers, user_dimension=models[0].encoder.dimension, prefix_tokens=2)
+    generator = Generator(layers, user_dimension=models[0].news.dimension, prefix_tokens=2)
     random = np.random.default_rng(0)
     for weight in generator.weights:
         weight.assign(random.normal(scale=0.3, size=weight.shape))
@@ -56,9 +56,9 @@ def parts(models, tmp_path_factory):
 @pytest.fixture(scope="module")
 def classifier(models):
     """Calls most of the texts that the writer learned its vocabulary from unsafe."""
-    weights = np.random.default_rng(1).normal(size=models[1].encoder.dimension)
+    weights = np.random.default_rng(1).normal(size=models[1].news.dimension)
     usual = {"weights": tuple(weights.tolist()), "bias": 0.1, "ranker": ""}
-    logits = SafetyClassifier(**usual, threshold=0.0).logits(models[1].encoder(tf.constant(CORPUS)))
+    logits = SafetyClassifier(**usual, threshold=0.0).logits(models[1].news(tf.constant(CORPUS)))
     return SafetyClassifier(**usual, threshold=float(np.median(logits)))
 
 
@@ -70,7 +70,7 @@ def servable(models, parts, classifier, catalogue):
 
 
 def with_own_vectors(catalogue, two_tower):
-    (vectors,) = encode_titles(tf.constant(catalogue.titles), two_tower.encoder)
+    (vectors,) = encode_titles(tf.constant(catalogue.titles), two_tower.news)
     return dataclasses.replace(catalogue, retrieval_vectors=vectors.numpy())
 
 
@@ -164,7 +164,7 @@ def test_the_threshold_is_the_same_in_chunks(monkeypatch):
 def test_a_text_is_unsafe_where_the_classifier_says_so_of_its_vector(ask, models, classifier):
     answer = generate(ask, *({"seed": seed} for seed in range(4)))
     texts = answer["text"].reshape(-1)
-    unsafe = classifier.is_unsafe(models[1].encoder(tf.constant(texts))).numpy().reshape(answer["safe"].shape)
+    unsafe = classifier.is_unsafe(models[1].news(tf.constant(texts))).numpy().reshape(answer["safe"].shape)
     assert unsafe.any()
     np.testing.assert_array_equal(answer["safe"], ~unsafe)
     np.testing.assert_array_equal(unsafe, np.sort(unsafe, axis=1))  # false before true

@@ -24,9 +24,8 @@ from genre_tf.funnel.open_variables import variable_values
 from genre_tf.funnel.partitioned_index import PartitionedIndex, PartitionedOptions
 from genre_tf.funnel.partitions import PartitionSettings
 from genre_tf.funnel.served_models import ServedModels
-from genre_tf.models.backbone import Categories, load_news_backbone
-from genre_tf.models.ranker import Ranker
-from genre_tf.models.two_tower import TwoTower
+from genre_tf.models.checkpoint import news_encoder_of, ranker_of, two_tower_of
+from genre_tf.models.news_encoder import Categories
 
 SIZES = {"max_history": 20, "k": 5, "retrieve": 20}
 FEW = PartitionedOptions(partitions=PartitionSettings(block=8), probes=4)
@@ -49,11 +48,11 @@ def towers():
     Of the tiny BERT all texts have nearly the same vector, and what is standardised afterwards is rounding.
     """
     config = RunConfig(news=NewsConfig(backbone="tiny", trainable="last 1"))
-    backbones = [load_news_backbone("tiny", config.news, Categories.of(["sports"])) for _ in range(2)]
+    backbones = [news_encoder_of("tiny", config.news, Categories.of(["sports"])) for _ in range(2)]
     for backbone in backbones:
         tokens = backbone.lower.embeddings.token.embeddings
         tokens.assign(np.random.default_rng(3).normal(size=tokens.shape))
-    towers = TwoTower(backbones[0], config), Ranker(backbones[1], config)
+    towers = two_tower_of(backbones[0], config), ranker_of(backbones[1], config)
     assert share_frozen_layers(*towers)
     texts = tf.constant([one.title for one in OLD])
     for tower in towers:

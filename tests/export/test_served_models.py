@@ -5,7 +5,6 @@ import numpy as np
 from genre_tf.data.articles import Article, ArticleTable
 from genre_tf.export.gate import read_saved_model
 from genre_tf.funnel.served_models import ServedModels, encode_table
-from genre_tf.models.embedding import embed_articles
 
 TOPICS = ("rates", "match", "storm", "cure", "vote")
 CATEGORIES = ("sports", "finance", "unheard of", "")
@@ -20,7 +19,7 @@ def test_articles_are_encoded_as_in_training_but_for_its_rounding(models):
     table = ArticleTable([*OLD, Article("N0", "", "", "", ""), Article("N1x", "sports", "", " ", "")])
     served = encode_table(ServedModels(*models), table)
     for model, vectors in zip(models, served, strict=True):
-        np.testing.assert_allclose(vectors, embed_articles(model.encoder, table), atol=2e-3)
+        np.testing.assert_allclose(vectors, model.news.embed(model.news.features(table)), atol=2e-3)
 
 
 def test_an_article_has_the_same_vectors_whatever_it_is_encoded_with(models):

@@ -16,9 +16,9 @@ from genre_tf.data.articles import Article, ArticleTable
 from genre_tf.errors import FailureError, InputError
 from genre_tf.export import transformers_folder
 from genre_tf.export.transformers_folder import merged_bert, write_transformers_folder
-from genre_tf.models.backbone import Categories
 from genre_tf.models.checkpoint import WEIGHTS_FILE, load_ranker, save_backbone
 from genre_tf.models.generator_checkpoint import FOLDER, load_generator, save_generator_sizes
+from genre_tf.models.news_encoder import Categories
 from genre_tf.models.prompts import CONTROL_TOKENS
 from genre_tf.training.generation import new_generator
 
@@ -67,7 +67,7 @@ def states_of_run(news: Any, ids: np.ndarray) -> np.ndarray:
 def test_pytorch_computes_the_states_of_a_fine_tuned_bert(tmp_path: Path, trainable: str) -> None:
     run, out = ranking_run(tmp_path / "run", trainable), tmp_path / "bert"
     assert write_transformers_folder(run, "ranking", out) <= TOLERANCE
-    news = load_ranker(run).encoder.backbone
+    news = load_ranker(run).news.backbone
     ids = news.bert.tokenizer(tf.constant(TITLES), 64).numpy()
     mask = ids != news.bert.tokenizer.pad_id
     expected = states_of_run(news, ids)
@@ -80,7 +80,7 @@ def test_pytorch_computes_the_states_of_a_fine_tuned_bert(tmp_path: Path, traina
     inputs = {"token_ids": ids, "segment_ids": np.zeros_like(ids), "padding_mask": mask}
     ours = np.asarray(again(inputs)["sequence_output"]) * mask[..., None]
     np.testing.assert_allclose(ours, expected, atol=TOLERANCE)
-    moved = np.abs(expected - states_of_run(load_ranker(run, trained=False).encoder.backbone, ids)).max()
+    moved = np.abs(expected - states_of_run(load_ranker(run, trained=False).news.backbone, ids)).max()
     assert (moved > 0.01) == (trainable != "none")
     assert "AutoModel" in (out / "README.md").read_text("utf-8")
 

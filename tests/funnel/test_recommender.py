@@ -107,7 +107,7 @@ def test_more_titles_than_one_chunk_are_scored_in_their_order(ask):
 
 
 def test_a_pool_smaller_than_the_answer_is_answered(models, tmp_path):
-    vectors = [np.eye(3, model.encoder.dimension, dtype=np.float32) for model in models]
+    vectors = [np.eye(3, model.news.dimension, dtype=np.float32) for model in models]
     counters = np.zeros((3, len(COUNTERS)), np.float32)
     small = Catalogue(["", "N1", "N2"], ["", "a", "b"], ["", "a", "b"], *vectors, counters)
     recommender = new_recommender(*models, small, tmp_path, **SIZES)

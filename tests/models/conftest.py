@@ -6,7 +6,8 @@ import pytest
 
 from genre_tf.backbones.bert import load_bert, save_bert
 from genre_tf.config import NewsConfig
-from genre_tf.models.backbone import Categories, NewsBackbone, load_news_backbone
+from genre_tf.models.checkpoint import news_encoder_of
+from genre_tf.models.news_encoder import Categories, NewsEncoder
 
 CATEGORIES = Categories.of(["sports", "food"], ["tennis", "cheese"])
 
@@ -19,5 +20,5 @@ def tiny_bert(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def backbone(tiny_bert: Path) -> NewsBackbone:
-    return load_news_backbone(tiny_bert, NewsConfig(backbone="tiny", trainable="none"), CATEGORIES)
+def backbone(tiny_bert: Path) -> NewsEncoder:
+    return news_encoder_of(tiny_bert, NewsConfig(backbone="tiny", trainable="none"), CATEGORIES)

@@ -5,13 +5,13 @@ import pytest
 import tensorflow as tf
 
 from genre_tf.config import RunConfig
+from genre_tf.models.checkpoint import ranker_of
 from genre_tf.models.counter_head import counter_features
-from genre_tf.models.ranker import Ranker
 
 
 @pytest.fixture
 def ranker(backbone):
-    model = Ranker(backbone, RunConfig(), click_rate=0.1)
+    model = ranker_of(backbone, RunConfig(), click_rate=0.1)
     generator = np.random.default_rng(1)
     for weight in model.trainable_weights:
         weight.assign(weight + generator.normal(0, 0.1, weight.shape))
@@ -19,7 +19,7 @@ def ranker(backbone):
 
 
 def _vectors(ranker, *shape, seed=0):
-    return tf.random.stateless_normal([*shape, ranker.news_tower.dimension], [seed, 1]) * 0.1
+    return tf.random.stateless_normal([*shape, ranker.news.dimension], [seed, 1]) * 0.1
 
 
 def test_padding_changes_no_logit(ranker):
@@ -66,7 +66,7 @@ def test_a_click_that_weighs_two_is_attended_to_as_two_of_it(ranker):
 def test_a_reader_without_history_gets_finite_logits_that_tell_articles_apart(ranker):
     for clicks in (0, 2):
         logits = ranker.click_logits(
-            tf.zeros([1, clicks, ranker.news_tower.dimension]),
+            tf.zeros([1, clicks, ranker.news.dimension]),
             tf.zeros([1, clicks], tf.bool),
             _vectors(ranker, 1, 4, seed=1),
             tf.ones([1, 4], tf.bool),
@@ -85,7 +85,7 @@ def test_counters_do_not_reach_the_logit_without_them(ranker):
 
 
 def test_more_clicks_among_equals_raise_the_logit(backbone):
-    model = Ranker(backbone, RunConfig())
+    model = ranker_of(backbone, RunConfig())
     candidates = tf.tile(_vectors(model, 1, 1), [1, 3, 1])
     counters = tf.constant([[[0.0, 100, 1], [5, 100, 1], [50, 100, 1]]])
     logits = model.click_logits(

@@ -7,10 +7,7 @@ import tensorflow as tf
 from genre_tf.config import NewsConfig, RetrievalConfig, RunConfig
 from genre_tf.data.articles import Article, ArticleTable
 from genre_tf.data.counters import COUNTERS
-from genre_tf.models.article_features import ArticleFeatures
-from genre_tf.models.backbone import load_news_backbone
-from genre_tf.models.embedding import embed_articles
-from genre_tf.models.two_tower import TwoTower
+from genre_tf.models.checkpoint import news_encoder_of, two_tower_of
 from genre_tf.models.user_tower import UserTower
 
 TABLE = ArticleTable(
@@ -25,29 +22,29 @@ TABLE = ArticleTable(
 @pytest.mark.parametrize("trainable", ["none", "last 1", "all"])
 def test_a_tower_gives_the_same_vector_whatever_shares_its_batch(tiny_bert, trainable):
     settings = NewsConfig(backbone="tiny", trainable=trainable)
-    backbone = load_news_backbone(tiny_bert, settings, _categories())
-    towers = TwoTower(backbone, RunConfig(news=settings))
-    features = ArticleFeatures.of(TABLE, backbone)
-    together = towers.news_tower(features.gather(np.array([0, 1, 2, 3]))).numpy()
+    backbone = news_encoder_of(tiny_bert, settings, _categories())
+    towers = two_tower_of(backbone, RunConfig(news=settings))
+    features = backbone.features(TABLE)
+    together = towers.news(features.gather(np.array([0, 1, 2, 3]))).numpy()
     for row in (1, 2, 3):
-        alone = towers.news_tower(features.gather(np.array([row]))).numpy()[0]
+        alone = towers.news(features.gather(np.array([row]))).numpy()[0]
         np.testing.assert_allclose(alone, together[row], atol=2e-3 if trainable != "all" else 1e-5)
     assert not together[0].any(), "the padding article is the zero vector"
 
 
 def test_the_untrained_text_part_is_the_normalised_mean_of_the_token_states(backbone):
-    towers = TwoTower(backbone, RunConfig())
-    features = ArticleFeatures.of(TABLE, backbone)
+    towers = two_tower_of(backbone, RunConfig())
+    features = backbone.features(TABLE)
     states, mask = features.states.gather(np.array([1]))
     mean = states[0][mask[0]].mean(0)
-    found = towers.news_tower(features.gather(np.array([1]))).numpy()[0]
+    found = towers.news(features.gather(np.array([1]))).numpy()[0]
     np.testing.assert_allclose(found[: len(mean)], mean / np.linalg.norm(mean), atol=1e-5)
 
 
 def test_text_alone_equals_an_article_without_categories(backbone):
-    towers = TwoTower(backbone, RunConfig())
-    table = embed_articles(towers.encoder, TABLE)
-    text = towers.encoder(tf.constant(["a long match on a hot day", "", "  "])).numpy()
+    towers = two_tower_of(backbone, RunConfig())
+    table = towers.news.embed(towers.news.features(TABLE))
+    text = towers.news(tf.constant(["a long match on a hot day", "", "  "])).numpy()
     np.testing.assert_allclose(text[0], table[3], atol=2e-3)  # tables keep their states as float16
     assert not text[1:].any(), "an empty text is the zero vector"
     assert np.abs(table[1] - table[3]).max() > 0.01, "categories are part of the vector"
@@ -56,7 +53,7 @@ def test_text_alone_equals_an_article_without_categories(backbone):
 @pytest.fixture
 def moved_towers(backbone):
     """Towers of 24 dimensions, with a bias, a weight and a user tower that are not those of the start."""
-    towers = TwoTower(backbone, RunConfig(retrieval=RetrievalConfig(dimension=24, heads=4)))
+    towers = two_tower_of(backbone, RunConfig(retrieval=RetrievalConfig(dimension=24, heads=4)))
     random = np.random.default_rng(3)
     for weight in towers.trainable_weights:
         weight.assign(weight + random.normal(0, 0.1, weight.shape))
@@ -65,7 +62,7 @@ def moved_towers(backbone):
 
 def _batch(towers, backbone):
     random = np.random.default_rng(4)
-    features = ArticleFeatures.of(TABLE, backbone).gather(np.arange(4))
+    features = backbone.features(TABLE).gather(np.arange(4))
     return {f"article_{name}": value for name, value in features.items()} | {
         "history": tf.constant([[1, 2, 0], [0, 0, 0]]),
         "candidates": tf.constant([[1, 2, 3, 0], [3, 1, 0, 0]]),
@@ -75,7 +72,7 @@ def _batch(towers, backbone):
 
 def test_a_search_by_dot_products_finds_the_logits_of_text_and_moment(moved_towers, backbone):
     batch = _batch(moved_towers, backbone)
-    readers, candidates = moved_towers(batch)
+    readers, candidates = moved_towers.vectors_of(batch)
     queries, articles = (
         moved_towers.query(readers),
         moved_towers.article_vectors(candidates, batch["counters"]),
@@ -86,21 +83,21 @@ def test_a_search_by_dot_products_finds_the_logits_of_text_and_moment(moved_towe
     bias, weight = moved_towers.moment_bias(batch["counters"]), moved_towers.moment_weight(readers)
     np.testing.assert_allclose(found, texts + weight * bias, rtol=1e-4, atol=1e-5)
     assert np.abs(weight * bias).min() > 1e-3 and (weight > 0).numpy().all()
-    np.testing.assert_allclose(moved_towers.pool_logits(batch), found, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(moved_towers(batch), found, rtol=1e-4, atol=1e-5)
 
 
 def test_the_moment_weighs_1_for_everybody_before_training_and_adds_nothing(backbone):
-    towers = TwoTower(backbone, RunConfig(retrieval=RetrievalConfig(dimension=24, heads=4)))
+    towers = two_tower_of(backbone, RunConfig(retrieval=RetrievalConfig(dimension=24, heads=4)))
     batch = _batch(towers, backbone)
-    readers, candidates = towers(batch)
+    readers, candidates = towers.vectors_of(batch)
     np.testing.assert_allclose(towers.query(readers)[:, -1], 1.0, rtol=1e-6)
     assert not towers.article_vectors(candidates, batch["counters"])[..., -1].numpy().any()
 
 
 def test_reduced_vectors_keep_the_dot_products_that_their_directions_hold(backbone):
-    whole = TwoTower(backbone, RunConfig(retrieval=RetrievalConfig(dimension=0))).news_tower
-    reduced = TwoTower(backbone, RunConfig(retrieval=RetrievalConfig(dimension=24, heads=4))).news_tower
-    features = ArticleFeatures.of(TABLE, backbone).gather(np.arange(4))
+    whole = two_tower_of(backbone, RunConfig(retrieval=RetrievalConfig(dimension=0))).news
+    reduced = two_tower_of(backbone, RunConfig(retrieval=RetrievalConfig(dimension=24, heads=4))).news
+    features = backbone.features(TABLE).gather(np.arange(4))
     vectors = whole(features).numpy()
     assert vectors.shape[1] == whole.dimension == sum(whole.parts) and reduced.dimension == 24
     _, _, axes = np.linalg.svd(vectors)  # three articles lie in three directions
@@ -112,9 +109,9 @@ def test_reduced_vectors_keep_the_dot_products_that_their_directions_hold(backbo
 
 
 def test_more_directions_than_there_are_leave_the_vectors_as_they_are(backbone):
-    towers = TwoTower(backbone, RunConfig(retrieval=RetrievalConfig(dimension=100_000)))
-    assert towers.news_tower.reduced == 0
-    assert towers.news_tower.dimension == sum(towers.news_tower.parts)
+    towers = two_tower_of(backbone, RunConfig(retrieval=RetrievalConfig(dimension=100_000)))
+    assert towers.news.reduced == 0
+    assert towers.news.dimension == sum(towers.news.parts)
 
 
 def test_an_untrained_reader_is_the_mean_of_the_history():
@@ -158,6 +155,6 @@ def test_recency_counts_from_the_newest_click_whatever_the_padding():
 
 
 def _categories():
-    from genre_tf.models.backbone import Categories
+    from genre_tf.models.news_encoder import Categories
 
     return Categories.of(["sports", "food"], ["tennis", "cheese"])

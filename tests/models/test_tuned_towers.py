@@ -13,10 +13,9 @@ from genre_tf.config import NewsConfig, OptimizerConfig
 from genre_tf.data.articles import Article, ArticleTable
 from genre_tf.export.gate import portability_violations
 from genre_tf.export.saved_model import write_saved_model
-from genre_tf.models.article_features import ArticleFeatures
-from genre_tf.models.backbone import Categories, load_news_backbone
-from genre_tf.models.news_encoder import NewsEncoder
-from genre_tf.models.news_tower import NewsTower
+from genre_tf.models.checkpoint import news_encoder_of
+from genre_tf.models.news_encoder import Categories
+from genre_tf.models.text_model import load_own_weights
 from genre_tf.training.fit import StageTrainer, fit
 from genre_tf.training.progress import Goal
 from genre_tf.training.stage_files import StageFiles
@@ -54,12 +53,11 @@ class ToGoal(StageTrainer):
 
 def _tower(folder, mode, **settings):
     config = NewsConfig(backbone="tiny", trainable=mode, interest_dimension=0, **settings)
-    backbone = load_news_backbone(folder, config, CATEGORIES)
-    return backbone, NewsTower(backbone)
+    return news_encoder_of(folder, config, CATEGORIES)
 
 
-def _fit(backbone, tower, folder, steps=8):
-    features = ArticleFeatures.of(TABLE, backbone).gather(np.arange(4))
+def _fit(tower, folder, steps=8):
+    features = tower.features(TABLE).gather(np.arange(4))
     losses = []
 
     def validate():
@@ -90,41 +88,43 @@ def _fit(backbone, tower, folder, steps=8):
 )
 def test_a_stage_trains_and_its_weights_are_read_back(tiny_bert, tmp_path, mode, settings):
     keras.utils.set_random_seed(4)
-    backbone, tower = _tower(tiny_bert, mode, **settings)
-    frozen = [weight for weight in backbone.upper.weights if not weight.trainable]
+    tower = _tower(tiny_bert, mode, **settings)
+    frozen = [weight for weight in tower.upper.weights if not weight.trainable]
     before = [weight.numpy() for weight in frozen]
-    trainer, result = _fit(backbone, tower, tmp_path)
+    trainer, result = _fit(tower, tmp_path)
     assert result.best_step > 0 and result.best < result.before
-    of_backbone = {id(weight) for weight in backbone.upper.weights}
+    of_backbone = {id(weight) for weight in tower.upper.weights}
     heads = sum(w.value.numpy().size for w in tower.trainable_weights if id(w) not in of_backbone)
-    assert result.trainable_parameters == backbone.trained_parameters + heads
+    assert result.trainable_parameters == tower.trained_parameters + heads
     scaled = settings.get("precision") == "mixed_float16"
     assert isinstance(trainer.optimizer, keras.optimizers.LossScaleOptimizer) == scaled
     for weight, start in zip(frozen, before, strict=True):
         np.testing.assert_array_equal(weight, start, weight.path)
-    other, again = _tower(tiny_bert, mode, **settings)
-    features = ArticleFeatures.of(TABLE, other).gather(np.arange(4))
+    again = _tower(tiny_bert, mode, **settings)
+    features = again.features(TABLE).gather(np.arange(4))
     assert np.abs(again(features) - tower(features)).max() > 1e-3
-    again.load_weights(tmp_path / "ranking" / "model.weights.h5")
+    load_own_weights(again, tmp_path / "ranking" / "model.weights.h5")
     np.testing.assert_array_equal(again(features), tower(features))
     assert again(features).dtype == tf.float32
 
 
 def test_pooling_and_everything_above_stay_float32(tiny_bert):
-    backbone, tower = _tower(tiny_bert, "all", precision="mixed_float16")
+    tower = _tower(tiny_bert, "all", precision="mixed_float16")
     layers = set(tower._flatten_layers()) - {
-        inner for block in backbone.upper.blocks for inner in block._flatten_layers()
+        inner for block in tower.upper.blocks for inner in block._flatten_layers()
     }
     assert {layer.compute_dtype for layer in layers} == {"float32"}
 
 
 def test_frozen_states_are_shared_with_the_mode_that_trains_the_same_layers(tiny_bert):
-    names = {mode: _tower(tiny_bert, mode)[0].identity for mode in ("last 1", "lora 4 last 1", "last 2")}
+    names = {
+        mode: _tower(tiny_bert, mode).frozen.identity() for mode in ("last 1", "lora 4 last 1", "last 2")
+    }
     assert names["last 1"] == names["lora 4 last 1"] != names["last 2"]
 
 
 def test_the_progress_line_says_what_is_trained(tiny_bert):
-    backbone, _ = _tower(tiny_bert, "lora 4 last 1")
+    backbone = _tower(tiny_bert, "lora 4 last 1")
     assert backbone.trained_share().startswith("news backbone, lora 4 last 1: 512 trained parameters")
 
 
@@ -132,16 +132,15 @@ def test_the_progress_line_says_what_is_trained(tiny_bert):
 def test_every_mode_is_exported_with_portable_ops_and_answers_as_trained(tiny_bert, tmp_path):
     expected = {}
     for number, mode in enumerate(MODES):
-        backbone, tower = _tower(tiny_bert, mode)
-        untrained = NewsEncoder(backbone, tower)(tf.constant(TITLES)).numpy()
+        tower = _tower(tiny_bert, mode)
+        untrained = tower(tf.constant(TITLES)).numpy()
         random = np.random.default_rng(number)
-        for weight in backbone.upper.trainable_weights:
+        for weight in tower.upper.trainable_weights:
             weight.assign_add(random.normal(size=weight.shape))
-        encoder = NewsEncoder(backbone, tower)
         folder = tmp_path / str(number)
-        _export(encoder, folder)
+        _export(tower, folder)
         assert not portability_violations(folder)
-        expected[folder] = encoder(tf.constant(TITLES)).numpy()
+        expected[folder] = tower(tf.constant(TITLES)).numpy()
         assert np.abs(expected[folder] - untrained).max() > 1e-3, "the additions act"
     command = [sys.executable, "-c", FRESH, json.dumps(TITLES), *map(str, expected)]
     done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, check=False)
@@ -155,4 +154,4 @@ def _export(encoder, folder):
         return {"embedding": encoder(text)}
 
     signature = (embed_news, {"text": tf.string})
-    write_saved_model(folder, [encoder.backbone.bert.tokenizer], {"embed_news": signature})
+    write_saved_model(folder, [encoder.bert.tokenizer], {"embed_news": signature})

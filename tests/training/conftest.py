@@ -8,8 +8,8 @@ from genre_tf.data.articles import Article, ArticleTable
 from genre_tf.data.counters import COUNTERS
 from genre_tf.data.examples import ImpressionExample
 from genre_tf.data.moment_pool import MomentPool, moment
-from genre_tf.models.article_features import ArticleFeatures
-from genre_tf.models.backbone import Categories, NewsBackbone, load_news_backbone
+from genre_tf.models.checkpoint import news_encoder_of
+from genre_tf.models.news_encoder import Categories, NewsEncoder
 from genre_tf.training.stage_data import StageData
 
 CONFIG = RunConfig(
@@ -29,21 +29,21 @@ TABLE = ArticleTable(
 )
 
 
-def new_backbone() -> NewsBackbone:
-    return load_news_backbone("tiny", CONFIG.news, Categories.of(TABLE.categories))
+def new_backbone() -> NewsEncoder:
+    return news_encoder_of("tiny", CONFIG.news, Categories.of(TABLE.categories))
 
 
 class PoolWorld(StageData):
     """The log with a tiny backbone, in a run folder that is empty."""
 
-    def backbone(self) -> NewsBackbone:
+    def backbone(self) -> NewsEncoder:
         return new_backbone()
 
 
 @pytest.fixture(scope="session")
 def pool_world(tmp_path_factory: pytest.TempPathFactory) -> PoolWorld:
     log, run = _log(), tmp_path_factory.mktemp("run")
-    features = ArticleFeatures.of(TABLE, new_backbone())
+    features = new_backbone().features(TABLE)
     return PoolWorld(TABLE, log[:LEARNED], log[LEARNED:], features, CONFIG, run)
 
 

@@ -7,7 +7,7 @@ import numpy as np
 import tensorflow as tf
 
 import genre_tf  # noqa: F401  (before TensorFlow's Keras is touched)
-from genre_tf.training.objectives import (
+from genre_tf.losses.clicks import (
     click_and_softmax_loss,
     click_loss,
     contrastive_loss,

@@ -37,9 +37,8 @@ from genre_tf.data.records import read_articles
 from genre_tf.data.synth.newsroom import write_newsroom
 from genre_tf.data.synth.settings import NewsroomSettings
 from genre_tf.errors import FailureError, InputError, StoppedError
-from genre_tf.models.checkpoint import WEIGHTS_FILE, load_backbone, load_ranker
+from genre_tf.models.checkpoint import WEIGHTS_FILE, load_news_encoder, load_ranker, two_tower_of
 from genre_tf.models.generator_checkpoint import save_generator_sizes
-from genre_tf.models.two_tower import TwoTower
 from genre_tf.training.continual import judge
 from genre_tf.training.generation import new_generator
 from genre_tf.training.progress import FitResult
@@ -98,12 +97,12 @@ def earlier(days: Path) -> Path:
     train(["ranking"], days / "one", run, replace(CONFIG, seed=5), _quiet)
     keras.utils.set_random_seed(5)
     (run / "retrieval").mkdir()
-    towers = TwoTower(load_backbone(run, CONFIG), CONFIG)
+    towers = two_tower_of(load_news_encoder(run, CONFIG), CONFIG)
     towers.save_weights(run / "retrieval" / WEIGHTS_FILE)
     parts = new_generator(
         CONFIG.generation,
         read_articles(run / "prepared"),
-        towers.news_tower.dimension,
+        towers.news.dimension,
         run / "generation",
         seed=5,
     )
@@ -159,7 +158,7 @@ def test_every_stage_starts_at_the_weights_of_the_earlier_run(earlier: Path, lat
             np.testing.assert_allclose(new[name], old[name], atol=0.05, err_msg=name)
     old_ranker, new_ranker = load_ranker(earlier), load_ranker(later)
     for measured in ("centre", "interest"):  # on the histories of the first period, and kept
-        old, new = (getattr(ranker.news_tower, measured).numpy() for ranker in (old_ranker, new_ranker))
+        old, new = (getattr(ranker.news, measured).numpy() for ranker in (old_ranker, new_ranker))
         np.testing.assert_array_equal(new, old)
     np.testing.assert_array_equal(new_ranker.similarity_mean.numpy(), old_ranker.similarity_mean.numpy())
     old, new = (
@@ -188,8 +187,8 @@ def test_the_pools_of_a_later_log_know_what_the_earlier_one_counted(earlier: Pat
 
 
 def test_a_category_that_the_earlier_run_did_not_know_is_the_unknown_one(earlier: Path, later: Path) -> None:
-    names = load_backbone(later, CONFIG).categories
-    assert names == load_backbone(earlier, CONFIG).categories
+    names = load_news_encoder(later, CONFIG).categories
+    assert names == load_news_encoder(earlier, CONFIG).categories
     assert "sports" in names.names and names.rows(["olympics"]).tolist() == [0]
 
 

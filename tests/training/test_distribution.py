@@ -13,8 +13,8 @@ import pytest
 import tensorflow as tf
 
 from genre_tf.errors import InputError
+from genre_tf.losses.replicas import rows_of_replicas, sum_over_replicas
 from genre_tf.training.distribution import make_strategy, worker_index
-from genre_tf.training.replicas import rows_of_replicas, sum_over_replicas
 
 HERE = Path(__file__).parent
 STAGES = ("retrieval", "ranking", "generation")

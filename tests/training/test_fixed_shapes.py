@@ -23,10 +23,8 @@ from genre_tf.data.counters import COUNTERS
 from genre_tf.data.examples import ImpressionExample
 from genre_tf.data.moment_pool import MomentPool, draw_from_pool
 from genre_tf.data.text_examples import TextExample, article_examples
-from genre_tf.models.article_features import ArticleFeatures
-from genre_tf.models.backbone import Categories, NewsBackbone, load_news_backbone
-from genre_tf.models.ranker import Ranker
-from genre_tf.models.two_tower import TwoTower
+from genre_tf.models.checkpoint import news_encoder_of, ranker_of, two_tower_of
+from genre_tf.models.news_encoder import Categories, NewsEncoder
 from genre_tf.training.click_weights import click_weights
 from genre_tf.training.distribution import Distribution
 from genre_tf.training.fit import StageTrainer
@@ -62,9 +60,9 @@ NOT_FOR_A_DEVICE = {"PyFunc", "EagerPyFunc", "LookupTableFindV2", "StringJoin", 
 
 
 @pytest.fixture(scope="module")
-def backbone() -> NewsBackbone:
+def backbone() -> NewsEncoder:
     categories = Categories.of(TABLE.categories, TABLE.subcategories)
-    return load_news_backbone("tiny", CONFIG.news, categories)
+    return news_encoder_of("tiny", CONFIG.news, categories)
 
 
 def impressions() -> list[ImpressionExample]:
@@ -88,7 +86,7 @@ def impressions() -> list[ImpressionExample]:
     return found
 
 
-def clicks(stage: str, backbone: NewsBackbone) -> tuple[StageTrainer, tf.data.Dataset, tf.data.Dataset]:
+def clicks(stage: str, backbone: NewsEncoder) -> tuple[StageTrainer, tf.data.Dataset, tf.data.Dataset]:
     examples, columns = impressions(), {}
     if stage == "retrieval":
         pool = MomentPool(examples, len(TABLE))
@@ -98,7 +96,7 @@ def clicks(stage: str, backbone: NewsBackbone) -> tuple[StageTrainer, tf.data.Da
         random = np.random.default_rng(2)
         logits = [random.normal(size=(len(each.labels), 2)).astype(np.float32) for each in impressions()]
         columns = {TEACHER: logits, CLICK_WEIGHT: click_weights(impressions(), ALL_OBJECTIVES)}
-    features = ArticleFeatures.of(TABLE, backbone)
+    features = backbone.features(TABLE)
 
     def batches(layout: BatchLayout) -> tf.data.Dataset:
         options: dict[str, Any] = {"seed": 1, "layout": layout, "columns": columns}
@@ -108,9 +106,9 @@ def clicks(stage: str, backbone: NewsBackbone) -> tuple[StageTrainer, tf.data.Da
     widest = max(len(each.candidates) for each in examples)
     shape = FixedShape.of(ROWS, 3, widest + (stage == "retrieval"), len(TABLE))
     if stage == "retrieval":
-        trainer: StageTrainer = RetrievalTrainer(TwoTower(backbone, CONFIG))
+        trainer: StageTrainer = RetrievalTrainer(two_tower_of(backbone, CONFIG))
     else:
-        trainer = RankingTrainer(Ranker(backbone, CONFIG), ALL_OBJECTIVES if columns else CONFIG.ranking)
+        trainer = RankingTrainer(ranker_of(backbone, CONFIG), ALL_OBJECTIVES if columns else CONFIG.ranking)
     return trainer, batches(BatchLayout(fixed=shape)), batches(WHOLE)
 
 
@@ -141,7 +139,7 @@ def name(request: Any) -> str:
 
 @pytest.fixture(scope="module")
 def stage(
-    name: str, backbone: NewsBackbone, tmp_path_factory: Any
+    name: str, backbone: NewsEncoder, tmp_path_factory: Any
 ) -> tuple[StageTrainer, tf.data.Dataset, tf.data.Dataset]:
     keras.utils.set_random_seed(3)
     return texts(tmp_path_factory.mktemp("generation")) if name == "generation" else clicks(name, backbone)
@@ -158,7 +156,7 @@ def test_the_loss_does_not_depend_on_the_padding(stage: Any) -> None:
 
 
 @pytest.fixture(scope="module")
-def objectives(backbone: NewsBackbone) -> tuple[StageTrainer, tf.data.Dataset, tf.data.Dataset]:
+def objectives(backbone: NewsEncoder) -> tuple[StageTrainer, tf.data.Dataset, tf.data.Dataset]:
     return clicks(OBJECTIVES, backbone)
 
 
@@ -218,9 +216,9 @@ def test_xla_compiles_the_whole_step_and_it_learns(stage: Any) -> None:
     ],
 )
 def test_each_objective_of_the_ranker_is_learned(
-    ranking: RankingConfig, without: set[str], backbone: NewsBackbone, objectives: Any
+    ranking: RankingConfig, without: set[str], backbone: NewsEncoder, objectives: Any
 ) -> None:
-    trainer, losses = RankingTrainer(Ranker(backbone, CONFIG), ranking), []
+    trainer, losses = RankingTrainer(ranker_of(backbone, CONFIG), ranking), []
     batch = {name: value for name, value in next(iter(objectives[2])).items() if name not in without}
     trainer.compile_replicated(keras.optimizers.SGD(0.0005, global_clipnorm=1.0), jit_compile=False)
     for _ in range(3):
@@ -269,5 +267,5 @@ def _of_policy(name: str, stage: Any, folder: Path) -> tuple[StageTrainer, dict[
         trainer = GenerationTrainer(parts.generator, fixed_shapes=True, contrast_weight=0.5)
         return trainer, next(iter(stage[1]))
     categories = Categories.of(TABLE.categories, TABLE.subcategories)
-    towers, fixed, _ = clicks(name, load_news_backbone("tiny", CONFIG.news, categories))
+    towers, fixed, _ = clicks(name, news_encoder_of("tiny", CONFIG.news, categories))
     return towers, next(iter(fixed))

@@ -11,8 +11,7 @@ import tensorflow as tf
 
 from genre_tf.config import RankingConfig
 from genre_tf.data.examples import ImpressionExample
-from genre_tf.training.click_weights import click_weights
-from genre_tf.training.objectives import (
+from genre_tf.losses.clicks import (
     click_and_softmax_loss,
     click_loss,
     clicked_articles,
@@ -20,6 +19,7 @@ from genre_tf.training.objectives import (
     softmax_loss,
     teacher_loss,
 )
+from genre_tf.training.click_weights import click_weights
 from genre_tf.training.ranking import moves_probabilities
 
 # One click; two of them; none; nothing else than clicks; and padding that would matter if it were looked at.

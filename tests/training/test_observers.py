@@ -21,7 +21,7 @@ from genre_tf.config import (
 from genre_tf.data.synth.newsroom import write_newsroom
 from genre_tf.data.synth.settings import NewsroomSettings
 from genre_tf.errors import FailureError, InputError
-from genre_tf.models.checkpoint import WEIGHTS_FILE, load_backbone
+from genre_tf.models.checkpoint import WEIGHTS_FILE, load_news_encoder
 from genre_tf.models.ranker import Ranker
 from genre_tf.models.two_tower import TwoTower
 from genre_tf.training.fit import StageTrainer, fit
@@ -165,7 +165,7 @@ def test_what_the_writer_writes_is_shown_at_each_validation(tmp_path):
     open_run(run, tmp_path / "room", config, print)
     for stage, model in (("retrieval", TwoTower), ("ranking", Ranker)):  # untrained, which is quicker
         (run / stage).mkdir()
-        model(load_backbone(run, config), config).save_weights(run / stage / WEIGHTS_FILE)
+        model(load_news_encoder(run, config), config).save_weights(run / stage / WEIGHTS_FILE)
     train(["generation"], tmp_path / "room", run, config, lambda line: None)
     texts = _texts(run)
     assert {step for _, step in texts} == {0, 2, 4} and len(texts) in (3, 6, 9, 12)

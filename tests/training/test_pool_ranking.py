@@ -11,9 +11,8 @@ import pytest
 import tensorflow as tf
 
 from genre_tf.data.moment_pool import moment
-from genre_tf.models.checkpoint import WEIGHTS_FILE
+from genre_tf.models.checkpoint import WEIGHTS_FILE, ranker_of, two_tower_of
 from genre_tf.models.ranker import Ranker
-from genre_tf.models.two_tower import TwoTower
 from genre_tf.training import pool_ranking
 from genre_tf.training.pool_ranking import fit_pool_head, pool_head_seconds
 from genre_tf.training.stage_data import StageData
@@ -21,7 +20,7 @@ from genre_tf.training.stage_data import StageData
 
 def new_ranker(data: StageData) -> Ranker:
     keras.utils.set_random_seed(1)
-    return Ranker(data.backbone(), data.config)
+    return ranker_of(data.news_encoder(), data.config)
 
 
 def fitted(data: StageData, report: Any = print) -> tuple[Ranker, list[tuple[np.ndarray, float]]]:
@@ -45,7 +44,7 @@ def head(pool_world: StageData) -> tuple[Ranker, list[tuple[np.ndarray, float]]]
 
 def lists(ranker: Ranker, data: StageData) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """For each held-out impression with a click: logits of its unread pool, best first; what was clicked."""
-    vectors = tf.constant(ranker.encoder.embed(data.features))
+    vectors = tf.constant(ranker.news.embed(data.features))
     for one in data.validation:
         clicked = one.candidates[one.labels > 0]
         if len(clicked):
@@ -108,7 +107,7 @@ def test_it_learns_from_what_the_towers_retrieve_and_says_so_where_there_are_non
     said: list[str] = []
     fitted(pool_world, said.append)
     assert said == ["no trained retrieval stage; the ranker learns from articles drawn evenly from the pool"]
-    towers = TwoTower(pool_world.backbone(), pool_world.config)
+    towers = two_tower_of(pool_world.backbone(), pool_world.config)
     monkeypatch.setattr("genre_tf.training.pool_ranking.load_two_tower", lambda run: towers)
     (tmp_path / "retrieval").mkdir()
     (tmp_path / "retrieval" / WEIGHTS_FILE).touch()

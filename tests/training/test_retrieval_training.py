@@ -9,6 +9,7 @@ import pytest
 
 from genre_tf.data.moment_pool import draw_from_pool
 from genre_tf.errors import InputError
+from genre_tf.models.checkpoint import two_tower_of
 from genre_tf.models.moment import moment_features
 from genre_tf.models.two_tower import TwoTower
 from genre_tf.training.retrieval import train_retrieval
@@ -20,8 +21,8 @@ from genre_tf.training.validation import Validation
 
 def new_towers(data: StageData) -> TwoTower:
     keras.utils.set_random_seed(1)
-    towers = TwoTower(data.backbone(), data.config)
-    towers.news_tower.adapt(data.interest)
+    towers = two_tower_of(data.news_encoder(), data.config)
+    towers.news.adapt(data.interest)
     return towers
 
 
@@ -69,8 +70,8 @@ def test_the_directions_keep_the_dot_products_of_the_weighed_parts(
     pool_world: StageData, started: TwoTower
 ) -> None:
     """Each part has one scale; so scaled, the kernel's columns are directions at right angles."""
-    tower, kernel = started.news_tower, started.news_tower.directions.numpy()
-    whole, reduced = (getattr(started.encoder, name)(pool_world.features)[1:] for name in ("whole", "embed"))
+    tower, kernel = started.news, started.news.directions.numpy()
+    whole, reduced = (getattr(started.news, name)(pool_world.features)[1:] for name in ("whole", "embed"))
     np.testing.assert_allclose(whole @ kernel, reduced, atol=1e-3)
     products = [part.T @ part for part in np.split(kernel, np.cumsum(tower.parts)[:-1])]
     squares, *_ = np.linalg.lstsq(np.stack([each.ravel() for each in products], 1), np.eye(16).ravel())
@@ -85,7 +86,7 @@ def test_a_training_keeps_the_weights_that_place_clicks_best(pool_world: StageDa
     said: list[str] = []
     result = train_retrieval(pool_world, pool_world.config, files, said.append)
     assert result.metric == "pool_ndcg" and result.best >= result.before > 0.25
-    towers = TwoTower(pool_world.backbone(), pool_world.config)
+    towers = two_tower_of(pool_world.backbone(), pool_world.config)
     towers.load_weights(files.weights)
     again = Validation(towers, pool_world, pool_world.config).retrieval()
     assert again["pool_ndcg"] == pytest.approx(result.best, rel=1e-4)

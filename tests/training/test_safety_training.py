@@ -15,8 +15,8 @@ from genre_tf.data.faults import FaultPolicy
 from genre_tf.data.labelled_texts import read_labelled_texts
 from genre_tf.errors import InputError
 from genre_tf.generation.safety_classifier import load_classifier
-from genre_tf.models.backbone import Categories
 from genre_tf.models.checkpoint import WEIGHTS_FILE, load_ranker, save_backbone
+from genre_tf.models.news_encoder import Categories
 from genre_tf.training.safety import area_under_curve, judged, threshold_for, train_safety
 
 SAFE = ["the", "mayor", "opens", "a", "new", "school", "garden"]
@@ -65,7 +65,7 @@ def test_what_is_reported_was_measured_on_texts_that_nothing_was_chosen_with(fou
 
 def test_vectors_are_judged_in_a_graph_and_empty_texts_are_safe(found: dict, run: Path) -> None:
     classifier = load_classifier(run, run / "ranking" / WEIGHTS_FILE)
-    encoder = load_ranker(run).encoder
+    encoder = load_ranker(run).news
     texts = tf.constant(["the new school garden", "sick trolls insult losers", ""])
     unsafe = tf.function(lambda texts: classifier.is_unsafe(encoder(texts)))(texts)
     assert unsafe.numpy().tolist() == [False, True, False]

@@ -12,6 +12,7 @@ from genre_tf.data.moment_pool import moment
 from genre_tf.evaluation.baselines import simple_baselines
 from genre_tf.evaluation.pool_baselines import ranks_of
 from genre_tf.evaluation.ranking import ranking_metrics
+from genre_tf.models.checkpoint import two_tower_of
 from genre_tf.models.two_tower import TwoTower
 from genre_tf.training.stage_data import StageData
 from genre_tf.training.validation import Validation
@@ -29,7 +30,7 @@ def test_scores_that_are_no_numbers_give_metrics_that_are_none() -> None:
 def towers(pool_world: StageData) -> TwoTower:
     """Towers whose every part acts."""
     keras.utils.set_random_seed(1)
-    model = TwoTower(pool_world.backbone(), pool_world.config)
+    model = two_tower_of(pool_world.backbone(), pool_world.config)
     random = np.random.default_rng(2)
     for weight in model.trainable_weights:
         weight.assign(weight + random.normal(0, 0.05, weight.shape))
@@ -40,7 +41,7 @@ def test_a_click_is_placed_among_all_that_could_be_shown_then_and_was_not_read(
     pool_world: StageData, towers: TwoTower
 ) -> None:
     data = replace(pool_world, validation=pool_world.validation[:25])
-    vectors = towers.encoder.embed(data.features)
+    vectors = towers.news.embed(data.features)
     gains, found = [], []
     for one in data.validation:
         clicked = one.candidates[one.labels > 0]

@@ -25,9 +25,8 @@ from genre_tf.data.synth.newsroom import write_newsroom
 from genre_tf.data.synth.settings import NewsroomSettings
 from genre_tf.data.text_examples import TextExample
 from genre_tf.errors import InputError, StoppedError
-from genre_tf.models.checkpoint import WEIGHTS_FILE, load_backbone, load_two_tower
+from genre_tf.models.checkpoint import WEIGHTS_FILE, load_news_encoder, load_two_tower, two_tower_of
 from genre_tf.models.generator_checkpoint import load_generator
-from genre_tf.models.two_tower import TwoTower
 from genre_tf.training.progress import FitResult
 from genre_tf.training.reader_vectors import ReaderVectors, reader_vectors
 from genre_tf.training.run_folder import open_run, stage_fingerprints, train
@@ -80,7 +79,7 @@ def run(trained: Path, tmp_path: Path) -> Path:
 def new_towers(run: Path, seed: int) -> None:
     """As `genre train retrieval --again` leaves them."""
     keras.utils.set_random_seed(seed)
-    TwoTower(load_backbone(run, CONFIG), CONFIG).save_weights(run / "retrieval" / WEIGHTS_FILE)
+    two_tower_of(load_news_encoder(run, CONFIG), CONFIG).save_weights(run / "retrieval" / WEIGHTS_FILE)
 
 
 def write_again(run: Path, data: Path, config: RunConfig = CONFIG) -> tuple[list[str], FitResult]:
@@ -155,7 +154,7 @@ def test_texts_without_a_reader_share_a_row_of_zeros(run: Path) -> None:
     assert isinstance(found, ReaderVectors) and found.shape == (5, dimension) == (len(found), dimension)
     assert found.vectors.shape == (3, dimension)
     towers = load_two_tower(run)
-    articles = towers.encoder.embed(load_stage_data(run, CONFIG, print).features)
+    articles = towers.news.embed(load_stage_data(run, CONFIG, print).features)
     for text, history in enumerate(histories):
         expected = np.zeros(dimension)
         if history:

@@ -1,12 +1,16 @@
-"""Losses of the ranker: single clicks, clicks against other candidates, a teacher, and contrasts of readers.
+"""Losses of clicks: single ones, against other candidates or a pool, from a teacher, contrasts of readers.
 
 Each loss is a mean over the batch. With several replicas it is this replica's share of the mean over all:
 sums cover its own rows, counts cover all rows.
 """
 
+from collections.abc import Callable
+from typing import Any
+
+import keras
 import tensorflow as tf
 
-from genre_tf.training.replicas import rows_of_replicas, sum_over_replicas
+from genre_tf.losses.replicas import rows_of_replicas, sum_over_replicas
 
 _LOWEST = -1e9  # excludes a logit from a softmax and keeps its gradient finite
 
@@ -108,6 +112,33 @@ def click_and_softmax_loss(
     return click_loss(logits, labels, mask, weights, smoothing) + clicks * order
 
 
+def sampled_softmax_loss(
+    logits: tf.Tensor,
+    labels: tf.Tensor,
+    mask: tf.Tensor,
+    weights: tf.Tensor | None = None,
+    smoothing: float = 0.0,
+) -> tf.Tensor:
+    """Softmax cross-entropy of the one click of each row against its other candidates.
+
+    Args:
+        logits: float32 [B, C], each minus the log of the probability that the candidate was drawn, so that a
+            candidate drawn with probability 1/50 stands for 50 articles of the pool.
+        labels: float32 [B, C], 1 for the click.
+        mask: bool [B, C], real candidates.
+        weights: float32 [B, C], weights of clicks; a row weighs as its click; None: 1.
+        smoothing: not supported; 0.
+
+    Returns:
+        float32 [], mean over rows.
+    """
+    logits = tf.where(mask, logits, _LOWEST)
+    # TensorFlow's own op fails on a replica without rows, which has no candidates either.
+    losses = tf.reduce_logsumexp(logits, axis=1) - tf.reduce_sum(labels * logits, axis=1)  # [rows]
+    of_rows = tf.ones_like(losses) if weights is None else tf.reduce_sum(weights * labels, axis=1)
+    return tf.reduce_sum(losses * of_rows) / sum_over_replicas(tf.reduce_sum(of_rows))
+
+
 def teacher_loss(logits: tf.Tensor, teacher: tf.Tensor, mask: tf.Tensor, temperature: float) -> tf.Tensor:
     """Cross-entropy with a teacher's click probabilities, both softened by a temperature, times its square.
 
@@ -184,3 +215,79 @@ def _sum(values: tf.Tensor, mask: tf.Tensor) -> tf.Tensor:
 
 def _count(mask: tf.Tensor) -> tf.Tensor:
     return sum_over_replicas(tf.reduce_sum(tf.cast(mask, tf.float32)))
+
+
+class _LossOfImpressions(keras.losses.Loss):
+    """A loss of logits [B, C] and labels [B, C] in which -1 marks padding.
+
+    It is a mean over all rows, those of other replicas included, not a mean of the replicas' means.
+    """
+
+    _loss: Callable[..., tf.Tensor]
+
+    def __init__(self, label_smoothing: float = 0.0, name: str | None = None, **options: Any) -> None:
+        super().__init__(name=name, **options)
+        self.label_smoothing = label_smoothing
+
+    def __call__(self, y_true: Any, y_pred: Any, sample_weight: Any = None) -> tf.Tensor:
+        """This replica's share of the mean loss, float32 [].
+
+        Args:
+            y_true: float32 [B, C], 1 for a click, 0 for an article shown without one, -1 for padding.
+            y_pred: float32 [B, C], logits.
+            sample_weight: float32 [B, C], weights of clicks; None: 1.
+        """
+        labels, logits = (tf.cast(values, tf.float32) for values in (y_true, y_pred))
+        mask = labels >= 0
+        return type(self)._loss(logits, tf.maximum(labels, 0.0), mask, sample_weight, self.label_smoothing)
+
+    def get_config(self) -> dict[str, Any]:
+        """The arguments of this loss."""
+        return {**super().get_config(), "label_smoothing": self.label_smoothing}
+
+
+@keras.saving.register_keras_serializable("genre_tf")
+class ClickCrossEntropy(_LossOfImpressions):
+    """Binary cross-entropy of clicks, -[y log p + (1 - y) log(1 - p)], mean over shown articles.
+
+    Args:
+        label_smoothing: share of each label to replace by the click rate of the batch.
+
+    Example:
+        >>> loss = genre_tf.losses.ClickCrossEntropy()
+        >>> round(float(loss([[1.0, 0.0, -1.0]], [[0.0, 0.0, 9.0]])), 4)
+        0.6931
+    """
+
+    _loss = staticmethod(click_loss)
+
+
+@keras.saving.register_keras_serializable("genre_tf")
+class ClickSoftmax(_LossOfImpressions):
+    """Each click against the candidates of its impression that were not clicked; learns an order.
+
+    Args:
+        label_smoothing: share of the target to spread evenly.
+
+    Example:
+        >>> loss = genre_tf.losses.ClickSoftmax()
+        >>> round(float(loss([[1.0, 0.0, -1.0]], [[0.0, 0.0, 9.0]])), 4)
+        0.6931
+    """
+
+    _loss = staticmethod(softmax_loss)
+
+
+@keras.saving.register_keras_serializable("genre_tf")
+class SampledSoftmax(_LossOfImpressions):
+    """The click of each row against articles drawn from the pool of its moment; for `TwoTower`.
+
+    Example:
+        >>> loss = genre_tf.losses.SampledSoftmax()
+        >>> round(float(loss([[1.0, 0.0, -1.0]], [[0.0, 0.0, 9.0]])), 4)
+        0.6931
+
+    Source: Yi et al., "Sampling-Bias-Corrected Neural Modeling for Large Corpus Item Recommendations", 2019.
+    """
+
+    _loss = staticmethod(sampled_softmax_loss)

@@ -1,0 +1,233 @@
+"""Click logs for Python: what readers were shown and clicked, with the articles."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from genre_tf.data.articles import Article, ArticleTable
+from genre_tf.data.counters import COUNTERS, Counters
+from genre_tf.data.examples import ImpressionExample, build_examples
+from genre_tf.data.mind import read_split
+from genre_tf.errors import InputError
+
+
+class Articles(Sequence[Article]):
+    """Articles of a log, in its order.
+
+    Args:
+        table: the same articles behind a padding article.
+
+    Example:
+        >>> articles = genre_tf.data.read_mind(mind, split="train").articles
+        >>> articles.titles[0] == articles[0].title
+        True
+    """
+
+    def __init__(self, table: ArticleTable) -> None:
+        self.table = table
+
+    def __len__(self) -> int:
+        return len(self.table) - 1
+
+    def __getitem__(self, number: Any) -> Any:
+        return self.table.articles[1:][number]
+
+    def __iter__(self) -> Iterator[Article]:
+        return iter(self.table.articles[1:])
+
+    @property
+    def ids(self) -> list[str]:
+        """Ids of the articles."""
+        return self.table.news_ids[1:]
+
+    @property
+    def titles(self) -> list[str]:
+        """Titles of the articles."""
+        return self.table.titles[1:]
+
+    @property
+    def abstracts(self) -> list[str]:
+        """Abstracts of the articles; empty where there is none."""
+        return self.table.abstracts[1:]
+
+    @property
+    def categories(self) -> list[str]:
+        """Categories and subcategories that occur, sorted: an argument of `NewsEncoder`."""
+        return sorted({*self.table.categories, *self.table.subcategories} - {""})
+
+    def __repr__(self) -> str:
+        return f"Articles({len(self):,} articles)"
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class ClickLog:
+    """A log: impressions, and the articles that they name. `read_mind` reads one.
+
+    Attributes:
+        table: every article behind a padding article, whose rows the impressions name.
+        examples: the impressions, in the order of the log.
+        columns: further columns of the candidates, see `impression_batches`.
+
+    Example:
+        >>> log = genre_tf.data.read_mind(mind, split="train").head(100)
+        >>> len(log)
+        100
+    """
+
+    table: ArticleTable
+    examples: Sequence[ImpressionExample]
+    columns: Mapping[str, Sequence[npt.NDArray[np.float32]]] = field(default_factory=dict)
+
+    @cached_property
+    def articles(self) -> Articles:
+        """The articles of the log."""
+        return Articles(self.table)
+
+    def __len__(self) -> int:
+        return len(self.examples)
+
+    def __repr__(self) -> str:
+        if not len(self):
+            return f"ClickLog(no impressions; {len(self.articles):,} articles)"
+        hours = [example.time_hours for example in self.examples]
+        first, last = (datetime.fromtimestamp(3600 * each(hours), UTC) for each in (min, max))
+        readers = len({example.user_id for example in self.examples})
+        clicks = int(sum(example.labels.sum() for example in self.examples))
+        return (
+            f"ClickLog({len(self):,} impressions of {readers:,} readers with {clicks:,} clicks, "
+            f"{first:%Y-%m-%d} to {last:%Y-%m-%d}; {len(self.articles):,} articles)"
+        )
+
+    def head(self, impressions: int) -> "ClickLog":
+        """The first impressions, with all articles."""
+        return replace(self, examples=self.examples[:impressions])
+
+    def named_articles(self) -> npt.NDArray[np.bool_]:
+        """Which articles occur in impressions, bool [rows of the table]."""
+        named = np.zeros(len(self.table), bool)
+        for example in self.examples:
+            named[example.history] = named[example.candidates] = True
+        return named
+
+    def batches(
+        self, model: Any, batch_size: int = 32, *, shuffle: bool = False, seed: int | None = None
+    ) -> Any:
+        """Batches for `fit`, `evaluate` and `predict` of a model.
+
+        The frozen layers of the model's news encoder are computed here, once for each article. Batches for a
+        model that was made in the scope of a `tf.distribute` strategy are shared among its replicas.
+
+        Args:
+            model: a `Ranker` or `TwoTower`; each draws the candidates that it learns from.
+            batch_size: B, impressions (of `TwoTower` clicks) in a batch.
+            shuffle: whether each epoch has another order.
+            seed: of the shuffling and of random draws; None: different each time.
+
+        Returns:
+            A dataset of `(x, y)` or `(x, y, weights)`; y is float32 [B, C], 1 for a click, 0 for an article
+            shown without one, -1 for padding.
+
+        Raises:
+            InputError: there are no impressions to learn from.
+        """
+        return model.batches(self, batch_size, shuffle=shuffle, seed=seed)
+
+    def texts(
+        self, writer: Any, batch_size: int = 8, *, tasks: Mapping[str, float] | None = None, seed: int = 0
+    ) -> Any:
+        """Batches of texts to learn for a `Writer`, endless and in random order.
+
+        Args:
+            writer: the writer, whose tokenizer and lengths are used.
+            batch_size: texts in a batch.
+            tasks: share of each task: title, summary, body, answer, interest (a title that a reader clicked,
+                without its text) and plain (a title from nothing); None: those of the pipeline.
+            seed: of the order.
+
+        Returns:
+            A dataset of dicts, for `fit` with `steps_per_epoch`.
+
+        Raises:
+            InputError: a task is unknown, or there is no text for any.
+        """
+        return writer.batches(self, batch_size, tasks=tasks, seed=seed)
+
+    @classmethod
+    def of_texts(
+        cls,
+        histories: Sequence[Sequence[str]],
+        candidates: Sequence[Sequence[str]],
+        labels: Sequence[npt.NDArray[np.float32]] | None = None,
+    ) -> "ClickLog":
+        """A log of titles, without ids, times or counters.
+
+        Args:
+            histories: titles that each reader clicked, oldest first.
+            candidates: titles that each reader chooses among.
+            labels: float32 [c] for each reader, 1 for a click; None: zeros.
+        """
+        titles = dict.fromkeys(text for rows in (histories, candidates) for row in rows for text in row)
+        titles.pop("", None)  # row 0, a zero vector
+        row_of = {"": 0, **{title: number for number, title in enumerate(titles, 1)}}
+        table = ArticleTable(Article(str(row_of[title]), "", "", title, "") for title in titles)
+        examples = []
+        for number, (history, shown) in enumerate(zip(histories, candidates, strict=True)):
+            rows = np.asarray([row_of[title] for title in history], np.int32)
+            example = ImpressionExample(
+                impression=number,
+                user_id="",
+                time_hours=0.0,
+                history=rows[rows > 0],
+                candidates=np.asarray([row_of[title] for title in shown], np.int32),
+                labels=np.zeros(len(shown), np.float32) if labels is None else labels[number],
+                counters=np.zeros((len(shown), len(COUNTERS)), np.float32),
+            )
+            examples.append(example)
+        return cls(table, examples)
+
+
+def read_mind(
+    folder: str | Path,
+    *,
+    split: str = "train",
+    earlier: Sequence[str] = (),
+    max_history: int = 50,
+    max_bad_rows: int = 0,
+) -> ClickLog:
+    """Read one split of a data set in MIND's format.
+
+    Args:
+        folder: the data set; it holds a folder for each split, with `news.tsv` and `behaviors.tsv`, plain or
+            gzipped.
+        split: name of the folder.
+        earlier: splits whose clicks and views the counters know beforehand.
+        max_history: newest clicks that are kept of a history.
+        max_bad_rows: faulty rows that may be skipped.
+
+    Returns:
+        The log. Counters of its impressions know only what happened before each of them.
+
+    Raises:
+        InputError: there is no such split, or a file is faulty; the message names file, line and field.
+
+    Example:
+        >>> log = genre_tf.data.read_mind(mind, split="train")
+        >>> len(log.articles) > 0
+        True
+    """
+    folder, counters = Path(folder), Counters()
+    for name in earlier:
+        before = read_split(folder, name, max_bad_rows)
+        build_examples(before, ArticleTable.of(before), counters, max_history)
+    found = read_split(folder, split, max_bad_rows)
+    table = ArticleTable.of(found)
+    examples = build_examples(found, table, counters, max_history)
+    if not examples:
+        raise InputError(f"{folder / split} holds no impression")
+    return ClickLog(table, examples)

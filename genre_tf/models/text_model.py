@@ -1,0 +1,190 @@
+"""What the public models share: raw text in `fit`, `evaluate` and `predict`, and presets on disk."""
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any, Self
+
+import keras
+import tensorflow as tf
+
+from genre_tf.errors import FailureError, InputError
+
+PRESET_FILE = "genre_tf.json"
+WEIGHTS_FILE = "model.weights.h5"
+_FORMAT = 1  # increased when an older version could no longer read a preset
+
+_DATASETS = (tf.data.Dataset, tf.distribute.DistributedDataset, keras.utils.PyDataset)
+
+
+class TextModel(keras.Model):
+    """A Keras model on raw strings.
+
+    `fit`, `evaluate` and `predict` take datasets, such as `ClickLog.batches` makes, and also
+    lists of strings, which a subclass turns into a dataset in `batches_of_texts`.
+    """
+
+    def batches_of_texts(self, x: Any, y: Any, batch_size: int, shuffle: bool) -> Any:
+        """A dataset of batches for raw strings; `y` is None in `predict`.
+
+        Raises:
+            InputError: `x` or `y` does not have the form that the model describes.
+        """
+        raise NotImplementedError
+
+    def fit(
+        self,
+        x: Any = None,
+        y: Any = None,
+        batch_size: int | None = None,
+        epochs: int = 1,
+        *,
+        validation_data: Any = None,
+        shuffle: bool = True,
+        **options: Any,
+    ) -> keras.callbacks.History:
+        """Train; arguments and result are those of `keras.Model.fit`.
+
+        Args:
+            x: a dataset of batches, or raw strings in the form that the model describes.
+            y: labels of raw strings.
+            batch_size: rows in a batch of raw strings; None: 32.
+            epochs: passes through the data.
+            validation_data: a dataset, or `(x, y)` with raw strings.
+            shuffle: whether raw strings are shuffled in each epoch.
+            options: further arguments of `keras.Model.fit`.
+
+        Raises:
+            InputError: the data does not fit this model.
+        """
+        if isinstance(validation_data, (tuple, list)):
+            validation_data = self._batches(*validation_data, batch_size=batch_size)
+        return super().fit(
+            self._batches(x, y, batch_size, shuffle),
+            epochs=epochs,
+            shuffle=False,  # a dataset has its order
+            validation_data=self._checked(validation_data),
+            **options,
+        )
+
+    def evaluate(self, x: Any = None, y: Any = None, batch_size: int | None = None, **options: Any) -> Any:
+        """Measure; arguments and result are those of `keras.Model.evaluate`, `x` and `y` those of `fit`."""
+        return super().evaluate(self._batches(x, y, batch_size), **options)
+
+    def predict(self, x: Any, batch_size: int | None = None, **options: Any) -> Any:
+        """Predict; arguments are those of `keras.Model.predict`, `x` is that of `fit`."""
+        return super().predict(self._batches(x, None, batch_size), **options)
+
+    def _batches(self, x: Any, y: Any = None, batch_size: int | None = None, shuffle: bool = False) -> Any:
+        if isinstance(x, _DATASETS):
+            return self._checked(x)
+        return self.batches_of_texts(x, y, batch_size or 32, shuffle)
+
+    def _checked(self, data: Any) -> Any:
+        """Data made for another model is refused here, where the error can still name the remedy."""
+        made_for = getattr(data, "made_for", None)
+        if made_for is not None and made_for != self.data_identity():
+            raise InputError(
+                f"these batches were made for another model than this {type(self).__name__} (other tokenizer, "
+                "frozen layers or lengths): make them with log.batches(model) or log.texts(model)"
+            )
+        return data
+
+    def data_identity(self) -> tuple[Any, ...]:
+        """What batches depend on; batches made for a model with another identity are refused."""
+        return (type(self).__name__,)
+
+    def marked(self, data: Any) -> Any:
+        """Mark a dataset as made for this model."""
+        data.made_for = self.data_identity()
+        return data
+
+    def save_to_preset(self, folder: str | Path) -> None:
+        """Write a folder that `from_preset` reads: the configuration and the weights.
+
+        Args:
+            folder: created; an earlier preset in it is replaced, anything else is not.
+
+        Raises:
+            InputError: the folder holds something else than a preset.
+            FailureError: it cannot be written; an earlier preset is kept.
+        """
+        folder = Path(folder)
+        if folder.exists() and any(folder.iterdir()) and not (folder / PRESET_FILE).is_file():
+            raise InputError(f"{folder} is not empty and no preset: give a new folder")
+        part = folder.with_name(f"{folder.name}.part")
+        shutil.rmtree(part, ignore_errors=True)
+        try:
+            part.mkdir(parents=True)
+            described = {"format": _FORMAT, "model": type(self).__name__, "config": self.get_config()}
+            (part / PRESET_FILE).write_text(json.dumps(described, ensure_ascii=False) + "\n", "utf-8")
+            self.save_weights(part / WEIGHTS_FILE)
+            shutil.rmtree(folder, ignore_errors=True)
+            part.rename(folder)
+        except OSError as error:
+            shutil.rmtree(part, ignore_errors=True)
+            raise FailureError(f"{folder} cannot be written ({error}): free some disk space") from None
+
+    @classmethod
+    def from_preset(cls, preset: str | Path) -> Self:
+        """Load what `save_to_preset` wrote.
+
+        Args:
+            preset: the folder.
+
+        Raises:
+            InputError: the folder is none, damaged, of another model or of a newer version.
+        """
+        folder = Path(preset)
+        config = _read_preset(folder, cls.__name__)
+        model: Self = cls.from_config(config)
+        try:
+            model.load_weights(folder / WEIGHTS_FILE)
+        except (OSError, ValueError, KeyError) as error:
+            reason = str(error).splitlines()[0]
+            raise InputError(
+                f"{folder / WEIGHTS_FILE} is damaged ({reason}): save the preset again"
+            ) from None
+        return model
+
+
+def save_own_weights(model: keras.Model, file: Path) -> None:
+    """Write the weights of a model of a run, without its `frozen_parts`."""
+    keras.saving.save_weights(model, file, objects_to_skip=frozen_parts(model))
+
+
+def load_own_weights(model: keras.Model, file: Path) -> None:
+    """Read what `save_own_weights` wrote.
+
+    Raises:
+        OSError, ValueError, KeyError: the file is missing, damaged or of another model.
+    """
+    keras.saving.load_weights(model, file, objects_to_skip=frozen_parts(model))
+
+
+def frozen_parts(model: keras.Model) -> list[Any]:
+    """The layers of a model that no training changes."""
+    return list(getattr(model, "frozen_parts", ()))
+
+
+def is_preset(folder: str | Path) -> bool:
+    """Whether `save_to_preset` wrote a folder."""
+    return (Path(folder) / PRESET_FILE).is_file()
+
+
+def _read_preset(folder: Path, name: str) -> dict[str, Any]:
+    file = folder / PRESET_FILE
+    if not file.is_file():
+        raise InputError(
+            f"{folder} is not a preset ({PRESET_FILE} is missing): give a folder of save_to_preset"
+        )
+    try:
+        described = json.loads(file.read_text("utf-8"))
+        found, model, config = described["format"], described["model"], dict(described["config"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise InputError(f"{file} is damaged ({error!r}): save the preset again") from None
+    if found != _FORMAT:
+        raise InputError(f"{file} has format {found}, this version reads {_FORMAT}: update genre_tf")
+    if model != name:
+        raise InputError(f"{folder} holds a {model}, not a {name}: use {model}.from_preset")
+    return config
