@@ -21,9 +21,10 @@ from genre_tf.config import GenerationConfig, WritingConfig, read_config
 from genre_tf.data.articles import ArticleTable
 from genre_tf.data.mind import read_split
 from genre_tf.errors import FailureError, InputError
-from genre_tf.generation.writer import Writer
+from genre_tf.generation.writer import WritingGraph
 from genre_tf.generation.writer_options import writer_options
-from genre_tf.models.generator_checkpoint import TrainedGenerator, load_generator
+from genre_tf.models.generator_checkpoint import load_generator
+from genre_tf.models.writer import Writer
 from genre_tf.training.generation import new_generator
 
 UNIT = "texts per second"
@@ -76,7 +77,7 @@ def abstracts(data: Path, count: int) -> list[str]:
     return [found[at % len(found)] for at in range(count)]
 
 
-def writing(parts: TrainedGenerator, sources: list[str], batch: int, settings: WritingConfig) -> Write:
+def writing(parts: Writer, sources: list[str], batch: int, settings: WritingConfig) -> Write:
     """A function that writes token ids as the served writer does, for a reader without history.
 
     Args:
@@ -86,8 +87,8 @@ def writing(parts: TrainedGenerator, sources: list[str], batch: int, settings: W
         settings: settings of the writer.
     """
     options = writer_options(settings, parts.prompts)
-    writer = Writer(parts.generator, parts.prompts, options, parts.common_words)
-    nobody = tf.zeros([batch, parts.generator.reader_prefix.user_dimension])
+    writer = WritingGraph(parts, options)
+    nobody = tf.zeros([batch, parts.reader_prefix.user_dimension])
 
     @tf.function(input_signature=[tf.TensorSpec([batch], tf.string)], autograph=False)
     def write(source: Any) -> Any:
@@ -107,7 +108,7 @@ def _settings(run: Path) -> WritingConfig:
     return read_config(run / "config.toml").generation.writing
 
 
-def _writers(options: BenchOptions, data: Path, folder: Path) -> Iterator[tuple[str, TrainedGenerator]]:
+def _writers(options: BenchOptions, data: Path, folder: Path) -> Iterator[tuple[str, Writer]]:
     if options.run is not None:
         yield "trained", load_generator(options.run)
         return

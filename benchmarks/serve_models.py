@@ -23,7 +23,7 @@ from genre_tf.funnel.encoding import encode_titles
 from genre_tf.funnel.index import Catalogue
 from genre_tf.funnel.recommender import SIGNATURES, Recommender
 from genre_tf.funnel.selection import Rules
-from genre_tf.generation.writer import Writer
+from genre_tf.generation.writer import WritingGraph
 from genre_tf.generation.writer_options import writer_options
 from genre_tf.models.checkpoint import news_encoder_of, ranker_of, two_tower_of
 from genre_tf.models.news_encoder import Categories, NewsEncoder
@@ -79,7 +79,7 @@ def write_models(models: Path, sizes: ServedSizes, news_backbone: str, scratch: 
     table = ArticleTable(articles[:_WRITERS_CORPUS])
     trained = new_generator(sizes.generation, table, two_tower.news.dimension, scratch)
     options = writer_options(sizes.generation.writing, trained.prompts)
-    writer = Writer(trained.generator, trained.prompts, options, trained.common_words)
+    writer = WritingGraph(trained, options)
     servable = GeneratorServable(
         writer, two_tower, ranker, Evidence(catalogue), max_history=shape["max_history"]
     )

@@ -10,13 +10,13 @@ from genre_tf.export.servables import Servable
 from genre_tf.funnel.index import Catalogue
 from genre_tf.generation.safety import SafetyList
 from genre_tf.generation.safety_classifier import SafetyClassifier
-from genre_tf.generation.writer import Writer
+from genre_tf.generation.writer import WritingGraph
 from genre_tf.generation.writer_options import writer_options
-from genre_tf.models.generator_checkpoint import TrainedGenerator
+from genre_tf.models.writer import Writer
 
 
 def generator_servable(
-    trained: TrainedGenerator,
+    trained: Writer,
     two_tower: Any,
     ranker: Any,
     catalogue: Catalogue,
@@ -32,7 +32,7 @@ def generator_servable(
         InputError: the settings of `writing` do not fit the writer.
     """
     options = writer_options(writing, trained.prompts, safety=safety)
-    writer = Writer(trained.generator, trained.prompts, options, trained.common_words)
+    writer = WritingGraph(trained, options)
     evidence = Evidence(catalogue)
     servable = generator.GeneratorServable(
         writer, two_tower, ranker, evidence, max_history=max_history, classifier=classifier

@@ -18,7 +18,8 @@ from genre_tf.data.whole_folder import whole_folder
 from genre_tf.errors import FailureError, InputError
 from genre_tf.evaluation.run_models import open_run
 from genre_tf.models.checkpoint import load_ranker, load_two_tower
-from genre_tf.models.generator_checkpoint import TrainedGenerator, load_generator
+from genre_tf.models.generator_checkpoint import load_generator
+from genre_tf.models.writer import Writer
 
 STAGES = ("retrieval", "ranking", "generation")
 TOLERANCE = 1e-5
@@ -104,7 +105,7 @@ def write_transformers_folder(run: Path, stage: str, out: Path, overwrite: bool 
             parts = load_generator(run)
             difference = _write_writer(parts, folder)
             tokens = ", ".join(f"`{token}`" for token in parts.prompts.tokenizer.special_tokens)
-            card |= _WRITER_CARD | {"trainable": parts.trainable, "tokens": tokens}
+            card |= _WRITER_CARD | {"trainable": parts.trained_layers, "tokens": tokens}
         else:
             difference = _write_bert(_LOADERS[stage](run).news, folder)
             tokens = str(config.news.max_title_tokens)
@@ -187,9 +188,9 @@ def merged_bert(news: Any) -> Iterator[Bert]:
             kernel.assign(value)
 
 
-def _write_writer(parts: TrainedGenerator, folder: Path) -> float:
+def _write_writer(parts: Writer, folder: Path) -> float:
     """Write the language model of a generator; returns the difference of its logits, without a reader."""
-    layers, tokenizer = parts.generator.language_model, parts.prompts.tokenizer
+    layers, tokenizer = parts.language_model, parts.prompts.tokenizer
     ids = _some_ids(tokenizer.vocabulary_size, layers.max_positions)
     of_run = layers.logits(layers.states(layers.embed(tf.constant(ids)), training=False)).numpy()
     with layers.merged() as backbone:

@@ -109,6 +109,22 @@ def build_language_model(config: dict[str, Any], dropout: float | None = None) -
     return build_backbone(config, dropout)
 
 
+def described_language_model(described: dict[str, Any]) -> LanguageModel:
+    """A language model with weights still to be loaded.
+
+    Args:
+        described: the tokenizer's `get_config`, and the model's `config.json` as `config`.
+    """
+    config = described["config"]
+    backbone, tokenizer = build_language_model(config), BytePair.from_config(described)
+    if family_of(config) == LLAMA:
+        from genre_tf.backbones.llama import Llama
+
+        llama: LanguageModel = Llama(backbone, tokenizer, None, config)
+        return llama
+    return Gpt2(backbone, tokenizer, None, config)
+
+
 def layers_of(backbone: Any, config: dict[str, Any], trainable: Trainable, control_ids: Sequence[int]) -> Any:
     """The layers of a language model in training.
 

@@ -17,10 +17,10 @@ from genre_tf.data.text_examples import history_text
 from genre_tf.evaluation.scored_log import ScoredLog
 from genre_tf.evaluation.scoring import TwoTowerScorer
 from genre_tf.evaluation.text_metrics import copy_rate, distinct, perplexity, rouge
-from genre_tf.generation.writer import Writer
+from genre_tf.generation.prompts import Prompts
+from genre_tf.generation.writer import WritingGraph
 from genre_tf.generation.writer_options import writer_options
-from genre_tf.models.generator_checkpoint import TrainedGenerator
-from genre_tf.models.prompts import Prompts
+from genre_tf.models.writer import Writer
 from genre_tf.text.words import beginning, length_in_words
 
 MIN_ABSTRACT_WORDS = 8  # shorter abstracts give too little to write from
@@ -40,7 +40,7 @@ class ClickedTitle:
 
 
 def generation_metrics(
-    parts: TrainedGenerator,
+    parts: Writer,
     towers: TwoTowerScorer,
     log: ScoredLog,
     examples: Sequence[ImpressionExample],
@@ -123,7 +123,7 @@ def clicked_titles(
     ]
 
 
-def likelihood_metrics(parts: TrainedGenerator, clicks: Sequence[ClickedTitle]) -> dict[str, float | None]:
+def likelihood_metrics(parts: Writer, clicks: Sequence[ClickedTitle]) -> dict[str, float | None]:
     """Perplexity of clicked titles: with all context, and without parts of it."""
     title_loss = TitleLoss(parts)
     loss, tokens = title_loss(clicks)
@@ -146,17 +146,17 @@ class TitleLoss:
         parts: the writer.
     """
 
-    def __init__(self, parts: TrainedGenerator) -> None:
+    def __init__(self, parts: Writer) -> None:
         texts = tf.TensorSpec([None], tf.string)
-        readers = tf.TensorSpec([None, parts.generator.reader_prefix.user_dimension], tf.float32)
+        readers = tf.TensorSpec([None, parts.reader_prefix.user_dimension], tf.float32)
 
         @tf.function(input_signature=[texts, texts, texts, readers], autograph=False)
         def of_batch(history: Any, source: Any, title: Any, user_vector: Any) -> tuple[Any, Any]:
             kind = tf.fill(tf.shape(title), "title")
             rows = parts.prompts.to_learn(history, source, kind, title, context_weight=0.0)
-            states = parts.generator.states({**rows, "user_vector": user_vector}, training=False)
+            states = parts.states({**rows, "user_vector": user_vector}, training=False)
             of_title = tf.where(rows["label_weight"] > 0)  # [tokens, 2]
-            logits = parts.generator.logits(tf.gather_nd(states, of_title))  # [tokens, vocabulary]
+            logits = parts.logits(tf.gather_nd(states, of_title))  # [tokens, vocabulary]
             labels = tf.gather_nd(rows["labels"], of_title)
             losses = tf.nn.sparse_softmax_cross_entropy_with_logits(labels, tf.cast(logits, tf.float32))
             return tf.reduce_sum(losses), tf.size(losses)
@@ -185,7 +185,7 @@ class Headlines(NamedTuple):
 
 
 def likeliest_titles(
-    parts: TrainedGenerator, sources: Sequence[str], writing: WritingConfig | None = None
+    parts: Writer, sources: Sequence[str], writing: WritingConfig | None = None
 ) -> Headlines:
     """The likeliest title of each source, written for no particular reader.
 
@@ -199,8 +199,8 @@ def likeliest_titles(
     strategy = "greedy" if writing.strategy == "greedy" else "beam"
     one = dataclasses.replace(writing, strategy=strategy, samples=1, beam_groups=1, draft_tokens=0)
     options = writer_options(one, parts.prompts)
-    writer = Writer(parts.generator, parts.prompts, options, parts.common_words)
-    dimension = parts.generator.reader_prefix.user_dimension
+    writer = WritingGraph(parts, options)
+    dimension = parts.reader_prefix.user_dimension
 
     @tf.function(input_signature=[tf.TensorSpec([None], tf.string)], autograph=False)
     def write(source: Any) -> tuple[Any, Any, Any]:

@@ -11,11 +11,11 @@ import tensorflow as tf
 
 from genre_tf.generation.ranking import RankingWeights, Written, rank
 from genre_tf.generation.safety_classifier import SafetyClassifier
-from genre_tf.generation.writer import Writer, nothing_unsafe
+from genre_tf.generation.writer import WritingGraph, nothing_unsafe
 from genre_tf.generation.writer_options import WriterOptions
-from genre_tf.models.generator_checkpoint import TrainedGenerator
 from genre_tf.models.ranker import Ranker
 from genre_tf.models.two_tower import TwoTower
+from genre_tf.models.writer import Writer
 
 BATCH_ROWS = 128  # readers times samples decoded at a time: a few hundred MB for a small model
 _IN_ORDER = RankingWeights(interest=0.0, grounding=0.0, log_probability=0.0)
@@ -39,7 +39,7 @@ class ServedWriter:
 
     def __init__(
         self,
-        parts: TrainedGenerator,
+        parts: Writer,
         two_tower: TwoTower,
         ranker: Ranker,
         readers: Sequence[Titles],
@@ -52,7 +52,7 @@ class ServedWriter:
         self._rows = {title: row for row, title in enumerate(titles)}
         self._for_tower, self._for_ranker = (model.news.encode(titles) for model in (two_tower, ranker))
         in_order = dataclasses.replace(options, weights=_IN_ORDER)
-        self._writer = Writer(parts.generator, parts.prompts, in_order, parts.common_words)
+        self._writer = WritingGraph(parts, in_order)
         self._write = _write_function(self._writer, two_tower, ranker, options.weights, classifier)
         self._interest = _interest_function(ranker)
 

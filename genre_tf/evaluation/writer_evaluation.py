@@ -28,7 +28,8 @@ from genre_tf.evaluation.text_samples import shown_samples
 from genre_tf.generation.safety_classifier import load_classifier
 from genre_tf.generation.writer_options import writer_options
 from genre_tf.models.checkpoint import WEIGHTS_FILE, load_news_encoder, load_ranker, load_two_tower
-from genre_tf.models.generator_checkpoint import TrainedGenerator, load_generator, untrained_generator
+from genre_tf.models.generator_checkpoint import load_generator, untrained_generator
+from genre_tf.models.writer import Writer
 
 
 @dataclass(frozen=True)
@@ -108,11 +109,11 @@ class WriterEvaluation:
             raise TypeError(f"the two towers are scored by {type(towers).__name__}")
         return towers
 
-    def _metrics_of(self, parts: TrainedGenerator) -> dict[str, Any]:
+    def _metrics_of(self, parts: Writer) -> dict[str, Any]:
         writing = self.config.generation.writing
         return generation_metrics(parts, self._towers, self.log, self.examples, self._learned, writing)
 
-    def _untrained(self) -> TrainedGenerator | None:
+    def _untrained(self) -> Writer | None:
         """The generator before training; None if its checkpoint is no longer available."""
         try:
             return untrained_generator(self.run, self.config.generation.backbone)

@@ -1,6 +1,6 @@
 """Write for a reader: prompt, decode, score and rank, in one graph from raw strings."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import tensorflow as tf
@@ -11,8 +11,6 @@ from genre_tf.generation.decode import Decoded, DecodeOptions, decode
 from genre_tf.generation.grounding import FUNCTION_WORDS, Grounding
 from genre_tf.generation.ranking import Written, rank
 from genre_tf.generation.writer_options import WriterOptions
-from genre_tf.models.generator import Generator
-from genre_tf.models.prompts import Prompts
 
 Interest = Callable[[Any], Any]
 """texts string [batch, n] -> click probability float32 [batch, n], for the batch's own readers."""
@@ -26,33 +24,25 @@ def nothing_unsafe(texts: Any) -> Any:
     return tf.zeros(tf.shape(texts), tf.bool)
 
 
-class Writer(tf.Module):
+class WritingGraph(tf.Module):
     """Writes texts for readers and ranks them. It uses portable operations only, so that it can be served.
 
-    It holds a copy of the generator's weights in decoding layout; `refresh` updates the copy.
+    It holds a copy of the writer's weights in decoding layout; `refresh` updates the copy.
 
     Args:
-        generator: a trained generator.
-        prompts: prompts with the generator's vocabulary.
+        writer: a `Writer`.
         options: how to write.
-        common: words that are not names; see `grounding.common_words`.
     """
 
-    def __init__(
-        self,
-        generator: Generator,
-        prompts: Prompts,
-        options: WriterOptions = WriterOptions(),  # noqa: B008  (frozen)
-        common: Sequence[str] = FUNCTION_WORDS,
-    ) -> None:
+    def __init__(self, writer: Any, options: WriterOptions = WriterOptions()) -> None:  # noqa: B008  (frozen)
         super().__init__()
-        language_model = generator.language_model
+        language_model = writer.language_model
         self.model = cached_decoder_of(language_model)
-        # Inside a function, the generator's layers are not tracked, so that an export holds each weight once.
+        # Inside a function, the writer's layers are not tracked, so that an export holds each weight once.
         self._refresh = lambda: refresh_decoder(self.model, language_model)
-        self.reader_prefix = generator.reader_prefix
-        self.prompts = prompts
-        self.grounding = Grounding(common)
+        self.reader_prefix = writer.reader_prefix
+        self.prompts = prompts = writer.prompts
+        self.grounding = Grounding(writer.common_words or FUNCTION_WORDS)
         self.options = options
         self._newline: int = int(prompts.tokenizer.encode(tf.constant(["\n"])).flat_values[0])
         needed = prompts.sizes.tokens
@@ -62,7 +52,7 @@ class Writer(tf.Module):
             )
 
     def refresh(self) -> None:
-        """Update to the current weights of the generator."""
+        """Update to the current weights of the writer."""
         self._refresh()
 
     def __call__(

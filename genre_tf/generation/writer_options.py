@@ -10,10 +10,10 @@ from genre_tf.config import WritingConfig
 from genre_tf.errors import InputError
 from genre_tf.generation.beam import Beam
 from genre_tf.generation.constraints import Constraints
+from genre_tf.generation.prompts import Prompts
 from genre_tf.generation.ranking import RankingWeights
 from genre_tf.generation.safety import SafetyList
 from genre_tf.generation.sampling import Greedy, Sample, Strategy
-from genre_tf.models.prompts import Prompts
 from genre_tf.text.byte_pair import BytePair
 
 Tokens = tuple[int, ...]

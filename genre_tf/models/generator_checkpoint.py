@@ -1,76 +1,37 @@
-"""A run's generator: loading and saving its weights, vocabulary and sizes."""
+"""A run's writer: loading and saving its weights, vocabulary and sizes."""
 
+import dataclasses
 import json
-from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from genre_tf.backbones.language_models import (
-    build_language_model,
-    family_of,
-    layers_of,
-    load_language_model,
-    parse_writer_trainable,
-)
+from genre_tf.backbones.language_models import load_language_model
 from genre_tf.data.manifest import file_fingerprint
 from genre_tf.errors import InputError
-from genre_tf.models.generator import Generator
-from genre_tf.models.prompts import CONTROL_TOKENS, Prompts, PromptSizes
-from genre_tf.models.reader_prefix import UNSEEN
+from genre_tf.generation.prompts import CONTROL_TOKENS
+from genre_tf.generation.reader_prefix import UNSEEN
+from genre_tf.models.text_model import describe, described_in, is_preset
+from genre_tf.models.writer import Writer
 from genre_tf.text.byte_pair import BytePair
 
 FOLDER = "generation"
 WEIGHTS_FILE = "model.weights.h5"
-_SIZES_FILE = "generator.json"
 
 
-@dataclass(frozen=True)
-class TrainedGenerator:
-    """A generator and everything that belongs to it.
-
-    Attributes:
-        generator: the model.
-        prompts: lays out its inputs, with its vocabulary.
-        common_words: words of its corpus that are not names, for grounding.
-        config: its backbone's configuration, in Hugging Face's format.
-        trainable: what is trained of the backbone: none, lora R or all.
-        towers: SHA-256 of the weights of the two towers whose reader vectors it was trained with; None if
-            unknown.
-    """
-
-    generator: Generator
-    prompts: Prompts
-    common_words: tuple[str, ...]
-    config: dict[str, Any]
-    trainable: str = "all"
-    towers: str | None = None
-
-
-def save_generator_sizes(parts: TrainedGenerator, folder: Path) -> None:
+def save_generator_sizes(writer: Writer, folder: Path) -> None:
     """Write everything except the weights: vocabulary, sizes, common words.
 
     Args:
-        parts: the generator, trained or not.
+        writer: the writer, trained or not.
         folder: created if it does not exist.
     """
-    generator, prompts = parts.generator, parts.prompts
-    prompts.tokenizer.save(folder)
-    sizes = {
-        "family": family_of(parts.config),
-        "config": parts.config,
-        "trainable": parts.trainable,
-        "user_dimension": generator.reader_prefix.user_dimension,
-        "prefix_tokens": generator.reader_prefix.prefix_tokens,
-        "prompt": asdict(prompts.sizes),
-        "common_words": list(parts.common_words),
-        **({"towers": parts.towers} if parts.towers else {}),
-    }
-    (folder / _SIZES_FILE).write_text(json.dumps(sizes, ensure_ascii=False) + "\n", "utf-8")
+    folder.mkdir(parents=True, exist_ok=True)
+    describe(writer, folder, towers=writer.towers)
 
 
 def is_described_in(folder: Path) -> bool:
     """Whether a folder was written by `save_generator_sizes`."""
-    return (folder / _SIZES_FILE).is_file()
+    return is_preset(folder)
 
 
 def towers_fingerprint(run: Path) -> str | None:
@@ -90,8 +51,8 @@ def reads_towers_of(run: Path, folder: Path) -> bool:
         True also if this is unknown.
     """
     try:
-        learned = json.loads((folder / _SIZES_FILE).read_text("utf-8")).get("towers")
-    except (OSError, ValueError, AttributeError):
+        learned = described_in(folder, Writer)["towers"]
+    except (InputError, KeyError):
         return True
     now = towers_fingerprint(run)
     return learned is None or now is None or learned == now
@@ -110,15 +71,15 @@ def check_towers(run: Path) -> None:
         )
 
 
-def load_generator(run: Path, *, trained: bool = True) -> TrainedGenerator:
-    """The generator of a run.
+def load_generator(run: Path, *, trained: bool = True) -> Writer:
+    """The writer of a run.
 
     Args:
         run: the run folder.
         trained: False: return it with new random weights, into which others can be loaded.
 
     Raises:
-        InputError: the run has no trained generator, or it was trained with other towers, or one of its files
+        InputError: the run has no trained writer, or it was trained with other towers, or one of its files
             is missing or damaged.
     """
     folder = run / FOLDER
@@ -130,17 +91,18 @@ def load_generator(run: Path, *, trained: bool = True) -> TrainedGenerator:
     if trained:
         check_towers(run)
     try:
-        sizes = json.loads((folder / _SIZES_FILE).read_text("utf-8"))
-        parts = _described(folder, sizes, build_language_model(sizes["config"]))
+        described = described_in(folder, Writer)
+        writer = Writer.from_config(described["config"])
+        writer.towers = described.get("towers")
         if trained:
-            parts.generator.load_weights(weights)
-    except (OSError, ValueError, KeyError, TypeError) as error:
+            writer.load_weights(weights)
+    except (OSError, ValueError, KeyError, TypeError, InputError) as error:
         raise InputError(f"{folder} is damaged ({error}); train the generation stage again") from None
-    return parts
+    return writer
 
 
-def untrained_generator(run: Path, backbone: str) -> TrainedGenerator:
-    """The generator of a run at the beginning of its training, for comparison.
+def untrained_generator(run: Path, backbone: str) -> Writer:
+    """The writer of a run at the beginning of its training, for comparison.
 
     Args:
         run: the run folder.
@@ -152,34 +114,9 @@ def untrained_generator(run: Path, backbone: str) -> TrainedGenerator:
     if not backbone:
         return load_generator(run, trained=False)
     found = load_language_model(backbone, CONTROL_TOKENS)
-    folder = run / FOLDER
-    try:
-        sizes = json.loads((folder / _SIZES_FILE).read_text("utf-8"))
-        if json.loads(json.dumps(found.config)) != sizes["config"]:
-            raise InputError(f"{backbone} is not the checkpoint that {folder} was trained from")
-        return _described(folder, sizes, found.backbone, prefix_bias=UNSEEN)
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise InputError(f"{folder} is damaged ({error}); train the generation stage again") from None
-
-
-def _described(
-    folder: Path, sizes: dict[str, Any], backbone: Any, *, prefix_bias: float = 0.0
-) -> TrainedGenerator:
-    """The generator that a folder describes, with a given backbone."""
-    tokenizer = BytePair.from_folder(folder)
-    config = sizes["config"]
-    layers = layers_of(
-        backbone,
-        config,
-        parse_writer_trainable(sizes["trainable"]),
-        [tokenizer.token_id(token) for token in CONTROL_TOKENS],
-    )
-    generator = Generator(
-        layers,
-        user_dimension=sizes["user_dimension"],
-        prefix_tokens=sizes["prefix_tokens"],
-        prefix_bias=prefix_bias,
-    )
-    prompts = Prompts(tokenizer, PromptSizes(**sizes["prompt"]))
-    words = tuple(sizes["common_words"])
-    return TrainedGenerator(generator, prompts, words, config, sizes["trainable"], sizes.get("towers"))
+    config = described_in(run / FOLDER, Writer)["config"]
+    described = config.pop("language_model")
+    if described["config"] != json.loads(json.dumps(found.config)):
+        raise InputError(f"{backbone} is not the checkpoint that {run / FOLDER} was trained from")
+    begun: Any = dataclasses.replace(found, tokenizer=BytePair.from_config(described))  # type: ignore[type-var]
+    return Writer(begun, **config, prefix_bias=UNSEEN)

@@ -85,7 +85,7 @@ class TextModel(keras.Model):
         made_for = getattr(data, "made_for", None)
         if made_for is not None and made_for != self.data_identity():
             raise InputError(
-                f"these batches were made for another model than this {type(self).__name__} (other tokenizer, "
+                f"these batches were made for another model than this {type(self).__name__} (tokenizer, "
                 "frozen layers or lengths): make them with log.batches(model) or log.texts(model)"
             )
         return data
@@ -116,8 +116,7 @@ class TextModel(keras.Model):
         shutil.rmtree(part, ignore_errors=True)
         try:
             part.mkdir(parents=True)
-            described = {"format": _FORMAT, "model": type(self).__name__, "config": self.get_config()}
-            (part / PRESET_FILE).write_text(json.dumps(described, ensure_ascii=False) + "\n", "utf-8")
+            describe(self, part)
             self.save_weights(part / WEIGHTS_FILE)
             shutil.rmtree(folder, ignore_errors=True)
             part.rename(folder)
@@ -136,8 +135,7 @@ class TextModel(keras.Model):
             InputError: the folder is none, damaged, of another model or of a newer version.
         """
         folder = Path(preset)
-        config = _read_preset(folder, cls.__name__)
-        model: Self = cls.from_config(config)
+        model: Self = cls.from_config(described_in(folder, cls)["config"])
         try:
             model.load_weights(folder / WEIGHTS_FILE)
         except (OSError, ValueError, KeyError) as error:
@@ -172,19 +170,28 @@ def is_preset(folder: str | Path) -> bool:
     return (Path(folder) / PRESET_FILE).is_file()
 
 
-def _read_preset(folder: Path, name: str) -> dict[str, Any]:
-    file = folder / PRESET_FILE
+def describe(model: TextModel, folder: Path, **more: Any) -> None:
+    """Write the file of a preset that describes a model, with further plain values."""
+    described = {"format": _FORMAT, "model": type(model).__name__, "config": model.get_config(), **more}
+    (folder / PRESET_FILE).write_text(json.dumps(described, ensure_ascii=False) + "\n", "utf-8")
+
+
+def described_in(folder: Path, kind: type[TextModel]) -> dict[str, Any]:
+    """Read what `describe` wrote.
+
+    Raises:
+        InputError: the folder is no preset, damaged, of another model or of a newer version.
+    """
+    file, name = folder / PRESET_FILE, kind.__name__
     if not file.is_file():
-        raise InputError(
-            f"{folder} is not a preset ({PRESET_FILE} is missing): give a folder of save_to_preset"
-        )
+        raise InputError(f"{folder} is no preset ({PRESET_FILE} is missing): give a folder of save_to_preset")
     try:
-        described = json.loads(file.read_text("utf-8"))
-        found, model, config = described["format"], described["model"], dict(described["config"])
+        described: dict[str, Any] = json.loads(file.read_text("utf-8"))
+        found, model, _ = described["format"], described["model"], dict(described["config"])
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise InputError(f"{file} is damaged ({error!r}): save the preset again") from None
     if found != _FORMAT:
         raise InputError(f"{file} has format {found}, this version reads {_FORMAT}: update genre_tf")
     if model != name:
         raise InputError(f"{folder} holds a {model}, not a {name}: use {model}.from_preset")
-    return config
+    return described

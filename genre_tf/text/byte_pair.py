@@ -4,7 +4,7 @@ import itertools
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 import tensorflow as tf
@@ -84,6 +84,23 @@ class BytePair(tf.Module):
     def save(self, folder: Path) -> None:
         """Write a folder that `from_folder` and `transformers` can read."""
         write_byte_vocabulary(self._described, folder)
+
+    def get_config(self) -> dict[str, Any]:
+        """Vocabulary and rules in plain data, from which `from_config` makes the same tokenizer."""
+        described = self._described
+        return {
+            "vocabulary": sorted(described.ids, key=described.ids.__getitem__),
+            "merges": [f"{left} {right}" for left, right in described.merges],
+            "known_words": described.known_words,
+            "split_digits": described.split_digits,
+        }
+
+    @classmethod
+    def from_config(cls, config: Mapping[str, Any]) -> Self:
+        """The tokenizer that `get_config` describes."""
+        ids = {token: number for number, token in enumerate(config["vocabulary"])}
+        merges = [(left, right) for left, _, right in (rule.partition(" ") for rule in config["merges"])]
+        return cls(ids, merges, config["known_words"], split_digits=config["split_digits"])
 
     def with_special_tokens(self, tokens: Sequence[str]) -> "BytePair":
         """The same tokenizer with more special tokens, whose ids follow the last one."""

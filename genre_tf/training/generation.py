@@ -1,7 +1,6 @@
 """Training of the generator: predict the next token of clicked titles and of article texts."""
 
 import dataclasses
-import math
 import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -25,32 +24,66 @@ from genre_tf.data.articles import ArticleTable
 from genre_tf.data.text_examples import TextExample, learning_split
 from genre_tf.errors import InputError
 from genre_tf.generation.grounding import common_words_of
-from genre_tf.models.generator import Generator
+from genre_tf.generation.prompts import CONTROL_TOKENS, PromptSizes
+from genre_tf.generation.reader_prefix import UNSEEN
+from genre_tf.losses.tokens import all_token_losses, contrast_loss, mean_token_loss, token_losses
 from genre_tf.models.generator_checkpoint import (
-    TrainedGenerator,
     is_described_in,
     load_generator,
     reads_towers_of,
     save_generator_sizes,
     towers_fingerprint,
 )
-from genre_tf.models.prompts import CONTROL_TOKENS, Prompts, PromptSizes
-from genre_tf.models.reader_prefix import UNSEEN
+from genre_tf.models.text_rows import ORDINARY, TextBatching, TextRows
+from genre_tf.models.writer import Writer, prompt_sizes
 from genre_tf.text.byte_pair import train_byte_pair
 from genre_tf.text.byte_pair_files import check_vocabulary_size
 from genre_tf.training.distribution import Distribution
-from genre_tf.training.fit import Training
-from genre_tf.training.generation_loss import GenerationTrainer, token_losses
+from genre_tf.training.fit import StageTrainer, Training
 from genre_tf.training.headlines import headlines
 from genre_tf.training.progress import FitResult, Goal, Report
 from genre_tf.training.quality import Quality, judged, shares
 from genre_tf.training.reader_vectors import ToVectors, reader_vectors
 from genre_tf.training.stage_data import StageData
 from genre_tf.training.stage_files import StageFiles
-from genre_tf.training.text_batches import TextBatching, TextRows
 
 _TOKENS_PER_ROW = 64  # tokens in a batch for each row of the configured batch size
 _COUNTED_TEXTS = 20_000  # enough to know how frequent tokens are
+
+
+class GenerationTrainer(StageTrainer):
+    """Weighted cross-entropy of the next token: full weight on target words, a small weight on context words.
+
+    With a contrast, second copies of rows (with another reader) are not learned, only compared.
+
+    Args:
+        model: the writer.
+        fixed_shapes: compute logits at every position, because the number of counted positions varies.
+        contrast_weight: weight of the interest-contrastive loss.
+    """
+
+    def __init__(self, model: Writer, fixed_shapes: bool = False, contrast_weight: float = 0.0) -> None:
+        super().__init__(model)
+        self.fixed_shapes = fixed_shapes
+        self.contrast_weight = contrast_weight
+
+    def loss_of(self, batch: dict[str, tf.Tensor], training: bool) -> tf.Tensor:
+        """Weighted mean loss of a batch, float32 []; with several replicas this replica's share."""
+        take = all_token_losses if self.fixed_shapes else token_losses
+        found = take(self.model, batch, training)
+        weights = found.weights
+        if "contrast_of" in batch:
+            weights *= tf.cast(tf.gather(batch["contrast_of"], found.rows) == ORDINARY, tf.float32)
+        loss = mean_token_loss(found, weights)
+        if "contrast_of" in batch and self.contrast_weight:
+            loss += self.contrast_weight * contrast_loss(found, batch["contrast_of"])
+        return loss
+
+    def examples_in(self, batch: Any) -> tf.Tensor:
+        """Number of rows in this replica's batch, without second copies, float32 []."""
+        if "contrast_of" not in batch:
+            return super().examples_in(batch)
+        return tf.reduce_sum(tf.cast(batch["contrast_of"] == ORDINARY, tf.float32))
 
 
 def train_generation(
@@ -112,9 +145,9 @@ def ready_generation(
     devices = distribution or Distribution.one()
     with devices.scope():
         parts = _starting_parts(settings, data.table, dimension, files, config.seed)
-        parts = dataclasses.replace(parts, towers=towers_fingerprint(data.run))
-        trainer = GenerationTrainer(parts.generator, devices.fixed_shapes, settings.contrast)
-    report(trained_share(parts))
+        parts.towers = towers_fingerprint(data.run)
+        trainer = GenerationTrainer(parts, devices.fixed_shapes, settings.contrast)
+    report(parts.trained_share())
     save_generator_sizes(parts, files.new)
     rows, *held_out_rows = (
         TextRows(texts, data.table, to_vectors(texts), parts.prompts) for texts in (learned, *held_out)
@@ -124,7 +157,7 @@ def ready_generation(
     _require_batch(len(rows), batching.rows)
     in_epoch = rows.mean_batches(batching)
     steps, optimizer = optimizer.steps_of(in_epoch), optimizer.of_epoch(in_epoch)
-    perplexity, *of_older = (Perplexity(parts.generator, each, batching.tokens) for each in held_out_rows)
+    perplexity, *of_older = (Perplexity(parts, each, batching.tokens) for each in held_out_rows)
     goal = Goal(
         validate=perplexity,
         metric="perplexity",
@@ -184,13 +217,13 @@ def _begin(run: Path, files: StageFiles, report: Report) -> None:
 
 def _starting_parts(
     settings: GenerationConfig, table: ArticleTable, user_dimension: int, files: StageFiles, seed: int
-) -> TrainedGenerator:
+) -> Writer:
     """A new generator, or the earlier run's, because the vocabulary belongs to its weights."""
     if files.start:
         parts = load_generator(files.start, trained=False)
     else:
         parts = new_generator(settings, table, user_dimension, files.new, seed)
-    compute_in(settings.precision, parts.generator.language_model)
+    compute_in(settings.precision, parts.language_model)
     return parts
 
 
@@ -209,18 +242,9 @@ def _batching(settings: GenerationConfig, sizes: PromptSizes, devices: Distribut
     )
 
 
-def trained_share(parts: TrainedGenerator) -> str:
-    """A line of progress: how much is trained, and how large the language model is."""
-    trained, whole = (
-        sum(math.prod(weight.shape) for weight in weights)
-        for weights in (parts.generator.trainable_weights, parts.generator.backbone.weights)
-    )
-    return f"writer, {parts.trainable}: {trained:,} trained parameters; the language model has {whole:,}"
-
-
 def new_generator(
     settings: GenerationConfig, table: ArticleTable, user_dimension: int, folder: Path, seed: int = 0
-) -> TrainedGenerator:
+) -> Writer:
     """A generator to train: the named GPT-2, or a new one with a vocabulary of the articles.
 
     Args:
@@ -235,22 +259,17 @@ def new_generator(
     """
     corpus = [text for text in (*table.titles, *table.abstracts) if text]
     model = _language_model(settings, corpus, folder, seed)
-    prompts_of = model.tokenizer.with_known_words(corpus) if settings.backbone else model.tokenizer
-    layers = layers_of(
-        model.backbone,
-        model.config,
-        parse_writer_trainable(settings.trainable),
-        [model.tokenizer.token_id(token) for token in CONTROL_TOKENS],
-    )
-    sizes = _prompt_sizes(settings, layers)
-    generator = Generator(
-        layers,
+    if settings.backbone:
+        model = dataclasses.replace(model, tokenizer=model.tokenizer.with_known_words(corpus))  # type: ignore[type-var]
+    return Writer(
+        model,
+        trained_layers=settings.trainable,
+        max_tokens=settings.max_tokens,
         user_dimension=user_dimension,
         prefix_tokens=settings.prefix_tokens,
         prefix_bias=UNSEEN if settings.backbone else 0.0,
+        common_words=common_words_of(table.titles, table.abstracts),
     )
-    words = tuple(common_words_of(table.titles, table.abstracts))
-    return TrainedGenerator(generator, Prompts(prompts_of, sizes), words, model.config, settings.trainable)
 
 
 def check_generation(settings: GenerationConfig, start: Path | None) -> None:
@@ -275,14 +294,8 @@ def check_generation(settings: GenerationConfig, start: Path | None) -> None:
         tokenizer = tiny_byte_pair(CONTROL_TOKENS)
         sizes = {"heads": settings.heads, "hidden": settings.hidden, "max_tokens": settings.max_tokens}
         model = new_gpt2(tokenizer, layers=1, **sizes)
-    _prompt_sizes(settings, layers_of(model.backbone, model.config, trainable, [0]))
-
-
-def _prompt_sizes(settings: GenerationConfig, layers: Any) -> PromptSizes:
-    try:
-        return PromptSizes.within(min(settings.max_tokens, layers.max_positions))
-    except ValueError as error:
-        raise InputError(f"generation.max_tokens: {error}") from None
+    layers = layers_of(model.backbone, model.config, trainable, [0])
+    prompt_sizes(None, settings.max_tokens, layers.max_positions)
 
 
 def _language_model(settings: GenerationConfig, corpus: list[str], folder: Path, seed: int) -> LanguageModel:
@@ -303,18 +316,18 @@ class Perplexity:
     """Validation: perplexity per token of the target texts, given their context.
 
     Args:
-        generator: the generator, with its weights at the time of each call.
+        writer: the writer, with its weights at the time of each call.
         rows: the validation texts.
         batch_tokens: tokens in a batch.
     """
 
-    def __init__(self, generator: Generator, rows: TextRows, batch_tokens: int) -> None:
+    def __init__(self, writer: Writer, rows: TextRows, batch_tokens: int) -> None:
         batching = TextBatching(tokens=batch_tokens, context_weight=0.0)
         self.batches = rows.batches(batching).cache()
         self.prompts = rows.prompts
 
         def losses(batch: dict[str, tf.Tensor]) -> tuple[tf.Tensor, ...]:
-            found = token_losses(generator, batch, False)
+            found = token_losses(writer, batch, False)
             labels = tf.gather_nd(batch["labels"], tf.where(batch["label_weight"] > 0))
             return found.losses, labels, found.rows
 

@@ -10,7 +10,7 @@ from genre_tf.evaluation.served_writer import ServedWriter
 from genre_tf.evaluation.text_samples import as_markdown
 from genre_tf.generation.writer_options import writer_options
 from genre_tf.models.checkpoint import load_ranker, load_two_tower
-from genre_tf.models.generator_checkpoint import TrainedGenerator
+from genre_tf.models.writer import Writer
 from genre_tf.training.stage_data import StageData
 from genre_tf.training.stage_files import StageFiles
 
@@ -18,7 +18,7 @@ _LEAST_WORDS = 8  # minimum length of an abstract that a title is written from
 
 
 def headlines(
-    parts: TrainedGenerator, data: StageData, learned: Iterable[TextExample], settings: GenerationConfig
+    parts: Writer, data: StageData, learned: Iterable[TextExample], settings: GenerationConfig
 ) -> Callable[[], Mapping[str, str]] | None:
     """Returns a function that writes titles of unlearned articles for held-out readers, as the servable will.
 
@@ -51,7 +51,7 @@ class Headlines:
     """
 
     def __init__(
-        self, parts: TrainedGenerator, run: Path, readers: list[ReaderOfArticle], settings: GenerationConfig
+        self, parts: Writer, run: Path, readers: list[ReaderOfArticle], settings: GenerationConfig
     ) -> None:
         self.readers = readers
         self.writer = ServedWriter(

@@ -83,5 +83,5 @@ def writing_run(tiny_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Pat
     dimension = load_two_tower(run, trained=False).encoder.dimension
     parts = new_generator(settings, read_articles(run / "prepared"), dimension, run / FOLDER)
     save_generator_sizes(parts, run / FOLDER)
-    parts.generator.save_weights(run / FOLDER / WEIGHTS_FILE)
+    parts.save_weights(run / FOLDER / WEIGHTS_FILE)
     return run

@@ -29,38 +29,33 @@ from genre_tf.evaluation.generation_report import (
 )
 from genre_tf.evaluation.writer_evaluation import WriterEvaluation
 from genre_tf.generation.beam import Beam
+from genre_tf.generation.prompts import CONTROL_TOKENS
+from genre_tf.generation.reader_prefix import UNSEEN
 from genre_tf.generation.sampling import Greedy
-from genre_tf.generation.writer import Writer
 from genre_tf.models.generator_checkpoint import (
     FOLDER,
     WEIGHTS_FILE,
-    TrainedGenerator,
     load_generator,
     save_generator_sizes,
     untrained_generator,
 )
-from genre_tf.models.prompts import CONTROL_TOKENS
-from genre_tf.models.reader_prefix import UNSEEN
+from genre_tf.models.writer import Writer
 from genre_tf.training.generation import new_generator
 
 
 @pytest.fixture(scope="module")
-def clueless(writing_run: Path) -> TrainedGenerator:
+def clueless(writing_run: Path) -> Writer:
     """A generator that finds every token equally likely."""
     parts = load_generator(writing_run)
-    parts.generator.backbone.token_embedding.embeddings.assign(
-        tf.zeros_like(parts.generator.backbone.token_embedding.embeddings)
-    )
+    parts.backbone.token_embedding.embeddings.assign(tf.zeros_like(parts.backbone.token_embedding.embeddings))
     return parts
 
 
-def click(parts: TrainedGenerator, title: str, history: str = "", source: str = "") -> ClickedTitle:
-    return ClickedTitle(
-        history, source, title, np.ones(parts.generator.reader_prefix.user_dimension, np.float32)
-    )
+def click(parts: Writer, title: str, history: str = "", source: str = "") -> ClickedTitle:
+    return ClickedTitle(history, source, title, np.ones(parts.reader_prefix.user_dimension, np.float32))
 
 
-def test_perplexity_of_a_clueless_generator_is_the_size_of_its_vocabulary(clueless: TrainedGenerator) -> None:
+def test_perplexity_of_a_clueless_generator_is_the_size_of_its_vocabulary(clueless: Writer) -> None:
     titles = ["News about food", "Sports", "A longer title about politics"]
     found = likelihood_metrics(clueless, [click(clueless, title, "Old news", "A text") for title in titles])
     size = clueless.prompts.tokenizer.vocabulary_size
@@ -71,7 +66,7 @@ def test_perplexity_of_a_clueless_generator_is_the_size_of_its_vocabulary(cluele
     assert found["bits_per_character"] == pytest.approx(bits, rel=1e-4)
 
 
-def test_only_the_titles_tokens_and_their_ends_are_counted(clueless: TrainedGenerator) -> None:
+def test_only_the_titles_tokens_and_their_ends_are_counted(clueless: Writer) -> None:
     titles = ["News about food", "Sports"]
     clicks = [click(clueless, title, "Some history", "Some source") for title in titles]
     loss, tokens = TitleLoss(clueless)(clicks)
@@ -110,7 +105,7 @@ def test_many_articles_are_sampled_evenly(monkeypatch: pytest.MonkeyPatch) -> No
     assert [article.news_id for article in headline_articles(articles, set())] == ["N0", "N3", "N6"]
 
 
-def test_without_texts_nothing_is_claimed(clueless: TrainedGenerator) -> None:
+def test_without_texts_nothing_is_claimed(clueless: Writer) -> None:
     assert set(likelihood_metrics(clueless, []).values()) == {None}
     assert likeliest_titles(clueless, []) == ([], None, None)
 
@@ -145,10 +140,10 @@ def test_before_training_an_adapted_writer_is_its_checkpoint(tiny_run: Path, tmp
     settings = GenerationConfig(backbone=str(tmp_path / "checkpoint"), trainable="lora 2", max_tokens=96)
     parts = new_generator(settings, read_articles(run / "prepared"), 8, run / FOLDER)
     save_generator_sizes(parts, run / FOLDER)
-    for weight in parts.generator.weights:
+    for weight in parts.weights:
         weight.assign(weight + 0.1)
-    parts.generator.save_weights(run / FOLDER / WEIGHTS_FILE)
-    found = untrained_generator(run, settings.backbone).generator
+    parts.save_weights(run / FOLDER / WEIGHTS_FILE)
+    found = untrained_generator(run, settings.backbone)
     for weight, expected in zip(found.backbone.weights, checkpoint.backbone.weights, strict=True):
         np.testing.assert_array_equal(weight.numpy(), expected.numpy())
     assert float(found.reader_prefix.bias) == UNSEEN

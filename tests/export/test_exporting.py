@@ -64,7 +64,7 @@ def write_generator(folder, table, dimension):
     )
     parts = new_generator(settings, table, dimension, folder)
     save_generator_sizes(parts, folder)
-    parts.generator.save_weights(folder / exporting.WEIGHTS_FILE)
+    parts.save_weights(folder / exporting.WEIGHTS_FILE)
 
 
 def test_a_run_becomes_two_verified_servables(run, data, tmp_path):

@@ -5,12 +5,11 @@ import json
 import shutil
 import urllib.request
 
-import keras_hub
 import numpy as np
 import pytest
 import tensorflow as tf
 
-from genre_tf.backbones.gpt2_layers import Gpt2Layers
+from genre_tf.backbones.gpt2 import new_gpt2
 from genre_tf.evaluation.served_writer import ServedWriter
 from genre_tf.export import replay
 from genre_tf.export.evidence import Evidence, closeness_threshold
@@ -18,12 +17,10 @@ from genre_tf.export.gate import portability_violations
 from genre_tf.export.generator import NAME, GeneratorReference, GeneratorServable
 from genre_tf.export.generator_requests import generator_requests
 from genre_tf.funnel.encoding import encode_titles
-from genre_tf.generation.grounding import FUNCTION_WORDS
+from genre_tf.generation.prompts import CONTROL_TOKENS
 from genre_tf.generation.safety_classifier import SafetyClassifier
-from genre_tf.generation.writer import Writer
-from genre_tf.models.generator import Generator
-from genre_tf.models.generator_checkpoint import TrainedGenerator
-from genre_tf.models.prompts import CONTROL_TOKENS, Prompts, PromptSizes
+from genre_tf.generation.writer import WritingGraph
+from genre_tf.models.writer import Writer
 from genre_tf.serving.client import GenreClient
 from genre_tf.serving.configuration import write_configuration
 from genre_tf.serving.embedded_server import EmbeddedServer, ServerOptions
@@ -36,21 +33,13 @@ USUAL = {"history_text": "rates rise", "source": "The bank said rates rise in Ma
 @pytest.fixture(scope="module")
 def parts(models, tmp_path_factory):
     tokenizer = train_byte_pair(CORPUS * 3, 300, CONTROL_TOKENS, tmp_path_factory.mktemp("vocabulary"))
-    sizes = PromptSizes.within(96)
-    backbone = keras_hub.models.GPT2Backbone(
-        vocabulary_size=300,
-        num_layers=2,
-        num_heads=2,
-        hidden_dim=16,
-        intermediate_dim=32,
-        max_sequence_length=96,
-    )
-    layers = Gpt2Layers(backbone)
-    generator = Generator(layers, user_dimension=models[0].news.dimension, prefix_tokens=2)
+    gpt2 = new_gpt2(tokenizer, layers=2, heads=2, hidden=16, max_tokens=96)
+    writer = Writer(gpt2, max_tokens=96, user_dimension=models[0].news.dimension, prefix_tokens=2)
     random = np.random.default_rng(0)
-    for weight in generator.weights:
-        weight.assign(random.normal(scale=0.3, size=weight.shape))
-    return TrainedGenerator(generator, Prompts(tokenizer, sizes), FUNCTION_WORDS, {})
+    for weight in writer.weights:
+        if "int" not in weight.dtype:
+            weight.assign(random.normal(scale=0.3, size=weight.shape))
+    return writer
 
 
 @pytest.fixture(scope="module")
@@ -65,7 +54,7 @@ def classifier(models):
 @pytest.fixture(scope="module")
 def servable(models, parts, classifier, catalogue):
     evidence = Evidence(with_own_vectors(catalogue, models[0]))
-    writer = Writer(parts.generator, parts.prompts)
+    writer = WritingGraph(parts)
     return GeneratorServable(writer, *models, evidence, max_history=50, classifier=classifier)
 
 

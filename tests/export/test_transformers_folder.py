@@ -16,10 +16,10 @@ from genre_tf.data.articles import Article, ArticleTable
 from genre_tf.errors import FailureError, InputError
 from genre_tf.export import transformers_folder
 from genre_tf.export.transformers_folder import merged_bert, write_transformers_folder
+from genre_tf.generation.prompts import CONTROL_TOKENS
 from genre_tf.models.checkpoint import WEIGHTS_FILE, load_ranker, save_backbone
 from genre_tf.models.generator_checkpoint import FOLDER, load_generator, save_generator_sizes
 from genre_tf.models.news_encoder import Categories
-from genre_tf.models.prompts import CONTROL_TOKENS
 from genre_tf.training.generation import new_generator
 
 torch = pytest.importorskip("torch")
@@ -53,7 +53,7 @@ def writing_run(run: Path, backbone: str, trainable: str) -> Path:
     write_config(RunConfig(generation=settings), run / "config.toml")
     parts = new_generator(settings, ArticleTable(ARTICLES), 12, run / FOLDER)
     save_generator_sizes(parts, run / FOLDER)
-    shaken(parts.generator, 4).save_weights(run / FOLDER / WEIGHTS_FILE)
+    shaken(parts, 4).save_weights(run / FOLDER / WEIGHTS_FILE)
     return run
 
 
@@ -96,7 +96,7 @@ def test_pytorch_computes_the_logits_of_a_fine_tuned_writer(
     run, out = writing_run(tmp_path / "run", backbone, trainable), tmp_path / "writer"
     assert write_transformers_folder(run, "generation", out) <= TOLERANCE
     parts = load_generator(run)
-    layers, tokenizer = parts.generator.language_model, parts.prompts.tokenizer
+    layers, tokenizer = parts.language_model, parts.prompts.tokenizer
     # Control tokens, and the ids that both tokenizers give to the text between them.
     text = f"{CONTROL_TOKENS[0]}{TITLES[0]}{CONTROL_TOKENS[-1]}"
     theirs_read = transformers.AutoTokenizer.from_pretrained(out)

@@ -3,23 +3,23 @@
 import copy
 import dataclasses
 import unicodedata
+from dataclasses import asdict
 from typing import Any
 
-import keras_hub
 import numpy as np
 import pytest
 import tensorflow as tf
 
-from genre_tf.backbones.gpt2_layers import Gpt2Layers
+from genre_tf.backbones.gpt2 import new_gpt2
 from genre_tf.config import WritingConfig
 from genre_tf.errors import InputError
 from genre_tf.generation import drafting
 from genre_tf.generation.drafting import copied
+from genre_tf.generation.prompts import CONTROL_TOKENS, PromptSizes
 from genre_tf.generation.ranking import Written
-from genre_tf.generation.writer import Writer
+from genre_tf.generation.writer import WritingGraph
 from genre_tf.generation.writer_options import WriterOptions, writer_options
-from genre_tf.models.generator import Generator
-from genre_tf.models.prompts import CONTROL_TOKENS, Prompts, PromptSizes
+from genre_tf.models.writer import Writer
 from genre_tf.text.byte_pair import train_byte_pair
 
 READER = 4
@@ -30,19 +30,19 @@ KIND = ["title", "summary", "body", "nonsense"]
 
 
 @pytest.fixture(scope="module")
-def writer(tmp_path_factory: Any) -> Writer:
+def writer(tmp_path_factory: Any) -> WritingGraph:
     corpus = ["cats win in Rome", "dogs lose in Bern", "a cat and a dog"]
     tokenizer = train_byte_pair(corpus, 280, CONTROL_TOKENS, tmp_path_factory.mktemp("vocabulary"))
-    backbone = keras_hub.models.GPT2Backbone(tokenizer.vocabulary_size, 2, 2, 16, 64, max_sequence_length=64)
-    generator = Generator(Gpt2Layers(backbone), user_dimension=READER, prefix_tokens=2)
+    gpt2 = new_gpt2(tokenizer, layers=2, heads=2, hidden=16, max_tokens=64, dropout=0.0)
+    generator = Writer(gpt2, prompt=asdict(SIZES), user_dimension=READER, prefix_tokens=2)
     random = np.random.default_rng(5)
     for weight in generator.trainable_weights:
         weight.assign(weight + random.normal(0, 0.3, weight.shape))
-    return Writer(generator, Prompts(tokenizer, SIZES), WriterOptions(samples=3, title_tokens=9))
+    return WritingGraph(generator, WriterOptions(samples=3, title_tokens=9))
 
 
 @pytest.fixture(scope="module")
-def write(writer: Writer) -> Any:
+def write(writer: WritingGraph) -> Any:
     @tf.function(autograph=False)
     def run(history: Any, source: Any, kind: Any, seed: Any, reader: Any, long: Any) -> Written:
         def interest(text: Any) -> Any:
@@ -109,7 +109,7 @@ def test_grounding_and_what_is_unsupported_agree(write: Any) -> None:
 
 
 def test_a_title_that_the_reader_has_read_is_not_offered_first(
-    writer: Writer, monkeypatch: pytest.MonkeyPatch
+    writer: WritingGraph, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     written = tf.constant([["Dogs lose!", "new", "other"]])
     monkeypatch.setattr(writer, "_text", lambda decoded, kind: written)
@@ -126,7 +126,7 @@ def test_another_seed_gives_other_texts(write: Any) -> None:
     assert write([0], [1]).text.numpy().tolist() != write([0], [2]).text.numpy().tolist()
 
 
-def test_titles_are_shorter_than_bodies_may_be(writer: Writer) -> None:
+def test_titles_are_shorter_than_bodies_may_be(writer: WritingGraph) -> None:
     columns = [tf.constant(column) for column in (HISTORY, SOURCE, KIND)]
     ids = writer.decode(*columns, tf.range(4, dtype=tf.int64), tf.zeros([4, READER])).ids.numpy()
     lengths = (ids >= 0).sum(axis=2)
@@ -134,7 +134,7 @@ def test_titles_are_shorter_than_bodies_may_be(writer: Writer) -> None:
     assert lengths.max() <= 16
 
 
-def test_drafts_from_the_source_change_no_text(writer: Writer, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_drafts_from_the_source_change_no_text(writer: WritingGraph, monkeypatch: pytest.MonkeyPatch) -> None:
     asked = []
 
     def counted(source: Any, written: Any, length: int) -> Any:
@@ -146,7 +146,7 @@ def test_drafts_from_the_source_change_no_text(writer: Writer, monkeypatch: pyte
     drafted.options = dataclasses.replace(writer.options, draft_tokens=3)
     columns = [tf.constant(column) for column in (HISTORY, SOURCE, KIND)]
 
-    def ids_of(writer: Writer) -> Any:
+    def ids_of(writer: WritingGraph) -> Any:
         decode = tf.function(writer.decode, autograph=False)
         return decode(*columns, tf.range(4, dtype=tf.int64), tf.ones([4, READER]))
 
@@ -156,7 +156,7 @@ def test_drafts_from_the_source_change_no_text(writer: Writer, monkeypatch: pyte
     np.testing.assert_allclose(ahead.log_probability, plain.log_probability, atol=1e-5)
 
 
-def decoded(writer: Writer, settings: WritingConfig) -> tuple[Any, list[str]]:
+def decoded(writer: WritingGraph, settings: WritingConfig) -> tuple[Any, list[str]]:
     """Token ids and texts of all rows, written as settings say."""
     other = copy.copy(writer)
     other.options = writer_options(settings, writer.prompts)
@@ -168,15 +168,15 @@ def decoded(writer: Writer, settings: WritingConfig) -> tuple[Any, list[str]]:
 
 
 @pytest.fixture(scope="module")
-def usual(writer: Writer) -> tuple[Any, list[str]]:
+def usual(writer: WritingGraph) -> tuple[Any, list[str]]:
     return decoded(writer, WritingConfig())
 
 
-def test_the_usual_settings_are_the_usual_options(writer: Writer) -> None:
+def test_the_usual_settings_are_the_usual_options(writer: WritingGraph) -> None:
     assert writer_options(WritingConfig(), writer.prompts) == WriterOptions()
 
 
-def test_a_strategy_and_a_number_of_texts_are_settings(writer: Writer) -> None:
+def test_a_strategy_and_a_number_of_texts_are_settings(writer: WritingGraph) -> None:
     greedy, _ = decoded(writer, WritingConfig(strategy="greedy", samples=1))
     assert greedy.shape[1] == 1
     beam = WritingConfig(strategy="beam", samples=2, beam_groups=2, diversity=50.0)
@@ -188,7 +188,7 @@ def test_a_strategy_and_a_number_of_texts_are_settings(writer: Writer) -> None:
     np.testing.assert_array_equal(likeliest, np.repeat(greedy, 3, axis=1))
 
 
-def test_forbidden_words_do_not_come_in_any_case(writer: Writer, usual: tuple[Any, list[str]]) -> None:
+def test_forbidden_words_do_not_come_in_any_case(writer: WritingGraph, usual: tuple[Any, list[str]]) -> None:
     letters = tuple("abcdefghijklmnopqrstuvwxyz")
     options = writer_options(WritingConfig(forbidden_words=letters), writer.prompts)
     single = [word[0] for word in options.constraints.forbidden_words if len(word) == 1]
@@ -199,7 +199,7 @@ def test_forbidden_words_do_not_come_in_any_case(writer: Writer, usual: tuple[An
     assert not np.isin(without, single).any() and any(texts)
 
 
-def test_required_words_come_in_every_text(writer: Writer, usual: tuple[Any, list[str]]) -> None:
+def test_required_words_come_in_every_text(writer: WritingGraph, usual: tuple[Any, list[str]]) -> None:
     settings = WritingConfig(required_words=("AI", "42"), title_tokens=9)
     assert not all("AI" in text for text in usual[1])
     for text in decoded(writer, settings)[1]:
@@ -208,7 +208,7 @@ def test_required_words_come_in_every_text(writer: Writer, usual: tuple[Any, lis
         writer_options(WritingConfig(required_words=("unbelievable",), title_tokens=9), writer.prompts)
 
 
-def test_the_source_of_a_prompt_is_what_stands_in_it(writer: Writer) -> None:
+def test_the_source_of_a_prompt_is_what_stands_in_it(writer: WritingGraph) -> None:
     prompt = writer.prompts.to_continue(*(tf.constant(column) for column in (HISTORY, SOURCE, KIND)))
     source = prompt.source.numpy()
     assert source.shape == (4, SIZES.source_tokens)
@@ -218,13 +218,13 @@ def test_the_source_of_a_prompt_is_what_stands_in_it(writer: Writer) -> None:
     assert (source[1] == -1).all()
 
 
-def test_prompts_that_do_not_fit_are_refused_at_once(writer: Writer) -> None:
-    backbone = keras_hub.models.GPT2Backbone(400, 1, 1, 8, 8, max_sequence_length=32)
+def test_prompts_that_do_not_fit_are_refused_at_once(writer: WritingGraph) -> None:
+    gpt2 = new_gpt2(writer.prompts.tokenizer, layers=1, heads=1, hidden=8, max_tokens=32)
     with pytest.raises(ValueError, match="do not fit into 32 positions"):
-        Writer(Generator(Gpt2Layers(backbone), user_dimension=READER), writer.prompts)
+        WritingGraph(Writer(gpt2, prompt=asdict(writer.prompts.sizes)))
 
 
-def test_the_graph_has_portable_operations_alone(writer: Writer) -> None:
+def test_the_graph_has_portable_operations_alone(writer: WritingGraph) -> None:
     text, seed = tf.TensorSpec([None], tf.string), tf.TensorSpec([None], tf.int64)
     reader = tf.TensorSpec([None, READER], tf.float32)
     concrete = tf.function(

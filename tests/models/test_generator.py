@@ -2,42 +2,39 @@
 
 from typing import Any
 
-import keras_hub
 import numpy as np
 import pytest
 import tensorflow as tf
 
-from genre_tf.backbones.gpt2_layers import Gpt2Layers
-from genre_tf.backbones.trainable import parse_trainable
+from genre_tf.backbones.gpt2 import Gpt2, new_gpt2, tiny_byte_pair
 from genre_tf.generation.cached_models import cached_decoder_of, refresh_decoder
-from genre_tf.models.generator import Generator
-from genre_tf.models.reader_prefix import UNSEEN
+from genre_tf.generation.prompts import CONTROL_TOKENS
+from genre_tf.generation.reader_prefix import UNSEEN
+from genre_tf.models.writer import Writer
 
-VOCABULARY, READER = 40, 5
-CONTROL_IDS = [9, 38, 39]
+READER = 5
 
 
-def new_generator(mode: str = "all") -> Generator:
-    """A generator with weights far from those it starts with."""
-    backbone = keras_hub.models.GPT2Backbone(VOCABULARY, 2, 2, 16, 64, dropout=0.3, max_sequence_length=32)
+def new_generator(mode: str = "all") -> Writer:
+    """A writer with weights far from those it starts with."""
+    gpt2 = new_gpt2(tiny_byte_pair(CONTROL_TOKENS), layers=2, heads=2, hidden=16, max_tokens=64, dropout=0.3)
     random = np.random.default_rng(1)
-    for weight in backbone.weights:
+    for weight in gpt2.backbone.weights:
         if "int" not in weight.dtype:
             weight.assign(weight + random.normal(0, 0.2, weight.shape))
-    layers = Gpt2Layers(backbone, parse_trainable(mode), CONTROL_IDS)
-    model = Generator(layers, user_dimension=READER, prefix_tokens=3)
-    for weight in (*model.reader_prefix.weights, *_added(layers)):
+    model = Writer(gpt2, trained_layers=mode, user_dimension=READER, prefix_tokens=3)
+    for weight in (*model.reader_prefix.weights, *_added(model.language_model)):
         weight.assign(weight + random.normal(0, 0.2, weight.shape))
     return model
 
 
-def _added(layers: Gpt2Layers) -> list[Any]:
+def _added(layers: Any) -> list[Any]:
     of_backbone = {id(weight) for weight in layers.backbone.weights}
     return [weight for weight in layers.weights if id(weight) not in of_backbone]
 
 
 @pytest.fixture(scope="module", params=["all", "lora 2"])
-def generator(request: Any) -> Generator:
+def generator(request: Any) -> Writer:
     return new_generator(request.param)
 
 
@@ -53,20 +50,20 @@ def batch(rows: list[list[int]], has_reader: list[bool], pad: int = 0) -> dict[s
 ROWS = [[3, 1, 4, 1, 5], [9, 2]]
 
 
-def test_every_weight_is_trained(generator: Generator) -> None:
+def test_every_weight_is_trained(generator: Writer) -> None:
     with tf.GradientTape() as tape:
         loss = tf.reduce_mean(generator(batch(ROWS, [True, False])) ** 2)
     gradients = tape.gradient(loss, generator.trainable_weights)
     assert all(gradient is not None for gradient in gradients)
 
 
-def test_padding_behind_a_row_does_not_change_it(generator: Generator) -> None:
+def test_padding_behind_a_row_does_not_change_it(generator: Writer) -> None:
     plain, padded = (generator(batch(ROWS, [True, True], pad)) for pad in (0, 6))
     for index, row in enumerate(ROWS):
         np.testing.assert_allclose(padded[index, : len(row)], plain[index, : len(row)], atol=1e-5)
 
 
-def test_readers_differ_and_no_reader_is_always_the_same(generator: Generator) -> None:
+def test_readers_differ_and_no_reader_is_always_the_same(generator: Writer) -> None:
     one = batch([ROWS[0]], [True])
     other = {**one, "user_vector": -one["user_vector"]}
     assert np.abs(generator(one) - generator(other)).max() > 1e-3
@@ -74,7 +71,7 @@ def test_readers_differ_and_no_reader_is_always_the_same(generator: Generator) -
     np.testing.assert_array_equal(*nobody)
 
 
-def test_prefill_on_the_left_padded_prompt_gives_the_whole_models_logits(generator: Generator) -> None:
+def test_prefill_on_the_left_padded_prompt_gives_the_whole_models_logits(generator: Writer) -> None:
     inputs = batch(ROWS, [True, False])
     whole = generator(inputs)
     decoder = cached_decoder_of(generator.language_model)
@@ -94,7 +91,7 @@ def test_prefill_on_the_left_padded_prompt_gives_the_whole_models_logits(generat
     np.testing.assert_allclose(logits[0], generator(longer)[0, -1], atol=2e-5)
 
 
-def test_a_decoder_takes_over_what_was_learned_and_leaves_the_frozen_weights(generator: Generator) -> None:
+def test_a_decoder_takes_over_what_was_learned_and_leaves_the_frozen_weights(generator: Writer) -> None:
     decoder = cached_decoder_of(generator.language_model)
     inputs = batch(ROWS[:1], [True])
     before = [weight.numpy() for weight in generator.backbone.weights]
@@ -117,9 +114,8 @@ def test_a_decoder_takes_over_what_was_learned_and_leaves_the_frozen_weights(gen
 @pytest.mark.parametrize("mode", ["none", "lora 2"])
 def test_a_frozen_language_model_starts_as_it_was_and_only_what_was_added_is_trained(mode: str) -> None:
     whole = new_generator()
-    frozen = Generator(
-        Gpt2Layers(whole.backbone, parse_trainable(mode), CONTROL_IDS), user_dimension=READER, prefix_tokens=3
-    )
+    gpt2 = Gpt2(whole.backbone, whole.prompts.tokenizer, None, whole.config)
+    frozen = Writer(gpt2, trained_layers=mode, user_dimension=READER, prefix_tokens=3)
     for mine, theirs in zip(frozen.reader_prefix.weights, whole.reader_prefix.weights, strict=True):
         mine.assign(theirs)
     inputs = batch(ROWS, [True, False])
@@ -127,7 +123,7 @@ def test_a_frozen_language_model_starts_as_it_was_and_only_what_was_added_is_tra
     trained = sum(int(np.prod(weight.shape)) for weight in frozen.language_model.trainable_weights)
     hidden, wide, rank = 16, 64, 2
     of_layer = rank * (4 * 2 * hidden + 2 * (hidden + wide))
-    assert trained == len(CONTROL_IDS) * hidden + (2 * of_layer if mode == "lora 2" else 0)
+    assert trained == len(CONTROL_TOKENS) * hidden + (2 * of_layer if mode == "lora 2" else 0)
 
 
 def test_no_gradient_as_large_as_a_frozen_kernel_is_computed() -> None:
@@ -151,7 +147,8 @@ def test_no_gradient_as_large_as_a_frozen_kernel_is_computed() -> None:
     products = [op for op in needed if op.type == "MatMul" and op.get_attr("transpose_a")]
     shapes = {tuple(op.outputs[0].shape) for op in products}
     assert (16, 2) in shapes and (2, 16) in shapes, "those of the updates are seen"
-    assert not shapes & {(16, 48), (16, 16), (16, 64), (64, 16), (VOCABULARY, 16), (16, VOCABULARY)}
+    vocabulary = model.prompts.tokenizer.vocabulary_size
+    assert not shapes & {(16, 48), (16, 16), (16, 64), (64, 16), (vocabulary, 16), (16, vocabulary)}
 
 
 def test_a_prefix_is_seen_the_less_the_lower_its_bias() -> None:
@@ -167,13 +164,13 @@ def test_a_prefix_is_seen_the_less_the_lower_its_bias() -> None:
     assert changes[2] < 1e-4
 
 
-def test_dropout_is_on_in_training_alone(generator: Generator) -> None:
+def test_dropout_is_on_in_training_alone(generator: Writer) -> None:
     inputs = batch(ROWS, [True, True])
     np.testing.assert_array_equal(generator(inputs, training=False), generator(inputs, training=False))
     assert np.abs(generator(inputs, training=True) - generator(inputs, training=True)).max() > 1e-3
 
 
-def test_weights_come_back_from_a_file(generator: Generator, tmp_path: Any) -> None:
+def test_weights_come_back_from_a_file(generator: Writer, tmp_path: Any) -> None:
     generator.save_weights(tmp_path / "model.weights.h5")
     mode = "all" if generator.language_model.token_rows is None else "lora 2"
     again = new_generator(mode)

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from genre_tf.models.prompts import CONTROL_TOKENS, END, READER, SOURCE, Prompts, PromptSizes
+from genre_tf.generation.prompts import CONTROL_TOKENS, END, READER, SOURCE, Prompts, PromptSizes
 from genre_tf.text.byte_pair import BytePair, train_byte_pair
 
 SIZES = PromptSizes(history_titles=3, title_tokens=6, history_tokens=14, source_tokens=8, target_tokens=7)

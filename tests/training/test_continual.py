@@ -107,7 +107,7 @@ def earlier(days: Path) -> Path:
         seed=5,
     )
     save_generator_sizes(parts, run / "generation")
-    parts.generator.save_weights(run / "generation" / WEIGHTS_FILE)
+    parts.save_weights(run / "generation" / WEIGHTS_FILE)
     return run
 
 

@@ -25,14 +25,13 @@ from genre_tf.data.moment_pool import MomentPool, draw_from_pool
 from genre_tf.data.text_examples import TextExample, article_examples
 from genre_tf.models.checkpoint import news_encoder_of, ranker_of, two_tower_of
 from genre_tf.models.news_encoder import Categories, NewsEncoder
+from genre_tf.models.text_rows import TextBatching, TextRows
 from genre_tf.training.click_weights import click_weights
 from genre_tf.training.distribution import Distribution
 from genre_tf.training.fit import StageTrainer
-from genre_tf.training.generation import new_generator
-from genre_tf.training.generation_loss import GenerationTrainer
+from genre_tf.training.generation import GenerationTrainer, new_generator
 from genre_tf.training.ranking import CLICK_WEIGHT, TEACHER, RankingTrainer
 from genre_tf.training.retrieval import DRAWN, RetrievalTrainer
-from genre_tf.training.text_batches import TextBatching, TextRows
 
 STAGES = ("retrieval", "ranking", "generation")
 ROWS = 4
@@ -124,7 +123,7 @@ def texts(folder: Any) -> tuple[StageTrainer, tf.data.Dataset, tf.data.Dataset]:
     fixed = rows.batches(batching, seed=2)
     assert any((batch["contrast_of"].numpy() >= 0).any() for batch in fixed)
     loose = fixed.map(lambda batch: {name: without_padding(name, batch) for name in batch})
-    return GenerationTrainer(parts.generator, fixed_shapes=True, contrast_weight=0.5), fixed, loose
+    return GenerationTrainer(parts, fixed_shapes=True, contrast_weight=0.5), fixed, loose
 
 
 def without_padding(name: str, batch: dict[str, tf.Tensor]) -> tf.Tensor:
@@ -264,7 +263,7 @@ def test_bfloat16_towers_give_nearly_the_same_loss(name: str, stage: Any, tmp_pa
 def _of_policy(name: str, stage: Any, folder: Path) -> tuple[StageTrainer, dict[str, tf.Tensor]]:
     if name == "generation":  # whose rows are the same under every policy
         parts = new_generator(CONFIG.generation, TABLE, 3, folder)
-        trainer = GenerationTrainer(parts.generator, fixed_shapes=True, contrast_weight=0.5)
+        trainer = GenerationTrainer(parts, fixed_shapes=True, contrast_weight=0.5)
         return trainer, next(iter(stage[1]))
     categories = Categories.of(TABLE.categories, TABLE.subcategories)
     towers, fixed, _ = clicks(name, news_encoder_of("tiny", CONFIG.news, categories))

@@ -19,10 +19,9 @@ from genre_tf.data.text_examples import (
     history_text,
     learning_split,
 )
-from genre_tf.models.prompts import CONTROL_TOKENS, Prompts, PromptSizes
+from genre_tf.generation.prompts import CONTROL_TOKENS, Prompts, PromptSizes
+from genre_tf.models.text_rows import ORDINARY, TextBatching, TextRows
 from genre_tf.text.byte_pair import train_byte_pair
-from genre_tf.training.contrast_rows import ORDINARY
-from genre_tf.training.text_batches import TextBatching, TextRows
 
 SIZES = PromptSizes(history_titles=2, title_tokens=12, history_tokens=26, source_tokens=30, target_tokens=30)
 TABLE = ArticleTable(

@@ -14,20 +14,19 @@ from genre_tf.data.articles import Article, ArticleTable
 from genre_tf.data.batch_layout import BatchLayout
 from genre_tf.data.text_examples import TextExample, article_examples
 from genre_tf.errors import InputError
-from genre_tf.generation.writer import Writer
+from genre_tf.generation.prompts import CONTROL_TOKENS
+from genre_tf.generation.reader_prefix import UNSEEN
+from genre_tf.generation.writer import WritingGraph
+from genre_tf.losses.tokens import token_losses
 from genre_tf.models.generator_checkpoint import (
     FOLDER,
     WEIGHTS_FILE,
-    TrainedGenerator,
     load_generator,
     save_generator_sizes,
 )
-from genre_tf.models.prompts import CONTROL_TOKENS
-from genre_tf.models.reader_prefix import UNSEEN
-from genre_tf.training.contrast_rows import ORDINARY
-from genre_tf.training.generation import Perplexity, _of_tasks, new_generator, trained_share
-from genre_tf.training.generation_loss import GenerationTrainer, token_losses
-from genre_tf.training.text_batches import TextBatching, TextRows
+from genre_tf.models.text_rows import ORDINARY, TextBatching, TextRows
+from genre_tf.models.writer import Writer
+from genre_tf.training.generation import GenerationTrainer, Perplexity, _of_tasks, new_generator
 
 SETTINGS = GenerationConfig(vocabulary_size=300, layers=1, heads=2, hidden=32, max_tokens=64, prefix_tokens=2)
 TABLE = ArticleTable(
@@ -39,40 +38,40 @@ TABLE = ArticleTable(
 
 
 @pytest.fixture
-def parts(tmp_path: Any) -> TrainedGenerator:
+def parts(tmp_path: Any) -> Writer:
     return new_generator(SETTINGS, TABLE, 3, tmp_path / FOLDER)
 
 
-def rows_of(parts: TrainedGenerator) -> TextRows:
+def rows_of(parts: Writer) -> TextRows:
     examples = article_examples(TABLE, range(1, 5))
     return TextRows(examples, TABLE, np.zeros((len(examples), 3), np.float32), parts.prompts)
 
 
-def test_loss_is_the_weighted_mean_over_every_position(parts: TrainedGenerator) -> None:
+def test_loss_is_the_weighted_mean_over_every_position(parts: Writer) -> None:
     batch = next(iter(rows_of(parts).batches(TextBatching(tokens=400, context_weight=0.25))))
-    logits = parts.generator(batch)
+    logits = parts(batch)
     everywhere = tf.nn.sparse_softmax_cross_entropy_with_logits(batch["labels"], logits).numpy()
     weight = batch["label_weight"].numpy()
     expected = (everywhere * weight).sum() / weight.sum()
-    loss = GenerationTrainer(parts.generator)(batch, training=False)
+    loss = GenerationTrainer(parts)(batch, training=False)
     np.testing.assert_allclose(loss, expected, rtol=1e-5)
     assert set(np.unique(weight)) == {0.0, 0.25, 1.0}
 
 
-def test_the_contrast_is_the_surprise_at_the_right_reader(parts: TrainedGenerator) -> None:
+def test_the_contrast_is_the_surprise_at_the_right_reader(parts: Writer) -> None:
     examples = [
         TextExample("title", np.asarray([row + 1], np.int32), "", TABLE.titles[row], row) for row in (1, 2, 3)
     ]
     random = np.random.default_rng(2)
     vectors = random.normal(size=(3, 3)).astype(np.float32)
-    for weight in parts.generator.reader_prefix.weights:
+    for weight in parts.reader_prefix.weights:
         weight.assign(weight + random.normal(0, 0.5, weight.shape))
     rows = TextRows(examples, TABLE, vectors, parts.prompts)
     batching = TextBatching(tokens=400, contrast=0.99, drop_reader=0.0)
     batch = next(iter(rows.batches(batching, seed=2)))
     first = batch["contrast_of"].numpy()
     assert (first >= 0).sum() >= 2
-    log_p = -tf.nn.sparse_softmax_cross_entropy_with_logits(batch["labels"], parts.generator(batch)).numpy()
+    log_p = -tf.nn.sparse_softmax_cross_entropy_with_logits(batch["labels"], parts(batch)).numpy()
     log_p = (log_p * (batch["label_weight"].numpy() == 1)).sum(1).astype(float)
     surprises = [
         -np.log(np.exp(log_p[own]) / (np.exp(log_p[own]) + np.exp(log_p[row])))
@@ -80,12 +79,12 @@ def test_the_contrast_is_the_surprise_at_the_right_reader(parts: TrainedGenerato
         if own >= 0
     ]
     without, with_it = (
-        float(GenerationTrainer(parts.generator, contrast_weight=weight)(batch, training=False))
+        float(GenerationTrainer(parts, contrast_weight=weight)(batch, training=False))
         for weight in (0.0, 2.0)
     )
     np.testing.assert_allclose(with_it - without, 2 * np.mean(surprises), rtol=1e-4)
     alone = {name: value[: (first == ORDINARY).sum()] for name, value in batch.items()}
-    np.testing.assert_allclose(GenerationTrainer(parts.generator)(alone, training=False), without, rtol=1e-5)
+    np.testing.assert_allclose(GenerationTrainer(parts)(alone, training=False), without, rtol=1e-5)
 
 
 def test_tasks_without_a_share_are_neither_learned_nor_validated_on() -> None:
@@ -99,9 +98,9 @@ def test_tasks_without_a_share_are_neither_learned_nor_validated_on() -> None:
 
 
 @pytest.mark.parametrize("precision", ["mixed_bfloat16", "mixed_float16"])
-def test_16_bits_change_losses_and_gradients_a_little(parts: TrainedGenerator, precision: str) -> None:
+def test_16_bits_change_losses_and_gradients_a_little(parts: Writer, precision: str) -> None:
     batch = next(iter(rows_of(parts).batches(TextBatching(tokens=500))))
-    trainer = GenerationTrainer(parts.generator)
+    trainer = GenerationTrainer(parts)
 
     def loss_and_gradients() -> tuple[float, list[np.ndarray]]:
         with tf.GradientTape() as tape:
@@ -110,7 +109,7 @@ def test_16_bits_change_losses_and_gradients_a_little(parts: TrainedGenerator, p
         return float(loss), [tf.convert_to_tensor(gradient).numpy() for gradient in found]
 
     loss, gradients = loss_and_gradients()
-    compute_in(precision, parts.generator.language_model)
+    compute_in(precision, parts.language_model)
     rounded, coarse = loss_and_gradients()
     assert rounded == pytest.approx(loss, rel=2e-3)
     assert any((one != other).any() for one, other in zip(gradients, coarse, strict=True))
@@ -119,12 +118,12 @@ def test_16_bits_change_losses_and_gradients_a_little(parts: TrainedGenerator, p
     assert sum(dots) == pytest.approx(sum(float((one**2).sum()) for one in gradients), rel=2e-2)
 
 
-def test_a_replica_without_rows_adds_nothing(parts: TrainedGenerator) -> None:
+def test_a_replica_without_rows_adds_nothing(parts: Writer) -> None:
     """The last batch of an epoch may have fewer rows than there are replicas."""
     layout = BatchLayout(parts=2, wanted=(1,))
     batch = next(iter(rows_of(parts).batches(TextBatching(tokens=1), layout=layout)))
     assert len(batch["user_vector"]) == 0
-    trainer = GenerationTrainer(parts.generator)
+    trainer = GenerationTrainer(parts)
     with tf.GradientTape() as tape:
         loss = trainer(batch, training=True)
     assert float(loss) == 0.0
@@ -132,12 +131,12 @@ def test_a_replica_without_rows_adds_nothing(parts: TrainedGenerator) -> None:
         np.testing.assert_array_equal(tf.convert_to_tensor(gradient), np.zeros(gradient.shape))
 
 
-def test_steps_lower_the_perplexity_and_weights_come_back(parts: TrainedGenerator, tmp_path: Any) -> None:
+def test_steps_lower_the_perplexity_and_weights_come_back(parts: Writer, tmp_path: Any) -> None:
     rows = rows_of(parts)
-    measure = Perplexity(parts.generator, rows, 500)
+    measure = Perplexity(parts, rows, 500)
     before = measure()["perplexity"]
-    assert before == pytest.approx(parts.generator.backbone.vocabulary_size, rel=0.1)
-    trainer = GenerationTrainer(parts.generator)
+    assert before == pytest.approx(parts.backbone.vocabulary_size, rel=0.1)
+    trainer = GenerationTrainer(parts)
     trainer.compile(optimizer="adam")
     trainer.optimizer.learning_rate = 0.01
     trainer.fit(
@@ -149,19 +148,19 @@ def test_steps_lower_the_perplexity_and_weights_come_back(parts: TrainedGenerato
     after = measure()["perplexity"]
     assert after < before / 10
     save_generator_sizes(parts, tmp_path / FOLDER)
-    parts.generator.save_weights(tmp_path / FOLDER / WEIGHTS_FILE)
+    parts.save_weights(tmp_path / FOLDER / WEIGHTS_FILE)
     again = load_generator(tmp_path)
     batch = next(iter(rows.batches(TextBatching(tokens=500))))
     np.testing.assert_allclose(
-        token_losses(again.generator, batch, False)[0],
-        token_losses(parts.generator, batch, False)[0],
+        token_losses(again, batch, False)[0],
+        token_losses(parts, batch, False)[0],
         rtol=1e-5,
     )
     assert again.common_words == parts.common_words
     assert again.prompts.sizes == parts.prompts.sizes
 
 
-def test_a_run_without_or_with_a_damaged_generator_says_so(parts: TrainedGenerator, tmp_path: Any) -> None:
+def test_a_run_without_or_with_a_damaged_generator_says_so(parts: Writer, tmp_path: Any) -> None:
     with pytest.raises(InputError, match="no trained generator"):
         load_generator(tmp_path)
     save_generator_sizes(parts, tmp_path / FOLDER)
@@ -179,23 +178,23 @@ def test_impossible_sizes_are_input_errors(wrong: dict[str, int], tmp_path: Any)
 def test_a_named_gpt2_gets_the_control_tokens(tmp_path: Any) -> None:
     parts = new_generator(dataclasses.replace(SETTINGS, backbone="tiny"), TABLE, 3, tmp_path)
     assert set(CONTROL_TOKENS) < set(parts.prompts.tokenizer.special_tokens)
-    assert parts.generator.backbone.vocabulary_size == parts.prompts.tokenizer.vocabulary_size
-    assert float(parts.generator.reader_prefix.bias) == UNSEEN
+    assert parts.backbone.vocabulary_size == parts.prompts.tokenizer.vocabulary_size
+    assert float(parts.reader_prefix.bias) == UNSEEN
 
 
 def test_a_frozen_language_model_comes_back_with_what_was_trained_beside_it(tmp_path: Any) -> None:
     settings = dataclasses.replace(SETTINGS, trainable="lora 2")
     parts = new_generator(settings, TABLE, 3, tmp_path / FOLDER)
-    assert "writer, lora 2: " in trained_share(parts)
-    for weight in parts.generator.trainable_weights:
+    assert "writer, lora 2: " in parts.trained_share()
+    for weight in parts.trainable_weights:
         weight.assign(weight + 0.1)
     save_generator_sizes(parts, tmp_path / FOLDER)
-    parts.generator.save_weights(tmp_path / FOLDER / WEIGHTS_FILE)
+    parts.save_weights(tmp_path / FOLDER / WEIGHTS_FILE)
     again = load_generator(tmp_path)
     assert again.trainable == "lora 2"
     batch = next(iter(rows_of(parts).batches(TextBatching(tokens=500))))
-    np.testing.assert_array_equal(again.generator(batch), parts.generator(batch))
-    assert len(again.generator.trainable_weights) == len(parts.generator.trainable_weights)
+    np.testing.assert_array_equal(again(batch), parts(batch))
+    assert len(again.trainable_weights) == len(parts.trainable_weights)
 
 
 def test_a_llama_is_trained_kept_and_writes_as_a_gpt2_does(tmp_path: Any) -> None:
@@ -206,18 +205,16 @@ def test_a_llama_is_trained_kept_and_writes_as_a_gpt2_does(tmp_path: Any) -> Non
     parts = new_generator(settings, TABLE, 3, tmp_path / FOLDER)
     batch = next(iter(rows_of(parts).batches(TextBatching(tokens=500))))
     with tf.GradientTape() as tape:
-        loss = GenerationTrainer(parts.generator)(batch, training=True)
-    assert all(each is not None for each in tape.gradient(loss, parts.generator.trainable_weights))
-    for weight in parts.generator.trainable_weights:
+        loss = GenerationTrainer(parts)(batch, training=True)
+    assert all(each is not None for each in tape.gradient(loss, parts.trainable_weights))
+    for weight in parts.trainable_weights:
         weight.assign(weight + 0.1)
     save_generator_sizes(parts, tmp_path / FOLDER)
-    parts.generator.save_weights(tmp_path / FOLDER / WEIGHTS_FILE)
+    parts.save_weights(tmp_path / FOLDER / WEIGHTS_FILE)
     again = load_generator(tmp_path)
-    np.testing.assert_array_equal(again.generator(batch), parts.generator(batch))
+    np.testing.assert_array_equal(again(batch), parts(batch))
     texts = [tf.constant([text]) for text in ("b wins", "A c won.", "title")]
-    decoded = Writer(again.generator, again.prompts).decode(
-        *texts, tf.constant([1], tf.int64), tf.ones([1, 3])
-    )
+    decoded = WritingGraph(again).decode(*texts, tf.constant([1], tf.int64), tf.ones([1, 3]))
     assert np.isfinite(decoded.log_probability.numpy()).all()
 
 

@@ -133,7 +133,7 @@ def test_an_ended_training_goes_on_unless_the_towers_are_others_by_then(run: Pat
     config = dataclasses.replace(CONFIG, generation=faster)
     with pytest.raises(StoppedError, match="after step 2 of 4"):
         train(["generation"], data, run, config, stop)
-    assert load_generator(run).generator.reader_prefix.prefix_tokens == 2  # its best so far
+    assert load_generator(run).reader_prefix.prefix_tokens == 2  # its best so far
     other = run.with_name("other")
     shutil.copytree(run, other)
     said, _ = write_again(run, data, config)

@@ -9,6 +9,7 @@ from genre_tf.backbones.causal_prefix import Prefix
 
 UNSEEN = -4.0
 """Initial bias of a prefix for a pretrained model: about a fiftieth of a word's attention goes to it."""
+_NOBODY = 16  # width of the learned vector where readers have none
 _KEY_SPREAD = 0.05  # keys then have about the size of those of a new GPT-2
 
 
@@ -19,7 +20,7 @@ class ReaderPrefix(keras.layers.Layer):
     model.
 
     Args:
-        user_dimension: dimension of the two-tower model's user vector.
+        user_dimension: dimension of the two-tower model's user vector; 0: all share a learned vector.
         prefix_tokens: number of columns of the prefix.
         layers: number of layers of the language model.
         key_heads: key heads of each layer.
@@ -46,18 +47,21 @@ class ReaderPrefix(keras.layers.Layer):
         self.user_dimension = user_dimension
         self.prefix_tokens = prefix_tokens
         self.shape_of_row = (layers, 2, key_heads, prefix_tokens, depth)
-        self.norm = keras.layers.LayerNormalization(name="norm")
+        self.norm = keras.layers.LayerNormalization(name="norm") if user_dimension else None
         self.narrow = keras.layers.Dense(width, activation="tanh", name="narrow")
         small = keras.initializers.RandomNormal(stddev=_KEY_SPREAD)
         wide = layers * 2 * key_heads * prefix_tokens * depth
         self.wide = keras.layers.Dense(wide, kernel_initializer=small, name="wide")
         self.no_reader = self.add_weight(
-            shape=[user_dimension], initializer=keras.initializers.RandomNormal(stddev=1.0), name="no_reader"
+            shape=[user_dimension or _NOBODY],
+            initializer=keras.initializers.RandomNormal(stddev=1.0),
+            name="no_reader",
         )
         start = keras.initializers.Constant(bias)
         self.bias = self.add_weight(shape=[], initializer=start, name="bias")
-        self.norm.build([None, user_dimension])
-        self.narrow.build([None, user_dimension])
+        if self.norm is not None:
+            self.norm.build([None, user_dimension])
+        self.narrow.build([None, user_dimension or _NOBODY])
         self.wide.build([None, width])
         self.built = True
 
@@ -71,7 +75,11 @@ class ReaderPrefix(keras.layers.Layer):
         Returns:
             Keys and values of every layer, [batch, key_heads, prefix_tokens, depth] each.
         """
-        reader = ops.where(has_reader[:, None], self.norm(user_vector), self.no_reader[None])
+        reader = self.no_reader[None]
+        if self.norm is not None:
+            reader = ops.where(has_reader[:, None], self.norm(user_vector), reader)
+        else:
+            reader = ops.repeat(reader, ops.shape(has_reader)[0], axis=0)
         made = ops.reshape(self.wide(self.narrow(reader)), [-1, *self.shape_of_row])
         layers = range(self.shape_of_row[0])
         keys, values = ([made[:, layer, part] for layer in layers] for part in (0, 1))

@@ -1,0 +1,85 @@
+"""Losses of a writer: next-token cross-entropy, and a contrast between the right and another reader."""
+
+from typing import Any, NamedTuple
+
+import tensorflow as tf
+
+from genre_tf.losses.replicas import sum_over_replicas
+
+
+class TokenLosses(NamedTuple):
+    """Cross-entropy of tokens.
+
+    Args:
+        losses: float32 [n], in nats.
+        weights: float32 [n]; 1 for a token of the target.
+        rows: int64 [n], the row of each.
+    """
+
+    losses: Any
+    weights: Any
+    rows: Any
+
+
+def token_losses(writer: Any, batch: dict[str, tf.Tensor], training: bool) -> TokenLosses:
+    """Cross-entropy of each counted token.
+
+    Padding and control tokens skip the output matrix, which costs a third of the whole model.
+
+    Args:
+        writer: the writer.
+        batch: batch of `TextRows.batches`.
+        training: whether dropout is active.
+    """
+    states = writer.states(batch, training=training)  # [batch, time, hidden]
+    counts = tf.where(batch["label_weight"] > 0)  # [n, 2]
+    logits = writer.logits(tf.gather_nd(states, counts))  # [n, vocabulary]
+    labels = tf.gather_nd(batch["labels"], counts)
+    losses = tf.nn.sparse_softmax_cross_entropy_with_logits(labels, tf.cast(logits, tf.float32))
+    return TokenLosses(losses, tf.gather_nd(batch["label_weight"], counts), counts[:, 0])
+
+
+def all_token_losses(writer: Any, batch: dict[str, tf.Tensor], training: bool) -> TokenLosses:
+    """The same for every position, for fixed shapes; positions that do not count have weight 0."""
+    logits = tf.cast(writer(batch, training=training), tf.float32)
+    losses = tf.nn.sparse_softmax_cross_entropy_with_logits(batch["labels"], logits)
+    shape = tf.shape(losses, tf.int64)
+    rows = tf.repeat(tf.range(shape[0])[:, None], shape[1], axis=1)
+    return TokenLosses(*(tf.reshape(each, [-1]) for each in (losses, batch["label_weight"], rows)))
+
+
+def mean_token_loss(found: TokenLosses, weights: tf.Tensor | None = None) -> tf.Tensor:
+    """Weighted mean of token losses, float32 []; with several replicas this replica's share.
+
+    Args:
+        found: losses of the tokens of a batch.
+        weights: float32 [n]; None: those of `found`.
+    """
+    weights = found.weights if weights is None else weights
+    total = tf.reduce_sum(found.losses * weights)
+    return total / tf.maximum(sum_over_replicas(tf.reduce_sum(weights)), 1.0)
+
+
+def contrast_loss(found: TokenLosses, contrast_of: tf.Tensor) -> tf.Tensor:
+    """How clearly a title identifies its own reader among two.
+
+    For a title y, its reader r and another reader s it is -log p(y|r) / (p(y|r) + p(y|s)): the surprise at
+    the correct reader, if both were equally likely before the title was seen.
+
+    Args:
+        found: losses of the tokens of a batch.
+        contrast_of: int32 [batch]; see `TextRows.batches`.
+
+    Returns:
+        Mean over the second copies, in nats, float32 []; 0 if there are none. With several replicas this
+        replica's share.
+
+    Source: Qian et al., "Controllable Natural Language Generation with Contrastive Prefixes", 2022
+    (their discriminative loss over prefixes).
+    """
+    of_target = found.losses * tf.cast(found.weights == 1.0, tf.float32)
+    of_row = tf.math.unsorted_segment_sum(of_target, found.rows, tf.shape(contrast_of)[0])  # [batch]
+    compared = tf.cast(contrast_of >= 0, tf.float32)
+    before_own = tf.gather(of_row, tf.maximum(contrast_of, 0))
+    losses = tf.nn.softplus(before_own - of_row) * compared
+    return tf.reduce_sum(losses) / tf.maximum(sum_over_replicas(tf.reduce_sum(compared)), 1.0)
