@@ -6,7 +6,7 @@ from pathlib import Path
 
 from genre_tf.benchmarks.peers import peer_module
 from genre_tf.errors import InputError
-from genre_tf.serving.load_generator import LoadResult
+from genre_tf.serving.operations.load_generator import LoadResult
 
 _PERCENTILES = ((50, "tab:green"), (95, "tab:orange"), (99, "tab:red"))
 SUFFIXES = (".png", ".svg", ".pdf")

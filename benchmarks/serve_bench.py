@@ -1,7 +1,7 @@
 """`genre bench serve`: the embedded server under open-loop load, against a naive export and a bare session.
 
-Latencies count from the intended arrival of a request (see `serving/load_generator.py`). The server runs in
-its own process and shares the processors with the load generator.
+Latencies count from the intended arrival of a request (`serving/operations/load_generator.py`). The server
+runs in its own process and shares the processors with the load generator.
 """
 
 import gc
@@ -20,13 +20,14 @@ from genre_tf.benchmarks.serve_requests import Readers
 from genre_tf.config import GenerationConfig
 from genre_tf.errors import FailureError
 from genre_tf.funnel.index import Catalogue
-from genre_tf.serving.channels import open_channel
-from genre_tf.serving.client import RECOMMENDER, GenreClient
-from genre_tf.serving.joining import join_ids
-from genre_tf.serving.load_generator import METHOD, LoadResult, closed_loop, open_loop
-from genre_tf.serving.memory_watch import MemoryWatch
-from genre_tf.serving.saturation import SearchOptions, find_saturation
-from genre_tf.serving.server_process import ServerProcess, server_process
+from genre_tf.serving import Client
+from genre_tf.serving.client.channels import open_channel
+from genre_tf.serving.client.client import RECOMMENDER
+from genre_tf.serving.client.joining import join_ids
+from genre_tf.serving.operations.load_generator import METHOD, LoadResult, closed_loop, open_loop
+from genre_tf.serving.operations.memory_watch import MemoryWatch
+from genre_tf.serving.operations.saturation import SearchOptions, find_saturation
+from genre_tf.serving.operations.server_process import ServerProcess, server_process
 
 UNIT = "requests per second"
 LONE = "lone request's median"
@@ -217,7 +218,7 @@ def _answered(result: LoadResult) -> LoadResult:
 def require_same_answers(address: str, readers: Readers) -> None:
     """Raise FailureError if ours and the naive export recommend or score differently."""
     few = slice(4)
-    with GenreClient(address, 120.0) as ours, GenreClient(address, 120.0, recommender=NAIVE) as naive:
+    with Client(address, 120.0) as ours, Client(address, 120.0, recommender=NAIVE) as naive:
         recommended = [
             [[one.score for one in row] for row in found]
             for found in (ours.recommend(readers.histories[few]), naive.recommend_text(readers.titles[few]))

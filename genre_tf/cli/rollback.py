@@ -16,7 +16,7 @@ from genre_tf.errors import InputError
 if TYPE_CHECKING:
     import grpc
 
-    from genre_tf.serving.version_choice import Choice
+    from genre_tf.serving.operations.version_choice import Choice
 
 LATEST = "latest"
 ServerOption = Annotated[
@@ -59,8 +59,8 @@ def rollback(
     if to is not None and to != LATEST and not (to.isascii() and to.isdecimal()):
         raise InputError(f"--to must be a version number or `{LATEST}`; got {to!r}")
     load_tensorflow()
-    from genre_tf.serving.tls import client_credentials
-    from genre_tf.serving.version_choice import follow_newest, roll_back
+    from genre_tf.serving.client.tls import client_credentials
+    from genre_tf.serving.operations.version_choice import follow_newest, roll_back
 
     wait = functools.partial(wait_for, server, wait_s, client_credentials(tls_ca, tls_cert, tls_key))
     if to == LATEST:
@@ -95,7 +95,7 @@ def wait_for(
         version: version to load; None: do not wait for one.
         answers: as `expected` of `wait_until_answers`; None: do not wait for answers.
     """
-    from genre_tf.serving.model_status import wait_until_answers, wait_until_loaded
+    from genre_tf.serving.operations.model_status import wait_until_answers, wait_until_loaded
 
     for server in servers or ():
         if version is not None:

@@ -41,7 +41,7 @@ def serve(
 
     Example: genre serve models
     """
-    from genre_tf.serving.model_folders import find_models
+    from genre_tf.serving.operations.model_folders import find_models
 
     check_models_path(models)
     find_models(models)  # report a wrong folder before the slow import of TensorFlow
@@ -49,7 +49,7 @@ def serve(
     if binary is None:
         _serve_embedded(models, host, grpc_port, rest_port, poll_seconds, batching)
         return
-    from genre_tf.serving.model_server import run_model_server
+    from genre_tf.serving.operations.model_server import run_model_server
 
     progress.print(f"running {binary}, which listens on every address of this machine", markup=False)
     run_model_server(
@@ -67,7 +67,7 @@ def _serve_embedded(
     models: Path, host: str, grpc_port: int, rest_port: int, poll_s: float, batching: bool
 ) -> None:
     load_tensorflow()
-    from genre_tf.serving.embedded_server import NOTICE, EmbeddedServer, ServerOptions, told_to_stop
+    from genre_tf.serving.embedded.server import NOTICE, EmbeddedServer, ServerOptions, told_to_stop
 
     # Imports are never freed; without this, each full garbage collection walks all of them amid requests.
     gc.collect()

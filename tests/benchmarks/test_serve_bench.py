@@ -16,7 +16,7 @@ from genre_tf.benchmarks.serve_requests import Readers
 from genre_tf.cli import main
 from genre_tf.errors import FailureError, InputError
 from genre_tf.funnel.index import Catalogue
-from genre_tf.serving.load_generator import LoadResult
+from genre_tf.serving.operations.load_generator import LoadResult
 from genre_tf.text.wordpiece import WordPiece
 
 
@@ -122,6 +122,6 @@ def test_a_naive_export_that_answers_otherwise_is_not_compared(monkeypatch):
 
         recommend_text, score_text = recommend, score
 
-    monkeypatch.setattr(serve_bench, "GenreClient", Client)
+    monkeypatch.setattr(serve_bench, "Client", Client)
     with pytest.raises(FailureError, match="score: ours and naive answer differently"):
         require_same_answers("127.0.0.1:1", Readers([["N1"]], [["T1"]], [["N2"]], [["T2"]]))

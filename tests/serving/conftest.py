@@ -51,7 +51,7 @@ def toy_server(toy_models: Path) -> Iterator[Any]:
     """Optimizes its graphs as TensorFlow Serving does: that decides how some errors are worded."""
     import tensorflow as tf
 
-    from genre_tf.serving.embedded_server import EmbeddedServer, ServerOptions
+    from genre_tf.serving.embedded.server import EmbeddedServer, ServerOptions
 
     usual = tf.config.optimizer.get_experimental_options()
     with ExitStack() as stack:
@@ -188,7 +188,7 @@ def _save(folder: Path, session: Any, signatures: dict[str, tuple[dict[str, Any]
 @pytest.fixture(scope="session")
 def contract_models(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A MODELS folder as `genre export` leaves it, with hand-made models."""
-    from genre_tf.serving.configuration import write_configuration
+    from genre_tf.serving.operations.configuration import write_configuration
 
     folder = tmp_path_factory.mktemp("models")
     write_recommender(folder / "genre_recommender" / "1")
@@ -199,7 +199,7 @@ def contract_models(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def contract_server(contract_models: Path) -> Iterator[Any]:
-    from genre_tf.serving.embedded_server import EmbeddedServer, ServerOptions
+    from genre_tf.serving.embedded.server import EmbeddedServer, ServerOptions
 
     with EmbeddedServer(contract_models, ServerOptions(grpc_port=0, rest_port=0)) as server:
         yield server
@@ -283,7 +283,7 @@ class Target:
 
 @pytest.fixture(scope="session")
 def target(toy_models: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Target]:
-    from genre_tf.serving.embedded_server import EmbeddedServer, ServerOptions
+    from genre_tf.serving.embedded.server import EmbeddedServer, ServerOptions
 
     models = tmp_path_factory.mktemp("fuzzed")
     shutil.copytree(toy_models / "toy", models / "toy")

@@ -10,10 +10,10 @@ import grpc
 import numpy as np
 import pytest
 
-from genre_tf.serving.batching import BatchingRunner, BatchScheduler
-from genre_tf.serving.metrics import ServerMetrics
-from genre_tf.serving.parameter_files import BatchingParameters
-from genre_tf.serving.statuses import ServingError
+from genre_tf.serving.embedded.batching import BatchingRunner, BatchScheduler
+from genre_tf.serving.embedded.metrics import ServerMetrics
+from genre_tf.serving.embedded.statuses import ServingError
+from genre_tf.serving.operations.parameter_files import BatchingParameters
 
 
 class Graph:

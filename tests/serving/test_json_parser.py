@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from genre_tf.serving.json_parser import MAX_DEPTH, _Reader, parse_json
-from genre_tf.serving.statuses import ServingError
+from genre_tf.serving.embedded.json_parser import MAX_DEPTH, _Reader, parse_json
+from genre_tf.serving.embedded.statuses import ServingError
 
 
 @pytest.mark.parametrize(

@@ -9,13 +9,13 @@ from typing import Any
 import grpc
 import pytest
 
-from genre_tf.serving.metrics import Counter, Histogram, ServerMetrics
+from genre_tf.serving.embedded.metrics import Counter, Histogram, ServerMetrics
 
 
 @pytest.fixture(scope="module")
 def counted(toy_server: Any, transcripts: Path) -> Iterator[str]:
     """The page after the REST cases of the transcripts, in their order."""
-    from genre_tf.serving.rest_api import RestApi
+    from genre_tf.serving.embedded.rest_api import RestApi
 
     api = RestApi(toy_server._manager, ServerMetrics(), "/metrics")
     # The recorded page knows of one good request more than the cases: the one that saw the server ready.

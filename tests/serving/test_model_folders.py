@@ -6,11 +6,16 @@ from pathlib import Path
 import pytest
 
 from genre_tf.errors import InputError
-from genre_tf.serving.configuration import write_configuration
-from genre_tf.serving.model_folders import find_models, read_models_config, scan_models, version_fault
-from genre_tf.serving.model_server import CorrectedConfig, _holds_here, local_config
-from genre_tf.serving.models_config import edited
-from genre_tf.serving.pruning import prune
+from genre_tf.serving.operations.configuration import write_configuration
+from genre_tf.serving.operations.model_folders import (
+    find_models,
+    read_models_config,
+    scan_models,
+    version_fault,
+)
+from genre_tf.serving.operations.model_server import CorrectedConfig, _holds_here, local_config
+from genre_tf.serving.operations.models_config import edited
+from genre_tf.serving.operations.pruning import prune
 
 
 def make_version(folder: Path, shards: int = 1, promised: int = 1) -> Path:

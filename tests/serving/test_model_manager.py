@@ -28,9 +28,9 @@ def said() -> list[str]:
 
 @pytest.fixture
 def manager(broken_models: Path, said: list[str]) -> Iterator[Any]:
-    from genre_tf.serving.model_folders import find_models
-    from genre_tf.serving.model_manager import ModelManager
-    from genre_tf.serving.version_loader import VersionLoader, load_version
+    from genre_tf.serving.embedded.model_manager import ModelManager
+    from genre_tf.serving.embedded.version_loader import VersionLoader, load_version
+    from genre_tf.serving.operations.model_folders import find_models
 
     loaded = ModelManager()
     VersionLoader(loaded, load_version, said.append).start(find_models(broken_models))
@@ -39,7 +39,7 @@ def manager(broken_models: Path, said: list[str]) -> Iterator[Any]:
 
 
 def test_broken_versions_are_said_and_the_newest_whole_one_answers(manager: Any, said: list[str]) -> None:
-    from genre_tf.serving.rest_api import RestApi
+    from genre_tf.serving.embedded.rest_api import RestApi
 
     assert manager.versions == {"toy": [1]}
     assert [line.split()[0] for line in said] == ["left", "left", "loaded"]
@@ -58,7 +58,7 @@ def test_broken_versions_are_said_and_the_newest_whole_one_answers(manager: Any,
 
 
 def test_a_model_of_which_nothing_loads_is_an_error(broken_models: Path) -> None:
-    from genre_tf.serving.embedded_server import EmbeddedServer, ServerOptions
+    from genre_tf.serving.embedded.server import EmbeddedServer, ServerOptions
 
     shutil.rmtree(broken_models / "toy" / "1")
     with pytest.raises(InputError, match="no version of model toy loads"):
@@ -88,8 +88,8 @@ def text_models(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_tables_variables_and_text_ops_work_by_session(text_models: Path) -> None:
-    from genre_tf.serving.embedded_server import EmbeddedServer, ServerOptions
-    from genre_tf.serving.rest_api import RestApi
+    from genre_tf.serving.embedded.rest_api import RestApi
+    from genre_tf.serving.embedded.server import EmbeddedServer, ServerOptions
 
     with EmbeddedServer(text_models, ServerOptions(grpc_port=0, rest_port=0)) as server:
         body = json.dumps({"instances": ["STORM", "Cup", "?"]}).encode()
@@ -106,7 +106,7 @@ def test_grpc_health_says_serving(toy_server: Any) -> None:
 
 
 def test_what_is_loaded_after_the_end_is_freed_at_once() -> None:
-    from genre_tf.serving.model_manager import ModelManager
+    from genre_tf.serving.embedded.model_manager import ModelManager
 
     class Late:
         name, version, closed = "news", 9, False
@@ -122,7 +122,7 @@ def test_what_is_loaded_after_the_end_is_freed_at_once() -> None:
 
 
 def test_only_so_many_ended_versions_are_remembered() -> None:
-    from genre_tf.serving.model_manager import ModelManager, ModelSpec, VersionState
+    from genre_tf.serving.embedded.model_manager import ModelManager, ModelSpec, VersionState
 
     manager = ModelManager()
     manager.set_state("news", VersionState(1, "LOADING"))

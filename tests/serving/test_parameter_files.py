@@ -5,8 +5,12 @@ from pathlib import Path
 import pytest
 
 from genre_tf.errors import InputError
-from genre_tf.serving.configuration import write_configuration
-from genre_tf.serving.parameter_files import BatchingParameters, read_batching, read_prometheus_path
+from genre_tf.serving.operations.configuration import write_configuration
+from genre_tf.serving.operations.parameter_files import (
+    BatchingParameters,
+    read_batching,
+    read_prometheus_path,
+)
 
 
 def test_the_files_that_an_export_writes_are_understood(tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ class Api:
         self.requests = 0
 
     def answer(self, method: str, path: str, body: bytes, origin: str) -> Any:
-        from genre_tf.serving.rest_api import Answer
+        from genre_tf.serving.embedded.rest_api import Answer
 
         self.requests += 1
         content = b"x" * (32 << 20) if path == "/large" else body if path == "/echo" else b"%d" % len(body)
@@ -31,8 +31,8 @@ Start = Callable[..., Any]
 
 @pytest.fixture
 def start() -> Iterator[Start]:
-    from genre_tf.serving.in_flight import InFlight
-    from genre_tf.serving.rest_server import RestLimits, RestServer
+    from genre_tf.serving.embedded.in_flight import InFlight
+    from genre_tf.serving.embedded.rest_server import RestLimits, RestServer
 
     started: list[Any] = []
 
@@ -223,7 +223,7 @@ def test_a_gzip_body_of_exactly_the_limit_is_accepted(start: Start) -> None:
 
 
 def test_no_more_than_the_limit_is_ever_inflated() -> None:
-    from genre_tf.serving.rest_server import _inflated
+    from genre_tf.serving.embedded.rest_server import _inflated
 
     bomb = gzip.compress(bytes(32 << 20))
     tracemalloc.start()

@@ -109,7 +109,7 @@ def test_preflight_of_a_browser(toy_server: Any, connection: http.client.HTTPCon
 
 
 def test_an_occupied_port_is_said_before_models_are_loaded(toy_server: Any, toy_models: Any) -> None:
-    from genre_tf.serving.embedded_server import EmbeddedServer, ServerOptions
+    from genre_tf.serving.embedded.server import EmbeddedServer, ServerOptions
 
     rest = int(urlsplit(toy_server.rest_address).port or 0)
     grpc = int(toy_server.grpc_address.rpartition(":")[2])

@@ -153,7 +153,7 @@ def test_tensorflow_serving_is_run_where_it_is_installed(
 def test_tensorflow_serving_of_a_copied_folder_sees_a_label_of_the_copy(
     contract_models: Path, tmp_path: Path
 ) -> None:
-    from genre_tf.serving.version_choice import set_label
+    from genre_tf.serving.operations.version_choice import set_label
 
     models, folder = tmp_path / "copy", tmp_path / "bin"
     shutil.copytree(contract_models, models)

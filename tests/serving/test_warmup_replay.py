@@ -59,9 +59,9 @@ def example_log(kind: str) -> Any:
 
 def load(models: Path) -> tuple[dict[str, list[int]], list[str], list[tuple[int, str, int]]]:
     """What is served, what was said, and each version's state and error code."""
-    from genre_tf.serving.model_folders import find_models
-    from genre_tf.serving.model_manager import ModelManager, ModelSpec
-    from genre_tf.serving.version_loader import VersionLoader, load_version
+    from genre_tf.serving.embedded.model_manager import ModelManager, ModelSpec
+    from genre_tf.serving.embedded.version_loader import VersionLoader, load_version
+    from genre_tf.serving.operations.model_folders import find_models
 
     said: list[str] = []
     manager = ModelManager()
@@ -73,7 +73,7 @@ def load(models: Path) -> tuple[dict[str, list[int]], list[str], list[tuple[int,
 
 
 def test_every_kind_of_request_is_replayed(warm: Warm, monkeypatch: pytest.MonkeyPatch) -> None:
-    from genre_tf.serving.servable import Servable
+    from genre_tf.serving.embedded.servable import Servable
 
     ran: list[tuple[int, int]] = []
     run = Servable.run
@@ -142,7 +142,7 @@ def test_a_thousand_records_are_not_too_many(warm: Warm) -> None:
 
 
 def test_a_file_beyond_the_limit_is_not_read(warm: Warm, monkeypatch: pytest.MonkeyPatch) -> None:
-    from genre_tf.serving import warmup_replay
+    from genre_tf.serving.embedded import warmup_replay
 
     monkeypatch.setattr(warmup_replay, "MOST_FILE_BYTES", 10)
     versions, said, _ = load(warm([predict_log().SerializeToString()]))
@@ -154,8 +154,8 @@ def test_a_file_beyond_the_limit_is_not_read(warm: Warm, monkeypatch: pytest.Mon
 def test_only_a_warmup_that_succeeded_is_on_the_page_of_metrics(
     warm: Warm, signature: str, ended: bool
 ) -> None:
-    from genre_tf.serving.metrics import ServerMetrics
-    from genre_tf.serving.version_loader import load_version
+    from genre_tf.serving.embedded.metrics import ServerMetrics
+    from genre_tf.serving.embedded.version_loader import load_version
 
     version = warm([predict_log(signature).SerializeToString()]) / "toy" / "2"
     metrics = ServerMetrics()

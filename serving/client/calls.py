@@ -1,0 +1,293 @@
+"""Every request to the servables: what is sent, and how the answer is read. No network here."""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
+
+import numpy as np
+
+from genre_tf.data.decay import COUNTERS
+from genre_tf.errors import FailureError, InputError
+from genre_tf.serving.client.answers import (
+    CandidateScore,
+    Explanation,
+    GeneratedText,
+    QuestionAnswer,
+    Recommendation,
+    TitleScore,
+)
+from genre_tf.serving.client.joining import check_kinds, clean_text, join_ids, join_numbers, join_titles
+from genre_tf.serving.client.messages import PredictRequest
+from genre_tf.serving.client.tensors import read_json, to_array, write_json, write_proto
+
+Ids = Sequence[str]
+Titles = Sequence[str]
+Outputs = Mapping[str, np.ndarray]
+Answer = TypeVar("Answer")
+Entry = TypeVar("Entry", bound=tuple[Any, ...])
+
+
+@dataclass(frozen=True)
+class Call(Generic[Answer]):
+    """One request.
+
+    Attributes:
+        signature: name of the signature to call.
+        inputs: input name -> array with one entry per reader.
+        read: turns the signature's outputs into the answer.
+        writes: True: the servable that writes answers; False: the one that recommends.
+        sole_output: name of the output, of a signature with only one: REST answers it without a name.
+    """
+
+    signature: str
+    inputs: Mapping[str, np.ndarray]
+    read: Callable[[Outputs], Answer]
+    writes: bool = False
+    sole_output: str = ""
+
+    def request(self, model: str) -> Any:
+        """The PredictRequest.
+
+        Raises:
+            InputError: the inputs differ in length.
+        """
+        self._check_lengths()
+        request = PredictRequest()
+        request.model_spec.name = model
+        request.model_spec.signature_name = self.signature
+        for name, value in self.inputs.items():
+            write_proto(value, request.inputs[name])
+        return request
+
+    def document(self) -> dict[str, Any]:
+        """The JSON document of REST's Predict, in column form.
+
+        Raises:
+            InputError: the inputs differ in length.
+        """
+        self._check_lengths()
+        return {
+            "signature_name": self.signature,
+            "inputs": {name: write_json(value) for name, value in self.inputs.items()},
+        }
+
+    def answer(self, response: Any) -> Answer:
+        """Read a PredictResponse, or the JSON document with which REST answers.
+
+        Raises:
+            FailureError: the response does not fit this signature.
+        """
+        try:
+            return self.read(self._outputs(response))
+        except (KeyError, IndexError, TypeError, ValueError, AttributeError) as error:
+            raise FailureError(
+                f"the server's answer to `{self.signature}` is not what genre_tf exports ({error}): "
+                "is another model served under this name?"
+            ) from error
+
+    def _check_lengths(self) -> None:
+        lengths = {name: len(value) for name, value in self.inputs.items()}
+        if len(set(lengths.values())) > 1:
+            raise InputError(f"every argument must have one entry per reader; got {lengths}")
+
+    def _outputs(self, response: Any) -> Outputs:
+        if not isinstance(response, dict):
+            return {name: to_array(proto) for name, proto in response.outputs.items()}
+        outputs = {self.sole_output: response["outputs"]} if self.sole_output else response["outputs"]
+        return {name: read_json(values) for name, values in outputs.items()}
+
+
+def recommend(histories: Sequence[Ids]) -> Call[list[list[Recommendation]]]:
+    """Recommend articles to readers, given the ids of the articles that they clicked."""
+    return Call("recommend", {"history": _joined_ids(histories)}, _recommendations)
+
+
+def recommend_live(
+    histories: Sequence[Ids], live: Sequence[Mapping[str, Sequence[float]]]
+) -> Call[list[list[Recommendation]]]:
+    """Like `recommend`, with current counters: for each reader, article id -> one number per `COUNTERS`."""
+    for of_reader in live:
+        for news_id, numbers in of_reader.items():
+            if len(numbers) != len(COUNTERS):
+                raise InputError(
+                    f"the counters of {news_id!r} must be {len(COUNTERS)} numbers ({', '.join(COUNTERS)}); "
+                    f"got {len(numbers)}"
+                )
+    columns = {
+        name: _strings([join_numbers([row[place] for row in one.values()]) for one in live])
+        for place, name in enumerate(COUNTERS)
+    }
+    inputs = {
+        "history": _joined_ids(histories),
+        "news_id": _joined_ids([list(one) for one in live]),
+        **columns,
+    }
+    return Call("recommend_live", inputs, _recommendations)
+
+
+def recommend_text(histories: Sequence[Titles]) -> Call[list[list[Recommendation]]]:
+    """Recommend articles to readers, given the titles that they clicked."""
+    return Call("recommend_text", {"history_text": _joined_titles(histories)}, _recommendations)
+
+
+def score(histories: Sequence[Ids], candidates: Sequence[Ids]) -> Call[list[list[CandidateScore]]]:
+    """Click probabilities of candidates."""
+    return Call("score", _pairs(histories, candidates), lambda outputs: _scores(outputs, candidates))
+
+
+def score_counters(
+    histories: Sequence[Ids], candidates: Sequence[Ids], counters: Mapping[str, Sequence[Sequence[float]]]
+) -> Call[list[list[CandidateScore]]]:
+    """Like `score`; `counters` has `clicks`, `views` and `age_hours`, each with one number per candidate."""
+    for name, rows in counters.items():
+        if [len(row) for row in rows] != [len(row) for row in candidates]:
+            raise InputError(f"{name} must give one number for each candidate of each reader")
+    numbers = {name: _strings([join_numbers(row) for row in rows]) for name, rows in counters.items()}
+    inputs = _pairs(histories, candidates) | numbers
+    return Call("score_counters", inputs, lambda outputs: _scores(outputs, candidates))
+
+
+def score_text(histories: Sequence[Titles], candidates: Sequence[Titles]) -> Call[list[list[TitleScore]]]:
+    """Click probabilities of titles."""
+
+    def read(outputs: Outputs) -> list[list[TitleScore]]:
+        rows = zip(candidates, _own(outputs["click_probability"], candidates), strict=True)
+        return [[TitleScore(*pair) for pair in zip(*row, strict=True)] for row in rows]
+
+    inputs = {"history_text": _joined_titles(histories), "candidates_text": _joined_titles(candidates)}
+    return Call("score_text", inputs, read, sole_output="click_probability")
+
+
+def explain(histories: Sequence[Ids], candidates: Sequence[Ids]) -> Call[list[list[Explanation]]]:
+    """How much each click of a reader counts for each candidate."""
+
+    def read(outputs: Outputs) -> list[list[Explanation]]:
+        clicks = _texts(outputs["history_id"])
+        rows = zip(candidates, clicks, _own(outputs["weight"], candidates), strict=True)
+        return [
+            [
+                Explanation(news_id, [pair for pair in zip(row_clicks, one, strict=True) if pair[0]])
+                for news_id, one in zip(news_ids, weights, strict=True)
+            ]
+            for news_ids, row_clicks, weights in rows
+        ]
+
+    return Call("explain", _pairs(histories, candidates), read)
+
+
+def embed_news(texts: Sequence[str]) -> Call[np.ndarray]:
+    """Vectors of news texts."""
+    return _embedding("embed_news", {"text": _strings(texts)})
+
+
+def embed_user(histories: Sequence[Ids]) -> Call[np.ndarray]:
+    """Vectors of readers."""
+    return _embedding("embed_user", {"history": _joined_ids(histories)})
+
+
+def generate(
+    histories: Sequence[Titles], sources: Sequence[str], kinds: Sequence[str], seeds: Sequence[int]
+) -> Call[list[list[GeneratedText]]]:
+    """Texts written for readers."""
+    check_kinds(kinds)
+    inputs = {
+        "history_text": _joined_titles(histories),
+        "source": _strings(sources),
+        "kind": _strings(kinds),
+        "seed": _seeds(seeds),
+    }
+    return Call("generate", inputs, _generated, writes=True)
+
+
+def answer(
+    questions: Sequence[str], histories: Sequence[Titles], seeds: Sequence[int]
+) -> Call[list[QuestionAnswer]]:
+    """Answers to readers' questions."""
+    inputs = {
+        "question": _strings(questions),
+        "history_text": _joined_titles(histories),
+        "seed": _seeds(seeds),
+    }
+    return Call("answer", inputs, _answers, writes=True)
+
+
+def _embedding(signature: str, inputs: Mapping[str, np.ndarray]) -> Call[np.ndarray]:
+    return Call(signature, inputs, lambda outputs: outputs["embedding"], sole_output="embedding")
+
+
+def _recommendations(outputs: Outputs) -> list[list[Recommendation]]:
+    columns = _texts(outputs["news_id"]), _texts(outputs["title"]), outputs["score"].tolist()
+    rows = zip(*columns, strict=True)
+    return [[Recommendation(*entry) for entry in zip(*row, strict=True) if entry[0]] for row in rows]
+
+
+def _generated(outputs: Outputs) -> list[list[GeneratedText]]:
+    names = ("interest", "log_probability", "grounding", "safe")
+    values = zip(*(outputs[name].tolist() for name in names), strict=True)
+    return [
+        [GeneratedText(*entry) for entry in _distinct(zip(row, *columns, strict=True))]
+        for row, columns in zip(_texts(outputs["text"]), values, strict=True)
+    ]
+
+
+def _answers(outputs: Outputs) -> list[QuestionAnswer]:
+    written = zip(_texts(outputs["text"]), outputs["interest"].tolist(), strict=True)
+    found = zip(_texts(outputs["evidence_id"]), _texts(outputs["evidence_title"]), strict=True)
+    return [
+        QuestionAnswer(
+            _distinct(zip(*texts, strict=True)), [pair for pair in zip(*evidence, strict=True) if pair[0]]
+        )
+        for texts, evidence in zip(written, found, strict=True)
+    ]
+
+
+def _distinct(entries: Iterable[Entry]) -> list[Entry]:
+    """Entries with a text, without those whose text differs from a better one only in case and whitespace."""
+    first: dict[str, Entry] = {}
+    for entry in entries:
+        first.setdefault(clean_text(entry[0]).casefold(), entry)
+    first.pop("", None)
+    return list(first.values())
+
+
+def _scores(outputs: Outputs, candidates: Sequence[Ids]) -> list[list[CandidateScore]]:
+    columns = (_own(outputs[name], candidates) for name in ("click_probability", "known"))
+    rows = zip(candidates, *columns, strict=True)
+    return [[CandidateScore(*entry) for entry in zip(*row, strict=True)] for row in rows]
+
+
+def _own(values: np.ndarray, candidates: Sequence[Sequence[str]]) -> list[list[Any]]:
+    """Each row without its padding: the server pads rows to the one with the most candidates."""
+    widest = max(map(len, candidates), default=0)
+    if values.shape[1] < widest:
+        raise FailureError(
+            f"the server scored {values.shape[1]} of {widest} candidates: ask for fewer at a time"
+        )
+    return [row[: len(own)] for row, own in zip(values.tolist(), candidates, strict=True)]
+
+
+def _pairs(histories: Sequence[Ids], candidates: Sequence[Ids]) -> dict[str, np.ndarray]:
+    return {"history": _joined_ids(histories), "candidates": _joined_ids(candidates)}
+
+
+def _joined_ids(rows: Sequence[Ids]) -> np.ndarray:
+    return _strings([join_ids(row) for row in rows])
+
+
+def _joined_titles(rows: Sequence[Titles]) -> np.ndarray:
+    return _strings([join_titles(row) for row in rows])
+
+
+def _strings(values: Sequence[str]) -> np.ndarray:
+    return np.array([value.encode("utf-8", "replace") for value in values], object)  # [readers]
+
+
+def _seeds(seeds: Sequence[int]) -> np.ndarray:
+    try:
+        return np.array(seeds, np.int64)  # [readers]
+    except (OverflowError, TypeError, ValueError) as error:
+        raise InputError(f"seeds must be 64-bit integers; got {list(seeds)[:5]!r}") from error
+
+
+def _texts(values: np.ndarray) -> list[list[str]]:
+    return [[text.decode("utf-8", "replace") for text in row] for row in values.tolist()]
