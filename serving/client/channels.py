@@ -218,7 +218,7 @@ def plain_failure(
     """The error of a status, over gRPC or REST.
 
     Args:
-        code: the status; that of an HTTP status is in `genre_tf.serving.embedded.statuses`.
+        code: the status; that of an HTTP status is in `rest`.
         details: its text.
         address: address of the server.
         timeout_s: deadline of the call in seconds.

@@ -16,10 +16,30 @@ from genre_tf.errors import FailureError, InputError
 from genre_tf.serving.client.addresses import is_loopback
 from genre_tf.serving.client.calls import Call
 from genre_tf.serving.client.channels import plain_failure
-from genre_tf.serving.embedded.statuses import HTTP_STATUS
 
 MAX_ANSWER_BYTES = 256 << 20
 """256 MiB, the largest answer that is read: more than the vectors of 50,000 texts."""
+
+# The same as `ToHTTPStatusCode` in TensorFlow Serving's http_server.cc.
+HTTP_STATUS = {
+    grpc.StatusCode.OK: 200,
+    grpc.StatusCode.INVALID_ARGUMENT: 400,
+    grpc.StatusCode.FAILED_PRECONDITION: 400,
+    grpc.StatusCode.OUT_OF_RANGE: 400,
+    grpc.StatusCode.UNAUTHENTICATED: 401,
+    grpc.StatusCode.PERMISSION_DENIED: 403,
+    grpc.StatusCode.NOT_FOUND: 404,
+    grpc.StatusCode.ALREADY_EXISTS: 409,
+    grpc.StatusCode.ABORTED: 409,
+    grpc.StatusCode.RESOURCE_EXHAUSTED: 429,
+    grpc.StatusCode.CANCELLED: 499,
+    grpc.StatusCode.UNKNOWN: 500,
+    grpc.StatusCode.INTERNAL: 500,
+    grpc.StatusCode.DATA_LOSS: 500,
+    grpc.StatusCode.UNIMPLEMENTED: 501,
+    grpc.StatusCode.UNAVAILABLE: 503,
+    grpc.StatusCode.DEADLINE_EXCEEDED: 504,
+}
 
 _RETRIED = (HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.SERVICE_UNAVAILABLE)
 _WAITS_S = (0.1, 0.3, 0.9)  # before each further attempt; `channels` says why sending again is safe

@@ -1,17 +1,29 @@
-"""The gRPC server: its port, its services and their threads."""
+"""TensorFlow Serving's gRPC services: Predict, Regress, metadata, status; other methods are UNIMPLEMENTED."""
 
+import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
-from tensorflow_serving.apis import model_service_pb2_grpc, prediction_service_pb2_grpc
+from tensorflow_serving.apis import (
+    get_model_metadata_pb2,
+    get_model_status_pb2,
+    model_service_pb2_grpc,
+    prediction_service_pb2_grpc,
+)
 
 from genre_tf.errors import InputError
 from genre_tf.serving.client.addresses import host_port
-from genre_tf.serving.embedded.grpc_service import ModelService, PredictionService
-from genre_tf.serving.embedded.in_flight import InFlight
+from genre_tf.serving.embedded.errors import ServingError, invalid_argument
+from genre_tf.serving.embedded.manager import InFlight, ModelManager, ModelSpec
 from genre_tf.serving.embedded.metrics import ServerMetrics
-from genre_tf.serving.embedded.model_manager import ModelManager
+from genre_tf.serving.embedded.servable import Servable
+from genre_tf.serving.embedded.signatures import answer_predict, answer_regress
+
+SIGNATURES = "signature_def"
+_DETAILS_BYTES = 6000
 
 
 class GrpcServer:
@@ -52,10 +64,10 @@ class GrpcServer:
             ThreadPoolExecutor(threads, "grpc"), options=options, maximum_concurrent_rpcs=most_calls
         )
         prediction_service_pb2_grpc.add_PredictionServiceServicer_to_server(
-            PredictionService(manager, metrics, in_flight), self._server
+            _PredictionService(manager, metrics, in_flight), self._server
         )
         model_service_pb2_grpc.add_ModelServiceServicer_to_server(
-            ModelService(manager, in_flight), self._server
+            _ModelService(manager, in_flight), self._server
         )
         self._health = health.HealthServicer()
         for service in ("", "PredictionService", "ModelService"):  # the names that TensorFlow Serving sets
@@ -84,3 +96,108 @@ class GrpcServer:
         if not self._started:  # only a started server releases its port
             self.start()
         self._server.stop(0).wait()
+
+
+def model_status(manager: ModelManager, spec: ModelSpec) -> Any:
+    """The GetModelStatusResponse for `spec`.
+
+    Raises:
+        ServingError: no such model or version.
+    """
+    response = get_model_status_pb2.GetModelStatusResponse()
+    for state in manager.states(spec):
+        entry = response.model_version_status.add(version=state.version, state=state.state)
+        entry.status.SetInParent()
+        entry.status.error_code = state.error_code
+        entry.status.error_message = state.error_message
+    return response
+
+
+def model_metadata(manager: ModelManager, spec: ModelSpec) -> Any:
+    """The GetModelMetadataResponse for `spec`: the signatures of a version.
+
+    Raises:
+        ServingError: no such model or version.
+    """
+    found = get_model_metadata_pb2.SignatureDefMap()
+    response = get_model_metadata_pb2.GetModelMetadataResponse()
+    with manager.use(spec) as servable:
+        for name, signature in servable.signatures.items():
+            found.signature_def[name].CopyFrom(signature)
+        response.model_spec.name = servable.name
+        response.model_spec.version.value = servable.version
+    response.metadata[SIGNATURES].Pack(found)
+    return response
+
+
+class _PredictionService(prediction_service_pb2_grpc.PredictionServiceServicer):
+    def __init__(self, manager: ModelManager, metrics: ServerMetrics, in_flight: InFlight) -> None:
+        self._manager = manager
+        self._metrics = metrics
+        self._in_flight = in_flight
+
+    def Predict(self, request: Any, context: grpc.ServicerContext) -> Any:
+        return self._counted(context, "Predict", answer_predict, request)
+
+    def Regress(self, request: Any, context: grpc.ServicerContext) -> Any:
+        return self._counted(context, "Regress", answer_regress, request)
+
+    def GetModelMetadata(self, request: Any, context: grpc.ServicerContext) -> Any:
+        def answer() -> Any:
+            if list(request.metadata_field) != [SIGNATURES]:
+                raise invalid_argument(
+                    f"metadata_field must be [{SIGNATURES!r}]; got {list(request.metadata_field)}"
+                )
+            return model_metadata(self._manager, _spec(request))
+
+        return _answered(context, self._in_flight, answer)
+
+    def _counted(
+        self, context: grpc.ServicerContext, api: str, run: Callable[[Servable, Any], Any], request: Any
+    ) -> Any:
+        """Run and count a request; like TensorFlow Serving, count only Predict and Regress."""
+        started = time.perf_counter()
+
+        def answer() -> Any:
+            model = request.model_spec.name
+            try:
+                with self._manager.use(_spec(request)) as servable:
+                    response = run(servable, request)
+            except ServingError as error:
+                self._metrics.refused(model, error.code.name)
+                raise
+            self._metrics.answered(model, api, "GRPC", (time.perf_counter() - started) * 1e6)
+            return response
+
+        return _answered(context, self._in_flight, answer)
+
+
+class _ModelService(model_service_pb2_grpc.ModelServiceServicer):
+    def __init__(self, manager: ModelManager, in_flight: InFlight) -> None:
+        self._manager = manager
+        self._in_flight = in_flight
+
+    def GetModelStatus(self, request: Any, context: grpc.ServicerContext) -> Any:
+        return _answered(context, self._in_flight, lambda: model_status(self._manager, _spec(request)))
+
+
+def _spec(request: Any) -> ModelSpec:
+    if not request.HasField("model_spec"):
+        raise invalid_argument("the request has no model_spec")
+    spec = request.model_spec
+    chosen = spec.WhichOneof("version_choice")
+    return ModelSpec(
+        spec.name,
+        version=spec.version.value if chosen == "version" else None,
+        label=spec.version_label if chosen == "version_label" else None,
+    )
+
+
+def _answered(context: grpc.ServicerContext, in_flight: InFlight, answer: Callable[[], Any]) -> Any:
+    try:
+        with in_flight.request():
+            return answer()
+    except ServingError as error:
+        # Details travel in a header of about 8 kB, where each byte that is not ASCII takes three bytes.
+        most = _DETAILS_BYTES if error.message.isascii() else _DETAILS_BYTES // 9
+        return context.abort(error.code, error.message[:most])

@@ -10,10 +10,9 @@ import tensorflow as tf
 import tensorflow_text  # noqa: F401  (registers the ops that TensorFlow Serving links in)
 from tensorflow.core.protobuf import config_pb2
 
-from genre_tf.serving.client.tensors import type_name
 from genre_tf.serving.embedded.batching import BatchingRunner, BatchScheduler
+from genre_tf.serving.embedded.errors import from_tensorflow, invalid_argument
 from genre_tf.serving.embedded.metrics import ServerMetrics
-from genre_tf.serving.embedded.statuses import from_tensorflow, invalid_argument
 
 # Clients may filter any set of outputs, and each set needs its own compiled call: limit their number.
 _MAX_CALLS = 64
@@ -64,28 +63,37 @@ class Servable:
             for info in signature.inputs.values()
         }
 
-    def run(self, feeds: dict[str, np.ndarray], fetches: Sequence[str], api: str = "") -> list[np.ndarray]:
+    def run(self, feeds: dict[str, np.ndarray], fetches: Sequence[str], api: str) -> list[np.ndarray]:
         """Run the graph once; with batching, together with other requests.
 
         Args:
             feeds: tensor name -> array.
             fetches: tensor names.
-            api: API that a successful run is counted for, such as `Predict`; if empty, it is not counted.
+            api: API that a successful run is counted for, such as `Predict`.
 
         Returns:
             One array per fetch; strings are object arrays of bytes.
 
         Raises:
-            ServingError: an error of the graph, with TensorFlow's text.
+            ServingError: a tensor has another type than the graph's, or an error of the graph with
+                TensorFlow's text.
         """
-        feeds = dict(sorted(feeds.items()))  # `arg[i]` in TensorFlow's error texts follows this order
-        self._check_types(feeds)
+        for name, value in feeds.items():
+            if self._types[name] != value.dtype:
+                raise invalid_argument(
+                    f"tensor {name} must be {_type_name(self._types[name])}; got {_type_name(value.dtype)}"
+                )
+        feeds = dict(sorted(feeds.items()))  # one order for all requests of a signature, for `_call`
         started = time.perf_counter()
         values = (self._batching.run if self._batching else self._run_graph)(feeds, fetches)
-        if api:
-            elapsed_us = (time.perf_counter() - started) * 1e6
-            self._metrics.runtime_latency.add(elapsed_us, self.name, api, "TF1")
+        elapsed_us = (time.perf_counter() - started) * 1e6
+        self._metrics.runtime_latency.labels(self.name, api, "TF1").observe(elapsed_us)
         return values
+
+    def close(self) -> None:
+        """Close the session; running requests finish first."""
+        self._calls.clear()
+        self._session.close()
 
     def _run_graph(self, feeds: dict[str, np.ndarray], fetches: Sequence[str]) -> list[np.ndarray]:
         call = self._call(tuple(feeds), tuple(fetches))
@@ -95,20 +103,6 @@ class Servable:
             raise from_tensorflow(error) from error
         except UnicodeDecodeError as error:  # an error text that quotes non-UTF-8 bytes of the request
             raise invalid_argument(error.object.decode("utf-8", "replace")) from error
-
-    def close(self) -> None:
-        """Close the session; running requests finish first."""
-        self._calls.clear()
-        self._session.close()
-
-    def _check_types(self, feeds: dict[str, np.ndarray]) -> None:
-        for position, (name, value) in enumerate(feeds.items()):
-            expected = self._types[name]
-            if expected != value.dtype:
-                raise invalid_argument(
-                    f"Expects arg[{position}] to be {type_name(expected)} "
-                    f"but {type_name(value.dtype)} is provided"
-                )
 
     def _call(self, feeds: tuple[str, ...], fetches: tuple[str, ...]) -> Any:
         call = self._calls.get((feeds, fetches))
@@ -128,3 +122,7 @@ def _array(value: Any) -> np.ndarray:
         scalar[()] = value
         return scalar
     return np.asarray(value)
+
+
+def _type_name(dtype: np.dtype) -> str:
+    return "string" if dtype == np.object_ else dtype.name

@@ -13,16 +13,17 @@ from types import FrameType, TracebackType
 from genre_tf.serving.client.addresses import host_port
 from genre_tf.serving.embedded.batching import BatchScheduler
 from genre_tf.serving.embedded.grpc_server import GrpcServer
-from genre_tf.serving.embedded.in_flight import InFlight
+from genre_tf.serving.embedded.loading import ModelPoller, VersionLoader, load_version
+from genre_tf.serving.embedded.manager import InFlight, ModelManager
 from genre_tf.serving.embedded.metrics import ServerMetrics
-from genre_tf.serving.embedded.model_manager import ModelManager
-from genre_tf.serving.embedded.model_poller import ModelPoller
-from genre_tf.serving.embedded.rest_api import RestApi
-from genre_tf.serving.embedded.rest_server import RestLimits, RestServer
-from genre_tf.serving.embedded.version_loader import VersionLoader, load_version
+from genre_tf.serving.embedded.rest import RestLimits, RestServer
 from genre_tf.serving.operations.configuration import BATCHING_NAME, MONITORING_NAME
 from genre_tf.serving.operations.model_folders import find_models
-from genre_tf.serving.operations.parameter_files import read_batching, read_prometheus_path
+from genre_tf.serving.operations.parameter_files import (
+    BatchingParameters,
+    read_batching,
+    read_prometheus_path,
+)
 from genre_tf.serving.operations.server_arguments import grpc_threads
 
 NOTICE = "embedded server: for laptops and tests; in production run tensorflow_model_server on this folder"
@@ -35,7 +36,9 @@ class ServerOptions:
     host: str = "127.0.0.1"  # only this machine can connect, unless asked for
     grpc_port: int = 8500  # TensorFlow Serving's default; 0 picks a free one
     rest_port: int = 8501  # TensorFlow Serving's default; 0 picks a free one
-    threads: int = 16  # gRPC requests at a time, more with batching; writing a text takes one for seconds
+    threads: int = (
+        16  # requests of each protocol at a time, more with batching; writing a text takes one for seconds
+    )
     max_request_bytes: int = 64 << 20  # far above any real request, far below a laptop's memory
     poll_s: float = 1.0  # seconds between checks of MODELS, as in TensorFlow Serving; 0: never
     batching: bool = True  # by MODELS/batching.config, if it exists
@@ -59,16 +62,34 @@ class EmbeddedServer:
     ) -> None:
         self._options = options
         folders = find_models(models)
-        self._metrics = ServerMetrics()
         self._in_flight = InFlight()
         self._manager = ModelManager()
+        self._metrics = ServerMetrics()
+        scheduler = _scheduler(models, options, self._metrics)
+        parameters = None if scheduler is None else scheduler.parameters
+        monitoring = models / MONITORING_NAME
+        parts = (self._manager, self._metrics, self._in_flight)
         with ExitStack() as opened:
             opened.callback(self._manager.close)
-            scheduler = _scheduler(models, options, self._metrics)
             # The ports first: an occupied one is reported at once, before the models take seconds to load.
-            self._rest = self._open_rest(models)
-            opened.callback(self._rest.server_close)
-            self._grpc = self._open_grpc(scheduler)
+            self._rest = RestServer(
+                *parts,
+                host=options.host,
+                port=options.rest_port,
+                threads=_threads(options, parameters),
+                metrics_path=read_prometheus_path(monitoring) if monitoring.is_file() else None,
+                limits=RestLimits(body_bytes=options.max_request_bytes),
+            )
+            opened.callback(self._rest.stop)
+            self._grpc = GrpcServer(
+                *parts,
+                host=options.host,
+                port=options.grpc_port,
+                threads=_threads(options, parameters),
+                # As many as `genre serve` lets TensorFlow Serving hold: what it refuses is refused here too.
+                most_calls=grpc_threads(os.cpu_count() or 1, parameters),
+                max_message_bytes=options.max_request_bytes,
+            )
             opened.callback(self._grpc.stop)
             load = partial(load_version, metrics=self._metrics, scheduler=scheduler)
             loader = VersionLoader(self._manager, load, say)
@@ -80,7 +101,7 @@ class EmbeddedServer:
         if options.poll_s:
             self._poller.start(options.poll_s)
         self.grpc_address = host_port(options.host, self._grpc.port)
-        self.rest_address = f"http://{host_port(options.host, self._rest.server_address[1])}"
+        self.rest_address = f"http://{host_port(options.host, self._rest.port)}"
 
     @property
     def versions(self) -> dict[str, list[int]]:
@@ -96,31 +117,6 @@ class EmbeddedServer:
             self._poller.stop()
             self._grpc.say_not_serving()
             self._in_flight.drain(self._options.grace_s)
-            self._rest.stop()
-
-    def _open_rest(self, models: Path) -> RestServer:
-        monitoring = models / MONITORING_NAME
-        page = read_prometheus_path(monitoring) if monitoring.is_file() else None
-        return RestServer(
-            RestApi(self._manager, self._metrics, page),
-            self._options.host,
-            self._options.rest_port,
-            RestLimits(body_bytes=self._options.max_request_bytes),
-            self._in_flight,
-        )
-
-    def _open_grpc(self, scheduler: BatchScheduler | None) -> GrpcServer:
-        return GrpcServer(
-            self._manager,
-            self._metrics,
-            self._in_flight,
-            host=self._options.host,
-            port=self._options.grpc_port,
-            threads=_threads(self._options, scheduler),
-            # As many as `genre serve` lets TensorFlow Serving hold: what it refuses is refused here too.
-            most_calls=grpc_threads(os.cpu_count() or 1, None if scheduler is None else scheduler.parameters),
-            max_message_bytes=self._options.max_request_bytes,
-        )
 
     def __enter__(self) -> "EmbeddedServer":
         return self
@@ -163,11 +159,9 @@ def _scheduler(models: Path, options: ServerOptions, metrics: ServerMetrics) -> 
     return BatchScheduler(read_batching(file), metrics)
 
 
-def _threads(options: ServerOptions, scheduler: BatchScheduler | None) -> int:
+def _threads(options: ServerOptions, batching: BatchingParameters | None) -> int:
     """TensorFlow Serving's advice for batching: twice the largest batch, as most threads only wait."""
-    if scheduler is None:
-        return options.threads
-    return max(options.threads, min(2 * scheduler.parameters.max_batch_size, 256))
+    return max(options.threads, min(2 * batching.max_batch_size, 256) if batching else 0)
 
 
 def told_to_stop() -> threading.Event:

@@ -248,13 +248,14 @@ class Target:
         self.address = (host, int(port))
         self.channel = channel
 
-    def raw(self, request: bytes) -> bytes:
+    def raw(self, request: bytes, half_closed: bool = False) -> bytes:
         """What comes back on a connection of its own until the server closes it."""
         with socket.create_connection(self.address, timeout=30) as connection:
             answer = b""
             try:
                 connection.sendall(request)
-                connection.shutdown(socket.SHUT_WR)
+                if half_closed:  # a request that may not be whole: otherwise the server waits for the rest
+                    connection.shutdown(socket.SHUT_WR)
                 while part := connection.recv(65536):
                     answer += part
             except (ConnectionResetError, BrokenPipeError):
@@ -262,7 +263,8 @@ class Target:
             return answer
 
     def post(self, path: bytes, body: bytes) -> tuple[int, bytes]:
-        answer = self.raw(b"POST %s HTTP/1.1\r\nContent-Length: %d\r\n\r\n" % (path, len(body)) + body)
+        head = b"POST %s HTTP/1.1\r\nConnection: close\r\nContent-Length: %d\r\n\r\n"
+        answer = self.raw(head % (path, len(body)) + body)
         head, _, content = answer.partition(b"\r\n\r\n")
         return int(head.split()[1]), content
 

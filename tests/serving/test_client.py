@@ -86,7 +86,7 @@ def test_answers_name_their_evidence(client: Any) -> None:
             "kind must be one of title, summary, body; got 'poem'",
         ),
         (lambda client: client.score([["N1"]], [["N2"], ["N3"]]), "must have one entry per reader; got"),
-        (lambda client: client.embed_user([["N1"]]), 'Serving signature key "embed_user" not found'),
+        (lambda client: client.embed_user([["N1"]]), "no signature 'embed_user'"),
         (
             lambda client: client.score_counters([[]], [["N1"]], [[-1]], [[1]], [[1]]),
             "numbers of at least 0; got -1",

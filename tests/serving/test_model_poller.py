@@ -28,9 +28,8 @@ class Served:
     """A folder, what follows it, and what was said and opened."""
 
     def __init__(self, models: Path) -> None:
-        from genre_tf.serving.embedded.model_manager import ModelManager
-        from genre_tf.serving.embedded.model_poller import ModelPoller
-        from genre_tf.serving.embedded.version_loader import VersionLoader
+        from genre_tf.serving.embedded.loading import ModelPoller, VersionLoader
+        from genre_tf.serving.embedded.manager import ModelManager
 
         self.models = models
         self.said: list[str] = []
@@ -56,7 +55,7 @@ class Served:
         return FakeServable(name, version)
 
     def state(self, version: int) -> str:
-        from genre_tf.serving.embedded.model_manager import ModelSpec
+        from genre_tf.serving.embedded.manager import ModelSpec
 
         (found,) = self.manager.states(ModelSpec("news", version))
         return found.state
@@ -68,7 +67,7 @@ class Served:
         return self.manager.versions.get("news", [])
 
     def all_states(self) -> dict[int, str]:
-        from genre_tf.serving.embedded.model_manager import ModelSpec
+        from genre_tf.serving.embedded.manager import ModelSpec
 
         return {state.version: state.state for state in self.manager.states(ModelSpec("news"))}
 
@@ -129,7 +128,7 @@ def test_what_waits_to_be_loaded_is_in_state_start(served: Served) -> None:
 
 
 def test_a_version_in_use_is_freed_when_its_last_request_ends(latest: Served) -> None:
-    from genre_tf.serving.embedded.model_manager import ModelSpec
+    from genre_tf.serving.embedded.manager import ModelSpec
 
     latest.publish(2)
     with latest.manager.use(ModelSpec("news")) as one, latest.manager.use(ModelSpec("news", 1)):
@@ -145,7 +144,7 @@ def test_a_version_in_use_is_freed_when_its_last_request_ends(latest: Served) ->
 
 
 def test_a_broken_version_is_said_once_and_the_live_one_goes_on(latest: Served) -> None:
-    from genre_tf.serving.embedded.model_manager import ModelSpec
+    from genre_tf.serving.embedded.manager import ModelSpec
 
     folder = latest.publish(2, b"broken")
     for _ in range(3):
@@ -191,7 +190,7 @@ def test_a_live_version_whose_files_lack_goes_on(latest: Served) -> None:
 
 
 def test_policies_and_labels_follow_the_configuration(latest: Served) -> None:
-    from genre_tf.serving.embedded.model_manager import ModelSpec
+    from genre_tf.serving.embedded.manager import ModelSpec
 
     latest.publish(2)
     latest.publish(3)
@@ -215,7 +214,7 @@ def test_policies_and_labels_follow_the_configuration(latest: Served) -> None:
 
 
 def test_a_label_never_points_to_nothing_while_its_version_loads(latest: Served) -> None:
-    from genre_tf.serving.embedded.model_manager import ModelSpec
+    from genre_tf.serving.embedded.manager import ModelSpec
 
     latest.configure('version_labels { key: "stable" value: 1 }')
     latest.poll()

@@ -106,7 +106,7 @@ def until_served(server: Any, version: int) -> None:
 
 
 def test_twenty_swaps_while_requests_run_and_none_fails(live: Any, toy_models: Path) -> None:
-    from genre_tf.serving.embedded.model_manager import ModelSpec
+    from genre_tf.serving.embedded.manager import ModelSpec
 
     server, models = live
     askers = Askers(server)

@@ -80,13 +80,13 @@ def test_a_server_that_ends_says_so_refuses_and_lets_requests_end(held: Held) ->
         deadline = time.monotonic() + 10
         while not held.server._in_flight._draining and time.monotonic() < deadline:
             time.sleep(0.001)
-        assert held.rest() == (503, {"error": "The server is shutting down"})
+        assert held.rest() == (503, {"error": "the server is shutting down"})
         with pytest.raises(grpc.RpcError) as caught:
             held.predict(channel)
         error: Any = caught.value
         assert (error.code(), error.details()) == (
             grpc.StatusCode.UNAVAILABLE,
-            "The server is shutting down",
+            "the server is shutting down",
         )
         held.gate.set()
         assert running[0].result(10) == (200, {"predictions": [3.5]})
@@ -97,7 +97,7 @@ def test_a_server_that_ends_says_so_refuses_and_lets_requests_end(held: Held) ->
 
 
 def test_a_version_stays_while_a_request_runs_whose_client_has_hung_up(held: Held) -> None:
-    from genre_tf.serving.embedded.model_manager import ModelSpec
+    from genre_tf.serving.embedded.manager import ModelSpec
 
     manager = held.server._manager
     newest = manager.versions["toy"][0]
@@ -122,7 +122,7 @@ def test_a_version_stays_while_a_request_runs_whose_client_has_hung_up(held: Hel
 
 
 def test_a_request_that_never_ends_does_not_keep_the_server(toy_models: Path) -> None:
-    from genre_tf.serving.embedded.in_flight import InFlight
+    from genre_tf.serving.embedded.manager import InFlight
 
     in_flight = InFlight()
     with in_flight.request():

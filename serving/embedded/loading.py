@@ -1,23 +1,27 @@
-"""Load and unload versions until they match a MODELS folder: load first, then unload.
+"""Load and unload versions until they match a MODELS folder, now and whenever it changes."""
 
-Follows aspired_versions_manager.cc and availability_preserving_policy.cc of TensorFlow Serving.
-"""
-
+import logging
+import threading
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 
 import grpc
+import tensorflow as tf
+from google.protobuf.message import DecodeError
+from tensorflow_serving.apis import prediction_log_pb2
 
 from genre_tf.errors import InputError
+from genre_tf.export.warmup import MOST_RECORDS, WARMUP_FILE
 from genre_tf.serving.embedded.batching import BatchScheduler
+from genre_tf.serving.embedded.errors import ServingError, from_tensorflow, invalid_argument
+from genre_tf.serving.embedded.manager import ModelManager, ModelSpec, VersionState
 from genre_tf.serving.embedded.metrics import ServerMetrics
-from genre_tf.serving.embedded.model_manager import ModelManager, ModelSpec, VersionState
 from genre_tf.serving.embedded.servable import Servable
-from genre_tf.serving.embedded.statuses import ServingError
-from genre_tf.serving.embedded.warmup_replay import replay_warmup
-from genre_tf.serving.operations.model_folders import ModelFolder
+from genre_tf.serving.embedded.signatures import answer_predict, answer_regress
+from genre_tf.serving.operations.model_folders import CONFIG_NAME, ModelFolder, scan_models, version_fault
 
+_log = logging.getLogger(__name__)
 _NOT_FOUND: int = grpc.StatusCode.NOT_FOUND.value[0]
 _UNKNOWN: int = grpc.StatusCode.UNKNOWN.value[0]
 
@@ -56,13 +60,12 @@ class VersionLoader:
             InputError: no version of a model loads.
         """
         self.follow(folders)
-        served = self._manager.versions
         for folder in folders:
-            if folder.name not in served:
-                raise InputError(
-                    f"no version of model {folder.name} loads ({self._first_error(folder.name)}): "
-                    "export it again"
-                )
+            if folder.name not in self._manager.versions:
+                states = self._manager.states(ModelSpec(folder.name))
+                reasons = [state.error_message.splitlines()[0] for state in states if state.error_message]
+                reason = reasons[0] if reasons else "no reason given"
+                raise InputError(f"no version of model {folder.name} loads ({reason}): export it again")
 
     def follow(self, folders: Collection[ModelFolder], only: bool = False) -> None:
         """Load and unload until the served versions are those that `folders` ask for.
@@ -89,7 +92,8 @@ class VersionLoader:
         self._set_labels(folder, loading=new)
         self._unload_unwanted(folder, loading=new)
         while new:
-            self._load(folder.name, new.pop(0), folder.versions)
+            version = new.pop(0)
+            self._load(folder.name, version, folder.versions[version])
             self._set_labels(folder, loading=new)
             self._unload_unwanted(folder, loading=new)
 
@@ -99,8 +103,7 @@ class VersionLoader:
         fault = self._faults.get((folder.name, version))
         return fault is None or fault != _fingerprint(folder.versions[version])
 
-    def _load(self, name: str, version: int, paths: dict[int, Path]) -> None:
-        path = paths[version]
+    def _load(self, name: str, version: int, path: Path) -> None:
         self._manager.set_state(name, VersionState(version, "LOADING"))
         files = _fingerprint(path)  # before the load, so that a later change of the files causes another load
         try:
@@ -145,21 +148,150 @@ class VersionLoader:
                 labels[label] = version
                 self._unmet_labels.discard((folder.name, label, version))
                 continue
-            if label in before and before[label] in live:
+            if before.get(label) in live:
                 labels[label] = before[label]
             if version not in loading and (folder.name, label, version) not in self._unmet_labels:
                 self._unmet_labels.add((folder.name, label, version))
                 self._say(f"label {label} of model {folder.name}: version {version} is not served")
         self._manager.set_labels(folder.name, labels)
 
-    def _first_error(self, name: str) -> str:
-        for state in self._manager.states(ModelSpec(name)):
-            if state.error_message:
-                return state.error_message.splitlines()[0]
-        return "no reason given"
-
     def _live(self, name: str) -> list[int]:
         return self._manager.versions.get(name, [])
+
+
+class ModelPoller:
+    """Checks a MODELS folder at intervals, and makes the loader follow its changes.
+
+    Args:
+        models: the folder.
+        manager: knows what is served now.
+        loader: loads and unloads versions.
+        say: called once with each reason why the folder cannot be followed.
+    """
+
+    def __init__(
+        self, models: Path, manager: ModelManager, loader: VersionLoader, say: Callable[[str], None]
+    ) -> None:
+        self._models = models
+        self._manager = manager
+        self._loader = loader
+        self._say = say
+        self._configured = (models / CONFIG_NAME).is_file()
+        self._said = ""
+        self._stopping = threading.Event()
+        self._thread: threading.Thread | None = None
+
+    def start(self, interval_s: float) -> None:
+        """Check every `interval_s` seconds from now on, in a separate thread."""
+        self._thread = threading.Thread(target=self._run, args=(interval_s,), name="poll", daemon=True)
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Stop checking; wait at most one second for a running load."""
+        self._stopping.set()
+        if self._thread is not None:
+            self._thread.join(1.0)
+
+    def poll(self) -> None:
+        """Check once. If the folder cannot be followed, report why and keep the served versions."""
+        try:
+            config = (self._models / CONFIG_NAME).is_file()
+            if self._configured and not config:
+                raise InputError(f"{self._models / CONFIG_NAME} is gone: the served versions are kept")
+            folders = scan_models(self._models, self._fault)
+            self._configured = config
+        except (InputError, OSError) as error:  # OSError: a folder vanished during the check
+            if str(error) != self._said:
+                self._said = str(error)
+                self._say(f"cannot follow the models folder: {error}")
+            return
+        self._said = ""
+        self._loader.follow(folders, only=config)
+
+    def _fault(self, name: str, version: int, folder: Path) -> str | None:
+        # A served version is in memory: like TensorFlow Serving, do not check its files again.
+        if version in self._manager.versions.get(name, []):
+            return None
+        return version_fault(folder)
+
+    def _run(self, interval_s: float) -> None:
+        while not self._stopping.wait(interval_s):
+            try:
+                self.poll()
+            except Exception:
+                _log.exception("checking %s failed", self._models)
+
+
+def load_version(
+    name: str,
+    version: int,
+    folder: Path,
+    metrics: ServerMetrics | None = None,
+    scheduler: BatchScheduler | None = None,
+) -> Servable:
+    """Load a version, and answer its warmup requests so that its first real request is not slow.
+
+    Args:
+        name: name of the model.
+        version: number of the version.
+        folder: folder of the SavedModel.
+        metrics: counts loads and warmup requests.
+        scheduler: batches requests; None: every request runs separately.
+
+    Raises:
+        ServingError: a warmup record cannot be read or answered, or there are more than TensorFlow Serving
+            accepts. It does not serve such a version either.
+        Exception: any error of TensorFlow.
+    """
+    metrics = metrics or ServerMetrics()
+    started = time.perf_counter()
+    try:
+        servable = Servable(name, version, folder, metrics, scheduler)
+    except BaseException:
+        metrics.load_attempts.labels(folder, "fail").inc()
+        raise
+    loaded = time.perf_counter()
+    metrics.load_attempts.labels(folder, "success").inc()
+    metrics.load_latency.labels(folder).inc(round((loaded - started) * 1e6))
+    file = folder / "assets.extra" / WARMUP_FILE
+    if not file.is_file():
+        return servable
+    try:
+        for count, record in enumerate(_records(file), start=1):
+            if count > MOST_RECORDS:
+                raise invalid_argument(f"{file} has more than {MOST_RECORDS} warmup records, the limit")
+            _replay(servable, record, file)
+            metrics.warmup_records.labels(folder, "OK").inc()
+    except BaseException:
+        servable.close()
+        raise
+    metrics.warmup_latency.labels(folder, "OK").observe((time.perf_counter() - loaded) * 1e6)
+    return servable
+
+
+def _records(file: Path) -> Iterator[bytes]:
+    try:
+        yield from tf.data.TFRecordDataset(str(file)).as_numpy_iterator()
+    except tf.errors.DataLossError as error:
+        text = f"{file} is not a TFRecord file of warmup requests: {error.message}"
+        raise ServingError(grpc.StatusCode.DATA_LOSS, text) from error
+    except tf.errors.OpError as error:
+        raise from_tensorflow(error) from error
+
+
+def _replay(servable: Servable, record: bytes, file: Path) -> None:
+    try:
+        log = prediction_log_pb2.PredictionLog.FromString(record)
+    except DecodeError as error:
+        raise invalid_argument(f"{file}: a warmup record is not a PredictionLog: {record[:100]!r}") from error
+    kind = log.WhichOneof("log_type")
+    if kind == "predict_log":
+        answer_predict(servable, log.predict_log.request)
+    elif kind == "regress_log":
+        answer_regress(servable, log.regress_log.request)
+    elif kind is not None:  # a record without a request is ignored, as in TensorFlow Serving
+        text = f"{file}: a warmup record must be a predict_log or a regress_log; got {kind}"
+        raise ServingError(grpc.StatusCode.UNIMPLEMENTED, text)
 
 
 def _code(error: Exception) -> int:
@@ -178,43 +310,3 @@ def _fingerprint(folder: Path) -> tuple[tuple[str, int, int], ...]:
             continue
         found.append((str(path.relative_to(folder)), status.st_size, status.st_mtime_ns))
     return tuple(found)
-
-
-def load_version(
-    name: str,
-    version: int,
-    folder: Path,
-    metrics: ServerMetrics | None = None,
-    scheduler: BatchScheduler | None = None,
-) -> Servable:
-    """Load a version and replay its warmup requests.
-
-    Args:
-        name: name of the model.
-        version: number of the version.
-        folder: folder of the SavedModel.
-        metrics: counts loads and warmup requests.
-        scheduler: batches requests; None: every request runs separately.
-
-    Raises:
-        Exception: any error of TensorFlow or of the warmup.
-    """
-    metrics = metrics or ServerMetrics()
-    started = time.perf_counter()
-    try:
-        servable = Servable(name, version, folder, metrics, scheduler)
-    except BaseException:
-        metrics.load_attempts.add(str(folder), "fail")
-        raise
-    loaded = time.perf_counter()
-    metrics.load_attempts.add(str(folder), "success")
-    metrics.load_latency.add(str(folder), by=round((loaded - started) * 1e6))
-    try:
-        count = replay_warmup(servable, folder)
-    except BaseException:
-        servable.close()
-        raise
-    if count is not None:
-        metrics.warmup_latency.add((time.perf_counter() - loaded) * 1e6, str(folder), "OK")
-        metrics.warmup_records.add(str(folder), "OK", by=count)
-    return servable

@@ -1,4 +1,4 @@
-"""The models that a server answers for: which version a request gets, and the state of each version."""
+"""What a server answers with: the version that a request gets, the states of versions, running requests."""
 
 import threading
 from collections.abc import Iterator, Mapping
@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 
 import grpc
 
+from genre_tf.serving.embedded.errors import ServingError, invalid_argument, not_found
 from genre_tf.serving.embedded.servable import Servable
-from genre_tf.serving.embedded.statuses import ServingError, invalid_argument
 
 # A server that runs for months sees many versions come and go; TensorFlow Serving remembers all of them.
 _REMEMBERED_ENDS = 100
@@ -92,21 +92,17 @@ class ModelManager:
             ServingError: no such model or version.
         """
         with self._changed:
-            model = self._models.get(spec.name)
-            states = dict(model.states) if model else {}
+            states = dict(self._models.get(spec.name, _Model()).states)
         if spec.version is not None:
-            if spec.version not in states:
-                text = f"Could not find version {spec.version} of model {spec.name}"
-                raise ServingError(grpc.StatusCode.NOT_FOUND, text)
-            return [states[spec.version]]
+            states = {version: state for version, state in states.items() if version == spec.version}
         if not states:
-            raise ServingError(grpc.StatusCode.NOT_FOUND, f"Could not find any versions of model {spec.name}")
+            raise not_found(f"no version of model {spec.name!r} is known{_chosen(spec)}")
         return [states[version] for version in sorted(states, reverse=True)]
 
     def labels(self, name: str) -> dict[str, int]:
         """The labels of a model's versions."""
         with self._changed:
-            return dict(self._models[name].labels) if name in self._models else {}
+            return dict(self._models.get(name, _Model()).labels)
 
     def set_labels(self, name: str, labels: Mapping[str, int]) -> None:
         """Replace all labels of a model."""
@@ -137,7 +133,7 @@ class ModelManager:
     def is_unloading(self, name: str, version: int) -> bool:
         """Whether a version no longer answers but is not freed yet."""
         with self._changed:
-            state = self._models[name].states.get(version) if name in self._models else None
+            state = self._models.get(name, _Model()).states.get(version)
         return state is not None and state.state == "UNLOADING"
 
     def close(self) -> None:
@@ -157,20 +153,18 @@ class ModelManager:
 
     def _find(self, spec: ModelSpec) -> _Live:
         if not spec.name:
-            raise invalid_argument("ModelSpec has no name specified.")
-        model = self._models.get(spec.name)
+            raise invalid_argument("the request does not name a model")
+        model = self._models.get(spec.name, _Model())
         version = spec.version
         if spec.label is not None:
-            version = model.labels.get(spec.label) if model else None
+            version = model.labels.get(spec.label)
             if version is None:
-                raise invalid_argument(f"Unrecognized servable version label: {spec.label}")
-        live = model.live if model else {}
-        if version is None and live:
-            version = max(live)
-        if version not in live:
-            wanted = f"Latest({spec.name})" if version is None else f"Specific({spec.name}, {version})"
-            raise ServingError(grpc.StatusCode.NOT_FOUND, f"Servable not found for request: {wanted}")
-        return live[version]
+                raise invalid_argument(f"model {spec.name!r} has no version with the label {spec.label!r}")
+        if version is None:
+            version = max(model.live, default=None)
+        if version not in model.live:
+            raise not_found(f"model {spec.name!r} is not served{_chosen(spec)}")
+        return model.live[version]
 
     def _note(self, name: str, state: VersionState) -> None:
         states = self._models.setdefault(name, _Model()).states
@@ -178,3 +172,48 @@ class ModelManager:
         ended = sorted(version for version, known in states.items() if known.state == "END")
         for version in ended[:-_REMEMBERED_ENDS]:
             del states[version]
+
+
+def _chosen(spec: ModelSpec) -> str:
+    return "" if spec.version is None else f" in version {spec.version}"
+
+
+class InFlight:
+    """Counts requests of all protocols, and refuses new ones once the server is stopping."""
+
+    def __init__(self) -> None:
+        self._changed = threading.Condition()
+        self._running = 0
+        self._draining = False
+
+    @contextmanager
+    def request(self) -> Iterator[None]:
+        """Count one request while the context is open.
+
+        Raises:
+            ServingError: UNAVAILABLE, as the server is stopping; clients may retry elsewhere.
+        """
+        with self._changed:
+            if self._draining:
+                raise ServingError(grpc.StatusCode.UNAVAILABLE, "the server is shutting down")
+            self._running += 1
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._running -= 1
+                if self._draining and not self._running:
+                    self._changed.notify_all()
+
+    def drain(self, timeout_s: float) -> bool:
+        """Refuse new requests from now on, and wait for running ones.
+
+        Args:
+            timeout_s: maximum wait in seconds.
+
+        Returns:
+            Whether all requests have ended.
+        """
+        with self._changed:
+            self._draining = True
+            return self._changed.wait_for(lambda: not self._running, timeout_s)
