@@ -25,201 +25,169 @@ _log = logging.getLogger(__name__)
 _NOT_FOUND: int = grpc.StatusCode.NOT_FOUND.value[0]
 _UNKNOWN: int = grpc.StatusCode.UNKNOWN.value[0]
 
-Fault = str | tuple[tuple[str, int, int], ...]
+Files = tuple[tuple[str, int, int], ...]
 
 
 class VersionLoader:
-    """Loads the wanted versions, newest first, and unloads all others.
+    """Makes the served versions those that a MODELS folder asks for, at the start and at each `poll`.
 
     Serving continues: live versions stay until a wanted version is live, and a version that fails to load
     changes nothing. It is tried again only after its files have changed.
 
     Args:
+        models: the folder.
         manager: holds the live versions; it is updated on each change.
         open_version: loads a version, given the name of its model, its number and its folder.
-        say: called with a line for each version that is loaded, unloaded or left out; never twice in a row
-            for the same fault.
+        say: called with a line for each version that is loaded, unloaded or left out, and each reason why the
+            folder cannot be followed; never twice in a row for the same fault.
     """
 
     def __init__(
         self,
+        models: Path,
         manager: ModelManager,
         open_version: Callable[[str, int, Path], Servable],
         say: Callable[[str], None],
     ) -> None:
+        self._models = models
         self._manager = manager
         self._open = open_version
         self._say = say
-        self._faults: dict[tuple[str, int], Fault] = {}  # the reason, or the files that did not load
-        self._unmet_labels: set[tuple[str, str, int]] = set()
+        self._configured = (models / CONFIG_NAME).is_file()
+        self._said: dict[object, str] = {}  # what a fault is about -> the line that reported it
+        self._failed: dict[tuple[str, int], Files] = {}  # versions that did not load
+        self._stopping = threading.Event()
+        self._thread: threading.Thread | None = None
 
-    def start(self, folders: Collection[ModelFolder]) -> None:
-        """Load the versions that a server starts with.
+    def start(self, folders: Collection[ModelFolder], poll_s: float = 0.0) -> None:
+        """Load the versions that a server starts with, then poll in a separate thread.
+
+        Args:
+            folders: the models.
+            poll_s: seconds between polls; 0: never.
 
         Raises:
             InputError: no version of a model loads.
         """
-        self.follow(folders)
+        self._follow(folders)
         for folder in folders:
             if folder.name not in self._manager.versions:
                 states = self._manager.states(ModelSpec(folder.name))
                 reasons = [state.error_message.splitlines()[0] for state in states if state.error_message]
                 reason = reasons[0] if reasons else "no reason given"
                 raise InputError(f"no version of model {folder.name} loads ({reason}): export it again")
+        if poll_s:
+            self._thread = threading.Thread(target=self._run, args=(poll_s,), name="poll", daemon=True)
+            self._thread.start()
 
-    def follow(self, folders: Collection[ModelFolder], only: bool = False) -> None:
-        """Load and unload until the served versions are those that `folders` ask for.
+    def stop(self) -> None:
+        """Stop polling; wait at most one second for a running load."""
+        self._stopping.set()
+        if self._thread is not None:
+            self._thread.join(1.0)
 
-        Args:
-            folders: the models.
-            only: also unload models that are not among `folders`, as TensorFlow Serving does with models
-                that were removed from `models.config`.
-        """
+    def poll(self) -> None:
+        """Check the folder once. If it cannot be followed, report why and keep the served versions."""
+        try:
+            config = (self._models / CONFIG_NAME).is_file()
+            if self._configured and not config:
+                raise InputError(f"{self._models / CONFIG_NAME} is gone: the served versions are kept")
+            folders = scan_models(self._models, self._fault)
+        except (InputError, OSError) as error:  # OSError: a folder vanished during the check
+            self._say_once(self._models, f"cannot follow the models folder: {error}")
+            return
+        self._configured = config
+        self._said.pop(self._models, None)
+        self._follow(folders)
+        if config:  # a model that was removed from it is unloaded, as in TensorFlow Serving
+            for name in sorted(set(self._manager.versions) - {folder.name for folder in folders}):
+                self._manager.set_labels(name, {})
+                for version in sorted(self._manager.versions[name]):
+                    self._unload(name, version, "its model is no longer configured")
+
+    def _run(self, poll_s: float) -> None:
+        while not self._stopping.wait(poll_s):
+            try:
+                self.poll()
+            except Exception:
+                _log.exception("checking %s failed", self._models)
+
+    def _fault(self, name: str, version: int, folder: Path) -> str | None:
+        # A served version is in memory: like TensorFlow Serving, do not check its files again.
+        return None if version in self._live(name) else version_fault(folder)
+
+    def _follow(self, folders: Collection[ModelFolder]) -> None:
         for folder in folders:
-            self._follow(folder)
-        gone = set(self._manager.versions) - {folder.name for folder in folders} if only else set()
-        for name in sorted(gone):
-            self._manager.set_labels(name, {})
-            for version in sorted(self._manager.versions[name]):
-                self._unload(name, version, "its model is no longer configured")
-
-    def _follow(self, folder: ModelFolder) -> None:
-        for path, reason in folder.left_out.items():
-            self._leave_out(folder.name, int(path.name), path, reason)
-        new = [version for version in sorted(folder.versions, reverse=True) if self._is_new(folder, version)]
-        for version in new:
-            self._manager.set_state(folder.name, VersionState(version, "START"))
-        self._set_labels(folder, loading=new)
-        self._unload_unwanted(folder, loading=new)
-        while new:
-            version = new.pop(0)
-            self._load(folder.name, version, folder.versions[version])
-            self._set_labels(folder, loading=new)
-            self._unload_unwanted(folder, loading=new)
+            for path, reason in folder.left_out.items():
+                self._say_once(path, f"left out {path}: {reason}")
+                if path.is_dir():
+                    state = VersionState(int(path.name), "END", _NOT_FOUND, reason)
+                    self._manager.set_state(folder.name, state)
+            new = [
+                version for version in sorted(folder.versions, reverse=True) if self._is_new(folder, version)
+            ]
+            for version in new:
+                self._manager.set_state(folder.name, VersionState(version, "START"))
+            self._replace(folder, loading=new)
+            while new:
+                version = new.pop(0)
+                self._load(folder.name, version, folder.versions[version])
+                self._replace(folder, loading=new)
 
     def _is_new(self, folder: ModelFolder, version: int) -> bool:
         if version in self._live(folder.name) or self._manager.is_unloading(folder.name, version):
             return False
-        fault = self._faults.get((folder.name, version))
-        return fault is None or fault != _fingerprint(folder.versions[version])
+        return self._failed.get((folder.name, version)) != _files(folder.versions[version])
 
     def _load(self, name: str, version: int, path: Path) -> None:
         self._manager.set_state(name, VersionState(version, "LOADING"))
-        files = _fingerprint(path)  # before the load, so that a later change of the files causes another load
+        files = _files(path)  # before the load, so that a later change of the files causes another load
         try:
             servable = self._open(name, version, path)
         except Exception as error:  # TensorFlow raises half a dozen unrelated types here
-            self._faults[name, version] = files
+            self._failed[name, version] = files
             text = str(error) or type(error).__name__
             self._manager.set_state(name, VersionState(version, "END", _code(error), text))
             self._say(f"left out {path}: it does not load ({text.splitlines()[0]})")
             return
-        self._faults.pop((name, version), None)
+        self._failed.pop((name, version), None)
+        self._said.pop(path, None)
         self._manager.add(servable)
         self._say(f"loaded {name} version {version} from {path}")
 
-    def _leave_out(self, name: str, version: int, path: Path, reason: str) -> None:
-        if self._faults.get((name, version)) == reason:
-            return
-        self._faults[name, version] = reason
-        self._say(f"left out {path}: {reason}")
-        if path.is_dir():
-            self._manager.set_state(name, VersionState(version, "END", _NOT_FOUND, reason))
-
-    def _unload_unwanted(self, folder: ModelFolder, loading: Collection[int]) -> None:
-        live = self._live(folder.name)
+    def _replace(self, folder: ModelFolder, loading: Collection[int]) -> None:
+        """Move labels to live versions, and unload versions that are neither wanted nor needed any more."""
+        live, before = self._live(folder.name), self._manager.labels(folder.name)
+        labels = {}
+        for label, version in folder.labels.items():
+            if version in live:
+                labels[label] = version
+                self._said.pop((folder.name, label), None)
+                continue
+            if before.get(label) in live:
+                labels[label] = before[label]
+            if version not in loading:
+                line = f"label {label} of model {folder.name}: version {version} is not served"
+                self._say_once((folder.name, label), line)
+        self._manager.set_labels(folder.name, labels)
         unwanted = sorted(set(live) - set(folder.versions))
         if len(unwanted) == len(live):
             unwanted = unwanted[:-1]  # no wanted version is live: keep the newest of the others
-        labelled = set(self._manager.labels(folder.name).values()) if loading else set()
         for version in unwanted:
-            if version not in labelled:  # it stays until the next version of its label is loaded
+            if not (loading and version in labels.values()):  # until the next version of its label is loaded
                 self._unload(folder.name, version, "it was deleted, or the version policy excludes it")
 
     def _unload(self, name: str, version: int, reason: str) -> None:
         self._manager.remove(name, version)
         self._say(f"unloading {name} version {version}: {reason}")
 
-    def _set_labels(self, folder: ModelFolder, loading: Collection[int]) -> None:
-        live, labels = self._live(folder.name), {}
-        before = self._manager.labels(folder.name)
-        for label, version in folder.labels.items():
-            if version in live:
-                labels[label] = version
-                self._unmet_labels.discard((folder.name, label, version))
-                continue
-            if before.get(label) in live:
-                labels[label] = before[label]
-            if version not in loading and (folder.name, label, version) not in self._unmet_labels:
-                self._unmet_labels.add((folder.name, label, version))
-                self._say(f"label {label} of model {folder.name}: version {version} is not served")
-        self._manager.set_labels(folder.name, labels)
+    def _say_once(self, about: object, line: str) -> None:
+        if self._said.get(about) != line:
+            self._said[about] = line
+            self._say(line)
 
     def _live(self, name: str) -> list[int]:
         return self._manager.versions.get(name, [])
-
-
-class ModelPoller:
-    """Checks a MODELS folder at intervals, and makes the loader follow its changes.
-
-    Args:
-        models: the folder.
-        manager: knows what is served now.
-        loader: loads and unloads versions.
-        say: called once with each reason why the folder cannot be followed.
-    """
-
-    def __init__(
-        self, models: Path, manager: ModelManager, loader: VersionLoader, say: Callable[[str], None]
-    ) -> None:
-        self._models = models
-        self._manager = manager
-        self._loader = loader
-        self._say = say
-        self._configured = (models / CONFIG_NAME).is_file()
-        self._said = ""
-        self._stopping = threading.Event()
-        self._thread: threading.Thread | None = None
-
-    def start(self, interval_s: float) -> None:
-        """Check every `interval_s` seconds from now on, in a separate thread."""
-        self._thread = threading.Thread(target=self._run, args=(interval_s,), name="poll", daemon=True)
-        self._thread.start()
-
-    def stop(self) -> None:
-        """Stop checking; wait at most one second for a running load."""
-        self._stopping.set()
-        if self._thread is not None:
-            self._thread.join(1.0)
-
-    def poll(self) -> None:
-        """Check once. If the folder cannot be followed, report why and keep the served versions."""
-        try:
-            config = (self._models / CONFIG_NAME).is_file()
-            if self._configured and not config:
-                raise InputError(f"{self._models / CONFIG_NAME} is gone: the served versions are kept")
-            folders = scan_models(self._models, self._fault)
-            self._configured = config
-        except (InputError, OSError) as error:  # OSError: a folder vanished during the check
-            if str(error) != self._said:
-                self._said = str(error)
-                self._say(f"cannot follow the models folder: {error}")
-            return
-        self._said = ""
-        self._loader.follow(folders, only=config)
-
-    def _fault(self, name: str, version: int, folder: Path) -> str | None:
-        # A served version is in memory: like TensorFlow Serving, do not check its files again.
-        if version in self._manager.versions.get(name, []):
-            return None
-        return version_fault(folder)
-
-    def _run(self, interval_s: float) -> None:
-        while not self._stopping.wait(interval_s):
-            try:
-                self.poll()
-            except Exception:
-                _log.exception("checking %s failed", self._models)
 
 
 def load_version(
@@ -300,7 +268,7 @@ def _code(error: Exception) -> int:
     return int(getattr(error, "error_code", None) or _UNKNOWN)
 
 
-def _fingerprint(folder: Path) -> tuple[tuple[str, int, int], ...]:
+def _files(folder: Path) -> Files:
     """Name, size and modification time of every file, to detect changes."""
     found = []
     for path in sorted(folder.rglob("*")):

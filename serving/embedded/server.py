@@ -13,7 +13,7 @@ from types import FrameType, TracebackType
 from genre_tf.serving.client.addresses import host_port
 from genre_tf.serving.embedded.batching import BatchScheduler
 from genre_tf.serving.embedded.grpc_server import GrpcServer
-from genre_tf.serving.embedded.loading import ModelPoller, VersionLoader, load_version
+from genre_tf.serving.embedded.loading import VersionLoader, load_version
 from genre_tf.serving.embedded.manager import InFlight, ModelManager
 from genre_tf.serving.embedded.metrics import ServerMetrics
 from genre_tf.serving.embedded.rest import RestLimits, RestServer
@@ -92,14 +92,11 @@ class EmbeddedServer:
             )
             opened.callback(self._grpc.stop)
             load = partial(load_version, metrics=self._metrics, scheduler=scheduler)
-            loader = VersionLoader(self._manager, load, say)
-            loader.start(folders)
+            self._loader = VersionLoader(models, self._manager, load, say)
+            self._loader.start(folders, options.poll_s)
             self._opened: ExitStack | None = opened.pop_all()
         self._grpc.start()
         self._rest.start()
-        self._poller = ModelPoller(models, self._manager, loader, say)
-        if options.poll_s:
-            self._poller.start(options.poll_s)
         self.grpc_address = host_port(options.host, self._grpc.port)
         self.rest_address = f"http://{host_port(options.host, self._rest.port)}"
 
@@ -114,7 +111,7 @@ class EmbeddedServer:
         if opened is None:
             return
         with opened:
-            self._poller.stop()
+            self._loader.stop()
             self._grpc.say_not_serving()
             self._in_flight.drain(self._options.grace_s)
 

@@ -28,7 +28,7 @@ class Served:
     """A folder, what follows it, and what was said and opened."""
 
     def __init__(self, models: Path) -> None:
-        from genre_tf.serving.embedded.loading import ModelPoller, VersionLoader
+        from genre_tf.serving.embedded.loading import VersionLoader
         from genre_tf.serving.embedded.manager import ModelManager
 
         self.models = models
@@ -37,13 +37,12 @@ class Served:
         self.states_while_opening: list[str] = []
         self.during: Callable[[], None] = lambda: None
         self.manager = ModelManager()
-        self.loader = VersionLoader(self.manager, self.open, self.said.append)
-        self.poller = ModelPoller(models, self.manager, self.loader, self.said.append)
+        self.loader = VersionLoader(models, self.manager, self.open, self.said.append)
 
-    def start(self) -> None:
+    def start(self, poll_s: float = 0.0) -> None:
         from genre_tf.serving.operations.model_folders import find_models
 
-        self.loader.start(find_models(self.models))
+        self.loader.start(find_models(self.models), poll_s)
 
     def open(self, name: str, version: int, folder: Path) -> Any:
         self.opened.append((name, version))
@@ -62,7 +61,7 @@ class Served:
 
     def poll(self) -> list[int]:
         """Look once, wait for what is unloaded, and tell which versions answer."""
-        self.poller.poll()
+        self.loader.poll()
         until(lambda: "UNLOADING" not in self.all_states().values())
         return self.manager.versions.get("news", [])
 
@@ -100,7 +99,7 @@ def served(tmp_path: Path) -> Served:
 def latest(served: Served) -> Served:
     """Version 1 served under the policy of `genre export`: the newest version only."""
     served.configure("")
-    served.poller._configured = True
+    served.loader._configured = True
     served.start()
     return served
 
@@ -132,7 +131,7 @@ def test_a_version_in_use_is_freed_when_its_last_request_ends(latest: Served) ->
 
     latest.publish(2)
     with latest.manager.use(ModelSpec("news")) as one, latest.manager.use(ModelSpec("news", 1)):
-        latest.poller.poll()
+        latest.loader.poll()
         assert latest.manager.versions["news"] == [2]
         time.sleep(0.05)
         assert latest.state(1) == "UNLOADING"
@@ -288,11 +287,11 @@ def test_a_server_needs_a_version_to_start_from(served: Served) -> None:
 
 def test_a_poller_looks_by_itself_and_outlives_errors(latest: Served) -> None:
     others = set(threading.enumerate())
-    latest.poller.start(0.01)
+    latest.start(poll_s=0.01)
     latest.publish(2)
     until(lambda: latest.manager.versions["news"] == [2])
     shutil.rmtree(latest.models)
     until(lambda: any("is gone" in line or "is not a folder" in line for line in latest.said))
     assert latest.manager.versions["news"] == [2]
-    latest.poller.stop()
+    latest.loader.stop()
     assert "poll" not in {thread.name for thread in threading.enumerate() if thread not in others}

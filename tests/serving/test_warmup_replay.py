@@ -59,7 +59,7 @@ def load(models: Path) -> tuple[dict[str, list[int]], list[str], list[tuple[int,
 
     said: list[str] = []
     manager = ModelManager()
-    VersionLoader(manager, load_version, said.append).start(find_models(models))
+    VersionLoader(models, manager, load_version, said.append).start(find_models(models))
     states = manager.states(ModelSpec("toy"))
     versions = manager.versions
     manager.close()
