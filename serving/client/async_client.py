@@ -1,33 +1,42 @@
 """Ask a running server from `asyncio`: like `Client`, with many requests in flight at once."""
 
 import copy
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable
+from functools import wraps
 from types import TracebackType
-from typing import Any
+from typing import Any, Concatenate, ParamSpec, TypeVar
 
 import grpc
 import grpc.aio
-import numpy as np
 
 from genre_tf.serving.client import calls
-from genre_tf.serving.client.answers import (
-    CandidateScore,
-    Explanation,
-    GeneratedText,
-    QuestionAnswer,
-    Recommendation,
-    TitleScore,
-)
-from genre_tf.serving.client.calls import Call, Ids, Titles
+from genre_tf.serving.client.calls import Call
 from genre_tf.serving.client.channels import ask_async, check_target, options, plain_error
 from genre_tf.serving.client.client import GENERATOR, RECOMMENDER
 from genre_tf.serving.client.messages import PREDICT, PredictRequest, PredictResponse
+
+Given = ParamSpec("Given")
+Answer = TypeVar("Answer")
+
+
+def _asks(
+    make: Callable[Given, Call[Answer]],
+) -> Callable[Concatenate["AsyncClient", Given], Awaitable[Answer]]:
+    """The method that sends the call which `make` builds; it has its arguments, answer and docstring."""
+
+    @wraps(make)
+    async def method(client: "AsyncClient", *given: Given.args, **named: Given.kwargs) -> Answer:
+        answer: Answer = await client._ask(make(*given, **named))
+        return answer
+
+    return method
 
 
 class AsyncClient:
     """Requests to both servables over one open channel; an asynchronous context manager.
 
-    Methods, arguments, answers and errors are those of `Client`. Create it inside a running event loop.
+    Methods, arguments, answers and errors are those of `Client`; each method is awaited. Create it inside a
+    running event loop.
 
     Args:
         address: gRPC address of the server, HOST:PORT.
@@ -68,72 +77,24 @@ class AsyncClient:
             PREDICT, PredictRequest.SerializeToString, PredictResponse.FromString
         )
 
+    recommend = _asks(calls.recommend)
+    recommend_live = _asks(calls.recommend_live)
+    recommend_text = _asks(calls.recommend_text)
+    score = _asks(calls.score)
+    score_counters = _asks(calls.score_counters)
+    score_text = _asks(calls.score_text)
+    explain = _asks(calls.explain)
+    embed_news = _asks(calls.embed_news)
+    embed_user = _asks(calls.embed_user)
+    generate = _asks(calls.generate)
+    answer = _asks(calls.answer)
+
     def within(self, timeout_s: float) -> "AsyncClient":
         """The same client, over the same channel, with another deadline."""
         check_target(self._address, timeout_s)
         other = copy.copy(self)
         other._timeout_s = timeout_s
         return other
-
-    async def recommend(self, histories: Sequence[Ids]) -> list[list[Recommendation]]:
-        """Recommend articles to readers, given the ids of the articles that they clicked."""
-        return await self._ask(calls.recommend(histories))
-
-    async def recommend_live(
-        self, histories: Sequence[Ids], live: Sequence[Mapping[str, Sequence[float]]]
-    ) -> list[list[Recommendation]]:
-        """Like `recommend`, with current counters; see `Client.recommend_live`."""
-        return await self._ask(calls.recommend_live(histories, live))
-
-    async def recommend_text(self, histories: Sequence[Titles]) -> list[list[Recommendation]]:
-        """Recommend articles to readers, given the titles that they clicked."""
-        return await self._ask(calls.recommend_text(histories))
-
-    async def score(self, histories: Sequence[Ids], candidates: Sequence[Ids]) -> list[list[CandidateScore]]:
-        """Click probabilities of candidates."""
-        return await self._ask(calls.score(histories, candidates))
-
-    async def score_counters(
-        self,
-        histories: Sequence[Ids],
-        candidates: Sequence[Ids],
-        clicks: Sequence[Sequence[float]],
-        views: Sequence[Sequence[float]],
-        age_hours: Sequence[Sequence[float]],
-    ) -> list[list[CandidateScore]]:
-        """Like `score`, with the live counters of each candidate."""
-        counters = {"clicks": clicks, "views": views, "age_hours": age_hours}
-        return await self._ask(calls.score_counters(histories, candidates, counters))
-
-    async def score_text(
-        self, histories: Sequence[Titles], candidates: Sequence[Titles]
-    ) -> list[list[TitleScore]]:
-        """Click probabilities of titles, which need not be in the index."""
-        return await self._ask(calls.score_text(histories, candidates))
-
-    async def explain(self, histories: Sequence[Ids], candidates: Sequence[Ids]) -> list[list[Explanation]]:
-        """How much each click of a reader counts for each candidate."""
-        return await self._ask(calls.explain(histories, candidates))
-
-    async def embed_news(self, texts: Sequence[str]) -> np.ndarray:
-        """Vectors of news texts, float32 [texts, dimensions]."""
-        return await self._ask(calls.embed_news(texts))
-
-    async def embed_user(self, histories: Sequence[Ids]) -> np.ndarray:
-        """Vectors of readers, float32 [readers, dimensions]."""
-        return await self._ask(calls.embed_user(histories))
-
-    async def generate(
-        self, histories: Sequence[Titles], sources: Sequence[str], kinds: Sequence[str], seeds: Sequence[int]
-    ) -> list[list[GeneratedText]]:
-        """Write texts for readers."""
-        return await self._ask(calls.generate(histories, sources, kinds, seeds))
-
-    async def answer(
-        self, questions: Sequence[str], histories: Sequence[Titles], seeds: Sequence[int]
-    ) -> list[QuestionAnswer]:
-        """Answer readers' questions."""
-        return await self._ask(calls.answer(questions, histories, seeds))
 
     async def close(self) -> None:
         """Close the channel."""

@@ -136,9 +136,14 @@ def score(histories: Sequence[Ids], candidates: Sequence[Ids]) -> Call[list[list
 
 
 def score_counters(
-    histories: Sequence[Ids], candidates: Sequence[Ids], counters: Mapping[str, Sequence[Sequence[float]]]
+    histories: Sequence[Ids],
+    candidates: Sequence[Ids],
+    clicks: Sequence[Sequence[float]],
+    views: Sequence[Sequence[float]],
+    age_hours: Sequence[Sequence[float]],
 ) -> Call[list[list[CandidateScore]]]:
-    """Like `score`; `counters` has `clicks`, `views` and `age_hours`, each with one number per candidate."""
+    """Like `score`, with the live counters of each candidate: clicks, views and age in hours."""
+    counters = {"clicks": clicks, "views": views, "age_hours": age_hours}
     for name, rows in counters.items():
         if [len(row) for row in rows] != [len(row) for row in candidates]:
             raise InputError(f"{name} must give one number for each candidate of each reader")

@@ -131,8 +131,7 @@ class Client:
         age_hours: Sequence[Sequence[float]],
     ) -> list[list[CandidateScore]]:
         """Like `score`, with the live counters of each candidate: clicks, views and age in hours."""
-        counters = {"clicks": clicks, "views": views, "age_hours": age_hours}
-        return self._ask(calls.score_counters(histories, candidates, counters))
+        return self._ask(calls.score_counters(histories, candidates, clicks, views, age_hours))
 
     def score_text(self, histories: Sequence[Titles], candidates: Sequence[Titles]) -> list[list[TitleScore]]:
         """Click probabilities of titles, in the order given; they need not be in the index."""

@@ -91,14 +91,6 @@ def read_json(values: Any) -> np.ndarray:
     return np.array(values, np.bool_ if isinstance(first, bool) else np.float32)
 
 
-def type_name(dtype: Any) -> str:
-    """Return TensorFlow's C++ name of a type, as in its error texts: `float`, not `float32`."""
-    import tensorflow as tf
-
-    name = tf.dtypes.as_dtype(dtype).name
-    return {"float32": "float", "float64": "double", "float16": "half"}.get(name, name)
-
-
 def _values(field: Any, dtype: Any) -> np.ndarray:
     if dtype is np.object_:
         values = np.empty(len(field), object)

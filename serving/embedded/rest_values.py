@@ -143,7 +143,8 @@ def _sole(inputs: Mapping[str, Any]) -> str:
 
 
 def _array(name: str, value: Any, dtype: int) -> np.ndarray:
-    shape, inner = [], value
+    shape: list[int] = []
+    inner = value
     while isinstance(inner, list) and len(shape) <= _MOST_DIMENSIONS:
         shape.append(len(inner))
         inner = inner[0] if inner else None
@@ -216,7 +217,7 @@ def _values(name: str, value: np.ndarray) -> Any:
     if value.dtype != np.object_:
         return value.tolist()
     write = _base64 if name.endswith("_bytes") else _text
-    return np.frompyfunc(write, 1, 1)(value).tolist() if value.ndim else write(value[()])
+    return np.frompyfunc(write, 1, 1)(value).tolist() if value.ndim else write(value.item())
 
 
 def _text(element: bytes) -> str:

@@ -40,7 +40,10 @@ def test_both_clients_take_the_same_arguments() -> None:
     def signatures(kind: type) -> dict[str, Any]:
         methods = inspect.getmembers(kind, inspect.isfunction)
         kept = {name: function for name, function in methods if name[0] != "_" and name != "within"}
-        return {name: inspect.signature(function) for name, function in kept.items()}
+        return {
+            name: [str(one) for one in inspect.signature(function).parameters.values() if one.name != "self"]
+            for name, function in kept.items()
+        }
 
     assert signatures(AsyncClient) == signatures(Client)
 
