@@ -1,6 +1,6 @@
 """`genre bench serve`: the embedded server under open-loop load, against a naive export and a bare session.
 
-Latencies count from the intended arrival of a request (`serving/operations/load_generator.py`). The server
+Latencies count from the intended arrival of a request (`benchmarks/load_generator.py`). The server
 runs in its own process and shares the processors with the load generator.
 """
 
@@ -14,7 +14,16 @@ import numpy as np
 
 from genre_tf.benchmarks.exported import ExportedSignature
 from genre_tf.benchmarks.latency_picture import Curve, check_picture, draw_latency
+from genre_tf.benchmarks.load_generator import (
+    METHOD,
+    LoadResult,
+    SearchOptions,
+    closed_loop,
+    find_saturation,
+    open_loop,
+)
 from genre_tf.benchmarks.measuring import BenchOptions, Rate, Row, compare, medians_in_turns_ms
+from genre_tf.benchmarks.memory_watch import MemoryWatch
 from genre_tf.benchmarks.serve_models import NAIVE, ServedSizes, write_models
 from genre_tf.benchmarks.serve_requests import Readers
 from genre_tf.config import GenerationConfig
@@ -24,10 +33,7 @@ from genre_tf.serving import Client
 from genre_tf.serving.client.channels import open_channel
 from genre_tf.serving.client.client import RECOMMENDER
 from genre_tf.serving.client.joining import join_ids
-from genre_tf.serving.operations.load_generator import METHOD, LoadResult, closed_loop, open_loop
-from genre_tf.serving.operations.memory_watch import MemoryWatch
-from genre_tf.serving.operations.saturation import SearchOptions, find_saturation
-from genre_tf.serving.operations.server_process import ServerProcess, server_process
+from genre_tf.serving.operations.model_server import ServerProcess, server_process
 
 UNIT = "requests per second"
 LONE = "lone request's median"

@@ -7,13 +7,12 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from genre_tf.serving.client.async_client import AsyncClient
-    from genre_tf.serving.client.client import Client
+    from genre_tf.serving.client.client import AsyncClient, Client
     from genre_tf.serving.embedded.server import serve
 
 __all__ = ["AsyncClient", "Client", "serve"]
 
-_MODULES = {"AsyncClient": "client.async_client", "Client": "client.client", "serve": "embedded.server"}
+_MODULES = {"AsyncClient": "client.client", "Client": "client.client", "serve": "embedded.server"}
 
 
 def __getattr__(name: str) -> Any:

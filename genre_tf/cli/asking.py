@@ -39,9 +39,8 @@ def open_client(
         FailureError: no server answers.
     """
     from genre_tf.serving import Client
-    from genre_tf.serving.client.addresses import is_url
+    from genre_tf.serving.client.addresses import client_context, client_credentials, is_url
     from genre_tf.serving.client.channels import check_server
-    from genre_tf.serving.client.tls import client_context, client_credentials
 
     credentials: Any
     if rest or is_url(address or ""):

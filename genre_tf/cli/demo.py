@@ -67,7 +67,7 @@ def demo(
     load_tensorflow()
     from genre_tf.data.synth.newsroom import write_newsroom
     from genre_tf.data.synth.settings import NewsroomSettings
-    from genre_tf.serving.operations.server_process import server_process
+    from genre_tf.serving.operations.model_server import server_process
     from genre_tf.training.run_folder import STAGES, train
 
     say("writing a newsroom: articles, readers with tastes, and the clicks that follow from them")

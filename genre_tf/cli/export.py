@@ -110,7 +110,7 @@ def export(
     from genre_tf.funnel.partitioned_index import PartitionedOptions
     from genre_tf.funnel.selection import Rules
     from genre_tf.serving.operations.configuration import BatchingOptions, warmup_sizes, write_configuration
-    from genre_tf.serving.operations.model_folders import CONFIG_NAME, read_models_config
+    from genre_tf.serving.operations.models_config import CONFIG_NAME, read_models_config
 
     there = warmup_sizes(models)  # perhaps edited by hand: warmup follows it
     batching = BatchingOptions(batch_sizes=there) if there else BatchingOptions()

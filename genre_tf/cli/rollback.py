@@ -59,7 +59,7 @@ def rollback(
     if to is not None and to != LATEST and not (to.isascii() and to.isdecimal()):
         raise InputError(f"--to must be a version number or `{LATEST}`; got {to!r}")
     load_tensorflow()
-    from genre_tf.serving.client.tls import client_credentials
+    from genre_tf.serving.client.addresses import client_credentials
     from genre_tf.serving.operations.version_choice import follow_newest, roll_back
 
     wait = functools.partial(wait_for, server, wait_s, client_credentials(tls_ca, tls_cert, tls_key))

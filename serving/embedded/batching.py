@@ -15,7 +15,7 @@ import numpy as np
 
 from genre_tf.serving.embedded.errors import ServingError, invalid_argument
 from genre_tf.serving.embedded.metrics import ServerMetrics
-from genre_tf.serving.operations.parameter_files import BatchingParameters
+from genre_tf.serving.operations.configuration import BatchingParameters
 
 Feeds = Mapping[str, np.ndarray]
 Run = Callable[[dict[str, np.ndarray], Sequence[str]], list[np.ndarray]]

@@ -19,8 +19,7 @@ from genre_tf.serving.client.addresses import host_port
 from genre_tf.serving.embedded.errors import ServingError, invalid_argument
 from genre_tf.serving.embedded.manager import InFlight, ModelManager, ModelSpec
 from genre_tf.serving.embedded.metrics import ServerMetrics
-from genre_tf.serving.embedded.servable import Servable
-from genre_tf.serving.embedded.signatures import answer_predict, answer_regress
+from genre_tf.serving.embedded.servable import Servable, answer_predict, answer_regress
 
 SIGNATURES = "signature_def"
 _DETAILS_BYTES = 6000

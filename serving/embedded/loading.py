@@ -17,8 +17,7 @@ from genre_tf.serving.embedded.batching import BatchScheduler
 from genre_tf.serving.embedded.errors import ServingError, from_tensorflow, invalid_argument
 from genre_tf.serving.embedded.manager import ModelManager, ModelSpec, VersionState
 from genre_tf.serving.embedded.metrics import ServerMetrics
-from genre_tf.serving.embedded.servable import Servable
-from genre_tf.serving.embedded.signatures import answer_predict, answer_regress
+from genre_tf.serving.embedded.servable import Servable, answer_predict, answer_regress
 from genre_tf.serving.operations.model_folders import CONFIG_NAME, ModelFolder, scan_models, version_fault
 
 _log = logging.getLogger(__name__)

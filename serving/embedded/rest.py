@@ -39,7 +39,7 @@ from genre_tf.serving.embedded.rest_values import (
     write_json,
     write_rows,
 )
-from genre_tf.serving.embedded.signatures import DEFAULT_SIGNATURE, answer_regress, predict
+from genre_tf.serving.embedded.servable import DEFAULT_SIGNATURE, answer_regress, predict
 
 _JSON = "application/json"
 _LINGER_S = 1.0  # how long a refused client may go on sending before its connection is closed

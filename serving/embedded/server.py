@@ -17,14 +17,15 @@ from genre_tf.serving.embedded.loading import VersionLoader, load_version
 from genre_tf.serving.embedded.manager import InFlight, ModelManager
 from genre_tf.serving.embedded.metrics import ServerMetrics
 from genre_tf.serving.embedded.rest import RestLimits, RestServer
-from genre_tf.serving.operations.configuration import BATCHING_NAME, MONITORING_NAME
-from genre_tf.serving.operations.model_folders import find_models
-from genre_tf.serving.operations.parameter_files import (
+from genre_tf.serving.operations.configuration import (
+    BATCHING_NAME,
+    MONITORING_NAME,
     BatchingParameters,
     read_batching,
     read_prometheus_path,
 )
-from genre_tf.serving.operations.server_arguments import grpc_threads
+from genre_tf.serving.operations.deployment import grpc_threads
+from genre_tf.serving.operations.model_folders import find_models
 
 NOTICE = "embedded server: for laptops and tests; in production run tensorflow_model_server on this folder"
 

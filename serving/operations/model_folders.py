@@ -1,16 +1,19 @@
 """The models and versions that a MODELS folder offers, chosen as TensorFlow Serving chooses them."""
 
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from google.protobuf import text_format
-
 from genre_tf.errors import InputError
+from genre_tf.serving.operations.models_config import (
+    CONFIG_NAME,
+    base_folder,
+    chosen_versions,
+    read_models_config,
+)
 
-CONFIG_NAME = "models.config"
 Fault = Callable[[str, int, Path], str | None]
 _SHARD = re.compile(r"variables\.data-(\d{5})-of-(\d{5})")
 
@@ -21,15 +24,15 @@ class ModelFolder:
 
     Args:
         name: the name that requests use.
-        versions: complete version folders, chosen by the version policy.
-        labels: label -> version, such as `stable` -> 3.
+        versions: complete version folders, chosen by the version policy, newest first.
         left_out: version folder that the policy asks for -> why it is not loaded.
+        labels: label -> version, such as `stable` -> 3.
     """
 
     name: str
     versions: dict[int, Path]
-    labels: dict[str, int]
     left_out: dict[Path, str]
+    labels: dict[str, int]
 
 
 def find_models(models: Path) -> list[ModelFolder]:
@@ -49,10 +52,10 @@ def find_models(models: Path) -> list[ModelFolder]:
             )
         for label, version in model.labels.items():
             if version not in model.versions:
+                served = ", ".join(map(str, model.versions))
                 raise InputError(
                     f"label {label} of model {model.name} points to version {version}, which is not served "
-                    f"(served: {_join(model.versions)}): change the label or the version policy in "
-                    f"{CONFIG_NAME}"
+                    f"(served: {served}): change the label or the version policy in {CONFIG_NAME}"
                 )
     return found
 
@@ -76,9 +79,8 @@ def scan_models(models: Path, fault: Fault | None = None) -> list[ModelFolder]:
     """
     if not models.is_dir():
         raise InputError(f"{models} is not a folder: give the folder that `genre export` wrote")
-    config = models / CONFIG_NAME
     fault = fault or (lambda name, version, folder: version_fault(folder))
-    return _configured(models, config, fault) if config.is_file() else _discovered(models, fault)
+    return (_configured if (models / CONFIG_NAME).is_file() else _discovered)(models, fault)
 
 
 def version_fault(folder: Path) -> str | None:
@@ -110,96 +112,44 @@ def _discovered(models: Path, fault: Fault) -> list[ModelFolder]:
             f"{models} holds no model (no {CONFIG_NAME}, and no NAME/VERSION folders){hint}: "
             "give the folder that `genre export` wrote"
         )
-    return [_model(path.name, path, None, None, {}, fault) for path in folders]
+    return [ModelFolder(path.name, *_sorted_out(path.name, _numbered(path), fault), {}) for path in folders]
 
 
-def _configured(models: Path, config: Path, fault: Fault) -> list[ModelFolder]:
-    parsed = read_models_config(config)
-    entries = parsed.model_config_list.config
+def _configured(models: Path, fault: Fault) -> list[ModelFolder]:
+    config = models / CONFIG_NAME
+    entries = read_models_config(config).model_config_list.config
     names = [entry.name for entry in entries]
     if not names or len(set(names)) != len(names):
         raise InputError(f"{config} must list at least one model, and each only once; it lists {names}")
-    found = []
-    for entry in entries:
-        policy = entry.model_version_policy
-        base = base_folder(models, entry.name, entry.base_path)
-        versions = set(policy.specific.versions) if policy.HasField("specific") else None
-        newest = None if versions or policy.HasField("all") else max(policy.latest.num_versions, 1)
-        found.append(_model(entry.name, base, versions, newest, dict(entry.version_labels), fault))
-    return found
+    return [_model(entry, base_folder(models, entry.name, entry.base_path), fault) for entry in entries]
 
 
-def read_models_config(path: Path) -> Any:
-    """The ModelServerConfig of a file.
-
-    Raises:
-        InputError: the file is not a ModelServerConfig.
-    """
-    from tensorflow_serving.config import model_server_config_pb2
-
-    try:
-        return text_format.Parse(path.read_text("utf-8-sig"), model_server_config_pb2.ModelServerConfig())
-    except (text_format.ParseError, UnicodeDecodeError) as error:
-        raise InputError(f"{path} is not a valid ModelServerConfig: {error}") from error
-
-
-def base_folder(models: Path, name: str, base_path: str) -> Path:
-    """The folder of a configured model: MODELS/NAME if that folder exists, otherwise its own path.
-
-    The path in `models.config` is absolute: in a copy of MODELS it still points to the original, or to a
-    folder inside a container. The folder beside the file is the one that is meant.
-
-    Args:
-        models: the MODELS folder.
-        name: name of the model.
-        base_path: its path in `models.config`.
-
-    Raises:
-        InputError: neither folder exists.
-    """
-    for candidate in (models / name, Path(base_path)):
-        if base_path and candidate.is_dir():
-            return candidate
-    raise InputError(
-        f"{models / CONFIG_NAME}: no folder for model {name}, neither {models / name} nor its base_path "
-        f"{base_path!r}: correct the base_path"
-    )
-
-
-def _model(
-    name: str,
-    base: Path,
-    versions: set[int] | None,
-    newest: int | None,
-    labels: dict[str, int],
-    fault: Fault,
-) -> ModelFolder:
-    complete: dict[int, Path] = {}
-    left_out: dict[Path, str] = {}
-    for version, folder in _numbered(base):
-        if versions is not None and version not in versions:
-            continue
-        reason = fault(name, version, folder)
-        if reason:
-            left_out[folder] = reason
-        else:
-            complete[version] = folder
-    for version in sorted((versions or set()) - set(complete)):
-        left_out.setdefault(base / str(version), "listed in models.config but missing")
-    if newest is not None:
-        complete = dict(list(complete.items())[:newest])
-        oldest = min(complete, default=0)  # older half-written folders do not matter
+def _model(entry: Any, base: Path, fault: Fault) -> ModelFolder:
+    there, policy = _numbered(base), entry.model_version_policy
+    if policy.HasField("specific"):
+        there = {version: folder for version, folder in there.items() if version in policy.specific.versions}
+    complete, left_out = _sorted_out(entry.name, there, fault)
+    # A half-written version does not count among the newest; older ones do not matter.
+    chosen = {version: complete[version] for version in reversed(chosen_versions(entry, complete))}
+    if policy.HasField("specific"):
+        for version in sorted(set(policy.specific.versions) - set(there)):
+            left_out[base / str(version)] = f"listed in {CONFIG_NAME} but missing"
+    elif not policy.HasField("all"):
+        oldest = min(chosen, default=0)
         left_out = {path: reason for path, reason in left_out.items() if int(path.name) > oldest}
-    return ModelFolder(name, complete, labels, left_out)
+    return ModelFolder(entry.name, chosen, left_out, dict(entry.version_labels))
 
 
-def _numbered(base: Path) -> list[tuple[int, Path]]:
+def _sorted_out(name: str, there: dict[int, Path], fault: Fault) -> tuple[dict[int, Path], dict[Path, str]]:
+    """Complete versions, and for the folders of the others the reason."""
+    reasons = {version: fault(name, version, folder) for version, folder in there.items()}
+    complete = {version: folder for version, folder in there.items() if not reasons[version]}
+    return complete, {there[version]: reason for version, reason in reasons.items() if reason}
+
+
+def _numbered(base: Path) -> dict[int, Path]:
     """Version folders, newest first; names that are not numbers (`3.tmp`, `.staging`) are not versions."""
     folders = [
         path for path in base.iterdir() if path.is_dir() and path.name.isascii() and path.name.isdigit()
     ]
-    return sorted(((int(path.name), path) for path in folders), reverse=True)
-
-
-def _join(versions: Iterable[int]) -> str:
-    return ", ".join(map(str, versions))
+    return dict(sorted(((int(path.name), path) for path in folders), reverse=True))

@@ -1,34 +1,40 @@
-"""Runs TensorFlow Serving (`tensorflow_model_server`) on a MODELS folder, if it is installed."""
+"""Servers in processes of their own: TensorFlow Serving, if it is installed, and `genre serve` for demos."""
 
 import contextlib
 import os
 import signal
 import socket
 import subprocess
+import sys
 import tempfile
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from types import FrameType
+from typing import IO
 
 from google.protobuf import text_format
 
 from genre_tf.environment import without_preferences
 from genre_tf.errors import FailureError, InputError
 from genre_tf.serving.client.channels import open_channel
-from genre_tf.serving.operations.configuration import BATCHING_NAME, MONITORING_NAME
-from genre_tf.serving.operations.model_folders import (
+from genre_tf.serving.operations.configuration import BATCHING_NAME, MONITORING_NAME, read_batching
+from genre_tf.serving.operations.deployment import Batching, server_arguments
+from genre_tf.serving.operations.model_folders import find_models
+from genre_tf.serving.operations.model_status import available_versions, wait_until
+from genre_tf.serving.operations.models_config import (
     CONFIG_NAME,
     base_folder,
-    find_models,
     read_models_config,
+    write_atomically,
 )
-from genre_tf.serving.operations.model_status import available_versions, wait_until
-from genre_tf.serving.operations.models_config import write_atomically
-from genre_tf.serving.operations.parameter_files import read_batching
-from genre_tf.serving.operations.server_arguments import Batching, server_arguments
 
 BINARY = "tensorflow_model_server"
-_START_S = 600  # enough to load a large model from a slow disk
+_START_S = 600.0  # enough to load a large model from a slow disk and to warm it up
+_STOP_S = 30.0
 
 
 def run_model_server(
@@ -42,9 +48,6 @@ def run_model_server(
     say: Callable[[str], None] = lambda text: None,
 ) -> None:
     """Run TensorFlow Serving until it ends; SIGTERM and Ctrl-C are passed on to it.
-
-    In a copy of a MODELS folder the paths in `models.config` are those of the original: the server then reads
-    a corrected file, which is written again after each change of `models.config`.
 
     Args:
         binary: path of the executable.
@@ -61,23 +64,29 @@ def run_model_server(
         FailureError: the server ended by itself, with an error status.
     """
     folders = find_models(models)
-    ports = [free_port(grpc_port, "--grpc-port"), free_port(rest_port, "--rest-port")]
+    ports = [_free_port(grpc_port, "--grpc-port"), _free_port(rest_port, "--rest-port")]
     with tempfile.TemporaryDirectory() as scratch:
-        config, follow = models / CONFIG_NAME, lambda: None
-        if not _holds_here(models):
-            config = Path(scratch) / CONFIG_NAME
-            follow = CorrectedConfig(models, config, say).follow
+        config = LocalConfig(models, Path(scratch) / CONFIG_NAME, say)
         process = subprocess.Popen(  # noqa: S603  (a list, no shell)
-            command(binary, models, config, *ports, with_batching=batching),
+            command(binary, models, config.file, *ports, with_batching=batching),
             env=without_preferences(),  # our log level would silence it
         )
-        told = _pass_signals_on(process)
+        received = _pass_signals_on(process)
         addresses = f"127.0.0.1:{ports[0]}", f"http://127.0.0.1:{ports[1]}"
-        if _wait_until_ready(process, addresses[0], [folder.name for folder in folders]):
+        with open_channel(addresses[0]) as channel:
+
+            def answers(name: str) -> bool:
+                return process.poll() is not None or bool(available_versions(channel, name))
+
+            loaded = [wait_until(partial(answers, folder.name), _START_S) for folder in folders]
+        if all(loaded) and process.poll() is None:
             ready(*addresses, {folder.name: list(folder.versions) for folder in folders})
-        status = _ended(process, follow)
-    if status and not told:
-        raise FailureError(f"{BINARY} ended with exit status {status}: see its messages above")
+        while process.poll() is None:  # wakes each second to handle signals that another thread received
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(timeout=1.0)
+            config.follow()
+    if process.returncode and not received:
+        raise FailureError(f"{BINARY} ended with exit status {process.returncode}: see its messages above")
 
 
 def command(
@@ -98,11 +107,13 @@ def command(
     return [binary, *(argument.flag for argument in arguments)]
 
 
-class CorrectedConfig:
+class LocalConfig:
     """A copy of `models.config` with paths that are valid here, which follows the edits of the original.
 
+    In a copy of a MODELS folder the paths in `models.config` are those of the original.
+
     Args:
-        models: the MODELS folder.
+        models: the MODELS folder; without `models.config`, all its versions are served.
         file: the copy, for the server.
         say: called with a line if the original can no longer be followed.
 
@@ -111,60 +122,42 @@ class CorrectedConfig:
     """
 
     def __init__(self, models: Path, file: Path, say: Callable[[str], None]) -> None:
-        self._models, self._file, self._say = models, file, say
+        self.file = file
+        self._models, self._say = models, say
         self._fault = ""
-        self._content = local_config(models)
+        self._content = self._read()
         write_atomically(file, self._content)
 
     def follow(self) -> None:
         """Write the copy again if `models.config` has changed; keep it, and say why, if that is invalid."""
         before, self._fault = self._fault, ""
         try:
-            content = local_config(self._models)
+            content = self._read()
             if content != self._content:
-                write_atomically(self._file, content)
+                write_atomically(self.file, content)
                 self._content = content
         except (InputError, OSError) as error:
             self._fault = str(error)
             if self._fault != before:
                 self._say(f"the server keeps its models, versions and labels: {error}")
 
+    def _read(self) -> str:
+        from tensorflow_serving.config import model_server_config_pb2
 
-def local_config(models: Path) -> str:
-    """`models.config` with paths that are valid here, even if the folder was moved or written elsewhere."""
-    from tensorflow_serving.config import model_server_config_pb2
-
-    config = model_server_config_pb2.ModelServerConfig()
-    if (models / CONFIG_NAME).is_file():
-        config = read_models_config(models / CONFIG_NAME)
+        if (self._models / CONFIG_NAME).is_file():
+            config = read_models_config(self._models / CONFIG_NAME)
+        else:
+            config = model_server_config_pb2.ModelServerConfig()
+            for folder in find_models(self._models):
+                entry = config.model_config_list.config.add(name=folder.name, model_platform="tensorflow")
+                entry.base_path = str(self._models / folder.name)
+                entry.model_version_policy.all.SetInParent()
         for entry in config.model_config_list.config:
-            entry.base_path = str(base_folder(models, entry.name, entry.base_path).resolve())
+            entry.base_path = str(base_folder(self._models, entry.name, entry.base_path).resolve())
         return text_format.MessageToString(config)
-    for folder in find_models(models):
-        entry = config.model_config_list.config.add(name=folder.name, model_platform="tensorflow")
-        entry.base_path = str((models / folder.name).resolve())
-        entry.model_version_policy.all.SetInParent()
-    return text_format.MessageToString(config)
 
 
-def _holds_here(models: Path) -> bool:
-    """Whether all paths in `models.config` are valid here, so that the server can read that file itself."""
-    config = models / CONFIG_NAME
-    if not config.is_file():
-        return False
-    entries = read_models_config(config).model_config_list.config
-    return bool(entries) and all(
-        Path(entry.base_path).resolve() == base_folder(models, entry.name, entry.base_path).resolve()
-        for entry in entries
-    )
-
-
-def free_port(port: int, option: str) -> int:
-    """`port`, or a free port if it is 0.
-
-    Raises:
-        InputError: the port cannot be opened.
-    """
+def _free_port(port: int, option: str) -> int:
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
@@ -178,33 +171,71 @@ def free_port(port: int, option: str) -> int:
 
 
 def _pass_signals_on(process: "subprocess.Popen[bytes]") -> list[int]:
-    told: list[int] = []
+    received: list[int] = []
 
     def pass_on(number: int, frame: FrameType | None) -> None:
-        told.append(number)
+        received.append(number)
         with contextlib.suppress(ProcessLookupError):
             os.kill(process.pid, number)
 
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, pass_on)
-    return told
+    return received
 
 
-def _ended(process: "subprocess.Popen[bytes]", each_second: Callable[[], None]) -> int:
-    """Wait for the end of the process; wake each second to handle signals that another thread received."""
-    while True:
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            return process.wait(timeout=1.0)
-        each_second()
+@dataclass(frozen=True)
+class ServerProcess:
+    """A running server.
+
+    Attributes:
+        address: gRPC address, HOST:PORT.
+        pid: id of its process.
+    """
+
+    address: str
+    pid: int
 
 
-def _wait_until_ready(process: "subprocess.Popen[bytes]", address: str, names: list[str]) -> bool:
-    with open_channel(address) as channel:
-        for name in names:
-            wait_until(
-                lambda name=name: process.poll() is not None or bool(available_versions(channel, name)),  # type: ignore[misc]
-                _START_S,
-            )
-            if process.poll() is not None or not available_versions(channel, name):
-                return False
-    return True
+@contextmanager
+def server_process(models: Path, arguments: Sequence[str] = ()) -> Iterator[ServerProcess]:
+    """Run a server on free ports of this machine until the context ends.
+
+    Args:
+        models: folder to serve.
+        arguments: further arguments of `genre serve`, such as `--embedded`.
+
+    Raises:
+        FailureError: the server did not start; the message quotes the end of its output.
+    """
+    command = [sys.executable, "-m", "genre_tf.cli.main", "serve", str(models)]
+    command += ["--grpc-port", "0", "--rest-port", "0", *arguments]
+    # A file, because nobody would read a pipe while the server runs, and a full pipe blocks it.
+    with tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace") as words:
+        process = subprocess.Popen(  # noqa: S603  (our own program)
+            command, stdout=subprocess.PIPE, stderr=words, text=True, env=without_preferences()
+        )
+        try:
+            yield ServerProcess(_ready_address(process, words), process.pid)
+        finally:
+            process.terminate()
+            try:
+                process.wait(timeout=_STOP_S)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+            if process.stdout is not None:
+                process.stdout.close()
+
+
+def _ready_address(process: "subprocess.Popen[str]", words: IO[str], longest_s: float = _START_S) -> str:
+    # Reading a line waits as long as the process lives; the timer ends a server that is not ready in time.
+    too_long = threading.Timer(longest_s, process.kill)
+    too_long.start()
+    try:
+        for line in process.stdout or ():
+            if line.startswith("ready "):
+                return dict(part.split("=", 1) for part in line.split()[1:])["grpc"]
+    finally:
+        too_long.cancel()
+    words.seek(0)
+    raise FailureError(f"the server did not start: {words.read()[-2000:].strip()}")

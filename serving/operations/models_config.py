@@ -7,7 +7,7 @@ reaches all of them.
 
 import os
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -16,8 +16,8 @@ from google.protobuf import text_format
 
 from genre_tf.data.file_locks import hold
 from genre_tf.errors import InputError
-from genre_tf.serving.operations.model_folders import CONFIG_NAME, read_models_config
 
+CONFIG_NAME = "models.config"
 CONTAINER_FOLDER = "/models"  # where the tensorflow/serving image expects models
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,62}")
 _LOCK = ".lock"  # lock file in a MODELS folder; never removed
@@ -29,6 +29,69 @@ _HEADER = """\
 # Edited by `genre rollback`, `genre label` and `genre export`, each by one rename, so no server reads half a
 # file. Comments are kept and moved to the top; those that begin with #: are generated and replaced.
 """
+
+
+def read_models_config(path: Path) -> Any:
+    """The ModelServerConfig of a file.
+
+    Raises:
+        InputError: the file is not a ModelServerConfig.
+    """
+    from tensorflow_serving.config import model_server_config_pb2
+
+    try:
+        return text_format.Parse(path.read_text("utf-8-sig"), model_server_config_pb2.ModelServerConfig())
+    except (text_format.ParseError, UnicodeDecodeError) as error:
+        raise InputError(f"{path} is not a valid ModelServerConfig: {error}") from error
+
+
+def configured(models: Path) -> dict[str, Any]:
+    """The ModelConfig of each model that `models.config` lists; empty if there is no such file.
+
+    Raises:
+        InputError: the file is not a ModelServerConfig.
+    """
+    file = models / CONFIG_NAME
+    entries = read_models_config(file).model_config_list.config if file.is_file() else []
+    return {entry.name: entry for entry in entries}
+
+
+def base_folder(models: Path, name: str, base_path: str) -> Path:
+    """The folder of a configured model: MODELS/NAME if that folder exists, otherwise its own path.
+
+    The path in `models.config` is absolute: in a copy of MODELS it still points to the original, or to a
+    folder inside a container. The folder beside the file is the one that is meant.
+
+    Args:
+        models: the MODELS folder.
+        name: name of the model.
+        base_path: its path in `models.config`.
+
+    Raises:
+        InputError: neither folder exists.
+    """
+    for candidate in (models / name, Path(base_path)):
+        if base_path and candidate.is_dir():
+            return candidate
+    raise InputError(
+        f"{models / CONFIG_NAME}: no folder for model {name}, neither {models / name} nor its base_path "
+        f"{base_path!r}: correct the base_path"
+    )
+
+
+def chosen_versions(entry: Any, there: Collection[int]) -> list[int]:
+    """The versions that the policy of a ModelConfig chooses, ascending.
+
+    Args:
+        entry: the ModelConfig.
+        there: versions to choose from.
+    """
+    policy, ascending = entry.model_version_policy, sorted(there)
+    if policy.HasField("all"):
+        return ascending
+    if policy.HasField("specific"):
+        return [version for version in ascending if version in policy.specific.versions]
+    return ascending[-max(policy.latest.num_versions, 1) :]
 
 
 @contextmanager

@@ -8,23 +8,31 @@ from typing import Any
 from google.protobuf import text_encoding
 
 from genre_tf.errors import InputError
-from genre_tf.serving.client.tls import read_pem
+from genre_tf.serving.client.addresses import read_pem
 from genre_tf.serving.operations.configuration import (
     BATCHING_NAME,
     MONITORING_NAME,
     BatchingOptions,
     render_batching,
     render_monitoring,
+    rendered,
+    verbatim,
 )
-from genre_tf.serving.operations.deployment import DeployedServable, DeploymentOptions, deployed_servables
-from genre_tf.serving.operations.model_folders import CONFIG_NAME, read_models_config
+from genre_tf.serving.operations.deployment import (
+    CONFIG_POLL_S,
+    Batching,
+    DeployedServable,
+    DeploymentOptions,
+    container_arguments,
+    deployed_servables,
+)
 from genre_tf.serving.operations.models_config import (
+    CONFIG_NAME,
+    read_models_config,
     render_for_containers,
     write_atomically,
     write_container_configs,
 )
-from genre_tf.serving.operations.rendering import rendered, verbatim
-from genre_tf.serving.operations.server_arguments import CONFIG_POLL_S, Batching, container_arguments
 
 GPU_BATCHING_NAME = "batching-gpu.config"
 SERVER_ERRORS = "UNAVAILABLE|INTERNAL|UNKNOWN|DEADLINE_EXCEEDED|RESOURCE_EXHAUSTED"

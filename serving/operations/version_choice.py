@@ -14,14 +14,16 @@ from pathlib import Path
 from typing import Any
 
 from genre_tf.errors import InputError
-from genre_tf.export.publishing import versions
-from genre_tf.serving.operations.model_folders import (
+from genre_tf.export.publishing import remove_leftovers, remove_version, versions
+from genre_tf.serving.operations.model_folders import version_fault
+from genre_tf.serving.operations.models_config import (
     CONFIG_NAME,
     base_folder,
-    read_models_config,
-    version_fault,
+    chosen_versions,
+    configured,
+    edited,
+    locked,
 )
-from genre_tf.serving.operations.models_config import edited
 
 LABEL = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,62}")
 
@@ -52,18 +54,8 @@ class Choice:
 
 
 def loaded_versions(entry: Any, folder: Path) -> list[int]:
-    """Return the versions that TensorFlow Serving loads by the policy of a ModelConfig, ascending.
-
-    Args:
-        entry: the ModelConfig.
-        folder: MODELS/NAME.
-    """
-    there, policy = versions(folder), entry.model_version_policy
-    if policy.HasField("all"):
-        return there
-    if policy.HasField("specific"):
-        return [version for version in there if version in policy.specific.versions]
-    return there[-max(policy.latest.num_versions, 1) :]
+    """Return the versions of MODELS/NAME that TensorFlow Serving loads by the policy of a ModelConfig."""
+    return chosen_versions(entry, versions(folder))
 
 
 def served_version(models: Path, name: str) -> int | None:
@@ -79,7 +71,7 @@ def served_version(models: Path, name: str) -> int | None:
     Raises:
         InputError: `models.config` cannot be read.
     """
-    entry = _configured(models, name)
+    entry = configured(models).get(name)
     if entry is None:
         return None
     return max(loaded_versions(entry, base_folder(models, name, entry.base_path)), default=None)
@@ -95,7 +87,7 @@ def held_back(version: Path) -> str | None:
         InputError: `models.config` cannot be read.
     """
     models, name = version.parent.parent, version.parent.name
-    entry = _configured(models, name)
+    entry = configured(models).get(name)
     if entry is None:
         return None
     loaded = loaded_versions(entry, base_folder(models, name, entry.base_path))
@@ -228,13 +220,6 @@ def check_version(folder: Path, name: str, version: int) -> None:
     read_saved_model(folder / str(version))
 
 
-def _configured(models: Path, name: str) -> Any | None:
-    if not (models / CONFIG_NAME).is_file():
-        return None
-    entries = read_models_config(models / CONFIG_NAME).model_config_list.config
-    return next((entry for entry in entries if entry.name == name), None)
-
-
 def _entry(config: Any, models: Path, name: str) -> tuple[Any, Path]:
     for entry in config.model_config_list.config:
         if entry.name == name:
@@ -272,3 +257,74 @@ def _choice(entry: Any, folder: Path, waits_for: int | None = None) -> Choice:
 
 def _join(numbers: list[int]) -> str:
     return ", ".join(map(str, numbers)) or "none"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pruned:
+    """What was kept and removed of one servable.
+
+    Attributes:
+        model: name of the servable.
+        kept: version -> why it is kept, such as {3: "label stable", 5: "loaded"}.
+        removed: versions that were removed; after a dry run, versions that would be.
+    """
+
+    model: str
+    kept: dict[int, str]
+    removed: list[int]
+
+
+def prune(models: Path, keep: int, *, name: str | None = None, dry_run: bool = False) -> list[Pruned]:
+    """Remove old versions.
+
+    A version is kept if it is among the newest `keep` valid ones, is loaded by the version policy, is listed
+    in it, or has a label. A broken version is also kept if it is newer than the oldest of those `keep`.
+
+    Args:
+        models: the MODELS folder; its configuration is locked while this runs.
+        keep: number of newest valid versions of each servable that are always kept; at least 1.
+        name: servable to prune; None: every servable of the folder.
+        dry_run: remove nothing, only return what would be removed.
+
+    Raises:
+        InputError: no such folder or servable, or `keep` below 1.
+        FailureError: a version could not be removed.
+    """
+    if keep < 1:
+        raise InputError(f"--keep must be at least 1, as the newest version is always kept; got {keep}")
+    with locked(models):
+        entries = configured(models)
+        found = {folder.name: folder for folder in sorted(models.iterdir()) if versions(folder)}
+        found |= {entry: base_folder(models, entry, config.base_path) for entry, config in entries.items()}
+        if name is not None and name not in found:
+            raise InputError(f"no servable {name!r} in {models}; available: {', '.join(found) or 'none'}")
+        chosen = [name] if name is not None else list(found)
+        return [_prune(found[one], one, entries.get(one), keep, dry_run) for one in chosen]
+
+
+def _prune(folder: Path, name: str, entry: Any | None, keep: int, dry_run: bool) -> Pruned:
+    there = versions(folder)
+    kept = _reasons(folder, there, entry, keep)
+    removed = [version for version in there if version not in kept]
+    if not dry_run:
+        remove_leftovers(folder)
+        for version in removed:
+            remove_version(folder, version)
+    return Pruned(model=name, kept=dict(sorted(kept.items())), removed=removed)
+
+
+def _reasons(folder: Path, there: list[int], entry: Any | None, keep: int) -> dict[int, str]:
+    sound = [version for version in there if version_fault(folder / str(version)) is None]
+    newest = sound[-keep:]
+    reasons = dict.fromkeys(newest, f"among the newest {keep}")
+    # Somebody may still examine a recent broken version, so only old ones are removed.
+    reasons |= {
+        v: "broken, newer than a kept version" for v in there if v not in sound and v > min(newest, default=0)
+    }
+    if entry is None:
+        return reasons
+    reasons |= dict.fromkeys(loaded_versions(entry, folder), "loaded")
+    listed = entry.model_version_policy.specific.versions
+    reasons |= {version: "listed in the version policy" for version in there if version in listed}
+    labels = sorted(entry.version_labels.items())
+    return reasons | {version: f"label {label}" for label, version in labels if version in there}

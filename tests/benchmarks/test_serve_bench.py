@@ -11,12 +11,12 @@ from genre_tf.backbones.bert import new_bert, save_bert
 from genre_tf.backbones.tiny import tiny_vocabulary
 from genre_tf.benchmarks import serve_bench
 from genre_tf.benchmarks.latency_picture import Curve, check_picture, draw_latency
+from genre_tf.benchmarks.load_generator import LoadResult
 from genre_tf.benchmarks.serve_bench import SHARES, require_same_answers
 from genre_tf.benchmarks.serve_requests import Readers
 from genre_tf.cli import main
 from genre_tf.errors import FailureError, InputError
 from genre_tf.funnel.index import Catalogue
-from genre_tf.serving.operations.load_generator import LoadResult
 from genre_tf.text.wordpiece import WordPiece
 
 

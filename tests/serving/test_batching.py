@@ -13,7 +13,7 @@ import pytest
 from genre_tf.serving.embedded.batching import BatchingRunner, BatchScheduler
 from genre_tf.serving.embedded.errors import ServingError
 from genre_tf.serving.embedded.metrics import ServerMetrics
-from genre_tf.serving.operations.parameter_files import BatchingParameters
+from genre_tf.serving.operations.configuration import BatchingParameters
 
 
 class Graph:

@@ -68,8 +68,7 @@ def test_batched_answers_equal_lone_ones(batched: Any) -> None:
     count = batched._metrics.registry.get_sample_value
     runs = count(":tensorflow:serving:batching_session:wrapped_run_count")
     assert runs < 0.8 * REQUESTS  # they did meet
-    from genre_tf.serving.embedded.servable import Servable
-    from genre_tf.serving.embedded.signatures import answer_predict
+    from genre_tf.serving.embedded.servable import Servable, answer_predict
 
     (family,) = batched._metrics.load_attempts.collect()
     folder = Path(family.samples[0].labels["model_path"])

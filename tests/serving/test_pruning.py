@@ -10,7 +10,7 @@ from genre_tf.errors import FailureError, InputError
 from genre_tf.export import publishing
 from genre_tf.export.publishing import versions
 from genre_tf.serving.operations.models_config import edited
-from genre_tf.serving.operations.pruning import prune
+from genre_tf.serving.operations.version_choice import prune
 
 NAME = "genre_recommender"
 

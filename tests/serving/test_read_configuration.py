@@ -5,11 +5,11 @@ from pathlib import Path
 import pytest
 
 from genre_tf.errors import InputError
-from genre_tf.serving.operations.configuration import write_configuration
-from genre_tf.serving.operations.parameter_files import (
+from genre_tf.serving.operations.configuration import (
     BatchingParameters,
     read_batching,
     read_prometheus_path,
+    write_configuration,
 )
 
 
@@ -17,12 +17,11 @@ def test_the_files_that_an_export_writes_are_understood(tmp_path: Path) -> None:
     write_configuration(tmp_path, ["genre_recommender"])
     found = read_batching(tmp_path / "batching.config")
     assert found.max_batch_size == 32 and found.allowed_batch_sizes == ()
-    assert not found.pad_variable_length_inputs
     assert found.threads >= 1
     assert read_prometheus_path(tmp_path / "monitoring.config") == "/monitoring/prometheus/metrics"
 
 
-def test_every_field_is_read(tmp_path: Path) -> None:
+def test_every_field_may_be_there(tmp_path: Path) -> None:
     file = tmp_path / "batching.config"
     file.write_text(
         "max_batch_size { value: 8 } batch_timeout_micros { value: 1500 } max_enqueued_batches { value: 3 } "
@@ -36,8 +35,6 @@ def test_every_field_is_read(tmp_path: Path) -> None:
         max_enqueued_batches=3,
         num_batch_threads=2,
         allowed_batch_sizes=(4, 8),
-        pad_variable_length_inputs=True,
-        max_execution_batch_size=4,
     )
 
 
@@ -56,10 +53,6 @@ def test_what_is_left_out_is_tensorflow_servings_default(tmp_path: Path) -> None
         ("max_batch_size { value: 0 }", "must be at least 1; got 0 and 10"),
         ("num_batch_threads { value: 0 }", "num_batch_threads must be at least 1; got 0"),
         ("batch_timeout_micros { value: -1 }", "must not be negative; got -1"),
-        (
-            "enable_large_batch_splitting { value: true } max_execution_batch_size { value: 2000 }",
-            r"max_batch_size \(1000\); got 2000",
-        ),
         ("\x00", "cannot be parsed as BatchingParameters"),
     ],
 )
