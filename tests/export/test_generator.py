@@ -21,9 +21,9 @@ from genre_tf.generation.prompts import CONTROL_TOKENS
 from genre_tf.generation.safety_classifier import SafetyClassifier
 from genre_tf.generation.writer import WritingGraph
 from genre_tf.models.writer import Writer
-from genre_tf.serving.client import GenreClient
-from genre_tf.serving.configuration import write_configuration
-from genre_tf.serving.embedded_server import EmbeddedServer, ServerOptions
+from genre_tf.serving import Client
+from genre_tf.serving.embedded.server import EmbeddedServer, ServerOptions
+from genre_tf.serving.operations.configuration import write_configuration
 from genre_tf.text.byte_pair import train_byte_pair
 
 CORPUS = ["rates rise again in may", "rain ends the match", "a cure for colds is near"]
