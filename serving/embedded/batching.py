@@ -22,12 +22,7 @@ Run = Callable[[dict[str, np.ndarray], Sequence[str]], list[np.ndarray]]
 
 
 class BatchScheduler:
-    """Shared by the batches of all versions: the parameters, and the limit of batches that run at once.
-
-    Args:
-        parameters: sizes and limits.
-        metrics: counts batches and their waiting times.
-    """
+    """Shared by the batches of all versions: the parameters, and the limit of batches that run at once."""
 
     def __init__(self, parameters: BatchingParameters, metrics: ServerMetrics) -> None:
         self.parameters = parameters
@@ -53,10 +48,6 @@ class BatchingRunner:
 
     Requests of one kind share batches: the same tensors, types, inner shapes and fetches. (TensorFlow Serving
     lets requests with other inner shapes share a batch, in which both then fail.)
-
-    Args:
-        scheduler: shared by all versions.
-        run: runs the version's graph, given feeds and the names of fetches.
     """
 
     def __init__(self, scheduler: BatchScheduler, run: Run) -> None:
@@ -68,14 +59,7 @@ class BatchingRunner:
         self._lock = threading.Lock()
 
     def run(self, feeds: Feeds, fetches: Sequence[str]) -> list[np.ndarray]:
-        """Run a request, together with others of its kind.
-
-        Args:
-            feeds: tensor name -> value [rows, …].
-            fetches: names of the tensors to compute.
-
-        Returns:
-            One array per fetch, [rows, …].
+        """Run a request (name -> value [rows, …]) together with others; one array per fetch, [rows, …].
 
         Raises:
             ServingError: the request cannot be batched, too many batches wait, or the graph rejected the

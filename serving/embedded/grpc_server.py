@@ -1,6 +1,5 @@
 """TensorFlow Serving's gRPC services: Predict, Regress, metadata, status; other methods are UNIMPLEMENTED."""
 
-import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -26,17 +25,10 @@ _DETAILS_BYTES = 6000
 
 
 class GrpcServer:
-    """The services and gRPC's standard health service, bound to a port but not started.
+    """The services and gRPC's standard health service, bound to a port (0: any free one) but not started.
 
-    Args:
-        manager: the models to answer from.
-        metrics: counts requests.
-        in_flight: counts running requests.
-        host: address to listen on.
-        port: port to listen on; 0: any free one.
-        threads: number of requests that run at a time.
-        most_calls: number of requests that run or wait; those beyond get RESOURCE_EXHAUSTED.
-        max_message_bytes: size of the largest request; a larger one gets RESOURCE_EXHAUSTED.
+    `threads` requests run at a time, `most_calls` run or wait; those beyond, and requests of more than
+    `max_message_bytes`, get RESOURCE_EXHAUSTED.
 
     Raises:
         InputError: the port is occupied, or the address does not belong to this machine.
@@ -62,12 +54,9 @@ class GrpcServer:
         self._server = grpc.server(
             ThreadPoolExecutor(threads, "grpc"), options=options, maximum_concurrent_rpcs=most_calls
         )
-        prediction_service_pb2_grpc.add_PredictionServiceServicer_to_server(
-            _PredictionService(manager, metrics, in_flight), self._server
-        )
-        model_service_pb2_grpc.add_ModelServiceServicer_to_server(
-            _ModelService(manager, in_flight), self._server
-        )
+        services = _Services(manager, metrics, in_flight)
+        prediction_service_pb2_grpc.add_PredictionServiceServicer_to_server(services, self._server)
+        model_service_pb2_grpc.add_ModelServiceServicer_to_server(services, self._server)
         self._health = health.HealthServicer()
         for service in ("", "PredictionService", "ModelService"):  # the names that TensorFlow Serving sets
             self._health.set(service, health_pb2.HealthCheckResponse.SERVING)
@@ -98,11 +87,7 @@ class GrpcServer:
 
 
 def model_status(manager: ModelManager, spec: ModelSpec) -> Any:
-    """The GetModelStatusResponse for `spec`.
-
-    Raises:
-        ServingError: no such model or version.
-    """
+    """The GetModelStatusResponse for `spec`."""
     response = get_model_status_pb2.GetModelStatusResponse()
     for state in manager.states(spec):
         entry = response.model_version_status.add(version=state.version, state=state.state)
@@ -113,11 +98,7 @@ def model_status(manager: ModelManager, spec: ModelSpec) -> Any:
 
 
 def model_metadata(manager: ModelManager, spec: ModelSpec) -> Any:
-    """The GetModelMetadataResponse for `spec`: the signatures of a version.
-
-    Raises:
-        ServingError: no such model or version.
-    """
+    """The GetModelMetadataResponse for `spec`: the signatures of a version."""
     found = get_model_metadata_pb2.SignatureDefMap()
     response = get_model_metadata_pb2.GetModelMetadataResponse()
     with manager.use(spec) as servable:
@@ -129,17 +110,19 @@ def model_metadata(manager: ModelManager, spec: ModelSpec) -> Any:
     return response
 
 
-class _PredictionService(prediction_service_pb2_grpc.PredictionServiceServicer):
+class _Services(
+    prediction_service_pb2_grpc.PredictionServiceServicer, model_service_pb2_grpc.ModelServiceServicer
+):
     def __init__(self, manager: ModelManager, metrics: ServerMetrics, in_flight: InFlight) -> None:
         self._manager = manager
         self._metrics = metrics
         self._in_flight = in_flight
 
     def Predict(self, request: Any, context: grpc.ServicerContext) -> Any:
-        return self._counted(context, "Predict", answer_predict, request)
+        return self._run(request, context, "Predict", answer_predict)
 
     def Regress(self, request: Any, context: grpc.ServicerContext) -> Any:
-        return self._counted(context, "Regress", answer_regress, request)
+        return self._run(request, context, "Regress", answer_regress)
 
     def GetModelMetadata(self, request: Any, context: grpc.ServicerContext) -> Any:
         def answer() -> Any:
@@ -149,35 +132,31 @@ class _PredictionService(prediction_service_pb2_grpc.PredictionServiceServicer):
                 )
             return model_metadata(self._manager, _spec(request))
 
-        return _answered(context, self._in_flight, answer)
-
-    def _counted(
-        self, context: grpc.ServicerContext, api: str, run: Callable[[Servable, Any], Any], request: Any
-    ) -> Any:
-        """Run and count a request; like TensorFlow Serving, count only Predict and Regress."""
-        started = time.perf_counter()
-
-        def answer() -> Any:
-            model = request.model_spec.name
-            try:
-                with self._manager.use(_spec(request)) as servable:
-                    response = run(servable, request)
-            except ServingError as error:
-                self._metrics.refused(model, error.code.name)
-                raise
-            self._metrics.answered(model, api, "GRPC", (time.perf_counter() - started) * 1e6)
-            return response
-
-        return _answered(context, self._in_flight, answer)
-
-
-class _ModelService(model_service_pb2_grpc.ModelServiceServicer):
-    def __init__(self, manager: ModelManager, in_flight: InFlight) -> None:
-        self._manager = manager
-        self._in_flight = in_flight
+        return self._answered(context, answer)
 
     def GetModelStatus(self, request: Any, context: grpc.ServicerContext) -> Any:
-        return _answered(context, self._in_flight, lambda: model_status(self._manager, _spec(request)))
+        return self._answered(context, lambda: model_status(self._manager, _spec(request)))
+
+    def _run(
+        self, request: Any, context: grpc.ServicerContext, api: str, run: Callable[[Servable, Any], Any]
+    ) -> Any:
+        def answer() -> Any:
+            with (
+                self._metrics.counted(request.model_spec.name, api, "GRPC"),
+                self._manager.use(_spec(request)) as servable,
+            ):
+                return run(servable, request)
+
+        return self._answered(context, answer)
+
+    def _answered(self, context: grpc.ServicerContext, answer: Callable[[], Any]) -> Any:
+        try:
+            with self._in_flight.request():
+                return answer()
+        except ServingError as error:
+            # Details travel in a header of about 8 kB, where each byte that is not ASCII takes three bytes.
+            most = _DETAILS_BYTES if error.message.isascii() else _DETAILS_BYTES // 9
+            return context.abort(error.code, error.message[:most])
 
 
 def _spec(request: Any) -> ModelSpec:
@@ -190,13 +169,3 @@ def _spec(request: Any) -> ModelSpec:
         version=spec.version.value if chosen == "version" else None,
         label=spec.version_label if chosen == "version_label" else None,
     )
-
-
-def _answered(context: grpc.ServicerContext, in_flight: InFlight, answer: Callable[[], Any]) -> Any:
-    try:
-        with in_flight.request():
-            return answer()
-    except ServingError as error:
-        # Details travel in a header of about 8 kB, where each byte that is not ASCII takes three bytes.
-        most = _DETAILS_BYTES if error.message.isascii() else _DETAILS_BYTES // 9
-        return context.abort(error.code, error.message[:most])

@@ -35,10 +35,9 @@ class VersionLoader:
 
     Args:
         models: the folder.
-        manager: holds the live versions; it is updated on each change.
+        manager: holds the live versions.
         open_version: loads a version, given the name of its model, its number and its folder.
-        say: called with a line for each version that is loaded, unloaded or left out, and each reason why the
-            folder cannot be followed; never twice in a row for the same fault.
+        say: called with a line for each change and each fault, once as long as the fault lasts.
     """
 
     def __init__(
@@ -197,13 +196,6 @@ def load_version(
     scheduler: BatchScheduler | None = None,
 ) -> Servable:
     """Load a version, and answer its warmup requests so that its first real request is not slow.
-
-    Args:
-        name: name of the model.
-        version: number of the version.
-        folder: folder of the SavedModel.
-        metrics: counts loads and warmup requests.
-        scheduler: batches requests; None: every request runs separately.
 
     Raises:
         ServingError: a warmup record cannot be read or answered, or there are more than TensorFlow Serving

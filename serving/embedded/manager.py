@@ -86,11 +86,7 @@ class ModelManager:
                     self._changed.notify_all()
 
     def states(self, spec: ModelSpec) -> list[VersionState]:
-        """The states of a model's versions, newest first; only one if `spec` has a version. Ignores labels.
-
-        Raises:
-            ServingError: no such model or version.
-        """
+        """The states of all versions, newest first, or of the version that `spec` has. Ignores labels."""
         with self._changed:
             states = dict(self._models.get(spec.name, _Model()).states)
         if spec.version is not None:
@@ -188,11 +184,7 @@ class InFlight:
 
     @contextmanager
     def request(self) -> Iterator[None]:
-        """Count one request while the context is open.
-
-        Raises:
-            ServingError: UNAVAILABLE, as the server is stopping; clients may retry elsewhere.
-        """
+        """Count one request while the context is open; UNAVAILABLE if the server is stopping."""
         with self._changed:
             if self._draining:
                 raise ServingError(grpc.StatusCode.UNAVAILABLE, "the server is shutting down")
@@ -206,14 +198,7 @@ class InFlight:
                     self._changed.notify_all()
 
     def drain(self, timeout_s: float) -> bool:
-        """Refuse new requests from now on, and wait for running ones.
-
-        Args:
-            timeout_s: maximum wait in seconds.
-
-        Returns:
-            Whether all requests have ended.
-        """
+        """Refuse new requests from now on, wait for running ones, and return whether all have ended."""
         with self._changed:
             self._draining = True
             return self._changed.wait_for(lambda: not self._running, timeout_s)

@@ -1,10 +1,15 @@
 """The metrics of the server, with TensorFlow Serving's names, for Prometheus."""
 
 import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import partial
 
 import prometheus_client
 from prometheus_client import CollectorRegistry, Gauge, Histogram
+
+from genre_tf.serving.embedded.errors import ServingError
 
 _MOST_MODELS = 1000  # requests may name any model: without a limit the page could grow without end
 _SERVING, _SAVED_MODEL = ":tensorflow:serving:", ":tensorflow:cc:saved_model:"
@@ -49,27 +54,24 @@ class ServerMetrics:
         self._models: set[str] = set()
         self._lock = threading.Lock()
 
-    def answered(self, model: str, api: str, entrypoint: str, elapsed_us: float) -> None:
-        """Count an answered request.
-
-        Args:
-            model: name of the model.
-            api: such as `Predict`; over REST `predict`, and empty for what is read with GET.
-            entrypoint: `GRPC` or `REST`.
-            elapsed_us: its time in microseconds.
-        """
-        name = self._known(model)
-        self.request_latency.labels(name, api, entrypoint).observe(elapsed_us)
-        self.requests.labels(name, "OK").inc()
-
-    def refused(self, model: str, status: str) -> None:
-        """Count a request that was answered with an error.
+    @contextmanager
+    def counted(self, model: str, api: str, entrypoint: str) -> Iterator[None]:
+        """Count a request by the error that ends it, if there is one, otherwise with its time.
 
         Args:
             model: name of the model, whether it exists or not.
-            status: name of the gRPC code.
+            api: such as `Predict`; over REST `predict`, and empty for what is read with GET.
+            entrypoint: `GRPC` or `REST`.
         """
-        self.requests.labels(self._known(model), status).inc()
+        started, name = time.perf_counter(), self._known(model)
+        try:
+            yield
+        except ServingError as error:
+            self.requests.labels(name, error.code.name).inc()
+            raise
+        elapsed_us = (time.perf_counter() - started) * 1e6
+        self.request_latency.labels(name, api, entrypoint).observe(elapsed_us)
+        self.requests.labels(name, "OK").inc()
 
     def page(self) -> bytes:
         """The page that Prometheus reads."""

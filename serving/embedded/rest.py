@@ -6,7 +6,6 @@ import json
 import re
 import socket
 import threading
-import time
 import zlib
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -57,17 +56,7 @@ class RestLimits:
 
 
 class RestServer:
-    """The REST API of the models of a manager, bound to a port but not started.
-
-    Args:
-        manager: the models to answer from.
-        metrics: counts requests.
-        in_flight: counts running requests.
-        host: address to listen on.
-        port: port to listen on; 0 picks a free one.
-        threads: number of requests that run at a time.
-        metrics_path: path of the metrics page for Prometheus; None: no such page.
-        limits: size and time limits.
+    """The REST API, bound to a port (0: any free one) but not started; `threads` requests run at a time.
 
     Raises:
         InputError: the server cannot listen on this address.
@@ -82,7 +71,7 @@ class RestServer:
         host: str,
         port: int,
         threads: int,
-        metrics_path: str | None = None,
+        metrics_path: str | None = None,  # of the page for Prometheus
         limits: RestLimits | None = None,
     ) -> None:
         self._manager, self._metrics, self._in_flight = manager, metrics, in_flight
@@ -137,11 +126,13 @@ class RestServer:
                 endpoint = self._endpoint(verb if method == "POST" else "", answer)
                 routes.append(Route(path + end, endpoint, methods=[method]))
         if metrics_path is not None:
-            routes.append(Route(metrics_path, self._metrics_page))
+            page = self._metrics.page
+            routes.append(Route(metrics_path, lambda request: Response(page(), media_type="text/plain")))
         app = Starlette(
             routes=routes,
             exception_handlers={
                 HTTPException: _refused,
+                ServingError: lambda request, error: _error(error.http_status, error.message),
                 ClientDisconnect: lambda request, error: _error(400, "the body is not complete"),
                 Exception: lambda request, error: _error(500, "internal error of the embedded server"),
             },
@@ -151,24 +142,14 @@ class RestServer:
 
     def _endpoint(self, api: str, answer: Callable[[ModelSpec, bytes], bytes]) -> Callable[[Request], Any]:
         async def endpoint(request: Request) -> Response:
-            started = time.perf_counter()
-            model = request.path_params["model"]
-            try:
-                spec = _spec(request)
-                body = await self._body(request)
+            with self._metrics.counted(request.path_params["model"], api, "REST"):
+                spec, body = _spec(request), await self._body(request)
                 with self._in_flight.request():
                     loop = asyncio.get_running_loop()
                     content = await loop.run_in_executor(self._pool, answer, spec, body)
-            except ServingError as error:
-                self._metrics.refused(model, error.code.name)
-                return _error(error.http_status, error.message)
-            self._metrics.answered(model, api, "REST", (time.perf_counter() - started) * 1e6)
             return Response(content, media_type=_JSON)
 
         return endpoint
-
-    def _metrics_page(self, request: Request) -> Response:
-        return Response(self._metrics.page(), media_type="text/plain")
 
     async def _body(self, request: Request) -> bytes:
         """The body of a request, inflated if the client compressed it."""

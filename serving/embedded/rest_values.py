@@ -18,11 +18,7 @@ _quoted = reprlib.repr  # values of a request are quoted in part
 
 
 def parse_document(body: bytes) -> dict[str, Any]:
-    """The JSON object of a request. NaN, Infinity and -Infinity are numbers, as in TensorFlow Serving.
-
-    Raises:
-        ServingError: the body is not UTF-8, not JSON or not an object, or its signature name is not a string.
-    """
+    """The JSON object of a request. NaN, Infinity and -Infinity are numbers, as in TensorFlow Serving."""
     try:
         document = json.loads(body, parse_float=_float)
     except (ValueError, RecursionError) as error:
@@ -46,9 +42,6 @@ def read_tensors(
 
     Returns:
         Input name -> array, and whether the request is in row form.
-
-    Raises:
-        ServingError: the request does not fit the signature.
     """
     in_rows = "instances" in document
     if in_rows == ("inputs" in document):
@@ -60,11 +53,7 @@ def read_tensors(
 
 
 def read_examples(document: Mapping[str, Any]) -> list[tf.train.Example]:
-    """The tf.Examples of a Regress request; the features of `context` belong to each of them.
-
-    Raises:
-        ServingError: the document has no valid examples.
-    """
+    """The tf.Examples of a Regress request; the features of `context` belong to each of them."""
     examples, context = document.get("examples"), document.get("context", {})
     if not isinstance(examples, list) or not examples:
         raise invalid_argument("a request of regress has a list of at least one example in `examples`")
@@ -79,11 +68,7 @@ def read_examples(document: Mapping[str, Any]) -> list[tf.train.Example]:
 
 
 def write_rows(outputs: Mapping[str, np.ndarray]) -> bytes:
-    """The answer to a request in row form: `predictions`, one entry per row.
-
-    Raises:
-        ServingError: an output has no rows, or another number of rows than the others.
-    """
+    """The answer to a request in row form: `predictions`, one entry per row."""
     rows_of_outputs = {value.shape[:1] for value in outputs.values()}
     if len(rows_of_outputs) != 1 or () in rows_of_outputs:
         shapes = {name: list(value.shape) for name, value in outputs.items()}

@@ -30,12 +30,7 @@ class Servable:
     It is loaded through the session, not by `tf.saved_model.load`, so that requests fail or succeed here as
     on TensorFlow Serving: Python functions and trackable objects are not available.
 
-    Args:
-        name: name of the model.
-        version: number of the version.
-        folder: folder of the SavedModel.
-        metrics: records the run times.
-        scheduler: batches requests; None: every request runs separately.
+    Without a scheduler every request runs separately.
 
     Raises:
         Exception: any error of TensorFlow, if the folder does not load.
@@ -73,16 +68,9 @@ class Servable:
         """Run the graph once; with batching, together with other requests.
 
         Args:
-            feeds: tensor name -> array.
-            fetches: tensor names.
+            feeds: tensor name -> array; strings are object arrays of bytes.
+            fetches: tensor names, one array each.
             api: API that a successful run is counted for, such as `Predict`.
-
-        Returns:
-            One array per fetch; strings are object arrays of bytes.
-
-        Raises:
-            ServingError: a tensor has another type than the graph's, or an error of the graph with
-                TensorFlow's text.
         """
         for name, value in feeds.items():
             if self._types[name] != value.dtype:
@@ -138,11 +126,7 @@ DEFAULT_SIGNATURE = "serving_default"
 
 
 def answer_predict(servable: Servable, request: Any) -> Any:
-    """Answer a PredictRequest with a PredictResponse.
-
-    Raises:
-        ServingError: unknown signature, inputs that do not match it, or an error of the graph.
-    """
+    """Answer a PredictRequest with a PredictResponse."""
     name = request.model_spec.signature_name or DEFAULT_SIGNATURE
     signature = servable.signatures.get(name)
     if signature is None:
@@ -159,20 +143,9 @@ def answer_predict(servable: Servable, request: Any) -> Any:
 def predict(
     servable: Servable, signature: Any, inputs: Mapping[str, np.ndarray], output_filter: Sequence[str] = ()
 ) -> dict[str, np.ndarray]:
-    """Run one signature.
+    """Run one of the servable's SignatureDefs: input name -> array in, output name -> array out.
 
-    Args:
-        servable: version that answers.
-        signature: one of its SignatureDefs.
-        inputs: input name -> array; a missing one has the signature's default, if there is one.
-        output_filter: names of the outputs to compute; all outputs if empty.
-
-    Returns:
-        Output name -> array.
-
-    Raises:
-        ServingError: an input is unknown or missing, the filter names an unknown output or one output twice,
-            or an error of the graph.
+    A missing input has the signature's default, if there is one. An empty filter asks for all outputs.
     """
     inputs = {name: _read(name, proto) for name, proto in signature.defaults.items()} | dict(inputs)
     if inputs.keys() != signature.inputs.keys():
@@ -190,12 +163,7 @@ def predict(
 
 
 def answer_regress(servable: Servable, request: Any) -> Any:
-    """Answer a RegressionRequest with a RegressionResponse: one number for each tf.Example.
-
-    Raises:
-        ServingError: the signature is missing or not of Regress, there are no examples, or an error of the
-            graph.
-    """
+    """Answer a RegressionRequest with a RegressionResponse: one number for each tf.Example."""
     name = request.model_spec.signature_name or DEFAULT_SIGNATURE
     signature = servable.signatures.get(name)
     if signature is None:

@@ -1,14 +1,12 @@
 """A small stand-in for TensorFlow Serving, in Python: for laptops and tests, not for production."""
 
 import os
-import signal
-import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from types import FrameType, TracebackType
+from types import TracebackType
 
 from genre_tf.serving.client.addresses import host_port
 from genre_tf.serving.embedded.batching import BatchScheduler
@@ -20,7 +18,6 @@ from genre_tf.serving.embedded.rest import RestLimits, RestServer
 from genre_tf.serving.operations.configuration import (
     BATCHING_NAME,
     MONITORING_NAME,
-    BatchingParameters,
     read_batching,
     read_prometheus_path,
 )
@@ -37,9 +34,7 @@ class ServerOptions:
     host: str = "127.0.0.1"  # only this machine can connect, unless asked for
     grpc_port: int = 8500  # TensorFlow Serving's default; 0 picks a free one
     rest_port: int = 8501  # TensorFlow Serving's default; 0 picks a free one
-    threads: int = (
-        16  # requests of each protocol at a time, more with batching; writing a text takes one for seconds
-    )
+    threads: int = 16  # requests of each protocol at a time, more with batching; a text takes seconds
     max_request_bytes: int = 64 << 20  # far above any real request, far below a laptop's memory
     poll_s: float = 1.0  # seconds between checks of MODELS, as in TensorFlow Serving; 0: never
     batching: bool = True  # by MODELS/batching.config, if it exists
@@ -66,8 +61,12 @@ class EmbeddedServer:
         self._in_flight = InFlight()
         self._manager = ModelManager()
         self._metrics = ServerMetrics()
-        scheduler = _scheduler(models, options, self._metrics)
-        parameters = None if scheduler is None else scheduler.parameters
+        batched = options.batching and (models / BATCHING_NAME).is_file()
+        parameters = read_batching(models / BATCHING_NAME) if batched else None
+        scheduler = BatchScheduler(parameters, self._metrics) if parameters else None
+        # TensorFlow Serving's advice for batching: twice the largest batch, as most threads only wait.
+        waiting = min(2 * parameters.max_batch_size, 256) if parameters else 0
+        threads = max(options.threads, waiting)
         monitoring = models / MONITORING_NAME
         parts = (self._manager, self._metrics, self._in_flight)
         with ExitStack() as opened:
@@ -77,7 +76,7 @@ class EmbeddedServer:
                 *parts,
                 host=options.host,
                 port=options.rest_port,
-                threads=_threads(options, parameters),
+                threads=threads,
                 metrics_path=read_prometheus_path(monitoring) if monitoring.is_file() else None,
                 limits=RestLimits(body_bytes=options.max_request_bytes),
             )
@@ -86,7 +85,7 @@ class EmbeddedServer:
                 *parts,
                 host=options.host,
                 port=options.grpc_port,
-                threads=_threads(options, parameters),
+                threads=threads,
                 # As many as `genre serve` lets TensorFlow Serving hold: what it refuses is refused here too.
                 most_calls=grpc_threads(os.cpu_count() or 1, parameters),
                 max_message_bytes=options.max_request_bytes,
@@ -148,28 +147,3 @@ def serve(folder: Path | str, *, batching: bool = True) -> Iterator[str]:
     options = ServerOptions(grpc_port=0, rest_port=0, batching=batching)
     with EmbeddedServer(Path(folder), options) as server:
         yield server.grpc_address
-
-
-def _scheduler(models: Path, options: ServerOptions, metrics: ServerMetrics) -> BatchScheduler | None:
-    file = models / BATCHING_NAME
-    if not (options.batching and file.is_file()):
-        return None
-    return BatchScheduler(read_batching(file), metrics)
-
-
-def _threads(options: ServerOptions, batching: BatchingParameters | None) -> int:
-    """TensorFlow Serving's advice for batching: twice the largest batch, as most threads only wait."""
-    return max(options.threads, min(2 * batching.max_batch_size, 256) if batching else 0)
-
-
-def told_to_stop() -> threading.Event:
-    """Return an event that SIGTERM or Ctrl-C sets; a second one ends the process at once."""
-    told = threading.Event()
-
-    def tell(number: int, frame: FrameType | None) -> None:
-        signal.signal(number, signal.SIG_DFL)
-        told.set()
-
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, tell)
-    return told

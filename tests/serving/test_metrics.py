@@ -97,10 +97,10 @@ def test_limits_of_latencies_are_the_recorded_ones(counted: str, recorded: str) 
 def test_clients_cannot_fill_the_page() -> None:
     metrics = ServerMetrics()
     for number in range(5000):
-        metrics.refused(f"model{number}", "NOT_FOUND")
-        metrics.answered(f"model{number}", "predict", "REST", 1.0)
+        with metrics.counted(f"model{number}", "predict", "REST"):
+            pass
     page = metrics.page().decode()
-    assert ':tensorflow:serving:request_count{model_name="(other)",status="NOT_FOUND"} 4000.0' in page
+    assert ':tensorflow:serving:request_count{model_name="(other)",status="OK"} 4000.0' in page
     assert page.count("request_latency_count") == 1001
 
 
