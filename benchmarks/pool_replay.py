@@ -117,12 +117,12 @@ def _export_the_day(
 def _refresh(models: Path, server: Any, log: Sequence[Impression], scratch: Path) -> None:
     from genre_tf.export.changes import Changes
     from genre_tf.export.refreshing import refresh
-    from genre_tf.serving.operations.model_status import wait_until_loaded
+    from genre_tf.serving.operations.model_status import wait_until_served
 
     file = scratch / "behaviors.tsv"
     file.write_text("".join(_line(one) for one in log), encoding="utf-8")
     done = refresh(models, Changes(behaviors=file), lambda line: None, batch_sizes=(1,))
-    wait_until_loaded(server.grpc_address, "genre_recommender", int(done.version.name), 120.0)
+    wait_until_served(server.grpc_address, "genre_recommender", 120.0, version=int(done.version.name))
 
 
 class _Moments:

@@ -93,17 +93,15 @@ def wait_for(
         credentials: for servers with TLS.
         choice: the change.
         version: version to load; None: do not wait for one.
-        answers: as `expected` of `wait_until_answers`; None: do not wait for answers.
+        answers: as for `wait_until_served`; None: do not wait for answers.
     """
-    from genre_tf.serving.operations.model_status import wait_until_answers, wait_until_loaded
+    from genre_tf.serving.operations.model_status import wait_until_served
 
     for server in servers or ():
-        if version is not None:
-            progress.print(f"waiting for {server} to load version {version} of {choice.model}", markup=False)
-            wait_until_loaded(server, choice.model, version, wait_s, credentials)
-        if answers is not None:
-            progress.print(f"waiting for {server} to answer accordingly", markup=False)
-            wait_until_answers(server, choice.model, answers, wait_s, credentials)
+        progress.print(f"waiting for {server} to serve {choice.model} as chosen", markup=False)
+        wait_until_served(
+            server, choice.model, wait_s, version=version, answers=answers, credentials=credentials
+        )
 
 
 def print_choice(choice: "Choice", json: bool, again: list[str]) -> None:

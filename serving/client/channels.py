@@ -1,5 +1,6 @@
 """gRPC channels of the clients: retries, waiting times, and errors in plain words."""
 
+import asyncio
 import json
 import os
 import random
@@ -81,16 +82,7 @@ def open_channel(address: str, credentials: grpc.ChannelCredentials | None = Non
 
 
 def ask(predict: Callable[..., Any], request: Any, timeout_s: float) -> Any:
-    """Calls a method; again a few times, within the deadline, while the server has no free thread.
-
-    Args:
-        predict: the method of a channel.
-        request: its message.
-        timeout_s: deadline of all attempts together, in seconds.
-
-    Raises:
-        grpc.RpcError: of the last attempt.
-    """
+    """Call a method; again a few times, within the deadline, while the server has no free thread."""
     ends = time.monotonic() + timeout_s
     for most_s in _WAITS_S:
         try:
@@ -102,14 +94,12 @@ def ask(predict: Callable[..., Any], request: Any, timeout_s: float) -> Any:
 
 async def ask_async(predict: Callable[..., Any], request: Any, timeout_s: float) -> Any:
     """As `ask`, for a method of a `grpc.aio` channel."""
-    from asyncio import sleep  # clients without asyncio start sooner
-
     ends = time.monotonic() + timeout_s
     for most_s in _WAITS_S:
         try:
             return await predict(request, timeout=ends - time.monotonic())
         except grpc.RpcError as error:
-            await sleep(_wait_s(error, most_s, ends))
+            await asyncio.sleep(_wait_s(error, most_s, ends))
     return await predict(request, timeout=ends - time.monotonic())
 
 
@@ -141,11 +131,7 @@ def check_server(address: str, timeout_s: float, credentials: grpc.ChannelCreden
 
 
 def check_target(address: str, timeout_s: float) -> None:
-    """Check an address and a deadline.
-
-    Raises:
-        InputError: `address` is not HOST:PORT, or `timeout_s` is not a number of seconds above 0.
-    """
+    """Check that an address is HOST:PORT, and a deadline a number of seconds above 0."""
     host, _, port = address.rpartition(":")
     if is_url(address) or not host or not port.isdigit() or int(port) > 65535:
         raise InputError(f"address {address!r} is not HOST:PORT: give one such as 127.0.0.1:8500")
@@ -153,25 +139,13 @@ def check_target(address: str, timeout_s: float) -> None:
 
 
 def check_timeout(timeout_s: float) -> None:
-    """Check a deadline.
-
-    Raises:
-        InputError: it is not a number of seconds above 0.
-    """
+    """Check that a deadline is a number of seconds above 0."""
     if not 0 < timeout_s < float("inf"):
         raise InputError(f"the deadline must be a number of seconds above 0; got {timeout_s}")
 
 
 class GrpcTransport:
-    """Sends requests over one open gRPC channel.
-
-    Args:
-        address: address of the server, HOST:PORT.
-        credentials: for a server with TLS; None: no encryption.
-
-    Raises:
-        InputError: `address` is not HOST:PORT.
-    """
+    """Sends requests over one open gRPC channel."""
 
     def __init__(self, address: str, credentials: grpc.ChannelCredentials | None = None) -> None:
         check_target(address, 1.0)
@@ -199,16 +173,7 @@ class GrpcTransport:
 
 
 def plain_error(error: Any, address: str, timeout_s: float) -> Exception:
-    """Turn an RpcError into an error that says what to do.
-
-    Args:
-        error: the RpcError.
-        address: address of the server.
-        timeout_s: deadline of the call in seconds.
-
-    Returns:
-        InputError if the server refused the request, otherwise FailureError.
-    """
+    """The error that says what to do after an RpcError: InputError if the server refused the request."""
     return plain_failure(error.code(), str(error.details()), address, timeout_s, _proxy(address))
 
 

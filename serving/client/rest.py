@@ -57,11 +57,7 @@ class _AnyStatus(urllib.request.HTTPErrorProcessor):
 
 
 class RestTransport:
-    """Sends requests to a REST port, each over a connection of its own.
-
-    Args:
-        url: http:// or https://, host and port; a path goes before `/v1`.
-        context: whom to trust, for https://; None: the authorities of the system.
+    """Sends requests to a REST port, each over a connection of its own; a path of the URL goes before `/v1`.
 
     Raises:
         InputError: the URL has no host, no valid port or a query, or there is a context for http://.

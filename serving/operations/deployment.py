@@ -5,6 +5,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from genre_tf.errors import InputError
 from genre_tf.export.contract import read_contract
@@ -68,28 +69,16 @@ class DeploymentOptions:
 
 @dataclass(frozen=True, kw_only=True)
 class DeployedServable:
-    """One servable, with the values that server files need.
-
-    Attributes:
-        name: its name in requests.
-        host: its host name in the network and in Kubernetes.
-        batch_sizes: batch sizes that its warmup covers.
-        memory_gib: memory that each of its servers may use.
-        size_gib: size of its newest version on disk.
-        grpc_port: gRPC port on the machine that runs docker compose.
-        rest_port: REST port on the machine that runs docker compose.
-        slow_ms: p99 latency above which an alert warns.
-        slow_reason: the reason for `slow_ms`, for people.
-    """
+    """One servable, with the values that server files need."""
 
     name: str
-    host: str
-    batch_sizes: tuple[int, ...]
-    memory_gib: int
-    size_gib: float
-    grpc_port: int
+    host: str  # its host name in the network and in Kubernetes
+    batch_sizes: tuple[int, ...]  # that its warmup covers
+    memory_gib: int  # that each of its servers may use
+    size_gib: float  # of its newest version on disk
+    grpc_port: int  # on the machine that runs docker compose
     rest_port: int
-    slow_ms: int
+    slow_ms: int  # p99 latency above which an alert warns
     slow_reason: str
 
 
@@ -161,27 +150,15 @@ CONFIG_POLL_S = 10  # delay of `genre rollback` and `genre label`; short, as a p
 _FEWEST_GRPC_THREADS = 256  # bursts that no batching file foresees; a thread that waits costs some kB
 
 
-@dataclass(frozen=True)
-class Argument:
-    """One flag.
-
-    Attributes:
-        flag: the flag with its value, as on the command line.
-        why: the reason, written as a comment beside the flag.
-    """
+class Argument(NamedTuple):
+    """A flag with its value, and the reason, which is written as a comment beside it."""
 
     flag: str
     why: str
 
 
-@dataclass(frozen=True, kw_only=True)
-class Batching:
-    """How a server batches requests.
-
-    Attributes:
-        file: its batching file.
-        parameters: the contents of that file.
-    """
+class Batching(NamedTuple):
+    """How a server batches requests: its batching file, and what the file says."""
 
     file: str
     parameters: BatchingParameters
@@ -250,14 +227,7 @@ def server_arguments(
 def container_arguments(
     name: str, options: DeploymentOptions, *, batching: Batching, gpu: bool
 ) -> list[Argument]:
-    """Return the flags for the containers of one servable.
-
-    Args:
-        name: name of the servable.
-        options: options of the deployment.
-        batching: its batching, the file without its folder.
-        gpu: whether the servers run on GPUs.
-    """
+    """Return the flags for the containers of one servable; the batching file is named without its folder."""
     cpus = options.cpus
     arguments = server_arguments(
         f"{CONTAINER_FOLDER}/{name}/{CONFIG_NAME}",  # in the models volume: an edit reaches every server
@@ -286,12 +256,7 @@ def container_arguments(
 
 
 def grpc_threads(cpus: int, batching: BatchingParameters | None) -> int:
-    """Threads for gRPC: each holds one request while it runs or waits for its batch.
-
-    Args:
-        cpus: cores of the server.
-        batching: None: requests are not batched.
-    """
+    """Threads for gRPC: each holds one request while it runs or waits for its batch."""
     held = 0
     if batching is not None:
         batches = (batching.num_batch_threads or cpus) + batching.max_enqueued_batches

@@ -51,67 +51,52 @@ def wait_until(condition: Callable[[], bool], longest_s: float) -> bool:
     return True
 
 
-def wait_until_loaded(
+def wait_until_served(
     address: str,
     name: str,
-    version: int,
     longest_s: float,
+    *,
+    version: int | None = None,
+    answers: Mapping[str, int | None] | None = None,
     credentials: grpc.ChannelCredentials | None = None,
 ) -> None:
-    """Wait until a server answers for a version.
+    """Wait until a server has loaded a version, then until requests get what `models.config` chooses.
 
     Args:
         address: gRPC address of the server, HOST:PORT.
         name: name of the model.
-        version: version to wait for.
-        longest_s: maximum wait in seconds.
+        longest_s: maximum wait for each of the two, in seconds.
+        version: version to load; None: do not wait for one.
+        answers: label, or "" for requests without one -> its version, None if the label is removed; None: do
+            not wait for answers.
         credentials: for a server with TLS; None: no encryption.
 
     Raises:
-        FailureError: the version was not loaded within that time.
+        FailureError: the server does not follow within that time.
     """
+    expected = answers or {}
     with open_channel(address, credentials) as channel:
-        if not wait_until(lambda: version in available_versions(channel, name), longest_s):
-            has = ", ".join(map(str, sorted(available_versions(channel, name)))) or "none"
-            raise FailureError(
-                f"{address} has not loaded version {version} of {name} after {longest_s:.0f} s (it has: "
-                f"{has}): check that it runs with --model_config_file_poll_wait_seconds, and read its log"
-            )
 
-
-def wait_until_answers(
-    address: str,
-    name: str,
-    expected: Mapping[str, int | None],
-    longest_s: float,
-    credentials: grpc.ChannelCredentials | None = None,
-) -> None:
-    """Wait until requests get the versions that `models.config` chooses for them.
-
-    Args:
-        address: gRPC address of the server, HOST:PORT.
-        name: name of the model.
-        expected: label, or "" for requests without one -> its version; None: the label is removed.
-        longest_s: maximum wait in seconds.
-        credentials: for a server with TLS; None: no encryption.
-
-    Raises:
-        FailureError: a request still got another version after that time.
-    """
-    with open_channel(address, credentials) as channel:
+        def loaded() -> set[int]:
+            return available_versions(channel, name)
 
         def answered() -> dict[str, int | None]:
             return {label: answering_version(channel, name, label) for label in expected}
 
+        if version is not None and not wait_until(lambda: version in loaded(), longest_s):
+            has = ", ".join(map(str, sorted(loaded()))) or "none"
+            raise FailureError(
+                f"{address} has not loaded version {version} of {name} after {longest_s:.0f} s (it has: "
+                f"{has}): check that it runs with --model_config_file_poll_wait_seconds, and read its log"
+            )
         # A label that is removed gets no answer, but neither does any request to a server that is down.
-        if wait_until(lambda: answered() == expected and bool(available_versions(channel, name)), longest_s):
-            return
-        got = "; ".join(
-            f"{f'label {label}' if label else 'no label'}: {version or 'no answer'}, not "
-            f"{expected[label] or 'removed'}"
-            for label, version in answered().items()
-        )
-        raise FailureError(
-            f"{address} does not answer for {name} as models.config says after {longest_s:.0f} s ({got}): "
-            "check that it reads this file, and read its log"
-        )
+        if expected and not wait_until(lambda: answered() == expected and bool(loaded()), longest_s):
+            got = "; ".join(
+                f"{f'label {label}' if label else 'no label'}: {found or 'no answer'}, not "
+                f"{expected[label] or 'removed'}"
+                for label, found in answered().items()
+            )
+            raise FailureError(
+                f"after {longest_s:.0f} s {address} does not answer for {name} as models.config says "
+                f"({got}): check that it reads this file, and read its log"
+            )

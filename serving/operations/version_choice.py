@@ -59,18 +59,7 @@ def loaded_versions(entry: Any, folder: Path) -> list[int]:
 
 
 def served_version(models: Path, name: str) -> int | None:
-    """Return the version that a request without version and label gets.
-
-    Args:
-        models: the MODELS folder.
-        name: name of the servable.
-
-    Returns:
-        Its number; None if `models.config` is missing, does not list the servable, or loads no version of it.
-
-    Raises:
-        InputError: `models.config` cannot be read.
-    """
+    """Return the version that a request without version and label gets; None if there is none."""
     entry = configured(models).get(name)
     if entry is None:
         return None
@@ -78,14 +67,7 @@ def served_version(models: Path, name: str) -> int | None:
 
 
 def held_back(version: Path) -> str | None:
-    """Explain why servers do not load a published version, and what to do; None if nothing prevents it.
-
-    Args:
-        version: MODELS/NAME/VERSION.
-
-    Raises:
-        InputError: `models.config` cannot be read.
-    """
+    """Explain why servers do not load MODELS/NAME/VERSION, and what to do; None if nothing prevents it."""
     models, name = version.parent.parent, version.parent.name
     entry = configured(models).get(name)
     if entry is None:
@@ -189,11 +171,7 @@ def set_label(models: Path, name: str, label: str, version: int, *, load: bool =
 
 
 def remove_label(models: Path, name: str, label: str) -> Choice:
-    """Remove a label; the loaded versions stay loaded.
-
-    Raises:
-        InputError: no such servable or label.
-    """
+    """Remove a label; the loaded versions stay loaded."""
     with edited(models) as config:
         entry, folder = _entry(config, models, name)
         if label not in entry.version_labels:
@@ -204,11 +182,7 @@ def remove_label(models: Path, name: str, label: str) -> Choice:
 
 
 def check_version(folder: Path, name: str, version: int) -> None:
-    """Refuse a version that no server could load.
-
-    Raises:
-        InputError: the version is missing or incomplete, or its graph cannot be read.
-    """
+    """Refuse a version that no server could load: missing, incomplete, or without a readable graph."""
     from genre_tf.export.gate import read_saved_model
 
     there = versions(folder)

@@ -288,20 +288,17 @@ def test_two_steps_are_one_command_where_a_server_can_be_asked(
     server = RunningServer(models)
     asked, answered = [], []
 
-    def wait(address: str, name: str, version: int, longest_s: float, credentials: object) -> None:
+    def wait(
+        address: str, name: str, longest_s: float, *, version: Any, answers: Any, credentials: Any
+    ) -> None:
         server.poll()
         assert version in server.loaded
         asked.append((address, name, version))
+        if answers is not None:
+            assert {label: server.answer(label or None) for label in answers} == answers
+            answered.append((address, answers))
 
-    def wait_for_answers(
-        address: str, name: str, expected: dict[str, int], longest_s: float, credentials: object
-    ) -> None:
-        server.poll()
-        assert {label: server.answer(label or None) for label in expected} == expected
-        answered.append((address, expected))
-
-    monkeypatch.setattr("genre_tf.serving.operations.model_status.wait_until_loaded", wait)
-    monkeypatch.setattr("genre_tf.serving.operations.model_status.wait_until_answers", wait_for_answers)
+    monkeypatch.setattr("genre_tf.serving.operations.model_status.wait_until_served", wait)
     rollback_verb(models, NAME, server=["one:8500", "two:8500"])
     assert asked == [("one:8500", NAME, 3), ("two:8500", NAME, 3)] * 2  # each step
     assert answered == [("one:8500", {"": 3, "stable": 3}), ("two:8500", {"": 3, "stable": 3})]
