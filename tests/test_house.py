@@ -29,7 +29,7 @@ FLOORS = [
     {"backbones"},
     {"text", "data"},
     {"config"},
-    {"errors", "environment"},
+    {"errors", "environment", "contract"},
 ]
 FLOOR = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}
 
