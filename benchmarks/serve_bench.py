@@ -18,10 +18,11 @@ from genre_tf.benchmarks.measuring import BenchOptions, Rate, Row, compare, medi
 from genre_tf.benchmarks.serve_models import NAIVE, ServedSizes, write_models
 from genre_tf.benchmarks.serve_requests import Readers
 from genre_tf.config import GenerationConfig
+from genre_tf.contract import RECOMMENDER
 from genre_tf.errors import FailureError
 from genre_tf.funnel.index import Catalogue
 from genre_tf.serving.channels import open_channel
-from genre_tf.serving.client import RECOMMENDER, GenreClient
+from genre_tf.serving.client import GenreClient
 from genre_tf.serving.joining import join_ids
 from genre_tf.serving.load_generator import METHOD, LoadResult, closed_loop, open_loop
 from genre_tf.serving.memory_watch import MemoryWatch

@@ -9,6 +9,7 @@ import grpc
 import grpc.aio
 import numpy as np
 
+from genre_tf.contract import GENERATOR, RECOMMENDER
 from genre_tf.serving import calls
 from genre_tf.serving.answers import (
     CandidateScore,
@@ -20,7 +21,6 @@ from genre_tf.serving.answers import (
 )
 from genre_tf.serving.calls import Call, Ids, Titles
 from genre_tf.serving.channels import ask_async, check_target, options, plain_error
-from genre_tf.serving.client import GENERATOR, RECOMMENDER
 from genre_tf.serving.messages import PREDICT, PredictRequest, PredictResponse
 
 
@@ -139,7 +139,7 @@ class AsyncGenreClient:
         await self.close()
 
     async def _ask(self, call: Call[Any]) -> Any:
-        request = call.request(self._generator if call.writes else self._recommender)
+        request = call.request(self._generator if call.servable == GENERATOR else self._recommender)
         try:
             response = await ask_async(self._predict, request, self._timeout_s)
         except grpc.RpcError as error:

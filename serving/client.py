@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import grpc
 import numpy as np
 
+from genre_tf.contract import GENERATOR, RECOMMENDER
 from genre_tf.serving import calls
 from genre_tf.serving.addresses import is_url
 from genre_tf.serving.answers import (
@@ -23,9 +24,6 @@ from genre_tf.serving.channels import GrpcTransport, check_timeout
 
 if TYPE_CHECKING:
     import ssl
-
-RECOMMENDER = "genre_recommender"
-GENERATOR = "genre_generator"
 
 
 class Transport(Protocol):
@@ -97,7 +95,7 @@ class GenreClient:
 
         Args:
             histories: clicked ids of each reader, oldest first.
-            live: for each reader, article id -> its counters in the order of `genre_tf.data.decay.COUNTERS`:
+            live: for each reader, article id -> its counters in the order of `genre_tf.contract.COUNTERS`:
                 clicks, views, age in hours, clicks halved every 1, 6 and 24 hours, then views halved
                 every 1, 6 and 24 hours.
         """
@@ -182,7 +180,7 @@ class GenreClient:
         self.close()
 
     def _ask(self, call: Call[Any]) -> Any:
-        model = self._generator if call.writes else self._recommender
+        model = self._generator if call.servable == GENERATOR else self._recommender
         return call.answer(self._transport.send(call, model, self._timeout_s))
 
 

@@ -11,7 +11,7 @@ import numpy as np
 from tensorflow.core.framework import types_pb2
 from tensorflow_serving.apis import classification_pb2, inference_pb2, regression_pb2
 
-from genre_tf.serving.prediction import DEFAULT_SIGNATURE
+from genre_tf.contract import DEFAULT_SIGNATURE
 from genre_tf.serving.servable import Servable
 from genre_tf.serving.statuses import ServingError, invalid_argument
 

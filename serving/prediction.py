@@ -10,11 +10,10 @@ import grpc
 import numpy as np
 from tensorflow_serving.apis import predict_pb2
 
+from genre_tf.contract import DEFAULT_SIGNATURE
 from genre_tf.serving.servable import Servable
 from genre_tf.serving.statuses import ServingError, invalid_argument
 from genre_tf.serving.tensors import to_array, write_proto
-
-DEFAULT_SIGNATURE = "serving_default"
 
 
 def answer_predict(servable: Servable, request: Any) -> Any:

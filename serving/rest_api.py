@@ -15,6 +15,7 @@ import numpy as np
 from google.protobuf import json_format
 from tensorflow_serving.apis import classification_pb2, get_model_metadata_pb2, regression_pb2
 
+from genre_tf.contract import DEFAULT_SIGNATURE
 from genre_tf.serving.inference import classify, regress
 from genre_tf.serving.json_examples import read_examples
 from genre_tf.serving.json_tensors import parse_request, read_tensors
@@ -29,7 +30,7 @@ from genre_tf.serving.json_writer import (
 from genre_tf.serving.metrics import ServerMetrics
 from genre_tf.serving.model_info import SIGNATURES, model_metadata, model_status
 from genre_tf.serving.model_manager import ModelManager, ModelSpec
-from genre_tf.serving.prediction import DEFAULT_SIGNATURE, check_names, predict
+from genre_tf.serving.prediction import check_names, predict
 from genre_tf.serving.servable import Servable
 from genre_tf.serving.statuses import ServingError, invalid_argument
 

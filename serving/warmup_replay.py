@@ -11,7 +11,7 @@ import tensorflow as tf
 from google.protobuf.message import DecodeError
 from tensorflow_serving.apis import prediction_log_pb2
 
-from genre_tf.export.warmup import MOST_RECORDS, WARMUP_FILE
+from genre_tf.contract import ASSETS_FOLDER, MOST_WARMUP_RECORDS, WARMUP_FILE
 from genre_tf.serving.inference import classify, multi_inference, regress
 from genre_tf.serving.prediction import answer_predict
 from genre_tf.serving.servable import Servable
@@ -42,7 +42,7 @@ def replay_warmup(servable: Servable, folder: Path) -> int | None:
         ServingError: a record cannot be read or answered, or there are more records than TensorFlow Serving
             accepts. It does not serve such a version.
     """
-    file = folder / "assets.extra" / WARMUP_FILE
+    file = folder / ASSETS_FOLDER / WARMUP_FILE
     if not file.is_file():
         return None
     if file.stat().st_size > MOST_FILE_BYTES:
@@ -51,8 +51,10 @@ def replay_warmup(servable: Servable, folder: Path) -> int | None:
         )
     count = 0
     for record in _records(file):
-        if count == MOST_RECORDS:
-            raise invalid_argument(f"Number of warmup records exceeds the maximum ({MOST_RECORDS}) at {file}")
+        if count == MOST_WARMUP_RECORDS:
+            raise invalid_argument(
+                f"Number of warmup records exceeds the maximum ({MOST_WARMUP_RECORDS}) at {file}"
+            )
         _replay(servable, record, file)
         count += 1
     return count

@@ -31,7 +31,7 @@ FLOORS = [
     {"losses"},
     {"text", "data"},
     {"config"},
-    {"errors", "environment", "lazy"},
+    {"errors", "environment", "contract", "lazy"},
 ]
 FLOOR = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}
 
