@@ -17,7 +17,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from genre_tf.data.file_locks import hold
+from genre_tf.data.folders import hold
 from genre_tf.errors import FailureError, InputError
 
 STAGING_PREFIX = ".unfinished-"

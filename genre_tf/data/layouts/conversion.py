@@ -11,6 +11,7 @@ from typing import Any, BinaryIO, NamedTuple, cast
 
 from genre_tf.data.articles import TEXT_FIELDS, Article, Impression
 from genre_tf.data.faults import Fault, FaultPolicy, shown
+from genre_tf.data.folders import whole_folder
 from genre_tf.data.layouts.cells import first_text, if_any, one_id, text, withdrawn
 from genre_tf.data.layouts.click_log import (
     DEV,
@@ -27,7 +28,6 @@ from genre_tf.data.layouts.tables import Source, SourceRow
 from genre_tf.data.lines import MAX_LINE_BYTES
 from genre_tf.data.mind import BEHAVIORS, NEWS
 from genre_tf.data.mind_rows import WITHDRAWN
-from genre_tf.data.whole_folder import whole_folder
 from genre_tf.errors import InputError
 
 REPORT_FILE = "conversion.json"
