@@ -18,7 +18,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from genre_tf.data.file_locks import hold
+from genre_tf.data.folders import hold
 from genre_tf.errors import FailureError, InputError
 
 # TensorFlow looks for a SavedModel's variables by a file pattern, their path, in which these do not stand for

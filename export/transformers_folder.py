@@ -14,7 +14,7 @@ from genre_tf.backbones.precision import compute_in
 from genre_tf.backbones.trainable import parse_trainable
 from genre_tf.backbones.tuned_blocks import LoraBlock
 from genre_tf.config import RunConfig
-from genre_tf.data.whole_folder import whole_folder
+from genre_tf.data.folders import whole_folder
 from genre_tf.errors import FailureError, InputError
 from genre_tf.evaluation.run_models import open_run
 from genre_tf.models.checkpoint import load_ranker, load_two_tower
