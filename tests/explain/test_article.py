@@ -10,8 +10,7 @@ import tensorflow as tf
 from genre_tf.cli.explain import explain
 from genre_tf.config import NewsConfig, RunConfig
 from genre_tf.errors import InputError
-from genre_tf.evaluation.explanation import Explainer, Explanation, titled
-from genre_tf.evaluation.word_attributions import word_attributions
+from genre_tf.explain.article import Explainer, Explanation, titled, word_attributions
 from genre_tf.models.backbone import Categories, load_news_backbone
 from genre_tf.models.checkpoint import WEIGHTS_FILE, load_ranker
 from genre_tf.models.ranker import Ranker
