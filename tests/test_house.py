@@ -22,6 +22,7 @@ FLOORS = [
     {"export"},
     {"reporting"},
     {"training"},
+    {"explain"},
     {"evaluation"},
     {"funnel"},
     {"metrics"},
