@@ -13,7 +13,6 @@ import tensorflow as tf
 
 from genre_tf.backbones.bert import Bert, load_bert
 from genre_tf.backbones.layers import UpperLayers, split_layers
-from genre_tf.backbones.parameter_counts import trained_parameters
 from genre_tf.backbones.precision import check_precision
 from genre_tf.backbones.trainable import check_fits, parse_trainable
 from genre_tf.config import NewsConfig
@@ -80,7 +79,7 @@ class NewsBackbone:
     @property
     def trained_parameters(self) -> int:
         """Number of parameters that a stage trains in its backbone, including additions to it."""
-        return trained_parameters(self.bert.backbone, parse_trainable(self.config.trainable))
+        return sum(int(np.prod(weight.shape)) for weight in self.upper.trainable_weights)
 
     def trained_share(self) -> str:
         """What is trained of the backbone: one line of progress."""
