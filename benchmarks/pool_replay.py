@@ -19,12 +19,12 @@ from typing import Annotated, Any
 import numpy as np
 import typer
 
+from genre_tf.contract import MOST_LIVE
 from genre_tf.data.articles import Article, Impression
 from genre_tf.data.counters import COUNTERS, Counters
 from genre_tf.data.mind import read_split
 
 HOUR_S = 3600
-_MOST_LIVE = 2_000
 
 
 def replay(
@@ -140,7 +140,7 @@ class _Moments:
             self._counters.observe(self._log[self._next])
             self._next += 1
         known = self._counters.features(self._ids, impression.time)
-        most = np.argsort(-known[:, COUNTERS.index("views_6h")], kind="stable")[:_MOST_LIVE]
+        most = np.argsort(-known[:, COUNTERS.index("views_6h")], kind="stable")[:MOST_LIVE]
         return {self._ids[row]: known[row].tolist() for row in most if known[row, 1] > 0}
 
 

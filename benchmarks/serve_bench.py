@@ -27,11 +27,11 @@ from genre_tf.benchmarks.memory_watch import MemoryWatch
 from genre_tf.benchmarks.serve_models import NAIVE, ServedSizes, write_models
 from genre_tf.benchmarks.serve_requests import Readers
 from genre_tf.config import GenerationConfig
+from genre_tf.contract import RECOMMENDER
 from genre_tf.errors import FailureError
 from genre_tf.funnel.index import Catalogue
 from genre_tf.serving import Client
 from genre_tf.serving.client.channels import open_channel
-from genre_tf.serving.client.client import RECOMMENDER
 from genre_tf.serving.client.joining import join_ids
 from genre_tf.serving.operations.model_server import ServerProcess, server_process
 

@@ -10,18 +10,18 @@ import numpy as np
 import tensorflow as tf
 
 from genre_tf.config import GenerationConfig, NewsConfig, RunConfig
+from genre_tf.contract import GENERATOR, RECOMMENDER, SIGNATURES
 from genre_tf.data.articles import Article, ArticleTable
 from genre_tf.data.counters import COUNTERS
 from genre_tf.data.synth.catalogue import write_catalogue
 from genre_tf.data.synth.settings import NewsroomSettings
 from genre_tf.export.evidence import Evidence
 from genre_tf.export.generator import GeneratorServable
-from genre_tf.export.names import GENERATOR, RECOMMENDER
 from genre_tf.export.saved_model import write_saved_model
 from genre_tf.export.servables import new_recommender, write_recommender
 from genre_tf.funnel.encoding import encode_titles
 from genre_tf.funnel.index import Catalogue
-from genre_tf.funnel.recommender import SIGNATURES, Recommender
+from genre_tf.funnel.recommender import Recommender
 from genre_tf.funnel.selection import Rules
 from genre_tf.generation.writer import WritingGraph
 from genre_tf.generation.writer_options import writer_options
@@ -123,7 +123,10 @@ def _write_naive(folder: Path, ours: Recommender) -> None:
     sizes: dict[str, Any] = {"max_history": ours.max_history, "k": ours.k, "retrieve": ours.retrieve}
     naive = Recommender(sides[0], sides[1], ours.index, **sizes, rules=_RULES, models=ours.models)
     names = ("recommend_text", "score_text")
-    signatures = {name: (getattr(naive, name), dict.fromkeys(SIGNATURES[name], tf.string)) for name in names}
+    signatures = {
+        name: (getattr(naive, name), dict.fromkeys(SIGNATURES[RECOMMENDER][name].input_names, tf.string))
+        for name in names
+    }
     tracked = [ours.index, ours.models, sides[0].news.news.bert.tokenizer]
     write_saved_model(folder, tracked, signatures)
 

@@ -6,9 +6,9 @@ from typing import Any
 import numpy as np
 
 from genre_tf.benchmarks.serve_models import NAIVE
+from genre_tf.contract import GENERATOR, RECOMMENDER
 from genre_tf.funnel.index import Catalogue
 from genre_tf.serving.client import calls
-from genre_tf.serving.client.client import GENERATOR, RECOMMENDER
 
 _READERS = 200  # all different, so that caching of answers would not help
 

@@ -13,7 +13,7 @@ import tensorflow as tf
 from tensorflow.core.protobuf import trackable_object_graph_pb2
 
 from genre_tf.export.gate import read_saved_model
-from genre_tf.export.names import read_as_pattern
+from genre_tf.export.publishing import read_as_pattern
 
 _GRAPH_KEY = "_CHECKPOINTABLE_OBJECT_GRAPH"
 _VARIABLES = "_all_variables"  # the node in which Keras' archive keeps all variables

@@ -14,10 +14,10 @@ from typing import Any
 import tensorflow as tf
 
 import genre_tf
+from genre_tf.contract import ASSETS_FOLDER, CONTRACT_FILE, DEFAULT_SIGNATURE
 from genre_tf.errors import InputError
 from genre_tf.export.gate import INITIALIZER, read_saved_model
 
-CONTRACT_FILE = "contract.json"
 LIBRARIES = (
     "genre-tf",
     "tensorflow",
@@ -49,7 +49,7 @@ def write_contract(
     """
     contract = {
         "servable": servable,
-        "default_signature": "serving_default",
+        "default_signature": DEFAULT_SIGNATURE,
         "signatures": signatures(folder),
         "sizes": dict(sizes),
         "batch_sizes": list(batch_sizes),
@@ -58,7 +58,7 @@ def write_contract(
         "sources": dict(sources),
     }
     text = json.dumps(contract, indent=2, ensure_ascii=False, allow_nan=False)
-    (folder / "assets.extra" / CONTRACT_FILE).write_text(text + "\n", encoding="utf-8")
+    (folder / ASSETS_FOLDER / CONTRACT_FILE).write_text(text + "\n", encoding="utf-8")
 
 
 def read_contract(folder: Path) -> dict[str, Any]:
@@ -67,7 +67,7 @@ def read_contract(folder: Path) -> dict[str, Any]:
     Raises:
         InputError: the file is missing or is not a JSON object.
     """
-    file = folder / "assets.extra" / CONTRACT_FILE
+    file = folder / ASSETS_FOLDER / CONTRACT_FILE
     try:
         contract = json.loads(file.read_text(encoding="utf-8"))
     except FileNotFoundError:

@@ -10,14 +10,14 @@ from pathlib import Path
 from typing import Any
 
 from genre_tf.config import read_config
+from genre_tf.contract import RECOMMENDER
 from genre_tf.data.manifest import load_manifest
 from genre_tf.errors import InputError
 from genre_tf.evaluation.whole_pool import learned_limit
 from genre_tf.export.contract import files_fingerprint
 from genre_tf.export.generator_servable import generator_servable
-from genre_tf.export.names import RECOMMENDER, check_models_path
 from genre_tf.export.pool import build_catalogue, read_pool
-from genre_tf.export.publishing import publish, staged
+from genre_tf.export.publishing import check_models_path, publish, staged
 from genre_tf.export.servables import Servable, recommender_servable, write_version
 from genre_tf.export.verification import Verification, require_passed, verify_version
 from genre_tf.funnel.index import Catalogue, may_be_found

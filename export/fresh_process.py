@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from genre_tf.contract import ASSETS_FOLDER, COUNTED, WARMUP_FILE
 from genre_tf.environment import without_preferences
 from genre_tf.export import replay
 from genre_tf.export.exchanges import write_exchanges
@@ -38,6 +39,11 @@ def fresh_process(known_graph: bool = False, only: Sequence[str] = ()) -> Iterat
             yield FreshProcess(process, Path(scratch), only)
         finally:
             process.kill()
+
+
+def refresh_process(news: Path | None) -> contextlib.AbstractContextManager["FreshProcess"]:
+    """The process for a refresh: without new articles only the answers that depend on counters change."""
+    return fresh_process(known_graph=True, only=() if news else COUNTED)
 
 
 class FreshProcess:
@@ -79,10 +85,10 @@ class FreshProcess:
             InputError: the warmup requests are missing or damaged.
         """
         # Imported here, so that a process can be started before TensorFlow is imported.
-        from genre_tf.export.warmup import WARMUP_FILE, read_warmup
+        from genre_tf.export.warmup import read_warmup
 
         requests = self._scratch / "warmup.npz"
-        warmup = read_warmup(version / "assets.extra" / WARMUP_FILE)
+        warmup = read_warmup(version / ASSETS_FOLDER / WARMUP_FILE)
         write_exchanges(requests, () if self.only else warmup)
         if self._reads != version:
             self.read_graph(version)

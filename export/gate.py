@@ -15,6 +15,7 @@ from google.protobuf.message import DecodeError
 from tensorflow.core.framework import node_def_pb2, types_pb2
 from tensorflow.core.protobuf import meta_graph_pb2, saved_model_pb2
 
+from genre_tf.contract import DEFAULT_SIGNATURE
 from genre_tf.errors import InputError
 
 PYTHON_OPS = frozenset({"PyFunc", "PyFuncStateless", "EagerPyFunc"})
@@ -163,8 +164,8 @@ def _compile_violations(graph: meta_graph_pb2.MetaGraphDef) -> list[Violation]:
 
 def _signature_violations(graph: meta_graph_pb2.MetaGraphDef) -> list[Violation]:
     found = []
-    if "serving_default" not in graph.signature_def:
-        found.append(Violation("serving_default", ("the signatures",), "a default signature is missing"))
+    if DEFAULT_SIGNATURE not in graph.signature_def:
+        found.append(Violation(DEFAULT_SIGNATURE, ("the signatures",), "a default signature is missing"))
     for name, signature in sorted(graph.signature_def.items()):
         if name == INITIALIZER:
             continue

@@ -5,23 +5,14 @@ from typing import Any, NamedTuple
 
 import tensorflow as tf
 
+from genre_tf.contract import GENERATOR, PADDING_NUMBER, SIGNATURES, Signature
 from genre_tf.export.evidence import Evidence
 from genre_tf.export.exchanges import Exchange
-from genre_tf.export.names import GENERATOR
 from genre_tf.export.saved_model import write_saved_model
 from genre_tf.funnel import parsing
 from genre_tf.funnel.encoding import encode_once, encode_titles
 from genre_tf.generation.safety_classifier import SafetyClassifier
 from genre_tf.generation.writer import nothing_unsafe
-
-NAME = GENERATOR
-SIGNATURES = {
-    "generate": {"history_text": tf.string, "source": tf.string, "kind": tf.string, "seed": tf.int64},
-    "answer": {"question": tf.string, "history_text": tf.string, "seed": tf.int64},
-}
-"""Inputs of each signature, all rank 1; the first signature is the default."""
-DEFAULT = "generate"
-NO_INTEREST = -1.0
 
 Answer = dict[str, tf.Tensor]
 
@@ -72,12 +63,12 @@ class GeneratorServable:
         # signatures, because these are the largest graphs here.
         self._write = tf.function(self._write_for, autograph=False)
         self.traced = {
-            name: tf.function(
-                getattr(self, name),
-                input_signature=[tf.TensorSpec([None], dtype, key) for key, dtype in inputs.items()],
+            one.name: tf.function(
+                getattr(self, one.name),
+                input_signature=[tf.TensorSpec([None], of.dtype, of.name) for of in one.inputs],
                 autograph=False,
             )
-            for name, inputs in SIGNATURES.items()
+            for one in SIGNATURES[GENERATOR].values()
         }
 
     def generate(
@@ -122,7 +113,7 @@ class GeneratorServable:
         answered = tf.reduce_any(close, axis=1, keepdims=True) & written["safe"]  # [B, N]
         return {
             "text": tf.where(answered, written["text"], ""),
-            "interest": tf.where(answered, written["interest"], NO_INTEREST),
+            "interest": tf.where(answered, written["interest"], PADDING_NUMBER),
             "evidence_id": ids,
             "evidence_title": titles,
         }
@@ -130,7 +121,10 @@ class GeneratorServable:
     def write(self, folder: Path) -> None:
         """Write the SavedModel."""
         tokenizer = self.ranker.news.bert.tokenizer
-        signatures = {name: (self.traced[name], inputs) for name, inputs in SIGNATURES.items()}
+        signatures = {
+            one.name: (self.traced[one.name], {of.name: tf.as_dtype(of.dtype) for of in one.inputs})
+            for one in SIGNATURES[GENERATOR].values()
+        }
         write_saved_model(folder, [self.writer, self.evidence, tokenizer], signatures)
 
     def _write_for(
@@ -172,15 +166,16 @@ class GeneratorReference:
 
     def answer(self, request: Exchange) -> Exchange:
         """Return the request with its answer."""
-        name = DEFAULT if request.signature == "serving_default" else request.signature
-        columns = (request.inputs[key].tolist() for key in SIGNATURES[name])
-        rows = [self._row(name, row) for row in zip(*columns, strict=True)]
+        signature = SIGNATURES[GENERATOR][request.signature]
+        columns = (request.inputs[name].tolist() for name in signature.input_names)
+        rows = [self._row(signature, row) for row in zip(*columns, strict=True)]
         outputs = {key: tf.concat([row[key] for row in rows], 0).numpy() for key in rows[0]}
         return Exchange(request.signature, request.case, request.inputs, outputs)
 
-    def _row(self, name: str, row: tuple[Any, ...]) -> Answer:
+    def _row(self, signature: Signature, row: tuple[Any, ...]) -> Answer:
+        name = signature.name
         if (name, *row) not in self._answered:
-            values = zip(row, SIGNATURES[name].values(), strict=True)
-            inputs = (tf.constant([value], dtype) for value, dtype in values)
+            values = zip(row, signature.inputs, strict=True)
+            inputs = (tf.constant([value], one.dtype) for value, one in values)
             self._answered[name, *row] = self.servable.traced[name](*inputs)
         return self._answered[name, *row]

@@ -4,8 +4,8 @@ from typing import Any
 
 import numpy as np
 
+from genre_tf.contract import DEFAULT_SIGNATURE, GENERATOR, SIGNATURES
 from genre_tf.export.exchanges import Exchange, as_bytes
-from genre_tf.export.generator import DEFAULT, SIGNATURES
 from genre_tf.funnel.index import Catalogue
 
 _USUAL_HISTORY = 10
@@ -21,7 +21,7 @@ def generator_requests(catalogue: Catalogue, seed: int = 0) -> list[Exchange]:
     """
     usual = warmup_requests(catalogue)
     odd = {name: _columns(name, rows, seed) for name, rows in _odd_rows(catalogue).items()}
-    odd["serving_default"] = odd[DEFAULT]
+    odd[DEFAULT_SIGNATURE] = odd["generate"]
     return [
         Exchange(name, case, rows)
         for name in usual
@@ -37,7 +37,7 @@ def warmup_requests(catalogue: Catalogue) -> dict[str, Any]:
         "generate": _columns("generate", [(history, " ".join(titles[-3:]), "title")], 1),
         "answer": _columns("answer", [(f"What is new about {titles[-1]}?", history)], 1),
     }
-    return {**rows, "serving_default": rows[DEFAULT]}
+    return {**rows, DEFAULT_SIGNATURE: rows["generate"]}
 
 
 def _odd_rows(catalogue: Catalogue) -> dict[str, list[tuple[str | bytes, ...]]]:
@@ -65,7 +65,7 @@ def _columns(signature: str, rows: list[Any], seed: int) -> dict[str, Any]:
     """Rows as the inputs of a signature; seeds are added, counting up from `seed`."""
     seeds = np.arange(seed, seed + len(rows), dtype=np.int64)
     strings = [as_bytes(column) for column in zip(*rows, strict=True)]
-    return dict(zip(SIGNATURES[signature], [*strings, seeds], strict=True))
+    return dict(zip(SIGNATURES[GENERATOR][signature].input_names, [*strings, seeds], strict=True))
 
 
 def _titles(catalogue: Catalogue) -> list[str]:

@@ -4,6 +4,7 @@ from dataclasses import asdict
 from typing import Any
 
 from genre_tf.config import WritingConfig
+from genre_tf.contract import GENERATOR
 from genre_tf.export import generator, generator_requests
 from genre_tf.export.evidence import Evidence
 from genre_tf.export.servables import Servable
@@ -39,7 +40,7 @@ def generator_servable(
     )
     reference = generator.GeneratorReference(servable)
     return Servable(
-        generator.NAME,
+        GENERATOR,
         servable.write,
         [reference.answer(request) for request in generator_requests.generator_requests(catalogue)],
         generator_requests.warmup_requests(catalogue),

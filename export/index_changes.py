@@ -7,8 +7,9 @@ from datetime import datetime, timedelta
 import numpy as np
 import numpy.typing as npt
 
+from genre_tf.contract import COUNTERS
 from genre_tf.data.articles import Article, ArticleTable
-from genre_tf.data.counters import COUNTERS, Counters, epoch_seconds
+from genre_tf.data.counters import Counters, epoch_seconds
 from genre_tf.data.decay import UNKNOWN_TIME, merged
 from genre_tf.funnel.index import Catalogue
 

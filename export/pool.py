@@ -8,8 +8,9 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from genre_tf.contract import COUNTERS
 from genre_tf.data.articles import Article, ArticleTable
-from genre_tf.data.counters import COUNTERS, Counters
+from genre_tf.data.counters import Counters
 from genre_tf.data.faults import FaultPolicy
 from genre_tf.data.lines import find_file
 from genre_tf.data.manifest import COUNTERS_FILE

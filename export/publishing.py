@@ -11,18 +11,43 @@ as its exporter lives. So a folder is abandoned if it has no lock file or if its
 
 import errno
 import os
+import re
 import secrets
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from genre_tf.data.file_locks import hold
+from genre_tf.data.folders import hold
 from genre_tf.errors import FailureError, InputError
+
+# TensorFlow looks for a SavedModel's variables by a file pattern, their path, in which these do not stand for
+# themselves. A lone bracket, * and ? do.
+_PATTERN = re.compile(r"\\|\[[^/]+\]")
 
 STAGING_PREFIX = ".unfinished-"
 REMOVED_PREFIX = ".removed-"
 LOCK_SUFFIX = ".lock"
+
+
+def read_as_pattern(path: str) -> str:
+    """The part of a path because of which TensorFlow cannot load a SavedModel from it; empty if it can."""
+    found = _PATTERN.search(path)
+    return found[0] if found else ""
+
+
+def check_models_path(models: Path) -> None:
+    """Refuse, before any work, a folder from which TensorFlow cannot load a SavedModel.
+
+    Raises:
+        InputError: its path has a backslash or a pair of brackets.
+    """
+    path = str(models.resolve())
+    if part := read_as_pattern(path):
+        raise InputError(
+            f"TensorFlow cannot load models from {path}, because it reads {part!r} as a file pattern: "
+            "give a folder for the models whose path has no brackets and no backslash"
+        )
 
 
 def versions(servable: Path) -> list[int]:

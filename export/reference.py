@@ -13,19 +13,18 @@ import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 
-from genre_tf.data.counters import COUNTERS
+from genre_tf.contract import COUNTERS, LARGEST_NUMBER, MOST_LIVE, PADDING_NUMBER
 from genre_tf.export.exchanges import Exchange
 from genre_tf.funnel.freshness import NEW_VIEWS, STILL_READ, exploration_noise
 from genre_tf.funnel.index import Catalogue
-from genre_tf.funnel.parsing import LARGEST_NUMBER
 from genre_tf.funnel.partitions import Searched
-from genre_tf.funnel.recommender import KEY_BUCKETS, KEY_SEPARATOR, MOST_LIVE, PADDING_SCORE
+from genre_tf.funnel.recommender import KEY_BUCKETS, KEY_SEPARATOR
 from genre_tf.funnel.selection import Rules
 
 Vectors = npt.NDArray[np.float32]
 Row = dict[str, Any]
 _STRINGS = ("news_id", "title", "history_id")
-_PADDING: dict[str, Any] = {"click_probability": PADDING_SCORE, "score": PADDING_SCORE}
+_PADDING: dict[str, Any] = {"click_probability": PADDING_NUMBER, "score": PADDING_NUMBER}
 
 
 class RecommenderReference:

@@ -18,6 +18,7 @@ from typing import Any
 
 import numpy as np
 
+from genre_tf.contract import ASSETS_FOLDER, GENERATOR, RECOMMENDER
 from genre_tf.data.articles import Article, ArticleTable
 from genre_tf.data.faults import FaultPolicy
 from genre_tf.data.mind import read_news
@@ -25,9 +26,8 @@ from genre_tf.errors import InputError
 from genre_tf.export.changes import Changes, new_articles, read_log
 from genre_tf.export.contract import files_fingerprint, read_contract
 from genre_tf.export.exchanges import PARITY_FILE, Exchange, read_exchanges
-from genre_tf.export.fresh_process import FreshProcess, fresh_process
+from genre_tf.export.fresh_process import FreshProcess, refresh_process
 from genre_tf.export.index_changes import add_counts, dated, joined, withdrawn
-from genre_tf.export.names import GENERATOR, RECOMMENDER, changed_answers
 from genre_tf.export.publishing import publish, staged, versions
 from genre_tf.export.reference import RecommenderReference
 from genre_tf.export.rewriting import copy_graph, write_values
@@ -80,8 +80,7 @@ def refresh(
         report: called with each line of progress.
         base: the version to build on, which is not the newest after a rollback; None: the newest.
         batch_sizes: batch sizes that warmup covers; None: those of the base version.
-        fresh: a process for verification, started with `known_graph` and with the signatures that
-            `changed_answers` returns for the news; None: start one.
+        fresh: a `refresh_process` for these changes; None: start one.
 
     Raises:
         InputError: there is no version, the data are wrong, or no article could be recommended any more. No
@@ -96,9 +95,7 @@ def refresh(
     # which does not change.
     with ExitStack() as stack:
         folder = stack.enter_context(staged(version.parent))
-        fresh = fresh or stack.enter_context(
-            fresh_process(known_graph=True, only=changed_answers(changes.news))
-        )
+        fresh = fresh or stack.enter_context(refresh_process(changes.news))
         scratch = stack.enter_context(tempfile.TemporaryDirectory())
         copy_graph(version, folder)
         fresh.read_graph(folder)
@@ -250,7 +247,7 @@ def _exchanges(version: Path, new: Iterable[Exchange], only: Sequence[str]) -> I
     if not only:
         yield from new
         return
-    kept = read_exchanges(version / "assets.extra" / PARITY_FILE)
+    kept = read_exchanges(version / ASSETS_FOLDER / PARITY_FILE)
     yield from (exchange for exchange in kept if exchange.signature not in only)
     yield from new
 

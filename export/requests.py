@@ -5,11 +5,9 @@ from collections.abc import Sequence
 import numpy as np
 import tensorflow as tf
 
-from genre_tf.data.counters import COUNTERS
+from genre_tf.contract import COUNTED, COUNTERS, EXAMPLES_INPUT, RECOMMENDER, SIGNATURES
 from genre_tf.export.exchanges import Exchange, as_bytes
-from genre_tf.export.names import COUNTED
 from genre_tf.funnel.index import Catalogue
-from genre_tf.funnel.recommender import EXAMPLES_INPUT, SIGNATURES
 
 _LONG_HISTORY = 10_000
 _USUAL_HISTORY, _USUAL_CANDIDATES = 20, 30
@@ -25,10 +23,9 @@ def recommender_requests(catalogue: Catalogue, seed: int = 0) -> list[Exchange]:
     """
     rows = _Rows(catalogue, seed)
     requests = []
-    for signature in (*SIGNATURES, "serving_default"):
-        names = SIGNATURES.get(signature, SIGNATURES["recommend"])
-        requests.append(Exchange(signature, "alone", rows.usual(names)))
-        requests.append(Exchange(signature, "all kinds of rows", rows.odd(names)))
+    for name, signature in SIGNATURES[RECOMMENDER].items():
+        requests.append(Exchange(name, "alone", rows.usual(signature.input_names)))
+        requests.append(Exchange(name, "all kinds of rows", rows.odd(signature.input_names)))
     return requests
 
 
@@ -45,8 +42,7 @@ def counted_requests(catalogue: Catalogue, seed: int = 0) -> list[Exchange]:
 def warmup_requests(catalogue: Catalogue, seed: int = 0) -> dict[str, dict[str, np.ndarray]]:
     """One usual row for every signature."""
     rows = _Rows(catalogue, seed)
-    names = {**SIGNATURES, "serving_default": SIGNATURES["recommend"]}
-    return {signature: rows.usual(inputs) for signature, inputs in names.items()}
+    return {name: rows.usual(one.input_names) for name, one in SIGNATURES[RECOMMENDER].items()}
 
 
 def example(**features: Sequence[str | bytes]) -> bytes:

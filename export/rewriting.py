@@ -7,6 +7,7 @@ from typing import Any
 
 import tensorflow as tf
 
+from genre_tf.contract import ASSETS_FOLDER
 from genre_tf.errors import InputError
 from genre_tf.export.attached import attached_keys, open_checkpoint
 
@@ -19,7 +20,7 @@ def copy_graph(version: Path, folder: Path) -> None:
         folder: folder to write; may exist if it is empty.
     """
     # TensorFlow's fingerprint would no longer match the files, and nothing needs it.
-    left_out = shutil.ignore_patterns("variables", "assets.extra", "fingerprint.pb")
+    left_out = shutil.ignore_patterns("variables", ASSETS_FOLDER, "fingerprint.pb")
     shutil.copytree(version, folder, ignore=left_out, dirs_exist_ok=True)
 
 

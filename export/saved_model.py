@@ -10,8 +10,8 @@ from typing import Any
 
 import tensorflow as tf
 
+from genre_tf.contract import DEFAULT_SIGNATURE, EXAMPLES_INPUT
 from genre_tf.export.gate import read_saved_model
-from genre_tf.funnel.recommender import EXAMPLES_INPUT
 
 REGRESS_METHOD = "tensorflow/serving/regress"
 
@@ -64,7 +64,7 @@ def _share_default(folder: Path, name: str) -> None:
     """
     model = read_saved_model(folder)
     definitions = model.meta_graphs[0].signature_def
-    definitions["serving_default"].CopyFrom(definitions[name])
+    definitions[DEFAULT_SIGNATURE].CopyFrom(definitions[name])
     (folder / "saved_model.pb").write_bytes(model.SerializeToString(deterministic=True))
 
 

@@ -8,17 +8,17 @@ from typing import Any
 
 import tensorflow as tf
 
+from genre_tf.contract import ASSETS_FOLDER, RECOMMENDER, SIGNATURES, WARMUP_FILE
 from genre_tf.export import requests
 from genre_tf.export.contract import write_contract
 from genre_tf.export.exchanges import PARITY_FILE, Exchange, write_exchanges
 from genre_tf.export.fresh_process import FreshProcess
-from genre_tf.export.names import RECOMMENDER as NAME
 from genre_tf.export.reference import RecommenderReference
 from genre_tf.export.saved_model import write_saved_model
-from genre_tf.export.warmup import WARMUP_FILE, write_warmup
+from genre_tf.export.warmup import write_warmup
 from genre_tf.funnel.index import IDS_FILE, ArticleIndex, Catalogue
 from genre_tf.funnel.partitioned_index import PartitionedOptions
-from genre_tf.funnel.recommender import SIGNATURES, Recommender
+from genre_tf.funnel.recommender import Recommender
 from genre_tf.funnel.selection import Rules
 from genre_tf.funnel.served_models import ServedModels, moment_biases
 
@@ -65,7 +65,7 @@ def write_version(
         fresh: process that loads the version as early as possible, while the answers are being computed.
     """
     servable.write(folder)
-    extra = folder / "assets.extra"
+    extra = folder / ASSETS_FOLDER
     extra.mkdir()
     write_warmup(extra / WARMUP_FILE, servable.name, servable.warmup, batch_sizes)
     if fresh is not None:
@@ -140,8 +140,8 @@ def write_recommender(recommender: Recommender, folder: Path) -> None:
     models = (recommender.two_tower, recommender.ranker)
     tokenizers = [model.news.bert.tokenizer for model in models]
     signatures = {
-        name: (getattr(recommender, name), dict.fromkeys(inputs, tf.string))
-        for name, inputs in SIGNATURES.items()
+        one.name: (getattr(recommender, one.name), dict.fromkeys(one.input_names, tf.string))
+        for one in SIGNATURES[RECOMMENDER].values()
     }
     # `genre refresh` reads both back.
     attached = {"index": recommender.index, "models": recommender.models}
@@ -164,7 +164,7 @@ def indexed_servable(
     """
     asked = (requests.counted_requests if counted else requests.recommender_requests)(catalogue)
     return Servable(
-        NAME,
+        RECOMMENDER,
         write,
         (reference.answer(request) for request in asked),
         requests.warmup_requests(catalogue),

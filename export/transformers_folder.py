@@ -1,7 +1,6 @@
 """Write a run's fine-tuned language model as a folder that Hugging Face `transformers` and genre_tf load."""
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +11,11 @@ from genre_tf.backbones.bert import Bert, load_bert, save_bert
 from genre_tf.backbones.language_models import family_of, load_language_model, save_language_model
 from genre_tf.backbones.precision import compute_in
 from genre_tf.backbones.trainable import parse_trainable
-from genre_tf.backbones.tuned_blocks import LoraBlock
 from genre_tf.config import RunConfig
-from genre_tf.data.whole_folder import whole_folder
+from genre_tf.data.folders import whole_folder
 from genre_tf.errors import FailureError, InputError
 from genre_tf.evaluation.run_models import open_run
+from genre_tf.layers.block import merged
 from genre_tf.models.checkpoint import load_ranker, load_two_tower
 from genre_tf.models.generator_checkpoint import load_generator
 from genre_tf.models.writer import Writer
@@ -160,32 +159,11 @@ def _write_bert(news: Any, folder: Path) -> float:
     lower = news.frozen.lower
     states = tf.constant(ids) if lower is None else lower(tf.constant(ids), training=False)
     of_run = news.upper(states, mask=mask, training=False).numpy()
-    with merged_bert(news):
+    with merged(news.upper.blocks):
         save_bert(bert, folder)
     again = load_bert(str(folder), dropout=0.0).backbone
     inputs = {"token_ids": ids, "segment_ids": np.zeros_like(ids), "padding_mask": np.ones_like(ids)}
     return float(np.abs(again(inputs)["sequence_output"].numpy() - of_run).max())
-
-
-@contextmanager
-def merged_bert(news: Any) -> Iterator[Bert]:
-    """A run's BERT with its LoRA updates merged into its kernels, until the context ends.
-
-    Args:
-        news: the run's `NewsEncoder`.
-    """
-    changed = []
-    for block in news.upper.blocks:
-        for name in ("query", "value") if isinstance(block, LoraBlock) else ():
-            kernel = getattr(block.attention, f"{name}_dense").kernel  # [hidden, heads, width]
-            changed.append((kernel, tf.identity(tf.convert_to_tensor(kernel))))
-            down, up = (tf.convert_to_tensor(getattr(block, f"{name}_{end}")) for end in ("down", "up"))
-            kernel.assign_add(tf.einsum("dr,rnh->dnh", down, up))
-    try:
-        yield news.bert
-    finally:
-        for kernel, value in changed:
-            kernel.assign(value)
 
 
 def _write_writer(parts: Writer, folder: Path) -> float:

@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from genre_tf.contract import ASSETS_FOLDER
 from genre_tf.errors import FailureError, InputError
 from genre_tf.export import replay
 from genre_tf.export.contract import contract_faults, read_contract, signatures
@@ -107,7 +108,7 @@ def verify_version(version: Path, name: str | None = None, fresh: FreshProcess |
     Raises:
         InputError: the folder is not a complete export.
     """
-    extra = version / "assets.extra"
+    extra = version / ASSETS_FOLDER
     contract = read_contract(version)
     violations = [str(violation) for violation in portability_violations(version)]
     read_exchanges(extra / PARITY_FILE)  # reports a damaged file in plain words

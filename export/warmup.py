@@ -12,12 +12,9 @@ import tensorflow as tf
 from google.protobuf.message import DecodeError
 from tensorflow_serving.apis import predict_pb2, prediction_log_pb2, regression_pb2
 
+from genre_tf.contract import EXAMPLES_INPUT, MOST_WARMUP_RECORDS
 from genre_tf.errors import InputError
 from genre_tf.export.exchanges import Exchange, as_bytes
-from genre_tf.funnel.recommender import EXAMPLES_INPUT
-
-WARMUP_FILE = "tf_serving_warmup_requests"  # the name that TensorFlow Serving looks for in assets.extra
-MOST_RECORDS = 1000  # TensorFlow Serving refuses more
 
 Rows = Mapping[str, np.ndarray]
 
@@ -34,11 +31,11 @@ def write_warmup(file: Path, servable: str, examples: Mapping[str, Rows], batch_
     Raises:
         InputError: there are more records than TensorFlow Serving accepts.
     """
-    if len(examples) * len(batch_sizes) > MOST_RECORDS:
+    if len(examples) * len(batch_sizes) > MOST_WARMUP_RECORDS:
         raise InputError(
             f"{len(examples)} signatures x {len(batch_sizes)} batch sizes are more warmup requests "
-            f"than TensorFlow Serving accepts ({MOST_RECORDS}): set fewer allowed_batch_sizes or a smaller "
-            "max_batch_size in batching.config"
+            f"than TensorFlow Serving accepts ({MOST_WARMUP_RECORDS}): set fewer allowed_batch_sizes or a "
+            "smaller max_batch_size in batching.config"
         )
     with tf.io.TFRecordWriter(str(file)) as writer:
         for signature, rows in examples.items():

@@ -22,6 +22,7 @@ FLOORS = [
     {"export"},
     {"reporting"},
     {"training"},
+    {"explain"},
     {"evaluation"},
     {"funnel"},
     {"metrics"},
@@ -31,7 +32,7 @@ FLOORS = [
     {"losses"},
     {"text", "data"},
     {"config"},
-    {"errors", "environment", "lazy"},
+    {"errors", "environment", "contract", "lazy"},
 ]
 FLOOR = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}
 

@@ -9,8 +9,6 @@ from typing import Any
 import keras_hub
 import numpy as np
 
-from genre_tf.backbones.activations import ACTIVATIONS
-from genre_tf.backbones.encoder_block import TransformerEncoder
 from genre_tf.backbones.presets import read_bert_preset
 from genre_tf.backbones.sources import resolve_backbone
 from genre_tf.backbones.tiny import tiny_vocabulary
@@ -24,6 +22,7 @@ from genre_tf.backbones.weights import (
     write_weights,
 )
 from genre_tf.errors import InputError
+from genre_tf.layers.elementwise import ACTIVATIONS
 from genre_tf.text.json_files import read_json_object
 from genre_tf.text.wordpiece import WordPiece
 
@@ -245,7 +244,6 @@ def _build(config: dict[str, Any], dropout: float | None) -> keras_hub.models.Be
     epsilon = config.get("layer_norm_eps", 1e-12)
     backbone.get_layer("embeddings_layer_norm").epsilon = epsilon
     for layer in backbone.transformer_layers:
-        TransformerEncoder.take_over(layer)
         layer._feedforward_intermediate_dense.activation = activation
         layer._self_attention_layer_norm.epsilon = epsilon
         layer._feedforward_layer_norm.epsilon = epsilon

@@ -9,7 +9,6 @@ from typing import Any
 import keras_hub
 import numpy as np
 
-from genre_tf.backbones.activations import ACTIVATIONS
 from genre_tf.backbones.control_embeddings import END_OF_TEXT, control_embeddings
 from genre_tf.backbones.presets import read_gpt2_preset
 from genre_tf.backbones.sources import resolve_backbone
@@ -23,6 +22,7 @@ from genre_tf.backbones.weights import (
     write_weights,
 )
 from genre_tf.errors import InputError
+from genre_tf.layers.elementwise import ACTIVATIONS
 from genre_tf.text.byte_pair import BytePair
 from genre_tf.text.byte_pair_files import printable_bytes
 from genre_tf.text.json_files import read_json_object

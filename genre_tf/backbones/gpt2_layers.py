@@ -7,12 +7,11 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from genre_tf.backbones.activations import ACTIVATIONS
 from genre_tf.backbones.causal_prefix import Prefix
-from genre_tf.backbones.direct_gradients import layer_norm, tanh_gelu
 from genre_tf.backbones.low_rank import LowRank, TokenRows, assigned
 from genre_tf.backbones.trainable import WHOLE, Trainable, check_fits
-from genre_tf.backbones.tuned_blocks import set_trainable
+from genre_tf.layers.block import set_trainable
+from genre_tf.layers.elementwise import ACTIVATIONS, layer_norm, tanh_gelu
 
 _MASKED = -1e9  # far below any attention score, and finite
 

@@ -21,7 +21,7 @@ import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 
-from genre_tf.data.file_locks import hold
+from genre_tf.data.folders import hold
 from genre_tf.errors import FailureError
 from genre_tf.text.wordpiece import WordPiece
 

@@ -6,12 +6,14 @@ import keras
 import keras_hub
 import tensorflow as tf
 
-from genre_tf.backbones.encoder_block import TransformerEncoder
+from genre_tf.backbones.hub_layers import hub_blocks, norm_of
 from genre_tf.backbones.precision import check_precision, compute_in
-from genre_tf.backbones.token_layout import Packed, Padded, layout_of
 from genre_tf.backbones.trainable import Trainable, check_fits
-from genre_tf.backbones.tuned_blocks import TunedBlock, set_trainable, tuned
 from genre_tf.errors import InputError
+from genre_tf.layers.additions import Adapter, GatedPrefix
+from genre_tf.layers.attention import Attention, layout_of, padding_bias
+from genre_tf.layers.block import Block, low_rank_updates, set_trainable, transformed
+from genre_tf.layers.elementwise import normalized
 
 
 def split_layers(
@@ -37,28 +39,38 @@ def split_layers(
         InputError: there are fewer layers than should be trained, an addition is too large, or the precision
             is unknown.
     """
-    layers = list(backbone.transformer_layers)
+    blocks = hub_blocks(backbone)
     check_precision(precision)
-    check_fits(trainable, len(layers), backbone.hidden_dim, backbone.max_sequence_length)
-    cut = 0 if trainable.last is None else len(layers) - trainable.last
+    check_fits(trainable, len(blocks), backbone.hidden_dim, backbone.max_sequence_length)
+    cut = 0 if trainable.last is None else len(blocks) - trainable.last
     embeddings = Embeddings(backbone)
-    blocks = [tuned(layer, trainable) for layer in layers[cut:]]
     for block in blocks:
+        set_trainable(block, True)  # an earlier split of this backbone may have frozen it
+    for block in blocks[cut:]:
+        if trainable.method != "layers":
+            block.add(_additions(block, trainable))
         compute_in(precision, block)
     if trainable.last is None:
         # Token ids take four bytes, states of the frozen embeddings hundreds: looking up is cheaper than
         # storing.
+        set_trainable(embeddings, trainable.method == "layers")
         return None, UpperLayers(blocks, embeddings, pad_id)
-    lower = LowerLayers(embeddings, layers[:cut], pad_id)
-    return lower, UpperLayers(blocks, None, pad_id)
+    lower = LowerLayers(embeddings, blocks[:cut], pad_id)
+    return lower, UpperLayers(blocks[cut:], None, pad_id)
+
+
+def _additions(block: Block, trainable: Trainable) -> dict[str, Any]:
+    hidden = block.heads * block.depth
+    if trainable.method == "lora":
+        return low_rank_updates(block, ("query", "value"), trainable.size)  # as in the paper
+    if trainable.method == "adapters":
+        return {part: Adapter(hidden, trainable.size, f"{part}_adapter") for part in ("project", "contract")}
+    dropout = block.parts.attention_dropout.rate
+    return {"attention": GatedPrefix(trainable.size, block.heads, block.depth, dropout, "prefix")}
 
 
 class Embeddings(keras.layers.Layer):
-    """Sum of token, position and segment embeddings, normalized: int32 [N, T] -> float [N, T, hidden].
-
-    Instead of token ids, their embeddings can be given, float [N, T, hidden], to measure how the result
-    depends on them.
-    """
+    """Sum of token, position and segment embeddings, normalized."""
 
     def __init__(self, backbone: keras_hub.models.BertBackbone) -> None:
         super().__init__(name="embeddings")
@@ -70,16 +82,22 @@ class Embeddings(keras.layers.Layer):
         self.max_tokens = backbone.max_sequence_length
         self.built = True
 
-    def call(self, token_ids: tf.Tensor, layout: Padded | Packed, training: bool | None = None) -> tf.Tensor:
-        """Embeds the tokens of padded texts: int32 [N, T] -> float [tokens, hidden]."""
-        length = token_ids.shape[1]
-        if length is not None and length > self.max_tokens:
-            raise InputError(f"This BERT reads at most {self.max_tokens} tokens; got {length}.")
-        given = layout.flat(token_ids)
-        states = given if given.dtype.is_floating else self.token(given)
-        states += tf.gather(tf.convert_to_tensor(self.position.position_embeddings), layout.positions())
+    def call(self, tokens: tf.Tensor, positions: tf.Tensor, training: bool | None = None) -> tf.Tensor:
+        """Embed tokens.
+
+        Args:
+            tokens: ids, int32 [tokens]; or their embeddings, float [tokens, hidden], to measure how a result
+                depends on them.
+            positions: each token's position in its text, int32 [tokens].
+            training: whether dropout is active.
+
+        Returns:
+            float32 [tokens, hidden].
+        """
+        states = tokens if tokens.dtype.is_floating else self.token(tokens)
+        states += tf.gather(tf.convert_to_tensor(self.position.position_embeddings), positions)
         states += tf.convert_to_tensor(self.segment.embeddings)[0]
-        return self.dropout(self.norm(states), training=training)
+        return self.dropout(normalized(states, norm_of(self.norm), training), training=training)
 
 
 class LowerLayers(keras.Model):
@@ -89,7 +107,7 @@ class LowerLayers(keras.Model):
     and a mask of real tokens, bool [N, T]); returns states, float [N, T, hidden].
     """
 
-    def __init__(self, embeddings: Embeddings, blocks: list[Any], pad_id: int = 0) -> None:
+    def __init__(self, embeddings: Embeddings, blocks: list[Block], pad_id: int = 0) -> None:
         super().__init__(name="lower_layers")
         self.embeddings = embeddings
         self.blocks = blocks
@@ -116,7 +134,7 @@ class UpperLayers(keras.Model):
 
     def __init__(
         self,
-        blocks: list[Any],
+        blocks: list[Block],
         embeddings: Embeddings | None = None,
         pad_id: int = 0,
     ) -> None:
@@ -124,17 +142,8 @@ class UpperLayers(keras.Model):
         self.embeddings = embeddings
         self.blocks = blocks
         self.pad_id = pad_id
-        self._freeze()
         self.supports_masking = True  # otherwise Keras warns at each call with a mask
         self.built = True
-
-    def _freeze(self) -> None:
-        set_trainable(self, True)  # an earlier split of this backbone may have frozen these layers
-        added_to = [block for block in self.blocks if isinstance(block, TunedBlock)]
-        for block in added_to:
-            block.freeze()
-        if added_to and self.embeddings is not None:
-            set_trainable(self.embeddings, False)
 
     def compute_mask(self, inputs: tf.Tensor, previous_mask: tf.Tensor | None) -> None:
         """Attach no mask to the states; their readers receive it separately."""
@@ -153,21 +162,20 @@ def _encoded(
     given: tf.Tensor,
     mask: tf.Tensor,
     embeddings: Embeddings | None,
-    blocks: list[Any],
+    blocks: list[Block],
     training: bool | None,
 ) -> tf.Tensor:
     """Token ids (states, without embeddings) through layers: [N, T] or [N, T, hidden] -> [N, T, hidden]."""
+    if embeddings is None and not blocks:
+        return given
+    length = given.shape[1]
+    if embeddings is not None and length is not None and length > embeddings.max_tokens:
+        raise InputError(f"This BERT reads at most {embeddings.max_tokens} tokens; got {length}.")
     layout = layout_of(mask)
-    whole = all(isinstance(block, TransformerEncoder) and block.is_plain() for block in blocks)
-    if embeddings is None and not (whole and blocks):
-        states = given
-    else:
-        flat = (
-            layout.flat(given) if embeddings is None else embeddings(given, layout=layout, training=training)
-        )
-        for block in blocks if whole else ():
-            flat = block.encode(flat, layout, training)
-        states = layout.padded(flat, training)
-    for block in () if whole else blocks:
-        states = block(states, padding_mask=mask, training=training)
-    return states
+    flat = layout.flat(given)
+    if embeddings is not None:
+        flat = embeddings(flat, layout.positions(), training=training)
+    attention = Attention(layout, padding_bias(mask))
+    for block in blocks:
+        flat = transformed(block, tf.cast(flat, block.compute_dtype), attention, training)
+    return layout.padded(flat, training)

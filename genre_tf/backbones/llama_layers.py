@@ -9,12 +9,12 @@ import keras
 import tensorflow as tf
 
 from genre_tf.backbones.causal_prefix import Prefix
-from genre_tf.backbones.direct_gradients import gated_silu, rms_norm
 from genre_tf.backbones.low_rank import LowRank, TokenRows, assigned
 from genre_tf.backbones.rotary import rotary_turns, rotated
 from genre_tf.backbones.trainable import Trainable
-from genre_tf.backbones.tuned_blocks import set_trainable
 from genre_tf.errors import InputError
+from genre_tf.layers.block import set_trainable
+from genre_tf.layers.elementwise import gated_silu, rms_norm
 
 MASKED = -1e9  # far below any attention score, and finite
 

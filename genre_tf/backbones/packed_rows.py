@@ -1,6 +1,5 @@
-"""GPT-2 and BERT for training over rows that hold several texts, none of which sees another."""
+"""GPT-2 for training over rows that hold several texts, none of which sees another."""
 
-import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -8,11 +7,9 @@ import keras
 import keras_hub
 import tensorflow as tf
 
-from genre_tf.backbones.activations import ACTIVATIONS
-from genre_tf.backbones.direct_gradients import exact_gelu, layer_norm
+from genre_tf.layers.elementwise import ACTIVATIONS, exact_gelu, layer_norm, tanh_gelu
 
 _MASKED = -1e9  # far below any attention score, and finite, so that a row without texts does not become NaN
-_CUBIC, _SLOPE = 0.044715, math.sqrt(2.0 / math.pi)
 
 
 class PackedRows(NamedTuple):
@@ -55,28 +52,6 @@ def gpt2_states(
         states += _attended(layer, before, shape, hidden_from, training)
         states += _fed_forward(layer, _normalized(states, layer._feedforward_layer_norm), training)
     return tf.reshape(_normalized(states, backbone.layer_norm), [shape[0], shape[1], backbone.hidden_dim])
-
-
-def bert_states(
-    backbone: keras_hub.models.BertBackbone, rows: PackedRows, training: bool = False
-) -> tf.Tensor:
-    """Last hidden states of packed texts, each computed as if it were alone; see `gpt2_states`.
-
-    Source: Devlin et al. 2019 (normalization after each sum); Krell et al. 2021.
-    """
-    shape = tf.shape(rows.token_ids)
-    states = _looked_up(backbone.get_layer("token_embedding").embeddings, rows.token_ids)
-    states += _looked_up(backbone.get_layer("position_embedding").position_embeddings, rows.position)
-    states += backbone.get_layer("segment_embedding").embeddings[0]
-    states = _normalized(states, backbone.get_layer("embeddings_layer_norm"))
-    states = backbone.get_layer("embeddings_dropout")(states, training=training)
-    hidden_from = _hidden_from(rows.text, causal=False)
-    for layer in backbone.transformer_layers:
-        states += _attended(layer, states, shape, hidden_from, training)
-        states = _normalized(states, layer._self_attention_layer_norm)
-        states += _fed_forward(layer, states, training)
-        states = _normalized(states, layer._feedforward_layer_norm)
-    return tf.reshape(states, [shape[0], shape[1], backbone.hidden_dim])
 
 
 def dense_layers(backbone: keras_hub.models.GPT2Backbone | keras_hub.models.BertBackbone) -> list[Any]:
@@ -157,20 +132,3 @@ def _dense(flat: tf.Tensor, dense: Any) -> tf.Tensor:
 def _normalized(flat: tf.Tensor, norm: keras.layers.LayerNormalization) -> tf.Tensor:
     scale, offset = (tf.convert_to_tensor(weight) for weight in (norm.gamma, norm.beta))
     return layer_norm(flat, scale, offset, tf.constant(norm.epsilon, flat.dtype))
-
-
-@tf.custom_gradient
-def tanh_gelu(x: tf.Tensor) -> tuple[tf.Tensor, Callable[[tf.Tensor], tf.Tensor]]:
-    """The tanh approximation of GELU, elementwise, with a closed-form gradient.
-
-    Source: Hendrycks and Gimpel, "Gaussian Error Linear Units", 2016.
-    """
-    square = tf.square(x)
-    bent = tf.tanh(_SLOPE * x * (1.0 + _CUBIC * square))
-    share = 0.5 * (1.0 + bent)
-
-    def gradient(upstream: tf.Tensor) -> tf.Tensor:
-        steep = 0.5 * x * (1.0 - tf.square(bent)) * (_SLOPE + 3.0 * _SLOPE * _CUBIC * square)
-        return upstream * (share + steep)
-
-    return x * share, gradient

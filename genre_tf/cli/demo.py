@@ -23,7 +23,7 @@ from genre_tf.config import (
     WritingConfig,
 )
 from genre_tf.errors import InputError
-from genre_tf.export.names import check_models_path
+from genre_tf.export.publishing import check_models_path
 
 if TYPE_CHECKING:
     from genre_tf.serving import Client

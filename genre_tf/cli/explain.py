@@ -1,5 +1,6 @@
 """`genre explain`: why this article for this reader, and which words of a text come from its source."""
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -15,7 +16,7 @@ from genre_tf.cli.texts import read_text
 from genre_tf.errors import InputError
 
 if TYPE_CHECKING:
-    from genre_tf.evaluation.explanation import Explanation
+    from genre_tf.explain.article import Explanation
 
 
 def explain(
@@ -55,7 +56,7 @@ def explain(
     if reader is not None:
         title = written if candidate_text is None else candidate_text
         explanation = _explained(run, reader, candidate, title, news)
-        answer["article"] = explanation.as_values()
+        answer["article"] = asdict(explanation)
     if written is not None:
         answer["text"] = _spans(written, read_text(source or ""), least_words)
     if json:
@@ -94,8 +95,8 @@ def _explained(
         load_tensorflow()
         from genre_tf.data.mind import read_news
         from genre_tf.data.reader_logs import articles_of
-        from genre_tf.evaluation.explanation import Explainer, titled
         from genre_tf.evaluation.run_models import run_articles
+        from genre_tf.explain.article import Explainer, titled
 
         articles, where = run_articles(run), "the run"
         if reader.log is not None:
@@ -117,7 +118,7 @@ def _explained(
 
 
 def _spans(written: str, source: str, least_words: int) -> dict[str, Any]:
-    from genre_tf.generation.source_spans import share_from_source, source_spans
+    from genre_tf.explain.text import share_from_source, source_spans
 
     spans = source_spans(written, source, least_words)
     return {

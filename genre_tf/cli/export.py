@@ -8,7 +8,7 @@ import typer
 from genre_tf.cli.console import print_json, progress, results
 from genre_tf.cli.tensorflow_notes import load_tensorflow
 from genre_tf.errors import InputError
-from genre_tf.export.names import check_models_path
+from genre_tf.export.publishing import check_models_path
 
 if TYPE_CHECKING:
     from genre_tf.export.verification import Verification

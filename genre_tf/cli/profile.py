@@ -1,5 +1,6 @@
 """`genre profile`: what readers like, one sentence per reader, from their clicks."""
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -43,13 +44,13 @@ def profile(
     load_tensorflow()
     from genre_tf.data.faults import FaultPolicy
     from genre_tf.data.reader_logs import articles_of, read_histories
-    from genre_tf.evaluation.profiles import articles_of_titles, profiles
     from genre_tf.evaluation.run_models import run_articles
-    from genre_tf.generation.profile import as_json as plain
+    from genre_tf.explain.article import titled
+    from genre_tf.explain.reader import profiles
 
     known = run_articles(run)
     if reader is not None and not reader.by_id:
-        titles = articles_of_titles(reader.clicks)
+        titles = {str(place): titled(title, str(place)) for place, title in enumerate(reader.clicks, 1)}
         known, histories = known | titles, {"": tuple(titles)}
     else:
         histories = {} if reader is None else {user or "": tuple(reader.clicks)}
@@ -62,7 +63,7 @@ def profile(
     for name, described in profiles(run, known, histories, _safety(safety_list)):
         if as_json:
             indent = None if len(histories) > 1 else 2  # one document per line, or one to read
-            print_json({"reader": name} | dict(plain(described)), indent)
+            print_json({"reader": name} | asdict(described), indent)
         else:
             results.print(f"{name}: {described.sentence}" if name else described.sentence, markup=False)
 

@@ -66,13 +66,12 @@ def refresh(
 
     Example: genre refresh models --news today/news.tsv --behaviors today/behaviors.tsv --expire 72
     """
-    from genre_tf.export.fresh_process import fresh_process
-    from genre_tf.export.names import changed_answers, check_models_path
+    from genre_tf.export.fresh_process import refresh_process
+    from genre_tf.export.publishing import check_models_path
 
     check_models_path(models)
     prefer_onednn()
-    # Without new articles only the counters change, and the answers that depend on them.
-    with fresh_process(known_graph=True, only=changed_answers(news)) as fresh:
+    with refresh_process(news) as fresh:
         load_tensorflow()  # in parallel with the fresh process, which loads it too
         from genre_tf.export.changes import Changes, parse_expiry
 
@@ -91,7 +90,7 @@ def refresh(
 def _refreshed(
     models: Path, changes: "Changes", from_version: int | None, fresh: "FreshProcess"
 ) -> "Refreshed":
-    from genre_tf.export.names import RECOMMENDER
+    from genre_tf.contract import RECOMMENDER
     from genre_tf.export.refreshing import refresh
     from genre_tf.serving.operations.configuration import warmup_sizes
     from genre_tf.serving.operations.version_choice import served_version

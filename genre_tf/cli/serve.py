@@ -13,7 +13,7 @@ import typer
 
 from genre_tf.cli.console import progress
 from genre_tf.cli.tensorflow_notes import load_tensorflow
-from genre_tf.export.names import check_models_path
+from genre_tf.export.publishing import check_models_path
 
 
 def serve(

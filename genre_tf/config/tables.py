@@ -41,9 +41,15 @@ def from_table(
 
 
 def _convert(kind: Any, value: Any, where: str, default: Any = None) -> Any:
-    if dataclasses.is_dataclass(kind):
+    if isinstance(kind, types.UnionType):  # Settings | None: a table that may be left out
+        kind = typing.get_args(kind)[0]
+    of_tables = typing.get_origin(kind) is dict  # dict[str, Settings]: a table for each name
+    if dataclasses.is_dataclass(kind) or of_tables:
         if not isinstance(value, dict):
             raise InputError(f"{where} must be a table of settings; got {value!r}")
+        if of_tables:
+            each = typing.get_args(kind)[1]
+            return {name: _convert(each, part, f"{where}.{name}") for name, part in value.items()}
         return from_table(typing.cast(type, kind), value, where, default)
     if isinstance(kind, types.GenericAlias):  # tuple[float, ...] and its like
         if not isinstance(value, list):

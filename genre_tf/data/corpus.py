@@ -1,17 +1,22 @@
-"""Unlabelled article texts for language modelling: texts to learn, and newer texts to hold out."""
+"""Texts to learn from: of articles, with newer ones held out, and texts that people judged."""
 
 import hashlib
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
-from datetime import datetime
 from pathlib import Path
 
+import numpy as np
+import numpy.typing as npt
+
 from genre_tf.data.articles import Article, Impression
+from genre_tf.data.counters import epoch_seconds
 from genre_tf.data.examples import first_of_validation
+from genre_tf.data.faults import Fault, FaultPolicy, shown
+from genre_tf.data.lines import read_lines
 from genre_tf.data.mind import read_split
 from genre_tf.errors import InputError
 
-_EPOCH = datetime(1970, 1, 1)
+LABELS = {"safe": False, "0": False, "unsafe": True, "1": True}
 
 
 @dataclass(frozen=True)
@@ -47,17 +52,11 @@ class NewsTexts:
 
 @dataclass(frozen=True)
 class Corpus:
-    """Texts to learn, and newer ones to validate with.
+    """Texts to learn, and newer ones to validate with."""
 
-    Attributes:
-        learned: texts of every article except those held out.
-        held_out: texts of the articles that only the newest part of the log shows.
-        article_ids: ids of all these articles.
-    """
-
-    learned: NewsTexts
-    held_out: NewsTexts
-    article_ids: frozenset[str]
+    learned: NewsTexts  # of every article except those held out
+    held_out: NewsTexts  # of the articles that only the newest part of the log shows
+    article_ids: frozenset[str]  # of all these articles
 
     @property
     def fingerprint(self) -> str:
@@ -118,7 +117,7 @@ def first_shown_at_the_end(
         share: share of the impressions, newest by time; those of the same time stay together.
         max_history: newest clicks of a history that count.
     """
-    seconds = [round((each.time - _EPOCH).total_seconds()) for each in impressions]
+    seconds = [epoch_seconds(each.time) for each in impressions]
     first = first_of_validation(seconds, share) if impressions else None
     if first is None:
         return frozenset()
@@ -148,3 +147,48 @@ def read_unseen(data: Path, split: str, corpus: Corpus, max_bad_rows: int = 0) -
             f"{data / split} has no articles beyond those of the training data: give a later split"
         )
     return texts
+
+
+@dataclass(frozen=True)
+class LabelledTexts:
+    """Distinct texts that people judged."""
+
+    texts: list[str]  # n texts
+    unsafe: npt.NDArray[np.bool_]  # bool [n]
+
+
+def read_labelled_texts(file: Path, policy: FaultPolicy) -> LabelledTexts:
+    """Read `label TAB text` lines.
+
+    Args:
+        file: UTF-8, gzipped if its name ends in `.gz`; labels are safe or 0, and unsafe or 1. Blank lines are
+            skipped; a text that is repeated with its label counts once.
+        policy: decides what happens to a faulty line: one without a tab, with another label, without text, or
+            with a text that had the other label before.
+
+    Raises:
+        InputError: the file cannot be read, or the policy stops.
+    """
+    found: dict[str, tuple[bool, int]] = {}
+    for number, line in read_lines(file, policy):
+        if not line.strip():
+            continue
+        label, _, text = (part.strip() for part in line.partition("\t"))
+        fault = _fault(label, text, found)
+        if fault is not None:
+            policy.reject([Fault(str(file), number, *fault)])
+        else:
+            found.setdefault(text, (LABELS[label.lower()], number))
+    return LabelledTexts(list(found), np.array([unsafe for unsafe, _ in found.values()], bool))
+
+
+def _fault(label: str, text: str, found: dict[str, tuple[bool, int]]) -> tuple[str, str] | None:
+    """Field and message of a line's fault; None if the line is valid."""
+    if label.lower() not in LABELS:
+        return "label", f"{shown(label)} is not a label; give safe or unsafe (0 or 1), a tab, and the text"
+    if not text:
+        return "text", "is missing; give the label, a tab, and the text"
+    earlier = found.get(text)
+    if earlier is not None and earlier[0] != LABELS[label.lower()]:
+        return "label", f"line {earlier[1]} has the same text with the other label; keep one of them"
+    return None

@@ -5,20 +5,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from genre_tf.contract import COUNTERS as COUNTERS
 from genre_tf.data.articles import PUBLISHED_UNKNOWN
-
-COUNTERS = (
-    "clicks",
-    "views",
-    "age_hours",
-    "clicks_1h",
-    "clicks_6h",
-    "clicks_24h",
-    "views_1h",
-    "views_6h",
-    "views_24h",
-)
-"""The counters of an article; `clicks_6h` are its clicks, each halved for every 6 hours since then."""
 
 HALF_LIVES_HOURS = (1, 6, 24)
 

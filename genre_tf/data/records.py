@@ -14,8 +14,8 @@ from genre_tf.data.beam.runners import Runner
 from genre_tf.data.counters import Counters
 from genre_tf.data.examples import ImpressionExample
 from genre_tf.data.faults import FaultPolicy
-from genre_tf.data.log_summary import LogSummary, require_clicks
-from genre_tf.data.log_writing import LogTask, write_log
+from genre_tf.data.folders import whole_folder
+from genre_tf.data.log_writing import LogSummary, LogTask, require_clicks, write_log
 from genre_tf.data.manifest import (
     ARTICLES_FILE,
     FORMAT,
@@ -33,7 +33,6 @@ from genre_tf.data.manifest import (
 )
 from genre_tf.data.mind import read_news, split_files
 from genre_tf.data.signals import DEFAULTS
-from genre_tf.data.whole_folder import whole_folder
 from genre_tf.errors import InputError
 
 

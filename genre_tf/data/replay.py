@@ -11,7 +11,8 @@ import numpy.typing as npt
 
 from genre_tf.data.articles import ArticleTable
 from genre_tf.data.examples import ImpressionExample
-from genre_tf.data.log_summary import LogSummary, SplitSummary
+from genre_tf.data.folders import whole_folder
+from genre_tf.data.log_writing import LogSummary, SplitSummary
 from genre_tf.data.manifest import (
     ARTICLES_FILE,
     FORMAT,
@@ -26,7 +27,6 @@ from genre_tf.data.manifest import (
 )
 from genre_tf.data.records import read_articles, read_examples, write_articles
 from genre_tf.data.text_examples import first_shown_in
-from genre_tf.data.whole_folder import whole_folder
 from genre_tf.errors import InputError
 
 PREPARED_FOLDER = "prepared"

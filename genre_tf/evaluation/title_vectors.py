@@ -1,19 +1,20 @@
 """Titles as vectors of a backbone without click training: the strongest simple baseline."""
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 
-if TYPE_CHECKING:
-    from genre_tf.backbones.bert import Bert
+from genre_tf.backbones.bert import Bert
+from genre_tf.backbones.layers import split_layers
+from genre_tf.backbones.trainable import Trainable
 
 _BATCH_TITLES = 128  # of similar length; larger batches gain nothing on a few cores
 
 
-def title_vectors(bert: "Bert", titles: Sequence[str], max_tokens: int = 32) -> npt.NDArray[np.float32]:
+def title_vectors(bert: Bert, titles: Sequence[str], max_tokens: int = 32) -> npt.NDArray[np.float32]:
     """Mean of a title's token states ([CLS] and [SEP] included), normalised to length one.
 
     This is how sentence-transformers pool MiniLM: Reimers and Gurevych, "Sentence-BERT", 2019.
@@ -26,13 +27,13 @@ def title_vectors(bert: "Bert", titles: Sequence[str], max_tokens: int = 32) -> 
     Returns:
         float32 [N, hidden]; zeros for an empty title.
     """
+    encoder: Any = split_layers(bert.backbone, Trainable(last=0), bert.tokenizer.pad_id)[0]
 
     @tf.function(input_signature=[tf.TensorSpec([None], tf.string)], autograph=False)
     def encode(batch: tf.Tensor) -> tf.Tensor:
         token_ids = bert.tokenizer(batch, max_tokens)  # [batch, tokens]
         real = tf.not_equal(token_ids, bert.tokenizer.pad_id)
-        inputs = {"token_ids": token_ids, "padding_mask": real, "segment_ids": tf.zeros_like(token_ids)}
-        states = bert.backbone(inputs, training=False)["sequence_output"]  # [batch, tokens, hidden]
+        states = encoder(token_ids)  # [batch, tokens, hidden]
         weights = tf.cast(real, states.dtype)[:, :, tf.newaxis]
         # The length of the sum does not matter, because it is normalised.
         return tf.math.l2_normalize(tf.reduce_sum(states * weights, axis=1), axis=1)  # [batch, hidden]

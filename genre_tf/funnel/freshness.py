@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 
-from genre_tf.data.counters import COUNTERS
+from genre_tf.contract import COUNTERS
 
 STILL_READ = 0.5
 """From this number of clicks (halved every 24 hours) an article of any age counts as still clicked."""

@@ -13,7 +13,8 @@ from collections.abc import Sequence
 
 import tensorflow as tf
 
-LARGEST_NUMBER = 1e9
+from genre_tf.contract import LARGEST_NUMBER
+
 _NUMBER = r"[+]?([0-9]{1,30}[.]?[0-9]{0,30}|[.][0-9]{1,30})([eE][+-]?[0-9]{1,2})?"
 _PLAIN_NUMBERS = r"\s*([0-9]{1,15}([.][0-9]{1,15})?\s+)*([0-9]{1,15}([.][0-9]{1,15})?)?"
 

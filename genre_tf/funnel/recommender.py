@@ -1,7 +1,7 @@
 """The servable `genre_recommender`: from a reader's history to articles and click probabilities.
 
-Every signature takes joined strings, one string per row (see `parsing`). No row can fail its batch or change
-the answer for another row; every answer is finite and valid UTF-8, whatever the row contains:
+Every signature of `genre_tf.contract` takes joined strings, one per row (see `parsing`). No row can fail its
+batch or change the answer for another row; every answer is finite and valid UTF-8, whatever the row contains:
 
 =============================  ===============================================================================
 a row with                     is answered like this
@@ -35,32 +35,14 @@ from typing import Any
 
 import tensorflow as tf
 
-from genre_tf.data.counters import COUNTERS
+from genre_tf.contract import COUNTERS, MOST_LIVE, PADDING_NUMBER
 from genre_tf.funnel import parsing
 from genre_tf.funnel.encoding import encode_titles
 from genre_tf.funnel.index import ArticleIndex, Found, Live
 from genre_tf.funnel.selection import Rules, select
 from genre_tf.funnel.served_models import ServedModels, click_logits
 
-EXAMPLES_INPUT = "inputs"
-"""The only input of signatures that take serialized `tf.Example`s; TensorFlow Serving requires this name."""
-MOST_LIVE = 2_000
-"""`recommend_live` takes the counters of at most this many articles, the first ones."""
 KEY_BUCKETS, KEY_SEPARATOR = 2**30, "\n"
-SIGNATURES = {
-    "recommend": ("history",),  # the first signature is the default
-    "recommend_text": ("history_text",),
-    "recommend_live": ("history", "news_id", *COUNTERS),
-    "score": ("history", "candidates"),
-    "score_text": ("history_text", "candidates_text"),
-    "score_counters": ("history", "candidates", "clicks", "views", "age_hours"),
-    "embed_news": ("text",),
-    "embed_user": ("history",),
-    "explain": ("history", "candidates"),
-    "regress": (EXAMPLES_INPUT,),
-}
-"""Inputs of each signature, all string [B]."""
-PADDING_SCORE = -1.0
 
 Answer = dict[str, tf.Tensor]
 
@@ -189,7 +171,7 @@ class Recommender:
         clicks, mask = _clicks(history.with_flat_values(vectors[:count]))  # [B, H, R]
         shown, shown_mask = parsing.to_dense(candidates.with_flat_values(vectors[count:]))  # [B, C, R]
         logits = click_logits(self.models, clicks, mask, shown, shown_mask, None)
-        return {"click_probability": tf.where(shown_mask, tf.sigmoid(logits), PADDING_SCORE)}
+        return {"click_probability": tf.where(shown_mask, tf.sigmoid(logits), PADDING_NUMBER)}
 
     def embed_news(self, text: tf.Tensor) -> Answer:
         """Vectors of articles (title, or title and abstract) from the two-tower model; string [B]."""
@@ -233,7 +215,7 @@ class Recommender:
     def _score(self, history: tf.Tensor, rows: tf.RaggedTensor, counters: tf.Tensor | None) -> Answer:
         shown, present = parsing.to_dense(rows)  # [B, C]
         probability = self._probabilities(history, shown, counters)
-        return {"click_probability": tf.where(present, probability, PADDING_SCORE), "known": shown > 0}
+        return {"click_probability": tf.where(present, probability, PADDING_NUMBER), "known": shown > 0}
 
     def _probabilities(self, history: tf.Tensor, shown: tf.Tensor, counters: tf.Tensor | None) -> tf.Tensor:
         """Click probabilities of rows of the index: string [B], int64 [B, C] -> float32 [B, C]."""
@@ -279,7 +261,7 @@ class Recommender:
         vectors = tf.gather(self.index.ranking_vectors, rows)  # [B, L, R]
         probability = tf.sigmoid(self.models.pool_logits(clicks, mask, vectors, counters))
         retrieved = tf.shape(found.rows)[1]
-        place, real = self._best(tf.where(found.real, probability[:, :retrieved], PADDING_SCORE), found)
+        place, real = self._best(tf.where(found.real, probability[:, :retrieved], PADDING_NUMBER), found)
         missing = tf.stack([[0, 0], [0, self.k - tf.shape(place)[1]]])
         place, real = tf.pad(place, missing), tf.pad(real, missing)  # [B, k]
         chosen, score = (tf.gather(values, place, batch_dims=1) for values in (rows, probability))
@@ -297,7 +279,7 @@ class Recommender:
         """Positions of the recommended articles, best first, and which are real: 2 x [B, at most k]."""
         if self.rules.plain:
             score, place = tf.math.top_k(probability, tf.minimum(self.k, tf.shape(probability)[1]))
-            return place, score > PADDING_SCORE
+            return place, score > PADDING_NUMBER
         kinds = tf.gather(self.index.category_numbers, found.rows)  # [B, L]
         directions = self.index.retrieval_vectors(found.rows)  # [B, L, D]
         place, real = select(probability, found.real, directions, kinds, self.k, self.rules)
@@ -310,7 +292,7 @@ class Recommender:
         return {
             "news_id": padded(tf.gather(self.index.news_ids, chosen), ""),
             "title": padded(tf.gather(self.index.titles, chosen), ""),
-            "score": padded(score, PADDING_SCORE),
+            "score": padded(score, PADDING_NUMBER),
         }
 
 

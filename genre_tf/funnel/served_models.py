@@ -12,8 +12,8 @@ import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 
+from genre_tf.contract import COUNTERS
 from genre_tf.data.articles import ArticleTable
-from genre_tf.data.counters import COUNTERS
 
 _BATCH_ARTICLES = 128  # with 32 tokens each, what two cores can process at once
 _STRINGS = tf.TensorSpec([None], tf.string)

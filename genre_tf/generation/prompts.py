@@ -12,7 +12,9 @@ from typing import Any, NamedTuple
 
 import tensorflow as tf
 
-KINDS = ("title", "summary", "body", "answer")
+from genre_tf.contract import KINDS as WRITTEN_KINDS
+
+KINDS = (*WRITTEN_KINDS, "answer")
 END, READER, SOURCE = "<|end|>", "<|reader|>", "<|source|>"
 CONTROL_TOKENS = (END, READER, SOURCE, *(f"<|{kind}|>" for kind in KINDS))
 """The special tokens that a generator's vocabulary must have."""

@@ -13,7 +13,6 @@ import tensorflow as tf
 from genre_tf.backbones.bert import Bert, build_bert, load_bert
 from genre_tf.backbones.chunks import in_chunks
 from genre_tf.backbones.layers import split_layers
-from genre_tf.backbones.parameter_counts import trained_parameters
 from genre_tf.backbones.precision import check_precision
 from genre_tf.backbones.trainable import check_fits, parse_trainable
 from genre_tf.data.articles import Article, ArticleTable
@@ -249,7 +248,7 @@ class NewsEncoder(TextModel):
     @property
     def trained_parameters(self) -> int:
         """Number of trained parameters of the BERT, including additions to it."""
-        return trained_parameters(self.bert.backbone, parse_trainable(self._arguments["trained_layers"]))
+        return sum(int(np.prod(weight.shape)) for weight in self.upper.trainable_weights)
 
     def trained_share(self) -> str:
         """What is trained of the BERT: one line of progress."""

@@ -6,12 +6,16 @@ import keras
 import keras_hub
 import tensorflow as tf
 
-from genre_tf.backbones.activations import ACTIVATIONS
 from genre_tf.backbones.bert import Bert
 from genre_tf.backbones.gpt2 import Gpt2
-from genre_tf.backbones.packed_rows import PackedRows, bert_states, dense_layers, gpt2_states, product
+from genre_tf.backbones.hub_layers import hub_blocks
+from genre_tf.backbones.layers import Embeddings
+from genre_tf.backbones.packed_rows import PackedRows, dense_layers, gpt2_states, product
 from genre_tf.backbones.precision import check_precision, compute_in
 from genre_tf.backbones.weights import Weight, read_weights, weight_of
+from genre_tf.layers.attention import Attention, Padded, side_by_side_bias
+from genre_tf.layers.block import transformed
+from genre_tf.layers.elementwise import ACTIVATIONS
 
 Batch = dict[str, tf.Tensor]
 
@@ -73,8 +77,10 @@ class MaskedLanguageModel(keras.Model):
         super().__init__(name="masked_language_model")
         check_precision(precision)
         self.backbone = bert.backbone
-        for layer in dense_layers(bert.backbone):
-            compute_in(precision, layer)
+        self.embeddings = Embeddings(bert.backbone)
+        self.blocks = hub_blocks(bert.backbone, attention_drops=False)
+        for block in self.blocks:
+            compute_in(precision, block)
         bert.backbone.get_layer("pooled_dense").trainable = False  # no prediction uses it
         self.head = keras_hub.layers.MaskedLMHead(
             token_embedding=bert.backbone.get_layer("token_embedding"),
@@ -100,9 +106,18 @@ class MaskedLanguageModel(keras.Model):
         Returns:
             float32 [rows * masked tokens, vocabulary].
         """
-        states = bert_states(self.backbone, packed_rows(batch), bool(training))
-        logits = self.head(states, batch["places"])
+        logits = self.head(self.states(batch, training), batch["places"])
         return tf.reshape(logits, [-1, self.backbone.vocabulary_size])
+
+    def states(self, batch: Batch, training: bool | None = None) -> tf.Tensor:
+        """Last hidden states, each text computed as if it were alone: float32 [rows, time, hidden]."""
+        ids, positions = (tf.reshape(batch[name], [-1]) for name in ("token_ids", "position"))
+        flat = self.embeddings(ids, positions, training=training)
+        layout = Padded(batch["text"])
+        attention = Attention(layout, side_by_side_bias(batch["text"], causal=False))
+        for block in self.blocks:
+            flat = transformed(block, flat, attention, training)
+        return layout.padded(flat, training)
 
 
 def head_weights(head: Any) -> list[Weight]:

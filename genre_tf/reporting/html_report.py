@@ -15,12 +15,12 @@ from genre_tf.errors import FailureError, InputError
 from genre_tf.evaluation.pool_tables import FOUND, QUALITIES, calibration_line, pool_line, pool_rows
 from genre_tf.evaluation.run_models import has_generator, open_run
 from genre_tf.evaluation.tables import scorer_name
+from genre_tf.explain.text import marked
 from genre_tf.generation.safety_classifier import classifier_file
 from genre_tf.models.checkpoint import WEIGHTS_FILE
 from genre_tf.reporting.data_card import data_card
 from genre_tf.reporting.figures import as_png, evaluation_figures, lengths
 from genre_tf.reporting.findings import findings, verdicts
-from genre_tf.reporting.grounding_marks import marked
 from genre_tf.reporting.keeping import samples_file
 from genre_tf.reporting.latency import latency_picture
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from genre_tf.data.file_locks import hold
+from genre_tf.data.folders import hold
 from genre_tf.errors import InputError
 
 _FILE = ".lock"

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from genre_tf.data.corpus import LabelledTexts, read_labelled_texts
 from genre_tf.data.faults import FaultPolicy
-from genre_tf.data.labelled_texts import LabelledTexts, read_labelled_texts
 from genre_tf.data.manifest import file_fingerprint
 from genre_tf.errors import InputError
 from genre_tf.generation.safety_classifier import SafetyClassifier, save_classifier

@@ -6,7 +6,7 @@ from typing import Any, Generic, TypeVar
 
 import numpy as np
 
-from genre_tf.data.decay import COUNTERS
+from genre_tf.contract import COUNTERS, GENERATOR, RECOMMENDER, SIGNATURES
 from genre_tf.errors import FailureError, InputError
 from genre_tf.serving.client.answers import (
     CandidateScore,
@@ -35,15 +35,13 @@ class Call(Generic[Answer]):
         signature: name of the signature to call.
         inputs: input name -> array with one entry per reader.
         read: turns the signature's outputs into the answer.
-        writes: True: the servable that writes answers; False: the one that recommends.
-        sole_output: name of the output, of a signature with only one: REST answers it without a name.
+        servable: the servable that has the signature.
     """
 
     signature: str
     inputs: Mapping[str, np.ndarray]
     read: Callable[[Outputs], Answer]
-    writes: bool = False
-    sole_output: str = ""
+    servable: str = RECOMMENDER
 
     def request(self, model: str) -> Any:
         """The PredictRequest.
@@ -93,7 +91,9 @@ class Call(Generic[Answer]):
     def _outputs(self, response: Any) -> Outputs:
         if not isinstance(response, dict):
             return {name: to_array(proto) for name, proto in response.outputs.items()}
-        outputs = {self.sole_output: response["outputs"]} if self.sole_output else response["outputs"]
+        outputs, promised = response["outputs"], SIGNATURES[self.servable][self.signature].outputs
+        if len(promised) == 1:  # REST answers a single output without its name
+            outputs = {promised[0].name: outputs}
         return {name: read_json(values) for name, values in outputs.items()}
 
 
@@ -160,7 +160,7 @@ def score_text(histories: Sequence[Titles], candidates: Sequence[Titles]) -> Cal
         return [[TitleScore(*pair) for pair in zip(*row, strict=True)] for row in rows]
 
     inputs = {"history_text": _joined_titles(histories), "candidates_text": _joined_titles(candidates)}
-    return Call("score_text", inputs, read, sole_output="click_probability")
+    return Call("score_text", inputs, read)
 
 
 def explain(histories: Sequence[Ids], candidates: Sequence[Ids]) -> Call[list[list[Explanation]]]:
@@ -201,7 +201,7 @@ def generate(
         "kind": _strings(kinds),
         "seed": _seeds(seeds),
     }
-    return Call("generate", inputs, _generated, writes=True)
+    return Call("generate", inputs, _generated, GENERATOR)
 
 
 def answer(
@@ -213,11 +213,11 @@ def answer(
         "history_text": _joined_titles(histories),
         "seed": _seeds(seeds),
     }
-    return Call("answer", inputs, _answers, writes=True)
+    return Call("answer", inputs, _answers, GENERATOR)
 
 
 def _embedding(signature: str, inputs: Mapping[str, np.ndarray]) -> Call[np.ndarray]:
-    return Call(signature, inputs, lambda outputs: outputs["embedding"], sole_output="embedding")
+    return Call(signature, inputs, lambda outputs: outputs["embedding"])
 
 
 def _recommendations(outputs: Outputs) -> list[list[Recommendation]]:

@@ -1,13 +1,16 @@
 """Ask a running server, TensorFlow Serving or the embedded one: from threads, or from asyncio."""
 
 import copy
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from functools import wraps
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, Protocol, TypeVar
 
 import grpc
+import grpc.aio
 import numpy as np
 
+from genre_tf.contract import GENERATOR, RECOMMENDER
 from genre_tf.serving.client import calls
 from genre_tf.serving.client.addresses import is_url
 from genre_tf.serving.client.answers import (
@@ -19,22 +22,18 @@ from genre_tf.serving.client.answers import (
     TitleScore,
 )
 from genre_tf.serving.client.calls import Call, Ids, Titles
-from genre_tf.serving.client.channels import GrpcTransport, check_timeout
+from genre_tf.serving.client.channels import (
+    GrpcTransport,
+    ask_async,
+    check_target,
+    check_timeout,
+    options,
+    plain_error,
+)
+from genre_tf.serving.client.messages import PREDICT, PredictRequest, PredictResponse
 
 if TYPE_CHECKING:
     import ssl
-
-from collections.abc import Awaitable, Callable
-from functools import wraps
-from typing import Concatenate, ParamSpec, TypeVar
-
-import grpc.aio
-
-from genre_tf.serving.client.channels import ask_async, check_target, options, plain_error
-from genre_tf.serving.client.messages import PREDICT, PredictRequest, PredictResponse
-
-RECOMMENDER = "genre_recommender"
-GENERATOR = "genre_generator"
 
 
 class Transport(Protocol):
@@ -112,7 +111,7 @@ class Client:
 
         Args:
             histories: clicked ids of each reader, oldest first.
-            live: for each reader, article id -> its counters in the order of `genre_tf.data.decay.COUNTERS`:
+            live: for each reader, article id -> its counters in the order of `genre_tf.contract.COUNTERS`:
                 clicks, views, age in hours, clicks halved every 1, 6 and 24 hours, then views halved
                 every 1, 6 and 24 hours.
         """
@@ -196,7 +195,7 @@ class Client:
         self.close()
 
     def _ask(self, call: Call[Any]) -> Any:
-        model = self._generator if call.writes else self._recommender
+        model = self._generator if call.servable == GENERATOR else self._recommender
         return call.answer(self._transport.send(call, model, self._timeout_s))
 
 
@@ -302,7 +301,7 @@ class AsyncClient:
         await self.close()
 
     async def _ask(self, call: Call[Any]) -> Any:
-        request = call.request(self._generator if call.writes else self._recommender)
+        request = call.request(self._generator if call.servable == GENERATOR else self._recommender)
         try:
             response = await ask_async(self._predict, request, self._timeout_s)
         except grpc.RpcError as error:

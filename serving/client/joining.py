@@ -6,9 +6,8 @@ shared batch a history given as a matrix would get copies of its first click. A 
 
 from collections.abc import Sequence
 
+from genre_tf.contract import KINDS
 from genre_tf.errors import InputError
-
-KINDS = ("title", "summary", "body")
 
 
 def join_ids(ids: Sequence[str]) -> str:

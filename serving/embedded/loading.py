@@ -11,8 +11,8 @@ import tensorflow as tf
 from google.protobuf.message import DecodeError
 from tensorflow_serving.apis import prediction_log_pb2
 
+from genre_tf.contract import ASSETS_FOLDER, MOST_WARMUP_RECORDS, WARMUP_FILE
 from genre_tf.errors import InputError
-from genre_tf.export.warmup import MOST_RECORDS, WARMUP_FILE
 from genre_tf.serving.embedded.batching import BatchScheduler
 from genre_tf.serving.embedded.errors import ServingError, from_tensorflow, invalid_argument
 from genre_tf.serving.embedded.manager import ModelManager, ModelSpec, VersionState
@@ -212,13 +212,15 @@ def load_version(
     loaded = time.perf_counter()
     metrics.load_attempts.labels(folder, "success").inc()
     metrics.load_latency.labels(folder).inc(round((loaded - started) * 1e6))
-    file = folder / "assets.extra" / WARMUP_FILE
+    file = folder / ASSETS_FOLDER / WARMUP_FILE
     if not file.is_file():
         return servable
     try:
         for count, record in enumerate(_records(file), start=1):
-            if count > MOST_RECORDS:
-                raise invalid_argument(f"{file} has more than {MOST_RECORDS} warmup records, the limit")
+            if count > MOST_WARMUP_RECORDS:
+                raise invalid_argument(
+                    f"{file} has more than {MOST_WARMUP_RECORDS} warmup records"
+                )
             _replay(servable, record, file)
             metrics.warmup_records.labels(folder, "OK").inc()
     except BaseException:

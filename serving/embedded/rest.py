@@ -23,6 +23,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 from tensorflow_serving.apis import get_model_metadata_pb2, regression_pb2
 
+from genre_tf.contract import DEFAULT_SIGNATURE
 from genre_tf.errors import InputError
 from genre_tf.serving.client.addresses import bare_host, host_port
 from genre_tf.serving.embedded.errors import ServingError, invalid_argument
@@ -38,7 +39,7 @@ from genre_tf.serving.embedded.rest_values import (
     write_json,
     write_rows,
 )
-from genre_tf.serving.embedded.servable import DEFAULT_SIGNATURE, answer_regress, predict
+from genre_tf.serving.embedded.servable import answer_regress, predict
 
 _JSON = "application/json"
 _LINGER_S = 1.0  # how long a refused client may go on sending before its connection is closed

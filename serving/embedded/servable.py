@@ -15,6 +15,7 @@ import tensorflow_text  # noqa: F401  (registers the ops that TensorFlow Serving
 from tensorflow.core.protobuf import config_pb2
 from tensorflow_serving.apis import predict_pb2, regression_pb2
 
+from genre_tf.contract import DEFAULT_SIGNATURE
 from genre_tf.serving.client.tensors import to_array, write_proto
 from genre_tf.serving.embedded.batching import BatchingRunner, BatchScheduler
 from genre_tf.serving.embedded.errors import ServingError, from_tensorflow, invalid_argument
@@ -120,9 +121,6 @@ def _array(value: Any) -> np.ndarray:
 
 def _type_name(dtype: np.dtype) -> str:
     return "string" if dtype == np.object_ else dtype.name
-
-
-DEFAULT_SIGNATURE = "serving_default"
 
 
 def answer_predict(servable: Servable, request: Any) -> Any:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
+from genre_tf.contract import GENERATOR
 from genre_tf.errors import InputError
 from genre_tf.export.contract import read_contract
 from genre_tf.export.publishing import versions
@@ -18,7 +19,7 @@ _HOST = re.compile(r"[a-z]([a-z0-9-]{0,48}[a-z0-9])?")  # a DNS label, with room
 _IMAGE = re.compile(r"[a-z0-9][a-z0-9._-]*(:[0-9]+)?(/[a-z0-9][a-z0-9._-]*)*(:[A-Za-z0-9][A-Za-z0-9._-]*)?")
 _VERSION = re.compile(r"[0-9]+\.[0-9]+\.[0-9]+")
 _SLOW_MS: Mapping[str, tuple[int, str]] = {
-    "genre_generator": (20_000, "Texts are written token by token: seconds on CPUs are usual."),
+    GENERATOR: (20_000, "Texts are written token by token: seconds on CPUs are usual."),
 }
 _SLOW_USUAL = (200, "A page waits for this: measure your own latency, and set the limit above it.")
 _BYTES_PER_GIB = 1 << 30

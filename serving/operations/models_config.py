@@ -14,7 +14,7 @@ from typing import Any
 
 from google.protobuf import text_format
 
-from genre_tf.data.file_locks import hold
+from genre_tf.data.folders import hold
 from genre_tf.errors import InputError
 
 CONFIG_NAME = "models.config"

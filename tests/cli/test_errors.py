@@ -5,7 +5,7 @@ import tensorflow as tf
 
 from genre_tf.data import checking
 from genre_tf.errors import FailureError, InputError
-from genre_tf.export.names import check_models_path
+from genre_tf.export.publishing import check_models_path
 
 from .conftest import Genre
 

@@ -315,6 +315,7 @@ def test_skip_rules_and_drop_unknown_leave_rows_out_and_count_them(tmp_path: Pat
             "",
             r"events: event is missing; keys given: user_id, news_id, time",
         ),
+        "empty key": ('"event"\ntime', '""\ntime', "events.event must name a column"),
         "misspelt key": (
             'event = "event"',
             'events = "event"',

@@ -12,11 +12,12 @@ import pyarrow
 import pyarrow.parquet
 import pytest
 
+from genre_tf.data.faults import FaultPolicy
 from genre_tf.data.layouts import cells as layout_cells
 from genre_tf.data.layouts import impression_rows
-from genre_tf.data.layouts.candidate_cells import read_candidates
-from genre_tf.data.layouts.column_map import ImpressionColumns, read_map
+from genre_tf.data.layouts.column_map import ImpressionColumns, Reading, read_map
 from genre_tf.data.layouts.conversion import check_layout, convert
+from genre_tf.data.layouts.tables import Source, SourceRow
 from genre_tf.data.mind import read_split
 from genre_tf.data.mind_rows import parse_time
 from genre_tf.data.records import prepare
@@ -312,9 +313,10 @@ def test_a_faulty_row_of_many_rejects_its_impression(tmp_path: Path, monkeypatch
 
 def test_a_label_is_cut_off_once() -> None:
     columns = ImpressionColumns(user_id="reader", time="at", labelled="shown")
-    faults: list[tuple[str, str]] = []
-    found = read_candidates({"shown": "a-1-0 b-0-1 c"}, columns, " ", False, faults)
-    assert (found, faults) == (["a-1", "b-0", "c"], [])
+    row = SourceRow(Path("log.csv"), 1, {"shown": "a-1-0 b-0-1 c"})
+    source = Source(Path(), Reading(), FaultPolicy())
+    found = impression_rows.read_candidates(row, columns, source, labelled=False)
+    assert (found, row.faults) == (["a-1", "b-0", "c"], [])
 
 
 def article(news_id: str, title: str = "Storm nears the coast") -> dict[str, Any]:

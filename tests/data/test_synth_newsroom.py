@@ -17,7 +17,7 @@ from genre_tf.data.synth import newsroom
 from genre_tf.data.synth.newsroom import write_newsroom
 from genre_tf.data.synth.oracle import oracle_metrics
 from genre_tf.data.synth.settings import NewsroomSettings
-from genre_tf.errors import InputError
+from genre_tf.errors import FailureError, InputError
 
 SMALL = NewsroomSettings(articles=400, readers=120, days=3, impressions=900, anonymous_share=0.05, seed=11)
 
@@ -151,7 +151,7 @@ def test_a_folder_that_is_there_is_only_replaced_on_request(tmp_path: Path) -> N
 
 def test_a_folder_below_a_file_is_refused(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(InputError, match="cannot be written"):
+    with pytest.raises(FailureError, match="could not be written"):
         write_newsroom(tmp_path / "file" / "out", SMALL)
 
 
@@ -160,7 +160,7 @@ def test_a_failure_half_way_leaves_nothing_behind(tmp_path: Path, monkeypatch: p
         raise OSError("no space left on device")
 
     monkeypatch.setattr(newsroom, "oracle_metrics", full_disk)
-    with pytest.raises(OSError, match="no space"):
+    with pytest.raises(FailureError, match="no space"):
         write_newsroom(tmp_path / "out", SMALL)
     assert list(tmp_path.iterdir()) == []
 

@@ -6,8 +6,7 @@ import numpy as np
 import pytest
 
 from genre_tf.data.synth.catalogue import NO_ENTITY, write_catalogue
-from genre_tf.data.synth.grammar import Story, read_topics
-from genre_tf.data.synth.names import KINDS, Names
+from genre_tf.data.synth.grammar import KINDS, Names, Story, read_topics
 from genre_tf.data.synth.settings import NewsroomSettings
 
 STORIES = [

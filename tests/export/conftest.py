@@ -6,6 +6,7 @@ import pytest
 import tensorflow as tf
 
 from genre_tf.config import NewsConfig, RunConfig
+from genre_tf.contract import WARMUP_FILE
 from genre_tf.data.counters import COUNTERS
 from genre_tf.export import contract, exchanges, warmup
 from genre_tf.export.publishing import publish, staged
@@ -68,7 +69,7 @@ def add_extras(folder, layer, wrong_by):
     exchanges.write_exchanges(
         extra / exchanges.PARITY_FILE, [exchanges.Exchange(name, "two rows", rows, answer) for name in names]
     )
-    warmup.write_warmup(extra / warmup.WARMUP_FILE, "toy", dict.fromkeys(names, rows), [1, 4])
+    warmup.write_warmup(extra / WARMUP_FILE, "toy", dict.fromkeys(names, rows), [1, 4])
     contract.write_contract(folder, "toy", {"letters": 2}, [1, 4], {"metrics": {"auc": 0.5}})
 
 

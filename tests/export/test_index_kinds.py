@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from genre_tf.contract import RECOMMENDER, SIGNATURES
 from genre_tf.errors import InputError
 from genre_tf.export.contract import read_contract
 from genre_tf.export.exchanges import Exchange, as_bytes
@@ -17,7 +18,6 @@ from genre_tf.funnel.index import ArticleIndex, may_be_found, read_catalogue
 from genre_tf.funnel.open_variables import variable_values
 from genre_tf.funnel.partitioned_index import PartitionedIndex, PartitionedOptions, options_of
 from genre_tf.funnel.partitions import PartitionSettings
-from genre_tf.funnel.recommender import SIGNATURES
 from genre_tf.funnel.selection import Rules
 
 SIZES = {"max_history": 50, "k": 10, "retrieve": 30}
@@ -44,7 +44,9 @@ def ask_first(served, open_session):
 
 
 def asked(recommender, request):
-    inputs = [tf.constant(request.inputs[name]) for name in SIGNATURES[request.signature]]
+    inputs = [
+        tf.constant(request.inputs[name]) for name in SIGNATURES[RECOMMENDER][request.signature].input_names
+    ]
     answer = getattr(recommender, request.signature)(*inputs)
     return {name: tensor.numpy() for name, tensor in answer.items()}
 

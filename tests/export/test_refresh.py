@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from genre_tf.cli.refresh import refresh as refresh_verb
+from genre_tf.contract import COUNTED, RECOMMENDER, SIGNATURES
 from genre_tf.data.articles import Article, ArticleTable, Impression
 from genre_tf.data.counters import Counters
 from genre_tf.errors import FailureError, InputError
@@ -21,7 +22,6 @@ from genre_tf.export.changes import Changes
 from genre_tf.export.contract import files_fingerprint, read_contract
 from genre_tf.export.exchanges import Exchange, as_bytes
 from genre_tf.export.exporting import write_version
-from genre_tf.export.names import COUNTED, RECOMMENDER
 from genre_tf.export.pool import _features, build_catalogue
 from genre_tf.export.publishing import publish, staged
 from genre_tf.export.reference import RecommenderReference
@@ -29,7 +29,6 @@ from genre_tf.export.refreshing import refresh
 from genre_tf.export.servables import recommender_servable
 from genre_tf.export.verification import verify_version
 from genre_tf.funnel.index import read_catalogue
-from genre_tf.funnel.recommender import SIGNATURES
 from genre_tf.funnel.selection import Rules
 from genre_tf.funnel.served_models import ServedModels
 from genre_tf.serving.operations.configuration import BatchingOptions, write_configuration
@@ -309,12 +308,12 @@ def test_counters_alone_are_verified_where_they_count_and_all_answers_stay_true(
     done = refresh(tmp_path, Changes(behaviors=log), print)
     assert sorted(done.verification.signatures) == sorted(COUNTED) and done.verification.passed
     whole = verify_version(done.version)
-    assert whole.passed and set(whole.signatures) == {*SIGNATURES, "serving_default"}
+    assert whole.passed and set(whole.signatures) == set(SIGNATURES[RECOMMENDER])
     ask = open_session(done.version)
-    for signature, names in SIGNATURES.items():
+    for signature, promised in SIGNATURES[RECOMMENDER].items():
         if signature in COUNTED or signature == "regress":
             continue
-        rows = {name: ["N35 N36 N38", "N30 N2 N5"] for name in names}
+        rows = {name: ["N35 N36 N38", "N30 N2 N5"] for name in promised.input_names}
         before, after = ask_new(signature, **rows), ask(signature, **rows)
         for name in before:
             np.testing.assert_array_equal(before[name], after[name], err_msg=f"{signature}: {name}")

@@ -9,8 +9,9 @@ from tensorflow.core.protobuf import saved_model_pb2
 
 from genre_tf.cli import main
 from genre_tf.cli.verify import verify
+from genre_tf.contract import CONTRACT_FILE
 from genre_tf.errors import FailureError, InputError
-from genre_tf.export import contract, verification
+from genre_tf.export import verification
 from genre_tf.export.exchanges import PARITY_FILE
 from genre_tf.export.fresh_process import FreshProcess, fresh_process
 
@@ -101,7 +102,7 @@ def test_a_missing_asset(models, capsys, answered):
     ],
 )
 def test_a_wrong_contract(models, capsys, answered, change, words):
-    file = models / "toy" / "1" / "assets.extra" / contract.CONTRACT_FILE
+    file = models / "toy" / "1" / "assets.extra" / CONTRACT_FILE
     file.write_text(json.dumps(json.loads(file.read_text()) | change))
     (fault,) = faults(models, capsys)
     assert words in fault

@@ -1,5 +1,6 @@
 """A run's fine-tuned language models as `transformers` folders: PyTorch computes what the run computes."""
 
+import contextlib
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +16,9 @@ from genre_tf.config import GenerationConfig, NewsConfig, RunConfig, write_confi
 from genre_tf.data.articles import Article, ArticleTable
 from genre_tf.errors import FailureError, InputError
 from genre_tf.export import transformers_folder
-from genre_tf.export.transformers_folder import merged_bert, write_transformers_folder
+from genre_tf.export.transformers_folder import write_transformers_folder
 from genre_tf.generation.prompts import CONTROL_TOKENS
+from genre_tf.layers.block import merged
 from genre_tf.models.checkpoint import WEIGHTS_FILE, load_ranker, save_backbone
 from genre_tf.models.generator_checkpoint import FOLDER, load_generator, save_generator_sizes
 from genre_tf.models.news_encoder import Categories
@@ -118,10 +120,10 @@ def test_pytorch_computes_the_logits_of_a_fine_tuned_writer(
 def test_the_run_is_as_it_was_after_its_updates_were_merged(tmp_path: Path) -> None:
     news = load_ranker(ranking_run(tmp_path / "run", "lora 4")).encoder.backbone
     before = news.bert.backbone.get_weights()
-    with merged_bert(news) as bert:
-        merged = bert.backbone.get_weights()
+    with merged(news.upper.blocks):
+        during = news.bert.backbone.get_weights()
     after = news.bert.backbone.get_weights()
-    assert any((now != then).any() for now, then in zip(merged, before, strict=True))
+    assert any((now != then).any() for now, then in zip(during, before, strict=True))
     assert all((now == then).all() for now, then in zip(after, before, strict=True))
 
 
@@ -148,7 +150,7 @@ def test_wrong_input_is_told_and_a_difference_writes_nothing(
         write_transformers_folder(run, "safety", out)
     with pytest.raises(InputError, match="no configuration"):
         write_transformers_folder(tmp_path, "ranking", out)
-    monkeypatch.setattr(transformers_folder, "LoraBlock", int)  # a merge that forgets the updates
+    monkeypatch.setattr(transformers_folder, "merged", contextlib.nullcontext)  # forgets the updates
     with pytest.raises(FailureError, match="outputs of the folder differ from the run's"):
         write_transformers_folder(run, "ranking", out)
     assert not out.exists()

@@ -8,8 +8,9 @@ import pytest
 from tensorflow.core.protobuf import saved_model_pb2
 
 from genre_tf.cli.verify import verify
+from genre_tf.contract import CONTRACT_FILE, WARMUP_FILE
 from genre_tf.errors import FailureError, InputError
-from genre_tf.export import contract, exchanges, replay, warmup
+from genre_tf.export import exchanges, replay, warmup
 from genre_tf.export.verification import find_versions, verify_version
 
 
@@ -81,8 +82,8 @@ def test_every_fault_of_a_version_is_listed(version):
     exchanges.write_exchanges(extra / exchanges.PARITY_FILE, recorded[:1])
     rows = {"text": exchanges.as_bytes(["a"]), "factor": exchanges.as_bytes(["no number"])}
     good = {"text": exchanges.as_bytes(["a"]), "factor": np.array([1], np.int64)}
-    warmup.write_warmup(extra / warmup.WARMUP_FILE, "toy", {"count": rows, "serving_default": good}, [1])
-    contract_file = extra / contract.CONTRACT_FILE
+    warmup.write_warmup(extra / WARMUP_FILE, "toy", {"count": rows, "serving_default": good}, [1])
+    contract_file = extra / CONTRACT_FILE
     contract_file.write_text(contract_file.read_text().replace('"letters"', '"words"'))
     checked = verify_version(version)
     assert not checked.passed
@@ -102,7 +103,7 @@ def test_weights_that_are_damaged_are_a_fault(version):
     "name",
     [
         "saved_model.pb",
-        *(f"assets.extra/{name}" for name in ("parity.npz", "contract.json", warmup.WARMUP_FILE)),
+        *(f"assets.extra/{name}" for name in ("parity.npz", "contract.json", WARMUP_FILE)),
     ],
 )
 def test_a_half_written_version_is_wrong_input(version, name):

@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 
+from genre_tf.contract import RECOMMENDER, SIGNATURES
 from genre_tf.data.counters import COUNTERS
 from genre_tf.export import replay
 from genre_tf.export.requests import example
-from genre_tf.funnel.recommender import SIGNATURES
 
 ODD = {
     # case: (ids, the plain ids that must get the same answer)
@@ -35,7 +35,7 @@ def rows_of(signature, history):
     plain = {"candidates": "N5 N6", "news_id": "N5 N6", **dict.fromkeys(COUNTERS, "1 2")}
     plain |= {"views": "3 4", "age_hours": "5 6"}
     plain |= {"candidates_text": "rain ends\na cure", "history": history, "history_text": history}
-    return {name: plain[name] for name in SIGNATURES[signature]}
+    return {name: plain[name] for name in SIGNATURES[RECOMMENDER][signature].input_names}
 
 
 def together(ask, signature, *rows):
@@ -120,7 +120,7 @@ def test_a_text_of_nothing_is_the_zero_vector(ask):
     assert not together(ask, "embed_news", {"text": ""}, {"text": "rates"})["embedding"][0].any()
 
 
-@pytest.mark.parametrize("signature", [*SIGNATURES, "serving_default"])
+@pytest.mark.parametrize("signature", list(SIGNATURES[RECOMMENDER]))
 def test_no_rows_at_all_are_answered_with_none(signature, ask):
-    answer = ask(signature, **{name: [] for name in SIGNATURES.get(signature, ("history",))})
+    answer = ask(signature, **{name: [] for name in SIGNATURES[RECOMMENDER][signature].input_names})
     assert all(len(values) == 0 for values in answer.values())

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from genre_tf.contract import MOST_LIVE
 from genre_tf.data.counters import COUNTERS
 from genre_tf.export import replay
 from genre_tf.export.servables import new_recommender, write_recommender
-from genre_tf.funnel.recommender import MOST_LIVE
 from genre_tf.funnel.selection import Rules
 
 SIZES = {"max_history": 50, "k": 10, "retrieve": 30}

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from genre_tf.contract import RECOMMENDER, SIGNATURES
 from genre_tf.data.counters import COUNTERS
 from genre_tf.export import replay
 from genre_tf.export.gate import portability_violations
@@ -12,7 +13,6 @@ from genre_tf.export.requests import recommender_requests
 from genre_tf.export.servables import new_recommender
 from genre_tf.funnel import parsing
 from genre_tf.funnel.index import Catalogue
-from genre_tf.funnel.recommender import SIGNATURES
 
 SIZES = {"max_history": 50, "k": 10, "retrieve": 30}  # as in conftest.py
 
@@ -21,7 +21,7 @@ def test_the_graph_is_portable(exported):
     assert [str(violation) for violation in portability_violations(exported)] == []
 
 
-@pytest.mark.parametrize("signature", [*SIGNATURES, "serving_default"])
+@pytest.mark.parametrize("signature", list(SIGNATURES[RECOMMENDER]))
 def test_every_signature_answers_as_the_models_do_row_by_row(signature, ask, models, catalogue, bias):
     reference = RecommenderReference(*models, catalogue, bias, **SIZES)
     for request in recommender_requests(catalogue):

@@ -34,8 +34,7 @@ from genre_tf.data.counters import COUNTERS, Counters, epoch_seconds
 from genre_tf.data.examples import ImpressionExample, build_example, validation_size
 from genre_tf.data.faults import Fault
 from genre_tf.data.lines import EMPTY
-from genre_tf.data.log_summary import LogSummary, SplitSummary, require_labels, require_training
-from genre_tf.data.log_writing import LogTask
+from genre_tf.data.log_writing import LogSummary, LogTask, SplitSummary, require_labels, require_training
 from genre_tf.data.manifest import ARTICLES_FILE, COUNTERS_FILE, SPLITS, shard_name, shard_of
 from genre_tf.data.mind import require_rows
 

@@ -1,15 +1,17 @@
-"""Converts CSV, JSON and Parquet cells to the strings of MIND's files."""
+"""Converts cells of CSV, JSON and Parquet files to the strings of MIND's files, or raises `CellError`."""
 
 import json
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import date, datetime, timedelta
 from decimal import Decimal
-from typing import Any
+from typing import Any, TypeVar
 
 from genre_tf.data.faults import listed, shown
 from genre_tf.data.mind_rows import WITHDRAWN, id_fault, naive_time, parse_iso_time, parse_time
+
+Value = TypeVar("Value")
 
 _WITHDRAWN = {"": False, "0": False, "false": False, "1": True, "true": True, WITHDRAWN: True}
 _NUMBER = re.compile(r"-?\d{1,20}(\.\d*)?", re.ASCII)
@@ -42,7 +44,7 @@ def text(value: Any) -> str:
     if isinstance(value, bytes):
         value = value.decode("utf-8", "replace")
     if isinstance(value, str):
-        return _one_line(value) if _ODD.search(value) else value
+        return _HALVES.sub("\ufffd", value.translate(_BREAKS)) if _ODD.search(value) else value
     if is_missing(value):
         return ""
     if isinstance(value, bool):
@@ -54,10 +56,6 @@ def text(value: Any) -> str:
     if not isinstance(value, int | float):
         raise CellError(f"{shown(str(value))} is neither a text nor a number")
     return str(value)
-
-
-def _one_line(value: str) -> str:
-    return _HALVES.sub("\ufffd", value.translate(_BREAKS))
 
 
 def whole(value: str) -> str:
@@ -72,11 +70,7 @@ def first_text(value: Any) -> str:
 
 
 def one_id(value: Any) -> str:
-    """An id that can be part of a list joined by spaces; `12.0` is `12`.
-
-    Raises:
-        CellError: it is empty, holds white space, or is a float too large to be exact.
-    """
+    """An id that can be part of a list joined by spaces: not empty, without white space; `12.0` is `12`."""
     if isinstance(value, float) and abs(value) > _EXACT:
         raise CellError(f"{value} is not exact as a float; write ids as integers or as text")
     if isinstance(value, bytes):
@@ -94,17 +88,13 @@ def _decoded(value: bytes) -> str:
         raise CellError(f"{shown(value.hex())} (bytes in hex) is not UTF-8; write ids as text") from None
 
 
-def id_if_any(value: Any) -> str | None:
-    """As `one_id`; None if the cell is empty."""
-    return None if is_missing(value) else one_id(value)
+def if_any(read: Callable[[Any], Value]) -> Callable[[Any], Value | None]:
+    """A reader of cells that may be empty, for which it gives None."""
+    return lambda value: None if is_missing(value) else read(value)
 
 
 def several(value: Any, separator: str) -> Sequence[Any]:
-    """The elements of a list: a list itself, a JSON array, a list as Python prints it, or separated text.
-
-    Raises:
-        CellError: it is something else.
-    """
+    """The elements of a list: a list itself, a JSON array, a list as Python prints it, or separated text."""
     if isinstance(value, list):
         return value
     if is_missing(value):
@@ -143,44 +133,28 @@ def signals(value: Any) -> str:
 
 
 def flag(value: Any) -> bool:
-    """A label.
-
-    Raises:
-        CellError: it is not 1, 0, true or false.
-    """
+    """A label: 1, 0, true or false."""
     found = whole(text(value).strip().lower())
     if found not in ("0", "1", "true", "false"):
         raise CellError(f"{shown(found)} is not a label; give 1 or 0 for each candidate")
     return found in ("1", "true")
 
 
-def seconds(value: Any) -> float | None:
-    """A dwell time; None if the cell is empty."""
-    return _number_if_any(value, "a number of seconds")
+def seconds(value: Any) -> float:
+    """A dwell time."""
+    return _number(value, "a number of seconds")
 
 
-def position(value: Any) -> float | None:
-    """A place in a list; None if the cell is empty.
-
-    Raises:
-        CellError: it is not a finite number.
-    """
-    found = _number_if_any(value, "a position")
-    if found is not None and not math.isfinite(found):
+def position(value: Any) -> float:
+    """A place in a list, as a finite number."""
+    found = _number(value, "a position")
+    if not math.isfinite(found):
         raise CellError(f"{found} is not a position; give a number such as 3")
     return found
 
 
 def event(value: Any, kinds: Mapping[str, str]) -> str:
-    """What a row of a log of events is.
-
-    Args:
-        value: the cell.
-        kinds: known values in lower case, and what they mean.
-
-    Raises:
-        CellError: it is not one of them.
-    """
+    """What a row of a log of events is: `kinds` maps the known values, in lower case, to their meanings."""
     found = whole(text(value).strip().lower())
     if found not in kinds:
         wrong = f"{shown(found)} is not a known event" if found else "is empty"
@@ -191,9 +165,7 @@ def event(value: Any, kinds: Mapping[str, str]) -> str:
     return kinds[found]
 
 
-def _number_if_any(value: Any, what: str) -> float | None:
-    if is_missing(value):
-        return None
+def _number(value: Any, what: str) -> float:
     try:
         return float(value)
     except (TypeError, ValueError, OverflowError):
@@ -205,11 +177,8 @@ def moment(value: Any, unit: str) -> datetime:
 
     Args:
         value: a time of Parquet, seconds or milliseconds since 1970, or text: MIND's form, ISO 8601 or such a
-            number.
+            number. A number that is only plausible in another unit is refused.
         unit: unit of numbers, `s` or `ms`.
-
-    Raises:
-        CellError: it is none of these, or a number that is only plausible in another unit.
     """
     found = value if isinstance(value, datetime) else None
     if isinstance(value, date) and found is None:
@@ -226,17 +195,8 @@ def moment(value: Any, unit: str) -> datetime:
     return found
 
 
-def moment_if_any(value: Any, unit: str) -> datetime | None:
-    """As `moment`; None if the cell is empty."""
-    return None if is_missing(value) else moment(value, unit)
-
-
 def withdrawn(value: Any) -> bool:
-    """Whether an article was withdrawn: a label as in `flag`, or the state as in `news.tsv`.
-
-    Raises:
-        CellError: it is neither, and not empty.
-    """
+    """Whether an article was withdrawn: a label as in `flag`, the state as in `news.tsv`, or nothing."""
     found = whole(text(value).strip().lower())
     if found not in _WITHDRAWN:
         raise CellError(

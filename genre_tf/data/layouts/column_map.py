@@ -1,9 +1,9 @@
 """A column map says what the columns of a log's files contain; read from TOML, or a ready map."""
 
 import tomllib
-from dataclasses import dataclass, field
+from collections.abc import Iterator
+from dataclasses import MISSING, dataclass, field, fields, is_dataclass
 from pathlib import Path
-from typing import Any, TypeVar
 
 from genre_tf.config.tables import from_table
 from genre_tf.errors import InputError
@@ -104,7 +104,7 @@ class HistoryColumns:
 
 @dataclass(frozen=True, kw_only=True)
 class ClickColumns:
-    """Columns of a log with clicks only, and how impressions are made from the clicks."""
+    """Columns of a log with clicks only, and how impressions are made of the clicks."""
 
     user_id: str
     news_id: str
@@ -119,6 +119,17 @@ class ClickColumns:
     seed: int = 7
     skip: tuple[SkipRule, ...] = ()
 
+    def as_events(self) -> "EventColumns":
+        """The same log as one of events that are all clicks."""
+        return EventColumns(
+            user_id=self.user_id,
+            news_id=self.news_id,
+            time=self.time,
+            event="",
+            dwell=self.dwell,
+            skip=self.skip,
+        )
+
 
 @dataclass(frozen=True, kw_only=True)
 class EventColumns:
@@ -127,7 +138,7 @@ class EventColumns:
     user_id: str
     news_id: str
     time: str
-    event: str  # what the reader did; the values below, in any case
+    event: str  # what the reader did; the values below, in any case; empty: always a click
     views: tuple[str, ...] = ()  # the article was shown; empty, as for all of these: see `EVENTS`
     clicks: tuple[str, ...] = ()
     dwells: tuple[str, ...] = ()  # the row's `dwell` is the reading time of an earlier click
@@ -217,130 +228,82 @@ def read_map(name: str) -> ColumnMap:
         table = tomllib.loads(file.read_text("utf-8-sig"))
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise InputError(f"{file} cannot be read as TOML: {error}") from None
-    return _checked(_map_of(table, str(file)), str(file))
-
-
-def _map_of(table: dict[str, Any], where: str) -> ColumnMap:
-    kinds: dict[str, type] = {
-        "articles": ArticleColumns,
-        "reading": Reading,
-        "impressions": ImpressionColumns,
-        "histories": HistoryColumns,
-        "clicks": ClickColumns,
-        "events": EventColumns,
-        "files": LogFiles,
-    }
-    known = [*kinds, "splits"]
-    if unknown := [key for key in table if key not in known]:
-        raise InputError(f"{where}: unknown key {unknown[0]!r}; known keys: {', '.join(known)}")
-    if "articles" not in table:
-        given = ", ".join(table) or "none"
-        raise InputError(
-            f"{where}: [articles] is missing (keys given: {given}); name its news_id and title columns"
-        )
-    parts: dict[str, Any] = {
-        key: _part(kind, table[key], f"{where}: {key}") for key, kind in kinds.items() if key in table
-    }
-    splits = table.get("splits", {})
-    if not isinstance(splits, dict):
-        raise InputError(f"{where}: splits must hold a table for each split, such as [splits.train]")
-    each = {name: _part(SplitFiles, part, f"{where}: splits.{name}") for name, part in splits.items()}
-    return ColumnMap(**parts, splits=each)
-
-
-Part = TypeVar("Part")
-
-
-def _part(kind: type[Part], table: Any, where: str) -> Part:
-    if not isinstance(table, dict):
-        raise InputError(f"{where} must be a table of keys; got {table!r}")
-    return from_table(kind, table, where)
-
-
-def _checked(found: ColumnMap, where: str) -> ColumnMap:
-    for fault in (*_choices(found), *_layout(found), *_columns(found)):
-        raise InputError(f"{where}: {fault}")
+    found = from_table(ColumnMap, table, str(file))
+    for fault in _faults(found):
+        raise InputError(f"{file}: {fault}")
     return found
 
 
-def _choices(found: ColumnMap) -> list[str]:
+def _faults(found: ColumnMap) -> Iterator[str]:
+    """What is wrong with values of keys, or with keys beside each other."""
     reading, clicks, events = found.reading, found.clicks, found.events
-    by_time = [(name, part) for name, part in (("clicks", clicks), ("events", events)) if part is not None]
-    return [
-        *[f"reading.format must be one of {', '.join(FORMATS)}"] * (reading.format not in ("", *FORMATS)),
-        *["reading.delimiter must be one character"] * (len(reading.delimiter) > 1),
-        *[f"reading.quotes must be one of {', '.join(QUOTES)}"] * (reading.quotes not in ("", *QUOTES)),
-        *["reading.separator must not be empty"] * (not reading.separator),
-        *[f"reading.time_unit must be one of {', '.join(TIME_UNITS)}"]
-        * (reading.time_unit not in TIME_UNITS),
-        *[f"clicks.pool must be one of {', '.join(POOLS)}"]
-        * (clicks is not None and clicks.pool not in POOLS),
-        *["clicks.negatives must be between 1 and 1000"]
-        * (clicks is not None and not 1 <= clicks.negatives <= 1000),
-        *["clicks.pool_hours must be above 0"] * (clicks is not None and clicks.pool_hours <= 0),
-        *["events.gap_minutes must be above 0, click_minutes at least 0"]
-        * (events is not None and (events.gap_minutes <= 0 or events.click_minutes < 0)),
-        *[
-            f"{name}.dev_days must be above 0, train_days at least 0"
-            for name, part in by_time
-            if part.dev_days <= 0 or part.train_days < 0
-        ],
-        *["newest must be at least 0"]
-        * any(
-            part is not None and part.newest < 0
-            for part in (found.impressions, found.histories, clicks, events)
-        ),
-        *([] if events is None else _values_given_twice(events)),
-    ]
+    for name, part in vars(found).items():
+        for key in fields(part) if is_dataclass(part) else ():
+            if key.default is MISSING and getattr(part, key.name) == "":
+                yield f"{name}.{key.name} must name a column"
+    if reading.format not in ("", *FORMATS):
+        yield f"reading.format must be one of {', '.join(FORMATS)}"
+    if len(reading.delimiter) > 1:
+        yield "reading.delimiter must be one character"
+    if reading.quotes not in ("", *QUOTES):
+        yield f"reading.quotes must be one of {', '.join(QUOTES)}"
+    if not reading.separator:
+        yield "reading.separator must not be empty"
+    if reading.time_unit not in TIME_UNITS:
+        yield f"reading.time_unit must be one of {', '.join(TIME_UNITS)}"
+    if any(part and part.newest < 0 for part in (found.impressions, found.histories, clicks, events)):
+        yield "newest must be at least 0"
+    for name, part in (("clicks", clicks), ("events", events)):
+        if part and (part.dev_days <= 0 or part.train_days < 0):
+            yield f"{name}.dev_days must be above 0, train_days at least 0"
+    if clicks:
+        if clicks.pool not in POOLS:
+            yield f"clicks.pool must be one of {', '.join(POOLS)}"
+        if not 1 <= clicks.negatives <= 1000:
+            yield "clicks.negatives must be between 1 and 1000"
+        if clicks.pool_hours <= 0:
+            yield "clicks.pool_hours must be above 0"
+    if events:
+        if events.gap_minutes <= 0 or events.click_minutes < 0:
+            yield "events.gap_minutes must be above 0, click_minutes at least 0"
+        yield from _values_given_twice(events)
+    kinds = [name for name in ("impressions", "clicks", "events") if getattr(found, name)]
+    if len(kinds) != 1:
+        yield (
+            "give one of [impressions] (a row is a list that was shown), [events] (a row is a view, a click, "
+            f"...) and [clicks] (all rows are clicks); got {' and '.join(kinds) or 'no such table'}"
+        )
+    elif found.impressions:
+        yield from _faults_of_impressions(found, found.impressions)
+    elif not getattr(found.files, kinds[0], ()):
+        yield f"[{kinds[0]}] needs [files] with articles and {kinds[0]}"
 
 
-def _values_given_twice(events: EventColumns) -> list[str]:
+def _values_given_twice(events: EventColumns) -> Iterator[str]:
     keys: dict[str, list[str]] = {}
     for kind in EVENTS:
         for value in getattr(events, kind):
             keys.setdefault(value.strip().lower(), []).append(kind)
-    return [
-        f"events.{' and events.'.join(kinds)} hold the same value {value!r}; give it to one of them"
-        for value, kinds in keys.items()
-        if len(kinds) > 1
-    ]
+    for value, kinds in keys.items():
+        if len(kinds) > 1:
+            yield f"events.{' and events.'.join(kinds)} hold the same value {value!r}; give it to one of them"
 
 
-def _layout(found: ColumnMap) -> list[str]:
-    kinds = [name for name in ("impressions", "clicks", "events") if getattr(found, name) is not None]
-    if len(kinds) != 1:
-        return [
-            "give one of [impressions] (a row is a list that was shown), [events] (a row is a view, a click, "
-            f"...) and [clicks] (all rows are clicks); got {' and '.join(kinds) or 'no such table'}"
-        ]
-    if kinds != ["impressions"]:
-        files = getattr(found.files, kinds[0], ())
-        return [f"[{kinds[0]}] needs [files] with articles and {kinds[0]}"] * (not files)
-    bad = [name for name in found.splits if not name.isidentifier()]
-    needs = any(split.histories for split in found.splits.values())
-    return [
-        *["[impressions] needs tables such as [splits.train], which name the files"] * (not found.splits),
-        *[f"{name!r} cannot be the name of a split: use letters, digits and _" for name in bad],
-        *["a split names histories: give their columns in [histories]"] * (needs and not found.histories),
-    ]
-
-
-def _columns(found: ColumnMap) -> list[str]:
-    columns = found.impressions
-    if columns is None:
-        return []
-    ways = bool(columns.labelled) + bool(columns.candidates)
-    return [
-        *["impressions need either `candidates` or `labelled`"] * (ways != 1),
-        *["impressions can have only one of `clicked`, `labels` and `labelled`"]
-        * (bool(columns.clicked) + bool(columns.labels) + bool(columns.labelled) > 1),
-        *["impressions with `row_per_candidate` need `impression_id`, `candidates` and `labels`"]
-        * (
-            columns.row_per_candidate
-            and not (columns.impression_id and columns.candidates and columns.labels)
-        ),
-        *["impressions can have only one of `dwell` and `signals`"]
-        * (bool(columns.dwell and columns.signals)),
-        *["histories.dwell cannot be combined with impressions.signals, which hold dwell times"]
-        * (bool(columns.signals and found.histories and found.histories.dwell)),
-    ]
+def _faults_of_impressions(found: ColumnMap, columns: ImpressionColumns) -> Iterator[str]:
+    if not found.splits:
+        yield "[impressions] needs tables such as [splits.train], which name the files"
+    for name, split in found.splits.items():
+        if not name.isidentifier():
+            yield f"{name!r} cannot be the name of a split: use letters, digits and _"
+        if split.histories and not found.histories:
+            yield "a split names histories: give their columns in [histories]"
+    if bool(columns.labelled) + bool(columns.candidates) != 1:
+        yield "impressions need either `candidates` or `labelled`"
+    if bool(columns.clicked) + bool(columns.labels) + bool(columns.labelled) > 1:
+        yield "impressions can have only one of `clicked`, `labels` and `labelled`"
+    if columns.row_per_candidate and not (columns.impression_id and columns.candidates and columns.labels):
+        yield "impressions with `row_per_candidate` need `impression_id`, `candidates` and `labels`"
+    if columns.dwell and columns.signals:
+        yield "impressions can have only one of `dwell` and `signals`"
+    if columns.signals and found.histories and found.histories.dwell:
+        yield "histories.dwell cannot be combined with impressions.signals, which hold dwell times"

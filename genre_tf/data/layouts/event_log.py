@@ -2,19 +2,26 @@
 
 import math
 from array import array
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
+from genre_tf.data.counters import epoch_seconds
+from genre_tf.data.faults import shown
 from genre_tf.data.layouts import cells
-from genre_tf.data.layouts.catalogue import RowFaults, cell_of
-from genre_tf.data.layouts.click_log import ClickLog, Floats, Integers, Signals, SignalTexts, read_act
-from genre_tf.data.layouts.column_map import EVENTS, ColumnMap, EventColumns
-from genre_tf.data.layouts.made_impressions import MadeImpressions, Page
-from genre_tf.data.layouts.source_files import Source
-from genre_tf.data.layouts.tables import Row
+from genre_tf.data.layouts.click_log import (
+    ClickLog,
+    Floats,
+    Integers,
+    MadeImpressions,
+    Page,
+    Signals,
+    SignalTexts,
+)
+from genre_tf.data.layouts.column_map import EVENTS, EventColumns
+from genre_tf.data.layouts.tables import Source
 from genre_tf.data.signals import KEYS
 
 Flags = npt.NDArray[np.bool_]
@@ -45,62 +52,65 @@ class EventLog(NamedTuple):
     position: Floats
     seconds: Floats
 
+    def as_clicks(self) -> ClickLog:
+        """The clicks of a log that has only clicks."""
+        signals = Signals.of_dwell(self.time, self.seconds)
+        return ClickLog(self.users, self.user, self.article, self.time, signals)
 
-def read_events(source: Source, column_map: ColumnMap, known: Mapping[str, int]) -> EventLog:
-    """Reads a log of events.
 
-    Args:
-        source: where the files are.
-        column_map: which columns of a log of events hold what.
-        known: rows of the articles by their ids.
+def read_events(
+    source: Source, patterns: Sequence[str], columns: EventColumns, known: Mapping[str, int]
+) -> EventLog:
+    """Reads a log of events; `known` maps the ids of articles to their rows.
 
     Raises:
         InputError: an unusable file, or the policy stops.
     """
-    if column_map.events is None or column_map.files is None:
-        raise ValueError("this map does not describe a log of events")
-    columns, users, pages = column_map.events, dict[str, int](), dict[tuple[int, str], int]()
+    users, pages = dict[str, int](), dict[tuple[int, str], int]()
     kinds, numbers = columns.kinds(), {name: number for number, name in enumerate(EVENTS)}
-    integers = [array("q") for _ in range(4)]
+    user_of, article_of, time_of, page_of = (array("q") for _ in range(4))
     kind_of, position_of, seconds_of = bytearray(), array("d"), array("d")
     required = (columns.user_id, columns.news_id, columns.time, columns.event)
     wanted = (*required, columns.dwell, columns.position, columns.impression_id)
-    for path, number, row in source.rows(column_map.files.events, wanted, columns.skip):
-        if columns.drop_unknown and _is_of_unknown_article(row, columns, known):
+    for row in source.rows(patterns, wanted, columns.skip):
+        reader, news_id = (row.read(column, cells.one_id) for column in required[:2])
+        unknown = news_id is not None and news_id not in known
+        if unknown and columns.drop_unknown:
             source.dropped += 1
             continue
-        faults: RowFaults = []
-        act = read_act(row, columns, known, source.reading.time_unit, faults)
-        name = cell_of(row, columns.event, lambda value: cells.event(value, kinds), faults)
-        position = cell_of(row, columns.position, cells.position, faults)
-        page = cell_of(row, columns.impression_id, cells.id_if_any, faults)
-        if name == "dwells" and math.isnan(act.seconds) and not faults:
-            faults.append(_without_seconds(columns))
-        if faults or act.user is None or act.news_id is None or act.time is None:
-            source.reject(path, number, faults)
+        at = row.read(columns.time, source.moment)
+        read = row.read(columns.dwell, cells.if_any(cells.seconds))
+        if unknown:
+            row.fault(columns.news_id, f"{shown(news_id)} is not among the articles; add the article")
+        if read is not None and not 0 <= read < math.inf:
+            row.fault(columns.dwell, f"{read} is not a finite number of seconds of at least 0")
+        name = row.read(columns.event, lambda value: cells.event(value, kinds)) if columns.event else "clicks"
+        place = row.read(columns.position, cells.if_any(cells.position))
+        page_id = row.read(columns.impression_id, cells.if_any(cells.one_id))
+        if name == "dwells" and read is None and not row.faults:
+            if columns.dwell:
+                row.fault(columns.dwell, "is empty; a reading time needs a number of seconds")
+            else:
+                wrong = "is a reading time, but the map names no column of seconds (dwell); name it"
+                row.fault(columns.event, wrong)
+        if not source.accepts(row):
             continue
-        user = users.setdefault(act.user, len(users))
-        page_number = pages.setdefault((user, page), len(pages)) if page else _NONE
-        for column, cell in zip(integers, (user, known[act.news_id], act.time, page_number), strict=True):
-            column.append(cell)
+        user_row = users.setdefault(reader, len(users))
+        user_of.append(user_row)
+        article_of.append(known[news_id])
+        time_of.append(epoch_seconds(at))
         kind_of.append(numbers[name])
-        position_of.append(math.inf if position is None else position)
-        seconds_of.append(act.seconds)
-    user_rows, article_rows, times, page_rows = (np.frombuffer(each, np.int64) for each in integers)
-    position_values, seconds = (np.frombuffer(each, np.float64) for each in (position_of, seconds_of))
-    kind = np.frombuffer(kind_of, np.uint8)
-    return EventLog(list(users), user_rows, article_rows, times, kind, page_rows, position_values, seconds)
-
-
-def _is_of_unknown_article(row: Row, columns: EventColumns, known: Mapping[str, int]) -> bool:
-    news_id = cell_of(row, columns.news_id, cells.one_id, [])
-    return news_id is not None and news_id not in known
-
-
-def _without_seconds(columns: EventColumns) -> tuple[str, str]:
-    if not columns.dwell:
-        return columns.event, "is a reading time, but the map names no column of seconds (dwell); name it"
-    return columns.dwell, "is empty; a reading time needs a number of seconds"
+        seconds_of.append(math.nan if read is None else read)
+        if columns.impression_id:
+            page_of.append(pages.setdefault((user_row, page_id), len(pages)) if page_id else _NONE)
+        if columns.position:
+            position_of.append(math.inf if place is None else place)
+    user, article, time = (np.frombuffer(each, np.int64) for each in (user_of, article_of, time_of))
+    kind, seconds = np.frombuffer(kind_of, np.uint8), np.frombuffer(seconds_of, np.float64)
+    # A column that the map does not name takes no memory.
+    page = np.frombuffer(page_of, np.int64) if page_of else np.broadcast_to(np.int64(_NONE), len(time))
+    position = np.frombuffer(position_of) if position_of else np.broadcast_to(math.inf, len(time))
+    return EventLog(list(users), user, article, time, kind, page, position, seconds)
 
 
 class EventImpressions(MadeImpressions):
@@ -133,7 +143,7 @@ class EventImpressions(MadeImpressions):
         begins = np.flatnonzero(np.diff(page[shown], prepend=-1))
         self._bounds = np.append(begins, len(shown))
 
-        place_of = _Places(page[shown] * width + self._article)
+        place_of = _places(page[shown] * width + self._article)
         viewed = _latest(pair, events.time, events.kind == VIEWS)
         recent = (viewed != _NONE) & (events.time - events.time[viewed] <= round(columns.click_minutes * 60))
         place = place_of(np.where(recent, page[viewed], _NONE) * width + events.article)
@@ -198,16 +208,7 @@ def _shown(events: EventLog, page: Integers, width: int) -> Integers:
 
 
 def _latest(key: Integers, time: Integers, target: Flags) -> Integers:
-    """For each event the newest target of the same key at or before its time; -1 if there is none.
-
-    Args:
-        key: int64 [n].
-        time: int64 [n].
-        target: bool [n].
-
-    Returns:
-        int64 [n].
-    """
+    """For each event the newest target of its key at or before its time; -1 if there is none: int64 [n]."""
     order = np.lexsort((~target, time, key))  # of one second, targets come first
     newest = np.maximum.accumulate(np.where(target[order], np.arange(len(order)), _NONE))
     found = np.where(newest == _NONE, _NONE, order[newest])
@@ -216,26 +217,24 @@ def _latest(key: Integers, time: Integers, target: Flags) -> Integers:
     return latest
 
 
-class _Places:
-    """Places of different keys: int64 [m]; -1 for others."""
+def _places(keys: Integers) -> Callable[[Integers], Integers]:
+    """A function that finds the places of keys among some different ones: int64 [n]; -1 for others."""
+    order = np.argsort(keys)
+    ordered = keys[order]
 
-    def __init__(self, keys: Integers) -> None:
-        self._order = np.argsort(keys)
-        self._keys = keys[self._order]
+    def place_of(wanted: Integers) -> Integers:
+        if not len(ordered):
+            return np.full(len(wanted), _NONE)
+        place = np.minimum(np.searchsorted(ordered, wanted), len(ordered) - 1)
+        return np.where(ordered[place] == wanted, order[place], _NONE)
 
-    def __call__(self, keys: Integers) -> Integers:
-        """Places of keys: int64 [n] -> int64 [n]."""
-        if not len(self._keys):
-            return np.full(len(keys), _NONE)
-        place = np.minimum(np.searchsorted(self._keys, keys), len(self._keys) - 1)
-        return np.where(self._keys[place] == keys, self._order[place], _NONE)
+    return place_of
 
 
 def _signals(events: EventLog, pair: Integers, clicks: Integers) -> tuple[Signals, int]:
     """What followed each click, by its number among the clicks; and the number of signals without a click."""
     click = _latest(pair, events.time, events.kind == CLICKS)
-    of_click = Signals.of_dwell(np.arange(len(clicks)), events.time[clicks], events.seconds[clicks])
-    parts, lost = [of_click], 0
+    parts, lost = [Signals.of_dwell(events.time[clicks], events.seconds[clicks])], 0
     for kind, name in ((DWELLS, "dwell"), (COMMENTS, "comments"), (SHARES, "shares")):
         rows = np.flatnonzero(events.kind == kind)
         lost += int((click[rows] == _NONE).sum())

@@ -1,34 +1,25 @@
 """Converts rows of a log of impressions, in any layout, to lines of MIND's behaviours file."""
 
-from collections.abc import Iterator, Mapping
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import groupby, islice
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any
 
 from genre_tf.data.articles import Impression
+from genre_tf.data.faults import shown
 from genre_tf.data.layouts import cells
-from genre_tf.data.layouts.candidate_cells import read_candidates
-from genre_tf.data.layouts.catalogue import RowFaults, cell_of
-from genre_tf.data.layouts.column_map import ColumnMap, ImpressionColumns, SplitFiles
-from genre_tf.data.layouts.histories import History, PastClicks, dwell_text, read_histories
-from genre_tf.data.layouts.source_files import Source
-from genre_tf.data.layouts.tables import Row
+from genre_tf.data.layouts.click_log import History, LogLine, PastClicks
+from genre_tf.data.layouts.column_map import HistoryColumns, ImpressionColumns, SplitFiles
+from genre_tf.data.layouts.tables import Source, SourceRow
 from genre_tf.data.lines import MAX_LINE_BYTES
-from genre_tf.data.mind_rows import LogForm, parse_behaviors
+from genre_tf.data.mind_rows import LogForm, RowFaults, parse_behaviors
 
-NO_HISTORY = History()
 MAX_CANDIDATES = 10_000
 """Most rows that one impression can have: MIND's largest has 299."""
 
-NumberedRows = Iterator[tuple[Path, int, Row]]
-
-
-class LogLine(NamedTuple):
-    """A line of a behaviours file, the number of clicks in its impression, and whether it has a history."""
-
-    text: str
-    clicks: int
-    history: bool
+_NO_HISTORY = History()
+_LABEL = re.compile(r"-[01]$")
 
 
 class ImpressionLines:
@@ -39,40 +30,36 @@ class ImpressionLines:
 
     Args:
         source: where the files are.
-        column_map: which columns of a log of impressions hold what.
         files: files of the split.
-        known: the ids of the split's articles, each mapped to itself.
+        columns: which columns of the log hold what.
+        articles: ids of the split's articles.
+        histories: columns of the files of histories, if there are any.
         past: earlier clicks of the readers, if histories are made of them.
     """
 
     def __init__(
         self,
         source: Source,
-        column_map: ColumnMap,
         files: SplitFiles,
-        known: Mapping[str, str],
+        columns: ImpressionColumns,
+        articles: Iterable[str],
+        histories: HistoryColumns | None = None,
         past: PastClicks | None = None,
     ) -> None:
-        if column_map.impressions is None:
-            raise ValueError("this map does not describe a log of impressions")
-        self.columns, self.files = column_map.impressions, files
-        self._source, self._known, self._past = source, known, past
+        self.columns, self.files = columns, files
+        self._source, self._past = source, past
+        self._known = {news_id: news_id for news_id in articles}
         self._histories: dict[str, History] = {}
-        columns, histories = self.columns, column_map.histories
+        self._tells_signals = bool(columns.signals or columns.dwell)
         if files.histories and histories is not None:
             drop = columns.drop_unknown_history
-            self._histories = read_histories(source, files.histories, histories, known, drop)
-        of_histories = bool(files.histories and histories is not None and histories.dwell)
-        self._tells_signals = bool(columns.signals or columns.dwell or of_histories)
+            self._histories = read_histories(source, files.histories, histories, self._known, drop)
+            self._tells_signals |= bool(histories.dwell)
         self._seen: set[str] = set()
         self._form: LogForm | None = None
 
     def __iter__(self) -> Iterator[LogLine]:
-        """Lines in the order of the files.
-
-        Raises:
-            InputError: an unusable file, or the policy stops.
-        """
+        """Lines in the order of the files; see `impressions`."""
         for text, found in self.impressions():
             yield LogLine(text, sum(found.clicked or ()), bool(found.history))
 
@@ -89,51 +76,51 @@ class ImpressionLines:
         rows = self._source.rows(self.files.impressions, wanted, columns.skip)
         if columns.row_per_candidate:
             rows = _grouped(rows, columns, self._source)
-        for place, (path, number, row) in enumerate(rows, start=1):
-            faults: RowFaults = []
-            line = self._line(row, place, faults)
-            found = faults or self._parsed(line)
+        for place, row in enumerate(rows, start=1):
+            line = self._line(row, place)
+            found = row.faults or self._parsed(line)
             if isinstance(found, Impression):
                 self._seen.add(found.impression_id)
                 self._form = LogForm.of(found)
                 yield line, found
             else:
-                self._source.reject(path, number, found)
+                row.faults = found
+                self._source.accepts(row)
 
-    def _line(self, row: Row, place: int, faults: RowFaults) -> str:
-        columns, reading = self.columns, self._source.reading
-        user = cell_of(row, columns.user_id, cells.one_id, faults) or ""
-        time = cell_of(row, columns.time, lambda value: cells.moment(value, reading.time_unit), faults)
-        before = self._histories.get(user, NO_HISTORY)
+    def _line(self, row: SourceRow, place: int) -> str:
+        columns, source = self.columns, self._source
+        user = row.read(columns.user_id, cells.one_id) or ""
+        time = row.read(columns.time, source.moment)
+        before = self._histories.get(user, _NO_HISTORY)
         if self._past is not None and time is not None:
             before, dropped = self._past.before(user, time, self._known)
-            self._source.dropped += dropped
-        own = cell_of(row, columns.history, lambda value: cells.ids(value, reading.separator), faults) or []
+            source.dropped += dropped
+        own = row.read(columns.history, source.ids) or []
         if columns.drop_unknown_history:
             kept = [news_id for news_id in own if news_id in self._known]
-            self._source.dropped += len(own) - len(kept)
+            source.dropped += len(own) - len(kept)
             own = kept
-        candidates = read_candidates(row, columns, reading.separator, self.files.labelled, faults)
+        candidates = read_candidates(row, columns, source, self.files.labelled)
         fields = [
-            cell_of(row, columns.impression_id, cells.one_id, faults) or str(place),
+            row.read(columns.impression_id, cells.one_id) or str(place),
             user,
             cells.mind_time(time) if time else "",
             " ".join([before.news_ids, *own]).strip(),
             " ".join(candidates),
         ]
         if self._tells_signals:
-            fields.append(self._signals(row, before, candidates, faults))
+            fields.append(self._signals(row, before, candidates))
         return "\t".join(fields)
 
-    def _signals(self, row: Row, before: History, candidates: list[str], faults: RowFaults) -> str:
+    def _signals(self, row: SourceRow, before: History, candidates: list[str]) -> str:
         columns = self.columns
         own: list[str] = []
         clicked = [each[:-2] for each in candidates if each.endswith("-1")]
         if columns.signals:
-            own = (cell_of(row, columns.signals, cells.signals, faults) or "").split()
+            own = (row.read(columns.signals, cells.signals) or "").split()
         elif columns.dwell and self.files.labelled and len(clicked) == 1:
-            read = cell_of(row, columns.dwell, cells.seconds, faults)
-            own = [] if read is None else [f"{clicked[0]}:{dwell_text(read)}"]
+            read = row.read(columns.dwell, cells.if_any(cells.seconds))
+            own = [] if read is None else [f"{clicked[0]}:{_dwell(read)}"]
         # What is known of an earlier click stays: a history must not know what follows.
         earlier = {each.rpartition(":")[0]: each for each in before.signals.split()}
         return " ".join(
@@ -142,9 +129,8 @@ class ImpressionLines:
 
     def _parsed(self, line: str) -> Impression | RowFaults:
         if len(line.encode()) >= MAX_LINE_BYTES:
-            return [
-                ("line", f"is longer than {MAX_LINE_BYTES >> 20} MiB in MIND's format; shorten its history")
-            ]
+            wrong = f"is longer than {MAX_LINE_BYTES >> 20} MiB in MIND's format; shorten its history"
+            return [("line", wrong)]
         found = parse_behaviors(line, self._known, self._seen, self._form)
         if isinstance(found, Impression):
             return found
@@ -160,25 +146,90 @@ class ImpressionLines:
         return [(names.get(field) or field, message) for field, message in found]
 
 
-def _grouped(rows: NumberedRows, columns: ImpressionColumns, source: Source) -> NumberedRows:
+def _grouped(rows: Iterator[SourceRow], columns: ImpressionColumns, source: Source) -> Iterator[SourceRow]:
     """Joins rows of one shown article each to rows of one impression each, numbered by their first row."""
 
-    def impression_of(numbered: tuple[Path, int, Row]) -> tuple[Path, str]:
-        path, _, row = numbered
-        found = cell_of(row, columns.impression_id, cells.one_id, [])
-        return path, found or str(row.get(columns.impression_id))
+    # Faults of these cells go with their rows: those of the joined row are reported.
+    def impression_of(row: SourceRow) -> tuple[Path, str]:
+        found = row.read(columns.impression_id, cells.one_id)
+        return row.file, found or str(row.cells.get(columns.impression_id))
 
-    for (path, _), group in groupby(rows, impression_of):
+    for (file, _), group in groupby(rows, impression_of):
         shown_rows = list(islice(group, MAX_CANDIDATES + 1))
-        _, number, first = shown_rows[0]
+        first = shown_rows[0]
+        values: dict[str, Any] = {
+            name: [row.cells.get(name) for row in shown_rows] for name in (columns.candidates, columns.labels)
+        }
+        if columns.dwell:  # the dwell time of a click is in its own row
+            clicked = next((row for row in shown_rows if row.read(columns.labels, cells.flag)), first)
+            values[columns.dwell] = clicked.cells.get(columns.dwell)
+        joined = SourceRow(file, first.number, {**first.cells, **values})
         if len(shown_rows) > MAX_CANDIDATES:
             wrong = f"more than {MAX_CANDIDATES:,} consecutive rows are of this impression"
-            source.reject(path, number, [(columns.impression_id, wrong)])
+            joined.fault(columns.impression_id, wrong)
+        if source.accepts(joined):
+            yield joined
+
+
+def read_candidates(row: SourceRow, columns: ImpressionColumns, source: Source, labelled: bool) -> list[str]:
+    """The candidates of a row: ids, with the suffix -1 or -0 if clicks are read (`labelled`) and known."""
+    if columns.labelled:
+        found = [cells.labelled_id(each) for each in row.read(columns.labelled, source.ids) or []]
+        return found if labelled else [_LABEL.sub("", each) for each in found]
+    news_ids = row.read(columns.candidates, source.ids) or []
+    if not labelled or not (columns.clicked or columns.labels):
+        return list(dict.fromkeys(news_ids)) if columns.merge_repeated else news_ids
+    if columns.clicked:
+        clicked = row.read(columns.clicked, source.ids) or []
+        flags = [news_id in clicked for news_id in news_ids]
+        if unknown := [news_id for news_id in clicked if news_id not in news_ids]:
+            row.fault(columns.clicked, f"{shown(unknown[0])} was clicked but is not among the candidates")
+    else:
+        told = row.read(columns.labels, source.several(cells.flag))
+        flags = told or []
+        if told is not None and len(flags) != len(news_ids):
+            row.fault(columns.labels, f"{len(flags)} labels for {len(news_ids)} candidates")
+    pairs = list(zip(news_ids, flags, strict=False))
+    if columns.merge_repeated:
+        hits = {news_id for news_id, flag in pairs if flag}
+        pairs = [(news_id, news_id in hits) for news_id in dict.fromkeys(news_ids)]
+    return [f"{news_id}-{int(flag)}" for news_id, flag in pairs]
+
+
+def read_histories(
+    source: Source, patterns: Sequence[str], columns: HistoryColumns, known: Mapping[str, str], drop: bool
+) -> dict[str, History]:
+    """Reads histories by reader, and holds them in memory: about ten bytes per click.
+
+    Clicks on articles that are not `known` are faults, unless `drop` leaves them out.
+
+    Raises:
+        InputError: an unusable file, or the policy stops.
+    """
+    found: dict[str, History] = {}
+    for row in source.rows(patterns, (columns.user_id, columns.history, columns.dwell)):
+        user = row.read(columns.user_id, cells.one_id)
+        news_ids = row.read(columns.history, source.ids) or []
+        seconds = row.read(columns.dwell, source.several(cells.if_any(cells.seconds))) or [None] * len(
+            news_ids
+        )
+        if len(seconds) != len(news_ids):
+            row.fault(columns.dwell, f"{len(seconds)} dwell times for {len(news_ids)} clicks")
+        clicks = list(zip(news_ids, seconds, strict=False))
+        unknown = [news_id for news_id, _ in clicks if news_id not in known]
+        if user in found:
+            row.fault(columns.user_id, f"{shown(user)} is also in an earlier row; keep one of them")
+        if unknown and not drop:
+            row.fault(columns.history, f"{shown(unknown[0])} is not among the articles; add the article")
+        if not source.accepts(row):
             continue
-        clicked = [row for _, _, row in shown_rows if cell_of(row, columns.labels, cells.flag, [])]
-        listed = {
-            name: [row.get(name) for _, _, row in shown_rows] for name in (columns.candidates, columns.labels)
-        }
-        # The dwell time of a click is in its own row.
-        dwell = {columns.dwell: clicked[0].get(columns.dwell)} if columns.dwell and clicked else {}
-        yield path, number, {**first, **listed, **dwell}
+        source.dropped += len(unknown)
+        clicks = [click for click in clicks if click[0] in known][-columns.newest :]  # 0: all
+        read = {news_id: f"{news_id}:{_dwell(time)}" for news_id, time in clicks if time is not None}
+        found[user] = History(" ".join(news_id for news_id, _ in clicks), " ".join(read.values()))
+    return found
+
+
+def _dwell(read_seconds: float) -> str:
+    """A dwell time in the form of the column of signals."""
+    return f"dwell={read_seconds:g}"

@@ -1,14 +1,17 @@
-"""Rows of CSV, JSON Lines and Parquet files, one by one, whatever their size."""
+"""Rows of CSV, JSON Lines and Parquet files of a folder, one by one, whatever their size."""
 
 import csv
 import json
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path, PurePath
 from typing import Any
 
-from genre_tf.data.faults import Fault, FaultPolicy, listed, shown
-from genre_tf.data.layouts.column_map import Reading
+from genre_tf.data.faults import MAX_LISTED_NAMES, Fault, FaultPolicy, listed, shown
+from genre_tf.data.layouts import cells
+from genre_tf.data.layouts.column_map import Reading, SkipRule
 from genre_tf.data.lines import (
     DECOMPRESSION_ERRORS,
     EMPTY,
@@ -20,16 +23,19 @@ from genre_tf.data.lines import (
     read_lines,
     whole_file_fault,
 )
-from genre_tf.data.mind_rows import unquoted
+from genre_tf.data.mind_rows import RowFaults, unquoted
 from genre_tf.errors import InputError
 
-Row = Mapping[str, Any]
-Rows = Iterator[tuple[int, Row]]
+Rows = Iterator[tuple[int, Mapping[str, Any]]]
+"""1-based line (for Parquet: row) and its cells by column; absent ones are None or left out."""
 
-ENDINGS = {".csv": "csv", ".tsv": "csv", ".jsonl": "jsonl", ".ndjson": "jsonl", ".json": "jsonl"}
-ENDINGS |= {".parquet": "parquet"}
+ENDINGS = {
+    **dict.fromkeys((".csv", ".tsv"), "csv"),
+    **dict.fromkeys((".jsonl", ".ndjson", ".json"), "jsonl"),
+    ".parquet": "parquet",
+}
 MAX_CELL_CHARACTERS = 250_000
-"""Most characters of a cell of any format, a list counted as its texts with a space after each.
+"""Most characters of a cell in any format (a list: with a space after each element).
 
 A line of MIND's files (1 MiB) holds that many in any script.
 """
@@ -40,34 +46,138 @@ PARQUET_ROWS = 1024
 """Rows decoded at a time: with histories of 1,500 clicks some tens of megabytes."""
 
 
-def read_table(
-    path: Path, reading: Reading, columns: Sequence[str], policy: FaultPolicy, optional: Sequence[str] = ()
-) -> Rows:
-    """Reads the rows of a file; faulty ones go to the policy and are left out.
+@dataclass(slots=True)
+class SourceRow:
+    """One row while it is read: its cells, and the faults found in them."""
 
-    Args:
-        path: a CSV file with a header, JSON Lines (either may be gzipped, `.gz`), or Parquet.
-        reading: format of the file.
-        columns: wanted columns; a CSV or Parquet file must have them, a JSON object may leave some out.
-        policy: decides what happens to a faulty row.
-        optional: columns to read if the file has them.
+    file: Path
+    number: int  # 1-based line (for Parquet: row)
+    cells: Mapping[str, Any]  # values by column; absent ones are None or left out
+    faults: RowFaults = field(default_factory=list)  # columns and messages
 
-    Yields:
-        1-based line (for Parquet: row) and its cells by column; absent ones are None or left out.
+    def read(self, column: str, value_of: Callable[[Any], Any]) -> Any:
+        """Reads one cell with a function of `cells`, whose `CellError` becomes a fault of the row.
 
-    Raises:
-        InputError: the file cannot be read or is too large, or the policy stops.
-    """
-    for number, row in _rows(path, reading, columns, policy, optional):
-        faults = [
-            Fault(str(path), number, column, TOO_LONG)
-            for column in columns
-            if _characters(row.get(column)) > MAX_CELL_CHARACTERS
-        ]
-        if faults:
-            policy.reject(faults)
-        else:
-            yield number, row
+        Returns:
+            The value; None if the map names no such column (empty) or the cell is faulty.
+        """
+        if not column:
+            return None
+        try:
+            return value_of(self.cells.get(column))
+        except cells.CellError as error:
+            self.fault(column, str(error))
+            return None
+
+    def fault(self, column: str, message: str) -> None:
+        """Adds a fault."""
+        self.faults.append((column, message))
+
+
+@dataclass
+class Source:
+    """The folder that is read, and what happens to its rows; its counts are those of a `SplitSummary`."""
+
+    folder: Path
+    reading: Reading
+    policy: FaultPolicy  # decides what happens to a faulty row
+    left_out: int = 0
+    dropped: int = 0
+    clicks_without_view: int = 0
+    unmatched: int = 0
+    # Wanted columns that rows have had so far; splits share it, as they share the map.
+    seen: set[str] = field(default_factory=set)
+    _unseen: set[str] = field(default_factory=set, init=False)  # wanted columns that no row has had so far
+    _keys: dict[str, None] = field(default_factory=dict, init=False)  # some columns that rows have had
+
+    def rows(
+        self, patterns: Sequence[str], columns: Sequence[str], skip: Sequence[SkipRule] = ()
+    ) -> Iterator[SourceRow]:
+        """Rows of all files that the patterns name, in the order of their names, without those of skip rules.
+
+        Args:
+            patterns: inside the folder, such as `articles.parquet` or `2017*`.
+            columns: wanted columns; empty names are ignored. A CSV or Parquet file must have each; of JSON
+                objects at least one must, here or in a split that was read before.
+            skip: which rows are left out.
+
+        Raises:
+            InputError: a pattern that names no file, an unusable file, or the policy stops.
+        """
+        # Where the column of a rule for empty cells is misspelt, it would leave out every row.
+        needed = (*columns, *(rule.column for rule in skip if not rule.value))
+        wanted = [*dict.fromkeys(filter(None, needed))]
+        asked = [*dict.fromkeys(rule.column for rule in skip)]
+        self._unseen, self._keys = set(wanted), {}
+        path = self.folder
+        for path in self.files(patterns):
+            for number, row in _rows(path, self.reading, wanted, asked, self.policy):
+                if too_long := [
+                    column for column in wanted if _characters(row.get(column)) > MAX_CELL_CHARACTERS
+                ]:
+                    self.policy.reject([Fault(str(path), number, column, TOO_LONG) for column in too_long])
+                    continue
+                if self._unseen:
+                    self._unseen -= row.keys()
+                    self._keys |= dict.fromkeys(list(row)[: MAX_LISTED_NAMES - len(self._keys)])
+                if any(_matches(rule, row) for rule in skip):
+                    self.left_out += 1
+                else:
+                    yield SourceRow(path, number, row)
+        self.seen |= set(wanted) - self._unseen
+        if self._keys and self._unseen - self.seen:
+            advice = "correct them in the map or leave them out (a row where they are null counts)"
+            self.policy.reject([whole_file_fault(path, f"{self._unseen_keys()}; {advice}")])
+
+    def files(self, patterns: Sequence[str]) -> list[Path]:
+        """The files that patterns name, each once, sorted. Raises an `InputError` if a pattern names none."""
+        found: dict[Path, None] = {}
+        for pattern in patterns:
+            if not pattern or PurePath(pattern).is_absolute() or ".." in PurePath(pattern).parts:
+                raise InputError(
+                    f"{pattern!r} is not a path inside {self.folder}; give a path relative to it"
+                )
+            matches = sorted(path for path in self.folder.glob(pattern) if path.is_file())
+            if not matches:
+                inner = [path for path in self.folder.iterdir() if path.is_dir() and any(path.glob(pattern))]
+                advice = f"; {min(inner)} does: give that folder" if inner else ""
+                raise InputError(f"{self.folder} holds no file {pattern}, which the map names{advice}")
+            found |= dict.fromkeys(path for path in matches if not path.name.startswith("."))
+        return list(found)
+
+    def accepts(self, row: SourceRow) -> bool:
+        """Whether a row has no fault; if it has, the policy gets them, with keys that may be misspelt."""
+        if not row.faults:
+            return True
+        hint = f"; {self._unseen_keys()}" if self._unseen else ""
+        self.policy.reject(
+            [Fault(str(row.file), row.number, column, message + hint) for column, message in row.faults]
+        )
+        return False
+
+    def moment(self, value: Any) -> datetime:
+        """Reads a time in the unit of the map; raises `CellError`."""
+        return cells.moment(value, self.reading.time_unit)
+
+    def ids(self, value: Any) -> list[str]:
+        """Reads a list of ids, separated as the map says; raises `CellError`."""
+        return cells.ids(value, self.reading.separator)
+
+    def several(self, read: Callable[[Any], Any]) -> Callable[[Any], list[Any]]:
+        """A reader of lists, separated as the map says, whose elements are read with `read`."""
+        return lambda value: [read(each) for each in cells.several(value, self.reading.separator)]
+
+    def _unseen_keys(self) -> str:
+        return f"no row up to here has {listed(sorted(self._unseen))}; keys found: {listed(self._keys)}"
+
+
+def _matches(rule: SkipRule, row: Mapping[str, Any]) -> bool:
+    value: Any = row.get(rule.column)
+    if rule.value:
+        return not isinstance(value, list | dict) and cells.whole(cells.text(value)) == cells.whole(
+            rule.value
+        )
+    return cells.is_missing(value)
 
 
 def _characters(value: Any) -> int:
@@ -77,8 +187,9 @@ def _characters(value: Any) -> int:
 
 
 def _rows(
-    path: Path, reading: Reading, columns: Sequence[str], policy: FaultPolicy, optional: Sequence[str]
+    path: Path, reading: Reading, columns: Sequence[str], optional: Sequence[str], policy: FaultPolicy
 ) -> Rows:
+    """The rows of a file; faulty ones go to the policy. Of Parquet only the named columns are read."""
     ending = (path.with_suffix("").suffix if is_gzip(path) else path.suffix).lower()
     kind = reading.format or ENDINGS.get(ending, "")
     if kind == "csv":
@@ -94,44 +205,25 @@ def _rows(
 
 
 class _Lines:
-    """Lines for a CSV reader, which takes more than one for a row if a quoted cell spans lines.
-
-    Args:
-        lines: numbered lines of the file.
-        several: whether a row may have several lines; otherwise the reader finds no more lines.
-    """
+    """Lines for a CSV reader, which takes more than one for a row if a quoted cell spans `several`."""
 
     def __init__(self, lines: Iterator[tuple[int, str]], several: bool) -> None:
         self._lines, self._several = lines, several
         self._again: deque[tuple[int, str]] = deque()
-        self._row: list[tuple[int, str]] = []
-
-    @property
-    def first(self) -> int:
-        """Number of the row's first line; 0 if it has none yet."""
-        return self._row[0][0] if self._row else 0
-
-    @property
-    def further(self) -> list[str]:
-        """The row's other lines."""
-        return [line for _, line in self._row[1:]]
-
-    def begin_row(self) -> None:
-        """Forgets the lines of the last row."""
-        self._row = []
+        self.row: list[tuple[int, str]] = []  # the lines of the row so far; emptied before each row
 
     def again(self) -> None:
         """Returns all lines of the row but its first: a faulty row must not take others with it."""
-        self._again.extendleft(reversed(self._row[1:]))
+        self._again.extendleft(reversed(self.row[1:]))
 
     def __iter__(self) -> "_Lines":
         return self
 
     def __next__(self) -> str:
-        if self._row and not self._several:
+        if self.row and not self._several:
             raise StopIteration
-        self._row.append(self._again.popleft() if self._again else next(self._lines))
-        return self._row[-1][1] + "\n"
+        self.row.append(self._again.popleft() if self._again else next(self._lines))
+        return self.row[-1][1] + "\n"
 
 
 def _delimited(path: Path, reading: Reading, usual: str, columns: Sequence[str], policy: FaultPolicy) -> Rows:
@@ -148,43 +240,44 @@ def _delimited(path: Path, reading: Reading, usual: str, columns: Sequence[str],
     header: list[str] | None = None
     blank = rows = 0  # blank: lines before the header
     while True:
-        lines.begin_row()
+        lines.row = []
         try:
-            cells = next(reader)
-            wrong = _row_fault(cells, header, lines.further, delimiter, quotes)
+            found = next(reader)
+            wrong = _row_fault(found, header, [line for _, line in lines.row[1:]], delimiter, quotes)
         except StopIteration:
             if (header is None and blank) or (header and not rows and not policy.bad_rows):
                 policy.reject([whole_file_fault(path, EMPTY)])
             return
         except csv.Error as error:
-            cells, wrong = [], _line_fault(str(error), quotes)
-        if header is None and (wrong or (cells and lines.first != blank + 1)):
+            found, wrong = [], _line_fault(str(error), quotes)
+        first = lines.row[0][0] if lines.row else 0
+        if header is None and (wrong or (found and first != blank + 1)):
             # Otherwise the row after a faulty header would be taken for the header.
             message = f"the header cannot be read ({wrong[1] if wrong else 'see the fault of its line'})"
             policy.reject([whole_file_fault(path, message)])
             return
         if wrong:
-            policy.reject([Fault(str(path), lines.first, *wrong)])
+            policy.reject([Fault(str(path), first, *wrong)])
             lines.again()
         elif header is None:
-            blank, header = lines.first, cells or None
+            blank, header = first, found or None
             if header and not _has_columns(path, header, columns, policy, delimiter):
                 return
-        elif cells:  # not a blank line
+        elif found:  # not a blank line
             rows += 1
             # Where no key says how cells are quoted, they may still be, as pandas writes some.
-            texts = cells if reading.quotes or quotes != "none" else map(unquoted, cells)
-            yield lines.first, dict(zip(header, texts, strict=True))
+            texts = found if reading.quotes or quotes != "none" else map(unquoted, found)
+            yield first, dict(zip(header, texts, strict=True))
 
 
 def _row_fault(
-    cells: Sequence[str], header: Sequence[str] | None, further: Sequence[str], delimiter: str, quotes: str
+    found: Sequence[str], header: Sequence[str] | None, further: Sequence[str], delimiter: str, quotes: str
 ) -> tuple[str, str] | None:
     """The fault of a row that was read, if any: column and message."""
-    if header is None or not cells:
+    if header is None or not found:
         return None
-    if len(cells) != len(header):
-        return "columns", f"{len(cells)} received, {len(header)} in the header; {_hint(quotes)}"
+    if len(found) != len(header):
+        return "columns", f"{len(found)} received, {len(header)} in the header; {_hint(quotes)}"
     if not quotes and _are_rows(further, delimiter, len(header)):
         return "line", (
             f"a quote opens here and closes {len(further)} lines below, but each of them is a row; close it, "
@@ -272,8 +365,8 @@ def _parquet(path: Path, columns: Sequence[str], optional: Sequence[str], policy
                 return
             wanted = [*dict.fromkeys([*columns, *(each for each in optional if each in names)])]
             for batch in file.iter_batches(batch_size=PARQUET_ROWS, columns=wanted):
-                cells = [_plain(batch.column(name)).to_pylist() for name in wanted]
-                for row in zip(*cells, strict=True):
+                values = [_plain(batch.column(name)).to_pylist() for name in wanted]
+                for row in zip(*values, strict=True):
                     number += 1
                     yield number, dict(zip(wanted, row, strict=True))
     except (pyarrow.ArrowException, OSError) as error:

@@ -6,8 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from genre_tf.data.articles import Article
-from genre_tf.data.synth.grammar import Story, Topic, read_topics
-from genre_tf.data.synth.names import Names
+from genre_tf.data.synth.grammar import Names, Story, Topic, read_topics
 from genre_tf.data.synth.settings import NewsroomSettings
 
 ENTITIES_PER_TOPIC = 10
@@ -46,15 +45,7 @@ class Catalogue:
 
 
 def write_catalogue(settings: NewsroomSettings, rng: np.random.Generator) -> Catalogue:
-    """Write the articles of all days, logged or not.
-
-    Args:
-        settings: how many articles, and over which time.
-        rng: the source of all randomness.
-
-    Returns:
-        The catalogue. Headlines repeat only where a topic has run out of new ones.
-    """
+    """Write the articles of all days, logged or not; headlines repeat only where a topic has no new ones."""
     topics = read_topics()
     categories = sorted({topic.category for topic in topics})
     names = Names(rng)
@@ -62,7 +53,9 @@ def write_catalogue(settings: NewsroomSettings, rng: np.random.Generator) -> Cat
     # Some subcategories are larger than others, as in real news.
     weight = rng.uniform(0.6, 1.6, size=len(topics))
     topic = rng.choice(len(topics), size=settings.articles, p=weight / weight.sum()).astype(np.int32)
-    published = _publication_hours(settings, rng)
+    # Evenly over the days, from one window before the first impression to the last midnight.
+    start = -24.0 * settings.earlier_days - settings.window_hours
+    published = np.sort(rng.uniform(start, 24.0 * settings.days, size=settings.articles))
     first = rng.choice(ENTITIES_PER_TOPIC, size=settings.articles, p=ENTITY_SHARE)
     second = (first + rng.integers(1, ENTITIES_PER_TOPIC, size=settings.articles)) % ENTITIES_PER_TOPIC
     entities = topic[:, None] * ENTITIES_PER_TOPIC + np.stack([first, second], axis=1)
@@ -85,12 +78,6 @@ def write_catalogue(settings: NewsroomSettings, rng: np.random.Generator) -> Cat
         topics=[f"{topic.category}/{topic.subcategory}" for topic in topics],
         entity_names=entity_names,
     )
-
-
-def _publication_hours(settings: NewsroomSettings, rng: np.random.Generator) -> NDArray[np.float64]:
-    """Evenly over the days, from one window before the first impression to the last midnight."""
-    start = -24.0 * settings.earlier_days - settings.window_hours
-    return np.sort(rng.uniform(start, 24.0 * settings.days, size=settings.articles))
 
 
 def _write(

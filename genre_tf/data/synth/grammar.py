@@ -13,16 +13,20 @@ The templates are text files, one a category, in `stories/`:
 
 `{star}` is the entity that the story is about, `{other}` another one of the topic, `{last}` the star's last
 name, `{day}` the weekday of publication. `{person2}` is another `{person}`: any kind of name is a slot.
+
+Names are invented, from the word lists of `names.txt`: no person or thing in the newsroom is real, so no
+pretrained model knows them.
 """
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cache
 from importlib.resources import files
 
 import numpy as np
 
-from genre_tf.data.synth.names import KINDS, Names
+from genre_tf.errors import FailureError
 
 WEEKDAYS = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday")
 COMMON_SLOTS = {"few": ("2..6",), "coach": ("{person}",)}
@@ -30,6 +34,89 @@ CLOSING_SENTENCE_SHARE = 0.7
 
 _SLOT = re.compile(r"\{(\w+)\}")
 _RANGE = re.compile(r"(\d+)\.\.(\d+)")
+
+KINDS: Mapping[str, str] = {
+    "person": "{first} {last}",
+    "town": "{town_start}{town_end}",
+    "country": "{land_start}{land_end}",
+    "company": "{firm_start}{firm_end}",
+    "football_team": "{town} {grid_animal}",
+    "basketball_team": "{town} {court_animal}",
+    "politician": "{person}",
+    "institute": "{town} {school}",
+    "commodity": "{commodity}",
+    "district": "{town} {side}",
+    "airline": "{firm_start} {carrier}",
+    "destination": "{town_start}{town_end} {sight}",
+    "hotel": "{town} {house}",
+    "dish": "{dish}",
+    "restaurant": "{last} {table}",
+    "drink": "{drink}",
+    "royal": "{royal} of {country}",
+    "plant": "{plant}",
+    "pet": "{pet}",
+    "storm": "{gust} {first}",
+    "region": "{town_start}{town_end} {part}",
+    "illness": "{illness}",
+    "food": "{food}",
+    "exercise": "{exercise}",
+    "carmaker": "{last} {maker}",
+    "classic": "{last} {model}",
+    "motorcycle": "{last} {rider}",
+    "show": "{adjective} {noun}",
+    "host": "{person}",
+    "reality_show": "{talent} {contest}",
+    "band": "{adjective} {band_noun}",
+    "singer": "{person}",
+    "festival": "{town} {noun}",
+    "film": "The {adjective} {noun}",
+    "actor": "{person}",
+    "director": "{person}",
+}
+
+_TRIES = 1_000
+
+
+@cache
+def _words() -> dict[str, tuple[str, ...]]:
+    """The word lists of `names.txt`: `name = one | two`."""
+    text = (files("genre_tf.data.synth") / "names.txt").read_text(encoding="utf-8")
+    rows = (line.split(" = ", maxsplit=1) for line in text.splitlines())
+    return {name: tuple(words.split(" | ")) for name, words in rows}
+
+
+class Names:
+    """Draws names; the names of entities never repeat, other names may."""
+
+    def __init__(self, rng: np.random.Generator) -> None:
+        self._rng = rng
+        self._taken: set[str] = set()
+
+    def entity(self, kind: str) -> str:
+        """A name of a `kind` (a key of `KINDS`) that no other entity gets."""
+        name = self.any(kind)
+        self._taken.add(name)
+        return name
+
+    def any(self, kind: str) -> str:
+        """A name for a person or thing of a `kind` that no reader follows: never one of `entity`'s."""
+        for _ in range(_TRIES):
+            name = self._expand(KINDS[kind])
+            if name not in self._taken:
+                return name
+        raise FailureError(f"the newsroom has run out of names of the kind {kind!r}; ask for fewer entities")
+
+    def _expand(self, template: str) -> str:
+        words = _words()
+
+        def word(match: re.Match[str]) -> str:
+            name = match[1]
+            if name in words:
+                return words[name][self._rng.integers(len(words[name]))]
+            return self._expand(KINDS[name])
+
+        return _SLOT.sub(word, template)
+
 
 Slots = dict[str, tuple[str, ...]]
 
@@ -62,20 +149,14 @@ class Topic:
 
 @cache
 def read_topics() -> tuple[Topic, ...]:
-    """All topics, by category and in the order of its file.
-
-    Returns:
-        The topics; the same ones for every newsroom.
-    """
+    """All topics, by category and in the order of its file; the same ones for every newsroom."""
     folder = files("genre_tf.data.synth") / "stories"
-    paths = sorted(
-        (path for path in folder.iterdir() if path.name.endswith(".txt")), key=lambda path: path.name
-    )
-    return tuple(
-        topic
-        for path in paths
-        for topic in _parse(path.name.removesuffix(".txt"), path.read_text(encoding="utf-8"))
-    )
+    texts = {
+        path.name.removesuffix(".txt"): path.read_text("utf-8")
+        for path in folder.iterdir()
+        if path.name.endswith(".txt")
+    }
+    return tuple(topic for category in sorted(texts) for topic in _parse(category, texts[category]))
 
 
 def _parse(category: str, text: str) -> list[Topic]:
@@ -106,7 +187,17 @@ def _parse(category: str, text: str) -> list[Topic]:
 
 
 class Story:
-    """One event with its slots filled; a slot has the same value everywhere."""
+    """One event with its slots filled; a slot has the same value everywhere.
+
+    Args:
+        topic: where it belongs.
+        event: what happens; one of the topic's.
+        star: name of the entity that the story is about.
+        other: name of the second entity, if the event has one.
+        weekday: weekday of publication, 0 = Monday.
+        names: draws all other names.
+        rng: the source of all randomness.
+    """
 
     def __init__(
         self,
@@ -118,17 +209,6 @@ class Story:
         names: Names,
         rng: np.random.Generator,
     ) -> None:
-        """Begin a story.
-
-        Args:
-            topic: where it belongs.
-            event: what happens; one of the topic's.
-            star: name of the entity that the story is about.
-            other: name of the second entity, if the event has one.
-            weekday: weekday of publication, 0 = Monday.
-            names: draws all other names.
-            rng: the source of all randomness.
-        """
         self._topic, self._event, self._names, self._rng = topic, event, names, rng
         later = (weekday + 1 + int(rng.integers(6))) % 7
         self._drawn = {

@@ -1,8 +1,6 @@
 """Writes a newsroom: two splits in MIND's format, with true click probabilities and the settings."""
 
 import json
-import shutil
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -14,11 +12,10 @@ from typing import Any, TextIO
 import numpy as np
 from numpy.typing import NDArray
 
+from genre_tf.data.folders import whole_folder
 from genre_tf.data.synth.catalogue import Catalogue, write_catalogue
-from genre_tf.data.synth.clicks import Pools, draw_clicks, draw_pools, logged_probabilities
-from genre_tf.data.synth.dwell import Dwell
 from genre_tf.data.synth.oracle import oracle_metrics
-from genre_tf.data.synth.readers import Readers
+from genre_tf.data.synth.readers import Dwell, Pools, Readers, draw_clicks, draw_pools, logged_probabilities
 from genre_tf.data.synth.settings import FIRST_DAY, NewsroomSettings
 from genre_tf.errors import InputError
 
@@ -43,28 +40,13 @@ def write_newsroom(
         readers of different tastes.
 
     Raises:
-        InputError: `out` is not empty, and `overwrite` is not given or `out` is not a newsroom; or it cannot
-            be written.
+        InputError: `out` is not empty, and `overwrite` is not given or `out` is not a newsroom.
+        FailureError: `out` cannot be written.
     """
-    settings = settings or NewsroomSettings()
     out = out.resolve()
-    try:
-        _require_free(out, overwrite)
-        out.parent.mkdir(parents=True, exist_ok=True)
-        folder = Path(tempfile.mkdtemp(prefix=f".{out.name}-", dir=out.parent))
-    except OSError as error:
-        raise InputError(f"{out} cannot be written: {error.strerror}; give another folder") from error
-    try:
-        folder.chmod(0o755)  # mkdtemp makes folders that only their owner may read
-        report = _write_all(folder, settings)
-        if out.exists():
-            out.rename(folder / "replaced")
-        folder.rename(out)
-        shutil.rmtree(out / "replaced", ignore_errors=True)
-    except BaseException:
-        shutil.rmtree(folder, ignore_errors=True)
-        raise
-    return report
+    _require_free(out, overwrite)
+    with whole_folder(out) as folder:
+        return _write_all(folder, settings or NewsroomSettings())
 
 
 def _require_free(out: Path, overwrite: bool) -> None:

@@ -1,4 +1,4 @@
-"""One sentence about what a reader likes, for explanations.
+"""What a reader likes, in one sentence.
 
 It is not written by a language model: categories, counts and words come from the articles that the reader
 clicked, and each word comes with the clicks whose titles contain it, so that everything can be verified.
@@ -9,13 +9,22 @@ import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
-from typing import Any
+from itertools import compress, pairwise
+from pathlib import Path
 
+import numpy as np
+import numpy.typing as npt
 import tensorflow as tf
 
+from genre_tf.data.articles import Article, ArticleTable
+from genre_tf.evaluation.run_models import open_run
+from genre_tf.evaluation.scoring import TwoTowerScorer
 from genre_tf.generation.grounding import FUNCTION_WORDS, common_words_of
 from genre_tf.generation.safety import SafetyList
+from genre_tf.models.checkpoint import CACHE_FOLDER, load_two_tower
+
+Histories = Mapping[str, Sequence[str]]
+"""Reader -> ids of their clicks, oldest first."""
 
 MOST_CATEGORIES, MOST_WORDS = 3, 4  # in a sentence
 LEAST_SHARE = 0.15  # of a category among the counted clicks; a smaller share is chance, not taste
@@ -133,10 +142,51 @@ def profile(
     often = 1 if len(clicks) <= FEW_CLICKS else 2
     categories = _categories(clicks, often)
     liked = _words(clicks, words, often, safety or SafetyList())
-    sentence = _sentence(len(clicks), categories, liked, often) if clicks else _nothing_known(unknown)
-    if clicks and unknown:
+    sentence = _sentence(len(clicks), categories, liked, often)
+    if unknown and not clicks:
+        sentence = f"Has clicked {_number(unknown, 'article')}, of which nothing is known."
+    elif unknown:
         sentence += f" Not counted: {_number(unknown, 'click')} on unknown articles."
     return Profile(sentence, len(clicks), unknown, categories, liked)
+
+
+def profiles(
+    run: Path, known: Mapping[str, Article], histories: Histories, safety: SafetyList | None = None
+) -> Iterator[tuple[str, Profile]]:
+    """Profiles of readers, whose clicks are weighted as the run's user tower weights them.
+
+    Args:
+        run: the run folder.
+        known: articles by id; clicks on other articles are left out and counted.
+        histories: histories of the readers.
+        safety: words of titles that it rejects are not shown.
+
+    Yields:
+        Reader and profile, in the given order, from the newest clicks that the run's models read.
+
+    Raises:
+        InputError: the run has no trained towers.
+    """
+    newest = open_run(run).data.max_history
+    clicks = {
+        reader: [known[news_id] for news_id in history if news_id in known][-newest:]
+        for reader, history in histories.items()
+    }
+    table = ArticleTable(article for of_reader in clicks.values() for article in of_reader)
+    rows = [table.rows([article.news_id for article in of_reader]) for of_reader in clicks.values()]
+    towers = load_two_tower(run)
+    all_shares: list[npt.NDArray[np.float32]] = [np.zeros(0, np.float32)] * len(rows)
+    if len(table) > 1:  # unless no reader has clicked anything
+        scorer = TwoTowerScorer(towers, towers.news.embed(towers.news.features(table, run / CACHE_FOLDER)))
+        all_shares = scorer.click_shares(rows)
+    words = TitleWords(*zip(*((article.title, article.abstract) for article in known.values()), strict=True))
+    for (reader, of_reader), shares in zip(clicks.items(), all_shares, strict=True):
+        weighed = [
+            Click(one.news_id, one.title, one.category, one.subcategory, share)
+            for one, share in zip(of_reader, shares.tolist(), strict=True)
+        ]
+        unknown = sum(news_id not in known for news_id in histories[reader])
+        yield reader, profile(weighed, words, safety, unknown)
 
 
 def _categories(clicks: Sequence[Click], often: int) -> tuple[LikedCategory, ...]:
@@ -172,24 +222,16 @@ def _words(
         return sum(click.share for click in holding[term]) * sum(map(words.value, term))
 
     named = [term for term in holding if titles[term] >= often and all(map(words.value, term))]
-    ranked = sorted(named, key=lambda term: (-value(term), term))
+    ranked = sorted(named, key=lambda term: (-value(term), term))[:_LOOKED_AT]
+    safe = safety.is_safe(tf.constant([" ".join(term) for term in ranked], tf.string)).numpy()
     chosen: list[tuple[str, ...]] = []
-    for term in _allowed(ranked[:_LOOKED_AT], safety):
+    for term in compress(ranked, safe):
         if len(chosen) < MOST_WORDS and not any(_stems(term) & _stems(other) for other in chosen):
             chosen.append(term)
     return tuple(
         LikedWord(forms[term].most_common(1)[0][0], tuple(click.news_id for click in holding[term]))
         for term in chosen
     )
-
-
-def _allowed(terms: Sequence[tuple[str, ...]], safety: SafetyList) -> Iterator[tuple[str, ...]]:
-    if not terms:
-        return
-    safe: Any = safety.is_safe(tf.constant([" ".join(term) for term in terms]))
-    for term, fit in zip(terms, safe.numpy(), strict=True):
-        if fit:
-            yield term
 
 
 def _terms(title: str) -> Iterator[tuple[tuple[str, ...], str]]:
@@ -218,14 +260,15 @@ def _stems(term: tuple[str, ...]) -> set[str]:
 def _sentence(
     clicks: int, categories: Sequence[LikedCategory], words: Sequence[LikedWord], often: int
 ) -> str:
+    if not clicks:
+        return "Has clicked nothing yet."
     named = _listed([word.text for word in words])
     several = "several of the titles name" if often > 1 else "the titles name"
     if categories:
+        counts = [_number(clicks, "click"), *[""] * len(categories)]
         told = [
-            f"{_plain(one.name)} ({one.clicks} of {_number(clicks, 'click')}{_most_of(one)})"
-            if place == 0
-            else f"{_plain(one.name)} ({one.clicks}{_most_of(one)})"
-            for place, one in enumerate(categories)
+            f"{_plain(one.name)} ({one.clicks}{of and f' of {of}'}{_most_of(one)})"
+            for one, of in zip(categories, counts, strict=False)
         ]
         return f"Likes {_listed(told)}" + (f"; {several} {named}." if words else ".")
     if words and clicks == 1:
@@ -234,12 +277,6 @@ def _sentence(
         return f"Of {clicks} clicked articles {several} {named}."
     have = "shows" if clicks == 1 else "share" if often > 1 else "show"
     return f"Has clicked {_number(clicks, 'article')}, which {have} neither a category nor a telling word."
-
-
-def _nothing_known(unknown: int) -> str:
-    if not unknown:
-        return "Has clicked nothing yet."
-    return f"Has clicked {_number(unknown, 'article')}, of which nothing is known."
 
 
 def _number(count: int, name: str) -> str:
@@ -256,14 +293,3 @@ def _plain(name: str) -> str:
 
 def _listed(parts: Sequence[str]) -> str:
     return " and ".join([", ".join(parts[:-1]), parts[-1]] if len(parts) > 1 else parts)
-
-
-def as_json(found: Profile) -> Mapping[str, Any]:
-    """A profile for programs."""
-    return {
-        "sentence": found.sentence,
-        "clicks": found.clicks,
-        "unknown": found.unknown,
-        "categories": [vars(category) for category in found.categories],
-        "words": [{"text": word.text, "news_ids": list(word.news_ids)} for word in found.words],
-    }

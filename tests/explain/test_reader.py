@@ -1,10 +1,12 @@
 """What a reader likes, in a sentence that his clicks bear out."""
 
+import json
 import re
+from dataclasses import asdict
 
 import pytest
 
-from genre_tf.generation.profile import Click, Profile, TitleWords, as_json, profile
+from genre_tf.explain.reader import Click, Profile, TitleWords, profile
 from genre_tf.generation.safety import SafetyList
 
 CORPUS = TitleWords(
@@ -173,7 +175,7 @@ def test_words_that_a_safety_list_refuses_are_not_named() -> None:
 
 def test_a_program_reads_the_same() -> None:
     found: Profile = profile(FAN, CORPUS)
-    document = as_json(found)
+    document = json.loads(json.dumps(asdict(found)))
     assert (document["sentence"], document["clicks"]) == (found.sentence, 6)
     assert document["words"][0] == {"text": "Stanley Cup", "news_ids": ["N1", "N2"]}
     assert set(document["categories"][0]) == {"name", "clicks", "share", "mostly"}

@@ -1,10 +1,10 @@
-"""The runs of words that a written text shares with its source."""
+"""The runs of words that a text shares with its source, and the claims that the source does not support."""
 
 import random
 
 import pytest
 
-from genre_tf.generation.source_spans import share_from_source, source_spans
+from genre_tf.explain.text import marked, share_from_source, source_spans
 
 SOURCE = "The storm closes all schools on the coast. Mayor Anna Berg said on Monday: the storm is over."
 
@@ -66,3 +66,27 @@ def test_random_texts_have_spans_that_are_equal_do_not_overlap_and_miss_no_run()
             place = 2 * at
             free = not covered & {place, place + 2}
             assert not (free and pair in source)
+
+
+@pytest.mark.parametrize(
+    ("text", "unsupported", "expected"),
+    [
+        ("Lerry meets Larry", "Lerry", ["Lerry"]),
+        ("He said “No More taxes”", "no more", ["No More"]),
+        ("A Dow,000's Mand", "Dow\n000\nMand", ["Dow", "000", "Mand"]),
+        ("Rates rise to 1,200 points", "1200", ["1,200"]),
+        ("He said “no more taxes” today", "no more\nmore taxes", ["no more"]),
+        ("The U.S. wins", "USA", ["U.S."]),
+        ("NATO or NATOs", "NATO", ["NATO"]),
+        ("北京赢了", "京", ["京"]),
+        ("他说「北京」", "北 京", ["北京"]),
+        ("他说「 北京」", "北 京", ["北京"]),
+        ("Nothing here", "", []),
+        ("Nothing here", "Elsewhere", []),
+        ("a.c and abc", "a.c", ["a.c"]),
+    ],
+)
+def test_claims_are_marked(text, unsupported, expected):
+    pieces = marked(text, unsupported)
+    assert "".join(piece for piece, _ in pieces) == text
+    assert [piece for piece, claim in pieces if claim] == expected

@@ -5,10 +5,10 @@ from datetime import datetime, timedelta
 
 import numpy as np
 
-from genre_tf.data import log_writing, logged_views
+from genre_tf.data import log_writing
 from genre_tf.data.articles import Article, ArticleTable, Impression
 from genre_tf.data.counters import Counters, impression_counters
-from genre_tf.data.logged_views import LoggedViews
+from genre_tf.data.log_writing import LoggedViews
 from genre_tf.data.records import prepare
 
 NAMES = "abcdefgh"
@@ -69,7 +69,7 @@ def test_a_log_that_goes_on_from_another_knows_what_one_whole_log_knows():
 
 
 def test_ages_are_counted_from_the_publishing_times_of_the_table(monkeypatch):
-    monkeypatch.setattr(logged_views, "_BLOCK_IMPRESSIONS", 7)
+    monkeypatch.setattr(log_writing, "_BLOCK_IMPRESSIONS", 7)
     published = datetime(2019, 11, 9, 3)
     articles = [Article(name, "", "", name, "", published if name in "abc" else None) for name in NAMES]
     log, counters, views = shuffled_log(), Counters(), LoggedViews(ArticleTable(articles))

@@ -10,8 +10,7 @@ import tensorflow as tf
 from genre_tf.cli.explain import explain
 from genre_tf.config import NewsConfig, RunConfig
 from genre_tf.errors import InputError
-from genre_tf.evaluation.explanation import Explainer, Explanation, titled
-from genre_tf.evaluation.word_attributions import word_attributions
+from genre_tf.explain.article import Explainer, Explanation, titled, word_attributions
 from genre_tf.models.checkpoint import WEIGHTS_FILE, load_ranker, news_encoder_of, ranker_of
 from genre_tf.models.news_encoder import Categories
 from genre_tf.models.ranker import Ranker

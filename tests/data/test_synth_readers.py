@@ -6,9 +6,8 @@ import numpy as np
 import pytest
 
 from genre_tf.data.synth.catalogue import Catalogue, write_catalogue
-from genre_tf.data.synth.clicks import draw_clicks, draw_pools, logged_probabilities
 from genre_tf.data.synth.oracle import ranking_metrics
-from genre_tf.data.synth.readers import Readers
+from genre_tf.data.synth.readers import Readers, draw_clicks, draw_pools, logged_probabilities
 from genre_tf.data.synth.settings import NewsroomSettings
 from genre_tf.errors import InputError
 

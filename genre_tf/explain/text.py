@@ -1,5 +1,6 @@
-"""Which parts of a written text come from its source, word by word."""
+"""Which words of a written text come from its source, and which of its claims do not."""
 
+import re
 import unicodedata
 from collections import defaultdict
 from collections.abc import Sequence
@@ -22,11 +23,6 @@ class SourceSpan(NamedTuple):
     source: tuple[int, int]
 
 
-class _Words(NamedTuple):
-    folded: list[str]
-    places: list[tuple[int, int]]
-
-
 def source_spans(text: str, source: str, least_words: int = 2) -> list[SourceSpan]:
     """Find the longest common runs of words, longest first; no word of the text is in two of them.
 
@@ -43,9 +39,9 @@ def source_spans(text: str, source: str, least_words: int = 2) -> list[SourceSpa
     Source: Wise, "String Similarity via Greedy String Tiling and Running Karp-Rabin Matching", 1993; without
         its hashing, because a headline is short; words of the source may be used twice.
     """
-    ours, theirs = _words(text), _words(source)
-    runs = _longest_runs(ours.folded, theirs.folded)
-    taken = [False] * len(ours.folded)
+    (ours, places), (theirs, their_places) = _words(text), _words(source)
+    runs = _longest_runs(ours, theirs)
+    taken = [False] * len(ours)
     spans = []
     # A run that was cut where a longer one begins may still be the longest of the remaining runs.
     open_runs = {begin: run for begin, run in enumerate(runs) if run[0] >= max(1, least_words)}
@@ -58,21 +54,42 @@ def source_spans(text: str, source: str, least_words: int = 2) -> list[SourceSpa
                 open_runs[begin] = (free, there)
             continue
         taken[begin : begin + length] = [True] * length
-        here, other = ours.places[begin : begin + length], theirs.places[there : there + length]
+        here, other = places[begin : begin + length], their_places[there : there + length]
         spans.append(SourceSpan(length, (here[0][0], here[-1][1]), (other[0][0], other[-1][1])))
     return sorted(spans, key=lambda span: span.text)
 
 
 def share_from_source(text: str, spans: Sequence[SourceSpan]) -> float:
     """Share of the text's words that are in the spans; 0 for a text without words."""
-    words = len(_words(text).folded)
+    words = len(WORD.findall(text))
     return sum(span.words for span in spans) / words if words else 0.0
 
 
-def _words(text: str) -> _Words:
+def marked(text: str, unsupported: str) -> list[tuple[str, bool]]:
+    """Split a text into pieces.
+
+    A claim is stored without the thousands separators of its numbers, the points of U.S. and the case of its
+    quotes; it is searched in the same form. A claim that is not found stays unmarked.
+
+    Args:
+        text: the written text.
+        unsupported: claims, one per line, from `Grounding.unsupported`.
+
+    Returns:
+        Pieces that join to the text, and whether each one is an unsupported claim.
+    """
+    claims = sorted({claim for claim in unsupported.split("\n") if claim.strip()}, key=len, reverse=True)
+    if not claims:
+        return [(text, False)]
+    pieces = re.split(f"({'|'.join(map(_pattern_of, claims))})", text, flags=re.IGNORECASE)
+    return [(piece, place % 2 == 1) for place, piece in enumerate(pieces) if piece]
+
+
+def _words(text: str) -> tuple[list[str], list[tuple[int, int]]]:
+    """Folded words, and their first and last character positions."""
     found = list(WORD.finditer(text))
     folded = [unicodedata.normalize("NFKC", each[0]).casefold() for each in found]
-    return _Words(folded, [each.span() for each in found])
+    return folded, [each.span() for each in found]
 
 
 def _longest_runs(ours: Sequence[str], theirs: Sequence[str]) -> list[tuple[int, int]]:
@@ -88,3 +105,23 @@ def _longest_runs(ours: Sequence[str], theirs: Sequence[str]) -> list[tuple[int,
             place = max(after, key=lambda place: (after[place], -place))
             runs[at] = (after[place], place)
     return runs
+
+
+def _pattern_of(claim: str) -> str:
+    words = [_of_word(word) for word in claim.split()]
+    # Not inside a longer word; Chinese has no spaces, so its characters have no such boundary.
+    before = r"(?<![^\W_])" if claim[0].isascii() else ""
+    after = r"(?![^\W_])" if claim[-1].isascii() else ""
+    # A claim in a script without spaces, "北 京", appears as "北京" in the text.
+    between = r"\W+" if claim.isascii() else r"\W*"
+    return before + between.join(words) + after
+
+
+def _of_word(word: str) -> str:
+    if word.isdigit():
+        return r"[,'’ \u00a0\u2009\u202f]?".join(word)
+    if word == "USA":
+        return r"(?:U\.?S\.?A?\.?)"
+    if word.isupper() and 1 < len(word) <= 4:
+        return r"\.?".join(map(re.escape, word))
+    return re.escape(word)

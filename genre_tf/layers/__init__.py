@@ -1,0 +1,1 @@
+"""The parts of a transformer, of any architecture and whatever holds its weights."""
