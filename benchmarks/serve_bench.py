@@ -31,8 +31,8 @@ from genre_tf.contract import RECOMMENDER
 from genre_tf.errors import FailureError
 from genre_tf.funnel.index import Catalogue
 from genre_tf.serving import Client
+from genre_tf.serving.client.calls import join_ids
 from genre_tf.serving.client.channels import open_channel
-from genre_tf.serving.client.joining import join_ids
 from genre_tf.serving.operations.model_server import ServerProcess, server_process
 
 UNIT = "requests per second"

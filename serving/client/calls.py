@@ -1,4 +1,9 @@
-"""Every request to the servables: what is sent, and how the answer is read. No network here."""
+"""Every request to the servables: what is sent, and how the answer is read. No network here.
+
+A row is one string: ids joined by spaces, titles by newlines. TensorFlow Serving pads inputs of variable length
+with the first element of the request's own tensor: in a shared batch a history given as a matrix would get
+copies of its first click. A joined row needs no padding.
+"""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -6,7 +11,7 @@ from typing import Any, Generic, TypeVar
 
 import numpy as np
 
-from genre_tf.contract import COUNTERS, GENERATOR, RECOMMENDER, SIGNATURES
+from genre_tf.contract import COUNTERS, GENERATOR, KINDS, RECOMMENDER, SIGNATURES
 from genre_tf.errors import FailureError, InputError
 from genre_tf.serving.client.answers import (
     CandidateScore,
@@ -16,7 +21,6 @@ from genre_tf.serving.client.answers import (
     Recommendation,
     TitleScore,
 )
-from genre_tf.serving.client.joining import check_kinds, clean_text, join_ids, join_numbers, join_titles
 from genre_tf.serving.client.messages import PredictRequest
 from genre_tf.serving.client.tensors import read_json, to_array, write_json, write_proto
 
@@ -44,11 +48,7 @@ class Call(Generic[Answer]):
     servable: str = RECOMMENDER
 
     def request(self, model: str) -> Any:
-        """The PredictRequest.
-
-        Raises:
-            InputError: the inputs differ in length.
-        """
+        """The PredictRequest, unless the inputs differ in length (InputError)."""
         self._check_lengths()
         request = PredictRequest()
         request.model_spec.name = model
@@ -58,11 +58,7 @@ class Call(Generic[Answer]):
         return request
 
     def document(self) -> dict[str, Any]:
-        """The JSON document of REST's Predict, in column form.
-
-        Raises:
-            InputError: the inputs differ in length.
-        """
+        """The JSON document of REST's Predict, in column form, unless the inputs differ in length."""
         self._check_lengths()
         return {
             "signature_name": self.signature,
@@ -296,3 +292,46 @@ def _seeds(seeds: Sequence[int]) -> np.ndarray:
 
 def _texts(values: np.ndarray) -> list[list[str]]:
     return [[text.decode("utf-8", "replace") for text in row] for row in values.tolist()]
+
+
+def join_ids(ids: Sequence[str]) -> str:
+    """Ids joined by spaces, as in MIND; each must be one word, or it would be read as no id or as two."""
+    _refuse_bare_string(ids)
+    for news_id in ids:
+        if len(news_id.split()) != 1 or news_id != news_id.strip():
+            raise InputError(f"an article id must be one word; got {news_id!r} among {len(ids)} ids")
+    return " ".join(ids)
+
+
+def join_titles(titles: Sequence[str]) -> str:
+    """Titles joined by newlines, each on one line; a blank one, which no answer would have, is refused."""
+    _refuse_bare_string(titles)
+    cleaned = [clean_text(title) for title in titles]
+    if "" in cleaned:
+        raise InputError(f"title {cleaned.index('') + 1} of {len(titles)} is blank: leave it out")
+    return "\n".join(cleaned)
+
+
+def join_numbers(numbers: Sequence[float]) -> str:
+    """Numbers of at least 0 joined by spaces, with as few digits as restore them exactly."""
+    for number in numbers:
+        if not 0 <= number < float("inf"):
+            raise InputError(f"clicks, views and hours must be finite numbers of at least 0; got {number}")
+    return " ".join(f"{number:.0f}" if number == int(number) else repr(float(number)) for number in numbers)
+
+
+def clean_text(text: str) -> str:
+    """One line of text: every run of whitespace becomes a space."""
+    return " ".join(text.split())
+
+
+def check_kinds(kinds: Sequence[str]) -> None:
+    """Check that the generator can write each kind of text."""
+    for kind in kinds:
+        if kind not in KINDS:
+            raise InputError(f"kind must be one of {', '.join(KINDS)}; got {kind!r}")
+
+
+def _refuse_bare_string(values: Sequence[str]) -> None:
+    if isinstance(values, str):
+        raise InputError(f"a row must be a list of strings; got the string {values[:40]!r}")

@@ -218,9 +218,7 @@ def load_version(
     try:
         for count, record in enumerate(_records(file), start=1):
             if count > MOST_WARMUP_RECORDS:
-                raise invalid_argument(
-                    f"{file} has more than {MOST_WARMUP_RECORDS} warmup records"
-                )
+                raise invalid_argument(f"{file} has more than {MOST_WARMUP_RECORDS} warmup records")
             _replay(servable, record, file)
             metrics.warmup_records.labels(folder, "OK").inc()
     except BaseException:
