@@ -1,8 +1,8 @@
 """Every request to the servables: what is sent, and how the answer is read. No network here.
 
-A row is one string: ids joined by spaces, titles by newlines. TensorFlow Serving pads inputs of variable length
-with the first element of the request's own tensor: in a shared batch a history given as a matrix would get
-copies of its first click. A joined row needs no padding.
+A row is one string: ids joined by spaces, titles by newlines. TensorFlow Serving pads inputs of variable
+length with the first element of the request's own tensor: in a shared batch a history given as a matrix would
+get copies of its first click. A joined row needs no padding.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
