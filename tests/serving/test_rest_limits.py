@@ -40,6 +40,15 @@ def test_one_connection_carries_many_requests(connection: http.client.HTTPConnec
         assert asked == (200, {"predictions": [number / 2 + 3]})
 
 
+def test_an_answer_is_sent_at_once(connection: http.client.HTTPConnection) -> None:
+    times_s = []
+    for _ in range(30):
+        begun = time.perf_counter()
+        ask(connection, GOOD)
+        times_s.append(time.perf_counter() - begun)
+    assert min(times_s) < 0.03  # the wait for a delayed acknowledgement is 0.04
+
+
 def test_a_body_may_come_in_chunks_and_compressed(connection: http.client.HTTPConnection) -> None:
     answer = (200, {"predictions": [3.5]})
     parts = iter([b'{"inst', b'ances": [', b"1]}"])
