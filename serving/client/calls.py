@@ -7,6 +7,8 @@ get copies of its first click. A joined row needs no padding.
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
+from operator import itemgetter
 from typing import Any, Generic, TypeVar
 
 import numpy as np
@@ -33,23 +35,22 @@ Entry = TypeVar("Entry", bound=tuple[Any, ...])
 
 @dataclass(frozen=True)
 class Call(Generic[Answer]):
-    """One request.
+    """One request, by the contract of its signature.
 
     Attributes:
-        signature: name of the signature to call.
+        servable: the servable that has the signature.
+        signature: name of the signature.
         inputs: input name -> array with one entry per reader.
         read: turns the signature's outputs into the answer.
-        servable: the servable that has the signature.
     """
 
+    servable: str
     signature: str
     inputs: Mapping[str, np.ndarray]
     read: Callable[[Outputs], Answer]
-    servable: str = RECOMMENDER
 
     def request(self, model: str) -> Any:
-        """The PredictRequest, unless the inputs differ in length (InputError)."""
-        self._check_lengths()
+        """The PredictRequest."""
         request = PredictRequest()
         request.model_spec.name = model
         request.model_spec.signature_name = self.signature
@@ -58,12 +59,9 @@ class Call(Generic[Answer]):
         return request
 
     def document(self) -> dict[str, Any]:
-        """The JSON document of REST's Predict, in column form, unless the inputs differ in length."""
-        self._check_lengths()
-        return {
-            "signature_name": self.signature,
-            "inputs": {name: write_json(value) for name, value in self.inputs.items()},
-        }
+        """The JSON document of REST's Predict, in column form."""
+        columns = {name: write_json(value) for name, value in self.inputs.items()}
+        return {"signature_name": self.signature, "inputs": columns}
 
     def answer(self, response: Any) -> Answer:
         """Read a PredictResponse, or the JSON document with which REST answers.
@@ -79,11 +77,6 @@ class Call(Generic[Answer]):
                 "is another model served under this name?"
             ) from error
 
-    def _check_lengths(self) -> None:
-        lengths = {name: len(value) for name, value in self.inputs.items()}
-        if len(set(lengths.values())) > 1:
-            raise InputError(f"every argument must have one entry per reader; got {lengths}")
-
     def _outputs(self, response: Any) -> Outputs:
         if not isinstance(response, dict):
             return {name: to_array(proto) for name, proto in response.outputs.items()}
@@ -95,7 +88,7 @@ class Call(Generic[Answer]):
 
 def recommend(histories: Sequence[Ids]) -> Call[list[list[Recommendation]]]:
     """Recommend articles to readers, given the ids of the articles that they clicked."""
-    return Call("recommend", {"history": _joined_ids(histories)}, _recommendations)
+    return _call("recommend", _recommendations, history=histories)
 
 
 def recommend_live(
@@ -110,25 +103,21 @@ def recommend_live(
                     f"got {len(numbers)}"
                 )
     columns = {
-        name: _strings([join_numbers([row[place] for row in one.values()]) for one in live])
+        name: [[numbers[place] for numbers in one.values()] for one in live]
         for place, name in enumerate(COUNTERS)
     }
-    inputs = {
-        "history": _joined_ids(histories),
-        "news_id": _joined_ids([list(one) for one in live]),
-        **columns,
-    }
-    return Call("recommend_live", inputs, _recommendations)
+    ids = [list(one) for one in live]
+    return _call("recommend_live", _recommendations, history=histories, news_id=ids, **columns)
 
 
 def recommend_text(histories: Sequence[Titles]) -> Call[list[list[Recommendation]]]:
     """Recommend articles to readers, given the titles that they clicked."""
-    return Call("recommend_text", {"history_text": _joined_titles(histories)}, _recommendations)
+    return _call("recommend_text", _recommendations, history_text=histories)
 
 
 def score(histories: Sequence[Ids], candidates: Sequence[Ids]) -> Call[list[list[CandidateScore]]]:
     """Click probabilities of candidates."""
-    return Call("score", _pairs(histories, candidates), lambda outputs: _scores(outputs, candidates))
+    return _call("score", partial(_scores, candidates), history=histories, candidates=candidates)
 
 
 def score_counters(
@@ -143,9 +132,8 @@ def score_counters(
     for name, rows in counters.items():
         if [len(row) for row in rows] != [len(row) for row in candidates]:
             raise InputError(f"{name} must give one number for each candidate of each reader")
-    numbers = {name: _strings([join_numbers(row) for row in rows]) for name, rows in counters.items()}
-    inputs = _pairs(histories, candidates) | numbers
-    return Call("score_counters", inputs, lambda outputs: _scores(outputs, candidates))
+    read = partial(_scores, candidates)
+    return _call("score_counters", read, history=histories, candidates=candidates, **counters)
 
 
 def score_text(histories: Sequence[Titles], candidates: Sequence[Titles]) -> Call[list[list[TitleScore]]]:
@@ -155,8 +143,7 @@ def score_text(histories: Sequence[Titles], candidates: Sequence[Titles]) -> Cal
         rows = zip(candidates, _own(outputs["click_probability"], candidates), strict=True)
         return [[TitleScore(*pair) for pair in zip(*row, strict=True)] for row in rows]
 
-    inputs = {"history_text": _joined_titles(histories), "candidates_text": _joined_titles(candidates)}
-    return Call("score_text", inputs, read)
+    return _call("score_text", read, history_text=histories, candidates_text=candidates)
 
 
 def explain(histories: Sequence[Ids], candidates: Sequence[Ids]) -> Call[list[list[Explanation]]]:
@@ -173,17 +160,17 @@ def explain(histories: Sequence[Ids], candidates: Sequence[Ids]) -> Call[list[li
             for news_ids, row_clicks, weights in rows
         ]
 
-    return Call("explain", _pairs(histories, candidates), read)
+    return _call("explain", read, history=histories, candidates=candidates)
 
 
 def embed_news(texts: Sequence[str]) -> Call[np.ndarray]:
     """Vectors of news texts."""
-    return _embedding("embed_news", {"text": _strings(texts)})
+    return _call("embed_news", itemgetter("embedding"), text=texts)
 
 
 def embed_user(histories: Sequence[Ids]) -> Call[np.ndarray]:
     """Vectors of readers."""
-    return _embedding("embed_user", {"history": _joined_ids(histories)})
+    return _call("embed_user", itemgetter("embedding"), history=histories)
 
 
 def generate(
@@ -191,29 +178,86 @@ def generate(
 ) -> Call[list[list[GeneratedText]]]:
     """Texts written for readers."""
     check_kinds(kinds)
-    inputs = {
-        "history_text": _joined_titles(histories),
-        "source": _strings(sources),
-        "kind": _strings(kinds),
-        "seed": _seeds(seeds),
-    }
-    return Call("generate", inputs, _generated, GENERATOR)
+    return _call("generate", _generated, history_text=histories, source=sources, kind=kinds, seed=seeds)
 
 
 def answer(
     questions: Sequence[str], histories: Sequence[Titles], seeds: Sequence[int]
 ) -> Call[list[QuestionAnswer]]:
     """Answers to readers' questions."""
-    inputs = {
-        "question": _strings(questions),
-        "history_text": _joined_titles(histories),
-        "seed": _seeds(seeds),
-    }
-    return Call("answer", inputs, _answers, GENERATOR)
+    return _call("answer", _answers, question=questions, history_text=histories, seed=seeds)
 
 
-def _embedding(signature: str, inputs: Mapping[str, np.ndarray]) -> Call[np.ndarray]:
-    return Call(signature, inputs, lambda outputs: outputs["embedding"])
+def check_kinds(kinds: Sequence[str]) -> None:
+    """Check that the generator can write each kind of text."""
+    for kind in kinds:
+        if kind not in KINDS:
+            raise InputError(f"kind must be one of {', '.join(KINDS)}; got {kind!r}")
+
+
+def join_ids(ids: Sequence[str]) -> str:
+    """Ids joined by spaces, as in MIND; each must be one word, or it would be read as no id or as two."""
+    _refuse_bare_string(ids)
+    for news_id in ids:
+        if len(news_id.split()) != 1 or news_id != news_id.strip():
+            raise InputError(f"an article id must be one word; got {news_id!r} among {len(ids)} ids")
+    return " ".join(ids)
+
+
+def join_titles(titles: Sequence[str]) -> str:
+    """Titles joined by newlines, each on one line; a blank one, which no answer would have, is refused."""
+    _refuse_bare_string(titles)
+    cleaned = [clean_text(title) for title in titles]
+    if "" in cleaned:
+        raise InputError(f"title {cleaned.index('') + 1} of {len(titles)} is blank: leave it out")
+    return "\n".join(cleaned)
+
+
+def join_numbers(numbers: Sequence[float]) -> str:
+    """Numbers of at least 0 joined by spaces, with as few digits as restore them exactly."""
+    for number in numbers:
+        if not 0 <= number < float("inf"):
+            raise InputError(f"clicks, views and hours must be finite numbers of at least 0; got {number}")
+    return " ".join(f"{number:.0f}" if number == int(number) else repr(float(number)) for number in numbers)
+
+
+def clean_text(text: str) -> str:
+    """One line of text: every run of whitespace becomes a space."""
+    return " ".join(text.split())
+
+
+_JOINED: Mapping[str, Callable[[Any], str]] = {
+    "ids": join_ids,
+    "titles": join_titles,
+    "numbers": join_numbers,
+    "text": str,
+}
+
+
+def _call(signature: str, read: Callable[[Outputs], Answer], **rows: Sequence[Any]) -> Call[Answer]:
+    """The call of a signature, given for each of its inputs one entry per reader."""
+    servable = GENERATOR if signature in SIGNATURES[GENERATOR] else RECOMMENDER
+    expected = SIGNATURES[servable][signature].inputs
+    inputs = {one.name: _encoded(one.parts, rows[one.name]) for one in expected}
+    lengths = {name: len(value) for name, value in inputs.items()}
+    if len(set(lengths.values())) > 1:
+        raise InputError(f"every argument must have one entry per reader; got {lengths}")
+    return Call(servable, signature, inputs, read)
+
+
+def _encoded(parts: str, rows: Sequence[Any]) -> np.ndarray:
+    """The rows as the contract says what they consist of: [readers]."""
+    if parts != "seed":
+        return np.array([_JOINED[parts](row).encode("utf-8", "replace") for row in rows], object)
+    try:
+        return np.array(rows, np.int64)
+    except (OverflowError, TypeError, ValueError) as error:
+        raise InputError(f"seeds must be 64-bit integers; got {list(rows)[:5]!r}") from error
+
+
+def _refuse_bare_string(values: Sequence[str]) -> None:
+    if isinstance(values, str):
+        raise InputError(f"a row must be a list of strings; got the string {values[:40]!r}")
 
 
 def _recommendations(outputs: Outputs) -> list[list[Recommendation]]:
@@ -251,7 +295,7 @@ def _distinct(entries: Iterable[Entry]) -> list[Entry]:
     return list(first.values())
 
 
-def _scores(outputs: Outputs, candidates: Sequence[Ids]) -> list[list[CandidateScore]]:
+def _scores(candidates: Sequence[Ids], outputs: Outputs) -> list[list[CandidateScore]]:
     columns = (_own(outputs[name], candidates) for name in ("click_probability", "known"))
     rows = zip(candidates, *columns, strict=True)
     return [[CandidateScore(*entry) for entry in zip(*row, strict=True)] for row in rows]
@@ -267,71 +311,5 @@ def _own(values: np.ndarray, candidates: Sequence[Sequence[str]]) -> list[list[A
     return [row[: len(own)] for row, own in zip(values.tolist(), candidates, strict=True)]
 
 
-def _pairs(histories: Sequence[Ids], candidates: Sequence[Ids]) -> dict[str, np.ndarray]:
-    return {"history": _joined_ids(histories), "candidates": _joined_ids(candidates)}
-
-
-def _joined_ids(rows: Sequence[Ids]) -> np.ndarray:
-    return _strings([join_ids(row) for row in rows])
-
-
-def _joined_titles(rows: Sequence[Titles]) -> np.ndarray:
-    return _strings([join_titles(row) for row in rows])
-
-
-def _strings(values: Sequence[str]) -> np.ndarray:
-    return np.array([value.encode("utf-8", "replace") for value in values], object)  # [readers]
-
-
-def _seeds(seeds: Sequence[int]) -> np.ndarray:
-    try:
-        return np.array(seeds, np.int64)  # [readers]
-    except (OverflowError, TypeError, ValueError) as error:
-        raise InputError(f"seeds must be 64-bit integers; got {list(seeds)[:5]!r}") from error
-
-
 def _texts(values: np.ndarray) -> list[list[str]]:
     return [[text.decode("utf-8", "replace") for text in row] for row in values.tolist()]
-
-
-def join_ids(ids: Sequence[str]) -> str:
-    """Ids joined by spaces, as in MIND; each must be one word, or it would be read as no id or as two."""
-    _refuse_bare_string(ids)
-    for news_id in ids:
-        if len(news_id.split()) != 1 or news_id != news_id.strip():
-            raise InputError(f"an article id must be one word; got {news_id!r} among {len(ids)} ids")
-    return " ".join(ids)
-
-
-def join_titles(titles: Sequence[str]) -> str:
-    """Titles joined by newlines, each on one line; a blank one, which no answer would have, is refused."""
-    _refuse_bare_string(titles)
-    cleaned = [clean_text(title) for title in titles]
-    if "" in cleaned:
-        raise InputError(f"title {cleaned.index('') + 1} of {len(titles)} is blank: leave it out")
-    return "\n".join(cleaned)
-
-
-def join_numbers(numbers: Sequence[float]) -> str:
-    """Numbers of at least 0 joined by spaces, with as few digits as restore them exactly."""
-    for number in numbers:
-        if not 0 <= number < float("inf"):
-            raise InputError(f"clicks, views and hours must be finite numbers of at least 0; got {number}")
-    return " ".join(f"{number:.0f}" if number == int(number) else repr(float(number)) for number in numbers)
-
-
-def clean_text(text: str) -> str:
-    """One line of text: every run of whitespace becomes a space."""
-    return " ".join(text.split())
-
-
-def check_kinds(kinds: Sequence[str]) -> None:
-    """Check that the generator can write each kind of text."""
-    for kind in kinds:
-        if kind not in KINDS:
-            raise InputError(f"kind must be one of {', '.join(KINDS)}; got {kind!r}")
-
-
-def _refuse_bare_string(values: Sequence[str]) -> None:
-    if isinstance(values, str):
-        raise InputError(f"a row must be a list of strings; got the string {values[:40]!r}")

@@ -110,15 +110,8 @@ def command(
 class LocalConfig:
     """A copy of `models.config` with paths that are valid here, which follows the edits of the original.
 
-    In a copy of a MODELS folder the paths in `models.config` are those of the original.
-
-    Args:
-        models: the MODELS folder; without `models.config`, all its versions are served.
-        file: the copy, for the server.
-        say: called with a line if the original can no longer be followed.
-
-    Raises:
-        InputError: `models.config` is invalid.
+    In a copy of a MODELS folder the paths in `models.config` are those of the original. Without that file all
+    versions of the folder are served.
     """
 
     def __init__(self, models: Path, file: Path, say: Callable[[str], None]) -> None:
@@ -185,14 +178,9 @@ def _pass_signals_on(process: "subprocess.Popen[bytes]") -> list[int]:
 
 @dataclass(frozen=True)
 class ServerProcess:
-    """A running server.
+    """A running server."""
 
-    Attributes:
-        address: gRPC address, HOST:PORT.
-        pid: id of its process.
-    """
-
-    address: str
+    address: str  # of gRPC, HOST:PORT
     pid: int
 
 

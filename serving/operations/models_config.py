@@ -32,11 +32,7 @@ _HEADER = """\
 
 
 def read_models_config(path: Path) -> Any:
-    """The ModelServerConfig of a file.
-
-    Raises:
-        InputError: the file is not a ModelServerConfig.
-    """
+    """The ModelServerConfig of a file; InputError if it is not one."""
     from tensorflow_serving.config import model_server_config_pb2
 
     try:
@@ -46,11 +42,7 @@ def read_models_config(path: Path) -> Any:
 
 
 def configured(models: Path) -> dict[str, Any]:
-    """The ModelConfig of each model that `models.config` lists; empty if there is no such file.
-
-    Raises:
-        InputError: the file is not a ModelServerConfig.
-    """
+    """The ModelConfig of each model that `models.config` lists; empty if there is no such file."""
     file = models / CONFIG_NAME
     entries = read_models_config(file).model_config_list.config if file.is_file() else []
     return {entry.name: entry for entry in entries}
@@ -61,14 +53,6 @@ def base_folder(models: Path, name: str, base_path: str) -> Path:
 
     The path in `models.config` is absolute: in a copy of MODELS it still points to the original, or to a
     folder inside a container. The folder beside the file is the one that is meant.
-
-    Args:
-        models: the MODELS folder.
-        name: name of the model.
-        base_path: its path in `models.config`.
-
-    Raises:
-        InputError: neither folder exists.
     """
     for candidate in (models / name, Path(base_path)):
         if base_path and candidate.is_dir():
@@ -80,12 +64,7 @@ def base_folder(models: Path, name: str, base_path: str) -> Path:
 
 
 def chosen_versions(entry: Any, there: Collection[int]) -> list[int]:
-    """The versions that the policy of a ModelConfig chooses, ascending.
-
-    Args:
-        entry: the ModelConfig.
-        there: versions to choose from.
-    """
+    """The versions that the policy of a ModelConfig chooses from those that are there, ascending."""
     policy, ascending = entry.model_version_policy, sorted(there)
     if policy.HasField("all"):
         return ascending
@@ -98,11 +77,7 @@ def chosen_versions(entry: Any, there: Collection[int]) -> list[int]:
 def edited(models: Path) -> Iterator[Any]:
     """The ModelServerConfig of a MODELS folder, for editing; written at the end unless there is an error.
 
-    Args:
-        models: the folder that contains NAME/VERSION folders; locked against other editors meanwhile.
-
-    Yields:
-        The message; empty if there is no `models.config` yet.
+    It is empty if there is no `models.config` yet. The folder is locked against other editors meanwhile.
 
     Raises:
         InputError: `models.config` cannot be read, or the folder cannot be written.
@@ -124,11 +99,7 @@ def edited(models: Path) -> Iterator[Any]:
 
 @contextmanager
 def locked(models: Path) -> Iterator[None]:
-    """Lock a MODELS folder against other editors; the lock ends with its process, however that ends.
-
-    Raises:
-        InputError: the folder does not exist, or cannot be written or locked.
-    """
+    """Lock a MODELS folder against other editors; the lock ends with its process, however that ends."""
     if not models.is_dir():
         raise InputError(f"no folder of models at {models}: give the one that `genre export` wrote")
     try:
@@ -172,11 +143,7 @@ def policy_in_words(entry: Any) -> str:
 
 
 def write_container_configs(models: Path) -> None:
-    """Write the file of each servable from its entry in MODELS/models.config.
-
-    Raises:
-        InputError: `models.config` cannot be read, or the folder cannot be written.
-    """
+    """Write the file of each servable from its entry in MODELS/models.config."""
     with locked(models):
         for entry in read_models_config(models / CONFIG_NAME).model_config_list.config:
             _write_container_config(models, entry)
@@ -202,11 +169,7 @@ def render_for_containers(entries: Iterable[Any], comments: str) -> str:
 
 
 def write_atomically(file: Path, content: str) -> None:
-    """Write a file so that readers see the old or the new one, never a part, even after a power cut.
-
-    Raises:
-        InputError: the file cannot be written.
-    """
+    """Write a file so that readers see the old or the new one, never a part, even after a power cut."""
     beside = file.with_name(f".{file.name}.{os.getpid()}")
     try:
         with beside.open("w", encoding="utf-8") as opened:

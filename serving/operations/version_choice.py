@@ -95,9 +95,6 @@ def roll_back(models: Path, name: str, to: int | None = None) -> Choice:
         models: the MODELS folder.
         name: name of the servable.
         to: version to serve; None: the newest valid version before the present one.
-
-    Raises:
-        InputError: no such servable or version, or the version is broken.
     """
     with edited(models) as config:
         entry, folder = _entry(config, models, name)
@@ -117,8 +114,7 @@ def roll_back(models: Path, name: str, to: int | None = None) -> Choice:
 def follow_newest(models: Path, name: str) -> Choice:
     """Serve the newest version again, and each newer export as soon as it appears.
 
-    Raises:
-        InputError: no such servable, or it has labels, whose versions might be unloaded.
+    A servable with labels is refused, because their versions might be unloaded.
     """
     with edited(models) as config:
         entry, folder = _entry(config, models, name)
@@ -142,11 +138,7 @@ def set_label(models: Path, name: str, label: str, version: int, *, load: bool =
         name: name of the servable.
         label: label, such as `stable` or `canary`.
         version: version that the label points to.
-        load: also load the version if the policy does not.
-
-    Raises:
-        InputError: no such servable or version, a broken version, a version that the policy does not load, or
-            an invalid label.
+        load: also load the version if the policy does not; otherwise such a version is refused.
     """
     if not LABEL.fullmatch(label):
         raise InputError(
