@@ -139,17 +139,15 @@ def _batches(data: StageData, config: RunConfig, batch_size: int) -> tf.data.Dat
 
 
 def _stepper(ranker: Ranker, batches: tf.data.Dataset, config: RunConfig) -> Callable[[], float]:
-    """A function that does one step of Keras' train function, as `fit` runs it, and returns the loss."""
+    """A function that does one step as training does it, and returns the loss."""
     trainer = RankingTrainer(ranker)
-    trainer.compile_replicated(
+    trainer.prepare(
         make_optimizer(config.ranking.optimizer, 1000, ranker.trainable_weights), jit_compile=False
     )
-    trainer.make_train_function()
     iterator: Iterator[Any] = iter(batches)
 
     def step() -> float:
-        trainer.train_function(iterator)
-        return trainer.executed.losses[0]
+        return trainer.run(iterator, 1).losses[0]
 
     return step
 

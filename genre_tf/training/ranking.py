@@ -23,7 +23,8 @@ from genre_tf.training.click_batches import ClickBatches
 from genre_tf.training.click_weights import click_weights
 from genre_tf.training.distillation import teacher_logits
 from genre_tf.training.distribution import Distribution
-from genre_tf.training.fit import StageTrainer, Training
+from genre_tf.training.learner import Learner
+from genre_tf.training.loop import Training
 from genre_tf.training.pool_ranking import fit_pool_head
 from genre_tf.training.progress import FitResult, Goal, Report
 from genre_tf.training.ranker_start import start_ranker
@@ -37,7 +38,7 @@ CLICK_WEIGHT, TEACHER = "click_weight", "teacher"
 _LOSSES = {"click": click_loss, "softmax": softmax_loss, "click+softmax": click_and_softmax_loss}
 
 
-class RankingTrainer(StageTrainer):
+class RankingTrainer(Learner):
     """The main loss, -[y log p + (1 - y) log(1 - p)], as a mean over the shown articles; or other losses.
 
     Args:

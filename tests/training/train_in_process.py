@@ -20,7 +20,7 @@ from genre_tf.config import (
     RunConfig,
 )
 from genre_tf.training.distribution import make_strategy
-from genre_tf.training.pace import Pace
+from genre_tf.training.learner import Pace
 from genre_tf.training.run_folder import train
 
 # Graphs of a few steps: to optimize them takes a third of the time of the test.
