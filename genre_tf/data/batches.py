@@ -304,7 +304,7 @@ def rows_to_learn(log: ImpressionColumns) -> tuple[npt.NDArray[np.int32], npt.ND
     rows, clicks = [np.zeros(0, np.int32)], [np.zeros(0, np.int32)]
     begin = 0
     for block in log.blocks("candidates", "labels"):
-        row_of = block.of_rows(block.candidate_ends)
+        row_of = block.row_of_candidate
         clicked = np.bincount(row_of, block.labels, len(block))
         at = np.flatnonzero(block.labels & (clicked < np.diff(block.candidate_ends))[row_of])
         rows.append((begin + row_of[at]).astype(np.int32))

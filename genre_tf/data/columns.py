@@ -144,9 +144,10 @@ class Block:
             label_weights=None if self.label_weights is None else self.label_weights[shown],
         )
 
-    def of_rows(self, ends: Ints) -> Ints:
-        """The row of each value of a list column: `ends` is `history_ends` or `candidate_ends`."""
-        return np.repeat(np.arange(len(self)), np.diff(ends))
+    @property
+    def row_of_candidate(self) -> Ints:
+        """The row of each candidate among the n impressions: int64 [c]."""
+        return np.repeat(np.arange(len(self)), np.diff(self.candidate_ends))
 
 
 class ImpressionColumns(Sequence[ImpressionExample]):
@@ -261,9 +262,11 @@ class ImpressionColumns(Sequence[ImpressionExample]):
         if not self.has_weights:
             wanted -= WEIGHTS.keys()
         runs = self._runs(np.asarray(numbers, np.int64))
-        found = {name: _values(runs, name, name in wanted) for name in _LISTS}
-        for name in WEIGHTS:
-            found[name] = found[name] if name in wanted else None
+        found: dict[str, Any] = {
+            name: _values(runs, name, name in wanted)
+            for name in _LISTS
+            if name in wanted or name not in WEIGHTS
+        }
         users = [part.user_id[begin:end] for part, begin, end in runs] if "user_id" in wanted else []
         block = Block(
             impression=_joined([part.impression[begin:end] for part, begin, end in runs]),
@@ -273,7 +276,7 @@ class ImpressionColumns(Sequence[ImpressionExample]):
             candidate_ends=_ends(runs, "candidate_ends"),
             **found,
         )
-        copied = sum(each.nbytes for each in found.values() if each is not None) // max(1, len(runs))
+        copied = sum(each.nbytes for each in found.values()) // max(1, len(runs))
         for part, _, _ in runs:
             _mapped(part, _RUN_BYTES + copied)
         return block
@@ -477,6 +480,6 @@ def map_block(path: Path, writable_counters: bool = False) -> Block:
     )
 
 
-def _list(ends: Ints, fields: dict[str, pa.Array]) -> pa.Array:
+def _list(ends: npt.NDArray[np.integer], fields: dict[str, pa.Array]) -> pa.Array:
     values = pa.StructArray.from_arrays(list(fields.values()), list(fields))
     return pa.ListArray.from_arrays(pa.array(ends.astype(np.int32)), values)

@@ -106,7 +106,7 @@ def clicks_of(columns: ImpressionColumns) -> tuple[Ints, Ints]:
     numbers, places, begin = [np.zeros(0, np.int64)], [np.zeros(0, np.int64)], 0
     for block in columns.blocks("candidates", "labels"):
         at = np.flatnonzero(block.labels & (block.candidates > 0))
-        row = block.of_rows(block.candidate_ends)[at]
+        row = block.row_of_candidate[at]
         numbers.append(begin + row)
         places.append(at - block.candidate_ends[row])
         begin += len(block)

@@ -62,7 +62,7 @@ def click_examples(
     told: set[int] = set()
     for block in ImpressionColumns.of(examples).blocks("history", "candidates", "labels"):
         clicked = np.flatnonzero(block.labels)
-        of_row = block.of_rows(block.candidate_ends)[clicked]
+        of_row = block.row_of_candidate[clicked]
         for row, number in zip(block.candidates[clicked].tolist(), of_row.tolist(), strict=True):
             if articles is not None and row not in articles:
                 continue

@@ -387,12 +387,11 @@ def _span(seconds: Ints) -> tuple[int, int]:
 def _sums_of(columns: ImpressionColumns) -> HourSums:
     blocks = columns.blocks("candidates", "labels")
     return HourSums.merged(
-        HourSums.of(block.candidates, block.seconds[block.of_rows(block.candidate_ends)], block.labels)
-        for block in blocks
+        HourSums.of(block.candidates, block.seconds[block.row_of_candidate], block.labels) for block in blocks
     )
 
 
 def _views(columns: ImpressionColumns, numbers: Ints) -> tuple[Rows, Ints, npt.NDArray[np.uint8]]:
     """Each view of some impressions: the article, the second and whether it was clicked."""
     block = columns.take(numbers, "candidates", "labels")
-    return block.candidates, block.seconds[block.of_rows(block.candidate_ends)], block.labels
+    return block.candidates, block.seconds[block.row_of_candidate], block.labels

@@ -217,7 +217,7 @@ class _Moments:
     """Counters and pool at the moment of each impression."""
 
     def __init__(
-        self, run: Path, log: ScoredLog, examples: list[ImpressionExample], options: PoolOptions
+        self, run: Path, log: ScoredLog, examples: Sequence[ImpressionExample], options: PoolOptions
     ) -> None:
         impressions, table = log.split.impressions, log.table
         self.options = options

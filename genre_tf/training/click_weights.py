@@ -41,7 +41,7 @@ def click_weights(examples: Sequence[ImpressionExample], config: RankingConfig) 
         at = np.flatnonzero(block.labels)
         every.append(begin + at)
         articles.append(block.candidates[at])
-        places.append(at - block.candidate_ends[block.of_rows(block.candidate_ends)[at]])
+        places.append(at - block.candidate_ends[block.row_of_candidate[at]])
         begin += len(block.labels)
     clicked = np.concatenate(articles)
     popularity = np.bincount(clicked)[clicked] ** -config.popularity_debias  # [clicks]

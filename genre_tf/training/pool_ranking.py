@@ -111,7 +111,7 @@ def _fit_pool_head(
 
 def _counting(examples: ImpressionColumns, pool: MomentPool) -> Ints:
     """Numbers of the impressions with a click and a pool."""
-    clicked = [np.bincount(b.of_rows(b.candidate_ends), b.labels, len(b)) for b in examples.blocks("labels")]
+    clicked = [np.bincount(b.row_of_candidate, b.labels, len(b)) for b in examples.blocks("labels")]
     return np.flatnonzero((np.concatenate([np.zeros(0), *clicked]) > 0) & (pool.sizes(examples.seconds) > 1))
 
 
