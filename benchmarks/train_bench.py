@@ -64,7 +64,6 @@ def _prepared(options: BenchOptions, data: Path, run: Path) -> RunConfig:
         run / "prepared",
         max_history=config.data.max_history,
         validation_share=config.data.validation_share,
-        shards=config.data.shards,
         max_bad_rows=config.data.max_bad_rows,
     )
     table = read_articles(run / "prepared")

@@ -18,6 +18,7 @@ MAX_FILE_BYTES = 16 << 30
 
 TOO_LARGE = f"holds more than {MAX_FILE_BYTES >> 30} GiB; split the log"
 EMPTY = "is empty; give a file with at least one row"
+_BLOCK_BYTES = 1 << 20  # some 2,000 lines of MIND
 DECOMPRESSION_ERRORS = (EOFError, zlib.error, gzip.BadGzipFile)
 
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
@@ -63,27 +64,53 @@ def read_lines(path: Path, policy: FaultPolicy) -> Iterator[tuple[int, str]]:
     Raises:
         InputError: the file cannot be read or decompressed, is larger than the limit, or the policy stops.
     """
-    number = 0
+    for first, block, fault in read_blocks(path):
+        for number, raw in enumerate(block, first):
+            text = line_text(raw, first=number == 1)
+            if isinstance(text, BadLine):
+                policy.reject([Fault(str(path), number, "line", text.message)])
+            else:
+                yield number, text
+        if fault is not None:
+            policy.reject([fault])
+
+
+def read_blocks(path: Path) -> Iterator[tuple[int, list[bytes], Fault | None]]:
+    """Reads the lines of a file as they are, about `_BLOCK_BYTES` together.
+
+    Args:
+        path: a text file, gzipped if its name ends in `.gz`.
+
+    Yields:
+        The 1-based number of the first line; the lines, as from `raw_lines`; and after them the fault of the
+        file, if it cannot be read to its end or is empty.
+
+    Raises:
+        InputError: the file cannot be opened.
+    """
+    first, block, held = 1, list[bytes](), 0
+    fault = None
     try:
         with open_bytes(path) as stream:
             for raw, size in raw_lines(stream, MAX_FILE_BYTES):
-                number += 1
                 if size > MAX_FILE_BYTES:
-                    policy.reject([whole_file_fault(path, TOO_LARGE)])
-                    return
-                text = line_text(raw, first=number == 1)
-                if isinstance(text, BadLine):
-                    policy.reject([Fault(str(path), number, "line", text.message)])
-                else:
-                    yield number, text
+                    fault = whole_file_fault(path, TOO_LARGE)
+                    break
+                block.append(raw)
+                held += len(raw)
+                if held >= _BLOCK_BYTES:
+                    yield first, block, None
+                    first, block, held = first + len(block), [], 0
     except DECOMPRESSION_ERRORS as error:
-        policy.reject([whole_file_fault(path, undecompressed(number, error))])
+        fault = whole_file_fault(path, undecompressed(first + len(block) - 1, error))
     except OSError as error:
         raise InputError(
             f"{path} cannot be read: {error.strerror or error}; check the path and its permissions"
         ) from None
-    if number == 0:
-        policy.reject([whole_file_fault(path, EMPTY)])
+    if first + len(block) == 1 and fault is None:
+        fault = whole_file_fault(path, EMPTY)
+    if block or fault:
+        yield first, block, fault
 
 
 def open_bytes(path: Path) -> BinaryIO | gzip.GzipFile:

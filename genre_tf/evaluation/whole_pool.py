@@ -13,9 +13,9 @@ import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 
+from genre_tf.data.columns import ImpressionExample
 from genre_tf.data.counters import COUNTERS, epoch_seconds
 from genre_tf.data.decay import UNKNOWN_TIME, earliest
-from genre_tf.data.examples import ImpressionExample
 from genre_tf.data.manifest import SPLITS
 from genre_tf.data.records import read_examples
 from genre_tf.data.view_log import ViewLog
@@ -63,7 +63,8 @@ def learned_limit(run: Path) -> float | None:
 
     Only the newest part of the training log is used, because at its beginning all articles seem young.
     """
-    clicked = [one.counters[one.labels > 0] for one in read_examples(run / "prepared", SPLITS[1])]
+    blocks = read_examples(run / "prepared", SPLITS[1]).blocks("labels", "counters")
+    clicked = [block.counters[block.labels > 0] for block in blocks]
     return learned_age_limit(np.concatenate(clicked)) if clicked else None
 
 
@@ -216,7 +217,7 @@ class _Moments:
     """Counters and pool at the moment of each impression."""
 
     def __init__(
-        self, run: Path, log: ScoredLog, examples: list[ImpressionExample], options: PoolOptions
+        self, run: Path, log: ScoredLog, examples: Sequence[ImpressionExample], options: PoolOptions
     ) -> None:
         impressions, table = log.split.impressions, log.table
         self.options = options

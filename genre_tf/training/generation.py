@@ -365,7 +365,7 @@ class Perplexity:
 
 def _examples(data: StageData, settings: GenerationConfig, seed: int) -> list[list[TextExample]]:
     """Texts for training and validation; if the run continues an earlier one, also its held-out texts."""
-    learned, _ = learning_split(data.table, data.train, [*data.validation, *data.older])
+    learned, _ = learning_split(data.table, data.train, data.validation + data.older)
     held_out = [learning_split(data.table, data.train, data.validation)[1]]
     if data.older:
         older = learning_split(data.table, data.train, data.older)[1]

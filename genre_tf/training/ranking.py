@@ -7,7 +7,7 @@ import tensorflow as tf
 
 from genre_tf.config import RankingConfig, RunConfig
 from genre_tf.data.batches import Columns
-from genre_tf.data.examples import ImpressionExample
+from genre_tf.data.columns import ImpressionColumns, ImpressionExample
 from genre_tf.losses.clicks import (
     click_and_softmax_loss,
     click_loss,
@@ -85,8 +85,7 @@ def moves_probabilities(config: RankingConfig, examples: Sequence[ImpressionExam
     articles, which makes clicks seem more frequent; and clicks weighted by signals count as more or fewer
     clicks.
     """
-    weighted = any(example.label_weights is not None for example in examples)
-    return config.objective != "click" or config.negatives > 0 or weighted
+    return config.objective != "click" or config.negatives > 0 or ImpressionColumns.of(examples).has_weights
 
 
 def columns_of(data: StageData, config: RankingConfig, report: Report) -> Columns:
@@ -136,8 +135,8 @@ def ready_ranking(
     distribution: Distribution | None = None,
 ) -> tuple[Training, Callable[[], None]]:
     """The training of a new ranker, and a function that gives it initial weights measured on the log."""
-    clicks = sum(float(example.labels.sum()) for example in data.train)
-    shown = sum(len(example.labels) for example in data.train)
+    clicks = sum(int(block.labels.sum()) for block in data.train.blocks("labels"))
+    shown = int(data.train.shown.sum())
     stage, settings = config.ranking, config.ranking.optimizer
     devices = distribution or Distribution.one()
     columns = columns_of(data, stage, report)

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import apache_beam as beam
 from apache_beam.utils.shared import Shared
 
-from genre_tf.data.articles import ArticleTable, Impression
+from genre_tf.data.articles import ArticleTable, Impression, read_article_file
 from genre_tf.data.beam.staging import local_copy, open_address
 from genre_tf.data.lines import (
     DECOMPRESSION_ERRORS,
@@ -172,20 +172,11 @@ class LogRows:
         return cls(lines, before, sorted(rejected), first[1] if first else None, allowed)
 
     @property
-    def labelled(self) -> bool:
-        """Whether its rows have labels."""
-        return self.form is not None and self.form.labelled
-
-    @property
-    def signals(self) -> bool:
-        """Whether its rows have signals."""
-        return self.form is not None and self.form.signals
-
-    @property
     def usable(self) -> bool:
         """Whether to make examples; if not, the starting machine reports why."""
         whole_file = any(faults[0][0] == "file" for _, faults in self.rejected)
-        return self.labelled and len(self.rejected) <= self.allowed and not whole_file
+        labelled = self.form is not None and self.form.labelled
+        return labelled and len(self.rejected) <= self.allowed and not whole_file
 
     def row_number(self, place: Place) -> int:
         """The number of an accepted row among the accepted rows."""
@@ -207,7 +198,7 @@ class TableFile:
     """The article table, read once by each worker process.
 
     Args:
-        address: address of `articles.tfrecord`.
+        address: address of the file of articles.
         shared: Beam's handle for what the threads of a process share.
     """
 
@@ -220,10 +211,8 @@ class TableFile:
         return table
 
     def _read(self) -> ArticleTable:
-        from genre_tf.data.serialization import parse_article, read_records
-
         with local_copy(self.address) as path:
-            return ArticleTable(map(parse_article, read_records(path)))
+            return ArticleTable(read_article_file(path))
 
 
 def earliest(places: Iterable[tuple[Place, LogForm] | None]) -> tuple[Place, LogForm] | None:

@@ -30,13 +30,15 @@ from genre_tf.data.beam.log_rows import (
 )
 from genre_tf.data.beam.runners import Runner
 from genre_tf.data.beam.staging import Staging, write_whole
-from genre_tf.data.counters import COUNTERS, Counters, epoch_seconds
-from genre_tf.data.examples import ImpressionExample, build_example, validation_size
+from genre_tf.data.columns import read_columns, write_block
+from genre_tf.data.counters import COUNTERS, Counters
+from genre_tf.data.examples import block_of
 from genre_tf.data.faults import Fault
 from genre_tf.data.lines import EMPTY
-from genre_tf.data.log_writing import LogSummary, LogTask, SplitSummary, require_labels, require_training
-from genre_tf.data.manifest import ARTICLES_FILE, COUNTERS_FILE, SPLITS, shard_name, shard_of
+from genre_tf.data.log_writing import SHARD_IMPRESSIONS, LogSummary, LogTask, judged
+from genre_tf.data.manifest import ARTICLES_FILE, COUNTERS_FILE, shard_name
 from genre_tf.data.mind import require_rows
+from genre_tf.data.mind_rows import LogForm
 
 _REPORT_FILE = "report.json"
 
@@ -67,11 +69,15 @@ def write_log_with_beam(task: LogTask, folder: Path, runner: Runner) -> LogSumma
             _write(rows, impressions, articles, task, staging.address)
         report = json.loads(staging.collect(_REPORT_FILE).read_text("utf-8"))
         (folder / _REPORT_FILE).unlink()
-        summary = _judged(report, task)
-        for split in SPLITS:
-            for shard in range(task.shards):
-                staging.collect(shard_name(split, shard, task.shards))
+        rows_left = _reported(report, task)
+        form = LogForm(*report["form"]) if report["form"] else None
+        if form is None or not form.labelled:
+            judged(form, np.zeros(0, np.int64), task)
+        shards = -(-rows_left // SHARD_IMPRESSIONS)
+        columns = read_columns([staging.collect(shard_name(shard)) for shard in range(shards)])
+        begins = judged(form, columns.seconds, task)
         staging.collect(COUNTERS_FILE)
+        summary = LogSummary(shards, bool(form and form.signals), begins).add(columns)
     finally:
         staging.close()
     return summary
@@ -117,132 +123,51 @@ def _write(
 ) -> None:
     """Writes shards, counters and a report for the starting machine."""
     counted = impressions | KnownBefore(articles)
-    begins = AsSingleton(_first_of_validation(impressions, task.validation_share))
-    examples = (
+    (
         {"impression": impressions, "known": counted["known"]}
         | "JoinCounters" >> beam.CoGroupByKey()
-        | "Example" >> beam.ParDo(MakeExample(articles, task))
-        | "Split" >> beam.Map(lambda example, begins: (_split(example, begins), example), begins)
-    )
-    names = [shard_name(split, shard, task.shards) for split in SPLITS for shard in range(task.shards)]
-    # A shard without examples is a file too.
-    empty = impressions.pipeline | "Shards" >> beam.Create([(name, None) for name in names])
-    records = examples | "Record" >> beam.Map(_record, task.shards)
-    (
-        (empty, records)
-        | "AllShards" >> beam.Flatten()
+        | "Shard" >> beam.MapTuple(lambda number, joined: (number // SHARD_IMPRESSIONS, (number, joined)))
         | "ByShard" >> beam.GroupByKey()
-        | "WriteShard" >> beam.Map(_write_shard, address)
+        | "WriteShard" >> beam.ParDo(WriteShard(articles, task, address))
     )
     counted["counters"] | "WriteCounters" >> beam.Map(_write_counters, address)
-    summaries = (
-        examples
-        | "Summary" >> beam.MapTuple(lambda split, example: (split, SplitSummary.of(example)))
-        | "Summaries" >> beam.CombinePerKey(SplitSummary.merged)
-        | "Report" >> beam.combiners.ToDict()
-    )
-    summaries | "WriteReport" >> beam.Map(_write_report, rows, address)
+    one = impressions.pipeline | "One" >> beam.Create([None])
+    one | "WriteReport" >> beam.Map(lambda _, rows: _write_report(rows, address), rows)
 
 
-class MakeExample(beam.DoFn):
-    """(row number, impression and what was known) -> example."""
+class WriteShard(beam.DoFn):
+    """(shard, its row numbers with the impression and what was known) -> a file of columns."""
 
-    def __init__(self, articles: TableFile, task: LogTask) -> None:
-        self._articles = articles
+    def __init__(self, articles: TableFile, task: LogTask, address: str) -> None:
+        self._articles, self._address = articles, address
         self._max_history, self._signals = task.max_history, task.signals
 
     def setup(self) -> None:
         """Read the table once."""
         self._table = self._articles.load()
 
-    def process(self, element: tuple[int, dict[str, Any]]) -> Iterator[ImpressionExample]:
-        """Make one example."""
-        number, joined = element
-        (impression,) = joined["impression"]
-        known: list[Known] = sorted(joined["known"])
-        counters = np.array([values for _, values in known], np.float32)
-        counters = counters.reshape(-1, len(COUNTERS))  # [candidates, 9], also if there are no candidates
-        yield build_example(number, impression, self._table, counters, self._max_history, self._signals)
-
-
-def _first_of_validation(impressions: beam.PCollection, validation_share: float) -> beam.PCollection:
-    """The second at which validation begins, or None; hours are counted first, then seconds of one hour."""
-    seconds = impressions | "Seconds" >> beam.MapTuple(lambda _, one: epoch_seconds(one.time))
-    hours = (
-        seconds
-        | "Hour" >> beam.Map(lambda second: second // 3600)
-        | "PerHourCount" >> beam.combiners.Count.PerElement()
-        | "HourCounts" >> beam.combiners.ToDict()
-        | "ChooseHour" >> beam.Map(_choose_hour, validation_share)
-    )
-    return (
-        seconds
-        | "InHour" >> beam.FlatMap(_seconds_in, AsSingleton(hours))
-        | "PerSecondCount" >> beam.combiners.Count.PerElement()
-        | "SecondCounts" >> beam.combiners.ToDict()
-        | "ChooseSecond" >> beam.Map(_choose_second, AsSingleton(hours))
-    )
-
-
-def _choose_hour(counts: dict[int, int], validation_share: float) -> tuple[int, int] | None:
-    """The hour in which validation begins, and how many of it are older; None if none is held out."""
-    impressions = sum(counts.values())
-    held_out = validation_size(impressions, validation_share)
-    return _nth(counts, impressions - held_out) if held_out else None
-
-
-def _seconds_in(second: int, hour: tuple[int, int] | None) -> Iterator[int]:
-    if hour is not None and second // 3600 == hour[0]:
-        yield second
-
-
-def _choose_second(counts: dict[int, int], hour: tuple[int, int] | None) -> int | None:
-    return None if hour is None else _nth(counts, hour[1])[0]
-
-
-def _nth(counts: dict[int, int], rank: int) -> tuple[int, int]:
-    """The value with rank `rank` (from 0) among counted values, and its rank among equal values."""
-    for value in sorted(counts):
-        if rank < counts[value]:
-            return value, rank
-        rank -= counts[value]
-    raise ValueError(f"there are {-rank} values too few")
-
-
-def _split(example: ImpressionExample, begins: int | None) -> str:
-    train, validation = SPLITS
-    return train if begins is None or round(example.time_hours * 3600) < begins else validation
-
-
-def _record(element: tuple[str, ImpressionExample], shards: int) -> tuple[str, tuple[int, bytes]]:
-    from genre_tf.data.serialization import example_record
-
-    split, example = element
-    name = shard_name(split, shard_of(example.impression, shards), shards)
-    return name, (example.impression, example_record(example))
-
-
-def _write_shard(shard: tuple[str, Iterable[tuple[int, bytes] | None]], address: str) -> None:
-    from genre_tf.data.serialization import write_records
-
-    name, members = shard
-    records = [record for _, record in sorted(member for member in members if member is not None)]
-    write_whole(address, name, lambda path: write_records(path, records))
+    def process(self, shard: tuple[int, Iterable[tuple[int, dict[str, Any]]]]) -> None:
+        """Write one shard."""
+        members = sorted(shard[1], key=lambda member: member[0])
+        known: list[list[Known]] = [sorted(joined["known"]) for _, joined in members]
+        counters = np.array([values for of_row in known for _, values in of_row], np.float32)
+        block = block_of(
+            [joined["impression"][0] for _, joined in members],
+            self._table,
+            self._max_history,
+            counters.reshape(-1, len(COUNTERS)),
+            first=members[0][0],
+            signals=self._signals,
+        )
+        write_whole(self._address, shard_name(shard[0]), lambda path: write_block(path, block))
 
 
 def _write_counters(counters: Counters, address: str) -> None:
     write_whole(address, COUNTERS_FILE, counters.save)
 
 
-def _write_report(splits: dict[str, SplitSummary], rows: LogRows, address: str) -> None:
-    report = {
-        "lines": rows.lines,
-        "labelled": rows.labelled,
-        "signals": rows.signals,
-        "rejected": rows.rejected_rows(),
-        "splits": {name: vars(summary) for name, summary in splits.items()},
-    }
-    text = json.dumps(report)
+def _write_report(rows: LogRows, address: str) -> None:
+    text = json.dumps({"lines": rows.lines, "form": rows.form, "rejected": rows.rejected_rows()})
 
     def write(path: Path) -> None:
         path.write_text(text, "utf-8")
@@ -250,16 +175,16 @@ def _write_report(splits: dict[str, SplitSummary], rows: LogRows, address: str) 
     write_whole(address, _REPORT_FILE, write)
 
 
-def _judged(report: dict[str, Any], task: LogTask) -> LogSummary:
-    """Reports what the workers rejected to the task's policy, as if one reader had read the log."""
+def _reported(report: dict[str, Any], task: LogTask) -> int:
+    """Reports what the workers rejected to the task's policy, as if one reader had read the log.
+
+    Returns:
+        The number of usable rows.
+    """
     for line, faults in (Rejected(*row) for row in report["rejected"]):
         task.policy.reject([Fault(str(task.log), line, field, message) for field, message in faults])
     if not report["lines"] and not report["rejected"]:
         task.policy.reject([Fault(str(task.log), 0, "file", EMPTY)])
-    usable = report["lines"] - len(report["rejected"])
+    usable: int = report["lines"] - len(report["rejected"])
     require_rows(task.log, usable, task.policy)
-    require_labels(report["labelled"], task.log.parent)
-    splits = {name: SplitSummary(**values) for name, values in report["splits"].items()}
-    impressions = sum(summary.impressions for summary in splits.values())
-    require_training(impressions, splits.get("train", SplitSummary()).impressions, task.validation_share)
-    return LogSummary(splits, report["signals"])
+    return usable
