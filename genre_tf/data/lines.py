@@ -33,14 +33,7 @@ class BadLine:
 
 
 def find_file(folder: Path, name: str) -> Path | None:
-    """Finds `name` or `name.gz` in a folder.
-
-    Args:
-        folder: where to look.
-        name: file name without `.gz`.
-
-    Returns:
-        The path, or None if there is neither.
+    """Finds `name` or `name.gz` in a folder; None if there is neither.
 
     Raises:
         InputError: both are there, so it is unclear which one is meant.
@@ -124,14 +117,11 @@ def is_gzip(path: Path) -> bool:
 
 
 def raw_lines(stream: BinaryIO | gzip.GzipFile, limit: int) -> Iterator[tuple[bytes, int]]:
-    """Splits a stream into lines, from its current position.
-
-    Args:
-        stream: decompressed bytes.
-        limit: bytes after which the rest of an endless line is not read.
+    """Splits decompressed bytes into lines, from the current position.
 
     Yields:
-        A line with its end, or the first `MAX_LINE_BYTES` of a longer one; and the bytes read so far.
+        A line with its end, or the first `MAX_LINE_BYTES` of a longer one; and the bytes read so far. The
+        rest of an endless line is not read beyond `limit` bytes.
     """
     size = 0
     while raw := stream.readline(MAX_LINE_BYTES):
@@ -142,14 +132,9 @@ def raw_lines(stream: BinaryIO | gzip.GzipFile, limit: int) -> Iterator[tuple[by
 
 
 def line_text(raw: bytes, first: bool) -> str | BadLine:
-    """Decodes a line.
+    """Decodes a line from `raw_lines`: the text without its line end, or what is wrong with it.
 
-    Args:
-        raw: a line from `raw_lines`.
-        first: whether it is the first of its file, which may begin with a byte order mark.
-
-    Returns:
-        The text without its line end, or what is wrong with it.
+    The `first` line of a file may begin with a byte order mark.
     """
     if _is_cut(raw):
         return BadLine(f"longer than {MAX_LINE_BYTES >> 20} MiB; is a line end or a quote missing?")
