@@ -2,7 +2,7 @@
 
 import gzip
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
@@ -69,39 +69,55 @@ def read_lines(path: Path, policy: FaultPolicy) -> Iterator[tuple[int, str]]:
 
 
 def read_blocks(path: Path) -> Iterator[tuple[int, list[bytes], Fault | None]]:
-    """Reads the lines of a file as they are, about `_BLOCK_BYTES` together.
+    """Reads the lines of a file as they are, about `_BLOCK_BYTES` together; see `line_blocks`.
 
     Args:
         path: a text file, gzipped if its name ends in `.gz`.
 
-    Yields:
-        The 1-based number of the first line; the lines, as from `raw_lines`; and after them the fault of the
-        file, if it cannot be read to its end or is empty.
-
     Raises:
         InputError: the file cannot be opened.
     """
-    first, block, held = 1, list[bytes](), 0
-    fault = None
+    empty = True
     try:
         with open_bytes(path) as stream:
-            for raw, size in raw_lines(stream, MAX_FILE_BYTES):
-                if size > MAX_FILE_BYTES:
-                    fault = whole_file_fault(path, TOO_LARGE)
-                    break
-                block.append(raw)
-                held += len(raw)
-                if held >= _BLOCK_BYTES:
-                    yield first, block, None
-                    first, block, held = first + len(block), [], 0
-    except DECOMPRESSION_ERRORS as error:
-        fault = whole_file_fault(path, undecompressed(first + len(block) - 1, error))
+            for block in line_blocks(raw_lines(stream, MAX_FILE_BYTES), path):
+                empty = False
+                yield block
     except OSError as error:
         raise InputError(
             f"{path} cannot be read: {error.strerror or error}; check the path and its permissions"
         ) from None
-    if first + len(block) == 1 and fault is None:
-        fault = whole_file_fault(path, EMPTY)
+    if empty:
+        yield 1, [], whole_file_fault(path, EMPTY)
+
+
+def line_blocks(
+    lines: Iterable[tuple[bytes, int]], path: Path
+) -> Iterator[tuple[int, list[bytes], Fault | None]]:
+    """Groups lines to blocks.
+
+    Args:
+        lines: lines as from `raw_lines`.
+        path: their file, for messages.
+
+    Yields:
+        The number of the first line, from 1; the lines; and after them the fault of the file, if it cannot be
+        read to its end.
+    """
+    first, block, held = 1, list[bytes](), 0
+    fault = None
+    try:
+        for raw, size in lines:
+            if size > MAX_FILE_BYTES:
+                fault = whole_file_fault(path, TOO_LARGE)
+                break
+            block.append(raw)
+            held += len(raw)
+            if held >= _BLOCK_BYTES:
+                yield first, block, None
+                first, block, held = first + len(block), [], 0
+    except DECOMPRESSION_ERRORS as error:
+        fault = whole_file_fault(path, undecompressed(first + len(block) - 1, error))
     if block or fault:
         yield first, block, fault
 

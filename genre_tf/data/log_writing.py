@@ -1,6 +1,6 @@
 """Writes a log as columns in one process: reads it once, block by block, and then fills in the counters."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from itertools import chain
 from pathlib import Path
@@ -217,11 +217,15 @@ class BlockReader:
 
     Args:
         task: the log, and how to prepare it.
+        seen: ids of the impressions taken before.
+        form: form of the rows taken before; None if there are none.
     """
 
-    def __init__(self, task: LogTask) -> None:
+    def __init__(self, task: LogTask, seen: Iterable[str] = (), form: LogForm | None = None) -> None:
         self._task = task
         self._rows = BehaviorsRow(str(task.log), task.table.known_ids)
+        self._rows.seen |= set(seen)
+        self._rows.form = form
         known = task.table.known_ids
         # A candidate as it is written, with its label: row and label as one number.
         self._code_of = {
@@ -245,9 +249,7 @@ class BlockReader:
         """
         policy, log = self._task.policy, self._task.log
         for first, lines, fault in read_blocks(log):
-            block = self.read(first, lines)
-            self._taken += len(block)
-            yield block
+            yield self.read(first, lines)
             if fault is not None:
                 policy.reject([fault])
         require_rows(log, self._taken, policy)
@@ -256,12 +258,14 @@ class BlockReader:
         """The usable rows among some lines.
 
         Args:
-            first: 1-based number of the first line.
+            first: number of the first line; 1 is that of the first line of a file.
             lines: the lines with their ends.
         """
-        block = self._together(lines)
-        if block is not None:
-            return block
+        block = self._together(lines) or self._one_by_one(first, lines)
+        self._taken += len(block)
+        return block
+
+    def _one_by_one(self, first: int, lines: list[bytes]) -> Block:
         impressions = []
         for number, raw in enumerate(lines, first):
             text = line_text(raw, first=number == 1)
