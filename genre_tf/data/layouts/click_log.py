@@ -188,8 +188,8 @@ class PastClicks:
         """
         if user not in self._users:
             return History(), 0
-        rows, told = self._log.before(self._users[user], epoch_seconds(time), self._newest)
-        pairs = [(self._news_ids[row], values) for row, values in zip(rows, told, strict=True)]
+        rows, signals_of = self._log.before(self._users[user], epoch_seconds(time), self._newest)
+        pairs = [(self._news_ids[row], values) for row, values in zip(rows, signals_of, strict=True)]
         kept = [(news_id, values) for news_id, values in pairs if news_id in known]
         signals = " ".join(f"{news_id}:{values}" for news_id, values in kept if values)
         return History(" ".join(news_id for news_id, _ in kept), signals), len(pairs) - len(kept)
@@ -269,10 +269,10 @@ class MadeImpressions(ABC):
         if self.log.has_signals:
             # An article that was clicked before and now again keeps what was known of it: a history must not
             # know what follows.
-            told = dict(zip(history, known, strict=True))
+            signals = dict(zip(history, known, strict=True))
             for row, followed in compress(zip(page.shown, page.signals, strict=True), page.clicked):
-                told.setdefault(row, followed)
-            fields.append(" ".join(f"{ids[row]}:{values}" for row, values in told.items() if values))
+                signals.setdefault(row, followed)
+            fields.append(" ".join(f"{ids[row]}:{values}" for row, values in signals.items() if values))
         return LogLine("\t".join(fields), sum(page.clicked), bool(history))
 
 

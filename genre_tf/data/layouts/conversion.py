@@ -200,8 +200,8 @@ def _of_whole_log(source: Source, column_map: ColumnMap, out: _Out) -> Iterator[
     patterns = files.clicks if clicks else files.events
     # If each row describes its article, faults of a row are reported only once, when its click is read.
     once = set(source.files(files.articles)) <= set(source.files(patterns))
-    told = replace(source, policy=_OfWholeFiles(source.policy) if once else source.policy)
-    articles = _read_articles(told, files.articles, column_map.articles)
+    of_articles = replace(source, policy=_OfWholeFiles(source.policy) if once else source.policy)
+    articles = _read_articles(of_articles, files.articles, column_map.articles)
     news_ids, catalogue = list(articles), list(articles.values())
     log = read_events(source, patterns, columns, {news_id: row for row, news_id in enumerate(news_ids)})
     made: MadeImpressions
@@ -240,9 +240,8 @@ def _read_articles(source: Source, patterns: Sequence[str], columns: ArticleColu
         if article.news_id in articles:
             if columns.repeated:
                 continue
-            row.fault(
-                columns.news_id, f"{shown(article.news_id)} is also in an earlier row; keep one of them"
-            )
+            wrong = f"{shown(article.news_id)} is also in an earlier row; keep one of them"
+            row.fault(columns.news_id, wrong)
         if source.accepts(row):
             articles[article.news_id] = article
     return articles
