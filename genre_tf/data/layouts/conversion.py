@@ -13,7 +13,10 @@ from genre_tf.data.articles import TEXT_FIELDS, Article, Impression
 from genre_tf.data.faults import Fault, FaultPolicy, shown
 from genre_tf.data.folders import whole_folder
 from genre_tf.data.layouts.cells import first_text, if_any, one_id, text, withdrawn
-from genre_tf.data.layouts.click_log import (
+from genre_tf.data.layouts.column_map import ArticleColumns, ColumnMap, ImpressionColumns, SplitFiles
+from genre_tf.data.layouts.event_log import EventImpressions, read_events
+from genre_tf.data.layouts.impression_rows import ImpressionLines
+from genre_tf.data.layouts.made_impressions import (
     DEV,
     TRAIN,
     DrawnImpressions,
@@ -21,9 +24,6 @@ from genre_tf.data.layouts.click_log import (
     MadeImpressions,
     PastClicks,
 )
-from genre_tf.data.layouts.column_map import ArticleColumns, ColumnMap, ImpressionColumns, SplitFiles
-from genre_tf.data.layouts.event_log import EventImpressions, read_events
-from genre_tf.data.layouts.impression_rows import ImpressionLines
 from genre_tf.data.layouts.tables import Source, SourceRow
 from genre_tf.data.lines import MAX_LINE_BYTES
 from genre_tf.data.mind import BEHAVIORS, NEWS

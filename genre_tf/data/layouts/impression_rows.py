@@ -9,8 +9,8 @@ from typing import Any
 from genre_tf.data.articles import Impression
 from genre_tf.data.faults import shown
 from genre_tf.data.layouts import cells
-from genre_tf.data.layouts.click_log import History, LogLine, PastClicks
 from genre_tf.data.layouts.column_map import HistoryColumns, ImpressionColumns, SplitFiles
+from genre_tf.data.layouts.made_impressions import History, LogLine, PastClicks
 from genre_tf.data.layouts.tables import Source, SourceRow
 from genre_tf.data.lines import MAX_LINE_BYTES
 from genre_tf.data.mind_rows import LogForm, RowFaults, parse_behaviors

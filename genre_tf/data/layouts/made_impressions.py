@@ -88,7 +88,7 @@ class SignalTexts:
         return ",".join(f"{KEYS[kind]}={sums[kind]:g}" for kind in sorted(sums))
 
 
-class ClickLog:
+class FirstClicks:
     """Clicks in the order of time: each reader's first click on each article, and what followed the clicks.
 
     A page that is loaded again is not a new choice. All clicks are held in memory for sorting: about 50 bytes
@@ -177,7 +177,7 @@ class PastClicks:
         for kind, count in enumerate(counts, start=1):
             click = np.flatnonzero(count)
             parts.append(Signals(click, np.full(len(click), kind), count[click], known[click]))
-        self._log = ClickLog(list(self._users), user, article, time, Signals.joined(*parts))
+        self._log = FirstClicks(list(self._users), user, article, time, Signals.joined(*parts))
         self._news_ids = list(self._rows)
 
     def before(self, user: str, time: datetime, known: Container[str]) -> tuple[History, int]:
@@ -224,7 +224,7 @@ class MadeImpressions(ABC):
     """
 
     def __init__(
-        self, log: ClickLog, news_ids: Sequence[str], columns: ClickColumns | EventColumns, times: Integers
+        self, log: FirstClicks, news_ids: Sequence[str], columns: ClickColumns | EventColumns, times: Integers
     ) -> None:
         self.log, self._news_ids, self._newest_clicks = log, news_ids, columns.newest
         self._dev_days, self._oldest = columns.dev_days, int(times.min(initial=1 << 62))
@@ -284,7 +284,7 @@ class DrawnImpressions(MadeImpressions):
     history like any other. Equal seeds give equal lines.
     """
 
-    def __init__(self, log: ClickLog, news_ids: Sequence[str], columns: ClickColumns) -> None:
+    def __init__(self, log: FirstClicks, news_ids: Sequence[str], columns: ClickColumns) -> None:
         super().__init__(log, news_ids, columns, log.time)
         self._columns = columns
 
@@ -309,7 +309,7 @@ class DrawnImpressions(MadeImpressions):
 class _Pool:
     """Articles that were clicked within some seconds before a moment, which moves forward."""
 
-    def __init__(self, log: ClickLog, seconds: int, by_clicks: bool) -> None:
+    def __init__(self, log: FirstClicks, seconds: int, by_clicks: bool) -> None:
         self._log, self._seconds, self._by_clicks = log, seconds, by_clicks
         self._oldest = self._next = 0  # clicks from number `_oldest` to before `_next` are in the pool
         self._counts: dict[int, int] = {}
