@@ -25,6 +25,10 @@ REQUIRED = [
     "protobuf>=6.31.1,<7",  # the stubs of tensorflow-serving-api accept 6 only
     "grpcio>=1.76,<2",
     "grpcio-health-checking>=1.76,<1.82",  # later versions require protobuf 7
+    "starlette>=1.0,<2",  # REST of the embedded server
+    "uvicorn>=0.40,<1",  # runs it; with httptools, which parses HTTP in C
+    "httptools>=0.7,<1",
+    "prometheus-client>=0.22,<1",  # metrics of the embedded server
     "matplotlib>=3.10,<4",  # plots for TensorBoard, `genre report` and `genre bench serve`
     "rouge_score>=0.1.2,<0.2",
     "nltk>=3.9.1,<4",  # BLEU; versions below 3.9 unpickle their data
@@ -80,6 +84,7 @@ setup(
     packages=[
         *find_packages(include=["genre_tf", "genre_tf.*"]),
         *(f"genre_tf.{room}" for room in ROOMS_BESIDE),
+        *(f"genre_tf.{room}.{inner}" for room in ROOMS_BESIDE for inner in find_packages(room)),
     ],
     package_dir={f"genre_tf.{room}": room for room in ROOMS_BESIDE},
     package_data={
@@ -88,7 +93,7 @@ setup(
         "genre_tf.data.synth": ["*.txt", "stories/*.txt"],
         "genre_tf.export": ["*.txt"],
         "genre_tf.reporting": ["templates/*"],
-        "genre_tf.serving": ["templates/**/*"],
+        "genre_tf.serving.operations": ["templates/**/*"],
     },
     install_requires=REQUIRED,
     extras_require=EXTRAS,

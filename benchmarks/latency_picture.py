@@ -4,9 +4,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from genre_tf.benchmarks.load_generator import LoadResult
 from genre_tf.benchmarks.peers import peer_module
 from genre_tf.errors import InputError
-from genre_tf.serving.load_generator import LoadResult
 
 _PERCENTILES = ((50, "tab:green"), (95, "tab:orange"), (99, "tab:red"))
 SUFFIXES = (".png", ".svg", ".pdf")

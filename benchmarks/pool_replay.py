@@ -58,15 +58,15 @@ def _served(
     scratch: Path,
 ) -> dict[str, list[list[str]]]:
     """Recommended ids for each impression, by signature: `recommend` and `recommend_live`."""
-    from genre_tf.serving.client import GenreClient
-    from genre_tf.serving.embedded_server import EmbeddedServer, ServerOptions
+    from genre_tf.serving import Client
+    from genre_tf.serving.embedded.server import EmbeddedServer, ServerOptions
 
     models = scratch / "models"
     _export_the_day(run, data, articles, log, models, scratch)
     counters = _Moments(run, log)
     answers: dict[str, list[list[str]]] = {"recommend": [], "recommend_live": []}
     options = ServerOptions(grpc_port=0, rest_port=0, poll_s=0.2)
-    with EmbeddedServer(models, options) as server, GenreClient(server.grpc_address, 60.0) as client:
+    with EmbeddedServer(models, options) as server, Client(server.grpc_address, 60.0) as client:
         waiting: list[Impression] = []
         pending = sorted(log, key=lambda one: one.time)
         for hour, of_hour in itertools.groupby(asked, key=lambda one: _hour(one.time)):
@@ -97,7 +97,7 @@ def _export_the_day(
     from genre_tf.export.changes import Changes
     from genre_tf.export.exporting import ExportOptions, export_run
     from genre_tf.export.refreshing import refresh
-    from genre_tf.serving.configuration import BatchingOptions, write_configuration
+    from genre_tf.serving.operations.configuration import BatchingOptions, write_configuration
 
     folder = scratch / "articles" / "dev"
     folder.mkdir(parents=True)
@@ -117,12 +117,12 @@ def _export_the_day(
 def _refresh(models: Path, server: Any, log: Sequence[Impression], scratch: Path) -> None:
     from genre_tf.export.changes import Changes
     from genre_tf.export.refreshing import refresh
-    from genre_tf.serving.model_status import wait_until_loaded
+    from genre_tf.serving.operations.model_status import wait_until_served
 
     file = scratch / "behaviors.tsv"
     file.write_text("".join(_line(one) for one in log), encoding="utf-8")
     done = refresh(models, Changes(behaviors=file), lambda line: None, batch_sizes=(1,))
-    wait_until_loaded(server.grpc_address, "genre_recommender", int(done.version.name), 120.0)
+    wait_until_served(server.grpc_address, "genre_recommender", 120.0, version=int(done.version.name))
 
 
 class _Moments:

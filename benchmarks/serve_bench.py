@@ -1,7 +1,7 @@
 """`genre bench serve`: the embedded server under open-loop load, against a naive export and a bare session.
 
-Latencies count from the intended arrival of a request (see `serving/load_generator.py`). The server runs in
-its own process and shares the processors with the load generator.
+Latencies count from the intended arrival of a request (`benchmarks/load_generator.py`). The server
+runs in its own process and shares the processors with the load generator.
 """
 
 import gc
@@ -14,20 +14,26 @@ import numpy as np
 
 from genre_tf.benchmarks.exported import ExportedSignature
 from genre_tf.benchmarks.latency_picture import Curve, check_picture, draw_latency
+from genre_tf.benchmarks.load_generator import (
+    METHOD,
+    LoadResult,
+    SearchOptions,
+    closed_loop,
+    find_saturation,
+    open_loop,
+)
 from genre_tf.benchmarks.measuring import BenchOptions, Rate, Row, compare, medians_in_turns_ms
+from genre_tf.benchmarks.memory_watch import MemoryWatch
 from genre_tf.benchmarks.serve_models import NAIVE, ServedSizes, write_models
 from genre_tf.benchmarks.serve_requests import Readers
 from genre_tf.config import GenerationConfig
 from genre_tf.contract import RECOMMENDER
 from genre_tf.errors import FailureError
 from genre_tf.funnel.index import Catalogue
-from genre_tf.serving.channels import open_channel
-from genre_tf.serving.client import GenreClient
-from genre_tf.serving.joining import join_ids
-from genre_tf.serving.load_generator import METHOD, LoadResult, closed_loop, open_loop
-from genre_tf.serving.memory_watch import MemoryWatch
-from genre_tf.serving.saturation import SearchOptions, find_saturation
-from genre_tf.serving.server_process import ServerProcess, server_process
+from genre_tf.serving import Client
+from genre_tf.serving.client.calls import join_ids
+from genre_tf.serving.client.channels import open_channel
+from genre_tf.serving.operations.model_server import ServerProcess, server_process
 
 UNIT = "requests per second"
 LONE = "lone request's median"
@@ -218,7 +224,7 @@ def _answered(result: LoadResult) -> LoadResult:
 def require_same_answers(address: str, readers: Readers) -> None:
     """Raise FailureError if ours and the naive export recommend or score differently."""
     few = slice(4)
-    with GenreClient(address, 120.0) as ours, GenreClient(address, 120.0, recommender=NAIVE) as naive:
+    with Client(address, 120.0) as ours, Client(address, 120.0, recommender=NAIVE) as naive:
         recommended = [
             [[one.score for one in row] for row in found]
             for found in (ours.recommend(readers.histories[few]), naive.recommend_text(readers.titles[few]))

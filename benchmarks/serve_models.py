@@ -27,7 +27,7 @@ from genre_tf.generation.writer import WritingGraph
 from genre_tf.generation.writer_options import writer_options
 from genre_tf.models.checkpoint import news_encoder_of, ranker_of, two_tower_of
 from genre_tf.models.news_encoder import Categories, NewsEncoder
-from genre_tf.serving.configuration import write_configuration
+from genre_tf.serving.operations.configuration import write_configuration
 from genre_tf.training.generation import new_generator
 
 NAIVE = "genre_naive"

@@ -8,7 +8,7 @@ import numpy as np
 from genre_tf.benchmarks.serve_models import NAIVE
 from genre_tf.contract import GENERATOR, RECOMMENDER
 from genre_tf.funnel.index import Catalogue
-from genre_tf.serving import calls
+from genre_tf.serving.client import calls
 
 _READERS = 200  # all different, so that caching of answers would not help
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 if TYPE_CHECKING:
-    from genre_tf.serving.client import GenreClient
+    from genre_tf.serving import Client
 
 Address = Annotated[
     str | None,
@@ -31,26 +31,25 @@ def open_client(
     tls_ca: Path | None,
     tls_cert: Path | None,
     tls_key: Path | None,
-) -> "Iterator[GenreClient]":
+) -> "Iterator[Client]":
     """A client of a server; over gRPC, of one that answers.
 
     Raises:
         InputError: the address, the deadline or a TLS file is invalid.
         FailureError: no server answers.
     """
-    from genre_tf.serving.addresses import is_url
-    from genre_tf.serving.channels import check_server
-    from genre_tf.serving.client import GenreClient
-    from genre_tf.serving.tls import client_context, client_credentials
+    from genre_tf.serving import Client
+    from genre_tf.serving.client.addresses import client_context, client_credentials, is_url
+    from genre_tf.serving.client.channels import check_server
 
     credentials: Any
     if rest or is_url(address or ""):
         address = address or "127.0.0.1:8501"
         url = address if "://" in address else f"{'http' if tls_ca is None else 'https'}://{address}"
-        with GenreClient(url, timeout_s, credentials=client_context(tls_ca, tls_cert, tls_key)) as client:
+        with Client(url, timeout_s, credentials=client_context(tls_ca, tls_cert, tls_key)) as client:
             yield client
         return
     address, credentials = address or "127.0.0.1:8500", client_credentials(tls_ca, tls_cert, tls_key)
-    with GenreClient(address, timeout_s, credentials=credentials) as client:
+    with Client(address, timeout_s, credentials=credentials) as client:
         check_server(address, timeout_s, credentials)
         yield client

@@ -26,7 +26,7 @@ from genre_tf.errors import InputError
 from genre_tf.export.publishing import check_models_path
 
 if TYPE_CHECKING:
-    from genre_tf.serving.client import GenreClient
+    from genre_tf.serving import Client
 
 _MARKER = "demo.json"  # marks a folder that a demo may replace
 _PARTS = ("newsroom", "run", "models")
@@ -67,7 +67,7 @@ def demo(
     load_tensorflow()
     from genre_tf.data.synth.newsroom import write_newsroom
     from genre_tf.data.synth.settings import NewsroomSettings
-    from genre_tf.serving.server_process import server_process
+    from genre_tf.serving.operations.model_server import server_process
     from genre_tf.training.run_folder import STAGES, train
 
     say("writing a newsroom: articles, readers with tastes, and the clicks that follow from them")
@@ -180,7 +180,7 @@ def _evaluate(out: Path, say: Any) -> dict[str, Any]:
 
 def _export(out: Path, say: Any) -> None:
     from genre_tf.export.exporting import ExportOptions, export_run
-    from genre_tf.serving.configuration import BatchingOptions, write_configuration
+    from genre_tf.serving.operations.configuration import BatchingOptions, write_configuration
 
     batching = BatchingOptions(batch_sizes=_BATCH_SIZES)
     options = ExportOptions(batch_sizes=batching.batch_sizes)
@@ -189,7 +189,7 @@ def _export(out: Path, say: Any) -> None:
 
 
 def _show(out: Path, newsroom: dict[str, Any], report: dict[str, Any], address: str) -> None:
-    from genre_tf.serving.client import GenreClient
+    from genre_tf.serving import Client
 
     oracle = json.loads((out / "newsroom" / "newsroom.json").read_text("utf-8"))["oracle"]["dev"]["auc"]
     _show_metrics(report, oracle)
@@ -205,7 +205,7 @@ def _show(out: Path, newsroom: dict[str, Any], report: dict[str, Any], address: 
         markup=False,
     )
     written: list[dict[str, Any]] = []
-    with GenreClient(address, timeout_s=60.0) as client:
+    with Client(address, timeout_s=60.0) as client:
         for reader in readers:
             printed = len(written) < _PRINTED_READERS
             with contextlib.nullcontext() if printed else results.capture():
@@ -229,7 +229,7 @@ def _show_metrics(report: dict[str, Any], oracle: float) -> None:
 
 
 def _show_reader(
-    client: "GenreClient", reader: dict[str, Any], titles: dict[str, Any], source: str
+    client: "Client", reader: dict[str, Any], titles: dict[str, Any], source: str
 ) -> dict[str, Any]:
     """Print what a reader gets; return it in the form of `keep_written`."""
     history = reader["history"][-30:]

@@ -109,8 +109,8 @@ def export(
     from genre_tf.export.exporting import ExportOptions, export_run
     from genre_tf.funnel.partitioned_index import PartitionedOptions
     from genre_tf.funnel.selection import Rules
-    from genre_tf.serving.configuration import BatchingOptions, warmup_sizes, write_configuration
-    from genre_tf.serving.model_folders import CONFIG_NAME, read_models_config
+    from genre_tf.serving.operations.configuration import BatchingOptions, warmup_sizes, write_configuration
+    from genre_tf.serving.operations.models_config import CONFIG_NAME, read_models_config
 
     there = warmup_sizes(models)  # perhaps edited by hand: warmup follows it
     batching = BatchingOptions(batch_sizes=there) if there else BatchingOptions()
@@ -140,7 +140,7 @@ def export(
 
 def _print_published(published: "list[tuple[Path, Verification]]", files: "list[Path]", json: bool) -> None:
     from genre_tf.cli.verify import print_verification
-    from genre_tf.serving.version_choice import held_back
+    from genre_tf.serving.operations.version_choice import held_back
 
     if json:
         versions = [
@@ -158,7 +158,7 @@ def _print_published(published: "list[tuple[Path, Verification]]", files: "list[
 
 def print_held_back(*versions: Path) -> None:
     """Print which published versions no server will load with this `models.config`, and what to do."""
-    from genre_tf.serving.version_choice import held_back
+    from genre_tf.serving.operations.version_choice import held_back
 
     for version in versions:
         if told := held_back(version):

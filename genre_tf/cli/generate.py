@@ -36,7 +36,7 @@ def generate(
 
     Example: genre generate --history-text "Storm closes schools" --source article.txt --kind title
     """
-    from genre_tf.serving.joining import check_kinds
+    from genre_tf.serving.client.calls import check_kinds
 
     check_kinds([kind])  # before a server is looked for
     titles, article = find_titles(history, history_text, user, log), read_text(source)

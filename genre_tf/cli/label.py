@@ -38,8 +38,8 @@ def label(
     if (version is None) != remove:
         raise InputError("give a VERSION to set the label, or --remove without one")
     load_tensorflow()
-    from genre_tf.serving.tls import client_credentials
-    from genre_tf.serving.version_choice import remove_label, set_label
+    from genre_tf.serving.client.addresses import client_credentials
+    from genre_tf.serving.operations.version_choice import remove_label, set_label
 
     credentials = client_credentials(tls_ca, tls_cert, tls_key)
     if version is None:

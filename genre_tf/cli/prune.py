@@ -28,7 +28,7 @@ def prune(
 
     Example: genre prune models --keep 3
     """
-    from genre_tf.serving.pruning import prune as prune_models
+    from genre_tf.serving.operations.version_choice import prune as prune_models
 
     pruned = prune_models(models, keep, name=name, dry_run=dry_run)
     if json:

@@ -13,7 +13,7 @@ from genre_tf.cli.texts import read_titles
 from genre_tf.errors import FailureError, InputError
 
 if TYPE_CHECKING:
-    from genre_tf.serving.client import GenreClient
+    from genre_tf.serving import Client
 
 History = Annotated[
     str | None, typer.Option(help='Ids that the reader clicked, oldest first; "" for a new reader.')
@@ -164,7 +164,7 @@ def find_titles(
     return [articles[news_id].title for news_id in reader.known(articles, f"the news.tsv of {reader.log}")]
 
 
-def report_unknown(client: "GenreClient", reader: Reader) -> None:
+def report_unknown(client: "Client", reader: Reader) -> None:
     """Report, on stderr, the ids of a reader that the server ignored as its index does not contain them.
 
     Raises:

@@ -92,8 +92,8 @@ def _refreshed(
 ) -> "Refreshed":
     from genre_tf.contract import RECOMMENDER
     from genre_tf.export.refreshing import refresh
-    from genre_tf.serving.configuration import warmup_sizes
-    from genre_tf.serving.version_choice import served_version
+    from genre_tf.serving.operations.configuration import warmup_sizes
+    from genre_tf.serving.operations.version_choice import served_version
 
     folder = models.parent if models.name == RECOMMENDER else models
     return refresh(
@@ -109,7 +109,7 @@ def _refreshed(
 def _print_refreshed(done: "Refreshed", json: bool) -> None:
     from genre_tf.cli.export import print_held_back
     from genre_tf.cli.verify import print_verification
-    from genre_tf.serving.version_choice import held_back
+    from genre_tf.serving.operations.version_choice import held_back
 
     numbers = {name: getattr(done, name) for name in _NUMBERS}
     if json:

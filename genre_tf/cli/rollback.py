@@ -16,7 +16,7 @@ from genre_tf.errors import InputError
 if TYPE_CHECKING:
     import grpc
 
-    from genre_tf.serving.version_choice import Choice
+    from genre_tf.serving.operations.version_choice import Choice
 
 LATEST = "latest"
 ServerOption = Annotated[
@@ -59,8 +59,8 @@ def rollback(
     if to is not None and to != LATEST and not (to.isascii() and to.isdecimal()):
         raise InputError(f"--to must be a version number or `{LATEST}`; got {to!r}")
     load_tensorflow()
-    from genre_tf.serving.tls import client_credentials
-    from genre_tf.serving.version_choice import follow_newest, roll_back
+    from genre_tf.serving.client.addresses import client_credentials
+    from genre_tf.serving.operations.version_choice import follow_newest, roll_back
 
     wait = functools.partial(wait_for, server, wait_s, client_credentials(tls_ca, tls_cert, tls_key))
     if to == LATEST:
@@ -93,17 +93,15 @@ def wait_for(
         credentials: for servers with TLS.
         choice: the change.
         version: version to load; None: do not wait for one.
-        answers: as `expected` of `wait_until_answers`; None: do not wait for answers.
+        answers: as for `wait_until_served`; None: do not wait for answers.
     """
-    from genre_tf.serving.model_status import wait_until_answers, wait_until_loaded
+    from genre_tf.serving.operations.model_status import wait_until_served
 
     for server in servers or ():
-        if version is not None:
-            progress.print(f"waiting for {server} to load version {version} of {choice.model}", markup=False)
-            wait_until_loaded(server, choice.model, version, wait_s, credentials)
-        if answers is not None:
-            progress.print(f"waiting for {server} to answer accordingly", markup=False)
-            wait_until_answers(server, choice.model, answers, wait_s, credentials)
+        progress.print(f"waiting for {server} to serve {choice.model} as chosen", markup=False)
+        wait_until_served(
+            server, choice.model, wait_s, version=version, answers=answers, credentials=credentials
+        )
 
 
 def print_choice(choice: "Choice", json: bool, again: list[str]) -> None:

@@ -14,8 +14,8 @@ from genre_tf.cli.tls_options import TlsCa, TlsCert, TlsKey
 from genre_tf.errors import InputError
 
 if TYPE_CHECKING:
-    from genre_tf.serving.answers import CandidateScore, TitleScore
-    from genre_tf.serving.client import GenreClient
+    from genre_tf.serving import Client
+    from genre_tf.serving.client.answers import CandidateScore, TitleScore
 
 
 def score(
@@ -71,7 +71,7 @@ def score(
 
 
 def _score_ids(
-    client: "GenreClient", history: list[str], candidates: list[str], counters: list[list[float]]
+    client: "Client", history: list[str], candidates: list[str], counters: list[list[float]]
 ) -> "list[CandidateScore]":
     if not counters:
         return client.score([history], [candidates])[0]

@@ -2,8 +2,11 @@
 
 import gc
 import shutil
+import signal
 import sys
+import threading
 from pathlib import Path
+from types import FrameType
 from typing import Annotated
 
 import typer
@@ -41,7 +44,7 @@ def serve(
 
     Example: genre serve models
     """
-    from genre_tf.serving.model_folders import find_models
+    from genre_tf.serving.operations.model_folders import find_models
 
     check_models_path(models)
     find_models(models)  # report a wrong folder before the slow import of TensorFlow
@@ -49,7 +52,7 @@ def serve(
     if binary is None:
         _serve_embedded(models, host, grpc_port, rest_port, poll_seconds, batching)
         return
-    from genre_tf.serving.model_server import run_model_server
+    from genre_tf.serving.operations.model_server import run_model_server
 
     progress.print(f"running {binary}, which listens on every address of this machine", markup=False)
     run_model_server(
@@ -67,7 +70,7 @@ def _serve_embedded(
     models: Path, host: str, grpc_port: int, rest_port: int, poll_s: float, batching: bool
 ) -> None:
     load_tensorflow()
-    from genre_tf.serving.embedded_server import NOTICE, EmbeddedServer, ServerOptions, told_to_stop
+    from genre_tf.serving.embedded.server import NOTICE, EmbeddedServer, ServerOptions
 
     # Imports are never freed; without this, each full garbage collection walks all of them amid requests.
     gc.collect()
@@ -79,10 +82,23 @@ def _serve_embedded(
         host=host, grpc_port=grpc_port, rest_port=rest_port, poll_s=poll_s, batching=batching
     )
     with EmbeddedServer(models, options, lambda text: progress.print(text, markup=False)) as server:
-        told = told_to_stop()  # first, as whoever reads `ready` may end the server at once
+        stop = _stop_signal()  # first, as whoever reads `ready` may end the server at once
         _ready(server.grpc_address, server.rest_address, server.versions)
-        told.wait()
+        stop.wait()
         progress.print("stopping: waiting for running requests", markup=False)
+
+
+def _stop_signal() -> threading.Event:
+    """An event that SIGTERM or Ctrl-C sets; a second one ends the process at once."""
+    stop = threading.Event()
+
+    def receive(number: int, frame: FrameType | None) -> None:
+        signal.signal(number, signal.SIG_DFL)
+        stop.set()
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, receive)
+    return stop
 
 
 def _ready(grpc_address: str, rest_address: str, versions: dict[str, list[int]]) -> None:

@@ -11,12 +11,12 @@ from genre_tf.backbones.bert import new_bert, save_bert
 from genre_tf.backbones.tiny import tiny_vocabulary
 from genre_tf.benchmarks import serve_bench
 from genre_tf.benchmarks.latency_picture import Curve, check_picture, draw_latency
+from genre_tf.benchmarks.load_generator import LoadResult
 from genre_tf.benchmarks.serve_bench import SHARES, require_same_answers
 from genre_tf.benchmarks.serve_requests import Readers
 from genre_tf.cli import main
 from genre_tf.errors import FailureError, InputError
 from genre_tf.funnel.index import Catalogue
-from genre_tf.serving.load_generator import LoadResult
 from genre_tf.text.wordpiece import WordPiece
 
 
@@ -122,6 +122,6 @@ def test_a_naive_export_that_answers_otherwise_is_not_compared(monkeypatch):
 
         recommend_text, score_text = recommend, score
 
-    monkeypatch.setattr(serve_bench, "GenreClient", Client)
+    monkeypatch.setattr(serve_bench, "Client", Client)
     with pytest.raises(FailureError, match="score: ours and naive answer differently"):
         require_same_answers("127.0.0.1:1", Readers([["N1"]], [["T1"]], [["N2"]], [["T2"]]))

@@ -21,9 +21,9 @@ from genre_tf.generation.prompts import CONTROL_TOKENS
 from genre_tf.generation.safety_classifier import SafetyClassifier
 from genre_tf.generation.writer import WritingGraph
 from genre_tf.models.writer import Writer
-from genre_tf.serving.client import GenreClient
-from genre_tf.serving.configuration import write_configuration
-from genre_tf.serving.embedded_server import EmbeddedServer, ServerOptions
+from genre_tf.serving import Client
+from genre_tf.serving.embedded.server import EmbeddedServer, ServerOptions
+from genre_tf.serving.operations.configuration import write_configuration
 from genre_tf.text.byte_pair import train_byte_pair
 
 CORPUS = ["rates rise again in may", "rain ends the match", "a cure for colds is near"]
@@ -204,7 +204,7 @@ def test_a_server_writes_from_raw_strings_over_grpc_and_rest(server, ask):
         "seed": [3, 4],
     }
     expected = ask("generate", **columns)
-    with GenreClient(server.grpc_address, timeout_s=120) as client:
+    with Client(server.grpc_address, timeout_s=120) as client:
         histories = [["rates rise", "élan vital"], []]
         written = client.generate(histories, columns["source"], columns["kind"], columns["seed"])
     for row, found in enumerate(by_rest(server, "generate", columns)):
@@ -223,7 +223,7 @@ def test_a_server_writes_from_raw_strings_over_grpc_and_rest(server, ask):
 def test_a_server_answers_questions_from_raw_strings_over_grpc_and_rest(server, ask):
     columns = {"question": ["rates fall", " "], "history_text": ["rates rise", ""], "seed": [1, 1]}
     expected = ask("answer", **columns)
-    with GenreClient(server.grpc_address, timeout_s=120) as client:
+    with Client(server.grpc_address, timeout_s=120) as client:
         answered = client.answer(columns["question"], [["rates rise"], []], columns["seed"])
     found = by_rest(server, "answer", columns)
     for row, ours in enumerate(found):

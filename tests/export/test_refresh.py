@@ -31,8 +31,8 @@ from genre_tf.export.verification import verify_version
 from genre_tf.funnel.index import read_catalogue
 from genre_tf.funnel.selection import Rules
 from genre_tf.funnel.served_models import ServedModels
-from genre_tf.serving.configuration import BatchingOptions, write_configuration
-from genre_tf.serving.version_choice import roll_back
+from genre_tf.serving.operations.configuration import BatchingOptions, write_configuration
+from genre_tf.serving.operations.version_choice import roll_back
 
 SIZES = {"max_history": 5, "k": 5, "retrieve": 20}
 START = datetime(2019, 11, 10)

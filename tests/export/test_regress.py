@@ -17,7 +17,7 @@ from tensorflow_serving.apis import (
 from genre_tf.export import warmup
 from genre_tf.export.gate import read_saved_model
 from genre_tf.export.requests import example, warmup_requests
-from genre_tf.serving.embedded_server import EmbeddedServer, ServerOptions
+from genre_tf.serving.embedded.server import EmbeddedServer, ServerOptions
 
 ROWS = [
     example(history=["N1 N2"], candidate=["N5"]),

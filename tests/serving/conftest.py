@@ -51,7 +51,7 @@ def toy_server(toy_models: Path) -> Iterator[Any]:
     """Optimizes its graphs as TensorFlow Serving does: that decides how some errors are worded."""
     import tensorflow as tf
 
-    from genre_tf.serving.embedded_server import EmbeddedServer, ServerOptions
+    from genre_tf.serving.embedded.server import EmbeddedServer, ServerOptions
 
     usual = tf.config.optimizer.get_experimental_options()
     with ExitStack() as stack:
@@ -188,7 +188,7 @@ def _save(folder: Path, session: Any, signatures: dict[str, tuple[dict[str, Any]
 @pytest.fixture(scope="session")
 def contract_models(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A MODELS folder as `genre export` leaves it, with hand-made models."""
-    from genre_tf.serving.configuration import write_configuration
+    from genre_tf.serving.operations.configuration import write_configuration
 
     folder = tmp_path_factory.mktemp("models")
     write_recommender(folder / "genre_recommender" / "1")
@@ -199,7 +199,7 @@ def contract_models(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def contract_server(contract_models: Path) -> Iterator[Any]:
-    from genre_tf.serving.embedded_server import EmbeddedServer, ServerOptions
+    from genre_tf.serving.embedded.server import EmbeddedServer, ServerOptions
 
     with EmbeddedServer(contract_models, ServerOptions(grpc_port=0, rest_port=0)) as server:
         yield server
@@ -248,13 +248,14 @@ class Target:
         self.address = (host, int(port))
         self.channel = channel
 
-    def raw(self, request: bytes) -> bytes:
+    def raw(self, request: bytes, half_closed: bool = False) -> bytes:
         """What comes back on a connection of its own until the server closes it."""
         with socket.create_connection(self.address, timeout=30) as connection:
             answer = b""
             try:
                 connection.sendall(request)
-                connection.shutdown(socket.SHUT_WR)
+                if half_closed:  # a request that may not be whole: otherwise the server waits for the rest
+                    connection.shutdown(socket.SHUT_WR)
                 while part := connection.recv(65536):
                     answer += part
             except (ConnectionResetError, BrokenPipeError):
@@ -262,7 +263,8 @@ class Target:
             return answer
 
     def post(self, path: bytes, body: bytes) -> tuple[int, bytes]:
-        answer = self.raw(b"POST %s HTTP/1.1\r\nContent-Length: %d\r\n\r\n" % (path, len(body)) + body)
+        head = b"POST %s HTTP/1.1\r\nConnection: close\r\nContent-Length: %d\r\n\r\n"
+        answer = self.raw(head % (path, len(body)) + body)
         head, _, content = answer.partition(b"\r\n\r\n")
         return int(head.split()[1]), content
 
@@ -283,7 +285,7 @@ class Target:
 
 @pytest.fixture(scope="session")
 def target(toy_models: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Target]:
-    from genre_tf.serving.embedded_server import EmbeddedServer, ServerOptions
+    from genre_tf.serving.embedded.server import EmbeddedServer, ServerOptions
 
     models = tmp_path_factory.mktemp("fuzzed")
     shutil.copytree(toy_models / "toy", models / "toy")

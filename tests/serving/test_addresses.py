@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from genre_tf.serving.addresses import bare_host, host_port, is_loopback
-from genre_tf.serving.client import GenreClient
+from genre_tf.serving import Client
+from genre_tf.serving.client.addresses import bare_host, host_port, is_loopback
 
 
 def has_ipv6() -> bool:
@@ -51,12 +51,12 @@ def test_other_machines_are_not_this_one(host: str) -> None:
 @pytest.mark.skipif(not has_ipv6(), reason="this machine has no IPv6")
 @pytest.mark.parametrize("host", ["::1", "[::1]"])
 def test_a_server_at_an_ipv6_address_answers_where_it_says(contract_models: Path, host: str) -> None:
-    from genre_tf.serving.embedded_server import EmbeddedServer, ServerOptions
+    from genre_tf.serving.embedded.server import EmbeddedServer, ServerOptions
 
     options = ServerOptions(host=host, grpc_port=0, rest_port=0, poll_s=0)
     with EmbeddedServer(contract_models, options) as server:
         assert server.grpc_address.startswith("[::1]:") and server.rest_address.startswith("http://[::1]:")
-        with GenreClient(server.grpc_address) as client:
+        with Client(server.grpc_address) as client:
             assert [one.news_id for one in client.recommend([["N1", "N2"]])[0]] == ["N3", "N4"]
         with urllib.request.urlopen(f"{server.rest_address}/v1/models/genre_recommender") as answer:
             assert json.load(answer)["model_version_status"][0]["state"] == "AVAILABLE"

@@ -4,7 +4,7 @@ import pytest
 
 from genre_tf.data.decay import COUNTERS
 from genre_tf.errors import InputError
-from genre_tf.serving import calls
+from genre_tf.serving.client import calls
 
 
 def test_live_counters_are_joined_in_the_order_of_the_ids():

@@ -13,10 +13,9 @@ import pytest
 from tensorflow_serving.apis import predict_pb2, prediction_service_pb2_grpc
 
 from genre_tf.errors import FailureError, InputError
-from genre_tf.serving import calls
-from genre_tf.serving.async_client import AsyncGenreClient
-from genre_tf.serving.channels import check_server
-from genre_tf.serving.client import GenreClient
+from genre_tf.serving import AsyncClient, Client
+from genre_tf.serving.client import calls
+from genre_tf.serving.client.channels import check_server
 
 
 class Failing(prediction_service_pb2_grpc.PredictionServiceServicer):
@@ -49,14 +48,14 @@ def serving(service: Failing) -> Iterator[str]:
 
 def test_a_server_that_is_away_for_a_moment_is_asked_again() -> None:
     service = Failing(grpc.StatusCode.UNAVAILABLE, "going away", failures=2)
-    with serving(service) as address, GenreClient(address) as client:
+    with serving(service) as address, Client(address) as client:
         np.testing.assert_array_equal(client.embed_news(["a"]), [[1, 1]])
     assert service.asked == 3
 
 
 def test_all_servers_behind_a_name_are_asked() -> None:
     services = [Failing(grpc.StatusCode.OK, "", failures=0) for _ in range(2)]
-    with serving(services[0]) as one, serving(services[1]) as two, GenreClient(f"ipv4:{one},{two}") as client:
+    with serving(services[0]) as one, serving(services[1]) as two, Client(f"ipv4:{one},{two}") as client:
         deadline = time.monotonic() + 10
         while not all(service.asked for service in services) and time.monotonic() < deadline:
             client.embed_news(["a"])
@@ -68,7 +67,7 @@ def test_all_servers_behind_a_name_are_asked() -> None:
 
 def test_a_server_that_stays_away_is_not_asked_for_ever() -> None:
     service = Failing(grpc.StatusCode.UNAVAILABLE, "batch scheduling queue is full", failures=1000)
-    with serving(service) as address, GenreClient(address) as client:
+    with serving(service) as address, Client(address) as client:
         with pytest.raises(FailureError, match="is overloaded, its queue is full"):
             client.embed_news(["a"])
         assert service.asked == 4
@@ -87,14 +86,14 @@ def test_a_server_that_stays_away_is_not_asked_for_ever() -> None:
 )
 def test_what_would_fail_again_is_asked_once(code: grpc.StatusCode, error: Any, words: str) -> None:
     service = Failing(code, "because", failures=1)
-    with serving(service) as address, GenreClient(address) as client, pytest.raises(error, match=words):
+    with serving(service) as address, Client(address) as client, pytest.raises(error, match=words):
         client.embed_news(["a"])
     assert service.asked == 1
 
 
 def test_a_server_without_a_free_thread_is_asked_again() -> None:
     service = Failing(grpc.StatusCode.RESOURCE_EXHAUSTED, "Server Threadpool Exhausted", failures=2)
-    with serving(service) as address, GenreClient(address) as client:
+    with serving(service) as address, Client(address) as client:
         np.testing.assert_array_equal(client.embed_news(["a"]), [[1, 1]])
     assert service.asked == 3
 
@@ -111,7 +110,7 @@ def test_exhausted_threads_and_a_large_request_are_told_apart(details: str, word
     service = Failing(grpc.StatusCode.RESOURCE_EXHAUSTED, details, failures=1000)
     with (
         serving(service) as address,
-        GenreClient(address) as client,
+        Client(address) as client,
         pytest.raises(FailureError, match=words),
     ):
         client.embed_news(["a"])
@@ -122,7 +121,7 @@ def test_a_request_that_is_too_large_is_sent_once(details: str) -> None:
     service = Failing(grpc.StatusCode.RESOURCE_EXHAUSTED, details, failures=1000)
     with (
         serving(service) as address,
-        GenreClient(address) as client,
+        Client(address) as client,
         pytest.raises(FailureError, match="ask for less"),
     ):
         client.embed_news(["a"])
@@ -131,7 +130,7 @@ def test_a_request_that_is_too_large_is_sent_once(details: str) -> None:
 
 def test_an_asyncio_client_asks_again_while_no_thread_is_free_within_its_deadline() -> None:
     async def vectors(address: str, timeout_s: float) -> Any:
-        async with AsyncGenreClient(address, timeout_s) as client:
+        async with AsyncClient(address, timeout_s) as client:
             return await client.embed_news(["a"])
 
     service = Failing(grpc.StatusCode.RESOURCE_EXHAUSTED, "Server Threadpool Exhausted", failures=2)
@@ -149,7 +148,7 @@ def test_another_model_under_the_name_is_said_plainly() -> None:
     words = "`recommend` is not what genre_tf exports"
     with (
         serving(service) as address,
-        GenreClient(address) as client,
+        Client(address) as client,
         pytest.raises(FailureError, match=words),
     ):
         client.recommend([[]])
@@ -199,7 +198,7 @@ def test_a_server_on_this_machine_is_never_asked_through_a_proxy(
     with serving(Failing(grpc.StatusCode.OK, "", failures=0)) as address:
         for name in (address, address.replace("127.0.0.1", "localhost"), f"dns:///{address}"):
             check_server(name, timeout_s=5)
-            with GenreClient(name) as client:
+            with Client(name) as client:
                 assert client.embed_news(["a"]).shape == (1, 2)
 
 
@@ -227,7 +226,7 @@ def test_the_asynchronous_client_reaches_this_machine_past_a_proxy(monkeypatch: 
     monkeypatch.setenv("http_proxy", "http://127.0.0.1:1")
 
     async def ask(address: str) -> Any:
-        async with AsyncGenreClient(address) as client:
+        async with AsyncClient(address) as client:
             return await client.embed_news(["a"])
 
     with serving(Failing(grpc.StatusCode.OK, "", failures=0)) as address:

@@ -16,8 +16,8 @@ from genre_tf.cli.readers import Reader, report_unknown
 from genre_tf.cli.recommend import recommend
 from genre_tf.cli.score import score
 from genre_tf.errors import InputError
-from genre_tf.serving.answers import GeneratedText
-from genre_tf.serving.client import GenreClient
+from genre_tf.serving import Client
+from genre_tf.serving.client.answers import GeneratedText
 
 from .conftest import NEWS
 
@@ -228,7 +228,7 @@ def test_the_titles_of_a_reader_reach_the_writer(
     log: Path, contract_server: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     sent: list[Any] = []
-    monkeypatch.setattr(GenreClient, "generate", lambda _, histories, *rest: sent.append(histories) or [[]])
+    monkeypatch.setattr(Client, "generate", lambda _, histories, *rest: sent.append(histories) or [[]])
     generate(user="U3", log=log, address=contract_server.grpc_address)
     assert sent == [[["Old news", "Storm hits the coast"]]]
 
@@ -274,7 +274,7 @@ def test_unsafe_texts_are_not_to_be_used(
     contract_server: Any, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     texts = [[GeneratedText("Bad", 0.9, -1.0, 1.0, False)]]
-    monkeypatch.setattr(GenreClient, "generate", lambda *_: texts)
+    monkeypatch.setattr(Client, "generate", lambda *_: texts)
     generate(address=contract_server.grpc_address)
     lines = capsys.readouterr().out.splitlines()
     assert lines[0] == "no safe text was written: use none of these" and "do not use" in lines[2]

@@ -19,7 +19,7 @@ THREADS = 64
 @pytest.fixture(scope="module")
 def batched(contract_models: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
     """The recommender behind small batches that are padded, which wait for each other a little."""
-    from genre_tf.serving.embedded_server import EmbeddedServer, ServerOptions
+    from genre_tf.serving.embedded.server import EmbeddedServer, ServerOptions
 
     models = tmp_path_factory.mktemp("batched")
     shutil.copytree(contract_models / "genre_recommender", models / "genre_recommender")
@@ -65,29 +65,26 @@ def test_batched_answers_equal_lone_ones(batched: Any) -> None:
     with grpc.insecure_channel(batched.grpc_address) as channel, ThreadPoolExecutor(THREADS) as pool:
         stub = prediction_service_pb2_grpc.PredictionServiceStub(channel)
         together = list(pool.map(lambda request: stub.Predict(request, timeout=60), requests))
-    runs = batched._metrics.batches._values[()]
+    count = batched._metrics.registry.get_sample_value
+    runs = count(":tensorflow:serving:batching_session:wrapped_run_count")
     assert runs < 0.8 * REQUESTS  # they did meet
-    from genre_tf.serving.prediction import answer_predict
-    from genre_tf.serving.servable import Servable
+    from genre_tf.serving.embedded.servable import Servable, answer_predict
 
-    folder = next(
-        Path(dict(zip(("model_path", "status"), values, strict=True))["model_path"])
-        for values in batched._metrics.load_attempts._values
-    )
+    (family,) = batched._metrics.load_attempts.collect()
+    folder = Path(family.samples[0].labels["model_path"])
     alone = Servable("genre_recommender", 1, folder)
     for request, answer in zip(requests, together, strict=True):
         assert answer == answer_predict(alone, request)
     alone.close()
-    assert sum(batched._metrics.batch_rows._cells[()].counts) == runs
+    assert count(":tensorflow:serving:batching_session:processed_batch_size_count") == runs
 
 
 def test_requests_beyond_the_limit_are_refused_and_those_that_wait_are_answered() -> None:
     from tensorflow_serving.apis import get_model_status_pb2, model_service_pb2_grpc
 
-    from genre_tf.serving.grpc_server import GrpcServer
-    from genre_tf.serving.in_flight import InFlight
-    from genre_tf.serving.metrics import ServerMetrics
-    from genre_tf.serving.model_manager import ModelManager
+    from genre_tf.serving.embedded.grpc_server import GrpcServer
+    from genre_tf.serving.embedded.manager import InFlight, ModelManager
+    from genre_tf.serving.embedded.metrics import ServerMetrics
 
     class Held(InFlight):
         let_go = threading.Event()

@@ -78,11 +78,11 @@ PATHS = some.builds(
 @given(PATHS, some.one_of(DOCUMENTS.map(lambda found: json.dumps(found).encode()), cut_up(BODIES)))
 def test_rest_bodies(target: Any, path: bytes, body: bytes) -> None:
     status, content = target.post(path, body)
-    assert status in (200, 400, 404), (status, content)
+    assert status in (200, 400, 404, 501), (status, content)
     answer = json.loads(content.decode("utf-8", "surrogateescape"))
     assert set(answer) & ({"predictions", "outputs", "results"} if status == 200 else {"error"})
-    if b"/none" in path and status != 400:
-        assert status == 404
+    if b"/none" in path:
+        assert status in (400, 404, 501)
     target.check_good()
 
 
@@ -122,8 +122,8 @@ def cut_up_http(draw: Any) -> bytes:
 
 @given(some.one_of(cut_up_http(), some.binary(max_size=200)))
 def test_bytes_that_are_hardly_http(target: Any, request: bytes) -> None:
-    answer = target.raw(request)
+    answer = target.raw(request, half_closed=True)
     if answer.startswith(b"HTTP/"):
         status = int(answer.split()[1])
-        assert status in (100, 200, 400, 404, 413, 414, 417, 431, 501, 505), answer
+        assert status in (100, 200, 400, 404, 413), answer
     target.check_good()

@@ -16,13 +16,20 @@ import numpy as np
 import pytest
 from tensorflow_serving.apis import predict_pb2, prediction_service_pb2_grpc
 
+from genre_tf.benchmarks.load_generator import (
+    LoadResult,
+    SearchOptions,
+    closed_loop,
+    find_saturation,
+    keeps_up,
+    open_loop,
+    poisson_arrivals,
+)
+from genre_tf.benchmarks.memory_watch import MemoryWatch, memory_slope
 from genre_tf.errors import FailureError
-from genre_tf.serving import calls
-from genre_tf.serving.client import RECOMMENDER
-from genre_tf.serving.load_generator import LoadResult, closed_loop, open_loop, poisson_arrivals
-from genre_tf.serving.memory_watch import MemoryWatch, memory_slope
-from genre_tf.serving.saturation import SearchOptions, find_saturation, keeps_up
-from genre_tf.serving.server_process import _ready_address, server_process
+from genre_tf.serving.client import calls
+from genre_tf.serving.client.client import RECOMMENDER
+from genre_tf.serving.operations.model_server import _ready_address, server_process
 
 REQUESTS = [calls.recommend([[f"N{number}"]]).request(RECOMMENDER).SerializeToString() for number in (1, 2)]
 

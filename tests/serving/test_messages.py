@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from tensorflow_serving.apis import predict_pb2
 
-from genre_tf.serving import messages
-from genre_tf.serving.tensors import to_array, write_proto
+from genre_tf.serving.client import messages
+from genre_tf.serving.client.tensors import to_array, write_proto
 
 
 def check_fields(ours: Any, theirs: Any) -> None:

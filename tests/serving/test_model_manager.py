@@ -2,7 +2,7 @@
 
 import json
 import shutil
-from collections.abc import Iterator
+import urllib.request
 from pathlib import Path
 from typing import Any
 
@@ -21,35 +21,22 @@ def broken_models(toy_models: Path, tmp_path: Path) -> Path:
     return tmp_path
 
 
-@pytest.fixture
-def said() -> list[str]:
-    return []
+def ask(server: Any, path: str, body: bytes | None = None) -> Any:
+    with urllib.request.urlopen(server.rest_address + path, body, timeout=30) as answer:
+        return json.loads(answer.read())
 
 
-@pytest.fixture
-def manager(broken_models: Path, said: list[str]) -> Iterator[Any]:
-    from genre_tf.serving.model_folders import find_models
-    from genre_tf.serving.model_manager import ModelManager
-    from genre_tf.serving.version_loader import VersionLoader, load_version
+def test_broken_versions_are_said_and_the_newest_whole_one_answers(broken_models: Path) -> None:
+    from genre_tf.serving.embedded.server import EmbeddedServer, ServerOptions
 
-    loaded = ModelManager()
-    VersionLoader(loaded, load_version, said.append).start(find_models(broken_models))
-    yield loaded
-    loaded.close()
-
-
-def test_broken_versions_are_said_and_the_newest_whole_one_answers(manager: Any, said: list[str]) -> None:
-    from genre_tf.serving.rest_api import RestApi
-
-    assert manager.versions == {"toy": [1]}
-    assert [line.split()[0] for line in said] == ["left", "left", "loaded"]
-    assert "saved_model.pb is missing" in said[0]
-    assert "does not load" in said[1]
-    api = RestApi(manager)
-    assert json.loads(api.answer("POST", "/v1/models/toy:predict", b'{"instances": [1]}').body) == {
-        "predictions": [2.5]
-    }
-    states = json.loads(api.answer("GET", "/v1/models/toy", b"").body)["model_version_status"]
+    said: list[str] = []
+    with EmbeddedServer(broken_models, ServerOptions(grpc_port=0, rest_port=0), said.append) as server:
+        assert server.versions == {"toy": [1]}
+        assert [line.split()[0] for line in said] == ["left", "left", "loaded"]
+        assert "saved_model.pb is missing" in said[0]
+        assert "does not load" in said[1]
+        assert ask(server, "/v1/models/toy:predict", b'{"instances": [1]}') == {"predictions": [2.5]}
+        states = ask(server, "/v1/models/toy")["model_version_status"]
     found = [(state["version"], state["state"]) for state in states]
     assert found == [("3", "END"), ("2", "END"), ("1", "AVAILABLE")]
     for state in states[:2]:
@@ -58,7 +45,7 @@ def test_broken_versions_are_said_and_the_newest_whole_one_answers(manager: Any,
 
 
 def test_a_model_of_which_nothing_loads_is_an_error(broken_models: Path) -> None:
-    from genre_tf.serving.embedded_server import EmbeddedServer, ServerOptions
+    from genre_tf.serving.embedded.server import EmbeddedServer, ServerOptions
 
     shutil.rmtree(broken_models / "toy" / "1")
     with pytest.raises(InputError, match="no version of model toy loads"):
@@ -88,13 +75,12 @@ def text_models(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_tables_variables_and_text_ops_work_by_session(text_models: Path) -> None:
-    from genre_tf.serving.embedded_server import EmbeddedServer, ServerOptions
-    from genre_tf.serving.rest_api import RestApi
+    from genre_tf.serving.embedded.server import EmbeddedServer, ServerOptions
 
     with EmbeddedServer(text_models, ServerOptions(grpc_port=0, rest_port=0)) as server:
         body = json.dumps({"instances": ["STORM", "Cup", "?"]}).encode()
-        answer = RestApi(server._manager).answer("POST", "/v1/models/lowered:predict", body)
-        assert json.loads(answer.body) == {"predictions": [10.0, 20.0, 0.0]}
+        answer = ask(server, "/v1/models/lowered:predict", body)
+        assert answer == {"predictions": [10.0, 20.0, 0.0]}
 
 
 def test_grpc_health_says_serving(toy_server: Any) -> None:
@@ -106,7 +92,7 @@ def test_grpc_health_says_serving(toy_server: Any) -> None:
 
 
 def test_what_is_loaded_after_the_end_is_freed_at_once() -> None:
-    from genre_tf.serving.model_manager import ModelManager
+    from genre_tf.serving.embedded.manager import ModelManager
 
     class Late:
         name, version, closed = "news", 9, False
@@ -122,7 +108,7 @@ def test_what_is_loaded_after_the_end_is_freed_at_once() -> None:
 
 
 def test_only_so_many_ended_versions_are_remembered() -> None:
-    from genre_tf.serving.model_manager import ModelManager, ModelSpec, VersionState
+    from genre_tf.serving.embedded.manager import ModelManager, ModelSpec, VersionState
 
     manager = ModelManager()
     manager.set_state("news", VersionState(1, "LOADING"))

@@ -28,9 +28,8 @@ class Served:
     """A folder, what follows it, and what was said and opened."""
 
     def __init__(self, models: Path) -> None:
-        from genre_tf.serving.model_manager import ModelManager
-        from genre_tf.serving.model_poller import ModelPoller
-        from genre_tf.serving.version_loader import VersionLoader
+        from genre_tf.serving.embedded.loading import VersionLoader
+        from genre_tf.serving.embedded.manager import ModelManager
 
         self.models = models
         self.said: list[str] = []
@@ -38,13 +37,12 @@ class Served:
         self.states_while_opening: list[str] = []
         self.during: Callable[[], None] = lambda: None
         self.manager = ModelManager()
-        self.loader = VersionLoader(self.manager, self.open, self.said.append)
-        self.poller = ModelPoller(models, self.manager, self.loader, self.said.append)
+        self.loader = VersionLoader(models, self.manager, self.open, self.said.append)
 
-    def start(self) -> None:
-        from genre_tf.serving.model_folders import find_models
+    def start(self, poll_s: float = 0.0) -> None:
+        from genre_tf.serving.operations.model_folders import find_models
 
-        self.loader.start(find_models(self.models))
+        self.loader.start(find_models(self.models), poll_s)
 
     def open(self, name: str, version: int, folder: Path) -> Any:
         self.opened.append((name, version))
@@ -56,19 +54,19 @@ class Served:
         return FakeServable(name, version)
 
     def state(self, version: int) -> str:
-        from genre_tf.serving.model_manager import ModelSpec
+        from genre_tf.serving.embedded.manager import ModelSpec
 
         (found,) = self.manager.states(ModelSpec("news", version))
         return found.state
 
     def poll(self) -> list[int]:
         """Look once, wait for what is unloaded, and tell which versions answer."""
-        self.poller.poll()
+        self.loader.poll()
         until(lambda: "UNLOADING" not in self.all_states().values())
         return self.manager.versions.get("news", [])
 
     def all_states(self) -> dict[int, str]:
-        from genre_tf.serving.model_manager import ModelSpec
+        from genre_tf.serving.embedded.manager import ModelSpec
 
         return {state.version: state.state for state in self.manager.states(ModelSpec("news"))}
 
@@ -101,7 +99,7 @@ def served(tmp_path: Path) -> Served:
 def latest(served: Served) -> Served:
     """Version 1 served under the policy of `genre export`: the newest version only."""
     served.configure("")
-    served.poller._configured = True
+    served.loader._configured = True
     served.start()
     return served
 
@@ -129,11 +127,11 @@ def test_what_waits_to_be_loaded_is_in_state_start(served: Served) -> None:
 
 
 def test_a_version_in_use_is_freed_when_its_last_request_ends(latest: Served) -> None:
-    from genre_tf.serving.model_manager import ModelSpec
+    from genre_tf.serving.embedded.manager import ModelSpec
 
     latest.publish(2)
     with latest.manager.use(ModelSpec("news")) as one, latest.manager.use(ModelSpec("news", 1)):
-        latest.poller.poll()
+        latest.loader.poll()
         assert latest.manager.versions["news"] == [2]
         time.sleep(0.05)
         assert latest.state(1) == "UNLOADING"
@@ -145,7 +143,7 @@ def test_a_version_in_use_is_freed_when_its_last_request_ends(latest: Served) ->
 
 
 def test_a_broken_version_is_said_once_and_the_live_one_goes_on(latest: Served) -> None:
-    from genre_tf.serving.model_manager import ModelSpec
+    from genre_tf.serving.embedded.manager import ModelSpec
 
     folder = latest.publish(2, b"broken")
     for _ in range(3):
@@ -191,7 +189,7 @@ def test_a_live_version_whose_files_lack_goes_on(latest: Served) -> None:
 
 
 def test_policies_and_labels_follow_the_configuration(latest: Served) -> None:
-    from genre_tf.serving.model_manager import ModelSpec
+    from genre_tf.serving.embedded.manager import ModelSpec
 
     latest.publish(2)
     latest.publish(3)
@@ -215,7 +213,7 @@ def test_policies_and_labels_follow_the_configuration(latest: Served) -> None:
 
 
 def test_a_label_never_points_to_nothing_while_its_version_loads(latest: Served) -> None:
-    from genre_tf.serving.model_manager import ModelSpec
+    from genre_tf.serving.embedded.manager import ModelSpec
 
     latest.configure('version_labels { key: "stable" value: 1 }')
     latest.poll()
@@ -289,11 +287,11 @@ def test_a_server_needs_a_version_to_start_from(served: Served) -> None:
 
 def test_a_poller_looks_by_itself_and_outlives_errors(latest: Served) -> None:
     others = set(threading.enumerate())
-    latest.poller.start(0.01)
+    latest.start(poll_s=0.01)
     latest.publish(2)
     until(lambda: latest.manager.versions["news"] == [2])
     shutil.rmtree(latest.models)
     until(lambda: any("is gone" in line or "is not a folder" in line for line in latest.said))
     assert latest.manager.versions["news"] == [2]
-    latest.poller.stop()
+    latest.loader.stop()
     assert "poll" not in {thread.name for thread in threading.enumerate() if thread not in others}

@@ -19,7 +19,7 @@ THREADS = 4
 @pytest.fixture
 def live(toy_models: Path, tmp_path: Path) -> Iterator[Any]:
     """A server of version 1 alone, that looks for new ones all the time."""
-    from genre_tf.serving.embedded_server import EmbeddedServer, ServerOptions
+    from genre_tf.serving.embedded.server import EmbeddedServer, ServerOptions
 
     shutil.copytree(toy_models / "toy" / "1", tmp_path / "toy" / "1")
     (tmp_path / "models.config").write_text(
@@ -106,7 +106,7 @@ def until_served(server: Any, version: int) -> None:
 
 
 def test_twenty_swaps_while_requests_run_and_none_fails(live: Any, toy_models: Path) -> None:
-    from genre_tf.serving.model_manager import ModelSpec
+    from genre_tf.serving.embedded.manager import ModelSpec
 
     server, models = live
     askers = Askers(server)

@@ -108,7 +108,7 @@ def test_embedded_server_looks_at_the_folder_and_batches_unless_told_otherwise(
         url = f"{ready['rest']}/v1/models/genre_recommender"
         with pytest.raises(urllib.error.HTTPError, match="400") as refused:
             urllib.request.urlopen(f"{url}:predict", many, timeout=30)
-        assert b"larger than maximum input batch size 1" in refused.value.read()
+        assert b"more than max_batch_size 1" in refused.value.read()
         refused.value.close()
         shutil.copytree(contract_models / "genre_recommender" / "1", tmp_path / "genre_recommender" / ".7")
         (tmp_path / "genre_recommender" / ".7").rename(tmp_path / "genre_recommender" / "7")
@@ -153,7 +153,7 @@ def test_tensorflow_serving_is_run_where_it_is_installed(
 def test_tensorflow_serving_of_a_copied_folder_sees_a_label_of_the_copy(
     contract_models: Path, tmp_path: Path
 ) -> None:
-    from genre_tf.serving.version_choice import set_label
+    from genre_tf.serving.operations.version_choice import set_label
 
     models, folder = tmp_path / "copy", tmp_path / "bin"
     shutil.copytree(contract_models, models)

@@ -17,8 +17,8 @@ class Held:
     """A server of the toy whose runs wait at a gate."""
 
     def __init__(self, models: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        from genre_tf.serving.embedded_server import EmbeddedServer, ServerOptions
-        from genre_tf.serving.servable import Servable
+        from genre_tf.serving.embedded.servable import Servable
+        from genre_tf.serving.embedded.server import EmbeddedServer, ServerOptions
 
         self.gate = threading.Event()
         self.entered = threading.Semaphore(0)
@@ -80,13 +80,13 @@ def test_a_server_that_ends_says_so_refuses_and_lets_requests_end(held: Held) ->
         deadline = time.monotonic() + 10
         while not held.server._in_flight._draining and time.monotonic() < deadline:
             time.sleep(0.001)
-        assert held.rest() == (503, {"error": "The server is shutting down"})
+        assert held.rest() == (503, {"error": "the server is shutting down"})
         with pytest.raises(grpc.RpcError) as caught:
             held.predict(channel)
         error: Any = caught.value
         assert (error.code(), error.details()) == (
             grpc.StatusCode.UNAVAILABLE,
-            "The server is shutting down",
+            "the server is shutting down",
         )
         held.gate.set()
         assert running[0].result(10) == (200, {"predictions": [3.5]})
@@ -97,7 +97,7 @@ def test_a_server_that_ends_says_so_refuses_and_lets_requests_end(held: Held) ->
 
 
 def test_a_version_stays_while_a_request_runs_whose_client_has_hung_up(held: Held) -> None:
-    from genre_tf.serving.model_manager import ModelSpec
+    from genre_tf.serving.embedded.manager import ModelSpec
 
     manager = held.server._manager
     newest = manager.versions["toy"][0]
@@ -122,7 +122,7 @@ def test_a_version_stays_while_a_request_runs_whose_client_has_hung_up(held: Hel
 
 
 def test_a_request_that_never_ends_does_not_keep_the_server(toy_models: Path) -> None:
-    from genre_tf.serving.in_flight import InFlight
+    from genre_tf.serving.embedded.manager import InFlight
 
     in_flight = InFlight()
     with in_flight.request():
@@ -135,7 +135,7 @@ def test_a_request_that_never_ends_does_not_keep_the_server(toy_models: Path) ->
 def test_who_watches_hears_of_the_end_though_another_has_left(toy_models: Path) -> None:
     from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-    from genre_tf.serving.embedded_server import EmbeddedServer, ServerOptions
+    from genre_tf.serving.embedded.server import EmbeddedServer, ServerOptions
 
     server = EmbeddedServer(toy_models, ServerOptions(grpc_port=0, rest_port=0))
     with grpc.insecure_channel(server.grpc_address) as channel:
@@ -160,7 +160,7 @@ def test_a_server_that_does_not_start_leaves_its_ports(toy_models: Path, tmp_pat
     import socket
 
     from genre_tf.errors import InputError
-    from genre_tf.serving.embedded_server import EmbeddedServer, ServerOptions
+    from genre_tf.serving.embedded.server import EmbeddedServer, ServerOptions
 
     (tmp_path / "broken" / "1").mkdir(parents=True)
     (tmp_path / "broken" / "1" / "saved_model.pb").write_bytes(b"\x00")
@@ -177,7 +177,7 @@ def test_a_server_that_does_not_start_leaves_its_ports(toy_models: Path, tmp_pat
 def test_idle_connections_and_watchers_do_not_hold_up_the_end(toy_models: Path) -> None:
     from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-    from genre_tf.serving.embedded_server import EmbeddedServer, ServerOptions
+    from genre_tf.serving.embedded.server import EmbeddedServer, ServerOptions
 
     server = EmbeddedServer(toy_models, ServerOptions(grpc_port=0, rest_port=0, grace_s=60))
     host, port = server.rest_address.removeprefix("http://").split(":")

@@ -27,8 +27,8 @@ from genre_tf.cli.recommend import recommend
 from genre_tf.cli.rollback import rollback
 from genre_tf.cli.score import score
 from genre_tf.errors import FailureError, InputError
-from genre_tf.serving.embedded_server import EmbeddedServer, ServerOptions
-from genre_tf.serving.tls import client_context, client_credentials
+from genre_tf.serving.client.addresses import client_context, client_credentials
+from genre_tf.serving.embedded.server import EmbeddedServer, ServerOptions
 
 RECOMMENDER = "genre_recommender"
 

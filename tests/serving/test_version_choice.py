@@ -11,9 +11,9 @@ from genre_tf.cli.label import label as label_verb
 from genre_tf.cli.rollback import rollback as rollback_verb
 from genre_tf.errors import FailureError, InputError
 from genre_tf.export.publishing import versions
-from genre_tf.serving.configuration import write_configuration
-from genre_tf.serving.model_folders import find_models, read_models_config
-from genre_tf.serving.version_choice import (
+from genre_tf.serving.operations.configuration import write_configuration
+from genre_tf.serving.operations.model_folders import find_models, read_models_config
+from genre_tf.serving.operations.version_choice import (
     follow_newest,
     held_back,
     loaded_versions,
@@ -288,20 +288,17 @@ def test_two_steps_are_one_command_where_a_server_can_be_asked(
     server = RunningServer(models)
     asked, answered = [], []
 
-    def wait(address: str, name: str, version: int, longest_s: float, credentials: object) -> None:
+    def wait(
+        address: str, name: str, longest_s: float, *, version: Any, answers: Any, credentials: Any
+    ) -> None:
         server.poll()
         assert version in server.loaded
         asked.append((address, name, version))
+        if answers is not None:
+            assert {label: server.answer(label or None) for label in answers} == answers
+            answered.append((address, answers))
 
-    def wait_for_answers(
-        address: str, name: str, expected: dict[str, int], longest_s: float, credentials: object
-    ) -> None:
-        server.poll()
-        assert {label: server.answer(label or None) for label in expected} == expected
-        answered.append((address, expected))
-
-    monkeypatch.setattr("genre_tf.serving.model_status.wait_until_loaded", wait)
-    monkeypatch.setattr("genre_tf.serving.model_status.wait_until_answers", wait_for_answers)
+    monkeypatch.setattr("genre_tf.serving.operations.model_status.wait_until_served", wait)
     rollback_verb(models, NAME, server=["one:8500", "two:8500"])
     assert asked == [("one:8500", NAME, 3), ("two:8500", NAME, 3)] * 2  # each step
     assert answered == [("one:8500", {"": 3, "stable": 3}), ("two:8500", {"": 3, "stable": 3})]
@@ -311,8 +308,8 @@ def test_two_steps_are_one_command_where_a_server_can_be_asked(
 def test_the_verbs_return_once_a_server_answers_as_chosen(toy_models: Path, tmp_path: Path) -> None:
     import grpc
 
-    from genre_tf.serving.embedded_server import EmbeddedServer, ServerOptions
-    from genre_tf.serving.model_status import answering_version
+    from genre_tf.serving.embedded.server import EmbeddedServer, ServerOptions
+    from genre_tf.serving.operations.model_status import answering_version
 
     shutil.copytree(toy_models, tmp_path / "models")
     models, options = tmp_path / "models", ServerOptions(grpc_port=0, rest_port=0, poll_s=0.3)

@@ -41,31 +41,25 @@ def predict_log(signature: str = "serving_default", name: str = "x", rows: int =
     return log
 
 
-def example_log(kind: str) -> Any:
+def regress_log() -> Any:
     from tensorflow_serving.apis import prediction_log_pb2
 
     log = prediction_log_pb2.PredictionLog()
-    request = getattr(log, kind).request
-    signature = {"regress_log": "regress_x", "classify_log": "classify_x"}.get(kind)
-    if signature:
-        request.model_spec.signature_name = signature
-    else:
-        task = request.tasks.add(method_name="tensorflow/serving/regress")
-        task.model_spec.name, task.model_spec.signature_name = "toy", "regress_x"
-    example = request.input.example_list.examples.add()
+    log.regress_log.request.model_spec.signature_name = "regress_x"
+    example = log.regress_log.request.input.example_list.examples.add()
     example.features.feature["x"].float_list.value.append(1.0)
     return log
 
 
 def load(models: Path) -> tuple[dict[str, list[int]], list[str], list[tuple[int, str, int]]]:
     """What is served, what was said, and each version's state and error code."""
-    from genre_tf.serving.model_folders import find_models
-    from genre_tf.serving.model_manager import ModelManager, ModelSpec
-    from genre_tf.serving.version_loader import VersionLoader, load_version
+    from genre_tf.serving.embedded.loading import VersionLoader, load_version
+    from genre_tf.serving.embedded.manager import ModelManager, ModelSpec
+    from genre_tf.serving.operations.model_folders import find_models
 
     said: list[str] = []
     manager = ModelManager()
-    VersionLoader(manager, load_version, said.append).start(find_models(models))
+    VersionLoader(models, manager, load_version, said.append).start(find_models(models))
     states = manager.states(ModelSpec("toy"))
     versions = manager.versions
     manager.close()
@@ -73,7 +67,7 @@ def load(models: Path) -> tuple[dict[str, list[int]], list[str], list[tuple[int,
 
 
 def test_every_kind_of_request_is_replayed(warm: Warm, monkeypatch: pytest.MonkeyPatch) -> None:
-    from genre_tf.serving.servable import Servable
+    from genre_tf.serving.embedded.servable import Servable
 
     ran: list[tuple[int, int]] = []
     run = Servable.run
@@ -84,10 +78,10 @@ def test_every_kind_of_request_is_replayed(warm: Warm, monkeypatch: pytest.Monke
 
     monkeypatch.setattr(Servable, "run", spy)
     logs = [predict_log(rows=rows) for rows in (1, 4)]
-    logs += [example_log(kind) for kind in ("regress_log", "classify_log", "multi_inference_log")]
+    logs.append(regress_log())
     versions, _, _ = load(warm([log.SerializeToString() for log in logs] + [b""]))
     assert versions == {"toy": [2, 1]}
-    assert ran == [(2, 1), (2, 4), (2, 1), (2, 1), (2, 1)]
+    assert ran == [(2, 1), (2, 4), (2, 1)]
 
 
 def session_run_log() -> Any:
@@ -101,14 +95,14 @@ def session_run_log() -> Any:
 @pytest.mark.parametrize(
     ("make_record", "code", "words"),
     [
-        (lambda: b"\xff\xff", 3, "Failed to parse warmup record"),
+        (lambda: b"\xff\xff", 3, "is not a PredictionLog"),
         (
             lambda: predict_log("none").SerializeToString(),
             9,
-            'Serving signature key "none" not found.',
+            "no signature 'none'",
         ),
-        (lambda: predict_log(name="z").SerializeToString(), 3, "input alias: x"),
-        (lambda: session_run_log().SerializeToString(), 12, "Unsupported log_type for warmup"),
+        (lambda: predict_log(name="z").SerializeToString(), 3, "inputs of this signature are x; got z"),
+        (lambda: session_run_log().SerializeToString(), 12, "must be a predict_log or a regress_log"),
     ],
     ids=["no record", "no such signature", "no such input", "a session's run"],
 )
@@ -127,35 +121,26 @@ def test_a_damaged_file_keeps_its_version_from_loading(warm: Warm) -> None:
     file.write_bytes(file.read_bytes()[:-3])
     versions, said, states = load(models)
     assert (versions, states[0]) == ({"toy": [1]}, (2, "END", 15))
-    assert "TFRecord format" in said[0]
+    assert "is not a TFRecord file" in said[0]
 
 
 def test_more_than_a_thousand_records_are_refused(warm: Warm) -> None:
     models = warm([b""] * 1001)
     versions, said, _ = load(models)
     assert versions == {"toy": [1]}
-    assert "exceeds the maximum (1000)" in said[0]
+    assert "more than 1000 warmup records" in said[0]
 
 
 def test_a_thousand_records_are_not_too_many(warm: Warm) -> None:
     assert load(warm([b""] * 1000))[0] == {"toy": [2, 1]}
 
 
-def test_a_file_beyond_the_limit_is_not_read(warm: Warm, monkeypatch: pytest.MonkeyPatch) -> None:
-    from genre_tf.serving import warmup_replay
-
-    monkeypatch.setattr(warmup_replay, "MOST_FILE_BYTES", 10)
-    versions, said, _ = load(warm([predict_log().SerializeToString()]))
-    assert versions == {"toy": [1]}
-    assert "bytes; warmup replays at most " in said[0]
-
-
 @pytest.mark.parametrize(("signature", "ended"), [("serving_default", True), ("made_up", False)])
 def test_only_a_warmup_that_succeeded_is_on_the_page_of_metrics(
     warm: Warm, signature: str, ended: bool
 ) -> None:
-    from genre_tf.serving.metrics import ServerMetrics
-    from genre_tf.serving.version_loader import load_version
+    from genre_tf.serving.embedded.loading import load_version
+    from genre_tf.serving.embedded.metrics import ServerMetrics
 
     version = warm([predict_log(signature).SerializeToString()]) / "toy" / "2"
     metrics = ServerMetrics()
@@ -164,5 +149,5 @@ def test_only_a_warmup_that_succeeded_is_on_the_page_of_metrics(
     except Exception:
         assert not ended
     page = metrics.page().decode()
-    assert f'load_attempt_count{{model_path="{version}",status="success"}} 1' in page
-    assert (f'model_warmup_latency_count{{model_path="{version}",status="OK"}} 1' in page) == ended
+    assert f'load_attempt_count{{model_path="{version}",status="success"}} 1.0' in page
+    assert (f'model_warmup_latency_count{{model_path="{version}",status="OK"}} 1.0' in page) == ended

@@ -1,0 +1,1 @@
+"""The client of a running server: grpc, numpy and protobuf, no TensorFlow."""

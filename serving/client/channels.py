@@ -1,0 +1,236 @@
+"""gRPC channels of the clients: retries, waiting times, and errors in plain words."""
+
+import asyncio
+import json
+import os
+import random
+import re
+import time
+from collections.abc import Callable
+from typing import Any
+
+import grpc
+
+from genre_tf.errors import FailureError, InputError
+from genre_tf.serving.client.addresses import bare_host, is_loopback, is_url
+from genre_tf.serving.client.calls import Call
+from genre_tf.serving.client.messages import PREDICT, PredictRequest, PredictResponse
+
+_REFUSALS = (
+    grpc.StatusCode.INVALID_ARGUMENT,
+    grpc.StatusCode.NOT_FOUND,
+    grpc.StatusCode.FAILED_PRECONDITION,
+    grpc.StatusCode.OUT_OF_RANGE,
+)
+# No server has this method: any server answers UNIMPLEMENTED at once, without work.
+_NO_METHOD = "/tensorflow.serving.PredictionService/Ping"
+_REST_PORT = ("http1.x server", "Failed parsing HTTP/2")  # parts of gRPC's messages
+_QUEUE_FULL = "batch scheduling queue"  # part of TensorFlow Serving's message
+# Parts of the messages of TensorFlow Serving and of the embedded server.
+_NO_THREAD = ("Threadpool Exhausted", "Concurrent RPC limit exceeded")
+
+# A Predict changes nothing in the server and always gives the same answer, so sending it again is safe,
+# however far the first attempt got. gRPC itself retries UNAVAILABLE: no connection, a server that is
+# stopping, a full queue. It draws each wait at random, keeps to the deadline of the whole call, and stops
+# retrying when too many calls fail, so that retries do not add to the load of an overloaded server.
+_SERVICE_CONFIG = {
+    # A name may resolve to several servers (dns:///…-pods in the Kubernetes files): use them in turn. By
+    # default gRPC stays with the first that answers.
+    "loadBalancingConfig": [{"round_robin": {}}],
+    "methodConfig": [
+        {
+            "name": [{"service": "tensorflow.serving.PredictionService", "method": "Predict"}],
+            "retryPolicy": {
+                "maxAttempts": 4,
+                "initialBackoff": "0.1s",
+                "maxBackoff": "1s",
+                "backoffMultiplier": 2,
+                "retryableStatusCodes": ["UNAVAILABLE"],
+            },
+        }
+    ],
+    "retryThrottling": {"maxTokens": 10, "tokenRatio": 0.1},
+}
+_OPTIONS: list[tuple[str, Any]] = [
+    ("grpc.max_receive_message_length", -1),  # a batch of texts may exceed gRPC's limit of 4 MiB
+    ("grpc.service_config", json.dumps(_SERVICE_CONFIG)),
+    # Reconnect to a restarted server within seconds; gRPC would wait up to two minutes between attempts.
+    ("grpc.max_reconnect_backoff_ms", 2000),
+]
+# RESOURCE_EXHAUSTED says that no thread was free, or that a request is too large or memory is out: only the
+# message tells which, and gRPC's own retries do not read it. Longest waits between attempts, in seconds.
+_WAITS_S = (0.1, 0.2, 0.4)
+_PROXIES = ("grpc_proxy", "https_proxy", "http_proxy")  # gRPC takes the first that is set
+_EXCEPTIONS = ("no_grpc_proxy", "no_proxy")
+
+
+def options(address: str) -> list[tuple[str, Any]]:
+    """Options of a channel. No keep-alive pings: TensorFlow Serving disconnects clients that ping often."""
+    return _OPTIONS + proxy_options(address)
+
+
+def proxy_options(address: str) -> list[tuple[str, Any]]:
+    """The option that keeps a channel to this machine away from the environment's proxy."""
+    return [("grpc.enable_http_proxy", 0)] if all(map(is_loopback, _hosts(address))) else []
+
+
+def open_channel(address: str, credentials: grpc.ChannelCredentials | None = None) -> grpc.Channel:
+    """A channel to a server; without credentials it is not encrypted."""
+    if credentials is None:
+        return grpc.insecure_channel(address, options(address))
+    return grpc.secure_channel(address, credentials, options(address))
+
+
+def ask(predict: Callable[..., Any], request: Any, timeout_s: float) -> Any:
+    """Call a method; again a few times, within the deadline, while the server has no free thread."""
+    ends = time.monotonic() + timeout_s
+    for most_s in _WAITS_S:
+        try:
+            return predict(request, timeout=ends - time.monotonic())
+        except grpc.RpcError as error:
+            time.sleep(_wait_s(error, most_s, ends))
+    return predict(request, timeout=ends - time.monotonic())
+
+
+async def ask_async(predict: Callable[..., Any], request: Any, timeout_s: float) -> Any:
+    """As `ask`, for a method of a `grpc.aio` channel."""
+    ends = time.monotonic() + timeout_s
+    for most_s in _WAITS_S:
+        try:
+            return await predict(request, timeout=ends - time.monotonic())
+        except grpc.RpcError as error:
+            await asyncio.sleep(_wait_s(error, most_s, ends))
+    return await predict(request, timeout=ends - time.monotonic())
+
+
+def _wait_s(error: Any, most_s: float, ends: float) -> float:
+    """How long to wait before the next attempt; raises the error if there should be none."""
+    wait_s = random.uniform(0, most_s)
+    if not _no_thread(error.code(), str(error.details())) or time.monotonic() + wait_s >= ends:
+        raise error
+    return wait_s
+
+
+def _no_thread(code: grpc.StatusCode, details: str) -> bool:
+    exhausted = code is grpc.StatusCode.RESOURCE_EXHAUSTED
+    return exhausted and any(part in details for part in _NO_THREAD)
+
+
+def check_server(address: str, timeout_s: float, credentials: grpc.ChannelCredentials | None = None) -> None:
+    """Check that a server answers, at once: a request would first be sent again, for about a second.
+
+    Raises:
+        FailureError: no server answers within the deadline.
+    """
+    with open_channel(address, credentials) as channel:
+        try:
+            channel.unary_unary(_NO_METHOD)(b"", timeout=timeout_s)
+        except grpc.RpcError as error:
+            if error.code() in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED):
+                raise plain_error(error, address, timeout_s) from error
+
+
+def check_target(address: str, timeout_s: float) -> None:
+    """Check that an address is HOST:PORT, and a deadline a number of seconds above 0."""
+    host, _, port = address.rpartition(":")
+    if is_url(address) or not host or not port.isdigit() or int(port) > 65535:
+        raise InputError(f"address {address!r} is not HOST:PORT: give one such as 127.0.0.1:8500")
+    check_timeout(timeout_s)
+
+
+def check_timeout(timeout_s: float) -> None:
+    """Check that a deadline is a number of seconds above 0."""
+    if not 0 < timeout_s < float("inf"):
+        raise InputError(f"the deadline must be a number of seconds above 0; got {timeout_s}")
+
+
+class GrpcTransport:
+    """Sends requests over one open gRPC channel."""
+
+    def __init__(self, address: str, credentials: grpc.ChannelCredentials | None = None) -> None:
+        check_target(address, 1.0)
+        self._address = address
+        self._channel = open_channel(address, credentials)
+        self._predict = self._channel.unary_unary(
+            PREDICT, PredictRequest.SerializeToString, PredictResponse.FromString
+        )
+
+    def send(self, call: Call[Any], model: str, timeout_s: float) -> Any:
+        """The PredictResponse to a call.
+
+        Raises:
+            InputError: the server refuses the request.
+            FailureError: no server, no answer in time, or an error in the server.
+        """
+        try:
+            return ask(self._predict, call.request(model), timeout_s)
+        except grpc.RpcError as error:
+            raise plain_error(error, self._address, timeout_s) from error
+
+    def close(self) -> None:
+        """Close the channel."""
+        self._channel.close()
+
+
+def plain_error(error: Any, address: str, timeout_s: float) -> Exception:
+    """The error that says what to do after an RpcError: InputError if the server refused the request."""
+    return plain_failure(error.code(), str(error.details()), address, timeout_s, _proxy(address))
+
+
+def plain_failure(
+    code: grpc.StatusCode, details: str, address: str, timeout_s: float, proxy: str | None = None
+) -> Exception:
+    """The error of a status, over gRPC or REST.
+
+    Args:
+        code: the status; that of an HTTP status is in `rest`.
+        details: its text.
+        address: address of the server.
+        timeout_s: deadline of the call in seconds.
+        proxy: environment variable of the proxy that was used; None: no proxy.
+    """
+    through, unset = (f" through the proxy in {proxy}", f", or unset {proxy}") if proxy else ("", "")
+    if code in _REFUSALS:
+        return InputError(f"the server at {address} refused the request: {details}")
+    if code is grpc.StatusCode.DEADLINE_EXCEEDED:
+        return FailureError(
+            f"no answer from {address} within {timeout_s:g} s{through}: wait longer, or ask for less{unset}"
+        )
+    if code is grpc.StatusCode.UNAVAILABLE and any(part in details for part in _REST_PORT):
+        return FailureError(f"{address} is a REST port, not a gRPC port: add --rest, or give the gRPC port")
+    if code is grpc.StatusCode.UNAVAILABLE and _QUEUE_FULL in details:
+        return FailureError(
+            f"the server at {address} is overloaded, its queue is full: ask less often, or run more servers"
+        )
+    if code is grpc.StatusCode.UNAVAILABLE:
+        return FailureError(
+            f"no server answers at {address}{through} ({details.rpartition(': ')[2]}): start one with "
+            f"`genre serve MODELS`, or give its address{unset}"
+        )
+    if _no_thread(code, details):
+        return FailureError(
+            f"the server at {address} has no free thread ({details}): ask again, or start "
+            "tensorflow_model_server with a higher --grpc_max_threads"
+        )
+    if code is grpc.StatusCode.RESOURCE_EXHAUSTED:
+        return FailureError(f"the request is too large for the server at {address} ({details}): ask for less")
+    return FailureError(f"the server at {address} failed ({code.name}): {details}")
+
+
+def _proxy(address: str) -> str | None:
+    """The environment variable whose proxy gRPC uses for an address."""
+    name = next((name for name in _PROXIES if name in os.environ), None)
+    if name is None or not os.environ[name] or proxy_options(address):
+        return None
+    # Only errors need it, and it imports much; typeshed does not list it.
+    from urllib.request import proxy_bypass_environment  # type: ignore[attr-defined]
+
+    excepted = next((os.environ[name] for name in _EXCEPTIONS if name in os.environ), "")
+    direct = all(proxy_bypass_environment(host, {"no": excepted}) for host in _hosts(address))
+    return None if direct else name
+
+
+def _hosts(address: str) -> list[str]:
+    """The hosts of HOST:PORT, or of a gRPC name such as dns:///HOST:PORT or ipv4:HOST:PORT,HOST:PORT."""
+    bare = re.sub(r"^(?:dns:(?://[^/]*/)?|ipv[46]:)", "", address)
+    return [bare_host(part.rpartition(":")[0]) for part in bare.split(",")]

@@ -1,0 +1,1 @@
+"""A small stand-in for TensorFlow Serving, in Python: for laptops and tests."""

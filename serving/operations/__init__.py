@@ -1,0 +1,1 @@
+"""What people do with servers: versions, labels, server files, pruning, deployment, load."""

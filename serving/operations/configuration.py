@@ -1,0 +1,283 @@
+"""The three files beside the models that TensorFlow Serving starts from.
+
+`models.config` (ModelServerConfig), `batching.config` (BatchingParameters) and `monitoring.config`
+(MonitoringConfig), in protobuf's text format; each number has its reason beside it.
+"""
+
+import json
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import jinja2
+from google.protobuf import text_format
+
+from genre_tf.errors import InputError
+from genre_tf.serving.client.messages import declared
+from genre_tf.serving.operations.models_config import CONFIG_NAME, edited, write_atomically
+
+
+def rendered(template: str, **values: Any) -> str:
+    """Render a template of this package.
+
+    Args:
+        template: path within `templates/`, such as `docker/Dockerfile`.
+        values: a value for every name in the template; a missing one raises jinja2.UndefinedError.
+    """
+    return _environment().get_template(template).render(**values)
+
+
+def verbatim(template: str) -> str:
+    """Return a file of `templates/` as it is."""
+    return resources.files("genre_tf.serving.operations").joinpath("templates", template).read_text("utf-8")
+
+
+@cache
+def _environment() -> jinja2.Environment:
+    environment = jinja2.Environment(
+        loader=jinja2.FunctionLoader(verbatim),
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+        autoescape=False,  # noqa: S701  (no HTML: values are quoted by the filters below, or checked beforehand)
+    )
+    environment.filters["quoted"] = quoted
+    environment.filters["compose_quoted"] = compose_quoted
+    environment.filters["kubernetes_quoted"] = kubernetes_quoted
+    return environment
+
+
+def quoted(value: object) -> str:
+    """Quote a string for YAML; every JSON string is also a YAML string."""
+    return json.dumps(str(value), ensure_ascii=False)
+
+
+def compose_quoted(value: object) -> str:
+    """Quote a string for docker-compose, which replaces $NAME inside strings."""
+    return quoted(str(value).replace("$", "$$"))
+
+
+def kubernetes_quoted(value: object) -> str:
+    """Quote a container argument for Kubernetes, which replaces $(NAME) inside arguments."""
+    return quoted(str(value).replace("$(", "$$("))
+
+
+BATCHING_NAME = "batching.config"
+MONITORING_NAME = "monitoring.config"
+BATCHING_TEMPLATE = "config/batching.config"
+MONITORING_TEMPLATE = "config/monitoring.config"
+_PROMETHEUS_PATH = "/monitoring/prometheus/metrics"
+_KEPT = """\
+# Written once: later exports keep this file and your changes. Delete it to have it written again.
+"""
+_KEPT_BATCHING = (
+    _KEPT
+    + """\
+# The next export or refresh warms up the allowed_batch_sizes; if there are none, 1, 2, 4 and so on up to
+# max_batch_size, but at most 32.
+"""
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class BatchingParameters:
+    """How requests are batched; the defaults are TensorFlow Serving's."""
+
+    max_batch_size: int = 1000  # rows; larger requests are refused
+    batch_timeout_s: float = 0.0  # how long a batch that is not full waits for more requests
+    max_enqueued_batches: int = 10  # batches per signature that wait for a thread; beyond: UNAVAILABLE
+    num_batch_threads: int = 0  # batches that run in parallel; 0: one per core
+    allowed_batch_sizes: tuple[int, ...] = ()  # batches are padded to one of these; empty: no padding
+
+    @property
+    def threads(self) -> int:
+        """Number of batches that run in parallel."""
+        return self.num_batch_threads or os.cpu_count() or 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class BatchingOptions:
+    """How TensorFlow Serving batches requests."""
+
+    # Sizes that warmup covers; the last is the largest batch. On GPUs batches are rounded up to one of them.
+    batch_sizes: tuple[int, ...] = (1, 2, 4, 8, 16, 32)
+    batch_timeout_us: int = 0  # TensorFlow Serving's advice for CPUs
+    max_enqueued_batches: int = 16  # advice: one per thread; a usual server has 16 cores
+    num_batch_threads: int | None = None  # None: number of cores of the serving machine
+    gpu: bool = False  # follow TensorFlow Serving's advice for GPUs, not CPUs
+
+    def __post_init__(self) -> None:
+        sizes = self.batch_sizes
+        if not sizes or sizes[0] < 1 or list(sizes) != sorted(set(sizes)):
+            raise InputError(f"batch sizes must be positive and increasing; got {sizes}")
+
+    @property
+    def parameters(self) -> BatchingParameters:
+        """The limits that decide how many requests a server holds."""
+        return BatchingParameters(
+            max_batch_size=self.batch_sizes[-1],
+            max_enqueued_batches=self.max_enqueued_batches,
+            num_batch_threads=self.num_batch_threads or 0,
+        )
+
+
+def write_configuration(
+    models: Path, names: Sequence[str], batching: BatchingOptions | None = None
+) -> list[Path]:
+    """Write the three files into a MODELS folder; each appears whole or not at all.
+
+    Models that `models.config` already lists keep their version policy and their labels. `batching.config`
+    and `monitoring.config` are written only if they are missing, so changes by people are kept.
+
+    Args:
+        models: the folder that contains NAME/VERSION folders.
+        names: the models to serve, such as `genre_recommender`.
+        batching: sizes and limits of a new `batching.config`.
+
+    Returns:
+        The paths of the three files.
+
+    Raises:
+        InputError: an existing `models.config` cannot be read.
+    """
+    with edited(models) as config:
+        entries = config.model_config_list.config
+        for name in names:
+            if name not in {entry.name for entry in entries}:
+                entry = entries.add(name=name, model_platform="tensorflow")
+                entry.model_version_policy.latest.num_versions = 1
+        for entry in entries:
+            if entry.name in names:
+                entry.base_path = str(models.resolve() / entry.name)
+    for name, note, text in (
+        (BATCHING_NAME, _KEPT_BATCHING, render_batching(batching or BatchingOptions())),
+        (MONITORING_NAME, _KEPT, render_monitoring()),
+    ):
+        if not (models / name).exists():
+            write_atomically(models / name, note + text)
+    return [models / name for name in (CONFIG_NAME, BATCHING_NAME, MONITORING_NAME)]
+
+
+def warmup_sizes(models: Path) -> tuple[int, ...] | None:
+    """Batch sizes for warmup to cover, by `batching.config`; None if that file is missing.
+
+    Raises:
+        InputError: the file is invalid.
+    """
+    file = models / BATCHING_NAME
+    if not file.is_file():
+        return None
+    batching = read_batching(file)
+    usual = BatchingOptions.batch_sizes
+    largest = min(batching.max_batch_size, usual[-1])
+    return batching.allowed_batch_sizes or (*(size for size in usual if size < largest), largest)
+
+
+def render_batching(options: BatchingOptions) -> str:
+    """The text of `batching.config`."""
+    return rendered(BATCHING_TEMPLATE, options=options)
+
+
+def render_monitoring() -> str:
+    """The text of `monitoring.config`."""
+    return verbatim(MONITORING_TEMPLATE)
+
+
+def read_batching(file: Path) -> BatchingParameters:
+    """Read the BatchingParameters of a file.
+
+    Two settings of TensorFlow Serving are not read, because they do not change answers to rows of rank 1:
+    `pad_variable_length_inputs`, and the splitting of large requests.
+
+    Raises:
+        InputError: the file cannot be parsed, or TensorFlow Serving would refuse its values.
+    """
+    parsed = _read(file, "BatchingParameters")
+    given = {
+        name: getattr(parsed, name).value
+        for name in ("max_batch_size", "max_enqueued_batches", "num_batch_threads")
+        if parsed.HasField(name)
+    }
+    if parsed.HasField("batch_timeout_micros"):
+        given["batch_timeout_s"] = parsed.batch_timeout_micros.value / 1e6
+    found = BatchingParameters(**given, allowed_batch_sizes=tuple(parsed.allowed_batch_sizes))
+    fault = _fault(found, parsed.HasField("num_batch_threads"))
+    if fault:
+        raise InputError(f"{file}: {fault}")
+    return found
+
+
+def read_prometheus_path(file: Path) -> str | None:
+    """Read the path of the metrics page from `monitoring.config`; None if the page is not enabled.
+
+    Raises:
+        InputError: the file cannot be parsed, or the path does not begin with a slash.
+    """
+    wanted = _read(file, "MonitoringConfig").prometheus_config
+    if not wanted.enable:
+        return None
+    path = wanted.path or _PROMETHEUS_PATH
+    if not path.startswith("/"):
+        raise InputError(f"{file}: prometheus_config.path must begin with a slash; got {path!r}")
+    return str(path)
+
+
+def _fault(parameters: BatchingParameters, threads_given: bool) -> str:
+    sizes = parameters.allowed_batch_sizes
+    if parameters.max_batch_size < 1 or parameters.max_enqueued_batches < 1:
+        return (
+            f"max_batch_size and max_enqueued_batches must be at least 1; got {parameters.max_batch_size} "
+            f"and {parameters.max_enqueued_batches}"
+        )
+    if threads_given and parameters.num_batch_threads < 1:
+        return f"num_batch_threads must be at least 1; got {parameters.num_batch_threads}"
+    if parameters.batch_timeout_s < 0:
+        return f"batch_timeout_micros must not be negative; got {parameters.batch_timeout_s * 1e6:.0f}"
+    if sizes and (sizes[0] < 1 or list(sizes) != sorted(set(sizes))):
+        return f"allowed_batch_sizes must be positive and increasing; got {list(sizes)}"
+    if sizes and sizes[-1] != parameters.max_batch_size:
+        return (
+            f"Last entry in allowed_batch_sizes must match max_batch_size; last entry was {sizes[-1]}; "
+            f"expected {parameters.max_batch_size}"
+        )
+    return ""
+
+
+def _read(file: Path, name: str) -> Any:
+    try:
+        return text_format.Parse(file.read_text("utf-8-sig"), _messages()[name]())
+    except (text_format.ParseError, UnicodeDecodeError) as error:
+        raise InputError(f"{file} cannot be parsed as {name}: {error}") from error
+
+
+@cache
+def _messages() -> dict[str, Any]:
+    """The messages of both files, which are not in the package `tensorflow-serving-api`.
+
+    Sources: servables/tensorflow/session_bundle_config.proto, config/monitoring_config.proto.
+    """
+    return declared(
+        {
+            "Int64Value": {"value": (1, "int64")},
+            "BoolValue": {"value": (1, "bool")},
+            "StringValue": {"value": (1, "string")},
+            "BatchingParameters": {
+                "max_batch_size": (1, "Int64Value"),
+                "batch_timeout_micros": (2, "Int64Value"),
+                "max_enqueued_batches": (3, "Int64Value"),
+                "num_batch_threads": (4, "Int64Value"),
+                "thread_pool_name": (5, "StringValue"),
+                "allowed_batch_sizes": (6, "repeated int64"),
+                "pad_variable_length_inputs": (7, "bool"),
+                "enable_large_batch_splitting": (8, "BoolValue"),
+                "max_execution_batch_size": (9, "Int64Value"),
+            },
+            "PrometheusConfig": {"enable": (1, "bool"), "path": (2, "string")},
+            "MonitoringConfig": {"prometheus_config": (1, "PrometheusConfig")},
+        }
+    )
