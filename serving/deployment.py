@@ -8,7 +8,7 @@ from pathlib import Path
 
 from genre_tf.contract import GENERATOR
 from genre_tf.errors import InputError
-from genre_tf.export.contract import read_contract
+from genre_tf.export.contract_file import read_contract
 from genre_tf.export.publishing import versions
 from genre_tf.serving.model_folders import CONFIG_NAME, base_folder, read_models_config
 from genre_tf.serving.models_config import NAME
