@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from genre_tf.benchmarks.torch_bert import TorchBert
-from genre_tf.data.examples import ImpressionExample
+from genre_tf.data.columns import ImpressionExample
 
 PAIRS = 16
 MAX_TOKENS = 128

@@ -22,7 +22,7 @@ from genre_tf.benchmarks.torch_bert import TorchBert
 from genre_tf.config import OptimizerConfig
 from genre_tf.data.mind import read_news, split_files
 from genre_tf.errors import FailureError, InputError
-from genre_tf.training.fit import StageTrainer
+from genre_tf.training.learner import Learner
 from genre_tf.training.optimizers import make_optimizer
 
 UNIT = "titles per second"  # each padded to 32 tokens, or repeated up to 32 (`full`); `titles` is not padded
@@ -118,7 +118,7 @@ def _titles_as_they_come(
     )
 
 
-class PooledTrainer(StageTrainer):
+class PooledTrainer(Learner):
     """Trains mean-pooled states towards target vectors (squared distance) with the package's step."""
 
     def loss_of(self, batch: dict[str, tf.Tensor], training: bool) -> tf.Tensor:
@@ -144,18 +144,16 @@ def _train_step(case: str, bert: Bert, token_ids: Array, peer: TorchBert, option
 
 
 def _trainer(upper: UpperLayers, batch: dict[str, Array]) -> Callable[[], float]:
-    """A function that does one step of Keras' train function, as `fit` runs it, and returns the loss."""
+    """A function that does one step as training does it, and returns the loss."""
     settings = OptimizerConfig(learning_rate=_LEARNING_RATE, decay="none", clip_norm=0.0)
     trainer = PooledTrainer(upper)
-    trainer.compile(make_optimizer(settings, 1000, upper.trainable_weights), jit_compile=False)
-    trainer.make_train_function()
+    trainer.prepare(make_optimizer(settings, 1000, upper.trainable_weights), jit_compile=False)
     # `from_tensors` would fix the shape of the batch, which training does only on TPUs.
     given = tf.data.Dataset.from_tensor_slices(batch).batch(_BATCH).cache().repeat()
     batches: Iterator[Any] = iter(given)
 
     def step() -> float:
-        trainer.train_function(batches)
-        return trainer.executed.losses[0]
+        return trainer.run(batches, 1).losses[0]
 
     return step
 

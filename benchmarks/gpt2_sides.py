@@ -9,11 +9,12 @@ import numpy.typing as npt
 import tensorflow as tf
 
 from genre_tf.backbones.gpt2 import Gpt2
+from genre_tf.backbones.layers import LanguageLayers
 from genre_tf.benchmarks.measuring import threads
 from genre_tf.benchmarks.peers import peer_module
 from genre_tf.benchmarks.torch_bert import torch_as_configured
 from genre_tf.export.saved_model import write_saved_model
-from genre_tf.generation.cached_gpt2 import CachedGpt2
+from genre_tf.generation.cached_decoder import CachedDecoder
 from genre_tf.generation.constraints import Constraints
 from genre_tf.generation.decode import DecodeOptions, decode
 
@@ -40,7 +41,7 @@ class ExportedGpt2:
     """
 
     def __init__(self, gpt2: Gpt2, folder: Path, new_tokens: int, draft_tokens: int = 0) -> None:
-        model = CachedGpt2(gpt2.backbone)
+        model = CachedDecoder(LanguageLayers(gpt2.backbone))
         options = DecodeOptions(
             end_id=gpt2.tokenizer.vocabulary_size - 1,
             max_tokens=new_tokens,

@@ -94,9 +94,8 @@ def _export_the_day(
     scratch: Path,
 ) -> None:
     """Export the run with the articles of the split; articles that were never shown are withdrawn."""
-    from genre_tf.export.changes import Changes
     from genre_tf.export.exporting import ExportOptions, export_run
-    from genre_tf.export.refreshing import refresh
+    from genre_tf.export.refreshing import Changes, refresh
     from genre_tf.serving.operations.configuration import BatchingOptions, write_configuration
 
     folder = scratch / "articles" / "dev"
@@ -115,8 +114,7 @@ def _export_the_day(
 
 
 def _refresh(models: Path, server: Any, log: Sequence[Impression], scratch: Path) -> None:
-    from genre_tf.export.changes import Changes
-    from genre_tf.export.refreshing import refresh
+    from genre_tf.export.refreshing import Changes, refresh
     from genre_tf.serving.operations.model_status import wait_until_served
 
     file = scratch / "behaviors.tsv"

@@ -1,9 +1,9 @@
 """The models of `genre bench serve`: untrained models of realistic size over a pool of synthetic articles,
 and a naive export of the same models."""
 
+from copy import copy
 from dataclasses import dataclass
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -15,14 +15,13 @@ from genre_tf.data.articles import Article, ArticleTable
 from genre_tf.data.counters import COUNTERS
 from genre_tf.data.synth.catalogue import write_catalogue
 from genre_tf.data.synth.settings import NewsroomSettings
-from genre_tf.export.evidence import Evidence
-from genre_tf.export.generator import GeneratorServable
+from genre_tf.export.generator import Evidence, GeneratorServable
 from genre_tf.export.saved_model import write_saved_model
 from genre_tf.export.servables import new_recommender, write_recommender
-from genre_tf.funnel.encoding import encode_titles
 from genre_tf.funnel.index import Catalogue
 from genre_tf.funnel.recommender import Recommender
-from genre_tf.funnel.selection import Rules
+from genre_tf.funnel.rules import Rules
+from genre_tf.funnel.served_models import ServedModels, encode_titles
 from genre_tf.generation.writer import WritingGraph
 from genre_tf.generation.writer_options import writer_options
 from genre_tf.models.checkpoint import news_encoder_of, ranker_of, two_tower_of
@@ -69,20 +68,19 @@ def write_models(models: Path, sizes: ServedSizes, news_backbone: str, scratch: 
     """
     config = RunConfig(news=NewsConfig(backbone=news_backbone, trainable="none"))
     news = news_encoder_of(news_backbone, config.news, Categories.of())
-    two_tower, ranker = two_tower_of(news, config), ranker_of(news, config)
+    two_tower = two_tower_of(news, config)
+    served = ServedModels(two_tower, ranker_of(news, config))
     articles = _articles(sizes.articles)
-    catalogue = _catalogue(articles, two_tower, ranker)
+    catalogue = _catalogue(articles, served)
     shape = {"max_history": config.data.max_history, "k": sizes.k, "retrieve": sizes.retrieve}
-    recommender = new_recommender(two_tower, ranker, catalogue, scratch, **shape, rules=_RULES)
+    recommender = new_recommender(served, catalogue, scratch, **shape, rules=_RULES)
     write_recommender(recommender, models / RECOMMENDER / "1")
     _write_naive(models / NAIVE / "1", recommender)
     table = ArticleTable(articles[:_WRITERS_CORPUS])
     trained = new_generator(sizes.generation, table, two_tower.news.dimension, scratch)
     options = writer_options(sizes.generation.writing, trained.prompts)
     writer = WritingGraph(trained, options)
-    servable = GeneratorServable(
-        writer, two_tower, ranker, Evidence(catalogue), max_history=shape["max_history"]
-    )
+    servable = GeneratorServable(writer, served, Evidence(catalogue), max_history=shape["max_history"])
     servable.write(models / GENERATOR / "1")
     write_configuration(models, [RECOMMENDER, NAIVE, GENERATOR])
     return catalogue
@@ -119,15 +117,17 @@ class NaiveEncoder:
 
 def _write_naive(folder: Path, ours: Recommender) -> None:
     """The funnel that encodes the titles of each request; only recommended articles have stored vectors."""
-    sides = [SimpleNamespace(news=NaiveEncoder(model.news)) for model in (ours.two_tower, ours.ranker)]
+    naive_models, encoders = copy(ours.models), ours.models.encoders()
+    sides = [NaiveEncoder(encoder) for encoder in encoders]
+    naive_models.encoders = lambda: sides
     sizes: dict[str, Any] = {"max_history": ours.max_history, "k": ours.k, "retrieve": ours.retrieve}
-    naive = Recommender(sides[0], sides[1], ours.index, **sizes, rules=_RULES, models=ours.models)
+    naive = Recommender(naive_models, ours.index, **sizes, rules=_RULES)
     names = ("recommend_text", "score_text")
     signatures = {
         name: (getattr(naive, name), dict.fromkeys(SIGNATURES[RECOMMENDER][name].input_names, tf.string))
         for name in names
     }
-    tracked = [ours.index, ours.models, sides[0].news.news.bert.tokenizer]
+    tracked = [ours.index, ours.models, *ours.models.tokenizers()]
     write_saved_model(folder, tracked, signatures)
 
 
@@ -136,9 +136,9 @@ def _articles(count: int) -> list[Article]:
     return write_catalogue(settings, np.random.default_rng(settings.seed)).articles
 
 
-def _catalogue(articles: list[Article], two_tower: Any, ranker: Any) -> Catalogue:
+def _catalogue(articles: list[Article], models: ServedModels) -> Catalogue:
     """A pool of titles only, so that an article has the same vector as its title in a request."""
-    encode = tf.function(lambda texts: encode_titles(texts, two_tower.news, ranker.news))
+    encode = tf.function(lambda texts: encode_titles(texts, *models.encoders()))
     titles = ["", *(article.title for article in articles)]
     in_retrieval, in_ranking = (part.numpy() for part in encode(tf.constant(titles)))
     counters = np.random.default_rng(0).integers(0, 200, (len(titles), len(COUNTERS))).astype(np.float32)

@@ -64,7 +64,6 @@ def _prepared(options: BenchOptions, data: Path, run: Path) -> RunConfig:
         run / "prepared",
         max_history=config.data.max_history,
         validation_share=config.data.validation_share,
-        shards=config.data.shards,
         max_bad_rows=config.data.max_bad_rows,
     )
     table = read_articles(run / "prepared")
@@ -139,17 +138,15 @@ def _batches(data: StageData, config: RunConfig, batch_size: int) -> tf.data.Dat
 
 
 def _stepper(ranker: Ranker, batches: tf.data.Dataset, config: RunConfig) -> Callable[[], float]:
-    """A function that does one step of Keras' train function, as `fit` runs it, and returns the loss."""
+    """A function that does one step as training does it, and returns the loss."""
     trainer = RankingTrainer(ranker)
-    trainer.compile_replicated(
+    trainer.prepare(
         make_optimizer(config.ranking.optimizer, 1000, ranker.trainable_weights), jit_compile=False
     )
-    trainer.make_train_function()
     iterator: Iterator[Any] = iter(batches)
 
     def step() -> float:
-        trainer.train_function(iterator)
-        return trainer.executed.losses[0]
+        return trainer.run(iterator, 1).losses[0]
 
     return step
 

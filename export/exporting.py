@@ -1,31 +1,34 @@
-"""Export a run folder: write the versions, verify them, publish them, in that order."""
+"""Export models: write the versions, verify them, publish them, in that order."""
 
+import importlib
 import json
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from genre_tf.config import read_config
+from genre_tf.config import WritingConfig, read_config
 from genre_tf.contract import RECOMMENDER
+from genre_tf.data.articles import ArticleTable
+from genre_tf.data.counters import Counters
 from genre_tf.data.manifest import load_manifest
 from genre_tf.errors import InputError
 from genre_tf.evaluation.whole_pool import learned_limit
-from genre_tf.export.contract import files_fingerprint
-from genre_tf.export.generator_servable import generator_servable
-from genre_tf.export.pool import build_catalogue, read_pool
+from genre_tf.export.contract_file import files_fingerprint
+from genre_tf.export.generator import generator_servable
+from genre_tf.export.pool import Pool, build_catalogue, read_pool
 from genre_tf.export.publishing import check_models_path, publish, staged
 from genre_tf.export.servables import Servable, recommender_servable, write_version
 from genre_tf.export.verification import Verification, require_passed, verify_version
-from genre_tf.funnel.index import Catalogue, may_be_found
+from genre_tf.funnel.index import may_be_found
 from genre_tf.funnel.partitioned_index import PartitionedOptions
-from genre_tf.funnel.selection import Rules
+from genre_tf.funnel.rules import Rules
 from genre_tf.funnel.served_models import ServedModels
 from genre_tf.generation.safety import SafetyList, read_safety_list
-from genre_tf.generation.safety_classifier import load_classifier
+from genre_tf.generation.safety_classifier import SafetyClassifier, load_classifier
 from genre_tf.models.checkpoint import WEIGHTS_FILE, load_ranker, load_two_tower
 from genre_tf.models.generator_checkpoint import load_generator
 
@@ -35,14 +38,14 @@ STAGES = ("retrieval", "ranking", "generation")
 
 @dataclass(frozen=True, kw_only=True)
 class ExportOptions:
-    """Settings of an export."""
+    """Settings of an export; the last three are only for runs."""
 
     k: int = 10  # number of recommended articles
     retrieve: int = 300  # number of articles passed to the ranker; some hundreds take it 1 or 2 milliseconds
     batch_sizes: tuple[int, ...] = (1, 2, 4, 8, 16, 32)  # covered by warmup
     rules: Rules = Rules()  # noqa: RUF009  (frozen)
-    learn_age_limit: bool = True  # from the newest clicks of the run's log, instead of `rules.max_age_hours`
     partitioned: PartitionedOptions | None = None  # None: exact search, fast enough for a million articles
+    learn_age_limit: bool = True  # from the newest clicks of the run's log, instead of `rules.max_age_hours`
     max_bad_rows: int = 0
     safety_list: Path | None = None  # file of words and patterns that replace the default list
 
@@ -51,6 +54,74 @@ class ExportOptions:
             raise InputError(
                 f"k must be at least 1 and retrieve at least k; got k {self.k} and retrieve {self.retrieve}"
             )
+
+
+def write_models(
+    folder: str | Path,
+    *,
+    two_tower: Any,
+    ranker: Any,
+    articles: ArticleTable,
+    writer: Any = None,
+    counters: Counters | None = None,
+    options: ExportOptions = ExportOptions(),
+    report: Report = lambda line: None,
+) -> list[Path]:
+    """Write models in memory as the next versions of `genre_recommender` and `genre_generator`.
+
+    Each is published whole or not at all, once it has answered recorded requests in a fresh process as these
+    models do. The configuration files of TensorFlow Serving are written beside them, or kept.
+
+    Args:
+        folder: MODELS; created if missing.
+        two_tower: a `TwoTower`: has `news`, `user_vector`, `query` and `moment_bias`.
+        ranker: a `Ranker`: has `news`, `attention`, `click_logits`, `pool_logits` and `max_history`.
+        articles: the articles that may be recommended, with N rows.
+        writer: a `Writer`; None: only the recommender is written.
+        counters: what readers saw and clicked, counted over a log; None: no article has counters, so that
+            neither popularity nor age matters.
+        options: settings of the export.
+        report: called with each line of progress.
+
+    Returns:
+        The published folders, such as MODELS/genre_recommender/1.
+
+    Raises:
+        InputError: there is no article, or the folder cannot be written. No files are left behind.
+        FailureError: a written version did not pass verification; nothing was published.
+    """
+    pool = Pool.of(articles, counters or Counters())
+    source = _Source(two_tower, ranker, writer, pool, options=options)
+    published = publish_models(Path(folder), source, report)
+    # The files of the servers belong to a room above this one.
+    configuration = importlib.import_module("genre_tf.serving.configuration")
+    configuration.write_configuration(Path(folder), [version.parent.name for version, _ in published])
+    return [version for version, _ in published]
+
+
+@dataclass(frozen=True)
+class _Source:
+    """Everything that versions are made from.
+
+    Attributes:
+        two_tower: as for `write_models`; so are `ranker` and `writer`.
+        pool: the articles with their counters.
+        options: settings of the export.
+        writing: how texts are written and chosen.
+        safety: words and patterns of unsafe texts.
+        classifier: finds unsafe texts from the ranker's vectors.
+        sources: JSON values for the contract: what the models were made from.
+    """
+
+    two_tower: Any
+    ranker: Any
+    writer: Any
+    pool: Pool
+    options: ExportOptions
+    writing: WritingConfig = WritingConfig()  # noqa: RUF009  (frozen)
+    safety: SafetyList = SafetyList()  # noqa: RUF009  (frozen)
+    classifier: SafetyClassifier | None = None
+    sources: Mapping[str, Any] | None = None
 
 
 def export_run(
@@ -73,20 +144,49 @@ def export_run(
             left behind.
         FailureError: a written version did not pass verification; nothing was published.
     """
-    check_models_path(models)
     if not run.is_dir():
         raise InputError(f"no run folder {run}: give one that `genre train` wrote")
-    with staged(models / RECOMMENDER):
-        pass  # refuses a folder that cannot be written before the work, which takes minutes
+    _check_folder(models)
+    return publish_models(models, _source(run, data, options, report), report)
+
+
+def _source(run: Path, data: Sequence[Path], options: ExportOptions, report: Report) -> _Source:
+    config = read_config(run / "config.toml")
+    # Read before minutes of work, because a wrong list stops the export.
+    safety = read_safety_list(options.safety_list) if options.safety_list else SafetyList()
+    two_tower = load_two_tower(run)
+    ranker = load_ranker(run, shared=two_tower.news)
+    has_generator = (run / "generation" / WEIGHTS_FILE).is_file()
+    if not has_generator:
+        report(f"{run} has no trained generation stage: only the recommender is exported")
+    pool = read_pool(run, data, options.max_bad_rows, report)
+    if options.learn_age_limit and pool.as_of is not None:
+        options = replace(options, rules=replace(options.rules, max_age_hours=learned_limit(run)))
+    return _Source(
+        two_tower,
+        ranker,
+        load_generator(run) if has_generator else None,
+        pool,
+        options,
+        config.generation.writing,
+        safety,
+        load_classifier(run, run / "ranking" / WEIGHTS_FILE),
+        _sources(run, data),
+    )
+
+
+def publish_models(models: Path, source: _Source, report: Report) -> list[tuple[Path, Verification]]:
+    """Write, verify and publish the servables; `write_models` and `export_run` say from what."""
+    _check_folder(models)
     with ExitStack() as stack:
         scratch = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         # One servable is verified in its own process while the next one is being written.
         verifier = stack.enter_context(ThreadPoolExecutor(1))
         written = []
-        for servable in _servables(run, data, options, scratch, report):
+        for servable in _servables(source, scratch, report):
             report(f"writing {servable.name}")
             folder = stack.enter_context(staged(models / servable.name))
-            write_version(servable, folder, _sources(run, data), options.batch_sizes)
+            write_version(servable, folder, dict(source.sources or {}), source.options.batch_sizes)
             report(f"verifying {servable.name} in a fresh process")
             written.append((folder, verifier.submit(verify_version, folder, "new")))
         verified = [(folder, require_passed(verification.result())) for folder, verification in written]
@@ -94,61 +194,45 @@ def export_run(
     return [(version, replace(checked, version=version.name)) for version, checked in published]
 
 
-def _servables(
-    run: Path, data: Sequence[Path], options: ExportOptions, scratch: Path, report: Report
-) -> Iterator[Servable]:
-    config = read_config(run / "config.toml")
-    # Read before minutes of work, because a wrong list stops the export.
-    safety = read_safety_list(options.safety_list) if options.safety_list else SafetyList()
-    two_tower = load_two_tower(run)
-    ranker = load_ranker(run, shared=two_tower.news)
-    classifier = load_classifier(run, run / "ranking" / WEIGHTS_FILE)
-    has_generator = (run / "generation" / WEIGHTS_FILE).is_file()
-    trained = load_generator(run) if has_generator else None
-    pool = read_pool(run, data, options.max_bad_rows, report)
+def _check_folder(models: Path) -> None:
+    """Refuse a folder that cannot be written before the work, which takes minutes."""
+    check_models_path(models)
+    with staged(models / RECOMMENDER):
+        pass
+
+
+def _servables(source: _Source, scratch: Path, report: Report) -> Iterator[Servable]:
+    pool, options = source.pool, source.options
     report(f"encoding {len(pool.table) - 1} articles")
-    catalogue = build_catalogue(ServedModels(two_tower, ranker), pool.table, pool.counters)
-    history = config.data.max_history
-    rules = options.rules
-    if options.learn_age_limit and pool.as_of is not None:
-        rules = replace(rules, max_age_hours=learned_limit(run))
-    report(_pool_line(catalogue, rules))
+    models = ServedModels(source.two_tower, source.ranker)
+    catalogue = build_catalogue(models, pool.table, pool.counters)
+    limit = options.rules.max_age_hours
+    shown = int(may_be_found(catalogue, limit).sum())
+    age = "of any age" if limit is None else f"up to {limit:g} hours old, or still clicked (--max-age-hours)"
+    report(f"{shown} of {len(pool.table) - 1} articles may be recommended: {age}")
     yield recommender_servable(
-        two_tower,
-        ranker,
+        models,
         catalogue,
         scratch,
-        max_history=history,
+        max_history=source.ranker.max_history,
         k=options.k,
         retrieve=options.retrieve,
-        rules=rules,
+        rules=options.rules,
         partitioned=options.partitioned,
         as_of=pool.as_of,
     )
-    if trained is None:
-        report(f"{run} has no trained generation stage: only the recommender is exported")
-    else:
-        report(f"safety: words and patterns{', and the trained classifier' if classifier else ' only'}")
+    if source.writer is not None:
+        also = ", and the trained classifier" if source.classifier else " only"
+        report(f"safety: words and patterns{also}")
         yield generator_servable(
-            trained,
-            two_tower,
-            ranker,
+            source.writer,
+            models,
             catalogue,
-            max_history=history,
-            writing=config.generation.writing,
-            safety=safety,
-            classifier=classifier,
+            max_history=source.ranker.max_history,
+            writing=source.writing,
+            safety=source.safety,
+            classifier=source.classifier,
         )
-
-
-def _pool_line(catalogue: Catalogue, rules: Rules) -> str:
-    shown = int(may_be_found(catalogue, rules.max_age_hours).sum())
-    limit = (
-        "of any age"
-        if rules.max_age_hours is None
-        else f"up to {rules.max_age_hours:g} hours old, or still clicked (--max-age-hours)"
-    )
-    return f"{shown} of {len(catalogue.news_ids) - 1} articles may be recommended: {limit}"
 
 
 def _sources(run: Path, data: Sequence[Path]) -> dict[str, Any]:

@@ -12,7 +12,6 @@ from typing import Any
 from genre_tf.contract import ASSETS_FOLDER, COUNTED, WARMUP_FILE
 from genre_tf.environment import without_preferences
 from genre_tf.export import replay
-from genre_tf.export.exchanges import write_exchanges
 
 LONGEST_REPLAY_S = 3600
 
@@ -85,7 +84,7 @@ class FreshProcess:
             InputError: the warmup requests are missing or damaged.
         """
         # Imported here, so that a process can be started before TensorFlow is imported.
-        from genre_tf.export.warmup import read_warmup
+        from genre_tf.export.exchanges import read_warmup, write_exchanges
 
         requests = self._scratch / "warmup.npz"
         warmup = read_warmup(version / ASSETS_FOLDER / WARMUP_FILE)

@@ -1,6 +1,7 @@
-"""The articles of a version: reading them and encoding them."""
+"""The articles of a version: reading and encoding them, and what a refresh changes in them."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
+from dataclasses import replace
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -10,16 +11,21 @@ import numpy.typing as npt
 
 from genre_tf.contract import COUNTERS
 from genre_tf.data.articles import Article, ArticleTable
-from genre_tf.data.counters import Counters
+from genre_tf.data.counters import Counters, epoch_seconds
+from genre_tf.data.decay import HOUR_SECONDS, UNKNOWN_TIME, merged
 from genre_tf.data.faults import FaultPolicy
 from genre_tf.data.lines import find_file
 from genre_tf.data.manifest import COUNTERS_FILE
 from genre_tf.data.mind import BEHAVIORS, NEWS, inner_splits, iterate_behaviors, read_news, split_names
 from genre_tf.data.records import read_articles
 from genre_tf.errors import InputError
-from genre_tf.export.index_changes import with_published_ages
 from genre_tf.funnel.index import Catalogue
 from genre_tf.funnel.served_models import encode_table
+
+_AGE_HOURS = COUNTERS.index("age_hours")
+_JUST_NOW_HOURS = 1e-3  # the age of a new article; above 0, because 0 means an unknown age
+
+Vectors = npt.NDArray[np.float32]
 
 
 class Pool(NamedTuple):
@@ -32,8 +38,19 @@ class Pool(NamedTuple):
     """
 
     table: ArticleTable
-    counters: npt.NDArray[np.float32]
+    counters: Vectors
     as_of: datetime | None
+
+    @classmethod
+    def of(cls, table: ArticleTable, counters: Counters) -> "Pool":
+        """A pool just after the newest counted event."""
+        if counters.newest is None:
+            return cls(table, np.zeros((len(table), len(COUNTERS)), np.float32), None)
+        as_of = counters.newest + timedelta(seconds=1)
+        counters.publish(table.articles)
+        features = _with_published_ages(counters.features(table.news_ids, as_of), table.published, as_of)
+        features[0] = 0
+        return cls(table, features, as_of)
 
 
 def read_pool(
@@ -64,35 +81,7 @@ def read_pool(
         counters = counters if counted.newest is None else counted
     if len(table) == 1:
         raise InputError(f"no article in {', '.join(map(str, data)) or prepared}: nothing to recommend")
-    # Just after the newest counted event.
-    as_of = counters.newest and counters.newest + timedelta(seconds=1)
-    return Pool(table, _features(counters, table, as_of), as_of)
-
-
-def build_catalogue(
-    models: Any,
-    table: ArticleTable,
-    counters: npt.NDArray[np.float32],
-    on_progress: Callable[[int, int], None] | None = None,
-) -> Catalogue:
-    """Encode every article with both stages.
-
-    Args:
-        models: a `ServedModels`, new or read back.
-        table: the articles.
-        counters: float32 [len(table), 9].
-        on_progress: called with (articles done, all articles).
-    """
-    vectors = encode_table(models, table, on_progress)
-    titles = [" ".join(title.split()) for title in table.titles]
-    texts = [_text(*parts) for parts in zip(titles, table.abstracts, strict=True)]
-    return Catalogue(table.news_ids, titles, texts, *vectors, counters, table.categories, table.withdrawn)
-
-
-def _text(title: str, abstract: str) -> str:
-    """Title and abstract as one line, separated by a full stop."""
-    stop = "" if not title or title[-1] in ".!?。！？" else "."
-    return f"{title}{stop} {' '.join(abstract.split())}".strip()
+    return Pool.of(table, counters)
 
 
 def _read_data(
@@ -129,10 +118,118 @@ def _count(log: Path, articles: Iterable[str], counters: Counters, policy: Fault
     return True
 
 
-def _features(counters: Counters, table: ArticleTable, as_of: datetime | None) -> npt.NDArray[np.float32]:
-    if as_of is None:
-        return np.zeros((len(table), len(COUNTERS)), np.float32)
-    counters.publish(table.articles)
-    features = with_published_ages(counters.features(table.news_ids, as_of), table.published, as_of)
-    features[0] = 0
-    return features
+def _with_published_ages(counters: Vectors, published: npt.NDArray[np.int64], as_of: datetime) -> Vectors:
+    """Counters [M, 9] with ages since publication [M], in seconds, if it is known; negative before it."""
+    known = published != UNKNOWN_TIME
+    hours = (epoch_seconds(as_of) - np.where(known, published, 0)) / HOUR_SECONDS
+    hours = np.where(hours == 0, _JUST_NOW_HOURS, hours)
+    # Views before the publication time show that the article was already out.
+    never_shown = counters[:, COUNTERS.index("views")] == 0
+    age = counters[:, _AGE_HOURS]
+    counters = counters.copy()
+    counters[:, _AGE_HOURS] = np.where(known & (never_shown | (hours > age)), hours, age)
+    return counters
+
+
+def build_catalogue(
+    models: Any,
+    table: ArticleTable,
+    counters: Vectors,
+    on_progress: Callable[[int, int], None] | None = None,
+) -> Catalogue:
+    """Encode every article with both stages.
+
+    Args:
+        models: a `ServedModels`, new or read back.
+        table: the articles.
+        counters: float32 [len(table), 9].
+        on_progress: called with (articles done, all articles).
+    """
+    vectors = encode_table(models, table, on_progress)
+    titles = [" ".join(title.split()) for title in table.titles]
+    texts = [_text(*parts) for parts in zip(titles, table.abstracts, strict=True)]
+    return Catalogue(table.news_ids, titles, texts, *vectors, counters, table.categories, table.withdrawn)
+
+
+def _text(title: str, abstract: str) -> str:
+    """Title and abstract as one line, separated by a full stop."""
+    stop = "" if not title or title[-1] in ".!?。！？" else "."
+    return f"{title}{stop} {' '.join(abstract.split())}".strip()
+
+
+def with_articles(catalogue: Catalogue, new: Sequence[Article], vectors: Sequence[Vectors]) -> Catalogue:
+    """Add articles to a catalogue; articles with known ids replace their old rows.
+
+    Args:
+        catalogue: the known articles.
+        new: M articles.
+        vectors: float32 [M, D] for the two-tower model, and float32 [M, R] for the ranker.
+
+    Returns:
+        The catalogue; old rows keep their numbers, new articles have no clicks, views or age yet.
+    """
+    row_of = {news_id: row for row, news_id in enumerate(catalogue.news_ids)}
+    rows = np.array([row_of.setdefault(one.news_id, len(row_of)) for one in new], np.int64)
+    size = len(row_of)
+    more = [""] * (size - len(catalogue.titles))
+    titles, texts, categories = (
+        [*column, *more] for column in (catalogue.titles, catalogue.texts, catalogue.categories)
+    )
+    for row, one in zip(rows, new, strict=True):
+        titles[row] = texts[row] = " ".join(one.title.split())
+        categories[row] = one.category
+    arrays = (catalogue.retrieval_vectors, catalogue.ranking_vectors, catalogue.counters)
+    in_retrieval, in_ranking, counters = (_grown(old, size) for old in arrays)
+    in_retrieval[rows], in_ranking[rows] = vectors
+    gone = np.zeros(size, bool)
+    gone[: len(catalogue.news_ids)] = catalogue.withdrawn
+    # A withdrawn article stays withdrawn if it gets another title.
+    gone[rows] |= np.array([one.withdrawn for one in new], bool)
+    return Catalogue(list(row_of), titles, texts, in_retrieval, in_ranking, counters, categories, gone)
+
+
+def with_counts(
+    catalogue: Catalogue, as_of: datetime | None, log: Counters | None, new: Sequence[Article]
+) -> tuple[Catalogue, datetime | None]:
+    """Add the counts of a later log to the counters of a catalogue, and give new articles an age.
+
+    Args:
+        catalogue: the articles with their counters.
+        as_of: time when those counters were taken, on the clock of the logs; None: no log was counted so far.
+        log: counts since then, from at least one impression; None without a log.
+        new: the M new articles in it; their age counts since publication, else from the log, else from now.
+
+    Returns:
+        The catalogue, and the time of its counters: just after the log's end. Without any log no article has
+        an age.
+    """
+    counters = catalogue.counters
+    if log is not None and log.newest is not None:
+        now = log.newest + timedelta(seconds=1)
+        older = 0.0 if as_of is None else (now - as_of) / timedelta(hours=1)
+        before, counters = counters, merged(counters, older, log.features(catalogue.news_ids, now))
+        just_out = (before[:, _AGE_HOURS] < 0) & (counters[:, _AGE_HOURS] == 0)
+        counters[just_out, _AGE_HOURS] = _JUST_NOW_HOURS
+        counters[0], as_of = 0, now
+    if as_of is not None and new:
+        row_of = {news_id: row for row, news_id in enumerate(catalogue.news_ids)}
+        rows = np.array([row_of[one.news_id] for one in new], np.int64)
+        known = _with_published_ages(counters[rows], ArticleTable(new).published[1:], as_of)
+        known[known[:, _AGE_HOURS] == 0, _AGE_HOURS] = _JUST_NOW_HOURS
+        counters = counters.copy()
+        counters[rows] = known
+    return replace(catalogue, counters=counters), as_of
+
+
+def without(catalogue: Catalogue, news_ids: Collection[str]) -> Catalogue:
+    """A catalogue in which some articles are never shown again; unknown ids are ignored."""
+    gone = np.asarray([news_id in news_ids for news_id in catalogue.news_ids])
+    return replace(catalogue, withdrawn=np.asarray(catalogue.withdrawn) | gone)
+
+
+def _grown(array: Vectors, size: int) -> Vectors:
+    """A copy with more rows, filled with zeros, in the same memory order (by rows or by columns)."""
+    by_columns = array.strides[0] < array.strides[1]
+    grown = np.empty((size, array.shape[1]), np.float32, order="F" if by_columns else "C")
+    grown[: len(array)], grown[len(array) :] = array, 0
+    return grown

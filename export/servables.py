@@ -1,4 +1,4 @@
-"""Servables with the requests and answers that verify them, and the servable `genre_recommender`."""
+"""What is written of a servable, with the requests and answers that verify it; and `genre_recommender`."""
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
@@ -6,20 +6,17 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-import tensorflow as tf
-
-from genre_tf.contract import ASSETS_FOLDER, RECOMMENDER, SIGNATURES, WARMUP_FILE
-from genre_tf.export import requests
-from genre_tf.export.contract import write_contract
-from genre_tf.export.exchanges import PARITY_FILE, Exchange, write_exchanges
+from genre_tf.contract import ASSETS_FOLDER, RECOMMENDER, WARMUP_FILE
+from genre_tf.export.contract_file import write_contract
+from genre_tf.export.exchanges import PARITY_FILE, Exchange, write_exchanges, write_warmup
 from genre_tf.export.fresh_process import FreshProcess
 from genre_tf.export.reference import RecommenderReference
-from genre_tf.export.saved_model import write_saved_model
-from genre_tf.export.warmup import write_warmup
+from genre_tf.export.requests import counted_requests, recorded_requests, warmup_requests
+from genre_tf.export.saved_model import write_servable
 from genre_tf.funnel.index import IDS_FILE, ArticleIndex, Catalogue
 from genre_tf.funnel.partitioned_index import PartitionedOptions
 from genre_tf.funnel.recommender import Recommender
-from genre_tf.funnel.selection import Rules
+from genre_tf.funnel.rules import Rules
 from genre_tf.funnel.served_models import ServedModels, moment_biases
 
 COUNTERS_AS_OF = "counters_as_of"
@@ -77,50 +74,58 @@ def write_version(
 
 
 def recommender_servable(
-    two_tower: Any,
-    ranker: Any,
+    models: Any,
     catalogue: Catalogue,
     scratch: Path,
     *,
-    max_history: int,
-    k: int,
-    retrieve: int,
     rules: Rules = Rules(),  # noqa: B008  (frozen)
     partitioned: PartitionedOptions | None = None,
     as_of: datetime | None = None,
+    write: Callable[[ArticleIndex, Path], None] | None = None,
+    counted: bool = False,
+    **sizes: int,
 ) -> Servable:
     """Build `genre_recommender`.
 
     Args:
-        two_tower: has `user_vector` and `encoder`.
-        ranker: has `click_logits` and `encoder`.
+        models: a `ServedModels`; or one that was read back from a SavedModel, with `write`.
         catalogue: the articles.
         scratch: folder for a file that is copied into the SavedModel.
-        max_history: number of newest clicks that represent the reader.
-        k: number of recommended articles.
-        retrieve: number of articles that the towers pass to the ranker.
         rules: recommendation rules in addition to the order of click probabilities.
         partitioned: options of a partitioned index, which searches a part of the pool; None: exact search.
         as_of: time when the catalogue's counters were taken, on the clock of the logs; None without a log.
+        write: writes a version with this index into a folder; None: write every signature.
+        counted: whether only the signatures are verified whose answers depend on counters.
+        sizes: `max_history`, `k` and `retrieve` of `Recommender`.
     """
-    sizes = {"max_history": max_history, "k": k, "retrieve": retrieve}
-    recommender = new_recommender(
-        two_tower, ranker, catalogue, scratch, **sizes, rules=rules, partitioned=partitioned
-    )
-    index, bias = recommender.index, moment_biases(recommender.models, catalogue.counters)
-    reference = RecommenderReference(
-        two_tower, ranker, catalogue, bias, **sizes, rules=rules, searched=index.nearest.searched()
-    )
+    index = _index(models, catalogue, scratch, rules, partitioned)
+    searched = index.nearest.searched()
+    reference = RecommenderReference(models, catalogue, rules=rules, searched=searched, **sizes)
+    asked = counted_requests(catalogue) if counted else recorded_requests(RECOMMENDER, catalogue)
 
-    def write(folder: Path) -> None:
-        write_recommender(recommender, folder)
+    def write_here(folder: Path) -> None:
+        if write is None:
+            write_recommender(Recommender(models, index, rules=rules, **sizes), folder)
+        else:
+            write(index, folder)
 
-    return indexed_servable(write, reference, catalogue, {**sizes, **rules.as_sizes()}, index, as_of)
+    return Servable(
+        RECOMMENDER,
+        write_here,
+        (reference.answer(request) for request in asked),
+        warmup_requests(RECOMMENDER, catalogue),
+        {
+            **sizes,
+            **rules.as_sizes(),
+            **index.nearest.as_sizes(),
+            "articles": len(catalogue.news_ids) - 1,
+        },
+        {COUNTERS_AS_OF: as_of and as_of.isoformat()},
+    )
 
 
 def new_recommender(
-    two_tower: Any,
-    ranker: Any,
+    models: ServedModels,
     catalogue: Catalogue,
     scratch: Path,
     *,
@@ -128,46 +133,27 @@ def new_recommender(
     partitioned: PartitionedOptions | None = None,
     **sizes: int,
 ) -> Recommender:
-    """Build the signatures with an index of a catalogue; arguments as in `recommender_servable`."""
-    models = ServedModels(two_tower, ranker)
-    bias = moment_biases(models, catalogue.counters)
-    index = ArticleIndex(catalogue, bias, scratch / IDS_FILE, rules.max_age_hours, partitioned)
-    return Recommender(two_tower, ranker, index, rules=rules, models=models, **sizes)
+    """The signatures over an index of a catalogue; arguments as in `recommender_servable`."""
+    index = _index(models, catalogue, scratch, rules, partitioned)
+    return Recommender(models, index, rules=rules, **sizes)
 
 
 def write_recommender(recommender: Recommender, folder: Path) -> None:
     """Write the SavedModel with every signature."""
-    models = (recommender.two_tower, recommender.ranker)
-    tokenizers = [model.news.bert.tokenizer for model in models]
-    signatures = {
-        one.name: (getattr(recommender, one.name), dict.fromkeys(one.input_names, tf.string))
-        for one in SIGNATURES[RECOMMENDER].values()
-    }
-    # `genre refresh` reads both back.
-    attached = {"index": recommender.index, "models": recommender.models}
-    aliases = recommender.models.device_functions()
-    write_saved_model(folder, [recommender.index, *tokenizers], signatures, attached, aliases)
-
-
-def indexed_servable(
-    write: Callable[[Path], None],
-    reference: RecommenderReference,
-    catalogue: Catalogue,
-    sizes: dict[str, Any],
-    index: ArticleIndex,
-    as_of: datetime | None,
-    counted: bool = False,
-) -> Servable:
-    """`genre_recommender` with a catalogue, its index and any way to write it.
-
-    If `counted`, its exchanges cover only the signatures whose answers depend on counters, otherwise all.
-    """
-    asked = (requests.counted_requests if counted else requests.recommender_requests)(catalogue)
-    return Servable(
+    index, models = recommender.index, recommender.models
+    write_servable(
+        folder,
         RECOMMENDER,
-        write,
-        (reference.answer(request) for request in asked),
-        requests.warmup_requests(catalogue),
-        {**sizes, **index.nearest.as_sizes(), "articles": len(catalogue.news_ids) - 1},
-        {COUNTERS_AS_OF: as_of and as_of.isoformat()},
+        recommender,
+        index,
+        *models.tokenizers(),
+        attached={"index": index, "models": models},  # `genre refresh` reads both back
+        aliases=models.device_functions(),
     )
+
+
+def _index(
+    models: Any, catalogue: Catalogue, scratch: Path, rules: Rules, partitioned: PartitionedOptions | None
+) -> ArticleIndex:
+    bias = moment_biases(models, catalogue.counters)
+    return ArticleIndex(catalogue, bias, scratch / IDS_FILE, rules.max_age_hours, partitioned)

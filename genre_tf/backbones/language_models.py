@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from genre_tf.backbones.gpt2 import Gpt2, build_backbone, check_gpt2, load_gpt2, save_gpt2
-from genre_tf.backbones.gpt2_layers import Gpt2Layers
+from genre_tf.backbones.layers import LanguageLayers
 from genre_tf.backbones.sources import resolve_backbone
 from genre_tf.backbones.trainable import Trainable, parse_trainable
 from genre_tf.errors import InputError
@@ -134,11 +134,7 @@ def layers_of(backbone: Any, config: dict[str, Any], trainable: Trainable, contr
         trainable: what to train; see `parse_writer_trainable`.
         control_ids: tokens whose embeddings are trained even if the others are not.
     """
-    if family_of(config) == LLAMA:
-        from genre_tf.backbones.llama_layers import LlamaLayers
-
-        return LlamaLayers(backbone, trainable, control_ids)
-    return Gpt2Layers(backbone, trainable, control_ids)
+    return LanguageLayers(backbone, trainable, control_ids)
 
 
 def parse_writer_trainable(text: str) -> Trainable:

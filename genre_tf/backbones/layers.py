@@ -1,5 +1,7 @@
-"""A BERT split in two: lower layers that stay frozen, and upper layers that are trained."""
+"""Backbones for training: a BERT split into frozen and trained layers, and a language model."""
 
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import keras
@@ -8,12 +10,20 @@ import tensorflow as tf
 
 from genre_tf.backbones.hub_layers import hub_blocks, norm_of
 from genre_tf.backbones.precision import check_precision, compute_in
-from genre_tf.backbones.trainable import Trainable, check_fits
+from genre_tf.backbones.trainable import WHOLE, Trainable, check_fits
 from genre_tf.errors import InputError
-from genre_tf.layers.additions import Adapter, GatedPrefix
-from genre_tf.layers.attention import Attention, layout_of, padding_bias
-from genre_tf.layers.block import Block, low_rank_updates, set_trainable, transformed
-from genre_tf.layers.elementwise import normalized
+from genre_tf.layers.additions import Adapter, GatedPrefix, TokenRows
+from genre_tf.layers.attention import (
+    Attention,
+    Padded,
+    Prefix,
+    causal_bias,
+    layout_of,
+    padding_bias,
+    side_by_side_bias,
+)
+from genre_tf.layers.block import Block, low_rank_updates, merged, set_trainable, transformed
+from genre_tf.layers.elementwise import normalized, rotary_turns
 
 
 def split_layers(
@@ -177,5 +187,146 @@ def _encoded(
         flat = embeddings(flat, layout.positions(), training=training)
     attention = Attention(layout, padding_bias(mask))
     for block in blocks:
-        flat = transformed(block, tf.cast(flat, block.compute_dtype), attention, training)
+        flat = transformed(block, flat, attention, training)
     return layout.padded(flat, training)
+
+
+class LanguageLayers(keras.layers.Layer):
+    """A GPT-2 or Llama over flat tokens, trained completely, by low-rank updates, or not at all.
+
+    Args:
+        backbone: as KerasHub built it; its weights are shared, not copied.
+        trainable: train everything, "lora" (all kernels of each layer) or nothing.
+        control_ids: tokens whose embeddings are trained even if the others are not.
+        attention_drops: see `Block`.
+
+    Attributes:
+        hidden, depth: widths of the states and of a head.
+        layers, heads, key_heads, vocabulary, max_positions: numbers of layers, of query heads and key heads
+            in each, of tokens, and of positions of the longest text.
+
+    Raises:
+        InputError: something else should be trained, or the rank is as large as the kernel it updates.
+
+    Source: Radford et al., "Language Models are Unsupervised Multitask Learners", 2019; Touvron et al.,
+    "LLaMA", 2023.
+    """
+
+    def __init__(
+        self,
+        backbone: Any,
+        trainable: Trainable = WHOLE,
+        control_ids: Sequence[int] = (),
+        attention_drops: bool = True,
+    ) -> None:
+        super().__init__(name="language_layers")
+        _check_language_trainable(trainable, backbone)
+        self.backbone = backbone
+        self.blocks = hub_blocks(backbone, attention_drops=attention_drops)
+        self.layers = len(self.blocks)
+        self.heads, self.key_heads = self.blocks[0].heads, self.blocks[0].key_heads
+        self.depth = self.blocks[0].depth
+        self.hidden: int = backbone.hidden_dim
+        self.vocabulary: int = backbone.vocabulary_size
+        self.max_positions: int = backbone.max_sequence_length
+        self.rotary_base: float | None = getattr(backbone, "rope_max_wavelength", None)
+        whole = trainable == WHOLE
+        set_trainable(backbone, whole)
+        self.token_rows = None if whole else TokenRows(control_ids, self.vocabulary, self.hidden)
+        for block in self.blocks if trainable.method == "lora" else ():
+            block.add(low_rank_updates(block, list(block.parts.dense), trainable.size))
+        self.built = True
+
+    def embed(self, token_ids: tf.Tensor) -> tf.Tensor:
+        """Token embeddings, without positions: int32 [batch, time] -> float32 [batch, time, hidden]."""
+        embeddings = tf.gather(tf.convert_to_tensor(self.backbone.token_embedding.embeddings), token_ids)
+        return embeddings if self.token_rows is None else embeddings + self.token_rows.embed(token_ids)
+
+    def states(
+        self, embeddings: tf.Tensor, prefix: Prefix | None = None, training: bool | None = None
+    ) -> tf.Tensor:
+        """Last hidden states; each token sees the prefix, itself and those before it.
+
+        Args:
+            embeddings: float32 [batch, time, hidden], without positions; rows are padded on the right.
+            prefix: keys and values before the text, without positions.
+            training: whether dropout is active and gradients are wanted.
+
+        Returns:
+            float32 [batch, time, hidden], normalized.
+        """
+        time = tf.shape(embeddings)[1]
+        return self._states(embeddings, tf.range(time)[None], causal_bias(time, prefix), prefix, training)
+
+    def packed_states(
+        self, token_ids: tf.Tensor, text: tf.Tensor, position: tf.Tensor, training: bool | None = None
+    ) -> tf.Tensor:
+        """Last hidden states of rows that hold several texts, each computed as if it were alone.
+
+        Args:
+            token_ids: int32 [rows, time].
+            text: int32 [rows, time], the number of each token's text in its row, from 1; 0 for padding.
+            position: int32 [rows, time], position of each token in its own text, from 0.
+            training: as in `states`.
+
+        Returns:
+            float32 [rows, time, hidden], normalized.
+        """
+        bias = side_by_side_bias(text, causal=True)
+        return self._states(self.embed(token_ids), position, bias, None, training)
+
+    def _states(
+        self,
+        embeddings: tf.Tensor,
+        positions: tf.Tensor,
+        bias: tf.Tensor,
+        prefix: Prefix | None,
+        training: bool | None,
+    ) -> tf.Tensor:
+        turns = None
+        if self.rotary_base is None:
+            table = tf.convert_to_tensor(self.backbone.position_embedding.position_embeddings)
+            embeddings += tf.gather(table, positions)
+            if training:  # not called otherwise, because a layer in 16 bits rounds what it is given
+                embeddings = self.backbone.embeddings_dropout(embeddings, training=True)
+                embeddings = tf.cast(embeddings, tf.float32)
+        else:
+            cosine, sine = rotary_turns(positions, self.depth, self.rotary_base)
+            turns = cosine[:, None], sine[:, None]  # [batch or 1, 1, time, depth]
+        layout = Padded(embeddings)
+        attention = Attention(layout, bias, turns, prefix)
+        flat = layout.flat(embeddings)
+        for block in self.blocks:
+            flat = transformed(block, flat, attention, training)
+        return layout.padded(normalized(flat, norm_of(self.backbone.layer_norm), training), training)
+
+    def logits(self, states: tf.Tensor) -> tf.Tensor:
+        """Logits of the next token: float32 [..., hidden] -> float32 [..., vocabulary]."""
+        flat = tf.cast(tf.reshape(states, [-1, self.hidden]), self.compute_dtype)
+        table = tf.cast(tf.convert_to_tensor(self.backbone.token_embedding.embeddings), flat.dtype)
+        logits = tf.matmul(flat, table, transpose_b=True)
+        if self.token_rows is not None:
+            logits += self.token_rows.logits(flat)
+        return tf.reshape(tf.cast(logits, tf.float32), tf.concat([tf.shape(states)[:-1], [-1]], 0))
+
+    def merged_embeddings(self) -> tf.Tensor:
+        """The embeddings with their trained additions: float32 [vocabulary, hidden]."""
+        table = tf.convert_to_tensor(self.backbone.token_embedding.embeddings)
+        return table if self.token_rows is None else self.token_rows.added_to(table)
+
+    @contextmanager
+    def merged(self) -> Iterator[Any]:
+        """The backbone with all trained additions merged into its weights, while the context lasts."""
+        with merged(self.blocks, [(self.backbone.token_embedding.embeddings, self.merged_embeddings())]):
+            yield self.backbone
+
+
+def _check_language_trainable(trainable: Trainable, backbone: Any) -> None:
+    whole = trainable.method == "layers" and trainable.last in (None, 0)
+    if not whole and (trainable.method != "lora" or trainable.last is not None):
+        raise InputError("a language model's trainable must be none, lora R (such as lora 16) or all")
+    least = min(backbone.hidden_dim, backbone.intermediate_dim)
+    if trainable.size > least:
+        raise InputError(
+            f"lora {trainable.size} is too large for this backbone: at most {least}; 4 to 64 are usual."
+        )

@@ -108,7 +108,7 @@ def export(
     load_tensorflow()
     from genre_tf.export.exporting import ExportOptions, export_run
     from genre_tf.funnel.partitioned_index import PartitionedOptions
-    from genre_tf.funnel.selection import Rules
+    from genre_tf.funnel.rules import Rules
     from genre_tf.serving.operations.configuration import BatchingOptions, warmup_sizes, write_configuration
     from genre_tf.serving.operations.models_config import CONFIG_NAME, read_models_config
 

@@ -1,4 +1,4 @@
-"""`genre prepare`: the training log as TFRecord shards."""
+"""`genre prepare`: the training log as columns."""
 
 from pathlib import Path
 from typing import Annotated
@@ -8,7 +8,6 @@ from rich.markup import escape
 
 from genre_tf.cli.beam_options import RunnerName, RunnerOptions, beam_runner
 from genre_tf.cli.console import print_json, progress, results
-from genre_tf.cli.tensorflow_notes import load_tensorflow
 
 MAX_PRINTED_FAULTS = 50
 
@@ -20,7 +19,6 @@ def prepare(
     validation_share: Annotated[
         float, typer.Option(help="Newest share of the log, held out for validation.")
     ] = 0.1,
-    shards: Annotated[int, typer.Option(help="Files per split (training, validation).")] = 4,
     max_bad_rows: Annotated[
         int, typer.Option(help="Faulty rows that may be skipped; 0 stops at the first.")
     ] = 0,
@@ -31,14 +29,13 @@ def prepare(
     runner_option: RunnerOptions = None,
     json: Annotated[bool, typer.Option("--json", help="The manifest as JSON, for programs.")] = False,
 ) -> None:
-    """Turn the training log into examples: TFRecord shards and a manifest.
+    """Turn the training log into columns that training maps into memory: Arrow files and a manifest.
 
     The same data and options give the same bytes, in this process and with any Beam runner.
 
     Example: genre prepare mind prepared
     """
     with progress.status(escape(f"preparing {data}")):
-        load_tensorflow()
         from genre_tf.data.records import prepare as write_folder
 
         prepared = write_folder(
@@ -46,7 +43,6 @@ def prepare(
             out,
             max_history=max_history,
             validation_share=validation_share,
-            shards=shards,
             max_bad_rows=max_bad_rows,
             overwrite=overwrite,
             runner=beam_runner(runner, runner_option),

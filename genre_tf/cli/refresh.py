@@ -10,9 +10,8 @@ from genre_tf.cli.tensorflow_notes import load_tensorflow
 from genre_tf.environment import prefer_onednn
 
 if TYPE_CHECKING:
-    from genre_tf.export.changes import Changes
     from genre_tf.export.fresh_process import FreshProcess
-    from genre_tf.export.refreshing import Refreshed
+    from genre_tf.export.refreshing import Changes, Refreshed
 
 _NUMBERS = ("added", "changed", "expired", "articles", "recommendable")
 
@@ -73,7 +72,7 @@ def refresh(
     prefer_onednn()
     with refresh_process(news) as fresh:
         load_tensorflow()  # in parallel with the fresh process, which loads it too
-        from genre_tf.export.changes import Changes, parse_expiry
+        from genre_tf.export.refreshing import Changes, parse_expiry
 
         until = None if expire is None else parse_expiry(expire)
         changes = Changes(

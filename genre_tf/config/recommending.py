@@ -35,7 +35,6 @@ class SignalsConfig:
 _DATA_RANGES = (
     ("max_history", 1, math.inf),
     ("validation_share", 0.0, 0.99),
-    ("shards", 1, 99_999),
     ("max_bad_rows", 0, math.inf),
 )
 _NEWS_RANGES = (
@@ -60,7 +59,6 @@ class DataConfig:
 
     max_history: int = 50  # newest clicks kept; recommenders on MIND use 30 to 50
     validation_share: float = 0.1  # newest part of the training log, never of the split to report on
-    shards: int = 4
     max_bad_rows: int = 0
     signals: SignalsConfig = field(default_factory=SignalsConfig)  # used where a log has a column of signals
 

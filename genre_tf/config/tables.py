@@ -43,6 +43,11 @@ def from_table(
 def _convert(kind: Any, value: Any, where: str, default: Any = None) -> Any:
     if isinstance(kind, types.UnionType):  # Settings | None: a table that may be left out
         kind = typing.get_args(kind)[0]
+    if typing.get_origin(kind) is typing.Literal:
+        choices = typing.get_args(kind)
+        if value not in choices:
+            raise InputError(f"{where} must be one of {', '.join(filter(None, choices))}; got {value!r}")
+        return value
     of_tables = typing.get_origin(kind) is dict  # dict[str, Settings]: a table for each name
     if dataclasses.is_dataclass(kind) or of_tables:
         if not isinstance(value, dict):

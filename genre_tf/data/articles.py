@@ -6,12 +6,14 @@ from dataclasses import dataclass
 from datetime import datetime
 from functools import cached_property
 from itertools import repeat
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
 from genre_tf.data.faults import Fault
 from genre_tf.data.signals import Signals
+from genre_tf.errors import InputError
 
 TEXT_FIELDS = ("news_id", "category", "subcategory", "title", "abstract")
 """The fields of an article that are text, in the order of the columns of `news.tsv`."""
@@ -90,6 +92,44 @@ class Split:
     def labelled(self) -> bool:
         """Whether the log says which candidates were clicked; all of its rows are labelled, or none."""
         return bool(self.impressions) and self.impressions[0].clicked is not None
+
+
+def write_articles(path: Path, articles: Sequence[Article]) -> None:
+    """Writes articles, in their order, as an Arrow IPC file; equal articles give equal bytes.
+
+    Raises:
+        OSError: the file cannot be written.
+    """
+    import pyarrow as pa
+
+    columns = {name: pa.array([getattr(one, name) for one in articles], pa.string()) for name in TEXT_FIELDS}
+    columns["published"] = pa.array([one.published for one in articles], pa.timestamp("s"))
+    columns["withdrawn"] = pa.array([one.withdrawn for one in articles], pa.bool_())
+    batch = pa.RecordBatch.from_arrays(list(columns.values()), list(columns))
+    with pa.OSFile(str(path), "wb") as file, pa.ipc.new_file(file, batch.schema) as writer:
+        writer.write_batch(batch)
+
+
+def read_article_file(path: Path) -> list[Article]:
+    """Reads what `write_articles` wrote.
+
+    Raises:
+        InputError: it is missing or damaged.
+    """
+    import pyarrow as pa
+
+    try:
+        with pa.OSFile(str(path)) as file, pa.ipc.open_file(file) as reader:
+            columns = reader.get_batch(0).to_pydict()
+        names = (*TEXT_FIELDS, "published", "withdrawn")
+        return [Article(*values) for values in zip(*(columns[name] for name in names), strict=True)]
+    except (OSError, KeyError, pa.ArrowException):
+        raise damaged(path) from None
+
+
+def damaged(path: Path) -> InputError:
+    """The error for a file of a prepared folder that is missing or has changed."""
+    return InputError(f"{path} is missing or damaged; run `genre prepare` again with --overwrite")
 
 
 PADDING_ARTICLE = Article("", "", "", "", "")

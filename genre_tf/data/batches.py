@@ -1,7 +1,7 @@
 """Batches of impressions that hold every article once, so that an article is encoded once per step.
 
-After reading, all work is done by TensorFlow (no Python per batch), so that it runs in parallel with
-training.
+A batch is a function of its number: its rows are places of a permutation that is computed, not stored, so a
+training goes on from any batch at once, on a log of any size.
 """
 
 from collections.abc import Mapping, Sequence
@@ -20,8 +20,8 @@ from genre_tf.data.batch_layout import (
     of_candidates,
     part_of,
 )
-from genre_tf.data.counters import COUNTERS
-from genre_tf.data.examples import WEIGHTS, ImpressionExample
+from genre_tf.data.columns import Floats, ImpressionColumns, ImpressionExample, Ints
+from genre_tf.data.decay import COUNTERS
 from genre_tf.errors import InputError
 
 Batch = dict[str, tf.Tensor]
@@ -30,8 +30,10 @@ Log = dict[str, Any]
 labels float32 [n, None], counters float32 [n, None, 9], impression int64 [n]; for a log with signals also
 history_weights float32 [n, None], label_weights float32 [n, None]."""
 
-Columns = Mapping[str, Sequence[npt.NDArray[np.float32]]]
+Columns = Mapping[str, Sequence[Floats]]
 """Further columns of the candidates, by name: for every example float32 [c, ...]."""
+
+_ROUNDS = 16  # of the cipher that permutes rows: with TensorFlow's usual 4, neighbours stay neighbours
 
 # types-tensorflow does not know its class methods.
 RaggedTensor: Any = tf.RaggedTensor
@@ -52,10 +54,10 @@ def impression_batches(
     weighted: bool = True,
     columns: Columns | None = None,
 ) -> tf.data.Dataset:
-    """Batches of examples held in memory, shuffled over all of them.
+    """Batches of examples, in files or in memory, shuffled over all of them.
 
     Args:
-        examples: impressions with at least one candidate.
+        examples: impressions with at least one candidate; columns are read when a batch needs them.
         batch_size: B, rows of a batch: impressions, or clicks if `negatives` is given.
         max_history: the newest clicks that are kept.
         negatives: None keeps every candidate of an impression. A number k makes one row per click: the
@@ -66,7 +68,7 @@ def impression_batches(
         shuffle: another order each epoch; otherwise the order of `examples`.
         repeat: repeat without end; otherwise each iteration over the dataset is one epoch.
         drop_remainder: leaves out a last batch that is not full.
-        start: number of batches to skip at the beginning, at almost no cost; used to resume training.
+        start: number of batches to skip at the beginning, at no cost; used to resume training.
         layout: parts of each batch for replicas, and fixed shapes, with which a partial last batch is left
             out.
         weighted: False leaves out the weights of signals, as a served model does.
@@ -88,57 +90,118 @@ def impression_batches(
         InputError: there are no examples to learn from, or fewer than one full batch of a fixed shape, or the
             parts of such a batch would differ.
     """
-    log = _columns(examples, columns or {}, weighted)
-    rows, clicks = map(tf.constant, _rows_of(examples, negatives, batch_size if layout.fixed else 1))
-    order = tf.data.Dataset.range(len(rows))
-    order = order.shuffle(len(rows), seed=seed) if shuffle else order
+    log = ImpressionColumns.of(examples)
+    read = _Reading(log, columns or {}, weighted and log.has_weights)
+    learned = None if negatives is None else rows_to_learn(log)
+    count = len(log) if learned is None else len(learned[0])
+    _check_rows(count, len(log), batch_size if layout.fixed else 1)
 
-    def assemble(picked: tf.Tensor, draw: tf.Tensor, part: tf.Tensor) -> Batch:
-        chosen = {name: tf.gather(column, tf.gather(rows, picked)) for name, column in log.items()}
-        chosen = choose_candidates(chosen, tf.gather(clicks, picked), draw, negatives, layout)
+    def assemble(places: tf.Tensor, draw: tf.Tensor, part: tf.Tensor) -> Batch:
+        if shuffle:
+            places = tf.raw_ops.RandomIndexShuffle(
+                index=places, seed=tf.stack([draw[0], 0, 0]), max_index=count - 1, rounds=_ROUNDS
+            )
+        picked, click = places, tf.zeros_like(places)
+        if learned is not None:
+            picked, click = tf.numpy_function(lambda some: _at(learned, some), [places], [tf.int64, tf.int64])
+        chosen = choose_candidates(read(picked), click, draw, negatives, layout)
         return assemble_batch(chosen, part, max_history, layout, layout.rows(batch_size))
 
-    return numbered_batches(order, assemble, batch_size, seed, repeat, drop_remainder, start, layout)
+    drop_remainder = drop_remainder or layout.fixed is not None
+    return _numbered(count, assemble, batch_size, seed, repeat, drop_remainder, start, layout)
 
 
-def numbered_batches(
-    rows: tf.data.Dataset,
+def _numbered(
+    rows: int,
     assemble: Any,
     batch_size: int,
     seed: int | None,
     repeat: bool,
     drop_remainder: bool,
-    start: int = 0,
-    layout: BatchLayout = WHOLE,
+    start: int,
+    layout: BatchLayout,
 ) -> tf.data.Dataset:
-    """Groups rows into batches, and gives each batch its own random seed to draw negatives with.
+    """Batches by their number, each with a random seed of its own.
 
     Args:
-        rows: the rows in the order of one epoch.
-        assemble: (columns of the rows..., int64 [2] random seed, int64 [] part) -> batch.
+        rows: rows of an epoch.
+        assemble: (int64 [B] places in the epoch, int64 [2] random seed, int64 [] part) -> batch. The first
+            number of the seed is that of the epoch.
         batch_size: rows of a batch.
         seed: random seed of these seeds.
         repeat: repeat without end.
         drop_remainder: leaves out a last batch that is not full.
         start: number of the first batch that is made.
-        layout: the parts of each batch, one after another; a fixed shape drops the remainder.
+        layout: the parts of each batch, one after another.
 
     Returns:
         The dataset, prefetching.
     """
-    rows = rows.batch(batch_size, drop_remainder=drop_remainder or layout.fixed is not None)
-    draws = tf.data.Dataset.random(seed=seed, rerandomize_each_iteration=True).batch(2, drop_remainder=True)
-    batches = tf.data.Dataset.zip(rows, draws)
+    in_epoch = rows // batch_size if drop_remainder else -(-rows // batch_size)
+    epochs = tf.data.Dataset.random(seed=seed, rerandomize_each_iteration=True).take(1)
     if repeat:
-        batches = batches.repeat()
+        epochs = epochs.repeat()
+    first = start % max(1, in_epoch)
+
+    def of_epoch(number: tf.Tensor, key: tf.Tensor) -> tf.data.Dataset:
+        begin = tf.where(number == 0, tf.constant(first, tf.int64), 0)
+        return tf.data.Dataset.range(begin, in_epoch).map(lambda place: batch(place, key))
+
+    def batch(place: tf.Tensor, key: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        begin = place * batch_size
+        places = tf.range(begin, tf.minimum(begin + batch_size, rows))
+        return places, tf.stack([key, place])
+
+    batches = epochs.skip(start // max(1, in_epoch)).enumerate().flat_map(of_epoch)
     # AutoGraph would rewrite every called function, although there is nothing to convert.
     plain = tf.autograph.experimental.do_not_convert(assemble)
-    batches = cut_batches(batches.skip(start), layout).map(
-        plain, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True
-    )
-    if repeat:  # `cut_batches` hides it; otherwise a strategy asks all workers at each step if data is left
+    batches = cut_batches(batches, layout).map(plain, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
+    if repeat:  # otherwise a strategy asks all workers at each step if data is left
         batches = batches.apply(tf.data.experimental.assert_cardinality(tf.data.INFINITE_CARDINALITY))
+    else:
+        number = max(0, in_epoch - start) * len(layout.wanted)
+        batches = batches.apply(tf.data.experimental.assert_cardinality(number))
     return batches.prefetch(tf.data.AUTOTUNE)
+
+
+class _Reading:
+    """Reads impressions by number: int64 [k] -> ragged columns."""
+
+    def __init__(self, log: ImpressionColumns, more: Columns, weighted: bool) -> None:
+        self._log, self._more = log, more
+        self._weights = ("history_weights", "label_weights") if weighted else ()
+        self._inner = {name: parts[0].shape[1:] for name, parts in more.items()}
+
+    def __call__(self, numbers: tf.Tensor) -> Log:
+        names = ("history", "candidates", "labels", "counters", *self._weights, *self._more)
+        kinds = [tf.int32, tf.int32] + [tf.float32] * (len(names) - 2)
+        impression, read, shown, *values = tf.numpy_function(
+            self._take, [numbers], [tf.int64, tf.int64, tf.int64, *kinds]
+        )
+        impression.set_shape([None])
+        inner = {"counters": (len(COUNTERS),), **self._inner}
+        log = {"impression": impression}
+        for name, value in zip(names, values, strict=True):
+            value.set_shape([None, *inner.get(name, ())])
+            lengths = read if name.startswith("history") else shown
+            lengths.set_shape([None])
+            log[name] = RaggedTensor.from_row_lengths(value, lengths, validate=False)
+        return log
+
+    def _take(self, numbers: Ints) -> list[npt.NDArray[Any]]:
+        block = self._log.take(numbers, "history", "candidates", "labels", "counters", *self._weights)
+        more = [np.concatenate([parts[row] for row in numbers]) for parts in self._more.values()]
+        return [
+            block.impression,
+            np.diff(block.history_ends),
+            np.diff(block.candidate_ends),
+            block.history,
+            block.candidates,
+            block.labels.astype(np.float32),
+            block.counters,
+            *(getattr(block, name) for name in self._weights),
+            *more,
+        ]
 
 
 def choose_candidates(
@@ -229,57 +292,36 @@ def draw_negatives(labels: tf.RaggedTensor, click: tf.Tensor, draw: tf.Tensor, n
     return tf.concat([click[:, tf.newaxis], tf.cast(drawn, tf.int64)], 1)
 
 
-def _columns(examples: Sequence[ImpressionExample], more: Columns, weighted: bool) -> Log:
-    def ragged(name: str, kind: type, inner: tuple[int, ...] = ()) -> tf.RaggedTensor:
-        parts = more[name] if name in more else [_values(example, name) for example in examples]
-        lengths = np.asarray([len(part) for part in parts], np.int64)
-        values = np.concatenate([np.zeros((0, *inner), kind), *parts])
-        return RaggedTensor.from_row_lengths(values, lengths, validate=False)
+def rows_to_learn(log: ImpressionColumns) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.int32]]:
+    """The rows of an epoch if negatives are drawn: each click beside which something was not clicked.
 
-    signals = weighted and any(example.label_weights is not None for example in examples)
-    return {
-        "history": ragged("history", np.int32),
-        "candidates": ragged("candidates", np.int32),
-        "labels": ragged("labels", np.float32),
-        "counters": ragged("counters", np.float32, (len(COUNTERS),)),
-        "impression": tf.constant([example.impression for example in examples], tf.int64),
-        **{name: ragged(name, np.float32) for name in (WEIGHTS if signals else ())},
-        **{name: ragged(name, np.float32, parts[0].shape[1:]) for name, parts in more.items()},
-    }
+    Args:
+        log: n impressions.
 
-
-def _values(example: ImpressionExample, name: str) -> Any:
-    values = getattr(example, name)
-    if values is None:  # an example without signals, in a batch with others that have them
-        return np.ones(len(getattr(example, WEIGHTS[name])), np.float32)
-    return values
-
-
-def _rows_of(
-    examples: Sequence[ImpressionExample], negatives: int | None, least: int
-) -> tuple[np.ndarray[Any, np.dtype[np.int64]], np.ndarray[Any, np.dtype[np.int64]]]:
-    """The example of each row, and the position of its click (-1 if all candidates are kept)."""
-    pairs = [
-        (number, click)
-        for number, example in enumerate(examples)
-        if negatives is None or not example.labels.all()
-        for click in ([-1] if negatives is None else np.flatnonzero(example.labels))
-    ]
-    if not pairs:
-        raise InputError(
-            f"{len(examples)} impressions hold nothing to learn from: give clicked and unclicked articles"
-        )
-    check_full_batch(len(pairs), least)
-    rows, clicks = np.asarray(pairs, np.int64).reshape(-1, 2).T
-    return rows, clicks
-
-
-def check_full_batch(rows: int, least: int) -> None:
-    """Check that the rows fill one batch, as a partial batch is left out.
-
-    Raises:
-        InputError: they are too few.
+    Returns:
+        int32 [rows], number of the impression; int32 [rows], place of the click among its candidates.
     """
+    rows, clicks = [np.zeros(0, np.int32)], [np.zeros(0, np.int32)]
+    begin = 0
+    for block in log.blocks("candidates", "labels"):
+        row_of = block.row_of_candidate
+        clicked = np.bincount(row_of, block.labels, len(block))
+        at = np.flatnonzero(block.labels & (clicked < np.diff(block.candidate_ends))[row_of])
+        rows.append((begin + row_of[at]).astype(np.int32))
+        clicks.append((at - block.candidate_ends[row_of[at]]).astype(np.int32))
+        begin += len(block)
+    return np.concatenate(rows), np.concatenate(clicks)
+
+
+def _at(learned: tuple[npt.NDArray[np.int32], ...], places: Ints) -> list[Ints]:
+    return [each[places].astype(np.int64) for each in learned]
+
+
+def _check_rows(rows: int, impressions: int, least: int) -> None:
+    if not rows:
+        raise InputError(
+            f"{impressions} impressions hold nothing to learn from: give clicked and unclicked articles"
+        )
     if rows < least:
         raise InputError(
             f"{rows} rows are less than one batch of {least}, and with fixed shapes a partial batch is left "

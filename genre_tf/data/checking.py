@@ -1,6 +1,5 @@
 """Reads a whole data set and reports all of its faults, instead of stopping at the first."""
 
-from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from pathlib import Path
@@ -8,70 +7,48 @@ from typing import Any
 
 from genre_tf.data.articles import Article, Impression
 from genre_tf.data.faults import Fault, FaultPolicy
-from genre_tf.data.lines import find_file
+from genre_tf.data.lines import find_file, whole_file_fault
 from genre_tf.data.mind import BEHAVIORS, NEWS, inner_splits, read_behaviors, read_news, split_names
 from genre_tf.errors import InputError
 
 
 @dataclass(frozen=True, kw_only=True)
 class SplitReport:
-    """Contents and faults of one split.
+    """Contents and faults of one split; impressions and articles without a fault are counted."""
 
-    Args:
-        name: folder of the split.
-        articles: usable articles.
-        articles_with_abstract: share of them, 0 to 1.
-        impressions: usable impressions.
-        labelled: whether the log has labels.
-        readers: different readers.
-        readers_without_history: readers whose impressions all have an empty history.
-        clicks: clicked candidates.
-        without_click: impressions without a click.
-        candidates: shown candidates.
-        signals: articles with dwell time, comments or shares, counted in each row.
-        first: time of the oldest impression; None if there is none.
-        last: time of the newest impression.
-        bad_rows: rows with at least one fault.
-        unusable_files: files that are missing, empty or unreadable.
-        faults: all faults, up to the listing limit.
-        unlisted: faults beyond that limit.
-    """
-
-    name: str
+    name: str  # folder of the split
     articles: int
-    articles_with_abstract: float
+    articles_with_abstract: float  # share of them, 0 to 1
     impressions: int
-    labelled: bool
+    labelled: bool  # whether the log has labels
     readers: int
-    readers_without_history: int
-    clicks: int
-    without_click: int
-    candidates: int
-    signals: int
-    first: datetime | None
-    last: datetime | None
-    bad_rows: int
-    unusable_files: int
-    faults: list[Fault]
-    unlisted: int
+    readers_without_history: int  # those whose impressions all have an empty history
+    clicks: int  # clicked candidates
+    without_click: int  # impressions without a click
+    candidates: int  # shown candidates
+    signals: int  # articles with dwell time, comments or shares, counted in each row
+    first: datetime | None  # time of the oldest impression; None if there is none
+    last: datetime | None  # time of the newest impression
+    bad_rows: int  # rows with at least one fault
+    unusable_files: int  # files that are missing, empty or unreadable
+    faults: list[Fault]  # all faults, up to the listing limit
+    unlisted: int  # faults beyond that limit
 
     @property
     def warnings(self) -> list[str]:
         """What is allowed in a split but unlikely to be meant, one line each."""
-        no_history = self.readers > 0 and self.readers_without_history == self.readers
-        no_click = self.labelled and not self.clicks
-        return [
-            *[
+        found = []
+        if self.readers and self.readers_without_history == self.readers:
+            found.append(
                 f"{self.name}: no reader has a history (readers: {self.readers:,}); is the column of "
                 "histories empty or misplaced?"
-            ]
-            * no_history,
-            *[
+            )
+        if self.labelled and not self.clicks:
+            found.append(
                 f"{self.name}: no impression has a click (impressions: {self.impressions:,}), so nothing can "
                 "be learned or measured; are the labels right?"
-            ]
-            * no_click,
-        ]
+            )
+        return found
 
     def as_values(self) -> dict[str, Any]:
         """The report as plain values for JSON; times in ISO form."""
@@ -83,15 +60,10 @@ class SplitReport:
 
 @dataclass(frozen=True)
 class CheckReport:
-    """The result of `check_data`.
+    """The result of `check_data`."""
 
-    Args:
-        splits: one report per split, sorted by name.
-        max_bad_rows: bad rows that were allowed in each split.
-    """
-
-    splits: list[SplitReport]
-    max_bad_rows: int
+    splits: list[SplitReport]  # sorted by name
+    max_bad_rows: int  # bad rows that were allowed in each split
 
     @property
     def passed(self) -> bool:
@@ -127,8 +99,7 @@ def check_data(data: Path, max_bad_rows: int = 0) -> CheckReport:
     Raises:
         InputError: no data set in the folder, or a file that may not be read.
     """
-    if max_bad_rows < 0:
-        raise InputError(f"--max-bad-rows must be at least 0; got {max_bad_rows}")
+    FaultPolicy.allowing(max_bad_rows)  # refuses a negative number
     if not data.is_dir():
         raise InputError(f"{data} is not a folder; give a data set folder that holds train/{NEWS}")
     names = split_names(data)
@@ -152,12 +123,13 @@ def _check_split(folder: Path) -> SplitReport:
         articles = read_news(news, policy)
     if behaviors := _required_file(folder, BEHAVIORS, policy):
         impressions = read_behaviors(behaviors, articles, policy)
+    with_abstract = sum(bool(article.abstract) for article in articles.values())
     times = [impression.time for impression in impressions]
     readers = {impression.user_id for impression in impressions}
     return SplitReport(
         name=folder.name,
         articles=len(articles),
-        articles_with_abstract=_share(bool(article.abstract) for article in articles.values()),
+        articles_with_abstract=round(with_abstract / max(1, len(articles)), 4),
         impressions=len(impressions),
         labelled=bool(impressions) and impressions[0].clicked is not None,
         readers=len(readers),
@@ -178,10 +150,5 @@ def _check_split(folder: Path) -> SplitReport:
 def _required_file(folder: Path, name: str, policy: FaultPolicy) -> Path | None:
     path = find_file(folder, name)
     if path is None:
-        policy.reject([Fault(str(folder / name), 0, "file", "is missing (plain or as .gz); add it")])
+        policy.reject([whole_file_fault(folder / name, "is missing (plain or as .gz); add it")])
     return path
-
-
-def _share(flags: Iterable[bool]) -> float:
-    values = list(flags)
-    return round(sum(values) / len(values), 4) if values else 0.0

@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -11,8 +10,9 @@ import numpy as np
 import numpy.typing as npt
 
 from genre_tf.data.articles import Article, ArticleTable
-from genre_tf.data.counters import COUNTERS, Counters
-from genre_tf.data.examples import ImpressionExample, build_examples
+from genre_tf.data.columns import ImpressionColumns, ImpressionExample
+from genre_tf.data.counters import COUNTERS, Counters, epoch_time
+from genre_tf.data.examples import build_examples
 from genre_tf.data.mind import read_split
 from genre_tf.errors import InputError
 
@@ -81,7 +81,7 @@ class ClickLog:
     """
 
     table: ArticleTable
-    examples: Sequence[ImpressionExample]
+    examples: ImpressionColumns
     columns: Mapping[str, Sequence[npt.NDArray[np.float32]]] = field(default_factory=dict)
 
     @cached_property
@@ -95,10 +95,11 @@ class ClickLog:
     def __repr__(self) -> str:
         if not len(self):
             return f"ClickLog(no impressions; {len(self.articles):,} articles)"
-        hours = [example.time_hours for example in self.examples]
-        first, last = (datetime.fromtimestamp(3600 * each(hours), UTC) for each in (min, max))
-        readers = len({example.user_id for example in self.examples})
-        clicks = int(sum(example.labels.sum() for example in self.examples))
+        seconds = self.examples.seconds
+        first, last = (epoch_time(int(each)) for each in (seconds.min(), seconds.max()))
+        blocks = [*self.examples.blocks("user_id", "labels")]
+        readers = len({user for block in blocks for user in block.user_id})
+        clicks = sum(int(block.labels.sum()) for block in blocks)
         return (
             f"ClickLog({len(self):,} impressions of {readers:,} readers with {clicks:,} clicks, "
             f"{first:%Y-%m-%d} to {last:%Y-%m-%d}; {len(self.articles):,} articles)"
@@ -111,8 +112,7 @@ class ClickLog:
     def named_articles(self) -> npt.NDArray[np.bool_]:
         """Which articles occur in impressions, bool [rows of the table]."""
         named = np.zeros(len(self.table), bool)
-        for example in self.examples:
-            named[example.history] = named[example.candidates] = True
+        named[self.examples.articles("history", "candidates")] = True
         return named
 
     def batches(
@@ -189,7 +189,7 @@ class ClickLog:
                 counters=np.zeros((len(shown), len(COUNTERS)), np.float32),
             )
             examples.append(example)
-        return cls(table, examples)
+        return cls(table, ImpressionColumns.of(examples))
 
 
 def read_mind(
@@ -228,6 +228,6 @@ def read_mind(
     found = read_split(folder, split, max_bad_rows)
     table = ArticleTable.of(found)
     examples = build_examples(found, table, counters, max_history)
-    if not examples:
+    if not len(examples):
         raise InputError(f"{folder / split} holds no impression")
     return ClickLog(table, examples)

@@ -1,98 +1,82 @@
-"""Training and evaluation examples: impressions as article rows, with the counters of their moment."""
+"""Impressions of a log as columns of article rows, and their split by time."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from datetime import datetime
+from itertools import chain
 
 import numpy as np
 import numpy.typing as npt
 
 from genre_tf.config import SignalsConfig
 from genre_tf.data.articles import ArticleTable, Impression, Split
-from genre_tf.data.counters import Counters, impression_counters
+from genre_tf.data.columns import Block, Floats, ImpressionColumns, ImpressionExample, Ints, Rows, ends_of
+from genre_tf.data.counters import COUNTERS, Counters, epoch_seconds, impression_counters
 from genre_tf.data.signals import DEFAULTS, click_weights
 
-WEIGHTS = {"history_weights": "history", "label_weights": "labels"}
-"""Further columns of examples of a log with signals, and the column that each one weights."""
 
-_EPOCH = datetime(1970, 1, 1)
-
-
-@dataclass(eq=False, slots=True)
-class ImpressionExample:
-    """One impression, ready for a batch.
-
-    Args:
-        impression: row number of the impression in its split.
-        user_id: the reader.
-        time_hours: hours since 1970 on the log's own clock.
-        history: int32 [h], rows of the newest known clicks, oldest first; empty for a new reader.
-        candidates: int32 [c], rows; 0 if the table does not know the article.
-        labels: float32 [c], 1 for a click; zeros for a log without labels.
-        counters: float32 [c, 9], in the order of `COUNTERS`.
-        history_weights: float32 [h], how much each click of the history counts, 1 if no signals are known;
-            None: 1 everywhere, as in a log without signals.
-        label_weights: float32 [c], the same for the clicked candidates, 1 for all others; None likewise.
-    """
-
-    impression: int
-    user_id: str
-    time_hours: float
-    history: npt.NDArray[np.int32]
-    candidates: npt.NDArray[np.int32]
-    labels: npt.NDArray[np.float32]
-    counters: npt.NDArray[np.float32]
-    history_weights: npt.NDArray[np.float32] | None = None
-    label_weights: npt.NDArray[np.float32] | None = None
-
-
-def build_example(
-    number: int,
-    impression: Impression,
+def block_of(
+    impressions: Sequence[Impression],
     table: ArticleTable,
-    counters: npt.NDArray[np.float32],
     max_history: int,
+    counters: Floats | None = None,
+    *,
+    first: int = 0,
     signals: SignalsConfig = DEFAULTS,
-) -> ImpressionExample:
-    """Turns one impression into an example; depends on nothing but its arguments.
+) -> Block:
+    """Turns impressions into columns; depends on nothing but its arguments.
 
     Args:
-        number: row number of the impression in its split.
-        impression: the impression.
+        impressions: consecutive rows of a log; all with signals or all without.
         table: gives the articles' rows.
-        counters: float32 [c, 9], as of just before the impression.
-        max_history: the newest clicks that are kept.
+        max_history: the newest known clicks that are kept of each history.
+        counters: float32 [candidates of all, 9], as of just before each impression; None: zeros.
+        first: row number of the first impression.
         signals: how dwell time, comments and shares become weights.
-
-    Returns:
-        The example.
     """
-    history = table.rows(impression.history)
-    known = np.flatnonzero(history > 0)
-    # Never a plain [-max_history:], which for 0 would keep everything.
-    kept = known[max(0, len(known) - max_history) :]
-    labels = np.asarray(impression.clicked or [False] * len(impression.candidates), np.float32)
+    reads, shows = [row.history for row in impressions], [row.candidates for row in impressions]
+    history_ends, candidate_ends = (ends_of([len(ids) for ids in each]) for each in (reads, shows))
+    history = table.rows(list(chain.from_iterable(reads)))
+    kept, kept_ends = newest_known(history, history_ends, max_history)
+    clicked = [row.clicked or (False,) * len(row.candidates) for row in impressions]
+    labels = np.fromiter(chain.from_iterable(clicked), np.uint8, int(candidate_ends[-1]))
     of_history = of_labels = None
-    if impression.signals is not None:
-        of_history = click_weights(impression.history, impression.signals, signals)[kept]
-        of_candidates = click_weights(impression.candidates, impression.signals, signals)
-        of_labels = np.where(labels > 0, of_candidates, np.float32(1))
-    return ImpressionExample(
-        impression=number,
-        user_id=impression.user_id,
-        time_hours=(impression.time - _EPOCH).total_seconds() / 3600,
+    if impressions and impressions[0].signals is not None:
+        of_history, of_labels = (_weights(impressions, ids, signals) for ids in (reads, shows))
+        of_history, of_labels = of_history[kept], np.where(labels > 0, of_labels, np.float32(1))
+    return Block(
+        impression=np.arange(first, first + len(impressions)),
+        seconds=np.array([epoch_seconds(row.time) for row in impressions], np.int64),
+        user_id=[row.user_id for row in impressions],
+        history_ends=kept_ends,
         history=history[kept],
-        candidates=table.rows(impression.candidates),
+        candidate_ends=candidate_ends,
+        candidates=table.rows(list(chain.from_iterable(shows))),
         labels=labels,
-        counters=counters,
+        counters=np.zeros((len(labels), len(COUNTERS)), np.float32) if counters is None else counters,
         history_weights=of_history,
         label_weights=of_labels,
     )
 
 
+def newest_known(rows: Rows, ends: Ints, most: int) -> tuple[npt.NDArray[np.bool_], Ints]:
+    """Which clicks of some histories are kept: the newest `most` whose article is known.
+
+    Args:
+        rows: int32 [h], article rows, 0 if unknown, oldest first in each history.
+        ends: int64 [n + 1], where each history begins, and where the last one ends.
+        most: clicks of each history.
+
+    Returns:
+        bool [h]; and the ends of what is kept, int64 [n + 1].
+    """
+    known = np.concatenate([[0], np.cumsum(rows > 0)])  # before each click
+    newer = np.repeat(known[ends[1:]], np.diff(ends)) - known[1:]
+    kept = (rows > 0) & (newer < most)
+    return kept, np.concatenate([[0], np.cumsum(kept)])[ends]
+
+
 def build_examples(
     split: Split, table: ArticleTable, counters: Counters, max_history: int = 50
-) -> list[ImpressionExample]:
+) -> ImpressionColumns:
     """Turns a split's log into examples.
 
     Args:
@@ -109,16 +93,15 @@ def build_examples(
         InputError: the counters include events that are not earlier than the log.
     """
     counters.publish(table.articles)
-    known = impression_counters(split.impressions, counters)
-    return [
-        build_example(number, impression, table, known[number], max_history)
-        for number, impression in enumerate(split.impressions)
-    ]
+    known = np.concatenate(
+        [np.zeros((0, len(COUNTERS)), np.float32), *impression_counters(split.impressions, counters)]
+    )
+    return ImpressionColumns([block_of(split.impressions, table, max_history, known)])
 
 
 def split_by_time(
     examples: Sequence[ImpressionExample], validation_share: float
-) -> tuple[list[ImpressionExample], list[ImpressionExample]]:
+) -> tuple[ImpressionColumns, ImpressionColumns]:
     """Sets the newest examples aside for validation.
 
     Args:
@@ -129,13 +112,10 @@ def split_by_time(
         Training and validation examples, each in the given order. Examples of one moment stay together
         (on the validation side), so that no validation example is as old as a training example.
     """
-    first = first_of_validation([round(example.time_hours * 3600) for example in examples], validation_share)
-    if first is None:
-        return list(examples), []
-    return (
-        [example for example in examples if round(example.time_hours * 3600) < first],
-        [example for example in examples if round(example.time_hours * 3600) >= first],
-    )
+    columns = ImpressionColumns.of(examples)
+    first = first_of_validation(columns.seconds, validation_share)
+    older = np.full(len(columns), True) if first is None else columns.seconds < first
+    return columns[older], columns[~older]
 
 
 def first_of_validation(
@@ -158,3 +138,13 @@ def first_of_validation(
 def validation_size(impressions: int, validation_share: float) -> int:
     """Number of impressions to hold out, without others at the same time as the oldest of them."""
     return round(impressions * validation_share)
+
+
+def _weights(
+    impressions: Sequence[Impression], ids: Sequence[Sequence[str]], signals: SignalsConfig
+) -> Floats:
+    found = [
+        click_weights(of_row, row.signals or (), signals)
+        for row, of_row in zip(impressions, ids, strict=True)
+    ]
+    return np.concatenate(found)

@@ -18,19 +18,12 @@ MAX_LISTED_NAMES = 40
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """One thing wrong with one row (or, at line 0, with a whole file).
+    """One thing wrong with one row (or, at line 0, with a whole file)."""
 
-    Args:
-        file: path as the user gave it.
-        line: 1-based line number; 0 concerns the whole file, which no `--max-bad-rows` can skip.
-        field: column of the row, such as `time`; `line` or `file` if no column can be named.
-        message: the received value, what is wrong with it and what to do.
-    """
-
-    file: str
-    line: int
-    field: str
-    message: str
+    file: str  # path as the user gave it
+    line: int  # 1-based line number; 0 concerns the whole file, which no `--max-bad-rows` can skip
+    field: str  # column of the row, such as `time`; `line` or `file` if no column can be named
+    message: str  # the received value, what is wrong with it and what to do
 
     @property
     def whole_file(self) -> bool:
@@ -43,14 +36,7 @@ class Fault:
 
 
 def shown(value: str) -> str:
-    """Quotes a received value for a message: escaped, and cut when long.
-
-    Args:
-        value: what was read.
-
-    Returns:
-        The quoted value, free of control characters.
-    """
+    """Quotes a received value for a message: escaped, so free of control characters, and cut when long."""
     if len(value) <= MAX_SHOWN_CHARACTERS:
         return repr(value)
     return f"{value[:MAX_SHOWN_CHARACTERS]!r}… ({len(value)} characters)"
@@ -66,27 +52,18 @@ def listed(names: Iterable[str]) -> str:
 
 @dataclass
 class FaultPolicy:
-    """Decides what a fault does: stop at once, or skip the row, count it and list it.
+    """Decides what a fault does: stop at once, or skip the row, count it and list it."""
 
-    Args:
-        max_bad_rows: rows that may be skipped; 0 stops at the first. None never stops (`genre check`).
-        advice: how to see every fault, for the message that stops.
-    """
-
-    max_bad_rows: int | None = 0
+    max_bad_rows: int | None = 0  # rows that may be skipped; 0 stops at the first, None never (`genre check`)
     faults: list[Fault] = field(default_factory=list)
     bad_rows: int = 0
     unlisted: int = 0
     unusable_files: int = 0
-    advice: str = "`genre check` lists every fault"
+    advice: str = "`genre check` lists every fault"  # how to see them, for the message that stops
 
     @classmethod
     def allowing(cls, max_bad_rows: int) -> Self:
-        """A policy for `--max-bad-rows`.
-
-        Raises:
-            InputError: the number is negative.
-        """
+        """A policy for `--max-bad-rows`; a negative number is an `InputError`."""
         if max_bad_rows < 0:
             raise InputError(f"--max-bad-rows must be at least 0; got {max_bad_rows}")
         return cls(max_bad_rows)

@@ -2,7 +2,7 @@
 
 import gzip
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
@@ -18,6 +18,7 @@ MAX_FILE_BYTES = 16 << 30
 
 TOO_LARGE = f"holds more than {MAX_FILE_BYTES >> 30} GiB; split the log"
 EMPTY = "is empty; give a file with at least one row"
+_BLOCK_BYTES = 1 << 20  # some 2,000 lines of MIND
 DECOMPRESSION_ERRORS = (EOFError, zlib.error, gzip.BadGzipFile)
 
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
@@ -32,14 +33,7 @@ class BadLine:
 
 
 def find_file(folder: Path, name: str) -> Path | None:
-    """Finds `name` or `name.gz` in a folder.
-
-    Args:
-        folder: where to look.
-        name: file name without `.gz`.
-
-    Returns:
-        The path, or None if there is neither.
+    """Finds `name` or `name.gz` in a folder; None if there is neither.
 
     Raises:
         InputError: both are there, so it is unclear which one is meant.
@@ -63,27 +57,69 @@ def read_lines(path: Path, policy: FaultPolicy) -> Iterator[tuple[int, str]]:
     Raises:
         InputError: the file cannot be read or decompressed, is larger than the limit, or the policy stops.
     """
-    number = 0
+    for first, block, fault in read_blocks(path):
+        for number, raw in enumerate(block, first):
+            text = line_text(raw, first=number == 1)
+            if isinstance(text, BadLine):
+                policy.reject([Fault(str(path), number, "line", text.message)])
+            else:
+                yield number, text
+        if fault is not None:
+            policy.reject([fault])
+
+
+def read_blocks(path: Path) -> Iterator[tuple[int, list[bytes], Fault | None]]:
+    """Reads the lines of a file as they are, about `_BLOCK_BYTES` together; see `line_blocks`.
+
+    Args:
+        path: a text file, gzipped if its name ends in `.gz`.
+
+    Raises:
+        InputError: the file cannot be opened.
+    """
+    empty = True
     try:
         with open_bytes(path) as stream:
-            for raw, size in raw_lines(stream, MAX_FILE_BYTES):
-                number += 1
-                if size > MAX_FILE_BYTES:
-                    policy.reject([whole_file_fault(path, TOO_LARGE)])
-                    return
-                text = line_text(raw, first=number == 1)
-                if isinstance(text, BadLine):
-                    policy.reject([Fault(str(path), number, "line", text.message)])
-                else:
-                    yield number, text
-    except DECOMPRESSION_ERRORS as error:
-        policy.reject([whole_file_fault(path, undecompressed(number, error))])
+            for block in line_blocks(raw_lines(stream, MAX_FILE_BYTES), path):
+                empty = False
+                yield block
     except OSError as error:
         raise InputError(
             f"{path} cannot be read: {error.strerror or error}; check the path and its permissions"
         ) from None
-    if number == 0:
-        policy.reject([whole_file_fault(path, EMPTY)])
+    if empty:
+        yield 1, [], whole_file_fault(path, EMPTY)
+
+
+def line_blocks(
+    lines: Iterable[tuple[bytes, int]], path: Path
+) -> Iterator[tuple[int, list[bytes], Fault | None]]:
+    """Groups lines to blocks.
+
+    Args:
+        lines: lines as from `raw_lines`.
+        path: their file, for messages.
+
+    Yields:
+        The number of the first line, from 1; the lines; and after them the fault of the file, if it cannot be
+        read to its end.
+    """
+    first, block, held = 1, list[bytes](), 0
+    fault = None
+    try:
+        for raw, size in lines:
+            if size > MAX_FILE_BYTES:
+                fault = whole_file_fault(path, TOO_LARGE)
+                break
+            block.append(raw)
+            held += len(raw)
+            if held >= _BLOCK_BYTES:
+                yield first, block, None
+                first, block, held = first + len(block), [], 0
+    except DECOMPRESSION_ERRORS as error:
+        fault = whole_file_fault(path, undecompressed(first + len(block) - 1, error))
+    if block or fault:
+        yield first, block, fault
 
 
 def open_bytes(path: Path) -> BinaryIO | gzip.GzipFile:
@@ -97,14 +133,11 @@ def is_gzip(path: Path) -> bool:
 
 
 def raw_lines(stream: BinaryIO | gzip.GzipFile, limit: int) -> Iterator[tuple[bytes, int]]:
-    """Splits a stream into lines, from its current position.
-
-    Args:
-        stream: decompressed bytes.
-        limit: bytes after which the rest of an endless line is not read.
+    """Splits decompressed bytes into lines, from the current position.
 
     Yields:
-        A line with its end, or the first `MAX_LINE_BYTES` of a longer one; and the bytes read so far.
+        A line with its end, or the first `MAX_LINE_BYTES` of a longer one; and the bytes read so far. The
+        rest of an endless line is not read beyond `limit` bytes.
     """
     size = 0
     while raw := stream.readline(MAX_LINE_BYTES):
@@ -115,14 +148,9 @@ def raw_lines(stream: BinaryIO | gzip.GzipFile, limit: int) -> Iterator[tuple[by
 
 
 def line_text(raw: bytes, first: bool) -> str | BadLine:
-    """Decodes a line.
+    """Decodes a line from `raw_lines`: the text without its line end, or what is wrong with it.
 
-    Args:
-        raw: a line from `raw_lines`.
-        first: whether it is the first of its file, which may begin with a byte order mark.
-
-    Returns:
-        The text without its line end, or what is wrong with it.
+    The `first` line of a file may begin with a byte order mark.
     """
     if _is_cut(raw):
         return BadLine(f"longer than {MAX_LINE_BYTES >> 20} MiB; is a line end or a quote missing?")

@@ -1,246 +1,365 @@
-"""Writes a log as example files in one process, which reads it twice and never holds all of it."""
+"""Writes a log as columns in one process: reads it once, block by block, and then fills in the counters."""
 
-from array import array
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import ExitStack
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from itertools import chain
 from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
-import numpy.typing as npt
 
 from genre_tf.config import SignalsConfig
-from genre_tf.data.articles import ArticleTable, Impression
+from genre_tf.data.articles import ArticleTable
+from genre_tf.data.columns import Block, ImpressionColumns, Rows, ends_of, map_block, write_block
 from genre_tf.data.counters import COUNTERS, Counters, epoch_seconds, epoch_time
-from genre_tf.data.examples import ImpressionExample, build_example, first_of_validation
-from genre_tf.data.faults import FaultPolicy
-from genre_tf.data.manifest import COUNTERS_FILE, SPLITS, shard_name, shard_of
-from genre_tf.data.mind import iterate_behaviors
-from genre_tf.data.mind_rows import LogForm
+from genre_tf.data.examples import block_of, first_of_validation, newest_known
+from genre_tf.data.faults import Fault, FaultPolicy
+from genre_tf.data.lines import BadLine, line_text, read_blocks
+from genre_tf.data.manifest import COUNTERS_FILE, SPLITS, shard_name
+from genre_tf.data.mind import require_rows
+from genre_tf.data.mind_rows import BehaviorsRow, LogForm, parse_time
 from genre_tf.data.signals import DEFAULTS
-from genre_tf.data.view_log import ViewLog
+from genre_tf.data.view_log import ColumnLog
 from genre_tf.errors import InputError
 
-OPEN_SHARDS = 128
-"""Shards of each split written in one reading of the log: a process may open some 1000 files."""
-
-_BLOCK_IMPRESSIONS = 4096
-"""Impressions whose counters are looked up together: one by one takes many times as long."""
-
-
-@dataclass(frozen=True)
-class SplitSummary:
-    """Counts of one split, added up in any order; the manifest has the fields in this order."""
-
-    impressions: int = 0
-    candidates: int = 0  # shown articles of all impressions
-    clicks: int = 0
-    first_hours: float | None = (
-        None  # time of the oldest impression, in hours since 1970; None if there is none
-    )
-    last_hours: float | None = None  # time of the newest impression
-
-    @classmethod
-    def of(cls, example: ImpressionExample) -> Self:
-        """The summary of one example."""
-        time = example.time_hours
-        return cls(1, len(example.candidates), int(example.labels.sum()), time, time)
-
-    @classmethod
-    def merged(cls, summaries: Iterable["SplitSummary"]) -> Self:
-        """The sum of several summaries."""
-        parts = list(summaries)
-        firsts = [one.first_hours for one in parts if one.first_hours is not None]
-        lasts = [one.last_hours for one in parts if one.last_hours is not None]
-        return cls(
-            sum(one.impressions for one in parts),
-            sum(one.candidates for one in parts),
-            sum(one.clicks for one in parts),
-            min(firsts, default=None),
-            max(lasts, default=None),
-        )
-
-
-@dataclass(frozen=True)
-class LogSummary:
-    """Summary of a whole log."""
-
-    splits: Mapping[str, SplitSummary]  # by name; a split without examples may be missing
-    signals: bool = False  # whether the log has signals
-
-    def as_values(self) -> dict[str, dict[str, Any]]:
-        """The splits as plain values for the manifest."""
-        return {name: asdict(self.splits.get(name, SplitSummary())) for name in SPLITS}
-
-
-def require_labels(labelled: bool, folder: Path) -> None:
-    """Refuses a log without labels with an `InputError`; `folder` is that of the split, for the message."""
-    if not labelled:
-        raise InputError(
-            f"the log of {folder} has no clicks to learn from; label its articles, as in N1-0 N2-1"
-        )
-
-
-def require_clicks(summary: LogSummary, folder: Path) -> None:
-    """Refuses a log whose training part has no click with an `InputError`."""
-    train = summary.splits.get(SPLITS[0], SplitSummary())
-    if not train.clicks:
-        raise InputError(
-            f"none of the {train.impressions} impressions of {folder} to train on has a click (as in N1-1), "
-            "so there is nothing to learn; give a log with clicks"
-        )
-
-
-def require_training(impressions: int, to_train_on: int, validation_share: float) -> None:
-    """Refuses a log of which no impression is left to train on with an `InputError`."""
-    if not to_train_on:
-        raise InputError(
-            f"a validation share of {validation_share} leaves none of the {impressions} impressions to train "
-            "on; give a longer log or a smaller share"
-        )
+SHARD_IMPRESSIONS = 1 << 16
+"""Impressions of a file: some 100 MB, which one worker holds while it writes them."""
 
 
 @dataclass(frozen=True)
 class LogTask:
-    """A log, and how to prepare it."""
-
-    log: Path  # the behaviours file
-    table: ArticleTable  # every article of the split's news file
-    policy: FaultPolicy  # what to do with faulty rows; gets the faults
-    max_history: int  # newest clicks kept of each history
-    validation_share: float  # newest share of the impressions, held out for validation
-    shards: int  # files per split (training, validation)
-    signals: SignalsConfig = DEFAULTS  # how dwell time, comments and shares become weights
-    earlier: Counters | None = None  # as of the end of an earlier log; None: there is no earlier log
-
-
-class LoggedViews:
-    """Collects a log's views in order, about 30 bytes each, and computes their counters.
-
-    These are equal to those of `impression_counters`.
+    """A log, and how to prepare it.
 
     Args:
-        table: every article of the log, with its publishing time if it is known.
-        earlier: state before the log, with only older events; None: empty.
+        log: the behaviours file.
+        table: every article of the split's news file.
+        policy: what to do with faulty rows; gets the faults.
+        max_history: newest clicks kept of each history.
+        validation_share: newest share of the impressions, held out for validation.
+        signals: how dwell time, comments and shares become weights.
+        earlier: counters as of the end of an earlier log; None: there is no earlier log.
     """
 
-    def __init__(self, table: ArticleTable, earlier: Counters | None = None) -> None:
-        self._table, self._earlier = table, earlier or Counters()
-        self._seconds = array("q")
-        self._ends = array("q", [0])
-        self._rows = array("i")
-        self._clicked = bytearray()
-        self._log: ViewLog | None = None
-        self._block, self._known = -1, np.zeros((0, len(COUNTERS)), np.float32)
+    log: Path
+    table: ArticleTable
+    policy: FaultPolicy
+    max_history: int
+    validation_share: float
+    signals: SignalsConfig = DEFAULTS
+    earlier: Counters | None = None
 
-    def add(self, impression: Impression) -> None:
-        """Takes the next impression of the log."""
-        self._seconds.append(epoch_seconds(impression.time))
-        self._rows.frombytes(self._table.rows(impression.candidates).tobytes())
-        self._clicked.extend(impression.clicked or bytes(len(impression.candidates)))
-        self._ends.append(len(self._rows))
 
-    @property
-    def seconds(self) -> npt.NDArray[np.int64]:
-        """Times of the impressions since 1970, int64 [I]."""
-        return np.frombuffer(self._seconds, np.int64)
+@dataclass
+class SplitSummary:
+    """Counts of one split; the manifest has the fields in this order.
 
-    def count(self) -> Counters:
-        """Counts the log, once all impressions are in: the counters as of its end."""
-        table, earlier = self._table, self._earlier
-        rows, clicked = np.frombuffer(self._rows, np.int32), np.frombuffer(self._clicked, np.uint8)
-        known = earlier.state(table.news_ids)
-        self._log = ViewLog(
-            len(table), rows, self._seconds_of(0, len(self._seconds)), clicked, known, table.published
-        )
-        self._block = -1
-        counters = earlier.copy()
-        counters.replace(table.news_ids, self._log.state())
-        return counters
+    Args:
+        impressions: examples.
+        candidates: shown articles of all of them.
+        clicks: clicked ones.
+        first_hours: time of the oldest impression, in hours since 1970; None if there is none.
+        last_hours: time of the newest impression.
+    """
 
-    def known_before(self, number: int) -> npt.NDArray[np.float32]:
-        """Counters of an impression's candidates just before it, quickest in the order of the log.
+    impressions: int = 0
+    candidates: int = 0
+    clicks: int = 0
+    first_hours: float | None = None
+    last_hours: float | None = None
 
-        Returns:
-            float32 [C, 9], in the order of `COUNTERS`. Call `count` first.
+    def add(self, block: Block) -> Self:
+        """Adds some impressions."""
+        if len(block):
+            self.impressions += len(block)
+            self.candidates += len(block.candidates)
+            self.clicks += int(block.labels.sum())
+            first, last = (int(each) / 3600 for each in (block.seconds.min(), block.seconds.max()))
+            self.first_hours = first if self.first_hours is None else min(first, self.first_hours)
+            self.last_hours = last if self.last_hours is None else max(last, self.last_hours)
+        return self
+
+
+@dataclass
+class LogSummary:
+    """What was written of a log.
+
+    Args:
+        shards: number of files.
+        signals: whether the log has signals.
+        validation_seconds: when validation begins, in seconds since 1970; None: nothing is held out.
+        splits: by name.
+    """
+
+    shards: int
+    signals: bool = False
+    validation_seconds: int | None = None
+    splits: dict[str, SplitSummary] = field(default_factory=lambda: {name: SplitSummary() for name in SPLITS})
+
+    def add(self, columns: ImpressionColumns) -> Self:
+        """Adds impressions to the splits in which they are."""
+        for block in columns.blocks("candidates", "labels"):
+            some = ImpressionColumns([block])
+            held_out = in_validation(block.seconds, self.validation_seconds)
+            for name, chosen in zip(SPLITS, (~held_out, held_out), strict=True):
+                self.splits[name].add(some.take(np.flatnonzero(chosen), "candidates", "labels"))
+        return self
+
+    def as_values(self) -> dict[str, Any]:
+        """The summary as plain values for the manifest."""
+        return {
+            "shards": self.shards,
+            "validation_seconds": self.validation_seconds,
+            "splits": {name: asdict(self.splits[name]) for name in SPLITS},
+            **({"signals": True} if self.signals else {}),
+        }
+
+    def require_clicks(self, folder: Path) -> None:
+        """Refuses a log whose training part has no click.
+
+        Args:
+            folder: folder of the split, for the message.
+
+        Raises:
+            InputError: nothing was clicked.
         """
-        if self._log is None:
-            raise ValueError("count() comes before known_before()")
-        block = number // _BLOCK_IMPRESSIONS
-        begins = block * _BLOCK_IMPRESSIONS
-        if block != self._block:
-            stop = min(begins + _BLOCK_IMPRESSIONS, len(self._seconds))
-            rows = np.frombuffer(self._rows, np.int32)[self._ends[begins] : self._ends[stop]]
-            self._block, self._known = block, self._log.before(rows, self._seconds_of(begins, stop))
-        start, stop = (self._ends[each] - self._ends[begins] for each in (number, number + 1))
-        return self._known[start:stop]
+        train = self.splits[SPLITS[0]]
+        if not train.clicks:
+            raise InputError(
+                f"none of the {train.impressions} impressions of {folder} to train on has a click (as in "
+                "N1-1), so there is nothing to learn; give a log with clicks"
+            )
 
-    def _seconds_of(self, start: int, stop: int) -> npt.NDArray[np.int64]:
-        """The time of every view of some impressions."""
-        return np.repeat(self.seconds[start:stop], np.diff(self._ends[start : stop + 1]))
+
+def in_validation(seconds: Any, begins: int | None) -> Any:
+    """Whether impressions are held out: seconds int64 [n], begin of validation -> bool [n]."""
+    return np.full(len(seconds), False) if begins is None else seconds >= begins
 
 
 def write_log(task: LogTask, folder: Path) -> LogSummary:
-    """Writes the shards of both splits, and the counters as of the end of the log, into a folder.
+    """Writes a log as columns, and the counters as of its end.
 
-    The first reading finds faults, times and counters; the next one makes the examples.
+    Args:
+        task: the log, and how to prepare it.
+        folder: where to write.
+
+    Returns:
+        What was written.
 
     Raises:
         InputError: more faults than the policy allows, or a log that cannot be trained on.
         OSError: the folder cannot be written.
     """
-    views, labelled, signals = LoggedViews(task.table, task.earlier), False, False
-    for impression in _impressions(task, task.policy):
-        views.add(impression)
-        labelled, signals = LogForm.of(impression)
-    require_labels(labelled, task.log.parent)
-    seconds = views.seconds
-    newest, oldest = None if task.earlier is None else task.earlier.newest, epoch_time(int(seconds.min()))
-    if newest is not None and oldest <= newest:
+    reader = BlockReader(task)
+    shards = 0
+    for block in _regrouped(reader.blocks(), SHARD_IMPRESSIONS):
+        counters = np.zeros((len(block.candidates), len(COUNTERS)), np.float32)
+        write_block(folder / shard_name(shards), replace(block, counters=counters))
+        shards += 1
+    columns = ImpressionColumns([map_block(folder / shard_name(each), True) for each in range(shards)])
+    begins = judged(reader.form, columns.seconds, task)
+    log = ColumnLog(columns, len(task.table), _earlier_state(task), task.table.published)
+    for numbers, known in log.known():
+        columns.fill_counters(numbers, known)
+    counters_after(task, log).save(folder / COUNTERS_FILE)
+    signals = reader.form is not None and reader.form.signals
+    return LogSummary(shards, signals, begins).add(columns)
+
+
+def judged(form: LogForm | None, seconds: Any, task: LogTask) -> int | None:
+    """When validation begins; see `first_of_validation`.
+
+    Args:
+        form: form of the log; None if no row is usable.
+        seconds: int64 [n], times of all impressions.
+        task: the log.
+
+    Raises:
+        InputError: the log cannot be trained on: it has no labels, is not later than the log that it
+            continues, or is too small to split.
+    """
+    folder = task.log.parent
+    if form is None or not form.labelled:
         raise InputError(
-            f"the log of {task.log.parent} begins at {oldest}, but the earlier log that it continues ends at "
+            f"the log of {folder} has no clicks to learn from; label its articles, as in N1-0 N2-1"
+        )
+    newest = None if task.earlier is None else task.earlier.newest
+    first = epoch_time(int(seconds.min()))
+    if newest is not None and first <= newest:
+        raise InputError(
+            f"the log of {folder} begins at {first}, but the earlier log that it continues ends at "
             f"{newest}: give a log that begins after it"
         )
     begins = first_of_validation(seconds, task.validation_share)
-    to_train_on = len(seconds) if begins is None else int(np.count_nonzero(seconds < begins))
-    require_training(len(seconds), to_train_on, task.validation_share)
-    views.count().save(folder / COUNTERS_FILE)
-    summaries = dict.fromkeys(SPLITS, SplitSummary())
-    for start in range(0, task.shards, OPEN_SHARDS):
-        shards = range(start, min(start + OPEN_SHARDS, task.shards))
-        _write_shards(task, folder, shards, views, begins, summaries)
-    return LogSummary(summaries, signals)
+    if in_validation(seconds, begins).all():
+        raise InputError(
+            f"a validation share of {task.validation_share} leaves none of the {len(seconds)} impressions to "
+            "train on; give a longer log or a smaller share"
+        )
+    return begins
 
 
-def _write_shards(
-    task: LogTask,
-    folder: Path,
-    shards: range,
-    views: LoggedViews,
-    begins: int | None,
-    summaries: dict[str, SplitSummary],
-) -> None:
-    from genre_tf.data.serialization import example_record, record_writer
+def counters_after(task: LogTask, log: ColumnLog) -> Counters:
+    """The counters as of the end of the log."""
+    counters = Counters() if task.earlier is None else task.earlier.copy()
+    counters.replace(task.table.news_ids, log.hours.state())
+    return counters
 
-    train, validation = SPLITS
-    with ExitStack() as files:
-        write = {
-            (split, shard): files.enter_context(record_writer(folder / shard_name(split, shard, task.shards)))
-            for split in SPLITS
-            for shard in shards
+
+def _earlier_state(task: LogTask) -> Any:
+    return None if task.earlier is None else task.earlier.state(task.table.news_ids)
+
+
+class BlockReader:
+    """Reads a behaviours file as columns, some thousand rows at a time.
+
+    Rows are parsed together where all of them are as MIND writes them; a block with any other row is read row
+    by row, so faults are found and reported as `genre_tf.data.mind.read_behaviors` does.
+
+    Args:
+        task: the log, and how to prepare it.
+        seen: ids of the impressions taken before.
+        form: form of the rows taken before; None if there are none.
+    """
+
+    def __init__(self, task: LogTask, seen: Iterable[str] = (), form: LogForm | None = None) -> None:
+        self._task = task
+        self._rows = BehaviorsRow(str(task.log), task.table.known_ids)
+        self._rows.seen |= set(seen)
+        self._rows.form = form
+        known = task.table.known_ids
+        # A candidate as it is written, with its label: row and label as one number.
+        self._code_of = {
+            f"{news_id}-{label}": 2 * row + label
+            for row, news_id in enumerate(task.table.news_ids)
+            for label in (0, 1)
+            if row and f"{news_id}-{label}" not in known
         }
-        # The first reading reported the faults.
-        for number, impression in enumerate(_impressions(task, FaultPolicy(None))):
-            shard = shard_of(number, task.shards)
-            if shard not in shards:
-                continue
-            known = views.known_before(number)
-            example = build_example(number, impression, task.table, known, task.max_history, task.signals)
-            split = train if begins is None or epoch_seconds(impression.time) < begins else validation
-            write[split, shard](example_record(example))
-            summaries[split] = SplitSummary.merged((summaries[split], SplitSummary.of(example)))
+        self._taken = 0
+
+    @property
+    def form(self) -> LogForm | None:
+        """Form of the rows taken so far; None if there are none."""
+        return self._rows.form
+
+    def blocks(self) -> Iterator[Block]:
+        """The usable rows of the file, in their order, without counters.
+
+        Raises:
+            InputError: the file is unusable, or the policy stops.
+        """
+        policy, log = self._task.policy, self._task.log
+        for first, lines, fault in read_blocks(log):
+            yield self.read(first, lines)
+            if fault is not None:
+                policy.reject([fault])
+        require_rows(log, self._taken, policy)
+
+    def read(self, first: int, lines: list[bytes]) -> Block:
+        """The usable rows among some lines.
+
+        Args:
+            first: number of the first line; 1 is that of the first line of a file.
+            lines: the lines with their ends.
+        """
+        block = self._together(lines) or self._one_by_one(first, lines)
+        self._taken += len(block)
+        return block
+
+    def _one_by_one(self, first: int, lines: list[bytes]) -> Block:
+        impressions = []
+        for number, raw in enumerate(lines, first):
+            text = line_text(raw, first=number == 1)
+            if isinstance(text, BadLine):
+                self._task.policy.reject([Fault(self._rows.file, number, "line", text.message)])
+            elif (row := self._rows.read(number, text, self._task.policy)) is not None:
+                impressions.append(row)
+        task = self._task
+        return block_of(impressions, task.table, task.max_history, first=self._taken, signals=task.signals)
+
+    def _together(self, lines: list[bytes]) -> Block | None:
+        """The rows as columns; None if any row may be faulty or has signals."""
+        fields = _fields(lines)
+        if fields is None or self.form not in (None, LogForm(labelled=True, signals=False)):
+            return None
+        ids, users, times, reads, shows = fields
+        new = set(ids)
+        if not (_are_words(ids) and _are_words(users)):
+            return None
+        if len(new) < len(ids) or not new.isdisjoint(self._rows.seen):
+            return None
+        moments = [parse_time(time) for time in times]
+        shown = _codes(shows, self._code_of)
+        if None in moments or shown is None:
+            return None
+        codes, candidate_ends = shown
+        reading = [text.split() for text in reads]
+        history = self._task.table.rows(list(chain.from_iterable(reading)))
+        if not history.all():
+            return None
+        self._rows.seen |= new
+        self._rows.form = LogForm(labelled=True, signals=False)
+        ends = ends_of([len(ids) for ids in reading])
+        kept, history_ends = newest_known(history, ends, self._task.max_history)
+        return Block(
+            impression=np.arange(self._taken, self._taken + len(ids)),
+            seconds=np.array([epoch_seconds(moment) for moment in moments if moment], np.int64),
+            user_id=users,
+            history_ends=history_ends,
+            history=history[kept],
+            candidate_ends=candidate_ends,
+            candidates=codes >> 1,
+            labels=(codes & 1).astype(np.uint8),
+            counters=np.zeros((0, len(COUNTERS)), np.float32),
+        )
 
 
-def _impressions(task: LogTask, policy: FaultPolicy) -> Iterator[Impression]:
-    return iterate_behaviors(task.log, task.table.known_ids, policy)
+def _fields(lines: list[bytes]) -> tuple[Sequence[str], ...] | None:
+    """The five columns of some lines; None if any line is not plain UTF-8 text of five columns."""
+    raw = b"".join(lines)
+    if b"\r" in raw or b"\0" in raw or raw.startswith(b"\xef\xbb\xbf"):
+        return None
+    try:
+        rows = [line.split("\t") for line in raw.decode("utf-8").removesuffix("\n").split("\n")]
+    except UnicodeDecodeError:
+        return None
+    if len(rows) != len(lines) or any(len(row) != 5 for row in rows):
+        return None
+    return tuple(zip(*rows, strict=True))
+
+
+def _are_words(texts: Sequence[str]) -> bool:
+    """Whether every text is one word; see `genre_tf.data.mind_rows.id_fault`."""
+    return " ".join(texts).split() == list(texts)
+
+
+def _codes(shows: Sequence[str], code_of: dict[str, int]) -> tuple[Rows, Any] | None:
+    """Codes of the candidates of some impressions, and their ends; None if any impression may be faulty."""
+    tokens = [text.split() for text in shows]
+    lengths = np.fromiter(map(len, tokens), np.int64, len(tokens))
+    try:
+        codes = np.fromiter(
+            map(code_of.__getitem__, chain.from_iterable(tokens)), np.int32, int(lengths.sum())
+        )
+    except KeyError:
+        return None
+    of_row = np.repeat(np.arange(len(tokens)) << 32, lengths) + (codes >> 1)
+    of_row.sort()
+    if not lengths.all() or (of_row[1:] == of_row[:-1]).any():  # empty, or an article twice
+        return None
+    return codes, ends_of(lengths)
+
+
+def _regrouped(blocks: Iterator[Block], size: int) -> Iterator[Block]:
+    """The same impressions in blocks of `size`, and a last one that may be smaller; without counters."""
+    names = ("user_id", "history", "candidates", "labels", "history_weights", "label_weights")
+    held = ImpressionColumns([])
+    waiting: list[Block] = []
+    for block in blocks:
+        waiting.append(block)
+        held = ImpressionColumns(waiting)
+        while len(held) >= size:
+            yield held.take(np.arange(size), *names)
+            waiting = [held.take(np.arange(size, len(held)), *names)]
+            held = ImpressionColumns(waiting)
+    if len(held):
+        yield held.take(np.arange(len(held)), *names)

@@ -10,46 +10,19 @@ from genre_tf.data.mind import split_files
 from genre_tf.errors import InputError
 
 MANIFEST_FILE = "manifest.json"
-ARTICLES_FILE = "articles.tfrecord"
+ARTICLES_FILE = "articles.arrow"
 COUNTERS_FILE = "counters.npz"
 SPLITS = ("train", "validation")
 
-FORMAT = 2
-"""Raised when the records change, so that folders of an older program are prepared again."""
+FORMAT = 3
+"""Raised when the files change, so that folders of an older program are prepared again."""
 
 Manifest = dict[str, Any]
 
 
-def shard_name(split: str, shard: int, shards: int) -> str:
-    """File name of a shard, such as `train-00000-of-00004.tfrecord`."""
-    return f"{split}-{shard:05d}-of-{shards:05d}.tfrecord"
-
-
-def shard_of(impression: int, shards: int) -> int:
-    """The shard of an impression, by its row number: neighbours in the log go to different shards."""
-    return impression % shards
-
-
-def shard_paths(folder: Path, split: str) -> list[Path]:
-    """Paths of the shards of a split.
-
-    Args:
-        folder: what `genre prepare` wrote.
-        split: `train` or `validation`.
-
-    Raises:
-        InputError: not a prepared folder, or no such split in it.
-    """
-    manifest = load_manifest(folder)
-    if split not in SPLITS:
-        raise InputError(f"the split of a prepared folder must be {' or '.join(SPLITS)}; got {split!r}")
-    shards = manifest["settings"]["shards"]
-    return [folder / shard_name(split, shard, shards) for shard in range(shards)]
-
-
-def damaged(path: Path) -> InputError:
-    """The error for a file of a prepared folder that is missing or has changed."""
-    return InputError(f"{path} is missing or damaged; run `genre prepare` again with --overwrite")
+def shard_name(shard: int) -> str:
+    """File name of some consecutive impressions, such as `impressions-00003.arrow`."""
+    return f"impressions-{shard:05d}.arrow"
 
 
 def file_fingerprint(path: Path) -> str:
@@ -95,9 +68,10 @@ def load_manifest(folder: Path) -> Manifest:
         folder: what `genre prepare` wrote.
 
     Returns:
-        `format`, `settings`, `inputs`, `outputs`, `articles`, `article_table` (fingerprint), `splits`
-        (`train` and `validation`: impressions, clicks, candidates, first and last time in hours),
-        `bad_rows` and `faults`; `signals`, true, if the examples have weights.
+        `format`, `settings`, `inputs`, `outputs`, `articles`, `article_table` (fingerprint), `shards` (number
+        of files), `validation_seconds` (when validation begins, or null), `splits` (`train` and
+        `validation`: impressions, clicks, candidates, first and last time in hours), `bad_rows` and
+        `faults`; `signals`, true, if the examples have weights.
 
     Raises:
         InputError: the folder is missing, not prepared, or of another version of this program.
@@ -113,8 +87,15 @@ def load_manifest(folder: Path) -> Manifest:
             f"{folder / MANIFEST_FILE} cannot be read ({error}); run `genre prepare` again"
         ) from None
     if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
-        raise InputError(f"{folder} was prepared by another version; run `genre prepare` with --overwrite")
+        raise InputError(
+            f"{folder} was prepared by another version (format {_format_of(manifest)}, this version reads "
+            f"{FORMAT}); run `genre prepare` with --overwrite, or `genre train` with a new --run"
+        )
     return manifest
+
+
+def _format_of(manifest: Any) -> Any:
+    return manifest.get("format") if isinstance(manifest, dict) else None
 
 
 def is_prepared(folder: Path) -> bool:

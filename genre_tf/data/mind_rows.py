@@ -191,13 +191,17 @@ class BehaviorsRow:
     Args:
         file: path, for messages.
         known: see `parse_behaviors`; every id of the log must be among these.
+
+    Attributes:
+        seen: the ids of the rows taken so far.
+        form: their form; None if there are none.
     """
 
     def __init__(self, file: str, known: Mapping[str, str]) -> None:
         self.file = file
         self._known = known
-        self._seen: set[str] = set()
-        self._form: LogForm | None = None
+        self.seen: set[str] = set()
+        self.form: LogForm | None = None
 
     def read(self, number: int, text: str, policy: FaultPolicy) -> Impression | None:
         """Takes one row, or rejects it.
@@ -210,12 +214,12 @@ class BehaviorsRow:
         Returns:
             The impression; None for a row that was rejected.
         """
-        row = parse_behaviors(text, self._known, self._seen, self._form)
+        row = parse_behaviors(text, self._known, self.seen, self.form)
         if not isinstance(row, Impression):
             policy.reject([Fault(self.file, number, *fault) for fault in row])
             return None
-        self._seen.add(row.impression_id)
-        self._form = LogForm.of(row)
+        self.seen.add(row.impression_id)
+        self.form = LogForm.of(row)
         return row
 
 

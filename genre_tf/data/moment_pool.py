@@ -7,10 +7,10 @@ from functools import cached_property
 import numpy as np
 import numpy.typing as npt
 
-from genre_tf.data.examples import ImpressionExample
-from genre_tf.data.view_log import CounterState, ViewLog
+from genre_tf.data.columns import Floats, ImpressionColumns, ImpressionExample, Ints
+from genre_tf.data.view_log import ColumnLog, CounterState
 
-_DAY_SECONDS = 86_400
+_DAY_HOURS = 24
 
 Rows = npt.NDArray[np.int32]
 
@@ -33,30 +33,26 @@ class MomentPool:
         examples: Sequence[ImpressionExample],
         articles: int,
         earlier: CounterState | None = None,
-        published: npt.NDArray[np.int64] | None = None,
+        published: Ints | None = None,
     ) -> None:
-        self._examples, self._articles = examples, articles
-        seconds = np.asarray([moment(example) for example in examples], np.int64)
-        shown = [len(example.candidates) for example in examples]
-        rows = np.concatenate([np.zeros(0, np.int32), *(example.candidates for example in examples)])
-        clicked = np.concatenate([np.zeros(0), *(example.labels for example in examples)]) > 0
-        self._log = ViewLog(articles, rows, np.repeat(seconds, shown), clicked, earlier, published)
-        self._days = np.repeat(seconds // _DAY_SECONDS, shown), rows
+        self._log = ColumnLog(ImpressionColumns.of(examples), articles, earlier, published)
 
     @cached_property
     def _rows_of_day(self) -> dict[int, Rows]:
-        days, rows = self._days
-        found = {}
-        for day in np.unique(days).tolist():
-            of_day = np.unique(rows[days == day])
-            found[day] = of_day[of_day > 0].astype(np.int32)
-        return found
+        days, rows = self._log.hours.hours // _DAY_HOURS, self._log.hours.rows
+        return {day: np.unique(rows[days == day]).astype(np.int32) for day in np.unique(days).tolist()}
 
     def rows(self, seconds: int) -> Rows:
         """The articles that could be shown at a moment, int32 [N]; none on a day without impressions."""
-        return self._rows_of_day.get(seconds // _DAY_SECONDS, np.zeros(0, np.int32))
+        return self._rows_of_day.get(seconds // 86_400, np.zeros(0, np.int32))
 
-    def counters(self, rows: npt.ArrayLike, seconds: int) -> npt.NDArray[np.float32]:
+    def sizes(self, seconds: Ints) -> Ints:
+        """How many articles could be shown at some moments: int64 [k] -> int64 [k]."""
+        days, places = np.unique(seconds // 86_400, return_inverse=True)
+        found = [len(self._rows_of_day.get(day, ())) for day in days.tolist()]
+        return np.array(found, np.int64)[places]
+
+    def counters(self, rows: npt.ArrayLike, seconds: int) -> Floats:
         """Counters of articles just before a moment: rows int [N] -> float32 [N, 9]."""
         return self._log.before(rows, seconds)
 
@@ -74,7 +70,7 @@ def draw_from_pool(
     drawn: int,
     seed: int,
     most: int,
-) -> tuple[list[ImpressionExample], list[npt.NDArray[np.float32]]]:
+) -> tuple[ImpressionColumns, list[Floats]]:
     """Make an example from each click: the click, some articles shown but not clicked, some of the pool.
 
     Shown articles are few and hard, the rest of the pool is large and easy, so each part is sampled
@@ -93,19 +89,28 @@ def draw_from_pool(
         The examples, the click first among the candidates, and for each float32 [C], the probabilities.
     """
     generator = np.random.default_rng(seed)
-    clicks = [
-        (number, place)
-        for number, example in enumerate(examples)
-        for place in np.flatnonzero((example.labels > 0) & (example.candidates > 0))
-    ]
-    chosen = generator.permutation(len(clicks))[:most]
+    columns = ImpressionColumns.of(examples)
+    numbers, places = clicks_of(columns)
+    chosen = np.sort(generator.permutation(len(numbers))[:most])
     made, probabilities = [], []
-    for number, place in (clicks[each] for each in np.sort(chosen)):
-        example, probability = _with_pool(examples[number], int(place), pool, shown, drawn, generator)
+    for number, place in zip(numbers[chosen].tolist(), places[chosen].tolist(), strict=True):
+        example, probability = _with_pool(columns[number], place, pool, shown, drawn, generator)
         if len(probability) > 1:
             made.append(example)
             probabilities.append(probability)
-    return made, probabilities
+    return ImpressionColumns.of(made), probabilities
+
+
+def clicks_of(columns: ImpressionColumns) -> tuple[Ints, Ints]:
+    """The clicks of a log on known articles: number of the impression, place of the candidate, int64 [k]."""
+    numbers, places, begin = [np.zeros(0, np.int64)], [np.zeros(0, np.int64)], 0
+    for block in columns.blocks("candidates", "labels"):
+        at = np.flatnonzero(block.labels & (block.candidates > 0))
+        row = block.row_of_candidate[at]
+        numbers.append(begin + row)
+        places.append(at - block.candidate_ends[row])
+        begin += len(block)
+    return np.concatenate(numbers), np.concatenate(places)
 
 
 def _with_pool(

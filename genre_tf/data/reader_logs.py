@@ -18,10 +18,7 @@ Histories = dict[str, tuple[str, ...]]
 
 
 def behaviors_files(log: Path) -> list[Path]:
-    """The behaviours files of a log.
-
-    Args:
-        log: a data set in MIND's format, one of its splits, or a behaviours file.
+    """The behaviours files of a log: a data set in MIND's format, one of its splits, or such a file itself.
 
     Raises:
         InputError: there is none.

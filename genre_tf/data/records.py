@@ -1,7 +1,4 @@
-"""Prepared folders: a training log as TFRecord shards with a manifest, written whole or not at all.
-
-TensorFlow is imported only where records are written or read: wrong input is reported before its slow import.
-"""
+"""Prepared folders: a training log as columns with a manifest, written whole or not at all."""
 
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -9,18 +6,18 @@ from pathlib import Path
 from typing import Any
 
 from genre_tf.config import SignalsConfig
-from genre_tf.data.articles import ArticleTable
+from genre_tf.data.articles import ArticleTable, damaged, read_article_file, write_articles
 from genre_tf.data.beam.runners import Runner
+from genre_tf.data.columns import ImpressionColumns, read_columns
 from genre_tf.data.counters import Counters
-from genre_tf.data.examples import ImpressionExample
 from genre_tf.data.faults import FaultPolicy
 from genre_tf.data.folders import whole_folder
-from genre_tf.data.log_writing import LogSummary, LogTask, require_clicks, write_log
+from genre_tf.data.log_writing import LogSummary, LogTask, in_validation, write_log
 from genre_tf.data.manifest import (
     ARTICLES_FILE,
     FORMAT,
+    SPLITS,
     Manifest,
-    damaged,
     fault_rows,
     file_fingerprint,
     input_fingerprints,
@@ -28,7 +25,7 @@ from genre_tf.data.manifest import (
     is_prepared,
     load_manifest,
     output_fingerprints,
-    shard_paths,
+    shard_name,
     write_manifest,
 )
 from genre_tf.data.mind import read_news, split_files
@@ -55,14 +52,13 @@ def prepare(
     *,
     max_history: int = 50,
     validation_share: float = 0.1,
-    shards: int = 4,
     max_bad_rows: int = 0,
     overwrite: bool = False,
     runner: Runner | None = None,
     signals: SignalsConfig = DEFAULTS,
     counters_from: Path | None = None,
 ) -> Prepared:
-    """Turns the training log of a MIND-format data set into examples.
+    """Turns the training log of a MIND-format data set into columns.
 
     The same data and settings give the same bytes in every file, with any runner. The newest part of the log
     is held out for validation; `counters.npz` holds the counters as of the end of the whole log.
@@ -72,10 +68,9 @@ def prepare(
         out: folder to write; not changed if it is up to date.
         max_history: newest clicks kept of each history.
         validation_share: newest share of the impressions, held out for validation.
-        shards: files per split (training, validation).
         max_bad_rows: faulty rows that may be skipped.
         overwrite: replace a prepared folder that is out of date.
-        runner: the Beam runner that reads the log and writes the examples; None does it in this process.
+        runner: the Beam runner that reads the log and writes the columns; None does it in this process.
         signals: how dwell time, comments and shares become weights, where the log has them.
         counters_from: `counters.npz` of an earlier log, which these counters continue; not with a runner.
 
@@ -87,7 +82,7 @@ def prepare(
             than the earlier one; or an `out` that holds something else.
         FailureError: `out` cannot be written, or the runner failed.
     """
-    settings = _checked_settings(max_history, validation_share, shards, signals)
+    settings = _checked_settings(max_history, validation_share, signals)
     _require_runner(runner, counters_from)
     inputs = input_fingerprints(data, "train")
     earlier = None if counters_from is None else Counters.load(counters_from)
@@ -99,20 +94,9 @@ def prepare(
     news, behaviors = split_files(data, "train")
     policy = FaultPolicy.allowing(max_bad_rows)
     table = ArticleTable(read_news(news, policy).values())
-    task = LogTask(behaviors, table, policy, max_history, validation_share, shards, signals, earlier)
+    task = LogTask(behaviors, table, policy, max_history, validation_share, signals, earlier)
     manifest = {"format": FORMAT, "settings": settings, "inputs": inputs}
     return Prepared(_write_folder(out, data, task, manifest, runner), written=True)
-
-
-def write_articles(path: Path, table: ArticleTable) -> None:
-    """Writes the articles of a table in the order of their rows, without the padding article.
-
-    Raises:
-        OSError: the file cannot be written.
-    """
-    from genre_tf.data.serialization import article_record, write_records
-
-    write_records(path, map(article_record, table.articles[1:]))
 
 
 def read_articles(folder: Path) -> ArticleTable:
@@ -128,16 +112,14 @@ def read_articles(folder: Path) -> ArticleTable:
         InputError: not a prepared folder, or a damaged one.
     """
     manifest = load_manifest(folder)
-    from genre_tf.data.serialization import parse_article, read_records
-
-    table = ArticleTable(map(parse_article, read_records(folder / ARTICLES_FILE)))
+    table = ArticleTable(read_article_file(folder / ARTICLES_FILE))
     if table.fingerprint != manifest["article_table"]:
         raise damaged(folder / ARTICLES_FILE)
     return table
 
 
-def read_examples(folder: Path, split: str) -> list[ImpressionExample]:
-    """Reads the examples of a prepared folder.
+def read_examples(folder: Path, split: str) -> ImpressionColumns:
+    """Maps the examples of a prepared folder into memory.
 
     Args:
         folder: what `prepare` wrote.
@@ -149,11 +131,12 @@ def read_examples(folder: Path, split: str) -> list[ImpressionExample]:
     Raises:
         InputError: not a prepared folder, a damaged one, or no such split in it.
     """
-    paths = shard_paths(folder, split)
-    from genre_tf.data.serialization import parse_example, read_records
-
-    examples = [parse_example(record) for path in paths for record in read_records(path)]
-    return sorted(examples, key=lambda example: example.impression)
+    manifest = load_manifest(folder)
+    if split not in SPLITS:
+        raise InputError(f"the split of a prepared folder must be {' or '.join(SPLITS)}; got {split!r}")
+    columns = read_columns([folder / shard_name(shard) for shard in range(manifest["shards"])])
+    held_out = in_validation(columns.seconds, manifest["validation_seconds"])
+    return columns[held_out if split == SPLITS[1] else ~held_out]
 
 
 def _write_folder(
@@ -161,16 +144,15 @@ def _write_folder(
 ) -> Manifest:
     table, policy = task.table, task.policy
     with whole_folder(out) as folder:
-        write_articles(folder / ARTICLES_FILE, table)
+        write_articles(folder / ARTICLES_FILE, table.articles[1:])
         summary = write_log(task, folder) if runner is None else _beam_writer()(task, folder, runner)
-        require_clicks(summary, task.log.parent)
+        summary.require_clicks(task.log.parent)
         manifest = manifest | {
             "bad_rows": policy.bad_rows,
             "faults": fault_rows(policy.faults, data),
             "articles": len(table) - 1,
             "article_table": table.fingerprint,
-            "splits": summary.as_values(),
-            **({"signals": True} if summary.signals else {}),
+            **summary.as_values(),
             "outputs": output_fingerprints(folder),
         }
         write_manifest(manifest, folder)
@@ -183,20 +165,12 @@ def _beam_writer() -> Callable[[LogTask, Path, Runner], LogSummary]:
     return write_log_with_beam
 
 
-def _checked_settings(
-    max_history: int, validation_share: float, shards: int, signals: SignalsConfig
-) -> dict[str, Any]:
+def _checked_settings(max_history: int, validation_share: float, signals: SignalsConfig) -> dict[str, Any]:
     if max_history < 1:
         raise InputError(f"--max-history must be at least 1; got {max_history}")
     if not 0 <= validation_share < 1:
         raise InputError(f"--validation-share must be at least 0 and below 1; got {validation_share}")
-    if not 1 <= shards <= 99_999:
-        raise InputError(f"--shards must be between 1 and 99999; got {shards}")
-    settings: dict[str, Any] = {
-        "max_history": max_history,
-        "validation_share": validation_share,
-        "shards": shards,
-    }
+    settings: dict[str, Any] = {"max_history": max_history, "validation_share": validation_share}
     if signals != DEFAULTS:  # else left out, so that folders prepared without it are still up to date
         settings["signals"] = asdict(signals)
     return settings

@@ -1,18 +1,15 @@
 """Examples of an earlier run, added to a new log: to train on them again and to measure forgetting."""
 
-import dataclasses
-from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
-from genre_tf.data.articles import ArticleTable
-from genre_tf.data.examples import ImpressionExample
+from genre_tf.data.articles import ArticleTable, write_articles
+from genre_tf.data.columns import ImpressionColumns, write_block
 from genre_tf.data.folders import whole_folder
-from genre_tf.data.log_writing import LogSummary, SplitSummary
+from genre_tf.data.log_writing import SHARD_IMPRESSIONS, LogSummary
 from genre_tf.data.manifest import (
     ARTICLES_FILE,
     FORMAT,
@@ -25,7 +22,7 @@ from genre_tf.data.manifest import (
     shard_name,
     write_manifest,
 )
-from genre_tf.data.records import read_articles, read_examples, write_articles
+from genre_tf.data.records import read_articles, read_examples
 from genre_tf.data.text_examples import first_shown_in
 from genre_tf.errors import InputError
 
@@ -46,8 +43,8 @@ class OlderExamples:
     """
 
     table: ArticleTable
-    train: list[ImpressionExample]
-    validation: list[ImpressionExample]
+    train: ImpressionColumns
+    validation: ImpressionColumns
     unlearned: frozenset[int]
 
 
@@ -75,7 +72,7 @@ def write_older(run: Path, earlier_run: Path, replay_share: float, seed: int) ->
         if folder.name == PREPARED_FOLDER or folder.is_dir()
     ]
     new = load_manifest(run / PREPARED_FOLDER)
-    settings = {"replay_share": replay_share, "seed": seed, "shards": 1}
+    settings = {"replay_share": replay_share, "seed": seed}
     inputs = {f"new {PREPARED_FOLDER}": file_fingerprint(run / PREPARED_FOLDER / MANIFEST_FILE)}
     for folder in sources:
         load_manifest(folder)
@@ -83,20 +80,20 @@ def write_older(run: Path, earlier_run: Path, replay_share: float, seed: int) ->
     if is_current(run / OLDER_FOLDER, settings, inputs, max_bad_rows=0):
         return
     counts = [new["splits"][split]["impressions"] for split in SPLITS]
-    learned = [example for folder in sources for example in read_examples(folder, SPLITS[0])]
+    learned = ImpressionColumns([])
+    for folder in sources:
+        learned += read_examples(folder, SPLITS[0])
     held_out = read_examples(sources[0], SPLITS[1])
     drawn = _drawn(learned, round(counts[0] * replay_share / (1 - replay_share)), seed)
-    # The table of the last folder has the rows of both.
-    table, examples = _joined(run, read_articles(sources[-1]), drawn, held_out, sum(counts))
-    unlearned = first_shown_in(held_out, learned)
-    news_ids = read_articles(sources[-1]).news_ids
+    known = read_articles(sources[-1])  # the table of the last folder has the rows of both
     manifest = {
         "format": FORMAT,
         "settings": settings,
         "inputs": inputs,
-        _UNLEARNED: sorted(news_ids[row] for row in unlearned),
+        _UNLEARNED: sorted(known.news_ids[row] for row in first_shown_in(held_out, learned)),
     }
-    _write(run / OLDER_FOLDER, table, examples, manifest)
+    begins = load_manifest(sources[0])["validation_seconds"]
+    _write(run, known, drawn + held_out, sum(counts), begins, manifest)
 
 
 def read_older(run: Path) -> OlderExamples:
@@ -112,64 +109,46 @@ def read_older(run: Path) -> OlderExamples:
     return OlderExamples(table, train, validation, frozenset(unlearned))
 
 
-def _drawn(examples: list[ImpressionExample], most: int, seed: int) -> list[ImpressionExample]:
+def _drawn(examples: ImpressionColumns, most: int, seed: int) -> ImpressionColumns:
     if len(examples) <= most:
         return examples
     chosen = np.random.default_rng(seed).choice(len(examples), most, replace=False)
-    return [examples[place] for place in np.sort(chosen).tolist()]
-
-
-def _joined(
-    run: Path,
-    known: ArticleTable,
-    train: Sequence[ImpressionExample],
-    validation: Sequence[ImpressionExample],
-    first_number: int,
-) -> tuple[ArticleTable, dict[str, list[ImpressionExample]]]:
-    """A table of the new articles and those that the examples use, and the examples with its rows.
-
-    The examples are numbered after those of the new log, so that a number identifies one impression of a run.
-    """
-    named = {
-        row
-        for example in (*train, *validation)
-        for rows in (example.history, example.candidates)
-        for row in rows.tolist()
-    }
-    further = (known.articles[row] for row in sorted(named - {0}))
-    table = ArticleTable.of(read_articles(run / PREPARED_FOLDER).articles[1:], further)
-    row_of = table.rows(known.news_ids)
-    numbered = enumerate((*train, *validation), first_number)
-    moved = [_moved(example, number, row_of) for number, example in numbered]
-    return table, dict(zip(SPLITS, (moved[: len(train)], moved[len(train) :]), strict=True))
-
-
-def _moved(example: ImpressionExample, number: int, row_of: npt.NDArray[np.int32]) -> ImpressionExample:
-    return dataclasses.replace(
-        example,
-        impression=number,
-        history=row_of[example.history],
-        candidates=row_of[example.candidates],
-    )
+    return examples[np.sort(chosen)]
 
 
 def _write(
-    out: Path,
-    table: ArticleTable,
-    examples: dict[str, list[ImpressionExample]],
+    run: Path,
+    known: ArticleTable,
+    examples: ImpressionColumns,
+    first_number: int,
+    begins: int | None,
     manifest: dict[str, Any],
 ) -> None:
-    from genre_tf.data.serialization import example_record, write_records
+    """Write a table of the new articles and those that the examples use, and the examples with its rows.
 
-    summary = LogSummary({name: SplitSummary.merged(map(SplitSummary.of, examples[name])) for name in SPLITS})
-    with whole_folder(out) as folder:
-        write_articles(folder / ARTICLES_FILE, table)
-        for name in SPLITS:
-            write_records(folder / shard_name(name, 0, 1), map(example_record, examples[name]))
+    The examples are numbered after those of the new log, so that a number identifies one impression of a run.
+    """
+    further = (known.articles[row] for row in examples.articles("history", "candidates") if row)
+    table = ArticleTable.of(read_articles(run / PREPARED_FOLDER).articles[1:], further)
+    row_of = table.rows(known.news_ids)
+    with whole_folder(run / OLDER_FOLDER) as folder:
+        write_articles(folder / ARTICLES_FILE, table.articles[1:])
+        shards = 0
+        for block in examples.blocks(size=SHARD_IMPRESSIONS):
+            number = first_number + shards * SHARD_IMPRESSIONS
+            moved = replace(
+                block,
+                impression=np.arange(number, number + len(block)),
+                history=row_of[block.history],
+                candidates=row_of[block.candidates],
+            )
+            write_block(folder / shard_name(shards), moved)
+            shards += 1
+        summary = LogSummary(shards, examples.has_weights, begins).add(examples)
         manifest = manifest | {
             "articles": len(table) - 1,
             "article_table": table.fingerprint,
-            "splits": summary.as_values(),
+            **summary.as_values(),
             "outputs": output_fingerprints(folder),
         }
         write_manifest(manifest, folder)

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from genre_tf.data.articles import ArticleTable
-from genre_tf.data.examples import ImpressionExample
+from genre_tf.data.columns import ImpressionColumns, ImpressionExample
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +46,7 @@ _EVIDENCE_SENTENCES = 2
 
 
 def click_examples(
-    table: ArticleTable, examples: Iterable[ImpressionExample], *, articles: Collection[int] | None = None
+    table: ArticleTable, examples: Sequence[ImpressionExample], *, articles: Collection[int] | None = None
 ) -> list[TextExample]:
     """The title of every clicked article, given the reader, and at an article's first click also its body.
 
@@ -60,21 +60,23 @@ def click_examples(
     """
     texts = []
     told: set[int] = set()
-    for example in examples:
-        for row in example.candidates[example.labels > 0].tolist():
+    for block in ImpressionColumns.of(examples).blocks("history", "candidates", "labels"):
+        clicked = np.flatnonzero(block.labels)
+        of_row = block.row_of_candidate[clicked]
+        for row, number in zip(block.candidates[clicked].tolist(), of_row.tolist(), strict=True):
             if articles is not None and row not in articles:
                 continue
             title, abstract = table.titles[row], table.abstracts[row]
+            history = block.history[block.history_ends[number] : block.history_ends[number + 1]]
             if title:
-                texts.append(TextExample("title", example.history, abstract, title, row))
+                texts.append(TextExample("title", history, abstract, title, row))
             if title and abstract and row not in told:
                 told.add(row)
-                source = _about(table, row)
-                texts.append(TextExample("body", example.history, source, body(title, abstract), row))
+                texts.append(TextExample("body", history, _about(table, row), body(title, abstract), row))
     return texts
 
 
-def history_examples(table: ArticleTable, examples: Iterable[ImpressionExample]) -> list[TextExample]:
+def history_examples(table: ArticleTable, examples: Sequence[ImpressionExample]) -> list[TextExample]:
     """Titles within histories, which have by far the most clicks of a log, each given the clicks before it.
 
     Args:
@@ -85,9 +87,11 @@ def history_examples(table: ArticleTable, examples: Iterable[ImpressionExample])
         At most eight titles per reader, spread evenly over the history except its first click; no sources.
     """
     longest: dict[str, npt.NDArray[np.int32]] = {}
-    for example in examples:
-        if len(example.history) > len(longest.get(example.user_id, NO_HISTORY)):
-            longest[example.user_id] = example.history
+    for block in ImpressionColumns.of(examples).blocks("user_id", "history"):
+        for number, user in enumerate(block.user_id):
+            history = block.history[block.history_ends[number] : block.history_ends[number + 1]]
+            if len(history) > len(longest.get(user, NO_HISTORY)):
+                longest[user] = history.copy()  # the block itself is not kept
     texts = []
     for history in longest.values():
         places = np.unique(np.linspace(1, len(history) - 1, _CLICKS_OF_READER).astype(int))
@@ -157,8 +161,9 @@ def first_shown_in(
 
     A model that is trained without these articles can be measured on them.
     """
-    seen = {int(row) for example in earlier for row in (*example.candidates, *example.history)}
-    return frozenset({int(row) for example in later for row in example.candidates} - seen - {0})
+    seen = ImpressionColumns.of(earlier).articles("candidates", "history")
+    shown = ImpressionColumns.of(later).articles("candidates")
+    return frozenset(np.setdiff1d(shown, seen).tolist()) - {0}
 
 
 def learning_split(

@@ -1,13 +1,19 @@
 """The counters of a log just before any moment: how often and how recently articles were shown and clicked.
 
-One process and Beam's workers count in the same steps, so that both get the same numbers to the last bit: the
-events of an hour are summed as integers, so their order does not matter, and the sums of the hours are added
-one by one, each to what is left of those before. No step subtracts large sums, so no digits are lost.
+Everything counts in the same three steps, so that one process and Beam's workers get the same numbers to the
+last bit: the events of each article and hour are summed as whole numbers, so their order does not matter
+(`HourSums`); the sums of the hours are added one by one, each to what is left of those before (`Hours`); and
+within an hour its own events are looked up (`Events`). No step subtracts large sums, so no digits are lost.
+Only the last step needs single events, and only those of its hour, so a log of any size takes little memory.
 """
+
+from collections.abc import Iterable, Iterator
+from typing import NamedTuple, Self
 
 import numpy as np
 import numpy.typing as npt
 
+from genre_tf.data.columns import ImpressionColumns
 from genre_tf.data.decay import (
     COUNTERS,
     COUNTS,
@@ -24,10 +30,12 @@ from genre_tf.data.decay import (
     remaining,
 )
 
-__all__ = ["UNKNOWN_TIME", "WEIGHTS", "CounterState", "ViewLog", "carried", "from_units"]
+Rows = npt.NDArray[np.int32]
 
 _UNIT = 2.0**-36  # unit of weights: an int64 holds 67 million views of an article in one hour
-_QUERIES_TOGETHER = 1 << 18  # so that what `before` needs besides its answer stays small
+_TOGETHER = 1 << 18  # events or queries at a time, so that what they need besides stays small
+_GROUP_VIEWS = 1 << 21  # views of the hours whose events are looked up together
+_GROUPS = 8  # such groups in memory, 80 MB each
 
 WEIGHTS: Ints = np.rint(1 / remaining(np.arange(HOUR_SECONDS)) / _UNIT).astype(np.int64)
 """Weight of an event in each second of an hour, as of the beginning of the hour: int64 [3600, 3], in units.
@@ -41,38 +49,192 @@ def from_units(sums: npt.ArrayLike) -> npt.NDArray[np.float32]:
     return (np.asarray(sums, np.int64) * _UNIT).astype(np.float32)
 
 
-def carried(totals: npt.ArrayLike, hours: Ints, firsts: Ints, known: npt.ArrayLike) -> Floats:
-    """Decayed sums at the beginning of each hour, of all events before it.
+class HourSums(NamedTuple):
+    """Sums over the events of each article and hour, in any order; sums of parts of a log can be merged.
 
     Args:
-        totals: [H, 6], halved clicks and views that each hour of each article adds, as of its beginning.
-        hours: int64 [H], when each began, in seconds; hours of an article are adjacent, oldest first.
-        firsts: int64 [A], increasing from 0: the place of each article's first hour.
-        known: [A, 6], decayed sums of earlier logs at the beginning of each article's first hour.
-
-    Returns:
-        float64 [H, 6].
+        keys: int64 [H], ascending: the article's row and the hour since 1970, see `_key`.
+        totals: int64 [H, 10]: clicks, views, six sums of `WEIGHTS` (of the clicks, of the views), seconds of
+            the oldest and of the newest view.
     """
-    totals = np.asarray(totals, np.float64)
-    gaps = np.diff(hours, prepend=0)
-    gaps[firsts] = 0
-    left = np.tile(remaining(gaps), 2)  # [hours, 6]
-    kept = np.empty(totals.shape)
-    kept[firsts] = known
-    lengths = np.diff(firsts, append=len(hours))
-    longest_first = np.argsort(-lengths, kind="stable")
-    places, lengths = firsts[longest_first], lengths[longest_first]
-    shortness = -lengths
-    for hour in range(1, lengths[0] if len(lengths) else 0):
-        places = places[: np.searchsorted(shortness, -hour)] + 1  # of the articles with so many hours
-        kept[places] = (kept[places - 1] + totals[places - 1]) * left[places]
-    return kept
+
+    keys: Ints
+    totals: Ints
+
+    @classmethod
+    def of(cls, rows: Rows, seconds: Ints, clicked: npt.ArrayLike) -> Self:
+        """The sums of some views: rows int32 [E], seconds int64 [E], clicked bool or uint8 [E]."""
+        clicked = np.asarray(clicked, bool)
+        parts = []
+        for start in range(0, len(rows), _TOGETHER):
+            some = slice(start, start + _TOGETHER)
+            hours, within = np.divmod(seconds[some], HOUR_SECONDS)
+            weights, clicks = WEIGHTS[within], clicked[some, None].astype(np.int64)
+            times = seconds[some, None]
+            totals = np.hstack([clicks, np.ones_like(clicks), clicks * weights, weights, times, times])
+            parts.append(_summed(_key(rows[some], hours), totals))
+        return cls.merged(cls(*part) for part in parts)
+
+    @classmethod
+    def merged(cls, parts: Iterable["HourSums"]) -> Self:
+        """The sums of several parts of a log."""
+        keys, totals = [np.zeros(0, np.int64)], [np.zeros((0, 10), np.int64)]
+        for part in parts:
+            keys.append(part.keys)
+            totals.append(part.totals)
+            if sum(map(len, keys)) > 4 * max(_TOGETHER, len(keys[0])):  # a log repeats its hours
+                merged = _summed(np.concatenate(keys), np.concatenate(totals))
+                keys, totals = [merged[0]], [merged[1]]
+        return cls(*_summed(np.concatenate(keys), np.concatenate(totals)))
+
+
+class Hours:
+    """The state of N articles at the beginning and at the end of each hour in which they were shown.
+
+    Args:
+        sums: the sums of the whole log.
+        articles: N, with the padding article in row 0, for which nothing is counted.
+        earlier: earlier state of the articles, with only older events; None: empty.
+        published: int64 [N], seconds since 1970, when each article was published; `UNKNOWN_TIME` if unknown.
+    """
+
+    def __init__(
+        self, sums: HourSums, articles: int, earlier: CounterState | None, published: Ints | None
+    ) -> None:
+        counted = sums.keys >= _key(1, -(1 << 31))
+        self._keys, totals = sums.keys[counted], sums.totals[counted]
+        self.rows, self.hours = _row_and_hour(self._keys)
+        nothing = CounterState(np.zeros((articles, len(COUNTS))), np.full(articles, UNKNOWN_TIME))
+        known = nothing if earlier is None else earlier
+        self._base = known.counts.copy()  # [articles, 8]
+        self._base[0] = 0
+        begins = self.hours * HOUR_SECONDS
+        origin = int(begins.min()) if len(begins) else 0
+        self._base_moment = origin if known.seconds is None else known.seconds
+        self._newest = int(totals[:, 9].max()) if len(totals) else known.seconds
+        firsts = np.flatnonzero(np.diff(self.rows, prepend=-1))
+        of_earlier = self._base[self.rows[firsts]]
+        self._within = from_units(totals[:, 2:8])
+        self._carried = carried(
+            self._within, begins, firsts, halved(of_earlier[:, 2:], begins[firsts] - self._base_moment)
+        )
+        whole = np.cumsum(totals[:, :2], axis=0)  # of all articles
+        lengths = np.diff(firsts, append=len(begins))
+        self._whole = whole - np.repeat(whole[firsts] - totals[firsts, :2], lengths, axis=0)
+        self._own = totals[:, :2]
+        shown = np.full(articles, UNKNOWN_TIME)
+        shown[self.rows[firsts]] = totals[firsts, 8]
+        unknown = np.full(articles, UNKNOWN_TIME)
+        self._first = earliest(known.first, shown, unknown if published is None else published)
+        self._first[0] = UNKNOWN_TIME
+
+    def before(
+        self, rows: npt.ArrayLike, seconds: npt.ArrayLike, events: "Events"
+    ) -> npt.NDArray[np.float32]:
+        """Counters of articles strictly before a moment; events in that second are not counted.
+
+        Args:
+            rows: int [...].
+            seconds: int64, of a shape that broadcasts with `rows`; later than `earlier`.
+            events: the events of the hours of these moments.
+
+        Returns:
+            float32 [..., 9], in the order of `COUNTERS`; zeros for row 0.
+        """
+        rows, seconds = np.broadcast_arrays(np.asarray(rows, np.int64), np.asarray(seconds, np.int64))
+        shape, rows, seconds = rows.shape, rows.ravel(), seconds.ravel()
+        known = np.empty((len(rows), len(COUNTERS)), np.float32)
+        for start in range(0, len(rows), _TOGETHER):
+            some = slice(start, start + _TOGETHER)
+            known[some] = self._before(rows[some], seconds[some], events)
+        return known.reshape(*shape, len(COUNTERS))
+
+    def state(self) -> CounterState:
+        """The state of the N articles after the whole log, as of its newest event."""
+        counts = self._base.copy()  # [articles, 8]
+        if self._newest is None:
+            return CounterState(counts, self._first.copy())
+        counts[:, 2:] = halved(counts[:, 2:], self._newest - self._base_moment)
+        lasts = np.flatnonzero(np.diff(self.rows, append=-1))
+        shown, in_all = self.rows[lasts], self._carried[lasts] + self._within[lasts]
+        counts[shown, :2] += self._whole[lasts]
+        counts[shown, 2:] = halved(in_all, self._newest - self.hours[lasts] * HOUR_SECONDS)
+        return CounterState(counts, self._first.copy(), self._newest)
+
+    def _before(self, rows: Ints, seconds: Ints, events: "Events") -> Floats:
+        """As `before`, for [Q] queries: float64 [Q, 9]."""
+        counts = self._base[rows]  # [queries, 8]
+        since = seconds - self._base_moment
+        if len(self._keys):
+            clicks, views, sums = events.within(rows, seconds)
+            hour = _key(rows, seconds // HOUR_SECONDS)
+            last = np.searchsorted(self._keys, hour, "right") - 1
+            some = views > 0
+            last -= ~some & (last >= 0) & (self._keys[last] == hour)  # nothing yet in this hour
+            seen = (last >= 0) & (self.rows[last] == rows)
+            whole = self._whole[last]
+            whole[some] += np.stack([clicks, views], 1)[some] - self._own[last[some]]
+            in_all = self._carried[last] + np.where(some[:, None], sums, self._within[last])
+            counts[:, :2] += np.where(seen[:, None], whole, 0)
+            counts[:, 2:] = np.where(seen[:, None], in_all, counts[:, 2:])
+            since = np.where(seen, seconds - self.hours[last] * HOUR_SECONDS, since)
+        columns = counter_columns(counts, since, age_seconds(self._first[rows], seconds))
+        columns[rows == 0] = 0
+        return columns
+
+
+class Events:
+    """The events of some hours, to be looked up within their hour; about 40 bytes each.
+
+    Args:
+        rows: int32 [E], the article of each view, in any order.
+        seconds: int64 [E], when, since 1970.
+        clicked: bool or uint8 [E], whether it was clicked.
+    """
+
+    def __init__(self, rows: Rows, seconds: Ints, clicked: npt.ArrayLike) -> None:
+        self._origin, hours = _span(seconds)
+        self._seconds_long = hours * HOUR_SECONDS
+        keys = rows.astype(np.int64) * self._seconds_long + (seconds - self._origin)
+        order = np.argsort(keys)[np.count_nonzero(rows == 0) :]
+        self._keys = keys[order]
+        is_click = np.asarray(clicked, bool)[order]
+        self._clicks = np.concatenate([[0], np.cumsum(is_click)])
+        begins = np.flatnonzero(np.diff(self._keys // HOUR_SECONDS, prepend=-1))
+        lengths = np.diff(begins, append=len(order))
+        self._sums = np.empty((len(order), 2 * len(HALF_LIVES_HOURS)), np.float32)
+        within = self._keys % HOUR_SECONDS
+        for column in range(2 * len(HALF_LIVES_HOURS)):
+            weights = WEIGHTS[within, column % len(HALF_LIVES_HOURS)]
+            if column < len(HALF_LIVES_HOURS):
+                weights *= is_click
+            # May overflow int64 and wrap around: the differences are right all the same.
+            total = np.cumsum(weights)
+            before = total[begins] - weights[begins]
+            self._sums[:, column] = from_units(total - np.repeat(before, lengths))
+
+    def within(self, rows: Ints, seconds: Ints) -> tuple[Ints, Ints, npt.NDArray[np.float32]]:
+        """What happened to an article in the hour of a moment, strictly before it.
+
+        Args:
+            rows: int64 [Q], articles.
+            seconds: int64 [Q], moments.
+
+        Returns:
+            clicks and views int64 [Q]; decayed sums as of the beginning of the hour, float32 [Q, 6].
+        """
+        keys = rows * self._seconds_long + np.clip(seconds - self._origin, 0, self._seconds_long)
+        ends = np.searchsorted(self._keys, keys)
+        starts = np.searchsorted(self._keys, keys - keys % HOUR_SECONDS)
+        views, clicks = ends - starts, self._clicks[ends] - self._clicks[starts]
+        sums = np.zeros((len(keys), self._sums.shape[1]), np.float32)
+        some = views > 0
+        sums[some] = self._sums[ends[some] - 1]
+        return clicks, views, sums
 
 
 class ViewLog:
-    """Views and clicks of a log, and the counters of any article just before any moment.
-
-    Takes about 24 bytes per view, 24 per click, and 100 for each hour in which an article was shown.
+    """Views and clicks of a log in memory, and the counters of any article just before any moment.
 
     >>> rows, seconds = np.array([1, 1, 2], np.int32), np.array([0, 7200, 7200])
     >>> log = ViewLog(3, rows, seconds, clicked=np.array([True, False, True]))
@@ -91,118 +253,127 @@ class ViewLog:
     def __init__(
         self,
         articles: int,
-        rows: npt.NDArray[np.int32],
+        rows: Rows,
         seconds: Ints,
         clicked: npt.ArrayLike,
         earlier: CounterState | None = None,
         published: Ints | None = None,
     ) -> None:
-        self._origin, hours = _span(seconds)
-        self._seconds_long = hours * HOUR_SECONDS
-        nothing = CounterState(np.zeros((articles, len(COUNTS))), np.full(articles, UNKNOWN_TIME))
-        known = nothing if earlier is None else earlier
-        self._base = known.counts.copy()
-        self._base[0] = 0
-        self._base_moment = self._origin if known.seconds is None else known.seconds
-        self._newest = known.seconds if not len(seconds) else int(seconds.max())
-        is_click = self._sort(rows, seconds, clicked)
-        self._click_keys = self._keys[is_click]
-        ends = np.arange(articles + 1) * self._seconds_long
-        self._starts, self._click_starts = (
-            np.maximum(np.searchsorted(keys, ends), 1) for keys in (self._keys, self._click_keys)
-        )
-        self._sum_hours(is_click)
-        unknown = np.full(articles, UNKNOWN_TIME)
-        self._first = earliest(known.first, self._first_shown(), unknown if published is None else published)
-        self._first[0] = UNKNOWN_TIME
+        self._events = Events(rows, seconds, clicked)
+        self._hours = Hours(HourSums.of(rows, seconds, clicked), articles, earlier, published)
 
     def before(self, rows: npt.ArrayLike, seconds: npt.ArrayLike) -> npt.NDArray[np.float32]:
-        """Counters of articles strictly before a moment; events in that second are not counted.
-
-        Args:
-            rows: int [...].
-            seconds: int64, of a shape that broadcasts with `rows`; later than `earlier`.
-
-        Returns:
-            float32 [..., 9], in the order of `COUNTERS`; zeros for row 0.
-        """
-        rows, seconds = np.broadcast_arrays(np.asarray(rows, np.int64), np.asarray(seconds, np.int64))
-        shape, rows, seconds = rows.shape, rows.ravel(), seconds.ravel()
-        known = np.empty((len(rows), len(COUNTERS)), np.float32)
-        for start in range(0, len(rows), _QUERIES_TOGETHER):
-            some = slice(start, start + _QUERIES_TOGETHER)
-            known[some] = self._before(rows[some], seconds[some])
-        return known.reshape(*shape, len(COUNTERS))
+        """Counters strictly before a moment; see `Hours.before`."""
+        return self._hours.before(rows, seconds, self._events)
 
     def state(self) -> CounterState:
         """The state of the N articles after the whole log, as of its newest event."""
-        counts = self._base.copy()  # [articles, 8]
-        if self._newest is None:
-            return CounterState(counts, self._first.copy())
-        counts[:, 0] += np.diff(self._click_starts)
-        counts[:, 1] += np.diff(self._starts)
-        counts[:, 2:] = halved(counts[:, 2:], self._newest - self._base_moment)
-        shown = np.flatnonzero(np.diff(self._starts))
-        last = self._hour_of[self._starts[shown + 1] - 1]
-        in_all = self._carried[last] + self._totals[last]
-        counts[shown, 2:] = halved(in_all, self._newest - self._hours[last])
-        return CounterState(counts, self._first.copy(), self._newest)
+        return self._hours.state()
 
-    def _sort(
-        self, rows: npt.NDArray[np.int32], seconds: Ints, clicked: npt.ArrayLike
-    ) -> npt.NDArray[np.bool_]:
-        """Sorts the events by article, then time; returns which are clicks."""
-        keys = rows.astype(np.int64) * self._seconds_long + (seconds - self._origin)
-        order = np.argsort(keys)[np.count_nonzero(rows == 0) :]
-        # A first event that counts nothing, of the padding article, so that every query has one before it.
-        self._keys = np.concatenate([np.zeros(1, np.int64), keys[order]])
-        return np.concatenate([[True], np.asarray(clicked, bool)[order]])
 
-    def _sum_hours(self, is_click: npt.NDArray[np.bool_]) -> None:
-        """Sums within each hour of an article, then along its hours."""
-        hour_keys = self._keys // HOUR_SECONDS
-        begins = np.flatnonzero(np.diff(hour_keys, prepend=-1))
-        self._hour_of = np.repeat(
-            np.arange(len(begins), dtype=np.int32), np.diff(begins, append=len(hour_keys))
-        )
-        rows, hours = np.divmod(hour_keys[begins], self._seconds_long // HOUR_SECONDS)
-        self._hours = self._origin + hours * HOUR_SECONDS
-        self._click_hour_of = self._hour_of[is_click]
-        self._totals = np.zeros((len(begins), 6))  # [hours, 6]
-        clicks, views = self._totals[:, :3], self._totals[:, 3:]
-        self._clicks_within = _sum_within(self._click_keys, self._click_hour_of, clicks)
-        self._views_within = _sum_within(self._keys, self._hour_of, views)
-        firsts = np.flatnonzero(np.diff(rows, prepend=-1))
-        since = self._hours[firsts] - self._base_moment
-        known = halved(self._base[rows[firsts], 2:], since)
-        self._carried = carried(self._totals, self._hours, firsts, known)
+class ColumnLog:
+    """The same for a log in columns of any size, of which only some hours are held at a time.
 
-    def _first_shown(self) -> Ints:
-        first = np.full(len(self._base), UNKNOWN_TIME)
-        shown = np.flatnonzero(np.diff(self._starts))
-        first[shown] = self._origin + self._keys[self._starts[shown]] % self._seconds_long
-        return first
+    Args:
+        columns: the impressions of the log, in any order; quickest in the order of time.
+        articles: N, as in `ViewLog`.
+        earlier: as in `ViewLog`.
+        published: as in `ViewLog`.
+    """
 
-    def _before(self, rows: Ints, seconds: Ints) -> Floats:
-        """As `before`, for [Q] queries: float64 [Q, 9]."""
-        keys = rows * self._seconds_long + np.clip(seconds - self._origin, 0, self._seconds_long)
-        ends, click_ends = (np.searchsorted(each, keys) for each in (self._keys, self._click_keys))
-        views, clicks = ends - self._starts[rows], click_ends - self._click_starts[rows]
-        counts = self._base[rows]  # [queries, 8]
-        counts[:, 0] += clicks
-        counts[:, 1] += views
-        last, last_click = ends - 1, click_ends - 1
-        hour = self._hour_of[last]
-        in_all = self._carried[hour]  # [queries, 6]
-        in_all[:, 3:] += self._views_within[last]
-        # The last click may be in an earlier hour; then it is carried over.
-        of_hour = (clicks > 0) & (self._click_hour_of[last_click] == hour)
-        in_all[:, :3] += np.where(of_hour[:, None], self._clicks_within[last_click], 0)
-        counts[:, 2:] = np.where(views[:, None] > 0, in_all, counts[:, 2:])
-        since = seconds - np.where(views > 0, self._hours[hour], self._base_moment)
-        columns = counter_columns(counts, since, age_seconds(self._first[rows], seconds))
-        columns[rows == 0] = 0
-        return columns
+    def __init__(
+        self,
+        columns: ImpressionColumns,
+        articles: int,
+        earlier: CounterState | None = None,
+        published: Ints | None = None,
+    ) -> None:
+        self._columns = columns
+        self.hours = Hours(_sums_of(columns), articles, earlier, published)
+        self._order = np.argsort(columns.seconds, kind="stable")
+        hours = columns.seconds[self._order] // HOUR_SECONDS
+        views = np.concatenate([[0], np.cumsum(columns.shown[self._order])])
+        begins = np.flatnonzero(np.diff(hours, prepend=hours[:1] - 1))
+        group = views[begins] // _GROUP_VIEWS
+        kept = np.flatnonzero(np.diff(group, prepend=-1))
+        self._starts = np.append(begins[kept], len(hours))
+        self._first_hours = hours[begins[kept]]
+        self._groups: dict[int, Events] = {}
+
+    def before(self, rows: npt.ArrayLike, second: int) -> npt.NDArray[np.float32]:
+        """Counters of articles strictly before one moment: rows int [N] -> float32 [N, 9]."""
+        group = int(np.searchsorted(self._first_hours, second // HOUR_SECONDS, "right")) - 1
+        return self.hours.before(rows, second, self._events(max(group, 0)))
+
+    def known(self) -> Iterator[tuple[Ints, npt.NDArray[np.float32]]]:
+        """For groups of impressions their numbers, and the counters of their candidates just before each.
+
+        Yields:
+            int64 [k] in the order of time; float32 [candidates of all, 9].
+        """
+        for group in range(len(self._first_hours)):
+            numbers = self._order[self._starts[group] : self._starts[group + 1]]
+            rows, seconds, clicked = _views(self._columns, numbers)
+            yield numbers, self.hours.before(rows, seconds, Events(rows, seconds, clicked))
+
+    def _events(self, group: int) -> Events:
+        events = self._groups.pop(group, None)
+        if events is None:
+            events = Events(*_views(self._columns, self._order[slice(*self._starts[group : group + 2])]))
+            while len(self._groups) >= _GROUPS:
+                self._groups.pop(next(iter(self._groups)))
+        self._groups[group] = events  # the newest last
+        return events
+
+
+def carried(totals: npt.ArrayLike, begins: Ints, firsts: Ints, known: npt.ArrayLike) -> Floats:
+    """Decayed sums at the beginning of each hour, of all events before it.
+
+    Args:
+        totals: [H, 6], halved clicks and views that each hour of each article adds, as of its beginning.
+        begins: int64 [H], when each began, in seconds; hours of an article are adjacent, oldest first.
+        firsts: int64 [A], increasing from 0: the place of each article's first hour.
+        known: [A, 6], decayed sums of earlier logs at the beginning of each article's first hour.
+
+    Returns:
+        float64 [H, 6].
+    """
+    totals = np.asarray(totals, np.float64)
+    gaps = np.diff(begins, prepend=0)
+    gaps[firsts] = 0
+    left = np.tile(remaining(gaps), 2)  # [hours, 6]
+    kept = np.empty(totals.shape)
+    kept[firsts] = known
+    lengths = np.diff(firsts, append=len(begins))
+    longest_first = np.argsort(-lengths, kind="stable")
+    places, lengths = firsts[longest_first], lengths[longest_first]
+    shortness = -lengths
+    for hour in range(1, lengths[0] if len(lengths) else 0):
+        places = places[: np.searchsorted(shortness, -hour)] + 1  # of the articles with so many hours
+        kept[places] = (kept[places - 1] + totals[places - 1]) * left[places]
+    return kept
+
+
+def _key(rows: npt.ArrayLike, hours: npt.ArrayLike) -> Ints:
+    """Rows and hours since 1970 as one number each, which sorts by row, then hour."""
+    return (np.asarray(rows, np.int64) << 32) + (np.asarray(hours, np.int64) + (1 << 31))
+
+
+def _row_and_hour(keys: Ints) -> tuple[Ints, Ints]:
+    return keys >> 32, (keys & 0xFFFFFFFF) - (1 << 31)
+
+
+def _summed(keys: Ints, totals: Ints) -> tuple[Ints, Ints]:
+    """The rows of equal keys as one: [H] keys, ascending, and [H, 10] totals."""
+    order = np.argsort(keys, kind="stable")
+    keys, totals = keys[order], totals[order]
+    begins = np.flatnonzero(np.diff(keys, prepend=-1))
+    if not len(begins):
+        return keys, totals
+    sums = np.add.reduceat(totals, begins)
+    sums[:, 8] = np.minimum.reduceat(totals[:, 8], begins)
+    sums[:, 9] = np.maximum.reduceat(totals[:, 9], begins)
+    return keys[begins], sums
 
 
 def _span(seconds: Ints) -> tuple[int, int]:
@@ -213,21 +384,14 @@ def _span(seconds: Ints) -> tuple[int, int]:
     return first * HOUR_SECONDS, last - first + 1
 
 
-def _sum_within(keys: Ints, hour_of: npt.NDArray[np.int32], totals: Floats) -> npt.NDArray[np.float32]:
-    """Sum of an hour's events up to each of them, as of the beginning of the hour: float32 [E, 3].
+def _sums_of(columns: ImpressionColumns) -> HourSums:
+    blocks = columns.blocks("candidates", "labels")
+    return HourSums.merged(
+        HourSums.of(block.candidates, block.seconds[block.row_of_candidate], block.labels) for block in blocks
+    )
 
-    The sum of all events of each hour goes into `totals`, [hours, 3].
-    """
-    seconds = keys % HOUR_SECONDS
-    begins = np.flatnonzero(np.diff(hour_of, prepend=-1))
-    lengths = np.diff(begins, append=len(keys))
-    lasts = begins + lengths - 1
-    sums = np.empty((len(keys), len(HALF_LIVES_HOURS)), np.float32)
-    for column in range(len(HALF_LIVES_HOURS)):
-        weight_of = WEIGHTS[seconds, column]
-        # May overflow int64 and wrap around: the differences are right all the same.
-        total = np.cumsum(weight_of)
-        before = total[begins] - weight_of[begins]
-        sums[:, column] = from_units(total - np.repeat(before, lengths))
-        totals[hour_of[begins], column] = from_units(total[lasts] - before)
-    return sums
+
+def _views(columns: ImpressionColumns, numbers: Ints) -> tuple[Rows, Ints, npt.NDArray[np.uint8]]:
+    """Each view of some impressions: the article, the second and whether it was clicked."""
+    block = columns.take(numbers, "candidates", "labels")
+    return block.candidates, block.seconds[block.row_of_candidate], block.labels

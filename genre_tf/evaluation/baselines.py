@@ -6,7 +6,7 @@ import numpy as np
 import numpy.typing as npt
 
 from genre_tf.data.articles import ArticleTable
-from genre_tf.data.examples import ImpressionExample
+from genre_tf.data.columns import ImpressionExample
 from genre_tf.text.words import words_of
 
 Scores = list[npt.NDArray[np.float32]]

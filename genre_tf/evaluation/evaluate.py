@@ -8,7 +8,7 @@ from typing import Any
 
 from genre_tf.backbones.bert import load_bert
 from genre_tf.config import RunConfig
-from genre_tf.data.examples import ImpressionExample
+from genre_tf.data.columns import ImpressionExample
 from genre_tf.evaluation import baselines
 from genre_tf.evaluation.ranking_report import click_report, ranking_report, retrieval_report
 from genre_tf.evaluation.reasons import sampled_impressions

@@ -7,7 +7,7 @@ import numpy as np
 import numpy.typing as npt
 
 from genre_tf.data.articles import ArticleTable
-from genre_tf.data.examples import ImpressionExample
+from genre_tf.data.columns import ImpressionExample
 from genre_tf.evaluation.ranking import ranking_metrics
 from genre_tf.evaluation.significance import mean_interval
 

@@ -12,7 +12,7 @@ import tensorflow as tf
 
 from genre_tf.config import WritingConfig
 from genre_tf.data.articles import Article, ArticleTable
-from genre_tf.data.examples import ImpressionExample
+from genre_tf.data.columns import ImpressionExample
 from genre_tf.data.text_examples import history_text
 from genre_tf.evaluation.scored_log import ScoredLog
 from genre_tf.evaluation.scoring import TwoTowerScorer

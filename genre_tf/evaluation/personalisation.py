@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from genre_tf.data.articles import ArticleTable
-from genre_tf.data.examples import ImpressionExample
+from genre_tf.data.columns import ImpressionExample
 from genre_tf.data.text_examples import history_titles
 from genre_tf.evaluation.served_writer import ServedWriter
 from genre_tf.evaluation.significance import paired_bootstrap

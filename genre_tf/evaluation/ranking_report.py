@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from genre_tf.data.examples import ImpressionExample
+from genre_tf.data.columns import ImpressionExample
 from genre_tf.evaluation.click_model import click_quality
 from genre_tf.evaluation.fairness import by_activity, by_category
 from genre_tf.evaluation.ranking import ranking_metrics

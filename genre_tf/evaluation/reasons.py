@@ -8,7 +8,7 @@ import numpy.typing as npt
 import tensorflow as tf
 
 from genre_tf.data.articles import ArticleTable
-from genre_tf.data.examples import ImpressionExample
+from genre_tf.data.columns import ImpressionExample
 from genre_tf.evaluation.click_model import click_probability
 from genre_tf.evaluation.scoring import RankerScorer, Scores
 

@@ -3,7 +3,6 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -11,8 +10,9 @@ import numpy.typing as npt
 
 from genre_tf.config import RunConfig
 from genre_tf.data.articles import ArticleTable, Impression, Split
-from genre_tf.data.counters import COUNTERS, Counters, impression_counters
-from genre_tf.data.examples import ImpressionExample, build_example
+from genre_tf.data.columns import Block, ImpressionColumns
+from genre_tf.data.counters import Counters, impression_counters
+from genre_tf.data.examples import block_of
 from genre_tf.data.mind import read_split
 from genre_tf.errors import InputError
 
@@ -36,17 +36,13 @@ class ScoredLog:
     counters: list[npt.NDArray[np.float32]] | None
     max_history: int
 
-    def blocks(self, size: int = 0) -> Iterator[list[ImpressionExample]]:
+    def blocks(self, size: int = 0) -> Iterator[ImpressionColumns]:
         """The examples in the order of the log, `size` (or `BLOCK_IMPRESSIONS`) at a time."""
-        size = size or BLOCK_IMPRESSIONS
-        impressions = self.split.impressions
-        for start in range(0, len(impressions), size):
-            stop = min(start + size, len(impressions))
-            yield [self._example(number, impressions[number]) for number in range(start, stop)]
+        return (ImpressionColumns([block]) for block in self._blocks(size or BLOCK_IMPRESSIONS))
 
-    def examples(self) -> list[ImpressionExample]:
+    def examples(self) -> ImpressionColumns:
         """All examples, in the order of the log."""
-        return list(chain.from_iterable(self.blocks()))
+        return ImpressionColumns(list(self._blocks(BLOCK_IMPRESSIONS)))
 
     def clicked(self) -> list[npt.NDArray[np.bool_]]:
         """Per impression bool [candidates].
@@ -67,9 +63,12 @@ class ScoredLog:
             )
         return clicked
 
-    def _example(self, number: int, impression: Impression) -> ImpressionExample:
-        known = self.counters[number] if self.counters is not None else _no_counters(impression)
-        return build_example(number, impression, self.table, known, self.max_history)
+    def _blocks(self, size: int) -> Iterator[Block]:
+        impressions = self.split.impressions
+        for start in range(0, len(impressions), size):
+            some = slice(start, start + size)
+            known = None if self.counters is None else np.concatenate(self.counters[some])
+            yield block_of(impressions[some], self.table, self.max_history, known, first=start)
 
 
 def read_log(
@@ -155,7 +154,3 @@ def _mentioned(split: Split) -> ArticleTable:
 
 def _first_time(impressions: Sequence[Impression]) -> datetime:
     return min(impression.time for impression in impressions)
-
-
-def _no_counters(impression: Impression) -> npt.NDArray[np.float32]:
-    return np.zeros((len(impression.candidates), len(COUNTERS)), np.float32)

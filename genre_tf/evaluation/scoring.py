@@ -8,8 +8,8 @@ import numpy.typing as npt
 import tensorflow as tf
 
 from genre_tf.data.articles import ArticleTable
+from genre_tf.data.columns import ImpressionExample
 from genre_tf.data.counters import COUNTERS
-from genre_tf.data.examples import ImpressionExample
 from genre_tf.evaluation.scored_log import ScoredLog
 
 if TYPE_CHECKING:

@@ -39,11 +39,10 @@ class Seen:
             InputError: not a prepared folder, or a damaged one.
         """
         news_ids = read_articles(folder).news_ids
-        examples = [example for split in SPLITS for example in read_examples(folder, split)]
-        rows = {row for part in examples for ids in (part.history, part.candidates) for row in ids.tolist()}
+        examples = read_examples(folder, SPLITS[0]) + read_examples(folder, SPLITS[1])
         return cls(
-            user_ids=frozenset(example.user_id for example in examples),
-            news_ids=frozenset(news_ids[row] for row in rows),
+            user_ids=frozenset(user for block in examples.blocks("user_id") for user in block.user_id),
+            news_ids=frozenset(news_ids[row] for row in examples.articles("history", "candidates")),
         )
 
 

@@ -13,9 +13,9 @@ import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 
+from genre_tf.data.columns import ImpressionExample
 from genre_tf.data.counters import COUNTERS, epoch_seconds
 from genre_tf.data.decay import UNKNOWN_TIME, earliest
-from genre_tf.data.examples import ImpressionExample
 from genre_tf.data.manifest import SPLITS
 from genre_tf.data.records import read_examples
 from genre_tf.data.view_log import ViewLog
@@ -27,11 +27,10 @@ from genre_tf.evaluation.ranking import mean_metrics
 from genre_tf.evaluation.report import Slices
 from genre_tf.evaluation.scored_log import ScoredLog, counters_before
 from genre_tf.evaluation.scoring import RankerScorer, TwoTowerScorer
-from genre_tf.funnel.freshness import learned_age_limit
 from genre_tf.funnel.index import ArticleIndex, Catalogue
 from genre_tf.funnel.recommender import Recommender
-from genre_tf.funnel.selection import Rules
-from genre_tf.funnel.served_models import moment_biases
+from genre_tf.funnel.rules import Rules, learned_age_limit
+from genre_tf.funnel.served_models import ServedModels, moment_biases
 
 SHOWN = 10
 RETRIEVED = max(pool_metrics.CUTOFFS)
@@ -63,7 +62,8 @@ def learned_limit(run: Path) -> float | None:
 
     Only the newest part of the training log is used, because at its beginning all articles seem young.
     """
-    clicked = [one.counters[one.labels > 0] for one in read_examples(run / "prepared", SPLITS[1])]
+    blocks = read_examples(run / "prepared", SPLITS[1]).blocks("labels", "counters")
+    clicked = [block.counters[block.labels > 0] for block in blocks]
     return learned_age_limit(np.concatenate(clicked)) if clicked else None
 
 
@@ -91,28 +91,17 @@ class PoolAnswers:
             bias = np.zeros(len(table), np.float32)
             self.index = ArticleIndex(self.catalogue, bias, Path(scratch) / "ids.txt", rules.max_age_hours)
             # The table of ids reads its file here.
-            served = self._recommender(towers, ranker, rules, SHOWN, max_history)
-            whole = self._recommender(towers, ranker, replace(rules, exploration=0.0), RETRIEVED, max_history)
-            self._models = served.models
+            self._models = ServedModels(towers.two_tower, ranker.ranker)
+            sizes = {"max_history": max_history, "retrieve": RETRIEVED}
+            certain = replace(rules, exploration=0.0)
+            served = Recommender(self._models, self.index, k=SHOWN, rules=rules, **sizes)
+            whole = Recommender(self._models, self.index, k=RETRIEVED, rules=certain, **sizes)
             text = tf.TensorSpec([None], tf.string)
             self._served = tf.function(served.recommend, input_signature=[text], autograph=False)
             self._whole = tf.function(whole.recommend, input_signature=[text], autograph=False)
             self._retrieve = tf.function(whole.retrieved, input_signature=[text], autograph=False)
             self._served(tf.constant([""]))
         self._row_of = {news_id.encode(): row for row, news_id in enumerate(table.news_ids)}
-
-    def _recommender(
-        self, towers: TwoTowerScorer, ranker: RankerScorer, rules: Rules, k: int, max_history: int
-    ) -> Recommender:
-        return Recommender(
-            towers.two_tower,
-            ranker.ranker,
-            self.index,
-            max_history=max_history,
-            k=k,
-            retrieve=RETRIEVED,
-            rules=rules,
-        )
 
     def set_moment(self, counters: Floats, in_pool: npt.NDArray[np.bool_]) -> None:
         """Set the index to a moment: counters float32 [N, 9], and whether articles may be shown, bool [N]."""
@@ -216,7 +205,7 @@ class _Moments:
     """Counters and pool at the moment of each impression."""
 
     def __init__(
-        self, run: Path, log: ScoredLog, examples: list[ImpressionExample], options: PoolOptions
+        self, run: Path, log: ScoredLog, examples: Sequence[ImpressionExample], options: PoolOptions
     ) -> None:
         impressions, table = log.split.impressions, log.table
         self.options = options

@@ -10,8 +10,8 @@ import numpy as np
 import numpy.typing as npt
 
 from genre_tf.config import RunConfig
+from genre_tf.data.columns import ImpressionExample
 from genre_tf.data.counters import Counters
-from genre_tf.data.examples import ImpressionExample
 from genre_tf.data.manifest import COUNTERS_FILE
 from genre_tf.data.records import read_articles
 from genre_tf.data.text_examples import history_titles

@@ -5,6 +5,7 @@ requests, this takes longer than the matrix product before it. The maximum of ea
 vectorized pass, and the best K scores can only be in the K blocks with the greatest maxima.
 """
 
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -12,11 +13,23 @@ import numpy.typing as npt
 import tensorflow as tf
 
 from genre_tf.funnel.open_variables import open_variable
-from genre_tf.funnel.partitions import Searched
 
 EXCLUDED = -1e30  # the score of excluded articles: below every real score, and finite
 _PAIR_BASE = 2**31  # greater than any number of rows
 BLOCK = 32  # scores per block; near sqrt(articles / limit), where both rounds together examine the fewest
+
+
+@dataclass(frozen=True)
+class Searched:
+    """The blocks that a search chooses from.
+
+    Attributes:
+        blocks: rows of each block.
+        probes: number of blocks that a search examines: those whose means are nearest to the reader.
+    """
+
+    blocks: list[npt.NDArray[np.int64]]
+    probes: int
 
 
 def top_columns(scores: tf.Tensor, limit: int | tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:

@@ -14,11 +14,10 @@ import numpy.typing as npt
 import tensorflow as tf
 
 from genre_tf.funnel.exact_search import EXCLUDED, Changed, ExactIndex, ExactQueries, among, reader_pairs
-from genre_tf.funnel.freshness import NO_LIMIT, exploration_noise, is_new, may_be_shown
 from genre_tf.funnel.open_variables import open_variable
 from genre_tf.funnel.parsing import clean_text
 from genre_tf.funnel.partitioned_index import PartitionedIndex, PartitionedOptions, PartitionedQueries
-from genre_tf.funnel.selection import NO_CATEGORY
+from genre_tf.funnel.rules import NO_CATEGORY, NO_LIMIT, exploration_noise, is_new, may_be_shown
 
 IDS_FILE = "news_ids.txt"
 """Name of the asset with one id per line."""

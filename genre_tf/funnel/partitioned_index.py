@@ -1,7 +1,8 @@
 """Search in a part of the pool, for pools of more than a million articles; in portable ops.
 
 A reader's dot products with the means of the blocks decide which blocks are searched; inside them the search
-is exact. All blocks have the same size, so they are gathered in one operation without ragged tensors.
+is exact. Partitions come from k-means. Large ones are split repeatedly along their widest direction, so that
+all blocks have the same size and are gathered in one operation without ragged tensors.
 
 Source: Jégou, Douze and Schmid, "Product Quantization for Nearest Neighbor Search", 2011 (its inverted file).
 """
@@ -15,11 +16,35 @@ import numpy.typing as npt
 import tensorflow as tf
 
 from genre_tf.errors import InputError
-from genre_tf.funnel.exact_search import EXCLUDED, Changed, among, reader_pairs, top_columns
+from genre_tf.funnel.exact_search import EXCLUDED, Changed, Searched, among, reader_pairs, top_columns
 from genre_tf.funnel.open_variables import open_variable
-from genre_tf.funnel.partitions import PartitionSettings, Rows, Searched, part_into_blocks
+
+Vectors = npt.NDArray[np.float32]
+Rows = npt.NDArray[np.int64]
 
 _KIND = "partitioned"
+
+_CHUNK_ROWS = 16_384  # rows compared with all centres at a time: some 100 MB of distances
+_POWER_STEPS = 6  # steps towards the widest direction; an approximate one is enough
+
+
+@dataclass(frozen=True, kw_only=True)
+class PartitionSettings:
+    """How a pool is split into partitions and blocks.
+
+    Attributes:
+        block: articles per block.
+        blocks_a_partition: blocks in a partition of average size.
+        sample_a_partition: articles per partition in the sample for k-means.
+        rounds: rounds of k-means.
+        seed: seed of the sample and the first centres.
+    """
+
+    block: int = 128  # 64 kB for vectors of 128 components: large enough to be read at full speed
+    blocks_a_partition: int = 4  # the last block is half empty on average: an eighth of the memory
+    sample_a_partition: int = 40  # a larger sample hardly moves the centres (FAISS asks for 39)
+    rounds: int = 8
+    seed: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,7 +59,7 @@ class PartitionedOptions:
         InputError: `probes` is below 1.
     """
 
-    partitions: PartitionSettings = PartitionSettings()  # noqa: RUF009  (frozen)
+    partitions: PartitionSettings = PartitionSettings()
     probes: int = 64  # 8,192 articles of a million; recall@100 is in `genre bench retrieve`
 
     def __post_init__(self) -> None:
@@ -201,3 +226,75 @@ def _in_rows(blocks: list[Rows], size: int) -> Rows:
     for number, block in enumerate(blocks):
         rows[number, : len(block)] = block
     return rows
+
+
+def part_into_blocks(vectors: Vectors, settings: PartitionSettings) -> list[Rows]:
+    """Split rows into blocks so that neighbours are in the same block.
+
+    Args:
+        vectors: float32 [N, D].
+        settings: sizes.
+
+    Returns:
+        The rows of each block, at most `settings.block`; every row is in exactly one block.
+    """
+    if not len(vectors):
+        return []
+    count = max(1, len(vectors) // (settings.block * settings.blocks_a_partition))
+    nearest = _nearest(vectors, k_means(vectors, count, settings))
+    order = np.argsort(nearest, kind="stable").astype(np.int64)
+    ends = np.cumsum(np.bincount(nearest, minlength=count))
+    partitions = np.split(order, ends[:-1])
+    return [block for rows in partitions for block in _cut(rows, vectors, settings.block)]
+
+
+def k_means(vectors: Vectors, count: int, settings: PartitionSettings) -> Vectors:
+    """Centres of a sample of the vectors, by Lloyd's method: float32 [count, D]."""
+    random = np.random.default_rng(settings.seed)
+    size = min(len(vectors), count * settings.sample_a_partition)
+    sample = vectors[np.sort(random.choice(len(vectors), size, replace=False))]
+    centres = sample[random.choice(size, count, replace=False)]
+    for _ in range(settings.rounds):
+        nearest = _nearest(sample, centres)
+        order = np.argsort(nearest, kind="stable")
+        used, first = np.unique(nearest[order], return_index=True)
+        sums = np.add.reduceat(sample[order], first, axis=0)
+        sizes = np.diff(np.append(first, size))
+        # A centre without articles moves to a random article, so two centres then share that region.
+        centres = sample[random.choice(size, count, replace=False)]
+        centres[used] = sums / sizes[:, None]
+    return centres
+
+
+def _nearest(vectors: Vectors, centres: Vectors) -> Rows:
+    """The nearest centre of each vector, int64 [N]."""
+    halves = (centres**2).sum(axis=1) / 2
+    nearest = np.empty(len(vectors), np.int64)
+    for start in range(0, len(vectors), _CHUNK_ROWS):
+        chunk = vectors[start : start + _CHUNK_ROWS]
+        nearest[start : start + len(chunk)] = np.argmax(chunk @ centres.T - halves, axis=1)
+    return nearest
+
+
+def _cut(rows: Rows, vectors: Vectors, block: int) -> list[Rows]:
+    if len(rows) <= block:
+        return [rows] if len(rows) else []
+    place = _along_widest_direction(vectors[rows])
+    blocks = -(-len(rows) // block)
+    # The first half consists of full blocks, so that only the last block of a partition has unused space.
+    order = rows[np.argsort(place, kind="stable")]
+    middle = blocks // 2 * block
+    return [*_cut(order[:middle], vectors, block), *_cut(order[middle:], vectors, block)]
+
+
+def _along_widest_direction(vectors: Vectors) -> Vectors:
+    """Coordinates along the direction of greatest variance, by power iteration: float32 [N]."""
+    centred = vectors - vectors.mean(axis=0)
+    direction = centred[np.argmax((centred**2).sum(axis=1))]
+    for _ in range(_POWER_STEPS):
+        direction = centred.T @ (centred @ direction)
+        length = np.linalg.norm(direction)
+        if length == 0:  # all vectors are equal
+            break
+        direction = direction / length
+    return centred @ direction

@@ -37,10 +37,9 @@ import tensorflow as tf
 
 from genre_tf.contract import COUNTERS, MOST_LIVE, PADDING_NUMBER
 from genre_tf.funnel import parsing
-from genre_tf.funnel.encoding import encode_titles
 from genre_tf.funnel.index import ArticleIndex, Found, Live
-from genre_tf.funnel.selection import Rules, select
-from genre_tf.funnel.served_models import ServedModels, click_logits
+from genre_tf.funnel.rules import Rules, select
+from genre_tf.funnel.served_models import ServedModels, click_logits, encode_titles
 
 KEY_BUCKETS, KEY_SEPARATOR = 2**30, "\n"
 
@@ -51,31 +50,25 @@ class Recommender:
     """The signatures of the servable.
 
     Args:
-        two_tower: has `user_vector` and `encoder`.
-        ranker: has `click_logits` and `encoder`.
+        models: both models.
         index: the articles.
         max_history: number of newest clicks that represent the reader.
         k: number of recommended articles.
         retrieve: number of articles that the towers pass to the ranker.
         rules: recommendation rules in addition to the order of click probabilities.
-        models: both models as functions; None: make them.
     """
 
     def __init__(
         self,
-        two_tower: Any,
-        ranker: Any,
+        models: ServedModels,
         index: ArticleIndex,
         *,
         max_history: int,
         k: int,
         retrieve: int,
         rules: Rules = Rules(),  # noqa: B008  (frozen)
-        models: ServedModels | None = None,
     ) -> None:
-        self.two_tower = two_tower
-        self.ranker = ranker
-        self.models = models or ServedModels(two_tower, ranker)
+        self.models = models
         self.index = index
         self.max_history = max_history
         self.k = k
@@ -133,7 +126,7 @@ class Recommender:
         """Recommend articles to a reader whose history is titles, also unknown ones; string [B]."""
         titles = parsing.split_history_titles(history_text)
         newest = parsing.newest(titles, self.max_history)
-        for_retrieval, for_ranking = encode_titles(newest.flat_values, self.two_tower.news, self.ranker.news)
+        for_retrieval, for_ranking = encode_titles(newest.flat_values, *self.models.encoders())
         clicks, mask = _clicks(newest.with_flat_values(for_retrieval))  # [B, H, D]
         reader = self.models.user_vector(clicks, mask)
         clicks, _ = _clicks(newest.with_flat_values(for_ranking))  # [B, H, R]
@@ -166,16 +159,16 @@ class Recommender:
         history = parsing.newest(parsing.split_history_titles(history_text), self.max_history)
         candidates = parsing.split_candidate_titles(candidates_text)
         titles = tf.concat([history.flat_values, candidates.flat_values], 0)
-        (vectors,) = encode_titles(titles, self.ranker.news)
+        (vectors,) = encode_titles(titles, self.models.encoders()[1])
         count = tf.size(history.flat_values)
         clicks, mask = _clicks(history.with_flat_values(vectors[:count]))  # [B, H, R]
         shown, shown_mask = parsing.to_dense(candidates.with_flat_values(vectors[count:]))  # [B, C, R]
-        logits = click_logits(self.models, clicks, mask, shown, shown_mask, None)
+        logits = self.models.click_logits(clicks, mask, shown, shown_mask)
         return {"click_probability": tf.where(shown_mask, tf.sigmoid(logits), PADDING_NUMBER)}
 
     def embed_news(self, text: tf.Tensor) -> Answer:
         """Vectors of articles (title, or title and abstract) from the two-tower model; string [B]."""
-        (vectors,) = encode_titles(parsing.clean_text(text), self.two_tower.news)
+        (vectors,) = encode_titles(parsing.clean_text(text), self.models.encoders()[0])
         return {"embedding": vectors}
 
     def embed_user(self, history: tf.Tensor) -> Answer:
@@ -227,7 +220,7 @@ class Recommender:
             mask,
             tf.gather(self.index.ranking_vectors, shown),
             known,
-            counters,
+            counters=counters,
         )
         return tf.where(known, tf.sigmoid(logits), 0.0)
 

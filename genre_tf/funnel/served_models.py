@@ -1,11 +1,12 @@
-"""The models inside a recommender's SavedModel, as functions that can be read back from it.
+"""The models inside a SavedModel, as functions that can be read back from it, and as encoders of titles.
 
 The signatures call these functions, under names that a converter for other devices can find
 (`DEVICE_FUNCTIONS`). With them `genre refresh` encodes new articles with the same weights that are served,
 and computes the expected answers of the next version, without the run that the version was made from.
 """
 
-from collections.abc import Callable
+import functools
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,7 @@ import tensorflow as tf
 from genre_tf.contract import COUNTERS
 from genre_tf.data.articles import ArticleTable
 
+_CHUNK_TITLES = 256  # titles encoded at a time, so that one long request cannot use up a server's memory
 _BATCH_ARTICLES = 128  # with 32 tokens each, what two cores can process at once
 _STRINGS = tf.TensorSpec([None], tf.string)
 _MASK = tf.TensorSpec([None, None], tf.bool)
@@ -40,21 +42,18 @@ class ServedModels(tf.Module):
     """Both models as functions without Python state, which can be attached to a SavedModel.
 
     Args:
-        two_tower: has `user_vector`, `query`, `moment_bias` and `encoder`.
-        ranker: has `click_logits`, `pool_logits`, `attention` and `encoder`.
+        two_tower: a `TwoTower`: has `news`, `user_vector`, `query` and `moment_bias`.
+        ranker: a `Ranker`: has `news`, `click_logits`, `pool_logits` and `attention`.
     """
 
     def __init__(self, two_tower: Any, ranker: Any) -> None:
         super().__init__(name="served_models")
         encoders = (two_tower.news, ranker.news)
         # Tables are attributes, models are not: TensorFlow would write functions of its own for Keras layers.
+        self.encoders: Callable[[], Sequence[Any]] = lambda: encoders
         self.tables = [_category_table(encoder.categories.names) for encoder in encoders]
-        tables = tuple(self.tables)
-
-        def encode_articles(*columns: tf.Tensor) -> tuple[tf.Tensor, ...]:
-            return _encode_articles(encoders, tables, *columns)
-
-        self.encode_articles = _traced(encode_articles, *[_STRINGS] * 4)
+        encode = functools.partial(_encode_articles, encoders, tuple(self.tables))
+        self.encode_articles = _traced(encode, *[_STRINGS] * 4)
         in_retrieval, in_ranking = (_vectors(encoder.dimension) for encoder in encoders)
         self.user_vector = _traced(two_tower.user_vector, in_retrieval, _MASK)
         self.query = _traced(two_tower.query, tf.TensorSpec([None, encoders[0].dimension], tf.float32))
@@ -70,26 +69,25 @@ class ServedModels(tf.Module):
         """The `DEVICE_FUNCTIONS` by name, for `function_aliases` of a SavedModel."""
         return {name: getattr(self, name) for name in DEVICE_FUNCTIONS}
 
+    def tokenizers(self) -> list[Any]:
+        """The tokenizers, whose look-up tables a SavedModel must contain."""
+        return [encoder.bert.tokenizer for encoder in self.encoders()]
 
-def click_logits(
-    models: Any,
-    history: tf.Tensor,
-    mask: tf.Tensor,
-    shown: tf.Tensor,
-    shown_mask: tf.Tensor,
-    counters: tf.Tensor | None,
-) -> tf.Tensor:
+
+def click_logits(models: Any, *inputs: tf.Tensor, counters: tf.Tensor | None = None) -> tf.Tensor:
     """The same as `Ranker.click_logits` without training.
 
     Args:
-        models: a `ServedModels`, new or read back; the other arguments are those of `Ranker.click_logits`.
+        models: a `ServedModels`, new or read back.
+        inputs: history, its mask, candidates and their mask, as for `Ranker.click_logits`.
+        counters: the same.
     """
     if counters is None:
-        return models.click_logits(history, mask, shown, shown_mask)
-    return models.click_logits_with_counters(history, mask, shown, shown_mask, counters)
+        return models.click_logits(*inputs)
+    return models.click_logits_with_counters(*inputs, counters)
 
 
-def moment_biases(models: Any, counters: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+def moment_biases(models: Any, counters: Vectors) -> Vectors:
     """The terms that counters add to the scores of articles: float32 [N, 9] -> float32 [N].
 
     Args:
@@ -132,23 +130,69 @@ def encode_table(
     return retrieval, ranking
 
 
+def encode_titles(titles: tf.Tensor, *encoders: Any) -> list[tf.Tensor]:
+    """Encode titles inside the served graph, with bounded time and memory; equal titles are encoded once.
+
+    Args:
+        titles: string [M].
+        encoders: `NewsEncoder`s; frozen layers that they share are computed once.
+
+    Returns:
+        One float32 [M, D] for each encoder.
+    """
+    different, place = tf.unique(titles)
+    # Without any title a blank one is encoded, because tokenizer and loop need at least one.
+    different = tf.concat([different, tf.fill([tf.cast(tf.size(titles) == 0, tf.int32)], "")], 0)
+    chunks = (tf.size(different) + _CHUNK_TITLES - 1) // _CHUNK_TITLES
+    arrays = [
+        tf.TensorArray(
+            tf.float32, chunks, infer_shape=False, element_shape=[None, one.dimension], clear_after_read=False
+        )
+        for one in encoders
+    ]
+
+    def encode_chunk(number: tf.Tensor, *arrays: tf.TensorArray) -> list[Any]:
+        texts = different[number * _CHUNK_TITLES : (number + 1) * _CHUNK_TITLES]
+        vectors = _encode(encoders, texts)
+        written = [array.write(number, part) for array, part in zip(arrays, vectors, strict=True)]
+        return [number + 1, *written]
+
+    _, *arrays = tf.while_loop(
+        lambda number, *_: number < chunks, encode_chunk, [tf.constant(0), *arrays], parallel_iterations=1
+    )
+    return [tf.gather(array.concat(), place) for array in arrays]  # [M, D]
+
+
+def _encode(
+    encoders: Sequence[Any],
+    titles: tf.Tensor,
+    abstracts: tf.Tensor | None = None,
+    categories: Sequence[dict[str, tf.Tensor]] = ({}, {}),
+) -> list[tf.Tensor]:
+    """Vectors from each encoder: float32 [n, D]; frozen layers that they share are computed once."""
+    found = []
+    features: dict[Any, Any] = {}
+    for encoder, known in zip(encoders, categories, strict=False):
+        whole = abstracts is not None and encoder.use_abstract
+        key = (id(encoder.frozen), whole)
+        if key not in features:
+            texts = tf.strings.strip(tf.strings.join([titles, abstracts], " ")) if whole else titles
+            features[key] = encoder.text_features(texts)
+        found.append(encoder({**features[key], **known}, training=False))
+    return found
+
+
 def _encode_articles(
-    encoders: tuple[Any, Any],
-    tables: tuple[Any, ...],
+    encoders: Sequence[Any],
+    tables: Sequence[Any],
     titles: tf.Tensor,
     abstracts: tf.Tensor,
     category: tf.Tensor,
     subcategory: tf.Tensor,
 ) -> tuple[tf.Tensor, ...]:
-    found = []
-    features: dict[int, Any] = {}  # by frozen layers: encoders that share them also share their features
-    for encoder, table in zip(encoders, tables, strict=True):
-        if id(encoder.frozen) not in features:
-            whole = tf.strings.strip(tf.strings.join([titles, abstracts], " "))
-            features[id(encoder.frozen)] = encoder.text_features(whole if encoder.use_abstract else titles)
-        known = {"category": table.lookup(category), "subcategory": table.lookup(subcategory)}
-        found.append(encoder({**features[id(encoder.frozen)], **known}, training=False))
-    return tuple(found)
+    columns = {"category": category, "subcategory": subcategory}
+    known = [{name: table.lookup(names) for name, names in columns.items()} for table in tables]
+    return tuple(_encode(encoders, titles, abstracts, known))
 
 
 def _category_table(names: tuple[str, ...]) -> Any:

@@ -5,7 +5,8 @@ from typing import Any, NamedTuple
 
 import tensorflow as tf
 
-from genre_tf.generation.cached_decoder import CachedDecoder, PromptCache, WrittenCache
+from genre_tf.generation.cache_attention import PromptCache, WrittenCache
+from genre_tf.generation.cached_decoder import CachedDecoder
 from genre_tf.generation.choosing import Rules
 from genre_tf.generation.constraints import NOTHING
 

@@ -10,58 +10,37 @@ from typing import Any, NamedTuple
 
 import tensorflow as tf
 
-from genre_tf.generation.cached_decoder import PromptCache
-from genre_tf.generation.sampling import IMPOSSIBLE
+from genre_tf.layers.attention import MASKED, Heads
+from genre_tf.layers.elementwise import rotated
 
 
-class Places(NamedTuple):
-    """Where new tokens are stored and what they see; the same for all layers.
+class PromptCache(NamedTuple):
+    """What later tokens see of a prompt.
 
     Args:
-        index: int32 [batch * samples * columns * key heads], rows of a cache flattened to [.., depth].
-        bias: float32 [batch, 1, samples, queries, room]; 0 for what a token sees, very low for everything
-            else.
-        shape: int32 [5], shape of a cache: batch, key heads, samples, room, depth.
-        queries: queries of a sample per key head, columns * groups; static if possible.
-        groups: number of query heads that share a key head.
-        together: int32 [4]: batch, key heads, samples * queries, depth.
+        keys: for each layer float32 [batch, key heads, time, depth].
+        values: for each layer, the same shape.
+        bias: float32 [batch, 1, 1, time]; 0 for a token, very low for padding.
+        length: int32 [batch], number of tokens in the prompt.
     """
 
-    index: Any
+    keys: list[Any]
+    values: list[Any]
     bias: Any
-    shape: Any
-    queries: Any
-    groups: int
-    together: Any
+    length: Any
 
 
-def places(at: Any, cache: Any, groups: int = 1) -> Places:
-    """Prepare a step.
+class WrittenCache(NamedTuple):
+    """What later tokens see of the tokens written so far.
 
     Args:
-        at: int32 [batch, samples, columns], the position of each new token.
-        cache: float32 [batch, key heads, samples, room, depth], of any layer.
-        groups: number of query heads that share a key head.
+        keys: for each layer float32 [batch, key heads, samples, room, depth]; it has room for all tokens from
+            the start, so that the shapes are the same at every step.
+        values: for each layer, the same shape.
     """
-    batch, heads, samples, room, depth = (
-        static if static is not None else dynamic
-        for static, dynamic in zip(cache.shape, tf.unstack(tf.shape(cache)), strict=True)
-    )
-    columns = at.shape[2] if at.shape[2] is not None else tf.shape(at)[2]
-    sample = tf.range(samples)[None, :, None, None]
-    head = tf.range(batch)[:, None, None, None] * heads + tf.range(heads)  # [batch, 1, 1, heads]
-    index = (head * samples + sample) * room + at[..., None]  # [batch, samples, columns, heads]
-    seen = tf.range(room) <= at[..., None]  # [batch, samples, columns, room]
-    if groups > 1:
-        seen = tf.repeat(seen, groups, axis=2)  # [batch, samples, queries, room]
-    return Places(
-        index=tf.reshape(index, [-1]),
-        bias=tf.where(seen, 0.0, IMPOSSIBLE)[:, None],
-        shape=tf.stack([batch, heads, samples, room, depth]),
-        queries=columns * groups,
-        groups=groups,
-        together=tf.stack([batch, heads, samples * columns * groups, depth]),
-    )
+
+    keys: list[Any]
+    values: list[Any]
 
 
 def new_cache(batch: Any, heads: int, samples: int, room: int, depth: int) -> Any:
@@ -74,56 +53,95 @@ def new_cache(batch: Any, heads: int, samples: int, room: int, depth: int) -> An
     return tf.ensure_shape(empty, [None, heads, samples, room, depth])
 
 
-def write(cache: Any, new: Any, where: Places) -> Any:
-    """Write the keys (or values) of new tokens to their places; the old cache is no longer valid.
+class CachedAttention:
+    """The attention of one step, called as `genre_tf.layers.attention.Attention` is.
 
     Args:
-        cache: float32 [batch, key heads, samples, room, depth], from `new_cache`, or a copy.
-        new: float32 [batch * samples * columns, key heads * depth], or any shape with this order of values.
-        where: result of `places`.
+        prompt: the prompts.
+        written: the tokens written before; its tensors are no longer valid after the step.
+        at: int32 [batch, samples, columns], the place of each new token in the cache.
+        groups: number of query heads that share a key head.
+        turns: rotary positions of the new tokens, [tokens, 1, depth]; None: none.
 
-    Returns:
-        The cache, of the same shape.
+    Attributes:
+        grown: the written tokens, including those of the layers called so far.
     """
-    depth = cache.shape[-1]
-    flat = tf.reshape(cache, [-1, depth])
-    flat = tf.raw_ops.InplaceUpdate(x=flat, i=where.index, v=tf.reshape(new, [-1, depth]))
-    return tf.ensure_shape(tf.reshape(flat, where.shape), cache.shape)
 
+    def __init__(
+        self,
+        prompt: PromptCache,
+        written: WrittenCache,
+        at: Any,
+        groups: int,
+        turns: tuple[Any, Any] | None = None,
+    ) -> None:
+        self.prompt, self.written, self.groups, self.turns = prompt, written, groups, turns
+        self.grown = WrittenCache([], [])
+        cache = written.keys[0]
+        batch, heads, samples, room, depth = (
+            static if static is not None else dynamic
+            for static, dynamic in zip(cache.shape, tf.unstack(tf.shape(cache)), strict=True)
+        )
+        columns = at.shape[2] if at.shape[2] is not None else tf.shape(at)[2]
+        sample = tf.range(samples)[None, :, None, None]
+        head = tf.range(batch)[:, None, None, None] * heads + tf.range(heads)  # [batch, 1, 1, heads]
+        index = (head * samples + sample) * room + at[..., None]  # [batch, samples, columns, heads]
+        # Rows of a cache flattened to [.., depth]:
+        self._index = tf.reshape(index, [-1])  # [batch * samples * columns * heads]
+        seen = tf.range(room) <= at[..., None]  # [batch, samples, columns, room]
+        if groups > 1:
+            seen = tf.repeat(seen, groups, axis=2)  # [batch, samples, queries, room]
+        self._bias = tf.where(seen, 0.0, MASKED)[:, None]
+        self._shape = tf.stack([batch, heads, samples, room, depth])
+        self._queries = columns * groups  # of a sample per key head; static if possible
+        self._together = tf.stack([batch, heads, samples * self._queries, depth])
+        self._past: Any = tf.shape(prompt.bias)[-1]
 
-def attend(query: Any, prompt: PromptCache, index: int, keys: Any, values: Any, where: Places) -> Any:
-    """The attention output of new tokens over a prompt and their own sample.
+    def __call__(
+        self, fused: Any, layer: Heads, training: bool | None = None, dropout: Any | None = None
+    ) -> Any:
+        """Attend: queries, keys and values [tokens, ...] side by side -> [tokens, heads * depth]."""
+        key_heads = layer.key_heads
+        if self.turns is None:
+            depth = fused.shape[1] // (layer.heads + 2 * key_heads)
+            sizes = [layer.heads * depth, key_heads * depth, key_heads * depth]
+            query, key, value = tf.split(fused, sizes, axis=1)
+        else:
+            by_head = tf.reshape(fused, [-1, layer.heads + 2 * key_heads, self.turns[0].shape[-1]])
+            turned, value = tf.split(by_head, [layer.heads + key_heads, key_heads], axis=1)
+            query, key = tf.split(rotated(turned, self.turns), [layer.heads, key_heads], axis=1)
+        keys = self._write(self.written.keys[layer.number], key)
+        values = self._write(self.written.values[layer.number], value)
+        self.grown.keys.append(keys)
+        self.grown.values.append(values)
+        return self._attend(query, layer.number, keys, values)
 
-    Args:
-        query: float32 [batch * samples * columns, heads * depth], or any shape with this order of values;
-            scaled. Heads that share a key head are adjacent.
-        prompt: cache from the prefill.
-        index: number of the layer in `prompt`.
-        keys: float32 [batch, key heads, samples, room, depth], including the new tokens.
-        values: the same shape.
-        where: result of `places`.
+    def _write(self, cache: Any, new: Any) -> Any:
+        """The cache with the keys (or values) of the new tokens, [tokens, ...], in their places."""
+        depth = cache.shape[-1]
+        flat = tf.reshape(cache, [-1, depth])
+        flat = tf.raw_ops.InplaceUpdate(x=flat, i=self._index, v=tf.reshape(new, [-1, depth]))
+        return tf.ensure_shape(tf.reshape(flat, self._shape), cache.shape)
 
-    Returns:
-        float32 [batch * samples * columns, heads * depth].
-    """
-    heads, samples, depth = keys.shape[1], keys.shape[2], keys.shape[4]
-    of_key_head = where.groups * depth
-    single = samples == 1 and isinstance(where.queries, int) and where.queries == where.groups
-    past: Any = tf.shape(prompt.bias)[-1]
-    if single:  # heads are already in the right order
-        query = tf.reshape(query, where.together)
-    else:
-        query = tf.reshape(query, [where.together[0], -1, heads, of_key_head])
-        query = tf.reshape(tf.transpose(query, [0, 2, 1, 3]), where.together)
-    own = tf.stack([where.shape[0], heads, samples, where.queries, -1])
-    to_prompt = tf.matmul(query, prompt.keys[index], transpose_b=True) + prompt.bias
-    to_written = tf.matmul(tf.reshape(query, own), keys, transpose_b=True) + where.bias
-    to_written = tf.reshape(to_written, tf.concat([where.together[:3], [-1]], 0))
-    weight = tf.nn.softmax(tf.concat([to_prompt, to_written], axis=-1))
-    on_prompt, on_written = tf.split(weight, [past, where.shape[3]], axis=-1)
-    from_written = tf.matmul(tf.reshape(on_written, own), values)
-    mixed = tf.matmul(on_prompt, prompt.values[index]) + tf.reshape(from_written, where.together)
-    if not single:
-        mixed = tf.reshape(mixed, [where.together[0], heads, -1, of_key_head])
-        mixed = tf.transpose(mixed, [0, 2, 1, 3])
-    return tf.reshape(mixed, [-1, heads * of_key_head])
+    def _attend(self, query: Any, number: int, keys: Any, values: Any) -> Any:
+        heads, samples, depth = keys.shape[1], keys.shape[2], keys.shape[4]
+        of_key_head = self.groups * depth
+        together = self._together
+        single = samples == 1 and isinstance(self._queries, int) and self._queries == self.groups
+        if single:  # heads are already in the right order
+            query = tf.reshape(query, together)
+        else:
+            query = tf.reshape(query, [together[0], -1, heads, of_key_head])
+            query = tf.reshape(tf.transpose(query, [0, 2, 1, 3]), together)
+        own = tf.stack([self._shape[0], heads, samples, self._queries, -1])
+        to_prompt = tf.matmul(query, self.prompt.keys[number], transpose_b=True) + self.prompt.bias
+        to_written = tf.matmul(tf.reshape(query, own), keys, transpose_b=True) + self._bias
+        to_written = tf.reshape(to_written, tf.concat([together[:3], [-1]], 0))
+        weight = tf.nn.softmax(tf.concat([to_prompt, to_written], axis=-1))
+        on_prompt, on_written = tf.split(weight, [self._past, self._shape[3]], axis=-1)
+        from_written = tf.matmul(tf.reshape(on_written, own), values)
+        mixed = tf.matmul(on_prompt, self.prompt.values[number]) + tf.reshape(from_written, together)
+        if not single:
+            mixed = tf.reshape(mixed, [together[0], heads, -1, of_key_head])
+            mixed = tf.transpose(mixed, [0, 2, 1, 3])
+        return tf.reshape(mixed, [-1, heads * of_key_head])

@@ -5,13 +5,14 @@ from typing import Any, NamedTuple
 
 import tensorflow as tf
 
-from genre_tf.backbones.causal_prefix import Prefix
 from genre_tf.generation.beam import Beam, BeamLoop
-from genre_tf.generation.cached_decoder import CachedDecoder, PromptCache, WrittenCache
+from genre_tf.generation.cache_attention import PromptCache, WrittenCache
+from genre_tf.generation.cached_decoder import CachedDecoder
 from genre_tf.generation.choosing import Chooser, Rules, draws
 from genre_tf.generation.constraints import NOTHING, Constraints, banned
 from genre_tf.generation.drafting import DraftLoop
 from genre_tf.generation.sampling import Greedy, Strategy
+from genre_tf.layers.attention import Prefix
 
 
 class Decoded(NamedTuple):

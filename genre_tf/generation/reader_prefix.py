@@ -5,7 +5,7 @@ from typing import Any
 import keras
 from keras import ops
 
-from genre_tf.backbones.causal_prefix import Prefix
+from genre_tf.layers.attention import Prefix
 
 UNSEEN = -4.0
 """Initial bias of a prefix for a pretrained model: about a fiftieth of a word's attention goes to it."""

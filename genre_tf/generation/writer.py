@@ -5,7 +5,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from genre_tf.generation.cached_models import cached_decoder_of, refresh_decoder
+from genre_tf.generation.cached_decoder import CachedDecoder
 from genre_tf.generation.constraints import NOTHING
 from genre_tf.generation.decode import Decoded, DecodeOptions, decode
 from genre_tf.generation.grounding import FUNCTION_WORDS, Grounding
@@ -36,10 +36,7 @@ class WritingGraph(tf.Module):
 
     def __init__(self, writer: Any, options: WriterOptions = WriterOptions()) -> None:  # noqa: B008  (frozen)
         super().__init__()
-        language_model = writer.language_model
-        self.model = cached_decoder_of(language_model)
-        # Inside a function, the writer's layers are not tracked, so that an export holds each weight once.
-        self._refresh = lambda: refresh_decoder(self.model, language_model)
+        self.model = CachedDecoder(writer.language_model)
         self.reader_prefix = writer.reader_prefix
         self.prompts = prompts = writer.prompts
         self.grounding = Grounding(writer.common_words or FUNCTION_WORDS)
@@ -53,7 +50,7 @@ class WritingGraph(tf.Module):
 
     def refresh(self) -> None:
         """Update to the current weights of the writer."""
-        self._refresh()
+        self.model.refresh()
 
     def __call__(
         self,

@@ -6,10 +6,9 @@ from pathlib import Path
 import apache_beam as beam
 from apache_beam.utils.shared import Shared
 
-from genre_tf.data.articles import Article
+from genre_tf.data.articles import Article, read_article_file, write_articles
 from genre_tf.data.beam.runners import Runner
 from genre_tf.data.beam.staging import Staging, local_copy, local_folder, write_whole
-from genre_tf.data.serialization import article_record, parse_article, read_records, write_records
 from genre_tf.models.bulk_embedding import load_encoder, run_members, shard_name, write_vectors
 from genre_tf.models.news_encoder import NewsEncoder
 
@@ -38,8 +37,8 @@ def embed_with_beam(
     try:
         shards = []
         for shard, piece in enumerate(pieces):
-            articles = folder / f"articles-{shard:05d}.tfrecord"
-            write_records(articles, map(article_record, piece))
+            articles = folder / f"articles-{shard:05d}.arrow"
+            write_articles(articles, piece)
             shards.append((shard_name(shard, len(pieces)), staging.share(articles)))
         weights = staging.share_folder(run, run_members(model))
         with runner.pipeline() as pipeline:
@@ -52,7 +51,7 @@ def embed_with_beam(
         for name, _ in shards:
             staging.collect(name)
         for shard in range(len(pieces)):
-            (folder / f"articles-{shard:05d}.tfrecord").unlink()
+            (folder / f"articles-{shard:05d}.arrow").unlink()
     finally:
         staging.close()
 
@@ -80,7 +79,7 @@ class EmbedShard(beam.DoFn):
         """Embed one shard."""
         name, address = shard
         with local_copy(address) as path:
-            articles = [parse_article(record) for record in read_records(path)]
+            articles = read_article_file(path)
         write_whole(self._out, name, lambda path: write_vectors(self._encoder, articles, path))
 
     def _load(self) -> NewsEncoder:

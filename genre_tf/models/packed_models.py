@@ -9,8 +9,7 @@ import tensorflow as tf
 from genre_tf.backbones.bert import Bert
 from genre_tf.backbones.gpt2 import Gpt2
 from genre_tf.backbones.hub_layers import hub_blocks
-from genre_tf.backbones.layers import Embeddings
-from genre_tf.backbones.packed_rows import PackedRows, dense_layers, gpt2_states, product
+from genre_tf.backbones.layers import Embeddings, LanguageLayers
 from genre_tf.backbones.precision import check_precision, compute_in
 from genre_tf.backbones.weights import Weight, read_weights, weight_of
 from genre_tf.layers.attention import Attention, Padded, side_by_side_bias
@@ -18,11 +17,6 @@ from genre_tf.layers.block import transformed
 from genre_tf.layers.elementwise import ACTIVATIONS
 
 Batch = dict[str, tf.Tensor]
-
-
-def packed_rows(batch: Batch) -> PackedRows:
-    """The rows of a batch."""
-    return PackedRows(batch["token_ids"], batch["text"], batch["position"])
 
 
 class CausalLanguageModel(keras.Model):
@@ -40,8 +34,8 @@ class CausalLanguageModel(keras.Model):
         super().__init__(name="causal_language_model")
         check_precision(precision)
         self.backbone = gpt2.backbone
-        for layer in (*dense_layers(gpt2.backbone), gpt2.backbone.token_embedding):
-            compute_in(precision, layer)
+        self.language_layers = LanguageLayers(gpt2.backbone, attention_drops=False)
+        compute_in(precision, self.language_layers)
         self.built = True
 
     def call(self, batch: Batch, training: bool | None = None) -> tf.Tensor:
@@ -54,10 +48,13 @@ class CausalLanguageModel(keras.Model):
         Returns:
             float32 [rows * time, vocabulary].
         """
-        states = gpt2_states(self.backbone, packed_rows(batch), bool(training))
-        embedding = self.backbone.token_embedding
-        flat = tf.reshape(states, [-1, self.backbone.hidden_dim])
-        return product(flat, embedding.embeddings, embedding.compute_dtype, transposed=True)
+        states = self.states(batch, training)
+        return self.language_layers.logits(tf.reshape(states, [-1, self.backbone.hidden_dim]))
+
+    def states(self, batch: Batch, training: bool | None = None) -> tf.Tensor:
+        """Last hidden states, each text computed as if it were alone: float32 [rows, time, hidden]."""
+        rows = (batch[name] for name in ("token_ids", "text", "position"))
+        return self.language_layers.packed_states(*rows, training=training)
 
 
 class MaskedLanguageModel(keras.Model):

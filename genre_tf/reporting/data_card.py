@@ -1,12 +1,14 @@
-"""What a run was trained on, counted from its prepared folder one record at a time."""
+"""What a run was trained on, counted from its prepared folder."""
 
 from collections import Counter
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from genre_tf.data.manifest import SPLITS, load_manifest, shard_paths
-from genre_tf.data.records import read_articles
+import numpy as np
+
+from genre_tf.data.manifest import SPLITS, load_manifest
+from genre_tf.data.records import read_articles, read_examples
 
 _EPOCH = datetime(1970, 1, 1)
 _LONGEST = {"clicks before an impression": 60, "articles shown at once": 120, "characters of a title": 160}
@@ -47,26 +49,22 @@ def data_card(prepared: Path) -> dict[str, Any]:
 
 
 def _log(prepared: Path, manifest: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Counter[int]], int]:
-    from genre_tf.data.serialization import parse_example, read_records
-
     lengths: dict[str, Counter[int]] = {name: Counter() for name in list(_LONGEST)[:2]}
     splits: dict[str, Any] = {}
     readers: set[str] = set()
-    known: set[int] = set()
+    known = np.zeros(0, np.int32)
     for split in SPLITS:
+        examples = read_examples(prepared, split)
         earlier, cold_readers, cold_clicks, empty = frozenset(readers), 0, 0, 0
-        seen = frozenset(known)
-        for path in shard_paths(prepared, split):
-            for record in read_records(path):
-                example = parse_example(record)
-                lengths["clicks before an impression"][len(example.history)] += 1
-                lengths["articles shown at once"][len(example.candidates)] += 1
-                empty += not len(example.history)
-                cold_readers += example.user_id not in earlier
-                clicked = example.candidates[example.labels > 0].tolist()
-                cold_clicks += sum(row not in seen for row in clicked)
-                readers.add(example.user_id)
-                known.update(example.candidates.tolist(), example.history.tolist())
+        for block in examples.blocks("user_id", "history", "candidates", "labels"):
+            read = np.diff(block.history_ends)
+            lengths["clicks before an impression"].update(read.tolist())
+            lengths["articles shown at once"].update(np.diff(block.candidate_ends).tolist())
+            empty += int(np.count_nonzero(read == 0))
+            cold_readers += sum(user not in earlier for user in block.user_id)
+            cold_clicks += int(np.count_nonzero(~np.isin(block.candidates[block.labels > 0], known)))
+            readers.update(block.user_id)
+        known = np.union1d(known, examples.articles("candidates", "history"))
         found = manifest["splits"][split]
         cold = {"unseen_readers": cold_readers, "unseen_clicks": cold_clicks}
         splits[split] = {

@@ -47,15 +47,10 @@ class CharacterTables:
 
 @functools.cache
 def bert_characters(lowercase: bool, strip_accents: bool) -> CharacterTables:
-    """Build the tables of BERT's cleaning, accent stripping, lower-casing and splitting.
+    """Build the tables of BERT's cleaning, accent stripping (NFD without marks), lower-casing and splitting.
 
-    Args:
-        lowercase: whether characters are lower-cased.
-        strip_accents: whether characters are decomposed (NFD) and their marks dropped.
-
-    Returns:
-        Tables computed from Python's Unicode data, so that they do not depend on the locale or ICU version of
-        the server that runs the graph.
+    They are computed from Python's Unicode data, so that they do not depend on the locale or the ICU version
+    of the server that runs the graph.
 
     Source: `BasicTokenizer` of Devlin et al. 2018 (google-research/bert), as implemented in `transformers`.
     """

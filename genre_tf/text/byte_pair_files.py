@@ -7,19 +7,13 @@ from pathlib import Path
 from typing import Any
 
 from genre_tf.errors import InputError
-from genre_tf.text.json_files import read_json_object
+from genre_tf.text.json_files import read_json_object, read_text_lines
 
 _KNOWN_WORDS_FILE = "known_words.json"
 
 
 class ByteVocabulary:
-    """Checked tokens, ids and merges.
-
-    Args:
-        ids: token (bytes written as GPT-2's printable characters) -> id.
-        merges: pairs of tokens, best first.
-        known_words: words that are looked up instead of merged.
-        split_digits: whether every digit is a separate word.
+    """Tokens, ids and merges, checked; the arguments are those of `BytePair`.
 
     Raises:
         InputError: an ASCII character or the result of a merge is missing, or the ids are not 0, 1, 2, …
@@ -28,7 +22,7 @@ class ByteVocabulary:
     def __init__(
         self,
         ids: Mapping[str, int],
-        merges: Sequence[tuple[str, str]],
+        merges: Iterable[tuple[str, str]],
         known_words: Iterable[str] = (),
         *,
         split_digits: bool = False,
@@ -89,8 +83,8 @@ def read_byte_vocabulary(folder: Path) -> ByteVocabulary:
     split_digits = _splits_digits(described, folder)
     model = described.get("model", {})
     ids = read_json_object(folder / "vocab.json") or dict(model.get("vocab", {}))
-    merges = _read_merges(folder / "merges.txt") or [_pair(rule) for rule in model.get("merges", [])]
-    if not ids or not (merges or (folder / "merges.txt").is_file() or described):
+    rules = _merge_rules(folder / "merges.txt") or model.get("merges", [])
+    if not ids or not (rules or (folder / "merges.txt").is_file() or described):
         raise InputError(
             f"{folder} has no byte-pair vocabulary. Name a folder with vocab.json and merges.txt, "
             "or tokenizer.json."
@@ -100,7 +94,7 @@ def read_byte_vocabulary(folder: Path) -> ByteVocabulary:
     for token in described.get("added_tokens", []):
         ids.setdefault(token["content"], token["id"])
     words = read_json_object(folder / _KNOWN_WORDS_FILE).get("words", [])
-    return ByteVocabulary(ids, merges, words, split_digits=split_digits)
+    return ByteVocabulary(ids, map(_pair, rules), words, split_digits=split_digits)
 
 
 def write_byte_vocabulary(vocabulary: ByteVocabulary, folder: Path) -> None:
@@ -148,7 +142,7 @@ def learn_byte_vocabulary(
     )
     tokenizer.train_from_iterator(texts, trainer)
     model = json.loads(tokenizer.to_str())["model"]
-    return ByteVocabulary(model["vocab"], [_pair(rule) for rule in model["merges"]])
+    return ByteVocabulary(model["vocab"], map(_pair, model["merges"]))
 
 
 def _tokenizer(vocabulary: ByteVocabulary) -> Any:
@@ -191,16 +185,11 @@ def _splits_digits(described: dict[str, Any], folder: Path) -> bool:
     return digits
 
 
-def _read_merges(path: Path) -> list[tuple[str, str]]:
-    if not path.is_file():
-        return []
-    try:
-        lines = [line.removesuffix("\r") for line in path.read_text("utf-8-sig").split("\n")]
-    except UnicodeDecodeError as error:
-        raise InputError(f"{path} is not UTF-8 text ({error.reason} at byte {error.start}).") from error
+def _merge_rules(path: Path) -> list[str]:
+    lines = read_text_lines(path) if path.is_file() else []
     if lines and lines[0].startswith("#version"):
         lines = lines[1:]
-    return [_pair(line) for line in lines if line.strip()]
+    return [line for line in lines if line.strip()]
 
 
 def _pair(rule: Any) -> tuple[str, str]:

@@ -1,4 +1,4 @@
-"""JSON files of Hugging Face folders, with readable errors."""
+"""Files of Hugging Face folders, with readable errors."""
 
 import json
 from pathlib import Path
@@ -22,3 +22,13 @@ def read_json_object(path: Path) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise InputError(f"{path} holds a {type(content).__name__}, not a JSON object. Fetch the file again.")
     return content
+
+
+def read_text_lines(path: Path) -> list[str]:
+    """The lines of a UTF-8 file, without their ends; other text is an `InputError`."""
+    try:
+        text = path.read_text("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path} is not UTF-8 text ({error.reason} at byte {error.start}).") from error
+    # Not splitlines(): a token may be a character that Python treats as the end of a line.
+    return [line.removesuffix("\r") for line in text.removesuffix("\n").split("\n")]

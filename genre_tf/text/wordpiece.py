@@ -1,7 +1,8 @@
 """BERT's tokenizer inside the graph: strings to token ids; nothing in it learns or grows at run time."""
 
 import json
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Self
 
@@ -10,8 +11,7 @@ import tensorflow as tf
 
 from genre_tf.errors import InputError
 from genre_tf.text.bert_characters import ALONE, SPACE, TABLE_SIZE, WORD, bert_characters
-from genre_tf.text.json_files import read_json_object
-from genre_tf.text.longest_match import LongestMatch
+from genre_tf.text.json_files import read_json_object, read_text_lines
 
 # Longer text is cut here first, so that no request can occupy the server with one huge string. Far more than
 # the 512 tokens of a BERT need.
@@ -19,6 +19,10 @@ MAX_TEXT_BYTES = 32_768
 # BERT treats longer words as unknown instead of searching for their pieces.
 MAX_WORD_CHARACTERS = 100
 
+SPECIAL_TOKENS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
+CONTINUATION = "##"
+_NONE, _DEAD_END = -1, -2
+_LETTERS_SHARE = 0.75  # maximum share of a learned vocabulary; the rest is for words
 _TEXTS = tf.TensorSpec([None], tf.string)
 
 
@@ -66,7 +70,7 @@ class WordPiece(tf.Module):
         lowercase = settings.get("do_lower_case", normalizer.get("lowercase", True))
         strip_accents = settings.get("strip_accents", normalizer.get("strip_accents"))
         if (folder / "vocab.txt").is_file():
-            return cls(_read_vocabulary(folder / "vocab.txt"), bool(lowercase), strip_accents)
+            return cls(read_text_lines(folder / "vocab.txt"), bool(lowercase), strip_accents)
         model = described.get("model", {})
         if not described:
             raise InputError(f"{folder} has no tokenizer: neither vocab.txt nor tokenizer.json exists.")
@@ -196,10 +200,153 @@ def _check_vocabulary(vocabulary: Sequence[str], ids: dict[str, int]) -> None:
         raise InputError(f"The WordPiece vocabulary contains the token {twice!r} more than once.")
 
 
-def _read_vocabulary(path: Path) -> list[str]:
-    try:
-        text = path.read_text("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise InputError(f"{path} is not UTF-8 text ({error.reason} at byte {error.start}).") from error
-    # Not splitlines(): a token may be a character that Python treats as the end of a line.
-    return [line.rstrip("\r") for line in text.removesuffix("\n").split("\n")]
+class LongestMatch(tf.Module):
+    """Splits words into pieces of a vocabulary: the longest known one, then the longest that continues it.
+
+    Core TensorFlow operations and a read-only table do it. TensorFlow Text has one operation for it, but
+    `saved_model_cli run` and servers built without TensorFlow Text reject a graph that contains it.
+
+    Args:
+        vocabulary: the tokens, in the order of their ids; continuations begin with `##`.
+        unknown_id: id for a word that cannot be split.
+
+    Source: Devlin et al. 2018 (greedy, longest match first).
+    """
+
+    def __init__(self, vocabulary: Sequence[str], unknown_id: int) -> None:
+        super().__init__(name="longest_match")
+        self._unknown_id = unknown_id
+        self._longest = max(len(token.removeprefix(CONTINUATION)) for token in vocabulary)
+        ids = tf.range(len(vocabulary), dtype=tf.int32)
+        tokens = tf.lookup.KeyValueTensorInitializer(tf.constant(list(vocabulary)), ids)
+        self._ids = tf.lookup.StaticHashTable(tokens, default_value=_NONE)
+
+    def __call__(self, words: tf.Tensor) -> tf.RaggedTensor:
+        """Split words.
+
+        Args:
+            words: string [M], UTF-8, none empty.
+
+        Returns:
+            ragged int32 [M, None], at least one id per word.
+        """
+        whole = self._ids.lookup(words)
+        # Most words are tokens themselves; only the others need a search.
+        known, searched = tf.where(whole != _NONE)[:, 0], tf.where(whole == _NONE)[:, 0]
+        pieces = self._search(tf.gather(words, searched))  # [searched, steps]
+        place = tf.where(pieces != _NONE)  # [pieces, 2]
+        owner = tf.concat([known, tf.gather(searched, place[:, 0])], axis=0)
+        ids = tf.concat([tf.gather(whole, known), tf.gather_nd(pieces, place)], axis=0)
+        order = tf.argsort(owner, stable=True)
+        return tf.RaggedTensor.from_value_rowids(
+            tf.gather(ids, order), tf.gather(owner, order), nrows=tf.size(words, tf.int64), validate=False
+        )
+
+    def _search(self, words: tf.Tensor) -> tf.Tensor:
+        """Ids of the pieces of each word: string [K] -> int32 [K, steps], -1 after the last."""
+        lengths = tf.strings.length(words, unit="UTF8_CHAR")
+
+        def unfinished(position: tf.Tensor, _: tf.Tensor) -> tf.Tensor:
+            return tf.reduce_any(position < lengths)
+
+        def advance(position: tf.Tensor, pieces: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+            rows = tf.where(position < lengths)  # [open, 1]
+            start, end = tf.gather_nd(position, rows), tf.gather_nd(lengths, rows)
+            ids, taken = self._longest_at(tf.gather_nd(words, rows), start)
+            reached = tf.where(ids == _DEAD_END, end, tf.minimum(start + taken, end))
+            column = tf.tensor_scatter_nd_update(tf.fill(tf.shape(position), _NONE), rows, ids)
+            position = tf.tensor_scatter_nd_update(position, rows, reached)
+            return position, tf.concat([pieces, column[:, None]], axis=1)
+
+        _, pieces = tf.while_loop(
+            unfinished,
+            advance,
+            (tf.zeros_like(lengths), tf.fill([tf.size(words), 1], _NONE)),
+            shape_invariants=(lengths.shape, tf.TensorShape([None, None])),
+        )
+        # One dead end makes the whole word unknown.
+        lost = tf.reduce_any(pieces == _DEAD_END, axis=1, keepdims=True)  # [K, 1]
+        unknown = tf.where(tf.range(tf.shape(pieces)[1]) == 0, self._unknown_id, _NONE)
+        return tf.where(lost, unknown[None, :], pieces)
+
+    def _longest_at(self, words: tf.Tensor, start: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        """The longest piece at a position of each word.
+
+        Args:
+            words: string [K].
+            start: int32 [K], number of characters before the position.
+
+        Returns:
+            Its id, int32 [K] (`_DEAD_END` if no piece fits), and its length in characters, int32 [K], which
+            may extend beyond the word's end.
+        """
+        lengths = tf.range(self._longest, 0, -1)  # longest first
+        rest = tf.strings.substr(words, start, tf.fill(tf.shape(start), self._longest), unit="UTF8_CHAR")
+        inside = start > 0
+        rest = tf.strings.join([tf.where(inside, CONTINUATION, ""), rest])
+        ends = lengths[None, :] + tf.where(inside, len(CONTINUATION), 0)[:, None]  # [K, lengths]
+        whole = tf.broadcast_to(rest[:, None], tf.shape(ends))
+        ids = self._ids.lookup(tf.strings.substr(whole, tf.zeros_like(ends), ends, unit="UTF8_CHAR"))
+        best = tf.argmax(ids != _NONE, axis=1, output_type=tf.int32)  # the first known one
+        found = tf.gather(ids, best, batch_dims=1)
+        return tf.where(found == _NONE, _DEAD_END, found), tf.gather(lengths, best)
+
+
+def learn_wordpiece(texts: Iterable[str], vocabulary_size: int, lowercase: bool = True) -> WordPiece:
+    """Learn a vocabulary of BERT's kind, for languages that no available checkpoint covers.
+
+    Equal texts give equal vocabularies. Chinese characters, which are words to BERT, become single tokens; in
+    other scripts frequent words and pieces do. The rarest characters are unknown if there is no room for all.
+
+    Args:
+        texts: the corpus.
+        vocabulary_size: maximum number of tokens, including special tokens.
+        lowercase: make an "uncased" vocabulary, without accents.
+
+    Raises:
+        InputError: the size leaves no room for letters.
+    """
+    from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, trainers
+
+    if vocabulary_size < 100:
+        raise InputError(
+            f"a WordPiece vocabulary of {vocabulary_size} tokens has no room for letters; give at least 100"
+        )
+    tokenizer = Tokenizer(models.WordPiece(unk_token="[UNK]"))  # noqa: S106
+    tokenizer.normalizer = normalizers.BertNormalizer(lowercase=lowercase)
+    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    corpus = list(texts)
+    words: Counter[str] = Counter()
+    for text in corpus:
+        clean = tokenizer.normalizer.normalize_str(text)
+        words.update(word for word, _ in tokenizer.pre_tokenizer.pre_tokenize_str(clean))
+    letters, continuing = _letters(words, int(vocabulary_size * _LETTERS_SHARE))
+    trainer = trainers.WordPieceTrainer(
+        vocab_size=vocabulary_size,
+        # The library numbers letters within words in the order of its hash table, and breaks ties by number.
+        special_tokens=[*SPECIAL_TOKENS, *(f"##{letter}" for letter in continuing)],
+        initial_alphabet=letters,
+        limit_alphabet=len(letters),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(corpus, trainer)
+    ids = tokenizer.get_vocab()
+    return WordPiece(sorted(ids, key=ids.__getitem__), lowercase)
+
+
+def _letters(words: Counter[str], most: int) -> tuple[list[str], list[str]]:
+    """The most frequent characters, and those of them inside words; together at most this many tokens."""
+    counts: Counter[str] = Counter()
+    within: set[str] = set()
+    for word, count in words.items():
+        within.update(word[1:])
+        for letter in word:
+            counts[letter] += count
+    kept: list[str] = []
+    room = most
+    for letter in sorted(counts, key=lambda each: (-counts[each], each)):
+        room -= 2 if letter in within else 1
+        if room < 0:
+            break
+        kept.append(letter)
+    return sorted(kept), sorted(within.intersection(kept))

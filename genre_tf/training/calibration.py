@@ -20,7 +20,7 @@ def calibrate(ranker: Ranker, data: StageData) -> None:
         ranker: the trained ranker.
         data: its training log.
     """
-    shown = sum(len(example.labels) for example in data.train)
+    shown = int(data.train.shown.sum())
     examples = data.train[:: 1 + shown // _MOST_CANDIDATES]
     labels = np.concatenate([example.labels for example in examples])
     vectors = ranker.news.embed(data.features)

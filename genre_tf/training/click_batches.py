@@ -70,7 +70,7 @@ class ClickBatches:
     def _fixed_shape(self) -> FixedShape | None:
         if not self.distribution.fixed_shapes:
             return None
-        longest = max(len(example.candidates) for example in self.data.train)
+        longest = int(self.data.train.shown.max())
         return FixedShape.of(
             max(1, self.optimizer.batch_size // self.distribution.replicas),
             self.config.data.max_history,

@@ -3,18 +3,15 @@
 from collections.abc import Sequence
 
 import numpy as np
-import numpy.typing as npt
 
 from genre_tf.config import RankingConfig
-from genre_tf.data.examples import ImpressionExample
+from genre_tf.data.columns import ImpressionColumns, ImpressionExample, OfCandidates
 
 # No click weighs more than this many median clicks; otherwise a few rare ones would dominate the training.
 _MOST = 10.0
 
 
-def click_weights(
-    examples: Sequence[ImpressionExample], config: RankingConfig
-) -> list[npt.NDArray[np.float32]]:
+def click_weights(examples: Sequence[ImpressionExample], config: RankingConfig) -> OfCandidates:
     """Weights of clicks: the inverse of their propensities.
 
     The propensity of an article is its number of clicks in these impressions to the power of
@@ -38,15 +35,21 @@ def click_weights(
     2020 (popularity; clipping); Joachims et al., "Unbiased Learning-to-Rank with Biased Feedback", WSDM 2017
     (positions).
     """
-    clicked = [example.labels > 0 for example in examples]
-    articles = np.concatenate([example.candidates[at] for example, at in zip(examples, clicked, strict=True)])
-    popularity = np.bincount(articles)[articles] ** -config.popularity_debias  # [clicks]
+    columns = ImpressionColumns.of(examples)
+    every, articles, places, begin = [], [], [], 0
+    for block in columns.blocks("candidates", "labels"):
+        at = np.flatnonzero(block.labels)
+        every.append(begin + at)
+        articles.append(block.candidates[at])
+        places.append(at - block.candidate_ends[block.row_of_candidate[at]])
+        begin += len(block.labels)
+    clicked = np.concatenate(articles)
+    popularity = np.bincount(clicked)[clicked] ** -config.popularity_debias  # [clicks]
     weights = np.stack([popularity, np.ones_like(popularity)], axis=1)  # [clicks, logits]
     if config.position_propensities:
-        places = np.concatenate([np.flatnonzero(at) for at in clicked])
         propensities = np.asarray(config.position_propensities)
-        weights /= propensities[np.minimum(places, len(propensities) - 1)][:, None]
+        weights /= propensities[np.minimum(np.concatenate(places), len(propensities) - 1)][:, None]
     weights = np.minimum(weights, _MOST * np.median(weights, axis=0))
-    of_all = np.ones((sum(map(len, clicked)), 2), np.float32)
-    of_all[np.concatenate(clicked)] = weights / weights.mean(axis=0)
-    return np.split(of_all, np.cumsum([len(at) for at in clicked])[:-1])
+    of_all = np.ones((begin, 2), np.float32)
+    of_all[np.concatenate(every)] = weights / weights.mean(axis=0)
+    return OfCandidates(of_all, columns.shown)

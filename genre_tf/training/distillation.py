@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from genre_tf.config import RunConfig, read_config
+from genre_tf.data.columns import OfCandidates
 from genre_tf.data.manifest import load_manifest
 from genre_tf.errors import FailureError, InputError
 from genre_tf.evaluation.scoring import RankerScorer
@@ -70,7 +71,7 @@ def check_teacher(config: RunConfig, run: Path) -> None:
     check_trained(teacher, "ranking")
 
 
-def teacher_logits(data: StageData, report: Report) -> list[npt.NDArray[np.float32]]:
+def teacher_logits(data: StageData, report: Report) -> OfCandidates:
     """Click logits of the teacher for the training log, cached in the run folder.
 
     Args:
@@ -89,8 +90,7 @@ def teacher_logits(data: StageData, report: Report) -> list[npt.NDArray[np.float
     file = data.run / CACHE_FOLDER / f"teacher-{key}.npy"
     if not file.is_file():
         _write(file, _scores(data, report))
-    ends = np.cumsum([len(example.labels) for example in data.train])
-    return np.split(np.load(file, allow_pickle=False), ends[:-1])
+    return OfCandidates(np.load(file, allow_pickle=False, mmap_mode="r"), data.train.shown)
 
 
 def _scores(data: StageData, report: Report) -> npt.NDArray[np.float32]:
@@ -98,7 +98,7 @@ def _scores(data: StageData, report: Report) -> npt.NDArray[np.float32]:
     ranker = load_ranker(teacher)
     report(f"computing the click probabilities of the teacher {teacher} (only once)")
     # Under the name that training on this log uses: the teacher's cache then already holds the frozen states.
-    named = named_articles(data.table, (*data.train, *data.validation))
+    named = named_articles(data.table, data.train + data.validation)
     features = ranker.news.features(data.table, teacher / CACHE_FOLDER, Tenths(report), named)
     vectors = ranker.news.embed(features)
     columns = [

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from genre_tf.training.pace import Pace
+from genre_tf.training.learner import Pace
 
 _ENOUGH_SECONDS, _ENOUGH_STEPS = 2.0, 5  # then the pace is known to about a tenth
 _AT_MOST_SECONDS = 10.0

@@ -39,8 +39,9 @@ from genre_tf.models.writer import Writer, prompt_sizes
 from genre_tf.text.byte_pair import train_byte_pair
 from genre_tf.text.byte_pair_files import check_vocabulary_size
 from genre_tf.training.distribution import Distribution
-from genre_tf.training.fit import StageTrainer, Training
 from genre_tf.training.headlines import headlines
+from genre_tf.training.learner import Learner
+from genre_tf.training.loop import Training
 from genre_tf.training.progress import FitResult, Goal, Report
 from genre_tf.training.quality import Quality, judged, shares
 from genre_tf.training.reader_vectors import ToVectors, reader_vectors
@@ -51,7 +52,7 @@ _TOKENS_PER_ROW = 64  # tokens in a batch for each row of the configured batch s
 _COUNTED_TEXTS = 20_000  # enough to know how frequent tokens are
 
 
-class GenerationTrainer(StageTrainer):
+class GenerationTrainer(Learner):
     """Weighted cross-entropy of the next token: full weight on target words, a small weight on context words.
 
     With a contrast, second copies of rows (with another reader) are not learned, only compared.
@@ -364,7 +365,7 @@ class Perplexity:
 
 def _examples(data: StageData, settings: GenerationConfig, seed: int) -> list[list[TextExample]]:
     """Texts for training and validation; if the run continues an earlier one, also its held-out texts."""
-    learned, _ = learning_split(data.table, data.train, [*data.validation, *data.older])
+    learned, _ = learning_split(data.table, data.train, data.validation + data.older)
     held_out = [learning_split(data.table, data.train, data.validation)[1]]
     if data.older:
         older = learning_split(data.table, data.train, data.older)[1]

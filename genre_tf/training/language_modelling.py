@@ -21,8 +21,8 @@ from genre_tf.evaluation.perplexity import TextLoss
 from genre_tf.losses.replicas import sum_over_replicas
 from genre_tf.models.packed_models import Batch, CausalLanguageModel, MaskedLanguageModel, head_weights
 from genre_tf.text.byte_pair import train_byte_pair
-from genre_tf.text.wordpiece_learning import learn_wordpiece
-from genre_tf.training.fit import StageTrainer
+from genre_tf.text.wordpiece import learn_wordpiece
+from genre_tf.training.learner import Learner
 from genre_tf.training.ngram_targets import SmoothedNgrams
 from genre_tf.training.packed_batches import TokenTexts, causal_texts, masked_texts, measured_batches
 
@@ -143,7 +143,7 @@ def _new_bert(config: PretrainConfig, corpus: Sequence[str], seed: int) -> Bert:
     )
 
 
-class LanguageTrainer(StageTrainer):
+class LanguageTrainer(Learner):
     """Cross-entropy of the predicted tokens, each with the same weight.
 
     Attributes:

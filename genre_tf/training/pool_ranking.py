@@ -9,7 +9,7 @@ import numpy.typing as npt
 import tensorflow as tf
 
 from genre_tf.config import RunConfig
-from genre_tf.data.examples import ImpressionExample
+from genre_tf.data.columns import ImpressionColumns, ImpressionExample, Ints
 from genre_tf.data.moment_pool import MomentPool, moment
 from genre_tf.evaluation.scoring import TwoTowerScorer
 from genre_tf.models.checkpoint import WEIGHTS_FILE, load_two_tower, two_tower_of
@@ -94,22 +94,25 @@ def _fit_pool_head(
 ) -> None:
     features = _Features(ranker, data)
     learned = data.train[: len(data.train) - data.replayed]
-    chosen = sorted((one for one in learned if _counts(one, data.pool)), key=moment)
+    chosen = _counting(learned, data.pool)
     # The newest impressions: at the beginning of a log the counters are still empty.
-    lists = _lists(towers, data, chosen[-most:])
+    newest = np.argsort(learned.seconds[chosen], kind="stable")[-most:]
+    lists = _lists(towers, data, learned[chosen[newest]])
     if not lists.examples:
         report("no impression has a known pool; the pool head is not trained")
         return
     prior = np.asarray(ranker.pool_head.kernel) if goes_on else None
     kernel = softmax_regression(_choices(features, lists, data.pool, config.seed), prior)
     ranker.pool_head.assign(kernel, 0.0)
-    held_out = [one for one in data.validation if _counts(one, data.pool)]
-    slope, bias = _calibrated(features, _lists(towers, data, held_out[:most]), data.pool, kernel)
+    held_out = data.validation[_counting(data.validation, data.pool)[:most]]
+    slope, bias = _calibrated(features, _lists(towers, data, held_out), data.pool, kernel)
     ranker.pool_head.assign(kernel * slope, bias)
 
 
-def _counts(example: ImpressionExample, pool: MomentPool) -> bool:
-    return bool((example.labels > 0).any()) and len(pool.rows(moment(example))) > 1
+def _counting(examples: ImpressionColumns, pool: MomentPool) -> Ints:
+    """Numbers of the impressions with a click and a pool."""
+    clicked = [np.bincount(b.row_of_candidate, b.labels, len(b)) for b in examples.blocks("labels")]
+    return np.flatnonzero((np.concatenate([np.zeros(0), *clicked]) > 0) & (pool.sizes(examples.seconds) > 1))
 
 
 class _Features:

@@ -16,7 +16,6 @@ from genre_tf.data.corpus import Corpus, NewsTexts, read_corpus, read_unseen
 from genre_tf.errors import InputError
 from genre_tf.evaluation.perplexity import WORD_END_NOTE, TextLoss, UnigramModel, perplexity, word_count
 from genre_tf.training.distribution import Distribution
-from genre_tf.training.fit import fit, load_weights
 from genre_tf.training.language_modelling import (
     LanguageModel,
     LanguageTrainer,
@@ -25,6 +24,7 @@ from genre_tf.training.language_modelling import (
     masked_language_model,
     measured_kinds,
 )
+from genre_tf.training.loop import fit, load_weights
 from genre_tf.training.packed_corpus import packed_corpus
 from genre_tf.training.progress import FitResult, Goal, Report
 from genre_tf.training.run_lock import run_lock

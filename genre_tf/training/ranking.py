@@ -7,7 +7,7 @@ import tensorflow as tf
 
 from genre_tf.config import RankingConfig, RunConfig
 from genre_tf.data.batches import Columns
-from genre_tf.data.examples import ImpressionExample
+from genre_tf.data.columns import ImpressionColumns, ImpressionExample
 from genre_tf.losses.clicks import (
     click_and_softmax_loss,
     click_loss,
@@ -23,7 +23,8 @@ from genre_tf.training.click_batches import ClickBatches
 from genre_tf.training.click_weights import click_weights
 from genre_tf.training.distillation import teacher_logits
 from genre_tf.training.distribution import Distribution
-from genre_tf.training.fit import StageTrainer, Training
+from genre_tf.training.learner import Learner
+from genre_tf.training.loop import Training
 from genre_tf.training.pool_ranking import fit_pool_head
 from genre_tf.training.progress import FitResult, Goal, Report
 from genre_tf.training.ranker_start import start_ranker
@@ -37,7 +38,7 @@ CLICK_WEIGHT, TEACHER = "click_weight", "teacher"
 _LOSSES = {"click": click_loss, "softmax": softmax_loss, "click+softmax": click_and_softmax_loss}
 
 
-class RankingTrainer(StageTrainer):
+class RankingTrainer(Learner):
     """The main loss, -[y log p + (1 - y) log(1 - p)], as a mean over the shown articles; or other losses.
 
     Args:
@@ -84,8 +85,7 @@ def moves_probabilities(config: RankingConfig, examples: Sequence[ImpressionExam
     articles, which makes clicks seem more frequent; and clicks weighted by signals count as more or fewer
     clicks.
     """
-    weighted = any(example.label_weights is not None for example in examples)
-    return config.objective != "click" or config.negatives > 0 or weighted
+    return config.objective != "click" or config.negatives > 0 or ImpressionColumns.of(examples).has_weights
 
 
 def columns_of(data: StageData, config: RankingConfig, report: Report) -> Columns:
@@ -135,8 +135,8 @@ def ready_ranking(
     distribution: Distribution | None = None,
 ) -> tuple[Training, Callable[[], None]]:
     """The training of a new ranker, and a function that gives it initial weights measured on the log."""
-    clicks = sum(float(example.labels.sum()) for example in data.train)
-    shown = sum(len(example.labels) for example in data.train)
+    clicks = sum(int(block.labels.sum()) for block in data.train.blocks("labels"))
+    shown = int(data.train.shown.sum())
     stage, settings = config.ranking, config.ranking.optimizer
     devices = distribution or Distribution.one()
     columns = columns_of(data, stage, report)

@@ -12,8 +12,8 @@ from genre_tf.config import RunConfig, optimizer_of
 from genre_tf.data.text_examples import TextExample
 from genre_tf.training.distribution import Distribution
 from genre_tf.training.estimate import Estimate, duration
-from genre_tf.training.fit import Training
 from genre_tf.training.generation import ready_generation
+from genre_tf.training.loop import Training
 from genre_tf.training.pool_ranking import pool_head_seconds
 from genre_tf.training.progress import Report
 from genre_tf.training.ranking import ready_ranking

@@ -13,7 +13,8 @@ from genre_tf.models.checkpoint import two_tower_of
 from genre_tf.models.two_tower import DRAWN
 from genre_tf.training.click_batches import ClickBatches
 from genre_tf.training.distribution import Distribution
-from genre_tf.training.fit import StageTrainer, Training
+from genre_tf.training.learner import Learner
+from genre_tf.training.loop import Training
 from genre_tf.training.progress import FitResult, Goal, Report
 from genre_tf.training.retrieval_start import start_towers
 from genre_tf.training.stage_data import StageData
@@ -21,7 +22,7 @@ from genre_tf.training.stage_files import StageFiles
 from genre_tf.training.validation import Validation
 
 
-class RetrievalTrainer(StageTrainer):
+class RetrievalTrainer(Learner):
     """Sampled softmax over the pool of the moment of each click.
 
     The candidates of a row are a click, some articles shown with it and some of the rest of the pool, each

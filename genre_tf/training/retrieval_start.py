@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-from genre_tf.data.examples import ImpressionExample
+from genre_tf.data.columns import ImpressionExample
 from genre_tf.models.moment import moment_features
 from genre_tf.models.two_tower import TwoTower
 from genre_tf.training.softmax_regression import Choices, softmax_regression

@@ -265,7 +265,6 @@ def _prepare(run: Path, data: Path, config: RunConfig, report: Report, *, overwr
         run / "prepared",
         max_history=settings.max_history,
         validation_share=settings.validation_share,
-        shards=settings.shards,
         max_bad_rows=settings.max_bad_rows,
         overwrite=overwrite,
         signals=settings.signals,

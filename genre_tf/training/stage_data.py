@@ -1,7 +1,6 @@
 """Training data of the stages: the prepared examples, and the features of their articles."""
 
 import time
-from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -11,9 +10,10 @@ import numpy.typing as npt
 
 from genre_tf.config import RunConfig
 from genre_tf.data.articles import ArticleTable
+from genre_tf.data.batches import rows_to_learn
+from genre_tf.data.columns import Floats, ImpressionColumns, Rows
 from genre_tf.data.counters import Counters
 from genre_tf.data.decay import CounterState
-from genre_tf.data.examples import ImpressionExample
 from genre_tf.data.moment_pool import MomentPool
 from genre_tf.data.records import read_articles, read_examples
 from genre_tf.data.replay import read_older
@@ -47,15 +47,20 @@ class StageData:
     """
 
     table: ArticleTable
-    train: list[ImpressionExample]
-    validation: list[ImpressionExample]
+    train: ImpressionColumns
+    validation: ImpressionColumns
     features: ArticleFeatures
     config: RunConfig
     run: Path
-    older: list[ImpressionExample] = field(default_factory=list)
+    older: ImpressionColumns = field(default_factory=lambda: ImpressionColumns([]))
     unlearned: frozenset[int] = frozenset()
     replayed: int = 0
     earlier: CounterState | None = None
+
+    def __post_init__(self) -> None:
+        """Take lists of examples as columns."""
+        for name in ("train", "validation", "older"):
+            object.__setattr__(self, name, ImpressionColumns.of(getattr(self, name)))
 
     @property
     def of_earlier(self) -> "StageData":
@@ -68,10 +73,10 @@ class StageData:
 
         Only part of the earlier run's log is available, which is not enough for counters.
         """
-        known = [*self.train[: len(self.train) - self.replayed], *self.validation]
+        known = self.train[: len(self.train) - self.replayed] + self.validation
         return MomentPool(known, len(self.table), self.earlier, self.table.published)
 
-    def learning_from(self, examples: list[ImpressionExample]) -> "StageData":
+    def learning_from(self, examples: ImpressionColumns) -> "StageData":
         """The same data, with other training examples."""
         return replace(self, train=examples)
 
@@ -83,8 +88,7 @@ class StageData:
     def interest(self) -> InterestSpace:
         """Directions of readers' lasting interests in the log, computed from the texts before training."""
         texts = self.news_encoder().embed_texts(self.features)
-        histories = [example.history for example in self.train]
-        weights = [example.history_weights for example in self.train]
+        histories, weights = _distinct_histories(self.train)
         return interest_space(texts, histories, self.config.news.interest_dimension, weights)
 
 
@@ -102,7 +106,7 @@ def load_stage_data(run: Path, config: RunConfig, report: Report) -> StageData:
     table = read_articles(run / "prepared")
     train, validation = (read_examples(run / "prepared", split) for split in ("train", "validation"))
     _require_clicks(validation, f"{run / 'prepared'}")
-    older: list[ImpressionExample] = []
+    older = ImpressionColumns([])
     unlearned: frozenset[int] = frozenset()
     replayed, earlier = 0, None
     if config.continual.from_run:
@@ -113,7 +117,7 @@ def load_stage_data(run: Path, config: RunConfig, report: Report) -> StageData:
         train, replayed = train + kept.train, len(kept.train)
         counters = counters_of_start(config)
         earlier = None if counters is None else Counters.load(counters).state(table.news_ids)
-    needed = named_articles(table, (*train, *validation, *older))
+    needed = named_articles(table, train + validation + older)
     news = load_news_encoder(run, config)
     report(news.trained_share())
     unknown = sorted({*table.categories, *table.subcategories} - {*news.categories.names})
@@ -124,27 +128,37 @@ def load_stage_data(run: Path, config: RunConfig, report: Report) -> StageData:
     return StageData(table, train, validation, features, config, run, older, unlearned, replayed, earlier)
 
 
-def _require_clicks(validation: Sequence[ImpressionExample], where: str) -> None:
-    if not any(example.labels.any() and not example.labels.all() for example in validation):
+def _require_clicks(validation: ImpressionColumns, where: str) -> None:
+    if not row_count(validation, 1):
         raise InputError(
             f"{where}: none of {len(validation)} validation impressions has a click and another article; "
             "raise data.validation_share"
         )
 
 
-def named_articles(table: ArticleTable, examples: Iterable[ImpressionExample]) -> npt.NDArray[np.bool_]:
+def named_articles(table: ArticleTable, examples: ImpressionColumns) -> npt.NDArray[np.bool_]:
     """Which articles of a table occur in examples, bool [N]."""
     named = np.zeros(len(table), bool)
-    for example in examples:
-        named[example.history] = named[example.candidates] = True
+    named[examples.articles("history", "candidates")] = True
     return named
 
 
-def row_count(examples: Sequence[ImpressionExample], negatives: int | None) -> int:
+def row_count(examples: ImpressionColumns, negatives: int | None) -> int:
     """Rows in one epoch: impressions, or clicks if negatives are drawn for each."""
-    if negatives is None:
-        return len(examples)
-    return sum(int(example.labels.sum()) for example in examples if not example.labels.all())
+    return len(examples) if negatives is None else len(rows_to_learn(examples)[0])
+
+
+def _distinct_histories(examples: ImpressionColumns) -> tuple[list[Rows], list[Floats] | None]:
+    """Each history once, and its weights if the log has signals: a reader's stays the same for a while."""
+    names = ("history", *(["history_weights"] if examples.has_weights else []))
+    found: set[tuple[bytes, ...]] = set()
+    for block in examples.blocks(*names):
+        columns = [getattr(block, name) for name in names]
+        for begin, end in zip(block.history_ends[:-1].tolist(), block.history_ends[1:].tolist(), strict=True):
+            found.add(tuple(values[begin:end].tobytes() for values in columns))
+    kept = sorted(found)
+    histories = [np.frombuffer(one[0], np.int32) for one in kept]
+    return histories, [np.frombuffer(one[1], np.float32) for one in kept] if len(names) > 1 else None
 
 
 class Tenths:

@@ -208,6 +208,6 @@ def _unwritable(file: Path, error: OSError) -> FailureError:
 def lasting_variables(trainer: Any) -> list[Any]:
     """Everything that the next step depends on, in a fixed order: weights, random states, the optimizer."""
     frozen = (variable for layer in frozen_parts(trainer.model) for variable in layer.variables)
-    passing = {id(variable) for variable in (*trainer.metrics_variables, *frozen)}
-    kept = [variable for variable in trainer.variables if id(variable) not in passing]
+    passing = {id(variable) for variable in (*trainer.model.metrics_variables, *frozen)}
+    kept = [variable for variable in trainer.model.variables if id(variable) not in passing]
     return [*kept, *trainer.optimizer.variables]

@@ -10,7 +10,7 @@ import tensorflow as tf
 
 from genre_tf.config import RunConfig
 from genre_tf.data.batches import impression_batches
-from genre_tf.data.examples import ImpressionExample
+from genre_tf.data.columns import ImpressionExample
 from genre_tf.data.moment_pool import Rows, moment
 from genre_tf.evaluation.baselines import simple_baselines
 from genre_tf.evaluation.pool_baselines import BASELINES, ranks_of

@@ -3,7 +3,6 @@
 import math
 import time
 from collections.abc import Callable
-from typing import Any
 
 import keras
 
@@ -11,8 +10,8 @@ from genre_tf.config import OptimizerConfig
 from genre_tf.errors import FailureError, StoppedError
 from genre_tf.training.board import StageBoard
 from genre_tf.training.estimate import Estimate, Stopwatch, duration, seconds_of, validations_left
+from genre_tf.training.learner import Executed, Learner, Pace
 from genre_tf.training.memory import memory
-from genre_tf.training.pace import Pace
 from genre_tf.training.progress import Goal, Progress, Report
 from genre_tf.training.stage_files import StageFiles
 from genre_tf.training.step_trace import StepTrace
@@ -25,16 +24,14 @@ _WAIT_TO_MENTION = 0.05
 """Share of the step time; below it a faster input would hardly be noticed."""
 
 
-class Watch(keras.callbacks.Callback):
-    """Validates every N steps, keeps the best weights, saves the state, and stops in time.
-
-    What Keras calls a batch is one execution here, of `steps_per_execution` steps, or fewer if a validation
-    or the end comes sooner. Saving, logging and a requested stop wait for the end of an execution.
+class Watch:
+    """What a training does between its steps: logs, validates, keeps the best weights, saves, stops in time.
 
     Args:
+        trainer: the model and its loss.
         progress: progress of the training so far.
         steps: total number of steps.
-        config: `steps_per_execution`, `validate_every`, `patience` and `save_every_seconds`.
+        config: `validate_every`, `patience` and `save_every_seconds`.
         goal: how the training is judged.
         files: receives the best weights, the state of the unfinished training, and TensorBoard logs.
         report: takes a line of progress.
@@ -44,6 +41,7 @@ class Watch(keras.callbacks.Callback):
 
     def __init__(
         self,
+        trainer: Learner,
         progress: Progress,
         steps: int,
         config: OptimizerConfig,
@@ -53,8 +51,13 @@ class Watch(keras.callbacks.Callback):
         request: StopRequest,
         describe: Callable[[int], str],
     ) -> None:
-        super().__init__()
-        self.progress, self.steps, self.config, self.goal = progress, steps, config, goal
+        self.trainer, self.progress, self.steps, self.config, self.goal = (
+            trainer,
+            progress,
+            steps,
+            config,
+            goal,
+        )
         self.files, self.report, self.request, self.describe = files, report, request, describe
         self.board = StageBoard(files.logs, files.stage, files.scalar_log(resumed=progress.step > 0))
         self.trace = StepTrace(files.logs, files.observers.profile)
@@ -64,45 +67,33 @@ class Watch(keras.callbacks.Callback):
         self.since_written = self.since_validated = Pace()
         self.stopwatch, self.announced = Stopwatch(), False
 
-    def on_train_batch_begin(self, batch: int, logs: dict[str, Any] | None = None) -> None:
-        """Set the number of next steps: at most as many as are left until a validation or the end."""
-        step, every = self.progress.step, self.config.validate_every
-        left = min(every - step % every, self.steps - step)
-        self.model.steps_at_once = min(self.config.steps_per_execution, left)
-        self.trace.before(step + 1, step + self.model.steps_at_once)
+    @property
+    def out_of_patience(self) -> bool:
+        """Whether the last validations brought no improvement."""
+        progress = self.progress
+        return progress.waited >= self.config.patience and progress.validated == progress.step
 
-    def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
-        """Record the losses; validate and save when due; stop if requested."""
-        progress, executed, before = self.progress, self.model.executed, self.progress.step
+    def record(self, executed: Executed) -> None:
+        """Record the losses and the pace of some steps.
+
+        Raises:
+            FailureError: a loss is not finite.
+        """
+        progress, before = self.progress, self.progress.step
         for loss in executed.losses:
             progress.step += 1
             self._check("the loss", loss)
             progress.loss_sum, progress.loss_count = progress.loss_sum + loss, progress.loss_count + 1
         self._note(executed.pace)
         self.trace.after(progress.step)
-        step, ended = progress.step, progress.step == self.steps
-        if step // _LOGGED_EVERY > before // _LOGGED_EVERY or ended:
+        if progress.step // _LOGGED_EVERY > before // _LOGGED_EVERY or progress.step == self.steps:
             found = {
                 "loss": loss,
-                "learning_rate": float(keras.ops.convert_to_numpy(self.model.optimizer.learning_rate)),
-                "gradient_norm": float(self.model.gradient_norm.numpy()),
+                "learning_rate": float(keras.ops.convert_to_numpy(self.trainer.optimizer.learning_rate)),
+                "gradient_norm": float(self.trainer.gradient_norm.numpy()),
             }
-            self.board.scalars("train", step, {**found, **self.since_written.scalars, **memory()})
+            self.board.scalars("train", progress.step, {**found, **self.since_written.scalars, **memory()})
             self.since_written = Pace()
-        due = step % self.config.validate_every == 0 or ended
-        if due:
-            self.validate_now(self.model)
-            if progress.waited >= self.config.patience and not ended:
-                self.report(
-                    f"stopping early at step {step:,}: {self.goal.metric} has not improved in "
-                    f"{progress.waited} validations"
-                )
-                self.model.stop_training = True
-        if not (ended or self.model.stop_training):
-            self._announce()
-        self._save_if_due(due)
-        if ended:  # Keras counts executions, and there may be fewer of them than steps
-            self.model.stop_training = True
 
     def _check(self, name: str, value: float) -> None:
         step = self.progress.step
@@ -120,9 +111,10 @@ class Watch(keras.callbacks.Callback):
         self.progress.step_seconds = self.whole.seconds
         self.progress.input_wait_seconds = self.whole.waited
 
-    def _announce(self) -> None:
+    def announce(self) -> None:
         """Report once, as soon as enough steps were timed, what the rest of the training will take."""
-        if self.announced or self.stopwatch.step_seconds is None:
+        over = self.progress.step == self.steps or self.out_of_patience
+        if over or self.announced or self.stopwatch.step_seconds is None:
             return
         self.announced = True
         progress = self.progress
@@ -139,14 +131,18 @@ class Watch(keras.callbacks.Callback):
             validation_seconds=self.progress.validation_seconds,
         )
 
-    def validate_now(self, model: Any) -> None:
-        """Validate, write scalars, and keep the weights if they are the best."""
+    def validate(self) -> None:
+        """Validate, write scalars, and keep the weights if they are the best.
+
+        Raises:
+            FailureError: a metric is not finite.
+        """
         progress, began = self.progress, time.monotonic()
         found = dict(self.goal.validate())
         for name, number in found.items():  # a step may damage the weights although its own loss was finite
             self._check(f"validation {name}", number)
         self.board.scalars("validation", progress.step, found)
-        self.board.weights(progress.step, model.model.trainable_weights)
+        self.board.weights(progress.step, self.trainer.model.trainable_weights)
         if self.goal.show is not None:
             self.board.texts(progress.step, self.goal.show())
         progress.validation_seconds = time.monotonic() - began
@@ -157,7 +153,7 @@ class Watch(keras.callbacks.Callback):
         progress.validated = progress.step
         if better:
             progress.best, progress.best_step, progress.waited = value, progress.step, 0
-            self.files.save_best(model.model)
+            self.files.save_best(self.trainer.model)
         else:
             progress.waited += 1
         mean = f"loss {progress.loss_sum / progress.loss_count:.4f}  " if progress.loss_count else ""
@@ -169,6 +165,11 @@ class Watch(keras.callbacks.Callback):
         self.report(
             f"step {progress.step}/{self.steps}{self._left()}  {mean}validation: {shown}{best}{waited}"
         )
+        if self.out_of_patience and 0 < progress.step < self.steps:
+            self.report(
+                f"stopping early at step {progress.step:,}: {self.goal.metric} has not improved in "
+                f"{progress.waited} validations"
+            )
 
     def _left(self) -> str:
         rest = self._rest()
@@ -178,17 +179,22 @@ class Watch(keras.callbacks.Callback):
         """Wall-clock seconds, including those before a resumption."""
         return self.resumed_with + time.monotonic() - self.started
 
-    def save(self, model: Any) -> None:
+    def save(self) -> None:
         """Save the state of the unfinished training."""
         self.progress.seconds = self.seconds()
-        self.files.save_state(model, self.progress)
+        self.files.save_state(self.trainer, self.progress)
         self.saved_at = time.monotonic()
 
-    def _save_if_due(self, validated: bool) -> None:
+    def save_if_due(self, validated: bool) -> None:
+        """Save after a validation, when enough time has passed, or before a requested stop.
+
+        Raises:
+            StoppedError: a stop was requested.
+        """
         asked = self.request.signal
         waited = time.monotonic() - self.saved_at
         if asked or validated or waited >= self.config.save_every_seconds:
-            self.save(self.model)
+            self.save()
         if asked:
             raise StoppedError(
                 f"stopped by {asked.name} after step {self.progress.step} of {self.steps}; the state is "

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from genre_tf.contract import GENERATOR
 from genre_tf.errors import InputError
-from genre_tf.export.contract import read_contract
+from genre_tf.export.contract_file import read_contract
 from genre_tf.export.publishing import versions
 from genre_tf.serving.operations.configuration import MONITORING_NAME, BatchingParameters
 from genre_tf.serving.operations.model_folders import CONFIG_NAME, base_folder, read_models_config

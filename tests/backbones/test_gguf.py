@@ -14,8 +14,8 @@ import safetensors.numpy
 import tensorflow as tf
 
 from genre_tf.backbones.gguf import gguf_folder
+from genre_tf.backbones.layers import LanguageLayers
 from genre_tf.backbones.llama import load_llama
-from genre_tf.backbones.llama_layers import LlamaLayers
 from genre_tf.backbones.sources import resolve_backbone
 from genre_tf.backbones.trainable import parse_trainable
 from genre_tf.errors import InputError
@@ -317,7 +317,7 @@ def test_smollm2_equals_what_transformers_reads_and_gives_its_logits(monkeypatch
     ids = np.array([theirs_read(asked)["input_ids"]])
     ours_read = llama.tokenizer.encode(tf.constant([question])).to_list()[0]
     assert ours_read == ids[0, 3 : 3 + len(ours_read)].tolist()
-    layers = LlamaLayers(llama.backbone, parse_trainable("none"))
+    layers = LanguageLayers(llama.backbone, parse_trainable("none"))
     ours = layers.logits(layers.states(layers.embed(tf.constant(ids))))[0].numpy()
     with torch.no_grad():
         theirs = reference(torch.tensor(ids)).logits[0].numpy()

@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from genre_tf.backbones.causal_prefix import Prefix
+from genre_tf.backbones.layers import LanguageLayers
 from genre_tf.backbones.llama import Llama, load_llama, new_llama, save_llama
-from genre_tf.backbones.llama_layers import LlamaLayers
 from genre_tf.backbones.precision import compute_in
 from genre_tf.backbones.trainable import parse_trainable
 from genre_tf.errors import InputError
+from genre_tf.layers.attention import Prefix
 
 from .conftest import torch, transformers, write_llama
 from .test_sources import change_config
@@ -33,11 +33,11 @@ def llama(model: tuple[Path, Any]) -> Llama:
     return load_llama(str(model[0]))
 
 
-def layers(llama: Llama, trainable: str = "all", control_ids: tuple[int, ...] = ()) -> LlamaLayers:
-    return LlamaLayers(llama.backbone, parse_trainable(trainable), control_ids)
+def layers(llama: Llama, trainable: str = "all", control_ids: tuple[int, ...] = ()) -> LanguageLayers:
+    return LanguageLayers(llama.backbone, parse_trainable(trainable), control_ids)
 
 
-def ours(of: LlamaLayers, ids: np.ndarray, prefix: Prefix | None = None) -> np.ndarray:
+def ours(of: LanguageLayers, ids: np.ndarray, prefix: Prefix | None = None) -> np.ndarray:
     return of.logits(of.states(of.embed(tf.constant(ids)), prefix, True)).numpy()
 
 

@@ -7,7 +7,6 @@ import tensorflow as tf
 
 from genre_tf.backbones.bert import new_bert
 from genre_tf.backbones.gpt2 import new_gpt2, tiny_byte_pair
-from genre_tf.backbones.packed_rows import PackedRows, gpt2_states
 from genre_tf.backbones.tiny import tiny_vocabulary
 from genre_tf.models.packed_models import CausalLanguageModel, MaskedLanguageModel
 from genre_tf.text.wordpiece import WordPiece
@@ -15,12 +14,13 @@ from genre_tf.text.wordpiece import WordPiece
 TEXTS = [[5, 6, 7, 8], [9, 10, 11], [12, 13, 14, 15, 16]]
 
 
-def _packed(first=TEXTS[0]) -> PackedRows:
+def _packed(first=TEXTS[0]) -> dict[str, tf.Tensor]:
     """Texts 0 and 1 in a row of 9 with two empty places, text 2 in a row of its own."""
     rows = [[*first, *TEXTS[1], 0, 0], [*TEXTS[2], 0, 0, 0, 0]]
     text = [[1] * 4 + [2] * 3 + [0, 0], [1] * 5 + [0] * 4]
     position = [[0, 1, 2, 3, 0, 1, 2, 0, 0], [0, 1, 2, 3, 4, 0, 0, 0, 0]]
-    return PackedRows(*(tf.constant(each, tf.int32) for each in (rows, text, position)))
+    columns = {"token_ids": rows, "text": text, "position": position}
+    return {name: tf.constant(column, tf.int32) for name, column in columns.items()}
 
 
 def _spread(backbone: keras.Model) -> None:
@@ -41,7 +41,8 @@ def _of_each_text(states):
 
 
 def test_gpt2_packed_is_gpt2_alone(gpt2):
-    for text, states in zip(TEXTS, _of_each_text(gpt2_states(gpt2.backbone, _packed())), strict=True):
+    packed = CausalLanguageModel(gpt2).states(_packed())
+    for text, states in zip(TEXTS, _of_each_text(packed), strict=True):
         inputs = {"token_ids": np.asarray([text]), "padding_mask": np.ones((1, len(text)), np.int32)}
         np.testing.assert_allclose(states, gpt2.backbone(inputs)[0], atol=2e-5)
 
@@ -54,7 +55,7 @@ def bert():
 
 
 def test_bert_packed_is_bert_alone(bert):
-    packed = MaskedLanguageModel(bert).states(_packed()._asdict())
+    packed = MaskedLanguageModel(bert).states(_packed())
     for text, states in zip(TEXTS, _of_each_text(packed), strict=True):
         inputs = {
             name: np.asarray([values])
@@ -68,19 +69,15 @@ def test_bert_packed_is_bert_alone(bert):
 
 
 def test_no_text_sees_another(gpt2, bert):
-    of_bert = MaskedLanguageModel(bert)
-    for states in (
-        lambda rows: gpt2_states(gpt2.backbone, rows).numpy(),
-        lambda rows: of_bert.states(rows._asdict()).numpy(),
-    ):
-        before, after = states(_packed()), states(_packed([20, 21, 22, 23]))
+    for model in (CausalLanguageModel(gpt2), MaskedLanguageModel(bert)):
+        before, after = (model.states(_packed(*first)).numpy() for first in ((), ([20, 21, 22, 23],)))
         assert np.abs(after[0, :4] - before[0, :4]).max() > 1e-3
         np.testing.assert_array_equal(after[0, 4:7], before[0, 4:7])
         np.testing.assert_array_equal(after[1], before[1])
 
 
 def test_half_precision_comes_close_and_keeps_float32_weights(gpt2):
-    batch = _packed()._asdict()
+    batch = _packed()
     whole = CausalLanguageModel(gpt2)(batch)
     half = CausalLanguageModel(gpt2, "mixed_bfloat16")
     found = half(batch)

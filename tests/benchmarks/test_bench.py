@@ -19,7 +19,7 @@ from genre_tf.benchmarks.measuring import BenchOptions, compare, medians_in_turn
 from genre_tf.benchmarks.peers import peer_module
 from genre_tf.cli import main
 from genre_tf.data.batches import impression_batches
-from genre_tf.data.examples import ImpressionExample
+from genre_tf.data.columns import ImpressionExample
 from genre_tf.errors import FailureError, InputError
 from genre_tf.text.wordpiece import WordPiece
 

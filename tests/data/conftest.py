@@ -5,6 +5,8 @@ from pathlib import Path
 
 import pytest
 
+from ..cli.conftest import genre  # noqa: F401  (fixture)
+
 NEWS = [
     "N1\tsports\tsoccer\tHome side wins late\tA late goal settled it.\t\t[]\t[]",
     "N2\tnews\tpolitics\tBudget passes\t\t\t[]\t[]",

@@ -9,7 +9,7 @@ import tensorflow as tf
 
 from genre_tf.data.batch_layout import BatchLayout, FixedShape
 from genre_tf.data.batches import impression_batches
-from genre_tf.data.examples import ImpressionExample
+from genre_tf.data.columns import ImpressionExample
 from genre_tf.errors import InputError
 
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from genre_tf.data.batches import impression_batches
-from genre_tf.data.examples import ImpressionExample
+from genre_tf.data.columns import ImpressionExample
 from genre_tf.errors import InputError
 
 

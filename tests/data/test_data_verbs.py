@@ -1,16 +1,9 @@
 """`genre check` and `genre prepare`: results on stdout, one or two lines for wrong input, the exit status."""
 
 import json
-import subprocess
-import sys
 
 
-def genre(*arguments):
-    command = [sys.executable, "-m", "genre_tf.cli.main", *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=120)
-
-
-def test_check_lists_every_fault_and_exits_with_1(write_split):
+def test_check_lists_every_fault_and_exits_with_1(genre, write_split):
     behaviors = ["1\tU1\tnever\tN1\tN3-1", "2\tU1\t11/9/2019 9:00:00 AM\tN1\tN3-1 N4-0", "x"]
     data = write_split(behaviors=behaviors)
     done = genre("check", data)
@@ -26,14 +19,14 @@ def test_check_lists_every_fault_and_exits_with_1(write_split):
     assert report["splits"][0]["faults"][0]["line"] == 1
 
 
-def test_check_prints_a_few_faults_and_the_count_of_the_rest(write_split):
+def test_check_prints_a_few_faults_and_the_count_of_the_rest(genre, write_split):
     done = genre("check", write_split(news=["x"] * 500))
     assert done.returncode == 1
     assert done.stdout.count("columns: 1 received") == 50
     assert "more faults" in done.stdout
 
 
-def test_check_warns_where_no_reader_has_a_history(write_split):
+def test_check_warns_where_no_reader_has_a_history(genre, write_split):
     data = write_split(behaviors=["1\tU1\t11/9/2019 9:00:00 AM\t\tN3-1 N4-0"])
     done, as_json = genre("check", data), genre("check", data, "--json")
     assert done.returncode == as_json.returncode == 0
@@ -41,7 +34,7 @@ def test_check_warns_where_no_reader_has_a_history(write_split):
     assert json.loads(as_json.stdout)["warnings"][0].startswith("train: no reader has a history")
 
 
-def test_a_wrong_path_is_one_line_and_exit_status_2(tmp_path):
+def test_a_wrong_path_is_one_line_and_exit_status_2(genre, tmp_path):
     for verb in (["check", tmp_path / "nowhere"], ["prepare", tmp_path / "nowhere", tmp_path / "out"]):
         done = genre(*verb)
         assert done.returncode == 2
@@ -50,7 +43,7 @@ def test_a_wrong_path_is_one_line_and_exit_status_2(tmp_path):
         assert "Traceback" not in done.stderr
 
 
-def test_prepare_says_what_it_wrote_and_that_it_is_up_to_date(write_split, tmp_path):
+def test_prepare_says_what_it_wrote_and_that_it_is_up_to_date(genre, write_split, tmp_path):
     data = write_split()
     done = genre("prepare", data, tmp_path / "out", "--validation-share", 0.25)
     assert done.returncode == 0, done.stderr
@@ -61,7 +54,7 @@ def test_prepare_says_what_it_wrote_and_that_it_is_up_to_date(write_split, tmp_p
     assert genre("prepare", data, tmp_path / "out").returncode == 2
 
 
-def test_the_hundredth_line_is_a_number_and_no_picture(write_split):
+def test_the_hundredth_line_is_a_number_and_no_picture(genre, write_split):
     row = "\tU1\t11/9/2019 9:00:00 AM\tN1\tN3-1 N4-0"
     behaviors = [f"{number}{row}" for number in range(1, 100)] + ["100\tU1\tnever\tN1\tN3-1 N4-0"]
     assert "behaviors.tsv:100: time: 'never'" in genre("check", write_split(behaviors=behaviors)).stdout

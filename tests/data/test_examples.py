@@ -58,7 +58,7 @@ def test_validation_is_the_newest_share(split):
     training, validation = split_by_time(examples, 0.5)
     assert [example.impression for example in training] == [1, 3]
     assert [example.impression for example in validation] == [0, 2]
-    assert split_by_time(examples, 0.0) == (examples, [])
+    assert [len(part) for part in split_by_time(examples, 0.0)] == [4, 0]
 
 
 def test_no_validation_example_is_as_old_as_a_training_example(mind_sample):

@@ -52,12 +52,19 @@ FLAGS = 'candidates = "shown"\nlabels = "flags"'
 
 @pytest.fixture(scope="session")
 def mind(mind_sample: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The newest rows of the sample and all of its articles, and the examples made of them."""
+    """Some rows of the sample and their articles, and the examples made of them."""
     data = tmp_path_factory.mktemp("mind")
     (data / "train").mkdir()
-    for name, count in (("news.tsv", None), ("behaviors.tsv", IMPRESSIONS)):
-        lines = (mind_sample / "train" / name).read_text("utf-8").splitlines(keepends=True)
-        (data / "train" / name).write_text("".join(lines[:count]), "utf-8")
+    news, log = (
+        [f"{line}\n" for line in (mind_sample / "train" / name).read_text("utf-8").split("\n") if line]
+        for name in ("news.tsv", "behaviors.tsv")
+    )
+    named = {
+        token.removesuffix("-0").removesuffix("-1") for line in log[:IMPRESSIONS] for token in line.split()
+    }
+    known = [line for line in news if line.partition("\t")[0] in named]
+    (data / "train" / "news.tsv").write_text("".join(known), "utf-8")
+    (data / "train" / "behaviors.tsv").write_text("".join(log[:IMPRESSIONS]), "utf-8")
     prepare(data, data / "prepared")
     return data
 

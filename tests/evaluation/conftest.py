@@ -55,10 +55,10 @@ def tiny_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def build_run(tiny_data: Path) -> Callable[[Path, str], Path]:
     def build(run: Path, trainable: str) -> Path:
         config = RunConfig(
-            data=DataConfig(max_history=6, shards=1),
+            data=DataConfig(max_history=6),
             news=NewsConfig(backbone="tiny", trainable=trainable, category_dimension=4),
         )
-        prepare(tiny_data, run / "prepared", max_history=6, shards=1)
+        prepare(tiny_data, run / "prepared", max_history=6)
         table = read_articles(run / "prepared")
         save_backbone("tiny", Categories.of(table.categories, table.subcategories), run)
         write_config(config, run / "config.toml")

@@ -55,7 +55,7 @@ def test_counters_change_the_ranker_with_counters_only(tiny_run: Path, tiny_data
     log = read_log(tiny_run, open_run(tiny_run), tiny_data, "dev")
     scorers = load_scorers(tiny_run, ("ranker", "ranker_counters"), log.table)
     examples = log.examples()
-    more = log.examples()
+    more = list(log.examples())
     for example in more:
         clicked = np.zeros_like(example.counters)
         clicked[0, COUNTERS.index("clicks")] = 5

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from genre_tf.data.articles import Article, ArticleTable
-from genre_tf.data.examples import ImpressionExample
+from genre_tf.data.columns import ImpressionExample
 from genre_tf.evaluation.fairness import FIRST_PLACES, by_activity, by_category
 
 TABLE = ArticleTable(

@@ -8,7 +8,7 @@ import pytest
 from rich.console import Console
 
 from genre_tf.data.articles import Article, ArticleTable
-from genre_tf.data.examples import ImpressionExample
+from genre_tf.data.columns import ImpressionExample
 from genre_tf.evaluation.personalisation import (
     ReaderOfArticle,
     _most_interesting,

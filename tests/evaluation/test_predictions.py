@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from genre_tf.data.articles import ArticleTable, Impression, Split
-from genre_tf.data.examples import ImpressionExample
+from genre_tf.data.columns import ImpressionExample
 from genre_tf.errors import FailureError, InputError
 from genre_tf.evaluation import scored_log
 from genre_tf.evaluation.predictions import write_predictions

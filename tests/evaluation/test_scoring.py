@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from genre_tf.data.columns import ImpressionExample
 from genre_tf.data.counters import COUNTERS
-from genre_tf.data.examples import ImpressionExample
 from genre_tf.evaluation.scoring import RankerScorer, TwoTowerScorer
 
 VECTORS = np.random.default_rng(0).normal(size=(20, 4)).astype(np.float32)

@@ -14,7 +14,8 @@ from genre_tf.evaluation.scored_log import read_log
 from genre_tf.evaluation.slices import slice_masks
 from genre_tf.evaluation.whole_pool import PoolAnswers, PoolOptions, _Moments, pool_report
 from genre_tf.export.servables import new_recommender, write_recommender
-from genre_tf.funnel.selection import Rules
+from genre_tf.funnel.rules import Rules
+from genre_tf.funnel.served_models import ServedModels
 
 RULES = Rules(exploration=0.5, max_age_hours=1000.0)
 
@@ -35,8 +36,7 @@ def test_the_evaluated_answer_is_that_of_an_export_with_the_same_counters(world,
     answers.set_moment(counters, in_pool)
     catalogue = replace(answers.catalogue, counters=counters, withdrawn=~in_pool)
     recommender = new_recommender(
-        towers.two_tower,
-        ranker.ranker,
+        ServedModels(towers.two_tower, ranker.ranker),
         catalogue,
         tmp_path,
         max_history=log.max_history,

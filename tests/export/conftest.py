@@ -8,10 +8,11 @@ import tensorflow as tf
 from genre_tf.config import NewsConfig, RunConfig
 from genre_tf.contract import WARMUP_FILE
 from genre_tf.data.counters import COUNTERS
-from genre_tf.export import contract, exchanges, warmup
+from genre_tf.export import contract_file, exchanges
 from genre_tf.export.publishing import publish, staged
 from genre_tf.export.servables import recommender_servable, write_version
 from genre_tf.funnel.index import Catalogue
+from genre_tf.funnel.served_models import ServedModels
 from genre_tf.models.checkpoint import news_encoder_of, ranker_of, two_tower_of
 from genre_tf.models.moment import moment_features
 from genre_tf.models.news_encoder import Categories
@@ -69,8 +70,8 @@ def add_extras(folder, layer, wrong_by):
     exchanges.write_exchanges(
         extra / exchanges.PARITY_FILE, [exchanges.Exchange(name, "two rows", rows, answer) for name in names]
     )
-    warmup.write_warmup(extra / WARMUP_FILE, "toy", dict.fromkeys(names, rows), [1, 4])
-    contract.write_contract(folder, "toy", {"letters": 2}, [1, 4], {"metrics": {"auc": 0.5}})
+    exchanges.write_warmup(extra / WARMUP_FILE, "toy", dict.fromkeys(names, rows), [1, 4])
+    contract_file.write_contract(folder, "toy", {"letters": 2}, [1, 4], {"metrics": {"auc": 0.5}})
 
 
 @pytest.fixture(scope="session")
@@ -112,7 +113,7 @@ def exported(models, catalogue):
     """A recommender of the tiny models as `genre export` publishes it: MODELS/genre_recommender/1."""
 
     def build(folder):
-        servable = recommender_servable(*models, catalogue, folder, **SIZES)
+        servable = recommender_servable(ServedModels(*models), catalogue, folder, **SIZES)
         with staged(folder / "models" / servable.name) as version:
             write_version(servable, version, {}, (8, 16))
             publish(version)

@@ -9,14 +9,13 @@ import pytest
 from genre_tf.data.articles import Article, ArticleTable, Impression
 from genre_tf.data.counters import COUNTERS, Counters
 from genre_tf.errors import InputError
-from genre_tf.export.changes import Changes, new_articles, parse_expiry
-from genre_tf.export.contract import read_contract
+from genre_tf.export.contract_file import read_contract
 from genre_tf.export.index_changes import add_counts, joined, with_published_ages, withdrawn
-from genre_tf.export.pool import _features, build_catalogue
+from genre_tf.export.pool import Pool, build_catalogue
 from genre_tf.export.publishing import publish, staged
-from genre_tf.export.refreshing import refresh
+from genre_tf.export.refreshing import Changes, new_articles, parse_expiry, refresh
 from genre_tf.export.servables import recommender_servable, write_version
-from genre_tf.funnel.selection import Rules
+from genre_tf.funnel.rules import Rules
 from genre_tf.funnel.served_models import ServedModels
 
 SIZES = {"max_history": 5, "k": 12, "retrieve": 40}
@@ -73,9 +72,11 @@ def served(models, tmp_path_factory):
     for one in LOG:
         counters.observe(one)
     as_of = counters.newest + timedelta(seconds=1)
-    catalogue = build_catalogue(ServedModels(*models), table, _features(counters, table, as_of))
+    catalogue = build_catalogue(ServedModels(*models), table, Pool.of(table, counters).counters)
     rules = Rules(exploration=0)
-    servable = recommender_servable(*models, catalogue, folder, **SIZES, rules=rules, as_of=as_of)
+    servable = recommender_servable(
+        ServedModels(*models), catalogue, folder, **SIZES, rules=rules, as_of=as_of
+    )
     with staged(folder / "models" / servable.name) as version:
         write_version(servable, version, {}, (1,))
         publish(version)

@@ -17,7 +17,7 @@ from genre_tf.data.synth.newsroom import write_newsroom
 from genre_tf.data.synth.settings import NewsroomSettings
 from genre_tf.errors import FailureError, InputError
 from genre_tf.export import exporting
-from genre_tf.export.contract import read_contract
+from genre_tf.export.contract_file import read_contract
 from genre_tf.export.exchanges import PARITY_FILE, read_exchanges
 from genre_tf.export.exporting import ExportOptions, export_run
 from genre_tf.export.pool import read_pool

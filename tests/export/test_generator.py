@@ -10,13 +10,13 @@ import pytest
 import tensorflow as tf
 
 from genre_tf.backbones.gpt2 import new_gpt2
+from genre_tf.contract import GENERATOR as NAME
 from genre_tf.evaluation.served_writer import ServedWriter
 from genre_tf.export import replay
-from genre_tf.export.evidence import Evidence, closeness_threshold
 from genre_tf.export.gate import portability_violations
-from genre_tf.export.generator import NAME, GeneratorReference, GeneratorServable
-from genre_tf.export.generator_requests import generator_requests
-from genre_tf.funnel.encoding import encode_titles
+from genre_tf.export.generator import Evidence, GeneratorReference, GeneratorServable, closeness_threshold
+from genre_tf.export.requests import recorded_requests
+from genre_tf.funnel.served_models import ServedModels, encode_titles
 from genre_tf.generation.prompts import CONTROL_TOKENS
 from genre_tf.generation.safety_classifier import SafetyClassifier
 from genre_tf.generation.writer import WritingGraph
@@ -55,7 +55,7 @@ def classifier(models):
 def servable(models, parts, classifier, catalogue):
     evidence = Evidence(with_own_vectors(catalogue, models[0]))
     writer = WritingGraph(parts)
-    return GeneratorServable(writer, *models, evidence, max_history=50, classifier=classifier)
+    return GeneratorServable(writer, ServedModels(*models), evidence, max_history=50, classifier=classifier)
 
 
 def with_own_vectors(catalogue, two_tower):
@@ -86,7 +86,7 @@ def test_the_graph_is_portable(exported):
 
 def test_it_answers_as_the_writer_does_row_by_row(ask, servable, catalogue):
     reference = GeneratorReference(servable)
-    for request in generator_requests(catalogue):
+    for request in recorded_requests(NAME, catalogue):
         expected = reference.answer(request).outputs
         columns = {name: rows.tolist() for name, rows in request.inputs.items()}
         difference, faults = replay.compare(expected, ask(request.signature, **columns))
@@ -146,7 +146,7 @@ def test_the_threshold_is_the_same_in_chunks(monkeypatch):
     vectors = np.random.default_rng(5).normal(size=(500, 8)).astype(np.float32)
     vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
     at_once = closeness_threshold(vectors)
-    monkeypatch.setattr("genre_tf.export.evidence._CHUNK_ROWS", 77)
+    monkeypatch.setattr("genre_tf.export.generator._CHUNK_ROWS", 77)
     assert closeness_threshold(vectors) == pytest.approx(at_once, abs=1e-6)
 
 

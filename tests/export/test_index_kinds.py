@@ -6,19 +6,24 @@ import tensorflow as tf
 
 from genre_tf.contract import RECOMMENDER, SIGNATURES
 from genre_tf.errors import InputError
-from genre_tf.export.contract import read_contract
+from genre_tf.export.contract_file import read_contract
 from genre_tf.export.exchanges import Exchange, as_bytes
 from genre_tf.export.publishing import publish, staged
 from genre_tf.export.reference import RecommenderReference
 from genre_tf.export.replay import compare
-from genre_tf.export.requests import recommender_requests
+from genre_tf.export.requests import recorded_requests
 from genre_tf.export.servables import new_recommender, recommender_servable, write_version
 from genre_tf.funnel.exact_search import ExactIndex
 from genre_tf.funnel.index import ArticleIndex, may_be_found, read_catalogue
 from genre_tf.funnel.open_variables import variable_values
-from genre_tf.funnel.partitioned_index import PartitionedIndex, PartitionedOptions, options_of
-from genre_tf.funnel.partitions import PartitionSettings
-from genre_tf.funnel.selection import Rules
+from genre_tf.funnel.partitioned_index import (
+    PartitionedIndex,
+    PartitionedOptions,
+    PartitionSettings,
+    options_of,
+)
+from genre_tf.funnel.rules import Rules
+from genre_tf.funnel.served_models import ServedModels
 
 SIZES = {"max_history": 50, "k": 10, "retrieve": 30}
 BLOCKS = PartitionSettings(block=8)
@@ -31,7 +36,7 @@ INDEXED = ("recommend", "recommend_live", "recommend_text", "score", "embed_user
 def served(models, catalogue, tmp_path_factory):
     """MODELS/genre_recommender/1, which looks into 4 of some 14 blocks; never changed."""
     folder = tmp_path_factory.mktemp("partitioned")
-    servable = recommender_servable(*models, catalogue, folder, **SIZES, partitioned=FEW)
+    servable = recommender_servable(ServedModels(*models), catalogue, folder, **SIZES, partitioned=FEW)
     with staged(folder / "models" / servable.name) as version:
         write_version(servable, version, {}, (1, 2))
         publish(version)
@@ -55,11 +60,11 @@ def test_where_all_blocks_are_looked_into_the_funnel_answers_as_with_the_exact_i
     models, catalogue, tmp_path
 ):
     sides = [
-        new_recommender(*models, catalogue, tmp_path, **SIZES, partitioned=partitioned)
+        new_recommender(ServedModels(*models), catalogue, tmp_path, **SIZES, partitioned=partitioned)
         for partitioned in (None, ALL)
     ]
     assert [type(side.index.nearest) for side in sides] == [ExactIndex, PartitionedIndex]
-    requests = [one for one in recommender_requests(catalogue) if one.signature in INDEXED]
+    requests = [one for one in recorded_requests(RECOMMENDER, catalogue) if one.signature in INDEXED]
     assert {one.signature for one in requests} == set(INDEXED)
     for request in requests:
         exact, parted = (asked(side, request) for side in sides)
@@ -70,8 +75,10 @@ def test_an_exported_search_in_few_blocks_answers_as_the_reference(
     ask_first, models, catalogue, bias, tmp_path
 ):
     index = ArticleIndex(catalogue, bias, tmp_path / "ids.txt", partitioned=FEW)
-    reference = RecommenderReference(*models, catalogue, bias, **SIZES, searched=index.nearest.searched())
-    everywhere = RecommenderReference(*models, catalogue, bias, **SIZES)
+    reference = RecommenderReference(
+        ServedModels(*models), catalogue, **SIZES, searched=index.nearest.searched()
+    )
+    everywhere = RecommenderReference(ServedModels(*models), catalogue, **SIZES)
     rows = {"history": as_bytes([f"N{one} N{one + 7}" for one in range(1, 60, 3)])}
     answer = ask_first("recommend", **{name: list(values) for name, values in rows.items()})
     expected, exact = (
@@ -91,7 +98,7 @@ def test_what_was_read_is_never_recommended(ask_first, catalogue):
 
 def test_of_one_who_read_all_of_his_blocks_nothing_is_recommended(models, catalogue, tmp_path):
     one_block = PartitionedOptions(partitions=BLOCKS, probes=1)
-    recommender = new_recommender(*models, catalogue, tmp_path, **SIZES, partitioned=one_block)
+    recommender = new_recommender(ServedModels(*models), catalogue, tmp_path, **SIZES, partitioned=one_block)
     history = " ".join(catalogue.news_ids[1:])
     answer = recommender.recommend(tf.constant([history]))
     assert set(answer["news_id"].numpy()[0]) == {b""} and (answer["score"].numpy() == -1).all()

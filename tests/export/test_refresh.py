@@ -17,19 +17,18 @@ from genre_tf.data.articles import Article, ArticleTable, Impression
 from genre_tf.data.counters import Counters
 from genre_tf.errors import FailureError, InputError
 from genre_tf.export import refreshing
-from genre_tf.export.attached import attached_values
-from genre_tf.export.changes import Changes
-from genre_tf.export.contract import files_fingerprint, read_contract
+from genre_tf.export.contract_file import files_fingerprint, read_contract
 from genre_tf.export.exchanges import Exchange, as_bytes
 from genre_tf.export.exporting import write_version
-from genre_tf.export.pool import _features, build_catalogue
+from genre_tf.export.pool import Pool, build_catalogue
 from genre_tf.export.publishing import publish, staged
 from genre_tf.export.reference import RecommenderReference
-from genre_tf.export.refreshing import refresh
+from genre_tf.export.refreshing import Changes, refresh
+from genre_tf.export.saved_model import attached_values
 from genre_tf.export.servables import recommender_servable
 from genre_tf.export.verification import verify_version
 from genre_tf.funnel.index import read_catalogue
-from genre_tf.funnel.selection import Rules
+from genre_tf.funnel.rules import Rules
 from genre_tf.funnel.served_models import ServedModels
 from genre_tf.serving.operations.configuration import BatchingOptions, write_configuration
 from genre_tf.serving.operations.version_choice import roll_back
@@ -82,7 +81,7 @@ def catalogue_of(models, articles, log):
     for one in log:
         counters.observe(one)
     as_of = counters.newest + timedelta(seconds=1)
-    return build_catalogue(ServedModels(*models), table, _features(counters, table, as_of)), as_of
+    return build_catalogue(ServedModels(*models), table, Pool.of(table, counters).counters), as_of
 
 
 @pytest.fixture(scope="module")
@@ -90,7 +89,9 @@ def served(models, tmp_path_factory):
     """MODELS with a first version; never changed by a refresh."""
     folder = tmp_path_factory.mktemp("refresh")
     catalogue, as_of = catalogue_of(models, OLD, OLD_LOG)
-    servable = recommender_servable(*models, catalogue, folder, **SIZES, rules=RULES, as_of=as_of)
+    servable = recommender_servable(
+        ServedModels(*models), catalogue, folder, **SIZES, rules=RULES, as_of=as_of
+    )
     with staged(folder / "models" / servable.name) as version:
         write_version(servable, version, {"metrics": {"auc": 0.5}}, (1, 2))
         publish(version)
@@ -173,8 +174,8 @@ def test_the_index_equals_that_of_a_full_export(refreshed, full):
 
 
 def test_answers_equal_those_of_the_models_over_a_full_export(ask_new, models, full):
-    rules, bias = replace(RULES, max_age_hours=24.0), np.asarray(models[0].moment_bias(full.counters))
-    reference = RecommenderReference(*models, full, bias, **SIZES, rules=rules)
+    rules = replace(RULES, max_age_hours=24.0)
+    reference = RecommenderReference(ServedModels(*models), full, **SIZES, rules=rules)
     rows = {"history": as_bytes(["N30 N45", "", "N9 N31 N44 N33"])}
     expected = reference.answer(Exchange("recommend", "full", rows)).outputs
     answer = ask_new("recommend", **{name: list(values) for name, values in rows.items()})

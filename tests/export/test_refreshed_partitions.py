@@ -11,17 +11,15 @@ import tensorflow as tf
 from genre_tf.config import NewsConfig, RunConfig
 from genre_tf.data.articles import Article, ArticleTable
 from genre_tf.data.counters import COUNTERS
-from genre_tf.export.attached import attached_values
-from genre_tf.export.changes import Changes
-from genre_tf.export.contract import read_contract
+from genre_tf.export.contract_file import read_contract
 from genre_tf.export.pool import build_catalogue
 from genre_tf.export.publishing import publish, staged
-from genre_tf.export.refreshing import refresh
+from genre_tf.export.refreshing import Changes, refresh
+from genre_tf.export.saved_model import attached_values
 from genre_tf.export.servables import recommender_servable, write_version
 from genre_tf.funnel.index import may_be_found, read_catalogue
 from genre_tf.funnel.open_variables import variable_values
-from genre_tf.funnel.partitioned_index import PartitionedIndex, PartitionedOptions
-from genre_tf.funnel.partitions import PartitionSettings
+from genre_tf.funnel.partitioned_index import PartitionedIndex, PartitionedOptions, PartitionSettings
 from genre_tf.funnel.served_models import ServedModels
 from genre_tf.models.checkpoint import news_encoder_of, ranker_of, two_tower_of
 from genre_tf.models.news_encoder import Categories
@@ -67,7 +65,7 @@ def served(towers, tmp_path_factory):
     counters = np.random.default_rng(4).integers(0, 200, (len(OLD) + 1, len(COUNTERS))).astype(np.float32)
     counters[0] = 0
     catalogue = build_catalogue(ServedModels(*towers), ArticleTable(OLD), counters)
-    servable = recommender_servable(*towers, catalogue, folder, **SIZES, partitioned=FEW)
+    servable = recommender_servable(ServedModels(*towers), catalogue, folder, **SIZES, partitioned=FEW)
     with staged(folder / "models" / servable.name) as version:
         write_version(servable, version, {}, (1,))
         publish(version)

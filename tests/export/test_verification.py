@@ -10,7 +10,7 @@ from tensorflow.core.protobuf import saved_model_pb2
 from genre_tf.cli.verify import verify
 from genre_tf.contract import CONTRACT_FILE, WARMUP_FILE
 from genre_tf.errors import FailureError, InputError
-from genre_tf.export import exchanges, replay, warmup
+from genre_tf.export import exchanges, replay
 from genre_tf.export.verification import find_versions, verify_version
 
 
@@ -82,7 +82,7 @@ def test_every_fault_of_a_version_is_listed(version):
     exchanges.write_exchanges(extra / exchanges.PARITY_FILE, recorded[:1])
     rows = {"text": exchanges.as_bytes(["a"]), "factor": exchanges.as_bytes(["no number"])}
     good = {"text": exchanges.as_bytes(["a"]), "factor": np.array([1], np.int64)}
-    warmup.write_warmup(extra / WARMUP_FILE, "toy", {"count": rows, "serving_default": good}, [1])
+    exchanges.write_warmup(extra / WARMUP_FILE, "toy", {"count": rows, "serving_default": good}, [1])
     contract_file = extra / CONTRACT_FILE
     contract_file.write_text(contract_file.read_text().replace('"letters"', '"words"'))
     checked = verify_version(version)
@@ -166,8 +166,8 @@ def test_exchanges_survive_the_file(tmp_path):
 
 def test_warmup_has_one_request_for_each_signature_and_batch_size(tmp_path):
     rows = {"text": exchanges.as_bytes(["a", "b"])}
-    warmup.write_warmup(tmp_path / "w", "toy", {"one": rows, "two": rows}, [1, 3])
-    read = warmup.read_warmup(tmp_path / "w")
+    exchanges.write_warmup(tmp_path / "w", "toy", {"one": rows, "two": rows}, [1, 3])
+    read = exchanges.read_warmup(tmp_path / "w")
     assert [(entry.signature, len(entry.inputs["text"])) for entry in read] == [
         ("one", 1),
         ("one", 3),

@@ -8,7 +8,8 @@ import tensorflow as tf
 
 from genre_tf.data.counters import COUNTERS
 from genre_tf.export.servables import new_recommender
-from genre_tf.funnel.selection import Rules
+from genre_tf.funnel.rules import Rules
+from genre_tf.funnel.served_models import ServedModels
 
 SIZES = {"max_history": 50, "k": 4, "retrieve": 12}
 SHARE = 0.3
@@ -36,7 +37,7 @@ def recommenders(models, newsroom, tmp_path_factory):
 
     def of(share):
         rules = Rules(exploration=share, max_age_hours=100)
-        return new_recommender(*models, newsroom, folder, **SIZES, rules=rules)
+        return new_recommender(ServedModels(*models), newsroom, folder, **SIZES, rules=rules)
 
     return {share: of(share) for share in (0.0, SHARE, 1.0)}
 
@@ -100,7 +101,9 @@ def test_nothing_is_recommended_twice(models, newsroom, tmp_path):
     counters = newsroom.counters.copy()
     counters[:, VIEWS] = 5
     rules, new = Rules(exploration=1.0), dataclasses.replace(newsroom, counters=counters)
-    shown, _ = recommend(new_recommender(*models, new, tmp_path, **SIZES, rules=rules), HISTORIES[:300])
+    shown, _ = recommend(
+        new_recommender(ServedModels(*models), new, tmp_path, **SIZES, rules=rules), HISTORIES[:300]
+    )
     assert all(len(set(row)) == SIZES["k"] and "" not in row for row in shown.tolist())
 
 
@@ -113,13 +116,17 @@ def test_what_may_not_be_shown_is_not_explored(models, newsroom, tmp_path):
     withdrawn[row["N64"]] = True
     changed = dataclasses.replace(newsroom, counters=counters, withdrawn=withdrawn)
     rules = Rules(exploration=1.0, max_age_hours=100)
-    shown, _ = recommend(new_recommender(*models, changed, tmp_path, **SIZES, rules=rules), HISTORIES)
+    shown, _ = recommend(
+        new_recommender(ServedModels(*models), changed, tmp_path, **SIZES, rules=rules), HISTORIES
+    )
     assert set(shown[:, -1]) == set(NEW) - {"N61", "N62", "N63", "N64"}
 
 
 def test_a_list_that_is_not_full_gets_the_new_article_behind_its_last(models, newsroom, tmp_path):
     rules = Rules(exploration=1.0, max_age_hours=100)
-    small = new_recommender(*models, newsroom, tmp_path, max_history=50, k=4, retrieve=4, rules=rules)
+    small = new_recommender(
+        ServedModels(*models), newsroom, tmp_path, max_history=50, k=4, retrieve=4, rules=rules
+    )
     left = ["N1", "N2", "N90"]
     read = " ".join(news_id for news_id in newsroom.news_ids[1:] if news_id not in left)
     shown, score = recommend(small, [read, read])

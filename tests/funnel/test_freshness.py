@@ -5,7 +5,8 @@ import pytest
 import tensorflow as tf
 
 from genre_tf.data.counters import COUNTERS
-from genre_tf.funnel.freshness import (
+from genre_tf.funnel.index import Catalogue, may_be_found
+from genre_tf.funnel.rules import (
     NEW_VIEWS,
     NO_LIMIT,
     exploration_noise,
@@ -13,7 +14,6 @@ from genre_tf.funnel.freshness import (
     learned_age_limit,
     may_be_shown,
 )
-from genre_tf.funnel.index import Catalogue, may_be_found
 
 
 def article(**counters):

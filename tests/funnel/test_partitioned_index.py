@@ -8,8 +8,13 @@ from genre_tf.benchmarks.exported import ExportedSignature
 from genre_tf.errors import InputError
 from genre_tf.export.gate import portability_violations
 from genre_tf.export.saved_model import write_saved_model
-from genre_tf.funnel.partitioned_index import PartitionedIndex, PartitionedOptions
-from genre_tf.funnel.partitions import PartitionSettings, k_means, part_into_blocks
+from genre_tf.funnel.partitioned_index import (
+    PartitionedIndex,
+    PartitionedOptions,
+    PartitionSettings,
+    k_means,
+    part_into_blocks,
+)
 
 SMALL = PartitionSettings(block=16)
 NOBODY_READ = np.zeros((0, 2), np.int64)

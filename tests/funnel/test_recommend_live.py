@@ -10,7 +10,8 @@ from genre_tf.contract import MOST_LIVE
 from genre_tf.data.counters import COUNTERS
 from genre_tf.export import replay
 from genre_tf.export.servables import new_recommender, write_recommender
-from genre_tf.funnel.selection import Rules
+from genre_tf.funnel.rules import Rules
+from genre_tf.funnel.served_models import ServedModels
 
 SIZES = {"max_history": 50, "k": 10, "retrieve": 30}
 LIMITED = Rules(max_age_hours=100, exploration=0.5)
@@ -62,7 +63,9 @@ def refreshed(catalogue):
 @pytest.fixture(scope="module")
 def ask_limited(models, catalogue, tmp_path_factory, open_session):
     folder = tmp_path_factory.mktemp("limited")
-    write_recommender(new_recommender(*models, catalogue, folder, **SIZES, rules=LIMITED), folder / "1")
+    write_recommender(
+        new_recommender(ServedModels(*models), catalogue, folder, **SIZES, rules=LIMITED), folder / "1"
+    )
     return open_session(folder / "1")
 
 
@@ -71,7 +74,7 @@ def test_the_answer_is_that_of_a_version_with_these_counters(
     rules, ask, ask_limited, models, refreshed, tmp_path
 ):
     side = ask if rules.max_age_hours is None else ask_limited
-    version = new_recommender(*models, refreshed, tmp_path, **SIZES, rules=rules)
+    version = new_recommender(ServedModels(*models), refreshed, tmp_path, **SIZES, rules=rules)
     expected = {name: part.numpy() for name, part in version.recommend(tf.constant(HISTORIES)).items()}
     same(live(side, HISTORIES, columns(NOW)), expected)
     before = side("recommend", history=HISTORIES)

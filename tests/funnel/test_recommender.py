@@ -9,10 +9,11 @@ from genre_tf.data.counters import COUNTERS
 from genre_tf.export import replay
 from genre_tf.export.gate import portability_violations
 from genre_tf.export.reference import RecommenderReference
-from genre_tf.export.requests import recommender_requests
+from genre_tf.export.requests import recorded_requests
 from genre_tf.export.servables import new_recommender
 from genre_tf.funnel import parsing
 from genre_tf.funnel.index import Catalogue
+from genre_tf.funnel.served_models import ServedModels
 
 SIZES = {"max_history": 50, "k": 10, "retrieve": 30}  # as in conftest.py
 
@@ -23,8 +24,8 @@ def test_the_graph_is_portable(exported):
 
 @pytest.mark.parametrize("signature", list(SIGNATURES[RECOMMENDER]))
 def test_every_signature_answers_as_the_models_do_row_by_row(signature, ask, models, catalogue, bias):
-    reference = RecommenderReference(*models, catalogue, bias, **SIZES)
-    for request in recommender_requests(catalogue):
+    reference = RecommenderReference(ServedModels(*models), catalogue, **SIZES)
+    for request in recorded_requests(RECOMMENDER, catalogue):
         if request.signature == signature:
             expected = reference.answer(request).outputs
             actual = ask(signature, **{name: list(rows) for name, rows in request.inputs.items()})
@@ -110,7 +111,7 @@ def test_a_pool_smaller_than_the_answer_is_answered(models, tmp_path):
     vectors = [np.eye(3, model.news.dimension, dtype=np.float32) for model in models]
     counters = np.zeros((3, len(COUNTERS)), np.float32)
     small = Catalogue(["", "N1", "N2"], ["", "a", "b"], ["", "a", "b"], *vectors, counters)
-    recommender = new_recommender(*models, small, tmp_path, **SIZES)
+    recommender = new_recommender(ServedModels(*models), small, tmp_path, **SIZES)
     answer = recommender.recommend(tf.constant(["", "N1", "N1 N2"]))
     found = [sum(value != b"" for value in row) for row in answer["news_id"].numpy()]
     assert found == [2, 1, 0]

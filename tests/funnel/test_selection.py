@@ -6,15 +6,16 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from genre_tf.contract import RECOMMENDER
 from genre_tf.errors import InputError
 from genre_tf.export import replay
 from genre_tf.export.gate import portability_violations
 from genre_tf.export.reference import RecommenderReference
-from genre_tf.export.requests import recommender_requests
+from genre_tf.export.requests import recorded_requests
 from genre_tf.export.servables import new_recommender, write_recommender
-from genre_tf.funnel.freshness import may_be_shown
 from genre_tf.funnel.index import may_be_found
-from genre_tf.funnel.selection import NO_CATEGORY, Rules, select
+from genre_tf.funnel.rules import NO_CATEGORY, Rules, may_be_shown, select
+from genre_tf.funnel.served_models import ServedModels
 
 SIZES = {"max_history": 50, "k": 10, "retrieve": 30}
 RULES = Rules(max_age_hours=150, max_per_category=2, diversity=0.6)
@@ -100,7 +101,9 @@ def categorized(catalogue):
 @pytest.fixture(scope="module")
 def ruled(models, categorized, tmp_path_factory):
     folder = tmp_path_factory.mktemp("ruled")
-    write_recommender(new_recommender(*models, categorized, folder, **SIZES, rules=RULES), folder / "1")
+    write_recommender(
+        new_recommender(ServedModels(*models), categorized, folder, **SIZES, rules=RULES), folder / "1"
+    )
     return folder / "1"
 
 
@@ -133,8 +136,8 @@ def test_articles_that_are_too_old_are_still_known(ask_ruled, categorized):
 
 
 def test_the_graph_recommends_as_the_reference_does(ask_ruled, models, categorized, bias):
-    reference = RecommenderReference(*models, categorized, bias, **SIZES, rules=RULES)
-    for request in recommender_requests(categorized):
+    reference = RecommenderReference(ServedModels(*models), categorized, **SIZES, rules=RULES)
+    for request in recorded_requests(RECOMMENDER, categorized):
         if request.signature in ("recommend", "recommend_text", "recommend_live"):
             rows = {name: list(values) for name, values in request.inputs.items()}
             expected, actual = reference.answer(request).outputs, ask_ruled(request.signature, **rows)
@@ -145,7 +148,7 @@ def test_the_graph_recommends_as_the_reference_does(ask_ruled, models, categoriz
 def test_rules_at_their_plainest_recommend_as_none(models, categorized, ask, tmp_path):
     """Lambda 1 and a cap that nothing reaches: the loop chooses what the plain top-k does."""
     rules = Rules(max_per_category=SIZES["k"])
-    recommender = new_recommender(*models, categorized, tmp_path, **SIZES, rules=rules)
+    recommender = new_recommender(ServedModels(*models), categorized, tmp_path, **SIZES, rules=rules)
     answer = recommender.recommend(tf.constant(["N1 N2", "", "N9"]))
     plain = ask("recommend", history=["N1 N2", "", "N9"])
     assert answer["news_id"].numpy().tolist() == plain["news_id"].tolist()

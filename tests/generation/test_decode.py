@@ -11,9 +11,10 @@ import pytest
 import tensorflow as tf
 
 from genre_tf.backbones.gpt2 import gpt2_weights
+from genre_tf.backbones.layers import LanguageLayers
 from genre_tf.generation.beam import Beam, BeamLoop
-from genre_tf.generation.cached_decoder import WrittenCache
-from genre_tf.generation.cached_gpt2 import CachedGpt2
+from genre_tf.generation.cache_attention import WrittenCache
+from genre_tf.generation.cached_decoder import CachedDecoder
 from genre_tf.generation.choosing import Chooser, Rules
 from genre_tf.generation.constraints import Constraints, banned
 from genre_tf.generation.decode import Decoded, DecodeOptions, decode
@@ -36,7 +37,7 @@ def backbone() -> Any:
 
 @pytest.fixture(scope="module")
 def write(backbone: Any) -> Callable[..., Decoded]:
-    model = CachedGpt2(backbone)
+    model = CachedDecoder(LanguageLayers(backbone))
 
     def run(
         prompts: list[list[int]], seeds: list[int] | None = None, width: int = 0, **options: Any
@@ -122,13 +123,13 @@ def test_forbidden_ids_never_come(write: Callable[..., Decoded]) -> None:
 
 
 def test_refresh_takes_over_what_the_backbone_learned(backbone: Any) -> None:
-    model = CachedGpt2(backbone)
+    model = CachedDecoder(LanguageLayers(backbone))
     mask = tf.ones([1, 3], tf.bool)
 
     def logits() -> np.ndarray:
         return model.prefill(model.embed(tf.constant([[1, 2, 3]])), mask)[0].numpy()
 
-    variable = backbone.transformer_layers[0]._self_attention_layer._query_dense.kernel
+    variable = backbone.transformer_layers[0].weights[0]
     before, kept = logits(), tf.identity(variable)
     variable.assign(variable + 1.0)
     np.testing.assert_array_equal(logits(), before)
@@ -161,7 +162,7 @@ def test_drafts_change_no_text(
 
 def test_a_copied_text_takes_few_steps(backbone: Any, write: Callable[..., Decoded]) -> None:
     text = write(PROMPTS[:1], forbidden=[[END]]).ids[0, 0].numpy().tolist()
-    model = CachedGpt2(backbone)
+    model = CachedDecoder(LanguageLayers(backbone))
     logits, prompt = model.prefill(model.embed(tf.constant(PROMPTS[:1])), tf.ones([1, 8], tf.bool))
     ban = banned(tf.constant([[END]]), VOCABULARY)
     chooser = Chooser(Rules(END, Constraints(), tf.constant([20]), ban, None), Greedy(), None)

@@ -7,7 +7,7 @@ import pytest
 import tensorflow as tf
 
 from genre_tf.backbones.gpt2 import Gpt2, new_gpt2, tiny_byte_pair
-from genre_tf.generation.cached_models import cached_decoder_of, refresh_decoder
+from genre_tf.generation.cached_decoder import CachedDecoder
 from genre_tf.generation.prompts import CONTROL_TOKENS
 from genre_tf.generation.reader_prefix import UNSEEN
 from genre_tf.models.writer import Writer
@@ -74,7 +74,7 @@ def test_readers_differ_and_no_reader_is_always_the_same(generator: Writer) -> N
 def test_prefill_on_the_left_padded_prompt_gives_the_whole_models_logits(generator: Writer) -> None:
     inputs = batch(ROWS, [True, False])
     whole = generator(inputs)
-    decoder = cached_decoder_of(generator.language_model)
+    decoder = CachedDecoder(generator.language_model)
     width = 8
     token_ids = tf.constant([[7] * (width - len(row)) + row for row in ROWS])
     mask = tf.constant([[False] * (width - len(row)) + [True] * len(row) for row in ROWS])
@@ -92,14 +92,14 @@ def test_prefill_on_the_left_padded_prompt_gives_the_whole_models_logits(generat
 
 
 def test_a_decoder_takes_over_what_was_learned_and_leaves_the_frozen_weights(generator: Writer) -> None:
-    decoder = cached_decoder_of(generator.language_model)
+    decoder = CachedDecoder(generator.language_model)
     inputs = batch(ROWS[:1], [True])
     before = [weight.numpy() for weight in generator.backbone.weights]
     trained = generator.language_model.trainable_weights
     kept = [weight.numpy() for weight in trained]
     for weight in trained:
         weight.assign(weight * 1.1)
-    refresh_decoder(decoder, generator.language_model)
+    decoder.refresh()
     prefix = generator.reader_prefix(inputs["user_vector"], inputs["has_reader"])
     logits, _ = decoder.prefill(
         decoder.embed(inputs["token_ids"]), tf.ones([1, len(ROWS[0])], tf.bool), prefix

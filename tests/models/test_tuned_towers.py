@@ -16,7 +16,8 @@ from genre_tf.export.saved_model import write_saved_model
 from genre_tf.models.checkpoint import news_encoder_of
 from genre_tf.models.news_encoder import Categories
 from genre_tf.models.text_model import load_own_weights
-from genre_tf.training.fit import StageTrainer, fit
+from genre_tf.training.learner import Learner
+from genre_tf.training.loop import fit
 from genre_tf.training.progress import Goal
 from genre_tf.training.stage_files import StageFiles
 
@@ -44,7 +45,7 @@ assert not any(name.startswith(("genre_tf", "keras_hub")) for name in sys.module
 """
 
 
-class ToGoal(StageTrainer):
+class ToGoal(Learner):
     """Pulls every article's vector to one goal."""
 
     def loss_of(self, batch, training):

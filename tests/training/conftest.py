@@ -5,8 +5,8 @@ import pytest
 
 from genre_tf.config import DataConfig, NewsConfig, OptimizerConfig, RetrievalConfig, RunConfig
 from genre_tf.data.articles import Article, ArticleTable
+from genre_tf.data.columns import ImpressionExample
 from genre_tf.data.counters import COUNTERS
-from genre_tf.data.examples import ImpressionExample
 from genre_tf.data.moment_pool import MomentPool, moment
 from genre_tf.models.checkpoint import news_encoder_of
 from genre_tf.models.news_encoder import Categories, NewsEncoder

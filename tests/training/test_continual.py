@@ -49,7 +49,7 @@ STEPS = OptimizerConfig(
     steps=4, batch_size=8, validate_every=2, patience=99, save_every_seconds=0.0, learning_rate=3e-3
 )
 CONFIG = RunConfig(
-    data=DataConfig(max_history=6, shards=1, validation_share=0.2),
+    data=DataConfig(max_history=6, validation_share=0.2),
     news=NewsConfig(backbone="tiny", category_dimension=4, max_title_tokens=8),
     retrieval=RetrievalConfig(optimizer=STEPS),
     ranking=RankingConfig(optimizer=STEPS),

@@ -19,7 +19,7 @@ from genre_tf.training.stage_data import load_stage_data
 
 MODELS = ("ranker", "ranker_counters")
 TEACHER = RunConfig(
-    data=DataConfig(max_history=4, shards=1, validation_share=0.2),
+    data=DataConfig(max_history=4, validation_share=0.2),
     news=NewsConfig(backbone="tiny", trainable="last 1", max_title_tokens=8, interest_dimension=0),
     ranking=RankingConfig(optimizer=OptimizerConfig(steps=4, batch_size=8, validate_every=4)),
 )

@@ -170,7 +170,7 @@ def test_two_devices_and_two_processes_train_to_the_losses_of_one(data: Path, tm
 
 @pytest.mark.proof
 def test_keras_own_fit_still_fails_with_several_workers() -> None:
-    """When this fails, `ReplicatedModel` needs no train function of its own any more: take it out."""
+    """When this fails, Keras' own `fit` can train on several machines: say so in `training/learner.py`."""
     addresses = two_addresses()
     for plain, without_build in answers(
         *(start("keras_fit_process.py", worker=(addresses, n)) for n in range(2))

@@ -3,7 +3,7 @@
 import pytest
 
 from genre_tf.training.estimate import Estimate, Stopwatch, duration, seconds_of, validations_left
-from genre_tf.training.pace import Pace
+from genre_tf.training.learner import Pace
 
 
 def test_the_first_call_is_traced_and_does_not_count():

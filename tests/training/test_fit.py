@@ -13,7 +13,8 @@ import tensorflow as tf
 
 from genre_tf.config import OptimizerConfig
 from genre_tf.errors import FailureError, InputError
-from genre_tf.training.fit import StageTrainer, Training, fit
+from genre_tf.training.learner import Learner
+from genre_tf.training.loop import Training, fit
 from genre_tf.training.optimizers import learning_rate, make_optimizer
 from genre_tf.training.progress import Goal
 from genre_tf.training.stage_files import StageFiles
@@ -30,7 +31,7 @@ class Point(keras.Model):
         self.built = True
 
 
-class Towards(StageTrainer):
+class Towards(Learner):
     def loss_of(self, batch, training):
         return tf.reduce_mean((self.model.x - batch["goal"]) ** 2)
 

@@ -19,8 +19,8 @@ from genre_tf.config import (
 from genre_tf.data.articles import Article, ArticleTable
 from genre_tf.data.batch_layout import WHOLE, BatchLayout, FixedShape
 from genre_tf.data.batches import impression_batches
+from genre_tf.data.columns import ImpressionExample
 from genre_tf.data.counters import COUNTERS
-from genre_tf.data.examples import ImpressionExample
 from genre_tf.data.moment_pool import MomentPool, draw_from_pool
 from genre_tf.data.text_examples import TextExample, article_examples
 from genre_tf.models.checkpoint import news_encoder_of, ranker_of, two_tower_of
@@ -28,8 +28,8 @@ from genre_tf.models.news_encoder import Categories, NewsEncoder
 from genre_tf.models.text_rows import TextBatching, TextRows
 from genre_tf.training.click_weights import click_weights
 from genre_tf.training.distribution import Distribution
-from genre_tf.training.fit import StageTrainer
 from genre_tf.training.generation import GenerationTrainer, new_generator
+from genre_tf.training.learner import Learner
 from genre_tf.training.ranking import CLICK_WEIGHT, TEACHER, RankingTrainer
 from genre_tf.training.retrieval import DRAWN, RetrievalTrainer
 
@@ -85,7 +85,7 @@ def impressions() -> list[ImpressionExample]:
     return found
 
 
-def clicks(stage: str, backbone: NewsEncoder) -> tuple[StageTrainer, tf.data.Dataset, tf.data.Dataset]:
+def clicks(stage: str, backbone: NewsEncoder) -> tuple[Learner, tf.data.Dataset, tf.data.Dataset]:
     examples, columns = impressions(), {}
     if stage == "retrieval":
         pool = MomentPool(examples, len(TABLE))
@@ -105,13 +105,13 @@ def clicks(stage: str, backbone: NewsEncoder) -> tuple[StageTrainer, tf.data.Dat
     widest = max(len(each.candidates) for each in examples)
     shape = FixedShape.of(ROWS, 3, widest + (stage == "retrieval"), len(TABLE))
     if stage == "retrieval":
-        trainer: StageTrainer = RetrievalTrainer(two_tower_of(backbone, CONFIG))
+        trainer: Learner = RetrievalTrainer(two_tower_of(backbone, CONFIG))
     else:
         trainer = RankingTrainer(ranker_of(backbone, CONFIG), ALL_OBJECTIVES if columns else CONFIG.ranking)
     return trainer, batches(BatchLayout(fixed=shape)), batches(WHOLE)
 
 
-def texts(folder: Any) -> tuple[StageTrainer, tf.data.Dataset, tf.data.Dataset]:
+def texts(folder: Any) -> tuple[Learner, tf.data.Dataset, tf.data.Dataset]:
     parts = new_generator(CONFIG.generation, TABLE, 3, folder)
     clicks = [impression.history for impression in impressions() if len(impression.history)]
     examples = article_examples(TABLE, range(1, 17))
@@ -139,7 +139,7 @@ def name(request: Any) -> str:
 @pytest.fixture(scope="module")
 def stage(
     name: str, backbone: NewsEncoder, tmp_path_factory: Any
-) -> tuple[StageTrainer, tf.data.Dataset, tf.data.Dataset]:
+) -> tuple[Learner, tf.data.Dataset, tf.data.Dataset]:
     keras.utils.set_random_seed(3)
     return texts(tmp_path_factory.mktemp("generation")) if name == "generation" else clicks(name, backbone)
 
@@ -155,7 +155,7 @@ def test_the_loss_does_not_depend_on_the_padding(stage: Any) -> None:
 
 
 @pytest.fixture(scope="module")
-def objectives(backbone: NewsEncoder) -> tuple[StageTrainer, tf.data.Dataset, tf.data.Dataset]:
+def objectives(backbone: NewsEncoder) -> tuple[Learner, tf.data.Dataset, tf.data.Dataset]:
     return clicks(OBJECTIVES, backbone)
 
 
@@ -165,10 +165,10 @@ def operations(step: Any, batch: Any) -> set[str]:
     return {node.op for node in (*graph.node, *inner)}
 
 
-def compiled_step(trainer: StageTrainer) -> Any:
-    if not trainer.compiled:
-        trainer.compile_replicated(keras.optimizers.SGD(0.002, global_clipnorm=1.0), jit_compile=True)
-    return tf.function(trainer.train_step, jit_compile=True, autograph=False)
+def compiled_step(trainer: Learner) -> Any:
+    if trainer.optimizer is None:
+        trainer.prepare(keras.optimizers.SGD(0.002, global_clipnorm=1.0), jit_compile=True)
+    return tf.function(trainer.learn, jit_compile=True, autograph=False)
 
 
 def test_one_program_serves_every_batch_of_fixed_shape_and_no_other(stage: Any) -> None:
@@ -219,9 +219,9 @@ def test_each_objective_of_the_ranker_is_learned(
 ) -> None:
     trainer, losses = RankingTrainer(ranker_of(backbone, CONFIG), ranking), []
     batch = {name: value for name, value in next(iter(objectives[2])).items() if name not in without}
-    trainer.compile_replicated(keras.optimizers.SGD(0.0005, global_clipnorm=1.0), jit_compile=False)
+    trainer.prepare(keras.optimizers.SGD(0.0005, global_clipnorm=1.0), jit_compile=False)
     for _ in range(3):
-        loss, _ = trainer.train_step(batch)
+        loss, _ = trainer.learn(batch)
         losses.append(float(loss))
     assert losses[0] > losses[1] > losses[2]
 
@@ -260,7 +260,7 @@ def test_bfloat16_towers_give_nearly_the_same_loss(name: str, stage: Any, tmp_pa
     np.testing.assert_allclose(losses["mixed_bfloat16"], losses["float32"], rtol=0.02)
 
 
-def _of_policy(name: str, stage: Any, folder: Path) -> tuple[StageTrainer, dict[str, tf.Tensor]]:
+def _of_policy(name: str, stage: Any, folder: Path) -> tuple[Learner, dict[str, tf.Tensor]]:
     if name == "generation":  # whose rows are the same under every policy
         parts = new_generator(CONFIG.generation, TABLE, 3, folder)
         trainer = GenerationTrainer(parts, fixed_shapes=True, contrast_weight=0.5)

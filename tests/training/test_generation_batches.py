@@ -8,7 +8,7 @@ import tensorflow as tf
 
 from genre_tf.data.articles import Article, ArticleTable
 from genre_tf.data.batch_layout import BatchLayout
-from genre_tf.data.examples import ImpressionExample
+from genre_tf.data.columns import ImpressionExample
 from genre_tf.data.text_examples import (
     NO_HISTORY,
     TextExample,
@@ -36,7 +36,7 @@ TABLE = ArticleTable(
 
 def impression(history: list[int], candidates: list[int], clicks: list[int]) -> ImpressionExample:
     labels = np.asarray([row in clicks for row in candidates], np.float32)
-    counters = np.zeros((len(candidates), 3), np.float32)
+    counters = np.zeros((len(candidates), 9), np.float32)
     rows = np.asarray(history, np.int32), np.asarray(candidates, np.int32)
     return ImpressionExample(0, "U", 0.0, *rows, labels, counters)
 

@@ -3,6 +3,7 @@
 import dataclasses
 from typing import Any
 
+import keras
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -105,7 +106,7 @@ def test_16_bits_change_losses_and_gradients_a_little(parts: Writer, precision: 
     def loss_and_gradients() -> tuple[float, list[np.ndarray]]:
         with tf.GradientTape() as tape:
             loss = trainer(batch, training=False)
-        found = tape.gradient(loss, trainer.trainable_weights)
+        found = tape.gradient(loss, trainer.model.trainable_weights)
         return float(loss), [tf.convert_to_tensor(gradient).numpy() for gradient in found]
 
     loss, gradients = loss_and_gradients()
@@ -127,7 +128,7 @@ def test_a_replica_without_rows_adds_nothing(parts: Writer) -> None:
     with tf.GradientTape() as tape:
         loss = trainer(batch, training=True)
     assert float(loss) == 0.0
-    for gradient in tape.gradient(loss, trainer.trainable_weights):
+    for gradient in tape.gradient(loss, trainer.model.trainable_weights):
         np.testing.assert_array_equal(tf.convert_to_tensor(gradient), np.zeros(gradient.shape))
 
 
@@ -136,15 +137,8 @@ def test_steps_lower_the_perplexity_and_weights_come_back(parts: Writer, tmp_pat
     measure = Perplexity(parts, rows, 500)
     before = measure()["perplexity"]
     assert before == pytest.approx(parts.backbone.vocabulary_size, rel=0.1)
-    trainer = GenerationTrainer(parts)
-    trainer.compile(optimizer="adam")
-    trainer.optimizer.learning_rate = 0.01
-    trainer.fit(
-        rows.batches(TextBatching(tokens=500), seed=1, epochs=None),
-        steps_per_epoch=25,
-        verbose=0,
-        shuffle=False,
-    )
+    parts.compile(keras.optimizers.Adam(0.01))
+    parts.fit(rows.batches(TextBatching(tokens=500), seed=1, epochs=None), steps_per_epoch=25, verbose=0)
     after = measure()["perplexity"]
     assert after < before / 10
     save_generator_sizes(parts, tmp_path / FOLDER)

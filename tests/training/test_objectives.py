@@ -10,7 +10,7 @@ import pytest
 import tensorflow as tf
 
 from genre_tf.config import RankingConfig
-from genre_tf.data.examples import ImpressionExample
+from genre_tf.data.columns import ImpressionExample
 from genre_tf.losses.clicks import (
     click_and_softmax_loss,
     click_loss,
@@ -262,5 +262,5 @@ def test_a_click_weighs_in_the_loss_as_much_as_its_signals_say():
 def test_probabilities_are_calibrated_where_the_training_moves_their_level(settings, signals, moved):
     columns = np.zeros(2, np.int32), np.array([3, 4], np.int32), np.array([1, 0], np.float32)
     weights = np.array([2.0, 1.0], np.float32) if signals else None
-    example = ImpressionExample(0, "U", 0.0, *columns, np.zeros((2, 3), np.float32), label_weights=weights)
+    example = ImpressionExample(0, "U", 0.0, *columns, np.zeros((2, 9), np.float32), label_weights=weights)
     assert moves_probabilities(RankingConfig(**settings), [example]) is moved

@@ -24,8 +24,9 @@ from genre_tf.errors import FailureError, InputError
 from genre_tf.models.checkpoint import WEIGHTS_FILE, load_news_encoder
 from genre_tf.models.ranker import Ranker
 from genre_tf.models.two_tower import TwoTower
-from genre_tf.training.fit import StageTrainer, fit
 from genre_tf.training.headlines import headlines
+from genre_tf.training.learner import Learner
+from genre_tf.training.loop import fit
 from genre_tf.training.observers import Observers
 from genre_tf.training.progress import Goal
 from genre_tf.training.run_folder import open_run, train
@@ -43,7 +44,7 @@ class Line(keras.Model):
         self.built = True
 
 
-class Fitted(StageTrainer):
+class Fitted(Learner):
     def loss_of(self, batch, training):
         return tf.reduce_mean((tf.linalg.matvec(batch["x"], self.model.kernel) - batch["labels"]) ** 2)
 

@@ -25,7 +25,7 @@ from genre_tf.training.run_lock import run_lock
 from genre_tf.training.stage_data import Tenths
 
 NEWS = NewsConfig(backbone="tiny")
-CONFIG = RunConfig(news=NEWS, data=DataConfig(shards=1))
+CONFIG = RunConfig(news=NEWS)
 RESULT = FitResult("auc", 0.5, 0.6, 1, 2, False, 1.0, 2.0, 0.0, 0.1, 3)
 
 
@@ -136,10 +136,10 @@ def test_what_has_no_settings_yet_is_made_anew(tmp_path, data):
     _opened(run, data)
     (run / "config.toml").unlink()
     (run / "backbone" / "config.json").write_text("{}")
-    config = dataclasses.replace(CONFIG, data=DataConfig(shards=2))
+    config = dataclasses.replace(CONFIG, data=DataConfig(max_history=7))
     _opened(run, data, config)
     assert read_config(run / "config.toml") == config
-    assert load_manifest(run / "prepared")["settings"]["shards"] == 2
+    assert load_manifest(run / "prepared")["settings"]["max_history"] == 7
     assert "hidden_size" in (run / "backbone" / "config.json").read_text("utf-8")
 
 

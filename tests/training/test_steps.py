@@ -10,7 +10,8 @@ import tensorflow as tf
 
 from genre_tf.config import OptimizerConfig
 from genre_tf.errors import FailureError
-from genre_tf.training.fit import StageTrainer, fit
+from genre_tf.training.learner import Learner
+from genre_tf.training.loop import fit
 from genre_tf.training.progress import Goal
 from genre_tf.training.stage_files import StageFiles
 
@@ -25,7 +26,7 @@ class Line(keras.Model):
         self.built = True
 
 
-class Fitted(StageTrainer):
+class Fitted(Learner):
     """Notes how many steps each call did."""
 
     slow = False
@@ -39,15 +40,9 @@ class Fitted(StageTrainer):
         found = tf.linalg.matvec(batch["x"], self.model.kernel)
         return tf.reduce_mean((found - batch["labels"]) ** 2)
 
-    def make_train_function(self, force=False):
-        function = super().make_train_function(force)
-
-        def noted(iterator):
-            logs = function(iterator)
-            self.calls.append(self.executed.pace.steps)
-            return logs
-
-        self.train_function = noted
+    def run(self, batches, steps):
+        self.calls.append(steps)
+        return super().run(batches, steps)
 
 
 def _rows(bad=None):

@@ -20,7 +20,7 @@ from genre_tf.config import (
     RunConfig,
 )
 from genre_tf.training.distribution import make_strategy
-from genre_tf.training.pace import Pace
+from genre_tf.training.learner import Pace
 from genre_tf.training.run_folder import train
 
 # Graphs of a few steps: to optimize them takes a third of the time of the test.
@@ -43,7 +43,7 @@ def optimizer(name: str, rate: float, batch_size: int, **more: int) -> Optimizer
 
 # Batches of 7 do not fall into equal parts, and the last of an epoch is smaller still.
 CONFIG = RunConfig(
-    data=DataConfig(max_history=4, shards=1, validation_share=0.2),
+    data=DataConfig(max_history=4, validation_share=0.2),
     news=NewsConfig(backbone="tiny", trainable="last 1", max_title_tokens=12, dropout=0.0),
     retrieval=RetrievalConfig(heads=2, negatives=2, optimizer=optimizer("sgd", 0.5, 7)),
     ranking=RankingConfig(optimizer=optimizer("adamw", 0.01, 7, accumulate=2, steps_per_execution=4)),

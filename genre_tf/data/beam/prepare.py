@@ -1,52 +1,70 @@
-"""Writes a log as example files on the workers of a Beam runner, with the bytes that one process would write.
+"""Writes a log as columns on the workers of a Beam runner, with the bytes that one process would write.
 
-Order is kept by row numbers: each example has its row number, so any worker can make it, and the records of a
-shard are sorted by it at the end. Each shard becomes one file, so it is gathered on one worker (choose
-`--shards` so that a shard fits into a worker's memory); so are the counters (a row per article). The starting
-machine reads the catalogue, because it is small compared with a log, its rows have an order, and every worker
-needs its ids.
+Workers pass columns to each other, never single rows. Counters are computed in the three steps of
+`genre_tf.data.view_log`: the sums of all articles and hours are merged; then the events of an hour, in groups
+of articles, are looked up by one worker each; and each file is written by one worker. The starting machine
+reads the catalogue, because it is small compared with a log, its rows have an order, and every worker needs
+its ids.
 """
 
 import json
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import apache_beam as beam
 import numpy as np
+import numpy.typing as npt
 from apache_beam.pvalue import AsSingleton
 from apache_beam.utils.shared import Shared
 
-from genre_tf.data.articles import Impression
-from genre_tf.data.beam.counting import Known, KnownBefore
-from genre_tf.data.beam.log_rows import (
-    LogRows,
-    ReadRange,
-    Rejected,
-    TableFile,
-    TakeRows,
-    byte_ranges,
-    earliest,
-)
+from genre_tf.data.beam.log_rows import LogRows, TableFile, byte_ranges, read_log
 from genre_tf.data.beam.runners import Runner
 from genre_tf.data.beam.staging import Staging, write_whole
-from genre_tf.data.counters import COUNTERS, Counters, epoch_seconds
-from genre_tf.data.examples import ImpressionExample, build_example, validation_size
+from genre_tf.data.columns import Block, Floats, ImpressionColumns, Ints, Rows, read_columns, write_block
+from genre_tf.data.counters import COUNTERS, Counters
+from genre_tf.data.decay import HOUR_SECONDS
 from genre_tf.data.faults import Fault
 from genre_tf.data.lines import EMPTY
-from genre_tf.data.log_writing import LogSummary, LogTask, SplitSummary, require_labels, require_training
-from genre_tf.data.manifest import ARTICLES_FILE, COUNTERS_FILE, SPLITS, shard_name, shard_of
+from genre_tf.data.log_writing import SHARD_IMPRESSIONS, LogSummary, LogTask, judged
+from genre_tf.data.manifest import ARTICLES_FILE, COUNTERS_FILE, shard_name
 from genre_tf.data.mind import require_rows
+from genre_tf.data.mind_rows import LogForm
+from genre_tf.data.view_log import Events, Hours, HourSums
 
 _REPORT_FILE = "report.json"
+_ARTICLE_GROUPS = 16  # of an hour, whose events one worker looks up
+
+
+class Views(NamedTuple):
+    """Some views of one hour: articles, seconds, clicks, and where the counters belong.
+
+    Args:
+        rows: int32 [E].
+        seconds: int64 [E].
+        clicked: uint8 [E].
+        impression: int64 [E], row numbers in the log.
+        slot: int64 [E], place among the candidates.
+    """
+
+    rows: Rows
+    seconds: Ints
+    clicked: npt.NDArray[np.uint8]
+    impression: Ints
+    slot: Ints
+
+
+Known = tuple[Ints, Ints, Floats]
+"""Row numbers of impressions, places among their candidates, and counters float32 [E, 9]."""
 
 
 def write_log_with_beam(task: LogTask, folder: Path, runner: Runner) -> LogSummary:
-    """Writes the shards of both splits, and the counters as of the end of the log; see `write_log`.
+    """Writes the columns of a log, and the counters as of its end; see `write_log`.
 
     Args:
         task: the log, and how to prepare it.
-        folder: where to write; `articles.tfrecord` is in it already.
+        folder: where to write; the articles are in it already.
         runner: the Beam runner that does the work.
 
     Returns:
@@ -63,186 +81,109 @@ def write_log_with_beam(task: LogTask, folder: Path, runner: Runner) -> LogSumma
         articles = TableFile(staging.share(folder / ARTICLES_FILE), Shared())
         ranges = byte_ranges(task.log.stat().st_size, task.log.suffix == ".gz")
         with runner.pipeline() as pipeline:
-            rows, impressions = _read(pipeline, ranges, log, articles, _allowed(task))
-            _write(rows, impressions, articles, task, staging.address)
+            rows, blocks = read_log(pipeline, ranges, log, articles, task)
+            _write(rows, blocks, articles, staging.address)
         report = json.loads(staging.collect(_REPORT_FILE).read_text("utf-8"))
         (folder / _REPORT_FILE).unlink()
-        summary = _judged(report, task)
-        for split in SPLITS:
-            for shard in range(task.shards):
-                staging.collect(shard_name(split, shard, task.shards))
+        usable, form = _reported(report, task)
+        shards = -(-usable // SHARD_IMPRESSIONS) if form is not None and form.labelled else 0
+        columns = read_columns([staging.collect(shard_name(shard)) for shard in range(shards)])
+        begins = judged(form, columns.seconds, task)
         staging.collect(COUNTERS_FILE)
+        return LogSummary(shards, form is not None and form.signals, begins).add(columns)
     finally:
         staging.close()
-    return summary
 
 
-def _allowed(task: LogTask) -> int:
-    return (task.policy.max_bad_rows or 0) - task.policy.bad_rows
-
-
-def _read(
-    pipeline: beam.Pipeline, ranges: list[Any], log: str, articles: TableFile, allowed: int
-) -> tuple[AsSingleton, beam.PCollection]:
-    """Yields `LogRows`, and (row number, impression)."""
-    read = (
-        pipeline
-        | "Ranges" >> beam.Create(ranges)
-        | "Spread" >> beam.Reshuffle()
-        | "Read" >> beam.ParDo(ReadRange(log, articles)).with_outputs("lines", "usable", main="rows")
+def _write(rows: AsSingleton, blocks: beam.PCollection, articles: TableFile, address: str) -> None:
+    """Writes files, counters and a report for the starting machine."""
+    sums = blocks | "HourSums" >> beam.Map(_hour_sums) | "AllHours" >> beam.CombineGlobally(HourSums.merged)
+    known = (
+        blocks
+        | "Views" >> beam.FlatMap(_views)
+        | "ByHour" >> beam.GroupByKey()
+        | "Counters" >> beam.ParDo(CountHour(articles), AsSingleton(sums))
     )
-    first = AsSingleton(read.usable | "First" >> beam.CombineGlobally(earliest))
-    taken = (
-        read.rows
-        | "ById" >> beam.GroupByKey()
-        | "Take" >> beam.ParDo(TakeRows(articles), first).with_outputs("rejected", main="taken")
-    )
-    rejected = taken.rejected | "FirstRejected" >> beam.combiners.Top.Smallest(allowed + 1)
-    rows = AsSingleton(
-        read.lines
-        | "Lines" >> beam.combiners.ToDict()
-        | "LogRows" >> beam.Map(LogRows.of, AsSingleton(rejected), first, allowed)
-    )
-    return rows, taken.taken | "Number" >> beam.FlatMap(_numbered, rows)
-
-
-def _numbered(element: tuple[Any, Impression], rows: LogRows) -> Iterator[tuple[int, Impression]]:
-    place, impression = element
-    if rows.usable:
-        yield rows.row_number(place), impression
-
-
-def _write(
-    rows: AsSingleton, impressions: beam.PCollection, articles: TableFile, task: LogTask, address: str
-) -> None:
-    """Writes shards, counters and a report for the starting machine."""
-    counted = impressions | KnownBefore(articles)
-    begins = AsSingleton(_first_of_validation(impressions, task.validation_share))
-    examples = (
-        {"impression": impressions, "known": counted["known"]}
-        | "JoinCounters" >> beam.CoGroupByKey()
-        | "Example" >> beam.ParDo(MakeExample(articles, task))
-        | "Split" >> beam.Map(lambda example, begins: (_split(example, begins), example), begins)
-    )
-    names = [shard_name(split, shard, task.shards) for split in SPLITS for shard in range(task.shards)]
-    # A shard without examples is a file too.
-    empty = impressions.pipeline | "Shards" >> beam.Create([(name, None) for name in names])
-    records = examples | "Record" >> beam.Map(_record, task.shards)
+    pieces = blocks | "Shards" >> beam.FlatMap(_by_shard)
     (
-        (empty, records)
-        | "AllShards" >> beam.Flatten()
-        | "ByShard" >> beam.GroupByKey()
+        {"blocks": pieces, "known": known}
+        | "ByShard" >> beam.CoGroupByKey()
         | "WriteShard" >> beam.Map(_write_shard, address)
     )
-    counted["counters"] | "WriteCounters" >> beam.Map(_write_counters, address)
-    summaries = (
-        examples
-        | "Summary" >> beam.MapTuple(lambda split, example: (split, SplitSummary.of(example)))
-        | "Summaries" >> beam.CombinePerKey(SplitSummary.merged)
-        | "Report" >> beam.combiners.ToDict()
-    )
-    summaries | "WriteReport" >> beam.Map(_write_report, rows, address)
+    sums | "WriteCounters" >> beam.Map(_write_counters, articles, address)
+    one = blocks.pipeline | "One" >> beam.Create([None])
+    one | "WriteReport" >> beam.Map(_write_report, rows, address)
 
 
-class MakeExample(beam.DoFn):
-    """(row number, impression and what was known) -> example."""
+class CountHour(beam.DoFn):
+    """((hour, group of articles), its `Views`) -> (shard, `Known`)."""
 
-    def __init__(self, articles: TableFile, task: LogTask) -> None:
+    def __init__(self, articles: TableFile) -> None:
         self._articles = articles
-        self._max_history, self._signals = task.max_history, task.signals
+        self._hours: tuple[HourSums, Hours] | None = None
 
     def setup(self) -> None:
         """Read the table once."""
         self._table = self._articles.load()
 
-    def process(self, element: tuple[int, dict[str, Any]]) -> Iterator[ImpressionExample]:
-        """Make one example."""
-        number, joined = element
-        (impression,) = joined["impression"]
-        known: list[Known] = sorted(joined["known"])
-        counters = np.array([values for _, values in known], np.float32)
-        counters = counters.reshape(-1, len(COUNTERS))  # [candidates, 9], also if there are no candidates
-        yield build_example(number, impression, self._table, counters, self._max_history, self._signals)
+    def process(self, hour: tuple[Any, Iterable[Views]], sums: HourSums) -> Iterator[tuple[int, Known]]:
+        """Look up the events of one hour."""
+        if self._hours is None or self._hours[0] is not sums:
+            self._hours = sums, Hours(sums, len(self._table), None, self._table.published)
+        views = Views(*(np.concatenate(column) for column in zip(*hour[1], strict=True)))
+        events = Events(views.rows, views.seconds, views.clicked)
+        known = self._hours[1].before(views.rows, views.seconds, events)
+        shards = views.impression // SHARD_IMPRESSIONS
+        for shard in np.unique(shards).tolist():
+            of = shards == shard
+            yield shard, (views.impression[of], views.slot[of], known[of])
 
 
-def _first_of_validation(impressions: beam.PCollection, validation_share: float) -> beam.PCollection:
-    """The second at which validation begins, or None; hours are counted first, then seconds of one hour."""
-    seconds = impressions | "Seconds" >> beam.MapTuple(lambda _, one: epoch_seconds(one.time))
-    hours = (
-        seconds
-        | "Hour" >> beam.Map(lambda second: second // 3600)
-        | "PerHourCount" >> beam.combiners.Count.PerElement()
-        | "HourCounts" >> beam.combiners.ToDict()
-        | "ChooseHour" >> beam.Map(_choose_hour, validation_share)
-    )
-    return (
-        seconds
-        | "InHour" >> beam.FlatMap(_seconds_in, AsSingleton(hours))
-        | "PerSecondCount" >> beam.combiners.Count.PerElement()
-        | "SecondCounts" >> beam.combiners.ToDict()
-        | "ChooseSecond" >> beam.Map(_choose_second, AsSingleton(hours))
-    )
+def _hour_sums(block: Block) -> HourSums:
+    return HourSums.of(block.candidates, block.seconds[block.row_of_candidate], block.labels)
 
 
-def _choose_hour(counts: dict[int, int], validation_share: float) -> tuple[int, int] | None:
-    """The hour in which validation begins, and how many of it are older; None if none is held out."""
-    impressions = sum(counts.values())
-    held_out = validation_size(impressions, validation_share)
-    return _nth(counts, impressions - held_out) if held_out else None
+def _views(block: Block) -> Iterator[tuple[tuple[int, int], Views]]:
+    row = block.row_of_candidate
+    seconds = block.seconds[row]
+    slot = np.arange(len(row)) - block.candidate_ends[row]
+    columns = (block.candidates, seconds, block.labels, block.impression[row], slot)
+    keys = np.stack([seconds // HOUR_SECONDS, block.candidates % _ARTICLE_GROUPS], 1)
+    found, group = np.unique(keys, axis=0, return_inverse=True)
+    order = np.argsort(group, kind="stable")
+    cuts = np.cumsum(np.bincount(group, minlength=len(found)))[:-1]
+    parts = zip(*(np.split(np.asarray(column)[order], cuts) for column in columns), strict=True)
+    for key, part in zip(found.tolist(), parts, strict=True):
+        yield (key[0], key[1]), Views(*part)
 
 
-def _seconds_in(second: int, hour: tuple[int, int] | None) -> Iterator[int]:
-    if hour is not None and second // 3600 == hour[0]:
-        yield second
+def _by_shard(block: Block) -> Iterator[tuple[int, Block]]:
+    shards = block.impression // SHARD_IMPRESSIONS
+    for shard in np.unique(shards).tolist():
+        yield shard, ImpressionColumns([block]).take(np.flatnonzero(shards == shard))
 
 
-def _choose_second(counts: dict[int, int], hour: tuple[int, int] | None) -> int | None:
-    return None if hour is None else _nth(counts, hour[1])[0]
+def _write_shard(joined: tuple[int, dict[str, Iterable[Any]]], address: str) -> None:
+    shard, parts = joined
+    blocks: list[Block] = sorted(parts["blocks"], key=lambda block: int(block.impression[0]))
+    columns = ImpressionColumns(blocks)
+    block = columns.take(np.arange(len(columns)))
+    counters = np.zeros((len(block.candidates), len(COUNTERS)), np.float32)
+    for impressions, slots, values in parts["known"]:
+        counters[block.candidate_ends[impressions - block.impression[0]] + slots] = values
+    whole = replace(block, counters=counters)
+    write_whole(address, shard_name(shard), lambda path: write_block(path, whole))
 
 
-def _nth(counts: dict[int, int], rank: int) -> tuple[int, int]:
-    """The value with rank `rank` (from 0) among counted values, and its rank among equal values."""
-    for value in sorted(counts):
-        if rank < counts[value]:
-            return value, rank
-        rank -= counts[value]
-    raise ValueError(f"there are {-rank} values too few")
-
-
-def _split(example: ImpressionExample, begins: int | None) -> str:
-    train, validation = SPLITS
-    return train if begins is None or round(example.time_hours * 3600) < begins else validation
-
-
-def _record(element: tuple[str, ImpressionExample], shards: int) -> tuple[str, tuple[int, bytes]]:
-    from genre_tf.data.serialization import example_record
-
-    split, example = element
-    name = shard_name(split, shard_of(example.impression, shards), shards)
-    return name, (example.impression, example_record(example))
-
-
-def _write_shard(shard: tuple[str, Iterable[tuple[int, bytes] | None]], address: str) -> None:
-    from genre_tf.data.serialization import write_records
-
-    name, members = shard
-    records = [record for _, record in sorted(member for member in members if member is not None)]
-    write_whole(address, name, lambda path: write_records(path, records))
-
-
-def _write_counters(counters: Counters, address: str) -> None:
+def _write_counters(sums: HourSums, articles: TableFile, address: str) -> None:
+    table, counters = articles.load(), Counters()
+    counters.replace(table.news_ids, Hours(sums, len(table), None, table.published).state())
     write_whole(address, COUNTERS_FILE, counters.save)
 
 
-def _write_report(splits: dict[str, SplitSummary], rows: LogRows, address: str) -> None:
-    report = {
-        "lines": rows.lines,
-        "labelled": rows.labelled,
-        "signals": rows.signals,
-        "rejected": rows.rejected_rows(),
-        "splits": {name: vars(summary) for name, summary in splits.items()},
-    }
-    text = json.dumps(report)
+def _write_report(_: None, rows: LogRows, address: str) -> None:
+    faults = [[(fault.line, fault.field, fault.message) for fault in row] for row in rows.faults(Path())]
+    text = json.dumps({"lines": rows.lines, "form": rows.form, "rejected": faults})
 
     def write(path: Path) -> None:
         path.write_text(text, "utf-8")
@@ -250,16 +191,16 @@ def _write_report(splits: dict[str, SplitSummary], rows: LogRows, address: str) 
     write_whole(address, _REPORT_FILE, write)
 
 
-def _judged(report: dict[str, Any], task: LogTask) -> LogSummary:
-    """Reports what the workers rejected to the task's policy, as if one reader had read the log."""
-    for line, faults in (Rejected(*row) for row in report["rejected"]):
-        task.policy.reject([Fault(str(task.log), line, field, message) for field, message in faults])
+def _reported(report: dict[str, Any], task: LogTask) -> tuple[int, LogForm | None]:
+    """Reports what the workers rejected to the task's policy, as if one reader had read the log.
+
+    Returns:
+        The number of usable rows, and their form.
+    """
+    for faults in report["rejected"]:
+        task.policy.reject([Fault(str(task.log), *fault) for fault in faults])
     if not report["lines"] and not report["rejected"]:
         task.policy.reject([Fault(str(task.log), 0, "file", EMPTY)])
-    usable = report["lines"] - len(report["rejected"])
+    usable: int = report["lines"] - len(report["rejected"])
     require_rows(task.log, usable, task.policy)
-    require_labels(report["labelled"], task.log.parent)
-    splits = {name: SplitSummary(**values) for name, values in report["splits"].items()}
-    impressions = sum(summary.impressions for summary in splits.values())
-    require_training(impressions, splits.get("train", SplitSummary()).impressions, task.validation_share)
-    return LogSummary(splits, report["signals"])
+    return usable, LogForm(*report["form"]) if report["form"] else None

@@ -4,13 +4,12 @@ import tomllib
 from collections.abc import Iterator
 from dataclasses import MISSING, dataclass, field, fields, is_dataclass
 from pathlib import Path
+from typing import Literal
 
 from genre_tf.config.tables import from_table
 from genre_tf.errors import InputError
 
 MAPS_FOLDER = Path(__file__).with_name("maps")
-FORMATS = ("csv", "jsonl", "parquet")
-POOLS = ("articles", "clicks")
 NEWEST = 100
 """Clicks in a history: MIND's format repeats them in each row, and training reads 50."""
 
@@ -23,9 +22,6 @@ EVENTS = {
     "hides": ("hide",),
 }
 """What a row of a log of events can be, and the values that say so unless the map gives others."""
-TIME_UNITS = ("s", "ms")
-QUOTES = ("none", "line", "lines")
-
 MAX_MAP_BYTES = 1 << 20
 """1 MiB: a map has a few dozen lines."""
 
@@ -42,14 +38,14 @@ class SkipRule:
 class Reading:
     """How the files are written."""
 
-    format: str = ""  # csv, jsonl or parquet; empty: by the file's ending
+    format: Literal["", "csv", "jsonl", "parquet"] = ""  # empty: by the file's ending
     delimiter: str = ""  # for CSV files; empty: a tab for .tsv, otherwise a comma
     # For CSV files: none (a quotation mark is an ordinary character), line (quoted cells end on their line),
     # lines (quoted cells may span lines). Empty: none if tabs separate columns; otherwise lines, but a cell
     # whose further lines are all rows of their own is a fault: its quotation mark was left open.
-    quotes: str = ""
+    quotes: Literal["", "none", "line", "lines"] = ""
     separator: str = " "  # separates the ids of a list that is text
-    time_unit: str = "s"  # for times that are numbers: s or ms since 1970
+    time_unit: Literal["s", "ms"] = "s"  # for times that are numbers: s or ms since 1970
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -112,7 +108,8 @@ class ClickColumns:
     dwell: str = ""  # seconds that the click was read
     negatives: int = 20  # drawn for each click, as in published work on Adressa
     pool_hours: float = 24.0  # an article can be drawn if anyone clicked it in these hours before
-    pool: str = "articles"  # every such article equally often; "clicks": in proportion to its clicks
+    # Every such article equally often, or in proportion to its clicks.
+    pool: Literal["articles", "clicks"] = "articles"
     newest: int = 0  # number of earlier clicks in a history; 0: all
     train_days: float = 0.0  # before these days clicks are only history; 0: no limit
     dev_days: float = 1.0  # the newest days, for evaluation
@@ -241,24 +238,16 @@ def _faults(found: ColumnMap) -> Iterator[str]:
         for key in fields(part) if is_dataclass(part) else ():
             if key.default is MISSING and getattr(part, key.name) == "":
                 yield f"{name}.{key.name} must name a column"
-    if reading.format not in ("", *FORMATS):
-        yield f"reading.format must be one of {', '.join(FORMATS)}"
     if len(reading.delimiter) > 1:
         yield "reading.delimiter must be one character"
-    if reading.quotes not in ("", *QUOTES):
-        yield f"reading.quotes must be one of {', '.join(QUOTES)}"
     if not reading.separator:
         yield "reading.separator must not be empty"
-    if reading.time_unit not in TIME_UNITS:
-        yield f"reading.time_unit must be one of {', '.join(TIME_UNITS)}"
     if any(part and part.newest < 0 for part in (found.impressions, found.histories, clicks, events)):
         yield "newest must be at least 0"
     for name, part in (("clicks", clicks), ("events", events)):
         if part and (part.dev_days <= 0 or part.train_days < 0):
             yield f"{name}.dev_days must be above 0, train_days at least 0"
     if clicks:
-        if clicks.pool not in POOLS:
-            yield f"clicks.pool must be one of {', '.join(POOLS)}"
         if not 1 <= clicks.negatives <= 1000:
             yield "clicks.negatives must be between 1 and 1000"
         if clicks.pool_hours <= 0:

@@ -13,7 +13,10 @@ from genre_tf.data.articles import TEXT_FIELDS, Article, Impression
 from genre_tf.data.faults import Fault, FaultPolicy, shown
 from genre_tf.data.folders import whole_folder
 from genre_tf.data.layouts.cells import first_text, if_any, one_id, text, withdrawn
-from genre_tf.data.layouts.click_log import (
+from genre_tf.data.layouts.column_map import ArticleColumns, ColumnMap, ImpressionColumns, SplitFiles
+from genre_tf.data.layouts.event_log import EventImpressions, read_events
+from genre_tf.data.layouts.impression_rows import ImpressionLines
+from genre_tf.data.layouts.made_impressions import (
     DEV,
     TRAIN,
     DrawnImpressions,
@@ -21,9 +24,6 @@ from genre_tf.data.layouts.click_log import (
     MadeImpressions,
     PastClicks,
 )
-from genre_tf.data.layouts.column_map import ArticleColumns, ColumnMap, ImpressionColumns, SplitFiles
-from genre_tf.data.layouts.event_log import EventImpressions, read_events
-from genre_tf.data.layouts.impression_rows import ImpressionLines
 from genre_tf.data.layouts.tables import Source, SourceRow
 from genre_tf.data.lines import MAX_LINE_BYTES
 from genre_tf.data.mind import BEHAVIORS, NEWS
@@ -200,8 +200,8 @@ def _of_whole_log(source: Source, column_map: ColumnMap, out: _Out) -> Iterator[
     patterns = files.clicks if clicks else files.events
     # If each row describes its article, faults of a row are reported only once, when its click is read.
     once = set(source.files(files.articles)) <= set(source.files(patterns))
-    told = replace(source, policy=_OfWholeFiles(source.policy) if once else source.policy)
-    articles = _read_articles(told, files.articles, column_map.articles)
+    of_articles = replace(source, policy=_OfWholeFiles(source.policy) if once else source.policy)
+    articles = _read_articles(of_articles, files.articles, column_map.articles)
     news_ids, catalogue = list(articles), list(articles.values())
     log = read_events(source, patterns, columns, {news_id: row for row, news_id in enumerate(news_ids)})
     made: MadeImpressions
@@ -240,9 +240,8 @@ def _read_articles(source: Source, patterns: Sequence[str], columns: ArticleColu
         if article.news_id in articles:
             if columns.repeated:
                 continue
-            row.fault(
-                columns.news_id, f"{shown(article.news_id)} is also in an earlier row; keep one of them"
-            )
+            wrong = f"{shown(article.news_id)} is also in an earlier row; keep one of them"
+            row.fault(columns.news_id, wrong)
         if source.accepts(row):
             articles[article.news_id] = article
     return articles

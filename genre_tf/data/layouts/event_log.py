@@ -11,8 +11,9 @@ import numpy.typing as npt
 from genre_tf.data.counters import epoch_seconds
 from genre_tf.data.faults import shown
 from genre_tf.data.layouts import cells
-from genre_tf.data.layouts.click_log import (
-    ClickLog,
+from genre_tf.data.layouts.column_map import EVENTS, EventColumns
+from genre_tf.data.layouts.made_impressions import (
+    FirstClicks,
     Floats,
     Integers,
     MadeImpressions,
@@ -20,7 +21,6 @@ from genre_tf.data.layouts.click_log import (
     Signals,
     SignalTexts,
 )
-from genre_tf.data.layouts.column_map import EVENTS, EventColumns
 from genre_tf.data.layouts.tables import Source
 from genre_tf.data.signals import KEYS
 
@@ -52,10 +52,10 @@ class EventLog(NamedTuple):
     position: Floats
     seconds: Floats
 
-    def as_clicks(self) -> ClickLog:
+    def as_clicks(self) -> FirstClicks:
         """The clicks of a log that has only clicks."""
         signals = Signals.of_dwell(self.time, self.seconds)
-        return ClickLog(self.users, self.user, self.article, self.time, signals)
+        return FirstClicks(self.users, self.user, self.article, self.time, signals)
 
 
 def read_events(
@@ -170,7 +170,7 @@ class EventImpressions(MadeImpressions):
         np.minimum.at(first_row, numbers, rows)
         self._order = np.lexsort((first_row, self._time))
         user, article, time = (column[clicks] for column in (events.user, events.article, events.time))
-        log = ClickLog(events.users, user, article, time, signals)
+        log = FirstClicks(events.users, user, article, time, signals)
         super().__init__(log, news_ids, columns, self._time)
 
     def pages(self, split: str, after: int, until: int) -> Iterator[Page]:

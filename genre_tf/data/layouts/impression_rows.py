@@ -9,8 +9,8 @@ from typing import Any
 from genre_tf.data.articles import Impression
 from genre_tf.data.faults import shown
 from genre_tf.data.layouts import cells
-from genre_tf.data.layouts.click_log import History, LogLine, PastClicks
 from genre_tf.data.layouts.column_map import HistoryColumns, ImpressionColumns, SplitFiles
+from genre_tf.data.layouts.made_impressions import History, LogLine, PastClicks
 from genre_tf.data.layouts.tables import Source, SourceRow
 from genre_tf.data.lines import MAX_LINE_BYTES
 from genre_tf.data.mind_rows import LogForm, RowFaults, parse_behaviors
@@ -50,11 +50,11 @@ class ImpressionLines:
         self._source, self._past = source, past
         self._known = {news_id: news_id for news_id in articles}
         self._histories: dict[str, History] = {}
-        self._tells_signals = bool(columns.signals or columns.dwell)
+        self._has_signals = bool(columns.signals or columns.dwell)
         if files.histories and histories is not None:
             drop = columns.drop_unknown_history
             self._histories = read_histories(source, files.histories, histories, self._known, drop)
-            self._tells_signals |= bool(histories.dwell)
+            self._has_signals |= bool(histories.dwell)
         self._seen: set[str] = set()
         self._form: LogForm | None = None
 
@@ -108,7 +108,7 @@ class ImpressionLines:
             " ".join([before.news_ids, *own]).strip(),
             " ".join(candidates),
         ]
-        if self._tells_signals:
+        if self._has_signals:
             fields.append(self._signals(row, before, candidates))
         return "\t".join(fields)
 
@@ -185,9 +185,9 @@ def read_candidates(row: SourceRow, columns: ImpressionColumns, source: Source, 
         if unknown := [news_id for news_id in clicked if news_id not in news_ids]:
             row.fault(columns.clicked, f"{shown(unknown[0])} was clicked but is not among the candidates")
     else:
-        told = row.read(columns.labels, source.several(cells.flag))
-        flags = told or []
-        if told is not None and len(flags) != len(news_ids):
+        labels = row.read(columns.labels, source.several(cells.flag))
+        flags = labels or []
+        if labels is not None and len(flags) != len(news_ids):
             row.fault(columns.labels, f"{len(flags)} labels for {len(news_ids)} candidates")
     pairs = list(zip(news_ids, flags, strict=False))
     if columns.merge_repeated:
@@ -210,9 +210,8 @@ def read_histories(
     for row in source.rows(patterns, (columns.user_id, columns.history, columns.dwell)):
         user = row.read(columns.user_id, cells.one_id)
         news_ids = row.read(columns.history, source.ids) or []
-        seconds = row.read(columns.dwell, source.several(cells.if_any(cells.seconds))) or [None] * len(
-            news_ids
-        )
+        seconds = row.read(columns.dwell, source.several(cells.if_any(cells.seconds)))
+        seconds = seconds or [None] * len(news_ids)
         if len(seconds) != len(news_ids):
             row.fault(columns.dwell, f"{len(seconds)} dwell times for {len(news_ids)} clicks")
         clicks = list(zip(news_ids, seconds, strict=False))

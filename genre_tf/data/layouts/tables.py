@@ -13,13 +13,11 @@ from genre_tf.data.faults import MAX_LISTED_NAMES, Fault, FaultPolicy, listed, s
 from genre_tf.data.layouts import cells
 from genre_tf.data.layouts.column_map import Reading, SkipRule
 from genre_tf.data.lines import (
-    DECOMPRESSION_ERRORS,
     EMPTY,
     MAX_FILE_BYTES,
     MAX_LINE_BYTES,
     TOO_LARGE,
     is_gzip,
-    open_bytes,
     read_lines,
     whole_file_fault,
 )
@@ -41,7 +39,6 @@ A line of MIND's files (1 MiB) holds that many in any script.
 """
 
 TOO_LONG = f"holds more than {MAX_CELL_CHARACTERS:,} characters; shorten it (or is a quote missing?)"
-_LOOKED_AT = 1024  # bytes from which a JSON document is known
 PARQUET_ROWS = 1024
 """Rows decoded at a time: with histories of 1,500 clicks some tens of megabytes."""
 
@@ -307,12 +304,11 @@ def _are_rows(lines: Sequence[str], delimiter: str, columns: int) -> bool:
 
 
 def _objects(path: Path, policy: FaultPolicy) -> Rows:
-    if wrong := _whole_document(path):
-        policy.reject([whole_file_fault(path, wrong)])
-        return
-    for number, line in read_lines(path, policy):
-        if not line.strip():
-            continue
+    lines = ((number, line) for number, line in read_lines(path, policy) if line.strip())
+    for place, (number, line) in enumerate(lines):
+        if place == 0 and (wrong := _whole_document(line.strip())):
+            policy.reject([whole_file_fault(path, wrong)])
+            return
         try:
             found = json.loads(line, object_pairs_hook=_object)
         except (ValueError, RecursionError) as error:
@@ -333,16 +329,11 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return found
 
 
-def _whole_document(path: Path) -> str | None:
+def _whole_document(first_line: str) -> str | None:
     """What to do with a file that is one JSON document, such as an array of objects; None if it is not."""
-    try:
-        with open_bytes(path) as stream:
-            begins = stream.read(_LOOKED_AT).removeprefix(b"\xef\xbb\xbf").lstrip()
-    except (*DECOMPRESSION_ERRORS, OSError):
-        return None  # `read_lines` reports it
-    if begins.startswith(b"[") and begins[1:].lstrip()[:1] in (b"{", b""):
+    if first_line.startswith("[") and first_line[1:].lstrip()[:1] in ("{", ""):
         kind, command = "one JSON array", "jq -c '.[]'"
-    elif begins.startswith(b"{") and begins[1:].lstrip(b" \t\r").startswith(b"\n"):
+    elif first_line == "{":
         kind, command = "objects of several lines", "jq -c ."
     else:
         return None

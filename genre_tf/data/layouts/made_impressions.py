@@ -88,7 +88,7 @@ class SignalTexts:
         return ",".join(f"{KEYS[kind]}={sums[kind]:g}" for kind in sorted(sums))
 
 
-class ClickLog:
+class FirstClicks:
     """Clicks in the order of time: each reader's first click on each article, and what followed the clicks.
 
     A page that is loaded again is not a new choice. All clicks are held in memory for sorting: about 50 bytes
@@ -177,7 +177,7 @@ class PastClicks:
         for kind, count in enumerate(counts, start=1):
             click = np.flatnonzero(count)
             parts.append(Signals(click, np.full(len(click), kind), count[click], known[click]))
-        self._log = ClickLog(list(self._users), user, article, time, Signals.joined(*parts))
+        self._log = FirstClicks(list(self._users), user, article, time, Signals.joined(*parts))
         self._news_ids = list(self._rows)
 
     def before(self, user: str, time: datetime, known: Container[str]) -> tuple[History, int]:
@@ -188,8 +188,8 @@ class PastClicks:
         """
         if user not in self._users:
             return History(), 0
-        rows, told = self._log.before(self._users[user], epoch_seconds(time), self._newest)
-        pairs = [(self._news_ids[row], values) for row, values in zip(rows, told, strict=True)]
+        rows, signals_of = self._log.before(self._users[user], epoch_seconds(time), self._newest)
+        pairs = [(self._news_ids[row], values) for row, values in zip(rows, signals_of, strict=True)]
         kept = [(news_id, values) for news_id, values in pairs if news_id in known]
         signals = " ".join(f"{news_id}:{values}" for news_id, values in kept if values)
         return History(" ".join(news_id for news_id, _ in kept), signals), len(pairs) - len(kept)
@@ -224,7 +224,7 @@ class MadeImpressions(ABC):
     """
 
     def __init__(
-        self, log: ClickLog, news_ids: Sequence[str], columns: ClickColumns | EventColumns, times: Integers
+        self, log: FirstClicks, news_ids: Sequence[str], columns: ClickColumns | EventColumns, times: Integers
     ) -> None:
         self.log, self._news_ids, self._newest_clicks = log, news_ids, columns.newest
         self._dev_days, self._oldest = columns.dev_days, int(times.min(initial=1 << 62))
@@ -269,10 +269,10 @@ class MadeImpressions(ABC):
         if self.log.has_signals:
             # An article that was clicked before and now again keeps what was known of it: a history must not
             # know what follows.
-            told = dict(zip(history, known, strict=True))
+            signals = dict(zip(history, known, strict=True))
             for row, followed in compress(zip(page.shown, page.signals, strict=True), page.clicked):
-                told.setdefault(row, followed)
-            fields.append(" ".join(f"{ids[row]}:{values}" for row, values in told.items() if values))
+                signals.setdefault(row, followed)
+            fields.append(" ".join(f"{ids[row]}:{values}" for row, values in signals.items() if values))
         return LogLine("\t".join(fields), sum(page.clicked), bool(history))
 
 
@@ -284,7 +284,7 @@ class DrawnImpressions(MadeImpressions):
     history like any other. Equal seeds give equal lines.
     """
 
-    def __init__(self, log: ClickLog, news_ids: Sequence[str], columns: ClickColumns) -> None:
+    def __init__(self, log: FirstClicks, news_ids: Sequence[str], columns: ClickColumns) -> None:
         super().__init__(log, news_ids, columns, log.time)
         self._columns = columns
 
@@ -309,7 +309,7 @@ class DrawnImpressions(MadeImpressions):
 class _Pool:
     """Articles that were clicked within some seconds before a moment, which moves forward."""
 
-    def __init__(self, log: ClickLog, seconds: int, by_clicks: bool) -> None:
+    def __init__(self, log: FirstClicks, seconds: int, by_clicks: bool) -> None:
         self._log, self._seconds, self._by_clicks = log, seconds, by_clicks
         self._oldest = self._next = 0  # clicks from number `_oldest` to before `_next` are in the pool
         self._counts: dict[int, int] = {}

@@ -1,4 +1,4 @@
-"""Train one stage: Keras' own `fit`, with validation every N steps; the best weights are kept."""
+"""Train one stage: the loop over steps, with validation every N steps; the best weights are kept."""
 
 import math
 import time
@@ -9,48 +9,19 @@ from pathlib import Path
 from typing import Any
 
 import keras
-import tensorflow as tf
 
 from genre_tf.config import OptimizerConfig
 from genre_tf.errors import InputError
-from genre_tf.losses.replicas import replica_count
 from genre_tf.models.text_model import load_own_weights
 from genre_tf.training.estimate import Estimate, Stopwatch, seconds_of, validations_left
+from genre_tf.training.learner import Learner
 from genre_tf.training.memory import keep_freed_memory, peak_memory_gb
 from genre_tf.training.optimizers import make_optimizer
 from genre_tf.training.progress import FitResult, Goal, Progress, Report
-from genre_tf.training.replicas import ReplicatedModel
 from genre_tf.training.stage_files import StageFiles, lasting_variables
 from genre_tf.training.stopping import stop_request
 from genre_tf.training.training_state import check_room
 from genre_tf.training.watch import Watch
-
-
-class StageTrainer(ReplicatedModel):
-    """A stage's model with its loss, for `fit`: calling it on a batch returns the loss.
-
-    With several replicas, each returns its share of the loss: what its rows add to the mean over all rows.
-
-    Args:
-        model: the model to train; its weights are what is saved.
-    """
-
-    def __init__(self, model: keras.Model) -> None:
-        super().__init__(name="trainer", dtype="float32")
-        self.model = model
-        self.built = True
-
-    def loss_of(self, batch: dict[str, tf.Tensor], training: bool) -> tf.Tensor:
-        """Mean loss of a batch, float32 []."""
-        raise NotImplementedError
-
-    def call(self, batch: dict[str, tf.Tensor], training: bool | None = None) -> tf.Tensor:
-        """Mean loss of a batch, float32 []."""
-        return self.loss_of(batch, bool(training))
-
-    def compute_loss(self, x: Any, y: Any, y_pred: Any, *_: Any, **__: Any) -> tf.Tensor:
-        """What Keras minimises: the loss that `call` returned, plus regularizers."""
-        return tf.add_n([y_pred, *(each / replica_count() for each in self.losses)])  # losses of regularizers
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,7 +38,7 @@ class Training:
         name_rows: names the rows of batches.
     """
 
-    trainer: StageTrainer
+    trainer: Learner
     batches_from: Callable[[int], Any]
     steps: int
     config: OptimizerConfig
@@ -85,14 +56,14 @@ class Training:
         Args:
             began: `time.monotonic` before this was built, which takes as long again for the training itself.
         """
-        _compile(self.trainer, self.steps, self.config, self.jit_compile)
-        self.trainer.steps_at_once = self.trainer.most_steps
-        stopwatch = Stopwatch()
+        _prepare(self.trainer, self.steps, self.config, self.jit_compile)
         keep_freed_memory()
-        batches, timed = self.batches_from(0), _UntilTimed(stopwatch)
-        self.trainer.fit(
-            batches, steps_per_epoch=self.steps, epochs=1, verbose=0, shuffle=False, callbacks=[timed]
-        )
+        at_once = min(self.config.steps_per_execution, self.config.validate_every, self.steps)
+        stopwatch, batches, done = Stopwatch(), iter(self.batches_from(0)), 0
+        while stopwatch.step_seconds is None and done < self.steps:
+            executed = self.trainer.run(batches, min(at_once, self.steps - done))
+            stopwatch.note(executed.pace)
+            done += executed.pace.steps
         validation_seconds = seconds_of(self.goal.look)
         timed_seconds = stopwatch.timed.seconds + 2 * validation_seconds
         return Estimate(
@@ -104,20 +75,8 @@ class Training:
         )
 
 
-class _UntilTimed(keras.callbacks.Callback):
-    """Stops when the pace is known."""
-
-    def __init__(self, stopwatch: Stopwatch) -> None:
-        super().__init__()
-        self.stopwatch = stopwatch
-
-    def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
-        self.stopwatch.note(self.model.executed.pace)
-        self.model.stop_training = self.stopwatch.step_seconds is not None
-
-
 def fit(
-    trainer: StageTrainer,
+    trainer: Learner,
     batches_from: Callable[[int], Any],
     steps: int,
     config: OptimizerConfig,
@@ -157,12 +116,12 @@ def fit(
         StoppedError: SIGTERM or Ctrl-C; the state was saved.
     """
     files.folder.mkdir(parents=True, exist_ok=True)
-    _compile(trainer, steps, config, jit_compile)
+    _prepare(trainer, steps, config, jit_compile)
     check_room(files.folder, lasting_variables(trainer))
     progress = _begin(trainer, files, steps, report)
     with stop_request() as request:
         describe = _describer(batches_from, config.accumulate, name_rows)
-        watch = Watch(progress, steps, config, goal, files, report, request, describe)
+        watch = Watch(trainer, progress, steps, config, goal, files, report, request, describe)
         try:
             _run(trainer, batches_from, watch)
         finally:
@@ -175,9 +134,9 @@ def fit(
     return _result(watch, sum(math.prod(weight.shape) for weight in trainer.model.trainable_weights), found)
 
 
-def _compile(trainer: StageTrainer, steps: int, config: OptimizerConfig, jit_compile: bool) -> None:
-    with trainer.distribute_strategy.scope():
-        trainer.compile_replicated(
+def _prepare(trainer: Learner, steps: int, config: OptimizerConfig, jit_compile: bool) -> None:
+    with trainer.strategy.scope():
+        trainer.prepare(
             make_optimizer(config, steps, trainer.model.trainable_weights),
             jit_compile,
             accumulate=config.accumulate,
@@ -209,7 +168,7 @@ def _result(watch: Watch, trainable_parameters: int, found: dict[str, Any]) -> F
     )
 
 
-def _begin(trainer: StageTrainer, files: StageFiles, steps: int, report: Report) -> Progress:
+def _begin(trainer: Learner, files: StageFiles, steps: int, report: Report) -> Progress:
     """The progress of an unfinished training; else load the initial weights and return new progress."""
     progress = files.resume(trainer)
     if progress is not None:
@@ -245,16 +204,25 @@ def _on_older(model: keras.Model, goal: Goal, files: StageFiles) -> dict[str, fl
     return found
 
 
-def _run(trainer: StageTrainer, batches_from: Callable[[int], Any], watch: Watch) -> None:
-    progress = watch.progress
+def _run(trainer: Learner, batches_from: Callable[[int], Any], watch: Watch) -> None:
+    """The loop: learn, record, validate, save; until the last step, a stop, or patience runs out."""
+    progress, config, steps = watch.progress, watch.config, watch.steps
     if progress.validated < 0:
-        watch.validate_now(trainer)
-    out_of_patience = progress.waited >= watch.config.patience and progress.validated == progress.step
-    left = watch.steps - progress.step
-    if left > 0 and not out_of_patience:
-        keep_freed_memory()
-        batches = batches_from(progress.step)
-        trainer.fit(batches, steps_per_epoch=left, epochs=1, verbose=0, shuffle=False, callbacks=[watch])
+        watch.validate()
+    batches: Any = None
+    while progress.step < steps and not watch.out_of_patience:
+        if batches is None:
+            keep_freed_memory()
+            batches = iter(batches_from(progress.step))
+        until_validation = config.validate_every - progress.step % config.validate_every
+        at_once = min(config.steps_per_execution, until_validation, steps - progress.step)
+        watch.trace.before(progress.step + 1, progress.step + at_once)
+        watch.record(trainer.run(batches, at_once))
+        due = progress.step % config.validate_every == 0 or progress.step == steps
+        if due:
+            watch.validate()
+        watch.announce()
+        watch.save_if_due(due)  # also ends the training if a signal asked for it
 
 
 def _describer(

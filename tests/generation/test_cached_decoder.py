@@ -11,18 +11,18 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from genre_tf.backbones.causal_prefix import Prefix
 from genre_tf.backbones.gpt2 import tiny_byte_pair
+from genre_tf.backbones.layers import LanguageLayers
 from genre_tf.backbones.llama import Llama, new_llama, save_llama
-from genre_tf.backbones.llama_layers import LlamaLayers
 from genre_tf.backbones.trainable import parse_trainable
 from genre_tf.export import replay
 from genre_tf.export.exchanges import Exchange, as_bytes, write_exchanges
 from genre_tf.export.gate import portability_violations
 from genre_tf.export.saved_model import write_saved_model
-from genre_tf.generation.cached_llama import CachedLlama
+from genre_tf.generation.cached_decoder import CachedDecoder
 from genre_tf.generation.decode import DecodeOptions, decode
 from genre_tf.generation.sampling import Greedy, Sample
+from genre_tf.layers.attention import Prefix
 
 PROMPTS = [[5, 9, 3, 22, 8, 41, 2, 60], [4, 4, 17], [33]]
 END = 256
@@ -39,9 +39,9 @@ def llama() -> Llama:
 
 
 @pytest.fixture(scope="module")
-def layers(llama: Llama) -> LlamaLayers:
+def layers(llama: Llama) -> LanguageLayers:
     """With updates and token rows that are not nothing."""
-    built = LlamaLayers(llama.backbone, parse_trainable("lora 3"), (7, 256))
+    built = LanguageLayers(llama.backbone, parse_trainable("lora 3"), (7, 256))
     random = np.random.default_rng(4)
     for weight in built.trainable_variables:
         weight.assign(random.normal(0, 0.1, weight.shape))
@@ -60,7 +60,7 @@ def test_greedy_equals_transformers(llama: Llama, tmp_path: Path) -> None:
 
     save_llama(llama, tmp_path)
     reference = LlamaForCausalLM.from_pretrained(tmp_path).eval()
-    model = CachedLlama(LlamaLayers(llama.backbone, parse_trainable("none")))
+    model = CachedDecoder(LanguageLayers(llama.backbone, parse_trainable("none")))
     ids, mask = left_padded(PROMPTS)
     options = DecodeOptions(end_id=END, max_tokens=20)
     seeds = tf.zeros([len(PROMPTS)], tf.int64)
@@ -75,8 +75,10 @@ def test_greedy_equals_transformers(llama: Llama, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("prefix_columns", [0, 3])
-def test_log_probability_is_that_of_the_layers_in_training(prefix_columns: int, layers: LlamaLayers) -> None:
-    model = CachedLlama(layers)
+def test_log_probability_is_that_of_the_layers_in_training(
+    prefix_columns: int, layers: LanguageLayers
+) -> None:
+    model = CachedDecoder(layers)
     prefix = a_prefix(layers, len(PROMPTS), prefix_columns)
     texts, found = steps(model, prefix)
     for row, prompt in enumerate(PROMPTS):
@@ -92,8 +94,8 @@ def test_log_probability_is_that_of_the_layers_in_training(prefix_columns: int, 
             np.testing.assert_allclose(found[row, sample], expected, atol=5e-5)
 
 
-def test_several_tokens_at_once_are_read_as_one_by_one(layers: LlamaLayers) -> None:
-    model, prefix = CachedLlama(layers), a_prefix(layers, len(PROMPTS), 3)
+def test_several_tokens_at_once_are_read_as_one_by_one(layers: LanguageLayers) -> None:
+    model, prefix = CachedDecoder(layers), a_prefix(layers, len(PROMPTS), 3)
     texts, one_by_one = steps(model, prefix)
     ids, mask = left_padded(PROMPTS)
     _, prompt = model.prefill(model.embed(ids), mask, prefix)
@@ -108,8 +110,8 @@ def test_several_tokens_at_once_are_read_as_one_by_one(layers: LlamaLayers) -> N
 
 
 @pytest.mark.parametrize("strategy", [Greedy(), Sample(temperature=0.6, top_k=8)])
-def test_drafts_change_no_text(strategy: Any, layers: LlamaLayers) -> None:
-    model, (ids, mask) = CachedLlama(layers), left_padded(PROMPTS)
+def test_drafts_change_no_text(strategy: Any, layers: LanguageLayers) -> None:
+    model, (ids, mask) = CachedDecoder(layers), left_padded(PROMPTS)
     options = DecodeOptions(end_id=END, max_tokens=14, samples=2, strategy=strategy)
 
     def write(options: DecodeOptions, sources: Any) -> Any:
@@ -125,7 +127,7 @@ def test_drafts_change_no_text(strategy: Any, layers: LlamaLayers) -> None:
     np.testing.assert_allclose(drafted.log_probability, plain.log_probability, atol=1e-5)
 
 
-def a_prefix(layers: LlamaLayers, rows: int, columns: int) -> Prefix | None:
+def a_prefix(layers: LanguageLayers, rows: int, columns: int) -> Prefix | None:
     if not columns:
         return None
     random = np.random.default_rng(5)
@@ -144,7 +146,7 @@ def of_row(prefix: Prefix, row: int) -> Prefix:
     return Prefix(keys, values, prefix.bias)
 
 
-def steps(model: CachedLlama, prefix: Prefix | None) -> tuple[np.ndarray, np.ndarray]:
+def steps(model: CachedDecoder, prefix: Prefix | None) -> tuple[np.ndarray, np.ndarray]:
     """Two texts of five tokens after each prompt, and the logits before each: [rows, 2, 5, vocabulary]."""
     texts = np.random.default_rng(6).integers(0, 257, (len(PROMPTS), 2, 5))
     ids, mask = left_padded(PROMPTS)
@@ -165,8 +167,8 @@ def steps(model: CachedLlama, prefix: Prefix | None) -> tuple[np.ndarray, np.nda
     return texts, run().numpy()
 
 
-def test_padding_and_company_do_not_change_a_row(layers: LlamaLayers) -> None:
-    model = CachedLlama(layers)
+def test_padding_and_company_do_not_change_a_row(layers: LanguageLayers) -> None:
+    model = CachedDecoder(layers)
     options = DecodeOptions(end_id=END, max_tokens=12, samples=3, strategy=Sample(top_k=10))
 
     @tf.function(reduce_retracing=True, autograph=False)
@@ -182,9 +184,9 @@ def test_padding_and_company_do_not_change_a_row(layers: LlamaLayers) -> None:
 
 
 def test_an_export_is_portable_and_answers_in_a_fresh_process(
-    llama: Llama, layers: LlamaLayers, tmp_path: Path
+    llama: Llama, layers: LanguageLayers, tmp_path: Path
 ) -> None:
-    model, prefix = CachedLlama(layers), a_prefix(layers, 1, 3)
+    model, prefix = CachedDecoder(layers), a_prefix(layers, 1, 3)
     options = DecodeOptions(end_id=END, max_tokens=6)
 
     def write(text: Any, seed: Any) -> dict[str, Any]:
@@ -218,11 +220,11 @@ def repeated(prefix: Prefix | None, rows: Any) -> Prefix:
     return Prefix(keys, values, prefix.bias)
 
 
-def test_refresh_takes_over_what_was_learned(layers: LlamaLayers) -> None:
-    model = CachedLlama(layers)
+def test_refresh_takes_over_what_was_learned(layers: LanguageLayers) -> None:
+    model = CachedDecoder(layers)
     ids, mask = left_padded([[1, 2, 3]], 3)
     before = model.prefill(model.embed(ids), mask)[0].numpy()
-    up = layers.updates[0].value.up
+    up = layers.blocks[0].additions["value"].up
     kept = tf.identity(up)
     up.assign(up + 1.0)
     np.testing.assert_array_equal(model.prefill(model.embed(ids), mask)[0], before)
