@@ -29,6 +29,7 @@ FLOORS = [
     {"models"},
     {"generation"},
     {"backbones"},
+    {"layers"},
     {"losses"},
     {"text", "data"},
     {"config"},

@@ -80,8 +80,8 @@ def models():
     config = RunConfig(news=NewsConfig(backbone="tiny", trainable="last 1"))
     categories = Categories.of(["sports", "finance"])
     news = news_encoder_of("tiny", config.news, categories)
-    two_tower = random_weights(two_tower_of(news, config), 1)
     ranker = random_weights(ranker_of(news.own_copy(), config), 2)
+    two_tower = random_weights(two_tower_of(news, config), 1)
     weigh_the_moment(two_tower, ranker)
     return two_tower, ranker
 
