@@ -33,6 +33,7 @@ FLOORS = [
     {"losses"},
     {"text", "data"},
     {"config"},
+    {"files"},
     {"errors", "environment", "contract", "lazy"},
 ]
 FLOOR = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}

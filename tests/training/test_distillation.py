@@ -11,7 +11,7 @@ import pytest
 from genre_tf.config import DataConfig, NewsConfig, OptimizerConfig, RankingConfig, RunConfig
 from genre_tf.data.records import read_articles, read_examples
 from genre_tf.errors import InputError
-from genre_tf.evaluation.run_models import load_scorers
+from genre_tf.evaluation.scoring import load_scorers
 from genre_tf.models.checkpoint import WEIGHTS_FILE, load_news_encoder, ranker_of
 from genre_tf.models.text_model import save_own_weights
 from genre_tf.training.distillation import check_teacher, teacher_identity, teacher_logits

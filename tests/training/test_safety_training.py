@@ -14,7 +14,7 @@ from genre_tf.config import NewsConfig, RunConfig, write_config
 from genre_tf.data.corpus import read_labelled_texts
 from genre_tf.data.faults import FaultPolicy
 from genre_tf.errors import InputError
-from genre_tf.generation.safety_classifier import load_classifier
+from genre_tf.generation.safety import load_classifier
 from genre_tf.models.checkpoint import WEIGHTS_FILE, load_ranker, save_backbone
 from genre_tf.models.news_encoder import Categories
 from genre_tf.models.text_model import save_own_weights
