@@ -93,7 +93,7 @@ def write_models(
     source = _Source(two_tower, ranker, writer, pool, options=options)
     published = publish_models(Path(folder), source, report)
     # The files of the servers belong to a room above this one.
-    configuration = importlib.import_module("genre_tf.serving.configuration")
+    configuration = importlib.import_module("genre_tf.serving.operations.configuration")
     configuration.write_configuration(Path(folder), [version.parent.name for version, _ in published])
     return [version for version, _ in published]
 

@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from tensorflow_serving.apis import (
-    inference_pb2,
     prediction_log_pb2,
     prediction_service_pb2_grpc,
     regression_pb2,
@@ -90,16 +89,6 @@ def test_regress_by_grpc(prediction, expected):
     with pytest.raises(grpc.RpcError) as refused:
         prediction.Regress(regression([]), timeout=60)
     assert refused.value.code() == grpc.StatusCode.INVALID_ARGUMENT
-
-
-def test_multi_inference_by_grpc(prediction, expected):
-    request = inference_pb2.MultiInferenceRequest()
-    task = request.tasks.add(method_name="tensorflow/serving/regress")
-    task.model_spec.CopyFrom(regression([]).model_spec)
-    request.input.CopyFrom(regression(ROWS).input)
-    (result,) = prediction.MultiInference(request, timeout=60).results
-    values = [one.value for one in result.regression_result.regressions]
-    np.testing.assert_allclose(values, expected, rtol=1e-3)
 
 
 def test_regress_by_rest(server, expected):
