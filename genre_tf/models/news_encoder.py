@@ -151,7 +151,7 @@ class NewsEncoder(TextModel):
             for name, function in (
                 ("vectors", self.__call__),
                 ("whole", self.whole),
-                ("text", self.text_vectors),
+                ("text", lambda features: self.text_vectors(features)),
             )
         }
 
