@@ -1,7 +1,7 @@
 """The news encoder: the one road from an article, as strings, to its vector."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Self
 
@@ -107,7 +107,7 @@ class NewsEncoder(TextModel):
         super().__init__(name=name)
         check_encoder(bert, trained_layers, max_tokens, precision)
         hidden = int(bert.backbone.hidden_dim)
-        self.bert = bert
+        self.bert = bert if frozen is None else replace(bert, tokenizer=frozen.tokenizer)
         self.categories = Categories.of(categories)
         self.use_abstract = use_abstract
         self._arguments: dict[str, Any] = {
