@@ -12,7 +12,7 @@ from typing import Any
 
 from genre_tf.config import WritingConfig, read_config
 from genre_tf.contract import RECOMMENDER
-from genre_tf.data.articles import ArticleTable
+from genre_tf.data.articles import Article, ArticleTable
 from genre_tf.data.counters import Counters
 from genre_tf.data.manifest import load_manifest
 from genre_tf.errors import InputError
@@ -27,8 +27,7 @@ from genre_tf.funnel.index import may_be_found
 from genre_tf.funnel.partitioned_index import PartitionedOptions
 from genre_tf.funnel.rules import Rules
 from genre_tf.funnel.served_models import ServedModels
-from genre_tf.generation.safety import SafetyList, read_safety_list
-from genre_tf.generation.safety_classifier import SafetyClassifier, load_classifier
+from genre_tf.generation.safety import SafetyClassifier, SafetyList, load_classifier, read_safety_list
 from genre_tf.models.checkpoint import WEIGHTS_FILE, load_ranker, load_two_tower
 from genre_tf.models.generator_checkpoint import load_generator
 
@@ -61,7 +60,7 @@ def write_models(
     *,
     two_tower: Any,
     ranker: Any,
-    articles: ArticleTable,
+    articles: Sequence[Article],
     writer: Any = None,
     counters: Counters | None = None,
     options: ExportOptions = ExportOptions(),
@@ -76,7 +75,7 @@ def write_models(
         folder: MODELS; created if missing.
         two_tower: a `TwoTower`: has `news`, `user_vector`, `query` and `moment_bias`.
         ranker: a `Ranker`: has `news`, `attention`, `click_logits`, `pool_logits` and `max_history`.
-        articles: the articles that may be recommended, with N rows.
+        articles: the articles that may be recommended, such as those of a `ClickLog`.
         writer: a `Writer`; None: only the recommender is written.
         counters: what readers saw and clicked, counted over a log; None: no article has counters, so that
             neither popularity nor age matters.
@@ -90,7 +89,12 @@ def write_models(
         InputError: there is no article, or the folder cannot be written. No files are left behind.
         FailureError: a written version did not pass verification; nothing was published.
     """
-    pool = Pool.of(articles, counters or Counters())
+    if writer is not None and writer.reader_prefix.user_dimension not in (0, two_tower.news.dimension):
+        raise InputError(
+            f"the writer reads reader vectors of {writer.reader_prefix.user_dimension} numbers, but these "
+            f"towers give {two_tower.news.dimension}: export it with the towers that it was trained with"
+        )
+    pool = Pool.of(ArticleTable(articles), counters or Counters())
     source = _Source(two_tower, ranker, writer, pool, options=options)
     published = publish_models(Path(folder), source, report)
     # The files of the servers belong to a room above this one.

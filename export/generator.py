@@ -22,8 +22,7 @@ from genre_tf.funnel import parsing
 from genre_tf.funnel.index import Catalogue
 from genre_tf.funnel.open_variables import open_variable
 from genre_tf.funnel.served_models import ServedModels, encode_titles
-from genre_tf.generation.safety import SafetyList
-from genre_tf.generation.safety_classifier import SafetyClassifier
+from genre_tf.generation.safety import SafetyClassifier, SafetyList
 from genre_tf.generation.writer import WritingGraph, nothing_unsafe
 from genre_tf.generation.writer_options import writer_options
 from genre_tf.models.writer import Writer

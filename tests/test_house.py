@@ -29,9 +29,11 @@ FLOORS = [
     {"models"},
     {"generation"},
     {"backbones"},
+    {"layers"},
     {"losses"},
     {"text", "data"},
     {"config"},
+    {"files"},
     {"errors", "environment", "contract", "lazy"},
 ]
 FLOOR = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}

@@ -165,8 +165,8 @@ def _clear(out: Path) -> None:
 
 def _evaluate(out: Path, say: Any) -> dict[str, Any]:
     from genre_tf.evaluation.evaluate import EvaluationOptions, evaluate_run
+    from genre_tf.reporting.board import log_models
     from genre_tf.reporting.keeping import keep_evaluation
-    from genre_tf.reporting.looking import log_models
 
     say("evaluating on the newsroom's next day")
     # Training has just reported the generator's perplexity, also on articles that it had not seen.

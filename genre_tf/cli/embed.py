@@ -42,7 +42,7 @@ def embed(
     Example: genre embed runs/mind --data mind --split dev --out vectors
     """
     load_tensorflow()
-    from genre_tf.evaluation.run_models import chosen_models, open_run
+    from genre_tf.evaluation.scoring import chosen_models, open_run
     from genre_tf.models.bulk_embedding import embed_split
 
     chosen_models(run, open_run(run), (model.value,))

@@ -64,12 +64,11 @@ def evaluate(
     Example: genre evaluate runs/mind --data mind --split dev
     """
     load_tensorflow()
-    from genre_tf.evaluation.evaluate import EvaluationOptions, Measured, evaluate_run
-    from genre_tf.evaluation.report import print_report
-    from genre_tf.evaluation.whole_pool import PoolOptions
-    from genre_tf.reporting.board import clear
+    from genre_tf.evaluation.evaluate import EvaluationOptions, evaluate_run
+    from genre_tf.evaluation.scoring import Measured
+    from genre_tf.reporting.board import clear, log_models
     from genre_tf.reporting.keeping import check_place, keep_evaluation
-    from genre_tf.reporting.looking import log_models
+    from genre_tf.reporting.tables import print_report
 
     options = EvaluationOptions(
         models=tuple(filter(None, (name.strip() for name in models.split(",")))),
@@ -78,7 +77,8 @@ def evaluate(
         readers=readers,
         samples=samples,
         max_bad_rows=max_bad_rows,
-        pool=None if pool is PoolRule.none else PoolOptions(rule=pool.value, refresh_hours=refresh_hours),
+        pool=None if pool is PoolRule.none else pool.value,
+        refresh_hours=refresh_hours,
     )
 
     if (run / "config.toml").is_file():

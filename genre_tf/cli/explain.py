@@ -95,7 +95,7 @@ def _explained(
         load_tensorflow()
         from genre_tf.data.mind import read_news
         from genre_tf.data.reader_logs import articles_of
-        from genre_tf.evaluation.run_models import run_articles
+        from genre_tf.evaluation.scoring import run_articles
         from genre_tf.explain.article import Explainer, titled
 
         articles, where = run_articles(run), "the run"

@@ -36,9 +36,14 @@ def predict(
     Example: genre predict runs/mind --data mind --split dev --model ranker --out prediction.txt
     """
     load_tensorflow()
-    from genre_tf.evaluation.predictions import check_output, write_predictions
-    from genre_tf.evaluation.run_models import chosen_models, load_scorers, open_run
     from genre_tf.evaluation.scored_log import read_log
+    from genre_tf.evaluation.scoring import (
+        check_output,
+        chosen_models,
+        load_scorers,
+        open_run,
+        write_predictions,
+    )
 
     check_output(out)
     config = open_run(run)

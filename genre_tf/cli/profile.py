@@ -44,7 +44,7 @@ def profile(
     load_tensorflow()
     from genre_tf.data.faults import FaultPolicy
     from genre_tf.data.reader_logs import articles_of, read_histories
-    from genre_tf.evaluation.run_models import run_articles
+    from genre_tf.evaluation.scoring import run_articles
     from genre_tf.explain.article import titled
     from genre_tf.explain.reader import profiles
 

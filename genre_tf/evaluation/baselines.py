@@ -1,60 +1,40 @@
-"""Baselines that a model must beat: scores of every impression from simple rules, without training."""
+"""Baselines that a model must beat: scores of every impression from simple rules, without training.
+
+Each takes the impressions, with counters of what happened before them, and returns float32 [candidates] per
+impression; `table` holds the articles that their rows refer to.
+"""
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import tensorflow as tf
 
+from genre_tf.backbones.bert import Bert
+from genre_tf.backbones.layers import split_layers
+from genre_tf.backbones.trainable import Trainable
 from genre_tf.data.articles import ArticleTable
 from genre_tf.data.columns import ImpressionExample
 from genre_tf.text.words import words_of
 
 Scores = list[npt.NDArray[np.float32]]
 
+_BATCH_TITLES = 128  # of similar length; larger batches gain nothing on a few cores
+
 
 def simple_baselines(
     examples: Sequence[ImpressionExample], table: ArticleTable, seed: int = 0
 ) -> dict[str, Scores]:
-    """Every baseline that needs no language model, by name.
-
-    Args:
-        examples: the impressions, with counters of what happened before them.
-        table: the table of articles that the rows refer to.
-        seed: seed of the random scores.
-    """
+    """Every baseline that needs no language model, by name; "random" draws the same for the same seed."""
+    generator = np.random.default_rng(seed)
     return {
-        "random": random_scores(examples, seed),
-        "popularity": popularity(examples),
+        "random": [generator.random(len(example.candidates), np.float32) for example in examples],
+        "popularity": [example.counters[:, 0] for example in examples],
         "click_through_rate": click_through_rate(examples),
         "category": category_counts(examples, table),
         "bm25": bm25(examples, table),
     }
-
-
-def random_scores(examples: Sequence[ImpressionExample], seed: int = 0) -> Scores:
-    """Uniform random scores, the same for the same seed: the lower bound for every metric.
-
-    Args:
-        examples: the impressions.
-        seed: seed of the random numbers.
-
-    Returns:
-        Per impression float32 [candidates].
-    """
-    generator = np.random.default_rng(seed)
-    return [generator.random(len(example.candidates), np.float32) for example in examples]
-
-
-def popularity(examples: Sequence[ImpressionExample]) -> Scores:
-    """Clicks of each candidate before the impression.
-
-    Args:
-        examples: the impressions, with counters of what happened before them.
-
-    Returns:
-        Per impression float32 [candidates].
-    """
-    return [example.counters[:, 0] for example in examples]
 
 
 def click_through_rate(
@@ -62,16 +42,7 @@ def click_through_rate(
     prior_rate: float = 0.04,  # on MIND, one in 25 shown articles is clicked
     prior_views: float = 10.0,  # so that a first click at the first view does not mean certainty
 ) -> Scores:
-    """Clicks per view before the impression, smoothed towards a prior while views are few.
-
-    Args:
-        examples: the impressions, with counters of what happened before them.
-        prior_rate: rate of an article that was never shown.
-        prior_views: number of views that the prior counts as.
-
-    Returns:
-        Per impression float32 [candidates].
-    """
+    """Clicks per view before the impression, smoothed towards a prior while views are few."""
     return [
         (example.counters[:, 0] + prior_rate * prior_views) / (example.counters[:, 1] + prior_views)
         for example in examples
@@ -79,34 +50,19 @@ def click_through_rate(
 
 
 def category_counts(examples: Sequence[ImpressionExample], table: ArticleTable) -> Scores:
-    """Number of articles in the reader's history with the candidate's category.
-
-    Args:
-        examples: the impressions.
-        table: the table of articles that the rows refer to.
-
-    Returns:
-        Per impression float32 [candidates].
-    """
-    category_ids = {name: number for number, name in enumerate(dict.fromkeys(table.categories))}
-    of_article = np.array([category_ids[name] for name in table.categories])
+    """Number of articles in the reader's history with the candidate's category."""
+    names, of_article = np.unique(np.array(table.categories), return_inverse=True)
+    counts = (np.bincount(of_article[example.history], minlength=len(names)) for example in examples)
     return [
-        np.bincount(of_article[example.history], minlength=len(category_ids))[
-            of_article[example.candidates]
-        ].astype(np.float32)
-        for example in examples
+        of_reader[of_article[example.candidates]].astype(np.float32)
+        for of_reader, example in zip(counts, examples, strict=True)
     ]
 
 
 def bm25(examples: Sequence[ImpressionExample], table: ArticleTable) -> Scores:
     """BM25 of the candidate's title, with the titles of the reader's history as the query.
 
-    Args:
-        examples: the impressions.
-        table: the table of articles that the rows refer to; word frequencies are counted over all its titles.
-
-    Returns:
-        Per impression float32 [candidates]; zeros for a reader without history.
+    Word frequencies are counted over all titles of the table. Zeros for a reader without history.
     """
     score = _bm25_scorer(table.titles)
     return [score(example.history, example.candidates) for example in examples]
@@ -115,18 +71,49 @@ def bm25(examples: Sequence[ImpressionExample], table: ArticleTable) -> Scores:
 def mean_of_history(examples: Sequence[ImpressionExample], vectors: npt.NDArray[np.float32]) -> Scores:
     """Dot product of the candidate's vector with the mean vector of the reader's newest clicks.
 
+    Zeros for a reader without history.
+
     Args:
         examples: the impressions.
         vectors: float32 [articles, dimension], one per row of the table.
-
-    Returns:
-        Per impression float32 [candidates]; zeros for a reader without history.
     """
     scores = []
     for example in examples:
         reader = vectors[example.history].sum(axis=0) / max(1, len(example.history))
         scores.append(vectors[example.candidates] @ reader)
     return scores
+
+
+def title_vectors(bert: Bert, titles: Sequence[str], max_tokens: int = 32) -> npt.NDArray[np.float32]:
+    """Mean of a title's token states ([CLS] and [SEP] included), normalised to length one.
+
+    This is how sentence-transformers pool MiniLM: Reimers and Gurevych, "Sentence-BERT", 2019.
+
+    Args:
+        bert: the backbone and its tokenizer.
+        titles: N titles.
+        max_tokens: maximum number of tokens of a title; the rest is cut off.
+
+    Returns:
+        float32 [N, hidden]; zeros for an empty title.
+    """
+    encoder: Any = split_layers(bert.backbone, Trainable(last=0), bert.tokenizer.pad_id)[0]
+
+    @tf.function(input_signature=[tf.TensorSpec([None], tf.string)], autograph=False)
+    def encode(batch: tf.Tensor) -> tf.Tensor:
+        token_ids = bert.tokenizer(batch, max_tokens)  # [batch, tokens]
+        real = tf.not_equal(token_ids, bert.tokenizer.pad_id)
+        states = encoder(token_ids)  # [batch, tokens, hidden]
+        weights = tf.cast(real, states.dtype)[:, :, tf.newaxis]
+        # The length of the sum does not matter, because it is normalised.
+        return tf.math.l2_normalize(tf.reduce_sum(states * weights, axis=1), axis=1)  # [batch, hidden]
+
+    vectors = np.zeros((len(titles), bert.backbone.hidden_dim), np.float32)
+    order = [at for at in np.argsort([len(title) for title in titles], kind="stable") if titles[at]]
+    for start in range(0, len(order), _BATCH_TITLES):
+        rows = order[start : start + _BATCH_TITLES]
+        vectors[rows] = encode(tf.constant([titles[at] for at in rows])).numpy()
+    return vectors
 
 
 def _bm25_scorer(

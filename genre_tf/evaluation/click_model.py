@@ -51,6 +51,47 @@ def click_quality(
     }
 
 
+def calibration(
+    scores: npt.NDArray[np.floating], clicked: npt.NDArray[np.bool_], bins: int = CALIBRATION_GROUPS
+) -> dict[str, Any]:
+    """Compare scores that should be click probabilities with the clicks.
+
+    The Brier score is the mean squared difference of probability and click (Brier, "Verification of Forecasts
+    Expressed in Terms of Probability", 1950); it should be below that of giving the click rate to every
+    article.
+
+    Args:
+        scores: float [articles], 0 to 1.
+        clicked: bool [articles].
+        bins: number of groups with equal numbers of articles, in order of score.
+
+    Returns:
+        "mean_score", "click_rate", "ratio" (mean score divided by click rate: above 1 is too confident),
+        "brier", "brier_of_click_rate", and "bins", for each "mean_score", "click_rate", the click rate's 95%
+        interval "low" to "high", and "count". None, and no bins, if there are no articles; no ratio without a
+        click.
+    """
+    names = ("mean_score", "click_rate", "ratio", "brier", "brier_of_click_rate")
+    if not len(scores):
+        return {**dict.fromkeys(names), "bins": []}
+    exact, hits = np.asarray(scores, np.float64), np.asarray(clicked, bool)
+    mean, rate = float(exact.mean()), float(hits.mean())
+    values = (mean, rate, mean / rate if rate else None, float(((exact - hits) ** 2).mean()))
+    renamed = {
+        "mean_score": "probability",
+        "click_rate": "rate",
+        "low": "low",
+        "high": "high",
+        "count": "shown",
+    }
+    return {
+        **dict(zip(names, (*values, rate * (1.0 - rate)), strict=True)),
+        "bins": [
+            {new: part[old] for new, old in renamed.items()} for part in calibration_groups(exact, hits, bins)
+        ],
+    }
+
+
 def calibration_groups(
     probability: npt.NDArray[np.float64], hits: npt.NDArray[np.bool_], groups: int = CALIBRATION_GROUPS
 ) -> list[dict[str, Any]]:

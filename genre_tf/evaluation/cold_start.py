@@ -14,12 +14,11 @@ import numpy.typing as npt
 from genre_tf.data.articles import Article, ArticleTable
 from genre_tf.data.columns import ImpressionExample
 from genre_tf.data.text_examples import history_titles
-from genre_tf.evaluation.ranking import ranking_metrics
-from genre_tf.evaluation.scored_log import ScoredLog
+from genre_tf.evaluation.scored_log import FEW_CLICKS, ScoredLog, evenly
 from genre_tf.evaluation.scoring import ModelScorer
 from genre_tf.evaluation.served_writer import ServedWriter
 from genre_tf.evaluation.significance import paired_bootstrap
-from genre_tf.evaluation.slices import FEW_CLICKS
+from genre_tf.metrics.ranking import ranking_metrics
 
 # Writing for them costs 5 texts each; more readers would only make the interval narrower than matters.
 MOST_IMPRESSIONS = 1000
@@ -43,8 +42,7 @@ def cold_impressions(log: ScoredLog, most: int = MOST_IMPRESSIONS) -> tuple[list
         for at, row in enumerate(log.split.impressions)
         if len(row.history) <= FEW_CLICKS and len({*(row.clicked or ())}) == 2
     ]
-    picked = [few[at * len(few) // most] for at in range(most)] if len(few) > most else few
-    return picked, len(few)
+    return evenly(few, most), len(few)
 
 
 def cold_start(

@@ -1,6 +1,6 @@
 """Quality by group: articles by category, and readers by how much they have read."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -8,8 +8,8 @@ import numpy.typing as npt
 
 from genre_tf.data.articles import ArticleTable
 from genre_tf.data.columns import ImpressionExample
-from genre_tf.evaluation.ranking import ranking_metrics
 from genre_tf.evaluation.significance import mean_interval
+from genre_tf.metrics.ranking import ranking_metrics
 
 Bools = Sequence[npt.NDArray[np.bool_]]
 Scores = Sequence[npt.NDArray[np.float32]]
@@ -43,31 +43,42 @@ def by_category(
     """
     names, of_article = np.unique(np.array(table.categories), return_inverse=True)
     kinds = [of_article[example.candidates] for example in examples]
-    shown = _counts(kinds, len(names))
-    clicks = _counts([kind[hit] for kind, hit in zip(kinds, clicked, strict=True)], len(names))
-    first = {model: _counts(_first_places(kinds, scores), len(names)) for model, scores in models.items()}
-    clicked_in = _clicked_in(kinds, clicked)
-    rows = []
-    for at in np.argsort(-shown, kind="stable").tolist():
-        if not shown[at]:
-            break
-        rows.append(
-            {
-                "category": str(names[at]) or "(none)",
-                "shown": int(shown[at]),
-                "clicked": int(clicks[at]),
-                "shown_share": float(shown[at] / shown.sum()),
-                "click_share": float(clicks[at] / max(1, clicks.sum())),
-                "first_share": {
-                    model: float(counts[at] / max(1, counts.sum())) for model, counts in first.items()
-                },
-                "auc": {
-                    model: _auc_of(at, clicked_in.get(at, []), kinds, clicked, scores)
-                    for model, scores in models.items()
-                },
-            }
+
+    def counts(rows: Iterable[npt.NDArray[np.int64]]) -> npt.NDArray[np.int64]:
+        return np.bincount(np.concatenate([np.zeros(0, np.int64), *rows]), minlength=len(names))
+
+    shown = counts(kinds)
+    clicks = counts(kind[hit] for kind, hit in zip(kinds, clicked, strict=True))
+    first = {
+        model: counts(
+            kind[np.argsort(-values, kind="stable")[:FIRST_PLACES]]
+            for kind, values in zip(kinds, scores, strict=True)
+            if len(kind) > FIRST_PLACES
         )
-    return rows
+        for model, scores in models.items()
+    }
+    clicked_in: dict[int, list[int]] = {}  # few impressions each, even with thousands of categories
+    for at, (kind, hit) in enumerate(zip(kinds, clicked, strict=True)):
+        for category in set(kind[hit].tolist()):
+            clicked_in.setdefault(category, []).append(at)
+    return [
+        {
+            "category": str(names[at]) or "(none)",
+            "shown": int(shown[at]),
+            "clicked": int(clicks[at]),
+            "shown_share": float(shown[at] / shown.sum()),
+            "click_share": float(clicks[at] / max(1, clicks.sum())),
+            "first_share": {
+                model: float(places[at] / max(1, places.sum())) for model, places in first.items()
+            },
+            "auc": {
+                model: _auc_of(at, clicked_in.get(at, []), kinds, clicked, scores)
+                for model, scores in models.items()
+            },
+        }
+        for at in np.argsort(-shown, kind="stable").tolist()
+        if shown[at]
+    ]
 
 
 def by_activity(
@@ -94,28 +105,6 @@ def by_activity(
             }
         )
     return rows
-
-
-def _counts(kinds: Sequence[npt.NDArray[np.int64]], most: int) -> npt.NDArray[np.int64]:
-    flat = np.concatenate(kinds) if kinds else np.zeros(0, np.int64)
-    return np.bincount(flat, minlength=most)
-
-
-def _first_places(kinds: Sequence[npt.NDArray[np.int64]], scores: Scores) -> list[npt.NDArray[np.int64]]:
-    return [
-        kind[np.argsort(-values, kind="stable")[:FIRST_PLACES]]
-        for kind, values in zip(kinds, scores, strict=True)
-        if len(kind) > FIRST_PLACES
-    ]
-
-
-def _clicked_in(kinds: Sequence[npt.NDArray[np.int64]], clicked: Bools) -> dict[int, list[int]]:
-    """Category -> impressions with a click in it; few per category, even with thousands of categories."""
-    found: dict[int, list[int]] = {}
-    for at, (kind, hit) in enumerate(zip(kinds, clicked, strict=True)):
-        for category in set(kind[hit].tolist()):
-            found.setdefault(category, []).append(at)
-    return found
 
 
 def _auc_of(

@@ -4,9 +4,10 @@ The click model is the judge. When the best of several samples is served, it has
 the first samples, which were not chosen by anything, are compared as well.
 """
 
+import re
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -14,13 +15,16 @@ import numpy.typing as npt
 from genre_tf.data.articles import ArticleTable
 from genre_tf.data.columns import ImpressionExample
 from genre_tf.data.text_examples import history_titles
+from genre_tf.evaluation.scored_log import evenly
 from genre_tf.evaluation.served_writer import ServedWriter
 from genre_tf.evaluation.significance import paired_bootstrap
-from genre_tf.evaluation.text_metrics import copy_rate, distinct, rouge, self_bleu
 from genre_tf.generation.ranking import Written
+from genre_tf.metrics.text import copy_rate, distinct, rouge, self_bleu
 from genre_tf.text.words import length_in_words
 
+MOST_SHOWN = 20
 _MOST_SHOWN_TITLES = 10
+_SIGNS = re.compile(r"([\\`*_{}\[\]<>#|~])")
 Floats = npt.NDArray[np.float32]
 
 
@@ -41,30 +45,6 @@ class ReaderOfArticle:
     title: str
     clicked: str
     reader: str = ""
-
-
-class Judged(NamedTuple):
-    """Texts for n readers: n strings each; or float32 [n], the click model's probabilities for them.
-
-    Args:
-        written: the served text, chosen by the complete ranking (`RankingWeights`).
-        most_interesting: among the texts that may be shown, the choice of the click model alone.
-        for_other_reader: the text served to another reader, from the same source.
-        most_interesting_for_other_reader: among the texts for the other reader, the best for this reader.
-        first_sample: the first text drawn, without any choice.
-        first_sample_for_other_reader: the same for the other reader.
-        clicked_title: a real title that the reader clicked.
-        random_title: any real title.
-    """
-
-    written: Any
-    most_interesting: Any
-    for_other_reader: Any
-    most_interesting_for_other_reader: Any
-    first_sample: Any
-    first_sample_for_other_reader: Any
-    clicked_title: Any
-    random_title: Any
 
 
 def readers_of_articles(
@@ -114,8 +94,7 @@ def readers_of_articles(
         return list(found.values())
     named = [reader for name, reader in found.items() if name in first][:count]
     others = [reader for name, reader in found.items() if name not in first]
-    rest = count - len(named)
-    return named + [others[at * len(others) // rest] for at in range(rest)]
+    return named + evenly(others, count - len(named))
 
 
 def personal_metrics(
@@ -130,47 +109,86 @@ def personal_metrics(
         seed: seed of the choice of other readers and random titles.
 
     Returns:
-        The metrics, and for each reader what was written (see `sample_of`). Metrics: "readers", "samples"
-        (per reader), "interest" (means of `Judged`), comparisons of the served text with the rest of `Judged`
-        (see `compared`), "best_of_samples_margin" and "most_interesting_margin" (interest of the served text,
-        and of the text that the click model likes best, minus that of the first sample: "mean", and "low" to
-        "high", 95% bootstrap over readers), "rouge1", "rouge2", "rougeL" against the articles' titles,
-        "distinct2", "copy_rate" and "grounding" of the first texts, "unsafe_rate" of all samples,
-        "unsafe_first" of the first texts, and "self_bleu" of the samples from one source.
+        The metrics, and for each reader what was written (see `as_markdown`).
+
+        "interest" is the mean probability, according to the click model, that the reader clicks each of the
+        kinds of text of `_written`; "over_..." compares two of them (see `compared`);
+        "best_of_samples_margin" and "most_interesting_margin" are the interest of the served and of the most
+        interesting text minus that of the first sample ("mean", and "low" to "high", 95% bootstrap over
+        readers). Also "readers", "samples" (per reader), "rouge1", "rouge2" and "rougeL" against the
+        articles' titles, "distinct2", "copy_rate" and "grounding" of the first texts, "unsafe_rate" of all
+        samples, "unsafe_first" of the first texts, and "self_bleu" of the samples from one source.
+    """
+    texts, served = _written(writer, readers, titles, seed)
+    histories = [reader.titles for reader in readers]
+    judged = writer.interest(histories, list(zip(*texts.values(), strict=True)))  # [readers, kinds of text]
+    interest = dict(zip(texts, judged.T, strict=True))
+
+    def over(ours: str, theirs: str) -> dict[str, Any]:
+        same = [one == two for one, two in zip(texts[ours], texts[theirs], strict=True)]
+        return compared(interest[ours], interest[theirs], np.array(same, np.bool_))
+
+    def margin(ours: str) -> dict[str, float | None]:
+        found = paired_bootstrap(interest[ours], interest["first_sample"])
+        ends = (found.difference, found.low, found.high) if found else (None, None, None)
+        return dict(zip(("mean", "low", "high"), ends, strict=True))
+
+    metrics = {
+        "readers": len(readers),
+        "samples": writer.samples,
+        "interest": {name: float(values.mean()) for name, values in interest.items()},
+        "over_other_reader": over("written", "for_other_reader"),
+        "most_interesting_over_other_reader": over("most_interesting", "most_interesting_for_other_reader"),
+        "first_sample_over_other_reader": over("first_sample", "first_sample_for_other_reader"),
+        "over_clicked_title": over("written", "clicked_title"),
+        "over_random_title": over("written", "random_title"),
+        "best_of_samples_margin": margin("written"),
+        "most_interesting_margin": margin("most_interesting"),
+        **_of_texts(served, texts["written"], readers),
+    }
+    samples = [
+        {
+            **written_for(reader, row, served),
+            "clicked": reader.clicked,
+            "clicked_interest": float(interest["clicked_title"][row]),
+            "for_other_reader": {
+                "text": texts["for_other_reader"][row],
+                "interest": float(interest["for_other_reader"][row]),
+            },
+        }
+        for row, reader in enumerate(readers)
+    ]
+    return metrics, samples
+
+
+def _written(
+    writer: ServedWriter, readers: Sequence[ReaderOfArticle], titles: Sequence[str], seed: int
+) -> tuple[dict[str, list[str]], Written]:
+    """A text of each kind for each reader, and everything that was written for them, in served order.
+
+    "written" is the served text, chosen by the complete ranking; "most_interesting", of the texts that may be
+    shown, the choice of the click model alone; "first_sample" the first text drawn, without any choice; the
+    same three "for_other_reader" are written from the same source for another reader; "clicked_title" is a
+    real title that the reader clicked, and "random_title" any real title.
     """
     random = np.random.default_rng(seed)
     circle = random.permutation(len(readers))
     other = np.empty_like(circle)
     other[circle] = np.roll(circle, 1)  # nobody is their own other reader
     sources = [reader.source for reader in readers]
-    histories = [reader.titles for reader in readers]
-    seeds = list(range(len(readers)))
+    histories, seeds = [reader.titles for reader in readers], list(range(len(readers)))
     drawn, served = writer(histories, sources, seeds)
     drawn_for_other, served_for_other = writer([histories[at] for at in other], sources, seeds)
-    random_titles = [titles[at] for at in random.integers(len(titles), size=len(readers))]
-    real = [reader.title for reader in readers]
-    texts = Judged(
-        written=_first(served),
-        most_interesting=_most_interesting(served),
-        for_other_reader=_first(served_for_other),
-        most_interesting_for_other_reader=_most_interesting(served_for_other),
-        first_sample=_first(drawn),
-        first_sample_for_other_reader=_first(drawn_for_other),
-        clicked_title=[reader.clicked for reader in readers],
-        random_title=random_titles,
-    )
-    judged = Judged(*writer.interest(histories, list(zip(*texts, strict=True))).T)
-    metrics = {
-        "readers": len(readers),
-        "samples": writer.samples,
-        "interest": {name: float(values.mean()) for name, values in judged._asdict().items()},
-        **_comparisons(judged, texts),
-        **_of_texts(served, texts.written, sources, real),
-    }
-    rows = zip(readers, range(len(readers)), strict=True)
-    return metrics, [
-        sample_of(reader, row, served, texts.for_other_reader[row], judged) for reader, row in rows
-    ]
+    return {
+        "written": _first(served),
+        "most_interesting": _most_interesting(served),
+        "for_other_reader": _first(served_for_other),
+        "most_interesting_for_other_reader": _most_interesting(served_for_other),
+        "first_sample": _first(drawn),
+        "first_sample_for_other_reader": _first(drawn_for_other),
+        "clicked_title": [reader.clicked for reader in readers],
+        "random_title": [titles[at] for at in random.integers(len(titles), size=len(readers))],
+    }, served
 
 
 def compared(ours: Floats, theirs: Floats, equal: npt.NDArray[np.bool_]) -> dict[str, Any]:
@@ -203,68 +221,74 @@ def compared(ours: Floats, theirs: Floats, equal: npt.NDArray[np.bool_]) -> dict
     }
 
 
-def sample_of(
-    reader: ReaderOfArticle, row: int, served: Written, for_other: str, judged: Judged
-) -> dict[str, Any]:
-    """The texts written for a reader and their source, for people to look at."""
-    return {
-        **written_for(reader, row, served),
-        "clicked": reader.clicked,
-        "clicked_interest": float(judged.clicked_title[row]),
-        "for_other_reader": {"text": for_other, "interest": float(judged.for_other_reader[row])},
-    }
-
-
 def written_for(reader: ReaderOfArticle, row: int, served: Written) -> dict[str, Any]:
-    """The same without comparisons: "reader", "titles", "source", "title" and "written"."""
-    columns = served._asdict()
-    texts = [
-        {name: _plain(column[row, place]) for name, column in columns.items()}
-        for place in range(served.text.shape[1])
-    ]
-    titles = reader.titles[-_MOST_SHOWN_TITLES:]
+    """The texts written for a reader, to look at: "reader", "titles", "source", "title" and "written"."""
     return {
         "reader": reader.reader,
-        "titles": titles,
+        "titles": reader.titles[-_MOST_SHOWN_TITLES:],
         "source": reader.source,
         "title": reader.title,
-        "written": texts,
+        "written": [
+            {name: _plain(column[row, place]) for name, column in served._asdict().items()}
+            for place in range(served.text.shape[1])
+        ],
     }
 
 
-def _comparisons(judged: Judged, texts: Judged) -> dict[str, Any]:
-    def over(ours: str, theirs: str) -> dict[str, Any]:
-        pairs = zip(getattr(texts, ours), getattr(texts, theirs), strict=True)
-        same = np.array([one == two for one, two in pairs], np.bool_)
-        return compared(getattr(judged, ours), getattr(judged, theirs), same)
-
-    return {
-        "over_other_reader": over("written", "for_other_reader"),
-        "most_interesting_over_other_reader": over("most_interesting", "most_interesting_for_other_reader"),
-        "first_sample_over_other_reader": over("first_sample", "first_sample_for_other_reader"),
-        "over_clicked_title": over("written", "clicked_title"),
-        "over_random_title": over("written", "random_title"),
-        "best_of_samples_margin": _margin(judged.written, judged.first_sample),
-        "most_interesting_margin": _margin(judged.most_interesting, judged.first_sample),
-    }
+def shown_samples(samples: Sequence[dict[str, Any]], first: Sequence[str] = ()) -> list[dict[str, Any]]:
+    """At most `MOST_SHOWN` samples: those of the readers named first, then others, evenly picked."""
+    named = [sample for sample in samples if sample.get("reader") in first][:MOST_SHOWN]
+    others = [sample for sample in samples if sample not in named]
+    return named + evenly(others, MOST_SHOWN - len(named))
 
 
-def _margin(ours: Floats, theirs: Floats) -> dict[str, float | None]:
-    found = paired_bootstrap(ours, theirs)
-    if found is None:
-        return {"mean": None, "low": None, "high": None}
-    return {"mean": found.difference, "low": found.low, "high": found.high}
+def as_markdown(sample: dict[str, Any]) -> str:
+    """One reader: what they read, the source, the real title, and every text with its scores.
+
+    Args:
+        sample: from `personal_metrics`, or from `written_for`, which lacks the clicked title and the other
+            reader's text.
+    """
+    clicked, other = "", ""
+    if "clicked" in sample:
+        clicked = f" Clicked: {_escaped(sample['clicked'])} (interest {sample['clicked_interest']:.4f})"
+    if "for_other_reader" in sample:
+        other = (
+            f"**For another reader:** {_escaped(sample['for_other_reader']['text'])} "
+            f"(interest of this reader {sample['for_other_reader']['interest']:.4f})"
+        )
+    lines = [
+        f"## {_escaped(sample['title'])}",
+        f"The real title.{clicked}",
+        f"**Source:** {_escaped(sample['source'])}",
+        "**The reader's newest titles:**",
+        "\n".join(f"- {_escaped(title)}" for title in sample["titles"]),
+        "**Written, as served:**",
+        "\n".join(_line(text) for text in sample["written"]),
+        other,
+    ]
+    return "\n\n".join(line for line in lines if line)
 
 
-def _of_texts(
-    served: Written, texts: Sequence[str], sources: Sequence[str], real: Sequence[str]
-) -> dict[str, Any]:
+def _line(text: dict[str, Any]) -> str:
+    scores = f"interest {text['interest']:.4f}, log probability {text['log_probability']:.2f}"
+    claims = ", ".join(_escaped(claim) for claim in text["unsupported"].split("\n") if claim)
+    unsupported = f"; not in the source: {claims}" if claims else ""
+    unsafe = "" if text["safe"] else "; unsafe"
+    return f"- {_escaped(text['text'])} ({scores}, grounding {text['grounding']:.2f}{unsupported}{unsafe})"
+
+
+def _escaped(text: str) -> str:
+    return _SIGNS.sub(r"\\\1", " ".join(text.split()))
+
+
+def _of_texts(served: Written, texts: list[str], readers: Sequence[ReaderOfArticle]) -> dict[str, Any]:
     alike = [self_bleu([_plain(text) for text in row]) for row in served.text]
     known = [value for value in alike if value is not None]
     return {
-        **rouge(texts, real),
+        **rouge(texts, [reader.title for reader in readers]),
         "distinct2": distinct(texts, 2),
-        "copy_rate": copy_rate(texts, sources),
+        "copy_rate": copy_rate(texts, [reader.source for reader in readers]),
         "grounding": float(served.grounding[:, 0].mean()),
         "unsafe_rate": float(1 - served.safe.mean()),
         "unsafe_first": float(1 - served.safe[:, 0].mean()),

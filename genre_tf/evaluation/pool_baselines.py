@@ -1,87 +1,49 @@
 """Simple rules that order the whole pool; `recommend` must beat them."""
 
-from collections.abc import Callable, Mapping
-from types import MappingProxyType
-
 import numpy as np
 import numpy.typing as npt
 
 from genre_tf.data.counters import COUNTERS
 
-Counters = npt.NDArray[np.float32]
 Integers = npt.NDArray[np.integer]
 Floats = npt.NDArray[np.float64]
-Rule = Callable[[Counters, Integers, Integers, np.random.Generator], Floats]
-"""counters [pool, 9], category of each article [pool], categories of the history [read], draws -> [pool]."""
+
+BASELINES = ("clicks_1h", "clicks_6h", "clicks_24h", "clicks", "clicks_of_categories", "newest", "chance")
+"""Clicks so far, with half of their weight lost every 1, 6 or 24 hours; clicks halved every 6 hours times 1 +
+the number of same-category articles in the reader's history; the youngest first; a random order, which is the
+lower bound for every metric."""
 
 
-def clicks(counters: Counters, category_of: Integers, history: Integers, rng: np.random.Generator) -> Floats:
-    """All clicks so far."""
-    return _column(counters, "clicks")
+def baseline_scores(
+    counters: npt.NDArray[np.float32],
+    category_of: Integers,
+    history: Integers,
+    generator: np.random.Generator,
+) -> dict[str, Floats]:
+    """The value of each article of the pool for one reader, by every rule.
 
+    Args:
+        counters: float32 [pool, 9], counted before the moment, with the columns of `COUNTERS`.
+        category_of: int [pool], the category of each article; negative: none.
+        history: int [read], the category of each article that the reader had read; negative: none.
+        generator: random numbers, for "chance".
 
-def clicks_1h(
-    counters: Counters, category_of: Integers, history: Integers, rng: np.random.Generator
-) -> Floats:
-    """Clicks that lose half of their weight every hour: current popularity."""
-    return _column(counters, "clicks_1h")
-
-
-def clicks_6h(
-    counters: Counters, category_of: Integers, history: Integers, rng: np.random.Generator
-) -> Floats:
-    """Clicks that lose half of their weight every 6 hours."""
-    return _column(counters, "clicks_6h")
-
-
-def clicks_24h(
-    counters: Counters, category_of: Integers, history: Integers, rng: np.random.Generator
-) -> Floats:
-    """Clicks that lose half of their weight every 24 hours."""
-    return _column(counters, "clicks_24h")
-
-
-def clicks_of_categories(
-    counters: Counters, category_of: Integers, history: Integers, rng: np.random.Generator
-) -> Floats:
-    """Clicks halved every 6 hours, times 1 + the number of same-category articles in the reader's history."""
+    Returns:
+        For each of `BASELINES` float64 [pool]; larger is better.
+    """
+    columns = dict(zip(COUNTERS, counters.T.astype(np.float64), strict=True))
     known = history[history >= 0]
     read = np.bincount(known, minlength=int(max(category_of, default=-1)) + 1)
     same = np.where(category_of >= 0, read[category_of], 0) if len(read) else 0
-    return _column(counters, "clicks_6h") * (1.0 + same)
-
-
-def newest(counters: Counters, category_of: Integers, history: Integers, rng: np.random.Generator) -> Floats:
-    """Youngest first; articles that were neither shown nor published have no age and come last, tied."""
-    age_hours = _column(counters, "age_hours")
-    known = (_column(counters, "views") > 0) | (age_hours > 0)
-    return np.where(known, -age_hours, -np.inf)
-
-
-def chance(counters: Counters, category_of: Integers, history: Integers, rng: np.random.Generator) -> Floats:
-    """Random order: the lower bound for every metric."""
-    return rng.random(len(counters))
-
-
-BASELINES: Mapping[str, Rule] = MappingProxyType(
-    {
-        "clicks_1h": clicks_1h,
-        "clicks_6h": clicks_6h,
-        "clicks_24h": clicks_24h,
-        "clicks": clicks,
-        "clicks_of_categories": clicks_of_categories,
-        "newest": newest,
-        "chance": chance,
+    # Articles that were neither shown nor published have no age; they come last, tied.
+    dated = (columns["views"] > 0) | (columns["age_hours"] > 0)
+    scores = {
+        **columns,
+        "clicks_of_categories": columns["clicks_6h"] * (1.0 + same),
+        "newest": np.where(dated, -columns["age_hours"], -np.inf),
+        "chance": generator.random(len(counters)),
     }
-)
-"""Name of a rule -> a function that scores each article of the pool; larger is better.
-
-Args of each:
-    counters: float32 [pool, 9], counted before the moment, with the columns of `COUNTERS`.
-    category_of: int [pool], the category of each article; negative: none.
-    history: int [read], the category of each article that the reader had read; negative: none.
-    rng: random numbers, for `chance`.
-"""
+    return {name: scores[name] for name in BASELINES}
 
 
 def ranks_of(scores: npt.NDArray[np.floating], clicked: Integers, read: Integers) -> Floats:
@@ -110,7 +72,3 @@ def ranks_of(scores: npt.NDArray[np.floating], clicked: Integers, read: Integers
     rivals, targets = scores[kept][None, :], scores[clicked][:, None]
     better, equal = (rivals > targets).sum(axis=1), (rivals == targets).sum(axis=1)
     return np.asarray(better + (equal + 1) / 2, np.float64)  # an article is tied with itself
-
-
-def _column(counters: Counters, name: str) -> Floats:
-    return counters[:, COUNTERS.index(name)].astype(np.float64)

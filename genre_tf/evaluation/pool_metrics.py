@@ -9,8 +9,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from genre_tf.evaluation.click_model import CALIBRATION_GROUPS, calibration_groups
-
 Floats = npt.NDArray[np.float64]
 Positions = npt.NDArray[np.int64]
 
@@ -19,8 +17,6 @@ SHOWN = 10
 """The places of a list that a reader sees; nDCG and the qualities of lists are computed from them."""
 
 FRESH_HOURS = 24.0
-RANK_METRICS = (*(f"recall@{cutoff}" for cutoff in CUTOFFS), f"ndcg@{SHOWN}", "mrr")
-LIST_QUALITIES = ("diversity", "category_diversity", "novelty", "fresh")
 
 # Process title vectors of this many lists at a time: 1024 lists x 10 x 768 float32 are 31 MB.
 _BLOCK_LISTS = 1024
@@ -57,8 +53,8 @@ def rank_metrics(ranks: Sequence[npt.NDArray[np.floating | np.integer]]) -> dict
             mean rank; infinity: not found.
 
     Returns:
-        For each name in `RANK_METRICS` float64 [impressions], as fractions; NaN for an impression without a
-        click.
+        "recall@k" for each of `CUTOFFS`, "ndcg@10" and "mrr": float64 [impressions], as fractions; NaN for an
+        impression without a click.
     """
     count = len(ranks)
     flat = np.concatenate([np.empty(0), *(np.asarray(row, np.float64) for row in ranks)])
@@ -87,116 +83,49 @@ def list_qualities(
     category_of: npt.NDArray[np.integer],
     views: npt.NDArray[np.floating],
     all_views: npt.NDArray[np.floating],
-    pool_articles: npt.NDArray[np.integer] | int,
+    pool_articles: npt.NDArray[np.integer],
     age_hours: npt.NDArray[np.floating],
 ) -> dict[str, Floats]:
     """Qualities of the first ten of each list, independent of clicks.
 
     Args:
-        lists: as in `list_metrics`.
-        vectors: as in `diversity`.
-        category_of: as in `category_diversity`.
-        views: as in `novelty`.
-        all_views: as in `novelty`.
-        pool_articles: as in `novelty`.
-        age_hours: as in `fresh`.
-
-    Returns:
-        For each name in `LIST_QUALITIES` float64 [impressions].
-    """
-    return {
-        "diversity": diversity(lists, vectors),
-        "category_diversity": category_diversity(lists, category_of),
-        "novelty": novelty(lists, views, all_views, pool_articles),
-        "fresh": fresh(lists, age_hours),
-    }
-
-
-def diversity(lists: Positions, vectors: npt.NDArray[np.floating]) -> Floats:
-    """Intra-list distance of titles: the mean of 1 - cosine over the pairs of the first ten.
-
-    Smyth and McClave, "Similarity vs. Diversity", 2001; Ziegler et al., "Improving Recommendation Lists
-    Through Topic Diversification", 2005.
-
-    Args:
         lists: int64 [impressions, places], positions in the pool; -1 for no article.
         vectors: float [pool, dimension], title vectors; a zero vector is similar to nothing.
-
-    Returns:
-        float64 [impressions], from 0 (all the same) to 2; NaN for fewer than two articles.
-    """
-    if not len(vectors):
-        return np.full(len(lists), np.nan)
-    found = [
-        _mean_distance(lists[start : start + _BLOCK_LISTS, :SHOWN], vectors)
-        for start in range(0, len(lists), _BLOCK_LISTS)
-    ]
-    return np.concatenate([np.empty(0), *found])
-
-
-def category_diversity(lists: Positions, category_of: npt.NDArray[np.integer]) -> Floats:
-    """The share of pairs among the first ten whose categories differ.
-
-    Args:
-        lists: int64 [impressions, places], positions in the pool; -1 for no article.
         category_of: int [pool], the category of each article.
-
-    Returns:
-        float64 [impressions], 0 to 1; NaN for fewer than two articles.
-    """
-    shown = lists[:, :SHOWN]
-    there = shown >= 0
-    if not len(category_of):
-        return np.full(len(lists), np.nan)
-    categories = category_of[np.maximum(shown, 0)]
-    pairs = there[:, :, None] & there[:, None, :]  # [impressions, 10, 10], each pair twice, and the diagonal
-    different = (categories[:, :, None] != categories[:, None, :]) & pairs
-    count = there.sum(axis=1)
-    return _divided(different.sum(axis=(1, 2)), count * (count - 1))
-
-
-def novelty(
-    lists: Positions,
-    views: npt.NDArray[np.floating],
-    all_views: npt.NDArray[np.floating],
-    pool_articles: npt.NDArray[np.integer] | int,
-) -> Floats:
-    """Mean self-information of the first ten: -log2 of how often an article was shown before the moment.
-
-    Zhou et al., "Solving the Apparent Diversity-Accuracy Dilemma of Recommender Systems", 2010; Castells,
-    Hurley and Vargas, "Novelty and Diversity in Recommender Systems", 2015. An article's probability is
-    (its views + 1) / (views of all + articles of the pool), so that it is never zero.
-
-    Args:
-        lists: int64 [impressions, places], positions in the pool; -1 for no article.
         views: float [impressions, places or 10], views of the article in each place before the moment;
             ignored where there is no article.
         all_views: float [impressions], views of all articles of the pool before the moment.
-        pool_articles: int [impressions] or a single number, articles in the pool at the moment.
-
-    Returns:
-        float64 [impressions], in bits; NaN for an empty list.
-    """
-    there = lists[:, :SHOWN] >= 0
-    shown = np.where(there, np.asarray(views, np.float64)[:, :SHOWN], 0.0)
-    bits = np.log2(np.asarray(all_views, np.float64) + pool_articles)[:, None] - np.log2(shown + 1.0)
-    return _divided((bits * there).sum(axis=1), there.sum(axis=1))
-
-
-def fresh(lists: Positions, age_hours: npt.NDArray[np.floating]) -> Floats:
-    """The share of the first ten that are younger than a day at the moment.
-
-    Args:
-        lists: int64 [impressions, places], positions in the pool; -1 for no article.
+        pool_articles: int [impressions], articles in the pool at the moment.
         age_hours: float [impressions, places or 10], age of the article in each place at the moment; NaN if
             unknown, which counts as not fresh.
 
     Returns:
-        float64 [impressions], 0 to 1; NaN for an empty list.
+        Float64 [impressions] for each:
+        "diversity", the mean of 1 - cosine over the pairs of titles, from 0 (all the same) to 2; NaN for
+        fewer than two articles (Smyth and McClave, "Similarity vs. Diversity", 2001; Ziegler et al.,
+        "Improving Recommendation Lists Through Topic Diversification", 2005).
+        "category_diversity", the share of pairs whose categories differ; NaN for fewer than two articles.
+        "novelty", mean self-information in bits, -log2 of how often an article was shown before the moment:
+        (its views + 1) / (views of all + articles of the pool); NaN for an empty list (Zhou et al., "Solving
+        the Apparent Diversity-Accuracy Dilemma of Recommender Systems", 2010).
+        "fresh", the share that is younger than a day at the moment; NaN for an empty list.
     """
-    there = lists[:, :SHOWN] >= 0
+    first = lists[:, :SHOWN]
+    there = first >= 0
+    count = there.sum(axis=1)
+    categories = category_of[np.maximum(first, 0)]
+    pairs = there[:, :, None] & there[:, None, :]  # [impressions, 10, 10], each pair twice, and the diagonal
+    different = (categories[:, :, None] != categories[:, None, :]) & pairs
+    shown = np.where(there, np.asarray(views, np.float64)[:, :SHOWN], 0.0)
+    bits = np.log2(np.asarray(all_views, np.float64) + pool_articles)[:, None] - np.log2(shown + 1.0)
     young = (np.asarray(age_hours)[:, :SHOWN] < FRESH_HOURS) & there
-    return _divided(young.sum(axis=1), there.sum(axis=1))
+    blocks = [first[start : start + _BLOCK_LISTS] for start in range(0, len(first), _BLOCK_LISTS)]
+    return {
+        "diversity": np.concatenate([np.empty(0), *(_mean_distance(block, vectors) for block in blocks)]),
+        "category_diversity": _divided(different.sum(axis=(1, 2)), count * (count - 1)),
+        "novelty": _divided((bits * there).sum(axis=1), count),
+        "fresh": _divided(young.sum(axis=1), count),
+    }
 
 
 def coverage(lists: Positions, pool_articles: int) -> float | None:
@@ -214,65 +143,6 @@ def coverage(lists: Positions, pool_articles: int) -> float | None:
     """
     shown = np.unique(lists[:, :SHOWN])
     return int((shown >= 0).sum()) / pool_articles if pool_articles else None
-
-
-def answer_accuracy(
-    probability: npt.NDArray[np.floating], clicked: npt.NDArray[np.bool_]
-) -> dict[str, float | None]:
-    """How often "a click" (probability 0.5 or more) and "no click" are right, compared with always saying no.
-
-    Args:
-        probability: float [shown].
-        clicked: bool [shown].
-
-    Returns:
-        "accuracy" and "always_no", fractions; None if nothing was shown.
-    """
-    if not len(clicked):
-        return {"accuracy": None, "always_no": None}
-    right = (np.asarray(probability) >= 0.5) == clicked
-    return {"accuracy": float(right.mean()), "always_no": float(1.0 - clicked.mean())}
-
-
-def calibration(
-    scores: npt.NDArray[np.floating], clicked: npt.NDArray[np.bool_], bins: int = CALIBRATION_GROUPS
-) -> dict[str, Any]:
-    """Compare scores that should be click probabilities with the clicks.
-
-    The Brier score is the mean squared difference of probability and click (Brier, "Verification of Forecasts
-    Expressed in Terms of Probability", 1950); it should be below that of giving the click rate to every
-    article.
-
-    Args:
-        scores: float [articles], 0 to 1.
-        clicked: bool [articles].
-        bins: number of groups with equal numbers of articles, in order of score.
-
-    Returns:
-        "mean_score", "click_rate", "ratio" (mean score divided by click rate: above 1 is too confident),
-        "brier", "brier_of_click_rate", and "bins", for each "mean_score", "click_rate", the click rate's 95%
-        interval "low" to "high", and "count". None, and no bins, if there are no articles; no ratio without a
-        click.
-
-    Raises:
-        ValueError: the numbers of scores and clicks differ.
-    """
-    if scores.shape != clicked.shape:
-        raise ValueError(f"{scores.shape} scores but {clicked.shape} clicks; the shapes must be equal")
-    names = ("mean_score", "click_rate", "ratio", "brier", "brier_of_click_rate")
-    if not len(scores):
-        return {**dict.fromkeys(names), "bins": []}
-    exact, hits = np.asarray(scores, np.float64), np.asarray(clicked, bool)
-    mean, rate = float(exact.mean()), float(hits.mean())
-    values = (mean, rate, mean / rate if rate else None, float(((exact - hits) ** 2).mean()))
-    groups = calibration_groups(exact, hits, bins)
-    renamed = {"mean_score": "probability", "click_rate": "rate", "low": "low", "high": "high"}
-    return {
-        **dict(zip(names, (*values, rate * (1.0 - rate)), strict=True)),
-        "bins": [
-            {**{new: part[old] for new, old in renamed.items()}, "count": part["shown"]} for part in groups
-        ],
-    }
 
 
 def _places(row: Positions, wanted: npt.NDArray[np.integer]) -> Floats:

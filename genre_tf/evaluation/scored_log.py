@@ -1,9 +1,11 @@
-"""The log that a run is measured on or predicts: its impressions, articles and past counters."""
+"""The log that a run is measured on or predicts: its impressions, articles, past counters and slices."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from itertools import chain, compress
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -13,9 +15,14 @@ from genre_tf.data.articles import ArticleTable, Impression, Split
 from genre_tf.data.columns import Block, ImpressionColumns
 from genre_tf.data.counters import Counters, impression_counters
 from genre_tf.data.examples import block_of
+from genre_tf.data.manifest import COUNTERS_FILE, SPLITS
 from genre_tf.data.mind import read_split
+from genre_tf.data.records import read_articles, read_examples
 from genre_tf.errors import InputError
 
+Row = TypeVar("Row")
+
+FEW_CLICKS = 5
 BLOCK_IMPRESSIONS = 4096
 """Number of examples in memory at a time; a log of millions of impressions must not be in memory twice."""
 
@@ -36,13 +43,13 @@ class ScoredLog:
     counters: list[npt.NDArray[np.float32]] | None
     max_history: int
 
-    def blocks(self, size: int = 0) -> Iterator[ImpressionColumns]:
-        """The examples in the order of the log, `size` (or `BLOCK_IMPRESSIONS`) at a time."""
-        return (ImpressionColumns([block]) for block in self._blocks(size or BLOCK_IMPRESSIONS))
+    def blocks(self) -> Iterator[ImpressionColumns]:
+        """The examples in the order of the log, `BLOCK_IMPRESSIONS` at a time."""
+        return (ImpressionColumns([block]) for block in self._blocks())
 
     def examples(self) -> ImpressionColumns:
         """All examples, in the order of the log."""
-        return ImpressionColumns(list(self._blocks(BLOCK_IMPRESSIONS)))
+        return ImpressionColumns(list(self._blocks()))
 
     def clicked(self) -> list[npt.NDArray[np.bool_]]:
         """Per impression bool [candidates].
@@ -63,10 +70,10 @@ class ScoredLog:
             )
         return clicked
 
-    def _blocks(self, size: int) -> Iterator[Block]:
+    def _blocks(self) -> Iterator[Block]:
         impressions = self.split.impressions
-        for start in range(0, len(impressions), size):
-            some = slice(start, start + size)
+        for start in range(0, len(impressions), BLOCK_IMPRESSIONS):
+            some = slice(start, start + BLOCK_IMPRESSIONS)
             known = None if self.counters is None else np.concatenate(self.counters[some])
             yield block_of(impressions[some], self.table, self.max_history, known, first=start)
 
@@ -103,8 +110,12 @@ def read_log(
     if with_counters:
         state = counters_before(run, log.impressions)
         state.publish(log.articles.values())
-        counters = _past_of(log, [_read_folder(folder, max_bad_rows) for folder in counters_from], state)
-    return ScoredLog(log, _mentioned(log), counters, config.data.max_history)
+        folders = [folder.absolute() for folder in counters_from]
+        others = [read_split(folder.parent, folder.name, max_bad_rows) for folder in folders]
+        counters = _past_of(log, others, state)
+    named = {id for row in log.impressions for ids in (row.history, row.candidates) for id in ids}
+    table = ArticleTable(article for news_id, article in log.articles.items() if news_id in named)
+    return ScoredLog(log, table, counters, config.data.max_history)
 
 
 def counters_before(run: Path, impressions: Sequence[Impression]) -> Counters:
@@ -117,15 +128,19 @@ def counters_before(run: Path, impressions: Sequence[Impression]) -> Counters:
     Raises:
         InputError: the run folder has no counters.
     """
-    counters = Counters.load(run / "prepared" / "counters.npz")
+    counters = Counters.load(run / "prepared" / COUNTERS_FILE)
     if counters.newest is not None and _first_time(impressions) <= counters.newest:
         return Counters()
     return counters
 
 
+def evenly(rows: Sequence[Row], most: int) -> list[Row]:
+    """At most so many of the rows, evenly picked."""
+    count = min(most, len(rows))
+    return [rows[at * len(rows) // count] for at in range(count)]
+
+
 def _past_of(log: Split, others: Sequence[Split], state: Counters) -> list[npt.NDArray[np.float32]]:
-    start = _first_time(log.impressions)
-    overlapping: list[Impression] = []
     for other in others:
         begins = _first_time(other.impressions)
         if state.newest is not None and begins <= state.newest:
@@ -133,24 +148,63 @@ def _past_of(log: Split, others: Sequence[Split], state: Counters) -> list[npt.N
                 f"--counters-from {other.name} begins at {begins}, but the run's counters already include "
                 f"everything up to {state.newest} from training; leave it out"
             )
-    for other in others:
-        for impression in other.impressions:
-            if impression.time < start:
-                state.observe(impression)
-            else:
-                overlapping.append(impression)
+    start = _first_time(log.impressions)
+    overlapping: list[Impression] = []
+    for impression in chain.from_iterable(other.impressions for other in others):
+        if impression.time < start:
+            state.observe(impression)
+        else:
+            overlapping.append(impression)
     return impression_counters([*log.impressions, *overlapping], state)[: len(log.impressions)]
-
-
-def _read_folder(folder: Path, max_bad_rows: int) -> Split:
-    folder = folder.absolute()
-    return read_split(folder.parent, folder.name, max_bad_rows)
-
-
-def _mentioned(split: Split) -> ArticleTable:
-    named = {id for row in split.impressions for ids in (row.history, row.candidates) for id in ids}
-    return ArticleTable(article for news_id, article in split.articles.items() if news_id in named)
 
 
 def _first_time(impressions: Sequence[Impression]) -> datetime:
     return min(impression.time for impression in impressions)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Seen:
+    """The readers and articles that occur in the training log, in any role."""
+
+    user_ids: frozenset[str]
+    news_ids: frozenset[str]
+
+
+def seen_in_training(prepared: Path) -> Seen:
+    """Everything that the examples of a prepared folder mention, including those kept for validation.
+
+    Raises:
+        InputError: not a prepared folder, or a damaged one.
+    """
+    news_ids = read_articles(prepared).news_ids
+    examples = read_examples(prepared, SPLITS[0]) + read_examples(prepared, SPLITS[1])
+    return Seen(
+        user_ids=frozenset(user for block in examples.blocks("user_id") for user in block.user_id),
+        news_ids=frozenset(news_ids[row] for row in examples.articles("history", "candidates")),
+    )
+
+
+def slice_masks(impressions: Sequence[Impression], seen: Seen | None) -> dict[str, npt.NDArray[np.bool_]]:
+    """Which impressions belong to which slice; an impression may be in several.
+
+    Args:
+        impressions: a log.
+        seen: what occurs in the training log; None leaves out the two slices that need it.
+
+    Returns:
+        For each slice bool [impressions]:
+        "all"; "no_history", readers without a click so far; "at_most_5_clicks", readers with five clicks
+        or fewer, including none; "unseen_reader", readers that are not in the training log;
+        "unseen_article", a clicked article that the training log neither shows nor has in a history.
+    """
+    clicks = np.array([len(row.history) for row in impressions], np.int64)
+    masks = {
+        "all": np.ones(len(impressions), bool),
+        "no_history": clicks == 0,
+        f"at_most_{FEW_CLICKS}_clicks": clicks <= FEW_CLICKS,
+    }
+    if seen is not None:
+        clicked = [compress(row.candidates, row.clicked or ()) for row in impressions]
+        masks["unseen_reader"] = np.array([row.user_id not in seen.user_ids for row in impressions], bool)
+        masks["unseen_article"] = np.array([not seen.news_ids.issuperset(ids) for ids in clicked], bool)
+    return masks

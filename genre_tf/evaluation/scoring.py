@@ -1,20 +1,37 @@
-"""Scores of a whole log from a run's models: every article is embedded once, impressions run in batches."""
+"""The models of a run as scorers of a log: every article is embedded once, impressions run in batches."""
 
-from collections.abc import Callable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any, Protocol
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import chain
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 
-from genre_tf.data.articles import ArticleTable
+from genre_tf.config import RunConfig, read_config
+from genre_tf.data.articles import Article, ArticleTable
 from genre_tf.data.columns import ImpressionExample
 from genre_tf.data.counters import COUNTERS
+from genre_tf.data.records import read_articles
+from genre_tf.errors import InputError
 from genre_tf.evaluation.scored_log import ScoredLog
+from genre_tf.files import whole_file
+from genre_tf.metrics.ranking import rank_scores
+from genre_tf.models.checkpoint import (
+    CACHE_FOLDER,
+    WEIGHTS_FILE,
+    load_news_encoder,
+    load_ranker,
+    load_two_tower,
+)
 
 if TYPE_CHECKING:
     from genre_tf.models.ranker import Ranker
     from genre_tf.models.two_tower import TwoTower
+
+STAGES = {"two_tower": "retrieval", "ranker": "ranking", "ranker_counters": "ranking"}
+MODELS = tuple(STAGES)
 
 Vectors = npt.NDArray[np.float32]
 Scores = list[npt.NDArray[np.float32]]
@@ -23,6 +40,7 @@ Scorer = Callable[[Sequence[ImpressionExample]], Scores]
 # Impressions of similar length share a batch, so that padding is a few percent; 64 of MIND's longest
 # (300 candidates x 50 clicks) still fit into a few hundred MB.
 _BATCH_IMPRESSIONS = 64
+_ROWS = (tf.TensorSpec([None, None], tf.int32), tf.TensorSpec([None, None], tf.bool))  # padded, with a mask
 
 
 class ModelScorer(Protocol):
@@ -47,37 +65,30 @@ class TwoTowerScorer:
         self.two_tower = two_tower
         self.vectors = vectors
         articles = tf.constant(vectors)
-
-        @tf.function(
-            input_signature=[tf.TensorSpec([None, None], tf.int32), tf.TensorSpec([None, None], tf.bool)],
+        self._user_vectors = tf.function(
+            lambda history, mask: two_tower.user_vector(tf.gather(articles, history), mask),
+            input_signature=_ROWS,
             autograph=False,
-        )
-        def user_vectors(history: tf.Tensor, mask: tf.Tensor) -> tf.Tensor:
-            return two_tower.user_vector(tf.gather(articles, history), mask)  # [batch, dimension]
-
-        @tf.function(
-            input_signature=[tf.TensorSpec([None, None], tf.int32), tf.TensorSpec([None, None], tf.bool)],
+        )  # [batch, dimension]
+        self._click_shares = tf.function(
+            lambda history, mask: two_tower.user_tower.click_shares(tf.gather(articles, history), mask),
+            input_signature=_ROWS,
             autograph=False,
-        )
-        def click_shares(history: tf.Tensor, mask: tf.Tensor) -> tf.Tensor:
-            return two_tower.user_tower.click_shares(tf.gather(articles, history), mask)  # [batch, clicks]
-
-        self._user_vectors, self._click_shares = user_vectors, click_shares
+        )  # [batch, clicks]
 
     def user_vectors(self, examples: Sequence[ImpressionExample]) -> Vectors:
         """The vector of each impression's reader, float32 [impressions, dimension]."""
         found = np.zeros((len(examples), self.vectors.shape[1]), np.float32)
         for batch in _batches([len(example.history) for example in examples]):
-            history, mask = _padded([examples[at].history for at in batch])
-            found[batch] = self._user_vectors(history, mask).numpy()
+            found[batch] = self._user_vectors(*_padded([examples[at].history for at in batch])).numpy()
         return found
 
     def click_shares(self, histories: Sequence[npt.NDArray[np.int32]]) -> Scores:
         """Weight of each click in its reader's vector: float32 [clicks] for each history, with sum 1."""
         shares: Scores = [np.zeros(0, np.float32)] * len(histories)
         for batch in _batches([len(history) for history in histories]):
-            history, mask = _padded([histories[at] for at in batch])
-            for at, row in zip(batch, self._click_shares(history, mask).numpy(), strict=True):
+            found = self._click_shares(*_padded([histories[at] for at in batch])).numpy()
+            for at, row in zip(batch, found, strict=True):
                 shares[at] = row[: len(histories[at])]
         return shares
 
@@ -109,16 +120,9 @@ class RankerScorer:
         self.with_counters = with_counters
         articles = tf.constant(vectors)
 
-        @tf.function(
-            input_signature=[
-                tf.TensorSpec([None, None], tf.int32),
-                tf.TensorSpec([None, None], tf.bool),
-                tf.TensorSpec([None, None], tf.int32),
-                tf.TensorSpec([None, None], tf.bool),
-                tf.TensorSpec([None, None, len(COUNTERS)], tf.float32),
-            ],
-            autograph=False,
-        )
+        counter_columns = tf.TensorSpec([None, None, len(COUNTERS)], tf.float32)
+
+        @tf.function(input_signature=[*_ROWS, *_ROWS, counter_columns], autograph=False)
         def click_logits(*batch: Any) -> tf.Tensor:
             history, history_mask, candidates, candidate_mask, counters = batch
             return ranker.click_logits(
@@ -151,24 +155,151 @@ class RankerScorer:
         return RankerScorer(self.ranker, _more(self.vectors, self.ranker, extra), self.with_counters)
 
 
+class Measured(NamedTuple):
+    """The measured models, and the data they are measured on.
+
+    Args:
+        log: the split.
+        examples: its impressions.
+        clicked: per impression bool [candidates].
+        scorers: the trained models by name.
+    """
+
+    log: ScoredLog
+    examples: Sequence[ImpressionExample]
+    clicked: Sequence[npt.NDArray[np.bool_]]
+    scorers: Mapping[str, ModelScorer]
+
+
 def _more(vectors: Vectors, model: Any, extra: ArticleTable) -> Vectors:
     if len(extra) == 1:  # only the padding row
         return vectors
     return np.concatenate([vectors, model.news.embed(model.news.features(extra))[1:]])
 
 
-def score_blocks(log: ScoredLog, scorer: Scorer) -> Iterator[Scores]:
-    """Scores of a log in its order, one block of impressions at a time to limit memory.
+def open_run(run: Path) -> RunConfig:
+    """The settings of a run.
+
+    Raises:
+        InputError: it is not a run folder.
+    """
+    if not run.is_dir():
+        raise InputError(f"{run} is not a folder; give a run folder made by `genre train`")
+    return read_config(run / "config.toml")
+
+
+def run_articles(run: Path) -> dict[str, Article]:
+    """The articles of a run's training, by id.
+
+    Raises:
+        InputError: it is not a run folder, or its prepared data cannot be read.
+    """
+    open_run(run)
+    return {article.news_id: article for article in read_articles(run / "prepared").articles[1:]}
+
+
+def chosen_models(run: Path, config: RunConfig, asked: Sequence[str]) -> tuple[str, ...]:
+    """The models to use, in the order of `MODELS`.
 
     Args:
-        log: the log to score.
-        scorer: a model, or a baseline.
+        run: the run folder.
+        config: its settings.
+        asked: some of `MODELS`; empty: every model that the run has trained.
 
-    Yields:
-        For each impression of the block float32 [candidates].
+    Raises:
+        InputError: a name is unknown, or the run has not trained that model.
     """
-    for examples in log.blocks():
-        yield scorer(examples)
+    unknown = [name for name in asked if name not in MODELS]
+    if unknown:
+        raise InputError(f"there is no model {unknown[0]!r}; known: {', '.join(MODELS)}")
+    trained = [name for name, stage in STAGES.items() if (run / stage / WEIGHTS_FILE).is_file()]
+    if not trained:
+        raise InputError(f"{run} has no trained model; run: genre train all --run {run}")
+    if not config.ranking.counters and "ranker_counters" in trained:
+        trained.remove("ranker_counters")
+        if "ranker_counters" in asked:
+            raise InputError(
+                f"the ranker of {run} was trained without counters (config.toml: ranking.counters)"
+            )
+    missing = [name for name in asked if name not in trained]
+    if missing:
+        stage = STAGES[missing[0]]
+        raise InputError(f"{run} has no trained {missing[0]}; run: genre train {stage} --run {run}")
+    return tuple(name for name in trained if not asked or name in asked)
+
+
+def load_scorers(
+    run: Path, names: Sequence[str], table: ArticleTable, *, trained: bool = True
+) -> dict[str, ModelScorer]:
+    """Load models and embed every article once per stage.
+
+    Args:
+        run: the run folder.
+        names: some of `MODELS`.
+        table: the articles of the log to score.
+        trained: False: the models before training.
+
+    Returns:
+        One scorer per name. The two rankers share their article vectors.
+
+    Raises:
+        InputError: a stage is not trained, or files are damaged.
+    """
+    scorers: dict[str, ModelScorer] = {}
+    # Keep frozen states during this call: both stages, trained or not, start from the same ones.
+    cache = run / CACHE_FOLDER
+    shared = load_news_encoder(run, read_config(run / "config.toml"))
+    if "two_tower" in names:
+        towers = load_two_tower(run, trained=trained, shared=shared)
+        scorers["two_tower"] = TwoTowerScorer(towers, towers.news.embed(towers.news.features(table, cache)))
+    if "ranker" in names or "ranker_counters" in names:
+        ranker = load_ranker(run, trained=trained, shared=shared)
+        vectors = ranker.news.embed(ranker.news.features(table, cache))
+        for name in ("ranker", "ranker_counters"):
+            if name in names:
+                scorers[name] = RankerScorer(ranker, vectors, with_counters=name == "ranker_counters")
+    return scorers
+
+
+def has_generator(run: Path) -> bool:
+    """Whether the run has trained a generator."""
+    return (run / "generation" / WEIGHTS_FILE).is_file()
+
+
+def check_output(file: Path) -> None:
+    """Check that a file can be written, before the models are loaded.
+
+    Raises:
+        InputError: its folder does not exist, or the path is a folder.
+    """
+    if file.is_dir():
+        raise InputError(f"--out {file} is a folder; name a file in it, such as {file / 'prediction.txt'}")
+    if not file.absolute().parent.is_dir():
+        raise InputError(f"--out {file}: there is no folder {file.absolute().parent}; create it first")
+
+
+def write_predictions(file: Path, log: ScoredLog, scorer: Scorer) -> int:
+    """Write MIND's submission file: `ImpressionID [rank,rank,…]`, a line for each impression of the log.
+
+    Args:
+        file: replaced once everything is written; unchanged if anything fails.
+        log: the impressions.
+        scorer: gives the scores.
+
+    Returns:
+        Number of impressions written.
+
+    Raises:
+        InputError: its folder does not exist, or the path is a folder.
+        FailureError: the file cannot be written.
+    """
+    check_output(file)
+    impressions = iter(log.split.impressions)
+    with whole_file(file) as part, part.open("w", encoding="utf-8", newline="\n") as out:
+        for scores in chain.from_iterable(map(scorer, log.blocks())):
+            ranks = ",".join(map(str, rank_scores(scores).tolist()))
+            out.write(f"{next(impressions).impression_id} [{ranks}]\n")
+    return len(log.split.impressions)
 
 
 def _batches(lengths: Sequence[int]) -> Iterator[npt.NDArray[np.int64]]:

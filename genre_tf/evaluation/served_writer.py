@@ -1,7 +1,7 @@
 """The writer as it is served, for readers of a log: titles in, ranked and scored texts out, in batches."""
 
 import dataclasses
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from itertools import chain
 from typing import Any
 
@@ -10,7 +10,7 @@ import numpy.typing as npt
 import tensorflow as tf
 
 from genre_tf.generation.ranking import RankingWeights, Written, rank
-from genre_tf.generation.safety_classifier import SafetyClassifier
+from genre_tf.generation.safety import SafetyClassifier
 from genre_tf.generation.writer import WritingGraph, nothing_unsafe
 from genre_tf.generation.writer_options import WriterOptions
 from genre_tf.models.ranker import Ranker
@@ -53,8 +53,40 @@ class ServedWriter:
         self._for_tower, self._for_ranker = (model.news.encode(titles) for model in (two_tower, ranker))
         in_order = dataclasses.replace(options, weights=_IN_ORDER)
         self._writer = WritingGraph(parts, in_order)
-        self._write = _write_function(self._writer, two_tower, ranker, options.weights, classifier)
-        self._interest = _interest_function(ranker)
+        texts, clicked = tf.TensorSpec([None], tf.string), tf.TensorSpec([None, None], tf.bool)
+        of_tower, of_ranker = (
+            tf.TensorSpec([None, None, model.news.dimension]) for model in (two_tower, ranker)
+        )
+
+        def vectors(texts: Any) -> Any:
+            """string [batch, k] -> float32 [batch, k, D]."""
+            shape = tf.concat([tf.shape(texts), [ranker.news.dimension]], 0)
+            return tf.reshape(ranker.news(tf.reshape(texts, [-1])), shape)
+
+        def interest(texts: Any, clicks: Any, mask: Any) -> Any:
+            shown = tf.ones(tf.shape(texts), tf.bool)
+            return tf.sigmoid(ranker.click_logits(clicks, mask, vectors(texts), shown, None))
+
+        def write(history: Any, source: Any, seed: Any, for_tower: Any, for_ranker: Any, mask: Any) -> Any:
+            drawn = self._writer(
+                history,
+                source,
+                tf.fill(tf.shape(source), "title"),
+                seed,
+                two_tower.user_vector(for_tower, mask),
+                lambda written: interest(written, for_ranker, mask),
+                (lambda written: classifier.is_unsafe(vectors(written))) if classifier else nothing_unsafe,
+            )
+            return drawn, rank(drawn, options.weights, self._writer.read_titles(history))
+
+        seeds = tf.TensorSpec([None], tf.int64)
+        self._write = tf.function(
+            write, input_signature=[texts, texts, seeds, of_tower, of_ranker, clicked], autograph=False
+        )
+        of_readers = tf.TensorSpec([None, None], tf.string)
+        self._interest = tf.function(
+            interest, input_signature=[of_readers, of_ranker, clicked], autograph=False
+        )
 
     def refresh(self) -> None:
         """Update to the current weights of the generator."""
@@ -103,62 +135,6 @@ class ServedWriter:
         rows = np.zeros(mask.shape, np.int64)
         rows[mask] = [self._rows[title] for titles in readers for title in titles]
         return tf.constant(self._for_tower[rows]), tf.constant(self._for_ranker[rows]), tf.constant(mask)
-
-
-def _write_function(
-    writer: Writer,
-    two_tower: TwoTower,
-    ranker: Ranker,
-    weights: RankingWeights,
-    classifier: SafetyClassifier | None,
-) -> Callable[..., Any]:
-    @tf.function(
-        input_signature=[
-            *(tf.TensorSpec([None], dtype) for dtype in (tf.string, tf.string, tf.int64)),
-            *(tf.TensorSpec([None, None, model.news.dimension]) for model in (two_tower, ranker)),
-            tf.TensorSpec([None, None], tf.bool),
-        ],
-        autograph=False,
-    )
-    def write(history: Any, source: Any, seed: Any, for_tower: Any, for_ranker: Any, mask: Any) -> Any:
-        def interest(texts: Any) -> Any:
-            return _click_probability(ranker, texts, for_ranker, mask)
-
-        def unsafe(texts: Any) -> Any:
-            return classifier.is_unsafe(_vectors(ranker, texts)) if classifier else nothing_unsafe(texts)
-
-        reader = two_tower.user_vector(for_tower, mask)
-        kind = tf.fill(tf.shape(source), "title")
-        drawn = writer(history, source, kind, seed, reader, interest, unsafe)
-        return drawn, rank(drawn, weights, writer.read_titles(history))
-
-    return write
-
-
-def _interest_function(ranker: Ranker) -> Callable[..., Any]:
-    @tf.function(
-        input_signature=[
-            tf.TensorSpec([None, None], tf.string),
-            tf.TensorSpec([None, None, ranker.news.dimension]),
-            tf.TensorSpec([None, None], tf.bool),
-        ],
-        autograph=False,
-    )
-    def interest(texts: Any, clicks: Any, mask: Any) -> Any:
-        return _click_probability(ranker, texts, clicks, mask)
-
-    return interest
-
-
-def _vectors(ranker: Ranker, texts: Any) -> Any:
-    """string [batch, k] -> float32 [batch, k, D]."""
-    shape = tf.concat([tf.shape(texts), [ranker.news.dimension]], 0)
-    return tf.reshape(ranker.news(tf.reshape(texts, [-1])), shape)
-
-
-def _click_probability(ranker: Ranker, texts: Any, clicks: Any, mask: Any) -> Any:
-    shown = _vectors(ranker, texts)
-    return tf.sigmoid(ranker.click_logits(clicks, mask, shown, tf.ones(tf.shape(texts), tf.bool), None))
 
 
 def _joined(parts: Sequence[Written]) -> Written:

@@ -5,9 +5,10 @@ The answers come from the same graph that is exported, with an index that has th
 
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
+from types import MappingProxyType
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -19,42 +20,52 @@ from genre_tf.data.decay import UNKNOWN_TIME, earliest
 from genre_tf.data.manifest import SPLITS
 from genre_tf.data.records import read_examples
 from genre_tf.data.view_log import ViewLog
-from genre_tf.evaluation import pool_metrics
-from genre_tf.evaluation.pool_baselines import BASELINES, ranks_of
-from genre_tf.evaluation.pool_report import pool_section
-from genre_tf.evaluation.pool_rules import pool_mask
-from genre_tf.evaluation.ranking import mean_metrics
-from genre_tf.evaluation.report import Slices
+from genre_tf.errors import InputError
+from genre_tf.evaluation.click_model import calibration
+from genre_tf.evaluation.pool_baselines import BASELINES, baseline_scores, ranks_of
+from genre_tf.evaluation.pool_metrics import (
+    CUTOFFS,
+    SHOWN,
+    coverage,
+    list_metrics,
+    list_qualities,
+    rank_metrics,
+)
 from genre_tf.evaluation.scored_log import ScoredLog, counters_before
 from genre_tf.evaluation.scoring import RankerScorer, TwoTowerScorer
+from genre_tf.evaluation.significance import (
+    Measured,
+    Slices,
+    bootstrap_intervals,
+    paired_bootstrap,
+    sliced,
+)
 from genre_tf.funnel.index import ArticleIndex, Catalogue
 from genre_tf.funnel.recommender import Recommender
 from genre_tf.funnel.rules import Rules, learned_age_limit
 from genre_tf.funnel.served_models import ServedModels, moment_biases
+from genre_tf.metrics.ranking import mean_metrics
 
-SHOWN = 10
-RETRIEVED = max(pool_metrics.CUTOFFS)
+POOL_RULES = MappingProxyType(
+    {
+        "split": "every article that the split shows to anyone, even later: one pool for all moments",
+        "first_seen": "articles that were shown at or before the moment, according to the log",
+        "published": "articles published at or before the moment; if the time is unknown, shown by then",
+    }
+)
+"""Name of a rule -> what is in the pool at a moment, and why."""
+
+POOL_MODELS = ("recommend", "retrieval")
+"""The served funnel, and its first stage alone."""
+
+RETRIEVED = max(CUTOFFS)
+_COMPARED_METRICS = ("recall@10", "ndcg@10")
+_ALWAYS_COMPARED = "clicks_1h"  # the strongest simple rule on MIND
 _KEPT = 5  # recommendations of a sampled reader
 _MOST_IMPRESSIONS = 20_000  # enough to know recall to about 0.003
 
-Floats = npt.NDArray[np.floating]
-Measured = dict[str, dict[str, npt.NDArray[np.float64]]]
-
-
-@dataclass(frozen=True, kw_only=True)
-class PoolOptions:
-    """Options for measuring the whole pool.
-
-    Attributes:
-        rule: a name in `POOL_RULES`.
-        refresh_hours: 0: current counters, as in requests to `recommend_live`; above 0: counters at the last
-            refresh of a server that is refreshed at this interval.
-        rules: rules of the export; None: the defaults of an export.
-    """
-
-    rule: str = "split"
-    refresh_hours: float = 0.0
-    rules: Rules | None = None
+Stages = tuple[TwoTowerScorer, RankerScorer]
+Rows = npt.NDArray[np.int64]
 
 
 def learned_limit(run: Path) -> float | None:
@@ -71,283 +82,376 @@ class PoolAnswers:
     """The served funnel over the articles of a log, at any moment.
 
     Args:
-        towers: the retrieval model with the articles' vectors.
-        ranker: the click model with the articles' vectors.
+        stages: the retrieval model and the click model, with the articles' vectors.
         log: the split.
         rules: as exported.
-        max_history: number of newest clicks of a reader that are used.
     """
 
-    def __init__(
-        self, towers: TwoTowerScorer, ranker: RankerScorer, log: ScoredLog, rules: Rules, max_history: int
-    ) -> None:
+    def __init__(self, stages: Stages, log: ScoredLog, rules: Rules) -> None:
+        towers, ranker = stages
         table = log.table
-        nothing = np.zeros((len(table), len(COUNTERS)), np.float32)
         titles = [" ".join(title.split()) for title in table.titles]
         self.catalogue = Catalogue(
-            table.news_ids, titles, titles, towers.vectors, ranker.vectors, nothing, table.categories
+            table.news_ids,
+            titles,
+            titles,
+            towers.vectors,
+            ranker.vectors,
+            np.zeros((len(table), len(COUNTERS)), np.float32),
+            table.categories,
         )
+        text = tf.TensorSpec([None], tf.string)
         with tempfile.TemporaryDirectory() as scratch:
             bias = np.zeros(len(table), np.float32)
             self.index = ArticleIndex(self.catalogue, bias, Path(scratch) / "ids.txt", rules.max_age_hours)
-            # The table of ids reads its file here.
             self._models = ServedModels(towers.two_tower, ranker.ranker)
-            sizes = {"max_history": max_history, "retrieve": RETRIEVED}
+            sizes = {"max_history": log.max_history, "retrieve": RETRIEVED}
             certain = replace(rules, exploration=0.0)
             served = Recommender(self._models, self.index, k=SHOWN, rules=rules, **sizes)
             whole = Recommender(self._models, self.index, k=RETRIEVED, rules=certain, **sizes)
-            text = tf.TensorSpec([None], tf.string)
             self._served = tf.function(served.recommend, input_signature=[text], autograph=False)
-            self._whole = tf.function(whole.recommend, input_signature=[text], autograph=False)
-            self._retrieve = tf.function(whole.retrieved, input_signature=[text], autograph=False)
-            self._served(tf.constant([""]))
-        self._row_of = {news_id.encode(): row for row, news_id in enumerate(table.news_ids)}
+            self._lists = tf.function(
+                lambda history: (whole.recommend(history)["news_id"], *whole.retrieved(history)),
+                input_signature=[text],
+                autograph=False,
+            )
+            self._served(tf.constant([""]))  # the table of ids reads its file here
+        self._row_of = {b"": -1} | {
+            news_id.encode(): row for row, news_id in enumerate(table.news_ids) if row
+        }
 
-    def set_moment(self, counters: Floats, in_pool: npt.NDArray[np.bool_]) -> None:
+    def set_moment(self, counters: npt.NDArray[np.float32], in_pool: npt.NDArray[np.bool_]) -> None:
         """Set the index to a moment: counters float32 [N, 9], and whether articles may be shown, bool [N]."""
         catalogue = replace(self.catalogue, counters=counters.astype(np.float32), withdrawn=~in_pool)
         self.index.update(catalogue, moment_biases(self._models, catalogue.counters))
 
-    def served(self, history: str) -> tuple[npt.NDArray[np.int64], Floats]:
+    def served(self, history: str) -> tuple[Rows, npt.NDArray[np.float32]]:
         """Rows of the answer to `recommend` and their scores: int64 [10] and float32 [10]; -1 for none."""
         answer = self._served(tf.constant([history]))
-        return self._rows(answer), answer["score"].numpy()[0]
+        return self._rows(answer["news_id"]), answer["score"].numpy()[0]
 
-    def ranked(self, history: str) -> npt.NDArray[np.int64]:
-        """All retrieved rows in the order of the ranker: int64 [300]; -1 for none."""
-        return self._rows(self._whole(tf.constant([history])))
+    def lists(self, history: str) -> dict[str, Rows]:
+        """The retrieved rows in the order of each of `POOL_MODELS`: int64 [300]; -1 for none."""
+        ranked, rows, real = self._lists(tf.constant([history]))
+        retrieved = np.full(RETRIEVED, -1)
+        retrieved[: rows.shape[1]] = np.where(real.numpy()[0], rows.numpy()[0], -1)
+        return {"recommend": self._rows(ranked), "retrieval": retrieved}
 
-    def retrieved(self, history: str) -> npt.NDArray[np.int64]:
-        """Rows in the order of retrieval: int64 [300]; -1 for none."""
-        rows, real = self._retrieve(tf.constant([history]))
-        found = np.full(RETRIEVED, -1)
-        found[: rows.shape[1]] = np.where(real.numpy()[0], rows.numpy()[0], -1)
-        return found
-
-    def _rows(self, answer: Mapping[str, tf.Tensor]) -> npt.NDArray[np.int64]:
-        return np.asarray([self._row_of[one] if one else -1 for one in answer["news_id"].numpy()[0]])
+    def _rows(self, news_ids: tf.Tensor) -> Rows:
+        return np.asarray([self._row_of[one] for one in news_ids.numpy()[0]])
 
 
-def pool_report(
-    run: Path,
-    log: ScoredLog,
-    towers: TwoTowerScorer,
-    ranker: RankerScorer,
-    slices: Slices,
-    options: PoolOptions,
-    say: Callable[[str], None],
-    *,
-    untrained: tuple[TwoTowerScorer, RankerScorer] | None = None,
-    shown: Sequence[int] = (),
-) -> dict[str, Any]:
-    """Measure the whole pool on a log.
+class Moments:
+    """Counters and pool at the moment of each impression.
 
     Args:
         run: the run folder, for the counters before the log.
         log: the split.
-        towers: the retrieval model.
-        ranker: the click model.
-        slices: slices of its impressions.
-        options: how to measure.
-        say: takes a line of progress.
-        untrained: the same models before training, measured on the same impressions.
-        shown: numbers of impressions whose recommendations are kept.
+        examples: its impressions.
+        rule: a name in `POOL_RULES`.
+        refresh_hours: 0: current counters, as in requests to `recommend_live`; above 0: counters at the last
+            refresh of a server that is refreshed at this interval.
 
-    Returns:
-        The result of `pool_section`; "shown", for each of these impressions the first recommendations, best
-        first: "title", "category", "score", "clicked"; and with `untrained` "before", model > "all" > metric.
+    Raises:
+        InputError: there is no such rule.
     """
-    examples = log.examples()
-    known = np.flatnonzero([(one.labels > 0).any() for one in examples])
-    known = known[:: 1 + len(known) // _MOST_IMPRESSIONS]
-    moments = _Moments(run, log, examples, options)
-    rules = options.rules or Rules(max_age_hours=learned_limit(run))
-    say(f"whole pool: {len(known)} impressions with a click, {moments.articles} articles")
-    answers = PoolAnswers(towers, ranker, log, rules, log.max_history)
-    collected = _Collected(towers.vectors, log, moments)
-    start = PoolAnswers(*untrained, log, rules, log.max_history) if untrained else None
-    measured, kept = frozenset(known.tolist()), dict[int, list[dict[str, Any]]]()
-    order = sorted(measured | {*shown}, key=lambda number: int(moments.seconds[number]))
-    for number in order:
-        counters, in_pool = moments.at(number)
-        answers.set_moment(counters, in_pool)
-        if number in shown:
-            kept[number] = _first_answers(answers, log, number, examples[number])
-        if number in measured:
-            collected.add(number, answers, counters, in_pool, examples[number])
-            if start is not None:
-                start.set_moment(counters, in_pool)
-                collected.add_start(number, start)
-    rows = np.asarray([number for number in order if number in measured], np.int64)
-    section = collected.section({name: mask[rows] for name, mask in slices.items()}, options.rule)
-    return {**section, "shown": [kept[number] for number in shown]}
-
-
-def _first_answers(
-    answers: PoolAnswers, log: ScoredLog, number: int, example: ImpressionExample
-) -> list[dict[str, Any]]:
-    rows, scores = answers.served(" ".join(log.split.impressions[number].history))
-    clicked = {*example.candidates[example.labels > 0].tolist()}
-    pairs = zip(rows[:_KEPT].tolist(), scores.tolist(), strict=False)
-    return [
-        {
-            "title": log.table.titles[row],
-            "category": log.table.categories[row],
-            "score": score,
-            "clicked": row in clicked,
-        }
-        for row, score in pairs
-        if row >= 0
-    ]
-
-
-class _Moments:
-    """Counters and pool at the moment of each impression."""
 
     def __init__(
-        self, run: Path, log: ScoredLog, examples: Sequence[ImpressionExample], options: PoolOptions
+        self,
+        run: Path,
+        log: ScoredLog,
+        examples: Sequence[ImpressionExample],
+        rule: str = "split",
+        refresh_hours: float = 0.0,
     ) -> None:
+        if rule not in POOL_RULES:
+            raise InputError(f"the pool rule must be one of {', '.join(POOL_RULES)}; got {rule!r}")
         impressions, table = log.split.impressions, log.table
-        self.options = options
+        self.log, self.examples, self.rule = log, examples, rule
+        self._period = round(refresh_hours * 3600)
         self.seconds = np.asarray([epoch_seconds(one.time) for one in impressions], np.int64)
-        self.candidates = [example.candidates for example in examples]
-        shown = np.concatenate(self.candidates)
-        seconds = np.repeat(self.seconds, [len(each) for each in self.candidates])
+        shown = np.concatenate([example.candidates for example in examples])
+        seconds = np.repeat(self.seconds, [len(example.candidates) for example in examples])
         clicked = np.concatenate([example.labels for example in examples]) > 0
         earlier = counters_before(run, impressions).state(table.news_ids)
-        self._log = ViewLog(len(table), shown, seconds, clicked, earlier, table.published)
+        self._views = ViewLog(len(table), shown, seconds, clicked, earlier, table.published)
         self._rows = np.arange(len(table))
         self._shown = np.isin(self._rows, shown)
         self._shown[0] = False
         first = np.full(len(table), UNKNOWN_TIME)
-        first[shown[::-1]] = seconds[::-1]
         order = np.argsort(-seconds, kind="stable")  # the earliest is written last
         first[shown[order]] = seconds[order]
-        self._first = earliest(earlier.first, first)
-        if options.rule == "published":
-            self._first = np.where(table.published != UNKNOWN_TIME, table.published, self._first)
+        self._available = earliest(earlier.first, first)
+        if rule == "published":
+            self._available = np.where(table.published != UNKNOWN_TIME, table.published, self._available)
         self.articles = int(self._shown.sum())
 
     def at(self, number: int) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.bool_]]:
         """Counters float32 [N, 9] and pool bool [N] at the moment of an impression."""
         seconds = int(self.seconds[number])
-        period = round(self.options.refresh_hours * 3600)
-        as_of = seconds - seconds % period if period else seconds
-        now = np.isin(self._rows, self.candidates[number])
-        in_pool = self._shown & pool_mask(self.options.rule, self._first, seconds, now)
-        return self._log.before(self._rows, as_of), in_pool
+        as_of = seconds - seconds % self._period if self._period else seconds
+        counters = self._views.before(self._rows, as_of)
+        if self.rule == "split":
+            return counters, self._shown
+        # What the impression shows is available, whatever its time says; without any time only that is.
+        available = (self._available != UNKNOWN_TIME) & (self._available <= seconds)
+        return counters, self._shown & (available | np.isin(self._rows, self.examples[number].candidates))
 
 
-class _Collected:
-    """Answers and metrics, collected impression by impression."""
+class _Answered(NamedTuple):
+    """What is known about one impression; -1 in lists: no article.
 
-    def __init__(self, vectors: Floats, log: ScoredLog, moments: _Moments) -> None:
-        self.vectors, self.log, self.articles = vectors, log, moments.articles
-        names = sorted({*log.table.categories})
-        self.category_of = np.asarray([names.index(name) for name in log.table.categories])
-        self.generator = np.random.default_rng(0)
-        self.ranks: dict[str, list[Any]] = {name: [] for name in BASELINES}
-        self.lists: dict[str, list[Any]] = {"recommend": [], "retrieval": [], "shown": []}
-        self.clicked: list[Any] = []
-        self.views: list[Any] = []
-        self.ages: list[Any] = []
-        self.all_views: list[float] = []
-        self.sizes: list[int] = []
-        self.scores: list[Any] = []
-        self.start: dict[str, list[Any]] = {"recommend": [], "retrieval": []}
+    Attributes:
+        clicked: int32 [clicks], rows.
+        shown: int64 [10], rows of the answer to `recommend`.
+        scores: float32 [10], their scores.
+        counters: float32 [10, 9], their counters.
+        all_views: views of all articles of the pool before the moment.
+        pool_articles: number of articles in the pool.
+        lists: see `PoolAnswers.lists`.
+        ranks: for each of `BASELINES` float64 [clicks].
+        before: the lists of the models before training, if they are measured.
+    """
 
-    def add_start(self, number: int, answers: PoolAnswers) -> None:
-        """Collect the answers of the models before training for the impression that was added last."""
-        history = " ".join(self.log.split.impressions[number].history)
-        self.start["recommend"].append(answers.ranked(history))
-        self.start["retrieval"].append(answers.retrieved(history))
+    clicked: npt.NDArray[np.int32]
+    shown: Rows
+    scores: npt.NDArray[np.float32]
+    counters: npt.NDArray[np.float32]
+    all_views: float
+    pool_articles: int
+    lists: Mapping[str, Rows]
+    ranks: Mapping[str, npt.NDArray[np.float64]]
+    before: Mapping[str, Rows] | None
 
-    def add(
-        self,
-        number: int,
-        answers: PoolAnswers,
-        counters: npt.NDArray[np.float32],
-        in_pool: npt.NDArray[np.bool_],
-        example: ImpressionExample,
-    ) -> None:
-        """Collect the answers for one impression, and measure the baselines."""
-        history = " ".join(self.log.split.impressions[number].history)
-        clicked = example.candidates[example.labels > 0]
-        rows, scores = answers.served(history)
-        ranked = answers.ranked(history)
-        ranked[:SHOWN] = rows  # including an article put there by exploration
-        for name, found in (
-            ("recommend", ranked),
-            ("retrieval", answers.retrieved(history)),
-            ("shown", rows),
-        ):
-            self.lists[name].append(found)
-        self.clicked.append(clicked)
-        self.scores.append(scores)
-        known = counters[rows]
-        untimed = (known[:, 1] == 0) & (known[:, 2] == 0)
-        self.views.append(known[:, 1])
-        self.ages.append(np.where(untimed, np.nan, known[:, 2]))
-        self.all_views.append(float(counters[in_pool, 1].sum()))
-        self.sizes.append(int(in_pool.sum()))
-        self._rank_baselines(example, counters, in_pool, clicked)
 
-    def _rank_baselines(
-        self,
-        example: ImpressionExample,
-        counters: npt.NDArray[np.float32],
-        in_pool: npt.NDArray[np.bool_],
-        clicked: npt.NDArray[np.integer],
-    ) -> None:
-        place = np.cumsum(in_pool) - 1
-        pool = np.flatnonzero(in_pool)
-        wanted = place[clicked[in_pool[clicked]]]
-        read = place[example.history[in_pool[example.history]]]
-        read = np.setdiff1d(read, wanted)
-        missing = np.full(len(clicked) - len(wanted), np.inf)
-        for name, score in BASELINES.items():
-            scores = score(
-                counters[pool], self.category_of[pool], self.category_of[example.history], self.generator
-            )
-            self.ranks[name].append(np.concatenate([ranks_of(scores, wanted, read), missing]))
+def pool_report(
+    moments: Moments,
+    stages: Stages,
+    untrained: Stages | None,
+    slices: Slices,
+    max_age_hours: float | None,
+    say: Callable[[str], None],
+    *,
+    kept: Sequence[int] = (),
+) -> dict[str, Any]:
+    """Measure the whole pool on a log, with the rules that an export has by default.
 
-    def section(self, slices: Slices, rule: str) -> dict[str, Any]:
-        """The whole-pool part of the report."""
-        shown = np.stack(self.lists["shown"])
-        measured: Measured = {
-            name: pool_metrics.list_metrics(np.stack(self.lists[name]), self.clicked)
-            for name in ("recommend", "retrieval")
+    Args:
+        moments: the log, and what is known at the moment of each impression.
+        stages: the retrieval model and the click model.
+        untrained: the same models before training, measured on the same impressions; None: not measured.
+        slices: slices of the impressions.
+        max_age_hours: age limit of the export; see `learned_limit`.
+        say: takes a line of progress.
+        kept: numbers of impressions whose recommendations are kept.
+
+    Returns:
+        The result of `pool_section`; "kept", for each of these impressions the first recommendations, best
+        first: "title", "category", "score", "clicked"; and with `untrained` "before", model > "all" > metric.
+    """
+    log, examples = moments.log, moments.examples
+    known = np.flatnonzero([(one.labels > 0).any() for one in examples])
+    measured = frozenset(known[:: 1 + len(known) // _MOST_IMPRESSIONS].tolist())
+    say(f"whole pool: {len(measured)} impressions with a click, {moments.articles} articles")
+    rules = Rules(max_age_hours=max_age_hours)
+    answers = PoolAnswers(stages, log, rules)
+    start = PoolAnswers(untrained, log, rules) if untrained else None
+    names = sorted({*log.table.categories})
+    category_of = np.asarray([names.index(name) for name in log.table.categories])
+    generator = np.random.default_rng(0)
+    order = sorted({*measured, *kept}, key=lambda number: (moments.seconds[number], number))
+    answered: dict[int, _Answered] = {}
+    for number in order:
+        counters, in_pool = moments.at(number)
+        history, example = " ".join(log.split.impressions[number].history), examples[number]
+        answers.set_moment(counters, in_pool)
+        lists, before = answers.lists(history), None
+        shown, scores = answers.served(history)
+        lists["recommend"][:SHOWN] = shown  # including an article put there by exploration
+        if start is not None:
+            start.set_moment(counters, in_pool)
+            before = start.lists(history)
+        random = generator if number in measured else np.random.default_rng()
+        answered[number] = _Answered(
+            clicked=example.candidates[example.labels > 0],
+            shown=shown,
+            scores=scores,
+            counters=counters[shown],
+            all_views=float(counters[in_pool, 1].sum()),
+            pool_articles=int(in_pool.sum()),
+            lists=lists,
+            ranks=_baseline_ranks(example, counters, in_pool, category_of, random),
+            before=before,
+        )
+    rows = [number for number in order if number in measured]
+    found = _section(
+        [answered[number] for number in rows],
+        {name: mask[rows] for name, mask in slices.items()},
+        moments,
+        stages[0].vectors,
+        category_of,
+    )
+    return {**found, "kept": [_first_answers(log, answered[number]) for number in kept]}
+
+
+def _first_answers(log: ScoredLog, answered: _Answered) -> list[dict[str, Any]]:
+    return [
+        {
+            "title": log.table.titles[row],
+            "category": log.table.categories[row],
+            "score": score,
+            "clicked": row in answered.clicked,
         }
-        measured["recommend"] |= pool_metrics.list_qualities(
-            shown,
-            vectors=self.vectors,
-            category_of=self.category_of,
-            views=np.stack(self.views),
-            all_views=np.asarray(self.all_views),
-            pool_articles=np.asarray(self.sizes),
-            age_hours=np.stack(self.ages),
-        )
-        measured |= {name: pool_metrics.rank_metrics(ranks) for name, ranks in self.ranks.items()}
-        hits = np.stack([np.isin(*pair) for pair in zip(shown, self.clicked, strict=True)])
-        scores = np.stack(self.scores)
-        real = shown >= 0
-        section = pool_section(
-            measured,
-            slices,
-            articles=self.articles,
-            per_moment=np.asarray(self.sizes),
-            rule=rule,
-            coverage={"recommend": pool_metrics.coverage(shown, self.articles)},
-            calibration={
-                **pool_metrics.calibration(scores[real], hits[real]),
-                "first": pool_metrics.calibration(scores[real[:, 0], 0], hits[real[:, 0], 0]),
-                **pool_metrics.answer_accuracy(scores[real], hits[real]),
+        for row, score in zip(answered.shown[:_KEPT].tolist(), answered.scores.tolist(), strict=False)
+        if row >= 0
+    ]
+
+
+def _baseline_ranks(
+    example: ImpressionExample,
+    counters: npt.NDArray[np.float32],
+    in_pool: npt.NDArray[np.bool_],
+    category_of: npt.NDArray[np.int64],
+    generator: np.random.Generator,
+) -> dict[str, npt.NDArray[np.float64]]:
+    """The ranks of the clicked articles by each rule; infinity outside the pool."""
+    clicked, place = example.candidates[example.labels > 0], np.cumsum(in_pool) - 1
+    wanted = place[clicked[in_pool[clicked]]]
+    read = np.setdiff1d(place[example.history[in_pool[example.history]]], wanted)
+    missing = np.full(len(clicked) - len(wanted), np.inf)
+    scores = baseline_scores(counters[in_pool], category_of[in_pool], category_of[example.history], generator)
+    return {name: np.concatenate([ranks_of(scores[name], wanted, read), missing]) for name in BASELINES}
+
+
+def _section(
+    answered: Sequence[_Answered],
+    slices: Slices,
+    moments: Moments,
+    vectors: npt.NDArray[np.float32],
+    category_of: npt.NDArray[np.int64],
+) -> dict[str, Any]:
+    columns = _Answered(*zip(*answered, strict=True))
+    shown, scores = np.stack(columns.shown), np.stack(columns.scores)  # [impressions, 10]
+    views, ages = np.moveaxis(np.stack(columns.counters), 2, 0)[1:3]  # [impressions, 10]
+
+    def of_models(lists: Sequence[Mapping[str, Rows]]) -> dict[str, dict[str, npt.NDArray[np.float64]]]:
+        places = {name: np.stack([each[name] for each in lists]) for name in POOL_MODELS}
+        return {name: list_metrics(each, columns.clicked) for name, each in places.items()}
+
+    measured = of_models(columns.lists)
+    measured["recommend"] |= list_qualities(
+        shown,
+        vectors=vectors,
+        category_of=category_of,
+        views=views,
+        all_views=np.asarray(columns.all_views),
+        pool_articles=np.asarray(columns.pool_articles),
+        age_hours=np.where((views == 0) & (ages == 0), np.nan, ages),
+    )
+    measured |= {name: rank_metrics([each[name] for each in columns.ranks]) for name in BASELINES}
+    hits = np.stack([np.isin(*pair) for pair in zip(shown, columns.clicked, strict=True)])
+    real = shown >= 0
+    # How often "a click" (a score of 0.5 or more) and "no click" are right, beside always saying no.
+    right = (scores[real] >= 0.5) == hits[real]
+    covered = coverage(shown, moments.articles)
+    section = pool_section(
+        measured,
+        slices,
+        articles=moments.articles,
+        per_moment=np.asarray(columns.pool_articles),
+        rule=moments.rule,
+        coverage={"recommend": covered},
+        calibration={
+            **calibration(scores[real], hits[real]),
+            "first": calibration(scores[real[:, 0], 0], hits[real[:, 0], 0]),
+            "accuracy": float(right.mean()) if real.any() else None,
+            "always_no": float(1.0 - hits[real].mean()) if real.any() else None,
+        },
+    )
+    section["recommend"]["all"]["coverage"] = covered
+    if columns.before[0] is not None:
+        before = of_models(columns.before)
+        section["before"] = {name: {"all": mean_metrics(metrics)} for name, metrics in before.items()}
+    return section
+
+
+def pool_section(
+    measured: Measured,
+    slices: Slices,
+    *,
+    articles: int,
+    per_moment: npt.NDArray[np.integer],
+    rule: str,
+    coverage: Mapping[str, float | None],
+    calibration: Mapping[str, Any],
+) -> dict[str, Any]:
+    """The whole-pool part of a report.
+
+    Args:
+        measured: "recommend", "retrieval", and baselines by name -> metric -> float64 [impressions], NaN if
+            undefined.
+        slices: result of `slice_masks` for the same impressions.
+        articles: articles that were in the pool at any moment.
+        per_moment: int [impressions], articles in the pool at the moment of each impression.
+        rule: the name in `POOL_RULES` that defines the pool.
+        coverage: result of `pool_metrics.coverage` by name.
+        calibration: result of `click_model.calibration` for the scores of `recommend`.
+
+    Returns:
+        Rates are fractions: "recommend", "retrieval" (slice > metric > mean), "baselines" (name > slice >
+        metric > mean), "coverage" (name > fraction), "intervals" (name > slice > metric > ends of the 95%
+        bootstrap interval), "significance" ("ours over theirs" > metric > the fields of
+        `significance.Difference`), "slices" (measured impressions in each), "pool" ("articles", "per_moment"
+        with "mean", "least" and "most", "rule", "reason", "impressions"), "calibration". None if undefined.
+    """
+    means = sliced(measured, slices)
+    baselines = {name: parts for name, parts in measured.items() if name not in POOL_MODELS}
+    defined = ~np.isnan(measured["recommend"]["recall@10"])
+    return {
+        **{name: means[name] for name in POOL_MODELS},
+        "baselines": {name: means[name] for name in baselines},
+        "coverage": dict(coverage),
+        "intervals": _intervals(measured, slices),
+        "significance": _compared(measured, baselines),
+        "slices": {part: int((mask & defined).sum()) for part, mask in slices.items()},
+        "pool": {
+            "articles": articles,
+            "per_moment": {
+                "mean": float(per_moment.mean()),
+                "least": int(per_moment.min()),
+                "most": int(per_moment.max()),
             },
-        )
-        section["recommend"]["all"]["coverage"] = section["coverage"]["recommend"]
-        if self.start["recommend"]:
-            section["before"] = {
-                name: {"all": mean_metrics(pool_metrics.list_metrics(np.stack(lists), self.clicked))}
-                for name, lists in self.start.items()
-            }
-        return section
+            "rule": rule,
+            "reason": POOL_RULES[rule],
+            "impressions": len(per_moment),
+        },
+        "calibration": dict(calibration),
+    }
+
+
+def _intervals(measured: Measured, slices: Slices) -> dict[str, dict[str, dict[str, list[float] | None]]]:
+    """name > slice > metric > ends of the interval; None if undefined."""
+    columns = [(name, metric) for name, metrics in measured.items() for metric in metrics]
+    values = np.stack([measured[name][metric] for name, metric in columns], axis=1)  # [impressions, columns]
+    found: dict[str, dict[str, dict[str, list[float] | None]]] = {
+        name: {part: {} for part in slices} for name in measured
+    }
+    for part, mask in slices.items():
+        for (name, metric), ends in zip(columns, bootstrap_intervals(values[mask]), strict=True):
+            found[name][part][metric] = None if np.isnan(ends).any() else ends.tolist()
+    return found
+
+
+def _compared(measured: Measured, baselines: Measured) -> dict[str, dict[str, Any]]:
+    """Compare `recommend` with retrieval alone, the best baseline and current clicks."""
+    recalls = {name: mean_metrics(metrics)["recall@10"] or 0.0 for name, metrics in baselines.items()}
+    best = max(recalls, key=lambda name: recalls[name])
+    ours = measured["recommend"]
+    found: dict[str, dict[str, Any]] = {}
+    for rival in dict.fromkeys(["retrieval", best, _ALWAYS_COMPARED]):
+        theirs = measured[rival]
+        parts = {metric: paired_bootstrap(ours[metric], theirs[metric]) for metric in _COMPARED_METRICS}
+        found[f"recommend over {rival}"] = {
+            metric: asdict(each) for metric, each in parts.items() if each is not None
+        }
+    return {title: parts for title, parts in found.items() if parts}

@@ -10,7 +10,7 @@ import tensorflow as tf
 
 from genre_tf.data.articles import Article
 from genre_tf.errors import InputError
-from genre_tf.evaluation.run_models import open_run
+from genre_tf.evaluation.scoring import open_run
 from genre_tf.models.article_features import article_texts
 from genre_tf.models.checkpoint import load_ranker
 from genre_tf.models.news_encoder import NewsEncoder

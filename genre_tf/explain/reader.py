@@ -17,8 +17,7 @@ import numpy.typing as npt
 import tensorflow as tf
 
 from genre_tf.data.articles import Article, ArticleTable
-from genre_tf.evaluation.run_models import open_run
-from genre_tf.evaluation.scoring import TwoTowerScorer
+from genre_tf.evaluation.scoring import TwoTowerScorer, open_run
 from genre_tf.generation.grounding import FUNCTION_WORDS, common_words_of
 from genre_tf.generation.safety import SafetyList
 from genre_tf.models.checkpoint import CACHE_FOLDER, load_two_tower

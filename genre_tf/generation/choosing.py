@@ -5,8 +5,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from genre_tf.generation.constraints import Constraints
-from genre_tf.generation.required_words import force, missing
+from genre_tf.generation.constraints import Constraints, force, missing
 from genre_tf.generation.sampling import Greedy, Strategy, uniforms
 
 

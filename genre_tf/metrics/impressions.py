@@ -1,6 +1,6 @@
 """Keras metrics of impressions [B, C] and of whole pools; padding has the label -1.
 
-Candidates with equal scores share their chances, as in `genre_tf.evaluation.ranking`, which computes the same
+Candidates with equal scores share their chances, as in `genre_tf.metrics.ranking`, which computes the same
 numbers for whole logs.
 """
 

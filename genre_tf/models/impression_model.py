@@ -47,8 +47,7 @@ class ImpressionModel(TextModel):
         self.news = news if share_news else news.own_copy(reduced_dimension)
         self.max_history = max_history
 
-    @property
-    def frozen_parts(self) -> list[Any]:
+    def frozen_layers(self) -> list[Any]:
         """The layers that no training changes."""
         return [self.news.frozen]
 

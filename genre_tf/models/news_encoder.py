@@ -1,7 +1,7 @@
 """The news encoder: the one road from an article, as strings, to its vector."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Self
 
@@ -107,7 +107,7 @@ class NewsEncoder(TextModel):
         super().__init__(name=name)
         check_encoder(bert, trained_layers, max_tokens, precision)
         hidden = int(bert.backbone.hidden_dim)
-        self.bert = bert
+        self.bert = bert if frozen is None else replace(bert, tokenizer=frozen.tokenizer)
         self.categories = Categories.of(categories)
         self.use_abstract = use_abstract
         self._arguments: dict[str, Any] = {
@@ -147,12 +147,9 @@ class NewsEncoder(TextModel):
         strings = [tf.TensorSpec([None], tf.string), rows, rows]
         self._of_strings = tf.function(self._encode_strings, input_signature=strings, autograph=False)
         self._over_tables = {
-            name: tf.function(function, autograph=False)
-            for name, function in (
-                ("vectors", self.__call__),
-                ("whole", self.whole),
-                ("text", self.text_vectors),
-            )
+            "vectors": tf.function(lambda batch: self(batch), autograph=False),
+            "whole": tf.function(lambda batch: self.whole(batch), autograph=False),
+            "text": tf.function(lambda batch: self.text_vectors(batch), autograph=False),
         }
 
     @property
@@ -240,8 +237,7 @@ class NewsEncoder(TextModel):
         ids = {id(weight) for weight in left}
         return [weight for weight in self.weights if id(weight) not in ids]
 
-    @property
-    def frozen_parts(self) -> list[Any]:
+    def frozen_layers(self) -> list[Any]:
         """The layers that no training changes."""
         return [self.frozen]
 
@@ -336,8 +332,8 @@ class NewsEncoder(TextModel):
         texts = article_texts(table.titles, table.abstracts, self.use_abstract)
         if needed is not None:
             texts = [text if wanted else "" for text, wanted in zip(texts, needed, strict=True)]
-        known = [self.categories.rows(names) for names in (table.categories, table.subcategories)]
-        return ArticleFeatures.of(texts, *known, self.frozen, cache, on_progress)
+        category, subcategory = map(self.categories.rows, (table.categories, table.subcategories))
+        return ArticleFeatures.of(texts, category, subcategory, self.frozen, cache, on_progress)
 
     def embed(self, features: ArticleFeatures, rows: npt.NDArray[np.integer] | None = None) -> Vectors:
         """Encode articles of a table, float32 [N, D], or its rows [M] only; row 0, the padding, is zeros."""

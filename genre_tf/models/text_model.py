@@ -58,7 +58,7 @@ class TextModel(keras.Model):
             InputError: the data does not fit this model.
         """
         if isinstance(validation_data, (tuple, list)):
-            validation_data = self._batches(*validation_data, batch_size=batch_size)
+            validation_data = self._batches(validation_data[0], validation_data[1], batch_size)
         return super().fit(
             self._batches(x, y, batch_size, shuffle),
             epochs=epochs,
@@ -93,6 +93,10 @@ class TextModel(keras.Model):
     def data_identity(self) -> tuple[Any, ...]:
         """What batches depend on; batches made for a model with another identity are refused."""
         return (type(self).__name__,)
+
+    def frozen_layers(self) -> list[Any]:
+        """The layers that no training changes. A method, because Keras saves what properties hold."""
+        return []
 
     def marked(self, data: Any) -> Any:
         """Mark a dataset as made for this model."""
@@ -147,7 +151,7 @@ class TextModel(keras.Model):
 
 
 def save_own_weights(model: keras.Model, file: Path) -> None:
-    """Write the weights of a model of a run, without its `frozen_parts`."""
+    """Write the weights of a model of a run, without its frozen layers."""
     keras.saving.save_weights(model, file, objects_to_skip=frozen_parts(model))
 
 
@@ -162,7 +166,7 @@ def load_own_weights(model: keras.Model, file: Path) -> None:
 
 def frozen_parts(model: keras.Model) -> list[Any]:
     """The layers of a model that no training changes."""
-    return list(getattr(model, "frozen_parts", ()))
+    return model.frozen_layers() if isinstance(model, TextModel) else []
 
 
 def is_preset(folder: str | Path) -> bool:

@@ -1,21 +1,33 @@
-"""An evaluation in TensorBoard, for readers who did not see it run."""
+"""An evaluation in TensorBoard: numbers, curves and pictures, and the models themselves."""
 
 import contextlib
-from collections.abc import Mapping, Sequence
+import csv
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import tensorflow as tf
+from tensorboard.plugins import projector
 from tensorboard.plugins.histogram import metadata as histogram
 from tensorboard.plugins.pr_curve import summary as pr_curve
 
-from genre_tf.evaluation.pool_tables import pool_rows
-from genre_tf.evaluation.report import log_folder, log_scalars
-from genre_tf.evaluation.text_samples import log_samples
+from genre_tf.evaluation.personalisation import as_markdown
+from genre_tf.evaluation.scored_log import evenly
+from genre_tf.evaluation.scoring import Measured, RankerScorer, TwoTowerScorer
 from genre_tf.reporting.figures import as_pixels, attention, evaluation_figures
-from genre_tf.reporting.latency import latency_picture
+from genre_tf.reporting.tables import markdown, pool_rows, report_tables
 from genre_tf.training.board import write_layout
+
+MOST_ARTICLES = 2000  # t-SNE in a browser handles some thousand points, and the file stays below 15 MB
+MOST_READERS = 400
+VECTORS_FILE, LABELS_FILE = "vectors.tsv", "labels.tsv"
+COLUMNS = ("label", "kind", "category", "clicks", "views")
+
+
+def log_folder(run: Path, split: str) -> Path:
+    """The TensorBoard folder for the results of a split."""
+    return run / "logs" / "evaluation" / Path(split).name
 
 
 def clear(run: Path, split: str) -> None:
@@ -29,6 +41,7 @@ def log_evaluation(
     run: Path,
     written: Sequence[dict[str, Any]] = (),
     recommended: Sequence[Mapping[str, Any]] = (),
+    latency: bytes | None = None,
 ) -> None:
     """Write scalars, their charts, curves, histograms, pictures and texts into `logs/evaluation/SPLIT`.
 
@@ -37,13 +50,15 @@ def log_evaluation(
         run: the run folder.
         written: sample texts.
         recommended: sample recommendations.
+        latency: a PNG file; see `keeping.latency_picture`.
     """
     split = report["split"]
-    log_scalars(dict(report), run)
     if written:
         log_samples(written, run, split)
     writer = tf.summary.create_file_writer(str(log_folder(run, split)), filename_suffix=".pictures")
     with writer.as_default(step=0):
+        for name, value in scalars(report):
+            tf.summary.scalar(f"{split}/{name}", value)
         write_layout({f"Evaluation on {split}": _charts(report)})
         for name, found in report.get("click_model", {}).items():
             _click_model(f"{split}/{name}", found)
@@ -51,9 +66,32 @@ def log_evaluation(
             tf.summary.image(f"{split}/{title}", as_pixels(figure)[None])
         for number, sample in enumerate(recommended, start=1):
             tf.summary.image(f"{split}/attention over a history/{number}", as_pixels(attention(sample))[None])
-        _latency(run)
-        tf.summary.text(f"{split}/summary", _table(report))
+        # A damaged picture must not make the evaluation fail.
+        with contextlib.suppress(tf.errors.InvalidArgumentError):
+            if latency is not None:
+                picture = tf.io.decode_png(latency, channels=4)
+                tf.summary.image("serving/latency against load", picture[None])
+        tf.summary.text(f"{split}/summary", markdown(report_tables(report)["ranking"]))
     writer.close()
+
+
+def log_samples(samples: Sequence[dict[str, Any]], run: Path, split: str) -> None:
+    """Write texts for readers into TensorBoard's text tab, in `logs/evaluation/SPLIT`."""
+    writer = tf.summary.create_file_writer(str(log_folder(run, split)))
+    with writer.as_default(step=0):
+        for number, sample in enumerate(samples, start=1):
+            tf.summary.text(f"{split}/written/{number}", as_markdown(sample))
+    writer.close()
+
+
+def scalars(part: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, float]]:
+    """Every number of a report, by the name of its TensorBoard scalar."""
+    for key, value in part.items():
+        name = f"{prefix}{key}".replace("@", "_at_").replace(" ", "_")
+        if isinstance(value, dict):
+            yield from scalars(value, f"{name}/")
+        elif isinstance(value, int | float) and not isinstance(value, bool):
+            yield name, float(value)
 
 
 def _click_model(tag: str, found: Mapping[str, Any]) -> None:
@@ -108,26 +146,73 @@ def _charts(report: Mapping[str, Any]) -> dict[str, list[str]]:
     return {title: tags for title, tags in charts.items() if tags}
 
 
-def _latency(run: Path) -> None:
-    picture = latency_picture(run)
-    if picture is None:
-        return
-    # A damaged picture must not make the evaluation fail.
-    with contextlib.suppress(tf.errors.InvalidArgumentError):
-        tf.summary.image("serving/latency against load", tf.io.decode_png(picture, channels=4)[None])
+def log_models(measured: Measured, run: Path, split: str) -> None:
+    """Write the projector's files and the click model's graph to `logs/evaluation/SPLIT`."""
+    folder = log_folder(run, split)
+    folder.mkdir(parents=True, exist_ok=True)
+    towers = measured.scorers.get("two_tower")
+    if isinstance(towers, TwoTowerScorer):
+        _write_space(measured, towers, folder)
+    for name in ("ranker", "ranker_counters"):
+        scorer = measured.scorers.get(name)
+        if isinstance(scorer, RankerScorer):
+            writer = tf.summary.create_file_writer(str(folder), filename_suffix=".graph")
+            with writer.as_default(step=0):
+                tf.summary.graph(_graph_of(scorer.ranker))
+            writer.close()
+            return
 
 
-def _table(report: Mapping[str, Any]) -> str:
-    lines = [
-        f"{report['impressions']} impressions of {report['split']}, in percent.",
-        "",
-        "| | AUC | MRR | nDCG@5 | nDCG@10 | AUC before |",
-        "|---|---|---|---|---|---|",
+def _write_space(measured: Measured, towers: TwoTowerScorer, folder: Path) -> None:
+    """The vectors whose dot products are the retrieval scores, with their labels."""
+    table, examples = measured.log.table, measured.examples
+    views = np.zeros(len(table), np.int64)
+    clicks = np.zeros(len(table), np.int64)
+    for example in examples:
+        np.add.at(views, example.candidates, 1)
+        np.add.at(clicks, example.candidates, example.labels > 0)
+    views[0] = 0  # articles that are not in the table
+    rows = [row for row in np.argsort(-views, kind="stable")[:MOST_ARTICLES].tolist() if views[row]]
+    readers = list({example.user_id: example for example in examples if len(example.history)}.values())
+    readers = evenly(readers, MOST_READERS)
+    labels: list[tuple[Any, ...]] = [
+        (_line(table.titles[row]), "article", _line(table.categories[row]), clicks[row], views[row])
+        for row in rows
     ]
-    for kind in ("models", "baselines"):
-        for name, parts in report[kind].items():
-            before = report["before"].get("models", {}).get(name, {}).get("all", {}).get("auc")
-            values = [parts["all"][metric] for metric in ("auc", "mrr", "ndcg@5", "ndcg@10")] + [before]
-            cells = ["" if value is None else f"{100 * value:.1f}" for value in values]
-            lines.append(f"| {name.replace('_', ' ')} | {' | '.join(cells)} |")
-    return "\n".join(lines)
+    for example in readers:
+        read = [table.categories[row] for row in example.history.tolist()]
+        most = max(dict.fromkeys(read), key=read.count)
+        labels.append((_line(f"reader {example.user_id}"), "reader", _line(most), len(read), 0))
+    vectors = towers.vectors[rows]
+    if readers:
+        vectors = np.concatenate([vectors, towers.user_vectors(readers)])
+    np.savetxt(folder / VECTORS_FILE, vectors, fmt="%.4g", delimiter="\t")
+    with (folder / LABELS_FILE).open("w", encoding="utf-8", newline="") as out:
+        lines = csv.writer(out, delimiter="\t", lineterminator="\n", quoting=csv.QUOTE_NONE, quotechar=None)
+        lines.writerows([COLUMNS, *labels])
+    config = projector.ProjectorConfig()
+    space = config.embeddings.add()
+    space.tensor_name, space.tensor_path, space.metadata_path = "two towers", VECTORS_FILE, LABELS_FILE
+    projector.visualize_embeddings(str(folder), config)
+
+
+def _graph_of(ranker: Any) -> Any:
+    """From texts of a history and candidates to click probabilities."""
+    texts = tf.TensorSpec([None], tf.string)
+
+    @tf.function(input_signature=[texts, texts], autograph=False)
+    def click_probability(history: Any, candidates: Any) -> Any:
+        with tf.name_scope("history"):
+            clicks = ranker.news(history)[None]
+        with tf.name_scope("candidates"):
+            shown = ranker.news(candidates)[None]
+        with tf.name_scope("click_model"):
+            masks = [tf.ones(tf.shape(vectors)[:2], tf.bool) for vectors in (clicks, shown)]
+            return tf.sigmoid(ranker.click_logits(clicks, masks[0], shown, masks[1], None))
+
+    return click_probability.get_concrete_function().graph
+
+
+def _line(text: str) -> str:
+    """A cell of a TSV file, which cannot contain tabs, line breaks or quotes."""
+    return " ".join(text.replace("\\", "/").split()) or "(no title)"

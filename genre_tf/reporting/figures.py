@@ -12,8 +12,8 @@ from matplotlib import font_manager, rc_context
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from genre_tf.evaluation.tables import scorer_name
 from genre_tf.reporting.findings import best_baseline
+from genre_tf.reporting.tables import scorer_name
 
 _SHOWN_CLICKS = 12  # newest clicks of a history; more labels would be unreadable
 _LONGEST_LABEL = 44

@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
-from genre_tf.evaluation.tables import scorer_name
+from genre_tf.reporting.tables import scorer_name
 
 _FEW_IMPRESSIONS = 200  # enough to know the AUC to about 0.02
 _WELL_CALIBRATED = 0.01

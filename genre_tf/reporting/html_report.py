@@ -1,9 +1,7 @@
 """`genre report`: one HTML file about a run, with embedded pictures and no external requests."""
 
 import base64
-import contextlib
 import json
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -11,18 +9,17 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from genre_tf.config import RunConfig
-from genre_tf.errors import FailureError, InputError
-from genre_tf.evaluation.pool_tables import FOUND, QUALITIES, calibration_line, pool_line, pool_rows
-from genre_tf.evaluation.run_models import has_generator, open_run
-from genre_tf.evaluation.tables import scorer_name
+from genre_tf.errors import InputError
+from genre_tf.evaluation.scoring import has_generator, open_run
 from genre_tf.explain.text import marked
-from genre_tf.generation.safety_classifier import classifier_file
+from genre_tf.files import whole_file
+from genre_tf.generation.safety import classifier_file
 from genre_tf.models.checkpoint import WEIGHTS_FILE
 from genre_tf.reporting.data_card import data_card
 from genre_tf.reporting.figures import as_png, evaluation_figures, lengths
 from genre_tf.reporting.findings import findings, verdicts
-from genre_tf.reporting.keeping import samples_file
-from genre_tf.reporting.latency import latency_picture
+from genre_tf.reporting.keeping import latency_picture, samples_file
+from genre_tf.reporting.tables import pool_lines, report_tables, scorer_name
 
 _STAGES = ("retrieval", "ranking", "generation")
 _MOST_REPORT_BYTES = 64 * 2**20
@@ -53,7 +50,8 @@ def write_html(run: Path, split: str, out: Path | None = None) -> tuple[Path, li
     out = out or run / "reports" / f"report-{split}.html"
     evaluation = _read(run / "reports" / f"evaluation-{split}.json")
     samples = _read(samples_file(run, split))
-    training = _training(run)
+    stages = {stage: _read(run / "reports" / f"training-{stage}.json") for stage in _STAGES}
+    training = {stage: result for stage, result in stages.items() if result}
     lacking = _lacking(run, split, evaluation, samples)
     card = data_card(run / "prepared") if (run / "prepared").is_dir() else {}
     html = (
@@ -72,13 +70,15 @@ def write_html(run: Path, split: str, out: Path | None = None) -> tuple[Path, li
             config=_described(config),
             findings=findings(evaluation, training),
             pictures=_pictures(run, card, evaluation),
-            pool=_pool(evaluation.get("pool") or {}),
+            tables=report_tables(evaluation) if evaluation else {},
+            pool_lines=pool_lines(evaluation["pool"]) if evaluation.get("pool") else [],
             recommended=[_with_reasons(sample) for sample in samples.get("recommended", [])],
             written=[_with_marks(sample) for sample in samples.get("written", [])],
             safety_classifier=classifier_file(run).is_file(),
         )
     )
-    _replace(out, html)
+    with whole_file(out) as part:
+        part.write_text(html, "utf-8")
     return out, [lacking["evaluation"]] if "evaluation" in lacking else []
 
 
@@ -198,25 +198,6 @@ def _first_screen(name: str, sample: Mapping[str, Any], text: Mapping[str, Any])
     }
 
 
-def _training(run: Path) -> dict[str, Any]:
-    found = {stage: _read(run / "reports" / f"training-{stage}.json") for stage in _STAGES}
-    return {stage: result for stage, result in found.items() if result}
-
-
-def _pool(section: Mapping[str, Any]) -> dict[str, Any]:
-    """Contents of the whole-pool section; empty if the whole pool was not measured."""
-    if not section:
-        return {}
-    found = section["calibration"]
-    return {
-        "section": section,
-        "rows": pool_rows(section),
-        "columns": {**FOUND, **QUALITIES},
-        "line": pool_line(section["pool"]),
-        "calibration": calibration_line(found) if found.get("mean_score") is not None else "",
-    }
-
-
 def _described(config: RunConfig) -> dict[str, Any]:
     return {
         "news backbone": config.news.backbone,
@@ -233,44 +214,24 @@ def _described(config: RunConfig) -> dict[str, Any]:
 def _pictures(run: Path, card: Mapping[str, Any], evaluation: Mapping[str, Any]) -> dict[str, str]:
     figures = {"Lengths": lengths(card["lengths"])} if card else {}
     figures |= evaluation_figures(evaluation) if evaluation else {}
-    found = {title: _data_uri(as_png(figure)) for title, figure in figures.items()}
+    found = {title: as_png(figure) for title, figure in figures.items()}
     latency = latency_picture(run)
-    return found if latency is None else {**found, "Latency against load": _data_uri(latency)}
-
-
-def _data_uri(png: bytes) -> str:
-    return f"data:image/png;base64,{base64.b64encode(png).decode('ascii')}"
+    if latency is not None:
+        found["Latency against load"] = latency
+    return {title: f"data:image/png;base64,{base64.b64encode(png).decode()}" for title, png in found.items()}
 
 
 def _with_reasons(sample: dict[str, Any]) -> dict[str, Any]:
     """A recommendation with its strongest clicks."""
-    history = sample["history"]
-    return {
-        **sample,
-        "recommended": [
-            {
-                **article,
-                "reasons": sorted(zip(article["weights"], history, strict=True), key=lambda pair: -pair[0])[
-                    :_STRONGEST_CLICKS
-                ],
-            }
-            for article in sample["recommended"]
-        ],
-    }
+
+    def reasons(article: Mapping[str, Any]) -> list[tuple[float, str]]:
+        weighed = zip(article["weights"], sample["history"], strict=True)
+        return sorted(weighed, key=lambda pair: -pair[0])[:_STRONGEST_CLICKS]
+
+    recommended = [{**article, "reasons": reasons(article)} for article in sample["recommended"]]
+    return {**sample, "recommended": recommended}
 
 
 def _with_marks(sample: dict[str, Any]) -> dict[str, Any]:
     texts = [{**text, "pieces": marked(text["text"], text["unsupported"])} for text in sample["written"]]
     return {**sample, "written": texts}
-
-
-def _replace(out: Path, html: str) -> None:
-    unfinished = out.with_name(f".{out.name}.{os.getpid()}.part")
-    try:
-        out.parent.mkdir(exist_ok=True)
-        unfinished.write_text(html, "utf-8")
-        unfinished.replace(out)
-    except OSError as error:
-        with contextlib.suppress(OSError):
-            unfinished.unlink(missing_ok=True)
-        raise FailureError(f"{out} could not be written: {error}") from None

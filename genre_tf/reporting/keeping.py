@@ -2,14 +2,16 @@
 
 import json
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from genre_tf.errors import FailureError
-from genre_tf.evaluation.report import save_report
-from genre_tf.evaluation.text_samples import log_samples, save_samples
-from genre_tf.reporting.board import log_evaluation
+from genre_tf.evaluation.personalisation import as_markdown
+from genre_tf.files import whole_file
+from genre_tf.reporting.board import log_evaluation, log_samples
+
+_MOST_PICTURE_BYTES = 4_000_000
 
 
 def check_place(run: Path) -> None:
@@ -46,11 +48,10 @@ def keep_evaluation(report: dict[str, Any], run: Path) -> tuple[dict[str, Any], 
     numbers = dict(report)
     written, recommended = numbers.pop("samples", []), numbers.pop("recommended", [])
     split = report["split"]
-    files = [save_report(numbers, run), samples_file(run, split)]
-    _write(files[1], {"recommended": recommended, "written": written})
-    if written:
-        files.append(save_samples(written, run, split))
-    log_evaluation(numbers, run, written, recommended)
+    files = [run / "reports" / f"evaluation-{split}.json", samples_file(run, split)]
+    _write(files[0], json.dumps(numbers, indent=2, allow_nan=False))
+    files += _keep_samples({"recommended": recommended, "written": written}, run, split)
+    log_evaluation(numbers, run, written, recommended, latency_picture(run))
     return numbers, files
 
 
@@ -58,7 +59,7 @@ def keep_written(written: Sequence[dict[str, Any]], run: Path, split: str) -> No
     """Add texts to an evaluation that measured none, for example texts written by a server.
 
     Args:
-        written: samples in the form of `text_samples.as_markdown`; one that also has the "reader" and
+        written: samples in the form of `personalisation.as_markdown`; one that also has the "reader" and
             "recommended" ("title" and "score", best first) is shown on the report's first screen.
         run: a run folder that was evaluated on the split.
         split: name of the split.
@@ -71,8 +72,7 @@ def keep_written(written: Sequence[dict[str, Any]], run: Path, split: str) -> No
         samples = json.loads(file.read_text("utf-8"))
     except (OSError, ValueError) as error:
         raise FailureError(f"{file} cannot be read ({error}); evaluate the run again") from None
-    _write(file, {**samples, "written": list(written)})
-    save_samples(written, run, split)
+    _keep_samples({**samples, "written": list(written)}, run, split)
     log_samples(written, run, split)
 
 
@@ -81,8 +81,32 @@ def samples_file(run: Path, split: str) -> Path:
     return run / "reports" / f"samples-{split}.json"
 
 
-def _write(file: Path, samples: dict[str, Any]) -> None:
-    try:
-        file.write_text(json.dumps(samples, indent=1, ensure_ascii=False) + "\n", "utf-8")
-    except OSError as error:
-        raise FailureError(f"{file} could not be written: {error}") from None
+def latency_picture(run: Path) -> bytes | None:
+    """Read the figure that `genre bench serve --picture RUN/reports/latency.png` drew.
+
+    Args:
+        run: the run folder.
+
+    Returns:
+        A PNG file, or None if there is none, or if it is not a PNG or is too large to be ours.
+    """
+    file = run / "reports" / "latency.png"
+    if not file.is_file() or file.stat().st_size > _MOST_PICTURE_BYTES:
+        return None
+    content = file.read_bytes()
+    return content if content.startswith(b"\x89PNG\r\n\x1a\n") else None
+
+
+def _keep_samples(samples: Mapping[str, Any], run: Path, split: str) -> list[Path]:
+    """Write `samples-SPLIT.json`, and the texts in it also as Markdown; returns the latter's file, if any."""
+    _write(samples_file(run, split), json.dumps(samples, indent=1, ensure_ascii=False))
+    if not samples["written"]:
+        return []
+    file = samples_file(run, split).with_suffix(".md")
+    _write(file, "\n\n".join([f"# Written for readers of {split}", *map(as_markdown, samples["written"])]))
+    return [file]
+
+
+def _write(file: Path, text: str) -> None:
+    with whole_file(file) as part:
+        part.write_text(text + "\n", "utf-8")

@@ -5,9 +5,13 @@ from pathlib import Path
 
 from genre_tf.config import GenerationConfig
 from genre_tf.data.text_examples import TextExample
-from genre_tf.evaluation.personalisation import ReaderOfArticle, readers_of_articles, written_for
+from genre_tf.evaluation.personalisation import (
+    ReaderOfArticle,
+    as_markdown,
+    readers_of_articles,
+    written_for,
+)
 from genre_tf.evaluation.served_writer import ServedWriter
-from genre_tf.evaluation.text_samples import as_markdown
 from genre_tf.generation.writer_options import writer_options
 from genre_tf.models.checkpoint import load_ranker, load_two_tower
 from genre_tf.models.writer import Writer

@@ -17,8 +17,8 @@ from genre_tf.backbones.gpt2 import END_OF_TEXT, Gpt2, load_gpt2, new_gpt2, save
 from genre_tf.backbones.weights import write_weights
 from genre_tf.config import NewsConfig, PretrainConfig
 from genre_tf.data.corpus import NewsTexts
-from genre_tf.evaluation.perplexity import TextLoss
 from genre_tf.losses.replicas import sum_over_replicas
+from genre_tf.metrics.text import TextLoss
 from genre_tf.models.packed_models import Batch, CausalLanguageModel, MaskedLanguageModel, head_weights
 from genre_tf.text.byte_pair import train_byte_pair
 from genre_tf.text.wordpiece import learn_wordpiece

@@ -14,7 +14,7 @@ import numpy as np
 from genre_tf.config import PretrainConfig, RunConfig
 from genre_tf.data.corpus import Corpus, NewsTexts, read_corpus, read_unseen
 from genre_tf.errors import InputError
-from genre_tf.evaluation.perplexity import WORD_END_NOTE, TextLoss, UnigramModel, perplexity, word_count
+from genre_tf.metrics.text import WORD_END_NOTE, TextLoss, UnigramModel, perplexity, word_count
 from genre_tf.training.distribution import Distribution
 from genre_tf.training.language_modelling import (
     LanguageModel,

@@ -12,7 +12,7 @@ from genre_tf.data.corpus import LabelledTexts, read_labelled_texts
 from genre_tf.data.faults import FaultPolicy
 from genre_tf.data.manifest import file_fingerprint
 from genre_tf.errors import InputError
-from genre_tf.generation.safety_classifier import SafetyClassifier, save_classifier
+from genre_tf.generation.safety import SafetyClassifier, save_classifier
 from genre_tf.models.checkpoint import WEIGHTS_FILE, load_ranker
 from genre_tf.training.progress import Report
 from genre_tf.training.ranker_start import logistic_regression

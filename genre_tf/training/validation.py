@@ -13,9 +13,8 @@ from genre_tf.data.batches import impression_batches
 from genre_tf.data.columns import ImpressionExample
 from genre_tf.data.moment_pool import Rows, moment
 from genre_tf.evaluation.baselines import simple_baselines
-from genre_tf.evaluation.pool_baselines import BASELINES, ranks_of
-from genre_tf.evaluation.ranking import mean_metrics, ranking_metrics
-from genre_tf.evaluation.retrieval_metrics import click_ranks, recall
+from genre_tf.evaluation.pool_baselines import BASELINES, baseline_scores, ranks_of
+from genre_tf.metrics.ranking import click_ranks, mean_metrics, ranking_metrics, recall
 from genre_tf.training.quality import Quality, judged, shares
 from genre_tf.training.stage_data import StageData
 
@@ -108,9 +107,9 @@ class Validation:
         found: dict[str, list[npt.NDArray[np.float64]]] = {name: [] for name in BASELINES}
         for one, rows, clicked, read in self._in_pool():
             counters = self.data.pool.counters(rows, moment(one))
-            for name, score in BASELINES.items():
-                scores = score(counters, category_of[rows], category_of[one.history], generator)
-                found[name].append(ranks_of(scores, clicked, read))
+            scores = baseline_scores(counters, category_of[rows], category_of[one.history], generator)
+            for name in BASELINES:
+                found[name].append(ranks_of(scores[name], clicked, read))
         return found
 
     def retrieval(self) -> dict[str, float]:

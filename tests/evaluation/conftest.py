@@ -12,6 +12,7 @@ from genre_tf.data.records import prepare, read_articles
 from genre_tf.models.checkpoint import WEIGHTS_FILE, load_ranker, load_two_tower, save_backbone
 from genre_tf.models.generator_checkpoint import FOLDER, save_generator_sizes
 from genre_tf.models.news_encoder import Categories
+from genre_tf.models.text_model import save_own_weights
 from genre_tf.training.generation import new_generator
 
 ARTICLES = 40
@@ -64,7 +65,7 @@ def build_run(tiny_data: Path) -> Callable[[Path, str], Path]:
         write_config(config, run / "config.toml")
         for stage, load in (("retrieval", load_two_tower), ("ranking", load_ranker)):
             (run / stage).mkdir()
-            load(run, trained=False).save_weights(run / stage / WEIGHTS_FILE)
+            save_own_weights(load(run, trained=False), run / stage / WEIGHTS_FILE)
         return run
 
     return build
@@ -80,7 +81,7 @@ def writing_run(tiny_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Pat
     run = tmp_path_factory.mktemp("writing") / "run"
     shutil.copytree(tiny_run, run)
     settings = GenerationConfig(vocabulary_size=300, layers=1, heads=2, hidden=16, max_tokens=96)
-    dimension = load_two_tower(run, trained=False).encoder.dimension
+    dimension = load_two_tower(run, trained=False).news.dimension
     parts = new_generator(settings, read_articles(run / "prepared"), dimension, run / FOLDER)
     save_generator_sizes(parts, run / FOLDER)
     parts.save_weights(run / FOLDER / WEIGHTS_FILE)

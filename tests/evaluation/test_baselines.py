@@ -11,8 +11,8 @@ from genre_tf.data.counters import Counters
 from genre_tf.data.examples import build_examples
 from genre_tf.data.mind import read_split
 from genre_tf.evaluation import baselines
-from genre_tf.evaluation.ranking import mean_metrics, ranking_metrics
-from genre_tf.evaluation.slices import Seen, slice_masks
+from genre_tf.evaluation.scored_log import Seen, slice_masks
+from genre_tf.metrics.ranking import mean_metrics, ranking_metrics
 
 TABLE = ArticleTable(
     [
@@ -34,14 +34,16 @@ def example(history: list[int], candidates: list[int], counters: list[list[float
 
 def test_random_scores_depend_on_the_seed_alone() -> None:
     impressions = [example([], [1, 2], [[0, 0, 0]] * 2)] * 2
-    first, again = (baselines.random_scores(impressions, seed=3) for _ in range(2))
+    first, again, other = (
+        baselines.simple_baselines(impressions, TABLE, seed)["random"] for seed in (3, 3, 4)
+    )
     assert np.array_equal(first, again)
-    assert not np.array_equal(first, baselines.random_scores(impressions, seed=4))
+    assert not np.array_equal(first, other)
 
 
 def test_popularity_is_the_number_of_clicks() -> None:
-    scores = baselines.popularity([example([], [1, 2], [[3, 9, 1], [0, 5, 1]])])
-    assert scores[0].tolist() == [3, 0]
+    scores = baselines.simple_baselines([example([], [1, 2], [[3, 9, 1], [0, 5, 1]])], TABLE)
+    assert scores["popularity"][0].tolist() == [3, 0]
 
 
 def test_click_through_rate_trusts_many_views_and_draws_few_towards_the_prior() -> None:
@@ -101,10 +103,15 @@ def test_the_baselines_reach_their_published_heights_on_the_real_sample(mind_sam
     def auc(scores: list[np.ndarray]) -> float:
         return 100 * (mean_metrics(ranking_metrics(scores, clicked))["auc"] or 0)
 
-    assert auc(baselines.random_scores(examples)) == pytest.approx(50, abs=2)
-    assert auc(baselines.category_counts(examples, table)) == pytest.approx(58.5, abs=0.3)
-    assert auc(baselines.click_through_rate(examples)) == pytest.approx(60.2, abs=0.3)
-    masks = slice_masks(dev.impressions, Seen.in_log(train.impressions))
+    found = baselines.simple_baselines(examples, table)
+    assert auc(found["random"]) == pytest.approx(50, abs=2)
+    assert auc(found["category"]) == pytest.approx(58.5, abs=0.3)
+    assert auc(found["click_through_rate"]) == pytest.approx(60.2, abs=0.3)
+    seen = Seen(
+        user_ids=frozenset(row.user_id for row in train.impressions),
+        news_ids=frozenset(id for row in train.impressions for id in (*row.history, *row.candidates)),
+    )
+    masks = slice_masks(dev.impressions, seen)
     assert {name: int(mask.sum()) for name, mask in masks.items()} == {
         "all": 1370, "no_history": 30, "at_most_5_clicks": 252, "unseen_reader": 1198, "unseen_article": 939,
     }  # fmt: skip

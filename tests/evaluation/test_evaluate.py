@@ -13,9 +13,9 @@ from genre_tf.data.counters import COUNTERS
 from genre_tf.errors import FailureError, InputError
 from genre_tf.evaluation.cold_start import cold_impressions, cold_start
 from genre_tf.evaluation.evaluate import EvaluationOptions, evaluate_run
-from genre_tf.evaluation.ranking import METRICS
-from genre_tf.evaluation.run_models import load_scorers, open_run
 from genre_tf.evaluation.scored_log import read_log
+from genre_tf.evaluation.scoring import load_scorers, open_run
+from genre_tf.metrics.ranking import METRICS
 
 SLICES = {"all", "no_history", "at_most_5_clicks", "unseen_reader", "unseen_article"}
 

@@ -1,24 +1,23 @@
 """Texts written for readers, beside those for others, and how they are shown."""
 
-import io
 from collections.abc import Sequence
 
 import numpy as np
 import pytest
-from rich.console import Console
 
 from genre_tf.data.articles import Article, ArticleTable
 from genre_tf.data.columns import ImpressionExample
 from genre_tf.evaluation.personalisation import (
     ReaderOfArticle,
     _most_interesting,
+    as_markdown,
     compared,
     personal_metrics,
     readers_of_articles,
+    shown_samples,
 )
-from genre_tf.evaluation.report import _personal_table
-from genre_tf.evaluation.text_samples import as_markdown, shown_samples
 from genre_tf.generation.ranking import Written
+from genre_tf.reporting.tables import report_tables
 
 READERS = [ReaderOfArticle((f"title {at}",), f"source {at}", f"real {at}", "clicked") for at in range(6)]
 
@@ -85,11 +84,13 @@ def test_each_text_stands_beside_one_for_another_reader_of_the_same_source() -> 
 
 def test_people_read_the_comparisons_in_a_table() -> None:
     metrics, _ = personal_metrics(Scripted(), READERS, ["a random title"])
-    console = Console(record=True, width=120, file=io.StringIO())
-    console.print(_personal_table(metrics))
-    rows = [line.split("│")[1:] for line in console.export_text().splitlines() if "for another" in line]
-    expected = ["for another reader", "0.200", "1.000", "1.000", "1.000", "0.000"]
-    assert [cell.strip() for cell in rows[0][:6]] == expected
+    generation = {"headlines": 0, "clicked_titles": 0, "personal": metrics}
+    nothing = {"split": "dev", "impressions": 0, "slices": {}, "models": {}, "baselines": {}, "before": {}}
+    table = report_tables({**nothing, "generation": generation})["readers"]
+    assert table.headings[:5] == ["interest", "above", "low", "high", "equal"]
+    assert [text for text, _ in dict(table.lines())["for another reader"][:5]] == [
+        "0.200", "1.000", "1.000", "1.000", "0.000",
+    ]  # fmt: skip
 
 
 def test_the_click_model_alone_chooses_the_most_interesting_of_what_may_be_shown() -> None:

@@ -1,14 +1,11 @@
-"""Rules that order the whole pool, and which articles are in it."""
+"""Rules that order the whole pool."""
 
 import numpy as np
 import pytest
 
-from genre_tf.data.articles import PUBLISHED_UNKNOWN
 from genre_tf.data.counters import COUNTERS
-from genre_tf.errors import InputError
-from genre_tf.evaluation.pool_baselines import BASELINES, ranks_of
+from genre_tf.evaluation.pool_baselines import BASELINES, baseline_scores, ranks_of
 from genre_tf.evaluation.pool_metrics import rank_metrics
-from genre_tf.evaluation.pool_rules import POOL_RULES, pool_mask
 
 RNG = np.random.default_rng(0)
 ROWS = np.array(
@@ -26,7 +23,7 @@ NONE = np.empty(0, np.int64)
 
 
 def scores(name: str, history: np.ndarray = NONE) -> list[float]:
-    return BASELINES[name](ROWS, CATEGORIES, history, RNG).tolist()
+    return baseline_scores(ROWS, CATEGORIES, history, RNG)[name].tolist()
 
 
 def test_clicks_are_read_from_their_own_columns():
@@ -40,7 +37,7 @@ def test_clicks_are_read_from_their_own_columns():
 def test_categories_of_the_history_raise_the_clicks_of_their_articles():
     assert scores("clicks_of_categories", np.array([0, 0, 0, 7, -1])) == [4, 3, 0, 0]
     assert scores("clicks_of_categories") == scores("clicks_6h")
-    none = BASELINES["clicks_of_categories"](ROWS, np.full(4, -1), np.array([0]), RNG)
+    none = baseline_scores(ROWS, np.full(4, -1), np.array([0]), RNG)["clicks_of_categories"]
     assert none.tolist() == scores("clicks_6h"), "an article without a category matches nothing"
 
 
@@ -48,26 +45,26 @@ def test_the_newest_stand_first_and_what_has_no_age_last():
     assert np.argsort(-np.array(scores("newest"))).tolist() == [2, 1, 0, 3]
     published = ROWS.copy()
     published[3, COUNTERS.index("age_hours")] = 0.5  # never shown, but published
-    assert BASELINES["newest"](published, CATEGORIES, NONE, RNG).argmax() == 3
+    assert baseline_scores(published, CATEGORIES, NONE, RNG)["newest"].argmax() == 3
 
 
 def test_every_rule_gives_a_score_to_every_article_of_any_pool():
-    for rule in BASELINES.values():
-        assert rule(ROWS, CATEGORIES, np.array([1]), RNG).shape == (4,)
-        assert rule(ROWS[:0], NONE, np.array([1]), RNG).shape == (0,)
+    for counters, categories in ((ROWS, CATEGORIES), (ROWS[:0], NONE)):
+        found = baseline_scores(counters, categories, np.array([1]), RNG)
+        assert tuple(found) == BASELINES
+        assert all(values.shape == (len(counters),) for values in found.values())
 
 
 def test_chance_is_the_same_for_the_same_seed_and_finds_its_share():
     counters = np.zeros((100, 9), np.float32)
-    first, again = (
-        BASELINES["chance"](counters, np.zeros(100, int), NONE, np.random.default_rng(3)) for _ in range(2)
-    )
+
+    def chance(generator: np.random.Generator) -> np.ndarray:
+        return baseline_scores(counters, np.zeros(100, int), NONE, generator)["chance"]
+
+    first, again = (chance(np.random.default_rng(3)) for _ in range(2))
     assert first.tolist() == again.tolist()
     generator = np.random.default_rng(4)
-    ranks = [
-        ranks_of(BASELINES["chance"](counters, np.zeros(100, int), NONE, generator), np.array([5]), NONE)
-        for _ in range(4000)
-    ]
+    ranks = [ranks_of(chance(generator), np.array([5]), NONE) for _ in range(4000)]
     assert rank_metrics(ranks)["recall@10"].mean() == pytest.approx(0.1, abs=0.015)
 
 
@@ -90,16 +87,3 @@ def test_tied_articles_share_the_mean_of_their_ranks():
 def test_a_score_that_is_no_number_is_refused():
     with pytest.raises(ValueError, match="1 of 2 scores are NaN"):
         ranks_of(np.array([np.nan, 1]), np.array([1]), NONE)
-
-
-def test_rules_of_the_pool():
-    first = np.array([100, 200, 201, PUBLISHED_UNKNOWN, PUBLISHED_UNKNOWN])
-    shown = np.array([False, False, False, False, True])
-    assert pool_mask("split", first, 200, shown).all()
-    for rule in ("first_seen", "published"):
-        assert pool_mask(rule, first, 200, shown).tolist() == [True, True, False, False, True]
-    early = np.array([False, False, True, False, False])
-    assert pool_mask("published", first, 200, early)[2], "what is shown is out, whatever its time says"
-    assert set(POOL_RULES) == {"split", "first_seen", "published"}
-    with pytest.raises(InputError, match="one of split, first_seen, published; got 'all'"):
-        pool_mask("all", first, 200, shown)

@@ -1,22 +1,14 @@
 """Lists out of the whole pool, by small lists whose numbers can be worked out by hand."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 
-from genre_tf.evaluation.pool_metrics import (
-    LIST_QUALITIES,
-    RANK_METRICS,
-    answer_accuracy,
-    calibration,
-    category_diversity,
-    coverage,
-    diversity,
-    fresh,
-    list_metrics,
-    list_qualities,
-    novelty,
-    rank_metrics,
-)
+from genre_tf.evaluation.click_model import calibration
+from genre_tf.evaluation.pool_metrics import coverage, list_metrics, list_qualities, rank_metrics
+
+RANK_METRICS = {"recall@10", "recall@50", "recall@100", "recall@300", "ndcg@10", "mrr"}
 
 
 def rows(*each: list[int]) -> list[np.ndarray]:
@@ -25,7 +17,7 @@ def rows(*each: list[int]) -> list[np.ndarray]:
 
 def test_a_click_at_the_third_place_and_one_that_was_not_found():
     found = list_metrics(np.array([[7, 5, 3, -1]]), rows([3, 9]))
-    assert set(found) == set(RANK_METRICS)
+    assert set(found) == RANK_METRICS
     assert found["recall@10"].tolist() == [0.5]
     assert found["recall@300"].tolist() == [0.5], "a cutoff beyond the list counts what there is"
     assert found["mrr"][0] == pytest.approx((1 / 3 + 0) / 2)
@@ -79,19 +71,36 @@ def test_lists_of_other_impressions_are_refused():
         list_metrics(np.zeros((1, 3), np.int64), rows([1], [2]))
 
 
+def quality(name: str, lists: np.ndarray, **given: Any) -> np.ndarray:
+    """One quality of lists of at most 50 articles, about which nothing else is known."""
+    unknown: dict[str, Any] = {
+        "vectors": np.zeros((50, 2), np.float32),
+        "category_of": np.zeros(50, int),
+        "views": np.zeros(lists.shape),
+        "all_views": np.zeros(len(lists)),
+        "pool_articles": np.full(len(lists), 50),
+        "age_hours": np.full(lists.shape, np.nan),
+    }
+    found = list_qualities(lists, **{**unknown, **given})
+    assert set(found) == {"diversity", "category_diversity", "novelty", "fresh"}
+    assert all(values.shape == (len(lists),) for values in found.values())
+    return found[name]
+
+
 def test_diversity_is_the_mean_distance_of_pairs_of_titles():
     vectors = np.array([[2, 0], [0, 3], [-1, 0], [1, 0], [0, 0]], np.float32)
     lists = np.array([[0, 1, -1], [0, 2, -1], [0, 3, -1], [0, 1, 2], [0, 4, -1], [0, -1, -1], [-1, -1, -1]])
-    assert diversity(lists, vectors)[:5] == pytest.approx([1, 2, 0, (1 + 2 + 1) / 3, 1])
-    assert np.isnan(diversity(lists, vectors)[5:]).all(), "one article has no pair"
+    found = quality("diversity", lists, vectors=vectors)
+    assert found[:5] == pytest.approx([1, 2, 0, (1 + 2 + 1) / 3, 1])
+    assert np.isnan(found[5:]).all(), "one article has no pair"
 
 
 def test_diversity_is_the_same_in_blocks_of_any_size(monkeypatch: pytest.MonkeyPatch):
     generator = np.random.default_rng(1)
     vectors, lists = generator.normal(size=(30, 4)), generator.integers(-1, 30, (7, 12))
-    whole = diversity(lists, vectors)
+    whole = quality("diversity", lists, vectors=vectors)
     monkeypatch.setattr("genre_tf.evaluation.pool_metrics._BLOCK_LISTS", 3)
-    assert diversity(lists, vectors) == pytest.approx(whole)
+    assert quality("diversity", lists, vectors=vectors) == pytest.approx(whole)
     unit = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
     first = [at for at in lists[0, :10] if at >= 0]
     pairs = [1 - unit[a] @ unit[b] for place, a in enumerate(first) for b in first[:place]]
@@ -100,23 +109,26 @@ def test_diversity_is_the_same_in_blocks_of_any_size(monkeypatch: pytest.MonkeyP
 
 def test_category_diversity_is_the_share_of_pairs_that_differ():
     lists = np.array([[0, 1, 2], [0, 1, -1], [0, -1, -1]])
-    found = category_diversity(lists, np.array([4, 4, 5]))
+    found = quality("category_diversity", lists, category_of=np.array([4, 4, 5]))
     assert found[:2].tolist() == [pytest.approx(2 / 3), 0]
     assert np.isnan(found[2])
 
 
 def test_novelty_is_the_bits_of_an_articles_share_of_views():
     views = np.array([[3.0, 0.0, np.nan], [np.nan] * 3])
-    found = novelty(np.array([[0, 1, -1], [-1, -1, -1]]), views, np.array([12.0, 12.0]), 4)
+    lists, pool = np.array([[0, 1, -1], [-1, -1, -1]]), np.array([4, 4])
+    found = quality("novelty", lists, views=views, all_views=np.array([12.0, 12.0]), pool_articles=pool)
     assert found[0] == pytest.approx((np.log2(16 / 4) + np.log2(16 / 1)) / 2)
     assert np.isnan(found[1])
 
 
 def test_fresh_is_younger_than_a_day_and_only_the_first_ten_places_count():
     lists = np.array([[0, 1, 2, -1]])
-    assert fresh(lists, np.array([[1.0, 24.0, np.nan, 0.0]])).tolist() == [pytest.approx(1 / 3)]
+    found = quality("fresh", lists, age_hours=np.array([[1.0, 24.0, np.nan, 0.0]]))
+    assert found.tolist() == [pytest.approx(1 / 3)]
     long = np.arange(20)[None]
-    assert fresh(long, np.where(long < 10, 0.0, 99.0)).tolist() == [1]
+    assert quality("fresh", long, age_hours=np.where(long < 10, 0.0, 99.0)).tolist() == [1]
+    assert np.isnan(quality("fresh", np.full((1, 3), -1)))
 
 
 def test_coverage_counts_what_any_list_shows_first():
@@ -125,28 +137,6 @@ def test_coverage_counts_what_any_list_shows_first():
     assert coverage(np.arange(20)[None], 20) == 0.5, "the first ten of each"
     assert coverage(np.full((2, 3), -1), 6) == 0
     assert coverage(lists, 0) is None
-
-
-def test_all_qualities_come_together_one_number_an_impression():
-    lists = np.array([[0, 1], [-1, -1]])
-    found = list_qualities(
-        lists,
-        vectors=np.eye(2, dtype=np.float32),
-        category_of=np.array([0, 1]),
-        views=np.zeros((2, 2)),
-        all_views=np.zeros(2),
-        pool_articles=np.array([2, 2]),
-        age_hours=np.zeros((2, 2)),
-    )
-    assert tuple(found) == LIST_QUALITIES
-    assert [values[0] for values in found.values()] == [1, 1, 1, 1]
-    assert all(np.isnan(values[1]) for values in found.values())
-
-
-def test_accuracy_stands_beside_always_saying_no():
-    found = answer_accuracy(np.array([0.5, 0.4, 0.9, 0.1]), np.array([True, True, False, False]))
-    assert found == {"accuracy": 0.5, "always_no": 0.5}
-    assert answer_accuracy(np.empty(0), np.empty(0, bool)) == {"accuracy": None, "always_no": None}
 
 
 def test_calibration_by_hand():
@@ -167,5 +157,3 @@ def test_calibration_of_nothing_and_without_a_click():
     assert calibration(np.empty(0), np.empty(0, bool))["brier"] is None
     found = calibration(np.array([0.1]), np.array([False]))
     assert found["ratio"] is None and len(found["bins"]) == 1
-    with pytest.raises(ValueError, match="the shapes must be equal"):
-        calibration(np.ones(2), np.ones(3, bool))

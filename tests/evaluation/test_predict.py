@@ -8,9 +8,9 @@ import pytest
 from genre_tf.cli.predict import Model, predict
 from genre_tf.data.mind import read_split
 from genre_tf.errors import InputError
-from genre_tf.evaluation.ranking import rank_scores
-from genre_tf.evaluation.run_models import load_scorers, open_run
 from genre_tf.evaluation.scored_log import read_log
+from genre_tf.evaluation.scoring import load_scorers, open_run
+from genre_tf.metrics.ranking import rank_scores
 
 
 def ranks_of(file: Path) -> dict[str, list[int]]:

@@ -11,8 +11,8 @@ from genre_tf.data.articles import ArticleTable, Impression, Split
 from genre_tf.data.columns import ImpressionExample
 from genre_tf.errors import FailureError, InputError
 from genre_tf.evaluation import scored_log
-from genre_tf.evaluation.predictions import write_predictions
 from genre_tf.evaluation.scored_log import ScoredLog
+from genre_tf.evaluation.scoring import write_predictions
 
 TIME = datetime(2019, 11, 15)
 

@@ -9,6 +9,7 @@ from genre_tf.config import RunConfig
 from genre_tf.data.counters import Counters
 from genre_tf.data.mind import read_split
 from genre_tf.errors import InputError
+from genre_tf.evaluation import scored_log
 from genre_tf.evaluation.scored_log import read_log
 
 NEWS = "".join(f"N{number}\tsports\tsoccer\tTitle {number}\tText.\t\t[]\t[]\n" for number in range(1, 6))
@@ -94,8 +95,11 @@ def test_only_articles_that_the_log_mentions_are_in_the_table(run: Path, data: P
     assert read_log(run, RunConfig(), data, "dev").table.news_ids == ["", "N1", "N2", "N4"]
 
 
-def test_blocks_of_any_size_hold_the_same_examples_in_the_order_of_the_log(run: Path, data: Path) -> None:
+def test_blocks_of_any_size_hold_the_same_examples_in_the_order_of_the_log(
+    run: Path, data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(scored_log, "BLOCK_IMPRESSIONS", 1)
     log = read_log(run, RunConfig(), data, "dev")
-    assert [example.impression for block in log.blocks(1) for example in block] == [0, 1]
+    assert [example.impression for block in log.blocks() for example in block] == [0, 1]
     assert [row.tolist() for row in log.clicked()] == [[True, False]] * 2
     assert np.array_equal(log.examples()[0].history, [1, 2])

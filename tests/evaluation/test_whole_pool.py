@@ -8,16 +8,17 @@ import pytest
 import tensorflow as tf
 
 from genre_tf.config import read_config
+from genre_tf.data.articles import PUBLISHED_UNKNOWN
 from genre_tf.data.counters import COUNTERS
-from genre_tf.evaluation.run_models import load_scorers
-from genre_tf.evaluation.scored_log import read_log
-from genre_tf.evaluation.slices import slice_masks
-from genre_tf.evaluation.whole_pool import PoolAnswers, PoolOptions, _Moments, pool_report
+from genre_tf.errors import InputError
+from genre_tf.evaluation.scored_log import read_log, slice_masks
+from genre_tf.evaluation.scoring import load_scorers
+from genre_tf.evaluation.whole_pool import POOL_RULES, Moments, PoolAnswers, pool_report
 from genre_tf.export.servables import new_recommender, write_recommender
 from genre_tf.funnel.rules import Rules
 from genre_tf.funnel.served_models import ServedModels
 
-RULES = Rules(exploration=0.5, max_age_hours=1000.0)
+RULES = Rules(max_age_hours=1000.0)
 
 
 @pytest.fixture(scope="module")
@@ -30,8 +31,8 @@ def world(tiny_run: Path, tiny_data: Path):
 
 def test_the_evaluated_answer_is_that_of_an_export_with_the_same_counters(world, tmp_path):
     run, log, towers, ranker = world
-    moments = _Moments(run, log, log.examples(), PoolOptions())
-    answers = PoolAnswers(towers, ranker, log, RULES, log.max_history)
+    moments = Moments(run, log, log.examples())
+    answers = PoolAnswers((towers, ranker), log, RULES)
     counters, in_pool = moments.at(17)
     answers.set_moment(counters, in_pool)
     catalogue = replace(answers.catalogue, counters=counters, withdrawn=~in_pool)
@@ -62,11 +63,9 @@ def test_the_evaluated_answer_is_that_of_an_export_with_the_same_counters(world,
 def found(world):
     """The pool of the log, with the same models as "before" and two impressions whose answers are kept."""
     run, log, towers, ranker = world
-    slices, options = slice_masks(log.split.impressions, None), PoolOptions(rules=RULES)
-    untrained = (towers, ranker)
-    return pool_report(
-        run, log, towers, ranker, slices, options, lambda line: None, untrained=untrained, shown=[17, 3]
-    )
+    moments, stages = Moments(run, log, log.examples()), (towers, ranker)
+    slices = slice_masks(log.split.impressions, None)
+    return pool_report(moments, stages, stages, slices, RULES.max_age_hours, lambda line: None, kept=[17, 3])
 
 
 def test_models_before_training_are_measured_on_the_same_impressions(found):
@@ -77,9 +76,9 @@ def test_models_before_training_are_measured_on_the_same_impressions(found):
 def test_the_answers_of_some_impressions_are_kept_as_the_server_gives_them(world, found):
     run, log, towers, ranker = world
     examples = log.examples()
-    moments = _Moments(run, log, examples, PoolOptions())
-    answers = PoolAnswers(towers, ranker, log, RULES, log.max_history)
-    for number, kept in zip((17, 3), found["shown"], strict=True):
+    moments = Moments(run, log, examples)
+    answers = PoolAnswers((towers, ranker), log, RULES)
+    for number, kept in zip((17, 3), found["kept"], strict=True):
         answers.set_moment(*moments.at(number))
         rows, scores = answers.served(" ".join(log.split.impressions[number].history))
         clicked = examples[number].candidates[examples[number].labels > 0]
@@ -104,13 +103,13 @@ def test_the_report_has_the_pool_with_baselines_intervals_and_calibration(found)
 def test_counters_of_a_moment_know_only_what_happened_before(world):
     run, log, *_ = world
     examples = log.examples()
-    before = _Moments(run, log, examples, PoolOptions())
+    before = Moments(run, log, examples)
     number = 11
     now = before.seconds[number]
     for example, seconds in zip(examples, before.seconds, strict=True):
         if seconds >= now:
             example.labels = 1 - example.labels
-    after = _Moments(run, log, examples, PoolOptions())
+    after = Moments(run, log, examples)
     assert before.at(number)[0][:, COUNTERS.index("clicks")].any()
     np.testing.assert_array_equal(before.at(number)[0], after.at(number)[0])
 
@@ -118,17 +117,33 @@ def test_counters_of_a_moment_know_only_what_happened_before(world):
 def test_a_refreshed_server_knows_what_was_counted_up_to_the_last_full_period(world):
     run, log, *_ = world
     examples = log.examples()
-    live, daily = (
-        _Moments(run, log, examples, PoolOptions(refresh_hours=hours)).at(29)[0] for hours in (0.0, 24.0)
-    )
+    live, daily = (Moments(run, log, examples, refresh_hours=hours).at(29)[0] for hours in (0.0, 24.0))
     clicks = COUNTERS.index("clicks")
     assert live[:, clicks].sum() > daily[:, clicks].sum()
 
 
 def test_before_a_first_showing_an_article_is_in_no_pool_of_what_was_seen(world):
     run, log, *_ = world
-    first_seen = _Moments(run, log, log.examples(), PoolOptions(rule="first_seen"))
+    first_seen = Moments(run, log, log.examples(), "first_seen")
     sizes = [int(first_seen.at(number)[1].sum()) for number in range(30)]
     assert sizes == sorted(sizes) and sizes[0] < sizes[-1]
     for number, example in enumerate(log.examples()):
         assert first_seen.at(number)[1][example.candidates].all()
+
+
+def test_a_published_article_is_in_the_pool_from_then_on_and_one_that_is_shown_always(world, monkeypatch):
+    run, log, *_ = world
+    examples = log.examples()
+    shown_first = examples[0].candidates
+    published = np.full(len(log.table), PUBLISHED_UNKNOWN)
+    published[shown_first[0]] = np.iinfo(np.int64).max  # after all moments, though it is shown
+    late = np.setdiff1d(np.arange(1, len(log.table)), shown_first)[0]
+    published[late] = 0
+    monkeypatch.setitem(log.table.__dict__, "published", published)
+    moments = Moments(run, log, examples, "published")
+    assert moments.at(0)[1][shown_first].all() and moments.at(0)[1][late]
+    hidden = next(at for at, each in enumerate(examples) if shown_first[0] not in each.candidates)
+    assert not moments.at(hidden)[1][shown_first[0]]
+    assert set(POOL_RULES) == {"split", "first_seen", "published"}
+    with pytest.raises(InputError, match="one of split, first_seen, published; got 'all'"):
+        Moments(run, log, examples, "all")

@@ -14,6 +14,7 @@ from genre_tf.explain.article import Explainer, Explanation, titled, word_attrib
 from genre_tf.models.checkpoint import WEIGHTS_FILE, load_ranker, news_encoder_of, ranker_of
 from genre_tf.models.news_encoder import Categories
 from genre_tf.models.ranker import Ranker
+from genre_tf.models.text_model import save_own_weights
 
 TITLES = ["News about sports number 1", "Soup for winter", "Storm nears the coast", "The budget passes"]
 TEXT = "News about sports today"
@@ -35,7 +36,7 @@ def moved_run(tiny_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         if path.name != "ranking":
             (run / path.name).symlink_to(path)
     (run / "ranking").mkdir()
-    shaken(load_ranker(tiny_run), 0.03).save_weights(run / "ranking" / WEIGHTS_FILE)
+    save_own_weights(shaken(load_ranker(tiny_run), 0.03), run / "ranking" / WEIGHTS_FILE)
     return run
 
 

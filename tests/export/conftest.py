@@ -80,8 +80,8 @@ def models():
     config = RunConfig(news=NewsConfig(backbone="tiny", trainable="last 1"))
     categories = Categories.of(["sports", "finance"])
     news = news_encoder_of("tiny", config.news, categories)
-    two_tower = random_weights(two_tower_of(news, config), 1)
     ranker = random_weights(ranker_of(news.own_copy(), config), 2)
+    two_tower = random_weights(two_tower_of(news, config), 1)
     weigh_the_moment(two_tower, ranker)
     return two_tower, ranker
 
@@ -169,7 +169,8 @@ def weigh_the_moment(two_tower, ranker):
 
 def random_weights(model, seed):
     generator = np.random.default_rng(seed)
+    frozen = {id(weight) for layer in model.frozen_layers() for weight in layer.weights}
     for weight in model.weights:
-        if "lower_layers" not in weight.path and "embeddings" not in weight.path:
+        if id(weight) not in frozen and "embeddings" not in weight.path:
             weight.assign(generator.normal(scale=0.3, size=weight.shape))
     return model

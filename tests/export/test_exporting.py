@@ -24,6 +24,7 @@ from genre_tf.export.pool import read_pool
 from genre_tf.models.checkpoint import load_news_encoder, ranker_of, save_backbone, two_tower_of
 from genre_tf.models.generator_checkpoint import save_generator_sizes
 from genre_tf.models.news_encoder import Categories
+from genre_tf.models.text_model import save_own_weights
 from genre_tf.training.generation import new_generator
 
 OPTIONS = ExportOptions(k=3, retrieve=20, batch_sizes=(1, 2))
@@ -52,7 +53,7 @@ def run(data):
         ("ranking", ranker_of(backbone, config)),
     ):
         (folder / stage).mkdir()
-        model.save_weights(folder / stage / exporting.WEIGHTS_FILE)
+        save_own_weights(model, folder / stage / exporting.WEIGHTS_FILE)
     write_generator(folder / "generation", table, two_tower_of(backbone, config).news.dimension)
     return folder
 

@@ -18,7 +18,7 @@ from genre_tf.export.generator import Evidence, GeneratorReference, GeneratorSer
 from genre_tf.export.requests import recorded_requests
 from genre_tf.funnel.served_models import ServedModels, encode_titles
 from genre_tf.generation.prompts import CONTROL_TOKENS
-from genre_tf.generation.safety_classifier import SafetyClassifier
+from genre_tf.generation.safety import SafetyClassifier
 from genre_tf.generation.writer import WritingGraph
 from genre_tf.models.writer import Writer
 from genre_tf.serving import Client

@@ -22,6 +22,7 @@ from genre_tf.layers.block import merged
 from genre_tf.models.checkpoint import WEIGHTS_FILE, load_ranker, save_backbone
 from genre_tf.models.generator_checkpoint import FOLDER, load_generator, save_generator_sizes
 from genre_tf.models.news_encoder import Categories
+from genre_tf.models.text_model import save_own_weights
 from genre_tf.training.generation import new_generator
 
 torch = pytest.importorskip("torch")
@@ -45,7 +46,7 @@ def ranking_run(run: Path, trainable: str, precision: str = "float32") -> Path:
     news = NewsConfig(backbone="tiny", trainable=trainable, precision=precision)
     write_config(RunConfig(news=news), run / "config.toml")
     (run / "ranking").mkdir()
-    shaken(load_ranker(run, trained=False), 3).save_weights(run / "ranking" / WEIGHTS_FILE)
+    save_own_weights(shaken(load_ranker(run, trained=False), 3), run / "ranking" / WEIGHTS_FILE)
     return run
 
 
@@ -61,7 +62,8 @@ def writing_run(run: Path, backbone: str, trainable: str) -> Path:
 
 def states_of_run(news: Any, ids: np.ndarray) -> np.ndarray:
     mask = tf.constant(ids != news.bert.tokenizer.pad_id)
-    states = tf.constant(ids) if news.lower is None else news.lower(tf.constant(ids))
+    lower = news.frozen.lower
+    states = tf.constant(ids) if lower is None else lower(tf.constant(ids))
     return np.asarray(news.upper(states, mask=mask, training=False)) * mask.numpy()[..., None]
 
 
@@ -69,7 +71,7 @@ def states_of_run(news: Any, ids: np.ndarray) -> np.ndarray:
 def test_pytorch_computes_the_states_of_a_fine_tuned_bert(tmp_path: Path, trainable: str) -> None:
     run, out = ranking_run(tmp_path / "run", trainable), tmp_path / "bert"
     assert write_transformers_folder(run, "ranking", out) <= TOLERANCE
-    news = load_ranker(run).news.backbone
+    news = load_ranker(run).news
     ids = news.bert.tokenizer(tf.constant(TITLES), 64).numpy()
     mask = ids != news.bert.tokenizer.pad_id
     expected = states_of_run(news, ids)
@@ -82,7 +84,7 @@ def test_pytorch_computes_the_states_of_a_fine_tuned_bert(tmp_path: Path, traina
     inputs = {"token_ids": ids, "segment_ids": np.zeros_like(ids), "padding_mask": mask}
     ours = np.asarray(again(inputs)["sequence_output"]) * mask[..., None]
     np.testing.assert_allclose(ours, expected, atol=TOLERANCE)
-    moved = np.abs(expected - states_of_run(load_ranker(run, trained=False).news.backbone, ids)).max()
+    moved = np.abs(expected - states_of_run(load_ranker(run, trained=False).news, ids)).max()
     assert (moved > 0.01) == (trainable != "none")
     assert "AutoModel" in (out / "README.md").read_text("utf-8")
 
@@ -118,7 +120,7 @@ def test_pytorch_computes_the_logits_of_a_fine_tuned_writer(
 
 
 def test_the_run_is_as_it_was_after_its_updates_were_merged(tmp_path: Path) -> None:
-    news = load_ranker(ranking_run(tmp_path / "run", "lora 4")).encoder.backbone
+    news = load_ranker(ranking_run(tmp_path / "run", "lora 4")).news
     before = news.bert.backbone.get_weights()
     with merged(news.upper.blocks):
         during = news.bert.backbone.get_weights()

@@ -11,8 +11,7 @@ from transformers.generation.logits_process import (
     RepetitionPenaltyLogitsProcessor,
 )
 
-from genre_tf.generation.constraints import NOTHING, Constraints, banned
-from genre_tf.generation.required_words import force, missing
+from genre_tf.generation.constraints import NOTHING, Constraints, banned, force, missing
 
 torch = pytest.importorskip("torch")
 

@@ -12,7 +12,7 @@ import pytest
 
 import genre_tf
 from genre_tf.errors import InputError
-from genre_tf.evaluation.ranking import mean_metrics, ranking_metrics
+from genre_tf.metrics.ranking import mean_metrics, ranking_metrics
 
 HERE = Path(__file__).parent
 QUESTION = {"history": [["Storm closes schools"], []], "candidates": [["Snow", "Cup final"], ["Snow"]]}

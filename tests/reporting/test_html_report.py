@@ -11,13 +11,13 @@ import pytest
 from genre_tf.cli.report import report as report_verb
 from genre_tf.errors import FailureError, InputError
 from genre_tf.evaluation.evaluate import EvaluationOptions, evaluate_run
-from genre_tf.generation.safety_classifier import SafetyClassifier, save_classifier
+from genre_tf.generation.safety import SafetyClassifier, save_classifier
 from genre_tf.models.checkpoint import WEIGHTS_FILE
-from genre_tf.reporting.board import _latency
+from genre_tf.reporting.board import log_evaluation
 from genre_tf.reporting.data_card import data_card
 from genre_tf.reporting.findings import findings
 from genre_tf.reporting.html_report import write_html
-from genre_tf.reporting.keeping import keep_evaluation, keep_written
+from genre_tf.reporting.keeping import keep_evaluation, keep_written, latency_picture
 
 from .conftest import EVIL, WRITTEN
 
@@ -238,9 +238,9 @@ def test_a_picture_of_latency_that_is_none_is_left_out(kept, tmp_path: Path):
     shutil.copytree(kept[0], run)
     file = run / "reports" / "latency.png"
     file.write_bytes(file.read_bytes()[:60])
-    _latency(run)  # of TensorBoard, which decodes it
+    log_evaluation(kept[1], run, latency=latency_picture(run))  # TensorBoard decodes it
     file.write_text("no picture")
-    _latency(run)
+    assert latency_picture(run) is None
     assert "Latency against load" not in _text(run)
 
 

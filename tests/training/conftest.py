@@ -29,21 +29,22 @@ TABLE = ArticleTable(
 )
 
 
-def new_backbone() -> NewsEncoder:
-    return news_encoder_of("tiny", CONFIG.news, Categories.of(TABLE.categories))
+def new_news_encoder(reduced_dimension: int = 0) -> NewsEncoder:
+    categories = Categories.of(TABLE.categories)
+    return news_encoder_of("tiny", CONFIG.news, categories, reduced_dimension=reduced_dimension)
 
 
 class PoolWorld(StageData):
     """The log with a tiny backbone, in a run folder that is empty."""
 
-    def backbone(self) -> NewsEncoder:
-        return new_backbone()
+    def news_encoder(self, reduced_dimension: int = 0) -> NewsEncoder:
+        return new_news_encoder(reduced_dimension)
 
 
 @pytest.fixture(scope="session")
 def pool_world(tmp_path_factory: pytest.TempPathFactory) -> PoolWorld:
     log, run = _log(), tmp_path_factory.mktemp("run")
-    features = new_backbone().features(TABLE)
+    features = new_news_encoder().features(TABLE)
     return PoolWorld(TABLE, log[:LEARNED], log[LEARNED:], features, CONFIG, run)
 
 

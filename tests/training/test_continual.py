@@ -39,6 +39,7 @@ from genre_tf.data.synth.settings import NewsroomSettings
 from genre_tf.errors import FailureError, InputError, StoppedError
 from genre_tf.models.checkpoint import WEIGHTS_FILE, load_news_encoder, load_ranker, two_tower_of
 from genre_tf.models.generator_checkpoint import save_generator_sizes
+from genre_tf.models.text_model import save_own_weights
 from genre_tf.training.continual import judge
 from genre_tf.training.generation import new_generator
 from genre_tf.training.progress import FitResult
@@ -98,7 +99,7 @@ def earlier(days: Path) -> Path:
     keras.utils.set_random_seed(5)
     (run / "retrieval").mkdir()
     towers = two_tower_of(load_news_encoder(run, CONFIG), CONFIG)
-    towers.save_weights(run / "retrieval" / WEIGHTS_FILE)
+    save_own_weights(towers, run / "retrieval" / WEIGHTS_FILE)
     parts = new_generator(
         CONFIG.generation,
         read_articles(run / "prepared"),

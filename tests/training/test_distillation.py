@@ -11,8 +11,9 @@ import pytest
 from genre_tf.config import DataConfig, NewsConfig, OptimizerConfig, RankingConfig, RunConfig
 from genre_tf.data.records import read_articles, read_examples
 from genre_tf.errors import InputError
-from genre_tf.evaluation.run_models import load_scorers
+from genre_tf.evaluation.scoring import load_scorers
 from genre_tf.models.checkpoint import WEIGHTS_FILE, load_news_encoder, ranker_of
+from genre_tf.models.text_model import save_own_weights
 from genre_tf.training.distillation import check_teacher, teacher_identity, teacher_logits
 from genre_tf.training.run_folder import open_run, stage_fingerprints, train
 from genre_tf.training.stage_data import load_stage_data
@@ -46,7 +47,7 @@ def folder(tmp_path_factory: Any) -> Path:
     open_run(folder / "teacher", data.parent, TEACHER, lambda _: None)
     (folder / "teacher" / "ranking").mkdir()
     teacher = ranker_of(load_news_encoder(folder / "teacher", TEACHER), TEACHER)
-    teacher.save_weights(folder / "teacher" / "ranking" / WEIGHTS_FILE)
+    save_own_weights(teacher, folder / "teacher" / "ranking" / WEIGHTS_FILE)
     train(["ranking"], data.parent, folder / "student", _student(folder / "teacher"), lambda _: None)
     return folder
 

@@ -185,7 +185,7 @@ def test_a_frozen_language_model_comes_back_with_what_was_trained_beside_it(tmp_
     save_generator_sizes(parts, tmp_path / FOLDER)
     parts.save_weights(tmp_path / FOLDER / WEIGHTS_FILE)
     again = load_generator(tmp_path)
-    assert again.trainable == "lora 2"
+    assert again.trained_layers == "lora 2"
     batch = next(iter(rows_of(parts).batches(TextBatching(tokens=500))))
     np.testing.assert_array_equal(again(batch), parts(batch))
     assert len(again.trainable_weights) == len(parts.trainable_weights)

@@ -21,9 +21,8 @@ from genre_tf.config import (
 from genre_tf.data.synth.newsroom import write_newsroom
 from genre_tf.data.synth.settings import NewsroomSettings
 from genre_tf.errors import FailureError, InputError
-from genre_tf.models.checkpoint import WEIGHTS_FILE, load_news_encoder
-from genre_tf.models.ranker import Ranker
-from genre_tf.models.two_tower import TwoTower
+from genre_tf.models.checkpoint import WEIGHTS_FILE, load_news_encoder, ranker_of, two_tower_of
+from genre_tf.models.text_model import save_own_weights
 from genre_tf.training.headlines import headlines
 from genre_tf.training.learner import Learner
 from genre_tf.training.loop import fit
@@ -151,7 +150,7 @@ def test_what_the_writer_writes_is_shown_at_each_validation(tmp_path):
     write_newsroom(tmp_path / "room", NewsroomSettings(articles=160, readers=24, impressions=120))
     run = tmp_path / "run"
     config = RunConfig(
-        data=DataConfig(max_history=6, shards=1, validation_share=0.2),
+        data=DataConfig(max_history=6, validation_share=0.2),
         news=NewsConfig(backbone="tiny", category_dimension=4, max_title_tokens=8),
         generation=GenerationConfig(
             vocabulary_size=300,
@@ -164,9 +163,9 @@ def test_what_the_writer_writes_is_shown_at_each_validation(tmp_path):
         ),
     )
     open_run(run, tmp_path / "room", config, print)
-    for stage, model in (("retrieval", TwoTower), ("ranking", Ranker)):  # untrained, which is quicker
+    for stage, model in (("retrieval", two_tower_of), ("ranking", ranker_of)):  # untrained, which is quicker
         (run / stage).mkdir()
-        model(load_news_encoder(run, config), config).save_weights(run / stage / WEIGHTS_FILE)
+        save_own_weights(model(load_news_encoder(run, config), config), run / stage / WEIGHTS_FILE)
     train(["generation"], tmp_path / "room", run, config, lambda line: None)
     texts = _texts(run)
     assert {step for _, step in texts} == {0, 2, 4} and len(texts) in (3, 6, 9, 12)

@@ -107,7 +107,7 @@ def test_it_learns_from_what_the_towers_retrieve_and_says_so_where_there_are_non
     said: list[str] = []
     fitted(pool_world, said.append)
     assert said == ["no trained retrieval stage; the ranker learns from articles drawn evenly from the pool"]
-    towers = two_tower_of(pool_world.backbone(), pool_world.config)
+    towers = two_tower_of(pool_world.news_encoder(), pool_world.config)
     monkeypatch.setattr("genre_tf.training.pool_ranking.load_two_tower", lambda run: towers)
     (tmp_path / "retrieval").mkdir()
     (tmp_path / "retrieval" / WEIGHTS_FILE).touch()

@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from genre_tf.training.retrieval import DRAWN, RetrievalTrainer
+from genre_tf.models.two_tower import DRAWN, TwoTower
+from genre_tf.training.retrieval import RetrievalTrainer
 
 random = np.random.default_rng(5)
 LOGITS = random.normal(size=(3, 5)).astype(np.float32)
@@ -15,7 +16,9 @@ PROBABILITY = random.uniform(0.02, 1.0, (3, 5)).astype(np.float32)
 class Towers(keras.Model):
     """Logits as they are given, in place of two towers."""
 
-    def pool_logits(self, batch, training=None):
+    corrected = TwoTower.corrected
+
+    def call(self, batch, training=None):
         return batch["logits"]
 
 
@@ -73,7 +76,7 @@ def test_padding_counts_for_nothing_and_leaves_the_gradient_finite():
 
 @pytest.mark.parametrize("weighted", [False, True])
 def test_a_replica_without_rows_adds_nothing(monkeypatch, weighted):
-    monkeypatch.setattr("genre_tf.training.retrieval.sum_over_replicas", lambda own: own + 3.0)
+    monkeypatch.setattr("genre_tf.losses.clicks.sum_over_replicas", lambda own: own + 3.0)
     nothing = tf.Variable(np.zeros((0, 0), np.float32))
     batch = batch_of(nothing, np.zeros((0, 0)), np.zeros((0, 0), bool))
     if weighted:

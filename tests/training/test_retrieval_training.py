@@ -11,6 +11,7 @@ from genre_tf.data.moment_pool import draw_from_pool
 from genre_tf.errors import InputError
 from genre_tf.models.checkpoint import two_tower_of
 from genre_tf.models.moment import moment_features
+from genre_tf.models.text_model import load_own_weights
 from genre_tf.models.two_tower import TwoTower
 from genre_tf.training.retrieval import train_retrieval
 from genre_tf.training.retrieval_start import part_similarities, start_towers
@@ -71,7 +72,9 @@ def test_the_directions_keep_the_dot_products_of_the_weighed_parts(
 ) -> None:
     """Each part has one scale; so scaled, the kernel's columns are directions at right angles."""
     tower, kernel = started.news, started.news.directions.numpy()
-    whole, reduced = (getattr(started.news, name)(pool_world.features)[1:] for name in ("whole", "embed"))
+    whole, reduced = (
+        getattr(started.news, name)(pool_world.features)[1:] for name in ("embed_whole", "embed")
+    )
     np.testing.assert_allclose(whole @ kernel, reduced, atol=1e-3)
     products = [part.T @ part for part in np.split(kernel, np.cumsum(tower.parts)[:-1])]
     squares, *_ = np.linalg.lstsq(np.stack([each.ravel() for each in products], 1), np.eye(16).ravel())
@@ -86,8 +89,8 @@ def test_a_training_keeps_the_weights_that_place_clicks_best(pool_world: StageDa
     said: list[str] = []
     result = train_retrieval(pool_world, pool_world.config, files, said.append)
     assert result.metric == "pool_ndcg" and result.best >= result.before > 0.25
-    towers = two_tower_of(pool_world.backbone(), pool_world.config)
-    towers.load_weights(files.weights)
+    towers = two_tower_of(pool_world.news_encoder(), pool_world.config)
+    load_own_weights(towers, files.weights)
     again = Validation(towers, pool_world, pool_world.config).retrieval()
     assert again["pool_ndcg"] == pytest.approx(result.best, rel=1e-4)
 

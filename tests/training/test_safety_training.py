@@ -14,9 +14,10 @@ from genre_tf.config import NewsConfig, RunConfig, write_config
 from genre_tf.data.corpus import read_labelled_texts
 from genre_tf.data.faults import FaultPolicy
 from genre_tf.errors import InputError
-from genre_tf.generation.safety_classifier import load_classifier
+from genre_tf.generation.safety import load_classifier
 from genre_tf.models.checkpoint import WEIGHTS_FILE, load_ranker, save_backbone
 from genre_tf.models.news_encoder import Categories
+from genre_tf.models.text_model import save_own_weights
 from genre_tf.training.safety import area_under_curve, judged, threshold_for, train_safety
 
 SAFE = ["the", "mayor", "opens", "a", "new", "school", "garden"]
@@ -31,7 +32,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     write_config(RunConfig(news=NewsConfig(backbone="tiny")), folder / "config.toml")
     save_backbone("tiny", Categories.of(["news"]), folder)
     (folder / "ranking").mkdir()
-    load_ranker(folder, trained=False).save_weights(folder / "ranking" / WEIGHTS_FILE)
+    save_own_weights(load_ranker(folder, trained=False), folder / "ranking" / WEIGHTS_FILE)
     return folder
 
 

@@ -11,7 +11,7 @@ from genre_tf.data.counters import COUNTERS
 from genre_tf.data.moment_pool import moment
 from genre_tf.evaluation.baselines import simple_baselines
 from genre_tf.evaluation.pool_baselines import ranks_of
-from genre_tf.evaluation.ranking import ranking_metrics
+from genre_tf.metrics.ranking import ranking_metrics
 from genre_tf.models.checkpoint import two_tower_of
 from genre_tf.models.two_tower import TwoTower
 from genre_tf.training.stage_data import StageData
@@ -30,7 +30,7 @@ def test_scores_that_are_no_numbers_give_metrics_that_are_none() -> None:
 def towers(pool_world: StageData) -> TwoTower:
     """Towers whose every part acts."""
     keras.utils.set_random_seed(1)
-    model = two_tower_of(pool_world.backbone(), pool_world.config)
+    model = two_tower_of(pool_world.news_encoder(), pool_world.config)
     random = np.random.default_rng(2)
     for weight in model.trainable_weights:
         weight.assign(weight + random.normal(0, 0.05, weight.shape))

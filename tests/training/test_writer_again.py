@@ -27,6 +27,7 @@ from genre_tf.data.text_examples import TextExample
 from genre_tf.errors import InputError, StoppedError
 from genre_tf.models.checkpoint import WEIGHTS_FILE, load_news_encoder, load_two_tower, two_tower_of
 from genre_tf.models.generator_checkpoint import load_generator
+from genre_tf.models.text_model import save_own_weights
 from genre_tf.training.progress import FitResult
 from genre_tf.training.reader_vectors import ReaderVectors, reader_vectors
 from genre_tf.training.run_folder import open_run, stage_fingerprints, train
@@ -79,7 +80,8 @@ def run(trained: Path, tmp_path: Path) -> Path:
 def new_towers(run: Path, seed: int) -> None:
     """As `genre train retrieval --again` leaves them."""
     keras.utils.set_random_seed(seed)
-    two_tower_of(load_news_encoder(run, CONFIG), CONFIG).save_weights(run / "retrieval" / WEIGHTS_FILE)
+    towers = two_tower_of(load_news_encoder(run, CONFIG), CONFIG)
+    save_own_weights(towers, run / "retrieval" / WEIGHTS_FILE)
 
 
 def write_again(run: Path, data: Path, config: RunConfig = CONFIG) -> tuple[list[str], FitResult]:
@@ -116,7 +118,7 @@ def test_the_earlier_writer_stays_until_a_new_one_has_weights(
     def ended(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("genre_tf.training.fit.fit", ended)
+    monkeypatch.setattr("genre_tf.training.loop.fit", ended)
     smaller = dataclasses.replace(CONFIG.generation, vocabulary_size=280)
     with pytest.raises(KeyboardInterrupt):
         write_again(run, data, dataclasses.replace(CONFIG, generation=smaller))

@@ -15,7 +15,7 @@ BLOCK = 2_048  # impressions at once; [BLOCK, C, C] comparisons stay within tens
 def ranking_metrics(
     scores: NDArray[np.float64], labels: NDArray[np.bool_], mask: NDArray[np.bool_]
 ) -> dict[str, NDArray[np.float64]]:
-    """MIND's metrics of every impression. `genre_tf.evaluation` has its own, which `data` must not import.
+    """MIND's metrics of every impression. `genre_tf.metrics` has its own, which `data` must not import.
 
     Args:
         scores: float64 [B, C].

@@ -1,16 +1,16 @@
-"""The report: slices, comparisons, a file of strict JSON, TensorBoard scalars, and tables for people."""
+"""The report: slices, comparisons, TensorBoard scalars, and tables for people."""
 
-import json
 from io import StringIO
-from pathlib import Path
 
 import numpy as np
 import pytest
 from rich.console import Console
 
-from genre_tf.errors import FailureError
-from genre_tf.evaluation.ranking import ranking_metrics
-from genre_tf.evaluation.report import compared, finite, log_scalars, print_report, save_report, sliced
+from genre_tf.evaluation.evaluate import finite
+from genre_tf.evaluation.significance import compared, sliced
+from genre_tf.metrics.ranking import ranking_metrics
+from genre_tf.reporting.board import scalars
+from genre_tf.reporting.tables import print_report
 
 GENERATOR = np.random.default_rng(0)
 CLICKED = [np.arange(6) == 2 for _ in range(100)]
@@ -72,32 +72,12 @@ def test_numbers_that_json_does_not_know_become_null() -> None:
     }
 
 
-def test_the_report_is_kept_as_strict_json(report: dict[str, object], tmp_path: Path) -> None:
-    file = save_report(report, tmp_path)
-    assert file == tmp_path / "reports" / "evaluation-dev.json"
-    assert json.loads(file.read_text()) == report
-    assert [path.name for path in file.parent.iterdir()] == [file.name]
-
-
-def test_a_report_that_cannot_be_kept_is_a_failure(report: dict[str, object], tmp_path: Path) -> None:
-    (tmp_path / "reports").write_text("a file is in the way")
-    with pytest.raises(FailureError, match="could not be written"):
-        save_report(report, tmp_path)
-
-
-def test_tensorboard_gets_every_number(report: dict[str, object], tmp_path: Path) -> None:
-    import tensorflow as tf
-
-    log_scalars(report, tmp_path)
-    (events,) = (tmp_path / "logs" / "evaluation" / "dev").glob("events*")
-    found = {
-        value.tag: float(tf.make_ndarray(value.tensor))
-        for record in tf.data.TFRecordDataset(str(events)).as_numpy_iterator()
-        for value in tf.compat.v1.Event.FromString(record).summary.value
-    }
-    assert found["dev/models/ranker/all/auc"] == pytest.approx(report["models"]["ranker"]["all"]["auc"])  # type: ignore[index]
-    assert found["dev/retrieval/recall_at_10"] == pytest.approx(0.5)
-    assert found["dev/generation/perplexity"] == pytest.approx(123.4)
+def test_tensorboard_gets_every_number(report: dict[str, object]) -> None:
+    found = dict(scalars(report))
+    assert found["models/ranker/all/auc"] == report["models"]["ranker"]["all"]["auc"]  # type: ignore[index]
+    assert found["retrieval/recall_at_10"] == 0.5
+    assert found["generation/perplexity"] == 123.4
+    assert found["significance/ranker_over_its_start/difference"] > 0
 
 
 def test_people_read_percent_with_before_beside_after(report: dict[str, object]) -> None:

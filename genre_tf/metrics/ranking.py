@@ -1,4 +1,4 @@
-"""Ranking metrics per impression (AUC, MRR, nDCG) and the ranks of a MIND submission.
+"""AUC, MRR and nDCG of impressions, the ranks of a MIND submission, and recall@k of a whole pool.
 
 Candidates with equal scores share their chances: every metric is its expected value over a random order of
 the tied candidates. For AUC this is the usual half credit (scikit-learn's `roc_auc_score`). For MRR and nDCG
@@ -19,6 +19,9 @@ METRICS = ("auc", "mrr", "ndcg@5", "ndcg@10")
 
 # Sorting blocks of this size fits the processor's cache and limits memory for all of MIND.
 _BLOCK_IMPRESSIONS = 8192
+
+# Score 256 readers at a time: 256 readers x 100,000 articles of float32 are 100 MB.
+_BLOCK_READERS = 256
 
 
 def ranking_metrics(
@@ -87,11 +90,63 @@ def rank_scores(scores: npt.NDArray[np.floating]) -> npt.NDArray[np.int64]:
     return ranks
 
 
+def click_ranks(
+    user_vectors: npt.NDArray[np.float32],
+    pool_vectors: npt.NDArray[np.float32],
+    clicked: Sequence[npt.NDArray[np.integer]],
+    read: Sequence[npt.NDArray[np.integer]],
+) -> list[npt.NDArray[np.int64]]:
+    """The rank of every clicked article among all articles of the pool, by dot product.
+
+    Articles that the reader has already read are removed first, as the served `recommend` does (unless they
+    were clicked again). Articles with an equal score count as better, so that a collapsed model finds
+    nothing.
+
+    Args:
+        user_vectors: float32 [impressions, dimension].
+        pool_vectors: float32 [pool, dimension].
+        clicked: per impression int [clicks], positions in the pool.
+        read: per impression int [read], positions in the pool of the reader's history.
+
+    Returns:
+        Per impression int64 [clicks]; 1 is the best.
+    """
+    ranks: list[npt.NDArray[np.int64]] = []
+    for start in range(0, len(user_vectors), _BLOCK_READERS):
+        block = slice(start, start + _BLOCK_READERS)
+        scores = user_vectors[block] @ pool_vectors.T  # [readers, pool]
+        for row, wanted, known in zip(scores, clicked[block], read[block], strict=True):
+            targets = row[wanted]
+            row[known] = -np.inf
+            row[wanted] = targets
+            ranks.append((row[None, :] >= targets[:, None]).sum(axis=1))
+    return ranks
+
+
+def recall(ranks: Sequence[npt.NDArray[np.int64]], cutoffs: Sequence[int]) -> dict[str, float | None]:
+    """The share of an impression's clicked articles among the first k, averaged over impressions.
+
+    Args:
+        ranks: result of `click_ranks`; impressions without a click are left out.
+        cutoffs: the values of k.
+
+    Returns:
+        "recall@k" for each cutoff, a fraction; None if no impression has a click.
+    """
+    found = [row for row in ranks if len(row)]
+    return {
+        f"recall@{cutoff}": float(np.mean([(row <= cutoff).mean() for row in found])) if found else None
+        for cutoff in cutoffs
+    }
+
+
 def _block_metrics(
     scores: Sequence[npt.NDArray[np.floating]], clicked: Sequence[npt.NDArray[np.bool_]], first: int
 ) -> dict[str, Floats]:
     lengths = np.array([len(row) for row in scores], np.int64)
-    _check_shapes(lengths, clicked, first)
+    for at, (length, row) in enumerate(zip(lengths, clicked, strict=True)):
+        if length != len(row):
+            raise ValueError(f"impression {first + at}: {length} scores for {len(row)} candidates")
     flat = np.concatenate([np.asarray(row, np.float64) for row in scores])
     hits = np.concatenate([np.asarray(row, bool) for row in clicked])
     if not np.isfinite(flat).all():
@@ -105,9 +160,9 @@ def _block_metrics(
 
     def summed(gain: npt.NDArray[np.floating]) -> Floats:
         """Sum over an impression's clicked candidates of the value of their position."""
-        return _sum_by_impression(mean_over_ties(gain) * hits, impression, len(lengths))
+        return np.bincount(impression, weights=mean_over_ties(gain) * hits, minlength=len(lengths))
 
-    clicks = _sum_by_impression(hits.astype(np.float64), impression, len(lengths))
+    clicks = np.bincount(impression, weights=hits, minlength=len(lengths))
     misses = lengths - clicks
     with np.errstate(divide="ignore", invalid="ignore"):
         # The clicked candidates' distances from the bottom, minus the pairs among themselves, count the
@@ -121,18 +176,6 @@ def _block_metrics(
         }
     undefined = (clicks == 0) | (misses == 0)
     return {name: np.where(undefined, np.nan, values) for name, values in metrics.items()}
-
-
-def _sum_by_impression(values: Floats, impression: npt.NDArray[np.int64], impressions: int) -> Floats:
-    return np.asarray(np.bincount(impression, weights=values, minlength=impressions), np.float64)
-
-
-def _check_shapes(
-    lengths: npt.NDArray[np.int64], clicked: Sequence[npt.NDArray[np.bool_]], first: int
-) -> None:
-    for at, (length, row) in enumerate(zip(lengths, clicked, strict=True)):
-        if length != len(row):
-            raise ValueError(f"impression {first + at}: {length} scores for {len(row)} candidates")
 
 
 def _tie_averager(

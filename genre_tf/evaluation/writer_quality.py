@@ -1,25 +1,36 @@
-"""Quality of the generator: headlines written from abstracts, and perplexity of clicked titles."""
+"""Quality of a run's writer: its headlines, the perplexity of clicked titles, and its texts for readers."""
 
-import dataclasses
 import math
-from collections.abc import Collection, Iterator, Sequence
-from dataclasses import dataclass
-from typing import Any, NamedTuple
+from collections.abc import Callable, Collection, Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 
-from genre_tf.config import WritingConfig
+from genre_tf.config import RunConfig, WritingConfig
 from genre_tf.data.articles import Article, ArticleTable
 from genre_tf.data.columns import ImpressionExample
-from genre_tf.data.text_examples import history_text
-from genre_tf.evaluation.scored_log import ScoredLog
-from genre_tf.evaluation.scoring import TwoTowerScorer
-from genre_tf.evaluation.text_metrics import copy_rate, distinct, perplexity, rouge
+from genre_tf.data.counters import Counters
+from genre_tf.data.manifest import COUNTERS_FILE
+from genre_tf.data.records import read_articles
+from genre_tf.data.text_examples import history_text, history_titles
+from genre_tf.errors import InputError
+from genre_tf.evaluation.cold_start import cold_impressions, cold_start, from_interest
+from genre_tf.evaluation.personalisation import personal_metrics, readers_of_articles, shown_samples
+from genre_tf.evaluation.scored_log import FEW_CLICKS, evenly
+from genre_tf.evaluation.scoring import Measured, TwoTowerScorer, load_scorers
+from genre_tf.evaluation.served_writer import ServedWriter
 from genre_tf.generation.prompts import Prompts
+from genre_tf.generation.safety import load_classifier
 from genre_tf.generation.writer import WritingGraph
 from genre_tf.generation.writer_options import writer_options
+from genre_tf.metrics.text import copy_rate, distinct, perplexity, rouge
+from genre_tf.models.checkpoint import WEIGHTS_FILE, load_news_encoder, load_ranker, load_two_tower
+from genre_tf.models.generator_checkpoint import load_generator, untrained_generator
 from genre_tf.models.writer import Writer
 from genre_tf.text.words import beginning, length_in_words
 
@@ -42,8 +53,7 @@ class ClickedTitle:
 def generation_metrics(
     parts: Writer,
     towers: TwoTowerScorer,
-    log: ScoredLog,
-    examples: Sequence[ImpressionExample],
+    measured: Measured,
     learned: Collection[str],
     writing: WritingConfig,
 ) -> dict[str, Any]:
@@ -52,8 +62,7 @@ def generation_metrics(
     Args:
         parts: the writer and what belongs to it.
         towers: give the readers' vectors.
-        log: the split.
-        examples: its impressions.
+        measured: the split.
         learned: ids of the articles that it was trained on.
         writing: how the run writes; see `likeliest_titles`.
 
@@ -63,7 +72,8 @@ def generation_metrics(
         "unsafe_rate" of the likeliest headlines written from abstracts without a reader; the number of each;
         and the baselines that copy the beginning of the abstract. None if the split has no such article.
     """
-    clicks = clicked_titles(log.table, examples, towers, parts.prompts, learned)
+    log = measured.log
+    clicks = clicked_titles(log.table, measured.examples, towers, parts.prompts, learned)
     articles = headline_articles(log.split.articles.values(), learned)
     sources, titles = [article.abstract for article in articles], [article.title for article in articles]
     headlines = likeliest_titles(parts, sources, writing)
@@ -95,7 +105,7 @@ def headline_articles(articles: Collection[Article], learned: Collection[str]) -
         and article.title
         and length_in_words(article.abstract) >= MIN_ABSTRACT_WORDS
     ]
-    return _evenly(fit, MAX_HEADLINES)
+    return evenly(fit, MAX_HEADLINES)
 
 
 def clicked_titles(
@@ -112,7 +122,7 @@ def clicked_titles(
         for row in example.candidates[example.labels > 0].tolist()
         if table.titles[row] and table.news_ids[row] not in learned
     ]
-    clicks = _evenly(clicks, MAX_CLICKS)
+    clicks = evenly(clicks, MAX_CLICKS)
     readers = towers.user_vectors([example for example, _ in clicks])
     newest = prompts.sizes.history_titles
     return [
@@ -126,16 +136,19 @@ def clicked_titles(
 def likelihood_metrics(parts: Writer, clicks: Sequence[ClickedTitle]) -> dict[str, float | None]:
     """Perplexity of clicked titles: with all context, and without parts of it."""
     title_loss = TitleLoss(parts)
-    loss, tokens = title_loss(clicks)
-    no_source = [ClickedTitle(row.history, "", row.title, row.user_vector) for row in clicks]
-    no_reader = [ClickedTitle("", row.source, row.title, np.zeros_like(row.user_vector)) for row in clicks]
+    contexts = {
+        "perplexity": clicks,
+        "perplexity_without_source": [replace(row, source="") for row in clicks],
+        "perplexity_without_reader": [
+            replace(row, history="", user_vector=np.zeros_like(row.user_vector)) for row in clicks
+        ],
+    }
+    losses = {name: title_loss(rows) for name, rows in contexts.items()}
     characters = sum(len(row.title) for row in clicks)
     return {
-        "perplexity": perplexity(loss, tokens),
-        "perplexity_without_source": perplexity(*title_loss(no_source)),
-        "perplexity_without_reader": perplexity(*title_loss(no_reader)),
+        **{name: perplexity(*loss) if clicks else None for name, loss in losses.items()},
         # Unlike perplexity it does not depend on the size of the vocabulary.
-        "bits_per_character": loss / math.log(2) / characters if characters else None,
+        "bits_per_character": losses["perplexity"][0] / math.log(2) / characters if characters else None,
     }
 
 
@@ -197,7 +210,7 @@ def likeliest_titles(
     """
     writing = writing or WritingConfig()
     strategy = "greedy" if writing.strategy == "greedy" else "beam"
-    one = dataclasses.replace(writing, strategy=strategy, samples=1, beam_groups=1, draft_tokens=0)
+    one = replace(writing, strategy=strategy, samples=1, beam_groups=1, draft_tokens=0)
     options = writer_options(one, parts.prompts)
     writer = WritingGraph(parts, options)
     dimension = parts.reader_prefix.user_dimension
@@ -233,8 +246,95 @@ def _batches(rows: Sequence[Any]) -> Iterator[Sequence[Any]]:
         yield rows[start : start + _BATCH_TEXTS]
 
 
-def _evenly(rows: list[Any], count: int) -> list[Any]:
-    """At most `count` of the rows, evenly picked."""
-    if len(rows) <= count:
-        return rows
-    return [rows[at * len(rows) // count] for at in range(count)]
+@dataclass(frozen=True)
+class WriterEvaluation:
+    """Measures the writer of a run.
+
+    Args:
+        run: the run folder.
+        config: its settings.
+        measured: the trained models and the split.
+        say: takes a line of progress.
+    """
+
+    run: Path
+    config: RunConfig
+    measured: Measured
+    say: Callable[[str], None]
+
+    def metrics(self, *, before: bool) -> tuple[dict[str, Any], dict[str, Any]]:
+        """`generation_metrics` and, if `before` is set, those of the initial generator."""
+        found = self._metrics_of(load_generator(self.run))
+        untrained = self._untrained() if before else None
+        return found, self._metrics_of(untrained) if untrained else {}
+
+    def personal(
+        self, most: int, samples: int | None, first: Sequence[str] = ()
+    ) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+        """Metrics of texts written for readers of the split, and some samples.
+
+        Args:
+            most: maximum number of readers.
+            samples: texts per reader, from which the ranking chooses one; None: the served number.
+            first: readers who must be among them, and among the samples, if something can be written for
+                them.
+        """
+        log, examples, *_ = self.measured
+        readers = readers_of_articles(log.table, examples, self._learned, most, MIN_ABSTRACT_WORDS, first)
+        if len(readers) < 2:
+            self.say("fewer than two readers have articles unknown to the generator; writing nothing")
+            return {}, []
+        writer = self._served([reader.titles for reader in readers], samples)
+        self.say(f"writing {writer.samples} texts for each of {len(readers)} readers and for another reader")
+        titles = [title for title in log.table.titles if title]
+        metrics, found = personal_metrics(writer, readers, titles, self.config.seed)
+        return metrics, shown_samples(found, first)
+
+    def cold_start(self) -> dict[str, Any]:
+        """The effect of written articles on the ranking for readers with few clicks; empty if none."""
+        log, examples, clicked, scorers = self.measured
+        few, there_are = cold_impressions(log)
+        if not few:
+            return {}
+        self.say(f"adding written articles to the histories of {len(few)} impressions with few clicks")
+        cold, labels = [examples[at] for at in few], [clicked[at] for at in few]
+        writer = self._served([history_titles(log.table, row.history) for row in cold], FEW_CLICKS)
+        found = cold_start(cold, labels, scorers, len(log.table), from_interest(writer, log.table))
+        return {**found, "of_impressions": there_are}
+
+    @cached_property
+    def _learned(self) -> frozenset[str]:
+        # The counters also include articles that earlier runs showed, and so learned.
+        counted = Counters.load(self.run / "prepared" / COUNTERS_FILE).views.keys()
+        return frozenset(read_articles(self.run / "prepared").news_ids) | counted
+
+    @cached_property
+    def _towers(self) -> TwoTowerScorer:
+        log, _, _, scorers = self.measured
+        towers = scorers.get("two_tower") or load_scorers(self.run, ("two_tower",), log.table)["two_tower"]
+        return cast(TwoTowerScorer, towers)
+
+    def _metrics_of(self, parts: Writer) -> dict[str, Any]:
+        writing = self.config.generation.writing
+        return generation_metrics(parts, self._towers, self.measured, self._learned, writing)
+
+    def _untrained(self) -> Writer | None:
+        """The generator before training; None if its checkpoint is no longer available."""
+        try:
+            return untrained_generator(self.run, self.config.generation.backbone)
+        except InputError as error:
+            self.say(f"skipping the generator before training: {error}")
+            return None
+
+    def _served(self, histories: Sequence[Sequence[str]], samples: int | None) -> ServedWriter:
+        """The writer for readers with these titles, as it is served; None: the served number of samples."""
+        shared = load_news_encoder(self.run, self.config)
+        parts = load_generator(self.run)
+        return ServedWriter(
+            parts,
+            load_two_tower(self.run, shared=shared),
+            load_ranker(self.run, shared=shared),
+            histories,
+            writer_options(self.config.generation.writing, parts.prompts, samples=samples),
+            load_classifier(self.run, self.run / "ranking" / WEIGHTS_FILE),
+        )

@@ -9,14 +9,14 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from genre_tf.evaluation.pool_metrics import calibration, rank_metrics
-from genre_tf.evaluation.pool_report import pool_section
-from genre_tf.evaluation.pool_tables import pool_tables
-from genre_tf.evaluation.report import _scalars, print_report
+from genre_tf.evaluation.click_model import calibration
+from genre_tf.evaluation.pool_metrics import rank_metrics
 from genre_tf.evaluation.significance import bootstrap_intervals, paired_bootstrap
-from genre_tf.reporting.board import _charts
+from genre_tf.evaluation.whole_pool import pool_section
+from genre_tf.reporting.board import _charts, scalars
 from genre_tf.reporting.figures import as_png, evaluation_figures
-from genre_tf.reporting.html_report import _environment, _pool
+from genre_tf.reporting.html_report import _environment
+from genre_tf.reporting.tables import pool_lines, print_report, report_tables
 
 COUNT = 60
 GENERATOR = np.random.default_rng(0)
@@ -96,21 +96,6 @@ def test_a_slice_without_impressions_and_a_metric_without_values_are_none(report
     assert found["intervals"]["recommend"]["all"]["diversity"] is None
 
 
-def test_no_impression_at_all_is_still_a_report():
-    nothing = {"recommend": rank_metrics([]), "chance": rank_metrics([])}
-    found = pool_section(
-        nothing, {"all": np.ones(0, bool)}, articles=0, per_moment=np.empty(0, np.int64), rule="split"
-    )
-    assert found["significance"] == {} and found["recommend"]["all"]["mrr"] is None
-    assert json.dumps(found, allow_nan=False)
-    assert len(list(pool_tables(found, "dev"))) == 3
-
-
-def test_what_is_served_must_be_measured():
-    with pytest.raises(ValueError, match="`recommend` was not measured; got chance"):
-        pool_section({"chance": ranked(9)}, SLICES, articles=9, per_moment=np.ones(COUNT), rule="split")
-
-
 def test_intervals_of_many_metrics_are_those_of_each_alone_and_of_any_blocks(monkeypatch: pytest.MonkeyPatch):
     values = np.random.default_rng(1).random((80, 3))
     values[::3, 1] = np.nan
@@ -148,7 +133,7 @@ def test_people_read_the_pool_its_slices_and_its_calibration(report: dict[str, A
 
 
 def test_tensorboard_has_its_numbers_chart_and_picture(report: dict[str, Any]):
-    tags = {f"dev/{name}" for name, _ in _scalars(report)}
+    tags = {f"dev/{name}" for name, _ in scalars(report)}
     assert "dev/pool/significance/recommend_over_clicks_1h/recall_at_10/difference" in tags
     assert "dev/pool/calibration/brier" in tags
     chart = _charts(report)["recall@10 of the whole pool"]
@@ -157,7 +142,7 @@ def test_tensorboard_has_its_numbers_chart_and_picture(report: dict[str, Any]):
     calibrated = "Reliability of recommendations out of the whole pool"
     assert set(pictures) == {"Before and after fine-tuning", calibrated}
     assert all(as_png(figure).startswith(b"\x89PNG") for figure in pictures.values())
-    assert calibrated not in evaluation_figures({**report, "pool": section(calibration=None)})
+    assert calibrated not in evaluation_figures({**report, "pool": section(calibration={})})
 
 
 def test_the_page_has_a_section_on_the_pool(report: dict[str, Any], tmp_path: Path):
@@ -170,18 +155,20 @@ def test_the_page_has_a_section_on_the_pool(report: dict[str, Any], tmp_path: Pa
         "verdicts": [],
         "readers": [],
         "data": {},
+        "report": {},
         "training": {},
         "config": {},
     }
     shared |= {"findings": [], "pictures": {}, "recommended": [], "written": [], "safety_classifier": False}
-    html = template.render(**shared, report={}, pool=_pool(report["pool"]))
+    tables, lines = report_tables(report), pool_lines(report["pool"])
+    html = template.render(**shared, tables=tables, pool_lines=lines)
     low, high = report["pool"]["intervals"]["clicks_1h"]["all"]["mrr"]
     for part in (
         "<th>clicks halved every hour</th>",
-        f"{low:.3f}–{high:.3f}",
+        f"{low:.3f} to {high:.3f}",
         "recommend over clicks halved every 6 hours",
-        "<td>nDCG@10</td>",
+        "<th>nDCG@10</th>",
     ):
         assert part in html, part
     assert "None" not in html
-    assert "The whole pool was not measured" in template.render(**shared, report={}, pool=_pool({}))
+    assert "The whole pool was not measured" in template.render(**shared, tables={}, pool_lines=[])

@@ -18,16 +18,16 @@ from genre_tf.config import GenerationConfig, WritingConfig, read_config
 from genre_tf.data.articles import Article
 from genre_tf.data.records import read_articles
 from genre_tf.errors import InputError
-from genre_tf.evaluation import generation_report
+from genre_tf.evaluation import writer_quality
 from genre_tf.evaluation.evaluate import EvaluationOptions, evaluate_run
-from genre_tf.evaluation.generation_report import (
+from genre_tf.evaluation.writer_quality import (
     ClickedTitle,
     TitleLoss,
+    WriterEvaluation,
     headline_articles,
     likeliest_titles,
     likelihood_metrics,
 )
-from genre_tf.evaluation.writer_evaluation import WriterEvaluation
 from genre_tf.generation.beam import Beam
 from genre_tf.generation.prompts import CONTROL_TOKENS
 from genre_tf.generation.reader_prefix import UNSEEN
@@ -82,7 +82,7 @@ def test_titles_of_any_batching_have_the_same_loss(
     clicks = [click(parts, f"News {at}", "Old news\n" * (at % 3), "A text. " * at) for at in range(5)]
     title_loss = TitleLoss(parts)
     whole = title_loss(clicks)
-    monkeypatch.setattr(generation_report, "_BATCH_TEXTS", 2)
+    monkeypatch.setattr(writer_quality, "_BATCH_TEXTS", 2)
     assert title_loss(clicks) == pytest.approx(whole, rel=1e-4)
 
 
@@ -100,7 +100,7 @@ def test_headlines_are_asked_of_unlearned_articles_with_enough_to_say() -> None:
 
 
 def test_many_articles_are_sampled_evenly(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(generation_report, "MAX_HEADLINES", 3)
+    monkeypatch.setattr(writer_quality, "MAX_HEADLINES", 3)
     articles = [Article(f"N{at}", "", "", "Title", "word " * 8) for at in range(9)]
     assert [article.news_id for article in headline_articles(articles, set())] == ["N0", "N3", "N6"]
 
@@ -120,7 +120,7 @@ def test_headlines_are_searched_unless_the_run_writes_greedily(
             seen.append(arguments[2])
             super().__init__(*arguments)
 
-    monkeypatch.setattr(generation_report, "Writer", Watched)
+    monkeypatch.setattr(writer_quality, "Writer", Watched)
     parts = load_generator(writing_run)
     for strategy in ("sample", "greedy", "beam"):
         settings = WritingConfig(strategy=strategy, samples=3, beam_width=6, beam_groups=2, min_tokens=2)
@@ -162,7 +162,7 @@ def test_a_checkpoint_that_is_gone_is_said_and_leaves_out_what_was_before(
     gone = replace(config, generation=replace(config.generation, backbone="no/such/folder"))
     said: list[str] = []
     for settings, before in ((config, {"measured": True}), (gone, {})):
-        writer = WriterEvaluation(writing_run, settings, None, (), (), {}, said.append)  # type: ignore[arg-type]
+        writer = WriterEvaluation(writing_run, settings, None, said.append)  # type: ignore[arg-type]
         assert writer.metrics(before=True) == ({"measured": True}, before)
     assert len(said) == 1 and "skipping" in said[0] and "no/such/folder" in said[0]
 
@@ -220,6 +220,6 @@ def test_the_generator_can_be_left_out(
     def refused(*_: object, **__: object) -> Callable[..., object]:
         raise AssertionError("the generator was loaded")
 
-    monkeypatch.setattr("genre_tf.evaluation.writer_evaluation.load_generator", refused)
+    monkeypatch.setattr("genre_tf.evaluation.writer_quality.load_generator", refused)
     options = EvaluationOptions(models=("ranker",), before=False, generation=False)
     assert evaluate_run(writing_run, tiny_data, "dev", options, say=print)["generation"] == {}
