@@ -257,8 +257,7 @@ def pool_report(
     rules = Rules(max_age_hours=max_age_hours)
     answers = PoolAnswers(stages, log, rules)
     start = PoolAnswers(untrained, log, rules) if untrained else None
-    names = sorted({*log.table.categories})
-    category_of = np.asarray([names.index(name) for name in log.table.categories])
+    _, category_of = np.unique(np.array(log.table.categories), return_inverse=True)
     generator = np.random.default_rng(0)
     order = sorted({*measured, *kept}, key=lambda number: (moments.seconds[number], number))
     answered: dict[int, _Answered] = {}
