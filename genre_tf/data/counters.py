@@ -5,7 +5,7 @@ Counters that look into the future add 4 points of AUC in evaluation, which no l
 
 from collections.abc import Iterable, Sequence
 from copy import deepcopy
-from datetime import datetime, timedelta
+from datetime import datetime
 from itertools import chain, repeat
 from pathlib import Path
 from typing import Any
@@ -26,12 +26,12 @@ from genre_tf.data.decay import (
     halved,
     remaining,
 )
+from genre_tf.data.mind_rows import epoch_seconds, epoch_time
 from genre_tf.data.view_log import ViewLog
 from genre_tf.errors import InputError
 
 __all__ = ["COUNTERS", "Counters", "epoch_seconds", "epoch_time", "impression_counters"]
 
-_EPOCH = datetime(1970, 1, 1)
 _FORMAT = 2
 _COUNTED_TOGETHER = 1024  # impressions: one by one takes ten times as long
 
@@ -287,13 +287,3 @@ def _views_of(
         np.repeat(times, sizes),
         np.fromiter(clicked, bool, sum(sizes)),
     )
-
-
-def epoch_seconds(time: datetime) -> int:
-    """Whole seconds since 1970 on the log's own clock."""
-    return int((time - _EPOCH).total_seconds())
-
-
-def epoch_time(seconds: int) -> datetime:
-    """The time of `epoch_seconds`."""
-    return _EPOCH + timedelta(seconds=seconds)
