@@ -214,9 +214,9 @@ Answer = TypeVar("Answer")
 def _asks(
     make: Callable[Given, Call[Answer]],
 ) -> Callable[Concatenate["AsyncClient", Given], Awaitable[Answer]]:
-    """The method that sends the call which `make` builds; it has its arguments, answer and docstring."""
+    """The method that sends the call which `make` builds, with the words of the method of `Client`."""
 
-    @wraps(make)
+    @wraps(getattr(Client, make.__name__))
     async def method(client: "AsyncClient", *given: Given.args, **named: Given.kwargs) -> Answer:
         answer: Answer = await client._ask(make(*given, **named))
         return answer
