@@ -214,7 +214,7 @@ def _changed(
     counted_to = contract["sources"].get(COUNTERS_AS_OF)
     counted_to = datetime.fromisoformat(counted_to) if counted_to else None
     log = _read_log(changes, before, articles, counted_to, report)
-    new = _new_articles(before, articles)
+    new = new_articles(before, articles)
     catalogue = before
     if new:
         report(f"encoding {len(new)} articles")
@@ -294,7 +294,7 @@ class _AnyId(dict[str, str]):
         return news_id
 
 
-def _new_articles(before: Catalogue, articles: Mapping[str, Article]) -> list[Article]:
+def new_articles(before: Catalogue, articles: Mapping[str, Article]) -> list[Article]:
     """Articles whose id is unknown, whose title has changed, or which are newly withdrawn."""
     states = zip(before.titles, np.asarray(before.withdrawn).tolist(), strict=True)
     known = dict(zip(before.news_ids, states, strict=True))

@@ -30,7 +30,7 @@ from genre_tf.funnel.index import Catalogue
 
 PARITY_FILE = "parity.npz"
 
-Rows = Mapping[str, np.ndarray]
+Rows = dict[str, np.ndarray]
 _LONG_HISTORY = 10_000
 _HISTORY, _CANDIDATES = 20, 30  # of a usual reader
 _ODD_BYTES = b"\xff\xfe \xc3( caf\xe9"

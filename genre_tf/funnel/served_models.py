@@ -71,7 +71,7 @@ class ServedModels(tf.Module):
 
     def tokenizers(self) -> list[Any]:
         """The tokenizers, whose look-up tables a SavedModel must contain."""
-        return [encoder.bert.tokenizer for encoder in self.encoders()]
+        return [encoder.frozen.tokenizer for encoder in self.encoders()]
 
 
 def click_logits(models: Any, *inputs: tf.Tensor, counters: tf.Tensor | None = None) -> tf.Tensor:
