@@ -14,7 +14,6 @@ import tensorflow as tf
 
 from genre_tf.config import WritingConfig
 from genre_tf.contract import GENERATOR, PADDING_NUMBER, SIGNATURES, Signature
-from genre_tf.errors import InputError
 from genre_tf.export.requests import Exchange, recorded_requests, warmup_requests
 from genre_tf.export.saved_model import write_servable
 from genre_tf.export.servables import Servable
@@ -57,9 +56,6 @@ class GeneratorServable:
         evidence: the articles that answers are written from.
         max_history: number of newest titles that represent the reader.
         classifier: finds unsafe texts from the ranker's vectors; None: only lists and patterns are used.
-
-    Raises:
-        InputError: the writer was made for readers' vectors of another width; 0 means that it reads none.
     """
 
     def __init__(
@@ -76,12 +72,6 @@ class GeneratorServable:
         self.evidence = evidence
         self.max_history = max_history
         self.classifier = classifier
-        width, of_reader = writer.reader_prefix.user_dimension, models.encoders()[0].dimension
-        if width not in (0, of_reader):
-            raise InputError(
-                f"the writer reads readers' vectors with {width} components, but the two-tower model's have "
-                f"{of_reader}: give the two-tower model that it was trained with"
-            )
         # Each is traced once for both the SavedModel and its reference, and the decode loop once for both
         # signatures, because these are the largest graphs here.
         self._write = tf.function(self._write_for, autograph=False)
@@ -169,7 +159,7 @@ class GeneratorServable:
         for_tower, for_ranker = encode_titles(titles.flat_values, *self.models.encoders())
         width = tf.maximum(parsing.widest(titles), 1)
         clicks, mask = parsing.to_dense(titles.with_flat_values(for_tower), width)  # [B, H, D]
-        vector = self.models.user_vector(clicks, mask)[:, : self.writer.reader_prefix.user_dimension]
+        vector = self.models.user_vector(clicks, mask)
         clicks, _ = parsing.to_dense(titles.with_flat_values(for_ranker), width)  # [B, H, R]
         return _Reader(vector, clicks, mask)
 
