@@ -26,7 +26,7 @@ class TextModel(keras.Model):
 
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)
-        # Batches differ in shape, and XLA would compile a program for each. `compile(jit_compile=True)` does it.
+        # Batches differ in shape, and XLA would compile a program for each.
         self.supports_jit = False
 
     def batches_of_texts(self, x: Any, y: Any, batch_size: int, shuffle: bool) -> Any:
