@@ -21,7 +21,7 @@ from genre_tf.benchmarks.peers import peer_module
 from genre_tf.errors import FailureError
 from genre_tf.export.saved_model import write_saved_model
 from genre_tf.funnel.exact_search import ExactIndex
-from genre_tf.funnel.partitioned_index import PartitionedIndex, PartitionedOptions, PartitionSettings
+from genre_tf.funnel.partitioned_index import PartitionedIndex, PartitionedOptions
 
 UNIT = "readers per second"
 BATCHES = (1, 8, 64)
@@ -45,7 +45,7 @@ class _Sizes:
 
 
 _FULL = _Sizes(1_000_000, 128, 100, PartitionedOptions())
-_QUICK = _Sizes(20_000, 16, 10, PartitionedOptions(partitions=PartitionSettings(block=32), probes=60))
+_QUICK = _Sizes(20_000, 16, 10, PartitionedOptions(block=32, probes=60))
 
 
 def bench(options: BenchOptions) -> list[Row]:

@@ -127,7 +127,7 @@ def _write_naive(folder: Path, ours: Recommender) -> None:
         name: (getattr(naive, name), dict.fromkeys(SIGNATURES[RECOMMENDER][name].input_names, tf.string))
         for name in names
     }
-    tracked = [ours.index, ours.models, *ours.models.tokenizers()]
+    tracked = [ours.index, ours.models, *(side.news.bert.tokenizer for side in sides)]
     write_saved_model(folder, tracked, signatures)
 
 

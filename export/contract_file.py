@@ -80,17 +80,12 @@ def read_contract(folder: Path) -> dict[str, Any]:
 
 
 def contract_faults(folder: Path, contract: Mapping[str, Any]) -> list[str]:
-    """Where a contract contradicts the version that it belongs to, in words.
-
-    Args:
-        folder: MODELS/NAME/VERSION.
-        contract: returned by `read_contract`.
-    """
+    """Where a contract contradicts the version MODELS/NAME/VERSION that it belongs to, in words."""
     faults = []
-    if contract.get("servable") != folder.resolve().parent.name:
+    servable = folder.resolve().parent.name
+    if contract.get("servable") != servable:
         faults.append(
-            f"contract.json is for servable {contract.get('servable')!r}, but the folder is for "
-            f"{folder.resolve().parent.name!r}"
+            f"contract.json is for servable {contract.get('servable')!r}, but the folder is for {servable!r}"
         )
     if contract.get("signatures") != signatures(folder):
         faults.append("contract.json lists other signatures than the graph has")

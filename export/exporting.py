@@ -86,20 +86,29 @@ def write_models(
         The published folders, such as MODELS/genre_recommender/1.
 
     Raises:
-        InputError: there is no article, or the folder cannot be written. No files are left behind.
+        InputError: there is no article, the models do not fit each other, or the folder cannot be written. No
+            files are left behind.
         FailureError: a written version did not pass verification; nothing was published.
+
+    Example:
+        >>> news = genre_tf.models.NewsEncoder.from_preset("tiny")
+        >>> towers, ranker = genre_tf.models.TwoTower(news), genre_tf.models.Ranker(news)
+        >>> articles = genre_tf.data.read_mind(mind, split="train").articles
+        >>> versions = genre_tf.export.write_models(
+        ...     folder / "models", two_tower=towers, ranker=ranker, articles=articles
+        ... )
+        >>> [f"{version.parent.name}/{version.name}" for version in versions]
+        ['genre_recommender/1']
     """
-    if writer is not None and writer.reader_prefix.user_dimension not in (0, two_tower.news.dimension):
-        raise InputError(
-            f"the writer reads reader vectors of {writer.reader_prefix.user_dimension} numbers, but these "
-            f"towers give {two_tower.news.dimension}: export it with the towers that it was trained with"
-        )
-    pool = Pool.of(ArticleTable(articles), counters or Counters())
-    source = _Source(two_tower, ranker, writer, pool, options=options)
-    published = publish_models(Path(folder), source, report)
+    models = Path(folder)
     # The files of the servers belong to a room above this one.
     configuration = importlib.import_module("genre_tf.serving.operations.configuration")
-    configuration.write_configuration(Path(folder), [version.parent.name for version, _ in published])
+    sizes = configuration.warmup_sizes(models) or options.batch_sizes  # perhaps edited by hand
+    options = replace(options, batch_sizes=sizes)
+    pool = Pool.of(ArticleTable(articles), counters or Counters())
+    published = publish_models(models, _Source(two_tower, ranker, writer, pool, options), report)
+    batching = configuration.BatchingOptions(batch_sizes=sizes)
+    configuration.write_configuration(models, [version.parent.name for version, _ in published], batching)
     return [version for version, _ in published]
 
 
@@ -181,6 +190,14 @@ def _source(run: Path, data: Sequence[Path], options: ExportOptions, report: Rep
 
 def publish_models(models: Path, source: _Source, report: Report) -> list[tuple[Path, Verification]]:
     """Write, verify and publish the servables; `write_models` and `export_run` say from what."""
+    width = source.two_tower.news.dimension
+    if source.writer is not None and source.writer.reader_prefix.user_dimension not in (0, width):
+        raise InputError(
+            f"the writer reads reader vectors of {source.writer.reader_prefix.user_dimension} numbers, but "
+            f"these towers give {width}: export it with the towers that it was trained with"
+        )
+    if len(source.pool.table) == 1:
+        raise InputError("there is no article to recommend: give at least one")
     _check_folder(models)
     with ExitStack() as stack:
         scratch = Path(stack.enter_context(tempfile.TemporaryDirectory()))

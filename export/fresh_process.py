@@ -20,9 +20,7 @@ LONGEST_REPLAY_S = 3600
 def fresh_process(known_graph: bool = False, only: Sequence[str] = ()) -> Iterator["FreshProcess"]:
     """Start a process that imports TensorFlow while a version is being written; it ends with the context.
 
-    Args:
-        known_graph: as in `replay.replay`.
-        only: as in `replay.replay`.
+    The arguments are those of `replay.replay`.
     """
     command = [sys.executable, "-I", replay.__file__, *[replay.KNOWN_GRAPH] * known_graph]
     if only:
@@ -61,30 +59,24 @@ class FreshProcess:
         self._reads: Path | None = None
 
     def read_graph(self, version: Path) -> None:
-        """Make it prepare the signatures of a version that is still being written; does not wait for it.
+        """Make it prepare the signatures of a version of which only the graph is complete; does not wait.
 
         TensorFlow spends most of the time of a first answer on optimizing the graph.
-
-        Args:
-            version: folder with `saved_model.pb`, which must not change afterwards.
         """
         self._reads = version
         self._say(version)
 
     def load(self, version: Path) -> None:
-        """Make it load a version and answer the warmup requests; does not wait for it.
+        """Make it load a complete SavedModel and answer the warmup requests; does not wait for it.
 
         If it answers only some signatures, the warmup requests are skipped: the same graph has answered them
         before.
-
-        Args:
-            version: folder of the complete SavedModel, with the warmup requests.
 
         Raises:
             InputError: the warmup requests are missing or damaged.
         """
         # Imported here, so that a process can be started before TensorFlow is imported.
-        from genre_tf.export.exchanges import read_warmup, write_exchanges
+        from genre_tf.export.requests import read_warmup, write_exchanges
 
         requests = self._scratch / "warmup.npz"
         warmup = read_warmup(version / ASSETS_FOLDER / WARMUP_FILE)
@@ -94,11 +86,7 @@ class FreshProcess:
         self._say(requests)
 
     def ask(self, parity: Path) -> None:
-        """Make it answer the recorded requests too; does not wait for it.
-
-        Args:
-            parity: file of recorded requests with known answers.
-        """
+        """Make it answer a file of recorded requests too; does not wait for it."""
         self._say(parity)
 
     def answers(self) -> tuple[list[dict[str, Any]], list[str]]:

@@ -4,6 +4,7 @@ It reads the graph and does not run it, because a graph with a wrong op *loads* 
 fails each request (BUILD_NOTES.md, Facts 2 and 3).
 """
 
+import re
 from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -19,17 +20,7 @@ from genre_tf.contract import DEFAULT_SIGNATURE
 from genre_tf.errors import InputError
 
 PYTHON_OPS = frozenset({"PyFunc", "PyFuncStateless", "EagerPyFunc"})
-GROWING_TABLE_OPS = frozenset(
-    {
-        "LookupTableInsertV2",
-        "MutableDenseHashTableV2",
-        "MutableHashTableOfTensorsV2",
-        "MutableHashTableV2",
-        "AnonymousMutableHashTable",
-        "AnonymousMutableDenseHashTable",
-        "AnonymousMutableHashTableOfTensors",
-    }
-)
+GROWING_TABLE = re.compile(r"LookupTableInsertV2|(Anonymous)?Mutable(Dense)?HashTable(OfTensors)?(V2)?")
 INPUT_TYPES = (types_pb2.DT_STRING, types_pb2.DT_INT64)
 MUST_COMPILE = "_XlaMustCompile"
 INITIALIZER = "__saved_model_init_op"  # TensorFlow's own: runs on loading, has no inputs and no real outputs
@@ -80,13 +71,7 @@ def read_saved_model(version: Path) -> saved_model_pb2.SavedModel:
 
 
 def portability_violations(version: Path) -> list[Violation]:
-    """Check every op of every function of every graph, and every signature.
-
-    Args:
-        version: a SavedModel folder.
-
-    Returns:
-        Every violation found; an empty list if TensorFlow Serving can run the model as it is.
+    """Check every op of every function of every graph, and every signature; empty if all is well.
 
     Raises:
         InputError: the folder has no readable SavedModel.
@@ -105,11 +90,7 @@ def portability_violations(version: Path) -> list[Violation]:
 
 
 def missing_assets(version: Path) -> list[str]:
-    """Missing files of look-up tables, which TensorFlow reads on loading, in words.
-
-    Args:
-        version: a SavedModel folder.
-    """
+    """Missing files of look-up tables, which TensorFlow reads on loading, in words."""
     graphs = read_saved_model(version).meta_graphs
     names = sorted({asset.filename for graph in graphs for asset in graph.asset_file_def})
     return [f"assets/{name} is missing" for name in names if not (version / "assets" / name).is_file()]
@@ -140,7 +121,7 @@ def _refusal(op: str) -> str:
         return "XLA op: TensorFlow Serving fails each request that runs it; use portable ops"
     if op in PYTHON_OPS:
         return "calls Python, which a server does not have; use TensorFlow ops"
-    if op in GROWING_TABLE_OPS:
+    if GROWING_TABLE.fullmatch(op):
         return "a table that grows with the traffic; use a read-only table"
     if op not in servable_ops():
         return "not an op of TensorFlow or TensorFlow Text in TensorFlow Serving 2.20"

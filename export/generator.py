@@ -14,13 +14,12 @@ import tensorflow as tf
 
 from genre_tf.config import WritingConfig
 from genre_tf.contract import GENERATOR, PADDING_NUMBER, SIGNATURES, Signature
-from genre_tf.export.exchanges import Exchange
-from genre_tf.export.requests import recorded_requests, warmup_requests
+from genre_tf.export.requests import Exchange, recorded_requests, warmup_requests
 from genre_tf.export.saved_model import write_servable
 from genre_tf.export.servables import Servable
 from genre_tf.funnel import parsing
+from genre_tf.funnel.exact_search import open_variable
 from genre_tf.funnel.index import Catalogue
-from genre_tf.funnel.open_variables import open_variable
 from genre_tf.funnel.served_models import ServedModels, encode_titles
 from genre_tf.generation.safety import SafetyClassifier, SafetyList
 from genre_tf.generation.writer import WritingGraph, nothing_unsafe

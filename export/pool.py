@@ -48,7 +48,7 @@ class Pool(NamedTuple):
             return cls(table, np.zeros((len(table), len(COUNTERS)), np.float32), None)
         as_of = counters.newest + timedelta(seconds=1)
         counters.publish(table.articles)
-        features = _with_published_ages(counters.features(table.news_ids, as_of), table.published, as_of)
+        features = with_published_ages(counters.features(table.news_ids, as_of), table.published, as_of)
         features[0] = 0
         return cls(table, features, as_of)
 
@@ -118,7 +118,7 @@ def _count(log: Path, articles: Iterable[str], counters: Counters, policy: Fault
     return True
 
 
-def _with_published_ages(counters: Vectors, published: npt.NDArray[np.int64], as_of: datetime) -> Vectors:
+def with_published_ages(counters: Vectors, published: npt.NDArray[np.int64], as_of: datetime) -> Vectors:
     """Counters [M, 9] with ages since publication [M], in seconds, if it is known; negative before it."""
     known = published != UNKNOWN_TIME
     hours = (epoch_seconds(as_of) - np.where(known, published, 0)) / HOUR_SECONDS
@@ -214,7 +214,7 @@ def with_counts(
     if as_of is not None and new:
         row_of = {news_id: row for row, news_id in enumerate(catalogue.news_ids)}
         rows = np.array([row_of[one.news_id] for one in new], np.int64)
-        known = _with_published_ages(counters[rows], ArticleTable(new).published[1:], as_of)
+        known = with_published_ages(counters[rows], ArticleTable(new).published[1:], as_of)
         known[known[:, _AGE_HOURS] == 0, _AGE_HOURS] = _JUST_NOW_HOURS
         counters = counters.copy()
         counters[rows] = known

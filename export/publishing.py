@@ -30,9 +30,9 @@ REMOVED_PREFIX = ".removed-"
 LOCK_SUFFIX = ".lock"
 
 
-def read_as_pattern(path: str) -> str:
+def read_as_pattern(path: str | Path) -> str:
     """The part of a path because of which TensorFlow cannot load a SavedModel from it; empty if it can."""
-    found = _PATTERN.search(path)
+    found = _PATTERN.search(str(path))
     return found[0] if found else ""
 
 
@@ -51,11 +51,7 @@ def check_models_path(models: Path) -> None:
 
 
 def versions(servable: Path) -> list[int]:
-    """Numbers of the published versions of a servable, ascending.
-
-    Args:
-        servable: MODELS/NAME.
-    """
+    """Numbers of the published versions in MODELS/NAME, ascending."""
     if not servable.is_dir():
         return []
     names = (entry.name for entry in servable.iterdir())
@@ -92,10 +88,7 @@ def staged(servable: Path) -> Iterator[Path]:
 
 
 def publish(folder: Path) -> Path:
-    """Make a staged folder the next version.
-
-    Args:
-        folder: the folder that `staged` yielded, with the complete version in it.
+    """Make the folder that `staged` yielded the next version; it must be complete.
 
     Returns:
         MODELS/NAME/VERSION. Exporters that publish at the same time get different versions.
@@ -115,10 +108,6 @@ def publish(folder: Path) -> Path:
 
 def remove_version(servable: Path, version: int) -> None:
     """Remove a version: hide it by one rename, so that no server sees half of it, then delete it.
-
-    Args:
-        servable: MODELS/NAME.
-        version: number of the version.
 
     Raises:
         FailureError: renaming or deleting failed.

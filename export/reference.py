@@ -21,7 +21,7 @@ from genre_tf.contract import (
     SIGNATURES,
     Output,
 )
-from genre_tf.export.exchanges import Exchange
+from genre_tf.export.requests import Exchange
 from genre_tf.funnel.exact_search import Searched
 from genre_tf.funnel.index import Catalogue
 from genre_tf.funnel.recommender import KEY_BUCKETS, KEY_SEPARATOR

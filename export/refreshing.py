@@ -26,15 +26,15 @@ from genre_tf.data.faults import FaultPolicy
 from genre_tf.data.mind import iterate_behaviors, read_news
 from genre_tf.errors import InputError
 from genre_tf.export.contract_file import files_fingerprint, read_contract
-from genre_tf.export.exchanges import PARITY_FILE, Exchange, read_exchanges
 from genre_tf.export.fresh_process import FreshProcess, refresh_process
 from genre_tf.export.pool import with_articles, with_counts, without
 from genre_tf.export.publishing import publish, staged, versions
+from genre_tf.export.requests import PARITY_FILE, Exchange, read_exchanges
 from genre_tf.export.saved_model import attached_values, copy_graph, load_attached, write_values
 from genre_tf.export.servables import COUNTERS_AS_OF, Servable, recommender_servable, write_version
 from genre_tf.export.verification import Verification, require_passed, verify_version
+from genre_tf.funnel.exact_search import variable_values
 from genre_tf.funnel.index import IDS_FILE, ArticleIndex, Catalogue, may_be_found, read_catalogue
-from genre_tf.funnel.open_variables import variable_values
 from genre_tf.funnel.partitioned_index import options_of
 from genre_tf.funnel.rules import Rules
 from genre_tf.funnel.served_models import ENCODER, encode_table
@@ -214,7 +214,7 @@ def _changed(
     counted_to = contract["sources"].get(COUNTERS_AS_OF)
     counted_to = datetime.fromisoformat(counted_to) if counted_to else None
     log = _read_log(changes, before, articles, counted_to, report)
-    new = _new_articles(before, articles)
+    new = new_articles(before, articles)
     catalogue = before
     if new:
         report(f"encoding {len(new)} articles")
@@ -294,7 +294,7 @@ class _AnyId(dict[str, str]):
         return news_id
 
 
-def _new_articles(before: Catalogue, articles: Mapping[str, Article]) -> list[Article]:
+def new_articles(before: Catalogue, articles: Mapping[str, Article]) -> list[Article]:
     """Articles whose id is unknown, whose title has changed, or which are newly withdrawn."""
     states = zip(before.titles, np.asarray(before.withdrawn).tolist(), strict=True)
     known = dict(zip(before.news_ids, states, strict=True))

@@ -8,10 +8,17 @@ from typing import Any
 
 from genre_tf.contract import ASSETS_FOLDER, RECOMMENDER, WARMUP_FILE
 from genre_tf.export.contract_file import write_contract
-from genre_tf.export.exchanges import PARITY_FILE, Exchange, write_exchanges, write_warmup
 from genre_tf.export.fresh_process import FreshProcess
 from genre_tf.export.reference import RecommenderReference
-from genre_tf.export.requests import counted_requests, recorded_requests, warmup_requests
+from genre_tf.export.requests import (
+    PARITY_FILE,
+    Exchange,
+    counted_requests,
+    recorded_requests,
+    warmup_requests,
+    write_exchanges,
+    write_warmup,
+)
 from genre_tf.export.saved_model import write_servable
 from genre_tf.funnel.index import IDS_FILE, ArticleIndex, Catalogue
 from genre_tf.funnel.partitioned_index import PartitionedOptions

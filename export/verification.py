@@ -10,10 +10,10 @@ from genre_tf.contract import ASSETS_FOLDER
 from genre_tf.errors import FailureError, InputError
 from genre_tf.export import replay
 from genre_tf.export.contract_file import contract_faults, read_contract, signatures
-from genre_tf.export.exchanges import PARITY_FILE, read_exchanges
 from genre_tf.export.fresh_process import FreshProcess, fresh_process
 from genre_tf.export.gate import missing_assets, portability_violations
 from genre_tf.export.publishing import versions
+from genre_tf.export.requests import PARITY_FILE, read_exchanges
 
 
 @dataclass

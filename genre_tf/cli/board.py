@@ -1,5 +1,7 @@
 """`genre board`: TensorBoard on a run, or on a folder of runs."""
 
+import contextlib
+import io
 import signal
 import threading
 from pathlib import Path
@@ -9,6 +11,7 @@ import typer
 
 from genre_tf.cli.console import progress, results
 from genre_tf.cli.tensorflow_notes import load_tensorflow
+from genre_tf.errors import FailureError, InputError
 
 
 def board(
@@ -24,11 +27,9 @@ def board(
 
     Example: genre board runs/mind
     """
-    from genre_tf.reporting.board_server import logs_of, start_board
-
     logs = logs_of(runs)
     load_tensorflow(look_for_devices=False)
-    address = start_board(logs, host, port)
+    address = _start(logs, host, port)
     ended = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: ended.set())
@@ -36,3 +37,42 @@ def board(
     results.file.flush()
     ended.wait()
     progress.print("TensorBoard ended")
+
+
+def logs_of(runs: Path) -> Path:
+    """The folder for TensorBoard to read.
+
+    Args:
+        runs: a run folder, or a folder of runs.
+
+    Returns:
+        The run's `logs`, or the folder of runs itself.
+
+    Raises:
+        InputError: it contains no logs.
+    """
+    if not runs.is_dir():
+        raise InputError(f"{runs} is not a folder; give a run folder, or a folder of runs")
+    logs = runs / "logs" if (runs / "config.toml").is_file() else runs
+    if next(logs.rglob("events.out.tfevents.*"), None) is None:
+        raise InputError(f"{runs} has no TensorBoard logs; `genre train` and `genre evaluate` write them")
+    return logs
+
+
+def _start(logs: Path, host: str, port: int) -> str:
+    """Start TensorBoard, which runs in a thread until the process ends; returns its URL."""
+    from tensorboard import default, program
+    from tensorboard.util import tb_logging
+
+    tb_logging.get_logger().setLevel("ERROR")
+    board = program.TensorBoard(plugins=default.get_plugins())
+    board.configure(argv=[None], logdir=str(logs), host=host, port=port or None)
+    if not port:
+        board.flags.port = 0
+    try:
+        with contextlib.redirect_stderr(io.StringIO()):  # it only announces that it loads logs fast
+            return str(board.launch())
+    except program.TensorBoardServerException as error:
+        raise InputError(f"{error.msg} Give another --host or --port") from None
+    except (OSError, RuntimeError) as error:
+        raise FailureError(f"TensorBoard did not start: {error}") from None

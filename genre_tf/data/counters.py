@@ -5,7 +5,7 @@ Counters that look into the future add 4 points of AUC in evaluation, which no l
 
 from collections.abc import Iterable, Sequence
 from copy import deepcopy
-from datetime import datetime, timedelta
+from datetime import datetime
 from itertools import chain, repeat
 from pathlib import Path
 from typing import Any
@@ -20,18 +20,18 @@ from genre_tf.data.decay import (
     COUNTS,
     UNKNOWN_TIME,
     CounterState,
+    Ints,
     age_seconds,
     counter_columns,
     earliest,
     halved,
-    remaining,
 )
+from genre_tf.data.mind_rows import epoch_seconds, epoch_time
 from genre_tf.data.view_log import ViewLog
 from genre_tf.errors import InputError
 
 __all__ = ["COUNTERS", "Counters", "epoch_seconds", "epoch_time", "impression_counters"]
 
-_EPOCH = datetime(1970, 1, 1)
 _FORMAT = 2
 _COUNTED_TOGETHER = 1024  # impressions: one by one takes ten times as long
 
@@ -208,19 +208,23 @@ class Counters:
         """Counts what was observed since the last time."""
         if not self._waiting:
             return
-        news_ids, seconds, clicked = _views_of(self._waiting)
-        self._waiting = []
-        rows, row_of_view = np.unique(self._rows(news_ids), return_inverse=True)
-        before, counts = self._counted_at[rows], self._counts[rows]
-        counted_at, first = before.copy(), np.full(len(rows), np.iinfo(np.int64).max)
-        np.maximum.at(counted_at, row_of_view, seconds)
-        np.minimum.at(first, row_of_view, seconds)
-        counts[:, 2:] = halved(counts[:, 2:], counted_at - before)
-        left = remaining(counted_at[row_of_view] - seconds)  # [views, 3]
-        clicks = clicked[:, None].astype(np.float64)
-        np.add.at(counts, row_of_view, np.hstack([clicks, np.ones_like(clicks), clicks * left, left]))
-        self._counts[rows], self._counted_at[rows] = counts, counted_at
-        self._first[rows] = earliest(self._first[rows], first)
+        waiting, self._waiting = self._waiting, []
+        self._log_of(waiting)
+
+    def _log_of(self, impressions: Sequence[Impression]) -> tuple[ViewLog, npt.NDArray[np.int32], Ints]:
+        """Counts impressions; returns their log, and the row in it and the second of each of their views."""
+        sizes = [len(impression.candidates) for impression in impressions]
+        times = np.array([epoch_seconds(impression.time) for impression in impressions], np.int64)
+        seconds = np.repeat(times, sizes)
+        marks = (one.clicked or repeat(False, len(one.candidates)) for one in impressions)
+        clicked = np.fromiter(chain.from_iterable(marks), bool, len(seconds))
+        row_of: dict[str, int] = {"": 0}
+        shown = chain.from_iterable(impression.candidates for impression in impressions)
+        rows = np.array([row_of.setdefault(news_id, len(row_of)) for news_id in shown], np.int32)
+        news_ids = list(row_of)
+        log = ViewLog(len(news_ids), rows, seconds, clicked, self.state(news_ids))
+        self.replace(news_ids, log.state())
+        return log, rows, seconds
 
     def _whole(self, name: str) -> dict[str, int]:
         self._count_waiting()
@@ -264,36 +268,7 @@ def impression_counters(
     if not impressions:
         return []
     counters.require_before(min(impression.time for impression in impressions))
-    shown, seconds, clicked = _views_of(impressions)
-    news_ids = ["", *dict.fromkeys(shown)]
-    row_of = {news_id: row for row, news_id in enumerate(news_ids)}
-    rows = np.fromiter((row_of[news_id] for news_id in shown), np.int32, len(shown))
-    log = ViewLog(len(news_ids), rows, seconds, clicked, counters.state(news_ids))
-    counters.replace(news_ids, log.state())
+    log, rows, seconds = counters._log_of(impressions)
     counters.newest = max(impression.time for impression in impressions)
     ends = np.cumsum([len(impression.candidates) for impression in impressions])
     return np.split(log.before(rows, seconds), ends[:-1])
-
-
-def _views_of(
-    impressions: Sequence[Impression],
-) -> tuple[list[str], npt.NDArray[np.int64], npt.NDArray[np.bool_]]:
-    """Each view of some impressions: the article, the second and whether it was clicked."""
-    sizes = [len(impression.candidates) for impression in impressions]
-    times = np.array([epoch_seconds(impression.time) for impression in impressions], np.int64)
-    clicked = chain.from_iterable(one.clicked or repeat(False, len(one.candidates)) for one in impressions)
-    return (
-        [news_id for impression in impressions for news_id in impression.candidates],
-        np.repeat(times, sizes),
-        np.fromiter(clicked, bool, sum(sizes)),
-    )
-
-
-def epoch_seconds(time: datetime) -> int:
-    """Whole seconds since 1970 on the log's own clock."""
-    return int((time - _EPOCH).total_seconds())
-
-
-def epoch_time(seconds: int) -> datetime:
-    """The time of `epoch_seconds`."""
-    return _EPOCH + timedelta(seconds=seconds)

@@ -4,7 +4,7 @@ import re
 from collections import Counter
 from collections.abc import Container, Mapping
 from contextlib import suppress
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import NamedTuple
 
 from genre_tf.data.articles import Article, Impression
@@ -13,6 +13,8 @@ from genre_tf.data.signals import Signals, parse_signals
 
 NEWS_COLUMNS = range(5, 11)
 """MIND has 8; the last three are not read and may be left out; publishing time and state may follow."""
+
+_EPOCH = datetime(1970, 1, 1)
 
 WITHDRAWN = "withdrawn"
 """The state of an article that the newsroom has withdrawn."""
@@ -107,6 +109,16 @@ def naive_time(time: datetime) -> datetime | None:
     except OverflowError:  # within hours of the earliest or the latest possible time
         return None
     return naive.replace(microsecond=0)
+
+
+def epoch_seconds(time: datetime) -> int:
+    """Whole seconds since 1970 on the log's own clock."""
+    return int((time - _EPOCH).total_seconds())
+
+
+def epoch_time(seconds: int) -> datetime:
+    """The time of `epoch_seconds`."""
+    return _EPOCH + timedelta(seconds=seconds)
 
 
 def id_fault(value: str) -> str | None:

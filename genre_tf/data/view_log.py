@@ -111,7 +111,10 @@ class Hours:
         begins = self.hours * HOUR_SECONDS
         origin = int(begins.min()) if len(begins) else 0
         self._base_moment = origin if known.seconds is None else known.seconds
-        self._newest = int(totals[:, 9].max()) if len(totals) else known.seconds
+        self._newest = known.seconds
+        if len(totals):
+            newest = int(totals[:, 9].max())
+            self._newest = newest if known.seconds is None else max(newest, known.seconds)
         firsts = np.flatnonzero(np.diff(self.rows, prepend=-1))
         of_earlier = self._base[self.rows[firsts]]
         self._within = from_units(totals[:, 2:8])

@@ -5,10 +5,10 @@ The answers come from the same graph that is exported, with an index that has th
 
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -198,7 +198,8 @@ class Moments:
         return counters, self._shown & (available | np.isin(self._rows, self.examples[number].candidates))
 
 
-class _Answered(NamedTuple):
+@dataclass(frozen=True, kw_only=True)
+class _Answered:
     """What is known about one impression; -1 in lists: no article.
 
     Attributes:
@@ -256,8 +257,7 @@ def pool_report(
     rules = Rules(max_age_hours=max_age_hours)
     answers = PoolAnswers(stages, log, rules)
     start = PoolAnswers(untrained, log, rules) if untrained else None
-    names = sorted({*log.table.categories})
-    category_of = np.asarray([names.index(name) for name in log.table.categories])
+    _, category_of = np.unique(np.array(log.table.categories), return_inverse=True)
     generator = np.random.default_rng(0)
     order = sorted({*measured, *kept}, key=lambda number: (moments.seconds[number], number))
     answered: dict[int, _Answered] = {}
@@ -330,26 +330,27 @@ def _section(
     vectors: npt.NDArray[np.float32],
     category_of: npt.NDArray[np.int64],
 ) -> dict[str, Any]:
-    columns = _Answered(*zip(*answered, strict=True))
-    shown, scores = np.stack(columns.shown), np.stack(columns.scores)  # [impressions, 10]
-    views, ages = np.moveaxis(np.stack(columns.counters), 2, 0)[1:3]  # [impressions, 10]
+    clicked = [one.clicked for one in answered]
+    shown, scores = (np.stack([getattr(one, name) for one in answered]) for name in ("shown", "scores"))
+    views, ages = np.moveaxis(np.stack([one.counters for one in answered]), 2, 0)[1:3]
+    sizes = np.asarray([one.pool_articles for one in answered])
 
     def of_models(lists: Sequence[Mapping[str, Rows]]) -> dict[str, dict[str, npt.NDArray[np.float64]]]:
         places = {name: np.stack([each[name] for each in lists]) for name in POOL_MODELS}
-        return {name: list_metrics(each, columns.clicked) for name, each in places.items()}
+        return {name: list_metrics(each, clicked) for name, each in places.items()}
 
-    measured = of_models(columns.lists)
+    measured = of_models([one.lists for one in answered])
     measured["recommend"] |= list_qualities(
         shown,
         vectors=vectors,
         category_of=category_of,
         views=views,
-        all_views=np.asarray(columns.all_views),
-        pool_articles=np.asarray(columns.pool_articles),
+        all_views=np.asarray([one.all_views for one in answered]),
+        pool_articles=sizes,
         age_hours=np.where((views == 0) & (ages == 0), np.nan, ages),
     )
-    measured |= {name: rank_metrics([each[name] for each in columns.ranks]) for name in BASELINES}
-    hits = np.stack([np.isin(*pair) for pair in zip(shown, columns.clicked, strict=True)])
+    measured |= {name: rank_metrics([one.ranks[name] for one in answered]) for name in BASELINES}
+    hits = np.stack([np.isin(*pair) for pair in zip(shown, clicked, strict=True)])
     real = shown >= 0
     # How often "a click" (a score of 0.5 or more) and "no click" are right, beside always saying no.
     right = (scores[real] >= 0.5) == hits[real]
@@ -358,7 +359,7 @@ def _section(
         measured,
         slices,
         articles=moments.articles,
-        per_moment=np.asarray(columns.pool_articles),
+        per_moment=sizes,
         rule=moments.rule,
         coverage={"recommend": covered},
         calibration={
@@ -369,9 +370,10 @@ def _section(
         },
     )
     section["recommend"]["all"]["coverage"] = covered
-    if columns.before[0] is not None:
-        before = of_models(columns.before)
-        section["before"] = {name: {"all": mean_metrics(metrics)} for name, metrics in before.items()}
+    before = [one.before for one in answered if one.before is not None]
+    if before:
+        start = of_models(before)
+        section["before"] = {name: {"all": mean_metrics(metrics)} for name, metrics in start.items()}
     return section
 
 

@@ -12,11 +12,28 @@ import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 
-from genre_tf.funnel.open_variables import open_variable
-
 EXCLUDED = -1e30  # the score of excluded articles: below every real score, and finite
 _PAIR_BASE = 2**31  # greater than any number of rows
 BLOCK = 32  # scores per block; near sqrt(articles / limit), where both rounds together examine the fewest
+
+
+def open_variable(value: npt.NDArray[Any] | tf.Tensor, name: str, open_axis: int = 0) -> tf.Variable:
+    """A variable that may grow along one axis, so that a refresh can rewrite it."""
+    start = tf.convert_to_tensor(value)
+    shape = start.shape.as_list()
+    shape[open_axis] = None
+    return tf.Variable(start, trainable=False, name=name, shape=tf.TensorShape(shape))
+
+
+def variable_values(module: tf.Module, prefix: str = "") -> dict[str, tf.Tensor]:
+    """Values of a module's variables and its submodules', by path (such as `titles` or `nearest.blocks`)."""
+    values: dict[str, tf.Tensor] = {}
+    for name, held in vars(module).items():
+        if isinstance(held, tf.Variable):
+            values[prefix + name] = held.value()
+        elif isinstance(held, tf.Module):
+            values |= variable_values(held, f"{prefix}{name}.")
+    return values
 
 
 @dataclass(frozen=True)

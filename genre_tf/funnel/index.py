@@ -13,8 +13,15 @@ import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 
-from genre_tf.funnel.exact_search import EXCLUDED, Changed, ExactIndex, ExactQueries, among, reader_pairs
-from genre_tf.funnel.open_variables import open_variable
+from genre_tf.funnel.exact_search import (
+    EXCLUDED,
+    Changed,
+    ExactIndex,
+    ExactQueries,
+    among,
+    open_variable,
+    reader_pairs,
+)
 from genre_tf.funnel.parsing import clean_text
 from genre_tf.funnel.partitioned_index import PartitionedIndex, PartitionedOptions, PartitionedQueries
 from genre_tf.funnel.rules import NO_CATEGORY, NO_LIMIT, exploration_noise, is_new, may_be_shown
@@ -56,14 +63,8 @@ class Catalogue:
         if self.withdrawn is None:
             object.__setattr__(self, "withdrawn", np.zeros(len(self.news_ids), bool))
         vectors = (self.retrieval_vectors, self.ranking_vectors)
-        parts = (
-            self.titles,
-            self.texts,
-            *vectors,
-            self.counters,
-            self.categories,
-            np.asarray(self.withdrawn),
-        )
+        withdrawn = np.asarray(self.withdrawn)
+        parts = (self.titles, self.texts, *vectors, self.counters, self.categories, withdrawn)
         if {len(part) for part in parts} != {len(self.news_ids)} or not self.news_ids or self.news_ids[0]:
             raise ValueError(
                 "all parts of a catalogue must have equally many rows, and the id of row 0 must be empty"
@@ -156,12 +157,7 @@ class ArticleIndex(tf.Module):
         )
 
     def update(self, catalogue: Catalogue, bias: npt.NDArray[np.float32]) -> None:
-        """Replace counters, biases and withdrawals of the same articles; only with exact search.
-
-        Args:
-            catalogue: the same N articles with other counters and withdrawals.
-            bias: float32 [N], the new biases.
-        """
+        """Replace counters, withdrawals and biases (float32 [N]) of the same articles, for exact search."""
         shown = may_be_found(catalogue, float(self.age_limit.numpy()))
         self.counters.assign(catalogue.counters)
         self.withdrawn.assign(catalogue.withdrawn)

@@ -20,53 +20,26 @@ _PLAIN_NUMBERS = r"\s*([0-9]{1,15}([.][0-9]{1,15})?\s+)*([0-9]{1,15}([.][0-9]{1,
 
 
 def clean_text(text: tf.Tensor) -> tf.Tensor:
-    """Replace invalid UTF-8 by U+FFFD.
-
-    Args:
-        text: string, any shape.
-
-    Returns:
-        string, the same shape, always valid UTF-8.
-    """
+    """Replace invalid UTF-8 by U+FFFD: string of any shape -> string."""
     return tf.strings.unicode_transcode(text, "UTF-8", "UTF-8", errors="replace")
 
 
 def split_ids(text: tf.Tensor) -> tf.RaggedTensor:
-    """Split rows at white space.
-
-    Args:
-        text: string [B].
-
-    Returns:
-        string [B, (parts)]; an empty row has no parts.
-    """
+    """Split rows at white space: string [B] -> string [B, (parts)]; an empty row has no parts."""
     return tf.strings.split(text)
 
 
 def split_history_titles(text: tf.Tensor) -> tf.RaggedTensor:
-    """Split rows at newlines; blank lines are left out.
-
-    Args:
-        text: string [B].
-
-    Returns:
-        string [B, (titles)], valid UTF-8, without white space at their ends.
-    """
+    """Split rows at newlines, without blank lines: string [B] -> valid UTF-8 [B, (titles)], stripped."""
     lines = _lines(text)
     return keep_entries(lines, tf.not_equal(lines.flat_values, ""))
 
 
 def split_candidate_titles(text: tf.Tensor) -> tf.RaggedTensor:
-    """Split rows at newlines, one candidate per line; a blank line is a candidate without a title.
+    """As `split_history_titles`, but a blank line is a candidate without a title.
 
     A newline at the end of a row does not begin another candidate, and an empty row has no candidates, so the
     n-th answer always belongs to the n-th line of the request.
-
-    Args:
-        text: string [B].
-
-    Returns:
-        string [B, (titles)], valid UTF-8, without white space at their ends.
     """
     ended = tf.strings.regex_replace(text, r"\r?\n\z", "", replace_global=False)
     lines = _lines(ended)
@@ -74,14 +47,7 @@ def split_candidate_titles(text: tf.Tensor) -> tf.RaggedTensor:
 
 
 def split_numbers(text: tf.Tensor) -> tf.RaggedTensor:
-    """Split rows at white space and read numbers.
-
-    Args:
-        text: string [B].
-
-    Returns:
-        float32 [B, (parts)], between 0 and `LARGEST_NUMBER`; 0 for unreadable numbers.
-    """
+    """Split rows at white space and read numbers: string [B] -> float32 [B, (parts)]; 0 if unreadable."""
     parts = split_ids(text)
     values = parts.flat_values
 
@@ -119,15 +85,7 @@ def read_examples(serialized: tf.Tensor, names: Sequence[str]) -> list[tf.Tensor
 
 
 def newest(rows: tf.RaggedTensor, limit: int) -> tf.RaggedTensor:
-    """Keep the last `limit` entries of each row, the newest in a history.
-
-    Args:
-        rows: [B, (parts)].
-        limit: maximum number of entries to keep.
-
-    Returns:
-        [B, (at most limit)].
-    """
+    """The last entries of each row, the newest in a history: [B, (parts)] -> [B, (at most limit)]."""
     lengths = rows.row_lengths()
     positions = tf.ragged.range(lengths).flat_values
     first = tf.gather(tf.maximum(lengths - limit, 0), rows.value_rowids())
@@ -135,15 +93,7 @@ def newest(rows: tf.RaggedTensor, limit: int) -> tf.RaggedTensor:
 
 
 def first(rows: tf.RaggedTensor, limit: int) -> tf.RaggedTensor:
-    """Keep the first entries of each row.
-
-    Args:
-        rows: [B, (parts)].
-        limit: maximum number of entries to keep.
-
-    Returns:
-        [B, (at most limit)].
-    """
+    """The first entries of each row: [B, (parts)] -> [B, (at most limit)]."""
     return keep_entries(rows, tf.ragged.range(rows.row_lengths()).flat_values < limit)
 
 
@@ -158,14 +108,9 @@ def widest(rows: tf.RaggedTensor) -> tf.Tensor:
 
 
 def to_dense(rows: tf.RaggedTensor, width: tf.Tensor | None = None) -> tuple[tf.Tensor, tf.Tensor]:
-    """Pad rows with zeros on the right.
+    """Pad rows with zeros on the right: [B, (parts), …] -> [B, W, …] and bool [B, W], True for entries.
 
-    Args:
-        rows: numbers [B, (parts), …].
-        width: W; longer rows are cut to it. None: the length of the longest row.
-
-    Returns:
-        [B, W, …] with the dtype of `rows`, and bool [B, W], True for entries, False for padding.
+    Longer rows than `width` are cut to it; None: the length of the longest row.
     """
     width = widest(rows) if width is None else width
     own = tf.sequence_mask(rows.row_lengths(), width)  # [B, W]
@@ -177,15 +122,7 @@ def to_dense(rows: tf.RaggedTensor, width: tf.Tensor | None = None) -> tuple[tf.
 
 
 def keep_entries(rows: tf.RaggedTensor, keep: tf.Tensor) -> tf.RaggedTensor:
-    """Remove entries; a row may become empty, but is never removed.
-
-    Args:
-        rows: [B, (parts)].
-        keep: bool [all parts of all rows], False for entries to remove.
-
-    Returns:
-        [B, (kept parts)].
-    """
+    """Remove entries, but no row: [B, (parts)] and bool [all parts of all rows] -> [B, (kept parts)]."""
     return tf.RaggedTensor.from_value_rowids(  # type: ignore[attr-defined]
         tf.boolean_mask(rows.flat_values, keep),
         tf.boolean_mask(rows.value_rowids(), keep),

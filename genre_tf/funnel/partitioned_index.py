@@ -16,8 +16,15 @@ import numpy.typing as npt
 import tensorflow as tf
 
 from genre_tf.errors import InputError
-from genre_tf.funnel.exact_search import EXCLUDED, Changed, Searched, among, reader_pairs, top_columns
-from genre_tf.funnel.open_variables import open_variable
+from genre_tf.funnel.exact_search import (
+    EXCLUDED,
+    Changed,
+    Searched,
+    among,
+    open_variable,
+    reader_pairs,
+    top_columns,
+)
 
 Vectors = npt.NDArray[np.float32]
 Rows = npt.NDArray[np.int64]
@@ -25,42 +32,18 @@ Rows = npt.NDArray[np.int64]
 _KIND = "partitioned"
 
 _CHUNK_ROWS = 16_384  # rows compared with all centres at a time: some 100 MB of distances
+_BLOCKS_A_PARTITION = 4  # the last block is half empty on average: an eighth of the memory
+_SAMPLE_A_PARTITION = 40  # a larger sample hardly moves the centres (FAISS asks for 39)
+_ROUNDS = 8  # of k-means
 _POWER_STEPS = 6  # steps towards the widest direction; an approximate one is enough
 
 
 @dataclass(frozen=True, kw_only=True)
-class PartitionSettings:
-    """How a pool is split into partitions and blocks.
-
-    Attributes:
-        block: articles per block.
-        blocks_a_partition: blocks in a partition of average size.
-        sample_a_partition: articles per partition in the sample for k-means.
-        rounds: rounds of k-means.
-        seed: seed of the sample and the first centres.
-    """
-
-    block: int = 128  # 64 kB for vectors of 128 components: large enough to be read at full speed
-    blocks_a_partition: int = 4  # the last block is half empty on average: an eighth of the memory
-    sample_a_partition: int = 40  # a larger sample hardly moves the centres (FAISS asks for 39)
-    rounds: int = 8
-    seed: int = 0
-
-
-@dataclass(frozen=True, kw_only=True)
 class PartitionedOptions:
-    """How a partitioned index is built and searched.
+    """How a partitioned index is built and searched."""
 
-    Attributes:
-        partitions: how the pool is split into blocks.
-        probes: number of blocks that a search examines.
-
-    Raises:
-        InputError: `probes` is below 1.
-    """
-
-    partitions: PartitionSettings = PartitionSettings()
-    probes: int = 64  # 8,192 articles of a million; recall@100 is in `genre bench retrieve`
+    block: int = 128  # articles of a block; 64 kB for vectors of 128 components: read at full speed
+    probes: int = 64  # blocks that a search examines: 8,192 articles; recall: `genre bench retrieve`
 
     def __post_init__(self) -> None:
         if self.probes < 1:
@@ -71,9 +54,7 @@ def options_of(sizes: Mapping[str, Any]) -> PartitionedOptions | None:
     """The options of the index that a contract describes; None for an exact index."""
     if sizes.get("index") != _KIND:
         return None
-    return PartitionedOptions(
-        partitions=PartitionSettings(block=int(sizes["block"])), probes=int(sizes["probes"])
-    )
+    return PartitionedOptions(block=int(sizes["block"]), probes=int(sizes["probes"]))
 
 
 class PartitionedIndex(tf.Module):
@@ -110,12 +91,12 @@ class PartitionedIndex(tf.Module):
         if not np.isfinite(vectors).all():
             raise InputError("the vectors of an index must be finite numbers: encode the articles again")
         self.options = options
-        size = options.partitions.block
+        size = options.block
         searched = np.ones(len(vectors), bool) if findable is None else findable.copy()
         searched[0] = False
         found, hidden = np.flatnonzero(searched), np.flatnonzero(~searched)
         # A search needs at least one block: if no article may be found, an empty one.
-        blocks = [found[rows] for rows in part_into_blocks(vectors[found], options.partitions)] or [found]
+        blocks = [found[rows] for rows in part_into_blocks(vectors[found], size)] or [found]
         behind = np.split(hidden, range(size, len(hidden), size))
         rows = _in_rows([*blocks, *behind], size)
         places = np.empty(len(vectors), np.int64)
@@ -133,7 +114,7 @@ class PartitionedIndex(tf.Module):
 
     def as_sizes(self) -> dict[str, Any]:
         """Values for the contract, from which `options_of` reads them."""
-        return {"index": _KIND, "probes": self.options.probes, "block": self.options.partitions.block}
+        return {"index": _KIND, "probes": self.options.probes, "block": self.options.block}
 
     def vectors(self, rows: tf.Tensor) -> tf.Tensor:
         """Vectors of rows: int64 [M] -> float32 [M, D]."""
@@ -151,7 +132,7 @@ class PartitionedIndex(tf.Module):
         _, chosen = tf.math.top_k(nearness, probes, sorted=False)
         # Sorted, so that the order of equal scores does not depend on which block is nearer.
         chosen = tf.sort(chosen, axis=1)  # [B, probes]
-        size = self.options.partitions.block
+        size = self.options.block
         shape = [tf.shape(readers)[0], probes * size]
         rows = tf.reshape(tf.gather(self.rows, chosen), shape)  # [B, examined]
         scores = tf.where(rows < 0, EXCLUDED, self._scores(readers, chosen, shape))
@@ -165,7 +146,7 @@ class PartitionedIndex(tf.Module):
         return tf.matmul(vectors, readers[:, :, None])[:, :, 0]  # [B, examined]
 
     def _without(self, scores: tf.Tensor, chosen: tf.Tensor, excluded: tf.Tensor) -> tf.Tensor:
-        size = self.options.partitions.block
+        size = self.options.block
         reader, place = excluded[:, 0], tf.gather(self.places, excluded[:, 1])  # [M]
         here = tf.equal(tf.cast(tf.gather(chosen, reader), tf.int64), (place // size)[:, None])  # [M, probes]
         hit = tf.where(here)  # [hits, 2]: index in `excluded`, number of the probe
@@ -228,33 +209,32 @@ def _in_rows(blocks: list[Rows], size: int) -> Rows:
     return rows
 
 
-def part_into_blocks(vectors: Vectors, settings: PartitionSettings) -> list[Rows]:
+def part_into_blocks(vectors: Vectors, block: int) -> list[Rows]:
     """Split rows into blocks so that neighbours are in the same block.
 
     Args:
         vectors: float32 [N, D].
-        settings: sizes.
+        block: most rows of a block.
 
     Returns:
-        The rows of each block, at most `settings.block`; every row is in exactly one block.
+        The rows of each block; every row is in exactly one.
     """
     if not len(vectors):
         return []
-    count = max(1, len(vectors) // (settings.block * settings.blocks_a_partition))
-    nearest = _nearest(vectors, k_means(vectors, count, settings))
+    count = max(1, len(vectors) // (block * _BLOCKS_A_PARTITION))
+    nearest = _nearest(vectors, k_means(vectors, count))
     order = np.argsort(nearest, kind="stable").astype(np.int64)
     ends = np.cumsum(np.bincount(nearest, minlength=count))
-    partitions = np.split(order, ends[:-1])
-    return [block for rows in partitions for block in _cut(rows, vectors, settings.block)]
+    return [one for rows in np.split(order, ends[:-1]) for one in _cut(rows, vectors, block)]
 
 
-def k_means(vectors: Vectors, count: int, settings: PartitionSettings) -> Vectors:
+def k_means(vectors: Vectors, count: int) -> Vectors:
     """Centres of a sample of the vectors, by Lloyd's method: float32 [count, D]."""
-    random = np.random.default_rng(settings.seed)
-    size = min(len(vectors), count * settings.sample_a_partition)
+    random = np.random.default_rng(0)
+    size = min(len(vectors), count * _SAMPLE_A_PARTITION)
     sample = vectors[np.sort(random.choice(len(vectors), size, replace=False))]
     centres = sample[random.choice(size, count, replace=False)]
-    for _ in range(settings.rounds):
+    for _ in range(_ROUNDS):
         nearest = _nearest(sample, centres)
         order = np.argsort(nearest, kind="stable")
         used, first = np.unique(nearest[order], return_index=True)

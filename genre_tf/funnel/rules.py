@@ -36,7 +36,7 @@ class Rules:
 
     Attributes:
         max_age_hours: articles published (or first shown) longer ago, as of the last export or refresh, are
-            not recommended unless they are still clicked; nor are articles without any time; see `freshness`.
+            not recommended unless they are still clicked; nor are articles without any time.
         max_per_category: maximum number of recommended articles of one category; articles without a category
             are not limited. Fewer than K are recommended if there are not enough retrieved articles.
         diversity: lambda of maximal marginal relevance: 1 is the plain order; below 1, an article ranks lower

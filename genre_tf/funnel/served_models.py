@@ -71,29 +71,18 @@ class ServedModels(tf.Module):
 
     def tokenizers(self) -> list[Any]:
         """The tokenizers, whose look-up tables a SavedModel must contain."""
-        return [encoder.bert.tokenizer for encoder in self.encoders()]
+        return [encoder.frozen.tokenizer for encoder in self.encoders()]
 
 
 def click_logits(models: Any, *inputs: tf.Tensor, counters: tf.Tensor | None = None) -> tf.Tensor:
-    """The same as `Ranker.click_logits` without training.
-
-    Args:
-        models: a `ServedModels`, new or read back.
-        inputs: history, its mask, candidates and their mask, as for `Ranker.click_logits`.
-        counters: the same.
-    """
+    """The same as `Ranker.click_logits` without training, by a `ServedModels` that is new or read back."""
     if counters is None:
         return models.click_logits(*inputs)
     return models.click_logits_with_counters(*inputs, counters)
 
 
 def moment_biases(models: Any, counters: Vectors) -> Vectors:
-    """The terms that counters add to the scores of articles: float32 [N, 9] -> float32 [N].
-
-    Args:
-        models: a `ServedModels`, new or read back.
-        counters: counters of the articles.
-    """
+    """The terms that counters add to the scores of articles: float32 [N, 9] -> float32 [N]."""
     return np.asarray(models.moment_bias(tf.constant(counters[None], tf.float32)))[0]
 
 

@@ -8,6 +8,7 @@ Efficiently in the Presence of Tied Scores", 2008.
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -158,11 +159,15 @@ def _block_metrics(
     mean_over_ties = _tie_averager(flat[order], impression)
     hits = hits[order]
 
+    def total(values: npt.NDArray[Any]) -> Floats:
+        """Sums over the candidates of each impression."""
+        return np.bincount(impression, weights=values, minlength=len(lengths)).astype(np.float64)
+
     def summed(gain: npt.NDArray[np.floating]) -> Floats:
         """Sum over an impression's clicked candidates of the value of their position."""
-        return np.bincount(impression, weights=mean_over_ties(gain) * hits, minlength=len(lengths))
+        return total(mean_over_ties(gain) * hits)
 
-    clicks = np.bincount(impression, weights=hits, minlength=len(lengths))
+    clicks = total(hits)
     misses = lengths - clicks
     with np.errstate(divide="ignore", invalid="ignore"):
         # The clicked candidates' distances from the bottom, minus the pairs among themselves, count the

@@ -1,12 +1,13 @@
 """What two towers and ranker share: a news encoder, histories and candidates, and batches of a click log."""
 
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
-from genre_tf.data.batch_layout import BatchLayout, for_replicas
+from genre_tf.data.batch_layout import WHOLE, BatchLayout, for_replicas
 from genre_tf.data.batches import impression_batches
 from genre_tf.data.click_log import ClickLog
 from genre_tf.errors import InputError
@@ -64,6 +65,35 @@ class ImpressionModel(TextModel):
         self, log: ClickLog, batch_size: int = 32, *, shuffle: bool = False, seed: int | None = None
     ) -> Any:
         """Batches `(x, y, weights)` of a log for `fit`, `evaluate` and `predict`; see `ClickLog.batches`."""
+        return self._for_devices(log, batch_size, shuffle, seed)
+
+    def batches_of_texts(self, x: Any, y: Any, batch_size: int, shuffle: bool) -> Any:
+        """Batches of raw strings; counters are unknown."""
+        log = text_log(x, y)
+        if y is None:  # predictions of several replicas could differ in width: one device computes them
+            return self._maker(log, batch_size, shuffle, None, counters=False)(WHOLE)
+        return self._for_devices(log, batch_size, shuffle, None, counters=False)
+
+    def _for_devices(
+        self, log: ClickLog, batch_size: int, shuffle: bool, seed: int | None, counters: bool = True
+    ) -> Any:
+        several = self.distribute_strategy.num_replicas_in_sync > 1
+        make = self._maker(log, batch_size, shuffle, seed, counters, repeat=several)
+        found = self.marked(for_replicas(self.distribute_strategy, make))
+        if several:  # TensorFlow cannot distribute batches of unequal shapes that end
+            found.steps = math.ceil(len(log) / batch_size)
+        found.log = log
+        return found
+
+    def _maker(
+        self,
+        log: ClickLog,
+        batch_size: int,
+        shuffle: bool,
+        seed: int | None,
+        counters: bool = True,
+        repeat: bool = False,
+    ) -> Callable[[BatchLayout], tf.data.Dataset]:
         features = self.news.features(log.table, needed=log.named_articles())
 
         def make(layout: BatchLayout) -> tf.data.Dataset:
@@ -73,20 +103,13 @@ class ImpressionModel(TextModel):
                 max_history=self.max_history,
                 seed=seed,
                 shuffle=shuffle,
+                repeat=repeat,
                 layout=layout,
                 columns=log.columns,
             )
-            return features.pipeline(batches).map(_for_keras)
+            return features.pipeline(batches).map(lambda batch: _for_keras(batch, counters))
 
-        found = self.marked(for_replicas(self.distribute_strategy, make))
-        found.log = log
-        return found
-
-    def batches_of_texts(self, x: Any, y: Any, batch_size: int, shuffle: bool) -> Any:
-        """Batches of raw strings; counters are unknown."""
-        log = text_log(x, y)
-        batches = self.batches(log, batch_size, shuffle=shuffle)
-        return batches.map(lambda x, *rest: ({k: v for k, v in x.items() if k != "counters"}, *rest))
+        return make
 
     def data_identity(self) -> tuple[Any, ...]:
         """What batches depend on: the news encoder's data and the length of histories."""
@@ -135,8 +158,9 @@ def checked_titles(rows: Any, name: str) -> list[list[str]]:
     return found
 
 
-def _for_keras(batch: dict[str, tf.Tensor]) -> tuple[Any, ...]:
+def _for_keras(batch: dict[str, tf.Tensor], counters: bool) -> tuple[Any, ...]:
     """(x, y) or, for a log with signals, (x, y, weights): labels are -1 where an impression is padded."""
-    x = {name: values for name, values in batch.items() if name not in ("labels", "label_weights")}
+    left = ("labels", "label_weights", *(() if counters else ("counters",)))
+    x = {name: values for name, values in batch.items() if name not in left}
     y = tf.where(batch["mask"], batch["labels"], PADDING_LABEL)
     return (x, y, batch["label_weights"]) if "label_weights" in batch else (x, y)

@@ -303,7 +303,12 @@ class Ranker(ImpressionModel):
         Raises:
             InputError: the data does not fit this model.
         """
-        found = super().predict(x, batch_size, **options)
+        batches = self._batches(x, None, batch_size)
+        if self.distribute_strategy.num_replicas_in_sync > 1 and batches is not x:
+            parts = [self.predict_step(batch) for batch in batches]
+            found = tf.concat([tf.RaggedTensor.from_tensor(part) for part in parts], 0)
+        else:
+            found = super().predict(batches, **options)
         rows = found if isinstance(found, np.ndarray) else found.to_tensor(math.nan).numpy()
         return np.asarray(rows, np.float32)
 

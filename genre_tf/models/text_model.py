@@ -24,6 +24,11 @@ class TextModel(keras.Model):
     lists of strings, which a subclass turns into a dataset in `batches_of_texts`.
     """
 
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        # Batches differ in shape, and XLA would compile a program for each.
+        self.supports_jit = False
+
     def batches_of_texts(self, x: Any, y: Any, batch_size: int, shuffle: bool) -> Any:
         """A dataset of batches for raw strings; `y` is None in `predict`.
 
@@ -31,6 +36,19 @@ class TextModel(keras.Model):
             InputError: `x` or `y` does not have the form that the model describes.
         """
         raise NotImplementedError
+
+    def compile(self, optimizer: Any = "rmsprop", **options: Any) -> None:
+        """Configure for training; arguments are those of `keras.Model.compile`."""
+        super().compile(optimizer, **options)
+        if self.distribute_strategy.num_replicas_in_sync > 1:
+            # Created in the first step, its variables would make TensorFlow's graph of that step invalid.
+            with self.distribute_strategy.scope():
+                self.optimizer.build(self.trainable_variables)
+
+    def compile_from_config(self, config: Any) -> None:
+        """Call `compile` with what `get_compile_config` gave."""
+        self.compile(**keras.saving.deserialize_keras_object(config))
+        self.optimizer.build(self.trainable_variables)  # so that its state can be loaded
 
     def fit(
         self,
@@ -59,21 +77,35 @@ class TextModel(keras.Model):
         """
         if isinstance(validation_data, (tuple, list)):
             validation_data = self._batches(validation_data[0], validation_data[1], batch_size)
+        batches = self._batches(x, y, batch_size, shuffle)
+        steps = {
+            "steps_per_epoch": getattr(batches, "steps", None),
+            "validation_steps": getattr(validation_data, "steps", None),
+        }
         return super().fit(
-            self._batches(x, y, batch_size, shuffle),
+            batches,
             epochs=epochs,
             shuffle=False,  # a dataset has its order
             validation_data=self._checked(validation_data),
-            **options,
+            **{**steps, **options},
         )
 
     def evaluate(self, x: Any = None, y: Any = None, batch_size: int | None = None, **options: Any) -> Any:
         """Measure; arguments and result are those of `keras.Model.evaluate`, `x` and `y` those of `fit`."""
-        return super().evaluate(self._batches(x, y, batch_size), **options)
+        batches = self._batches(x, y, batch_size)
+        return super().evaluate(batches, **{"steps": getattr(batches, "steps", None), **options})
 
     def predict(self, x: Any, batch_size: int | None = None, **options: Any) -> Any:
         """Predict; arguments are those of `keras.Model.predict`, `x` is that of `fit`."""
         return super().predict(self._batches(x, None, batch_size), **options)
+
+    def _maybe_symbolic_build(self, *arguments: Any, **options: Any) -> None:
+        """Build with a first batch, as Keras does, but not on several devices, where it averages the batch.
+
+        Weights are created with each model, losses and metrics by `compile`: nothing is left to be built.
+        """
+        if self.distribute_strategy.num_replicas_in_sync == 1:
+            super()._maybe_symbolic_build(*arguments, **options)
 
     def _batches(self, x: Any, y: Any = None, batch_size: int | None = None, shuffle: bool = False) -> Any:
         if isinstance(x, _DATASETS):

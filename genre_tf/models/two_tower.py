@@ -267,10 +267,6 @@ class TwoTower(ImpressionModel):
             found["metrics"] = [*(found.get("metrics") or ()), *of_pool]
         return found
 
-    def compile_from_config(self, config: Any) -> None:
-        """Call `compile` with what `get_compile_config` gave."""
-        self.compile(**keras.saving.deserialize_keras_object(config))
-
     def _measure_pools(self, log: ClickLog, metrics: Sequence[Any]) -> None:
         pool = MomentPool(log.examples, len(log.table), None, log.table.published)
         vectors = self.news.embed(self.news.features(log.table, needed=log.named_articles()))

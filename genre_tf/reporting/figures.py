@@ -17,6 +17,7 @@ from genre_tf.reporting.tables import scorer_name
 
 _SHOWN_CLICKS = 12  # newest clicks of a history; more labels would be unreadable
 _LONGEST_LABEL = 44
+_IN_POOL = {"recommend": "recommendations", "retrieval": "retrieval alone"}
 # matplotlib's own font has no Chinese, Japanese or Korean; the first installed one of these is used.
 _EASTERN_FONTS = ("Noto Sans CJK SC", "WenQuanYi Zen Hei", "Microsoft YaHei", "PingFang SC", "SimHei")
 
@@ -73,10 +74,27 @@ def auc_by_slice(report: Mapping[str, Any]) -> Figure | None:
 
 def before_and_after(report: Mapping[str, Any]) -> Figure | None:
     """Models before and after training beside the best baseline: AUC of impressions, recall of the pool."""
-    panels = [panel for panel in (_auc_panel(report), _pool_panel(report)) if panel is not None]
+    pool = report.get("pool") or {}
+    impressions = _Panel(
+        title="Impressions: AUC",
+        metric="auc",
+        after=report.get("models", {}),
+        before=report["before"].get("models", {}),
+        baselines=report["baselines"],
+        ends={name: parts.get("all") for name, parts in report.get("intervals", {}).items()},
+    )
+    whole_pool = _Panel(
+        title="Whole pool: recall@10",
+        metric="recall@10",
+        after={name: pool[name] for name in ("recommend", "retrieval") if pool.get(name)},
+        before=report["before"].get("pool") or {},
+        baselines=pool.get("baselines", {}),
+        ends={name: parts["all"]["recall@10"] for name, parts in pool.get("intervals", {}).items()},
+    )
+    panels = [panel for panel in (impressions, whole_pool) if panel.names()]
     if not panels:
         return None
-    most = max(len(panel.rows) for panel in panels)
+    most = max(len(panel.names()) for panel in panels)
     figure = Figure(figsize=(4.6 * len(panels), 0.42 * most + 1.6), layout="constrained")
     for axes, panel in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels, strict=True):
         _draw_panel(axes, panel)
@@ -90,82 +108,47 @@ def before_and_after(report: Mapping[str, Any]) -> Figure | None:
     return figure
 
 
-class _Row(NamedTuple):
-    """One model in a panel; the interval is that of the value after training."""
-
-    name: str
-    before: float | None
-    after: float
-    ends: Sequence[float | None] | None
-
-
 class _Panel(NamedTuple):
+    """One metric of models and baselines, each name > "all" > metric; the ends are those after training."""
+
     title: str
-    rows: list[_Row]
-    baseline: tuple[str, float] | None
+    metric: str
+    after: Mapping[str, Any]
+    before: Mapping[str, Any]
+    baselines: Mapping[str, Any]
+    ends: Mapping[str, Sequence[float | None] | None]
 
-
-def _auc_panel(report: Mapping[str, Any]) -> _Panel | None:
-    before, intervals = report["before"].get("models", {}), report.get("intervals", {})
-    rows = [
-        _Row(
-            scorer_name(name),
-            before.get(name, {}).get("all", {}).get("auc"),
-            parts["all"]["auc"],
-            intervals.get(name, {}).get("all"),
-        )
-        for name, parts in report.get("models", {}).items()
-        # An impression has no AUC if all or none of the shown articles were clicked.
-        if parts["all"]["auc"] is not None
-    ]
-    return _panel("Impressions: AUC", rows, report["baselines"], "auc")
-
-
-def _pool_panel(report: Mapping[str, Any]) -> _Panel | None:
-    pool = report.get("pool") or {}
-    before = report["before"].get("pool") or {}
-    rows = [
-        _Row(
-            label,
-            before.get(name, {}).get("all", {}).get("recall@10"),
-            pool[name]["all"]["recall@10"],
-            pool["intervals"][name]["all"]["recall@10"],
-        )
-        for name, label in (("recommend", "recommendations"), ("retrieval", "retrieval alone"))
-        if pool.get(name) and pool[name]["all"]["recall@10"] is not None
-    ]
-    return _panel("Whole pool: recall@10", rows, pool.get("baselines", {}), "recall@10")
-
-
-def _panel(title: str, rows: list[_Row], baselines: Mapping[str, Any], metric: str) -> _Panel | None:
-    if not rows:
-        return None
-    best = best_baseline(baselines, metric)
-    line = None if best is None else (scorer_name(best), baselines[best]["all"][metric])
-    return _Panel(title, rows, line)
+    def names(self) -> list[str]:
+        """Models with a value; an impression has no AUC if all or none of the shown articles were clicked."""
+        return [name for name, parts in self.after.items() if parts["all"][self.metric] is not None]
 
 
 def _draw_panel(axes: Any, panel: _Panel) -> None:
-    for place, row in enumerate(panel.rows):
-        low, high = row.ends if row.ends and None not in row.ends else (row.after, row.after)
-        if row.before is not None:
-            axes.plot([row.before, row.after], [place, place], color="C7", linewidth=1, zorder=1)
-            axes.plot(row.before, place, "o", color="C7", label="before training")
+    names = panel.names()
+    for place, name in enumerate(names):
+        after = panel.after[name]["all"][panel.metric]
+        before = panel.before.get(name, {}).get("all", {}).get(panel.metric)
+        ends = panel.ends.get(name)
+        low, high = ends if ends and None not in ends else (after, after)
+        if before is not None:
+            axes.plot([before, after], [place, place], color="C7", linewidth=1, zorder=1)
+            axes.plot(before, place, "o", color="C7", label="before training")
         axes.plot([low, high], [place, place], color="C0", linewidth=4, alpha=0.35, solid_capstyle="butt")
-        axes.plot(row.after, place, "o", color="C0", label="trained, with 95% interval")
+        axes.plot(after, place, "o", color="C0", label="trained, with 95% interval")
         axes.annotate(
-            f"{row.after:.3f}",
+            f"{after:.3f}",
             (1.02, place),
             xycoords=("axes fraction", "data"),
             va="center",
             annotation_clip=False,
         )
-    if panel.baseline is not None:
-        name, value = panel.baseline
+    best = best_baseline(panel.baselines, panel.metric)
+    if best is not None:
+        value = panel.baselines[best]["all"][panel.metric]
         axes.axvline(value, color="C3", linestyle="--", linewidth=1.2, label="best baseline", zorder=0)
-        axes.set_xlabel(f"best baseline {value:.3f}:\n{name}", color="C3")
+        axes.set_xlabel(f"best baseline {value:.3f}:\n{scorer_name(best)}", color="C3")
     axes.set_title(panel.title, loc="left", fontsize="medium", fontweight="bold")
-    axes.set_yticks(range(len(panel.rows)), [row.name for row in panel.rows])
+    axes.set_yticks(range(len(names)), [_IN_POOL.get(name, scorer_name(name)) for name in names])
     axes.locator_params(axis="x", nbins=5)
     axes.margins(x=0.08)
     axes.spines[["top", "right", "left"]].set_visible(False)

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from genre_tf.evaluation.significance import paired_bootstrap
+from genre_tf.evaluation.significance import bootstrap_intervals, paired_bootstrap
 
 
 def test_the_interval_is_that_of_the_normal_theory() -> None:
@@ -43,3 +43,16 @@ def test_undefined_impressions_are_left_out_and_none_left_is_none() -> None:
 def test_values_of_different_impressions_are_refused() -> None:
     with pytest.raises(ValueError, match="differ; they must be equal"):
         paired_bootstrap(np.ones(2), np.ones(3))
+
+
+def test_intervals_of_many_metrics_are_those_of_each_alone_and_of_any_blocks(monkeypatch: pytest.MonkeyPatch):
+    values = np.random.default_rng(1).random((80, 3))
+    values[::3, 1] = np.nan
+    values[:, 2] = np.nan
+    found = bootstrap_intervals(values)
+    for column in (0, 1):
+        alone = paired_bootstrap(values[:, column], np.zeros(80))
+        assert alone is not None and found[column] == pytest.approx([alone.low, alone.high])
+    assert np.isnan(found[2]).all()
+    monkeypatch.setattr("genre_tf.evaluation.significance._BLOCK_DRAWS", 500)
+    assert bootstrap_intervals(values)[:2] == pytest.approx(found[:2])

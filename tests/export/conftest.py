@@ -8,7 +8,7 @@ import tensorflow as tf
 from genre_tf.config import NewsConfig, RunConfig
 from genre_tf.contract import WARMUP_FILE
 from genre_tf.data.counters import COUNTERS
-from genre_tf.export import contract_file, exchanges
+from genre_tf.export import contract_file, requests
 from genre_tf.export.publishing import publish, staged
 from genre_tf.export.servables import recommender_servable, write_version
 from genre_tf.funnel.index import Catalogue
@@ -61,16 +61,16 @@ def write_toy(folder, wrong_by):
 def add_extras(folder, layer, wrong_by):
     extra = folder / "assets.extra"
     extra.mkdir()
-    rows = {"text": exchanges.as_bytes(["abc", ""]), "factor": np.array([1, 2], np.int64)}
+    rows = {"text": requests.as_bytes(["abc", ""]), "factor": np.array([1, 2], np.int64)}
     answer = {
         "letters": np.asarray(layer(np.array([[3.0], [0.0]], np.float32))) + np.float32(wrong_by),
-        "upper": exchanges.as_bytes(["ABC", ""]),
+        "upper": requests.as_bytes(["ABC", ""]),
     }
     names = ("count", "serving_default")
-    exchanges.write_exchanges(
-        extra / exchanges.PARITY_FILE, [exchanges.Exchange(name, "two rows", rows, answer) for name in names]
+    requests.write_exchanges(
+        extra / requests.PARITY_FILE, [requests.Exchange(name, "two rows", rows, answer) for name in names]
     )
-    exchanges.write_warmup(extra / WARMUP_FILE, "toy", dict.fromkeys(names, rows), [1, 4])
+    requests.write_warmup(extra / WARMUP_FILE, "toy", dict.fromkeys(names, rows), [1, 4])
     contract_file.write_contract(folder, "toy", {"letters": 2}, [1, 4], {"metrics": {"auc": 0.5}})
 
 
@@ -152,7 +152,7 @@ def open_session():
 
 
 def feed(rows):
-    return np.array(rows, np.int64) if rows and isinstance(rows[0], int) else exchanges.as_bytes(rows)
+    return np.array(rows, np.int64) if rows and isinstance(rows[0], int) else requests.as_bytes(rows)
 
 
 def weigh_the_moment(two_tower, ranker):

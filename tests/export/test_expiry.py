@@ -10,8 +10,14 @@ from genre_tf.data.articles import Article, ArticleTable, Impression
 from genre_tf.data.counters import COUNTERS, Counters
 from genre_tf.errors import InputError
 from genre_tf.export.contract_file import read_contract
-from genre_tf.export.index_changes import add_counts, joined, with_published_ages, withdrawn
-from genre_tf.export.pool import Pool, build_catalogue
+from genre_tf.export.pool import (
+    Pool,
+    build_catalogue,
+    with_articles,
+    with_counts,
+    with_published_ages,
+    without,
+)
 from genre_tf.export.publishing import publish, staged
 from genre_tf.export.refreshing import Changes, new_articles, parse_expiry, refresh
 from genre_tf.export.servables import recommender_servable, write_version
@@ -151,7 +157,7 @@ def test_the_limit_stays_in_the_contract_of_later_versions(served, later):
 
 
 def test_what_was_withdrawn_does_not_return_with_another_title(catalogue):
-    gone = withdrawn(catalogue, ["N1", "N2"])
+    gone = without(catalogue, ["N1", "N2"])
     same, other = (
         Article(f"N{row}", "", "", title, "", withdrawn=True)
         for row, title in ((1, catalogue.titles[1]), (2, "corrected"))
@@ -160,7 +166,7 @@ def test_what_was_withdrawn_does_not_return_with_another_title(catalogue):
     assert new_articles(catalogue, {"N1": same}) == [same]
     other = replace(other, withdrawn=False)
     vectors = [part[2:3] for part in (catalogue.retrieval_vectors, catalogue.ranking_vectors)]
-    after = joined(gone, [other], *vectors)
+    after = with_articles(gone, [other], vectors)
     assert after.titles[2] == "corrected" and np.flatnonzero(after.withdrawn).tolist() == [1, 2]
 
 
@@ -179,5 +185,5 @@ def test_an_embargo_that_ends_at_the_very_end_of_a_log_is_over(catalogue):
     waiting = replace(catalogue, counters=counters)
     log = Counters()
     log.observe(impression(7, "N5 N6", "N5"))
-    after, now = add_counts(waiting, START + timedelta(hours=5, seconds=1), log)
+    after, now = with_counts(waiting, START + timedelta(hours=5, seconds=1), log, [])
     assert now == START + timedelta(hours=7, seconds=1) and after.counters[1, 2] > 0

@@ -18,9 +18,9 @@ from genre_tf.data.synth.settings import NewsroomSettings
 from genre_tf.errors import FailureError, InputError
 from genre_tf.export import exporting
 from genre_tf.export.contract_file import read_contract
-from genre_tf.export.exchanges import PARITY_FILE, read_exchanges
 from genre_tf.export.exporting import ExportOptions, export_run
 from genre_tf.export.pool import read_pool
+from genre_tf.export.requests import PARITY_FILE, read_exchanges
 from genre_tf.models.checkpoint import load_news_encoder, ranker_of, save_backbone, two_tower_of
 from genre_tf.models.generator_checkpoint import save_generator_sizes
 from genre_tf.models.news_encoder import Categories

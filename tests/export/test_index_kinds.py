@@ -7,28 +7,24 @@ import tensorflow as tf
 from genre_tf.contract import RECOMMENDER, SIGNATURES
 from genre_tf.errors import InputError
 from genre_tf.export.contract_file import read_contract
-from genre_tf.export.exchanges import Exchange, as_bytes
 from genre_tf.export.publishing import publish, staged
 from genre_tf.export.reference import RecommenderReference
 from genre_tf.export.replay import compare
-from genre_tf.export.requests import recorded_requests
+from genre_tf.export.requests import Exchange, as_bytes, recorded_requests
 from genre_tf.export.servables import new_recommender, recommender_servable, write_version
-from genre_tf.funnel.exact_search import ExactIndex
+from genre_tf.funnel.exact_search import ExactIndex, variable_values
 from genre_tf.funnel.index import ArticleIndex, may_be_found, read_catalogue
-from genre_tf.funnel.open_variables import variable_values
 from genre_tf.funnel.partitioned_index import (
     PartitionedIndex,
     PartitionedOptions,
-    PartitionSettings,
     options_of,
 )
 from genre_tf.funnel.rules import Rules
 from genre_tf.funnel.served_models import ServedModels
 
 SIZES = {"max_history": 50, "k": 10, "retrieve": 30}
-BLOCKS = PartitionSettings(block=8)
-FEW = PartitionedOptions(partitions=BLOCKS, probes=4)
-ALL = PartitionedOptions(partitions=BLOCKS, probes=1000)
+FEW = PartitionedOptions(block=8, probes=4)
+ALL = PartitionedOptions(block=8, probes=1000)
 INDEXED = ("recommend", "recommend_live", "recommend_text", "score", "embed_user", "explain")
 
 
@@ -97,7 +93,7 @@ def test_what_was_read_is_never_recommended(ask_first, catalogue):
 
 
 def test_of_one_who_read_all_of_his_blocks_nothing_is_recommended(models, catalogue, tmp_path):
-    one_block = PartitionedOptions(partitions=BLOCKS, probes=1)
+    one_block = PartitionedOptions(block=8, probes=1)
     recommender = new_recommender(ServedModels(*models), catalogue, tmp_path, **SIZES, partitioned=one_block)
     history = " ".join(catalogue.news_ids[1:])
     answer = recommender.recommend(tf.constant([history]))

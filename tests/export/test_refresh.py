@@ -18,12 +18,12 @@ from genre_tf.data.counters import Counters
 from genre_tf.errors import FailureError, InputError
 from genre_tf.export import refreshing
 from genre_tf.export.contract_file import files_fingerprint, read_contract
-from genre_tf.export.exchanges import Exchange, as_bytes
 from genre_tf.export.exporting import write_version
 from genre_tf.export.pool import Pool, build_catalogue
 from genre_tf.export.publishing import publish, staged
 from genre_tf.export.reference import RecommenderReference
 from genre_tf.export.refreshing import Changes, refresh
+from genre_tf.export.requests import Exchange, as_bytes
 from genre_tf.export.saved_model import attached_values
 from genre_tf.export.servables import recommender_servable
 from genre_tf.export.verification import verify_version

@@ -14,7 +14,7 @@ from tensorflow_serving.apis import (
 )
 
 from genre_tf.contract import RECOMMENDER
-from genre_tf.export import exchanges
+from genre_tf.export import requests
 from genre_tf.export.gate import read_saved_model
 from genre_tf.export.requests import example, warmup_requests
 from genre_tf.serving.embedded.server import EmbeddedServer, ServerOptions
@@ -108,12 +108,12 @@ def test_regress_by_rest(server, expected):
 
 def test_warmup_is_a_regression_request(tmp_path, catalogue):
     rows = {"regress": warmup_requests(RECOMMENDER, catalogue)["regress"]}
-    exchanges.write_warmup(tmp_path / "w", "genre_recommender", rows, [1, 3])
+    requests.write_warmup(tmp_path / "w", "genre_recommender", rows, [1, 3])
     records = list(tf.data.TFRecordDataset(str(tmp_path / "w")).as_numpy_iterator())
     logs = [prediction_log_pb2.PredictionLog.FromString(record) for record in records]
     assert [log.WhichOneof("log_type") for log in logs] == ["regress_log", "regress_log"]
     assert [len(log.regress_log.request.input.example_list.examples) for log in logs] == [1, 3]
-    read = exchanges.read_warmup(tmp_path / "w")
+    read = requests.read_warmup(tmp_path / "w")
     assert [entry.signature for entry in read] == ["regress", "regress"]
     given = tf.train.Example.FromString(read[1].inputs["inputs"][2])
     assert given == tf.train.Example.FromString(rows["regress"]["inputs"][0])

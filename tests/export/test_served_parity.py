@@ -14,8 +14,8 @@ import pytest
 from tensorflow_serving.apis import predict_pb2, prediction_service_pb2_grpc
 
 from genre_tf.contract import RECOMMENDER
-from genre_tf.export.exchanges import PARITY_FILE, as_bytes, read_exchanges
 from genre_tf.export.replay import compare
+from genre_tf.export.requests import PARITY_FILE, as_bytes, read_exchanges
 from genre_tf.serving.client.tensors import to_array, write_proto
 from genre_tf.serving.embedded.server import EmbeddedServer, ServerOptions
 

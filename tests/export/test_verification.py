@@ -10,7 +10,7 @@ from tensorflow.core.protobuf import saved_model_pb2
 from genre_tf.cli.verify import verify
 from genre_tf.contract import CONTRACT_FILE, WARMUP_FILE
 from genre_tf.errors import FailureError, InputError
-from genre_tf.export import exchanges, replay
+from genre_tf.export import replay, requests
 from genre_tf.export.verification import find_versions, verify_version
 
 
@@ -37,7 +37,7 @@ def test_a_good_version_passes_signature_by_signature(models):
 
 def test_the_fresh_process_knows_nothing_of_this_package(models):
     command = [sys.executable, "-I", replay.__file__, str(models / "toy" / "1")]
-    records = str(models / "toy" / "1" / "assets.extra" / exchanges.PARITY_FILE)
+    records = str(models / "toy" / "1" / "assets.extra" / requests.PARITY_FILE)
     answer = json.loads(subprocess.run([*command, records], capture_output=True, check=True).stdout)
     others = {"genre_tf", "keras", "keras_hub", "tensorflow_recommenders", "tensorflow_text", "transformers"}
     assert "tensorflow" in answer["modules"] and not others & set(answer["modules"])
@@ -49,7 +49,7 @@ def test_signatures_are_prepared_before_the_values_are_there(version, tmp_path):
     def told():
         yield str(version)
         variables.rename(version / "variables")  # asked for more, so it has read the graph
-        yield str(version / "assets.extra" / exchanges.PARITY_FILE)
+        yield str(version / "assets.extra" / requests.PARITY_FILE)
 
     answers = replay.replay(told())
     assert {answer["signature"] for answer in answers} == {"count", "serving_default"}
@@ -78,11 +78,11 @@ def test_another_answer_than_the_python_models_ends_with_failure(tmp_path, publi
 
 def test_every_fault_of_a_version_is_listed(version):
     extra = version / "assets.extra"
-    recorded = exchanges.read_exchanges(extra / exchanges.PARITY_FILE)
-    exchanges.write_exchanges(extra / exchanges.PARITY_FILE, recorded[:1])
-    rows = {"text": exchanges.as_bytes(["a"]), "factor": exchanges.as_bytes(["no number"])}
-    good = {"text": exchanges.as_bytes(["a"]), "factor": np.array([1], np.int64)}
-    exchanges.write_warmup(extra / WARMUP_FILE, "toy", {"count": rows, "serving_default": good}, [1])
+    recorded = requests.read_exchanges(extra / requests.PARITY_FILE)
+    requests.write_exchanges(extra / requests.PARITY_FILE, recorded[:1])
+    rows = {"text": requests.as_bytes(["a"]), "factor": requests.as_bytes(["no number"])}
+    good = {"text": requests.as_bytes(["a"]), "factor": np.array([1], np.int64)}
+    requests.write_warmup(extra / WARMUP_FILE, "toy", {"count": rows, "serving_default": good}, [1])
     contract_file = extra / CONTRACT_FILE
     contract_file.write_text(contract_file.read_text().replace('"letters"', '"words"'))
     checked = verify_version(version)
@@ -155,19 +155,19 @@ def test_answers_that_json_cannot_carry_are_faults():
 
 
 def test_exchanges_survive_the_file(tmp_path):
-    rows = {"text": exchanges.as_bytes(["", "é", b"\xff"]), "seed": np.array([1, 2, 3], np.int64)}
+    rows = {"text": requests.as_bytes(["", "é", b"\xff"]), "seed": np.array([1, 2, 3], np.int64)}
     answer = {"title": np.zeros((3, 0), object), "score": np.ones((3, 2), np.float32)}
-    exchanges.write_exchanges(tmp_path / "x.npz", [exchanges.Exchange("generate", "odd", rows, answer)])
-    (read,) = exchanges.read_exchanges(tmp_path / "x.npz")
+    requests.write_exchanges(tmp_path / "x.npz", [requests.Exchange("generate", "odd", rows, answer)])
+    (read,) = requests.read_exchanges(tmp_path / "x.npz")
     assert (read.signature, read.case) == ("generate", "odd")
     assert read.inputs["text"].tolist() == rows["text"].tolist()
     assert read.outputs["title"].shape == (3, 0) and read.outputs["score"].dtype == np.float32
 
 
 def test_warmup_has_one_request_for_each_signature_and_batch_size(tmp_path):
-    rows = {"text": exchanges.as_bytes(["a", "b"])}
-    exchanges.write_warmup(tmp_path / "w", "toy", {"one": rows, "two": rows}, [1, 3])
-    read = exchanges.read_warmup(tmp_path / "w")
+    rows = {"text": requests.as_bytes(["a", "b"])}
+    requests.write_warmup(tmp_path / "w", "toy", {"one": rows, "two": rows}, [1, 3])
+    read = requests.read_warmup(tmp_path / "w")
     assert [(entry.signature, len(entry.inputs["text"])) for entry in read] == [
         ("one", 1),
         ("one", 3),

@@ -11,12 +11,11 @@ from genre_tf.export.saved_model import write_saved_model
 from genre_tf.funnel.partitioned_index import (
     PartitionedIndex,
     PartitionedOptions,
-    PartitionSettings,
     k_means,
     part_into_blocks,
 )
 
-SMALL = PartitionSettings(block=16)
+SMALL = 16
 NOBODY_READ = np.zeros((0, 2), np.int64)
 
 
@@ -67,29 +66,29 @@ def test_blocks_hold_neighbours(vectors):
 
 def test_centres_of_apart_groups_are_their_means():
     random = np.random.default_rng(0)
-    groups = [random.normal(scale=0.01, size=(50, 2)) + centre for centre in ([9, 0], [0, 9])]
+    groups = [random.normal(scale=0.01, size=(40, 2)) + centre for centre in ([9, 0], [0, 9])]
     points = np.concatenate(groups).astype(np.float32)
-    centres = k_means(points, 2, PartitionSettings(sample_a_partition=100))
+    centres = k_means(points, 2)
     expected = sorted(group.mean(axis=0).tolist() for group in groups)
     np.testing.assert_allclose(sorted(centres.tolist()), expected, atol=1e-3)
 
 
 def test_most_of_the_nearest_are_found_in_a_tenth_of_the_pool(vectors, readers):
-    index = PartitionedIndex(vectors, PartitionedOptions(partitions=SMALL, probes=38))
+    index = PartitionedIndex(vectors, PartitionedOptions(block=SMALL, probes=38))
     rows, found = index.ask(tf.constant(readers)).best(tf.constant(NOBODY_READ), 50)
     assert found.numpy().all() and rows.shape == (30, 50)
     assert recall(rows.numpy(), exact(readers, vectors, 50)) >= 0.95
 
 
 def test_in_all_blocks_the_search_is_exact(vectors, readers):
-    index = PartitionedIndex(vectors, PartitionedOptions(partitions=SMALL, probes=10_000))
+    index = PartitionedIndex(vectors, PartitionedOptions(block=SMALL, probes=10_000))
     rows, found = index.ask(tf.constant(readers)).best(tf.constant(NOBODY_READ), 50)
     np.testing.assert_array_equal(rows, exact(readers, vectors, 50))
     assert found.numpy().all()
 
 
 def test_what_a_reader_has_read_is_not_found_for_him_alone(vectors, readers):
-    index = PartitionedIndex(vectors, PartitionedOptions(partitions=SMALL, probes=38))
+    index = PartitionedIndex(vectors, PartitionedOptions(block=SMALL, probes=38))
     before, _ = index.ask(tf.constant(readers[:3])).best(tf.constant(NOBODY_READ), 20)
     read = before.numpy()[1, [0, 3, 19]]
     # The padding article and an unknown row's place harm nothing.
@@ -102,14 +101,14 @@ def test_what_a_reader_has_read_is_not_found_for_him_alone(vectors, readers):
 
 def test_a_small_pool_is_answered_without_results_beyond_it():
     vectors = np.concatenate([np.zeros((1, 24), np.float32), clustered(5, 2)])
-    index = PartitionedIndex(vectors, PartitionedOptions(partitions=SMALL))
+    index = PartitionedIndex(vectors, PartitionedOptions(block=SMALL))
     rows, found = index.ask(tf.constant(vectors[1:2])).best(tf.constant([[0, 2]], tf.int64), 10)
     assert found.numpy()[0].tolist() == [True] * 4 + [False] * 6
     assert sorted(rows.numpy()[0, :4].tolist()) == [1, 3, 4, 5] and rows.numpy()[0, 4:].tolist() == [0] * 6
 
 
 def test_the_graph_is_portable_and_answers_by_session(vectors, readers, tmp_path):
-    index = PartitionedIndex(vectors, PartitionedOptions(partitions=SMALL, probes=38))
+    index = PartitionedIndex(vectors, PartitionedOptions(block=SMALL, probes=38))
 
     def search(reader):
         numbers = tf.strings.to_number(tf.strings.split(reader).to_tensor())  # [B, 24]

@@ -16,8 +16,8 @@ from genre_tf.backbones.layers import LanguageLayers
 from genre_tf.backbones.llama import Llama, new_llama, save_llama
 from genre_tf.backbones.trainable import parse_trainable
 from genre_tf.export import replay
-from genre_tf.export.exchanges import Exchange, as_bytes, write_exchanges
 from genre_tf.export.gate import portability_violations
+from genre_tf.export.requests import Exchange, as_bytes, write_exchanges
 from genre_tf.export.saved_model import write_saved_model
 from genre_tf.generation.cached_decoder import CachedDecoder
 from genre_tf.generation.decode import DecodeOptions, decode

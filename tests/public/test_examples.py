@@ -1,4 +1,4 @@
-"""Each public class has an example in its docstring, and it says the truth."""
+"""Each public class and function has an example in its docstring, and it says the truth."""
 
 import doctest
 import importlib
@@ -12,14 +12,15 @@ import genre_tf
 
 PUBLIC = [
     (f"{room}.{name}", getattr(importlib.import_module(f"genre_tf.{room}"), name))
-    for room in ("data", "losses", "metrics", "models")
+    for room in ("data", "export", "losses", "metrics", "models")
     for name in importlib.import_module(f"genre_tf.{room}").__all__
 ]
 
 
 @pytest.fixture(scope="module")
-def names(mind: Path) -> dict[str, Any]:
-    return {"genre_tf": genre_tf, "mind": mind, "log": genre_tf.data.read_mind(mind, split="dev")}
+def names(mind: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    log, folder = genre_tf.data.read_mind(mind, split="dev"), tmp_path_factory.mktemp("examples")
+    return {"genre_tf": genre_tf, "mind": mind, "log": log, "folder": folder}
 
 
 @pytest.mark.parametrize(("name", "of"), PUBLIC, ids=[name for name, _ in PUBLIC])

@@ -84,6 +84,25 @@ def test_the_metrics_are_those_of_evaluation() -> None:
         assert float(metric.result()) == pytest.approx(expected[name], abs=1e-5), name
 
 
+def test_keras_callbacks_watch_save_and_stop(mind: Path, news: Any, tmp_path: Path) -> None:
+    log = genre_tf.data.read_mind(mind, split="train").head(60)
+    model = genre_tf.models.Ranker(news, max_history=5)
+    model.compile(
+        "adam", loss=genre_tf.losses.ClickCrossEntropy(), metrics=[genre_tf.metrics.ImpressionAUC()]
+    )
+    batches = log.batches(model, batch_size=30)
+    callbacks = [
+        keras.callbacks.BackupAndRestore(tmp_path / "backup", delete_checkpoint=False),
+        keras.callbacks.TensorBoard(tmp_path / "logs"),
+        keras.callbacks.EarlyStopping("val_loss", patience=0, baseline=-1.0, restore_best_weights=True),
+    ]
+    seen = model.fit(batches, validation_data=batches, epochs=4, verbose=0, callbacks=callbacks)
+    assert len(seen.history["loss"]) == 1, "nothing is below the baseline"
+    assert list((tmp_path / "logs").rglob("events.*")) and any((tmp_path / "backup").iterdir())
+    seen = model.fit(batches, epochs=2, verbose=0, callbacks=callbacks[:1])
+    assert seen.epoch == [1], "the epoch of the backup is not repeated"
+
+
 def test_a_reader_s_row_of_probabilities_does_not_depend_on_the_other_rows(ranker: Any) -> None:
     together = ranker.predict(QUESTION, verbose=0)
     alone = ranker.predict({name: rows[:1] for name, rows in QUESTION.items()}, verbose=0)

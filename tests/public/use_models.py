@@ -82,9 +82,10 @@ for model in models:
     kept = answer(model)
     model.save(folder / f"{name}.keras")
     model.save_to_preset(folder / name)
-    loaded = keras.saving.load_model(folder / f"{name}.keras")
-    preset = type(model).from_preset(folder / name)
-    clone = keras.models.clone_model(model)
+    with strategy.scope():
+        loaded = keras.saving.load_model(folder / f"{name}.keras")
+        preset = type(model).from_preset(folder / name)
+        clone = keras.models.clone_model(model)
     found[name] = {
         "loss": seen["loss"],
         "moved": not same(before, kept),

@@ -15,8 +15,8 @@ from typing import Any
 
 import pytest
 
+from genre_tf.cli.board import logs_of
 from genre_tf.errors import InputError
-from genre_tf.reporting.board_server import logs_of
 
 RANKING, DEV = "ranking/train", "evaluation/dev"
 

@@ -11,7 +11,6 @@ from rich.console import Console
 
 from genre_tf.evaluation.click_model import calibration
 from genre_tf.evaluation.pool_metrics import rank_metrics
-from genre_tf.evaluation.significance import bootstrap_intervals, paired_bootstrap
 from genre_tf.evaluation.whole_pool import pool_section
 from genre_tf.reporting.board import _charts, scalars
 from genre_tf.reporting.figures import as_png, evaluation_figures
@@ -94,19 +93,6 @@ def test_a_slice_without_impressions_and_a_metric_without_values_are_none(report
     assert found["intervals"]["recommend"]["unseen_reader"]["recall@10"] is None
     assert found["recommend"]["all"]["diversity"] is None
     assert found["intervals"]["recommend"]["all"]["diversity"] is None
-
-
-def test_intervals_of_many_metrics_are_those_of_each_alone_and_of_any_blocks(monkeypatch: pytest.MonkeyPatch):
-    values = np.random.default_rng(1).random((80, 3))
-    values[::3, 1] = np.nan
-    values[:, 2] = np.nan
-    found = bootstrap_intervals(values)
-    for column in (0, 1):
-        alone = paired_bootstrap(values[:, column], np.zeros(80))
-        assert alone is not None and found[column] == pytest.approx([alone.low, alone.high])
-    assert np.isnan(found[2]).all()
-    monkeypatch.setattr("genre_tf.evaluation.significance._BLOCK_DRAWS", 500)
-    assert bootstrap_intervals(values)[:2] == pytest.approx(found[:2])
 
 
 def test_people_read_the_pool_its_slices_and_its_calibration(report: dict[str, Any]):

@@ -8,7 +8,6 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from genre_tf.data.counters import epoch_seconds
 from genre_tf.data.faults import shown
 from genre_tf.data.layouts import cells
 from genre_tf.data.layouts.column_map import EVENTS, EventColumns
@@ -22,6 +21,7 @@ from genre_tf.data.layouts.made_impressions import (
     SignalTexts,
 )
 from genre_tf.data.layouts.tables import Source
+from genre_tf.data.mind_rows import epoch_seconds
 from genre_tf.data.signals import KEYS
 
 Flags = npt.NDArray[np.bool_]
