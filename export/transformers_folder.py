@@ -12,9 +12,9 @@ from genre_tf.backbones.language_models import LanguageModel, load_language_mode
 from genre_tf.backbones.precision import compute_in
 from genre_tf.backbones.trainable import parse_trainable
 from genre_tf.config import RunConfig
-from genre_tf.data.folders import whole_folder
 from genre_tf.errors import FailureError, InputError
 from genre_tf.evaluation.scoring import open_run
+from genre_tf.files import whole_folder
 from genre_tf.layers.block import merged
 from genre_tf.models.checkpoint import load_ranker, load_two_tower
 from genre_tf.models.generator_checkpoint import load_generator
