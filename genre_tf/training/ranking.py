@@ -1,6 +1,7 @@
 """Training of the ranker: binary cross-entropy on clicks, and other objectives."""
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import keras
 import tensorflow as tf
@@ -90,7 +91,7 @@ def moves_probabilities(config: RankingConfig, examples: Sequence[ImpressionExam
 
 def columns_of(data: StageData, config: RankingConfig, report: Report) -> Columns:
     """Additional columns of training candidates that the settings need: click weights, a teacher's logits."""
-    columns = {}
+    columns: dict[str, Any] = {}
     if config.popularity_debias or config.position_propensities:
         columns[CLICK_WEIGHT] = ClickWeights(data.train, config)
     if config.teacher:
