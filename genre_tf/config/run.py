@@ -12,7 +12,8 @@ from genre_tf.config.optimizer import check_ranges
 from genre_tf.config.recommending import DataConfig, NewsConfig, RankingConfig, RetrievalConfig
 from genre_tf.config.tables import from_table
 from genre_tf.config.writing import GenerationConfig, PretrainConfig, SafetyConfig
-from genre_tf.errors import FailureError, InputError
+from genre_tf.errors import InputError
+from genre_tf.files import whole_file
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,12 +67,5 @@ def write_config(config: RunConfig, file: Path) -> None:
     Raises:
         FailureError: the file cannot be written; an earlier one is kept.
     """
-    part = file.with_name(f"{file.name}.part")
-    try:
+    with whole_file(file) as part:
         part.write_text(tomli_w.dumps(dataclasses.asdict(config)), encoding="utf-8")
-        part.replace(file)
-    except OSError as error:
-        part.unlink(missing_ok=True)
-        raise FailureError(
-            f"{file} cannot be written ({error.strerror}): free disk space, or check its folder's permissions"
-        ) from None

@@ -1,17 +1,18 @@
 """GPT-2 and BERT as language models over packed rows."""
 
-from typing import Any
+import dataclasses
 
 import keras
 import keras_hub
 import tensorflow as tf
 
 from genre_tf.backbones.bert import Bert
-from genre_tf.backbones.gpt2 import Gpt2
-from genre_tf.backbones.hub_layers import hub_blocks
+from genre_tf.backbones.checkpoints import layer_weights
+from genre_tf.backbones.hub import head_parts, hub_blocks
+from genre_tf.backbones.language_models import LanguageModel
 from genre_tf.backbones.layers import Embeddings, LanguageLayers
 from genre_tf.backbones.precision import check_precision, compute_in
-from genre_tf.backbones.weights import Weight, read_weights, weight_of
+from genre_tf.backbones.weights import Weight, read_weights
 from genre_tf.layers.attention import Attention, Padded, side_by_side_bias
 from genre_tf.layers.block import transformed
 from genre_tf.layers.elementwise import ACTIVATIONS
@@ -30,7 +31,7 @@ class CausalLanguageModel(keras.Model):
         InputError: the precision is unknown.
     """
 
-    def __init__(self, gpt2: Gpt2, precision: str = "float32") -> None:
+    def __init__(self, gpt2: LanguageModel, precision: str = "float32") -> None:
         super().__init__(name="causal_language_model")
         check_precision(precision)
         self.backbone = gpt2.backbone
@@ -53,8 +54,8 @@ class CausalLanguageModel(keras.Model):
 
     def states(self, batch: Batch, training: bool | None = None) -> tf.Tensor:
         """Last hidden states, each text computed as if it were alone: float32 [rows, time, hidden]."""
-        rows = (batch[name] for name in ("token_ids", "text", "position"))
-        return self.language_layers.packed_states(*rows, training=training)
+        token_ids, text, position = (batch[name] for name in ("token_ids", "text", "position"))
+        return self.language_layers.packed_states(token_ids, text, position, training)
 
 
 class MaskedLanguageModel(keras.Model):
@@ -117,20 +118,13 @@ class MaskedLanguageModel(keras.Model):
         return layout.padded(flat, training)
 
 
-def head_weights(head: Any) -> list[Weight]:
+def head_weights(head: keras_hub.layers.MaskedLMHead) -> list[Weight]:
     """The weights of a masked-language-model head under their Hugging Face names."""
-    dense, norm = head._intermediate_dense, head._intermediate_layer_norm
+    dense, norm, bias = head_parts(head)
     transform = "cls.predictions.transform."
-    return [
-        weight_of("cls.predictions.bias", head._bias, optional=True, of_tokens=True),
-        Weight(
-            transform + "dense.weight",
-            (dense.kernel,),
-            tuple(dense.kernel.shape),
-            transposed=True,
-            optional=True,
-        ),
-        weight_of(transform + "dense.bias", dense.bias, optional=True),
-        weight_of(transform + "LayerNorm.weight", norm.gamma, optional=True),
-        weight_of(transform + "LayerNorm.bias", norm.beta, optional=True),
+    weights = [
+        Weight("cls.predictions.bias", (bias,), tuple(bias.shape), of_tokens=True),
+        *layer_weights(transform + "dense", [dense], transposed=True),
+        *layer_weights(transform + "LayerNorm", [norm], transposed=True),
     ]
+    return [dataclasses.replace(weight, optional=True) for weight in weights]

@@ -12,8 +12,9 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from genre_tf.backbones.bert import Bert, bert_weights, load_bert, new_bert, save_bert
-from genre_tf.backbones.gpt2 import END_OF_TEXT, Gpt2, load_gpt2, new_gpt2, save_gpt2
+from genre_tf.backbones.bert import BERT, Bert, load_bert, new_bert, save_bert
+from genre_tf.backbones.language_models import END_OF_TEXT, load_language_model, new_gpt2, save_language_model
+from genre_tf.backbones.language_models import LanguageModel as Checkpoint
 from genre_tf.backbones.weights import write_weights
 from genre_tf.config import NewsConfig, PretrainConfig
 from genre_tf.data.corpus import NewsTexts
@@ -70,7 +71,7 @@ def causal_language_model(
     """
     checkpoint = config.backbone not in ("", NEW)
     if checkpoint:
-        gpt2 = load_gpt2(config.backbone, dropout=config.dropout, special_tokens=(END_OF_TEXT,))
+        gpt2 = load_language_model(config.backbone, dropout=config.dropout, special_tokens=(END_OF_TEXT,))
         gpt2 = dataclasses.replace(gpt2, tokenizer=gpt2.tokenizer.with_known_words(corpus))
     else:
         gpt2 = _new_gpt2(config, corpus, folder, seed)
@@ -79,12 +80,12 @@ def causal_language_model(
         model=CausalLanguageModel(gpt2, config.precision),
         width=width,
         tokenize=lambda texts: causal_texts(texts, gpt2.tokenizer, width),
-        save=lambda target: save_gpt2(gpt2, target),
+        save=lambda target: save_language_model(gpt2, target),
         name=config.backbone if checkpoint else None,
     )
 
 
-def _new_gpt2(config: PretrainConfig, corpus: Sequence[str], folder: Path, seed: int) -> Gpt2:
+def _new_gpt2(config: PretrainConfig, corpus: Sequence[str], folder: Path, seed: int) -> Checkpoint:
     return new_gpt2(
         train_byte_pair(corpus, config.vocabulary_size, (END_OF_TEXT,), folder),
         layers=config.layers,
@@ -119,7 +120,7 @@ def masked_language_model(config: PretrainConfig, corpus: Sequence[str], seed: i
         file = target / "config.json"
         described = {**json.loads(file.read_text("utf-8")), "architectures": ["BertForMaskedLM"]}
         file.write_text(json.dumps(described, indent=2, sort_keys=True) + "\n", "utf-8")
-        inner = [dataclasses.replace(each, name=f"bert.{each.name}") for each in bert_weights(bert.backbone)]
+        inner = [dataclasses.replace(each, name=f"bert.{each.name}") for each in BERT.weights(bert.backbone)]
         write_weights(target, [*inner, *head_weights(model.head)])
 
     return LanguageModel(

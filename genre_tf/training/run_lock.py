@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from genre_tf.data.folders import hold
 from genre_tf.errors import InputError
+from genre_tf.files import hold
 
 _FILE = ".lock"
 
