@@ -20,7 +20,7 @@ from genre_tf.models.checkpoint import ranker_of
 from genre_tf.models.ranker import Ranker
 from genre_tf.training.calibration import calibrate
 from genre_tf.training.click_batches import ClickBatches
-from genre_tf.training.click_weights import click_weights
+from genre_tf.training.click_weights import ClickWeights
 from genre_tf.training.distillation import teacher_logits
 from genre_tf.training.distribution import Distribution
 from genre_tf.training.learner import Learner
@@ -92,7 +92,7 @@ def columns_of(data: StageData, config: RankingConfig, report: Report) -> Column
     """Additional columns of training candidates that the settings need: click weights, a teacher's logits."""
     columns = {}
     if config.popularity_debias or config.position_propensities:
-        columns[CLICK_WEIGHT] = click_weights(data.train, config)
+        columns[CLICK_WEIGHT] = ClickWeights(data.train, config)
     if config.teacher:
         columns[TEACHER] = teacher_logits(data, report)
     return columns

@@ -26,7 +26,7 @@ from genre_tf.data.text_examples import TextExample, article_examples
 from genre_tf.models.checkpoint import news_encoder_of, ranker_of, two_tower_of
 from genre_tf.models.news_encoder import Categories, NewsEncoder
 from genre_tf.models.text_rows import TextBatching, TextRows
-from genre_tf.training.click_weights import click_weights
+from genre_tf.training.click_weights import ClickWeights
 from genre_tf.training.distribution import Distribution
 from genre_tf.training.generation import GenerationTrainer, new_generator
 from genre_tf.training.learner import Learner
@@ -94,7 +94,7 @@ def clicks(stage: str, backbone: NewsEncoder) -> tuple[Learner, tf.data.Dataset,
     if stage == OBJECTIVES:
         random = np.random.default_rng(2)
         logits = [random.normal(size=(len(each.labels), 2)).astype(np.float32) for each in impressions()]
-        columns = {TEACHER: logits, CLICK_WEIGHT: click_weights(impressions(), ALL_OBJECTIVES)}
+        columns = {TEACHER: logits, CLICK_WEIGHT: ClickWeights(impressions(), ALL_OBJECTIVES)}
     features = backbone.features(TABLE)
 
     def batches(layout: BatchLayout) -> tf.data.Dataset:
