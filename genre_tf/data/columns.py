@@ -9,7 +9,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Self, overload
+from typing import Any, ClassVar, Self, overload
+from weakref import WeakSet
 
 import numpy as np
 import numpy.typing as npt
@@ -28,7 +29,7 @@ WEIGHTS = {"history_weights": "history", "label_weights": "labels"}
 _OF_CANDIDATES = ("candidates", "labels", "counters", "label_weights")
 _LISTS = {name: name in _OF_CANDIDATES for name in ("history", "history_weights", *_OF_CANDIDATES)}
 _SCANNED_TOGETHER = 8192  # impressions
-_MAPPED_BYTES = 4 << 20  # of a file, after which its pages are given back
+_MAPPED_BYTES = 256 << 20  # of all files, after which their pages are given back
 _RUN_BYTES = 320 << 10  # what reading one row may map: the system maps 64 KiB around each of some five values
 _ROW_BYTES = 2 << 10  # about
 _NEIGHBOURS = 64  # rows that are read together, from which on the system should read ahead
@@ -378,12 +379,14 @@ _KINDS: dict[str, Any] = {
 class _Mapping:
     """A file mapped into memory. What was read stays in the system's cache, but not in this process."""
 
+    _read: ClassVar["WeakSet[_Mapping]"] = WeakSet()  # the files read since pages were last given back
+    _read_bytes: ClassVar[int] = 0
+
     def __init__(self, path: Path, writable: bool = False) -> None:
         with path.open("r+b" if writable else "rb") as file:
             access = mmap.ACCESS_WRITE if writable else mmap.ACCESS_READ
             self._map = mmap.mmap(file.fileno(), 0, access=access)
         self.buffer = pa.py_buffer(self._map)
-        self._read_bytes = 0
         self._ahead = True
 
     def will_read(self, rows: int) -> None:
@@ -391,10 +394,12 @@ class _Mapping:
 
         For a single row, the system would read some 100 KiB of the file around each of its values.
         """
-        if self._read_bytes >= _MAPPED_BYTES:
-            self._map.madvise(mmap.MADV_DONTNEED)
-            self._read_bytes = 0
-        self._read_bytes += _RUN_BYTES + rows * _ROW_BYTES
+        if _Mapping._read_bytes >= _MAPPED_BYTES:
+            read, _Mapping._read, _Mapping._read_bytes = _Mapping._read, WeakSet(), 0
+            for each in read:
+                each._map.madvise(mmap.MADV_DONTNEED)
+        _Mapping._read.add(self)
+        _Mapping._read_bytes += _RUN_BYTES + rows * _ROW_BYTES
         if self._ahead is not (rows >= _NEIGHBOURS):
             self._ahead = not self._ahead
             self._map.madvise(mmap.MADV_NORMAL if self._ahead else mmap.MADV_RANDOM)
