@@ -1,14 +1,13 @@
 """Training of the ranker: binary cross-entropy on clicks, and other objectives."""
 
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import keras
 import tensorflow as tf
 
 from genre_tf.config import RankingConfig, RunConfig
 from genre_tf.data.batches import Columns
-from genre_tf.data.columns import ImpressionColumns, ImpressionExample
+from genre_tf.data.columns import Floats, ImpressionColumns, ImpressionExample
 from genre_tf.losses.clicks import (
     click_and_softmax_loss,
     click_loss,
@@ -91,7 +90,7 @@ def moves_probabilities(config: RankingConfig, examples: Sequence[ImpressionExam
 
 def columns_of(data: StageData, config: RankingConfig, report: Report) -> Columns:
     """Additional columns of training candidates that the settings need: click weights, a teacher's logits."""
-    columns: dict[str, Any] = {}
+    columns: dict[str, Sequence[Floats]] = {}
     if config.popularity_debias or config.position_propensities:
         columns[CLICK_WEIGHT] = ClickWeights(data.train, config)
     if config.teacher:
