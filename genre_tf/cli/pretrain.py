@@ -150,8 +150,8 @@ def _pretrain(
     prefer_onednn()
     # Several workers can only be joined before TensorFlow initialises devices.
     load_tensorflow(look_for_devices=devices[0] != Strategy.multiworker.value)
+    from genre_tf.pretraining.pretrain import pretrain as pretrain_model
     from genre_tf.training.distribution import make_strategy
-    from genre_tf.training.pretraining import pretrain as pretrain_model
 
     distribution = make_strategy(*devices)
     if distribution.worker:  # the chief's files are the result; other workers must not write to them

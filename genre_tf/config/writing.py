@@ -182,6 +182,19 @@ class SafetyConfig:
     recall: float = 0.9  # share of unsafe texts caught; a safe one held back costs little, others remain
 
 
+_PRETRAIN_RANGES = (
+    ("dropout", 0.0, 0.9),
+    ("validation_share", 0.001, 0.9),
+    ("masked_share", 0.01, 0.9),
+    ("smoothing_tokens", 0, 8),
+    ("smoothing_end", 0.0, 1.0),
+    ("max_tokens", 8, 32768),
+    ("layers", 1, 1000),
+    ("hidden", 1, 65536),
+    ("heads", 1, 1024),
+)
+
+
 @dataclass(frozen=True, kw_only=True)
 class PretrainConfig:
     """Language modelling on article text alone, before any stage."""
@@ -208,3 +221,7 @@ class PretrainConfig:
     optimizer: OptimizerConfig = field(
         default_factory=lambda: OptimizerConfig(learning_rate=7e-4, batch_size=4, epochs=3, weight_decay=0.1)
     )
+
+    def __post_init__(self) -> None:
+        """Refuse a value out of its range with an `InputError`."""
+        check_ranges("pretrain", self, _PRETRAIN_RANGES)

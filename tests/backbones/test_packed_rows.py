@@ -8,7 +8,7 @@ import tensorflow as tf
 from genre_tf.backbones.bert import new_bert
 from genre_tf.backbones.gpt2 import new_gpt2, tiny_byte_pair
 from genre_tf.backbones.tiny import tiny_vocabulary
-from genre_tf.models.packed_models import CausalLanguageModel, MaskedLanguageModel
+from genre_tf.pretraining.language_models import CausalLanguageModel, MaskedLanguageModel
 from genre_tf.text.wordpiece import WordPiece
 
 TEXTS = [[5, 6, 7, 8], [9, 10, 11], [12, 13, 14, 15, 16]]
