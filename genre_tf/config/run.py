@@ -8,11 +8,40 @@ from pathlib import Path
 
 import tomli_w
 
-from genre_tf.config.optimizer import check_ranges
-from genre_tf.config.recommending import DataConfig, NewsConfig, RankingConfig, RetrievalConfig
+from genre_tf.config.optimizer import OPTIMIZER_RANGES, Range, check_ranges
+from genre_tf.config.recommending import (
+    DATA_RANGES,
+    NEWS_RANGES,
+    RANKING_RANGES,
+    RETRIEVAL_RANGES,
+    DataConfig,
+    NewsConfig,
+    RankingConfig,
+    RetrievalConfig,
+)
 from genre_tf.config.tables import from_table
-from genre_tf.config.writing import GenerationConfig, PretrainConfig, SafetyConfig
-from genre_tf.errors import FailureError, InputError
+from genre_tf.config.writing import (
+    GENERATION_RANGES,
+    PRETRAIN_RANGES,
+    GenerationConfig,
+    PretrainConfig,
+    SafetyConfig,
+)
+from genre_tf.errors import InputError
+from genre_tf.files import whole_file
+
+CONTINUAL_RANGES: tuple[Range, ...] = (("replay_share", 0.0, 0.99), ("margin", 0.0, math.inf))
+RANGES = {
+    "data": DATA_RANGES,
+    "news": NEWS_RANGES,
+    "retrieval": RETRIEVAL_RANGES,
+    "ranking": RANKING_RANGES,
+    "generation": GENERATION_RANGES,
+    "pretrain": PRETRAIN_RANGES,
+    "continual": CONTINUAL_RANGES,
+    "optimizer": OPTIMIZER_RANGES,
+}
+"""The ranges of the settings of each section; "optimizer" is a part of several."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,7 +56,7 @@ class ContinualConfig:
 
     def __post_init__(self) -> None:
         """Refuse a value out of its range with an `InputError`."""
-        check_ranges("continual", self, (("replay_share", 0.0, 0.99), ("margin", 0.0, math.inf)))
+        check_ranges("continual", self, CONTINUAL_RANGES)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,12 +95,5 @@ def write_config(config: RunConfig, file: Path) -> None:
     Raises:
         FailureError: the file cannot be written; an earlier one is kept.
     """
-    part = file.with_name(f"{file.name}.part")
-    try:
+    with whole_file(file) as part:
         part.write_text(tomli_w.dumps(dataclasses.asdict(config)), encoding="utf-8")
-        part.replace(file)
-    except OSError as error:
-        part.unlink(missing_ok=True)
-        raise FailureError(
-            f"{file} cannot be written ({error.strerror}): free disk space, or check its folder's permissions"
-        ) from None
