@@ -68,8 +68,9 @@ class CausalLanguageModel(keras.Model):
 
     def states(self, batch: Batch, training: bool | None = None) -> tf.Tensor:
         """Last hidden states, each text computed as if it were alone: float32 [rows, time, hidden]."""
-        rows = (batch[name] for name in ("token_ids", "text", "position"))
-        return self.language_layers.packed_states(*rows, training=training)
+        return self.language_layers.packed_states(
+            batch["token_ids"], batch["text"], batch["position"], training
+        )
 
 
 class MaskedLanguageModel(keras.Model):

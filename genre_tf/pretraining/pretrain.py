@@ -27,8 +27,7 @@ from genre_tf.pretraining.packed_batches import PackedBatches, TokenTexts
 from genre_tf.training.distribution import Distribution
 from genre_tf.training.loop import fit, load_weights
 from genre_tf.training.progress import FitResult, Goal, Report
-from genre_tf.training.run_lock import run_lock
-from genre_tf.training.stage_files import StageFiles, fingerprint
+from genre_tf.training.stage_files import StageFiles, fingerprint, run_lock
 
 
 def packed_corpus(
