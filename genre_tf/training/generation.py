@@ -220,11 +220,7 @@ def ready_generation(
     keras.utils.set_random_seed(config.seed)
     devices = distribution or Distribution.one()
     with devices.scope():
-        if files.start:  # the vocabulary belongs to the weights
-            parts = load_generator(files.start, trained=False)
-        else:
-            parts = new_generator(settings, data.table, dimension, files.new, config.seed)
-        compute_in(settings.precision, parts.language_model)
+        parts = _starting_parts(settings, data.table, dimension, files, config.seed)
         parts.towers = towers_fingerprint(data.run)
         trainer = GenerationTrainer(parts, devices.fixed_shapes, settings.contrast)
     report(parts.trained_share())
@@ -286,6 +282,18 @@ def _begin(run: Path, files: StageFiles, report: Report) -> None:
         files.forget()
     shutil.rmtree(files.new, ignore_errors=True)
     files.new.mkdir(parents=True)
+
+
+def _starting_parts(
+    settings: GenerationConfig, table: ArticleTable, user_dimension: int, files: StageFiles, seed: int
+) -> Writer:
+    """A new generator, or the earlier run's, because the vocabulary belongs to its weights."""
+    if files.start:
+        parts = load_generator(files.start, trained=False)
+    else:
+        parts = new_generator(settings, table, user_dimension, files.new, seed)
+    compute_in(settings.precision, parts.language_model)
+    return parts
 
 
 def _batching(settings: GenerationConfig, sizes: PromptSizes, devices: Distribution) -> TextBatching:
