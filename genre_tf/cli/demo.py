@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from genre_tf.cli.console import load_tensorflow, results
+from genre_tf.cli.console import load_tensorflow, progress, results
 from genre_tf.config import (
     GenerationConfig,
     NewsConfig,
@@ -61,7 +61,7 @@ def demo(
     started = time.monotonic()
 
     def say(line: str) -> None:
-        say(f"[{time.monotonic() - started:5.0f} s] {line}")
+        progress.print(f"[{time.monotonic() - started:5.0f} s] {line}", soft_wrap=True)
 
     load_tensorflow()
     from genre_tf.data.synth.newsroom import write_newsroom
