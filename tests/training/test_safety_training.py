@@ -143,4 +143,4 @@ def test_the_verb_takes_its_recall_and_prints_what_it_measured(run: Path, exampl
     refused = CliRunner().invoke(app, ["train", "safety", "--data", str(run), "--run", str(run)])
     assert isinstance(refused.exception, InputError) and "is not a file" in str(refused.exception)
     refused = CliRunner().invoke(app, ["tune", "safety", "--data", str(run), "--run", str(run)])
-    assert isinstance(refused.exception, InputError) and "only one stage" in str(refused.exception)
+    assert refused.exit_code == 2 and "is not one of" in refused.output
