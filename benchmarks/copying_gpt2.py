@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from genre_tf.backbones.gpt2 import gpt2_weights
+from genre_tf.backbones.language_models import GPT2
 from genre_tf.backbones.weights import Weight
 
 OWN_TOKEN_EVERY = 16  # positions from one token that is not copied to the next
@@ -26,7 +26,7 @@ def make_copying(backbone: Any, distance: int, seed: int = 0) -> None:
         seed: seed of the position codes and of the tokens that are not copied.
     """
     random = np.random.default_rng(seed)
-    weights = {weight.name: weight for weight in gpt2_weights(backbone)}
+    weights = {weight.name: weight for weight in GPT2.weights(backbone)}
     depth = backbone.hidden_dim // backbone.num_heads
     frequency = random.uniform(0.0, np.pi, depth // 2)
     angle = np.arange(backbone.max_sequence_length)[:, None] * frequency

@@ -14,7 +14,7 @@ import tensorflow as tf
 
 from genre_tf.backbones.bert import Bert, load_bert
 from genre_tf.backbones.hidden_states import StateEncoder
-from genre_tf.backbones.layers import LowerLayers, UpperLayers, split_layers
+from genre_tf.backbones.layers import EncoderLayers, split_layers
 from genre_tf.backbones.trainable import parse_trainable
 from genre_tf.benchmarks.bench_data import bench_data
 from genre_tf.benchmarks.measuring import BenchOptions, Row, compare, rate_of
@@ -54,7 +54,7 @@ def bench(options: BenchOptions) -> list[Row]:
     with bench_data(options) as data:
         titles = _titles(data)[: 64 if options.quick else _TITLES]
     lower, _ = split_layers(bert.backbone, parse_trainable("none"), bert.tokenizer.pad_id)
-    assert isinstance(lower, LowerLayers)
+    assert lower is not None
     padded = _padded(bert, titles)
     full = _padded(bert, [f"{title} " * MAX_TOKENS for title in titles])
     return [
@@ -84,7 +84,7 @@ def _padded(bert: Bert, titles: list[str]) -> Array:
 
 
 def _forward(
-    case: str, lower: LowerLayers, token_ids: Array, pad_id: int, peer: TorchBert, options: BenchOptions
+    case: str, lower: EncoderLayers, token_ids: Array, pad_id: int, peer: TorchBert, options: BenchOptions
 ) -> list[Row]:
     compiled = tf.function(lower, input_signature=[tf.TensorSpec([None, None], tf.int32)])
     given, mask = tf.constant(token_ids), token_ids != pad_id
@@ -143,7 +143,7 @@ def _train_step(case: str, bert: Bert, token_ids: Array, peer: TorchBert, option
     )
 
 
-def _trainer(upper: UpperLayers, batch: dict[str, Array]) -> Callable[[], float]:
+def _trainer(upper: EncoderLayers, batch: dict[str, Array]) -> Callable[[], float]:
     """A function that does one step as training does it, and returns the loss."""
     settings = OptimizerConfig(learning_rate=_LEARNING_RATE, decay="none", clip_norm=0.0)
     trainer = PooledTrainer(upper)

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from genre_tf.backbones.gpt2 import END_OF_TEXT, Gpt2, new_gpt2, save_gpt2
+from genre_tf.backbones.language_models import END_OF_TEXT, LanguageModel, new_gpt2, save_language_model
 from genre_tf.benchmarks.copying_gpt2 import make_copying
 from genre_tf.benchmarks.gpt2_sides import CTranslate2Gpt2, ExportedGpt2, Side, TorchGpt2
 from genre_tf.benchmarks.measuring import BenchOptions, Row, compare, rate_of
@@ -64,7 +64,7 @@ def _sides(
     gpt2, draft_tokens = _random_gpt2(sizes), DRAFT_TOKENS if copying else 0
     if copying:
         make_copying(gpt2.backbone, sizes.tokens)
-    save_gpt2(gpt2, folder / "gpt2")
+    save_language_model(gpt2, folder / "gpt2")
     ours = ExportedGpt2(gpt2, folder / "exported", sizes.tokens, draft_tokens)
     peers = {
         "torch": TorchGpt2(folder / "gpt2", sizes.tokens, draft_tokens),
@@ -73,7 +73,7 @@ def _sides(
     return ours, peers
 
 
-def _random_gpt2(sizes: _Sizes) -> Gpt2:
+def _random_gpt2(sizes: _Sizes) -> LanguageModel:
     made_up = (f"<{number}>" for number in range(sizes.vocabulary - 257))
     tokens = [*printable_bytes(), *made_up, END_OF_TEXT]
     tokenizer = BytePair({token: number for number, token in enumerate(tokens)}, [])

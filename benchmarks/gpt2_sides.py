@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 
-from genre_tf.backbones.gpt2 import Gpt2
+from genre_tf.backbones.language_models import LanguageModel
 from genre_tf.backbones.layers import LanguageLayers
 from genre_tf.benchmarks.measuring import threads
 from genre_tf.benchmarks.peers import peer_module
@@ -40,7 +40,7 @@ class ExportedGpt2:
         draft_tokens: tokens drafted ahead by copying from the prompt; 0: none.
     """
 
-    def __init__(self, gpt2: Gpt2, folder: Path, new_tokens: int, draft_tokens: int = 0) -> None:
+    def __init__(self, gpt2: LanguageModel, folder: Path, new_tokens: int, draft_tokens: int = 0) -> None:
         model = CachedDecoder(LanguageLayers(gpt2.backbone))
         options = DecodeOptions(
             end_id=gpt2.tokenizer.vocabulary_size - 1,

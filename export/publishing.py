@@ -18,8 +18,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from genre_tf.data.folders import hold
 from genre_tf.errors import FailureError, InputError
+from genre_tf.files import hold
 
 # TensorFlow looks for a SavedModel's variables by a file pattern, their path, in which these do not stand for
 # themselves. A lone bracket, * and ? do.

@@ -1,25 +1,19 @@
-"""Clients of a running server (`Client`, `AsyncClient`), and `serve`, which runs one here.
+"""Clients of a running server (`Client`, `AsyncClient`), and `serve`, which runs one here."""
 
-Loaded when first used: a client needs no TensorFlow.
-"""
+from typing import TYPE_CHECKING
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from genre_tf.lazy import offered
 
 if TYPE_CHECKING:
     from genre_tf.serving.client.client import AsyncClient, Client
     from genre_tf.serving.embedded.server import serve
 
 __all__ = ["AsyncClient", "Client", "serve"]
-
-_MODULES = {"AsyncClient": "client.client", "Client": "client.client", "serve": "embedded.server"}
-
-
-def __getattr__(name: str) -> Any:
-    if name not in _MODULES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"{__name__}.{_MODULES[name]}"), name)
-
-
-def __dir__() -> list[str]:
-    return [*globals(), *__all__]
+__getattr__ = offered(
+    __name__,
+    {
+        "AsyncClient": "genre_tf.serving.client.client",
+        "Client": "genre_tf.serving.client.client",
+        "serve": "genre_tf.serving.embedded.server",
+    },
+)

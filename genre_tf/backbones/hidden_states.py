@@ -21,8 +21,8 @@ import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 
-from genre_tf.data.folders import hold
 from genre_tf.errors import FailureError
+from genre_tf.files import hold
 from genre_tf.text.wordpiece import WordPiece
 
 # Texts of similar length are encoded together, this many tokens at a time: enough for two cores, and few

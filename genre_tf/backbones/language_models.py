@@ -1,57 +1,171 @@
-"""Language models of both families (GPT-2, Llama), by name or configuration, and their training layers."""
+"""Language models (GPT-2, Llama) from Hugging Face folders, GGUF files, presets, or newly initialized."""
 
-from collections.abc import Sequence
+import dataclasses
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
-from genre_tf.backbones.gpt2 import Gpt2, build_backbone, check_gpt2, load_gpt2, save_gpt2
-from genre_tf.backbones.layers import LanguageLayers
+import keras_hub
+import numpy as np
+import numpy.typing as npt
+import tensorflow as tf
+
+from genre_tf.backbones.checkpoints import Config, Family, Pretrained
+from genre_tf.backbones.hub import read_preset
 from genre_tf.backbones.sources import resolve_backbone
 from genre_tf.backbones.trainable import Trainable, parse_trainable
+from genre_tf.backbones.weights import without_padding
 from genre_tf.errors import InputError
 from genre_tf.text.byte_pair import BytePair
+from genre_tf.text.byte_pair_files import printable_bytes
 from genre_tf.text.json_files import read_json_object
 
-GPT2, LLAMA = "gpt2", "llama"
+END_OF_TEXT = "<|endoftext|>"
+_END = "<|end|>"
+
+GPT2 = Family(
+    name="GPT-2",
+    model_type="gpt2",
+    hub=keras_hub.models.GPT2Backbone,
+    sizes={
+        "vocabulary_size": "vocab_size",
+        "num_layers": "n_layer",
+        "num_heads": "n_head",
+        "hidden_dim": "n_embd",
+        "max_sequence_length": "n_positions",
+    },
+    dropout=("resid_pdrop", "embd_pdrop", "attn_pdrop"),
+    options=lambda config: {"intermediate_dim": config.get("n_inner") or 4 * config["n_embd"]},
+    activation=("activation_function", "gelu_new"),
+    epsilon=("layer_norm_epsilon", 1e-5),
+    only=lambda config: [
+        ("tie_word_embeddings", config.get("tie_word_embeddings", True), True),
+        ("scale_attn_by_inverse_layer_idx", config.get("scale_attn_by_inverse_layer_idx", False), False),
+    ],
+    outer=[("wte", "token_embedding"), ("wpe", "position_embedding"), ("ln_f", "layer_norm")],
+    inner=[
+        ("ln_1", "attention_norm"),
+        ("attn.c_attn", "query key value"),
+        ("attn.c_proj", "project"),
+        ("ln_2", "feed_forward_norm"),
+        ("mlp.c_fc", "expand"),
+        ("mlp.c_proj", "contract"),
+    ],
+    layer="h.{}.",
+    transposed=False,
+    tied="lm_head.weight",
+    prefixes=("", "transformer."),
+    saved_prefix="transformer.",
+    saved={"activation_function": "gelu_new", "layer_norm_epsilon": 1e-5, "tie_word_embeddings": True},
+    before_sum="c_proj.weight",
+)
+
+# Other values would change the arithmetic.
+_LLAMA_ONLY = {"hidden_act": "silu", "attention_bias": False, "mlp_bias": False, "rope_scaling": None}
 
 
-class LanguageModel(Protocol):
-    """A language model and its tokenizer: `Gpt2` or `Llama`."""
+def rotary_base(config: Config) -> float:
+    """The longest wavelength of the rotary positions, over 2 pi tokens; `transformers` 5 moved it."""
+    given = (config.get("rope_parameters") or {}).get("rope_theta", config.get("rope_theta"))
+    return 10_000.0 if given is None else float(given)
+
+
+def _llama_only(config: Config) -> Iterable[tuple[str, Any, Any]]:
+    for key, value in _LLAMA_ONLY.items():
+        yield key, config.get(key, value), value
+    yield "tie_word_embeddings", config.get("tie_word_embeddings", False), True
+    yield "rope_type", (config.get("rope_parameters") or {}).get("rope_type", "default"), "default"
+    depth = config["hidden_size"] // config["num_attention_heads"]
+    yield "head_dim", config.get("head_dim") or depth, depth
+
+
+LLAMA = Family(
+    name="Llama",
+    model_type="llama",
+    untyped=False,
+    hub=keras_hub.models.Llama3Backbone,
+    sizes={
+        "vocabulary_size": "vocab_size",
+        "num_layers": "num_hidden_layers",
+        "num_query_heads": "num_attention_heads",
+        "num_key_value_heads": "num_key_value_heads",
+        "hidden_dim": "hidden_size",
+        "intermediate_dim": "intermediate_size",
+        "max_sequence_length": "max_position_embeddings",
+    },
+    options=lambda config: {
+        "rope_max_wavelength": rotary_base(config),
+        "layer_norm_epsilon": config.get("rms_norm_eps", 1e-6),
+        "tie_word_embeddings": True,
+    },
+    same_as={"num_key_value_heads": "num_attention_heads"},
+    only=_llama_only,
+    outer=[("embed_tokens", "token_embedding"), ("norm", "layer_norm")],
+    inner=[
+        ("input_layernorm", "attention_norm"),
+        ("self_attn.q_proj", "query"),
+        ("self_attn.k_proj", "key"),
+        ("self_attn.v_proj", "value"),
+        ("self_attn.o_proj", "project"),
+        ("mlp.gate_proj", "gate"),
+        ("mlp.up_proj", "expand"),
+        ("mlp.down_proj", "contract"),
+        ("post_attention_layernorm", "feed_forward_norm"),
+    ],
+    layer="layers.{}.",
+    transposed=True,
+    tied="lm_head.weight",
+    prefixes=("model.", ""),
+    saved_prefix="model.",
+    saved=_LLAMA_ONLY,
+)
+
+
+@dataclass(frozen=True)
+class LanguageModel(Pretrained):
+    """A GPT-2 or Llama and its tokenizer; its logits are its last states times its token embeddings.
+
+    Attributes are those of `Pretrained`.
+    """
+
+    tokenizer: BytePair
 
     @property
-    def backbone(self) -> Any:
-        """The KerasHub layers."""
-
-    @property
-    def tokenizer(self) -> BytePair:
-        """Converts strings to token ids and back."""
-
-    @property
-    def folder(self) -> Path | None:
-        """The Hugging Face folder it was read from; None if it was not read from one."""
-
-    @property
-    def config(self) -> dict[str, Any]:
-        """The content of its Hugging Face `config.json`."""
+    def family(self) -> Family:
+        """The family that its configuration names."""
+        return family_of(self.config)
 
 
-def load_language_model(name: str, special_tokens: Sequence[str] = ()) -> LanguageModel:
+def family_of(config: Config) -> Family:
+    """The family that a Hugging Face `config.json` names; GPT-2 if it names none."""
+    return LLAMA if config.get("model_type") == LLAMA.model_type else GPT2
+
+
+def load_language_model(
+    name: str,
+    special_tokens: Sequence[str] = (),
+    *,
+    dropout: float | None = None,
+) -> LanguageModel:
     """Read a language model; its configuration determines the family.
 
     Args:
         name: a backbone name in any form of `resolve_backbone`.
-        special_tokens: control tokens that it must have; missing ones are added.
+        special_tokens: control tokens that it must have; missing ones are added, see `control_embeddings`.
+        dropout: dropout rate in training; None: the checkpoint's own.
 
     Raises:
         InputError: files are missing, damaged or of another family, or do not match each other.
     """
-    folder = resolve_backbone(name).folder
-    if folder is not None and family_of(read_json_object(folder / "config.json")) == LLAMA:
-        from genre_tf.backbones.llama import load_llama
-
-        llama: LanguageModel = load_llama(name, special_tokens)
-        return llama
-    return load_gpt2(name, special_tokens=special_tokens)
+    source = resolve_backbone(name)
+    if source.kind == "tiny":
+        tokenizer = tiny_byte_pair(special_tokens)
+        return new_gpt2(tokenizer, layers=2, heads=2, hidden=32, max_tokens=256, dropout=dropout or 0.0)
+    if source.folder is None:
+        return _extended(_gpt2_preset(source.name, dropout), special_tokens)
+    family = family_of(read_json_object(source.folder / "config.json"))
+    return _extended(_model(family.read(source.folder, BytePair.from_folder, dropout)), special_tokens)
 
 
 def check_language_model(name: str) -> LanguageModel:
@@ -69,72 +183,108 @@ def check_language_model(name: str) -> LanguageModel:
     """
     folder = resolve_backbone(name).folder
     if folder is None:
-        return load_gpt2(name)
-    if family_of(read_json_object(folder / "config.json")) == LLAMA:
-        from genre_tf.backbones.llama import check_llama
-
-        llama: LanguageModel = check_llama(folder)
-        return llama
-    return check_gpt2(folder)
+        return load_language_model(name)
+    return _model(family_of(read_json_object(folder / "config.json")).check(folder, BytePair.from_folder))
 
 
-def save_language_model(backbone: Any, tokenizer: BytePair, config: dict[str, Any], folder: Path) -> None:
-    """Write a folder that `load_language_model` and `transformers` can read.
-
-    Args:
-        backbone: as KerasHub built it.
-        tokenizer: its tokenizer, including control tokens.
-        config: its `config.json`.
-        folder: created if it does not exist.
-    """
-    if family_of(config) == LLAMA:
-        from genre_tf.backbones.llama import Llama, save_llama
-
-        save_llama(Llama(backbone, tokenizer, None, config), folder)
-    else:
-        save_gpt2(Gpt2(backbone, tokenizer, None, config), folder)
-
-
-def family_of(config: dict[str, Any]) -> str:
-    """The family that a Hugging Face `config.json` names; GPT-2 if it names none."""
-    return LLAMA if config.get("model_type") == LLAMA else GPT2
-
-
-def build_language_model(config: dict[str, Any], dropout: float | None = None) -> Any:
-    """The KerasHub backbone that a `config.json` describes, with weights still to be loaded."""
-    if family_of(config) == LLAMA:
-        from genre_tf.backbones.llama import build_llama
-
-        return build_llama(config)
-    return build_backbone(config, dropout)
-
-
-def described_language_model(described: dict[str, Any]) -> LanguageModel:
+def described_language_model(described: Config) -> LanguageModel:
     """A language model with weights still to be loaded.
 
     Args:
         described: the tokenizer's `get_config`, and the model's `config.json` as `config`.
     """
     config = described["config"]
-    backbone, tokenizer = build_language_model(config), BytePair.from_config(described)
-    if family_of(config) == LLAMA:
-        from genre_tf.backbones.llama import Llama
-
-        llama: LanguageModel = Llama(backbone, tokenizer, None, config)
-        return llama
-    return Gpt2(backbone, tokenizer, None, config)
+    return LanguageModel(family_of(config).build(config), BytePair.from_config(described), None, config)
 
 
-def layers_of(backbone: Any, config: dict[str, Any], trainable: Trainable, control_ids: Sequence[int]) -> Any:
-    """The layers of a language model in training.
+def new_gpt2(
+    tokenizer: BytePair,
+    *,
+    layers: int,
+    heads: int,
+    hidden: int,
+    max_tokens: int,
+    dropout: float = 0.1,
+    seed: int = 0,
+) -> LanguageModel:
+    """A GPT-2 with random weights; the same seed gives the same weights.
 
     Args:
-        backbone: as KerasHub built it.
-        config: its `config.json`.
-        trainable: what to train; see `parse_writer_trainable`.
-        control_ids: tokens whose embeddings are trained even if the others are not.
+        tokenizer: gives the vocabulary.
+        layers: number of transformer layers.
+        heads: attention heads per layer; `hidden` must be a multiple of it.
+        hidden: width of the hidden states; the feed-forward layers are four times as wide.
+        max_tokens: length of the longest text.
+        dropout: dropout rate in training.
+        seed: seed of the weights.
+
+    Raises:
+        InputError: the width is not a multiple of the heads.
+
+    Source: Radford et al. 2019; weights are drawn as described there, those before a residual sum divided
+    by the square root of the number of such sums.
     """
-    return LanguageLayers(backbone, trainable, control_ids)
+    config = {
+        "vocab_size": tokenizer.vocabulary_size,
+        "n_layer": layers,
+        "n_head": heads,
+        "n_embd": hidden,
+        "n_positions": max_tokens,
+        **dict.fromkeys(GPT2.dropout, dropout),
+    }
+    return _model(GPT2.new(config, tokenizer, seed))
+
+
+def new_llama(
+    tokenizer: BytePair,
+    *,
+    layers: int,
+    heads: int,
+    key_heads: int,
+    hidden: int,
+    intermediate: int,
+    max_tokens: int,
+    seed: int = 0,
+) -> LanguageModel:
+    """A Llama with random weights; the same seed gives the same weights.
+
+    Args:
+        tokenizer: gives the vocabulary.
+        layers: number of transformer layers.
+        heads: query heads per layer; `hidden` must be a multiple of it.
+        key_heads: key and value heads per layer; `heads` must be a multiple of it.
+        hidden: width of the hidden states.
+        intermediate: width of the feed-forward layers.
+        max_tokens: length of the longest text.
+        seed: seed of the weights.
+
+    Raises:
+        InputError: the sizes are not multiples of each other.
+    """
+    config = {
+        "model_type": "llama",
+        "vocab_size": tokenizer.vocabulary_size,
+        "hidden_size": hidden,
+        "intermediate_size": intermediate,
+        "num_hidden_layers": layers,
+        "num_attention_heads": heads,
+        "num_key_value_heads": key_heads,
+        "max_position_embeddings": max_tokens,
+        "rms_norm_eps": 1e-5,
+        "rope_parameters": {"rope_type": "default", "rope_theta": 10_000.0},
+    }
+    return _model(LLAMA.new(config, tokenizer, seed))
+
+
+def save_language_model(model: LanguageModel, folder: Path) -> None:
+    """Write a folder that `load_language_model` and `transformers` can read; created if it does not exist."""
+    has_end = END_OF_TEXT in model.tokenizer.special_tokens
+    end = model.tokenizer.token_id(END_OF_TEXT) if has_end else None
+    ends = {"bos_token_id": end, "eos_token_id": end}
+    if model.family is LLAMA:  # a Llama's own ends may be other tokens
+        LLAMA.save(model, folder, ends, {"tie_word_embeddings": True, "architectures": ["LlamaForCausalLM"]})
+    else:
+        GPT2.save(model, folder, {}, {**ends, "architectures": ["GPT2LMHeadModel"]})
 
 
 def parse_writer_trainable(text: str) -> Trainable:
@@ -144,8 +294,67 @@ def parse_writer_trainable(text: str) -> Trainable:
         InputError: the text is anything else.
     """
     found = parse_trainable(text)
-    if found.last is None and found.method in ("layers", "lora"):
-        return found
-    if found == Trainable(last=0):
+    if found == Trainable(last=0) or (found.last is None and found.method in ("layers", "lora")):
         return found
     raise InputError(f"a writer's trainable must be none, lora R (such as lora 8) or all; got {text!r}")
+
+
+def tiny_byte_pair(special_tokens: Sequence[str] = ()) -> BytePair:
+    """A vocabulary of the 256 bytes, the end of a text and the given special tokens, without merges."""
+    tokens = dict.fromkeys([*printable_bytes(), END_OF_TEXT, *special_tokens])
+    return BytePair({token: number for number, token in enumerate(tokens)}, [])
+
+
+def control_embeddings(
+    tokenizer: BytePair, embeddings: npt.NDArray[np.float32], tokens: Sequence[str]
+) -> npt.NDArray[np.float32]:
+    """Initial embeddings of control tokens that a pretrained model does not have.
+
+    Args:
+        tokenizer: the model's tokenizer.
+        embeddings: float32 [vocabulary, hidden], the model's embeddings.
+        tokens: n control tokens, such as `<|title|>`.
+
+    Returns:
+        float32 [n, hidden]: for `<|title|>` the mean over the tokens of " title"; `<|end|>` starts as the
+        model's end-of-text token, if it has one. So a model that knows the words reacts to the tokens at
+        once.
+    """
+    rows = [embeddings[_meaning(tokenizer, token)].mean(0) for token in tokens]
+    return np.reshape(rows, (len(tokens), embeddings.shape[1])).astype(np.float32)
+
+
+def _meaning(tokenizer: BytePair, token: str) -> list[int]:
+    if token == _END and END_OF_TEXT in tokenizer.special_tokens:
+        return [tokenizer.token_id(END_OF_TEXT)]
+    ids: list[int] = tokenizer.encode(tf.constant([" " + token.strip("<|>")])).flat_values.numpy().tolist()
+    return ids
+
+
+def _extended(model: LanguageModel, special_tokens: Sequence[str]) -> LanguageModel:
+    """The same model with one embedding for each token, these included; itself if nothing changes."""
+    tokenizer = model.tokenizer.with_special_tokens(special_tokens)
+    added = [token for token in tokenizer.special_tokens if token not in model.tokenizer.special_tokens]
+    if not added and model.backbone.vocabulary_size == tokenizer.vocabulary_size:
+        return model
+    config, family = {**model.config, "vocab_size": tokenizer.vocabulary_size}, model.family
+    backbone = family.build(config, model.backbone.dropout)
+    for old, new in zip(family.weights(model.backbone), family.weights(backbone), strict=True):
+        tensor = old.write()
+        if old.of_tokens:
+            tensor = tensor[: model.tokenizer.vocabulary_size]  # a preset may have more rows
+            tensor = np.concatenate([tensor, control_embeddings(model.tokenizer, tensor, added)])
+        new.read(tensor)
+    return dataclasses.replace(model, backbone=backbone, tokenizer=tokenizer, config=config)
+
+
+def _gpt2_preset(name: str, dropout: float | None) -> LanguageModel:
+    backbone, tokenizer = read_preset(name, "GPT2", dropout)
+    config = GPT2.config_of(backbone) | {"n_inner": backbone.intermediate_dim}
+    rules = (rule.split(" ") for rule in tokenizer.merges if not rule.startswith("#version"))
+    ours = BytePair(dict(tokenizer.vocabulary), [(left, right) for left, right in rules])
+    return LanguageModel(backbone, ours, None, without_padding(config, ours.vocabulary_size, name))
+
+
+def _model(found: Pretrained) -> LanguageModel:
+    return LanguageModel(found.backbone, found.tokenizer, found.folder, found.config)

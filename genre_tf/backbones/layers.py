@@ -8,7 +8,7 @@ import keras
 import keras_hub
 import tensorflow as tf
 
-from genre_tf.backbones.hub_layers import hub_blocks, norm_of
+from genre_tf.backbones.hub import hub_blocks, norm_of
 from genre_tf.backbones.precision import check_precision, compute_in
 from genre_tf.backbones.trainable import WHOLE, Trainable, check_fits
 from genre_tf.errors import InputError
@@ -32,7 +32,7 @@ def split_layers(
     pad_id: int = 0,
     *,
     precision: str = "float32",
-) -> tuple["LowerLayers | None", "UpperLayers"]:
+) -> tuple["EncoderLayers | None", "EncoderLayers"]:
     """Split a BERT below its trained layers; both parts share the backbone's weights.
 
     Args:
@@ -64,9 +64,11 @@ def split_layers(
         # Token ids take four bytes, states of the frozen embeddings hundreds: looking up is cheaper than
         # storing.
         set_trainable(embeddings, trainable.method == "layers")
-        return None, UpperLayers(blocks, embeddings, pad_id)
-    lower = LowerLayers(embeddings, blocks[:cut], pad_id)
-    return lower, UpperLayers(blocks[cut:], None, pad_id)
+        return None, EncoderLayers(blocks, embeddings, pad_id)
+    for block in blocks[:cut]:
+        compute_in("float32", block)  # an earlier split of this backbone may have set another precision
+    lower = EncoderLayers(blocks[:cut], embeddings, pad_id, frozen=True)
+    return lower, EncoderLayers(blocks[cut:], None, pad_id)
 
 
 def _additions(block: Block, trainable: Trainable) -> dict[str, Any]:
@@ -110,36 +112,18 @@ class Embeddings(keras.layers.Layer):
         return self.dropout(normalized(states, norm_of(self.norm), training), training=training)
 
 
-class LowerLayers(keras.Model):
-    """The frozen part of a BERT: embeddings and first layers, without dropout.
+class EncoderLayers(keras.Model):
+    """Layers of a BERT: the frozen ones with its embeddings, or the trained ones.
 
-    Call it with token ids, int32 [N, T] padded on the right (or with their embeddings, float [N, T, hidden],
-    and a mask of real tokens, bool [N, T]); returns states, float [N, T, hidden].
-    """
+    Call it with states, float [N, T, hidden] (token ids, int32 [N, T] padded on the right, if it has the
+    embeddings, or what they are embedded as), and a mask of the real tokens, bool [N, T]; returns states,
+    float32 [N, T, hidden] in every precision.
 
-    def __init__(self, embeddings: Embeddings, blocks: list[Block], pad_id: int = 0) -> None:
-        super().__init__(name="lower_layers")
-        self.embeddings = embeddings
-        self.blocks = blocks
-        self.pad_id = pad_id
-        for block in blocks:
-            compute_in("float32", block)  # an earlier split of this backbone may have set another precision
-        set_trainable(self, False)
-        self.built = True
-
-    def call(
-        self, token_ids: tf.Tensor, real: tf.Tensor | None = None, training: bool | None = None
-    ) -> tf.Tensor:
-        """States of the frozen part: int32 [N, T] -> float [N, T, hidden]."""
-        mask = token_ids != self.pad_id if real is None else real
-        return _encoded(token_ids, mask, self.embeddings, self.blocks, training=False)
-
-
-class UpperLayers(keras.Model):
-    """The trained part of a BERT: its last layers or all of it, either trained themselves or with additions.
-
-    Call it with states, float [N, T, hidden] (token ids, int32 [N, T], if it has the embeddings), and a mask
-    of the real tokens, bool [N, T]; returns states, float32 [N, T, hidden] in every precision.
+    Args:
+        blocks: the layers, first to last.
+        embeddings: the embeddings below them; None: they read states.
+        pad_id: the token id of padding.
+        frozen: whether nothing is trained and nothing dropped.
     """
 
     def __init__(
@@ -147,11 +131,15 @@ class UpperLayers(keras.Model):
         blocks: list[Block],
         embeddings: Embeddings | None = None,
         pad_id: int = 0,
+        frozen: bool = False,
     ) -> None:
-        super().__init__(name="upper_layers")
+        super().__init__(name="lower_layers" if frozen else "upper_layers")
         self.embeddings = embeddings
         self.blocks = blocks
         self.pad_id = pad_id
+        self.frozen = frozen
+        if frozen:
+            set_trainable(self, False)
         self.supports_masking = True  # otherwise Keras warns at each call with a mask
         self.built = True
 
@@ -162,33 +150,25 @@ class UpperLayers(keras.Model):
         self, states: tf.Tensor, mask: tf.Tensor | None = None, training: bool | None = None
     ) -> tf.Tensor:
         """States of the last layer: float32 [N, T, hidden]."""
+        if self.embeddings is None and not self.blocks:
+            return tf.cast(states, tf.float32)
+        training = training and not self.frozen
         if mask is None:
             real = states != self.pad_id if self.embeddings is not None else tf.ones_like(states[..., 0])
             mask = tf.cast(real, tf.bool)
-        return tf.cast(_encoded(states, mask, self.embeddings, self.blocks, training), tf.float32)
-
-
-def _encoded(
-    given: tf.Tensor,
-    mask: tf.Tensor,
-    embeddings: Embeddings | None,
-    blocks: list[Block],
-    training: bool | None,
-) -> tf.Tensor:
-    """Token ids (states, without embeddings) through layers: [N, T] or [N, T, hidden] -> [N, T, hidden]."""
-    if embeddings is None and not blocks:
-        return given
-    length = given.shape[1]
-    if embeddings is not None and length is not None and length > embeddings.max_tokens:
-        raise InputError(f"This BERT reads at most {embeddings.max_tokens} tokens; got {length}.")
-    layout = layout_of(mask)
-    flat = layout.flat(given)
-    if embeddings is not None:
-        flat = embeddings(flat, layout.positions(), training=training)
-    attention = Attention(layout, padding_bias(mask))
-    for block in blocks:
-        flat = transformed(block, flat, attention, training)
-    return layout.padded(flat, training)
+        layout = layout_of(mask)
+        flat = layout.flat(states)
+        if self.embeddings is not None:
+            length = states.shape[1]
+            if length is not None and length > self.embeddings.max_tokens:
+                raise InputError(
+                    f"This BERT reads at most {self.embeddings.max_tokens} tokens; got {length}."
+                )
+            flat = self.embeddings(flat, layout.positions(), training=training)
+        attention = Attention(layout, padding_bias(mask))
+        for block in self.blocks:
+            flat = transformed(block, flat, attention, training)
+        return tf.cast(layout.padded(flat, training), tf.float32)
 
 
 class LanguageLayers(keras.layers.Layer):

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Literal
 
 from genre_tf.backbones.gguf import gguf_folder
+from genre_tf.backbones.hub import preset_names
 from genre_tf.errors import InputError
 
 FORMS = (
@@ -60,7 +61,7 @@ def resolve_backbone(name: str) -> BackboneSource:
         return _of_folder(name, Path(name))
     if Path(name).exists():
         raise InputError(f"Backbone {name!r} is a file. Give the folder that holds it, or {FORMS}.")
-    if name.startswith("kaggle://") or (_PRESET.fullmatch(name) and name in _preset_names()):
+    if name.startswith("kaggle://") or (_PRESET.fullmatch(name) and name in preset_names()):
         return BackboneSource("preset", name)
     raise InputError(f"No backbone {name!r}: there is no such folder and no such preset. Give {FORMS}.")
 
@@ -117,9 +118,3 @@ def _hub_folder(name: str) -> Path:
             f"{name} could not be fetched from the Hugging Face hub ({reason[:200]}). "
             "Check the name and the network, or give a local folder."
         ) from error
-
-
-def _preset_names() -> set[str]:
-    import keras_hub
-
-    return set(keras_hub.models.BertBackbone.presets) | set(keras_hub.models.GPT2Backbone.presets)

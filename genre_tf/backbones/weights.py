@@ -61,11 +61,6 @@ class Weight:
         return np.ascontiguousarray(whole.T if self.transposed else whole)
 
 
-def weight_of(name: str, variable: Any, **options: Any) -> Weight:
-    """A weight whose axes are the same on both sides."""
-    return Weight(name, (variable,), tuple(variable.shape), **options)
-
-
 def read_weights(folder: Path, weights: Iterable[Weight], prefixes: tuple[str, ...]) -> None:
     """Load Keras variables from the safetensors of a Hugging Face folder.
 

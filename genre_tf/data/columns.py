@@ -9,7 +9,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Self, overload
+from typing import Any, ClassVar, Self, overload
+from weakref import WeakSet
 
 import numpy as np
 import numpy.typing as npt
@@ -28,8 +29,10 @@ WEIGHTS = {"history_weights": "history", "label_weights": "labels"}
 _OF_CANDIDATES = ("candidates", "labels", "counters", "label_weights")
 _LISTS = {name: name in _OF_CANDIDATES for name in ("history", "history_weights", *_OF_CANDIDATES)}
 _SCANNED_TOGETHER = 8192  # impressions
-_MAPPED_BYTES = 4 << 20  # of a file, after which its pages are given back
+_MAPPED_BYTES = 256 << 20  # of all files, after which their pages are given back
 _RUN_BYTES = 320 << 10  # what reading one row may map: the system maps 64 KiB around each of some five values
+_ROW_BYTES = 2 << 10  # about
+_NEIGHBOURS = 64  # rows that are read together, from which on the system should read ahead
 
 
 @dataclass(eq=False, slots=True)
@@ -144,6 +147,11 @@ class Block:
             label_weights=None if self.label_weights is None else self.label_weights[shown],
         )
 
+    def will_read(self, rows: int) -> None:
+        """Prepare the file, if there is one, for reading neighbouring rows."""
+        if self.mapping is not None:
+            self.mapping.will_read(rows)
+
     @property
     def row_of_candidate(self) -> Ints:
         """The row of each candidate among the n impressions: int64 [c]."""
@@ -188,7 +196,7 @@ class ImpressionColumns(Sequence[ImpressionExample]):
             place = number if self._places is None else int(self._places[number])
             part = int(np.searchsorted(self._starts, place, "right")) - 1
             block = self._parts[part]
-            _mapped(block, _RUN_BYTES)
+            block.will_read(1)
             return block.example(place - int(self._starts[part]))
         if isinstance(chosen, slice):
             chosen = np.arange(*chosen.indices(len(self)), dtype=np.int64)
@@ -268,7 +276,7 @@ class ImpressionColumns(Sequence[ImpressionExample]):
             if name in wanted or name not in WEIGHTS
         }
         users = [part.user_id[begin:end] for part, begin, end in runs] if "user_id" in wanted else []
-        block = Block(
+        return Block(
             impression=_joined([part.impression[begin:end] for part, begin, end in runs]),
             seconds=_joined([part.seconds[begin:end] for part, begin, end in runs]),
             user_id=[user for some in users for user in _strings(some)],
@@ -276,10 +284,6 @@ class ImpressionColumns(Sequence[ImpressionExample]):
             candidate_ends=_ends(runs, "candidate_ends"),
             **found,
         )
-        copied = sum(each.nbytes for each in found.values()) // max(1, len(runs))
-        for part, _, _ in runs:
-            _mapped(part, _RUN_BYTES + copied)
-        return block
 
     def fill_counters(self, numbers: Ints, counters: Floats) -> None:
         """Write the counters of some impressions, in memory or into files that were mapped to be written.
@@ -293,7 +297,6 @@ class ImpressionColumns(Sequence[ImpressionExample]):
             values = part.counters[part.candidate_ends[begin] : part.candidate_ends[end]]
             values[:] = counters[at : at + len(values)]
             at += len(values)
-            _mapped(part, _RUN_BYTES + values.nbytes)
 
     def _runs(self, numbers: Ints) -> list[tuple[Block, int, int]]:
         """Some impressions as runs of neighbours in one part: the part, its first and after its last row."""
@@ -302,10 +305,11 @@ class ImpressionColumns(Sequence[ImpressionExample]):
         begins = np.flatnonzero((np.diff(places, prepend=-2) != 1) | (np.diff(parts, prepend=-1) != 0))
         rows = (places - self._starts[parts])[begins].tolist()
         lengths = np.diff(begins, append=len(places)).tolist()
-        return [
-            (self._parts[part], row, row + length)
-            for part, row, length in zip(parts[begins].tolist(), rows, lengths, strict=True)
-        ]
+        runs = []
+        for part, row, length in zip(parts[begins].tolist(), rows, lengths, strict=True):
+            self._parts[part].will_read(length)
+            runs.append((self._parts[part], row, row + length))
+        return runs
 
     def _places_of(self, numbers: Ints) -> Ints:
         return numbers if self._places is None else self._places[numbers]
@@ -375,29 +379,35 @@ _KINDS: dict[str, Any] = {
 class _Mapping:
     """A file mapped into memory. What was read stays in the system's cache, but not in this process."""
 
+    _read: ClassVar["WeakSet[_Mapping]"] = WeakSet()  # the files read since pages were last given back
+    _read_bytes: ClassVar[int] = 0
+
     def __init__(self, path: Path, writable: bool = False) -> None:
         with path.open("r+b" if writable else "rb") as file:
             access = mmap.ACCESS_WRITE if writable else mmap.ACCESS_READ
             self._map = mmap.mmap(file.fileno(), 0, access=access)
         self.buffer = pa.py_buffer(self._map)
-        self._touched = 0
+        self._ahead = True
 
-    def touched(self, size: int) -> None:
-        """Count bytes that were used, and give the pages back when they are many."""
-        self._touched += size
-        if self._touched >= _MAPPED_BYTES:
-            self._map.madvise(mmap.MADV_DONTNEED)
-            self._touched = 0
+    def will_read(self, rows: int) -> None:
+        """Give pages back when many were read, and read ahead only where neighbours are read.
+
+        For a single row, the system would read some 100 KiB of the file around each of its values.
+        """
+        if _Mapping._read_bytes >= _MAPPED_BYTES:
+            read, _Mapping._read, _Mapping._read_bytes = _Mapping._read, WeakSet(), 0
+            for each in read:
+                each._map.madvise(mmap.MADV_DONTNEED)
+        _Mapping._read.add(self)
+        _Mapping._read_bytes += _RUN_BYTES + rows * _ROW_BYTES
+        if self._ahead is not (rows >= _NEIGHBOURS):
+            self._ahead = not self._ahead
+            self._map.madvise(mmap.MADV_NORMAL if self._ahead else mmap.MADV_RANDOM)
 
     def writable(self, values: pa.Buffer, shape: tuple[int, ...]) -> Floats:
         """A buffer of the file as an array that writes to the file."""
         offset = values.address - self.buffer.address
         return np.ndarray(shape, np.float32, self._map, offset)
-
-
-def _mapped(part: Block, size: int) -> None:
-    if part.mapping is not None:
-        part.mapping.touched(size)
 
 
 def write_block(path: Path, block: Block) -> None:

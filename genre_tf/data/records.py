@@ -11,7 +11,6 @@ from genre_tf.data.beam.runners import Runner
 from genre_tf.data.columns import ImpressionColumns, read_columns
 from genre_tf.data.counters import Counters
 from genre_tf.data.faults import FaultPolicy
-from genre_tf.data.folders import whole_folder
 from genre_tf.data.log_writing import LogSummary, LogTask, in_validation, write_log
 from genre_tf.data.manifest import (
     ARTICLES_FILE,
@@ -31,6 +30,7 @@ from genre_tf.data.manifest import (
 from genre_tf.data.mind import read_news, split_files
 from genre_tf.data.signals import DEFAULTS
 from genre_tf.errors import InputError
+from genre_tf.files import whole_folder
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,6 @@ import numpy as np
 
 from genre_tf.data.articles import ArticleTable, write_articles
 from genre_tf.data.columns import ImpressionColumns, write_block
-from genre_tf.data.folders import whole_folder
 from genre_tf.data.log_writing import SHARD_IMPRESSIONS, LogSummary
 from genre_tf.data.manifest import (
     ARTICLES_FILE,
@@ -25,6 +24,7 @@ from genre_tf.data.manifest import (
 from genre_tf.data.records import read_articles, read_examples
 from genre_tf.data.text_examples import first_shown_in
 from genre_tf.errors import InputError
+from genre_tf.files import whole_folder
 
 PREPARED_FOLDER = "prepared"
 OLDER_FOLDER = "older"

@@ -16,11 +16,10 @@ from genre_tf.backbones.layers import split_layers
 from genre_tf.backbones.trainable import Trainable
 from genre_tf.data.articles import ArticleTable
 from genre_tf.data.columns import ImpressionExample
+from genre_tf.models.by_length import by_length
 from genre_tf.text.words import words_of
 
 Scores = list[npt.NDArray[np.float32]]
-
-_BATCH_TITLES = 128  # of similar length; larger batches gain nothing on a few cores
 
 
 def simple_baselines(
@@ -108,11 +107,8 @@ def title_vectors(bert: Bert, titles: Sequence[str], max_tokens: int = 32) -> np
         # The length of the sum does not matter, because it is normalised.
         return tf.math.l2_normalize(tf.reduce_sum(states * weights, axis=1), axis=1)  # [batch, hidden]
 
-    vectors = np.zeros((len(titles), bert.backbone.hidden_dim), np.float32)
-    order = [at for at in np.argsort([len(title) for title in titles], kind="stable") if titles[at]]
-    for start in range(0, len(order), _BATCH_TITLES):
-        rows = order[start : start + _BATCH_TITLES]
-        vectors[rows] = encode(tf.constant([titles[at] for at in rows])).numpy()
+    (vectors,) = by_length(lambda batch: [encode(batch)], [titles])
+    vectors[[not title for title in titles]] = 0
     return vectors
 
 

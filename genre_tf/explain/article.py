@@ -201,7 +201,7 @@ def word_attributions(
         rows = int(embeddings.shape[0])
         mask = tf.ones(embeddings.shape[:2], tf.bool)
         lower = ranker.news.frozen.lower
-        states = embeddings if lower is None else lower(embeddings, real=mask, training=False)
+        states = embeddings if lower is None else lower(embeddings, mask=mask, training=False)
         known = {"category": tf.fill([rows], category), "subcategory": tf.fill([rows], subcategory)}
         vectors = ranker.news({"states": states, "mask": mask, **known}, training=False)
         return _click_logits(ranker, history, tf.ones([rows, history.shape[0]], tf.bool), vectors)

@@ -168,7 +168,7 @@ class PartitionedQueries:
         self._readers = readers
 
     def products(self, rows: tf.Tensor, bias: tf.Tensor | float = 0.0) -> tf.Tensor:
-        """Dot products with the last component replaced by `bias`: rows int64 [B, M] -> float32 [B, M]."""
+        """As `ExactQueries.products`."""
         vectors = self._index.vectors(tf.reshape(rows, [-1]))  # [B x M, D]
         vectors = tf.reshape(vectors, [*tf.unstack(tf.shape(rows)), vectors.shape[1]])
         return tf.linalg.matvec(vectors[:, :, :-1], self._readers[:, :-1]) + self._readers[:, -1:] * bias
@@ -176,16 +176,9 @@ class PartitionedQueries:
     def best(
         self, excluded: tf.Tensor, limit: int, changed: Changed | None = None
     ) -> tuple[tf.Tensor, tf.Tensor]:
-        """The articles with the greatest dot products in the nearest blocks.
+        """As `ExactQueries.best` among the nearest blocks and the changed articles, which may be in any block.
 
-        Args:
-            excluded: int64 [M, 2], pairs of a reader and a row that this reader must not get.
-            limit: maximum number of articles to find.
-            changed: articles whose last component is replaced; they are examined in any block.
-
-        Returns:
-            Rows int64 [B, L], best first, 0 for padding, and bool [B, L], True for real results; L is the
-            smaller of `limit` and the number of places examined.
+        L is the smaller of `limit` and the number of places examined; rows are 0 for padding.
         """
         if changed is None:
             best, rows = self._index.best_scores(self._readers, excluded, limit)

@@ -15,9 +15,9 @@ import tensorflow as tf
 
 from genre_tf.contract import COUNTERS
 from genre_tf.data.articles import ArticleTable
+from genre_tf.models.by_length import by_length
 
 _CHUNK_TITLES = 256  # titles encoded at a time, so that one long request cannot use up a server's memory
-_BATCH_ARTICLES = 128  # with 32 tokens each, what two cores can process at once
 _STRINGS = tf.TensorSpec([None], tf.string)
 _MASK = tf.TensorSpec([None, None], tf.bool)
 
@@ -103,18 +103,7 @@ def encode_table(
         float32 [N, D] from the two-tower model and float32 [N, R] from the ranker; row 0 is zeros.
     """
     columns = [table.titles, table.abstracts, table.categories, table.subcategories]
-    # Texts of similar length together: a batch is padded to its longest.
-    lengths = np.array([len(title) + len(text) for title, text in zip(*columns[:2], strict=True)])
-    order = np.argsort(lengths, kind="stable")
-    parts: list[Any] = []
-    for start in range(0, len(order), _BATCH_ARTICLES):
-        rows = order[start : start + _BATCH_ARTICLES]
-        batch = [tf.constant([column[row] for row in rows]) for column in columns]
-        parts.append([vectors.numpy() for vectors in models.encode_articles(*batch)])
-        if on_progress:
-            on_progress(min(start + _BATCH_ARTICLES, len(order)), len(order))
-    back = np.argsort(order, kind="stable")
-    retrieval, ranking = (np.concatenate(vectors)[back] for vectors in zip(*parts, strict=True))
+    retrieval, ranking = by_length(models.encode_articles, columns, texts=2, on_progress=on_progress)
     retrieval[0], ranking[0] = 0, 0
     return retrieval, ranking
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from genre_tf.backbones.hub_layers import norm_of
+from genre_tf.backbones.hub import norm_of
 from genre_tf.backbones.layers import LanguageLayers
 from genre_tf.generation.cache_attention import CachedAttention, PromptCache, WrittenCache, new_cache
 from genre_tf.generation.kernels import Kernel, few_rows
@@ -222,10 +222,8 @@ def _joined(block: Block, names: tuple[str, ...], factors: tuple[float, ...] = (
     """Kernels and biases of products side by side, with low-rank updates, each times its factor."""
     scaled = list(zip(names, factors, strict=False))
     kernel = tf.concat([block.kernel(name, merged=True) * factor for name, factor in scaled], axis=1)
-    biases = [(block.bias(name), factor) for name, factor in scaled]
-    if biases[0][0] is None:
-        return kernel, None
-    return kernel, tf.concat([bias * factor for bias, factor in biases], axis=0)
+    biases = [bias * factor for name, factor in scaled if (bias := block.bias(name)) is not None]
+    return kernel, tf.concat(biases, axis=0) if biases else None
 
 
 def _behind(norm: Norm, kernel: Any, bias: Any) -> tuple[Any, Any]:

@@ -1,6 +1,7 @@
 """One transformer layer of any architecture: its arithmetic, and its weights in a KerasHub layer."""
 
 import contextlib
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -167,8 +168,7 @@ class Block(keras.layers.Layer):
     def kernel(self, name: str, merged: bool = False) -> tf.Tensor:
         """A kernel with its heads joined, [inputs, outputs]; with its low-rank update if `merged`."""
         kernel = self.parts.dense[name].kernel
-        split_outputs = name in ("query", "key", "value")
-        flat = tf.reshape(kernel, [kernel.shape[0], -1] if split_outputs else [-1, kernel.shape[-1]])
+        flat = tf.reshape(kernel, flat_shape(kernel, split_inputs=name == "project"))
         update = self.additions.get(name)
         return flat + update.added() if merged and isinstance(update, LowRank) else flat
 
@@ -203,10 +203,20 @@ class Block(keras.layers.Layer):
         return fused + tf.concat([updates[0] * scale, *updates[1:]], 1)
 
 
+def flat_shape(kernel: Any, split_inputs: bool) -> tuple[int, int]:
+    """Inputs and outputs of a kernel, one of which may be split by heads."""
+    shape = tuple(kernel.shape)
+    joined = len(shape) - 1 if split_inputs else 1
+    return math.prod(shape[:joined]), math.prod(shape[joined:])
+
+
 def low_rank_updates(block: Block, names: Sequence[str], rank: int) -> dict[str, Any]:
     """A `LowRank` for each of these products of a block."""
-    shapes = {name: block.kernel(name).shape for name in names}
-    return {name: LowRank(*shape, rank, name) for name, shape in shapes.items()}
+    updates = {}
+    for name in names:
+        inputs, outputs = block.kernel(name).shape
+        updates[name] = LowRank(inputs, outputs, rank, name)
+    return updates
 
 
 @contextlib.contextmanager

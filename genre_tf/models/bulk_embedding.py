@@ -17,7 +17,6 @@ import numpy.typing as npt
 from genre_tf.data.articles import Article, ArticleTable
 from genre_tf.data.beam.runners import Runner
 from genre_tf.data.faults import FaultPolicy
-from genre_tf.data.folders import whole_folder
 from genre_tf.data.lines import find_file
 from genre_tf.data.manifest import (
     MANIFEST_FILE,
@@ -28,6 +27,7 @@ from genre_tf.data.manifest import (
 )
 from genre_tf.data.mind import NEWS, read_news, split_files
 from genre_tf.errors import InputError
+from genre_tf.files import whole_folder
 from genre_tf.models.checkpoint import BACKBONE_FOLDER, WEIGHTS_FILE, load_ranker, load_two_tower
 from genre_tf.models.news_encoder import NewsEncoder
 

@@ -19,6 +19,7 @@ from genre_tf.data.articles import Article, ArticleTable
 from genre_tf.errors import InputError
 from genre_tf.models.article_features import ArticleFeatures, FrozenText, article_texts
 from genre_tf.models.attention_pooling import AttentionPooling
+from genre_tf.models.by_length import by_length
 from genre_tf.models.interest_space import InterestSpace
 from genre_tf.models.text_model import TextModel, is_preset
 
@@ -26,7 +27,6 @@ from genre_tf.models.text_model import TextModel, is_preset
 _POOLING_WIDTH = 64
 # The projection has more weights than a small log has clicks, so it moves slower than the rest.
 _PROJECTION_PACE = 0.1
-_BATCH_TEXTS = 128  # with 32 tokens each, what two cores can process at once
 _BATCH_FEATURES = 512  # articles whose frozen layers are already computed
 
 Vectors = npt.NDArray[np.float32]
@@ -361,24 +361,18 @@ class NewsEncoder(TextModel):
         if not len(articles):
             return np.zeros((0, self.dimension), np.float32)
         texts, known = self._columns(articles)
-        vectors = np.zeros((len(texts), self.dimension), np.float32)
-        order = np.argsort([len(text) for text in texts], kind="stable")  # a batch is padded to its longest
-        for start in range(0, len(order), _BATCH_TEXTS):
-            rows = order[start : start + _BATCH_TEXTS]
-            vectors[rows] = self._of_strings(
-                tf.constant(texts[rows]), *(column[rows] for column in known)
-            ).numpy()
+        (vectors,) = by_length(lambda *batch: [self._of_strings(*batch)], [texts, *known])
         return vectors
 
-    def _columns(self, articles: Sequence[Any]) -> tuple[Any, list[npt.NDArray[np.int32]]]:
+    def _columns(self, articles: Sequence[Any]) -> tuple[list[Any], list[npt.NDArray[np.int32]]]:
         if isinstance(articles[0], Article):
             texts = article_texts(
                 [one.title for one in articles], [one.abstract for one in articles], self.use_abstract
             )
             names = ([one.category for one in articles], [one.subcategory for one in articles])
-            return np.asarray(texts, np.object_), [self.categories.rows(column) for column in names]
+            return texts, [self.categories.rows(column) for column in names]
         texts = [bytes_or_str(text) for text in articles]
-        return np.asarray(texts, np.object_), [np.zeros(len(texts), np.int32)] * 2
+        return texts, [np.zeros(len(texts), np.int32)] * 2
 
     def _encode_strings(self, texts: tf.Tensor, category: tf.Tensor, subcategory: tf.Tensor) -> tf.Tensor:
         return self({**self.frozen(texts), "category": category, "subcategory": subcategory}, training=False)

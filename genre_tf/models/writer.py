@@ -16,10 +16,10 @@ import tensorflow as tf
 from genre_tf.backbones.language_models import (
     LanguageModel,
     described_language_model,
-    layers_of,
     load_language_model,
     parse_writer_trainable,
 )
+from genre_tf.backbones.layers import LanguageLayers
 from genre_tf.config import TaskSharesConfig, WritingConfig
 from genre_tf.data.articles import Article, ArticleTable
 from genre_tf.data.click_log import ClickLog
@@ -84,8 +84,8 @@ class Writer(TextModel):
         self._config = json.dumps(language_model.config)  # a dict would be wrapped by Keras and TensorFlow
         self.trained_layers = trained_layers
         controls = [tokenizer.token_id(token) for token in CONTROL_TOKENS]
-        self.language_model = layers_of(
-            language_model.backbone, language_model.config, parse_writer_trainable(trained_layers), controls
+        self.language_model = LanguageLayers(
+            language_model.backbone, parse_writer_trainable(trained_layers), controls
         )
         self.prompts = Prompts(tokenizer, prompt_sizes(prompt, max_tokens, self.language_model.max_positions))
         self.common_words = tuple(common_words)

@@ -13,12 +13,14 @@ import keras_hub
 import numpy as np
 import tensorflow as tf
 
-from genre_tf.backbones.bert import Bert, bert_weights, load_bert, new_bert, save_bert
-from genre_tf.backbones.gpt2 import END_OF_TEXT, Gpt2, load_gpt2, new_gpt2, save_gpt2
-from genre_tf.backbones.hub_layers import hub_blocks
+from genre_tf.backbones.bert import BERT, Bert, load_bert, new_bert, save_bert
+from genre_tf.backbones.checkpoints import layer_weights
+from genre_tf.backbones.hub import head_parts, hub_blocks
+from genre_tf.backbones.language_models import END_OF_TEXT, load_language_model, new_gpt2, save_language_model
+from genre_tf.backbones.language_models import LanguageModel as Checkpoint
 from genre_tf.backbones.layers import Embeddings, LanguageLayers
 from genre_tf.backbones.precision import check_precision, compute_in
-from genre_tf.backbones.weights import Weight, read_weights, weight_of, write_weights
+from genre_tf.backbones.weights import Weight, read_weights, write_weights
 from genre_tf.config import NewsConfig, PretrainConfig
 from genre_tf.layers.attention import Attention, Padded, side_by_side_bias
 from genre_tf.layers.block import transformed
@@ -45,7 +47,7 @@ class CausalLanguageModel(keras.Model):
         InputError: the precision is unknown.
     """
 
-    def __init__(self, gpt2: Gpt2, precision: str = "float32") -> None:
+    def __init__(self, gpt2: Checkpoint, precision: str = "float32") -> None:
         super().__init__(name="causal_language_model")
         check_precision(precision)
         self.backbone = gpt2.backbone
@@ -133,23 +135,16 @@ class MaskedLanguageModel(keras.Model):
         return layout.padded(flat, training)
 
 
-def head_weights(head: Any) -> list[Weight]:
+def head_weights(head: keras_hub.layers.MaskedLMHead) -> list[Weight]:
     """The weights of a masked-language-model head under their Hugging Face names."""
-    dense, norm = head._intermediate_dense, head._intermediate_layer_norm
+    dense, norm, bias = head_parts(head)
     transform = "cls.predictions.transform."
-    return [
-        weight_of("cls.predictions.bias", head._bias, optional=True, of_tokens=True),
-        Weight(
-            transform + "dense.weight",
-            (dense.kernel,),
-            tuple(dense.kernel.shape),
-            transposed=True,
-            optional=True,
-        ),
-        weight_of(transform + "dense.bias", dense.bias, optional=True),
-        weight_of(transform + "LayerNorm.weight", norm.gamma, optional=True),
-        weight_of(transform + "LayerNorm.bias", norm.beta, optional=True),
+    weights = [
+        Weight("cls.predictions.bias", (bias,), tuple(bias.shape), of_tokens=True),
+        *layer_weights(transform + "dense", [dense], transposed=True),
+        *layer_weights(transform + "LayerNorm", [norm], transposed=True),
     ]
+    return [dataclasses.replace(weight, optional=True) for weight in weights]
 
 
 NEW = "new"  # instead of a checkpoint's name
@@ -196,7 +191,7 @@ def causal_language_model(
     """
     checkpoint = config.backbone not in ("", NEW)
     if checkpoint:
-        gpt2 = load_gpt2(config.backbone, dropout=config.dropout, special_tokens=(END_OF_TEXT,))
+        gpt2 = load_language_model(config.backbone, dropout=config.dropout, special_tokens=(END_OF_TEXT,))
         gpt2 = dataclasses.replace(gpt2, tokenizer=gpt2.tokenizer.with_known_words(corpus))
     else:
         tokenizer = train_byte_pair(corpus, config.vocabulary_size, (END_OF_TEXT,), folder)
@@ -206,7 +201,7 @@ def causal_language_model(
         model=CausalLanguageModel(gpt2, config.precision),
         width=width,
         tokenize=lambda texts: causal_texts(texts, gpt2.tokenizer, width),
-        save=lambda target: save_gpt2(gpt2, target),
+        save=lambda target: save_language_model(gpt2, target),
         name=config.backbone if checkpoint else None,
     )
 
@@ -237,7 +232,7 @@ def masked_language_model(config: PretrainConfig, corpus: Sequence[str], seed: i
         file = target / "config.json"
         described = {**json.loads(file.read_text("utf-8")), "architectures": ["BertForMaskedLM"]}
         file.write_text(json.dumps(described, indent=2, sort_keys=True) + "\n", "utf-8")
-        inner = [dataclasses.replace(each, name=f"bert.{each.name}") for each in bert_weights(bert.backbone)]
+        inner = [dataclasses.replace(each, name=f"bert.{each.name}") for each in BERT.weights(bert.backbone)]
         write_weights(target, [*inner, *head_weights(model.head)])
 
     return LanguageModel(

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 
-from genre_tf.backbones.gpt2 import END_OF_TEXT
+from genre_tf.backbones.language_models import END_OF_TEXT
 from genre_tf.data.batch_layout import WHOLE, BatchLayout
 from genre_tf.data.masking import Masking, mask_words
 from genre_tf.data.packing import lay_out, pack

@@ -11,14 +11,15 @@ import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 
-from genre_tf.backbones.gpt2 import new_gpt2, tiny_byte_pair
 from genre_tf.backbones.language_models import (
     LanguageModel,
     check_language_model,
-    layers_of,
     load_language_model,
+    new_gpt2,
     parse_writer_trainable,
+    tiny_byte_pair,
 )
+from genre_tf.backbones.layers import LanguageLayers
 from genre_tf.backbones.precision import check_precision, compute_in
 from genre_tf.config import GenerationConfig, RunConfig, optimizer_of
 from genre_tf.data.articles import ArticleTable
@@ -373,7 +374,7 @@ def check_generation(settings: GenerationConfig, start: Path | None) -> None:
         tokenizer = tiny_byte_pair(CONTROL_TOKENS)
         sizes = {"heads": settings.heads, "hidden": settings.hidden, "max_tokens": settings.max_tokens}
         model = new_gpt2(tokenizer, layers=1, **sizes)
-    layers = layers_of(model.backbone, model.config, trainable, [0])
+    layers = LanguageLayers(model.backbone, trainable, [0])
     prompt_sizes(None, settings.max_tokens, layers.max_positions)
 
 

@@ -4,6 +4,7 @@ import dataclasses
 import hashlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import keras
 import numpy as np
@@ -12,7 +13,7 @@ import tensorflow as tf
 
 from genre_tf.config import RankingConfig, RunConfig, read_config
 from genre_tf.data.batches import Columns
-from genre_tf.data.columns import ImpressionColumns, ImpressionExample, OfCandidates
+from genre_tf.data.columns import Floats, ImpressionColumns, ImpressionExample, OfCandidates, Rows
 from genre_tf.data.manifest import load_manifest
 from genre_tf.errors import InputError
 from genre_tf.evaluation.scoring import RankerScorer
@@ -49,8 +50,11 @@ from genre_tf.training.validation import Validation
 _MOST = 10.0
 
 
-def click_weights(examples: Sequence[ImpressionExample], config: RankingConfig) -> OfCandidates:
-    """Weights of clicks: the inverse of their propensities.
+class ClickWeights(Sequence[Floats]):
+    """Weights of clicks: the inverse of their propensities, computed when an impression is asked for.
+
+    For each example float32 [c, 2], for the logits without and with counters; 1 for candidates that were not
+    clicked. The mean over clicks is one, which keeps the level of the click probabilities.
 
     The propensity of an article is its number of clicks in these impressions to the power of
     `popularity_debias`. The propensity of a position comes from `position_propensities`, whose last value
@@ -65,32 +69,40 @@ def click_weights(examples: Sequence[ImpressionExample], config: RankingConfig) 
         examples: the training impressions, with candidates in the order shown.
         config: `popularity_debias` and `position_propensities`.
 
-    Returns:
-        For each example float32 [c, 2], for the logits without and with counters; 1 for candidates that were
-        not clicked. The mean over clicks is one, which keeps the level of the click probabilities.
-
     Source: Saito et al., "Unbiased Recommender Learning from Missing-Not-At-Random Implicit Feedback", WSDM
     2020 (popularity; clipping); Joachims et al., "Unbiased Learning-to-Rank with Biased Feedback", WSDM 2017
     (positions).
     """
-    columns = ImpressionColumns.of(examples)
-    every, articles, places, begin = [], [], [], 0
-    for block in columns.blocks("candidates", "labels"):
-        at = np.flatnonzero(block.labels)
-        every.append(begin + at)
-        articles.append(block.candidates[at])
-        places.append(at - block.candidate_ends[block.row_of_candidate[at]])
-        begin += len(block.labels)
-    clicked = np.concatenate(articles)
-    popularity = np.bincount(clicked)[clicked] ** -config.popularity_debias  # [clicks]
-    weights = np.stack([popularity, np.ones_like(popularity)], axis=1)  # [clicks, logits]
-    if config.position_propensities:
-        propensities = np.asarray(config.position_propensities)
-        weights /= propensities[np.minimum(np.concatenate(places), len(propensities) - 1)][:, None]
-    weights = np.minimum(weights, _MOST * np.median(weights, axis=0))
-    of_all = np.ones((begin, 2), np.float32)
-    of_all[np.concatenate(every)] = weights / weights.mean(axis=0)
-    return OfCandidates(of_all, columns.shown)
+
+    def __init__(self, examples: Sequence[ImpressionExample], config: RankingConfig) -> None:
+        self._examples = ImpressionColumns.of(examples)
+        articles, places = [], []
+        for block in self._examples.blocks("candidates", "labels"):
+            at = np.flatnonzero(block.labels)
+            articles.append(block.candidates[at])
+            places.append((at - block.candidate_ends[block.row_of_candidate[at]]).astype(np.int32))
+        clicked = np.concatenate(articles)
+        clicks = np.bincount(clicked)
+        self._of_article = np.where(clicks > 0, clicks, 1) ** -config.popularity_debias
+        self._of_place = 1 / np.asarray(config.position_propensities or [1.0])
+        weights = self._raw(clicked, np.concatenate(places))
+        self._most = _MOST * np.median(weights, axis=0)
+        self._mean = np.minimum(weights, self._most).mean(axis=0)
+
+    def __len__(self) -> int:
+        return len(self._examples)
+
+    def __getitem__(self, number: Any) -> Any:
+        one = self._examples[number]
+        at = np.flatnonzero(one.labels)
+        weights = np.ones((len(one.labels), 2), np.float32)
+        weights[at] = np.minimum(self._raw(one.candidates[at], at), self._most) / self._mean
+        return weights
+
+    def _raw(self, articles: Rows, places: npt.NDArray[np.integer]) -> npt.NDArray[np.float64]:
+        """Weights of some clicks, float64 [clicks, logits]."""
+        of_place = self._of_place[np.minimum(places, len(self._of_place) - 1)]
+        return np.stack([self._of_article[articles] * of_place, of_place], axis=1)
 
 
 _ABSENT = "absent"
@@ -243,7 +255,7 @@ def columns_of(data: StageData, config: RankingConfig, report: Report) -> Column
     """Additional columns of training candidates that the settings need: click weights, a teacher's logits."""
     columns = {}
     if config.popularity_debias or config.position_propensities:
-        columns[CLICK_WEIGHT] = click_weights(data.train, config)
+        columns[CLICK_WEIGHT] = ClickWeights(data.train, config)
     if config.teacher:
         columns[TEACHER] = teacher_logits(data, report)
     return columns

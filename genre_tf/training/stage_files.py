@@ -14,8 +14,8 @@ from zipfile import BadZipFile
 import keras
 import numpy as np
 
-from genre_tf.data.folders import hold
 from genre_tf.errors import FailureError, InputError
+from genre_tf.files import hold
 from genre_tf.models.checkpoint import WEIGHTS_FILE
 from genre_tf.models.text_model import frozen_parts, save_own_weights
 from genre_tf.training.observers import Observers, ScalarLog

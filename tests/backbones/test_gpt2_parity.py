@@ -7,7 +7,13 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from genre_tf.backbones.gpt2 import Gpt2, load_gpt2, new_gpt2, save_gpt2, tiny_byte_pair
+from genre_tf.backbones.language_models import (
+    LanguageModel,
+    load_language_model,
+    new_gpt2,
+    save_language_model,
+    tiny_byte_pair,
+)
 from genre_tf.errors import InputError
 
 from .conftest import torch, transformers, write_gpt2
@@ -15,7 +21,7 @@ from .conftest import torch, transformers, write_gpt2
 TOLERANCE = 2e-5
 
 
-def ours(gpt2: Gpt2, ids: np.ndarray) -> np.ndarray:
+def ours(gpt2: LanguageModel, ids: np.ndarray) -> np.ndarray:
     states = gpt2.backbone({"token_ids": ids, "padding_mask": np.ones_like(ids)})
     return gpt2.backbone.token_embedding(states, reverse=True).numpy()
 
@@ -25,25 +31,25 @@ def theirs(model: Any, ids: np.ndarray) -> np.ndarray:
         return model(torch.tensor(ids).long()).logits.numpy()
 
 
-def some_ids(gpt2: Gpt2) -> np.ndarray:
+def some_ids(gpt2: LanguageModel) -> np.ndarray:
     return gpt2.tokenizer.encode(tf.constant(["storm reaches", "coast, says "])).to_tensor()[:, :12].numpy()
 
 
 @pytest.mark.parametrize("changes", [{}, {"activation_function": "gelu"}, {"n_inner": 40}])
 def test_logits_equal_those_of_transformers(changes: dict[str, Any], tmp_path: Path) -> None:
     model = write_gpt2(tmp_path, **changes)
-    gpt2 = load_gpt2(str(tmp_path))
+    gpt2 = load_language_model(str(tmp_path))
     ids = some_ids(gpt2)
     np.testing.assert_allclose(ours(gpt2, ids), theirs(model, ids), atol=TOLERANCE)
 
 
 def test_saved_folder_gives_the_same_logits_here_and_in_transformers(tmp_path: Path) -> None:
     gpt2 = new_gpt2(tiny_byte_pair(["<|title|>"]), layers=2, heads=2, hidden=16, max_tokens=24, dropout=0.1)
-    save_gpt2(gpt2, tmp_path)
+    save_language_model(gpt2, tmp_path)
     model = transformers.AutoModelForCausalLM.from_pretrained(tmp_path).eval()
     ids = some_ids(gpt2)
     np.testing.assert_allclose(theirs(model, ids), ours(gpt2, ids), atol=TOLERANCE)
-    np.testing.assert_array_equal(ours(load_gpt2(str(tmp_path)), ids), ours(gpt2, ids))
+    np.testing.assert_array_equal(ours(load_language_model(str(tmp_path)), ids), ours(gpt2, ids))
     assert model.config.eos_token_id == gpt2.tokenizer.token_id("<|endoftext|>")
     theirs_read = transformers.AutoTokenizer.from_pretrained(tmp_path)("a storm")["input_ids"]
     assert theirs_read == gpt2.tokenizer.encode(tf.constant(["a storm"])).to_list()[0]
@@ -51,13 +57,13 @@ def test_saved_folder_gives_the_same_logits_here_and_in_transformers(tmp_path: P
 
 def test_added_control_tokens_leave_the_other_logits_as_they_were(tmp_path: Path) -> None:
     model = write_gpt2(tmp_path)
-    gpt2 = load_gpt2(str(tmp_path), special_tokens=["<|title|>", "<|body|>"])
+    gpt2 = load_language_model(str(tmp_path), special_tokens=["<|title|>", "<|body|>"])
     size = model.config.vocab_size
     assert gpt2.tokenizer.token_id("<|body|>") == size == gpt2.backbone.vocabulary_size - 1
     ids = some_ids(gpt2)
     np.testing.assert_allclose(ours(gpt2, ids)[..., :size], theirs(model, ids), atol=TOLERANCE)
-    save_gpt2(gpt2, tmp_path / "larger")
-    assert load_gpt2(str(tmp_path / "larger")).tokenizer.token_id("<|body|>") == size
+    save_language_model(gpt2, tmp_path / "larger")
+    assert load_language_model(str(tmp_path / "larger")).tokenizer.token_id("<|body|>") == size
 
 
 def test_the_same_seed_gives_the_same_new_gpt2() -> None:
@@ -70,7 +76,7 @@ def test_the_same_seed_gives_the_same_new_gpt2() -> None:
 
 
 def test_tiny_has_the_control_tokens_that_were_asked_for() -> None:
-    gpt2 = load_gpt2("tiny", special_tokens=["<|title|>"])
+    gpt2 = load_language_model("tiny", special_tokens=["<|title|>"])
     assert gpt2.tokenizer.special_tokens == ("<|endoftext|>", "<|title|>")
     assert gpt2.backbone.vocabulary_size == gpt2.tokenizer.vocabulary_size == 258
 

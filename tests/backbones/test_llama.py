@@ -8,8 +8,14 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from genre_tf.backbones.language_models import (
+    LanguageModel,
+    load_language_model,
+    new_llama,
+    save_language_model,
+    tiny_byte_pair,
+)
 from genre_tf.backbones.layers import LanguageLayers
-from genre_tf.backbones.llama import Llama, load_llama, new_llama, save_llama
 from genre_tf.backbones.precision import compute_in
 from genre_tf.backbones.trainable import parse_trainable
 from genre_tf.errors import InputError
@@ -29,11 +35,11 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Any]:
 
 
 @pytest.fixture(scope="module")
-def llama(model: tuple[Path, Any]) -> Llama:
-    return load_llama(str(model[0]))
+def llama(model: tuple[Path, Any]) -> LanguageModel:
+    return load_language_model(str(model[0]))
 
 
-def layers(llama: Llama, trainable: str = "all", control_ids: tuple[int, ...] = ()) -> LanguageLayers:
+def layers(llama: LanguageModel, trainable: str = "all", control_ids: tuple[int, ...] = ()) -> LanguageLayers:
     return LanguageLayers(llama.backbone, parse_trainable(trainable), control_ids)
 
 
@@ -46,7 +52,9 @@ def theirs(model: Any, ids: np.ndarray) -> np.ndarray:
         return model(torch.tensor(ids).long()).logits.numpy()
 
 
-def test_logits_equal_those_of_transformers_and_of_keras_hub(model: tuple[Path, Any], llama: Llama) -> None:
+def test_logits_equal_those_of_transformers_and_of_keras_hub(
+    model: tuple[Path, Any], llama: LanguageModel
+) -> None:
     _, reference = model
     np.testing.assert_allclose(ours(layers(llama), IDS), theirs(reference, IDS), atol=TOLERANCE)
     states = llama.backbone({"token_ids": IDS, "padding_mask": np.ones_like(IDS)})
@@ -54,7 +62,9 @@ def test_logits_equal_those_of_transformers_and_of_keras_hub(model: tuple[Path, 
     np.testing.assert_allclose(logits, theirs(reference, IDS), atol=TOLERANCE)
 
 
-def test_a_prefix_is_what_transformers_has_in_its_cache(model: tuple[Path, Any], llama: Llama) -> None:
+def test_a_prefix_is_what_transformers_has_in_its_cache(
+    model: tuple[Path, Any], llama: LanguageModel
+) -> None:
     _, reference = model
     of = layers(llama)
     random = np.random.default_rng(3)
@@ -78,22 +88,22 @@ def test_a_prefix_is_what_transformers_has_in_its_cache(model: tuple[Path, Any],
 def test_saved_folder_gives_the_same_logits_here_and_in_transformers(
     model: tuple[Path, Any], tmp_path: Path
 ) -> None:
-    llama = load_llama(str(model[0]), special_tokens=["<|title|>", "<|body|>"])
+    llama = load_language_model(str(model[0]), special_tokens=["<|title|>", "<|body|>"])
     size = llama.backbone.vocabulary_size
     assert llama.tokenizer.token_id("<|body|>") == size - 1 == model[1].config.vocab_size
-    save_llama(llama, tmp_path)
+    save_language_model(llama, tmp_path)
     reference = transformers.AutoModelForCausalLM.from_pretrained(tmp_path).eval()
     logits = ours(layers(llama), IDS)
     np.testing.assert_allclose(theirs(reference, IDS), logits, atol=TOLERANCE)
     np.testing.assert_allclose(logits[..., : size - 1], theirs(model[1], IDS), atol=TOLERANCE)
-    np.testing.assert_array_equal(ours(layers(load_llama(str(tmp_path))), IDS), logits)
+    np.testing.assert_array_equal(ours(layers(load_language_model(str(tmp_path))), IDS), logits)
 
 
 def test_old_configurations_name_the_rotary_base_elsewhere(tmp_path: Path) -> None:
     reference = write_llama(tmp_path)
     change_config(tmp_path, rope_parameters=None, rope_theta=500.0, num_hidden_layers=2)
     np.testing.assert_allclose(
-        ours(layers(load_llama(str(tmp_path))), IDS), theirs(reference, IDS), atol=TOLERANCE
+        ours(layers(load_language_model(str(tmp_path))), IDS), theirs(reference, IDS), atol=TOLERANCE
     )
 
 
@@ -119,11 +129,11 @@ def test_refuses_what_it_would_compute_wrongly(
         (tmp_path / file.name).write_bytes(file.read_bytes())
     change_config(tmp_path, **changes)
     with pytest.raises(InputError, match=said):
-        load_llama(str(tmp_path))
+        load_language_model(str(tmp_path))
 
 
 def test_lora_starts_at_the_pretrained_function_and_trains_nothing_else(model: tuple[Path, Any]) -> None:
-    of = layers(load_llama(str(model[0]), special_tokens=["<|body|>"]), "lora 2", (258,))
+    of = layers(load_language_model(str(model[0]), special_tokens=["<|body|>"]), "lora 2", (258,))
     np.testing.assert_allclose(ours(of, IDS)[..., :258], theirs(model[1], IDS), atol=TOLERANCE)
     widths = 2 * [24 + 24] + 2 * [24 + 8] + 3 * [24 + 40]  # query, project; key, value; feed-forward
     expected = of.layers * 2 * sum(widths) + 24  # and one row of the embeddings
@@ -131,7 +141,7 @@ def test_lora_starts_at_the_pretrained_function_and_trains_nothing_else(model: t
 
 
 @pytest.mark.parametrize("precision", ["mixed_bfloat16", "float32"])  # the last one is left behind
-def test_training_updates_of_low_rank_lowers_the_loss(llama: Llama, precision: str) -> None:
+def test_training_updates_of_low_rank_lowers_the_loss(llama: LanguageModel, precision: str) -> None:
     of = layers(llama, "lora 2", (60, 256))
     compute_in(precision, of)
     ids = tf.constant(IDS)
@@ -154,7 +164,7 @@ def test_training_updates_of_low_rank_lowers_the_loss(llama: Llama, precision: s
         np.testing.assert_array_equal(weight, value)
 
 
-def test_closed_gradients_equal_numeric_ones(llama: Llama) -> None:
+def test_closed_gradients_equal_numeric_ones(llama: LanguageModel) -> None:
     """Of the whole, in the direction of the gradient: what the closed gradients say is what happens."""
     of = layers(llama)
     kept = of.backbone.get_weights()
@@ -178,7 +188,9 @@ def test_closed_gradients_equal_numeric_ones(llama: Llama) -> None:
 
 
 def test_refuses_what_cannot_be_trained() -> None:
-    tiny = load_llama("tiny")
+    tiny = new_llama(
+        tiny_byte_pair(), layers=2, heads=4, key_heads=2, hidden=32, intermediate=64, max_tokens=256
+    )
     for text, said in (("last 1", "none, lora R"), ("adapters 4", "none, lora R"), ("lora 99", "too large")):
         with pytest.raises(InputError, match=said):
             layers(tiny, text)
@@ -188,5 +200,5 @@ def test_refuses_what_cannot_be_trained() -> None:
 
 def test_refuses_sizes_that_do_not_divide_each_other() -> None:
     with pytest.raises(InputError, match="width of 16 cannot be divided among 3 heads"):
-        new_llama(load_llama("tiny").tokenizer, layers=1, heads=3, key_heads=3, hidden=16, intermediate=8,
+        new_llama(tiny_byte_pair(), layers=1, heads=3, key_heads=3, hidden=16, intermediate=8,
                   max_tokens=8)  # fmt: skip

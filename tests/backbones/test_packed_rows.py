@@ -5,9 +5,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from genre_tf.backbones.bert import new_bert
-from genre_tf.backbones.gpt2 import new_gpt2, tiny_byte_pair
-from genre_tf.backbones.tiny import tiny_vocabulary
+from genre_tf.backbones.bert import new_bert, tiny_vocabulary
+from genre_tf.backbones.language_models import new_gpt2, new_llama, tiny_byte_pair
 from genre_tf.pretraining.language_models import CausalLanguageModel, MaskedLanguageModel
 from genre_tf.text.wordpiece import WordPiece
 
@@ -74,6 +73,16 @@ def test_no_text_sees_another(gpt2, bert):
         assert np.abs(after[0, :4] - before[0, :4]).max() > 1e-3
         np.testing.assert_array_equal(after[0, 4:7], before[0, 4:7])
         np.testing.assert_array_equal(after[1], before[1])
+
+
+def test_llama_packed_is_llama_alone():
+    sizes = {"layers": 2, "heads": 4, "key_heads": 2, "hidden": 16, "intermediate": 24, "max_tokens": 16}
+    llama = new_llama(tiny_byte_pair(), **sizes)
+    _spread(llama.backbone)
+    packed = CausalLanguageModel(llama).states(_packed())
+    for text, states in zip(TEXTS, _of_each_text(packed), strict=True):
+        inputs = {"token_ids": np.asarray([text]), "padding_mask": np.ones((1, len(text)), np.int32)}
+        np.testing.assert_allclose(states, llama.backbone(inputs)[0], atol=2e-5)
 
 
 def test_half_precision_comes_close_and_keeps_float32_weights(gpt2):

@@ -10,8 +10,7 @@ import pytest
 import tensorflow as tf
 from typer.testing import CliRunner
 
-from genre_tf.backbones.bert import new_bert, save_bert
-from genre_tf.backbones.tiny import tiny_vocabulary
+from genre_tf.backbones.bert import new_bert, save_bert, tiny_vocabulary
 from genre_tf.benchmarks.conventional import each_article_again, unshared
 from genre_tf.benchmarks.encode_bench import _require_equal
 from genre_tf.benchmarks.generate_bench import require_same_tokens

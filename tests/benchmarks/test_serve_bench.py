@@ -7,8 +7,7 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from genre_tf.backbones.bert import new_bert, save_bert
-from genre_tf.backbones.tiny import tiny_vocabulary
+from genre_tf.backbones.bert import new_bert, save_bert, tiny_vocabulary
 from genre_tf.benchmarks import serve_bench
 from genre_tf.benchmarks.latency_picture import Curve, check_picture, draw_latency
 from genre_tf.benchmarks.load_generator import LoadResult

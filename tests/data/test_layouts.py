@@ -4,7 +4,6 @@ import csv
 import gzip
 import json
 from datetime import datetime
-from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +11,9 @@ import pyarrow
 import pyarrow.parquet
 import pytest
 
-from genre_tf.data.faults import FaultPolicy
-from genre_tf.data.layouts import cells as layout_cells
 from genre_tf.data.layouts import impression_rows
-from genre_tf.data.layouts.column_map import ImpressionColumns, Reading, read_map
+from genre_tf.data.layouts.column_map import read_map
 from genre_tf.data.layouts.conversion import check_layout, convert
-from genre_tf.data.layouts.tables import Source, SourceRow
 from genre_tf.data.mind import read_split
 from genre_tf.data.mind_rows import parse_time
 from genre_tf.data.records import prepare
@@ -318,14 +314,6 @@ def test_a_faulty_row_of_many_rejects_its_impression(tmp_path: Path, monkeypatch
     assert [(signal.news_id, signal.dwell) for signal in last.signals or ()] == [("N1", 12)]
 
 
-def test_a_label_is_cut_off_once() -> None:
-    columns = ImpressionColumns(user_id="reader", time="at", labelled="shown")
-    row = SourceRow(Path("log.csv"), 1, {"shown": "a-1-0 b-0-1 c"})
-    source = Source(Path(), Reading(), FaultPolicy())
-    found = impression_rows.read_candidates(row, columns, source, labelled=False)
-    assert (found, row.faults) == (["a-1", "b-0", "c"], [])
-
-
 def article(news_id: str, title: str = "Storm nears the coast") -> dict[str, Any]:
     return {"id": news_id, "category": "news", "subcategory": "local", "headline": title, "lead": ""}
 
@@ -418,40 +406,6 @@ def test_signals_that_are_no_text_are_a_fault_of_their_row(tmp_path: Path) -> No
     column_map = read_map(map_file(source, f'{IN_ONE}\nsignals = "signals"'))
     faults = check_layout(source, column_map)[0]["train"].faults
     assert "is neither a text nor a number" in faults[0].message
-
-
-def test_floats_that_are_no_whole_numbers_stay_and_inexact_ids_are_refused() -> None:
-    assert [layout_cells.one_id(each) for each in ("1.5", "v1.0", "1.0.0", 1.5)] == [
-        "1.5",
-        "v1.0",
-        "1.0.0",
-        "1.5",
-    ]
-    assert layout_cells.text("2.0") == "2.0"  # a title
-    with pytest.raises(layout_cells.CellError, match="not exact as a float"):
-        layout_cells.one_id(2.0**60)
-
-
-def test_numbers_and_bytes_of_other_programs_are_ids_or_a_fault() -> None:
-    found = [
-        layout_cells.one_id(each) for each in (Decimal("12"), Decimal("12.00"), Decimal("1.5"), b"N1", 10**30)
-    ]
-    assert found == ["12", "12", "1.5", "N1", str(10**30)]
-    with pytest.raises(layout_cells.CellError, match=r"'c3281f' \(bytes in hex\) is not UTF-8"):
-        layout_cells.one_id(b"\xc3\x28\x1f")
-    assert layout_cells.ids("['N1', 'N2']", " ") == layout_cells.ids('["N1", "N2"]', " ") == ["N1", "N2"]
-
-
-@pytest.mark.parametrize("zone", ["Z", " Z", " UTC", " GMT", "+00:00", " +0000", ".123456Z", ".5 UTC"])
-def test_a_zone_has_many_forms(zone: str) -> None:
-    assert layout_cells.moment(f"2019-11-09 09:00:00{zone}", "s") == NINE
-    assert layout_cells.moment("2019-11-09T10:00:00 +0100", "s") == NINE
-
-
-def test_seconds_that_are_read_as_milliseconds_are_told() -> None:
-    assert layout_cells.moment(1573290000000, "ms") == layout_cells.moment(Decimal(1573290000), "s") == NINE
-    with pytest.raises(layout_cells.CellError, match=r'18 days after 1970; .* set time_unit = "s"'):
-        layout_cells.moment("1573290000", "ms")
 
 
 STATUS = 'published = "out"\nwithdrawn = "gone"\n[reading]\ntime_unit = "ms"\n\n[impressions]'

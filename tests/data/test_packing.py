@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from genre_tf.backbones.gpt2 import tiny_byte_pair
+from genre_tf.backbones.language_models import tiny_byte_pair
 from genre_tf.data.masking import Masking, mask_words
 from genre_tf.data.packing import lay_out, pack
 from genre_tf.pretraining.packed_batches import PackedBatches, TokenTexts, causal_texts

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from genre_tf.backbones.gpt2 import new_gpt2
+from genre_tf.backbones.language_models import new_gpt2
 from genre_tf.contract import GENERATOR as NAME
 from genre_tf.evaluation.served_writer import ServedWriter
 from genre_tf.export import replay

@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from genre_tf.data import folders
+from genre_tf import files
 from genre_tf.errors import InputError
 from genre_tf.export import publishing
 
@@ -98,19 +98,19 @@ def test_what_has_no_lock_is_abandoned_and_a_lock_alone_too(tmp_path):
 
 
 def test_a_lock_that_was_removed_before_it_was_had_holds_nothing(tmp_path, monkeypatch):
-    file, flock = tmp_path / "some.lock", folders.fcntl.flock
+    file, flock = tmp_path / "some.lock", files.fcntl.flock
 
     def removed_meanwhile(descriptor, operation):
         file.unlink()
         flock(descriptor, operation)
 
     with monkeypatch.context() as patched:
-        patched.setattr(folders.fcntl, "flock", removed_meanwhile)
-        assert folders.hold(file, create=True) is None
-    held = folders.hold(file, create=True)
-    assert held is not None and folders.hold(file, wait=False) is None
+        patched.setattr(files.fcntl, "flock", removed_meanwhile)
+        assert files.hold(file, create=True) is None
+    held = files.hold(file, create=True)
+    assert held is not None and files.hold(file, wait=False) is None
     os.close(held)
-    assert folders.hold(tmp_path / "absent.lock") is None
+    assert files.hold(tmp_path / "absent.lock") is None
 
 
 def test_a_folder_of_somebody_else_is_wrong_input_and_not_tried_for_ever(tmp_path, monkeypatch):
@@ -121,11 +121,11 @@ def test_a_folder_of_somebody_else_is_wrong_input_and_not_tried_for_ever(tmp_pat
             raise PermissionError(errno.EACCES, "Permission denied", str(file))
         return really(file, flags, *mode)
 
-    monkeypatch.setattr(folders.os, "open", refuse)  # root, who may run this, may write everywhere
+    monkeypatch.setattr(files.os, "open", refuse)  # root, who may run this, may write everywhere
     with pytest.raises(InputError, match=r"Permission denied.*give a writable folder"):
         write_version(tmp_path / "toy", "whole")
     (tmp_path / "theirs.lock").write_text("")
-    held = folders.hold(tmp_path / "theirs.lock", create=True)
+    held = files.hold(tmp_path / "theirs.lock", create=True)
     assert held is not None
     os.close(held)
 
@@ -134,7 +134,7 @@ def test_a_disk_without_locks_is_wrong_input_and_nothing_is_left(tmp_path, monke
     def refuse(*_):
         raise OSError(errno.ENOLCK, "No locks available")
 
-    monkeypatch.setattr(folders.fcntl, "flock", refuse)
+    monkeypatch.setattr(files.fcntl, "flock", refuse)
     with pytest.raises(InputError, match=r"No locks available.*supports file locks"):
         write_version(tmp_path / "models" / "toy", "whole")
     assert entries(tmp_path) == []

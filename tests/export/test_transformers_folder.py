@@ -10,8 +10,7 @@ import pytest
 import tensorflow as tf
 
 from genre_tf.backbones.bert import load_bert
-from genre_tf.backbones.language_models import load_language_model
-from genre_tf.backbones.llama import load_llama, save_llama
+from genre_tf.backbones.language_models import load_language_model, save_language_model
 from genre_tf.config import GenerationConfig, NewsConfig, RunConfig, write_config
 from genre_tf.data.articles import Article, ArticleTable
 from genre_tf.errors import FailureError, InputError
@@ -95,7 +94,7 @@ def test_pytorch_computes_the_logits_of_a_fine_tuned_writer(
 ) -> None:
     backbone = "tiny"
     if family == "llama":
-        save_llama(load_llama("tiny", CONTROL_TOKENS), tmp_path / "llama")
+        save_language_model(load_language_model("tiny", CONTROL_TOKENS), tmp_path / "llama")
         backbone = str(tmp_path / "llama")
     run, out = writing_run(tmp_path / "run", backbone, trainable), tmp_path / "writer"
     assert write_transformers_folder(run, "generation", out) <= TOLERANCE

@@ -11,9 +11,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from genre_tf.backbones.gpt2 import tiny_byte_pair
+from genre_tf.backbones.language_models import LanguageModel, new_llama, save_language_model, tiny_byte_pair
 from genre_tf.backbones.layers import LanguageLayers
-from genre_tf.backbones.llama import Llama, new_llama, save_llama
 from genre_tf.backbones.trainable import parse_trainable
 from genre_tf.export import replay
 from genre_tf.export.gate import portability_violations
@@ -29,7 +28,7 @@ END = 256
 
 
 @pytest.fixture(scope="module")
-def llama() -> Llama:
+def llama() -> LanguageModel:
     sizes = {"layers": 2, "heads": 6, "key_heads": 2, "hidden": 24, "intermediate": 40, "max_tokens": 64}
     model = new_llama(tiny_byte_pair(), **sizes)
     random = np.random.default_rng(3)
@@ -39,7 +38,7 @@ def llama() -> Llama:
 
 
 @pytest.fixture(scope="module")
-def layers(llama: Llama) -> LanguageLayers:
+def layers(llama: LanguageModel) -> LanguageLayers:
     """With updates and token rows that are not nothing."""
     built = LanguageLayers(llama.backbone, parse_trainable("lora 3"), (7, 256))
     random = np.random.default_rng(4)
@@ -54,11 +53,11 @@ def left_padded(prompts: list[list[int]], width: int = 8) -> tuple[tf.Tensor, tf
     return tf.constant(ids), tf.constant(mask)
 
 
-def test_greedy_equals_transformers(llama: Llama, tmp_path: Path) -> None:
+def test_greedy_equals_transformers(llama: LanguageModel, tmp_path: Path) -> None:
     torch = pytest.importorskip("torch")
     from transformers import LlamaForCausalLM
 
-    save_llama(llama, tmp_path)
+    save_language_model(llama, tmp_path)
     reference = LlamaForCausalLM.from_pretrained(tmp_path).eval()
     model = CachedDecoder(LanguageLayers(llama.backbone, parse_trainable("none")))
     ids, mask = left_padded(PROMPTS)
@@ -184,7 +183,7 @@ def test_padding_and_company_do_not_change_a_row(layers: LanguageLayers) -> None
 
 
 def test_an_export_is_portable_and_answers_in_a_fresh_process(
-    llama: Llama, layers: LanguageLayers, tmp_path: Path
+    llama: LanguageModel, layers: LanguageLayers, tmp_path: Path
 ) -> None:
     model, prefix = CachedDecoder(layers), a_prefix(layers, 1, 3)
     options = DecodeOptions(end_id=END, max_tokens=6)

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from genre_tf.backbones.gpt2 import gpt2_weights
+from genre_tf.backbones.language_models import GPT2
 from genre_tf.backbones.layers import LanguageLayers
 from genre_tf.generation.beam import Beam, BeamLoop
 from genre_tf.generation.cache_attention import WrittenCache
@@ -277,6 +277,6 @@ def as_transformers(backbone: Any) -> Any:
     config = GPT2Config(vocab_size=VOCABULARY, n_positions=POSITIONS, n_embd=backbone.hidden_dim, n_head=2,
                         n_layer=backbone.num_layers, bos_token_id=END, eos_token_id=END)  # fmt: skip
     model = GPT2LMHeadModel(config).eval()
-    state = {weight.name: torch.tensor(weight.write()) for weight in gpt2_weights(backbone)}
+    state = {weight.name: torch.tensor(weight.write()) for weight in GPT2.weights(backbone)}
     model.transformer.load_state_dict(state)
     return model

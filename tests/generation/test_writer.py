@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from genre_tf.backbones.gpt2 import new_gpt2
+from genre_tf.backbones.language_models import new_gpt2
 from genre_tf.config import WritingConfig
 from genre_tf.errors import InputError
 from genre_tf.generation import drafting

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from genre_tf.backbones.bert import bert_weights, load_bert
+from genre_tf.backbones.bert import BERT, load_bert
 from genre_tf.backbones.layers import split_layers
 from genre_tf.backbones.trainable import parse_trainable
 
@@ -63,7 +63,7 @@ def _kernel_gradients(mode: str) -> list[str]:
     """Ops of a gradient that are needed, depend on the batch and give something of a kernel's shape."""
     backbone = load_bert("tiny", dropout=0.1).backbone
     _, upper = split_layers(backbone, parse_trainable(mode))
-    kernels = (w for w in bert_weights(backbone) if "layer." in w.name and len(w.shape) == 2)
+    kernels = (w for w in BERT.weights(backbone) if "layer." in w.name and len(w.shape) == 2)
     shapes = {tuple(kernel.variables[0].shape) for kernel in kernels}
     shapes |= {(32, 32)}  # those of attention, where their heads are joined for a product
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from genre_tf.backbones.hub_layers import hub_blocks
+from genre_tf.backbones.hub import hub_blocks
 from genre_tf.layers.attention import Attention, Padded, Unpadded, causal_bias, padding_bias
 from genre_tf.layers.block import transformed
 from genre_tf.layers.elementwise import (
@@ -67,7 +67,7 @@ def values_and_gradients(block: Any, layer: Any, training: bool) -> tuple[np.nda
 
 @pytest.mark.parametrize("family", ["bert", "gpt2", "llama"])
 def test_kerashub_has_not_moved(family: str) -> None:
-    """Each weight of a layer is where `hub_layers` looks for it; if not, a new KerasHub renamed it."""
+    """Each weight of a layer is where `hub.py` looks for it; if not, a new KerasHub renamed it."""
     for block in hub_blocks(backbone_of(family)):
         parts = block.parts
         placed = [*parts.dense.values(), parts.attention_norm, parts.feed_forward_norm]

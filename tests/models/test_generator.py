@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from genre_tf.backbones.gpt2 import Gpt2, new_gpt2, tiny_byte_pair
+from genre_tf.backbones.language_models import LanguageModel, new_gpt2, tiny_byte_pair
 from genre_tf.generation.cached_decoder import CachedDecoder
 from genre_tf.generation.prompts import CONTROL_TOKENS
 from genre_tf.generation.reader_prefix import UNSEEN
@@ -114,7 +114,7 @@ def test_a_decoder_takes_over_what_was_learned_and_leaves_the_frozen_weights(gen
 @pytest.mark.parametrize("mode", ["none", "lora 2"])
 def test_a_frozen_language_model_starts_as_it_was_and_only_what_was_added_is_trained(mode: str) -> None:
     whole = new_generator()
-    gpt2 = Gpt2(whole.backbone, whole.prompts.tokenizer, None, whole.config)
+    gpt2 = LanguageModel(whole.backbone, whole.prompts.tokenizer, None, whole.config)
     frozen = Writer(gpt2, trained_layers=mode, user_dimension=READER, prefix_tokens=3)
     for mine, theirs in zip(frozen.reader_prefix.weights, whole.reader_prefix.weights, strict=True):
         mine.assign(theirs)

@@ -13,7 +13,7 @@ from safetensors.numpy import load_file
 from typer.testing import CliRunner
 
 from genre_tf.backbones.bert import load_bert
-from genre_tf.backbones.gpt2 import load_gpt2
+from genre_tf.backbones.language_models import load_language_model
 from genre_tf.cli import pretrain as verb
 from genre_tf.config import OptimizerConfig, PretrainConfig, RunConfig
 from genre_tf.data.corpus import read_corpus
@@ -118,7 +118,7 @@ def test_bert_learns_hidden_words_and_takes_its_head_along(newsroom, tmp_path):
 
 
 def test_the_folder_is_a_writer_backbone(gpt2_folder):
-    named = load_gpt2(str(gpt2_folder), special_tokens=("<|title|>",))
+    named = load_language_model(str(gpt2_folder), special_tokens=("<|title|>",))
     assert (
         named.backbone.num_layers == 1
         and named.tokenizer.token_id("<|title|>") == named.config["vocab_size"] - 1

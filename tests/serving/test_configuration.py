@@ -77,7 +77,7 @@ def test_a_folder_that_cannot_be_locked_is_wrong_input(
     def refuse(*_: object) -> None:
         raise OSError(errno.ENOLCK, "No locks available")
 
-    monkeypatch.setattr("genre_tf.data.folders.fcntl.flock", refuse)
+    monkeypatch.setattr("genre_tf.files.fcntl.flock", refuse)
     with pytest.raises(InputError, match=r"cannot lock .*No locks available"):
         write_configuration(tmp_path, ["genre_recommender"])
 

@@ -29,7 +29,7 @@ from genre_tf.models.text_rows import TextBatching, TextRows
 from genre_tf.training.distribution import Distribution
 from genre_tf.training.generation import GenerationTrainer, new_generator
 from genre_tf.training.learner import Learner
-from genre_tf.training.ranking import CLICK_WEIGHT, TEACHER, RankingTrainer, click_weights
+from genre_tf.training.ranking import CLICK_WEIGHT, TEACHER, ClickWeights, RankingTrainer
 from genre_tf.training.retrieval import DRAWN, RetrievalTrainer
 
 STAGES = ("retrieval", "ranking", "generation")
@@ -93,7 +93,7 @@ def clicks(stage: str, backbone: NewsEncoder) -> tuple[Learner, tf.data.Dataset,
     if stage == OBJECTIVES:
         random = np.random.default_rng(2)
         logits = [random.normal(size=(len(each.labels), 2)).astype(np.float32) for each in impressions()]
-        columns = {TEACHER: logits, CLICK_WEIGHT: click_weights(impressions(), ALL_OBJECTIVES)}
+        columns = {TEACHER: logits, CLICK_WEIGHT: ClickWeights(impressions(), ALL_OBJECTIVES)}
     features = backbone.features(TABLE)
 
     def batches(layout: BatchLayout) -> tf.data.Dataset:

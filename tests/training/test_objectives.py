@@ -19,7 +19,7 @@ from genre_tf.losses.clicks import (
     softmax_loss,
     teacher_loss,
 )
-from genre_tf.training.ranking import click_weights, moves_probabilities
+from genre_tf.training.ranking import ClickWeights, moves_probabilities
 
 # One click; two of them; none; nothing else than clicks; and padding that would matter if it were looked at.
 LOGITS = np.array([[0.3, -1.2, 9.0], [2.0, 0.5, 0.1], [1.0, -1.0, 0.4], [0.7, 0.2, 5.0]], np.float32)
@@ -210,7 +210,7 @@ EXAMPLES = [_example([1, 2, 3], [1, 0, 0])] * 4 + [_example([4, 1, 2], [0, 0, 1]
 
 
 def test_click_weights_fall_with_the_clicks_on_the_article():
-    weights = click_weights(EXAMPLES, RankingConfig(popularity_debias=0.5))
+    weights = ClickWeights(EXAMPLES, RankingConfig(popularity_debias=0.5))
     assert [each.shape for each in weights] == [(3, 2)] * 5
     assert all((each[:, 1] == 1.0).all() for each in weights)  # with counters popularity is told by them
     popular, rare = weights[0][0, 0], weights[4][2, 0]
@@ -221,19 +221,19 @@ def test_click_weights_fall_with_the_clicks_on_the_article():
 
 def test_an_impression_without_a_click_changes_no_weight_of_a_click():
     settings = RankingConfig(popularity_debias=0.5, position_propensities=(0.8, 0.4))
-    *others, unclicked = click_weights([*EXAMPLES, _example([4, 5], [0, 0])], settings)
+    *others, unclicked = ClickWeights([*EXAMPLES, _example([4, 5], [0, 0])], settings)
     assert (unclicked == 1.0).all()
-    np.testing.assert_array_equal(np.concatenate(others), np.concatenate(click_weights(EXAMPLES, settings)))
+    np.testing.assert_array_equal(np.concatenate(others), np.concatenate(ClickWeights(EXAMPLES, settings)))
 
 
 def test_click_weights_rise_with_the_place_and_have_a_limit():
-    by_place = click_weights(EXAMPLES, RankingConfig(popularity_debias=0.0, position_propensities=(0.8, 0.4)))
+    by_place = ClickWeights(EXAMPLES, RankingConfig(popularity_debias=0.0, position_propensities=(0.8, 0.4)))
     np.testing.assert_allclose(by_place[4][2] / by_place[0][0], [2.0, 2.0], rtol=1e-6)
     both = RankingConfig(popularity_debias=0.5, position_propensities=(0.8, 0.4))
-    both_weights = click_weights(EXAMPLES, both)
+    both_weights = ClickWeights(EXAMPLES, both)
     np.testing.assert_allclose(both_weights[4][2] / both_weights[0][0], [4.0, 2.0], rtol=1e-6)
     many = [_example([1, 2], [1, 0])] * 400 + [_example([1, 2], [0, 1])]
-    extreme = click_weights(many, RankingConfig(popularity_debias=0.0, position_propensities=(1.0, 0.001)))
+    extreme = ClickWeights(many, RankingConfig(popularity_debias=0.0, position_propensities=(1.0, 0.001)))
     clicks = np.array([row[one.labels > 0][0, 0] for row, one in zip(extreme, many, strict=True)])
     assert clicks.max() == pytest.approx(10 * clicks.min()) and clicks.mean() == pytest.approx(1.0)
 

@@ -6,7 +6,7 @@ import shutil
 
 import pytest
 
-from genre_tf.backbones.gpt2 import load_gpt2, save_gpt2
+from genre_tf.backbones.language_models import load_language_model, save_language_model
 from genre_tf.config import (
     DataConfig,
     GenerationConfig,
@@ -86,7 +86,7 @@ def test_a_refused_news_setting_leaves_no_run_behind(tmp_path, data, wrong, said
     ],
 )
 def test_a_refused_writer_setting_is_refused_before_anything_is_trained(tmp_path, data, wrong, said):
-    save_gpt2(load_gpt2("tiny"), tmp_path / "gpt2")
+    save_language_model(load_language_model("tiny"), tmp_path / "gpt2")
     file = tmp_path / "gpt2" / "config.json"
     file.write_text(json.dumps({**json.loads(file.read_text()), "vocab_size": 7}))
     given = {name: tmp_path / "gpt2" if value == "{folder}" else value for name, value in wrong.items()}

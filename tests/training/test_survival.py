@@ -195,7 +195,7 @@ def test_a_disk_without_locks_is_not_another_training(tmp_path, monkeypatch):
     def refuse(*_):
         raise OSError(errno.ENOLCK, "No locks available")
 
-    monkeypatch.setattr("genre_tf.data.folders.fcntl.flock", refuse)
+    monkeypatch.setattr("genre_tf.files.fcntl.flock", refuse)
     with pytest.raises(InputError, match=r"locked \(No locks available\)"), run_lock(tmp_path):
         pass
 

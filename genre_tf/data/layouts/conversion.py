@@ -11,7 +11,6 @@ from typing import Any, BinaryIO, NamedTuple, cast
 
 from genre_tf.data.articles import TEXT_FIELDS, Article, Impression
 from genre_tf.data.faults import Fault, FaultPolicy, shown
-from genre_tf.data.folders import whole_folder
 from genre_tf.data.layouts.cells import first_text, if_any, one_id, text, withdrawn
 from genre_tf.data.layouts.column_map import ArticleColumns, ColumnMap, ImpressionColumns, SplitFiles
 from genre_tf.data.layouts.event_log import EventImpressions, read_events
@@ -29,6 +28,7 @@ from genre_tf.data.lines import MAX_LINE_BYTES
 from genre_tf.data.mind import BEHAVIORS, NEWS
 from genre_tf.data.mind_rows import WITHDRAWN
 from genre_tf.errors import InputError
+from genre_tf.files import whole_folder
 
 REPORT_FILE = "conversion.json"
 _OTHER_BYTES = 200  # more than a line of MIND's news file has beside the texts: tabs, a time and a state

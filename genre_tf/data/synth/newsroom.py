@@ -12,12 +12,12 @@ from typing import Any, TextIO
 import numpy as np
 from numpy.typing import NDArray
 
-from genre_tf.data.folders import whole_folder
 from genre_tf.data.synth.catalogue import Catalogue, write_catalogue
 from genre_tf.data.synth.oracle import oracle_metrics
 from genre_tf.data.synth.readers import Dwell, Pools, Readers, draw_clicks, draw_pools, logged_probabilities
 from genre_tf.data.synth.settings import FIRST_DAY, NewsroomSettings
 from genre_tf.errors import InputError
+from genre_tf.files import whole_folder
 
 BLOCK = 8_192  # impressions drawn at once; bounds memory however long the log is
 EXAMPLE_READERS = 4
