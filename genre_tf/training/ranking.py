@@ -253,7 +253,7 @@ def moves_probabilities(config: RankingConfig, examples: Sequence[ImpressionExam
 
 def columns_of(data: StageData, config: RankingConfig, report: Report) -> Columns:
     """Additional columns of training candidates that the settings need: click weights, a teacher's logits."""
-    columns = {}
+    columns: dict[str, Sequence[Floats]] = {}
     if config.popularity_debias or config.position_propensities:
         columns[CLICK_WEIGHT] = ClickWeights(data.train, config)
     if config.teacher:
