@@ -1,5 +1,6 @@
 """Package genre_tf, with the reason for each version bound."""
 
+import sys
 from pathlib import Path
 
 from setuptools import find_packages, setup
@@ -71,7 +72,9 @@ EXTRAS = {
     ],
 }
 
-ROOMS_BESIDE = ("export", "serving", "benchmarks")  # top-level folders, installed as parts of genre_tf
+ROOMS_BESIDE = ["export", "serving"]  # top-level folders, installed as parts of genre_tf
+if "editable_wheel" in sys.argv:  # pip install -e: benchmarks run from a checkout, and no wheel has them
+    ROOMS_BESIDE.append("benchmarks")
 
 setup(
     name="genre-tf",

@@ -20,8 +20,8 @@ from genre_tf.data.records import prepare, read_articles
 from genre_tf.models.checkpoint import BACKBONE_FOLDER, ranker_of, save_backbone
 from genre_tf.models.news_encoder import Categories
 from genre_tf.models.ranker import Ranker
+from genre_tf.training.fitted_weights import start_ranker
 from genre_tf.training.optimizers import make_optimizer
-from genre_tf.training.ranker_start import start_ranker
 from genre_tf.training.ranking import RankingTrainer
 from genre_tf.training.stage_data import StageData, load_stage_data
 

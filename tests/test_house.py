@@ -21,6 +21,7 @@ FLOORS = [
     {"serving"},
     {"export"},
     {"reporting"},
+    {"pretraining"},
     {"training"},
     {"explain"},
     {"evaluation"},

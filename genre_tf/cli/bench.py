@@ -1,27 +1,18 @@
 """`genre bench NAME`: a measured comparison with named peers, in one run on this machine."""
 
 import importlib
-from enum import Enum
+import importlib.util
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
-from genre_tf.cli.console import print_json, progress, results
-from genre_tf.cli.tensorflow_notes import load_tensorflow
+from genre_tf.cli.console import load_tensorflow, print_json, results, say
 from genre_tf.environment import import_triton_first
 from genre_tf.errors import InputError
 
-
-class Bench(str, Enum):  # noqa: UP042  (typer shows the value of a plain string enum)
-    """What to compare: `genre_tf.benchmarks.NAME_bench` has a function `bench`."""
-
-    TRAIN = "train"
-    ENCODE = "encode"
-    RETRIEVE = "retrieve"
-    GENERATE = "generate"
-    DRAFTS = "drafts"
-    SERVE = "serve"
+Bench = Literal["train", "encode", "retrieve", "generate", "drafts", "serve"]
+"""What to compare: `genre_tf.benchmarks.NAME_bench` has a function `bench`."""
 
 
 def bench(
@@ -49,27 +40,31 @@ def bench(
 
     Example: genre bench encode --json
     """
-    if picture is not None and name is not Bench.SERVE:
-        raise InputError(f"--picture is for `genre bench serve`, not for {name.value}: leave it out")
-    if run is not None and name is not Bench.DRAFTS:
-        raise InputError(f"--run is for `genre bench drafts`, not for {name.value}: leave it out")
+    if picture is not None and name != "serve":
+        raise InputError(f"--picture is for `genre bench serve`, not for {name}: leave it out")
+    if run is not None and name != "drafts":
+        raise InputError(f"--run is for `genre bench drafts`, not for {name}: leave it out")
+    if importlib.util.find_spec("genre_tf.benchmarks") is None:
+        raise InputError(
+            "`genre bench` runs from a checkout of genre_tf: clone it, run pip install -e . in it, and repeat"
+        )
     import_triton_first()
     load_tensorflow()
     from genre_tf.benchmarks.measuring import BenchOptions, machine
     from genre_tf.benchmarks.tables import bench_table
 
-    module = importlib.import_module(f"genre_tf.benchmarks.{name.value}_bench")
+    module = importlib.import_module(f"genre_tf.benchmarks.{name}_bench")
     options = BenchOptions(
         rounds=rounds,
         quick=quick,
         data=data,
         news_backbone=news_backbone,
-        say=lambda line: progress.print(line, markup=False, soft_wrap=True),
+        say=say,
         picture=picture,
         run=run,
     )
     rows = module.bench(options)
     if json:
-        print_json({"bench": name.value, "machine": machine(), "rows": [row.as_dict() for row in rows]})
+        print_json({"bench": name, "machine": machine(), "rows": [row.as_dict() for row in rows]})
         return
-    results.print(bench_table(name.value, machine(), rows))
+    results.print(bench_table(name, machine(), rows))

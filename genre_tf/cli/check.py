@@ -44,13 +44,13 @@ def check(
 
 def _print_report(report: "CheckReport") -> None:
     for fault in report.faults[:MAX_PRINTED_FAULTS]:
-        results.print(str(fault), markup=False)
+        results.print(str(fault))
     if report.fault_count > MAX_PRINTED_FAULTS:
         left = report.fault_count - MAX_PRINTED_FAULTS
         results.print(f"... and {left:,} more faults (--json lists up to 10,000 of each split)")
     results.print(_counts(report))
     for warning in report.warnings:
-        results.print(f"warning: {warning}", markup=False)
+        results.print(f"warning: {warning}")
     bad_rows = sum(split.bad_rows for split in report.splits)
     unusable = sum(split.unusable_files for split in report.splits)
     verdict = "passed" if report.passed else "failed"

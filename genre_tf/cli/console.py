@@ -1,10 +1,14 @@
-"""Where the command line writes: results on stdout, everything else on stderr."""
+"""Where the command line writes: results on stdout, everything else on stderr; TensorFlow is kept silent."""
 
+import atexit
+import gc
 import io
 import json
+import logging
 import os
 import re
 import sys
+import tempfile
 from collections.abc import Iterable
 from typing import Any
 
@@ -48,6 +52,11 @@ _unknown_width = not (sys.stdout and sys.stdout.isatty()) and "COLUMNS" not in o
 results = SafeConsole(soft_wrap=True, width=200 if _unknown_width else None)
 
 
+def say(line: str) -> None:
+    """Print a line of progress, however long it is."""
+    progress.print(line, soft_wrap=True)
+
+
 def prepare_streams() -> None:
     """Let stdout write `?` for what its encoding lacks, rather than fail; Python's stderr never fails.
 
@@ -69,3 +78,36 @@ def print_json(value: Any, indent: int | None = 2) -> None:
     unicode = (sys.stdout.encoding or "utf-8").lower().startswith("utf")
     text = json.dumps(value, ensure_ascii=not unicode, indent=indent, allow_nan=False)
     sys.stdout.write(_CONTROLS.sub(lambda found: f"\\u{ord(found[0]):04x}", text) + "\n")
+
+
+def load_tensorflow(*, look_for_devices: bool = True) -> None:
+    """Import TensorFlow with its start-up messages held back; they are shown if the import fails.
+
+    They come from C++ before any log level is read, so only the file descriptor can hold them.
+
+    Args:
+        look_for_devices: False: devices can still be configured; messages about them then come later.
+    """
+    if "tensorflow" in sys.modules:
+        return
+    sys.stderr.flush()
+    screen = os.dup(2)
+    with tempfile.TemporaryFile() as held:
+        os.dup2(held.fileno(), 2)
+        gc.disable()  # nothing is garbage while TensorFlow's modules are imported: a fifth faster
+        try:
+            import tensorflow
+
+            logging.getLogger("tensorflow").setLevel(logging.ERROR)  # advice for developers
+            if look_for_devices:
+                tensorflow.zeros(())  # the first operation looks for devices, with messages
+        except BaseException:
+            held.seek(0)
+            os.write(screen, held.read())
+            raise
+        finally:
+            gc.enable()
+            os.dup2(screen, 2)
+            os.close(screen)
+    # The collector need not go through TensorFlow's modules: it takes a second to do so at the exit.
+    atexit.register(gc.freeze)

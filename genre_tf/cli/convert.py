@@ -59,7 +59,7 @@ def convert(
 def _print_splits(splits: "Splits", out: Path, check: bool) -> None:
     faults = list(dict.fromkeys(str(fault) for split in splits.values() for fault in split.faults))
     for fault in faults[:MAX_PRINTED_FAULTS]:
-        (results if check else progress).print(f"{'' if check else 'skipped '}{fault}", markup=False)
+        (results if check else progress).print(f"{'' if check else 'skipped '}{fault}")
     if len(faults) > MAX_PRINTED_FAULTS:
         (results if check else progress).print(f"... and {len(faults) - MAX_PRINTED_FAULTS:,} more faults")
     for name, split in splits.items():
@@ -75,9 +75,8 @@ def _print_splits(splits: "Splits", out: Path, check: bool) -> None:
         notes += "; histories are made of earlier clicks in the log" if split.made_histories else ""
         results.print(
             f"{out / name}: {'would hold ' if check else ''}{split.articles:,} articles, "
-            f"{split.impressions:,} impressions{without}, {split.clicks:,} clicks{notes}",
-            markup=False,
+            f"{split.impressions:,} impressions{without}, {split.clicks:,} clicks{notes}"
         )
     for name, split in splits.items():
         for warning in split.warnings:
-            results.print(f"warning: {out / name}: {warning}", markup=False)
+            results.print(f"warning: {out / name}: {warning}")

@@ -11,8 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from genre_tf.cli.console import progress, results
-from genre_tf.cli.tensorflow_notes import load_tensorflow
+from genre_tf.cli.console import load_tensorflow, progress, results
 from genre_tf.config import (
     GenerationConfig,
     NewsConfig,
@@ -62,7 +61,7 @@ def demo(
     started = time.monotonic()
 
     def say(line: str) -> None:
-        progress.print(f"[{time.monotonic() - started:5.0f} s] {line}", markup=False, soft_wrap=True)
+        progress.print(f"[{time.monotonic() - started:5.0f} s] {line}", soft_wrap=True)
 
     load_tensorflow()
     from genre_tf.data.synth.newsroom import write_newsroom
@@ -82,7 +81,7 @@ def demo(
     say("serving")
     with server_process(out / "models") as server:
         _show(out, newsroom, report, server.address)
-    results.print(_closing(out), markup=False)
+    results.print(_closing(out))
 
 
 def demo_config(news_backbone: str, seed: int) -> RunConfig:
@@ -201,8 +200,7 @@ def _show(out: Path, newsroom: dict[str, Any], report: dict[str, Any], address: 
     )
     results.print(
         "\nWritten for a reader: headlines for the first recommended article that has a text.\n"
-        f"Written from an article: headlines for “{title}”.",
-        markup=False,
+        f"Written from an article: headlines for “{title}”."
     )
     written: list[dict[str, Any]] = []
     with Client(address, timeout_s=60.0) as client:
@@ -215,17 +213,16 @@ def _show(out: Path, newsroom: dict[str, Any], report: dict[str, Any], address: 
 
 
 def _show_metrics(report: dict[str, Any], oracle: float) -> None:
-    results.print(f"\nAUC on the next day (the oracle, which knows every taste: {oracle:.3f})", markup=False)
+    results.print(f"\nAUC on the next day (the oracle, which knows every taste: {oracle:.3f})")
     for name in ("two_tower", "ranker", "ranker_counters"):
         after, before = report["models"][name]["all"]["auc"], report["before"]["models"][name]["all"]["auc"]
         share = (after - 0.5) / (oracle - 0.5)
         results.print(
-            f"  {name:16} {before:.3f} before, {after:.3f} after: {share:.0%} of the way to the oracle",
-            markup=False,
+            f"  {name:16} {before:.3f} before, {after:.3f} after: {share:.0%} of the way to the oracle"
         )
     shown = {name: value for name, value in report["baselines"].items() if name != "random"}
     best = max(shown, key=lambda name: shown[name]["all"]["auc"])
-    results.print(f"  best baseline    {shown[best]['all']['auc']:.3f} ({best})", markup=False)
+    results.print(f"  best baseline    {shown[best]['all']['auc']:.3f} ({best})")
 
 
 def _show_reader(
@@ -234,7 +231,7 @@ def _show_reader(
     """Print what a reader gets; return it in the form of `keep_written`."""
     history = reader["history"][-30:]
     read = [titles[news_id][0] for news_id in history if news_id in titles]
-    results.print(f"\nReader {reader['user_id']}, who likes {', '.join(reader['interests'])}", markup=False)
+    results.print(f"\nReader {reader['user_id']}, who likes {', '.join(reader['interests'])}")
     _print_lines("lately read", read[-3:])
     found = client.recommend([history])[0][:4]
     _print_lines("recommended", [f"{article.score:.3f}  {article.title}" for article in found])
@@ -257,7 +254,7 @@ def _show_reader(
 
 
 def _print_lines(label: str, lines: list[str]) -> None:
-    results.print(f"  {label:25}" + f"\n{'':27}".join(lines), markup=False)
+    results.print(f"  {label:25}" + f"\n{'':27}".join(lines))
 
 
 def _keep_written(written: list[dict[str, Any]], run: Path) -> None:

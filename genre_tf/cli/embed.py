@@ -1,22 +1,15 @@
 """`genre embed`: the vectors of every article, for use in another index."""
 
-from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 from rich.markup import escape
 
-from genre_tf.cli.beam_options import RunnerName, RunnerOptions, beam_runner
-from genre_tf.cli.console import print_json, progress, results
-from genre_tf.cli.tensorflow_notes import load_tensorflow
+from genre_tf.cli.console import load_tensorflow, print_json, progress, results
+from genre_tf.cli.prepare import RunnerName, RunnerOptions, beam_runner
 
-
-class Model(StrEnum):
-    """The models that have article vectors."""
-
-    two_tower = "two_tower"
-    ranker = "ranker"
+Model = Literal["two_tower", "ranker"]
 
 
 def embed(
@@ -28,7 +21,7 @@ def embed(
     out: Annotated[Path, typer.Option(help="Folder to write: news_ids.txt beside .npy shards.")],
     model: Annotated[
         Model, typer.Option(help="Model that computes the vectors; those of two_tower are for retrieval.")
-    ] = Model.two_tower,
+    ] = "two_tower",
     max_bad_rows: Annotated[int, typer.Option(help="Faulty rows that may be skipped.")] = 0,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace existing embeddings.")] = False,
     runner: RunnerName = None,
@@ -45,14 +38,14 @@ def embed(
     from genre_tf.evaluation.scoring import chosen_models, open_run
     from genre_tf.models.bulk_embedding import embed_split
 
-    chosen_models(run, open_run(run), (model.value,))
+    chosen_models(run, open_run(run), (model,))
     with progress.status(escape(f"embedding the articles of {split}")) as status:
         manifest = embed_split(
             run,
             data,
             split,
             out,
-            model=model.value,
+            model=model,
             runner=beam_runner(runner, runner_option),
             max_bad_rows=max_bad_rows,
             overwrite=overwrite,
@@ -62,7 +55,6 @@ def embed(
         print_json(manifest)
         return
     results.print(
-        f"{out}: vectors of {manifest['articles']:,} articles by {model.value}, "
-        f"{manifest['dimension']} dimensions each",
-        markup=False,
+        f"{out}: vectors of {manifest['articles']:,} articles by {model}, "
+        f"{manifest['dimension']} dimensions each"
     )

@@ -1,22 +1,13 @@
 """`genre evaluate`: all metrics of models and baselines, also per slice."""
 
-from enum import Enum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
-from genre_tf.cli.console import print_json, progress, results
-from genre_tf.cli.tensorflow_notes import load_tensorflow
+from genre_tf.cli.console import load_tensorflow, print_json, results, say
 
-
-class PoolRule(Enum):
-    """Which articles are in the pool of an impression."""
-
-    split = "split"
-    first_seen = "first_seen"
-    published = "published"
-    none = "none"
+PoolRule = Literal["split", "first_seen", "published", "none"]
 
 
 def evaluate(
@@ -47,7 +38,7 @@ def evaluate(
             help="Articles that `recommend` may choose from at an impression: split: all of the split; "
             "first_seen: those shown before; published: those published before; none: skip the whole pool."
         ),
-    ] = PoolRule.split,
+    ] = "split",
     refresh_hours: Annotated[
         float,
         typer.Option(
@@ -77,15 +68,12 @@ def evaluate(
         readers=readers,
         samples=samples,
         max_bad_rows=max_bad_rows,
-        pool=None if pool is PoolRule.none else pool.value,
+        pool=None if pool == "none" else pool,
         refresh_hours=refresh_hours,
     )
 
     if (run / "config.toml").is_file():
         check_place(run)
-
-    def say(line: str) -> None:
-        progress.print(line, markup=False, soft_wrap=True)
 
     def look(measured: Measured) -> None:
         clear(run, split)

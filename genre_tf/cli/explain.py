@@ -8,23 +8,21 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
-from genre_tf.cli.asking import Json
-from genre_tf.cli.console import print_json, progress, results
-from genre_tf.cli.readers import History, HistoryText, Log, Reader, User, find_reader
-from genre_tf.cli.tensorflow_notes import load_tensorflow
-from genre_tf.cli.texts import read_text
+from genre_tf.cli.clients import Json
+from genre_tf.cli.console import load_tensorflow, print_json, progress, results
+from genre_tf.cli.options import takes
+from genre_tf.cli.readers import READER, Reader, find_reader, read_text
 from genre_tf.errors import InputError
 
 if TYPE_CHECKING:
     from genre_tf.explain.article import Explanation
 
 
+@takes(whose=READER)
 def explain(
     run: Annotated[Path, typer.Argument(help="Run folder that `genre train` wrote.")],
-    history: History = None,
-    history_text: HistoryText = None,
-    user: User = None,
-    log: Log = None,
+    *,
+    whose: dict[str, Any],
     candidate: Annotated[str | None, typer.Option(help="Id of the article to explain.")] = None,
     candidate_text: Annotated[
         str | None, typer.Option(help="Title of the article to explain, instead of its id.")
@@ -48,7 +46,7 @@ def explain(
     gradients of the click logit. With --text and --source: the runs of words that are in both; with a reader
     but no article, the text is also explained as the candidate.
     """
-    reader = find_reader(history, history_text, user, log)
+    reader = find_reader(**whose)
     _check(text, source, reader, (candidate, candidate_text))
     written = None if text is None else read_text(text).strip()
     answer: dict[str, Any] = {}
@@ -136,7 +134,7 @@ def _spans(written: str, source: str, least_words: int) -> dict[str, Any]:
 
 
 def _print_article(explanation: "Explanation", top: int) -> None:
-    results.print(f"{explanation.title}  {explanation.news_id}".strip(), markup=False)
+    results.print(f"{explanation.title}  {explanation.news_id}".strip())
     results.print(
         f"click probability {explanation.probability:.4f}; for a reader without history "
         f"{explanation.probability_without_history:.4f} (both without counters)"
@@ -158,9 +156,7 @@ def _print_article(explanation: "Explanation", top: int) -> None:
 
 
 def _print_spans(told: dict[str, Any]) -> None:
-    results.print(
-        f"{told['share_from_source']:.0%} of the words are in runs taken from the source:", markup=False
-    )
+    results.print(f"{told['share_from_source']:.0%} of the words are in runs taken from the source:")
     for span in told["spans"]:
         first, end = span["source"]
-        results.print(f"  {span['written']!r}  (characters {first} to {end} of the source)", markup=False)
+        results.print(f"  {span['written']!r}  (characters {first} to {end} of the source)")

@@ -1,19 +1,17 @@
 """`genre export RUN MODELS`: versioned SavedModels, verified before they are published."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from genre_tf.cli.console import print_json, progress, results
-from genre_tf.cli.tensorflow_notes import load_tensorflow
+from genre_tf.cli.console import load_tensorflow, print_json, results, say
 from genre_tf.errors import InputError
 from genre_tf.export.publishing import check_models_path
 
 if TYPE_CHECKING:
     from genre_tf.export.verification import Verification
 
-INDEXES = ("exact", "partitioned")
 MaxAgeHours = Annotated[
     str | None,
     typer.Option(
@@ -36,7 +34,7 @@ Diversity = Annotated[
     ),
 ]
 Index = Annotated[
-    str,
+    Literal["exact", "partitioned"],
     typer.Option(
         help="exact searches all articles; partitioned, for more than a million, searches only the --probes "
         "blocks of neighbours that are nearest to the reader."
@@ -102,8 +100,6 @@ def export(
 
     Example: genre export runs/mind models
     """
-    if index not in INDEXES:
-        raise InputError(f"--index must be one of {', '.join(INDEXES)}; got {index!r}")
     check_models_path(models)
     load_tensorflow()
     from genre_tf.export.exporting import ExportOptions, export_run
@@ -131,9 +127,7 @@ def export(
     )
     if (models / CONFIG_NAME).is_file():
         read_models_config(models / CONFIG_NAME)  # report a damaged file now, not after minutes of work
-    published = export_run(
-        run, models, data or [], options, lambda line: progress.print(line, markup=False, soft_wrap=True)
-    )
+    published = export_run(run, models, data or [], options, say)
     files = write_configuration(models, [version.parent.name for version, _ in published], batching)
     _print_published(published, files, json)
 
@@ -151,9 +145,9 @@ def _print_published(published: "list[tuple[Path, Verification]]", files: "list[
         return
     for version, checked in published:
         print_verification(checked)
-        results.print(f"published {version}", markup=False)
+        results.print(f"published {version}")
     print_held_back(*(version for version, _ in published))
-    results.print("server files: " + ", ".join(str(file) for file in files), markup=False)
+    results.print("server files: " + ", ".join(str(file) for file in files))
 
 
 def print_held_back(*versions: Path) -> None:
@@ -162,4 +156,4 @@ def print_held_back(*versions: Path) -> None:
 
     for version in versions:
         if told := held_back(version):
-            results.print(told, markup=False, soft_wrap=True)
+            results.print(told)

@@ -17,37 +17,38 @@ from genre_tf.cli.console import prepare_streams, progress
 from genre_tf.environment import prefer_silence
 from genre_tf.errors import FailureError, InputError, StoppedError
 
-VERBS = (
-    "demo",
-    "synth",
-    "convert",
-    "check",
-    "prepare",
-    "pretrain",
-    "train",
-    "tune",
-    "evaluate",
-    "board",
-    "report",
-    "predict",
-    "embed",
-    "export",
-    "to-transformers",
-    "verify",
-    "refresh",
-    "serve",
-    "rollback",
-    "label",
-    "prune",
-    "serving-files",
-    "recommend",
-    "score",
-    "generate",
-    "ask",
-    "profile",
-    "explain",
-    "bench",
-)
+VERBS = {
+    "demo": "demo",
+    "synth": "synth",
+    "convert": "convert",
+    "check": "check",
+    "prepare": "prepare",
+    "pretrain": "pretrain",
+    "train": "train",
+    "tune": "tune",
+    "evaluate": "evaluate",
+    "board": "report",
+    "report": "report",
+    "predict": "predict",
+    "embed": "embed",
+    "export": "export",
+    "to-transformers": "to_transformers",
+    "verify": "verify",
+    "refresh": "refresh",
+    "serve": "serve",
+    "rollback": "versions",
+    "label": "versions",
+    "prune": "versions",
+    "serving-files": "serving_files",
+    "recommend": "clients",
+    "score": "clients",
+    "generate": "clients",
+    "ask": "clients",
+    "profile": "profile",
+    "explain": "explain",
+    "bench": "bench",
+}
+"""Each verb and its module here; the function has the name of the verb, with underscores."""
 
 app = typer.Typer(
     name="genre",
@@ -75,10 +76,8 @@ def _before_the_verb(
 
 
 def _register(name: str) -> None:
-    python_name = name.replace("-", "_")
-    module = importlib.import_module(f"genre_tf.cli.{python_name}")
-    verb: Any = getattr(module, python_name)
-    app.command(name)(_as_command(verb))
+    module = importlib.import_module(f"genre_tf.cli.{VERBS[name]}")
+    app.command(name)(_as_command(getattr(module, name.replace("-", "_"))))
 
 
 def _as_command(verb: Callable[..., None]) -> Callable[..., None]:
@@ -145,7 +144,7 @@ def _of_system(error: OSError) -> tuple[Exception, int]:
 
 def _stop(error: Exception, status: int) -> None:
     progress.quiet = False
-    progress.print(f"genre: {error}", style="red", markup=False, soft_wrap=True)
+    progress.print(f"genre: {error}", style="red", soft_wrap=True)
     sys.exit(status)
 
 

@@ -1,21 +1,13 @@
 """`genre predict`: MIND's submission file."""
 
-from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
-from genre_tf.cli.console import print_json, progress, results
-from genre_tf.cli.tensorflow_notes import load_tensorflow
+from genre_tf.cli.console import load_tensorflow, print_json, progress, results
 
-
-class Model(StrEnum):
-    """The models that score candidates."""
-
-    two_tower = "two_tower"
-    ranker = "ranker"
-    ranker_counters = "ranker_counters"
+Model = Literal["two_tower", "ranker", "ranker_counters"]
 
 
 def predict(
@@ -47,22 +39,22 @@ def predict(
 
     check_output(out)
     config = open_run(run)
-    chosen_models(run, config, (model.value,))
+    chosen_models(run, config, (model,))
     log = read_log(
         run,
         config,
         data,
         split,
-        with_counters=model is Model.ranker_counters,
+        with_counters=model == "ranker_counters",
         counters_from=counters_from or (),
         max_bad_rows=max_bad_rows,
     )
     progress.print(f"{len(log.split.impressions)} impressions of {split}, {len(log.table) - 1} articles")
     for fault in log.split.faults:
-        progress.print(f"skipped {fault}", markup=False)
-    scorer = load_scorers(run, (model.value,), log.table)[model.value]
+        progress.print(f"skipped {fault}")
+    scorer = load_scorers(run, (model,), log.table)[model]
     written = write_predictions(out, log, scorer)
     if as_json:
-        print_json({"out": str(out), "impressions": written, "model": model.value})
+        print_json({"out": str(out), "impressions": written, "model": model})
     else:
-        results.print(f"{written} impressions ranked by {model.value}: {out}", markup=False)
+        results.print(f"{written} impressions ranked by {model}: {out}")

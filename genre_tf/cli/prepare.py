@@ -1,13 +1,50 @@
-"""`genre prepare`: the training log as columns."""
+"""`genre prepare`: the training log as columns; and the options of the verbs that can run on Apache Beam."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.markup import escape
 
-from genre_tf.cli.beam_options import RunnerName, RunnerOptions, beam_runner
-from genre_tf.cli.console import print_json, progress, results
+from genre_tf.cli.console import print_json, progress, results, say
+from genre_tf.errors import InputError
+
+if TYPE_CHECKING:
+    from genre_tf.data.beam.runners import Runner
+
+RunnerName = Annotated[
+    str | None,
+    typer.Option(
+        "--runner",
+        help="Beam runner: DirectRunner (this machine), DataflowRunner, FlinkRunner or SparkRunner; needs "
+        "genre-tf\\[beam]. If not given, this process does the work.",
+    ),
+]
+RunnerOptions = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--runner-option",
+        metavar="NAME=VALUE",
+        help="Option for Beam's PipelineOptions; repeatable. Give temp_location=URL if the workers cannot "
+        "read this machine's files.",
+    ),
+]
+
+
+def beam_runner(name: str | None, options: list[str] | None) -> "Runner | None":
+    """The chosen runner; None: this process does the work.
+
+    Raises:
+        InputError: options without a runner.
+    """
+    from genre_tf.data.beam.runners import Runner
+
+    if name is None:
+        if options:
+            raise InputError(f"--runner-option {options[0]} was given without --runner; name a runner too")
+        return None
+    return Runner(name, tuple(options or ()))
+
 
 MAX_PRINTED_FAULTS = 50
 
@@ -50,7 +87,7 @@ def prepare(
     manifest = prepared.manifest
     for fault in manifest["faults"][:MAX_PRINTED_FAULTS]:
         place = f"{fault['file']}:{fault['line']}: {fault['field']}"
-        progress.print(f"skipped {place}: {fault['message']}", markup=False, soft_wrap=True)
+        say(f"skipped {place}: {fault['message']}")
     if len(manifest["faults"]) > MAX_PRINTED_FAULTS:
         progress.print("... the other skipped rows are listed in manifest.json")
     if json:
@@ -60,6 +97,5 @@ def prepare(
     results.print(
         f"{out}: {'prepared' if prepared.written else 'up to date'}: {manifest['articles']:,} articles, "
         f"{train['impressions']:,} training and {validation['impressions']:,} validation impressions, "
-        f"{train['clicks'] + validation['clicks']:,} clicks, {manifest['bad_rows']:,} bad rows skipped",
-        markup=False,
+        f"{train['clicks'] + validation['clicks']:,} clicks, {manifest['bad_rows']:,} bad rows skipped"
     )

@@ -1,42 +1,26 @@
 """`genre pretrain`: a language model adapted to unlabelled article text."""
 
-from enum import Enum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 
-from genre_tf.cli.console import print_json, progress, results
-from genre_tf.cli.train import given, with_optimizers, with_options
-from genre_tf.cli.train_options import (
-    AccumulateOption,
-    ExecutionOption,
+from genre_tf.cli.console import load_tensorflow, print_json, results, say
+from genre_tf.cli.options import (
+    PRETRAIN,
     FixedShapesOption,
-    Optimizer,
-    Precision,
     Strategy,
     StrategyOption,
     TpuOption,
+    changed,
+    takes,
 )
 from genre_tf.config import RunConfig, read_config
 from genre_tf.environment import prefer_onednn
 from genre_tf.errors import InputError
 
-
-class Model(str, Enum):  # noqa: UP042  (typer shows the value of a plain string enum)
-    """What to pretrain."""
-
-    gpt2 = "gpt2"
-    bert = "bert"
-
-
-BackboneOption = Annotated[
-    str | None,
-    typer.Option(
-        help="Checkpoint to adapt: hf://ORG/NAME, preset, folder or package:NAME/SUB; or new, with a "
-        "vocabulary learned from the data. Default: new for gpt2, the default BERT for bert."
-    ),
-]
+Model = Literal["gpt2", "bert"]
+_SIZES = ("vocabulary_size", "layers", "hidden", "heads")
 SplitOption = Annotated[
     list[str] | None,
     typer.Option("--split", help="Split whose articles are learned (default: train); repeatable."),
@@ -49,6 +33,7 @@ EvaluateOption = Annotated[
 ]
 
 
+@takes(given=PRETRAIN)
 def pretrain(
     model: Annotated[
         Model, typer.Argument(help="gpt2 learns to predict the next token; bert, masked words.")
@@ -56,32 +41,11 @@ def pretrain(
     data: Annotated[Path, typer.Option(help="Data set folder in MIND's format.")],
     out: Annotated[Path, typer.Option(help="Hugging Face folder to write.")],
     config: Annotated[Path | None, typer.Option(help="TOML file of settings; options override it.")] = None,
+    *,
+    given: dict[str, Any],
     split: SplitOption = None,
     evaluate: EvaluateOption = None,
-    backbone: BackboneOption = None,
-    vocabulary_size: Annotated[
-        int | None, typer.Option(min=257, help="Vocabulary size (new models only).")
-    ] = None,
-    layers: Annotated[int | None, typer.Option(min=1, help="Number of layers (new models only).")] = None,
-    hidden: Annotated[int | None, typer.Option(min=1, help="Hidden width (new models only).")] = None,
-    heads: Annotated[int | None, typer.Option(min=1, help="Attention heads (new models only).")] = None,
-    max_tokens: Annotated[
-        int | None, typer.Option(min=8, help="Tokens of a packed row; positions of a new model.")
-    ] = None,
-    dropout: Annotated[float | None, typer.Option(min=0.0, max=0.9, help="Dropout rate.")] = None,
-    precision: Annotated[Precision | None, typer.Option(help="Precision of matrix products.")] = None,
-    optimizer: Annotated[Optimizer | None, typer.Option(help="Optimizer.")] = None,
-    learning_rate: Annotated[float | None, typer.Option(min=0.0, help="Peak learning rate.")] = None,
-    batch_size: Annotated[int | None, typer.Option(min=1, help="Packed rows per batch.")] = None,
-    accumulate: AccumulateOption = None,
-    steps_per_execution: ExecutionOption = None,
-    epochs: Annotated[
-        int | None, typer.Option(min=1, help="Maximum epochs; patience may stop earlier.")
-    ] = None,
-    steps: Annotated[int | None, typer.Option(min=1, help="Number of steps, instead of epochs.")] = None,
-    max_bad_rows: Annotated[int | None, typer.Option(min=0, help="Faulty rows that may be skipped.")] = None,
-    seed: Annotated[int | None, typer.Option(help="Seed of order, draws and new weights.")] = None,
-    strategy: StrategyOption = Strategy.auto,
+    strategy: StrategyOption = "auto",
     tpu: TpuOption = None,
     fixed_shapes: FixedShapesOption = False,
     again: Annotated[bool, typer.Option("--again", help="Train again what is already trained.")] = False,
@@ -95,36 +59,20 @@ def pretrain(
 
     Example: genre pretrain gpt2 --data mind --out models/gpt2-news --evaluate mind:dev
     """
-    sizes = {"vocabulary_size": vocabulary_size, "layers": layers, "hidden": hidden, "heads": heads}
-    kind = {"precision": precision, "checkpoint_rate": learning_rate, "dropout": dropout}
-    changed: dict[str, dict[str, Any]] = {
-        "": {"seed": seed},
-        "data": {"max_bad_rows": max_bad_rows},
-        "pretrain": {"backbone": backbone, "max_tokens": max_tokens, **sizes, **kind},
-    }
-    pace = {"batch_size": batch_size, "accumulate": accumulate, "steps_per_execution": steps_per_execution}
-    length = {"learning_rate": learning_rate, "epochs": epochs, "steps": steps}
-    of_optimizer = given({"optimizer": optimizer, **pace, **length})
-    settings = with_options(read_config(config) if config else RunConfig(), changed)
-    settings = with_optimizers(settings, ("pretrain",), of_optimizer)
-    named = settings.pretrain.backbone or ("" if model is Model.gpt2 else "its default")
-    _check_sizes(given(sizes), named not in ("", "new"))
+    settings = changed(read_config(config) if config else RunConfig(), PRETRAIN, given, ("pretrain",))
+    named = settings.pretrain.backbone or ("" if model == "gpt2" else "its default")
+    if named not in ("", "new"):
+        for name in (each for each in _SIZES if given[each] is not None):
+            option = "--" + name.replace("_", "-")
+            raise InputError(
+                f"{option} is for new models only, and a checkpoint has its own sizes: leave it out, or give "
+                "--backbone new"
+            )
     if not data.is_dir():
         raise InputError(f"{data} is not a folder: give a data set in MIND's format")
     sets = [_data_and_split(each) for each in evaluate or ()]
     splits = tuple(split or ("train",))
-    _pretrain(
-        model.value, data, out, settings, splits, sets, (strategy.value, tpu, fixed_shapes), again, json
-    )
-
-
-def _check_sizes(sizes: dict[str, Any], checkpoint: bool) -> None:
-    if sizes and checkpoint:
-        option = "--" + next(iter(sizes)).replace("_", "-")
-        raise InputError(
-            f"{option} is for new models only, and a checkpoint has its own sizes: leave it out, or give "
-            "--backbone new"
-        )
+    _pretrain(model, data, out, settings, splits, sets, (strategy, tpu, fixed_shapes), again, json)
 
 
 def _data_and_split(text: str) -> tuple[Path, str]:
@@ -141,24 +89,19 @@ def _pretrain(
     settings: RunConfig,
     splits: tuple[str, ...],
     evaluate: list[tuple[Path, str]],
-    devices: tuple[str, str | None, bool],
+    devices: tuple[Strategy, str | None, bool],
     again: bool,
     json: bool,
 ) -> None:
-    from genre_tf.cli.tensorflow_notes import load_tensorflow
-
     prefer_onednn()
     # Several workers can only be joined before TensorFlow initialises devices.
-    load_tensorflow(look_for_devices=devices[0] != Strategy.multiworker.value)
+    load_tensorflow(look_for_devices=devices[0] != "multiworker")
+    from genre_tf.pretraining.pretrain import pretrain as pretrain_model
     from genre_tf.training.distribution import make_strategy
-    from genre_tf.training.pretraining import pretrain as pretrain_model
 
     distribution = make_strategy(*devices)
     if distribution.worker:  # the chief's files are the result; other workers must not write to them
         out = out / f"worker-{distribution.worker}"
-
-    def say(line: str) -> None:
-        progress.print(line, markup=False, soft_wrap=True)
 
     found = pretrain_model(
         model,
@@ -175,9 +118,9 @@ def _pretrain(
         print_json(found)
         return
     for line in summary(found):
-        results.print(line, markup=False, soft_wrap=True)
-    used_as = "--news-backbone" if model == Model.bert.value else "--writer-backbone"
-    results.print(f"{out}: next: genre train … {used_as} {out}", markup=False, soft_wrap=True)
+        results.print(line)
+    used_as = "--news-backbone" if model == "bert" else "--writer-backbone"
+    results.print(f"{out}: next: genre train … {used_as} {out}")
 
 
 def summary(report: dict[str, Any]) -> list[str]:

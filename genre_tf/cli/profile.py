@@ -2,25 +2,24 @@
 
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from genre_tf.cli.console import print_json, results
-from genre_tf.cli.readers import History, HistoryText, Log, User, find_reader
-from genre_tf.cli.tensorflow_notes import load_tensorflow
+from genre_tf.cli.console import load_tensorflow, print_json, results
+from genre_tf.cli.options import takes
+from genre_tf.cli.readers import READER, find_reader
 from genre_tf.errors import InputError
 
 if TYPE_CHECKING:
     from genre_tf.generation.safety import SafetyList
 
 
+@takes(whose=READER)
 def profile(
     run: Annotated[Path, typer.Argument(help="Run folder that `genre train` wrote.")],
-    history: History = None,
-    history_text: HistoryText = None,
-    user: User = None,
-    log: Log = None,
+    *,
+    whose: dict[str, Any],
     safety_list: Annotated[
         Path | None, typer.Option(help="File of words that must not be named, as for `genre export`.")
     ] = None,
@@ -38,7 +37,8 @@ def profile(
 
     Example: genre profile runs/mind --history "N55528 N19639"
     """
-    reader = find_reader(history, history_text, user, log, all_of_log=True)
+    user, log = whose["user"], whose["log"]
+    reader = find_reader(**whose, all_of_log=True)
     if reader is None and log is None:
         raise InputError("give --history (ids), --history-text (titles), or --log for its readers")
     load_tensorflow()
@@ -65,7 +65,7 @@ def profile(
             indent = None if len(histories) > 1 else 2  # one document per line, or one to read
             print_json({"reader": name} | asdict(described), indent)
         else:
-            results.print(f"{name}: {described.sentence}" if name else described.sentence, markup=False)
+            results.print(f"{name}: {described.sentence}" if name else described.sentence)
 
 
 def _safety(file: Path | None) -> "SafetyList | None":

@@ -1,30 +1,65 @@
-"""The options that say for which reader a verb works, and what becomes of them; no TensorFlow."""
+"""Options that say for which reader a verb works, and texts given as such or as files; no TensorFlow."""
 
+import os
 import re
 from collections.abc import Container
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING
 
-import typer
-
-from genre_tf.cli.console import progress
-from genre_tf.cli.texts import read_titles
+from genre_tf.cli.console import say
+from genre_tf.cli.options import Option
 from genre_tf.errors import FailureError, InputError
 
 if TYPE_CHECKING:
     from genre_tf.serving import Client
 
-History = Annotated[
-    str | None, typer.Option(help='Ids that the reader clicked, oldest first; "" for a new reader.')
-]
-HistoryText = Annotated[
-    str | None, typer.Option(help="Titles that the reader clicked, one per line; or a file with them.")
-]
-User = Annotated[str | None, typer.Option(help="Id of a reader of --log, whose clicks are taken from there.")]
-Log = Annotated[
-    Path | None, typer.Option(help="MIND-format data set, one of its splits, or a behaviors.tsv, also .gz.")
-]
+# One word that ends as a text file or begins as a path does; "AC/DC" and "24/7" are texts.
+_FILE_NAME = re.compile(r"\S+\.(?:txt|md|tsv)|(?:~|\.{0,2})/\S+", re.IGNORECASE)
+
+
+def read_text(value: str) -> str:
+    r"""The text of the file that `value` names, else `value` itself, in which `\n` means a line break.
+
+    Raises:
+        InputError: the file is not UTF-8 or cannot be read, or `value` looks like a file name and there is no
+            such file.
+    """
+    if not value or "\n" in value or len(value) > 4096 or not os.path.isfile(value):  # noqa: PTH113
+        if _FILE_NAME.fullmatch(value):
+            raise InputError(f"there is no file {value}; give an existing one, or the text itself")
+        return value.replace("\\n", "\n")
+    try:
+        return Path(value).read_text("utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{value} cannot be read as UTF-8 text: {error}") from error
+
+
+def read_titles(value: str) -> list[str]:
+    """The titles in a text, one per line; blank lines are skipped."""
+    # Not splitlines(): it would also end a title at characters such as U+2028, which titles may hold.
+    return [line.strip() for line in read_text(value).split("\n") if line.strip()]
+
+
+def read_numbers(value: str, option: str) -> list[float]:
+    """The numbers in a text, separated by spaces.
+
+    Raises:
+        InputError: a word is not a number.
+    """
+    try:
+        return [float(word) for word in value.split()]
+    except ValueError as error:
+        raise InputError(f"{option} must be numbers separated by spaces; got {value!r}") from error
+
+
+READER = {
+    "history": Option.may_be(str, 'Ids that the reader clicked, oldest first; "" for a new reader.'),
+    "history_text": Option.may_be(str, "Titles that the reader clicked, one per line; or a file with them."),
+    "user": Option.may_be(str, "Id of a reader of --log, whose clicks are taken from there."),
+    "log": Option.may_be(Path, "MIND-format data set, one of its splits, or a behaviors.tsv, also .gz."),
+}
+"""The options that name a reader."""
 
 _READER_ID = re.compile(r"[Uu]\d+")  # as in MIND
 _MOST_NAMED = 5
@@ -62,11 +97,7 @@ class Reader:
         if ids and len(unknown) == len(ids):
             raise InputError(f"{where} contains none of the {self.named} ({named}): {self._advice(ids)}")
         if unknown:
-            progress.print(
-                f"ignored {len(unknown)} of {len(ids)} {self.named}, which are not in {where}: {named}",
-                markup=False,
-                soft_wrap=True,
-            )
+            say(f"ignored {len(unknown)} of {len(ids)} {self.named}, which are not in {where}: {named}")
         return [news_id for news_id in self.clicks if news_id in known]
 
     def _advice(self, ids: list[str]) -> str:
@@ -118,9 +149,7 @@ def find_reader(
 
     clicks = list(read_histories(log, user)[user])
     if not clicks:
-        progress.print(
-            f"reader {user} has no clicks yet: answered as a new reader", markup=False, soft_wrap=True
-        )
+        say(f"reader {user} has no clicks yet: answered as a new reader")
     return Reader(clicks, True, f"clicks of reader {user}", log)
 
 

@@ -5,8 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from genre_tf.cli.console import print_json, progress, results
-from genre_tf.cli.tensorflow_notes import load_tensorflow
+from genre_tf.cli.console import load_tensorflow, print_json, results, say
 from genre_tf.environment import prefer_onednn
 
 if TYPE_CHECKING:
@@ -98,7 +97,7 @@ def _refreshed(
     return refresh(
         models,
         changes,
-        lambda line: progress.print(line, markup=False, soft_wrap=True),
+        say,
         from_version or served_version(folder, RECOMMENDER),
         warmup_sizes(folder),
         fresh,
@@ -117,9 +116,9 @@ def _print_refreshed(done: "Refreshed", json: bool) -> None:
         print_json({"path": str(done.version), **numbers, "held_back": waiting, "verification": checked})
         return
     if done.verification is None:
-        results.print(f"nothing changed: {done.version} stays", markup=False)
+        results.print(f"nothing changed: {done.version} stays")
         return
     print_verification(done.verification)
     told = ", ".join(f"{count:,} {name}" for name, count in numbers.items())
-    results.print(f"published {done.version}: {told}", markup=False)
+    results.print(f"published {done.version}: {told}")
     print_held_back(done.version)

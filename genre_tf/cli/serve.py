@@ -11,8 +11,7 @@ from typing import Annotated
 
 import typer
 
-from genre_tf.cli.console import progress
-from genre_tf.cli.tensorflow_notes import load_tensorflow
+from genre_tf.cli.console import load_tensorflow, progress, say
 from genre_tf.export.publishing import check_models_path
 
 
@@ -54,7 +53,7 @@ def serve(
         return
     from genre_tf.serving.operations.model_server import run_model_server
 
-    progress.print(f"running {binary}, which listens on every address of this machine", markup=False)
+    progress.print(f"running {binary}, which listens on every address of this machine")
     run_model_server(
         binary,
         models,
@@ -62,7 +61,7 @@ def serve(
         rest_port,
         _ready,
         batching=batching,
-        say=lambda text: progress.print(text, markup=False),
+        say=say,
     )
 
 
@@ -77,15 +76,15 @@ def _serve_embedded(
     gc.freeze()
     # After its graph has run, a request waits for other Python threads: by default 5 ms for each.
     sys.setswitchinterval(2e-4)
-    progress.print(NOTICE, style="yellow", markup=False)
+    progress.print(NOTICE, style="yellow")
     options = ServerOptions(
         host=host, grpc_port=grpc_port, rest_port=rest_port, poll_s=poll_s, batching=batching
     )
-    with EmbeddedServer(models, options, lambda text: progress.print(text, markup=False)) as server:
+    with EmbeddedServer(models, options, say) as server:
         stop = _stop_signal()  # first, as whoever reads `ready` may end the server at once
         _ready(server.grpc_address, server.rest_address, server.versions)
         stop.wait()
-        progress.print("stopping: waiting for running requests", markup=False)
+        progress.print("stopping: waiting for running requests")
 
 
 def _stop_signal() -> threading.Event:

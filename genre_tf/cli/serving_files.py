@@ -5,8 +5,7 @@ from typing import Annotated
 
 import typer
 
-from genre_tf.cli.console import print_json, results
-from genre_tf.cli.tensorflow_notes import load_tensorflow
+from genre_tf.cli.console import load_tensorflow, print_json, results
 from genre_tf.errors import InputError
 
 
@@ -67,4 +66,4 @@ def serving_files(
         print_json({"files": [str(file) for file in files]})
         return
     for file in files:
-        results.print(str(file), markup=False)
+        results.print(str(file))

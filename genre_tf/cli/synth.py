@@ -44,6 +44,5 @@ def synth(
     for split, metrics in report["oracle"].items():
         results.print(
             f"{out / split}: {metrics['impressions']:,} impressions; ranked by the true click probabilities: "
-            f"AUC {metrics['auc']:.3f}, MRR {metrics['mrr']:.3f}, nDCG@10 {metrics['ndcg@10']:.3f}",
-            markup=False,
+            f"AUC {metrics['auc']:.3f}, MRR {metrics['mrr']:.3f}, nDCG@10 {metrics['ndcg@10']:.3f}"
         )

@@ -1,22 +1,14 @@
 """`genre to-transformers`: a fine-tuned model of a run, as a Hugging Face folder."""
 
-from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 from rich.markup import escape
 
-from genre_tf.cli.console import print_json, progress, results
-from genre_tf.cli.tensorflow_notes import load_tensorflow
+from genre_tf.cli.console import load_tensorflow, print_json, progress, results
 
-
-class Stage(StrEnum):
-    """The stages that fine-tune a language model."""
-
-    retrieval = "retrieval"
-    ranking = "ranking"
-    generation = "generation"
+Stage = Literal["retrieval", "ranking", "generation"]
 
 
 def to_transformers(
@@ -37,8 +29,8 @@ def to_transformers(
     from genre_tf.export.transformers_folder import write_transformers_folder
 
     with progress.status(escape(f"reading {run}")):
-        difference = write_transformers_folder(run, stage.value, out, overwrite)
+        difference = write_transformers_folder(run, stage, out, overwrite)
     if json:
-        print_json({"out": str(out), "stage": stage.value, "largest_difference": difference})
+        print_json({"out": str(out), "stage": stage, "largest_difference": difference})
     else:
-        results.print(f"{out}: read back, equal to the run within {difference:.1g}", markup=False)
+        results.print(f"{out}: read back, equal to the run within {difference:.1g}")

@@ -1,85 +1,76 @@
 """`genre train`: fine-tunes the stages into a run folder."""
 
-import dataclasses
 import importlib.util
 import re
-from collections.abc import Sequence
-from enum import Enum
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
+from rich.table import Table
 
-from genre_tf.cli.console import print_json, progress, results
-from genre_tf.cli.train_options import (
-    AccumulateOption,
-    BatchArticlesOption,
-    ContrastOption,
-    ExecutionOption,
+from genre_tf.cli.console import load_tensorflow, print_json, results, say
+from genre_tf.cli.options import (
+    TRAIN,
     FixedShapesOption,
-    FromOption,
-    MarginOption,
-    NewsBackboneOption,
-    Objective,
-    ObjectiveOption,
-    Optimizer,
-    Precision,
-    PrecisionOption,
-    ProfileOption,
-    RecallOption,
-    ReplayOption,
-    Stage,
-    StepsOption,
     Strategy,
     StrategyOption,
-    TeacherOption,
     TpuOption,
-    TrainableOption,
-    WandbOption,
-    WriterBackboneOption,
-    WriterTrainableOption,
+    changed,
+    takes,
+    with_optimizers,
 )
-from genre_tf.cli.training_table import quality_table, training_table
-from genre_tf.config import RunConfig, read_config, with_optimizer
+from genre_tf.config import RunConfig, read_config
 from genre_tf.errors import InputError
 
+if TYPE_CHECKING:
+    from genre_tf.training.progress import FitResult
+    from genre_tf.training.quality import Quality
+
 STAGES = ("retrieval", "ranking", "generation")
+Stage = Literal["retrieval", "ranking", "generation", "all", "safety"]
+StepsOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--steps",
+        metavar="[STAGE=]N",
+        help="Number of steps, instead of epochs; or by stage: retrieval=200,generation=1000 (repeatable).",
+    ),
+]
+WandbOption = Annotated[
+    str | None,
+    typer.Option(
+        "--wandb",
+        metavar="PROJECT",
+        help="Also log scalars to this Weights & Biases project; WANDB_MODE=offline keeps them here.",
+    ),
+]
+ProfileOption = Annotated[
+    str | None,
+    typer.Option(
+        "--profile",
+        metavar="FIRST-LAST",
+        help="Trace these steps of each stage, such as 20-25, for TensorBoard's Profile tab.",
+    ),
+]
 
 
+@takes(given=TRAIN)
 def train(
     stage: Annotated[Stage, typer.Argument(help="Stage to train; all: the first three in this order.")],
     data: Annotated[Path, typer.Option(help="Data set folder (MIND's files in train/); for safety a TSV.")],
     run: Annotated[Path, typer.Option(help="Run folder to write, or to add a stage to.")],
     config: Annotated[Path | None, typer.Option(help="TOML file of settings; options override it.")] = None,
-    news_backbone: NewsBackboneOption = None,
-    writer_backbone: WriterBackboneOption = None,
-    writer_trainable: WriterTrainableOption = None,
-    contrast: ContrastOption = None,
-    precision: PrecisionOption = None,
-    trainable: TrainableOption = None,
-    objective: ObjectiveOption = None,
-    teacher: TeacherOption = None,
-    recall: RecallOption = None,
-    from_run: FromOption = None,
-    replay: ReplayOption = None,
-    margin: MarginOption = None,
-    optimizer: Annotated[Optimizer | None, typer.Option(help="Optimizer of the stages trained now.")] = None,
-    learning_rate: Annotated[float | None, typer.Option(min=0.0, help="Peak learning rate.")] = None,
-    batch_size: Annotated[
-        int | None, typer.Option(min=1, help="Batch size of the stages trained now.")
-    ] = None,
-    accumulate: AccumulateOption = None,
-    steps_per_execution: ExecutionOption = None,
-    epochs: Annotated[
-        int | None, typer.Option(min=1, help="Maximum epochs; patience may stop earlier.")
-    ] = None,
+    *,
+    given: dict[str, Any],
     steps: StepsOption = None,
-    max_bad_rows: Annotated[int | None, typer.Option(min=0, help="Faulty rows that may be skipped.")] = None,
-    seed: Annotated[int | None, typer.Option(help="Seed of order, draws and new weights.")] = None,
-    strategy: StrategyOption = Strategy.auto,
+    strategy: StrategyOption = "auto",
     tpu: TpuOption = None,
     fixed_shapes: FixedShapesOption = False,
-    batch_articles: BatchArticlesOption = None,
+    batch_articles: Annotated[
+        int | None,
+        typer.Option(min=1, help="Articles per batch of fixed shape; oldest clicks beyond are left out."),
+    ] = None,
     wandb: WandbOption = None,
     profile: ProfileOption = None,
     again: Annotated[bool, typer.Option("--again", help="Train again what is already trained.")] = False,
@@ -92,59 +83,18 @@ def train(
 
     Example: genre train all --data mind --run runs/mind
     """
-    stages = STAGES if stage is Stage.all else (stage.value,)
-    changed: dict[str, dict[str, Any]] = {
-        "": {"seed": seed},
-        "news": {"backbone": news_backbone, "trainable": trainable, "precision": precision},
-        "data": {"max_bad_rows": max_bad_rows},
-        "ranking": ranking_options(objective, teacher),
-        "generation": writer_options(writer_backbone, writer_trainable, contrast, precision),
-        "safety": {"recall": recall},
-        "continual": continual_options(from_run, replay, margin),
-    }
-    of_optimizer: dict[str, Any] = {"optimizer": optimizer, "learning_rate": learning_rate}
-    of_optimizer |= {"batch_size": batch_size, "accumulate": accumulate}
-    of_optimizer |= {"steps_per_execution": steps_per_execution}
-    if epochs is not None:  # also where an earlier command or a default has limited the steps
-        of_optimizer |= {"epochs": epochs, "steps": 0, "most_steps": 0}
-    settings = with_options(settings_of(run, config, from_run), changed)
-    settings = with_optimizers(settings, stages, given(of_optimizer))
+    stages = STAGES if stage == "all" else (stage,)
+    settings = changed(settings_of(run, config, given["from_run"]), TRAIN, given, stages)
     for name, count in steps_by_stage(steps or (), stages).items():
         settings = with_optimizers(settings, (name,), {"steps": count})
-    check_given(stage, data, settings.continual.from_run, (replay, margin))
-    devices = (strategy.value, tpu, fixed_shapes, batch_articles)
+    if not settings.continual.from_run and (given["replay"], given["margin"]) != (None, None):
+        raise InputError("--replay and --margin need --from: give the run to continue from")
+    if stage != "safety":
+        check_data(data)
+    elif not data.is_file():
+        raise InputError(f"{data} is not a file: give labelled texts, with a label and a tab before each")
+    devices = (strategy, tpu, fixed_shapes, batch_articles)
     _train(stages, data, run, settings, again, json, devices, observers_of(stage, wandb, profile))
-
-
-def ranking_options(objective: Objective | None, teacher: Path | None) -> dict[str, Any]:
-    """Objective and teacher of the ranker; None if not given."""
-    return {
-        "objective": objective,
-        "teacher": str(teacher.resolve()) if teacher else None,
-    }
-
-
-def writer_options(
-    backbone: str | None, trainable: str | None, contrast: float | None, precision: Precision | None
-) -> dict[str, Any]:
-    """Settings of the generator; None if not given."""
-    return {"backbone": backbone, "trainable": trainable, "contrast": contrast, "precision": precision}
-
-
-def with_options(settings: RunConfig, changed: dict[str, dict[str, Any]]) -> RunConfig:
-    """The settings with the given options of each section; "" is the top level."""
-    for part, options in changed.items():
-        if part:
-            options = {part: dataclasses.replace(getattr(settings, part), **given(options))}
-        settings = dataclasses.replace(settings, **given(options))
-    return settings
-
-
-def with_optimizers(settings: RunConfig, stages: Sequence[str], changed: dict[str, Any]) -> RunConfig:
-    """The settings with changed optimizer settings for each of the stages."""
-    for name in set(stages) - {Stage.safety.value}:
-        settings = dataclasses.replace(settings, **{name: with_optimizer(getattr(settings, name), changed)})
-    return settings
 
 
 def steps_by_stage(texts: Sequence[str], stages: Sequence[str]) -> dict[str, int]:
@@ -182,16 +132,12 @@ def _train(
     settings: RunConfig,
     again: bool,
     json: bool,
-    devices: tuple[str, str | None, bool, int | None],
+    devices: tuple[Strategy, str | None, bool, int | None],
     observers: dict[str, Any],
 ) -> None:
-    from genre_tf.cli.tensorflow_notes import load_tensorflow
-
     # Several workers can only be joined before TensorFlow initialises devices.
-    load_tensorflow(look_for_devices=devices[0] != Strategy.multiworker.value)
-    if stages == (Stage.safety.value,):
-        from genre_tf.cli.train_safety import train_safety_stage
-
+    load_tensorflow(look_for_devices=devices[0] != "multiworker")
+    if stages == ("safety",):
         train_safety_stage(data, run, settings, json)
         return
     from genre_tf.training.distribution import make_strategy
@@ -205,10 +151,6 @@ def _train(
         # All workers end with the same weights. The chief's files are the result; the others must not write
         # to them.
         run = run / f"worker-{distribution.worker}"
-
-    def say(line: str) -> None:
-        progress.print(line, markup=False, soft_wrap=True)
-
     if distribution.replicas > 1:
         say(f"{distribution.replicas} replicas share each batch")
     # Only the chief logs: the other workers would log the same numbers.
@@ -219,11 +161,11 @@ def _train(
         return
     results.print(training_table(found))
     measured = [each for result in found.values() for each in result.quality]
-    results.print("\non held-out data, beside the best simple rule:", markup=False)
+    results.print("\non held-out data, beside the best simple rule:")
     results.print(quality_table([*measured, *evaluated(run)]))
     for line in comparison(found):
-        results.print(line, markup=False, soft_wrap=True)
-    results.print(f"{run}: next: genre evaluate {run} --data {data}", markup=False)
+        results.print(line)
+    results.print(f"{run}: next: genre evaluate {run} --data {data}")
 
 
 def settings_of(run: Path, config: Path | None, from_run: Path | None = None) -> RunConfig:
@@ -238,35 +180,9 @@ def settings_of(run: Path, config: Path | None, from_run: Path | None = None) ->
     return RunConfig()
 
 
-def continual_options(from_run: Path | None, replay: float | None, margin: float | None) -> dict[str, Any]:
-    """Settings of a training that continues from a run; None if not given."""
-    # Absolute: the new run's settings keep it, and later commands may run in another folder.
-    start = None if from_run is None else str(from_run.resolve())
-    return {"from_run": start, "replay_share": replay, "margin": margin}
-
-
-def given(options: dict[str, Any]) -> dict[str, Any]:
-    """The options that were given, enum members by their value."""
-    return {
-        name: value.value if isinstance(value, Enum) else value
-        for name, value in options.items()
-        if value is not None
-    }
-
-
-def check_given(stage: Stage, data: Path, from_run: str, of_from: tuple[float | None, ...]) -> None:
-    """Refuse options that do not go together and wrong paths before TensorFlow is loaded."""
-    if not from_run and any(value is not None for value in of_from):
-        raise InputError("--replay and --margin need --from: give the run to continue from")
-    if stage is not Stage.safety:
-        check_data(data)
-    elif not data.is_file():
-        raise InputError(f"{data} is not a file: give labelled texts, with a label and a tab before each")
-
-
 def observers_of(stage: Stage, wandb: str | None, profile: str | None) -> dict[str, Any]:
     """Settings of Weights & Biases and of profiling, checked before TensorFlow is loaded."""
-    if stage is Stage.safety and (wandb or profile):
+    if stage == "safety" and (wandb or profile):
         raise InputError(
             "--wandb and --profile are for stages that train in steps, which safety does not: leave them out"
         )
@@ -287,3 +203,95 @@ def check_data(data: Path) -> None:
 
         advice = (data.is_dir() and inner_splits(data)) or "give the folder of a MIND-format data set"
         raise InputError(f"{data} holds no train folder: {advice}")
+
+
+def train_safety_stage(file: Path, run: Path, settings: RunConfig, json: bool) -> None:
+    """Train on a file of labelled texts and print the metrics; raises the errors of `train_safety`."""
+    from genre_tf.training.safety import train_safety
+
+    found = train_safety(
+        file,
+        run,
+        recall=settings.safety.recall,
+        seed=settings.seed,
+        max_bad_rows=settings.data.max_bad_rows,
+        report=say,
+    )
+    if json:
+        print_json(found)
+        return
+    precision = "undefined" if found["precision"] is None else f"{found['precision']:.3f}"
+    results.print(
+        f"safety: AUC {found['auc']:.3f}, precision {precision}, recall {found['recall']:.3f} (target "
+        f"{found['asked_recall']}) on {found['measured']} texts, {found['unsafe_measured']} of them unsafe"
+    )
+    results.print(f"next: genre export {run} MODELS")
+
+
+_NAMES = {"auc": "AUC", "pool_ndcg": "pool nDCG", "recall@10": "pool recall@10"}
+
+
+def training_table(found: "Mapping[str, FitResult]") -> Table:
+    """A row for each stage.
+
+    Args:
+        found: results by stage.
+    """
+    table = Table(box=None, pad_edge=False)
+    table.add_column("stage")
+    table.add_column("validation")
+    for column in ("before", "best", "at step", "of", "trained", "seconds", "peak GB"):
+        table.add_column(column, justify="right")
+    for stage, result in found.items():
+        table.add_row(
+            stage,
+            result.metric,
+            f"{result.before:.4f}",
+            f"{result.best:.4f}",
+            f"{result.best_step:,}",
+            f"{result.steps:,}" + (" (stopped early)" if result.stopped_early else ""),
+            f"{result.trainable_parameters:,}",
+            f"{result.seconds:.0f}",
+            f"{result.peak_memory_gb:.1f}",
+        )
+    return table
+
+
+def quality_table(found: "Iterable[Quality]") -> Table:
+    """A row for each metric of a model and each data set that it was measured on, those of a metric together.
+
+    Args:
+        found: the measurements.
+    """
+    rows = list(found)
+    kinds = list(dict.fromkeys((each.model, each.metric) for each in rows))
+    rows.sort(key=lambda each: kinds.index((each.model, each.metric)))
+    table = Table(box=None, pad_edge=False)
+    for column in ("model", "metric", "measured on", "value [95 %]", "best baseline", "gain [95 %]", ""):
+        table.add_column(column)
+    for each in rows:
+        percents = each.metric == "perplexity"
+        value = _number(each.value, percents)
+        if each.low is not None and each.high is not None:
+            value += f" [{_number(each.low, percents)}, {_number(each.high, percents)}]"
+        best = "" if each.baseline is None else f"{each.baseline} {_number(each.baseline_value, percents)}"
+        table.add_row(
+            each.model,
+            _NAMES.get(each.metric, each.metric),
+            each.measured_on,
+            value,
+            best,
+            _gain(each, percents),
+            each.verdict,
+        )
+    return table
+
+
+def _number(value: float | None, perplexity: bool) -> str:
+    return "" if value is None else f"{value:.1f}" if perplexity else f"{value:.3f}"
+
+
+def _gain(each: "Quality", perplexity: bool) -> str:
+    ends = [each.gain, each.gain_low, each.gain_high]
+    shown = [] if None in ends else [f"{end:+.1%}" if perplexity else f"{end:+.3f}" for end in ends]
+    return f"{shown[0]} [{shown[1]}, {shown[2]}]" if shown else ""

@@ -5,8 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from genre_tf.cli.console import print_json, progress, results
-from genre_tf.cli.tensorflow_notes import load_tensorflow
+from genre_tf.cli.console import load_tensorflow, print_json, progress, results
 from genre_tf.errors import FailureError
 from genre_tf.export.publishing import check_models_path
 
@@ -62,4 +61,4 @@ def print_verification(verification: "Verification") -> None:
     gate = "portable" if not verification.violations else f"{len(verification.violations)} violations"
     results.print(f"gate: {gate}")
     for line in verification.all_faults():
-        results.print(f"  {line}", markup=False)
+        results.print(f"  {line}")

@@ -12,7 +12,7 @@ from genre_tf.config.recommending import (
     RetrievalConfig,
     SignalsConfig,
 )
-from genre_tf.config.run import ContinualConfig, RunConfig, read_config, write_config
+from genre_tf.config.run import RANGES, ContinualConfig, RunConfig, read_config, write_config
 from genre_tf.config.writing import (
     GenerationConfig,
     PretrainConfig,
@@ -23,6 +23,7 @@ from genre_tf.config.writing import (
 
 __all__ = [
     "OBJECTIVES",
+    "RANGES",
     "ContinualConfig",
     "DataConfig",
     "GenerationConfig",

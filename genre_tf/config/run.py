@@ -8,12 +8,40 @@ from pathlib import Path
 
 import tomli_w
 
-from genre_tf.config.optimizer import check_ranges
-from genre_tf.config.recommending import DataConfig, NewsConfig, RankingConfig, RetrievalConfig
+from genre_tf.config.optimizer import OPTIMIZER_RANGES, Range, check_ranges
+from genre_tf.config.recommending import (
+    DATA_RANGES,
+    NEWS_RANGES,
+    RANKING_RANGES,
+    RETRIEVAL_RANGES,
+    DataConfig,
+    NewsConfig,
+    RankingConfig,
+    RetrievalConfig,
+)
 from genre_tf.config.tables import from_table
-from genre_tf.config.writing import GenerationConfig, PretrainConfig, SafetyConfig
+from genre_tf.config.writing import (
+    GENERATION_RANGES,
+    PRETRAIN_RANGES,
+    GenerationConfig,
+    PretrainConfig,
+    SafetyConfig,
+)
 from genre_tf.errors import InputError
 from genre_tf.files import whole_file
+
+CONTINUAL_RANGES: tuple[Range, ...] = (("replay_share", 0.0, 0.99), ("margin", 0.0, math.inf))
+RANGES = {
+    "data": DATA_RANGES,
+    "news": NEWS_RANGES,
+    "retrieval": RETRIEVAL_RANGES,
+    "ranking": RANKING_RANGES,
+    "generation": GENERATION_RANGES,
+    "pretrain": PRETRAIN_RANGES,
+    "continual": CONTINUAL_RANGES,
+    "optimizer": OPTIMIZER_RANGES,
+}
+"""The ranges of the settings of each section; "optimizer" is a part of several."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,7 +56,7 @@ class ContinualConfig:
 
     def __post_init__(self) -> None:
         """Refuse a value out of its range with an `InputError`."""
-        check_ranges("continual", self, (("replay_share", 0.0, 0.99), ("margin", 0.0, math.inf)))
+        check_ranges("continual", self, CONTINUAL_RANGES)
 
 
 @dataclass(frozen=True, kw_only=True)

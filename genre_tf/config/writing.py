@@ -4,7 +4,8 @@ import dataclasses
 import math
 from dataclasses import dataclass, field
 
-from genre_tf.config.optimizer import OptimizerConfig, check_ranges
+from genre_tf.config.optimizer import OptimizerConfig, Range, check_ranges
+from genre_tf.config.recommending import Precision
 from genre_tf.errors import InputError
 
 
@@ -106,7 +107,7 @@ class WritingConfig:
                 raise InputError(f"generation.writing both requires and forbids {word.strip()!r}: keep one")
 
 
-_GENERATION_RANGES = (
+GENERATION_RANGES: tuple[Range, ...] = (
     ("vocabulary_size", 1, math.inf),
     ("layers", 1, math.inf),
     ("heads", 1, math.inf),
@@ -131,7 +132,7 @@ class GenerationConfig:
 
     backbone: str = ""  # a language model by name; empty: a GPT-2 from scratch with a vocabulary of its own
     trainable: str = "all"  # its trained part: none, lora R or all; a model from scratch needs all
-    precision: str = "float32"  # for its layers in training; or "mixed_bfloat16", "mixed_float16"
+    precision: Precision = "float32"  # for its layers in training
     # From scratch: a small model that sees much learns more in the same minutes than a larger one (measured).
     vocabulary_size: int = 4000
     layers: int = 3
@@ -172,7 +173,7 @@ class GenerationConfig:
 
     def __post_init__(self) -> None:
         """Refuse a value out of its range with an `InputError`: training reads these only after minutes."""
-        check_ranges("generation", self, _GENERATION_RANGES)
+        check_ranges("generation", self, GENERATION_RANGES)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -180,6 +181,19 @@ class SafetyConfig:
     """The safety classifier."""
 
     recall: float = 0.9  # share of unsafe texts caught; a safe one held back costs little, others remain
+
+
+PRETRAIN_RANGES: tuple[Range, ...] = (
+    ("dropout", 0.0, 0.9),
+    ("validation_share", 0.001, 0.9),
+    ("masked_share", 0.01, 0.9),
+    ("smoothing_tokens", 0, 8),
+    ("smoothing_end", 0.0, 1.0),
+    ("max_tokens", 8, 32768),
+    ("layers", 1, 1000),
+    ("hidden", 1, 65536),
+    ("heads", 1, 1024),
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -199,7 +213,7 @@ class PretrainConfig:
     smoothing_tokens: int = 4
     smoothing_end: float = 0.4
     dropout: float = 0.1
-    precision: str = "float32"  # for matrix products; or "mixed_bfloat16", "mixed_float16"
+    precision: Precision = "float32"
     validation_share: float = 0.1  # as `data.validation_share`: a writer's validation texts are not learned
     masked_share: float = 0.15  # share of BERT's tokens to mask (Devlin et al. 2019)
     checkpoint_rate: float = 1e-4  # learning rate of a pretrained checkpoint, which must not forget
@@ -208,3 +222,7 @@ class PretrainConfig:
     optimizer: OptimizerConfig = field(
         default_factory=lambda: OptimizerConfig(learning_rate=7e-4, batch_size=4, epochs=3, weight_decay=0.1)
     )
+
+    def __post_init__(self) -> None:
+        """Refuse a value out of its range with an `InputError`."""
+        check_ranges("pretrain", self, PRETRAIN_RANGES)

@@ -13,7 +13,7 @@ class PoolHead(keras.layers.Layer):
     """A linear layer over an article's similarities to the history and its `moment_features`.
 
     Its features have the same meaning for one of forty shown articles and for one of three hundred retrieved
-    ones. Its few weights are computed exactly after the training of the ranker (`training/pool_ranking.py`),
+    ones. Its few weights are computed exactly after the training of the ranker (`fit_pool_head`),
     and gradient steps do not change them: text must keep learning what the counters could explain.
 
     Args:

@@ -17,7 +17,7 @@ from genre_tf.evaluation.scored_log import evenly
 from genre_tf.evaluation.scoring import Measured, RankerScorer, TwoTowerScorer
 from genre_tf.reporting.figures import as_pixels, attention, evaluation_figures
 from genre_tf.reporting.tables import markdown, pool_rows, report_tables
-from genre_tf.training.board import write_layout
+from genre_tf.training.observers import write_layout
 
 MOST_ARTICLES = 2000  # t-SNE in a browser handles some thousand points, and the file stays below 15 MB
 MOST_READERS = 400

@@ -8,6 +8,7 @@ from typing import Any
 
 import keras
 import numpy as np
+import numpy.typing as npt
 import tensorflow as tf
 
 from genre_tf.backbones.language_models import (
@@ -28,6 +29,7 @@ from genre_tf.generation.grounding import common_words_of
 from genre_tf.generation.prompts import CONTROL_TOKENS, PromptSizes
 from genre_tf.generation.reader_prefix import UNSEEN
 from genre_tf.losses.tokens import all_token_losses, contrast_loss, mean_token_loss, token_losses
+from genre_tf.models.checkpoint import load_two_tower
 from genre_tf.models.generator_checkpoint import (
     is_described_in,
     load_generator,
@@ -40,17 +42,90 @@ from genre_tf.models.writer import Writer, prompt_sizes
 from genre_tf.text.byte_pair import train_byte_pair
 from genre_tf.text.byte_pair_files import check_vocabulary_size
 from genre_tf.training.distribution import Distribution
-from genre_tf.training.headlines import headlines
 from genre_tf.training.learner import Learner
 from genre_tf.training.loop import Training
 from genre_tf.training.progress import FitResult, Goal, Report
-from genre_tf.training.quality import Quality, judged, shares
-from genre_tf.training.reader_vectors import ToVectors, reader_vectors
 from genre_tf.training.stage_data import StageData
 from genre_tf.training.stage_files import StageFiles
+from genre_tf.training.writer_validation import Perplexity, headlines
+
+_READERS_AT_ONCE = 256
+Floats = npt.NDArray[np.float32]
+
+
+class ReaderVectors:
+    """One vector per text; the many texts without a reader share one row of zeros.
+
+    It can be indexed like the array [n, D] that it stands for.
+
+    Args:
+        vectors: float32 [1 + readers, D]; the first row is zeros, for no reader.
+        rows: int32 [n], the row of each text.
+    """
+
+    def __init__(self, vectors: Floats, rows: npt.NDArray[np.int32]) -> None:
+        self.vectors = vectors
+        self.rows = rows
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Number of texts, and dimension of a vector."""
+        return len(self.rows), self.vectors.shape[1]
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, texts: Any) -> Floats:
+        """Vectors of some texts: int [m] -> float32 [m, D]."""
+        found: Floats = self.vectors[self.rows[texts]]
+        return found
+
+
+ToVectors = Callable[[Sequence[TextExample]], Any]
+"""Texts -> their `ReaderVectors`, typed as the array that they stand for."""
+
+
+def reader_vectors(run: Path, data: StageData) -> tuple[ToVectors, int]:
+    """A function that returns reader vectors of examples, and their dimension.
+
+    Raises:
+        InputError: the run has no trained towers.
+    """
+    towers = load_two_tower(run)
+    articles = towers.news.embed(data.features)  # [articles, dimension]
+    encode = tf.function(
+        lambda history, mask: towers.user_vector(history, mask),
+        input_signature=[
+            tf.TensorSpec([None, None, articles.shape[1]], articles.dtype),
+            tf.TensorSpec([None, None], tf.bool),
+        ],
+        autograph=False,
+    )
+
+    def of_histories(histories: Sequence[npt.NDArray[np.int32]]) -> Any:
+        history = np.zeros((len(histories), max(map(len, histories))), np.int32)
+        for place, clicks in enumerate(histories):
+            history[place, : len(clicks)] = clicks
+        return encode(tf.constant(articles[history]), tf.constant(history > 0)).numpy()
+
+    def to_vectors(examples: Sequence[TextExample]) -> ReaderVectors:
+        # Sorted by length, so that little of a batch is padding.
+        texts = sorted(
+            (text for text, example in enumerate(examples) if len(example.history)),
+            key=lambda text: len(examples[text].history),
+        )
+        vectors = np.zeros((1 + len(texts), articles.shape[1]), np.float32)
+        rows = np.zeros(len(examples), np.int32)
+        rows[texts] = np.arange(1, 1 + len(texts))
+        for start in range(0, len(texts), _READERS_AT_ONCE):
+            batch = texts[start : start + _READERS_AT_ONCE]
+            vectors[1 + start : 1 + start + len(batch)] = of_histories([examples[at].history for at in batch])
+        return ReaderVectors(vectors, rows)
+
+    return to_vectors, articles.shape[1]
+
 
 _TOKENS_PER_ROW = 64  # tokens in a batch for each row of the configured batch size
-_COUNTED_TEXTS = 20_000  # enough to know how frequent tokens are
 
 
 class GenerationTrainer(Learner):
@@ -156,7 +231,11 @@ def ready_generation(
     )
     optimizer = optimizer_of(settings)
     batching = _batching(settings, parts.prompts.sizes, devices)
-    _require_batch(len(rows), batching.rows)
+    if len(rows) < batching.rows:
+        raise InputError(
+            f"{len(rows)} texts do not fill one batch of {batching.rows}, and with fixed shapes an "
+            "incomplete batch is skipped; give a smaller --batch-size"
+        )
     in_epoch = rows.mean_batches(batching)
     steps, optimizer = optimizer.steps_of(in_epoch), optimizer.of_epoch(in_epoch)
     perplexity, *of_older = (Perplexity(parts, each, batching.tokens) for each in held_out_rows)
@@ -178,7 +257,8 @@ def ready_generation(
 
     def names_of(start: int, count: int) -> str:
         numbers = rows.row_numbers(batching, config.seed, start, count)
-        return _named([learned[number] for number in numbers], data.table)
+        articles = (data.table.news_ids[learned[number].article] for number in numbers)
+        return f"texts of the articles {', '.join(articles)}"
 
     return Training(
         trainer=trainer,
@@ -189,18 +269,6 @@ def ready_generation(
         jit_compile=devices.jit_compile,
         name_rows=names_of,
     )
-
-
-def _require_batch(texts: int, rows: int) -> None:
-    if texts < rows:
-        raise InputError(
-            f"{texts} texts do not fill one batch of {rows}, and with fixed shapes an incomplete batch is "
-            "skipped; give a smaller --batch-size"
-        )
-
-
-def _named(texts: Sequence[TextExample], table: ArticleTable) -> str:
-    return "texts of the articles " + ", ".join(table.news_ids[text.article] for text in texts)
 
 
 def _begin(run: Path, files: StageFiles, report: Report) -> None:
@@ -260,9 +328,19 @@ def new_generator(
         InputError: the settings leave no room for a prompt, or name a backbone that cannot be read.
     """
     corpus = [text for text in (*table.titles, *table.abstracts) if text]
-    model = _language_model(settings, corpus, folder, seed)
     if settings.backbone:
+        model: LanguageModel = load_language_model(settings.backbone, CONTROL_TOKENS)
         model = dataclasses.replace(model, tokenizer=model.tokenizer.with_known_words(corpus))  # type: ignore[type-var]
+    else:
+        model = new_gpt2(
+            train_byte_pair(corpus, settings.vocabulary_size, CONTROL_TOKENS, folder),
+            layers=settings.layers,
+            heads=settings.heads,
+            hidden=settings.hidden,
+            max_tokens=settings.max_tokens,
+            dropout=settings.dropout,
+            seed=seed,
+        )
     return Writer(
         model,
         trained_layers=settings.trainable,
@@ -298,70 +376,6 @@ def check_generation(settings: GenerationConfig, start: Path | None) -> None:
         model = new_gpt2(tokenizer, layers=1, **sizes)
     layers = LanguageLayers(model.backbone, trainable, [0])
     prompt_sizes(None, settings.max_tokens, layers.max_positions)
-
-
-def _language_model(settings: GenerationConfig, corpus: list[str], folder: Path, seed: int) -> LanguageModel:
-    if settings.backbone:
-        return load_language_model(settings.backbone, CONTROL_TOKENS)
-    return new_gpt2(
-        train_byte_pair(corpus, settings.vocabulary_size, CONTROL_TOKENS, folder),
-        layers=settings.layers,
-        heads=settings.heads,
-        hidden=settings.hidden,
-        max_tokens=settings.max_tokens,
-        dropout=settings.dropout,
-        seed=seed,
-    )
-
-
-class Perplexity:
-    """Validation: perplexity per token of the target texts, given their context.
-
-    Args:
-        writer: the writer, with its weights at the time of each call.
-        rows: the validation texts.
-        batch_tokens: tokens in a batch.
-    """
-
-    def __init__(self, writer: Writer, rows: TextRows, batch_tokens: int) -> None:
-        batching = TextBatching(tokens=batch_tokens, context_weight=0.0)
-        self.batches = rows.batches(batching).cache()
-        self.prompts = rows.prompts
-
-        def losses(batch: dict[str, tf.Tensor]) -> tuple[tf.Tensor, ...]:
-            found = token_losses(writer, batch, False)
-            labels = tf.gather_nd(batch["labels"], tf.where(batch["label_weight"] > 0))
-            return found.losses, labels, found.rows
-
-        # Given the shapes of all batches: one trace.
-        self.losses = tf.function(losses, input_signature=[self.batches.element_spec], autograph=False)
-
-    def __call__(self) -> dict[str, float]:
-        """The "perplexity" per token, and the "loss" in nats per token whose exponential it is."""
-        losses = np.concatenate([self.losses(batch)[0].numpy() for batch in self.batches])
-        loss = float(losses.mean())
-        return {"perplexity": float(np.exp(min(loss, 80.0))), "loss": loss}
-
-    def quality(self, learned: Sequence[str]) -> list[Quality]:
-        """The perplexity beside that of a model which only knows how frequent each token is.
-
-        Args:
-            learned: target texts of the training, in which tokens are counted.
-        """
-        ids = self.prompts.tokenizer.encode(tf.constant(list(learned)[:_COUNTED_TEXTS])).flat_values.numpy()
-        counts = 1 + np.bincount(ids, minlength=self.prompts.tokenizer.vocabulary_size)
-        counts[self.prompts.end_id] += min(len(learned), _COUNTED_TEXTS)
-        surprise = -np.log(counts / counts.sum())
-        ours, unigram, tokens = [], [], []
-        for batch in self.batches:
-            losses, labels, rows = (each.numpy() for each in self.losses(batch))
-            tokens.append(np.bincount(rows))
-            ours.append(np.bincount(rows, losses))
-            unigram.append(np.bincount(rows, surprise[labels]))
-        each = np.concatenate(tokens)
-        values, baseline = (shares(np.concatenate(sums), each) for sums in (ours, unigram))
-        found = judged("writer", "perplexity", values, {"unigram": baseline})
-        return [] if found is None else [found]
 
 
 def _examples(data: StageData, settings: GenerationConfig, seed: int) -> list[list[TextExample]]:

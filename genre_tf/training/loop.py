@@ -13,15 +13,22 @@ import keras
 from genre_tf.config import OptimizerConfig
 from genre_tf.errors import InputError
 from genre_tf.models.text_model import load_own_weights
-from genre_tf.training.estimate import Estimate, Stopwatch, seconds_of, validations_left
 from genre_tf.training.learner import Learner
-from genre_tf.training.memory import keep_freed_memory, peak_memory_gb
 from genre_tf.training.optimizers import make_optimizer
-from genre_tf.training.progress import FitResult, Goal, Progress, Report
-from genre_tf.training.stage_files import StageFiles, lasting_variables
-from genre_tf.training.stopping import stop_request
-from genre_tf.training.training_state import check_room
-from genre_tf.training.watch import Watch
+from genre_tf.training.progress import (
+    Estimate,
+    FitResult,
+    Goal,
+    Progress,
+    Report,
+    Stopwatch,
+    keep_freed_memory,
+    peak_memory_gb,
+    seconds_of,
+    validations_left,
+)
+from genre_tf.training.stage_files import StageFiles, check_room, lasting_variables
+from genre_tf.training.watch import Watch, stop_request
 
 
 @dataclass(frozen=True, kw_only=True)

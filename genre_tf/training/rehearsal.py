@@ -11,13 +11,11 @@ import numpy as np
 from genre_tf.config import RunConfig, optimizer_of
 from genre_tf.data.text_examples import TextExample
 from genre_tf.training.distribution import Distribution
-from genre_tf.training.estimate import Estimate, duration
-from genre_tf.training.generation import ready_generation
+from genre_tf.training.fitted_weights import pool_head_seconds
+from genre_tf.training.generation import ToVectors, ready_generation
 from genre_tf.training.loop import Training
-from genre_tf.training.pool_ranking import pool_head_seconds
-from genre_tf.training.progress import Report
+from genre_tf.training.progress import Estimate, Report, duration
 from genre_tf.training.ranking import ready_ranking
-from genre_tf.training.reader_vectors import ToVectors
 from genre_tf.training.retrieval import ready_retrieval
 from genre_tf.training.stage_data import StageData
 from genre_tf.training.stage_files import StageFiles

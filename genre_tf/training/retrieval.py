@@ -11,12 +11,12 @@ from genre_tf.errors import InputError
 from genre_tf.losses.clicks import sampled_softmax_loss
 from genre_tf.models.checkpoint import two_tower_of
 from genre_tf.models.two_tower import DRAWN
-from genre_tf.training.click_batches import ClickBatches
+from genre_tf.training.click_training import ClickBatches, click_training
 from genre_tf.training.distribution import Distribution
+from genre_tf.training.fitted_weights import start_towers
 from genre_tf.training.learner import Learner
 from genre_tf.training.loop import Training
-from genre_tf.training.progress import FitResult, Goal, Report
-from genre_tf.training.retrieval_start import start_towers
+from genre_tf.training.progress import FitResult, Report
 from genre_tf.training.stage_data import StageData
 from genre_tf.training.stage_files import StageFiles
 from genre_tf.training.validation import Validation
@@ -96,20 +96,13 @@ def ready_retrieval(
         towers.news.adapt(data.interest)
         start_towers(towers, data, examples, probabilities, config.seed)
 
-    validation = Validation(towers, data, config)
-    goal = Goal(
-        validate=validation.retrieval,
-        metric="pool_ndcg",
-        greater_is_better=True,
-        validate_older=Validation(towers, data.of_earlier, config).retrieval if files.start else None,
-        judge=validation.retrieval_quality,
-    )
-    training = Training(
-        trainer=trainer,
-        batches_from=batches.from_step,
-        steps=settings.steps_of(batches.in_epoch),
-        config=settings.of_epoch(batches.in_epoch),
-        goal=goal,
-        jit_compile=devices.jit_compile,
+    training = click_training(
+        trainer,
+        batches,
+        data,
+        "pool_ndcg",
+        Validation.retrieval,
+        Validation.retrieval_quality,
+        continues=files.start is not None,
     )
     return training, start

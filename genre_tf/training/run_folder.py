@@ -24,17 +24,15 @@ from genre_tf.training.continual import (
     start_fingerprint,
     start_run,
 )
-from genre_tf.training.distillation import check_teacher, teacher_identity
 from genre_tf.training.distribution import Distribution
 from genre_tf.training.generation import check_generation, train_generation
 from genre_tf.training.observers import Observers
 from genre_tf.training.progress import FitResult, Report, comparison
-from genre_tf.training.ranking import train_ranking
+from genre_tf.training.ranking import check_teacher, teacher_identity, train_ranking
 from genre_tf.training.rehearsal import foretell
 from genre_tf.training.retrieval import train_retrieval
-from genre_tf.training.run_lock import run_lock
 from genre_tf.training.stage_data import StageData, load_stage_data
-from genre_tf.training.stage_files import StageFiles, fingerprint, learned_settings
+from genre_tf.training.stage_files import StageFiles, fingerprint, learned_settings, run_lock
 
 STAGES = ("retrieval", "ranking", "generation")
 _AGAIN = "again.json"  # exists while a training with --again is unfinished

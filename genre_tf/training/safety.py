@@ -13,9 +13,10 @@ from genre_tf.data.faults import FaultPolicy
 from genre_tf.data.manifest import file_fingerprint
 from genre_tf.errors import InputError
 from genre_tf.generation.safety import SafetyClassifier, save_classifier
+from genre_tf.metrics.ranking import ranking_metrics
 from genre_tf.models.checkpoint import WEIGHTS_FILE, load_ranker
 from genre_tf.training.progress import Report
-from genre_tf.training.ranker_start import logistic_regression
+from genre_tf.training.regression import logistic_regression
 
 LEAST_OF_EACH = 25  # then five of each label choose the threshold, and five measure it
 _SHARES = (0.6, 0.8)  # end of the texts to learn from, end of those for the threshold; the rest measures
@@ -97,21 +98,13 @@ def judged(
     called = logits >= threshold
     hits = int((called & unsafe).sum())
     return {
-        "auc": area_under_curve(logits, unsafe),
+        "auc": float(ranking_metrics([logits], [unsafe])["auc"][0]),
         "precision": hits / int(called.sum()) if called.any() else None,
         "recall": hits / int(unsafe.sum()),
         "flagged": float(called.mean()),
         "measured": len(unsafe),
         "unsafe_measured": int(unsafe.sum()),
     }
-
-
-def area_under_curve(logits: npt.NDArray[np.floating], positive: npt.NDArray[np.bool_]) -> float:
-    """Share of pairs (positive, negative) in the right order, ties counting half: float and bool [n]."""
-    negatives = np.sort(logits[~positive])
-    below = np.searchsorted(negatives, logits[positive], "left")
-    not_above = np.searchsorted(negatives, logits[positive], "right")
-    return float((below + not_above).mean() / 2 / len(negatives))
 
 
 def _check_counts(examples: LabelledTexts, file: Path) -> None:

@@ -1,18 +1,195 @@
-"""The files of one stage in a run folder, and a fingerprint of what they were made from."""
+"""The files of one stage in a run folder (weights, unfinished state, result), and the lock of the folder."""
 
 import hashlib
 import json
+import os
 import shutil
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
+from zipfile import BadZipFile
 
-from genre_tf.errors import FailureError
+import keras
+import numpy as np
+
+from genre_tf.errors import FailureError, InputError
+from genre_tf.files import hold
 from genre_tf.models.checkpoint import WEIGHTS_FILE
 from genre_tf.models.text_model import frozen_parts, save_own_weights
 from genre_tf.training.observers import Observers, ScalarLog
 from genre_tf.training.progress import FitResult, Progress
-from genre_tf.training.training_state import load_progress, load_variables, save_state
+
+_FILE = ".lock"
+
+
+@contextmanager
+def run_lock(run: Path) -> Iterator[None]:
+    """Lock a run folder; the kernel releases it when the process ends, in whatever way.
+
+    If the input is rejected (`InputError`) before any weights or frozen states were written, everything that
+    was put into the folder is removed again: a corrected command starts clean.
+
+    Args:
+        run: the run folder, created if it is new.
+
+    Raises:
+        InputError: another process holds it, or it cannot be written or locked.
+    """
+    new, free = not run.exists(), not (run / _FILE).exists()
+    lock = _locked(run)
+    try:
+        # Listed while we hold the lock, so that no file of another process is taken for ours.
+        there = {path.name for path in run.iterdir()} - ({_FILE} if free else set())
+        try:
+            yield
+        except (InputError, OSError):  # a file that cannot be read is wrong input too
+            _take_back(run, there, new)
+            raise
+    finally:
+        os.close(lock)
+
+
+def _locked(run: Path) -> int:
+    file = run / _FILE
+    try:
+        run.mkdir(parents=True, exist_ok=True)
+        lock = hold(file, create=True, wait=False)
+        if lock is not None:
+            _note_holder(lock)
+            return lock
+        holder = file.read_bytes()[:32].decode("ascii", "replace").strip() if file.exists() else ""
+    except OSError as error:
+        raise InputError(
+            f"{run} cannot be written or locked ({error.strerror}); give another --run, on a disk that "
+            "supports locks"
+        ) from None
+    raise InputError(
+        f"{run} is being trained by process {holder or 'unknown'}; wait for it or give another --run"
+    )
+
+
+def _note_holder(lock: int) -> None:
+    try:
+        os.ftruncate(lock, 0)
+        os.pwrite(lock, f"{os.getpid()}\n".encode("ascii"), 0)
+    except OSError:
+        os.close(lock)
+        raise
+
+
+def _take_back(run: Path, there: set[str], new: bool) -> None:
+    """Remove what was not there before, unless that would lose work."""
+    if any(run.rglob("*.weights.h5")) or any(run.glob("*/*/offsets.npy")):  # offsets.npy: frozen states
+        return
+    for path in [path for path in run.iterdir() if path.name not in there]:
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink(missing_ok=True)
+    if new:
+        with suppress(OSError):  # not empty: something could not be removed
+            run.rmdir()
+
+
+_PROGRESS = "progress"
+
+
+def save_state(file: Path, variables: Sequence[Any], progress: dict[str, Any]) -> None:
+    """Write variables and progress completely or not at all; until then the previous file stays.
+
+    Args:
+        file: an `.npz` file without pickles.
+        variables: variables of the model, its random generators and its optimizer, in a fixed order.
+        progress: plain values.
+
+    Raises:
+        FailureError: the disk is full or may not be written.
+    """
+    arrays: dict[str, Any] = {
+        _name(place): keras.ops.convert_to_numpy(value) for place, value in enumerate(variables)
+    }
+    arrays[_PROGRESS] = np.frombuffer(json.dumps(progress).encode("utf-8"), np.uint8)
+    with _whole(file) as part, part.open("wb") as stream:
+        np.savez(stream, **arrays)
+        stream.flush()
+        os.fsync(stream.fileno())
+
+
+@contextmanager
+def _whole(file: Path) -> Iterator[Path]:
+    """A path to write to, which then replaces the file.
+
+    Unlike that of `whole_file`, its name is always the same: what a killed training leaves is overwritten.
+    """
+    part = file.with_name(f"part.{file.name}")
+    try:
+        yield part
+        part.replace(file)
+    except OSError as error:
+        part.unlink(missing_ok=True)
+        raise FailureError(
+            f"{file} cannot be written ({error.strerror or error}); free some space, then repeat the "
+            "command; it resumes from the last saved state"
+        ) from None
+
+
+def load_progress(file: Path) -> dict[str, Any] | None:
+    """The saved progress, or None if there is none or it is damaged."""
+    if not file.is_file():
+        return None
+    try:
+        with file.open("rb") as stream, np.load(stream, allow_pickle=False) as arrays:
+            progress: dict[str, Any] = json.loads(arrays[_PROGRESS].tobytes())
+        return progress
+    except (OSError, ValueError, KeyError, BadZipFile):
+        return None
+
+
+def load_variables(file: Path, variables: Sequence[Any]) -> None:
+    """Assign the values that `save_state` wrote to the same variables.
+
+    Raises:
+        InputError: the variables are not the same.
+    """
+    with file.open("rb") as stream, np.load(stream, allow_pickle=False) as arrays:
+        shapes = [arrays[name].shape for name in arrays.files if name != _PROGRESS]
+        if shapes != [tuple(variable.shape) for variable in variables]:
+            raise InputError(f"{file} belongs to another model; delete it to train from the start")
+        for place, variable in enumerate(variables):
+            variable.assign(arrays[_name(place)])
+
+
+def check_room(folder: Path, variables: Sequence[Any]) -> None:
+    """Check before any work that the disk has room for two states (briefly) and the best weights.
+
+    Raises:
+        InputError: the disk is too full, or the folder may not be written.
+    """
+    needed = 3 * sum(map(_bytes, variables))
+    try:
+        probe = folder / ".probe"
+        probe.write_bytes(b"\0")
+        probe.unlink()
+        free = shutil.disk_usage(folder).free
+    except OSError as error:
+        raise InputError(f"{folder} cannot be written ({error.strerror}); give another --run") from None
+    if free < needed:
+        raise InputError(
+            f"{folder} has {free / 2**20:,.0f} MiB free, but this training needs {needed / 2**20:,.0f} MiB; "
+            "free some space, or give a --run on another disk"
+        )
+
+
+def _bytes(variable: Any) -> int:
+    width = np.dtype(keras.backend.standardize_dtype(variable.dtype).replace("bfloat16", "float16"))
+    return int(np.prod(variable.shape, dtype=np.int64)) * width.itemsize
+
+
+def _name(place: int) -> str:
+    return f"variable_{place:05d}"
+
 
 _STATE_FILE = "unfinished.npz"
 _MADE_FROM = "made_from"
@@ -96,16 +273,10 @@ class StageFiles:
         Raises:
             FailureError: the disk is full or may not be written.
         """
-        part = self.folder / f"part.{WEIGHTS_FILE}"
-        try:
+        with _whole(self.weights) as part:
             save_own_weights(model, part)
             if self.start is None:
-                self._take_over(part)
-            else:
-                part.replace(self.weights)
-        except OSError as error:
-            part.unlink(missing_ok=True)
-            raise _unwritable(self.weights, error) from None
+                self._take_new_files()
 
     def save_state(self, trainer: Any, progress: Progress) -> None:
         """Write the state of an unfinished training; raises the same as `save_state`."""
@@ -154,28 +325,23 @@ class StageFiles:
             FailureError: the disk is full or may not be written.
         """
         if self.start is not None:
-            part = self.folder / f"part.{WEIGHTS_FILE}"
-            try:
+            with _whole(self.trained) as part:
                 # A copy: if interrupted here, the training is judged again, not repeated.
                 shutil.copyfile(self.weights, part)
-                self._take_over(part)
-            except OSError as error:
-                part.unlink(missing_ok=True)
-                raise _unwritable(self.trained, error) from None
+                self._take_new_files()
         self._write_report(result.as_dict())
         (self.folder / _STATE_FILE).unlink(missing_ok=True)
         if self.start is not None:
             self.weights.unlink(missing_ok=True)
 
-    def _take_over(self, part: Path) -> None:
-        """Make these weights the trained ones, together with their files."""
+    def _take_new_files(self) -> None:
+        """Put the files of new weights beside them, just before they become the trained ones."""
         if self.new.is_dir():
             # First: if interrupted here, there are no weights, but never old weights with new files.
             self.trained.unlink(missing_ok=True)
             for file in sorted(self.new.iterdir()):
                 file.replace(self.folder / file.name)
             self.new.rmdir()
-        part.replace(self.trained)
 
     def refuse(self, result: FitResult) -> None:
         """Remove the stage's weights from the run and write why; the state stays, to be judged again."""
@@ -197,12 +363,6 @@ def fingerprint(*parts: Any) -> str:
 def learned_settings(settings: Any) -> dict[str, Any]:
     """The settings that determine what a stage learns; how and for whom a writer writes is not among them."""
     return {name: value for name, value in asdict(settings).items() if name not in _NOT_LEARNED}
-
-
-def _unwritable(file: Path, error: OSError) -> FailureError:
-    return FailureError(
-        f"{file} cannot be written ({error.strerror or error}); free some space, then repeat the command"
-    )
 
 
 def lasting_variables(trainer: Any) -> list[Any]:

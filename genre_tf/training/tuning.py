@@ -15,9 +15,8 @@ from genre_tf.config import OBJECTIVES, RunConfig, with_optimizer, write_config
 from genre_tf.errors import InputError, StoppedError
 from genre_tf.training.progress import FitResult, Report
 from genre_tf.training.run_folder import TRAINERS, check_stages, open_run, stage_fingerprints
-from genre_tf.training.run_lock import run_lock
 from genre_tf.training.stage_data import StageData, load_stage_data
-from genre_tf.training.stage_files import StageFiles, fingerprint
+from genre_tf.training.stage_files import StageFiles, fingerprint, run_lock
 
 FOLDER = "tuning"
 _STAGE, _OPTIMIZER, _NEWS = "stage", "optimizer", "news"

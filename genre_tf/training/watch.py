@@ -1,21 +1,74 @@
-"""What happens between training steps: scalars, validation, best weights, saved states."""
+"""What happens between training steps: scalars, validation, best weights, saved states, stops."""
 
 import math
+import signal
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import FrameType
+from typing import Any
 
 import keras
 
 from genre_tf.config import OptimizerConfig
 from genre_tf.errors import FailureError, StoppedError
-from genre_tf.training.board import StageBoard
-from genre_tf.training.estimate import Estimate, Stopwatch, duration, seconds_of, validations_left
 from genre_tf.training.learner import Executed, Learner, Pace
-from genre_tf.training.memory import memory
-from genre_tf.training.progress import Goal, Progress, Report
+from genre_tf.training.observers import StageBoard, StepTrace
+from genre_tf.training.progress import (
+    Estimate,
+    Goal,
+    Progress,
+    Report,
+    Stopwatch,
+    duration,
+    memory,
+    seconds_of,
+    validations_left,
+)
 from genre_tf.training.stage_files import StageFiles
-from genre_tf.training.step_trace import StepTrace
-from genre_tf.training.stopping import StopRequest
+
+_HEARD = (signal.SIGTERM, signal.SIGINT)
+
+
+class StopRequest:
+    """Whether a stop was requested.
+
+    Attributes:
+        signal: the first signal received, or None.
+    """
+
+    def __init__(self) -> None:
+        self.signal: signal.Signals | None = None
+
+
+@contextmanager
+def stop_request() -> Iterator[StopRequest]:
+    """Catch SIGTERM (sent by preemptible machines and Kubernetes) and Ctrl-C; a second signal stops at once.
+
+    Outside the main thread no signal can be caught, and nothing changes.
+    """
+    request = StopRequest()
+    if threading.current_thread() is not threading.main_thread():
+        yield request
+        return
+    before: dict[signal.Signals, Any] = {}
+
+    def hear(number: int, _: FrameType | None) -> None:
+        request.signal = signal.Signals(number)
+        _restore(before)
+
+    before.update({each: signal.signal(each, hear) for each in _HEARD})
+    try:
+        yield request
+    finally:
+        _restore(before)
+
+
+def _restore(handlers: dict[signal.Signals, Any]) -> None:
+    for each, handler in handlers.items():
+        signal.signal(each, handler)
+
 
 _LOGGED_EVERY = 10
 """Steps from one TensorBoard scalar to the next."""

@@ -7,7 +7,7 @@ import tensorflow as tf
 
 from genre_tf.backbones.bert import new_bert, tiny_vocabulary
 from genre_tf.backbones.language_models import new_gpt2, new_llama, tiny_byte_pair
-from genre_tf.models.packed_models import CausalLanguageModel, MaskedLanguageModel
+from genre_tf.pretraining.language_models import CausalLanguageModel, MaskedLanguageModel
 from genre_tf.text.wordpiece import WordPiece
 
 TEXTS = [[5, 6, 7, 8], [9, 10, 11], [12, 13, 14, 15, 16]]

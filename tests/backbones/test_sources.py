@@ -16,7 +16,7 @@ from genre_tf.backbones.language_models import check_language_model, load_langua
 from genre_tf.backbones.sources import resolve_backbone
 from genre_tf.backbones.weights import Weight
 from genre_tf.errors import InputError
-from genre_tf.models.packed_models import MaskedLanguageModel
+from genre_tf.pretraining.language_models import MaskedLanguageModel
 from genre_tf.text.byte_pair import BytePair
 from genre_tf.text.byte_pair_files import printable_bytes
 

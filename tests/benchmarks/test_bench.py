@@ -53,6 +53,14 @@ def _printed(options, name):
     return json.loads(answer.stdout)
 
 
+def test_without_a_checkout_it_says_where_it_runs(monkeypatch):
+    main._register("bench")
+    main._register("synth")
+    monkeypatch.setitem(sys.modules, "genre_tf.benchmarks", None)
+    error = CliRunner().invoke(main.app, ["bench", "encode"]).exception
+    assert isinstance(error, InputError) and "runs from a checkout of genre_tf" in str(error)
+
+
 @pytest.mark.proof
 @pytest.mark.parametrize(
     ("name", "cases"),

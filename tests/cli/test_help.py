@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 
 from genre_tf.cli.console import progress
 from genre_tf.cli.main import VERBS, _register, app
-from genre_tf.cli.training_table import quality_table, training_table
+from genre_tf.cli.train import quality_table, training_table
 from genre_tf.training.progress import FitResult
 from genre_tf.training.quality import Quality
 
@@ -30,7 +30,7 @@ def runner() -> CliRunner:
 
 @pytest.mark.parametrize("verb", VERBS)
 def test_every_verb_shows_an_example_that_its_own_options_allow(verb, runner):
-    module = importlib.import_module(f"genre_tf.cli.{verb.replace('-', '_')}")
+    module = importlib.import_module(f"genre_tf.cli.{VERBS[verb]}")
     lines = inspect.getdoc(getattr(module, verb.replace("-", "_"))).split("\n")
     examples = [line.removeprefix("Example: ") for line in lines if line.startswith("Example: ")]
     assert len(examples) == 1

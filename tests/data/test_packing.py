@@ -6,7 +6,7 @@ import pytest
 from genre_tf.backbones.language_models import tiny_byte_pair
 from genre_tf.data.masking import Masking, mask_words
 from genre_tf.data.packing import lay_out, pack
-from genre_tf.training.packed_batches import PackedBatches, TokenTexts, causal_texts
+from genre_tf.pretraining.packed_batches import PackedBatches, TokenTexts, causal_texts
 
 
 def test_every_text_is_packed_once_and_rows_are_full():

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from genre_tf.cli.predict import Model, predict
+from genre_tf.cli.predict import predict
 from genre_tf.data.mind import read_split
 from genre_tf.errors import InputError
 from genre_tf.evaluation.scored_log import read_log
@@ -18,9 +18,9 @@ def ranks_of(file: Path) -> dict[str, list[int]]:
     return {impression: [int(rank) for rank in ranks.strip("[]").split(",")] for impression, ranks in rows}
 
 
-@pytest.mark.parametrize("model", list(Model))
+@pytest.mark.parametrize("model", ["two_tower", "ranker", "ranker_counters"])
 def test_a_log_without_labels_is_ranked_line_by_line(
-    tiny_run: Path, tiny_data: Path, tmp_path: Path, model: Model
+    tiny_run: Path, tiny_data: Path, tmp_path: Path, model: str
 ) -> None:
     predict(tiny_run, data=tiny_data, split="test", model=model, out=tmp_path / "prediction.txt")
     ranks = ranks_of(tmp_path / "prediction.txt")
@@ -32,7 +32,7 @@ def test_a_log_without_labels_is_ranked_line_by_line(
 def test_the_ranks_are_those_of_the_scores_that_are_evaluated(
     tiny_run: Path, tiny_data: Path, tmp_path: Path
 ) -> None:
-    predict(tiny_run, data=tiny_data, split="dev", model=Model.ranker_counters, out=tmp_path / "p.txt")
+    predict(tiny_run, data=tiny_data, split="dev", model="ranker_counters", out=tmp_path / "p.txt")
     log = read_log(tiny_run, open_run(tiny_run), tiny_data, "dev")
     scorer = load_scorers(tiny_run, ("ranker_counters",), log.table)["ranker_counters"]
     expected = [rank_scores(scores).tolist() for scores in scorer(log.examples())]
@@ -52,4 +52,4 @@ def test_a_wrong_place_for_the_file_is_told_before_any_work(
     tiny_run: Path, tiny_data: Path, tmp_path: Path
 ) -> None:
     with pytest.raises(InputError, match="create it first"):
-        predict(tiny_run, data=tiny_data, split="nowhere", model=Model.ranker, out=tmp_path / "a" / "p.txt")
+        predict(tiny_run, data=tiny_data, split="nowhere", model="ranker", out=tmp_path / "a" / "p.txt")

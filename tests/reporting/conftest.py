@@ -14,7 +14,7 @@ from genre_tf.evaluation.scoring import Measured
 from genre_tf.reporting.board import log_models
 from genre_tf.reporting.figures import as_png, lengths
 from genre_tf.reporting.keeping import keep_evaluation
-from genre_tf.training.board import StageBoard
+from genre_tf.training.observers import StageBoard
 
 from ..evaluation.conftest import build_run, tiny_data, tiny_run, writing_run  # noqa: F401  (fixtures)
 from ..world import built

@@ -10,11 +10,8 @@ from typing import Any, cast
 
 import pytest
 
-from genre_tf.cli.ask import ask
-from genre_tf.cli.generate import generate
+from genre_tf.cli.clients import ask, generate, recommend, score
 from genre_tf.cli.readers import Reader, report_unknown
-from genre_tf.cli.recommend import recommend
-from genre_tf.cli.score import score
 from genre_tf.errors import InputError
 from genre_tf.serving import Client
 from genre_tf.serving.client.answers import GeneratedText
@@ -305,5 +302,5 @@ def test_a_server_that_cannot_say_which_ids_it_knows_still_answers(
         def score(self, histories: Any, candidates: Any) -> Any:
             raise InputError('Serving signature key "score" not found')
 
-    report_unknown(cast(Any, WithoutScore()), Reader(["N77"], True, "ids in --history"))
+    report_unknown(cast("Any", WithoutScore()), Reader(["N77"], True, "ids in --history"))
     assert capsys.readouterr() == ("", "")

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from genre_tf.cli.prune import prune as prune_verb
+from genre_tf.cli.versions import prune as prune_verb
 from genre_tf.errors import FailureError, InputError
 from genre_tf.export import publishing
 from genre_tf.export.publishing import versions

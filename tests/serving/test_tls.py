@@ -20,12 +20,8 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
-from genre_tf.cli.ask import ask
-from genre_tf.cli.generate import generate
-from genre_tf.cli.label import label
-from genre_tf.cli.recommend import recommend
-from genre_tf.cli.rollback import rollback
-from genre_tf.cli.score import score
+from genre_tf.cli.clients import ask, generate, recommend, score
+from genre_tf.cli.versions import label, rollback
 from genre_tf.errors import FailureError, InputError
 from genre_tf.serving.client.addresses import client_context, client_credentials
 from genre_tf.serving.embedded.server import EmbeddedServer, ServerOptions

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from genre_tf.cli.label import label as label_verb
-from genre_tf.cli.rollback import rollback as rollback_verb
+from genre_tf.cli.versions import label as label_verb
+from genre_tf.cli.versions import rollback as rollback_verb
 from genre_tf.errors import FailureError, InputError
 from genre_tf.export.publishing import versions
 from genre_tf.serving.operations.configuration import write_configuration

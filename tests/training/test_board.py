@@ -7,7 +7,7 @@ import keras
 import tensorflow as tf
 from tensorboard.plugins.custom_scalar import layout_pb2
 
-from genre_tf.training.board import StageBoard, stage_charts
+from genre_tf.training.observers import StageBoard, stage_charts
 
 
 def _values(folder: Path):

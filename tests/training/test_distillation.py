@@ -14,7 +14,7 @@ from genre_tf.errors import InputError
 from genre_tf.evaluation.scoring import load_scorers
 from genre_tf.models.checkpoint import WEIGHTS_FILE, load_news_encoder, ranker_of
 from genre_tf.models.text_model import save_own_weights
-from genre_tf.training.distillation import check_teacher, teacher_identity, teacher_logits
+from genre_tf.training.ranking import check_teacher, teacher_identity, teacher_logits
 from genre_tf.training.run_folder import open_run, stage_fingerprints, train
 from genre_tf.training.stage_data import load_stage_data
 
@@ -117,7 +117,7 @@ def test_logits_of_other_replayed_examples_are_not_taken_for_these(
     shutil.copytree(folder / "student", student)
     data = load_stage_data(student, config, lambda _: None)
     # With --from the training examples are those of the log and older ones drawn by --replay.
-    monkeypatch.setattr("genre_tf.training.distillation.start_fingerprint", lambda *_: ["older examples"])
+    monkeypatch.setattr("genre_tf.training.ranking.start_fingerprint", lambda *_: ["older examples"])
     fewer = dataclasses.replace(data, train=data.train[:-3])
     logits = teacher_logits(fewer, lambda _: None)
     assert [len(each) for each in logits] == [len(example.labels) for example in fewer.train]

@@ -83,7 +83,7 @@ def test_a_training_that_never_helps_leaves_the_weights_of_before(tmp_path):
 def test_a_training_says_once_what_the_rest_will_take(tmp_path, monkeypatch):
     *_, said = _fit(tmp_path / "short", itertools.repeat(0.1), steps=6)
     assert not any(" per second" in line for line in said)  # over before it was timed
-    monkeypatch.setattr("genre_tf.training.estimate._ENOUGH_SECONDS", 0.0)
+    monkeypatch.setattr("genre_tf.training.progress._ENOUGH_SECONDS", 0.0)
     *_, said = _fit(tmp_path / "long", itertools.count(), steps=20)
     (line,) = (line for line in said if " per second" in line)
     # The first step does not count, and five are timed; validations follow at steps 8, 10, ... 20.
@@ -91,7 +91,7 @@ def test_a_training_says_once_what_the_rest_will_take(tmp_path, monkeypatch):
 
 
 def test_a_rehearsal_times_a_few_steps_and_a_validation(monkeypatch):
-    monkeypatch.setattr("genre_tf.training.estimate._ENOUGH_SECONDS", 0.0)
+    monkeypatch.setattr("genre_tf.training.progress._ENOUGH_SECONDS", 0.0)
     point, asked = Point(), []
     batches = tf.data.Dataset.from_tensors({"goal": tf.constant([3.0]), "impression": [5]}).repeat()
     goal = Goal(validate=lambda: asked.append(1) or {}, metric="quality", greater_is_better=True)

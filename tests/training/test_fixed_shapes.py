@@ -26,11 +26,10 @@ from genre_tf.data.text_examples import TextExample, article_examples
 from genre_tf.models.checkpoint import news_encoder_of, ranker_of, two_tower_of
 from genre_tf.models.news_encoder import Categories, NewsEncoder
 from genre_tf.models.text_rows import TextBatching, TextRows
-from genre_tf.training.click_weights import ClickWeights
 from genre_tf.training.distribution import Distribution
 from genre_tf.training.generation import GenerationTrainer, new_generator
 from genre_tf.training.learner import Learner
-from genre_tf.training.ranking import CLICK_WEIGHT, TEACHER, RankingTrainer
+from genre_tf.training.ranking import CLICK_WEIGHT, TEACHER, ClickWeights, RankingTrainer
 from genre_tf.training.retrieval import DRAWN, RetrievalTrainer
 
 STAGES = ("retrieval", "ranking", "generation")

@@ -19,8 +19,7 @@ from genre_tf.losses.clicks import (
     softmax_loss,
     teacher_loss,
 )
-from genre_tf.training.click_weights import ClickWeights
-from genre_tf.training.ranking import moves_probabilities
+from genre_tf.training.ranking import ClickWeights, moves_probabilities
 
 # One click; two of them; none; nothing else than clicks; and padding that would matter if it were looked at.
 LOGITS = np.array([[0.3, -1.2, 9.0], [2.0, 0.5, 0.1], [1.0, -1.0, 0.4], [0.7, 0.2, 5.0]], np.float32)

@@ -10,7 +10,6 @@ import pytest
 import tensorflow as tf
 
 from genre_tf.cli.train import observers_of
-from genre_tf.cli.train_options import Stage
 from genre_tf.config import (
     DataConfig,
     GenerationConfig,
@@ -23,7 +22,6 @@ from genre_tf.data.synth.settings import NewsroomSettings
 from genre_tf.errors import FailureError, InputError
 from genre_tf.models.checkpoint import WEIGHTS_FILE, load_news_encoder, ranker_of, two_tower_of
 from genre_tf.models.text_model import save_own_weights
-from genre_tf.training.headlines import headlines
 from genre_tf.training.learner import Learner
 from genre_tf.training.loop import fit
 from genre_tf.training.observers import Observers
@@ -31,6 +29,7 @@ from genre_tf.training.progress import Goal
 from genre_tf.training.run_folder import open_run, train
 from genre_tf.training.stage_data import load_stage_data
 from genre_tf.training.stage_files import StageFiles, learned_settings
+from genre_tf.training.writer_validation import headlines
 
 SETTINGS = OptimizerConfig(learning_rate=0.1, validate_every=4)
 STEPS = 8
@@ -84,12 +83,12 @@ def test_a_training_that_fails_within_the_span_ends_its_trace(tmp_path):
 
 
 def test_what_is_no_span_or_goes_with_no_stage_is_refused():
-    assert observers_of(Stage.all, None, "20-25") == {"wandb": None, "profile": (20, 25)}
+    assert observers_of("all", None, "20-25") == {"wandb": None, "profile": (20, 25)}
     for wrong in ("20", "0-3", "5-4", "a-b", ""):
         with pytest.raises(InputError, match="must be FIRST-LAST"):
-            observers_of(Stage.ranking, None, wrong)
+            observers_of("ranking", None, wrong)
     with pytest.raises(InputError, match="safety does not"):
-        observers_of(Stage.safety, None, "1-2")
+        observers_of("safety", None, "1-2")
 
 
 def _records(log):

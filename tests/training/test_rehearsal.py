@@ -21,8 +21,8 @@ WRITER = GenerationConfig(
 def test_every_stage_is_timed_before_the_first_begins(
     pool_world: StageData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("genre_tf.training.estimate._ENOUGH_SECONDS", 0.0)
-    monkeypatch.setattr("genre_tf.training.pool_ranking._FEW", 2)
+    monkeypatch.setattr("genre_tf.training.progress._ENOUGH_SECONDS", 0.0)
+    monkeypatch.setattr("genre_tf.training.fitted_weights._FEW", 2)
     data = replace(pool_world, run=tmp_path, validation=pool_world.validation[:25])
     config = replace(data.config, ranking=RankingConfig(optimizer=STEPS), generation=WRITER)
     files = [StageFiles(tmp_path, stage, "") for stage in ("ranking", "generation")]

@@ -13,8 +13,8 @@ from genre_tf.models.checkpoint import two_tower_of
 from genre_tf.models.moment import moment_features
 from genre_tf.models.text_model import load_own_weights
 from genre_tf.models.two_tower import TwoTower
+from genre_tf.training.fitted_weights import part_similarities, start_towers
 from genre_tf.training.retrieval import train_retrieval
-from genre_tf.training.retrieval_start import part_similarities, start_towers
 from genre_tf.training.stage_data import StageData
 from genre_tf.training.stage_files import StageFiles
 from genre_tf.training.validation import Validation

@@ -21,8 +21,8 @@ from genre_tf.errors import InputError
 from genre_tf.training import run_folder
 from genre_tf.training.progress import FitResult
 from genre_tf.training.run_folder import open_run, train, with_trained
-from genre_tf.training.run_lock import run_lock
 from genre_tf.training.stage_data import Tenths
+from genre_tf.training.stage_files import run_lock
 
 NEWS = NewsConfig(backbone="tiny")
 CONFIG = RunConfig(news=NEWS)

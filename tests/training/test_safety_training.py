@@ -18,7 +18,7 @@ from genre_tf.generation.safety import load_classifier
 from genre_tf.models.checkpoint import WEIGHTS_FILE, load_ranker, save_backbone
 from genre_tf.models.news_encoder import Categories
 from genre_tf.models.text_model import save_own_weights
-from genre_tf.training.safety import area_under_curve, judged, threshold_for, train_safety
+from genre_tf.training.safety import judged, threshold_for, train_safety
 
 SAFE = ["the", "mayor", "opens", "a", "new", "school", "garden"]
 UNSAFE = ["sick", "trolls", "insult", "weak", "losers", "again"]
@@ -93,8 +93,8 @@ def test_the_threshold_catches_the_share_that_was_asked_for() -> None:
 
 def test_measures_are_those_of_a_hand_count() -> None:
     logits, unsafe = np.array([3.0, 2.0, 1.0, 1.0]), np.array([True, False, True, False])
-    assert area_under_curve(logits, unsafe) == (2 + 0.5) / 4
     found = judged(logits, unsafe, 1.5)
+    assert found["auc"] == (2 + 0.5) / 4
     assert (found["precision"], found["recall"], found["flagged"]) == (0.5, 0.5, 0.5)
     assert judged(logits, unsafe, 9.0)["precision"] is None
 
@@ -143,4 +143,4 @@ def test_the_verb_takes_its_recall_and_prints_what_it_measured(run: Path, exampl
     refused = CliRunner().invoke(app, ["train", "safety", "--data", str(run), "--run", str(run)])
     assert isinstance(refused.exception, InputError) and "is not a file" in str(refused.exception)
     refused = CliRunner().invoke(app, ["tune", "safety", "--data", str(run), "--run", str(run)])
-    assert isinstance(refused.exception, InputError) and "only one stage" in str(refused.exception)
+    assert refused.exit_code == 2 and "is not one of" in refused.output

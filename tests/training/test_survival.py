@@ -23,9 +23,7 @@ from genre_tf.training import stage_files
 from genre_tf.training.learner import Learner
 from genre_tf.training.loop import fit
 from genre_tf.training.progress import Goal
-from genre_tf.training.run_lock import run_lock
-from genre_tf.training.stage_files import StageFiles
-from genre_tf.training.training_state import check_room, load_progress, save_state
+from genre_tf.training.stage_files import StageFiles, check_room, load_progress, run_lock, save_state
 
 SETTINGS = OptimizerConfig(
     learning_rate=0.05, warmup_share=0.1, batch_size=4, validate_every=4, patience=99, save_every_seconds=0.0
@@ -176,7 +174,7 @@ def test_old_weights_never_stand_among_the_files_of_new_ones(tmp_path, monkeypat
 def test_a_second_training_on_a_run_folder_is_refused(tmp_path):
     script = f"""
         from pathlib import Path
-        from genre_tf.training.run_lock import run_lock
+        from genre_tf.training.stage_files import run_lock
         with run_lock(Path({str(tmp_path)!r})):
             print("held", flush=True)
             input()

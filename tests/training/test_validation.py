@@ -1,4 +1,4 @@
-"""Validation during training."""
+"""Validation during training, and how it is judged."""
 
 import math
 from dataclasses import replace

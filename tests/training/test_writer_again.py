@@ -28,8 +28,8 @@ from genre_tf.errors import InputError, StoppedError
 from genre_tf.models.checkpoint import WEIGHTS_FILE, load_news_encoder, load_two_tower, two_tower_of
 from genre_tf.models.generator_checkpoint import load_generator
 from genre_tf.models.text_model import save_own_weights
+from genre_tf.training.generation import ReaderVectors, reader_vectors
 from genre_tf.training.progress import FitResult
-from genre_tf.training.reader_vectors import ReaderVectors, reader_vectors
 from genre_tf.training.run_folder import open_run, stage_fingerprints, train
 from genre_tf.training.stage_data import load_stage_data
 

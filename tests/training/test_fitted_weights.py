@@ -13,8 +13,8 @@ import tensorflow as tf
 from genre_tf.data.moment_pool import moment
 from genre_tf.models.checkpoint import WEIGHTS_FILE, ranker_of, two_tower_of
 from genre_tf.models.ranker import Ranker
-from genre_tf.training import pool_ranking
-from genre_tf.training.pool_ranking import fit_pool_head, pool_head_seconds
+from genre_tf.training import fitted_weights
+from genre_tf.training.fitted_weights import fit_pool_head, pool_head_seconds
 from genre_tf.training.stage_data import StageData
 
 
@@ -108,7 +108,7 @@ def test_it_learns_from_what_the_towers_retrieve_and_says_so_where_there_are_non
     fitted(pool_world, said.append)
     assert said == ["no trained retrieval stage; the ranker learns from articles drawn evenly from the pool"]
     towers = two_tower_of(pool_world.news_encoder(), pool_world.config)
-    monkeypatch.setattr("genre_tf.training.pool_ranking.load_two_tower", lambda run: towers)
+    monkeypatch.setattr("genre_tf.training.fitted_weights.load_two_tower", lambda run: towers)
     (tmp_path / "retrieval").mkdir()
     (tmp_path / "retrieval" / WEIGHTS_FILE).touch()
     ranker, given = fitted(replace(pool_world, run=tmp_path), said.append)
@@ -131,7 +131,7 @@ def test_its_time_is_known_from_a_few_impressions(
     def takes_5_s_and_a_tenth_for_each(*given: Any) -> None:
         clock[0] += 5.0 + 0.1 * 2 * given[-1]  # of the log to learn from and of the validation
 
-    monkeypatch.setattr(pool_ranking, "_fit_pool_head", takes_5_s_and_a_tenth_for_each)
+    monkeypatch.setattr(fitted_weights, "_fit_pool_head", takes_5_s_and_a_tenth_for_each)
     monkeypatch.setattr("time.monotonic", lambda: clock[0])
     found = pool_head_seconds(new_ranker(pool_world), pool_world, pool_world.config)
     impressions = len(pool_world.train) + len(pool_world.validation)

@@ -10,10 +10,10 @@ import pytest
 from genre_tf.backbones.language_models import new_gpt2, save_language_model, tiny_byte_pair
 from genre_tf.config import OptimizerConfig, PretrainConfig, RunConfig
 from genre_tf.environment import prefer_onednn, without_preferences
-from genre_tf.training import packed_corpus as module
-from genre_tf.training.language_modelling import LanguageTrainer, causal_language_model, masked_language_model
-from genre_tf.training.packed_batches import PackedBatches
-from genre_tf.training.packed_corpus import packed_corpus
+from genre_tf.pretraining import pretrain as module
+from genre_tf.pretraining.language_models import LanguageTrainer, causal_language_model, masked_language_model
+from genre_tf.pretraining.packed_batches import PackedBatches
+from genre_tf.pretraining.pretrain import packed_corpus
 
 CORPUS = [f"Article {number} tells of the {number % 7} goals" for number in range(60)]
 SETTINGS = PretrainConfig(

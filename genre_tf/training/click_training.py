@@ -1,6 +1,7 @@
-"""The batches that retrieval and ranking are trained on, on one device or shared among several."""
+"""What retrieval and ranking share: the batches that they are trained on, and how they are judged."""
 
 import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, partial
 from typing import Any
@@ -11,7 +12,12 @@ from genre_tf.config import OptimizerConfig, RunConfig
 from genre_tf.data.batch_layout import BatchLayout, FixedShape
 from genre_tf.data.batches import Columns, impression_batches
 from genre_tf.training.distribution import Distribution
+from genre_tf.training.learner import Learner
+from genre_tf.training.loop import Training
+from genre_tf.training.progress import Goal
+from genre_tf.training.quality import Quality
 from genre_tf.training.stage_data import StageData, row_count
+from genre_tf.training.validation import Validation
 
 # Used where shapes are fixed and all candidates are kept: nine in ten impressions of MIND show fewer.
 _MOST_CANDIDATES = 96
@@ -78,3 +84,42 @@ class ClickBatches:
             len(self.data.table),
             self.distribution.articles,
         )
+
+
+def click_training(
+    trainer: Learner,
+    batches: ClickBatches,
+    data: StageData,
+    metric: str,
+    measure: Callable[[Validation], dict[str, float]],
+    judge: Callable[[Validation], Sequence[Quality]],
+    continues: bool,
+) -> Training:
+    """The training of a model on clicks.
+
+    Args:
+        trainer: the model and its loss.
+        batches: what it learns from.
+        data: the log with its validation part.
+        metric: the metric that decides which weights are best; the greater, the better.
+        measure: computes it, and others.
+        judge: compares the best weights with baselines.
+        continues: whether it continues from an earlier run; then what that run held out is measured too.
+    """
+    validation = Validation(trainer.model, data, batches.config)
+    older = Validation(trainer.model, data.of_earlier, batches.config) if continues else None
+    goal = Goal(
+        validate=partial(measure, validation),
+        metric=metric,
+        greater_is_better=True,
+        validate_older=None if older is None else partial(measure, older),
+        judge=partial(judge, validation),
+    )
+    return Training(
+        trainer=trainer,
+        batches_from=batches.from_step,
+        steps=batches.optimizer.steps_of(batches.in_epoch),
+        config=batches.optimizer.of_epoch(batches.in_epoch),
+        goal=goal,
+        jit_compile=batches.distribution.jit_compile,
+    )

@@ -1,16 +1,16 @@
-"""`genre rollback MODELS NAME`: serve an earlier version, and stay on it."""
+"""`genre rollback`, `label` and `prune`: which versions of exported models are served, and which are kept."""
 
 import functools
 import shlex
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from genre_tf.cli.console import print_json, progress, results
-from genre_tf.cli.tensorflow_notes import load_tensorflow
-from genre_tf.cli.tls_options import TlsCa, TlsCert, TlsKey
+from genre_tf.cli.clients import TLS
+from genre_tf.cli.console import load_tensorflow, print_json, progress, results
+from genre_tf.cli.options import takes
 from genre_tf.errors import InputError
 
 if TYPE_CHECKING:
@@ -31,6 +31,7 @@ WaitOption = Annotated[
 ]
 
 
+@takes(tls=TLS)
 def rollback(
     models: Annotated[Path, typer.Argument(help="Folder that `genre export` wrote.")],
     name: Annotated[str, typer.Argument(help="Servable, such as genre_recommender.")],
@@ -43,9 +44,8 @@ def rollback(
     ] = None,
     server: ServerOption = None,
     wait_s: WaitOption = 600,
-    tls_ca: TlsCa = None,
-    tls_cert: TlsCert = None,
-    tls_key: TlsKey = None,
+    *,
+    tls: dict[str, Any],
     json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
 ) -> None:
     """Go back to an earlier version; newer exports are not served until `--to latest`.
@@ -62,7 +62,7 @@ def rollback(
     from genre_tf.serving.client.addresses import client_credentials
     from genre_tf.serving.operations.version_choice import follow_newest, roll_back
 
-    wait = functools.partial(wait_for, server, wait_s, client_credentials(tls_ca, tls_cert, tls_key))
+    wait = functools.partial(wait_for, server, wait_s, client_credentials(*tls.values()))
     if to == LATEST:
         choice = follow_newest(models, name)
     else:
@@ -98,7 +98,7 @@ def wait_for(
     from genre_tf.serving.operations.model_status import wait_until_served
 
     for server in servers or ():
-        progress.print(f"waiting for {server} to serve {choice.model} as chosen", markup=False)
+        progress.print(f"waiting for {server} to serve {choice.model} as chosen")
         wait_until_served(
             server, choice.model, wait_s, version=version, answers=answers, credentials=credentials
         )
@@ -122,13 +122,93 @@ def print_choice(choice: "Choice", json: bool, again: list[str]) -> None:
     labels = "".join(f"; {label} = {version}" for label, version in choice.labels.items())
     follow = "served as they appear" if choice.newest_follow else "not served until chosen"
     default = "none" if choice.default is None else choice.default
-    results.print(
-        f"{choice.model}: loaded {loaded}; requests without a label get {default}{labels}", markup=False
-    )
-    results.print(f"newer exports: {follow}", markup=False)
+    results.print(f"{choice.model}: loaded {loaded}; requests without a label get {default}{labels}")
+    results.print(f"newer exports: {follow}")
     if choice.waits_for is not None:
         results.print(
             "half done: servers refuse to move a label to a version before it is loaded. "
-            f"Once they have loaded version {choice.waits_for}: {shlex.join(again)}",
-            markup=False,
+            f"Once they have loaded version {choice.waits_for}: {shlex.join(again)}"
         )
+
+
+@takes(tls=TLS)
+def label(
+    models: Annotated[Path, typer.Argument(help="Folder that `genre export` wrote.")],
+    name: Annotated[str, typer.Argument(help="Servable, such as genre_recommender.")],
+    label: Annotated[str, typer.Argument(help="Label, such as stable or canary.")],
+    version: Annotated[int | None, typer.Argument(min=1, help="Version that the label points to.")] = None,
+    load: Annotated[
+        bool, typer.Option("--load", help="Also make servers load this version, beside the present ones.")
+    ] = False,
+    remove: Annotated[bool, typer.Option("--remove", help="Remove the label.")] = False,
+    server: ServerOption = None,
+    wait_s: WaitOption = 600,
+    *,
+    tls: dict[str, Any],
+    json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
+) -> None:
+    """Set, move or remove the label of a version.
+
+    A request may name a label instead of a version (REST: /v1/models/NAME/labels/stable:predict); with
+    neither, it gets the highest loaded version, so let clients ask for `stable` while a canary is loaded.
+    A labelled version stays loaded; newer exports are then not served until chosen.
+
+    Example: genre label models genre_recommender canary 4 --load
+    """
+    if (version is None) != remove:
+        raise InputError("give a VERSION to set the label, or --remove without one")
+    load_tensorflow()
+    from genre_tf.serving.client.addresses import client_credentials
+    from genre_tf.serving.operations.version_choice import remove_label, set_label
+
+    credentials = client_credentials(*tls.values())
+    if version is None:
+        choice = remove_label(models, name, label)
+    else:
+        choice = set_label(models, name, label, version, load=load)
+        if choice.waits_for is not None and server:
+            wait_for(server, wait_s, credentials, choice, version)
+            choice = set_label(models, name, label, version)
+    if choice.waits_for is None:
+        wait_for(server, wait_s, credentials, choice, version, {label: version})
+    print_choice(choice, json, ["genre", "label", str(models), name, label, str(version)])
+
+
+def prune(
+    models: Annotated[Path, typer.Argument(help="Folder that `genre export` wrote.")],
+    name: Annotated[str | None, typer.Argument(help="Servable; default: all of the folder.")] = None,
+    keep: Annotated[
+        int,
+        typer.Option(
+            min=1, help="Newest valid versions to keep: the live one, one to roll back to, one more."
+        ),
+    ] = 3,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Remove nothing; print what would be removed.")
+    ] = False,
+    json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
+) -> None:
+    """Remove old versions; never one that is loaded, listed in the version policy, labelled, or the newest.
+
+    Each is first renamed to a hidden folder that servers ignore, then deleted.
+
+    Example: genre prune models --keep 3
+    """
+    from genre_tf.serving.operations.version_choice import prune as prune_models
+
+    pruned = prune_models(models, keep, name=name, dry_run=dry_run)
+    if json:
+        print_json(
+            {
+                "dry_run": dry_run,
+                "servables": [
+                    {"name": one.model, "removed": one.removed, "kept": one.kept} for one in pruned
+                ],
+            }
+        )
+        return
+    for one in pruned:
+        gone = ", ".join(map(str, one.removed)) or "nothing"
+        results.print(f"{one.model}: {'would remove' if dry_run else 'removed'} {gone}")
+        for version, reason in one.kept.items():
+            results.print(f"  kept {version}: {reason}")

@@ -20,8 +20,8 @@ from genre_tf.data.corpus import read_corpus
 from genre_tf.data.synth.newsroom import write_newsroom
 from genre_tf.data.synth.settings import NewsroomSettings
 from genre_tf.errors import InputError, StoppedError
-from genre_tf.models.packed_models import MaskedLanguageModel
-from genre_tf.training.pretraining import pretrain
+from genre_tf.pretraining.language_models import MaskedLanguageModel
+from genre_tf.pretraining.pretrain import pretrain
 
 CONFIG = RunConfig(
     pretrain=PretrainConfig(
@@ -134,8 +134,8 @@ def test_the_folder_is_a_writer_backbone(gpt2_folder):
     ],
 )
 def test_wrong_settings_are_said(newsroom, tmp_path, changes, said):
-    config = dataclasses.replace(CONFIG, pretrain=dataclasses.replace(CONFIG.pretrain, **changes))
     with pytest.raises(InputError, match=said):
+        config = dataclasses.replace(CONFIG, pretrain=dataclasses.replace(CONFIG.pretrain, **changes))
         pretrain("gpt2", newsroom, tmp_path / "out", config, _silent)
 
 

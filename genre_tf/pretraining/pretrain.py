@@ -11,39 +11,74 @@ from typing import Any
 import keras
 import numpy as np
 
-from genre_tf.config import PretrainConfig, RunConfig
+from genre_tf.config import OptimizerConfig, PretrainConfig, RunConfig
 from genre_tf.data.corpus import Corpus, NewsTexts, read_corpus, read_unseen
 from genre_tf.errors import InputError
 from genre_tf.metrics.text import WORD_END_NOTE, TextLoss, UnigramModel, perplexity, word_count
-from genre_tf.training.distribution import Distribution
-from genre_tf.training.language_modelling import (
+from genre_tf.pretraining.corpus_statistics import LONGEST_CORPUS, SmoothedNgrams, start_embeddings
+from genre_tf.pretraining.language_models import (
     LanguageModel,
     LanguageTrainer,
     Measured,
     causal_language_model,
     masked_language_model,
-    measured_kinds,
 )
+from genre_tf.pretraining.packed_batches import PackedBatches, TokenTexts
+from genre_tf.training.distribution import Distribution
 from genre_tf.training.loop import fit, load_weights
-from genre_tf.training.packed_corpus import packed_corpus
 from genre_tf.training.progress import FitResult, Goal, Report
-from genre_tf.training.run_lock import run_lock
-from genre_tf.training.stage_files import StageFiles, fingerprint
+from genre_tf.training.stage_files import StageFiles, fingerprint, run_lock
+
+
+def packed_corpus(
+    language_model: LanguageModel,
+    trainer: LanguageTrainer,
+    corpus: Sequence[str],
+    config: RunConfig,
+    optimizer: OptimizerConfig,
+    jit_compile: bool,
+) -> PackedBatches:
+    """Batches to train on.
+
+    The token embeddings of a new model start from which tokens occur near each other. A new causal model
+    whose corpus fits into memory also learns from n-grams; their share of the targets falls from all to the
+    configured final value.
+
+    Args:
+        language_model: the model before training.
+        trainer: its trainer, which receives the n-grams.
+        corpus: training texts.
+        config: its `pretrain` section, and the seed.
+        optimizer: gives the rows per batch and the number of batches.
+        jit_compile: leave out n-grams, because their number varies from batch to batch.
+    """
+    texts, settings, width = language_model.tokenize(corpus), config.pretrain, language_model.width
+    if language_model.name is not None:
+        return PackedBatches(texts, width, optimizer.batch_size, config.seed)
+    table = language_model.model.backbone.token_embedding.embeddings
+    vocabulary, hidden = table.shape
+    if settings.start_embeddings:
+        table.assign(start_embeddings(texts.inputs, vocabulary, hidden, config.seed))
+    if not jit_compile:
+        texts, trainer.ngrams = _with_ngrams(texts, vocabulary, settings.smoothing_tokens)
+    packed = PackedBatches(texts, width, optimizer.batch_size, config.seed)
+    batches = optimizer.steps_of(packed.in_epoch) * optimizer.accumulate
+    fall = 1.0 - settings.smoothing_end
+    packed.smoothing = lambda number: 1.0 - fall * min(1.0, number / batches)
+    return packed
+
+
+def _with_ngrams(
+    texts: TokenTexts, vocabulary: int, longest: int
+) -> tuple[TokenTexts, SmoothedNgrams | None]:
+    if texts.labels is None or longest < 2 or texts.lengths.sum() > LONGEST_CORPUS:
+        return texts, None
+    ngrams = SmoothedNgrams(texts.inputs, texts.labels, vocabulary, longest)
+    return dataclasses.replace(texts, contexts=ngrams.contexts), ngrams
+
 
 MODELS = ("gpt2", "bert")
 STAGE = "pretraining"
-_RANGES = (
-    ("dropout", 0.0, 0.9),
-    ("validation_share", 0.001, 0.9),
-    ("masked_share", 0.01, 0.9),
-    ("smoothing_tokens", 0, 8),
-    ("smoothing_end", 0.0, 1.0),
-    ("max_tokens", 8, 32768),
-    ("layers", 1, 1000),
-    ("hidden", 1, 65536),
-    ("heads", 1, 1024),
-)
-
 Measures = dict[str, dict[str, Measured]]
 """By name of the set (`held_out` or a split), then by kind of text."""
 
@@ -113,7 +148,14 @@ def _pretrain(
 ) -> dict[str, Any]:
     keras.utils.set_random_seed(config.seed)
     with devices.scope():
-        language_model = _language_model(kind, config, corpus, out)
+        if kind == "bert":
+            language_model = masked_language_model(config.pretrain, corpus.learned.all, config.seed)
+        else:
+            # Not beside the weights: weights of an earlier training in that folder have their own vocabulary.
+            vocabulary = out / STAGE
+            language_model = causal_language_model(
+                config.pretrain, corpus.learned.all, vocabulary, config.seed
+            )
         trainer = LanguageTrainer(language_model.model)
     files = StageFiles(out, STAGE, _made_from(kind, config, corpus, language_model))
     if again and files.finished() is not None:  # else it is unfinished: the same command resumes it
@@ -122,7 +164,10 @@ def _pretrain(
     if written is not None:
         report(f"{out} is pretrained with this data and these settings; kept (--again trains again)")
         return written
-    measures = {name: measured_kinds(language_model, texts) for name, texts in sets.items()}
+    measures = {
+        name: {kind: Measured(language_model, found) for kind, found in texts.kinds.items()}
+        for name, texts in sets.items()
+    }
     before = _losses(measures)
     result = _train(trainer, language_model, corpus, config, files, report, devices)
     language_model.save(out)
@@ -133,23 +178,12 @@ def _pretrain(
 
 
 def _check(config: PretrainConfig, out: Path) -> None:
-    for name, least, most in _RANGES:
-        value = getattr(config, name)
-        if not least <= value <= most:
-            raise InputError(f"pretrain.{name} must be between {least:g} and {most:g}; got {value:g}")
     if out.exists() and not out.is_dir():
         raise InputError(f"{out} is a file; give a folder")
     if out.is_dir() and not (out / STAGE).is_dir() and {each.name for each in out.iterdir()} - {".lock"}:
         raise InputError(f"{out} holds something other than a pretraining; give a new folder")
     if config.backbone and Path(config.backbone).resolve() == out.resolve():
         raise InputError(f"{out} is the backbone itself; give another --out")
-
-
-def _language_model(kind: str, config: RunConfig, corpus: Corpus, out: Path) -> LanguageModel:
-    if kind == "bert":
-        return masked_language_model(config.pretrain, corpus.learned.all, config.seed)
-    # Not beside the weights yet: weights of an earlier training in that folder have their own vocabulary.
-    return causal_language_model(config.pretrain, corpus.learned.all, out / STAGE, config.seed)
 
 
 def _made_from(kind: str, config: RunConfig, corpus: Corpus, language_model: LanguageModel) -> str:

@@ -1,4 +1,4 @@
-"""The ranker's weights for whole-pool ranking: which of the retrieved articles is clicked."""
+"""Weights that are computed exactly from a log: where towers and ranker start, and what is fitted last."""
 
 import time
 from collections.abc import Sequence
@@ -9,16 +9,167 @@ import numpy.typing as npt
 import tensorflow as tf
 
 from genre_tf.config import RunConfig
+from genre_tf.data.batches import impression_batches
 from genre_tf.data.columns import ImpressionColumns, ImpressionExample, Ints
 from genre_tf.data.moment_pool import MomentPool, moment
-from genre_tf.evaluation.scoring import TwoTowerScorer
+from genre_tf.evaluation.scoring import RankerScorer, TwoTowerScorer
 from genre_tf.models.checkpoint import WEIGHTS_FILE, load_two_tower, two_tower_of
+from genre_tf.models.moment import moment_features
 from genre_tf.models.ranker import Ranker, flat
 from genre_tf.models.two_tower import TwoTower
 from genre_tf.training.progress import Report
-from genre_tf.training.ranker_start import logistic_regression
-from genre_tf.training.softmax_regression import Choices, softmax_regression
+from genre_tf.training.regression import Choices, logistic_regression, softmax_regression
 from genre_tf.training.stage_data import StageData
+
+_MOST_CLICKS = 6_000  # the weights are stable long before that
+_LEAST_WEIGHT = 0.1  # a part that seems useless on a small log still distinguishes articles
+_MOST_ARTICLES = 50_000  # articles whose spread shows which directions matter
+
+
+def start_towers(
+    towers: TwoTower,
+    data: StageData,
+    examples: Sequence[ImpressionExample],
+    probabilities: Sequence[npt.NDArray[np.float32]],
+    seed: int,
+) -> None:
+    """Measure what explains the clicks of a training log, and set the initial weights of the towers.
+
+    Args:
+        towers: the towers before training, adapted to the log's interest space.
+        data: the articles.
+        examples: clicks with candidates from the pools of their moments; the click comes first.
+        probabilities: for each example, the probability that each candidate was drawn.
+        seed: seed of the choice of clicks.
+    """
+    chosen = np.random.default_rng(seed).permutation(len(examples))[:_MOST_CLICKS]
+    some = [examples[number] for number in chosen]
+    vectors = towers.news.embed_whole(data.features)  # [articles, sum of parts]
+    parts = towers.news.parts
+    alike = np.concatenate([part_similarities(one, vectors, parts) for one in some])
+    counters = np.concatenate([one.counters for one in some])
+    known = moment_features(counters, towers.moment_bias.view_counters).numpy()
+    features = np.concatenate([alike, known], axis=1)
+    sizes = np.asarray([len(one.candidates) for one in some])
+    probability = np.concatenate([probabilities[number] for number in chosen])
+    weights = softmax_regression(Choices(features, sizes, probability))
+    scales = np.sqrt(np.maximum(weights[: len(parts)], _LEAST_WEIGHT))
+    scaled = vectors * np.repeat(scales, parts)
+    if towers.news.reduced:
+        towers.news.reduce(_directions(scaled, towers.news.reduced, seed) * _column(scales, parts))
+    towers.moment_bias.assign(weights[len(parts) :])
+
+
+def part_similarities(
+    example: ImpressionExample, vectors: npt.NDArray[np.float32], parts: Sequence[int]
+) -> npt.NDArray[np.float32]:
+    """Mean dot product of each part of the candidates with the history's articles, float32 [C, parts]."""
+    reader = vectors[example.history].sum(axis=0) / max(1, len(example.history))
+    products = vectors[example.candidates] * reader
+    return np.add.reduceat(products, np.concatenate([[0], np.cumsum(parts)[:-1]]), axis=1)
+
+
+def _directions(vectors: npt.NDArray[np.float32], count: int, seed: int) -> npt.NDArray[np.float32]:
+    """Principal directions of the vectors, without centring: float32 [width, count]."""
+    real = vectors[np.abs(vectors).max(axis=1) > 0]
+    real = np.random.default_rng(seed).permutation(real)[:_MOST_ARTICLES].astype(np.float64)
+    _, axes = np.linalg.eigh(real.T @ real)  # ascending
+    return axes[:, ::-1][:, :count].astype(np.float32)
+
+
+def _column(scales: npt.NDArray[np.float32], parts: Sequence[int]) -> npt.NDArray[np.float32]:
+    return np.repeat(scales, parts)[:, None]
+
+
+_BATCH_IMPRESSIONS = 64
+_MOST_CANDIDATES = 300_000  # the weights are stable long before that
+
+
+def start_ranker(ranker: Ranker, data: StageData, config: RunConfig) -> None:
+    """Measure the similarities in a training log, and give the ranker the weights that explain its clicks.
+
+    Args:
+        ranker: the ranker before training.
+        data: its training log.
+        config: settings of the run.
+    """
+    seen = _similarities(ranker, data, config)
+    mean, spread = seen.similarities.mean(0), np.maximum(seen.similarities.std(0), 1e-3)
+    weights, bias = logistic_regression((seen.similarities - mean) / spread, seen.labels, seen.counted)
+    parts = [3, len(ranker.parts)]
+    mean, spread, weights = (np.reshape(x, parts).astype(np.float32) for x in (mean, spread, weights))
+    ranker.adapt(mean, spread, weights, bias)
+    if ranker.counter_head is not None:
+        ranker.counter_head.assign(*logistic_regression(seen.compared, seen.labels, seen.counted))
+
+
+class _Seen(NamedTuple):
+    """For n candidates: similarities [n, S], counter-head features [n, S + 5] or [n, 0], labels [n], and
+    the weight of each [n] if signals define one.
+    """
+
+    similarities: npt.NDArray[np.float32]
+    compared: npt.NDArray[np.float32]
+    labels: npt.NDArray[np.float32]
+    counted: npt.NDArray[np.float32] | None = None
+
+
+def _similarities(ranker: Ranker, data: StageData, config: RunConfig) -> _Seen:
+    vectors = tf.constant(ranker.news.embed(data.features))  # [articles, dimension]
+    batches = impression_batches(
+        data.train,
+        batch_size=_BATCH_IMPRESSIONS,
+        max_history=config.data.max_history,
+        seed=config.seed,
+        shuffle=True,
+    )
+
+    @tf.function(input_signature=[batches.element_spec], autograph=False)
+    def measure(batch: dict[str, tf.Tensor]) -> tuple[tf.Tensor, ...]:
+        articles = tf.gather(vectors, batch["articles"])
+        history, candidates = tf.gather(articles, batch["history"]), tf.gather(articles, batch["candidates"])
+        of_history = batch.get("history_weights")
+        found = flat(ranker.similarities(history, batch["history"] > 0, candidates, of_history))
+        compared = found[..., :0]
+        if ranker.counter_head is not None:
+            compared = ranker.counter_head.features(found, batch["counters"], batch["mask"])
+        columns = [found, compared, batch["labels"]]
+        columns += [batch[name] for name in ("label_weights",) if name in batch]
+        return tuple(tf.boolean_mask(x, batch["mask"]) for x in columns)
+
+    parts: list[tuple[npt.NDArray[np.float32], ...]] = []
+    count = 0
+    for batch in batches:
+        parts.append(tuple(x.numpy() for x in measure(batch)))
+        count += len(parts[-1][-1])
+        if count >= _MOST_CANDIDATES:
+            break
+    return _Seen(*(np.concatenate(column) for column in zip(*parts, strict=True)))
+
+
+_MOST_CANDIDATES = 300_000  # the weights are stable long before that
+
+
+def calibrate(ranker: Ranker, data: StageData) -> None:
+    """Refit the biases of a ranker on its training log, so that mean probability and click rate are equal.
+
+    A softmax loss does not train the bias, because it cancels out. The order of candidates does not change,
+    nor does how far apart the probabilities of two readers lie.
+
+    Args:
+        ranker: the trained ranker.
+        data: its training log.
+    """
+    shown = int(data.train.shown.sum())
+    examples = data.train[:: 1 + shown // _MOST_CANDIDATES]
+    labels = np.concatenate([example.labels for example in examples])
+    vectors = ranker.news.embed(data.features)
+    shifts = []
+    for with_counters in (False, True):
+        logits = np.concatenate(RankerScorer(ranker, vectors, with_counters)(examples))
+        shifts.append(logistic_regression(np.zeros((len(labels), 0)), labels, offset=logits)[1])
+    ranker.shift(*shifts)
+
 
 _MOST_IMPRESSIONS = 2_500  # a few dozen weights are stable long before that
 _FEW = 30  # impressions whose time is measured

@@ -33,7 +33,7 @@ class TokenTexts:
         masking: how words are masked; None for causal models.
         numbers: for each piece, the number of the text that it was cut from.
         contexts: for each token the numbers of its n-gram contexts, one list per length; see
-            `genre_tf.training.ngram_targets`. Empty: only the text's own tokens are learned.
+            `genre_tf.pretraining.corpus_statistics`. Empty: only the text's own tokens are learned.
     """
 
     inputs: list[npt.NDArray[np.int32]]

@@ -1,0 +1,244 @@
+"""Groups of options that verbs share; those that change settings are made from the config classes."""
+
+import dataclasses
+import functools
+import inspect
+import math
+import typing
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, ClassVar, Literal, NamedTuple
+
+import typer
+
+from genre_tf.config import RANGES, OptimizerConfig, RunConfig, with_optimizer
+
+Strategy = Literal["auto", "one", "mirrored", "multiworker", "tpu"]
+StrategyOption = Annotated[
+    Strategy,
+    typer.Option(
+        help="one (device), mirrored (all GPUs), multiworker (TF_CONFIG) or tpu; auto: what is available."
+    ),
+]
+TpuOption = Annotated[
+    str | None, typer.Option(help="Name or grpc:// address of the TPU; default: TPU_NAME, or this machine's.")
+]
+FixedShapesOption = Annotated[
+    bool, typer.Option("--fixed-shapes", help="Use fixed (TPU-style) batch shapes and XLA on any device.")
+]
+
+
+class Option(NamedTuple):
+    """An option of a group: what Typer reads, and the default."""
+
+    annotation: Any
+    default: Any = None
+
+    @classmethod
+    def may_be(cls, kind: Any, help: str) -> "Option":
+        """One that is None if it is not given."""
+        return cls(Annotated[kind | None, typer.Option(help=help)])
+
+
+@dataclass(frozen=True)
+class Setting:
+    """Fields of the settings that are offered as one option.
+
+    Attributes:
+        places: SECTION.NAME of each, with spaces between; "optimizer.NAME" belongs to the stages trained now,
+            NAME alone to the whole run. The first gives type, choices and range of the option.
+        help: what the option does.
+        flag: its name, if it is not that of the verb's parameter.
+        least: least value, if it is not that of the settings.
+        is_path: a folder; made absolute, because later commands may run in another one.
+    """
+
+    places: str
+    help: str
+    flag: str = ""
+    least: float | None = None
+    is_path: bool = False
+    default: ClassVar[None] = None
+
+    @property
+    def annotation(self) -> Any:
+        """What Typer reads: the type of the field, or None for an option that is not given."""
+        section, _, name = self.places.split()[0].rpartition(".")
+        of_run = typing.get_type_hints(RunConfig)
+        fields = typing.get_type_hints(of_run.get(section, OptimizerConfig)) if section else of_run
+        kind: Any = Path if self.is_path else fields[name]
+        ranges = {field: limits for field, *limits in RANGES.get(section, ())}
+        least, most = ranges.get(name, (-math.inf, math.inf))
+        option = typer.Option(
+            *filter(None, [self.flag]),
+            help=self.help,
+            min=self.least if self.least is not None else least if math.isfinite(least) else None,
+            max=most if math.isfinite(most) else None,
+        )
+        return Annotated[kind | None, option]
+
+
+_NEWS_BACKBONE = Setting(
+    "news.backbone", "BERT of the news tower: hf://ORG/NAME, preset, folder, package:NAME/SUB."
+)
+_PACE = {
+    "accumulate": Setting("optimizer.accumulate", "Batches averaged into one step."),
+    "steps_per_execution": Setting(
+        "optimizer.steps_per_execution", "Steps per call of the compiled function, for TPU and GPU."
+    ),
+    "epochs": Setting("optimizer.epochs", "Maximum epochs; patience may stop earlier."),
+}
+_RUN = {
+    "max_bad_rows": Setting("data.max_bad_rows", "Faulty rows that may be skipped."),
+    "seed": Setting("seed", "Seed of order, draws and new weights."),
+}
+TRAIN: Mapping[str, Setting] = {
+    "news_backbone": _NEWS_BACKBONE,
+    "writer_backbone": Setting(
+        "generation.backbone", "GPT-2 or Llama of the generator, named likewise; default: a small new GPT-2."
+    ),
+    "writer_trainable": Setting(
+        "generation.trainable", "Trained part of the generator's backbone: none, 'lora RANK' or all."
+    ),
+    "contrast": Setting(
+        "generation.contrast", "Weight of the loss that makes a title more likely for its own reader."
+    ),
+    "precision": Setting(
+        "news.precision generation.precision",
+        "Precision of the trained backbone layers; weights and later layers stay float32.",
+    ),
+    "trainable": Setting(
+        "news.trainable",
+        "Trained part of the news backbone: none, 'last N' layers or all; or small additions, 'lora RANK', "
+        "'adapters WIDTH' or 'prefix VECTORS', also in the last layers only: 'lora 8 last 2'.",
+    ),
+    "objective": Setting(
+        "ranking.objective",
+        "Objective of the ranker: each click independently, a softmax over the shown articles, or both.",
+    ),
+    "teacher": Setting(
+        "ranking.teacher",
+        "Run folder whose ranker is a teacher; the new ranker learns from it and from clicks.",
+        is_path=True,
+    ),
+    "recall": Setting("safety.recall", "Safety only: share of unsafe texts to catch (default: 0.9)."),
+    "from_run": Setting(
+        "continual.from_run",
+        "Run to continue from with a later log; it is not changed.",
+        flag="--from",
+        is_path=True,
+    ),
+    "replay": Setting(
+        "continual.replay_share", "With --from: share of training examples drawn from the earlier run."
+    ),
+    "margin": Setting(
+        "continual.margin", "With --from: allowed loss on older days, in AUC (0.01) or perplexity (1 %)."
+    ),
+    "optimizer": Setting("optimizer.optimizer", "Optimizer of the stages trained now."),
+    "learning_rate": Setting("optimizer.learning_rate", "Peak learning rate."),
+    "batch_size": Setting("optimizer.batch_size", "Batch size of the stages trained now."),
+    **_PACE,
+    **_RUN,
+}
+PRETRAIN: Mapping[str, Setting] = {
+    "backbone": Setting(
+        "pretrain.backbone",
+        "Checkpoint to adapt: hf://ORG/NAME, preset, folder or package:NAME/SUB; or new, with a vocabulary "
+        "learned from the data. Default: new for gpt2, the default BERT for bert.",
+    ),
+    "vocabulary_size": Setting("pretrain.vocabulary_size", "Vocabulary size (new models only).", least=257),
+    "layers": Setting("pretrain.layers", "Number of layers (new models only)."),
+    "hidden": Setting("pretrain.hidden", "Hidden width (new models only)."),
+    "heads": Setting("pretrain.heads", "Attention heads (new models only)."),
+    "max_tokens": Setting("pretrain.max_tokens", "Tokens of a packed row; positions of a new model."),
+    "dropout": Setting("pretrain.dropout", "Dropout rate."),
+    "precision": Setting("pretrain.precision", "Precision of matrix products."),
+    "optimizer": Setting("optimizer.optimizer", "Optimizer."),
+    "learning_rate": Setting("optimizer.learning_rate pretrain.checkpoint_rate", "Peak learning rate."),
+    "batch_size": Setting("optimizer.batch_size", "Packed rows per batch."),
+    **_PACE,
+    "steps": Setting("optimizer.steps", "Number of steps, instead of epochs.", least=1),
+    **_RUN,
+}
+TUNE: Mapping[str, Setting] = {
+    "news_backbone": _NEWS_BACKBONE,
+    "steps": Setting("optimizer.steps", "Steps of each trial.", least=1),
+}
+
+
+def takes(**groups: Mapping[str, Setting | Option]) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Give a verb groups of options, each in the place of the parameter with its name.
+
+    Args:
+        groups: for each such parameter, options by name. The verb gets a dictionary of their values.
+    """
+
+    def decorate(verb: Callable[..., None]) -> Callable[..., None]:
+        parameters: list[inspect.Parameter] = []
+        plain = inspect.Parameter.POSITIONAL_OR_KEYWORD
+        for each in inspect.signature(verb).parameters.values():
+            options = groups.get(each.name)
+            if options is None:
+                parameters.append(each.replace(kind=plain))
+                continue
+            parameters += [
+                inspect.Parameter(name, plain, default=option.default, annotation=option.annotation)
+                for name, option in options.items()
+            ]
+        signature = inspect.Signature(parameters)
+
+        @functools.wraps(verb)
+        def run(*arguments: Any, **named: Any) -> None:
+            given = signature.bind(*arguments, **named)
+            given.apply_defaults()
+            values = given.arguments
+            values |= {
+                name: {option: values.pop(option) for option in group} for name, group in groups.items()
+            }
+            verb(**values)
+
+        run.__signature__ = signature  # type: ignore[attr-defined]
+        run.__annotations__ = {each.name: each.annotation for each in parameters}
+        return run
+
+    return decorate
+
+
+def changed(
+    settings: RunConfig, offered: Mapping[str, Setting], given: Mapping[str, Any], stages: Sequence[str]
+) -> RunConfig:
+    """The settings with the options that were given.
+
+    Args:
+        settings: the settings without them.
+        offered: the group of options.
+        given: values by the name of the option; None if it was not given.
+        stages: the stages whose optimizer settings change.
+    """
+    of_optimizer: dict[str, Any] = {}
+    for option, value in given.items():
+        if value is None:
+            continue
+        for place in offered[option].places.split():
+            section, _, name = place.rpartition(".")
+            change: dict[str, Any] = {name: str(value.resolve()) if isinstance(value, Path) else value}
+            if section == "optimizer":
+                of_optimizer |= change
+                continue
+            if section:
+                change = {section: dataclasses.replace(getattr(settings, section), **change)}
+            settings = dataclasses.replace(settings, **change)
+    if "epochs" in of_optimizer:  # also where an earlier command or a default has limited the steps
+        of_optimizer = {"steps": 0, "most_steps": 0} | of_optimizer
+    return with_optimizers(settings, stages, of_optimizer)
+
+
+def with_optimizers(settings: RunConfig, stages: Sequence[str], change: Mapping[str, Any]) -> RunConfig:
+    """The settings with changed optimizer settings for each of the stages that has any."""
+    for name in stages:
+        if name != "safety":
+            settings = dataclasses.replace(
+                settings, **{name: with_optimizer(getattr(settings, name), change)}
+            )
+    return settings

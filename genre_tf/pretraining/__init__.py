@@ -1,0 +1,1 @@
+"""Pretraining: language modelling on article text alone, before any stage."""
