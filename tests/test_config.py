@@ -75,7 +75,7 @@ def test_a_pretrained_writer_is_adapted_and_not_trained_as_one_from_scratch():
         ("seed = true", "seed must be of type int"),
         ("news = 1", "news must be a table"),
         ("seed = ", "cannot be read as TOML"),
-        ("[ranking]\nobjective = 'hinge'", "ranking.objective must be one of click, softmax, click"),
+        ("[ranking]\nobjective = 'hinge'", "objective must be one of click, softmax, click"),
         ("[ranking]\nlabel_smoothing = 1", "ranking.label_smoothing must be between 0 and 0.99; got 1"),
         ("[ranking]\nposition_propensities = [1.0, 0.0]", "propensities must be between 0.001 and 1; got 0"),
         ("[generation]\ncontext_weight = 1", "generation.context_weight must be between 0 and 0.99; got 1"),

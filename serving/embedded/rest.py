@@ -108,7 +108,7 @@ class RestServer:
         """Stop accepting connections, and close those that are open."""
         self._server.should_exit = True
         if self._thread is not None:
-            self._thread.join()
+            self._thread.join(self._limits.answer_s + 5)  # a daemon: it cannot keep the process
         self._socket.close()
         self._pool.shutdown(wait=False)
 

@@ -13,7 +13,7 @@ from genre_tf.data.articles import ArticleTable
 from genre_tf.data.beam.runners import Runner
 from genre_tf.data.mind import read_split
 from genre_tf.errors import InputError
-from genre_tf.models import bulk_embedding, news_encoder
+from genre_tf.models import bulk_embedding, by_length
 from genre_tf.models.bulk_embedding import embed_split, read_embeddings
 from genre_tf.models.checkpoint import load_ranker, load_two_tower
 
@@ -26,10 +26,10 @@ MODELS = ("two_tower", "ranker")
 
 @pytest.fixture(autouse=True, scope="module")
 def small_files() -> Iterator[None]:
-    """39 articles: three shards of two batches each, of two steps each, the last one shorter."""
+    """39 articles: three shards of several batches, the last one shorter."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(bulk_embedding, "SHARD_ARTICLES", 16)
-        patch.setattr(news_encoder, "_BATCH_TEXTS", 5)
+        patch.setattr(by_length, "_BATCH_TEXTS", 5)
         yield
 
 

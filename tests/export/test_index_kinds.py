@@ -148,15 +148,8 @@ def test_the_contract_tells_the_kind_of_index(served, catalogue, bias, tmp_path)
     assert exact == {"index": "exact"} and options_of(exact) is None
 
 
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        ({"index": "tree"}, "must be one of exact, partitioned; got 'tree'"),
-        ({"index": "partitioned", "probes": 0}, "probes .* must be at least 1; got 0"),
-    ],
-)
-def test_a_wrong_index_is_wrong_input(tmp_path, options, message):
+def test_a_wrong_index_is_wrong_input(tmp_path):
     from genre_tf.cli.export import export
 
-    with pytest.raises(InputError, match=message):
-        export(tmp_path / "run", tmp_path / "models", **options)
+    with pytest.raises(InputError, match=r"probes .* must be at least 1; got 0"):
+        export(tmp_path / "run", tmp_path / "models", index="partitioned", probes=0)

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import keras
@@ -132,7 +133,7 @@ def test_its_time_is_known_from_a_few_impressions(
         clock[0] += 5.0 + 0.1 * 2 * given[-1]  # of the log to learn from and of the validation
 
     monkeypatch.setattr(fitted_weights, "_fit_pool_head", takes_5_s_and_a_tenth_for_each)
-    monkeypatch.setattr("time.monotonic", lambda: clock[0])
+    monkeypatch.setattr(fitted_weights, "time", SimpleNamespace(monotonic=lambda: clock[0]))
     found = pool_head_seconds(new_ranker(pool_world), pool_world, pool_world.config)
     impressions = len(pool_world.train) + len(pool_world.validation)
     assert found == pytest.approx(5.0 + 0.1 * impressions, rel=0.1)
