@@ -8,7 +8,7 @@ import pytest
 
 from genre_tf import contract
 from genre_tf.contract import DEFAULT_SIGNATURE, GENERATOR, RECOMMENDER, SIGNATURES
-from genre_tf.serving import calls
+from genre_tf.serving.client import calls
 
 SERVING_PAGE = Path(__file__).resolve().parents[1] / "docs" / "serving.md"
 COUNTERS = {"N1": range(len(contract.COUNTERS))}
@@ -18,7 +18,7 @@ CALLS = [
     calls.recommend_live([["N1"]], [COUNTERS]),
     calls.score([["N1"]], [["N2"]]),
     calls.score_text([["a title"]], [["another"]]),
-    calls.score_counters([["N1"]], [["N2"]], {"clicks": [[1]], "views": [[1]], "age_hours": [[1]]}),
+    calls.score_counters([["N1"]], [["N2"]], [[1]], [[1]], [[1]]),
     calls.embed_news(["a text"]),
     calls.embed_user([["N1"]]),
     calls.explain([["N1"]], [["N2"]]),

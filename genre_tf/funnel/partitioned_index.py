@@ -176,7 +176,7 @@ class PartitionedQueries:
     def best(
         self, excluded: tf.Tensor, limit: int, changed: Changed | None = None
     ) -> tuple[tf.Tensor, tf.Tensor]:
-        """As `ExactQueries.best` among the nearest blocks and the changed articles, which may be in any block.
+        """As `ExactQueries.best`, among the nearest blocks and the changed articles of any block.
 
         L is the smaller of `limit` and the number of places examined; rows are 0 for padding.
         """

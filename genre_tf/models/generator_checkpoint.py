@@ -26,7 +26,7 @@ def save_generator_sizes(writer: Writer, folder: Path) -> None:
         folder: created if it does not exist.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    describe(writer, folder, towers=writer.towers)
+    describe(writer, folder, **({"towers": writer.towers} if writer.towers else {}))
 
 
 def is_described_in(folder: Path) -> bool:

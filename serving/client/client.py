@@ -269,17 +269,17 @@ class AsyncClient:
             PREDICT, PredictRequest.SerializeToString, PredictResponse.FromString
         )
 
-    recommend = _asks(calls.recommend)
-    recommend_live = _asks(calls.recommend_live)
-    recommend_text = _asks(calls.recommend_text)
-    score = _asks(calls.score)
-    score_counters = _asks(calls.score_counters)
-    score_text = _asks(calls.score_text)
-    explain = _asks(calls.explain)
-    embed_news = _asks(calls.embed_news)
-    embed_user = _asks(calls.embed_user)
-    generate = _asks(calls.generate)
-    answer = _asks(calls.answer)
+    recommend: Any = _asks(calls.recommend)
+    recommend_live: Any = _asks(calls.recommend_live)
+    recommend_text: Any = _asks(calls.recommend_text)
+    score: Any = _asks(calls.score)
+    score_counters: Any = _asks(calls.score_counters)
+    score_text: Any = _asks(calls.score_text)
+    explain: Any = _asks(calls.explain)
+    embed_news: Any = _asks(calls.embed_news)
+    embed_user: Any = _asks(calls.embed_user)
+    generate: Any = _asks(calls.generate)
+    answer: Any = _asks(calls.answer)
 
     def within(self, timeout_s: float) -> "AsyncClient":
         """The same client, over the same channel, with another deadline."""

@@ -107,7 +107,7 @@ def test_what_is_too_old_is_known_and_never_found(models, catalogue, tmp_path):
     for partitioned in (None, ALL):
         sizes = {**SIZES, "k": 99, "retrieve": 99}
         recommender = new_recommender(
-            *models, catalogue, tmp_path, **sizes, rules=rules, partitioned=partitioned
+            ServedModels(*models), catalogue, tmp_path, **sizes, rules=rules, partitioned=partitioned
         )
         readers = tf.constant(["", "N1 N2"])  # Keras warns at attention to a lone click
         shown = recommender.recommend(readers)["news_id"].numpy()[0]

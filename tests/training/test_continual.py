@@ -166,9 +166,7 @@ def test_every_stage_starts_at_the_weights_of_the_earlier_run(earlier: Path, lat
         np.concatenate([v.ravel() for v in _weights(run, "generation").values()]) for run in (earlier, later)
     )
     assert np.corrcoef(old, new)[0, 1] > 0.9
-    for file in ("vocab.json", "merges.txt"):
-        assert (later / "generation" / file).read_bytes() == (earlier / "generation" / file).read_bytes()
-    old, new = (json.loads((run / "generation" / "generator.json").read_text()) for run in (earlier, later))
+    old, new = (json.loads((run / "generation" / "genre_tf.json").read_text()) for run in (earlier, later))
     assert new.pop("towers") == file_fingerprint(later / "retrieval" / WEIGHTS_FILE)  # its own run's
     assert new == old
 
