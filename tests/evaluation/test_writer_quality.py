@@ -32,6 +32,7 @@ from genre_tf.generation.beam import Beam
 from genre_tf.generation.prompts import CONTROL_TOKENS
 from genre_tf.generation.reader_prefix import UNSEEN
 from genre_tf.generation.sampling import Greedy
+from genre_tf.generation.writer import WritingGraph
 from genre_tf.models.generator_checkpoint import (
     FOLDER,
     WEIGHTS_FILE,
@@ -115,12 +116,12 @@ def test_headlines_are_searched_unless_the_run_writes_greedily(
 ) -> None:
     seen: list[object] = []
 
-    class Watched(Writer):
+    class Watched(WritingGraph):
         def __init__(self, *arguments: Any) -> None:
-            seen.append(arguments[2])
+            seen.append(arguments[1])
             super().__init__(*arguments)
 
-    monkeypatch.setattr(writer_quality, "Writer", Watched)
+    monkeypatch.setattr(writer_quality, "WritingGraph", Watched)
     parts = load_generator(writing_run)
     for strategy in ("sample", "greedy", "beam"):
         settings = WritingConfig(strategy=strategy, samples=3, beam_width=6, beam_groups=2, min_tokens=2)
@@ -147,8 +148,8 @@ def test_before_training_an_adapted_writer_is_its_checkpoint(tiny_run: Path, tmp
     for weight, expected in zip(found.backbone.weights, checkpoint.backbone.weights, strict=True):
         np.testing.assert_array_equal(weight.numpy(), expected.numpy())
     assert float(found.reader_prefix.bias) == UNSEEN
-    (run / FOLDER / "generator.json").write_text(
-        (run / FOLDER / "generator.json").read_text("utf-8").replace('"n_positions": 96', '"n_positions": 95')
+    (run / FOLDER / "genre_tf.json").write_text(
+        (run / FOLDER / "genre_tf.json").read_text("utf-8").replace('"n_positions": 96', '"n_positions": 95')
     )
     with pytest.raises(InputError, match=r"is not the checkpoint that .* was trained from"):
         untrained_generator(run, settings.backbone)
@@ -206,8 +207,8 @@ def test_a_generator_of_other_towers_is_refused_before_any_work(
 ) -> None:
     run = tmp_path / "run"
     shutil.copytree(writing_run, run)
-    sizes = json.loads((run / "generation" / "generator.json").read_text("utf-8"))
-    (run / "generation" / "generator.json").write_text(json.dumps({**sizes, "towers": "others"}), "utf-8")
+    sizes = json.loads((run / "generation" / "genre_tf.json").read_text("utf-8"))
+    (run / "generation" / "genre_tf.json").write_text(json.dumps({**sizes, "towers": "others"}), "utf-8")
     said: list[str] = []
     with pytest.raises(InputError, match=r"trained with other towers.*genre train generation --run"):
         evaluate_run(run, tiny_data, "dev", say=said.append)
