@@ -172,7 +172,7 @@ def random_weights(model, seed):
     frozen = {id(weight) for layer in model.frozen_layers() for weight in layer.weights}
     for weight in model.weights:
         if id(weight) not in frozen and "embeddings" not in weight.path:
-            # Nearly all texts are alike to a tiny BERT, so that standardised similarities are largely rounding:
+            # To a tiny BERT nearly all texts are alike, and their standardised similarities largely rounding:
             # weights of trained size keep it below the tolerance.
             scale = 0.03 if "counter_head" in weight.path else 0.3
             weight.assign(generator.normal(scale=scale, size=weight.shape))
