@@ -2,5 +2,12 @@
 
 from genre_tf.lazy import offered
 
-__all__ = ["Articles", "ClickLog", "read_mind"]
-__getattr__ = offered(__name__, dict.fromkeys(__all__, "genre_tf.data.click_log"))
+_MODULES = {
+    "Articles": "genre_tf.data.click_log",
+    "ClickLog": "genre_tf.data.click_log",
+    "NewsroomSettings": "genre_tf.data.synth.settings",
+    "read_mind": "genre_tf.data.click_log",
+    "write_newsroom": "genre_tf.data.synth.newsroom",
+}
+__all__ = list(_MODULES)
+__getattr__ = offered(__name__, _MODULES)

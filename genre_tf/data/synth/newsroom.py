@@ -24,7 +24,7 @@ EXAMPLE_READERS = 4
 
 
 def write_newsroom(
-    out: Path, settings: NewsroomSettings | None = None, overwrite: bool = False
+    out: str | Path, settings: NewsroomSettings | None = None, overwrite: bool = False
 ) -> dict[str, Any]:
     """Write a newsroom; the whole folder, or nothing.
 
@@ -42,8 +42,13 @@ def write_newsroom(
     Raises:
         InputError: `out` is not empty, and `overwrite` is not given or `out` is not a newsroom.
         FailureError: `out` cannot be written.
+
+    Example:
+        >>> few = genre_tf.data.NewsroomSettings(articles=60, readers=12, impressions=60)
+        >>> sorted(genre_tf.data.write_newsroom(mind / "newsroom", few)["oracle"])
+        ['dev', 'train']
     """
-    out = out.resolve()
+    out = Path(out).resolve()
     _require_free(out, overwrite)
     with whole_folder(out) as folder:
         return _write_all(folder, settings or NewsroomSettings())

@@ -17,6 +17,10 @@ class NewsroomSettings:
     the topics and entities of the history gets 93 to 97 % of the way there from 0.5, and new interests,
     popularity and freshness are the rest. Larger values of `interest`, `followed_entity`, `popularity` or
     `drift` make more of the truth unknowable from the log.
+
+    Example:
+        >>> genre_tf.data.NewsroomSettings(articles=300, readers=60).articles
+        300
     """
 
     articles: int = 2_000
