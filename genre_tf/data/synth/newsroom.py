@@ -44,7 +44,7 @@ def write_newsroom(
         FailureError: `out` cannot be written.
 
     Example:
-        >>> few = genre_tf.data.NewsroomSettings(articles=60, readers=12, impressions=60)
+        >>> few = genre_tf.data.NewsroomSettings(articles=200, readers=20, impressions=120)
         >>> sorted(genre_tf.data.write_newsroom(mind / "newsroom", few)["oracle"])
         ['dev', 'train']
     """
