@@ -1,14 +1,15 @@
 """What the public models share: raw text in `fit`, `evaluate` and `predict`, and presets on disk."""
 
 import json
-import shutil
 from pathlib import Path
 from typing import Any, Self
 
 import keras
 import tensorflow as tf
 
-from genre_tf.errors import FailureError, InputError
+from genre_tf.errors import InputError
+from genre_tf.files import whole_folder
+from genre_tf.losses.replicas import sum_over_replicas
 
 PRESET_FILE = "genre_tf.json"
 WEIGHTS_FILE = "model.weights.h5"
@@ -99,6 +100,40 @@ class TextModel(keras.Model):
         """Predict; arguments are those of `keras.Model.predict`, `x` is that of `fit`."""
         return super().predict(self._batches(x, None, batch_size), **options)
 
+    def train_step(self, data: Any) -> dict[str, Any]:
+        """One step of one replica: Keras' own step, but several devices learn what one learns.
+
+        Gradients of embeddings are made dense: Adam would otherwise move only rows that a batch names, but
+        on several devices, where gradients are added up first, all rows.
+        """
+        x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
+        weights = self.trainable_weights
+        with tf.GradientTape() as tape:
+            y_pred = self(x, training=True)
+            loss = self.compute_loss(x=x, y=y, y_pred=y_pred, sample_weight=sample_weight, training=True)
+            scaled = self.optimizer.scale_loss(loss)
+        gradients = [
+            None if each is None else tf.convert_to_tensor(each) for each in tape.gradient(scaled, weights)
+        ]
+        self.optimizer.apply_gradients(zip(gradients, weights, strict=True))
+        self._log_loss(loss, x if y is None else y)
+        return self.compute_metrics(x, y, y_pred, sample_weight)  # type: ignore[no-any-return]
+
+    def test_step(self, data: Any) -> dict[str, Any]:
+        """Loss and metrics of a batch."""
+        x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
+        y_pred = self(x, training=False)
+        loss = self.compute_loss(x=x, y=y, y_pred=y_pred, sample_weight=sample_weight, training=False)
+        self._log_loss(loss, x if y is None else y)
+        return self.compute_metrics(x, y, y_pred, sample_weight)  # type: ignore[no-any-return]
+
+    def _log_loss(self, loss: tf.Tensor, rows: Any) -> None:
+        """Add the loss of a whole batch, of which each replica has a share, weighted by its own rows."""
+        count = tf.shape(tf.nest.flatten(rows)[0])[0]
+        for metric in self.metrics:
+            if metric.name == "loss":
+                metric.update_state(sum_over_replicas(loss), sample_weight=count)
+
     def _maybe_symbolic_build(self, *arguments: Any, **options: Any) -> None:
         """Build with a first batch, as Keras does, but not on several devices, where it averages the batch.
 
@@ -142,23 +177,15 @@ class TextModel(keras.Model):
             folder: created; an earlier preset in it is replaced, anything else is not.
 
         Raises:
-            InputError: the folder holds something else than a preset.
+            InputError: there is something else than a preset.
             FailureError: it cannot be written; an earlier preset is kept.
         """
         folder = Path(folder)
-        if folder.exists() and any(folder.iterdir()) and not (folder / PRESET_FILE).is_file():
-            raise InputError(f"{folder} is not empty and no preset: give a new folder")
-        part = folder.with_name(f"{folder.name}.part")
-        shutil.rmtree(part, ignore_errors=True)
-        try:
-            part.mkdir(parents=True)
+        if folder.exists() and not is_preset(folder) and not (folder.is_dir() and not any(folder.iterdir())):
+            raise InputError(f"{folder} exists and is not a preset: give a new folder")
+        with whole_folder(folder.absolute()) as part:
             describe(self, part)
             self.save_weights(part / WEIGHTS_FILE)
-            shutil.rmtree(folder, ignore_errors=True)
-            part.rename(folder)
-        except OSError as error:
-            shutil.rmtree(part, ignore_errors=True)
-            raise FailureError(f"{folder} cannot be written ({error}): free some disk space") from None
 
     @classmethod
     def from_preset(cls, preset: str | Path) -> Self:
@@ -168,17 +195,16 @@ class TextModel(keras.Model):
             preset: the folder.
 
         Raises:
-            InputError: the folder is none, damaged, of another model or of a newer version.
+            InputError: the folder is not a preset, or it is damaged, of another model or of a newer version.
         """
         folder = Path(preset)
-        model: Self = cls.from_config(described_in(folder, cls)["config"])
+        config = described_in(folder, cls)["config"]
         try:
+            model: Self = cls.from_config(config)
             model.load_weights(folder / WEIGHTS_FILE)
-        except (OSError, ValueError, KeyError) as error:
+        except (OSError, ValueError, KeyError, TypeError) as error:
             reason = str(error).splitlines()[0]
-            raise InputError(
-                f"{folder / WEIGHTS_FILE} is damaged ({reason}): save the preset again"
-            ) from None
+            raise InputError(f"the preset {folder} is damaged ({reason}): save it again") from None
         return model
 
 
@@ -216,11 +242,11 @@ def described_in(folder: Path, kind: type[TextModel]) -> dict[str, Any]:
     """Read what `describe` wrote.
 
     Raises:
-        InputError: the folder is no preset, damaged, of another model or of a newer version.
+        InputError: the folder is not a preset, or it is damaged, of another model or of a newer version.
     """
     file, name = folder / PRESET_FILE, kind.__name__
     if not file.is_file():
-        raise InputError(f"{folder} is no preset ({PRESET_FILE} is missing): give a folder of save_to_preset")
+        raise InputError(f"{folder} is not a preset ({PRESET_FILE} is missing): save_to_preset writes one")
     try:
         described: dict[str, Any] = json.loads(file.read_text("utf-8"))
         found, model, _ = described["format"], described["model"], dict(described["config"])

@@ -226,6 +226,11 @@ class Writer(TextModel):
 
     def batches_of_texts(self, x: Any, y: Any, batch_size: int, shuffle: bool) -> Any:
         """Batches of raw strings: histories, sources, kinds and the texts to learn."""
+        if not isinstance(x, dict) or set(x) != {"history", "source", "kind"}:
+            found = sorted(x) if isinstance(x, dict) else type(x).__name__
+            raise InputError(
+                f"raw data is a dict of history, source and kind, a value for each text; got {found}"
+            )
         histories, sources, kinds = self._checked_inputs(x["history"], x["source"], x["kind"])
         if y is None or len(y) != len(sources):
             raise InputError(f"{len(sources)} sources need as many texts to learn; got {y!r:.80}")
