@@ -20,9 +20,9 @@ from genre_tf.backbones.weights import (
     write_weights,
 )
 from genre_tf.errors import InputError
+from genre_tf.files import read_json_object
 from genre_tf.layers.block import flat_shape
 from genre_tf.layers.elementwise import ACTIVATIONS
-from genre_tf.text.json_files import read_json_object
 
 Config = dict[str, Any]
 """The content of a Hugging Face `config.json`."""

@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 
 from genre_tf.errors import InputError
+from genre_tf.files import read_json_object
 from genre_tf.text.byte_pair_files import ByteVocabulary, write_byte_vocabulary
-from genre_tf.text.json_files import read_json_object
 
 # In float32 a 4-bit file becomes eight times as large on the disk.
 MAX_FILE_BYTES = 2 << 30

@@ -17,9 +17,9 @@ from genre_tf.backbones.sources import resolve_backbone
 from genre_tf.backbones.trainable import Trainable, parse_trainable
 from genre_tf.backbones.weights import without_padding
 from genre_tf.errors import InputError
+from genre_tf.files import read_json_object
 from genre_tf.text.byte_pair import BytePair
 from genre_tf.text.byte_pair_files import printable_bytes
-from genre_tf.text.json_files import read_json_object
 
 END_OF_TEXT = "<|endoftext|>"
 _END = "<|end|>"

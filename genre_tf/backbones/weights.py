@@ -12,7 +12,7 @@ import safetensors
 import safetensors.numpy
 
 from genre_tf.errors import InputError
-from genre_tf.text.json_files import read_json_object
+from genre_tf.files import read_json_object
 
 # Rows beyond the tokens that a checkpoint may have: more than a rounded number of rows needs (102,400 for
 # 100,015 tokens is the most that is known), fewer than between the vocabularies of well-known models.
