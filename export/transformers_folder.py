@@ -9,8 +9,7 @@ import tensorflow as tf
 
 from genre_tf.backbones.bert import Bert, load_bert, save_bert
 from genre_tf.backbones.language_models import LanguageModel, load_language_model, save_language_model
-from genre_tf.backbones.precision import compute_in
-from genre_tf.backbones.trainable import parse_trainable
+from genre_tf.backbones.trainable import compute_in, parse_trainable
 from genre_tf.config import RunConfig
 from genre_tf.errors import FailureError, InputError
 from genre_tf.evaluation.scoring import open_run

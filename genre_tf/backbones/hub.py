@@ -41,12 +41,7 @@ def hub_parts(layer: Any) -> dict[str, Any]:
 
 
 def hub_blocks(backbone: keras_hub.models.Backbone, **options: Any) -> list[Block]:
-    """The transformer layers of a KerasHub backbone for training, first to last; they share its weights.
-
-    Args:
-        backbone: a BERT, GPT-2 or Llama.
-        options: see `Block`.
-    """
+    """The transformer layers of a KerasHub backbone for training, first to last; they share its weights."""
     norm_first = not isinstance(backbone, keras_hub.models.BertBackbone)
     blocks = []
     for number, layer in enumerate(backbone.transformer_layers):
@@ -82,12 +77,9 @@ def set_arithmetic(backbone: keras_hub.models.Backbone, activation: Any, epsilon
 
 
 def read_preset(name: str, family: str, dropout: float | None) -> tuple[Any, Any]:
-    """The backbone and the tokenizer of a Keras preset.
+    """The backbone and the tokenizer of a Keras preset, or of a folder that holds one.
 
-    Args:
-        name: the preset, or a folder that holds one.
-        family: "Bert" or "GPT2".
-        dropout: dropout rate in training; None: the preset's own.
+    The family is "Bert" or "GPT2". `dropout` is the rate in training; None: the preset's own.
 
     Raises:
         InputError: the preset cannot be fetched or is of another family.

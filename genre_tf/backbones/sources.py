@@ -54,7 +54,13 @@ def resolve_backbone(name: str) -> BackboneSource:
         file = _in_package(name) if name.startswith("package:") else Path(name)
         return BackboneSource("folder", name, gguf_folder(file))
     if name.startswith("package:"):
-        return _of_folder(name, _package_folder(name))
+        folder, root = _in_package(name), _package_root(name)
+        if not folder.is_dir():
+            inner = sorted(p.name for p in root.iterdir() if p.is_dir() and not p.name.startswith("_"))
+            raise InputError(
+                f"Backbone {name!r}: {root.name} has no such folder. It holds: {', '.join(inner)}."
+            )
+        return _of_folder(name, folder)
     if name.startswith("hf://"):
         return _of_folder(name, _hub_folder(name))
     if Path(name).is_dir():
@@ -70,15 +76,6 @@ def _of_folder(name: str, folder: Path) -> BackboneSource:
     if (folder / "metadata.json").is_file() and not (folder / "model.safetensors").is_file():
         return BackboneSource("preset", str(folder))  # a Keras preset saved to a folder
     return BackboneSource("folder", name, folder)
-
-
-def _package_folder(name: str) -> Path:
-    folder = _in_package(name)
-    if not folder.is_dir():
-        root = _package_root(name)
-        inner = sorted(p.name for p in root.iterdir() if p.is_dir() and not p.name.startswith("_"))
-        raise InputError(f"Backbone {name!r}: {root.name} has no such folder. It holds: {', '.join(inner)}.")
-    return folder
 
 
 def _in_package(name: str) -> Path:

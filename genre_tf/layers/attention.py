@@ -81,17 +81,10 @@ class Attention:
         training: bool | None = None,
         dropout: Callable[..., tf.Tensor] | None = None,
     ) -> tf.Tensor:
-        """Attend.
+        """Attend: queries (scaled), keys and values of the tokens side by side -> float [tokens, heads *
+        depth].
 
-        Args:
-            fused: queries (scaled), keys and values of the tokens side by side, float
-                [tokens, (heads + 2 * key heads) * depth].
-            layer: the layer that they belong to.
-            training: whether gradients are wanted.
-            dropout: a layer that drops attention weights; None: none.
-
-        Returns:
-            float [tokens, heads * depth].
+        The input is float [tokens, (heads + 2 * key heads) * depth]; `dropout` drops attention weights.
         """
         query, key, value = self.layout.by_head(fused, layer.heads, layer.key_heads, training)
         if self.turns is not None:
@@ -138,14 +131,10 @@ def causal_bias(time: Any, prefix: Prefix | None = None) -> tf.Tensor:
 
 
 def side_by_side_bias(text: tf.Tensor, causal: bool) -> tf.Tensor:
-    """Hides other texts of the same row.
+    """Hides other texts of the same row, and if `causal` what comes after a token: float32 [rows, 1, time,
+    time].
 
-    Args:
-        text: int32 [rows, time], the number of each token's text.
-        causal: whether a token sees only what comes before it.
-
-    Returns:
-        float32 [rows, 1, time, time].
+    `text`, int32 [rows, time], is the number of each token's text.
 
     Source: Krell et al., "Efficient Sequence Packing without Cross-contamination", 2021.
     """
@@ -163,11 +152,7 @@ def layout_of(mask: tf.Tensor) -> "Padded | Unpadded":
 
 
 class Padded:
-    """Every position of N texts, including padding: N * T tokens.
-
-    Args:
-        rows: any tensor [N, T, ...].
-    """
+    """Every position of N texts, including padding: N * T tokens of rows [N, T, ...]."""
 
     def __init__(self, rows: tf.Tensor) -> None:
         self.texts, self.columns = _sizes(rows)
@@ -209,11 +194,8 @@ class Unpadded:
     Removing padding and rearranging by heads is one gather of short rows. Its gradient is the opposite
     gather, because no row is taken twice except for padding, which has no gradient.
 
-    Args:
-        mask: bool [N, T], True for real tokens.
-
-    Source: Zhai et al., "ByteTransformer: A High-Performance Transformer Boosted for Variable-Length
-    Inputs", 2023 (the padding-free algorithm).
+    Source: Zhai et al., "ByteTransformer: A High-Performance Transformer Boosted for Variable-Length Inputs",
+    2023 (the padding-free algorithm).
     """
 
     def __init__(self, mask: tf.Tensor) -> None:

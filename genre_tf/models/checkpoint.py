@@ -7,7 +7,7 @@ from typing import TypeVar
 
 import h5py
 
-from genre_tf.backbones.bert import Bert, check_bert, load_bert, save_bert
+from genre_tf.backbones.bert import BERT, Bert, load_bert, save_bert
 from genre_tf.config import NewsConfig, RunConfig, read_config
 from genre_tf.errors import InputError
 from genre_tf.models.article_features import FrozenText
@@ -200,7 +200,7 @@ def check_trained(run: Path, stage: str) -> None:
     _require_trained(run, stage)
     read_config(run / "config.toml")
     _read_categories(run)
-    check_bert(run / BACKBONE_FOLDER)
+    BERT.check(run / BACKBONE_FOLDER)
     try:
         h5py.File(file).close()
     except OSError as error:

@@ -10,11 +10,9 @@ import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 
-from genre_tf.backbones.bert import Bert, build_bert, load_bert
-from genre_tf.backbones.chunks import in_chunks
-from genre_tf.backbones.layers import split_layers
-from genre_tf.backbones.precision import check_precision
-from genre_tf.backbones.trainable import check_fits, parse_trainable
+from genre_tf.backbones.bert import BERT, Bert, load_bert
+from genre_tf.backbones.layers import in_chunks, split_layers
+from genre_tf.backbones.trainable import check_fits, check_precision, parse_trainable
 from genre_tf.data.articles import Article, ArticleTable
 from genre_tf.errors import InputError
 from genre_tf.models.article_features import ArticleFeatures, FrozenText, article_texts
@@ -213,7 +211,7 @@ class NewsEncoder(TextModel):
     @classmethod
     def from_config(cls, config: dict[str, Any], custom_objects: Any = None) -> Self:
         """An encoder with these arguments; its weights are new, even those of the BERT."""
-        return cls(**{**config, "bert": build_bert(config["bert"], config["dropout"])})
+        return cls(**{**config, "bert": BERT.from_config(config["bert"], config["dropout"])})
 
     def own_copy(self, reduced_dimension: int = 0) -> "NewsEncoder":
         """An encoder with the same weights, that shares the frozen layers and has its own trained ones.
@@ -222,7 +220,7 @@ class NewsEncoder(TextModel):
             reduced_dimension: D of the copy; 0: not reduced.
         """
         config = {**self.get_config(), "reduced_dimension": reduced_dimension}
-        config["bert"] = build_bert(config["bert"], config["dropout"])
+        config["bert"] = BERT.from_config(config["bert"], config["dropout"])
         config["bert"].backbone.set_weights(self.bert.backbone.get_weights())
         copy = NewsEncoder(**config, frozen=self.frozen)
         for ours, theirs in zip(copy.own_weights(), self.own_weights(), strict=True):

@@ -15,11 +15,11 @@ import tensorflow as tf
 
 from genre_tf.backbones.language_models import (
     LanguageModel,
-    described_language_model,
+    family_of,
     load_language_model,
-    parse_writer_trainable,
 )
 from genre_tf.backbones.layers import LanguageLayers
+from genre_tf.backbones.trainable import parse_writer_trainable
 from genre_tf.config import TaskSharesConfig, WritingConfig
 from genre_tf.data.articles import Article, ArticleTable
 from genre_tf.data.click_log import ClickLog
@@ -139,7 +139,8 @@ class Writer(TextModel):
     @classmethod
     def from_config(cls, config: dict[str, Any], custom_objects: Any = None) -> Self:
         """A writer with these arguments; its weights are new, even those of the language model."""
-        return cls(**{**config, "language_model": described_language_model(config["language_model"])})
+        described = config["language_model"]
+        return cls(**{**config, "language_model": family_of(described["config"]).from_config(described)})
 
     @property
     def config(self) -> dict[str, Any]:

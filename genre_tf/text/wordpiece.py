@@ -4,9 +4,9 @@ import functools
 import json
 import unicodedata
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple, Self
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 import tensorflow as tf
@@ -110,6 +110,19 @@ class WordPiece(tf.Module):
             )
         ids = model.get("vocab", {})
         return cls(sorted(ids, key=ids.__getitem__), bool(lowercase), strip_accents)
+
+    def get_config(self) -> dict[str, Any]:
+        """Vocabulary and rules in plain data, from which `from_config` makes the same tokenizer."""
+        return {
+            "vocabulary": list(self.vocabulary),
+            "lowercase": self.lowercase,
+            "strip_accents": self.strip_accents,
+        }
+
+    @classmethod
+    def from_config(cls, config: Mapping[str, Any]) -> Self:
+        """The tokenizer that `get_config` describes."""
+        return cls(config["vocabulary"], config["lowercase"], config["strip_accents"])
 
     @property
     def vocabulary_size(self) -> int:

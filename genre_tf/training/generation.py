@@ -12,15 +12,14 @@ import numpy.typing as npt
 import tensorflow as tf
 
 from genre_tf.backbones.language_models import (
+    GPT2,
     LanguageModel,
     check_language_model,
     load_language_model,
-    new_gpt2,
-    parse_writer_trainable,
     tiny_byte_pair,
 )
 from genre_tf.backbones.layers import LanguageLayers
-from genre_tf.backbones.precision import check_precision, compute_in
+from genre_tf.backbones.trainable import check_precision, compute_in, parse_writer_trainable
 from genre_tf.config import GenerationConfig, RunConfig, optimizer_of
 from genre_tf.data.articles import ArticleTable
 from genre_tf.data.text_examples import TextExample, learning_split
@@ -332,7 +331,7 @@ def new_generator(
         model: LanguageModel = load_language_model(settings.backbone, CONTROL_TOKENS)
         model = dataclasses.replace(model, tokenizer=model.tokenizer.with_known_words(corpus))  # type: ignore[type-var]
     else:
-        model = new_gpt2(
+        model = GPT2.new(
             train_byte_pair(corpus, settings.vocabulary_size, CONTROL_TOKENS, folder),
             layers=settings.layers,
             heads=settings.heads,
@@ -373,7 +372,7 @@ def check_generation(settings: GenerationConfig, start: Path | None) -> None:
         check_vocabulary_size(settings.vocabulary_size, CONTROL_TOKENS)
         tokenizer = tiny_byte_pair(CONTROL_TOKENS)
         sizes = {"heads": settings.heads, "hidden": settings.hidden, "max_tokens": settings.max_tokens}
-        model = new_gpt2(tokenizer, layers=1, **sizes)
+        model = GPT2.new(tokenizer, layers=1, **sizes)
     layers = LanguageLayers(model.backbone, trainable, [0])
     prompt_sizes(None, settings.max_tokens, layers.max_positions)
 

@@ -7,8 +7,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from genre_tf.backbones.bert import load_bert
-from genre_tf.backbones.precision import check_precision
-from genre_tf.backbones.trainable import parse_trainable
+from genre_tf.backbones.trainable import check_precision, parse_trainable
 from genre_tf.config import RunConfig, read_config, with_optimizer, write_config
 from genre_tf.data.manifest import MANIFEST_FILE, load_manifest
 from genre_tf.data.records import prepare, read_articles
