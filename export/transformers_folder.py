@@ -15,8 +15,7 @@ from genre_tf.errors import FailureError, InputError
 from genre_tf.evaluation.scoring import open_run
 from genre_tf.files import whole_folder
 from genre_tf.layers.block import merged
-from genre_tf.models.checkpoint import load_ranker, load_two_tower
-from genre_tf.models.generator_checkpoint import load_generator
+from genre_tf.models.checkpoint import load_generator, load_ranker, load_two_tower
 from genre_tf.models.writer import Writer
 
 STAGES = ("retrieval", "ranking", "generation")

@@ -1,6 +1,6 @@
 """The news encoder: the one road from an article, as strings, to its vector."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Self
@@ -15,9 +15,15 @@ from genre_tf.backbones.layers import in_chunks, split_layers
 from genre_tf.backbones.trainable import check_fits, check_precision, parse_trainable
 from genre_tf.data.articles import Article, ArticleTable
 from genre_tf.errors import InputError
-from genre_tf.models.article_features import ArticleFeatures, FrozenText, article_texts
+from genre_tf.models.article_features import (
+    ArticleFeatures,
+    FrozenText,
+    Progress,
+    article_texts,
+    by_length,
+    hidden_states,
+)
 from genre_tf.models.attention_pooling import AttentionPooling
-from genre_tf.models.by_length import by_length
 from genre_tf.models.interest_space import InterestSpace
 from genre_tf.models.text_model import TextModel, is_preset
 
@@ -323,7 +329,7 @@ class NewsEncoder(TextModel):
         self,
         table: ArticleTable,
         cache: Path | None = None,
-        on_progress: Callable[[int, int], None] | None = None,
+        on_progress: Progress | None = None,
         needed: npt.NDArray[np.bool_] | None = None,
     ) -> ArticleFeatures:
         """Inputs of `call` for every article of a table, with the frozen layers computed; see there."""
@@ -331,7 +337,9 @@ class NewsEncoder(TextModel):
         if needed is not None:
             texts = [text if wanted else "" for text, wanted in zip(texts, needed, strict=True)]
         category, subcategory = map(self.categories.rows, (table.categories, table.subcategories))
-        return ArticleFeatures.of(texts, category, subcategory, self.frozen, cache, on_progress)
+        identity = self.frozen.identity() if cache is not None else ""
+        states = hidden_states(texts, self.frozen.states, cache, identity, on_progress)
+        return ArticleFeatures(states, category, subcategory)
 
     def embed(self, features: ArticleFeatures, rows: npt.NDArray[np.integer] | None = None) -> Vectors:
         """Encode articles of a table, float32 [N, D], or its rows [M] only; row 0, the padding, is zeros."""

@@ -8,10 +8,9 @@ import numpy as np
 import tensorflow as tf
 
 from genre_tf.models.attention_pooling import positions_from_newest
-from genre_tf.models.counter_head import PACE, CounterHead
+from genre_tf.models.counter_heads import PACE, CounterHead, PoolHead
 from genre_tf.models.impression_model import ImpressionModel
 from genre_tf.models.news_encoder import NewsEncoder
-from genre_tf.models.pool_head import PoolHead
 
 # Assumed spread of similarities of titles, and of categories, before `adapt` has measured it.
 _TEXT_SPREAD, _CATEGORY_SPREAD = 0.1, 0.05

@@ -14,7 +14,7 @@ from genre_tf.data.columns import ImpressionColumns, ImpressionExample, Ints
 from genre_tf.data.moment_pool import MomentPool, moment
 from genre_tf.evaluation.scoring import RankerScorer, TwoTowerScorer
 from genre_tf.models.checkpoint import WEIGHTS_FILE, load_two_tower, two_tower_of
-from genre_tf.models.moment import moment_features
+from genre_tf.models.counter_heads import moment_features
 from genre_tf.models.ranker import Ranker, flat
 from genre_tf.models.two_tower import TwoTower
 from genre_tf.training.progress import Report

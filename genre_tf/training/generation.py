@@ -28,14 +28,14 @@ from genre_tf.generation.grounding import common_words_of
 from genre_tf.generation.prompts import CONTROL_TOKENS, PromptSizes
 from genre_tf.generation.reader_prefix import UNSEEN
 from genre_tf.losses.tokens import all_token_losses, contrast_loss, mean_token_loss, token_losses
-from genre_tf.models.checkpoint import load_two_tower
-from genre_tf.models.generator_checkpoint import (
-    is_described_in,
+from genre_tf.models.checkpoint import (
     load_generator,
+    load_two_tower,
     reads_towers_of,
     save_generator_sizes,
     towers_fingerprint,
 )
+from genre_tf.models.text_model import is_preset
 from genre_tf.models.text_rows import ORDINARY, TextBatching, TextRows
 from genre_tf.models.writer import Writer, prompt_sizes
 from genre_tf.text.byte_pair import train_byte_pair
@@ -276,7 +276,7 @@ def _begin(run: Path, files: StageFiles, report: Report) -> None:
     Until its first weights are written, the weights of an earlier training keep their own vocabulary. An
     unfinished training is not resumed if the towers, whose vectors it read, were trained again since.
     """
-    described = files.new if is_described_in(files.new) else files.folder
+    described = files.new if is_preset(files.new) else files.folder
     if files.unfinished and not reads_towers_of(run, described):
         report("retrieval was trained again since this training began; starting over")
         files.forget()

@@ -33,7 +33,7 @@ from genre_tf.generation.prompts import CONTROL_TOKENS
 from genre_tf.generation.reader_prefix import UNSEEN
 from genre_tf.generation.sampling import Greedy
 from genre_tf.generation.writer import WritingGraph
-from genre_tf.models.generator_checkpoint import (
+from genre_tf.models.checkpoint import (
     FOLDER,
     WEIGHTS_FILE,
     load_generator,

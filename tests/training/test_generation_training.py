@@ -19,7 +19,7 @@ from genre_tf.generation.prompts import CONTROL_TOKENS
 from genre_tf.generation.reader_prefix import UNSEEN
 from genre_tf.generation.writer import WritingGraph
 from genre_tf.losses.tokens import token_losses
-from genre_tf.models.generator_checkpoint import (
+from genre_tf.models.checkpoint import (
     FOLDER,
     WEIGHTS_FILE,
     load_generator,

@@ -10,7 +10,7 @@ import pytest
 from genre_tf.data.moment_pool import draw_from_pool
 from genre_tf.errors import InputError
 from genre_tf.models.checkpoint import two_tower_of
-from genre_tf.models.moment import moment_features
+from genre_tf.models.counter_heads import moment_features
 from genre_tf.models.text_model import load_own_weights
 from genre_tf.models.two_tower import TwoTower
 from genre_tf.training.fitted_weights import part_similarities, start_towers
