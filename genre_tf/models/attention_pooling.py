@@ -43,16 +43,10 @@ class AttentionPooling(keras.layers.Layer):
         return masked_softmax(scores, mask)
 
     def call(self, elements: tf.Tensor, mask: tf.Tensor, counted: tf.Tensor | None = None) -> tf.Tensor:
-        """Pool a sequence.
+        """Pool a sequence float32 [B, T, D] with a mask bool [B, T]: float32 [B, D], zeros without real
+        elements.
 
-        Args:
-            elements: float32 [B, T, D].
-            mask: bool [B, T].
-            counted: float32 [B, T], above zero: an element with count 2 weighs like two equal elements; None:
-                all count 1.
-
-        Returns:
-            float32 [B, D]; zeros if there are no real elements.
+        An element with count 2 (`counted`, float32 [B, T], above zero) weighs like two equal elements.
         """
         return tf.einsum("bt,btd->bd", self.weights_of(elements, mask, counted), elements)
 

@@ -64,9 +64,6 @@ def embed_split(
         overwrite: replace an existing folder that this function wrote.
         on_progress: called with (shards done, all shards), in this process only.
 
-    Returns:
-        The manifest.
-
     Raises:
         InputError: faulty data, no such trained model, or `out` already exists.
         FailureError: `out` cannot be written, or the runner failed.

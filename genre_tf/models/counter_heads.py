@@ -53,16 +53,13 @@ class CounterHead(keras.layers.Layer):
         self.built = True
 
     def call(self, similarities: tf.Tensor, counters: tf.Tensor, mask: tf.Tensor) -> tf.Tensor:
-        """Logits of the click probability.
+        """Logits of the click probability, float32 [B, C].
 
         Args:
             similarities: float32 [B, C, S].
-            counters: float32 [B, C, 3 or more]: clicks, views, age in hours; negative values count as zero.
-                Further columns (halved counts) are ignored: they do not rank impressions better.
+            counters: float32 [B, C, 3 or more]: clicks, views, age in hours; negative values count as
+                zero. Further columns (halved counts) are ignored: they do not rank impressions better.
             mask: bool [B, C], candidates to compare with each other.
-
-        Returns:
-            float32 [B, C].
         """
         return PACE * self.linear(self.features(similarities, counters, mask))[..., 0]  # [batch, candidates]
 
@@ -90,12 +87,8 @@ def _likelier(shape: tuple[int, ...], dtype: str | None = None) -> tf.Tensor:
 def counter_features(counters: tf.Tensor, mask: tf.Tensor) -> tf.Tensor:
     """Log clicks, log views, smoothed log click rate, log age, never shown; standardised within each row.
 
-    Args:
-        counters: float32 [B, C, 3 or more]; only the first three are used.
-        mask: bool [B, C].
-
-    Returns:
-        float32 [B, C, 5], with magnitudes around one, and finite for any finite counters.
+    From counters float32 [B, C, 3 or more] and a mask bool [B, C], float32 [B, C, 5], with magnitudes around
+    one, and finite for any finite counters.
     """
     clicks, views, age_hours = tf.unstack(tf.maximum(counters[..., :3], 0.0), axis=-1)
     rate = tf.math.log((clicks + _PRIOR_CLICKS) / (tf.maximum(views, clicks) + _PRIOR_VIEWS))
@@ -118,13 +111,10 @@ def moment_features(counters: tf.Tensor, view_counters: bool) -> tf.Tensor:
     """Logarithms of counts and rates, and functions of age; they do not depend on other articles.
 
     Each count enters twice: `log(1 + n)` distinguishes large counts, `log(n + 0.05)` small, decayed ones.
+    Views, which are another recommender's choice, enter with `view_counters` only.
 
-    Args:
-        counters: float32 [..., 9], the columns of `COUNTERS`; negative numbers count as 0.
-        view_counters: whether to use views, which are another recommender's choice.
-
-    Returns:
-        float32 [..., F], finite for finite counters.
+    From float32 [..., 9], the columns of `COUNTERS` (negative numbers count as 0), to float32 [..., F],
+    finite for finite counters.
     """
     counters = tf.maximum(counters, 0.0)
     clicks, views = (tf.gather(counters, places, axis=-1) for places in (_CLICKS, _VIEWS))  # 2 x [..., 4]
@@ -146,11 +136,7 @@ def moment_features(counters: tf.Tensor, view_counters: bool) -> tf.Tensor:
 
 
 class MomentBias(keras.layers.Layer):
-    """A linear layer over `moment_features`: the bias of an article for all readers at a moment.
-
-    Args:
-        view_counters: whether it uses views.
-    """
+    """A linear layer over `moment_features`: the bias of an article for all readers at a moment."""
 
     def __init__(self, view_counters: bool, name: str = "moment_bias") -> None:
         super().__init__(name=name, dtype="float32")  # counts go into thousands: never in 16 bits
@@ -173,15 +159,11 @@ class MomentBias(keras.layers.Layer):
 
 
 class PoolHead(keras.layers.Layer):
-    """A linear layer over an article's similarities to the history and its `moment_features`.
+    """A linear layer over an article's S similarities to the history and its `moment_features`.
 
     Its features have the same meaning for one of forty shown articles and for one of three hundred retrieved
-    ones. Its few weights are computed exactly after the training of the ranker (`fit_pool_head`),
-    and gradient steps do not change them: text must keep learning what the counters could explain.
-
-    Args:
-        similarities: S, the number of similarities to the history.
-        view_counters: whether it may use views.
+    ones. Its few weights are computed exactly after the training of the ranker (`fit_pool_head`), and
+    gradient steps do not change them: text must keep learning what the counters could explain.
     """
 
     def __init__(self, similarities: int, view_counters: bool, name: str = "pool_head") -> None:

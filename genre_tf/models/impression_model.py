@@ -117,11 +117,7 @@ class ImpressionModel(TextModel):
 
 
 def text_log(x: Any, y: Any = None) -> ClickLog:
-    """A log of raw strings.
-
-    Raises:
-        InputError: `x` or `y` does not have the form that `ImpressionModel` describes.
-    """
+    """A log of raw strings; an `InputError` if they do not have the form that `ImpressionModel` describes."""
     if not isinstance(x, dict) or set(x) != {"history", "candidates"}:
         raise InputError(
             'raw data is a dict {"history": [[title, ...], ...], "candidates": [[title, ...], ...]}, with a '
@@ -144,11 +140,7 @@ def text_log(x: Any, y: Any = None) -> ClickLog:
 
 
 def checked_titles(rows: Any, name: str) -> list[list[str]]:
-    """Titles of each reader, as strings.
-
-    Raises:
-        InputError: they have another form.
-    """
+    """Titles of each reader, as strings; an `InputError` if they have another form."""
     found = []
     for row in rows:
         if isinstance(row, (str, bytes)) or not isinstance(row, (Sequence, np.ndarray)):

@@ -222,8 +222,7 @@ class NewsEncoder(TextModel):
     def own_copy(self, reduced_dimension: int = 0) -> "NewsEncoder":
         """An encoder with the same weights, that shares the frozen layers and has its own trained ones.
 
-        Args:
-            reduced_dimension: D of the copy; 0: not reduced.
+        `reduced_dimension` is D of the copy; 0: not reduced.
         """
         config = {**self.get_config(), "reduced_dimension": reduced_dimension}
         config["bert"] = BERT.from_config(config["bert"], config["dropout"])
@@ -257,10 +256,8 @@ class NewsEncoder(TextModel):
         return f"news backbone, {mode}: {trained}; the backbone has {whole:,}"
 
     def adapt(self, space: InterestSpace) -> None:
-        """Set the centre and the interest directions that were measured on histories.
-
-        Args:
-            space: the space of this encoder's `text_vectors` before training.
+        """Set the centre and the interest directions, measured on histories with `text_vectors` before
+        training.
         """
         self.centre.assign(space.centre)
         if self.interest_dimension:
@@ -415,22 +412,14 @@ class NewsEncoder(TextModel):
 
 
 def bytes_or_str(text: Any) -> Any:
-    """A text, checked.
-
-    Raises:
-        InputError: it is something else, such as a number.
-    """
+    """A text; an `InputError` if it is something else, such as a number."""
     if not isinstance(text, (str, bytes)):
         raise InputError(f"texts must be strings; got {text!r} ({type(text).__name__})")
     return text
 
 
 def check_encoder(bert: Bert, trained_layers: str, max_tokens: int, precision: str) -> None:
-    """Check that a news encoder with these settings is possible with a BERT.
-
-    Raises:
-        InputError: the way of training or the precision is unknown, or the BERT has fewer layers or tokens.
-    """
+    """Check that a news encoder with these settings is possible with a BERT; else an `InputError`."""
     backbone = bert.backbone
     positions = backbone.max_sequence_length
     check_precision(precision)

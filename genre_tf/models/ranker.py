@@ -221,13 +221,9 @@ class Ranker(ImpressionModel):
         return tf.transpose(tf.stack([attended, mean, greatest], 1), [0, 3, 1, 2])
 
     def adapt(self, mean: tf.Tensor, spread: tf.Tensor, weights: tf.Tensor, bias: float) -> None:
-        """Set the spread of the similarities, and initial weights.
+        """Set initial weights of the standardised similarities, float32 [3, parts], and a bias.
 
-        Args:
-            mean: float32 [3, parts], mean similarities of a log.
-            spread: float32 [3, parts], their standard deviation.
-            weights: float32 [3, parts], weights of the standardised similarities.
-            bias: bias of the logit.
+        The mean and the standard deviation of each similarity in a log are float32 [3, parts], too.
         """
         self.similarity_mean.assign(mean)
         self.similarity_spread.assign(tf.maximum(spread, 1e-3))

@@ -74,30 +74,18 @@ class UserTower(keras.layers.Layer):
         training: bool | None = None,
         click_weights: tf.Tensor | None = None,
     ) -> tf.Tensor:
-        """Encode readers.
+        """Encode readers: history float32 [B, H, D], oldest first, and mask bool [B, H] -> float32 [B, D].
 
-        Args:
-            history: float32 [B, H, D], oldest first.
-            mask: bool [B, H], True for real clicks.
-            training: whether dropout is active.
-            click_weights: float32 [B, H], above zero; None: 1 everywhere.
-
-        Returns:
-            float32 [B, D].
+        Clicks may have weights, float32 [B, H], above zero.
         """
         mixed = self._mixed(history, mask, training)
         vector = self.pooling(mixed, mask, click_weights)  # [batch, dimension]
         return tf.where(tf.reduce_any(mask, axis=1)[:, None], vector, self.no_history[None, :])
 
     def click_shares(self, history: tf.Tensor, mask: tf.Tensor) -> tf.Tensor:
-        """The weight of each click in the reader's vector.
+        """The weight of each click in the reader's vector, float32 [B, H]; arguments as in `call`.
 
-        Args:
-            history: float32 [B, H, D], oldest first.
-            mask: bool [B, H], True for real clicks.
-
-        Returns:
-            float32 [B, H]: the pooling's weights, which sum to 1 over real clicks and are 0 elsewhere.
+        They are the pooling's weights, which sum to 1 over real clicks and are 0 elsewhere.
         """
         return self.pooling.weights_of(self._mixed(history, mask, False), mask)
 

@@ -317,11 +317,7 @@ class Writer(TextModel):
 
 
 def prompt_sizes(prompt: Mapping[str, int] | None, max_tokens: int, positions: int) -> PromptSizes:
-    """Lengths of the parts of a prompt; given, or divided from the greatest number of tokens.
-
-    Raises:
-        InputError: the tokens leave no room for a prompt.
-    """
+    """Lengths of the parts of a prompt; given, or divided from the greatest number of tokens."""
     if prompt is not None:
         return PromptSizes(**prompt)
     try:
