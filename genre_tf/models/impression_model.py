@@ -96,6 +96,13 @@ class ImpressionModel(TextModel):
     ) -> Callable[[BatchLayout], tf.data.Dataset]:
         features = self.news.features(log.table, needed=log.named_articles())
 
+        def for_keras(batch: dict[str, tf.Tensor]) -> tuple[Any, ...]:
+            """(x, y) or, for a log with signals, (x, y, weights); a label is -1 in the padding."""
+            left = ("labels", "label_weights", *(() if counters else ("counters",)))
+            x = {name: values for name, values in batch.items() if name not in left}
+            y = tf.where(batch["mask"], batch["labels"], PADDING_LABEL)
+            return (x, y, batch["label_weights"]) if "label_weights" in batch else (x, y)
+
         def make(layout: BatchLayout) -> tf.data.Dataset:
             batches = impression_batches(
                 log.examples,
@@ -107,7 +114,7 @@ class ImpressionModel(TextModel):
                 layout=layout,
                 columns=log.columns,
             )
-            return features.pipeline(batches).map(lambda batch: _for_keras(batch, counters))
+            return features.pipeline(batches).map(for_keras)
 
         return make
 
@@ -148,11 +155,3 @@ def checked_titles(rows: Any, name: str) -> list[list[str]]:
         texts = [bytes_or_str(text) for text in row]
         found.append([text.decode("utf-8", "replace") if isinstance(text, bytes) else text for text in texts])
     return found
-
-
-def _for_keras(batch: dict[str, tf.Tensor], counters: bool) -> tuple[Any, ...]:
-    """(x, y) or, for a log with signals, (x, y, weights): labels are -1 where an impression is padded."""
-    left = ("labels", "label_weights", *(() if counters else ("counters",)))
-    x = {name: values for name, values in batch.items() if name not in left}
-    y = tf.where(batch["mask"], batch["labels"], PADDING_LABEL)
-    return (x, y, batch["label_weights"]) if "label_weights" in batch else (x, y)

@@ -1,5 +1,6 @@
 """The news encoder: the one road from an article, as strings, to its vector."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -138,45 +139,42 @@ class NewsEncoder(TextModel):
         self.category: keras.layers.Embedding | None = None
         self.subcategory: keras.layers.Embedding | None = None
         if categories:
+            start = keras.initializers.RandomNormal(stddev=0.4 / category_dimension**0.5, seed=1)
             self.category, self.subcategory = (
-                _category_embedding(len(self.categories.names), category_dimension, part)
+                keras.layers.Embedding(
+                    len(self.categories.names), category_dimension, embeddings_initializer=start, name=part
+                )
                 for part in ("category", "subcategory")
             )
         self.interest_dimension = min(interest_dimension, hidden)
         interest = (self.interest_dimension,) * (self.interest_dimension > 0)
         self.parts = (hidden, *interest, *2 * (category_dimension,) * bool(categories))
         self.reduced = 0 if reduced_dimension >= sum(self.parts) else reduced_dimension
-        self._build_layers()
+        self._build_layers(hidden)
         rows = tf.TensorSpec([None], tf.int32)
         strings = [tf.TensorSpec([None], tf.string), rows, rows]
-        self._of_strings = tf.function(self._encode_strings, input_signature=strings, autograph=False)
+
+        def of_strings(texts: tf.Tensor, category: tf.Tensor, subcategory: tf.Tensor) -> tf.Tensor:
+            features = {**self.frozen(texts), "category": category, "subcategory": subcategory}
+            return self(features, training=False)
+
+        self._of_strings = tf.function(of_strings, input_signature=strings, autograph=False)
         self._over_tables = {
             "vectors": tf.function(lambda batch: self(batch), autograph=False),
             "whole": tf.function(lambda batch: self.whole(batch), autograph=False),
             "text": tf.function(lambda batch: self.text_vectors(batch), autograph=False),
         }
+        self.built = True
 
-    @property
-    def dimension(self) -> int:
-        """D, the width of an article's vector."""
-        return self.reduced or sum(self.parts)
-
-    @property
-    def max_tokens(self) -> int:
-        """T, the longest text in tokens."""
-        return self.frozen.max_tokens
-
-    def _build_layers(self) -> None:
-        self.pooling.build((None, None, self.text_dimension))
-        self.projection.build((None, self.text_dimension))
+    def _build_layers(self, hidden: int) -> None:
+        self.pooling.build((None, None, hidden))
+        self.projection.build((None, hidden))
         for embedding in (self.category, self.subcategory):
             if embedding is not None:
                 embedding.build((None,))
-        self.centre = self.add_weight(
-            name="centre", shape=(self.text_dimension,), initializer="zeros", trainable=False
-        )
+        self.centre = self.add_weight(name="centre", shape=(hidden,), initializer="zeros", trainable=False)
         if self.interest_dimension:
-            shape = (self.text_dimension, self.interest_dimension)
+            shape = (hidden, self.interest_dimension)
             self.interest = self.add_weight(
                 name="interest", shape=shape, initializer="zeros", trainable=False
             )
@@ -188,7 +186,16 @@ class NewsEncoder(TextModel):
                 trainable=False,
                 autocast=False,  # the parts are float32 under every policy
             )
-        self.built = True
+
+    @property
+    def dimension(self) -> int:
+        """D, the width of an article's vector."""
+        return self.reduced or sum(self.parts)
+
+    @property
+    def max_tokens(self) -> int:
+        """T, the longest text in tokens."""
+        return self.frozen.max_tokens
 
     @classmethod
     def from_preset(cls, preset: str | Path, *, trainable: str = "none", **arguments: Any) -> Self:
@@ -244,16 +251,11 @@ class NewsEncoder(TextModel):
         """The layers that no training changes."""
         return [self.frozen]
 
-    @property
-    def trained_parameters(self) -> int:
-        """Number of trained parameters of the BERT, including additions to it."""
-        return sum(int(np.prod(weight.shape)) for weight in self.upper.trainable_weights)
-
     def trained_share(self) -> str:
         """What is trained of the BERT: one line of progress."""
         mode, whole = self._arguments["trained_layers"], self.bert.backbone.count_params()
-        trained = f"{self.trained_parameters:,} trained parameters"
-        return f"news backbone, {mode}: {trained}; the backbone has {whole:,}"
+        trained = sum(math.prod(weight.shape) for weight in self.upper.trainable_weights)
+        return f"news backbone, {mode}: {trained:,} trained parameters; the backbone has {whole:,}"
 
     def adapt(self, space: InterestSpace) -> None:
         """Set the centre and the interest directions, measured on histories with `text_vectors` before
@@ -363,22 +365,16 @@ class NewsEncoder(TextModel):
         """
         if not len(articles):
             return np.zeros((0, self.dimension), np.float32)
-        texts, known = self._columns(articles)
+        if isinstance(articles[0], Article):
+            columns = zip(*((a.title, a.abstract, a.category, a.subcategory) for a in articles), strict=True)
+            titles, abstracts, *names = columns
+            texts = article_texts(titles, abstracts, self.use_abstract)
+            known = [self.categories.rows(column) for column in names]
+        else:
+            texts = [bytes_or_str(text) for text in articles]
+            known = [np.zeros(len(texts), np.int32)] * 2
         (vectors,) = by_length(lambda *batch: [self._of_strings(*batch)], [texts, *known])
         return vectors
-
-    def _columns(self, articles: Sequence[Any]) -> tuple[list[Any], list[npt.NDArray[np.int32]]]:
-        if isinstance(articles[0], Article):
-            texts = article_texts(
-                [one.title for one in articles], [one.abstract for one in articles], self.use_abstract
-            )
-            names = ([one.category for one in articles], [one.subcategory for one in articles])
-            return texts, [self.categories.rows(column) for column in names]
-        texts = [bytes_or_str(text) for text in articles]
-        return texts, [np.zeros(len(texts), np.int32)] * 2
-
-    def _encode_strings(self, texts: tf.Tensor, category: tf.Tensor, subcategory: tf.Tensor) -> tf.Tensor:
-        return self({**self.frozen(texts), "category": category, "subcategory": subcategory}, training=False)
 
     def _over(
         self, method: str, features: ArticleFeatures, width: int, rows: npt.NDArray[np.integer] | None = None
@@ -391,7 +387,11 @@ class NewsEncoder(TextModel):
         for start in range(0, len(order), _BATCH_FEATURES):
             places = order[start : start + _BATCH_FEATURES]
             batch = {name: tf.constant(value) for name, value in features.gather(rows[places]).items()}
-            vectors[places] = encode.get_concrete_function(_of_any_length(batch))(batch).numpy()
+            of_any_length = {  # one trace for all batches, however many articles and tokens they have
+                name: tf.TensorSpec([None] * min(value.shape.rank, 2) + value.shape[2:], value.dtype)
+                for name, value in batch.items()
+            }
+            vectors[places] = encode.get_concrete_function(of_any_length)(batch).numpy()
         return vectors
 
     def predict(self, x: Any, batch_size: int | None = None, **options: Any) -> Any:
@@ -430,19 +430,6 @@ def check_encoder(bert: Bert, trained_layers: str, max_tokens: int, precision: s
             f"news.max_title_tokens is {max_tokens}, but the news backbone reads at most {positions} tokens; "
             "give at most that many, or another backbone"
         )
-
-
-def _of_any_length(batch: dict[str, tf.Tensor]) -> dict[str, tf.TensorSpec]:
-    """One trace for all batches, however many articles and tokens they have."""
-    return {
-        name: tf.TensorSpec([None] * min(value.shape.rank, 2) + value.shape[2:], value.dtype)
-        for name, value in batch.items()
-    }
-
-
-def _category_embedding(names: int, width: int, name: str) -> keras.layers.Embedding:
-    start = keras.initializers.RandomNormal(stddev=0.4 / width**0.5, seed=1)
-    return keras.layers.Embedding(names, width, embeddings_initializer=start, name=name)
 
 
 def _known(embedding: Any, rows: tf.Tensor) -> tf.Tensor:
