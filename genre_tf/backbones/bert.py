@@ -19,7 +19,7 @@ _PUNCTUATION = "!\"#$%&'()*+,-./:;<=>?@[\\]^_`{|}~"
 
 @dataclass(frozen=True)
 class Bert(Pretrained):
-    """A BERT and its tokenizer; attributes as in `Pretrained`."""
+    """A BERT and its tokenizer."""
 
     backbone: keras_hub.models.BertBackbone
     tokenizer: WordPiece
@@ -73,11 +73,9 @@ BERT = Family(
 
 
 def load_bert(name: str, *, dropout: float | None = None) -> Bert:
-    """Read a BERT.
+    """Read a BERT, by a name in any form of `resolve_backbone`.
 
-    Args:
-        name: a backbone name in any form of `resolve_backbone`.
-        dropout: dropout rate in training; None: the checkpoint's own.
+    `dropout` is the rate in training; None: the checkpoint's own.
 
     Raises:
         InputError: files are missing, damaged or not of a BERT, or do not match each other.

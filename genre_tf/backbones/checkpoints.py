@@ -155,7 +155,7 @@ class Family:
     def build(self, config: Config, dropout: float | None = None) -> Any:
         """The KerasHub backbone of a `config.json`, with weights still to be loaded.
 
-        `dropout` is the rate in training; None: the configuration's own.
+        Here and below `dropout` is the rate in training; None: the configuration's own.
         """
         arguments = {ours: config[theirs] for ours, theirs in self.sizes.items()} | self.options(config)
         if self.dropout:
@@ -193,7 +193,7 @@ class Family:
         return found
 
     def read(self, folder: Path, dropout: float | None = None) -> Any:
-        """Read a Hugging Face folder; `dropout` is the rate in training, None: the checkpoint's own.
+        """Read a Hugging Face folder.
 
         Raises:
             InputError: files are missing, damaged or of another family, or do not match each other.
@@ -239,19 +239,9 @@ class Family:
     ) -> Any:
         """A model with random weights; the same seed gives the same weights.
 
-        Args:
-            tokenizer: gives the vocabulary.
-            layers: number of transformer layers.
-            heads: attention heads per layer; `hidden` must be a multiple of it.
-            hidden: width of the hidden states.
-            max_tokens: length of the longest text.
-            dropout: dropout rate in training, if the family has one.
-            key_heads: key and value heads per layer, of which `heads` is a multiple; None: as many.
-            intermediate: width of the feed-forward layers; None: four times as wide as the states.
-            seed: seed of the weights.
-
-        Raises:
-            InputError: the sizes do not fit each other.
+        `hidden` is the width of the states and a multiple of `heads`, which is a multiple of `key_heads`
+        (None: as many); `intermediate` is the width of the feed-forward layers (None: four times the
+        states'). Other sizes are an `InputError`.
 
         Source: Radford et al. 2019; kernels before a residual sum are divided by the square root of the
         number of such sums.
@@ -346,11 +336,8 @@ def layer_weights(
 ) -> Iterator[Weight]:
     """The weights of Keras layers of one kind that a checkpoint keeps side by side under one name.
 
-    Args:
-        name: the name, without `.weight` and `.bias`.
-        layers: dense layers, whose kernels may be split by heads; one embedding, or one normalization.
-        transposed: whether the checkpoint stores kernels as PyTorch's Linear does.
-        split_inputs: whether the inputs of a kernel are split by heads, not its outputs.
+    The layers are dense, with kernels that may be split by heads (their inputs, or else their outputs); one
+    embedding, or one normalization. `transposed` says whether kernels are stored as PyTorch's Linear does.
     """
     for end, attributes in _ATTRIBUTES.items():
         attribute = next((each for each in attributes if hasattr(layers[0], each)), None)

@@ -24,10 +24,7 @@ _END = "<|end|>"
 
 @dataclass(frozen=True)
 class LanguageModel(Pretrained):
-    """A GPT-2 or Llama and its tokenizer; its logits are its last states times its token embeddings.
-
-    Attributes are those of `Pretrained`.
-    """
+    """A GPT-2 or Llama and its tokenizer; its logits are its last states times its token embeddings."""
 
     tokenizer: BytePair
 
@@ -150,17 +147,13 @@ def family_of(config: Config) -> Family:
 
 
 def load_language_model(
-    name: str,
-    special_tokens: Sequence[str] = (),
-    *,
-    dropout: float | None = None,
+    name: str, special_tokens: Sequence[str] = (), *, dropout: float | None = None
 ) -> LanguageModel:
-    """Read a language model; its configuration determines the family.
+    """Read a language model, by a name in any form of `resolve_backbone`; its configuration determines the
+    family.
 
-    Args:
-        name: a backbone name in any form of `resolve_backbone`.
-        special_tokens: control tokens that it must have; missing ones are added, see `control_embeddings`.
-        dropout: dropout rate in training; None: the checkpoint's own.
+    Special tokens that it lacks are added, see `control_embeddings`. `dropout` is the rate in training; None:
+    the checkpoint's own.
 
     Raises:
         InputError: files are missing, damaged or of another family, or do not match each other.
@@ -219,11 +212,6 @@ def control_embeddings(
 
     `<|title|>` starts as the mean over the tokens of " title", and `<|end|>` as the model's end-of-text
     token, if it has one. So a model that knows the words reacts to the tokens at once.
-
-    Args:
-        tokenizer: the model's tokenizer.
-        embeddings: float32 [vocabulary, hidden], the model's embeddings.
-        tokens: control tokens, such as `<|title|>`.
     """
     rows = []
     for token in tokens:

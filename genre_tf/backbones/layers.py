@@ -40,13 +40,10 @@ def split_layers(
     *,
     precision: str = "float32",
 ) -> tuple["EncoderLayers | None", "EncoderLayers"]:
-    """Split a BERT below its trained layers; both parts share the backbone's weights.
+    """Split a BERT below its trained layers into a frozen and a trained part, which share its weights.
 
-    The upper layers compute in `precision`, but their weights stay float32.
-
-    Returns:
-        The frozen part (None if every layer is trained or modified), and the trained part (without layers
-        for `none`).
+    The frozen part is None if every layer is trained or modified; the trained one has no layers for `none`.
+    Its layers compute in `precision`, but their weights stay float32.
 
     Raises:
         InputError: there are fewer layers than should be trained, an addition is too large, or the
@@ -109,23 +106,13 @@ class Embeddings(keras.layers.Layer):
 class EncoderLayers(keras.Model):
     """Layers of a BERT: the frozen ones with its embeddings, or the trained ones.
 
-    Call it with states, float [N, T, hidden] (token ids, int32 [N, T] padded on the right, if it has the
-    embeddings, or what they are embedded as), and a mask of the real tokens, bool [N, T]; returns states,
-    float32 [N, T, hidden] in every precision.
-
-    Args:
-        blocks: the layers, first to last.
-        embeddings: the embeddings below them; None: they read states.
-        pad_id: the token id of padding.
-        frozen: whether nothing is trained and nothing dropped.
+    Call it with states, float [N, T, hidden] (with embeddings: token ids, int32 [N, T] padded on the right,
+    or what they are embedded as), and a mask of the real tokens, bool [N, T]; returns states, float32 [N, T,
+    hidden] in every precision. If `frozen`, nothing is trained and nothing dropped.
     """
 
     def __init__(
-        self,
-        blocks: list[Block],
-        embeddings: Embeddings | None = None,
-        pad_id: int = 0,
-        frozen: bool = False,
+        self, blocks: list[Block], embeddings: Embeddings | None = None, pad_id: int = 0, frozen: bool = False
     ) -> None:
         super().__init__(name="lower_layers" if frozen else "upper_layers")
         self.embeddings = embeddings
@@ -166,21 +153,17 @@ class EncoderLayers(keras.Model):
 
 
 class LanguageLayers(keras.layers.Layer):
-    """A GPT-2 or Llama over flat tokens, trained completely, by low-rank updates, or not at all.
+    """A GPT-2 or Llama over flat tokens, trained completely, by low-rank updates of all kernels, or not at
+    all.
 
     Args:
         backbone: as KerasHub built it; its weights are shared, not copied.
-        trainable: train everything, "lora" (all kernels of each layer) or nothing.
+        trainable: what `parse_writer_trainable` allows.
         control_ids: tokens whose embeddings are trained even if the others are not.
         attention_drops: see `Block`.
 
-    Attributes:
-        hidden, depth: widths of the states and of a head.
-        layers, heads, key_heads, vocabulary, max_positions: numbers of layers, of query heads and key heads
-            in each, of tokens, and of positions of the longest text.
-
     Raises:
-        InputError: something else should be trained, or the rank is as large as the kernel it updates.
+        InputError: the rank is as large as the kernel it updates.
 
     Source: Radford et al., "Language Models are Unsupervised Multitask Learners", 2019; Touvron et al.,
     "LLaMA", 2023.
@@ -236,11 +219,8 @@ class LanguageLayers(keras.layers.Layer):
     ) -> tf.Tensor:
         """Last hidden states of rows that hold several texts, each computed as if it were alone.
 
-        Args:
-            token_ids: int32 [rows, time].
-            text: int32 [rows, time], the number of each token's text in its row, from 1; 0 for padding.
-            position: int32 [rows, time], position of each token in its own text, from 0.
-            training: as in `states`.
+        All three are int32 [rows, time]: token ids, the number of each token's text in its row (from 1; 0 for
+        padding), and the position of each token in its own text, from 0.
         """
         bias = side_by_side_bias(text, causal=True)
         return self._states(self.embed(token_ids), position, bias, None, training)
@@ -309,9 +289,6 @@ def in_chunks(
         layers: all layers that `function` uses, already built.
         rows: tensors of N rows each, [N, ...].
         size: rows in a chunk; the last chunk is padded with zeros.
-
-    Returns:
-        The results of `function`, float32 [N, ...].
 
     Source: Chen et al., "Training Deep Nets with Sublinear Memory Cost", 2016; Gao et al., "Scaling Deep
     Contrastive Learning Batch Size under Memory Limited Setup", 2021 (chunks of a batch).

@@ -22,12 +22,8 @@ _PRESET = re.compile(r"[a-z0-9_.]+")
 
 @dataclass(frozen=True)
 class BackboneSource:
-    """A resolved backbone name.
-
-    Attributes:
-        kind: "folder" (Hugging Face layout), "preset" (read by KerasHub) or "tiny" (small and random).
-        name: the name as given.
-        folder: the folder, for kind "folder"; else None.
+    """A resolved backbone name: a "folder" (Hugging Face layout), a "preset" (of KerasHub) or "tiny"
+    (random).
     """
 
     kind: Literal["folder", "preset", "tiny"]
@@ -38,10 +34,8 @@ class BackboneSource:
 def resolve_backbone(name: str) -> BackboneSource:
     """Find the folder or preset for a name; fetch it from a hub if the name says so.
 
-    Args:
-        name: a Hugging Face id (`hf://org/name`), a Keras preset, a local folder, a GGUF file (converted to a
-            folder the first time), `package:NAME/SUBFOLDER` or `package:NAME/FILE.gguf` (in an installed
-            Python package, which is not imported) or `tiny`.
+    A GGUF file is converted to a folder the first time. A package that holds a folder or file is not
+    imported.
 
     Raises:
         InputError: nothing has this name; the message lists the possible forms.

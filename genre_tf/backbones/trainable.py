@@ -19,11 +19,9 @@ _LAST = re.compile(r"last\s+([1-9]\d{0,5})")
 class Trainable:
     """Which weights of a BERT are trained.
 
-    Attributes:
-        method: "layers" trains whole layers; "lora", "adapters" and "prefix" keep them frozen and train small
-            additions to each.
-        size: rank of "lora", width of "adapters", number of vectors of "prefix"; 0 for "layers".
-        last: number of last layers; None: all layers (for "layers" including the embeddings).
+    "layers" trains whole layers; "lora" (of rank `size`), "adapters" (of that width) and "prefix" (that many
+    vectors) keep them frozen and train small additions to each; in the `last` layers, or None: in all (for
+    "layers" including the embeddings).
     """
 
     method: Literal["layers", "lora", "adapters", "prefix"] = "layers"

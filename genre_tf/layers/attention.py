@@ -18,11 +18,8 @@ MASKED = -1e9  # far below any attention score, and finite, so that a row withou
 class Prefix(NamedTuple):
     """Keys and values that every token sees before the text, for every layer; they have no positions.
 
-    Args:
-        keys: for each layer float32 [batch, key_heads, prefix, depth]; not rotated.
-        values: for each layer, the same shape.
-        bias: float32 [], added to the scores of the prefix; starts at -4, which makes the prefix almost
-            invisible.
+    They are float32 [batch, key_heads, prefix, depth] for each layer, not rotated; `bias`, float32 [], is
+    added to the scores of the prefix, and starts at -4, which makes it almost invisible.
 
     Source: Li and Liang, "Prefix-Tuning", 2021.
     """
@@ -33,12 +30,9 @@ class Prefix(NamedTuple):
 
 
 class Heads(Protocol):
-    """What attention must know of the transformer layer that it serves.
+    """What attention must know of the layer that it serves: its position in its model, and its heads.
 
-    Attributes:
-        number: position of the layer in its model.
-        heads: number of query heads.
-        key_heads: number of key and value heads; query heads that share one follow each other.
+    Query heads that share a key and value head follow each other.
     """
 
     number: int
@@ -51,14 +45,12 @@ class Attention:
 
     Args:
         layout: which text each token belongs to.
-        bias: added to the scores, float32 [N or 1, heads or 1, T or 1, prefix + T]: far below zero where a
-            token must not look; None: every token sees its whole text.
+        bias: added to the scores, float32 [N or 1, heads or 1, T or 1, prefix + T]: far below zero where
+            a token must not look; None: every token sees its whole text.
         turns: rotary positions, as from `rotary_turns`, [T, depth] or [N, 1, T, depth]; None: none.
         prefix: keys and values before every text.
-        keep: whether `seen` collects the keys and values of each layer.
-
-    Attributes:
-        seen: for each layer called, keys and values [N, key heads, prefix + T, depth]; empty without `keep`.
+        keep: whether `seen` collects the keys and values of each layer, [N, key heads, prefix + T,
+            depth].
 
     Source: Vaswani et al., "Attention Is All You Need", 2017; grouped keys: Ainslie et al., "GQA", 2023.
     """

@@ -23,9 +23,8 @@ Attend = Callable[..., tf.Tensor]
 class Weights(Heads, Protocol):
     """The two parts of a transformer layer and their norms, however the weights are kept.
 
-    Attributes:
-        norm_first: whether states are normalized before each part, as in GPT-2 and Llama, or after each sum,
-            as in BERT.
+    `norm_first`: states are normalized before each part, as in GPT-2 and Llama, or else after each sum, as in
+    BERT.
     """
 
     norm_first: bool
@@ -58,15 +57,10 @@ def transformed(layer: Weights, flat: tf.Tensor, attend: Attend, training: bool 
 
 @dataclass(frozen=True, kw_only=True)
 class Parts:
-    """The parts of a layer that KerasHub has built.
+    """The parts of a layer that KerasHub has built: Keras' dense layers, whose kernels may be split by heads.
 
-    Attributes:
-        heads, key_heads, norm_first: see `Weights`.
-        query, key, value, project, expand, contract: Keras' dense layers; kernels may be split by heads.
-        gate: a dense layer beside `expand`; None: the activation of `expand` is applied instead.
-        attention_norm, feed_forward_norm: normalizations.
-        attention_dropout, project_dropout, contract_dropout: layers that drop attention weights and both
-            outputs; None: there is none.
+    `gate` lies beside `expand`; None: the activation of `expand` is applied instead. The last three are
+    layers that drop attention weights and both outputs; None: there is none.
     """
 
     heads: int
@@ -96,14 +90,9 @@ class Block(keras.layers.Layer):
     """A transformer layer for training: KerasHub's weights and results, in fewer passes over memory.
 
     All matrix products have rank 2 and are followed by their bias, which oneDNN computes as one operation;
-    query, key and value are one product. Normalizations and activations have closed-form gradients.
-
-    Args:
-        layer: the KerasHub layer; its weights are shared, not copied.
-        parts: its parts.
-        number: its position in the model.
-        attention_drops: whether attention weights are dropped in training; on long rows that many random
-            numbers would cost a tenth of the step.
+    query, key and value are one product. Normalizations and activations have closed-form gradients. The
+    weights of the KerasHub layer are shared, not copied. Without `attention_drops` no attention weights are
+    dropped in training: on long rows that many random numbers would cost a tenth of the step.
     """
 
     def __init__(

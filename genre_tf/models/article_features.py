@@ -46,11 +46,9 @@ RaggedTensor: Any = tf.RaggedTensor
 
 @dataclass(frozen=True)
 class HiddenStates:
-    """Ragged token states of N texts.
+    """Ragged token states of N texts: text n owns values[offsets[n]:offsets[n + 1]].
 
-    Attributes:
-        values: float16 [tokens, hidden], or int32 [tokens] token ids if no layer is frozen.
-        offsets: int64 [N + 1]; text n owns values[offsets[n]:offsets[n + 1]].
+    The values are float16 [tokens, hidden], or int32 [tokens] token ids if no layer is frozen.
     """
 
     values: npt.NDArray[Any]
@@ -78,10 +76,7 @@ class HiddenStates:
 class StateEncoder:
     """Encodes texts to token states; its graphs are traced once, for any number of texts.
 
-    Args:
-        tokenizer: converts strings to token ids.
-        lower: the frozen layers; None keeps token ids instead of states.
-        max_tokens: longer texts are cut.
+    Without `lower`, the frozen layers, it keeps token ids instead of states.
     """
 
     def __init__(self, tokenizer: WordPiece, lower: keras.Model | None, max_tokens: int) -> None:
@@ -164,14 +159,9 @@ def hidden_states(
     identity: str = "",
     on_progress: Progress | None = None,
 ) -> HiddenStates:
-    """Compute the states of texts once, or map those of the cache into memory.
+    """Compute the states of N texts once, or map those of a cache folder into memory.
 
-    Args:
-        texts: N texts; an empty one has no tokens.
-        encode: gives the states.
-        cache: a folder to keep results in; None: keep them in memory only.
-        identity: identifies the weights of the frozen layers; part of the cache key.
-        on_progress: called with (texts done, all texts).
+    `identity` identifies the weights of the frozen layers; it is part of the cache key.
 
     Raises:
         FailureError: the cache cannot be written, or its disk is too full.
@@ -252,10 +242,7 @@ def _disk_errors_told(place: Path) -> Iterator[None]:
 class FrozenText(keras.layers.Layer):
     """Tokenizer and frozen layers: strings to token states. Encoders of one BERT can share it.
 
-    Args:
-        bert: gives tokenizer and layers.
-        lower: the layers below everything trained; None if no layer is frozen.
-        max_tokens: longer texts are cut.
+    `lower` holds the layers below everything trained; None if no layer is frozen.
     """
 
     def __init__(self, bert: Bert, lower: keras.Model | None, max_tokens: int) -> None:
@@ -302,13 +289,7 @@ def article_texts(titles: Sequence[str], abstracts: Sequence[str], use_abstract:
 
 @dataclass(frozen=True)
 class ArticleFeatures:
-    """Features of every row of an article table.
-
-    Attributes:
-        states: token states (or ids) of the articles' texts.
-        categories: int32 [N], 0 if unknown.
-        subcategories: int32 [N], 0 if unknown.
-    """
+    """Features of every row of an article table: token states (or ids), and categories, 0 if unknown."""
 
     states: HiddenStates
     categories: npt.NDArray[np.int32]

@@ -15,11 +15,9 @@ _Reader = tuple[npt.NDArray[np.int32], npt.NDArray[np.float64]]  # rows of the c
 
 
 class InterestSpace(NamedTuple):
-    """An affine map from a text space: `(text - centre) @ kernel`.
+    """An affine map from a text space: `(text - centre) @ kernel`, float32 [hidden] and [hidden, dimension].
 
-    Attributes:
-        centre: float32 [hidden], the mean text vector of all clicks.
-        kernel: float32 [hidden, dimension].
+    The centre is the mean text vector of all clicks.
     """
 
     centre: npt.NDArray[np.float32]

@@ -168,11 +168,7 @@ class Ranker(ImpressionModel):
         return best_logits(self._logits(found, candidates, candidate_mask, counters, training))
 
     def pool_logits(
-        self,
-        history: tf.Tensor,
-        history_mask: tf.Tensor,
-        candidates: tf.Tensor,
-        counters: tf.Tensor,
+        self, history: tf.Tensor, history_mask: tf.Tensor, candidates: tf.Tensor, counters: tf.Tensor
     ) -> tf.Tensor:
         """Logits of the probability that the reader clicks each candidate of the pool, if it is shown.
 

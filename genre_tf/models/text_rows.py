@@ -52,13 +52,10 @@ class TextBatching:
 
 
 class TextRows:
-    """Training texts, ready to be cut into batches.
+    """Training texts, ready to be cut into batches; `prompts` lays them out, the table gives titles of
+    histories.
 
-    Args:
-        examples: n training texts.
-        table: gives the titles of histories.
-        user_vectors: float32 [n, D], the reader's vector of each example; zeros if there is no reader.
-        prompts: lays out the rows.
+    `user_vectors`, float32 [n, D], holds the reader's vector of each example; zeros if there is no reader.
     """
 
     def __init__(

@@ -13,11 +13,7 @@ import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 
-from genre_tf.backbones.language_models import (
-    LanguageModel,
-    family_of,
-    load_language_model,
-)
+from genre_tf.backbones.language_models import LanguageModel, family_of, load_language_model
 from genre_tf.backbones.layers import LanguageLayers
 from genre_tf.backbones.trainable import parse_writer_trainable
 from genre_tf.config import TaskSharesConfig, WritingConfig
@@ -200,12 +196,7 @@ class Writer(TextModel):
         return mean_token_loss(token_losses(self, x, training))
 
     def batches(
-        self,
-        log: ClickLog,
-        batch_size: int = 8,
-        *,
-        tasks: Mapping[str, float] | None = None,
-        seed: int = 0,
+        self, log: ClickLog, batch_size: int = 8, *, tasks: Mapping[str, float] | None = None, seed: int = 0
     ) -> Any:
         """Texts of a log to learn; see `ClickLog.texts`. A batch holds about 64 tokens for each row."""
         shares = dataclasses.asdict(TaskSharesConfig()) if tasks is None else dict(tasks)

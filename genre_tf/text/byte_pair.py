@@ -315,16 +315,11 @@ def split_words(text: tf.Tensor, split_digits: bool = False) -> tuple[tf.Tensor,
 
     The pattern is `'s|'t|'re|'ve|'m|'ll|'d| ?\\p{L}+| ?\\p{N}+| ?[^\\s\\p{L}\\p{N}]+|\\s+(?!\\S)|\\s+`, in
     Radford et al. 2019. TensorFlow's regular expressions have no lookahead, so this is arithmetic over code
-    points.
+    points. With `split_digits` every number is a separate word, and the text between two of them is split as
+    if it were a complete text.
 
-    Args:
-        text: string [N].
-        split_digits: whether every number is a separate word; the text between two of them is then split
-            as if it were a complete text.
-
-    Returns:
-        The words, string [W], and the text that each belongs to, int64 [W]. Joined, they give the text
-        again.
+    Returns the words, string [W], and the text that each belongs to, int64 [W]. Joined, they give the text
+    again.
     """
     codes = tf.strings.unicode_decode(text, "UTF-8")
     flat, owner = codes.flat_values, codes.value_rowids()
@@ -335,10 +330,7 @@ def split_words(text: tf.Tensor, split_digits: bool = False) -> tuple[tf.Tensor,
         stretch = tf.concat([tf.zeros_like(owner[:1]), tf.cumsum(tf.cast(cuts, owner.dtype))], 0)
     begins = _begins(flat, stretch)
     words = tf.RaggedTensor.from_value_rowids(  # type: ignore[attr-defined]
-        flat,
-        tf.cumsum(tf.cast(begins, tf.int64)) - 1,
-        nrows=tf.math.count_nonzero(begins),
-        validate=False,
+        flat, tf.cumsum(tf.cast(begins, tf.int64)) - 1, nrows=tf.math.count_nonzero(begins), validate=False
     )
     return tf.strings.unicode_encode(words, "UTF-8"), tf.boolean_mask(owner, begins)
 

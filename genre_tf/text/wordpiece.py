@@ -208,10 +208,6 @@ class LongestMatch(tf.Module):
     Core TensorFlow operations and a read-only table do it. TensorFlow Text has one operation for it, but
     `saved_model_cli run` and servers built without TensorFlow Text reject a graph that contains it.
 
-    Args:
-        vocabulary: the tokens, in the order of their ids; continuations begin with `##`.
-        unknown_id: id for a word that cannot be split.
-
     Source: Devlin et al. 2018 (greedy, longest match first).
     """
 
@@ -328,10 +324,9 @@ def learn_wordpiece(texts: Iterable[str], vocabulary_size: int, lowercase: bool 
 class CharacterTables(NamedTuple):
     """Tables over code points below `TABLE_SIZE`.
 
-    Attributes:
-        slot: int16 [TABLE_SIZE], row of `expansions`, or 0 for a character that does not change.
-        expansions: int32 [slots, 4], what the character becomes, padded with -1; empty if it is dropped.
-        kind: int8 [TABLE_SIZE], `WORD`, `SPACE` or `ALONE` (punctuation and CJK, each a separate word).
+    `slot`, int16, is a row of `expansions`, int32 [slots, 4], what the character becomes, padded with -1
+    (empty if it is dropped), or 0 for a character that does not change. `kind`, int8, is `WORD`, `SPACE` or
+    `ALONE` (punctuation and CJK, each a separate word).
     """
 
     slot: np.ndarray
