@@ -304,7 +304,21 @@ class TwoTower(ImpressionModel):
             if getattr(x, "log", None) is None:
                 names = ", ".join(metric.name for metric in of_pool)
                 raise InputError(f"{names} needs the whole log: evaluate with log.batches(model)")
-            self._measure_pools(x.log, of_pool)
+            log: ClickLog = x.log
+            pool = MomentPool(log.examples, len(log.table), None, log.table.published)
+            vectors = self.news.embed(self.news.features(log.table, needed=log.named_articles()))
+            clicked = [one for one in log.examples if (one.labels > 0).any()]
+            queries = self.queries(vectors, [one.history for one in clicked])
+            for metric in of_pool:
+                metric.reset_state()
+            for one, query in zip(clicked, queries, strict=True):
+                right = one.candidates[one.labels > 0]
+                rows = pool.rows(moment(one))
+                rows = rows[~np.isin(rows, np.setdiff1d(one.history, right))]
+                bias = self.moment_bias(pool.counters(rows, moment(one))).numpy()
+                scores = vectors[rows] @ query[:-1] + bias * query[-1]
+                for metric in of_pool:
+                    metric.update_state(np.isin(rows, right)[None], scores[None])
             found |= {metric.name: float(metric.result()) for metric in of_pool}
         return found if as_dict else list(found.values()) if len(found) > 1 else found["loss"]
 
@@ -328,22 +342,6 @@ class TwoTower(ImpressionModel):
             of_pool = [keras.saving.serialize_keras_object(metric) for metric in self._pool_metrics()]
             found["metrics"] = [*(found.get("metrics") or ()), *of_pool]
         return found
-
-    def _measure_pools(self, log: ClickLog, metrics: Sequence[Any]) -> None:
-        pool = MomentPool(log.examples, len(log.table), None, log.table.published)
-        vectors = self.news.embed(self.news.features(log.table, needed=log.named_articles()))
-        clicked = [one for one in log.examples if (one.labels > 0).any()]
-        queries = self.queries(vectors, [one.history for one in clicked])
-        for metric in metrics:
-            metric.reset_state()
-        for one, query in zip(clicked, queries, strict=True):
-            found = one.candidates[one.labels > 0]
-            rows = pool.rows(moment(one))
-            rows = rows[~np.isin(rows, np.setdiff1d(one.history, found))]
-            bias = self.moment_bias(pool.counters(rows, moment(one))).numpy()
-            scores = vectors[rows] @ query[:-1] + bias * query[-1]
-            for metric in metrics:
-                metric.update_state(np.isin(rows, found)[None], scores[None])
 
 
 @functools.cache

@@ -2,6 +2,7 @@
 
 import functools
 import itertools
+import json
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -13,7 +14,8 @@ import tensorflow as tf
 from genre_tf.errors import InputError
 from genre_tf.text.byte_pair_files import (
     ByteVocabulary,
-    learn_byte_vocabulary,
+    check_vocabulary_size,
+    merge_pair,
     printable_bytes,
     read_byte_vocabulary,
     write_byte_vocabulary,
@@ -79,7 +81,12 @@ class BytePair(tf.Module):
         keys = (rules[:, 0] << 32) | (rules[:, 1] & 0xFFFFFFFF)
         self._rules = tf.lookup.StaticHashTable(tf.lookup.KeyValueTensorInitializer(keys, values), _NEVER)
         self._tokens = np.array(self._described.decoded_tokens(), object)
-        self._side_by_side = _side_by_side(self._tokens)
+        # Whether some token contains byte a followed by byte b, at 256 a + b. Integers, because TensorFlow
+        # writes a boolean constant to a graph element by element.
+        self._side_by_side = np.zeros(65_536, np.int8)
+        for token in self._tokens:
+            for left, right in itertools.pairwise(token):
+                self._side_by_side[256 * left + right] = 1
         self._learn(self._described.known_words)
 
     @classmethod
@@ -222,7 +229,12 @@ class BytePair(tf.Module):
         Source: Sennrich et al. 2016, "Neural Machine Translation of Rare Words with Subword Units".
         """
         best = tf.gather(tf.math.segment_min(values, word), word)
-        merges = _without_overlaps((values == best) & (values < _NEVER))
+        hits = (values == best) & (values < _NEVER)
+        # Of consecutive hits (`aaa` contains the pair `aa` twice), every other one from the left.
+        begins = hits & tf.logical_not(tf.concat([[False], hits[:-1]], 0))
+        place = tf.range(tf.size(hits))
+        run = tf.maximum(tf.cumsum(tf.cast(begins, tf.int32)) - 1, 0)
+        merges = hits & ((place - tf.gather(tf.boolean_mask(place, begins), run)) % 2 == 0)
         ids = tf.where(merges, tf.cast(tf.bitwise.bitwise_and(values, 0xFFFFFFFF), tf.int32), ids)
         kept = tf.where(tf.logical_not(tf.concat([[False], merges[:-1]], 0)))[:, 0]
         ids, word, values, merged = (tf.gather(x, kept) for x in (ids, word, values, merges))
@@ -252,15 +264,6 @@ class BytePair(tf.Module):
         self._known = tf.lookup.StaticHashTable(tf.lookup.KeyValueTensorInitializer(names, places), -1)
 
 
-def _without_overlaps(hits: tf.Tensor) -> tf.Tensor:
-    """Of consecutive hits (`aaa` contains the pair `aa` twice), every other one from the left: bool [M]."""
-    place = tf.range(tf.size(hits))
-    begins = hits & tf.logical_not(tf.concat([[False], hits[:-1]], 0))
-    run = tf.maximum(tf.cumsum(tf.cast(begins, tf.int32)) - 1, 0)
-    begin = tf.gather(tf.boolean_mask(place, begins), run)
-    return hits & ((place - begin) % 2 == 0)
-
-
 def _readable(text: tf.Tensor) -> tf.Tensor:
     """Valid UTF-8: string of any shape, with invalid bytes replaced by U+FFFD."""
     return tf.strings.unicode_transcode(text, "UTF-8", "UTF-8", errors="replace")
@@ -269,27 +272,29 @@ def _readable(text: tf.Tensor) -> tf.Tensor:
 def train_byte_pair(
     texts: Iterable[str], vocabulary_size: int, special_tokens: Sequence[str], folder: Path
 ) -> BytePair:
-    """Learn a vocabulary from a corpus and write it to a folder that `transformers` can read, too.
+    """Learn a vocabulary from a corpus with the library `tokenizers`, and write it to a folder.
 
-    Special tokens are numbered from 0. The corpus' frequent words become known words.
+    Equal texts give equal merges. Special tokens are numbered from 0. Frequent words become known words.
     """
+    from tokenizers import Tokenizer, models, pre_tokenizers, trainers
+
     corpus = list(texts)
-    learned = learn_byte_vocabulary(corpus, vocabulary_size, special_tokens)
-    tokenizer = BytePair(learned.ids, learned.merges).with_known_words(corpus)
+    check_vocabulary_size(vocabulary_size, special_tokens)
+    learner = Tokenizer(models.BPE())
+    learner.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocabulary_size,
+        min_frequency=2,
+        special_tokens=list(dict.fromkeys(special_tokens)),
+        initial_alphabet=sorted(printable_bytes()),
+        show_progress=False,
+    )
+    learner.train_from_iterator(corpus, trainer)
+    model = json.loads(learner.to_str())["model"]
+    merges = [merge_pair(rule) for rule in model["merges"]]
+    tokenizer = BytePair(model["vocab"], merges).with_known_words(corpus)
     tokenizer.save(folder)
     return tokenizer
-
-
-def _side_by_side(tokens: Iterable[bytes]) -> np.ndarray:
-    """Whether some token contains byte a followed by byte b, at 256 a + b: int8 [65536], 0 or 1.
-
-    TensorFlow writes a boolean constant to a graph element by element, but an integer constant all at once.
-    """
-    found = np.zeros(65_536, np.int8)
-    for token in tokens:
-        for left, right in itertools.pairwise(token):
-            found[256 * left + right] = 1
-    return found
 
 
 @functools.cache

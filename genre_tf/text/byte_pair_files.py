@@ -89,7 +89,7 @@ def read_byte_vocabulary(folder: Path) -> ByteVocabulary:
     for token in described.get("added_tokens", []):
         ids.setdefault(token["content"], token["id"])
     words = read_json_object(folder / _KNOWN_WORDS_FILE).get("words", [])
-    return ByteVocabulary(ids, map(_pair, rules), words, split_digits=split_digits)
+    return ByteVocabulary(ids, map(merge_pair, rules), words, split_digits=split_digits)
 
 
 def write_byte_vocabulary(vocabulary: ByteVocabulary, folder: Path) -> None:
@@ -127,27 +127,6 @@ def check_vocabulary_size(vocabulary_size: int, special_tokens: Sequence[str]) -
         )
 
 
-def learn_byte_vocabulary(
-    texts: Iterable[str], vocabulary_size: int, special_tokens: Sequence[str]
-) -> ByteVocabulary:
-    """Learn merges from texts with the `tokenizers` library; equal texts give equal merges."""
-    from tokenizers import Tokenizer, models, pre_tokenizers, trainers
-
-    check_vocabulary_size(vocabulary_size, special_tokens)
-    tokenizer = Tokenizer(models.BPE())
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    trainer = trainers.BpeTrainer(
-        vocab_size=vocabulary_size,
-        min_frequency=2,
-        special_tokens=list(dict.fromkeys(special_tokens)),
-        initial_alphabet=sorted(printable_bytes()),
-        show_progress=False,
-    )
-    tokenizer.train_from_iterator(texts, trainer)
-    model = json.loads(tokenizer.to_str())["model"]
-    return ByteVocabulary(model["vocab"], map(_pair, model["merges"]))
-
-
 def _splits_digits(described: dict[str, Any], folder: Path) -> bool:
     """Whether a tokenizer.json separates digits before it splits like GPT-2; rejects any other kind."""
     if not described:
@@ -169,7 +148,8 @@ def _splits_digits(described: dict[str, Any], folder: Path) -> bool:
     return digits
 
 
-def _pair(rule: Any) -> tuple[str, str]:
+def merge_pair(rule: Any) -> tuple[str, str]:
+    """The two tokens that a merge names, in any form of the files."""
     parts = rule.split(" ") if isinstance(rule, str) else rule
     if len(parts) != 2:
         raise InputError(f"A merge must name two tokens; got {rule!r}. Fetch merges.txt again.")

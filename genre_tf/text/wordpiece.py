@@ -163,8 +163,21 @@ class WordPiece(tf.Module):
 
     def _words(self, text: tf.Tensor) -> tf.RaggedTensor:
         """Normalized words of each text: ragged string [N, None]."""
-        codes = tf.strings.unicode_decode(text, "UTF-8", errors="replace")
-        flat, owner = self._normalized(codes.flat_values, tf.cast(codes.value_rowids(), tf.int32))
+        decoded = tf.strings.unicode_decode(text, "UTF-8", errors="replace")
+        codes, owner = decoded.flat_values, tf.cast(decoded.value_rowids(), tf.int32)
+        # Code points after cleaning, accents and case, and the text that each belongs to.
+        inside = codes < TABLE_SIZE
+        slot = tf.gather(self._tables.slot, tf.minimum(codes, TABLE_SIZE - 1))
+        slot = tf.where(inside, tf.cast(slot, tf.int32), 0)
+        expanded = tf.gather(self._tables.expansions, slot)  # [characters, 4]
+        # Above the tables BERT drops private use, tags and (as marks) variation selectors.
+        dropped = (codes >= 0xF0000) | (codes == 0xE0001) | ((codes >= 0xE0020) & (codes <= 0xE007F))
+        if self.strip_accents:
+            dropped |= (codes >= 0xE0100) & (codes <= 0xE01EF)
+        kept = tf.where(inside | tf.logical_not(dropped), codes, -1)
+        every = tf.concat([tf.where(slot == 0, kept, expanded[:, 0])[:, None], expanded[:, 1:]], axis=1)
+        present = every >= 0
+        flat, owner = tf.boolean_mask(every, present), tf.gather(owner, tf.where(present)[:, 0])
         kind = tf.gather(self._tables.kind, tf.minimum(flat, TABLE_SIZE - 1))
         kind_before = tf.concat([[np.int8(SPACE)], kind], axis=0)[:-1]
         owner_before = tf.concat([[-1], owner], axis=0)[:-1]
@@ -183,23 +196,6 @@ class WordPiece(tf.Module):
         return tf.RaggedTensor.from_value_rowids(  # type: ignore[attr-defined]
             strings, tf.cast(tf.boolean_mask(owner, first), tf.int64), nrows=tf.size(text, tf.int64)
         )
-
-    def _normalized(self, codes: tf.Tensor, owner: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        """Code points after cleaning, accents and case, and the text that each belongs to: two int32 [M]."""
-        tables = self._tables
-        inside = codes < TABLE_SIZE
-        slot = tf.gather(tables.slot, tf.minimum(codes, TABLE_SIZE - 1))
-        slot = tf.where(inside, tf.cast(slot, tf.int32), 0)
-        expanded = tf.gather(tables.expansions, slot)  # [characters, 4]
-        # Above the tables BERT drops private use, tags and (as marks) variation selectors.
-        dropped = (codes >= 0xF0000) | (codes == 0xE0001) | ((codes >= 0xE0020) & (codes <= 0xE007F))
-        if self.strip_accents:
-            dropped |= (codes >= 0xE0100) & (codes <= 0xE01EF)
-        kept = tf.where(inside | tf.logical_not(dropped), codes, -1)
-        first = tf.where(slot == 0, kept, expanded[:, 0])
-        every = tf.concat([first[:, None], expanded[:, 1:]], axis=1)
-        present = every >= 0
-        return tf.boolean_mask(every, present), tf.gather(owner, tf.where(present)[:, 0])
 
 
 class LongestMatch(tf.Module):
