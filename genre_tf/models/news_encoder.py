@@ -4,7 +4,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 import keras
 import numpy as np
@@ -160,9 +160,9 @@ class NewsEncoder(TextModel):
 
         self._of_strings = tf.function(of_strings, input_signature=strings, autograph=False)
         self._over_tables = {
-            "vectors": tf.function(lambda batch: self(batch), autograph=False),
-            "whole": tf.function(lambda batch: self.whole(batch), autograph=False),
-            "text": tf.function(lambda batch: self.text_vectors(batch), autograph=False),
+            "vectors": (tf.function(lambda batch: self(batch), autograph=False), self.dimension),
+            "whole": (tf.function(lambda batch: self.whole(batch), autograph=False), sum(self.parts)),
+            "text": (tf.function(lambda batch: self.text_vectors(batch), autograph=False), hidden),
         }
         self.built = True
 
@@ -340,19 +340,31 @@ class NewsEncoder(TextModel):
         states = hidden_states(texts, self.frozen.states, cache, identity, on_progress)
         return ArticleFeatures(states, category, subcategory)
 
-    def embed(self, features: ArticleFeatures, rows: npt.NDArray[np.integer] | None = None) -> Vectors:
-        """Encode articles of a table, float32 [N, D], or its rows [M] only; row 0, the padding, is zeros."""
-        return self._over("vectors", features, self.dimension, rows)
+    def embed(
+        self,
+        features: ArticleFeatures,
+        rows: npt.NDArray[np.integer] | None = None,
+        part: Literal["vectors", "whole", "text"] = "vectors",
+    ) -> Vectors:
+        """Encode articles of a table, float32 [N, D], or its rows [M] only; row 0, the padding, is zeros.
 
-    def embed_whole(self, features: ArticleFeatures) -> Vectors:
-        """Vectors of every article before they are reduced, float32 [N, sum of parts]."""
-        vectors = self._over("whole", features, sum(self.parts))
-        vectors[0] = 0
+        Or vectors before they are reduced, [N, sum of parts] ("whole"), or of the text alone, not centred,
+        [N, hidden] ("text").
+        """
+        encode, width = self._over_tables[part]
+        lengths = np.diff(features.states.offsets)
+        rows = np.arange(len(lengths)) if rows is None else rows
+        order = np.argsort(lengths[rows], kind="stable")
+        vectors = np.zeros((len(rows), width), np.float32)
+        for start in range(0, len(order), _BATCH_FEATURES):
+            places = order[start : start + _BATCH_FEATURES]
+            batch = {name: tf.constant(value) for name, value in features.gather(rows[places]).items()}
+            of_any_length = {  # one trace for all batches, however many articles and tokens they have
+                name: tf.TensorSpec([None] * min(value.shape.rank, 2) + value.shape[2:], value.dtype)
+                for name, value in batch.items()
+            }
+            vectors[places] = encode.get_concrete_function(of_any_length)(batch).numpy()
         return vectors
-
-    def embed_texts(self, features: ArticleFeatures) -> Vectors:
-        """Text vectors of every article of a table, float32 [N, hidden], not centred."""
-        return self._over("text", features, self.text_dimension)
 
     def encode(self, articles: Sequence[str] | Sequence[Article]) -> Vectors:
         """Encode texts, or articles from title, abstract and categories; nothing is rounded.
@@ -374,24 +386,6 @@ class NewsEncoder(TextModel):
             texts = [bytes_or_str(text) for text in articles]
             known = [np.zeros(len(texts), np.int32)] * 2
         (vectors,) = by_length(lambda *batch: [self._of_strings(*batch)], [texts, *known])
-        return vectors
-
-    def _over(
-        self, method: str, features: ArticleFeatures, width: int, rows: npt.NDArray[np.integer] | None = None
-    ) -> Vectors:
-        encode = self._over_tables[method]
-        lengths = np.diff(features.states.offsets)
-        rows = np.arange(len(lengths)) if rows is None else rows
-        order = np.argsort(lengths[rows], kind="stable")
-        vectors = np.zeros((len(rows), width), np.float32)
-        for start in range(0, len(order), _BATCH_FEATURES):
-            places = order[start : start + _BATCH_FEATURES]
-            batch = {name: tf.constant(value) for name, value in features.gather(rows[places]).items()}
-            of_any_length = {  # one trace for all batches, however many articles and tokens they have
-                name: tf.TensorSpec([None] * min(value.shape.rank, 2) + value.shape[2:], value.dtype)
-                for name, value in batch.items()
-            }
-            vectors[places] = encode.get_concrete_function(of_any_length)(batch).numpy()
         return vectors
 
     def predict(self, x: Any, batch_size: int | None = None, **options: Any) -> Any:

@@ -44,7 +44,7 @@ def start_towers(
     """
     chosen = np.random.default_rng(seed).permutation(len(examples))[:_MOST_CLICKS]
     some = [examples[number] for number in chosen]
-    vectors = towers.news.embed_whole(data.features)  # [articles, sum of parts]
+    vectors = towers.news.embed(data.features, part="whole")  # [articles, sum of parts]
     parts = towers.news.parts
     alike = np.concatenate([part_similarities(one, vectors, parts) for one in some])
     counters = np.concatenate([one.counters for one in some])

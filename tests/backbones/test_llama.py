@@ -16,7 +16,7 @@ from genre_tf.backbones.language_models import (
     tiny_byte_pair,
 )
 from genre_tf.backbones.layers import LanguageLayers
-from genre_tf.backbones.trainable import compute_in, parse_trainable
+from genre_tf.backbones.trainable import compute_in, parse_writer_trainable
 from genre_tf.errors import InputError
 from genre_tf.layers.attention import Prefix
 
@@ -39,7 +39,7 @@ def llama(model: tuple[Path, Any]) -> LanguageModel:
 
 
 def layers(llama: LanguageModel, trainable: str = "all", control_ids: tuple[int, ...] = ()) -> LanguageLayers:
-    return LanguageLayers(llama.backbone, parse_trainable(trainable), control_ids)
+    return LanguageLayers(llama.backbone, parse_writer_trainable(trainable), control_ids)
 
 
 def ours(of: LanguageLayers, ids: np.ndarray, prefix: Prefix | None = None) -> np.ndarray:

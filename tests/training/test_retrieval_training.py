@@ -72,9 +72,7 @@ def test_the_directions_keep_the_dot_products_of_the_weighed_parts(
 ) -> None:
     """Each part has one scale; so scaled, the kernel's columns are directions at right angles."""
     tower, kernel = started.news, started.news.directions.numpy()
-    whole, reduced = (
-        getattr(started.news, name)(pool_world.features)[1:] for name in ("embed_whole", "embed")
-    )
+    whole, reduced = (tower.embed(pool_world.features, part=part)[1:] for part in ("whole", "vectors"))
     np.testing.assert_allclose(whole @ kernel, reduced, atol=1e-3)
     products = [part.T @ part for part in np.split(kernel, np.cumsum(tower.parts)[:-1])]
     squares, *_ = np.linalg.lstsq(np.stack([each.ravel() for each in products], 1), np.eye(16).ravel())
