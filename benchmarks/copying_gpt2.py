@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
+from genre_tf.backbones.checkpoints import Weight
 from genre_tf.backbones.language_models import GPT2
-from genre_tf.backbones.weights import Weight
 
 OWN_TOKEN_EVERY = 16  # positions from one token that is not copied to the next
 _SHARPNESS = 5.0  # scale of the attention scores: the copied token gets nearly all of the attention

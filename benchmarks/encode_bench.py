@@ -13,7 +13,6 @@ import numpy.typing as npt
 import tensorflow as tf
 
 from genre_tf.backbones.bert import Bert, load_bert
-from genre_tf.backbones.hidden_states import StateEncoder
 from genre_tf.backbones.layers import EncoderLayers, split_layers
 from genre_tf.backbones.trainable import parse_trainable
 from genre_tf.benchmarks.bench_data import bench_data
@@ -22,6 +21,7 @@ from genre_tf.benchmarks.torch_bert import TorchBert
 from genre_tf.config import OptimizerConfig
 from genre_tf.data.mind import read_news, split_files
 from genre_tf.errors import FailureError, InputError
+from genre_tf.models.article_features import StateEncoder
 from genre_tf.training.learner import Learner
 from genre_tf.training.optimizers import make_optimizer
 

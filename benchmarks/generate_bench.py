@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from genre_tf.backbones.language_models import END_OF_TEXT, LanguageModel, new_gpt2, save_language_model
+from genre_tf.backbones.language_models import END_OF_TEXT, GPT2, LanguageModel, save_language_model
 from genre_tf.benchmarks.copying_gpt2 import make_copying
 from genre_tf.benchmarks.gpt2_sides import CTranslate2Gpt2, ExportedGpt2, Side, TorchGpt2
 from genre_tf.benchmarks.measuring import BenchOptions, Row, compare, rate_of
@@ -78,7 +78,7 @@ def _random_gpt2(sizes: _Sizes) -> LanguageModel:
     tokens = [*printable_bytes(), *made_up, END_OF_TEXT]
     tokenizer = BytePair({token: number for number, token in enumerate(tokens)}, [])
     shape = {"layers": sizes.layers, "heads": sizes.heads, "hidden": sizes.hidden}
-    return new_gpt2(tokenizer, **shape, max_tokens=1024, dropout=0.0)
+    return GPT2.new(tokenizer, **shape, max_tokens=1024, dropout=0.0)
 
 
 def _compare(

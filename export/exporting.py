@@ -28,8 +28,7 @@ from genre_tf.funnel.partitioned_index import PartitionedOptions
 from genre_tf.funnel.rules import Rules
 from genre_tf.funnel.served_models import ServedModels
 from genre_tf.generation.safety import SafetyClassifier, SafetyList, load_classifier, read_safety_list
-from genre_tf.models.checkpoint import WEIGHTS_FILE, load_ranker, load_two_tower
-from genre_tf.models.generator_checkpoint import load_generator
+from genre_tf.models.checkpoint import WEIGHTS_FILE, load_generator, load_ranker, load_two_tower
 
 Report = Callable[[str], None]
 STAGES = ("retrieval", "ranking", "generation")

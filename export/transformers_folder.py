@@ -9,15 +9,13 @@ import tensorflow as tf
 
 from genre_tf.backbones.bert import Bert, load_bert, save_bert
 from genre_tf.backbones.language_models import LanguageModel, load_language_model, save_language_model
-from genre_tf.backbones.precision import compute_in
-from genre_tf.backbones.trainable import parse_trainable
+from genre_tf.backbones.trainable import compute_in, parse_trainable
 from genre_tf.config import RunConfig
 from genre_tf.errors import FailureError, InputError
 from genre_tf.evaluation.scoring import open_run
 from genre_tf.files import whole_folder
 from genre_tf.layers.block import merged
-from genre_tf.models.checkpoint import load_ranker, load_two_tower
-from genre_tf.models.generator_checkpoint import load_generator
+from genre_tf.models.checkpoint import load_generator, load_ranker, load_two_tower
 from genre_tf.models.writer import Writer
 
 STAGES = ("retrieval", "ranking", "generation")

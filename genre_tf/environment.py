@@ -33,14 +33,31 @@ def prepare_environment() -> None:
         ImportError: Keras was already imported with another backend or precision, or `tf.keras` was already
             loaded as Keras 3.
     """
-    _check_imported_keras()
+    config = getattr(sys.modules.get("keras"), "config", None)
+    for name, needed in (("backend", "tensorflow"), ("floatx", "float32")):
+        read = getattr(config, name, None)
+        if read is not None and read() != needed:
+            raise ImportError(
+                f"Keras was already imported with {name} {read()!r}, and genre_tf needs {needed!r}: import "
+                "genre_tf before keras, or look at KERAS_BACKEND and keras.json"
+            )
     os.environ["KERAS_BACKEND"] = "tensorflow"
     os.environ["TF_USE_LEGACY_KERAS"] = "1"
-    if not _keras_file_agrees():
+    folder = os.environ.get("KERAS_HOME", _home() / ".keras")
+    try:
+        found = json.loads(Path(folder, "keras.json").read_text("utf-8"))
+        agrees = all(found.get(name, value) == value for name, value in _KERAS_SETTINGS.items())
+    except FileNotFoundError:
+        agrees = True
+    except (OSError, ValueError, AttributeError):
+        agrees = False
+    if not agrees:
         # Keras writes its own keras.json there; if it cannot, it uses the same values.
         cache = os.environ.get("XDG_CACHE_HOME") or _home() / ".cache"
         os.environ["KERAS_HOME"] = str(Path(cache, "genre_tf", "keras"))
-    if _keras_3_behind_tf_keras():
+    # TensorFlow puts a lazy loader there (which has no name) and replaces it with the module on first use.
+    loaded = getattr(sys.modules.get("tensorflow"), "__dict__", {}).get("keras")
+    if str(getattr(loaded, "__dict__", {}).get("__name__", "")).split(".")[0] == "keras":
         raise ImportError(
             "tf.keras was already loaded as Keras 3: import genre_tf before the first use of tf.keras, "
             "or set TF_USE_LEGACY_KERAS=1 before Python starts"
@@ -85,38 +102,7 @@ def without_preferences() -> dict[str, str]:
     return {name: value for name, value in os.environ.items() if name not in _preferred}
 
 
-def _check_imported_keras() -> None:
-    config = getattr(sys.modules.get("keras"), "config", None)
-    for name, needed in (("backend", "tensorflow"), ("floatx", "float32")):
-        read = getattr(config, name, None)
-        if read is not None and read() != needed:
-            raise ImportError(
-                f"Keras was already imported with {name} {read()!r}, and genre_tf needs {needed!r}: import "
-                "genre_tf before keras, or look at KERAS_BACKEND and keras.json"
-            )
-
-
-def _keras_file_agrees() -> bool:
-    """Whether the user's keras.json, if there is one, holds no other settings than ours."""
-    folder = os.environ.get("KERAS_HOME", _home() / ".keras")
-    try:
-        found = json.loads(Path(folder, "keras.json").read_text("utf-8"))
-        return all(found.get(name, value) == value for name, value in _KERAS_SETTINGS.items())
-    except FileNotFoundError:
-        return True
-    except (OSError, ValueError, AttributeError):
-        return False
-
-
 def _home() -> Path:
     """The home folder as Keras finds it."""
     home = os.path.expanduser("~")  # noqa: PTH111  (Path.home fails where there is none)
     return Path(home if os.access(home, os.W_OK) else "/tmp")  # noqa: S108
-
-
-def _keras_3_behind_tf_keras() -> bool:
-    tensorflow = sys.modules.get("tensorflow")
-    # TensorFlow puts a lazy loader there (which has no name) and replaces it with the module on first use.
-    loaded = getattr(tensorflow, "__dict__", {}).get("keras")
-    name = getattr(loaded, "__dict__", {}).get("__name__", "")
-    return str(name).split(".")[0] == "keras"

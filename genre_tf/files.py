@@ -2,27 +2,19 @@
 
 import contextlib
 import fcntl
+import json
 import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
-from genre_tf.errors import FailureError
+from genre_tf.errors import FailureError, InputError
 
 
 @contextlib.contextmanager
 def whole_file(file: Path) -> Iterator[Path]:
-    """A path to write to, which replaces the file if the block ends without an error.
-
-    Args:
-        file: the file; its folder is made if it is missing. If anything fails, it stays as it was.
-
-    Yields:
-        A path in the same folder.
-
-    Raises:
-        FailureError: it cannot be written.
-    """
+    """A path to write to, in the same folder, which replaces the file if the block ends without an error."""
     part = file.with_name(f".{file.name}.{os.getpid()}.part")
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
@@ -39,10 +31,7 @@ def whole_file(file: Path) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def whole_folder(out: Path) -> Iterator[Path]:
-    """Gives a folder to write into; it becomes `out` at the end, or is removed if anything fails.
-
-    An `out` that exists is replaced. If it cannot be written, a `FailureError` says why.
-    """
+    """A folder to write into; it replaces `out` at the end, or is removed if anything fails."""
     made = [parent for parent in out.parents if not parent.exists()]
     partial = out.parent / f".{out.name}.partial-{os.getpid()}"
     replaced = out.parent / f".{out.name}.replaced-{os.getpid()}"
@@ -69,18 +58,11 @@ def whole_folder(out: Path) -> Iterator[Path]:
 def hold(file: Path, *, create: bool = False, wait: bool = True) -> int | None:
     """Lock a regular file (NFS cannot lock folders) against every other holder, also on another machine.
 
-    Args:
-        file: the file to lock; opened for writing, which NFS needs for an exclusive lock, or for reading if
-            it is another user's and may only be read, which is enough on a disk of this machine.
-        create: create it if it is missing.
-        wait: wait until another holder releases it.
+    It is opened for writing, which NFS needs for an exclusive lock, or for reading if it is another user's
+    and may only be read, which is enough on a disk of this machine.
 
-    Returns:
-        A descriptor; closing it releases the lock. None if there is no such file or folder, if another holds
-        the lock and `wait` is false, or if its holder removed the file before releasing it.
-
-    Raises:
-        OSError: it cannot be opened, or its file system has no locks.
+    Returns a descriptor; closing it releases the lock. None if there is no such file (see `create`), if
+    another holds the lock and `wait` is false, or if its holder removed the file before releasing it.
     """
     try:
         descriptor = _opened(file, create)
@@ -107,3 +89,26 @@ def _opened(file: Path, create: bool) -> int:
         if not file.exists():  # the folder is not writable, so the file cannot be created
             raise
         return os.open(file, os.O_RDONLY)
+
+
+def read_json_object(path: Path) -> dict[str, Any]:
+    """The JSON object in a file; empty if there is no such file. Anything else is an `InputError`."""
+    if not path.is_file():
+        return {}
+    try:
+        content = json.loads(path.read_text("utf-8-sig"))
+    except (ValueError, OSError) as error:
+        raise InputError(f"{path} is not valid JSON ({error}). Fetch the file again.") from error
+    if not isinstance(content, dict):
+        raise InputError(f"{path} holds a {type(content).__name__}, not a JSON object. Fetch the file again.")
+    return content
+
+
+def read_text_lines(path: Path) -> list[str]:
+    """The lines of a UTF-8 file, without their ends; other text is an `InputError`."""
+    try:
+        text = path.read_text("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path} is not UTF-8 text ({error.reason} at byte {error.start}).") from error
+    # Not splitlines(): a token may be a character that Python treats as the end of a line.
+    return [line.removesuffix("\r") for line in text.removesuffix("\n").split("\n")]

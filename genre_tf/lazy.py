@@ -6,11 +6,8 @@ from typing import Any
 
 
 def offered(package: str, modules: Mapping[str, str]) -> Callable[[str], Any]:
-    """The `__getattr__` of a package.
-
-    Args:
-        package: its name.
-        modules: for each public name the module that defines it; the name itself for a whole module.
+    """The `__getattr__` of a package, from the module of each public name (the name itself for a whole
+    module).
     """
 
     def get(name: str) -> Any:

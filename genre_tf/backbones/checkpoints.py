@@ -1,5 +1,6 @@
 """Pretrained transformers as Hugging Face folders: one way to read and write them, and their tables."""
 
+import contextlib
 import dataclasses
 import json
 import math
@@ -9,23 +10,22 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import safetensors
+import safetensors.numpy
 
 from genre_tf.backbones.hub import hub_parts, set_arithmetic
-from genre_tf.backbones.weights import (
-    Weight,
-    check_weights,
-    of_layers,
-    read_weights,
-    without_padding,
-    write_weights,
-)
 from genre_tf.errors import InputError
+from genre_tf.files import read_json_object
 from genre_tf.layers.block import flat_shape
 from genre_tf.layers.elementwise import ACTIVATIONS
-from genre_tf.text.json_files import read_json_object
 
 Config = dict[str, Any]
 """The content of a Hugging Face `config.json`."""
+Shapes = Mapping[str, tuple[int, ...]]
+
+# Rows beyond the tokens that a checkpoint may have: more than a rounded number of rows needs (102,400 for
+# 100,015 tokens is the most that is known), fewer than between the vocabularies of well-known models.
+_PADDING_ROWS, _PADDING_SHARE = 128, 0.05
 
 
 @dataclass(frozen=True)
@@ -44,6 +44,52 @@ class Pretrained:
     folder: Path | None
     config: Config
 
+    def get_config(self) -> Config:
+        """Sizes and tokenizer in plain data, from which `Family.from_config` makes one with new weights."""
+        return {**self.tokenizer.get_config(), "config": self.config}
+
+
+@dataclass(frozen=True)
+class Weight:
+    """One tensor of a checkpoint and the Keras variables that hold it.
+
+    Attributes:
+        name: its name in the checkpoint, without the prefix of a task model (`bert.`, `transformer.`).
+        variables: Keras variables; several if the checkpoint keeps them side by side on the last axis.
+        shape: shape of each part before any transposition; a Keras variable may split these axes further.
+        transposed: whether the checkpoint stores it transposed, as PyTorch's Linear does.
+        optional: whether the checkpoint may lack it.
+        of_tokens: whether its first axis is the vocabulary; the checkpoint may have more rows, see
+            `without_padding`.
+        tied: another tensor of a checkpoint that is the same matrix, by its full name; "": none.
+    """
+
+    name: str
+    variables: tuple[Any, ...]
+    shape: tuple[int, ...]
+    transposed: bool = False
+    optional: bool = False
+    of_tokens: bool = False
+    tied: str = ""
+
+    @property
+    def stored_shape(self) -> tuple[int, ...]:
+        """Shape in the checkpoint."""
+        whole = (*self.shape[:-1], self.shape[-1] * len(self.variables))
+        return whole[::-1] if self.transposed else whole
+
+    def read(self, tensor: np.ndarray) -> None:
+        """Assign the checkpoint's tensor to the variables."""
+        whole = np.asarray(tensor.T if self.transposed else tensor, np.float32)
+        for variable, part in zip(self.variables, np.split(whole, len(self.variables), -1), strict=True):
+            variable.assign(part.reshape(variable.shape))
+
+    def write(self) -> np.ndarray:
+        """The checkpoint's tensor, built from the variables: float32."""
+        parts = [np.asarray(v, np.float32).reshape(self.shape) for v in self.variables]
+        whole = np.concatenate(parts, -1)
+        return np.ascontiguousarray(whole.T if self.transposed else whole)
+
 
 @dataclass(frozen=True, kw_only=True)
 class Family:
@@ -52,6 +98,8 @@ class Family:
     Attributes:
         name: as messages call it.
         model_type: `model_type` in `config.json`; None is allowed if `untyped`.
+        model: what this family's models are, a kind of `Pretrained`.
+        tokenizer: the class of their tokenizers.
         hub: KerasHub's backbone.
         sizes: its arguments, and the keys in `config.json` that hold them.
         dropout: keys of dropout rates; the first one is used.
@@ -68,6 +116,7 @@ class Family:
         tied: another name of the token embeddings.
         prefixes: what task models put before the names.
         saved_prefix: what is put before them in a written folder.
+        new_entries: entries of the `config.json` of a new model, beside its sizes.
         saved: entries of a written `config.json` unless the model's own says otherwise.
         before_sum: end of the names of kernels that are drawn smaller in a new model, because their results
             are added up in every layer.
@@ -76,6 +125,8 @@ class Family:
     name: str
     model_type: str
     untyped: bool = True
+    model: type[Any]
+    tokenizer: type[Any]
     hub: type[Any]
     sizes: Mapping[str, str]
     dropout: tuple[str, ...] = ()
@@ -92,6 +143,7 @@ class Family:
     tied: str
     prefixes: tuple[str, ...]
     saved_prefix: str = ""
+    new_entries: Mapping[str, Any] = field(default_factory=dict)
     saved: Mapping[str, Any] = field(default_factory=dict)
     before_sum: str | None = None
 
@@ -101,11 +153,9 @@ class Family:
         return "num_key_value_heads" in self.sizes
 
     def build(self, config: Config, dropout: float | None = None) -> Any:
-        """The KerasHub backbone that a `config.json` describes, with weights still to be loaded.
+        """The KerasHub backbone of a `config.json`, with weights still to be loaded.
 
-        Args:
-            config: the content of the file.
-            dropout: dropout rate in training; None: the configuration's own.
+        Here and below `dropout` is the rate in training; None: the configuration's own.
         """
         arguments = {ours: config[theirs] for ours, theirs in self.sizes.items()} | self.options(config)
         if self.dropout:
@@ -119,60 +169,95 @@ class Family:
             set_arithmetic(backbone, ACTIVATIONS[config.get(*self.activation)], config.get(*self.epsilon))
         return backbone
 
+    def from_config(self, described: Config, dropout: float | None = None) -> Any:
+        """The model that `Pretrained.get_config` describes, with weights still to be loaded."""
+        config = described["config"]
+        tokenizer = self.tokenizer.from_config(described)
+        return self.model(self.build(config, dropout), tokenizer, None, config)
+
     def weights(self, backbone: Any) -> list[Weight]:
         """Every weight of a backbone under its Hugging Face name."""
-        found: list[Weight] = []
-        for name, part in self.outer:
-            found += self._weights(name, [part], [getattr(backbone, part)])
+        places = [(name, [part], [getattr(backbone, part)]) for name, part in self.outer]
         for number, layer in enumerate(backbone.transformer_layers):
             parts = hub_parts(layer)
             for name, together in self.inner:
                 names = together.split()
-                found += self._weights(self.layer.format(number) + name, names, [parts[x] for x in names])
-        return found
-
-    def _weights(self, name: str, parts: list[str], layers: list[Any]) -> Iterator[Weight]:
-        """The weights of layers that a checkpoint keeps side by side under one name."""
-        tokens = parts[0] == "token_embedding"
-        for weight in layer_weights(name, layers, self.transposed, split_inputs=parts[0] == "project"):
+                places.append((self.layer.format(number) + name, names, [parts[each] for each in names]))
+        found = []
+        for name, names, layers in places:
+            tokens = names[0] == "token_embedding"
             optional = self.optional is not None and name.startswith(self.optional)
             tied = self.tied if tokens else ""
-            yield dataclasses.replace(weight, optional=optional, of_tokens=tokens, tied=tied)
+            for weight in layer_weights(name, layers, self.transposed, split_inputs=names[0] == "project"):
+                found.append(dataclasses.replace(weight, optional=optional, of_tokens=tokens, tied=tied))
+        return found
 
-    def read(self, folder: Path, read_tokenizer: Callable[[Path], Any], dropout: float | None) -> Pretrained:
+    def read(self, folder: Path, dropout: float | None = None) -> Any:
         """Read a Hugging Face folder.
-
-        Args:
-            folder: the folder.
-            read_tokenizer: reads the tokenizer in it.
-            dropout: dropout rate in training; None: the checkpoint's own.
 
         Raises:
             InputError: files are missing, damaged or of another family, or do not match each other.
         """
-        config, tokenizer = self._described(folder, read_tokenizer)
+        config, tokenizer = self._described(folder)
         backbone = self.build(config, dropout)
         read_weights(folder, self.weights(backbone), self.prefixes)
-        return Pretrained(backbone, tokenizer, folder, config)
+        return self.model(backbone, tokenizer, folder, config)
 
-    def check(self, folder: Path, read_tokenizer: Callable[[Path], Any]) -> Pretrained:
+    def check(self, folder: Path) -> Any:
         """Check a folder without reading the values of its weights; raises the same errors as `read`.
 
-        Returns:
-            A model of these sizes with one layer and random weights.
+        Returns a model of these sizes with one layer and random weights.
         """
-        config, tokenizer = self._described(folder, read_tokenizer)
+        config, tokenizer = self._described(folder)
         layers = self.sizes["num_layers"]
-        one = self.build({**config, layers: 1})
-        check_weights(folder, of_layers(self.weights(one), self.layer, config[layers]), self.prefixes)
-        return Pretrained(one, tokenizer, folder, config)
+        one, first = self.build({**config, layers: 1}), self.layer.format(0)
+        weights = [
+            dataclasses.replace(weight, name=weight.name.replace(first, self.layer.format(number), 1))
+            for weight in self.weights(one)
+            for number in range(config[layers] if weight.name.startswith(first) else 1)
+        ]
+        shapes: dict[str, tuple[int, ...]] = {}
+        for file in _files(folder):
+            with _opened(folder, file) as opened:
+                shapes |= {_modern(name): tuple(opened.get_slice(name).get_shape()) for name in opened.keys()}  # noqa: SIM118
+        for _ in _found(folder, weights, shapes, self.prefixes):
+            pass
+        return self.model(one, tokenizer, folder, config)
 
-    def new(self, config: Config, tokenizer: Any, seed: int) -> Pretrained:
+    def new(
+        self,
+        tokenizer: Any,
+        *,
+        layers: int,
+        heads: int,
+        hidden: int,
+        max_tokens: int = 512,
+        dropout: float = 0.1,
+        key_heads: int | None = None,
+        intermediate: int | None = None,
+        seed: int = 0,
+    ) -> Any:
         """A model with random weights; the same seed gives the same weights.
 
-        Raises:
-            InputError: the sizes do not fit each other.
+        `hidden` is the width of the states and a multiple of `heads`, which is a multiple of `key_heads`
+        (None: as many); `intermediate` is the width of the feed-forward layers (None: four times the
+        states'). Other sizes are an `InputError`.
+
+        Source: Radford et al. 2019; kernels before a residual sum are divided by the square root of the
+        number of such sums.
         """
+        sizes = {
+            "vocabulary_size": tokenizer.vocabulary_size,
+            "num_layers": layers,
+            "num_heads": heads,
+            "num_query_heads": heads,
+            "num_key_value_heads": key_heads or heads,
+            "hidden_dim": hidden,
+            "intermediate_dim": intermediate or 4 * hidden,
+            "max_sequence_length": max_tokens,
+        }
+        config = {theirs: sizes[ours] for ours, theirs in self.sizes.items()}
+        config |= {**dict.fromkeys(self.dropout, dropout), **self.new_entries}
         self._check_sizes(config, f"A new {self.name}")
         backbone = self.build(config)
         generator = np.random.default_rng(seed)
@@ -182,16 +267,12 @@ class Family:
                 before_sum = self.before_sum is not None and weight.name.endswith(self.before_sum)
                 deviation = 0.02 * (smaller if before_sum else 1.0)
                 weight.read(generator.normal(0.0, deviation, weight.stored_shape).astype(np.float32))
-        return Pretrained(backbone, tokenizer, None, config)
+        return self.model(backbone, tokenizer, None, config)
 
     def save(self, model: Pretrained, folder: Path, defaults: Config, fixed: Config) -> None:
         """Write a folder that `read` and `transformers` can read: configuration, vocabulary, safetensors.
 
-        Args:
-            model: the model.
-            folder: created if it does not exist.
-            defaults: entries of `config.json` that the model's own configuration may overrule.
-            fixed: entries that it may not.
+        The model's own configuration may overrule `defaults`, but not `fixed`.
         """
         folder.mkdir(parents=True, exist_ok=True)
         config = {**self.saved, **defaults, **model.config, **fixed, "model_type": self.model_type}
@@ -206,7 +287,7 @@ class Family:
         rates = dict.fromkeys(self.dropout, backbone.dropout)
         return {theirs: getattr(backbone, ours) for ours, theirs in self.sizes.items()} | rates
 
-    def _described(self, folder: Path, read_tokenizer: Callable[[Path], Any]) -> tuple[Config, Any]:
+    def _described(self, folder: Path) -> tuple[Config, Any]:
         path = folder / "config.json"
         config = read_json_object(path)
         if not config:
@@ -227,7 +308,7 @@ class Family:
         for key, value, supported in self.only(config):
             if value != supported:
                 raise InputError(f"{path}: {key} is {value!r}; only models with {supported!r} are supported.")
-        tokenizer = read_tokenizer(folder)
+        tokenizer = self.tokenizer.from_folder(folder)
         return without_padding(config, tokenizer.vocabulary_size, folder), tokenizer
 
     def _check_sizes(self, config: Config, where: str) -> None:
@@ -255,11 +336,8 @@ def layer_weights(
 ) -> Iterator[Weight]:
     """The weights of Keras layers of one kind that a checkpoint keeps side by side under one name.
 
-    Args:
-        name: the name, without `.weight` and `.bias`.
-        layers: dense layers, whose kernels may be split by heads; one embedding, or one normalization.
-        transposed: whether the checkpoint stores kernels as PyTorch's Linear does.
-        split_inputs: whether the inputs of a kernel are split by heads, not its outputs.
+    The layers are dense, with kernels that may be split by heads (their inputs, or else their outputs); one
+    embedding, or one normalization. `transposed` says whether kernels are stored as PyTorch's Linear does.
     """
     for end, attributes in _ATTRIBUTES.items():
         attribute = next((each for each in attributes if hasattr(layers[0], each)), None)
@@ -272,3 +350,113 @@ def layer_weights(
             shape = flat_shape(kernel, split_inputs) if end == "weight" else (math.prod(shape),)
         is_kernel = kernel is not None and end == "weight"
         yield Weight(f"{name}.{end}", tuple(found), shape, transposed=transposed and is_kernel)
+
+
+def read_weights(folder: Path, weights: Iterable[Weight], prefixes: tuple[str, ...]) -> None:
+    """Load Keras variables from `model.safetensors`, or its shards, in a Hugging Face folder.
+
+    Task models put one of `prefixes` before the names; the empty one is always tried.
+
+    Raises:
+        InputError: a file is missing or damaged, or a tensor is missing, has a wrong shape or is not finite.
+    """
+    tensors: dict[str, np.ndarray] = {}
+    for file in _files(folder):
+        with _opened(folder, file) as opened:
+            tensors |= {_modern(name): opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118
+    for weight, name in _found(folder, list(weights), {n: t.shape for n, t in tensors.items()}, prefixes):
+        tensor = tensors[name][: weight.stored_shape[0]]  # without the rows of no token
+        if not np.isfinite(tensor).all():
+            raise InputError(f"{folder}: {weight.name} has values that are not finite. Fetch it again.")
+        weight.read(tensor)
+
+
+def write_weights(folder: Path, weights: Iterable[Weight], prefix: str = "") -> None:
+    """Write `model.safetensors` as `transformers` reads it, with a task model's prefix before the names."""
+    tensors = {prefix + weight.name: weight.write() for weight in weights}
+    safetensors.numpy.save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+
+
+def without_padding(config: Config, tokens: int, where: Path | str) -> Config:
+    """The configuration of a checkpoint without the embedding rows that belong to no token.
+
+    Many checkpoints round their rows up, for example to a multiple of 64 (30,528 rows for 30,522 tokens). No
+    text has these ids and no text may be written with them, so that they are left out when weights are read.
+
+    Raises:
+        InputError: there are more tokens than rows, or so many rows that they are another vocabulary's.
+    """
+    if not _may_be_padded(config["vocab_size"], tokens):
+        raise InputError(
+            f"{where}: the vocabulary has {tokens} tokens, but config.json says "
+            f"vocab_size {config['vocab_size']}. Put this model's own vocabulary into the folder."
+        )
+    return {**config, "vocab_size": tokens}
+
+
+def _may_be_padded(rows: int, tokens: int) -> bool:
+    return tokens <= rows <= tokens + max(_PADDING_ROWS, tokens * _PADDING_SHARE)
+
+
+def _found(
+    folder: Path, weights: list[Weight], shapes: Shapes, prefixes: tuple[str, ...]
+) -> Iterator[tuple[Weight, str]]:
+    """Each weight that a checkpoint holds, and its full name there; raises an error for a wrong one."""
+    # The prefix of most names: a known one, or a wrapper's, such as `module.`, if there is only one.
+    first = next((weight for weight in weights if not weight.optional), weights[0]).name
+    others = {name.removesuffix(first) for name in shapes if name.endswith(f".{first}")} - {*prefixes}
+    tried = (*prefixes, "", *(others if len(others) == 1 else ()))
+    prefix = max(tried, key=lambda each: sum(each + weight.name in shapes for weight in weights))
+    for weight in weights:
+        name = next((each for each in (prefix + weight.name, weight.tied) if each in shapes), None)
+        if name is None and weight.optional:
+            continue
+        if name is None:
+            raise InputError(f"{folder}: the weights lack {weight.name}. Name a folder with the whole model.")
+        shape, expected = shapes[name], weight.stored_shape
+        if weight.of_tokens and shape and _may_be_padded(shape[0], expected[0]):
+            shape = (expected[0], *shape[1:])
+        if shape != expected:
+            raise InputError(
+                f"{folder}: {name.removeprefix(prefix)} has shape {list(shapes[name])}, but config.json and "
+                f"the vocabulary require {list(expected)}. The files are from different models."
+            )
+        yield weight, name
+
+
+def _files(folder: Path) -> list[Path]:
+    index = folder / "model.safetensors.index.json"
+    if not index.is_file():
+        return [folder / "model.safetensors"]
+    places = read_json_object(index).get("weight_map")
+    if not isinstance(places, dict):
+        raise InputError(f"{index} has no weight_map. Fetch the file again.")
+    return [folder / Path(name).name for name in sorted(set(map(str, places.values())))]
+
+
+@contextlib.contextmanager
+def _opened(folder: Path, file: Path) -> Iterator[Any]:
+    if not file.is_file():
+        pickled = any(folder.glob("*.bin")) or any(folder.glob("*.pt"))
+        raise InputError(
+            f"{file} is missing."
+            + (
+                " Pickled weights (.bin, .pt) are not read, because a pickle can run any code: "
+                "save the model as safetensors with transformers' save_pretrained."
+                if pickled
+                else " Name a folder with config.json, model.safetensors and the vocabulary."
+            )
+        )
+    try:
+        with safetensors.safe_open(file, framework="np") as opened:
+            yield opened
+    except (safetensors.SafetensorError, OSError, ValueError, KeyError, TypeError) as error:
+        raise InputError(f"{file} is damaged or not a safetensors file ({error}). Fetch it again.") from error
+
+
+def _modern(name: str) -> str:
+    """Old BERT checkpoints, converted from TensorFlow 1, call a norm's weight and bias gamma and beta."""
+    for old, new in ((".gamma", ".weight"), (".beta", ".bias")):
+        if name.endswith(old):
+            return name.removesuffix(old) + new
+    return name

@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 
 from genre_tf.errors import InputError
+from genre_tf.files import read_json_object
 from genre_tf.text.byte_pair_files import ByteVocabulary, write_byte_vocabulary
-from genre_tf.text.json_files import read_json_object
 
 # In float32 a 4-bit file becomes eight times as large on the disk.
 MAX_FILE_BYTES = 2 << 30
@@ -23,6 +23,12 @@ _FORM = "1"  # version of the written folder; changing it makes every folder aga
 # How a vocabulary's texts are split, by llama.cpp's name for it: whether digits are separate. Other names
 # mean other expressions than GPT-2's.
 _SPLITS_DIGITS = {"gpt-2": False, "smollm": True}
+_SUPPORTED = {
+    "general.architecture": ("llama",),
+    "tokenizer.ggml.model": ("gpt2",),
+    "tokenizer.ggml.pre": tuple(_SPLITS_DIGITS),
+    "llama.rope.scaling.type": (None, "none"),
+}
 _EMBEDDING, _OUTPUT = "token_embd.weight", "output.weight"
 _ROWS_AT_ONCE = 4096
 _SIZES = {
@@ -54,21 +60,35 @@ _SPECIAL_TOKENS = {"bos": "bos", "eos": "eos", "unk": "unknown", "pad": "padding
 def gguf_folder(file: Path) -> Path:
     """The Hugging Face folder of a GGUF file: configuration, tokenizer, safetensors in float32.
 
-    It is made at the first call and kept in the user's cache, under a hash of the file's content.
-
-    Args:
-        file: weights of a Llama architecture with a byte-pair vocabulary, in any type that the package `gguf`
-            can dequantise.
+    It is made at the first call and kept in the user's cache, under a hash of the file's content. The file
+    holds weights of a Llama architecture with a byte-pair vocabulary, in any type that the package `gguf` can
+    dequantise.
 
     Raises:
         InputError: the file is damaged, too large or of another kind, the package that reads it is not
-        installed, or the cache cannot be written.
+            installed, or the cache cannot be written.
     """
-    _check_file(file)
-    kept = _cache() / f"{_digest(file)}-{_FORM}"
+    if not file.is_file():
+        raise InputError(f"There is no file {file}. Give the path of a GGUF file.")
+    size = file.stat().st_size
+    if size > MAX_FILE_BYTES:
+        raise InputError(
+            f"{file} has {size / 2**30:.1f} GiB; at most {MAX_FILE_BYTES >> 30} GiB are supported, because "
+            "weights are trained in float32. Use a smaller model."
+        )
+    with file.open("rb") as opened:
+        if opened.read(4) != b"GGUF":
+            raise InputError(f"{file} is not a GGUF file: it does not begin with GGUF. Fetch it again.")
+        opened.seek(0)
+        digest = hashlib.file_digest(opened, "sha256").hexdigest()
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    kept = cache / "genre_tf" / "gguf" / f"{digest}-{_FORM}"
     if kept.is_dir():
         return kept
-    _check_package(file)
+    if importlib.util.find_spec("gguf") is None:
+        raise InputError(
+            f"{file} needs the package gguf, which is not installed. Run: pip install 'genre-tf[gguf]'"
+        )
     try:
         kept.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=".", dir=kept.parent) as beside:
@@ -85,41 +105,16 @@ def gguf_folder(file: Path) -> Path:
     return kept
 
 
-def _cache() -> Path:
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "genre_tf" / "gguf"
-
-
-def _check_file(file: Path) -> None:
-    if not file.is_file():
-        raise InputError(f"There is no file {file}. Give the path of a GGUF file.")
-    size = file.stat().st_size
-    if size > MAX_FILE_BYTES:
-        raise InputError(
-            f"{file} has {size / 2**30:.1f} GiB; at most {MAX_FILE_BYTES >> 30} GiB are supported, because "
-            "weights are trained in float32. Use a smaller model."
-        )
-    with file.open("rb") as opened:
-        if opened.read(4) != b"GGUF":
-            raise InputError(f"{file} is not a GGUF file: it does not begin with GGUF. Fetch it again.")
-
-
-def _digest(file: Path) -> str:
-    with file.open("rb") as opened:
-        return hashlib.file_digest(opened, "sha256").hexdigest()
-
-
-def _check_package(file: Path) -> None:
-    if importlib.util.find_spec("gguf") is None:
-        raise InputError(
-            f"{file} needs the package gguf, which is not installed. Run: pip install 'genre-tf[gguf]'"
-        )
-
-
 def _convert(file: Path, folder: Path) -> None:
     try:
         reader = _opened(file)
         described = {name: field.contents() for name, field in reader.fields.items()}
-        _check_kind(described, file)
+        for name, known in _SUPPORTED.items():
+            if described.get(name) not in known:
+                raise InputError(
+                    f"{file}: {name} is {described.get(name)!r}; supported: "
+                    f"{', '.join(filter(None, known))}. Name another model, or a Hugging Face folder."
+                )
         tensors = {tensor.name: tensor for tensor in reader.tensors}
         config = _config(described, len(tensors), file)
         named = _named(tensors, config["num_hidden_layers"], file)
@@ -168,21 +163,6 @@ def _opened(file: Path) -> Any:
     return reader
 
 
-def _check_kind(described: Mapping[str, Any], file: Path) -> None:
-    expected = {
-        "general.architecture": ("llama",),
-        "tokenizer.ggml.model": ("gpt2",),
-        "tokenizer.ggml.pre": tuple(_SPLITS_DIGITS),
-        "llama.rope.scaling.type": (None, "none"),
-    }
-    for name, known in expected.items():
-        if described.get(name) not in known:
-            raise InputError(
-                f"{file}: {name} is {described.get(name)!r}; supported: {', '.join(filter(None, known))}. "
-                "Name another model, or a Hugging Face folder."
-            )
-
-
 def _config(described: Mapping[str, Any], tensors: int, file: Path) -> dict[str, Any]:
     """The content of `config.json`, except the number of embedding rows."""
     heads = described.get("llama.attention.head_count")
@@ -226,23 +206,20 @@ def _named(tensors: Mapping[str, Any], layers: int, file: Path) -> dict[str, Any
             raise InputError(f"{file} lacks the tensor {own}.weight. Name a file that holds the whole model.")
         found[f"model.{name}.weight"] = tensors[f"{own}.weight"]
     for name, tensor in tensors.items():
-        tied = name == _OUTPUT and _same(tensor, tensors[_EMBEDDING])
+        embedding, parts = tensors[_EMBEDDING], range(0, len(tensor.data), _ROWS_AT_ONCE)
+        rows = (slice(start, start + _ROWS_AT_ONCE) for start in parts)
+        tied = (
+            name == _OUTPUT
+            and tensor.shape.tolist() == embedding.shape.tolist()
+            and all(np.array_equal(_values(tensor, some), _values(embedding, some)) for some in rows)
+        )
         if not tied and name.removesuffix(".weight") not in names:
             reason = f"differs from {_EMBEDDING}" if name == _OUTPUT else "is not part of a supported Llama"
             raise InputError(f"{file}: the tensor {name} {reason}. Name another model.")
     return found
 
 
-def _same(one: Any, other: Any) -> bool:
-    """Whether two matrices have the same values, however they are packed."""
-    if one.shape.tolist() != other.shape.tolist():
-        return False
-    parts = [slice(start, start + _ROWS_AT_ONCE) for start in range(0, len(one.data), _ROWS_AT_ONCE)]
-    return all(np.array_equal(_values(one, rows), _values(other, rows)) for rows in parts)
-
-
 def _values(tensor: Any, rows: slice = slice(None)) -> np.ndarray:
-    """Some rows of a tensor, float32."""
     from gguf import dequantize
 
     with np.errstate(all="ignore"):  # what is not finite is refused when it is written
@@ -267,18 +244,11 @@ def _write_weights(named: Mapping[str, Any], config: Mapping[str, Any], path: Pa
                 raise ValueError(f"{tensor.name} has values that are not finite")
             for part, heads in _HEADS_OF.items():
                 if part in name:
-                    values = _halves(values, config[heads])
+                    # A rotation turns pairs of rows. llama.cpp stores the two of a pair one after another,
+                    # Hugging Face all first ones of a head before all second ones.
+                    pairs = values.reshape(config[heads], -1, 2, values.shape[1])
+                    values = pairs.swapaxes(1, 2).reshape(values.shape)  # [heads * depth, inputs]
             out.write(np.ascontiguousarray(values, "<f4").data)
-
-
-def _halves(values: np.ndarray, heads: int) -> np.ndarray:
-    """Rows of a matrix that makes queries or keys, [heads * depth, inputs], in Hugging Face's order.
-
-    A rotation turns pairs of rows. llama.cpp stores the two of a pair one after another, Hugging Face all
-    first ones of a head before all second ones.
-    """
-    pairs = values.reshape(heads, -1, 2, values.shape[1])  # [heads, depth / 2, 2, inputs]
-    return pairs.swapaxes(1, 2).reshape(values.shape)
 
 
 def _write_tokenizer(described: Mapping[str, Any], file: Path, folder: Path) -> None:
@@ -298,6 +268,5 @@ def _write_tokenizer(described: Mapping[str, Any], file: Path, folder: Path) -> 
 
 
 def _special_tokens(described: Mapping[str, Any]) -> dict[str, int]:
-    """The ids of the tokens that begin, end and fill texts, by Hugging Face's names."""
     found = {name: described.get(f"tokenizer.ggml.{own}_token_id") for name, own in _SPECIAL_TOKENS.items()}
     return {name: number for name, number in found.items() if number is not None}

@@ -3,6 +3,7 @@
 Its backbones hold the weights; `genre_tf.layers` computes with them. A test says when KerasHub has moved.
 """
 
+from operator import attrgetter
 from typing import Any
 
 import keras_hub
@@ -37,16 +38,11 @@ _LLAMA_PARTS = _DENSE | {
 def hub_parts(layer: Any) -> dict[str, Any]:
     """The layers inside a KerasHub layer, by the names of `Parts`."""
     places = _PARTS if hasattr(layer, _NORMS["attention_norm"]) else _LLAMA_PARTS
-    return {part: _at(layer, place) for part, place in places.items()}
+    return {part: attrgetter(place)(layer) for part, place in places.items()}
 
 
 def hub_blocks(backbone: keras_hub.models.Backbone, **options: Any) -> list[Block]:
-    """The transformer layers of a KerasHub backbone for training, first to last; they share its weights.
-
-    Args:
-        backbone: a BERT, GPT-2 or Llama.
-        options: see `Block`.
-    """
+    """The transformer layers of a KerasHub backbone for training, first to last; they share its weights."""
     norm_first = not isinstance(backbone, keras_hub.models.BertBackbone)
     blocks = []
     for number, layer in enumerate(backbone.transformer_layers):
@@ -82,12 +78,9 @@ def set_arithmetic(backbone: keras_hub.models.Backbone, activation: Any, epsilon
 
 
 def read_preset(name: str, family: str, dropout: float | None) -> tuple[Any, Any]:
-    """The backbone and the tokenizer of a Keras preset.
+    """The backbone and the tokenizer of a Keras preset, or of a folder that holds one.
 
-    Args:
-        name: the preset, or a folder that holds one.
-        family: "Bert" or "GPT2".
-        dropout: dropout rate in training; None: the preset's own.
+    The family is "Bert" or "GPT2". `dropout` is the rate in training; None: the preset's own.
 
     Raises:
         InputError: the preset cannot be fetched or is of another family.
@@ -109,9 +102,3 @@ def read_preset(name: str, family: str, dropout: float | None) -> tuple[Any, Any
 def preset_names() -> set[str]:
     """The presets of BERT and GPT-2 that KerasHub knows."""
     return set(keras_hub.models.BertBackbone.presets) | set(keras_hub.models.GPT2Backbone.presets)
-
-
-def _at(layer: Any, place: str) -> Any:
-    for attribute in place.split("."):
-        layer = getattr(layer, attribute)
-    return layer

@@ -11,22 +11,34 @@ import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 
-from genre_tf.backbones.checkpoints import Config, Family, Pretrained
+from genre_tf.backbones.checkpoints import Config, Family, Pretrained, without_padding
 from genre_tf.backbones.hub import read_preset
 from genre_tf.backbones.sources import resolve_backbone
-from genre_tf.backbones.trainable import Trainable, parse_trainable
-from genre_tf.backbones.weights import without_padding
-from genre_tf.errors import InputError
+from genre_tf.files import read_json_object
 from genre_tf.text.byte_pair import BytePair
 from genre_tf.text.byte_pair_files import printable_bytes
-from genre_tf.text.json_files import read_json_object
 
 END_OF_TEXT = "<|endoftext|>"
 _END = "<|end|>"
 
+
+@dataclass(frozen=True)
+class LanguageModel(Pretrained):
+    """A GPT-2 or Llama and its tokenizer; its logits are its last states times its token embeddings."""
+
+    tokenizer: BytePair
+
+    @property
+    def family(self) -> Family:
+        """The family that its configuration names."""
+        return family_of(self.config)
+
+
 GPT2 = Family(
     name="GPT-2",
     model_type="gpt2",
+    model=LanguageModel,
+    tokenizer=BytePair,
     hub=keras_hub.models.GPT2Backbone,
     sizes={
         "vocabulary_size": "vocab_size",
@@ -65,7 +77,7 @@ GPT2 = Family(
 _LLAMA_ONLY = {"hidden_act": "silu", "attention_bias": False, "mlp_bias": False, "rope_scaling": None}
 
 
-def rotary_base(config: Config) -> float:
+def _rotary_base(config: Config) -> float:
     """The longest wavelength of the rotary positions, over 2 pi tokens; `transformers` 5 moved it."""
     given = (config.get("rope_parameters") or {}).get("rope_theta", config.get("rope_theta"))
     return 10_000.0 if given is None else float(given)
@@ -83,6 +95,8 @@ def _llama_only(config: Config) -> Iterable[tuple[str, Any, Any]]:
 LLAMA = Family(
     name="Llama",
     model_type="llama",
+    model=LanguageModel,
+    tokenizer=BytePair,
     untyped=False,
     hub=keras_hub.models.Llama3Backbone,
     sizes={
@@ -95,7 +109,7 @@ LLAMA = Family(
         "max_sequence_length": "max_position_embeddings",
     },
     options=lambda config: {
-        "rope_max_wavelength": rotary_base(config),
+        "rope_max_wavelength": _rotary_base(config),
         "layer_norm_epsilon": config.get("rms_norm_eps", 1e-6),
         "tie_word_embeddings": True,
     },
@@ -118,23 +132,13 @@ LLAMA = Family(
     tied="lm_head.weight",
     prefixes=("model.", ""),
     saved_prefix="model.",
+    new_entries={
+        "model_type": "llama",
+        "rms_norm_eps": 1e-5,
+        "rope_parameters": {"rope_type": "default", "rope_theta": 10_000.0},
+    },
     saved=_LLAMA_ONLY,
 )
-
-
-@dataclass(frozen=True)
-class LanguageModel(Pretrained):
-    """A GPT-2 or Llama and its tokenizer; its logits are its last states times its token embeddings.
-
-    Attributes are those of `Pretrained`.
-    """
-
-    tokenizer: BytePair
-
-    @property
-    def family(self) -> Family:
-        """The family that its configuration names."""
-        return family_of(self.config)
 
 
 def family_of(config: Config) -> Family:
@@ -143,17 +147,13 @@ def family_of(config: Config) -> Family:
 
 
 def load_language_model(
-    name: str,
-    special_tokens: Sequence[str] = (),
-    *,
-    dropout: float | None = None,
+    name: str, special_tokens: Sequence[str] = (), *, dropout: float | None = None
 ) -> LanguageModel:
-    """Read a language model; its configuration determines the family.
+    """Read a language model, by a name in any form of `resolve_backbone`; its configuration determines the
+    family.
 
-    Args:
-        name: a backbone name in any form of `resolve_backbone`.
-        special_tokens: control tokens that it must have; missing ones are added, see `control_embeddings`.
-        dropout: dropout rate in training; None: the checkpoint's own.
+    Special tokens that it lacks are added, see `control_embeddings`. `dropout` is the rate in training; None:
+    the checkpoint's own.
 
     Raises:
         InputError: files are missing, damaged or of another family, or do not match each other.
@@ -161,22 +161,23 @@ def load_language_model(
     source = resolve_backbone(name)
     if source.kind == "tiny":
         tokenizer = tiny_byte_pair(special_tokens)
-        return new_gpt2(tokenizer, layers=2, heads=2, hidden=32, max_tokens=256, dropout=dropout or 0.0)
-    if source.folder is None:
-        return _extended(_gpt2_preset(source.name, dropout), special_tokens)
-    family = family_of(read_json_object(source.folder / "config.json"))
-    return _extended(_model(family.read(source.folder, BytePair.from_folder, dropout)), special_tokens)
+        return GPT2.new(tokenizer, layers=2, heads=2, hidden=32, max_tokens=256, dropout=dropout or 0.0)
+    if source.folder is not None:
+        found = family_of(read_json_object(source.folder / "config.json")).read(source.folder, dropout)
+        return _extended(found, special_tokens)
+    backbone, tokenizer = read_preset(source.name, "GPT2", dropout)
+    config = GPT2.config_of(backbone) | {"n_inner": backbone.intermediate_dim}
+    rules = (rule.split(" ") for rule in tokenizer.merges if not rule.startswith("#version"))
+    ours = BytePair(dict(tokenizer.vocabulary), [(left, right) for left, right in rules])
+    config = without_padding(config, ours.vocabulary_size, source.name)
+    return _extended(LanguageModel(backbone, ours, None, config), special_tokens)
 
 
 def check_language_model(name: str) -> LanguageModel:
     """Check a backbone before work that comes first: configuration, vocabulary, names and shapes of weights.
 
-    Args:
-        name: a backbone name in any form of `resolve_backbone`.
-
-    Returns:
-        A model of its sizes with at least one of its layers, to check settings against. Only of a Keras
-        preset, which has no such files, the weights are read.
+    Returns a model of its sizes with at least one of its layers, to check settings against. Only of a Keras
+    preset, which has no such files, the weights are read.
 
     Raises:
         InputError: as in `load_language_model`, except for the values of weights.
@@ -184,96 +185,7 @@ def check_language_model(name: str) -> LanguageModel:
     folder = resolve_backbone(name).folder
     if folder is None:
         return load_language_model(name)
-    return _model(family_of(read_json_object(folder / "config.json")).check(folder, BytePair.from_folder))
-
-
-def described_language_model(described: Config) -> LanguageModel:
-    """A language model with weights still to be loaded.
-
-    Args:
-        described: the tokenizer's `get_config`, and the model's `config.json` as `config`.
-    """
-    config = described["config"]
-    return LanguageModel(family_of(config).build(config), BytePair.from_config(described), None, config)
-
-
-def new_gpt2(
-    tokenizer: BytePair,
-    *,
-    layers: int,
-    heads: int,
-    hidden: int,
-    max_tokens: int,
-    dropout: float = 0.1,
-    seed: int = 0,
-) -> LanguageModel:
-    """A GPT-2 with random weights; the same seed gives the same weights.
-
-    Args:
-        tokenizer: gives the vocabulary.
-        layers: number of transformer layers.
-        heads: attention heads per layer; `hidden` must be a multiple of it.
-        hidden: width of the hidden states; the feed-forward layers are four times as wide.
-        max_tokens: length of the longest text.
-        dropout: dropout rate in training.
-        seed: seed of the weights.
-
-    Raises:
-        InputError: the width is not a multiple of the heads.
-
-    Source: Radford et al. 2019; weights are drawn as described there, those before a residual sum divided
-    by the square root of the number of such sums.
-    """
-    config = {
-        "vocab_size": tokenizer.vocabulary_size,
-        "n_layer": layers,
-        "n_head": heads,
-        "n_embd": hidden,
-        "n_positions": max_tokens,
-        **dict.fromkeys(GPT2.dropout, dropout),
-    }
-    return _model(GPT2.new(config, tokenizer, seed))
-
-
-def new_llama(
-    tokenizer: BytePair,
-    *,
-    layers: int,
-    heads: int,
-    key_heads: int,
-    hidden: int,
-    intermediate: int,
-    max_tokens: int,
-    seed: int = 0,
-) -> LanguageModel:
-    """A Llama with random weights; the same seed gives the same weights.
-
-    Args:
-        tokenizer: gives the vocabulary.
-        layers: number of transformer layers.
-        heads: query heads per layer; `hidden` must be a multiple of it.
-        key_heads: key and value heads per layer; `heads` must be a multiple of it.
-        hidden: width of the hidden states.
-        intermediate: width of the feed-forward layers.
-        max_tokens: length of the longest text.
-        seed: seed of the weights.
-
-    Raises:
-        InputError: the sizes are not multiples of each other.
-    """
-    config = {
-        "model_type": "llama",
-        "vocab_size": tokenizer.vocabulary_size,
-        "hidden_size": hidden,
-        "intermediate_size": intermediate,
-        "num_hidden_layers": layers,
-        "num_attention_heads": heads,
-        "num_key_value_heads": key_heads,
-        "max_position_embeddings": max_tokens,
-        "rms_norm_eps": 1e-5,
-        "rope_parameters": {"rope_type": "default", "rope_theta": 10_000.0},
-    }
-    return _model(LLAMA.new(config, tokenizer, seed))
+    return family_of(read_json_object(folder / "config.json")).check(folder)
 
 
 def save_language_model(model: LanguageModel, folder: Path) -> None:
@@ -287,18 +199,6 @@ def save_language_model(model: LanguageModel, folder: Path) -> None:
         GPT2.save(model, folder, {}, {**ends, "architectures": ["GPT2LMHeadModel"]})
 
 
-def parse_writer_trainable(text: str) -> Trainable:
-    """Parse `none`, `lora R` or `all`.
-
-    Raises:
-        InputError: the text is anything else.
-    """
-    found = parse_trainable(text)
-    if found == Trainable(last=0) or (found.last is None and found.method in ("layers", "lora")):
-        return found
-    raise InputError(f"a writer's trainable must be none, lora R (such as lora 8) or all; got {text!r}")
-
-
 def tiny_byte_pair(special_tokens: Sequence[str] = ()) -> BytePair:
     """A vocabulary of the 256 bytes, the end of a text and the given special tokens, without merges."""
     tokens = dict.fromkeys([*printable_bytes(), END_OF_TEXT, *special_tokens])
@@ -308,27 +208,19 @@ def tiny_byte_pair(special_tokens: Sequence[str] = ()) -> BytePair:
 def control_embeddings(
     tokenizer: BytePair, embeddings: npt.NDArray[np.float32], tokens: Sequence[str]
 ) -> npt.NDArray[np.float32]:
-    """Initial embeddings of control tokens that a pretrained model does not have.
+    """Initial embeddings of control tokens that a pretrained model lacks: float32 [tokens, hidden].
 
-    Args:
-        tokenizer: the model's tokenizer.
-        embeddings: float32 [vocabulary, hidden], the model's embeddings.
-        tokens: n control tokens, such as `<|title|>`.
-
-    Returns:
-        float32 [n, hidden]: for `<|title|>` the mean over the tokens of " title"; `<|end|>` starts as the
-        model's end-of-text token, if it has one. So a model that knows the words reacts to the tokens at
-        once.
+    `<|title|>` starts as the mean over the tokens of " title", and `<|end|>` as the model's end-of-text
+    token, if it has one. So a model that knows the words reacts to the tokens at once.
     """
-    rows = [embeddings[_meaning(tokenizer, token)].mean(0) for token in tokens]
+    rows = []
+    for token in tokens:
+        if token == _END and END_OF_TEXT in tokenizer.special_tokens:
+            meaning = [tokenizer.token_id(END_OF_TEXT)]
+        else:
+            meaning = tokenizer.encode(tf.constant([" " + token.strip("<|>")])).flat_values.numpy()
+        rows.append(embeddings[meaning].mean(0))
     return np.reshape(rows, (len(tokens), embeddings.shape[1])).astype(np.float32)
-
-
-def _meaning(tokenizer: BytePair, token: str) -> list[int]:
-    if token == _END and END_OF_TEXT in tokenizer.special_tokens:
-        return [tokenizer.token_id(END_OF_TEXT)]
-    ids: list[int] = tokenizer.encode(tf.constant([" " + token.strip("<|>")])).flat_values.numpy().tolist()
-    return ids
 
 
 def _extended(model: LanguageModel, special_tokens: Sequence[str]) -> LanguageModel:
@@ -346,15 +238,3 @@ def _extended(model: LanguageModel, special_tokens: Sequence[str]) -> LanguageMo
             tensor = np.concatenate([tensor, control_embeddings(model.tokenizer, tensor, added)])
         new.read(tensor)
     return dataclasses.replace(model, backbone=backbone, tokenizer=tokenizer, config=config)
-
-
-def _gpt2_preset(name: str, dropout: float | None) -> LanguageModel:
-    backbone, tokenizer = read_preset(name, "GPT2", dropout)
-    config = GPT2.config_of(backbone) | {"n_inner": backbone.intermediate_dim}
-    rules = (rule.split(" ") for rule in tokenizer.merges if not rule.startswith("#version"))
-    ours = BytePair(dict(tokenizer.vocabulary), [(left, right) for left, right in rules])
-    return LanguageModel(backbone, ours, None, without_padding(config, ours.vocabulary_size, name))
-
-
-def _model(found: Pretrained) -> LanguageModel:
-    return LanguageModel(found.backbone, found.tokenizer, found.folder, found.config)

@@ -1,6 +1,6 @@
-"""Backbones for training: a BERT split into frozen and trained layers, and a language model."""
+"""Backbones for training: a BERT in frozen and trained layers, a language model, and passes in chunks."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -9,10 +9,8 @@ import keras_hub
 import tensorflow as tf
 
 from genre_tf.backbones.hub import hub_blocks, norm_of
-from genre_tf.backbones.precision import check_precision, compute_in
-from genre_tf.backbones.trainable import WHOLE, Trainable, check_fits
+from genre_tf.backbones.trainable import WHOLE, Trainable, check_fits, check_precision, compute_in
 from genre_tf.errors import InputError
-from genre_tf.layers.additions import Adapter, GatedPrefix, TokenRows
 from genre_tf.layers.attention import (
     Attention,
     Padded,
@@ -22,7 +20,16 @@ from genre_tf.layers.attention import (
     padding_bias,
     side_by_side_bias,
 )
-from genre_tf.layers.block import Block, low_rank_updates, merged, set_trainable, transformed
+from genre_tf.layers.block import (
+    Adapter,
+    Block,
+    GatedPrefix,
+    TokenRows,
+    low_rank_updates,
+    merged,
+    set_trainable,
+    transformed,
+)
 from genre_tf.layers.elementwise import normalized, rotary_turns
 
 
@@ -33,21 +40,14 @@ def split_layers(
     *,
     precision: str = "float32",
 ) -> tuple["EncoderLayers | None", "EncoderLayers"]:
-    """Split a BERT below its trained layers; both parts share the backbone's weights.
+    """Split a BERT below its trained layers into a frozen and a trained part, which share its weights.
 
-    Args:
-        backbone: the complete BERT.
-        trainable: what to train.
-        pad_id: the token id of padding.
-        precision: policy that the upper layers compute in; their weights stay float32.
-
-    Returns:
-        The frozen part (None if every layer is trained or modified), and the trained part (without layers
-        for `none`).
+    The frozen part is None if every layer is trained or modified; the trained one has no layers for `none`.
+    Its layers compute in `precision`, but their weights stay float32.
 
     Raises:
-        InputError: there are fewer layers than should be trained, an addition is too large, or the precision
-            is unknown.
+        InputError: there are fewer layers than should be trained, an addition is too large, or the
+            precision is unknown.
     """
     blocks = hub_blocks(backbone)
     check_precision(precision)
@@ -57,8 +57,14 @@ def split_layers(
     for block in blocks:
         set_trainable(block, True)  # an earlier split of this backbone may have frozen it
     for block in blocks[cut:]:
-        if trainable.method != "layers":
-            block.add(_additions(block, trainable))
+        hidden, size = block.heads * block.depth, trainable.size
+        if trainable.method == "lora":
+            block.add(low_rank_updates(block, ("query", "value"), size))  # as in the paper
+        elif trainable.method == "adapters":
+            block.add({part: Adapter(hidden, size, f"{part}_adapter") for part in ("project", "contract")})
+        elif trainable.method == "prefix":
+            dropout = block.parts.attention_dropout.rate
+            block.add({"attention": GatedPrefix(size, block.heads, block.depth, dropout, "prefix")})
         compute_in(precision, block)
     if trainable.last is None:
         # Token ids take four bytes, states of the frozen embeddings hundreds: looking up is cheaper than
@@ -69,16 +75,6 @@ def split_layers(
         compute_in("float32", block)  # an earlier split of this backbone may have set another precision
     lower = EncoderLayers(blocks[:cut], embeddings, pad_id, frozen=True)
     return lower, EncoderLayers(blocks[cut:], None, pad_id)
-
-
-def _additions(block: Block, trainable: Trainable) -> dict[str, Any]:
-    hidden = block.heads * block.depth
-    if trainable.method == "lora":
-        return low_rank_updates(block, ("query", "value"), trainable.size)  # as in the paper
-    if trainable.method == "adapters":
-        return {part: Adapter(hidden, trainable.size, f"{part}_adapter") for part in ("project", "contract")}
-    dropout = block.parts.attention_dropout.rate
-    return {"attention": GatedPrefix(trainable.size, block.heads, block.depth, dropout, "prefix")}
 
 
 class Embeddings(keras.layers.Layer):
@@ -95,16 +91,11 @@ class Embeddings(keras.layers.Layer):
         self.built = True
 
     def call(self, tokens: tf.Tensor, positions: tf.Tensor, training: bool | None = None) -> tf.Tensor:
-        """Embed tokens.
+        """Embed tokens, int32 [tokens], at their positions in their texts, int32 [tokens]: float32 [tokens,
+        hidden].
 
-        Args:
-            tokens: ids, int32 [tokens]; or their embeddings, float [tokens, hidden], to measure how a result
-                depends on them.
-            positions: each token's position in its text, int32 [tokens].
-            training: whether dropout is active.
-
-        Returns:
-            float32 [tokens, hidden].
+        Tokens may be embeddings instead of ids, float [tokens, hidden], to measure how a result depends on
+        them.
         """
         states = tokens if tokens.dtype.is_floating else self.token(tokens)
         states += tf.gather(tf.convert_to_tensor(self.position.position_embeddings), positions)
@@ -115,23 +106,13 @@ class Embeddings(keras.layers.Layer):
 class EncoderLayers(keras.Model):
     """Layers of a BERT: the frozen ones with its embeddings, or the trained ones.
 
-    Call it with states, float [N, T, hidden] (token ids, int32 [N, T] padded on the right, if it has the
-    embeddings, or what they are embedded as), and a mask of the real tokens, bool [N, T]; returns states,
-    float32 [N, T, hidden] in every precision.
-
-    Args:
-        blocks: the layers, first to last.
-        embeddings: the embeddings below them; None: they read states.
-        pad_id: the token id of padding.
-        frozen: whether nothing is trained and nothing dropped.
+    Call it with states, float [N, T, hidden] (with embeddings: token ids, int32 [N, T] padded on the right,
+    or what they are embedded as), and a mask of the real tokens, bool [N, T]; returns states, float32 [N, T,
+    hidden] in every precision. If `frozen`, nothing is trained and nothing dropped.
     """
 
     def __init__(
-        self,
-        blocks: list[Block],
-        embeddings: Embeddings | None = None,
-        pad_id: int = 0,
-        frozen: bool = False,
+        self, blocks: list[Block], embeddings: Embeddings | None = None, pad_id: int = 0, frozen: bool = False
     ) -> None:
         super().__init__(name="lower_layers" if frozen else "upper_layers")
         self.embeddings = embeddings
@@ -172,21 +153,17 @@ class EncoderLayers(keras.Model):
 
 
 class LanguageLayers(keras.layers.Layer):
-    """A GPT-2 or Llama over flat tokens, trained completely, by low-rank updates, or not at all.
+    """A GPT-2 or Llama over flat tokens, trained completely, by low-rank updates of all kernels, or not at
+    all.
 
     Args:
         backbone: as KerasHub built it; its weights are shared, not copied.
-        trainable: train everything, "lora" (all kernels of each layer) or nothing.
+        trainable: what `parse_writer_trainable` allows.
         control_ids: tokens whose embeddings are trained even if the others are not.
         attention_drops: see `Block`.
 
-    Attributes:
-        hidden, depth: widths of the states and of a head.
-        layers, heads, key_heads, vocabulary, max_positions: numbers of layers, of query heads and key heads
-            in each, of tokens, and of positions of the longest text.
-
     Raises:
-        InputError: something else should be trained, or the rank is as large as the kernel it updates.
+        InputError: the rank is as large as the kernel it updates.
 
     Source: Radford et al., "Language Models are Unsupervised Multitask Learners", 2019; Touvron et al.,
     "LLaMA", 2023.
@@ -200,7 +177,11 @@ class LanguageLayers(keras.layers.Layer):
         attention_drops: bool = True,
     ) -> None:
         super().__init__(name="language_layers")
-        _check_language_trainable(trainable, backbone)
+        least = min(backbone.hidden_dim, backbone.intermediate_dim)
+        if trainable.size > least:
+            raise InputError(
+                f"lora {trainable.size} is too large for this backbone: at most {least}; 4 to 64 are usual."
+            )
         self.backbone = backbone
         self.blocks = hub_blocks(backbone, attention_drops=attention_drops)
         self.layers = len(self.blocks)
@@ -227,13 +208,8 @@ class LanguageLayers(keras.layers.Layer):
     ) -> tf.Tensor:
         """Last hidden states; each token sees the prefix, itself and those before it.
 
-        Args:
-            embeddings: float32 [batch, time, hidden], without positions; rows are padded on the right.
-            prefix: keys and values before the text, without positions.
-            training: whether dropout is active and gradients are wanted.
-
-        Returns:
-            float32 [batch, time, hidden], normalized.
+        From embeddings float32 [batch, time, hidden], without positions, padded on the right, to the same,
+        normalized. With `training` dropout is active.
         """
         time = tf.shape(embeddings)[1]
         return self._states(embeddings, tf.range(time)[None], causal_bias(time, prefix), prefix, training)
@@ -243,14 +219,8 @@ class LanguageLayers(keras.layers.Layer):
     ) -> tf.Tensor:
         """Last hidden states of rows that hold several texts, each computed as if it were alone.
 
-        Args:
-            token_ids: int32 [rows, time].
-            text: int32 [rows, time], the number of each token's text in its row, from 1; 0 for padding.
-            position: int32 [rows, time], position of each token in its own text, from 0.
-            training: as in `states`.
-
-        Returns:
-            float32 [rows, time, hidden], normalized.
+        All three are int32 [rows, time]: token ids, the number of each token's text in its row (from 1; 0 for
+        padding), and the position of each token in its own text, from 0.
         """
         bias = side_by_side_bias(text, causal=True)
         return self._states(self.embed(token_ids), position, bias, None, training)
@@ -301,12 +271,79 @@ class LanguageLayers(keras.layers.Layer):
             yield self.backbone
 
 
-def _check_language_trainable(trainable: Trainable, backbone: Any) -> None:
-    whole = trainable.method == "layers" and trainable.last in (None, 0)
-    if not whole and (trainable.method != "lora" or trainable.last is not None):
-        raise InputError("a language model's trainable must be none, lora R (such as lora 16) or all")
-    least = min(backbone.hidden_dim, backbone.intermediate_dim)
-    if trainable.size > least:
-        raise InputError(
-            f"lora {trainable.size} is too large for this backbone: at most {least}; 4 to 64 are usual."
+def in_chunks(
+    function: Callable[..., tf.Tensor],
+    layers: Sequence[keras.layers.Layer],
+    rows: Sequence[tf.Tensor],
+    size: int,
+) -> tf.Tensor:
+    """Gradient checkpointing by rows: some texts at a time, recomputed for the gradient, never all in memory.
+
+    Values and gradients equal those of one call per chunk, including dropout: the recomputation of a chunk
+    starts from the random states of its first computation. (`tf.recompute_grad` does not support loops, and
+    `keras.remat` draws different dropout the second time.) Gradients flow to the trained weights of the
+    layers, not to the rows.
+
+    Args:
+        function: calls the layers; must treat each row separately. Returns float32 [n, ...] for n rows.
+        layers: all layers that `function` uses, already built.
+        rows: tensors of N rows each, [N, ...].
+        size: rows in a chunk; the last chunk is padded with zeros.
+
+    Source: Chen et al., "Training Deep Nets with Sublinear Memory Cost", 2016; Gao et al., "Scaling Deep
+    Contrastive Learning Batch Size under Memory Limited Setup", 2021 (chunks of a batch).
+    """
+    count = tf.shape(rows[0])[0] if rows[0].shape[0] is None else rows[0].shape[0]
+    chunks = -(-count // size)
+    parts = []
+    for column in rows:  # [N, ...] -> [chunks, size, ...]
+        filled = tf.pad(column, [[0, chunks * size - count], *[[0, 0]] * (len(column.shape) - 1)])
+        cut = tf.reshape(filled, tf.concat([[chunks, size], tf.shape(column)[1:]], 0))
+        parts.append(tf.ensure_shape(cut, [None, size, *column.shape[1:]]))
+    trained = [weight for layer in layers for weight in layer.trainable_variables]
+    others = [weight for layer in layers for weight in layer.non_trainable_variables]
+    states = [weight for weight in others if "int" in weight.dtype]  # random states of dropout
+    frozen = [(each, tf.convert_to_tensor(each.value)) for each in others if "int" not in each.dtype]
+    start = [tf.convert_to_tensor(state.value) for state in states]
+
+    def apply(number: Any, weights: Sequence[tf.Tensor], before: Sequence[tf.Tensor]) -> Any:
+        """Outputs of a chunk, and the random states after it."""
+        given = [*zip(trained, weights, strict=True), *zip(states, before, strict=True), *frozen]
+        with keras.StatelessScope(given) as scope:
+            outputs = function(*(tf.gather(part, number) for part in parts))
+        return outputs, [scope.get_current_value(state) for state in states]
+
+    def loop(body: Callable[..., Any], begun: Any) -> Any:
+        """`begun` after `body(number, random states, begun)` for each chunk, and the random states then."""
+        _, after, done = tf.while_loop(
+            lambda number, *_: number < chunks, body, (0, start, begun), parallel_iterations=1
         )
+        return done, after
+
+    @tf.custom_gradient
+    def run(*weights: tf.Tensor) -> Any:
+        def forward(number: Any, random: list[tf.Tensor], done: tf.TensorArray) -> Any:
+            outputs, random = apply(number, weights, random)
+            return number + 1, random, done.write(number, outputs)
+
+        def gradient(*of_outputs: tf.Tensor) -> list[tf.Tensor]:
+            def backward(number: Any, random: list[tf.Tensor], sums: list[tf.Tensor]) -> Any:
+                here = [tf.identity(weight) for weight in weights]
+                with tf.GradientTape() as tape:
+                    tape.watch(here)
+                    outputs, random = apply(number, here, random)
+                zero = tf.UnconnectedGradients.ZERO
+                upstream = tf.gather(of_outputs[0], number)
+                found = tape.gradient(outputs, here, upstream, unconnected_gradients=zero)
+                return number + 1, random, [total + part for total, part in zip(sums, found, strict=True)]
+
+            return loop(backward, [tf.zeros_like(weight) for weight in weights])[0]  # type: ignore[no-any-return]
+
+        outputs, after = loop(forward, tf.TensorArray(tf.float32, chunks))
+        return [outputs.stack(), *after], gradient
+
+    outputs, *after = run(*(tf.convert_to_tensor(weight.value) for weight in trained))
+    for state, value in zip(states, after, strict=True):
+        state.assign(value)
+    rows_of_all = tf.concat([[chunks * size], tf.shape(outputs)[2:]], 0)
+    return tf.reshape(outputs, rows_of_all)[:count]

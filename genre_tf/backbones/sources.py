@@ -22,12 +22,8 @@ _PRESET = re.compile(r"[a-z0-9_.]+")
 
 @dataclass(frozen=True)
 class BackboneSource:
-    """A resolved backbone name.
-
-    Attributes:
-        kind: "folder" (Hugging Face layout), "preset" (read by KerasHub) or "tiny" (small and random).
-        name: the name as given.
-        folder: the folder, for kind "folder"; else None.
+    """A resolved backbone name: a "folder" (Hugging Face layout), a "preset" (of KerasHub) or "tiny"
+    (random).
     """
 
     kind: Literal["folder", "preset", "tiny"]
@@ -38,10 +34,8 @@ class BackboneSource:
 def resolve_backbone(name: str) -> BackboneSource:
     """Find the folder or preset for a name; fetch it from a hub if the name says so.
 
-    Args:
-        name: a Hugging Face id (`hf://org/name`), a Keras preset, a local folder, a GGUF file (converted to a
-            folder the first time), `package:NAME/SUBFOLDER` or `package:NAME/FILE.gguf` (in an installed
-            Python package, which is not imported) or `tiny`.
+    A GGUF file is converted to a folder the first time. A package that holds a folder or file is not
+    imported.
 
     Raises:
         InputError: nothing has this name; the message lists the possible forms.
@@ -54,7 +48,13 @@ def resolve_backbone(name: str) -> BackboneSource:
         file = _in_package(name) if name.startswith("package:") else Path(name)
         return BackboneSource("folder", name, gguf_folder(file))
     if name.startswith("package:"):
-        return _of_folder(name, _package_folder(name))
+        folder, root = _in_package(name), _package_root(name)
+        if not folder.is_dir():
+            inner = sorted(p.name for p in root.iterdir() if p.is_dir() and not p.name.startswith("_"))
+            raise InputError(
+                f"Backbone {name!r}: {root.name} has no such folder. It holds: {', '.join(inner)}."
+            )
+        return _of_folder(name, folder)
     if name.startswith("hf://"):
         return _of_folder(name, _hub_folder(name))
     if Path(name).is_dir():
@@ -70,15 +70,6 @@ def _of_folder(name: str, folder: Path) -> BackboneSource:
     if (folder / "metadata.json").is_file() and not (folder / "model.safetensors").is_file():
         return BackboneSource("preset", str(folder))  # a Keras preset saved to a folder
     return BackboneSource("folder", name, folder)
-
-
-def _package_folder(name: str) -> Path:
-    folder = _in_package(name)
-    if not folder.is_dir():
-        root = _package_root(name)
-        inner = sorted(p.name for p in root.iterdir() if p.is_dir() and not p.name.startswith("_"))
-        raise InputError(f"Backbone {name!r}: {root.name} has no such folder. It holds: {', '.join(inner)}.")
-    return folder
 
 
 def _in_package(name: str) -> Path:

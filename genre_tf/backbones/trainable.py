@@ -1,12 +1,17 @@
-"""Which part of a backbone is trained: whole layers, or small additions to frozen layers."""
+"""How a backbone is trained: whole layers, or small additions to frozen ones; and in which precision."""
 
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
+
+import keras
 
 from genre_tf.errors import InputError
 
 _ADDED = re.compile(r"(lora|adapters|prefix)\s+([1-9]\d{0,5})(?:\s+last\s+([1-9]\d{0,5}))?")
+PRECISIONS = ("float32", "mixed_bfloat16", "mixed_float16")
+_MARK = "gradient_passes_float16"
 _LAST = re.compile(r"last\s+([1-9]\d{0,5})")
 
 
@@ -14,11 +19,9 @@ _LAST = re.compile(r"last\s+([1-9]\d{0,5})")
 class Trainable:
     """Which weights of a BERT are trained.
 
-    Attributes:
-        method: "layers" trains whole layers; "lora", "adapters" and "prefix" keep them frozen and train small
-            additions to each.
-        size: rank of "lora", width of "adapters", number of vectors of "prefix"; 0 for "layers".
-        last: number of last layers; None: all layers (for "layers" including the embeddings).
+    "layers" trains whole layers; "lora" (of rank `size`), "adapters" (of that width) and "prefix" (that many
+    vectors) keep them frozen and train small additions to each; in the `last` layers, or None: in all (for
+    "layers" including the embeddings).
     """
 
     method: Literal["layers", "lora", "adapters", "prefix"] = "layers"
@@ -31,10 +34,8 @@ WHOLE = Trainable()
 
 
 def parse_trainable(text: str) -> Trainable:
-    """Parse `none`, `last N`, `all`, `lora R`, `adapters N` or `prefix N`; the last three may add `last N`.
-
-    Raises:
-        InputError: the text is anything else.
+    """Parse `none`, `last N`, `all`, `lora R`, `adapters N` or `prefix N`, the last three with `last N` if
+    wanted.
     """
     cleaned = text.strip().lower()
     if cleaned in ("none", "all"):
@@ -50,18 +51,16 @@ def parse_trainable(text: str) -> Trainable:
     )
 
 
+def parse_writer_trainable(text: str) -> Trainable:
+    """Parse `none`, `lora R` or `all`; anything else is an `InputError`."""
+    found = parse_trainable(text)
+    if found == Trainable(last=0) or (found.last is None and found.method in ("layers", "lora")):
+        return found
+    raise InputError(f"a writer's trainable must be none, lora R (such as lora 8) or all; got {text!r}")
+
+
 def check_fits(trainable: Trainable, layers: int, hidden: int, max_tokens: int) -> None:
-    """Check that a BERT of these sizes can be trained this way.
-
-    Args:
-        trainable: what to train.
-        layers: number of layers of the BERT.
-        hidden: width of its states.
-        max_tokens: length of its longest input.
-
-    Raises:
-        InputError: there are fewer layers, or an addition is as large as what it modifies.
-    """
+    """Check that a BERT has enough layers, and that an addition is smaller than what it modifies."""
     if (trainable.last or 0) > layers:
         raise InputError(
             f"the backbone has {layers} layers; got last {trainable.last}. Use 'all' for all of them."
@@ -72,3 +71,28 @@ def check_fits(trainable: Trainable, layers: int, hidden: int, max_tokens: int) 
             f"{trainable.method} {trainable.size} is too large for this backbone: "
             f"at most {most}; 4 to 64 are usual."
         )
+
+
+def check_precision(precision: str) -> None:
+    """Check that a precision is one of `PRECISIONS`; anything else is an `InputError`."""
+    if precision not in PRECISIONS:
+        raise InputError(f"precision must be one of {', '.join(PRECISIONS)}; got {precision!r}")
+
+
+def compute_in(precision: str, layer: keras.layers.Layer) -> None:
+    """Let a built layer, and every layer inside it, compute in a precision; its weights stay float32.
+
+    Keras has a global policy for this. Here it is only set on the trained BERT layers, so that pooling, user
+    tower, scores and losses stay float32.
+
+    Source: Micikevicius et al., "Mixed Precision Training", 2018.
+    """
+    for inner in layer._flatten_layers():
+        inner.dtype_policy = keras.dtype_policies.get(precision)
+    for weight in layer.weights:
+        setattr(weight, _MARK, precision == "mixed_float16")
+
+
+def wants_loss_scaling(weights: Iterable[Any]) -> bool:
+    """Whether the gradient of any of these weights passes through float16, where small values become zero."""
+    return any(getattr(weight, _MARK, False) for weight in weights)

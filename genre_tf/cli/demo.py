@@ -260,7 +260,7 @@ def _print_lines(label: str, lines: list[str]) -> None:
 def _keep_written(written: list[dict[str, Any]], run: Path) -> None:
     """Keep the server's texts for TensorBoard and the report, with the claims missing from the source."""
     from genre_tf.generation.grounding import Grounding
-    from genre_tf.models.generator_checkpoint import load_generator
+    from genre_tf.models.checkpoint import load_generator
     from genre_tf.reporting.keeping import keep_written
 
     grounding = Grounding(load_generator(run).common_words)

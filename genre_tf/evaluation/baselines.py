@@ -16,7 +16,7 @@ from genre_tf.backbones.layers import split_layers
 from genre_tf.backbones.trainable import Trainable
 from genre_tf.data.articles import ArticleTable
 from genre_tf.data.columns import ImpressionExample
-from genre_tf.models.by_length import by_length
+from genre_tf.models.article_features import by_length
 from genre_tf.text.words import words_of
 
 Scores = list[npt.NDArray[np.float32]]

@@ -32,8 +32,7 @@ from genre_tf.evaluation.significance import Slices, auc_intervals, compared, sl
 from genre_tf.evaluation.whole_pool import Moments, Stages, learned_limit, pool_report
 from genre_tf.evaluation.writer_quality import WriterEvaluation
 from genre_tf.metrics.ranking import click_ranks, ranking_metrics, recall
-from genre_tf.models.checkpoint import BACKBONE_FOLDER, WEIGHTS_FILE
-from genre_tf.models.generator_checkpoint import check_towers
+from genre_tf.models.checkpoint import BACKBONE_FOLDER, WEIGHTS_FILE, check_towers
 
 CUTOFFS = (10, 50, 100, 200, 500)
 Say = Callable[[str], None]

@@ -29,8 +29,14 @@ from genre_tf.generation.safety import load_classifier
 from genre_tf.generation.writer import WritingGraph
 from genre_tf.generation.writer_options import writer_options
 from genre_tf.metrics.text import copy_rate, distinct, perplexity, rouge
-from genre_tf.models.checkpoint import WEIGHTS_FILE, load_news_encoder, load_ranker, load_two_tower
-from genre_tf.models.generator_checkpoint import load_generator, untrained_generator
+from genre_tf.models.checkpoint import (
+    WEIGHTS_FILE,
+    load_generator,
+    load_news_encoder,
+    load_ranker,
+    load_two_tower,
+    untrained_generator,
+)
 from genre_tf.models.writer import Writer
 from genre_tf.text.words import beginning, length_in_words
 

@@ -15,7 +15,7 @@ import tensorflow as tf
 
 from genre_tf.contract import COUNTERS
 from genre_tf.data.articles import ArticleTable
-from genre_tf.models.by_length import by_length
+from genre_tf.models.article_features import by_length
 
 _CHUNK_TITLES = 256  # titles encoded at a time, so that one long request cannot use up a server's memory
 _STRINGS = tf.TensorSpec([None], tf.string)

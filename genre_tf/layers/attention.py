@@ -18,11 +18,8 @@ MASKED = -1e9  # far below any attention score, and finite, so that a row withou
 class Prefix(NamedTuple):
     """Keys and values that every token sees before the text, for every layer; they have no positions.
 
-    Args:
-        keys: for each layer float32 [batch, key_heads, prefix, depth]; not rotated.
-        values: for each layer, the same shape.
-        bias: float32 [], added to the scores of the prefix; starts at -4, which makes the prefix almost
-            invisible.
+    They are float32 [batch, key_heads, prefix, depth] for each layer, not rotated; `bias`, float32 [], is
+    added to the scores of the prefix, and starts at -4, which makes it almost invisible.
 
     Source: Li and Liang, "Prefix-Tuning", 2021.
     """
@@ -33,12 +30,9 @@ class Prefix(NamedTuple):
 
 
 class Heads(Protocol):
-    """What attention must know of the transformer layer that it serves.
+    """What attention must know of the layer that it serves: its position in its model, and its heads.
 
-    Attributes:
-        number: position of the layer in its model.
-        heads: number of query heads.
-        key_heads: number of key and value heads; query heads that share one follow each other.
+    Query heads that share a key and value head follow each other.
     """
 
     number: int
@@ -51,14 +45,12 @@ class Attention:
 
     Args:
         layout: which text each token belongs to.
-        bias: added to the scores, float32 [N or 1, heads or 1, T or 1, prefix + T]: far below zero where a
-            token must not look; None: every token sees its whole text.
+        bias: added to the scores, float32 [N or 1, heads or 1, T or 1, prefix + T]: far below zero where
+            a token must not look; None: every token sees its whole text.
         turns: rotary positions, as from `rotary_turns`, [T, depth] or [N, 1, T, depth]; None: none.
         prefix: keys and values before every text.
-        keep: whether `seen` collects the keys and values of each layer.
-
-    Attributes:
-        seen: for each layer called, keys and values [N, key heads, prefix + T, depth]; empty without `keep`.
+        keep: whether `seen` collects the keys and values of each layer, [N, key heads, prefix + T,
+            depth].
 
     Source: Vaswani et al., "Attention Is All You Need", 2017; grouped keys: Ainslie et al., "GQA", 2023.
     """
@@ -81,17 +73,10 @@ class Attention:
         training: bool | None = None,
         dropout: Callable[..., tf.Tensor] | None = None,
     ) -> tf.Tensor:
-        """Attend.
+        """Attend: queries (scaled), keys and values of the tokens side by side -> float [tokens, heads *
+        depth].
 
-        Args:
-            fused: queries (scaled), keys and values of the tokens side by side, float
-                [tokens, (heads + 2 * key heads) * depth].
-            layer: the layer that they belong to.
-            training: whether gradients are wanted.
-            dropout: a layer that drops attention weights; None: none.
-
-        Returns:
-            float [tokens, heads * depth].
+        The input is float [tokens, (heads + 2 * key heads) * depth]; `dropout` drops attention weights.
         """
         query, key, value = self.layout.by_head(fused, layer.heads, layer.key_heads, training)
         if self.turns is not None:
@@ -138,14 +123,10 @@ def causal_bias(time: Any, prefix: Prefix | None = None) -> tf.Tensor:
 
 
 def side_by_side_bias(text: tf.Tensor, causal: bool) -> tf.Tensor:
-    """Hides other texts of the same row.
+    """Hides other texts of the same row, and if `causal` what comes after a token: float32 [rows, 1, time,
+    time].
 
-    Args:
-        text: int32 [rows, time], the number of each token's text.
-        causal: whether a token sees only what comes before it.
-
-    Returns:
-        float32 [rows, 1, time, time].
+    `text`, int32 [rows, time], is the number of each token's text.
 
     Source: Krell et al., "Efficient Sequence Packing without Cross-contamination", 2021.
     """
@@ -163,11 +144,7 @@ def layout_of(mask: tf.Tensor) -> "Padded | Unpadded":
 
 
 class Padded:
-    """Every position of N texts, including padding: N * T tokens.
-
-    Args:
-        rows: any tensor [N, T, ...].
-    """
+    """Every position of N texts, including padding: N * T tokens of rows [N, T, ...]."""
 
     def __init__(self, rows: tf.Tensor) -> None:
         self.texts, self.columns = _sizes(rows)
@@ -209,11 +186,8 @@ class Unpadded:
     Removing padding and rearranging by heads is one gather of short rows. Its gradient is the opposite
     gather, because no row is taken twice except for padding, which has no gradient.
 
-    Args:
-        mask: bool [N, T], True for real tokens.
-
-    Source: Zhai et al., "ByteTransformer: A High-Performance Transformer Boosted for Variable-Length
-    Inputs", 2023 (the padding-free algorithm).
+    Source: Zhai et al., "ByteTransformer: A High-Performance Transformer Boosted for Variable-Length Inputs",
+    2023 (the padding-free algorithm).
     """
 
     def __init__(self, mask: tf.Tensor) -> None:

@@ -1,4 +1,4 @@
-"""One transformer layer of any architecture: its arithmetic, and its weights in a KerasHub layer."""
+"""One transformer layer of any architecture: its arithmetic, its weights, and trained additions to them."""
 
 import contextlib
 import math
@@ -7,11 +7,14 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 import keras
+import numpy as np
 import tensorflow as tf
 
-from genre_tf.layers.additions import Adapter, LowRank
 from genre_tf.layers.attention import Heads
 from genre_tf.layers.elementwise import Norm, activated, gated_silu, normalized
+
+_ADAPTER_SPREAD = 1e-2  # as in Houlsby et al.
+_PREFIX_SPREAD = 0.5  # similar to keys and values of real words
 
 Attend = Callable[..., tf.Tensor]
 """How tokens see each other: `Attention`, or one with a cache; called as `Attention` is."""
@@ -20,9 +23,8 @@ Attend = Callable[..., tf.Tensor]
 class Weights(Heads, Protocol):
     """The two parts of a transformer layer and their norms, however the weights are kept.
 
-    Attributes:
-        norm_first: whether states are normalized before each part, as in GPT-2 and Llama, or after each sum,
-            as in BERT.
+    `norm_first`: states are normalized before each part, as in GPT-2 and Llama, or else after each sum, as in
+    BERT.
     """
 
     norm_first: bool
@@ -38,16 +40,7 @@ class Weights(Heads, Protocol):
 
 
 def transformed(layer: Weights, flat: tf.Tensor, attend: Attend, training: bool | None = None) -> tf.Tensor:
-    """The states after a transformer layer.
-
-    Args:
-        layer: its weights.
-        flat: float [tokens, hidden]; the sums are computed in this precision.
-        attend: which tokens see each other.
-        training: whether dropout is active and gradients are wanted.
-
-    Returns:
-        float [tokens, hidden].
+    """The states after a transformer layer: float [tokens, hidden], in whose precision the sums are computed.
 
     Source: a norm after each sum: Devlin et al., "BERT", 2018; before each part: Radford et al. 2019 (GPT-2).
     """
@@ -64,15 +57,10 @@ def transformed(layer: Weights, flat: tf.Tensor, attend: Attend, training: bool 
 
 @dataclass(frozen=True, kw_only=True)
 class Parts:
-    """The parts of a layer that KerasHub has built.
+    """The parts of a layer that KerasHub has built: Keras' dense layers, whose kernels may be split by heads.
 
-    Attributes:
-        heads, key_heads, norm_first: see `Weights`.
-        query, key, value, project, expand, contract: Keras' dense layers; kernels may be split by heads.
-        gate: a dense layer beside `expand`; None: the activation of `expand` is applied instead.
-        attention_norm, feed_forward_norm: normalizations.
-        attention_dropout, project_dropout, contract_dropout: layers that drop attention weights and both
-            outputs; None: there is none.
+    `gate` lies beside `expand`; None: the activation of `expand` is applied instead. The last three are
+    layers that drop attention weights and both outputs; None: there is none.
     """
 
     heads: int
@@ -102,14 +90,9 @@ class Block(keras.layers.Layer):
     """A transformer layer for training: KerasHub's weights and results, in fewer passes over memory.
 
     All matrix products have rank 2 and are followed by their bias, which oneDNN computes as one operation;
-    query, key and value are one product. Normalizations and activations have closed-form gradients.
-
-    Args:
-        layer: the KerasHub layer; its weights are shared, not copied.
-        parts: its parts.
-        number: its position in the model.
-        attention_drops: whether attention weights are dropped in training; on long rows that many random
-            numbers would cost a tenth of the step.
+    query, key and value are one product. Normalizations and activations have closed-form gradients. The
+    weights of the KerasHub layer are shared, not copied. Without `attention_drops` no attention weights are
+    dropped in training: on long rows that many random numbers would cost a tenth of the step.
     """
 
     def __init__(
@@ -126,12 +109,11 @@ class Block(keras.layers.Layer):
         self.built = True
 
     def add(self, additions: dict[str, Any]) -> None:
-        """Freeze the layer and train additions to it.
+        """Freeze the layer and train additions to it, by the name of the product that they follow (see
+        `Parts.dense`).
 
-        Args:
-            additions: what is added, by the name of the product that it follows (see `Parts.dense`;
-                "attention": the attention itself). Query, key and value take a `LowRank` only. The norms are
-                trained beside adapters, as in their paper.
+        "attention" stands for the attention itself. Query, key and value take a `LowRank` only. The norms are
+        trained beside adapters, as in their paper.
         """
         self.additions = additions
         set_trainable(self.layer, False)
@@ -223,9 +205,7 @@ def low_rank_updates(block: Block, names: Sequence[str], rank: int) -> dict[str,
 def merged(blocks: Sequence[Block], others: Sequence[tuple[Any, tf.Tensor]] = ()) -> Iterator[None]:
     """Merge low-rank updates into the kernels of KerasHub's layers while the context lasts.
 
-    Args:
-        blocks: layers with or without updates.
-        others: further variables, and values of the same size that they get.
+    Also set `others`: further variables, to values of the same size.
     """
     changes = list(others)
     for block in blocks:
@@ -256,3 +236,117 @@ def _affine(flat: tf.Tensor, kernel: tf.Tensor, bias: tf.Tensor | None) -> tf.Te
 
 def _dropped(found: tf.Tensor, dropout: Any, training: bool | None) -> tf.Tensor:
     return found if dropout is None else dropout(found, training=training)
+
+
+# Small trained additions to frozen layers; every one starts at zero, the pretrained function. Each is called
+# after a product of a layer, with what went in and what came out, and returns what goes on.
+
+
+class LowRank(keras.layers.Layer):
+    """A trained low-rank update of a frozen kernel, computed separately: `x W + x A B`; B starts at zero.
+
+    A and B are those of the paper, for the whole matrix. `enable_lora` of Keras' EinsumDense gives every head
+    its own A and one B to all of them, and adds the product to the kernel, so that a gradient of the kernel's
+    size is computed on the way. Everything else is frozen; the scale alpha / rank is 1.
+
+    Source: Hu et al., "LoRA: Low-Rank Adaptation of Large Language Models", 2021, equation 3.
+    """
+
+    def __init__(self, inputs: int, outputs: int, rank: int, name: str) -> None:
+        super().__init__(name=name)
+        gaussian = keras.initializers.RandomNormal(stddev=1 / math.sqrt(inputs))
+        self.down = self.add_weight(name=f"{name}_down", shape=(inputs, rank), initializer=gaussian)
+        self.up = self.add_weight(name=f"{name}_up", shape=(rank, outputs), initializer="zeros")
+        self.built = True
+
+    def call(self, flat: tf.Tensor, found: tf.Tensor) -> tf.Tensor:
+        """Input [M, inputs] and product [M, outputs] of the kernel -> the product with the update."""
+        return found + self.update(flat)
+
+    def update(self, flat: tf.Tensor) -> tf.Tensor:
+        """The addition to the kernel's product: [M, inputs] -> [M, outputs]."""
+        down, up = (tf.cast(tf.convert_to_tensor(each), flat.dtype) for each in (self.down, self.up))
+        return tf.matmul(tf.matmul(flat, down), up)
+
+    def added(self) -> tf.Tensor:
+        """The addition to the kernel itself, float32 [inputs, outputs]: for weights that are only read."""
+        return tf.matmul(tf.convert_to_tensor(self.down), tf.convert_to_tensor(self.up))
+
+
+class Adapter(keras.layers.Layer):
+    """A bottleneck with a residual connection, `x + up(gelu(down(x)))`; `up` starts at zero: the identity.
+
+    Source: Houlsby et al., "Parameter-Efficient Transfer Learning for NLP", 2019, figure 2.
+    """
+
+    def __init__(self, hidden: int, width: int, name: str) -> None:
+        super().__init__(name=name)
+        near_zero = keras.initializers.TruncatedNormal(stddev=_ADAPTER_SPREAD)
+        self.down = keras.layers.Dense(width, activation="gelu", kernel_initializer=near_zero, name="down")
+        self.up = keras.layers.Dense(hidden, kernel_initializer="zeros", name="up")
+        self.down.build((None, hidden))
+        self.up.build((None, width))
+        self.built = True
+
+    def call(self, flat: tf.Tensor, found: tf.Tensor) -> tf.Tensor:
+        """Input and output [M, hidden] of a product -> the output through the bottleneck."""
+        return found + self.up(self.down(found))
+
+
+class GatedPrefix(keras.layers.Layer):
+    """Trained keys and values that every token can attend to, in addition to those of the text.
+
+    In the paper they share the softmax of the text, so that even untrained ones take attention away from it.
+    Here, as in LLaMA-Adapter, they have their own softmax, and each head adds its result through a gate that
+    starts at zero. The vectors are trained directly, without the paper's network over them.
+
+    Source: Li and Liang, "Prefix-Tuning", 2021; the gate: Zhang et al., "LLaMA-Adapter", 2023, equation 6.
+    """
+
+    def __init__(self, vectors: int, heads: int, depth: int, dropout: float, name: str) -> None:
+        super().__init__(name=name)
+        for part in ("prefix_keys", "prefix_values"):
+            start = keras.initializers.RandomNormal(stddev=_PREFIX_SPREAD)
+            setattr(self, part, self.add_weight(name=part, shape=(vectors, heads, depth), initializer=start))
+        self.gate = self.add_weight(name="prefix_gate", shape=(heads, 1), initializer="zeros")
+        self.dropout = keras.layers.Dropout(dropout)
+        self.built = True
+
+    def call(self, query: tf.Tensor, mixed: tf.Tensor, training: bool | None = None) -> tf.Tensor:
+        """Scaled queries and attention output, [M, heads * depth] each -> the output with the prefix's."""
+        heads, depth = self.gate.shape[0], self.prefix_keys.shape[2]
+        scores = tf.einsum("mnh,snh->mns", tf.reshape(query, [-1, heads, depth]), self.prefix_keys)
+        weights = tf.cast(tf.nn.softmax(tf.cast(scores, tf.float32)), query.dtype)
+        answer = tf.einsum("mns,snh->mnh", self.dropout(weights, training=training), self.prefix_values)
+        return mixed + tf.reshape(tf.tanh(self.gate) * answer, tf.shape(mixed))
+
+
+class TokenRows(keras.layers.Layer):
+    """An addition to the input and output embeddings of a few tokens.
+
+    Control tokens are new to a pretrained model: its other tokens may stay frozen, but these must be trained.
+    """
+
+    def __init__(self, ids: Sequence[int], vocabulary: int, hidden: int) -> None:
+        super().__init__(name="token_rows")
+        self.ids = np.asarray(ids, np.int32)
+        self._place = np.zeros(vocabulary, np.int32)  # 0: a token without an addition
+        self._place[self.ids] = np.arange(1, len(ids) + 1)
+        self._column = np.zeros((len(ids), vocabulary), np.float32)
+        self._column[np.arange(len(ids)), self.ids] = 1.0
+        self.rows = self.add_weight(name="rows", shape=(len(ids), hidden), initializer="zeros")
+        self.built = True
+
+    def embed(self, token_ids: tf.Tensor) -> tf.Tensor:
+        """The addition to embeddings: int32 [...] -> float32 [..., hidden]."""
+        rows = tf.pad(tf.convert_to_tensor(self.rows), [[1, 0], [0, 0]])
+        return tf.gather(rows, tf.gather(self._place, token_ids))
+
+    def logits(self, states: tf.Tensor) -> tf.Tensor:
+        """The addition to logits: [n, hidden] -> [n, vocabulary]."""
+        rows = tf.cast(tf.convert_to_tensor(self.rows), states.dtype)
+        return tf.matmul(tf.matmul(states, rows, transpose_b=True), tf.cast(self._column, states.dtype))
+
+    def added_to(self, table: tf.Tensor) -> tf.Tensor:
+        """The embeddings with these rows added: float32 [vocabulary, hidden]."""
+        return tf.tensor_scatter_nd_add(table, self.ids[:, None], tf.convert_to_tensor(self.rows))

@@ -29,10 +29,7 @@ ACTIVATIONS = {
 class Norm(NamedTuple):
     """The weights of a normalization.
 
-    Attributes:
-        scale: float32 [D].
-        offset: float32 [D]; None: no mean is subtracted either (RMSNorm).
-        epsilon: added to the variance.
+    `scale` is float32 [D], `offset` too, or None: no mean is subtracted either (RMSNorm).
     """
 
     scale: Any
@@ -157,13 +154,8 @@ def rms_norm(
 def rotary_turns(positions: Any, depth: int, base: float) -> tuple[tf.Tensor, tf.Tensor]:
     """Factors for `rotated`, in the layout of `transformers`: the first half of a head turns with the second.
 
-    Args:
-        positions: int32 [...].
-        depth: width of a head.
-        base: longest wavelength, over 2 pi tokens.
-
-    Returns:
-        Cosines and signed sines, float32 [..., depth].
+    Positions int32 [...] and a longest wavelength (over 2 pi tokens) give cosines and signed sines, float32
+    [..., depth].
 
     Source: Su et al., "RoFormer", 2021, equation 34.
     """

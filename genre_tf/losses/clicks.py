@@ -1,7 +1,9 @@
 """Losses of clicks: single ones, against other candidates or a pool, from a teacher, contrasts of readers.
 
-Each loss is a mean over the batch. With several replicas it is this replica's share of the mean over all:
-sums cover its own rows, counts cover all rows.
+Each loss is a mean over the batch, float32 []. With several replicas it is this replica's share of the mean
+over all: sums cover its own rows, counts cover all rows. The first four take logits float32 [B, C], labels
+float32 [B, C] (1 for a click), mask bool [B, C] of real candidates, and weights of clicks float32 [B, C]
+(None: 1).
 """
 
 from collections.abc import Callable
@@ -22,20 +24,10 @@ def click_loss(
     weights: tf.Tensor | None = None,
     smoothing: float = 0.0,
 ) -> tf.Tensor:
-    """Binary cross-entropy, -[y log p + (1 - y) log(1 - p)].
+    """Binary cross-entropy, -[y log p + (1 - y) log(1 - p)], mean over real candidates.
 
-    Labels are smoothed towards the click rate of the batch, not towards one half, so that their mean and the
-    mean click probability do not change.
-
-    Args:
-        logits: float32 [B, C].
-        labels: float32 [B, C], 1 for a click.
-        mask: bool [B, C], real candidates.
-        weights: float32 [B, C], weights of clicks, 1 for other candidates; None: 1 everywhere.
-        smoothing: share of each label to replace by the click rate.
-
-    Returns:
-        float32 [], mean over real candidates.
+    A share `smoothing` of each label is replaced by the click rate of the batch, not by one half, so that the
+    mean label and the mean click probability do not change.
 
     Source: Pereyra et al., "Regularizing Neural Networks by Penalizing Confident Output Distributions", 2017
     (smoothing towards the frequency of each label).
@@ -59,17 +51,8 @@ def softmax_loss(
     """Softmax cross-entropy of each click against the candidates of its row that were not clicked.
 
     Other clicks of the row are left out. A row without a click, or with nothing else, is ignored. The loss
-    only compares candidates of one row, so it learns an order but no probabilities.
-
-    Args:
-        logits: float32 [B, C].
-        labels: float32 [B, C], 1 for a click.
-        mask: bool [B, C], real candidates.
-        weights: float32 [B, C], weights of clicks; None: 1.
-        smoothing: share of the target to spread evenly over the softmax.
-
-    Returns:
-        float32 [], mean over clicks that have a candidate to compare with.
+    only compares candidates of one row, so it learns an order but no probabilities. A share `smoothing` of
+    the target is spread evenly over the softmax.
 
     Source: Bruch et al., "An Analysis of the Softmax Cost Function for Learning to Rank", ICTIR 2019; with
     drawn negatives Wu et al., "NPA", KDD 2019.
@@ -94,18 +77,9 @@ def click_and_softmax_loss(
     weights: tf.Tensor | None = None,
     smoothing: float = 0.0,
 ) -> tf.Tensor:
-    """Probabilities and order together: both losses, summed over the batch, divided by its real candidates.
+    """Probabilities and order together: the click loss plus the softmax loss times clicks per candidate.
 
-    Args:
-        logits: float32 [B, C].
-        labels: float32 [B, C], 1 for a click.
-        mask: bool [B, C], real candidates.
-        weights: float32 [B, C], weights of clicks; None: 1.
-        smoothing: as in each of the two losses.
-
-    Returns:
-        float32 [], the click loss plus the softmax loss times clicks per candidate, so that both losses give
-        an impression about the same weight.
+    So both losses give an impression about the same weight.
     """
     clicks = sum_over_replicas(_sum(tf.cast(labels > 0, tf.float32), mask)) / tf.maximum(_count(mask), 1.0)
     order = softmax_loss(logits, labels, mask, weights, smoothing)
@@ -119,18 +93,11 @@ def sampled_softmax_loss(
     weights: tf.Tensor | None = None,
     smoothing: float = 0.0,
 ) -> tf.Tensor:
-    """Softmax cross-entropy of the one click of each row against its other candidates.
+    """Softmax cross-entropy of the one click of each row against its other candidates, mean over rows.
 
-    Args:
-        logits: float32 [B, C], each minus the log of the probability that the candidate was drawn, so that a
-            candidate drawn with probability 1/50 stands for 50 articles of the pool.
-        labels: float32 [B, C], 1 for the click.
-        mask: bool [B, C], real candidates.
-        weights: float32 [B, C], weights of clicks; a row weighs as its click; None: 1.
-        smoothing: not supported; 0.
-
-    Returns:
-        float32 [], mean over rows.
+    From each logit the log of the probability that the candidate was drawn is subtracted before, so that one
+    drawn with probability 1/50 stands for 50 articles of the pool. A row weighs as its click. Smoothing is
+    not supported.
     """
     logits = tf.where(mask, logits, _LOWEST)
     # TensorFlow's own op fails on a replica without rows, which has no candidates either.
@@ -142,17 +109,9 @@ def sampled_softmax_loss(
 def teacher_loss(logits: tf.Tensor, teacher: tf.Tensor, mask: tf.Tensor, temperature: float) -> tf.Tensor:
     """Cross-entropy with a teacher's click probabilities, both softened by a temperature, times its square.
 
-    The square keeps the scale of the gradient at any temperature. Each candidate has a probability of its
-    own, so a student learns probabilities and not just an order.
-
-    Args:
-        logits: float32 [B, C].
-        teacher: float32 [B, C], the teacher's logits.
-        mask: bool [B, C], real candidates.
-        temperature: T; both logits are divided by it.
-
-    Returns:
-        float32 [], mean over real candidates; minimal, but not zero, where the logits equal the teacher's.
+    Both logits, float32 [B, C], are divided by the temperature; its square keeps the scale of the gradient.
+    Each candidate has a probability of its own, so a student learns probabilities and not just an order. It
+    is minimal, but not zero, where the logits equal the teacher's.
 
     Source: Hinton et al., "Distilling the Knowledge in a Neural Network", 2015, section 2.
     """

@@ -11,24 +11,16 @@ def replica_count() -> int:
 
 
 def sum_over_replicas(values: Any) -> Any:
-    """Sums of the same tensors over all replicas; with one replica, the tensors themselves.
-
-    Args:
-        values: a float tensor or a list of them, with the same shapes in each replica.
-    """
+    """Sums of float tensors, which have the same shapes in each replica, over all replicas."""
     if replica_count() == 1:
         return values
     return _context().all_reduce(tf.distribute.ReduceOp.SUM, values)
 
 
 def rows_of_replicas(values: tf.Tensor) -> tf.Tensor:
-    """The rows of all replicas, this one's first; gradients flow back to the replica of each row.
+    """The rows of all replicas, this one's first: [n, ...] -> [n of all, ...]; n may differ.
 
-    Args:
-        values: [n, ...]; n may differ between replicas.
-
-    Returns:
-        [n of all, ...].
+    Gradients flow back to the replica of each row.
     """
     if replica_count() == 1:
         return values

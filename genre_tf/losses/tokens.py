@@ -8,13 +8,7 @@ from genre_tf.losses.replicas import sum_over_replicas
 
 
 class TokenLosses(NamedTuple):
-    """Cross-entropy of tokens.
-
-    Args:
-        losses: float32 [n], in nats.
-        weights: float32 [n]; 1 for a token of the target.
-        rows: int64 [n], the row of each.
-    """
+    """Cross-entropy of n tokens in nats, their weights (1 in a target), float32 [n], and the row of each."""
 
     losses: Any
     weights: Any
@@ -22,14 +16,9 @@ class TokenLosses(NamedTuple):
 
 
 def token_losses(writer: Any, batch: dict[str, tf.Tensor], training: bool) -> TokenLosses:
-    """Cross-entropy of each counted token.
+    """Cross-entropy of each counted token of a batch of `TextRows.batches`.
 
     Padding and control tokens skip the output matrix, which costs a third of the whole model.
-
-    Args:
-        writer: the writer.
-        batch: batch of `TextRows.batches`.
-        training: whether dropout is active.
     """
     states = writer.states(batch, training=training)  # [batch, time, hidden]
     counts = tf.where(batch["label_weight"] > 0)  # [n, 2]
@@ -51,9 +40,7 @@ def all_token_losses(writer: Any, batch: dict[str, tf.Tensor], training: bool) -
 def mean_token_loss(found: TokenLosses, weights: tf.Tensor | None = None) -> tf.Tensor:
     """Weighted mean of token losses, float32 []; with several replicas this replica's share.
 
-    Args:
-        found: losses of the tokens of a batch.
-        weights: float32 [n]; None: those of `found`.
+    Other weights than those of `found`, float32 [n], may be given.
     """
     weights = found.weights if weights is None else weights
     total = tf.reduce_sum(found.losses * weights)
@@ -64,18 +51,11 @@ def contrast_loss(found: TokenLosses, contrast_of: tf.Tensor) -> tf.Tensor:
     """How clearly a title identifies its own reader among two.
 
     For a title y, its reader r and another reader s it is -log p(y|r) / (p(y|r) + p(y|s)): the surprise at
-    the correct reader, if both were equally likely before the title was seen.
+    the correct reader, if both were equally likely before the title was seen. It is a mean over the second
+    copies (`contrast_of` of `TextRows.batches`), in nats, float32 []; 0 if there are none.
 
-    Args:
-        found: losses of the tokens of a batch.
-        contrast_of: int32 [batch]; see `TextRows.batches`.
-
-    Returns:
-        Mean over the second copies, in nats, float32 []; 0 if there are none. With several replicas this
-        replica's share.
-
-    Source: Qian et al., "Controllable Natural Language Generation with Contrastive Prefixes", 2022
-    (their discriminative loss over prefixes).
+    Source: Qian et al., "Controllable Natural Language Generation with Contrastive Prefixes", 2022 (their
+    discriminative loss over prefixes).
     """
     of_target = found.losses * tf.cast(found.weights == 1.0, tf.float32)
     of_row = tf.math.unsorted_segment_sum(of_target, found.rows, tf.shape(contrast_of)[0])  # [batch]

@@ -30,11 +30,6 @@ class _MeanOfImpressions(keras.metrics.Mean):
         raise NotImplementedError
 
 
-def _is_comparable(labels: Any, real: Any) -> Any:
-    clicks, shown = tf.reduce_sum(labels, 1), tf.reduce_sum(real, 1)
-    return (clicks > 0) & (clicks < shown)
-
-
 @keras.saving.register_keras_serializable("genre_tf")
 class ImpressionAUC(_MeanOfImpressions):
     """Area under the ROC curve of each impression, averaged (MIND's AUC).
@@ -78,8 +73,9 @@ class _Discounted(_MeanOfImpressions):
         reached = tf.concat([[0.0], tf.cumsum(gains)], 0)  # [candidates + 1]
         expected = tf.gather(reached, better + tied) - tf.gather(reached, better)
         gained = tf.reduce_sum(labels * expected / tf.cast(tied, tf.float32), 1)
-        best = self._best(tf.cast(tf.reduce_sum(labels, 1), tf.int32), reached)
-        return gained / tf.maximum(best, 1e-9), _is_comparable(labels, real)
+        clicks = tf.reduce_sum(labels, 1)
+        best = self._best(tf.cast(clicks, tf.int32), reached)
+        return gained / tf.maximum(best, 1e-9), (clicks > 0) & (clicks < tf.reduce_sum(real, 1))
 
 
 @keras.saving.register_keras_serializable("genre_tf")

@@ -7,7 +7,7 @@ distinguish candidates. See McSherry and Najork, "Computing Information Retrieva
 Efficiently in the Presence of Tied Scores", 2008.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -37,8 +37,8 @@ def ranking_metrics(
         clicked: per impression bool [candidates].
 
     Returns:
-        For each metric in `METRICS` float64 [impressions], as fractions; NaN if an impression has no click or
-        only clicks, because AUC is then undefined.
+        For each metric in `METRICS` float64 [impressions], as fractions; NaN if an impression has no
+        click or only clicks, because AUC is then undefined.
 
     Raises:
         ValueError: the shapes differ, or a score is not finite.
@@ -58,14 +58,9 @@ def ranking_metrics(
 
 
 def mean_metrics(per_impression: Mapping[str, Floats], mask: Bools | None = None) -> dict[str, float | None]:
-    """The mean of each metric over the impressions of a slice for which it is defined.
+    """The mean of each metric over the impressions of a slice (bool [impressions]) for which it is defined.
 
-    Args:
-        per_impression: result of `ranking_metrics`.
-        mask: bool [impressions], the slice; None takes all.
-
-    Returns:
-        For each metric a fraction, or None if no impression of the slice can be measured.
+    None if no impression of the slice can be measured.
     """
     means: dict[str, float | None] = {}
     for name, values in per_impression.items():
@@ -76,15 +71,9 @@ def mean_metrics(per_impression: Mapping[str, Floats], mask: Bools | None = None
 
 
 def rank_scores(scores: npt.NDArray[np.floating]) -> npt.NDArray[np.int64]:
-    """The rank of each candidate, 1 for the best, in the format of MIND's `prediction.txt`.
+    """The rank of each candidate, int64, 1 for the best, in the format of MIND's `prediction.txt`.
 
     Ties keep the order of the log, so that equal scores always give the same file.
-
-    Args:
-        scores: float [candidates].
-
-    Returns:
-        int64 [candidates], a permutation of 1..candidates.
     """
     ranks = np.empty(len(scores), np.int64)
     ranks[np.argsort(-scores, kind="stable")] = np.arange(1, len(scores) + 1)
@@ -97,7 +86,7 @@ def click_ranks(
     clicked: Sequence[npt.NDArray[np.integer]],
     read: Sequence[npt.NDArray[np.integer]],
 ) -> list[npt.NDArray[np.int64]]:
-    """The rank of every clicked article among all articles of the pool, by dot product.
+    """The rank of every clicked article among all articles of the pool, by dot product; 1 is the best.
 
     Articles that the reader has already read are removed first, as the served `recommend` does (unless they
     were clicked again). Articles with an equal score count as better, so that a collapsed model finds
@@ -108,9 +97,6 @@ def click_ranks(
         pool_vectors: float32 [pool, dimension].
         clicked: per impression int [clicks], positions in the pool.
         read: per impression int [read], positions in the pool of the reader's history.
-
-    Returns:
-        Per impression int64 [clicks]; 1 is the best.
     """
     ranks: list[npt.NDArray[np.int64]] = []
     for start in range(0, len(user_vectors), _BLOCK_READERS):
@@ -125,14 +111,9 @@ def click_ranks(
 
 
 def recall(ranks: Sequence[npt.NDArray[np.int64]], cutoffs: Sequence[int]) -> dict[str, float | None]:
-    """The share of an impression's clicked articles among the first k, averaged over impressions.
+    """The share of an impression's clicked articles among the first k, averaged, as "recall@k" for each k.
 
-    Args:
-        ranks: result of `click_ranks`; impressions without a click are left out.
-        cutoffs: the values of k.
-
-    Returns:
-        "recall@k" for each cutoff, a fraction; None if no impression has a click.
+    Impressions without a click are left out; None if there are no others.
     """
     found = [row for row in ranks if len(row)]
     return {
@@ -156,16 +137,21 @@ def _block_metrics(
     impression = np.repeat(np.arange(len(lengths)), lengths)
     order = np.lexsort((-flat, impression))
     position = np.arange(len(flat)) - np.repeat(np.cumsum(lengths) - lengths, lengths)  # 0 is the best
-    mean_over_ties = _tie_averager(flat[order], impression)
-    hits = hits[order]
+    ordered, hits = flat[order], hits[order]
+    opens = np.ones(len(ordered), bool)
+    opens[1:] = (ordered[1:] != ordered[:-1]) | (impression[1:] != impression[:-1])
+    starts = np.flatnonzero(opens)  # of runs of tied candidates
+    sizes = np.diff(np.append(starts, len(ordered)))
 
     def total(values: npt.NDArray[Any]) -> Floats:
         """Sums over the candidates of each impression."""
         return np.bincount(impression, weights=values, minlength=len(lengths)).astype(np.float64)
 
     def summed(gain: npt.NDArray[np.floating]) -> Floats:
-        """Sum over an impression's clicked candidates of the value of their position."""
-        return total(mean_over_ties(gain) * hits)
+        """Sum over an impression's clicked candidates of the value of their position, a mean over ties."""
+        if len(starts) < len(ordered):  # without ties, the common case, every value is its own mean
+            gain = np.repeat(np.add.reduceat(gain, starts) / sizes, sizes)
+        return total(gain * hits)
 
     clicks = total(hits)
     misses = lengths - clicks
@@ -181,23 +167,6 @@ def _block_metrics(
         }
     undefined = (clicks == 0) | (misses == 0)
     return {name: np.where(undefined, np.nan, values) for name, values in metrics.items()}
-
-
-def _tie_averager(
-    ordered: Floats, impression: npt.NDArray[np.int64]
-) -> Callable[[npt.NDArray[np.floating]], Floats]:
-    """A function that replaces each value by its mean over the tied candidates of its impression."""
-    opens = np.ones(len(ordered), bool)
-    opens[1:] = (ordered[1:] != ordered[:-1]) | (impression[1:] != impression[:-1])
-    starts = np.flatnonzero(opens)
-    sizes = np.diff(np.append(starts, len(ordered)))
-
-    def average(values: npt.NDArray[np.floating]) -> Floats:
-        if len(starts) == len(ordered) or not len(ordered):  # no ties: the common case
-            return np.asarray(values, np.float64)
-        return np.repeat(np.add.reduceat(values, starts) / sizes, sizes)
-
-    return average
 
 
 def _discount(position: npt.NDArray[np.int64], cutoff: int) -> Floats:

@@ -20,11 +20,9 @@ WORD_END_NOTE = (
 
 @dataclass(frozen=True)
 class TextLoss:
-    """Total surprise of some texts.
+    """Total surprise of some texts: nats over all predicted tokens, and the number of these.
 
-    Attributes:
-        nats: summed over all predicted tokens.
-        tokens: number of predicted tokens, with the end of each text; for masked models the masked tokens.
+    The tokens include the end of each text; for masked models they are the masked tokens.
     """
 
     nats: float
@@ -47,10 +45,8 @@ def word_count(texts: Iterable[str]) -> int:
 
 
 class UnigramModel:
-    """Unigram word probabilities with add-one smoothing; see `WORD_END_NOTE`.
-
-    Args:
-        texts: texts whose words are counted unchanged, with case and punctuation.
+    """Unigram probabilities with add-one smoothing of unchanged words (case, punctuation); see
+    `WORD_END_NOTE`.
     """
 
     def __init__(self, texts: Iterable[str]) -> None:
@@ -60,9 +56,8 @@ class UnigramModel:
             counts.update(written_tokens(text))
             self.ends += 1
         self.counts = counts
-        self.total = (
-            counts.total() + self.ends + len(counts) + 2
-        )  # N + V: all words, the end, the unknown word
+        # N + V: all words, the end, the unknown word
+        self.total = counts.total() + self.ends + len(counts) + 2
 
     def nats(self, text: str) -> float:
         """Negative log probability of a text and its end."""
@@ -93,21 +88,11 @@ class _RougeWords:
 
 
 def rouge(written: Sequence[str], real: Sequence[str]) -> dict[str, float | None]:
-    """Mean ROUGE-1, ROUGE-2 and ROUGE-L F1 with stemming, by Google's `rouge-score`.
+    """Mean ROUGE-1, ROUGE-2 and ROUGE-L F1 with stemming, by Google's `rouge-score`; None without samples.
 
     Texts in Latin letters are split like `rouge-score` does (a-z and digits, stemmed), so results compare
     with published ones. Other scripts, which it ignores, have words here too; in Chinese and Japanese each
     character.
-
-    Args:
-        written: what the model wrote, one per sample.
-        real: the real text of the same samples.
-
-    Returns:
-        "rouge1", "rouge2", "rougeL" as fractions; None without samples.
-
-    Raises:
-        ValueError: the numbers of written and real texts differ.
     """
     if len(written) != len(real):
         raise ValueError(f"{len(written)} written texts but {len(real)} real ones; give one for each")
@@ -121,17 +106,10 @@ def rouge(written: Sequence[str], real: Sequence[str]) -> dict[str, float | None
 
 
 def distinct(texts: Sequence[str], size: int) -> float | None:
-    """The share of distinct word n-grams among all of them (distinct-n).
+    """The share of distinct word n-grams among all of them (distinct-n); None if there is none.
 
     Li et al., "A Diversity-Promoting Objective Function for Neural Conversation Models", 2016. It falls with
     the amount of text, so compare only sets of equal size.
-
-    Args:
-        texts: the written texts.
-        size: n, the number of words in an n-gram; Chinese and Japanese characters are words.
-
-    Returns:
-        A fraction, or None if no text has an n-gram.
     """
     grams = [
         tuple(words[at : at + size])
@@ -142,18 +120,12 @@ def distinct(texts: Sequence[str], size: int) -> float | None:
 
 
 def self_bleu(texts: Sequence[str]) -> float | None:
-    """How similar several texts from one source are: the mean BLEU-4 of each against all the others.
+    """How similar several texts from one source are: the mean BLEU-4 of each against all the others, 0 to 1.
 
     Zhu et al., "Texygen", 2018; precisions of zero are smoothed by epsilon (0.1), which is smoothing 1 of
     Chen and Cherry, "A Systematic Comparison of Smoothing Techniques for Sentence-Level BLEU", 2014. Words
     are in lower case and split at spaces; Chinese and Japanese characters count one by one. Texts of fewer
-    than four words have low values even if they are equal.
-
-    Args:
-        texts: texts written from one source.
-
-    Returns:
-        From 0 to 1, 1 for equal texts; None for fewer than two.
+    than four words have low values even if they are equal. None for fewer than two texts.
     """
     if len(texts) < 2:
         return None
@@ -169,22 +141,12 @@ def self_bleu(texts: Sequence[str]) -> float | None:
 
 
 def copy_rate(texts: Sequence[str], sources: Sequence[str], run: int = 4) -> float | None:
-    """Share of all words that are in a run of at least `run` words copied from the source.
+    """Share of all words that are in a run of at least `run` words copied from the source; None without
+    words.
 
     See et al., "Get To The Point", 2017, and Grusky et al., "Newsroom", 2018, look at such runs. Words are
     letters and digits in lower case, or single Chinese and Japanese characters; punctuation between them is
     ignored.
-
-    Args:
-        texts: the written texts.
-        sources: the source of each text.
-        run: number of words in the shortest run that counts.
-
-    Returns:
-        A fraction, or None if there are no words.
-
-    Raises:
-        ValueError: the numbers of texts and sources differ.
     """
     copied = total = 0
     for text, source in zip(texts, sources, strict=True):

@@ -40,28 +40,16 @@ class AttentionPooling(keras.layers.Layer):
             scores += tf.gather(self.recency_bias, positions_from_newest(mask, self.positions))
         if counted is not None:
             scores += tf.cast(tf.math.log(counted), scores.dtype)
-        return masked_softmax(scores, mask)
+        weights = tf.nn.softmax(tf.where(mask, scores, tf.constant(-1e9, scores.dtype)), axis=-1)
+        return tf.where(mask, weights, tf.zeros_like(weights))
 
     def call(self, elements: tf.Tensor, mask: tf.Tensor, counted: tf.Tensor | None = None) -> tf.Tensor:
-        """Pool a sequence.
+        """Pool a sequence float32 [B, T, D] with a mask bool [B, T]: float32 [B, D], zeros without real
+        elements.
 
-        Args:
-            elements: float32 [B, T, D].
-            mask: bool [B, T].
-            counted: float32 [B, T], above zero: an element with count 2 weighs like two equal elements; None:
-                all count 1.
-
-        Returns:
-            float32 [B, D]; zeros if there are no real elements.
+        An element with count 2 (`counted`, float32 [B, T], above zero) weighs like two equal elements.
         """
         return tf.einsum("bt,btd->bd", self.weights_of(elements, mask, counted), elements)
-
-
-def masked_softmax(scores: tf.Tensor, mask: tf.Tensor) -> tf.Tensor:
-    """Softmax over the last axis where `mask` is True; zeros elsewhere, and in rows without real elements."""
-    lowest = tf.constant(-1e9, scores.dtype)
-    weights = tf.nn.softmax(tf.where(mask, scores, lowest), axis=-1)
-    return tf.where(mask, weights, tf.zeros_like(weights))
 
 
 def positions_from_newest(mask: tf.Tensor, positions: int) -> tf.Tensor:

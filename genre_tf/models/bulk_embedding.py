@@ -12,9 +12,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
-from genre_tf.data.articles import Article, ArticleTable
+from genre_tf.data.articles import Article, ArticleTable, read_article_file, write_articles
 from genre_tf.data.beam.runners import Runner
 from genre_tf.data.faults import FaultPolicy
 from genre_tf.data.lines import find_file
@@ -65,16 +64,21 @@ def embed_split(
         overwrite: replace an existing folder that this function wrote.
         on_progress: called with (shards done, all shards), in this process only.
 
-    Returns:
-        The manifest.
-
     Raises:
         InputError: faulty data, no such trained model, or `out` already exists.
         FailureError: `out` cannot be written, or the runner failed.
     """
     if runner is not None:
         runner.require()
-    _require_free(out, overwrite)
+    if out.exists() and not (out.is_dir() and not any(out.iterdir())):
+        try:
+            ours: Any = json.loads((out / MANIFEST_FILE).read_text("utf-8"))["kind"] == _KIND
+        except (OSError, ValueError, KeyError, TypeError):
+            ours = False
+        if not ours:
+            raise InputError(f"{out} exists and does not contain article embeddings; give a new folder")
+        if not overwrite:
+            raise InputError(f"{out} already contains article embeddings; give --overwrite to replace them")
     news = find_file(data / split, NEWS) or split_files(data, split)[0]  # raises: names what is missing
     policy = FaultPolicy.allowing(max_bad_rows)
     articles = ArticleTable(read_news(news, policy).values()).articles[1:]
@@ -83,18 +87,20 @@ def embed_split(
         ids = "".join(f"{article.news_id}\n" for article in articles)
         (folder / IDS_FILE).write_text(ids, "utf-8")
         if runner is None:
-            _write_here(run, model, pieces, folder, on_progress)
+            encoder = _load_encoder(run, model)
+            for shard, piece in enumerate(pieces):
+                _write_vectors(encoder, piece, folder / _shard_name(shard, len(pieces)))
+                if on_progress:
+                    on_progress(shard + 1, len(pieces))
         else:
-            from genre_tf.models.beam_embedding import embed_with_beam
-
-            embed_with_beam(run, model, pieces, folder, runner)
+            _embed_with_beam(run, model, pieces, folder, runner)
         manifest = {
             "kind": _KIND,
             "model": model,
             "weights": file_fingerprint(run / _STAGES[model] / WEIGHTS_FILE),
             "news": file_fingerprint(news),
             "articles": len(articles),
-            "dimension": int(np.load(folder / shard_name(0, len(pieces)), mmap_mode="r").shape[1]),
+            "dimension": int(np.load(folder / _shard_name(0, len(pieces)), mmap_mode="r").shape[1]),
             "bad_rows": policy.bad_rows,
             "outputs": output_fingerprints(folder),
         }
@@ -102,73 +108,69 @@ def embed_split(
     return manifest
 
 
-def load_encoder(run: Path, model: str) -> NewsEncoder:
-    """The trained news encoder of a run's `two_tower` or `ranker`.
-
-    Raises:
-        InputError: the run has not trained that model, or one of its files is missing or damaged.
-    """
+def _load_encoder(run: Path, model: str) -> NewsEncoder:
     return (load_two_tower if model == "two_tower" else load_ranker)(run).news
 
 
-def run_members(model: str) -> list[str]:
-    """The parts of a run folder that `load_encoder` reads."""
-    return ["config.toml", BACKBONE_FOLDER, f"{_STAGES[model]}/{WEIGHTS_FILE}"]
-
-
-def shard_name(shard: int, shards: int) -> str:
-    """File name of a shard, such as `embeddings-00000-of-00003.npy`."""
+def _shard_name(shard: int, shards: int) -> str:
     return f"embeddings-{shard:05d}-of-{shards:05d}.npy"
 
 
-def write_vectors(news: NewsEncoder, articles: Sequence[Article], path: Path) -> None:
-    """Write the vectors of one shard; the bytes are the same in any process."""
+def _write_vectors(news: NewsEncoder, articles: Sequence[Article], path: Path) -> None:
+    """The bytes are the same in any process."""
     np.save(path, news.encode(articles), allow_pickle=False)
 
 
-def read_embeddings(folder: Path) -> tuple[list[str], npt.NDArray[np.float32]]:
-    """Read what `embed_split` wrote.
-
-    Returns:
-        N article ids, and their vectors, float32 [N, D].
-
-    Raises:
-        InputError: there is no such folder, or it is damaged.
-    """
-    try:
-        manifest = json.loads((folder / MANIFEST_FILE).read_text("utf-8"))
-        ids = (folder / IDS_FILE).read_text("utf-8").split()
-        files = sorted(name for name in manifest["outputs"] if name != IDS_FILE)
-        vectors = np.concatenate([np.load(folder / name, allow_pickle=False) for name in files])
-        if vectors.shape != (len(ids), manifest["dimension"]):
-            raise ValueError(f"{len(ids)} ids and vectors of shape {vectors.shape}")
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise InputError(f"{folder} has no article embeddings ({error}); run `genre embed`") from None
-    return ids, vectors
-
-
-def _write_here(
-    run: Path,
-    model: str,
-    pieces: Sequence[Sequence[Article]],
-    folder: Path,
-    on_progress: Callable[[int, int], None] | None,
+def _embed_with_beam(
+    run: Path, model: str, pieces: Sequence[Sequence[Article]], folder: Path, runner: Runner
 ) -> None:
-    news = load_encoder(run, model)
-    for shard, piece in enumerate(pieces):
-        write_vectors(news, piece, folder / shard_name(shard, len(pieces)))
-        if on_progress:
-            on_progress(shard + 1, len(pieces))
+    """Write one file of vectors for each piece of a catalogue, on the workers of a Beam runner.
 
+    The starting machine reads and splits the catalogue, because its rows have an order. A worker reads and
+    writes complete shards, so nothing is gathered.
+    """
+    import apache_beam as beam
+    from apache_beam.utils.shared import Shared
 
-def _require_free(out: Path, overwrite: bool) -> None:
-    if not out.exists() or (out.is_dir() and not any(out.iterdir())):
-        return
+    from genre_tf.data.beam.staging import Staging
+
+    staging = Staging(folder, runner.temp_location)
     try:
-        ours: Any = json.loads((out / MANIFEST_FILE).read_text("utf-8"))["kind"] == _KIND
-    except (OSError, ValueError, KeyError, TypeError):
-        ours = False
-    if not ours:
-        raise InputError(f"{out} exists and does not contain article embeddings; give a new folder")
-    if not overwrite:
-        raise InputError(f"{out} already contains article embeddings; give --overwrite to replace them")
+        shards = []
+        for shard, piece in enumerate(pieces):
+            articles = folder / f"articles-{shard:05d}.arrow"
+            write_articles(articles, piece)
+            shards.append((_shard_name(shard, len(pieces)), staging.share(articles)))
+        members = ["config.toml", BACKBONE_FOLDER, f"{_STAGES[model]}/{WEIGHTS_FILE}"]
+        weights = staging.share_folder(run, members)
+        with runner.pipeline() as pipeline:
+            (
+                pipeline
+                | "Shards" >> beam.Create(shards)
+                | "Spread" >> beam.Reshuffle()
+                | "Embed" >> beam.Map(_embed_shard, weights, model, staging.address, Shared())
+            )
+        for name, _ in shards:
+            staging.collect(name)
+        for shard in range(len(pieces)):
+            (folder / f"articles-{shard:05d}.arrow").unlink()
+    finally:
+        staging.close()
+
+
+def _embed_shard(shard: tuple[str, str], run: str, model: str, out: str, shared: Any) -> None:
+    """On a worker: embed a shard (its name, and the address of its articles) into a file in the folder `out`.
+
+    All threads of a worker process share one model.
+    """
+    from genre_tf.data.beam.staging import local_copy, local_folder, write_whole
+
+    def load() -> NewsEncoder:
+        with local_folder(run) as folder:
+            return _load_encoder(folder, model)
+
+    name, address = shard
+    encoder = shared.acquire(load)
+    with local_copy(address) as path:
+        articles = read_article_file(path)
+    write_whole(out, name, lambda path: _write_vectors(encoder, articles, path))

@@ -1,25 +1,35 @@
 """A run's models: made from its settings, loaded from its folder, saved to it."""
 
+import dataclasses
 import json
 import shutil
+from collections.abc import Callable
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import h5py
 
-from genre_tf.backbones.bert import Bert, check_bert, load_bert, save_bert
+from genre_tf.backbones.bert import BERT, Bert, load_bert, save_bert
+from genre_tf.backbones.language_models import load_language_model
 from genre_tf.config import NewsConfig, RunConfig, read_config
+from genre_tf.data.manifest import file_fingerprint
 from genre_tf.errors import InputError
+from genre_tf.generation.prompts import CONTROL_TOKENS
+from genre_tf.generation.reader_prefix import UNSEEN
 from genre_tf.models.article_features import FrozenText
 from genre_tf.models.news_encoder import Categories, NewsEncoder
 from genre_tf.models.ranker import Ranker
-from genre_tf.models.text_model import load_own_weights
+from genre_tf.models.text_model import WEIGHTS_FILE, describe, described_in, load_own_weights
 from genre_tf.models.two_tower import TwoTower
+from genre_tf.models.writer import Writer
+from genre_tf.text.byte_pair import BytePair
 
 BACKBONE_FOLDER = "backbone"  # the news backbone before training, so that a run is complete
 CACHE_FOLDER = "cache"  # frozen states; can be deleted at any time
-WEIGHTS_FILE = "model.weights.h5"
+FOLDER = "generation"
 _CATEGORIES_FILE = "categories.json"
+
+Model = TypeVar("Model", TwoTower, Ranker)
 
 
 def news_encoder_of(
@@ -30,14 +40,9 @@ def news_encoder_of(
     reduced_dimension: int = 0,
     frozen: FrozenText | None = None,
 ) -> NewsEncoder:
-    """A news encoder with the settings of a run.
+    """A news encoder with the settings of a run, on a loaded BERT or one by name.
 
-    Args:
-        bert: a loaded BERT, or its name in any form of `resolve_backbone`.
-        config: settings of the news encoder.
-        categories: known categories and subcategories.
-        reduced_dimension: width to which vectors are reduced; 0: not reduced.
-        frozen: frozen layers to share; those of the same BERT with the same settings.
+    It may be reduced to a width, and share the frozen layers of another one of the same BERT and settings.
 
     Raises:
         InputError: there is no such BERT, or the settings do not fit it.
@@ -89,21 +94,17 @@ def ranker_of(news: NewsEncoder, config: RunConfig, click_rate: float = 0.05) ->
 def save_backbone(backbone: str | Bert, categories: Categories, run: Path) -> None:
     """Copy a news backbone and the known categories to a run folder, replacing an earlier one.
 
-    Args:
-        backbone: its name, or a loaded one.
-        categories: categories of the run's articles.
-        run: the run folder.
-
     Raises:
         InputError: there is no such backbone.
     """
     bert = load_bert(backbone) if isinstance(backbone, str) else backbone
-    part = run / f"{BACKBONE_FOLDER}.part"
-    shutil.rmtree(part, ignore_errors=True)
-    save_bert(bert, part)
-    (part / _CATEGORIES_FILE).write_text(json.dumps(categories.names, ensure_ascii=False) + "\n", "utf-8")
-    shutil.rmtree(run / BACKBONE_FOLDER, ignore_errors=True)
-    part.rename(run / BACKBONE_FOLDER)
+
+    def write(part: Path) -> None:
+        save_bert(bert, part)
+        names = json.dumps(categories.names, ensure_ascii=False)
+        (part / _CATEGORIES_FILE).write_text(names + "\n", "utf-8")
+
+    _replace_backbone(run, write)
 
 
 def copy_backbone(source: Path, run: Path) -> None:
@@ -112,12 +113,17 @@ def copy_backbone(source: Path, run: Path) -> None:
     Raises:
         InputError: the other run no longer has it.
     """
+    folder = source / BACKBONE_FOLDER
+    try:
+        _replace_backbone(run, lambda part: shutil.copytree(folder, part))
+    except OSError as error:
+        raise InputError(f"{folder} cannot be copied ({error}); give a full run") from None
+
+
+def _replace_backbone(run: Path, write: Callable[[Path], Any]) -> None:
     part = run / f"{BACKBONE_FOLDER}.part"
     shutil.rmtree(part, ignore_errors=True)
-    try:
-        shutil.copytree(source / BACKBONE_FOLDER, part)
-    except OSError as error:
-        raise InputError(f"{source / BACKBONE_FOLDER} cannot be copied ({error}); give a full run") from None
+    write(part)
     shutil.rmtree(run / BACKBONE_FOLDER, ignore_errors=True)
     part.rename(run / BACKBONE_FOLDER)
 
@@ -125,22 +131,15 @@ def copy_backbone(source: Path, run: Path) -> None:
 def load_news_encoder(
     run: Path, config: RunConfig, *, reduced_dimension: int = 0, shared: NewsEncoder | None = None
 ) -> NewsEncoder:
-    """The news encoder of a run before training.
-
-    Args:
-        run: the run folder.
-        config: its settings.
-        reduced_dimension: width to which vectors are reduced; 0: not reduced.
-        shared: an encoder of the same run whose frozen layers are shared.
+    """The news encoder of a run before training; may share the frozen layers of one of the same run.
 
     Raises:
         InputError: the folder is not a run folder, or a file is missing.
     """
-    frozen = shared.frozen if shared is not None and shared.bert.folder == run / BACKBONE_FOLDER else None
-    categories = _read_categories(run)
     folder = run / BACKBONE_FOLDER
+    frozen = shared.frozen if shared is not None and shared.bert.folder == folder else None
     return news_encoder_of(
-        folder, config.news, categories, reduced_dimension=reduced_dimension, frozen=frozen
+        folder, config.news, _read_categories(run), reduced_dimension=reduced_dimension, frozen=frozen
     )
 
 
@@ -154,53 +153,36 @@ def _read_categories(run: Path) -> Categories:
         ) from None
 
 
-def _require_trained(run: Path, stage: str) -> None:
-    file = run / stage / WEIGHTS_FILE
-    if not file.is_file():
-        raise InputError(
-            f"{run} has no trained {stage} stage ({file} is missing); run: genre train {stage} --run {run}"
-        )
-
-
 def load_two_tower(run: Path, *, trained: bool = True, shared: NewsEncoder | None = None) -> TwoTower:
-    """The two towers of a run.
+    """The two towers of a run; unless `trained`, before training.
 
-    Args:
-        run: the run folder.
-        trained: False: the towers before training.
-        shared: an encoder of the same run whose frozen layers are shared.
+    They may share the frozen layers of an encoder of the same run.
 
     Raises:
         InputError: the run has no trained towers, or one of its files is missing or damaged.
     """
     config = _settings(run, "retrieval", trained)
     news = load_news_encoder(run, config, reduced_dimension=config.retrieval.dimension, shared=shared)
-    towers = two_tower_of(news, config)
-    return _with_weights(towers, run, "retrieval") if trained else towers
+    return _with_weights(two_tower_of(news, config), run, "retrieval", trained)
 
 
 def load_ranker(run: Path, *, trained: bool = True, shared: NewsEncoder | None = None) -> Ranker:
     """The ranker of a run; see `load_two_tower`."""
     config = _settings(run, "ranking", trained)
     ranker = ranker_of(load_news_encoder(run, config, shared=shared), config)
-    return _with_weights(ranker, run, "ranking") if trained else ranker
+    return _with_weights(ranker, run, "ranking", trained)
 
 
 def check_trained(run: Path, stage: str) -> None:
-    """Check that a trained stage of a run can be read, without reading weights.
-
-    Args:
-        run: the run folder.
-        stage: "retrieval" or "ranking".
+    """Check that a trained stage, "retrieval" or "ranking", of a run can be read, without reading weights.
 
     Raises:
         InputError: as in `load_two_tower`, except that a wrong shape inside its weights is not found.
     """
     file = run / stage / WEIGHTS_FILE
-    _require_trained(run, stage)
-    read_config(run / "config.toml")
+    _settings(run, stage, trained=True)
     _read_categories(run)
-    check_bert(run / BACKBONE_FOLDER)
+    BERT.check(run / BACKBONE_FOLDER)
     try:
         h5py.File(file).close()
     except OSError as error:
@@ -208,20 +190,104 @@ def check_trained(run: Path, stage: str) -> None:
 
 
 def _settings(run: Path, stage: str, trained: bool) -> RunConfig:
-    if trained:
-        _require_trained(run, stage)
+    file = run / stage / WEIGHTS_FILE
+    if trained and not file.is_file():
+        raise InputError(
+            f"{run} has no trained {stage} stage ({file} is missing); run: genre train {stage} --run {run}"
+        )
     return read_config(run / "config.toml")
 
 
-Model = TypeVar("Model", TwoTower, Ranker)
-
-
-def _with_weights(model: Model, run: Path, stage: str) -> Model:
+def _with_weights(model: Model, run: Path, stage: str, trained: bool) -> Model:
     file = run / stage / WEIGHTS_FILE
-    try:
-        load_own_weights(model, file)
-    except (OSError, ValueError, KeyError) as error:
-        raise InputError(
-            f"{file} does not fit this run ({str(error).splitlines()[0]}); train the {stage} stage again"
-        ) from None
+    if trained:
+        try:
+            load_own_weights(model, file)
+        except (OSError, ValueError, KeyError) as error:
+            raise InputError(
+                f"{file} does not fit this run ({str(error).splitlines()[0]}); train the {stage} stage again"
+            ) from None
     return model
+
+
+def save_generator_sizes(writer: Writer, folder: Path) -> None:
+    """Write everything of a writer except the weights: vocabulary, sizes, common words."""
+    folder.mkdir(parents=True, exist_ok=True)
+    describe(writer, folder, **({"towers": writer.towers} if writer.towers else {}))
+
+
+def towers_fingerprint(run: Path) -> str | None:
+    """SHA-256 of the weights of a run's two towers; None if there are none."""
+    file = run / "retrieval" / WEIGHTS_FILE
+    return file_fingerprint(file) if file.is_file() else None
+
+
+def reads_towers_of(run: Path, folder: Path) -> bool:
+    """Whether the generator in a folder was trained with the reader vectors of a run's current towers.
+
+    True also if this is unknown.
+    """
+    try:
+        learned = described_in(folder, Writer)["towers"]
+    except (InputError, KeyError):
+        return True
+    now = towers_fingerprint(run)
+    return learned is None or now is None or learned == now
+
+
+def check_towers(run: Path) -> None:
+    """Check that the generator of a run belongs to its towers.
+
+    Raises:
+        InputError: the towers were trained again since, so the reader's vector would have another meaning.
+    """
+    if not reads_towers_of(run, run / FOLDER):
+        raise InputError(
+            f"{run / FOLDER} was trained with other towers than {run} has now, because retrieval was trained "
+            f"again; run: genre train generation --run {run}"
+        )
+
+
+def load_generator(run: Path, *, trained: bool = True) -> Writer:
+    """The writer of a run; unless `trained`, with new random weights, into which others can be loaded.
+
+    Raises:
+        InputError: the run has no trained writer, or it was trained with other towers, or one of its files
+            is missing or damaged.
+    """
+    folder = run / FOLDER
+    weights = folder / WEIGHTS_FILE
+    if not weights.is_file():
+        raise InputError(
+            f"{run} has no trained generator ({weights} is missing); run: genre train generation --run {run}"
+        )
+    if trained:
+        check_towers(run)
+    try:
+        described = described_in(folder, Writer)
+        writer = Writer.from_config(described["config"])
+        writer.towers = described.get("towers")
+        if trained:
+            writer.load_weights(weights)
+    except (OSError, ValueError, KeyError, TypeError, InputError) as error:
+        raise InputError(f"{folder} is damaged ({error}); train the generation stage again") from None
+    return writer
+
+
+def untrained_generator(run: Path, backbone: str) -> Writer:
+    """The writer of a run at the beginning of its training, for comparison.
+
+    `backbone` names the checkpoint that it was adapted from; empty: it started with random weights.
+
+    Raises:
+        InputError: as in `load_generator`; or the checkpoint does not exist or has changed.
+    """
+    if not backbone:
+        return load_generator(run, trained=False)
+    found = load_language_model(backbone, CONTROL_TOKENS)
+    config = described_in(run / FOLDER, Writer)["config"]
+    described = config.pop("language_model")
+    if described["config"] != json.loads(json.dumps(found.config)):
+        raise InputError(f"{backbone} is not the checkpoint that {run / FOLDER} was trained from")
+    begun: Any = dataclasses.replace(found, tokenizer=BytePair.from_config(described))  # type: ignore[type-var]
+    return Writer(begun, **config, prefix_bias=UNSEEN)

@@ -1,7 +1,7 @@
 """What two towers and ranker share: a news encoder, histories and candidates, and batches of a click log."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -65,36 +65,31 @@ class ImpressionModel(TextModel):
         self, log: ClickLog, batch_size: int = 32, *, shuffle: bool = False, seed: int | None = None
     ) -> Any:
         """Batches `(x, y, weights)` of a log for `fit`, `evaluate` and `predict`; see `ClickLog.batches`."""
-        return self._for_devices(log, batch_size, shuffle, seed)
+        return self._batches_of(log, batch_size, shuffle, seed)
 
     def batches_of_texts(self, x: Any, y: Any, batch_size: int, shuffle: bool) -> Any:
         """Batches of raw strings; counters are unknown."""
-        log = text_log(x, y)
-        if y is None:  # predictions of several replicas could differ in width: one device computes them
-            return self._maker(log, batch_size, shuffle, None, counters=False)(WHOLE)
-        return self._for_devices(log, batch_size, shuffle, None, counters=False)
+        # Predictions of several replicas could differ in width: one device computes them.
+        return self._batches_of(text_log(x, y), batch_size, shuffle, None, False, one_device=y is None)
 
-    def _for_devices(
-        self, log: ClickLog, batch_size: int, shuffle: bool, seed: int | None, counters: bool = True
-    ) -> Any:
-        several = self.distribute_strategy.num_replicas_in_sync > 1
-        make = self._maker(log, batch_size, shuffle, seed, counters, repeat=several)
-        found = self.marked(for_replicas(self.distribute_strategy, make))
-        if several:  # TensorFlow cannot distribute batches of unequal shapes that end
-            found.steps = math.ceil(len(log) / batch_size)
-        found.log = log
-        return found
-
-    def _maker(
+    def _batches_of(
         self,
         log: ClickLog,
         batch_size: int,
         shuffle: bool,
         seed: int | None,
         counters: bool = True,
-        repeat: bool = False,
-    ) -> Callable[[BatchLayout], tf.data.Dataset]:
+        one_device: bool = False,
+    ) -> Any:
+        several = self.distribute_strategy.num_replicas_in_sync > 1 and not one_device
         features = self.news.features(log.table, needed=log.named_articles())
+
+        def for_keras(batch: dict[str, tf.Tensor]) -> tuple[Any, ...]:
+            """(x, y) or, for a log with signals, (x, y, weights); a label is -1 in the padding."""
+            left = ("labels", "label_weights", *(() if counters else ("counters",)))
+            x = {name: values for name, values in batch.items() if name not in left}
+            y = tf.where(batch["mask"], batch["labels"], PADDING_LABEL)
+            return (x, y, batch["label_weights"]) if "label_weights" in batch else (x, y)
 
         def make(layout: BatchLayout) -> tf.data.Dataset:
             batches = impression_batches(
@@ -103,13 +98,19 @@ class ImpressionModel(TextModel):
                 max_history=self.max_history,
                 seed=seed,
                 shuffle=shuffle,
-                repeat=repeat,
+                repeat=several,
                 layout=layout,
                 columns=log.columns,
             )
-            return features.pipeline(batches).map(lambda batch: _for_keras(batch, counters))
+            return features.pipeline(batches).map(for_keras)
 
-        return make
+        if one_device:
+            return make(WHOLE)
+        found = self.marked(for_replicas(self.distribute_strategy, make))
+        if several:  # TensorFlow cannot distribute batches of unequal shapes that end
+            found.steps = math.ceil(len(log) / batch_size)
+        found.log = log
+        return found
 
     def data_identity(self) -> tuple[Any, ...]:
         """What batches depend on: the news encoder's data and the length of histories."""
@@ -117,11 +118,7 @@ class ImpressionModel(TextModel):
 
 
 def text_log(x: Any, y: Any = None) -> ClickLog:
-    """A log of raw strings.
-
-    Raises:
-        InputError: `x` or `y` does not have the form that `ImpressionModel` describes.
-    """
+    """A log of raw strings; an `InputError` if they do not have the form that `ImpressionModel` describes."""
     if not isinstance(x, dict) or set(x) != {"history", "candidates"}:
         raise InputError(
             'raw data is a dict {"history": [[title, ...], ...], "candidates": [[title, ...], ...]}, with a '
@@ -144,11 +141,7 @@ def text_log(x: Any, y: Any = None) -> ClickLog:
 
 
 def checked_titles(rows: Any, name: str) -> list[list[str]]:
-    """Titles of each reader, as strings.
-
-    Raises:
-        InputError: they have another form.
-    """
+    """Titles of each reader, as strings; an `InputError` if they have another form."""
     found = []
     for row in rows:
         if isinstance(row, (str, bytes)) or not isinstance(row, (Sequence, np.ndarray)):
@@ -156,11 +149,3 @@ def checked_titles(rows: Any, name: str) -> list[list[str]]:
         texts = [bytes_or_str(text) for text in row]
         found.append([text.decode("utf-8", "replace") if isinstance(text, bytes) else text for text in texts])
     return found
-
-
-def _for_keras(batch: dict[str, tf.Tensor], counters: bool) -> tuple[Any, ...]:
-    """(x, y) or, for a log with signals, (x, y, weights): labels are -1 where an impression is padded."""
-    left = ("labels", "label_weights", *(() if counters else ("counters",)))
-    x = {name: values for name, values in batch.items() if name not in left}
-    y = tf.where(batch["mask"], batch["labels"], PADDING_LABEL)
-    return (x, y, batch["label_weights"]) if "label_weights" in batch else (x, y)

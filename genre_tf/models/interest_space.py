@@ -15,11 +15,9 @@ _Reader = tuple[npt.NDArray[np.int32], npt.NDArray[np.float64]]  # rows of the c
 
 
 class InterestSpace(NamedTuple):
-    """An affine map from a text space: `(text - centre) @ kernel`.
+    """An affine map from a text space: `(text - centre) @ kernel`, float32 [hidden] and [hidden, dimension].
 
-    Attributes:
-        centre: float32 [hidden], the mean text vector of all clicks.
-        kernel: float32 [hidden, dimension].
+    The centre is the mean text vector of all clicks.
     """
 
     centre: npt.NDArray[np.float32]
@@ -37,7 +35,7 @@ def interest_space(
     It relates what two clicks of one reader have in common (between-reader covariance) to how the clicks of
     one reader differ (within-reader covariance). A pretrained encoder knows what texts say; this keeps the
     part that readers stay interested in. Histories contain many more clicks than impressions do, and the
-    solution is exact: no steps, no seeds.
+    solution is exact: no steps, no seeds. The kernel is zero if no reader has two clicks with a text.
 
     Args:
         texts: [articles, hidden], vectors of length one; zero for articles without text.
@@ -45,20 +43,22 @@ def interest_space(
         dimension: dimension of the space, limited to `hidden`.
         weights: weight of each click of each history, above zero; None: 1.
 
-    Returns:
-        The space; its kernel is zero if no reader has two clicks with a text.
-
     Source: Fisher, "The use of multiple measurements in taxonomic problems", 1936; shrunk as in Friedman,
     "Regularized Discriminant Analysis", 1989.
     """
     hidden = texts.shape[1]
     has_text = np.abs(texts).max(axis=1) > 0
-    read = {
-        _counted(history, counts, has_text)
-        for history, counts in zip(histories, weights or [None] * len(histories), strict=True)
-    }
-    loyal = [_reader(*each) for each in sorted(read)]
-    loyal = [reader for reader in loyal if len(reader[0]) > 1]
+    read = set()  # of bytes: lists of Python numbers would take gigabytes for a large log
+    for history, counts in zip(histories, weights or [None] * len(histories), strict=True):
+        known = has_text[history]
+        weighed = b"" if counts is None else np.asarray(counts, np.float32)[known].tobytes()
+        read.add((np.asarray(history, np.int32)[known].tobytes(), weighed))
+    loyal: list[_Reader] = []
+    for clicked, weighed in sorted(read):
+        rows = np.frombuffer(clicked, np.int32)
+        counts = np.frombuffer(weighed, np.float32).astype(np.float64) if weighed else np.ones(())
+        if len(rows) > 1:
+            loyal.append((rows, np.broadcast_to(counts, rows.shape)))
     if not loyal:
         kernel = np.zeros((hidden, min(dimension, hidden)), np.float32)
         return InterestSpace(np.zeros(hidden, np.float32), kernel)
@@ -69,28 +69,16 @@ def interest_space(
     centred = texts.astype(np.float64) - centre
     between = _common_moment(centred, loyal) / clicks  # [hidden, hidden]
     total = (centred * times_read[:, None]).T @ centred / clicks
-    whitened = _inverse_root(_shrunk(total - between))
+    within = total - between
+    even = np.eye(hidden) * np.trace(within) / hidden
+    spread, axes = np.linalg.eigh((1 - _SHRINKAGE) * within + _SHRINKAGE * even)
+    kept = spread > 1e-12 * max(spread[-1], 1e-300)  # directions without variance are left out
+    scale = np.where(kept, 1.0 / np.sqrt(np.where(kept, spread, 1.0)), 0.0)
+    whitened = (axes * scale) @ axes.T  # the symmetric inverse root
     strength, directions = np.linalg.eigh(whitened @ between @ whitened)  # ascending
     strongest = np.arange(hidden)[::-1][:dimension]
     kernel = whitened @ directions[:, strongest] * np.sqrt(np.maximum(strength[strongest], 0.0))
     return InterestSpace(centre.astype(np.float32), kernel.astype(np.float32))
-
-
-def _counted(
-    history: npt.NDArray[np.integer],
-    weights: npt.NDArray[np.floating] | None,
-    has_text: npt.NDArray[np.bool_],
-) -> tuple[bytes, bytes]:
-    """The identity of a history; lists of Python numbers would take gigabytes for a large log."""
-    known = has_text[history]
-    counts = b"" if weights is None else np.asarray(weights, np.float32)[known].tobytes()
-    return np.asarray(history, np.int32)[known].tobytes(), counts
-
-
-def _reader(history: bytes, weights: bytes) -> _Reader:
-    rows = np.frombuffer(history, np.int32)
-    counts = np.frombuffer(weights, np.float32).astype(np.float64) if weights else np.ones(())
-    return rows, np.broadcast_to(counts, rows.shape)
 
 
 def _common_moment(centred: npt.NDArray[np.float64], readers: Sequence[_Reader]) -> npt.NDArray[np.float64]:
@@ -112,16 +100,3 @@ def _common_moment(centred: npt.NDArray[np.float64], readers: Sequence[_Reader])
         found += (sums * share[:, None]).T @ sums
         own += np.bincount(rows, weights=np.repeat(share, lengths) * counts**2, minlength=len(centred))
     return found - (centred * own[:, None]).T @ centred
-
-
-def _shrunk(covariance: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    even = np.eye(len(covariance)) * np.trace(covariance) / len(covariance)
-    return (1 - _SHRINKAGE) * covariance + _SHRINKAGE * even
-
-
-def _inverse_root(covariance: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    """The symmetric `covariance ** -1/2`; directions without variance are left out."""
-    spread, axes = np.linalg.eigh(covariance)
-    kept = spread > 1e-12 * max(spread[-1], 1e-300)
-    scale = np.where(kept, 1.0 / np.sqrt(np.where(kept, spread, 1.0)), 0.0)
-    return (axes * scale) @ axes.T

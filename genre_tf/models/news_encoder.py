@@ -1,25 +1,30 @@
 """The news encoder: the one road from an article, as strings, to its vector."""
 
-from collections.abc import Callable, Sequence
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 import keras
 import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 
-from genre_tf.backbones.bert import Bert, build_bert, load_bert
-from genre_tf.backbones.chunks import in_chunks
-from genre_tf.backbones.layers import split_layers
-from genre_tf.backbones.precision import check_precision
-from genre_tf.backbones.trainable import check_fits, parse_trainable
+from genre_tf.backbones.bert import BERT, Bert, load_bert
+from genre_tf.backbones.layers import in_chunks, split_layers
+from genre_tf.backbones.trainable import check_fits, check_precision, parse_trainable
 from genre_tf.data.articles import Article, ArticleTable
 from genre_tf.errors import InputError
-from genre_tf.models.article_features import ArticleFeatures, FrozenText, article_texts
+from genre_tf.models.article_features import (
+    ArticleFeatures,
+    FrozenText,
+    Progress,
+    article_texts,
+    by_length,
+    hidden_states,
+)
 from genre_tf.models.attention_pooling import AttentionPooling
-from genre_tf.models.by_length import by_length
 from genre_tf.models.interest_space import InterestSpace
 from genre_tf.models.text_model import TextModel, is_preset
 
@@ -134,45 +139,42 @@ class NewsEncoder(TextModel):
         self.category: keras.layers.Embedding | None = None
         self.subcategory: keras.layers.Embedding | None = None
         if categories:
+            start = keras.initializers.RandomNormal(stddev=0.4 / category_dimension**0.5, seed=1)
             self.category, self.subcategory = (
-                _category_embedding(len(self.categories.names), category_dimension, part)
+                keras.layers.Embedding(
+                    len(self.categories.names), category_dimension, embeddings_initializer=start, name=part
+                )
                 for part in ("category", "subcategory")
             )
         self.interest_dimension = min(interest_dimension, hidden)
         interest = (self.interest_dimension,) * (self.interest_dimension > 0)
         self.parts = (hidden, *interest, *2 * (category_dimension,) * bool(categories))
         self.reduced = 0 if reduced_dimension >= sum(self.parts) else reduced_dimension
-        self._build_layers()
+        self._build_layers(hidden)
         rows = tf.TensorSpec([None], tf.int32)
         strings = [tf.TensorSpec([None], tf.string), rows, rows]
-        self._of_strings = tf.function(self._encode_strings, input_signature=strings, autograph=False)
+
+        def of_strings(texts: tf.Tensor, category: tf.Tensor, subcategory: tf.Tensor) -> tf.Tensor:
+            features = {**self.frozen(texts), "category": category, "subcategory": subcategory}
+            return self(features, training=False)
+
+        self._of_strings = tf.function(of_strings, input_signature=strings, autograph=False)
         self._over_tables = {
-            "vectors": tf.function(lambda batch: self(batch), autograph=False),
-            "whole": tf.function(lambda batch: self.whole(batch), autograph=False),
-            "text": tf.function(lambda batch: self.text_vectors(batch), autograph=False),
+            "vectors": (tf.function(lambda batch: self(batch), autograph=False), self.dimension),
+            "whole": (tf.function(lambda batch: self.whole(batch), autograph=False), sum(self.parts)),
+            "text": (tf.function(lambda batch: self.text_vectors(batch), autograph=False), hidden),
         }
+        self.built = True
 
-    @property
-    def dimension(self) -> int:
-        """D, the width of an article's vector."""
-        return self.reduced or sum(self.parts)
-
-    @property
-    def max_tokens(self) -> int:
-        """T, the longest text in tokens."""
-        return self.frozen.max_tokens
-
-    def _build_layers(self) -> None:
-        self.pooling.build((None, None, self.text_dimension))
-        self.projection.build((None, self.text_dimension))
+    def _build_layers(self, hidden: int) -> None:
+        self.pooling.build((None, None, hidden))
+        self.projection.build((None, hidden))
         for embedding in (self.category, self.subcategory):
             if embedding is not None:
                 embedding.build((None,))
-        self.centre = self.add_weight(
-            name="centre", shape=(self.text_dimension,), initializer="zeros", trainable=False
-        )
+        self.centre = self.add_weight(name="centre", shape=(hidden,), initializer="zeros", trainable=False)
         if self.interest_dimension:
-            shape = (self.text_dimension, self.interest_dimension)
+            shape = (hidden, self.interest_dimension)
             self.interest = self.add_weight(
                 name="interest", shape=shape, initializer="zeros", trainable=False
             )
@@ -184,7 +186,16 @@ class NewsEncoder(TextModel):
                 trainable=False,
                 autocast=False,  # the parts are float32 under every policy
             )
-        self.built = True
+
+    @property
+    def dimension(self) -> int:
+        """D, the width of an article's vector."""
+        return self.reduced or sum(self.parts)
+
+    @property
+    def max_tokens(self) -> int:
+        """T, the longest text in tokens."""
+        return self.frozen.max_tokens
 
     @classmethod
     def from_preset(cls, preset: str | Path, *, trainable: str = "none", **arguments: Any) -> Self:
@@ -213,16 +224,15 @@ class NewsEncoder(TextModel):
     @classmethod
     def from_config(cls, config: dict[str, Any], custom_objects: Any = None) -> Self:
         """An encoder with these arguments; its weights are new, even those of the BERT."""
-        return cls(**{**config, "bert": build_bert(config["bert"], config["dropout"])})
+        return cls(**{**config, "bert": BERT.from_config(config["bert"], config["dropout"])})
 
     def own_copy(self, reduced_dimension: int = 0) -> "NewsEncoder":
         """An encoder with the same weights, that shares the frozen layers and has its own trained ones.
 
-        Args:
-            reduced_dimension: D of the copy; 0: not reduced.
+        `reduced_dimension` is D of the copy; 0: not reduced.
         """
         config = {**self.get_config(), "reduced_dimension": reduced_dimension}
-        config["bert"] = build_bert(config["bert"], config["dropout"])
+        config["bert"] = BERT.from_config(config["bert"], config["dropout"])
         config["bert"].backbone.set_weights(self.bert.backbone.get_weights())
         copy = NewsEncoder(**config, frozen=self.frozen)
         for ours, theirs in zip(copy.own_weights(), self.own_weights(), strict=True):
@@ -241,22 +251,15 @@ class NewsEncoder(TextModel):
         """The layers that no training changes."""
         return [self.frozen]
 
-    @property
-    def trained_parameters(self) -> int:
-        """Number of trained parameters of the BERT, including additions to it."""
-        return sum(int(np.prod(weight.shape)) for weight in self.upper.trainable_weights)
-
     def trained_share(self) -> str:
         """What is trained of the BERT: one line of progress."""
         mode, whole = self._arguments["trained_layers"], self.bert.backbone.count_params()
-        trained = f"{self.trained_parameters:,} trained parameters"
-        return f"news backbone, {mode}: {trained}; the backbone has {whole:,}"
+        trained = sum(math.prod(weight.shape) for weight in self.upper.trainable_weights)
+        return f"news backbone, {mode}: {trained:,} trained parameters; the backbone has {whole:,}"
 
     def adapt(self, space: InterestSpace) -> None:
-        """Set the centre and the interest directions that were measured on histories.
-
-        Args:
-            space: the space of this encoder's `text_vectors` before training.
+        """Set the centre and the interest directions, measured on histories with `text_vectors` before
+        training.
         """
         self.centre.assign(space.centre)
         if self.interest_dimension:
@@ -325,7 +328,7 @@ class NewsEncoder(TextModel):
         self,
         table: ArticleTable,
         cache: Path | None = None,
-        on_progress: Callable[[int, int], None] | None = None,
+        on_progress: Progress | None = None,
         needed: npt.NDArray[np.bool_] | None = None,
     ) -> ArticleFeatures:
         """Inputs of `call` for every article of a table, with the frozen layers computed; see there."""
@@ -333,21 +336,35 @@ class NewsEncoder(TextModel):
         if needed is not None:
             texts = [text if wanted else "" for text, wanted in zip(texts, needed, strict=True)]
         category, subcategory = map(self.categories.rows, (table.categories, table.subcategories))
-        return ArticleFeatures.of(texts, category, subcategory, self.frozen, cache, on_progress)
+        identity = self.frozen.identity() if cache is not None else ""
+        states = hidden_states(texts, self.frozen.states, cache, identity, on_progress)
+        return ArticleFeatures(states, category, subcategory)
 
-    def embed(self, features: ArticleFeatures, rows: npt.NDArray[np.integer] | None = None) -> Vectors:
-        """Encode articles of a table, float32 [N, D], or its rows [M] only; row 0, the padding, is zeros."""
-        return self._over("vectors", features, self.dimension, rows)
+    def embed(
+        self,
+        features: ArticleFeatures,
+        rows: npt.NDArray[np.integer] | None = None,
+        part: Literal["vectors", "whole", "text"] = "vectors",
+    ) -> Vectors:
+        """Encode articles of a table, float32 [N, D], or its rows [M] only; row 0, the padding, is zeros.
 
-    def embed_whole(self, features: ArticleFeatures) -> Vectors:
-        """Vectors of every article before they are reduced, float32 [N, sum of parts]."""
-        vectors = self._over("whole", features, sum(self.parts))
-        vectors[0] = 0
+        Or vectors before they are reduced, [N, sum of parts] ("whole"), or of the text alone, not centred,
+        [N, hidden] ("text").
+        """
+        encode, width = self._over_tables[part]
+        lengths = np.diff(features.states.offsets)
+        rows = np.arange(len(lengths)) if rows is None else rows
+        order = np.argsort(lengths[rows], kind="stable")
+        vectors = np.zeros((len(rows), width), np.float32)
+        for start in range(0, len(order), _BATCH_FEATURES):
+            places = order[start : start + _BATCH_FEATURES]
+            batch = {name: tf.constant(value) for name, value in features.gather(rows[places]).items()}
+            of_any_length = {  # one trace for all batches, however many articles and tokens they have
+                name: tf.TensorSpec([None] * min(value.shape.rank, 2) + value.shape[2:], value.dtype)
+                for name, value in batch.items()
+            }
+            vectors[places] = encode.get_concrete_function(of_any_length)(batch).numpy()
         return vectors
-
-    def embed_texts(self, features: ArticleFeatures) -> Vectors:
-        """Text vectors of every article of a table, float32 [N, hidden], not centred."""
-        return self._over("text", features, self.text_dimension)
 
     def encode(self, articles: Sequence[str] | Sequence[Article]) -> Vectors:
         """Encode texts, or articles from title, abstract and categories; nothing is rounded.
@@ -360,35 +377,15 @@ class NewsEncoder(TextModel):
         """
         if not len(articles):
             return np.zeros((0, self.dimension), np.float32)
-        texts, known = self._columns(articles)
-        (vectors,) = by_length(lambda *batch: [self._of_strings(*batch)], [texts, *known])
-        return vectors
-
-    def _columns(self, articles: Sequence[Any]) -> tuple[list[Any], list[npt.NDArray[np.int32]]]:
         if isinstance(articles[0], Article):
-            texts = article_texts(
-                [one.title for one in articles], [one.abstract for one in articles], self.use_abstract
-            )
-            names = ([one.category for one in articles], [one.subcategory for one in articles])
-            return texts, [self.categories.rows(column) for column in names]
-        texts = [bytes_or_str(text) for text in articles]
-        return texts, [np.zeros(len(texts), np.int32)] * 2
-
-    def _encode_strings(self, texts: tf.Tensor, category: tf.Tensor, subcategory: tf.Tensor) -> tf.Tensor:
-        return self({**self.frozen(texts), "category": category, "subcategory": subcategory}, training=False)
-
-    def _over(
-        self, method: str, features: ArticleFeatures, width: int, rows: npt.NDArray[np.integer] | None = None
-    ) -> Vectors:
-        encode = self._over_tables[method]
-        lengths = np.diff(features.states.offsets)
-        rows = np.arange(len(lengths)) if rows is None else rows
-        order = np.argsort(lengths[rows], kind="stable")
-        vectors = np.zeros((len(rows), width), np.float32)
-        for start in range(0, len(order), _BATCH_FEATURES):
-            places = order[start : start + _BATCH_FEATURES]
-            batch = {name: tf.constant(value) for name, value in features.gather(rows[places]).items()}
-            vectors[places] = encode.get_concrete_function(_of_any_length(batch))(batch).numpy()
+            columns = zip(*((a.title, a.abstract, a.category, a.subcategory) for a in articles), strict=True)
+            titles, abstracts, *names = columns
+            texts = article_texts(titles, abstracts, self.use_abstract)
+            known = [self.categories.rows(column) for column in names]
+        else:
+            texts = [bytes_or_str(text) for text in articles]
+            known = [np.zeros(len(texts), np.int32)] * 2
+        (vectors,) = by_length(lambda *batch: [self._of_strings(*batch)], [texts, *known])
         return vectors
 
     def predict(self, x: Any, batch_size: int | None = None, **options: Any) -> Any:
@@ -409,22 +406,14 @@ class NewsEncoder(TextModel):
 
 
 def bytes_or_str(text: Any) -> Any:
-    """A text, checked.
-
-    Raises:
-        InputError: it is something else, such as a number.
-    """
+    """A text; an `InputError` if it is something else, such as a number."""
     if not isinstance(text, (str, bytes)):
         raise InputError(f"texts must be strings; got {text!r} ({type(text).__name__})")
     return text
 
 
 def check_encoder(bert: Bert, trained_layers: str, max_tokens: int, precision: str) -> None:
-    """Check that a news encoder with these settings is possible with a BERT.
-
-    Raises:
-        InputError: the way of training or the precision is unknown, or the BERT has fewer layers or tokens.
-    """
+    """Check that a news encoder with these settings is possible with a BERT; else an `InputError`."""
     backbone = bert.backbone
     positions = backbone.max_sequence_length
     check_precision(precision)
@@ -435,19 +424,6 @@ def check_encoder(bert: Bert, trained_layers: str, max_tokens: int, precision: s
             f"news.max_title_tokens is {max_tokens}, but the news backbone reads at most {positions} tokens; "
             "give at most that many, or another backbone"
         )
-
-
-def _of_any_length(batch: dict[str, tf.Tensor]) -> dict[str, tf.TensorSpec]:
-    """One trace for all batches, however many articles and tokens they have."""
-    return {
-        name: tf.TensorSpec([None] * min(value.shape.rank, 2) + value.shape[2:], value.dtype)
-        for name, value in batch.items()
-    }
-
-
-def _category_embedding(names: int, width: int, name: str) -> keras.layers.Embedding:
-    start = keras.initializers.RandomNormal(stddev=0.4 / width**0.5, seed=1)
-    return keras.layers.Embedding(names, width, embeddings_initializer=start, name=name)
 
 
 def _known(embedding: Any, rows: tf.Tensor) -> tf.Tensor:

@@ -8,10 +8,9 @@ import numpy as np
 import tensorflow as tf
 
 from genre_tf.models.attention_pooling import positions_from_newest
-from genre_tf.models.counter_head import PACE, CounterHead
+from genre_tf.models.counter_heads import PACE, CounterHead, PoolHead
 from genre_tf.models.impression_model import ImpressionModel
 from genre_tf.models.news_encoder import NewsEncoder
-from genre_tf.models.pool_head import PoolHead
 
 # Assumed spread of similarities of titles, and of categories, before `adapt` has measured it.
 _TEXT_SPREAD, _CATEGORY_SPREAD = 0.1, 0.05
@@ -63,8 +62,7 @@ class Ranker(ImpressionModel):
         share_news: bool = False,
         name: str = "ranker",
     ) -> None:
-        # Counters go into thousands, and logits are compared: the towers may be bfloat16, but this is
-        # float32.
+        # Counters go into thousands, and logits are compared: the towers may be bfloat16, this is float32.
         super().__init__(news, max_history, share_news, name=name, dtype="float32")
         self._arguments = {
             "counters": counters,
@@ -87,38 +85,30 @@ class Ranker(ImpressionModel):
         logit = math.log(rate / (1 - rate))
         self.counter_head = CounterHead(3 * len(self.parts), logit) if counters else None
         self.pool_head = PoolHead(3 * len(self.parts), view_counters)
-        self._build_weights(logit)
-
-    def get_config(self) -> dict[str, Any]:
-        """The arguments of this model, the news encoder as its own."""
-        news = self.news.get_config()
-        return {"name": self.name, "news": news, "max_history": self.max_history, **self._arguments}
-
-    def _build_weights(self, logit: float) -> None:
         dimension, parts = self.news.dimension, len(self.parts)
         constant = keras.initializers.Constant
 
-        def weight(name: str, shape: tuple[int, ...], start: Any) -> Any:
-            return self.add_weight(name=name, shape=shape, initializer=start)
+        def weight(name: str, shape: tuple[int, ...], start: Any, trainable: bool = True) -> Any:
+            return self.add_weight(name=name, shape=shape, initializer=start, trainable=trainable)
 
-        # Sharp enough for a few similar clicks to outweigh the rest, which suits untrained titles best
-        # (measured).
+        # Sharp enough for a few similar clicks to outweigh the rest: best for untrained titles (measured).
         self.sharpness = weight("sharpness", (parts,), constant(8.0 / PACE))
         self.recency_bias = weight("recency_bias", (self.max_history,), "zeros")
         # Initial weights that already rank: each similarity is standardised.
         self.similarity_weights = weight("similarity_weights", (3, parts), constant(0.1 / PACE))
         spreads = [_TEXT_SPREAD] + [_CATEGORY_SPREAD] * (parts - 1)
-        self.similarity_mean = self.add_weight(
-            name="similarity_mean", shape=(3, parts), initializer="zeros", trainable=False
-        )
-        self.similarity_spread = self.add_weight(
-            name="similarity_spread", shape=(3, parts), initializer=constant([spreads] * 3), trainable=False
-        )
+        self.similarity_mean = weight("similarity_mean", (3, parts), "zeros", trainable=False)
+        self.similarity_spread = weight("similarity_spread", (3, parts), constant([spreads] * 3), False)
         self.bias = weight("bias", (), constant(logit))
         self.no_history = weight("no_history", (dimension,), "zeros")
         if self.counter_head is not None:  # created now, so that weights can be loaded before the first call
             self.counter_head.build()
         self.built = True
+
+    def get_config(self) -> dict[str, Any]:
+        """The arguments of this model, the news encoder as its own."""
+        news = self.news.get_config()
+        return {"name": self.name, "news": news, "max_history": self.max_history, **self._arguments}
 
     def attention(
         self,
@@ -175,16 +165,10 @@ class Ranker(ImpressionModel):
             float32 [B, C]; `sigmoid` of it is the click probability.
         """
         found = self.similarities(history, history_mask, candidates)  # [batch, candidates, 3, parts]
-        if counters is None or self.counter_head is None:
-            return self._interest(found) + self._attractiveness_of(candidates, training)
-        return self._with_counters(found, counters, candidate_mask)
+        return best_logits(self._logits(found, candidates, candidate_mask, counters, training))
 
     def pool_logits(
-        self,
-        history: tf.Tensor,
-        history_mask: tf.Tensor,
-        candidates: tf.Tensor,
-        counters: tf.Tensor,
+        self, history: tf.Tensor, history_mask: tf.Tensor, candidates: tf.Tensor, counters: tf.Tensor
     ) -> tf.Tensor:
         """Logits of the probability that the reader clicks each candidate of the pool, if it is shown.
 
@@ -211,7 +195,10 @@ class Ranker(ImpressionModel):
         click_weights: tf.Tensor | None = None,
     ) -> tf.Tensor:
         """Attended, mean and greatest similarity of each part to the history, float32 [B, C, 3, parts]."""
-        history, mask = self._with_no_history(history, mask)
+        # One more column: the learned vector, as the only click of a reader without clicks.
+        empty = ~tf.reduce_any(mask, axis=1, keepdims=True)  # [batch, 1]
+        column = tf.where(empty[..., None], self.no_history, tf.zeros_like(self.no_history)[None, None])
+        history, mask = tf.concat([history, column], axis=1), tf.concat([mask, empty], axis=1)
         if click_weights is not None:
             click_weights = tf.pad(click_weights, [[0, 0], [0, 1]], constant_values=1.0)
         weights, alike = self.attention(history, mask, candidates, click_weights)
@@ -222,13 +209,9 @@ class Ranker(ImpressionModel):
         return tf.transpose(tf.stack([attended, mean, greatest], 1), [0, 3, 1, 2])
 
     def adapt(self, mean: tf.Tensor, spread: tf.Tensor, weights: tf.Tensor, bias: float) -> None:
-        """Set the spread of the similarities, and initial weights.
+        """Set initial weights of the standardised similarities, float32 [3, parts], and a bias.
 
-        Args:
-            mean: float32 [3, parts], mean similarities of a log.
-            spread: float32 [3, parts], their standard deviation.
-            weights: float32 [3, parts], weights of the standardised similarities.
-            bias: bias of the logit.
+        The mean and the standard deviation of each similarity in a log are float32 [3, parts], too.
         """
         self.similarity_mean.assign(mean)
         self.similarity_spread.assign(tf.maximum(spread, 1e-3))
@@ -241,27 +224,26 @@ class Ranker(ImpressionModel):
         if self.counter_head is not None:
             self.counter_head.shift(with_counters)
 
-    def _interest(self, similarities: tf.Tensor) -> tf.Tensor:
+    def _logits(
+        self,
+        similarities: tf.Tensor,
+        candidates: tf.Tensor,
+        mask: tf.Tensor,
+        counters: tf.Tensor | None,
+        training: bool | None,
+    ) -> dict[str, tf.Tensor]:
+        """What `call` returns, from similarities [B, C, 3, parts] and vectors [B, C, D] of the candidates."""
         found = (similarities - self.similarity_mean) / self.similarity_spread
-        return tf.reduce_sum(found * (PACE * self.similarity_weights), axis=[-2, -1]) + self.bias
-
-    def _attractiveness_of(self, candidates: tf.Tensor, training: bool | None) -> tf.Tensor:
-        return self.attractiveness(self.dropout(candidates, training=training))[..., 0]
-
-    def _with_counters(self, similarities: tf.Tensor, counters: tf.Tensor, mask: tf.Tensor) -> tf.Tensor:
-        """Counters replace attractiveness, because they measure what it predicts (both together rank worse).
-
-        The text model learns from its own loss only, so that it also learns what the counters could explain.
-        """
-        if self.counter_head is None:
-            raise ValueError("this ranker was built without counters")
-        return self.counter_head(flat(tf.stop_gradient(similarities)), counters, mask)
-
-    def _with_no_history(self, history: tf.Tensor, mask: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        """Add a column: the learned vector, as the only click of a reader without clicks."""
-        empty = ~tf.reduce_any(mask, axis=1, keepdims=True)  # [batch, 1]
-        column = tf.where(empty[..., None], self.no_history, tf.zeros_like(self.no_history)[None, None])
-        return tf.concat([history, column], axis=1), tf.concat([mask, empty], axis=1)
+        interest = tf.reduce_sum(found * (PACE * self.similarity_weights), axis=[-2, -1]) + self.bias
+        attractiveness = self.attractiveness(self.dropout(candidates, training=training))[..., 0]
+        logits = {"click": interest + attractiveness}
+        if self.counter_head is not None and counters is not None:
+            # Counters replace attractiveness, because they measure what it predicts (both together rank
+            # worse). The text model learns from its own loss only, so that it also learns what the counters
+            # could explain.
+            known = flat(tf.stop_gradient(similarities))
+            logits["click_with_counters"] = self.counter_head(known, counters, mask)
+        return logits
 
     def call(self, batch: dict[str, Any], training: bool | None = None) -> dict[str, tf.Tensor]:
         """Logits of a batch of impressions with the features of its articles.
@@ -318,10 +300,7 @@ class Ranker(ImpressionModel):
         """Like `call`, with given vectors of the batch's articles, float32 [U, D]."""
         history, candidates = tf.gather(vectors, batch["history"]), tf.gather(vectors, batch["candidates"])
         found = self.similarities(history, batch["history"] > 0, candidates, batch.get("history_weights"))
-        logits = {"click": self._interest(found) + self._attractiveness_of(candidates, training)}
-        if self.counter_head is not None and "counters" in batch:
-            logits["click_with_counters"] = self._with_counters(found, batch["counters"], batch["mask"])
-        return logits
+        return self._logits(found, candidates, batch["mask"], batch.get("counters"), training)
 
 
 def best_logits(logits: dict[str, tf.Tensor]) -> tf.Tensor:

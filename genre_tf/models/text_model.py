@@ -214,11 +214,7 @@ def save_own_weights(model: keras.Model, file: Path) -> None:
 
 
 def load_own_weights(model: keras.Model, file: Path) -> None:
-    """Read what `save_own_weights` wrote.
-
-    Raises:
-        OSError, ValueError, KeyError: the file is missing, damaged or of another model.
-    """
+    """Read what `save_own_weights` wrote; an OSError, ValueError or KeyError if that is another model's."""
     keras.saving.load_weights(model, file, objects_to_skip=frozen_parts(model))
 
 

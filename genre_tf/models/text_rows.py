@@ -6,7 +6,7 @@ For the interest-contrastive loss some rows appear twice in a batch, the second 
 import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -21,37 +21,8 @@ _POOL = 4096  # rows sorted together: enough to find similar lengths, few enough
 _COLUMNS = ("history", "source", "kind", "target")
 _ENCODED_AT_ONCE = 4096
 
-
 ORDINARY, FILLER = -1, -2
 """Values of `contrast_of` for rows that are not a second copy; for a second copy it names the first row."""
-
-Rows = npt.NDArray[np.int64]
-
-
-class Second(NamedTuple):
-    """A second copy of a row; both fields are positions in the batch.
-
-    Args:
-        place: position of the row.
-        reader: position of the row whose reader it gets.
-    """
-
-    place: int
-    reader: int
-
-
-class PartRows(NamedTuple):
-    """The rows of one replica.
-
-    Args:
-        rows: int64 [n], the rows that give target and source.
-        readers: int64 [n], the rows that give history and vector.
-        contrast_of: int32 [n]; see `TextRows.batches`.
-    """
-
-    rows: Rows
-    readers: Rows
-    contrast_of: npt.NDArray[np.int32]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,13 +52,10 @@ class TextBatching:
 
 
 class TextRows:
-    """Training texts, ready to be cut into batches.
+    """Training texts, ready to be cut into batches; `prompts` lays them out, the table gives titles of
+    histories.
 
-    Args:
-        examples: n training texts.
-        table: gives the titles of histories.
-        user_vectors: float32 [n, D], the reader's vector of each example; zeros if there is no reader.
-        prompts: lays out the rows.
+    `user_vectors`, float32 [n, D], holds the reader's vector of each example; zeros if there is no reader.
     """
 
     def __init__(
@@ -106,18 +74,15 @@ class TextRows:
             "kind": [example.kind for example in examples],
             "target": [example.target for example in examples],
         }
-        self.texts = {name: np.asarray(texts[name], object) for name in _COLUMNS}
+        self.texts = {name: np.asarray(column, object) for name, column in texts.items()}
         self.tasks = np.asarray([example.task for example in examples], object)
         self.user_vectors = user_vectors
         self.prompts = prompts
-        sizes = prompts.sizes
-        rooms = {
-            "history": sizes.history_tokens,
-            "source": sizes.source_tokens,
-            "target": sizes.target_tokens,
-        }
         self.tokens = {
-            name: np.minimum(_token_counts(self.texts[name], prompts), room) for name, room in rooms.items()
+            name: np.minimum(
+                _token_counts(self.texts[name], prompts), getattr(prompts.sizes, f"{name}_tokens")
+            )
+            for name in ("history", "source", "target")
         }
 
     def __len__(self) -> int:
@@ -152,14 +117,15 @@ class TextRows:
             also contrast_of int32 [batch]: for a second copy of a row (only its target words are learned) the
             position of the first copy; ORDINARY or FILLER for other rows.
         """
-        # With fixed shapes all parts have the same number of rows.
-        rows = batching.rows // layout.parts + _second_room(batching, layout) if batching.rows else None
+        # With fixed shapes all parts have the same number of rows, and of second copies.
+        room = round(batching.contrast * batching.rows / layout.parts + 0.49) if batching.rows else None
+        rows = None if room is None else batching.rows // layout.parts + room
         numbers = {
             "user_vector": tf.TensorSpec([rows, self.user_vectors.shape[1]], tf.float32),
             "contrast_of": tf.TensorSpec([rows], tf.int32),
         }
         data = tf.data.Dataset.from_generator(
-            lambda: self._epochs(batching, seed, epochs, layout),
+            lambda: self._parts(batching, seed, epochs, layout, room),
             output_signature=(dict.fromkeys(_COLUMNS, tf.TensorSpec([rows], tf.string)), numbers),
         )
         longest = self.prompts.sizes.tokens
@@ -188,33 +154,46 @@ class TextRows:
         return data.prefetch(8)
 
     def row_numbers(self, batching: TextBatching, seed: int, start: int, count: int) -> list[int]:
-        """Which rows are in some of the shuffled batches, without second copies.
-
-        Args:
-            batching: how batches are made.
-            seed: seed for shuffling.
-            start: number of the first batch.
-            count: number of batches.
-        """
+        """Which rows are in `count` shuffled batches from number `start` on, without second copies."""
         randoms = (np.random.default_rng([seed, epoch]) for epoch in itertools.count())
         batches = itertools.chain.from_iterable(self._epoch(batching, random)[1] for random in randoms)
         return [int(row) for batch in itertools.islice(batches, start, start + count) for row in batch]
 
-    def _epochs(
-        self, batching: TextBatching, seed: int | None, epochs: int | None, layout: BatchLayout
+    def _parts(
+        self,
+        batching: TextBatching,
+        seed: int | None,
+        epochs: int | None,
+        layout: BatchLayout,
+        room: int | None,
     ) -> Iterator[tuple[dict[str, Any], dict[str, Any]]]:
-        done = 0
-        while epochs is None or done < epochs:
-            random = None if seed is None else np.random.default_rng([seed, done])
+        """Texts and numbers of the rows of each part of each batch; `room` is for second copies, if fixed."""
+        for epoch in itertools.count() if epochs is None else range(epochs):
+            random = None if seed is None else np.random.default_rng([seed, epoch])
             kept, batches = self._epoch(batching, random)
             for batch in batches:
                 eligible = kept["history"][batch] & (self.texts["kind"][batch] == "title")
-                seconds = [] if random is None else second_rows(eligible, batching.contrast, random)
-                room = _second_room(batching, layout) if batching.rows else None
+                seconds = [] if random is None else _second_copies(eligible, batching.contrast, random)
                 # Sorted by length, so that every part gets long and short rows.
                 for part in layout.wanted:
-                    yield self._columns(rows_of_part(batch, seconds, part, layout.parts, room), kept)
-            done += 1
+                    own = np.arange(part, len(batch), layout.parts)
+                    mine = [second for second in seconds if second[0] % layout.parts == part][:room]
+                    fillers = [part] * (room - len(mine)) if room else []
+                    # Positions in the batch: of the rows, and of those whose readers they get.
+                    places = np.asarray([*own, *(place for place, _ in mine), *fillers], np.int64)
+                    readers = batch[np.asarray([*own, *(reader for _, reader in mine), *fillers], np.int64)]
+                    rows, firsts = batch[places], [place // layout.parts for place, _ in mine]
+                    texts = {name: column[rows] for name, column in self.texts.items()}
+                    texts["history"] = np.where(kept["history"][readers], self.texts["history"][readers], "")
+                    texts["source"] = np.where(kept["source"][rows], texts["source"], "")
+                    contrast_of = [*[ORDINARY] * len(own), *firsts, *[FILLER] * len(fillers)]
+                    yield (
+                        texts,
+                        {
+                            "user_vector": self.user_vectors[readers],
+                            "contrast_of": np.asarray(contrast_of, np.int32),
+                        },
+                    )
 
     def _epoch(
         self, batching: TextBatching, random: np.random.Generator | None
@@ -222,16 +201,6 @@ class TextRows:
         """What each row keeps, and the row numbers of each batch."""
         kept = self._kept(batching, random)
         return kept, _cut(self._order(batching, random), self._row_tokens(kept), batching, random)
-
-    def _columns(
-        self, part: PartRows, kept: dict[str, npt.NDArray[np.bool_]]
-    ) -> tuple[dict[str, Any], dict[str, Any]]:
-        texts = {name: column[part.rows] for name, column in self.texts.items()}
-        history = self.texts["history"][part.readers]
-        texts["history"] = np.where(kept["history"][part.readers], history, "")
-        texts["source"] = np.where(kept["source"][part.rows], texts["source"], "")
-        vectors = self.user_vectors[part.readers]
-        return texts, {"user_vector": vectors, "contrast_of": part.contrast_of}
 
     def _order(self, batching: TextBatching, random: np.random.Generator | None) -> npt.NDArray[np.int64]:
         """Row numbers of an epoch: all rows, or for each task the number that its share allows; unordered."""
@@ -267,11 +236,6 @@ class TextRows:
         return tokens
 
 
-def _second_room(batching: TextBatching, layout: BatchLayout) -> int:
-    """Number of second copies in each part, if it is fixed."""
-    return round(batching.contrast * batching.rows / layout.parts + 0.49)
-
-
 def _cut(
     order: npt.NDArray[np.int64],
     tokens: npt.NDArray[np.int64],
@@ -305,46 +269,18 @@ def _token_counts(texts: npt.NDArray[np.object_], prompts: Prompts) -> npt.NDArr
     return np.concatenate([count.numpy() for count in counts])[rows]
 
 
-def second_rows(eligible: npt.NDArray[np.bool_], share: float, random: np.random.Generator) -> list[Second]:
-    """Draw rows to copy, and other readers for them.
+def _second_copies(
+    eligible: npt.NDArray[np.bool_], share: float, random: np.random.Generator
+) -> list[tuple[int, int]]:
+    """Draw rows of a batch to copy, and rows whose readers the copies get: pairs of positions.
 
-    Args:
-        eligible: bool [batch], rows with a title and a reader.
-        share: share of the batch's rows, on average.
-        random: source of random numbers.
-
-    Returns:
-        None if there is no other reader.
+    `eligible` says which rows have a title and a reader. The share of the batch's rows is met on average;
+    there is no copy if there is no other reader.
     """
     places = np.flatnonzero(eligible)
     count = min(int(share * len(eligible) + random.random()), len(places))
     if len(places) < 2 or not count:
         return []
     chosen = random.permutation(len(places))[:count]
-    shift = random.integers(1, len(places), count)
-    readers = places[(chosen + shift) % len(places)]
-    return [Second(int(place), int(reader)) for place, reader in zip(places[chosen], readers, strict=True)]
-
-
-def rows_of_part(batch: Rows, seconds: list[Second], part: int, parts: int, room: int | None) -> PartRows:
-    """The rows of one replica: every `parts`-th row, and the second copies of those rows.
-
-    Args:
-        batch: int64 [batch], row numbers.
-        seconds: second copies of the whole batch.
-        part: number of the replica.
-        parts: number of replicas.
-        room: fixed number of second copies, padded with a repeated row; None: as many as there are.
-    """
-    own = np.arange(part, len(batch), parts)
-    mine = [second for second in seconds if second.place % parts == part][:room]
-    fillers = [part] * (room - len(mine)) if room else []
-    rows = [*own, *(second.place for second in mine), *fillers]
-    readers = [*own, *(second.reader for second in mine), *fillers]
-    firsts = [second.place // parts for second in mine]
-    contrast_of = [*[ORDINARY] * len(own), *firsts, *[FILLER] * len(fillers)]
-    return PartRows(
-        batch[np.asarray(rows, np.int64)],
-        batch[np.asarray(readers, np.int64)],
-        np.asarray(contrast_of, np.int32),
-    )
+    readers = places[(chosen + random.integers(1, len(places), count)) % len(places)]
+    return list(zip(places[chosen].tolist(), readers.tolist(), strict=True))

@@ -13,13 +13,9 @@ import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 
-from genre_tf.backbones.language_models import (
-    LanguageModel,
-    described_language_model,
-    load_language_model,
-    parse_writer_trainable,
-)
+from genre_tf.backbones.language_models import LanguageModel, family_of, load_language_model
 from genre_tf.backbones.layers import LanguageLayers
+from genre_tf.backbones.trainable import parse_writer_trainable
 from genre_tf.config import TaskSharesConfig, WritingConfig
 from genre_tf.data.articles import Article, ArticleTable
 from genre_tf.data.click_log import ClickLog
@@ -139,7 +135,8 @@ class Writer(TextModel):
     @classmethod
     def from_config(cls, config: dict[str, Any], custom_objects: Any = None) -> Self:
         """A writer with these arguments; its weights are new, even those of the language model."""
-        return cls(**{**config, "language_model": described_language_model(config["language_model"])})
+        described = config["language_model"]
+        return cls(**{**config, "language_model": family_of(described["config"]).from_config(described)})
 
     @property
     def config(self) -> dict[str, Any]:
@@ -199,12 +196,7 @@ class Writer(TextModel):
         return mean_token_loss(token_losses(self, x, training))
 
     def batches(
-        self,
-        log: ClickLog,
-        batch_size: int = 8,
-        *,
-        tasks: Mapping[str, float] | None = None,
-        seed: int = 0,
+        self, log: ClickLog, batch_size: int = 8, *, tasks: Mapping[str, float] | None = None, seed: int = 0
     ) -> Any:
         """Texts of a log to learn; see `ClickLog.texts`. A batch holds about 64 tokens for each row."""
         shares = dataclasses.asdict(TaskSharesConfig()) if tasks is None else dict(tasks)
@@ -316,11 +308,7 @@ class Writer(TextModel):
 
 
 def prompt_sizes(prompt: Mapping[str, int] | None, max_tokens: int, positions: int) -> PromptSizes:
-    """Lengths of the parts of a prompt; given, or divided from the greatest number of tokens.
-
-    Raises:
-        InputError: the tokens leave no room for a prompt.
-    """
+    """Lengths of the parts of a prompt; given, or divided from the greatest number of tokens."""
     if prompt is not None:
         return PromptSizes(**prompt)
     try:

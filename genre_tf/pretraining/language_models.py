@@ -13,14 +13,13 @@ import keras_hub
 import numpy as np
 import tensorflow as tf
 
-from genre_tf.backbones.bert import BERT, Bert, load_bert, new_bert, save_bert
-from genre_tf.backbones.checkpoints import layer_weights
+from genre_tf.backbones.bert import BERT, Bert, load_bert, save_bert
+from genre_tf.backbones.checkpoints import Weight, layer_weights, read_weights, write_weights
 from genre_tf.backbones.hub import head_parts, hub_blocks
-from genre_tf.backbones.language_models import END_OF_TEXT, load_language_model, new_gpt2, save_language_model
+from genre_tf.backbones.language_models import END_OF_TEXT, GPT2, load_language_model, save_language_model
 from genre_tf.backbones.language_models import LanguageModel as Checkpoint
 from genre_tf.backbones.layers import Embeddings, LanguageLayers
-from genre_tf.backbones.precision import check_precision, compute_in
-from genre_tf.backbones.weights import Weight, read_weights, write_weights
+from genre_tf.backbones.trainable import check_precision, compute_in
 from genre_tf.config import NewsConfig, PretrainConfig
 from genre_tf.layers.attention import Attention, Padded, side_by_side_bias
 from genre_tf.layers.block import transformed
@@ -195,7 +194,7 @@ def causal_language_model(
         gpt2 = dataclasses.replace(gpt2, tokenizer=gpt2.tokenizer.with_known_words(corpus))
     else:
         tokenizer = train_byte_pair(corpus, config.vocabulary_size, (END_OF_TEXT,), folder)
-        gpt2 = new_gpt2(tokenizer, **_sizes(config), seed=seed)
+        gpt2 = GPT2.new(tokenizer, **_sizes(config), seed=seed)
     width = min(config.max_tokens, gpt2.backbone.max_sequence_length)
     return LanguageModel(
         model=CausalLanguageModel(gpt2, config.precision),
@@ -223,7 +222,7 @@ def masked_language_model(config: PretrainConfig, corpus: Sequence[str], seed: i
     if checkpoint:
         bert = load_bert(name, dropout=config.dropout)
     else:
-        bert = new_bert(learn_wordpiece(corpus, config.vocabulary_size), **_sizes(config), seed=seed)
+        bert = BERT.new(learn_wordpiece(corpus, config.vocabulary_size), **_sizes(config), seed=seed)
     model = MaskedLanguageModel(bert, config.precision)
     width = min(config.max_tokens, bert.backbone.max_sequence_length)
 

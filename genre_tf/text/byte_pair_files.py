@@ -7,17 +7,13 @@ from pathlib import Path
 from typing import Any
 
 from genre_tf.errors import InputError
-from genre_tf.text.json_files import read_json_object, read_text_lines
+from genre_tf.files import read_json_object, read_text_lines
 
 _KNOWN_WORDS_FILE = "known_words.json"
 
 
 class ByteVocabulary:
-    """Tokens, ids and merges, checked; the arguments are those of `BytePair`.
-
-    Raises:
-        InputError: an ASCII character or the result of a merge is missing, or the ids are not 0, 1, 2, …
-    """
+    """Tokens, ids and merges, checked; arguments and errors are those of `BytePair`."""
 
     def __init__(
         self,
@@ -74,17 +70,16 @@ def printable_bytes() -> list[str]:
 
 
 def read_byte_vocabulary(folder: Path) -> ByteVocabulary:
-    """Read `vocab.json` and `merges.txt` (and added tokens), or else `tokenizer.json`.
-
-    Raises:
-        InputError: the files are missing, damaged or not of a GPT-2.
-    """
+    """Read `vocab.json` and `merges.txt` (and added tokens), or else `tokenizer.json`."""
     described = read_json_object(folder / "tokenizer.json")
     split_digits = _splits_digits(described, folder)
     model = described.get("model", {})
     ids = read_json_object(folder / "vocab.json") or dict(model.get("vocab", {}))
-    rules = _merge_rules(folder / "merges.txt") or model.get("merges", [])
-    if not ids or not (rules or (folder / "merges.txt").is_file() or described):
+    file = folder / "merges.txt"
+    lines = read_text_lines(file) if file.is_file() else []
+    lines = lines[1:] if lines and lines[0].startswith("#version") else lines
+    rules = [line for line in lines if line.strip()] or model.get("merges", [])
+    if not ids or not (rules or file.is_file() or described):
         raise InputError(
             f"{folder} has no byte-pair vocabulary. Name a folder with vocab.json and merges.txt, "
             "or tokenizer.json."
@@ -94,19 +89,31 @@ def read_byte_vocabulary(folder: Path) -> ByteVocabulary:
     for token in described.get("added_tokens", []):
         ids.setdefault(token["content"], token["id"])
     words = read_json_object(folder / _KNOWN_WORDS_FILE).get("words", [])
-    return ByteVocabulary(ids, map(_pair, rules), words, split_digits=split_digits)
+    return ByteVocabulary(ids, map(merge_pair, rules), words, split_digits=split_digits)
 
 
 def write_byte_vocabulary(vocabulary: ByteVocabulary, folder: Path) -> None:
     """Write what `read_byte_vocabulary` and `transformers` read, and the known words."""
+    from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, processors
+
     folder.mkdir(parents=True, exist_ok=True)
     _write_json(folder / "vocab.json", vocabulary.ids)
     rules = "".join(f"{left} {right}\n" for left, right in vocabulary.merges)
     (folder / "merges.txt").write_text("#version: 0.2\n" + rules, "utf-8")
-    _tokenizer(vocabulary).save(str(folder / "tokenizer.json"))
+    tokenizer = Tokenizer(models.BPE(vocabulary.ids, vocabulary.merges))
+    splitting: list[Any] = [pre_tokenizers.ByteLevel(add_prefix_space=False)]
+    if vocabulary.split_digits:
+        splitting.insert(0, pre_tokenizers.Digits(individual_digits=True))
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(splitting) if len(splitting) > 1 else splitting[0]
+    tokenizer.decoder = decoders.ByteLevel()
+    tokenizer.post_processor = processors.ByteLevel(trim_offsets=False)
+    tokenizer.add_special_tokens([AddedToken(t, special=True) for t in vocabulary.special_tokens])
+    tokenizer.save(str(folder / "tokenizer.json"))
     # GPT-2's class in `transformers` would split words in its own way, whatever tokenizer.json says.
     kind = "PreTrainedTokenizerFast" if vocabulary.split_digits else "GPT2Tokenizer"
-    _write_json(folder / "tokenizer_config.json", {"tokenizer_class": kind, **_ends(vocabulary)})
+    end = "<|endoftext|>"
+    ends = dict.fromkeys(("bos_token", "eos_token", "unk_token"), end) if end in vocabulary.ids else {}
+    _write_json(folder / "tokenizer_config.json", {"tokenizer_class": kind, **ends})
     _write_json(folder / _KNOWN_WORDS_FILE, {"words": vocabulary.known_words})
 
 
@@ -118,50 +125,6 @@ def check_vocabulary_size(vocabulary_size: int, special_tokens: Sequence[str]) -
             f"A vocabulary of {vocabulary_size} tokens has no room for 256 bytes and "
             f"{len(set(special_tokens))} special tokens. Give at least {smallest}."
         )
-
-
-def learn_byte_vocabulary(
-    texts: Iterable[str], vocabulary_size: int, special_tokens: Sequence[str]
-) -> ByteVocabulary:
-    """Learn merges from texts with the `tokenizers` library; equal texts give equal merges.
-
-    Raises:
-        InputError: the size leaves no room for the 256 bytes and the special tokens.
-    """
-    from tokenizers import Tokenizer, models, pre_tokenizers, trainers
-
-    check_vocabulary_size(vocabulary_size, special_tokens)
-    tokenizer = Tokenizer(models.BPE())
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    trainer = trainers.BpeTrainer(
-        vocab_size=vocabulary_size,
-        min_frequency=2,
-        special_tokens=list(dict.fromkeys(special_tokens)),
-        initial_alphabet=sorted(printable_bytes()),
-        show_progress=False,
-    )
-    tokenizer.train_from_iterator(texts, trainer)
-    model = json.loads(tokenizer.to_str())["model"]
-    return ByteVocabulary(model["vocab"], map(_pair, model["merges"]))
-
-
-def _tokenizer(vocabulary: ByteVocabulary) -> Any:
-    from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, processors
-
-    tokenizer = Tokenizer(models.BPE(vocabulary.ids, vocabulary.merges))
-    splitting: list[Any] = [pre_tokenizers.ByteLevel(add_prefix_space=False)]
-    if vocabulary.split_digits:
-        splitting.insert(0, pre_tokenizers.Digits(individual_digits=True))
-    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(splitting) if len(splitting) > 1 else splitting[0]
-    tokenizer.decoder = decoders.ByteLevel()
-    tokenizer.post_processor = processors.ByteLevel(trim_offsets=False)
-    tokenizer.add_special_tokens([AddedToken(t, special=True) for t in vocabulary.special_tokens])
-    return tokenizer
-
-
-def _ends(vocabulary: ByteVocabulary) -> dict[str, str]:
-    end = "<|endoftext|>"
-    return dict.fromkeys(("bos_token", "eos_token", "unk_token"), end) if end in vocabulary.ids else {}
 
 
 def _splits_digits(described: dict[str, Any], folder: Path) -> bool:
@@ -185,14 +148,8 @@ def _splits_digits(described: dict[str, Any], folder: Path) -> bool:
     return digits
 
 
-def _merge_rules(path: Path) -> list[str]:
-    lines = read_text_lines(path) if path.is_file() else []
-    if lines and lines[0].startswith("#version"):
-        lines = lines[1:]
-    return [line for line in lines if line.strip()]
-
-
-def _pair(rule: Any) -> tuple[str, str]:
+def merge_pair(rule: Any) -> tuple[str, str]:
+    """The two tokens that a merge names, in any form of the files."""
     parts = rule.split(" ") if isinstance(rule, str) else rule
     if len(parts) != 2:
         raise InputError(f"A merge must name two tokens; got {rule!r}. Fetch merges.txt again.")

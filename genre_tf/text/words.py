@@ -31,12 +31,7 @@ def length_in_words(text: str) -> float:
 
 
 def beginning(text: str, length: int) -> str:
-    """The first words of a text, measured like `length_in_words`.
-
-    Args:
-        text: any text.
-        length: number of words.
-    """
+    """The first words of a text, as many as `length` of `length_in_words`."""
     end, so_far = 0, 0.0
     for token in _TOKEN.finditer(text):
         so_far += _WORDS_A_CHARACTER if _SPACELESS.match(token.group()) else 1.0

@@ -14,7 +14,7 @@ from genre_tf.data.columns import ImpressionColumns, ImpressionExample, Ints
 from genre_tf.data.moment_pool import MomentPool, moment
 from genre_tf.evaluation.scoring import RankerScorer, TwoTowerScorer
 from genre_tf.models.checkpoint import WEIGHTS_FILE, load_two_tower, two_tower_of
-from genre_tf.models.moment import moment_features
+from genre_tf.models.counter_heads import moment_features
 from genre_tf.models.ranker import Ranker, flat
 from genre_tf.models.two_tower import TwoTower
 from genre_tf.training.progress import Report
@@ -44,7 +44,7 @@ def start_towers(
     """
     chosen = np.random.default_rng(seed).permutation(len(examples))[:_MOST_CLICKS]
     some = [examples[number] for number in chosen]
-    vectors = towers.news.embed_whole(data.features)  # [articles, sum of parts]
+    vectors = towers.news.embed(data.features, part="whole")  # [articles, sum of parts]
     parts = towers.news.parts
     alike = np.concatenate([part_similarities(one, vectors, parts) for one in some])
     counters = np.concatenate([one.counters for one in some])

@@ -12,15 +12,14 @@ import numpy.typing as npt
 import tensorflow as tf
 
 from genre_tf.backbones.language_models import (
+    GPT2,
     LanguageModel,
     check_language_model,
     load_language_model,
-    new_gpt2,
-    parse_writer_trainable,
     tiny_byte_pair,
 )
 from genre_tf.backbones.layers import LanguageLayers
-from genre_tf.backbones.precision import check_precision, compute_in
+from genre_tf.backbones.trainable import check_precision, compute_in, parse_writer_trainable
 from genre_tf.config import GenerationConfig, RunConfig, optimizer_of
 from genre_tf.data.articles import ArticleTable
 from genre_tf.data.text_examples import TextExample, learning_split
@@ -29,14 +28,14 @@ from genre_tf.generation.grounding import common_words_of
 from genre_tf.generation.prompts import CONTROL_TOKENS, PromptSizes
 from genre_tf.generation.reader_prefix import UNSEEN
 from genre_tf.losses.tokens import all_token_losses, contrast_loss, mean_token_loss, token_losses
-from genre_tf.models.checkpoint import load_two_tower
-from genre_tf.models.generator_checkpoint import (
-    is_described_in,
+from genre_tf.models.checkpoint import (
     load_generator,
+    load_two_tower,
     reads_towers_of,
     save_generator_sizes,
     towers_fingerprint,
 )
+from genre_tf.models.text_model import is_preset
 from genre_tf.models.text_rows import ORDINARY, TextBatching, TextRows
 from genre_tf.models.writer import Writer, prompt_sizes
 from genre_tf.text.byte_pair import train_byte_pair
@@ -277,7 +276,7 @@ def _begin(run: Path, files: StageFiles, report: Report) -> None:
     Until its first weights are written, the weights of an earlier training keep their own vocabulary. An
     unfinished training is not resumed if the towers, whose vectors it read, were trained again since.
     """
-    described = files.new if is_described_in(files.new) else files.folder
+    described = files.new if is_preset(files.new) else files.folder
     if files.unfinished and not reads_towers_of(run, described):
         report("retrieval was trained again since this training began; starting over")
         files.forget()
@@ -332,7 +331,7 @@ def new_generator(
         model: LanguageModel = load_language_model(settings.backbone, CONTROL_TOKENS)
         model = dataclasses.replace(model, tokenizer=model.tokenizer.with_known_words(corpus))  # type: ignore[type-var]
     else:
-        model = new_gpt2(
+        model = GPT2.new(
             train_byte_pair(corpus, settings.vocabulary_size, CONTROL_TOKENS, folder),
             layers=settings.layers,
             heads=settings.heads,
@@ -373,7 +372,7 @@ def check_generation(settings: GenerationConfig, start: Path | None) -> None:
         check_vocabulary_size(settings.vocabulary_size, CONTROL_TOKENS)
         tokenizer = tiny_byte_pair(CONTROL_TOKENS)
         sizes = {"heads": settings.heads, "hidden": settings.hidden, "max_tokens": settings.max_tokens}
-        model = new_gpt2(tokenizer, layers=1, **sizes)
+        model = GPT2.new(tokenizer, layers=1, **sizes)
     layers = LanguageLayers(model.backbone, trainable, [0])
     prompt_sizes(None, settings.max_tokens, layers.max_positions)
 

@@ -5,7 +5,7 @@ from typing import Any
 
 import keras
 
-from genre_tf.backbones.precision import wants_loss_scaling
+from genre_tf.backbones.trainable import wants_loss_scaling
 from genre_tf.config import OptimizerConfig
 from genre_tf.errors import InputError
 

@@ -7,15 +7,13 @@ from dataclasses import asdict
 from pathlib import Path
 
 from genre_tf.backbones.bert import load_bert
-from genre_tf.backbones.precision import check_precision
-from genre_tf.backbones.trainable import parse_trainable
+from genre_tf.backbones.trainable import check_precision, parse_trainable
 from genre_tf.config import RunConfig, read_config, with_optimizer, write_config
 from genre_tf.data.manifest import MANIFEST_FILE, load_manifest
 from genre_tf.data.records import prepare, read_articles
 from genre_tf.data.replay import write_older
 from genre_tf.errors import FailureError, InputError
-from genre_tf.models.checkpoint import BACKBONE_FOLDER, copy_backbone, save_backbone
-from genre_tf.models.generator_checkpoint import reads_towers_of
+from genre_tf.models.checkpoint import BACKBONE_FOLDER, copy_backbone, reads_towers_of, save_backbone
 from genre_tf.models.news_encoder import Categories, check_encoder
 from genre_tf.training.continual import (
     check_start,

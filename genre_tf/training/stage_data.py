@@ -87,7 +87,7 @@ class StageData:
     @cached_property
     def interest(self) -> InterestSpace:
         """Directions of readers' lasting interests in the log, computed from the texts before training."""
-        texts = self.news_encoder().embed_texts(self.features)
+        texts = self.news_encoder().embed(self.features, part="text")
         histories, weights = _distinct_histories(self.train)
         return interest_space(texts, histories, self.config.news.interest_dimension, weights)
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from genre_tf.backbones.bert import Bert, load_bert, new_bert, save_bert, tiny_vocabulary
+from genre_tf.backbones.bert import BERT, Bert, load_bert, save_bert, tiny_vocabulary
 from genre_tf.backbones.layers import split_layers
 from genre_tf.backbones.trainable import Trainable
 from genre_tf.text.wordpiece import WordPiece
@@ -93,7 +93,7 @@ def test_saved_folder_gives_the_same_states_here_and_in_transformers(tmp_path: P
 
 
 def test_new_bert_saved_and_read_by_transformers_gives_the_same_states(tmp_path: Path) -> None:
-    bert = new_bert(WordPiece(tiny_vocabulary(["storm"])), layers=2, heads=2, hidden=16, max_tokens=32)
+    bert = BERT.new(WordPiece(tiny_vocabulary(["storm"])), layers=2, heads=2, hidden=16, max_tokens=32)
     save_bert(bert, tmp_path)
     model = transformers.AutoModel.from_pretrained(tmp_path).eval()
     assert largest_difference(bert, model) < TOLERANCE
@@ -102,7 +102,7 @@ def test_new_bert_saved_and_read_by_transformers_gives_the_same_states(tmp_path:
 def test_the_same_seed_gives_the_same_new_bert() -> None:
     tokenizer = WordPiece(tiny_vocabulary())
     first, same, other = (
-        new_bert(tokenizer, layers=1, heads=2, hidden=16, seed=seed).backbone.get_weights()
+        BERT.new(tokenizer, layers=1, heads=2, hidden=16, seed=seed).backbone.get_weights()
         for seed in (1, 1, 2)
     )
     assert all(np.array_equal(a, b) for a, b in zip(first, same, strict=True))

@@ -8,8 +8,7 @@ import pytest
 import tensorflow as tf
 
 from genre_tf.backbones.bert import load_bert
-from genre_tf.backbones.chunks import in_chunks
-from genre_tf.backbones.layers import split_layers
+from genre_tf.backbones.layers import in_chunks, split_layers
 from genre_tf.backbones.trainable import parse_trainable
 
 IDS = np.array(

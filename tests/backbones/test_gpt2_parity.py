@@ -8,9 +8,9 @@ import pytest
 import tensorflow as tf
 
 from genre_tf.backbones.language_models import (
+    GPT2,
     LanguageModel,
     load_language_model,
-    new_gpt2,
     save_language_model,
     tiny_byte_pair,
 )
@@ -44,7 +44,7 @@ def test_logits_equal_those_of_transformers(changes: dict[str, Any], tmp_path: P
 
 
 def test_saved_folder_gives_the_same_logits_here_and_in_transformers(tmp_path: Path) -> None:
-    gpt2 = new_gpt2(tiny_byte_pair(["<|title|>"]), layers=2, heads=2, hidden=16, max_tokens=24, dropout=0.1)
+    gpt2 = GPT2.new(tiny_byte_pair(["<|title|>"]), layers=2, heads=2, hidden=16, max_tokens=24, dropout=0.1)
     save_language_model(gpt2, tmp_path)
     model = transformers.AutoModelForCausalLM.from_pretrained(tmp_path).eval()
     ids = some_ids(gpt2)
@@ -69,7 +69,7 @@ def test_added_control_tokens_leave_the_other_logits_as_they_were(tmp_path: Path
 def test_the_same_seed_gives_the_same_new_gpt2() -> None:
     sizes = {"layers": 1, "heads": 2, "hidden": 16, "max_tokens": 8}
     first, same, other = (
-        new_gpt2(tiny_byte_pair(), seed=seed, **sizes).backbone.get_weights() for seed in (1, 1, 2)
+        GPT2.new(tiny_byte_pair(), seed=seed, **sizes).backbone.get_weights() for seed in (1, 1, 2)
     )
     assert all(np.array_equal(a, b) for a, b in zip(first, same, strict=True))
     assert not all(np.array_equal(a, b) for a, b in zip(first, other, strict=True))
@@ -83,4 +83,4 @@ def test_tiny_has_the_control_tokens_that_were_asked_for() -> None:
 
 def test_refuses_heads_that_do_not_divide_the_width() -> None:
     with pytest.raises(InputError, match="width of 16 cannot be divided among 3 heads"):
-        new_gpt2(tiny_byte_pair(), layers=1, heads=3, hidden=16, max_tokens=8)
+        GPT2.new(tiny_byte_pair(), layers=1, heads=3, hidden=16, max_tokens=8)

@@ -9,15 +9,14 @@ import pytest
 import tensorflow as tf
 
 from genre_tf.backbones.language_models import (
+    LLAMA,
     LanguageModel,
     load_language_model,
-    new_llama,
     save_language_model,
     tiny_byte_pair,
 )
 from genre_tf.backbones.layers import LanguageLayers
-from genre_tf.backbones.precision import compute_in
-from genre_tf.backbones.trainable import parse_trainable
+from genre_tf.backbones.trainable import compute_in, parse_writer_trainable
 from genre_tf.errors import InputError
 from genre_tf.layers.attention import Prefix
 
@@ -40,7 +39,7 @@ def llama(model: tuple[Path, Any]) -> LanguageModel:
 
 
 def layers(llama: LanguageModel, trainable: str = "all", control_ids: tuple[int, ...] = ()) -> LanguageLayers:
-    return LanguageLayers(llama.backbone, parse_trainable(trainable), control_ids)
+    return LanguageLayers(llama.backbone, parse_writer_trainable(trainable), control_ids)
 
 
 def ours(of: LanguageLayers, ids: np.ndarray, prefix: Prefix | None = None) -> np.ndarray:
@@ -188,7 +187,7 @@ def test_closed_gradients_equal_numeric_ones(llama: LanguageModel) -> None:
 
 
 def test_refuses_what_cannot_be_trained() -> None:
-    tiny = new_llama(
+    tiny = LLAMA.new(
         tiny_byte_pair(), layers=2, heads=4, key_heads=2, hidden=32, intermediate=64, max_tokens=256
     )
     for text, said in (("last 1", "none, lora R"), ("adapters 4", "none, lora R"), ("lora 99", "too large")):
@@ -200,5 +199,5 @@ def test_refuses_what_cannot_be_trained() -> None:
 
 def test_refuses_sizes_that_do_not_divide_each_other() -> None:
     with pytest.raises(InputError, match="width of 16 cannot be divided among 3 heads"):
-        new_llama(tiny_byte_pair(), layers=1, heads=3, key_heads=3, hidden=16, intermediate=8,
+        LLAMA.new(tiny_byte_pair(), layers=1, heads=3, key_heads=3, hidden=16, intermediate=8,
                   max_tokens=8)  # fmt: skip

@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from genre_tf.backbones.bert import new_bert, tiny_vocabulary
-from genre_tf.backbones.language_models import new_gpt2, new_llama, tiny_byte_pair
+from genre_tf.backbones.bert import BERT, tiny_vocabulary
+from genre_tf.backbones.language_models import GPT2, LLAMA, tiny_byte_pair
 from genre_tf.pretraining.language_models import CausalLanguageModel, MaskedLanguageModel
 from genre_tf.text.wordpiece import WordPiece
 
@@ -30,7 +30,7 @@ def _spread(backbone: keras.Model) -> None:
 
 @pytest.fixture(scope="module")
 def gpt2():
-    made = new_gpt2(tiny_byte_pair(), layers=2, heads=2, hidden=16, max_tokens=16, dropout=0.0)
+    made = GPT2.new(tiny_byte_pair(), layers=2, heads=2, hidden=16, max_tokens=16, dropout=0.0)
     _spread(made.backbone)
     return made
 
@@ -48,7 +48,7 @@ def test_gpt2_packed_is_gpt2_alone(gpt2):
 
 @pytest.fixture(scope="module")
 def bert():
-    made = new_bert(WordPiece(tiny_vocabulary()), layers=2, heads=2, hidden=16, dropout=0.0)
+    made = BERT.new(WordPiece(tiny_vocabulary()), layers=2, heads=2, hidden=16, dropout=0.0)
     _spread(made.backbone)
     return made
 
@@ -77,7 +77,7 @@ def test_no_text_sees_another(gpt2, bert):
 
 def test_llama_packed_is_llama_alone():
     sizes = {"layers": 2, "heads": 4, "key_heads": 2, "hidden": 16, "intermediate": 24, "max_tokens": 16}
-    llama = new_llama(tiny_byte_pair(), **sizes)
+    llama = LLAMA.new(tiny_byte_pair(), **sizes)
     _spread(llama.backbone)
     packed = CausalLanguageModel(llama).states(_packed())
     for text, states in zip(TEXTS, _of_each_text(packed), strict=True):

@@ -7,8 +7,7 @@ import tensorflow as tf
 
 from genre_tf.backbones.bert import load_bert
 from genre_tf.backbones.layers import split_layers
-from genre_tf.backbones.precision import PRECISIONS, wants_loss_scaling
-from genre_tf.backbones.trainable import parse_trainable
+from genre_tf.backbones.trainable import PRECISIONS, parse_trainable, wants_loss_scaling
 from genre_tf.config import OptimizerConfig
 from genre_tf.errors import InputError
 from genre_tf.training.optimizers import make_optimizer

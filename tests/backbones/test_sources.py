@@ -11,10 +11,10 @@ import pytest
 import tensorflow as tf
 from safetensors.numpy import load_file, save_file
 
-from genre_tf.backbones.bert import SPECIAL_TOKENS, check_bert, load_bert, tiny_vocabulary
-from genre_tf.backbones.language_models import check_language_model, load_language_model, new_gpt2
+from genre_tf.backbones.bert import BERT, SPECIAL_TOKENS, load_bert, tiny_vocabulary
+from genre_tf.backbones.checkpoints import Weight
+from genre_tf.backbones.language_models import GPT2, check_language_model, load_language_model
 from genre_tf.backbones.sources import resolve_backbone
-from genre_tf.backbones.weights import Weight
 from genre_tf.errors import InputError
 from genre_tf.pretraining.language_models import MaskedLanguageModel
 from genre_tf.text.byte_pair import BytePair
@@ -102,7 +102,7 @@ def test_reads_a_saved_keras_preset_of_gpt2(tmp_path: Path) -> None:
     vocabulary = {**{token: number for number, token in enumerate(printable_bytes())}, "ab": 256}
     vocabulary["<|endoftext|>"] = 257
     padded = BytePair({**vocabulary, "<|unused|>": 258}, [("a", "b")])  # a row more than the preset's tokens
-    gpt2 = new_gpt2(padded, layers=1, heads=2, hidden=16, max_tokens=8)
+    gpt2 = GPT2.new(padded, layers=1, heads=2, hidden=16, max_tokens=8)
     gpt2.backbone.save_to_preset(str(tmp_path))
     keras_hub.models.GPT2Tokenizer(vocabulary=vocabulary, merges=["a b"]).save_to_preset(str(tmp_path))
     read = load_language_model(str(tmp_path))
@@ -148,7 +148,7 @@ def test_says_what_is_wrong_with_a_bert_folder(
     with pytest.raises(InputError, match=said):
         load_bert(str(bert_folder))
     with pytest.raises(InputError, match=said):
-        check_bert(bert_folder)
+        BERT.check(bert_folder)
 
 
 @pytest.mark.parametrize(("spoil", "said"), SPOILED)
@@ -179,7 +179,7 @@ def test_says_where_weights_and_configuration_disagree(
     with pytest.raises(InputError, match=said):
         load_bert(str(bert_folder))
     with pytest.raises(InputError, match=said):
-        check_bert(bert_folder)
+        BERT.check(bert_folder)
 
 
 def test_a_check_reads_no_values_and_accepts_what_loads(
@@ -187,7 +187,7 @@ def test_a_check_reads_no_values_and_accepts_what_loads(
 ) -> None:
     write_llama(tmp_path / "llama", vocab_size=320)
     monkeypatch.setattr(Weight, "read", lambda *_: pytest.fail("reads a weight"))
-    check_bert(bert_folder)
+    BERT.check(bert_folder)
     for folder, positions in ((gpt2_folder, 32), (tmp_path / "llama", 64)):
         checked = check_language_model(str(folder))
         assert checked.backbone.num_layers == 1
@@ -286,7 +286,7 @@ def test_a_bert_may_store_its_embeddings_as_the_matrix_of_its_head(tmp_path: Pat
     keep_the_output_matrix_only(
         tmp_path, "bert.embeddings.word_embeddings.weight", "cls.predictions.decoder.weight"
     )
-    check_bert(tmp_path)
+    BERT.check(tmp_path)
     after = load_bert(str(tmp_path)).backbone.get_layer("token_embedding").get_weights()
     np.testing.assert_array_equal(after[0], before[0])
 

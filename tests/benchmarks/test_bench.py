@@ -10,7 +10,7 @@ import pytest
 import tensorflow as tf
 from typer.testing import CliRunner
 
-from genre_tf.backbones.bert import new_bert, save_bert, tiny_vocabulary
+from genre_tf.backbones.bert import BERT, save_bert, tiny_vocabulary
 from genre_tf.benchmarks.conventional import each_article_again, unshared
 from genre_tf.benchmarks.encode_bench import _require_equal
 from genre_tf.benchmarks.generate_bench import require_same_tokens
@@ -28,7 +28,7 @@ ENCODED = ("forward", "forward, full", "titles", "train step", "train step, full
 
 @pytest.fixture
 def options(tmp_path):
-    bert = new_bert(WordPiece(tiny_vocabulary()), layers=2, heads=2, hidden=16, max_tokens=128)
+    bert = BERT.new(WordPiece(tiny_vocabulary()), layers=2, heads=2, hidden=16, max_tokens=128)
     save_bert(bert, tmp_path / "bert")
     return BenchOptions(
         rounds=1, quick=True, data=None, news_backbone=str(tmp_path / "bert"), say=lambda line: None

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from genre_tf.backbones.bert import new_bert, save_bert, tiny_vocabulary
+from genre_tf.backbones.bert import BERT, save_bert, tiny_vocabulary
 from genre_tf.benchmarks import serve_bench
 from genre_tf.benchmarks.latency_picture import Curve, check_picture, draw_latency
 from genre_tf.benchmarks.load_generator import LoadResult
@@ -23,7 +23,7 @@ from genre_tf.text.wordpiece import WordPiece
 def test_json_has_every_row_and_a_picture_is_drawn(tmp_path):
     pytest.importorskip("matplotlib")
     save_bert(
-        new_bert(WordPiece(tiny_vocabulary()), layers=2, heads=2, hidden=16, max_tokens=128),
+        BERT.new(WordPiece(tiny_vocabulary()), layers=2, heads=2, hidden=16, max_tokens=128),
         tmp_path / "bert",
     )
     main._register("bench")

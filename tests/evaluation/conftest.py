@@ -9,8 +9,14 @@ import pytest
 
 from genre_tf.config import DataConfig, GenerationConfig, NewsConfig, RunConfig, write_config
 from genre_tf.data.records import prepare, read_articles
-from genre_tf.models.checkpoint import WEIGHTS_FILE, load_ranker, load_two_tower, save_backbone
-from genre_tf.models.generator_checkpoint import FOLDER, save_generator_sizes
+from genre_tf.models.checkpoint import (
+    FOLDER,
+    WEIGHTS_FILE,
+    load_ranker,
+    load_two_tower,
+    save_backbone,
+    save_generator_sizes,
+)
 from genre_tf.models.news_encoder import Categories
 from genre_tf.models.text_model import save_own_weights
 from genre_tf.training.generation import new_generator

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from genre_tf.backbones.language_models import new_gpt2, save_language_model, tiny_byte_pair
+from genre_tf.backbones.language_models import GPT2, save_language_model, tiny_byte_pair
 from genre_tf.cli.evaluate import evaluate
 from genre_tf.config import GenerationConfig, WritingConfig, read_config
 from genre_tf.data.articles import Article
@@ -33,7 +33,7 @@ from genre_tf.generation.prompts import CONTROL_TOKENS
 from genre_tf.generation.reader_prefix import UNSEEN
 from genre_tf.generation.sampling import Greedy
 from genre_tf.generation.writer import WritingGraph
-from genre_tf.models.generator_checkpoint import (
+from genre_tf.models.checkpoint import (
     FOLDER,
     WEIGHTS_FILE,
     load_generator,
@@ -134,7 +134,7 @@ def test_headlines_are_searched_unless_the_run_writes_greedily(
 
 def test_before_training_an_adapted_writer_is_its_checkpoint(tiny_run: Path, tmp_path: Path) -> None:
     tokenizer = tiny_byte_pair(CONTROL_TOKENS)
-    checkpoint = new_gpt2(tokenizer, layers=1, heads=2, hidden=16, max_tokens=96, seed=5)
+    checkpoint = GPT2.new(tokenizer, layers=1, heads=2, hidden=16, max_tokens=96, seed=5)
     save_language_model(checkpoint, tmp_path / "checkpoint")
     run = tmp_path / "run"
     shutil.copytree(tiny_run, run)

@@ -14,7 +14,7 @@ from genre_tf.export.servables import recommender_servable, write_version
 from genre_tf.funnel.index import Catalogue
 from genre_tf.funnel.served_models import ServedModels
 from genre_tf.models.checkpoint import news_encoder_of, ranker_of, two_tower_of
-from genre_tf.models.moment import moment_features
+from genre_tf.models.counter_heads import moment_features
 from genre_tf.models.news_encoder import Categories
 
 from ..world import built

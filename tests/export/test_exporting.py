@@ -21,8 +21,13 @@ from genre_tf.export.contract_file import read_contract
 from genre_tf.export.exporting import ExportOptions, export_run
 from genre_tf.export.pool import read_pool
 from genre_tf.export.requests import PARITY_FILE, read_exchanges
-from genre_tf.models.checkpoint import load_news_encoder, ranker_of, save_backbone, two_tower_of
-from genre_tf.models.generator_checkpoint import save_generator_sizes
+from genre_tf.models.checkpoint import (
+    load_news_encoder,
+    ranker_of,
+    save_backbone,
+    save_generator_sizes,
+    two_tower_of,
+)
 from genre_tf.models.news_encoder import Categories
 from genre_tf.models.text_model import save_own_weights
 from genre_tf.training.generation import new_generator

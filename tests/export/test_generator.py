@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from genre_tf.backbones.language_models import new_gpt2
+from genre_tf.backbones.language_models import GPT2
 from genre_tf.contract import GENERATOR as NAME
 from genre_tf.evaluation.served_writer import ServedWriter
 from genre_tf.export import replay
@@ -33,7 +33,7 @@ USUAL = {"history_text": "rates rise", "source": "The bank said rates rise in Ma
 @pytest.fixture(scope="module")
 def parts(models, tmp_path_factory):
     tokenizer = train_byte_pair(CORPUS * 3, 300, CONTROL_TOKENS, tmp_path_factory.mktemp("vocabulary"))
-    gpt2 = new_gpt2(tokenizer, layers=2, heads=2, hidden=16, max_tokens=96)
+    gpt2 = GPT2.new(tokenizer, layers=2, heads=2, hidden=16, max_tokens=96)
     writer = Writer(gpt2, max_tokens=96, user_dimension=models[0].news.dimension, prefix_tokens=2)
     random = np.random.default_rng(0)
     for weight in writer.weights:

@@ -18,8 +18,14 @@ from genre_tf.export import transformers_folder
 from genre_tf.export.transformers_folder import write_transformers_folder
 from genre_tf.generation.prompts import CONTROL_TOKENS
 from genre_tf.layers.block import merged
-from genre_tf.models.checkpoint import WEIGHTS_FILE, load_ranker, save_backbone
-from genre_tf.models.generator_checkpoint import FOLDER, load_generator, save_generator_sizes
+from genre_tf.models.checkpoint import (
+    FOLDER,
+    WEIGHTS_FILE,
+    load_generator,
+    load_ranker,
+    save_backbone,
+    save_generator_sizes,
+)
 from genre_tf.models.news_encoder import Categories
 from genre_tf.models.text_model import save_own_weights
 from genre_tf.training.generation import new_generator

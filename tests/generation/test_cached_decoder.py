@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from genre_tf.backbones.language_models import LanguageModel, new_llama, save_language_model, tiny_byte_pair
+from genre_tf.backbones.language_models import LLAMA, LanguageModel, save_language_model, tiny_byte_pair
 from genre_tf.backbones.layers import LanguageLayers
 from genre_tf.backbones.trainable import parse_trainable
 from genre_tf.export import replay
@@ -30,7 +30,7 @@ END = 256
 @pytest.fixture(scope="module")
 def llama() -> LanguageModel:
     sizes = {"layers": 2, "heads": 6, "key_heads": 2, "hidden": 24, "intermediate": 40, "max_tokens": 64}
-    model = new_llama(tiny_byte_pair(), **sizes)
+    model = LLAMA.new(tiny_byte_pair(), **sizes)
     random = np.random.default_rng(3)
     for variable in model.backbone.weights:  # far enough from zero for texts that differ
         variable.assign(variable + random.normal(0, 0.25, variable.shape))

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from genre_tf.backbones.language_models import new_gpt2
+from genre_tf.backbones.language_models import GPT2
 from genre_tf.config import WritingConfig
 from genre_tf.errors import InputError
 from genre_tf.generation import drafting
@@ -33,7 +33,7 @@ KIND = ["title", "summary", "body", "nonsense"]
 def writer(tmp_path_factory: Any) -> WritingGraph:
     corpus = ["cats win in Rome", "dogs lose in Bern", "a cat and a dog"]
     tokenizer = train_byte_pair(corpus, 280, CONTROL_TOKENS, tmp_path_factory.mktemp("vocabulary"))
-    gpt2 = new_gpt2(tokenizer, layers=2, heads=2, hidden=16, max_tokens=64, dropout=0.0)
+    gpt2 = GPT2.new(tokenizer, layers=2, heads=2, hidden=16, max_tokens=64, dropout=0.0)
     generator = Writer(gpt2, prompt=asdict(SIZES), user_dimension=READER, prefix_tokens=2)
     random = np.random.default_rng(5)
     for weight in generator.trainable_weights:
@@ -219,7 +219,7 @@ def test_the_source_of_a_prompt_is_what_stands_in_it(writer: WritingGraph) -> No
 
 
 def test_prompts_that_do_not_fit_are_refused_at_once(writer: WritingGraph) -> None:
-    gpt2 = new_gpt2(writer.prompts.tokenizer, layers=1, heads=1, hidden=8, max_tokens=32)
+    gpt2 = GPT2.new(writer.prompts.tokenizer, layers=1, heads=1, hidden=8, max_tokens=32)
     with pytest.raises(ValueError, match="do not fit into 32 positions"):
         WritingGraph(Writer(gpt2, prompt=asdict(writer.prompts.sizes)))
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from genre_tf.backbones.language_models import LanguageModel, new_gpt2, tiny_byte_pair
+from genre_tf.backbones.language_models import GPT2, LanguageModel, tiny_byte_pair
 from genre_tf.generation.cached_decoder import CachedDecoder
 from genre_tf.generation.prompts import CONTROL_TOKENS
 from genre_tf.generation.reader_prefix import UNSEEN
@@ -17,7 +17,7 @@ READER = 5
 
 def new_generator(mode: str = "all") -> Writer:
     """A writer with weights far from those it starts with."""
-    gpt2 = new_gpt2(tiny_byte_pair(CONTROL_TOKENS), layers=2, heads=2, hidden=16, max_tokens=64, dropout=0.3)
+    gpt2 = GPT2.new(tiny_byte_pair(CONTROL_TOKENS), layers=2, heads=2, hidden=16, max_tokens=64, dropout=0.3)
     random = np.random.default_rng(1)
     for weight in gpt2.backbone.weights:
         if "int" not in weight.dtype:

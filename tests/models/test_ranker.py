@@ -6,7 +6,7 @@ import tensorflow as tf
 
 from genre_tf.config import RunConfig
 from genre_tf.models.checkpoint import ranker_of
-from genre_tf.models.counter_head import counter_features
+from genre_tf.models.counter_heads import counter_features
 
 
 @pytest.fixture

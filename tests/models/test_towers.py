@@ -8,7 +8,7 @@ from genre_tf.config import NewsConfig, RetrievalConfig, RunConfig
 from genre_tf.data.articles import Article, ArticleTable
 from genre_tf.data.counters import COUNTERS
 from genre_tf.models.checkpoint import news_encoder_of, two_tower_of
-from genre_tf.models.user_tower import UserTower
+from genre_tf.models.two_tower import UserTower
 
 TABLE = ArticleTable(
     [

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from genre_tf.backbones.language_models import new_gpt2, save_language_model, tiny_byte_pair
+from genre_tf.backbones.language_models import GPT2, save_language_model, tiny_byte_pair
 from genre_tf.config import OptimizerConfig, PretrainConfig, RunConfig
 from genre_tf.environment import prefer_onednn, without_preferences
 from genre_tf.pretraining import pretrain as module
@@ -59,7 +59,7 @@ def test_without_a_share_the_loss_is_that_of_the_text(tmp_path: Path) -> None:
 
 def test_others_learn_without_ngrams(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = tmp_path / "checkpoint"
-    save_language_model(new_gpt2(tiny_byte_pair(), layers=1, heads=2, hidden=16, max_tokens=32), folder)
+    save_language_model(GPT2.new(tiny_byte_pair(), layers=1, heads=2, hidden=16, max_tokens=32), folder)
     found = [
         batches_of(tmp_path, "bert"),
         batches_of(tmp_path, jit_compile=True),

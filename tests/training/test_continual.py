@@ -37,8 +37,13 @@ from genre_tf.data.records import read_articles
 from genre_tf.data.synth.newsroom import write_newsroom
 from genre_tf.data.synth.settings import NewsroomSettings
 from genre_tf.errors import FailureError, InputError, StoppedError
-from genre_tf.models.checkpoint import WEIGHTS_FILE, load_news_encoder, load_ranker, two_tower_of
-from genre_tf.models.generator_checkpoint import save_generator_sizes
+from genre_tf.models.checkpoint import (
+    WEIGHTS_FILE,
+    load_news_encoder,
+    load_ranker,
+    save_generator_sizes,
+    two_tower_of,
+)
 from genre_tf.models.text_model import save_own_weights
 from genre_tf.training.continual import judge
 from genre_tf.training.generation import new_generator

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from genre_tf.backbones.language_models import new_llama, save_language_model, tiny_byte_pair
-from genre_tf.backbones.precision import compute_in
+from genre_tf.backbones.language_models import LLAMA, save_language_model, tiny_byte_pair
+from genre_tf.backbones.trainable import compute_in
 from genre_tf.config import GenerationConfig, TaskSharesConfig
 from genre_tf.data.articles import Article, ArticleTable
 from genre_tf.data.batch_layout import BatchLayout
@@ -19,7 +19,7 @@ from genre_tf.generation.prompts import CONTROL_TOKENS
 from genre_tf.generation.reader_prefix import UNSEEN
 from genre_tf.generation.writer import WritingGraph
 from genre_tf.losses.tokens import token_losses
-from genre_tf.models.generator_checkpoint import (
+from genre_tf.models.checkpoint import (
     FOLDER,
     WEIGHTS_FILE,
     load_generator,
@@ -193,7 +193,7 @@ def test_a_frozen_language_model_comes_back_with_what_was_trained_beside_it(tmp_
 
 def test_a_llama_is_trained_kept_and_writes_as_a_gpt2_does(tmp_path: Any) -> None:
     sizes = {"layers": 1, "heads": 4, "key_heads": 2, "hidden": 16, "intermediate": 32, "max_tokens": 64}
-    save_language_model(new_llama(tiny_byte_pair(), **sizes), tmp_path / "llama")
+    save_language_model(LLAMA.new(tiny_byte_pair(), **sizes), tmp_path / "llama")
     settings = dataclasses.replace(SETTINGS, backbone=str(tmp_path / "llama"), trainable="lora 2")
     parts = new_generator(settings, TABLE, 3, tmp_path / FOLDER)
     batch = next(iter(rows_of(parts).batches(TextBatching(tokens=500))))

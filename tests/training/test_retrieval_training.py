@@ -10,7 +10,7 @@ import pytest
 from genre_tf.data.moment_pool import draw_from_pool
 from genre_tf.errors import InputError
 from genre_tf.models.checkpoint import two_tower_of
-from genre_tf.models.moment import moment_features
+from genre_tf.models.counter_heads import moment_features
 from genre_tf.models.text_model import load_own_weights
 from genre_tf.models.two_tower import TwoTower
 from genre_tf.training.fitted_weights import part_similarities, start_towers
@@ -72,9 +72,7 @@ def test_the_directions_keep_the_dot_products_of_the_weighed_parts(
 ) -> None:
     """Each part has one scale; so scaled, the kernel's columns are directions at right angles."""
     tower, kernel = started.news, started.news.directions.numpy()
-    whole, reduced = (
-        getattr(started.news, name)(pool_world.features)[1:] for name in ("embed_whole", "embed")
-    )
+    whole, reduced = (tower.embed(pool_world.features, part=part)[1:] for part in ("whole", "vectors"))
     np.testing.assert_allclose(whole @ kernel, reduced, atol=1e-3)
     products = [part.T @ part for part in np.split(kernel, np.cumsum(tower.parts)[:-1])]
     squares, *_ = np.linalg.lstsq(np.stack([each.ravel() for each in products], 1), np.eye(16).ravel())

@@ -25,8 +25,13 @@ from genre_tf.data.synth.newsroom import write_newsroom
 from genre_tf.data.synth.settings import NewsroomSettings
 from genre_tf.data.text_examples import TextExample
 from genre_tf.errors import InputError, StoppedError
-from genre_tf.models.checkpoint import WEIGHTS_FILE, load_news_encoder, load_two_tower, two_tower_of
-from genre_tf.models.generator_checkpoint import load_generator
+from genre_tf.models.checkpoint import (
+    WEIGHTS_FILE,
+    load_generator,
+    load_news_encoder,
+    load_two_tower,
+    two_tower_of,
+)
 from genre_tf.models.text_model import save_own_weights
 from genre_tf.training.generation import ReaderVectors, reader_vectors
 from genre_tf.training.progress import FitResult

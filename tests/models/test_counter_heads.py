@@ -5,9 +5,7 @@ import pytest
 import tensorflow as tf
 
 from genre_tf.data.counters import COUNTERS
-from genre_tf.models.counter_head import CounterHead
-from genre_tf.models.moment import MomentBias, moment_features
-from genre_tf.models.pool_head import PoolHead
+from genre_tf.models.counter_heads import CounterHead, MomentBias, PoolHead, moment_features
 
 RANDOM = np.random.default_rng(1)
 SEEN = RANDOM.uniform(0, 50, (2, 5, len(COUNTERS))).astype(np.float32)

@@ -1,4 +1,4 @@
-"""Frozen states: ragged, kept on disk under a key that knows what they were made from."""
+"""Frozen states: ragged, kept on disk under a key that knows what they were made from; batches by length."""
 
 from concurrent.futures import ThreadPoolExecutor
 
@@ -7,10 +7,10 @@ import pytest
 import tensorflow as tf
 
 from genre_tf.backbones.bert import load_bert
-from genre_tf.backbones.hidden_states import hidden_states
 from genre_tf.backbones.layers import split_layers
 from genre_tf.backbones.trainable import Trainable
 from genre_tf.errors import FailureError
+from genre_tf.models.article_features import StateEncoder, by_length, hidden_states
 
 TEXTS = ["", "one short title", "cheese", "a much longer title about a great many things and more of them"]
 
@@ -18,7 +18,7 @@ TEXTS = ["", "one short title", "cheese", "a much longer title about a great man
 def test_gathered_states_are_those_of_the_layers():
     bert = load_bert("tiny")
     lower, _ = split_layers(bert.backbone, Trainable(last=1))
-    kept = hidden_states(TEXTS, bert.tokenizer, lower, 12)
+    kept = hidden_states(TEXTS, StateEncoder(bert.tokenizer, lower, 12))
     found, mask = kept.gather(np.array([3, 0, 1]))
     ids = bert.tokenizer(tf.constant([TEXTS[3], "", TEXTS[1]]), 12)
     np.testing.assert_array_equal(mask[[0, 2]], (ids.numpy() != bert.tokenizer.pad_id)[[0, 2]])
@@ -34,9 +34,8 @@ def test_states_are_computed_once_and_again_only_for_other_texts_or_weights(tmp_
 
     def made(texts, identity):
         before = len(calls)
-        states = hidden_states(
-            texts, bert.tokenizer, lower, 12, tmp_path, identity, lambda *n: calls.append(n)
-        )
+        encode = StateEncoder(bert.tokenizer, lower, 12)
+        states = hidden_states(texts, encode, tmp_path, identity, lambda *n: calls.append(n))
         return states, len(calls) > before
 
     first, computed = made(TEXTS, "a")
@@ -53,7 +52,8 @@ def test_states_are_computed_once_and_again_only_for_other_texts_or_weights(tmp_
 def kept_in():
     bert = load_bert("tiny")
     lower, _ = split_layers(bert.backbone, Trainable(last=1))
-    return lambda cache, *more: hidden_states(TEXTS, bert.tokenizer, lower, 12, cache, "a", *more)
+    encode = StateEncoder(bert.tokenizer, lower, 12)
+    return lambda cache, *more: hidden_states(TEXTS, encode, cache, "a", *more)
 
 
 def test_of_two_writers_at_once_the_second_finds_what_the_first_made(tmp_path, kept_in):
@@ -88,5 +88,21 @@ def test_a_full_disk_and_a_wrong_place_are_told(tmp_path, kept_in, monkeypatch):
 def test_texts_without_any_token_have_states_of_the_same_width():
     bert = load_bert("tiny")
     lower, _ = split_layers(bert.backbone, Trainable(last=1))
-    states, mask = hidden_states([""], bert.tokenizer, lower, 12).gather(np.array([0]))
+    states, mask = hidden_states([""], StateEncoder(bert.tokenizer, lower, 12)).gather(np.array([0]))
     assert states.shape == (1, 1, 32) and not mask.any()
+
+
+def test_rows_come_back_in_their_order_and_a_batch_has_similar_lengths():
+    texts = ["x" * (37 * row % 301) for row in range(300)]
+    batches, done = [], []
+
+    def measure(texts, rows):
+        lengths = tf.strings.length(texts)
+        batches.append(np.ptp(lengths.numpy()))
+        return lengths, tf.stack([rows, lengths], axis=1)
+
+    columns = [texts, np.arange(300, dtype=np.int32)]
+    lengths, pairs = by_length(measure, columns, on_progress=lambda *counts: done.append(counts))
+    assert lengths.tolist() == pairs[:, 1].tolist() == [len(text) for text in texts]
+    assert pairs[:, 0].tolist() == list(range(300))
+    assert done == [(128, 300), (256, 300), (300, 300)] and max(batches) < 140
