@@ -8,7 +8,7 @@ from typing import Any
 from genre_tf.data.articles import Article, Impression
 from genre_tf.data.faults import Fault, FaultPolicy
 from genre_tf.data.lines import find_file, whole_file_fault
-from genre_tf.data.mind import BEHAVIORS, NEWS, inner_splits, read_behaviors, read_news, split_names
+from genre_tf.data.mind import BEHAVIORS, NEWS, inner_splits, iterate_behaviors, read_news, split_names
 from genre_tf.errors import InputError
 
 
@@ -122,7 +122,8 @@ def _check_split(folder: Path) -> SplitReport:
     if news := _required_file(folder, NEWS, policy):
         articles = read_news(news, policy)
     if behaviors := _required_file(folder, BEHAVIORS, policy):
-        impressions = read_behaviors(behaviors, articles, policy)
+        known = {news_id: news_id for news_id in articles}
+        impressions = list(iterate_behaviors(behaviors, known, policy))
     with_abstract = sum(bool(article.abstract) for article in articles.values())
     times = [impression.time for impression in impressions]
     readers = {impression.user_id for impression in impressions}

@@ -16,8 +16,7 @@ from genre_tf.data.examples import block_of, first_of_validation, newest_known
 from genre_tf.data.faults import Fault, FaultPolicy
 from genre_tf.data.lines import BadLine, line_text, read_blocks
 from genre_tf.data.manifest import COUNTERS_FILE, SPLITS, shard_name
-from genre_tf.data.mind import require_rows
-from genre_tf.data.mind_rows import BehaviorsRow, LogForm, parse_time
+from genre_tf.data.mind import BehaviorsRow, LogForm, parse_time, require_rows
 from genre_tf.data.signals import DEFAULTS
 from genre_tf.data.view_log import ColumnLog
 from genre_tf.errors import InputError
@@ -213,7 +212,7 @@ class BlockReader:
     """Reads a behaviours file as columns, some thousand rows at a time.
 
     Rows are parsed together where all of them are as MIND writes them; a block with any other row is read row
-    by row, so faults are found and reported as `genre_tf.data.mind.read_behaviors` does.
+    by row, so faults are found and reported as `genre_tf.data.mind.iterate_behaviors` does.
 
     Args:
         task: the log, and how to prepare it.
@@ -328,7 +327,7 @@ def _fields(lines: list[bytes]) -> tuple[Sequence[str], ...] | None:
 
 
 def _are_words(texts: Sequence[str]) -> bool:
-    """Whether every text is one word; see `genre_tf.data.mind_rows.id_fault`."""
+    """Whether every text is one word; see `genre_tf.data.mind.id_fault`."""
     return " ".join(texts).split() == list(texts)
 
 

@@ -9,8 +9,16 @@ from pathlib import Path
 from genre_tf.data.articles import Article, Impression
 from genre_tf.data.faults import Fault, FaultPolicy
 from genre_tf.data.lines import find_file, read_lines
-from genre_tf.data.mind import BEHAVIORS, NEWS, inner_splits, require_rows, split_names
-from genre_tf.data.mind_rows import NewsRow, parse_behaviors, row_ids
+from genre_tf.data.mind import (
+    BEHAVIORS,
+    NEWS,
+    NewsRow,
+    inner_splits,
+    parse_behaviors,
+    require_rows,
+    row_ids,
+    split_names,
+)
 from genre_tf.errors import InputError
 
 Histories = dict[str, tuple[str, ...]]

@@ -25,7 +25,7 @@ from genre_tf.data.columns import Block
 from genre_tf.data.faults import Fault, FaultPolicy
 from genre_tf.data.lines import MAX_FILE_BYTES, line_blocks, line_text, raw_lines, skip_line
 from genre_tf.data.log_writing import BlockReader, LogTask
-from genre_tf.data.mind_rows import BEHAVIORS_COLUMNS, LogForm, id_fault, parse_behaviors
+from genre_tf.data.mind import BEHAVIORS_COLUMNS, LogForm, id_fault, parse_behaviors
 
 RANGE_BYTES = 16 << 20
 """16 MiB, some 25,000 impressions: small enough to keep many workers busy."""

@@ -9,7 +9,7 @@ from decimal import Decimal
 from typing import Any, TypeVar
 
 from genre_tf.data.faults import listed, shown
-from genre_tf.data.mind_rows import WITHDRAWN, id_fault, naive_time, parse_iso_time, parse_time
+from genre_tf.data.mind import WITHDRAWN, id_fault, naive_time, parse_iso_time, parse_time
 
 Value = TypeVar("Value")
 

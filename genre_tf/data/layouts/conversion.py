@@ -25,8 +25,7 @@ from genre_tf.data.layouts.made_impressions import (
 )
 from genre_tf.data.layouts.tables import Source, SourceRow
 from genre_tf.data.lines import MAX_LINE_BYTES
-from genre_tf.data.mind import BEHAVIORS, NEWS
-from genre_tf.data.mind_rows import WITHDRAWN
+from genre_tf.data.mind import BEHAVIORS, NEWS, WITHDRAWN
 from genre_tf.errors import InputError
 from genre_tf.files import whole_folder
 

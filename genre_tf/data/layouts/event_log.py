@@ -21,7 +21,7 @@ from genre_tf.data.layouts.made_impressions import (
     SignalTexts,
 )
 from genre_tf.data.layouts.tables import Source
-from genre_tf.data.mind_rows import epoch_seconds
+from genre_tf.data.mind import epoch_seconds
 from genre_tf.data.signals import KEYS
 
 Flags = npt.NDArray[np.bool_]

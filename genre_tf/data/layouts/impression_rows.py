@@ -13,7 +13,7 @@ from genre_tf.data.layouts.column_map import HistoryColumns, ImpressionColumns, 
 from genre_tf.data.layouts.made_impressions import History, LogLine, PastClicks
 from genre_tf.data.layouts.tables import Source, SourceRow
 from genre_tf.data.lines import MAX_LINE_BYTES
-from genre_tf.data.mind_rows import LogForm, RowFaults, parse_behaviors
+from genre_tf.data.mind import LogForm, RowFaults, parse_behaviors
 
 MAX_CANDIDATES = 10_000
 """Most rows that one impression can have: MIND's largest has 299."""

@@ -15,7 +15,7 @@ import numpy.typing as npt
 from genre_tf.data.articles import Impression
 from genre_tf.data.layouts.cells import mind_time
 from genre_tf.data.layouts.column_map import ClickColumns, EventColumns
-from genre_tf.data.mind_rows import epoch_seconds, epoch_time
+from genre_tf.data.mind import epoch_seconds, epoch_time
 from genre_tf.data.signals import KEYS, Signal
 
 Integers = npt.NDArray[np.int64]

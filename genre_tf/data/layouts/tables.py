@@ -21,7 +21,7 @@ from genre_tf.data.lines import (
     read_lines,
     whole_file_fault,
 )
-from genre_tf.data.mind_rows import RowFaults, unquoted
+from genre_tf.data.mind import RowFaults, unquoted
 from genre_tf.errors import InputError
 
 Rows = Iterator[tuple[int, Mapping[str, Any]]]
