@@ -13,8 +13,8 @@ from genre_tf.data.articles import ArticleTable
 from genre_tf.data.columns import Block, ImpressionColumns, Rows, ends_of, map_block, write_block
 from genre_tf.data.counters import COUNTERS, Counters, epoch_seconds, epoch_time
 from genre_tf.data.examples import block_of, first_of_validation, newest_known
-from genre_tf.data.faults import Fault, FaultPolicy
-from genre_tf.data.lines import BadLine, line_text, read_blocks
+from genre_tf.data.faults import FaultPolicy
+from genre_tf.data.lines import decoded, read_blocks
 from genre_tf.data.manifest import COUNTERS_FILE, SPLITS, shard_name
 from genre_tf.data.mind import BehaviorsRow, LogForm, parse_time, require_rows
 from genre_tf.data.signals import DEFAULTS
@@ -265,14 +265,10 @@ class BlockReader:
         return block
 
     def _one_by_one(self, first: int, lines: list[bytes]) -> Block:
-        impressions = []
-        for number, raw in enumerate(lines, first):
-            text = line_text(raw, first=number == 1)
-            if isinstance(text, BadLine):
-                self._task.policy.reject([Fault(self._rows.file, number, "line", text.message)])
-            elif (row := self._rows.read(number, text, self._task.policy)) is not None:
-                impressions.append(row)
         task = self._task
+        texts = decoded(task.log, first, lines, task.policy)
+        rows = (self._rows.read(number, text, task.policy) for number, text in texts)
+        impressions = [row for row in rows if row is not None]
         return block_of(impressions, task.table, task.max_history, first=self._taken, signals=task.signals)
 
     def _together(self, lines: list[bytes]) -> Block | None:
