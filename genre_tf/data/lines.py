@@ -89,7 +89,9 @@ def line_blocks(lines: Iterable[tuple[bytes, int]], path: Path) -> LineBlocks:
                 first, block, held = first + len(block), [], 0
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
         read = first + len(block) - 1
-        advice = "copy it again" if read else "copy it again, or remove .gz from its name if it is not gzipped"
+        advice = (
+            "copy it again" if read else "copy it again, or remove .gz from its name if it is not gzipped"
+        )
         fault = whole_file_fault(path, f"cannot be decompressed after line {read} ({error}); {advice}")
     if block or fault:
         yield first, block, fault
