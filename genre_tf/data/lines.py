@@ -22,8 +22,8 @@ _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 _GZIP = b"\x1f\x8b"
 
 LineBlocks = Iterator[tuple[int, list[bytes], Fault | None]]
-"""Lines as they are, some together: number of the first, from 1; the lines with their ends; and after them the
-fault of the file, if it cannot be read to its end."""
+"""Some lines as they are: number of the first, from 1; the lines with their ends; and after them the fault of
+the file, if it cannot be read to its end."""
 
 
 def find_file(folder: Path, name: str) -> Path | None:
@@ -89,9 +89,7 @@ def line_blocks(lines: Iterable[tuple[bytes, int]], path: Path) -> LineBlocks:
                 first, block, held = first + len(block), [], 0
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
         read = first + len(block) - 1
-        advice = (
-            "copy it again" if read else "copy it again, or remove .gz from its name if it is not gzipped"
-        )
+        advice = "copy it again" + ("" if read else ", or remove .gz from its name if it is not gzipped")
         fault = whole_file_fault(path, f"cannot be decompressed after line {read} ({error}); {advice}")
     if block or fault:
         yield first, block, fault

@@ -45,9 +45,7 @@ class SplitSummary:
     impressions: int = 0
     candidates: int = 0  # shown articles of all of them
     clicks: int = 0
-    first_hours: float | None = (
-        None  # time of the oldest impression, in hours since 1970; None if there is none
-    )
+    first_hours: float | None = None  # time of the oldest impression, in hours since 1970
     last_hours: float | None = None  # time of the newest impression
 
     def add(self, block: Block) -> Self:
@@ -68,9 +66,7 @@ class LogSummary:
 
     shards: int  # number of files
     signals: bool = False  # whether the log has signals
-    validation_seconds: int | None = (
-        None  # when validation begins, in seconds since 1970; None: nothing is held out
-    )
+    validation_seconds: int | None = None  # since 1970, when validation begins; None: nothing is held out
     splits: dict[str, SplitSummary] = field(default_factory=lambda: {name: SplitSummary() for name in SPLITS})
 
     def add(self, columns: ImpressionColumns) -> Self:
@@ -169,8 +165,8 @@ class BlockReader:
     """Reads a behaviours file as columns, some thousand rows at a time.
 
     Rows are parsed together where all of them are as MIND writes them; a block with any other row is read row
-    by row, so faults are found and reported as `genre_tf.data.mind.iterate_behaviors` does. `seen` and `form` are
-    the ids and the form of the rows taken before.
+    by row, so faults are found and reported as `genre_tf.data.mind.iterate_behaviors` does. `seen` and
+    `form` are the ids and the form of the rows taken before.
     """
 
     def __init__(self, task: LogTask, seen: Iterable[str] = (), form: LogForm | None = None) -> None:

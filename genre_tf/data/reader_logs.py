@@ -26,7 +26,7 @@ Histories = dict[str, tuple[str, ...]]
 
 
 def behaviors_files(log: Path) -> list[Path]:
-    """The behaviours files of a log: a data set in MIND's format, one of its splits, or such a file itself."""
+    """The behaviours files of a log: a data set in MIND's format, one of its splits, or such a file."""
     advice = f"give a data set folder, one of its splits or a {BEHAVIORS}"
     if not log.exists():
         raise InputError(f"there is no log {log}: {advice}")
