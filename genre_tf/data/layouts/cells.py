@@ -205,13 +205,6 @@ def withdrawn(value: Any) -> bool:
     return _WITHDRAWN[found]
 
 
-def mind_time(found: datetime) -> str:
-    """A time as MIND writes it, such as `11/9/2019 12:01:13 AM`."""
-    half = "PM" if found.hour >= 12 else "AM"
-    clock = f"{found.hour % 12 or 12}:{found.minute:02d}:{found.second:02d}"
-    return f"{found.month}/{found.day}/{found.year:04d} {clock} {half}"
-
-
 def _since_epoch(value: Any, unit: str) -> datetime | None:
     if not abs(value) < _NO_TIME:
         return None

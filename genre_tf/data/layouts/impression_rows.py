@@ -10,10 +10,10 @@ from genre_tf.data.articles import Impression
 from genre_tf.data.faults import shown
 from genre_tf.data.layouts import cells
 from genre_tf.data.layouts.column_map import HistoryColumns, ImpressionColumns, SplitFiles
-from genre_tf.data.layouts.made_impressions import History, LogLine, PastClicks
+from genre_tf.data.layouts.events import History, LogLine, PastClicks
 from genre_tf.data.layouts.tables import Source, SourceRow
 from genre_tf.data.lines import MAX_LINE_BYTES
-from genre_tf.data.mind import LogForm, RowFaults, parse_behaviors
+from genre_tf.data.mind import LogForm, RowFaults, mind_time, parse_behaviors
 
 MAX_CANDIDATES = 10_000
 """Most rows that one impression can have: MIND's largest has 299."""
@@ -94,17 +94,17 @@ class ImpressionLines:
         before = self._histories.get(user, _NO_HISTORY)
         if self._past is not None and time is not None:
             before, dropped = self._past.before(user, time, self._known)
-            source.dropped += dropped
+            source.counts.dropped += dropped
         own = row.read(columns.history, source.ids) or []
         if columns.drop_unknown_history:
             kept = [news_id for news_id in own if news_id in self._known]
-            source.dropped += len(own) - len(kept)
+            source.counts.dropped += len(own) - len(kept)
             own = kept
         candidates = read_candidates(row, columns, source, self.files.labelled)
         fields = [
             row.read(columns.impression_id, cells.one_id) or str(place),
             user,
-            cells.mind_time(time) if time else "",
+            mind_time(time) if time else "",
             " ".join([before.news_ids, *own]).strip(),
             " ".join(candidates),
         ]
@@ -222,7 +222,7 @@ def read_histories(
             row.fault(columns.history, f"{shown(unknown[0])} is not among the articles; add the article")
         if not source.accepts(row):
             continue
-        source.dropped += len(unknown)
+        source.counts.dropped += len(unknown)
         clicks = [click for click in clicks if click[0] in known][-columns.newest :]  # 0: all
         read = {news_id: f"{news_id}:{_dwell(time)}" for news_id, time in clicks if time is not None}
         found[user] = History(" ".join(news_id for news_id, _ in clicks), " ".join(read.values()))

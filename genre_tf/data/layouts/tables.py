@@ -71,17 +71,33 @@ class SourceRow:
         self.faults.append((column, message))
 
 
+@dataclass(kw_only=True)
+class SplitSummary:
+    """Counts of what was written and left out in one split."""
+
+    articles: int = 0  # written
+    impressions: int = 0  # written
+    clicks: int = 0  # in these
+    without_click: int = 0  # impressions without a click
+    without_history: int = 0  # impressions without a history
+    left_out: int = 0  # rows that the map's skip rules left out
+    dropped: int = 0  # clicks (or events) on unknown articles
+    clicks_without_view: int = 0  # clicks of a log of events that are only history, in the whole log
+    unmatched: int = 0  # its events without an earlier view or click of their article, which are left out
+    bad_rows: int = 0  # rows that were skipped for a fault
+    faults: tuple[Fault, ...] = ()  # of these, up to the listing limit
+    made_histories: bool = False  # whether histories are clicks of a log of impressions
+    warnings: tuple[str, ...] = ()  # what is allowed but unlikely to be meant
+
+
 @dataclass
 class Source:
-    """The folder that is read, and what happens to its rows; its counts are those of a `SplitSummary`."""
+    """The folder that is read, and what happens to its rows."""
 
     folder: Path
     reading: Reading
     policy: FaultPolicy  # decides what happens to a faulty row
-    left_out: int = 0
-    dropped: int = 0
-    clicks_without_view: int = 0
-    unmatched: int = 0
+    counts: SplitSummary = field(default_factory=SplitSummary)
     # Wanted columns that rows have had so far; splits share it, as they share the map.
     seen: set[str] = field(default_factory=set)
     _unseen: set[str] = field(default_factory=set, init=False)  # wanted columns that no row has had so far
@@ -118,7 +134,7 @@ class Source:
                     self._unseen -= row.keys()
                     self._keys |= dict.fromkeys(list(row)[: MAX_LISTED_NAMES - len(self._keys)])
                 if any(_matches(rule, row) for rule in skip):
-                    self.left_out += 1
+                    self.counts.left_out += 1
                 else:
                     yield SourceRow(path, number, row)
         self.seen |= set(wanted) - self._unseen
