@@ -1,4 +1,4 @@
-"""Logs of clicks and of events in memory: what readers had clicked at a moment, and impressions made of them."""
+"""Logs of clicks and events in memory: what readers had clicked at a moment, and impressions made of them."""
 
 import math
 import random
