@@ -8,7 +8,7 @@ from typing import Any
 from genre_tf.data.articles import Article, Impression
 from genre_tf.data.faults import Fault, FaultPolicy
 from genre_tf.data.lines import find_file, whole_file_fault
-from genre_tf.data.mind import BEHAVIORS, NEWS, inner_splits, read_behaviors, read_news, split_names
+from genre_tf.data.mind import BEHAVIORS, NEWS, inner_splits, iterate_behaviors, read_news, split_names
 from genre_tf.errors import InputError
 
 
@@ -53,9 +53,7 @@ class SplitReport:
     def as_values(self) -> dict[str, Any]:
         """The report as plain values for JSON; times in ISO form."""
         values = asdict(self)
-        for name in ("first", "last"):
-            values[name] = values[name] and values[name].isoformat()
-        return values
+        return {key: each.isoformat() if isinstance(each, datetime) else each for key, each in values.items()}
 
 
 @dataclass(frozen=True)
@@ -104,14 +102,12 @@ def check_data(data: Path, max_bad_rows: int = 0) -> CheckReport:
         raise InputError(f"{data} is not a folder; give a data set folder that holds train/{NEWS}")
     names = split_names(data)
     if not names:
-        is_split = find_file(data, BEHAVIORS) or find_file(data, NEWS)
-        inner = inner_splits(data)
-        hint = "this is a split; give the folder around it" if is_split else "no split in it"
-        if inner and not is_split:
-            raise InputError(f"{data}: {hint}; {inner}")
-        raise InputError(
-            f"{data}: {hint} (a data set holds folders such as train/ with {NEWS} and {BEHAVIORS})"
-        )
+        hint = f"no split in it (a data set holds folders such as train/ with {NEWS} and {BEHAVIORS})"
+        if find_file(data, BEHAVIORS) or find_file(data, NEWS):
+            hint = "this is a split; give the folder around it"
+        elif inner := inner_splits(data):
+            hint = f"no split in it; {inner}"
+        raise InputError(f"{data}: {hint}")
     return CheckReport([_check_split(data / name) for name in names], max_bad_rows)
 
 
@@ -119,10 +115,15 @@ def _check_split(folder: Path) -> SplitReport:
     policy = FaultPolicy(max_bad_rows=None)
     articles: dict[str, Article] = {}
     impressions: list[Impression] = []
-    if news := _required_file(folder, NEWS, policy):
+    news, behaviors = (find_file(folder, name) for name in (NEWS, BEHAVIORS))
+    for name, path in ((NEWS, news), (BEHAVIORS, behaviors)):
+        if path is None:
+            policy.reject([whole_file_fault(folder / name, "is missing (plain or as .gz); add it")])
+    if news:
         articles = read_news(news, policy)
-    if behaviors := _required_file(folder, BEHAVIORS, policy):
-        impressions = read_behaviors(behaviors, articles, policy)
+    if behaviors:
+        known = {news_id: news_id for news_id in articles}
+        impressions = list(iterate_behaviors(behaviors, known, policy))
     with_abstract = sum(bool(article.abstract) for article in articles.values())
     times = [impression.time for impression in impressions]
     readers = {impression.user_id for impression in impressions}
@@ -145,10 +146,3 @@ def _check_split(folder: Path) -> SplitReport:
         faults=policy.faults,
         unlisted=policy.unlisted,
     )
-
-
-def _required_file(folder: Path, name: str, policy: FaultPolicy) -> Path | None:
-    path = find_file(folder, name)
-    if path is None:
-        policy.reject([whole_file_fault(folder / name, "is missing (plain or as .gz); add it")])
-    return path

@@ -12,8 +12,7 @@ from genre_tf.data.articles import Article, Impression
 from genre_tf.data.examples import first_of_validation
 from genre_tf.data.faults import Fault, FaultPolicy, shown
 from genre_tf.data.lines import read_lines
-from genre_tf.data.mind import read_split
-from genre_tf.data.mind_rows import epoch_seconds
+from genre_tf.data.mind import epoch_seconds, read_split
 from genre_tf.errors import InputError
 
 LABELS = {"safe": False, "0": False, "unsafe": True, "1": True}

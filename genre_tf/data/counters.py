@@ -26,7 +26,7 @@ from genre_tf.data.decay import (
     earliest,
     halved,
 )
-from genre_tf.data.mind_rows import epoch_seconds, epoch_time
+from genre_tf.data.mind import epoch_seconds, epoch_time
 from genre_tf.data.view_log import ViewLog
 from genre_tf.errors import InputError
 

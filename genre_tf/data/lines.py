@@ -3,7 +3,6 @@
 import gzip
 import zlib
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
@@ -19,17 +18,12 @@ MAX_FILE_BYTES = 16 << 30
 TOO_LARGE = f"holds more than {MAX_FILE_BYTES >> 30} GiB; split the log"
 EMPTY = "is empty; give a file with at least one row"
 _BLOCK_BYTES = 1 << 20  # some 2,000 lines of MIND
-DECOMPRESSION_ERRORS = (EOFError, zlib.error, gzip.BadGzipFile)
-
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 _GZIP = b"\x1f\x8b"
 
-
-@dataclass(frozen=True)
-class BadLine:
-    """A line that cannot be used as text, and why."""
-
-    message: str
+LineBlocks = Iterator[tuple[int, list[bytes], Fault | None]]
+"""Some lines as they are: number of the first, from 1; the lines with their ends; and after them the fault of
+the file, if it cannot be read to its end."""
 
 
 def find_file(folder: Path, name: str) -> Path | None:
@@ -58,28 +52,16 @@ def read_lines(path: Path, policy: FaultPolicy) -> Iterator[tuple[int, str]]:
         InputError: the file cannot be read or decompressed, is larger than the limit, or the policy stops.
     """
     for first, block, fault in read_blocks(path):
-        for number, raw in enumerate(block, first):
-            text = line_text(raw, first=number == 1)
-            if isinstance(text, BadLine):
-                policy.reject([Fault(str(path), number, "line", text.message)])
-            else:
-                yield number, text
+        yield from decoded(path, first, block, policy)
         if fault is not None:
             policy.reject([fault])
 
 
-def read_blocks(path: Path) -> Iterator[tuple[int, list[bytes], Fault | None]]:
-    """Reads the lines of a file as they are, about `_BLOCK_BYTES` together; see `line_blocks`.
-
-    Args:
-        path: a text file, gzipped if its name ends in `.gz`.
-
-    Raises:
-        InputError: the file cannot be opened.
-    """
+def read_blocks(path: Path) -> LineBlocks:
+    """Reads a file, gzipped if its name ends in `.gz`; an `InputError` if it cannot be opened."""
     empty = True
     try:
-        with open_bytes(path) as stream:
+        with gzip.open(path, "rb") if is_gzip(path) else path.open("rb") as stream:
             for block in line_blocks(raw_lines(stream, MAX_FILE_BYTES), path):
                 empty = False
                 yield block
@@ -91,19 +73,8 @@ def read_blocks(path: Path) -> Iterator[tuple[int, list[bytes], Fault | None]]:
         yield 1, [], whole_file_fault(path, EMPTY)
 
 
-def line_blocks(
-    lines: Iterable[tuple[bytes, int]], path: Path
-) -> Iterator[tuple[int, list[bytes], Fault | None]]:
-    """Groups lines to blocks.
-
-    Args:
-        lines: lines as from `raw_lines`.
-        path: their file, for messages.
-
-    Yields:
-        The number of the first line, from 1; the lines; and after them the fault of the file, if it cannot be
-        read to its end.
-    """
+def line_blocks(lines: Iterable[tuple[bytes, int]], path: Path) -> LineBlocks:
+    """Groups lines from `raw_lines` to blocks of about `_BLOCK_BYTES`; `path` is for messages."""
     first, block, held = 1, list[bytes](), 0
     fault = None
     try:
@@ -116,15 +87,12 @@ def line_blocks(
             if held >= _BLOCK_BYTES:
                 yield first, block, None
                 first, block, held = first + len(block), [], 0
-    except DECOMPRESSION_ERRORS as error:
-        fault = whole_file_fault(path, undecompressed(first + len(block) - 1, error))
+    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+        read = first + len(block) - 1
+        advice = "copy it again" + ("" if read else ", or remove .gz from its name if it is not gzipped")
+        fault = whole_file_fault(path, f"cannot be decompressed after line {read} ({error}); {advice}")
     if block or fault:
         yield first, block, fault
-
-
-def open_bytes(path: Path) -> BinaryIO | gzip.GzipFile:
-    """Opens a file; one whose name ends in `.gz` is decompressed."""
-    return gzip.open(path, "rb") if is_gzip(path) else path.open("rb")
 
 
 def is_gzip(path: Path) -> bool:
@@ -147,26 +115,39 @@ def raw_lines(stream: BinaryIO | gzip.GzipFile, limit: int) -> Iterator[tuple[by
         yield raw, size
 
 
-def line_text(raw: bytes, first: bool) -> str | BadLine:
-    """Decodes a line from `raw_lines`: the text without its line end, or what is wrong with it.
+def decoded(
+    path: Path | str, first: int, lines: Iterable[bytes], policy: FaultPolicy
+) -> Iterator[tuple[int, str]]:
+    """Decodes lines from `raw_lines` to texts without their ends; faulty ones go to the policy.
 
-    The `first` line of a file may begin with a byte order mark.
+    Args:
+        path: their file, for messages.
+        first: number of the first line; line 1 may begin with a byte order mark.
+        lines: the lines.
+        policy: decides what happens to a line that is too long or not UTF-8.
+
+    Yields:
+        Number and text of each line.
     """
-    if _is_cut(raw):
-        return BadLine(f"longer than {MAX_LINE_BYTES >> 20} MiB; is a line end or a quote missing?")
-    if first:
-        raw = raw.removeprefix(_BYTE_ORDER_MARK)
-    raw = raw.rstrip(b"\r\n")
-    try:
-        text = raw.decode("utf-8")
-    except UnicodeDecodeError as error:
-        if first and raw.startswith(_GZIP):
-            return BadLine("the file is gzipped; give it a name that ends in .gz")
-        bad = f"byte 0x{raw[error.start]:02x} at position {error.start + 1} is not UTF-8"
-        return BadLine(f"{bad}; save the file as UTF-8 (was it Latin-1 or UTF-16?)")
-    if "\0" in text:
-        return BadLine(f"{shown(text)} holds a zero byte; save the file as UTF-8 text")
-    return text
+    for number, raw in enumerate(lines, first):
+        text = wrong = ""
+        cut = _is_cut(raw)
+        raw = raw.removeprefix(_BYTE_ORDER_MARK) if number == 1 else raw
+        try:
+            text = raw.rstrip(b"\r\n").decode("utf-8")
+        except UnicodeDecodeError as error:
+            bad = f"byte 0x{raw[error.start]:02x} at position {error.start + 1} is not UTF-8"
+            wrong = f"{bad}; save the file as UTF-8 (was it Latin-1 or UTF-16?)"
+            if number == 1 and raw.startswith(_GZIP):
+                wrong = "the file is gzipped; give it a name that ends in .gz"
+        if cut:
+            wrong = f"longer than {MAX_LINE_BYTES >> 20} MiB; is a line end or a quote missing?"
+        elif "\0" in text:
+            wrong = f"{shown(text)} holds a zero byte; save the file as UTF-8 text"
+        if wrong:
+            policy.reject([Fault(str(path), number, "line", wrong)])
+        else:
+            yield number, text
 
 
 def skip_line(stream: BinaryIO | gzip.GzipFile, limit: int) -> int:
@@ -177,12 +158,6 @@ def skip_line(stream: BinaryIO | gzip.GzipFile, limit: int) -> int:
         if part.endswith(b"\n"):
             break
     return skipped
-
-
-def undecompressed(lines: int, error: Exception) -> str:
-    """The message for a file that cannot be read to its end: lines read before, and the error."""
-    advice = "copy it again" if lines else "copy it again, or remove .gz from its name if it is not gzipped"
-    return f"cannot be decompressed after line {lines} ({error}); {advice}"
 
 
 def whole_file_fault(path: Path, message: str) -> Fault:

@@ -1,6 +1,6 @@
 """Writes a log as columns in one process: reads it once, block by block, and then fills in the counters."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, field, replace
 from itertools import chain
 from pathlib import Path
@@ -10,14 +10,13 @@ import numpy as np
 
 from genre_tf.config import SignalsConfig
 from genre_tf.data.articles import ArticleTable
-from genre_tf.data.columns import Block, ImpressionColumns, Rows, ends_of, map_block, write_block
+from genre_tf.data.columns import Block, ImpressionColumns, ends_of, map_block, write_block
 from genre_tf.data.counters import COUNTERS, Counters, epoch_seconds, epoch_time
 from genre_tf.data.examples import block_of, first_of_validation, newest_known
-from genre_tf.data.faults import Fault, FaultPolicy
-from genre_tf.data.lines import BadLine, line_text, read_blocks
+from genre_tf.data.faults import FaultPolicy
+from genre_tf.data.lines import decoded, read_blocks
 from genre_tf.data.manifest import COUNTERS_FILE, SPLITS, shard_name
-from genre_tf.data.mind import require_rows
-from genre_tf.data.mind_rows import BehaviorsRow, LogForm, parse_time
+from genre_tf.data.mind import BehaviorsRow, LogForm, parse_time, require_rows
 from genre_tf.data.signals import DEFAULTS
 from genre_tf.data.view_log import ColumnLog
 from genre_tf.errors import InputError
@@ -28,44 +27,26 @@ SHARD_IMPRESSIONS = 1 << 16
 
 @dataclass(frozen=True)
 class LogTask:
-    """A log, and how to prepare it.
+    """A log, and how to prepare it."""
 
-    Args:
-        log: the behaviours file.
-        table: every article of the split's news file.
-        policy: what to do with faulty rows; gets the faults.
-        max_history: newest clicks kept of each history.
-        validation_share: newest share of the impressions, held out for validation.
-        signals: how dwell time, comments and shares become weights.
-        earlier: counters as of the end of an earlier log; None: there is no earlier log.
-    """
-
-    log: Path
-    table: ArticleTable
-    policy: FaultPolicy
-    max_history: int
-    validation_share: float
-    signals: SignalsConfig = DEFAULTS
-    earlier: Counters | None = None
+    log: Path  # the behaviours file
+    table: ArticleTable  # every article of the split's news file
+    policy: FaultPolicy  # what to do with faulty rows; gets the faults
+    max_history: int  # newest clicks kept of each history
+    validation_share: float  # newest share of the impressions, held out for validation
+    signals: SignalsConfig = DEFAULTS  # how dwell time, comments and shares become weights
+    earlier: Counters | None = None  # counters as of the end of an earlier log, if there is one
 
 
 @dataclass
 class SplitSummary:
-    """Counts of one split; the manifest has the fields in this order.
-
-    Args:
-        impressions: examples.
-        candidates: shown articles of all of them.
-        clicks: clicked ones.
-        first_hours: time of the oldest impression, in hours since 1970; None if there is none.
-        last_hours: time of the newest impression.
-    """
+    """Counts of one split; the manifest has the fields in this order."""
 
     impressions: int = 0
-    candidates: int = 0
+    candidates: int = 0  # shown articles of all of them
     clicks: int = 0
-    first_hours: float | None = None
-    last_hours: float | None = None
+    first_hours: float | None = None  # time of the oldest impression, in hours since 1970
+    last_hours: float | None = None  # time of the newest impression
 
     def add(self, block: Block) -> Self:
         """Adds some impressions."""
@@ -81,18 +62,11 @@ class SplitSummary:
 
 @dataclass
 class LogSummary:
-    """What was written of a log.
+    """What was written of a log."""
 
-    Args:
-        shards: number of files.
-        signals: whether the log has signals.
-        validation_seconds: when validation begins, in seconds since 1970; None: nothing is held out.
-        splits: by name.
-    """
-
-    shards: int
-    signals: bool = False
-    validation_seconds: int | None = None
+    shards: int  # number of files
+    signals: bool = False  # whether the log has signals
+    validation_seconds: int | None = None  # since 1970, when validation begins; None: nothing is held out
     splits: dict[str, SplitSummary] = field(default_factory=lambda: {name: SplitSummary() for name in SPLITS})
 
     def add(self, columns: ImpressionColumns) -> Self:
@@ -114,14 +88,7 @@ class LogSummary:
         }
 
     def require_clicks(self, folder: Path) -> None:
-        """Refuses a log whose training part has no click.
-
-        Args:
-            folder: folder of the split, for the message.
-
-        Raises:
-            InputError: nothing was clicked.
-        """
+        """Refuses a log whose training part has no click; `folder`, of the split, is for the message."""
         train = self.splits[SPLITS[0]]
         if not train.clicks:
             raise InputError(
@@ -136,14 +103,7 @@ def in_validation(seconds: Any, begins: int | None) -> Any:
 
 
 def write_log(task: LogTask, folder: Path) -> LogSummary:
-    """Writes a log as columns, and the counters as of its end.
-
-    Args:
-        task: the log, and how to prepare it.
-        folder: where to write.
-
-    Returns:
-        What was written.
+    """Writes a log as columns into a folder, and the counters as of its end.
 
     Raises:
         InputError: more faults than the policy allows, or a log that cannot be trained on.
@@ -157,10 +117,13 @@ def write_log(task: LogTask, folder: Path) -> LogSummary:
         shards += 1
     columns = ImpressionColumns([map_block(folder / shard_name(each), True) for each in range(shards)])
     begins = judged(reader.form, columns.seconds, task)
-    log = ColumnLog(columns, len(task.table), _earlier_state(task), task.table.published)
+    earlier = None if task.earlier is None else task.earlier.state(task.table.news_ids)
+    log = ColumnLog(columns, len(task.table), earlier, task.table.published)
     for numbers, known in log.known():
         columns.fill_counters(numbers, known)
-    counters_after(task, log).save(folder / COUNTERS_FILE)
+    counters = Counters() if task.earlier is None else task.earlier.copy()
+    counters.replace(task.table.news_ids, log.hours.state())
+    counters.save(folder / COUNTERS_FILE)
     signals = reader.form is not None and reader.form.signals
     return LogSummary(shards, signals, begins).add(columns)
 
@@ -171,7 +134,7 @@ def judged(form: LogForm | None, seconds: Any, task: LogTask) -> int | None:
     Args:
         form: form of the log; None if no row is usable.
         seconds: int64 [n], times of all impressions.
-        task: the log.
+        task: the log and its settings.
 
     Raises:
         InputError: the log cannot be trained on: it has no labels, is not later than the log that it
@@ -198,27 +161,12 @@ def judged(form: LogForm | None, seconds: Any, task: LogTask) -> int | None:
     return begins
 
 
-def counters_after(task: LogTask, log: ColumnLog) -> Counters:
-    """The counters as of the end of the log."""
-    counters = Counters() if task.earlier is None else task.earlier.copy()
-    counters.replace(task.table.news_ids, log.hours.state())
-    return counters
-
-
-def _earlier_state(task: LogTask) -> Any:
-    return None if task.earlier is None else task.earlier.state(task.table.news_ids)
-
-
 class BlockReader:
     """Reads a behaviours file as columns, some thousand rows at a time.
 
     Rows are parsed together where all of them are as MIND writes them; a block with any other row is read row
-    by row, so faults are found and reported as `genre_tf.data.mind.read_behaviors` does.
-
-    Args:
-        task: the log, and how to prepare it.
-        seen: ids of the impressions taken before.
-        form: form of the rows taken before; None if there are none.
+    by row, so faults are found and reported as `genre_tf.data.mind.iterate_behaviors` does. `seen` and
+    `form` are the ids and the form of the rows taken before.
     """
 
     def __init__(self, task: LogTask, seen: Iterable[str] = (), form: LogForm | None = None) -> None:
@@ -242,11 +190,7 @@ class BlockReader:
         return self._rows.form
 
     def blocks(self) -> Iterator[Block]:
-        """The usable rows of the file, in their order, without counters.
-
-        Raises:
-            InputError: the file is unusable, or the policy stops.
-        """
+        """The usable rows of the file, in their order, without counters."""
         policy, log = self._task.policy, self._task.log
         for first, lines, fault in read_blocks(log):
             yield self.read(first, lines)
@@ -255,46 +199,50 @@ class BlockReader:
         require_rows(log, self._taken, policy)
 
     def read(self, first: int, lines: list[bytes]) -> Block:
-        """The usable rows among some lines.
-
-        Args:
-            first: number of the first line; 1 is that of the first line of a file.
-            lines: the lines with their ends.
-        """
-        block = self._together(lines) or self._one_by_one(first, lines)
+        """The usable rows among some lines, of which `first` is the number of the first."""
+        block = self._together(lines)
+        if not block:
+            task = self._task
+            texts = decoded(task.log, first, lines, task.policy)
+            rows = (self._rows.read(number, text, task.policy) for number, text in texts)
+            found = [row for row in rows if row is not None]
+            block = block_of(found, task.table, task.max_history, first=self._taken, signals=task.signals)
         self._taken += len(block)
         return block
 
-    def _one_by_one(self, first: int, lines: list[bytes]) -> Block:
-        impressions = []
-        for number, raw in enumerate(lines, first):
-            text = line_text(raw, first=number == 1)
-            if isinstance(text, BadLine):
-                self._task.policy.reject([Fault(self._rows.file, number, "line", text.message)])
-            elif (row := self._rows.read(number, text, self._task.policy)) is not None:
-                impressions.append(row)
-        task = self._task
-        return block_of(impressions, task.table, task.max_history, first=self._taken, signals=task.signals)
-
     def _together(self, lines: list[bytes]) -> Block | None:
         """The rows as columns; None if any row may be faulty or has signals."""
-        fields = _fields(lines)
-        if fields is None or self.form not in (None, LogForm(labelled=True, signals=False)):
+        raw = b"".join(lines)
+        if b"\r" in raw or b"\0" in raw or raw.startswith(b"\xef\xbb\xbf"):
             return None
-        ids, users, times, reads, shows = fields
+        try:
+            fields = [line.split("\t") for line in raw.decode("utf-8").removesuffix("\n").split("\n")]
+        except UnicodeDecodeError:
+            return None
+        if len(fields) != len(lines) or any(len(row) != 5 for row in fields):
+            return None
+        if self.form not in (None, LogForm(labelled=True, signals=False)):
+            return None
+        ids, users, times, reads, shows = map(list, zip(*fields, strict=True))
         new = set(ids)
-        if not (_are_words(ids) and _are_words(users)):
+        if any(" ".join(words).split() != words for words in (ids, users)):  # see `id_fault`
             return None
         if len(new) < len(ids) or not new.isdisjoint(self._rows.seen):
             return None
         moments = [parse_time(time) for time in times]
-        shown = _codes(shows, self._code_of)
-        if None in moments or shown is None:
-            return None
-        codes, candidate_ends = shown
-        reading = [text.split() for text in reads]
+        tokens, reading = ([text.split() for text in texts] for texts in (shows, reads))
         history = self._task.table.rows(list(chain.from_iterable(reading)))
-        if not history.all():
+        if None in moments or not history.all():
+            return None
+        candidate_ends = ends_of([len(row) for row in tokens])
+        try:
+            coded = map(self._code_of.__getitem__, chain.from_iterable(tokens))
+            codes = np.fromiter(coded, np.int32, int(candidate_ends[-1]))
+        except KeyError:
+            return None
+        of_row = np.repeat(np.arange(len(tokens)) << 32, np.diff(candidate_ends)) + (codes >> 1)
+        of_row.sort()
+        if not all(tokens) or (of_row[1:] == of_row[:-1]).any():  # empty, or an article twice
             return None
         self._rows.seen |= new
         self._rows.form = LogForm(labelled=True, signals=False)
@@ -311,42 +259,6 @@ class BlockReader:
             labels=(codes & 1).astype(np.uint8),
             counters=np.zeros((0, len(COUNTERS)), np.float32),
         )
-
-
-def _fields(lines: list[bytes]) -> tuple[Sequence[str], ...] | None:
-    """The five columns of some lines; None if any line is not plain UTF-8 text of five columns."""
-    raw = b"".join(lines)
-    if b"\r" in raw or b"\0" in raw or raw.startswith(b"\xef\xbb\xbf"):
-        return None
-    try:
-        rows = [line.split("\t") for line in raw.decode("utf-8").removesuffix("\n").split("\n")]
-    except UnicodeDecodeError:
-        return None
-    if len(rows) != len(lines) or any(len(row) != 5 for row in rows):
-        return None
-    return tuple(zip(*rows, strict=True))
-
-
-def _are_words(texts: Sequence[str]) -> bool:
-    """Whether every text is one word; see `genre_tf.data.mind_rows.id_fault`."""
-    return " ".join(texts).split() == list(texts)
-
-
-def _codes(shows: Sequence[str], code_of: dict[str, int]) -> tuple[Rows, Any] | None:
-    """Codes of the candidates of some impressions, and their ends; None if any impression may be faulty."""
-    tokens = [text.split() for text in shows]
-    lengths = np.fromiter(map(len, tokens), np.int64, len(tokens))
-    try:
-        codes = np.fromiter(
-            map(code_of.__getitem__, chain.from_iterable(tokens)), np.int32, int(lengths.sum())
-        )
-    except KeyError:
-        return None
-    of_row = np.repeat(np.arange(len(tokens)) << 32, lengths) + (codes >> 1)
-    of_row.sort()
-    if not lengths.all() or (of_row[1:] == of_row[:-1]).any():  # empty, or an article twice
-        return None
-    return codes, ends_of(lengths)
 
 
 def _regrouped(blocks: Iterator[Block], size: int) -> Iterator[Block]:

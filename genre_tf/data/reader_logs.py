@@ -3,14 +3,22 @@
 Only rows and articles that are asked for are parsed, so that a client command answers at once.
 """
 
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable
 from pathlib import Path
 
 from genre_tf.data.articles import Article, Impression
 from genre_tf.data.faults import Fault, FaultPolicy
 from genre_tf.data.lines import find_file, read_lines
-from genre_tf.data.mind import BEHAVIORS, NEWS, inner_splits, require_rows, split_names
-from genre_tf.data.mind_rows import NewsRow, parse_behaviors, row_ids
+from genre_tf.data.mind import (
+    BEHAVIORS,
+    NEWS,
+    NewsRow,
+    inner_splits,
+    parse_behaviors,
+    require_rows,
+    row_ids,
+    split_names,
+)
 from genre_tf.errors import InputError
 
 Histories = dict[str, tuple[str, ...]]
@@ -18,22 +26,15 @@ Histories = dict[str, tuple[str, ...]]
 
 
 def behaviors_files(log: Path) -> list[Path]:
-    """The behaviours files of a log: a data set in MIND's format, one of its splits, or such a file itself.
-
-    Raises:
-        InputError: there is none.
-    """
+    """The behaviours files of a log: a data set in MIND's format, one of its splits, or such a file."""
+    advice = f"give a data set folder, one of its splits or a {BEHAVIORS}"
+    if not log.exists():
+        raise InputError(f"there is no log {log}: {advice}")
     if not log.is_dir():
-        if not log.exists():
-            raise InputError(
-                f"there is no log {log}: give a data set folder, one of its splits or a {BEHAVIORS}"
-            )
         return [log]
-    folders = [log, *(log / name for name in split_names(log))]
-    files = [file for file in (find_file(folder, BEHAVIORS) for folder in folders) if file is not None]
+    files = _files([log, *(log / name for name in split_names(log))], BEHAVIORS)
     if not files:
-        advice = inner_splits(log) or f"give a data set folder, one of its splits or a {BEHAVIORS}"
-        raise InputError(f"{log} has no {BEHAVIORS}: {advice}")
+        raise InputError(f"{log} has no {BEHAVIORS}: {inner_splits(log) or advice}")
     return files
 
 
@@ -45,19 +46,25 @@ def read_histories(log: Path, reader: str | None = None, policy: FaultPolicy | N
         reader: the only reader that is asked for; None: all.
         policy: what to do with faulty rows; by default they are refused.
 
-    Returns:
-        The histories of the asked readers, which are empty for those without clicks.
-
     Raises:
         InputError: the log has no such reader, or is unusable, or the policy stops.
     """
     checked = policy or FaultPolicy(None)
     seen: dict[str, None] = {}
-    impressions = [
-        impression
-        for file in behaviors_files(log)
-        for impression in _impressions(file, reader, checked, seen)
-    ]
+    impressions = []
+    for file in behaviors_files(log):
+        taken = False
+        for number, text in read_lines(file, checked):
+            user = text.split("\t", 2)[1:2]
+            seen.update(dict.fromkeys(user))
+            taken = True
+            if reader is None or user == [reader]:
+                row = parse_behaviors(text, row_ids(text), (), None)
+                if isinstance(row, Impression):
+                    impressions.append(row)
+                else:
+                    checked.reject([Fault(str(file), number, *fault) for fault in row])
+        require_rows(file, taken, checked)
     if policy is None:
         _refuse_faults(checked)
     histories = newest_histories(impressions)
@@ -74,9 +81,7 @@ def newest_histories(impressions: Iterable[Impression]) -> Histories:
 
     The history of a reader's newest impression, then the clicks of the log that it does not contain yet:
     those of this impression, and earlier ones where the log does not extend histories (MIND's stand still).
-
-    Args:
-        impressions: in any order; of equal times, the later one is the newer.
+    Impressions may be in any order; of equal times, the later one is the newer.
     """
     histories: Histories = {}
     clicks: dict[str, dict[str, None]] = {}  # of each reader: those that no later history contains, in order
@@ -92,21 +97,14 @@ def newest_histories(impressions: Iterable[Impression]) -> Histories:
 
 
 def articles_of(log: Path, news_ids: Collection[str]) -> dict[str, Article]:
-    """Articles from the news files beside the behaviours files of a log.
-
-    Args:
-        log: as for `behaviors_files`.
-        news_ids: the articles that are asked for.
-
-    Returns:
-        Those that are there, by id.
+    """Those of the asked articles that are in the news files beside the behaviours files of a log, by id.
 
     Raises:
         InputError: no news file is there, or an asked article is faulty.
     """
     found: dict[str, Article] = {}
     folders = [file.parent for file in behaviors_files(log)]
-    files = [file for file in (find_file(folder, NEWS) for folder in folders) if file is not None]
+    files = _files(folders, NEWS)
     if not files:
         raise InputError(f"{folders[0]} has no {NEWS}, which has the titles of the articles: add it")
     wanted, policy = set(news_ids), FaultPolicy(None)
@@ -120,22 +118,8 @@ def articles_of(log: Path, news_ids: Collection[str]) -> dict[str, Article]:
     return found
 
 
-def _impressions(
-    file: Path, reader: str | None, policy: FaultPolicy, seen: dict[str, None]
-) -> Iterator[Impression]:
-    """Rows of one reader or of all; `seen` gets every reader."""
-    taken = False
-    for number, text in read_lines(file, policy):
-        user = text.split("\t", 2)[1:2]
-        seen.update(dict.fromkeys(user))
-        taken = True
-        if reader is None or user == [reader]:
-            row = parse_behaviors(text, row_ids(text), (), None)
-            if isinstance(row, Impression):
-                yield row
-            else:
-                policy.reject([Fault(str(file), number, *fault) for fault in row])
-    require_rows(file, taken, policy)
+def _files(folders: Iterable[Path], name: str) -> list[Path]:
+    return [file for file in (find_file(folder, name) for folder in folders) if file is not None]
 
 
 def _refuse_faults(policy: FaultPolicy) -> None:

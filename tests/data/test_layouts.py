@@ -14,8 +14,7 @@ import pytest
 from genre_tf.data.layouts import impression_rows
 from genre_tf.data.layouts.column_map import read_map
 from genre_tf.data.layouts.conversion import check_layout, convert
-from genre_tf.data.mind import read_split
-from genre_tf.data.mind_rows import parse_time
+from genre_tf.data.mind import parse_time, read_split
 from genre_tf.data.records import prepare
 from genre_tf.errors import InputError
 

@@ -12,8 +12,7 @@ from genre_tf.cli import train
 from genre_tf.data.articles import PUBLISHED_UNKNOWN, Article, ArticleTable
 from genre_tf.data.checking import check_data
 from genre_tf.data.counters import epoch_seconds
-from genre_tf.data.mind import read_split
-from genre_tf.data.mind_rows import parse_iso_time, parse_time
+from genre_tf.data.mind import parse_iso_time, parse_time, read_split
 from genre_tf.errors import InputError
 
 

@@ -23,9 +23,9 @@ from genre_tf.data.articles import ArticleTable, Impression, read_article_file
 from genre_tf.data.beam.staging import local_copy, open_address
 from genre_tf.data.columns import Block
 from genre_tf.data.faults import Fault, FaultPolicy
-from genre_tf.data.lines import MAX_FILE_BYTES, line_blocks, line_text, raw_lines, skip_line
+from genre_tf.data.lines import MAX_FILE_BYTES, decoded, line_blocks, raw_lines, skip_line
 from genre_tf.data.log_writing import BlockReader, LogTask
-from genre_tf.data.mind_rows import BEHAVIORS_COLUMNS, LogForm, id_fault, parse_behaviors
+from genre_tf.data.mind import BEHAVIORS_COLUMNS, LogForm, id_fault, parse_behaviors
 
 RANGE_BYTES = 16 << 20
 """16 MiB, some 25,000 impressions: small enough to keep many workers busy."""
@@ -295,9 +295,7 @@ class ReadRange(beam.DoFn):
 def _texts(log: str, part: ByteRange) -> Iterator[tuple[Place, str]]:
     """The lines of a range that are text, with their places."""
     for line, block, _ in line_blocks(range_lines(log, part), Path(log)):
-        for place, raw in enumerate(block, (part.number << _RANGE) + line):
-            if isinstance(text := line_text(raw, first=place == 1), str):
-                yield place, text
+        yield from decoded(log, (part.number << _RANGE) + line, block, FaultPolicy(None))
 
 
 def _lines_of(part: ByteRange, ids: frozenset[str], log: str) -> Iterator[tuple[str, tuple[Place, str]]]:

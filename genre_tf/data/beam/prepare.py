@@ -29,8 +29,7 @@ from genre_tf.data.faults import Fault
 from genre_tf.data.lines import EMPTY
 from genre_tf.data.log_writing import SHARD_IMPRESSIONS, LogSummary, LogTask, judged
 from genre_tf.data.manifest import ARTICLES_FILE, COUNTERS_FILE, shard_name
-from genre_tf.data.mind import require_rows
-from genre_tf.data.mind_rows import LogForm
+from genre_tf.data.mind import LogForm, require_rows
 from genre_tf.data.view_log import Events, Hours, HourSums
 
 _REPORT_FILE = "report.json"

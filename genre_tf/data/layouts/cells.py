@@ -9,7 +9,7 @@ from decimal import Decimal
 from typing import Any, TypeVar
 
 from genre_tf.data.faults import listed, shown
-from genre_tf.data.mind_rows import WITHDRAWN, id_fault, naive_time, parse_iso_time, parse_time
+from genre_tf.data.mind import WITHDRAWN, id_fault, naive_time, parse_iso_time, parse_time
 
 Value = TypeVar("Value")
 
@@ -74,18 +74,14 @@ def one_id(value: Any) -> str:
     if isinstance(value, float) and abs(value) > _EXACT:
         raise CellError(f"{value} is not exact as a float; write ids as integers or as text")
     if isinstance(value, bytes):
-        value = _decoded(value)
+        try:
+            value = value.decode("utf-8")
+        except UnicodeDecodeError:  # such as a UUID of 16 bytes
+            raise CellError(f"{shown(value.hex())} (bytes in hex) is not UTF-8; write ids as text") from None
     found = whole(text(value))
     if wrong := id_fault(found):
         raise CellError(wrong)
     return found
-
-
-def _decoded(value: bytes) -> str:
-    try:
-        return value.decode("utf-8")
-    except UnicodeDecodeError:  # such as a UUID of 16 bytes
-        raise CellError(f"{shown(value.hex())} (bytes in hex) is not UTF-8; write ids as text") from None
 
 
 def if_any(read: Callable[[Any], Value]) -> Callable[[Any], Value | None]:
@@ -132,22 +128,29 @@ def signals(value: Any) -> str:
     return " ".join(f"{whole(news_id)}:{values}" if colon else each for each, news_id, colon, values in parts)
 
 
+def _word(value: Any) -> str:
+    return whole(text(value).strip().lower())
+
+
 def flag(value: Any) -> bool:
     """A label: 1, 0, true or false."""
-    found = whole(text(value).strip().lower())
+    found = _word(value)
     if found not in ("0", "1", "true", "false"):
         raise CellError(f"{shown(found)} is not a label; give 1 or 0 for each candidate")
     return found in ("1", "true")
 
 
-def seconds(value: Any) -> float:
+def seconds(value: Any, what: str = "a number of seconds") -> float:
     """A dwell time."""
-    return _number(value, "a number of seconds")
+    try:
+        return float(value)
+    except (TypeError, ValueError, OverflowError):
+        raise CellError(f"{shown(str(value))} is not {what}") from None
 
 
 def position(value: Any) -> float:
     """A place in a list, as a finite number."""
-    found = _number(value, "a position")
+    found = seconds(value, "a position")
     if not math.isfinite(found):
         raise CellError(f"{found} is not a position; give a number such as 3")
     return found
@@ -155,7 +158,7 @@ def position(value: Any) -> float:
 
 def event(value: Any, kinds: Mapping[str, str]) -> str:
     """What a row of a log of events is: `kinds` maps the known values, in lower case, to their meanings."""
-    found = whole(text(value).strip().lower())
+    found = _word(value)
     if found not in kinds:
         wrong = f"{shown(found)} is not a known event" if found else "is empty"
         advice = "add it to views, clicks, ... of [events]" if found else "give one of them"
@@ -163,13 +166,6 @@ def event(value: Any, kinds: Mapping[str, str]) -> str:
             f"{wrong}; known events: {listed(kinds)}; {advice}, or leave such rows out (skip in the map)"
         )
     return kinds[found]
-
-
-def _number(value: Any, what: str) -> float:
-    try:
-        return float(value)
-    except (TypeError, ValueError, OverflowError):
-        raise CellError(f"{shown(str(value))} is not {what}") from None
 
 
 def moment(value: Any, unit: str) -> datetime:
@@ -186,8 +182,20 @@ def moment(value: Any, unit: str) -> datetime:
     elif isinstance(value, str):
         found = parse_time(value.strip()) or parse_iso_time(value.strip())
         value = float(value) if found is None and _NUMBER.fullmatch(value.strip()) else value
-    if found is None and isinstance(value, int | float | Decimal) and not isinstance(value, bool):
-        found = _since_epoch(value, unit)
+    is_number = isinstance(value, int | float | Decimal) and not isinstance(value, bool)
+    if found is None and is_number and abs(value) < _NO_TIME:
+        if unit == "ms" and int(value) in _SECONDS_OF_TODAY:
+            days = timedelta(milliseconds=float(value)).days
+            advice = 'if times are in seconds, set time_unit = "s" in [reading]'
+            raise CellError(f"{text(value)} ms are only {days} days after 1970; {advice}")
+        try:
+            found = _EPOCH + timedelta(seconds=float(value) / (1000 if unit == "ms" else 1))
+        except OverflowError:
+            advice = "write times in seconds or milliseconds"
+            if unit == "s":
+                advice = 'set time_unit = "ms" in [reading] if times are in milliseconds'
+            outside = "is outside the years 1 to 9999"
+            raise CellError(f"{text(value)} {unit} after 1970 {outside}; {advice}") from None
     found = None if found is None else naive_time(found)
     if found is None:
         forms = "ISO 8601, MIND's form (11/9/2019 12:01:13 AM), or seconds since 1970"
@@ -197,35 +205,8 @@ def moment(value: Any, unit: str) -> datetime:
 
 def withdrawn(value: Any) -> bool:
     """Whether an article was withdrawn: a label as in `flag`, the state as in `news.tsv`, or nothing."""
-    found = whole(text(value).strip().lower())
+    found = _word(value)
     if found not in _WITHDRAWN:
-        raise CellError(
-            f"{shown(found)} is not a state; write {WITHDRAWN}, 1 or true; else 0, false or nothing"
-        )
+        advice = f"write {WITHDRAWN}, 1 or true; else 0, false or nothing"
+        raise CellError(f"{shown(found)} is not a state; {advice}")
     return _WITHDRAWN[found]
-
-
-def mind_time(found: datetime) -> str:
-    """A time as MIND writes it, such as `11/9/2019 12:01:13 AM`."""
-    half = "PM" if found.hour >= 12 else "AM"
-    clock = f"{found.hour % 12 or 12}:{found.minute:02d}:{found.second:02d}"
-    return f"{found.month}/{found.day}/{found.year:04d} {clock} {half}"
-
-
-def _since_epoch(value: Any, unit: str) -> datetime | None:
-    if not abs(value) < _NO_TIME:
-        return None
-    if unit == "ms" and int(value) in _SECONDS_OF_TODAY:
-        days = timedelta(milliseconds=float(value)).days
-        raise CellError(
-            f"{text(value)} ms are only {days} days after 1970; if times are in seconds, set "
-            'time_unit = "s" in [reading]'
-        )
-    try:
-        return _EPOCH + timedelta(seconds=float(value) / (1000 if unit == "ms" else 1))
-    except OverflowError:
-        advice = 'set time_unit = "ms" in [reading] if times are in milliseconds' if unit == "s" else ""
-        raise CellError(
-            f"{text(value)} {unit} after 1970 is outside the years 1 to 9999; "
-            f"{advice or 'write times in seconds or milliseconds'}"
-        ) from None

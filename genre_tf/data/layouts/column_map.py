@@ -99,42 +99,39 @@ class HistoryColumns:
 
 
 @dataclass(frozen=True, kw_only=True)
-class ClickColumns:
-    """Columns of a log with clicks only, and how impressions are made of the clicks."""
+class _TimedColumns:
+    """Columns of a log that is split by time."""
 
     user_id: str
     news_id: str
     time: str
-    dwell: str = ""  # seconds that the click was read
+    dwell: str = ""  # seconds of reading, in rows that are clicks or `dwells`
+    newest: int = 0  # number of earlier clicks in a history; 0: all
+    train_days: float = 0.0  # before these days clicks are only history; 0: no limit
+    dev_days: float = 1.0  # the newest days, for evaluation
+    skip: tuple[SkipRule, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClickColumns(_TimedColumns):
+    """Columns of a log with clicks only, and how impressions are made of the clicks."""
+
     negatives: int = 20  # drawn for each click, as in published work on Adressa
     pool_hours: float = 24.0  # an article can be drawn if anyone clicked it in these hours before
     # Every such article equally often, or in proportion to its clicks.
     pool: Literal["articles", "clicks"] = "articles"
-    newest: int = 0  # number of earlier clicks in a history; 0: all
-    train_days: float = 0.0  # before these days clicks are only history; 0: no limit
-    dev_days: float = 1.0  # the newest days, for evaluation
     seed: int = 7
-    skip: tuple[SkipRule, ...] = ()
 
     def as_events(self) -> "EventColumns":
         """The same log as one of events that are all clicks."""
-        return EventColumns(
-            user_id=self.user_id,
-            news_id=self.news_id,
-            time=self.time,
-            event="",
-            dwell=self.dwell,
-            skip=self.skip,
-        )
+        shared = {each.name: getattr(self, each.name) for each in fields(_TimedColumns)}
+        return EventColumns(event="", **shared)
 
 
 @dataclass(frozen=True, kw_only=True)
-class EventColumns:
+class EventColumns(_TimedColumns):
     """Columns of a log of events: one row is one view, click, share, ... of one article by one reader."""
 
-    user_id: str
-    news_id: str
-    time: str
     event: str  # what the reader did; the values below, in any case; empty: always a click
     views: tuple[str, ...] = ()  # the article was shown; empty, as for all of these: see `EVENTS`
     clicks: tuple[str, ...] = ()
@@ -142,7 +139,6 @@ class EventColumns:
     comments: tuple[str, ...] = ()
     shares: tuple[str, ...] = ()
     hides: tuple[str, ...] = ()  # shown and not clicked, as its view says
-    dwell: str = ""  # seconds of reading, in rows that are clicks or `dwells`
     position: str = ""  # place in the list, smallest first; empty: views are in the order of time
     impression_id: str = ""  # of the page view or the session; empty: views are grouped by time
     # While a reader scrolls, views are seconds apart; after a minute without any the reader was elsewhere and
@@ -150,11 +146,8 @@ class EventColumns:
     gap_minutes: float = 1.0
     # Half an hour is where web analytics end a visit: a later click came from somewhere else than the page.
     click_minutes: float = 30.0
-    newest: int = NEWEST  # number of earlier clicks in a history; 0: all
-    train_days: float = 0.0  # before these days clicks are only history; 0: no limit
-    dev_days: float = 1.0  # the newest days, for evaluation
+    newest: int = NEWEST
     drop_unknown: bool = False  # events of unknown articles are left out; else they are faults
-    skip: tuple[SkipRule, ...] = ()
 
     def kinds(self) -> dict[str, str]:
         """The known values of `event`, in lower case, and for each the key of `EVENTS` that it belongs to."""
@@ -255,7 +248,13 @@ def _faults(found: ColumnMap) -> Iterator[str]:
     if events:
         if events.gap_minutes <= 0 or events.click_minutes < 0:
             yield "events.gap_minutes must be above 0, click_minutes at least 0"
-        yield from _values_given_twice(events)
+        keys: dict[str, list[str]] = {}
+        for kind in EVENTS:
+            for value in getattr(events, kind):
+                keys.setdefault(value.strip().lower(), []).append(f"events.{kind}")
+        for value, twice in keys.items():
+            if len(twice) > 1:
+                yield f"{' and '.join(twice)} hold the same value {value!r}; give it to one of them"
     kinds = [name for name in ("impressions", "clicks", "events") if getattr(found, name)]
     if len(kinds) != 1:
         yield (
@@ -266,16 +265,6 @@ def _faults(found: ColumnMap) -> Iterator[str]:
         yield from _faults_of_impressions(found, found.impressions)
     elif not getattr(found.files, kinds[0], ()):
         yield f"[{kinds[0]}] needs [files] with articles and {kinds[0]}"
-
-
-def _values_given_twice(events: EventColumns) -> Iterator[str]:
-    keys: dict[str, list[str]] = {}
-    for kind in EVENTS:
-        for value in getattr(events, kind):
-            keys.setdefault(value.strip().lower(), []).append(kind)
-    for value, kinds in keys.items():
-        if len(kinds) > 1:
-            yield f"events.{' and events.'.join(kinds)} hold the same value {value!r}; give it to one of them"
 
 
 def _faults_of_impressions(found: ColumnMap, columns: ImpressionColumns) -> Iterator[str]:

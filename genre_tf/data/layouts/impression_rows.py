@@ -10,10 +10,10 @@ from genre_tf.data.articles import Impression
 from genre_tf.data.faults import shown
 from genre_tf.data.layouts import cells
 from genre_tf.data.layouts.column_map import HistoryColumns, ImpressionColumns, SplitFiles
-from genre_tf.data.layouts.made_impressions import History, LogLine, PastClicks
+from genre_tf.data.layouts.events import History, LogLine, PastClicks
 from genre_tf.data.layouts.tables import Source, SourceRow
 from genre_tf.data.lines import MAX_LINE_BYTES
-from genre_tf.data.mind_rows import LogForm, RowFaults, parse_behaviors
+from genre_tf.data.mind import LogForm, mind_time, parse_behaviors
 
 MAX_CANDIDATES = 10_000
 """Most rows that one impression can have: MIND's largest has 299."""
@@ -26,15 +26,8 @@ class ImpressionLines:
     """Makes the lines of one split's log, one by one.
 
     Every line is checked by MIND's own rules before it is returned: a value that `genre prepare` would refuse
-    is a fault here, in the column of the source that it came from.
-
-    Args:
-        source: where the files are.
-        files: files of the split.
-        columns: which columns of the log hold what.
-        articles: ids of the split's articles.
-        histories: columns of the files of histories, if there are any.
-        past: earlier clicks of the readers, if histories are made of them.
+    is a fault here, in the column of the source that it came from. Histories are the rows' own, after those
+    of the split's files of histories or of `past`.
     """
 
     def __init__(
@@ -64,11 +57,7 @@ class ImpressionLines:
             yield LogLine(text, sum(found.clicked or ()), bool(found.history))
 
     def impressions(self) -> Iterator[tuple[str, Impression]]:
-        """Lines in the order of the files, and the impression of each.
-
-        Raises:
-            InputError: an unusable file, or the policy stops.
-        """
+        """Lines in the order of the files, and the impression of each."""
         columns = self.columns
         of_clicks = (columns.clicked, columns.labels, columns.dwell) if self.files.labelled else ()
         of_row = (columns.impression_id, columns.user_id, columns.time, columns.history, columns.candidates)
@@ -76,15 +65,29 @@ class ImpressionLines:
         rows = self._source.rows(self.files.impressions, wanted, columns.skip)
         if columns.row_per_candidate:
             rows = _grouped(rows, columns, self._source)
+        names = {  # of MIND's fields
+            "impression_id": columns.impression_id,
+            "user_id": columns.user_id,
+            "time": columns.time,
+            "history": columns.history,
+            "impressions": columns.candidates or columns.labelled,
+            "signals": columns.signals or columns.dwell,
+        }
         for place, row in enumerate(rows, start=1):
             line = self._line(row, place)
-            found = row.faults or self._parsed(line)
+            if row.faults:
+                self._source.accepts(row)
+                continue
+            found = parse_behaviors(line, self._known, self._seen, self._form)
+            if len(line.encode()) >= MAX_LINE_BYTES:
+                limit = f"{MAX_LINE_BYTES >> 20} MiB"
+                found = [("line", f"is longer than {limit} in MIND's format; shorten its history")]
             if isinstance(found, Impression):
                 self._seen.add(found.impression_id)
                 self._form = LogForm.of(found)
                 yield line, found
             else:
-                row.faults = found
+                row.faults = [(names.get(field) or field, message) for field, message in found]
                 self._source.accepts(row)
 
     def _line(self, row: SourceRow, place: int) -> str:
@@ -94,56 +97,33 @@ class ImpressionLines:
         before = self._histories.get(user, _NO_HISTORY)
         if self._past is not None and time is not None:
             before, dropped = self._past.before(user, time, self._known)
-            source.dropped += dropped
+            source.counts.dropped += dropped
         own = row.read(columns.history, source.ids) or []
         if columns.drop_unknown_history:
             kept = [news_id for news_id in own if news_id in self._known]
-            source.dropped += len(own) - len(kept)
+            source.counts.dropped += len(own) - len(kept)
             own = kept
         candidates = read_candidates(row, columns, source, self.files.labelled)
         fields = [
             row.read(columns.impression_id, cells.one_id) or str(place),
             user,
-            cells.mind_time(time) if time else "",
+            mind_time(time) if time else "",
             " ".join([before.news_ids, *own]).strip(),
             " ".join(candidates),
         ]
         if self._has_signals:
-            fields.append(self._signals(row, before, candidates))
+            signals: list[str] = []
+            clicked = [each[:-2] for each in candidates if each.endswith("-1")]
+            if columns.signals:
+                signals = (row.read(columns.signals, cells.signals) or "").split()
+            elif columns.dwell and self.files.labelled and len(clicked) == 1:
+                read = row.read(columns.dwell, cells.if_any(cells.seconds))
+                signals = [] if read is None else [f"{clicked[0]}:dwell={read:g}"]
+            # What is known of an earlier click stays: a history must not know what follows.
+            known = {each.rpartition(":")[0]: each for each in before.signals.split()}
+            new = (each for each in signals if each.rpartition(":")[0] not in known)
+            fields.append(" ".join([*known.values(), *new]))
         return "\t".join(fields)
-
-    def _signals(self, row: SourceRow, before: History, candidates: list[str]) -> str:
-        columns = self.columns
-        own: list[str] = []
-        clicked = [each[:-2] for each in candidates if each.endswith("-1")]
-        if columns.signals:
-            own = (row.read(columns.signals, cells.signals) or "").split()
-        elif columns.dwell and self.files.labelled and len(clicked) == 1:
-            read = row.read(columns.dwell, cells.if_any(cells.seconds))
-            own = [] if read is None else [f"{clicked[0]}:{_dwell(read)}"]
-        # What is known of an earlier click stays: a history must not know what follows.
-        earlier = {each.rpartition(":")[0]: each for each in before.signals.split()}
-        return " ".join(
-            [*earlier.values(), *(each for each in own if each.rpartition(":")[0] not in earlier)]
-        )
-
-    def _parsed(self, line: str) -> Impression | RowFaults:
-        if len(line.encode()) >= MAX_LINE_BYTES:
-            wrong = f"is longer than {MAX_LINE_BYTES >> 20} MiB in MIND's format; shorten its history"
-            return [("line", wrong)]
-        found = parse_behaviors(line, self._known, self._seen, self._form)
-        if isinstance(found, Impression):
-            return found
-        columns = self.columns
-        names = {
-            "impression_id": columns.impression_id,
-            "user_id": columns.user_id,
-            "time": columns.time,
-            "history": columns.history,
-            "impressions": columns.candidates or columns.labelled,
-            "signals": columns.signals or columns.dwell,
-        }
-        return [(names.get(field) or field, message) for field, message in found]
 
 
 def _grouped(rows: Iterator[SourceRow], columns: ImpressionColumns, source: Source) -> Iterator[SourceRow]:
@@ -202,9 +182,6 @@ def read_histories(
     """Reads histories by reader, and holds them in memory: about ten bytes per click.
 
     Clicks on articles that are not `known` are faults, unless `drop` leaves them out.
-
-    Raises:
-        InputError: an unusable file, or the policy stops.
     """
     found: dict[str, History] = {}
     for row in source.rows(patterns, (columns.user_id, columns.history, columns.dwell)):
@@ -220,15 +197,9 @@ def read_histories(
             row.fault(columns.user_id, f"{shown(user)} is also in an earlier row; keep one of them")
         if unknown and not drop:
             row.fault(columns.history, f"{shown(unknown[0])} is not among the articles; add the article")
-        if not source.accepts(row):
-            continue
-        source.dropped += len(unknown)
-        clicks = [click for click in clicks if click[0] in known][-columns.newest :]  # 0: all
-        read = {news_id: f"{news_id}:{_dwell(time)}" for news_id, time in clicks if time is not None}
-        found[user] = History(" ".join(news_id for news_id, _ in clicks), " ".join(read.values()))
+        if source.accepts(row):
+            source.counts.dropped += len(unknown)
+            clicks = [click for click in clicks if click[0] in known][-columns.newest :]  # 0: all
+            read = {news_id: f"{news_id}:dwell={time:g}" for news_id, time in clicks if time is not None}
+            found[user] = History(" ".join(news_id for news_id, _ in clicks), " ".join(read.values()))
     return found
-
-
-def _dwell(read_seconds: float) -> str:
-    """A dwell time in the form of the column of signals."""
-    return f"dwell={read_seconds:g}"

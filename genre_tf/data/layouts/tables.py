@@ -21,7 +21,7 @@ from genre_tf.data.lines import (
     read_lines,
     whole_file_fault,
 )
-from genre_tf.data.mind_rows import RowFaults, unquoted
+from genre_tf.data.mind import RowFaults, unquoted
 from genre_tf.errors import InputError
 
 Rows = Iterator[tuple[int, Mapping[str, Any]]]
@@ -55,8 +55,7 @@ class SourceRow:
     def read(self, column: str, value_of: Callable[[Any], Any]) -> Any:
         """Reads one cell with a function of `cells`, whose `CellError` becomes a fault of the row.
 
-        Returns:
-            The value; None if the map names no such column (empty) or the cell is faulty.
+        None if the map names no such column (empty) or the cell is faulty.
         """
         if not column:
             return None
@@ -71,17 +70,33 @@ class SourceRow:
         self.faults.append((column, message))
 
 
+@dataclass(kw_only=True)
+class SplitSummary:
+    """Counts of what was written and left out in one split."""
+
+    articles: int = 0  # written
+    impressions: int = 0  # written
+    clicks: int = 0  # in these
+    without_click: int = 0  # impressions without a click
+    without_history: int = 0  # impressions without a history
+    left_out: int = 0  # rows that the map's skip rules left out
+    dropped: int = 0  # clicks (or events) on unknown articles
+    clicks_without_view: int = 0  # clicks of a log of events that are only history, in the whole log
+    unmatched: int = 0  # its events without an earlier view or click of their article, which are left out
+    bad_rows: int = 0  # rows that were skipped for a fault
+    faults: tuple[Fault, ...] = ()  # of these, up to the listing limit
+    made_histories: bool = False  # whether histories are clicks of a log of impressions
+    warnings: tuple[str, ...] = ()  # what is allowed but unlikely to be meant
+
+
 @dataclass
 class Source:
-    """The folder that is read, and what happens to its rows; its counts are those of a `SplitSummary`."""
+    """The folder that is read, and what happens to its rows."""
 
     folder: Path
     reading: Reading
     policy: FaultPolicy  # decides what happens to a faulty row
-    left_out: int = 0
-    dropped: int = 0
-    clicks_without_view: int = 0
-    unmatched: int = 0
+    counts: SplitSummary = field(default_factory=SplitSummary)
     # Wanted columns that rows have had so far; splits share it, as they share the map.
     seen: set[str] = field(default_factory=set)
     _unseen: set[str] = field(default_factory=set, init=False)  # wanted columns that no row has had so far
@@ -97,9 +112,6 @@ class Source:
             columns: wanted columns; empty names are ignored. A CSV or Parquet file must have each; of JSON
                 objects at least one must, here or in a split that was read before.
             skip: which rows are left out.
-
-        Raises:
-            InputError: a pattern that names no file, an unusable file, or the policy stops.
         """
         # Where the column of a rule for empty cells is misspelt, it would leave out every row.
         needed = (*columns, *(rule.column for rule in skip if not rule.value))
@@ -108,17 +120,16 @@ class Source:
         self._unseen, self._keys = set(wanted), {}
         path = self.folder
         for path in self.files(patterns):
-            for number, row in _rows(path, self.reading, wanted, asked, self.policy):
-                if too_long := [
-                    column for column in wanted if _characters(row.get(column)) > MAX_CELL_CHARACTERS
-                ]:
+            for number, row in self._rows_of(path, wanted, asked):
+                too_long = [name for name in wanted if _characters(row.get(name)) > MAX_CELL_CHARACTERS]
+                if too_long:
                     self.policy.reject([Fault(str(path), number, column, TOO_LONG) for column in too_long])
                     continue
                 if self._unseen:
                     self._unseen -= row.keys()
                     self._keys |= dict.fromkeys(list(row)[: MAX_LISTED_NAMES - len(self._keys)])
-                if any(_matches(rule, row) for rule in skip):
-                    self.left_out += 1
+                if any(_is_skipped(row.get(rule.column), rule) for rule in skip):
+                    self.counts.left_out += 1
                 else:
                     yield SourceRow(path, number, row)
         self.seen |= set(wanted) - self._unseen
@@ -167,38 +178,32 @@ class Source:
     def _unseen_keys(self) -> str:
         return f"no row up to here has {listed(sorted(self._unseen))}; keys found: {listed(self._keys)}"
 
-
-def _matches(rule: SkipRule, row: Mapping[str, Any]) -> bool:
-    value: Any = row.get(rule.column)
-    if rule.value:
-        return not isinstance(value, list | dict) and cells.whole(cells.text(value)) == cells.whole(
-            rule.value
+    def _rows_of(self, path: Path, columns: Sequence[str], optional: Sequence[str]) -> Rows:
+        """The rows of a file; faulty ones go to the policy. Of Parquet only the named columns are read."""
+        ending = (path.with_suffix("").suffix if is_gzip(path) else path.suffix).lower()
+        kind = self.reading.format or ENDINGS.get(ending, "")
+        if kind == "csv":
+            return _delimited(path, self.reading, "\t" if ending == ".tsv" else ",", columns, self.policy)
+        if kind == "jsonl":
+            return _objects(path, self.policy)
+        if kind == "parquet":
+            return _parquet(path, columns, optional, self.policy)
+        raise InputError(
+            f"{path}: the format is not clear from the ending; known endings: {', '.join(ENDINGS)}; or give "
+            "the format in the map ([reading] format)"
         )
-    return cells.is_missing(value)
+
+
+def _is_skipped(value: Any, rule: SkipRule) -> bool:
+    if not rule.value:
+        return cells.is_missing(value)
+    return not isinstance(value, list | dict) and cells.whole(cells.text(value)) == cells.whole(rule.value)
 
 
 def _characters(value: Any) -> int:
     if isinstance(value, str | bytes):
         return len(value)
     return sum(_characters(each) + 1 for each in value) if isinstance(value, list) else 0
-
-
-def _rows(
-    path: Path, reading: Reading, columns: Sequence[str], optional: Sequence[str], policy: FaultPolicy
-) -> Rows:
-    """The rows of a file; faulty ones go to the policy. Of Parquet only the named columns are read."""
-    ending = (path.with_suffix("").suffix if is_gzip(path) else path.suffix).lower()
-    kind = reading.format or ENDINGS.get(ending, "")
-    if kind == "csv":
-        return _delimited(path, reading, "\t" if ending == ".tsv" else ",", columns, policy)
-    if kind == "jsonl":
-        return _objects(path, policy)
-    if kind == "parquet":
-        return _parquet(path, columns, optional, policy)
-    raise InputError(
-        f"{path}: the format is not clear from the ending; known endings: {', '.join(ENDINGS)}; or give the "
-        "format in the map ([reading] format)"
-    )
 
 
 class _Lines:
@@ -236,17 +241,35 @@ def _delimited(path: Path, reading: Reading, usual: str, columns: Sequence[str],
     )
     header: list[str] | None = None
     blank = rows = 0  # blank: lines before the header
+    advice = "is a quote missing?"
+    if quotes == "none":
+        advice = 'if cells are quoted, set quotes = "line" or "lines" in the map ([reading])'
     while True:
-        lines.row = []
+        lines.row, found = [], list[str]()
+        wrong: tuple[str, str] | None = None  # column and message
         try:
             found = next(reader)
-            wrong = _row_fault(found, header, [line for _, line in lines.row[1:]], delimiter, quotes)
         except StopIteration:
             if (header is None and blank) or (header and not rows and not policy.bad_rows):
                 policy.reject([whole_file_fault(path, EMPTY)])
             return
         except csv.Error as error:
-            found, wrong = [], _line_fault(str(error), quotes)
+            wrong = ("line", f"{error}; {advice}")
+            if "field limit" in str(error):
+                wrong = ("line", TOO_LONG)
+            elif "new-line character" in str(error):  # the csv module advises its caller
+                cut = "holds a carriage return in the middle; end lines with a line feed, or quote the cell"
+                wrong = ("line", cut)
+        further = [line for _, line in lines.row[1:]]
+        if header and found and len(found) != len(header):
+            wrong = ("columns", f"{len(found)} received, {len(header)} in the header; {advice}")
+        elif header and found and not quotes and _are_rows(further, delimiter, len(header)):
+            wrong = (
+                "line",
+                f"a quote opens here and closes {len(further)} lines below, but each of them is a row; close "
+                'it, or set quotes in [reading]: "none" (a quote is a character) or "lines" (cells may span '
+                "lines)",
+            )
         first = lines.row[0][0] if lines.row else 0
         if header is None and (wrong or (found and first != blank + 1)):
             # Otherwise the row after a faulty header would be taken for the header.
@@ -267,36 +290,6 @@ def _delimited(path: Path, reading: Reading, usual: str, columns: Sequence[str],
             yield first, dict(zip(header, texts, strict=True))
 
 
-def _row_fault(
-    found: Sequence[str], header: Sequence[str] | None, further: Sequence[str], delimiter: str, quotes: str
-) -> tuple[str, str] | None:
-    """The fault of a row that was read, if any: column and message."""
-    if header is None or not found:
-        return None
-    if len(found) != len(header):
-        return "columns", f"{len(found)} received, {len(header)} in the header; {_hint(quotes)}"
-    if not quotes and _are_rows(further, delimiter, len(header)):
-        return "line", (
-            f"a quote opens here and closes {len(further)} lines below, but each of them is a row; close it, "
-            'or set quotes in [reading]: "none" (a quote is a character) or "lines" (cells may span lines)'
-        )
-    return None
-
-
-def _line_fault(error: str, quotes: str) -> tuple[str, str]:
-    if "field limit" in error:
-        return "line", TOO_LONG
-    if "new-line character" in error:  # the csv module advises its caller
-        return "line", "holds a carriage return in the middle; end lines with a line feed, or quote the cell"
-    return "line", f"{error}; {_hint(quotes)}"
-
-
-def _hint(quotes: str) -> str:
-    if quotes == "none":
-        return 'if cells are quoted, set quotes = "line" or "lines" in the map ([reading])'
-    return "is a quote missing?"
-
-
 def _are_rows(lines: Sequence[str], delimiter: str, columns: int) -> bool:
     """Whether there are lines and each of them, taken alone, has as many columns as the header."""
     rows = csv.reader(lines, delimiter=delimiter, quoting=csv.QUOTE_NONE)
@@ -306,8 +299,14 @@ def _are_rows(lines: Sequence[str], delimiter: str, columns: int) -> bool:
 def _objects(path: Path, policy: FaultPolicy) -> Rows:
     lines = ((number, line) for number, line in read_lines(path, policy) if line.strip())
     for place, (number, line) in enumerate(lines):
-        if place == 0 and (wrong := _whole_document(line.strip())):
-            policy.reject([whole_file_fault(path, wrong)])
+        start, kind = line.strip(), ""
+        if start.startswith("[") and start[1:].lstrip()[:1] in ("{", ""):
+            kind, command = "one JSON array", "jq -c '.[]'"
+        elif start == "{":
+            kind, command = "objects of several lines", "jq -c ."
+        if place == 0 and kind:
+            advice = f"write one object a line ({command}; in pandas to_json with lines=True)"
+            policy.reject([whole_file_fault(path, f"holds {kind}; {advice}")])
             return
         try:
             found = json.loads(line, object_pairs_hook=_object)
@@ -329,17 +328,6 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return found
 
 
-def _whole_document(first_line: str) -> str | None:
-    """What to do with a file that is one JSON document, such as an array of objects; None if it is not."""
-    if first_line.startswith("[") and first_line[1:].lstrip()[:1] in ("{", ""):
-        kind, command = "one JSON array", "jq -c '.[]'"
-    elif first_line == "{":
-        kind, command = "objects of several lines", "jq -c ."
-    else:
-        return None
-    return f"holds {kind}; write one object a line ({command}; in pandas to_json with lines=True)"
-
-
 def _parquet(path: Path, columns: Sequence[str], optional: Sequence[str], policy: FaultPolicy) -> Rows:
     import pyarrow
     import pyarrow.parquet
@@ -356,10 +344,14 @@ def _parquet(path: Path, columns: Sequence[str], optional: Sequence[str], policy
                 return
             wanted = [*dict.fromkeys([*columns, *(each for each in optional if each in names)])]
             for batch in file.iter_batches(batch_size=PARQUET_ROWS, columns=wanted):
-                values = [_plain(batch.column(name)).to_pylist() for name in wanted]
-                for row in zip(*values, strict=True):
+                # Times in microseconds of UTC: Python has no nanoseconds, and MIND no zones.
+                plain = [
+                    each.with_type(pyarrow.timestamp("us")) if pyarrow.types.is_timestamp(each.type) else each
+                    for each in batch.schema
+                ]
+                for row in batch.cast(pyarrow.schema(plain), safe=False).to_pylist():
                     number += 1
-                    yield number, dict(zip(wanted, row, strict=True))
+                    yield number, row
     except (pyarrow.ArrowException, OSError) as error:
         lines = str(error).strip().splitlines()
         reason = shown(lines[0]) if lines else type(error).__name__
@@ -367,15 +359,6 @@ def _parquet(path: Path, columns: Sequence[str], optional: Sequence[str], policy
         return
     if not number:
         policy.reject([whole_file_fault(path, "is empty; give a file with at least one row")])
-
-
-def _plain(column: Any) -> Any:
-    """Times in microseconds of UTC: Python has no nanoseconds, and MIND no zones."""
-    import pyarrow
-
-    if pyarrow.types.is_timestamp(column.type):
-        return column.cast(pyarrow.timestamp("us"), safe=False)
-    return column
 
 
 def _has_columns(
