@@ -27,7 +27,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from genre_tf.contract import DEFAULT_SIGNATURE
 from genre_tf.errors import InputError
-from genre_tf.serving.client.addresses import bare_host, host_port
+from genre_tf.serving.client.channels import bare_host, host_port
 from genre_tf.serving.embedded.errors import ServingError, invalid_argument
 from genre_tf.serving.embedded.grpc_server import SIGNATURES, model_metadata, model_status
 from genre_tf.serving.embedded.manager import InFlight, ModelManager, ModelSpec

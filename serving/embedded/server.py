@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 from types import TracebackType
 
-from genre_tf.serving.client.addresses import host_port
+from genre_tf.serving.client.channels import host_port
 from genre_tf.serving.embedded.batching import BatchScheduler
 from genre_tf.serving.embedded.grpc_server import GrpcServer
 from genre_tf.serving.embedded.loading import VersionLoader, load_version

@@ -8,7 +8,7 @@ from typing import Any
 from google.protobuf import text_encoding
 
 from genre_tf.errors import InputError
-from genre_tf.serving.client.addresses import read_pem
+from genre_tf.serving.client.channels import read_pem
 from genre_tf.serving.operations.configuration import (
     BATCHING_NAME,
     MONITORING_NAME,
