@@ -95,7 +95,7 @@ def wait_for(
         version: version to load; None: do not wait for one.
         answers: as for `wait_until_served`; None: do not wait for answers.
     """
-    from genre_tf.serving.operations.model_status import wait_until_served
+    from genre_tf.serving.operations.model_server import wait_until_served
 
     for server in servers or ():
         progress.print(f"waiting for {server} to serve {choice.model} as chosen")

@@ -21,8 +21,8 @@ from genre_tf.serving.operations.configuration import (
     read_batching,
     read_prometheus_path,
 )
-from genre_tf.serving.operations.deployment import grpc_threads
-from genre_tf.serving.operations.model_folders import find_models
+from genre_tf.serving.operations.models_config import find_models
+from genre_tf.serving.operations.serving_files import grpc_threads
 
 NOTICE = "embedded server: for laptops and tests; in production run tensorflow_model_server on this folder"
 
