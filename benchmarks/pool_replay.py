@@ -96,7 +96,7 @@ def _export_the_day(
     """Export the run with the articles of the split; articles that were never shown are withdrawn."""
     from genre_tf.export.exporting import ExportOptions, export_run
     from genre_tf.export.refreshing import Changes, refresh
-    from genre_tf.serving.operations.configuration import BatchingOptions, write_configuration
+    from genre_tf.serving.operations.configuration import write_configuration
 
     folder = scratch / "articles" / "dev"
     folder.mkdir(parents=True)
@@ -110,12 +110,12 @@ def _export_the_day(
     export_run(run, models, [folder.parent], ExportOptions(batch_sizes=(1,)), _say)
     shown = {news_id for one in log for news_id in one.candidates}
     refresh(models, Changes(withdraw=frozenset(named - shown)), _say, batch_sizes=(1,))
-    write_configuration(models, ["genre_recommender"], BatchingOptions(batch_sizes=(1, 32)))
+    write_configuration(models, ["genre_recommender"], 32)
 
 
 def _refresh(models: Path, server: Any, log: Sequence[Impression], scratch: Path) -> None:
     from genre_tf.export.refreshing import Changes, refresh
-    from genre_tf.serving.operations.model_status import wait_until_served
+    from genre_tf.serving.operations.model_server import wait_until_served
 
     file = scratch / "behaviors.tsv"
     file.write_text("".join(_line(one) for one in log), encoding="utf-8")

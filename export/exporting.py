@@ -106,8 +106,7 @@ def write_models(
     options = replace(options, batch_sizes=sizes)
     pool = Pool.of(ArticleTable(articles), counters or Counters())
     published = publish_models(models, _Source(two_tower, ranker, writer, pool, options), report)
-    batching = configuration.BatchingOptions(batch_sizes=sizes)
-    configuration.write_configuration(models, [version.parent.name for version, _ in published], batching)
+    configuration.write_configuration(models, [version.parent.name for version, _ in published], sizes[-1])
     return [version for version, _ in published]
 
 

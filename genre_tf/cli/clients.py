@@ -23,7 +23,7 @@ from genre_tf.errors import InputError
 
 if TYPE_CHECKING:
     from genre_tf.serving import Client
-    from genre_tf.serving.client.answers import CandidateScore, TitleScore
+    from genre_tf.serving.client.calls import CandidateScore, TitleScore
 
 TLS = {
     "tls_ca": Option.may_be(Path, "Authority that signed the server's certificate (PEM); turns on TLS."),
@@ -65,8 +65,7 @@ def open_client(
         FailureError: no server answers.
     """
     from genre_tf.serving import Client
-    from genre_tf.serving.client.addresses import client_context, client_credentials, is_url
-    from genre_tf.serving.client.channels import check_server
+    from genre_tf.serving.client.channels import check_server, client_context, client_credentials, is_url
 
     credentials: Any
     if rest or is_url(address or ""):

@@ -179,12 +179,11 @@ def _evaluate(out: Path, say: Any) -> dict[str, Any]:
 
 def _export(out: Path, say: Any) -> None:
     from genre_tf.export.exporting import ExportOptions, export_run
-    from genre_tf.serving.operations.configuration import BatchingOptions, write_configuration
+    from genre_tf.serving.operations.configuration import write_configuration
 
-    batching = BatchingOptions(batch_sizes=_BATCH_SIZES)
-    options = ExportOptions(batch_sizes=batching.batch_sizes)
+    options = ExportOptions(batch_sizes=_BATCH_SIZES)
     published = export_run(out / "run", out / "models", [out / "newsroom"], options, say)
-    write_configuration(out / "models", [version.parent.name for version, _ in published], batching)
+    write_configuration(out / "models", [version.parent.name for version, _ in published], _BATCH_SIZES[-1])
 
 
 def _show(out: Path, newsroom: dict[str, Any], report: dict[str, Any], address: str) -> None:

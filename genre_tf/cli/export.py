@@ -105,11 +105,10 @@ def export(
     from genre_tf.export.exporting import ExportOptions, export_run
     from genre_tf.funnel.partitioned_index import PartitionedOptions
     from genre_tf.funnel.rules import Rules
-    from genre_tf.serving.operations.configuration import BatchingOptions, warmup_sizes, write_configuration
+    from genre_tf.serving.operations.configuration import USUAL_SIZES, warmup_sizes, write_configuration
     from genre_tf.serving.operations.models_config import CONFIG_NAME, read_models_config
 
-    there = warmup_sizes(models)  # perhaps edited by hand: warmup follows it
-    batching = BatchingOptions(batch_sizes=there) if there else BatchingOptions()
+    sizes = warmup_sizes(models) or USUAL_SIZES  # perhaps edited by hand: warmup follows it
     options = ExportOptions(
         k=k,
         retrieve=retrieve,
@@ -120,7 +119,7 @@ def export(
             exploration=exploration,
         ),
         learn_age_limit=max_age_hours is None,
-        batch_sizes=batching.batch_sizes,
+        batch_sizes=sizes,
         max_bad_rows=max_bad_rows,
         safety_list=safety_list,
         partitioned=None if index == "exact" else PartitionedOptions(probes=probes),
@@ -128,7 +127,7 @@ def export(
     if (models / CONFIG_NAME).is_file():
         read_models_config(models / CONFIG_NAME)  # report a damaged file now, not after minutes of work
     published = export_run(run, models, data or [], options, say)
-    files = write_configuration(models, [version.parent.name for version, _ in published], batching)
+    files = write_configuration(models, [version.parent.name for version, _ in published], sizes[-1])
     _print_published(published, files, json)
 
 

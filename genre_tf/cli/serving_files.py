@@ -43,8 +43,11 @@ def serving_files(
     if (tls_cert is None) != (tls_key is None) or (tls_ca is not None and tls_cert is None):
         raise InputError("give --tls-cert and --tls-key together, and --tls-ca only with both")
     load_tensorflow()
-    from genre_tf.serving.operations.deployment import DeploymentOptions
-    from genre_tf.serving.operations.serving_files import write_serving_files, write_ssl_config
+    from genre_tf.serving.operations.serving_files import (
+        DeploymentOptions,
+        write_serving_files,
+        write_ssl_config,
+    )
 
     options = DeploymentOptions(
         image=image,

@@ -59,7 +59,7 @@ def rollback(
     if to is not None and to != LATEST and not (to.isascii() and to.isdecimal()):
         raise InputError(f"--to must be a version number or `{LATEST}`; got {to!r}")
     load_tensorflow()
-    from genre_tf.serving.client.addresses import client_credentials
+    from genre_tf.serving.client.channels import client_credentials
     from genre_tf.serving.operations.version_choice import follow_newest, roll_back
 
     wait = functools.partial(wait_for, server, wait_s, client_credentials(*tls.values()))
@@ -95,7 +95,7 @@ def wait_for(
         version: version to load; None: do not wait for one.
         answers: as for `wait_until_served`; None: do not wait for answers.
     """
-    from genre_tf.serving.operations.model_status import wait_until_served
+    from genre_tf.serving.operations.model_server import wait_until_served
 
     for server in servers or ():
         progress.print(f"waiting for {server} to serve {choice.model} as chosen")
@@ -158,7 +158,7 @@ def label(
     if (version is None) != remove:
         raise InputError("give a VERSION to set the label, or --remove without one")
     load_tensorflow()
-    from genre_tf.serving.client.addresses import client_credentials
+    from genre_tf.serving.client.channels import client_credentials
     from genre_tf.serving.operations.version_choice import remove_label, set_label
 
     credentials = client_credentials(*tls.values())

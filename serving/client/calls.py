@@ -1,4 +1,4 @@
-"""Every request to the servables: what is sent, and how the answer is read. No network here.
+"""Requests, each a method of `Client` and `AsyncClient`, and their answers. No network here.
 
 A row is one string: ids joined by spaces, titles by newlines. TensorFlow Serving pads inputs of variable
 length with the first element of the request's own tensor: in a shared batch a history given as a matrix would
@@ -6,8 +6,7 @@ get copies of its first click. A joined row needs no padding.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from functools import partial
+from dataclasses import dataclass, fields
 from operator import itemgetter
 from typing import Any, Generic, TypeVar
 
@@ -15,16 +14,7 @@ import numpy as np
 
 from genre_tf.contract import COUNTERS, GENERATOR, KINDS, RECOMMENDER, SIGNATURES
 from genre_tf.errors import FailureError, InputError
-from genre_tf.serving.client.answers import (
-    CandidateScore,
-    Explanation,
-    GeneratedText,
-    QuestionAnswer,
-    Recommendation,
-    TitleScore,
-)
-from genre_tf.serving.client.messages import PredictRequest
-from genre_tf.serving.client.tensors import read_json, to_array, write_json, write_proto
+from genre_tf.serving.client.messages import PredictRequest, read_json, to_array, write_json, write_proto
 
 Ids = Sequence[str]
 Titles = Sequence[str]
@@ -33,16 +23,79 @@ Answer = TypeVar("Answer")
 Entry = TypeVar("Entry", bound=tuple[Any, ...])
 
 
+@dataclass(frozen=True, slots=True)
+class Recommendation:
+    """An article to show, with the ranker's score; lists are sorted best first."""
+
+    news_id: str
+    title: str
+    score: float
+
+
+@dataclass(frozen=True, slots=True)
+class CandidateScore:
+    """Probability that the reader clicks an article; `known` says whether the index contains it."""
+
+    news_id: str
+    click_probability: float
+    known: bool
+
+
+@dataclass(frozen=True, slots=True)
+class TitleScore:
+    """Probability that the reader clicks an article with this title."""
+
+    title: str
+    click_probability: float
+
+
+@dataclass(frozen=True, slots=True)
+class Explanation:
+    """How much each click counts for a candidate: id and weight of every known click, oldest first.
+
+    The weights sum to 1 if the index contains the candidate.
+    """
+
+    news_id: str
+    weights: list[tuple[str, float]]
+
+
+@dataclass(frozen=True, slots=True)
+class GeneratedText:
+    """A text written for a reader; lists are sorted best first, unsafe texts last, without repeated texts.
+
+    Args:
+        text: the text.
+        interest: the click model's probability that this reader clicks it.
+        log_probability: log probability of the text under the language model.
+        grounding: how much of the text the source supports, 0 to 1.
+        safe: whether the text passed the safety rules.
+    """
+
+    text: str
+    interest: float
+    log_probability: float
+    grounding: float
+    safe: bool
+
+
+@dataclass(frozen=True, slots=True)
+class QuestionAnswer:
+    """The answer to a question, and the articles that it was written from.
+
+    Args:
+        texts: (text, probability by the click model that this reader clicks it), best first; empty if no
+            article is close to the question.
+        evidence: (id, title) of each article, nearest first.
+    """
+
+    texts: list[tuple[str, float]]
+    evidence: list[tuple[str, str]]
+
+
 @dataclass(frozen=True)
 class Call(Generic[Answer]):
-    """One request, by the contract of its signature.
-
-    Attributes:
-        servable: the servable that has the signature.
-        signature: name of the signature.
-        inputs: input name -> array with one entry per reader.
-        read: turns the signature's outputs into the answer.
-    """
+    """One request, by the contract of its signature: `inputs` has one entry per reader."""
 
     servable: str
     signature: str
@@ -70,31 +123,41 @@ class Call(Generic[Answer]):
             FailureError: the response does not fit this signature.
         """
         try:
-            return self.read(self._outputs(response))
+            if not isinstance(response, dict):
+                return self.read({name: to_array(proto) for name, proto in response.outputs.items()})
+            outputs, promised = response["outputs"], SIGNATURES[self.servable][self.signature].outputs
+            if len(promised) == 1:  # REST answers a single output without its name
+                outputs = {promised[0].name: outputs}
+            return self.read({name: read_json(values) for name, values in outputs.items()})
         except (KeyError, IndexError, TypeError, ValueError, AttributeError) as error:
             raise FailureError(
                 f"the server's answer to `{self.signature}` is not what genre_tf exports ({error}): "
                 "is another model served under this name?"
             ) from error
 
-    def _outputs(self, response: Any) -> Outputs:
-        if not isinstance(response, dict):
-            return {name: to_array(proto) for name, proto in response.outputs.items()}
-        outputs, promised = response["outputs"], SIGNATURES[self.servable][self.signature].outputs
-        if len(promised) == 1:  # REST answers a single output without its name
-            outputs = {promised[0].name: outputs}
-        return {name: read_json(values) for name, values in outputs.items()}
-
 
 def recommend(histories: Sequence[Ids]) -> Call[list[list[Recommendation]]]:
-    """Recommend articles to readers, given the ids of the articles that they clicked."""
+    """Recommend articles to readers, given the ids of the articles that they clicked.
+
+    Args:
+        histories: clicked ids of each reader, oldest first; empty for a new reader.
+    """
     return _call("recommend", _recommendations, history=histories)
 
 
 def recommend_live(
     histories: Sequence[Ids], live: Sequence[Mapping[str, Sequence[float]]]
 ) -> Call[list[list[Recommendation]]]:
-    """Like `recommend`, with current counters: for each reader, article id -> one number per `COUNTERS`."""
+    """Like `recommend`, with current counters for up to 2,000 articles.
+
+    The answer is the same as that of a version refreshed with these counters.
+
+    Args:
+        histories: clicked ids of each reader, oldest first.
+        live: for each reader, article id -> its counters in the order of `genre_tf.contract.COUNTERS`:
+            clicks, views, age in hours, clicks halved every 1, 6 and 24 hours, then views halved
+            every 1, 6 and 24 hours.
+    """
     for of_reader in live:
         for news_id, numbers in of_reader.items():
             if len(numbers) != len(COUNTERS):
@@ -106,18 +169,24 @@ def recommend_live(
         name: [[numbers[place] for numbers in one.values()] for one in live]
         for place, name in enumerate(COUNTERS)
     }
-    ids = [list(one) for one in live]
-    return _call("recommend_live", _recommendations, history=histories, news_id=ids, **columns)
+    return _call(
+        "recommend_live", _recommendations, history=histories, news_id=list(map(list, live)), **columns
+    )
 
 
 def recommend_text(histories: Sequence[Titles]) -> Call[list[list[Recommendation]]]:
-    """Recommend articles to readers, given the titles that they clicked."""
+    """Recommend articles to readers, given the titles that they clicked, oldest first."""
     return _call("recommend_text", _recommendations, history_text=histories)
 
 
 def score(histories: Sequence[Ids], candidates: Sequence[Ids]) -> Call[list[list[CandidateScore]]]:
-    """Click probabilities of candidates."""
-    return _call("score", partial(_scores, candidates), history=histories, candidates=candidates)
+    """Click probabilities of candidates, in the order given.
+
+    Args:
+        histories: clicked ids of each reader, oldest first.
+        candidates: ids of the candidates of each reader.
+    """
+    return _call("score", _scores(CandidateScore, candidates), history=histories, candidates=candidates)
 
 
 def score_counters(
@@ -132,60 +201,82 @@ def score_counters(
     for name, rows in counters.items():
         if [len(row) for row in rows] != [len(row) for row in candidates]:
             raise InputError(f"{name} must give one number for each candidate of each reader")
-    read = partial(_scores, candidates)
+    read = _scores(CandidateScore, candidates)
     return _call("score_counters", read, history=histories, candidates=candidates, **counters)
 
 
 def score_text(histories: Sequence[Titles], candidates: Sequence[Titles]) -> Call[list[list[TitleScore]]]:
-    """Click probabilities of titles."""
-
-    def read(outputs: Outputs) -> list[list[TitleScore]]:
-        rows = zip(candidates, _own(outputs["click_probability"], candidates), strict=True)
-        return [[TitleScore(*pair) for pair in zip(*row, strict=True)] for row in rows]
-
+    """Click probabilities of titles, in the order given; they need not be in the index."""
+    read = _scores(TitleScore, candidates)
     return _call("score_text", read, history_text=histories, candidates_text=candidates)
 
 
 def explain(histories: Sequence[Ids], candidates: Sequence[Ids]) -> Call[list[list[Explanation]]]:
-    """How much each click of a reader counts for each candidate."""
+    """How much each click of a reader counts for each candidate, in the order given."""
 
     def read(outputs: Outputs) -> list[list[Explanation]]:
-        clicks = _texts(outputs["history_id"])
-        rows = zip(candidates, clicks, _own(outputs["weight"], candidates), strict=True)
+        rows = zip(candidates, *_columns(outputs, "history_id", "weight"), strict=True)
         return [
             [
-                Explanation(news_id, [pair for pair in zip(row_clicks, one, strict=True) if pair[0]])
-                for news_id, one in zip(news_ids, weights, strict=True)
+                Explanation(news_id, [pair for pair in zip(clicks, one, strict=True) if pair[0]])
+                for news_id, one in _own(news_ids, weights)
             ]
-            for news_ids, row_clicks, weights in rows
+            for news_ids, clicks, weights in rows
         ]
 
     return _call("explain", read, history=histories, candidates=candidates)
 
 
 def embed_news(texts: Sequence[str]) -> Call[np.ndarray]:
-    """Vectors of news texts."""
+    """Vectors of news texts, float32 [texts, dimensions]."""
     return _call("embed_news", itemgetter("embedding"), text=texts)
 
 
 def embed_user(histories: Sequence[Ids]) -> Call[np.ndarray]:
-    """Vectors of readers."""
+    """Vectors of readers, float32 [readers, dimensions]."""
     return _call("embed_user", itemgetter("embedding"), history=histories)
 
 
 def generate(
     histories: Sequence[Titles], sources: Sequence[str], kinds: Sequence[str], seeds: Sequence[int]
 ) -> Call[list[list[GeneratedText]]]:
-    """Texts written for readers."""
+    """Write texts for readers.
+
+    Args:
+        histories: titles that each reader clicked, oldest first.
+        sources: the article to write from for each reader, or "" to write from interest alone.
+        kinds: `title`, `summary` or `body` for each reader.
+        seeds: an int64 for each reader; the same seed writes the same text.
+    """
     check_kinds(kinds)
-    return _call("generate", _generated, history_text=histories, source=sources, kind=kinds, seed=seeds)
+    names = ("text", "interest", "log_probability", "grounding", "safe")
+
+    def read(outputs: Outputs) -> list[list[GeneratedText]]:
+        return [[GeneratedText(*entry) for entry in _distinct(row)] for row in _rows(outputs, *names)]
+
+    return _call("generate", read, history_text=histories, source=sources, kind=kinds, seed=seeds)
 
 
 def answer(
     questions: Sequence[str], histories: Sequence[Titles], seeds: Sequence[int]
 ) -> Call[list[QuestionAnswer]]:
-    """Answers to readers' questions."""
-    return _call("answer", _answers, question=questions, history_text=histories, seed=seeds)
+    """Answer readers' questions from the articles closest to each question.
+
+    Args:
+        questions: one question per reader.
+        histories: titles that each reader clicked, oldest first.
+        seeds: an int64 for each reader; the same seed writes the same text.
+    """
+
+    def read(outputs: Outputs) -> list[QuestionAnswer]:
+        written = _rows(outputs, "text", "interest")
+        found = _rows(outputs, "evidence_id", "evidence_title")
+        return [
+            QuestionAnswer(_distinct(texts), [pair for pair in evidence if pair[0]])
+            for texts, evidence in zip(written, found, strict=True)
+        ]
+
+    return _call("answer", read, question=questions, history_text=histories, seed=seeds)
 
 
 def check_kinds(kinds: Sequence[str]) -> None:
@@ -196,7 +287,7 @@ def check_kinds(kinds: Sequence[str]) -> None:
 
 
 def join_ids(ids: Sequence[str]) -> str:
-    """Ids joined by spaces, as in MIND; each must be one word, or it would be read as no id or as two."""
+    """Ids joined by spaces; each must be one word, or it would be read as no id or as two."""
     _refuse_bare_string(ids)
     for news_id in ids:
         if len(news_id.split()) != 1 or news_id != news_id.strip():
@@ -261,29 +352,30 @@ def _refuse_bare_string(values: Sequence[str]) -> None:
 
 
 def _recommendations(outputs: Outputs) -> list[list[Recommendation]]:
-    columns = _texts(outputs["news_id"]), _texts(outputs["title"]), outputs["score"].tolist()
-    rows = zip(*columns, strict=True)
-    return [[Recommendation(*entry) for entry in zip(*row, strict=True) if entry[0]] for row in rows]
+    rows = _rows(outputs, "news_id", "title", "score")
+    return [[Recommendation(*entry) for entry in row if entry[0]] for row in rows]
 
 
-def _generated(outputs: Outputs) -> list[list[GeneratedText]]:
-    names = ("interest", "log_probability", "grounding", "safe")
-    values = zip(*(outputs[name].tolist() for name in names), strict=True)
-    return [
-        [GeneratedText(*entry) for entry in _distinct(zip(row, *columns, strict=True))]
-        for row, columns in zip(_texts(outputs["text"]), values, strict=True)
-    ]
+def _scores(
+    kind: type[Answer], candidates: Sequence[Sequence[str]]
+) -> Callable[[Outputs], list[list[Answer]]]:
+    """Reads an answer whose entries are those of the fields of `kind` behind the candidate itself."""
+    names = [one.name for one in fields(kind)][1:]
+
+    def read(outputs: Outputs) -> list[list[Answer]]:
+        rows = zip(candidates, _rows(outputs, *names), strict=True)
+        return [[kind(one, *entry) for one, entry in _own(own, row)] for own, row in rows]
+
+    return read
 
 
-def _answers(outputs: Outputs) -> list[QuestionAnswer]:
-    written = zip(_texts(outputs["text"]), outputs["interest"].tolist(), strict=True)
-    found = zip(_texts(outputs["evidence_id"]), _texts(outputs["evidence_title"]), strict=True)
-    return [
-        QuestionAnswer(
-            _distinct(zip(*texts, strict=True)), [pair for pair in zip(*evidence, strict=True) if pair[0]]
+def _own(candidates: Sequence[str], row: list[Entry]) -> list[tuple[str, Entry]]:
+    """Each candidate with its entry; the server pads rows to the one with the most candidates."""
+    if len(row) < len(candidates):
+        raise FailureError(
+            f"the server scored {len(row)} of {len(candidates)} candidates: ask for fewer at a time"
         )
-        for texts, evidence in zip(written, found, strict=True)
-    ]
+    return list(zip(candidates, row, strict=False))
 
 
 def _distinct(entries: Iterable[Entry]) -> list[Entry]:
@@ -295,21 +387,12 @@ def _distinct(entries: Iterable[Entry]) -> list[Entry]:
     return list(first.values())
 
 
-def _scores(candidates: Sequence[Ids], outputs: Outputs) -> list[list[CandidateScore]]:
-    columns = (_own(outputs[name], candidates) for name in ("click_probability", "known"))
-    rows = zip(candidates, *columns, strict=True)
-    return [[CandidateScore(*entry) for entry in zip(*row, strict=True)] for row in rows]
+def _rows(outputs: Outputs, *names: str) -> list[list[tuple[Any, ...]]]:
+    """For each reader a list of entries, each with one value of every output."""
+    return [list(zip(*row, strict=True)) for row in zip(*_columns(outputs, *names), strict=True)]
 
 
-def _own(values: np.ndarray, candidates: Sequence[Sequence[str]]) -> list[list[Any]]:
-    """Each row without its padding: the server pads rows to the one with the most candidates."""
-    widest = max(map(len, candidates), default=0)
-    if values.shape[1] < widest:
-        raise FailureError(
-            f"the server scored {values.shape[1]} of {widest} candidates: ask for fewer at a time"
-        )
-    return [row[: len(own)] for row, own in zip(values.tolist(), candidates, strict=True)]
-
-
-def _texts(values: np.ndarray) -> list[list[str]]:
-    return [[text.decode("utf-8", "replace") for text in row] for row in values.tolist()]
+def _columns(outputs: Outputs, *names: str) -> list[list[Any]]:
+    decoded = np.frompyfunc(lambda text: text.decode("utf-8", "replace"), 1, 1)
+    values = [outputs[name] for name in names]
+    return [(decoded(value) if value.dtype == np.object_ else value).tolist() for value in values]

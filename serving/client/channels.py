@@ -1,20 +1,24 @@
-"""gRPC channels of the clients: retries, waiting times, and errors in plain words."""
+"""Where servers are and whom to trust; gRPC channels to them, with retries and errors in plain words."""
 
 import asyncio
+import ipaddress
 import json
 import os
 import random
 import re
 import time
 from collections.abc import Callable
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import grpc
 
 from genre_tf.errors import FailureError, InputError
-from genre_tf.serving.client.addresses import bare_host, is_loopback, is_url
 from genre_tf.serving.client.calls import Call
 from genre_tf.serving.client.messages import PREDICT, PredictRequest, PredictResponse
+
+if TYPE_CHECKING:
+    import ssl
 
 _REFUSALS = (
     grpc.StatusCode.INVALID_ARGUMENT,
@@ -64,9 +68,83 @@ _PROXIES = ("grpc_proxy", "https_proxy", "http_proxy")  # gRPC takes the first t
 _EXCEPTIONS = ("no_grpc_proxy", "no_proxy")
 
 
-def options(address: str) -> list[tuple[str, Any]]:
-    """Options of a channel. No keep-alive pings: TensorFlow Serving disconnects clients that ping often."""
-    return _OPTIONS + proxy_options(address)
+def host_port(host: str, port: int) -> str:
+    """HOST:PORT, with an IPv6 address in brackets."""
+    bare = bare_host(host)
+    return f"[{bare}]:{port}" if ":" in bare else f"{bare}:{port}"
+
+
+def bare_host(host: str) -> str:
+    """The host in the form that sockets take: an IPv6 address without the brackets of a URL."""
+    return host[1:-1] if host.startswith("[") and host.endswith("]") else host
+
+
+def is_url(address: str) -> bool:
+    """Whether an address is that of a REST server; those of gRPC servers are HOST:PORT or gRPC's names."""
+    return address.startswith(("http://", "https://"))
+
+
+def is_loopback(host: str) -> bool:
+    """Whether a host is this machine: localhost, 127.0.0.0/8, ::1, or the address of all its interfaces."""
+    try:
+        address = ipaddress.ip_address(bare_host(host))
+        return address.is_loopback or address.is_unspecified
+    except ValueError:
+        return host.lower().rstrip(".") == "localhost"
+
+
+def read_pem(file: Path, kind: str) -> bytes:
+    """Read a PEM file that must contain `kind`: `CERTIFICATE` or `PRIVATE KEY`."""
+    try:
+        text = file.read_bytes()
+    except OSError as error:
+        raise InputError(f"{file} cannot be read ({error.strerror})") from None
+    if b"-----BEGIN " not in text or f"{kind}-----".encode() not in text:
+        raise InputError(f"{file} is not a PEM file with a {kind.lower()}")
+    return text
+
+
+def client_credentials(
+    authority: Path | None, certificate: Path | None = None, key: Path | None = None
+) -> grpc.ChannelCredentials | None:
+    """The TLS credentials of a gRPC client, from PEM files; None without an authority.
+
+    `authority` signed the server's certificate; `certificate` (with its chain) and `key` are the client's
+    own, for servers that require one.
+    """
+    _check_files(authority, certificate, key)
+    if authority is None:
+        return None
+    return grpc.ssl_channel_credentials(
+        read_pem(authority, "CERTIFICATE"),
+        None if key is None else read_pem(key, "PRIVATE KEY"),
+        None if certificate is None else read_pem(certificate, "CERTIFICATE"),
+    )
+
+
+def client_context(
+    authority: Path | None, certificate: Path | None = None, key: Path | None = None
+) -> "ssl.SSLContext | None":
+    """The same for a REST client."""
+    import ssl
+
+    _check_files(authority, certificate, key)
+    if authority is None:
+        return None
+    context = ssl.create_default_context(cadata=read_pem(authority, "CERTIFICATE").decode("ascii", "replace"))
+    if certificate is not None and key is not None:
+        read_pem(certificate, "CERTIFICATE")
+        read_pem(key, "PRIVATE KEY")
+        try:
+            context.load_cert_chain(certificate, key)
+        except ssl.SSLError as error:
+            raise InputError(f"{certificate} and {key} cannot be used together ({error.reason})") from None
+    return context
+
+
+def _check_files(authority: Path | None, certificate: Path | None, key: Path | None) -> None:
+    if (certificate is None) != (key is None) or (authority is None and key is not None):
+        raise InputError("give --tls-cert and --tls-key together, and only with --tls-ca")
 
 
 def proxy_options(address: str) -> list[tuple[str, Any]]:
@@ -74,11 +152,20 @@ def proxy_options(address: str) -> list[tuple[str, Any]]:
     return [("grpc.enable_http_proxy", 0)] if all(map(is_loopback, _hosts(address))) else []
 
 
-def open_channel(address: str, credentials: grpc.ChannelCredentials | None = None) -> grpc.Channel:
-    """A channel to a server; without credentials it is not encrypted."""
+def open_channel(address: str, credentials: grpc.ChannelCredentials | None = None, api: Any = grpc) -> Any:
+    """A channel to a server, of `grpc` or `grpc.aio`; without credentials it is not encrypted.
+
+    It sends no keep-alive pings: TensorFlow Serving disconnects clients that ping often.
+    """
+    options = _OPTIONS + proxy_options(address)
     if credentials is None:
-        return grpc.insecure_channel(address, options(address))
-    return grpc.secure_channel(address, credentials, options(address))
+        return api.insecure_channel(address, options)
+    return api.secure_channel(address, credentials, options)
+
+
+def predict_method(channel: Any) -> Callable[..., Any]:
+    """Predict of the server behind a channel."""
+    return channel.unary_unary(PREDICT, PredictRequest.SerializeToString, PredictResponse.FromString)
 
 
 def ask(predict: Callable[..., Any], request: Any, timeout_s: float) -> Any:
@@ -117,11 +204,7 @@ def _no_thread(code: grpc.StatusCode, details: str) -> bool:
 
 
 def check_server(address: str, timeout_s: float, credentials: grpc.ChannelCredentials | None = None) -> None:
-    """Check that a server answers, at once: a request would first be sent again, for about a second.
-
-    Raises:
-        FailureError: no server answers within the deadline.
-    """
+    """Check that a server answers, at once: a request would first be sent again, for about a second."""
     with open_channel(address, credentials) as channel:
         try:
             channel.unary_unary(_NO_METHOD)(b"", timeout=timeout_s)
@@ -130,12 +213,11 @@ def check_server(address: str, timeout_s: float, credentials: grpc.ChannelCreden
                 raise plain_error(error, address, timeout_s) from error
 
 
-def check_target(address: str, timeout_s: float) -> None:
-    """Check that an address is HOST:PORT, and a deadline a number of seconds above 0."""
+def check_target(address: str) -> None:
+    """Check that an address is HOST:PORT."""
     host, _, port = address.rpartition(":")
     if is_url(address) or not host or not port.isdigit() or int(port) > 65535:
         raise InputError(f"address {address!r} is not HOST:PORT: give one such as 127.0.0.1:8500")
-    check_timeout(timeout_s)
 
 
 def check_timeout(timeout_s: float) -> None:
@@ -148,20 +230,13 @@ class GrpcTransport:
     """Sends requests over one open gRPC channel."""
 
     def __init__(self, address: str, credentials: grpc.ChannelCredentials | None = None) -> None:
-        check_target(address, 1.0)
+        check_target(address)
         self._address = address
         self._channel = open_channel(address, credentials)
-        self._predict = self._channel.unary_unary(
-            PREDICT, PredictRequest.SerializeToString, PredictResponse.FromString
-        )
+        self._predict = predict_method(self._channel)
 
     def send(self, call: Call[Any], model: str, timeout_s: float) -> Any:
-        """The PredictResponse to a call.
-
-        Raises:
-            InputError: the server refuses the request.
-            FailureError: no server, no answer in time, or an error in the server.
-        """
+        """The PredictResponse to a call."""
         try:
             return ask(self._predict, call.request(model), timeout_s)
         except grpc.RpcError as error:
@@ -180,15 +255,7 @@ def plain_error(error: Any, address: str, timeout_s: float) -> Exception:
 def plain_failure(
     code: grpc.StatusCode, details: str, address: str, timeout_s: float, proxy: str | None = None
 ) -> Exception:
-    """The error of a status, over gRPC or REST.
-
-    Args:
-        code: the status; that of an HTTP status is in `rest`.
-        details: its text.
-        address: address of the server.
-        timeout_s: deadline of the call in seconds.
-        proxy: environment variable of the proxy that was used; None: no proxy.
-    """
+    """The error of a status, over gRPC or REST; `proxy` is the environment variable of the proxy, if any."""
     through, unset = (f" through the proxy in {proxy}", f", or unset {proxy}") if proxy else ("", "")
     if code in _REFUSALS:
         return InputError(f"the server at {address} refused the request: {details}")

@@ -1,49 +1,49 @@
 """Ask a running server, TensorFlow Serving or the embedded one: from threads, or from asyncio."""
 
 import copy
-from collections.abc import Awaitable, Callable, Mapping, Sequence
-from functools import wraps
+import inspect
+from collections.abc import Callable
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar, get_args
 
 import grpc
 import grpc.aio
-import numpy as np
 
 from genre_tf.contract import GENERATOR, RECOMMENDER
 from genre_tf.serving.client import calls
-from genre_tf.serving.client.addresses import is_url
-from genre_tf.serving.client.answers import (
-    CandidateScore,
-    Explanation,
-    GeneratedText,
-    QuestionAnswer,
-    Recommendation,
-    TitleScore,
-)
-from genre_tf.serving.client.calls import Call, Ids, Titles
+from genre_tf.serving.client.calls import Call
 from genre_tf.serving.client.channels import (
     GrpcTransport,
     ask_async,
     check_target,
     check_timeout,
-    options,
+    is_url,
+    open_channel,
     plain_error,
+    predict_method,
 )
-from genre_tf.serving.client.messages import PREDICT, PredictRequest, PredictResponse
 
 if TYPE_CHECKING:
     import ssl
 
+Given = ParamSpec("Given")
+Answer = TypeVar("Answer")
 
-class Transport(Protocol):
-    """How requests reach a server."""
 
-    def send(self, call: Call[Any], model: str, timeout_s: float) -> Any:
-        """What the server answers, for `Call.answer`."""
+def _asks(make: Callable[Given, Call[Answer]]) -> Callable[Concatenate[Any, Given], Answer]:
+    """The method of a client that sends the call which `make` builds, with its arguments and docstring."""
 
-    def close(self) -> None:
-        """Close its connections."""
+    def method(client: Any, *given: Given.args, **named: Given.kwargs) -> Answer:
+        answer: Answer = client._ask(make(*given, **named))  # `AsyncClient`: an awaitable of it
+        return answer
+
+    method.__name__, method.__doc__ = make.__name__, make.__doc__
+    signature = inspect.signature(make)
+    own = inspect.Parameter("self", inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    method.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
+        [own, *signature.parameters.values()], return_annotation=get_args(signature.return_annotation)[0]
+    )
+    return method
 
 
 class Client:
@@ -85,7 +85,13 @@ class Client:
         check_timeout(timeout_s)
         self._timeout_s = timeout_s
         self._recommender, self._generator = recommender, generator
-        self._transport = _transport(address, credentials)
+        self._transport: Any
+        if is_url(address):
+            from genre_tf.serving.client.rest import RestTransport
+
+            self._transport = RestTransport(address, credentials)
+        else:
+            self._transport = GrpcTransport(address, credentials)
 
     def within(self, timeout_s: float) -> "Client":
         """The same client, over the same connections, with another deadline."""
@@ -94,93 +100,17 @@ class Client:
         other._timeout_s = timeout_s
         return other
 
-    def recommend(self, histories: Sequence[Ids]) -> list[list[Recommendation]]:
-        """Recommend articles to readers, given the ids of the articles that they clicked.
-
-        Args:
-            histories: clicked ids of each reader, oldest first; empty for a new reader.
-        """
-        return self._ask(calls.recommend(histories))
-
-    def recommend_live(
-        self, histories: Sequence[Ids], live: Sequence[Mapping[str, Sequence[float]]]
-    ) -> list[list[Recommendation]]:
-        """Like `recommend`, with current counters for up to 2,000 articles.
-
-        The answer is the same as that of a version refreshed with these counters.
-
-        Args:
-            histories: clicked ids of each reader, oldest first.
-            live: for each reader, article id -> its counters in the order of `genre_tf.contract.COUNTERS`:
-                clicks, views, age in hours, clicks halved every 1, 6 and 24 hours, then views halved
-                every 1, 6 and 24 hours.
-        """
-        return self._ask(calls.recommend_live(histories, live))
-
-    def recommend_text(self, histories: Sequence[Titles]) -> list[list[Recommendation]]:
-        """Recommend articles to readers, given the titles that they clicked, oldest first."""
-        return self._ask(calls.recommend_text(histories))
-
-    def score(self, histories: Sequence[Ids], candidates: Sequence[Ids]) -> list[list[CandidateScore]]:
-        """Click probabilities of candidates, in the order given.
-
-        Args:
-            histories: clicked ids of each reader, oldest first.
-            candidates: ids of the candidates of each reader.
-        """
-        return self._ask(calls.score(histories, candidates))
-
-    def score_counters(
-        self,
-        histories: Sequence[Ids],
-        candidates: Sequence[Ids],
-        clicks: Sequence[Sequence[float]],
-        views: Sequence[Sequence[float]],
-        age_hours: Sequence[Sequence[float]],
-    ) -> list[list[CandidateScore]]:
-        """Like `score`, with the live counters of each candidate: clicks, views and age in hours."""
-        return self._ask(calls.score_counters(histories, candidates, clicks, views, age_hours))
-
-    def score_text(self, histories: Sequence[Titles], candidates: Sequence[Titles]) -> list[list[TitleScore]]:
-        """Click probabilities of titles, in the order given; they need not be in the index."""
-        return self._ask(calls.score_text(histories, candidates))
-
-    def explain(self, histories: Sequence[Ids], candidates: Sequence[Ids]) -> list[list[Explanation]]:
-        """How much each click of a reader counts for each candidate, in the order given."""
-        return self._ask(calls.explain(histories, candidates))
-
-    def embed_news(self, texts: Sequence[str]) -> np.ndarray:
-        """Vectors of news texts, float32 [texts, dimensions]."""
-        return self._ask(calls.embed_news(texts))
-
-    def embed_user(self, histories: Sequence[Ids]) -> np.ndarray:
-        """Vectors of readers, float32 [readers, dimensions]."""
-        return self._ask(calls.embed_user(histories))
-
-    def generate(
-        self, histories: Sequence[Titles], sources: Sequence[str], kinds: Sequence[str], seeds: Sequence[int]
-    ) -> list[list[GeneratedText]]:
-        """Write texts for readers.
-
-        Args:
-            histories: titles that each reader clicked, oldest first.
-            sources: the article to write from for each reader, or "" to write from interest alone.
-            kinds: `title`, `summary` or `body` for each reader.
-            seeds: an int64 for each reader; the same seed writes the same text.
-        """
-        return self._ask(calls.generate(histories, sources, kinds, seeds))
-
-    def answer(
-        self, questions: Sequence[str], histories: Sequence[Titles], seeds: Sequence[int]
-    ) -> list[QuestionAnswer]:
-        """Answer readers' questions from the articles closest to each question.
-
-        Args:
-            questions: one question per reader.
-            histories: titles that each reader clicked, oldest first.
-            seeds: an int64 for each reader; the same seed writes the same text.
-        """
-        return self._ask(calls.answer(questions, histories, seeds))
+    recommend = _asks(calls.recommend)
+    recommend_live = _asks(calls.recommend_live)
+    recommend_text = _asks(calls.recommend_text)
+    score = _asks(calls.score)
+    score_counters = _asks(calls.score_counters)
+    score_text = _asks(calls.score_text)
+    explain = _asks(calls.explain)
+    embed_news = _asks(calls.embed_news)
+    embed_user = _asks(calls.embed_user)
+    generate = _asks(calls.generate)
+    answer = _asks(calls.answer)
 
     def close(self) -> None:
         """Close the connections."""
@@ -197,31 +127,6 @@ class Client:
     def _ask(self, call: Call[Any]) -> Any:
         model = self._generator if call.servable == GENERATOR else self._recommender
         return call.answer(self._transport.send(call, model, self._timeout_s))
-
-
-def _transport(address: str, credentials: Any) -> Transport:
-    if not is_url(address):
-        return GrpcTransport(address, credentials)
-    from genre_tf.serving.client.rest import RestTransport
-
-    return RestTransport(address, credentials)
-
-
-Given = ParamSpec("Given")
-Answer = TypeVar("Answer")
-
-
-def _asks(
-    make: Callable[Given, Call[Answer]],
-) -> Callable[Concatenate["AsyncClient", Given], Awaitable[Answer]]:
-    """The method that sends the call which `make` builds, with the words of the method of `Client`."""
-
-    @wraps(getattr(Client, make.__name__))
-    async def method(client: "AsyncClient", *given: Given.args, **named: Given.kwargs) -> Answer:
-        answer: Answer = await client._ask(make(*given, **named))
-        return answer
-
-    return method
 
 
 class AsyncClient:
@@ -258,16 +163,12 @@ class AsyncClient:
         generator: str = GENERATOR,
         credentials: grpc.ChannelCredentials | None = None,
     ) -> None:
-        check_target(address, timeout_s)
+        check_target(address)
+        check_timeout(timeout_s)
         self._address, self._timeout_s = address, timeout_s
         self._recommender, self._generator = recommender, generator
-        if credentials is None:
-            self._channel = grpc.aio.insecure_channel(address, options(address))
-        else:
-            self._channel = grpc.aio.secure_channel(address, credentials, options(address))
-        self._predict = self._channel.unary_unary(
-            PREDICT, PredictRequest.SerializeToString, PredictResponse.FromString
-        )
+        self._channel = open_channel(address, credentials, grpc.aio)
+        self._predict = predict_method(self._channel)
 
     recommend: Any = _asks(calls.recommend)
     recommend_live: Any = _asks(calls.recommend_live)
@@ -283,7 +184,7 @@ class AsyncClient:
 
     def within(self, timeout_s: float) -> "AsyncClient":
         """The same client, over the same channel, with another deadline."""
-        check_target(self._address, timeout_s)
+        check_timeout(timeout_s)
         other = copy.copy(self)
         other._timeout_s = timeout_s
         return other

@@ -13,9 +13,8 @@ from urllib.parse import SplitResult, quote, urlsplit
 import grpc
 
 from genre_tf.errors import FailureError, InputError
-from genre_tf.serving.client.addresses import is_loopback
 from genre_tf.serving.client.calls import Call
-from genre_tf.serving.client.channels import plain_failure
+from genre_tf.serving.client.channels import is_loopback, plain_failure
 
 MAX_ANSWER_BYTES = 256 << 20
 """256 MiB, the largest answer that is read: more than the vectors of 50,000 texts."""

@@ -106,8 +106,8 @@ class BatchingRunner:
 
     def _lead(self, kind: object, batch: _Batch, fetches: Sequence[str]) -> None:
         try:
-            if self._parameters.batch_timeout_s:
-                batch.full.wait(self._parameters.batch_timeout_s)
+            if self._parameters.batch_timeout_us:
+                batch.full.wait(self._parameters.batch_timeout_us / 1e6)
             with self._scheduler.threads:
                 with self._lock:  # from now on no request can join
                     self._waiting[kind].remove(batch)

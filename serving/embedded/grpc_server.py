@@ -14,7 +14,7 @@ from tensorflow_serving.apis import (
 )
 
 from genre_tf.errors import InputError
-from genre_tf.serving.client.addresses import host_port
+from genre_tf.serving.client.channels import host_port
 from genre_tf.serving.embedded.errors import ServingError, invalid_argument
 from genre_tf.serving.embedded.manager import InFlight, ModelManager, ModelSpec
 from genre_tf.serving.embedded.metrics import ServerMetrics

@@ -18,7 +18,7 @@ from genre_tf.serving.embedded.errors import ServingError, from_tensorflow, inva
 from genre_tf.serving.embedded.manager import ModelManager, ModelSpec, VersionState
 from genre_tf.serving.embedded.metrics import ServerMetrics
 from genre_tf.serving.embedded.servable import Servable, answer_predict, answer_regress
-from genre_tf.serving.operations.model_folders import CONFIG_NAME, ModelFolder, scan_models, version_fault
+from genre_tf.serving.operations.models_config import CONFIG_NAME, ModelFolder, scan_models, version_fault
 
 _log = logging.getLogger(__name__)
 _NOT_FOUND: int = grpc.StatusCode.NOT_FOUND.value[0]

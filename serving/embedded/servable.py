@@ -16,7 +16,7 @@ from tensorflow.core.protobuf import config_pb2
 from tensorflow_serving.apis import predict_pb2, regression_pb2
 
 from genre_tf.contract import DEFAULT_SIGNATURE
-from genre_tf.serving.client.tensors import to_array, write_proto
+from genre_tf.serving.client.messages import to_array, write_proto
 from genre_tf.serving.embedded.batching import BatchingRunner, BatchScheduler
 from genre_tf.serving.embedded.errors import ServingError, from_tensorflow, invalid_argument
 from genre_tf.serving.embedded.metrics import ServerMetrics

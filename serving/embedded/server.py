@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 from types import TracebackType
 
-from genre_tf.serving.client.addresses import host_port
+from genre_tf.serving.client.channels import host_port
 from genre_tf.serving.embedded.batching import BatchScheduler
 from genre_tf.serving.embedded.grpc_server import GrpcServer
 from genre_tf.serving.embedded.loading import VersionLoader, load_version
@@ -21,8 +21,8 @@ from genre_tf.serving.operations.configuration import (
     read_batching,
     read_prometheus_path,
 )
-from genre_tf.serving.operations.deployment import grpc_threads
-from genre_tf.serving.operations.model_folders import find_models
+from genre_tf.serving.operations.models_config import find_models
+from genre_tf.serving.operations.serving_files import grpc_threads
 
 NOTICE = "embedded server: for laptops and tests; in production run tensorflow_model_server on this folder"
 

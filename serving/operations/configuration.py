@@ -21,23 +21,13 @@ from genre_tf.serving.client.messages import declared
 from genre_tf.serving.operations.models_config import CONFIG_NAME, edited, write_atomically
 
 
-def rendered(template: str, **values: Any) -> str:
-    """Render a template of this package.
-
-    Args:
-        template: path within `templates/`, such as `docker/Dockerfile`.
-        values: a value for every name in the template; a missing one raises jinja2.UndefinedError.
-    """
-    return _environment().get_template(template).render(**values)
-
-
 def verbatim(template: str) -> str:
-    """Return a file of `templates/` as it is."""
+    """A file of `templates/` as it is."""
     return resources.files("genre_tf.serving.operations").joinpath("templates", template).read_text("utf-8")
 
 
-@cache
-def _environment() -> jinja2.Environment:
+def rendered(template: str, **values: Any) -> str:
+    """A file of `templates/`, such as `docker/Dockerfile`, with a value for every name in it."""
     environment = jinja2.Environment(
         loader=jinja2.FunctionLoader(verbatim),
         undefined=jinja2.StrictUndefined,
@@ -46,30 +36,20 @@ def _environment() -> jinja2.Environment:
         keep_trailing_newline=True,
         autoescape=False,  # noqa: S701  (no HTML: values are quoted by the filters below, or checked beforehand)
     )
-    environment.filters["quoted"] = quoted
-    environment.filters["compose_quoted"] = compose_quoted
-    environment.filters["kubernetes_quoted"] = kubernetes_quoted
-    return environment
+    environment.filters["quoted"] = _quoted
+    # docker-compose replaces $NAME inside strings, Kubernetes $(NAME) inside the arguments of a container.
+    environment.filters["compose_quoted"] = lambda value: _quoted(value.replace("$", "$$"))
+    environment.filters["kubernetes_quoted"] = lambda value: _quoted(value.replace("$(", "$$("))
+    return environment.get_template(template).render(**values)
 
 
-def quoted(value: object) -> str:
-    """Quote a string for YAML; every JSON string is also a YAML string."""
-    return json.dumps(str(value), ensure_ascii=False)
-
-
-def compose_quoted(value: object) -> str:
-    """Quote a string for docker-compose, which replaces $NAME inside strings."""
-    return quoted(str(value).replace("$", "$$"))
-
-
-def kubernetes_quoted(value: object) -> str:
-    """Quote a container argument for Kubernetes, which replaces $(NAME) inside arguments."""
-    return quoted(str(value).replace("$(", "$$("))
+def _quoted(value: str) -> str:
+    """A string for YAML; every JSON string is also a YAML string."""
+    return json.dumps(value, ensure_ascii=False)
 
 
 BATCHING_NAME = "batching.config"
 MONITORING_NAME = "monitoring.config"
-BATCHING_TEMPLATE = "config/batching.config"
 MONITORING_TEMPLATE = "config/monitoring.config"
 _PROMETHEUS_PATH = "/monitoring/prometheus/metrics"
 _KEPT = """\
@@ -84,15 +64,41 @@ _KEPT_BATCHING = (
 )
 
 
+USUAL_SIZES = (1, 2, 4, 8, 16, 32)  # batch sizes that warmup covers; the last is the largest batch
+
+
 @dataclass(frozen=True, kw_only=True)
 class BatchingParameters:
-    """How requests are batched; the defaults are TensorFlow Serving's."""
+    """How requests are batched; the defaults are TensorFlow Serving's.
+
+    Raises:
+        InputError: TensorFlow Serving would refuse the values.
+    """
 
     max_batch_size: int = 1000  # rows; larger requests are refused
-    batch_timeout_s: float = 0.0  # how long a batch that is not full waits for more requests
+    batch_timeout_us: int = 0  # how long a batch that is not full waits for more requests
     max_enqueued_batches: int = 10  # batches per signature that wait for a thread; beyond: UNAVAILABLE
-    num_batch_threads: int = 0  # batches that run in parallel; 0: one per core
+    num_batch_threads: int | None = None  # batches that run in parallel; None: one per core
     allowed_batch_sizes: tuple[int, ...] = ()  # batches are padded to one of these; empty: no padding
+
+    def __post_init__(self) -> None:
+        sizes = self.allowed_batch_sizes
+        if self.max_batch_size < 1 or self.max_enqueued_batches < 1:
+            raise InputError(
+                f"max_batch_size and max_enqueued_batches must be at least 1; got {self.max_batch_size} and "
+                f"{self.max_enqueued_batches}"
+            )
+        if self.num_batch_threads is not None and self.num_batch_threads < 1:
+            raise InputError(f"num_batch_threads must be at least 1; got {self.num_batch_threads}")
+        if self.batch_timeout_us < 0:
+            raise InputError(f"batch_timeout_micros must not be negative; got {self.batch_timeout_us}")
+        if sizes and (sizes[0] < 1 or list(sizes) != sorted(set(sizes))):
+            raise InputError(f"allowed_batch_sizes must be positive and increasing; got {list(sizes)}")
+        if sizes and sizes[-1] != self.max_batch_size:
+            raise InputError(
+                f"Last entry in allowed_batch_sizes must match max_batch_size; last entry was {sizes[-1]}; "
+                f"expected {self.max_batch_size}"
+            )
 
     @property
     def threads(self) -> int:
@@ -100,34 +106,8 @@ class BatchingParameters:
         return self.num_batch_threads or os.cpu_count() or 1
 
 
-@dataclass(frozen=True, kw_only=True)
-class BatchingOptions:
-    """How TensorFlow Serving batches requests."""
-
-    # Sizes that warmup covers; the last is the largest batch. On GPUs batches are rounded up to one of them.
-    batch_sizes: tuple[int, ...] = (1, 2, 4, 8, 16, 32)
-    batch_timeout_us: int = 0  # TensorFlow Serving's advice for CPUs
-    max_enqueued_batches: int = 16  # advice: one per thread; a usual server has 16 cores
-    num_batch_threads: int | None = None  # None: number of cores of the serving machine
-    gpu: bool = False  # follow TensorFlow Serving's advice for GPUs, not CPUs
-
-    def __post_init__(self) -> None:
-        sizes = self.batch_sizes
-        if not sizes or sizes[0] < 1 or list(sizes) != sorted(set(sizes)):
-            raise InputError(f"batch sizes must be positive and increasing; got {sizes}")
-
-    @property
-    def parameters(self) -> BatchingParameters:
-        """The limits that decide how many requests a server holds."""
-        return BatchingParameters(
-            max_batch_size=self.batch_sizes[-1],
-            max_enqueued_batches=self.max_enqueued_batches,
-            num_batch_threads=self.num_batch_threads or 0,
-        )
-
-
 def write_configuration(
-    models: Path, names: Sequence[str], batching: BatchingOptions | None = None
+    models: Path, names: Sequence[str], max_batch_size: int = USUAL_SIZES[-1]
 ) -> list[Path]:
     """Write the three files into a MODELS folder; each appears whole or not at all.
 
@@ -137,7 +117,7 @@ def write_configuration(
     Args:
         models: the folder that contains NAME/VERSION folders.
         names: the models to serve, such as `genre_recommender`.
-        batching: sizes and limits of a new `batching.config`.
+        max_batch_size: largest batch of a new `batching.config`, in rows.
 
     Returns:
         The paths of the three files.
@@ -145,6 +125,8 @@ def write_configuration(
     Raises:
         InputError: an existing `models.config` cannot be read.
     """
+    # TensorFlow Serving's advice: one waiting batch per thread; a usual server has 16 cores.
+    batching = BatchingParameters(max_batch_size=max_batch_size, max_enqueued_batches=16)
     with edited(models) as config:
         entries = config.model_config_list.config
         for name in names:
@@ -155,8 +137,8 @@ def write_configuration(
             if entry.name in names:
                 entry.base_path = str(models.resolve() / entry.name)
     for name, note, text in (
-        (BATCHING_NAME, _KEPT_BATCHING, render_batching(batching or BatchingOptions())),
-        (MONITORING_NAME, _KEPT, render_monitoring()),
+        (BATCHING_NAME, _KEPT_BATCHING, render_batching(batching)),
+        (MONITORING_NAME, _KEPT, verbatim(MONITORING_TEMPLATE)),
     ):
         if not (models / name).exists():
             write_atomically(models / name, note + text)
@@ -173,19 +155,13 @@ def warmup_sizes(models: Path) -> tuple[int, ...] | None:
     if not file.is_file():
         return None
     batching = read_batching(file)
-    usual = BatchingOptions.batch_sizes
-    largest = min(batching.max_batch_size, usual[-1])
-    return batching.allowed_batch_sizes or (*(size for size in usual if size < largest), largest)
+    largest = min(batching.max_batch_size, USUAL_SIZES[-1])
+    return batching.allowed_batch_sizes or (*(size for size in USUAL_SIZES if size < largest), largest)
 
 
-def render_batching(options: BatchingOptions) -> str:
-    """The text of `batching.config`."""
-    return rendered(BATCHING_TEMPLATE, options=options)
-
-
-def render_monitoring() -> str:
-    """The text of `monitoring.config`."""
-    return verbatim(MONITORING_TEMPLATE)
+def render_batching(parameters: BatchingParameters) -> str:
+    """The text of `batching.config`: with advice for GPUs if batches are padded to sizes, else for CPUs."""
+    return rendered("config/batching.config", batching=parameters)
 
 
 def read_batching(file: Path) -> BatchingParameters:
@@ -203,13 +179,14 @@ def read_batching(file: Path) -> BatchingParameters:
         for name in ("max_batch_size", "max_enqueued_batches", "num_batch_threads")
         if parsed.HasField(name)
     }
-    if parsed.HasField("batch_timeout_micros"):
-        given["batch_timeout_s"] = parsed.batch_timeout_micros.value / 1e6
-    found = BatchingParameters(**given, allowed_batch_sizes=tuple(parsed.allowed_batch_sizes))
-    fault = _fault(found, parsed.HasField("num_batch_threads"))
-    if fault:
-        raise InputError(f"{file}: {fault}")
-    return found
+    try:
+        return BatchingParameters(
+            **given,
+            batch_timeout_us=parsed.batch_timeout_micros.value,
+            allowed_batch_sizes=tuple(parsed.allowed_batch_sizes),
+        )
+    except InputError as error:
+        raise InputError(f"{file}: {error}") from None
 
 
 def read_prometheus_path(file: Path) -> str | None:
@@ -225,27 +202,6 @@ def read_prometheus_path(file: Path) -> str | None:
     if not path.startswith("/"):
         raise InputError(f"{file}: prometheus_config.path must begin with a slash; got {path!r}")
     return str(path)
-
-
-def _fault(parameters: BatchingParameters, threads_given: bool) -> str:
-    sizes = parameters.allowed_batch_sizes
-    if parameters.max_batch_size < 1 or parameters.max_enqueued_batches < 1:
-        return (
-            f"max_batch_size and max_enqueued_batches must be at least 1; got {parameters.max_batch_size} "
-            f"and {parameters.max_enqueued_batches}"
-        )
-    if threads_given and parameters.num_batch_threads < 1:
-        return f"num_batch_threads must be at least 1; got {parameters.num_batch_threads}"
-    if parameters.batch_timeout_s < 0:
-        return f"batch_timeout_micros must not be negative; got {parameters.batch_timeout_s * 1e6:.0f}"
-    if sizes and (sizes[0] < 1 or list(sizes) != sorted(set(sizes))):
-        return f"allowed_batch_sizes must be positive and increasing; got {list(sizes)}"
-    if sizes and sizes[-1] != parameters.max_batch_size:
-        return (
-            f"Last entry in allowed_batch_sizes must match max_batch_size; last entry was {sizes[-1]}; "
-            f"expected {parameters.max_batch_size}"
-        )
-    return ""
 
 
 def _read(file: Path, name: str) -> Any:

@@ -1,4 +1,4 @@
-"""Servers in processes of their own: TensorFlow Serving, if it is installed, and `genre serve` for demos."""
+"""Servers in processes of their own, TensorFlow Serving or `genre serve`, and which versions they serve."""
 
 import contextlib
 import os
@@ -8,7 +8,8 @@ import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import Callable, Iterator, Sequence
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -16,25 +17,28 @@ from pathlib import Path
 from types import FrameType
 from typing import IO
 
+import grpc
 from google.protobuf import text_format
 
 from genre_tf.environment import without_preferences
 from genre_tf.errors import FailureError, InputError
 from genre_tf.serving.client.channels import open_channel
 from genre_tf.serving.operations.configuration import BATCHING_NAME, MONITORING_NAME, read_batching
-from genre_tf.serving.operations.deployment import Batching, server_arguments
-from genre_tf.serving.operations.model_folders import find_models
-from genre_tf.serving.operations.model_status import available_versions, wait_until
 from genre_tf.serving.operations.models_config import (
     CONFIG_NAME,
     base_folder,
+    empty_config,
+    find_models,
     read_models_config,
     write_atomically,
 )
+from genre_tf.serving.operations.serving_files import server_arguments
 
 BINARY = "tensorflow_model_server"
 _START_S = 600.0  # enough to load a large model from a slow disk and to warm it up
 _STOP_S = 30.0
+_POLL_S = 0.2
+_ANSWER_S = 5  # for one status request: a server that loads a model on all cores answers late
 
 
 def run_model_server(
@@ -49,19 +53,9 @@ def run_model_server(
 ) -> None:
     """Run TensorFlow Serving until it ends; SIGTERM and Ctrl-C are passed on to it.
 
-    Args:
-        binary: path of the executable.
-        models: the folder to serve.
-        grpc_port: gRPC port; 0 picks a free one.
-        rest_port: REST port; 0 picks a free one.
-        ready: called once all models answer, with the gRPC address, the REST address and the versions of each
-            model.
-        batching: batch requests as `batching.config` says, if there is one.
-        say: called with a line for each change of `models.config` that cannot be followed.
-
-    Raises:
-        InputError: there is no usable model, a configuration file is invalid, or a port is occupied.
-        FailureError: the server ended by itself, with an error status.
+    A port of 0 picks a free one. `ready` is called once all models answer, with the gRPC address, the REST
+    address and the versions of each model; `say`, with a line for each change of `models.config` that cannot
+    be followed.
     """
     folders = find_models(models)
     ports = [_free_port(grpc_port, "--grpc-port"), _free_port(rest_port, "--rest-port")]
@@ -71,7 +65,15 @@ def run_model_server(
             command(binary, models, config.file, *ports, with_batching=batching),
             env=without_preferences(),  # our log level would silence it
         )
-        received = _pass_signals_on(process)
+        received: list[int] = []
+
+        def pass_on(number: int, frame: FrameType | None) -> None:
+            received.append(number)
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(process.pid, number)
+
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, pass_on)
         addresses = f"127.0.0.1:{ports[0]}", f"http://127.0.0.1:{ports[1]}"
         with open_channel(addresses[0]) as channel:
 
@@ -94,12 +96,12 @@ def command(
 ) -> list[str]:
     """The command line of TensorFlow Serving for a MODELS folder, with the configuration files in it."""
     batching, monitoring = models / BATCHING_NAME, models / MONITORING_NAME
+    batched = with_batching and batching.is_file()
     arguments = server_arguments(
         str(config),
         cpus=os.cpu_count() or 1,
-        batching=Batching(file=str(batching), parameters=read_batching(batching))
-        if with_batching and batching.is_file()
-        else None,
+        batching_file=str(batching) if batched else None,
+        batching=read_batching(batching) if batched else None,
         monitoring_file=str(monitoring) if monitoring.is_file() else None,
         grpc_port=grpc_port,
         rest_port=rest_port,
@@ -135,18 +137,16 @@ class LocalConfig:
                 self._say(f"the server keeps its models, versions and labels: {error}")
 
     def _read(self) -> str:
-        from tensorflow_serving.config import model_server_config_pb2
-
         if (self._models / CONFIG_NAME).is_file():
             config = read_models_config(self._models / CONFIG_NAME)
         else:
-            config = model_server_config_pb2.ModelServerConfig()
+            config = empty_config()
             for folder in find_models(self._models):
                 entry = config.model_config_list.config.add(name=folder.name, model_platform="tensorflow")
                 entry.base_path = str(self._models / folder.name)
                 entry.model_version_policy.all.SetInParent()
         for entry in config.model_config_list.config:
-            entry.base_path = str(base_folder(self._models, entry.name, entry.base_path).resolve())
+            entry.base_path = str(base_folder(self._models, entry).resolve())
         return text_format.MessageToString(config)
 
 
@@ -161,19 +161,6 @@ def _free_port(port: int, option: str) -> int:
                 f"cannot listen on port {port}: {reason}; choose another with {option}, or 0 for a free one"
             ) from error
         return int(probe.getsockname()[1])
-
-
-def _pass_signals_on(process: "subprocess.Popen[bytes]") -> list[int]:
-    received: list[int] = []
-
-    def pass_on(number: int, frame: FrameType | None) -> None:
-        received.append(number)
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(process.pid, number)
-
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, pass_on)
-    return received
 
 
 @dataclass(frozen=True)
@@ -227,3 +214,93 @@ def _ready_address(process: "subprocess.Popen[str]", words: IO[str], longest_s: 
         too_long.cancel()
     words.seek(0)
     raise FailureError(f"the server did not start: {words.read()[-2000:].strip()}")
+
+
+def available_versions(channel: grpc.Channel, name: str) -> set[int]:
+    """Versions of a model that answer; empty if the server cannot be reached."""
+    from tensorflow_serving.apis import get_model_status_pb2, model_service_pb2_grpc
+
+    request = get_model_status_pb2.GetModelStatusRequest()
+    request.model_spec.name = name
+    try:
+        answer = model_service_pb2_grpc.ModelServiceStub(channel).GetModelStatus(request, timeout=_ANSWER_S)
+    except grpc.RpcError:
+        return set()
+    return {state.version for state in answer.model_version_status if state.state == state.AVAILABLE}
+
+
+def answering_version(channel: grpc.Channel, name: str, label: str = "") -> int | None:
+    """The version that answers a request with this label, or without one; None if there is no answer."""
+    from tensorflow_serving.apis import get_model_metadata_pb2, prediction_service_pb2_grpc
+
+    # GetModelStatus ignores labels; this is the cheapest request that finds its version as a Predict does.
+    request = get_model_metadata_pb2.GetModelMetadataRequest(metadata_field=["signature_def"])
+    request.model_spec.name = name
+    if label:
+        request.model_spec.version_label = label
+    stub = prediction_service_pb2_grpc.PredictionServiceStub(channel)
+    try:
+        return int(stub.GetModelMetadata(request, timeout=_ANSWER_S).model_spec.version.value)
+    except grpc.RpcError:
+        return None
+
+
+def wait_until(condition: Callable[[], bool], longest_s: float) -> bool:
+    """Poll a condition; False if it does not hold within `longest_s` seconds."""
+    deadline = time.monotonic() + longest_s
+    while not condition():
+        if time.monotonic() >= deadline:
+            return False
+        time.sleep(_POLL_S)
+    return True
+
+
+def wait_until_served(
+    address: str,
+    name: str,
+    longest_s: float,
+    *,
+    version: int | None = None,
+    answers: Mapping[str, int | None] | None = None,
+    credentials: grpc.ChannelCredentials | None = None,
+) -> None:
+    """Wait until a server has loaded a version, then until requests get what `models.config` chooses.
+
+    Args:
+        address: gRPC address of the server, HOST:PORT.
+        name: name of the model.
+        longest_s: maximum wait for each of the two, in seconds.
+        version: version to load; None: do not wait for one.
+        answers: label, or "" for requests without one -> its version, None if the label is removed; None: do
+            not wait for answers.
+        credentials: for a server with TLS; None: no encryption.
+
+    Raises:
+        FailureError: the server does not follow within that time.
+    """
+    expected = answers or {}
+    with open_channel(address, credentials) as channel:
+
+        def loaded() -> set[int]:
+            return available_versions(channel, name)
+
+        def answered() -> dict[str, int | None]:
+            return {label: answering_version(channel, name, label) for label in expected}
+
+        if version is not None and not wait_until(lambda: version in loaded(), longest_s):
+            has = ", ".join(map(str, sorted(loaded()))) or "none"
+            raise FailureError(
+                f"{address} has not loaded version {version} of {name} after {longest_s:.0f} s (it has: "
+                f"{has}): check that it runs with --model_config_file_poll_wait_seconds, and read its log"
+            )
+        # A label that is removed gets no answer, but neither does any request to a server that is down.
+        if expected and not wait_until(lambda: answered() == expected and bool(loaded()), longest_s):
+            got = "; ".join(
+                f"{f'label {label}' if label else 'no label'}: {found or 'no answer'}, not "
+                f"{expected[label] or 'removed'}"
+                for label, found in answered().items()
+            )
+            raise FailureError(
+                f"after {longest_s:.0f} s {address} does not answer for {name} as models.config says "
+                f"({got}): check that it reads this file, and read its log"
+            )

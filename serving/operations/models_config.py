@@ -1,14 +1,15 @@
-"""`models.config`: which models are served, from where, in which versions, under which labels.
+"""`models.config`, and the versions that a MODELS folder offers by it, chosen as TensorFlow Serving chooses.
 
 People and verbs edit MODELS/models.config. MODELS/NAME/models.config repeats the entry of one servable, with
 the paths of a container that has MODELS at /models; so each servable can have its own servers, and one edit
 reaches all of them.
 """
 
+import contextlib
 import os
 import re
-from collections.abc import Collection, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Collection, Iterable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,21 +23,28 @@ CONTAINER_FOLDER = "/models"  # where the tensorflow/serving image expects model
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,62}")
 _LOCK = ".lock"  # lock file in a MODELS folder; never removed
 _GENERATED = "#:"  # begins generated comments, which each edit replaces; all others are kept
-
 _HEADER = """\
 # The models to serve, their folders, versions and labels: tensorflow_model_server --model_config_file=THIS
 #   --model_config_file_poll_wait_seconds=10 --allow_version_labels_for_unavailable_models=true
 # Edited by `genre rollback`, `genre label` and `genre export`, each by one rename, so no server reads half a
 # file. Comments are kept and moved to the top; those that begin with #: are generated and replaced.
 """
+_SHARD = re.compile(r"variables\.data-(\d{5})-of-(\d{5})")
+
+Fault = Callable[[str, int, Path], str | None]
+
+
+def empty_config() -> Any:
+    """A ModelServerConfig without models."""
+    from tensorflow_serving.config import model_server_config_pb2
+
+    return model_server_config_pb2.ModelServerConfig()
 
 
 def read_models_config(path: Path) -> Any:
     """The ModelServerConfig of a file; InputError if it is not one."""
-    from tensorflow_serving.config import model_server_config_pb2
-
     try:
-        return text_format.Parse(path.read_text("utf-8-sig"), model_server_config_pb2.ModelServerConfig())
+        return text_format.Parse(path.read_text("utf-8-sig"), empty_config())
     except (text_format.ParseError, UnicodeDecodeError) as error:
         raise InputError(f"{path} is not a valid ModelServerConfig: {error}") from error
 
@@ -48,18 +56,18 @@ def configured(models: Path) -> dict[str, Any]:
     return {entry.name: entry for entry in entries}
 
 
-def base_folder(models: Path, name: str, base_path: str) -> Path:
+def base_folder(models: Path, entry: Any) -> Path:
     """The folder of a configured model: MODELS/NAME if that folder exists, otherwise its own path.
 
     The path in `models.config` is absolute: in a copy of MODELS it still points to the original, or to a
     folder inside a container. The folder beside the file is the one that is meant.
     """
-    for candidate in (models / name, Path(base_path)):
-        if base_path and candidate.is_dir():
+    for candidate in (models / entry.name, Path(entry.base_path)):
+        if entry.base_path and candidate.is_dir():
             return candidate
     raise InputError(
-        f"{models / CONFIG_NAME}: no folder for model {name}, neither {models / name} nor its base_path "
-        f"{base_path!r}: correct the base_path"
+        f"{models / CONFIG_NAME}: no folder for model {entry.name}, neither {models / entry.name} nor its "
+        f"base_path {entry.base_path!r}: correct the base_path"
     )
 
 
@@ -73,31 +81,26 @@ def chosen_versions(entry: Any, there: Collection[int]) -> list[int]:
     return ascending[-max(policy.latest.num_versions, 1) :]
 
 
-@contextmanager
+@contextlib.contextmanager
 def edited(models: Path) -> Iterator[Any]:
     """The ModelServerConfig of a MODELS folder, for editing; written at the end unless there is an error.
 
     It is empty if there is no `models.config` yet. The folder is locked against other editors meanwhile.
-
-    Raises:
-        InputError: `models.config` cannot be read, or the folder cannot be written.
     """
-    from tensorflow_serving.config import model_server_config_pb2
-
     file = models / CONFIG_NAME
     with locked(models):
-        there = file.is_file()
-        config = read_models_config(file) if there else model_server_config_pb2.ModelServerConfig()
+        config = read_models_config(file) if file.is_file() else empty_config()
         if config.HasField("custom_model_config"):
             raise InputError(f"{file} holds a custom_model_config: only a model_config_list can be edited")
-        comments = _comments(file.read_text("utf-8")) if there else _HEADER
+        lines = [line.strip() for line in file.read_text("utf-8").splitlines()] if file.is_file() else []
+        kept = [line for line in lines if line.startswith("#") and not line.startswith(_GENERATED)]
+        comments = "".join(f"{line}\n" for line in kept) or _HEADER
         yield config
         write_atomically(file, render(config, comments))
-        for entry in config.model_config_list.config:
-            _write_container_config(models, entry)
+        write_container_configs(models, config)
 
 
-@contextmanager
+@contextlib.contextmanager
 def locked(models: Path) -> Iterator[None]:
     """Lock a MODELS folder against other editors; the lock ends with its process, however that ends."""
     if not models.is_dir():
@@ -116,51 +119,42 @@ def locked(models: Path) -> Iterator[None]:
         os.close(lock)
 
 
-def render(config: Any, comments: str = _HEADER) -> str:
-    """The text of a ModelServerConfig; a comment above each entry explains its version policy."""
-    entries = "".join(
-        f"  {_GENERATED} {' '.join(policy_in_words(entry).split())}\n"  # one line, for any name
-        f"  config {{\n{text_format.MessageToString(entry, indent=4)}  }}\n"
-        for entry in config.model_config_list.config
-    )
+def render(config: Any, comments: str) -> str:
+    """The text of a ModelServerConfig; above each entry stands what its version policy means for exports."""
+    entries = ""
+    for entry in config.model_config_list.config:
+        policy = entry.model_version_policy
+        if policy.HasField("specific"):
+            listed = ", ".join(map(str, sorted(policy.specific.versions)))
+            meaning = (
+                f"only version {listed}; newer exports are not served until `genre label --load` or "
+                "`genre rollback --to latest`"
+            )
+        elif policy.HasField("all"):
+            meaning = "every version"
+        else:
+            count = max(policy.latest.num_versions, 1)
+            newest = "the newest version" if count == 1 else f"the newest {count} versions"
+            meaning = f"{newest}; a new export is served as soon as it is published"
+        words = " ".join(f"{entry.name}: {meaning}".split())  # one line, for any name
+        entries += (
+            f"  {_GENERATED} {words}\n  config {{\n{text_format.MessageToString(entry, indent=4)}  }}\n"
+        )
     return f"{comments}model_config_list {{\n{entries}}}\n"
 
 
-def policy_in_words(entry: Any) -> str:
-    """What the version policy of a ModelConfig means for the next export."""
-    policy = entry.model_version_policy
-    if policy.HasField("specific"):
-        listed = ", ".join(map(str, sorted(policy.specific.versions)))
-        return (
-            f"{entry.name}: only version {listed}; newer exports are not served until "
-            f"`genre label --load` or `genre rollback --to latest`"
-        )
-    if policy.HasField("all"):
-        return f"{entry.name}: every version"
-    count = max(policy.latest.num_versions, 1)
-    newest = "the newest version" if count == 1 else f"the newest {count} versions"
-    return f"{entry.name}: {newest}; a new export is served as soon as it is published"
-
-
-def write_container_configs(models: Path) -> None:
-    """Write the file of each servable from its entry in MODELS/models.config."""
-    with locked(models):
-        for entry in read_models_config(models / CONFIG_NAME).model_config_list.config:
-            _write_container_config(models, entry)
-
-
-def _write_container_config(models: Path, entry: Any) -> None:
-    if not NAME.fullmatch(entry.name) or not (models / entry.name).is_dir():
-        return  # the model is elsewhere, and so are its servers
-    note = f"{_GENERATED} {entry.name} alone, for containers: written whenever ../{CONFIG_NAME} is edited.\n"
-    write_atomically(models / entry.name / CONFIG_NAME, render_for_containers([entry], note))
+def write_container_configs(models: Path, config: Any) -> None:
+    """Write the file of each servable from its entry; servers of a model elsewhere have theirs elsewhere."""
+    for entry in config.model_config_list.config:
+        if NAME.fullmatch(entry.name) and (models / entry.name).is_dir():
+            note = f"{entry.name} alone, for containers: written whenever ../{CONFIG_NAME} is edited.\n"
+            content = render_for_containers([entry], f"{_GENERATED} {note}")
+            write_atomically(models / entry.name / CONFIG_NAME, content)
 
 
 def render_for_containers(entries: Iterable[Any], comments: str) -> str:
     """The text of a configuration with these entries, for a container that has MODELS at /models."""
-    from tensorflow_serving.config import model_server_config_pb2
-
-    config = model_server_config_pb2.ModelServerConfig()
+    config = empty_config()
     for entry in entries:
         inside = config.model_config_list.config.add()
         inside.CopyFrom(entry)
@@ -168,21 +162,147 @@ def render_for_containers(entries: Iterable[Any], comments: str) -> str:
     return render(config, comments)
 
 
-def write_atomically(file: Path, content: str) -> None:
+def write_atomically(file: Path, content: str, mode: int = 0o666) -> None:
     """Write a file so that readers see the old or the new one, never a part, even after a power cut."""
     beside = file.with_name(f".{file.name}.{os.getpid()}")
     try:
-        with beside.open("w", encoding="utf-8") as opened:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        beside.unlink(missing_ok=True)  # left over: it might have another mode
+        with os.fdopen(os.open(beside, os.O_WRONLY | os.O_CREAT, mode), "w", encoding="utf-8") as opened:
             opened.write(content)
             opened.flush()
             os.fsync(opened.fileno())
         beside.replace(file)
     except OSError as error:
-        beside.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            beside.unlink()
         raise InputError(f"cannot write {file} ({error.strerror}): give a writable folder") from None
 
 
-def _comments(text: str) -> str:
-    lines = [line.strip() for line in text.splitlines()]
-    kept = [line for line in lines if line.startswith("#") and not line.startswith(_GENERATED)]
-    return "".join(f"{line}\n" for line in kept) or _HEADER
+@dataclass(frozen=True, slots=True)
+class ModelFolder:
+    """One model: the versions to load, the labels of versions, and what was left out.
+
+    Args:
+        name: the name that requests use.
+        versions: complete version folders, chosen by the version policy, newest first.
+        left_out: version folder that the policy asks for -> why it is not loaded.
+        labels: label -> version, such as `stable` -> 3.
+    """
+
+    name: str
+    versions: dict[int, Path]
+    left_out: dict[Path, str]
+    labels: dict[str, int]
+
+
+def find_models(models: Path) -> list[ModelFolder]:
+    """The models that `scan_models` finds, after a check that a server can start from them.
+
+    Raises:
+        InputError: as `scan_models`; or a model has no complete version, or a label points to a version that
+            is not served.
+    """
+    found = scan_models(models)
+    for model in found:
+        if not model.versions:
+            reasons = "; ".join(f"{path}: {reason}" for path, reason in model.left_out.items())
+            raise InputError(
+                f"model {model.name} in {models} has no complete version "
+                f"({reasons or 'no numbered folder'}): export it again"
+            )
+        for label, version in model.labels.items():
+            if version not in model.versions:
+                served = ", ".join(map(str, model.versions))
+                raise InputError(
+                    f"label {label} of model {model.name} points to version {version}, which is not served "
+                    f"(served: {served}): change the label or the version policy in {CONFIG_NAME}"
+                )
+    return found
+
+
+def scan_models(models: Path, fault: Fault | None = None) -> list[ModelFolder]:
+    """Read `models.config` if there is one, otherwise take every folder that contains numbered folders.
+
+    Without a configuration all complete versions are served, the newest by default; with one, its
+    version policy decides (TensorFlow Serving's default is the newest version only). Some models may have no
+    version to serve, or labels of versions that are not served.
+
+    Args:
+        models: the folder.
+        fault: returns why a version (name of its model, number, folder) must not be served, or None;
+            default: `version_fault` of the folder.
+
+    Raises:
+        InputError: the folder does not exist, contains no model, or its configuration is invalid.
+    """
+    if not models.is_dir():
+        raise InputError(f"{models} is not a folder: give the folder that `genre export` wrote")
+    fault = fault or (lambda name, version, folder: version_fault(folder))
+    config = models / CONFIG_NAME
+    if config.is_file():
+        entries = read_models_config(config).model_config_list.config
+        names = [entry.name for entry in entries]
+        if not names or len(set(names)) != len(names):
+            raise InputError(f"{config} must list at least one model, and each only once; it lists {names}")
+        return [_model(entry, base_folder(models, entry), fault) for entry in entries]
+    folders = [path for path in sorted(models.iterdir()) if path.is_dir() and _numbered(path)]
+    if not folders:
+        hint = f"; did you mean its parent, {models.parent}" if _numbered(models) else ""
+        raise InputError(
+            f"{models} holds no model (no {CONFIG_NAME}, and no NAME/VERSION folders){hint}: "
+            "give the folder that `genre export` wrote"
+        )
+    return [ModelFolder(path.name, *_sorted_out(path.name, _numbered(path), fault), {}) for path in folders]
+
+
+def version_fault(folder: Path) -> str | None:
+    """Why a version folder is half-written, or None if it is complete.
+
+    A SavedModel is complete if it has its graph (`saved_model.pb`) and every shard that the names of its
+    variable files announce.
+    """
+    graph = folder / "saved_model.pb"
+    if not graph.is_file():
+        return "saved_model.pb is missing"
+    if graph.stat().st_size == 0:
+        return "saved_model.pb is empty"
+    variables = folder / "variables"
+    names = {path.name for path in variables.iterdir()} if variables.is_dir() else set()
+    shards = [match for match in map(_SHARD.fullmatch, sorted(names)) if match]
+    if ("variables.index" in names) != bool(shards):
+        return f"{variables} is half-written"
+    if shards and len(shards) != int(shards[0].group(2)):
+        return f"{variables} has {len(shards)} of {int(shards[0].group(2))} shards"
+    return None
+
+
+def _model(entry: Any, base: Path, fault: Fault) -> ModelFolder:
+    there, policy = _numbered(base), entry.model_version_policy
+    if policy.HasField("specific"):
+        there = {version: folder for version, folder in there.items() if version in policy.specific.versions}
+    complete, left_out = _sorted_out(entry.name, there, fault)
+    # A half-written version does not count among the newest; older ones do not matter.
+    chosen = {version: complete[version] for version in reversed(chosen_versions(entry, complete))}
+    if policy.HasField("specific"):
+        for version in sorted(set(policy.specific.versions) - set(there)):
+            left_out[base / str(version)] = f"listed in {CONFIG_NAME} but missing"
+    elif not policy.HasField("all"):
+        oldest = min(chosen, default=0)
+        left_out = {path: reason for path, reason in left_out.items() if int(path.name) > oldest}
+    return ModelFolder(entry.name, chosen, left_out, dict(entry.version_labels))
+
+
+def _sorted_out(name: str, there: dict[int, Path], fault: Fault) -> tuple[dict[int, Path], dict[Path, str]]:
+    """Complete versions, and for the folders of the others the reason."""
+    reasons = {version: fault(name, version, folder) for version, folder in there.items()}
+    complete = {version: folder for version, folder in there.items() if not reasons[version]}
+    return complete, {there[version]: reason for version, reason in reasons.items() if reason}
+
+
+def _numbered(base: Path) -> dict[int, Path]:
+    """Version folders, newest first; names that are not numbers (`3.tmp`, `.staging`) are not versions."""
+    folders = [
+        path for path in base.iterdir() if path.is_dir() and path.name.isascii() and path.name.isdigit()
+    ]
+    return dict(sorted(((int(path.name), path) for path in folders), reverse=True))

@@ -1,33 +1,35 @@
-"""`genre serving-files`: the files that deploy exported models, with a reason for each setting."""
+"""`genre serving-files`: the files that deploy exported models, with a reason for each setting and flag."""
 
 import hashlib
-import os
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from google.protobuf import text_encoding
 
+from genre_tf.contract import GENERATOR
 from genre_tf.errors import InputError
-from genre_tf.serving.client.addresses import read_pem
+from genre_tf.export.contract_file import read_contract
+from genre_tf.export.publishing import versions
+from genre_tf.serving.client.channels import read_pem
 from genre_tf.serving.operations.configuration import (
     BATCHING_NAME,
     MONITORING_NAME,
-    BatchingOptions,
+    MONITORING_TEMPLATE,
+    BatchingParameters,
     render_batching,
-    render_monitoring,
     rendered,
     verbatim,
 )
-from genre_tf.serving.operations.deployment import (
-    CONFIG_POLL_S,
-    Batching,
-    DeployedServable,
-    DeploymentOptions,
-    container_arguments,
-    deployed_servables,
-)
 from genre_tf.serving.operations.models_config import (
     CONFIG_NAME,
+    CONTAINER_FOLDER,
+    NAME,
+    base_folder,
+    locked,
     read_models_config,
     render_for_containers,
     write_atomically,
@@ -37,18 +39,88 @@ from genre_tf.serving.operations.models_config import (
 GPU_BATCHING_NAME = "batching-gpu.config"
 SERVER_ERRORS = "UNAVAILABLE|INTERNAL|UNKNOWN|DEADLINE_EXCEEDED|RESOURCE_EXHAUSTED"
 CLIENT_ERRORS = "INVALID_ARGUMENT|NOT_FOUND|FAILED_PRECONDITION"  # the last: no such signature
-_ONE_SERVER = """\
-# For one server of all servables: a copy made when these files were written. The containers of this folder
-# serve one servable each and read /models/NAME/models.config instead. `genre rollback` and `genre label`
-# update that file, not this copy.
-"""
+CONFIG_FOLDER = "/config"
+TLS_FILE = "/tls/ssl.config"
+CONFIG_POLL_S = 10  # delay of `genre rollback` and `genre label`; short, as a poll reads one small file
+_FEWEST_GRPC_THREADS = 256  # bursts that no batching file foresees; a thread that waits costs some kB
 _GPU_TIMEOUT_US = 2000  # TensorFlow Serving's advice: "typically a few milliseconds"
+_VERSIONS_KEPT = 5  # three that `genre prune` keeps, one that is being written, one to spare
 _AS_THEY_ARE = (
     "monitoring/grafana/dashboards/genre.json",
     "monitoring/grafana/dashboards/genre.yml",
     "monitoring/grafana/datasources/prometheus.yml",
 )
-_VERSIONS_KEPT = 5  # three that `genre prune` keeps, one that is being written, one to spare
+_ONE_SERVER = """\
+# For one server of all servables: a copy made when these files were written. The containers of this folder
+# serve one servable each and read /models/NAME/models.config instead. `genre rollback` and `genre label`
+# update that file, not this copy.
+"""
+_HOST = re.compile(r"[a-z]([a-z0-9-]{0,48}[a-z0-9])?")  # a DNS label, with room for "-pods"
+_IMAGE = re.compile(r"[a-z0-9][a-z0-9._-]*(:[0-9]+)?(/[a-z0-9][a-z0-9._-]*)*(:[A-Za-z0-9][A-Za-z0-9._-]*)?")
+_VERSION = re.compile(r"[0-9]+\.[0-9]+\.[0-9]+")
+_SLOW_MS: Mapping[str, tuple[int, str]] = {
+    GENERATOR: (20_000, "Texts are written token by token: seconds on CPUs are usual."),
+}
+_SLOW_USUAL = (200, "A page waits for this: measure your own latency, and set the limit above it.")
+_BYTES_PER_GIB = 1 << 30
+
+
+@dataclass(frozen=True, kw_only=True)
+class DeploymentOptions:
+    """How the servables are deployed."""
+
+    image: str = "genre-serving"  # what the Dockerfile builds; may include a registry's address and a tag
+    serving_version: str = "2.20.0"  # the newest release; `genre verify` checks that exports use only its ops
+    namespace: str = "genre"
+    cpus: int = 4  # cores of each server; batching and thread pools follow
+    memory_gib: int | None = None  # None: by the size of the models
+    min_replicas: int = 2  # while one is moved or loads, the other answers
+    max_replicas: int = 10
+    gpu: bool = False  # for Kubernetes; docker compose has a second file for it
+    bfloat16: bool = False  # multiply float32 matrices in bfloat16 if the CPU can (AMX, AVX512_BF16)
+    tls: bool = False  # TLS for gRPC, by ssl.config
+
+    def __post_init__(self) -> None:
+        """Reject values that would break the files or change their meaning."""
+        if not _IMAGE.fullmatch(self.image):
+            raise InputError(
+                f"image must be an image name, such as registry.example/genre-serving:1; got {self.image!r}"
+            )
+        if not _VERSION.fullmatch(self.serving_version):
+            raise InputError(
+                "the version of TensorFlow Serving must be three numbers, such as 2.20.0; "
+                f"got {self.serving_version!r}"
+            )
+        if not _HOST.fullmatch(self.namespace):
+            raise InputError(
+                "the namespace must be 1 to 50 lowercase letters, digits and - (first a letter, last not -); "
+                f"got {self.namespace!r}"
+            )
+        if self.cpus < 1 or (self.memory_gib is not None and self.memory_gib < 1):
+            raise InputError(
+                "each server needs at least 1 core and 1 GiB; "
+                f"got cpus {self.cpus}, memory_gib {self.memory_gib}"
+            )
+        if not 1 <= self.min_replicas <= self.max_replicas:
+            raise InputError(
+                "replicas must be at least 1, and the minimum not above the maximum; "
+                f"got {self.min_replicas} to {self.max_replicas}"
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class DeployedServable:
+    """One servable, with the values that server files need."""
+
+    name: str
+    host: str  # its host name in the network and in Kubernetes
+    batch_sizes: tuple[int, ...]  # that its warmup covers
+    memory_gib: int  # that each of its servers may use
+    size_gib: float  # of its newest version on disk
+    grpc_port: int  # on the machine that runs docker compose
+    rest_port: int
+    slow_ms: int  # p99 latency above which an alert warns
+    slow_reason: str
 
 
 def write_serving_files(models: Path, out: Path, options: DeploymentOptions) -> list[Path]:
@@ -65,53 +137,69 @@ def write_serving_files(models: Path, out: Path, options: DeploymentOptions) -> 
     Raises:
         InputError: no servable, unprintable characters in the path, or an unwritable folder.
     """
-    servables = deployed_servables(models, options)
-    folder = str(models.resolve())
+    file, folder = models / CONFIG_NAME, str(models.resolve())
+    if not file.is_file():
+        raise InputError(f"there is no {file}: give the folder that `genre export` wrote")
     if not folder.isprintable():
         raise InputError(f"{folder!r} contains unprintable characters: rename it")
-    write_container_configs(models)
-    entries = read_models_config(models / CONFIG_NAME).model_config_list.config
-    models_config = render_for_containers(entries, _ONE_SERVER)
-    contents = render_all(folder, models_config, servables, options)
+    with locked(models):
+        config = read_models_config(file)
+        servables = _deployed(models, config, options)
+        write_container_configs(models, config)
+    contents = _rendered_files(folder, servables, options)
+    contents["config/models.config"] = render_for_containers(config.model_config_list.config, _ONE_SERVER)
     for name, content in contents.items():
-        try:
-            (out / name).parent.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise InputError(f"cannot write to {out} ({error.strerror}): give a writable folder") from None
         write_atomically(out / name, content)
     return [out / name for name in contents]
 
 
-def render_all(
-    models: str, models_config: str, servables: list[DeployedServable], options: DeploymentOptions
+def _rendered_files(
+    models: str, servables: list[DeployedServable], options: DeploymentOptions
 ) -> dict[str, str]:
-    """Render every file: path within the folder -> text."""
-    configuration = _configuration(servables, options)
+    """Every file but models.config: path within the folder -> text."""
+    files = {f"config/{MONITORING_NAME}": verbatim(MONITORING_TEMPLATE)}
+    described: list[dict[str, Any]] = []
+    for servable in servables:
+        arguments = []
+        for gpu in (False, True):
+            name = f"{servable.host}-{GPU_BATCHING_NAME if gpu else BATCHING_NAME}"
+            batching = BatchingParameters(
+                max_batch_size=servable.batch_sizes[-1],
+                batch_timeout_us=_GPU_TIMEOUT_US if gpu else 0,
+                max_enqueued_batches=options.cpus,
+                num_batch_threads=options.cpus,
+                allowed_batch_sizes=servable.batch_sizes if gpu else (),
+            )
+            files[f"config/{name}"] = render_batching(batching)
+            arguments.append(_container_arguments(servable.name, name, batching, options, gpu))
+        rest = f"httpGet: {{path: /v1/models/{servable.name}, port: rest}}"
+        described.append(
+            {
+                **asdict(servable),
+                "arguments": arguments[0],
+                "gpu_arguments": arguments[1],
+                "probe": rest if options.tls else "grpc: {port: 8500}",
+            }
+        )
     values: dict[str, Any] = {
-        **{name: getattr(options, name) for name in options.__dataclass_fields__},
+        **asdict(options),
         "models": models,
         "poll_s": CONFIG_POLL_S,
         "server_errors": SERVER_ERRORS,
         "client_errors": CLIENT_ERRORS,
-        "servables": [_for_template(servable, options) for servable in servables],
+        "servables": described,
         "storage_gib": max(1, round(_VERSIONS_KEPT * sum(servable.size_gib for servable in servables) + 0.5)),
-        "configuration": configuration,
-        "configuration_digest": hashlib.sha256("".join(configuration.values()).encode()).hexdigest(),
+        "configuration": {name.removeprefix("config/"): text for name, text in files.items()},
+        "configuration_digest": hashlib.sha256("".join(files.values()).encode()).hexdigest(),
         "kubernetes_image": options.image + ("-gpu" if options.gpu else ""),
-        "probe": _probe(servables[0].name, options),
     }
-    files = {f"config/{name}": text for name, text in configuration.items()}
-    files["config/models.config"] = models_config
     for name in ("Dockerfile", "docker-compose.yml", "docker-compose.gpu.yml"):
         files[name] = rendered(f"docker/{name}", **values)
     files["kubernetes/00-shared.yaml"] = rendered("kubernetes/shared.yaml", **values)
-    for servable in values["servables"]:
-        arguments = servable["gpu_arguments" if options.gpu else "arguments"]
-        files[f"kubernetes/{servable['host']}.yaml"] = rendered(
-            "kubernetes/servable.yaml",
-            **{**values, "probe": _probe(servable["name"], options)},
-            servable=servable,
-            kubernetes_arguments=arguments,
+    for one in described:
+        flags = one["gpu_arguments" if options.gpu else "arguments"]
+        files[f"kubernetes/{one['host']}.yaml"] = rendered(
+            "kubernetes/servable.yaml", **values, servable=one, kubernetes_arguments=flags
         )
     for name in ("monitoring/prometheus.yml", "monitoring/alerts.yml"):
         files[name] = rendered(name, **values)
@@ -136,47 +224,154 @@ def write_ssl_config(file: Path, key: Path, certificate: Path, authority: Path |
         texts["custom_ca"] = read_pem(authority, "CERTIFICATE")
     lines = [f'{field}: "{text_encoding.CEscape(text, as_utf8=False)}"' for field, text in texts.items()]
     lines.append(f"client_verify: {str(authority is not None).lower()}")
-    file.parent.mkdir(parents=True, exist_ok=True)
-    beside = file.with_name(f".{file.name}.{os.getpid()}")
-    beside.unlink(missing_ok=True)
-    beside.touch(mode=0o600, exist_ok=False)  # set the mode before the key is written
-    beside.write_text("\n".join(lines) + "\n", encoding="ascii")
-    beside.replace(file)
+    write_atomically(file, "\n".join(lines) + "\n", mode=0o600)
 
 
-def _configuration(servables: list[DeployedServable], options: DeploymentOptions) -> dict[str, str]:
-    """Render the files that servers read from /config: name -> text."""
-    files = {MONITORING_NAME: render_monitoring()}
-    for servable in servables:
-        for gpu in (False, True):
-            name, batching = _batching(servable, options, gpu)
-            files[name] = render_batching(batching)
-    return files
+def _deployed(models: Path, config: Any, options: DeploymentOptions) -> list[DeployedServable]:
+    """The servables of a configuration, with the batch sizes and disk sizes of their newest versions."""
+    found: list[DeployedServable] = []
+    for number, entry in enumerate(config.model_config_list.config):
+        if not NAME.fullmatch(entry.name):
+            raise InputError(
+                f"servable {entry.name!r} cannot be deployed: rename it to letters, digits, - and _ (at most "
+                "63 characters)"
+            )
+        host = entry.name.lower().replace("_", "-")
+        if not _HOST.fullmatch(host) or host in {other.host for other in found}:
+            raise InputError(
+                f"servable {entry.name!r} needs the host name {host!r}, which is taken or invalid: rename it"
+            )
+        folder = base_folder(models, entry)
+        if not versions(folder):
+            raise InputError(f"{folder} has no version: run `genre export` first")
+        newest = folder / str(versions(folder)[-1])
+        size_gib = sum(file.stat().st_size for file in newest.rglob("*") if file.is_file()) / _BYTES_PER_GIB
+        sizes = read_contract(newest).get("batch_sizes")
+        if (
+            not isinstance(sizes, list)
+            or not sizes
+            or any(type(size) is not int or size < 1 for size in sizes)
+        ):
+            raise InputError(f"{newest}: contract.json has no valid batch sizes: export again")
+        slow_ms, slow_reason = _SLOW_MS.get(entry.name, _SLOW_USUAL)
+        found.append(
+            DeployedServable(
+                name=entry.name,
+                host=host,
+                batch_sizes=tuple(sorted(set(sizes))),
+                memory_gib=options.memory_gib or memory_gib(size_gib),
+                size_gib=size_gib,
+                grpc_port=8500 + 10 * number,
+                rest_port=8501 + 10 * number,
+                slow_ms=slow_ms,
+                slow_reason=slow_reason,
+            )
+        )
+    if not found:
+        raise InputError(f"{models / CONFIG_NAME} lists no model: run `genre export` first")
+    return found
 
 
-def _batching(
-    servable: DeployedServable, options: DeploymentOptions, gpu: bool
-) -> tuple[str, BatchingOptions]:
-    """Return the name of a batching file in /config, and what is in it."""
-    return f"{servable.host}-{GPU_BATCHING_NAME if gpu else BATCHING_NAME}", BatchingOptions(
-        batch_sizes=servable.batch_sizes,
-        batch_timeout_us=_GPU_TIMEOUT_US if gpu else 0,
-        max_enqueued_batches=options.cpus,
-        num_batch_threads=options.cpus,
-        gpu=gpu,
+def memory_gib(size_gib: float) -> int:
+    """Memory of a server: two versions during a reload, each twice while it is read, plus 2 GiB for work."""
+    return math.ceil(2 + 4 * size_gib)
+
+
+class Argument(NamedTuple):
+    """A flag with its value, and the reason, which is written as a comment beside it."""
+
+    flag: str
+    why: str
+
+
+def server_arguments(
+    config_file: str,
+    *,
+    cpus: int,
+    batching_file: str | None,
+    batching: BatchingParameters | None,
+    monitoring_file: str | None,
+    grpc_port: int = 8500,
+    rest_port: int = 8501,
+) -> list[Argument]:
+    """The flags of every server; `batching` is what the batching file says."""
+    arguments = [
+        Argument(f"--port={grpc_port}", "gRPC port."),
+        Argument(f"--rest_api_port={rest_port}", "Port of REST and of the metrics."),
+        Argument(
+            f"--grpc_max_threads={grpc_threads(cpus, batching)}",
+            "All rows that may run or wait in batches, at least 256. The default, 4 per core, refuses bursts "
+            "(RESOURCE_EXHAUSTED).",
+        ),
+        Argument(f"--model_config_file={config_file}", "Models, versions and labels."),
+        Argument(
+            f"--model_config_file_poll_wait_seconds={CONFIG_POLL_S}",
+            "How often the file is read: the delay of a rollback or a label.",
+        ),
+        Argument(
+            "--allow_version_labels_for_unavailable_models=true",
+            "When the server starts, a label may be set before its version is loaded.",
+        ),
+        Argument("--enable_grpc_healthcheck_service=true", "For probes and load balancers."),
+        Argument(
+            "--num_load_threads=1",
+            "By default versions load in the manager's own loop: a broken one delays those after it.",
+        ),
+        Argument("--num_unload_threads=1", "For the same reason."),
+        Argument(
+            "--max_num_load_retries=1",
+            "Report a broken version soon; the version before it stays loaded. By default it is tried for "
+            "five minutes.",
+        ),
+    ]
+    if batching_file is not None:
+        arguments += [
+            Argument("--enable_batching=true", "Requests of several users run in one batch."),
+            Argument(
+                f"--batching_parameters_file={batching_file}", "Batching parameters, with a reason for each."
+            ),
+        ]
+    if monitoring_file is not None:
+        arguments.append(Argument(f"--monitoring_config_file={monitoring_file}", "Metrics for Prometheus."))
+    return arguments
+
+
+def _container_arguments(
+    name: str, file: str, batching: BatchingParameters, options: DeploymentOptions, gpu: bool
+) -> list[Argument]:
+    """The flags for the containers of one servable."""
+    cpus = options.cpus
+    arguments = server_arguments(
+        f"{CONTAINER_FOLDER}/{name}/{CONFIG_NAME}",  # in the models volume: an edit reaches every server
+        cpus=cpus,
+        batching_file=f"{CONFIG_FOLDER}/{file}",
+        batching=batching,
+        monitoring_file=f"{CONFIG_FOLDER}/{MONITORING_NAME}",
     )
-
-
-def _for_template(servable: DeployedServable, options: DeploymentOptions) -> dict[str, Any]:
-    values = {name: getattr(servable, name) for name in servable.__dataclass_fields__}
-    for kind, gpu in (("arguments", False), ("gpu_arguments", True)):
-        file, settings = _batching(servable, options, gpu)
-        batching = Batching(file=file, parameters=settings.parameters)
-        values[kind] = container_arguments(servable.name, options, batching=batching, gpu=gpu)
-    return values
-
-
-def _probe(name: str, options: DeploymentOptions) -> str:
+    arguments += [
+        Argument(
+            f"--tensorflow_intra_op_parallelism={cpus}",
+            "By default the server counts the cores of the machine, not of the container.",
+        ),
+        Argument(f"--tensorflow_inter_op_parallelism={cpus}", "For the same reason."),
+        Argument(f"--rest_api_num_threads={4 * cpus}", "For the same reason; four per core is the default."),
+    ]
+    if options.bfloat16 and not gpu:
+        arguments.append(
+            Argument(
+                "--mixed_precision=bfloat16",
+                "Multiply in bfloat16 if the CPU supports it; compare answers before you rely on it.",
+            )
+        )
     if options.tls:
-        return f"httpGet: {{path: /v1/models/{name}, port: rest}}"
-    return "grpc: {port: 8500}"
+        arguments.append(Argument(f"--ssl_config_file={TLS_FILE}", "TLS for gRPC; REST stays unencrypted."))
+    return arguments
+
+
+def grpc_threads(cpus: int, batching: BatchingParameters | None) -> int:
+    """Threads for gRPC: each holds one request while it runs or waits for its batch."""
+    held = 0
+    if batching is not None:
+        batches = (batching.num_batch_threads or cpus) + batching.max_enqueued_batches
+        held = batching.max_batch_size * batches
+    return max(_FEWEST_GRPC_THREADS, 4 * cpus, held)

@@ -9,13 +9,14 @@ version.
 
 import re
 import shlex
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from genre_tf.errors import InputError
 from genre_tf.export.publishing import remove_leftovers, remove_version, versions
-from genre_tf.serving.operations.model_folders import version_fault
 from genre_tf.serving.operations.models_config import (
     CONFIG_NAME,
     base_folder,
@@ -23,6 +24,7 @@ from genre_tf.serving.operations.models_config import (
     configured,
     edited,
     locked,
+    version_fault,
 )
 
 LABEL = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,62}")
@@ -53,27 +55,17 @@ class Choice:
         return max(self.loaded, default=None)
 
 
-def loaded_versions(entry: Any, folder: Path) -> list[int]:
-    """Return the versions of MODELS/NAME that TensorFlow Serving loads by the policy of a ModelConfig."""
-    return chosen_versions(entry, versions(folder))
-
-
 def served_version(models: Path, name: str) -> int | None:
-    """Return the version that a request without version and label gets; None if there is none."""
+    """The version that a request without version and label gets; None if there is none."""
     entry = configured(models).get(name)
-    if entry is None:
-        return None
-    return max(loaded_versions(entry, base_folder(models, name, entry.base_path)), default=None)
+    return max(_loaded(models, entry), default=None) if entry is not None else None
 
 
 def held_back(version: Path) -> str | None:
-    """Explain why servers do not load MODELS/NAME/VERSION, and what to do; None if nothing prevents it."""
+    """Why servers do not load MODELS/NAME/VERSION, and what to do; None if nothing prevents it."""
     models, name = version.parent.parent, version.parent.name
     entry = configured(models).get(name)
-    if entry is None:
-        return None
-    loaded = loaded_versions(entry, base_folder(models, name, entry.base_path))
-    if int(version.name) in loaded:
+    if entry is None or int(version.name) in _loaded(models, entry):
         return None
     again = ["genre", "rollback", str(models), name, "--to", "latest"]
     if entry.version_labels:  # the policy `latest` might unload their versions
@@ -81,7 +73,7 @@ def held_back(version: Path) -> str | None:
         again = ["genre", "label", str(models), name, label, version.name, "--load"]
     return (
         f"{name} version {version.name} is not served: after a rollback or a label, {CONFIG_NAME} limits "
-        f"servers to version {_join(loaded)}. To serve it: {shlex.join(again)}"
+        f"servers to version {_join(_loaded(models, entry))}. To serve it: {shlex.join(again)}"
     )
 
 
@@ -91,23 +83,28 @@ def roll_back(models: Path, name: str, to: int | None = None) -> Choice:
     Labels of newer versions move to it, so that no request gets a newer version than `to`; labels of older
     versions stay, and so do these versions.
 
-    Args:
-        models: the MODELS folder.
-        name: name of the servable.
-        to: version to serve; None: the newest valid version before the present one.
+    Without `to` this is the newest valid version before the present one.
     """
-    with edited(models) as config:
-        entry, folder = _entry(config, models, name)
-        loaded = loaded_versions(entry, folder)
-        target = _before(folder, name, entry, loaded) if to is None else to
-        check_version(folder, name, target)
-        moving = [label for label, version in entry.version_labels.items() if version > target]
-        if moving and target not in loaded:
-            _load_only(entry, {*loaded, target})
-            return _choice(entry, folder, waits_for=target)
+    with _edited_entry(models, name) as (entry, folder):
+        loaded = chosen_versions(entry, versions(folder))
+        if to is None:
+            # If all listed versions are gone from the disk, the last of them counts as the present one.
+            present = max(loaded or entry.model_version_policy.specific.versions, default=0)
+            sound = [v for v in versions(folder) if v < present and version_fault(folder / str(v)) is None]
+            if not sound:
+                raise InputError(
+                    f"{name} has no valid version before {present} in {folder} (published: "
+                    f"{_join(versions(folder))})"
+                )
+            to = sound[-1]
+        _check_version(folder, name, to)
+        moving = [label for label, version in entry.version_labels.items() if version > to]
+        if moving and to not in loaded:
+            _load_only(entry, {*loaded, to})
+            return _choice(entry, folder, waits_for=to)
         for label in moving:
-            entry.version_labels[label] = target
-        _load_only(entry, {target, *entry.version_labels.values()})
+            entry.version_labels[label] = to
+        _load_only(entry, {to, *entry.version_labels.values()})
         return _choice(entry, folder)
 
 
@@ -116,8 +113,7 @@ def follow_newest(models: Path, name: str) -> Choice:
 
     A servable with labels is refused, because their versions might be unloaded.
     """
-    with edited(models) as config:
-        entry, folder = _entry(config, models, name)
+    with _edited_entry(models, name) as (entry, folder):
         if entry.version_labels:
             given = ", ".join(
                 f"{label} = {version}" for label, version in sorted(entry.version_labels.items())
@@ -133,21 +129,15 @@ def follow_newest(models: Path, name: str) -> Choice:
 def set_label(models: Path, name: str, label: str, version: int, *, load: bool = False) -> Choice:
     """Set or move a label. The loaded versions stay loaded; newer exports are then not served until chosen.
 
-    Args:
-        models: the MODELS folder.
-        name: name of the servable.
-        label: label, such as `stable` or `canary`.
-        version: version that the label points to.
-        load: also load the version if the policy does not; otherwise such a version is refused.
+    A version that the policy does not load is refused, or with `load` also loaded.
     """
     if not LABEL.fullmatch(label):
         raise InputError(
             f"a label must be 1 to 63 letters, digits, - or _ and begin with a letter or digit; got {label!r}"
         )
-    with edited(models) as config:
-        entry, folder = _entry(config, models, name)
-        check_version(folder, name, version)
-        loaded = loaded_versions(entry, folder)
+    with _edited_entry(models, name) as (entry, folder):
+        _check_version(folder, name, version)
+        loaded = chosen_versions(entry, versions(folder))
         if version not in loaded and not load:
             raise InputError(
                 f"servers load version {_join(loaded)} of {name}, not {version}, and would refuse the label: "
@@ -164,8 +154,7 @@ def set_label(models: Path, name: str, label: str, version: int, *, load: bool =
 
 def remove_label(models: Path, name: str, label: str) -> Choice:
     """Remove a label; the loaded versions stay loaded."""
-    with edited(models) as config:
-        entry, folder = _entry(config, models, name)
+    with _edited_entry(models, name) as (entry, folder):
         if label not in entry.version_labels:
             there = ", ".join(sorted(entry.version_labels)) or "none"
             raise InputError(f"{name} has no label {label!r}; its labels: {there}")
@@ -173,7 +162,7 @@ def remove_label(models: Path, name: str, label: str) -> Choice:
         return _choice(entry, folder)
 
 
-def check_version(folder: Path, name: str, version: int) -> None:
+def _check_version(folder: Path, name: str, version: int) -> None:
     """Refuse a version that no server could load: missing, incomplete, or without a readable graph."""
     from genre_tf.export.gate import read_saved_model
 
@@ -186,24 +175,19 @@ def check_version(folder: Path, name: str, version: int) -> None:
     read_saved_model(folder / str(version))
 
 
-def _entry(config: Any, models: Path, name: str) -> tuple[Any, Path]:
-    for entry in config.model_config_list.config:
-        if entry.name == name:
-            return entry, base_folder(models, name, entry.base_path)
-    names = ", ".join(entry.name for entry in config.model_config_list.config) or "none"
-    raise InputError(f"no servable {name!r} in {models / CONFIG_NAME}; it lists: {names}")
+@contextmanager
+def _edited_entry(models: Path, name: str) -> Iterator[tuple[Any, Path]]:
+    """The ModelConfig of a servable, for editing, and its folder."""
+    with edited(models) as config:
+        entries = {entry.name: entry for entry in config.model_config_list.config}
+        if name not in entries:
+            there = ", ".join(entries) or "none"
+            raise InputError(f"no servable {name!r} in {models / CONFIG_NAME}; it lists: {there}")
+        yield entries[name], base_folder(models, entries[name])
 
 
-def _before(folder: Path, name: str, entry: Any, loaded: list[int]) -> int:
-    # If all listed versions are gone from the disk, the last of them counts as the present one.
-    present = max(loaded or entry.model_version_policy.specific.versions, default=0)
-    earlier = [version for version in versions(folder) if version < present]
-    for version in reversed(earlier):
-        if version_fault(folder / str(version)) is None:
-            return version
-    raise InputError(
-        f"{name} has no valid version before {present} in {folder} (published: {_join(versions(folder))})"
-    )
+def _loaded(models: Path, entry: Any) -> list[int]:
+    return chosen_versions(entry, versions(base_folder(models, entry)))
 
 
 def _load_only(entry: Any, wanted: set[int]) -> None:
@@ -214,7 +198,7 @@ def _load_only(entry: Any, wanted: set[int]) -> None:
 def _choice(entry: Any, folder: Path, waits_for: int | None = None) -> Choice:
     return Choice(
         model=entry.name,
-        loaded=loaded_versions(entry, folder),
+        loaded=chosen_versions(entry, versions(folder)),
         labels=dict(sorted(entry.version_labels.items())),
         newest_follow=not entry.model_version_policy.HasField("specific"),
         waits_for=waits_for,
@@ -246,37 +230,28 @@ def prune(models: Path, keep: int, *, name: str | None = None, dry_run: bool = F
     A version is kept if it is among the newest `keep` valid ones, is loaded by the version policy, is listed
     in it, or has a label. A broken version is also kept if it is newer than the oldest of those `keep`.
 
-    Args:
-        models: the MODELS folder; its configuration is locked while this runs.
-        keep: number of newest valid versions of each servable that are always kept; at least 1.
-        name: servable to prune; None: every servable of the folder.
-        dry_run: remove nothing, only return what would be removed.
-
-    Raises:
-        InputError: no such folder or servable, or `keep` below 1.
-        FailureError: a version could not be removed.
+    The configuration is locked meanwhile. Without `name` every servable of the folder is pruned.
     """
     if keep < 1:
         raise InputError(f"--keep must be at least 1, as the newest version is always kept; got {keep}")
     with locked(models):
         entries = configured(models)
         found = {folder.name: folder for folder in sorted(models.iterdir()) if versions(folder)}
-        found |= {entry: base_folder(models, entry, config.base_path) for entry, config in entries.items()}
+        found |= {entry: base_folder(models, config) for entry, config in entries.items()}
         if name is not None and name not in found:
             raise InputError(f"no servable {name!r} in {models}; available: {', '.join(found) or 'none'}")
         chosen = [name] if name is not None else list(found)
-        return [_prune(found[one], one, entries.get(one), keep, dry_run) for one in chosen]
-
-
-def _prune(folder: Path, name: str, entry: Any | None, keep: int, dry_run: bool) -> Pruned:
-    there = versions(folder)
-    kept = _reasons(folder, there, entry, keep)
-    removed = [version for version in there if version not in kept]
-    if not dry_run:
-        remove_leftovers(folder)
-        for version in removed:
-            remove_version(folder, version)
-    return Pruned(model=name, kept=dict(sorted(kept.items())), removed=removed)
+        pruned = []
+        for one in chosen:
+            folder, there = found[one], versions(found[one])
+            kept = _reasons(folder, there, entries.get(one), keep)
+            removed = [version for version in there if version not in kept]
+            if not dry_run:
+                remove_leftovers(folder)
+                for version in removed:
+                    remove_version(folder, version)
+            pruned.append(Pruned(model=one, kept=dict(sorted(kept.items())), removed=removed))
+        return pruned
 
 
 def _reasons(folder: Path, there: list[int], entry: Any | None, keep: int) -> dict[int, str]:
@@ -289,7 +264,7 @@ def _reasons(folder: Path, there: list[int], entry: Any | None, keep: int) -> di
     }
     if entry is None:
         return reasons
-    reasons |= dict.fromkeys(loaded_versions(entry, folder), "loaded")
+    reasons |= dict.fromkeys(chosen_versions(entry, there), "loaded")
     listed = entry.model_version_policy.specific.versions
     reasons |= {version: "listed in the version policy" for version in there if version in listed}
     labels = sorted(entry.version_labels.items())

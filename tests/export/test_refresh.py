@@ -30,7 +30,7 @@ from genre_tf.export.verification import verify_version
 from genre_tf.funnel.index import read_catalogue
 from genre_tf.funnel.rules import Rules
 from genre_tf.funnel.served_models import ServedModels
-from genre_tf.serving.operations.configuration import BatchingOptions, write_configuration
+from genre_tf.serving.operations.configuration import write_configuration
 from genre_tf.serving.operations.version_choice import roll_back
 
 SIZES = {"max_history": 5, "k": 5, "retrieve": 20}
@@ -252,7 +252,7 @@ def test_after_a_rollback_the_served_version_is_refreshed(served, refreshed, fir
 
     monkeypatch.setattr(refreshing, "refresh", note)
     refresh_verb(models, expire="1")
-    write_configuration(models, [RECOMMENDER], BatchingOptions(batch_sizes=(1, 4)))
+    write_configuration(models, [RECOMMENDER], 4)
     refresh_verb(models, expire="1")
     roll_back(models, RECOMMENDER, 1)
     refresh_verb(models / RECOMMENDER, expire="1")

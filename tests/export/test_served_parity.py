@@ -16,7 +16,7 @@ from tensorflow_serving.apis import predict_pb2, prediction_service_pb2_grpc
 from genre_tf.contract import RECOMMENDER
 from genre_tf.export.replay import compare
 from genre_tf.export.requests import PARITY_FILE, as_bytes, read_exchanges
-from genre_tf.serving.client.tensors import to_array, write_proto
+from genre_tf.serving.client.messages import to_array, write_proto
 from genre_tf.serving.embedded.server import EmbeddedServer, ServerOptions
 
 REQUESTS, THREADS = 1000, 32

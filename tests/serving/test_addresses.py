@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from genre_tf.serving import Client
-from genre_tf.serving.client.addresses import bare_host, host_port, is_loopback
+from genre_tf.serving.client.channels import bare_host, host_port, is_loopback
 
 
 def has_ipv6() -> bool:

@@ -151,14 +151,14 @@ def test_a_full_queue_is_unavailable(make: Make) -> None:
 
 
 def test_a_batch_waits_for_others_until_its_time_is_over(make: Make) -> None:
-    batched = make(max_batch_size=8, batch_timeout_s=0.2)
+    batched = make(max_batch_size=8, batch_timeout_us=200_000)
     asked = [batched.later([1.0]), batched.later([2.0])]
     assert [answer.result(10)[0].tolist() for answer in asked] == [[2], [4]]
     assert batched.graph.sizes() == [2]
 
 
 def test_a_full_batch_does_not_wait(make: Make) -> None:
-    batched = make(max_batch_size=2, batch_timeout_s=60)
+    batched = make(max_batch_size=2, batch_timeout_us=60_000_000)
     asked = [batched.later([1.0]), batched.later([2.0])]
     assert [answer.result(10)[0].tolist() for answer in asked] == [[2], [4]]
 
@@ -213,7 +213,7 @@ def test_outputs_that_are_not_one_row_each_are_refused(make: Make, answer: Any) 
 
 
 def test_no_rows_are_run_as_they_are(make: Make) -> None:
-    assert make(batch_timeout_s=60).ask([])[0].tolist() == []
+    assert make(batch_timeout_us=60_000_000).ask([])[0].tolist() == []
 
 
 def test_kinds_of_requests_are_not_remembered_without_end(make: Make) -> None:

@@ -14,7 +14,7 @@ from genre_tf.cli.clients import ask, generate, recommend, score
 from genre_tf.cli.readers import Reader, report_unknown
 from genre_tf.errors import InputError
 from genre_tf.serving import Client
-from genre_tf.serving.client.answers import GeneratedText
+from genre_tf.serving.client.calls import GeneratedText
 
 from .conftest import NEWS
 

@@ -10,7 +10,8 @@ from google.protobuf import text_format
 
 from genre_tf.errors import InputError
 from genre_tf.serving.operations.configuration import (
-    BatchingOptions,
+    USUAL_SIZES,
+    BatchingParameters,
     render_batching,
     warmup_sizes,
     write_configuration,
@@ -97,11 +98,11 @@ def test_editors_take_turns(tmp_path: Path) -> None:
 
 
 def test_batching_config_is_consistent(tmp_path: Path, serving_messages: dict[str, Any]) -> None:
-    write_configuration(tmp_path, ["genre_recommender"], BatchingOptions(batch_sizes=(1, 4, 16)))
+    write_configuration(tmp_path, ["genre_recommender"], 16)
     text = (tmp_path / "batching.config").read_text()
     parsed = text_format.Parse(text, serving_messages["BatchingParameters"]())
     assert list(parsed.allowed_batch_sizes) == []
-    on_gpu = render_batching(BatchingOptions(batch_sizes=(1, 4, 16), gpu=True))
+    on_gpu = render_batching(BatchingParameters(max_batch_size=16, allowed_batch_sizes=(1, 4, 16)))
     allowed = text_format.Parse(on_gpu, serving_messages["BatchingParameters"]()).allowed_batch_sizes
     assert list(allowed) == [1, 4, 16]
     assert parsed.max_batch_size.value == 16  # must equal the last allowed size, or no version loads
@@ -114,7 +115,7 @@ def test_what_people_tuned_stays_and_warmup_follows(tmp_path: Path) -> None:
     assert warmup_sizes(tmp_path) is None
     write_configuration(tmp_path, ["genre_recommender"])
     file = tmp_path / "batching.config"
-    assert warmup_sizes(tmp_path) == BatchingOptions().batch_sizes
+    assert warmup_sizes(tmp_path) == USUAL_SIZES
     assert (
         "Written once" in file.read_text() and "Written once" in (tmp_path / "monitoring.config").read_text()
     )
@@ -134,17 +135,11 @@ def test_what_people_tuned_stays_and_warmup_follows(tmp_path: Path) -> None:
 
 def test_batch_threads_can_be_set(serving_messages: dict[str, Any]) -> None:
     text = render_batching(
-        BatchingOptions(num_batch_threads=4, batch_timeout_us=2000, max_enqueued_batches=4)
+        BatchingParameters(num_batch_threads=4, batch_timeout_us=2000, max_enqueued_batches=4)
     )
     parsed = text_format.Parse(text, serving_messages["BatchingParameters"]())
     assert (parsed.num_batch_threads.value, parsed.max_enqueued_batches.value) == (4, 4)
     assert parsed.batch_timeout_micros.value == 2000
-
-
-@pytest.mark.parametrize("sizes", [(), (0, 1), (4, 2), (2, 2)])
-def test_batch_sizes_increase(sizes: tuple[int, ...]) -> None:
-    with pytest.raises(InputError, match="positive and increasing"):
-        BatchingOptions(batch_sizes=sizes)
 
 
 def test_monitoring_config_turns_prometheus_on(tmp_path: Path, serving_messages: dict[str, Any]) -> None:

@@ -89,7 +89,7 @@ def test_tensors_of_every_type_and_of_huge_shapes(toy_server: Any) -> None:
 def test_short_value_lists_repeat_their_last_value() -> None:
     from tensorflow.core.framework import tensor_pb2, types_pb2
 
-    from genre_tf.serving.client.tensors import to_array
+    from genre_tf.serving.client.messages import to_array
 
     proto = tensor_pb2.TensorProto(dtype=types_pb2.DT_FLOAT, float_val=[1, 2])
     proto.tensor_shape.dim.add(size=4)

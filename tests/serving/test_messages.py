@@ -7,7 +7,7 @@ import pytest
 from tensorflow_serving.apis import predict_pb2
 
 from genre_tf.serving.client import messages
-from genre_tf.serving.client.tensors import to_array, write_proto
+from genre_tf.serving.client.messages import to_array, write_proto
 
 
 def check_fields(ours: Any, theirs: Any) -> None:

@@ -7,14 +7,14 @@ import pytest
 
 from genre_tf.errors import InputError
 from genre_tf.serving.operations.configuration import write_configuration
-from genre_tf.serving.operations.model_folders import (
+from genre_tf.serving.operations.model_server import LocalConfig
+from genre_tf.serving.operations.models_config import (
+    edited,
     find_models,
     read_models_config,
     scan_models,
     version_fault,
 )
-from genre_tf.serving.operations.model_server import LocalConfig
-from genre_tf.serving.operations.models_config import edited
 from genre_tf.serving.operations.version_choice import prune
 
 

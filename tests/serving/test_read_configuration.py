@@ -31,7 +31,7 @@ def test_every_field_may_be_there(tmp_path: Path) -> None:
     )
     assert read_batching(file) == BatchingParameters(
         max_batch_size=8,
-        batch_timeout_s=0.0015,
+        batch_timeout_us=1500,
         max_enqueued_batches=3,
         num_batch_threads=2,
         allowed_batch_sizes=(4, 8),

@@ -80,6 +80,7 @@ def test_an_occupied_port_is_said_before_models_are_loaded(toy_server: Any, toy_
 
 
 Start = Callable[..., Any]
+BIG = 16 << 20  # bytes of the page at /big: more than the kernel takes for a client that does not read
 
 
 @pytest.fixture
@@ -91,9 +92,13 @@ def start() -> Iterator[Start]:
 
     started: list[Any] = []
 
+    class Metrics(ServerMetrics):
+        def page(self) -> bytes:
+            return bytes(BIG)
+
     def make(**limits: Any) -> Any:
-        parts = ModelManager(), ServerMetrics(), InFlight()
-        server = RestServer(*parts, host="127.0.0.1", port=0, threads=4, limits=RestLimits(**limits))
+        parts, to = (ModelManager(), Metrics(), InFlight()), {"host": "127.0.0.1", "port": 0}
+        server = RestServer(*parts, **to, threads=4, metrics_path="/big", limits=RestLimits(**limits))
         server.start()
         started.append(server)
         return server
@@ -188,6 +193,105 @@ def test_a_body_that_trickles_is_given_up(start: Start) -> None:
     assert still_answers(server)
 
 
+def until_closed(connection: socket.socket) -> bytes:
+    """All that a server sends until it closes the connection."""
+    received = bytearray()
+    try:
+        while part := connection.recv(1 << 20):
+            received += part
+    except ConnectionError:  # it was closed while this side still sent
+        pass
+    return bytes(received)
+
+
+@pytest.mark.parametrize(
+    "parts",
+    [
+        [b"GET /" + b"x" * 1000 + b" HTTP/1.1\r\n\r\n"],
+        [b"GET / HTTP/1.1\r\nA: " + b"x" * 1000 + b"\r\n\r\n"],
+        [b"GET / HTTP/1.1\r\n" + b"A: b\r\n" * 500 + b"\r\n"],
+        [b"GET / HTTP/1.1\r\nA: ", b"x" * 600, b"x" * 600],  # without an end
+        [b"GET / HTTP/1.1\r\n", *[b"A: " + b"x" * 200 + b"\r\n"] * 10],
+        [b"POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n", b"A: " + b"x" * 600, b"x" * 600],
+    ],
+)
+def test_too_long_a_head_is_refused(start: Start, parts: list[bytes]) -> None:
+    server = start(head_bytes=1000, idle_s=30, head_s=30)
+    with opened(server) as connection:
+        for part in parts:
+            try:
+                connection.sendall(part)
+            except ConnectionError:
+                break
+            time.sleep(0.02)
+        begun = time.monotonic()
+        answer = until_closed(connection)
+        assert time.monotonic() - begun < 10
+    assert b"HTTP/1.1 431 " in answer
+    assert still_answers(server)
+
+
+def test_a_head_without_an_end_takes_no_memory(start: Start) -> None:
+    server = start()
+    tracemalloc.start()
+    with opened(server) as connection:
+        connection.sendall(b"GET / HTTP/1.1\r\nA: ")
+        with pytest.raises(ConnectionError):
+            for _ in range(1000):
+                connection.sendall(b"x" * (64 << 10))
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 4 << 20
+
+
+@pytest.mark.parametrize("sent", [b"", b"GET /v1/models/toy HTTP/1.1\r\nHost"])
+def test_a_head_that_never_ends_is_given_up(start: Start, sent: bytes) -> None:
+    server = start(head_s=0.3)
+    for first in (b"", b"GET /v1/models/toy HTTP/1.1\r\n\r\n"):  # also after a request that was answered
+        with opened(server) as connection:
+            connection.sendall(first)
+            if first:
+                assert connection.recv(65536).startswith(b"HTTP/1.1 404 ")
+            begun = time.monotonic()
+            connection.settimeout(0.05)
+            for byte in sent.ljust(1 + 100 * bool(sent), b"x"):
+                try:
+                    connection.sendall(bytes([byte]) if sent or first else b"")
+                    if not connection.recv(65536):
+                        break
+                except TimeoutError:
+                    continue
+                except ConnectionError:
+                    break
+            connection.settimeout(20)
+            until_closed(connection)
+            assert time.monotonic() - begun < 3
+    assert still_answers(server)
+
+
+def test_slow_bodies_and_waiting_connections_are_not_taken_for_late_heads(start: Start) -> None:
+    server = start(head_s=0.2)
+    with opened(server) as connection:
+        for _ in range(2):
+            connection.sendall(b"POST %s HTTP/1.1\r\nContent-Length: 2\r\n\r\n{" % PATH.encode())
+            time.sleep(0.4)
+            connection.sendall(b"}")
+            answer = b""
+            while not answer.endswith(b"}"):
+                answer += connection.recv(65536)
+            assert answer.startswith(b"HTTP/1.1 404 ")
+            time.sleep(0.4)
+
+
+def test_an_answer_that_is_not_taken_is_dropped(start: Start) -> None:
+    server = start(answer_s=1)
+    for waits_s, whole in ((0, True), (2, False)):
+        with opened(server) as connection:
+            connection.sendall(b"GET /big HTTP/1.1\r\nConnection: close\r\n\r\n")
+            time.sleep(waits_s)
+            assert (len(until_closed(connection)) > BIG) is whole
+
+
 def test_an_idle_connection_is_closed(start: Start) -> None:
     server = start(idle_s=1)
     with opened(server) as connection:
@@ -211,6 +315,15 @@ def test_too_many_connections_are_refused_and_freed_ones_are_used_again(start: S
     while not still_answers(server):
         assert time.monotonic() < deadline
         time.sleep(0.01)
+
+
+def test_far_too_many_connections_are_closed_at_once(start: Start) -> None:
+    server = start(connections=1, head_s=30)
+    holders = [opened(server) for _ in range(101)]
+    with opened(server) as one_more:
+        assert until_closed(one_more) == b""
+    for holder in holders:
+        holder.close()
 
 
 def test_many_at_once_are_all_answered(start: Start) -> None:

@@ -17,11 +17,14 @@ from google.protobuf import text_format
 from genre_tf.cli.serving_files import serving_files
 from genre_tf.errors import InputError
 from genre_tf.serving.operations.configuration import BatchingParameters, write_configuration
-from genre_tf.serving.operations.deployment import DeploymentOptions, grpc_threads, memory_gib
-from genre_tf.serving.operations.model_folders import read_models_config
 from genre_tf.serving.operations.model_server import command
-from genre_tf.serving.operations.models_config import edited
-from genre_tf.serving.operations.serving_files import write_serving_files
+from genre_tf.serving.operations.models_config import edited, read_models_config
+from genre_tf.serving.operations.serving_files import (
+    DeploymentOptions,
+    grpc_threads,
+    memory_gib,
+    write_serving_files,
+)
 
 NAMES = ["genre_recommender", "genre_generator"]
 KUBERNETES_VERSION = "1.33"

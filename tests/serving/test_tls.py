@@ -23,7 +23,7 @@ from cryptography.x509.oid import NameOID
 from genre_tf.cli.clients import ask, generate, recommend, score
 from genre_tf.cli.versions import label, rollback
 from genre_tf.errors import FailureError, InputError
-from genre_tf.serving.client.addresses import client_context, client_credentials
+from genre_tf.serving.client.channels import client_context, client_credentials
 from genre_tf.serving.embedded.server import EmbeddedServer, ServerOptions
 
 RECOMMENDER = "genre_recommender"

@@ -12,11 +12,10 @@ from genre_tf.cli.versions import rollback as rollback_verb
 from genre_tf.errors import FailureError, InputError
 from genre_tf.export.publishing import versions
 from genre_tf.serving.operations.configuration import write_configuration
-from genre_tf.serving.operations.model_folders import find_models, read_models_config
+from genre_tf.serving.operations.models_config import chosen_versions, find_models, read_models_config
 from genre_tf.serving.operations.version_choice import (
     follow_newest,
     held_back,
-    loaded_versions,
     remove_label,
     roll_back,
     served_version,
@@ -64,7 +63,7 @@ class RunningServer:
             moved = self.labels.get(name, version) != version
             assert not moved or version in self.loaded, f"label {name} moves to {version}, not available"
         self.labels = dict(config.version_labels)
-        self.loaded = set(loaded_versions(config, self.models / NAME))
+        self.loaded = set(chosen_versions(config, versions(self.models / NAME)))
 
     def answer(self, name: str | None = None) -> int:
         version = max(self.loaded) if name is None else self.labels[name]
@@ -298,7 +297,7 @@ def test_two_steps_are_one_command_where_a_server_can_be_asked(
             assert {label: server.answer(label or None) for label in answers} == answers
             answered.append((address, answers))
 
-    monkeypatch.setattr("genre_tf.serving.operations.model_status.wait_until_served", wait)
+    monkeypatch.setattr("genre_tf.serving.operations.model_server.wait_until_served", wait)
     rollback_verb(models, NAME, server=["one:8500", "two:8500"])
     assert asked == [("one:8500", NAME, 3), ("two:8500", NAME, 3)] * 2  # each step
     assert answered == [("one:8500", {"": 3, "stable": 3}), ("two:8500", {"": 3, "stable": 3})]
@@ -309,7 +308,7 @@ def test_the_verbs_return_once_a_server_answers_as_chosen(toy_models: Path, tmp_
     import grpc
 
     from genre_tf.serving.embedded.server import EmbeddedServer, ServerOptions
-    from genre_tf.serving.operations.model_status import answering_version
+    from genre_tf.serving.operations.model_server import answering_version
 
     shutil.copytree(toy_models, tmp_path / "models")
     models, options = tmp_path / "models", ServerOptions(grpc_port=0, rest_port=0, poll_s=0.3)

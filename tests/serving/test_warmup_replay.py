@@ -55,7 +55,7 @@ def load(models: Path) -> tuple[dict[str, list[int]], list[str], list[tuple[int,
     """What is served, what was said, and each version's state and error code."""
     from genre_tf.serving.embedded.loading import VersionLoader, load_version
     from genre_tf.serving.embedded.manager import ModelManager, ModelSpec
-    from genre_tf.serving.operations.model_folders import find_models
+    from genre_tf.serving.operations.models_config import find_models
 
     said: list[str] = []
     manager = ModelManager()
