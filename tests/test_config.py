@@ -81,7 +81,7 @@ def test_a_pretrained_writer_is_adapted_and_not_trained_as_one_from_scratch():
         ("[generation]\ncontext_weight = 1", "generation.context_weight must be between 0 and 0.99; got 1"),
         (
             "[generation.writing]\nstrategy = 'best'",
-            "writing.strategy must be one of sample, greedy, beam; got 'best'",
+            "writing: strategy must be one of sample, greedy, beam; got 'best'",
         ),
         ("[generation.writing]\ntop_p = 0.0", "generation.writing.top_p must be between 0.01 and 1; got 0"),
         ("[generation.writing]\nsamples = 0", "generation.writing.samples must be between 1 and 64; got 0"),

@@ -12,7 +12,7 @@ from typing import Annotated, Any, ClassVar, Literal, NamedTuple
 
 import typer
 
-from genre_tf.config import RANGES, OptimizerConfig, RunConfig, with_optimizer
+from genre_tf.config import OptimizerConfig, RunConfig, range_of, with_optimizer
 
 Strategy = Literal["auto", "one", "mirrored", "multiworker", "tpu"]
 StrategyOption = Annotated[
@@ -66,10 +66,9 @@ class Setting:
         """What Typer reads: the type of the field, or None for an option that is not given."""
         section, _, name = self.places.split()[0].rpartition(".")
         of_run = typing.get_type_hints(RunConfig)
-        fields = typing.get_type_hints(of_run.get(section, OptimizerConfig)) if section else of_run
-        kind: Any = Path if self.is_path else fields[name]
-        ranges = {field: limits for field, *limits in RANGES.get(section, ())}
-        least, most = ranges.get(name, (-math.inf, math.inf))
+        settings = of_run.get(section, OptimizerConfig) if section else RunConfig
+        kind: Any = Path if self.is_path else typing.get_type_hints(settings)[name]
+        least, most = range_of(settings, name)
         option = typer.Option(
             *filter(None, [self.flag]),
             help=self.help,

@@ -5,7 +5,7 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, NamedTuple, cast
+from typing import Any, Literal, NamedTuple, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -215,7 +215,7 @@ def likeliest_titles(
             beam search; it finds likelier titles than a greedy choice, which is kept if configured.
     """
     writing = writing or WritingConfig()
-    strategy = "greedy" if writing.strategy == "greedy" else "beam"
+    strategy: Literal["greedy", "beam"] = "greedy" if writing.strategy == "greedy" else "beam"
     one = replace(writing, strategy=strategy, samples=1, beam_groups=1, draft_tokens=0)
     options = writer_options(one, parts.prompts)
     writer = WritingGraph(parts, options)

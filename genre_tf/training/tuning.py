@@ -7,11 +7,11 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import tensorflow as tf
 
-from genre_tf.config import OBJECTIVES, RunConfig, with_optimizer, write_config
+from genre_tf.config import Objective, RunConfig, with_optimizer, write_config
 from genre_tf.errors import InputError, StoppedError
 from genre_tf.training.progress import FitResult, Report
 from genre_tf.training.run_folder import TRAINERS, check_stages, open_run, stage_fingerprints
@@ -53,7 +53,7 @@ HYPER_PARAMETERS: Mapping[str, HyperParameter] = {
     "negatives": HyperParameter(_STAGE, choices=(0, 2, 4, 8), stages=("retrieval",)),
     "pool_negatives": HyperParameter(_STAGE, choices=(30, 60, 120), stages=("retrieval",)),
     "dimension": HyperParameter(_STAGE, choices=(64, 128, 256), stages=("retrieval",)),
-    "objective": HyperParameter(_STAGE, choices=OBJECTIVES, stages=("ranking",)),
+    "objective": HyperParameter(_STAGE, choices=get_args(Objective), stages=("ranking",)),
     "popularity_debias": HyperParameter(_STAGE, 0.0, 1.0, stages=("ranking",)),
     "label_smoothing": HyperParameter(_STAGE, 0.0, 0.2, stages=("ranking",)),
     "contrastive": HyperParameter(_STAGE, 0.0, 0.5, stages=("ranking",)),

