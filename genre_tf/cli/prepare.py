@@ -66,7 +66,7 @@ def prepare(
     runner_option: RunnerOptions = None,
     json: Annotated[bool, typer.Option("--json", help="The manifest as JSON, for programs.")] = False,
 ) -> None:
-    """Turn the training log into columns that training maps into memory: Arrow files and a manifest.
+    """Turn the training log into columns that training reads batch by batch: Arrow files and a manifest.
 
     The same data and options give the same bytes, in this process and with any Beam runner.
 

@@ -7,6 +7,7 @@ from datetime import datetime
 from functools import cached_property
 from itertools import repeat
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -105,7 +106,14 @@ def write_articles(path: Path, articles: Sequence[Article]) -> None:
     columns = {name: pa.array([getattr(one, name) for one in articles], pa.string()) for name in TEXT_FIELDS}
     columns["published"] = pa.array([one.published for one in articles], pa.timestamp("s"))
     columns["withdrawn"] = pa.array([one.withdrawn for one in articles], pa.bool_())
-    batch = pa.RecordBatch.from_arrays(list(columns.values()), list(columns))
+    write_arrow(path, columns)
+
+
+def write_arrow(path: Path, columns: dict[str, Any]) -> None:
+    """Writes Arrow arrays as the one batch of an IPC file."""
+    import pyarrow as pa
+
+    batch = pa.RecordBatch.from_pydict(columns)
     with pa.OSFile(str(path), "wb") as file, pa.ipc.new_file(file, batch.schema) as writer:
         writer.write_batch(batch)
 

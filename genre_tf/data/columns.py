@@ -1,38 +1,40 @@
-"""Impressions as columns: Arrow files that are mapped into memory, or examples in the same form.
+"""Impressions as columns: examples in memory, or Arrow files of which only the rows of a batch are read.
 
-A log of any size takes hardly any memory: only the rows that are asked for are read, and the pages that the
-system mapped for them are given back.
+A log of any size takes hardly any memory: 24 bytes of each impression, for its number, its time and the ends
+of its lists. Lists are read by position: in mapped memory each random row would cost some six page faults,
+which took more time than everything else, and the more the larger the log.
 """
 
-import mmap
+import os
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, ClassVar, Self, overload
-from weakref import WeakSet
+from typing import Any, Self, overload
+from weakref import finalize
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from genre_tf.data.articles import damaged
-from genre_tf.data.decay import COUNTERS
+from genre_tf.contract import COUNTERS
+from genre_tf.data.articles import damaged, write_arrow
 
 Ints = npt.NDArray[np.int64]
 Rows = npt.NDArray[np.int32]
 Floats = npt.NDArray[np.float32]
 
-WEIGHTS = {"history_weights": "history", "label_weights": "labels"}
-"""Further columns of a log with signals, and the column that each one weights."""
-
-_OF_CANDIDATES = ("candidates", "labels", "counters", "label_weights")
-_LISTS = {name: name in _OF_CANDIDATES for name in ("history", "history_weights", *_OF_CANDIDATES)}
+_WEIGHTS = {"history_weights": "history", "label_weights": "labels"}  # what each column of weights belongs to
+_OF_HISTORY = ("history", "history_weights")
+_KINDS: dict[str, np.dtype[Any]] = {  # the columns of lists
+    "history": np.dtype(np.int32),
+    "history_weights": np.dtype(np.float32),
+    "candidates": np.dtype(np.int32),
+    "labels": np.dtype(np.uint8),
+    "counters": np.dtype((np.float32, (len(COUNTERS),))),
+    "label_weights": np.dtype(np.float32),
+}
 _SCANNED_TOGETHER = 8192  # impressions
-_MAPPED_BYTES = 256 << 20  # of all files, after which their pages are given back
-_RUN_BYTES = 320 << 10  # what reading one row may map: the system maps 64 KiB around each of some five values
-_ROW_BYTES = 2 << 10  # about
-_NEIGHBOURS = 64  # rows that are read together, from which on the system should read ahead
 
 
 @dataclass(eq=False, slots=True)
@@ -65,14 +67,14 @@ class ImpressionExample:
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Block:
-    """Columns of n impressions, with h clicks in all histories and c candidates.
+    """Columns of n impressions in memory, with h clicks in all histories and c candidates.
 
     Columns that were not asked for are empty.
 
     Args:
         impression: int64 [n], row numbers in the log.
         seconds: int64 [n], times since 1970 on the log's own clock.
-        user_id: strings [n].
+        user_id: n readers.
         history_ends: int [n + 1], where each history begins in `history`, and where the last one ends.
         history: int32 [h], article rows, oldest click first.
         candidate_ends: int [n + 1], the same for the candidates.
@@ -81,12 +83,11 @@ class Block:
         counters: float32 [c, 9], in the order of `COUNTERS`.
         history_weights: float32 [h], see `ImpressionExample`; None in a log without signals.
         label_weights: float32 [c], likewise.
-        mapping: the file that holds them; None: they are in memory.
     """
 
     impression: Ints
     seconds: Ints
-    user_id: Any
+    user_id: Sequence[str]
     history_ends: npt.NDArray[np.integer]
     history: Rows
     candidate_ends: npt.NDArray[np.integer]
@@ -95,37 +96,32 @@ class Block:
     counters: Floats
     history_weights: Floats | None = None
     label_weights: Floats | None = None
-    mapping: "_Mapping | None" = field(default=None, repr=False)
 
     @classmethod
     def of(cls, examples: Sequence[ImpressionExample]) -> Self:
         """The columns of some examples."""
 
-        def joined(name: str, kind: type, inner: tuple[int, ...] = ()) -> npt.NDArray[Any]:
+        def joined(name: str) -> npt.NDArray[Any] | None:
             found = [getattr(example, name) for example in examples]
-            return np.concatenate([np.zeros((0, *inner), kind), *found]).astype(kind, copy=False)
+            if name in _WEIGHTS:
+                if all(each is None for each in found):
+                    return None
+                sizes = [len(getattr(example, _WEIGHTS[name])) for example in examples]
+                found = [
+                    np.ones(size) if each is None else each for each, size in zip(found, sizes, strict=True)
+                ]
+            if name == "labels":
+                found = [each > 0 for each in found]
+            return np.concatenate([np.zeros(0, _KINDS[name]), *found]).astype(_KINDS[name].base, copy=False)
 
-        def weights(name: str) -> Floats | None:
-            found = [getattr(example, name) for example in examples]
-            if all(each is None for each in found):
-                return None
-            of = [getattr(example, WEIGHTS[name]) for example in examples]
-            ones = (np.ones(len(each), np.float32) for each in of)
-            known = [given if given is not None else one for given, one in zip(found, ones, strict=True)]
-            return np.concatenate(known).astype(np.float32, copy=False)
-
+        columns: dict[str, Any] = {name: joined(name) for name in _KINDS}
         return cls(
             impression=np.array([example.impression for example in examples], np.int64),
             seconds=np.array([round(example.time_hours * 3600) for example in examples], np.int64),
             user_id=[example.user_id for example in examples],
             history_ends=ends_of([len(example.history) for example in examples]),
-            history=joined("history", np.int32),
             candidate_ends=ends_of([len(example.candidates) for example in examples]),
-            candidates=joined("candidates", np.int32),
-            labels=(joined("labels", np.float32) > 0).astype(np.uint8),
-            counters=joined("counters", np.float32, (len(COUNTERS),)),
-            history_weights=weights("history_weights"),
-            label_weights=weights("label_weights"),
+            **columns,
         )
 
     def __len__(self) -> int:
@@ -137,7 +133,7 @@ class Block:
         shown = slice(self.candidate_ends[row], self.candidate_ends[row + 1])
         return ImpressionExample(
             impression=int(self.impression[row]),
-            user_id=str(self.user_id[row]),
+            user_id=self.user_id[row],
             time_hours=int(self.seconds[row]) / 3600,
             history=self.history[read],
             candidates=self.candidates[shown],
@@ -147,15 +143,91 @@ class Block:
             label_weights=None if self.label_weights is None else self.label_weights[shown],
         )
 
-    def will_read(self, rows: int) -> None:
-        """Prepare the file, if there is one, for reading neighbouring rows."""
-        if self.mapping is not None:
-            self.mapping.will_read(rows)
-
     @property
     def row_of_candidate(self) -> Ints:
         """The row of each candidate among the n impressions: int64 [c]."""
         return np.repeat(np.arange(len(self)), np.diff(self.candidate_ends))
+
+    @property
+    def has_weights(self) -> bool:
+        """Whether the log has signals."""
+        return self.label_weights is not None or self.history_weights is not None
+
+    def users(self, begin: int, end: int) -> Sequence[str]:
+        """The readers of some neighbouring impressions."""
+        return self.user_id[begin:end]
+
+    def values(self, name: str, begin: int, end: int) -> npt.NDArray[Any]:
+        """Neighbouring values of a column of lists; weights of a log without signals are 1."""
+        values = getattr(self, name)
+        return np.ones(end - begin, np.float32) if values is None else values[begin:end]
+
+    def write_counters(self, begin: int, counters: Floats) -> None:
+        """Replace counters, from the candidate `begin` on."""
+        self.counters[begin : begin + len(counters)] = counters
+
+
+class BlockFile:
+    """A block in a file that `write_block` wrote.
+
+    Args:
+        path: the file.
+        writable: whether `write_counters` may be called.
+
+    Raises:
+        InputError: it is missing or damaged.
+    """
+
+    def __init__(self, path: Path, writable: bool = False) -> None:
+        try:
+            self._file = os.open(path, os.O_RDWR if writable else os.O_RDONLY)
+            finalize(self, os.close, self._file)
+            with pa.memory_map(str(path)) as file:
+                whole = file.read_buffer()
+            batch = pa.ipc.open_file(whole).get_batch(0)
+            users, history, shown = (batch.column(name) for name in ("user_id", "history", "candidates"))
+            read, seen = history.values, shown.values
+            columns = {"history": read.field("article"), "candidates": seen.field("article")}
+            columns |= {"labels": seen.field("clicked"), "counters": seen.field("counters").values}
+            self.has_weights = read.type.num_fields > 1
+            if self.has_weights:
+                columns |= {"history_weights": read.field("weight"), "label_weights": seen.field("weight")}
+        except (OSError, KeyError, pa.ArrowException):
+            raise damaged(path) from None
+        buffers = {name: column.buffers()[1] for name, column in columns.items()}
+        buffers |= {"user_ends": users.buffers()[1], "users": users.buffers()[2]}
+        self._places = {
+            name: each.address - whole.address for name, each in buffers.items() if each and each.size
+        }
+        self.impression: Ints = np.array(batch.column("impression"))
+        self.seconds: Ints = np.array(batch.column("time_seconds"))
+        self.history_ends, self.candidate_ends = np.array(history.offsets), np.array(shown.offsets)
+
+    def __len__(self) -> int:
+        return len(self.impression)
+
+    def users(self, begin: int, end: int) -> Sequence[str]:
+        """The readers of some neighbouring impressions."""
+        ends = self._read("user_ends", np.dtype(np.int32), begin, end + 1)
+        texts = self._read("users", np.dtype(np.uint8), int(ends[0]), int(ends[-1]))
+        buffers = [None, pa.py_buffer(ends - ends[0]), pa.py_buffer(texts)]
+        users: list[str] = pa.Array.from_buffers(pa.string(), end - begin, buffers).to_pylist()
+        return users
+
+    def values(self, name: str, begin: int, end: int) -> npt.NDArray[Any]:
+        """Neighbouring values of a column of lists; weights of a log without signals are 1."""
+        if name in _WEIGHTS and not self.has_weights:
+            return np.ones(end - begin, np.float32)
+        return self._read(name, _KINDS[name], begin, end)
+
+    def write_counters(self, begin: int, counters: Floats) -> None:
+        """Replace counters, from the candidate `begin` on."""
+        place = self._places["counters"] + begin * _KINDS["counters"].itemsize
+        os.pwrite(self._file, np.ascontiguousarray(counters, np.float32), place)
+
+    def _read(self, name: str, kind: np.dtype[Any], begin: int, end: int) -> npt.NDArray[Any]:
+        size, place = (end - begin) * kind.itemsize, self._places.get(name, 0) + begin * kind.itemsize
+        return np.frombuffer(os.pread(self._file, size, place), kind)
 
 
 class ImpressionColumns(Sequence[ImpressionExample]):
@@ -169,7 +241,7 @@ class ImpressionColumns(Sequence[ImpressionExample]):
         places: int64 [n], the chosen impressions, counted over all parts; None: all, in their order.
     """
 
-    def __init__(self, parts: Sequence[Block], places: Ints | None = None) -> None:
+    def __init__(self, parts: Sequence[Block | BlockFile], places: Ints | None = None) -> None:
         self._parts = [part for part in parts if len(part)]
         self._starts = ends_of([len(part) for part in self._parts])
         self._places = places
@@ -192,12 +264,7 @@ class ImpressionColumns(Sequence[ImpressionExample]):
 
     def __getitem__(self, chosen: Any) -> Any:
         if isinstance(chosen, int | np.integer):
-            number = range(len(self))[int(chosen)]
-            place = number if self._places is None else int(self._places[number])
-            part = int(np.searchsorted(self._starts, place, "right")) - 1
-            block = self._parts[part]
-            block.will_read(1)
-            return block.example(place - int(self._starts[part]))
+            return self.take([range(len(self))[int(chosen)]]).example(0)
         if isinstance(chosen, slice):
             chosen = np.arange(*chosen.indices(len(self)), dtype=np.int64)
         chosen = np.asarray(chosen)
@@ -222,22 +289,19 @@ class ImpressionColumns(Sequence[ImpressionExample]):
     @property
     def has_weights(self) -> bool:
         """Whether any impression comes from a log with signals."""
-        return any(part.label_weights is not None for part in self._parts)
+        return any(part.has_weights for part in self._parts)
 
     @cached_property
     def seconds(self) -> Ints:
         """When each impression was shown, in seconds since 1970: int64 [n]."""
-        return self._chosen("seconds")
+        return self._chosen([part.seconds for part in self._parts])
 
     @cached_property
     def shown(self) -> Ints:
         """How many candidates each impression has: int64 [n]."""
-        return self._chosen("candidate_ends")
+        return self._chosen([np.diff(part.candidate_ends) for part in self._parts])
 
-    def _chosen(self, name: str) -> Ints:
-        found = [getattr(part, name) for part in self._parts]
-        if name.endswith("ends"):
-            found = [np.diff(each) for each in found]
+    def _chosen(self, found: list[Any]) -> Ints:
         every = np.concatenate([np.zeros(0, np.int64), *found])
         return every if self._places is None else every[self._places]
 
@@ -266,27 +330,26 @@ class ImpressionColumns(Sequence[ImpressionExample]):
         Returns:
             The k impressions in this order.
         """
-        wanted = set(names or ("user_id", *_LISTS))
-        if not self.has_weights:
-            wanted -= WEIGHTS.keys()
         runs = self._runs(np.asarray(numbers, np.int64))
-        found: dict[str, Any] = {
-            name: _values(runs, name, name in wanted)
-            for name in _LISTS
-            if name in wanted or name not in WEIGHTS
-        }
-        users = [part.user_id[begin:end] for part, begin, end in runs] if "user_id" in wanted else []
-        return Block(
-            impression=_joined([part.impression[begin:end] for part, begin, end in runs]),
-            seconds=_joined([part.seconds[begin:end] for part, begin, end in runs]),
-            user_id=[user for some in users for user in _strings(some)],
-            history_ends=_ends(runs, "history_ends"),
-            candidate_ends=_ends(runs, "candidate_ends"),
-            **found,
-        )
+        columns: dict[str, Any] = {}
+        for name, kind in _KINDS.items():
+            found = [np.zeros(0, kind)]
+            wanted = not names or name in names
+            for part, begin, end in runs if wanted else ():
+                ends = part.history_ends if name in _OF_HISTORY else part.candidate_ends
+                found.append(part.values(name, int(ends[begin]), int(ends[end])))
+            if name not in _WEIGHTS or (wanted and self.has_weights):
+                columns[name] = np.concatenate(found)
+        users = [part.users(begin, end) for part, begin, end in runs if not names or "user_id" in names]
+        for name in ("impression", "seconds"):
+            columns[name] = _joined([getattr(part, name)[begin:end] for part, begin, end in runs])
+        for name in ("history_ends", "candidate_ends"):
+            lengths = [np.diff(getattr(part, name)[begin : end + 1]) for part, begin, end in runs]
+            columns[name] = ends_of(_joined(lengths))
+        return Block(user_id=[user for some in users for user in some], **columns)
 
     def fill_counters(self, numbers: Ints, counters: Floats) -> None:
-        """Write the counters of some impressions, in memory or into files that were mapped to be written.
+        """Write the counters of some impressions, in memory or into writable files.
 
         Args:
             numbers: int64 [k], which impressions.
@@ -294,22 +357,19 @@ class ImpressionColumns(Sequence[ImpressionExample]):
         """
         at = 0
         for part, begin, end in self._runs(numbers):
-            values = part.counters[part.candidate_ends[begin] : part.candidate_ends[end]]
-            values[:] = counters[at : at + len(values)]
-            at += len(values)
+            first, last = int(part.candidate_ends[begin]), int(part.candidate_ends[end])
+            part.write_counters(first, counters[at : at + last - first])
+            at += last - first
 
-    def _runs(self, numbers: Ints) -> list[tuple[Block, int, int]]:
+    def _runs(self, numbers: Ints) -> list[tuple[Block | BlockFile, int, int]]:
         """Some impressions as runs of neighbours in one part: the part, its first and after its last row."""
         places = self._places_of(numbers)
         parts = np.searchsorted(self._starts, places, "right") - 1
         begins = np.flatnonzero((np.diff(places, prepend=-2) != 1) | (np.diff(parts, prepend=-1) != 0))
-        rows = (places - self._starts[parts])[begins].tolist()
-        lengths = np.diff(begins, append=len(places)).tolist()
-        runs = []
-        for part, row, length in zip(parts[begins].tolist(), rows, lengths, strict=True):
-            self._parts[part].will_read(length)
-            runs.append((self._parts[part], row, row + length))
-        return runs
+        rows = (places - self._starts[parts])[begins]
+        after = rows + np.diff(begins, append=len(places))
+        of_run = (self._parts[part] for part in parts[begins].tolist())
+        return list(zip(of_run, rows.tolist(), after.tolist(), strict=True))
 
     def _places_of(self, numbers: Ints) -> Ints:
         return numbers if self._places is None else self._places[numbers]
@@ -339,75 +399,8 @@ def ends_of(lengths: npt.ArrayLike) -> Ints:
     return np.concatenate([[0], np.cumsum(np.asarray(lengths, np.int64), dtype=np.int64)]).astype(np.int64)
 
 
-def _values(runs: list[tuple[Block, int, int]], name: str, wanted: bool) -> npt.NDArray[Any]:
-    empty = np.zeros((0, len(COUNTERS)) if name == "counters" else 0, _KINDS[name])
-    if not wanted:
-        return empty
-    found = [empty]
-    for part, begin, end in runs:
-        ends = part.candidate_ends if _LISTS[name] else part.history_ends
-        values = getattr(part, name)
-        if values is None:  # a log without signals, beside one that has them
-            values = np.ones(int(ends[-1]), np.float32)
-        found.append(values[ends[begin] : ends[end]])
-    return np.concatenate(found)
-
-
-def _ends(runs: list[tuple[Block, int, int]], name: str) -> Ints:
-    return ends_of(_joined([np.diff(getattr(part, name)[begin : end + 1]) for part, begin, end in runs]))
-
-
-def _joined(found: list[Ints]) -> Ints:
+def _joined(found: list[Any]) -> Ints:
     return np.concatenate([np.zeros(0, np.int64), *found])
-
-
-def _strings(users: Any) -> list[str]:
-    strings: list[str] = users.to_pylist() if isinstance(users, pa.Array) else users
-    return strings
-
-
-_KINDS: dict[str, Any] = {
-    "history": np.int32,
-    "history_weights": np.float32,
-    "candidates": np.int32,
-    "labels": np.uint8,
-    "counters": np.float32,
-    "label_weights": np.float32,
-}
-
-
-class _Mapping:
-    """A file mapped into memory. What was read stays in the system's cache, but not in this process."""
-
-    _read: ClassVar["WeakSet[_Mapping]"] = WeakSet()  # the files read since pages were last given back
-    _read_bytes: ClassVar[int] = 0
-
-    def __init__(self, path: Path, writable: bool = False) -> None:
-        with path.open("r+b" if writable else "rb") as file:
-            access = mmap.ACCESS_WRITE if writable else mmap.ACCESS_READ
-            self._map = mmap.mmap(file.fileno(), 0, access=access)
-        self.buffer = pa.py_buffer(self._map)
-        self._ahead = True
-
-    def will_read(self, rows: int) -> None:
-        """Give pages back when many were read, and read ahead only where neighbours are read.
-
-        For a single row, the system would read some 100 KiB of the file around each of its values.
-        """
-        if _Mapping._read_bytes >= _MAPPED_BYTES:
-            read, _Mapping._read, _Mapping._read_bytes = _Mapping._read, WeakSet(), 0
-            for each in read:
-                each._map.madvise(mmap.MADV_DONTNEED)
-        _Mapping._read.add(self)
-        _Mapping._read_bytes += _RUN_BYTES + rows * _ROW_BYTES
-        if self._ahead is not (rows >= _NEIGHBOURS):
-            self._ahead = not self._ahead
-            self._map.madvise(mmap.MADV_NORMAL if self._ahead else mmap.MADV_RANDOM)
-
-    def writable(self, values: pa.Buffer, shape: tuple[int, ...]) -> Floats:
-        """A buffer of the file as an array that writes to the file."""
-        offset = values.address - self.buffer.address
-        return np.ndarray(shape, np.float32, self._map, offset)
 
 
 def write_block(path: Path, block: Block) -> None:
@@ -425,71 +418,25 @@ def write_block(path: Path, block: Block) -> None:
     if block.history_weights is not None:
         history["weight"] = pa.array(block.history_weights)
         shown["weight"] = pa.array(block.label_weights)
+
+    def lists(ends: npt.NDArray[np.integer], fields: dict[str, pa.Array]) -> pa.Array:
+        values = pa.StructArray.from_arrays(list(fields.values()), list(fields))
+        return pa.ListArray.from_arrays(pa.array(ends.astype(np.int32)), values)
+
     columns = {
         "impression": pa.array(block.impression),
         "user_id": pa.array(block.user_id, pa.string()),
         "time_seconds": pa.array(block.seconds),
-        "history": _list(block.history_ends, history),
-        "candidates": _list(block.candidate_ends, shown),
+        "history": lists(block.history_ends, history),
+        "candidates": lists(block.candidate_ends, shown),
     }
-    batch = pa.RecordBatch.from_arrays(list(columns.values()), list(columns))
-    with pa.OSFile(str(path), "wb") as file, pa.ipc.new_file(file, batch.schema) as writer:
-        writer.write_batch(batch)
+    write_arrow(path, columns)
 
 
 def read_columns(paths: Sequence[Path]) -> ImpressionColumns:
-    """Map files that `write_block` wrote.
-
-    Args:
-        paths: the files, in the order of their impressions.
+    """The impressions of files that `write_block` wrote, in this order.
 
     Raises:
         InputError: one is missing or damaged.
     """
-    return ImpressionColumns([map_block(path) for path in paths])
-
-
-def map_block(path: Path, writable_counters: bool = False) -> Block:
-    """Map a file that `write_block` wrote.
-
-    Args:
-        path: the file.
-        writable_counters: whether what is written to `counters` goes to the file.
-
-    Raises:
-        InputError: it is missing or damaged.
-    """
-    try:
-        mapping = _Mapping(path, writable_counters)
-        with pa.ipc.open_file(pa.BufferReader(mapping.buffer)) as reader:
-            batch = reader.get_batch(0)
-        history, shown = batch.column("history"), batch.column("candidates")
-        read, seen = history.values, shown.values
-        counters = seen.field("counters").values
-    except (OSError, ValueError, KeyError, pa.ArrowException):
-        raise damaged(path) from None
-    shape = (len(counters) // len(COUNTERS), len(COUNTERS))
-    if writable_counters:
-        values = mapping.writable(counters.buffers()[1], shape)
-    else:
-        values = counters.to_numpy().reshape(shape)
-    weighted = read.type.num_fields > 1
-    return Block(
-        impression=batch.column("impression").to_numpy(),
-        seconds=batch.column("time_seconds").to_numpy(),
-        user_id=batch.column("user_id"),
-        history_ends=history.offsets.to_numpy(),
-        history=read.field("article").to_numpy(),
-        candidate_ends=shown.offsets.to_numpy(),
-        candidates=seen.field("article").to_numpy(),
-        labels=seen.field("clicked").to_numpy(),
-        counters=values,
-        history_weights=read.field("weight").to_numpy() if weighted else None,
-        label_weights=seen.field("weight").to_numpy() if weighted else None,
-        mapping=mapping,
-    )
-
-
-def _list(ends: npt.NDArray[np.integer], fields: dict[str, pa.Array]) -> pa.Array:
-    values = pa.StructArray.from_arrays(list(fields.values()), list(fields))
-    return pa.ListArray.from_arrays(pa.array(ends.astype(np.int32)), values)
+    return ImpressionColumns([BlockFile(path) for path in paths])

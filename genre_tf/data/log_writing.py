@@ -10,7 +10,7 @@ import numpy as np
 
 from genre_tf.config import SignalsConfig
 from genre_tf.data.articles import ArticleTable
-from genre_tf.data.columns import Block, ImpressionColumns, ends_of, map_block, write_block
+from genre_tf.data.columns import Block, BlockFile, ImpressionColumns, ends_of, write_block
 from genre_tf.data.counters import COUNTERS, Counters, epoch_seconds, epoch_time
 from genre_tf.data.examples import block_of, first_of_validation, newest_known
 from genre_tf.data.faults import FaultPolicy
@@ -115,7 +115,7 @@ def write_log(task: LogTask, folder: Path) -> LogSummary:
         counters = np.zeros((len(block.candidates), len(COUNTERS)), np.float32)
         write_block(folder / shard_name(shards), replace(block, counters=counters))
         shards += 1
-    columns = ImpressionColumns([map_block(folder / shard_name(each), True) for each in range(shards)])
+    columns = ImpressionColumns([BlockFile(folder / shard_name(each), True) for each in range(shards)])
     begins = judged(reader.form, columns.seconds, task)
     earlier = None if task.earlier is None else task.earlier.state(task.table.news_ids)
     log = ColumnLog(columns, len(task.table), earlier, task.table.published)
