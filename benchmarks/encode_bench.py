@@ -153,7 +153,7 @@ def _trainer(upper: EncoderLayers, batch: dict[str, Array]) -> Callable[[], floa
     batches: Iterator[Any] = iter(given)
 
     def step() -> float:
-        return trainer.run(batches, 1).losses[0]
+        return trainer.run(batches, 1)[0][0]
 
     return step
 

@@ -146,7 +146,7 @@ def _stepper(ranker: Ranker, batches: tf.data.Dataset, config: RunConfig) -> Cal
     iterator: Iterator[Any] = iter(batches)
 
     def step() -> float:
-        return trainer.run(iterator, 1).losses[0]
+        return trainer.run(iterator, 1)[0][0]
 
     return step
 

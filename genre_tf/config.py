@@ -22,6 +22,9 @@ Settings = TypeVar("Settings", bound=Any)
 Precision = Literal["float32", "mixed_bfloat16", "mixed_float16"]
 """Precision of matrix products in training; everything else is float32."""
 
+Strategy = Literal["auto", "one", "mirrored", "multiworker", "tpu"]
+"""Where a training runs; see `genre_tf.training.distribution`."""
+
 Objective = Literal["click", "softmax", "click+softmax"]
 _MOST_VALIDATIONS = 12  # that of a small writer takes as long as forty of its steps
 

@@ -97,6 +97,7 @@ def test_a_pretrained_writer_is_adapted_and_not_trained_as_one_from_scratch():
             "both requires and forbids 'AI'",
         ),
         ("[generation.tasks]\nbody = -1", "generation.tasks.body must be at least 0; got -1"),
+        ("[news]\nprecision = 'float8'", "precision must be one of float32, .*; got 'float8'"),
         ("[data]\nmax_history = 0", "data.max_history must be at least 1; got 0"),
         ("[news]\ncategory_dimension = 0", "news.category_dimension must be at least 1; got 0"),
         ("[news]\ndropout = 1.0", "news.dropout must be between 0 and 0.9; got 1"),

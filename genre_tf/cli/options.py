@@ -8,13 +8,12 @@ import typing
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal, NamedTuple
+from typing import Annotated, Any, ClassVar, NamedTuple
 
 import typer
 
-from genre_tf.config import OptimizerConfig, RunConfig, range_of, with_optimizer
+from genre_tf.config import OptimizerConfig, RunConfig, Strategy, range_of, with_optimizer
 
-Strategy = Literal["auto", "one", "mirrored", "multiworker", "tpu"]
 StrategyOption = Annotated[
     Strategy,
     typer.Option(

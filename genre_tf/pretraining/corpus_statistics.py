@@ -24,12 +24,6 @@ def start_embeddings(
     The leading singular vectors of the positive pointwise mutual information of token and neighbour, each
     times the root of its singular value, under a random rotation that gives every dimension the same share.
 
-    Args:
-        texts: tokens of each text, int32 [tokens].
-        vocabulary: number of tokens.
-        width: embedding width.
-        seed: seed of the random numbers.
-
     Returns:
         float32 [vocabulary, width], of mean 0 and standard deviation 0.02 over all values.
 
@@ -60,10 +54,6 @@ def start_embeddings(
 def positive_information(texts: Sequence[npt.NDArray[np.int32]], vocabulary: int) -> Sparse:
     """Positive pointwise mutual information of tokens and their neighbours.
 
-    Args:
-        texts: tokens of each text, int32 [tokens].
-        vocabulary: number of tokens.
-
     Returns:
         The pairs as token times `vocabulary` plus neighbour, ascending, int64 [pairs]; and their information,
         float64 [pairs], above 0.
@@ -85,6 +75,7 @@ def positive_information(texts: Sequence[npt.NDArray[np.int32]], vocabulary: int
     return places[information > 0], information[information > 0]
 
 
+_SINGLE_DISCOUNT = 0.75
 LONGEST_CORPUS = 20_000_000  # tokens; a larger corpus does not need it, and its n-grams would fill the memory
 
 Numbers = npt.NDArray[np.int64]
@@ -92,22 +83,15 @@ Numbers = npt.NDArray[np.int64]
 
 @dataclass(frozen=True)
 class Ngrams:
-    """The n-grams of one length, grouped by context; the context is all tokens except the last.
+    """The n-grams of one length, grouped by context; the context is all tokens except the last."""
 
-    Attributes:
-        context: for each token of the corpus, the number of the context that ends with it; -1 if the text has
-            too few tokens before it. int64 [tokens]
-        first: where the n-grams of each context begin, then the end of the last, int64 [contexts + 1].
-        token: last token of each n-gram, int32 [ngrams].
-        probability: discounted probability of that token after the context, float32 [ngrams].
-        left: probability that the discounts leave for shorter n-grams, float32 [contexts].
-    """
-
+    # For each token of the corpus, the number of the context that ends with it; -1 if the text has too few
+    # tokens before it. int64 [tokens]
     context: Numbers
-    first: Numbers
-    token: npt.NDArray[np.int32]
-    probability: npt.NDArray[np.float32]
-    left: npt.NDArray[np.float32]
+    first: Numbers  # where the n-grams of each context begin, then the end of the last, int64 [contexts + 1]
+    token: npt.NDArray[np.int32]  # last token of each n-gram, int32 [ngrams]
+    probability: npt.NDArray[np.float32]  # discounted, of that token after the context, float32 [ngrams]
+    left: npt.NDArray[np.float32]  # what the discounts leave for shorter n-grams, float32 [contexts]
 
 
 class SmoothedNgrams:
@@ -147,12 +131,7 @@ class SmoothedNgrams:
     def expected(self, logits: Any, contexts: Any) -> Any:
         """Mean of the logits under the n-gram probabilities: the cross-entropy without its normalizer.
 
-        Args:
-            logits: float32 [tokens, vocabulary].
-            contexts: context numbers from `contexts`, int32 [tokens, lengths].
-
-        Returns:
-            float32 [tokens].
+        Logits float32 [tokens, vocabulary], numbers of contexts int32 [tokens, lengths] -> float32 [tokens].
         """
         tokens = tf.shape(logits)[0]
         left, found = tf.ones([tokens]), tf.zeros([tokens])
@@ -183,7 +162,13 @@ def count_ngrams(
     """
     tokens, following = (np.concatenate(texts).astype(np.int64) for texts in (inputs, labels))
     position = np.concatenate([np.arange(len(text)) for text in inputs])
-    contexts = _contexts(tokens, position, vocabulary, longest)
+    contexts = [tokens]  # for each token, the number of the context of 1, 2, … tokens that ends with it
+    for distance in range(1, longest - 1):
+        older = np.zeros_like(tokens)
+        older[distance:] = tokens[:-distance]
+        key = np.where(position >= distance, contexts[-1] * vocabulary + older, -1)
+        distinct, number = np.unique(key, return_inverse=True)
+        contexts.append(number - int(distinct[0] == -1))
     kinds = [_Kinds.of(context, following, vocabulary) for context in contexts]
     ngrams = []
     for place, (context, kind) in enumerate(zip(contexts, kinds, strict=True)):
@@ -193,38 +178,22 @@ def count_ngrams(
             before = np.bincount(kind.number[kinds[place + 1].example], minlength=len(counts))
             counts = np.maximum(before, begins)  # nothing precedes an n-gram at the start of a text
         ngrams.append(_discounted(context, kind, counts, vocabulary if place == 0 else 0))
-    return ngrams, _single(np.bincount(following[kinds[0].example], minlength=vocabulary))
-
-
-def _contexts(tokens: Numbers, position: Numbers, vocabulary: int, longest: int) -> list[Numbers]:
-    """For each token, the number of the context of 1, 2, … tokens that ends with it."""
-    found = [tokens]
-    for before in range(1, longest - 1):
-        older = np.zeros_like(tokens)
-        older[before:] = tokens[:-before]
-        key = np.where(position >= before, found[-1] * vocabulary + older, -1)
-        distinct, number = np.unique(key, return_inverse=True)
-        found.append(number - int(distinct[0] == -1))
-    return found
+    # Single tokens by the number of distinct tokens before them, discounted in favour of unseen tokens.
+    found = np.bincount(following[kinds[0].example], minlength=vocabulary)
+    left = _SINGLE_DISCOUNT * np.count_nonzero(found) / found.sum()
+    single = np.maximum(found - _SINGLE_DISCOUNT, 0) / found.sum() + left / len(found)
+    return ngrams, single.astype(np.float32)
 
 
 @dataclass(frozen=True)
 class _Kinds:
-    """The distinct n-grams of one length, sorted by context, then by last token.
+    """The distinct n-grams of one length, sorted by context, then by last token."""
 
-    Attributes:
-        context: number of its context, int64 [ngrams].
-        token: last token, int64 [ngrams].
-        counts: how often each n-gram occurs, int64 [ngrams].
-        example: one position of each n-gram, int64 [ngrams].
-        number: number of the n-gram at each position, -1 if there is none, int64 [tokens].
-    """
-
-    context: Numbers
+    context: Numbers  # of each n-gram, int64 [ngrams], like its last token and how often it occurs
     token: Numbers
     counts: Numbers
-    example: Numbers
-    number: Numbers
+    example: Numbers  # one position of each n-gram, int64 [ngrams]
+    number: Numbers  # number of the n-gram at each position, -1 if there is none, int64 [tokens]
 
     @classmethod
     def of(cls, context: Numbers, following: Numbers, vocabulary: int) -> "_Kinds":
@@ -253,11 +222,3 @@ def _discounted(context: Numbers, kind: _Kinds, counts: Numbers, least: int) -> 
         probability=((counts - discount) / total[kind.context]).astype(np.float32),
         left=left.astype(np.float32),
     )
-
-
-def _single(counts: Numbers) -> npt.NDArray[np.float32]:
-    """Single tokens by the number of distinct tokens before them, discounted in favour of unseen tokens."""
-    discount = 0.75
-    left = discount * np.count_nonzero(counts) / counts.sum()
-    found = np.maximum(counts - discount, 0) / counts.sum() + left / len(counts)
-    return found.astype(np.float32)

@@ -19,7 +19,7 @@ from genre_tf.backbones.hub import head_parts, hub_blocks
 from genre_tf.backbones.language_models import END_OF_TEXT, GPT2, load_language_model, save_language_model
 from genre_tf.backbones.language_models import LanguageModel as Checkpoint
 from genre_tf.backbones.layers import Embeddings, LanguageLayers
-from genre_tf.backbones.trainable import check_precision, compute_in
+from genre_tf.backbones.trainable import compute_in
 from genre_tf.config import NewsConfig, PretrainConfig
 from genre_tf.layers.attention import Attention, Padded, side_by_side_bias
 from genre_tf.layers.block import transformed
@@ -33,37 +33,21 @@ from genre_tf.text.wordpiece import learn_wordpiece
 from genre_tf.training.learner import Learner
 
 Batch = dict[str, tf.Tensor]
+"""A batch of `PackedBatches`."""
 
 
 class CausalLanguageModel(keras.Model):
-    """GPT-2 that predicts the next token at every position.
-
-    Args:
-        gpt2: the GPT-2 to train.
-        precision: precision of the matrix products; everything else is float32.
-
-    Raises:
-        InputError: the precision is unknown.
-    """
+    """GPT-2 that predicts the next token at every position; precision is that of the matrix products."""
 
     def __init__(self, gpt2: Checkpoint, precision: str = "float32") -> None:
         super().__init__(name="causal_language_model")
-        check_precision(precision)
         self.backbone = gpt2.backbone
         self.language_layers = LanguageLayers(gpt2.backbone, attention_drops=False)
         compute_in(precision, self.language_layers)
         self.built = True
 
     def call(self, batch: Batch, training: bool | None = None) -> tf.Tensor:
-        """Logits of the token after each.
-
-        Args:
-            batch: `token_ids`, `text` and `position`, int32 [rows, time] each.
-            training: whether dropout is active.
-
-        Returns:
-            float32 [rows * time, vocabulary].
-        """
+        """Logits of the token after each, float32 [rows * time, vocabulary]."""
         states = self.states(batch, training)
         return self.language_layers.logits(tf.reshape(states, [-1, self.backbone.hidden_dim]))
 
@@ -77,19 +61,13 @@ class CausalLanguageModel(keras.Model):
 class MaskedLanguageModel(keras.Model):
     """BERT that predicts masked tokens, with a head tied to its token embeddings.
 
-    Args:
-        bert: the BERT to train.
-        precision: precision of the layers' matrix products; everything else is float32.
-
-    Raises:
-        InputError: the precision is unknown, or the checkpoint is damaged.
+    Precision is that of the layers' matrix products.
 
     Source: Devlin et al. 2019; the head is theirs: dense layer, activation, normalization, embeddings, bias.
     """
 
     def __init__(self, bert: Bert, precision: str = "float32") -> None:
         super().__init__(name="masked_language_model")
-        check_precision(precision)
         self.backbone = bert.backbone
         self.embeddings = Embeddings(bert.backbone)
         self.blocks = hub_blocks(bert.backbone, attention_drops=False)
@@ -110,16 +88,7 @@ class MaskedLanguageModel(keras.Model):
         self.built = True
 
     def call(self, batch: Batch, training: bool | None = None) -> tf.Tensor:
-        """Logits of the masked tokens.
-
-        Args:
-            batch: `token_ids`, `text` and `position`, int32 [rows, time] each, and `places`, int32
-                [rows, masked tokens], the position of each masked token in its row.
-            training: whether dropout is active.
-
-        Returns:
-            float32 [rows * masked tokens, vocabulary].
-        """
+        """Logits of the masked tokens (at the batch's `places`), float32 [rows * places, vocabulary]."""
         logits = self.head(self.states(batch, training), batch["places"])
         return tf.reshape(logits, [-1, self.backbone.vocabulary_size])
 
@@ -152,21 +121,13 @@ _MEASURED_ROWS = 8  # rows in a batch: its logits over GPT-2's own vocabulary ta
 
 @dataclass(frozen=True, kw_only=True)
 class LanguageModel:
-    """A language model to pretrain.
+    """A language model to pretrain."""
 
-    Attributes:
-        model: returns logits for the labels of a batch.
-        width: tokens in a row.
-        tokenize: converts texts to the tokens that batches are packed from.
-        save: writes a Hugging Face folder.
-        name: name of the initial checkpoint; None for a new model.
-    """
-
-    model: keras.Model
-    width: int
-    tokenize: Callable[[Sequence[str]], TokenTexts]
-    save: Callable[[Path], None]
-    name: str | None
+    model: keras.Model  # returns logits for the labels of a batch
+    width: int  # tokens in a row
+    tokenize: Callable[[Sequence[str]], TokenTexts]  # texts to what batches are packed from
+    save: Callable[[Path], None]  # writes a Hugging Face folder
+    name: str | None  # of the initial checkpoint; None for a new model
 
     @cached_property
     def measure(self) -> Callable[[Batch], tuple[tf.Tensor, tf.Tensor]]:
@@ -177,17 +138,7 @@ class LanguageModel:
 def causal_language_model(
     config: PretrainConfig, corpus: Sequence[str], folder: Path, seed: int
 ) -> LanguageModel:
-    """A named GPT-2, or a new one with a vocabulary of the corpus.
-
-    Args:
-        config: name of the model, or sizes of a new one.
-        corpus: training texts.
-        folder: where a new vocabulary is written.
-        seed: seed of new weights.
-
-    Raises:
-        InputError: no such backbone, or the sizes do not fit each other.
-    """
+    """A named GPT-2, or a new one with a vocabulary of the corpus, which is written into a folder."""
     checkpoint = config.backbone not in ("", NEW)
     if checkpoint:
         gpt2 = load_language_model(config.backbone, dropout=config.dropout, special_tokens=(END_OF_TEXT,))
@@ -206,17 +157,7 @@ def causal_language_model(
 
 
 def masked_language_model(config: PretrainConfig, corpus: Sequence[str], seed: int) -> LanguageModel:
-    """A named BERT, with its checkpoint's head or a new head; or a new BERT.
-
-    Args:
-        config: name of the model; or "new" and its sizes.
-        corpus: training texts; a new BERT learns its vocabulary from them.
-        seed: seed of new weights.
-
-    Raises:
-        InputError: no such backbone, it cannot be trained on masked words, or the sizes do not fit each
-            other.
-    """
+    """A named BERT, with its checkpoint's head or a new head; or a new BERT with the corpus's vocabulary."""
     name = config.backbone or NewsConfig().backbone
     checkpoint = name != NEW
     if checkpoint:
@@ -252,9 +193,7 @@ def _sizes(config: PretrainConfig) -> dict[str, Any]:
 class LanguageTrainer(Learner):
     """Cross-entropy of the predicted tokens, each with the same weight.
 
-    Attributes:
-        ngrams: the n-grams for batches with contexts, mixed into the targets with the share `smoothing`; else
-            None.
+    `ngrams`, for batches with contexts, are mixed into the targets with the share `smoothing`.
     """
 
     ngrams: SmoothedNgrams | None = None
@@ -268,16 +207,9 @@ class LanguageTrainer(Learner):
 def summed_losses(
     model: keras.Model, batch: Batch, training: bool, ngrams: SmoothedNgrams | None = None
 ) -> tuple[tf.Tensor, tf.Tensor]:
-    """Cross-entropy of a batch.
+    """Sum of the cross-entropies of a batch in nats, and the number of predicted tokens: float32 [] each.
 
-    Args:
-        model: a `CausalLanguageModel` or a `MaskedLanguageModel`.
-        batch: batch of `PackedBatches`.
-        training: whether dropout is active.
-        ngrams: mixed into the targets with the batch's share `smoothing`; None: only the text's own tokens.
-
-    Returns:
-        Its sum in nats, and the number of predicted tokens: float32 [] each.
+    `ngrams` are mixed into the targets with the batch's share `smoothing`; None: only the text's own tokens.
     """
     logits = model(batch, training=training)  # [labels, vocabulary]
     labels, weight = (tf.reshape(batch[name], [-1]) for name in ("labels", "label_weight"))
@@ -293,12 +225,7 @@ def summed_losses(
 
 
 class Measured:
-    """Texts to measure the current model on; for a masked model the same words are always hidden.
-
-    Args:
-        language_model: the model.
-        texts: at least one text.
-    """
+    """Texts to measure the current model on; for a masked model the same words are always hidden."""
 
     def __init__(self, language_model: LanguageModel, texts: Sequence[str]) -> None:
         tokens, width = language_model.tokenize(texts), language_model.width

@@ -25,21 +25,14 @@ Arrays = dict[str, npt.NDArray[Any]]
 
 @dataclass(frozen=True)
 class TokenTexts:
-    """Tokenized texts; texts longer than a row are cut.
+    """Tokenized texts; texts longer than a row are cut into pieces."""
 
-    Attributes:
-        inputs: input tokens of each text, int32 [tokens].
-        labels: the token after each, int32 [tokens]; None for masked models, which predict the inputs.
-        masking: how words are masked; None for causal models.
-        numbers: for each piece, the number of the text that it was cut from.
-        contexts: for each token the numbers of its n-gram contexts, one list per length; see
-            `genre_tf.pretraining.corpus_statistics`. Empty: only the text's own tokens are learned.
-    """
-
-    inputs: list[npt.NDArray[np.int32]]
-    labels: list[npt.NDArray[np.int32]] | None
-    masking: Masking | None
-    numbers: list[int]
+    inputs: list[npt.NDArray[np.int32]]  # input tokens of each piece, int32 [tokens]
+    labels: list[npt.NDArray[np.int32]] | None  # the token after each; None for masked models
+    masking: Masking | None  # how words are masked; None for causal models
+    numbers: list[int]  # for each piece, the number of the text that it was cut from
+    # For each token the numbers of its n-gram contexts, one list per length (`SmoothedNgrams.contexts`).
+    # Empty: only the text's own tokens are learned.
     contexts: tuple[list[npt.NDArray[np.int32]], ...] = ()
 
     @cached_property
@@ -53,11 +46,6 @@ def causal_texts(texts: Sequence[str], tokenizer: BytePair, width: int) -> Token
 
     Between two texts in a row, the same token ends one and begins the other. If a text is longer than a row,
     each piece begins with the last token of the previous piece, so that all tokens are predicted.
-
-    Args:
-        texts: texts to tokenize.
-        tokenizer: must have `<|endoftext|>`.
-        width: tokens in a row.
     """
     end = np.asarray([tokenizer.token_id(END_OF_TEXT)], np.int32)
     inputs, labels, numbers = [], [], []
@@ -72,17 +60,7 @@ def causal_texts(texts: Sequence[str], tokenizer: BytePair, width: int) -> Token
 
 
 def masked_texts(texts: Sequence[str], tokenizer: WordPiece, width: int, share: float) -> TokenTexts:
-    """Texts for a masked model: pieces of at most `width` tokens between [CLS] and [SEP].
-
-    Args:
-        texts: texts to tokenize.
-        tokenizer: must have [MASK].
-        width: tokens in a row.
-        share: share of tokens to mask.
-
-    Raises:
-        InputError: the vocabulary has no [MASK].
-    """
+    """Texts for a masked model: pieces of at most `width` tokens between [CLS] and [SEP], a share masked."""
     vocabulary = tokenizer.vocabulary
     if "[MASK]" not in vocabulary:
         raise InputError(
@@ -112,17 +90,8 @@ def _encoded(texts: Sequence[str], encode: Any) -> Iterator[npt.NDArray[np.int32
 class PackedBatches:
     """Batches of one shape from tokenized texts; packing and masks change in each epoch.
 
-    Args:
-        texts: the texts to pack.
-        width: tokens in a row.
-        rows: rows in a batch.
-        seed: seed of order and masks.
-
-    Attributes:
-        smoothing: batch number -> share of the n-grams in its targets, for texts with contexts.
-
-    Raises:
-        InputError: the texts do not fill one batch.
+    `smoothing` (batch number -> share of the n-grams in its targets) is for texts with contexts. Raises an
+    `InputError` if the texts do not fill one batch of `rows` rows.
     """
 
     def __init__(self, texts: TokenTexts, width: int, rows: int, seed: int) -> None:
@@ -145,22 +114,16 @@ class PackedBatches:
         return float(self.texts.lengths.sum()) * self.rows / len(self._packed(0))
 
     def batches(self, layout: BatchLayout = WHOLE, start: int = 0) -> tf.data.Dataset:
-        """Endless batches.
+        """Endless batches, without the first `start`, whose epochs must still be packed.
 
-        Args:
-            layout: the parts of each batch to return, one after another; the content of a row does not depend
-                on it.
-            start: number of batches to skip; their epochs must still be packed.
+        Only the parts of each batch that the layout asks for are returned, one after another; what a row
+        contains does not depend on it. An incomplete batch at the end of an epoch is skipped.
 
         Returns:
             Dataset of token_ids, text and position, int32 [rows, width] each; labels int32 and label_weight
             float32 [rows, width], for a masked model [rows, masked tokens], with places int32 of that shape.
             For texts with contexts also contexts int32 [rows, width, lengths] and smoothing float32 [rows,
-            width], the share of the n-grams in the target. An incomplete batch at the end of an epoch is
-            skipped.
-
-        Raises:
-            InputError: the rows of a batch cannot be divided evenly.
+            width], the share of the n-grams in the target.
         """
         if self.rows % layout.parts:
             raise InputError(
@@ -171,7 +134,8 @@ class PackedBatches:
         def each_part() -> Iterator[Arrays]:
             for at, (epoch, number, batch) in enumerate(self._from(start), start):
                 for part in layout.wanted:
-                    found = self._arrays(batch[part :: layout.parts], epoch, number + part, layout.parts)
+                    seeds = [[self.seed, epoch, number + row] for row in range(part, self.rows, layout.parts)]
+                    found = packed_arrays(self.texts, batch[part :: layout.parts], self.width, seeds)
                     if self.texts.contexts:
                         found["smoothing"] = np.full_like(found["label_weight"], self.smoothing(at))
                     yield found
@@ -215,10 +179,6 @@ class PackedBatches:
         rows = pack(self.texts.lengths, self.width, random.permutation(len(self.texts.inputs)).tolist())
         return [rows[place] for place in random.permutation(len(rows))]
 
-    def _arrays(self, rows: list[list[int]], epoch: int, first: int, step: int) -> Arrays:
-        seeds = [[self.seed, epoch, first + step * place] for place in range(len(rows))]
-        return packed_arrays(self.texts, rows, self.width, seeds)
-
 
 def measured_batches(texts: TokenTexts, width: int, rows: int) -> list[Arrays]:
     """All texts once, in batches of one shape; the last is padded with empty rows. The same at each call."""
@@ -241,19 +201,13 @@ def packed_arrays(
         found["contexts"] = np.stack(out[len(columns) :], axis=-1)
     if texts.masking is None:
         return {**found, "labels": out[1], "label_weight": (text > 0).astype(np.float32)}
-    return {**found, **_hidden(out[0], text, texts.masking, seeds)}
-
-
-def _hidden(
-    ids: npt.NDArray[np.int32], text: npt.NDArray[np.int32], masking: Masking, seeds: Sequence[Sequence[int]]
-) -> Arrays:
-    most = masking.places(ids.shape[1])
+    ids, most = out[0], texts.masking.places(width)
     seen, weight = ids.copy(), np.zeros((len(ids), most), np.float32)
     places, labels = (np.zeros((len(ids), most), np.int32) for _ in range(2))
     for row, seed in enumerate(seeds):
         real = int((text[row] > 0).sum())
-        seen[row, :real], where = mask_words(ids[row, :real], masking, np.random.default_rng(seed))
+        seen[row, :real], where = mask_words(ids[row, :real], texts.masking, np.random.default_rng(seed))
         count = len(where)
         places[row, :count], labels[row, :count] = where, ids[row, where]
         weight[row, :count] = 1.0
-    return {"token_ids": seen, "labels": labels, "label_weight": weight, "places": places}
+    return {**found, "token_ids": seen, "labels": labels, "label_weight": weight, "places": places}

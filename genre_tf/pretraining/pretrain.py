@@ -11,7 +11,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from genre_tf.config import OptimizerConfig, PretrainConfig, RunConfig
+from genre_tf.config import OptimizerConfig, RunConfig
 from genre_tf.data.corpus import Corpus, NewsTexts, read_corpus, read_unseen
 from genre_tf.errors import InputError
 from genre_tf.metrics.text import WORD_END_NOTE, TextLoss, UnigramModel, perplexity, word_count
@@ -23,9 +23,9 @@ from genre_tf.pretraining.language_models import (
     causal_language_model,
     masked_language_model,
 )
-from genre_tf.pretraining.packed_batches import PackedBatches, TokenTexts
+from genre_tf.pretraining.packed_batches import PackedBatches
 from genre_tf.training.distribution import Distribution
-from genre_tf.training.loop import fit, load_weights
+from genre_tf.training.loop import Training, load_weights
 from genre_tf.training.progress import FitResult, Goal, Report
 from genre_tf.training.stage_files import StageFiles, fingerprint, run_lock
 
@@ -41,16 +41,9 @@ def packed_corpus(
     """Batches to train on.
 
     The token embeddings of a new model start from which tokens occur near each other. A new causal model
-    whose corpus fits into memory also learns from n-grams; their share of the targets falls from all to the
-    configured final value.
-
-    Args:
-        language_model: the model before training.
-        trainer: its trainer, which receives the n-grams.
-        corpus: training texts.
-        config: its `pretrain` section, and the seed.
-        optimizer: gives the rows per batch and the number of batches.
-        jit_compile: leave out n-grams, because their number varies from batch to batch.
+    whose corpus fits into memory also learns from n-grams, which the trainer receives; their share of the
+    targets falls from all to the configured final value. With `jit_compile` they are left out, because their
+    number varies from batch to batch.
     """
     texts, settings, width = language_model.tokenize(corpus), config.pretrain, language_model.width
     if language_model.name is not None:
@@ -59,8 +52,15 @@ def packed_corpus(
     vocabulary, hidden = table.shape
     if settings.start_embeddings:
         table.assign(start_embeddings(texts.inputs, vocabulary, hidden, config.seed))
-    if not jit_compile:
-        texts, trainer.ngrams = _with_ngrams(texts, vocabulary, settings.smoothing_tokens)
+    longest = settings.smoothing_tokens
+    if (
+        not jit_compile
+        and texts.labels is not None
+        and longest >= 2
+        and texts.lengths.sum() <= LONGEST_CORPUS
+    ):
+        trainer.ngrams = SmoothedNgrams(texts.inputs, texts.labels, vocabulary, longest)
+        texts = dataclasses.replace(texts, contexts=trainer.ngrams.contexts)
     packed = PackedBatches(texts, width, optimizer.batch_size, config.seed)
     batches = optimizer.steps_of(packed.in_epoch) * optimizer.accumulate
     fall = 1.0 - settings.smoothing_end
@@ -68,18 +68,8 @@ def packed_corpus(
     return packed
 
 
-def _with_ngrams(
-    texts: TokenTexts, vocabulary: int, longest: int
-) -> tuple[TokenTexts, SmoothedNgrams | None]:
-    if texts.labels is None or longest < 2 or texts.lengths.sum() > LONGEST_CORPUS:
-        return texts, None
-    ngrams = SmoothedNgrams(texts.inputs, texts.labels, vocabulary, longest)
-    return dataclasses.replace(texts, contexts=ngrams.contexts), ngrams
-
-
-MODELS = ("gpt2", "bert")
 STAGE = "pretraining"
-Measures = dict[str, dict[str, Measured]]
+Losses = dict[str, dict[str, TextLoss]]
 """By name of the set (`held_out` or a split), then by kind of text."""
 
 
@@ -100,7 +90,7 @@ def pretrain(
     The same call again resumes an interrupted training, and keeps a finished one.
 
     Args:
-        kind: one of `MODELS`.
+        kind: "gpt2" or "bert".
         data: a data set.
         out: the folder: a model for `transformers` and for every `--…backbone`, with `pretraining/` (state),
             `logs/` (TensorBoard) and `reports/` beside it.
@@ -119,7 +109,12 @@ def pretrain(
         FailureError: a file cannot be written, or a loss became NaN.
         StoppedError: SIGTERM or Ctrl-C was received, and the state was saved.
     """
-    _check(config.pretrain, out)
+    if out.exists() and not out.is_dir():
+        raise InputError(f"{out} is a file; give a folder")
+    if out.is_dir() and not (out / STAGE).is_dir() and {each.name for each in out.iterdir()} - {".lock"}:
+        raise InputError(f"{out} holds something other than a pretraining; give a new folder")
+    if config.pretrain.backbone and Path(config.pretrain.backbone).resolve() == out.resolve():
+        raise InputError(f"{out} is the backbone itself; give another --out")
     settings = config.data
     corpus = read_corpus(
         data, splits, config.pretrain.validation_share, settings.max_bad_rows, settings.max_history
@@ -157,10 +152,17 @@ def _pretrain(
                 config.pretrain, corpus.learned.all, vocabulary, config.seed
             )
         trainer = LanguageTrainer(language_model.model)
-    files = StageFiles(out, STAGE, _made_from(kind, config, corpus, language_model))
+    weights = hashlib.sha256()  # initial weights determine the result too
+    if language_model.name:
+        for weight in language_model.model.weights:
+            weights.update(np.asarray(weight).tobytes())
+    made_from = fingerprint(
+        kind, corpus.fingerprint, config.seed, asdict(config.pretrain), weights.hexdigest()
+    )
+    files, file = StageFiles(out, STAGE, made_from), out / "reports" / f"{STAGE}.json"
     if again and files.finished() is not None:  # else it is unfinished: the same command resumes it
         files.forget()
-    written = _written(files, sets)
+    written = _written(file, files, sets)
     if written is not None:
         report(f"{out} is pretrained with this data and these settings; kept (--again trains again)")
         return written
@@ -168,48 +170,33 @@ def _pretrain(
         name: {kind: Measured(language_model, found) for kind, found in texts.kinds.items()}
         for name, texts in sets.items()
     }
-    before = _losses(measures)
-    result = _train(trainer, language_model, corpus, config, files, report, devices)
+
+    def losses() -> Losses:
+        return {name: {kind: each.loss() for kind, each in of.items()} for name, of in measures.items()}
+
+    before = losses()
+    result = files.finished()
+    if result is None:
+        training = _training(trainer, language_model, corpus, config, report, devices)
+        result = training.fit(files, report)
+        files.finish(result)
+    else:
+        load_weights(language_model.model, files.trained)
     language_model.save(out)
-    found = _report(kind, language_model, corpus, sets, before, _losses(measures), result)
-    text = json.dumps({**found, "made_from": files.made_from}, indent=2) + "\n"
-    _report_file(out).write_text(text, "utf-8")
+    found = _report(kind, language_model, corpus, sets, before, losses(), result)
+    file.write_text(json.dumps({**found, "made_from": made_from}, indent=2) + "\n", "utf-8")
     return found
 
 
-def _check(config: PretrainConfig, out: Path) -> None:
-    if out.exists() and not out.is_dir():
-        raise InputError(f"{out} is a file; give a folder")
-    if out.is_dir() and not (out / STAGE).is_dir() and {each.name for each in out.iterdir()} - {".lock"}:
-        raise InputError(f"{out} holds something other than a pretraining; give a new folder")
-    if config.backbone and Path(config.backbone).resolve() == out.resolve():
-        raise InputError(f"{out} is the backbone itself; give another --out")
-
-
-def _made_from(kind: str, config: RunConfig, corpus: Corpus, language_model: LanguageModel) -> str:
-    """Fingerprint of everything that determines the result, including the initial weights."""
-    weights = hashlib.sha256()
-    if language_model.name:
-        for weight in language_model.model.weights:
-            weights.update(np.asarray(weight).tobytes())
-    return fingerprint(kind, corpus.fingerprint, config.seed, asdict(config.pretrain), weights.hexdigest())
-
-
-def _train(
+def _training(
     trainer: LanguageTrainer,
     language_model: LanguageModel,
     corpus: Corpus,
     config: RunConfig,
-    files: StageFiles,
     report: Report,
     devices: Distribution,
-) -> FitResult:
-    """Train, resume, or load what was trained; the model then has the best weights."""
+) -> Training:
     settings = config.pretrain.optimizer
-    found = files.finished()
-    if found is not None:
-        load_weights(language_model.model, files.trained)
-        return found
     if language_model.name:
         settings = dataclasses.replace(settings, learning_rate=config.pretrain.checkpoint_rate)
     packed = packed_corpus(language_model, trainer, corpus.learned.all, config, settings, devices.jit_compile)
@@ -229,27 +216,19 @@ def _train(
     def name_rows(start: int, count: int) -> str:
         return f"texts {', '.join(map(str, packed.text_numbers(start, count)))} (titles, then abstracts)"
 
-    result = fit(
-        trainer,
-        from_step,
-        settings.steps_of(packed.in_epoch),
-        settings.of_epoch(packed.in_epoch),
-        Goal(
+    return Training(
+        trainer=trainer,
+        batches_from=from_step,
+        steps=settings.steps_of(packed.in_epoch),
+        config=settings.of_epoch(packed.in_epoch),
+        goal=Goal(
             validate=Measured(language_model, corpus.held_out.all),
             metric="perplexity",
             greater_is_better=False,
         ),
-        files,
-        report,
         jit_compile=devices.jit_compile,
         name_rows=name_rows,
     )
-    files.finish(result)
-    return result
-
-
-def _losses(measures: Measures) -> dict[str, dict[str, TextLoss]]:
-    return {name: {kind: each.loss() for kind, each in kinds.items()} for name, kinds in measures.items()}
 
 
 def _report(
@@ -257,8 +236,8 @@ def _report(
     language_model: LanguageModel,
     corpus: Corpus,
     sets: Mapping[str, NewsTexts],
-    before: Mapping[str, Mapping[str, TextLoss]],
-    after: Mapping[str, Mapping[str, TextLoss]],
+    before: Losses,
+    after: Losses,
     result: FitResult,
 ) -> dict[str, Any]:
     unigram = UnigramModel(corpus.learned.all) if kind == "gpt2" else None
@@ -285,14 +264,10 @@ def _report(
     }
 
 
-def _report_file(out: Path) -> Path:
-    return out / "reports" / f"{STAGE}.json"
-
-
-def _written(files: StageFiles, sets: Mapping[str, NewsTexts]) -> dict[str, Any] | None:
+def _written(file: Path, files: StageFiles, sets: Mapping[str, NewsTexts]) -> dict[str, Any] | None:
     """The report of the same training, if it measured the same sets and nothing is missing."""
     try:
-        found: dict[str, Any] = json.loads(_report_file(files.run).read_text("utf-8"))
+        found: dict[str, Any] = json.loads(file.read_text("utf-8"))
     except (OSError, ValueError):
         return None
     same = (

@@ -10,14 +10,14 @@ import socket
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, get_args
 
 import tensorflow as tf
 
+from genre_tf.config import Strategy
 from genre_tf.data.batch_layout import BatchLayout, FixedShape, for_replicas
 from genre_tf.errors import InputError
 
-STRATEGIES = ("auto", "one", "mirrored", "multiworker", "tpu")
 _OF_SEVERAL = (
     tf.distribute.MirroredStrategy,
     tf.distribute.MultiWorkerMirroredStrategy,
@@ -31,19 +31,12 @@ _REMEDY = (
 
 @dataclass(frozen=True)
 class Distribution:
-    """A strategy and its requirements for batches.
+    """A strategy and its requirements for batches."""
 
-    Attributes:
-        strategy: a `tf.distribute` strategy.
-        fixed_shapes: whether every batch has the same shape; a single device then compiles its step with XLA.
-        articles: articles per replica and batch if shapes are fixed; None: the most that can occur.
-        worker: number of this process among several; 0 is the chief or the only process.
-    """
-
-    strategy: Any
-    fixed_shapes: bool = False
-    articles: int | None = None
-    worker: int = 0
+    strategy: Any  # of `tf.distribute`
+    fixed_shapes: bool = False  # whether all batches have one shape; a single device then compiles with XLA
+    articles: int | None = None  # per replica and batch if shapes are fixed; None: the most that can occur
+    worker: int = 0  # number of this process among several; 0 is the chief or the only process
 
     @classmethod
     def one(cls) -> "Distribution":
@@ -74,14 +67,11 @@ class Distribution:
         return self.strategy.scope()  # type: ignore[no-any-return]
 
     def distribute(self, make: Callable[[BatchLayout], Any], fixed: FixedShape | None = None) -> Any:
-        """The input of all replicas.
+        """The input of all replicas: a `tf.data.Dataset`, or a `DistributedDataset`.
 
         Args:
             make: returns the dataset that holds the given parts of every batch, one after another.
             fixed: passed on to `make`.
-
-        Returns:
-            A `tf.data.Dataset`, or a `tf.distribute.DistributedDataset` for Keras' `fit`.
 
         Raises:
             ValueError: shapes must be fixed and are not.
@@ -97,11 +87,7 @@ class Distribution:
 
 
 def check_fixed_shapes(dataset: tf.data.Dataset) -> None:
-    """Check that all batches of a dataset have the same shape.
-
-    Raises:
-        ValueError: a dimension is unknown; the message names the tensors.
-    """
+    """Raise a `ValueError` that names the tensors of a dataset whose shape is not fixed."""
     loose = [name for name, spec in dataset.element_spec.items() if not spec.shape.is_fully_defined()]
     if loose:
         raise ValueError(f"the shapes of {', '.join(loose)} are not fixed")
@@ -124,13 +110,20 @@ def make_strategy(
         InputError: the name is unknown, no TPU is found, TF_CONFIG is missing or invalid, or TensorFlow was
             already initialized before several workers were joined.
     """
-    if name not in STRATEGIES:
-        raise InputError(f"unknown strategy {name!r}; use one of {', '.join(STRATEGIES)}")
+    if name not in get_args(Strategy):
+        raise InputError(f"unknown strategy {name!r}; use one of {', '.join(get_args(Strategy))}")
     if name == "tpu" or (name == "auto" and tpu_address(tpu)):
         return Distribution(_tpu_strategy(tpu), True, articles)
     if name == "multiworker":
         worker = worker_index(os.environ.get("TF_CONFIG"))
-        return Distribution(_multi_worker_strategy(), fixed_shapes, articles, worker)
+        try:
+            strategy = tf.distribute.MultiWorkerMirroredStrategy()
+        except RuntimeError as error:
+            raise InputError(
+                f"several workers must be joined before TensorFlow does anything else ({error}); "
+                "create the strategy first"
+            ) from None
+        return Distribution(strategy, fixed_shapes, articles, worker)
     gpus = tf.config.list_logical_devices("GPU")
     if name == "mirrored" or (name == "auto" and len(gpus) > 1):
         devices = [device.name for device in gpus or tf.config.list_logical_devices("CPU")]
@@ -145,14 +138,7 @@ def tpu_address(tpu: str | None) -> str | None:
 
 
 def worker_index(config: str | None) -> int:
-    """The number of this process among the workers; the chief comes first.
-
-    Args:
-        config: the value of TF_CONFIG.
-
-    Raises:
-        InputError: it is missing, is not JSON, or does not list the workers and this process among them.
-    """
+    """The number of this process among the workers that TF_CONFIG lists; the chief comes first."""
     if not config:
         raise InputError(f"--strategy multiworker needs TF_CONFIG, which is not set; {_REMEDY}")
     try:
@@ -172,16 +158,6 @@ def worker_index(config: str | None) -> int:
     return index if kind == "chief" else workers["chief"] + index
 
 
-def _multi_worker_strategy() -> Any:
-    try:
-        return tf.distribute.MultiWorkerMirroredStrategy()
-    except RuntimeError as error:
-        raise InputError(
-            f"several workers must be joined before TensorFlow does anything else ({error}); "
-            "create the strategy first"
-        ) from None
-
-
 def _tpu_strategy(tpu: str | None) -> Any:
     address = tpu_address(tpu)
     remedy = "give the TPU's name or grpc:// address as --tpu or TPU_NAME, or choose another --strategy"
@@ -189,17 +165,14 @@ def _tpu_strategy(tpu: str | None) -> Any:
         raise InputError(f"this machine has no TPU and none is named; {remedy}")
     try:
         resolver = tf.distribute.cluster_resolver.TPUClusterResolver(tpu=address)
-        _reach(resolver.master())
+        master = resolver.master()
+        if master.startswith("grpc://"):
+            # Fails at once if nothing listens there; TensorFlow itself would wait forever.
+            host, _, port = master.removeprefix("grpc://").rpartition(":")
+            socket.create_connection((host, int(port)), timeout=10).close()
         tf.config.experimental_connect_to_cluster(resolver)
         tf.tpu.experimental.initialize_tpu_system(resolver)
     except (ValueError, RuntimeError, OSError, ImportError, tf.errors.OpError) as error:
         said = (str(error) or type(error).__name__).splitlines()[0][:120]
         raise InputError(f"the TPU {address!r} cannot be used ({said}); {remedy}") from None
     return tf.distribute.TPUStrategy(resolver)
-
-
-def _reach(master: str) -> None:
-    """Fail at once if nothing listens at the address; TensorFlow itself would wait forever."""
-    if master.startswith("grpc://"):
-        host, _, port = master.removeprefix("grpc://").rpartition(":")
-        socket.create_connection((host, int(port)), timeout=10).close()

@@ -2,7 +2,7 @@
 
 import dataclasses
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,17 +19,21 @@ from genre_tf.backbones.language_models import (
     tiny_byte_pair,
 )
 from genre_tf.backbones.layers import LanguageLayers
-from genre_tf.backbones.trainable import check_precision, compute_in, parse_writer_trainable
+from genre_tf.backbones.trainable import compute_in, parse_writer_trainable
 from genre_tf.config import GenerationConfig, RunConfig, optimizer_of
 from genre_tf.data.articles import ArticleTable
 from genre_tf.data.text_examples import TextExample, learning_split
 from genre_tf.errors import InputError
+from genre_tf.evaluation.personalisation import as_markdown, readers_of_articles, written_for
+from genre_tf.evaluation.served_writer import ServedWriter
 from genre_tf.generation.grounding import common_words_of
-from genre_tf.generation.prompts import CONTROL_TOKENS, PromptSizes
+from genre_tf.generation.prompts import CONTROL_TOKENS
 from genre_tf.generation.reader_prefix import UNSEEN
+from genre_tf.generation.writer_options import writer_options
 from genre_tf.losses.tokens import all_token_losses, contrast_loss, mean_token_loss, token_losses
 from genre_tf.models.checkpoint import (
     load_generator,
+    load_ranker,
     load_two_tower,
     reads_towers_of,
     save_generator_sizes,
@@ -43,10 +47,10 @@ from genre_tf.text.byte_pair_files import check_vocabulary_size
 from genre_tf.training.distribution import Distribution
 from genre_tf.training.learner import Learner
 from genre_tf.training.loop import Training
-from genre_tf.training.progress import FitResult, Goal, Report
+from genre_tf.training.progress import Goal, Report
+from genre_tf.training.quality import Quality, judged, shares
 from genre_tf.training.stage_data import StageData
 from genre_tf.training.stage_files import StageFiles
-from genre_tf.training.writer_validation import Perplexity, headlines
 
 _READERS_AT_ONCE = 256
 Floats = npt.NDArray[np.float32]
@@ -55,11 +59,8 @@ Floats = npt.NDArray[np.float32]
 class ReaderVectors:
     """One vector per text; the many texts without a reader share one row of zeros.
 
-    It can be indexed like the array [n, D] that it stands for.
-
-    Args:
-        vectors: float32 [1 + readers, D]; the first row is zeros, for no reader.
-        rows: int32 [n], the row of each text.
+    It can be indexed like the array [n, D] that it stands for: `vectors` is float32 [1 + readers, D], whose
+    first row is zeros, for no reader; `rows` int32 [n], the row of each text.
     """
 
     def __init__(self, vectors: Floats, rows: npt.NDArray[np.int32]) -> None:
@@ -85,11 +86,7 @@ ToVectors = Callable[[Sequence[TextExample]], Any]
 
 
 def reader_vectors(run: Path, data: StageData) -> tuple[ToVectors, int]:
-    """A function that returns reader vectors of examples, and their dimension.
-
-    Raises:
-        InputError: the run has no trained towers.
-    """
+    """A function that returns reader vectors of examples, and their dimension."""
     towers = load_two_tower(run)
     articles = towers.news.embed(data.features)  # [articles, dimension]
     encode = tf.function(
@@ -101,12 +98,6 @@ def reader_vectors(run: Path, data: StageData) -> tuple[ToVectors, int]:
         autograph=False,
     )
 
-    def of_histories(histories: Sequence[npt.NDArray[np.int32]]) -> Any:
-        history = np.zeros((len(histories), max(map(len, histories))), np.int32)
-        for place, clicks in enumerate(histories):
-            history[place, : len(clicks)] = clicks
-        return encode(tf.constant(articles[history]), tf.constant(history > 0)).numpy()
-
     def to_vectors(examples: Sequence[TextExample]) -> ReaderVectors:
         # Sorted by length, so that little of a batch is padding.
         texts = sorted(
@@ -117,25 +108,27 @@ def reader_vectors(run: Path, data: StageData) -> tuple[ToVectors, int]:
         rows = np.zeros(len(examples), np.int32)
         rows[texts] = np.arange(1, 1 + len(texts))
         for start in range(0, len(texts), _READERS_AT_ONCE):
-            batch = texts[start : start + _READERS_AT_ONCE]
-            vectors[1 + start : 1 + start + len(batch)] = of_histories([examples[at].history for at in batch])
+            histories = [examples[text].history for text in texts[start : start + _READERS_AT_ONCE]]
+            padded = np.zeros((len(histories), max(map(len, histories))), np.int32)
+            for row, clicks in enumerate(histories):
+                padded[row, : len(clicks)] = clicks
+            found = encode(tf.constant(articles[padded]), tf.constant(padded > 0))
+            vectors[1 + start : 1 + start + len(histories)] = found.numpy()
         return ReaderVectors(vectors, rows)
 
     return to_vectors, articles.shape[1]
 
 
+_COUNTED_TEXTS = 20_000  # enough to know how frequent tokens are
+_LEAST_WORDS = 8  # minimum length of an abstract that a title is written from
 _TOKENS_PER_ROW = 64  # tokens in a batch for each row of the configured batch size
 
 
 class GenerationTrainer(Learner):
     """Weighted cross-entropy of the next token: full weight on target words, a small weight on context words.
 
-    With a contrast, second copies of rows (with another reader) are not learned, only compared.
-
-    Args:
-        model: the writer.
-        fixed_shapes: compute logits at every position, because the number of counted positions varies.
-        contrast_weight: weight of the interest-contrastive loss.
+    With a contrast, second copies of rows (with another reader) are not learned, only compared. With fixed
+    shapes logits are computed at every position, because the number of counted positions varies.
     """
 
     def __init__(self, model: Writer, fixed_shapes: bool = False, contrast_weight: float = 0.0) -> None:
@@ -162,40 +155,13 @@ class GenerationTrainer(Learner):
         return tf.reduce_sum(tf.cast(batch["contrast_of"] == ORDINARY, tf.float32))
 
 
-def train_generation(
-    data: StageData,
-    config: RunConfig,
-    files: StageFiles,
-    report: Report,
-    distribution: Distribution | None = None,
-) -> FitResult:
-    """Train the generator and keep its best weights.
-
-    Args:
-        data: data of a run with trained retrieval, whose user vectors the generator reads.
-        config: settings of the run.
-        files: files of the stage.
-        report: takes a line of progress.
-        distribution: where to train; None: on one device.
-
-    Raises:
-        InputError: the retrieval stage is not trained, the settings leave no room for a prompt or have an
-            unknown precision, or there are fewer texts than one batch of fixed shape needs.
-    """
-    training = ready_generation(
-        data, config, files, report, distribution, readers=lambda: reader_vectors(data.run, data)
-    )
-    return training.fit(files, report)
-
-
 def ready_generation(
     data: StageData,
     config: RunConfig,
     files: StageFiles,
     report: Report,
-    distribution: Distribution | None = None,
-    *,
-    readers: Callable[[], tuple[ToVectors, int]],
+    devices: Distribution,
+    readers: Callable[[], tuple[ToVectors, int]] | None = None,
 ) -> Training:
     """The training of a new writer, or of the earlier run's.
 
@@ -204,23 +170,31 @@ def ready_generation(
         config: settings of the run.
         files: files of the stage; receive the vocabulary.
         report: takes a line of progress.
-        distribution: where to train; None: on one device.
-        readers: gives the readers' vectors, as `reader_vectors` does.
+        devices: where to train.
+        readers: gives the readers' vectors; None: the run's trained towers do.
 
     Raises:
-        InputError: as `train_generation`.
+        InputError: the retrieval stage is not trained, the settings leave no room for a prompt, or there are
+            fewer texts than one batch of fixed shape needs.
     """
     settings = config.generation
-    parse_writer_trainable(settings.trainable)  # checked before minutes of work
-    check_precision(settings.precision)
     learned, *held_out = _examples(data, settings, config.seed)
     report(f"{len(learned):,} texts for training, {len(held_out[0]):,} for validation")
-    to_vectors, dimension = readers()
-    _begin(data.run, files, report)
+    to_vectors, dimension = readers() if readers else reader_vectors(data.run, data)
+    described = files.new if is_preset(files.new) else files.folder
+    if files.unfinished and not reads_towers_of(data.run, described):
+        report("retrieval was trained again since this training began; starting over")
+        files.forget()
+    # Until the first weights are written, the weights of an earlier training keep their own vocabulary.
+    shutil.rmtree(files.new, ignore_errors=True)
+    files.new.mkdir(parents=True)
     keras.utils.set_random_seed(config.seed)
-    devices = distribution or Distribution.one()
     with devices.scope():
-        parts = _starting_parts(settings, data.table, dimension, files, config.seed)
+        if files.start:  # the vocabulary belongs to its weights
+            parts = load_generator(files.start, trained=False)
+        else:
+            parts = new_generator(settings, data.table, dimension, files.new, config.seed)
+        compute_in(settings.precision, parts.language_model)
         parts.towers = towers_fingerprint(data.run)
         trainer = GenerationTrainer(parts, devices.fixed_shapes, settings.contrast)
     report(parts.trained_share())
@@ -229,14 +203,26 @@ def ready_generation(
         TextRows(texts, data.table, to_vectors(texts), parts.prompts) for texts in (learned, *held_out)
     )
     optimizer = optimizer_of(settings)
-    batching = _batching(settings, parts.prompts.sizes, devices)
+    tokens = optimizer.batch_size * _TOKENS_PER_ROW
+    # With fixed shapes that many full rows, the same number for each replica.
+    each = (
+        max(1, round(tokens / parts.prompts.sizes.tokens / devices.replicas)) if devices.fixed_shapes else 0
+    )
+    batching = TextBatching(
+        tokens=tokens,
+        rows=each * devices.replicas,
+        context_weight=settings.context_weight,
+        drop_source=settings.drop_source,
+        drop_reader=settings.drop_reader,
+        shares=dataclasses.asdict(settings.tasks),
+        contrast=settings.contrast_rows if settings.contrast else 0.0,
+    )
     if len(rows) < batching.rows:
         raise InputError(
             f"{len(rows)} texts do not fill one batch of {batching.rows}, and with fixed shapes an "
             "incomplete batch is skipped; give a smaller --batch-size"
         )
     in_epoch = rows.mean_batches(batching)
-    steps, optimizer = optimizer.steps_of(in_epoch), optimizer.of_epoch(in_epoch)
     perplexity, *of_older = (Perplexity(parts, each, batching.tokens) for each in held_out_rows)
     goal = Goal(
         validate=perplexity,
@@ -244,9 +230,9 @@ def ready_generation(
         greater_is_better=False,
         validate_older=of_older[0] if of_older else None,
         judge=lambda: perplexity.quality([text.target for text in learned]),
+        # Weights spread over several replicas would have to be gathered first.
+        show=headlines(parts, data, learned, settings) if devices.replicas == 1 else None,
     )
-    if devices.replicas == 1:  # weights spread over several replicas would have to be gathered first
-        goal = dataclasses.replace(goal, show=headlines(parts, data, learned, settings))
 
     def from_step(step: int) -> Any:
         start = step * optimizer.accumulate
@@ -262,69 +248,20 @@ def ready_generation(
     return Training(
         trainer=trainer,
         batches_from=from_step,
-        steps=steps,
-        config=optimizer,
+        steps=optimizer.steps_of(in_epoch),
+        config=optimizer.of_epoch(in_epoch),
         goal=goal,
         jit_compile=devices.jit_compile,
         name_rows=names_of,
     )
 
 
-def _begin(run: Path, files: StageFiles, report: Report) -> None:
-    """Create an empty folder for the files that describe the new generator.
-
-    Until its first weights are written, the weights of an earlier training keep their own vocabulary. An
-    unfinished training is not resumed if the towers, whose vectors it read, were trained again since.
-    """
-    described = files.new if is_preset(files.new) else files.folder
-    if files.unfinished and not reads_towers_of(run, described):
-        report("retrieval was trained again since this training began; starting over")
-        files.forget()
-    shutil.rmtree(files.new, ignore_errors=True)
-    files.new.mkdir(parents=True)
-
-
-def _starting_parts(
-    settings: GenerationConfig, table: ArticleTable, user_dimension: int, files: StageFiles, seed: int
-) -> Writer:
-    """A new generator, or the earlier run's, because the vocabulary belongs to its weights."""
-    if files.start:
-        parts = load_generator(files.start, trained=False)
-    else:
-        parts = new_generator(settings, table, user_dimension, files.new, seed)
-    compute_in(settings.precision, parts.language_model)
-    return parts
-
-
-def _batching(settings: GenerationConfig, sizes: PromptSizes, devices: Distribution) -> TextBatching:
-    """Tokens per batch; with fixed shapes, that many full rows, the same number for each replica."""
-    tokens = optimizer_of(settings).batch_size * _TOKENS_PER_ROW
-    each = max(1, round(tokens / sizes.tokens / devices.replicas)) if devices.fixed_shapes else 0
-    return TextBatching(
-        tokens=tokens,
-        rows=each * devices.replicas,
-        context_weight=settings.context_weight,
-        drop_source=settings.drop_source,
-        drop_reader=settings.drop_reader,
-        shares=dataclasses.asdict(settings.tasks),
-        contrast=settings.contrast_rows if settings.contrast else 0.0,
-    )
-
-
 def new_generator(
     settings: GenerationConfig, table: ArticleTable, user_dimension: int, folder: Path, seed: int = 0
 ) -> Writer:
-    """A generator to train: the named GPT-2, or a new one with a vocabulary of the articles.
+    """A generator to train: the named language model, or a new GPT-2 with a vocabulary of the articles.
 
-    Args:
-        settings: name of the model, or the sizes of a new one.
-        table: the corpus.
-        user_dimension: dimension of the reader's vector.
-        folder: where a new vocabulary is written.
-        seed: seed of new weights.
-
-    Raises:
-        InputError: the settings leave no room for a prompt, or name a backbone that cannot be read.
+    A new vocabulary is written into `folder`.
     """
     corpus = [text for text in (*table.titles, *table.abstracts) if text]
     if settings.backbone:
@@ -352,17 +289,11 @@ def new_generator(
 
 
 def check_generation(settings: GenerationConfig, start: Path | None) -> None:
-    """Check what `train_generation` will need, in seconds and before the stages that come first.
+    """Check what `ready_generation` will need, in seconds and before the stages that come first.
 
-    Args:
-        settings: settings of the generator.
-        start: run to continue from, if any, whose generator is used instead of a named or a new one.
-
-    Raises:
-        InputError: as in `new_generator`, or the generator of the earlier run cannot be read.
+    The generator of `start`, the run to continue from, is used instead of a named or a new one.
     """
     trainable = parse_writer_trainable(settings.trainable)
-    check_precision(settings.precision)
     if start is not None:
         load_generator(start, trained=False)
         return
@@ -387,10 +318,15 @@ def _examples(data: StageData, settings: GenerationConfig, seed: int) -> list[li
         held_out.append([text for text in older if text.article in data.unlearned] or older)
     if not learned or not all(held_out):
         raise InputError("the log holds no clicked article with a title, so there is nothing to train on")
-    learned, *held_out = (_of_tasks(each, settings) for each in (learned, *held_out))
     random = np.random.default_rng(seed)
-    learned = _some(learned, settings.max_examples, random)
-    return [learned, *(_some(each, settings.validation_texts, random) for each in held_out)]
+    some = []
+    for number, texts in enumerate((learned, *held_out)):
+        most = settings.validation_texts if number else settings.max_examples
+        of_tasks = _of_tasks(texts, settings)
+        if most and len(of_tasks) > most:
+            of_tasks = [of_tasks[index] for index in random.choice(len(of_tasks), most, replace=False)]
+        some.append(of_tasks)
+    return some
 
 
 def _of_tasks(examples: list[TextExample], settings: GenerationConfig) -> list[TextExample]:
@@ -399,7 +335,75 @@ def _of_tasks(examples: list[TextExample], settings: GenerationConfig) -> list[T
     return [text for text in examples if shares[text.task] > 0] or examples
 
 
-def _some(examples: list[TextExample], most: int, random: np.random.Generator) -> list[TextExample]:
-    if not most or len(examples) <= most:
-        return examples
-    return [examples[index] for index in random.choice(len(examples), most, replace=False)]
+def headlines(
+    parts: Writer, data: StageData, learned: Iterable[TextExample], settings: GenerationConfig
+) -> Callable[[], Mapping[str, str]] | None:
+    """A function that writes titles of unlearned articles for held-out readers, as the servable will.
+
+    It returns Markdown by name: the source, the real title, and each written title with interest and
+    grounding. None if nothing can be shown: there are no such readers, none were requested, or no trained
+    ranker can score interest.
+    """
+    ids = {data.table.news_ids[text.article] for text in learned}
+    readers = readers_of_articles(data.table, data.validation, ids, settings.shown_readers, _LEAST_WORDS)
+    if not readers or not StageFiles(data.run, "ranking", "").trained.is_file():
+        return None
+    writer = ServedWriter(
+        parts,
+        load_two_tower(data.run),
+        load_ranker(data.run),
+        [reader.titles for reader in readers],
+        writer_options(settings.writing, parts.prompts),
+    )
+
+    def written() -> dict[str, str]:
+        """The same readers, sources and seeds at each call."""
+        writer.refresh()
+        titles, sources = ([getattr(each, name) for each in readers] for name in ("titles", "source"))
+        _, served = writer(titles, sources, range(len(readers)))
+        return {
+            f"written/{row + 1}": as_markdown(written_for(reader, row, served))
+            for row, reader in enumerate(readers)
+        }
+
+    return written
+
+
+class Perplexity:
+    """Validation: perplexity per token of the target texts, given their context, by a writer as it is."""
+
+    def __init__(self, writer: Writer, rows: TextRows, batch_tokens: int) -> None:
+        batching = TextBatching(tokens=batch_tokens, context_weight=0.0)
+        self.batches = rows.batches(batching).cache()
+        self.prompts = rows.prompts
+
+        def losses(batch: dict[str, tf.Tensor]) -> tuple[tf.Tensor, ...]:
+            found = token_losses(writer, batch, False)
+            labels = tf.gather_nd(batch["labels"], tf.where(batch["label_weight"] > 0))
+            return found.losses, labels, found.rows
+
+        # Given the shapes of all batches: one trace.
+        self.losses = tf.function(losses, input_signature=[self.batches.element_spec], autograph=False)
+
+    def __call__(self) -> dict[str, float]:
+        """The "perplexity" per token, and the "loss" in nats per token whose exponential it is."""
+        losses = np.concatenate([self.losses(batch)[0].numpy() for batch in self.batches])
+        loss = float(losses.mean())
+        return {"perplexity": float(np.exp(min(loss, 80.0))), "loss": loss}
+
+    def quality(self, learned: Sequence[str]) -> list[Quality]:
+        """The perplexity beside that of a model which only knows how frequent tokens are in learned texts."""
+        ids = self.prompts.tokenizer.encode(tf.constant(list(learned)[:_COUNTED_TEXTS])).flat_values.numpy()
+        counts = 1 + np.bincount(ids, minlength=self.prompts.tokenizer.vocabulary_size)
+        counts[self.prompts.end_id] += min(len(learned), _COUNTED_TEXTS)
+        surprise = -np.log(counts / counts.sum())
+        ours, unigram, tokens = [], [], []
+        for batch in self.batches:
+            losses, labels, rows = (each.numpy() for each in self.losses(batch))
+            tokens.append(np.bincount(rows))
+            ours.append(np.bincount(rows, losses))
+            unigram.append(np.bincount(rows, surprise[labels]))
+        each = np.concatenate(tokens)
+        values, baseline = (shares(np.concatenate(sums), each) for sums in (ours, unigram))
+        found = judged("writer", "perplexity", values, {"unigram": baseline})
+        return [] if found is None else [found]

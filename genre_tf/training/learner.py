@@ -7,7 +7,7 @@ longer does).
 """
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,12 +24,9 @@ Found = tuple[tf.Tensor, tf.Tensor, tf.Tensor]
 class Pace:
     """The pace of some steps; paces can be added.
 
-    Attributes:
-        steps: number of steps.
-        examples: rows in their batches.
-        seconds: wall-clock time from the call of the compiled function until its losses were available. The
-            first call includes tracing; validation and saving are not included.
-        waited: how many of these seconds a step waited for its batch.
+    `seconds` is wall-clock time from the call of the compiled function until its losses were available: the
+    first call includes tracing; validation and saving are not included. For `waited` of these seconds a step
+    waited for its batch.
     """
 
     steps: int = 0
@@ -59,27 +56,11 @@ class Pace:
         }
 
 
-@dataclass(frozen=True)
-class Executed:
-    """The result of one call of the compiled steps.
-
-    Attributes:
-        losses: loss of each step.
-        pace: pace of all its steps.
-    """
-
-    losses: Sequence[float]
-    pace: Pace
-
-
 class Learner:
     """A model, its loss and the compiled steps that lower it; made in the scope of a strategy.
 
     With several replicas, each returns its share of the loss: what its rows add to the mean over the rows of
     all. The gradients of the shares add up to the gradient of the mean; they are summed *before* clipping.
-
-    Args:
-        model: the model to train; its weights are what is saved.
     """
 
     def __init__(self, model: keras.Model) -> None:
@@ -111,16 +92,16 @@ class Learner:
         accumulate: int = 1,
         most_steps: int = 1,
     ) -> None:
-        """Get ready for `run`; in the scope of the strategy.
+        """Get ready for `run`; in the scope of the strategy, in which the optimizer was created too.
 
-        Args:
-            optimizer: created in that scope; gets its variables now, because none can be created inside a
-                step.
-            jit_compile: whether XLA compiles the step.
-            accumulate: number of batches per step; the step applies the mean of their gradients.
-            most_steps: maximum number of steps in one call of `run`.
+        A step applies the mean gradient of `accumulate` batches; `run` executes at most `most_steps` at once.
         """
-        take_added_gradients(optimizer)
+        # Keras clips each replica's gradient and then adds them, so that N replicas could take N times the
+        # step of one; with loss scaling, it checks only the first replica for finite gradients. Ours are
+        # summed already. Inside a loss scaler is another optimizer.
+        inner: Any = getattr(optimizer, "inner_optimizer", optimizer)
+        inner._all_reduce_sum_gradients = lambda pairs: pairs
+        # It gets its variables now, because none can be created inside a step.
         optimizer.build(self.model.trainable_variables)
         self.optimizer, self.accumulate = optimizer, accumulate
         # Neither is saved: the norm is for the logs only, and the sums are empty between steps.
@@ -136,15 +117,13 @@ class Learner:
         ]
         self._run = self._compiled(jit_compile, most_steps)
 
-    def run(self, batches: Any, steps: int) -> Executed:
-        """Learn from the next batches of an iterator; at most `most_steps` steps."""
+    def run(self, batches: Any, steps: int) -> tuple[list[float], Pace]:
+        """Learn from the next batches of an iterator; at most `most_steps` steps. Returns their losses."""
         began = time.perf_counter()
         losses, examples, waited = self._run(batches, tf.constant(steps))
-        losses = losses.numpy()[:steps].tolist()  # waits for the result
+        of_steps: list[float] = losses.numpy()[:steps].tolist()  # waits for the result
         seconds = time.perf_counter() - began
-        return Executed(
-            losses, Pace(steps=steps, examples=float(examples), seconds=seconds, waited=float(waited))
-        )
+        return of_steps, Pace(steps=steps, examples=float(examples), seconds=seconds, waited=float(waited))
 
     def learn(self, batch: dict[str, tf.Tensor]) -> tuple[tf.Tensor, tf.Tensor]:
         """One step of one replica; returns loss and rows over all replicas, float32 [] each."""
@@ -230,12 +209,7 @@ class Learner:
 
 
 def in_turn(one: Callable[[], Found], times: tf.Tensor, most: int) -> Found:
-    """Run a step several times, each after the previous one has ended.
-
-    Args:
-        one: the step; traced once.
-        times: int32 [], at most `most`.
-        most: size of the array of losses.
+    """Run a step `times` times (int32 [], at most `most`), each after the previous one has ended.
 
     Returns:
         Losses float32 [most], zeros beyond `times`; total rows and total seconds.
@@ -252,16 +226,3 @@ def in_turn(one: Callable[[], Found], times: tf.Tensor, most: int) -> Found:
     start = (tf.constant(0), tf.zeros([most]), tf.zeros([]), tf.zeros([], tf.float64))
     done: tuple[Any, ...] = tf.while_loop(lambda place, *_: place < times, body, start, parallel_iterations=1)
     return done[1], done[2], done[3]
-
-
-def take_added_gradients(optimizer: keras.optimizers.Optimizer) -> None:
-    """Let an optimizer accept gradients that are already summed over the replicas.
-
-    Keras clips each replica's gradient and then adds them, so that N replicas could take N times the step of
-    one. With loss scaling, it checks only the first replica for finite gradients.
-
-    Args:
-        optimizer: changed in place.
-    """
-    optimizer = getattr(optimizer, "inner_optimizer", optimizer)  # the optimizer inside a loss scaler
-    optimizer._all_reduce_sum_gradients = lambda pairs: pairs

@@ -19,24 +19,15 @@ Report = Callable[[str], None]
 
 @dataclass(frozen=True, kw_only=True)
 class Goal:
-    """How a training is judged.
-
-    Args:
-        validate: computes the validation metrics by name.
-        metric: the metric that decides which weights are best.
-        greater_is_better: whether a greater value is better.
-        validate_older: the same metrics on the examples that an earlier run held out, for a training that
-            continues from it.
-        show: Markdown texts by name, to look at after each validation.
-        judge: compares the best weights with baselines on the validation data.
-    """
+    """How a training is judged."""
 
     validate: Callable[[], Mapping[str, float]]
-    metric: str
+    metric: str  # the one that decides which weights are best
     greater_is_better: bool
+    # The same metrics on what an earlier run held out, if the training continues from it.
     validate_older: Callable[[], Mapping[str, float]] | None = None
-    show: Callable[[], Mapping[str, str]] | None = None
-    judge: Callable[[], Sequence[Quality]] | None = None
+    show: Callable[[], Mapping[str, str]] | None = None  # Markdown by name, to look at after each validation
+    judge: Callable[[], Sequence[Quality]] | None = None  # compares the best weights with baselines
 
     def look(self) -> None:
         """Do what each validation does, without a use of it: to see how long it takes."""
@@ -51,74 +42,42 @@ class Goal:
 
 @dataclass
 class Progress:
-    """The progress of a training; saved and loaded with its state.
-
-    Attributes:
-        step: number of steps done.
-        before: the metric before the first step; NaN until then, like `best`.
-        best: its best value; those weights are kept.
-        best_step: the step of the best value.
-        waited: validations since the best value.
-        validated: step of the last validation, -1 before the first.
-        loss_sum: sum of the losses since the last validation.
-        loss_count: number of these losses.
-        seconds: wall-clock seconds so far.
-        step_seconds: how many of them the steps themselves took.
-        input_wait_seconds: how many of these a step waited for its batch.
-        validation_seconds: how long the last validation took.
-    """
+    """The progress of a training; saved and loaded with its state."""
 
     step: int = 0
-    before: float = math.nan
-    best: float = math.nan
+    before: float = math.nan  # the metric before the first step; NaN until then, like `best`
+    best: float = math.nan  # its best value; those weights are kept
     best_step: int = 0
-    waited: int = 0
-    validated: int = -1
-    loss_sum: float = 0.0
+    waited: int = 0  # validations since the best value
+    validated: int = -1  # step of the last validation, -1 before the first
+    loss_sum: float = 0.0  # of the losses since the last validation
     loss_count: int = 0
-    seconds: float = 0.0
-    step_seconds: float = 0.0
-    input_wait_seconds: float = 0.0
-    validation_seconds: float = 0.0
+    seconds: float = 0.0  # wall-clock seconds so far
+    step_seconds: float = 0.0  # how many of them the steps themselves took
+    input_wait_seconds: float = 0.0  # how many of these a step waited for its batch
+    validation_seconds: float = 0.0  # how long the last validation took
 
 
 @dataclass(frozen=True)
 class FitResult:
-    """The result of a training.
-
-    Attributes:
-        metric: name of the validation metric.
-        before: its value before the first step.
-        best: its best value; those weights were kept.
-        best_step: the step of the best value; 0 if no step improved it.
-        steps: number of steps done.
-        stopped_early: whether patience ran out.
-        seconds: wall-clock seconds, including all resumptions.
-        steps_per_second: over the whole training, including validation.
-        input_wait_share: share of the step time (without validation and saving) that was spent waiting for
-            batches.
-        peak_memory_gb: peak resident memory of the process until then, in 1e9 bytes.
-        trainable_parameters: number of trainable parameters.
-        older_before: if the training continues from an earlier run: the metric of that run's weights on its
-            held-out examples; else None.
-        older_after: the same metric of the new weights.
-        quality: the best weights on the validation data, beside the best baseline.
-    """
+    """The result of a training."""
 
     metric: str
     before: float
     best: float
-    best_step: int
+    best_step: int  # those weights were kept; 0 if no step improved the metric
     steps: int
     stopped_early: bool
-    seconds: float
-    steps_per_second: float
-    input_wait_share: float
-    peak_memory_gb: float
+    seconds: float  # wall-clock, including all resumptions
+    steps_per_second: float  # over the whole training, including validation
+    input_wait_share: float  # of the step time, without validation and saving
+    peak_memory_gb: float  # peak resident memory of the process until then, in 1e9 bytes
     trainable_parameters: int
+    # If the training continues from an earlier run: the metric of that run's weights on what it held out, and
+    # that of the new weights.
     older_before: float | None = None
     older_after: float | None = None
-    quality: tuple[Quality, ...] = ()
+    quality: tuple[Quality, ...] = ()  # the best weights on the validation data, beside the best baseline
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> "FitResult":
@@ -131,13 +90,10 @@ class FitResult:
 
 
 def comparison(results: Mapping[str, FitResult]) -> list[str]:
-    """A table that compares initial and new weights on the held-out data.
+    """A table that compares initial and new weights on held-out data; empty if no training continues another.
 
     Args:
-        results: training results by stage; only those that continue from an earlier run are shown.
-
-    Returns:
-        Its lines; empty if no training continues from another.
+        results: training results by stage.
     """
     rows: list[tuple[str, float, float]] = []
     for stage, result in results.items():
@@ -162,21 +118,13 @@ _LONG_SECONDS = 15.0
 
 @dataclass(frozen=True, kw_only=True)
 class Estimate:
-    """The expected duration of a training, if it is not stopped early.
-
-    Attributes:
-        steps: number of steps to do.
-        step_seconds: seconds per step.
-        validations: number of validations to do.
-        validation_seconds: seconds per validation.
-        other_seconds: what comes before the first step and after the last.
-    """
+    """The expected duration of a training, if it is not stopped early."""
 
     steps: int
     step_seconds: float
     validations: int
     validation_seconds: float
-    other_seconds: float = 0.0
+    other_seconds: float = 0.0  # what comes before the first step and after the last
 
     @property
     def seconds(self) -> float:
@@ -239,14 +187,14 @@ def seconds_of(call: Callable[[], Any], traced_seconds: float | None = None) -> 
         call: what to time.
         traced_seconds: what its first call took; None: it was not called yet.
     """
-    found = _timed(call) if traced_seconds is None else traced_seconds
-    return found if found > _LONG_SECONDS else min(found, _timed(call))
 
+    def timed() -> float:
+        began = time.monotonic()
+        call()
+        return time.monotonic() - began
 
-def _timed(call: Callable[[], Any]) -> float:
-    began = time.monotonic()
-    call()
-    return time.monotonic() - began
+    found = timed() if traced_seconds is None else traced_seconds
+    return found if found > _LONG_SECONDS else min(found, timed())
 
 
 _STATUS = Path("/proc/self/statm")

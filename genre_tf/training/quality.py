@@ -2,7 +2,7 @@
 
 import json
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,31 +18,18 @@ Floats = npt.NDArray[np.float64]
 
 @dataclass(frozen=True, kw_only=True)
 class Quality:
-    """A metric of a model, with 95% bootstrap intervals; None where nothing was measured.
-
-    Attributes:
-        model: name of the model.
-        metric: name of the metric; a perplexity is better if it is smaller.
-        measured_on: "validation" or a split.
-        value: the metric.
-        low: lower end of its interval.
-        high: upper end of its interval.
-        baseline: name of the best baseline on the same data.
-        baseline_value: its metric.
-        gain: how much better the model is than this baseline: the difference; of perplexities, the share by
-            which the model's is lower.
-        gain_low: lower end of the interval of the gain.
-        gain_high: upper end.
-    """
+    """A metric of a model, with 95% bootstrap intervals; None where nothing was measured."""
 
     model: str
-    metric: str
-    measured_on: str
+    metric: str  # a perplexity is better if it is smaller
+    measured_on: str  # "validation" or a split
     value: float
     low: float | None = None
     high: float | None = None
-    baseline: str | None = None
+    baseline: str | None = None  # the best one on the same data
     baseline_value: float | None = None
+    # How much better the model is than this baseline: the difference; of perplexities, the share by which the
+    # model's is lower.
     gain: float | None = None
     gain_low: float | None = None
     gain_high: float | None = None
@@ -56,17 +43,10 @@ class Quality:
 
 
 def judged(model: str, metric: str, ours: Floats, baselines: Mapping[str, Floats]) -> Quality | None:
-    """Compare a model with the best of some baselines, on the validation data.
+    """Compare a model with the best of some baselines on the validation data; None if nothing is defined.
 
-    Args:
-        model: name of the model.
-        metric: name of the metric. For "perplexity" the values are losses, and the result is perplexities.
-        ours: float64 [n], the metric of each impression, or the loss of each text in nats per token; NaN if
-            undefined.
-        baselines: the same of each baseline.
-
-    Returns:
-        None if the metric is undefined everywhere.
+    Values are float64 [n], the metric of each impression; for "perplexity" the loss of each text in nats per
+    token, and the result is perplexities. NaN if undefined.
     """
     if np.isnan(ours).all():
         return None
@@ -99,14 +79,10 @@ def judged(model: str, metric: str, ours: Floats, baselines: Mapping[str, Floats
 
 
 def shares(sums: npt.ArrayLike, counts: npt.ArrayLike) -> Floats:
-    """A value for each group, whose mean is the sum of all sums divided by the sum of all counts.
+    """A value for each group, whose mean is the sum of all sums [n] divided by the sum of all counts [n].
 
     The bootstrap draws whole groups (the tokens of one text, the clicks of one impression). Drawing these
     values gives the interval of the ratio, to first order.
-
-    Args:
-        sums: [n], the sum over each group.
-        counts: [n], the size of each group.
     """
     summed, counted = np.asarray(sums, np.float64), np.asarray(counts, np.float64)
     ratio = summed.sum() / counted.sum()
@@ -114,11 +90,7 @@ def shares(sums: npt.ArrayLike, counts: npt.ArrayLike) -> Floats:
 
 
 def evaluated(run: Path) -> list[Quality]:
-    """What `genre evaluate` has measured on any split since the run's stages were trained.
-
-    Args:
-        run: the run folder.
-    """
+    """What `genre evaluate` has measured on any split since the run's stages were trained."""
     trained = max((file.stat().st_mtime for file in run.glob(f"*/{WEIGHTS_FILE}")), default=0.0)
     files = (run / "reports").glob("evaluation-*.json")
     reports = [json.loads(file.read_text("utf-8")) for file in files if file.stat().st_mtime >= trained]
@@ -127,48 +99,41 @@ def evaluated(run: Path) -> list[Quality]:
 
 def _of(report: dict[str, Any]) -> Iterator[Quality]:
     split, baselines = report["split"], report["baselines"]
+
+    def beside_best(
+        model: str, metric: str, value: float, ends: Any, rivals: Mapping[str, float], over: Mapping[str, Any]
+    ) -> Quality:
+        """A metric beside that of the best of the rivals, whose differences are in `over`."""
+        low, high = ends or (None, None)
+        best = max(rivals, key=lambda name: rivals[name], default=None)
+        gain = {"gain": "difference", "gain_low": "low", "gain_high": "high"}
+        return Quality(
+            model=model,
+            metric=metric,
+            measured_on=split,
+            value=value,
+            low=low,
+            high=high,
+            baseline=best,
+            baseline_value=rivals[best] if best else None,
+            **({name: over[best][part] for name, part in gain.items()} if best else {}),
+        )
+
     for name, parts in report["models"].items():
         if parts["all"]["auc"] is not None:
             over = {rival: report["significance"].get(f"{name} over {rival}") for rival in baselines}
             rivals = {rival: baselines[rival]["all"]["auc"] for rival, found in over.items() if found}
-            ends = report["intervals"][name]["all"]
-            yield _evaluated(name, "auc", split, parts["all"]["auc"], ends, rivals, over)
+            yield beside_best(
+                name, "auc", parts["all"]["auc"], report["intervals"][name]["all"], rivals, over
+            )
     pool, metric = report.get("pool") or {}, "recall@10"
     if pool.get("recommend", {}).get("all", {}).get(metric) is not None:
         compared = pool["significance"]
         over = {rival: compared.get(f"recommend over {rival}", {}).get(metric) for rival in pool["baselines"]}
         rivals = {rival: pool["baselines"][rival]["all"][metric] for rival, found in over.items() if found}
         value, ends = pool["recommend"]["all"][metric], pool["intervals"]["recommend"]["all"][metric]
-        yield _evaluated("recommend", metric, split, value, ends, rivals, over)
+        yield beside_best("recommend", metric, value, ends, rivals, over)
     if report.get("generation", {}).get("perplexity") is not None:
         yield Quality(
             model="writer", metric="perplexity", measured_on=split, value=report["generation"]["perplexity"]
         )
-
-
-def _evaluated(
-    model: str,
-    metric: str,
-    split: str,
-    value: float,
-    ends: Sequence[float] | None,
-    rivals: Mapping[str, float],
-    over: Mapping[str, Any],
-) -> Quality:
-    """A metric of a report beside the best of the rivals, whose differences are in `over`."""
-    low, high = ends or (None, None)
-    best = max(rivals, key=lambda name: rivals[name], default=None)
-    found = over[best] if best else {"difference": None, "low": None, "high": None}
-    return Quality(
-        model=model,
-        metric=metric,
-        measured_on=split,
-        value=value,
-        low=low,
-        high=high,
-        baseline=best,
-        baseline_value=rivals[best] if best else None,
-        gain=found["difference"],
-        gain_low=found["low"],
-        gain_high=found["high"],
-    )

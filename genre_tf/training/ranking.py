@@ -2,7 +2,7 @@
 
 import dataclasses
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,6 @@ import numpy.typing as npt
 import tensorflow as tf
 
 from genre_tf.config import RankingConfig, RunConfig, read_config
-from genre_tf.data.batches import Columns
 from genre_tf.data.columns import Floats, ImpressionColumns, ImpressionExample, OfCandidates, Rows
 from genre_tf.data.manifest import load_manifest
 from genre_tf.errors import InputError
@@ -35,16 +34,14 @@ from genre_tf.models.checkpoint import (
     ranker_of,
 )
 from genre_tf.models.ranker import Ranker
-from genre_tf.training.click_training import ClickBatches, click_training
-from genre_tf.training.continual import start_fingerprint
+from genre_tf.training.click_training import ClickBatches, Validation, click_training
 from genre_tf.training.distribution import Distribution
-from genre_tf.training.fitted_weights import calibrate, fit_pool_head, start_ranker
+from genre_tf.training.fitted_weights import calibrate, fit_pool_head, pool_head_seconds, start_ranker
 from genre_tf.training.learner import Learner
 from genre_tf.training.loop import Training
-from genre_tf.training.progress import FitResult, Report
+from genre_tf.training.progress import Report
 from genre_tf.training.stage_data import StageData, Tenths, named_articles
-from genre_tf.training.stage_files import StageFiles, fingerprint
-from genre_tf.training.validation import Validation
+from genre_tf.training.stage_files import StageFiles, fingerprint, start_fingerprint
 
 # No click weighs more than this many median clicks; otherwise a few rare ones would dominate the training.
 _MOST = 10.0
@@ -64,10 +61,6 @@ class ClickWeights(Sequence[Floats]):
     Popularity only weights the logit without counters: reporting popularity is what the counters are for.
     (When it also weighted the logit with counters, at power 1, their AUC on held-out training impressions
     was 0.658 after 240 steps instead of 0.684.)
-
-    Args:
-        examples: the training impressions, with candidates in the order shown.
-        config: `popularity_debias` and `position_propensities`.
 
     Source: Saito et al., "Unbiased Recommender Learning from Missing-Not-At-Random Implicit Feedback", WSDM
     2020 (popularity; clipping); Joachims et al., "Unbiased Learning-to-Rank with Biased Feedback", WSDM 2017
@@ -111,11 +104,7 @@ _ABSENT = "absent"
 def teacher_identity(teacher: str) -> str:
     """Identify a teacher by its content, not its path: a hash of its weights, backbone and settings.
 
-    Args:
-        teacher: a run folder; "" for none.
-
-    Returns:
-        SHA-256 in hexadecimal digits; "" for no teacher, "absent" for a folder without a trained ranker.
+    "" for no teacher, "absent" for a folder without a trained ranker.
     """
     if not teacher:
         return ""
@@ -133,12 +122,7 @@ def teacher_identity(teacher: str) -> str:
 
 
 def check_teacher(config: RunConfig, run: Path) -> None:
-    """Check, before any work, that a teacher can be used.
-
-    Raises:
-        InputError: it has no trained ranker, is the student itself, or was trained without counters that are
-            needed.
-    """
+    """Check before any work that a teacher has a ranker that this one can learn from."""
     if not config.ranking.teacher:
         return
     teacher = Path(config.ranking.teacher)
@@ -159,40 +143,27 @@ def check_teacher(config: RunConfig, run: Path) -> None:
 def teacher_logits(data: StageData, report: Report) -> OfCandidates:
     """Click logits of the teacher for the training log, cached in the run folder.
 
-    Args:
-        data: the training log and the settings that name the teacher.
-        report: takes a line of progress.
-
-    Returns:
-        For each training example float32 [c, 1 or 2]: without counters, then with counters if they are used.
-
-    Raises:
-        InputError: the teacher's files are missing or damaged.
+    For each training example float32 [c, 1 or 2]: without counters, then with counters if they are used.
     """
     config, logs = data.config.ranking, load_manifest(data.run / "prepared")["outputs"]
     replayed = start_fingerprint(data.run, data.config, "ranking")
     key = fingerprint(teacher_identity(config.teacher), logs, replayed, config.counters)
     file = data.run / CACHE_FOLDER / f"teacher-{key}.npy"
     if not file.is_file():
-        scores = _scores(data, report)
+        teacher = Path(config.teacher)
+        ranker = load_ranker(teacher)
+        report(f"computing the click probabilities of the teacher {teacher} (only once)")
+        # Under the name that training on this log uses: the teacher's cache then already holds the frozen
+        # states.
+        named = named_articles(data.table, data.train + data.validation)
+        features = ranker.news.features(data.table, teacher / CACHE_FOLDER, Tenths(report), named)
+        vectors = ranker.news.embed(features)
+        of_each = (False, True)[: 1 + config.counters]
+        scorers = [RankerScorer(ranker, vectors, with_counters) for with_counters in of_each]
+        scores = np.stack([np.concatenate(scorer(data.train)) for scorer in scorers], axis=-1)
         with whole_file(file) as part, part.open("wb") as stream:
             np.save(stream, scores, allow_pickle=False)
     return OfCandidates(np.load(file, allow_pickle=False, mmap_mode="r"), data.train.shown)
-
-
-def _scores(data: StageData, report: Report) -> npt.NDArray[np.float32]:
-    teacher = Path(data.config.ranking.teacher)
-    ranker = load_ranker(teacher)
-    report(f"computing the click probabilities of the teacher {teacher} (only once)")
-    # Under the name that training on this log uses: the teacher's cache then already holds the frozen states.
-    named = named_articles(data.table, data.train + data.validation)
-    features = ranker.news.features(data.table, teacher / CACHE_FOLDER, Tenths(report), named)
-    vectors = ranker.news.embed(features)
-    columns = [
-        np.concatenate(RankerScorer(ranker, vectors, with_counters)(data.train))
-        for with_counters in (False, True)[: 1 + data.config.ranking.counters]
-    ]
-    return np.stack(columns, axis=-1)
 
 
 CLICK_WEIGHT, TEACHER = "click_weight", "teacher"
@@ -202,12 +173,7 @@ _LOSSES = {"click": click_loss, "softmax": softmax_loss, "click+softmax": click_
 
 
 class RankingTrainer(Learner):
-    """The main loss, -[y log p + (1 - y) log(1 - p)], as a mean over the shown articles; or other losses.
-
-    Args:
-        model: the ranker.
-        config: which losses to use, and their weights.
-    """
+    """The main loss, -[y log p + (1 - y) log(1 - p)], as a mean over the shown articles; or other losses."""
 
     def __init__(self, model: Ranker, config: RankingConfig | None = None) -> None:
         super().__init__(model)
@@ -251,69 +217,34 @@ def moves_probabilities(config: RankingConfig, examples: Sequence[ImpressionExam
     return config.objective != "click" or config.negatives > 0 or ImpressionColumns.of(examples).has_weights
 
 
-def columns_of(data: StageData, config: RankingConfig, report: Report) -> Columns:
-    """Additional columns of training candidates that the settings need: click weights, a teacher's logits."""
-    columns: dict[str, Sequence[Floats]] = {}
-    if config.popularity_debias or config.position_propensities:
-        columns[CLICK_WEIGHT] = ClickWeights(data.train, config)
-    if config.teacher:
-        columns[TEACHER] = teacher_logits(data, report)
-    return columns
-
-
-def train_ranking(
-    data: StageData,
-    config: RunConfig,
-    files: StageFiles,
-    report: Report,
-    distribution: Distribution | None = None,
-) -> FitResult:
-    """Train the ranker and keep its best weights.
-
-    Args:
-        data: examples and article features.
-        config: settings of the run.
-        files: files of the stage.
-        report: takes a line of progress.
-        distribution: where to train; None: on one device.
-    """
-    training, start = ready_ranking(data, config, files, report, distribution)
-    if not files.start:  # an earlier run's weights already contain it
-        start()
-    result = training.fit(files, report)
-    ranker = training.trainer.model
-    report("fitting the ranker's weights for the whole pool")
-    if moves_probabilities(config.ranking, data.train):
-        calibrate(ranker, data)
-    fit_pool_head(ranker, data, config, report, goes_on=files.start is not None)
-    files.save_best(ranker)
-    return result
-
-
 def ready_ranking(
-    data: StageData,
-    config: RunConfig,
-    files: StageFiles,
-    report: Report,
-    distribution: Distribution | None = None,
-) -> tuple[Training, Callable[[], None]]:
-    """The training of a new ranker, and a function that gives it initial weights measured on the log."""
+    data: StageData, config: RunConfig, files: StageFiles, report: Report, devices: Distribution
+) -> Training:
+    """The training of a new ranker, or of the earlier run's."""
+    stage = config.ranking
+    columns: dict[str, Sequence[Floats]] = {}
+    if stage.popularity_debias or stage.position_propensities:
+        columns[CLICK_WEIGHT] = ClickWeights(data.train, stage)
+    if stage.teacher:
+        columns[TEACHER] = teacher_logits(data, report)
+    batches = ClickBatches(data, config, stage.optimizer, stage.negatives or None, devices, columns)
     clicks = sum(int(block.labels.sum()) for block in data.train.blocks("labels"))
-    shown = int(data.train.shown.sum())
-    stage, settings = config.ranking, config.ranking.optimizer
-    devices = distribution or Distribution.one()
-    columns = columns_of(data, stage, report)
-    batches = ClickBatches(data, config, settings, stage.negatives or None, devices, columns)
     keras.utils.set_random_seed(config.seed)
     with devices.scope():
-        ranker = ranker_of(data.news_encoder(), config, clicks / shown)
+        ranker = ranker_of(data.news_encoder(), config, clicks / int(data.train.shown.sum()))
         trainer = RankingTrainer(ranker, stage)
 
     def start() -> None:
         ranker.news.adapt(data.interest)
         start_ranker(ranker, data, config)
 
-    training = click_training(
+    def finish() -> None:
+        report("fitting the ranker's weights for the whole pool")
+        if moves_probabilities(stage, data.train):
+            calibrate(ranker, data)
+        fit_pool_head(ranker, data, config, report, goes_on=files.start is not None)
+
+    return click_training(
         trainer,
         batches,
         data,
@@ -321,5 +252,7 @@ def ready_ranking(
         Validation.ranking,
         Validation.ranking_quality,
         continues=files.start is not None,
+        start=start,
+        finish=finish,
+        finish_seconds=lambda: pool_head_seconds(ranker, data, config),
     )
-    return training, start

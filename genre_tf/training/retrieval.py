@@ -1,6 +1,6 @@
 """Training of the two towers: each click against the pool of its moment."""
 
-from collections.abc import Callable
+from dataclasses import replace
 
 import keras
 import tensorflow as tf
@@ -11,15 +11,14 @@ from genre_tf.errors import InputError
 from genre_tf.losses.clicks import sampled_softmax_loss
 from genre_tf.models.checkpoint import two_tower_of
 from genre_tf.models.two_tower import DRAWN
-from genre_tf.training.click_training import ClickBatches, click_training
+from genre_tf.training.click_training import ClickBatches, Validation, click_training
 from genre_tf.training.distribution import Distribution
 from genre_tf.training.fitted_weights import start_towers
 from genre_tf.training.learner import Learner
 from genre_tf.training.loop import Training
-from genre_tf.training.progress import FitResult, Report
+from genre_tf.training.progress import Report
 from genre_tf.training.stage_data import StageData
 from genre_tf.training.stage_files import StageFiles
-from genre_tf.training.validation import Validation
 
 
 class RetrievalTrainer(Learner):
@@ -28,9 +27,6 @@ class RetrievalTrainer(Learner):
     The candidates of a row are a click, some articles shown with it and some of the rest of the pool, each
     with its counters at that moment. The log of the probability that a candidate was drawn is subtracted from
     its logit (logQ): a candidate drawn with probability 1/50 stands for 50 articles of the pool.
-
-    Args:
-        model: the towers.
 
     Source: Yi et al., "Sampling-Bias-Corrected Neural Modeling for Large Corpus Item Recommendations", 2019;
     Bengio and Senécal, "Adaptive Importance Sampling", 2008.
@@ -45,34 +41,11 @@ class RetrievalTrainer(Learner):
         return sampled_softmax_loss(logits, batch["labels"], batch["mask"], batch.get("label_weights"))
 
 
-def train_retrieval(
-    data: StageData,
-    config: RunConfig,
-    files: StageFiles,
-    report: Report,
-    distribution: Distribution | None = None,
-) -> FitResult:
-    """Train the two towers and keep their best weights.
-
-    Args:
-        data: examples and article features.
-        config: settings of the run.
-        files: files of the stage.
-        report: takes a line of progress.
-        distribution: where to train; None: on one device.
-    """
-    training, start = ready_retrieval(data, config, files, distribution)
-    if not files.start:  # an earlier run's weights already contain it
-        start()
-    return training.fit(files, report)
-
-
 def ready_retrieval(
-    data: StageData, config: RunConfig, files: StageFiles, distribution: Distribution | None = None
-) -> tuple[Training, Callable[[], None]]:
-    """The training of new towers, and a function that gives them initial weights measured on the log."""
-    stage, settings = config.retrieval, config.retrieval.optimizer
-    devices = distribution or Distribution.one()
+    data: StageData, config: RunConfig, files: StageFiles, report: Report, devices: Distribution
+) -> Training:
+    """The training of new towers, or of the earlier run's."""
+    stage = config.retrieval
     examples, probabilities = draw_from_pool(
         data.train,
         data.pool,
@@ -85,18 +58,18 @@ def ready_retrieval(
         raise InputError(
             f"{len(data.train)} impressions cannot be used for training: none has a click and another article"
         )
-    drawn = data.learning_from(examples)
-    batches = ClickBatches(drawn, config, settings, None, devices, {DRAWN: probabilities})
+    drawn = replace(data, train=examples)
+    batches = ClickBatches(drawn, config, stage.optimizer, None, devices, {DRAWN: probabilities})
     keras.utils.set_random_seed(config.seed)
     with devices.scope():
-        towers = two_tower_of(data.news_encoder(config.retrieval.dimension), config)
+        towers = two_tower_of(data.news_encoder(stage.dimension), config)
         trainer = RetrievalTrainer(towers)
 
     def start() -> None:
         towers.news.adapt(data.interest)
         start_towers(towers, data, examples, probabilities, config.seed)
 
-    training = click_training(
+    return click_training(
         trainer,
         batches,
         data,
@@ -104,5 +77,5 @@ def ready_retrieval(
         Validation.retrieval,
         Validation.retrieval_quality,
         continues=files.start is not None,
+        start=start,
     )
-    return training, start

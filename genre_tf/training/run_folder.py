@@ -2,43 +2,85 @@
 
 import dataclasses
 import json
-from collections.abc import Sequence
+import tempfile
+import time
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
+import numpy as np
+
 from genre_tf.backbones.bert import load_bert
-from genre_tf.backbones.trainable import check_precision, parse_trainable
-from genre_tf.config import RunConfig, read_config, with_optimizer, write_config
+from genre_tf.backbones.trainable import parse_trainable
+from genre_tf.config import RunConfig, optimizer_of, read_config, with_optimizer, write_config
 from genre_tf.data.manifest import MANIFEST_FILE, load_manifest
 from genre_tf.data.records import prepare, read_articles
 from genre_tf.data.replay import write_older
 from genre_tf.errors import FailureError, InputError
-from genre_tf.models.checkpoint import BACKBONE_FOLDER, copy_backbone, reads_towers_of, save_backbone
+from genre_tf.models.checkpoint import (
+    BACKBONE_FOLDER,
+    check_trained,
+    copy_backbone,
+    reads_towers_of,
+    save_backbone,
+)
 from genre_tf.models.news_encoder import Categories, check_encoder
-from genre_tf.training.continual import (
-    check_start,
+from genre_tf.training.distribution import Distribution
+from genre_tf.training.generation import ToVectors, check_generation, ready_generation
+from genre_tf.training.loop import Training
+from genre_tf.training.observers import Observers
+from genre_tf.training.progress import Estimate, FitResult, Report, comparison, duration
+from genre_tf.training.ranking import check_teacher, ready_ranking, teacher_identity
+from genre_tf.training.retrieval import ready_retrieval
+from genre_tf.training.stage_data import StageData, load_stage_data
+from genre_tf.training.stage_files import (
+    StageFiles,
     counters_of_start,
-    judge,
+    fingerprint,
+    learned_settings,
+    run_lock,
     start_fingerprint,
     start_run,
 )
-from genre_tf.training.distribution import Distribution
-from genre_tf.training.generation import check_generation, train_generation
-from genre_tf.training.observers import Observers
-from genre_tf.training.progress import FitResult, Report, comparison
-from genre_tf.training.ranking import check_teacher, teacher_identity, train_ranking
-from genre_tf.training.rehearsal import foretell
-from genre_tf.training.retrieval import train_retrieval
-from genre_tf.training.stage_data import StageData, load_stage_data
-from genre_tf.training.stage_files import StageFiles, fingerprint, learned_settings, run_lock
 
-STAGES = ("retrieval", "ranking", "generation")
+STAGES: dict[str, Callable[..., Training]] = {
+    "retrieval": ready_retrieval,
+    "ranking": ready_ranking,
+    "generation": ready_generation,
+}
+"""What gets each stage ready: `(data, config, files, report, devices) -> Training`."""
+
 _AGAIN = "again.json"  # exists while a training with --again is unfinished
-TRAINERS = {"retrieval": train_retrieval, "ranking": train_ranking, "generation": train_generation}
+_FEW_STEPS = 20  # over before they could be timed
+# Settings that determine the shapes or the inputs of weights.
+_SIZES = {
+    "data": ("max_history",),
+    "news": (
+        "backbone",
+        "trainable",
+        "max_title_tokens",
+        "use_abstract",
+        "use_category",
+        "category_dimension",
+        "interest_dimension",
+    ),
+    "retrieval": ("heads", "dimension", "view_counters"),
+    "ranking": ("counters",),
+    "generation": (
+        "backbone",
+        "trainable",
+        "vocabulary_size",
+        "layers",
+        "heads",
+        "hidden",
+        "max_tokens",
+        "prefix_tokens",
+    ),
+}
 
 
 def train(
-    stages: Sequence[str],
+    stages: Collection[str],
     data: Path,
     run: Path,
     config: RunConfig,
@@ -85,23 +127,22 @@ def train(
         chosen = [
             StageFiles(run, stage, made_from[stage], start, observers) for stage in STAGES if stage in stages
         ]
-        if again:
-            _begin_anew(run, chosen)
-        results = _train_stages(chosen, run, config, report, distribution, estimate)
+        # After an interruption the same command resumes the new training.
+        begun = json.dumps({files.stage: files.made_from for files in chosen})
+        if again and not ((run / _AGAIN).is_file() and (run / _AGAIN).read_text("utf-8") == begun):
+            for files in chosen:
+                files.forget()
+            (run / _AGAIN).write_text(begun, "utf-8")
+        devices = distribution or Distribution.one()
+        results = _train_stages(chosen, run, config, report, devices, estimate)
         (run / _AGAIN).unlink(missing_ok=True)
         return results
 
 
-def with_trained(run: Path, stages: Sequence[str], config: RunConfig, report: Report) -> RunConfig:
+def with_trained(run: Path, stages: Collection[str], config: RunConfig, report: Report) -> RunConfig:
     """The settings, except that trained stages which are not trained now keep theirs.
 
     Settings for one stage say nothing about the others, whose weights fit their own settings.
-
-    Args:
-        run: an existing run folder.
-        stages: the stages to train.
-        config: the requested settings.
-        report: takes a line for each stage that does not get the requested settings.
     """
     earlier, kept = read_config(run / "config.toml"), {}
     for stage in STAGES:
@@ -113,37 +154,54 @@ def with_trained(run: Path, stages: Sequence[str], config: RunConfig, report: Re
     return dataclasses.replace(config, **kept)
 
 
-def _begin_anew(run: Path, chosen: Sequence[StageFiles]) -> None:
-    """Forget the trained stages once; after an interruption the same command resumes the new training."""
-    marker, begun = run / _AGAIN, json.dumps({files.stage: files.made_from for files in chosen})
-    if marker.is_file() and marker.read_text("utf-8") == begun:
-        return
-    for files in chosen:
-        files.forget()
-    marker.write_text(begun, "utf-8")
-
-
-def check_stages(stages: Sequence[str], run: Path, config: RunConfig) -> None:
+def check_stages(stages: Collection[str], run: Path, config: RunConfig) -> None:
     """Read all that the stages name, such as a teacher or a writer's backbone, before any work.
 
     Raises:
         InputError: one of them cannot be used.
     """
-    check_start(stages, run, config)
+    start = start_run(config)
+    if start is not None:
+        _check_start(start, stages, run, config)
     if "ranking" in stages:
         check_teacher(config, run)
     if "generation" in stages:
-        _check_writer(stages, run, config)
+        if "retrieval" not in stages and not StageFiles(run, "retrieval", "").trained.is_file():
+            raise InputError(
+                f"{run} has no trained retrieval stage, which the generator needs; run "
+                f"'genre train retrieval --run {run}' or 'genre train all'"
+            )
+        check_generation(config.generation, start)
 
 
-def _check_writer(stages: Sequence[str], run: Path, config: RunConfig) -> None:
-    """Checked before the stages that come first, which may take an hour."""
-    if "retrieval" not in stages and not StageFiles(run, "retrieval", "").trained.is_file():
+def _check_start(start: Path, stages: Collection[str], run: Path, config: RunConfig) -> None:
+    """Check that an earlier run can be continued from, before anything is written."""
+    if not (start / "config.toml").is_file():
+        raise InputError(f"--from {start} is not a run folder; give one that `genre train` wrote")
+    if start.resolve() == run.resolve():
         raise InputError(
-            f"{run} has no trained retrieval stage, which the generator needs; run "
-            f"'genre train retrieval --run {run}' or 'genre train all'"
+            f"--from and --run are both {run}; give a new --run (the earlier run is not changed)"
         )
-    check_generation(config.generation, start_run(config))
+    before = read_config(start / "config.toml")
+    differing = []
+    for part, names in _SIZES.items():
+        for name in names:
+            was, now = (getattr(getattr(each, part), name) for each in (before, config))
+            if was != now:
+                differing.append(f"{part}.{name} was {was!r} and is now {now!r}")
+    if differing:
+        raise InputError(
+            f"the weights of {start} do not fit these settings: {'; '.join(differing)}. Keep the earlier "
+            "settings, or train from the beginning without --from"
+        )
+    for stage in stages:
+        earlier = StageFiles(start, stage, "")
+        if not earlier.trained.is_file():
+            raise InputError(f"{start} has no trained {stage} stage to continue from; give another --from")
+        if earlier.unfinished:
+            raise InputError(f"the {stage} stage of {start} is not finished; repeat its own command first")
+        if stage != "generation":  # which has another form of files, see `check_generation`
+            check_trained(start, stage)
 
 
 def _train_stages(
@@ -151,11 +209,11 @@ def _train_stages(
     run: Path,
     config: RunConfig,
     report: Report,
-    distribution: Distribution | None,
+    devices: Distribution,
     estimate: bool,
 ) -> dict[str, FitResult]:
     results = {}
-    stage_data: StageData | None = None
+    data: StageData | None = None
     for place, files in enumerate(chosen):
         found = files.finished()
         if found is not None and files.stage == "generation" and not reads_towers_of(run, files.folder):
@@ -165,28 +223,86 @@ def _train_stages(
             report(f"{files.stage} is trained with this data and these settings; kept (--again trains again)")
             results[files.stage] = found
             continue
-        if stage_data is None:
-            stage_data = load_stage_data(run, config, report)
+        if data is None:
+            data = load_stage_data(run, config, report)
             if estimate:
                 to_train = [each for each in chosen[place:] if each.finished() is None]
-                foretell(to_train, stage_data, config, report, distribution)
+                foretell(to_train, data, config, report, devices)
         report(f"training {files.stage}")
-        result = TRAINERS[files.stage](stage_data, config, files, report, distribution)
-        _accept(result, files, config, report)
+        result = STAGES[files.stage](data, config, files, report, devices).fit(files, report)
+        if files.start is not None:
+            try:
+                judge(files.stage, result, config)
+            except FailureError:
+                files.refuse(result)
+                for line in comparison({files.stage: result}):
+                    report(line)
+                raise
+        files.finish(result)
         results[files.stage] = result
     return results
 
 
-def _accept(result: FitResult, files: StageFiles, config: RunConfig, report: Report) -> None:
-    if files.start is not None:
-        try:
-            judge(files.stage, result, config)
-        except FailureError:
-            files.refuse(result)
-            for line in comparison({files.stage: result}):
-                report(line)
-            raise
-    files.finish(result)
+def judge(stage: str, result: FitResult, config: RunConfig) -> None:
+    """Refuse weights that have forgotten too much.
+
+    On the new log, the best weights are never worse than the starting weights, which are also candidates. So
+    the decision depends on the examples that the earlier run held out.
+
+    Raises:
+        FailureError: the metric is NaN, or worse by more than the margin: a drop in AUC, or the relative
+            increase of a perplexity.
+    """
+    before, after = result.older_before, result.older_after
+    if before is None or after is None:
+        raise ValueError(f"{stage} was not validated on what the earlier run held out")
+    relative = result.metric == "perplexity"
+    loss = after / before - 1 if relative else before - after
+    margin = config.continual.margin
+    if not loss <= margin:
+        lost, allowed = (f"{x:.1%}" if relative else f"{x:.4f}" for x in (loss, margin))
+        raise FailureError(
+            f"{stage} is rejected: on what the earlier run held out, {result.metric} went from {before:.4f} "
+            f"to {after:.4f}, {lost} worse; --margin allows {allowed}. The run has no {stage} weights now. "
+            "Repeat the command with more --replay or a lower --learning-rate, or accept these weights with "
+            "a larger --margin"
+        )
+
+
+def foretell(
+    stages: Sequence[StageFiles], data: StageData, config: RunConfig, report: Report, devices: Distribution
+) -> list[Estimate]:
+    """Time a few steps of each stage on new weights that are then dropped, and report what each will take.
+
+    No estimates are made for a single stage, which reports its own soon enough; for a few steps of each; for
+    a training that is resumed; and where compiling the steps twice is expensive.
+    """
+    steps = [optimizer_of(getattr(config, files.stage)).steps for files in stages]
+    few = all(0 < count <= _FEW_STEPS for count in steps)
+    if len(stages) < 2 or few or devices.slow_to_start or stages[0].resumable:
+        return []
+    report("timing a few steps of each stage, to see what the training will take")
+    # Without a teacher, who would score the whole log only for this; and with zeros in place of the vectors
+    # of towers that may not be trained yet.
+    config = dataclasses.replace(config, ranking=dataclasses.replace(config.ranking, teacher=""))
+
+    def no_readers() -> tuple[ToVectors, int]:
+        dimension = data.news_encoder(config.retrieval.dimension).dimension
+        zeros = np.zeros((1, dimension), np.float32)
+        return lambda texts: np.broadcast_to(zeros, (len(texts), dimension)), dimension
+
+    estimates = []
+    for files in stages:
+        began = time.monotonic()
+        more = {"readers": no_readers} if files.stage == "generation" else {}
+        with tempfile.TemporaryDirectory() as scratch:
+            files = dataclasses.replace(files, run=Path(scratch))
+            training = STAGES[files.stage](data, config, files, lambda line: None, devices, **more)
+            estimates.append(training.rehearse(began))
+        report(f"  {files.stage:10}  {estimates[-1]}")
+    whole = duration(sum(each.seconds for each in estimates))
+    report(f"about {whole} in all, less where a stage stops improving")
+    return estimates
 
 
 def stage_fingerprints(run: Path, config: RunConfig) -> dict[str, str]:
@@ -219,9 +335,18 @@ def open_run(run: Path, data: Path, config: RunConfig, report: Report) -> None:
     file, start = run / "config.toml", start_run(config)
     new = not file.is_file()
     if not new:
-        _require_same(run, config)
+        earlier = read_config(file)
+        if (earlier.data, earlier.news) != (config.data, config.news):
+            raise InputError(
+                f"{run} was made with other data or news settings (see {file}); give another --run or "
+                "the same settings"
+            )
+        if start_run(earlier) != start:
+            raise InputError(
+                f"{run} continues from {start_run(earlier) or 'no other run'}, but --from is "
+                f"{start or 'not given'}; give another --run"
+            )
     parse_trainable(config.news.trainable)
-    check_precision(config.news.precision)
     bert = None
     if start is None and (new or not (run / BACKBONE_FOLDER).is_dir()):
         # Read before anything is written, so that wrong settings never enter the run.
@@ -237,21 +362,6 @@ def open_run(run: Path, data: Path, config: RunConfig, report: Report) -> None:
         copy_backbone(start, run)
     if new:
         write_config(config, file)
-
-
-def _require_same(run: Path, config: RunConfig) -> None:
-    file = run / "config.toml"
-    earlier, start = read_config(file), start_run(config)
-    if (earlier.data, earlier.news) != (config.data, config.news):
-        raise InputError(
-            f"{run} was made with other data or news settings (see {file}); give another --run or "
-            "the same settings"
-        )
-    if start_run(earlier) != start:
-        raise InputError(
-            f"{run} continues from {start_run(earlier) or 'no other run'}, but --from is "
-            f"{start or 'not given'}; give another --run"
-        )
 
 
 def _prepare(run: Path, data: Path, config: RunConfig, report: Report, *, overwrite: bool) -> None:

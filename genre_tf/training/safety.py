@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from genre_tf.data.corpus import LabelledTexts, read_labelled_texts
+from genre_tf.data.corpus import read_labelled_texts
 from genre_tf.data.faults import FaultPolicy
 from genre_tf.data.manifest import file_fingerprint
 from genre_tf.errors import InputError
@@ -20,7 +20,6 @@ from genre_tf.training.regression import logistic_regression
 
 LEAST_OF_EACH = 25  # then five of each label choose the threshold, and five measure it
 _SHARES = (0.6, 0.8)  # end of the texts to learn from, end of those for the threshold; the rest measures
-Vectors = npt.NDArray[np.float32]
 
 
 def train_safety(
@@ -43,21 +42,26 @@ def train_safety(
         "auc", "precision", "recall" and "flagged" (share of all texts called unsafe) as fractions;
         "threshold" as a probability; "asked_recall"; and the numbers of texts "learned", "unsafe_learned",
         "measured" and "unsafe_measured". Also written to `RUN/reports/training-safety.json`.
-
-    Raises:
-        InputError: no such file, faulty lines, too few texts of a label, or a run without a ranker.
-        FailureError: the run folder cannot be written.
     """
     if not 0 < recall <= 1:
         raise InputError(f"the recall must be above 0 and at most 1; got {recall}")
     examples = read_labelled_texts(file, FaultPolicy.allowing(max_bad_rows))
-    _check_counts(examples, file)
+    unsafe = int(examples.unsafe.sum())
+    for label, count in (("unsafe", unsafe), ("safe", len(examples.texts) - unsafe)):
+        if count < LEAST_OF_EACH:
+            raise InputError(
+                f"{file} holds {count} different {label} texts; give at least {LEAST_OF_EACH} of each label"
+            )
     weights_file = run / "ranking" / WEIGHTS_FILE
     encoder = load_ranker(run).news
-    report(f"{len(examples.texts)} texts, {int(examples.unsafe.sum())} of them unsafe")
+    report(f"{len(examples.texts)} texts, {unsafe} of them unsafe")
     vectors = encoder.encode(examples.texts)
     learn, choose, judge = _divided(examples.unsafe, seed)
-    weights, bias = _fitted(vectors[learn], examples.unsafe[learn])
+    mean, spread = vectors[learn].mean(0, dtype=np.float64), vectors[learn].std(0, dtype=np.float64)
+    spread[spread < 1e-6] = 1.0  # texts have no category: those dimensions are always zero
+    standardised = (vectors[learn] - mean) / spread
+    weights, bias = logistic_regression(standardised, examples.unsafe[learn].astype(np.float64))
+    weights, bias = weights / spread, bias - float(mean @ (weights / spread))  # for the raw vectors
     logits = vectors.astype(np.float64) @ weights + bias
     threshold = threshold_for(logits[choose][examples.unsafe[choose]], recall)
     classifier = SafetyClassifier(
@@ -88,13 +92,7 @@ def threshold_for(unsafe_logits: npt.NDArray[np.floating], recall: float) -> flo
 def judged(
     logits: npt.NDArray[np.floating], unsafe: npt.NDArray[np.bool_], threshold: float
 ) -> dict[str, float | int | None]:
-    """How well a threshold separates the texts; precision is None if nothing is called unsafe.
-
-    Args:
-        logits: float [n].
-        unsafe: bool [n]; both labels occur.
-        threshold: as a logit.
-    """
+    """How well a threshold (a logit) separates the texts; precision is None if none is called unsafe."""
     called = logits >= threshold
     hits = int((called & unsafe).sum())
     return {
@@ -107,15 +105,6 @@ def judged(
     }
 
 
-def _check_counts(examples: LabelledTexts, file: Path) -> None:
-    unsafe = int(examples.unsafe.sum())
-    for label, count in (("unsafe", unsafe), ("safe", len(examples.texts) - unsafe)):
-        if count < LEAST_OF_EACH:
-            raise InputError(
-                f"{file} holds {count} different {label} texts; give at least {LEAST_OF_EACH} of each label"
-            )
-
-
 def _divided(unsafe: npt.NDArray[np.bool_], seed: int) -> list[npt.NDArray[np.int64]]:
     """Rows to learn from, to choose the threshold and to measure, each with its share of both labels."""
     random = np.random.default_rng(seed)
@@ -126,11 +115,3 @@ def _divided(unsafe: npt.NDArray[np.bool_], seed: int) -> list[npt.NDArray[np.in
         for part, some in zip(parts, np.split(rows, cuts), strict=True):
             part.append(some)
     return [np.concatenate(part) for part in parts]
-
-
-def _fitted(vectors: Vectors, unsafe: npt.NDArray[np.bool_]) -> tuple[npt.NDArray[np.float64], float]:
-    """Weights and bias for the raw vectors; the regression sees standardised ones."""
-    mean, spread = vectors.mean(0, dtype=np.float64), vectors.std(0, dtype=np.float64)
-    spread[spread < 1e-6] = 1.0  # texts have no category: those dimensions are always zero
-    weights, bias = logistic_regression((vectors - mean) / spread, unsafe.astype(np.float64))
-    return weights / spread, bias - float(mean @ (weights / spread))

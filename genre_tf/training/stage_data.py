@@ -1,5 +1,6 @@
 """Training data of the stages: the prepared examples, and the features of their articles."""
 
+import itertools
 import time
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -11,7 +12,7 @@ import numpy.typing as npt
 from genre_tf.config import RunConfig
 from genre_tf.data.articles import ArticleTable
 from genre_tf.data.batches import rows_to_learn
-from genre_tf.data.columns import Floats, ImpressionColumns, Rows
+from genre_tf.data.columns import ImpressionColumns
 from genre_tf.data.counters import Counters
 from genre_tf.data.decay import CounterState
 from genre_tf.data.moment_pool import MomentPool
@@ -22,36 +23,24 @@ from genre_tf.models.article_features import ArticleFeatures
 from genre_tf.models.checkpoint import CACHE_FOLDER, load_news_encoder
 from genre_tf.models.interest_space import InterestSpace, interest_space
 from genre_tf.models.news_encoder import NewsEncoder
-from genre_tf.training.continual import counters_of_start
 from genre_tf.training.progress import Report
+from genre_tf.training.stage_files import counters_of_start
 
 _BETWEEN_LINES_S = 2.0
 
 
 @dataclass(frozen=True)
 class StageData:
-    """Examples and features of a run.
+    """Examples and features of a run."""
 
-    Attributes:
-        table: every article of the training log and of older examples.
-        train: examples to learn from; if the run continues an earlier one, this includes some of its
-            examples.
-        validation: the newest examples of the training log.
-        features: features of every article in an example.
-        config: settings of the run.
-        run: the run folder.
-        older: examples that the earlier run held out, if the run continues one.
-        unlearned: rows of articles that the earlier run saw in `older` only.
-        replayed: how many of `train` (at its end) are examples of the earlier run.
-        earlier: counters of each article before the training log, if the run continues an earlier one.
-    """
-
-    table: ArticleTable
-    train: ImpressionColumns
-    validation: ImpressionColumns
-    features: ArticleFeatures
+    table: ArticleTable  # every article of the training log and of older examples
+    train: ImpressionColumns  # includes some examples of the earlier run, if the run continues one
+    validation: ImpressionColumns  # the newest examples of the training log
+    features: ArticleFeatures  # of every article in an example
     config: RunConfig
     run: Path
+    # If the run continues an earlier one: the examples that it held out, the articles that it saw in these
+    # only, how many of `train` (at its end) are its examples, and each article's counters before the log.
     older: ImpressionColumns = field(default_factory=lambda: ImpressionColumns([]))
     unlearned: frozenset[int] = frozenset()
     replayed: int = 0
@@ -76,10 +65,6 @@ class StageData:
         known = self.train[: len(self.train) - self.replayed] + self.validation
         return MomentPool(known, len(self.table), self.earlier, self.table.published)
 
-    def learning_from(self, examples: ImpressionColumns) -> "StageData":
-        """The same data, with other training examples."""
-        return replace(self, train=examples)
-
     def news_encoder(self, reduced_dimension: int = 0) -> NewsEncoder:
         """A news encoder for one stage, with its own trainable layers."""
         return load_news_encoder(self.run, self.config, reduced_dimension=reduced_dimension)
@@ -88,21 +73,21 @@ class StageData:
     def interest(self) -> InterestSpace:
         """Directions of readers' lasting interests in the log, computed from the texts before training."""
         texts = self.news_encoder().embed(self.features, part="text")
-        histories, weights = _distinct_histories(self.train)
+        # Each history once, and its weights if the log has signals: a reader's stays the same for a while.
+        names = ("history", *(["history_weights"] if self.train.has_weights else []))
+        found: set[tuple[bytes, ...]] = set()
+        for block in self.train.blocks(*names):
+            columns = [getattr(block, name) for name in names]
+            for begin, end in itertools.pairwise(block.history_ends.tolist()):
+                found.add(tuple(values[begin:end].tobytes() for values in columns))
+        kept = sorted(found)
+        histories = [np.frombuffer(one[0], np.int32) for one in kept]
+        weights = [np.frombuffer(one[1], np.float32) for one in kept] if len(names) > 1 else None
         return interest_space(texts, histories, self.config.news.interest_dimension, weights)
 
 
 def load_stage_data(run: Path, config: RunConfig, report: Report) -> StageData:
-    """Load a run's prepared examples, and compute (or load) the frozen states of its articles.
-
-    Args:
-        run: a run folder that contains `prepared` and `backbone`.
-        config: settings of the run.
-        report: takes a line of progress.
-
-    Raises:
-        InputError: there is nothing to validate on.
-    """
+    """Load a run's prepared examples, and compute (or load) the frozen states of its articles."""
     table = read_articles(run / "prepared")
     train, validation = (read_examples(run / "prepared", split) for split in ("train", "validation"))
     _require_clicks(validation, f"{run / 'prepared'}")
@@ -148,25 +133,8 @@ def row_count(examples: ImpressionColumns, negatives: int | None) -> int:
     return len(examples) if negatives is None else len(rows_to_learn(examples)[0])
 
 
-def _distinct_histories(examples: ImpressionColumns) -> tuple[list[Rows], list[Floats] | None]:
-    """Each history once, and its weights if the log has signals: a reader's stays the same for a while."""
-    names = ("history", *(["history_weights"] if examples.has_weights else []))
-    found: set[tuple[bytes, ...]] = set()
-    for block in examples.blocks(*names):
-        columns = [getattr(block, name) for name in names]
-        for begin, end in zip(block.history_ends[:-1].tolist(), block.history_ends[1:].tolist(), strict=True):
-            found.add(tuple(values[begin:end].tobytes() for values in columns))
-    kept = sorted(found)
-    histories = [np.frombuffer(one[0], np.int32) for one in kept]
-    return histories, [np.frombuffer(one[1], np.float32) for one in kept] if len(names) > 1 else None
-
-
 class Tenths:
-    """Reports progress at every tenth, but not more often than every two seconds.
-
-    Args:
-        report: takes a line.
-    """
+    """Reports progress at every tenth, but not more often than every two seconds."""
 
     def __init__(self, report: Report) -> None:
         self.report, self.said, self.at = report, 0, time.monotonic()

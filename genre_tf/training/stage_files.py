@@ -14,6 +14,9 @@ from zipfile import BadZipFile
 import keras
 import numpy as np
 
+from genre_tf.config import RunConfig
+from genre_tf.data.manifest import COUNTERS_FILE, file_fingerprint, load_manifest
+from genre_tf.data.replay import OLDER_FOLDER, PREPARED_FOLDER
 from genre_tf.errors import FailureError, InputError
 from genre_tf.files import hold
 from genre_tf.models.checkpoint import WEIGHTS_FILE
@@ -26,19 +29,33 @@ _FILE = ".lock"
 
 @contextmanager
 def run_lock(run: Path) -> Iterator[None]:
-    """Lock a run folder; the kernel releases it when the process ends, in whatever way.
+    """Lock a run folder, which is created if it is new; the kernel releases it however the process ends.
 
     If the input is rejected (`InputError`) before any weights or frozen states were written, everything that
-    was put into the folder is removed again: a corrected command starts clean.
-
-    Args:
-        run: the run folder, created if it is new.
-
-    Raises:
-        InputError: another process holds it, or it cannot be written or locked.
+    was put into the folder is removed again: a corrected command starts clean. Raises an `InputError` too if
+    another process holds the folder, or it cannot be written or locked.
     """
     new, free = not run.exists(), not (run / _FILE).exists()
-    lock = _locked(run)
+    file = run / _FILE
+    try:
+        run.mkdir(parents=True, exist_ok=True)
+        lock = hold(file, create=True, wait=False)
+        if lock is None:
+            holder = file.read_bytes()[:32].decode("ascii", "replace").strip() if file.exists() else ""
+            raise InputError(
+                f"{run} is being trained by process {holder or 'unknown'}; wait for it or give another --run"
+            )
+        try:
+            os.ftruncate(lock, 0)
+            os.pwrite(lock, f"{os.getpid()}\n".encode("ascii"), 0)
+        except OSError:
+            os.close(lock)
+            raise
+    except OSError as error:
+        raise InputError(
+            f"{run} cannot be written or locked ({error.strerror}); give another --run, on a disk that "
+            "supports locks"
+        ) from None
     try:
         # Listed while we hold the lock, so that no file of another process is taken for ours.
         there = {path.name for path in run.iterdir()} - ({_FILE} if free else set())
@@ -49,34 +66,6 @@ def run_lock(run: Path) -> Iterator[None]:
             raise
     finally:
         os.close(lock)
-
-
-def _locked(run: Path) -> int:
-    file = run / _FILE
-    try:
-        run.mkdir(parents=True, exist_ok=True)
-        lock = hold(file, create=True, wait=False)
-        if lock is not None:
-            _note_holder(lock)
-            return lock
-        holder = file.read_bytes()[:32].decode("ascii", "replace").strip() if file.exists() else ""
-    except OSError as error:
-        raise InputError(
-            f"{run} cannot be written or locked ({error.strerror}); give another --run, on a disk that "
-            "supports locks"
-        ) from None
-    raise InputError(
-        f"{run} is being trained by process {holder or 'unknown'}; wait for it or give another --run"
-    )
-
-
-def _note_holder(lock: int) -> None:
-    try:
-        os.ftruncate(lock, 0)
-        os.pwrite(lock, f"{os.getpid()}\n".encode("ascii"), 0)
-    except OSError:
-        os.close(lock)
-        raise
 
 
 def _take_back(run: Path, there: set[str], new: bool) -> None:
@@ -93,11 +82,11 @@ def _take_back(run: Path, there: set[str], new: bool) -> None:
             run.rmdir()
 
 
-_PROGRESS = "progress"
+_PROGRESS, _VARIABLE = "progress", "variable_{:05d}"
 
 
 def save_state(file: Path, variables: Sequence[Any], progress: dict[str, Any]) -> None:
-    """Write variables and progress completely or not at all; until then the previous file stays.
+    """Write variables and plain values completely or not at all; until then the previous file stays.
 
     Args:
         file: an `.npz` file without pickles.
@@ -108,7 +97,7 @@ def save_state(file: Path, variables: Sequence[Any], progress: dict[str, Any]) -
         FailureError: the disk is full or may not be written.
     """
     arrays: dict[str, Any] = {
-        _name(place): keras.ops.convert_to_numpy(value) for place, value in enumerate(variables)
+        _VARIABLE.format(place): keras.ops.convert_to_numpy(each) for place, each in enumerate(variables)
     }
     arrays[_PROGRESS] = np.frombuffer(json.dumps(progress).encode("utf-8"), np.uint8)
     with _whole(file) as part, part.open("wb") as stream:
@@ -148,26 +137,21 @@ def load_progress(file: Path) -> dict[str, Any] | None:
 
 
 def load_variables(file: Path, variables: Sequence[Any]) -> None:
-    """Assign the values that `save_state` wrote to the same variables.
-
-    Raises:
-        InputError: the variables are not the same.
-    """
+    """Assign what `save_state` wrote to the same variables; an `InputError` if they are not the same."""
     with file.open("rb") as stream, np.load(stream, allow_pickle=False) as arrays:
         shapes = [arrays[name].shape for name in arrays.files if name != _PROGRESS]
         if shapes != [tuple(variable.shape) for variable in variables]:
             raise InputError(f"{file} belongs to another model; delete it to train from the start")
         for place, variable in enumerate(variables):
-            variable.assign(arrays[_name(place)])
+            variable.assign(arrays[_VARIABLE.format(place)])
 
 
 def check_room(folder: Path, variables: Sequence[Any]) -> None:
-    """Check before any work that the disk has room for two states (briefly) and the best weights.
-
-    Raises:
-        InputError: the disk is too full, or the folder may not be written.
-    """
-    needed = 3 * sum(map(_bytes, variables))
+    """Refuse before any work a disk without room for two states (briefly) and the best weights."""
+    needed = 0
+    for variable in variables:
+        kind = np.dtype(keras.backend.standardize_dtype(variable.dtype).replace("bfloat16", "float16"))
+        needed += 3 * int(np.prod(variable.shape, dtype=np.int64)) * kind.itemsize
     try:
         probe = folder / ".probe"
         probe.write_bytes(b"\0")
@@ -180,15 +164,6 @@ def check_room(folder: Path, variables: Sequence[Any]) -> None:
             f"{folder} has {free / 2**20:,.0f} MiB free, but this training needs {needed / 2**20:,.0f} MiB; "
             "free some space, or give a --run on another disk"
         )
-
-
-def _bytes(variable: Any) -> int:
-    width = np.dtype(keras.backend.standardize_dtype(variable.dtype).replace("bfloat16", "float16"))
-    return int(np.prod(variable.shape, dtype=np.int64)) * width.itemsize
-
-
-def _name(place: int) -> str:
-    return f"variable_{place:05d}"
 
 
 _STATE_FILE = "unfinished.npz"
@@ -268,18 +243,14 @@ class StageFiles:
         return self.run / "reports" / f"training-{self.stage}.json"
 
     def save_best(self, model: Any) -> None:
-        """Write a model's weights as the best, completely or not at all.
-
-        Raises:
-            FailureError: the disk is full or may not be written.
-        """
+        """Write a model's weights as the best, completely or not at all."""
         with _whole(self.weights) as part:
             save_own_weights(model, part)
             if self.start is None:
                 self._take_new_files()
 
     def save_state(self, trainer: Any, progress: Progress) -> None:
-        """Write the state of an unfinished training; raises the same as `save_state`."""
+        """Write the state of an unfinished training."""
         save_state(
             self.folder / _STATE_FILE,
             lasting_variables(trainer),
@@ -289,9 +260,8 @@ class StageFiles:
     def resume(self, trainer: Any) -> Progress | None:
         """Restore a compiled trainer from an unfinished training with the same data and settings.
 
-        Returns:
-            Its progress; None if there is nothing to resume. Then earlier results and states are deleted,
-                because the weights that they describe will be overwritten.
+        If there is none, earlier results and states are deleted: the weights that they describe will be
+        overwritten.
         """
         state = self.folder / _STATE_FILE
         found = load_progress(state)
@@ -319,11 +289,7 @@ class StageFiles:
             file.unlink(missing_ok=True)
 
     def finish(self, result: FitResult) -> None:
-        """Write the result of the training and delete its unfinished state.
-
-        Raises:
-            FailureError: the disk is full or may not be written.
-        """
+        """Write the result of the training and delete its unfinished state."""
         if self.start is not None:
             with _whole(self.trained) as part:
                 # A copy: if interrupted here, the training is judged again, not repeated.
@@ -371,3 +337,26 @@ def lasting_variables(trainer: Any) -> list[Any]:
     passing = {id(variable) for variable in (*trainer.model.metrics_variables, *frozen)}
     kept = [variable for variable in trainer.model.variables if id(variable) not in passing]
     return [*kept, *trainer.optimizer.variables]
+
+
+def start_run(config: RunConfig) -> Path | None:
+    """The run that this training continues from, or None."""
+    return Path(config.continual.from_run) if config.continual.from_run else None
+
+
+def counters_of_start(config: RunConfig) -> Path | None:
+    """The counters at the end of the earlier run's log."""
+    start = start_run(config)
+    return None if start is None else start / PREPARED_FOLDER / COUNTERS_FILE
+
+
+def start_fingerprint(run: Path, config: RunConfig, stage: str) -> list[Any]:
+    """What a stage takes from the earlier run (weights and examples); nothing if there is no such run."""
+    start = start_run(config)
+    if start is None:
+        return []
+    weights = StageFiles(start, stage, "").trained
+    return [
+        file_fingerprint(weights) if weights.is_file() else None,
+        load_manifest(run / OLDER_FOLDER)["outputs"],
+    ]

@@ -13,8 +13,9 @@ import tensorflow as tf
 
 from genre_tf.config import Objective, RunConfig, with_optimizer, write_config
 from genre_tf.errors import InputError, StoppedError
+from genre_tf.training.distribution import Distribution
 from genre_tf.training.progress import FitResult, Report
-from genre_tf.training.run_folder import TRAINERS, check_stages, open_run, stage_fingerprints
+from genre_tf.training.run_folder import STAGES, check_stages, open_run, stage_fingerprints
 from genre_tf.training.stage_data import StageData, load_stage_data
 from genre_tf.training.stage_files import StageFiles, fingerprint, run_lock
 
@@ -179,7 +180,8 @@ class _Search:
         result = files.finished()
         if result is None:
             data = dataclasses.replace(self.data, config=config)
-            result = TRAINERS[self.stage](data, config, files, self.report)
+            training = STAGES[self.stage](data, config, files, self.report, Distribution.one())
+            result = training.fit(files, self.report)
             files.finish(result)
         self._log(trial_id, values, result)
         return _sign(result) * result.best

@@ -17,7 +17,7 @@ from genre_tf.models.checkpoint import news_encoder_of
 from genre_tf.models.news_encoder import Categories
 from genre_tf.models.text_model import load_own_weights
 from genre_tf.training.learner import Learner
-from genre_tf.training.loop import fit
+from genre_tf.training.loop import Training
 from genre_tf.training.progress import Goal
 from genre_tf.training.stage_files import StageFiles
 
@@ -67,15 +67,14 @@ def _fit(tower, folder, steps=8):
 
     settings = OptimizerConfig(learning_rate=0.02, decay="none", validate_every=steps)
     trainer = ToGoal(tower)
-    result = fit(
-        trainer,
-        tf.data.Dataset.from_tensors(features).repeat().skip,
-        steps,
-        settings,
-        Goal(validate=validate, metric="loss", greater_is_better=False),
-        StageFiles(folder, "ranking", "these settings"),
-        lambda line: None,
+    training = Training(
+        trainer=trainer,
+        batches_from=tf.data.Dataset.from_tensors(features).repeat().skip,
+        steps=steps,
+        config=settings,
+        goal=Goal(validate=validate, metric="loss", greater_is_better=False),
     )
+    result = training.fit(StageFiles(folder, "ranking", "these settings"), lambda line: None)
     return trainer, result
 
 

@@ -45,10 +45,9 @@ from genre_tf.models.checkpoint import (
     two_tower_of,
 )
 from genre_tf.models.text_model import save_own_weights
-from genre_tf.training.continual import judge
 from genre_tf.training.generation import new_generator
 from genre_tf.training.progress import FitResult
-from genre_tf.training.run_folder import STAGES, train
+from genre_tf.training.run_folder import STAGES, judge, train
 from genre_tf.training.stage_data import load_stage_data
 
 STEPS = OptimizerConfig(

@@ -14,7 +14,7 @@ import tensorflow as tf
 from genre_tf.config import OptimizerConfig
 from genre_tf.errors import FailureError, InputError
 from genre_tf.training.learner import Learner
-from genre_tf.training.loop import Training, fit
+from genre_tf.training.loop import Training
 from genre_tf.training.optimizers import learning_rate, make_optimizer
 from genre_tf.training.progress import Goal
 from genre_tf.training.stage_files import StageFiles
@@ -41,7 +41,9 @@ def _fit(folder, values, config=SETTINGS, goal=3.0, steps=20, files=None):
     batches = tf.data.Dataset.from_tensors({"goal": tf.constant([goal]), "impression": [5]}).repeat()
     goal = Goal(validate=lambda: {"quality": next(values)}, metric="quality", greater_is_better=True)
     files = files or StageFiles(folder, "ranking", "these settings")
-    result = fit(Towards(point), batches.skip, steps, config, goal, files, said.append)
+    result = Training(
+        trainer=Towards(point), batches_from=batches.skip, steps=steps, config=config, goal=goal
+    ).fit(files, said.append)
     return point, result, said
 
 
@@ -142,5 +144,5 @@ def test_weight_decay_leaves_offsets_alone(name):
 
 @pytest.mark.parametrize("change", [{"optimizer": "adam?"}, {"decay": "sometimes"}])
 def test_unknown_names_say_what_is_known(change):
-    with pytest.raises(InputError, match="use one of"):
-        make_optimizer(dataclasses.replace(SETTINGS, **change), 10, [])
+    with pytest.raises(InputError, match="must be one of"):
+        dataclasses.replace(SETTINGS, **change)

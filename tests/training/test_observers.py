@@ -22,14 +22,14 @@ from genre_tf.data.synth.settings import NewsroomSettings
 from genre_tf.errors import FailureError, InputError
 from genre_tf.models.checkpoint import WEIGHTS_FILE, load_news_encoder, ranker_of, two_tower_of
 from genre_tf.models.text_model import save_own_weights
+from genre_tf.training.generation import headlines
 from genre_tf.training.learner import Learner
-from genre_tf.training.loop import fit
+from genre_tf.training.loop import Training
 from genre_tf.training.observers import Observers
 from genre_tf.training.progress import Goal
 from genre_tf.training.run_folder import open_run, train
 from genre_tf.training.stage_data import load_stage_data
 from genre_tf.training.stage_files import StageFiles, learned_settings
-from genre_tf.training.writer_validation import headlines
 
 SETTINGS = OptimizerConfig(learning_rate=0.1, validate_every=4)
 STEPS = 8
@@ -57,7 +57,9 @@ def _fit(run, observers=Observers(), config=SETTINGS, bad=None):  # noqa: B008  
     goal = Goal(validate=lambda: {"quality": 0.5}, metric="quality", greater_is_better=True)
     files = StageFiles(run, "ranking", "these settings", observers=observers)
     trainer = Fitted(Line())
-    fit(trainer, batches.skip, STEPS, config, goal, files, lambda line: None)
+    Training(trainer=trainer, batches_from=batches.skip, steps=STEPS, config=config, goal=goal).fit(
+        files, lambda line: None
+    )
     return trainer.model.kernel.numpy()
 
 

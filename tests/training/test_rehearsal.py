@@ -8,7 +8,7 @@ import pytest
 
 from genre_tf.config import GenerationConfig, OptimizerConfig, RankingConfig
 from genre_tf.training.distribution import Distribution
-from genre_tf.training.rehearsal import foretell
+from genre_tf.training.run_folder import foretell
 from genre_tf.training.stage_data import StageData
 from genre_tf.training.stage_files import StageFiles
 
@@ -27,7 +27,7 @@ def test_every_stage_is_timed_before_the_first_begins(
     config = replace(data.config, ranking=RankingConfig(optimizer=STEPS), generation=WRITER)
     files = [StageFiles(tmp_path, stage, "") for stage in ("ranking", "generation")]
     said: list[str] = []
-    ranking, generation = foretell(files, data, config, said.append)
+    ranking, generation = foretell(files, data, config, said.append, Distribution.one())
     assert (ranking.steps, ranking.validations) == (generation.steps, generation.validations) == (40, 5)
     assert 0 < generation.step_seconds < 1 and ranking.other_seconds > 0
     assert re.match(r"  ranking +40 steps, .* per second, 5 validations of .* s, .*: about \d+ s$", said[1])
@@ -40,7 +40,7 @@ def test_nothing_is_timed_where_it_is_not_worth_it(pool_world: StageData, tmp_pa
     few = RankingConfig(optimizer=replace(STEPS, steps=20 if why == "few steps" else 40))
     config = replace(pool_world.config, ranking=few)  # whose retrieval has 4 steps
     files = [StageFiles(tmp_path, stage, "") for stage in ("retrieval", "ranking")]
-    xla = Distribution(None, fixed_shapes=True) if why == "XLA" else None
+    devices = Distribution(None, fixed_shapes=True) if why == "XLA" else Distribution.one()
     said: list[str] = []
-    assert foretell(files[why == "one stage" :], pool_world, config, said.append, xla) == []
+    assert foretell(files[why == "one stage" :], pool_world, config, said.append, devices) == []
     assert not said

@@ -13,11 +13,13 @@ from genre_tf.models.checkpoint import two_tower_of
 from genre_tf.models.counter_heads import moment_features
 from genre_tf.models.text_model import load_own_weights
 from genre_tf.models.two_tower import TwoTower
+from genre_tf.training.click_training import Validation
+from genre_tf.training.distribution import Distribution
 from genre_tf.training.fitted_weights import part_similarities, start_towers
-from genre_tf.training.retrieval import train_retrieval
+from genre_tf.training.progress import FitResult, Report
+from genre_tf.training.retrieval import ready_retrieval
 from genre_tf.training.stage_data import StageData
 from genre_tf.training.stage_files import StageFiles
-from genre_tf.training.validation import Validation
 
 
 def new_towers(data: StageData) -> TwoTower:
@@ -82,10 +84,14 @@ def test_the_directions_keep_the_dot_products_of_the_weighed_parts(
     assert (reduced**2).sum() > 0.9 * (scaled**2).sum(), "16 directions of 96 hold nearly everything"
 
 
+def _train(data: StageData, files: StageFiles, report: Report) -> FitResult:
+    return ready_retrieval(data, data.config, files, report, Distribution.one()).fit(files, report)
+
+
 def test_a_training_keeps_the_weights_that_place_clicks_best(pool_world: StageData, tmp_path: Path) -> None:
     files = StageFiles(tmp_path, "retrieval", "these settings")
     said: list[str] = []
-    result = train_retrieval(pool_world, pool_world.config, files, said.append)
+    result = _train(pool_world, files, said.append)
     assert result.metric == "pool_ndcg" and result.best >= result.before > 0.25
     towers = two_tower_of(pool_world.news_encoder(), pool_world.config)
     load_own_weights(towers, files.weights)
@@ -97,5 +103,5 @@ def test_a_log_without_a_choice_is_refused_before_the_training(pool_world: Stage
     ignored = [replace(one, labels=np.zeros_like(one.labels)) for one in pool_world.train]
     files = StageFiles(tmp_path, "retrieval", "these settings")
     with pytest.raises(InputError, match="450 impressions cannot be used for training"):
-        train_retrieval(replace(pool_world, train=ignored), pool_world.config, files, print)
+        _train(replace(pool_world, train=ignored), files, print)
     assert not files.weights.exists()

@@ -55,7 +55,6 @@ def _opened(run, data, config=CONFIG):
     [
         ({"trainable": "last2"}, "'last2'"),
         ({"trainable": "last 9"}, "has 2 layers"),
-        ({"precision": "float8"}, "'float8'"),
         ({"backbone": "no/such/folder"}, "no/such/folder"),
         ({"max_title_tokens": 600}, "at most 512 tokens"),
     ],
@@ -79,7 +78,6 @@ def test_a_refused_news_setting_leaves_no_run_behind(tmp_path, data, wrong, said
         ({"backbone": "no/such/folder"}, "no/such/folder"),
         ({"trainable": "last 1"}, "none, lora R"),
         ({"trainable": "lora 9999"}, "lora 9999 is too large"),
-        ({"precision": "float8"}, "'float8'"),
         ({"vocabulary_size": 100}, "at least 26"),
         ({"heads": 5}, "cannot be divided among 5 heads"),
         ({"max_tokens": 16}, "generation.max_tokens: 16 tokens leave no room"),
@@ -165,17 +163,18 @@ def test_training_again_forgets_once_and_goes_on_after_a_kill(tmp_path, data, mo
     run, trained = tmp_path / "run", []
 
     def trainer(stage):
-        def train_stage(data, config, files, report, distribution):
-            trained.append(stage)
-            files.folder.mkdir(exist_ok=True)
-            files.weights.write_bytes(b"")
-            if killed:
-                raise KeyboardInterrupt
-            return RESULT
+        class Stage:
+            def fit(self, files, report):
+                trained.append(stage)
+                files.folder.mkdir(exist_ok=True)
+                files.weights.write_bytes(b"")
+                if killed:
+                    raise KeyboardInterrupt
+                return RESULT
 
-        return train_stage
+        return lambda *_: Stage()
 
-    monkeypatch.setattr(run_folder, "TRAINERS", {stage: trainer(stage) for stage in run_folder.STAGES})
+    monkeypatch.setattr(run_folder, "STAGES", {stage: trainer(stage) for stage in run_folder.STAGES})
     monkeypatch.setattr(run_folder, "load_stage_data", lambda *_: object())
     stages, killed = ("retrieval", "ranking"), False
     train(stages, data, run, CONFIG, silent)
@@ -198,12 +197,13 @@ def test_training_again_forgets_once_and_goes_on_after_a_kill(tmp_path, data, mo
 def test_only_what_will_be_trained_is_timed_before(tmp_path, data, monkeypatch):
     timed = []
 
-    def train_stage(data, config, files, report, distribution):
-        files.folder.mkdir(exist_ok=True)
-        files.weights.write_bytes(b"")
-        return RESULT
+    class Stage:
+        def fit(self, files, report):
+            files.folder.mkdir(exist_ok=True)
+            files.weights.write_bytes(b"")
+            return RESULT
 
-    monkeypatch.setattr(run_folder, "TRAINERS", dict.fromkeys(run_folder.STAGES, train_stage))
+    monkeypatch.setattr(run_folder, "STAGES", dict.fromkeys(run_folder.STAGES, lambda *_: Stage()))
     monkeypatch.setattr(run_folder, "load_stage_data", lambda *_: object())
     monkeypatch.setattr(run_folder, "foretell", lambda stages, *_: timed.append([x.stage for x in stages]))
     run, stages = tmp_path / "run", ("retrieval", "ranking")

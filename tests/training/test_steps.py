@@ -11,7 +11,7 @@ import tensorflow as tf
 from genre_tf.config import OptimizerConfig
 from genre_tf.errors import FailureError
 from genre_tf.training.learner import Learner
-from genre_tf.training.loop import fit
+from genre_tf.training.loop import Training
 from genre_tf.training.progress import Goal
 from genre_tf.training.stage_files import StageFiles
 
@@ -68,7 +68,9 @@ def _fit(folder, config, batches=None, steps=STEPS, **options):
     def from_step(step):
         return batches.skip(step * config.accumulate)
 
-    result = fit(trainer, from_step, steps, config, goal, files, said.append, **options)
+    result = Training(
+        trainer=trainer, batches_from=from_step, steps=steps, config=config, goal=goal, **options
+    ).fit(files, said.append)
     return trainer, result, said, np.stack(weights)
 
 

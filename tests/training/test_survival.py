@@ -21,7 +21,7 @@ from genre_tf.config import OptimizerConfig
 from genre_tf.errors import FailureError, InputError, StoppedError
 from genre_tf.training import stage_files
 from genre_tf.training.learner import Learner
-from genre_tf.training.loop import fit
+from genre_tf.training.loop import Training
 from genre_tf.training.progress import Goal
 from genre_tf.training.stage_files import StageFiles, check_room, load_progress, run_lock, save_state
 
@@ -79,7 +79,9 @@ def _train(run, end_at=None, how=None, made_from="same", said=None, settings=SET
     files = StageFiles(Path(run), "ranking", made_from)
     report = (lambda line: None) if said is None else said.append
     batches_from = functools.partial(_batches, each=settings.accumulate)
-    result = fit(trainer, batches_from, STEPS, settings, goal, files, report)
+    result = Training(
+        trainer=trainer, batches_from=batches_from, steps=STEPS, config=settings, goal=goal
+    ).fit(files, report)
     return net, result, files
 
 

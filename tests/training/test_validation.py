@@ -14,8 +14,8 @@ from genre_tf.evaluation.pool_baselines import ranks_of
 from genre_tf.metrics.ranking import ranking_metrics
 from genre_tf.models.checkpoint import two_tower_of
 from genre_tf.models.two_tower import TwoTower
+from genre_tf.training.click_training import Validation
 from genre_tf.training.stage_data import StageData
-from genre_tf.training.validation import Validation
 
 
 def test_scores_that_are_no_numbers_give_metrics_that_are_none() -> None:

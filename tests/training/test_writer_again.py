@@ -123,7 +123,7 @@ def test_the_earlier_writer_stays_until_a_new_one_has_weights(
     def ended(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("genre_tf.training.loop.fit", ended)
+    monkeypatch.setattr("genre_tf.training.loop.Training.fit", ended)
     smaller = dataclasses.replace(CONFIG.generation, vocabulary_size=280)
     with pytest.raises(KeyboardInterrupt):
         write_again(run, data, dataclasses.replace(CONFIG, generation=smaller))
