@@ -1,16 +1,14 @@
 """Weights that are computed exactly from a log: where towers and ranker start, and what is fitted last."""
 
 import time
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Sequence
 
 import numpy as np
-import numpy.typing as npt
 import tensorflow as tf
 
 from genre_tf.config import RunConfig
 from genre_tf.data.batches import impression_batches
-from genre_tf.data.columns import ImpressionColumns, ImpressionExample, Ints
+from genre_tf.data.columns import Floats, ImpressionColumns, ImpressionExample, Ints, Rows
 from genre_tf.data.moment_pool import MomentPool, moment
 from genre_tf.evaluation.scoring import RankerScorer, TwoTowerScorer
 from genre_tf.models.checkpoint import WEIGHTS_FILE, load_two_tower, two_tower_of
@@ -24,13 +22,23 @@ from genre_tf.training.stage_data import StageData
 _MOST_CLICKS = 6_000  # the weights are stable long before that
 _LEAST_WEIGHT = 0.1  # a part that seems useless on a small log still distinguishes articles
 _MOST_ARTICLES = 50_000  # articles whose spread shows which directions matter
+_BATCH_IMPRESSIONS = 64
+_MOST_CANDIDATES = 300_000  # the weights are stable long before that
+_MOST_IMPRESSIONS = 2_500  # a few dozen weights are stable long before that
+_FEW = 30  # impressions whose time is measured
+_RETRIEVED = 300  # how many articles `genre export` hands to the ranker by default
+_DRAWN_RETRIEVED, _DRAWN_REST = 60, 40
+_TOP = 30  # places used for calibration: the top of the list, which readers may see
+
+Features = Callable[[ImpressionExample, Rows], Floats]
+Lists = list[tuple[ImpressionExample, Rows]]
 
 
 def start_towers(
     towers: TwoTower,
     data: StageData,
     examples: Sequence[ImpressionExample],
-    probabilities: Sequence[npt.NDArray[np.float32]],
+    probabilities: Sequence[Floats],
     seed: int,
 ) -> None:
     """Measure what explains the clicks of a training log, and set the initial weights of the towers.
@@ -53,68 +61,27 @@ def start_towers(
     sizes = np.asarray([len(one.candidates) for one in some])
     probability = np.concatenate([probabilities[number] for number in chosen])
     weights = softmax_regression(Choices(features, sizes, probability))
-    scales = np.sqrt(np.maximum(weights[: len(parts)], _LEAST_WEIGHT))
-    scaled = vectors * np.repeat(scales, parts)
     if towers.news.reduced:
-        towers.news.reduce(_directions(scaled, towers.news.reduced, seed) * _column(scales, parts))
+        scales = np.repeat(np.sqrt(np.maximum(weights[: len(parts)], _LEAST_WEIGHT)), parts)
+        scaled = vectors * scales
+        # Principal directions of the vectors, without centring: float32 [width, reduced].
+        real = np.random.default_rng(seed).permutation(scaled[np.abs(scaled).max(axis=1) > 0])
+        real = real[:_MOST_ARTICLES].astype(np.float64)
+        _, axes = np.linalg.eigh(real.T @ real)  # ascending
+        directions = axes[:, ::-1][:, : towers.news.reduced].astype(np.float32)
+        towers.news.reduce(directions * scales[:, None])
     towers.moment_bias.assign(weights[len(parts) :])
 
 
-def part_similarities(
-    example: ImpressionExample, vectors: npt.NDArray[np.float32], parts: Sequence[int]
-) -> npt.NDArray[np.float32]:
+def part_similarities(example: ImpressionExample, vectors: Floats, parts: Sequence[int]) -> Floats:
     """Mean dot product of each part of the candidates with the history's articles, float32 [C, parts]."""
     reader = vectors[example.history].sum(axis=0) / max(1, len(example.history))
     products = vectors[example.candidates] * reader
     return np.add.reduceat(products, np.concatenate([[0], np.cumsum(parts)[:-1]]), axis=1)
 
 
-def _directions(vectors: npt.NDArray[np.float32], count: int, seed: int) -> npt.NDArray[np.float32]:
-    """Principal directions of the vectors, without centring: float32 [width, count]."""
-    real = vectors[np.abs(vectors).max(axis=1) > 0]
-    real = np.random.default_rng(seed).permutation(real)[:_MOST_ARTICLES].astype(np.float64)
-    _, axes = np.linalg.eigh(real.T @ real)  # ascending
-    return axes[:, ::-1][:, :count].astype(np.float32)
-
-
-def _column(scales: npt.NDArray[np.float32], parts: Sequence[int]) -> npt.NDArray[np.float32]:
-    return np.repeat(scales, parts)[:, None]
-
-
-_BATCH_IMPRESSIONS = 64
-_MOST_CANDIDATES = 300_000  # the weights are stable long before that
-
-
 def start_ranker(ranker: Ranker, data: StageData, config: RunConfig) -> None:
-    """Measure the similarities in a training log, and give the ranker the weights that explain its clicks.
-
-    Args:
-        ranker: the ranker before training.
-        data: its training log.
-        config: settings of the run.
-    """
-    seen = _similarities(ranker, data, config)
-    mean, spread = seen.similarities.mean(0), np.maximum(seen.similarities.std(0), 1e-3)
-    weights, bias = logistic_regression((seen.similarities - mean) / spread, seen.labels, seen.counted)
-    parts = [3, len(ranker.parts)]
-    mean, spread, weights = (np.reshape(x, parts).astype(np.float32) for x in (mean, spread, weights))
-    ranker.adapt(mean, spread, weights, bias)
-    if ranker.counter_head is not None:
-        ranker.counter_head.assign(*logistic_regression(seen.compared, seen.labels, seen.counted))
-
-
-class _Seen(NamedTuple):
-    """For n candidates: similarities [n, S], counter-head features [n, S + 5] or [n, 0], labels [n], and
-    the weight of each [n] if signals define one.
-    """
-
-    similarities: npt.NDArray[np.float32]
-    compared: npt.NDArray[np.float32]
-    labels: npt.NDArray[np.float32]
-    counted: npt.NDArray[np.float32] | None = None
-
-
-def _similarities(ranker: Ranker, data: StageData, config: RunConfig) -> _Seen:
+    """Measure similarities in a training log, and give a new ranker the weights that explain its clicks."""
     vectors = tf.constant(ranker.news.embed(data.features))  # [articles, dimension]
     batches = impression_batches(
         data.train,
@@ -137,17 +104,24 @@ def _similarities(ranker: Ranker, data: StageData, config: RunConfig) -> _Seen:
         columns += [batch[name] for name in ("label_weights",) if name in batch]
         return tuple(tf.boolean_mask(x, batch["mask"]) for x in columns)
 
-    parts: list[tuple[npt.NDArray[np.float32], ...]] = []
+    parts: list[tuple[Floats, ...]] = []
     count = 0
     for batch in batches:
         parts.append(tuple(x.numpy() for x in measure(batch)))
         count += len(parts[-1][-1])
         if count >= _MOST_CANDIDATES:
             break
-    return _Seen(*(np.concatenate(column) for column in zip(*parts, strict=True)))
-
-
-_MOST_CANDIDATES = 300_000  # the weights are stable long before that
+    # For n candidates: similarities [n, S], counter-head features [n, S + 5] or [n, 0], labels [n], and the
+    # weight of each [n] if signals define one.
+    similarities, compared, labels, *weighted = (np.concatenate(x) for x in zip(*parts, strict=True))
+    counted = weighted[0] if weighted else None
+    mean, spread = similarities.mean(0), np.maximum(similarities.std(0), 1e-3)
+    weights, bias = logistic_regression((similarities - mean) / spread, labels, counted)
+    shape = [3, len(ranker.parts)]
+    mean, spread, weights = (np.reshape(x, shape).astype(np.float32) for x in (mean, spread, weights))
+    ranker.adapt(mean, spread, weights, bias)
+    if ranker.counter_head is not None:
+        ranker.counter_head.assign(*logistic_regression(compared, labels, counted))
 
 
 def calibrate(ranker: Ranker, data: StageData) -> None:
@@ -155,10 +129,6 @@ def calibrate(ranker: Ranker, data: StageData) -> None:
 
     A softmax loss does not train the bias, because it cancels out. The order of candidates does not change,
     nor does how far apart the probabilities of two readers lie.
-
-    Args:
-        ranker: the trained ranker.
-        data: its training log.
     """
     shown = int(data.train.shown.sum())
     examples = data.train[:: 1 + shown // _MOST_CANDIDATES]
@@ -169,22 +139,6 @@ def calibrate(ranker: Ranker, data: StageData) -> None:
         logits = np.concatenate(RankerScorer(ranker, vectors, with_counters)(examples))
         shifts.append(logistic_regression(np.zeros((len(labels), 0)), labels, offset=logits)[1])
     ranker.shift(*shifts)
-
-
-_MOST_IMPRESSIONS = 2_500  # a few dozen weights are stable long before that
-_FEW = 30  # impressions whose time is measured
-_RETRIEVED = 300  # how many articles `genre export` hands to the ranker by default
-_DRAWN_RETRIEVED, _DRAWN_REST = 60, 40
-_TOP = 30  # places used for calibration: the top of the list, which readers may see
-
-Vectors = npt.NDArray[np.float32]
-
-
-class _Lists(NamedTuple):
-    """Impressions, each with the pool of its moment, best first according to the towers."""
-
-    examples: list[ImpressionExample]
-    rows: list[npt.NDArray[np.int32]]
 
 
 def fit_pool_head(
@@ -201,12 +155,7 @@ def fit_pool_head(
     by the number of articles that it represents. So the weights are those of a choice from the whole pool.
     Then the probabilities are fitted to the newest part of the log, which was not used for training.
 
-    Args:
-        ranker: the trained ranker.
-        data: its training log.
-        config: settings of the run.
-        report: takes a line of progress.
-        goes_on: whether the head has the weights of an earlier log, which the new log then only corrects.
+    If it goes on, the head has the weights of an earlier log, which the new log then only corrects.
     """
     towers = load_two_tower(data.run) if (data.run / "retrieval" / WEIGHTS_FILE).is_file() else None
     if towers is None:
@@ -217,10 +166,7 @@ def fit_pool_head(
 def pool_head_seconds(ranker: Ranker, data: StageData, config: RunConfig) -> float:
     """How long `fit_pool_head` will take, from how long it takes for a few impressions and new towers.
 
-    Args:
-        ranker: a ranker, whose pool head is overwritten.
-        data: its training log.
-        config: settings of the run.
+    The pool head of the ranker is overwritten.
     """
     towers = two_tower_of(data.news_encoder(config.retrieval.dimension), config)
 
@@ -243,20 +189,20 @@ def _fit_pool_head(
     goes_on: bool,
     most: int,
 ) -> None:
-    features = _Features(ranker, data)
+    features, pool = _features_of(ranker, data), data.pool
     learned = data.train[: len(data.train) - data.replayed]
-    chosen = _counting(learned, data.pool)
+    chosen = _counting(learned, pool)
     # The newest impressions: at the beginning of a log the counters are still empty.
     newest = np.argsort(learned.seconds[chosen], kind="stable")[-most:]
     lists = _lists(towers, data, learned[chosen[newest]])
-    if not lists.examples:
+    if not lists:
         report("no impression has a known pool; the pool head is not trained")
         return
     prior = np.asarray(ranker.pool_head.kernel) if goes_on else None
-    kernel = softmax_regression(_choices(features, lists, data.pool, config.seed), prior)
+    kernel = softmax_regression(_choices(features, lists, config.seed), prior)
     ranker.pool_head.assign(kernel, 0.0)
-    held_out = data.validation[_counting(data.validation, data.pool)[:most]]
-    slope, bias = _calibrated(features, _lists(towers, data, held_out), data.pool, kernel)
+    held_out = data.validation[_counting(data.validation, pool)[:most]]
+    slope, bias = _calibrated(features, _lists(towers, data, held_out), kernel)
     ranker.pool_head.assign(kernel * slope, bias)
 
 
@@ -266,57 +212,51 @@ def _counting(examples: ImpressionColumns, pool: MomentPool) -> Ints:
     return np.flatnonzero((np.concatenate([np.zeros(0), *clicked]) > 0) & (pool.sizes(examples.seconds) > 1))
 
 
-class _Features:
-    """The inputs of `pool_head`: features of an impression's reader and any rows of the table."""
+def _features_of(ranker: Ranker, data: StageData) -> Features:
+    """The inputs of `pool_head`: (impression, rows of the table) -> features just before it [rows, F]."""
+    articles = tf.constant(ranker.news.embed(data.features))
+    rows = tf.TensorSpec([None], tf.int32)
 
-    def __init__(self, ranker: Ranker, data: StageData) -> None:
-        articles = tf.constant(ranker.news.embed(data.features))
-        rows = tf.TensorSpec([None], tf.int32)
+    @tf.function(input_signature=[rows, rows, tf.TensorSpec([None, None], tf.float32)], autograph=False)
+    def features(history: tf.Tensor, candidates: tf.Tensor, counters: tf.Tensor) -> tf.Tensor:
+        clicks, mask = tf.gather(articles, history)[None], (history > 0)[None]
+        found = ranker.similarities(clicks, mask, tf.gather(articles, candidates)[None])
+        return ranker.pool_head.features(flat(found)[0], counters)
 
-        def features(history: tf.Tensor, candidates: tf.Tensor, counters: tf.Tensor) -> tf.Tensor:
-            clicks, mask = tf.gather(articles, history)[None], (history > 0)[None]
-            found = ranker.similarities(clicks, mask, tf.gather(articles, candidates)[None])
-            return ranker.pool_head.features(flat(found)[0], counters)
-
-        signature = [rows, rows, tf.TensorSpec([None, None], tf.float32)]
-        self._features = tf.function(features, input_signature=signature, autograph=False)
-        self._pool = data.pool
-
-    def __call__(self, example: ImpressionExample, rows: npt.NDArray[np.int32]) -> Vectors:
-        """Features of rows just before an impression, float32 [len(rows), S + F]."""
+    def of_impression(example: ImpressionExample, rows: Rows) -> Floats:
         history = example.history if len(example.history) else np.zeros(1, np.int32)
-        counters = self._pool.counters(rows, moment(example))
-        return np.asarray(self._features(history, rows.astype(np.int32), counters))
+        counters = data.pool.counters(rows, moment(example))
+        return np.asarray(features(history, rows.astype(np.int32), counters))
+
+    return of_impression
 
 
-def _lists(towers: TwoTower | None, data: StageData, examples: Sequence[ImpressionExample]) -> _Lists:
-    pool = data.pool
-    if towers is None:
-        generator = np.random.default_rng(0)
-        return _Lists(list(examples), [generator.permutation(_unread(one, pool)) for one in examples])
-    vectors = towers.news.embed(data.features)
-    queries = towers.query(TwoTowerScorer(towers, vectors).user_vectors(examples))
-    ordered = []
-    for one, query in zip(examples, queries, strict=True):
-        rows = _unread(one, pool)
-        articles = towers.article_vectors(vectors[rows], pool.counters(rows, moment(one)))
-        scores = np.asarray(tf.linalg.matvec(articles, query))
-        ordered.append(rows[np.argsort(-scores, kind="stable")])
-    return _Lists(list(examples), ordered)
+def _lists(towers: TwoTower | None, data: StageData, examples: Sequence[ImpressionExample]) -> Lists:
+    """Impressions, each with the unread pool of its moment, best first according to the towers."""
+    pool, found = data.pool, []
+    generator = np.random.default_rng(0)
+    if towers is not None:
+        vectors = towers.news.embed(data.features)
+        queries = towers.query(TwoTowerScorer(towers, vectors).user_vectors(examples))
+    for number, one in enumerate(examples):
+        rows = pool.rows(moment(one))
+        clicked = one.candidates[one.labels > 0]
+        rows = rows[~np.isin(rows, np.setdiff1d(one.history, clicked))]
+        if towers is None:
+            found.append((one, generator.permutation(rows)))
+        else:
+            articles = towers.article_vectors(vectors[rows], pool.counters(rows, moment(one)))
+            scores = np.asarray(tf.linalg.matvec(articles, queries[number]))
+            found.append((one, rows[np.argsort(-scores, kind="stable")]))
+    return found
 
 
-def _unread(example: ImpressionExample, pool: MomentPool) -> npt.NDArray[np.int32]:
-    rows = pool.rows(moment(example))
-    clicked = example.candidates[example.labels > 0]
-    return rows[~np.isin(rows, np.setdiff1d(example.history, clicked))]
-
-
-def _choices(features: _Features, lists: _Lists, pool: MomentPool, seed: int) -> Choices:
+def _choices(features: Features, lists: Lists, seed: int) -> Choices:
     generator = np.random.default_rng(seed)
-    found: list[Vectors] = []
+    found: list[Floats] = []
     sizes: list[int] = []
-    probabilities: list[Vectors] = []
-    for one, rows in zip(lists.examples, lists.rows, strict=True):
+    probabilities: list[Floats] = []
+    for one, rows in lists:
         clicked = one.candidates[(one.labels > 0) & (one.candidates > 0)]
         parts = []
         for part, most in ((rows[:_RETRIEVED], _DRAWN_RETRIEVED), (rows[_RETRIEVED:], _DRAWN_REST)):
@@ -333,13 +273,13 @@ def _choices(features: _Features, lists: _Lists, pool: MomentPool, seed: int) ->
     return Choices(np.concatenate(found), np.asarray(sizes), np.concatenate(probabilities))
 
 
-def _calibrated(features: _Features, lists: _Lists, pool: MomentPool, kernel: Vectors) -> tuple[float, float]:
+def _calibrated(features: Features, lists: Lists, kernel: Floats) -> tuple[float, float]:
     """Slope and bias that turn logits of a choice into logits of click probabilities (Platt 1999).
 
     They are fitted where they are used: on the best of the retrieved articles.
     """
     logits, labels = [], []
-    for one, rows in zip(lists.examples, lists.rows, strict=True):
+    for one, rows in lists:
         retrieved = rows[:_RETRIEVED]
         scores = features(one, retrieved) @ kernel
         best = np.argsort(-scores, kind="stable")[:_TOP]

@@ -17,7 +17,7 @@ from genre_tf.config import OptimizerConfig
 from genre_tf.errors import FailureError, InputError, StoppedError
 from genre_tf.models.text_model import load_own_weights
 from genre_tf.training.learner import Learner, Pace
-from genre_tf.training.observers import StageBoard, StepTrace
+from genre_tf.training.observers import StageBoard, StepTrace, WeightsAndBiases
 from genre_tf.training.optimizers import make_optimizer
 from genre_tf.training.progress import (
     Estimate,
@@ -270,7 +270,10 @@ class Watch:
         self.training, self.progress, self.files, self.report = training, progress, files, report
         self.trainer, self.steps, self.config = training.trainer, training.steps, training.config
         self.goal, self.stops = training.goal, stops
-        self.board = StageBoard(files.logs, files.stage, files.scalar_log(resumed=progress.step > 0))
+        project, beside = files.observers.wandb, None
+        if project is not None:
+            beside = WeightsAndBiases(project, files.run, files.stage, resumed=progress.step > 0)
+        self.board = StageBoard(files.logs, files.stage, beside)
         self.trace = StepTrace(files.logs, files.observers.profile)
         self.resumed_with, self.started = progress.seconds, time.monotonic()
         self.saved_at = self.started

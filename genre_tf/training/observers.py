@@ -4,7 +4,7 @@ import math
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import keras
 import tensorflow as tf
@@ -12,17 +12,6 @@ from tensorboard.plugins.custom_scalar import layout_pb2
 from tensorboard.plugins.custom_scalar import summary as custom_scalar
 
 from genre_tf.config import read_config
-
-
-class ScalarLog(Protocol):
-    """Receives the scalars that TensorBoard gets."""
-
-    def scalars(self, part: str, step: int, values: Mapping[str, float]) -> None:
-        """Receive the scalars of a step; `part` is "train" or "validation"."""
-
-    def close(self) -> None:
-        """The training ended or was stopped."""
-
 
 PARTS = ("train", "validation")
 
@@ -41,13 +30,10 @@ _OF_TRAINING = {
 class StageBoard:
     """TensorBoard logs of one stage: one run for training and one for validation, with the same tags.
 
-    Args:
-        logs: folder of the stage's logs.
-        stage: its name; every tag begins with it, and TensorBoard groups by it.
-        beside: receives the same scalars; closed together with the logs.
+    Every tag begins with the stage's name; TensorBoard groups by it. Weights & Biases get the same scalars.
     """
 
-    def __init__(self, logs: Path, stage: str, beside: ScalarLog | None = None) -> None:
+    def __init__(self, logs: Path, stage: str, beside: "WeightsAndBiases | None" = None) -> None:
         self.stage, self.beside = stage, beside
         self.writers = {part: tf.summary.create_file_writer(str(logs / part)) for part in PARTS}
         self.charted = False
@@ -87,15 +73,7 @@ class StageBoard:
 
 
 def stage_charts(stage: str, metrics: Iterable[str]) -> dict[str, list[str]]:
-    """The charts of a stage: related tags in one chart, for training and validation.
-
-    Args:
-        stage: its name.
-        metrics: names of its validation metrics.
-
-    Returns:
-        Title -> tags.
-    """
+    """The charts of a stage with these validation metrics: title -> related tags."""
     charts: dict[str, list[str]] = {"loss": ["loss"]}
     for name in metrics:
         title = next((label for part, label in (("auc", "AUC"), ("ndcg", "nDCG")) if part in name), name)
@@ -105,18 +83,19 @@ def stage_charts(stage: str, metrics: Iterable[str]) -> dict[str, list[str]]:
 
 
 def write_layout(categories: Mapping[str, Mapping[str, Iterable[str]]]) -> None:
-    """Write charts for TensorBoard's Custom Scalars, to the default writer.
+    """Write charts for TensorBoard's Custom Scalars (category -> chart -> its tags) to the default writer."""
 
-    Args:
-        categories: category title -> chart title -> its tags.
-    """
+    def exactly(tag: str) -> str:
+        """A regular expression for this tag alone; TensorBoard would match all that begin with it."""
+        return "".join(sign if sign.isalnum() or sign in "_/-" else f"\\{sign}" for sign in tag) + "$"
+
     layout = layout_pb2.Layout(
         category=[
             layout_pb2.Category(
                 title=title,
                 chart=[
                     layout_pb2.Chart(
-                        title=chart, multiline=layout_pb2.MultilineChartContent(tag=map(_exactly, tags))
+                        title=chart, multiline=layout_pb2.MultilineChartContent(tag=map(exactly, tags))
                     )
                     for chart, tags in charts.items()
                 ],
@@ -127,30 +106,18 @@ def write_layout(categories: Mapping[str, Mapping[str, Iterable[str]]]) -> None:
     tf.summary.experimental.write_raw_pb(custom_scalar.pb(layout).SerializeToString(), step=0)
 
 
-def _exactly(tag: str) -> str:
-    """A regular expression for exactly this tag; TensorBoard would match every tag that begins with it."""
-    return "".join(sign if sign.isalnum() or sign in "_/-" else f"\\{sign}" for sign in tag) + "$"
-
-
-_ID_FILE = "wandb.txt"
-
-
 class WeightsAndBiases:
     """One stage as one run, in a group named after the run folder.
 
     With `WANDB_MODE=offline` it stays on this machine, in `RUN/logs/wandb`; `wandb sync` uploads it later.
 
-    Args:
-        project: project of the run.
-        run: the run folder, which holds the settings.
-        stage: its name.
-        resumed: whether to continue the run that an earlier process began.
+    A resumed stage continues the run that an earlier process began.
     """
 
     def __init__(self, project: str, run: Path, stage: str, resumed: bool) -> None:
         import wandb  # optional, and takes a second
 
-        name, id_file = run.resolve().name, run / stage / _ID_FILE
+        name, id_file = run.resolve().name, run / stage / "wandb.txt"
         known = id_file.read_text("utf-8").strip() if resumed and id_file.is_file() else None
         settings = run / "config.toml"
         (run / "logs").mkdir(parents=True, exist_ok=True)
@@ -179,36 +146,17 @@ class WeightsAndBiases:
 
 @dataclass(frozen=True, kw_only=True)
 class Observers:
-    """The observers of a training.
+    """The observers of a training."""
 
-    Attributes:
-        wandb: Weights & Biases project, in which each stage becomes one run; None: not used.
-        profile: first and last step to trace for TensorBoard's Profile tab; None: no trace.
-    """
-
-    wandb: str | None = None
-    profile: tuple[int, int] | None = None
-
-    def scalar_log(self, run: Path, stage: str, resumed: bool) -> ScalarLog | None:
-        """The receiver of a stage's scalars.
-
-        Args:
-            run: the run folder.
-            stage: its name.
-            resumed: whether an earlier training is resumed.
-        """
-        if self.wandb is None:
-            return None
-        return WeightsAndBiases(self.wandb, run, stage, resumed)
+    wandb: str | None = None  # Weights & Biases project, in which each stage becomes one run; None: not used
+    profile: tuple[int, int] | None = None  # first and last step to trace for TensorBoard's Profile tab
 
 
 class StepTrace:
     """Traces the steps of a range; a call of several steps that overlaps the range is traced whole.
 
-    Args:
-        logs: folder that TensorBoard reads.
-        steps: first and last step, counted from 1; None: no trace. The first steps of a process also build
-            its graph, so later steps are more informative.
+    Steps are counted from 1; None: no trace. The first steps of a process also build its graph: later ones
+    are more informative.
     """
 
     def __init__(self, logs: Path, steps: tuple[int, int] | None) -> None:

@@ -15,17 +15,11 @@ Floats = npt.NDArray[np.floating]
 
 
 class Choices(NamedTuple):
-    """Clicks, each with its candidates.
+    """Clicks, each with its candidates, of which the click is the first."""
 
-    Attributes:
-        features: [n, F], of all candidates of all choices, one choice after another, the click first.
-        sizes: int [clicks], number of candidates of each choice; they sum to n.
-        probability: [n], the probability that each candidate was drawn; 1 if it was not drawn by chance.
-    """
-
-    features: Floats
-    sizes: npt.NDArray[np.integer]
-    probability: Floats
+    features: Floats  # [n, F], of all candidates of all choices, one choice after another
+    sizes: npt.NDArray[np.integer]  # number of candidates of each choice, [clicks]; they sum to n
+    probability: Floats  # [n], that each candidate was drawn; 1 if it was not drawn by chance
 
 
 def softmax_regression(choices: Choices, prior: Floats | None = None) -> npt.NDArray[np.float32]:
@@ -51,10 +45,14 @@ def softmax_regression(choices: Choices, prior: Floats | None = None) -> npt.NDA
     offset = -np.log(choices.probability.astype(np.float64))
     centre = np.zeros(features.shape[1]) if prior is None else np.asarray(prior, np.float64) * spread
     weights = centre.copy()
-    loss = np.inf
-    step = np.zeros_like(weights)
+    loss, step = np.inf, np.zeros_like(weights)
     for _ in range(_NEWTON_STEPS):
-        found, chances = _loss(features, weights, offset, starts, choices.sizes)
+        logits = features @ weights + offset
+        logits -= np.repeat(np.maximum.reduceat(logits, starts), choices.sizes)  # the greatest is 0
+        exponentials = np.exp(logits)
+        sums = np.add.reduceat(exponentials, starts)
+        chances = exponentials / np.repeat(sums, choices.sizes)  # of each candidate to be the click
+        found = float(np.log(sums).sum() - logits[starts].sum())
         found += 0.5 * _RIDGE * float((weights - centre) @ (weights - centre))
         if found > loss + 1e-9:  # too far: halve the step
             step /= 2
@@ -72,18 +70,6 @@ def softmax_regression(choices: Choices, prior: Floats | None = None) -> npt.NDA
         if np.abs(step).max() < 1e-5:
             break
     return (weights / spread).astype(np.float32)
-
-
-def _loss(
-    features: Floats, weights: Floats, offset: Floats, starts: npt.NDArray, sizes: npt.NDArray
-) -> tuple[float, Floats]:
-    """Loss of all clicks, and the probability of each candidate to be the click, float [n]."""
-    logits = features @ weights + offset
-    greatest = np.repeat(np.maximum.reduceat(logits, starts), sizes)
-    exponentials = np.exp(logits - greatest)
-    sums = np.add.reduceat(exponentials, starts)
-    log_chance = (logits - greatest)[starts] - np.log(sums)
-    return float(-log_chance.sum()), exponentials / np.repeat(sums, sizes)
 
 
 def logistic_regression(

@@ -21,7 +21,7 @@ from genre_tf.errors import FailureError, InputError
 from genre_tf.files import hold
 from genre_tf.models.checkpoint import WEIGHTS_FILE
 from genre_tf.models.text_model import frozen_parts, save_own_weights
-from genre_tf.training.observers import Observers, ScalarLog
+from genre_tf.training.observers import Observers
 from genre_tf.training.progress import FitResult, Progress
 
 _FILE = ".lock"
@@ -175,18 +175,13 @@ _NOT_LEARNED = ("writing", "shown_readers")  # how a writer is used; does not ch
 class StageFiles:
     """Where a stage keeps its best weights, its unfinished state, its logs and its result.
 
-    Args:
-        run: the run folder.
-        stage: "retrieval", "ranking" or "generation".
-        made_from: fingerprint of data and settings; a training with another fingerprint is not resumed.
-        start: run whose weights are the initial weights; None: start from the beginning.
-        observers: further observers of the training.
+    A training with another fingerprint `made_from` is not resumed.
     """
 
     run: Path
     stage: str
-    made_from: str
-    start: Path | None = None
+    made_from: str  # fingerprint of data and settings
+    start: Path | None = None  # run whose weights are the initial weights; None: start from the beginning
     observers: Observers = Observers()  # noqa: RUF009  (frozen)
 
     @property
@@ -198,10 +193,6 @@ class StageFiles:
     def logs(self) -> Path:
         """The folder of TensorBoard logs."""
         return self.run / "logs" / self.stage
-
-    def scalar_log(self, *, resumed: bool) -> ScalarLog | None:
-        """The receiver of the training's scalars besides TensorBoard."""
-        return self.observers.scalar_log(self.run, self.stage, resumed)
 
     @property
     def weights(self) -> Path:
