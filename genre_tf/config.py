@@ -112,27 +112,16 @@ class OptimizerConfig(Section, section="optimizer"):
 
 
 @dataclass(frozen=True, kw_only=True)
-class SignalsConfig:
+class SignalsConfig(Section, section="data.signals"):
     """How dwell time, comments and shares become the weight of a click; see `genre_tf.data.signals`."""
 
-    satisfied_seconds: float = 30.0  # a click read this long weighs 1; usual threshold of a satisfied click
-    least: float = 0.25  # even a mistaken click shows that the title was read
-    most: float = 4.0  # an open tab or a shared article must not drown the rest of a history
-    comment_bonus: float = 0.5  # per doubling of 1 + comments, which agree or disagree with the article
-    share_bonus: float = 1.0  # per doubling of 1 + shares: readers pass on what they stand by
-
-    def __post_init__(self) -> None:
-        """Refuse settings that can give a weight that is not positive and finite.
-
-        Raises:
-            InputError: a value is out of range.
-        """
-        bonuses = (self.comment_bonus, self.share_bonus)
-        if not (self.satisfied_seconds > 0 and 0 < self.least <= 1 <= self.most and min(bonuses) >= 0):
-            raise InputError(
-                "data.signals: satisfied_seconds must be above 0, least above 0 and at most 1, most at least "
-                f"1, each bonus at least 0; got {dataclasses.asdict(self)}"
-            )
+    # A click read this long weighs 1; usual threshold of a satisfied click
+    satisfied_seconds: float = within(30.0, 1e-3)
+    least: float = within(0.25, 1e-3, 1)  # even a mistaken click shows that the title was read
+    most: float = within(4.0, 1)  # an open tab or a shared article must not drown the rest of a history
+    # Per doubling of 1 + comments, which agree or disagree with the article
+    comment_bonus: float = within(0.5, 0)
+    share_bonus: float = within(1.0, 0)  # per doubling of 1 + shares: readers pass on what they stand by
 
 
 @dataclass(frozen=True, kw_only=True)

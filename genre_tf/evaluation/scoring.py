@@ -14,6 +14,7 @@ from genre_tf.data.articles import Article, ArticleTable
 from genre_tf.data.columns import ImpressionExample
 from genre_tf.data.counters import COUNTERS
 from genre_tf.data.records import read_articles
+from genre_tf.data.text_examples import TextExample
 from genre_tf.errors import InputError
 from genre_tf.evaluation.scored_log import ScoredLog
 from genre_tf.files import whole_file
@@ -76,8 +77,8 @@ class TwoTowerScorer:
             autograph=False,
         )  # [batch, clicks]
 
-    def user_vectors(self, examples: Sequence[ImpressionExample]) -> Vectors:
-        """The vector of each impression's reader, float32 [impressions, dimension]."""
+    def user_vectors(self, examples: Sequence[ImpressionExample | TextExample]) -> Vectors:
+        """The vector of each example's reader, float32 [examples, dimension]."""
         found = np.zeros((len(examples), self.vectors.shape[1]), np.float32)
         for batch in _batches([len(example.history) for example in examples]):
             found[batch] = self._user_vectors(*_padded([examples[at].history for at in batch])).numpy()

@@ -25,6 +25,7 @@ from genre_tf.data.articles import ArticleTable
 from genre_tf.data.text_examples import TextExample, learning_split
 from genre_tf.errors import InputError
 from genre_tf.evaluation.personalisation import as_markdown, readers_of_articles, written_for
+from genre_tf.evaluation.scoring import TwoTowerScorer
 from genre_tf.evaluation.served_writer import ServedWriter
 from genre_tf.generation.grounding import common_words_of
 from genre_tf.generation.prompts import CONTROL_TOKENS
@@ -52,7 +53,9 @@ from genre_tf.training.quality import Quality, judged, shares
 from genre_tf.training.stage_data import StageData
 from genre_tf.training.stage_files import StageFiles
 
-_READERS_AT_ONCE = 256
+_COUNTED_TEXTS = 20_000  # enough to know how frequent tokens are
+_LEAST_WORDS = 8  # minimum length of an abstract that a title is written from
+_TOKENS_PER_ROW = 64  # tokens in a batch for each row of the configured batch size
 Floats = npt.NDArray[np.float32]
 
 
@@ -88,40 +91,17 @@ ToVectors = Callable[[Sequence[TextExample]], Any]
 def reader_vectors(run: Path, data: StageData) -> tuple[ToVectors, int]:
     """A function that returns reader vectors of examples, and their dimension."""
     towers = load_two_tower(run)
-    articles = towers.news.embed(data.features)  # [articles, dimension]
-    encode = tf.function(
-        lambda history, mask: towers.user_vector(history, mask),
-        input_signature=[
-            tf.TensorSpec([None, None, articles.shape[1]], articles.dtype),
-            tf.TensorSpec([None, None], tf.bool),
-        ],
-        autograph=False,
-    )
+    scorer = TwoTowerScorer(towers, towers.news.embed(data.features))
+    dimension = scorer.vectors.shape[1]
 
     def to_vectors(examples: Sequence[TextExample]) -> ReaderVectors:
-        # Sorted by length, so that little of a batch is padding.
-        texts = sorted(
-            (text for text, example in enumerate(examples) if len(example.history)),
-            key=lambda text: len(examples[text].history),
-        )
-        vectors = np.zeros((1 + len(texts), articles.shape[1]), np.float32)
+        texts = [text for text, example in enumerate(examples) if len(example.history)]
         rows = np.zeros(len(examples), np.int32)
         rows[texts] = np.arange(1, 1 + len(texts))
-        for start in range(0, len(texts), _READERS_AT_ONCE):
-            histories = [examples[text].history for text in texts[start : start + _READERS_AT_ONCE]]
-            padded = np.zeros((len(histories), max(map(len, histories))), np.int32)
-            for row, clicks in enumerate(histories):
-                padded[row, : len(clicks)] = clicks
-            found = encode(tf.constant(articles[padded]), tf.constant(padded > 0))
-            vectors[1 + start : 1 + start + len(histories)] = found.numpy()
-        return ReaderVectors(vectors, rows)
+        vectors = scorer.user_vectors([examples[text] for text in texts])
+        return ReaderVectors(np.concatenate([np.zeros((1, dimension), np.float32), vectors]), rows)
 
-    return to_vectors, articles.shape[1]
-
-
-_COUNTED_TEXTS = 20_000  # enough to know how frequent tokens are
-_LEAST_WORDS = 8  # minimum length of an abstract that a title is written from
-_TOKENS_PER_ROW = 64  # tokens in a batch for each row of the configured batch size
+    return to_vectors, dimension
 
 
 class GenerationTrainer(Learner):
