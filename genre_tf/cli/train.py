@@ -3,6 +3,7 @@
 import importlib.util
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -157,7 +158,7 @@ def _train(
     told = Observers() if distribution.worker else Observers(**observers)
     found = train_stages(stages, data, run, settings, say, distribution, again, told, estimate=True)
     if json:
-        print_json({name: result.as_dict() for name, result in found.items()})
+        print_json({name: asdict(result) for name, result in found.items()})
         return
     results.print(training_table(found))
     measured = [each for result in found.values() for each in result.quality]

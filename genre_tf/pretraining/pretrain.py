@@ -258,7 +258,7 @@ def _report(
         "backbone": language_model.name,
         "parameters": sum(int(np.prod(weight.shape)) for weight in language_model.model.weights),
         "learned": {name: len(texts) for name, texts in corpus.learned.kinds.items()},
-        "training": result.as_dict(),
+        "training": asdict(result),
         "perplexity": {name: {each: row(name, each) for each in kinds} for name, kinds in after.items()},
         "definition": WORD_END_NOTE if unigram is not None else "per masked token, always the same tokens",
     }

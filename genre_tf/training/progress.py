@@ -6,7 +6,7 @@ import resource
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -81,12 +81,8 @@ class FitResult:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> "FitResult":
-        """The result that `as_dict` was called on."""
+        """The result that was written as plain values."""
         return cls(**{**values, "quality": tuple(Quality(**each) for each in values.get("quality", ()))})
-
-    def as_dict(self) -> dict[str, Any]:
-        """Plain values, for a report."""
-        return asdict(self)
 
 
 def comparison(results: Mapping[str, FitResult]) -> list[str]:

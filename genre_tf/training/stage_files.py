@@ -286,7 +286,7 @@ class StageFiles:
                 # A copy: if interrupted here, the training is judged again, not repeated.
                 shutil.copyfile(self.weights, part)
                 self._take_new_files()
-        self._write_report(result.as_dict())
+        self._write_report(asdict(result))
         (self.folder / _STATE_FILE).unlink(missing_ok=True)
         if self.start is not None:
             self.weights.unlink(missing_ok=True)
@@ -303,7 +303,7 @@ class StageFiles:
     def refuse(self, result: FitResult) -> None:
         """Remove the stage's weights from the run and write why; the state stays, to be judged again."""
         self.trained.unlink(missing_ok=True)
-        self._write_report({**result.as_dict(), "refused": True})
+        self._write_report({**asdict(result), "refused": True})
 
     def _write_report(self, found: dict[str, Any]) -> None:
         self.report.parent.mkdir(parents=True, exist_ok=True)
