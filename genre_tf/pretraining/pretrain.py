@@ -142,7 +142,7 @@ def _pretrain(
     again: bool,
 ) -> dict[str, Any]:
     keras.utils.set_random_seed(config.seed)
-    with devices.scope():
+    with devices.strategy.scope():
         if kind == "bert":
             language_model = masked_language_model(config.pretrain, corpus.learned.all, config.seed)
         else:

@@ -2,8 +2,7 @@
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
-from functools import cached_property, partial
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -13,7 +12,7 @@ import tensorflow as tf
 from genre_tf.config import OptimizerConfig, RunConfig
 from genre_tf.data.batch_layout import BatchLayout, FixedShape
 from genre_tf.data.batches import Columns, impression_batches
-from genre_tf.data.columns import ImpressionExample
+from genre_tf.data.columns import ImpressionColumns, ImpressionExample
 from genre_tf.data.moment_pool import Rows, moment
 from genre_tf.evaluation.baselines import simple_baselines
 from genre_tf.evaluation.pool_baselines import BASELINES, baseline_scores, ranks_of
@@ -24,6 +23,7 @@ from genre_tf.training.loop import Training
 from genre_tf.training.progress import Goal
 from genre_tf.training.quality import Quality, judged, shares
 from genre_tf.training.stage_data import StageData, row_count
+from genre_tf.training.stage_files import StageFiles
 
 Places = npt.NDArray[np.int64]
 
@@ -33,55 +33,6 @@ _BATCH_IMPRESSIONS = 32
 # Enough to know the AUC to 0.002; scoring all of a large log would cost more than its training.
 _MOST_IMPRESSIONS = 20_000
 _MOST_IN_POOL = 2_000  # impressions that are ranked in their whole pool
-
-
-@dataclass(frozen=True)
-class ClickBatches:
-    """Endless training batches of impressions, with the features of their articles."""
-
-    data: StageData
-    config: RunConfig
-    optimizer: OptimizerConfig
-    negatives: int | None  # drawn per click; None keeps every candidate
-    distribution: Distribution
-    columns: Columns = field(default_factory=dict)  # further ones, for candidates of training examples
-
-    @cached_property
-    def in_epoch(self) -> int:
-        """Number of batches in an epoch."""
-        return math.ceil(row_count(self.data.train, self.negatives) / self.optimizer.batch_size)
-
-    def from_step(self, step: int) -> Any:
-        """Batches for `fit`, starting at a step and shared among the replicas; the same at each call."""
-        devices = self.distribution
-        fixed = None
-        if devices.fixed_shapes:
-            longest = min(int(self.data.train.shown.max()), _MOST_CANDIDATES)
-            fixed = FixedShape.of(
-                max(1, self.optimizer.batch_size // devices.replicas),
-                self.config.data.max_history,
-                longest if self.negatives is None else 1 + self.negatives,
-                len(self.data.table),
-                devices.articles,
-            )
-        return devices.distribute(partial(self._batches, step), fixed)
-
-    def _batches(self, step: int, layout: BatchLayout) -> tf.data.Dataset:
-        batches = impression_batches(
-            self.data.train,
-            batch_size=self.optimizer.batch_size,
-            max_history=self.config.data.max_history,
-            negatives=self.negatives,
-            seed=self.config.seed,
-            shuffle=True,
-            repeat=True,
-            layout=layout,
-            start=step * self.optimizer.accumulate,
-            columns=self.columns,
-        )
-        return self.data.features.pipeline(
-            batches, None if layout.fixed is None else self.config.news.max_title_tokens
-        )
 
 
 class Validation:
@@ -228,41 +179,67 @@ def _rows(values: tf.Tensor, mask: tf.Tensor) -> list[Any]:
 
 def click_training(
     trainer: Learner,
-    batches: ClickBatches,
     data: StageData,
+    config: RunConfig,
+    settings: OptimizerConfig,
+    files: StageFiles,
+    devices: Distribution,
+    *,
+    examples: ImpressionColumns,
+    columns: Columns,
     metric: str,
     measure: Callable[[Validation], dict[str, float]],
     judge: Callable[[Validation], Sequence[Quality]],
-    continues: bool,
+    negatives: int | None = None,
     **options: Any,
 ) -> Training:
-    """The training of a model on clicks.
+    """The training of a model on clicks; `options` are further arguments of `Training`.
 
-    Args:
-        trainer: the model and its loss.
-        batches: what it learns from.
-        data: the log with its validation part.
-        metric: the metric that decides which weights are best; the greater, the better.
-        measure: computes it, and others.
-        judge: compares the best weights with baselines.
-        continues: whether it continues from an earlier run; then what that run held out is measured too.
-        options: further arguments of `Training`.
+    The metric, the greater the better, decides which weights are best; `measure` computes it and others, and
+    `judge` compares the best weights with baselines. For a training that continues an earlier run, what that
+    run held out is measured too. So many negatives are drawn per click; None keeps every candidate.
     """
-    validation = Validation(trainer.model, data, batches.config)
-    older = Validation(trainer.model, data.of_earlier, batches.config) if continues else None
-    goal = Goal(
-        validate=partial(measure, validation),
-        metric=metric,
-        greater_is_better=True,
-        validate_older=None if older is None else partial(measure, older),
-        judge=partial(judge, validation),
-    )
+    fixed = None
+    if devices.fixed_shapes:
+        longest = min(int(examples.shown.max()), _MOST_CANDIDATES)
+        fixed = FixedShape.of(
+            max(1, settings.batch_size // devices.replicas),
+            config.data.max_history,
+            longest if negatives is None else 1 + negatives,
+            len(data.table),
+            devices.articles,
+        )
+
+    def batches(start: int, layout: BatchLayout) -> tf.data.Dataset:
+        found = impression_batches(
+            examples,
+            batch_size=settings.batch_size,
+            max_history=config.data.max_history,
+            negatives=negatives,
+            seed=config.seed,
+            shuffle=True,
+            repeat=True,
+            layout=layout,
+            start=start,
+            columns=columns,
+        )
+        return data.features.pipeline(found, None if layout.fixed is None else config.news.max_title_tokens)
+
+    validation = Validation(trainer.model, data, config)
+    older = None if files.start is None else Validation(trainer.model, data.of_earlier, config)
+    in_epoch = math.ceil(row_count(examples, negatives) / settings.batch_size)
     return Training(
         trainer=trainer,
-        batches_from=batches.from_step,
-        steps=batches.optimizer.steps_of(batches.in_epoch),
-        config=batches.optimizer.of_epoch(batches.in_epoch),
-        goal=goal,
-        jit_compile=batches.distribution.jit_compile,
+        batches_from=lambda step: devices.distribute(partial(batches, step * settings.accumulate), fixed),
+        steps=settings.steps_of(in_epoch),
+        config=settings.of_epoch(in_epoch),
+        goal=Goal(
+            validate=partial(measure, validation),
+            metric=metric,
+            greater_is_better=True,
+            validate_older=None if older is None else partial(measure, older),
+            judge=partial(judge, validation),
+        ),
+        jit_compile=devices.jit_compile,
         **options,
     )

@@ -8,7 +8,6 @@ import json
 import os
 import socket
 from collections.abc import Callable
-from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, get_args
 
@@ -62,10 +61,6 @@ class Distribution:
         several = (tf.distribute.MultiWorkerMirroredStrategy, tf.distribute.TPUStrategy)
         return self.fixed_shapes or isinstance(self.strategy, several)
 
-    def scope(self) -> AbstractContextManager[Any]:
-        """Models and optimizers must be created inside this scope."""
-        return self.strategy.scope()  # type: ignore[no-any-return]
-
     def distribute(self, make: Callable[[BatchLayout], Any], fixed: FixedShape | None = None) -> Any:
         """The input of all replicas: a `tf.data.Dataset`, or a `DistributedDataset`.
 
@@ -80,17 +75,13 @@ class Distribution:
         def checked(layout: BatchLayout) -> Any:
             dataset = make(layout)
             if self.fixed_shapes:
-                check_fixed_shapes(dataset)
+                spec = dataset.element_spec
+                loose = [name for name, each in spec.items() if not each.shape.is_fully_defined()]
+                if loose:
+                    raise ValueError(f"the shapes of {', '.join(loose)} are not fixed")
             return dataset
 
         return for_replicas(self.strategy, checked, fixed)
-
-
-def check_fixed_shapes(dataset: tf.data.Dataset) -> None:
-    """Raise a `ValueError` that names the tensors of a dataset whose shape is not fixed."""
-    loose = [name for name, spec in dataset.element_spec.items() if not spec.shape.is_fully_defined()]
-    if loose:
-        raise ValueError(f"the shapes of {', '.join(loose)} are not fixed")
 
 
 def make_strategy(

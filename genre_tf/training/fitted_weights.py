@@ -43,12 +43,8 @@ def start_towers(
 ) -> None:
     """Measure what explains the clicks of a training log, and set the initial weights of the towers.
 
-    Args:
-        towers: the towers before training, adapted to the log's interest space.
-        data: the articles.
-        examples: clicks with candidates from the pools of their moments; the click comes first.
-        probabilities: for each example, the probability that each candidate was drawn.
-        seed: seed of the choice of clicks.
+    The towers are adapted to the log's interest space before. In each example the click comes first, then
+    candidates from the pool of its moment; `probabilities` are those with which each of them was drawn.
     """
     chosen = np.random.default_rng(seed).permutation(len(examples))[:_MOST_CLICKS]
     some = [examples[number] for number in chosen]

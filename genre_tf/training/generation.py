@@ -143,19 +143,9 @@ def ready_generation(
     devices: Distribution,
     readers: Callable[[], tuple[ToVectors, int]] | None = None,
 ) -> Training:
-    """The training of a new writer, or of the earlier run's.
+    """The training of a new writer, or of the earlier run's; the files of the stage receive its vocabulary.
 
-    Args:
-        data: data of a run.
-        config: settings of the run.
-        files: files of the stage; receive the vocabulary.
-        report: takes a line of progress.
-        devices: where to train.
-        readers: gives the readers' vectors; None: the run's trained towers do.
-
-    Raises:
-        InputError: the retrieval stage is not trained, the settings leave no room for a prompt, or there are
-            fewer texts than one batch of fixed shape needs.
+    `readers` gives the readers' vectors; without it, the run's trained towers do.
     """
     settings = config.generation
     learned, *held_out = _examples(data, settings, config.seed)
@@ -169,7 +159,7 @@ def ready_generation(
     shutil.rmtree(files.new, ignore_errors=True)
     files.new.mkdir(parents=True)
     keras.utils.set_random_seed(config.seed)
-    with devices.scope():
+    with devices.strategy.scope():
         if files.start:  # the vocabulary belongs to its weights
             parts = load_generator(files.start, trained=False)
         else:

@@ -211,8 +211,7 @@ class Learner:
 def in_turn(one: Callable[[], Found], times: tf.Tensor, most: int) -> Found:
     """Run a step `times` times (int32 [], at most `most`), each after the previous one has ended.
 
-    Returns:
-        Losses float32 [most], zeros beyond `times`; total rows and total seconds.
+    Returns losses float32 [most], zeros beyond `times`, total rows and total seconds.
     """
     if most == 1:  # avoids the loop
         loss, examples, waited = one()

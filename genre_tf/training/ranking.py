@@ -34,7 +34,7 @@ from genre_tf.models.checkpoint import (
     ranker_of,
 )
 from genre_tf.models.ranker import Ranker
-from genre_tf.training.click_training import ClickBatches, Validation, click_training
+from genre_tf.training.click_training import Validation, click_training
 from genre_tf.training.distribution import Distribution
 from genre_tf.training.fitted_weights import calibrate, fit_pool_head, pool_head_seconds, start_ranker
 from genre_tf.training.learner import Learner
@@ -227,10 +227,9 @@ def ready_ranking(
         columns[CLICK_WEIGHT] = ClickWeights(data.train, stage)
     if stage.teacher:
         columns[TEACHER] = teacher_logits(data, report)
-    batches = ClickBatches(data, config, stage.optimizer, stage.negatives or None, devices, columns)
     clicks = sum(int(block.labels.sum()) for block in data.train.blocks("labels"))
     keras.utils.set_random_seed(config.seed)
-    with devices.scope():
+    with devices.strategy.scope():
         ranker = ranker_of(data.news_encoder(), config, clicks / int(data.train.shown.sum()))
         trainer = RankingTrainer(ranker, stage)
 
@@ -246,12 +245,17 @@ def ready_ranking(
 
     return click_training(
         trainer,
-        batches,
         data,
-        "auc_mean",
-        Validation.ranking,
-        Validation.ranking_quality,
-        continues=files.start is not None,
+        config,
+        stage.optimizer,
+        files,
+        devices,
+        examples=data.train,
+        columns=columns,
+        metric="auc_mean",
+        measure=Validation.ranking,
+        judge=Validation.ranking_quality,
+        negatives=stage.negatives or None,
         start=start,
         finish=finish,
         finish_seconds=lambda: pool_head_seconds(ranker, data, config),

@@ -28,12 +28,8 @@ def softmax_regression(choices: Choices, prior: Floats | None = None) -> npt.NDA
     Features are standardised internally, so that the ridge affects all of them equally. A candidate drawn
     with probability p stands for 1 / p candidates.
 
-    Args:
-        choices: clicks and their candidates.
-        prior: [F], weights that the ridge pulls towards, such as those of an earlier log; None: zero.
-
-    Returns:
-        float32 [F], for features that are not standardised.
+    The ridge pulls towards `prior` [F], such as weights of an earlier log; None: zero. The result, float32
+    [F], is for features that are not standardised.
 
     Source: McFadden, "Conditional Logit Analysis of Qualitative Choice Behavior", 1974; drawn alternatives as
     in McFadden, "Modelling the Choice of Residential Location", 1978.
@@ -85,9 +81,6 @@ def logistic_regression(
         labels: [n], 0 or 1.
         counted: [n], weight of each row; None: 1 each.
         offset: [n], added to the logits unchanged.
-
-    Returns:
-        float32 [F], and the bias.
 
     Source: Hastie, Tibshirani and Friedman, "The Elements of Statistical Learning", 4.4.1.
     """

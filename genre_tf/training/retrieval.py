@@ -1,17 +1,16 @@
 """Training of the two towers: each click against the pool of its moment."""
 
-from dataclasses import replace
-
 import keras
 import tensorflow as tf
 
 from genre_tf.config import RunConfig
+from genre_tf.data.columns import ImpressionColumns
 from genre_tf.data.moment_pool import draw_from_pool
 from genre_tf.errors import InputError
 from genre_tf.losses.clicks import sampled_softmax_loss
 from genre_tf.models.checkpoint import two_tower_of
 from genre_tf.models.two_tower import DRAWN
-from genre_tf.training.click_training import ClickBatches, Validation, click_training
+from genre_tf.training.click_training import Validation, click_training
 from genre_tf.training.distribution import Distribution
 from genre_tf.training.fitted_weights import start_towers
 from genre_tf.training.learner import Learner
@@ -58,10 +57,8 @@ def ready_retrieval(
         raise InputError(
             f"{len(data.train)} impressions cannot be used for training: none has a click and another article"
         )
-    drawn = replace(data, train=examples)
-    batches = ClickBatches(drawn, config, stage.optimizer, None, devices, {DRAWN: probabilities})
     keras.utils.set_random_seed(config.seed)
-    with devices.scope():
+    with devices.strategy.scope():
         towers = two_tower_of(data.news_encoder(stage.dimension), config)
         trainer = RetrievalTrainer(towers)
 
@@ -71,11 +68,15 @@ def ready_retrieval(
 
     return click_training(
         trainer,
-        batches,
         data,
-        "pool_ndcg",
-        Validation.retrieval,
-        Validation.retrieval_quality,
-        continues=files.start is not None,
+        config,
+        stage.optimizer,
+        files,
+        devices,
+        examples=ImpressionColumns.of(examples),
+        columns={DRAWN: probabilities},
+        metric="pool_ndcg",
+        measure=Validation.retrieval,
+        judge=Validation.retrieval_quality,
         start=start,
     )

@@ -30,13 +30,8 @@ def train_safety(
     Three fifths of the texts of each label are used for training, and one fifth to choose the threshold. The
     returned values are measured on the last fifth. Weights are exact (Newton's method, with a ridge).
 
-    Args:
-        file: labels and texts; see `read_labelled_texts`.
-        run: a run folder with a trained ranker.
-        recall: share of unsafe texts to catch among those that choose the threshold; above 0, at most 1.
-        seed: seed of the split.
-        max_bad_rows: number of faulty lines that may be skipped.
-        report: takes a line of progress.
+    The texts in the file are labelled as `read_labelled_texts` describes. `recall`, above 0 and at most 1, is
+    the share of unsafe texts to catch among those that choose the threshold.
 
     Returns:
         "auc", "precision", "recall" and "flagged" (share of all texts called unsafe) as fractions;

@@ -86,16 +86,7 @@ _PROGRESS, _VARIABLE = "progress", "variable_{:05d}"
 
 
 def save_state(file: Path, variables: Sequence[Any], progress: dict[str, Any]) -> None:
-    """Write variables and plain values completely or not at all; until then the previous file stays.
-
-    Args:
-        file: an `.npz` file without pickles.
-        variables: variables of the model, its random generators and its optimizer, in a fixed order.
-        progress: plain values.
-
-    Raises:
-        FailureError: the disk is full or may not be written.
-    """
+    """Write variables and plain values completely or not at all; until then the previous file stays."""
     arrays: dict[str, Any] = {
         _VARIABLE.format(place): keras.ops.convert_to_numpy(each) for place, each in enumerate(variables)
     }

@@ -82,18 +82,9 @@ def tune(
     Trials share the prepared data and the frozen states of the run folder. An interrupted search resumes
     where it stopped, even inside a trial; a finished one continues if more trials are requested.
 
-    Args:
-        stage: "retrieval", "ranking" or "generation" (which needs trained retrieval in the run folder).
-        data: a data set with a labelled `train` split.
-        run: the run folder; trials and their weights go to its `tuning/STAGE`.
-        config: the settings that are not searched.
-        names: some of `HYPER_PARAMETERS`.
-        trials: total number of trials.
-        report: takes a line of progress.
-
-    Raises:
-        InputError: a name is unknown, keras-tuner is not installed, or training rejects its input.
-        StoppedError: SIGTERM or Ctrl-C; everything was saved.
+    The stage, "retrieval", "ranking" or "generation" (which needs trained retrieval in the run folder), is
+    searched over some of `HYPER_PARAMETERS`; the other settings are those of `config`. Trials and their
+    weights go to `RUN/tuning/STAGE`.
     """
     known = known_names(stage)
     for name in names:
