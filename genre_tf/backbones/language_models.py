@@ -149,8 +149,7 @@ def family_of(config: Config) -> Family:
 def load_language_model(
     name: str, special_tokens: Sequence[str] = (), *, dropout: float | None = None
 ) -> LanguageModel:
-    """Read a language model, by a name in any form of `resolve_backbone`; its configuration determines the
-    family.
+    """Read a language model, of the family in its configuration, by any name that `resolve_backbone` knows.
 
     Special tokens that it lacks are added, see `control_embeddings`. `dropout` is the rate in training; None:
     the checkpoint's own.

@@ -44,8 +44,8 @@ class AttentionPooling(keras.layers.Layer):
         return tf.where(mask, weights, tf.zeros_like(weights))
 
     def call(self, elements: tf.Tensor, mask: tf.Tensor, counted: tf.Tensor | None = None) -> tf.Tensor:
-        """Pool a sequence float32 [B, T, D] with a mask bool [B, T]: float32 [B, D], zeros without real
-        elements.
+        """Pool sequences, float32 [B, T, D] with a mask bool [B, T], to float32 [B, D]; without elements to
+        zeros.
 
         An element with count 2 (`counted`, float32 [B, T], above zero) weighs like two equal elements.
         """

@@ -36,8 +36,8 @@ class CounterHead(keras.layers.Layer):
         logit: logit of the click rate.
     """
 
-    def __init__(self, similarities: int, logit: float, name: str = "counter_head") -> None:
-        super().__init__(name=name, dtype="float32")  # counts go into thousands: never in 16 bits
+    def __init__(self, similarities: int, logit: float) -> None:
+        super().__init__(name="counter_head", dtype="float32")  # counts go into thousands: never in 16 bits
         self.width = similarities + COUNTER_FEATURES
         self.linear = keras.layers.Dense(
             1,
@@ -138,8 +138,8 @@ def moment_features(counters: tf.Tensor, view_counters: bool) -> tf.Tensor:
 class MomentBias(keras.layers.Layer):
     """A linear layer over `moment_features`: the bias of an article for all readers at a moment."""
 
-    def __init__(self, view_counters: bool, name: str = "moment_bias") -> None:
-        super().__init__(name=name, dtype="float32")  # counts go into thousands: never in 16 bits
+    def __init__(self, view_counters: bool) -> None:
+        super().__init__(name="moment_bias", dtype="float32")  # counts go into thousands: never in 16 bits
         self.view_counters = view_counters
         features = moment_features(tf.zeros([1, len(COUNTERS)]), view_counters).shape[-1]
         self.kernel = self.add_weight(shape=(features,), initializer="zeros", name="kernel")
@@ -166,8 +166,8 @@ class PoolHead(keras.layers.Layer):
     gradient steps do not change them: text must keep learning what the counters could explain.
     """
 
-    def __init__(self, similarities: int, view_counters: bool, name: str = "pool_head") -> None:
-        super().__init__(name=name, dtype="float32")
+    def __init__(self, similarities: int, view_counters: bool) -> None:
+        super().__init__(name="pool_head", dtype="float32")
         self.view_counters = view_counters
         moment = moment_features(tf.zeros([1, len(COUNTERS)]), view_counters).shape[-1]
         # Before anything was measured: more similar articles are clicked more.

@@ -52,10 +52,10 @@ class TextBatching:
 
 
 class TextRows:
-    """Training texts, ready to be cut into batches; `prompts` lays them out, the table gives titles of
-    histories.
+    """Training texts, ready to be cut into batches.
 
-    `user_vectors`, float32 [n, D], holds the reader's vector of each example; zeros if there is no reader.
+    The prompts lay them out, and the table gives the titles of histories. `user_vectors`, float32 [n, D],
+    holds the reader's vector of each example; zeros if there is no reader.
     """
 
     def __init__(

@@ -52,10 +52,8 @@ class UserTower(keras.layers.Layer):
     Bachlechner et al., "ReZero is All You Need", 2020.
     """
 
-    def __init__(
-        self, dimension: int, heads: int, max_history: int, dropout: float, name: str = "user_tower"
-    ) -> None:
-        super().__init__(name=name)
+    def __init__(self, dimension: int, heads: int, max_history: int, dropout: float) -> None:
+        super().__init__(name="user_tower")
         self.attention = keras.layers.MultiHeadAttention(
             heads, max(1, dimension // heads), dropout=dropout, name="attention"
         )
