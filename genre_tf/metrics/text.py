@@ -45,7 +45,7 @@ def word_count(texts: Iterable[str]) -> int:
 
 
 class UnigramModel:
-    """Unigram probabilities, with add-one smoothing, of words with case and punctuation; see `WORD_END_NOTE`."""
+    """Unigram probabilities of words with case and punctuation; see `WORD_END_NOTE` for the smoothing."""
 
     def __init__(self, texts: Iterable[str]) -> None:
         counts: Counter[str] = Counter()

@@ -27,28 +27,18 @@ ORDINARY, FILLER = -1, -2
 
 @dataclass(frozen=True, kw_only=True)
 class TextBatching:
-    """How batches are made.
+    """How batches are made."""
 
-    Args:
-        tokens: tokens in a batch, including padding; the number of rows follows from their length.
-        multiple: rows are padded to a multiple of this many tokens.
-        rows: rows in a batch, each padded to the longest possible prompt, for devices that need fixed shapes;
-            an incomplete last batch is skipped. 0: as many as the tokens allow.
-        context_weight: loss weight of the words of history and source: they are news too, and news is scarce.
-        drop_source: share of the rows with reader and source that lose the source.
-        drop_reader: share of the rows with a reader that lose the reader.
-        shares: relative share of each task in an epoch, by name; empty: every row once.
-        contrast: share of the rows that appear a second time, with another reader of the batch.
-    """
-
-    tokens: int = 2048
-    multiple: int = 8
+    tokens: int = 2048  # in a batch, including padding; the number of rows follows from their length
+    multiple: int = 8  # rows are padded to a multiple of this many tokens
+    # Rows in a batch, each padded to the longest possible prompt, for devices that need fixed shapes; an
+    # incomplete last batch is skipped. 0: as many as the tokens allow.
     rows: int = 0
-    context_weight: float = 0.2
-    drop_source: float = 0.5
-    drop_reader: float = 0.1
-    shares: Mapping[str, float] = field(default_factory=dict)
-    contrast: float = 0.0
+    context_weight: float = 0.2  # of the words of history and source: they are news too, and news is scarce
+    drop_source: float = 0.5  # share of the rows with reader and source that lose the source
+    drop_reader: float = 0.1  # share of the rows with a reader that lose the reader
+    shares: Mapping[str, float] = field(default_factory=dict)  # of tasks in an epoch; empty: each row once
+    contrast: float = 0.0  # share of the rows that appear a second time, with another reader of the batch
 
 
 class TextRows:
