@@ -128,16 +128,14 @@ def contrastive_loss(
     Each click i of reader b is pulled towards b's other clicks P and pushed away from the clicks of other
     readers: `log(sum over P of e^s + sum over others' clicks of e^s) - mean over P of s`, where s is the
     cosine with i divided by the temperature. A click of another reader is not pushed away if b clicked that
-    article too. All clicks share one product of articles by articles.
+    article too. All clicks share one product of articles by articles. The mean is over the clicks of readers
+    with at least two.
 
     Args:
         texts: float32 [U, D], text vectors of the batch's articles, of length one or zero.
         articles: int32 [U], table rows of the articles.
         clicked: float32 [B, U], 1 where the reader clicked the article; 0 for the padding article.
         temperature: divides the cosines.
-
-    Returns:
-        float32 [], mean over the clicks of readers with at least two.
 
     Source: Khosla et al., "Supervised Contrastive Learning", NeurIPS 2020, equation 2.
     """

@@ -55,11 +55,9 @@ class CounterHead(keras.layers.Layer):
     def call(self, similarities: tf.Tensor, counters: tf.Tensor, mask: tf.Tensor) -> tf.Tensor:
         """Logits of the click probability, float32 [B, C].
 
-        Args:
-            similarities: float32 [B, C, S].
-            counters: float32 [B, C, 3 or more]: clicks, views, age in hours; negative values count as
-                zero. Further columns (halved counts) are ignored: they do not rank impressions better.
-            mask: bool [B, C], candidates to compare with each other.
+        From similarities [B, C, S] and counters [B, C, 3 or more]: clicks, views and age in hours; negative
+        values count as zero, and further columns (halved counts) are ignored, because they do not rank
+        impressions better. Candidates in `mask`, bool [B, C], are compared with each other.
         """
         return PACE * self.linear(self.features(similarities, counters, mask))[..., 0]  # [batch, candidates]
 

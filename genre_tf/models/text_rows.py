@@ -93,19 +93,18 @@ class TextRows:
         layout: BatchLayout = WHOLE,
         start: int = 0,
     ) -> tf.data.Dataset:
-        """Batches of token ids.
+        """Batches of token ids: what `Prompts.to_learn` returns, with user_vector float32 [batch, D].
+
+        With a contrast also contrast_of int32 [batch]: for a second copy of a row (only its target words are
+        learned) the position of the first copy; ORDINARY or FILLER for other rows.
 
         Args:
             batching: how to make batches.
-            seed: seed for shuffling and for dropping readers and sources, again in each epoch; None: neither.
+            seed: seed for shuffling and for dropping readers and sources, again in each epoch; None:
+                neither.
             epochs: number of epochs; None: endless.
             layout: the parts of each batch to return, one after another.
             start: number of batches to skip, at almost no cost.
-
-        Returns:
-            Dataset of what `Prompts.to_learn` returns, with user_vector float32 [batch, D]. With a contrast
-            also contrast_of int32 [batch]: for a second copy of a row (only its target words are learned) the
-            position of the first copy; ORDINARY or FILLER for other rows.
         """
         # With fixed shapes all parts have the same number of rows, and of second copies.
         room = round(batching.contrast * batching.rows / layout.parts + 0.49) if batching.rows else None
