@@ -88,7 +88,7 @@ class Family:
     options: Callable[[Config], Config] = lambda config: {}  # further arguments of the backbone
     activation: tuple[str, str] | None = None  # key in config.json, and default; None: there is only one
     epsilon: tuple[str, float] | None = None  # the same for the constant in norms
-    same_as: Mapping[str, str] = field(default_factory=dict)  # keys that may lack, and their stand-ins
+    same_as: Mapping[str, str] = field(default_factory=dict)  # keys that may be missing, and stand-ins
     only: Callable[[Config], Iterable[tuple[str, Any, Any]]]  # keys, what was found, and what is supported
     outer: Sequence[tuple[str, str]]  # names in the checkpoint, and the parts of the backbone they belong to
     inner: Sequence[tuple[str, str]]  # the same in a layer; several names of `Parts` lie side by side

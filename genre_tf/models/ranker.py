@@ -105,11 +105,6 @@ class Ranker(ImpressionModel):
             self.counter_head.build()
         self.built = True
 
-    def get_config(self) -> dict[str, Any]:
-        """The arguments of this model, the news encoder as its own."""
-        news = self.news.get_config()
-        return {"name": self.name, "news": news, "max_history": self.max_history, **self._arguments}
-
     def attention(
         self,
         history: tf.Tensor,

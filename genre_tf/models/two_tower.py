@@ -160,11 +160,6 @@ class TwoTower(ImpressionModel):
         )
         self.built = True
 
-    def get_config(self) -> dict[str, Any]:
-        """The arguments of this model, the news encoder as its own."""
-        news = self.news.get_config()
-        return {"name": self.name, "news": news, "max_history": self.max_history, **self._arguments}
-
     def user_vector(
         self,
         history_vectors: tf.Tensor,
