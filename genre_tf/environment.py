@@ -84,7 +84,7 @@ def import_triton_first() -> None:
 
 
 def prefer_silence() -> None:
-    """Hold back the messages of TensorFlow's C++ side, which would bury our own, unless the user has set it."""
+    """Hold back messages of TensorFlow's C++ side, which would bury our own, unless the user has set it."""
     _prefer(_LOG_LEVEL, "3")
 
 
