@@ -176,10 +176,7 @@ def check_language_model(name: str) -> LanguageModel:
     """Check a backbone before work that comes first: configuration, vocabulary, names and shapes of weights.
 
     Returns a model of its sizes with at least one of its layers, to check settings against. Only of a Keras
-    preset, which has no such files, the weights are read.
-
-    Raises:
-        InputError: as in `load_language_model`, except for the values of weights.
+    preset, which has no such files, the weights are read. Errors are those of `load_language_model`.
     """
     folder = resolve_backbone(name).folder
     if folder is None:

@@ -175,10 +175,7 @@ def _count(mask: tf.Tensor) -> tf.Tensor:
 
 
 class _LossOfImpressions(keras.losses.Loss):
-    """A loss of logits [B, C] and labels [B, C] in which -1 marks padding.
-
-    It is a mean over all rows, those of other replicas included, not a mean of the replicas' means.
-    """
+    """A mean over all rows, those of other replicas included, not a mean of the replicas' means."""
 
     _loss: Callable[..., tf.Tensor]
 
@@ -187,12 +184,10 @@ class _LossOfImpressions(keras.losses.Loss):
         self.label_smoothing = label_smoothing
 
     def __call__(self, y_true: Any, y_pred: Any, sample_weight: Any = None) -> tf.Tensor:
-        """This replica's share of the mean loss, float32 [].
+        """This replica's share of the mean loss, float32 [], of logits [B, C] and labels [B, C].
 
-        Args:
-            y_true: float32 [B, C], 1 for a click, 0 for an article shown without one, -1 for padding.
-            y_pred: float32 [B, C], logits.
-            sample_weight: float32 [B, C], weights of clicks; None: 1.
+        Labels are 1 for a click, 0 for an article shown without one, -1 for padding. `sample_weight`, float32
+        [B, C], weighs clicks; None: 1.
         """
         labels, logits = (tf.cast(values, tf.float32) for values in (y_true, y_pred))
         mask = labels >= 0

@@ -8,11 +8,8 @@ class AttentionPooling(keras.layers.Layer):
     """Weighted mean of a sequence; the weights are learned from its elements.
 
     The scoring vector starts at zero, so that the layer starts as the mean over the real elements. A
-    pretrained encoder that was trained for mean pooling therefore loses nothing before the first step.
-
-    Args:
-        hidden: width of the scoring layer.
-        positions: if above zero, each of the newest `positions` elements has a learned bias.
+    pretrained encoder that was trained for mean pooling therefore loses nothing before the first step. Each
+    of the newest `positions` elements, if above zero, has a learned bias.
 
     Source: Yang et al., "Hierarchical Attention Networks", 2016, equations 8-10 (masked).
     """

@@ -39,17 +39,11 @@ class UserTower(keras.layers.Layer):
 
     The self-attention is added through a learned gate that starts at zero (ReZero), so that the tower starts
     as the mean of the history, the strongest untrained reader vector. A reader without history is a learned
-    vector. If a log says how long clicks were read, the pooling is weighted by it in training (the
-    self-attention is not). A server does not get this, and its graph uses weights of 1.
+    vector. If a log says how long clicks were read, the pooling is weighted by it in training (the self-
+    attention is not). A server does not get this, and its graph uses weights of 1.
 
-    Args:
-        dimension: D, the width of an article's vector.
-        heads: number of heads of the self-attention.
-        max_history: H, number of newest clicks that have a recency of their own.
-        dropout: dropout rate in training.
-
-    Source: Wu et al., "Neural News Recommendation with Multi-Head Self-Attention" (NRMS), 2019;
-    Bachlechner et al., "ReZero is All You Need", 2020.
+    Source: Wu et al., "Neural News Recommendation with Multi-Head Self-Attention" (NRMS), 2019; Bachlechner
+    et al., "ReZero is All You Need", 2020.
     """
 
     def __init__(self, dimension: int, heads: int, max_history: int, dropout: float) -> None:
