@@ -360,8 +360,8 @@ def _begins(codes: tf.Tensor, owner: tf.Tensor) -> tf.Tensor:
     long = apostrophe & (
         _is_one_of(first, "rv") & _is_one_of(second, "e") | _is_one_of(first, "l") & _is_one_of(second, "l")
     )
-    inside = _moved(short | long, 1)
-    ended = _moved(short, 2) | _moved(long, 3)
+    inside = _shift(short | long, 1, False)
+    ended = _shift(short, 2, False) | _shift(long, 3, False)
     return (begins & tf.logical_not(inside)) | ended
 
 
@@ -374,12 +374,8 @@ def _is_one_of(codes: tf.Tensor, letters: str) -> tf.Tensor:
     return functools.reduce(tf.logical_or, [codes == ord(letter) for letter in letters])
 
 
-def _shift(values: tf.Tensor, by: int) -> tf.Tensor:
-    """Values shifted to the right (or left, if negative); the gap is filled with -1."""
-    filling = tf.fill([abs(by)], tf.cast(_NOTHING, values.dtype))
-    joined = tf.concat([filling, values] if by > 0 else [values, filling], 0)
+def _shift(values: tf.Tensor, by: int, filling: int | bool = _NOTHING) -> tf.Tensor:
+    """Values shifted to the right (or left, if negative), with something in the gap."""
+    gap = tf.fill([abs(by)], tf.cast(filling, values.dtype))
+    joined = tf.concat([gap, values] if by > 0 else [values, gap], 0)
     return joined[: tf.size(values)] if by > 0 else joined[-by:]
-
-
-def _moved(flags: tf.Tensor, by: int) -> tf.Tensor:
-    return tf.concat([tf.zeros([by], tf.bool), flags], 0)[: tf.size(flags)]
