@@ -60,11 +60,8 @@ MOST_WARMUP_RECORDS = 1_000  # TensorFlow Serving refuses more
 class Input:
     """An input of a signature, [B]; each row is one string or one number.
 
-    Attributes:
-        name: its name.
-        parts: what a row consists of: `ids` or `numbers` (joined by spaces), `titles` (joined by newlines),
-            `text` (not divided), `example` (a serialized `tf.Example`) or `seed`.
-        dtype: its dtype.
+    It consists of `ids` or `numbers` (joined by spaces), `titles` (joined by newlines), `text` (not divided),
+    `example` (a serialized `tf.Example`) or a `seed`.
     """
 
     name: str
@@ -74,36 +71,22 @@ class Input:
 
 @dataclass(frozen=True)
 class Output:
-    """An output of a signature.
-
-    Attributes:
-        name: its name.
-        dtype: its dtype.
-        shape: one letter a dimension, as listed above.
-        padding: value in the columns behind the own ones of a row; None: every row has all columns.
-    """
+    """An output of a signature."""
 
     name: str
     dtype: str
-    shape: str
-    padding: str | float | bool | None = None
+    shape: str  # one letter a dimension, as listed above
+    padding: str | float | bool | None = None  # behind the own columns of a row; None: every row has all
 
 
 @dataclass(frozen=True)
 class Signature:
-    """A signature of a servable.
-
-    Attributes:
-        name: its name.
-        inputs: its inputs, in the order of the arguments of the function behind it.
-        outputs: its outputs.
-        counted: whether its answers depend on the counters in the index, which a refresh replaces.
-    """
+    """A signature of a servable."""
 
     name: str
-    inputs: tuple[Input, ...]
+    inputs: tuple[Input, ...]  # in the order of the arguments of the function behind it
     outputs: tuple[Output, ...]
-    counted: bool = False
+    counted: bool = False  # whether its answers depend on the counters in the index, which a refresh replaces
 
     @property
     def input_names(self) -> tuple[str, ...]:

@@ -10,12 +10,7 @@ class FailureError(Exception):
 
 
 class StoppedError(Exception):
-    """The command was stopped, by Ctrl-C or a signal.
-
-    Args:
-        message: what was saved and how to continue.
-        status: exit status, 128 plus the number of the signal, as in shells.
-    """
+    """The command was stopped, by Ctrl-C or a signal; the exit status is 128 plus its number."""
 
     def __init__(self, message: str, status: int) -> None:
         super().__init__(message)

@@ -6,9 +6,7 @@ from typing import Any
 
 
 def offered(package: str, modules: Mapping[str, str]) -> Callable[[str], Any]:
-    """The `__getattr__` of a package, from the module of each public name (the name itself for a whole
-    module).
-    """
+    """The `__getattr__` of a package, from the module that defines each public name, or that is one."""
 
     def get(name: str) -> Any:
         if name not in modules:

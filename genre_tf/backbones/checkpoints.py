@@ -30,18 +30,11 @@ _PADDING_ROWS, _PADDING_SHARE = 128, 0.05
 
 @dataclass(frozen=True)
 class Pretrained:
-    """A transformer and its tokenizer.
+    """A transformer and its tokenizer."""
 
-    Attributes:
-        backbone: the KerasHub layers.
-        tokenizer: converts strings to token ids.
-        folder: the Hugging Face folder it was read from; None for a preset or a new one.
-        config: the content of its Hugging Face `config.json`.
-    """
-
-    backbone: Any
-    tokenizer: Any
-    folder: Path | None
+    backbone: Any  # the KerasHub layers
+    tokenizer: Any  # converts strings to token ids
+    folder: Path | None  # the Hugging Face folder it was read from; None for a preset or a new one
     config: Config
 
     def get_config(self) -> Config:
@@ -51,26 +44,15 @@ class Pretrained:
 
 @dataclass(frozen=True)
 class Weight:
-    """One tensor of a checkpoint and the Keras variables that hold it.
+    """One tensor of a checkpoint and the Keras variables that hold it."""
 
-    Attributes:
-        name: its name in the checkpoint, without the prefix of a task model (`bert.`, `transformer.`).
-        variables: Keras variables; several if the checkpoint keeps them side by side on the last axis.
-        shape: shape of each part before any transposition; a Keras variable may split these axes further.
-        transposed: whether the checkpoint stores it transposed, as PyTorch's Linear does.
-        optional: whether the checkpoint may lack it.
-        of_tokens: whether its first axis is the vocabulary; the checkpoint may have more rows, see
-            `without_padding`.
-        tied: another tensor of a checkpoint that is the same matrix, by its full name; "": none.
-    """
-
-    name: str
-    variables: tuple[Any, ...]
-    shape: tuple[int, ...]
-    transposed: bool = False
-    optional: bool = False
-    of_tokens: bool = False
-    tied: str = ""
+    name: str  # in the checkpoint, without the prefix of a task model (`bert.`, `transformer.`)
+    variables: tuple[Any, ...]  # several if the checkpoint keeps them side by side on the last axis
+    shape: tuple[int, ...]  # of each part before transposition; a Keras variable may split these axes further
+    transposed: bool = False  # whether the checkpoint stores it transposed, as PyTorch's Linear does
+    optional: bool = False  # whether the checkpoint may lack it
+    of_tokens: bool = False  # the first axis is the vocabulary; there may be more rows, see `without_padding`
+    tied: str = ""  # another tensor of a checkpoint that is the same matrix, by its full name
 
     @property
     def stored_shape(self) -> tuple[int, ...]:
@@ -93,59 +75,32 @@ class Weight:
 
 @dataclass(frozen=True, kw_only=True)
 class Family:
-    """What differs between the checkpoints of BERT, GPT-2 and Llama.
+    """What differs between the checkpoints of BERT, GPT-2 and Llama."""
 
-    Attributes:
-        name: as messages call it.
-        model_type: `model_type` in `config.json`; None is allowed if `untyped`.
-        model: what this family's models are, a kind of `Pretrained`.
-        tokenizer: the class of their tokenizers.
-        hub: KerasHub's backbone.
-        sizes: its arguments, and the keys in `config.json` that hold them.
-        dropout: keys of dropout rates; the first one is used.
-        options: further arguments of the backbone, from a `config.json`.
-        activation: the key of the activation in `config.json` and its default; None: there is only one.
-        epsilon: the same for the constant in norms.
-        same_as: keys that a `config.json` may lack, and those whose values they then have.
-        only: of a `config.json`, what it must say: keys, what was found, and what is supported.
-        outer: a flat list: names in the checkpoint, and the parts of the backbone that they belong to.
-        inner: the same for a layer and the names of `Parts`; several parts lie side by side.
-        layer: the beginning of the names in a layer, with {} for its number.
-        transposed: whether kernels are stored as PyTorch's Linear stores them.
-        optional: beginnings of names that a checkpoint may lack.
-        tied: another name of the token embeddings.
-        prefixes: what task models put before the names.
-        saved_prefix: what is put before them in a written folder.
-        new_entries: entries of the `config.json` of a new model, beside its sizes.
-        saved: entries of a written `config.json` unless the model's own says otherwise.
-        before_sum: end of the names of kernels that are drawn smaller in a new model, because their results
-            are added up in every layer.
-    """
-
-    name: str
-    model_type: str
+    name: str  # as messages call it
+    model_type: str  # in config.json; may be absent there if `untyped`
     untyped: bool = True
-    model: type[Any]
+    model: type[Any]  # a kind of `Pretrained`
     tokenizer: type[Any]
-    hub: type[Any]
-    sizes: Mapping[str, str]
-    dropout: tuple[str, ...] = ()
-    options: Callable[[Config], Config] = lambda config: {}
-    activation: tuple[str, str] | None = None
-    epsilon: tuple[str, float] | None = None
-    same_as: Mapping[str, str] = field(default_factory=dict)
-    only: Callable[[Config], Iterable[tuple[str, Any, Any]]]
-    outer: Sequence[tuple[str, str]]
-    inner: Sequence[tuple[str, str]]
-    layer: str
-    transposed: bool
-    optional: str | None = None
-    tied: str
-    prefixes: tuple[str, ...]
-    saved_prefix: str = ""
-    new_entries: Mapping[str, Any] = field(default_factory=dict)
-    saved: Mapping[str, Any] = field(default_factory=dict)
-    before_sum: str | None = None
+    hub: type[Any]  # KerasHub's backbone
+    sizes: Mapping[str, str]  # its arguments, and the keys in config.json that hold them
+    dropout: tuple[str, ...] = ()  # keys of dropout rates; the first one is used
+    options: Callable[[Config], Config] = lambda config: {}  # further arguments of the backbone
+    activation: tuple[str, str] | None = None  # key in config.json, and default; None: there is only one
+    epsilon: tuple[str, float] | None = None  # the same for the constant in norms
+    same_as: Mapping[str, str] = field(default_factory=dict)  # keys that may be missing, and stand-ins
+    only: Callable[[Config], Iterable[tuple[str, Any, Any]]]  # keys, what was found, and what is supported
+    outer: Sequence[tuple[str, str]]  # names in the checkpoint, and the parts of the backbone they belong to
+    inner: Sequence[tuple[str, str]]  # the same in a layer; several names of `Parts` lie side by side
+    layer: str  # the beginning of the names in a layer, with {} for its number
+    transposed: bool  # whether kernels are stored as PyTorch's Linear stores them
+    optional: str | None = None  # beginning of names that a checkpoint may lack
+    tied: str  # another name of the token embeddings
+    prefixes: tuple[str, ...]  # what task models put before the names
+    saved_prefix: str = ""  # what is put before them in a written folder
+    new_entries: Mapping[str, Any] = field(default_factory=dict)  # of the config.json of a new model
+    saved: Mapping[str, Any] = field(default_factory=dict)  # of a written one, unless the model's own differ
+    before_sum: str | None = None  # end of the names of kernels before a residual sum, drawn smaller
 
     @property
     def rotary(self) -> bool:

@@ -80,10 +80,8 @@ def set_arithmetic(backbone: keras_hub.models.Backbone, activation: Any, epsilon
 def read_preset(name: str, family: str, dropout: float | None) -> tuple[Any, Any]:
     """The backbone and the tokenizer of a Keras preset, or of a folder that holds one.
 
-    The family is "Bert" or "GPT2". `dropout` is the rate in training; None: the preset's own.
-
-    Raises:
-        InputError: the preset cannot be fetched or is of another family.
+    The family is "Bert" or "GPT2"; another one is an `InputError`, and so is a preset that cannot be fetched.
+    `dropout` is the rate in training; None: the preset's own.
     """
     options = {} if dropout is None else {"dropout": dropout}
     backbone, tokenizer = (getattr(keras_hub.models, family + part) for part in ("Backbone", "Tokenizer"))

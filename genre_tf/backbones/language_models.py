@@ -149,8 +149,7 @@ def family_of(config: Config) -> Family:
 def load_language_model(
     name: str, special_tokens: Sequence[str] = (), *, dropout: float | None = None
 ) -> LanguageModel:
-    """Read a language model, by a name in any form of `resolve_backbone`; its configuration determines the
-    family.
+    """Read a language model, of the family in its configuration, by any name that `resolve_backbone` knows.
 
     Special tokens that it lacks are added, see `control_embeddings`. `dropout` is the rate in training; None:
     the checkpoint's own.
@@ -177,10 +176,7 @@ def check_language_model(name: str) -> LanguageModel:
     """Check a backbone before work that comes first: configuration, vocabulary, names and shapes of weights.
 
     Returns a model of its sizes with at least one of its layers, to check settings against. Only of a Keras
-    preset, which has no such files, the weights are read.
-
-    Raises:
-        InputError: as in `load_language_model`, except for the values of weights.
+    preset, which has no such files, the weights are read. Errors are those of `load_language_model`.
     """
     folder = resolve_backbone(name).folder
     if folder is None:

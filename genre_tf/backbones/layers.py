@@ -67,8 +67,7 @@ def split_layers(
             block.add({"attention": GatedPrefix(size, block.heads, block.depth, dropout, "prefix")})
         compute_in(precision, block)
     if trainable.last is None:
-        # Token ids take four bytes, states of the frozen embeddings hundreds: looking up is cheaper than
-        # storing.
+        # Token ids take four bytes, states of the frozen embeddings hundreds: looked up, not stored.
         set_trainable(embeddings, trainable.method == "layers")
         return None, EncoderLayers(blocks, embeddings, pad_id)
     for block in blocks[:cut]:
@@ -91,8 +90,7 @@ class Embeddings(keras.layers.Layer):
         self.built = True
 
     def call(self, tokens: tf.Tensor, positions: tf.Tensor, training: bool | None = None) -> tf.Tensor:
-        """Embed tokens, int32 [tokens], at their positions in their texts, int32 [tokens]: float32 [tokens,
-        hidden].
+        """Embed tokens at their positions in their texts, both int32 [tokens]: float32 [tokens, hidden].
 
         Tokens may be embeddings instead of ids, float [tokens, hidden], to measure how a result depends on
         them.
@@ -153,8 +151,7 @@ class EncoderLayers(keras.Model):
 
 
 class LanguageLayers(keras.layers.Layer):
-    """A GPT-2 or Llama over flat tokens, trained completely, by low-rank updates of all kernels, or not at
-    all.
+    """A GPT-2 or Llama over flat tokens, trained completely, by low-rank updates, or not at all.
 
     Args:
         backbone: as KerasHub built it; its weights are shared, not copied.

@@ -22,9 +22,7 @@ _PRESET = re.compile(r"[a-z0-9_.]+")
 
 @dataclass(frozen=True)
 class BackboneSource:
-    """A resolved backbone name: a "folder" (Hugging Face layout), a "preset" (of KerasHub) or "tiny"
-    (random).
-    """
+    """A resolved name: a "folder" (Hugging Face layout), a "preset" (of KerasHub) or "tiny" (random)."""
 
     kind: Literal["folder", "preset", "tiny"]
     name: str

@@ -34,9 +34,7 @@ WHOLE = Trainable()
 
 
 def parse_trainable(text: str) -> Trainable:
-    """Parse `none`, `last N`, `all`, `lora R`, `adapters N` or `prefix N`, the last three with `last N` if
-    wanted.
-    """
+    """Parse `none`, `last N`, `all`, or `lora R`, `adapters N` or `prefix N`, perhaps with `last N`."""
     cleaned = text.strip().lower()
     if cleaned in ("none", "all"):
         return Trainable(last=None if cleaned == "all" else 0)

@@ -73,10 +73,10 @@ class Attention:
         training: bool | None = None,
         dropout: Callable[..., tf.Tensor] | None = None,
     ) -> tf.Tensor:
-        """Attend: queries (scaled), keys and values of the tokens side by side -> float [tokens, heads *
-        depth].
+        """Attend; `dropout` drops attention weights.
 
-        The input is float [tokens, (heads + 2 * key heads) * depth]; `dropout` drops attention weights.
+        Queries (scaled), keys and values side by side, float [tokens, (heads + 2 * key heads) * depth], give
+        float [tokens, heads * depth].
         """
         query, key, value = self.layout.by_head(fused, layer.heads, layer.key_heads, training)
         if self.turns is not None:
@@ -123,10 +123,9 @@ def causal_bias(time: Any, prefix: Prefix | None = None) -> tf.Tensor:
 
 
 def side_by_side_bias(text: tf.Tensor, causal: bool) -> tf.Tensor:
-    """Hides other texts of the same row, and if `causal` what comes after a token: float32 [rows, 1, time,
-    time].
+    """Hides other texts of the same row, and if `causal` what comes after a token.
 
-    `text`, int32 [rows, time], is the number of each token's text.
+    The number of each token's text, int32 [rows, time], gives float32 [rows, 1, time, time].
 
     Source: Krell et al., "Efficient Sequence Packing without Cross-contamination", 2021.
     """

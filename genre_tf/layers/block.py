@@ -109,11 +109,10 @@ class Block(keras.layers.Layer):
         self.built = True
 
     def add(self, additions: dict[str, Any]) -> None:
-        """Freeze the layer and train additions to it, by the name of the product that they follow (see
-        `Parts.dense`).
+        """Freeze the layer and train additions to it, by the name of the product that they follow.
 
-        "attention" stands for the attention itself. Query, key and value take a `LowRank` only. The norms are
-        trained beside adapters, as in their paper.
+        The names are those of `Parts.dense`; "attention" stands for the attention itself. Query, key and
+        value take a `LowRank` only. The norms are trained beside adapters, as in their paper.
         """
         self.additions = additions
         set_trainable(self.layer, False)

@@ -128,16 +128,14 @@ def contrastive_loss(
     Each click i of reader b is pulled towards b's other clicks P and pushed away from the clicks of other
     readers: `log(sum over P of e^s + sum over others' clicks of e^s) - mean over P of s`, where s is the
     cosine with i divided by the temperature. A click of another reader is not pushed away if b clicked that
-    article too. All clicks share one product of articles by articles.
+    article too. All clicks share one product of articles by articles. The mean is over the clicks of readers
+    with at least two.
 
     Args:
         texts: float32 [U, D], text vectors of the batch's articles, of length one or zero.
         articles: int32 [U], table rows of the articles.
         clicked: float32 [B, U], 1 where the reader clicked the article; 0 for the padding article.
         temperature: divides the cosines.
-
-    Returns:
-        float32 [], mean over the clicks of readers with at least two.
 
     Source: Khosla et al., "Supervised Contrastive Learning", NeurIPS 2020, equation 2.
     """
@@ -177,10 +175,7 @@ def _count(mask: tf.Tensor) -> tf.Tensor:
 
 
 class _LossOfImpressions(keras.losses.Loss):
-    """A loss of logits [B, C] and labels [B, C] in which -1 marks padding.
-
-    It is a mean over all rows, those of other replicas included, not a mean of the replicas' means.
-    """
+    """A mean over all rows, those of other replicas included, not a mean of the replicas' means."""
 
     _loss: Callable[..., tf.Tensor]
 
@@ -189,12 +184,10 @@ class _LossOfImpressions(keras.losses.Loss):
         self.label_smoothing = label_smoothing
 
     def __call__(self, y_true: Any, y_pred: Any, sample_weight: Any = None) -> tf.Tensor:
-        """This replica's share of the mean loss, float32 [].
+        """This replica's share of the mean loss, float32 [], of logits [B, C] and labels [B, C].
 
-        Args:
-            y_true: float32 [B, C], 1 for a click, 0 for an article shown without one, -1 for padding.
-            y_pred: float32 [B, C], logits.
-            sample_weight: float32 [B, C], weights of clicks; None: 1.
+        Labels are 1 for a click, 0 for an article shown without one, -1 for padding. `sample_weight`, float32
+        [B, C], weighs clicks; None: 1.
         """
         labels, logits = (tf.cast(values, tf.float32) for values in (y_true, y_pred))
         mask = labels >= 0

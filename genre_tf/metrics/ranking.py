@@ -30,15 +30,9 @@ def ranking_metrics(
 ) -> dict[str, Floats]:
     """AUC, MRR, nDCG@5 and nDCG@10 of every impression, as MIND's evaluator defines them.
 
-    MRR is MIND's: the mean reciprocal rank over *all* clicked articles of the impression.
-
-    Args:
-        scores: per impression float [candidates]; larger is better.
-        clicked: per impression bool [candidates].
-
-    Returns:
-        For each metric in `METRICS` float64 [impressions], as fractions; NaN if an impression has no
-        click or only clicks, because AUC is then undefined.
+    MRR is MIND's: the mean reciprocal rank over *all* clicked articles of the impression. Scores and clicks
+    are float and bool [candidates] per impression. Each metric is float64 [impressions], as fractions; NaN if
+    an impression has no click or only clicks, because AUC is then undefined.
 
     Raises:
         ValueError: the shapes differ, or a score is not finite.
@@ -90,13 +84,8 @@ def click_ranks(
 
     Articles that the reader has already read are removed first, as the served `recommend` does (unless they
     were clicked again). Articles with an equal score count as better, so that a collapsed model finds
-    nothing.
-
-    Args:
-        user_vectors: float32 [impressions, dimension].
-        pool_vectors: float32 [pool, dimension].
-        clicked: per impression int [clicks], positions in the pool.
-        read: per impression int [read], positions in the pool of the reader's history.
+    nothing. Vectors are float32 [impressions, dimension] and [pool, dimension]; `clicked` and `read` hold
+    positions in the pool.
     """
     ranks: list[npt.NDArray[np.int64]] = []
     for start in range(0, len(user_vectors), _BLOCK_READERS):

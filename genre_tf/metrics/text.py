@@ -45,9 +45,7 @@ def word_count(texts: Iterable[str]) -> int:
 
 
 class UnigramModel:
-    """Unigram probabilities with add-one smoothing of unchanged words (case, punctuation); see
-    `WORD_END_NOTE`.
-    """
+    """Unigram probabilities of words with case and punctuation; see `WORD_END_NOTE` for the smoothing."""
 
     def __init__(self, texts: Iterable[str]) -> None:
         counts: Counter[str] = Counter()
@@ -141,8 +139,7 @@ def self_bleu(texts: Sequence[str]) -> float | None:
 
 
 def copy_rate(texts: Sequence[str], sources: Sequence[str], run: int = 4) -> float | None:
-    """Share of all words that are in a run of at least `run` words copied from the source; None without
-    words.
+    """Share of all words that are in a run of at least `run` words copied from the source; None if no words.
 
     See et al., "Get To The Point", 2017, and Grusky et al., "Newsroom", 2018, look at such runs. Words are
     letters and digits in lower case, or single Chinese and Japanese characters; punctuation between them is

@@ -353,18 +353,11 @@ def by_length(
     texts: int = 1,
     on_progress: Progress | None = None,
 ) -> list[npt.NDArray[np.float32]]:
-    """Run a function of columns over N rows, in batches of rows with texts of similar length.
+    """Run a function of columns over N rows, at least one, in batches of rows with texts of similar length.
 
-    A batch is padded to its longest text.
-
-    Args:
-        function: takes one tensor [n] a column and returns tensors [n, ...].
-        columns: columns of N values; N is at least 1.
-        texts: number of columns, the first ones, whose lengths count.
-        on_progress: called with (rows done, all rows).
-
-    Returns:
-        What the function returns for all rows, in their order: arrays [N, ...].
+    A batch is padded to its longest text. The function takes one tensor [n] a column and returns tensors [n,
+    ...]; what it returns for all rows comes in their order, arrays [N, ...]. The first `texts` columns count
+    for the length.
     """
     lengths = np.sum([[len(text) for text in column] for column in columns[:texts]], axis=0)
     order = np.argsort(lengths, kind="stable")

@@ -8,11 +8,8 @@ class AttentionPooling(keras.layers.Layer):
     """Weighted mean of a sequence; the weights are learned from its elements.
 
     The scoring vector starts at zero, so that the layer starts as the mean over the real elements. A
-    pretrained encoder that was trained for mean pooling therefore loses nothing before the first step.
-
-    Args:
-        hidden: width of the scoring layer.
-        positions: if above zero, each of the newest `positions` elements has a learned bias.
+    pretrained encoder that was trained for mean pooling therefore loses nothing before the first step. Each
+    of the newest `positions` elements, if above zero, has a learned bias.
 
     Source: Yang et al., "Hierarchical Attention Networks", 2016, equations 8-10 (masked).
     """
@@ -44,8 +41,8 @@ class AttentionPooling(keras.layers.Layer):
         return tf.where(mask, weights, tf.zeros_like(weights))
 
     def call(self, elements: tf.Tensor, mask: tf.Tensor, counted: tf.Tensor | None = None) -> tf.Tensor:
-        """Pool a sequence float32 [B, T, D] with a mask bool [B, T]: float32 [B, D], zeros without real
-        elements.
+        """Pool sequences, float32 [B, T, D] with a mask bool [B, T], to float32 [B, D]; without elements to
+        zeros.
 
         An element with count 2 (`counted`, float32 [B, T], above zero) weighs like two equal elements.
         """

@@ -51,18 +51,11 @@ def embed_split(
     overwrite: bool = False,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> Manifest:
-    """Embed every article of a split's news file.
+    """Embed every article of a split's news file, as the verb `embed` does.
 
-    Args:
-        run: the run folder.
-        data: folder of a MIND-format data set.
-        split: folder of the split in this data set; only its news file is read.
-        out: folder to write.
-        model: whose article vectors to compute: `two_tower` (for retrieval) or `ranker`.
-        runner: the Beam runner to use; None: this process. The bytes are the same.
-        max_bad_rows: number of faulty rows that may be skipped.
-        overwrite: replace an existing folder that this function wrote.
-        on_progress: called with (shards done, all shards), in this process only.
+    Only the news file of the split, a folder of a data set in MIND's format, is read. The bytes are the same
+    with any Beam runner; None: this process, which reports (shards done, all shards). An `out` that this
+    function wrote is replaced with `overwrite`.
 
     Raises:
         InputError: faulty data, no such trained model, or `out` already exists.

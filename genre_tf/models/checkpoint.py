@@ -40,12 +40,9 @@ def news_encoder_of(
     reduced_dimension: int = 0,
     frozen: FrozenText | None = None,
 ) -> NewsEncoder:
-    """A news encoder with the settings of a run, on a loaded BERT or one by name.
+    """A news encoder with the settings of a run, on a loaded BERT or one by name that fits them.
 
     It may be reduced to a width, and share the frozen layers of another one of the same BERT and settings.
-
-    Raises:
-        InputError: there is no such BERT, or the settings do not fit it.
     """
     return NewsEncoder(
         bert if isinstance(bert, Bert) else load_bert(str(bert), dropout=config.dropout),
@@ -92,11 +89,7 @@ def ranker_of(news: NewsEncoder, config: RunConfig, click_rate: float = 0.05) ->
 
 
 def save_backbone(backbone: str | Bert, categories: Categories, run: Path) -> None:
-    """Copy a news backbone and the known categories to a run folder, replacing an earlier one.
-
-    Raises:
-        InputError: there is no such backbone.
-    """
+    """Copy a news backbone and the known categories to a run folder, replacing an earlier one."""
     bert = load_bert(backbone) if isinstance(backbone, str) else backbone
 
     def write(part: Path) -> None:
@@ -108,11 +101,7 @@ def save_backbone(backbone: str | Bert, categories: Categories, run: Path) -> No
 
 
 def copy_backbone(source: Path, run: Path) -> None:
-    """Copy the news backbone of another run, with the categories it was trained with, to a run folder.
-
-    Raises:
-        InputError: the other run no longer has it.
-    """
+    """Copy the news backbone of another run, with the categories it was trained with, to a run folder."""
     folder = source / BACKBONE_FOLDER
     try:
         _replace_backbone(run, lambda part: shutil.copytree(folder, part))
@@ -131,11 +120,7 @@ def _replace_backbone(run: Path, write: Callable[[Path], Any]) -> None:
 def load_news_encoder(
     run: Path, config: RunConfig, *, reduced_dimension: int = 0, shared: NewsEncoder | None = None
 ) -> NewsEncoder:
-    """The news encoder of a run before training; may share the frozen layers of one of the same run.
-
-    Raises:
-        InputError: the folder is not a run folder, or a file is missing.
-    """
+    """The news encoder of a run before training; may share the frozen layers of one of the same run."""
     folder = run / BACKBONE_FOLDER
     frozen = shared.frozen if shared is not None and shared.bert.folder == folder else None
     return news_encoder_of(

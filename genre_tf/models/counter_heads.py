@@ -24,20 +24,17 @@ PACE = 10.0
 
 
 class CounterHead(keras.layers.Layer):
-    """A linear layer over text similarities and counters of each candidate, relative to the other candidates.
+    """A linear layer over S text similarities and counters of each candidate, relative to the other
+    candidates.
 
     Everything is standardised within the impression: then a quiet night and a busy noon look the same, as do
     the first and the tenth day of a log, or readers with one and with many interests. Without this it ranks
     the next day worse (measured: 1.4 points of AUC for the counters, 0.7 for the similarities). A single
-    candidate cannot be compared with others and gets the click rate.
-
-    Args:
-        similarities: S, the number of similarities to the history.
-        logit: logit of the click rate.
+    candidate cannot be compared with others and gets the click rate, whose logit is the first bias.
     """
 
-    def __init__(self, similarities: int, logit: float, name: str = "counter_head") -> None:
-        super().__init__(name=name, dtype="float32")  # counts go into thousands: never in 16 bits
+    def __init__(self, similarities: int, logit: float) -> None:
+        super().__init__(name="counter_head", dtype="float32")  # counts go into thousands: never in 16 bits
         self.width = similarities + COUNTER_FEATURES
         self.linear = keras.layers.Dense(
             1,
@@ -55,11 +52,9 @@ class CounterHead(keras.layers.Layer):
     def call(self, similarities: tf.Tensor, counters: tf.Tensor, mask: tf.Tensor) -> tf.Tensor:
         """Logits of the click probability, float32 [B, C].
 
-        Args:
-            similarities: float32 [B, C, S].
-            counters: float32 [B, C, 3 or more]: clicks, views, age in hours; negative values count as
-                zero. Further columns (halved counts) are ignored: they do not rank impressions better.
-            mask: bool [B, C], candidates to compare with each other.
+        From similarities [B, C, S] and counters [B, C, 3 or more]: clicks, views and age in hours; negative
+        values count as zero, and further columns (halved counts) are ignored, because they do not rank
+        impressions better. Candidates in `mask`, bool [B, C], are compared with each other.
         """
         return PACE * self.linear(self.features(similarities, counters, mask))[..., 0]  # [batch, candidates]
 
@@ -138,8 +133,8 @@ def moment_features(counters: tf.Tensor, view_counters: bool) -> tf.Tensor:
 class MomentBias(keras.layers.Layer):
     """A linear layer over `moment_features`: the bias of an article for all readers at a moment."""
 
-    def __init__(self, view_counters: bool, name: str = "moment_bias") -> None:
-        super().__init__(name=name, dtype="float32")  # counts go into thousands: never in 16 bits
+    def __init__(self, view_counters: bool) -> None:
+        super().__init__(name="moment_bias", dtype="float32")  # counts go into thousands: never in 16 bits
         self.view_counters = view_counters
         features = moment_features(tf.zeros([1, len(COUNTERS)]), view_counters).shape[-1]
         self.kernel = self.add_weight(shape=(features,), initializer="zeros", name="kernel")
@@ -166,8 +161,8 @@ class PoolHead(keras.layers.Layer):
     gradient steps do not change them: text must keep learning what the counters could explain.
     """
 
-    def __init__(self, similarities: int, view_counters: bool, name: str = "pool_head") -> None:
-        super().__init__(name=name, dtype="float32")
+    def __init__(self, similarities: int, view_counters: bool) -> None:
+        super().__init__(name="pool_head", dtype="float32")
         self.view_counters = view_counters
         moment = moment_features(tf.zeros([1, len(COUNTERS)]), view_counters).shape[-1]
         # Before anything was measured: more similar articles are clicked more.

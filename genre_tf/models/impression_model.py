@@ -47,6 +47,12 @@ class ImpressionModel(TextModel):
         super().__init__(name=name, dtype=dtype)
         self.news = news if share_news else news.own_copy(reduced_dimension)
         self.max_history = max_history
+        self._arguments: dict[str, Any] = {}  # of the subclass
+
+    def get_config(self) -> dict[str, Any]:
+        """The arguments of this model, the news encoder as its own."""
+        news = self.news.get_config()
+        return {"name": self.name, "news": news, "max_history": self.max_history, **self._arguments}
 
     def frozen_layers(self) -> list[Any]:
         """The layers that no training changes."""

@@ -37,11 +37,8 @@ def interest_space(
     part that readers stay interested in. Histories contain many more clicks than impressions do, and the
     solution is exact: no steps, no seeds. The kernel is zero if no reader has two clicks with a text.
 
-    Args:
-        texts: [articles, hidden], vectors of length one; zero for articles without text.
-        histories: rows of the articles that each reader clicked; equal histories count once.
-        dimension: dimension of the space, limited to `hidden`.
-        weights: weight of each click of each history, above zero; None: 1.
+    `texts` are vectors of length one, or zero without a text, [articles, hidden]. Histories are rows of the
+    articles that each reader clicked, perhaps with weights above zero; equal ones count once.
 
     Source: Fisher, "The use of multiple measurements in taxonomic problems", 1936; shrunk as in Friedman,
     "Regularized Discriminant Analysis", 1989.

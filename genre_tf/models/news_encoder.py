@@ -258,9 +258,7 @@ class NewsEncoder(TextModel):
         return f"news backbone, {mode}: {trained:,} trained parameters; the backbone has {whole:,}"
 
     def adapt(self, space: InterestSpace) -> None:
-        """Set the centre and the interest directions, measured on histories with `text_vectors` before
-        training.
-        """
+        """Set the centre and the interest directions, measured on histories with untrained `text_vectors`."""
         self.centre.assign(space.centre)
         if self.interest_dimension:
             self.interest.assign(space.kernel)
@@ -378,9 +376,9 @@ class NewsEncoder(TextModel):
         if not len(articles):
             return np.zeros((0, self.dimension), np.float32)
         if isinstance(articles[0], Article):
-            columns = zip(*((a.title, a.abstract, a.category, a.subcategory) for a in articles), strict=True)
-            titles, abstracts, *names = columns
-            texts = article_texts(titles, abstracts, self.use_abstract)
+            all_of: Sequence[Any] = articles
+            texts = article_texts([a.title for a in all_of], [a.abstract for a in all_of], self.use_abstract)
+            names = [a.category for a in all_of], [a.subcategory for a in all_of]
             known = [self.categories.rows(column) for column in names]
         else:
             texts = [bytes_or_str(text) for text in articles]

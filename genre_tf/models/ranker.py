@@ -105,11 +105,6 @@ class Ranker(ImpressionModel):
             self.counter_head.build()
         self.built = True
 
-    def get_config(self) -> dict[str, Any]:
-        """The arguments of this model, the news encoder as its own."""
-        news = self.news.get_config()
-        return {"name": self.name, "news": news, "max_history": self.max_history, **self._arguments}
-
     def attention(
         self,
         history: tf.Tensor,
@@ -165,7 +160,9 @@ class Ranker(ImpressionModel):
             float32 [B, C]; `sigmoid` of it is the click probability.
         """
         found = self.similarities(history, history_mask, candidates)  # [batch, candidates, 3, parts]
-        return best_logits(self._logits(found, candidates, candidate_mask, counters, training))
+        if counters is None or self.counter_head is None:
+            return self._click(found, candidates, training)
+        return self._with_counters(found, counters, candidate_mask)
 
     def pool_logits(
         self, history: tf.Tensor, history_mask: tf.Tensor, candidates: tf.Tensor, counters: tf.Tensor
@@ -224,26 +221,18 @@ class Ranker(ImpressionModel):
         if self.counter_head is not None:
             self.counter_head.shift(with_counters)
 
-    def _logits(
-        self,
-        similarities: tf.Tensor,
-        candidates: tf.Tensor,
-        mask: tf.Tensor,
-        counters: tf.Tensor | None,
-        training: bool | None,
-    ) -> dict[str, tf.Tensor]:
-        """What `call` returns, from similarities [B, C, 3, parts] and vectors [B, C, D] of the candidates."""
+    def _click(self, similarities: tf.Tensor, candidates: tf.Tensor, training: bool | None) -> tf.Tensor:
+        """Logits without counters, from similarities [B, C, 3, parts] and vectors of the candidates."""
         found = (similarities - self.similarity_mean) / self.similarity_spread
         interest = tf.reduce_sum(found * (PACE * self.similarity_weights), axis=[-2, -1]) + self.bias
-        attractiveness = self.attractiveness(self.dropout(candidates, training=training))[..., 0]
-        logits = {"click": interest + attractiveness}
-        if self.counter_head is not None and counters is not None:
-            # Counters replace attractiveness, because they measure what it predicts (both together rank
-            # worse). The text model learns from its own loss only, so that it also learns what the counters
-            # could explain.
-            known = flat(tf.stop_gradient(similarities))
-            logits["click_with_counters"] = self.counter_head(known, counters, mask)
-        return logits
+        return interest + self.attractiveness(self.dropout(candidates, training=training))[..., 0]
+
+    def _with_counters(self, similarities: tf.Tensor, counters: tf.Tensor, mask: tf.Tensor) -> Any:
+        """Counters replace attractiveness, because they measure what it predicts (both together rank worse).
+
+        The text model learns from its own loss only, so that it also learns what the counters could explain.
+        """
+        return self.counter_head(flat(tf.stop_gradient(similarities)), counters, mask)  # type: ignore[misc]
 
     def call(self, batch: dict[str, Any], training: bool | None = None) -> dict[str, tf.Tensor]:
         """Logits of a batch of impressions with the features of its articles.
@@ -300,7 +289,10 @@ class Ranker(ImpressionModel):
         """Like `call`, with given vectors of the batch's articles, float32 [U, D]."""
         history, candidates = tf.gather(vectors, batch["history"]), tf.gather(vectors, batch["candidates"])
         found = self.similarities(history, batch["history"] > 0, candidates, batch.get("history_weights"))
-        return self._logits(found, candidates, batch["mask"], batch.get("counters"), training)
+        logits = {"click": self._click(found, candidates, training)}
+        if self.counter_head is not None and "counters" in batch:
+            logits["click_with_counters"] = self._with_counters(found, batch["counters"], batch["mask"])
+        return logits
 
 
 def best_logits(logits: dict[str, tf.Tensor]) -> tf.Tensor:

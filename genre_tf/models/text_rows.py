@@ -27,35 +27,25 @@ ORDINARY, FILLER = -1, -2
 
 @dataclass(frozen=True, kw_only=True)
 class TextBatching:
-    """How batches are made.
+    """How batches are made."""
 
-    Args:
-        tokens: tokens in a batch, including padding; the number of rows follows from their length.
-        multiple: rows are padded to a multiple of this many tokens.
-        rows: rows in a batch, each padded to the longest possible prompt, for devices that need fixed shapes;
-            an incomplete last batch is skipped. 0: as many as the tokens allow.
-        context_weight: loss weight of the words of history and source: they are news too, and news is scarce.
-        drop_source: share of the rows with reader and source that lose the source.
-        drop_reader: share of the rows with a reader that lose the reader.
-        shares: relative share of each task in an epoch, by name; empty: every row once.
-        contrast: share of the rows that appear a second time, with another reader of the batch.
-    """
-
-    tokens: int = 2048
-    multiple: int = 8
+    tokens: int = 2048  # in a batch, including padding; the number of rows follows from their length
+    multiple: int = 8  # rows are padded to a multiple of this many tokens
+    # Rows in a batch, each padded to the longest possible prompt, for devices that need fixed shapes; an
+    # incomplete last batch is skipped. 0: as many as the tokens allow.
     rows: int = 0
-    context_weight: float = 0.2
-    drop_source: float = 0.5
-    drop_reader: float = 0.1
-    shares: Mapping[str, float] = field(default_factory=dict)
-    contrast: float = 0.0
+    context_weight: float = 0.2  # of the words of history and source: they are news too, and news is scarce
+    drop_source: float = 0.5  # share of the rows with reader and source that lose the source
+    drop_reader: float = 0.1  # share of the rows with a reader that lose the reader
+    shares: Mapping[str, float] = field(default_factory=dict)  # of tasks in an epoch; empty: each row once
+    contrast: float = 0.0  # share of the rows that appear a second time, with another reader of the batch
 
 
 class TextRows:
-    """Training texts, ready to be cut into batches; `prompts` lays them out, the table gives titles of
-    histories.
+    """Training texts, ready to be cut into batches.
 
-    `user_vectors`, float32 [n, D], holds the reader's vector of each example; zeros if there is no reader.
+    The prompts lay them out, and the table gives the titles of histories. `user_vectors`, float32 [n, D],
+    holds the reader's vector of each example; zeros if there is no reader.
     """
 
     def __init__(
@@ -103,19 +93,18 @@ class TextRows:
         layout: BatchLayout = WHOLE,
         start: int = 0,
     ) -> tf.data.Dataset:
-        """Batches of token ids.
+        """Batches of token ids: what `Prompts.to_learn` returns, with user_vector float32 [batch, D].
+
+        With a contrast also contrast_of int32 [batch]: for a second copy of a row (only its target words are
+        learned) the position of the first copy; ORDINARY or FILLER for other rows.
 
         Args:
             batching: how to make batches.
-            seed: seed for shuffling and for dropping readers and sources, again in each epoch; None: neither.
+            seed: seed for shuffling and for dropping readers and sources, again in each epoch; None:
+                neither.
             epochs: number of epochs; None: endless.
             layout: the parts of each batch to return, one after another.
             start: number of batches to skip, at almost no cost.
-
-        Returns:
-            Dataset of what `Prompts.to_learn` returns, with user_vector float32 [batch, D]. With a contrast
-            also contrast_of int32 [batch]: for a second copy of a row (only its target words are learned) the
-            position of the first copy; ORDINARY or FILLER for other rows.
         """
         # With fixed shapes all parts have the same number of rows, and of second copies.
         room = round(batching.contrast * batching.rows / layout.parts + 0.49) if batching.rows else None

@@ -39,23 +39,15 @@ class UserTower(keras.layers.Layer):
 
     The self-attention is added through a learned gate that starts at zero (ReZero), so that the tower starts
     as the mean of the history, the strongest untrained reader vector. A reader without history is a learned
-    vector. If a log says how long clicks were read, the pooling is weighted by it in training (the
-    self-attention is not). A server does not get this, and its graph uses weights of 1.
+    vector. If a log says how long clicks were read, the pooling is weighted by it in training (the self-
+    attention is not). A server does not get this, and its graph uses weights of 1.
 
-    Args:
-        dimension: D, the width of an article's vector.
-        heads: number of heads of the self-attention.
-        max_history: H, number of newest clicks that have a recency of their own.
-        dropout: dropout rate in training.
-
-    Source: Wu et al., "Neural News Recommendation with Multi-Head Self-Attention" (NRMS), 2019;
-    Bachlechner et al., "ReZero is All You Need", 2020.
+    Source: Wu et al., "Neural News Recommendation with Multi-Head Self-Attention" (NRMS), 2019; Bachlechner
+    et al., "ReZero is All You Need", 2020.
     """
 
-    def __init__(
-        self, dimension: int, heads: int, max_history: int, dropout: float, name: str = "user_tower"
-    ) -> None:
-        super().__init__(name=name)
+    def __init__(self, dimension: int, heads: int, max_history: int, dropout: float) -> None:
+        super().__init__(name="user_tower")
         self.attention = keras.layers.MultiHeadAttention(
             heads, max(1, dimension // heads), dropout=dropout, name="attention"
         )
@@ -161,11 +153,6 @@ class TwoTower(ImpressionModel):
             autograph=False,
         )
         self.built = True
-
-    def get_config(self) -> dict[str, Any]:
-        """The arguments of this model, the news encoder as its own."""
-        news = self.news.get_config()
-        return {"name": self.name, "news": news, "max_history": self.max_history, **self._arguments}
 
     def user_vector(
         self,

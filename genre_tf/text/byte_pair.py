@@ -74,8 +74,8 @@ class BytePair(tf.Module):
         ids = self._described.ids
         self._bytes = np.array([ids.get(token, _NO_TOKEN) for token in printable_bytes()], np.int32)
         self._lacks_bytes = bool((self._bytes == _NO_TOKEN).any())
-        merges = [(ids[a], ids[b], ids[a + b]) for a, b in self._described.merges]
-        rules = np.array(merges or [(-1, -1, -1)], np.int64)
+        ranked = [(ids[a], ids[b], ids[a + b]) for a, b in self._described.merges]
+        rules = np.array(ranked or [(-1, -1, -1)], np.int64)
         # Rank and merged id are one number, so that one look-up finds both and the smallest is the best.
         values = (np.arange(len(rules), dtype=np.int64) << 32) | (rules[:, 2] & 0xFFFFFFFF)
         keys = (rules[:, 0] << 32) | (rules[:, 1] & 0xFFFFFFFF)
@@ -128,7 +128,7 @@ class BytePair(tf.Module):
         counts: Counter[bytes] = Counter()
         remaining = iter(texts)
         while batch := list(itertools.islice(remaining, 10_000)):
-            counts.update(self._split(_readable(tf.constant(batch)))[0].numpy())
+            counts.update(split_words(_readable(tf.constant(batch)), self._described.split_digits)[0].numpy())
         frequent = sorted(counts, key=lambda word: (-counts[word], word))[:MAX_KNOWN_WORDS]
         words = [word.decode("utf-8") for word in frequent if len(word) <= MAX_KNOWN_WORD_BYTES]
         return self._with(self._described.ids, words)
@@ -136,9 +136,6 @@ class BytePair(tf.Module):
     def _with(self, ids: Mapping[str, int], known_words: Iterable[str]) -> "BytePair":
         described = self._described
         return BytePair(ids, described.merges, known_words, split_digits=described.split_digits)
-
-    def _split(self, text: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        return split_words(text, self._described.split_digits)
 
     @property
     def vocabulary_size(self) -> int:
@@ -182,19 +179,16 @@ class BytePair(tf.Module):
     # One traced function for all callers, so that a SavedModel contains its constants once.
     @tf.function(input_signature=[_TEXTS], autograph=False)
     def _encode(self, text: tf.Tensor) -> tf.RaggedTensor:
-        words, owner = self._split(_readable(tf.strings.substr(text, 0, MAX_TEXT_BYTES)))
+        text = _readable(tf.strings.substr(text, 0, MAX_TEXT_BYTES))
+        words, owner = split_words(text, self._described.split_digits)
         known = self._known.lookup(words)
         spelled, lengths = self._merge(tf.boolean_mask(words, known < 0))
-        # The tokens of known words and those just merged in one row, and where each word's tokens begin in
-        # it.
+        # Tokens of known words and those just merged, in one row, and where each word begins and ends in it.
         pool = tf.concat([self._known_tokens, spelled], 0)
-        starts = tf.concat(
-            [self._known_starts[:-1], len(self._known_tokens) + tf.cumsum(lengths, exclusive=True)], 0
-        )
-        ends = tf.concat([self._known_starts[1:], len(self._known_tokens) + tf.cumsum(lengths)], 0)
+        bounds = tf.concat([self._known_starts, len(self._known_tokens) + tf.cumsum(lengths)], 0)
         merged_before = tf.cumsum(tf.cast(known < 0, tf.int32), exclusive=True)
         place = tf.where(known >= 0, known, len(self._known_starts) - 1 + merged_before)
-        tokens = tf.ragged.range(tf.gather(starts, place), tf.gather(ends, place))
+        tokens = tf.ragged.range(tf.gather(bounds, place), tf.gather(bounds, place + 1))
         ids = tokens.with_flat_values(tf.gather(pool, tokens.flat_values))
         by_text = tf.RaggedTensor.from_value_rowids(ids, owner, nrows=tf.size(text, tf.int64), validate=False)  # type: ignore[attr-defined]
         return by_text.merge_dims(1, 2)
@@ -366,8 +360,8 @@ def _begins(codes: tf.Tensor, owner: tf.Tensor) -> tf.Tensor:
     long = apostrophe & (
         _is_one_of(first, "rv") & _is_one_of(second, "e") | _is_one_of(first, "l") & _is_one_of(second, "l")
     )
-    inside = _moved(short | long, 1)
-    ended = _moved(short, 2) | _moved(long, 3)
+    inside = _shift(short | long, 1, False)
+    ended = _shift(short, 2, False) | _shift(long, 3, False)
     return (begins & tf.logical_not(inside)) | ended
 
 
@@ -380,12 +374,8 @@ def _is_one_of(codes: tf.Tensor, letters: str) -> tf.Tensor:
     return functools.reduce(tf.logical_or, [codes == ord(letter) for letter in letters])
 
 
-def _shift(values: tf.Tensor, by: int) -> tf.Tensor:
-    """Values shifted to the right (or left, if negative); the gap is filled with -1."""
-    filling = tf.fill([abs(by)], tf.cast(_NOTHING, values.dtype))
-    joined = tf.concat([filling, values] if by > 0 else [values, filling], 0)
+def _shift(values: tf.Tensor, by: int, filling: int | bool = _NOTHING) -> tf.Tensor:
+    """Values shifted to the right (or left, if negative), with something in the gap."""
+    gap = tf.fill([abs(by)], tf.cast(filling, values.dtype))
+    joined = tf.concat([gap, values] if by > 0 else [values, gap], 0)
     return joined[: tf.size(values)] if by > 0 else joined[-by:]
-
-
-def _moved(flags: tf.Tensor, by: int) -> tf.Tensor:
-    return tf.concat([tf.zeros([by], tf.bool), flags], 0)[: tf.size(flags)]

@@ -274,8 +274,8 @@ class LongestMatch(tf.Module):
         return tf.where(found == _NONE, _DEAD_END, found), tf.gather(lengths, best)
 
 
-def learn_wordpiece(texts: Iterable[str], vocabulary_size: int, lowercase: bool = True) -> WordPiece:
-    """Learn a vocabulary of BERT's kind, for languages that no available checkpoint covers.
+def learn_wordpiece(texts: Iterable[str], vocabulary_size: int) -> WordPiece:
+    """Learn a lower-case vocabulary of BERT's kind, for languages that no available checkpoint covers.
 
     Equal texts give equal vocabularies. Chinese characters, which are words to BERT, become single tokens; in
     other scripts frequent words and pieces do. The rarest characters are unknown if there is no room for all.
@@ -287,7 +287,7 @@ def learn_wordpiece(texts: Iterable[str], vocabulary_size: int, lowercase: bool 
             f"a WordPiece vocabulary of {vocabulary_size} tokens has no room for letters; give at least 100"
         )
     tokenizer = Tokenizer(models.WordPiece(unk_token="[UNK]"))  # noqa: S106
-    tokenizer.normalizer = normalizers.BertNormalizer(lowercase=lowercase)
+    tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)
     tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
     corpus = list(texts)
     counts: Counter[str] = Counter()
@@ -314,7 +314,7 @@ def learn_wordpiece(texts: Iterable[str], vocabulary_size: int, lowercase: bool 
     )
     tokenizer.train_from_iterator(corpus, trainer)
     ids = tokenizer.get_vocab()
-    return WordPiece(sorted(ids, key=ids.__getitem__), lowercase)
+    return WordPiece(sorted(ids, key=ids.__getitem__))
 
 
 class CharacterTables(NamedTuple):
