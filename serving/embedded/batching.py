@@ -8,7 +8,6 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import accumulate
 
 import grpc
 import numpy as np
@@ -36,6 +35,7 @@ class _Batch:
 
     tasks: list[Feeds] = field(default_factory=list)
     opened: list[float] = field(default_factory=list)  # arrival time of each request (time.perf_counter)
+    ends: list[int] = field(default_factory=list)  # row of the batch behind those of each request
     rows: int = 0
     full: threading.Event = field(default_factory=threading.Event)
     done: threading.Event = field(default_factory=threading.Event)
@@ -65,7 +65,13 @@ class BatchingRunner:
             ServingError: the request cannot be batched, too many batches wait, or the graph rejected the
                 batch; then every request in the batch gets the same error, as in TensorFlow Serving.
         """
-        rows = _checked_rows(feeds)
+        lengths = {len(value) if value.ndim else None for value in feeds.values()}
+        rows = lengths.pop()
+        if lengths or rows is None:
+            raise invalid_argument(
+                "with batching, the inputs must have one row for each row of the request; their shapes are "
+                f"{[list(value.shape) for value in feeds.values()]}"
+            )
         self._metrics.input_rows.observe(rows)
         if rows > self._parameters.max_batch_size:
             raise invalid_argument(
@@ -80,6 +86,7 @@ class BatchingRunner:
             batch.tasks.append(feeds)
             batch.opened.append(time.perf_counter())
             batch.rows += rows
+            batch.ends.append(batch.rows)
             if batch.rows == self._parameters.max_batch_size:
                 batch.full.set()
         if place == 0:
@@ -116,51 +123,28 @@ class BatchingRunner:
                 now = time.perf_counter()
                 for opened in batch.opened:
                     self._metrics.queuing_latency.labels("").observe((now - opened) * 1e6)
-                batch.answers = self._run_tasks(batch.tasks, batch.rows, fetches)
+                self._run_batch(batch, fetches)
         except BaseException as error:
             batch.error = error
         finally:
             batch.done.set()
 
-    def _run_tasks(self, tasks: list[Feeds], rows: int, fetches: Sequence[str]) -> list[list[np.ndarray]]:
+    def _run_batch(self, batch: _Batch, fetches: Sequence[str]) -> None:
+        rows, tasks = batch.rows, batch.tasks
         size = next((size for size in self._parameters.allowed_batch_sizes if size >= rows), rows)
         self._metrics.padding_rows.labels(str(size)).observe(size - rows)
         self._metrics.batch_rows.observe(size)
         self._metrics.batches.inc()
-        values = self._run(_concatenated(tasks, size - rows), fetches)
+        feeds = dict(tasks[0])
+        if len(tasks) > 1 or size > rows:  # padding repeats the first row of the last request
+            for name in feeds:
+                padding = np.repeat(tasks[-1][name][:1], size - rows, axis=0)
+                feeds[name] = np.concatenate([*(task[name] for task in tasks), padding])
+        values = self._run(feeds, fetches)
         if any(value.ndim == 0 or len(value) != size for value in values):
             raise ServingError(
                 grpc.StatusCode.FAILED_PRECONDITION,
                 "an output does not have one row for each row of the batch: this signature cannot be batched",
             )
-        counts = [_rows(task) for task in tasks]
-        return [
-            [value[end - count : end] for value in values]
-            for count, end in zip(counts, accumulate(counts), strict=True)
-        ]
-
-
-def _checked_rows(feeds: Feeds) -> int:
-    rows = {len(value) if value.ndim else None for value in feeds.values()}
-    if len(rows) != 1 or None in rows:
-        raise invalid_argument(
-            "with batching, the inputs must have one row for each row of the request; their shapes are "
-            f"{[list(value.shape) for value in feeds.values()]}"
-        )
-    return _rows(feeds)
-
-
-def _rows(feeds: Feeds) -> int:
-    return len(next(iter(feeds.values())))
-
-
-def _concatenated(tasks: Sequence[Feeds], padding_rows: int) -> dict[str, np.ndarray]:
-    """The tensors of a batch: the rows of its requests; padding repeats the first row of the last request."""
-    if len(tasks) == 1 and not padding_rows:
-        return dict(tasks[0])
-    return {
-        name: np.concatenate(
-            [task[name] for task in tasks] + [np.repeat(tasks[-1][name][:1], padding_rows, axis=0)]
-        )
-        for name in tasks[0]
-    }
+        places = zip([0, *batch.ends], batch.ends, strict=False)
+        batch.answers = [[value[start:end] for value in values] for start, end in places]

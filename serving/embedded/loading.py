@@ -3,7 +3,7 @@
 import logging
 import threading
 import time
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection
 from pathlib import Path
 
 import grpc
@@ -14,7 +14,7 @@ from tensorflow_serving.apis import prediction_log_pb2
 from genre_tf.contract import ASSETS_FOLDER, MOST_WARMUP_RECORDS, WARMUP_FILE
 from genre_tf.errors import InputError
 from genre_tf.serving.embedded.batching import BatchScheduler
-from genre_tf.serving.embedded.errors import ServingError, from_tensorflow, invalid_argument
+from genre_tf.serving.embedded.errors import ServingError, invalid_argument
 from genre_tf.serving.embedded.manager import ModelManager, ModelSpec, VersionState
 from genre_tf.serving.embedded.metrics import ServerMetrics
 from genre_tf.serving.embedded.servable import Servable, answer_predict, answer_regress
@@ -24,20 +24,15 @@ _log = logging.getLogger(__name__)
 _NOT_FOUND: int = grpc.StatusCode.NOT_FOUND.value[0]
 _UNKNOWN: int = grpc.StatusCode.UNKNOWN.value[0]
 
-Files = tuple[tuple[str, int, int], ...]
+Files = list[tuple[str, int, int]]
 
 
 class VersionLoader:
     """Makes the served versions those that a MODELS folder asks for, at the start and at each `poll`.
 
     Serving continues: live versions stay until a wanted version is live, and a version that fails to load
-    changes nothing. It is tried again only after its files have changed.
-
-    Args:
-        models: the folder.
-        manager: holds the live versions.
-        open_version: loads a version, given the name of its model, its number and its folder.
-        say: called with a line for each change and each fault, once as long as the fault lasts.
+    changes nothing. It is tried again only after its files have changed. `say` is called with a line for each
+    change and each fault, once as long as the fault lasts.
     """
 
     def __init__(
@@ -58,11 +53,7 @@ class VersionLoader:
         self._thread: threading.Thread | None = None
 
     def start(self, folders: Collection[ModelFolder], poll_s: float = 0.0) -> None:
-        """Load the versions that a server starts with, then poll in a separate thread.
-
-        Args:
-            folders: the models.
-            poll_s: seconds between polls; 0: never.
+        """Load the versions that a server starts with, then poll in a separate thread; 0 seconds: never.
 
         Raises:
             InputError: no version of a model loads.
@@ -90,7 +81,11 @@ class VersionLoader:
             config = (self._models / CONFIG_NAME).is_file()
             if self._configured and not config:
                 raise InputError(f"{self._models / CONFIG_NAME} is gone: the served versions are kept")
-            folders = scan_models(self._models, self._fault)
+            # A served version is in memory: like TensorFlow Serving, do not check its files again.
+            folders = scan_models(
+                self._models,
+                lambda name, number, path: None if number in self._live(name) else version_fault(path),
+            )
         except (InputError, OSError) as error:  # OSError: a folder vanished during the check
             self._say_once(self._models, f"cannot follow the models folder: {error}")
             return
@@ -110,10 +105,6 @@ class VersionLoader:
             except Exception:
                 _log.exception("checking %s failed", self._models)
 
-    def _fault(self, name: str, version: int, folder: Path) -> str | None:
-        # A served version is in memory: like TensorFlow Serving, do not check its files again.
-        return None if version in self._live(name) else version_fault(folder)
-
     def _follow(self, folders: Collection[ModelFolder]) -> None:
         for folder in folders:
             for path, reason in folder.left_out.items():
@@ -122,7 +113,11 @@ class VersionLoader:
                     state = VersionState(int(path.name), "END", _NOT_FOUND, reason)
                     self._manager.set_state(folder.name, state)
             new = [
-                version for version in sorted(folder.versions, reverse=True) if self._is_new(folder, version)
+                version
+                for version in sorted(folder.versions, reverse=True)
+                if version not in self._live(folder.name)
+                and not self._manager.is_unloading(folder.name, version)
+                and self._failed.get((folder.name, version)) != _files(folder.versions[version])
             ]
             for version in new:
                 self._manager.set_state(folder.name, VersionState(version, "START"))
@@ -132,11 +127,6 @@ class VersionLoader:
                 self._load(folder.name, version, folder.versions[version])
                 self._replace(folder, loading=new)
 
-    def _is_new(self, folder: ModelFolder, version: int) -> bool:
-        if version in self._live(folder.name) or self._manager.is_unloading(folder.name, version):
-            return False
-        return self._failed.get((folder.name, version)) != _files(folder.versions[version])
-
     def _load(self, name: str, version: int, path: Path) -> None:
         self._manager.set_state(name, VersionState(version, "LOADING"))
         files = _files(path)  # before the load, so that a later change of the files causes another load
@@ -145,7 +135,10 @@ class VersionLoader:
         except Exception as error:  # TensorFlow raises half a dozen unrelated types here
             self._failed[name, version] = files
             text = str(error) or type(error).__name__
-            self._manager.set_state(name, VersionState(version, "END", _code(error), text))
+            number = (
+                error.code.value[0] if isinstance(error, ServingError) else getattr(error, "error_code", 0)
+            )
+            self._manager.set_state(name, VersionState(version, "END", number or _UNKNOWN, text))
             self._say(f"left out {path}: it does not load ({text.splitlines()[0]})")
             return
         self._failed.pop((name, version), None)
@@ -216,47 +209,31 @@ def load_version(
     if not file.is_file():
         return servable
     try:
-        for count, record in enumerate(_records(file), start=1):
+        for count, record in enumerate(tf.data.TFRecordDataset(str(file)).as_numpy_iterator(), start=1):
             if count > MOST_WARMUP_RECORDS:
                 raise invalid_argument(f"{file} has more than {MOST_WARMUP_RECORDS} warmup records")
-            _replay(servable, record, file)
+            log = prediction_log_pb2.PredictionLog.FromString(record)
+            kind = log.WhichOneof("log_type")
+            if kind == "predict_log":
+                answer_predict(servable, log.predict_log.request)
+            elif kind == "regress_log":
+                answer_regress(servable, log.regress_log.request)
+            elif kind is not None:  # a record without a request is ignored, as in TensorFlow Serving
+                text = f"{file}: a warmup record must be a predict_log or a regress_log; got {kind}"
+                raise ServingError(grpc.StatusCode.UNIMPLEMENTED, text)
             metrics.warmup_records.labels(folder, "OK").inc()
-    except BaseException:
+    except BaseException as error:
         servable.close()
+        if isinstance(error, tf.errors.DataLossError):
+            text = f"{file} is not a TFRecord file of warmup requests: {error.message}"
+            raise ServingError(grpc.StatusCode.DATA_LOSS, text) from error
+        if isinstance(error, DecodeError):
+            raise invalid_argument(
+                f"{file}: a warmup record is not a PredictionLog: {record[:100]!r}"
+            ) from error
         raise
     metrics.warmup_latency.labels(folder, "OK").observe((time.perf_counter() - loaded) * 1e6)
     return servable
-
-
-def _records(file: Path) -> Iterator[bytes]:
-    try:
-        yield from tf.data.TFRecordDataset(str(file)).as_numpy_iterator()
-    except tf.errors.DataLossError as error:
-        text = f"{file} is not a TFRecord file of warmup requests: {error.message}"
-        raise ServingError(grpc.StatusCode.DATA_LOSS, text) from error
-    except tf.errors.OpError as error:
-        raise from_tensorflow(error) from error
-
-
-def _replay(servable: Servable, record: bytes, file: Path) -> None:
-    try:
-        log = prediction_log_pb2.PredictionLog.FromString(record)
-    except DecodeError as error:
-        raise invalid_argument(f"{file}: a warmup record is not a PredictionLog: {record[:100]!r}") from error
-    kind = log.WhichOneof("log_type")
-    if kind == "predict_log":
-        answer_predict(servable, log.predict_log.request)
-    elif kind == "regress_log":
-        answer_regress(servable, log.regress_log.request)
-    elif kind is not None:  # a record without a request is ignored, as in TensorFlow Serving
-        text = f"{file}: a warmup record must be a predict_log or a regress_log; got {kind}"
-        raise ServingError(grpc.StatusCode.UNIMPLEMENTED, text)
-
-
-def _code(error: Exception) -> int:
-    if isinstance(error, ServingError):
-        return int(error.code.value[0])
-    return int(getattr(error, "error_code", None) or _UNKNOWN)
 
 
 def _files(folder: Path) -> Files:
@@ -268,4 +245,4 @@ def _files(folder: Path) -> Files:
         except OSError:  # deleted meanwhile
             continue
         found.append((str(path.relative_to(folder)), status.st_size, status.st_mtime_ns))
-    return tuple(found)
+    return found

@@ -1,6 +1,7 @@
-"""What a server answers with: the version that a request gets, the states of versions, running requests."""
+"""What a server answers with: the versions that live, their states, and the requests that use them."""
 
 import threading
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -33,17 +34,9 @@ class VersionState:
     error_message: str = ""
 
 
-@dataclass(slots=True, eq=False)
-class _Live:
-    """A version that answers, and the number of requests that use it."""
-
-    servable: Servable
-    users: int = 0
-
-
 @dataclass(slots=True)
 class _Model:
-    live: dict[int, _Live] = field(default_factory=dict)
+    live: dict[int, Servable] = field(default_factory=dict)
     labels: dict[str, int] = field(default_factory=dict)
     states: dict[int, VersionState] = field(default_factory=dict)
 
@@ -56,8 +49,9 @@ class ModelManager:
 
     def __init__(self) -> None:
         self._models: dict[str, _Model] = {}
+        self._used: Counter[Servable] = Counter()  # requests that run
         self._changed = threading.Condition()
-        self._closed = False
+        self._draining = self._closed = False
 
     @property
     def versions(self) -> dict[str, list[int]]:
@@ -72,18 +66,38 @@ class ModelManager:
         """The servable that `spec` asks for; it stays loaded while the context is open.
 
         Raises:
-            ServingError: no such model, version or label.
+            ServingError: no such model, version or label, or the server is stopping.
         """
         with self._changed:
-            live = self._find(spec)
-            live.users += 1
+            if self._draining:
+                raise ServingError(grpc.StatusCode.UNAVAILABLE, "the server is shutting down")
+            if not spec.name:
+                raise invalid_argument("the request does not name a model")
+            model, version = self._models.get(spec.name, _Model()), spec.version
+            if spec.label is not None:
+                version = model.labels.get(spec.label)
+                if version is None:
+                    raise invalid_argument(f"model {spec.name!r} has no version labelled {spec.label!r}")
+            if version is None:
+                version = max(model.live, default=None)
+            if version not in model.live:
+                raise not_found(f"model {spec.name!r} is not served{_chosen(spec)}")
+            servable = model.live[version]
+            self._used[servable] += 1
         try:
-            yield live.servable
+            yield servable
         finally:
             with self._changed:
-                live.users -= 1
-                if not live.users:
+                self._used[servable] -= 1
+                if not self._used[servable]:
+                    del self._used[servable]
                     self._changed.notify_all()
+
+    def drain(self, timeout_s: float) -> bool:
+        """Refuse new requests from now on, wait for running ones, and return whether all have ended."""
+        with self._changed:
+            self._draining = True
+            return self._changed.wait_for(lambda: not self._used, timeout_s)
 
     def states(self, spec: ModelSpec) -> list[VersionState]:
         """The states of all versions, newest first, or of the version that `spec` has. Ignores labels."""
@@ -115,16 +129,23 @@ class ModelManager:
         with self._changed:
             if not self._closed:
                 self._note(servable.name, VersionState(servable.version, "AVAILABLE"))
-                self._models[servable.name].live[servable.version] = _Live(servable)
+                self._models[servable.name].live[servable.version] = servable
                 return
         servable.close()
 
     def remove(self, name: str, version: int) -> None:
         """Let no new request use a version; a separate thread frees it once no request uses it."""
         with self._changed:
-            live = self._models[name].live.pop(version)
+            servable = self._models[name].live.pop(version)
             self._note(name, VersionState(version, "UNLOADING"))
-        threading.Thread(target=self._free, args=(live,), name=f"unload {name}", daemon=True).start()
+
+        def free() -> None:
+            with self._changed:
+                self._changed.wait_for(lambda: servable not in self._used)
+            servable.close()
+            self.set_state(name, VersionState(version, "END"))
+
+        threading.Thread(target=free, name=f"unload {name}", daemon=True).start()
 
     def is_unloading(self, name: str, version: int) -> bool:
         """Whether a version no longer answers but is not freed yet."""
@@ -135,32 +156,11 @@ class ModelManager:
     def close(self) -> None:
         """Free every session, even if requests still use it."""
         with self._changed:
-            servables = [live.servable for model in self._models.values() for live in model.live.values()]
+            servables = [servable for model in self._models.values() for servable in model.live.values()]
             self._models.clear()
             self._closed = True
         for servable in servables:
             servable.close()
-
-    def _free(self, live: _Live) -> None:
-        with self._changed:
-            self._changed.wait_for(lambda: not live.users)
-        live.servable.close()
-        self.set_state(live.servable.name, VersionState(live.servable.version, "END"))
-
-    def _find(self, spec: ModelSpec) -> _Live:
-        if not spec.name:
-            raise invalid_argument("the request does not name a model")
-        model = self._models.get(spec.name, _Model())
-        version = spec.version
-        if spec.label is not None:
-            version = model.labels.get(spec.label)
-            if version is None:
-                raise invalid_argument(f"model {spec.name!r} has no version with the label {spec.label!r}")
-        if version is None:
-            version = max(model.live, default=None)
-        if version not in model.live:
-            raise not_found(f"model {spec.name!r} is not served{_chosen(spec)}")
-        return model.live[version]
 
     def _note(self, name: str, state: VersionState) -> None:
         states = self._models.setdefault(name, _Model()).states
@@ -172,33 +172,3 @@ class ModelManager:
 
 def _chosen(spec: ModelSpec) -> str:
     return "" if spec.version is None else f" in version {spec.version}"
-
-
-class InFlight:
-    """Counts requests of all protocols, and refuses new ones once the server is stopping."""
-
-    def __init__(self) -> None:
-        self._changed = threading.Condition()
-        self._running = 0
-        self._draining = False
-
-    @contextmanager
-    def request(self) -> Iterator[None]:
-        """Count one request while the context is open; UNAVAILABLE if the server is stopping."""
-        with self._changed:
-            if self._draining:
-                raise ServingError(grpc.StatusCode.UNAVAILABLE, "the server is shutting down")
-            self._running += 1
-        try:
-            yield
-        finally:
-            with self._changed:
-                self._running -= 1
-                if self._draining and not self._running:
-                    self._changed.notify_all()
-
-    def drain(self, timeout_s: float) -> bool:
-        """Refuse new requests from now on, wait for running ones, and return whether all have ended."""
-        with self._changed:
-            self._draining = True
-            return self._changed.wait_for(lambda: not self._running, timeout_s)

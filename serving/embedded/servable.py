@@ -1,6 +1,6 @@
 """One version of a model, loaded into a session as TensorFlow Serving does, and the APIs that it answers.
 
-Checks and codes are TensorFlow Serving's.
+Checks, codes and batches are TensorFlow Serving's.
 """
 
 import time
@@ -18,9 +18,10 @@ from tensorflow_serving.apis import predict_pb2, regression_pb2
 from genre_tf.contract import DEFAULT_SIGNATURE
 from genre_tf.serving.client.messages import to_array, write_proto
 from genre_tf.serving.embedded.batching import BatchingRunner, BatchScheduler
-from genre_tf.serving.embedded.errors import ServingError, from_tensorflow, invalid_argument
+from genre_tf.serving.embedded.errors import ServingError, invalid_argument
 from genre_tf.serving.embedded.metrics import ServerMetrics
 
+_CODES = {code.value[0]: code for code in grpc.StatusCode}
 # Clients may filter any set of outputs, and each set needs its own compiled call: limit their number.
 _MAX_CALLS = 64
 
@@ -78,7 +79,7 @@ class Servable:
                 raise invalid_argument(
                     f"tensor {name} must be {_type_name(self._types[name])}; got {_type_name(value.dtype)}"
                 )
-        feeds = dict(sorted(feeds.items()))  # one order for all requests of a signature, for `_call`
+        feeds = dict(sorted(feeds.items()))  # one order for all requests of a signature, for `_run_graph`
         started = time.perf_counter()
         values = (self._batching.run if self._batching else self._run_graph)(feeds, fetches)
         elapsed_us = (time.perf_counter() - started) * 1e6
@@ -91,32 +92,26 @@ class Servable:
         self._session.close()
 
     def _run_graph(self, feeds: dict[str, np.ndarray], fetches: Sequence[str]) -> list[np.ndarray]:
-        call = self._call(tuple(feeds), tuple(fetches))
-        try:
-            return [_array(value) for value in call(*feeds.values())]
-        except tf.errors.OpError as error:
-            raise from_tensorflow(error) from error
-        except UnicodeDecodeError as error:  # an error text that quotes non-UTF-8 bytes of the request
-            raise invalid_argument(error.object.decode("utf-8", "replace")) from error
-
-    def _call(self, feeds: tuple[str, ...], fetches: tuple[str, ...]) -> Any:
-        call = self._calls.get((feeds, fetches))
+        kind = tuple(feeds), tuple(fetches)
+        call = self._calls.get(kind)
         if call is None:
-            options = config_pb2.CallableOptions(feed=feeds, fetch=fetches)
+            options = config_pb2.CallableOptions(feed=kind[0], fetch=kind[1])
             # The public `run` refuses ranks that TensorFlow Serving accepts, and changes error texts.
             call = self._session._make_callable_from_options(options)
             if len(self._calls) >= _MAX_CALLS:
                 self._calls.clear()
-            self._calls[feeds, fetches] = call
-        return call
-
-
-def _array(value: Any) -> np.ndarray:
-    if isinstance(value, bytes):  # a scalar string; `np.asarray` would cut its trailing zero bytes
-        scalar = np.empty((), object)
-        scalar[()] = value
-        return scalar
-    return np.asarray(value)
+            self._calls[kind] = call
+        try:
+            values = call(*feeds.values())
+        except tf.errors.OpError as error:
+            code = _CODES.get(error.error_code, grpc.StatusCode.UNKNOWN)
+            raise ServingError(code, error.message) from error
+        except UnicodeDecodeError as error:  # an error text that quotes non-UTF-8 bytes of the request
+            raise invalid_argument(error.object.decode("utf-8", "replace")) from error
+        # A scalar string is `bytes`; without the type NumPy would cut its trailing zero bytes.
+        return [
+            np.array(value, object) if isinstance(value, bytes) else np.asarray(value) for value in values
+        ]
 
 
 def _type_name(dtype: np.dtype) -> str:
@@ -125,10 +120,7 @@ def _type_name(dtype: np.dtype) -> str:
 
 def answer_predict(servable: Servable, request: Any) -> Any:
     """Answer a PredictRequest with a PredictResponse."""
-    name = request.model_spec.signature_name or DEFAULT_SIGNATURE
-    signature = servable.signatures.get(name)
-    if signature is None:
-        raise ServingError(grpc.StatusCode.FAILED_PRECONDITION, _no_signature(servable, name))
+    name, signature = _signature(servable, request, grpc.StatusCode.FAILED_PRECONDITION)
     inputs = {given: _read(given, proto) for given, proto in request.inputs.items()}
     outputs = predict(servable, signature, inputs, list(request.output_filter))
     response = predict_pb2.PredictResponse()
@@ -162,10 +154,7 @@ def predict(
 
 def answer_regress(servable: Servable, request: Any) -> Any:
     """Answer a RegressionRequest with a RegressionResponse: one number for each tf.Example."""
-    name = request.model_spec.signature_name or DEFAULT_SIGNATURE
-    signature = servable.signatures.get(name)
-    if signature is None:
-        raise invalid_argument(_no_signature(servable, name))
+    name, signature = _signature(servable, request, grpc.StatusCode.INVALID_ARGUMENT)
     if list(signature.inputs) != ["inputs"] or list(signature.outputs) != ["outputs"]:
         raise invalid_argument(
             f"a signature of Regress has the input `inputs` and the output `outputs`; {name!r} has "
@@ -191,6 +180,14 @@ def answer_regress(servable: Servable, request: Any) -> Any:
     return response
 
 
+def _signature(servable: Servable, request: Any, code: grpc.StatusCode) -> tuple[str, Any]:
+    name = request.model_spec.signature_name or DEFAULT_SIGNATURE
+    if name not in servable.signatures:
+        text = f"model {servable.name} has no signature {name!r}; it has {_names(servable.signatures)}"
+        raise ServingError(code, text)
+    return name, servable.signatures[name]
+
+
 def _read(name: str, proto: Any) -> np.ndarray:
     try:
         return to_array(proto)
@@ -202,10 +199,6 @@ def _write_spec(spec: Any, servable: Servable, signature_name: str) -> None:
     spec.name = servable.name
     spec.version.value = servable.version
     spec.signature_name = signature_name
-
-
-def _no_signature(servable: Servable, name: str) -> str:
-    return f"model {servable.name} has no signature {name!r}; it has {_names(servable.signatures)}"
 
 
 def _names(names: Mapping[str, Any]) -> str:
