@@ -112,14 +112,8 @@ def client_credentials(
     `authority` signed the server's certificate; `certificate` (with its chain) and `key` are the client's
     own, for servers that require one.
     """
-    _check_files(authority, certificate, key)
-    if authority is None:
-        return None
-    return grpc.ssl_channel_credentials(
-        read_pem(authority, "CERTIFICATE"),
-        None if key is None else read_pem(key, "PRIVATE KEY"),
-        None if certificate is None else read_pem(certificate, "CERTIFICATE"),
-    )
+    trusted, own, secret = _pems(authority, certificate, key)
+    return None if trusted is None else grpc.ssl_channel_credentials(trusted, secret, own)
 
 
 def client_context(
@@ -128,13 +122,11 @@ def client_context(
     """The same for a REST client."""
     import ssl
 
-    _check_files(authority, certificate, key)
-    if authority is None:
+    trusted, _, _ = _pems(authority, certificate, key)
+    if trusted is None:
         return None
-    context = ssl.create_default_context(cadata=read_pem(authority, "CERTIFICATE").decode("ascii", "replace"))
-    if certificate is not None and key is not None:
-        read_pem(certificate, "CERTIFICATE")
-        read_pem(key, "PRIVATE KEY")
+    context = ssl.create_default_context(cadata=trusted.decode("ascii", "replace"))
+    if certificate is not None:
         try:
             context.load_cert_chain(certificate, key)
         except ssl.SSLError as error:
@@ -142,9 +134,11 @@ def client_context(
     return context
 
 
-def _check_files(authority: Path | None, certificate: Path | None, key: Path | None) -> None:
+def _pems(authority: Path | None, certificate: Path | None, key: Path | None) -> list[bytes | None]:
     if (certificate is None) != (key is None) or (authority is None and key is not None):
         raise InputError("give --tls-cert and --tls-key together, and only with --tls-ca")
+    files = (authority, "CERTIFICATE"), (certificate, "CERTIFICATE"), (key, "PRIVATE KEY")
+    return [None if file is None else read_pem(file, kind) for file, kind in files]
 
 
 def proxy_options(address: str) -> list[tuple[str, Any]]:

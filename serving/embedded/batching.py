@@ -66,8 +66,8 @@ class BatchingRunner:
                 batch; then every request in the batch gets the same error, as in TensorFlow Serving.
         """
         lengths = {len(value) if value.ndim else None for value in feeds.values()}
-        rows = lengths.pop()
-        if lengths or rows is None:
+        rows = lengths.pop() if len(lengths) == 1 else None
+        if rows is None:
             raise invalid_argument(
                 "with batching, the inputs must have one row for each row of the request; their shapes are "
                 f"{[list(value.shape) for value in feeds.values()]}"

@@ -23,6 +23,7 @@ from genre_tf.serving.embedded.servable import Servable, answer_predict, answer_
 
 SIGNATURES = "signature_def"
 _DETAILS_BYTES = 6000
+_SENT_S = 1.0
 
 
 class GrpcServer:
@@ -77,10 +78,10 @@ class GrpcServer:
         self._health.enter_graceful_shutdown()
 
     def stop(self) -> None:
-        """Stop at once, without waiting for running requests."""
+        """Stop; requests that have run get a moment in which their answers are sent."""
         if not self._started:  # only a started server releases its port
             self.start()
-        self._server.stop(0).wait()
+        self._server.stop(_SENT_S).wait()
 
 
 def model_status(manager: ModelManager, spec: ModelSpec) -> Any:

@@ -190,10 +190,7 @@ def load_version(
 ) -> Servable:
     """Load a version, and answer its warmup requests so that its first real request is not slow.
 
-    Raises:
-        ServingError: a warmup record cannot be read or answered, or there are more than TensorFlow Serving
-            accepts. It does not serve such a version either.
-        Exception: any error of TensorFlow.
+    As in TensorFlow Serving, warmup that cannot be read or answered is an error.
     """
     metrics = metrics or ServerMetrics()
     started = time.perf_counter()

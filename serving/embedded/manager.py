@@ -63,11 +63,7 @@ class ModelManager:
 
     @contextmanager
     def use(self, spec: ModelSpec) -> Iterator[Servable]:
-        """The servable that `spec` asks for; it stays loaded while the context is open.
-
-        Raises:
-            ServingError: no such model, version or label, or the server is stopping.
-        """
+        """The servable that `spec` asks for; it stays loaded while the context is open."""
         with self._changed:
             if self._draining:
                 raise ServingError(grpc.StatusCode.UNAVAILABLE, "the server is shutting down")

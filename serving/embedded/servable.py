@@ -30,12 +30,8 @@ class Servable:
     """A SavedModel with its own graph and session.
 
     It is loaded through the session, not by `tf.saved_model.load`, so that requests fail or succeed here as
-    on TensorFlow Serving: Python functions and trackable objects are not available.
-
-    Without a scheduler every request runs separately.
-
-    Raises:
-        Exception: any error of TensorFlow, if the folder does not load.
+    on TensorFlow Serving: Python functions and trackable objects are not available. Without a scheduler every
+    request runs separately.
     """
 
     def __init__(
@@ -67,12 +63,9 @@ class Servable:
         }
 
     def run(self, feeds: dict[str, np.ndarray], fetches: Sequence[str], api: str) -> list[np.ndarray]:
-        """Run the graph once; with batching, together with other requests.
+        """Run the graph once, or with batching together with other requests; `api` is counted.
 
-        Args:
-            feeds: tensor name -> array; strings are object arrays of bytes.
-            fetches: tensor names, one array each.
-            api: API that a successful run is counted for, such as `Predict`.
+        Feeds are arrays by tensor name, strings object arrays of bytes; each fetch is an array.
         """
         for name, value in feeds.items():
             if self._types[name] != value.dtype:

@@ -173,15 +173,7 @@ class ServerProcess:
 
 @contextmanager
 def server_process(models: Path, arguments: Sequence[str] = ()) -> Iterator[ServerProcess]:
-    """Run a server on free ports of this machine until the context ends.
-
-    Args:
-        models: folder to serve.
-        arguments: further arguments of `genre serve`, such as `--embedded`.
-
-    Raises:
-        FailureError: the server did not start; the message quotes the end of its output.
-    """
+    """Run `genre serve` on free ports of this machine, with further arguments, until the context ends."""
     command = [sys.executable, "-m", "genre_tf.cli.main", "serve", str(models)]
     command += ["--grpc-port", "0", "--rest-port", "0", *arguments]
     # A file, because nobody would read a pipe while the server runs, and a full pipe blocks it.
@@ -266,17 +258,8 @@ def wait_until_served(
 ) -> None:
     """Wait until a server has loaded a version, then until requests get what `models.config` chooses.
 
-    Args:
-        address: gRPC address of the server, HOST:PORT.
-        name: name of the model.
-        longest_s: maximum wait for each of the two, in seconds.
-        version: version to load; None: do not wait for one.
-        answers: label, or "" for requests without one -> its version, None if the label is removed; None: do
-            not wait for answers.
-        credentials: for a server with TLS; None: no encryption.
-
-    Raises:
-        FailureError: the server does not follow within that time.
+    Each may take `longest_s` seconds. `answers` gives for labels, or "" for requests without one, the
+    version, or None if the label is removed.
     """
     expected = answers or {}
     with open_channel(address, credentials) as channel:

@@ -181,28 +181,16 @@ def write_atomically(file: Path, content: str, mode: int = 0o666) -> None:
 
 @dataclass(frozen=True, slots=True)
 class ModelFolder:
-    """One model: the versions to load, the labels of versions, and what was left out.
-
-    Args:
-        name: the name that requests use.
-        versions: complete version folders, chosen by the version policy, newest first.
-        left_out: version folder that the policy asks for -> why it is not loaded.
-        labels: label -> version, such as `stable` -> 3.
-    """
+    """One model: the versions to load, the labels of versions, and what was left out."""
 
     name: str
-    versions: dict[int, Path]
-    left_out: dict[Path, str]
+    versions: dict[int, Path]  # complete version folders, chosen by the version policy, newest first
+    left_out: dict[Path, str]  # version folder that the policy asks for -> why it is not loaded
     labels: dict[str, int]
 
 
 def find_models(models: Path) -> list[ModelFolder]:
-    """The models that `scan_models` finds, after a check that a server can start from them.
-
-    Raises:
-        InputError: as `scan_models`; or a model has no complete version, or a label points to a version that
-            is not served.
-    """
+    """The models that `scan_models` finds, after a check that a server can start from them."""
     found = scan_models(models)
     for model in found:
         if not model.versions:
@@ -226,15 +214,8 @@ def scan_models(models: Path, fault: Fault | None = None) -> list[ModelFolder]:
 
     Without a configuration all complete versions are served, the newest by default; with one, its
     version policy decides (TensorFlow Serving's default is the newest version only). Some models may have no
-    version to serve, or labels of versions that are not served.
-
-    Args:
-        models: the folder.
-        fault: returns why a version (name of its model, number, folder) must not be served, or None;
-            default: `version_fault` of the folder.
-
-    Raises:
-        InputError: the folder does not exist, contains no model, or its configuration is invalid.
+    version to serve, or labels of versions that are not served. `fault` returns why a version (name of its
+    model, number, folder) must not be served, or None; default: `version_fault` of the folder.
     """
     if not models.is_dir():
         raise InputError(f"{models} is not a folder: give the folder that `genre export` wrote")
