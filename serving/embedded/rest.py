@@ -25,7 +25,6 @@ from starlette.routing import Route
 from tensorflow_serving.apis import get_model_metadata_pb2, regression_pb2
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from genre_tf.contract import DEFAULT_SIGNATURE
 from genre_tf.errors import InputError
 from genre_tf.serving.client.channels import bare_host, host_port
 from genre_tf.serving.client.rest import HTTP_STATUS
@@ -42,7 +41,7 @@ from genre_tf.serving.embedded.rest_values import (
     write_json,
     write_rows,
 )
-from genre_tf.serving.embedded.servable import answer_regress, predict
+from genre_tf.serving.embedded.servable import answer_regress, find_signature, predict
 
 _JSON = "application/json"
 _TOO_LONG = "the request line and the headers are too long"
@@ -200,11 +199,8 @@ class RestServer:
 
     def _predict(self, spec: ModelSpec, body: bytes) -> bytes:
         document = parse_document(body)
-        name = document.get("signature_name") or DEFAULT_SIGNATURE
         with self._manager.use(spec) as servable:
-            signature = servable.signatures.get(name)
-            if signature is None:
-                raise invalid_argument(f"model {spec.name!r} has no signature {name!r}")
+            _, signature = find_signature(servable, document.get("signature_name", ""))
             tensors, in_rows = read_tensors(document, signature.inputs)
             outputs = predict(servable, signature, tensors)
         return write_rows(outputs) if in_rows else write_columns(outputs)

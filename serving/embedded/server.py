@@ -6,15 +6,13 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from types import TracebackType
 
 from genre_tf.serving.client.channels import host_port
-from genre_tf.serving.embedded.batching import BatchScheduler
 from genre_tf.serving.embedded.grpc_server import GrpcServer
-from genre_tf.serving.embedded.loading import VersionLoader, load_version
-from genre_tf.serving.embedded.manager import ModelManager
+from genre_tf.serving.embedded.manager import ModelManager, VersionLoader, load_version
 from genre_tf.serving.embedded.metrics import ServerMetrics
 from genre_tf.serving.embedded.rest import RestLimits, RestServer
+from genre_tf.serving.embedded.servable import BatchScheduler
 from genre_tf.serving.operations.configuration import (
     BATCHING_NAME,
     MONITORING_NAME,
@@ -117,9 +115,7 @@ class EmbeddedServer:
     def __enter__(self) -> "EmbeddedServer":
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self.stop()
 
 

@@ -119,24 +119,20 @@ class LocalConfig:
     def __init__(self, models: Path, file: Path, say: Callable[[str], None]) -> None:
         self.file = file
         self._models, self._say = models, say
-        self._fault = ""
-        self._content = self._read()
-        write_atomically(file, self._content)
+        self._content = self._fault = ""
+        self._write()
 
     def follow(self) -> None:
         """Write the copy again if `models.config` has changed; keep it, and say why, if that is invalid."""
         before, self._fault = self._fault, ""
         try:
-            content = self._read()
-            if content != self._content:
-                write_atomically(self.file, content)
-                self._content = content
+            self._write()
         except (InputError, OSError) as error:
             self._fault = str(error)
             if self._fault != before:
                 self._say(f"the server keeps its models, versions and labels: {error}")
 
-    def _read(self) -> str:
+    def _write(self) -> None:
         if (self._models / CONFIG_NAME).is_file():
             config = read_models_config(self._models / CONFIG_NAME)
         else:
@@ -147,7 +143,10 @@ class LocalConfig:
                 entry.model_version_policy.all.SetInParent()
         for entry in config.model_config_list.config:
             entry.base_path = str(base_folder(self._models, entry).resolve())
-        return text_format.MessageToString(config)
+        content = text_format.MessageToString(config)
+        if content != self._content:
+            write_atomically(self.file, content)
+            self._content = content
 
 
 def _free_port(port: int, option: str) -> int:

@@ -82,20 +82,16 @@ class DeploymentOptions:
 
     def __post_init__(self) -> None:
         """Reject values that would break the files or change their meaning."""
-        if not _IMAGE.fullmatch(self.image):
-            raise InputError(
-                f"image must be an image name, such as registry.example/genre-serving:1; got {self.image!r}"
-            )
-        if not _VERSION.fullmatch(self.serving_version):
-            raise InputError(
-                "the version of TensorFlow Serving must be three numbers, such as 2.20.0; "
-                f"got {self.serving_version!r}"
-            )
-        if not _HOST.fullmatch(self.namespace):
-            raise InputError(
-                "the namespace must be 1 to 50 lowercase letters, digits and - (first a letter, last not -); "
-                f"got {self.namespace!r}"
-            )
+        image = "image must be an image name, such as registry.example/genre-serving:1"
+        version = "the version of TensorFlow Serving must be three numbers, such as 2.20.0"
+        name = "the namespace must be 1 to 50 lowercase letters, digits and - (first a letter, last not -)"
+        for value, pattern, wanted in (
+            (self.image, _IMAGE, image),
+            (self.serving_version, _VERSION, version),
+            (self.namespace, _HOST, name),
+        ):
+            if not pattern.fullmatch(value):
+                raise InputError(f"{wanted}; got {value!r}")
         if self.cpus < 1 or (self.memory_gib is not None and self.memory_gib < 1):
             raise InputError(
                 "each server needs at least 1 core and 1 GiB; "
@@ -196,15 +192,7 @@ def _rendered_files(
 def write_ssl_config(file: Path, key: Path, certificate: Path, authority: Path | None) -> None:
     """Write an SSLConfig for TensorFlow Serving; it contains the private key, so only its owner may read it.
 
-    Args:
-        file: file to write, mode 0600.
-        key: private key of the server, PEM.
-        certificate: certificate of the server with its chain, PEM.
-        authority: certificates of the authority that signs client certificates, PEM; None: clients need no
-            certificate.
-
-    Raises:
-        InputError: a file cannot be read or is not a PEM file of its kind.
+    Clients need a certificate if there is an authority that signs theirs.
     """
     texts = {"server_key": read_pem(key, "PRIVATE KEY"), "server_cert": read_pem(certificate, "CERTIFICATE")}
     if authority is not None:
@@ -234,11 +222,7 @@ def _deployed(models: Path, config: Any, options: DeploymentOptions) -> list[dic
         newest = folder / str(versions(folder)[-1])
         size_gib = sum(file.stat().st_size for file in newest.rglob("*") if file.is_file()) / _BYTES_PER_GIB
         sizes = read_contract(newest).get("batch_sizes")
-        if (
-            not isinstance(sizes, list)
-            or not sizes
-            or any(type(size) is not int or size < 1 for size in sizes)
-        ):
+        if not isinstance(sizes, list) or not sizes or any(type(n) is not int or n < 1 for n in sizes):
             raise InputError(f"{newest}: contract.json has no valid batch sizes: export again")
         slow_ms, slow_reason = _SLOW_MS.get(entry.name, _SLOW_USUAL)
         rest = f"httpGet: {{path: /v1/models/{entry.name}, port: rest}}"
