@@ -8,7 +8,7 @@ class ServingError(Exception):
 
     def __init__(self, code: grpc.StatusCode, message: str) -> None:
         super().__init__(message)
-        self.code = code
+        self.code, self.error_code = code, int(code.value[0])  # the second as TensorFlow's errors have it
         self.message = message
 
 

@@ -63,7 +63,7 @@ class ModelManager:
     def __init__(self) -> None:
         self._models: dict[str, _Model] = {}
         self._used: Counter[Servable] = Counter()  # requests that run
-        self._changed = threading.Condition()
+        self._changed = threading.Condition()  # its lock may be taken again by the thread that holds it
         self._draining = self._closed = False
 
     @property
@@ -129,15 +129,19 @@ class ModelManager:
             self._models.setdefault(name, _Model()).labels = dict(labels)
 
     def set_state(self, name: str, state: VersionState) -> None:
-        """Set the state of a version that does not answer: START, LOADING or END."""
+        """Set the state of a version; of those that have ended the newest are remembered."""
         with self._changed:
-            self._note(name, state)
+            states = self._models.setdefault(name, _Model()).states
+            states[state.version] = state
+            ended = sorted(version for version, known in states.items() if known.state == "END")
+            for version in ended[:-_REMEMBERED_ENDS]:
+                del states[version]
 
     def add(self, servable: Servable) -> None:
         """Let a version answer requests from now on."""
         with self._changed:
             if not self._closed:
-                self._note(servable.name, VersionState(servable.version, "AVAILABLE"))
+                self.set_state(servable.name, VersionState(servable.version, "AVAILABLE"))
                 self._models[servable.name].live[servable.version] = servable
                 return
         servable.close()
@@ -146,7 +150,7 @@ class ModelManager:
         """Let no new request use a version; a separate thread frees it once no request uses it."""
         with self._changed:
             servable = self._models[name].live.pop(version)
-            self._note(name, VersionState(version, "UNLOADING"))
+            self.set_state(name, VersionState(version, "UNLOADING"))
 
         def free() -> None:
             with self._changed:
@@ -170,13 +174,6 @@ class ModelManager:
             self._closed = True
         for servable in servables:
             servable.close()
-
-    def _note(self, name: str, state: VersionState) -> None:
-        states = self._models.setdefault(name, _Model()).states
-        states[state.version] = state
-        ended = sorted(version for version, known in states.items() if known.state == "END")
-        for version in ended[:-_REMEMBERED_ENDS]:
-            del states[version]
 
 
 def _chosen(spec: ModelSpec) -> str:
@@ -291,10 +288,8 @@ class VersionLoader:
         except Exception as error:  # TensorFlow raises half a dozen unrelated types here
             self._failed[name, version] = files
             text = str(error) or type(error).__name__
-            number = (
-                error.code.value[0] if isinstance(error, ServingError) else getattr(error, "error_code", 0)
-            )
-            self._manager.set_state(name, VersionState(version, "END", number or _UNKNOWN, text))
+            number = getattr(error, "error_code", 0) or _UNKNOWN
+            self._manager.set_state(name, VersionState(version, "END", number, text))
             self._say(f"left out {path}: it does not load ({text.splitlines()[0]})")
             return
         self._failed.pop((name, version), None)

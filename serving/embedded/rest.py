@@ -257,10 +257,8 @@ def _connections(limits: RestLimits) -> type[HttpToolsProtocol]:
             if self._late is not None:
                 self._late.cancel()
                 self._late = None
-            if (
-                len(self.url) + sum(len(name) + len(value) for name, value in self.headers)
-                > limits.head_bytes
-            ):
+            sizes = [len(name) + len(value) for name, value in self.headers]
+            if len(self.url) + sum(sizes) > limits.head_bytes:
                 self._refuse(431, _TOO_LONG)
                 raise ValueError(_TOO_LONG)  # the parser stops
             self._unparsed = 0
