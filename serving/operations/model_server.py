@@ -27,9 +27,8 @@ from genre_tf.serving.operations.configuration import BATCHING_NAME, MONITORING_
 from genre_tf.serving.operations.models_config import (
     CONFIG_NAME,
     base_folder,
-    empty_config,
     find_models,
-    read_models_config,
+    served_config,
     write_atomically,
 )
 from genre_tf.serving.operations.serving_files import server_arguments
@@ -133,14 +132,7 @@ class LocalConfig:
                 self._say(f"the server keeps its models, versions and labels: {error}")
 
     def _write(self) -> None:
-        if (self._models / CONFIG_NAME).is_file():
-            config = read_models_config(self._models / CONFIG_NAME)
-        else:
-            config = empty_config()
-            for folder in find_models(self._models):
-                entry = config.model_config_list.config.add(name=folder.name, model_platform="tensorflow")
-                entry.base_path = str(self._models / folder.name)
-                entry.model_version_policy.all.SetInParent()
+        config = served_config(self._models)
         for entry in config.model_config_list.config:
             entry.base_path = str(base_folder(self._models, entry).resolve())
         content = text_format.MessageToString(config)
