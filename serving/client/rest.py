@@ -6,6 +6,7 @@ import ssl
 import time
 import urllib.error
 import urllib.request
+from functools import partial
 from http import HTTPStatus
 from typing import Any
 from urllib.parse import quote, urlsplit
@@ -88,6 +89,7 @@ class RestTransport:
         url = f"{self._base}/v1/models/{quote(model, safe='')}:predict"
         request = urllib.request.Request(url, body, {"Content-Type": "application/json"})  # noqa: S310
         deadline = time.monotonic() + timeout_s
+        failure = partial(plain_failure, address=self._address, timeout_s=timeout_s, proxy=self._proxy)
         for wait in (*_WAITS_S, timeout_s):
             try:
                 status, document = self._ask(request, deadline)
@@ -95,12 +97,10 @@ class RestTransport:
                 connecting = isinstance(error, urllib.error.URLError)
                 cause: Any = getattr(error, "reason", error) if connecting else error
                 if isinstance(cause, TimeoutError):
-                    raise self._failure(grpc.StatusCode.DEADLINE_EXCEEDED, "", timeout_s) from error
+                    raise failure(grpc.StatusCode.DEADLINE_EXCEEDED, "") from error
                 if connecting:
                     reason = getattr(cause, "verify_message", "") or getattr(cause, "strerror", "")
-                    raise self._failure(
-                        grpc.StatusCode.UNAVAILABLE, reason or str(cause), timeout_s
-                    ) from error
+                    raise failure(grpc.StatusCode.UNAVAILABLE, reason or str(cause)) from error
                 raise FailureError(
                     f"{self._address} is not a REST port ({type(error).__name__}): give the REST port, or "
                     "leave out --rest to ask over gRPC"
@@ -111,8 +111,7 @@ class RestTransport:
         if status == HTTPStatus.OK and "outputs" in document:
             return document
         if isinstance(document.get("error"), str):
-            code = _CODES.get(status, grpc.StatusCode.UNKNOWN)
-            raise self._failure(code, document["error"], timeout_s)
+            raise failure(_CODES.get(status, grpc.StatusCode.UNKNOWN), document["error"])
         raise FailureError(
             f"{self._address} does not answer as TensorFlow Serving does (HTTP status {status}): give the "
             "address of its REST port"
@@ -138,6 +137,3 @@ class RestTransport:
             except (ValueError, RecursionError):
                 document = None
             return answer.status, document if isinstance(document, dict) else {}
-
-    def _failure(self, code: grpc.StatusCode, details: str, timeout_s: float) -> Exception:
-        return plain_failure(code, details, self._address, timeout_s, self._proxy)
