@@ -356,13 +356,11 @@ def _recommendations(outputs: Outputs) -> list[list[Recommendation]]:
     return [[Recommendation(*entry) for entry in row if entry[0]] for row in rows]
 
 
-def _scores(
-    kind: type[Answer], candidates: Sequence[Sequence[str]]
-) -> Callable[[Outputs], list[list[Answer]]]:
-    """Reads an answer whose entries are those of the fields of `kind` behind the candidate itself."""
+def _scores(kind: Any, candidates: Sequence[Sequence[str]]) -> Callable[[Outputs], list[list[Any]]]:
+    """Reads an answer; its outputs are the fields of `kind`, behind the candidate itself."""
     names = [one.name for one in fields(kind)][1:]
 
-    def read(outputs: Outputs) -> list[list[Answer]]:
+    def read(outputs: Outputs) -> list[list[Any]]:
         rows = zip(candidates, _rows(outputs, *names), strict=True)
         return [[kind(one, *entry) for one, entry in _own(own, row)] for own, row in rows]
 

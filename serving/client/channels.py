@@ -1,6 +1,5 @@
 """Where servers are and whom to trust; gRPC channels to them, with retries and errors in plain words."""
 
-import asyncio
 import ipaddress
 import json
 import os
@@ -62,8 +61,8 @@ _OPTIONS: list[tuple[str, Any]] = [
     ("grpc.max_reconnect_backoff_ms", 2000),
 ]
 # RESOURCE_EXHAUSTED says that no thread was free, or that a request is too large or memory is out: only the
-# message tells which, and gRPC's own retries do not read it. Longest waits between attempts, in seconds.
-_WAITS_S = (0.1, 0.2, 0.4)
+# message tells which, and gRPC's own retries do not read it. Longest waits after an attempt, in seconds.
+WAITS_S = (0.1, 0.2, 0.4, 0.0)
 _PROXIES = ("grpc_proxy", "https_proxy", "http_proxy")  # gRPC takes the first that is set
 _EXCEPTIONS = ("no_grpc_proxy", "no_proxy")
 
@@ -112,14 +111,8 @@ def client_credentials(
     `authority` signed the server's certificate; `certificate` (with its chain) and `key` are the client's
     own, for servers that require one.
     """
-    _check_files(authority, certificate, key)
-    if authority is None:
-        return None
-    return grpc.ssl_channel_credentials(
-        read_pem(authority, "CERTIFICATE"),
-        None if key is None else read_pem(key, "PRIVATE KEY"),
-        None if certificate is None else read_pem(certificate, "CERTIFICATE"),
-    )
+    trusted, own, secret = _pems(authority, certificate, key)
+    return None if trusted is None else grpc.ssl_channel_credentials(trusted, secret, own)
 
 
 def client_context(
@@ -128,13 +121,11 @@ def client_context(
     """The same for a REST client."""
     import ssl
 
-    _check_files(authority, certificate, key)
-    if authority is None:
+    trusted, _, _ = _pems(authority, certificate, key)
+    if trusted is None:
         return None
-    context = ssl.create_default_context(cadata=read_pem(authority, "CERTIFICATE").decode("ascii", "replace"))
-    if certificate is not None and key is not None:
-        read_pem(certificate, "CERTIFICATE")
-        read_pem(key, "PRIVATE KEY")
+    context = ssl.create_default_context(cadata=trusted.decode("ascii", "replace"))
+    if certificate is not None:
         try:
             context.load_cert_chain(certificate, key)
         except ssl.SSLError as error:
@@ -142,9 +133,11 @@ def client_context(
     return context
 
 
-def _check_files(authority: Path | None, certificate: Path | None, key: Path | None) -> None:
+def _pems(authority: Path | None, certificate: Path | None, key: Path | None) -> list[bytes | None]:
     if (certificate is None) != (key is None) or (authority is None and key is not None):
         raise InputError("give --tls-cert and --tls-key together, and only with --tls-ca")
+    files = (authority, "CERTIFICATE"), (certificate, "CERTIFICATE"), (key, "PRIVATE KEY")
+    return [None if file is None else read_pem(file, kind) for file, kind in files]
 
 
 def proxy_options(address: str) -> list[tuple[str, Any]]:
@@ -168,34 +161,13 @@ def predict_method(channel: Any) -> Callable[..., Any]:
     return channel.unary_unary(PREDICT, PredictRequest.SerializeToString, PredictResponse.FromString)
 
 
-def ask(predict: Callable[..., Any], request: Any, timeout_s: float) -> Any:
-    """Call a method; again a few times, within the deadline, while the server has no free thread."""
-    ends = time.monotonic() + timeout_s
-    for most_s in _WAITS_S:
-        try:
-            return predict(request, timeout=ends - time.monotonic())
-        except grpc.RpcError as error:
-            time.sleep(_wait_s(error, most_s, ends))
-    return predict(request, timeout=ends - time.monotonic())
-
-
-async def ask_async(predict: Callable[..., Any], request: Any, timeout_s: float) -> Any:
-    """As `ask`, for a method of a `grpc.aio` channel."""
-    ends = time.monotonic() + timeout_s
-    for most_s in _WAITS_S:
-        try:
-            return await predict(request, timeout=ends - time.monotonic())
-        except grpc.RpcError as error:
-            await asyncio.sleep(_wait_s(error, most_s, ends))
-    return await predict(request, timeout=ends - time.monotonic())
-
-
-def _wait_s(error: Any, most_s: float, ends: float) -> float:
-    """How long to wait before the next attempt; raises the error if there should be none."""
-    wait_s = random.uniform(0, most_s)
-    if not _no_thread(error.code(), str(error.details())) or time.monotonic() + wait_s >= ends:
-        raise error
-    return wait_s
+def wait_s(error: Any, longest_s: float, ends: float, address: str, timeout_s: float) -> float:
+    """Seconds before a request is sent again; raises the error in plain words if it should not be."""
+    wait = random.uniform(0, longest_s)
+    again = longest_s and _no_thread(error.code(), str(error.details()))
+    if not again or time.monotonic() + wait >= ends:
+        raise plain_error(error, address, timeout_s) from error
+    return wait
 
 
 def _no_thread(code: grpc.StatusCode, details: str) -> bool:
@@ -237,10 +209,13 @@ class GrpcTransport:
 
     def send(self, call: Call[Any], model: str, timeout_s: float) -> Any:
         """The PredictResponse to a call."""
-        try:
-            return ask(self._predict, call.request(model), timeout_s)
-        except grpc.RpcError as error:
-            raise plain_error(error, self._address, timeout_s) from error
+        request, ends = call.request(model), time.monotonic() + timeout_s
+        waits = iter(WAITS_S)
+        while True:
+            try:
+                return self._predict(request, timeout=ends - time.monotonic())
+            except grpc.RpcError as error:
+                time.sleep(wait_s(error, next(waits), ends, self._address, timeout_s))
 
     def close(self) -> None:
         """Close the channel."""

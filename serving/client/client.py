@@ -1,9 +1,10 @@
 """Ask a running server, TensorFlow Serving or the embedded one: from threads, or from asyncio."""
 
+import asyncio
 import copy
 import inspect
+import time
 from collections.abc import Callable
-from types import TracebackType
 from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar, get_args
 
 import grpc
@@ -13,14 +14,14 @@ from genre_tf.contract import GENERATOR, RECOMMENDER
 from genre_tf.serving.client import calls
 from genre_tf.serving.client.calls import Call
 from genre_tf.serving.client.channels import (
+    WAITS_S,
     GrpcTransport,
-    ask_async,
     check_target,
     check_timeout,
     is_url,
     open_channel,
-    plain_error,
     predict_method,
+    wait_s,
 )
 
 if TYPE_CHECKING:
@@ -119,9 +120,7 @@ class Client:
     def __enter__(self) -> "Client":
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self.close()
 
     def _ask(self, call: Call[Any]) -> Any:
@@ -196,15 +195,15 @@ class AsyncClient:
     async def __aenter__(self) -> "AsyncClient":
         return self
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    async def __aexit__(self, *error: object) -> None:
         await self.close()
 
     async def _ask(self, call: Call[Any]) -> Any:
         request = call.request(self._generator if call.servable == GENERATOR else self._recommender)
-        try:
-            response = await ask_async(self._predict, request, self._timeout_s)
-        except grpc.RpcError as error:
-            raise plain_error(error, self._address, self._timeout_s) from error
-        return call.answer(response)
+        ends = time.monotonic() + self._timeout_s
+        waits = iter(WAITS_S)
+        while True:
+            try:
+                return call.answer(await self._predict(request, timeout=ends - time.monotonic()))
+            except grpc.RpcError as error:
+                await asyncio.sleep(wait_s(error, next(waits), ends, self._address, self._timeout_s))

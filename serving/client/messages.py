@@ -21,37 +21,34 @@ UINT32, UINT64 = 22, 23
 _Field = descriptor_pb2.FieldDescriptorProto
 
 
-def declared(
-    fields: Mapping[str, Mapping[str, tuple[int, str]]], maps: Mapping[str, str] | None = None
-) -> dict[str, Any]:
-    """Message classes by name.
+def declared(fields: Mapping[str, Mapping[str, tuple[int, str]]]) -> dict[str, Any]:
+    """Message classes by name, from message -> field -> its number and its type.
 
-    Args:
-        fields: message -> field -> its number and its type: a name of protobuf, such as `int64`, or that of
-            another message of the table, with `repeated ` before it if it is repeated.
-        maps: the messages among them that are the entries of a map -> the message that has this map.
+    A type is a name of protobuf, such as `int64`, or that of another message of the table; before it may
+    stand `repeated ` or, for a map from strings, `map `.
     """
-    nested = maps or {}
     file = descriptor_pb2.FileDescriptorProto(name="genre.proto", package="genre", syntax="proto3")
-    messages = {name: descriptor_pb2.DescriptorProto(name=name) for name in fields}
     for name, own in fields.items():
-        for field, (number, kind) in own.items():
-            label = _Field.LABEL_REPEATED if kind.startswith("repeated ") else _Field.LABEL_OPTIONAL
-            kind = kind.removeprefix("repeated ")
-            added = messages[name].field.add(name=field, number=number, label=label)
-            if kind in fields:
-                scope = f"{nested[kind]}." if kind in nested else ""
-                added.type, added.type_name = _Field.TYPE_MESSAGE, f".genre.{scope}{kind}"
+        message = file.message_type.add(name=name)
+        for field, (number, given) in own.items():
+            many, _, kind = given.rpartition(" ")
+            label = _Field.LABEL_REPEATED if many else _Field.LABEL_OPTIONAL
+            added = message.field.add(name=field, number=number, label=label)
+            if many == "map":  # in protobuf a repeated entry of its own
+                entry = message.nested_type.add(name=f"{field.title()}Entry")
+                entry.options.map_entry = True
+                entry.field.add(name="key", number=1, label=1, type=_Field.TYPE_STRING)
+                value = entry.field.add(name="value", number=2, label=1, type=_Field.TYPE_MESSAGE)
+                value.type_name = f".genre.{kind}"
+                kind = f"{name}.{entry.name}"
+            if many == "map" or kind in fields:
+                added.type, added.type_name = _Field.TYPE_MESSAGE, f".genre.{kind}"
             else:
                 added.type = _Field.Type.Value(f"TYPE_{kind.upper()}")
-    for name, outer in nested.items():  # protobuf's form of a map
-        messages[name].options.map_entry = True
-        messages[outer].nested_type.append(messages.pop(name))
-    file.message_type.extend(messages.values())
     pool = descriptor_pool.DescriptorPool()  # of its own: TensorFlow's messages may be loaded beside these
     pool.Add(file)
     find = pool.FindMessageTypeByName
-    return {name: message_factory.GetMessageClass(find(f"genre.{name}")) for name in messages}
+    return {name: message_factory.GetMessageClass(find(f"genre.{name}")) for name in fields}
 
 
 _PREDICT: dict[str, dict[str, tuple[int, str]]] = {
@@ -71,14 +68,11 @@ _PREDICT: dict[str, dict[str, tuple[int, str]]] = {
         "uint64_val": (17, "repeated uint64"),
     },
     "ModelSpec": {"name": (1, "string"), "signature_name": (3, "string")},
-    "InputsEntry": {"key": (1, "string"), "value": (2, "TensorProto")},
-    "PredictRequest": {"model_spec": (1, "ModelSpec"), "inputs": (2, "repeated InputsEntry")},
-    "OutputsEntry": {"key": (1, "string"), "value": (2, "TensorProto")},
-    "PredictResponse": {"outputs": (1, "repeated OutputsEntry"), "model_spec": (2, "ModelSpec")},
+    "PredictRequest": {"model_spec": (1, "ModelSpec"), "inputs": (2, "map TensorProto")},
+    "PredictResponse": {"outputs": (1, "map TensorProto"), "model_spec": (2, "ModelSpec")},
 }
-_messages = declared(_PREDICT, {"InputsEntry": "PredictRequest", "OutputsEntry": "PredictResponse"})
-PredictRequest = _messages["PredictRequest"]
-PredictResponse = _messages["PredictResponse"]
+_messages = declared(_PREDICT)
+PredictRequest, PredictResponse = _messages["PredictRequest"], _messages["PredictResponse"]
 
 # Limits the declared shape: a request of 20 bytes could ask for terabytes of repeated values.
 MAX_ELEMENTS = 1 << 26

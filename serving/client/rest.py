@@ -6,9 +6,10 @@ import ssl
 import time
 import urllib.error
 import urllib.request
+from functools import partial
 from http import HTTPStatus
 from typing import Any
-from urllib.parse import SplitResult, quote, urlsplit
+from urllib.parse import quote, urlsplit
 
 import grpc
 
@@ -63,7 +64,15 @@ class RestTransport:
     """
 
     def __init__(self, url: str, context: ssl.SSLContext | None = None) -> None:
-        parts = _parts(url)
+        try:
+            parts = urlsplit(url)
+            valid = parts.hostname and parts.port != 0 and not parts.query and not parts.fragment
+        except ValueError:  # a port that is not a number, or a broken IPv6 address
+            valid = False
+        if not valid or len(url.split()) != 1:
+            raise InputError(
+                f"address {url!r} is not that of a REST port: give one such as http://127.0.0.1:8501"
+            )
         if context is not None and parts.scheme != "https":
             raise InputError(f"{url} is not encrypted: give an address with https://, or no TLS files")
         self._address, self._base = parts.netloc, url.rstrip("/")
@@ -75,29 +84,34 @@ class RestTransport:
         )
 
     def send(self, call: Call[Any], model: str, timeout_s: float) -> Any:
-        """The JSON document with which the server answers a call.
-
-        Raises:
-            InputError: the server refuses the request.
-            FailureError: no server, no answer in time, or an error in the server.
-        """
+        """The JSON document with which the server answers a call."""
         body = json.dumps(call.document(), allow_nan=False).encode()
         url = f"{self._base}/v1/models/{quote(model, safe='')}:predict"
         request = urllib.request.Request(url, body, {"Content-Type": "application/json"})  # noqa: S310
         deadline = time.monotonic() + timeout_s
+        failure = partial(plain_failure, address=self._address, timeout_s=timeout_s, proxy=self._proxy)
         for wait in (*_WAITS_S, timeout_s):
             try:
                 status, document = self._ask(request, deadline)
             except (OSError, http.client.HTTPException) as error:
-                raise self._unanswered(error, timeout_s) from error
+                connecting = isinstance(error, urllib.error.URLError)
+                cause: Any = getattr(error, "reason", error) if connecting else error
+                if isinstance(cause, TimeoutError):
+                    raise failure(grpc.StatusCode.DEADLINE_EXCEEDED, "") from error
+                if connecting:
+                    reason = getattr(cause, "verify_message", "") or getattr(cause, "strerror", "")
+                    raise failure(grpc.StatusCode.UNAVAILABLE, reason or str(cause)) from error
+                raise FailureError(
+                    f"{self._address} is not a REST port ({type(error).__name__}): give the REST port, or "
+                    "leave out --rest to ask over gRPC"
+                ) from error
             if status not in _RETRIED or time.monotonic() + wait >= deadline:
                 break
             time.sleep(wait)
         if status == HTTPStatus.OK and "outputs" in document:
             return document
         if isinstance(document.get("error"), str):
-            code = _CODES.get(status, grpc.StatusCode.UNKNOWN)
-            raise self._failure(code, document["error"], timeout_s)
+            raise failure(_CODES.get(status, grpc.StatusCode.UNKNOWN), document["error"])
         raise FailureError(
             f"{self._address} does not answer as TensorFlow Serving does (HTTP status {status}): give the "
             "address of its REST port"
@@ -123,32 +137,3 @@ class RestTransport:
             except (ValueError, RecursionError):
                 document = None
             return answer.status, document if isinstance(document, dict) else {}
-
-    def _unanswered(self, error: Exception, timeout_s: float) -> Exception:
-        connecting = isinstance(error, urllib.error.URLError)
-        cause: Any = getattr(error, "reason", error) if connecting else error
-        if isinstance(cause, TimeoutError):
-            return self._failure(grpc.StatusCode.DEADLINE_EXCEEDED, "", timeout_s)
-        if connecting:
-            reason = getattr(cause, "verify_message", "") or getattr(cause, "strerror", "") or str(cause)
-            return self._failure(grpc.StatusCode.UNAVAILABLE, reason, timeout_s)
-        return FailureError(
-            f"{self._address} is not a REST port ({type(error).__name__}): give the REST port, or leave out "
-            "--rest to ask over gRPC"
-        )
-
-    def _failure(self, code: grpc.StatusCode, details: str, timeout_s: float) -> Exception:
-        return plain_failure(code, details, self._address, timeout_s, self._proxy)
-
-
-def _parts(url: str) -> SplitResult:
-    try:
-        parts = urlsplit(url)
-        valid = parts.hostname and parts.port != 0 and not parts.query and not parts.fragment
-    except ValueError:  # a port that is not a number, or a broken IPv6 address
-        valid = False
-    if not valid or len(url.split()) != 1:
-        raise InputError(
-            f"address {url!r} is not that of a REST port: give one such as http://127.0.0.1:8501"
-        )
-    return parts

@@ -1,7 +1,8 @@
 """TensorFlow Serving's gRPC services: Predict, Regress, metadata, status; other methods are UNIMPLEMENTED."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from typing import Any
 
 import grpc
@@ -16,12 +17,13 @@ from tensorflow_serving.apis import (
 from genre_tf.errors import InputError
 from genre_tf.serving.client.channels import host_port
 from genre_tf.serving.embedded.errors import ServingError, invalid_argument
-from genre_tf.serving.embedded.manager import InFlight, ModelManager, ModelSpec
+from genre_tf.serving.embedded.manager import ModelManager, ModelSpec
 from genre_tf.serving.embedded.metrics import ServerMetrics
 from genre_tf.serving.embedded.servable import Servable, answer_predict, answer_regress
 
 SIGNATURES = "signature_def"
 _DETAILS_BYTES = 6000
+_SENT_S = 1.0
 
 
 class GrpcServer:
@@ -29,16 +31,12 @@ class GrpcServer:
 
     `threads` requests run at a time, `most_calls` run or wait; those beyond, and requests of more than
     `max_message_bytes`, get RESOURCE_EXHAUSTED.
-
-    Raises:
-        InputError: the port is occupied, or the address does not belong to this machine.
     """
 
     def __init__(
         self,
         manager: ModelManager,
         metrics: ServerMetrics,
-        in_flight: InFlight,
         *,
         host: str,
         port: int,
@@ -54,7 +52,7 @@ class GrpcServer:
         self._server = grpc.server(
             ThreadPoolExecutor(threads, "grpc"), options=options, maximum_concurrent_rpcs=most_calls
         )
-        services = _Services(manager, metrics, in_flight)
+        services = _Services(manager, metrics)
         prediction_service_pb2_grpc.add_PredictionServiceServicer_to_server(services, self._server)
         model_service_pb2_grpc.add_ModelServiceServicer_to_server(services, self._server)
         self._health = health.HealthServicer()
@@ -80,10 +78,10 @@ class GrpcServer:
         self._health.enter_graceful_shutdown()
 
     def stop(self) -> None:
-        """Stop at once, without waiting for running requests."""
+        """Stop; requests that have run get a moment in which their answers are sent."""
         if not self._started:  # only a started server releases its port
             self.start()
-        self._server.stop(0).wait()
+        self._server.stop(_SENT_S).wait()
 
 
 def model_status(manager: ModelManager, spec: ModelSpec) -> Any:
@@ -113,10 +111,9 @@ def model_metadata(manager: ModelManager, spec: ModelSpec) -> Any:
 class _Services(
     prediction_service_pb2_grpc.PredictionServiceServicer, model_service_pb2_grpc.ModelServiceServicer
 ):
-    def __init__(self, manager: ModelManager, metrics: ServerMetrics, in_flight: InFlight) -> None:
+    def __init__(self, manager: ModelManager, metrics: ServerMetrics) -> None:
         self._manager = manager
         self._metrics = metrics
-        self._in_flight = in_flight
 
     def Predict(self, request: Any, context: grpc.ServicerContext) -> Any:
         return self._run(request, context, "Predict", answer_predict)
@@ -125,38 +122,36 @@ class _Services(
         return self._run(request, context, "Regress", answer_regress)
 
     def GetModelMetadata(self, request: Any, context: grpc.ServicerContext) -> Any:
-        def answer() -> Any:
+        with _errors_sent(context):
             if list(request.metadata_field) != [SIGNATURES]:
                 raise invalid_argument(
                     f"metadata_field must be [{SIGNATURES!r}]; got {list(request.metadata_field)}"
                 )
             return model_metadata(self._manager, _spec(request))
 
-        return self._answered(context, answer)
-
     def GetModelStatus(self, request: Any, context: grpc.ServicerContext) -> Any:
-        return self._answered(context, lambda: model_status(self._manager, _spec(request)))
+        with _errors_sent(context):
+            return model_status(self._manager, _spec(request))
 
     def _run(
         self, request: Any, context: grpc.ServicerContext, api: str, run: Callable[[Servable, Any], Any]
     ) -> Any:
-        def answer() -> Any:
-            with (
-                self._metrics.counted(request.model_spec.name, api, "GRPC"),
-                self._manager.use(_spec(request)) as servable,
-            ):
-                return run(servable, request)
+        with (
+            _errors_sent(context),
+            self._metrics.counted(request.model_spec.name, api, "GRPC"),
+            self._manager.use(_spec(request)) as servable,
+        ):
+            return run(servable, request)
 
-        return self._answered(context, answer)
 
-    def _answered(self, context: grpc.ServicerContext, answer: Callable[[], Any]) -> Any:
-        try:
-            with self._in_flight.request():
-                return answer()
-        except ServingError as error:
-            # Details travel in a header of about 8 kB, where each byte that is not ASCII takes three bytes.
-            most = _DETAILS_BYTES if error.message.isascii() else _DETAILS_BYTES // 9
-            return context.abort(error.code, error.message[:most])
+@contextmanager
+def _errors_sent(context: grpc.ServicerContext) -> Iterator[None]:
+    try:
+        yield
+    except ServingError as error:
+        # Details travel in a header of about 8 kB, where each byte that is not ASCII takes three bytes.
+        most = _DETAILS_BYTES if error.message.isascii() else _DETAILS_BYTES // 9
+        context.abort(error.code, error.message[:most])
 
 
 def _spec(request: Any) -> ModelSpec:

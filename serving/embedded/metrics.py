@@ -58,10 +58,7 @@ class ServerMetrics:
     def counted(self, model: str, api: str, entrypoint: str) -> Iterator[None]:
         """Count a request by the error that ends it, if there is one, otherwise with its time.
 
-        Args:
-            model: name of the model, whether it exists or not.
-            api: such as `Predict`; over REST `predict`, and empty for what is read with GET.
-            entrypoint: `GRPC` or `REST`.
+        `api` is such as `Predict`, over REST `predict`, and empty for what is read with GET.
         """
         started, name = time.perf_counter(), self._known(model)
         try:

@@ -25,12 +25,12 @@ from starlette.routing import Route
 from tensorflow_serving.apis import get_model_metadata_pb2, regression_pb2
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from genre_tf.contract import DEFAULT_SIGNATURE
 from genre_tf.errors import InputError
 from genre_tf.serving.client.channels import bare_host, host_port
+from genre_tf.serving.client.rest import HTTP_STATUS
 from genre_tf.serving.embedded.errors import ServingError, invalid_argument
 from genre_tf.serving.embedded.grpc_server import SIGNATURES, model_metadata, model_status
-from genre_tf.serving.embedded.manager import InFlight, ModelManager, ModelSpec
+from genre_tf.serving.embedded.manager import ModelManager, ModelSpec
 from genre_tf.serving.embedded.metrics import ServerMetrics
 from genre_tf.serving.embedded.rest_values import (
     parse_document,
@@ -41,7 +41,7 @@ from genre_tf.serving.embedded.rest_values import (
     write_json,
     write_rows,
 )
-from genre_tf.serving.embedded.servable import answer_regress, predict
+from genre_tf.serving.embedded.servable import answer_regress, find_signature, predict
 
 _JSON = "application/json"
 _TOO_LONG = "the request line and the headers are too long"
@@ -64,17 +64,12 @@ class RestLimits:
 
 
 class RestServer:
-    """The REST API, bound to a port (0: any free one) but not started; `threads` requests run at a time.
-
-    Raises:
-        InputError: the server cannot listen on this address.
-    """
+    """The REST API, bound to a port (0: any free one) but not started; `threads` requests run at a time."""
 
     def __init__(
         self,
         manager: ModelManager,
         metrics: ServerMetrics,
-        in_flight: InFlight,
         *,
         host: str,
         port: int,
@@ -82,10 +77,20 @@ class RestServer:
         metrics_path: str | None = None,  # of the page for Prometheus
         limits: RestLimits | None = None,
     ) -> None:
-        self._manager, self._metrics, self._in_flight = manager, metrics, in_flight
+        self._manager, self._metrics = manager, metrics
         self._limits = limits or RestLimits()
         self._pool = ThreadPoolExecutor(threads, "rest")
-        self._socket = _listening(host, port)
+        try:
+            family = socket.AF_INET6 if ":" in host else socket.AF_INET
+            self._socket = socket.create_server((bare_host(host), port), family=family, backlog=128)
+        except (OSError, OverflowError) as error:
+            reason = getattr(error, "strerror", None) or error
+            raise InputError(
+                f"cannot listen on {host_port(host, port)} (REST): {reason}; "
+                "choose another port with --rest-port, or 0 for a free one"
+            ) from error
+        # Connections inherit it. uvicorn sends head and body in two parts: the second would wait 40 ms.
+        self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self.port: int = self._socket.getsockname()[1]
         config = uvicorn.Config(
             self._app(metrics_path),
@@ -120,19 +125,23 @@ class RestServer:
         self._pool.shutdown(wait=False)
 
     def _app(self, metrics_path: str | None) -> Starlette:
+        def unimplemented(spec: ModelSpec, body: bytes) -> bytes:
+            raise ServingError(
+                grpc.StatusCode.UNIMPLEMENTED, "the embedded server has Predict and Regress only"
+            )
+
+        def status(spec: ModelSpec, body: bytes) -> bytes:
+            return write_json(_as_dict(model_status(self._manager, spec)))
+
+        posted = {"predict": self._predict, "regress": self._regress, "classify": unimplemented}
+        read = {"/metadata": self._metadata, "": status}
         routes = []
         for chosen in ("", "/versions/{version}", "/labels/{label}"):
             path = f"/v1/models/{{model}}{chosen}"
-            for method, verb, answer in (
-                ("POST", "predict", self._predict),
-                ("POST", "regress", self._regress),
-                ("POST", "classify", _unimplemented),
-                ("GET", "metadata", self._metadata),
-                ("GET", "", self._status),
-            ):
-                end = f":{verb}" if method == "POST" else f"/{verb}".rstrip("/")
-                endpoint = self._endpoint(verb if method == "POST" else "", answer)
-                routes.append(Route(path + end, endpoint, methods=[method]))
+            for verb, answer in posted.items():
+                routes.append(Route(f"{path}:{verb}", self._endpoint(verb, answer), methods=["POST"]))
+            for end, answer in read.items():
+                routes.append(Route(path + end, self._endpoint("", answer), methods=["GET"]))
         if metrics_path is not None:
             page = self._metrics.page
             routes.append(Route(metrics_path, lambda request: Response(page(), media_type="text/plain")))
@@ -140,7 +149,7 @@ class RestServer:
             routes=routes,
             exception_handlers={
                 HTTPException: _refused,
-                ServingError: lambda request, error: _error(error.http_status, error.message),
+                ServingError: lambda request, error: _error(HTTP_STATUS[error.code], error.message),
                 ClientDisconnect: lambda request, error: _error(400, "the body is not complete"),
                 Exception: lambda request, error: _error(500, "internal error of the embedded server"),
             },
@@ -152,9 +161,8 @@ class RestServer:
         async def endpoint(request: Request) -> Response:
             with self._metrics.counted(request.path_params["model"], api, "REST"):
                 spec, body = _spec(request), await self._body(request)
-                with self._in_flight.request():
-                    loop = asyncio.get_running_loop()
-                    content = await loop.run_in_executor(self._pool, answer, spec, body)
+                loop = asyncio.get_running_loop()
+                content = await loop.run_in_executor(self._pool, answer, spec, body)
             return Response(content, media_type=_JSON)
 
         return endpoint
@@ -177,7 +185,11 @@ class RestServer:
         except zlib.error as error:
             raise HTTPException(400, f"the body is not gzip, as its Content-Encoding says: {error}") from None
         if announced > limit or len(body) > limit:
-            await _discard(parts)
+            # A connection that is closed with unread bytes may lose the answer: read on for a while.
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(_LINGER_S):
+                    async for _ in parts:
+                        pass
             raise HTTPException(413, f"the body is larger than the limit of {limit} bytes")
         if body and inflate and (not inflate.eof or inflate.unused_data):
             raise HTTPException(
@@ -187,11 +199,8 @@ class RestServer:
 
     def _predict(self, spec: ModelSpec, body: bytes) -> bytes:
         document = parse_document(body)
-        name = document.get("signature_name") or DEFAULT_SIGNATURE
         with self._manager.use(spec) as servable:
-            signature = servable.signatures.get(name)
-            if signature is None:
-                raise invalid_argument(f"model {spec.name!r} has no signature {name!r}")
+            _, signature = find_signature(servable, document.get("signature_name", ""))
             tensors, in_rows = read_tensors(document, signature.inputs)
             outputs = predict(servable, signature, tensors)
         return write_rows(outputs) if in_rows else write_columns(outputs)
@@ -206,9 +215,6 @@ class RestServer:
         return write_json(
             {"results": shortest_floats(np.array([one.value for one in result.regressions], np.float32))}
         )
-
-    def _status(self, spec: ModelSpec, body: bytes) -> bytes:
-        return write_json(_as_dict(model_status(self._manager, spec)))
 
     def _metadata(self, spec: ModelSpec, body: bytes) -> bytes:
         response = model_metadata(self._manager, spec)
@@ -251,10 +257,8 @@ def _connections(limits: RestLimits) -> type[HttpToolsProtocol]:
             if self._late is not None:
                 self._late.cancel()
                 self._late = None
-            if (
-                len(self.url) + sum(len(name) + len(value) for name, value in self.headers)
-                > limits.head_bytes
-            ):
+            sizes = [len(name) + len(value) for name, value in self.headers]
+            if len(self.url) + sum(sizes) > limits.head_bytes:
                 self._refuse(431, _TOO_LONG)
                 raise ValueError(_TOO_LONG)  # the parser stops
             self._unparsed = 0
@@ -287,22 +291,6 @@ def _connections(limits: RestLimits) -> type[HttpToolsProtocol]:
     return Connection
 
 
-def _listening(host: str, port: int) -> socket.socket:
-    bare = bare_host(host)
-    try:
-        family = socket.AF_INET6 if ":" in bare else socket.AF_INET
-        listening = socket.create_server((bare, port), family=family, backlog=128)
-    except (OSError, OverflowError) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise InputError(
-            f"cannot listen on {host_port(host, port)} (REST): {reason}; "
-            "choose another port with --rest-port, or 0 for a free one"
-        ) from error
-    # Connections inherit it. uvicorn sends head and body in two parts: the second would wait 40 ms.
-    listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    return listening
-
-
 def _spec(request: Request) -> ModelSpec:
     model, version, label = (request.path_params.get(name) for name in ("model", "version", "label"))
     if ":" in str(model) or request.url.query:
@@ -312,18 +300,6 @@ def _spec(request: Request) -> ModelSpec:
     if not re.fullmatch("[0-9]{1,18}", version):
         raise invalid_argument(f"a version must be a number of at most 18 digits; got {version!r}")
     return ModelSpec(str(model), version=int(version))
-
-
-def _unimplemented(spec: ModelSpec, body: bytes) -> bytes:
-    raise ServingError(grpc.StatusCode.UNIMPLEMENTED, "the embedded server has Predict and Regress only")
-
-
-async def _discard(parts: Any) -> None:
-    """Read on for a while: a connection that is closed with unread bytes may lose the answer."""
-    with contextlib.suppress(TimeoutError):
-        async with asyncio.timeout(_LINGER_S):
-            async for _ in parts:
-                pass
 
 
 def _refused(request: Request, error: Exception) -> Response:

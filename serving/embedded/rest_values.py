@@ -5,7 +5,7 @@ import binascii
 import json
 import math
 import reprlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -19,8 +19,14 @@ _quoted = reprlib.repr  # values of a request are quoted in part
 
 def parse_document(body: bytes) -> dict[str, Any]:
     """The JSON object of a request. NaN, Infinity and -Infinity are numbers, as in TensorFlow Serving."""
+
+    def number(text: str) -> float:
+        if math.isinf(value := float(text)):
+            raise ValueError(f"the number {_quoted(text)} is too large")
+        return value
+
     try:
-        document = json.loads(body, parse_float=_float)
+        document = json.loads(body, parse_float=number)
     except (ValueError, RecursionError) as error:
         raise invalid_argument(f"the body is not valid JSON: {error}") from None
     if not isinstance(document, dict):
@@ -34,22 +40,19 @@ def parse_document(body: bytes) -> dict[str, Any]:
 def read_tensors(
     document: Mapping[str, Any], inputs: Mapping[str, Any]
 ) -> tuple[dict[str, np.ndarray], bool]:
-    """The arrays of a Predict request.
-
-    Args:
-        document: the JSON object, with rows in `instances` or columns in `inputs`.
-        inputs: input name -> TensorInfo, from the signature.
-
-    Returns:
-        Input name -> array, and whether the request is in row form.
-    """
+    """Input name -> array of a Predict request, and whether it is in row form; `inputs` are TensorInfos."""
     in_rows = "instances" in document
     if in_rows == ("inputs" in document):
         raise invalid_argument("a request has either rows in `instances` or columns in `inputs`")
-    columns = (
-        _columns_of_rows(document["instances"], inputs) if in_rows else _columns(document["inputs"], inputs)
-    )
-    return {name: _array(name, value, inputs[name].dtype) for name, value in columns.items()}, in_rows
+    if in_rows:
+        columns = _columns_of_rows(document["instances"], inputs)
+    elif isinstance(columns := document["inputs"], dict) and not _is_bytes(columns):
+        missing = sorted(set(inputs) - set(columns))
+        if missing:
+            raise invalid_argument(f"`inputs` lacks {', '.join(missing)}")
+    else:
+        columns = {_sole(inputs): columns}
+    return {name: _array(name, columns[name], info.dtype) for name, info in inputs.items()}, in_rows
 
 
 def read_examples(document: Mapping[str, Any]) -> list[tf.train.Example]:
@@ -96,15 +99,6 @@ def shortest_floats(values: np.ndarray) -> list[Any]:
     return values.astype(str).astype(np.float64).tolist()
 
 
-def _columns(given: Any, inputs: Mapping[str, Any]) -> dict[str, Any]:
-    if not isinstance(given, dict) or _is_bytes(given):
-        return {_sole(inputs): given}
-    missing = sorted(set(inputs) - set(given))
-    if missing:
-        raise invalid_argument(f"`inputs` lacks {', '.join(missing)}")
-    return {name: given[name] for name in inputs}
-
-
 def _columns_of_rows(rows: Any, inputs: Mapping[str, Any]) -> dict[str, list[Any]]:
     if not isinstance(rows, list) or not rows:
         raise invalid_argument(f"`instances` must be a list of at least one row; got {_quoted(rows)}")
@@ -128,41 +122,24 @@ def _sole(inputs: Mapping[str, Any]) -> str:
 
 
 def _array(name: str, value: Any, dtype: int) -> np.ndarray:
-    shape: list[int] = []
-    inner = value
-    while isinstance(inner, list) and len(shape) <= _MOST_DIMENSIONS:
-        shape.append(len(inner))
-        inner = inner[0] if inner else None
-    kind = tf.dtypes.as_dtype(dtype)
+    kind, given = tf.dtypes.as_dtype(dtype), np.array(value, object)  # unequal lists stay elements
     try:
-        elements = list(_elements(value, shape))
-        if kind == tf.string:
-            found = np.empty(len(elements), object)
-            found[:] = [_bytes(element) for element in elements]
-            return found.reshape(shape)
+        if given.ndim > _MOST_DIMENSIONS:
+            raise ValueError(f"lists must be nested at most {_MOST_DIMENSIONS} deep")
         allowed = {bool} if kind.is_bool else {int} if kind.is_integer else {int, float}
-        for element in elements:
-            if type(element) not in allowed:
+        for element in given.flat:
+            if isinstance(element, list):
+                raise ValueError("lists must be nested equally and be equally long")
+            if kind != tf.string and type(element) not in allowed:
                 raise ValueError(f"a value must be {kind.name}; got {_quoted(element)}")
+        if kind == tf.string:
+            return np.frompyfunc(_bytes, 1, 1)(given) if given.ndim else np.array(_bytes(value), object)
         with np.errstate(over="ignore"):  # values beyond float32 become infinite, as in C++
-            return np.array(elements, kind.as_numpy_dtype).reshape(shape)
+            return given.astype(kind.as_numpy_dtype)
     except OverflowError:
         raise invalid_argument(f"input {name}: a number is too large for {kind.name}") from None
     except ValueError as error:
         raise invalid_argument(f"input {name}: {error}") from None
-
-
-def _elements(value: Any, shape: Sequence[int]) -> Iterator[Any]:
-    """The values in nested lists of this shape, in order."""
-    if not shape:
-        if isinstance(value, list):
-            raise ValueError(f"lists must be nested equally, at most {_MOST_DIMENSIONS} deep")
-        yield value
-        return
-    if not isinstance(value, list) or len(value) != shape[0]:
-        raise ValueError(f"lists must be equally long; expected {shape[0]} values, got {_quoted(value)}")
-    for member in value:
-        yield from _elements(member, shape[1:])
 
 
 def _is_bytes(value: Any) -> bool:
@@ -201,20 +178,10 @@ def _values(name: str, value: np.ndarray) -> Any:
         return shortest_floats(value)
     if value.dtype != np.object_:
         return value.tolist()
-    write = _base64 if name.endswith("_bytes") else _text
+
+    def write(element: bytes) -> Any:
+        if name.endswith("_bytes"):
+            return {"b64": base64.b64encode(element).decode("ascii")}
+        return element.decode("utf-8", "surrogateescape")
+
     return np.frompyfunc(write, 1, 1)(value).tolist() if value.ndim else write(value.item())
-
-
-def _text(element: bytes) -> str:
-    return element.decode("utf-8", "surrogateescape")
-
-
-def _base64(element: bytes) -> dict[str, str]:
-    return {"b64": base64.b64encode(element).decode("ascii")}
-
-
-def _float(text: str) -> float:
-    value = float(text)
-    if math.isinf(value):
-        raise ValueError(f"the number {_quoted(text)} is too large")
-    return value

@@ -1,10 +1,14 @@
 """One version of a model, loaded into a session as TensorFlow Serving does, and the APIs that it answers.
 
-Checks and codes are TensorFlow Serving's.
+Checks and codes are TensorFlow Serving's, and so are batches: requests that share runs of the graph, by the
+rules of its batching session. There a thread pool runs them; here the request that opened a batch runs it, so
+that a lone request needs no hand-over between threads. As many batches run at once.
 """
 
+import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -17,24 +21,154 @@ from tensorflow_serving.apis import predict_pb2, regression_pb2
 
 from genre_tf.contract import DEFAULT_SIGNATURE
 from genre_tf.serving.client.messages import to_array, write_proto
-from genre_tf.serving.embedded.batching import BatchingRunner, BatchScheduler
-from genre_tf.serving.embedded.errors import ServingError, from_tensorflow, invalid_argument
+from genre_tf.serving.embedded.errors import ServingError, invalid_argument
 from genre_tf.serving.embedded.metrics import ServerMetrics
+from genre_tf.serving.operations.configuration import BatchingParameters
 
+Feeds = Mapping[str, np.ndarray]
+Run = Callable[[dict[str, np.ndarray], Sequence[str]], list[np.ndarray]]
+
+_CODES = {code.value[0]: code for code in grpc.StatusCode}
 # Clients may filter any set of outputs, and each set needs its own compiled call: limit their number.
 _MAX_CALLS = 64
+
+
+class BatchScheduler:
+    """Shared by the batches of all versions: the parameters, and the limit of batches that run at once."""
+
+    def __init__(self, parameters: BatchingParameters, metrics: ServerMetrics) -> None:
+        self.parameters = parameters
+        self.metrics = metrics
+        self.threads = threading.Semaphore(parameters.threads)
+
+
+@dataclass(slots=True, eq=False)
+class _Batch:
+    """Requests that run together; the request that opened the batch runs it."""
+
+    tasks: list[Feeds] = field(default_factory=list)
+    opened: list[float] = field(default_factory=list)  # arrival time of each request (time.perf_counter)
+    ends: list[int] = field(default_factory=list)  # row of the batch behind those of each request
+    rows: int = 0
+    full: threading.Event = field(default_factory=threading.Event)
+    done: threading.Event = field(default_factory=threading.Event)
+    answers: list[list[np.ndarray]] = field(default_factory=list)
+    error: BaseException | None = None
+
+
+class BatchingRunner:
+    """Runs the requests of one version in batches.
+
+    Requests of one kind share batches: the same tensors, types, inner shapes and fetches. (TensorFlow Serving
+    lets requests with other inner shapes share a batch, in which both then fail.)
+    """
+
+    def __init__(self, scheduler: BatchScheduler, run: Run) -> None:
+        self._scheduler = scheduler
+        self._parameters = scheduler.parameters
+        self._metrics = scheduler.metrics
+        self._run = run
+        self._waiting: dict[object, list[_Batch]] = {}  # kind -> batches that wait; only the last is open
+        self._lock = threading.Lock()
+
+    def run(self, feeds: Feeds, fetches: Sequence[str]) -> list[np.ndarray]:
+        """Run a request (name -> value [rows, …]) together with others; one array per fetch, [rows, …].
+
+        Raises:
+            ServingError: the request cannot be batched, too many batches wait, or the graph rejected the
+                batch; then every request in the batch gets the same error, as in TensorFlow Serving.
+        """
+        lengths = {len(value) if value.ndim else None for value in feeds.values()}
+        rows = lengths.pop() if len(lengths) == 1 else None
+        if rows is None:
+            raise invalid_argument(
+                "with batching, the inputs must have one row for each row of the request; their shapes are "
+                f"{[list(value.shape) for value in feeds.values()]}"
+            )
+        self._metrics.input_rows.observe(rows)
+        if rows > self._parameters.max_batch_size:
+            raise invalid_argument(
+                f"the request has {rows} rows, more than max_batch_size {self._parameters.max_batch_size}"
+            )
+        if rows == 0:  # TensorFlow Serving's scheduler would never run an empty batch
+            return self._run(dict(feeds), fetches)
+        kind = (tuple((name, v.dtype.str, v.shape[1:]) for name, v in feeds.items()), tuple(fetches))
+        with self._lock:
+            batch = self._joined(kind, rows)
+            place = len(batch.tasks)
+            batch.tasks.append(feeds)
+            batch.opened.append(time.perf_counter())
+            batch.rows += rows
+            batch.ends.append(batch.rows)
+            if batch.rows == self._parameters.max_batch_size:
+                batch.full.set()
+        if place == 0:
+            self._lead(kind, batch, fetches)
+        batch.done.wait()
+        if batch.error is not None:
+            raise batch.error
+        return batch.answers[place]
+
+    def _joined(self, kind: object, rows: int) -> _Batch:
+        """The open batch if the rows fit into it, otherwise a new one."""
+        waiting, most = self._waiting.get(kind, []), self._parameters.max_enqueued_batches
+        if waiting and waiting[-1].rows + rows <= self._parameters.max_batch_size:
+            return waiting[-1]
+        if len(waiting) >= most:
+            raise ServingError(
+                grpc.StatusCode.UNAVAILABLE,
+                f"the batch scheduling queue is full: {len(waiting)} batches wait, at most {most} may",
+            )
+        if waiting:
+            waiting[-1].full.set()
+        self._waiting[kind] = [*waiting, _Batch()]
+        return self._waiting[kind][-1]
+
+    def _lead(self, kind: object, batch: _Batch, fetches: Sequence[str]) -> None:
+        try:
+            if self._parameters.batch_timeout_us:
+                batch.full.wait(self._parameters.batch_timeout_us / 1e6)
+            with self._scheduler.threads:
+                with self._lock:  # from now on no request can join
+                    self._waiting[kind].remove(batch)
+                    if not self._waiting[kind]:
+                        del self._waiting[kind]
+                now = time.perf_counter()
+                for opened in batch.opened:
+                    self._metrics.queuing_latency.labels("").observe((now - opened) * 1e6)
+                self._run_batch(batch, fetches)
+        except BaseException as error:
+            batch.error = error
+        finally:
+            batch.done.set()
+
+    def _run_batch(self, batch: _Batch, fetches: Sequence[str]) -> None:
+        rows, tasks = batch.rows, batch.tasks
+        size = next((size for size in self._parameters.allowed_batch_sizes if size >= rows), rows)
+        self._metrics.padding_rows.labels(str(size)).observe(size - rows)
+        self._metrics.batch_rows.observe(size)
+        self._metrics.batches.inc()
+        feeds = dict(tasks[0])
+        if len(tasks) > 1 or size > rows:  # padding repeats the first row of the last request
+            for name in feeds:
+                padding = np.repeat(tasks[-1][name][:1], size - rows, axis=0)
+                feeds[name] = np.concatenate([*(task[name] for task in tasks), padding])
+        values = self._run(feeds, fetches)
+        if any(value.ndim == 0 or len(value) != size for value in values):
+            raise ServingError(
+                grpc.StatusCode.FAILED_PRECONDITION,
+                "an output does not have one row for each row of the batch: this signature cannot be batched",
+            )
+        places = zip([0, *batch.ends], batch.ends, strict=False)
+        batch.answers = [[value[start:end] for value in values] for start, end in places]
 
 
 class Servable:
     """A SavedModel with its own graph and session.
 
     It is loaded through the session, not by `tf.saved_model.load`, so that requests fail or succeed here as
-    on TensorFlow Serving: Python functions and trackable objects are not available.
-
-    Without a scheduler every request runs separately.
-
-    Raises:
-        Exception: any error of TensorFlow, if the folder does not load.
+    on TensorFlow Serving: Python functions and trackable objects are not available. Without a scheduler every
+    request runs separately.
     """
 
     def __init__(
@@ -66,19 +200,16 @@ class Servable:
         }
 
     def run(self, feeds: dict[str, np.ndarray], fetches: Sequence[str], api: str) -> list[np.ndarray]:
-        """Run the graph once; with batching, together with other requests.
+        """Run the graph once, or with batching together with other requests; `api` is counted.
 
-        Args:
-            feeds: tensor name -> array; strings are object arrays of bytes.
-            fetches: tensor names, one array each.
-            api: API that a successful run is counted for, such as `Predict`.
+        Feeds are arrays by tensor name, strings object arrays of bytes; each fetch is an array.
         """
         for name, value in feeds.items():
             if self._types[name] != value.dtype:
                 raise invalid_argument(
                     f"tensor {name} must be {_type_name(self._types[name])}; got {_type_name(value.dtype)}"
                 )
-        feeds = dict(sorted(feeds.items()))  # one order for all requests of a signature, for `_call`
+        feeds = dict(sorted(feeds.items()))  # one order for all requests of a signature, for `_run_graph`
         started = time.perf_counter()
         values = (self._batching.run if self._batching else self._run_graph)(feeds, fetches)
         elapsed_us = (time.perf_counter() - started) * 1e6
@@ -91,32 +222,26 @@ class Servable:
         self._session.close()
 
     def _run_graph(self, feeds: dict[str, np.ndarray], fetches: Sequence[str]) -> list[np.ndarray]:
-        call = self._call(tuple(feeds), tuple(fetches))
-        try:
-            return [_array(value) for value in call(*feeds.values())]
-        except tf.errors.OpError as error:
-            raise from_tensorflow(error) from error
-        except UnicodeDecodeError as error:  # an error text that quotes non-UTF-8 bytes of the request
-            raise invalid_argument(error.object.decode("utf-8", "replace")) from error
-
-    def _call(self, feeds: tuple[str, ...], fetches: tuple[str, ...]) -> Any:
-        call = self._calls.get((feeds, fetches))
+        kind = tuple(feeds), tuple(fetches)
+        call = self._calls.get(kind)
         if call is None:
-            options = config_pb2.CallableOptions(feed=feeds, fetch=fetches)
+            options = config_pb2.CallableOptions(feed=kind[0], fetch=kind[1])
             # The public `run` refuses ranks that TensorFlow Serving accepts, and changes error texts.
             call = self._session._make_callable_from_options(options)
             if len(self._calls) >= _MAX_CALLS:
                 self._calls.clear()
-            self._calls[feeds, fetches] = call
-        return call
-
-
-def _array(value: Any) -> np.ndarray:
-    if isinstance(value, bytes):  # a scalar string; `np.asarray` would cut its trailing zero bytes
-        scalar = np.empty((), object)
-        scalar[()] = value
-        return scalar
-    return np.asarray(value)
+            self._calls[kind] = call
+        try:
+            values = call(*feeds.values())
+        except tf.errors.OpError as error:
+            code = _CODES.get(error.error_code, grpc.StatusCode.UNKNOWN)
+            raise ServingError(code, error.message) from error
+        except UnicodeDecodeError as error:  # an error text that quotes non-UTF-8 bytes of the request
+            raise invalid_argument(error.object.decode("utf-8", "replace")) from error
+        # A scalar string is `bytes`; without the type NumPy would cut its trailing zero bytes.
+        return [
+            np.array(value, object) if isinstance(value, bytes) else np.asarray(value) for value in values
+        ]
 
 
 def _type_name(dtype: np.dtype) -> str:
@@ -125,10 +250,8 @@ def _type_name(dtype: np.dtype) -> str:
 
 def answer_predict(servable: Servable, request: Any) -> Any:
     """Answer a PredictRequest with a PredictResponse."""
-    name = request.model_spec.signature_name or DEFAULT_SIGNATURE
-    signature = servable.signatures.get(name)
-    if signature is None:
-        raise ServingError(grpc.StatusCode.FAILED_PRECONDITION, _no_signature(servable, name))
+    missing = grpc.StatusCode.FAILED_PRECONDITION
+    name, signature = find_signature(servable, request.model_spec.signature_name, missing)
     inputs = {given: _read(given, proto) for given, proto in request.inputs.items()}
     outputs = predict(servable, signature, inputs, list(request.output_filter))
     response = predict_pb2.PredictResponse()
@@ -162,10 +285,7 @@ def predict(
 
 def answer_regress(servable: Servable, request: Any) -> Any:
     """Answer a RegressionRequest with a RegressionResponse: one number for each tf.Example."""
-    name = request.model_spec.signature_name or DEFAULT_SIGNATURE
-    signature = servable.signatures.get(name)
-    if signature is None:
-        raise invalid_argument(_no_signature(servable, name))
+    name, signature = find_signature(servable, request.model_spec.signature_name)
     if list(signature.inputs) != ["inputs"] or list(signature.outputs) != ["outputs"]:
         raise invalid_argument(
             f"a signature of Regress has the input `inputs` and the output `outputs`; {name!r} has "
@@ -191,6 +311,17 @@ def answer_regress(servable: Servable, request: Any) -> Any:
     return response
 
 
+def find_signature(
+    servable: Servable, name: str, missing: grpc.StatusCode = grpc.StatusCode.INVALID_ARGUMENT
+) -> tuple[str, Any]:
+    """The name and the SignatureDef of a signature, of the default one if the request names none."""
+    name = name or DEFAULT_SIGNATURE
+    if name not in servable.signatures:
+        text = f"model {servable.name} has no signature {name!r}; it has {_names(servable.signatures)}"
+        raise ServingError(missing, text)
+    return name, servable.signatures[name]
+
+
 def _read(name: str, proto: Any) -> np.ndarray:
     try:
         return to_array(proto)
@@ -202,10 +333,6 @@ def _write_spec(spec: Any, servable: Servable, signature_name: str) -> None:
     spec.name = servable.name
     spec.version.value = servable.version
     spec.signature_name = signature_name
-
-
-def _no_signature(servable: Servable, name: str) -> str:
-    return f"model {servable.name} has no signature {name!r}; it has {_names(servable.signatures)}"
 
 
 def _names(names: Mapping[str, Any]) -> str:

@@ -6,15 +6,13 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from types import TracebackType
 
 from genre_tf.serving.client.channels import host_port
-from genre_tf.serving.embedded.batching import BatchScheduler
 from genre_tf.serving.embedded.grpc_server import GrpcServer
-from genre_tf.serving.embedded.loading import VersionLoader, load_version
-from genre_tf.serving.embedded.manager import InFlight, ModelManager
+from genre_tf.serving.embedded.manager import ModelManager, VersionLoader, load_version
 from genre_tf.serving.embedded.metrics import ServerMetrics
 from genre_tf.serving.embedded.rest import RestLimits, RestServer
+from genre_tf.serving.embedded.servable import BatchScheduler
 from genre_tf.serving.operations.configuration import (
     BATCHING_NAME,
     MONITORING_NAME,
@@ -58,7 +56,6 @@ class EmbeddedServer:
     ) -> None:
         self._options = options
         folders = find_models(models)
-        self._in_flight = InFlight()
         self._manager = ModelManager()
         self._metrics = ServerMetrics()
         batched = options.batching and (models / BATCHING_NAME).is_file()
@@ -68,7 +65,7 @@ class EmbeddedServer:
         waiting = min(2 * parameters.max_batch_size, 256) if parameters else 0
         threads = max(options.threads, waiting)
         monitoring = models / MONITORING_NAME
-        parts = (self._manager, self._metrics, self._in_flight)
+        parts = (self._manager, self._metrics)
         with ExitStack() as opened:
             opened.callback(self._manager.close)
             # The ports first: an occupied one is reported at once, before the models take seconds to load.
@@ -113,14 +110,12 @@ class EmbeddedServer:
         with opened:
             self._loader.stop()
             self._grpc.say_not_serving()
-            self._in_flight.drain(self._options.grace_s)
+            self._manager.drain(self._options.grace_s)
 
     def __enter__(self) -> "EmbeddedServer":
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self.stop()
 
 

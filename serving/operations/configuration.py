@@ -55,15 +55,10 @@ _PROMETHEUS_PATH = "/monitoring/prometheus/metrics"
 _KEPT = """\
 # Written once: later exports keep this file and your changes. Delete it to have it written again.
 """
-_KEPT_BATCHING = (
-    _KEPT
-    + """\
+_WARMED_UP = """\
 # The next export or refresh warms up the allowed_batch_sizes; if there are none, 1, 2, 4 and so on up to
 # max_batch_size, but at most 32.
 """
-)
-
-
 USUAL_SIZES = (1, 2, 4, 8, 16, 32)  # batch sizes that warmup covers; the last is the largest batch
 
 
@@ -137,7 +132,7 @@ def write_configuration(
             if entry.name in names:
                 entry.base_path = str(models.resolve() / entry.name)
     for name, note, text in (
-        (BATCHING_NAME, _KEPT_BATCHING, render_batching(batching)),
+        (BATCHING_NAME, _KEPT + _WARMED_UP, render_batching(batching)),
         (MONITORING_NAME, _KEPT, verbatim(MONITORING_TEMPLATE)),
     ):
         if not (models / name).exists():
@@ -146,11 +141,7 @@ def write_configuration(
 
 
 def warmup_sizes(models: Path) -> tuple[int, ...] | None:
-    """Batch sizes for warmup to cover, by `batching.config`; None if that file is missing.
-
-    Raises:
-        InputError: the file is invalid.
-    """
+    """Batch sizes for warmup to cover, by `batching.config`; None if that file is missing."""
     file = models / BATCHING_NAME
     if not file.is_file():
         return None
@@ -169,9 +160,6 @@ def read_batching(file: Path) -> BatchingParameters:
 
     Two settings of TensorFlow Serving are not read, because they do not change answers to rows of rank 1:
     `pad_variable_length_inputs`, and the splitting of large requests.
-
-    Raises:
-        InputError: the file cannot be parsed, or TensorFlow Serving would refuse its values.
     """
     parsed = _read(file, "BatchingParameters")
     given = {
@@ -190,11 +178,7 @@ def read_batching(file: Path) -> BatchingParameters:
 
 
 def read_prometheus_path(file: Path) -> str | None:
-    """Read the path of the metrics page from `monitoring.config`; None if the page is not enabled.
-
-    Raises:
-        InputError: the file cannot be parsed, or the path does not begin with a slash.
-    """
+    """Read the path of the metrics page from `monitoring.config`; None if the page is not enabled."""
     wanted = _read(file, "MonitoringConfig").prometheus_config
     if not wanted.enable:
         return None

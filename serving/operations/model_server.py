@@ -27,9 +27,8 @@ from genre_tf.serving.operations.configuration import BATCHING_NAME, MONITORING_
 from genre_tf.serving.operations.models_config import (
     CONFIG_NAME,
     base_folder,
-    empty_config,
     find_models,
-    read_models_config,
+    served_config,
     write_atomically,
 )
 from genre_tf.serving.operations.serving_files import server_arguments
@@ -119,35 +118,27 @@ class LocalConfig:
     def __init__(self, models: Path, file: Path, say: Callable[[str], None]) -> None:
         self.file = file
         self._models, self._say = models, say
-        self._fault = ""
-        self._content = self._read()
-        write_atomically(file, self._content)
+        self._content = self._fault = ""
+        self._write()
 
     def follow(self) -> None:
         """Write the copy again if `models.config` has changed; keep it, and say why, if that is invalid."""
         before, self._fault = self._fault, ""
         try:
-            content = self._read()
-            if content != self._content:
-                write_atomically(self.file, content)
-                self._content = content
+            self._write()
         except (InputError, OSError) as error:
             self._fault = str(error)
             if self._fault != before:
                 self._say(f"the server keeps its models, versions and labels: {error}")
 
-    def _read(self) -> str:
-        if (self._models / CONFIG_NAME).is_file():
-            config = read_models_config(self._models / CONFIG_NAME)
-        else:
-            config = empty_config()
-            for folder in find_models(self._models):
-                entry = config.model_config_list.config.add(name=folder.name, model_platform="tensorflow")
-                entry.base_path = str(self._models / folder.name)
-                entry.model_version_policy.all.SetInParent()
+    def _write(self) -> None:
+        config = served_config(self._models)
         for entry in config.model_config_list.config:
             entry.base_path = str(base_folder(self._models, entry).resolve())
-        return text_format.MessageToString(config)
+        content = text_format.MessageToString(config)
+        if content != self._content:
+            write_atomically(self.file, content)
+            self._content = content
 
 
 def _free_port(port: int, option: str) -> int:
@@ -173,15 +164,7 @@ class ServerProcess:
 
 @contextmanager
 def server_process(models: Path, arguments: Sequence[str] = ()) -> Iterator[ServerProcess]:
-    """Run a server on free ports of this machine until the context ends.
-
-    Args:
-        models: folder to serve.
-        arguments: further arguments of `genre serve`, such as `--embedded`.
-
-    Raises:
-        FailureError: the server did not start; the message quotes the end of its output.
-    """
+    """Run `genre serve` on free ports of this machine, with further arguments, until the context ends."""
     command = [sys.executable, "-m", "genre_tf.cli.main", "serve", str(models)]
     command += ["--grpc-port", "0", "--rest-port", "0", *arguments]
     # A file, because nobody would read a pipe while the server runs, and a full pipe blocks it.
@@ -266,17 +249,8 @@ def wait_until_served(
 ) -> None:
     """Wait until a server has loaded a version, then until requests get what `models.config` chooses.
 
-    Args:
-        address: gRPC address of the server, HOST:PORT.
-        name: name of the model.
-        longest_s: maximum wait for each of the two, in seconds.
-        version: version to load; None: do not wait for one.
-        answers: label, or "" for requests without one -> its version, None if the label is removed; None: do
-            not wait for answers.
-        credentials: for a server with TLS; None: no encryption.
-
-    Raises:
-        FailureError: the server does not follow within that time.
+    Each may take `longest_s` seconds. `answers` gives for labels, or "" for requests without one, the
+    version, or None if the label is removed.
     """
     expected = answers or {}
     with open_channel(address, credentials) as channel:

@@ -181,28 +181,16 @@ def write_atomically(file: Path, content: str, mode: int = 0o666) -> None:
 
 @dataclass(frozen=True, slots=True)
 class ModelFolder:
-    """One model: the versions to load, the labels of versions, and what was left out.
-
-    Args:
-        name: the name that requests use.
-        versions: complete version folders, chosen by the version policy, newest first.
-        left_out: version folder that the policy asks for -> why it is not loaded.
-        labels: label -> version, such as `stable` -> 3.
-    """
+    """One model: the versions to load, the labels of versions, and what was left out."""
 
     name: str
-    versions: dict[int, Path]
-    left_out: dict[Path, str]
+    versions: dict[int, Path]  # complete version folders, chosen by the version policy, newest first
+    left_out: dict[Path, str]  # version folder that the policy asks for -> why it is not loaded
     labels: dict[str, int]
 
 
 def find_models(models: Path) -> list[ModelFolder]:
-    """The models that `scan_models` finds, after a check that a server can start from them.
-
-    Raises:
-        InputError: as `scan_models`; or a model has no complete version, or a label points to a version that
-            is not served.
-    """
+    """The models that `scan_models` finds, after a check that a server can start from them."""
     found = scan_models(models)
     for model in found:
         if not model.versions:
@@ -222,30 +210,27 @@ def find_models(models: Path) -> list[ModelFolder]:
 
 
 def scan_models(models: Path, fault: Fault | None = None) -> list[ModelFolder]:
-    """Read `models.config` if there is one, otherwise take every folder that contains numbered folders.
+    """The models of `served_config`; some may have no version to serve, or labels of versions not served.
 
-    Without a configuration all complete versions are served, the newest by default; with one, its
-    version policy decides (TensorFlow Serving's default is the newest version only). Some models may have no
-    version to serve, or labels of versions that are not served.
-
-    Args:
-        models: the folder.
-        fault: returns why a version (name of its model, number, folder) must not be served, or None;
-            default: `version_fault` of the folder.
-
-    Raises:
-        InputError: the folder does not exist, contains no model, or its configuration is invalid.
+    `fault` returns why a version (name of its model, number, folder) must not be served, or None; default:
+    `version_fault` of the folder.
     """
+    config = served_config(models)
+    fault = fault or (lambda name, version, folder: version_fault(folder))
+    return [_model(entry, base_folder(models, entry), fault) for entry in config.model_config_list.config]
+
+
+def served_config(models: Path) -> Any:
+    """The ModelServerConfig of a folder; without `models.config`, one of all its models in all versions."""
     if not models.is_dir():
         raise InputError(f"{models} is not a folder: give the folder that `genre export` wrote")
-    fault = fault or (lambda name, version, folder: version_fault(folder))
-    config = models / CONFIG_NAME
-    if config.is_file():
-        entries = read_models_config(config).model_config_list.config
-        names = [entry.name for entry in entries]
+    file = models / CONFIG_NAME
+    if file.is_file():
+        config = read_models_config(file)
+        names = [entry.name for entry in config.model_config_list.config]
         if not names or len(set(names)) != len(names):
-            raise InputError(f"{config} must list at least one model, and each only once; it lists {names}")
-        return [_model(entry, base_folder(models, entry), fault) for entry in entries]
+            raise InputError(f"{file} must list at least one model, and each only once; it lists {names}")
+        return config
     folders = [path for path in sorted(models.iterdir()) if path.is_dir() and _numbered(path)]
     if not folders:
         hint = f"; did you mean its parent, {models.parent}" if _numbered(models) else ""
@@ -253,7 +238,12 @@ def scan_models(models: Path, fault: Fault | None = None) -> list[ModelFolder]:
             f"{models} holds no model (no {CONFIG_NAME}, and no NAME/VERSION folders){hint}: "
             "give the folder that `genre export` wrote"
         )
-    return [ModelFolder(path.name, *_sorted_out(path.name, _numbered(path), fault), {}) for path in folders]
+    config = empty_config()
+    for path in folders:
+        entry = config.model_config_list.config.add(name=path.name, base_path=str(path))
+        entry.model_platform = "tensorflow"
+        entry.model_version_policy.all.SetInParent()
+    return config
 
 
 def version_fault(folder: Path) -> str | None:
@@ -281,9 +271,11 @@ def _model(entry: Any, base: Path, fault: Fault) -> ModelFolder:
     there, policy = _numbered(base), entry.model_version_policy
     if policy.HasField("specific"):
         there = {version: folder for version, folder in there.items() if version in policy.specific.versions}
-    complete, left_out = _sorted_out(entry.name, there, fault)
+    reasons = {version: fault(entry.name, version, folder) for version, folder in there.items()}
     # A half-written version does not count among the newest; older ones do not matter.
-    chosen = {version: complete[version] for version in reversed(chosen_versions(entry, complete))}
+    complete = [version for version, reason in reasons.items() if not reason]
+    chosen = {version: there[version] for version in reversed(chosen_versions(entry, complete))}
+    left_out = {there[version]: reason for version, reason in reasons.items() if reason}
     if policy.HasField("specific"):
         for version in sorted(set(policy.specific.versions) - set(there)):
             left_out[base / str(version)] = f"listed in {CONFIG_NAME} but missing"
@@ -291,13 +283,6 @@ def _model(entry: Any, base: Path, fault: Fault) -> ModelFolder:
         oldest = min(chosen, default=0)
         left_out = {path: reason for path, reason in left_out.items() if int(path.name) > oldest}
     return ModelFolder(entry.name, chosen, left_out, dict(entry.version_labels))
-
-
-def _sorted_out(name: str, there: dict[int, Path], fault: Fault) -> tuple[dict[int, Path], dict[Path, str]]:
-    """Complete versions, and for the folders of the others the reason."""
-    reasons = {version: fault(name, version, folder) for version, folder in there.items()}
-    complete = {version: folder for version, folder in there.items() if not reasons[version]}
-    return complete, {there[version]: reason for version, reason in reasons.items() if reason}
 
 
 def _numbered(base: Path) -> dict[int, Path]:

@@ -82,20 +82,16 @@ class DeploymentOptions:
 
     def __post_init__(self) -> None:
         """Reject values that would break the files or change their meaning."""
-        if not _IMAGE.fullmatch(self.image):
-            raise InputError(
-                f"image must be an image name, such as registry.example/genre-serving:1; got {self.image!r}"
-            )
-        if not _VERSION.fullmatch(self.serving_version):
-            raise InputError(
-                "the version of TensorFlow Serving must be three numbers, such as 2.20.0; "
-                f"got {self.serving_version!r}"
-            )
-        if not _HOST.fullmatch(self.namespace):
-            raise InputError(
-                "the namespace must be 1 to 50 lowercase letters, digits and - (first a letter, last not -); "
-                f"got {self.namespace!r}"
-            )
+        image = "image must be an image name, such as registry.example/genre-serving:1"
+        version = "the version of TensorFlow Serving must be three numbers, such as 2.20.0"
+        name = "the namespace must be 1 to 50 lowercase letters, digits and - (first a letter, last not -)"
+        for value, pattern, wanted in (
+            (self.image, _IMAGE, image),
+            (self.serving_version, _VERSION, version),
+            (self.namespace, _HOST, name),
+        ):
+            if not pattern.fullmatch(value):
+                raise InputError(f"{wanted}; got {value!r}")
         if self.cpus < 1 or (self.memory_gib is not None and self.memory_gib < 1):
             raise InputError(
                 "each server needs at least 1 core and 1 GiB; "
@@ -106,21 +102,6 @@ class DeploymentOptions:
                 "replicas must be at least 1, and the minimum not above the maximum; "
                 f"got {self.min_replicas} to {self.max_replicas}"
             )
-
-
-@dataclass(frozen=True, kw_only=True)
-class DeployedServable:
-    """One servable, with the values that server files need."""
-
-    name: str
-    host: str  # its host name in the network and in Kubernetes
-    batch_sizes: tuple[int, ...]  # that its warmup covers
-    memory_gib: int  # that each of its servers may use
-    size_gib: float  # of its newest version on disk
-    grpc_port: int  # on the machine that runs docker compose
-    rest_port: int
-    slow_ms: int  # p99 latency above which an alert warns
-    slow_reason: str
 
 
 def write_serving_files(models: Path, out: Path, options: DeploymentOptions) -> list[Path]:
@@ -154,41 +135,43 @@ def write_serving_files(models: Path, out: Path, options: DeploymentOptions) -> 
 
 
 def _rendered_files(
-    models: str, servables: list[DeployedServable], options: DeploymentOptions
+    models: str, servables: list[dict[str, Any]], options: DeploymentOptions
 ) -> dict[str, str]:
     """Every file but models.config: path within the folder -> text."""
     files = {f"config/{MONITORING_NAME}": verbatim(MONITORING_TEMPLATE)}
-    described: list[dict[str, Any]] = []
     for servable in servables:
         arguments = []
         for gpu in (False, True):
-            name = f"{servable.host}-{GPU_BATCHING_NAME if gpu else BATCHING_NAME}"
+            name = f"{servable['host']}-{GPU_BATCHING_NAME if gpu else BATCHING_NAME}"
             batching = BatchingParameters(
-                max_batch_size=servable.batch_sizes[-1],
+                max_batch_size=servable["batch_sizes"][-1],
                 batch_timeout_us=_GPU_TIMEOUT_US if gpu else 0,
                 max_enqueued_batches=options.cpus,
                 num_batch_threads=options.cpus,
-                allowed_batch_sizes=servable.batch_sizes if gpu else (),
+                allowed_batch_sizes=tuple(servable["batch_sizes"]) if gpu else (),
             )
             files[f"config/{name}"] = render_batching(batching)
-            arguments.append(_container_arguments(servable.name, name, batching, options, gpu))
-        rest = f"httpGet: {{path: /v1/models/{servable.name}, port: rest}}"
-        described.append(
-            {
-                **asdict(servable),
-                "arguments": arguments[0],
-                "gpu_arguments": arguments[1],
-                "probe": rest if options.tls else "grpc: {port: 8500}",
-            }
-        )
+            arguments.append(
+                server_arguments(
+                    # In the models volume: an edit reaches every server.
+                    f"{CONTAINER_FOLDER}/{servable['name']}/{CONFIG_NAME}",
+                    cpus=options.cpus,
+                    batching_file=f"{CONFIG_FOLDER}/{name}",
+                    batching=batching,
+                    monitoring_file=f"{CONFIG_FOLDER}/{MONITORING_NAME}",
+                    container=options,
+                    bfloat16=options.bfloat16 and not gpu,
+                )
+            )
+        servable["arguments"], servable["gpu_arguments"] = arguments
     values: dict[str, Any] = {
         **asdict(options),
         "models": models,
         "poll_s": CONFIG_POLL_S,
         "server_errors": SERVER_ERRORS,
         "client_errors": CLIENT_ERRORS,
-        "servables": described,
-        "storage_gib": max(1, round(_VERSIONS_KEPT * sum(servable.size_gib for servable in servables) + 0.5)),
+        "servables": servables,
+        "storage_gib": max(1, round(_VERSIONS_KEPT * sum(one["size_gib"] for one in servables) + 0.5)),
         "configuration": {name.removeprefix("config/"): text for name, text in files.items()},
         "configuration_digest": hashlib.sha256("".join(files.values()).encode()).hexdigest(),
         "kubernetes_image": options.image + ("-gpu" if options.gpu else ""),
@@ -196,7 +179,7 @@ def _rendered_files(
     for name in ("Dockerfile", "docker-compose.yml", "docker-compose.gpu.yml"):
         files[name] = rendered(f"docker/{name}", **values)
     files["kubernetes/00-shared.yaml"] = rendered("kubernetes/shared.yaml", **values)
-    for one in described:
+    for one in servables:
         flags = one["gpu_arguments" if options.gpu else "arguments"]
         files[f"kubernetes/{one['host']}.yaml"] = rendered(
             "kubernetes/servable.yaml", **values, servable=one, kubernetes_arguments=flags
@@ -209,15 +192,7 @@ def _rendered_files(
 def write_ssl_config(file: Path, key: Path, certificate: Path, authority: Path | None) -> None:
     """Write an SSLConfig for TensorFlow Serving; it contains the private key, so only its owner may read it.
 
-    Args:
-        file: file to write, mode 0600.
-        key: private key of the server, PEM.
-        certificate: certificate of the server with its chain, PEM.
-        authority: certificates of the authority that signs client certificates, PEM; None: clients need no
-            certificate.
-
-    Raises:
-        InputError: a file cannot be read or is not a PEM file of its kind.
+    Clients need a certificate if there is an authority that signs theirs.
     """
     texts = {"server_key": read_pem(key, "PRIVATE KEY"), "server_cert": read_pem(certificate, "CERTIFICATE")}
     if authority is not None:
@@ -227,9 +202,9 @@ def write_ssl_config(file: Path, key: Path, certificate: Path, authority: Path |
     write_atomically(file, "\n".join(lines) + "\n", mode=0o600)
 
 
-def _deployed(models: Path, config: Any, options: DeploymentOptions) -> list[DeployedServable]:
-    """The servables of a configuration, with the batch sizes and disk sizes of their newest versions."""
-    found: list[DeployedServable] = []
+def _deployed(models: Path, config: Any, options: DeploymentOptions) -> list[dict[str, Any]]:
+    """What templates say of each servable of a configuration."""
+    found: list[dict[str, Any]] = []
     for number, entry in enumerate(config.model_config_list.config):
         if not NAME.fullmatch(entry.name):
             raise InputError(
@@ -237,7 +212,7 @@ def _deployed(models: Path, config: Any, options: DeploymentOptions) -> list[Dep
                 "63 characters)"
             )
         host = entry.name.lower().replace("_", "-")
-        if not _HOST.fullmatch(host) or host in {other.host for other in found}:
+        if not _HOST.fullmatch(host) or host in {other["host"] for other in found}:
             raise InputError(
                 f"servable {entry.name!r} needs the host name {host!r}, which is taken or invalid: rename it"
             )
@@ -247,25 +222,23 @@ def _deployed(models: Path, config: Any, options: DeploymentOptions) -> list[Dep
         newest = folder / str(versions(folder)[-1])
         size_gib = sum(file.stat().st_size for file in newest.rglob("*") if file.is_file()) / _BYTES_PER_GIB
         sizes = read_contract(newest).get("batch_sizes")
-        if (
-            not isinstance(sizes, list)
-            or not sizes
-            or any(type(size) is not int or size < 1 for size in sizes)
-        ):
+        if not isinstance(sizes, list) or not sizes or any(type(n) is not int or n < 1 for n in sizes):
             raise InputError(f"{newest}: contract.json has no valid batch sizes: export again")
         slow_ms, slow_reason = _SLOW_MS.get(entry.name, _SLOW_USUAL)
+        rest = f"httpGet: {{path: /v1/models/{entry.name}, port: rest}}"
         found.append(
-            DeployedServable(
-                name=entry.name,
-                host=host,
-                batch_sizes=tuple(sorted(set(sizes))),
-                memory_gib=options.memory_gib or memory_gib(size_gib),
-                size_gib=size_gib,
-                grpc_port=8500 + 10 * number,
-                rest_port=8501 + 10 * number,
-                slow_ms=slow_ms,
-                slow_reason=slow_reason,
-            )
+            {
+                "name": entry.name,
+                "host": host,  # its host name in the network and in Kubernetes
+                "batch_sizes": sorted(set(sizes)),  # that its warmup covers
+                "memory_gib": options.memory_gib or memory_gib(size_gib),  # that each of its servers may use
+                "size_gib": size_gib,  # of its newest version on disk
+                "grpc_port": 8500 + 10 * number,  # on the machine that runs docker compose
+                "rest_port": 8501 + 10 * number,
+                "slow_ms": slow_ms,  # p99 latency above which an alert warns
+                "slow_reason": slow_reason,
+                "probe": rest if options.tls else "grpc: {port: 8500}",
+            }
         )
     if not found:
         raise InputError(f"{models / CONFIG_NAME} lists no model: run `genre export` first")
@@ -293,79 +266,63 @@ def server_arguments(
     monitoring_file: str | None,
     grpc_port: int = 8500,
     rest_port: int = 8501,
+    container: DeploymentOptions | None = None,
+    bfloat16: bool = False,
 ) -> list[Argument]:
-    """The flags of every server; `batching` is what the batching file says."""
-    arguments = [
-        Argument(f"--port={grpc_port}", "gRPC port."),
-        Argument(f"--rest_api_port={rest_port}", "Port of REST and of the metrics."),
-        Argument(
-            f"--grpc_max_threads={grpc_threads(cpus, batching)}",
+    """The flags of a server; `batching` is what its batching file says, `container` how it is deployed."""
+    own_cpus = cpus if container else None
+    tls_file = TLS_FILE if container and container.tls else None
+    flags: list[tuple[str, object, str]] = [
+        ("port", grpc_port, "gRPC port."),
+        ("rest_api_port", rest_port, "Port of REST and of the metrics."),
+        (
+            "grpc_max_threads",
+            grpc_threads(cpus, batching),
             "All rows that may run or wait in batches, at least 256. The default, 4 per core, refuses bursts "
             "(RESOURCE_EXHAUSTED).",
         ),
-        Argument(f"--model_config_file={config_file}", "Models, versions and labels."),
-        Argument(
-            f"--model_config_file_poll_wait_seconds={CONFIG_POLL_S}",
+        ("model_config_file", config_file, "Models, versions and labels."),
+        (
+            "model_config_file_poll_wait_seconds",
+            CONFIG_POLL_S,
             "How often the file is read: the delay of a rollback or a label.",
         ),
-        Argument(
-            "--allow_version_labels_for_unavailable_models=true",
+        (
+            "allow_version_labels_for_unavailable_models",
+            "true",
             "When the server starts, a label may be set before its version is loaded.",
         ),
-        Argument("--enable_grpc_healthcheck_service=true", "For probes and load balancers."),
-        Argument(
-            "--num_load_threads=1",
+        ("enable_grpc_healthcheck_service", "true", "For probes and load balancers."),
+        (
+            "num_load_threads",
+            1,
             "By default versions load in the manager's own loop: a broken one delays those after it.",
         ),
-        Argument("--num_unload_threads=1", "For the same reason."),
-        Argument(
-            "--max_num_load_retries=1",
+        ("num_unload_threads", 1, "For the same reason."),
+        (
+            "max_num_load_retries",
+            1,
             "Report a broken version soon; the version before it stays loaded. By default it is tried for "
             "five minutes.",
         ),
-    ]
-    if batching_file is not None:
-        arguments += [
-            Argument("--enable_batching=true", "Requests of several users run in one batch."),
-            Argument(
-                f"--batching_parameters_file={batching_file}", "Batching parameters, with a reason for each."
-            ),
-        ]
-    if monitoring_file is not None:
-        arguments.append(Argument(f"--monitoring_config_file={monitoring_file}", "Metrics for Prometheus."))
-    return arguments
-
-
-def _container_arguments(
-    name: str, file: str, batching: BatchingParameters, options: DeploymentOptions, gpu: bool
-) -> list[Argument]:
-    """The flags for the containers of one servable."""
-    cpus = options.cpus
-    arguments = server_arguments(
-        f"{CONTAINER_FOLDER}/{name}/{CONFIG_NAME}",  # in the models volume: an edit reaches every server
-        cpus=cpus,
-        batching_file=f"{CONFIG_FOLDER}/{file}",
-        batching=batching,
-        monitoring_file=f"{CONFIG_FOLDER}/{MONITORING_NAME}",
-    )
-    arguments += [
-        Argument(
-            f"--tensorflow_intra_op_parallelism={cpus}",
+        ("enable_batching", batching_file and "true", "Requests of several users run in one batch."),
+        ("batching_parameters_file", batching_file, "Batching parameters, with a reason for each."),
+        ("monitoring_config_file", monitoring_file, "Metrics for Prometheus."),
+        (
+            "tensorflow_intra_op_parallelism",
+            own_cpus,
             "By default the server counts the cores of the machine, not of the container.",
         ),
-        Argument(f"--tensorflow_inter_op_parallelism={cpus}", "For the same reason."),
-        Argument(f"--rest_api_num_threads={4 * cpus}", "For the same reason; four per core is the default."),
+        ("tensorflow_inter_op_parallelism", own_cpus, "For the same reason."),
+        ("rest_api_num_threads", own_cpus and 4 * cpus, "For the same reason; four per core is the default."),
+        (
+            "mixed_precision",
+            "bfloat16" if bfloat16 else None,
+            "Multiply in bfloat16 if the CPU supports it; compare answers before you rely on it.",
+        ),
+        ("ssl_config_file", tls_file, "TLS for gRPC; REST stays unencrypted."),
     ]
-    if options.bfloat16 and not gpu:
-        arguments.append(
-            Argument(
-                "--mixed_precision=bfloat16",
-                "Multiply in bfloat16 if the CPU supports it; compare answers before you rely on it.",
-            )
-        )
-    if options.tls:
-        arguments.append(Argument(f"--ssl_config_file={TLS_FILE}", "TLS for gRPC; REST stays unencrypted."))
-    return arguments
+    return [Argument(f"--{flag}={value}", why) for flag, value, why in flags if value is not None]
 
 
 def grpc_threads(cpus: int, batching: BatchingParameters | None) -> int:

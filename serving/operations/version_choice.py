@@ -32,22 +32,13 @@ LABEL = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,62}")
 
 @dataclass(frozen=True, kw_only=True)
 class Choice:
-    """The settings of a servable in `models.config` after a change.
-
-    Attributes:
-        model: name of the servable.
-        loaded: versions that servers load, ascending.
-        labels: label -> version.
-        newest_follow: whether a new export is served as soon as it appears.
-        waits_for: version that servers must load before the same command is run again to complete the
-            change; None: the change is complete.
-    """
+    """The settings of a servable in `models.config` after a change."""
 
     model: str
-    loaded: list[int]
+    loaded: list[int]  # versions that servers load, ascending
     labels: dict[str, int]
-    newest_follow: bool
-    waits_for: int | None = None
+    newest_follow: bool  # whether a new export is served as soon as it appears
+    waits_for: int | None = None  # version to load before the same command is run again; None: complete
 
     @property
     def default(self) -> int | None:
@@ -211,17 +202,11 @@ def _join(numbers: list[int]) -> str:
 
 @dataclass(frozen=True, kw_only=True)
 class Pruned:
-    """What was kept and removed of one servable.
-
-    Attributes:
-        model: name of the servable.
-        kept: version -> why it is kept, such as {3: "label stable", 5: "loaded"}.
-        removed: versions that were removed; after a dry run, versions that would be.
-    """
+    """What was kept and removed of one servable."""
 
     model: str
-    kept: dict[int, str]
-    removed: list[int]
+    kept: dict[int, str]  # why each version is kept, such as {3: "label stable", 5: "loaded"}
+    removed: list[int]  # after a dry run, versions that would be removed
 
 
 def prune(models: Path, keep: int, *, name: str | None = None, dry_run: bool = False) -> list[Pruned]:

@@ -10,9 +10,9 @@ import grpc
 import numpy as np
 import pytest
 
-from genre_tf.serving.embedded.batching import BatchingRunner, BatchScheduler
 from genre_tf.serving.embedded.errors import ServingError
 from genre_tf.serving.embedded.metrics import ServerMetrics
+from genre_tf.serving.embedded.servable import BatchingRunner, BatchScheduler
 from genre_tf.serving.operations.configuration import BatchingParameters
 
 

@@ -83,22 +83,22 @@ def test_requests_beyond_the_limit_are_refused_and_those_that_wait_are_answered(
     from tensorflow_serving.apis import get_model_status_pb2, model_service_pb2_grpc
 
     from genre_tf.serving.embedded.grpc_server import GrpcServer
-    from genre_tf.serving.embedded.manager import InFlight, ModelManager
+    from genre_tf.serving.embedded.manager import ModelManager
     from genre_tf.serving.embedded.metrics import ServerMetrics
 
-    class Held(InFlight):
+    class Held(ModelManager):
         let_go = threading.Event()
 
-        def request(self) -> Any:
+        def states(self, spec: Any) -> Any:
             assert self.let_go.wait(10)
-            return super().request()
+            return super().states(spec)
 
     sizes = {"threads": 1, "most_calls": 3, "max_message_bytes": 1 << 20}
-    server = GrpcServer(ModelManager(), ServerMetrics(), Held(), host="127.0.0.1", port=0, **sizes)
+    server = GrpcServer(Held(), ServerMetrics(), host="127.0.0.1", port=0, **sizes)
     server.start()
     with grpc.insecure_channel(f"127.0.0.1:{server.port}") as channel:
         ask = model_service_pb2_grpc.ModelServiceStub(channel).GetModelStatus
-        sent = [ask.future(get_model_status_pb2.GetModelStatusRequest()) for _ in range(8)]
+        sent = [ask.future(get_model_status_pb2.GetModelStatusRequest(model_spec={})) for _ in range(8)]
         deadline = time.monotonic() + 10
         while sum(call.done() for call in sent) < 5 and time.monotonic() < deadline:
             time.sleep(0.01)
@@ -106,4 +106,4 @@ def test_requests_beyond_the_limit_are_refused_and_those_that_wait_are_answered(
         codes = [call.code() for call in sent]
     server.stop()
     assert codes.count(grpc.StatusCode.RESOURCE_EXHAUSTED) == 5
-    assert codes.count(grpc.StatusCode.INVALID_ARGUMENT) == 3  # answered: they name no model
+    assert codes.count(grpc.StatusCode.NOT_FOUND) == 3  # answered: they name no model

@@ -28,8 +28,7 @@ class Served:
     """A folder, what follows it, and what was said and opened."""
 
     def __init__(self, models: Path) -> None:
-        from genre_tf.serving.embedded.loading import VersionLoader
-        from genre_tf.serving.embedded.manager import ModelManager
+        from genre_tf.serving.embedded.manager import ModelManager, VersionLoader
 
         self.models = models
         self.said: list[str] = []

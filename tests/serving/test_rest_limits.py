@@ -86,7 +86,7 @@ BIG = 16 << 20  # bytes of the page at /big: more than the kernel takes for a cl
 @pytest.fixture
 def start() -> Iterator[Start]:
     """Starts servers without models: a request that is read whole gets status 404."""
-    from genre_tf.serving.embedded.manager import InFlight, ModelManager
+    from genre_tf.serving.embedded.manager import ModelManager
     from genre_tf.serving.embedded.metrics import ServerMetrics
     from genre_tf.serving.embedded.rest import RestLimits, RestServer
 
@@ -97,7 +97,7 @@ def start() -> Iterator[Start]:
             return bytes(BIG)
 
     def make(**limits: Any) -> Any:
-        parts, to = (ModelManager(), Metrics(), InFlight()), {"host": "127.0.0.1", "port": 0}
+        parts, to = (ModelManager(), Metrics()), {"host": "127.0.0.1", "port": 0}
         server = RestServer(*parts, **to, threads=4, metrics_path="/big", limits=RestLimits(**limits))
         server.start()
         started.append(server)

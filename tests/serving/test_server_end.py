@@ -78,7 +78,7 @@ def test_a_server_that_ends_says_so_refuses_and_lets_requests_end(held: Held) ->
         asked = health.Check(health_pb2.HealthCheckRequest(), timeout=10)
         assert asked.status == health_pb2.HealthCheckResponse.NOT_SERVING
         deadline = time.monotonic() + 10
-        while not held.server._in_flight._draining and time.monotonic() < deadline:
+        while not held.server._manager._draining and time.monotonic() < deadline:
             time.sleep(0.001)
         assert held.rest() == (503, {"error": "the server is shutting down"})
         with pytest.raises(grpc.RpcError) as caught:
@@ -121,15 +121,18 @@ def test_a_version_stays_while_a_request_runs_whose_client_has_hung_up(held: Hel
     held.server.stop()
 
 
-def test_a_request_that_never_ends_does_not_keep_the_server(toy_models: Path) -> None:
-    from genre_tf.serving.embedded.manager import InFlight
-
-    in_flight = InFlight()
-    with in_flight.request():
+def test_a_request_that_never_ends_does_not_keep_the_server(held: Held) -> None:
+    manager = held.server._manager
+    with ThreadPoolExecutor(1) as pool:
+        running = pool.submit(held.rest)
+        assert held.entered.acquire(timeout=10)
         started = time.monotonic()
-        assert not in_flight.drain(0.1)
+        assert not manager.drain(0.1)
         assert time.monotonic() - started < 5
-    assert in_flight.drain(0.1)
+        held.gate.set()
+        assert running.result(10)[0] == 200
+        assert manager.drain(1.0)
+    held.server.stop()
 
 
 def test_who_watches_hears_of_the_end_though_another_has_left(toy_models: Path) -> None:

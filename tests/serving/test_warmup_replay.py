@@ -53,8 +53,7 @@ def regress_log() -> Any:
 
 def load(models: Path) -> tuple[dict[str, list[int]], list[str], list[tuple[int, str, int]]]:
     """What is served, what was said, and each version's state and error code."""
-    from genre_tf.serving.embedded.loading import VersionLoader, load_version
-    from genre_tf.serving.embedded.manager import ModelManager, ModelSpec
+    from genre_tf.serving.embedded.manager import ModelManager, ModelSpec, VersionLoader, load_version
     from genre_tf.serving.operations.models_config import find_models
 
     said: list[str] = []
@@ -139,7 +138,7 @@ def test_a_thousand_records_are_not_too_many(warm: Warm) -> None:
 def test_only_a_warmup_that_succeeded_is_on_the_page_of_metrics(
     warm: Warm, signature: str, ended: bool
 ) -> None:
-    from genre_tf.serving.embedded.loading import load_version
+    from genre_tf.serving.embedded.manager import load_version
     from genre_tf.serving.embedded.metrics import ServerMetrics
 
     version = warm([predict_log(signature).SerializeToString()]) / "toy" / "2"
