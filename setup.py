@@ -93,7 +93,7 @@ setup(
     package_data={
         "genre_tf": ["py.typed"],
         "genre_tf.data.layouts": ["maps/*.toml"],
-        "genre_tf.data.synth": ["*.txt", "stories/*.txt"],
+        "genre_tf.synth": ["*.txt", "stories/*.txt"],
         "genre_tf.export": ["*.txt"],
         "genre_tf.reporting": ["templates/*"],
         "genre_tf.serving.operations": ["templates/**/*"],

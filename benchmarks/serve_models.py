@@ -13,8 +13,6 @@ from genre_tf.config import GenerationConfig, NewsConfig, RunConfig
 from genre_tf.contract import GENERATOR, RECOMMENDER, SIGNATURES
 from genre_tf.data.articles import Article, ArticleTable
 from genre_tf.data.counters import COUNTERS
-from genre_tf.data.synth.catalogue import write_catalogue
-from genre_tf.data.synth.settings import NewsroomSettings
 from genre_tf.export.generator import Evidence, GeneratorServable
 from genre_tf.export.saved_model import write_saved_model
 from genre_tf.export.servables import new_recommender, write_recommender
@@ -27,6 +25,8 @@ from genre_tf.generation.writer_options import writer_options
 from genre_tf.models.checkpoint import news_encoder_of, ranker_of, two_tower_of
 from genre_tf.models.news_encoder import Categories, NewsEncoder
 from genre_tf.serving.operations.configuration import write_configuration
+from genre_tf.synth.catalogue import write_catalogue
+from genre_tf.synth.settings import NewsroomSettings
 from genre_tf.training.generation import new_generator
 
 NAIVE = "genre_naive"

@@ -26,6 +26,7 @@ FLOORS = [
     {"explain"},
     {"evaluation"},
     {"funnel"},
+    {"synth"},
     {"metrics"},
     {"models"},
     {"generation"},

@@ -64,9 +64,9 @@ def demo(
         progress.print(f"[{time.monotonic() - started:5.0f} s] {line}", soft_wrap=True)
 
     load_tensorflow()
-    from genre_tf.data.synth.newsroom import write_newsroom
-    from genre_tf.data.synth.settings import NewsroomSettings
     from genre_tf.serving.operations.model_server import server_process
+    from genre_tf.synth.newsroom import write_newsroom
+    from genre_tf.synth.settings import NewsroomSettings
     from genre_tf.training.run_folder import STAGES, train
 
     say("writing a newsroom: articles, readers with tastes, and the clicks that follow from them")

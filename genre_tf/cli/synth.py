@@ -6,8 +6,8 @@ from typing import Annotated
 import typer
 
 from genre_tf.cli.console import print_json, progress, results
-from genre_tf.data.synth.newsroom import write_newsroom
-from genre_tf.data.synth.settings import NewsroomSettings
+from genre_tf.synth.newsroom import write_newsroom
+from genre_tf.synth.settings import NewsroomSettings
 
 _DEFAULTS = NewsroomSettings()
 

@@ -53,7 +53,7 @@ def test_without_smollm2_the_demo_says_how_to_get_english(monkeypatch, tmp_path,
 
     monkeypatch.setattr(demo, "has_smollm2", lambda: False)
     monkeypatch.setattr(demo, "load_tensorflow", lambda: None)
-    monkeypatch.setattr("genre_tf.data.synth.newsroom.write_newsroom", lambda *_: {})
+    monkeypatch.setattr("genre_tf.synth.newsroom.write_newsroom", lambda *_: {})
     monkeypatch.setattr("genre_tf.training.run_folder.train", train)
     with pytest.raises(TrainedError):
         demo.demo(tmp_path / "demo", "tiny", 7, quick)

@@ -11,8 +11,8 @@ import h5py
 import numpy as np
 import pytest
 
-from genre_tf.data.synth.newsroom import write_newsroom
-from genre_tf.data.synth.settings import NewsroomSettings
+from genre_tf.synth.newsroom import write_newsroom
+from genre_tf.synth.settings import NewsroomSettings
 
 # Ten by hand (GENRE_KILLS=10); two by default, for each costs the start of a process.
 KILLS = int(os.environ.get("GENRE_KILLS", "2"))

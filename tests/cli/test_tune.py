@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from genre_tf.config import NewsConfig, RunConfig, read_config, write_config
-from genre_tf.data.synth.newsroom import write_newsroom
-from genre_tf.data.synth.settings import NewsroomSettings
+from genre_tf.synth.newsroom import write_newsroom
+from genre_tf.synth.settings import NewsroomSettings
 from genre_tf.training.tuning import HYPER_PARAMETERS, known_names, with_values
 
 from .conftest import Genre

@@ -12,9 +12,9 @@ from genre_tf.data.beam import log_rows
 from genre_tf.data.beam import prepare as beam_prepare
 from genre_tf.data.beam.runners import Runner
 from genre_tf.data.records import prepare
-from genre_tf.data.synth.newsroom import write_newsroom
-from genre_tf.data.synth.settings import NewsroomSettings
 from genre_tf.errors import FailureError, InputError
+from genre_tf.synth.newsroom import write_newsroom
+from genre_tf.synth.settings import NewsroomSettings
 
 DIRECT = Runner("DirectRunner")
 GOOD = "1\tU1\t11/9/2019 9:00:00 AM\tN1\tN3-1 N4-0"

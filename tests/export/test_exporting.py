@@ -13,8 +13,6 @@ from genre_tf.config import GenerationConfig, NewsConfig, RunConfig, WritingConf
 from genre_tf.data.counters import COUNTERS
 from genre_tf.data.mind import read_split
 from genre_tf.data.records import prepare, read_articles
-from genre_tf.data.synth.newsroom import write_newsroom
-from genre_tf.data.synth.settings import NewsroomSettings
 from genre_tf.errors import FailureError, InputError
 from genre_tf.export import exporting
 from genre_tf.export.contract_file import read_contract
@@ -30,6 +28,8 @@ from genre_tf.models.checkpoint import (
 )
 from genre_tf.models.news_encoder import Categories
 from genre_tf.models.text_model import save_own_weights
+from genre_tf.synth.newsroom import write_newsroom
+from genre_tf.synth.settings import NewsroomSettings
 from genre_tf.training.generation import new_generator
 
 OPTIONS = ExportOptions(k=3, retrieve=20, batch_sizes=(1, 2))

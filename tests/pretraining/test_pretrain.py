@@ -17,11 +17,11 @@ from genre_tf.backbones.language_models import load_language_model
 from genre_tf.cli import pretrain as verb
 from genre_tf.config import OptimizerConfig, PretrainConfig, RunConfig
 from genre_tf.data.corpus import read_corpus
-from genre_tf.data.synth.newsroom import write_newsroom
-from genre_tf.data.synth.settings import NewsroomSettings
 from genre_tf.errors import InputError, StoppedError
 from genre_tf.pretraining.language_models import MaskedLanguageModel
 from genre_tf.pretraining.pretrain import pretrain
+from genre_tf.synth.newsroom import write_newsroom
+from genre_tf.synth.settings import NewsroomSettings
 
 CONFIG = RunConfig(
     pretrain=PretrainConfig(

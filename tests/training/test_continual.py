@@ -34,8 +34,6 @@ from genre_tf.data.manifest import file_fingerprint
 from genre_tf.data.mind import read_split
 from genre_tf.data.moment_pool import moment
 from genre_tf.data.records import read_articles
-from genre_tf.data.synth.newsroom import write_newsroom
-from genre_tf.data.synth.settings import NewsroomSettings
 from genre_tf.errors import FailureError, InputError, StoppedError
 from genre_tf.models.checkpoint import (
     WEIGHTS_FILE,
@@ -45,6 +43,8 @@ from genre_tf.models.checkpoint import (
     two_tower_of,
 )
 from genre_tf.models.text_model import save_own_weights
+from genre_tf.synth.newsroom import write_newsroom
+from genre_tf.synth.settings import NewsroomSettings
 from genre_tf.training.generation import new_generator
 from genre_tf.training.progress import FitResult
 from genre_tf.training.run_folder import STAGES, judge, train

@@ -17,11 +17,11 @@ from genre_tf.config import (
     OptimizerConfig,
     RunConfig,
 )
-from genre_tf.data.synth.newsroom import write_newsroom
-from genre_tf.data.synth.settings import NewsroomSettings
 from genre_tf.errors import FailureError, InputError
 from genre_tf.models.checkpoint import WEIGHTS_FILE, load_news_encoder, ranker_of, two_tower_of
 from genre_tf.models.text_model import save_own_weights
+from genre_tf.synth.newsroom import write_newsroom
+from genre_tf.synth.settings import NewsroomSettings
 from genre_tf.training.generation import headlines
 from genre_tf.training.learner import Learner
 from genre_tf.training.loop import Training

@@ -21,8 +21,6 @@ from genre_tf.config import (
 )
 from genre_tf.data.manifest import file_fingerprint
 from genre_tf.data.records import read_articles
-from genre_tf.data.synth.newsroom import write_newsroom
-from genre_tf.data.synth.settings import NewsroomSettings
 from genre_tf.data.text_examples import TextExample
 from genre_tf.errors import InputError, StoppedError
 from genre_tf.models.checkpoint import (
@@ -33,6 +31,8 @@ from genre_tf.models.checkpoint import (
     two_tower_of,
 )
 from genre_tf.models.text_model import save_own_weights
+from genre_tf.synth.newsroom import write_newsroom
+from genre_tf.synth.settings import NewsroomSettings
 from genre_tf.training.generation import ReaderVectors, reader_vectors
 from genre_tf.training.progress import FitResult
 from genre_tf.training.run_folder import open_run, stage_fingerprints, train

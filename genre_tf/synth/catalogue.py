@@ -28,8 +28,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from genre_tf.data.articles import Article
-from genre_tf.data.synth.settings import NewsroomSettings
 from genre_tf.errors import FailureError
+from genre_tf.synth.settings import NewsroomSettings
 
 ENTITIES_PER_TOPIC = 10
 # Some are in the news every day, so that readers often meet the entities that they follow.

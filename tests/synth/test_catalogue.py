@@ -5,7 +5,7 @@ import re
 import numpy as np
 import pytest
 
-from genre_tf.data.synth.catalogue import (
+from genre_tf.synth.catalogue import (
     NO_ENTITY,
     Names,
     Story,
@@ -13,7 +13,7 @@ from genre_tf.data.synth.catalogue import (
     read_topics,
     write_catalogue,
 )
-from genre_tf.data.synth.settings import NewsroomSettings
+from genre_tf.synth.settings import NewsroomSettings
 
 STORIES = [
     pytest.param(topic, event, id=f"{topic.subcategory}-{number}")

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from genre_tf.data.synth.catalogue import ENTITY_SHARE, Catalogue
-from genre_tf.data.synth.settings import NewsroomSettings
+from genre_tf.synth.catalogue import ENTITY_SHARE, Catalogue
+from genre_tf.synth.settings import NewsroomSettings
 
 FOLLOWED = 3  # entities that a reader follows, spread over the interests
 FAVOURITES = (2, 3)  # categories, from and to
@@ -34,34 +34,24 @@ class Readers:
     def __init__(self, settings: NewsroomSettings, catalogue: Catalogue, rng: np.random.Generator) -> None:
         self._settings = settings
         self._catalogue = catalogue
-        self.favourites = self._draw_favourites(rng)
-        self.interests = self._draw_interests(rng)
-        self.followed = self._follow(self.interests, rng)
+        categories = int(catalogue.category_of_topic.max()) + 1
+        rank = rng.random((settings.readers, categories)).argsort(axis=1).argsort(axis=1)
+        self.favourites = rank < rng.integers(*FAVOURITES, size=(settings.readers, 1), endpoint=True)
+        possible = self.favourites[:, catalogue.category_of_topic]  # [readers, topics]
+        draw = rng.random(possible.shape) * possible
+        self.interests = draw > 1.0 - INTERESTING_SHARE
+        self.interests[np.arange(len(draw)), draw.argmax(axis=1)] = True  # every reader has at least one
+        size = (settings.readers, FOLLOWED, possible.shape[1])
+        topic = (rng.random(size, dtype=np.float32) * self.interests[:, None, :]).argmax(axis=2)
+        per_topic = catalogue.entities_per_topic
+        entity = rng.choice(per_topic, size=topic.shape, p=ENTITY_SHARE)
+        self.followed = (topic * per_topic + entity).astype(np.int32)
         # A fixed number, of equal activity: a few very active ones by chance would move every mean.
         anonymous = math.ceil(settings.anonymous_share * settings.readers)
         self.anonymous = rng.permutation(settings.readers) < anonymous
         activity = rng.lognormal(sigma=0.8, size=settings.readers)
         activity[self.anonymous] = activity.mean()
         self.activity = activity / activity.sum()
-
-    def _draw_favourites(self, rng: np.random.Generator) -> NDArray[np.bool_]:
-        categories = int(self._catalogue.category_of_topic.max()) + 1
-        rank = rng.random((self._settings.readers, categories)).argsort(axis=1).argsort(axis=1)
-        return rank < rng.integers(*FAVOURITES, size=(self._settings.readers, 1), endpoint=True)
-
-    def _draw_interests(self, rng: np.random.Generator) -> NDArray[np.bool_]:
-        possible = self.favourites[:, self._catalogue.category_of_topic]  # [readers, topics]
-        draw = rng.random(possible.shape) * possible
-        interests = draw > 1.0 - INTERESTING_SHARE
-        interests[np.arange(len(draw)), draw.argmax(axis=1)] = True  # every reader has at least one
-        return interests
-
-    def _follow(self, interests: NDArray[np.bool_], rng: np.random.Generator) -> NDArray[np.int32]:
-        readers, topics = interests.shape
-        draw = rng.random((readers, FOLLOWED, topics), dtype=np.float32) * interests[:, None, :]
-        topic = draw.argmax(axis=2)  # [readers, FOLLOWED]
-        per_topic = self._catalogue.entities_per_topic
-        return (topic * per_topic + rng.choice(per_topic, size=topic.shape, p=ENTITY_SHARE)).astype(np.int32)
 
     def drift(self, rng: np.random.Generator) -> None:
         """Let a day pass: some readers replace an interest, and the entities that they follow in it."""
@@ -81,15 +71,7 @@ class Readers:
         self.followed[moved] = np.where(followed // per_topic == lost[:, None], new, followed)
 
     def taste(self, readers: NDArray[np.int64], articles: NDArray[np.int64]) -> NDArray[np.float64]:
-        """How strongly each article attracts its reader.
-
-        Args:
-            readers: int64 [B], reader numbers.
-            articles: int64 [B, C], article rows.
-
-        Returns:
-            float64 [B, C], log-odds.
-        """
+        """How strongly each article [B, C] attracts its reader [B]: float64 [B, C], log-odds."""
         settings, catalogue = self._settings, self._catalogue
         interests = self.interests[readers]  # [B, topics]
         favourites = self.favourites[readers]  # [B, categories]
@@ -106,21 +88,11 @@ class Readers:
 
 @dataclass(frozen=True, slots=True)
 class Pools:
-    """Candidates of a block of impressions, right padded.
+    """Candidates of a block of impressions, right padded."""
 
-    Attributes:
-        readers: int64 [B].
-        hours: float64 [B], since the first logged midnight; ascending.
-        articles: int64 [B, C], article rows in the (random) order in which they are shown.
-        mask: bool [B, C], the real candidates.
-        probabilities: float64 [B, C], of each click independently; 0 where padded.
-    """
-
-    readers: NDArray[np.int64]
-    hours: NDArray[np.float64]
-    articles: NDArray[np.int64]
-    mask: NDArray[np.bool_]
-    probabilities: NDArray[np.float64]
+    articles: NDArray[np.int64]  # [B, C], article rows in the (random) order in which they are shown
+    mask: NDArray[np.bool_]  # [B, C], the real candidates
+    probabilities: NDArray[np.float64]  # [B, C], of each click independently; 0 where padded
 
 
 def draw_pools(
@@ -133,25 +105,16 @@ def draw_pools(
 ) -> Pools:
     """Show every reader some recent articles, in random order, so that a position means nothing.
 
+    They are drawn with repetition, newer ones more often; a repeated article keeps only its first place.
+
     Args:
-        readers: int64 [B], reader numbers.
-        hours: float64 [B], times of the impressions in hours since the first logged midnight.
+        readers: [B], reader numbers.
+        hours: [B], times of the impressions in hours since the first logged midnight.
         tastes: the readers.
         catalogue: the articles.
         settings: sizes and pulls.
         rng: the source of all randomness.
     """
-    articles, mask = _draw_articles(hours, catalogue, settings, rng)
-    age_days = (hours[:, None] - catalogue.published_hours[articles]) / 24.0
-    logits = settings.bias + tastes.taste(readers, articles)
-    logits += settings.popularity * catalogue.quality[articles] - settings.freshness_decay * age_days
-    return Pools(readers, hours, articles, mask, np.where(mask, 1.0 / (1.0 + np.exp(-logits)), 0.0))
-
-
-def _draw_articles(
-    hours: NDArray[np.float64], catalogue: Catalogue, settings: NewsroomSettings, rng: np.random.Generator
-) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
-    """Draw with repetition, newer articles more often; a repeated article keeps only its first place."""
     published = catalogue.published_hours
     size = rng.lognormal(np.log(settings.pool_size), 0.45, size=len(hours)).round().astype(np.int64)
     size = size.clip(5, settings.largest_pool)
@@ -164,7 +127,11 @@ def _draw_articles(
     ordered = np.take_along_axis(articles, order, axis=1)
     repeated = np.zeros(articles.shape, dtype=bool)
     np.put_along_axis(repeated[:, :], order[:, 1:], ordered[:, 1:] == ordered[:, :-1], axis=1)
-    return articles, ~repeated & (np.arange(articles.shape[1]) < size[:, None])
+    mask = ~repeated & (np.arange(articles.shape[1]) < size[:, None])
+    age_days = (hours[:, None] - published[articles]) / 24.0
+    logits = settings.bias + tastes.taste(readers, articles)
+    logits += settings.popularity * catalogue.quality[articles] - settings.freshness_decay * age_days
+    return Pools(articles, mask, np.where(mask, 1.0 / (1.0 + np.exp(-logits)), 0.0))
 
 
 def draw_clicks(
@@ -172,15 +139,8 @@ def draw_clicks(
 ) -> NDArray[np.bool_]:
     """Draw each click independently; repeat until at least one candidate is clicked and one is not.
 
-    That is MIND's rule. The repetition changes the probabilities to those of `logged_probabilities`.
-
-    Args:
-        probabilities: float64 [B, C].
-        mask: bool [B, C]; at least two candidates per row.
-        rng: the source of all randomness.
-
-    Returns:
-        bool [B, C].
+    That is MIND's rule. The repetition changes the probabilities to those of `logged_probabilities`. All
+    arrays are [B, C], with at least two candidates in a row.
     """
     clicks = np.zeros(mask.shape, dtype=bool)
     waiting = np.arange(len(mask))
@@ -196,14 +156,8 @@ def logged_probabilities(probabilities: NDArray[np.float64], mask: NDArray[np.bo
     """The probability of each click in an impression that has at least one click and one non-click.
 
     With independent clicks, and N and A for "none" and "all" of them: (p - P(A)) / (1 - P(N) - P(A)).
-    Within an impression this grows with p, so the order, and every ranking metric, is the same.
-
-    Args:
-        probabilities: float64 [B, C], of each click independently.
-        mask: bool [B, C].
-
-    Returns:
-        float64 [B, C]; 0 where padded.
+    Within an impression this grows with p, so the order, and every ranking metric, is the same. All arrays
+    are [B, C]; 0 where padded.
     """
     none = np.where(mask, 1.0 - probabilities, 1.0).prod(axis=1, keepdims=True)
     every = np.where(mask, probabilities, 1.0).prod(axis=1, keepdims=True)

@@ -5,11 +5,10 @@ import itertools
 import numpy as np
 import pytest
 
-from genre_tf.data.synth.catalogue import Catalogue, write_catalogue
-from genre_tf.data.synth.oracle import ranking_metrics
-from genre_tf.data.synth.readers import Readers, draw_clicks, draw_pools, logged_probabilities
-from genre_tf.data.synth.settings import NewsroomSettings
 from genre_tf.errors import InputError
+from genre_tf.synth.catalogue import Catalogue, write_catalogue
+from genre_tf.synth.readers import Readers, draw_clicks, draw_pools, logged_probabilities
+from genre_tf.synth.settings import NewsroomSettings
 
 SETTINGS = NewsroomSettings(articles=800, readers=300)
 
@@ -84,22 +83,6 @@ def test_interests_drift_within_the_favourite_categories(catalogue: Catalogue) -
     assert 0.05 < changed.mean() < 0.5
     np.testing.assert_array_equal(before.sum(axis=1), tastes.interests.sum(axis=1))
     assert (tastes.favourites[:, catalogue.category_of_topic] | ~tastes.interests).all()
-
-
-def test_metrics_are_those_of_mind() -> None:
-    scores = np.array([[0.9, 0.8, 0.7, 0.1, 0.0]])
-    labels = np.array([[False, True, False, True, False]])
-    mask = np.array([[True, True, True, True, False]])
-    metrics = ranking_metrics(scores, labels, mask)
-    assert metrics["auc"][0] == pytest.approx(1 / 4)
-    assert metrics["mrr"][0] == pytest.approx((1 / 2 + 1 / 4) / 2)
-    ideal = 1 + 1 / np.log2(3)
-    assert metrics["ndcg@5"][0] == pytest.approx((1 / np.log2(3) + 1 / np.log2(5)) / ideal)
-
-
-def test_equal_scores_are_worth_half() -> None:
-    metrics = ranking_metrics(np.zeros((1, 3)), np.array([[True, False, False]]), np.ones((1, 3), bool))
-    assert metrics["auc"][0] == pytest.approx(0.5)
 
 
 @pytest.mark.parametrize(
