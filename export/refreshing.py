@@ -22,7 +22,7 @@ import tensorflow as tf
 from genre_tf.contract import ASSETS_FOLDER, GENERATOR, RECOMMENDER
 from genre_tf.data.articles import Article, ArticleTable
 from genre_tf.data.counters import Counters
-from genre_tf.data.faults import FaultPolicy
+from genre_tf.data.lines import FaultPolicy
 from genre_tf.data.mind import iterate_behaviors, read_news
 from genre_tf.errors import InputError
 from genre_tf.export.contract_file import files_fingerprint, read_contract

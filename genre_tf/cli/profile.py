@@ -42,7 +42,7 @@ def profile(
     if reader is None and log is None:
         raise InputError("give --history (ids), --history-text (titles), or --log for its readers")
     load_tensorflow()
-    from genre_tf.data.faults import FaultPolicy
+    from genre_tf.data.lines import FaultPolicy
     from genre_tf.data.reader_logs import articles_of, read_histories
     from genre_tf.evaluation.scoring import run_articles
     from genre_tf.explain.article import titled

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from genre_tf.data.faults import Fault
+from genre_tf.data.lines import Fault
 from genre_tf.data.signals import Signals
 from genre_tf.errors import InputError
 

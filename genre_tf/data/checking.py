@@ -6,8 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from genre_tf.data.articles import Article, Impression
-from genre_tf.data.faults import Fault, FaultPolicy
-from genre_tf.data.lines import find_file, whole_file_fault
+from genre_tf.data.lines import Fault, FaultPolicy, find_file, whole_file_fault
 from genre_tf.data.mind import BEHAVIORS, NEWS, inner_splits, iterate_behaviors, read_news, split_names
 from genre_tf.errors import InputError
 

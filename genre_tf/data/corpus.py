@@ -10,8 +10,7 @@ import numpy.typing as npt
 
 from genre_tf.data.articles import Article, Impression
 from genre_tf.data.examples import first_of_validation
-from genre_tf.data.faults import Fault, FaultPolicy, shown
-from genre_tf.data.lines import read_lines
+from genre_tf.data.lines import Fault, FaultPolicy, read_lines, shown
 from genre_tf.data.mind import epoch_seconds, read_split
 from genre_tf.errors import InputError
 

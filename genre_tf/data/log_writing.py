@@ -13,8 +13,7 @@ from genre_tf.data.articles import ArticleTable
 from genre_tf.data.columns import Block, BlockFile, ImpressionColumns, ends_of, write_block
 from genre_tf.data.counters import COUNTERS, Counters, epoch_seconds, epoch_time
 from genre_tf.data.examples import block_of, first_of_validation, newest_known
-from genre_tf.data.faults import FaultPolicy
-from genre_tf.data.lines import decoded, read_blocks
+from genre_tf.data.lines import FaultPolicy, decoded, read_blocks
 from genre_tf.data.manifest import COUNTERS_FILE, SPLITS, shard_name
 from genre_tf.data.mind import BehaviorsRow, LogForm, parse_time, require_rows
 from genre_tf.data.signals import DEFAULTS

@@ -5,7 +5,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from genre_tf.data.faults import Fault
+from genre_tf.data.lines import Fault
 from genre_tf.data.mind import split_files
 from genre_tf.errors import InputError
 

@@ -16,8 +16,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from genre_tf.data.articles import Article, Impression, Split
-from genre_tf.data.faults import Fault, FaultPolicy, shown
-from genre_tf.data.lines import find_file, read_lines
+from genre_tf.data.lines import Fault, FaultPolicy, find_file, read_lines, shown
 from genre_tf.data.signals import Signals, parse_signals
 from genre_tf.errors import InputError
 

@@ -7,8 +7,7 @@ from collections.abc import Collection, Iterable
 from pathlib import Path
 
 from genre_tf.data.articles import Article, Impression
-from genre_tf.data.faults import Fault, FaultPolicy
-from genre_tf.data.lines import find_file, read_lines
+from genre_tf.data.lines import Fault, FaultPolicy, find_file, read_lines
 from genre_tf.data.mind import (
     BEHAVIORS,
     NEWS,

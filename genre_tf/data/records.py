@@ -10,7 +10,7 @@ from genre_tf.data.articles import ArticleTable, damaged, read_article_file, wri
 from genre_tf.data.beam.runners import Runner
 from genre_tf.data.columns import ImpressionColumns, read_columns
 from genre_tf.data.counters import Counters
-from genre_tf.data.faults import FaultPolicy
+from genre_tf.data.lines import FaultPolicy
 from genre_tf.data.log_writing import LogSummary, LogTask, in_validation, write_log
 from genre_tf.data.manifest import (
     ARTICLES_FILE,

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from genre_tf.config import SignalsConfig
-from genre_tf.data.faults import shown
+from genre_tf.data.lines import shown
 
 KEYS = ("dwell", "comments", "shares")
 DEFAULTS = SignalsConfig()

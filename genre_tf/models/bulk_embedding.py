@@ -15,8 +15,7 @@ import numpy as np
 
 from genre_tf.data.articles import Article, ArticleTable, read_article_file, write_articles
 from genre_tf.data.beam.runners import Runner
-from genre_tf.data.faults import FaultPolicy
-from genre_tf.data.lines import find_file
+from genre_tf.data.lines import FaultPolicy, find_file
 from genre_tf.data.manifest import (
     MANIFEST_FILE,
     Manifest,

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from genre_tf.data.corpus import read_labelled_texts
-from genre_tf.data.faults import FaultPolicy
+from genre_tf.data.lines import FaultPolicy
 from genre_tf.data.manifest import file_fingerprint
 from genre_tf.errors import InputError
 from genre_tf.generation.safety import SafetyClassifier, save_classifier

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from genre_tf.data.faults import FaultPolicy
 from genre_tf.data.layouts import cells, impression_rows
 from genre_tf.data.layouts.column_map import ImpressionColumns, Reading
 from genre_tf.data.layouts.tables import Source, SourceRow
+from genre_tf.data.lines import FaultPolicy
 
 NINE = datetime(2019, 11, 9, 9)
 

@@ -4,7 +4,7 @@ from datetime import datetime
 
 import pytest
 
-from genre_tf.data import faults
+from genre_tf.data import lines
 from genre_tf.data.checking import check_data
 from genre_tf.errors import InputError
 
@@ -77,7 +77,7 @@ def test_a_missing_file_is_a_fault_and_the_other_is_still_checked(write_split):
 
 
 def test_faults_beyond_the_listing_limit_are_counted(write_split, monkeypatch):
-    monkeypatch.setattr(faults, "MAX_LISTED_FAULTS", 10)
+    monkeypatch.setattr(lines, "MAX_LISTED_FAULTS", 10)
     report = check_data(write_split(news=["x"] * 50))
     assert len(report.faults) == 10
     assert report.splits[0].bad_rows == 50 + 4

@@ -15,7 +15,7 @@ from genre_tf.data.columns import (
 )
 from genre_tf.data.counters import Counters
 from genre_tf.data.examples import build_examples
-from genre_tf.data.faults import FaultPolicy
+from genre_tf.data.lines import FaultPolicy
 from genre_tf.data.mind import read_news, read_split
 from genre_tf.errors import InputError
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from genre_tf.data.articles import Impression
-from genre_tf.data.faults import FaultPolicy
+from genre_tf.data.lines import FaultPolicy
 from genre_tf.data.reader_logs import articles_of, newest_histories, read_histories
 from genre_tf.errors import InputError
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from genre_tf.config import SignalsConfig
-from genre_tf.data import faults, log_writing
+from genre_tf.data import lines, log_writing
 from genre_tf.data.articles import ArticleTable
 from genre_tf.data.counters import Counters
 from genre_tf.data.examples import build_examples, split_by_time
@@ -184,7 +184,7 @@ def test_skipped_rows_are_counted_and_listed(write_split, tmp_path):
 
 
 def test_rows_are_counted_beyond_the_faults_that_are_listed(write_split, tmp_path, monkeypatch):
-    monkeypatch.setattr(faults, "MAX_LISTED_FAULTS", 1)
+    monkeypatch.setattr(lines, "MAX_LISTED_FAULTS", 1)
     data = write_split(behaviors=["x", "1\tU1\t11/9/2019 9:00:00 AM\tN1\tN3-1 N4-0", "y", "z"])
     manifest = prepare(data, tmp_path / "out", validation_share=0, max_bad_rows=3).manifest
     assert (manifest["bad_rows"], len(manifest["faults"])) == (3, 1)

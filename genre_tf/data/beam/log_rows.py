@@ -22,8 +22,7 @@ from apache_beam.utils.shared import Shared
 from genre_tf.data.articles import ArticleTable, Impression, read_article_file
 from genre_tf.data.beam.staging import local_copy, open_address
 from genre_tf.data.columns import Block
-from genre_tf.data.faults import Fault, FaultPolicy
-from genre_tf.data.lines import MAX_FILE_BYTES, decoded, line_blocks, raw_lines, skip_line
+from genre_tf.data.lines import MAX_FILE_BYTES, Fault, FaultPolicy, decoded, line_blocks, raw_lines, skip_line
 from genre_tf.data.log_writing import BlockReader, LogTask
 from genre_tf.data.mind import BEHAVIORS_COLUMNS, LogForm, id_fault, parse_behaviors
 

@@ -25,8 +25,7 @@ from genre_tf.data.beam.staging import Staging, write_whole
 from genre_tf.data.columns import Block, Floats, ImpressionColumns, Ints, Rows, read_columns, write_block
 from genre_tf.data.counters import COUNTERS, Counters
 from genre_tf.data.decay import HOUR_SECONDS
-from genre_tf.data.faults import Fault
-from genre_tf.data.lines import EMPTY
+from genre_tf.data.lines import EMPTY, Fault
 from genre_tf.data.log_writing import SHARD_IMPRESSIONS, LogSummary, LogTask, judged
 from genre_tf.data.manifest import ARTICLES_FILE, COUNTERS_FILE, shard_name
 from genre_tf.data.mind import LogForm, require_rows

@@ -8,7 +8,7 @@ from datetime import date, datetime, timedelta
 from decimal import Decimal
 from typing import Any, TypeVar
 
-from genre_tf.data.faults import listed, shown
+from genre_tf.data.lines import listed, shown
 from genre_tf.data.mind import WITHDRAWN, id_fault, naive_time, parse_iso_time, parse_time
 
 Value = TypeVar("Value")

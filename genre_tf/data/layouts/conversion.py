@@ -12,7 +12,6 @@ from typing import Any, BinaryIO, cast
 import numpy as np
 
 from genre_tf.data.articles import TEXT_FIELDS, Article, Impression
-from genre_tf.data.faults import Fault, FaultPolicy, shown
 from genre_tf.data.layouts.cells import first_text, if_any, one_id, text, withdrawn
 from genre_tf.data.layouts.column_map import ArticleColumns, ColumnMap
 from genre_tf.data.layouts.events import (
@@ -29,7 +28,7 @@ from genre_tf.data.layouts.events import (
 )
 from genre_tf.data.layouts.impression_rows import ImpressionLines
 from genre_tf.data.layouts.tables import Source, SplitSummary
-from genre_tf.data.lines import MAX_LINE_BYTES
+from genre_tf.data.lines import MAX_LINE_BYTES, Fault, FaultPolicy, shown
 from genre_tf.data.mind import BEHAVIORS, NEWS, WITHDRAWN
 from genre_tf.errors import InputError
 from genre_tf.files import whole_folder

@@ -12,10 +12,10 @@ import numpy as np
 import numpy.typing as npt
 
 from genre_tf.data.articles import Impression
-from genre_tf.data.faults import shown
 from genre_tf.data.layouts import cells
 from genre_tf.data.layouts.column_map import EVENTS, ClickColumns, EventColumns
 from genre_tf.data.layouts.tables import Source
+from genre_tf.data.lines import shown
 from genre_tf.data.mind import epoch_seconds, epoch_time, mind_time
 from genre_tf.data.signals import KEYS, Signal
 

@@ -7,12 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from genre_tf.data.articles import Impression
-from genre_tf.data.faults import shown
 from genre_tf.data.layouts import cells
 from genre_tf.data.layouts.column_map import HistoryColumns, ImpressionColumns, SplitFiles
 from genre_tf.data.layouts.events import History, LogLine, PastClicks
 from genre_tf.data.layouts.tables import Source, SourceRow
-from genre_tf.data.lines import MAX_LINE_BYTES
+from genre_tf.data.lines import MAX_LINE_BYTES, shown
 from genre_tf.data.mind import LogForm, mind_time, parse_behaviors
 
 MAX_CANDIDATES = 10_000

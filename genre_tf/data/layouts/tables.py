@@ -9,16 +9,20 @@ from datetime import datetime
 from pathlib import Path, PurePath
 from typing import Any
 
-from genre_tf.data.faults import MAX_LISTED_NAMES, Fault, FaultPolicy, listed, shown
 from genre_tf.data.layouts import cells
 from genre_tf.data.layouts.column_map import Reading, SkipRule
 from genre_tf.data.lines import (
     EMPTY,
     MAX_FILE_BYTES,
     MAX_LINE_BYTES,
+    MAX_LISTED_NAMES,
     TOO_LARGE,
+    Fault,
+    FaultPolicy,
     is_gzip,
+    listed,
     read_lines,
+    shown,
     whole_file_fault,
 )
 from genre_tf.data.mind import RowFaults, unquoted
