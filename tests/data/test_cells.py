@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from genre_tf.data.layouts import cells, impression_rows
+from genre_tf.data.layouts import cells, conversion
 from genre_tf.data.layouts.column_map import ImpressionColumns, Reading
 from genre_tf.data.layouts.tables import Source, SourceRow
 from genre_tf.data.lines import FaultPolicy
@@ -50,5 +50,5 @@ def test_a_label_is_cut_off_once() -> None:
     columns = ImpressionColumns(user_id="reader", time="at", labelled="shown")
     row = SourceRow(Path("log.csv"), 1, {"shown": "a-1-0 b-0-1 c"})
     source = Source(Path(), Reading(), FaultPolicy())
-    found = impression_rows.read_candidates(row, columns, source, labelled=False)
+    found = conversion.read_candidates(row, columns, source, labelled=False)
     assert (found, row.faults) == (["a-1", "b-0", "c"], [])

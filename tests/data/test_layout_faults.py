@@ -361,14 +361,15 @@ def test_files_in_a_folder_of_the_same_name_are_named(source: Path, tmp_path: Pa
 
 
 def test_what_is_too_large_is_refused(source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from genre_tf.data.layouts import impression_rows, tables
+    from genre_tf.data.layouts import conversion, tables
 
-    pyarrow.parquet.write_table(pyarrow.Table.from_pylist([GOOD]), source / "log.parquet")
+    row = {**GOOD, "read": ["N1"] * 200}
+    pyarrow.parquet.write_table(pyarrow.Table.from_pylist([row]), source / "log.parquet")
     with monkeypatch.context() as limits:
         limits.setattr(tables, "MAX_FILE_BYTES", 100)
         with pytest.raises(InputError, match="holds more than"):
             convert(source, tmp_path / "data", column_map(source))
-    monkeypatch.setattr(impression_rows, "MAX_LINE_BYTES", 20)
+    monkeypatch.setattr(conversion, "MAX_LINE_BYTES", 600)
     with pytest.raises(InputError, match=r"log.parquet:1: line: is longer"):
         convert(source, tmp_path / "data", column_map(source))
     (source / "log.parquet").unlink()

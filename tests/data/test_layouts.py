@@ -11,7 +11,7 @@ import pyarrow
 import pyarrow.parquet
 import pytest
 
-from genre_tf.data.layouts import impression_rows
+from genre_tf.data.layouts import conversion
 from genre_tf.data.layouts.column_map import read_map
 from genre_tf.data.layouts.conversion import check_layout, convert
 from genre_tf.data.mind import parse_time, read_split
@@ -301,7 +301,7 @@ def test_a_faulty_row_of_many_rejects_its_impression(tmp_path: Path, monkeypatch
     (fault,) = splits["train"].faults
     assert (fault.line, fault.field) == (4, "flag")
     convert(source, tmp_path / "data", read_map(map_file(source, clicks)), max_bad_rows=1)
-    monkeypatch.setattr(impression_rows, "MAX_CANDIDATES", 1)
+    monkeypatch.setattr(conversion, "MAX_CANDIDATES", 1)
     splits, _ = check_layout(source, read_map(map_file(source, clicks)))
     assert [fault.line for fault in splits["train"].faults if "more than 1 consecutive" in fault.message] == [
         2,

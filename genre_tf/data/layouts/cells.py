@@ -84,9 +84,9 @@ def one_id(value: Any) -> str:
     return found
 
 
-def if_any(read: Callable[[Any], Value]) -> Callable[[Any], Value | None]:
+def if_any(read: Callable[..., Value]) -> Callable[..., Value | None]:
     """A reader of cells that may be empty, for which it gives None."""
-    return lambda value: None if is_missing(value) else read(value)
+    return lambda value, *more: None if is_missing(value) else read(value, *more)
 
 
 def several(value: Any, separator: str) -> Sequence[Any]:
@@ -106,12 +106,17 @@ def several(value: Any, separator: str) -> Sequence[Any]:
     return [value]
 
 
+def several_of(value: Any, separator: str, read: Callable[[Any], Value]) -> list[Value]:
+    """As `several`, each of them read with `read`."""
+    return [read(each) for each in several(value, separator)]
+
+
 def ids(value: Any, separator: str) -> list[str]:
     """As `several`, each of them an id."""
     if separator == " " and isinstance(value, str) and not value.startswith("["):
         found = text(value).split()  # the most common case
         return [whole(each) for each in found] if "." in value else found
-    return [one_id(each) for each in several(value, separator)]
+    return several_of(value, separator, one_id)
 
 
 def labelled_id(value: str) -> str:

@@ -64,13 +64,13 @@ def read_events(
         if unknown and columns.drop_unknown:
             source.counts.dropped += 1
             continue
-        at = row.read(columns.time, source.moment)
+        at = row.read(columns.time, cells.moment, source.reading.time_unit)
         read = row.read(columns.dwell, cells.if_any(cells.seconds))
         if unknown:
             row.fault(columns.news_id, f"{shown(news_id)} is not among the articles; add the article")
         if read is not None and not 0 <= read < math.inf:
             row.fault(columns.dwell, f"{read} is not a finite number of seconds of at least 0")
-        name = row.read(columns.event, lambda value: cells.event(value, kinds)) if columns.event else "clicks"
+        name = row.read(columns.event, cells.event, kinds) if columns.event else "clicks"
         place = row.read(columns.position, cells.if_any(cells.position))
         page_id = row.read(columns.impression_id, cells.if_any(cells.one_id))
         if name == "dwells" and read is None and not row.faults:

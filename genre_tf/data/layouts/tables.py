@@ -5,7 +5,6 @@ import json
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
 from pathlib import Path, PurePath
 from typing import Any
 
@@ -56,15 +55,15 @@ class SourceRow:
     cells: Mapping[str, Any]  # values by column; absent ones are None or left out
     faults: RowFaults = field(default_factory=list)  # columns and messages
 
-    def read(self, column: str, value_of: Callable[[Any], Any]) -> Any:
-        """Reads one cell with a function of `cells`, whose `CellError` becomes a fault of the row.
+    def read(self, column: str, value_of: Callable[..., Any], *more: Any) -> Any:
+        """Reads one cell with a function of `cells`, which gets `more`; its `CellError` becomes a fault.
 
         None if the map names no such column (empty) or the cell is faulty.
         """
         if not column:
             return None
         try:
-            return value_of(self.cells.get(column))
+            return value_of(self.cells.get(column), *more)
         except cells.CellError as error:
             self.fault(column, str(error))
             return None
@@ -166,18 +165,6 @@ class Source:
             [Fault(str(row.file), row.number, column, message + hint) for column, message in row.faults]
         )
         return False
-
-    def moment(self, value: Any) -> datetime:
-        """Reads a time in the unit of the map; raises `CellError`."""
-        return cells.moment(value, self.reading.time_unit)
-
-    def ids(self, value: Any) -> list[str]:
-        """Reads a list of ids, separated as the map says; raises `CellError`."""
-        return cells.ids(value, self.reading.separator)
-
-    def several(self, read: Callable[[Any], Any]) -> Callable[[Any], list[Any]]:
-        """A reader of lists, separated as the map says, whose elements are read with `read`."""
-        return lambda value: [read(each) for each in cells.several(value, self.reading.separator)]
 
     def _unseen_keys(self) -> str:
         return f"no row up to here has {listed(sorted(self._unseen))}; keys found: {listed(self._keys)}"
