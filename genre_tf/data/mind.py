@@ -102,13 +102,16 @@ def inner_splits(data: Path) -> str:
     return f"its splits are one folder too deep ({inner}); move them up"
 
 
-def read_news(path: Path, policy: FaultPolicy | None = None) -> dict[str, Article]:
+def read_news(
+    path: Path, policy: FaultPolicy | None = None, wanted: Container[str] | None = None
+) -> dict[str, Article]:
     """Reads a news file.
 
     Args:
         path: `news.tsv` or `news.tsv.gz`; 5 to 10 columns (the sixth to the eighth are not read), the same
             number in every row.
         policy: what to do with faulty rows; stops at the first if not given.
+        wanted: ids of the only articles to read, of which the file may have none; None reads all.
 
     Returns:
         Articles by id, in the order of the file.
@@ -117,11 +120,30 @@ def read_news(path: Path, policy: FaultPolicy | None = None) -> dict[str, Articl
         InputError: the file is unusable, or the policy stops.
     """
     policy = policy or FaultPolicy()
-    rows = NewsRow(str(path))
+    articles: dict[str, Article] = {}
+    columns = 0
     for number, text in read_lines(path, policy):
-        rows.read(number, text, policy)
-    require_rows(path, rows.articles, policy)
-    return rows.articles
+        fields = text.split("\t")
+        if wanted is not None and fields[0] not in wanted:
+            continue
+        faults: RowFaults = []
+        if len(fields) not in NEWS_COLUMNS:
+            expected = "8 expected (5 to 7 without url and entities, 9 or 10 with published and state)"
+            faults.append(("columns", f"{len(fields)} received, {expected}, separated by tabs"))
+        elif columns not in (0, len(fields)):
+            # A tab inside a title would otherwise shift the columns of a short row unnoticed.
+            before = f"{columns} in the rows before; is there a tab in a text?"
+            faults.append(("columns", f"{len(fields)} received, {before}"))
+        else:
+            article = _article(fields, articles, faults)
+        if faults:
+            policy.reject([Fault(str(path), number, *fault) for fault in faults])
+        else:
+            columns = len(fields)
+            articles[article.news_id] = article
+    if wanted is None:
+        require_rows(path, articles, policy)
+    return articles
 
 
 def iterate_behaviors(path: Path, known: Mapping[str, str], policy: FaultPolicy) -> Iterator[Impression]:
@@ -154,10 +176,8 @@ def require_rows(path: Path, rows: object, policy: FaultPolicy) -> None:
 
 
 def parse_time(text: str) -> datetime | None:
-    """Reads MIND's time, such as `11/9/2019 12:01:13 AM`, also with ` UTC` after it; None if it is not one.
-
-    By hand: `strptime` takes several times as long, and a log has a time in every row.
-    """
+    """Reads MIND's time, such as `11/9/2019 12:01:13 AM`, also before ` UTC`; None if it is not one."""
+    # By hand: `strptime` takes several times as long, and a log has a time in every row.
     match = _TIME.fullmatch(text)
     if match is None or not 1 <= int(match[4]) <= 12:
         return None
@@ -226,52 +246,25 @@ def id_fault(value: str) -> str | None:
     return None
 
 
-class NewsRow:
-    """Reads rows of a news file one by one into `articles`."""
-
-    def __init__(self, file: str) -> None:
-        self.file = file
-        self.articles: dict[str, Article] = {}
-        self._columns = 0
-
-    def read(self, number: int, text: str, policy: FaultPolicy) -> None:
-        """Takes a line, without its line end, or rejects it."""
-        fields = text.split("\t")
-        faults: RowFaults = []
-        if len(fields) not in NEWS_COLUMNS:
-            expected = "8 expected (5 to 7 without url and entities, 9 or 10 with published and state)"
-            faults.append(("columns", f"{len(fields)} received, {expected}, separated by tabs"))
-        elif self._columns not in (0, len(fields)):
-            # A tab inside a title would otherwise shift the columns of a short row unnoticed.
-            before = f"{self._columns} in the rows before; is there a tab in a text?"
-            faults.append(("columns", f"{len(fields)} received, {before}"))
-        else:
-            article = self._article(fields, faults)
-            if not faults:
-                self._columns = len(fields)
-                self.articles[article.news_id] = article
-        if faults:
-            policy.reject([Fault(self.file, number, *fault) for fault in faults])
-
-    def _article(self, fields: list[str], faults: RowFaults) -> Article:
-        news_id, category, subcategory, title, abstract = map(unquoted, fields[:5])
-        if wrong := id_fault(news_id):
-            faults.append(("news_id", wrong))
-        elif news_id in self.articles:
-            faults.append(("news_id", f"{shown(news_id)} is also in an earlier row; keep one of them"))
-        if not title.strip():
-            faults.append(("title", "is empty; every article needs a title"))
-        elif not self.articles and (title.lower(), category.lower()) == ("title", "category"):
-            faults.append(("line", "is a header, which MIND's files do not have; remove the line"))
-        published, state = [cell.strip() for cell in (*fields[8:], "", "")[:2]]
-        time = parse_iso_time(published) if published else None
-        if published and time is None:
-            wrong = f"{shown(fields[8])} is not a time; write ISO 8601: 2026-03-02T08:15:00+01:00"
-            faults.append(("published", wrong))
-        if state not in ("", WITHDRAWN):
-            wrong = f"{shown(fields[9])} is not a state; write {WITHDRAWN} or leave it empty"
-            faults.append(("state", wrong))
-        return Article(news_id, category, subcategory, title, abstract, time, state == WITHDRAWN)
+def _article(fields: list[str], articles: dict[str, Article], faults: RowFaults) -> Article:
+    news_id, category, subcategory, title, abstract = map(unquoted, fields[:5])
+    if wrong := id_fault(news_id):
+        faults.append(("news_id", wrong))
+    elif news_id in articles:
+        faults.append(("news_id", f"{shown(news_id)} is also in an earlier row; keep one of them"))
+    if not title.strip():
+        faults.append(("title", "is empty; every article needs a title"))
+    elif not articles and (title.lower(), category.lower()) == ("title", "category"):
+        faults.append(("line", "is a header, which MIND's files do not have; remove the line"))
+    published, state = [cell.strip() for cell in (*fields[8:], "", "")[:2]]
+    time = parse_iso_time(published) if published else None
+    if published and time is None:
+        wrong = f"{shown(fields[8])} is not a time; write ISO 8601: 2026-03-02T08:15:00+01:00"
+        faults.append(("published", wrong))
+    if state not in ("", WITHDRAWN):
+        wrong = f"{shown(fields[9])} is not a state; write {WITHDRAWN} or leave it empty"
+        faults.append(("state", wrong))
+    return Article(news_id, category, subcategory, title, abstract, time, state == WITHDRAWN)
 
 
 class LogForm(NamedTuple):

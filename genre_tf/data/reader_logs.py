@@ -11,9 +11,9 @@ from genre_tf.data.lines import Fault, FaultPolicy, find_file, read_lines
 from genre_tf.data.mind import (
     BEHAVIORS,
     NEWS,
-    NewsRow,
     inner_splits,
     parse_behaviors,
+    read_news,
     require_rows,
     row_ids,
     split_names,
@@ -106,13 +106,9 @@ def articles_of(log: Path, news_ids: Collection[str]) -> dict[str, Article]:
     files = _files(folders, NEWS)
     if not files:
         raise InputError(f"{folders[0]} has no {NEWS}, which has the titles of the articles: add it")
-    wanted, policy = set(news_ids), FaultPolicy(None)
+    policy = FaultPolicy(None)
     for file in files:
-        rows = NewsRow(str(file))
-        for number, text in read_lines(file, policy):
-            if text.partition("\t")[0] in wanted:
-                rows.read(number, text, policy)
-        found |= rows.articles
+        found |= read_news(file, policy, set(news_ids))
     _refuse_faults(policy)
     return found
 
