@@ -216,29 +216,16 @@ class Story:
 
 @dataclass(frozen=True)
 class Catalogue:
-    """Articles in order of publication.
+    """Articles in order of publication."""
 
-    Attributes:
-        articles: n articles.
-        published_hours: float64 [n], ascending, since the first logged midnight (negative = before it).
-        topic: int32 [n].
-        entities: int32 [n, 2], entity numbers, -1 = none; entity e belongs to topic e // entities_per_topic.
-        quality: float64 [n], latent, standard normal.
-        category_of_topic: int32 [topics].
-        topics: the topics' names, `category/subcategory`.
-        entity_names: names of all entities.
-        entities_per_topic: the same for all topics.
-    """
-
-    articles: list[Article]
-    published_hours: NDArray[np.float64]
-    topic: NDArray[np.int32]
-    entities: NDArray[np.int32]
-    quality: NDArray[np.float64]
-    category_of_topic: NDArray[np.int32]
-    topics: list[str]
+    articles: list[Article]  # n articles
+    published_hours: NDArray[np.float64]  # [n], ascending, since the first logged midnight
+    topic: NDArray[np.int32]  # [n]
+    entities: NDArray[np.int32]  # [n, 2], entity numbers; entity e belongs to topic e // ENTITIES_PER_TOPIC
+    quality: NDArray[np.float64]  # [n], latent, standard normal
+    category_of_topic: NDArray[np.int32]  # [topics]
+    topics: list[str]  # names, `category/subcategory`
     entity_names: list[str]
-    entities_per_topic: int = ENTITIES_PER_TOPIC
 
 
 def write_catalogue(settings: NewsroomSettings, rng: np.random.Generator) -> Catalogue:

@@ -15,7 +15,7 @@ from genre_tf.data.mind import BEHAVIORS, NEWS, mind_time
 from genre_tf.errors import InputError
 from genre_tf.files import whole_folder
 from genre_tf.metrics.ranking import METRICS, ranking_metrics
-from genre_tf.synth.catalogue import Catalogue, write_catalogue
+from genre_tf.synth.catalogue import ENTITIES_PER_TOPIC, Catalogue, write_catalogue
 from genre_tf.synth.readers import Dwell, Readers, draw_clicks, draw_pools, logged_probabilities
 from genre_tf.synth.settings import FIRST_DAY, NewsroomSettings
 
@@ -205,7 +205,7 @@ def _example_readers(
         if len(history) < 10 or len(interests) > 4 or categories & seen:
             continue
         follows = readers.followed[reader]
-        follows = follows[readers.interests[reader, follows // catalogue.entities_per_topic]]
+        follows = follows[readers.interests[reader, follows // ENTITIES_PER_TOPIC]]
         names = sorted({catalogue.entity_names[entity] for entity in follows})
         about = {"interests": interests, "follows": names, "history": list(history)}
         chosen.append({"user_id": f"U{reader + 1}", **about})

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from genre_tf.synth.catalogue import ENTITY_SHARE, Catalogue
+from genre_tf.synth.catalogue import ENTITIES_PER_TOPIC, ENTITY_SHARE, Catalogue
 from genre_tf.synth.settings import NewsroomSettings
 
 FOLLOWED = 3  # entities that a reader follows, spread over the interests
@@ -43,9 +43,8 @@ class Readers:
         self.interests[np.arange(len(draw)), draw.argmax(axis=1)] = True  # every reader has at least one
         size = (settings.readers, FOLLOWED, possible.shape[1])
         topic = (rng.random(size, dtype=np.float32) * self.interests[:, None, :]).argmax(axis=2)
-        per_topic = catalogue.entities_per_topic
-        entity = rng.choice(per_topic, size=topic.shape, p=ENTITY_SHARE)
-        self.followed = (topic * per_topic + entity).astype(np.int32)
+        entity = rng.choice(ENTITIES_PER_TOPIC, size=topic.shape, p=ENTITY_SHARE)
+        self.followed = (topic * ENTITIES_PER_TOPIC + entity).astype(np.int32)
         # A fixed number, of equal activity: a few very active ones by chance would move every mean.
         anonymous = math.ceil(settings.anonymous_share * settings.readers)
         self.anonymous = rng.permutation(settings.readers) < anonymous
@@ -65,10 +64,10 @@ class Readers:
         interests[row, lost] = False
         interests[row, found] = True
         self.interests[moved] = interests
-        per_topic = self._catalogue.entities_per_topic
-        new = found[:, None] * per_topic + rng.choice(per_topic, size=(len(moved), FOLLOWED), p=ENTITY_SHARE)
+        entity = rng.choice(ENTITIES_PER_TOPIC, size=(len(moved), FOLLOWED), p=ENTITY_SHARE)
+        new = found[:, None] * ENTITIES_PER_TOPIC + entity
         followed = self.followed[moved]
-        self.followed[moved] = np.where(followed // per_topic == lost[:, None], new, followed)
+        self.followed[moved] = np.where(followed // ENTITIES_PER_TOPIC == lost[:, None], new, followed)
 
     def taste(self, readers: NDArray[np.int64], articles: NDArray[np.int64]) -> NDArray[np.float64]:
         """How strongly each article [B, C] attracts its reader [B]: float64 [B, C], log-odds."""

@@ -1,12 +1,19 @@
 """Settings of a synthetic newsroom."""
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
 
 from genre_tf.errors import InputError
 
 FIRST_DAY = datetime(2025, 3, 3)  # a Monday, so that the weekdays in the texts start with the week
+_LEAST = {  # values, and the settings that must not be smaller
+    0: ("seed", "earlier_impressions", "anonymous_share", "dwell_noise", "drift"),
+    1: ("readers", "earlier_days", "window_hours", "history_limit", "dwell_seconds"),
+    2: ("days",),
+    5: ("pool_size",),
+    10: ("largest_pool",),
+    100: ("articles",),
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,27 +63,10 @@ class NewsroomSettings:
         Raises:
             InputError: a value is out of range.
         """
-        least: dict[str, float] = {
-            "articles": 100,
-            "readers": 1,
-            "days": 2,
-            "impressions": 2 * self.days,
-            "seed": 0,
-            "earlier_days": 1,
-            "earlier_impressions": 0,
-            "pool_size": 5,
-            "largest_pool": 10,
-            "window_hours": 1,
-            "history_limit": 1,
-            "anonymous_share": 0,
-            "dwell_seconds": 1,
-            "dwell_noise": 0,
-            "drift": 0,
-        }
-        for field in fields(self):
-            value: Any = getattr(self, field.name)
-            if field.name in least and not value >= least[field.name]:
-                raise InputError(f"{field.name} must be at least {least[field.name]:g}; got {value}")
+        for least, names in [*_LEAST.items(), (2 * self.days, ("impressions",))]:
+            for name in names:
+                if not getattr(self, name) >= least:
+                    raise InputError(f"{name} must be at least {least}; got {getattr(self, name)}")
         for name in ("anonymous_share", "drift"):
             if getattr(self, name) > 1:
                 raise InputError(f"{name} must be between 0 and 1; got {getattr(self, name)}")

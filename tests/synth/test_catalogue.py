@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from genre_tf.synth.catalogue import (
+    ENTITIES_PER_TOPIC,
     NO_ENTITY,
     Names,
     Story,
@@ -91,6 +92,6 @@ def test_the_entities_of_an_article_stand_in_its_title() -> None:
     catalogue = write_catalogue(NewsroomSettings(articles=600), generator())
     for article, entities, topic in zip(catalogue.articles, catalogue.entities, catalogue.topic, strict=True):
         for entity in entities[entities != NO_ENTITY]:
-            assert entity // catalogue.entities_per_topic == topic
+            assert entity // ENTITIES_PER_TOPIC == topic
             assert catalogue.entity_names[entity].lower() in article.title.lower()
         assert f"{article.category}/{article.subcategory}" == catalogue.topics[topic]
