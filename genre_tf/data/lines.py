@@ -84,7 +84,7 @@ class FaultPolicy:
         return cls(max_bad_rows)
 
     def reject(self, faults: list[Fault]) -> None:
-        """Counts one bad row (or file) with all of its faults, of which there is at least one.
+        """Counts one bad row (or file) with all of its faults, at least one.
 
         Raises:
             InputError: more rows are bad than may be skipped, or a whole file is unusable.
@@ -114,11 +114,7 @@ the file, if it cannot be read to its end."""
 
 
 def find_file(folder: Path, name: str) -> Path | None:
-    """Finds `name` or `name.gz` in a folder; None if there is neither.
-
-    Raises:
-        InputError: both are there, so it is unclear which one is meant.
-    """
+    """Finds `name` or `name.gz` in a folder; None if there is neither, an `InputError` if there are both."""
     found = [path for path in (folder / name, folder / f"{name}.gz") if path.exists()]
     if len(found) == 2:
         raise InputError(f"{folder} holds both {name} and {name}.gz; remove or rename one of them")
@@ -126,15 +122,9 @@ def find_file(folder: Path, name: str) -> Path | None:
 
 
 def read_lines(path: Path, policy: FaultPolicy) -> Iterator[tuple[int, str]]:
-    """Reads the lines of a UTF-8 text file, gzipped if its name ends in `.gz`.
+    """Numbers, from 1, and texts of the lines of a UTF-8 text file, gzipped if its name ends in `.gz`.
 
-    Faulty lines go to the policy: those that are too long or not UTF-8.
-
-    Yields:
-        The 1-based line number and the text without its line end.
-
-    Raises:
-        InputError: the file cannot be read or decompressed, is larger than the limit, or the policy stops.
+    Lines that are too long or not UTF-8 go to the policy.
     """
     for first, block, fault in read_blocks(path):
         yield from decoded(path, first, block, policy)
@@ -186,11 +176,9 @@ def is_gzip(path: Path) -> bool:
 
 
 def raw_lines(stream: BinaryIO | gzip.GzipFile, limit: int) -> Iterator[tuple[bytes, int]]:
-    """Splits decompressed bytes into lines, from the current position.
+    """Lines from the current position, each with its end, or the first `MAX_LINE_BYTES` of a longer one.
 
-    Yields:
-        A line with its end, or the first `MAX_LINE_BYTES` of a longer one; and the bytes read so far. The
-        rest of an endless line is not read beyond `limit` bytes.
+    Also the bytes read so far; the rest of an endless line is not read beyond `limit` bytes.
     """
     size = 0
     while raw := stream.readline(MAX_LINE_BYTES):

@@ -120,9 +120,9 @@ def write_log(task: LogTask, folder: Path) -> LogSummary:
     log = ColumnLog(columns, len(task.table), earlier, task.table.published)
     for numbers, known in log.known():
         columns.fill_counters(numbers, known)
-    counters = Counters() if task.earlier is None else task.earlier.copy()
-    counters.replace(task.table.news_ids, log.hours.state())
-    counters.save(folder / COUNTERS_FILE)
+    after = Counters() if task.earlier is None else task.earlier.copy()
+    after.replace(task.table.news_ids, log.hours.state())
+    after.save(folder / COUNTERS_FILE)
     signals = reader.form is not None and reader.form.signals
     return LogSummary(shards, signals, begins).add(columns)
 

@@ -64,11 +64,7 @@ def read_split(data: Path, name: str, max_bad_rows: int = 0) -> Split:
 
 
 def split_files(data: Path, name: str) -> tuple[Path, Path]:
-    """The news and the behaviours file of a split.
-
-    Raises:
-        InputError: a folder or a file is missing; the message names what is there.
-    """
+    """The news and the behaviours file of a split; an `InputError` if one is missing says what is there."""
     folder = data / name
     if not data.is_dir():
         raise InputError(f"{data} is not a folder; give a data set folder that holds {name}/{NEWS}")
@@ -280,22 +276,12 @@ class LogForm(NamedTuple):
 
 
 class BehaviorsRow:
-    """Reads rows of a behaviours file one by one.
-
-    Args:
-        file: path, for messages.
-        known: see `parse_behaviors`; every id of the log must be among these.
-
-    Attributes:
-        seen: the ids of the rows taken so far.
-        form: their form; None if there are none.
-    """
+    """Reads rows of a behaviours file one by one; every article must be `known`, see `parse_behaviors`."""
 
     def __init__(self, file: str, known: Mapping[str, str]) -> None:
-        self.file = file
-        self._known = known
-        self.seen: set[str] = set()
-        self.form: LogForm | None = None
+        self.file, self._known = file, known
+        self.seen: set[str] = set()  # ids of the rows taken so far
+        self.form: LogForm | None = None  # their form; None if there are none
 
     def read(self, number: int, text: str, policy: FaultPolicy) -> Impression | None:
         """Takes a line, without its line end; or rejects it and returns None."""

@@ -142,16 +142,9 @@ def read_topics() -> tuple[Topic, ...]:
 
 
 class Story:
-    """One event with its slots filled; a slot has the same value everywhere.
+    """One event of a topic with its slots filled; a slot has the same value everywhere.
 
-    Args:
-        topic: where it belongs.
-        event: what happens; one of the topic's.
-        star: name of the entity that the story is about.
-        other: name of the second entity, if the event has one.
-        weekday: weekday of publication, 0 = Monday.
-        names: draws all other names.
-        rng: the source of all randomness.
+    `star` and `other` are names of entities, `names` draws all other names. Weekday 0 is Monday.
     """
 
     def __init__(

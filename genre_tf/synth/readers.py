@@ -105,14 +105,7 @@ def draw_pools(
     """Show every reader some recent articles, in random order, so that a position means nothing.
 
     They are drawn with repetition, newer ones more often; a repeated article keeps only its first place.
-
-    Args:
-        readers: [B], reader numbers.
-        hours: [B], times of the impressions in hours since the first logged midnight.
-        tastes: the readers.
-        catalogue: the articles.
-        settings: sizes and pulls.
-        rng: the source of all randomness.
+    `readers` [B] are numbers, `hours` [B] times since the first logged midnight.
     """
     published = catalogue.published_hours
     size = rng.lognormal(np.log(settings.pool_size), 0.45, size=len(hours)).round().astype(np.int64)

@@ -176,10 +176,8 @@ def event(value: Any, kinds: Mapping[str, str]) -> str:
 def moment(value: Any, unit: str) -> datetime:
     """A time in whole seconds without a zone; a time with a zone is converted to UTC.
 
-    Args:
-        value: a time of Parquet, seconds or milliseconds since 1970, or text: MIND's form, ISO 8601 or such a
-            number. A number that is only plausible in another unit is refused.
-        unit: unit of numbers, `s` or `ms`.
+    Of a time of Parquet; of seconds or milliseconds since 1970, as `unit` says (`s` or `ms`), unless they are
+    only plausible in the other unit; or of a text: MIND's form, ISO 8601 or such a number.
     """
     found = value if isinstance(value, datetime) else None
     if isinstance(value, date) and found is None:

@@ -27,18 +27,19 @@ from genre_tf.data.layouts.events import (
     DEV,
     EVENT,
     TRAIN,
-    DrawnImpressions,
-    EventImpressions,
     FirstClicks,
     History,
     LogLine,
-    MadeImpressions,
+    Pages,
     PastClicks,
+    ViewedPages,
+    drawn_pages,
+    made_lines,
     read_events,
 )
 from genre_tf.data.layouts.tables import Source, SourceRow, SplitSummary
 from genre_tf.data.lines import MAX_LINE_BYTES, Fault, FaultPolicy, shown
-from genre_tf.data.mind import BEHAVIORS, NEWS, WITHDRAWN, LogForm, mind_time, parse_behaviors
+from genre_tf.data.mind import BEHAVIORS, NEWS, WITHDRAWN, LogForm, epoch_time, mind_time, parse_behaviors
 from genre_tf.errors import InputError
 from genre_tf.files import whole_folder
 
@@ -197,19 +198,27 @@ def _of_whole_log(
     users, rows = dict[str, int](), {news_id: row for row, news_id in enumerate(news_ids)}
     log = np.fromiter(read_events(source, patterns, columns, users, rows), EVENT)
     first_clicks = FirstClicks(log, users)
-    made: MadeImpressions
+    pages: Pages
     if clicks:
-        made = DrawnImpressions(first_clicks, news_ids, clicks)
+        times, pages = first_clicks.time, partial(drawn_pages, first_clicks, clicks)
     else:
-        made = EventImpressions(log, first_clicks, news_ids, columns)
+        viewed, counts = ViewedPages(log, first_clicks, columns), source.counts
+        counts.clicks_without_view, counts.unmatched = viewed.clicks_without_view, viewed.unmatched
+        times, pages = viewed.times, viewed.pages
     del log  # what is made of it has its own arrays
-    source.counts.clicks_without_view, source.counts.unmatched = made.clicks_without_view, made.unmatched
+    reach = "no row of it shows an article"
+    if len(times):
+        first, last = (epoch_time(int(each)) for each in (times.min(), times.max()))
+        newest = f"the newest {columns.dev_days:g} days are dev (dev_days)"
+        reach = f"it reaches from {first} to {last}, and {newest}"
 
-    def named() -> Iterator[Article]:  # known when the log has been written
-        yield from (catalogue[row] for row in sorted(made.named))
+    def articles_of(rows: set[int]) -> Iterator[Article]:  # known when the log has been written
+        yield from (catalogue[row] for row in sorted(rows))
 
     for name in (TRAIN, DEV):
-        yield name, _written(opened, name, named(), made.lines(name), source, reach=made.reach)
+        named = set[int]()
+        lines = made_lines(name, first_clicks, news_ids, columns, times, pages, named)
+        yield name, _written(opened, name, articles_of(named), lines, source, reach=reach)
 
 
 def _read_articles(source: Source, patterns: Sequence[str], columns: ArticleColumns) -> dict[str, Article]:

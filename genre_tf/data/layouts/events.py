@@ -2,7 +2,6 @@
 
 import math
 import random
-from abc import ABC, abstractmethod
 from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
 from itertools import compress
@@ -121,9 +120,8 @@ class SignalTexts:
 class FirstClicks:
     """Clicks in the order of time: each reader's first click on each article, and what followed the clicks.
 
-    A page that is loaded again is not a new choice. All clicks are held in memory for sorting: about 50 bytes
-    per click, and 32 more if it has signals. A reading time, a comment or a share belongs to the reader's
-    latest click on the article.
+    A page that is loaded again is not a new choice. A reading time, a comment or a share belongs to the
+    reader's latest click on the article. In memory about 50 bytes per click, and 32 more if it has signals.
 
     Args:
         log: `EVENT` [events], in the order of its rows.
@@ -160,13 +158,8 @@ class FirstClicks:
     def before(self, user: int, time: int, newest: int = 0) -> tuple[list[int], list[str]]:
         """A reader's history at a moment: articles clicked strictly before it, oldest first.
 
-        Args:
-            user: row of the reader.
-            time: the moment.
-            newest: number of clicks to keep; 0: all.
-
         Returns:
-            Rows of the articles, and the signals of each as far as they were known before the moment.
+            Rows of the `newest` articles (0: all), and the signals of each that were known before the moment.
         """
         begin, end = self._begins[user], self._begins[user + 1]
         end = begin + np.searchsorted(self._times[begin:end], time)
@@ -190,12 +183,7 @@ class History(NamedTuple):
 
 
 class PastClicks:
-    """Histories made of the clicks of a log of impressions.
-
-    Args:
-        impressions: the log, of all its splits and in any order.
-        newest: number of clicks to keep of a history; 0: all.
-    """
+    """Histories made of the clicks of a log of impressions, all splits in any order; `newest` 0 keeps all."""
 
     def __init__(self, impressions: Iterable[Impression], newest: int) -> None:
         self._users, self._rows, self._newest = dict[str, int](), dict[str, int](), newest
@@ -216,11 +204,7 @@ class PastClicks:
                         yield user, row, known, kind, _NONE, 0, count
 
     def before(self, user: str, time: datetime, known: Container[str]) -> tuple[History, int]:
-        """A reader's history at a moment: articles clicked strictly before it.
-
-        Returns:
-            The history, and the number of clicks on articles that are not `known`, which are left out.
-        """
+        """A reader's history at a moment, and the number of clicks on unknown articles, which are left out."""
         if user not in self._users:
             return History(), 0
         rows, signals_of = self._clicks.before(self._users[user], epoch_seconds(time), self._newest)
@@ -248,90 +232,72 @@ class Page(NamedTuple):
     signals: list[str]  # what followed each click, such as dwell=35; empty if nothing is known
 
 
-class MadeImpressions(ABC):
-    """Lines of a split's log; the newest days are `dev`, the days before are `train`.
+Pages = Callable[[str, int, int], Iterator[Page]]
+"""Impressions of a split, later than one time and not later than another, in the order of time."""
 
-    Attributes:
-        times: int64 [n], times of the impressions, in seconds since 1970.
-        named: rows of the articles in the lines of a split, when all were read.
-        clicks_without_view: clicks that are only history.
-        unmatched: reading times, comments and shares without a click, and hides without a view: left out.
+
+def made_lines(
+    split: str,
+    clicks: FirstClicks,
+    news_ids: Sequence[str],
+    columns: EventColumns,
+    times: Integers,
+    pages: Pages,
+    named: set[int],
+) -> Iterator[LogLine]:
+    """Lines of a split in the order of time.
+
+    Args:
+        split: `dev`, the newest days, or `train`, the days before.
+        clicks: what histories are made of.
+        news_ids: ids of the articles, by row.
+        columns: the days of each split, and the length of a history.
+        times: int64 [n], times of all impressions, in seconds since 1970.
+        pages: the impressions.
+        named: gets the rows of the articles in the lines.
     """
-
-    times: Integers
-    clicks_without_view = unmatched = 0
-
-    def __init__(
-        self, clicks: FirstClicks, news_ids: Sequence[str], columns: ClickColumns | EventColumns
-    ) -> None:
-        self.clicks, self._news_ids, self._days = clicks, news_ids, columns
-        self.named = set[int]()
-
-    @property
-    def reach(self) -> str:
-        """The time that the log covers, for the message that a split is empty."""
-        if not len(self.times):
-            return "no row of it shows an article"
-        first, last = (epoch_time(int(each)) for each in (self.times.min(), self.times.max()))
-        days = self._days.dev_days
-        return f"it reaches from {first} to {last}, and the newest {days:g} days are dev (dev_days)"
-
-    @abstractmethod
-    def pages(self, split: str, after: int, until: int) -> Iterator[Page]:
-        """Impressions later than one time and not later than another, in the order of time."""
-
-    def lines(self, split: str) -> Iterator[LogLine]:
-        """Lines of `train` or `dev`, in the order of time; `named` then holds the articles in them."""
-        ids, days = self._news_ids, self._days
-        newest = int(self.times.max(initial=0))
-        dev_begins = newest - round(days.dev_days * _DAY_S)
-        train_begins = dev_begins - round(days.train_days * _DAY_S) if days.train_days else -(1 << 62)
-        period = (train_begins, dev_begins) if split == TRAIN else (dev_begins, newest)
-        self.named.clear()
-        for number, page in enumerate(self.pages(split, *period), start=1):
-            history, known = self.clicks.before(page.user, page.time, days.newest)
-            self.named.update(history, page.shown)
-            # An article that was clicked before and now again keeps what was known of it: a history must not
-            # know what follows.
-            signals = dict(zip(history, known, strict=True))
-            for row, followed in compress(zip(page.shown, page.signals, strict=True), page.clicked):
-                signals.setdefault(row, followed)
-            fields = [str(number), self.clicks.users[page.user], mind_time(epoch_time(page.time))]
-            fields.append(" ".join(ids[row] for row in history))
-            shown_rows = zip(page.shown, page.clicked, strict=True)
-            fields.append(" ".join(f"{ids[row]}-{int(hit)}" for row, hit in shown_rows))
-            if len(self.clicks.signals):
-                fields.append(" ".join(f"{ids[row]}:{values}" for row, values in signals.items() if values))
-            yield LogLine("\t".join(fields), sum(page.clicked), bool(history))
+    newest = int(times.max(initial=0))
+    dev_begins = newest - round(columns.dev_days * _DAY_S)
+    train_begins = dev_begins - round(columns.train_days * _DAY_S) if columns.train_days else -(1 << 62)
+    period = (train_begins, dev_begins) if split == TRAIN else (dev_begins, newest)
+    for number, page in enumerate(pages(split, *period), start=1):
+        history, known = clicks.before(page.user, page.time, columns.newest)
+        named.update(history, page.shown)
+        # An article that was clicked before and now again keeps what was known of it: a history must not know
+        # what follows.
+        signals = dict(zip(history, known, strict=True))
+        for row, followed in compress(zip(page.shown, page.signals, strict=True), page.clicked):
+            signals.setdefault(row, followed)
+        fields = [str(number), clicks.users[page.user], mind_time(epoch_time(page.time))]
+        fields.append(" ".join(news_ids[row] for row in history))
+        shown_rows = zip(page.shown, page.clicked, strict=True)
+        fields.append(" ".join(f"{news_ids[row]}-{int(hit)}" for row, hit in shown_rows))
+        if len(clicks.signals):
+            fields.append(" ".join(f"{news_ids[row]}:{values}" for row, values in signals.items() if values))
+        yield LogLine("\t".join(fields), sum(page.clicked), bool(history))
 
 
-class DrawnImpressions(MadeImpressions):
+def drawn_pages(
+    clicks: FirstClicks, columns: ClickColumns, split: str, after: int, until: int
+) -> Iterator[Page]:
     """Impressions made of clicks: each click, and available articles that the reader never clicks.
 
     An article can be drawn if anyone clicked it within the `pool_hours` before, so the only use of the future
     is that the reader never clicks it. A click without any article to draw makes no impression, but is later
     history like any other. Equal seeds give equal lines.
     """
-
-    def __init__(self, clicks: FirstClicks, news_ids: Sequence[str], columns: ClickColumns) -> None:
-        super().__init__(clicks, news_ids, columns)
-        self.times, self._columns = clicks.time, columns
-
-    def pages(self, split: str, after: int, until: int) -> Iterator[Page]:
-        """Impressions of the clicks within a period, in the order of time."""
-        columns, log = self._columns, self.clicks
-        generator = random.Random(f"{columns.seed} {split}")
-        pool = _Pool(log, round(columns.pool_hours * 3600), columns.pool == "clicks")
-        for click in np.flatnonzero((log.time > after) & (log.time <= until)).tolist():
-            user, time, clicked = int(log.user[click]), int(log.time[click]), int(log.article[click])
-            pool.move(time)
-            others = pool.draw(columns.negatives, log.ever_read(user), generator)
-            if others:
-                shown_rows = [clicked, *others]
-                generator.shuffle(shown_rows)
-                hits = [row == clicked for row in shown_rows]
-                followed = log.signals_of(click)
-                yield Page(user, time, shown_rows, hits, [followed if hit else "" for hit in hits])
+    generator = random.Random(f"{columns.seed} {split}")
+    pool = _Pool(clicks, round(columns.pool_hours * 3600), columns.pool == "clicks")
+    for click in np.flatnonzero((clicks.time > after) & (clicks.time <= until)).tolist():
+        user, time, clicked = int(clicks.user[click]), int(clicks.time[click]), int(clicks.article[click])
+        pool.move(time)
+        others = pool.draw(columns.negatives, clicks.ever_read(user), generator)
+        if others:
+            shown_rows = [clicked, *others]
+            generator.shuffle(shown_rows)
+            hits = [row == clicked for row in shown_rows]
+            followed = clicks.signals_of(click)
+            yield Page(user, time, shown_rows, hits, [followed if hit else "" for hit in hits])
 
 
 class _Pool:
@@ -379,7 +345,7 @@ class _Pool:
         return [*found, *left][:count]
 
 
-class EventImpressions(MadeImpressions):
+class ViewedPages:
     """Impressions of a log of events: the views of a page, in order, and the clicks on them.
 
     Views with the same page id and reader are one impression, wherever they are in the log. Those without an
@@ -388,12 +354,14 @@ class EventImpressions(MadeImpressions):
 
     A click belongs to the impression of its page id if that shows the article; otherwise to the latest one
     that showed the article to this reader, at most `click_minutes` before. Any other click is only history.
+
+    Attributes:
+        times: int64 [n], of all impressions.
+        clicks_without_view: clicks that are only history.
+        unmatched: reading times, comments and shares without a click, and hides without a view: left out.
     """
 
-    def __init__(
-        self, log: Events, clicks: FirstClicks, news_ids: Sequence[str], columns: EventColumns
-    ) -> None:
-        super().__init__(clicks, news_ids, columns)
+    def __init__(self, log: Events, clicks: FirstClicks, columns: EventColumns) -> None:
         width, kind, time, article = clicks.width, log["kind"], log["time"], log["article"]
         views, is_click = np.flatnonzero(kind == VIEWS), kind == CLICKS
         page = _pages(log, round(columns.gap_minutes * 60))
@@ -428,7 +396,7 @@ class EventImpressions(MadeImpressions):
         self._order = np.lexsort((first_row, self.times))
 
     def pages(self, split: str, after: int, until: int) -> Iterator[Page]:
-        """Impressions within a period, in the order of time."""
+        """See `Pages`."""
         for number in self._order.tolist():
             user, time = int(self._user[number]), int(self.times[number])
             if after < time <= until:
