@@ -204,7 +204,7 @@ class PastClicks:
                         yield user, row, known, kind, _NONE, 0, count
 
     def before(self, user: str, time: datetime, known: Container[str]) -> tuple[History, int]:
-        """A reader's history at a moment, and the number of clicks on unknown articles, which are left out."""
+        """A history as of a moment, and the number of clicks on unknown articles, which are left out."""
         if user not in self._users:
             return History(), 0
         rows, signals_of = self._clicks.before(self._users[user], epoch_seconds(time), self._newest)
