@@ -47,17 +47,6 @@ class SplitSummary:
     first_hours: float | None = None  # time of the oldest impression, in hours since 1970
     last_hours: float | None = None  # time of the newest impression
 
-    def add(self, block: Block) -> Self:
-        """Adds some impressions."""
-        if len(block):
-            self.impressions += len(block)
-            self.candidates += len(block.candidates)
-            self.clicks += int(block.labels.sum())
-            first, last = (int(each) / 3600 for each in (block.seconds.min(), block.seconds.max()))
-            self.first_hours = first if self.first_hours is None else min(first, self.first_hours)
-            self.last_hours = last if self.last_hours is None else max(last, self.last_hours)
-        return self
-
 
 @dataclass
 class LogSummary:
@@ -71,10 +60,17 @@ class LogSummary:
     def add(self, columns: ImpressionColumns) -> Self:
         """Adds impressions to the splits in which they are."""
         for block in columns.blocks("candidates", "labels"):
-            some = ImpressionColumns([block])
             held_out = in_validation(block.seconds, self.validation_seconds)
+            shown = np.diff(block.candidate_ends)
             for name, chosen in zip(SPLITS, (~held_out, held_out), strict=True):
-                self.splits[name].add(some.take(np.flatnonzero(chosen), "candidates", "labels"))
+                if chosen.any():
+                    split, hours = self.splits[name], block.seconds[chosen] / 3600
+                    split.impressions += int(chosen.sum())
+                    split.candidates += int(shown[chosen].sum())
+                    split.clicks += int(block.labels[np.repeat(chosen, shown)].sum())
+                    times = [hours.min(), hours.max(), split.first_hours, split.last_hours]
+                    known = [float(each) for each in times if each is not None]
+                    split.first_hours, split.last_hours = min(known), max(known)
         return self
 
     def as_values(self) -> dict[str, Any]:

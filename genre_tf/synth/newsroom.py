@@ -163,8 +163,7 @@ class _Life:
         # People read from six in the morning on, most of them in the evening.
         hours = np.sort(24.0 * day + self._rng.triangular(6.0, 19.0, 24.0, size=len(readers)))
         for start in range(0, len(readers), BLOCK):
-            block = slice(start, start + BLOCK)
-            yield from self._block(readers[block], hours[block])
+            yield from self._block(readers[start : start + BLOCK], hours[start : start + BLOCK])
 
     def _block(self, readers: NDArray[np.int64], hours: NDArray[np.float64]) -> Iterator[_Row]:
         pools = draw_pools(readers, hours, self._readers, self._catalogue, self._settings, self._rng)

@@ -227,9 +227,8 @@ class Page(NamedTuple):
 
     user: int  # row of the reader
     time: int  # seconds since 1970
-    shown: list[int]  # rows of the articles, in their order
-    clicked: list[bool]  # which of them were clicked
-    signals: list[str]  # what followed each click, such as dwell=35; empty if nothing is known
+    # By the rows of the articles, in their order: None, or what followed a click, such as dwell=35.
+    shown: dict[int, str | None]
 
 
 Pages = Callable[[str, int, int], Iterator[Page]]
@@ -265,16 +264,15 @@ def made_lines(
         named.update(history, page.shown)
         # An article that was clicked before and now again keeps what was known of it: a history must not know
         # what follows.
-        signals = dict(zip(history, known, strict=True))
-        for row, followed in compress(zip(page.shown, page.signals, strict=True), page.clicked):
-            signals.setdefault(row, followed)
+        clicked = {row: followed for row, followed in page.shown.items() if followed is not None}
+        signals = clicked | dict(zip(history, known, strict=True))
         fields = [str(number), clicks.users[page.user], mind_time(epoch_time(page.time))]
         fields.append(" ".join(news_ids[row] for row in history))
-        shown_rows = zip(page.shown, page.clicked, strict=True)
-        fields.append(" ".join(f"{news_ids[row]}-{int(hit)}" for row, hit in shown_rows))
+        fields.append(" ".join(f"{news_ids[row]}-{int(row in clicked)}" for row in page.shown))
         if len(clicks.signals):
-            fields.append(" ".join(f"{news_ids[row]}:{values}" for row, values in signals.items() if values))
-        yield LogLine("\t".join(fields), sum(page.clicked), bool(history))
+            rows = dict.fromkeys([*history, *clicked])
+            fields.append(" ".join(f"{news_ids[row]}:{signals[row]}" for row in rows if signals[row]))
+        yield LogLine("\t".join(fields), len(clicked), bool(history))
 
 
 def drawn_pages(
@@ -293,11 +291,10 @@ def drawn_pages(
         pool.move(time)
         others = pool.draw(columns.negatives, clicks.ever_read(user), generator)
         if others:
-            shown_rows = [clicked, *others]
-            generator.shuffle(shown_rows)
-            hits = [row == clicked for row in shown_rows]
+            rows = [clicked, *others]
+            generator.shuffle(rows)
             followed = clicks.signals_of(click)
-            yield Page(user, time, shown_rows, hits, [followed if hit else "" for hit in hits])
+            yield Page(user, time, {row: followed if row == clicked else None for row in rows})
 
 
 class _Pool:
@@ -401,8 +398,9 @@ class ViewedPages:
             user, time = int(self._user[number]), int(self.times[number])
             if after < time <= until:
                 places = np.arange(*self._bounds[number : number + 2])
-                article, clicked = self._article[places].tolist(), self._clicked[places].tolist()
-                yield Page(user, time, article, clicked, self._followed.of(places))
+                columns = (self._article[places].tolist(), self._clicked[places], self._followed.of(places))
+                of_page = zip(*columns, strict=True)
+                yield Page(user, time, {row: text if hit else None for row, hit, text in of_page})
 
 
 def _pages(log: Events, gap_seconds: int) -> Integers:
