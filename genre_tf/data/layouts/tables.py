@@ -46,6 +46,10 @@ PARQUET_ROWS = 1024
 """Rows decoded at a time: with histories of 1,500 clicks some tens of megabytes."""
 
 
+class UnusableFile(ValueError):
+    """No row of a file can be read, or none after those so far; the message says what is wrong."""
+
+
 @dataclass(slots=True)
 class SourceRow:
     """One row while it is read: its cells, and the faults found in them."""
@@ -123,18 +127,21 @@ class Source:
         self._unseen, self._keys = set(wanted), {}
         path = self.folder
         for path in self.files(patterns):
-            for number, row in self._rows_of(path, wanted, asked):
-                too_long = [name for name in wanted if _characters(row.get(name)) > MAX_CELL_CHARACTERS]
-                if too_long:
-                    self.policy.reject([Fault(str(path), number, column, TOO_LONG) for column in too_long])
-                    continue
-                if self._unseen:
-                    self._unseen -= row.keys()
-                    self._keys |= dict.fromkeys(list(row)[: MAX_LISTED_NAMES - len(self._keys)])
-                if any(_is_skipped(row.get(rule.column), rule) for rule in skip):
-                    self.counts.left_out += 1
-                else:
-                    yield SourceRow(path, number, row)
+            try:
+                for number, row in self._rows_of(path, wanted, asked):
+                    too_long = [name for name in wanted if _characters(row.get(name)) > MAX_CELL_CHARACTERS]
+                    if too_long:
+                        self.policy.reject([Fault(str(path), number, name, TOO_LONG) for name in too_long])
+                        continue
+                    if self._unseen:
+                        self._unseen -= row.keys()
+                        self._keys |= dict.fromkeys(list(row)[: MAX_LISTED_NAMES - len(self._keys)])
+                    if any(_is_skipped(row.get(rule.column), rule) for rule in skip):
+                        self.counts.left_out += 1
+                    else:
+                        yield SourceRow(path, number, row)
+            except UnusableFile as error:
+                self.policy.reject([whole_file_fault(path, str(error))])
         self.seen |= set(wanted) - self._unseen
         if self._keys and self._unseen - self.seen:
             advice = "correct them in the map or leave them out (a row where they are null counts)"
@@ -178,7 +185,7 @@ class Source:
         if kind == "jsonl":
             return _objects(path, self.policy)
         if kind == "parquet":
-            return _parquet(path, columns, optional, self.policy)
+            return _parquet(path, columns, optional)
         raise InputError(
             f"{path}: the format is not clear from the ending; known endings: {', '.join(ENDINGS)}; or give "
             "the format in the map ([reading] format)"
@@ -242,7 +249,7 @@ def _delimited(path: Path, reading: Reading, usual: str, columns: Sequence[str],
             found = next(reader)
         except StopIteration:
             if (header is None and blank) or (header and not rows and not policy.bad_rows):
-                policy.reject([whole_file_fault(path, EMPTY)])
+                raise UnusableFile(EMPTY) from None
             return
         except csv.Error as error:
             wrong = ("line", f"{error}; {advice}")
@@ -264,16 +271,15 @@ def _delimited(path: Path, reading: Reading, usual: str, columns: Sequence[str],
         first = lines.row[0][0] if lines.row else 0
         if header is None and (wrong or (found and first != blank + 1)):
             # Otherwise the row after a faulty header would be taken for the header.
-            message = f"the header cannot be read ({wrong[1] if wrong else 'see the fault of its line'})"
-            policy.reject([whole_file_fault(path, message)])
-            return
+            reason = wrong[1] if wrong else "see the fault of its line"
+            raise UnusableFile(f"the header cannot be read ({reason})")
         if wrong:
             policy.reject([Fault(str(path), first, *wrong)])
             lines.again()
         elif header is None:
             blank, header = first, found or None
-            if header and not _has_columns(path, header, columns, policy, delimiter):
-                return
+            if header:
+                _require_columns(header, columns, delimiter)
         elif found:  # not a blank line
             rows += 1
             # Where no key says how cells are quoted, they may still be, as pandas writes some.
@@ -297,8 +303,7 @@ def _objects(path: Path, policy: FaultPolicy) -> Rows:
             kind, command = "objects of several lines", "jq -c ."
         if place == 0 and kind:
             advice = f"write one object a line ({command}; in pandas to_json with lines=True)"
-            policy.reject([whole_file_fault(path, f"holds {kind}; {advice}")])
-            return
+            raise UnusableFile(f"holds {kind}; {advice}")
         try:
             found = json.loads(line, object_pairs_hook=_object)
         except (ValueError, RecursionError) as error:
@@ -319,7 +324,7 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return found
 
 
-def _parquet(path: Path, columns: Sequence[str], optional: Sequence[str], policy: FaultPolicy) -> Rows:
+def _parquet(path: Path, columns: Sequence[str], optional: Sequence[str]) -> Rows:
     import pyarrow
     import pyarrow.parquet
 
@@ -329,10 +334,8 @@ def _parquet(path: Path, columns: Sequence[str], optional: Sequence[str], policy
             names = file.schema_arrow.names
             groups = range(file.metadata.num_row_groups)
             if sum(file.metadata.row_group(group).total_byte_size for group in groups) > MAX_FILE_BYTES:
-                policy.reject([whole_file_fault(path, TOO_LARGE)])
-                return
-            if not _has_columns(path, names, columns, policy):
-                return
+                raise UnusableFile(TOO_LARGE)
+            _require_columns(names, columns)
             wanted = [*dict.fromkeys([*columns, *(each for each in optional if each in names)])]
             for batch in file.iter_batches(batch_size=PARQUET_ROWS, columns=wanted):
                 # Times in microseconds of UTC: Python has no nanoseconds, and MIND no zones.
@@ -346,34 +349,24 @@ def _parquet(path: Path, columns: Sequence[str], optional: Sequence[str], policy
     except (pyarrow.ArrowException, OSError) as error:
         lines = str(error).strip().splitlines()
         reason = shown(lines[0]) if lines else type(error).__name__
-        policy.reject([whole_file_fault(path, f"cannot be read as Parquet after row {number} ({reason})")])
-        return
+        raise UnusableFile(f"cannot be read as Parquet after row {number} ({reason})") from None
     if not number:
-        policy.reject([whole_file_fault(path, "is empty; give a file with at least one row")])
+        raise UnusableFile(EMPTY)
 
 
-def _has_columns(
-    path: Path, names: Sequence[str], columns: Sequence[str], policy: FaultPolicy, delimiter: str = ""
-) -> bool:
-    missing = [name for name in columns if name not in names]
+def _require_columns(names: Sequence[str], columns: Sequence[str], delimiter: str = "") -> None:
+    """Refuses a file that lacks a column, with what may have been meant, or has one more than once."""
     twice = [name for name in columns if list(names).count(name) > 1]
-    if missing:
-        meant = _meant(missing[0], names, delimiter)
-        message = f"has no column {missing[0]!r}; its columns: {listed(names)}{meant}"
-        policy.reject([whole_file_fault(path, message)])
-    elif twice:
-        policy.reject([whole_file_fault(path, f"has the column {twice[0]!r} more than once; rename one")])
-    return not missing and not twice
-
-
-def _meant(wanted: str, names: Sequence[str], delimiter: str) -> str:
-    """What may have been meant by a column that is not there."""
-    for other in ",;\t|" if delimiter and len(names) == 1 else "":
-        if wanted in [name.strip(' "') for name in names[0].split(other)]:
-            return f"; set delimiter = {json.dumps(other)} in [reading]"
-    for name in names:
-        if name.strip('"') == wanted:
-            return '; set quotes = "line" in [reading]'
-        if name.strip().casefold() == wanted.strip().casefold():
-            return f"; is {name!r} meant?"
-    return ""
+    if missing := [name for name in columns if name not in names]:
+        wanted, meant = missing[0], ""
+        for name in reversed(names):
+            if name.strip('"') == wanted:
+                meant = '; set quotes = "line" in [reading]'
+            elif name.strip().casefold() == wanted.strip().casefold():
+                meant = f"; is {name!r} meant?"
+        for other in "|\t;," if delimiter and len(names) == 1 else "":
+            if wanted in [name.strip(' "') for name in names[0].split(other)]:
+                meant = f"; set delimiter = {json.dumps(other)} in [reading]"
+        raise UnusableFile(f"has no column {wanted!r}; its columns: {listed(names)}{meant}")
+    if twice:
+        raise UnusableFile(f"has the column {twice[0]!r} more than once; rename one")
