@@ -97,10 +97,10 @@ class SignalTexts:
 
     def __init__(self, log: Events, rows: Integers, key: Integers) -> None:
         order = np.argsort(key, kind="stable")
-        self._key, signals = key[order], log[rows[order]]
+        kind, value, time = (log[name][rows[order]] for name in ("kind", "value", "time"))
         # A reading time in the row of its click begins with the click; all else is over when it is logged.
-        seconds = np.ceil(np.where(signals["kind"] == CLICKS, signals["value"], 0)).astype(np.int64)
-        self._entries = (signals["kind"], signals["value"], signals["time"] + seconds)
+        time += np.ceil(np.where(kind == CLICKS, value, 0)).astype(np.int64)
+        self._key, self._entries = key[order], (kind, value, time)
 
     def of(self, keys: Integers, before: int | None = None) -> list[str]:
         """The texts of some keys, empty if nothing is known; with `before`, of what was known by then."""
