@@ -54,7 +54,7 @@ class LogSummary:
 
     shards: int  # number of files
     signals: bool = False  # whether the log has signals
-    validation_seconds: int | None = None  # since 1970, when validation begins; None: nothing is held out
+    validation_seconds: int | None = None  # when validation begins, since 1970; None: nothing is held out
     splits: dict[str, SplitSummary] = field(default_factory=lambda: {name: SplitSummary() for name in SPLITS})
 
     def add(self, columns: ImpressionColumns) -> Self:

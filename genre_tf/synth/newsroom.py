@@ -163,33 +163,31 @@ class _Life:
         # People read from six in the morning on, most of them in the evening.
         hours = np.sort(24.0 * day + self._rng.triangular(6.0, 19.0, 24.0, size=len(readers)))
         for start in range(0, len(readers), BLOCK):
-            yield from self._block(readers[start : start + BLOCK], hours[start : start + BLOCK])
-
-    def _block(self, readers: NDArray[np.int64], hours: NDArray[np.float64]) -> Iterator[_Row]:
-        pools = draw_pools(readers, hours, self._readers, self._catalogue, self._settings, self._rng)
-        clicks = draw_clicks(pools.probabilities, pools.mask, self._rng)
-        truth = logged_probabilities(pools.probabilities, pools.mask)
-        for row, reader in enumerate(readers.tolist()):
-            shown = pools.mask[row]
-            candidates = [self._ids[article] for article in pools.articles[row, shown].tolist()]
-            clicked, probability = clicks[row, shown], truth[row, shown]
-            history = self.histories[reader]
-            if not set(candidates).isdisjoint(history):
-                unread = np.array([candidate not in history for candidate in candidates])
-                if unread.sum() >= 2:  # a pool of one could not hold a click and a non-click
-                    candidates = list(compress(candidates, unread.tolist()))
-                    pool = pools.probabilities[row, shown][unread][None, :]
-                    mask = np.ones(pool.shape, dtype=bool)
-                    clicked = draw_clicks(pool, mask, self._rng)[0]
-                    probability = logged_probabilities(pool, mask)[0]
-            chosen, signals = list(compress(candidates, clicked.tolist())), None
-            if self._dwell is not None:
-                self._dwell.read(reader, chosen, probability[clicked])
-                signals = self._dwell.column(reader, (*history, *chosen))
-            yield _Row(reader, float(hours[row]), list(history), candidates, clicked, probability, signals)
-            if not self._readers.anonymous[reader]:
-                history.extend(chosen)
-                del history[: -self._settings.history_limit]
+            now, at = readers[start : start + BLOCK], hours[start : start + BLOCK]
+            pools = draw_pools(now, at, self._readers, self._catalogue, self._settings, self._rng)
+            clicks = draw_clicks(pools.probabilities, pools.mask, self._rng)
+            truth = logged_probabilities(pools.probabilities, pools.mask)
+            for row, reader in enumerate(now.tolist()):
+                shown = pools.mask[row]
+                candidates = [self._ids[article] for article in pools.articles[row, shown].tolist()]
+                clicked, probability = clicks[row, shown], truth[row, shown]
+                history = self.histories[reader]
+                if not set(candidates).isdisjoint(history):
+                    unread = np.array([candidate not in history for candidate in candidates])
+                    if unread.sum() >= 2:  # a pool of one could not hold a click and a non-click
+                        candidates = list(compress(candidates, unread.tolist()))
+                        pool = pools.probabilities[row, shown][unread][None, :]
+                        mask = np.ones(pool.shape, dtype=bool)
+                        clicked = draw_clicks(pool, mask, self._rng)[0]
+                        probability = logged_probabilities(pool, mask)[0]
+                chosen, signals = list(compress(candidates, clicked.tolist())), None
+                if self._dwell is not None:
+                    self._dwell.read(reader, chosen, probability[clicked])
+                    signals = self._dwell.column(reader, (*history, *chosen))
+                yield _Row(reader, float(at[row]), list(history), candidates, clicked, probability, signals)
+                if not self._readers.anonymous[reader]:
+                    history.extend(chosen)
+                    del history[: -self._settings.history_limit]
 
 
 def _example_readers(
