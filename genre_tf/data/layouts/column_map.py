@@ -188,12 +188,6 @@ class ColumnMap:
     splits: dict[str, SplitFiles] = field(default_factory=dict)
     files: LogFiles | None = None
 
-    @property
-    def has_labels(self) -> bool:
-        """Whether the columns of a log of impressions say what was clicked."""
-        columns = self.impressions
-        return columns is not None and bool(columns.clicked or columns.labels or columns.labelled)
-
 
 def ready_maps() -> list[str]:
     """Names of the maps that come with the package."""

@@ -166,14 +166,15 @@ def _splits(
 
     past = None
     in_files = all(files.histories for files in column_map.splits.values())
-    if column_map.has_labels and not (columns.history or in_files):
+    has_labels = bool(columns.clicked or columns.labels or columns.labelled)
+    if has_labels and not (columns.history or in_files):
         past = PastClicks(clicks(), columns.newest)
     for name, files in column_map.splits.items():
         made = None if files.histories else past
         found = _impressions(sources[name], files, columns, articles[name], histories, made)
         lines = (LogLine(text, sum(one.clicked or ()), bool(one.history)) for text, one in found)
-        labelled = column_map.has_labels and files.labelled
         sources[name].counts.made_histories = made is not None
+        labelled = has_labels and files.labelled
         yield name, _written(opened, name, articles[name].values(), lines, sources[name], labelled)
 
 
