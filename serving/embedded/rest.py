@@ -7,7 +7,6 @@ import re
 import socket
 import threading
 import zlib
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from http import HTTPStatus
@@ -28,7 +27,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from genre_tf.errors import InputError
 from genre_tf.serving.client.channels import bare_host, host_port
 from genre_tf.serving.client.rest import HTTP_STATUS
-from genre_tf.serving.embedded.errors import ServingError, invalid_argument
+from genre_tf.serving.embedded.errors import ServingError
 from genre_tf.serving.embedded.grpc_server import SIGNATURES, model_metadata, model_status
 from genre_tf.serving.embedded.manager import ModelManager, ModelSpec
 from genre_tf.serving.embedded.metrics import ServerMetrics
@@ -44,6 +43,10 @@ from genre_tf.serving.embedded.rest_values import (
 from genre_tf.serving.embedded.servable import answer_regress, find_signature, predict
 
 _JSON = "application/json"
+_REQUEST = re.compile(
+    "/v1/models/(?P<model>[^/:]+)(/versions/(?P<version>[0-9]{1,18})|/labels/(?P<label>[^/:]+))?"
+    "(?P<call>:[a-z]+|/metadata)?"
+)
 _TOO_LONG = "the request line and the headers are too long"
 _LINGER_S = 1.0  # how long a refused client may go on sending before its connection is closed
 _REFUSED = 100  # so many connections beyond the limit are told so; further ones are closed at once
@@ -125,27 +128,11 @@ class RestServer:
         self._pool.shutdown(wait=False)
 
     def _app(self, metrics_path: str | None) -> Starlette:
-        def unimplemented(spec: ModelSpec, body: bytes) -> bytes:
-            raise ServingError(
-                grpc.StatusCode.UNIMPLEMENTED, "the embedded server has Predict and Regress only"
-            )
-
-        def status(spec: ModelSpec, body: bytes) -> bytes:
-            return write_json(_as_dict(model_status(self._manager, spec)))
-
-        posted = {"predict": self._predict, "regress": self._regress, "classify": unimplemented}
-        read = {"/metadata": self._metadata, "": status}
-        routes = []
-        for chosen in ("", "/versions/{version}", "/labels/{label}"):
-            path = f"/v1/models/{{model}}{chosen}"
-            for verb, answer in posted.items():
-                routes.append(Route(f"{path}:{verb}", self._endpoint(verb, answer), methods=["POST"]))
-            for end, answer in read.items():
-                routes.append(Route(path + end, self._endpoint("", answer), methods=["GET"]))
+        routes = [Route("/{path:path}", self._answer, methods=["GET", "POST"])]
         if metrics_path is not None:
             page = self._metrics.page
-            routes.append(Route(metrics_path, lambda request: Response(page(), media_type="text/plain")))
-        app = Starlette(
+            routes.insert(0, Route(metrics_path, lambda request: Response(page(), media_type="text/plain")))
+        return Starlette(
             routes=routes,
             exception_handlers={
                 HTTPException: _refused,
@@ -154,18 +141,22 @@ class RestServer:
                 Exception: lambda request, error: _error(500, "internal error of the embedded server"),
             },
         )
-        app.router.redirect_slashes = False
-        return app
 
-    def _endpoint(self, api: str, answer: Callable[[ModelSpec, bytes], bytes]) -> Callable[[Request], Any]:
-        async def endpoint(request: Request) -> Response:
-            with self._metrics.counted(request.path_params["model"], api, "REST"):
-                spec, body = _spec(request), await self._body(request)
-                loop = asyncio.get_running_loop()
-                content = await loop.run_in_executor(self._pool, answer, spec, body)
-            return Response(content, media_type=_JSON)
-
-        return endpoint
+    async def _answer(self, request: Request) -> Response:
+        asked = _REQUEST.fullmatch(request.scope["path"])
+        if asked is None or request.url.query:
+            raise HTTPException(404)
+        model, version, label, call = asked.group("model", "version", "label", "call")
+        posted = {":predict": self._predict, ":regress": self._regress, ":classify": _unimplemented}
+        read = {None: self._status, "/metadata": self._metadata}
+        answer = (posted if request.method == "POST" else read).get(call)
+        if answer is None:
+            raise HTTPException(404)
+        with self._metrics.counted(model, call[1:] if request.method == "POST" else "", "REST"):
+            spec, body = ModelSpec(model, version and int(version), label), await self._body(request)
+            loop = asyncio.get_running_loop()
+            content = await loop.run_in_executor(self._pool, answer, spec, body)
+        return Response(content, media_type=_JSON)
 
     async def _body(self, request: Request) -> bytes:
         """The body of a request, inflated if the client compressed it."""
@@ -215,6 +206,9 @@ class RestServer:
         return write_json(
             {"results": shortest_floats(np.array([one.value for one in result.regressions], np.float32))}
         )
+
+    def _status(self, spec: ModelSpec, body: bytes) -> bytes:
+        return write_json(_as_dict(model_status(self._manager, spec)))
 
     def _metadata(self, spec: ModelSpec, body: bytes) -> bytes:
         response = model_metadata(self._manager, spec)
@@ -291,15 +285,8 @@ def _connections(limits: RestLimits) -> type[HttpToolsProtocol]:
     return Connection
 
 
-def _spec(request: Request) -> ModelSpec:
-    model, version, label = (request.path_params.get(name) for name in ("model", "version", "label"))
-    if ":" in str(model) or request.url.query:
-        raise invalid_argument(f"{request.method} {request.url} is not a request of this API")
-    if version is None:
-        return ModelSpec(str(model), label=label)
-    if not re.fullmatch("[0-9]{1,18}", version):
-        raise invalid_argument(f"a version must be a number of at most 18 digits; got {version!r}")
-    return ModelSpec(str(model), version=int(version))
+def _unimplemented(spec: ModelSpec, body: bytes) -> bytes:
+    raise ServingError(grpc.StatusCode.UNIMPLEMENTED, "the embedded server has Predict and Regress only")
 
 
 def _refused(request: Request, error: Exception) -> Response:

@@ -122,8 +122,9 @@ def _sole(inputs: Mapping[str, Any]) -> str:
 
 
 def _array(name: str, value: Any, dtype: int) -> np.ndarray:
-    kind, given = tf.dtypes.as_dtype(dtype), np.array(value, object)  # unequal lists stay elements
+    kind = tf.dtypes.as_dtype(dtype)
     try:
+        given = np.array(value, object)  # lists of unequal lengths stay elements
         if given.ndim > _MOST_DIMENSIONS:
             raise ValueError(f"lists must be nested at most {_MOST_DIMENSIONS} deep")
         allowed = {bool} if kind.is_bool else {int} if kind.is_integer else {int, float}
