@@ -17,37 +17,21 @@ from genre_tf.cli.console import prepare_streams, progress
 from genre_tf.environment import prefer_silence
 from genre_tf.errors import FailureError, InputError, StoppedError
 
-VERBS = {
+_FILES = {
     "demo": "demo",
-    "synth": "synth",
-    "convert": "convert",
-    "check": "check",
-    "prepare": "prepare",
+    "data_sets": "synth convert check prepare",
     "pretrain": "pretrain",
-    "train": "train",
-    "tune": "tune",
-    "evaluate": "evaluate",
-    "board": "report",
-    "report": "report",
-    "predict": "predict",
-    "embed": "embed",
-    "export": "export",
-    "to-transformers": "to_transformers",
-    "verify": "verify",
-    "refresh": "refresh",
-    "serve": "serve",
-    "rollback": "versions",
-    "label": "versions",
-    "prune": "versions",
-    "serving-files": "serving_files",
-    "recommend": "clients",
-    "score": "clients",
-    "generate": "clients",
-    "ask": "clients",
-    "profile": "profile",
-    "explain": "explain",
+    "train": "train tune",
+    "evaluate": "evaluate board report",
+    "predict": "predict embed",
+    "export": "export to-transformers verify refresh",
+    "serve": "serve serving-files",
+    "versions": "rollback label prune",
+    "clients": "recommend score generate ask",
+    "explain": "profile explain",
     "bench": "bench",
 }
+VERBS = {verb: file for file, verbs in _FILES.items() for verb in verbs.split()}
 """Each verb and its module here; the function has the name of the verb, with underscores."""
 
 app = typer.Typer(

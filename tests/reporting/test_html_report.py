@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from genre_tf.cli.report import report as report_verb
+from genre_tf.cli.evaluate import report as report_verb
 from genre_tf.errors import FailureError, InputError
 from genre_tf.evaluation.evaluate import EvaluationOptions, evaluate_run
 from genre_tf.generation.safety import SafetyClassifier, save_classifier
