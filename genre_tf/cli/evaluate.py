@@ -5,55 +5,23 @@ import io
 import signal
 import threading
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any
 
 import typer
 
 from genre_tf.cli.console import load_tensorflow, print_json, progress, results, say
-from genre_tf.cli.options import DataSet, Json, MaxBadRows, Port, Run
+from genre_tf.cli.options import DataSet, Json, Port, Run, offered, takes
 from genre_tf.errors import FailureError, InputError
+from genre_tf.evaluation import EvaluationOptions
 
-PoolRule = Literal["split", "first_seen", "published", "none"]
 
-
+@takes(given=offered(EvaluationOptions))
 def evaluate(
     run: Run,
     data: DataSet,
     split: Annotated[str, typer.Option(help="Labelled split of the data set.")] = "dev",
-    models: Annotated[
-        str,
-        typer.Option(help="Comma-separated: two_tower, ranker, ranker_counters. Default: all trained ones."),
-    ] = "",
-    before: Annotated[bool, typer.Option(help="Also measure the same models before training.")] = True,
-    generation: Annotated[bool, typer.Option(help="Also measure the generator.")] = True,
-    readers: Annotated[
-        int,
-        typer.Option(
-            min=0, help="Readers to write for (0: none); each text is compared with one for another."
-        ),
-    ] = 200,
-    samples: Annotated[
-        int | None,
-        typer.Option(
-            min=1, max=64, help="Texts per reader, of which the best-ranked is served; default: as served."
-        ),
-    ] = None,
-    pool: Annotated[
-        PoolRule,
-        typer.Option(
-            help="Articles that `recommend` may choose from at an impression: split: all of the split; "
-            "first_seen: those shown before; published: those published before; none: skip the whole pool."
-        ),
-    ] = "split",
-    refresh_hours: Annotated[
-        float,
-        typer.Option(
-            min=0.0,
-            help="Measure the whole pool with counters that the server refreshes only every so many hours; "
-            "0: with counters that are always current.",
-        ),
-    ] = 0.0,
-    max_bad_rows: MaxBadRows = 0,
+    *,
+    given: dict[str, Any],
     as_json: Json = False,
 ) -> None:
     """Measure a run on a split; write the report to RUN/reports and its numbers to RUN/logs/evaluation.
@@ -61,22 +29,10 @@ def evaluate(
     Example: genre evaluate runs/mind --data mind --split dev
     """
     load_tensorflow()
-    from genre_tf.evaluation.evaluate import EvaluationOptions, evaluate_run
+    from genre_tf.evaluation.evaluate import evaluate_run
     from genre_tf.evaluation.scoring import Measured
-    from genre_tf.reporting.board import clear, log_models
-    from genre_tf.reporting.keeping import check_place, keep_evaluation
+    from genre_tf.reporting.board import check_place, clear, keep_evaluation, log_models
     from genre_tf.reporting.tables import print_report
-
-    options = EvaluationOptions(
-        models=tuple(filter(None, (name.strip() for name in models.split(",")))),
-        before=before,
-        generation=generation,
-        readers=readers,
-        samples=samples,
-        max_bad_rows=max_bad_rows,
-        pool=None if pool == "none" else pool,
-        refresh_hours=refresh_hours,
-    )
 
     if (run / "config.toml").is_file():
         check_place(run)
@@ -85,7 +41,8 @@ def evaluate(
         clear(run, split)
         log_models(measured, run, split)
 
-    report, files = keep_evaluation(evaluate_run(run, data, split, options, say, look), run)
+    found = evaluate_run(run, data, split, EvaluationOptions(**given), say, look)
+    report, files = keep_evaluation(found, run)
     if as_json:
         print_json(report)
     else:

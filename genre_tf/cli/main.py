@@ -8,7 +8,7 @@ import signal
 import sys
 from collections.abc import Callable
 from types import FrameType
-from typing import Annotated, Any
+from typing import Annotated, Any, NoReturn
 
 import typer
 
@@ -103,9 +103,14 @@ def main() -> None:
     except StoppedError as error:
         _stop(error, error.status)
     except KeyboardInterrupt:  # while the verbs are imported
-        _stop(StoppedError("interrupted", 130), 130)
+        _stop("interrupted", 130)
     except OSError as error:
-        _stop(*_of_system(error))
+        reason = error.strerror or str(error) or type(error).__name__
+        if isinstance(error, (FileNotFoundError, IsADirectoryError, NotADirectoryError, PermissionError)):
+            _stop(f"{error.filename or 'a file'}: {reason}: check the path and its permissions", 2)
+        where = f"{error.filename}: " if error.filename else ""
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+        _stop(f"{where}{reason}{': free disk space, then repeat the command' * full}", 1)
     finally:
         signal.signal(signal.SIGTERM, before)
 
@@ -116,19 +121,9 @@ def _end(number: int, _: FrameType | None) -> None:
     sys.exit(128 + number)
 
 
-def _of_system(error: OSError) -> tuple[Exception, int]:
-    """An error of the operating system as a message and an exit status: a wrong path is wrong input."""
-    reason = error.strerror or str(error) or type(error).__name__
-    if isinstance(error, (FileNotFoundError, IsADirectoryError, NotADirectoryError, PermissionError)):
-        return InputError(f"{error.filename or 'a file'}: {reason}: check the path and its permissions"), 2
-    where = f"{error.filename}: " if error.filename else ""
-    full = error.errno in (errno.ENOSPC, errno.EDQUOT)
-    return FailureError(f"{where}{reason}{': free disk space, then repeat the command' * full}"), 1
-
-
-def _stop(error: Exception, status: int) -> None:
+def _stop(why: Exception | str, status: int) -> NoReturn:
     progress.quiet = False
-    progress.print(f"genre: {error}", style="red", soft_wrap=True)
+    progress.print(f"genre: {why}", style="red", soft_wrap=True)
     sys.exit(status)
 
 

@@ -211,6 +211,12 @@ TUNE: Mapping[str, Setting] = {
 }
 
 
+def offered(settings: type) -> dict[str, Option]:
+    """The fields of a settings class, whose annotations are those of options, as a group."""
+    hints = typing.get_type_hints(settings, include_extras=True)
+    return {each.name: Option(hints[each.name], each.default) for each in dataclasses.fields(settings)}
+
+
 def takes(**groups: Mapping[str, Setting | Option]) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """Give a verb groups of options, each in the place of the parameter with its name.
 

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from genre_tf.data.articles import Article, ArticleTable, Impression, Split
-from genre_tf.evaluation.cold_start import cold_impressions, cold_start, fill_histories, reader_of
 from genre_tf.evaluation.scored_log import ScoredLog
+from genre_tf.evaluation.writer_quality import cold_impressions, cold_start, fill_histories, reader_of
 
 TABLE = ArticleTable([Article(f"N{row}", "", "", f"title {row}", "") for row in range(1, 10)])
 

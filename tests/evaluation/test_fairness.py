@@ -5,7 +5,7 @@ import pytest
 
 from genre_tf.data.articles import Article, ArticleTable
 from genre_tf.data.columns import ImpressionExample
-from genre_tf.evaluation.fairness import FIRST_PLACES, by_activity, by_category
+from genre_tf.evaluation.significance import FIRST_PLACES, by_activity, by_category
 
 TABLE = ArticleTable(
     Article(f"N{at}", "sports" if at <= 4 else "food", "", f"Title {at}", "") for at in range(1, 9)

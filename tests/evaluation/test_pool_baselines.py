@@ -4,8 +4,7 @@ import numpy as np
 import pytest
 
 from genre_tf.data.counters import COUNTERS
-from genre_tf.evaluation.pool_baselines import BASELINES, baseline_scores, ranks_of
-from genre_tf.evaluation.pool_metrics import rank_metrics
+from genre_tf.evaluation.pool_metrics import BASELINES, baseline_scores, rank_metrics, ranks_of
 
 RNG = np.random.default_rng(0)
 ROWS = np.array(

@@ -18,15 +18,15 @@ from genre_tf.config import GenerationConfig, WritingConfig, read_config
 from genre_tf.data.articles import Article
 from genre_tf.data.records import read_articles
 from genre_tf.errors import InputError
-from genre_tf.evaluation import writer_quality
-from genre_tf.evaluation.evaluate import EvaluationOptions, evaluate_run
+from genre_tf.evaluation import EvaluationOptions, writer_quality
+from genre_tf.evaluation.evaluate import evaluate_run
 from genre_tf.evaluation.writer_quality import (
     ClickedTitle,
-    TitleLoss,
     WriterEvaluation,
     headline_articles,
     likeliest_titles,
     likelihood_metrics,
+    title_losses,
 )
 from genre_tf.generation.beam import Beam
 from genre_tf.generation.prompts import CONTROL_TOKENS
@@ -70,7 +70,7 @@ def test_perplexity_of_a_clueless_generator_is_the_size_of_its_vocabulary(cluele
 def test_only_the_titles_tokens_and_their_ends_are_counted(clueless: Writer) -> None:
     titles = ["News about food", "Sports"]
     clicks = [click(clueless, title, "Some history", "Some source") for title in titles]
-    loss, tokens = TitleLoss(clueless)(clicks)
+    loss, tokens = title_losses(clueless)(clicks)
     ids = clueless.prompts.tokenizer.encode(tf.constant(titles))
     assert tokens == int(tf.size(ids.flat_values)) + len(titles)
     assert loss == pytest.approx(tokens * math.log(clueless.prompts.tokenizer.vocabulary_size), rel=1e-4)
@@ -81,7 +81,7 @@ def test_titles_of_any_batching_have_the_same_loss(
 ) -> None:
     parts = load_generator(writing_run)
     clicks = [click(parts, f"News {at}", "Old news\n" * (at % 3), "A text. " * at) for at in range(5)]
-    title_loss = TitleLoss(parts)
+    title_loss = title_losses(parts)
     whole = title_loss(clicks)
     monkeypatch.setattr(writer_quality, "_BATCH_TEXTS", 2)
     assert title_loss(clicks) == pytest.approx(whole, rel=1e-4)
@@ -222,5 +222,5 @@ def test_the_generator_can_be_left_out(
         raise AssertionError("the generator was loaded")
 
     monkeypatch.setattr("genre_tf.evaluation.writer_quality.load_generator", refused)
-    options = EvaluationOptions(models=("ranker",), before=False, generation=False)
+    options = EvaluationOptions(models="ranker", before=False, generation=False)
     assert evaluate_run(writing_run, tiny_data, "dev", options, say=print)["generation"] == {}
