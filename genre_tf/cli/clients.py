@@ -114,27 +114,21 @@ def find_reader(
     return Reader(clicks, True, f"clicks of reader {user}", log)
 
 
-def required_reader(
-    history: str | None, history_text: str | None, user: str | None, log: Path | None
-) -> Reader:
+def required_reader(**whose: Any) -> Reader:
     """As `find_reader`, for verbs that work for a reader only and ask a server that knows the ids."""
-    reader = find_reader(history, history_text, user, log)
+    reader = find_reader(**whose)
     if reader is None:
         raise InputError("give --history (ids), --history-text (titles), or --user with --log")
-    if log is not None and user is None:
+    if whose["log"] is not None and whose["user"] is None:
         raise InputError("--log goes with --user: give a reader's id with --user, or leave out --log")
     return reader
 
 
-def find_titles(
-    history: str | None, history_text: str | None, user: str | None, log: Path | None
-) -> list[str]:
+def find_titles(**whose: Any) -> list[str]:
     """The titles that the reader of the options clicked; for ids, from the news files of the log."""
-    reader = find_reader(history, history_text, user, log)
-    if reader is None:
-        return []
-    if not reader.by_id or not reader.clicks:
-        return reader.clicks
+    reader = find_reader(**whose)
+    if reader is None or not reader.by_id or not reader.clicks:
+        return [] if reader is None else reader.clicks
     if reader.log is None:
         raise InputError(
             "texts are written from titles: add --log DATA, whose news.tsv has the titles of --history, or "

@@ -30,6 +30,13 @@ SafetyListFile = Annotated[
         "and a regular expression (RE2). Personal data are unsafe in any case."
     ),
 ]
+Index = Annotated[
+    Literal["exact", "partitioned"],
+    typer.Option(
+        help="exact searches all articles; partitioned, for more than a million, searches only the "
+        "--probes blocks of neighbours that are nearest to the reader."
+    ),
+]
 _NUMBERS = ("added", "changed", "expired", "articles", "recommendable")
 
 
@@ -74,13 +81,7 @@ def export(
         float,
         typer.Option(help="Share of the answers whose last place goes to a new article without clicks."),
     ] = 0.1,
-    index: Annotated[
-        Literal["exact", "partitioned"],
-        typer.Option(
-            help="exact searches all articles; partitioned, for more than a million, searches only the "
-            "--probes blocks of neighbours that are nearest to the reader."
-        ),
-    ] = "exact",
+    index: Index = "exact",
     probes: Annotated[int, typer.Option(help="Blocks of 128 articles searched in a partitioned index.")] = 64,
     safety_list: SafetyListFile = None,
     max_bad_rows: MaxBadRows = 0,
@@ -123,6 +124,10 @@ def export(
         read_models_config(models / CONFIG_NAME)  # report a damaged file now, not after minutes of work
     published = export_run(run, models, data or [], options, say)
     files = write_configuration(models, [version.parent.name for version, _ in published], sizes[-1])
+    _print_published(published, files, json)
+
+
+def _print_published(published: "list[tuple[Path, Verification]]", files: list[Path], json: bool) -> None:
     if json:
         from genre_tf.serving.operations.version_choice import held_back
 
@@ -150,8 +155,8 @@ def _print_held_back(*versions: Path) -> None:
 
 def _print_verification(verification: "Verification") -> None:
     """Print a table of one verified version, and every fault under it."""
-    table = Table(title=f"{verification.servable} version {verification.version}", title_justify="left")
-    table.add_column("signature")
+    title = f"{verification.servable} version {verification.version}"
+    table = Table("signature", title=title, title_justify="left")
     for column in ("requests", "warmups", "rows", "greatest difference"):
         table.add_column(column, justify="right")
     table.add_column("verdict")

@@ -90,7 +90,13 @@ def main() -> None:
     """
     prefer_silence()
     prepare_streams()
-    before = signal.signal(signal.SIGTERM, _end)
+
+    def end(number: int, _: FrameType | None) -> None:
+        """End as Ctrl-C does: no servers, processes or partial folders are left. A second signal ends it."""
+        signal.signal(number, signal.SIG_DFL)
+        sys.exit(128 + number)
+
+    before = signal.signal(signal.SIGTERM, end)
     try:
         # The modules of all verbs take a third of a second; only the general help needs them all.
         for name in [verb for verb in VERBS if verb in sys.argv[1:2]] or VERBS:
@@ -113,12 +119,6 @@ def main() -> None:
         _stop(f"{where}{reason}{': free disk space, then repeat the command' * full}", 1)
     finally:
         signal.signal(signal.SIGTERM, before)
-
-
-def _end(number: int, _: FrameType | None) -> None:
-    """End as Ctrl-C does: no servers, processes or partial folders are left. A second signal ends at once."""
-    signal.signal(number, signal.SIG_DFL)
-    sys.exit(128 + number)
 
 
 def _stop(why: Exception | str, status: int) -> NoReturn:

@@ -255,9 +255,7 @@ _NAMES = {"auc": "AUC", "pool_ndcg": "pool nDCG", "recall@10": "pool recall@10"}
 
 def training_table(found: "Mapping[str, FitResult]") -> Table:
     """A row for each stage."""
-    table = Table(box=None, pad_edge=False)
-    table.add_column("stage")
-    table.add_column("validation")
+    table = Table("stage", "validation", box=None, pad_edge=False)
     for column in ("before", "best", "at step", "of", "trained", "seconds", "peak GB"):
         table.add_column(column, justify="right")
     for stage, result in found.items():
@@ -280,9 +278,8 @@ def quality_table(found: "Iterable[Quality]") -> Table:
     rows = list(found)
     kinds = list(dict.fromkeys((each.model, each.metric) for each in rows))
     rows.sort(key=lambda each: kinds.index((each.model, each.metric)))
-    table = Table(box=None, pad_edge=False)
-    for column in ("model", "metric", "measured on", "value [95 %]", "best baseline", "gain [95 %]", ""):
-        table.add_column(column)
+    columns = ("model", "metric", "measured on", "value [95 %]", "best baseline", "gain [95 %]", "")
+    table = Table(*columns, box=None, pad_edge=False)
     for each in rows:
         is_perplexity = each.metric == "perplexity"
         form, of_gain = ("{:.1f}", "{:+.1%}") if is_perplexity else ("{:.3f}", "{:+.3f}")

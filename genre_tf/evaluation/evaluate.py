@@ -114,15 +114,19 @@ def evaluate_run(
     if look is not None:
         look(measured)
     if writes:
-        say("generator")
-        writer = WriterEvaluation(run, config, measured, say)
-        report["generation"], report["before"]["generation"] = writer.metrics(before=options.before)
-        if options.readers and (run / "ranking" / WEIGHTS_FILE).is_file():
-            first = [sample["reader"] for sample in report["recommended"]]
-            personal = writer.personal(options.readers, options.samples, first)
-            report["generation"]["personal"], report["samples"] = personal
-            report["generation"]["cold_start"] = writer.cold_start()
+        _add_texts(WriterEvaluation(run, config, measured, say), options, report)
     return dict(finite(report))
+
+
+def _add_texts(writer: WriterEvaluation, options: EvaluationOptions, report: dict[str, Any]) -> None:
+    """Add the quality of the generator and samples of its texts to the report."""
+    writer.say("generator")
+    report["generation"], report["before"]["generation"] = writer.metrics(before=options.before)
+    if options.readers and (writer.run / "ranking" / WEIGHTS_FILE).is_file():
+        first = [sample["reader"] for sample in report["recommended"]]
+        personal = writer.personal(options.readers, options.samples, first)
+        report["generation"]["personal"], report["samples"] = personal
+        report["generation"]["cold_start"] = writer.cold_start()
 
 
 def _sampled_impressions(

@@ -282,12 +282,6 @@ def _written(
     def first(written: Written) -> list[str]:
         return [_plain(text) for text in written.text[:, 0]]
 
-    def most_interesting(written: Written) -> list[str]:
-        """Of the texts that may be shown; if there is none, the first text."""
-        shown = written.safe & (written.text != b"")
-        place = np.argmax(np.where(shown, written.interest, -1.0), axis=1)
-        return [_plain(row[at]) for row, at in zip(written.text, place, strict=True)]
-
     drawn, served = writer(histories, sources, seeds)
     drawn_for_other, served_for_other = writer([histories[at] for at in other], sources, seeds)
     return {
@@ -350,6 +344,15 @@ def shown_samples(samples: Sequence[dict[str, Any]], first: Sequence[str] = ()) 
 
 def as_markdown(sample: dict[str, Any]) -> str:
     """One reader: what they read, the source, the real title, and every text with its scores."""
+
+    def line(text: dict[str, Any]) -> str:
+        scores = f"interest {text['interest']:.4f}, log probability {text['log_probability']:.2f}"
+        scores += f", grounding {text['grounding']:.2f}"
+        claims = ", ".join(_escaped(claim) for claim in text["unsupported"].split("\n") if claim)
+        unsupported = f"; not in the source: {claims}" if claims else ""
+        unsafe = "" if text["safe"] else "; unsafe"
+        return f"- {_escaped(text['text'])} ({scores}{unsupported}{unsafe})"
+
     clicked, other = "", ""
     if "clicked" in sample:  # not from `written_for` alone
         clicked = f" Clicked: {_escaped(sample['clicked'])} (interest {sample['clicked_interest']:.4f})"
@@ -364,22 +367,21 @@ def as_markdown(sample: dict[str, Any]) -> str:
         "**The reader's newest titles:**",
         "\n".join(f"- {_escaped(title)}" for title in sample["titles"]),
         "**Written, as served:**",
-        "\n".join(_line(text) for text in sample["written"]),
+        "\n".join(map(line, sample["written"])),
         other,
     ]
     return "\n\n".join(line for line in lines if line)
 
 
-def _line(text: dict[str, Any]) -> str:
-    scores = f"interest {text['interest']:.4f}, log probability {text['log_probability']:.2f}"
-    claims = ", ".join(_escaped(claim) for claim in text["unsupported"].split("\n") if claim)
-    unsupported = f"; not in the source: {claims}" if claims else ""
-    unsafe = "" if text["safe"] else "; unsafe"
-    return f"- {_escaped(text['text'])} ({scores}, grounding {text['grounding']:.2f}{unsupported}{unsafe})"
-
-
 def _escaped(text: str) -> str:
     return _SIGNS.sub(r"\\\1", " ".join(text.split()))
+
+
+def most_interesting(written: Written) -> list[str]:
+    """Per row, the most interesting of the texts that may be shown; if there is none, the first text."""
+    shown = written.safe & (written.text != b"")
+    place = np.argmax(np.where(shown, written.interest, -1.0), axis=1)
+    return [_plain(row[at]) for row, at in zip(written.text, place, strict=True)]
 
 
 def _plain(value: Any) -> Any:

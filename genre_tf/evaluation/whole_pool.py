@@ -378,13 +378,25 @@ def pool_section(
     """
     means = sliced(measured, slices)
     baselines = {name: parts for name, parts in measured.items() if name not in POOL_MODELS}
-    defined = ~np.isnan(measured["recommend"]["recall@10"])
+    ours, columns = measured["recommend"], [(name, key) for name, parts in measured.items() for key in parts]
+    values = np.stack([measured[name][metric] for name, metric in columns], axis=1)  # [impressions, columns]
+    intervals: dict[str, Any] = {name: {part: {} for part in slices} for name in measured}
+    for part, mask in slices.items():
+        for (name, metric), ends in zip(columns, bootstrap_intervals(values[mask]), strict=True):
+            intervals[name][part][metric] = None if np.isnan(ends).any() else ends.tolist()
+    recalls = {name: mean_metrics(metrics)["recall@10"] or 0.0 for name, metrics in baselines.items()}
+    significance: dict[str, Any] = {}
+    for rival in dict.fromkeys(["retrieval", max(recalls, key=lambda name: recalls[name]), _ALWAYS_COMPARED]):
+        found = {key: paired_bootstrap(ours[key], measured[rival][key]) for key in _COMPARED_METRICS}
+        parts = {metric: asdict(each) for metric, each in found.items() if each is not None}
+        significance[f"recommend over {rival}"] = parts
+    defined = ~np.isnan(ours["recall@10"])
     return {
         **{name: means[name] for name in POOL_MODELS},
         "baselines": {name: means[name] for name in baselines},
         "coverage": dict(coverage),
-        "intervals": _intervals(measured, slices),
-        "significance": _compared(measured, baselines),
+        "intervals": intervals,
+        "significance": {title: parts for title, parts in significance.items() if parts},
         "slices": {part: int((mask & defined).sum()) for part, mask in slices.items()},
         "pool": {
             "articles": articles,
@@ -399,31 +411,3 @@ def pool_section(
         },
         "calibration": dict(calibration),
     }
-
-
-def _intervals(measured: Measured, slices: Slices) -> dict[str, dict[str, dict[str, list[float] | None]]]:
-    """name > slice > metric > ends of the interval; None if undefined."""
-    columns = [(name, metric) for name, metrics in measured.items() for metric in metrics]
-    values = np.stack([measured[name][metric] for name, metric in columns], axis=1)  # [impressions, columns]
-    found: dict[str, dict[str, dict[str, list[float] | None]]] = {
-        name: {part: {} for part in slices} for name in measured
-    }
-    for part, mask in slices.items():
-        for (name, metric), ends in zip(columns, bootstrap_intervals(values[mask]), strict=True):
-            found[name][part][metric] = None if np.isnan(ends).any() else ends.tolist()
-    return found
-
-
-def _compared(measured: Measured, baselines: Measured) -> dict[str, dict[str, Any]]:
-    """Compare `recommend` with retrieval alone, the best baseline and current clicks."""
-    recalls = {name: mean_metrics(metrics)["recall@10"] or 0.0 for name, metrics in baselines.items()}
-    best = max(recalls, key=lambda name: recalls[name])
-    ours = measured["recommend"]
-    found: dict[str, dict[str, Any]] = {}
-    for rival in dict.fromkeys(["retrieval", best, _ALWAYS_COMPARED]):
-        theirs = measured[rival]
-        parts = {metric: paired_bootstrap(ours[metric], theirs[metric]) for metric in _COMPARED_METRICS}
-        found[f"recommend over {rival}"] = {
-            metric: asdict(each) for metric, each in parts.items() if each is not None
-        }
-    return {title: parts for title, parts in found.items() if parts}

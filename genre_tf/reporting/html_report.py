@@ -114,7 +114,15 @@ def write_html(run: Path, split: str, out: Path | None = None) -> tuple[Path, li
     samples = _read(samples_file(run, split))
     stages = {stage: _read(run / "reports" / f"training-{stage}.json") for stage in _STAGES}
     training = {stage: result for stage, result in stages.items() if result}
-    lacking = _lacking(run, split, evaluation, samples)
+    measure = f"genre evaluate {run} --data DATA --split {split}"
+    lacking = _lacking(run, split, measure, evaluation, samples)
+    measured = {
+        "intervals, calibration and fairness": "click_model" in evaluation,
+        "the models before training": evaluation.get("before", {}).get("models"),
+        "the quality of written text": evaluation.get("generation") or not has_generator(run),
+    }
+    left_out = [name for name, there in measured.items() if evaluation and not there]
+    not_measured = left_out and f"Not measured: {', '.join(left_out)}. To measure everything: {measure}"
     card = data_card(run / "prepared") if (run / "prepared").is_dir() else {}
     figures = {"Lengths": lengths(card["lengths"])} if card else {}
     figures |= evaluation_figures(evaluation) if evaluation else {}
@@ -128,22 +136,13 @@ def write_html(run: Path, split: str, out: Path | None = None) -> tuple[Path, li
             run=run.absolute().name,
             split=split,
             lacking=lacking,
-            not_measured=_not_measured(run, split, evaluation),
+            not_measured=not_measured,
             verdicts=verdicts(evaluation),
             readers=_three_readers(samples),
             data=card,
             report=evaluation,
             training=training,
-            config={
-                "news backbone": config.news.backbone,
-                "trained part": config.news.trainable,
-                "writer": config.generation.backbone or "a new small GPT-2",
-                "ranking objective": config.ranking.objective,
-                "counters": "yes" if config.ranking.counters else "no",
-                "newest clicks read": config.data.max_history,
-                "continues from": config.continual.from_run or "no earlier run",
-                "seed": config.seed,
-            },
+            config=config,
             findings=findings(evaluation, training),
             pictures={
                 title: f"data:image/png;base64,{base64.b64encode(png).decode()}"
@@ -196,55 +195,32 @@ def _read(file: Path) -> dict[str, Any]:
 
 
 def _lacking(
-    run: Path, split: str, evaluation: Mapping[str, Any], samples: Mapping[str, Any]
+    run: Path, split: str, measure: str, evaluation: Mapping[str, Any], samples: Mapping[str, Any]
 ) -> dict[str, str]:
     """For each part of the first screen that has nothing to show, a line with the command that fills it."""
-    measure = _measure(run, split)
     untrained = [stage for stage in _STAGES[:2] if not (run / stage / WEIGHTS_FILE).is_file()]
     train = f"genre train {untrained[0] if len(untrained) == 1 else 'all'} --data DATA --run {run}"
     found = {}
-    if not evaluation:
-        if len(untrained) == 2:
-            found["evaluation"] = f"Nothing is trained yet. Train it: {train}"
-        else:
-            found["evaluation"] = f"Nothing has been measured on {split} yet. Measure it: {measure}"
+    if not evaluation and len(untrained) == 2:
+        found["evaluation"] = f"Nothing is trained yet. Train it: {train}"
+    elif not evaluation:
+        found["evaluation"] = f"Nothing has been measured on {split} yet. Measure it: {measure}"
+    elif not evaluation.get("pool") and untrained:
+        found["pool"] = f"The whole pool needs trained retrieval and ranking. Train what is missing: {train}"
     elif not evaluation.get("pool"):
-        if untrained:
-            found["pool"] = (
-                f"The whole pool needs trained retrieval and ranking. Train what is missing: {train}"
-            )
-        else:
-            found["pool"] = f"The whole pool was not measured. Measure it: {measure}"
+        found["pool"] = f"The whole pool was not measured. Measure it: {measure}"
     if not samples.get("written"):
-        if has_generator(run):
-            found["written"] = f"No text was written for readers. Write some: {measure}"
-        else:
-            found["written"] = (
-                f"The run has no writer. Train it: genre train generation --data DATA --run {run}"
-            )
+        found["written"] = (
+            f"No text was written for readers. Write some: {measure}"
+            if has_generator(run)
+            else f"The run has no writer. Train it: genre train generation --data DATA --run {run}"
+        )
     if evaluation and not samples.get("recommended"):
         found["readers"] = (
             "The evaluation has no example readers, which need a trained ranker and 3 earlier clicks. "
             f"Measure it: {measure}"
         )
     return found
-
-
-def _not_measured(run: Path, split: str, evaluation: Mapping[str, Any]) -> str:
-    """A note on what this evaluation was not asked for, or did not know yet; empty if there is nothing."""
-    parts = (
-        ("intervals, calibration and fairness", "click_model" in evaluation),
-        ("the models before training", evaluation and evaluation["before"].get("models")),
-        ("the quality of written text", evaluation.get("generation") or not has_generator(run)),
-    )
-    left_out = [name for name, measured in parts if not measured]
-    if not evaluation or not left_out:
-        return ""
-    return f"Not measured: {', '.join(left_out)}. To measure everything: {_measure(run, split)}"
-
-
-def _measure(run: Path, split: str) -> str:
-    return f"genre evaluate {run} --data DATA --split {split}"
 
 
 def _three_readers(samples: Mapping[str, Any]) -> list[dict[str, Any]]:

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from rich.console import Console
 
+from genre_tf.config import RunConfig
 from genre_tf.evaluation.click_model import calibration
 from genre_tf.evaluation.pool_metrics import rank_metrics
 from genre_tf.evaluation.whole_pool import pool_section
@@ -143,7 +144,7 @@ def test_the_page_has_a_section_on_the_pool(report: dict[str, Any], tmp_path: Pa
         "data": {},
         "report": {},
         "training": {},
-        "config": {},
+        "config": RunConfig(),
     }
     shared |= {"findings": [], "pictures": {}, "recommended": [], "written": [], "safety_classifier": False}
     tables, lines = report_tables(report), pool_lines(report["pool"])
