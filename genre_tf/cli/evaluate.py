@@ -30,18 +30,14 @@ def evaluate(
     """
     load_tensorflow()
     from genre_tf.evaluation.evaluate import evaluate_run
-    from genre_tf.evaluation.scoring import Measured
-    from genre_tf.reporting.board import check_place, clear, keep_evaluation, log_models
+    from genre_tf.reporting.board import check_place, keep_evaluation, log_models
     from genre_tf.reporting.tables import print_report
 
     if (run / "config.toml").is_file():
         check_place(run)
 
-    def look(measured: Measured) -> None:
-        clear(run, split)
-        log_models(measured, run, split)
-
-    found = evaluate_run(run, data, split, EvaluationOptions(**given), say, look)
+    options = EvaluationOptions(**given)
+    found = evaluate_run(run, data, split, options, say, lambda measured: log_models(measured, run, split))
     report, files = keep_evaluation(found, run)
     if as_json:
         print_json(report)

@@ -109,12 +109,6 @@ def log_folder(run: Path, split: str) -> Path:
     return run / "logs" / "evaluation" / Path(split).name
 
 
-def clear(run: Path, split: str) -> None:
-    """Remove the files of an earlier evaluation of this split, which TensorBoard would also show."""
-    for file in log_folder(run, split).rglob("events.out.tfevents.*"):
-        file.unlink(missing_ok=True)
-
-
 def log_evaluation(
     report: Mapping[str, Any],
     run: Path,
@@ -221,8 +215,10 @@ def charts(report: Mapping[str, Any]) -> dict[str, list[str]]:
 
 
 def log_models(measured: Measured, run: Path, split: str) -> None:
-    """Write the projector's files and the click model's graph to `logs/evaluation/SPLIT`."""
+    """Write the projector's files and the click model's graph to `logs/evaluation/SPLIT`, which is cleared."""
     folder = log_folder(run, split)
+    for file in folder.rglob("events.out.tfevents.*"):  # TensorBoard would also show an earlier evaluation
+        file.unlink(missing_ok=True)
     folder.mkdir(parents=True, exist_ok=True)
     towers = measured.scorers.get("two_tower")
     if isinstance(towers, TwoTowerScorer):

@@ -105,7 +105,7 @@ def print_report(report: Mapping[str, Any], console: Console) -> None:
         if name in _ONLY_ON_THE_PAGE:
             continue
         # Not rich's own title, which is wrapped to the width of a narrow table.
-        console.print(f"\n{table.title}", style="bold", markup=False)
+        console.print(f"\n{table.title}", style="bold")
         shown = Table()
         for heading in ("", *table.headings):
             shown.add_column(heading, justify="right" if heading else "left")
@@ -172,11 +172,13 @@ def report_tables(report: Mapping[str, Any]) -> dict[str, MetricTable]:
             columns=("auc", "auc_filled", *_DIFFERENCE),
             rows={name: {**part, **(part["difference"] or {})} for name, part in parts.items()},
         )
-    if report.get("significance"):
-        tables["significance"] = MetricTable(
-            title="Differences in AUC, 95% interval", columns=_DIFFERENCE, rows=report["significance"]
-        )
-    return {**tables, **_of_groups(report)}
+    tables["significance"] = MetricTable(
+        title="Differences in AUC, 95% interval",
+        columns=_DIFFERENCE,
+        rows=report.get("significance") or {},
+    )
+    tables |= _of_groups(report)
+    return {name: table for name, table in tables.items() if any(table.rows.values())}
 
 
 def _of_ranking(report: Mapping[str, Any]) -> dict[str, MetricTable]:
@@ -233,7 +235,15 @@ def _of_pool(section: Mapping[str, Any], split: str) -> dict[str, MetricTable]:
         name: {**parts["all"], "coverage": section["coverage"].get(name)} for name, parts in scorers.items()
     }
     ends = {name: parts["all"] for name, parts in section["intervals"].items()}
-    tables = {
+    described = {
+        name: row for name, row in rows.items() if any(row.get(key) is not None for key in _QUALITIES)
+    }
+    differences = {
+        f"{title}: {_HEADINGS.get(metric, metric)}": found
+        for title, parts in section["significance"].items()
+        for metric, found in parts.items()
+    }
+    return {
         "pool": MetricTable(
             title=f"Whole pool on {split}: what `recommend` would answer",
             columns=_FOUND,
@@ -241,32 +251,21 @@ def _of_pool(section: Mapping[str, Any], split: str) -> dict[str, MetricTable]:
             rows=rows,
             ends=ends,
             baselines=baselines,
-        )
-    }
-    described = {
-        name: row for name, row in rows.items() if any(row.get(key) is not None for key in _QUALITIES)
-    }
-    if described:
-        tables["pool_lists"] = MetricTable(
+        ),
+        "pool_lists": MetricTable(
             title="Whole pool: the first ten of a list", columns=_QUALITIES, rows=described, ends=ends
-        )
-    tables["pool_slices"] = MetricTable(
-        title="Whole pool: recall@10 by slice",
-        **_slice_columns(section["slices"]),
-        rows=_by_slice(scorers, "recall@10"),
-        ends=_by_slice(section["intervals"], "recall@10"),
-        baselines=baselines,
-    )
-    differences = {
-        f"{title}: {_HEADINGS.get(metric, metric)}": found
-        for title, parts in section["significance"].items()
-        for metric, found in parts.items()
-    }
-    if differences:
-        tables["pool_significance"] = MetricTable(
+        ),
+        "pool_slices": MetricTable(
+            title="Whole pool: recall@10 by slice",
+            **_slice_columns(section["slices"]),
+            rows=_by_slice(scorers, "recall@10"),
+            ends=_by_slice(section["intervals"], "recall@10"),
+            baselines=baselines,
+        ),
+        "pool_significance": MetricTable(
             title="Whole pool: differences, 95% interval", columns=_DIFFERENCE, rows=differences
-        )
-    return tables
+        ),
+    }
 
 
 def _of_readers(personal: Mapping[str, Any]) -> dict[str, MetricTable]:
