@@ -28,7 +28,7 @@ Settings = Annotated[
     Path | None, typer.Option("--config", help="TOML file of settings; options override it.")
 ]
 MaxBadRows = Annotated[int, typer.Option(help="Faulty rows that may be skipped in each file.")]
-Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace what an earlier call wrote.")]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace the output if it exists.")]
 Again = Annotated[bool, typer.Option("--again", help="Train again what is already trained.")]
 Json = Annotated[bool, typer.Option("--json", help="One JSON document on stdout, for programs.")]
 Port = Annotated[int, typer.Option(min=0, max=65535, help="Port; 0 picks a free one.")]

@@ -67,7 +67,7 @@ def calibration(
         return {**dict.fromkeys(names), "bins": []}
     exact, hits = np.asarray(scores, np.float64), np.asarray(clicked, bool)
     mean, rate = float(exact.mean()), float(hits.mean())
-    names = {"probability": "mean_score", "rate": "click_rate", "shown": "count"}
+    renamed = {"probability": "mean_score", "rate": "click_rate", "shown": "count"}
     return {
         "mean_score": mean,
         "click_rate": rate,
@@ -75,7 +75,7 @@ def calibration(
         "brier": float(((exact - hits) ** 2).mean()),
         "brier_of_click_rate": rate * (1.0 - rate),
         "bins": [
-            {names.get(name, name): value for name, value in group.items()}
+            {renamed.get(name, name): value for name, value in group.items()}
             for group in calibration_groups(exact, hits, bins)
         ],
     }

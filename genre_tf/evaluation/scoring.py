@@ -66,32 +66,21 @@ class TwoTowerScorer:
     def __init__(self, two_tower: "TwoTower", vectors: Vectors) -> None:
         self.two_tower = two_tower
         self.vectors = vectors
-        articles = tf.constant(vectors)
-        self._user_vectors = tf.function(
-            lambda history, mask: two_tower.user_vector(tf.gather(articles, history), mask),
-            input_signature=_ROWS,
-            autograph=False,
-        )  # [batch, dimension]
-        self._click_shares = tf.function(
-            lambda history, mask: two_tower.user_tower.click_shares(tf.gather(articles, history), mask),
-            input_signature=_ROWS,
-            autograph=False,
-        )  # [batch, clicks]
 
     def user_vectors(self, examples: Sequence[ImpressionExample | TextExample]) -> Vectors:
         """The vector of each example's reader, float32 [examples, dimension]."""
         histories = [example.history for example in examples]
-        found = _by_length(
-            lambda rows: self._user_vectors(*padded([histories[at] for at in rows])), histories
-        )
-        return np.stack(found) if found else np.zeros((0, self.vectors.shape[1]), np.float32)
+        return self.two_tower.queries(self.vectors, histories)[:, :-1]  # the rest is the weight of the moment
 
     def click_shares(self, histories: Sequence[Rows]) -> Scores:
         """Weight of each click in its reader's vector: float32 [clicks] for each history, with sum 1."""
-        found = _by_length(
-            lambda rows: self._click_shares(*padded([histories[at] for at in rows])), histories
-        )
-        return [shares[: len(history)] for shares, history in zip(found, histories, strict=True)]
+
+        def shares(rows: npt.NDArray[np.int64]) -> tf.Tensor:
+            places, mask = padded([histories[at] for at in rows])
+            return self.two_tower.user_tower.click_shares(tf.gather(self.vectors, places), mask)
+
+        found = zip(_by_length(shares, histories), histories, strict=True)
+        return [of_clicks[: len(history)] for of_clicks, history in found]
 
     def __call__(self, examples: Sequence[ImpressionExample]) -> Scores:
         """Per impression float32 [candidates]."""

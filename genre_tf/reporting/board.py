@@ -215,7 +215,7 @@ def charts(report: Mapping[str, Any]) -> dict[str, list[str]]:
 
 
 def log_models(measured: Measured, run: Path, split: str) -> None:
-    """Write the projector's files and the click model's graph to `logs/evaluation/SPLIT`, which is cleared."""
+    """Write the projector's files and the click model's graph into an emptied `logs/evaluation/SPLIT`."""
     folder = log_folder(run, split)
     for file in folder.rglob("events.out.tfevents.*"):  # TensorBoard would also show an earlier evaluation
         file.unlink(missing_ok=True)

@@ -28,6 +28,10 @@ class SumTower:
         total = tf.reduce_sum(history * tf.cast(mask, tf.float32)[:, :, None], axis=1)
         return tf.where(tf.reduce_any(mask, axis=1)[:, None], total, 1.0)
 
+    def queries(self, vectors: Any, histories: Any) -> Any:
+        readers = [vectors[rows].sum(axis=0) if len(rows) else np.ones(4, np.float32) for rows in histories]
+        return np.pad(np.reshape(readers, (-1, 4)), [[0, 0], [0, 1]])  # and the weight of the moment
+
 
 class SumRanker(SumTower):
     """The same reader, and the clicks of the candidate where counters are given; NaN in padding."""
