@@ -183,11 +183,7 @@ def readers_of_articles(
             rows = [row for row in clicked if row in new] or shown or sorted(new)
             row = rows[len(found) % len(rows)]
             found[example.user_id] = ReaderOfArticle(
-                titles,
-                table.abstracts[row],
-                table.titles[row],
-                table.titles[clicked[0]],
-                example.user_id,
+                titles, table.abstracts[row], table.titles[row], table.titles[clicked[0]], example.user_id
             )
     if len(found) <= count:
         return list(found.values())

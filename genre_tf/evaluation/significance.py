@@ -170,10 +170,7 @@ def compared(models: Measured, before: Measured, baselines: Measured) -> dict[st
 
 
 def by_category(
-    table: ArticleTable,
-    examples: Sequence[ImpressionExample],
-    clicked: Bools,
-    models: Mapping[str, Scores],
+    table: ArticleTable, examples: Sequence[ImpressionExample], clicked: Bools, models: Mapping[str, Scores]
 ) -> list[dict[str, Any]]:
     """Exposure and AUC of every category, most shown first.
 

@@ -35,13 +35,7 @@ from genre_tf.evaluation.pool_metrics import (
 )
 from genre_tf.evaluation.scored_log import ScoredLog, counters_before
 from genre_tf.evaluation.scoring import RankerScorer, TwoTowerScorer
-from genre_tf.evaluation.significance import (
-    Measured,
-    Slices,
-    bootstrap_intervals,
-    paired_bootstrap,
-    sliced,
-)
+from genre_tf.evaluation.significance import Measured, Slices, bootstrap_intervals, paired_bootstrap, sliced
 from genre_tf.funnel.index import ArticleIndex, Catalogue
 from genre_tf.funnel.recommender import Recommender
 from genre_tf.funnel.rules import Rules, learned_age_limit

@@ -173,9 +173,7 @@ def report_tables(report: Mapping[str, Any]) -> dict[str, MetricTable]:
             rows={name: {**part, **(part["difference"] or {})} for name, part in parts.items()},
         )
     tables["significance"] = MetricTable(
-        title="Differences in AUC, 95% interval",
-        columns=_DIFFERENCE,
-        rows=report.get("significance") or {},
+        title="Differences in AUC, 95% interval", columns=_DIFFERENCE, rows=report.get("significance") or {}
     )
     tables |= _of_groups(report)
     return {name: table for name, table in tables.items() if any(table.rows.values())}
