@@ -27,7 +27,7 @@ from genre_tf.evaluation.scoring import (
     load_scorers,
     open_run,
 )
-from genre_tf.evaluation.significance import Slices, auc_intervals, by_activity, by_category, compared, sliced
+from genre_tf.evaluation.significance import Slices, by_activity, by_category, compared, mean_interval, sliced
 from genre_tf.evaluation.whole_pool import Moments, Stages, learned_limit, pool_report
 from genre_tf.evaluation.writer_quality import WriterEvaluation
 from genre_tf.metrics.ranking import click_ranks, ranking_metrics, recall
@@ -194,13 +194,18 @@ def _scores_report(
         for group in (scores, scored(untrained), rivals)
     )
     rankers = {name: scorer for name, scorer in scorers.items() if isinstance(scorer, RankerScorer)}
+    intervals: dict[str, dict[str, Any]] = {name: {} for name in (*simple, *models)}
+    for name, metrics in {**simple, **models}.items():
+        for part, mask in slices.items():
+            found = mean_interval(metrics["auc"][mask])
+            intervals[name][part] = [found["low"], found["high"]] if found else None
     best = list(rankers)[-1:]  # the ranker with counters, if there is one
     return {
         "models": sliced(models, slices),
         "before": {"models": sliced(before, slices)},
         "baselines": sliced(simple, slices),
         "significance": compared(models, before, simple),
-        "intervals": auc_intervals({**simple, **models}, slices),
+        "intervals": intervals,
         "activity": by_activity(
             [len(row.history) for row in log.split.impressions],
             {name: metrics["auc"] for name, metrics in models.items()},

@@ -136,19 +136,6 @@ def sliced(measured: Measured, slices: Slices) -> dict[str, dict[str, dict[str, 
     }
 
 
-def auc_intervals(measured: Measured, slices: Slices) -> dict[str, dict[str, list[float | None] | None]]:
-    """Ends of the AUC's 95% interval: scorer > slice > ends; None if a slice has nothing to measure."""
-
-    def ends(values: npt.NDArray[np.floating]) -> list[float | None] | None:
-        found = mean_interval(values)
-        return [found["low"], found["high"]] if found else None
-
-    return {
-        name: {part: ends(metrics["auc"][mask]) for part, mask in slices.items()}
-        for name, metrics in measured.items()
-    }
-
-
 def compared(models: Measured, before: Measured, baselines: Measured) -> dict[str, dict[str, Any]]:
     """Differences in AUC of each model from the best baseline and from its state before training.
 

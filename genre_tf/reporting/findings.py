@@ -95,10 +95,8 @@ def _on_the_pool(pool: Mapping[str, Any]) -> Iterator[Verdict]:
     if best is None or found is None:
         yield Verdict("Whole pool", "not compared", f"{sentence}; they were compared with no baseline.")
         return
-    theirs, points = (
-        pool["baselines"][best]["all"]["recall@10"],
-        f"{100 * abs(found['difference']):.1f} points",
-    )
+    theirs = pool["baselines"][best]["all"]["recall@10"]
+    points = f"{100 * abs(found['difference']):.1f} points"
     ends, outcome = _interval(found, scale=100, digits=1), _outcome(found)
     compared = {
         "better": f"{points} less ({ends})",
@@ -165,20 +163,15 @@ def _change(found: Mapping[str, float]) -> str:
 
 def _of_text(generation: Mapping[str, Any]) -> _Found:
     copied = [each.get("rouge1") or 0.0 for each in generation.get("baselines", {}).values()]
-    if copied and (generation.get("rouge1") or 0.0) < max(copied):
-        yield (
-            3,
-            "Written headlines are less similar to real ones "
-            f"(ROUGE-1 {generation.get('rouge1') or 0.0:.3f}) "
-            f"than the first words of the abstract ({max(copied):.3f}): publish no text without reading it.",
-        )
+    ours = generation.get("rouge1") or 0.0
+    if copied and ours < max(copied):
+        said = f"Written headlines are less similar to real ones (ROUGE-1 {ours:.3f}) than the first words of"
+        yield 3, f"{said} the abstract ({max(copied):.3f}): publish no text without reading it."
     personal = generation.get("personal") or {}
     grounding = personal.get("grounding", generation.get("grounding"))
     if grounding is not None and grounding < 0.95:
-        yield (
-            1,
-            f"{1 - grounding:.0%} of the names, numbers and quotes in written texts are not in the source.",
-        )
+        said = "of the names, numbers and quotes in written texts are not in the source."
+        yield 1, f"{1 - grounding:.0%} {said}"
     over = personal.get("first_sample_over_other_reader") or {}
     if over and over["low"] <= 0.5 <= over["high"]:
         yield (
