@@ -93,7 +93,7 @@ def test_people_read_the_comparisons_in_a_table() -> None:
     ]  # fmt: skip
 
 
-def test_the_click_model_alone_chooses_themost_interesting_of_what_may_be_shown() -> None:
+def test_the_click_model_alone_chooses_the_most_interesting_of_what_may_be_shown() -> None:
     text = np.array([[b"a", b"b", b"c"], [b"", b"e", b"f"], [b"g", b"h", b""]])
     interest = np.array([[0.1, 0.3, 0.2], [0.3, 0.1, 0.2], [0.1, 0.3, 0.2]], np.float32)
     safe = np.array([[True, False, True], [True, True, True], [False, False, False]])
