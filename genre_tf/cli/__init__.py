@@ -1,1 +1,1 @@
-"""The command line: one verb, one file."""
+"""The command line: a function for each verb; verbs that share options and output share a file."""

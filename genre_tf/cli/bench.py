@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 import typer
 
 from genre_tf.cli.console import load_tensorflow, print_json, results, say
+from genre_tf.cli.options import Json
 from genre_tf.environment import import_triton_first
 from genre_tf.errors import InputError
 
@@ -34,7 +35,7 @@ def bench(
     run: Annotated[
         Path | None, typer.Option(help="Run folder whose writer is measured (`drafts` only).")
     ] = None,
-    json: Annotated[bool, typer.Option("--json", help="Results as JSON, for programs.")] = False,
+    json: Json = False,
 ) -> None:
     """Compare with named peers: same weights, same inputs, medians of all rounds.
 
@@ -55,13 +56,7 @@ def bench(
 
     module = importlib.import_module(f"genre_tf.benchmarks.{name}_bench")
     options = BenchOptions(
-        rounds=rounds,
-        quick=quick,
-        data=data,
-        news_backbone=news_backbone,
-        say=say,
-        picture=picture,
-        run=run,
+        rounds=rounds, quick=quick, data=data, news_backbone=news_backbone, say=say, picture=picture, run=run
     )
     rows = module.bench(options)
     if json:

@@ -1,29 +1,156 @@
-"""`genre recommend`, `score`, `generate` and `ask`, which ask a running server; without TensorFlow."""
+"""`genre recommend`, `score`, `generate` and `ask`, which ask a running server, and the options of readers.
 
-from collections.abc import Iterator, Sequence
+Nothing here imports TensorFlow.
+"""
+
+import os
+import re
+from collections.abc import Container, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from genre_tf.cli.console import print_json, results
-from genre_tf.cli.options import Option, takes
-from genre_tf.cli.readers import (
-    READER,
-    find_titles,
-    read_numbers,
-    read_text,
-    read_titles,
-    report_unknown,
-    required_reader,
-)
-from genre_tf.errors import InputError
+from genre_tf.cli.console import print_json, results, say
+from genre_tf.cli.options import Json, Option, takes
+from genre_tf.errors import FailureError, InputError
 
 if TYPE_CHECKING:
     from genre_tf.serving import Client
     from genre_tf.serving.client.calls import CandidateScore, TitleScore
+
+# One word that ends as a text file or begins as a path does; "AC/DC" and "24/7" are texts.
+_FILE_NAME = re.compile(r"\S+\.(?:txt|md|tsv)|(?:~|\.{0,2})/\S+", re.IGNORECASE)
+
+
+def read_text(value: str) -> str:
+    r"""The text of the file that `value` names, else `value` itself, in which `\n` means a line break."""
+    if not value or "\n" in value or len(value) > 4096 or not os.path.isfile(value):  # noqa: PTH113
+        if _FILE_NAME.fullmatch(value):
+            raise InputError(f"there is no file {value}; give an existing one, or the text itself")
+        return value.replace("\\n", "\n")
+    try:
+        return Path(value).read_text("utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{value} cannot be read as UTF-8 text: {error}") from error
+
+
+def read_titles(value: str) -> list[str]:
+    """The titles in a text, one per line; blank lines are skipped."""
+    # Not splitlines(): it would also end a title at characters such as U+2028, which titles may hold.
+    return [line.strip() for line in read_text(value).split("\n") if line.strip()]
+
+
+READER = {
+    "history": Option.may_be(str, 'Ids that the reader clicked, oldest first; "" for a new reader.'),
+    "history_text": Option.may_be(str, "Titles that the reader clicked, one per line; or a file with them."),
+    "user": Option.may_be(str, "Id of a reader of --log, whose clicks are taken from there."),
+    "log": Option.may_be(Path, "MIND-format data set, one of its splits, or a behaviors.tsv, also .gz."),
+}
+"""The options that name a reader."""
+
+_OPTION_IDS = "ids in --history"
+_READER_ID = re.compile(r"[Uu]\d+")  # as in MIND
+_MOST_NAMED = 5
+
+
+@dataclass(frozen=True)
+class Reader:
+    """What a reader clicked, oldest first."""
+
+    clicks: list[str]  # ids or titles of articles; empty for a new reader
+    by_id: bool
+    named: str  # how messages call the clicks
+    log: Path | None = None  # with the articles of these ids, if it was given
+
+    def known(self, known: Container[str], where: str) -> list[str]:
+        """The ids that `where` knows; the others are reported on stderr, and refused if they are all."""
+        ids = list(dict.fromkeys(self.clicks))
+        unknown = [news_id for news_id in ids if news_id not in known]
+        named = ", ".join(unknown[:_MOST_NAMED]) + ", ..." * (len(unknown) > _MOST_NAMED)
+        if ids and len(unknown) == len(ids):
+            if self.named != _OPTION_IDS:
+                advice = "is the log of the same site and time?"
+            elif all(map(_READER_ID.fullmatch, ids)):
+                advice = "these look like reader ids: give --user with --log, or the ids of articles"
+            else:
+                advice = 'give the ids of articles that the reader clicked, or "" for a new reader'
+            raise InputError(f"{where} contains none of the {self.named} ({named}): {advice}")
+        if unknown:
+            say(f"ignored {len(unknown)} of {len(ids)} {self.named}, which are not in {where}: {named}")
+        return [news_id for news_id in self.clicks if news_id in known]
+
+
+def find_reader(
+    history: str | None,
+    history_text: str | None,
+    user: str | None,
+    log: Path | None,
+    *,
+    all_of_log: bool = False,
+) -> Reader | None:
+    """The reader that the options name, if any. `all_of_log`: --log alone has a meaning."""
+    options = {"--history": history, "--history-text": history_text, "--user": user}
+    given = [name for name, value in options.items() if value is not None]
+    if len(given) > 1:
+        raise InputError(
+            f"give only one of --history (ids), --history-text (titles) and --user; got {' and '.join(given)}"
+        )
+    if log is not None and (history_text is not None or not (given or all_of_log)):
+        raise InputError("--log goes with --user (or with --history): give one of them, or leave out --log")
+    if user is None:
+        if history is not None:
+            return Reader(history.split(), True, _OPTION_IDS, log)
+        return None if history_text is None else Reader(read_titles(history_text), False, "titles")
+    if log is None:
+        raise InputError("--user also needs --log DATA, which has the reader's clicks")
+    from genre_tf.data.reader_logs import read_histories
+
+    clicks = list(read_histories(log, user)[user])
+    if not clicks:
+        say(f"reader {user} has no clicks yet: answered as a new reader")
+    return Reader(clicks, True, f"clicks of reader {user}", log)
+
+
+def required_reader(**whose: Any) -> Reader:
+    """As `find_reader`, for verbs that work for a reader only and ask a server that knows the ids."""
+    reader = find_reader(**whose)
+    if reader is None:
+        raise InputError("give --history (ids), --history-text (titles), or --user with --log")
+    if whose["log"] is not None and whose["user"] is None:
+        raise InputError("--log goes with --user: give a reader's id with --user, or leave out --log")
+    return reader
+
+
+def find_titles(**whose: Any) -> list[str]:
+    """The titles that the reader of the options clicked; for ids, from the news files of the log."""
+    reader = find_reader(**whose)
+    if reader is None or not reader.by_id or not reader.clicks:
+        return [] if reader is None else reader.clicks
+    if reader.log is None:
+        raise InputError(
+            "texts are written from titles: add --log DATA, whose news.tsv has the titles of --history, or "
+            "give --history-text"
+        )
+    from genre_tf.data.reader_logs import articles_of
+
+    articles = articles_of(reader.log, reader.clicks)
+    return [articles[news_id].title for news_id in reader.known(articles, f"the news.tsv of {reader.log}")]
+
+
+def report_unknown(client: "Client", reader: Reader) -> None:
+    """Report, on stderr, the ids that the server ignored as its index lacks them; refuse if these are all."""
+    ids = list(dict.fromkeys(reader.clicks))
+    if not ids:
+        return
+    try:
+        scores = client.score([[]], [ids])[0]
+    except (FailureError, InputError):  # another model, or too many ids: its answer does not say
+        return
+    reader.known({entry.news_id for entry in scores if entry.known}, "the index")
+
 
 TLS = {
     "tls_ca": Option.may_be(Path, "Authority that signed the server's certificate (PEM); turns on TLS."),
@@ -46,7 +173,6 @@ SLOW_SERVER = {**SERVER, "timeout_s": SERVER["timeout_s"]._replace(default=60.0)
 """The same for verbs that write texts."""
 
 Seed = Annotated[int, typer.Option(min=-(2**63), max=2**63 - 1, help="The same seed writes the same text.")]
-Json = Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")]
 
 
 @contextmanager
@@ -58,12 +184,7 @@ def open_client(
     tls_cert: Path | None,
     tls_key: Path | None,
 ) -> "Iterator[Client]":
-    """A client of a server; over gRPC, of one that answers.
-
-    Raises:
-        InputError: the address, the deadline or a TLS file is invalid.
-        FailureError: no server answers.
-    """
+    """A client of a server; over gRPC, of one that answers."""
     from genre_tf.serving import Client
     from genre_tf.serving.client.channels import check_server, client_context, client_credentials, is_url
 
@@ -128,12 +249,17 @@ def score(
     given = {option: value for option, value in counters.items() if value is not None}
     if given and (not reader.by_id or len(given) < len(counters)):
         raise InputError("--clicks, --views and --age-hours go together, with --candidates")
-    numbers = [read_numbers(value, option) for option, value in given.items()]
+    numbers = []
+    for option, value in given.items():
+        try:
+            numbers.append([list(map(float, value.split()))])  # of one reader
+        except ValueError:
+            raise InputError(f"{option} must be numbers separated by spaces; got {value!r}") from None
+    scores: Sequence[CandidateScore | TitleScore]
     with open_client(**server) as client:
         if reader.by_id:
-            scores: Sequence[CandidateScore | TitleScore] = _score_ids(
-                client, reader.clicks, shown.split(), numbers
-            )
+            ids = [reader.clicks], [shown.split()]
+            scores = (client.score_counters(*ids, *numbers) if numbers else client.score(*ids))[0]
             report_unknown(client, reader)
         else:
             scores = client.score_text([reader.clicks], [read_titles(shown)])[0]
@@ -144,15 +270,6 @@ def score(
         name = getattr(entry, "news_id", None) or getattr(entry, "title", "")
         unknown = "" if getattr(entry, "known", True) else "  (not in the index)"
         results.print(f"{entry.click_probability:8.4f}  {name}{unknown}")
-
-
-def _score_ids(
-    client: "Client", history: list[str], candidates: list[str], counters: list[list[float]]
-) -> "list[CandidateScore]":
-    if not counters:
-        return client.score([history], [candidates])[0]
-    clicks, views, age_hours = counters
-    return client.score_counters([history], [candidates], [clicks], [views], [age_hours])[0]
 
 
 @takes(whose=READER, server=SLOW_SERVER)

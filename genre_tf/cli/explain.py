@@ -1,17 +1,15 @@
-"""`genre explain`: why this article for this reader, and which words of a text come from its source."""
+"""`genre explain`: why this article, and where a text's words come from; `profile`: what readers like."""
 
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.markup import escape
 from rich.table import Table
 
-from genre_tf.cli.clients import Json
-from genre_tf.cli.console import load_tensorflow, print_json, progress, results
-from genre_tf.cli.options import takes
-from genre_tf.cli.readers import READER, Reader, find_reader, read_text
+from genre_tf.cli.clients import READER, Reader, find_reader, read_text
+from genre_tf.cli.console import load_tensorflow, print_json, results, working
+from genre_tf.cli.options import Json, MaxBadRows, Run, takes
 from genre_tf.errors import InputError
 
 if TYPE_CHECKING:
@@ -20,7 +18,7 @@ if TYPE_CHECKING:
 
 @takes(whose=READER)
 def explain(
-    run: Annotated[Path, typer.Argument(help="Run folder that `genre train` wrote.")],
+    run: Run,
     *,
     whose: dict[str, Any],
     candidate: Annotated[str | None, typer.Option(help="Id of the article to explain.")] = None,
@@ -47,7 +45,18 @@ def explain(
     but no article, the text is also explained as the candidate.
     """
     reader = find_reader(**whose)
-    _check(text, source, reader, (candidate, candidate_text))
+    if (text is None) != (source is None):
+        raise InputError("--text and --source go together: give both, or neither")
+    if None not in (candidate, candidate_text):
+        raise InputError("give --candidate (an id) or --candidate-text (a title), not both")
+    has_article = (candidate, candidate_text) != (None, None)
+    if (reader is None) == has_article and (has_article or text is None):
+        raise InputError(
+            "give a reader (--history, --history-text or --user) and an article (--candidate or "
+            "--candidate-text)"
+        )
+    if text is None and reader is None:
+        raise InputError("give a reader and an article, or --text and --source")
     written = None if text is None else read_text(text).strip()
     answer: dict[str, Any] = {}
     explanation = None
@@ -56,40 +65,39 @@ def explain(
         explanation = _explained(run, reader, candidate, title, news)
         answer["article"] = asdict(explanation)
     if written is not None:
-        answer["text"] = _spans(written, read_text(source or ""), least_words)
+        from genre_tf.explain.text import share_from_source, source_spans
+
+        origin = read_text(source or "")
+        spans = source_spans(written, origin, least_words)
+        answer["text"] = {
+            "text": written,
+            "share_from_source": share_from_source(written, spans),
+            "spans": [
+                {
+                    **span._asdict(),
+                    "written": written[slice(*span.text)],
+                    "in_source": origin[slice(*span.source)],
+                }
+                for span in spans
+            ],
+        }
     if json:
         print_json(answer)
         return
     if explanation is not None:
         _print_article(explanation, top)
     if written is not None:
-        _print_spans(answer["text"])
-
-
-def _check(
-    text: str | None,
-    source: str | None,
-    reader: Reader | None,
-    article: tuple[str | None, str | None],
-) -> None:
-    if (text is None) != (source is None):
-        raise InputError("--text and --source go together: give both, or neither")
-    if None not in article:
-        raise InputError("give --candidate (an id) or --candidate-text (a title), not both")
-    has_article = article != (None, None)
-    if (reader is None) == has_article and (has_article or text is None):
-        raise InputError(
-            "give a reader (--history, --history-text or --user) and an article (--candidate or "
-            "--candidate-text)"
-        )
-    if text is None and reader is None:
-        raise InputError("give a reader and an article, or --text and --source")
+        share = answer["text"]["share_from_source"]
+        results.print(f"{share:.0%} of the words are in runs taken from the source:")
+        for found in answer["text"]["spans"]:
+            first, end = found["source"]
+            results.print(f"  {found['written']!r}  (characters {first} to {end} of the source)")
 
 
 def _explained(
     run: Path, reader: Reader, candidate: str | None, title: str | None, news: Path | None
 ) -> "Explanation":
-    with progress.status(escape(f"reading {run}")):
+    with working(f"reading {run}"):
         load_tensorflow()
         from genre_tf.data.mind import read_news
         from genre_tf.data.reader_logs import articles_of
@@ -115,24 +123,6 @@ def _explained(
         return explainer(clicks, titled(title or "") if candidate is None else articles[candidate])
 
 
-def _spans(written: str, source: str, least_words: int) -> dict[str, Any]:
-    from genre_tf.explain.text import share_from_source, source_spans
-
-    spans = source_spans(written, source, least_words)
-    return {
-        "text": written,
-        "share_from_source": share_from_source(written, spans),
-        "spans": [
-            {
-                **span._asdict(),
-                "written": written[slice(*span.text)],
-                "in_source": source[slice(*span.source)],
-            }
-            for span in spans
-        ],
-    }
-
-
 def _print_article(explanation: "Explanation", top: int) -> None:
     results.print(f"{explanation.title}  {explanation.news_id}".strip())
     results.print(
@@ -155,8 +145,54 @@ def _print_article(explanation: "Explanation", top: int) -> None:
     results.print(table)
 
 
-def _print_spans(told: dict[str, Any]) -> None:
-    results.print(f"{told['share_from_source']:.0%} of the words are in runs taken from the source:")
-    for span in told["spans"]:
-        first, end = span["source"]
-        results.print(f"  {span['written']!r}  (characters {first} to {end} of the source)")
+@takes(whose=READER)
+def profile(
+    run: Run,
+    *,
+    whose: dict[str, Any],
+    safety_list: Annotated[
+        Path | None, typer.Option(help="File of words that must not be named, as for `genre export`.")
+    ] = None,
+    max_bad_rows: MaxBadRows = 0,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="One JSON document per reader, each on a line.")
+    ] = False,
+) -> None:
+    """Describe what readers like, using only the categories and words of their clicks.
+
+    --log without --user describes every reader of the log. The run's user tower weighs the clicks; --json
+    lists the clicks behind each word.
+
+    Example: genre profile runs/mind --history "N55528 N19639"
+    """
+    user, log = whose["user"], whose["log"]
+    reader = find_reader(**whose, all_of_log=True)
+    if reader is None and log is None:
+        raise InputError("give --history (ids), --history-text (titles), or --log for its readers")
+    load_tensorflow()
+    from genre_tf.data.lines import FaultPolicy
+    from genre_tf.data.reader_logs import articles_of, read_histories
+    from genre_tf.evaluation.scoring import run_articles
+    from genre_tf.explain.article import titled
+    from genre_tf.explain.reader import profiles
+    from genre_tf.generation.safety import read_safety_list
+
+    safety = None if safety_list is None else read_safety_list(safety_list)
+    known = run_articles(run)
+    if reader is not None and not reader.by_id:
+        titles = {str(place): titled(title, str(place)) for place, title in enumerate(reader.clicks, 1)}
+        known, histories = known | titles, {"": tuple(titles)}
+    else:
+        histories = {} if reader is None else {user or "": tuple(reader.clicks)}
+        if reader is None and log is not None:
+            histories = read_histories(log, policy=FaultPolicy.allowing(max_bad_rows))
+        if log is not None:
+            known |= articles_of(log, {news_id for clicks in histories.values() for news_id in clicks})
+        if reader is not None:
+            reader.known(known, "the run or the log" if log else "the run")
+    for name, described in profiles(run, known, histories, safety):
+        if as_json:
+            indent = None if len(histories) > 1 else 2  # one document per line, or one to read
+            print_json({"reader": name} | asdict(described), indent)
+        else:
+            results.print(f"{name}: {described.sentence}" if name else described.sentence)

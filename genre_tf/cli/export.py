@@ -1,12 +1,15 @@
-"""`genre export RUN MODELS`: versioned SavedModels, verified before they are published."""
+"""`genre export`, `verify`, `refresh`: versions of served models; `to-transformers`: a folder for PyTorch."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
+from rich.table import Table
 
-from genre_tf.cli.console import load_tensorflow, print_json, results, say
-from genre_tf.errors import InputError
+from genre_tf.cli.console import load_tensorflow, print_json, progress, results, say, working
+from genre_tf.cli.options import Json, MaxBadRows, Models, Overwrite, Run
+from genre_tf.environment import prefer_onednn
+from genre_tf.errors import FailureError, InputError
 from genre_tf.export.publishing import check_models_path
 
 if TYPE_CHECKING:
@@ -15,47 +18,30 @@ if TYPE_CHECKING:
 MaxAgeHours = Annotated[
     str | None,
     typer.Option(
-        help="Age in hours beyond which an article is recommended only while it is still clicked; `none`: "
-        "no limit. Default: the age below which 99 % of the run's newest clicks fall. Histories and `score` "
-        "accept articles of any age."
+        help="Age in hours beyond which an article is recommended only while it is still clicked; `none`"
+        ": no limit. Default: the age below which 99 % of the run's newest clicks fall. Histories and "
+        "`score` accept articles of any age."
     ),
 ]
-Exploration = Annotated[
-    float,
-    typer.Option(help="Share of the answers whose last place goes to a new article without clicks."),
-]
-MaxPerCategory = Annotated[
-    int | None, typer.Option(help="Maximum number of recommended articles of one category.")
-]
-Diversity = Annotated[
-    float,
+SafetyListFile = Annotated[
+    Path | None,
     typer.Option(
-        help="Lambda of maximal marginal relevance; below 1, articles similar to better ones rank lower."
+        help="File that replaces the default list of unsafe words: one word or phrase per line, or re: "
+        "and a regular expression (RE2). Personal data are unsafe in any case."
     ),
 ]
 Index = Annotated[
     Literal["exact", "partitioned"],
     typer.Option(
-        help="exact searches all articles; partitioned, for more than a million, searches only the --probes "
-        "blocks of neighbours that are nearest to the reader."
+        help="exact searches all articles; partitioned, for more than a million, searches only the "
+        "--probes blocks of neighbours that are nearest to the reader."
     ),
 ]
-Probes = Annotated[int, typer.Option(help="Blocks of 128 articles searched in a partitioned index.")]
-SafetyListFile = Annotated[
-    Path | None,
-    typer.Option(
-        help="File that replaces the default list of unsafe words: one word or phrase per line, or re: and "
-        "a regular expression (RE2). Personal data are unsafe in any case."
-    ),
-]
+_NUMBERS = ("added", "changed", "expired", "articles", "recommendable")
 
 
 def parse_age_limit(text: str | None) -> float | None:
-    """Hours, or None where there is no limit.
-
-    Raises:
-        InputError: it is neither a number above 0 nor `none`.
-    """
+    """Hours, or None where there is no limit."""
     if text is None or text == "none":
         return None
     try:
@@ -68,7 +54,7 @@ def parse_age_limit(text: str | None) -> float | None:
 
 
 def export(
-    run: Annotated[Path, typer.Argument(help="Run folder that `genre train` wrote.")],
+    run: Run,
     models: Annotated[Path, typer.Argument(help="Folder of served models; created if missing.")],
     data: Annotated[
         list[Path] | None,
@@ -82,14 +68,24 @@ def export(
         int, typer.Option(help="Number of articles that the towers pass to the ranker.")
     ] = 300,
     max_age_hours: MaxAgeHours = None,
-    max_per_category: MaxPerCategory = None,
-    diversity: Diversity = 1.0,
-    exploration: Exploration = 0.1,
+    max_per_category: Annotated[
+        int | None, typer.Option(help="Maximum number of recommended articles of one category.")
+    ] = None,
+    diversity: Annotated[
+        float,
+        typer.Option(
+            help="Lambda of maximal marginal relevance; below 1, articles similar to better ones rank lower."
+        ),
+    ] = 1.0,
+    exploration: Annotated[
+        float,
+        typer.Option(help="Share of the answers whose last place goes to a new article without clicks."),
+    ] = 0.1,
     index: Index = "exact",
-    probes: Probes = 64,
+    probes: Annotated[int, typer.Option(help="Blocks of 128 articles searched in a partitioned index.")] = 64,
     safety_list: SafetyListFile = None,
-    max_bad_rows: Annotated[int, typer.Option(help="Faulty rows that may be skipped in each file.")] = 0,
-    json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
+    max_bad_rows: MaxBadRows = 0,
+    json: Json = False,
 ) -> None:
     """Export a run as the servables genre_recommender and genre_generator, for TensorFlow Serving.
 
@@ -131,11 +127,10 @@ def export(
     _print_published(published, files, json)
 
 
-def _print_published(published: "list[tuple[Path, Verification]]", files: "list[Path]", json: bool) -> None:
-    from genre_tf.cli.verify import print_verification
-    from genre_tf.serving.operations.version_choice import held_back
-
+def _print_published(published: "list[tuple[Path, Verification]]", files: list[Path], json: bool) -> None:
     if json:
+        from genre_tf.serving.operations.version_choice import held_back
+
         versions = [
             {"path": str(path), **checked.as_json(), "held_back": held_back(path)}
             for path, checked in published
@@ -143,16 +138,175 @@ def _print_published(published: "list[tuple[Path, Verification]]", files: "list[
         print_json({"versions": versions, "configuration": [str(file) for file in files]})
         return
     for version, checked in published:
-        print_verification(checked)
+        _print_verification(checked)
         results.print(f"published {version}")
-    print_held_back(*(version for version, _ in published))
+    _print_held_back(*(version for version, _ in published))
     results.print("server files: " + ", ".join(str(file) for file in files))
 
 
-def print_held_back(*versions: Path) -> None:
+def _print_held_back(*versions: Path) -> None:
     """Print which published versions no server will load with this `models.config`, and what to do."""
     from genre_tf.serving.operations.version_choice import held_back
 
     for version in versions:
         if told := held_back(version):
             results.print(told)
+
+
+def _print_verification(verification: "Verification") -> None:
+    """Print a table of one verified version, and every fault under it."""
+    title = f"{verification.servable} version {verification.version}"
+    table = Table("signature", title=title, title_justify="left")
+    for column in ("requests", "warmups", "rows", "greatest difference"):
+        table.add_column(column, justify="right")
+    table.add_column("verdict")
+    for name, check in verification.signatures.items():
+        counts = (str(check.requests), str(check.warmups), str(check.rows), f"{check.difference:.1e}")
+        table.add_row(name, *counts, "equal" if not check.faults else f"{len(check.faults)} faults")
+    results.print(table)
+    gate = "portable" if not verification.violations else f"{len(verification.violations)} violations"
+    results.print(f"gate: {gate}")
+    for line in verification.all_faults():
+        results.print(f"  {line}")
+
+
+def verify(
+    models: Annotated[
+        Path,
+        typer.Argument(help="Folder that `genre export` wrote: MODELS, MODELS/NAME or MODELS/NAME/VERSION."),
+    ],
+    json: Json = False,
+) -> None:
+    """Check exported models: portable ops only, and every signature equal to the Python model.
+
+    The newest version of each servable answers its recorded requests in a session of a fresh process that
+    imports only TensorFlow and TensorFlow Text. Exit status 0 if all checks pass, 1 if not.
+
+    Example: genre verify models
+    """
+    check_models_path(models)
+    load_tensorflow()
+    from genre_tf.export.verification import find_versions, verify_version
+
+    checked = []
+    for version in find_versions(models):
+        progress.print(f"checking {version}")
+        checked.append(verify_version(version))
+    if json:
+        print_json({"models": [verification.as_json() for verification in checked]})
+    else:
+        for verification in checked:
+            _print_verification(verification)
+    failed = [f"{entry.servable} version {entry.version}" for entry in checked if not entry.passed]
+    if failed:
+        raise FailureError(f"{', '.join(failed)}: must not be served; the table says why. Export again.")
+
+
+def refresh(
+    models: Models,
+    news: Annotated[
+        Path | None,
+        typer.Option(
+            help="News file in MIND's format. Articles that are not in the index are encoded and added; "
+            "articles with a changed title are encoded again; others are skipped."
+        ),
+    ] = None,
+    behaviors: Annotated[
+        Path | None,
+        typer.Option(
+            help="Log in MIND's format since the last export or refresh; its clicks and views are added to "
+            "the counters."
+        ),
+    ] = None,
+    expire: Annotated[
+        str | None,
+        typer.Option(
+            help="New age limit: a number of hours before the end of the log, or a date such as 2019-11-15. "
+            "Articles published (or first shown) earlier are recommended only while they are still clicked. "
+            "Histories and `score` accept them as before."
+        ),
+    ] = None,
+    withdraw: Annotated[
+        list[str] | None,
+        typer.Option(help="Id of an article that must never be recommended again; repeatable."),
+    ] = None,
+    from_version: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            help="Version to build on. Default: the highest version that servers load by models.config ("
+            "after a rollback this is not the newest); without models.config, the newest.",
+        ),
+    ] = None,
+    max_bad_rows: MaxBadRows = 0,
+    json: Json = False,
+) -> None:
+    """Write the next version of genre_recommender with new articles and counters; only read the live one.
+
+    New articles are encoded with the served model itself; neither the run nor its data are needed. The
+    version is published whole or not at all, once it is verified like an export. genre_generator keeps the
+    articles that it writes answers from until the next export.
+
+    Example: genre refresh models --news today/news.tsv --behaviors today/behaviors.tsv --expire 72
+    """
+    from genre_tf.contract import RECOMMENDER
+    from genre_tf.export.fresh_process import refresh_process
+
+    check_models_path(models)
+    prefer_onednn()
+    with refresh_process(news) as fresh:
+        load_tensorflow()  # in parallel with the fresh process, which loads it too
+        from genre_tf.export import refreshing
+        from genre_tf.serving.operations.configuration import warmup_sizes
+        from genre_tf.serving.operations.version_choice import held_back, served_version
+
+        changes = refreshing.Changes(
+            news=news,
+            behaviors=behaviors,
+            expire=None if expire is None else refreshing.parse_expiry(expire),
+            withdraw=frozenset(withdraw or ()),
+            max_bad_rows=max_bad_rows,
+        )
+        folder = models.parent if models.name == RECOMMENDER else models
+        base = from_version or served_version(folder, RECOMMENDER)
+        done = refreshing.refresh(models, changes, say, base, warmup_sizes(folder), fresh)
+    numbers = {name: getattr(done, name) for name in _NUMBERS}
+    if json:
+        checked = done.verification.as_json() if done.verification else None
+        waiting = held_back(done.version)
+        print_json({"path": str(done.version), **numbers, "held_back": waiting, "verification": checked})
+    elif done.verification is None:
+        results.print(f"nothing changed: {done.version} stays")
+    else:
+        _print_verification(done.verification)
+        told = ", ".join(f"{count:,} {name}" for name, count in numbers.items())
+        results.print(f"published {done.version}: {told}")
+        _print_held_back(done.version)
+
+
+def to_transformers(
+    run: Run,
+    out: Annotated[Path, typer.Argument(help="Folder to write.")],
+    stage: Annotated[
+        Literal["retrieval", "ranking", "generation"],
+        typer.Option(help="Stage whose language model is saved."),
+    ],
+    overwrite: Overwrite = False,
+    json: Json = False,
+) -> None:
+    """Save a fine-tuned BERT, GPT-2 or Llama as a folder that Hugging Face transformers loads.
+
+    Example: genre to-transformers runs/mind my-bert --stage ranking
+
+    LoRA is merged into the kernels, and the folder is read back and compared before it appears. PyTorch's
+    AutoModel.from_pretrained(OUT) loads it, and genre accepts it as a backbone.
+    """
+    load_tensorflow()
+    from genre_tf.export.transformers_folder import write_transformers_folder
+
+    with working(f"reading {run}"):
+        difference = write_transformers_folder(run, stage, out, overwrite)
+    if json:
+        print_json({"out": str(out), "stage": stage, "largest_difference": difference})
+    else:
+        results.print(f"{out}: read back, equal to the run within {difference:.1g}")

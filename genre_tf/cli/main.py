@@ -8,7 +8,7 @@ import signal
 import sys
 from collections.abc import Callable
 from types import FrameType
-from typing import Annotated, Any
+from typing import Annotated, Any, NoReturn
 
 import typer
 
@@ -17,37 +17,21 @@ from genre_tf.cli.console import prepare_streams, progress
 from genre_tf.environment import prefer_silence
 from genre_tf.errors import FailureError, InputError, StoppedError
 
-VERBS = {
+_FILES = {
     "demo": "demo",
-    "synth": "synth",
-    "convert": "convert",
-    "check": "check",
-    "prepare": "prepare",
+    "data_sets": "synth convert check prepare",
     "pretrain": "pretrain",
-    "train": "train",
-    "tune": "tune",
-    "evaluate": "evaluate",
-    "board": "report",
-    "report": "report",
-    "predict": "predict",
-    "embed": "embed",
-    "export": "export",
-    "to-transformers": "to_transformers",
-    "verify": "verify",
-    "refresh": "refresh",
-    "serve": "serve",
-    "rollback": "versions",
-    "label": "versions",
-    "prune": "versions",
-    "serving-files": "serving_files",
-    "recommend": "clients",
-    "score": "clients",
-    "generate": "clients",
-    "ask": "clients",
-    "profile": "profile",
-    "explain": "explain",
+    "train": "train tune",
+    "evaluate": "evaluate board report",
+    "predict": "predict embed",
+    "export": "export to-transformers verify refresh",
+    "serve": "serve serving-files",
+    "versions": "rollback label prune",
+    "clients": "recommend score generate ask",
+    "explain": "profile explain",
     "bench": "bench",
 }
+VERBS = {verb: file for file, verbs in _FILES.items() for verb in verbs.split()}
 """Each verb and its module here; the function has the name of the verb, with underscores."""
 
 app = typer.Typer(
@@ -106,7 +90,13 @@ def main() -> None:
     """
     prefer_silence()
     prepare_streams()
-    before = signal.signal(signal.SIGTERM, _end)
+
+    def end(number: int, _: FrameType | None) -> None:
+        """End as Ctrl-C does: no servers, processes or partial folders are left. A second signal ends it."""
+        signal.signal(number, signal.SIG_DFL)
+        sys.exit(128 + number)
+
+    before = signal.signal(signal.SIGTERM, end)
     try:
         # The modules of all verbs take a third of a second; only the general help needs them all.
         for name in [verb for verb in VERBS if verb in sys.argv[1:2]] or VERBS:
@@ -119,32 +109,21 @@ def main() -> None:
     except StoppedError as error:
         _stop(error, error.status)
     except KeyboardInterrupt:  # while the verbs are imported
-        _stop(StoppedError("interrupted", 130), 130)
+        _stop("interrupted", 130)
     except OSError as error:
-        _stop(*_of_system(error))
+        reason = error.strerror or str(error) or type(error).__name__
+        if isinstance(error, (FileNotFoundError, IsADirectoryError, NotADirectoryError, PermissionError)):
+            _stop(f"{error.filename or 'a file'}: {reason}: check the path and its permissions", 2)
+        where = f"{error.filename}: " if error.filename else ""
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+        _stop(f"{where}{reason}{': free disk space, then repeat the command' * full}", 1)
     finally:
         signal.signal(signal.SIGTERM, before)
 
 
-def _end(number: int, _: FrameType | None) -> None:
-    """End as Ctrl-C does: no servers, processes or partial folders are left. A second signal ends at once."""
-    signal.signal(number, signal.SIG_DFL)
-    sys.exit(128 + number)
-
-
-def _of_system(error: OSError) -> tuple[Exception, int]:
-    """An error of the operating system as a message and an exit status: a wrong path is wrong input."""
-    reason = error.strerror or str(error) or type(error).__name__
-    if isinstance(error, (FileNotFoundError, IsADirectoryError, NotADirectoryError, PermissionError)):
-        return InputError(f"{error.filename or 'a file'}: {reason}: check the path and its permissions"), 2
-    where = f"{error.filename}: " if error.filename else ""
-    full = error.errno in (errno.ENOSPC, errno.EDQUOT)
-    return FailureError(f"{where}{reason}{': free disk space, then repeat the command' * full}"), 1
-
-
-def _stop(error: Exception, status: int) -> None:
+def _stop(why: Exception | str, status: int) -> NoReturn:
     progress.quiet = False
-    progress.print(f"genre: {error}", style="red", soft_wrap=True)
+    progress.print(f"genre: {why}", style="red", soft_wrap=True)
     sys.exit(status)
 
 

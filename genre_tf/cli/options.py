@@ -8,12 +8,30 @@ import typing
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, NamedTuple
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, NamedTuple
 
 import typer
 
 from genre_tf.config import OptimizerConfig, RunConfig, Strategy, range_of, with_optimizer
+from genre_tf.errors import InputError
 
+if TYPE_CHECKING:
+    from genre_tf.data.beam.runners import Runner
+
+Run = Annotated[Path, typer.Argument(help="Run folder that `genre train` wrote.")]
+Models = Annotated[Path, typer.Argument(help="Folder that `genre export` wrote.")]
+DataSet = Annotated[Path, typer.Option("--data", help="Folder of a MIND-format data set.")]
+TrainingData = Annotated[
+    Path, typer.Option("--data", help="Data set folder, with MIND's two files in its train/.")
+]
+Settings = Annotated[
+    Path | None, typer.Option("--config", help="TOML file of settings; options override it.")
+]
+MaxBadRows = Annotated[int, typer.Option(help="Faulty rows that may be skipped in each file.")]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace the output if it exists.")]
+Again = Annotated[bool, typer.Option("--again", help="Train again what is already trained.")]
+Json = Annotated[bool, typer.Option("--json", help="One JSON document on stdout, for programs.")]
+Port = Annotated[int, typer.Option(min=0, max=65535, help="Port; 0 picks a free one.")]
 StrategyOption = Annotated[
     Strategy,
     typer.Option(
@@ -26,6 +44,34 @@ TpuOption = Annotated[
 FixedShapesOption = Annotated[
     bool, typer.Option("--fixed-shapes", help="Use fixed (TPU-style) batch shapes and XLA on any device.")
 ]
+RunnerName = Annotated[
+    str | None,
+    typer.Option(
+        "--runner",
+        help="Beam runner: DirectRunner (this machine), DataflowRunner, FlinkRunner or SparkRunner; needs "
+        "genre-tf\\[beam]. If not given, this process does the work.",
+    ),
+]
+RunnerOptions = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--runner-option",
+        metavar="NAME=VALUE",
+        help="Option for Beam's PipelineOptions; repeatable. Give temp_location=URL if the workers cannot "
+        "read this machine's files.",
+    ),
+]
+
+
+def beam_runner(name: str | None, options: list[str] | None) -> "Runner | None":
+    """The chosen runner; None: this process does the work."""
+    from genre_tf.data.beam.runners import Runner
+
+    if name is not None:
+        return Runner(name, tuple(options or ()))
+    if options:
+        raise InputError(f"--runner-option {options[0]} was given without --runner; name a runner too")
+    return None
 
 
 class Option(NamedTuple):
@@ -165,11 +211,16 @@ TUNE: Mapping[str, Setting] = {
 }
 
 
+def offered(settings: type) -> dict[str, Option]:
+    """The fields of a settings class, whose annotations are those of options, as a group."""
+    hints = typing.get_type_hints(settings, include_extras=True)
+    return {each.name: Option(hints[each.name], each.default) for each in dataclasses.fields(settings)}
+
+
 def takes(**groups: Mapping[str, Setting | Option]) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """Give a verb groups of options, each in the place of the parameter with its name.
 
-    Args:
-        groups: for each such parameter, options by name. The verb gets a dictionary of their values.
+    The verb gets a dictionary of the values of a group.
     """
 
     def decorate(verb: Callable[..., None]) -> Callable[..., None]:
@@ -206,14 +257,7 @@ def takes(**groups: Mapping[str, Setting | Option]) -> Callable[[Callable[..., N
 def changed(
     settings: RunConfig, offered: Mapping[str, Setting], given: Mapping[str, Any], stages: Sequence[str]
 ) -> RunConfig:
-    """The settings with the options that were given.
-
-    Args:
-        settings: the settings without them.
-        offered: the group of options.
-        given: values by the name of the option; None if it was not given.
-        stages: the stages whose optimizer settings change.
-    """
+    """The settings with the options that were given (not None), for the optimizers of these stages."""
     of_optimizer: dict[str, Any] = {}
     for option, value in given.items():
         if value is None:

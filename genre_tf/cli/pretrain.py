@@ -8,8 +8,10 @@ import typer
 from genre_tf.cli.console import load_tensorflow, print_json, results, say
 from genre_tf.cli.options import (
     PRETRAIN,
+    Again,
     FixedShapesOption,
-    Strategy,
+    Json,
+    Settings,
     StrategyOption,
     TpuOption,
     changed,
@@ -40,7 +42,7 @@ def pretrain(
     ],
     data: Annotated[Path, typer.Option(help="Data set folder in MIND's format.")],
     out: Annotated[Path, typer.Option(help="Hugging Face folder to write.")],
-    config: Annotated[Path | None, typer.Option(help="TOML file of settings; options override it.")] = None,
+    config: Settings = None,
     *,
     given: dict[str, Any],
     split: SplitOption = None,
@@ -48,8 +50,8 @@ def pretrain(
     strategy: StrategyOption = "auto",
     tpu: TpuOption = None,
     fixed_shapes: FixedShapesOption = False,
-    again: Annotated[bool, typer.Option("--again", help="Train again what is already trained.")] = False,
-    json: Annotated[bool, typer.Option("--json", help="The report as JSON, for programs.")] = False,
+    again: Again = False,
+    json: Json = False,
 ) -> None:
     """Train a language model on article text alone: GPT-2 (causal) or BERT (masked words).
 
@@ -70,47 +72,29 @@ def pretrain(
             )
     if not data.is_dir():
         raise InputError(f"{data} is not a folder: give a data set in MIND's format")
-    sets = [_data_and_split(each) for each in evaluate or ()]
-    splits = tuple(split or ("train",))
-    _pretrain(model, data, out, settings, splits, sets, (strategy, tpu, fixed_shapes), again, json)
-
-
-def _data_and_split(text: str) -> tuple[Path, str]:
-    folder, separator, split = text.rpartition(":")
-    if not (separator and folder and split):
-        raise InputError(f"--evaluate must be DIR:SPLIT, such as mind:dev; got {text!r}")
-    return Path(folder), split
-
-
-def _pretrain(
-    model: str,
-    data: Path,
-    out: Path,
-    settings: RunConfig,
-    splits: tuple[str, ...],
-    evaluate: list[tuple[Path, str]],
-    devices: tuple[Strategy, str | None, bool],
-    again: bool,
-    json: bool,
-) -> None:
+    sets = []
+    for text in evaluate or ():
+        folder, separator, name = text.rpartition(":")
+        if not (separator and folder and name):
+            raise InputError(f"--evaluate must be DIR:SPLIT, such as mind:dev; got {text!r}")
+        sets.append((Path(folder), name))
     prefer_onednn()
     # Several workers can only be joined before TensorFlow initialises devices.
-    load_tensorflow(look_for_devices=devices[0] != "multiworker")
+    load_tensorflow(look_for_devices=strategy != "multiworker")
     from genre_tf.pretraining.pretrain import pretrain as pretrain_model
     from genre_tf.training.distribution import make_strategy
 
-    distribution = make_strategy(*devices)
+    distribution = make_strategy(strategy, tpu, fixed_shapes)
     if distribution.worker:  # the chief's files are the result; other workers must not write to them
         out = out / f"worker-{distribution.worker}"
-
     found = pretrain_model(
         model,
         data,
         out,
         settings,
         say,
-        splits=splits,
-        evaluate=evaluate,
+        splits=tuple(split or ("train",)),
+        evaluate=sets,
         distribution=distribution,
         again=again,
     )

@@ -1,9 +1,9 @@
-"""`genre train`: fine-tunes the stages into a run folder."""
+"""`genre train` and `genre tune`: fine-tune the stages into a run folder, and search hyper-parameters."""
 
+import dataclasses
 import importlib.util
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -13,10 +13,14 @@ from rich.table import Table
 from genre_tf.cli.console import load_tensorflow, print_json, results, say
 from genre_tf.cli.options import (
     TRAIN,
+    TUNE,
+    Again,
     FixedShapesOption,
-    Strategy,
+    Json,
+    Settings,
     StrategyOption,
     TpuOption,
+    TrainingData,
     changed,
     takes,
     with_optimizers,
@@ -30,6 +34,7 @@ if TYPE_CHECKING:
 
 STAGES = ("retrieval", "ranking", "generation")
 Stage = Literal["retrieval", "ranking", "generation", "all", "safety"]
+TunedStage = Literal["retrieval", "ranking", "generation"]
 StepsOption = Annotated[
     list[str] | None,
     typer.Option(
@@ -61,7 +66,7 @@ def train(
     stage: Annotated[Stage, typer.Argument(help="Stage to train; all: the first three in this order.")],
     data: Annotated[Path, typer.Option(help="Data set folder (MIND's files in train/); for safety a TSV.")],
     run: Annotated[Path, typer.Option(help="Run folder to write, or to add a stage to.")],
-    config: Annotated[Path | None, typer.Option(help="TOML file of settings; options override it.")] = None,
+    config: Settings = None,
     *,
     given: dict[str, Any],
     steps: StepsOption = None,
@@ -74,8 +79,8 @@ def train(
     ] = None,
     wandb: WandbOption = None,
     profile: ProfileOption = None,
-    again: Annotated[bool, typer.Option("--again", help="Train again what is already trained.")] = False,
-    json: Annotated[bool, typer.Option("--json", help="Results as JSON, for programs.")] = False,
+    again: Again = False,
+    json: Json = False,
 ) -> None:
     """Fine-tune on clicks: two-tower retrieval, ranker, generator; or train the safety classifier.
 
@@ -94,20 +99,41 @@ def train(
         check_data(data)
     elif not data.is_file():
         raise InputError(f"{data} is not a file: give labelled texts, with a label and a tab before each")
-    devices = (strategy, tpu, fixed_shapes, batch_articles)
-    _train(stages, data, run, settings, again, json, devices, observers_of(stage, wandb, profile))
+    observers = observers_of(stage, wandb, profile)
+    # Several workers can only be joined before TensorFlow initialises devices.
+    load_tensorflow(look_for_devices=strategy != "multiworker")
+    if stage == "safety":
+        _train_safety(data, run, settings, json)
+        return
+    from genre_tf.training.distribution import make_strategy
+    from genre_tf.training.observers import Observers
+    from genre_tf.training.progress import comparison
+    from genre_tf.training.quality import evaluated
+    from genre_tf.training.run_folder import train as train_stages
+
+    distribution = make_strategy(strategy, tpu, fixed_shapes, batch_articles)
+    if distribution.worker:
+        # All workers end with the same weights. The chief's files are the result; the others must not write
+        # to them, and need not log the same numbers.
+        run, observers = run / f"worker-{distribution.worker}", {}
+    if distribution.replicas > 1:
+        say(f"{distribution.replicas} replicas share each batch")
+    told = Observers(**observers)
+    found = train_stages(stages, data, run, settings, say, distribution, again, told, estimate=True)
+    if json:
+        print_json({name: dataclasses.asdict(result) for name, result in found.items()})
+        return
+    results.print(training_table(found))
+    measured = [each for result in found.values() for each in result.quality]
+    results.print("\non held-out data, beside the best simple rule:")
+    results.print(quality_table([*measured, *evaluated(run)]))
+    for line in comparison(found):
+        results.print(line)
+    results.print(f"{run}: next: genre evaluate {run} --data {data}")
 
 
 def steps_by_stage(texts: Sequence[str], stages: Sequence[str]) -> dict[str, int]:
-    """Number of steps of each stage, from the values of `--steps`.
-
-    Args:
-        texts: each a number for all stages, or STAGE=NUMBER, or several of these with commas between.
-        stages: the stages that are trained now.
-
-    Raises:
-        InputError: no such stage, a stage that is not trained now, or not a number of at least 1.
-    """
+    """Number of steps of each of the stages, from the values of `--steps`, which may hold commas."""
     for_all: dict[str, int] = {}
     named: dict[str, int] = {}
     for part in (part.strip() for text in texts for part in text.split(",")):
@@ -124,49 +150,6 @@ def steps_by_stage(texts: Sequence[str], stages: Sequence[str]) -> dict[str, int
         else:
             raise InputError(f"--steps {part}: this command trains {', '.join(stages)}; give one of these")
     return for_all | named
-
-
-def _train(
-    stages: tuple[str, ...],
-    data: Path,
-    run: Path,
-    settings: RunConfig,
-    again: bool,
-    json: bool,
-    devices: tuple[Strategy, str | None, bool, int | None],
-    observers: dict[str, Any],
-) -> None:
-    # Several workers can only be joined before TensorFlow initialises devices.
-    load_tensorflow(look_for_devices=devices[0] != "multiworker")
-    if stages == ("safety",):
-        train_safety_stage(data, run, settings, json)
-        return
-    from genre_tf.training.distribution import make_strategy
-    from genre_tf.training.observers import Observers
-    from genre_tf.training.progress import comparison
-    from genre_tf.training.quality import evaluated
-    from genre_tf.training.run_folder import train as train_stages
-
-    distribution = make_strategy(*devices)
-    if distribution.worker:
-        # All workers end with the same weights. The chief's files are the result; the others must not write
-        # to them.
-        run = run / f"worker-{distribution.worker}"
-    if distribution.replicas > 1:
-        say(f"{distribution.replicas} replicas share each batch")
-    # Only the chief logs: the other workers would log the same numbers.
-    told = Observers() if distribution.worker else Observers(**observers)
-    found = train_stages(stages, data, run, settings, say, distribution, again, told, estimate=True)
-    if json:
-        print_json({name: asdict(result) for name, result in found.items()})
-        return
-    results.print(training_table(found))
-    measured = [each for result in found.values() for each in result.quality]
-    results.print("\non held-out data, beside the best simple rule:")
-    results.print(quality_table([*measured, *evaluated(run)]))
-    for line in comparison(found):
-        results.print(line)
-    results.print(f"{run}: next: genre evaluate {run} --data {data}")
 
 
 def settings_of(run: Path, config: Path | None, from_run: Path | None = None) -> RunConfig:
@@ -206,8 +189,7 @@ def check_data(data: Path) -> None:
         raise InputError(f"{data} holds no train folder: {advice}")
 
 
-def train_safety_stage(file: Path, run: Path, settings: RunConfig, json: bool) -> None:
-    """Train on a file of labelled texts and print the metrics; raises the errors of `train_safety`."""
+def _train_safety(file: Path, run: Path, settings: RunConfig, json: bool) -> None:
     from genre_tf.training.safety import train_safety
 
     found = train_safety(
@@ -229,18 +211,51 @@ def train_safety_stage(file: Path, run: Path, settings: RunConfig, json: bool) -
     results.print(f"next: genre export {run} MODELS")
 
 
+@takes(given=TUNE)
+def tune(
+    stage: Annotated[TunedStage, typer.Argument(help="What to tune: retrieval, ranking or generation.")],
+    data: TrainingData,
+    run: Annotated[Path, typer.Option(help="Run folder; its tuning/ keeps the trials.")],
+    search: Annotated[
+        str, typer.Option(help="Comma-separated hyper-parameters; an unknown name lists the known ones.")
+    ] = "learning_rate,batch_size",
+    trials: Annotated[int, typer.Option(min=1, help="Trials in all, earlier ones included.")] = 10,
+    config: Settings = None,
+    *,
+    given: dict[str, Any],
+    json: Json = False,
+) -> None:
+    """Search hyper-parameters by Bayesian optimisation, judged on the newest training days.
+
+    After an interruption, repeat the command to continue. TensorBoard shows the trials under HParams.
+
+    Example: genre tune ranking --data mind --run runs/mind --search learning_rate,dropout --trials 20
+    """
+    settings = changed(settings_of(run, config), TUNE, given, (stage,))
+    check_data(data)
+    load_tensorflow()
+    from genre_tf.training.tuning import tune as search_settings
+
+    names = [name.strip() for name in search.split(",") if name.strip()]
+    found = search_settings(stage, data, run, settings, names, trials, say)
+    if json:
+        print_json({**dataclasses.asdict(found), "file": str(found.file)})
+        return
+    for trial in found.trials:
+        shown = "  ".join(
+            f"{name} {value:.4g}" if isinstance(value, float) else f"{name} {value}"
+            for name, value in trial["settings"].items()
+        )
+        results.print(f"{found.metric} {trial['value']:.4f}  trial {trial['trial']}: {shown}")
+    results.print(f"best settings: {found.file}; train with --config and another --run")
+
+
 _NAMES = {"auc": "AUC", "pool_ndcg": "pool nDCG", "recall@10": "pool recall@10"}
 
 
 def training_table(found: "Mapping[str, FitResult]") -> Table:
-    """A row for each stage.
-
-    Args:
-        found: results by stage.
-    """
-    table = Table(box=None, pad_edge=False)
-    table.add_column("stage")
-    table.add_column("validation")
+    """A row for each stage."""
+    table = Table("stage", "validation", box=None, pad_edge=False)
     for column in ("before", "best", "at step", "of", "trained", "seconds", "peak GB"):
         table.add_column(column, justify="right")
     for stage, result in found.items():
@@ -259,40 +274,28 @@ def training_table(found: "Mapping[str, FitResult]") -> Table:
 
 
 def quality_table(found: "Iterable[Quality]") -> Table:
-    """A row for each metric of a model and each data set that it was measured on, those of a metric together.
-
-    Args:
-        found: the measurements.
-    """
+    """A row for each metric of a model and each data set; those of a metric stand together."""
     rows = list(found)
     kinds = list(dict.fromkeys((each.model, each.metric) for each in rows))
     rows.sort(key=lambda each: kinds.index((each.model, each.metric)))
-    table = Table(box=None, pad_edge=False)
-    for column in ("model", "metric", "measured on", "value [95 %]", "best baseline", "gain [95 %]", ""):
-        table.add_column(column)
+    columns = ("model", "metric", "measured on", "value [95 %]", "best baseline", "gain [95 %]", "")
+    table = Table(*columns, box=None, pad_edge=False)
     for each in rows:
-        percents = each.metric == "perplexity"
-        value = _number(each.value, percents)
+        is_perplexity = each.metric == "perplexity"
+        form, of_gain = ("{:.1f}", "{:+.1%}") if is_perplexity else ("{:.3f}", "{:+.3f}")
+        value = form.format(each.value)
         if each.low is not None and each.high is not None:
-            value += f" [{_number(each.low, percents)}, {_number(each.high, percents)}]"
-        best = "" if each.baseline is None else f"{each.baseline} {_number(each.baseline_value, percents)}"
+            value += f" [{form.format(each.low)}, {form.format(each.high)}]"
+        best = "" if each.baseline_value is None else form.format(each.baseline_value)
+        ends = (each.gain, each.gain_low, each.gain_high)
+        gain = "" if None in ends else "{} [{}, {}]".format(*map(of_gain.format, ends))
         table.add_row(
             each.model,
             _NAMES.get(each.metric, each.metric),
             each.measured_on,
             value,
-            best,
-            _gain(each, percents),
+            f"{each.baseline or ''} {best}".strip(),
+            gain,
             each.verdict,
         )
     return table
-
-
-def _number(value: float | None, perplexity: bool) -> str:
-    return "" if value is None else f"{value:.1f}" if perplexity else f"{value:.3f}"
-
-
-def _gain(each: "Quality", perplexity: bool) -> str:
-    ends = [each.gain, each.gain_low, each.gain_high]
-    shown = [] if None in ends else [f"{end:+.1%}" if perplexity else f"{end:+.3f}" for end in ends]
-    return f"{shown[0]} [{shown[1]}, {shown[2]}]" if shown else ""

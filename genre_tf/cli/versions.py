@@ -1,16 +1,14 @@
 """`genre rollback`, `label` and `prune`: which versions of exported models are served, and which are kept."""
 
-import functools
 import shlex
 from collections.abc import Mapping
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from genre_tf.cli.clients import TLS
 from genre_tf.cli.console import load_tensorflow, print_json, progress, results
-from genre_tf.cli.options import takes
+from genre_tf.cli.options import Json, Models, takes
 from genre_tf.errors import InputError
 
 if TYPE_CHECKING:
@@ -19,6 +17,7 @@ if TYPE_CHECKING:
     from genre_tf.serving.operations.version_choice import Choice
 
 LATEST = "latest"
+Servable = Annotated[str, typer.Argument(help="Servable, such as genre_recommender.")]
 ServerOption = Annotated[
     list[str] | None,
     typer.Option(
@@ -33,8 +32,8 @@ WaitOption = Annotated[
 
 @takes(tls=TLS)
 def rollback(
-    models: Annotated[Path, typer.Argument(help="Folder that `genre export` wrote.")],
-    name: Annotated[str, typer.Argument(help="Servable, such as genre_recommender.")],
+    models: Models,
+    name: Servable,
     to: Annotated[
         str | None,
         typer.Option(
@@ -46,7 +45,7 @@ def rollback(
     wait_s: WaitOption = 600,
     *,
     tls: dict[str, Any],
-    json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
+    json: Json = False,
 ) -> None:
     """Go back to an earlier version; newer exports are not served until `--to latest`.
 
@@ -62,61 +61,44 @@ def rollback(
     from genre_tf.serving.client.channels import client_credentials
     from genre_tf.serving.operations.version_choice import follow_newest, roll_back
 
-    wait = functools.partial(wait_for, server, wait_s, client_credentials(*tls.values()))
+    waits = (server or [], wait_s, client_credentials(*tls.values()))
     if to == LATEST:
         choice = follow_newest(models, name)
     else:
         choice = roll_back(models, name, None if to is None else int(to))
         if choice.waits_for is not None and server:
             target = choice.waits_for
-            wait(choice, target)
+            _wait_for(choice, target, None, *waits)
             choice = roll_back(models, name, target)
     if choice.waits_for is None and choice.default is not None:
         moved = {label: version for label, version in choice.labels.items() if version == choice.default}
-        wait(choice, choice.default, {"": choice.default, **moved})
-    print_choice(choice, json, ["genre", "rollback", str(models), name, "--to", str(choice.waits_for)])
+        _wait_for(choice, choice.default, {"": choice.default, **moved}, *waits)
+    _print_choice(choice, json, ["genre", "rollback", str(models), name, "--to", str(choice.waits_for)])
 
 
-def wait_for(
-    servers: list[str] | None,
-    wait_s: float,
-    credentials: "grpc.ChannelCredentials | None",
+def _wait_for(
     choice: "Choice",
     version: int | None,
-    answers: Mapping[str, int | None] | None = None,
+    answers: Mapping[str, int | None] | None,
+    servers: list[str],
+    wait_s: float,
+    credentials: "grpc.ChannelCredentials | None",
 ) -> None:
-    """Wait until every named server has loaded a version, then until requests get the expected versions.
-
-    Args:
-        servers: gRPC addresses; None: return at once.
-        wait_s: maximum wait for each of the two, in seconds.
-        credentials: for servers with TLS.
-        choice: the change.
-        version: version to load; None: do not wait for one.
-        answers: as for `wait_until_served`; None: do not wait for answers.
-    """
+    """Wait until every server has loaded the version, then until requests get the `answers` by label."""
     from genre_tf.serving.operations.model_server import wait_until_served
 
-    for server in servers or ():
+    for server in servers:
         progress.print(f"waiting for {server} to serve {choice.model} as chosen")
         wait_until_served(
             server, choice.model, wait_s, version=version, answers=answers, credentials=credentials
         )
 
 
-def print_choice(choice: "Choice", json: bool, again: list[str]) -> None:
+def _print_choice(choice: "Choice", json: bool, again: list[str]) -> None:
     """Print what is served now, and the command that completes a half-done change."""
     if json:
-        print_json(
-            {
-                "servable": choice.model,
-                "loaded": choice.loaded,
-                "default": choice.default,
-                "labels": choice.labels,
-                "newest_follow": choice.newest_follow,
-                "waits_for": choice.waits_for,
-            }
-        )
+        names = ("loaded", "default", "labels", "newest_follow", "waits_for")
+        print_json({"servable": choice.model, **{name: getattr(choice, name) for name in names}})
         return
     loaded = ", ".join(map(str, choice.loaded)) or "none"
     labels = "".join(f"; {label} = {version}" for label, version in choice.labels.items())
@@ -133,8 +115,8 @@ def print_choice(choice: "Choice", json: bool, again: list[str]) -> None:
 
 @takes(tls=TLS)
 def label(
-    models: Annotated[Path, typer.Argument(help="Folder that `genre export` wrote.")],
-    name: Annotated[str, typer.Argument(help="Servable, such as genre_recommender.")],
+    models: Models,
+    name: Servable,
     label: Annotated[str, typer.Argument(help="Label, such as stable or canary.")],
     version: Annotated[int | None, typer.Argument(min=1, help="Version that the label points to.")] = None,
     load: Annotated[
@@ -145,7 +127,7 @@ def label(
     wait_s: WaitOption = 600,
     *,
     tls: dict[str, Any],
-    json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
+    json: Json = False,
 ) -> None:
     """Set, move or remove the label of a version.
 
@@ -161,21 +143,21 @@ def label(
     from genre_tf.serving.client.channels import client_credentials
     from genre_tf.serving.operations.version_choice import remove_label, set_label
 
-    credentials = client_credentials(*tls.values())
+    waits = (server or [], wait_s, client_credentials(*tls.values()))
     if version is None:
         choice = remove_label(models, name, label)
     else:
         choice = set_label(models, name, label, version, load=load)
         if choice.waits_for is not None and server:
-            wait_for(server, wait_s, credentials, choice, version)
+            _wait_for(choice, version, None, *waits)
             choice = set_label(models, name, label, version)
     if choice.waits_for is None:
-        wait_for(server, wait_s, credentials, choice, version, {label: version})
-    print_choice(choice, json, ["genre", "label", str(models), name, label, str(version)])
+        _wait_for(choice, version, {label: version}, *waits)
+    _print_choice(choice, json, ["genre", "label", str(models), name, label, str(version)])
 
 
 def prune(
-    models: Annotated[Path, typer.Argument(help="Folder that `genre export` wrote.")],
+    models: Models,
     name: Annotated[str | None, typer.Argument(help="Servable; default: all of the folder.")] = None,
     keep: Annotated[
         int,
@@ -186,7 +168,7 @@ def prune(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Remove nothing; print what would be removed.")
     ] = False,
-    json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
+    json: Json = False,
 ) -> None:
     """Remove old versions; never one that is loaded, listed in the version policy, labelled, or the newest.
 
@@ -198,14 +180,8 @@ def prune(
 
     pruned = prune_models(models, keep, name=name, dry_run=dry_run)
     if json:
-        print_json(
-            {
-                "dry_run": dry_run,
-                "servables": [
-                    {"name": one.model, "removed": one.removed, "kept": one.kept} for one in pruned
-                ],
-            }
-        )
+        servables = [{"name": one.model, "removed": one.removed, "kept": one.kept} for one in pruned]
+        print_json({"dry_run": dry_run, "servables": servables})
         return
     for one in pruned:
         gone = ", ".join(map(str, one.removed)) or "nothing"

@@ -4,7 +4,8 @@ Each takes the impressions, with counters of what happened before them, and retu
 impression; `table` holds the articles that their rows refer to.
 """
 
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -58,22 +59,49 @@ def category_counts(examples: Sequence[ImpressionExample], table: ArticleTable) 
     ]
 
 
-def bm25(examples: Sequence[ImpressionExample], table: ArticleTable) -> Scores:
+def bm25(
+    examples: Sequence[ImpressionExample],
+    table: ArticleTable,
+    saturation: float = 1.2,  # k1 and b: the values of Lucene and of most of the literature
+    length_weight: float = 0.75,
+) -> Scores:
     """BM25 of the candidate's title, with the titles of the reader's history as the query.
 
     Word frequencies are counted over all titles of the table. Zeros for a reader without history.
+    Robertson and Zaragoza, "The Probabilistic Relevance Framework: BM25 and Beyond", 2009.
     """
-    score = _bm25_scorer(table.titles)
-    return [score(example.history, example.candidates) for example in examples]
+    vocabulary: dict[str, int] = {}
+    of_titles = []
+    for title in table.titles:
+        numbers = (vocabulary.setdefault(word, len(vocabulary) + 1) for word in words_of(title.lower()))
+        of_titles.append(Counter(numbers))
+    widest = max([1, *map(len, of_titles)])
+    terms = np.zeros((len(of_titles), widest), np.int32)  # the distinct words of each title, padded with 0
+    counts = np.zeros((len(of_titles), widest), np.float32)
+    for at, words in enumerate(of_titles):
+        terms[at, : len(words)] = list(words)
+        counts[at, : len(words)] = list(words.values())
+    lengths = counts.sum(axis=1, keepdims=True)
+    documents = np.bincount(terms[counts > 0], minlength=len(vocabulary) + 1)
+    titled = max(1, int((lengths > 0).sum()))
+    rarity = np.log1p((titled - documents + 0.5) / (documents + 0.5)).astype(np.float32)
+    mean_length = max(1.0, float(lengths.sum()) / titled)
+    damping = saturation * (1 - length_weight + length_weight * lengths / mean_length)
+    weights = rarity[terms] * counts * (saturation + 1) / (counts + damping)  # [articles, words]
+    query = np.zeros(len(vocabulary) + 1, np.float32)
+    scores = []
+    for example in examples:
+        history, candidates = example.history, example.candidates
+        np.add.at(query, terms[history], counts[history])
+        scores.append((query[terms[candidates]] * weights[candidates]).sum(axis=1).astype(np.float32))
+        query[terms[history]] = 0  # cheaper than a new vocabulary-sized array per impression
+    return scores
 
 
 def mean_of_history(examples: Sequence[ImpressionExample], vectors: npt.NDArray[np.float32]) -> Scores:
-    """Dot product of the candidate's vector with the mean vector of the reader's newest clicks.
-
-    Zeros for a reader without history.
+    """Dot product of the candidate's vector with the mean vector of the reader's clicks, zeros without any.
 
     Args:
-        examples: the impressions.
         vectors: float32 [articles, dimension], one per row of the table.
     """
     scores = []
@@ -87,11 +115,6 @@ def title_vectors(bert: Bert, titles: Sequence[str], max_tokens: int = 32) -> np
     """Mean of a title's token states ([CLS] and [SEP] included), normalised to length one.
 
     This is how sentence-transformers pool MiniLM: Reimers and Gurevych, "Sentence-BERT", 2019.
-
-    Args:
-        bert: the backbone and its tokenizer.
-        titles: N titles.
-        max_tokens: maximum number of tokens of a title; the rest is cut off.
 
     Returns:
         float32 [N, hidden]; zeros for an empty title.
@@ -110,47 +133,3 @@ def title_vectors(bert: Bert, titles: Sequence[str], max_tokens: int = 32) -> np
     (vectors,) = by_length(lambda batch: [encode(batch)], [titles])
     vectors[[not title for title in titles]] = 0
     return vectors
-
-
-def _bm25_scorer(
-    titles: Sequence[str],
-    saturation: float = 1.2,  # k1 and b: the values of Lucene and of most of the literature
-    length_weight: float = 0.75,
-) -> Callable[[npt.NDArray[np.int32], npt.NDArray[np.int32]], npt.NDArray[np.float32]]:
-    """Robertson and Zaragoza, "The Probabilistic Relevance Framework: BM25 and Beyond", 2009."""
-    terms, counts, vocabulary_size = _term_matrix(titles)
-    lengths = counts.sum(axis=1, keepdims=True)
-    documents = np.bincount(terms[counts > 0], minlength=vocabulary_size)
-    titled = max(1, int((lengths > 0).sum()))
-    rarity = np.log1p((titled - documents + 0.5) / (documents + 0.5)).astype(np.float32)
-    mean_length = max(1.0, float(lengths.sum()) / titled)
-    damping = saturation * (1 - length_weight + length_weight * lengths / mean_length)
-    weights = rarity[terms] * counts * (saturation + 1) / (counts + damping)  # [articles, words]
-    query = np.zeros(vocabulary_size, np.float32)
-
-    def score(history: npt.NDArray[np.int32], candidates: npt.NDArray[np.int32]) -> npt.NDArray[np.float32]:
-        np.add.at(query, terms[history], counts[history])
-        scores = (query[terms[candidates]] * weights[candidates]).sum(axis=1)
-        query[terms[history]] = 0  # cheaper than a new vocabulary-sized array per impression
-        return np.asarray(scores, np.float32)
-
-    return score
-
-
-def _term_matrix(titles: Sequence[str]) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.float32], int]:
-    """The distinct words of each title and their counts, padded with word 0 and count 0."""
-    vocabulary: dict[str, int] = {}
-    rows = []
-    for title in titles:
-        words: dict[int, int] = {}
-        for word in words_of(title.lower()):
-            number = vocabulary.setdefault(word, len(vocabulary) + 1)
-            words[number] = words.get(number, 0) + 1
-        rows.append(words)
-    widest = max(1, *(len(words) for words in rows)) if rows else 1
-    terms = np.zeros((len(rows), widest), np.int32)
-    counts = np.zeros((len(rows), widest), np.float32)
-    for at, words in enumerate(rows):
-        terms[at, : len(words)] = list(words)
-        counts[at, : len(words)] = list(words.values())
-    return terms, counts, len(vocabulary) + 1

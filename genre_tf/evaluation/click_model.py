@@ -24,10 +24,9 @@ def click_quality(
 
     Returns:
         "shown" and "clicked" (counts), "click_rate", "mean_probability", "log_loss" in nats,
-        "calibration_error" (mean difference between probability and rate over the groups); "calibration": for
-        groups with equal numbers of shown articles, in order of probability, "shown", "probability", "rate"
-        and its 95% interval "low" to "high"; "histogram": shown and clicked articles for each of `THRESHOLDS`
-        probability bins of equal width, the last of which only holds probability 1.
+        "calibration_error" (mean difference between probability and rate over the groups), "calibration"
+        (`calibration_groups`), "histogram": shown and clicked articles for each of `THRESHOLDS` probability
+        bins of equal width, the last of which only holds probability 1.
     """
     flat = np.concatenate([np.asarray(row, np.float64) for row in logits])
     hits = np.concatenate([np.asarray(row, bool) for row in clicked])
@@ -54,40 +53,30 @@ def click_quality(
 def calibration(
     scores: npt.NDArray[np.floating], clicked: npt.NDArray[np.bool_], bins: int = CALIBRATION_GROUPS
 ) -> dict[str, Any]:
-    """Compare scores that should be click probabilities with the clicks.
-
-    The Brier score is the mean squared difference of probability and click (Brier, "Verification of Forecasts
-    Expressed in Terms of Probability", 1950); it should be below that of giving the click rate to every
-    article.
-
-    Args:
-        scores: float [articles], 0 to 1.
-        clicked: bool [articles].
-        bins: number of groups with equal numbers of articles, in order of score.
+    """Compare scores that should be click probabilities, float [articles], with the clicks, bool [articles].
 
     Returns:
         "mean_score", "click_rate", "ratio" (mean score divided by click rate: above 1 is too confident),
-        "brier", "brier_of_click_rate", and "bins", for each "mean_score", "click_rate", the click rate's 95%
-        interval "low" to "high", and "count". None, and no bins, if there are no articles; no ratio without a
-        click.
+        "brier" (the mean squared difference of score and click; Brier, "Verification of Forecasts Expressed
+        in Terms of Probability", 1950), "brier_of_click_rate" (what the same rate for every article gets);
+        "bins", `calibration_groups` under the names "mean_score", "click_rate", "low", "high" and "count".
+        None, and no bins, if there are no articles; no ratio without a click.
     """
-    names = ("mean_score", "click_rate", "ratio", "brier", "brier_of_click_rate")
     if not len(scores):
+        names = ("mean_score", "click_rate", "ratio", "brier", "brier_of_click_rate")
         return {**dict.fromkeys(names), "bins": []}
     exact, hits = np.asarray(scores, np.float64), np.asarray(clicked, bool)
     mean, rate = float(exact.mean()), float(hits.mean())
-    values = (mean, rate, mean / rate if rate else None, float(((exact - hits) ** 2).mean()))
-    renamed = {
-        "mean_score": "probability",
-        "click_rate": "rate",
-        "low": "low",
-        "high": "high",
-        "count": "shown",
-    }
+    renamed = {"probability": "mean_score", "rate": "click_rate", "shown": "count"}
     return {
-        **dict(zip(names, (*values, rate * (1.0 - rate)), strict=True)),
+        "mean_score": mean,
+        "click_rate": rate,
+        "ratio": mean / rate if rate else None,
+        "brier": float(((exact - hits) ** 2).mean()),
+        "brier_of_click_rate": rate * (1.0 - rate),
         "bins": [
-            {new: part[old] for new, old in renamed.items()} for part in calibration_groups(exact, hits, bins)
+            {renamed.get(name, name): value for name, value in group.items()}
+            for group in calibration_groups(exact, hits, bins)
         ],
     }
 
@@ -97,35 +86,21 @@ def calibration_groups(
 ) -> list[dict[str, Any]]:
     """Click rates of groups with equal numbers of articles, in order of probability.
 
-    Args:
-        probability: float64 [articles].
-        hits: bool [articles], clicked.
-        groups: number of groups; fewer if there are fewer articles.
-
     Returns:
         For each group "shown", "probability" (mean), "rate", and its 95% interval "low" to "high".
     """
-    return [
-        _group(probability[rows], hits[rows])
-        for rows in np.array_split(np.argsort(probability, kind="stable"), groups)
-        if len(rows)
-    ]
+    found = []
+    for rows in np.array_split(np.argsort(probability, kind="stable"), groups):
+        if len(rows):
+            low, high = share_interval(int(hits[rows].sum()), len(rows))
+            mean, rate = float(probability[rows].mean()), float(hits[rows].mean())
+            found.append({"shown": len(rows), "probability": mean, "rate": rate, "low": low, "high": high})
+    return found
 
 
 def click_probability(logits: npt.NDArray[np.floating]) -> npt.NDArray[np.float64]:
     """The sigmoid of logits of any size, as float64 of the same shape."""
     return np.exp(-np.logaddexp(0.0, -np.asarray(logits, np.float64)))
-
-
-def _group(probability: npt.NDArray[np.float64], hits: npt.NDArray[np.bool_]) -> dict[str, Any]:
-    low, high = share_interval(int(hits.sum()), len(hits))
-    return {
-        "shown": len(hits),
-        "probability": float(probability.mean()),
-        "rate": float(hits.mean()),
-        "low": low,
-        "high": high,
-    }
 
 
 def share_interval(hits: int, count: int) -> tuple[float, float]:

@@ -2,21 +2,20 @@
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
+import tensorflow as tf
 
 from genre_tf.backbones.bert import load_bert
-from genre_tf.config import RunConfig
+from genre_tf.data.articles import ArticleTable
 from genre_tf.data.columns import ImpressionExample
-from genre_tf.evaluation import baselines
-from genre_tf.evaluation.click_model import click_quality
-from genre_tf.evaluation.fairness import by_activity, by_category
-from genre_tf.evaluation.reasons import recommended_sample, sampled_impressions
-from genre_tf.evaluation.scored_log import ScoredLog, read_log, seen_in_training, slice_masks
+from genre_tf.evaluation import EvaluationOptions, baselines
+from genre_tf.evaluation.click_model import click_probability, click_quality
+from genre_tf.evaluation.scored_log import evenly, read_log, seen_in_training, slice_masks
 from genre_tf.evaluation.scoring import (
     Measured,
     ModelScorer,
@@ -28,40 +27,17 @@ from genre_tf.evaluation.scoring import (
     load_scorers,
     open_run,
 )
-from genre_tf.evaluation.significance import Slices, auc_intervals, compared, sliced
+from genre_tf.evaluation.significance import Slices, by_activity, by_category, compared, mean_interval, sliced
 from genre_tf.evaluation.whole_pool import Moments, Stages, learned_limit, pool_report
 from genre_tf.evaluation.writer_quality import WriterEvaluation
 from genre_tf.metrics.ranking import click_ranks, ranking_metrics, recall
 from genre_tf.models.checkpoint import BACKBONE_FOLDER, WEIGHTS_FILE, check_towers
 
 CUTOFFS = (10, 50, 100, 200, 500)
+MOST_READERS = 8
+LEAST_CLICKS = 3  # with fewer there is hardly a choice of reasons
+_FIRST_PLACES = 5
 Say = Callable[[str], None]
-
-
-@dataclass(frozen=True, kw_only=True)
-class EvaluationOptions:
-    """What to measure in an evaluation.
-
-    Args:
-        models: some of `run_models.MODELS`; empty: every model that the run has trained.
-        before: also measure the same models before training.
-        generation: also measure the generator, if the run has one.
-        readers: maximum number of readers to write texts for (`personal_metrics`); each costs as much as two
-            requests to a server. 0: write none, and skip the cold start too.
-        samples: texts per reader, from which the ranking chooses one; None: the served number.
-        max_bad_rows: number of rows of the split that may be skipped.
-        pool: which articles are in the whole pool, a name in `POOL_RULES`; None: do not measure it.
-        refresh_hours: see `whole_pool.Moments`.
-    """
-
-    models: tuple[str, ...] = ()
-    before: bool = True
-    generation: bool = True
-    readers: int = 200
-    samples: int | None = None
-    max_bad_rows: int = 0
-    pool: str | None = "split"
-    refresh_hours: float = 0.0
 
 
 def evaluate_run(
@@ -74,14 +50,6 @@ def evaluate_run(
 ) -> dict[str, Any]:
     """Measure a run on a split.
 
-    Args:
-        run: the run folder.
-        data: folder of a MIND-format data set.
-        split: folder of a labelled split in this data set.
-        options: what to measure.
-        say: takes a line of progress.
-        look: receives the models and the data they were measured on, while they are in memory.
-
     Returns:
         The report, ready for JSON; rates are fractions: split, impressions, without_click (impressions that
         no ranking metric includes), slices (impressions in each), models and baselines (scorer > slice >
@@ -91,14 +59,11 @@ def evaluate_run(
         "from_pool", the first recommendations from the whole pool), retrieval (recall@k from texts alone),
         generation, pool (what `recommend` would answer from the whole pool, see `pool_section`), before
         (models, retrieval, pool and generation before training), samples (texts written for some readers).
-
-    Raises:
-        InputError: no run, no such split, no labels, a model that the run has not trained, or a generator
-            that was trained with other towers.
     """
     options = options or EvaluationOptions()
     config = open_run(run)
-    names = chosen_models(run, config, options.models)
+    asked = [name.strip() for name in options.models.split(",") if name.strip()]
+    names = chosen_models(run, config, asked)
     writes = options.generation and has_generator(run)
     if writes:
         check_towers(run)
@@ -106,7 +71,10 @@ def evaluate_run(
     clicked = log.clicked()
     slices = slice_masks(log.split.impressions, seen_in_training(run / "prepared"))
     without = sum(not row.any() for row in clicked)
-    say(f"{_size(log)}: {', '.join(names)}")
+    bad_rows, faults = log.split.bad_rows, log.split.faults
+    skipped = f" (bad rows skipped: {bad_rows}; first: {faults[0]})" if bad_rows else ""
+    size = f"{len(clicked)} impressions of {log.split.name}{skipped}, {len(log.table) - 1} articles"
+    say(f"{size}: {', '.join(names)}")
     if without:
         say(f"{without} impressions without a click count as views; AUC, MRR, nDCG and recall leave them out")
     measured = Measured(log, log.examples(), clicked, load_scorers(run, names, log.table))
@@ -115,13 +83,19 @@ def evaluate_run(
         say("measuring the same models before training")
         untrained = load_scorers(run, names, log.table, trained=False)
     say("baselines")
-    shown = sampled_impressions(measured.examples, clicked)
+    bert = load_bert(str(run / BACKBONE_FOLDER))
+    vectors = baselines.title_vectors(bert, log.table.titles, config.news.max_title_tokens)
+    rivals = {
+        **baselines.simple_baselines(measured.examples, log.table, config.seed),
+        "untrained_embeddings": baselines.mean_of_history(measured.examples, vectors),
+    }
+    shown = _sampled_impressions(measured.examples, clicked)
     report: dict[str, Any] = {
         "split": split,
         "impressions": len(clicked),
         "without_click": without,
         "slices": {name: int(mask.sum()) for name, mask in slices.items()},
-        **_scores_report(measured, untrained, _baselines(run, config, measured), slices, shown),
+        **_scores_report(measured, untrained, rivals, slices, shown),
         "retrieval": retrieval_report(measured.scorers, measured.examples),
         "generation": {},
         "pool": {},
@@ -129,7 +103,7 @@ def evaluate_run(
     before = retrieval_report(untrained, measured.examples)
     report["before"] |= {"retrieval": before, "generation": {}, "pool": {}}
     funnel = _funnel(measured.scorers)
-    if options.pool is not None and funnel is not None:
+    if options.pool != "none" and funnel is not None:
         moments = Moments(run, log, measured.examples, options.pool, options.refresh_hours)
         start = _funnel(untrained)
         found = pool_report(moments, funnel, start, slices, learned_limit(run), say, kept=shown)
@@ -144,10 +118,67 @@ def evaluate_run(
     return dict(finite(report))
 
 
+def _add_texts(writer: WriterEvaluation, options: EvaluationOptions, report: dict[str, Any]) -> None:
+    """Add the quality of the generator and samples of its texts to the report."""
+    writer.say("generator")
+    report["generation"], report["before"]["generation"] = writer.metrics(before=options.before)
+    if options.readers and (writer.run / "ranking" / WEIGHTS_FILE).is_file():
+        first = [sample["reader"] for sample in report["recommended"]]
+        personal = writer.personal(options.readers, options.samples, first)
+        report["generation"]["personal"], report["samples"] = personal
+        report["generation"]["cold_start"] = writer.cold_start()
+
+
+def _sampled_impressions(
+    examples: Sequence[ImpressionExample], clicked: Sequence[npt.NDArray[np.bool_]]
+) -> list[int]:
+    """The first impression with a history and a click of some readers, as examples for people."""
+    first: dict[str, int] = {}
+    for at, example in enumerate(examples):
+        if len(example.history) >= LEAST_CLICKS and clicked[at].any():
+            first.setdefault(example.user_id, at)
+    return evenly(list(first.values()), MOST_READERS)
+
+
+def _recommended_sample(
+    scorer: RankerScorer,
+    logits: npt.NDArray[np.float32],
+    example: ImpressionExample,
+    clicked: npt.NDArray[np.bool_],
+    table: ArticleTable,
+) -> dict[str, Any]:
+    """The best articles of an impression, with the attention over the reader's history.
+
+    Returns:
+        "reader", "history" (titles, oldest first), "candidates" (number shown), and "recommended", best
+        first: "title", "category", "probability", "clicked", and "weights" over the history, which sum to 1.
+    """
+    best = np.argsort(-logits, kind="stable")[:_FIRST_PLACES]
+    rows = example.candidates[best]
+    clicks = tf.constant(scorer.vectors[example.history][None])  # [1, clicks, dimension]
+    real = tf.ones(clicks.shape[:2], tf.bool)
+    weights, _ = scorer.ranker.attention(clicks, real, tf.constant(scorer.vectors[rows][None]))
+    return {
+        "reader": example.user_id,
+        "history": [table.titles[row] for row in example.history.tolist()],
+        "candidates": len(example.candidates),
+        "recommended": [
+            {
+                "title": table.titles[row],
+                "category": table.categories[row],
+                "probability": float(click_probability(logits[at])),
+                "clicked": bool(clicked[at]),
+                "weights": [round(float(weight), 4) for weight in of_clicks],
+            }
+            for at, row, of_clicks in zip(best.tolist(), rows.tolist(), weights.numpy()[0], strict=True)
+        ],
+    }
+
+
 def _scores_report(
     measured: Measured,
     untrained: Mapping[str, ModelScorer],
-    baselines: Mapping[str, Scores],
+    rivals: Mapping[str, Scores],
     slices: Slices,
     shown: Sequence[int],
 ) -> dict[str, Any]:
@@ -158,18 +189,23 @@ def _scores_report(
         return {name: [*chain.from_iterable(map(scorer, log.blocks()))] for name, scorer in group.items()}
 
     scores = scored(scorers)
-    models, before, rivals = (
+    models, before, simple = (
         {name: ranking_metrics(of_scorer, clicked) for name, of_scorer in group.items()}
-        for group in (scores, scored(untrained), baselines)
+        for group in (scores, scored(untrained), rivals)
     )
     rankers = {name: scorer for name, scorer in scorers.items() if isinstance(scorer, RankerScorer)}
+    intervals: dict[str, dict[str, Any]] = {name: {} for name in (*simple, *models)}
+    for name, metrics in {**simple, **models}.items():
+        for part, mask in slices.items():
+            found = mean_interval(metrics["auc"][mask])
+            intervals[name][part] = [found["low"], found["high"]] if found else None
     best = list(rankers)[-1:]  # the ranker with counters, if there is one
     return {
         "models": sliced(models, slices),
         "before": {"models": sliced(before, slices)},
-        "baselines": sliced(rivals, slices),
-        "significance": compared(models, before, rivals),
-        "intervals": auc_intervals({**rivals, **models}, slices),
+        "baselines": sliced(simple, slices),
+        "significance": compared(models, before, simple),
+        "intervals": intervals,
         "activity": by_activity(
             [len(row.history) for row in log.split.impressions],
             {name: metrics["auc"] for name, metrics in models.items()},
@@ -177,7 +213,7 @@ def _scores_report(
         "categories": by_category(log.table, examples, clicked, scores),
         "click_model": {name: click_quality(scores[name], clicked) for name in rankers},
         "recommended": [
-            recommended_sample(rankers[name], scores[name][at], examples[at], clicked[at], log.table)
+            _recommended_sample(rankers[name], scores[name][at], examples[at], clicked[at], log.table)
             for name in best
             for at in shown
         ],
@@ -222,30 +258,3 @@ def _funnel(scorers: Mapping[str, ModelScorer]) -> Stages | None:
     if isinstance(towers, TwoTowerScorer) and isinstance(ranker, RankerScorer):
         return towers, ranker
     return None
-
-
-def _size(log: ScoredLog) -> str:
-    split = log.split
-    skipped = f" (bad rows skipped: {split.bad_rows}; first: {split.faults[0]})" if split.bad_rows else ""
-    return f"{len(split.impressions)} impressions of {split.name}{skipped}, {len(log.table) - 1} articles"
-
-
-def _add_texts(writer: WriterEvaluation, options: EvaluationOptions, report: dict[str, Any]) -> None:
-    """Add the quality of the generator and samples of its texts to the report."""
-    writer.say("generator")
-    report["generation"], report["before"]["generation"] = writer.metrics(before=options.before)
-    if options.readers and (writer.run / "ranking" / WEIGHTS_FILE).is_file():
-        first = [sample["reader"] for sample in report["recommended"]]
-        personal = writer.personal(options.readers, options.samples, first)
-        report["generation"]["personal"], report["samples"] = personal
-        report["generation"]["cold_start"] = writer.cold_start()
-
-
-def _baselines(run: Path, config: RunConfig, measured: Measured) -> dict[str, Scores]:
-    table, examples = measured.log.table, measured.examples
-    bert = load_bert(str(run / BACKBONE_FOLDER))
-    vectors = baselines.title_vectors(bert, table.titles, config.news.max_title_tokens)
-    return {
-        **baselines.simple_baselines(examples, table, config.seed),
-        "untrained_embeddings": baselines.mean_of_history(examples, vectors),
-    }

@@ -1,25 +1,34 @@
-"""Does a text written for a reader interest this reader more than a text written for another reader?
+"""Texts written for readers as they are served: do they interest these readers more than other readers?
 
 The click model is the judge. When the best of several samples is served, it has also chosen them. Therefore
 the first samples, which were not chosen by anything, are compared as well.
 """
 
+import dataclasses
 import re
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import tensorflow as tf
 
 from genre_tf.data.articles import ArticleTable
 from genre_tf.data.columns import ImpressionExample
 from genre_tf.data.text_examples import history_titles
 from genre_tf.evaluation.scored_log import evenly
-from genre_tf.evaluation.served_writer import ServedWriter
+from genre_tf.evaluation.scoring import padded
 from genre_tf.evaluation.significance import paired_bootstrap
-from genre_tf.generation.ranking import Written
+from genre_tf.generation.ranking import RankingWeights, Written, rank
+from genre_tf.generation.safety import SafetyClassifier
+from genre_tf.generation.writer import WritingGraph, nothing_unsafe
+from genre_tf.generation.writer_options import WriterOptions
 from genre_tf.metrics.text import copy_rate, distinct, rouge, self_bleu
+from genre_tf.models.ranker import Ranker
+from genre_tf.models.two_tower import TwoTower
+from genre_tf.models.writer import Writer
 from genre_tf.text.words import length_in_words
 
 MOST_SHOWN = 20
@@ -27,24 +36,122 @@ _MOST_SHOWN_TITLES = 10
 _SIGNS = re.compile(r"([\\`*_{}\[\]<>#|~])")
 Floats = npt.NDArray[np.float32]
 
+BATCH_ROWS = 128  # readers times samples decoded at a time: a few hundred MB for a small model
+_IN_ORDER = RankingWeights(interest=0.0, grounding=0.0, log_probability=0.0)
+Titles = Sequence[str]
+
+
+class ServedWriter:
+    """Writes titles for readers and scores texts for them, from raw strings as the servable does.
+
+    A reader is described by titles only: as in the servable, categories and abstracts of clicks are unknown.
+    Titles are encoded once, when the object is created.
+    """
+
+    def __init__(
+        self,
+        parts: Writer,
+        two_tower: TwoTower,
+        ranker: Ranker,
+        readers: Sequence[Titles],
+        options: WriterOptions = WriterOptions(),  # noqa: B008  (frozen)
+        classifier: SafetyClassifier | None = None,
+    ) -> None:
+        self.samples = options.samples
+        self._batch_readers = max(1, BATCH_ROWS // options.rows)
+        titles = list(dict.fromkeys(["", *chain.from_iterable(readers)]))  # "" pads shorter histories
+        self._rows = {title: row for row, title in enumerate(titles)}
+        self._for_tower, self._for_ranker = (model.news.encode(titles) for model in (two_tower, ranker))
+        in_order = dataclasses.replace(options, weights=_IN_ORDER)
+        self._writer = WritingGraph(parts, in_order)
+        texts, clicked = tf.TensorSpec([None], tf.string), tf.TensorSpec([None, None], tf.bool)
+        of_tower, of_ranker = (
+            tf.TensorSpec([None, None, model.news.dimension]) for model in (two_tower, ranker)
+        )
+
+        def vectors(texts: Any) -> Any:
+            """string [batch, k] -> float32 [batch, k, D]."""
+            shape = tf.concat([tf.shape(texts), [ranker.news.dimension]], 0)
+            return tf.reshape(ranker.news(tf.reshape(texts, [-1])), shape)
+
+        def interest(texts: Any, clicks: Any, mask: Any) -> Any:
+            shown = tf.ones(tf.shape(texts), tf.bool)
+            return tf.sigmoid(ranker.click_logits(clicks, mask, vectors(texts), shown, None))
+
+        def write(history: Any, source: Any, seed: Any, for_tower: Any, for_ranker: Any, mask: Any) -> Any:
+            drawn = self._writer(
+                history,
+                source,
+                tf.fill(tf.shape(source), "title"),
+                seed,
+                two_tower.user_vector(for_tower, mask),
+                lambda written: interest(written, for_ranker, mask),
+                (lambda written: classifier.is_unsafe(vectors(written))) if classifier else nothing_unsafe,
+            )
+            return drawn, rank(drawn, options.weights, self._writer.read_titles(history))
+
+        seeds = tf.TensorSpec([None], tf.int64)
+        self._write = tf.function(
+            write, input_signature=[texts, texts, seeds, of_tower, of_ranker, clicked], autograph=False
+        )
+        of_readers = tf.TensorSpec([None, None], tf.string)
+        self._interest = tf.function(
+            interest, input_signature=[of_readers, of_ranker, clicked], autograph=False
+        )
+
+    def refresh(self) -> None:
+        """Update to the current weights of the generator."""
+        self._writer.refresh()
+
+    def __call__(
+        self, readers: Sequence[Titles], sources: Titles, seeds: Sequence[int]
+    ) -> tuple[Written, Written]:
+        """Write a title for each of n readers from each of n sources, with each of n seeds.
+
+        Returns:
+            NumPy columns [n, samples]: in drawing order (texts that may not be shown, and repeated ones, come
+            last), and in served order.
+        """
+        found = []
+        for rows in self._batches(len(readers)):
+            tower, ranked, mask = self._clicks([readers[row] for row in rows])
+            history = tf.constant(["\n".join(readers[row]) for row in rows])
+            source = tf.constant([sources[row] for row in rows])
+            seed = tf.constant([seeds[row] for row in rows], tf.int64)
+            found.append(self._write(history, source, seed, tower, ranked, mask))
+        drawn, served = (
+            Written(*(np.concatenate(column) for column in zip(*parts, strict=True)))
+            for parts in zip(*found, strict=True)
+        )
+        return drawn, served
+
+    def interest(self, readers: Sequence[Titles], texts: Sequence[Titles]) -> npt.NDArray[np.float32]:
+        """Click probabilities of k texts for each of n readers: float32 [n, k]."""
+        found = []
+        for rows in self._batches(len(readers)):
+            _, ranked, mask = self._clicks([readers[row] for row in rows])
+            batch = tf.constant([list(texts[row]) for row in rows])
+            found.append(self._interest(batch, ranked, mask).numpy())
+        return np.concatenate(found)
+
+    def _batches(self, count: int) -> Iterator[range]:
+        for start in range(0, count, self._batch_readers):
+            yield range(start, min(start + self._batch_readers, count))
+
+    def _clicks(self, readers: Sequence[Titles]) -> tuple[Any, Any, Any]:
+        rows, mask = padded([np.array([self._rows[title] for title in titles], int) for titles in readers])
+        return tf.constant(self._for_tower[rows]), tf.constant(self._for_ranker[rows]), tf.constant(mask)
+
 
 @dataclass(frozen=True)
 class ReaderOfArticle:
-    """A reader, and an article to write a title for.
+    """A reader, and an article to write a title for."""
 
-    Args:
-        titles: titles of their earlier clicks, oldest first; at least one.
-        source: the article's abstract.
-        title: its real title.
-        clicked: the title that the reader clicked in the impression.
-        reader: the reader's id in the log.
-    """
-
-    titles: tuple[str, ...]
-    source: str
-    title: str
-    clicked: str
-    reader: str = ""
+    titles: tuple[str, ...]  # of their earlier clicks, oldest first; at least one
+    source: str  # the article's abstract
+    title: str  # its real title
+    clicked: str  # the title that the reader clicked in the impression
+    reader: str = ""  # id in the log
 
 
 def readers_of_articles(
@@ -59,14 +166,6 @@ def readers_of_articles(
 
     The article is the clicked one, else another one of the impression, else any of the log: most readers
     click articles that were in the news before.
-
-    Args:
-        table: the articles.
-        examples: labelled impressions.
-        learned: ids of the articles that the generator was trained on.
-        count: maximum number of readers.
-        least_words: minimum number of words in an abstract.
-        first: readers who are picked before all others.
     """
     new = {
         row
@@ -84,11 +183,7 @@ def readers_of_articles(
             rows = [row for row in clicked if row in new] or shown or sorted(new)
             row = rows[len(found) % len(rows)]
             found[example.user_id] = ReaderOfArticle(
-                titles,
-                table.abstracts[row],
-                table.titles[row],
-                table.titles[clicked[0]],
-                example.user_id,
+                titles, table.abstracts[row], table.titles[row], table.titles[clicked[0]], example.user_id
             )
     if len(found) <= count:
         return list(found.values())
@@ -101,12 +196,6 @@ def personal_metrics(
     writer: ServedWriter, readers: Sequence[ReaderOfArticle], titles: Sequence[str], seed: int = 0
 ) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     """Write for each reader and, from the same source with the same seed, for another reader; then compare.
-
-    Args:
-        writer: must know the titles of these readers.
-        readers: at least two.
-        titles: real titles, from which random titles are drawn.
-        seed: seed of the choice of other readers and random titles.
 
     Returns:
         The metrics, and for each reader what was written (see `as_markdown`).
@@ -133,6 +222,8 @@ def personal_metrics(
         ends = (found.difference, found.low, found.high) if found else (None, None, None)
         return dict(zip(("mean", "low", "high"), ends, strict=True))
 
+    of_samples = (self_bleu([_plain(text) for text in row]) for row in served.text)
+    similar = [value for value in of_samples if value is not None]
     metrics = {
         "readers": len(readers),
         "samples": writer.samples,
@@ -144,7 +235,13 @@ def personal_metrics(
         "over_random_title": over("written", "random_title"),
         "best_of_samples_margin": margin("written"),
         "most_interesting_margin": margin("most_interesting"),
-        **_of_texts(served, texts["written"], readers),
+        **rouge(texts["written"], [reader.title for reader in readers]),
+        "distinct2": distinct(texts["written"], 2),
+        "copy_rate": copy_rate(texts["written"], [reader.source for reader in readers]),
+        "grounding": float(served.grounding[:, 0].mean()),
+        "unsafe_rate": float(1 - served.safe.mean()),
+        "unsafe_first": float(1 - served.safe[:, 0].mean()),
+        "self_bleu": float(np.mean(similar)) if similar else None,
     }
     samples = [
         {
@@ -177,27 +274,26 @@ def _written(
     other[circle] = np.roll(circle, 1)  # nobody is their own other reader
     sources = [reader.source for reader in readers]
     histories, seeds = [reader.titles for reader in readers], list(range(len(readers)))
+
+    def first(written: Written) -> list[str]:
+        return [_plain(text) for text in written.text[:, 0]]
+
     drawn, served = writer(histories, sources, seeds)
     drawn_for_other, served_for_other = writer([histories[at] for at in other], sources, seeds)
     return {
-        "written": _first(served),
-        "most_interesting": _most_interesting(served),
-        "for_other_reader": _first(served_for_other),
-        "most_interesting_for_other_reader": _most_interesting(served_for_other),
-        "first_sample": _first(drawn),
-        "first_sample_for_other_reader": _first(drawn_for_other),
+        "written": first(served),
+        "most_interesting": most_interesting(served),
+        "for_other_reader": first(served_for_other),
+        "most_interesting_for_other_reader": most_interesting(served_for_other),
+        "first_sample": first(drawn),
+        "first_sample_for_other_reader": first(drawn_for_other),
         "clicked_title": [reader.clicked for reader in readers],
         "random_title": [titles[at] for at in random.integers(len(titles), size=len(readers))],
     }, served
 
 
 def compared(ours: Floats, theirs: Floats, equal: npt.NDArray[np.bool_]) -> dict[str, Any]:
-    """How often our values are above theirs.
-
-    Args:
-        ours: float32 [n], of n readers.
-        theirs: float32 [n].
-        equal: bool [n], whether the two texts are the same.
+    """How often our values, float32 [readers], are above theirs; `equal`: the two texts are the same.
 
     Returns:
         "pairs" (n); "share_above", the share of pairs in which ours is strictly above, from "share_above_low"
@@ -243,20 +339,23 @@ def shown_samples(samples: Sequence[dict[str, Any]], first: Sequence[str] = ()) 
 
 
 def as_markdown(sample: dict[str, Any]) -> str:
-    """One reader: what they read, the source, the real title, and every text with its scores.
+    """One reader: what they read, the source, the real title, and every text with its scores."""
 
-    Args:
-        sample: from `personal_metrics`, or from `written_for`, which lacks the clicked title and the other
-            reader's text.
-    """
+    def line(text: dict[str, Any]) -> str:
+        scores = f"interest {text['interest']:.4f}, log probability {text['log_probability']:.2f}"
+        scores += f", grounding {text['grounding']:.2f}"
+        claims = ", ".join(_escaped(claim) for claim in text["unsupported"].split("\n") if claim)
+        unsupported = f"; not in the source: {claims}" if claims else ""
+        unsafe = "" if text["safe"] else "; unsafe"
+        return f"- {_escaped(text['text'])} ({scores}{unsupported}{unsafe})"
+
     clicked, other = "", ""
-    if "clicked" in sample:
+    if "clicked" in sample:  # not from `written_for` alone
         clicked = f" Clicked: {_escaped(sample['clicked'])} (interest {sample['clicked_interest']:.4f})"
     if "for_other_reader" in sample:
-        other = (
-            f"**For another reader:** {_escaped(sample['for_other_reader']['text'])} "
-            f"(interest of this reader {sample['for_other_reader']['interest']:.4f})"
-        )
+        of_other = sample["for_other_reader"]
+        interest = f"(interest of this reader {of_other['interest']:.4f})"
+        other = f"**For another reader:** {_escaped(of_other['text'])} {interest}"
     lines = [
         f"## {_escaped(sample['title'])}",
         f"The real title.{clicked}",
@@ -264,43 +363,17 @@ def as_markdown(sample: dict[str, Any]) -> str:
         "**The reader's newest titles:**",
         "\n".join(f"- {_escaped(title)}" for title in sample["titles"]),
         "**Written, as served:**",
-        "\n".join(_line(text) for text in sample["written"]),
+        "\n".join(map(line, sample["written"])),
         other,
     ]
     return "\n\n".join(line for line in lines if line)
-
-
-def _line(text: dict[str, Any]) -> str:
-    scores = f"interest {text['interest']:.4f}, log probability {text['log_probability']:.2f}"
-    claims = ", ".join(_escaped(claim) for claim in text["unsupported"].split("\n") if claim)
-    unsupported = f"; not in the source: {claims}" if claims else ""
-    unsafe = "" if text["safe"] else "; unsafe"
-    return f"- {_escaped(text['text'])} ({scores}, grounding {text['grounding']:.2f}{unsupported}{unsafe})"
 
 
 def _escaped(text: str) -> str:
     return _SIGNS.sub(r"\\\1", " ".join(text.split()))
 
 
-def _of_texts(served: Written, texts: list[str], readers: Sequence[ReaderOfArticle]) -> dict[str, Any]:
-    alike = [self_bleu([_plain(text) for text in row]) for row in served.text]
-    known = [value for value in alike if value is not None]
-    return {
-        **rouge(texts, [reader.title for reader in readers]),
-        "distinct2": distinct(texts, 2),
-        "copy_rate": copy_rate(texts, [reader.source for reader in readers]),
-        "grounding": float(served.grounding[:, 0].mean()),
-        "unsafe_rate": float(1 - served.safe.mean()),
-        "unsafe_first": float(1 - served.safe[:, 0].mean()),
-        "self_bleu": float(np.mean(known)) if known else None,
-    }
-
-
-def _first(written: Written) -> list[str]:
-    return [_plain(text) for text in written.text[:, 0]]
-
-
-def _most_interesting(written: Written) -> list[str]:
+def most_interesting(written: Written) -> list[str]:
     """Per row, the most interesting of the texts that may be shown; if there is none, the first text."""
     shown = written.safe & (written.text != b"")
     place = np.argmax(np.where(shown, written.interest, -1.0), axis=1)

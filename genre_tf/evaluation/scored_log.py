@@ -29,19 +29,12 @@ BLOCK_IMPRESSIONS = 4096
 
 @dataclass(frozen=True)
 class ScoredLog:
-    """A split, prepared for any model.
-
-    Args:
-        split: articles and impressions.
-        table: the articles in the log; an article in no impression is not embedded.
-        counters: per impression float32 [candidates, 9], counted before the impression; None if not needed.
-        max_history: number of newest clicks that a model reads.
-    """
+    """A split, prepared for any model."""
 
     split: Split
-    table: ArticleTable
-    counters: list[npt.NDArray[np.float32]] | None
-    max_history: int
+    table: ArticleTable  # without articles that are in no impression: they are not embedded
+    counters: list[npt.NDArray[np.float32]] | None  # per impression [candidates, 9], counted before it
+    max_history: int  # newest clicks that a model reads
 
     def blocks(self) -> Iterator[ImpressionColumns]:
         """The examples in the order of the log, `BLOCK_IMPRESSIONS` at a time."""
@@ -52,11 +45,7 @@ class ScoredLog:
         return ImpressionColumns(list(self._blocks()))
 
     def clicked(self) -> list[npt.NDArray[np.bool_]]:
-        """Per impression bool [candidates].
-
-        Raises:
-            InputError: the log has no labels, or no click.
-        """
+        """Per impression bool [candidates]."""
         if not self.split.labelled:
             raise InputError(
                 f"the log of split {self.split.name!r} has no labels (N1 instead of N1-0 or N1-1) and "
@@ -92,18 +81,6 @@ def read_log(
 
     Counters start from the state after the run's training log. If the split is not entirely later, for
     example the training split itself, they start empty: otherwise they would know its future.
-
-    Args:
-        run: the run folder.
-        config: its settings.
-        data: folder of a MIND-format data set.
-        split: folder of the split in it.
-        with_counters: whether any model needs counters.
-        counters_from: folders of further logs to count; an impression only sees what is older than itself.
-        max_bad_rows: number of rows that may be skipped in each log.
-
-    Raises:
-        InputError: something cannot be read, or a log in `counters_from` was already counted in training.
     """
     log = read_split(data, split, max_bad_rows)
     counters = None
@@ -112,22 +89,28 @@ def read_log(
         state.publish(log.articles.values())
         folders = [folder.absolute() for folder in counters_from]
         others = [read_split(folder.parent, folder.name, max_bad_rows) for folder in folders]
-        counters = _past_of(log, others, state)
+        for other in others:
+            begins = _first_time(other.impressions)
+            if state.newest is not None and begins <= state.newest:
+                raise InputError(
+                    f"--counters-from {other.name} begins at {begins}, but the run's counters already "
+                    f"include everything up to {state.newest} from training; leave it out"
+                )
+        start = _first_time(log.impressions)
+        overlapping: list[Impression] = []
+        for impression in chain.from_iterable(other.impressions for other in others):
+            if impression.time < start:
+                state.observe(impression)
+            else:  # an impression only sees what is older than itself
+                overlapping.append(impression)
+        counters = impression_counters([*log.impressions, *overlapping], state)[: len(log.impressions)]
     named = {id for row in log.impressions for ids in (row.history, row.candidates) for id in ids}
     table = ArticleTable(article for news_id, article in log.articles.items() if news_id in named)
     return ScoredLog(log, table, counters, config.data.max_history)
 
 
 def counters_before(run: Path, impressions: Sequence[Impression]) -> Counters:
-    """The run's counters after training, or empty counters for a log that is not entirely later.
-
-    Args:
-        run: the run folder.
-        impressions: the log to count next.
-
-    Raises:
-        InputError: the run folder has no counters.
-    """
+    """The run's counters after training, or empty counters for a log that is not entirely later."""
     counters = Counters.load(run / "prepared" / COUNTERS_FILE)
     if counters.newest is not None and _first_time(impressions) <= counters.newest:
         return Counters()
@@ -138,24 +121,6 @@ def evenly(rows: Sequence[Row], most: int) -> list[Row]:
     """At most so many of the rows, evenly picked."""
     count = min(most, len(rows))
     return [rows[at * len(rows) // count] for at in range(count)]
-
-
-def _past_of(log: Split, others: Sequence[Split], state: Counters) -> list[npt.NDArray[np.float32]]:
-    for other in others:
-        begins = _first_time(other.impressions)
-        if state.newest is not None and begins <= state.newest:
-            raise InputError(
-                f"--counters-from {other.name} begins at {begins}, but the run's counters already include "
-                f"everything up to {state.newest} from training; leave it out"
-            )
-    start = _first_time(log.impressions)
-    overlapping: list[Impression] = []
-    for impression in chain.from_iterable(other.impressions for other in others):
-        if impression.time < start:
-            state.observe(impression)
-        else:
-            overlapping.append(impression)
-    return impression_counters([*log.impressions, *overlapping], state)[: len(log.impressions)]
 
 
 def _first_time(impressions: Sequence[Impression]) -> datetime:
@@ -171,11 +136,7 @@ class Seen:
 
 
 def seen_in_training(prepared: Path) -> Seen:
-    """Everything that the examples of a prepared folder mention, including those kept for validation.
-
-    Raises:
-        InputError: not a prepared folder, or a damaged one.
-    """
+    """Everything that the examples of a prepared folder mention, including those kept for validation."""
     news_ids = read_articles(prepared).news_ids
     examples = read_examples(prepared, SPLITS[0]) + read_examples(prepared, SPLITS[1])
     return Seen(
@@ -187,14 +148,10 @@ def seen_in_training(prepared: Path) -> Seen:
 def slice_masks(impressions: Sequence[Impression], seen: Seen | None) -> dict[str, npt.NDArray[np.bool_]]:
     """Which impressions belong to which slice; an impression may be in several.
 
-    Args:
-        impressions: a log.
-        seen: what occurs in the training log; None leaves out the two slices that need it.
-
     Returns:
         For each slice bool [impressions]:
         "all"; "no_history", readers without a click so far; "at_most_5_clicks", readers with five clicks
-        or fewer, including none; "unseen_reader", readers that are not in the training log;
+        or fewer, including none; and, with `seen`, "unseen_reader", readers that are not in the training log;
         "unseen_article", a clicked article that the training log neither shows nor has in a history.
     """
     clicks = np.array([len(row.history) for row in impressions], np.int64)

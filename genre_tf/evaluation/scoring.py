@@ -1,6 +1,6 @@
 """The models of a run as scorers of a log: every article is embedded once, impressions run in batches."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
@@ -35,6 +35,7 @@ STAGES = {"two_tower": "retrieval", "ranker": "ranking", "ranker_counters": "ran
 MODELS = tuple(STAGES)
 
 Vectors = npt.NDArray[np.float32]
+Rows = npt.NDArray[np.integer]
 Scores = list[npt.NDArray[np.float32]]
 Scorer = Callable[[Sequence[ImpressionExample]], Scores]
 
@@ -45,10 +46,10 @@ _ROWS = (tf.TensorSpec([None, None], tf.int32), tf.TensorSpec([None, None], tf.b
 
 
 class ModelScorer(Protocol):
-    """A scorer that can accept articles that its log does not have."""
+    """Gives float32 [candidates] for each impression, and can accept articles that its log does not have."""
 
     def __call__(self, examples: Sequence[ImpressionExample]) -> Scores:
-        """Per impression float32 [candidates]."""
+        """Score the candidates of each impression."""
 
     def with_articles(self, extra: ArticleTable) -> "ModelScorer":
         """The same model with further articles: those of `extra`, without its padding row, after its own."""
@@ -65,41 +66,26 @@ class TwoTowerScorer:
     def __init__(self, two_tower: "TwoTower", vectors: Vectors) -> None:
         self.two_tower = two_tower
         self.vectors = vectors
-        articles = tf.constant(vectors)
-        self._user_vectors = tf.function(
-            lambda history, mask: two_tower.user_vector(tf.gather(articles, history), mask),
-            input_signature=_ROWS,
-            autograph=False,
-        )  # [batch, dimension]
-        self._click_shares = tf.function(
-            lambda history, mask: two_tower.user_tower.click_shares(tf.gather(articles, history), mask),
-            input_signature=_ROWS,
-            autograph=False,
-        )  # [batch, clicks]
 
     def user_vectors(self, examples: Sequence[ImpressionExample | TextExample]) -> Vectors:
         """The vector of each example's reader, float32 [examples, dimension]."""
-        found = np.zeros((len(examples), self.vectors.shape[1]), np.float32)
-        for batch in _batches([len(example.history) for example in examples]):
-            found[batch] = self._user_vectors(*_padded([examples[at].history for at in batch])).numpy()
-        return found
+        histories = [example.history for example in examples]
+        return self.two_tower.queries(self.vectors, histories)[:, :-1]  # the rest is the weight of the moment
 
-    def click_shares(self, histories: Sequence[npt.NDArray[np.int32]]) -> Scores:
+    def click_shares(self, histories: Sequence[Rows]) -> Scores:
         """Weight of each click in its reader's vector: float32 [clicks] for each history, with sum 1."""
-        shares: Scores = [np.zeros(0, np.float32)] * len(histories)
-        for batch in _batches([len(history) for history in histories]):
-            found = self._click_shares(*_padded([histories[at] for at in batch])).numpy()
-            for at, row in zip(batch, found, strict=True):
-                shares[at] = row[: len(histories[at])]
-        return shares
+
+        def shares(rows: npt.NDArray[np.int64]) -> tf.Tensor:
+            places, mask = padded([histories[at] for at in rows])
+            return self.two_tower.user_tower.click_shares(tf.gather(self.vectors, places), mask)
+
+        found = zip(_by_length(shares, histories), histories, strict=True)
+        return [of_clicks[: len(history)] for of_clicks, history in found]
 
     def __call__(self, examples: Sequence[ImpressionExample]) -> Scores:
         """Per impression float32 [candidates]."""
         readers = self.user_vectors(examples)
-        return [
-            self.vectors[example.candidates] @ reader
-            for example, reader in zip(examples, readers, strict=True)
-        ]
+        return [self.vectors[one.candidates] @ reader for one, reader in zip(examples, readers, strict=True)]
 
     def with_articles(self, extra: ArticleTable) -> "TwoTowerScorer":
         """See `ModelScorer`."""
@@ -107,12 +93,10 @@ class TwoTowerScorer:
 
 
 class RankerScorer:
-    """Scores candidates by the ranker's click logits.
+    """Scores candidates by the ranker's click logits, which may use counters.
 
     Args:
-        ranker: the click model.
         vectors: float32 [articles, dimension] from its news tower, one per row of the log's table.
-        with_counters: whether it uses live counters.
     """
 
     def __init__(self, ranker: "Ranker", vectors: Vectors, with_counters: bool) -> None:
@@ -120,7 +104,6 @@ class RankerScorer:
         self.vectors = vectors
         self.with_counters = with_counters
         articles = tf.constant(vectors)
-
         counter_columns = tf.TensorSpec([None, None, len(COUNTERS)], tf.float32)
 
         @tf.function(input_signature=[*_ROWS, *_ROWS, counter_columns], autograph=False)
@@ -138,18 +121,17 @@ class RankerScorer:
 
     def __call__(self, examples: Sequence[ImpressionExample]) -> Scores:
         """Per impression float32 [candidates]."""
-        scores: Scores = [np.zeros(0, np.float32)] * len(examples)
-        for batch in _batches([len(example.candidates) for example in examples]):
-            chosen = [examples[at] for at in batch]
-            history = _padded([example.history for example in chosen])
-            candidates = _padded([example.candidates for example in chosen])
-            counters = np.zeros((*candidates[0].shape, len(COUNTERS)), np.float32)  # [batch, candidates, 9]
-            for row, example in zip(counters, chosen, strict=True):
-                row[: len(example.counters)] = example.counters
-            logits = self._click_logits(*history, *candidates, counters).numpy()
-            for at, row, example in zip(batch, logits, chosen, strict=True):
-                scores[at] = row[: len(example.candidates)]
-        return scores
+
+        def logits(rows: npt.NDArray[np.int64]) -> tf.Tensor:
+            chosen = [examples[at] for at in rows]
+            candidates, mask = padded([example.candidates for example in chosen])
+            counters = np.zeros((*mask.shape, len(COUNTERS)), np.float32)  # [batch, candidates, 9]
+            counters[mask] = np.concatenate([example.counters for example in chosen])
+            history = padded([example.history for example in chosen])
+            return self._click_logits(*history, candidates, mask, counters)
+
+        shown = [example.candidates for example in examples]
+        return [row[: len(one)] for row, one in zip(_by_length(logits, shown), shown, strict=True)]
 
     def with_articles(self, extra: ArticleTable) -> "RankerScorer":
         """See `ModelScorer`."""
@@ -157,18 +139,11 @@ class RankerScorer:
 
 
 class Measured(NamedTuple):
-    """The measured models, and the data they are measured on.
-
-    Args:
-        log: the split.
-        examples: its impressions.
-        clicked: per impression bool [candidates].
-        scorers: the trained models by name.
-    """
+    """The trained models by name, and the data they are measured on."""
 
     log: ScoredLog
     examples: Sequence[ImpressionExample]
-    clicked: Sequence[npt.NDArray[np.bool_]]
+    clicked: Sequence[npt.NDArray[np.bool_]]  # per impression [candidates]
     scorers: Mapping[str, ModelScorer]
 
 
@@ -179,37 +154,20 @@ def _more(vectors: Vectors, model: Any, extra: ArticleTable) -> Vectors:
 
 
 def open_run(run: Path) -> RunConfig:
-    """The settings of a run.
-
-    Raises:
-        InputError: it is not a run folder.
-    """
+    """The settings of a run."""
     if not run.is_dir():
         raise InputError(f"{run} is not a folder; give a run folder made by `genre train`")
     return read_config(run / "config.toml")
 
 
 def run_articles(run: Path) -> dict[str, Article]:
-    """The articles of a run's training, by id.
-
-    Raises:
-        InputError: it is not a run folder, or its prepared data cannot be read.
-    """
+    """The articles of a run's training, by id."""
     open_run(run)
     return {article.news_id: article for article in read_articles(run / "prepared").articles[1:]}
 
 
 def chosen_models(run: Path, config: RunConfig, asked: Sequence[str]) -> tuple[str, ...]:
-    """The models to use, in the order of `MODELS`.
-
-    Args:
-        run: the run folder.
-        config: its settings.
-        asked: some of `MODELS`; empty: every model that the run has trained.
-
-    Raises:
-        InputError: a name is unknown, or the run has not trained that model.
-    """
+    """The models to use, in the order of `MODELS`: those that were asked for, else all that are trained."""
     unknown = [name for name in asked if name not in MODELS]
     if unknown:
         raise InputError(f"there is no model {unknown[0]!r}; known: {', '.join(MODELS)}")
@@ -232,20 +190,7 @@ def chosen_models(run: Path, config: RunConfig, asked: Sequence[str]) -> tuple[s
 def load_scorers(
     run: Path, names: Sequence[str], table: ArticleTable, *, trained: bool = True
 ) -> dict[str, ModelScorer]:
-    """Load models and embed every article once per stage.
-
-    Args:
-        run: the run folder.
-        names: some of `MODELS`.
-        table: the articles of the log to score.
-        trained: False: the models before training.
-
-    Returns:
-        One scorer per name. The two rankers share their article vectors.
-
-    Raises:
-        InputError: a stage is not trained, or files are damaged.
-    """
+    """Load some of `MODELS`, trained or as before training, and embed every article once per stage."""
     scorers: dict[str, ModelScorer] = {}
     # Keep frozen states during this call: both stages, trained or not, start from the same ones.
     cache = run / CACHE_FOLDER
@@ -268,11 +213,7 @@ def has_generator(run: Path) -> bool:
 
 
 def check_output(file: Path) -> None:
-    """Check that a file can be written, before the models are loaded.
-
-    Raises:
-        InputError: its folder does not exist, or the path is a folder.
-    """
+    """Check that a file can be written, before the models are loaded."""
     if file.is_dir():
         raise InputError(f"--out {file} is a folder; name a file in it, such as {file / 'prediction.txt'}")
     if not file.absolute().parent.is_dir():
@@ -280,20 +221,7 @@ def check_output(file: Path) -> None:
 
 
 def write_predictions(file: Path, log: ScoredLog, scorer: Scorer) -> int:
-    """Write MIND's submission file: `ImpressionID [rank,rank,…]`, a line for each impression of the log.
-
-    Args:
-        file: replaced once everything is written; unchanged if anything fails.
-        log: the impressions.
-        scorer: gives the scores.
-
-    Returns:
-        Number of impressions written.
-
-    Raises:
-        InputError: its folder does not exist, or the path is a folder.
-        FailureError: the file cannot be written.
-    """
+    """Write MIND's submission file, `ImpressionID [rank,rank,…]` for each impression; returns how many."""
     check_output(file)
     impressions = iter(log.split.impressions)
     with whole_file(file) as part, part.open("w", encoding="utf-8", newline="\n") as out:
@@ -303,16 +231,22 @@ def write_predictions(file: Path, log: ScoredLog, scorer: Scorer) -> int:
     return len(log.split.impressions)
 
 
-def _batches(lengths: Sequence[int]) -> Iterator[npt.NDArray[np.int64]]:
-    order = np.argsort(np.asarray(lengths), kind="stable")
-    for start in range(0, len(order), _BATCH_IMPRESSIONS):
-        yield order[start : start + _BATCH_IMPRESSIONS]
+def _by_length(
+    function: Callable[[npt.NDArray[np.int64]], tf.Tensor], rows: Sequence[Rows]
+) -> list[npt.NDArray[np.float32]]:
+    """What a function gives for each of the rows, whose positions it takes in batches of similar length."""
+    order = np.argsort([len(row) for row in rows], kind="stable")
+    batches = [order[start:][:_BATCH_IMPRESSIONS] for start in range(0, len(order), _BATCH_IMPRESSIONS)]
+    found = dict(
+        zip(order.tolist(), (row for batch in batches for row in function(batch).numpy()), strict=True)
+    )
+    return [found[at] for at in range(len(rows))]
 
 
-def _padded(rows: Sequence[npt.NDArray[np.int32]]) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.bool_]]:
+def padded(rows: Sequence[Rows]) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.bool_]]:
     """Rows of unequal length as one array padded with row 0, and a mask of the real entries."""
     lengths = np.array([len(row) for row in rows])
     mask = np.arange(max(1, lengths.max())) < lengths[:, None]  # [batch, longest]
-    padded = np.zeros(mask.shape, np.int32)
-    padded[mask] = np.concatenate(rows)
-    return padded, mask
+    places = np.zeros(mask.shape, np.int32)
+    places[mask] = np.concatenate(rows)
+    return places, mask

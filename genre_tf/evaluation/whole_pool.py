@@ -22,24 +22,20 @@ from genre_tf.data.records import read_examples
 from genre_tf.data.view_log import ViewLog
 from genre_tf.errors import InputError
 from genre_tf.evaluation.click_model import calibration
-from genre_tf.evaluation.pool_baselines import BASELINES, baseline_scores, ranks_of
 from genre_tf.evaluation.pool_metrics import (
+    BASELINES,
     CUTOFFS,
     SHOWN,
+    baseline_scores,
     coverage,
     list_metrics,
     list_qualities,
     rank_metrics,
+    ranks_of,
 )
 from genre_tf.evaluation.scored_log import ScoredLog, counters_before
 from genre_tf.evaluation.scoring import RankerScorer, TwoTowerScorer
-from genre_tf.evaluation.significance import (
-    Measured,
-    Slices,
-    bootstrap_intervals,
-    paired_bootstrap,
-    sliced,
-)
+from genre_tf.evaluation.significance import Measured, Slices, bootstrap_intervals, paired_bootstrap, sliced
 from genre_tf.funnel.index import ArticleIndex, Catalogue
 from genre_tf.funnel.recommender import Recommender
 from genre_tf.funnel.rules import Rules, learned_age_limit
@@ -79,13 +75,7 @@ def learned_limit(run: Path) -> float | None:
 
 
 class PoolAnswers:
-    """The served funnel over the articles of a log, at any moment.
-
-    Args:
-        stages: the retrieval model and the click model, with the articles' vectors.
-        log: the split.
-        rules: as exported.
-    """
+    """The served funnel over the articles of a log, at any moment."""
 
     def __init__(self, stages: Stages, log: ScoredLog, rules: Rules) -> None:
         towers, ranker = stages
@@ -145,15 +135,8 @@ class Moments:
     """Counters and pool at the moment of each impression.
 
     Args:
-        run: the run folder, for the counters before the log.
-        log: the split.
-        examples: its impressions.
-        rule: a name in `POOL_RULES`.
         refresh_hours: 0: current counters, as in requests to `recommend_live`; above 0: counters at the last
             refresh of a server that is refreshed at this interval.
-
-    Raises:
-        InputError: there is no such rule.
     """
 
     def __init__(
@@ -200,29 +183,17 @@ class Moments:
 
 @dataclass(frozen=True, kw_only=True)
 class _Answered:
-    """What is known about one impression; -1 in lists: no article.
+    """What is known about one impression; -1 in rows: no article."""
 
-    Attributes:
-        clicked: int32 [clicks], rows.
-        shown: int64 [10], rows of the answer to `recommend`.
-        scores: float32 [10], their scores.
-        counters: float32 [10, 9], their counters.
-        all_views: views of all articles of the pool before the moment.
-        pool_articles: number of articles in the pool.
-        lists: see `PoolAnswers.lists`.
-        ranks: for each of `BASELINES` float64 [clicks].
-        before: the lists of the models before training, if they are measured.
-    """
-
-    clicked: npt.NDArray[np.int32]
-    shown: Rows
-    scores: npt.NDArray[np.float32]
-    counters: npt.NDArray[np.float32]
-    all_views: float
+    clicked: npt.NDArray[np.int32]  # [clicks], rows
+    shown: Rows  # [10], of the answer to `recommend`
+    scores: npt.NDArray[np.float32]  # [10]
+    counters: npt.NDArray[np.float32]  # [10, 9]
+    all_views: float  # of all articles of the pool before the moment
     pool_articles: int
-    lists: Mapping[str, Rows]
-    ranks: Mapping[str, npt.NDArray[np.float64]]
-    before: Mapping[str, Rows] | None
+    lists: Mapping[str, Rows]  # see `PoolAnswers.lists`
+    ranks: Mapping[str, npt.NDArray[np.float64]]  # for each of `BASELINES` [clicks]
+    before: Mapping[str, Rows] | None  # the lists of the models before training, if they are measured
 
 
 def pool_report(
@@ -238,16 +209,11 @@ def pool_report(
     """Measure the whole pool on a log, with the rules that an export has by default.
 
     Args:
-        moments: the log, and what is known at the moment of each impression.
-        stages: the retrieval model and the click model.
-        untrained: the same models before training, measured on the same impressions; None: not measured.
-        slices: slices of the impressions.
+        untrained: the models before training, measured on the same impressions; None: not measured.
         max_age_hours: age limit of the export; see `learned_limit`.
-        say: takes a line of progress.
-        kept: numbers of impressions whose recommendations are kept.
 
     Returns:
-        The result of `pool_section`; "kept", for each of these impressions the first recommendations, best
+        The result of `pool_section`; "kept", the first recommendations for each of these impressions, best
         first: "title", "category", "score", "clicked"; and with `untrained` "before", model > "all" > metric.
     """
     log, examples = moments.log, moments.examples
@@ -291,20 +257,22 @@ def pool_report(
         stages[0].vectors,
         category_of,
     )
-    return {**found, "kept": [_first_answers(log, answered[number]) for number in kept]}
-
-
-def _first_answers(log: ScoredLog, answered: _Answered) -> list[dict[str, Any]]:
-    return [
-        {
-            "title": log.table.titles[row],
-            "category": log.table.categories[row],
-            "score": score,
-            "clicked": row in answered.clicked,
-        }
-        for row, score in zip(answered.shown[:_KEPT].tolist(), answered.scores.tolist(), strict=False)
-        if row >= 0
+    found["kept"] = [
+        [
+            {
+                "title": log.table.titles[row],
+                "category": log.table.categories[row],
+                "score": score,
+                "clicked": row in answered[number].clicked,
+            }
+            for row, score in zip(
+                answered[number].shown[:_KEPT].tolist(), answered[number].scores.tolist(), strict=False
+            )
+            if row >= 0
+        ]
+        for number in kept
     ]
+    return found
 
 
 def _baseline_ranks(
@@ -392,12 +360,8 @@ def pool_section(
     Args:
         measured: "recommend", "retrieval", and baselines by name -> metric -> float64 [impressions], NaN if
             undefined.
-        slices: result of `slice_masks` for the same impressions.
         articles: articles that were in the pool at any moment.
         per_moment: int [impressions], articles in the pool at the moment of each impression.
-        rule: the name in `POOL_RULES` that defines the pool.
-        coverage: result of `pool_metrics.coverage` by name.
-        calibration: result of `click_model.calibration` for the scores of `recommend`.
 
     Returns:
         Rates are fractions: "recommend", "retrieval" (slice > metric > mean), "baselines" (name > slice >
@@ -408,13 +372,25 @@ def pool_section(
     """
     means = sliced(measured, slices)
     baselines = {name: parts for name, parts in measured.items() if name not in POOL_MODELS}
-    defined = ~np.isnan(measured["recommend"]["recall@10"])
+    ours, columns = measured["recommend"], [(name, key) for name, parts in measured.items() for key in parts]
+    values = np.stack([measured[name][metric] for name, metric in columns], axis=1)  # [impressions, columns]
+    intervals: dict[str, Any] = {name: {part: {} for part in slices} for name in measured}
+    for part, mask in slices.items():
+        for (name, metric), ends in zip(columns, bootstrap_intervals(values[mask]), strict=True):
+            intervals[name][part][metric] = None if np.isnan(ends).any() else ends.tolist()
+    recalls = {name: mean_metrics(metrics)["recall@10"] or 0.0 for name, metrics in baselines.items()}
+    significance: dict[str, Any] = {}
+    for rival in dict.fromkeys(["retrieval", max(recalls, key=lambda name: recalls[name]), _ALWAYS_COMPARED]):
+        found = {key: paired_bootstrap(ours[key], measured[rival][key]) for key in _COMPARED_METRICS}
+        parts = {metric: asdict(each) for metric, each in found.items() if each is not None}
+        significance[f"recommend over {rival}"] = parts
+    defined = ~np.isnan(ours["recall@10"])
     return {
         **{name: means[name] for name in POOL_MODELS},
         "baselines": {name: means[name] for name in baselines},
         "coverage": dict(coverage),
-        "intervals": _intervals(measured, slices),
-        "significance": _compared(measured, baselines),
+        "intervals": intervals,
+        "significance": {title: parts for title, parts in significance.items() if parts},
         "slices": {part: int((mask & defined).sum()) for part, mask in slices.items()},
         "pool": {
             "articles": articles,
@@ -429,31 +405,3 @@ def pool_section(
         },
         "calibration": dict(calibration),
     }
-
-
-def _intervals(measured: Measured, slices: Slices) -> dict[str, dict[str, dict[str, list[float] | None]]]:
-    """name > slice > metric > ends of the interval; None if undefined."""
-    columns = [(name, metric) for name, metrics in measured.items() for metric in metrics]
-    values = np.stack([measured[name][metric] for name, metric in columns], axis=1)  # [impressions, columns]
-    found: dict[str, dict[str, dict[str, list[float] | None]]] = {
-        name: {part: {} for part in slices} for name in measured
-    }
-    for part, mask in slices.items():
-        for (name, metric), ends in zip(columns, bootstrap_intervals(values[mask]), strict=True):
-            found[name][part][metric] = None if np.isnan(ends).any() else ends.tolist()
-    return found
-
-
-def _compared(measured: Measured, baselines: Measured) -> dict[str, dict[str, Any]]:
-    """Compare `recommend` with retrieval alone, the best baseline and current clicks."""
-    recalls = {name: mean_metrics(metrics)["recall@10"] or 0.0 for name, metrics in baselines.items()}
-    best = max(recalls, key=lambda name: recalls[name])
-    ours = measured["recommend"]
-    found: dict[str, dict[str, Any]] = {}
-    for rival in dict.fromkeys(["retrieval", best, _ALWAYS_COMPARED]):
-        theirs = measured[rival]
-        parts = {metric: paired_bootstrap(ours[metric], theirs[metric]) for metric in _COMPARED_METRICS}
-        found[f"recommend over {rival}"] = {
-            metric: asdict(each) for metric, each in parts.items() if each is not None
-        }
-    return {title: parts for title, parts in found.items() if parts}

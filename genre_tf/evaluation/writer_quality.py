@@ -1,8 +1,8 @@
 """Quality of a run's writer: its headlines, the perplexity of clicked titles, and its texts for readers."""
 
 import math
-from collections.abc import Callable, Collection, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, cast
@@ -19,15 +19,20 @@ from genre_tf.data.manifest import COUNTERS_FILE
 from genre_tf.data.records import read_articles
 from genre_tf.data.text_examples import history_text, history_titles
 from genre_tf.errors import InputError
-from genre_tf.evaluation.cold_start import cold_impressions, cold_start, from_interest
-from genre_tf.evaluation.personalisation import personal_metrics, readers_of_articles, shown_samples
-from genre_tf.evaluation.scored_log import FEW_CLICKS, evenly
-from genre_tf.evaluation.scoring import Measured, TwoTowerScorer, load_scorers
-from genre_tf.evaluation.served_writer import ServedWriter
-from genre_tf.generation.prompts import Prompts
+from genre_tf.evaluation.personalisation import (
+    ServedWriter,
+    personal_metrics,
+    readers_of_articles,
+    shown_samples,
+)
+from genre_tf.evaluation.scored_log import FEW_CLICKS, ScoredLog, evenly
+from genre_tf.evaluation.scoring import Measured, ModelScorer, TwoTowerScorer, load_scorers
+from genre_tf.evaluation.significance import paired_bootstrap
 from genre_tf.generation.safety import load_classifier
 from genre_tf.generation.writer import WritingGraph
 from genre_tf.generation.writer_options import writer_options
+from genre_tf.losses.tokens import token_losses
+from genre_tf.metrics.ranking import ranking_metrics
 from genre_tf.metrics.text import copy_rate, distinct, perplexity, rouge
 from genre_tf.models.checkpoint import (
     WEIGHTS_FILE,
@@ -44,6 +49,11 @@ MIN_ABSTRACT_WORDS = 8  # shorter abstracts give too little to write from
 MAX_HEADLINES = 200  # ROUGE moves by about 0.01 between samples
 MAX_CLICKS = 500  # perplexity is known to about 4%; a 135M writer reads them in 2 minutes on two cores
 _BATCH_TEXTS = 32
+# Writing for them costs 5 texts each; more readers would only make the interval narrower than matters.
+MOST_IMPRESSIONS = 1000
+
+Write = Callable[[Sequence[ImpressionExample], int], list[list[str]]]
+"""(one example per reader, n) -> n titles for each, best first, written from interest alone."""
 
 
 @dataclass(frozen=True)
@@ -65,13 +75,6 @@ def generation_metrics(
 ) -> dict[str, Any]:
     """Measure a generator on articles that it was not trained on.
 
-    Args:
-        parts: the writer and what belongs to it.
-        towers: give the readers' vectors.
-        measured: the split.
-        learned: ids of the articles that it was trained on.
-        writing: how the run writes; see `likeliest_titles`.
-
     Returns:
         "perplexity" and "bits_per_character" of clicked titles, given reader and abstract; the perplexity
         also without the abstract and without the reader; ROUGE, distinct-n, grounding, "copy_rate" and
@@ -79,7 +82,21 @@ def generation_metrics(
         and the baselines that copy the beginning of the abstract. None if the split has no such article.
     """
     log = measured.log
-    clicks = clicked_titles(log.table, measured.examples, towers, parts.prompts, learned)
+    table, newest = log.table, parts.prompts.sizes.history_titles
+    new = [
+        (example, row)
+        for example in measured.examples
+        for row in example.candidates[example.labels > 0].tolist()
+        if table.titles[row] and table.news_ids[row] not in learned
+    ]
+    new = evenly(new, MAX_CLICKS)
+    readers = towers.user_vectors([example for example, _ in new])
+    clicks = [
+        ClickedTitle(
+            history_text(table, example.history[-newest:]), table.abstracts[row], table.titles[row], reader
+        )
+        for (example, row), reader in zip(new, readers, strict=True)
+    ]
     articles = headline_articles(log.split.articles.values(), learned)
     sources, titles = [article.abstract for article in articles], [article.title for article in articles]
     headlines = likeliest_titles(parts, sources, writing)
@@ -114,34 +131,9 @@ def headline_articles(articles: Collection[Article], learned: Collection[str]) -
     return evenly(fit, MAX_HEADLINES)
 
 
-def clicked_titles(
-    table: ArticleTable,
-    examples: Sequence[ImpressionExample],
-    towers: TwoTowerScorer,
-    prompts: Prompts,
-    learned: Collection[str],
-) -> list[ClickedTitle]:
-    """Clicked titles of unlearned articles, with their readers, evenly picked."""
-    clicks = [
-        (example, row)
-        for example in examples
-        for row in example.candidates[example.labels > 0].tolist()
-        if table.titles[row] and table.news_ids[row] not in learned
-    ]
-    clicks = evenly(clicks, MAX_CLICKS)
-    readers = towers.user_vectors([example for example, _ in clicks])
-    newest = prompts.sizes.history_titles
-    return [
-        ClickedTitle(
-            history_text(table, example.history[-newest:]), table.abstracts[row], table.titles[row], reader
-        )
-        for (example, row), reader in zip(clicks, readers, strict=True)
-    ]
-
-
 def likelihood_metrics(parts: Writer, clicks: Sequence[ClickedTitle]) -> dict[str, float | None]:
     """Perplexity of clicked titles: with all context, and without parts of it."""
-    title_loss = TitleLoss(parts)
+    title_loss = title_losses(parts)
     contexts = {
         "perplexity": clicks,
         "perplexity_without_source": [replace(row, source="") for row in clicks],
@@ -158,41 +150,28 @@ def likelihood_metrics(parts: Writer, clicks: Sequence[ClickedTitle]) -> dict[st
     }
 
 
-class TitleLoss:
-    """The teacher-forcing loss of titles.
+def title_losses(parts: Writer) -> Callable[[Sequence[ClickedTitle]], tuple[float, int]]:
+    """The loss in nats of the titles and their ends, given their contexts, and their number of tokens."""
+    texts = tf.TensorSpec([None], tf.string)
+    readers = tf.TensorSpec([None, parts.reader_prefix.user_dimension], tf.float32)
 
-    Args:
-        parts: the writer.
-    """
+    @tf.function(input_signature=[texts, texts, texts, readers], autograph=False)
+    def of_batch(history: Any, source: Any, title: Any, user_vector: Any) -> tuple[Any, Any]:
+        kind = tf.fill(tf.shape(title), "title")
+        rows = parts.prompts.to_learn(history, source, kind, title, context_weight=0.0)
+        losses = token_losses(parts, {**rows, "user_vector": user_vector}, False).losses
+        return tf.reduce_sum(losses), tf.size(losses)
 
-    def __init__(self, parts: Writer) -> None:
-        texts = tf.TensorSpec([None], tf.string)
-        readers = tf.TensorSpec([None, parts.reader_prefix.user_dimension], tf.float32)
-
-        @tf.function(input_signature=[texts, texts, texts, readers], autograph=False)
-        def of_batch(history: Any, source: Any, title: Any, user_vector: Any) -> tuple[Any, Any]:
-            kind = tf.fill(tf.shape(title), "title")
-            rows = parts.prompts.to_learn(history, source, kind, title, context_weight=0.0)
-            states = parts.states({**rows, "user_vector": user_vector}, training=False)
-            of_title = tf.where(rows["label_weight"] > 0)  # [tokens, 2]
-            logits = parts.logits(tf.gather_nd(states, of_title))  # [tokens, vocabulary]
-            labels = tf.gather_nd(rows["labels"], of_title)
-            losses = tf.nn.sparse_softmax_cross_entropy_with_logits(labels, tf.cast(logits, tf.float32))
-            return tf.reduce_sum(losses), tf.size(losses)
-
-        self._of_batch = of_batch
-
-    def __call__(self, clicks: Sequence[ClickedTitle]) -> tuple[float, int]:
-        """Loss in nats, summed over all tokens of the titles and their ends, and the token count."""
-        total, tokens = 0.0, 0
+    def title_loss(clicks: Sequence[ClickedTitle]) -> tuple[float, int]:
         in_length = sorted(clicks, key=lambda row: len(row.history) + len(row.source))
+        found = [(0.0, 0)]
         for batch in _batches(in_length):
-            texts = [
-                tf.constant([getattr(row, name) for row in batch]) for name in ("history", "source", "title")
-            ]
-            loss, count = self._of_batch(*texts, tf.constant(np.stack([row.user_vector for row in batch])))
-            total, tokens = total + float(loss), tokens + int(count)
-        return total, tokens
+            names = ("history", "source", "title", "user_vector")
+            loss, count = of_batch(*(tf.constant([getattr(row, name) for row in batch]) for name in names))
+            found.append((float(loss), int(count)))
+        return sum(loss for loss, _ in found), sum(count for _, count in found)
+
+    return title_loss
 
 
 class Headlines(NamedTuple):
@@ -206,15 +185,9 @@ class Headlines(NamedTuple):
 def likeliest_titles(
     parts: Writer, sources: Sequence[str], writing: WritingConfig | None = None
 ) -> Headlines:
-    """The likeliest title of each source, written for no particular reader.
-
-    Args:
-        parts: the writer.
-        sources: texts to write from.
-        writing: its lengths, words and beam are used. Samples, which differ every time, are replaced by a
-            beam search; it finds likelier titles than a greedy choice, which is kept if configured.
-    """
+    """The likeliest title of each source, written for no particular reader."""
     writing = writing or WritingConfig()
+    # Samples differ each time; a beam finds likelier titles than a greedy choice, which is kept.
     strategy: Literal["greedy", "beam"] = "greedy" if writing.strategy == "greedy" else "beam"
     one = replace(writing, strategy=strategy, samples=1, beam_groups=1, draft_tokens=0)
     options = writer_options(one, parts.prompts)
@@ -252,16 +225,80 @@ def _batches(rows: Sequence[Any]) -> Iterator[Sequence[Any]]:
         yield rows[start : start + _BATCH_TEXTS]
 
 
+def cold_impressions(log: ScoredLog, most: int = MOST_IMPRESSIONS) -> tuple[list[int], int]:
+    """Impressions with an AUC (a click, and an article that was not clicked) of readers with few clicks.
+
+    Returns:
+        Positions in the split of at most so many, evenly picked, and the total number.
+    """
+    few = [
+        at
+        for at, row in enumerate(log.split.impressions)
+        if len(row.history) <= FEW_CLICKS and len({*(row.clicked or ())}) == 2
+    ]
+    return evenly(few, most), len(few)
+
+
+def cold_start(
+    examples: Sequence[ImpressionExample],
+    clicked: Sequence[npt.NDArray[np.bool_]],
+    scorers: Mapping[str, ModelScorer],
+    articles: int,
+    write: Write,
+) -> dict[str, Any]:
+    """Score impressions of readers with few clicks, with and without written articles in their histories.
+
+    A history is filled up to `FEW_CLICKS`; written articles come before the real ones, as if they were older.
+    The idea is GENRE's (Liu et al., "ONCE: Boosting Content-based Recommendation with Both Open- and
+    Closed-source Large Language Models", WSDM 2024), which writes news for readers with at most five clicks.
+
+    Returns:
+        "impressions", "readers" and "written" (articles); for each model "auc" without and "auc_filled" with
+        the written articles, and their "difference" with its 95% bootstrap interval over impressions.
+    """
+    readers = list({reader_of(example): example for example in examples}.values())
+    titles = dict(zip(map(reader_of, readers), write(readers, FEW_CLICKS), strict=True))
+    filled, written = fill_histories(examples, titles, articles)
+    extra = ArticleTable(written)
+    report: dict[str, Any] = {"impressions": len(examples), "readers": len(readers), "written": len(written)}
+    for name, scorer in scorers.items():
+        before = ranking_metrics(scorer(examples), clicked)["auc"]
+        after = ranking_metrics(scorer.with_articles(extra)(filled), clicked)["auc"]
+        difference = paired_bootstrap(after, before)
+        report[name] = {
+            "auc": float(np.nanmean(before)),
+            "auc_filled": float(np.nanmean(after)),
+            "difference": asdict(difference) if difference else None,
+        }
+    return report
+
+
+def fill_histories(
+    examples: Sequence[ImpressionExample], titles: Mapping[tuple[Any, ...], Sequence[str]], first_row: int
+) -> tuple[list[ImpressionExample], list[Article]]:
+    """Put written articles, the best one newest, before the clicks of readers with few clicks.
+
+    The written articles, without duplicates, are rows of the table from `first_row` on.
+    """
+    rows: dict[str, int] = {}
+    filled = []
+    for example in examples:
+        room = max(FEW_CLICKS - len(example.history), 0)
+        chosen = [title for title in titles[reader_of(example)] if title][:room]
+        new = [rows.setdefault(title, first_row + len(rows)) for title in chosen]
+        history = np.concatenate([np.array(new[::-1], np.int32), example.history])
+        filled.append(replace(example, history=history, history_weights=None))
+    return filled, [Article(f"written-{row}", "", "", title, "") for title, row in rows.items()]
+
+
+def reader_of(example: ImpressionExample) -> tuple[Any, ...]:
+    """The reader that a text is written for; after further clicks they count as another reader."""
+    return (example.user_id, *example.history.tolist())
+
+
 @dataclass(frozen=True)
 class WriterEvaluation:
-    """Measures the writer of a run.
-
-    Args:
-        run: the run folder.
-        config: its settings.
-        measured: the trained models and the split.
-        say: takes a line of progress.
-    """
+    """Measures the writer of a run."""
 
     run: Path
     config: RunConfig
@@ -270,21 +307,18 @@ class WriterEvaluation:
 
     def metrics(self, *, before: bool) -> tuple[dict[str, Any], dict[str, Any]]:
         """`generation_metrics` and, if `before` is set, those of the initial generator."""
-        found = self._metrics_of(load_generator(self.run))
-        untrained = self._untrained() if before else None
-        return found, self._metrics_of(untrained) if untrained else {}
+        found, start = self._metrics_of(load_generator(self.run)), {}
+        if before:
+            try:
+                start = self._metrics_of(untrained_generator(self.run, self.config.generation.backbone))
+            except InputError as error:  # its checkpoint is no longer available
+                self.say(f"skipping the generator before training: {error}")
+        return found, start
 
     def personal(
         self, most: int, samples: int | None, first: Sequence[str] = ()
     ) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-        """Metrics of texts written for readers of the split, and some samples.
-
-        Args:
-            most: maximum number of readers.
-            samples: texts per reader, from which the ranking chooses one; None: the served number.
-            first: readers who must be among them, and among the samples, if something can be written for
-                them.
-        """
+        """Metrics of texts written for readers of the split, and some samples."""
         log, examples, *_ = self.measured
         readers = readers_of_articles(log.table, examples, self._learned, most, MIN_ABSTRACT_WORDS, first)
         if len(readers) < 2:
@@ -305,7 +339,17 @@ class WriterEvaluation:
         self.say(f"adding written articles to the histories of {len(few)} impressions with few clicks")
         cold, labels = [examples[at] for at in few], [clicked[at] for at in few]
         writer = self._served([history_titles(log.table, row.history) for row in cold], FEW_CLICKS)
-        found = cold_start(cold, labels, scorers, len(log.table), from_interest(writer, log.table))
+
+        def write(readers: Sequence[ImpressionExample], count: int) -> list[list[str]]:
+            """As the server does; without unsafe titles."""
+            histories = [history_titles(log.table, example.history) for example in readers]
+            _, served = writer(histories, [""] * len(readers), range(len(readers)))
+            return [
+                [text.decode() for text, fit in zip(*row, strict=True) if fit][:count]
+                for row in zip(served.text, served.safe, strict=True)
+            ]
+
+        found = cold_start(cold, labels, scorers, len(log.table), write)
         return {**found, "of_impressions": there_are}
 
     @cached_property
@@ -323,14 +367,6 @@ class WriterEvaluation:
     def _metrics_of(self, parts: Writer) -> dict[str, Any]:
         writing = self.config.generation.writing
         return generation_metrics(parts, self._towers, self.measured, self._learned, writing)
-
-    def _untrained(self) -> Writer | None:
-        """The generator before training; None if its checkpoint is no longer available."""
-        try:
-            return untrained_generator(self.run, self.config.generation.backbone)
-        except InputError as error:
-            self.say(f"skipping the generator before training: {error}")
-            return None
 
     def _served(self, histories: Sequence[Sequence[str]], samples: int | None) -> ServedWriter:
         """The writer for readers with these titles, as it is served; None: the served number of samples."""

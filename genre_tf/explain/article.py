@@ -13,7 +13,6 @@ from genre_tf.errors import InputError
 from genre_tf.evaluation.scoring import open_run
 from genre_tf.models.article_features import article_texts
 from genre_tf.models.checkpoint import load_ranker
-from genre_tf.models.news_encoder import NewsEncoder
 from genre_tf.models.ranker import Ranker
 
 FIRST_POINTS, MOST_POINTS = 16, 256
@@ -25,21 +24,13 @@ _AT_ONCE = 32
 
 @dataclass(frozen=True)
 class ClickReason:
-    """One click of the reader and its effect on the candidate.
+    """One click of the reader and its effect on the candidate."""
 
-    Args:
-        news_id: empty if the click was given by its title.
-        title: title of the article.
-        weight: the ranker's attention; the weights sum to 1 over the clicks.
-        without: the click probability if the reader had never clicked it.
-        change: the part of the probability that is due to this click; negative if it lowers the probability.
-    """
-
-    news_id: str
+    news_id: str  # empty if the click was given by its title
     title: str
-    weight: float
-    without: float
-    change: float
+    weight: float  # the ranker's attention; the weights sum to 1 over the clicks
+    without: float  # the click probability if the reader had never clicked it
+    change: float  # the part of the probability that is due to this click
 
 
 @dataclass(frozen=True)
@@ -52,39 +43,23 @@ class WordScore:
 
 @dataclass(frozen=True)
 class WordAttributions:
-    """Contributions of a candidate's words to its click logit.
+    """Contributions of a candidate's words to its click logit."""
 
-    Args:
-        words: words and scores, in the order of the text.
-        logit: logit of the candidate.
-        without_words: the logit if every piece of every word is masked.
-        missing: `logit - without_words` minus the sum of the scores: the error of the numerical integration.
-    """
-
-    words: tuple[WordScore, ...]
+    words: tuple[WordScore, ...]  # in the order of the text
     logit: float
-    without_words: float
-    missing: float
+    without_words: float  # the logit if every piece of every word is masked
+    missing: float  # `logit - without_words` minus the sum of the scores: the error of the integration
 
 
 @dataclass(frozen=True)
 class Explanation:
-    """Why a candidate has its click probability.
+    """Why a candidate has its click probability."""
 
-    Args:
-        news_id: id of the candidate; empty if it was given by its title.
-        title: title of the candidate.
-        probability: probability that the reader clicks it, without live counters.
-        probability_without_history: the same for a reader without history.
-        clicks: the reader's clicks, oldest first.
-        words: the contribution of the candidate's words to the logit.
-    """
-
-    news_id: str
+    news_id: str  # empty if the candidate was given by its title
     title: str
-    probability: float
+    probability: float  # that the reader clicks it, without live counters
     probability_without_history: float
-    clicks: tuple[ClickReason, ...]
+    clicks: tuple[ClickReason, ...]  # oldest first
     words: WordAttributions
 
 
@@ -94,30 +69,16 @@ def titled(title: str, news_id: str = "") -> Article:
 
 
 class Explainer:
-    """Explains the scores of a run's ranker.
-
-    Args:
-        run: the run folder.
-
-    Raises:
-        InputError: no run, or its ranker is not trained.
-    """
+    """Explains the scores of a run's ranker."""
 
     def __init__(self, run: Path) -> None:
         self.config = open_run(run)
         self.ranker = load_ranker(run)
 
     def __call__(self, history: Sequence[Article], candidate: Article) -> Explanation:
-        """Explain one candidate for one reader.
-
-        Args:
-            history: the reader's clicks, oldest first; the model reads only the newest.
-            candidate: the article.
-
-        Raises:
-            InputError: the candidate has no text.
-        """
-        if not self._text(candidate).strip():
+        """Explain one candidate for one reader."""
+        text = article_texts([candidate.title], [candidate.abstract], self.ranker.news.use_abstract)[0]
+        if not text.strip():
             raise InputError("the candidate has no title; give the article or a title to explain")
         clicks = list(history)[-self.ranker.max_history :]
         vectors = tf.constant(self.ranker.news.encode([*clicks, candidate]))
@@ -144,28 +105,21 @@ class Explainer:
             ),
             words=word_attributions(
                 self.ranker,
-                self._text(candidate),
+                text,
                 int(categories.rows([candidate.category])[0]),
                 int(categories.rows([candidate.subcategory])[0]),
                 of_clicks,
             ),
         )
 
-    def _text(self, article: Article) -> str:
-        return article_texts([article.title], [article.abstract], self.ranker.news.use_abstract)[0]
-
 
 def _click_logits(ranker: Ranker, clicks: tf.Tensor, kept: tf.Tensor, shown: tf.Tensor) -> tf.Tensor:
     """Logits of R candidates, each for a reader with some of the clicks.
 
     Args:
-        ranker: the click model, used without counters.
         clicks: float32 [H, D]; H may be 0.
         kept: bool [R, H], which of the clicks the reader of each candidate has.
         shown: float32 [R, D], the candidates.
-
-    Returns:
-        float32 [R].
     """
     room = [0, max(0, 1 - int(clicks.shape[0]))]  # the model needs room for at least one click
     clicks, kept = tf.pad(clicks, [room, [0, 0]]), tf.pad(kept, [[0, 0], room])
@@ -181,20 +135,19 @@ def word_attributions(
 
     The straight path leads from a text with as many masked pieces to the text itself. Scores are integrals of
     the gradient along it, so that together they equal the difference of the two logits (completeness).
-
-    Args:
-        ranker: the click model, used without counters.
-        text: text of the candidate.
-        category: its row in the news encoder's categories, 0 if unknown.
-        subcategory: the same for the subcategory.
-        history: float32 [H, D], vectors of the reader's clicks, oldest first; H may be 0.
+    `category` and `subcategory` are rows in the news encoder's categories; history: float32 [H, D].
 
     Source: Sundararajan et al., "Axiomatic Attribution for Deep Networks", 2017; summed by Gauss-Legendre
     quadrature, which needs fewer points than an even sum.
     """
     tokenizer = ranker.news.bert.tokenizer
     ids = tokenizer(tf.constant([text]), ranker.news.max_tokens)  # [1, T]
-    given, masked = _ends_of_path(ranker.news, ids[0])
+    vocabulary = tokenizer.vocabulary
+    table = tf.convert_to_tensor(ranker.news.bert.backbone.get_layer("token_embedding").embeddings)
+    given = tf.gather(table, ids[0])  # [T, hidden]
+    nothing = table[vocabulary.index("[MASK]")] if "[MASK]" in vocabulary else tf.zeros_like(given[0])
+    frame = (ids[0] == tokenizer.start_id) | (ids[0] == tokenizer.end_id)
+    masked = tf.where(frame[:, None], given, nothing)
 
     def logits(embeddings: tf.Tensor) -> tf.Tensor:
         """[S, T, hidden] -> [S]."""
@@ -217,18 +170,15 @@ def word_attributions(
         ):
             break
         points *= 2
-    pieces = [tokenizer.vocabulary[token] for token in ids[0].numpy()]
-    return WordAttributions(_joined_pieces(pieces[1:-1], scores[1:-1]), logit, without_words, missing)
-
-
-def _ends_of_path(news: NewsEncoder, ids: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-    """Embeddings of a text, and of one with [MASK] (or zeros) for each piece: [T, hidden]."""
-    tokenizer, vocabulary = news.bert.tokenizer, news.bert.tokenizer.vocabulary
-    table = tf.convert_to_tensor(news.bert.backbone.get_layer("token_embedding").embeddings)
-    given = tf.gather(table, ids)
-    nothing = table[vocabulary.index("[MASK]")] if "[MASK]" in vocabulary else tf.zeros_like(given[0])
-    frame = (ids == tokenizer.start_id) | (ids == tokenizer.end_id)
-    return given, tf.where(frame[:, None], given, nothing)
+    words: list[WordScore] = []
+    for token, score in zip(ids[0].numpy()[1:-1], scores[1:-1].tolist(), strict=True):
+        piece = vocabulary[token]
+        if piece.startswith("##") and words:  # it continues a word, whose score is the sum of its pieces'
+            begun = words.pop()
+            words.append(WordScore(begun.word + piece[2:], begun.score + score))
+        else:
+            words.append(WordScore(piece, score))
+    return WordAttributions(tuple(words), logit, without_words, missing)
 
 
 def _integrated(
@@ -246,15 +196,3 @@ def _integrated(
         gradients = tape.gradient(total_logit, between).numpy().astype(np.float64)
         total += np.einsum("s,sth->th", weights[start : start + _AT_ONCE] / 2, gradients)
     return (total * (given - masked).numpy()).sum(axis=1)
-
-
-def _joined_pieces(pieces: Sequence[str], scores: npt.NDArray[np.float64]) -> tuple[WordScore, ...]:
-    """Pieces that continue a word (`##ing`) belong to it; its score is their sum."""
-    words: list[WordScore] = []
-    for piece, score in zip(pieces, scores.tolist(), strict=True):
-        if piece.startswith("##") and words:
-            begun = words.pop()
-            words.append(WordScore(begun.word + piece[2:], begun.score + score))
-        else:
-            words.append(WordScore(piece, score))
-    return tuple(words)

@@ -39,37 +39,22 @@ _COMMON = frozenset(FUNCTION_WORDS)
 
 @dataclass(frozen=True)
 class Click:
-    """A click of a reader.
-
-    Args:
-        news_id: id of the article.
-        title: title of the article.
-        category: category of the article; "" if unknown.
-        subcategory: subcategory of the article; "" if unknown.
-        share: weight of the click among all of the reader's clicks, which sum to 1.
-    """
+    """A click of a reader; a category is "" if it is unknown."""
 
     news_id: str
     title: str
     category: str
     subcategory: str
-    share: float
+    share: float  # weight of the click among all of the reader's clicks, which sum to 1
 
 
 @dataclass(frozen=True)
 class LikedCategory:
-    """A category; `mostly` is a subcategory with at least half of its clicks, else "".
-
-    Args:
-        name: its name in the data set.
-        clicks: number of clicks in it.
-        share: its share of the counted clicks.
-        mostly: name of the subcategory in the data set.
-    """
+    """A category; `mostly` is a subcategory with at least half of its clicks, else ""."""
 
     name: str
     clicks: int
-    share: float
+    share: float  # of the counted clicks
     mostly: str
 
 
@@ -83,31 +68,17 @@ class LikedWord:
 
 @dataclass(frozen=True)
 class Profile:
-    """What a reader likes.
-
-    Args:
-        sentence: the sentence, in English.
-        clicks: number of clicks that it is based on.
-        unknown: number of clicks on unknown articles, which are left out.
-        categories: categories, greatest share first.
-        words: words, most characteristic first.
-    """
+    """What a reader likes: in a sentence, and the clicks, categories and words behind it, strongest first."""
 
     sentence: str
     clicks: int
-    unknown: int
+    unknown: int  # clicks on unknown articles, which are left out
     categories: tuple[LikedCategory, ...]
     words: tuple[LikedWord, ...]
 
 
 class TitleWords:
-    """How informative words are: of two with equally many clicks, the rarer one says more about the reader.
-
-    Args:
-        titles: titles of a corpus.
-        abstracts: abstracts of the corpus; words that they write in lower case are not names. If empty, the
-            titles are used.
-    """
+    """How informative words are: of two with equally many clicks, the rarer one says more of the reader."""
 
     def __init__(self, titles: Iterable[str], abstracts: Iterable[str] = ()) -> None:
         known = list(titles)
@@ -130,14 +101,7 @@ class TitleWords:
 def profile(
     clicks: Sequence[Click], words: TitleWords, safety: SafetyList | None = None, unknown: int = 0
 ) -> Profile:
-    """Describe what a reader likes.
-
-    Args:
-        clicks: the reader's clicks, oldest first; empty for a new reader.
-        words: words of a corpus of titles.
-        safety: words of the titles that it rejects are not named; by default the default list.
-        unknown: number of further clicks, on unknown articles.
-    """
+    """Describe what a reader likes."""
     often = 1 if len(clicks) <= FEW_CLICKS else 2
     categories = _categories(clicks, often)
     liked = _words(clicks, words, often, safety or SafetyList())
@@ -152,19 +116,10 @@ def profile(
 def profiles(
     run: Path, known: Mapping[str, Article], histories: Histories, safety: SafetyList | None = None
 ) -> Iterator[tuple[str, Profile]]:
-    """Profiles of readers, whose clicks are weighted as the run's user tower weights them.
+    """Reader and profile, whose clicks are weighted as the run's user tower weights them.
 
-    Args:
-        run: the run folder.
-        known: articles by id; clicks on other articles are left out and counted.
-        histories: histories of the readers.
-        safety: words of titles that it rejects are not shown.
-
-    Yields:
-        Reader and profile, in the given order, from the newest clicks that the run's models read.
-
-    Raises:
-        InputError: the run has no trained towers.
+    Clicks on articles that are not `known` are left out and counted; of the others, the newest that the run's
+    models read are used.
     """
     newest = open_run(run).data.max_history
     clicks = {
@@ -224,9 +179,12 @@ def _words(
     ranked = sorted(named, key=lambda term: (-value(term), term))[:_LOOKED_AT]
     safe = safety.is_safe(tf.constant([" ".join(term) for term in ranked], tf.string)).numpy()
     chosen: list[tuple[str, ...]] = []
+    stems: set[str] = set()
     for term in compress(ranked, safe):
-        if len(chosen) < MOST_WORDS and not any(_stems(term) & _stems(other) for other in chosen):
+        of_term = {word.removesuffix("s") for word in term}
+        if len(chosen) < MOST_WORDS and not of_term & stems:
             chosen.append(term)
+            stems |= of_term
     return tuple(
         LikedWord(forms[term].most_common(1)[0][0], tuple(click.news_id for click in holding[term]))
         for term in chosen
@@ -252,10 +210,6 @@ def _key(word: str) -> str:
     return "" if len(key) < 2 or common or _NO_SPACES.search(key) else key
 
 
-def _stems(term: tuple[str, ...]) -> set[str]:
-    return {word.removesuffix("s") for word in term}
-
-
 def _sentence(
     clicks: int, categories: Sequence[LikedCategory], words: Sequence[LikedWord], often: int
 ) -> str:
@@ -266,7 +220,8 @@ def _sentence(
     if categories:
         counts = [_number(clicks, "click"), *[""] * len(categories)]
         told = [
-            f"{_plain(one.name)} ({one.clicks}{of and f' of {of}'}{_most_of(one)})"
+            f"{_plain(one.name)} ({one.clicks}{of and f' of {of}'}"
+            f"{one.mostly and f', mostly {_plain(one.mostly)}'})"
             for one, of in zip(categories, counts, strict=False)
         ]
         return f"Likes {_listed(told)}" + (f"; {several} {named}." if words else ".")
@@ -280,10 +235,6 @@ def _sentence(
 
 def _number(count: int, name: str) -> str:
     return f"{count} {name}" if count == 1 else f"{count} {name}s"
-
-
-def _most_of(category: LikedCategory) -> str:
-    return f", mostly {_plain(category.mostly)}" if category.mostly else ""
 
 
 def _plain(name: str) -> str:

@@ -10,13 +10,7 @@ from genre_tf.text.words import WORD
 
 
 class SourceSpan(NamedTuple):
-    """A run of words that is in both texts.
-
-    Args:
-        words: number of words.
-        text: first and last character position in the written text.
-        source: first and last character position in the source.
-    """
+    """A run of words in both texts, and its first and last character position in each."""
 
     words: int
     text: tuple[int, int]
@@ -28,16 +22,11 @@ def source_spans(text: str, source: str, least_words: int = 2) -> list[SourceSpa
 
     Case, punctuation and full-width forms are ignored.
 
-    Args:
-        text: the written text.
-        source: its source.
-        least_words: minimum number of words in a run; a single common word means little.
-
     Returns:
         Spans in the order of the text; if a run occurs several times in the source, the first one is given.
 
     Source: Wise, "String Similarity via Greedy String Tiling and Running Karp-Rabin Matching", 1993; without
-        its hashing, because a headline is short; words of the source may be used twice.
+    its hashing, because a headline is short; words of the source may be used twice.
     """
     (ours, places), (theirs, their_places) = _words(text), _words(source)
     runs = _longest_runs(ours, theirs)
@@ -71,17 +60,31 @@ def marked(text: str, unsupported: str) -> list[tuple[str, bool]]:
     A claim is stored without the thousands separators of its numbers, the points of U.S. and the case of its
     quotes; it is searched in the same form. A claim that is not found stays unmarked.
 
-    Args:
-        text: the written text.
-        unsupported: claims, one per line, from `Grounding.unsupported`.
-
     Returns:
         Pieces that join to the text, and whether each one is an unsupported claim.
     """
     claims = sorted({claim for claim in unsupported.split("\n") if claim.strip()}, key=len, reverse=True)
     if not claims:
         return [(text, False)]
-    pieces = re.split(f"({'|'.join(map(_pattern_of, claims))})", text, flags=re.IGNORECASE)
+
+    def of_word(word: str) -> str:
+        if word.isdigit():
+            return r"[,'’ \u00a0\u2009\u202f]?".join(word)
+        if word == "USA":
+            return r"(?:U\.?S\.?A?\.?)"
+        if word.isupper() and 1 < len(word) <= 4:
+            return r"\.?".join(map(re.escape, word))
+        return re.escape(word)
+
+    def pattern(claim: str) -> str:
+        # Not inside a longer word; Chinese has no spaces, so its characters have no such boundary.
+        before = r"(?<![^\W_])" if claim[0].isascii() else ""
+        after = r"(?![^\W_])" if claim[-1].isascii() else ""
+        # A claim in a script without spaces, "北 京", appears as "北京" in the text.
+        between = r"\W+" if claim.isascii() else r"\W*"
+        return before + between.join(map(of_word, claim.split())) + after
+
+    pieces = re.split(f"({'|'.join(map(pattern, claims))})", text, flags=re.IGNORECASE)
     return [(piece, place % 2 == 1) for place, piece in enumerate(pieces) if piece]
 
 
@@ -105,23 +108,3 @@ def _longest_runs(ours: Sequence[str], theirs: Sequence[str]) -> list[tuple[int,
             place = max(after, key=lambda place: (after[place], -place))
             runs[at] = (after[place], place)
     return runs
-
-
-def _pattern_of(claim: str) -> str:
-    words = [_of_word(word) for word in claim.split()]
-    # Not inside a longer word; Chinese has no spaces, so its characters have no such boundary.
-    before = r"(?<![^\W_])" if claim[0].isascii() else ""
-    after = r"(?![^\W_])" if claim[-1].isascii() else ""
-    # A claim in a script without spaces, "北 京", appears as "北京" in the text.
-    between = r"\W+" if claim.isascii() else r"\W*"
-    return before + between.join(words) + after
-
-
-def _of_word(word: str) -> str:
-    if word.isdigit():
-        return r"[,'’ \u00a0\u2009\u202f]?".join(word)
-    if word == "USA":
-        return r"(?:U\.?S\.?A?\.?)"
-    if word.isupper() and 1 < len(word) <= 4:
-        return r"\.?".join(map(re.escape, word))
-    return re.escape(word)

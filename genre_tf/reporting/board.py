@@ -1,7 +1,9 @@
-"""An evaluation in TensorBoard: numbers, curves and pictures, and the models themselves."""
+"""Where an evaluation is stored: JSON and samples in `reports/`, numbers, curves and models in logs."""
 
 import contextlib
 import csv
+import json
+import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,28 +14,99 @@ from tensorboard.plugins import projector
 from tensorboard.plugins.histogram import metadata as histogram
 from tensorboard.plugins.pr_curve import summary as pr_curve
 
+from genre_tf.errors import FailureError
 from genre_tf.evaluation.personalisation import as_markdown
 from genre_tf.evaluation.scored_log import evenly
 from genre_tf.evaluation.scoring import Measured, RankerScorer, TwoTowerScorer
+from genre_tf.files import whole_file
 from genre_tf.reporting.figures import as_pixels, attention, evaluation_figures
 from genre_tf.reporting.tables import markdown, pool_rows, report_tables
 from genre_tf.training.observers import write_layout
 
+_MOST_PICTURE_BYTES = 4_000_000
 MOST_ARTICLES = 2000  # t-SNE in a browser handles some thousand points, and the file stays below 15 MB
 MOST_READERS = 400
 VECTORS_FILE, LABELS_FILE = "vectors.tsv", "labels.tsv"
 COLUMNS = ("label", "kind", "category", "clicks", "views")
 
 
+def check_place(run: Path) -> None:
+    """Check, before minutes of work, that an evaluation can be stored."""
+    for folder in (run / "reports", run / "logs"):
+        try:
+            folder.mkdir(exist_ok=True)
+            with tempfile.TemporaryFile(dir=folder):
+                pass
+        except OSError as error:
+            raise FailureError(
+                f"{folder} cannot be written ({error.strerror}); make it writable, or copy the run"
+            ) from None
+
+
+def keep_evaluation(report: dict[str, Any], run: Path) -> tuple[dict[str, Any], list[Path]]:
+    """Store the result of `evaluate_run`.
+
+    Returns:
+        The report without its samples, and the written files: `evaluation-SPLIT.json`, `samples-SPLIT.json`
+        (recommendations and texts for some readers) and, if there are texts, `samples-SPLIT.md`.
+    """
+    numbers = dict(report)
+    written, recommended = numbers.pop("samples", []), numbers.pop("recommended", [])
+    split = report["split"]
+    files = [run / "reports" / f"evaluation-{split}.json", samples_file(run, split)]
+    _write(files[0], json.dumps(numbers, indent=2, allow_nan=False))
+    files += _keep_samples({"recommended": recommended, "written": written}, run, split)
+    log_evaluation(numbers, run, written, recommended, latency_picture(run))
+    return numbers, files
+
+
+def keep_written(written: Sequence[dict[str, Any]], run: Path, split: str) -> None:
+    """Add texts to an evaluation that measured none, for example texts written by a server.
+
+    A sample has the form of `personalisation.as_markdown`; one that also has the "reader" and "recommended"
+    ("title" and "score", best first) is shown on the report's first screen.
+    """
+    file = samples_file(run, split)
+    try:
+        samples = json.loads(file.read_text("utf-8"))
+    except (OSError, ValueError) as error:
+        raise FailureError(f"{file} cannot be read ({error}); evaluate the run again") from None
+    _keep_samples({**samples, "written": list(written)}, run, split)
+    log_samples(written, run, split)
+
+
+def samples_file(run: Path, split: str) -> Path:
+    """Where the samples of a split are stored."""
+    return run / "reports" / f"samples-{split}.json"
+
+
+def latency_picture(run: Path) -> bytes | None:
+    """The PNG that `genre bench serve --picture RUN/reports/latency.png` drew; None for what cannot be it."""
+    file = run / "reports" / "latency.png"
+    if not file.is_file() or file.stat().st_size > _MOST_PICTURE_BYTES:
+        return None
+    content = file.read_bytes()
+    return content if content.startswith(b"\x89PNG\r\n\x1a\n") else None
+
+
+def _keep_samples(samples: Mapping[str, Any], run: Path, split: str) -> list[Path]:
+    """Write `samples-SPLIT.json`, and the texts in it also as Markdown; returns the latter's file, if any."""
+    _write(samples_file(run, split), json.dumps(samples, indent=1, ensure_ascii=False))
+    if not samples["written"]:
+        return []
+    file = samples_file(run, split).with_suffix(".md")
+    _write(file, "\n\n".join([f"# Written for readers of {split}", *map(as_markdown, samples["written"])]))
+    return [file]
+
+
+def _write(file: Path, text: str) -> None:
+    with whole_file(file) as part:
+        part.write_text(text + "\n", "utf-8")
+
+
 def log_folder(run: Path, split: str) -> Path:
     """The TensorBoard folder for the results of a split."""
     return run / "logs" / "evaluation" / Path(split).name
-
-
-def clear(run: Path, split: str) -> None:
-    """Remove the files of an earlier evaluation of this split, which TensorBoard would also show."""
-    for file in log_folder(run, split).rglob("events.out.tfevents.*"):
-        file.unlink(missing_ok=True)
 
 
 def log_evaluation(
@@ -43,15 +116,7 @@ def log_evaluation(
     recommended: Sequence[Mapping[str, Any]] = (),
     latency: bytes | None = None,
 ) -> None:
-    """Write scalars, their charts, curves, histograms, pictures and texts into `logs/evaluation/SPLIT`.
-
-    Args:
-        report: result of `evaluate_run`.
-        run: the run folder.
-        written: sample texts.
-        recommended: sample recommendations.
-        latency: a PNG file; see `keeping.latency_picture`.
-    """
+    """Write scalars, their charts, curves, histograms, pictures and texts into `logs/evaluation/SPLIT`."""
     split = report["split"]
     if written:
         log_samples(written, run, split)
@@ -59,7 +124,7 @@ def log_evaluation(
     with writer.as_default(step=0):
         for name, value in scalars(report):
             tf.summary.scalar(f"{split}/{name}", value)
-        write_layout({f"Evaluation on {split}": _charts(report)})
+        write_layout({f"Evaluation on {split}": charts(report)})
         for name, found in report.get("click_model", {}).items():
             _click_model(f"{split}/{name}", found)
         for title, figure in evaluation_figures(report).items():
@@ -125,30 +190,35 @@ def _click_model(tag: str, found: Mapping[str, Any]) -> None:
         )
 
 
-def _charts(report: Mapping[str, Any]) -> dict[str, list[str]]:
+def charts(report: Mapping[str, Any]) -> dict[str, list[str]]:
+    """The tags of the scalars in each chart."""
     split, models = report["split"], report["models"]
-    charts = {
-        f"{title}, all impressions": [f"{split}/models/{name}/all/{metric}" for name in models]
+    pool = report.get("pool") or {}
+    found = {
+        f"{title}, all impressions": [f"models/{name}/all/{metric}" for name in models]
         for title, metric in (("AUC", "auc"), ("nDCG@10", "ndcg_at_10"), ("MRR", "mrr"))
     }
-    charts["AUC of the baselines"] = [f"{split}/baselines/{name}/all/auc" for name in report["baselines"]]
-    charts["AUC before training"] = [
-        f"{split}/before/models/{name}/all/auc" for name in report["before"].get("models", {})
-    ]
-    charts["calibration error"] = [
-        f"{split}/click_model/{name}/calibration_error" for name in report.get("click_model", {})
-    ]
-    pool = report.get("pool") or {}
-    charts["recall@10 of the whole pool"] = [
-        f"{split}/pool/{name if name in pool else f'baselines/{name}'}/all/recall_at_10"
-        for name in (pool_rows(pool) if pool else ())
-    ]
-    return {title: tags for title, tags in charts.items() if tags}
+    found |= {
+        "AUC of the baselines": [f"baselines/{name}/all/auc" for name in report["baselines"]],
+        "AUC before training": [
+            f"before/models/{name}/all/auc" for name in report["before"].get("models", {})
+        ],
+        "calibration error": [
+            f"click_model/{name}/calibration_error" for name in report.get("click_model", {})
+        ],
+        "recall@10 of the whole pool": [
+            f"pool/{name if name in pool else f'baselines/{name}'}/all/recall_at_10"
+            for name in (pool_rows(pool) if pool else ())
+        ],
+    }
+    return {title: [f"{split}/{tag}" for tag in tags] for title, tags in found.items() if tags}
 
 
 def log_models(measured: Measured, run: Path, split: str) -> None:
-    """Write the projector's files and the click model's graph to `logs/evaluation/SPLIT`."""
+    """Write the projector's files and the click model's graph into an emptied `logs/evaluation/SPLIT`."""
     folder = log_folder(run, split)
+    for file in folder.rglob("events.out.tfevents.*"):  # TensorBoard would also show an earlier evaluation
+        file.unlink(missing_ok=True)
     folder.mkdir(parents=True, exist_ok=True)
     towers = measured.scorers.get("two_tower")
     if isinstance(towers, TwoTowerScorer):

@@ -63,9 +63,8 @@ def auc_by_slice(report: Mapping[str, Any]) -> Figure | None:
                 label=scorer_name(name) if place == 0 else None,
             )
     panel.axvline(0.5, color="grey", linestyle=":")
-    panel.set_yticks(
-        range(len(parts)), [f"{part.replace('_', ' ')} ({report['slices'][part]})" for part in parts]
-    )
+    labels = [f"{part.replace('_', ' ')} ({count})" for part, count in report["slices"].items()]
+    panel.set_yticks(range(len(parts)), labels)
     panel.invert_yaxis()
     panel.set_xlabel("AUC, mean of impressions, with 95% intervals")
     panel.legend(fontsize="small")
@@ -99,11 +98,9 @@ def before_and_after(report: Mapping[str, Any]) -> Figure | None:
     for axes, panel in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels, strict=True):
         _draw_panel(axes, panel)
         axes.set_ylim(most - 0.5, -0.5)
-    marks = {
-        label: mark
-        for axes in figure.axes
-        for mark, label in zip(*axes.get_legend_handles_labels(), strict=True)
-    }
+    marks: dict[str, Any] = {}
+    for axes in figure.axes:
+        marks |= {label: mark for mark, label in zip(*axes.get_legend_handles_labels(), strict=True)}
     figure.legend(marks.values(), marks.keys(), loc="outside lower center", ncols=3, frameon=False)
     return figure
 
@@ -135,13 +132,8 @@ def _draw_panel(axes: Any, panel: _Panel) -> None:
             axes.plot(before, place, "o", color="C7", label="before training")
         axes.plot([low, high], [place, place], color="C0", linewidth=4, alpha=0.35, solid_capstyle="butt")
         axes.plot(after, place, "o", color="C0", label="trained, with 95% interval")
-        axes.annotate(
-            f"{after:.3f}",
-            (1.02, place),
-            xycoords=("axes fraction", "data"),
-            va="center",
-            annotation_clip=False,
-        )
+        where = {"xycoords": ("axes fraction", "data"), "va": "center", "annotation_clip": False}
+        axes.annotate(f"{after:.3f}", (1.02, place), **where)
     best = best_baseline(panel.baselines, panel.metric)
     if best is not None:
         value = panel.baselines[best]["all"][panel.metric]
@@ -160,14 +152,11 @@ def calibration(report: Mapping[str, Any]) -> Figure | None:
     models = report.get("click_model")
     if not models:
         return None
-    return _reliability(
-        {
-            f"{scorer_name(name)}: off by {found['calibration_error']:.4f}": found["calibration"]
-            for name, found in models.items()
-        },
-        "click probability",
-        "share that was clicked",
-    )
+    curves = {
+        f"{scorer_name(name)}: off by {found['calibration_error']:.4f}": found["calibration"]
+        for name, found in models.items()
+    }
+    return _reliability(curves, "click probability")
 
 
 def pool_calibration(report: Mapping[str, Any]) -> Figure | None:
@@ -179,11 +168,11 @@ def pool_calibration(report: Mapping[str, Any]) -> Figure | None:
         {**part, "probability": part["mean_score"], "rate": part["click_rate"]} for part in found["bins"]
     ]
     label = f"recommend: Brier score {found['brier']:.4f}"
-    return _reliability({label: groups}, "score of `recommend`", "share that was clicked")
+    return _reliability({label: groups}, "score of `recommend`")
 
 
-def _reliability(curves: Mapping[str, Sequence[Mapping[str, float]]], x_label: str, y_label: str) -> Figure:
-    """Rates with their intervals against probabilities, by label, with the line where both are equal."""
+def _reliability(curves: Mapping[str, Sequence[Mapping[str, float]]], x_label: str) -> Figure:
+    """Click rates with intervals against probabilities, by label, with the line where both are equal."""
     figure = Figure(figsize=(5, 4.5), layout="constrained")
     panel = figure.subplots()
     for number, (label, groups) in enumerate(curves.items()):
@@ -203,7 +192,7 @@ def _reliability(curves: Mapping[str, Sequence[Mapping[str, float]]], x_label: s
         )
     most = max(panel.get_xlim()[1], panel.get_ylim()[1])
     panel.plot([0, most], [0, most], color="grey", linestyle=":", label="perfect")
-    panel.set(xlabel=x_label, ylabel=y_label)
+    panel.set(xlabel=x_label, ylabel="share that was clicked")
     panel.legend(fontsize="small")
     return figure
 
@@ -258,17 +247,12 @@ def exposure(report: Mapping[str, Any], most: int = 12) -> Figure | None:
 
 
 def attention(sample: Mapping[str, Any]) -> Figure:
-    """The attention of a reader's recommended articles over their newest clicks.
-
-    Args:
-        sample: from `reasons.recommended_samples`.
-    """
+    """The attention of a reader's recommended articles over their newest clicks."""
     titles = sample["history"][-_SHOWN_CLICKS:]
     weights = np.array([article["weights"][-_SHOWN_CLICKS:] for article in sample["recommended"]])
     names = [
-        f"{_short(article['title'])} ({article['probability']:.3f}{clicked})"
+        f"{_short(article['title'])} ({article['probability']:.3f}{', clicked' * article['clicked']})"
         for article in sample["recommended"]
-        for clicked in (", clicked" if article["clicked"] else "",)
     ]
     with rc_context({"font.family": _fonts()}):
         figure = Figure(figsize=(11, 5.5), layout="constrained")
@@ -282,11 +266,7 @@ def attention(sample: Mapping[str, Any]) -> Figure:
 
 
 def lengths(distributions: Mapping[str, Sequence[int]]) -> Figure:
-    """Histograms of lengths.
-
-    Args:
-        distributions: label -> counts by length, from 0; the last one counts all longer lengths.
-    """
+    """Histograms of lengths."""
     figure = Figure(figsize=(9, 2.2 * ((len(distributions) + 1) // 2)), layout="constrained")
     panels = figure.subplots((len(distributions) + 1) // 2, 2, squeeze=False).reshape(-1)
     for panel, (label, counts) in zip(panels, distributions.items(), strict=False):

@@ -11,17 +11,11 @@ _BEST = "the best baseline"
 
 
 class Verdict(NamedTuple):
-    """One task of a run, compared with the best baseline.
+    """One task of a run, compared with the best baseline."""
 
-    Attributes:
-        task: the heading.
-        outcome: "better", "within chance", "worse", or "not compared".
-        sentence: the numbers behind it.
-    """
-
-    task: str
-    outcome: str
-    sentence: str
+    task: str  # the heading
+    outcome: str  # "better", "within chance", "worse", or "not compared"
+    sentence: str  # the numbers behind it
 
 
 def served_model(report: Mapping[str, Any]) -> str | None:
@@ -38,11 +32,7 @@ def best_baseline(baselines: Mapping[str, Any], metric: str) -> str | None:
 
 
 def verdicts(report: Mapping[str, Any]) -> list[Verdict]:
-    """Whether the served models beat the best baseline: on impressions, and on the whole pool if measured.
-
-    Args:
-        report: `evaluation-SPLIT.json`.
-    """
+    """Whether the served models beat the best baseline: on impressions, and on the whole pool if measured."""
     return [*_on_impressions(report), *_on_the_pool(report.get("pool") or {})]
 
 
@@ -50,18 +40,21 @@ def findings(report: Mapping[str, Any], training: Mapping[str, Any] | None = Non
     """The warnings that follow from an evaluation, most severe first.
 
     A part that was not measured gives no warning, and what a verdict says is not said again.
-
-    Args:
-        report: `evaluation-SPLIT.json`.
-        training: stage -> `training-STAGE.json`.
     """
     found = [
-        *_of_training(training or {}),
-        *_of_ranking(report),
-        *_of_pool(report.get("pool") or {}),
-        *_of_click_model(report),
-        *_of_text(report.get("generation") or {}),
+        (0, f"The last training of {stage} was rejected: the run has no weights of this stage.")
+        for stage, result in (training or {}).items()
+        if result.get("refused")
     ]
+    found += [*_of_ranking(report), *_of_pool(report.get("pool") or {})]
+    for name, model in report.get("click_model", {}).items():
+        if model["calibration_error"] > _WELL_CALIBRATED:
+            said = (
+                f"Probabilities of the {scorer_name(name)} are off by {model['calibration_error']:.3f} on "
+                f"average (click rate {model['click_rate']:.3f}): use their order, not their values."
+            )
+            found.append((4 if name == served_model(report) else 6, said))
+    found += _of_text(report.get("generation") or {})
     return [line for _, line in sorted(found, key=lambda pair: pair[0])]
 
 
@@ -102,10 +95,8 @@ def _on_the_pool(pool: Mapping[str, Any]) -> Iterator[Verdict]:
     if best is None or found is None:
         yield Verdict("Whole pool", "not compared", f"{sentence}; they were compared with no baseline.")
         return
-    theirs, points = (
-        pool["baselines"][best]["all"]["recall@10"],
-        f"{100 * abs(found['difference']):.1f} points",
-    )
+    theirs = pool["baselines"][best]["all"]["recall@10"]
+    points = f"{100 * abs(found['difference']):.1f} points"
     ends, outcome = _interval(found, scale=100, digits=1), _outcome(found)
     compared = {
         "better": f"{points} less ({ends})",
@@ -132,12 +123,6 @@ def _interval(found: Mapping[str, float], scale: float = 1, digits: int = 3) -> 
 
 
 _Found = Iterator[tuple[int, str]]  # the lower the number, the more severe
-
-
-def _of_training(training: Mapping[str, Any]) -> _Found:
-    for stage, result in training.items():
-        if result.get("refused"):
-            yield 0, f"The last training of {stage} was rejected: the run has no weights of this stage."
 
 
 def _of_ranking(report: Mapping[str, Any]) -> _Found:
@@ -176,32 +161,17 @@ def _change(found: Mapping[str, float]) -> str:
     return f"{found['difference']:+.3f} ({found['low']:+.3f} to {found['high']:+.3f})"
 
 
-def _of_click_model(report: Mapping[str, Any]) -> _Found:
-    for name, found in report.get("click_model", {}).items():
-        if found["calibration_error"] > _WELL_CALIBRATED:
-            yield (
-                4 if name == served_model(report) else 6,
-                f"Probabilities of the {scorer_name(name)} are off by {found['calibration_error']:.3f} on "
-                f"average (click rate {found['click_rate']:.3f}): use their order, not their values.",
-            )
-
-
 def _of_text(generation: Mapping[str, Any]) -> _Found:
     copied = [each.get("rouge1") or 0.0 for each in generation.get("baselines", {}).values()]
-    if copied and (generation.get("rouge1") or 0.0) < max(copied):
-        yield (
-            3,
-            "Written headlines are less similar to real ones "
-            f"(ROUGE-1 {generation.get('rouge1') or 0.0:.3f}) "
-            f"than the first words of the abstract ({max(copied):.3f}): publish no text without reading it.",
-        )
+    ours = generation.get("rouge1") or 0.0
+    if copied and ours < max(copied):
+        said = f"Written headlines are less similar to real ones (ROUGE-1 {ours:.3f}) than the first words of"
+        yield 3, f"{said} the abstract ({max(copied):.3f}): publish no text without reading it."
     personal = generation.get("personal") or {}
     grounding = personal.get("grounding", generation.get("grounding"))
     if grounding is not None and grounding < 0.95:
-        yield (
-            1,
-            f"{1 - grounding:.0%} of the names, numbers and quotes in written texts are not in the source.",
-        )
+        said = "of the names, numbers and quotes in written texts are not in the source."
+        yield 1, f"{1 - grounding:.0%} {said}"
     over = personal.get("first_sample_over_other_reader") or {}
     if over and over["low"] <= 0.5 <= over["high"]:
         yield (

@@ -2,45 +2,107 @@
 
 import base64
 import json
+from collections import Counter
 from collections.abc import Mapping
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from genre_tf.config import RunConfig
+from genre_tf.data.manifest import SPLITS, load_manifest
+from genre_tf.data.records import read_articles, read_examples
 from genre_tf.errors import InputError
 from genre_tf.evaluation.scoring import has_generator, open_run
 from genre_tf.explain.text import marked
 from genre_tf.files import whole_file
 from genre_tf.generation.safety import classifier_file
 from genre_tf.models.checkpoint import WEIGHTS_FILE
-from genre_tf.reporting.data_card import data_card
+from genre_tf.reporting.board import latency_picture, samples_file
 from genre_tf.reporting.figures import as_png, evaluation_figures, lengths
 from genre_tf.reporting.findings import findings, verdicts
-from genre_tf.reporting.keeping import latency_picture, samples_file
 from genre_tf.reporting.tables import pool_lines, report_tables, scorer_name
 
 _STAGES = ("retrieval", "ranking", "generation")
 _MOST_REPORT_BYTES = 64 * 2**20
 _STRONGEST_CLICKS = 3
+_EPOCH = datetime(1970, 1, 1)
+_MOST = {
+    "clicks before an impression": 60,
+    "articles shown at once": 120,
+    "characters of a title": 160,
+    "characters of an abstract, in tens": 80,
+}  # longer ones are counted as of this length
 _FIRST_READERS, _LATELY_READ, _FIRST_ARTICLES = 3, 3, 4  # of the first screen
 
 
-def write_html(run: Path, split: str, out: Path | None = None) -> tuple[Path, list[str]]:
-    """Write the report of a run.
+def data_card(prepared: Path) -> dict[str, Any]:
+    """What a run was trained on: counts, dates, cold shares and lengths of its prepared folder.
 
-    Args:
-        run: the run folder.
-        split: the split that it was evaluated on.
-        out: the file, replaced as a whole; None: `RUN/reports/report-SPLIT.html`.
+    Returns:
+        "articles", "with_abstract" (share), "categories" (names and article counts, largest first),
+        "readers", "bad_rows", "splits" (for each: "impressions", "clicks", "candidates", "click_rate",
+        "first", "last", "no_history", and for validation "unseen_readers" and "unseen_clicks", the shares
+        that do not occur in training), and "lengths": label -> counts by length.
+    """
+    manifest = load_manifest(prepared)
+    articles = read_articles(prepared).articles[1:]
+    lengths = {label: np.zeros(most + 1, np.int64) for label, most in _MOST.items()}
+
+    def count(label: str, values: npt.ArrayLike) -> None:
+        most = _MOST[label]
+        lengths[label] += np.bincount(np.minimum(np.asarray(values, np.int64), most), minlength=most + 1)
+
+    def moment(hours: float | None) -> str:
+        return "" if hours is None else f"{_EPOCH + timedelta(hours=hours):%Y-%m-%d %H:%M}"
+
+    splits: dict[str, Any] = {}
+    readers: set[str] = set()
+    known = np.zeros(0, np.int32)
+    for split in SPLITS:
+        examples, found = read_examples(prepared, split), manifest["splits"][split]
+        earlier, cold_readers, cold_clicks, empty = frozenset(readers), 0, 0, 0
+        for block in examples.blocks("user_id", "history", "candidates", "labels"):
+            read = np.diff(block.history_ends)
+            count("clicks before an impression", read)
+            count("articles shown at once", np.diff(block.candidate_ends))
+            empty += int(np.count_nonzero(read == 0))
+            cold_readers += sum(user not in earlier for user in block.user_id)
+            cold_clicks += int(np.count_nonzero(~np.isin(block.candidates[block.labels > 0], known)))
+            readers.update(block.user_id)
+        known = np.union1d(known, examples.articles("candidates", "history"))
+        splits[split] = {
+            **{name: found[name] for name in ("impressions", "clicks", "candidates")},
+            "click_rate": found["clicks"] / max(1, found["candidates"]),
+            **{name: moment(found.get(f"{name}_hours")) for name in ("first", "last")},
+            "no_history": empty / max(1, found["impressions"]),
+        }
+        if split != SPLITS[0]:
+            splits[split]["unseen_readers"] = cold_readers / max(1, found["impressions"])
+            splits[split]["unseen_clicks"] = cold_clicks / max(1, found["clicks"])
+    count("characters of a title", [len(article.title) for article in articles])
+    count(
+        "characters of an abstract, in tens",
+        [-(-len(each.abstract) // 10) for each in articles if each.abstract],
+    )
+    return {
+        "articles": len(articles),
+        "with_abstract": sum(bool(article.abstract) for article in articles) / max(1, len(articles)),
+        "categories": Counter(article.category or "(none)" for article in articles).most_common(),
+        "readers": len(readers),
+        "bad_rows": manifest.get("bad_rows", 0),
+        "splits": splits,
+        "lengths": {label: np.trim_zeros(counts, "b").tolist() for label, counts in lengths.items()},
+    }
+
+
+def write_html(run: Path, split: str, out: Path | None = None) -> tuple[Path, list[str]]:
+    """Write the report of a run to a file, by default `RUN/reports/report-SPLIT.html`.
 
     Returns:
         The file, and, if the run was not evaluated on the split, a line with the command that does it.
-
-    Raises:
-        InputError: there is no run folder, a report in it is damaged, or the file's folder does not exist.
-        FailureError: the file cannot be written.
     """
     config = open_run(run)
     if not split or split != Path(split).name:
@@ -52,8 +114,21 @@ def write_html(run: Path, split: str, out: Path | None = None) -> tuple[Path, li
     samples = _read(samples_file(run, split))
     stages = {stage: _read(run / "reports" / f"training-{stage}.json") for stage in _STAGES}
     training = {stage: result for stage, result in stages.items() if result}
-    lacking = _lacking(run, split, evaluation, samples)
+    measure = f"genre evaluate {run} --data DATA --split {split}"
+    lacking = _lacking(run, split, measure, evaluation, samples)
+    measured = {
+        "intervals, calibration and fairness": "click_model" in evaluation,
+        "the models before training": evaluation.get("before", {}).get("models"),
+        "the quality of written text": evaluation.get("generation") or not has_generator(run),
+    }
+    left_out = [name for name, there in measured.items() if evaluation and not there]
+    not_measured = left_out and f"Not measured: {', '.join(left_out)}. To measure everything: {measure}"
     card = data_card(run / "prepared") if (run / "prepared").is_dir() else {}
+    figures = {"Lengths": lengths(card["lengths"])} if card else {}
+    figures |= evaluation_figures(evaluation) if evaluation else {}
+    pictures = {title: as_png(figure) for title, figure in figures.items()}
+    if (latency := latency_picture(run)) is not None:
+        pictures["Latency against load"] = latency
     html = (
         _environment()
         .get_template("report.html")
@@ -61,19 +136,22 @@ def write_html(run: Path, split: str, out: Path | None = None) -> tuple[Path, li
             run=run.absolute().name,
             split=split,
             lacking=lacking,
-            not_measured=_not_measured(run, split, evaluation),
+            not_measured=not_measured,
             verdicts=verdicts(evaluation),
             readers=_three_readers(samples),
             data=card,
             report=evaluation,
             training=training,
-            config=_described(config),
+            config=config,
             findings=findings(evaluation, training),
-            pictures=_pictures(run, card, evaluation),
+            pictures={
+                title: f"data:image/png;base64,{base64.b64encode(png).decode()}"
+                for title, png in pictures.items()
+            },
             tables=report_tables(evaluation) if evaluation else {},
             pool_lines=pool_lines(evaluation["pool"]) if evaluation.get("pool") else [],
-            recommended=[_with_reasons(sample) for sample in samples.get("recommended", [])],
-            written=[_with_marks(sample) for sample in samples.get("written", [])],
+            recommended=samples.get("recommended", []),
+            written=samples.get("written", []),
             safety_classifier=classifier_file(run).is_file(),
         )
     )
@@ -92,6 +170,10 @@ def _environment() -> Environment:
     )
     environment.filters["percent"] = lambda value: "–" if value is None else f"{100 * value:.1f}"
     environment.filters["number"] = lambda value, digits=3: "–" if value is None else f"{value:.{digits}f}"
+    environment.filters["reasons"] = lambda article, history: sorted(
+        zip(article["weights"], history, strict=True), key=lambda pair: -pair[0]
+    )[:_STRONGEST_CLICKS]
+    environment.filters["pieces"] = lambda text: marked(text["text"], text["unsupported"])
     environment.filters["words"] = scorer_name
     environment.filters["count"] = lambda value: f"{value:,}".replace(",", "\u202f")
     return environment
@@ -113,32 +195,26 @@ def _read(file: Path) -> dict[str, Any]:
 
 
 def _lacking(
-    run: Path, split: str, evaluation: Mapping[str, Any], samples: Mapping[str, Any]
+    run: Path, split: str, measure: str, evaluation: Mapping[str, Any], samples: Mapping[str, Any]
 ) -> dict[str, str]:
     """For each part of the first screen that has nothing to show, a line with the command that fills it."""
-    measure = _measure(run, split)
     untrained = [stage for stage in _STAGES[:2] if not (run / stage / WEIGHTS_FILE).is_file()]
     train = f"genre train {untrained[0] if len(untrained) == 1 else 'all'} --data DATA --run {run}"
     found = {}
-    if not evaluation:
-        if len(untrained) == 2:
-            found["evaluation"] = f"Nothing is trained yet. Train it: {train}"
-        else:
-            found["evaluation"] = f"Nothing has been measured on {split} yet. Measure it: {measure}"
+    if not evaluation and len(untrained) == 2:
+        found["evaluation"] = f"Nothing is trained yet. Train it: {train}"
+    elif not evaluation:
+        found["evaluation"] = f"Nothing has been measured on {split} yet. Measure it: {measure}"
+    elif not evaluation.get("pool") and untrained:
+        found["pool"] = f"The whole pool needs trained retrieval and ranking. Train what is missing: {train}"
     elif not evaluation.get("pool"):
-        if untrained:
-            found["pool"] = (
-                f"The whole pool needs trained retrieval and ranking. Train what is missing: {train}"
-            )
-        else:
-            found["pool"] = f"The whole pool was not measured. Measure it: {measure}"
+        found["pool"] = f"The whole pool was not measured. Measure it: {measure}"
     if not samples.get("written"):
-        if has_generator(run):
-            found["written"] = f"No text was written for readers. Write some: {measure}"
-        else:
-            found["written"] = (
-                f"The run has no writer. Train it: genre train generation --data DATA --run {run}"
-            )
+        found["written"] = (
+            f"No text was written for readers. Write some: {measure}"
+            if has_generator(run)
+            else f"The run has no writer. Train it: genre train generation --data DATA --run {run}"
+        )
     if evaluation and not samples.get("recommended"):
         found["readers"] = (
             "The evaluation has no example readers, which need a trained ranker and 3 earlier clicks. "
@@ -147,91 +223,36 @@ def _lacking(
     return found
 
 
-def _not_measured(run: Path, split: str, evaluation: Mapping[str, Any]) -> str:
-    """A note on what this evaluation was not asked for, or did not know yet; empty if there is nothing."""
-    parts = (
-        ("intervals, calibration and fairness", "click_model" in evaluation),
-        ("the models before training", evaluation and evaluation["before"].get("models")),
-        ("the quality of written text", evaluation.get("generation") or not has_generator(run)),
-    )
-    left_out = [name for name, measured in parts if not measured]
-    if not evaluation or not left_out:
-        return ""
-    return f"Not measured: {', '.join(left_out)}. To measure everything: {_measure(run, split)}"
-
-
-def _measure(run: Path, split: str) -> str:
-    return f"genre evaluate {run} --data DATA --split {split}"
-
-
 def _three_readers(samples: Mapping[str, Any]) -> list[dict[str, Any]]:
     """What readers had read, what they get, and what was written for them: from a server, or measured."""
     recommended = {sample["reader"]: sample for sample in samples.get("recommended", [])}
     written = {sample["reader"]: sample for sample in samples.get("written", []) if sample.get("reader")}
-    served = [name for name, sample in written.items() if sample.get("recommended")]
+    from_server = [name for name, sample in written.items() if sample.get("recommended")]
     both = [name for name in recommended if name in written]
-    names = list(dict.fromkeys([*served, *both, *recommended]))[:_FIRST_READERS]
-    return [_first_screen(name, recommended.get(name, {}), written.get(name, {})) for name in names]
-
-
-def _first_screen(name: str, sample: Mapping[str, Any], text: Mapping[str, Any]) -> dict[str, Any]:
-    """One reader: "name", "read" (newest first), "articles", "source" of the articles, "title", "written"."""
-    served = text.get("recommended")
-    articles = served or sample.get("from_pool") or sample["recommended"]
-    if served:
-        source = "by the server"
-    elif sample.get("from_pool"):
-        source = "from the whole pool"
-    else:
-        source = f"of {sample['candidates']} shown articles"
-    read = text["titles"] if served else sample["history"]
-    return {
-        "name": name,
-        "read": read[::-1][:_LATELY_READ],
-        "articles": [
-            {"score": each.get("score", each.get("probability")), "clicked": False, **each}
-            for each in articles[:_FIRST_ARTICLES]
-        ],
-        "source": source,
-        "title": text.get("title", ""),
-        "written": next((each for each in text.get("written", []) if each["safe"] and each["text"]), None),
-    }
-
-
-def _described(config: RunConfig) -> dict[str, Any]:
-    return {
-        "news backbone": config.news.backbone,
-        "trained part": config.news.trainable,
-        "writer": config.generation.backbone or "a new small GPT-2",
-        "ranking objective": config.ranking.objective,
-        "counters": "yes" if config.ranking.counters else "no",
-        "newest clicks read": config.data.max_history,
-        "continues from": config.continual.from_run or "no earlier run",
-        "seed": config.seed,
-    }
-
-
-def _pictures(run: Path, card: Mapping[str, Any], evaluation: Mapping[str, Any]) -> dict[str, str]:
-    figures = {"Lengths": lengths(card["lengths"])} if card else {}
-    figures |= evaluation_figures(evaluation) if evaluation else {}
-    found = {title: as_png(figure) for title, figure in figures.items()}
-    latency = latency_picture(run)
-    if latency is not None:
-        found["Latency against load"] = latency
-    return {title: f"data:image/png;base64,{base64.b64encode(png).decode()}" for title, png in found.items()}
-
-
-def _with_reasons(sample: dict[str, Any]) -> dict[str, Any]:
-    """A recommendation with its strongest clicks."""
-
-    def reasons(article: Mapping[str, Any]) -> list[tuple[float, str]]:
-        weighed = zip(article["weights"], sample["history"], strict=True)
-        return sorted(weighed, key=lambda pair: -pair[0])[:_STRONGEST_CLICKS]
-
-    recommended = [{**article, "reasons": reasons(article)} for article in sample["recommended"]]
-    return {**sample, "recommended": recommended}
-
-
-def _with_marks(sample: dict[str, Any]) -> dict[str, Any]:
-    texts = [{**text, "pieces": marked(text["text"], text["unsupported"])} for text in sample["written"]]
-    return {**sample, "written": texts}
+    names = list(dict.fromkeys([*from_server, *both, *recommended]))[:_FIRST_READERS]
+    readers = []
+    for name in names:
+        sample, text = recommended.get(name, {}), written.get(name, {})
+        served = text.get("recommended")
+        articles = served or sample.get("from_pool") or sample["recommended"]
+        if served:
+            source = "by the server"
+        elif sample.get("from_pool"):
+            source = "from the whole pool"
+        else:
+            source = f"of {sample['candidates']} shown articles"
+        texts = [each for each in text.get("written", []) if each["safe"] and each["text"]]
+        readers.append(
+            {
+                "name": name,
+                "read": (text["titles"] if served else sample["history"])[::-1][:_LATELY_READ],
+                "articles": [
+                    {"score": each.get("score", each.get("probability")), "clicked": False, **each}
+                    for each in articles[:_FIRST_ARTICLES]
+                ],
+                "source": source,
+                "title": text.get("title", ""),
+                "written": texts[0] if texts else None,
+            }
+        )
+    return readers

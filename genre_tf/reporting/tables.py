@@ -2,51 +2,46 @@
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from types import MappingProxyType
 from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 
-_SCORERS = MappingProxyType(
-    {
-        "two_tower": "two-tower model",
-        "ranker_counters": "ranker with counters",
-        "category": "categories read before",
-        "bm25": "BM25 of titles",
-        "click_through_rate": "click-through rate",
-        "clicks": "all clicks so far",
-        "clicks_1h": "clicks halved every hour",
-        "clicks_6h": "clicks halved every 6 hours",
-        "clicks_24h": "clicks halved every 24 hours",
-        "clicks_of_categories": "clicks in categories read before",
-        "newest": "newest first",
-    }
-)
-_HEADINGS = MappingProxyType(
-    {
-        "auc": "AUC",
-        "mrr": "MRR",
-        "ndcg@5": "nDCG@5",
-        "ndcg@10": "nDCG@10",
-        "before": "AUC before",
-        "category_diversity": "of categories",
-        "rouge1": "ROUGE-1",
-        "rouge2": "ROUGE-2",
-        "rougeL": "ROUGE-L",
-        "distinct2": "distinct-2",
-        "shown_share": "shown",
-        "click_share": "clicked",
-        "share_above": "above",
-        "share_above_low": "low",
-        "share_above_high": "high",
-        "share_equal": "equal",
-        "win_rate": "win rate",
-        "auc_filled": "AUC filled",
-        "mean": "more",
-    }
-)
-_SHORT = MappingProxyType({"recall@50": "@50", "recall@100": "@100", "recall@300": "@300"})
+_SCORERS = {
+    "two_tower": "two-tower model",
+    "ranker_counters": "ranker with counters",
+    "category": "categories read before",
+    "bm25": "BM25 of titles",
+    "click_through_rate": "click-through rate",
+    "clicks": "all clicks so far",
+    "clicks_1h": "clicks halved every hour",
+    "clicks_6h": "clicks halved every 6 hours",
+    "clicks_24h": "clicks halved every 24 hours",
+    "clicks_of_categories": "clicks in categories read before",
+    "newest": "newest first",
+}
+_HEADINGS = {
+    "auc": "AUC",
+    "mrr": "MRR",
+    "ndcg@5": "nDCG@5",
+    "ndcg@10": "nDCG@10",
+    "before": "AUC before",
+    "category_diversity": "of categories",
+    "rouge1": "ROUGE-1",
+    "rouge2": "ROUGE-2",
+    "rougeL": "ROUGE-L",
+    "distinct2": "distinct-2",
+    "shown_share": "shown",
+    "click_share": "clicked",
+    "share_above": "above",
+    "share_above_low": "low",
+    "share_above_high": "high",
+    "share_equal": "equal",
+    "win_rate": "win rate",
+    "auc_filled": "AUC filled",
+    "mean": "more",
+}
+_SHORT = {"recall@50": "@50", "recall@100": "@100", "recall@300": "@300"}
 _FOUND = ("recall@10", "recall@50", "recall@100", "recall@300", "ndcg@10", "mrr")
 _QUALITIES = ("fresh", "coverage", "diversity", "category_diversity", "novelty")
 _TEXTS = ("perplexity", "rouge1", "rouge2", "rougeL", "distinct2", "grounding")
@@ -60,27 +55,16 @@ Rows = Mapping[str, Mapping[str, Any]]
 
 @dataclass(frozen=True, kw_only=True)
 class MetricTable:
-    """A table of numbers.
-
-    Attributes:
-        title: title of the table.
-        columns: the metrics to show.
-        rows: name -> metric -> number; a cell is empty if its row lacks the number.
-        ends: name -> metric -> ends of the 95% interval; shown where there is room for them.
-        baselines: names of rows that are set apart.
-        percent: whether floats are shown in percent.
-        digits: decimal places of floats that are not in percent.
-        names: column -> heading, for columns without a usual one.
-    """
+    """A table of numbers; a cell is empty if its row lacks the number."""
 
     title: str
-    columns: Sequence[str]
+    columns: Sequence[str]  # the metrics to show
     rows: Rows
-    ends: Rows = field(default_factory=dict)
-    baselines: Collection[str] = ()
-    percent: bool = False
-    digits: int = 3
-    names: Mapping[str, str] = field(default_factory=dict)
+    ends: Rows = field(default_factory=dict)  # of 95% intervals, shown where there is room for them
+    baselines: Collection[str] = ()  # names of rows that are set apart
+    percent: bool = False  # whether floats are shown in percent
+    digits: int = 3  # decimal places of other floats
+    names: Mapping[str, str] = field(default_factory=dict)  # headings of columns without a usual one
 
     @property
     def headings(self) -> list[str]:
@@ -121,7 +105,7 @@ def print_report(report: Mapping[str, Any], console: Console) -> None:
         if name in _ONLY_ON_THE_PAGE:
             continue
         # Not rich's own title, which is wrapped to the width of a narrow table.
-        console.print(f"\n{table.title}", style="bold", markup=False)
+        console.print(f"\n{table.title}", style="bold")
         shown = Table()
         for heading in ("", *table.headings):
             shown.add_column(heading, justify="right" if heading else "left")
@@ -166,24 +150,33 @@ def pool_lines(section: Mapping[str, Any]) -> list[str]:
 
 
 def report_tables(report: Mapping[str, Any]) -> dict[str, MetricTable]:
-    """The tables of everything that an evaluation has measured, by name, in the order in which they are read.
-
-    Args:
-        report: result of `evaluate_run`, or `evaluation-SPLIT.json`.
-    """
-    generation = report.get("generation") or {}
-    tables = {
-        **_of_ranking(report),
-        **(_of_pool(report["pool"], report["split"]) if report.get("pool") else {}),
-        **(_of_generation(generation, report["before"].get("generation")) if generation else {}),
-        **(_of_readers(generation["personal"]) if generation.get("personal") else {}),
-        **(_of_cold_start(generation["cold_start"]) if generation.get("cold_start") else {}),
-    }
-    if report.get("significance"):
-        tables["significance"] = MetricTable(
-            title="Differences in AUC, 95% interval", columns=_DIFFERENCE, rows=report["significance"]
+    """The tables of everything that an evaluation has measured, by name, in the order of reading."""
+    generation, pool = report.get("generation") or {}, report.get("pool")
+    tables = {**_of_ranking(report), **(_of_pool(pool, report["split"]) if pool else {})}
+    if generation:
+        before = report["before"].get("generation") or {}
+        tables["generation"] = MetricTable(
+            title=f"Generator: {generation['headlines']} headlines written from abstracts, "
+            f"{generation['clicked_titles']} clicked titles",
+            columns=_TEXTS,
+            rows={"trained": generation, "before training": before, **generation.get("baselines", {})},
         )
-    return {**tables, **_of_groups(report)}
+    if generation.get("personal"):
+        tables |= _of_readers(generation["personal"])
+    if found := generation.get("cold_start"):
+        parts = {name: part for name, part in found.items() if isinstance(part, dict)}
+        tables["cold_start"] = MetricTable(
+            title=f"Readers with few clicks: AUC in {found['impressions']} of {found['of_impressions']} "
+            f"impressions, without and with {found['written']} written articles in their histories, "
+            "95% interval",
+            columns=("auc", "auc_filled", *_DIFFERENCE),
+            rows={name: {**part, **(part["difference"] or {})} for name, part in parts.items()},
+        )
+    tables["significance"] = MetricTable(
+        title="Differences in AUC, 95% interval", columns=_DIFFERENCE, rows=report.get("significance") or {}
+    )
+    tables |= _of_groups(report)
+    return {name: table for name, table in tables.items() if any(table.rows.values())}
 
 
 def _of_ranking(report: Mapping[str, Any]) -> dict[str, MetricTable]:
@@ -206,8 +199,7 @@ def _of_ranking(report: Mapping[str, Any]) -> dict[str, MetricTable]:
         ),
         "slices": MetricTable(
             title="AUC by slice, in percent",
-            columns=list(report["slices"]),
-            names=_slice_names(report["slices"]),
+            **_slice_columns(report["slices"]),
             rows=_by_slice(scorers, "auc"),
             ends=intervals,
             baselines=report["baselines"],
@@ -223,8 +215,9 @@ def _of_ranking(report: Mapping[str, Any]) -> dict[str, MetricTable]:
     return tables
 
 
-def _slice_names(slices: Mapping[str, int]) -> dict[str, str]:
-    return {part: f"{part.replace('_', ' ')}\n({count})" for part, count in slices.items()}
+def _slice_columns(slices: Mapping[str, int]) -> dict[str, Any]:
+    names = {part: f"{part.replace('_', ' ')}\n({count})" for part, count in slices.items()}
+    return {"columns": list(slices), "names": names}
 
 
 def _by_slice(scorers: Mapping[str, Any], metric: str) -> Rows:
@@ -240,7 +233,15 @@ def _of_pool(section: Mapping[str, Any], split: str) -> dict[str, MetricTable]:
         name: {**parts["all"], "coverage": section["coverage"].get(name)} for name, parts in scorers.items()
     }
     ends = {name: parts["all"] for name, parts in section["intervals"].items()}
-    tables = {
+    described = {
+        name: row for name, row in rows.items() if any(row.get(key) is not None for key in _QUALITIES)
+    }
+    differences = {
+        f"{title}: {_HEADINGS.get(metric, metric)}": found
+        for title, parts in section["significance"].items()
+        for metric, found in parts.items()
+    }
+    return {
         "pool": MetricTable(
             title=f"Whole pool on {split}: what `recommend` would answer",
             columns=_FOUND,
@@ -248,42 +249,21 @@ def _of_pool(section: Mapping[str, Any], split: str) -> dict[str, MetricTable]:
             rows=rows,
             ends=ends,
             baselines=baselines,
-        )
-    }
-    described = {
-        name: row for name, row in rows.items() if any(row.get(key) is not None for key in _QUALITIES)
-    }
-    if described:
-        tables["pool_lists"] = MetricTable(
+        ),
+        "pool_lists": MetricTable(
             title="Whole pool: the first ten of a list", columns=_QUALITIES, rows=described, ends=ends
-        )
-    tables["pool_slices"] = MetricTable(
-        title="Whole pool: recall@10 by slice",
-        columns=list(section["slices"]),
-        names=_slice_names(section["slices"]),
-        rows=_by_slice(scorers, "recall@10"),
-        ends=_by_slice(section["intervals"], "recall@10"),
-        baselines=baselines,
-    )
-    differences = {
-        f"{title}: {_HEADINGS.get(metric, metric)}": found
-        for title, parts in section["significance"].items()
-        for metric, found in parts.items()
-    }
-    if differences:
-        tables["pool_significance"] = MetricTable(
+        ),
+        "pool_slices": MetricTable(
+            title="Whole pool: recall@10 by slice",
+            **_slice_columns(section["slices"]),
+            rows=_by_slice(scorers, "recall@10"),
+            ends=_by_slice(section["intervals"], "recall@10"),
+            baselines=baselines,
+        ),
+        "pool_significance": MetricTable(
             title="Whole pool: differences, 95% interval", columns=_DIFFERENCE, rows=differences
-        )
-    return tables
-
-
-def _of_generation(written: Mapping[str, Any], before: Mapping[str, Any] | None) -> dict[str, MetricTable]:
-    title = (
-        f"Generator: {written['headlines']} headlines written from abstracts, "
-        f"{written['clicked_titles']} clicked titles"
-    )
-    rows = {"trained": written, "before training": before or {}, **written.get("baselines", {})}
-    return {"generation": MetricTable(title=title, columns=_TEXTS, rows=rows)}
+        ),
+    }
 
 
 def _of_readers(personal: Mapping[str, Any]) -> dict[str, MetricTable]:
@@ -323,18 +303,15 @@ def _of_readers(personal: Mapping[str, Any]) -> dict[str, MetricTable]:
     }
 
 
-def _of_cold_start(found: Mapping[str, Any]) -> dict[str, MetricTable]:
-    title = (
-        f"Readers with few clicks: AUC in {found['impressions']} of {found['of_impressions']} impressions, "
-        f"without and with {found['written']} written articles in their histories, 95% interval"
-    )
-    parts = {name: part for name, part in found.items() if isinstance(part, dict)}
-    rows = {name: {**part, **(part["difference"] or {})} for name, part in parts.items()}
-    return {"cold_start": MetricTable(title=title, columns=("auc", "auc_filled", *_DIFFERENCE), rows=rows)}
-
-
 def _of_groups(report: Mapping[str, Any]) -> dict[str, MetricTable]:
     """Quality by category and by how much readers had read, in percent."""
+
+    def means(auc: Mapping[str, Any]) -> dict[str, float]:
+        return {name: found["mean"] for name, found in auc.items() if found}
+
+    def ends(auc: Mapping[str, Any]) -> dict[str, tuple[float | None, float | None]]:
+        return {name: (found["low"], found["high"]) for name, found in auc.items() if found}
+
     tables = {}
     categories: Sequence[Mapping[str, Any]] = report.get("categories") or []
     if categories:
@@ -347,10 +324,10 @@ def _of_groups(report: Mapping[str, Any]) -> dict[str, MetricTable]:
             | {name: f"AUC,\n{scorer_name(name)}" for name in models},
             rows={
                 row["category"]: {**row, **{first[name]: row["first_share"][name] for name in models}}
-                | _means(row["auc"])
+                | means(row["auc"])
                 for row in categories[:MOST_CATEGORIES]
             },
-            ends={row["category"]: _ends(row["auc"]) for row in categories},
+            ends={row["category"]: ends(row["auc"]) for row in categories},
             percent=True,
         )
     activity: Sequence[Mapping[str, Any]] = report.get("activity") or []
@@ -359,16 +336,8 @@ def _of_groups(report: Mapping[str, Any]) -> dict[str, MetricTable]:
             title="AUC by how much readers had read, in percent",
             columns=["impressions", *activity[0]["auc"]],
             names={name: scorer_name(name) for name in activity[0]["auc"]},
-            rows={row["clicks"]: {**row, **_means(row["auc"])} for row in activity},
-            ends={row["clicks"]: _ends(row["auc"]) for row in activity},
+            rows={row["clicks"]: {**row, **means(row["auc"])} for row in activity},
+            ends={row["clicks"]: ends(row["auc"]) for row in activity},
             percent=True,
         )
     return tables
-
-
-def _means(auc: Mapping[str, Any]) -> dict[str, float]:
-    return {name: found["mean"] for name, found in auc.items() if found}
-
-
-def _ends(auc: Mapping[str, Any]) -> dict[str, tuple[float | None, float | None]]:
-    return {name: (found["low"], found["high"]) for name, found in auc.items() if found}

@@ -15,7 +15,7 @@ from genre_tf.data.batches import Columns, impression_batches
 from genre_tf.data.columns import ImpressionColumns, ImpressionExample
 from genre_tf.data.moment_pool import Rows, moment
 from genre_tf.evaluation.baselines import simple_baselines
-from genre_tf.evaluation.pool_baselines import BASELINES, baseline_scores, ranks_of
+from genre_tf.evaluation.pool_metrics import BASELINES, baseline_scores, ranks_of
 from genre_tf.metrics.ranking import click_ranks, mean_metrics, ranking_metrics, recall
 from genre_tf.training.distribution import Distribution
 from genre_tf.training.learner import Learner

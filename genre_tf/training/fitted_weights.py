@@ -10,7 +10,7 @@ from genre_tf.config import RunConfig
 from genre_tf.data.batches import impression_batches
 from genre_tf.data.columns import Floats, ImpressionColumns, ImpressionExample, Ints, Rows
 from genre_tf.data.moment_pool import MomentPool, moment
-from genre_tf.evaluation.scoring import RankerScorer, TwoTowerScorer
+from genre_tf.evaluation.scoring import RankerScorer
 from genre_tf.models.checkpoint import WEIGHTS_FILE, load_two_tower, two_tower_of
 from genre_tf.models.counter_heads import moment_features
 from genre_tf.models.ranker import Ranker, flat
@@ -233,7 +233,7 @@ def _lists(towers: TwoTower | None, data: StageData, examples: Sequence[Impressi
     generator = np.random.default_rng(0)
     if towers is not None:
         vectors = towers.news.embed(data.features)
-        queries = towers.query(TwoTowerScorer(towers, vectors).user_vectors(examples))
+        queries = tf.constant(towers.queries(vectors, [example.history for example in examples]))
     for number, one in enumerate(examples):
         rows = pool.rows(moment(one))
         clicked = one.candidates[one.labels > 0]

@@ -24,9 +24,8 @@ from genre_tf.config import GenerationConfig, RunConfig, optimizer_of
 from genre_tf.data.articles import ArticleTable
 from genre_tf.data.text_examples import TextExample, learning_split
 from genre_tf.errors import InputError
-from genre_tf.evaluation.personalisation import as_markdown, readers_of_articles, written_for
+from genre_tf.evaluation.personalisation import ServedWriter, as_markdown, readers_of_articles, written_for
 from genre_tf.evaluation.scoring import TwoTowerScorer
-from genre_tf.evaluation.served_writer import ServedWriter
 from genre_tf.generation.grounding import common_words_of
 from genre_tf.generation.prompts import CONTROL_TOKENS
 from genre_tf.generation.reader_prefix import UNSEEN

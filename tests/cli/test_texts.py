@@ -2,7 +2,7 @@
 
 import pytest
 
-from genre_tf.cli.readers import read_text, read_titles
+from genre_tf.cli.clients import read_text, read_titles
 from genre_tf.errors import InputError
 
 

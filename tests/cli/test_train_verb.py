@@ -13,6 +13,7 @@ from typer.testing import CliRunner
 from genre_tf.cli import train
 from genre_tf.config import read_config
 from genre_tf.errors import InputError
+from genre_tf.training import run_folder
 
 ROWS = "\t".join(["N{0}", "sports", "tennis", "title number {0}", "", "", "[]", "[]"])
 
@@ -59,18 +60,18 @@ def test_wrong_paths_and_names(tmp_path, data):
 
 def test_options_become_settings_of_their_stage(tmp_path, data, monkeypatch):
     given: list[tuple] = []
-    monkeypatch.setattr(train, "_train", lambda *arguments: given.append(arguments))
+    monkeypatch.setattr(run_folder, "train", lambda *arguments, **_: given.append(arguments) or {})
     monkeypatch.chdir(tmp_path)
     app = typer.Typer()
     app.command()(train.train)
     options = ["--objective", "softmax", "--teacher", "runs/large"]
     options += ["--writer-trainable", "lora 8", "--contrast", "0.3"]
-    answer = CliRunner().invoke(app, ["ranking", "--data", str(data), "--run", "run", *options])
+    answer = CliRunner().invoke(app, ["ranking", "--data", str(data), "--run", "run", "--json", *options])
     assert answer.exit_code == 0, answer.output
     ranking, generation = given[0][3].ranking, given[0][3].generation
     assert (ranking.objective, ranking.teacher) == ("softmax", str(tmp_path / "runs" / "large"))
     assert (generation.trainable, generation.contrast) == ("lora 8", 0.3)
-    options = ["--writer-backbone", "hf://gpt2", "--learning-rate", "0.25"]
+    options = ["--writer-backbone", "hf://gpt2", "--learning-rate", "0.25", "--json"]
     CliRunner().invoke(app, ["generation", "--data", str(data), "--run", "run", *options])
     generation = given[1][3].generation
     assert generation.adaptation.learning_rate == 0.25 != generation.optimizer.learning_rate
@@ -106,11 +107,11 @@ def test_wrong_steps_name_the_stages(given, said):
 
 def test_epochs_end_a_limit_of_steps(tmp_path, data, monkeypatch):
     given: list[tuple] = []
-    monkeypatch.setattr(train, "_train", lambda *arguments: given.append(arguments))
+    monkeypatch.setattr(run_folder, "train", lambda *arguments, **_: given.append(arguments) or {})
     (tmp_path / "mine.toml").write_text("[generation.optimizer]\nsteps = 50\nmost_steps = 70\n")
     app = typer.Typer()
     app.command()(train.train)
-    options = ["--data", str(data), "--run", "run", "--config", str(tmp_path / "mine.toml")]
+    options = ["--data", str(data), "--run", "run", "--json", "--config", str(tmp_path / "mine.toml")]
     for more in ([], ["--epochs", "2"], ["--epochs", "2", "--steps", "generation=30"]):
         assert CliRunner().invoke(app, ["all", *options, *more]).exit_code == 0
     assert [each[3].generation.optimizer.steps_of(100) for each in given] == [50, 200, 30]

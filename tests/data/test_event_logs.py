@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from genre_tf.cli.convert import convert as convert_verb
+from genre_tf.cli.data_sets import convert as convert_verb
 from genre_tf.data.checking import check_data
 from genre_tf.data.layouts.column_map import EVENTS, EventColumns, read_map
 from genre_tf.data.layouts.conversion import check_layout, convert

@@ -12,7 +12,7 @@ import pyarrow.parquet
 import pytest
 import typer
 
-from genre_tf.cli.convert import convert as convert_verb
+from genre_tf.cli.data_sets import convert as convert_verb
 from genre_tf.data import lines
 from genre_tf.data.checking import check_data
 from genre_tf.data.layouts.column_map import read_map

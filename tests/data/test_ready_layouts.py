@@ -11,7 +11,7 @@ import pyarrow
 import pyarrow.parquet
 import pytest
 
-from genre_tf.cli.convert import convert as convert_verb
+from genre_tf.cli.data_sets import convert as convert_verb
 from genre_tf.data.checking import check_data
 from genre_tf.data.layouts.column_map import ColumnMap, read_map
 from genre_tf.data.layouts.conversion import check_layout, convert

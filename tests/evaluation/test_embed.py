@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from genre_tf.cli.embed import embed
+from genre_tf.cli.predict import embed
 from genre_tf.data.articles import ArticleTable
 from genre_tf.data.beam.runners import Runner
 from genre_tf.data.mind import read_split

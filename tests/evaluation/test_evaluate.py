@@ -11,10 +11,11 @@ import pytest
 from genre_tf.cli.evaluate import evaluate
 from genre_tf.data.counters import COUNTERS
 from genre_tf.errors import FailureError, InputError
-from genre_tf.evaluation.cold_start import cold_impressions, cold_start
-from genre_tf.evaluation.evaluate import EvaluationOptions, evaluate_run
+from genre_tf.evaluation import EvaluationOptions
+from genre_tf.evaluation.evaluate import evaluate_run
 from genre_tf.evaluation.scored_log import read_log
 from genre_tf.evaluation.scoring import load_scorers, open_run
+from genre_tf.evaluation.writer_quality import cold_impressions, cold_start
 from genre_tf.metrics.ranking import METRICS
 
 SLICES = {"all", "no_history", "at_most_5_clicks", "unseen_reader", "unseen_article"}
@@ -70,7 +71,7 @@ def test_skipped_rows_are_told(tiny_run: Path, tiny_data: Path, tmp_path: Path) 
     with (tmp_path / "dev" / "behaviors.tsv").open("a") as log:
         log.write("half a row\n")
     said: list[str] = []
-    options = EvaluationOptions(models=("two_tower",), before=False, max_bad_rows=1)
+    options = EvaluationOptions(models="two_tower", before=False, max_bad_rows=1)
     evaluate_run(tiny_run, tmp_path, "dev", options, said.append)
     assert "30 impressions of dev (bad rows skipped: 1; first: " in said[0]
     assert "behaviors.tsv:31" in said[0]
@@ -85,7 +86,7 @@ def test_impressions_without_a_click_are_left_out_of_the_metrics_and_said(
         for number, (_, user, _, history, candidates) in enumerate(shown[:5], start=31):
             passed_over = candidates.replace("-1", "-0")
             log.write(f"{number}\t{user}\t11/12/2019 11:00:00 PM\t{history}\t{passed_over}\n")
-    options = EvaluationOptions(models=("two_tower",), before=False, pool=None)
+    options = EvaluationOptions(models="two_tower", before=False, pool="none")
     said: list[str] = []
     with_them = evaluate_run(tiny_run, tmp_path, "dev", options, said.append)
     without = evaluate_run(tiny_run, tiny_data, "dev", options, quiet)
@@ -108,7 +109,7 @@ def test_readers_for_whom_nothing_was_written_are_scored_as_they_are(tiny_run: P
 
 def test_only_the_models_that_were_asked_for_are_measured(tiny_run: Path, tiny_data: Path) -> None:
     report = evaluate_run(
-        tiny_run, tiny_data, "dev", EvaluationOptions(models=("ranker",), before=False), say=quiet
+        tiny_run, tiny_data, "dev", EvaluationOptions(models="ranker", before=False), say=quiet
     )
     assert set(report["models"]) == {"ranker"}
     assert report["before"] == {"models": {}, "retrieval": {}, "generation": {}, "pool": {}}
@@ -169,7 +170,7 @@ def test_a_stage_that_was_not_trained_is_named_with_its_remedy(
     shutil.copytree(tiny_run, run)
     shutil.rmtree(run / "ranking")
     with pytest.raises(InputError, match="genre train ranking"):
-        evaluate_run(run, tiny_data, "dev", EvaluationOptions(models=("ranker",)), say=quiet)
+        evaluate_run(run, tiny_data, "dev", EvaluationOptions(models="ranker"), say=quiet)
     report = evaluate_run(run, tiny_data, "dev", EvaluationOptions(before=False), say=quiet)
     assert set(report["models"]) == {"two_tower"}
     shutil.rmtree(run / "retrieval")

@@ -9,9 +9,9 @@ from genre_tf.data.articles import Article, ArticleTable
 from genre_tf.data.columns import ImpressionExample
 from genre_tf.evaluation.personalisation import (
     ReaderOfArticle,
-    _most_interesting,
     as_markdown,
     compared,
+    most_interesting,
     personal_metrics,
     readers_of_articles,
     shown_samples,
@@ -97,7 +97,7 @@ def test_the_click_model_alone_chooses_the_most_interesting_of_what_may_be_shown
     text = np.array([[b"a", b"b", b"c"], [b"", b"e", b"f"], [b"g", b"h", b""]])
     interest = np.array([[0.1, 0.3, 0.2], [0.3, 0.1, 0.2], [0.1, 0.3, 0.2]], np.float32)
     safe = np.array([[True, False, True], [True, True, True], [False, False, False]])
-    chosen = _most_interesting(Written(text, interest, interest, interest, safe, text))
+    chosen = most_interesting(Written(text, interest, interest, interest, safe, text))
     assert chosen == ["c", "f", "g"]  # where nothing may be shown, what is served stands for it
 
 

@@ -1,16 +1,18 @@
 """What a model sees of a log: only the past, only known articles, and every impression in order."""
 
+from datetime import datetime
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from genre_tf.config import RunConfig
+from genre_tf.data.articles import Impression
 from genre_tf.data.counters import Counters
 from genre_tf.data.mind import read_split
 from genre_tf.errors import InputError
 from genre_tf.evaluation import scored_log
-from genre_tf.evaluation.scored_log import read_log
+from genre_tf.evaluation.scored_log import Seen, read_log, slice_masks
 
 NEWS = "".join(f"N{number}\tsports\tsoccer\tTitle {number}\tText.\t\t[]\t[]\n" for number in range(1, 6))
 
@@ -103,3 +105,48 @@ def test_blocks_of_any_size_hold_the_same_examples_in_the_order_of_the_log(
     assert [example.impression for block in log.blocks() for example in block] == [0, 1]
     assert [row.tolist() for row in log.clicked()] == [[True, False]] * 2
     assert np.array_equal(log.examples()[0].history, [1, 2])
+
+
+def impression(
+    user: str, history: tuple[str, ...], candidates: tuple[str, ...], clicked: tuple[bool, ...] | None
+) -> Impression:
+    return Impression("1", user, datetime(2019, 11, 13), history, candidates, clicked)
+
+
+# A training log in which U1 had read N1 and was shown N2 and N3.
+TRAIN = Seen(user_ids=frozenset({"U1"}), news_ids=frozenset({"N1", "N2", "N3"}))
+
+
+def members(log: list[Impression], seen: Seen | None = None) -> dict[str, list[bool]]:
+    return {name: mask.tolist() for name, mask in slice_masks(log, seen).items()}
+
+
+def test_slices_by_history_count_all_clicks_and_include_none_among_the_few() -> None:
+    log = [impression("U", ("N",) * clicks, ("N1",), (True,)) for clicks in (0, 5, 6)]
+    assert members(log) == {
+        "all": [True, True, True],
+        "no_history": [True, False, False],
+        "at_most_5_clicks": [True, True, False],
+    }
+
+
+def test_a_reader_is_unseen_when_the_training_log_does_not_know_him() -> None:
+    log = [impression("U1", (), ("N2",), (True,)), impression("U2", (), ("N2",), (True,))]
+    assert members(log, TRAIN)["unseen_reader"] == [False, True]
+
+
+def test_an_article_is_unseen_when_clicked_and_neither_shown_nor_read_in_training() -> None:
+    log = [
+        impression("U1", (), ("N1", "N9"), (True, False)),  # read in training; the new one was not clicked
+        impression("U1", (), ("N3", "N9"), (True, False)),  # shown in training
+        impression("U1", (), ("N3", "N9"), (True, True)),
+    ]
+    assert members(log, TRAIN)["unseen_article"] == [False, False, True]
+
+
+def test_a_log_without_labels_has_no_clicked_articles() -> None:
+    assert members([impression("U1", (), ("N9",), None)], TRAIN)["unseen_article"] == [False]
+
+
+def test_an_empty_log_has_empty_slices() -> None:
+    assert all(mask == [] for mask in members([], TRAIN).values())

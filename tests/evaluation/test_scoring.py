@@ -1,14 +1,21 @@
 """Batched scores equal those of each impression alone, whatever the lengths, for any model of the kind."""
 
+from collections.abc import Sequence
+from datetime import datetime
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import tensorflow as tf
 
+from genre_tf.data.articles import ArticleTable, Impression, Split
 from genre_tf.data.columns import ImpressionExample
 from genre_tf.data.counters import COUNTERS
-from genre_tf.evaluation.scoring import RankerScorer, TwoTowerScorer
+from genre_tf.errors import FailureError, InputError
+from genre_tf.evaluation import scored_log
+from genre_tf.evaluation.scored_log import ScoredLog
+from genre_tf.evaluation.scoring import RankerScorer, TwoTowerScorer, write_predictions
 
 VECTORS = np.random.default_rng(0).normal(size=(20, 4)).astype(np.float32)
 VECTORS[0] = 0
@@ -20,6 +27,10 @@ class SumTower:
     def user_vector(self, history: Any, mask: Any) -> Any:
         total = tf.reduce_sum(history * tf.cast(mask, tf.float32)[:, :, None], axis=1)
         return tf.where(tf.reduce_any(mask, axis=1)[:, None], total, 1.0)
+
+    def queries(self, vectors: Any, histories: Any) -> Any:
+        readers = [vectors[rows].sum(axis=0) if len(rows) else np.ones(4, np.float32) for rows in histories]
+        return np.pad(np.reshape(readers, (-1, 4)), [[0, 0], [0, 1]])  # and the weight of the moment
 
 
 class SumRanker(SumTower):
@@ -72,3 +83,45 @@ def test_a_log_of_readers_without_history_is_scored() -> None:
     scores = TwoTowerScorer(SumTower(), VECTORS)(examples)  # type: ignore[arg-type]
     assert len(scores) == len(examples) > 0
     assert TwoTowerScorer(SumTower(), VECTORS)([]) == []  # type: ignore[arg-type]
+
+
+TIME = datetime(2019, 11, 15)
+
+
+def log(*impressions: tuple[str, int]) -> ScoredLog:
+    rows = [Impression(name, "U1", TIME, (), ("N",) * count, None) for name, count in impressions]
+    return ScoredLog(Split("test", {}, rows, []), ArticleTable(), None, 50)
+
+
+def later_is_better(examples: Sequence[ImpressionExample]) -> list[np.ndarray]:
+    return [np.arange(len(example.candidates), dtype=np.float32) for example in examples]
+
+
+def test_one_line_an_impression_in_the_order_of_the_log(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(scored_log, "BLOCK_IMPRESSIONS", 1)
+    written = write_predictions(
+        tmp_path / "prediction.txt", log(("7", 3), ("5", 1), ("6", 2)), later_is_better
+    )
+    assert written == 3
+    assert (tmp_path / "prediction.txt").read_bytes() == b"7 [3,2,1]\n5 [1]\n6 [2,1]\n"
+
+
+def test_a_failure_leaves_the_old_file_and_nothing_half_written(tmp_path: Path) -> None:
+    file = tmp_path / "prediction.txt"
+    file.write_text("old")
+
+    def failing(examples: Sequence[ImpressionExample]) -> list[np.ndarray]:
+        raise FailureError("no")
+
+    with pytest.raises(FailureError):
+        write_predictions(file, log(("1", 2)), failing)
+    assert [path.read_text() for path in tmp_path.iterdir()] == ["old"]
+
+
+def test_a_folder_or_a_missing_folder_as_the_file_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="is a folder"):
+        write_predictions(tmp_path, log(("1", 2)), later_is_better)
+    with pytest.raises(InputError, match="create it first"):
+        write_predictions(tmp_path / "a" / "b", log(("1", 2)), later_is_better)

@@ -5,6 +5,7 @@ import math
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -15,18 +16,23 @@ import tensorflow as tf
 from genre_tf.backbones.language_models import GPT2, save_language_model, tiny_byte_pair
 from genre_tf.cli.evaluate import evaluate
 from genre_tf.config import GenerationConfig, WritingConfig, read_config
-from genre_tf.data.articles import Article
+from genre_tf.data.articles import Article, ArticleTable, Impression, Split
 from genre_tf.data.records import read_articles
 from genre_tf.errors import InputError
-from genre_tf.evaluation import writer_quality
-from genre_tf.evaluation.evaluate import EvaluationOptions, evaluate_run
+from genre_tf.evaluation import EvaluationOptions, writer_quality
+from genre_tf.evaluation.evaluate import evaluate_run
+from genre_tf.evaluation.scored_log import ScoredLog
 from genre_tf.evaluation.writer_quality import (
     ClickedTitle,
-    TitleLoss,
     WriterEvaluation,
+    cold_impressions,
+    cold_start,
+    fill_histories,
     headline_articles,
     likeliest_titles,
     likelihood_metrics,
+    reader_of,
+    title_losses,
 )
 from genre_tf.generation.beam import Beam
 from genre_tf.generation.prompts import CONTROL_TOKENS
@@ -70,7 +76,7 @@ def test_perplexity_of_a_clueless_generator_is_the_size_of_its_vocabulary(cluele
 def test_only_the_titles_tokens_and_their_ends_are_counted(clueless: Writer) -> None:
     titles = ["News about food", "Sports"]
     clicks = [click(clueless, title, "Some history", "Some source") for title in titles]
-    loss, tokens = TitleLoss(clueless)(clicks)
+    loss, tokens = title_losses(clueless)(clicks)
     ids = clueless.prompts.tokenizer.encode(tf.constant(titles))
     assert tokens == int(tf.size(ids.flat_values)) + len(titles)
     assert loss == pytest.approx(tokens * math.log(clueless.prompts.tokenizer.vocabulary_size), rel=1e-4)
@@ -81,7 +87,7 @@ def test_titles_of_any_batching_have_the_same_loss(
 ) -> None:
     parts = load_generator(writing_run)
     clicks = [click(parts, f"News {at}", "Old news\n" * (at % 3), "A text. " * at) for at in range(5)]
-    title_loss = TitleLoss(parts)
+    title_loss = title_losses(parts)
     whole = title_loss(clicks)
     monkeypatch.setattr(writer_quality, "_BATCH_TEXTS", 2)
     assert title_loss(clicks) == pytest.approx(whole, rel=1e-4)
@@ -222,5 +228,77 @@ def test_the_generator_can_be_left_out(
         raise AssertionError("the generator was loaded")
 
     monkeypatch.setattr("genre_tf.evaluation.writer_quality.load_generator", refused)
-    options = EvaluationOptions(models=("ranker",), before=False, generation=False)
+    options = EvaluationOptions(models="ranker", before=False, generation=False)
     assert evaluate_run(writing_run, tiny_data, "dev", options, say=print)["generation"] == {}
+
+
+TABLE = ArticleTable([Article(f"N{row}", "", "", f"title {row}", "") for row in range(1, 10)])
+
+
+class Tastes:
+    """Scores a candidate by how often it stands in the history, and 1 for row 9 to who reads row 10."""
+
+    def __init__(self, articles=0):
+        self.articles = articles
+
+    def __call__(self, examples):
+        return [
+            np.array(
+                [
+                    (row == example.history).sum() + (row == 9) * (10 in example.history)
+                    for row in example.candidates
+                ]
+            )
+            for example in examples
+        ]
+
+    def with_articles(self, extra):
+        return Tastes(len(extra) - 1)
+
+
+@pytest.fixture
+def log():
+    rows = [((), (8, 9)), ((1, 2), (2, 3)), ((1, 2, 3, 4, 5, 6), (7, 8))]
+    impressions = [
+        Impression(
+            str(number),
+            f"U{number}",
+            datetime(2026, 1, 1),
+            tuple(f"N{row}" for row in history),
+            tuple(f"N{row}" for row in candidates),
+            (False, True) if number == 0 else (True, False),
+        )
+        for number, (history, candidates) in enumerate(rows)
+    ]
+    return ScoredLog(Split("dev", {}, impressions, []), TABLE, None, 50)
+
+
+def test_written_articles_come_first_and_fill_up_to_five(log):
+    empty, two, _ = log.examples()
+    titles = {reader_of(empty): ["a", "", "b"], reader_of(two): ["b", "c", "d", "e"]}
+    (first, second), written = fill_histories([empty, two], titles, first_row=len(TABLE))
+    assert first.history.tolist() == [11, 10]  # the best one stands newest
+    assert second.history.tolist() == [13, 12, 11, 1, 2]
+    assert [article.title for article in written] == ["a", "b", "c", "d"]
+
+
+def test_the_report_says_what_written_articles_change(log):
+    examples, clicked = log.examples()[:2], log.clicked()[:2]
+    report = cold_start(
+        examples, clicked, {"tastes": Tastes()}, len(TABLE), lambda readers, n: [["a"]] * len(readers)
+    )
+    assert (report["impressions"], report["readers"], report["written"]) == (2, 2, 1)
+    found = report["tastes"]
+    assert (found["auc"], found["auc_filled"]) == (0.75, 1.0)  # the reader without clicks was a coin toss
+    assert found["difference"]["difference"] == pytest.approx(0.25)
+
+
+def test_only_readers_with_few_clicks_are_taken(log):
+    assert cold_impressions(log) == ([0, 1], 2)
+    assert cold_impressions(log, most=1) == ([0], 2)
+
+
+def test_impressions_without_a_click_are_not_written_for(log):
+    first, *others = log.split.impressions
+    log.split.impressions[:] = [replace(first, clicked=(False, False)), *others]
+    assert cold_impressions(log) == ([1], 1)

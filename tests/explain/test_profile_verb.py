@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from genre_tf.cli.profile import profile
+from genre_tf.cli.explain import profile
 from genre_tf.data.articles import ArticleTable
 from genre_tf.data.records import read_articles
 from genre_tf.errors import InputError

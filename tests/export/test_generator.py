@@ -11,7 +11,7 @@ import tensorflow as tf
 
 from genre_tf.backbones.language_models import GPT2
 from genre_tf.contract import GENERATOR as NAME
-from genre_tf.evaluation.served_writer import ServedWriter
+from genre_tf.evaluation.personalisation import ServedWriter
 from genre_tf.export import replay
 from genre_tf.export.gate import portability_violations
 from genre_tf.export.generator import Evidence, GeneratorReference, GeneratorServable, closeness_threshold

@@ -11,7 +11,7 @@ from datetime import datetime, timedelta
 import numpy as np
 import pytest
 
-from genre_tf.cli.refresh import refresh as refresh_verb
+from genre_tf.cli.export import refresh as refresh_verb
 from genre_tf.contract import COUNTED, RECOMMENDER, SIGNATURES
 from genre_tf.data.articles import Article, ArticleTable, Impression
 from genre_tf.data.counters import Counters

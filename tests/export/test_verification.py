@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from tensorflow.core.protobuf import saved_model_pb2
 
-from genre_tf.cli.verify import verify
+from genre_tf.cli.export import verify
 from genre_tf.contract import CONTRACT_FILE, WARMUP_FILE
 from genre_tf.errors import FailureError, InputError
 from genre_tf.export import replay, requests

@@ -18,6 +18,7 @@ from genre_tf.cli import pretrain as verb
 from genre_tf.config import OptimizerConfig, PretrainConfig, RunConfig
 from genre_tf.data.corpus import read_corpus
 from genre_tf.errors import InputError, StoppedError
+from genre_tf.pretraining import pretrain as pretraining
 from genre_tf.pretraining.language_models import MaskedLanguageModel
 from genre_tf.pretraining.pretrain import pretrain
 from genre_tf.synth.newsroom import write_newsroom
@@ -147,20 +148,24 @@ def test_a_folder_of_something_else_is_not_written_into(newsroom, tmp_path):
 
 def test_options_become_settings_and_wrong_ones_are_refused(tmp_path, monkeypatch):
     given: list[tuple] = []
-    monkeypatch.setattr(verb, "_pretrain", lambda *arguments: given.append(arguments))
+    monkeypatch.setattr(
+        pretraining, "pretrain", lambda *settings, **more: given.append((settings, more)) or {}
+    )
     app = typer.Typer()
     app.command()(verb.pretrain)
 
     def call(*options: str):
-        return CliRunner().invoke(app, [options[0], "--data", str(tmp_path), "--out", "o", *options[1:]])
+        return CliRunner().invoke(
+            app, [options[0], "--data", str(tmp_path), "--out", "o", "--json", *options[1:]]
+        )
 
     answer = call(
         "gpt2", "--layers", "3", "--learning-rate", "0.002", "--split", "a", "--evaluate", "b/c:dev"
     )
     assert answer.exit_code == 0, answer.output
-    settings = given[0][3].pretrain
+    settings = given[0][0][3].pretrain
     assert (settings.layers, settings.optimizer.learning_rate, settings.checkpoint_rate) == (3, 0.002, 0.002)
-    assert given[0][4:6] == (("a",), [(Path("b/c"), "dev")])
+    assert (given[0][1]["splits"], given[0][1]["evaluate"]) == (("a",), [(Path("b/c"), "dev")])
     for options, said in (
         (("bert", "--layers", "3"), "--layers is for new models only"),
         (("gpt2", "--backbone", "tiny", "--hidden", "8"), "--hidden is for new models only"),

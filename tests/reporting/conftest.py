@@ -9,11 +9,11 @@ import pytest
 import tensorflow as tf
 from tensorboard.plugins.hparams import api as hparams
 
-from genre_tf.evaluation.evaluate import EvaluationOptions, evaluate_run
+from genre_tf.evaluation import EvaluationOptions
+from genre_tf.evaluation.evaluate import evaluate_run
 from genre_tf.evaluation.scoring import Measured
-from genre_tf.reporting.board import log_models
+from genre_tf.reporting.board import keep_evaluation, log_models
 from genre_tf.reporting.figures import as_png, lengths
-from genre_tf.reporting.keeping import keep_evaluation
 from genre_tf.training.observers import StageBoard
 
 from ..evaluation.conftest import build_run, tiny_data, tiny_run, writing_run  # noqa: F401  (fixtures)

@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from genre_tf.cli.report import logs_of
+from genre_tf.cli.evaluate import logs_of
 from genre_tf.errors import InputError
 
 RANKING, DEV = "ranking/train", "evaluation/dev"

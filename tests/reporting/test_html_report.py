@@ -8,16 +8,15 @@ from pathlib import Path
 
 import pytest
 
-from genre_tf.cli.report import report as report_verb
+from genre_tf.cli.evaluate import report as report_verb
 from genre_tf.errors import FailureError, InputError
-from genre_tf.evaluation.evaluate import EvaluationOptions, evaluate_run
+from genre_tf.evaluation import EvaluationOptions
+from genre_tf.evaluation.evaluate import evaluate_run
 from genre_tf.generation.safety import SafetyClassifier, save_classifier
 from genre_tf.models.checkpoint import WEIGHTS_FILE
-from genre_tf.reporting.board import log_evaluation
-from genre_tf.reporting.data_card import data_card
+from genre_tf.reporting.board import keep_evaluation, keep_written, latency_picture, log_evaluation
 from genre_tf.reporting.findings import findings
-from genre_tf.reporting.html_report import write_html
-from genre_tf.reporting.keeping import keep_evaluation, keep_written, latency_picture
+from genre_tf.reporting.html_report import data_card, write_html
 
 from .conftest import EVIL, WRITTEN
 

@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 from rich.console import Console
 
+from genre_tf.config import RunConfig
 from genre_tf.evaluation.click_model import calibration
 from genre_tf.evaluation.pool_metrics import rank_metrics
 from genre_tf.evaluation.whole_pool import pool_section
-from genre_tf.reporting.board import _charts, scalars
+from genre_tf.reporting.board import charts, scalars
 from genre_tf.reporting.figures import as_png, evaluation_figures
 from genre_tf.reporting.html_report import _environment
 from genre_tf.reporting.tables import pool_lines, print_report, report_tables
@@ -122,7 +123,7 @@ def test_tensorboard_has_its_numbers_chart_and_picture(report: dict[str, Any]):
     tags = {f"dev/{name}" for name, _ in scalars(report)}
     assert "dev/pool/significance/recommend_over_clicks_1h/recall_at_10/difference" in tags
     assert "dev/pool/calibration/brier" in tags
-    chart = _charts(report)["recall@10 of the whole pool"]
+    chart = charts(report)["recall@10 of the whole pool"]
     assert len(chart) == 5 and set(chart) <= tags
     pictures = evaluation_figures({key: report[key] for key in ("pool", "baselines", "before")})
     calibrated = "Reliability of recommendations out of the whole pool"
@@ -143,7 +144,7 @@ def test_the_page_has_a_section_on_the_pool(report: dict[str, Any], tmp_path: Pa
         "data": {},
         "report": {},
         "training": {},
-        "config": {},
+        "config": RunConfig(),
     }
     shared |= {"findings": [], "pictures": {}, "recommended": [], "written": [], "safety_classifier": False}
     tables, lines = report_tables(report), pool_lines(report["pool"])

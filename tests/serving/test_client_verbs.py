@@ -10,8 +10,7 @@ from typing import Any, cast
 
 import pytest
 
-from genre_tf.cli.clients import ask, generate, recommend, score
-from genre_tf.cli.readers import Reader, report_unknown
+from genre_tf.cli.clients import Reader, ask, generate, recommend, report_unknown, score
 from genre_tf.errors import InputError
 from genre_tf.serving import Client
 from genre_tf.serving.client.calls import GeneratedText

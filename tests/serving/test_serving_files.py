@@ -14,7 +14,7 @@ import pytest
 import yaml
 from google.protobuf import text_format
 
-from genre_tf.cli.serving_files import serving_files
+from genre_tf.cli.serve import serving_files
 from genre_tf.errors import InputError
 from genre_tf.serving.operations.configuration import BatchingParameters, write_configuration
 from genre_tf.serving.operations.model_server import command

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
+from genre_tf.cli.data_sets import synth
 from genre_tf.cli.main import app
-from genre_tf.cli.synth import synth
 from genre_tf.data.mind import read_split
 from genre_tf.errors import FailureError, InputError
 from genre_tf.metrics.ranking import mean_metrics, ranking_metrics

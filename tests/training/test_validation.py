@@ -10,7 +10,7 @@ import pytest
 from genre_tf.data.counters import COUNTERS
 from genre_tf.data.moment_pool import moment
 from genre_tf.evaluation.baselines import simple_baselines
-from genre_tf.evaluation.pool_baselines import ranks_of
+from genre_tf.evaluation.pool_metrics import ranks_of
 from genre_tf.metrics.ranking import ranking_metrics
 from genre_tf.models.checkpoint import two_tower_of
 from genre_tf.models.two_tower import TwoTower
