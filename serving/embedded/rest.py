@@ -153,8 +153,8 @@ class RestServer:
         if answer is None:
             raise HTTPException(404)
         with self._metrics.counted(model, call[1:] if request.method == "POST" else "", "REST"):
-            spec, body = ModelSpec(model, version and int(version), label), await self._body(request)
-            loop = asyncio.get_running_loop()
+            spec = ModelSpec(model, int(version) if version else None, label)
+            body, loop = await self._body(request), asyncio.get_running_loop()
             content = await loop.run_in_executor(self._pool, answer, spec, body)
         return Response(content, media_type=_JSON)
 
