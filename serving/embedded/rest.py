@@ -49,6 +49,7 @@ _REQUEST = re.compile(
 )
 _TOO_LONG = "the request line and the headers are too long"
 _LINGER_S = 1.0  # how long a refused client may go on sending before its connection is closed
+_PIPELINED = 100  # requests of a connection that wait for the answers to those before
 _REFUSED = 100  # so many connections beyond the limit are told so; further ones are closed at once
 
 
@@ -254,7 +255,10 @@ def _connections(limits: RestLimits) -> type[HttpToolsProtocol]:
             sizes = [len(name) + len(value) for name, value in self.headers]
             if len(self.url) + sum(sizes) > limits.head_bytes:
                 self._refuse(431, _TOO_LONG)
-                raise ValueError(_TOO_LONG)  # the parser stops
+            elif len(self.pipeline) >= _PIPELINED:
+                self._refuse(429, f"more than {_PIPELINED} requests wait on this connection")
+            if self.transport.is_closing():
+                raise ValueError  # the parser stops
             self._unparsed = 0
             super().on_headers_complete()
 

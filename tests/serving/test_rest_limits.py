@@ -283,6 +283,21 @@ def test_slow_bodies_and_waiting_connections_are_not_taken_for_late_heads(start:
             time.sleep(0.4)
 
 
+def test_requests_that_do_not_wait_for_answers_are_bounded(start: Start) -> None:
+    server, request = start(), b"GET /v1/models/toy HTTP/1.1\r\n\r\n"
+    for count, refused in ((50, False), (5000, True)):
+        with opened(server) as connection:
+            connection.sendall(
+                request * (count - 1) + request.replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n")
+            )
+            answers = until_closed(connection)
+            assert (b"HTTP/1.1 429 " in answers, answers.count(b"HTTP/1.1 404 ") < count) == (
+                refused,
+                refused,
+            )
+    assert still_answers(server)
+
+
 def test_an_answer_that_is_not_taken_is_dropped(start: Start) -> None:
     server = start(answer_s=1)
     for waits_s, whole in ((0, True), (2, False)):
