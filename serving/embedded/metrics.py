@@ -4,7 +4,6 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import partial
 
 import prometheus_client
 from prometheus_client import CollectorRegistry, Gauge, Histogram
@@ -12,8 +11,6 @@ from prometheus_client import CollectorRegistry, Gauge, Histogram
 from genre_tf.serving.embedded.errors import ServingError
 
 _MOST_MODELS = 1000  # requests may name any model: without a limit the page could grow without end
-_SERVING, _SAVED_MODEL = ":tensorflow:serving:", ":tensorflow:cc:saved_model:"
-_BATCHING = f"{_SERVING}batching_session:"
 
 prometheus_client.disable_created_metrics()  # TensorFlow Serving has no series of creation times
 
@@ -27,30 +24,27 @@ class ServerMetrics:
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
-        counter = partial(Gauge, documentation="", registry=self.registry)
-        histogram = partial(Histogram, documentation="", registry=self.registry)
-        latency = partial(histogram, buckets=_limits(10, 1.8, 33))  # up to 20 minutes
-        sizes = partial(histogram, buckets=_limits(1, 2, 14))
-        self.load_attempts = counter(f"{_SAVED_MODEL}load_attempt_count", labelnames=("model_path", "status"))
-        self.load_latency = counter(f"{_SAVED_MODEL}load_latency", labelnames=("model_path",))
-        self.warmup_latency = latency(f"{_SERVING}model_warmup_latency", labelnames=("model_path", "status"))
-        self.warmup_records = counter(
-            f"{_SERVING}model_warmup_records_read", labelnames=("model_path", "status")
-        )
-        self.requests = counter(f"{_SERVING}request_count", labelnames=("model_name", "status"))
-        self.request_latency = latency(
-            f"{_SERVING}request_latency", labelnames=("model_name", "API", "entrypoint")
-        )
-        self.runtime_latency = latency(
-            f"{_SERVING}runtime_latency", labelnames=("model_name", "API", "runtime")
-        )
-        self.queuing_latency = histogram(
-            f"{_BATCHING}queuing_latency", labelnames=("thread_pool_name",), buckets=_limits(100, 1.2, 52)
-        )
-        self.batches = counter(f"{_BATCHING}wrapped_run_count")
-        self.input_rows = sizes(f"{_BATCHING}input_batch_size")
-        self.batch_rows = sizes(f"{_BATCHING}processed_batch_size")
-        self.padding_rows = sizes(f"{_BATCHING}padding_size", labelnames=("execution_batch_size",))
+        times, sizes = _limits(10, 1.8, 33), _limits(1, 2, 14)  # times of up to 20 minutes
+
+        def counter(name: str, *labels: str) -> Gauge:
+            return Gauge(f":tensorflow:{name}", "", labels, registry=self.registry)
+
+        def histogram(name: str, limits: list[float], *labels: str) -> Histogram:
+            return Histogram(f":tensorflow:{name}", "", labels, registry=self.registry, buckets=limits)
+
+        self.load_attempts = counter("cc:saved_model:load_attempt_count", "model_path", "status")
+        self.load_latency = counter("cc:saved_model:load_latency", "model_path")
+        self.warmup_latency = histogram("serving:model_warmup_latency", times, "model_path", "status")
+        self.warmup_records = counter("serving:model_warmup_records_read", "model_path", "status")
+        self.requests = counter("serving:request_count", "model_name", "status")
+        self.request_latency = histogram("serving:request_latency", times, "model_name", "API", "entrypoint")
+        self.runtime_latency = histogram("serving:runtime_latency", times, "model_name", "API", "runtime")
+        batching, waits = "serving:batching_session", _limits(100, 1.2, 52)
+        self.queuing_latency = histogram(f"{batching}:queuing_latency", waits, "thread_pool_name")
+        self.batches = counter(f"{batching}:wrapped_run_count")
+        self.input_rows = histogram(f"{batching}:input_batch_size", sizes)
+        self.batch_rows = histogram(f"{batching}:processed_batch_size", sizes)
+        self.padding_rows = histogram(f"{batching}:padding_size", sizes, "execution_batch_size")
         self._models: set[str] = set()
         self._lock = threading.Lock()
 
