@@ -22,8 +22,7 @@ from genre_tf.funnel.exact_search import open_variable
 from genre_tf.funnel.index import Catalogue
 from genre_tf.funnel.served_models import ServedModels, encode_titles
 from genre_tf.generation.safety import SafetyClassifier, SafetyList
-from genre_tf.generation.writer import WritingGraph, nothing_unsafe
-from genre_tf.generation.writer_options import writer_options
+from genre_tf.generation.writer import WritingGraph, nothing_unsafe, writer_options
 from genre_tf.models.writer import Writer
 
 _SAMPLE = 1000  # number of articles that the threshold is measured on

@@ -5,78 +5,56 @@ from typing import Any, NamedTuple
 
 import tensorflow as tf
 
-from genre_tf.generation.folding import folded
+from genre_tf.generation.grounding import folded
 
 
 class Written(NamedTuple):
-    """Texts for a batch of readers, each column a candidate.
+    """Texts for a batch of readers, each column a candidate."""
 
-    Attributes:
-        text: string [batch, n], UTF-8.
-        interest: float32 [batch, n], click probability for this reader according to the click model.
-        log_probability: float32 [batch, n], according to the language model, mean per token.
-        grounding: float32 [batch, n], share of the claims that the evidence supports.
-        safe: bool [batch, n].
-        unsupported: string [batch, n], the claims that it does not support, joined by line breaks; for
-            reports, not an output of the server.
-    """
-
-    text: Any
-    interest: Any
-    log_probability: Any
-    grounding: Any
-    safe: Any
-    unsupported: Any
+    text: Any  # string [batch, n], UTF-8
+    interest: Any  # float32 [batch, n], click probability for this reader according to the click model
+    log_probability: Any  # float32 [batch, n], according to the language model, mean per token
+    grounding: Any  # float32 [batch, n], share of the claims that the evidence supports
+    safe: Any  # bool [batch, n]
+    unsupported: Any  # string [batch, n], the other claims, joined by line breaks; for reports, not served
 
     def served(self) -> dict[str, Any]:
         """What a server answers, by name."""
-        columns = self._asdict()
-        del columns["unsupported"]
-        return columns
+        return {name: column for name, column in self._asdict().items() if name != "unsupported"}
 
 
 @dataclass(frozen=True, kw_only=True)
 class RankingWeights:
-    """The value of a text: a weighted sum.
+    """The value of a text: a weighted sum."""
 
-    Args:
-        interest: weight of the log odds of a click. Log odds, because click probabilities are small: they
-            differ by hundredths when one text is clicked twice as often as another.
-        grounding: weight of the grounded share. A completely invented text loses this much: by default it
-            comes after a grounded one unless its odds of a click are 1.6 times better.
-        log_probability: weight per nat per token; it is small and only decides between similar interests.
-        near_duplicate: shared part of the distinct words of two texts (Jaccard index) from which the worse
-            text counts as a repetition; 0.6 is two words changed in a title of eight.
-    """
-
+    # Of the log odds of a click, because click probabilities are small: they differ by hundredths when one
+    # text is clicked twice as often as another.
     interest: float = 1.0
+    # Of the grounded share: a completely invented text comes after a grounded one unless its odds of a click
+    # are 1.6 times better.
     grounding: float = 0.5
-    log_probability: float = 0.05
+    log_probability: float = (
+        0.05  # per nat per token; small, so that it only decides between similar interests
+    )
+    # Shared part of the distinct words of two texts (Jaccard index) from which the worse one counts as a
+    # repetition: two words changed in a title of eight.
     near_duplicate: float = 0.6
 
 
 def rank(written: Written, weights: RankingWeights, read: Any | None = None) -> Written:
-    """Sort each row, best first.
+    """Sort each row, best first; numbers that were not finite become 0.
 
     Unsafe texts come last, whatever their value; before them empty texts; before those repetitions: texts
-    that are almost the same as a better one in front, or as a title that the reader has already read. Within
-    each of these groups, better texts come first.
-
-    Args:
-        written: texts in any order.
-        weights: weights of the criteria.
-        read: string [batch, m], titles that the reader has read, in any number; None: unknown.
-
-    Returns:
-        The same texts, sorted; numbers that were not finite become 0.
+    that are almost the same as a better one in front, or as a title that the reader has already `read`,
+    string [batch, m]. Within each of these groups, better texts come first.
     """
+    scores = {name: getattr(written, name) for name in ("interest", "log_probability", "grounding")}
     written = written._replace(
-        interest=_finite(written.interest),
-        log_probability=_finite(written.log_probability),
-        grounding=_finite(written.grounding),
+        **{name: tf.where(tf.math.is_finite(score), score, 0.0) for name, score in scores.items()}
     )
+    probability = tf.clip_by_value(written.interest, 1e-6, 1.0 - 1e-6)
     value = (
-        weights.interest * _log_odds(written.interest)
+        weights.interest * (tf.math.log(probability) - tf.math.log1p(-probability))
         + weights.grounding * written.grounding
         + weights.log_probability * written.log_probability
     )
@@ -96,15 +74,6 @@ def rank(written: Written, weights: RankingWeights, read: Any | None = None) -> 
 def _sorted(written: Written, kind: Any, order: Any) -> tuple[Written, Any]:
     columns = [tf.gather(column, order, batch_dims=1) for column in (*written, kind)]
     return Written(*columns[:-1]), columns[-1]
-
-
-def _finite(values: Any) -> Any:
-    return tf.where(tf.math.is_finite(values), values, 0.0)
-
-
-def _log_odds(probability: Any) -> Any:
-    kept = tf.clip_by_value(probability, 1e-6, 1.0 - 1e-6)
-    return tf.math.log(kept) - tf.math.log1p(-kept)
 
 
 def _words(text: Any) -> Any:
