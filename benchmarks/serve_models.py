@@ -71,7 +71,11 @@ def write_models(models: Path, sizes: ServedSizes, news_backbone: str, scratch: 
     served = ServedModels(two_tower, ranker_of(news, config))
     articles = _articles(sizes.articles)
     catalogue = _catalogue(articles, served)
-    shape = {"max_history": config.data.max_history, "k": sizes.k, "retrieve": sizes.retrieve}
+    shape: dict[str, Any] = {
+        "max_history": config.data.max_history,
+        "k": sizes.k,
+        "retrieve": sizes.retrieve,
+    }
     recommender = new_recommender(served, catalogue, scratch, **shape, rules=_RULES)
     write_recommender(recommender, models / RECOMMENDER / "1")
     _write_naive(models / NAIVE / "1", recommender)

@@ -45,7 +45,7 @@ class ServedModels(tf.Module):
         encoders = (two_tower.news, ranker.news)
         # Tables are attributes, models are not: TensorFlow would write functions of its own for Keras layers.
         self.encoders: Callable[[], Sequence[Any]] = lambda: encoders
-        self.tables = []
+        self.tables: list[Any] = []
         for encoder in encoders:
             names = tf.constant(encoder.categories.names)
             rows = tf.lookup.KeyValueTensorInitializer(names, tf.range(tf.size(names)))

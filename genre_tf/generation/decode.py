@@ -238,14 +238,7 @@ class Loop:
             cache=self.model.nothing_written(batch, samples, self.max_tokens + self.draft_tokens),
         )
         first = self._accept(nothing, logits, tf.fill([rows, 0], NOTHING))
-        open_rows = tf.TensorShape([None])
-        shapes = _Texts(
-            open_rows,
-            tf.TensorShape([None, width]),
-            open_rows,
-            open_rows,
-            tf.nest.map_structure(lambda tensor: tensor.shape, first.cache),
-        )
+        shapes = tf.nest.map_structure(lambda tensor: tf.TensorShape([None, *tensor.shape[1:]]), first)
         state = tf.while_loop(
             lambda *texts: ~tf.reduce_all(_Texts(*texts).finished),
             lambda *texts: self._advance(_Texts(*texts)),
@@ -259,7 +252,8 @@ class Loop:
         return ids, last.log_probability
 
     def _advance(self, texts: _Texts) -> _Texts:
-        samples, columns = self.start.shape[1], 1
+        samples: int = self.start.shape[1]
+        columns: Any = 1
         tokens, draft = texts.written[:, -1:], texts.written[:, :0]
         if self.draft_tokens:
             draft = copied(self.source, texts.written, self.draft_tokens)
@@ -278,7 +272,7 @@ class Loop:
         """Choose a token after every token of the draft, and keep only what follows kept tokens."""
         rows, width = tf.shape(draft)[0], texts.written.shape[1]
         alone = draft.shape[1] == 0
-        columns = 1 if alone else tf.shape(draft)[1] + 1
+        columns: Any = 1 if alone else tf.shape(draft)[1] + 1
         tried = tf.concat([texts.written, draft], axis=1)
         windows = tf.gather(tried, tf.range(columns)[:, None] + tf.range(width), axis=1)
         step = texts.count[:, None] + tf.range(columns)  # [rows, columns]

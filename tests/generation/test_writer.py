@@ -15,8 +15,7 @@ from genre_tf.config import WritingConfig
 from genre_tf.errors import InputError
 from genre_tf.generation.decode import copied
 from genre_tf.generation.prompts import CONTROL_TOKENS, PromptSizes
-from genre_tf.generation.ranking import Written
-from genre_tf.generation.writer import WriterOptions, WritingGraph, writer_options
+from genre_tf.generation.writer import WriterOptions, WritingGraph, Written, writer_options
 from genre_tf.models.writer import Writer
 from genre_tf.text.byte_pair import train_byte_pair
 
